@@ -1,0 +1,1 @@
+console.log("build-addon: no sources yet");

@@ -1,0 +1,148 @@
+/**
+ * FreeBSD's error numbers (errno(2)). The data path returns them; 0 is success. Linux's numbers
+ * stop in src/host: the names in `code` are where both meet.
+ */
+
+export const EPERM = 1;
+export const ENOENT = 2;
+export const EINTR = 4;
+export const EIO = 5;
+export const ENXIO = 6;
+export const E2BIG = 7;
+export const EBADF = 9;
+export const ENOMEM = 12;
+export const EACCES = 13;
+export const EFAULT = 14;
+export const EBUSY = 16;
+export const EEXIST = 17;
+export const ENODEV = 19;
+export const ENOTDIR = 20;
+export const EISDIR = 21;
+export const EINVAL = 22;
+export const ENFILE = 23;
+export const EMFILE = 24;
+export const EFBIG = 27;
+export const ENOSPC = 28;
+export const EPIPE = 32;
+export const EDOM = 33;
+export const ERANGE = 34;
+export const EAGAIN = 35;
+export const EWOULDBLOCK = EAGAIN;
+export const EINPROGRESS = 36;
+export const EALREADY = 37;
+export const ENOTSOCK = 38;
+export const EDESTADDRREQ = 39;
+export const EMSGSIZE = 40;
+export const EPROTOTYPE = 41;
+export const ENOPROTOOPT = 42;
+export const EPROTONOSUPPORT = 43;
+export const EOPNOTSUPP = 45;
+export const EAFNOSUPPORT = 47;
+export const EADDRINUSE = 48;
+export const EADDRNOTAVAIL = 49;
+export const ENETDOWN = 50;
+export const ENETUNREACH = 51;
+export const ECONNABORTED = 53;
+export const ECONNRESET = 54;
+export const ENOBUFS = 55;
+export const EISCONN = 56;
+export const ENOTCONN = 57;
+export const ESHUTDOWN = 58;
+export const ETIMEDOUT = 60;
+export const ECONNREFUSED = 61;
+export const ELOOP = 62;
+export const ENAMETOOLONG = 63;
+export const EHOSTDOWN = 64;
+export const EHOSTUNREACH = 65;
+export const ENOTEMPTY = 66;
+export const EOVERFLOW = 84;
+export const ECANCELED = 85;
+
+/** A FreeBSD errno; 0 is success. */
+export type Errno = number;
+
+const names = new Map<number, string>([
+  [EPERM, 'EPERM'],
+  [ENOENT, 'ENOENT'],
+  [EINTR, 'EINTR'],
+  [EIO, 'EIO'],
+  [ENXIO, 'ENXIO'],
+  [E2BIG, 'E2BIG'],
+  [EBADF, 'EBADF'],
+  [ENOMEM, 'ENOMEM'],
+  [EACCES, 'EACCES'],
+  [EFAULT, 'EFAULT'],
+  [EBUSY, 'EBUSY'],
+  [EEXIST, 'EEXIST'],
+  [ENODEV, 'ENODEV'],
+  [ENOTDIR, 'ENOTDIR'],
+  [EISDIR, 'EISDIR'],
+  [EINVAL, 'EINVAL'],
+  [ENFILE, 'ENFILE'],
+  [EMFILE, 'EMFILE'],
+  [EFBIG, 'EFBIG'],
+  [ENOSPC, 'ENOSPC'],
+  [EPIPE, 'EPIPE'],
+  [EDOM, 'EDOM'],
+  [ERANGE, 'ERANGE'],
+  [EAGAIN, 'EAGAIN'],
+  [EINPROGRESS, 'EINPROGRESS'],
+  [EALREADY, 'EALREADY'],
+  [ENOTSOCK, 'ENOTSOCK'],
+  [EDESTADDRREQ, 'EDESTADDRREQ'],
+  [EMSGSIZE, 'EMSGSIZE'],
+  [EPROTOTYPE, 'EPROTOTYPE'],
+  [ENOPROTOOPT, 'ENOPROTOOPT'],
+  [EPROTONOSUPPORT, 'EPROTONOSUPPORT'],
+  [EOPNOTSUPP, 'EOPNOTSUPP'],
+  [EAFNOSUPPORT, 'EAFNOSUPPORT'],
+  [EADDRINUSE, 'EADDRINUSE'],
+  [EADDRNOTAVAIL, 'EADDRNOTAVAIL'],
+  [ENETDOWN, 'ENETDOWN'],
+  [ENETUNREACH, 'ENETUNREACH'],
+  [ECONNABORTED, 'ECONNABORTED'],
+  [ECONNRESET, 'ECONNRESET'],
+  [ENOBUFS, 'ENOBUFS'],
+  [EISCONN, 'EISCONN'],
+  [ENOTCONN, 'ENOTCONN'],
+  [ESHUTDOWN, 'ESHUTDOWN'],
+  [ETIMEDOUT, 'ETIMEDOUT'],
+  [ECONNREFUSED, 'ECONNREFUSED'],
+  [ELOOP, 'ELOOP'],
+  [ENAMETOOLONG, 'ENAMETOOLONG'],
+  [EHOSTDOWN, 'EHOSTDOWN'],
+  [EHOSTUNREACH, 'EHOSTUNREACH'],
+  [ENOTEMPTY, 'ENOTEMPTY'],
+  [EOVERFLOW, 'EOVERFLOW'],
+  [ECANCELED, 'ECANCELED'],
+]);
+const numbers = new Map([...names].map(([n, name]) => [name, n]));
+
+/** The symbolic name, e.g. `EAGAIN` of 35; `E<n>` for a number without one here. */
+export function errnoName(error: Errno): string {
+  return names.get(error) ?? `E${error}`;
+}
+
+/** The FreeBSD number of a symbolic name as Node's errors carry it; EIO for one unknown here. */
+export function errnoOf(code: string | undefined): Errno {
+  return (code === undefined ? undefined : numbers.get(code)) ?? EIO;
+}
+
+/** What the public API throws: `code` and `syscall` as on Node's own errors, one-line message. */
+export class TapnicError extends Error {
+  override readonly name = 'TapnicError';
+  readonly code: string;
+  readonly syscall: string;
+
+  /** @param hint what to do about it, e.g. `run as root` */
+  constructor(code: string, syscall: string, hint = '') {
+    super(`${syscall}: ${code}${hint === '' ? '' : `: ${hint}`}`);
+    this.code = code;
+    this.syscall = syscall;
+  }
+}
+
+/** The public API's form of a data-path errno. */
+export function errnoError(error: Errno, syscall: string, hint = ''): TapnicError {
+  return new TapnicError(errnoName(error), syscall, hint);
+}

@@ -1,0 +1,132 @@
+/**
+ * The one list of why anything was dropped, copied, mapped, converted or delayed. A reason is
+ * counted always, by `count()`; `netstat -s --json` prints the counts. Layers are folders' names.
+ */
+
+const layers: string[] = [];
+const names: string[] = [];
+
+/** Index into the counters. */
+export type Reason = number;
+
+function reason(layer: string, name: string): Reason {
+  layers.push(layer);
+  names.push(name);
+  return names.length - 1;
+}
+
+// The machine: pages, mappings, mbufs.
+export const R_VM_WAIT = reason('vm', 'page_wait'); // sendfile waited for a free page
+export const R_VM_WIRE_LIMIT = reason('vm', 'wire_limit'); // file pages at 75 % of memory
+export const R_SFBUF_NOBUFS = reason('vm', 'sf_buf_exhausted');
+export const R_PAGER_EIO = reason('vm', 'pagein_error');
+export const R_MBUF_DENIED = reason('mbuf', 'mbuf_denied');
+export const R_CLUSTER_DENIED = reason('mbuf', 'cluster_denied');
+export const R_EXTPGS_DENIED = reason('mbuf', 'extpgs_denied');
+export const R_CONVERT_NOMAP = reason('mbuf', 'convert_no_ifcap_nomap');
+export const R_CONVERT_CSUM = reason('mbuf', 'convert_software_checksum');
+export const R_CONVERT_FAILED = reason('mbuf', 'convert_failed');
+export const R_COMPRESS = reason('mbuf', 'unmapped_compress');
+
+// Sockets and sendfile.
+export const R_SO_LISTEN_OVERFLOW = reason('socket', 'listen_queue_overflow');
+export const R_SO_CANTRCV = reason('socket', 'data_after_close');
+export const R_SF_TRUNCATED = reason('sendfile', 'file_truncated');
+export const R_SF_IOERR = reason('sendfile', 'async_io_error');
+export const R_SF_BUSY = reason('sendfile', 'page_busy');
+
+// Ethernet and ARP.
+export const R_ETHER_SHORT = reason('ether', 'short_frame');
+export const R_ETHER_LONG = reason('ether', 'oversize_frame');
+export const R_ETHER_NOTUS = reason('ether', 'not_for_us');
+export const R_ETHER_LOOP = reason('ether', 'own_source_address');
+export const R_ETHER_TYPE = reason('ether', 'unknown_ethertype');
+export const R_ETHER_DOWN = reason('ether', 'interface_down');
+export const R_ARP_BAD = reason('arp', 'bad_packet');
+export const R_ARP_HOLD_FULL = reason('arp', 'hold_queue_full');
+export const R_ARP_TIMEOUT = reason('arp', 'unresolved');
+export const R_ARP_DUPLICATE = reason('arp', 'address_conflict');
+
+// IP and ICMP.
+export const R_IP_SHORT = reason('ip', 'too_short');
+export const R_IP_VERSION = reason('ip', 'bad_version');
+export const R_IP_HLEN = reason('ip', 'bad_header_length');
+export const R_IP_LEN = reason('ip', 'bad_length');
+export const R_IP_SUM = reason('ip', 'bad_checksum');
+export const R_IP_BADADDR = reason('ip', 'bad_address');
+export const R_IP_NOTUS = reason('ip', 'not_for_us');
+export const R_IP_FRAGMENT = reason('ip', 'fragment_dropped');
+export const R_IP_NOPROTO = reason('ip', 'no_protocol');
+export const R_IP_OPTIONS = reason('ip', 'bad_options');
+export const R_IP_NOROUTE = reason('ip', 'no_route');
+export const R_IP_NOBUFS = reason('ip', 'no_buffers');
+export const R_IP_CANTFRAG = reason('ip', 'cant_fragment');
+export const R_ICMP_SHORT = reason('icmp', 'too_short');
+export const R_ICMP_SUM = reason('icmp', 'bad_checksum');
+export const R_ICMP_IGNORED = reason('icmp', 'ignored');
+export const R_ICMP_RATE = reason('icmp', 'rate_limited');
+
+// TCP.
+export const R_TCP_SHORT = reason('tcp', 'too_short');
+export const R_TCP_SUM = reason('tcp', 'bad_checksum');
+export const R_TCP_OFF = reason('tcp', 'bad_data_offset');
+export const R_TCP_NOPCB = reason('tcp', 'no_connection');
+export const R_TCP_CLOSED = reason('tcp', 'closed');
+export const R_TCP_BADSEQ = reason('tcp', 'out_of_window');
+export const R_TCP_BADACK = reason('tcp', 'bad_ack');
+export const R_TCP_BADRST = reason('tcp', 'bad_reset');
+export const R_TCP_BADSYN = reason('tcp', 'bad_syn');
+export const R_TCP_PAWS = reason('tcp', 'paws');
+export const R_TCP_DUP = reason('tcp', 'duplicate_data');
+export const R_TCP_REASS_FULL = reason('tcp', 'reassembly_full');
+export const R_TCP_AFTERCLOSE = reason('tcp', 'data_after_close');
+export const R_TCP_REXMT = reason('tcp', 'retransmit_timeout');
+export const R_TCP_FASTREXMT = reason('tcp', 'fast_retransmit');
+export const R_TCP_PERSIST = reason('tcp', 'persist_probe');
+export const R_TCP_KEEPDROP = reason('tcp', 'keepalive_drop');
+export const R_TCP_TIMEOUTDROP = reason('tcp', 'timeout_drop');
+
+// Bus, driver, device.
+export const R_DMA_EFBIG = reason('bus', 'too_many_segments');
+export const R_DMA_BOUNCED = reason('bus', 'bounced');
+export const R_DMA_ENOMEM = reason('bus', 'no_bounce_pages');
+export const R_DRV_DEFRAG = reason('driver', 'defrag');
+export const R_DRV_RING_FULL = reason('driver', 'tx_ring_full');
+export const R_DRV_TX_ERROR = reason('driver', 'tx_load_error');
+export const R_DRV_RX_NOBUF = reason('driver', 'rx_no_buffer');
+export const R_DRV_RX_ERROR = reason('driver', 'rx_error');
+export const R_DRV_IFQ_FULL = reason('driver', 'if_snd_full');
+export const R_DEV_DMA_FAULT = reason('device', 'dma_fault');
+export const R_DEV_TX_BAD = reason('device', 'bad_tx_descriptor');
+export const R_DEV_RX_NODESC = reason('device', 'no_rx_descriptor');
+export const R_DEV_RX_OVERSIZE = reason('device', 'rx_oversize');
+export const R_DEV_RX_FILTER = reason('device', 'rx_filtered');
+export const R_DEV_BAD_REG = reason('device', 'bad_register_access');
+export const R_DEV_WIRE_FULL = reason('device', 'wire_full'); // EAGAIN: delayed, not lost
+export const R_DEV_WIRE_ERROR = reason('device', 'wire_error');
+export const R_DEV_LINK_DOWN = reason('device', 'link_down');
+
+// Capture.
+export const R_CAPTURE_FULL = reason('capture', 'ring_full');
+
+const counts = new Float64Array(names.length);
+
+/** Counts one occurrence, or `n`. */
+export function count(why: Reason, n = 1): void {
+  counts[why]! += n;
+}
+
+/** How often `why` was counted since start or the last reset. */
+export function counted(why: Reason): number {
+  return counts[why]!;
+}
+
+/** All reasons in order, those never counted included. For printing. */
+export function reasonCounts(): { layer: string; reason: string; count: number }[] {
+  return names.map((name, i) => ({ layer: layers[i]!, reason: name, count: counts[i]! }));
+}
+
+/** Sets every counter to 0. For tests. */
+export function resetReasons(): void {
+  counts.fill(0);
+}

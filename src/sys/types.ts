@@ -1,0 +1,33 @@
+/**
+ * Numbers that must not be mixed, and the one place that puts brands on them. Every brand is a
+ * plain number at run time.
+ */
+
+declare const brand: unique symbol;
+type Brand<T, B extends string> = T & { readonly [brand]: B };
+
+/** Kernel virtual address: an offset into the direct map. An M_NOMAP page does not have one. */
+export type Kva = Brand<number, 'Kva'>;
+/** Physical address: arena base + offset, below 2^53. */
+export type PhysAddr = Brand<number, 'PhysAddr'>;
+/** Address as a bus master sees it; differs from PhysAddr behind an IOMMU. */
+export type BusAddr = Brand<number, 'BusAddr'>;
+/** IPv4 address in host byte order, 0 to 2^32-1. */
+export type InAddr = Brand<number, 'InAddr'>;
+/** TCP or UDP port in host byte order. */
+export type Port = Brand<number, 'Port'>;
+/** TCP sequence number modulo 2^32: compare with SEQ_LT and its kin, never with `<`. */
+export type TcpSeq = Brand<number, 'TcpSeq'>;
+
+function checked(n: number, max: number, what: string): number {
+  if (!(n >= 0 && n <= max) || !Number.isInteger(n)) throw new RangeError(`${what}: ${n}`);
+  return n;
+}
+
+export const kva = (n: number): Kva => n as Kva;
+export const physAddr = (n: number): PhysAddr => n as PhysAddr;
+export const busAddr = (n: number): BusAddr => n as BusAddr;
+export const inAddr = (n: number): InAddr => (n >>> 0) as InAddr;
+/** Brands a port. Throws RangeError outside 0 to 65535. */
+export const port = (n: number): Port => checked(n, 0xffff, 'port') as Port;
+export const tcpSeq = (n: number): TcpSeq => (n >>> 0) as TcpSeq;
