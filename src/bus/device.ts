@@ -1,0 +1,42 @@
+/**
+ * What hardware sees of the computer it is plugged into: addresses on the bus, an interrupt line,
+ * its own registers. Devices (src/dev) know nothing else of the machine, and drivers reach a device
+ * only through MmioRegion.
+ */
+
+import type { BusAddr } from '../sys/types.ts';
+
+/** A device's registers, 32 bits wide, on its side of the bus. */
+export interface MmioRegion {
+  /** Bytes of register space. */
+  readonly size: number;
+  /** Reads the register at byte offset `off`. Undefined or unaligned offsets read as 0xffffffff. */
+  read32(off: number): number;
+  /** Writes it. Undefined, unaligned or read-only: ignored and counted. */
+  write32(off: number, value: number): void;
+}
+
+/**
+ * A bus master's way to host memory. Addresses are checked against RAM and, with the IOMMU on,
+ * against what bus_dma has loaded. A device reads and writes at the arena offset it gets back.
+ */
+export interface DmaPort {
+  /**
+   * The arena offset of `len` bytes at `addr` (as two 32-bit halves: no BigInt, no lost bits), or
+   * -1 after counting a DMA fault if any byte of it is out of reach.
+   */
+  map(addrLo: number, addrHi: number, len: number, write: boolean): number;
+  /** DMA faults counted. */
+  readonly faults: number;
+}
+
+/** The wire from the device to the interrupt controller; level-triggered by cause bits. */
+export interface IntrLine {
+  /** The device has unmasked causes. Never calls back into the device or the driver. */
+  raise(): void;
+}
+
+/** A bus address as one number; exact below 2^53. */
+export function busAddrOf(lo: number, hi: number): BusAddr {
+  return ((hi >>> 0) * 0x100000000 + (lo >>> 0)) as BusAddr;
+}

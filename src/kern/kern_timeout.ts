@@ -1,0 +1,153 @@
+/**
+ * Callouts, after callout(9): one machine-wide set of timers on one alarm of the Clock, kept in a
+ * binary heap that is ordered by deadline, then by arming. Stopping and rearming cost no
+ * allocation. Left out: callwheels, precision, drain, per-CPU placement.
+ */
+
+import type { Clock, Task } from '../sys/clock.ts';
+import { KASSERT } from '../sys/kassert.ts';
+import { passEnter, passLeave } from '../sys/pass.ts';
+
+let clock: Clock | null = null;
+let heap: Callout[] = [];
+let armed = 0;
+let running = false;
+
+/** One timer. Preallocate it beside what it times. @see callout(9) */
+export class Callout {
+  /** Absolute deadline in nanoseconds of the Clock; meaningful while pending. */
+  c_time = 0;
+  /** Order of arming, which breaks ties. */
+  seq = 0;
+  /** Place in the heap; -1 while not pending. */
+  pos = -1;
+  /** Runs when due, inside a pass of its own. */
+  readonly c_func: Task;
+
+  constructor(c_func: Task) {
+    this.c_func = c_func;
+  }
+}
+
+function before(a: Callout, b: Callout): boolean {
+  return a.c_time < b.c_time || (a.c_time === b.c_time && a.seq < b.seq);
+}
+
+function place(c: Callout, pos: number): void {
+  heap[pos] = c;
+  c.pos = pos;
+}
+
+function siftUp(c: Callout, pos: number): void {
+  while (pos > 0) {
+    const parent = (pos - 1) >> 1;
+    if (!before(c, heap[parent]!)) break;
+    place(heap[parent]!, pos);
+    pos = parent;
+  }
+  place(c, pos);
+}
+
+function siftDown(c: Callout, pos: number): void {
+  const n = heap.length;
+  for (;;) {
+    let child = 2 * pos + 1;
+    if (child >= n) break;
+    if (child + 1 < n && before(heap[child + 1]!, heap[child]!)) child++;
+    if (!before(heap[child]!, c)) break;
+    place(heap[child]!, pos);
+    pos = child;
+  }
+  place(c, pos);
+}
+
+function remove(c: Callout): void {
+  const pos = c.pos;
+  const last = heap.pop()!;
+  c.pos = -1;
+  if (last === c) return;
+  if (pos > 0 && before(last, heap[(pos - 1) >> 1]!)) siftUp(last, pos);
+  else siftDown(last, pos);
+}
+
+const alarm: Task = {
+  run(): void {
+    const now = clock!.nowNs();
+    armedFor = Infinity;
+    running = true;
+    passEnter();
+    try {
+      // Bounded by what was pending at the start: a callout that rearms itself in the past waits
+      // for the next alarm.
+      for (let n = heap.length; n > 0 && heap.length > 0 && heap[0]!.c_time <= now; n--) {
+        const c = heap[0]!;
+        remove(c);
+        c.c_func.run();
+      }
+    } finally {
+      passLeave();
+      running = false;
+      rearm();
+    }
+  },
+};
+
+let armedFor = Infinity;
+
+/** Sets the clock's alarm for the earliest callout; a later earliest one keeps the earlier alarm. */
+function rearm(): void {
+  if (running || heap.length === 0) return;
+  const due = heap[0]!.c_time;
+  if (due >= armedFor) return;
+  armedFor = due;
+  clock!.setAlarm(due, alarm);
+}
+
+/** Gives the machine its clock; forgets all callouts. Called at boot. */
+export function timeoutInit(c: Clock): void {
+  clock?.clearAlarm();
+  clock = c;
+  for (const pending of heap) pending.pos = -1;
+  heap = [];
+  armed = 0;
+  armedFor = Infinity;
+  running = false;
+}
+
+/** The machine's clock. Panics before boot. */
+export function machineClock(): Clock {
+  KASSERT(clock !== null, 'machineClock: not booted');
+  return clock;
+}
+
+/** Nanoseconds since boot, monotonic. */
+export function nowNs(): number {
+  return clock!.nowNs();
+}
+
+/** (Re)arms `c` to run `delayNs` nanoseconds from now. @see callout(9) */
+export function callout_reset(c: Callout, delayNs: number): void {
+  if (c.pos >= 0) remove(c);
+  c.c_time = clock!.nowNs() + delayNs;
+  c.seq = armed++;
+  heap.push(c);
+  siftUp(c, heap.length - 1);
+  rearm();
+}
+
+/** Stops `c`; returns whether it was pending. @see callout(9) */
+export function callout_stop(c: Callout): boolean {
+  if (c.pos < 0) return false;
+  remove(c);
+  return true;
+}
+
+/** Whether `c` is armed. @see callout(9) */
+export function callout_pending(c: Callout): boolean {
+  return c.pos >= 0;
+}
+
+/** Callouts pending on the machine. */
+export function calloutsPending(): number {
+  return heap.length;
+}

@@ -1,0 +1,72 @@
+/**
+ * The protocol switch, after protosw(9): how sockets reach a protocol without importing it. Calls
+ * return an errno; those that take an mbuf chain say who owns it. Left out: control output, raw
+ * control messages, kernel credentials.
+ */
+
+import type { Errno } from '../sys/errno.ts';
+import type { InAddr, Port } from '../sys/types.ts';
+import type { Mbuf } from './mbuf.ts';
+import type { Socket } from './uipc_socket.ts';
+
+export const SOCK_STREAM = 1;
+export const SOCK_DGRAM = 2;
+export const SOCK_RAW = 3;
+
+export const AF_INET = 2;
+export const AF_INET6 = 28;
+
+export const IPPROTO_ICMP = 1;
+export const IPPROTO_TCP = 6;
+export const IPPROTO_UDP = 17;
+
+// pr_flags
+export const PR_ATOMIC = 0x01;
+export const PR_ADDR = 0x02;
+export const PR_CONNREQUIRED = 0x04;
+export const PR_WANTRCVD = 0x08;
+
+// pr_send flags
+export const PRUS_OOB = 0x1;
+export const PRUS_EOF = 0x2;
+export const PRUS_MORETOCOME = 0x4;
+/** The mbufs are not ready: append, do not transmit; pr_ready follows. */
+export const PRUS_NOTREADY = 0x8;
+
+/** An address with port, both families: `sin_addr` counts for AF_INET, `sin6_addr` for AF_INET6. */
+export interface Sockaddr {
+  readonly family: number;
+  readonly addr: InAddr;
+  /** 16 bytes for AF_INET6, else null. */
+  readonly addr6: Uint8Array | null;
+  readonly port: Port;
+}
+
+/** @see protosw(9) */
+export interface Protosw {
+  readonly pr_type: number;
+  readonly pr_domain: number;
+  readonly pr_protocol: number;
+  readonly pr_flags: number;
+  pr_attach(so: Socket): Errno;
+  /** The socket is going: free the PCB or leave it to finish by itself. */
+  pr_detach(so: Socket): void;
+  pr_bind(so: Socket, nam: Sockaddr): Errno;
+  pr_listen(so: Socket, backlog: number): Errno;
+  pr_connect(so: Socket, nam: Sockaddr): Errno;
+  /** Takes `m` on every outcome, but for PRUS_NOTREADY and an error: then the I/O still owns it. */
+  pr_send(so: Socket, flags: number, m: Mbuf, nam: Sockaddr | null): Errno;
+  /** `count` units from `m` on became ready (sbready). Takes them if the connection is gone. */
+  pr_ready(so: Socket, m: Mbuf, count: number): Errno;
+  /** The application took data: maybe a window update. */
+  pr_rcvd(so: Socket, flags: number): Errno;
+  /** No more to send: FIN. */
+  pr_shutdown(so: Socket): Errno;
+  pr_disconnect(so: Socket): Errno;
+  /** Drop the connection at once: RST. */
+  pr_abort(so: Socket): void;
+  /** The application closed its socket. */
+  pr_close(so: Socket): void;
+  pr_sockaddr(so: Socket): Sockaddr | null;
+  pr_peeraddr(so: Socket): Sockaddr | null;
+}

@@ -1,0 +1,530 @@
+/**
+ * mbuf routines, after sys/kern/uipc_mbuf.c as of r349529; those that only read chains are in
+ * m_copydata.ts. The unsafe ones of FreeBSD (m_pullup, m_copyup, m_dup …) panic on unmapped data.
+ * Left out: m_apply, m_unshare, m_copyback beyond the end, m_sanity, m_fragment.
+ */
+
+import { KASSERT, panic } from '../sys/kassert.ts';
+import { kva, type Kva } from '../sys/types.ts';
+import { mem } from '../vm/arena.ts';
+import { UIO_WRITE, type Uio, uiomove } from '../vm/uio.ts';
+import { m_free, m_freem, m_get, m_getcl, m_gethdr, m_getjcl, mbEmulator } from './kern_mbuf.ts';
+import { m_copydata } from './m_copydata.ts';
+import {
+  EXT_FLAG_EMBREF,
+  extHolder,
+  type Mbuf,
+  M_ALIGN,
+  MCLBYTES,
+  M_COPYALL,
+  M_COPYFLAGS,
+  M_EXT,
+  MHLEN,
+  MJUMPAGESIZE,
+  M_LEADINGSPACE,
+  MLEN,
+  M_NOMAP,
+  M_PKTHDR,
+  m_pktdat,
+  M_RDONLY,
+  MT_DATA,
+  mtod,
+  M_TRAILINGSPACE,
+  M_WRITABLE,
+} from './mbuf.ts';
+
+/**
+ * Makes `n` a shadow of m's external storage: both share it and its count. `n` must be plain.
+ * @see sys/kern/uipc_mbuf.c
+ */
+export function mb_dupcl(n: Mbuf, m: Mbuf): void {
+  KASSERT((m.m_flags & M_EXT) !== 0, 'mb_dupcl: no external storage');
+  KASSERT((n.m_flags & M_EXT) === 0, 'mb_dupcl: target has storage');
+  const holder = extHolder(m);
+  const from = m.m_ext;
+  const to = n.m_ext;
+  to.ext_cnt = holder;
+  to.ext_count = 0;
+  to.ext_buf = from.ext_buf;
+  to.ext_pgs = from.ext_pgs;
+  to.ext_size = from.ext_size;
+  to.ext_type = from.ext_type;
+  to.ext_flags = from.ext_flags & ~EXT_FLAG_EMBREF;
+  to.ext_free = null;
+  to.ext_arg1 = null;
+  to.ext_arg2 = null;
+  holder.m_ext.ext_count++;
+  n.m_flags |= M_EXT | (m.m_flags & (M_RDONLY | M_NOMAP));
+  if ((n.m_flags & M_NOMAP) !== 0) mbEmulator.unmappedCurrent++;
+}
+
+/** Copies the packet header of `from` to `to`, which keeps its own. */
+function copyPkthdr(to: Mbuf, from: Mbuf): void {
+  const d = to.m_pkthdr;
+  const s = from.m_pkthdr;
+  d.rcvif = s.rcvif;
+  d.len = s.len;
+  d.flowid = s.flowid;
+  d.csum_flags = s.csum_flags;
+  d.fibnum = s.fibnum;
+  d.rsstype = s.rsstype;
+  d.csum_data = s.csum_data;
+  d.tso_segsz = s.tso_segsz;
+  d.lro_nsegs = s.lro_nsegs;
+  d.ether_vtag = s.ether_vtag;
+  d.l2hlen = s.l2hlen;
+  d.l3hlen = s.l3hlen;
+  d.l4hlen = s.l4hlen;
+  d.pktId = s.pktId;
+}
+
+/** Gives `to` a copy of `from`'s packet header. @see mbuf(9) */
+export function m_dup_pkthdr(to: Mbuf, from: Mbuf): void {
+  KASSERT((from.m_flags & M_PKTHDR) !== 0, 'm_dup_pkthdr: no packet header');
+  to.m_flags =
+    (from.m_flags & M_COPYFLAGS & ~M_RDONLY) | (to.m_flags & (M_EXT | M_RDONLY | M_NOMAP));
+  if ((to.m_flags & M_EXT) === 0) to.m_data = m_pktdat(to);
+  copyPkthdr(to, from);
+}
+
+/** Moves `from`'s packet header to `to`; `from` is no packet any more. @see mbuf(9) */
+export function m_move_pkthdr(to: Mbuf, from: Mbuf): void {
+  m_dup_pkthdr(to, from);
+  from.m_flags &= ~M_PKTHDR;
+}
+
+/** Bytes in a chain. @see mbuf(9) */
+export function m_length(m: Mbuf | null): number {
+  let len = 0;
+  for (; m !== null; m = m.m_next) len += m.m_len;
+  return len;
+}
+
+/** Sets the packet length from the chain and returns it. @see mbuf(9) */
+export function m_fixhdr(m: Mbuf): number {
+  return (m.m_pkthdr.len = m_length(m));
+}
+
+/** The last mbuf of a chain. @see mbuf(9) */
+export function m_last(m: Mbuf): Mbuf {
+  while (m.m_next !== null) m = m.m_next;
+  return m;
+}
+
+/**
+ * Puts a new mbuf of `len` bytes in front. Takes `m`; on failure frees it and returns null.
+ * @see mbuf(9)
+ */
+export function m_prepend(m: Mbuf, len: number, how: number): Mbuf | null {
+  const pkt = (m.m_flags & M_PKTHDR) !== 0;
+  KASSERT(len <= (pkt ? MHLEN : MLEN), 'm_prepend: too long');
+  const mn = pkt ? m_gethdr(how, m.m_type) : m_get(how, m.m_type);
+  if (mn === null) {
+    m_freem(m);
+    return null;
+  }
+  if (pkt) m_move_pkthdr(mn, m);
+  mn.m_next = m;
+  M_ALIGN(mn, len);
+  mn.m_len = len;
+  return mn;
+}
+
+/**
+ * Makes room for `plen` bytes in front, in place if it can. Takes `m`; null if there is no memory.
+ * @see mbuf(9)
+ */
+export function M_PREPEND(m: Mbuf, plen: number, how: number): Mbuf | null {
+  let top: Mbuf | null = m;
+  if (M_LEADINGSPACE(m) >= plen) {
+    m.m_data -= plen;
+    m.m_len += plen;
+  } else {
+    top = m_prepend(m, plen, how);
+  }
+  if (top !== null && (top.m_flags & M_PKTHDR) !== 0) top.m_pkthdr.len += plen;
+  return top;
+}
+
+/**
+ * A read-only copy of `len` bytes (or M_COPYALL) from `off0`: external storage is shared, the rest
+ * copied. Only reads `m`; null if there is no memory. The caller owns the copy.
+ * @see mbuf(9)
+ */
+export function m_copym(m: Mbuf, off0: number, len: number, how: number): Mbuf | null {
+  KASSERT(off0 >= 0 && len >= 0, 'm_copym: negative');
+  const copyhdr = off0 === 0 && (m.m_flags & M_PKTHDR) !== 0;
+  let off = off0;
+  let src: Mbuf | null = m;
+  while (src !== null && off >= src.m_len && off > 0) {
+    off -= src.m_len;
+    src = src.m_next;
+  }
+  let top: Mbuf | null = null;
+  let tail: Mbuf | null = null;
+  while (len > 0) {
+    if (src === null) {
+      KASSERT(len === M_COPYALL || top !== null, 'm_copym: chain too short');
+      break;
+    }
+    const n: Mbuf | null =
+      copyhdr && top === null ? m_gethdr(how, src.m_type) : m_get(how, src.m_type);
+    if (n === null) {
+      m_freem(top);
+      return null;
+    }
+    if (copyhdr && top === null) {
+      m_dup_pkthdr(n, m);
+      n.m_pkthdr.len = len === M_COPYALL ? m.m_pkthdr.len : len;
+    }
+    n.m_len = Math.min(len, src.m_len - off);
+    if ((src.m_flags & M_EXT) !== 0) {
+      mb_dupcl(n, src);
+      n.m_data = src.m_data + off;
+    } else {
+      mem.copyWithin(n.m_data, src.m_data + off, src.m_data + off + n.m_len);
+    }
+    if (tail === null) top = n;
+    else tail.m_next = n;
+    tail = n;
+    if (len !== M_COPYALL) len -= n.m_len;
+    off = 0;
+    src = src.m_next;
+  }
+  return top;
+}
+
+/** `m_copym` of a whole packet. @see mbuf(9) */
+export function m_copypacket(m: Mbuf, how: number): Mbuf | null {
+  return m_copym(m, 0, M_COPYALL, how);
+}
+
+/**
+ * A writable copy of a whole packet in new clusters. Unlike FreeBSD: it reads with m_copydata, so
+ * unmapped data may be duplicated too. Only reads `m`; the caller owns the copy; null if there is
+ * no memory.
+ * @see mbuf(9)
+ */
+export function m_dup(m: Mbuf, how: number): Mbuf | null {
+  const n = copyToClusters(m, m_length(m), how, (m.m_flags & M_PKTHDR) !== 0);
+  if (n !== null && (m.m_flags & M_PKTHDR) !== 0) m_dup_pkthdr(n, m);
+  return n;
+}
+
+/** An empty mbuf for `len` bytes or as many of them as one holds: plain, 2 KiB or page cluster. */
+function getFor(len: number, how: number, type: number, hdr: boolean): Mbuf | null {
+  const flags = hdr ? M_PKTHDR : 0;
+  if (len > MCLBYTES) return m_getjcl(how, type, flags, MJUMPAGESIZE);
+  if (len > (hdr ? MHLEN : MLEN)) return m_getcl(how, type, flags);
+  return hdr ? m_gethdr(how, type) : m_get(how, type);
+}
+
+/** Copies `len` bytes of `m` into a new packet, or chain, of 2 KiB clusters. */
+function copyToClusters(m: Mbuf, len: number, how: number, pkthdr: boolean): Mbuf | null {
+  let top: Mbuf | null = null;
+  let tail: Mbuf | null = null;
+  let off = 0;
+  do {
+    const n: Mbuf | null = getFor(Math.min(len, MCLBYTES), how, m.m_type, pkthdr && top === null);
+    if (n === null) {
+      m_freem(top);
+      return null;
+    }
+    n.m_len = Math.min(len, M_TRAILINGSPACE(n));
+    m_copydata(m, off, n.m_len, kva(n.m_data));
+    if (tail === null) top = n;
+    else tail.m_next = n;
+    tail = n;
+    off += n.m_len;
+    len -= n.m_len;
+  } while (len > 0);
+  return top;
+}
+
+/** Trims `req_len` bytes from the front, or from the end if negative. @see mbuf(9) */
+export function m_adj(mp: Mbuf, req_len: number): void {
+  const pkt = (mp.m_flags & M_PKTHDR) !== 0;
+  if (req_len >= 0) {
+    let len = req_len;
+    for (let m: Mbuf | null = mp; m !== null && len > 0; m = m.m_next) {
+      const n = Math.min(m.m_len, len);
+      m.m_len -= n;
+      m.m_data += n;
+      len -= n;
+    }
+    if (pkt) mp.m_pkthdr.len -= req_len - len;
+    return;
+  }
+  const total = m_length(mp);
+  let keep = Math.max(total + req_len, 0);
+  if (pkt) mp.m_pkthdr.len -= total - keep;
+  for (let m: Mbuf | null = mp; m !== null; m = m.m_next) {
+    m.m_len = Math.min(m.m_len, keep);
+    keep -= m.m_len;
+  }
+}
+
+/** Appends `n` to the chain `m`, copying what fits into its last mbuf. Takes `n`. @see mbuf(9) */
+export function m_cat(m: Mbuf, n: Mbuf | null): void {
+  m = m_last(m);
+  while (n !== null) {
+    if ((n.m_flags & M_NOMAP) !== 0 || !M_WRITABLE(m) || M_TRAILINGSPACE(m) < n.m_len) {
+      m.m_next = n;
+      return;
+    }
+    m_copydata(n, 0, n.m_len, kva(m.m_data + m.m_len));
+    m.m_len += n.m_len;
+    n = m_free(n);
+  }
+}
+
+/** `m_cat` of two packets: the lengths are added, n's header is dropped. Takes `n`. @see mbuf(9) */
+export function m_catpkt(m: Mbuf, n: Mbuf): void {
+  m.m_pkthdr.len += n.m_pkthdr.len;
+  n.m_flags &= ~M_PKTHDR;
+  m_cat(m, n);
+}
+
+/**
+ * Brings the first `len` bytes (at most MHLEN) into one mbuf. Takes `n`; null, everything freed, if
+ * the chain is shorter or there is no memory. Panics if unmapped data would be pulled.
+ * @see mbuf(9)
+ */
+export function m_pullup(n: Mbuf, len: number): Mbuf | null {
+  KASSERT((n.m_flags & M_NOMAP) === 0, 'm_pullup: unmapped mbuf');
+  if (n.m_len >= len) return n;
+  let m: Mbuf = n;
+  let src: Mbuf | null = n;
+  if ((n.m_flags & M_EXT) === 0 && M_WRITABLE(n) && M_TRAILINGSPACE(n) + n.m_len >= len) {
+    src = n.m_next;
+    len -= n.m_len;
+  } else {
+    const head =
+      len > MHLEN
+        ? null
+        : (n.m_flags & M_PKTHDR) !== 0
+          ? m_gethdr(0, n.m_type)
+          : m_get(0, n.m_type);
+    if (head === null) {
+      m_freem(n);
+      return null;
+    }
+    if ((n.m_flags & M_PKTHDR) !== 0) m_move_pkthdr(head, n);
+    m = head;
+  }
+  while (src !== null && len > 0) {
+    KASSERT((src.m_flags & M_NOMAP) === 0, 'm_pullup: unmapped data');
+    const count = Math.min(len, src.m_len);
+    mem.copyWithin(m.m_data + m.m_len, src.m_data, src.m_data + count);
+    len -= count;
+    m.m_len += count;
+    src.m_len -= count;
+    src.m_data += count;
+    if (src.m_len === 0) src = m_free(src);
+  }
+  m.m_next = src;
+  if (len === 0) return m;
+  m_freem(m);
+  return null;
+}
+
+/**
+ * Splits a chain at `len0`: `m0` keeps the front, the rest is returned, sharing external storage.
+ * Null if there is no memory (`m0` is whole then) or nothing behind.
+ * @see mbuf(9)
+ */
+export function m_split(m0: Mbuf, len0: number, how: number): Mbuf | null {
+  let m: Mbuf | null = m0;
+  let len = len0;
+  while (m !== null && len > m.m_len) {
+    len -= m.m_len;
+    m = m.m_next;
+  }
+  if (m === null) return null;
+  const pkt = (m0.m_flags & M_PKTHDR) !== 0;
+  const remain = m.m_len - len;
+  let n: Mbuf | null;
+  if (remain === 0 && !pkt) {
+    n = m.m_next;
+    m.m_next = null;
+    return n;
+  }
+  n = pkt ? m_gethdr(how, m0.m_type) : m_get(how, m.m_type);
+  if (n === null) return null;
+  if (pkt) {
+    copyPkthdr(n, m0);
+    n.m_pkthdr.len = m0.m_pkthdr.len - len0;
+  }
+  if (remain > 0) {
+    if ((m.m_flags & M_EXT) !== 0) {
+      mb_dupcl(n, m);
+      n.m_data = m.m_data + len;
+    } else if (remain > (pkt ? MHLEN : MLEN)) {
+      // More than a packet-header mbuf holds: leave it empty in front of a plain one.
+      const rest = m_get(how, m.m_type);
+      if (rest === null) {
+        m_free(n);
+        return null;
+      }
+      mem.copyWithin(rest.m_data, m.m_data + len, m.m_data + m.m_len);
+      rest.m_len = remain;
+      n.m_next = rest;
+    } else {
+      M_ALIGN(n, remain);
+      mem.copyWithin(n.m_data, m.m_data + len, m.m_data + m.m_len);
+    }
+    if (n.m_next === null) n.m_len = remain;
+  }
+  if (pkt) m0.m_pkthdr.len = len0;
+  m.m_len = len;
+  m_last(n).m_next = m.m_next;
+  m.m_next = null;
+  return n;
+}
+
+/** Where byte `off` lies: the mbuf, with `m_getptrOff.off` inside it; null beyond the end. */
+export const m_getptrOff = { off: 0 };
+
+/** @see mbuf(9) (there the offset is an out parameter: here `m_getptrOff`) */
+export function m_getptr(m: Mbuf | null, loc: number): Mbuf | null {
+  for (; m !== null; m = m.m_next) {
+    if (m.m_len > loc || (m.m_len === loc && m.m_next === null)) {
+      m_getptrOff.off = loc;
+      return m;
+    }
+    loc -= m.m_len;
+  }
+  return null;
+}
+
+/**
+ * Copies `len` bytes from `cp` over the chain from `off` on. Unlike FreeBSD it never extends the
+ * chain: panics if it is too short, and on unmapped or read-only data.
+ * @see mbuf(9)
+ */
+export function m_copyback(m0: Mbuf, off: number, len: number, cp: Kva): void {
+  let m: Mbuf | null = m0;
+  while (m !== null && off >= m.m_len) {
+    off -= m.m_len;
+    m = m.m_next;
+  }
+  for (let src: number = cp; len > 0; off = 0) {
+    KASSERT(m !== null, 'm_copyback: chain too short');
+    KASSERT((m.m_flags & M_NOMAP) === 0, 'm_copyback: unmapped mbuf');
+    const n = Math.min(m.m_len - off, len);
+    mem.copyWithin(m.m_data + off, src, src + n);
+    src += n;
+    len -= n;
+    m = m.m_next;
+  }
+}
+
+/**
+ * Copies a packet into as few 2 KiB clusters as hold it; the result is mapped. On success takes
+ * `m0` and returns the copy; null, `m0` untouched, if there is no memory.
+ * @see mbuf(9)
+ */
+export function m_defrag(m0: Mbuf, how: number): Mbuf | null {
+  KASSERT((m0.m_flags & M_PKTHDR) !== 0, 'm_defrag: no packet header');
+  const n = copyToClusters(m0, m_length(m0), how, true);
+  if (n === null) return null;
+  m_dup_pkthdr(n, m0);
+  m_freem(m0);
+  return n;
+}
+
+/** Pieces `m` may turn into for DMA; ignores contiguity and trimming. @see sys/kern/uipc_mbuf.c */
+function frags_per_mbuf(m: Mbuf): number {
+  if ((m.m_flags & M_NOMAP) === 0) return 1;
+  const pgs = m.m_ext.ext_pgs!;
+  return (pgs.hdr_len !== 0 ? 1 : 0) + pgs.npgs + (pgs.trail_len !== 0 ? 1 : 0);
+}
+
+/**
+ * Shortens a chain to at most `maxfrags` pieces by copying neighbours together. Takes `m0`'s
+ * content in place: returns m0, or null if it cannot be done; then m0 is still the caller's, maybe
+ * changed.
+ * @see mbuf(9)
+ */
+export function m_collapse(m0: Mbuf, how: number, maxfrags: number): Mbuf | null {
+  let curfrags = 0;
+  for (let m: Mbuf | null = m0; m !== null; m = m.m_next) curfrags += frags_per_mbuf(m);
+  // First: into free space behind a neighbour.
+  for (let m: Mbuf = m0; curfrags > maxfrags;) {
+    const n = m.m_next;
+    if (n === null) break;
+    if (M_WRITABLE(m) && n.m_len < M_TRAILINGSPACE(m)) {
+      m_copydata(n, 0, n.m_len, kva(m.m_data + m.m_len));
+      m.m_len += n.m_len;
+      m.m_next = n.m_next;
+      curfrags -= frags_per_mbuf(n);
+      m_free(n);
+    } else {
+      m = n;
+    }
+  }
+  // Then: pairs behind the first one into a new cluster, until a round brings nothing.
+  while (curfrags > maxfrags) {
+    const before = curfrags;
+    let prev: Mbuf = m0;
+    while (prev.m_next !== null && prev.m_next.m_next !== null && curfrags > maxfrags) {
+      const a: Mbuf = prev.m_next;
+      const b: Mbuf = a.m_next!;
+      if (a.m_len + b.m_len < MCLBYTES) {
+        const m = m_getcl(how, MT_DATA, 0);
+        if (m === null) return null;
+        m_copydata(a, 0, a.m_len, kva(m.m_data));
+        m_copydata(b, 0, b.m_len, kva(m.m_data + a.m_len));
+        m.m_len = a.m_len + b.m_len;
+        m.m_next = b.m_next;
+        prev.m_next = m;
+        curfrags += 1 - frags_per_mbuf(a) - frags_per_mbuf(b);
+        m_free(a);
+        m_free(b);
+      }
+      prev = prev.m_next;
+    }
+    if (curfrags === before) return null;
+  }
+  return m0;
+}
+
+/**
+ * Copies `len` bytes (0: all) of `uio` into new mbufs, `align` bytes into the first one; with
+ * M_PKTHDR in `flags` that is a packet. Null, `uio` maybe advanced, if there is no memory. The
+ * caller owns the chain.
+ * @see mbuf(9)
+ */
+export function m_uiotombuf(
+  uio: Uio,
+  how: number,
+  len: number,
+  align: number,
+  flags: number,
+): Mbuf | null {
+  if ((flags & M_NOMAP) !== 0) panic('m_uiotombuf: unmapped copies belong to kTLS, left out');
+  KASSERT(uio.uio_rw === UIO_WRITE, 'm_uiotombuf: not a write');
+  const pkt = (flags & M_PKTHDR) !== 0;
+  const whole = len > 0 ? Math.min(uio.uio_resid, len) : uio.uio_resid;
+  let total = whole;
+  let top: Mbuf | null = null;
+  let tail: Mbuf | null = null;
+  let skip = align;
+  do {
+    const m: Mbuf | null = getFor(total + skip, how, MT_DATA, pkt && top === null);
+    if (m === null) {
+      m_freem(top);
+      return null;
+    }
+    m.m_data += skip;
+    m.m_len = Math.min(total, M_TRAILINGSPACE(m));
+    uiomove(mtod(m), m.m_len, uio);
+    total -= m.m_len;
+    skip = 0;
+    if (tail === null) top = m;
+    else tail.m_next = m;
+    tail = m;
+  } while (total > 0);
+  if (pkt) top!.m_pkthdr.len = whole;
+  return top;
+}

@@ -1,0 +1,384 @@
+/**
+ * Socket buffers, after sys/kern/uipc_sockbuf.c as of r349529: accounting, ready and not-ready
+ * data, compression. Stream buffers only. Left out: locking (one thread), records and control
+ * data (datagram sockets bring them), kTLS sessions, autotuning.
+ */
+
+import { EINPROGRESS, type Errno } from '../sys/errno.ts';
+import { KASSERT } from '../sys/kassert.ts';
+import { passDefer } from '../sys/pass.ts';
+import type { Task } from '../sys/clock.ts';
+import { kva } from '../sys/types.ts';
+import { m_free, mb_unmapped_compress } from './kern_mbuf.ts';
+import { m_copydata } from './m_copydata.ts';
+import {
+  EXT_PGS,
+  type Mbuf,
+  M_BLOCKED,
+  MCLBYTES,
+  M_EOR,
+  M_EXT,
+  MLEN,
+  M_NOMAP,
+  M_NOTAVAIL,
+  M_NOTREADY,
+  M_PKTHDR,
+  MSIZE,
+  M_TRAILINGSPACE,
+  M_WRITABLE,
+} from './mbuf.ts';
+
+// sb_flags
+export const SB_NOCOALESCE = 0x200;
+export const SB_STOP = 0x1000;
+// sb_state
+export const SBS_CANTSENDMORE = 0x10;
+export const SBS_CANTRCVMORE = 0x20;
+export const SBS_RCVATMARK = 0x40;
+
+/** kern.ipc.maxsockbuf and kern.ipc.sockbuf_waste_factor. */
+export const sbParams = { sb_max: 2 * 1024 * 1024, sb_efficiency: 8 };
+
+/** @see sys/sys/sockbuf.h */
+export class Sockbuf implements Task {
+  sb_mb: Mbuf | null = null;
+  sb_mbtail: Mbuf | null = null;
+  /** First mbuf that is not ready. */
+  sb_fnrdy: Mbuf | null = null;
+  /** Where the last sbsndptr look-up ended: mbuf and its offset from the start of the buffer. */
+  sb_sndptr: Mbuf | null = null;
+  sb_sndptroff = 0;
+  /** Bytes ready, and bytes in all. */
+  sb_acc = 0;
+  sb_ccc = 0;
+  /** Bytes of memory charged, mbufs, and mbufs with external storage. */
+  sb_mbcnt = 0;
+  sb_mcnt = 0;
+  sb_ccnt = 0;
+  sb_hiwat = 0;
+  sb_mbmax = 0;
+  sb_lowat = 1;
+  sb_flags = 0;
+  sb_state = 0;
+  /** Called when the buffer has data (receive) or space (send); see soupcall_set. */
+  sb_upcall: Task | null = null;
+  /** Whoever waits for the buffer inside the kernel, such as sendfile; woken once, in order. */
+  readonly sb_waiters: Task[] = [];
+  wakePending = false;
+
+  /** The wake-up itself, at the end of the pass that asked for it. */
+  run(): void {
+    this.wakePending = false;
+    for (let n = this.sb_waiters.length; n > 0; n--) this.sb_waiters.shift()!.run();
+    this.sb_upcall?.run();
+  }
+}
+
+/** Wakes whoever waits for the buffer, once, at the end of the pass. @see sockbuf(9) */
+export function sowakeup(sb: Sockbuf): void {
+  if (sb.wakePending || (sb.sb_upcall === null && sb.sb_waiters.length === 0)) return;
+  sb.wakePending = true;
+  passDefer(sb);
+}
+
+/** Bytes that can be read or sent now. @see sockbuf(9) */
+export function sbavail(sb: Sockbuf): number {
+  return sb.sb_acc;
+}
+
+/** Bytes claimed, ready or not. @see sockbuf(9) */
+export function sbused(sb: Sockbuf): number {
+  return sb.sb_ccc;
+}
+
+/** Room left, in bytes; negative when overcommitted. @see sockbuf(9) */
+export function sbspace(sb: Sockbuf): number {
+  if ((sb.sb_flags & SB_STOP) !== 0) return 0;
+  return Math.min(sb.sb_hiwat - sb.sb_ccc, sb.sb_mbmax - sb.sb_mbcnt);
+}
+
+/**
+ * Sets the limits: `cc` bytes of data. Returns false, changing nothing, if that is more than
+ * kern.ipc.maxsockbuf allows.
+ * @see sockbuf(9)
+ */
+export function sbreserve(sb: Sockbuf, cc: number): boolean {
+  if (cc > Math.floor((sbParams.sb_max * MCLBYTES) / (MSIZE + MCLBYTES))) return false;
+  sb.sb_hiwat = cc;
+  sb.sb_mbmax = Math.min(cc * sbParams.sb_efficiency, sbParams.sb_max);
+  if (sb.sb_lowat > sb.sb_hiwat) sb.sb_lowat = sb.sb_hiwat;
+  return true;
+}
+
+/** Charges `m` to the buffer. @see sockbuf(9) */
+export function sballoc(sb: Sockbuf, m: Mbuf): void {
+  sb.sb_ccc += m.m_len;
+  if (sb.sb_fnrdy === null) {
+    if ((m.m_flags & M_NOTREADY) !== 0) sb.sb_fnrdy = m;
+    else sb.sb_acc += m.m_len;
+  } else {
+    m.m_flags |= M_BLOCKED;
+  }
+  sb.sb_mbcnt += MSIZE;
+  sb.sb_mcnt++;
+  if ((m.m_flags & M_EXT) !== 0) {
+    sb.sb_mbcnt += m.m_ext.ext_size;
+    sb.sb_ccnt++;
+  }
+}
+
+/** Takes the charge of `m` off again and unblocks what waited behind it. @see sockbuf(9) */
+export function sbfree(sb: Sockbuf, m: Mbuf): void {
+  sb.sb_ccc -= m.m_len;
+  if ((m.m_flags & M_NOTAVAIL) === 0) sb.sb_acc -= m.m_len;
+  if (m === sb.sb_fnrdy) {
+    KASSERT((m.m_flags & M_NOTREADY) !== 0, 'sbfree: sb_fnrdy is ready');
+    let n = m.m_next;
+    while (n !== null && (n.m_flags & M_NOTREADY) === 0) {
+      n.m_flags &= ~M_BLOCKED;
+      sb.sb_acc += n.m_len;
+      n = n.m_next;
+    }
+    sb.sb_fnrdy = n;
+  }
+  sb.sb_mbcnt -= MSIZE;
+  sb.sb_mcnt--;
+  if ((m.m_flags & M_EXT) !== 0) {
+    sb.sb_mbcnt -= m.m_ext.ext_size;
+    sb.sb_ccnt--;
+  }
+  if (sb.sb_sndptr === m) {
+    sb.sb_sndptr = null;
+    sb.sb_sndptroff = 0;
+  } else if (sb.sb_sndptroff !== 0) {
+    sb.sb_sndptroff -= m.m_len;
+  }
+}
+
+/** Whether the bytes of `n` may be copied behind those of the mapped, writable `m`. */
+function fitsBehind(m: Mbuf, n: Mbuf): boolean {
+  return (
+    (m.m_flags & M_EOR) === 0 &&
+    (m.m_flags & (M_NOTREADY | M_NOMAP)) === 0 &&
+    M_WRITABLE(m) &&
+    n.m_len <= MCLBYTES / 4 &&
+    n.m_len <= M_TRAILINGSPACE(m) &&
+    n.m_type === m.m_type
+  );
+}
+
+/**
+ * Appends the chain `m` behind `n`, the tail (or null): small mbufs are copied into the tail, small
+ * unmapped ones become ordinary. Takes `m`.
+ * @see sys/kern/uipc_sockbuf.c
+ */
+export function sbcompress(sb: Sockbuf, m: Mbuf | null, n: Mbuf | null): void {
+  let eor = 0;
+  while (m !== null) {
+    eor |= m.m_flags & M_EOR;
+    if (
+      m.m_len === 0 &&
+      (eor === 0 || m.m_next !== null || (n !== null && n.m_type === m.m_type))
+    ) {
+      if (sb.sb_fnrdy === m) sb.sb_fnrdy = m.m_next;
+      m = m_free(m);
+      continue;
+    }
+    if (
+      n !== null &&
+      (sb.sb_flags & SB_NOCOALESCE) === 0 &&
+      (m.m_flags & M_NOTREADY) === 0 &&
+      fitsBehind(n, m)
+    ) {
+      m_copydata(m, 0, m.m_len, kva(n.m_data + n.m_len));
+      n.m_len += m.m_len;
+      sb.sb_ccc += m.m_len;
+      if (sb.sb_fnrdy === null) sb.sb_acc += m.m_len;
+      m = m_free(m);
+      continue;
+    }
+    if ((m.m_flags & M_NOMAP) !== 0 && (m.m_flags & M_NOTREADY) === 0 && m.m_len <= MLEN)
+      mb_unmapped_compress(m); // an error leaves it as it is, which is right too
+    const next: Mbuf | null = m.m_next;
+    if (n === null) sb.sb_mb = m;
+    else n.m_next = m;
+    m.m_next = null;
+    m.m_flags &= ~M_EOR;
+    sb.sb_mbtail = m;
+    sballoc(sb, m);
+    n = m;
+    m = next;
+  }
+  if (eor !== 0 && n !== null) n.m_flags |= eor;
+}
+
+/** Appends data to a stream buffer. Takes `m`. `notReady` asserts that all of it is. @see sockbuf(9) */
+export function sbappendstream(sb: Sockbuf, m: Mbuf, notReady: boolean): void {
+  KASSERT(m.m_nextpkt === null, 'sbappendstream: packet chain');
+  if (notReady) {
+    for (let n: Mbuf | null = m; n !== null; n = n.m_next) {
+      KASSERT((n.m_flags & M_NOTREADY) !== 0, 'sbappendstream: mbuf is ready');
+    }
+  }
+  m.m_flags &= ~M_PKTHDR; // a stream keeps none
+  sbcompress(sb, m, sb.sb_mbtail);
+}
+
+/** Merges what became ready from `m0` up to, not including, `end`. @see sys/kern/uipc_sockbuf.c */
+export function sbready_compress(sb: Sockbuf, m0: Mbuf, end: Mbuf | null): void {
+  if ((sb.sb_flags & SB_NOCOALESCE) !== 0) return;
+  for (let m: Mbuf | null = m0; m !== null && m !== end; m = m.m_next) {
+    if ((m.m_flags & M_NOMAP) !== 0 && m.m_len <= MLEN) {
+      const extSize = m.m_ext.ext_size;
+      if (mb_unmapped_compress(m) === 0) {
+        sb.sb_mbcnt -= extSize;
+        sb.sb_ccnt--;
+      }
+    }
+    let n: Mbuf | null = m.m_next;
+    while (n !== null && n !== end && fitsBehind(m, n)) {
+      m_copydata(n, 0, n.m_len, kva(m.m_data + m.m_len));
+      m.m_len += n.m_len;
+      m.m_flags |= n.m_flags & M_EOR;
+      m.m_next = n.m_next;
+      sb.sb_mbcnt -= MSIZE;
+      sb.sb_mcnt--;
+      if ((n.m_flags & M_EXT) !== 0) {
+        sb.sb_mbcnt -= n.m_ext.ext_size;
+        sb.sb_ccnt--;
+      }
+      if (sb.sb_mbtail === n) sb.sb_mbtail = m;
+      if (sb.sb_sndptr === n) sb.sb_sndptr = null;
+      m_free(n);
+      n = m.m_next;
+    }
+  }
+  if (sb.sb_sndptr === null) sb.sb_sndptroff = 0;
+}
+
+/**
+ * `count` units of I/O from `m0` on are done; a unit is a page of an unmapped mbuf or any other
+ * mbuf whole. Returns 0 if more data can be sent now, EINPROGRESS if something before it is still
+ * missing.
+ * @see sys/kern/uipc_sockbuf.c
+ */
+export function sbready(sb: Sockbuf, m0: Mbuf, count: number): Errno {
+  KASSERT(sb.sb_fnrdy !== null, 'sbready: nothing is pending');
+  const blocker = sb.sb_fnrdy === m0;
+  let m: Mbuf | null = m0;
+  for (let i = 0; i < count; i++) {
+    KASSERT(m !== null && (m.m_flags & M_NOTREADY) !== 0, 'sbready: not a pending mbuf');
+    if ((m.m_flags & M_EXT) !== 0 && m.m_ext.ext_type === EXT_PGS) {
+      if (--m.m_ext.ext_pgs!.nrdy !== 0) continue;
+    }
+    m.m_flags &= ~(M_NOTREADY | (blocker ? M_BLOCKED : 0));
+    if (blocker) sb.sb_acc += m.m_len;
+    m = m.m_next;
+  }
+  // Not even the first one is complete.
+  if (m === m0) return EINPROGRESS;
+  if (!blocker) {
+    sbready_compress(sb, m0, m);
+    return EINPROGRESS;
+  }
+  for (; m !== null && (m.m_flags & M_NOTREADY) === 0; m = m.m_next) {
+    m.m_flags &= ~M_BLOCKED;
+    sb.sb_acc += m.m_len;
+  }
+  sb.sb_fnrdy = m;
+  sbready_compress(sb, m0, m);
+  return 0;
+}
+
+/**
+ * Cuts `len` bytes off the front and returns what can be freed. NOTREADY mbufs are unlinked but
+ * not returned: the I/O still owns them and frees them with mb_free_notready.
+ */
+function sbcut_internal(sb: Sockbuf, len: number): Mbuf | null {
+  let free: Mbuf | null = null;
+  let freeTail: Mbuf | null = null;
+  let m = sb.sb_mb;
+  while (len > 0) {
+    KASSERT(m !== null, 'sbcut: more than there is');
+    if (m.m_len > len) {
+      KASSERT((m.m_flags & M_NOTAVAIL) === 0, 'sbcut: trimming what is not available');
+      m.m_len -= len;
+      m.m_data += len;
+      sb.sb_ccc -= len;
+      sb.sb_acc -= len;
+      if (sb.sb_sndptroff !== 0) sb.sb_sndptroff -= len;
+      break;
+    }
+    len -= m.m_len;
+    sbfree(sb, m);
+    const n: Mbuf | null = m.m_next;
+    if ((m.m_flags & M_NOTREADY) === 0) {
+      m.m_next = null;
+      if (freeTail === null) free = m;
+      else freeTail.m_next = m;
+      freeTail = m;
+    }
+    m = n;
+  }
+  // Empty mbufs in front would keep their storage for nothing.
+  while (m !== null && m.m_len === 0 && (m.m_flags & M_NOTREADY) === 0) {
+    sbfree(sb, m);
+    m = m_free(m);
+  }
+  sb.sb_mb = m;
+  if (m === null) {
+    sb.sb_mbtail = null;
+    KASSERT(sb.sb_ccc === 0 && sb.sb_mbcnt === 0, 'sbcut: empty but charged');
+  }
+  return free;
+}
+
+/** Drops `len` bytes from the front. Panics if there are fewer. @see sockbuf(9) */
+export function sbdrop(sb: Sockbuf, len: number): void {
+  for (let m = sbcut_internal(sb, len); m !== null;) m = m_free(m);
+}
+
+/** Like sbdrop, but hands the mbufs cut off to the caller, who owns them. @see sockbuf(9) */
+export function sbcut(sb: Sockbuf, len: number): Mbuf | null {
+  return sbcut_internal(sb, len);
+}
+
+/** Empties the buffer; not-ready mbufs stay with their I/O. @see sockbuf(9) */
+export function sbflush(sb: Sockbuf): void {
+  sbdrop(sb, sb.sb_ccc);
+  while (sb.sb_mb !== null) {
+    // Zero-length leftovers.
+    const m = sb.sb_mb;
+    sbfree(sb, m);
+    sb.sb_mb = m.m_next;
+    if ((m.m_flags & M_NOTREADY) === 0) m_free(m);
+  }
+  sb.sb_mbtail = null;
+  sb.sb_fnrdy = null;
+}
+
+/** The offset from `sbsndptr`'s mbuf at which byte `off` of the buffer lies. */
+export const sbsndOff = { off: 0 };
+
+/**
+ * The mbuf that holds byte `off` of the buffer; `sbsndOff.off` is set to the offset inside it. Null
+ * if there is no such byte. Remembers the place, so that streaming does not walk the chain anew.
+ * @see sys/kern/uipc_sockbuf.c (there the offset is an out parameter)
+ */
+export function sbsndptr_noadv(sb: Sockbuf, off: number): Mbuf | null {
+  let m = sb.sb_mb;
+  let start = 0;
+  if (sb.sb_sndptr !== null && sb.sb_sndptroff <= off) {
+    m = sb.sb_sndptr;
+    start = sb.sb_sndptroff;
+  }
+  while (m !== null && start + m.m_len <= off) {
+    start += m.m_len;
+    m = m.m_next;
+  }
+  if (m === null) return null;
+  sb.sb_sndptr = m;
+  sb.sb_sndptroff = start;
+  sbsndOff.off = off - start;
+  return m;
+}

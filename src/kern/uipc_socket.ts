@@ -1,0 +1,448 @@
+/**
+ * Sockets, after sys/kern/uipc_socket.c: creation, listening, connecting, sending and receiving
+ * bytes, shutdown, close, and what protocols tell a socket. Nothing sleeps: calls that would block
+ * return EWOULDBLOCK (or EINPROGRESS for connect) and upcalls say when to try again. Left out:
+ * options other than the few below, accept filters, out-of-band data, SIGIO, credentials.
+ */
+
+import type { Task } from '../sys/clock.ts';
+import {
+  EINVAL,
+  EISCONN,
+  EMSGSIZE,
+  ENOBUFS,
+  ENOTCONN,
+  EOPNOTSUPP,
+  EPIPE,
+  EPROTONOSUPPORT,
+  type Errno,
+  EWOULDBLOCK,
+} from '../sys/errno.ts';
+import { KASSERT } from '../sys/kassert.ts';
+import { passDefer, passEnter, passLeave } from '../sys/pass.ts';
+import { count, R_SO_LISTEN_OVERFLOW } from '../sys/reason.ts';
+import type { Uio } from '../vm/uio.ts';
+import { m_mbuftouio } from './m_copydata.ts';
+import { max_hdr, MCLBYTES, M_NOWAIT, M_PKTHDR } from './mbuf.ts';
+import {
+  PR_CONNREQUIRED,
+  type Protosw,
+  PRUS_MORETOCOME,
+  PR_WANTRCVD,
+  type Sockaddr,
+  SOCK_STREAM,
+} from './protosw.ts';
+import {
+  SBS_CANTRCVMORE,
+  SBS_CANTSENDMORE,
+  sbavail,
+  sbdrop,
+  sbflush,
+  sbreserve,
+  Sockbuf,
+  sbspace,
+  sowakeup,
+} from './uipc_sockbuf.ts';
+import { m_uiotombuf } from './uipc_mbuf.ts';
+import type { Vnet } from './vnet.ts';
+
+// so_state
+export const SS_NOFDREF = 0x0001;
+export const SS_ISCONNECTED = 0x0002;
+export const SS_ISCONNECTING = 0x0004;
+export const SS_ISDISCONNECTING = 0x0008;
+export const SS_ISDISCONNECTED = 0x2000;
+// so_options
+export const SO_ACCEPTCONN = 0x0002;
+export const SO_REUSEADDR = 0x0004;
+export const SO_KEEPALIVE = 0x0008;
+export const SO_BROADCAST = 0x0020;
+export const SO_LINGER = 0x0080;
+export const SO_REUSEPORT = 0x0200;
+// sopriv: which buffer an upcall is for
+export const SO_RCV = 1;
+export const SO_SND = 2;
+// soshutdown
+export const SHUT_RD = 0;
+export const SHUT_WR = 1;
+export const SHUT_RDWR = 2;
+
+/** kern.ipc.somaxconn: the largest backlog. */
+export const soParams = { somaxconn: 128 };
+
+/** Sockets alive on the machine. */
+export const soStats = { current: 0 };
+
+/** @see socket(9) */
+export class Socket {
+  readonly so_vnet: Vnet;
+  readonly so_proto: Protosw;
+  readonly so_type: number;
+  so_state = 0;
+  so_options = 0;
+  /** Linger time in seconds, with SO_LINGER; 0 closes with RST. */
+  so_linger = 0;
+  /** Pending error, cleared when it is reported. */
+  so_error: Errno = 0;
+  /** The protocol's control block; null once detached. */
+  so_pcb: object | null = null;
+  readonly so_rcv = new Sockbuf();
+  readonly so_snd = new Sockbuf();
+  /** References besides the descriptor: I/O in flight. */
+  so_count = 1;
+  /** Of a connection that is not accepted yet: its listener. */
+  so_listen: Socket | null = null;
+  /** Of a listener: embryonic and complete connections, and the limit on complete ones. */
+  sol_qlimit = 0;
+  sol_incqlen = 0;
+  readonly sol_comp: Socket[] = [];
+  /** Of a listener: called when a connection can be accepted. */
+  sol_upcall: Task | null = null;
+  /** Our identity for printing. */
+  readonly so_id: number;
+  /** Sendfile calls that hold or wait for the send side (sblock), the holder first. */
+  readonly sndLock: Task[] = [];
+
+  constructor(vnet: Vnet, proto: Protosw) {
+    this.so_vnet = vnet;
+    this.so_proto = proto;
+    this.so_type = proto.pr_type;
+    this.so_id = nextId++;
+  }
+}
+
+let nextId = 1;
+
+/** The socket that `socreate` or `soaccept` made; set when they return 0. */
+export const soResult: { so: Socket | null } = { so: null };
+
+/**
+ * Makes a socket; on 0 it is `soResult.so` and the caller owns it. EPROTONOSUPPORT: no such
+ * protocol in this Vnet.
+ * @see socket(9) (there the socket is an out parameter)
+ */
+export function socreate(vnet: Vnet, domain: number, type: number, protocol: number): Errno {
+  const pr = vnet.protosw.find(
+    (p) =>
+      p.pr_domain === domain &&
+      p.pr_type === type &&
+      (protocol === 0 || p.pr_protocol === protocol),
+  );
+  if (pr === undefined) return EPROTONOSUPPORT;
+  const so = new Socket(vnet, pr);
+  const error = pr.pr_attach(so);
+  if (error !== 0) return error;
+  soStats.current++;
+  soResult.so = so;
+  return 0;
+}
+
+/** Sets the sizes of both buffers, in bytes. ENOBUFS beyond kern.ipc.maxsockbuf. @see socket(9) */
+export function soreserve(so: Socket, sndcc: number, rcvcc: number): Errno {
+  if (!sbreserve(so.so_snd, sndcc) || !sbreserve(so.so_rcv, rcvcc)) return ENOBUFS;
+  so.so_rcv.sb_lowat = 1;
+  so.so_snd.sb_lowat = Math.min(MCLBYTES, so.so_snd.sb_hiwat);
+  return 0;
+}
+
+/** Sets what runs when `which` buffer wakes up. @see socket(9) */
+export function soupcall_set(so: Socket, which: number, func: Task | null): void {
+  (which === SO_RCV ? so.so_rcv : so.so_snd).sb_upcall = func;
+}
+
+/** @see socket(9) */
+export function sobind(so: Socket, nam: Sockaddr): Errno {
+  return so.so_proto.pr_bind(so, nam);
+}
+
+/** Starts to accept connections; `backlog` is clipped to kern.ipc.somaxconn. @see listen(2) */
+export function solisten(so: Socket, backlog: number): Errno {
+  if ((so.so_state & (SS_ISCONNECTED | SS_ISCONNECTING | SS_ISDISCONNECTING)) !== 0) return EINVAL;
+  const limit = backlog < 0 || backlog > soParams.somaxconn ? soParams.somaxconn : backlog;
+  const error = so.so_proto.pr_listen(so, limit);
+  if (error !== 0) return error;
+  so.so_options |= SO_ACCEPTCONN;
+  so.sol_qlimit = limit;
+  return 0;
+}
+
+/** Starts to connect. 0 means under way (or done, for datagrams): an upcall follows. @see socket(9) */
+export function soconnect(so: Socket, nam: Sockaddr): Errno {
+  if ((so.so_options & SO_ACCEPTCONN) !== 0) return EOPNOTSUPP;
+  if (
+    (so.so_proto.pr_flags & PR_CONNREQUIRED) !== 0 &&
+    (so.so_state & (SS_ISCONNECTED | SS_ISCONNECTING)) !== 0
+  )
+    return EISCONN;
+  so.so_error = 0;
+  passEnter();
+  const error = so.so_proto.pr_connect(so, nam);
+  passLeave();
+  return error;
+}
+
+/**
+ * Takes the oldest complete connection off a listener; on 0 it is `soResult.so` and the caller owns
+ * it. EWOULDBLOCK when there is none.
+ * @see accept(2)
+ */
+export function soaccept(head: Socket): Errno {
+  if ((head.so_options & SO_ACCEPTCONN) === 0) return EINVAL;
+  const so = head.sol_comp.shift();
+  if (so === undefined) return EWOULDBLOCK;
+  so.so_listen = null;
+  so.so_state &= ~SS_NOFDREF;
+  soResult.so = so;
+  return 0;
+}
+
+/** Whether a listener has room for one more connection. FreeBSD's limit is 3/2 of the backlog. */
+export function solistenRoom(head: Socket): boolean {
+  return head.sol_comp.length + head.sol_incqlen <= Math.floor((3 * head.sol_qlimit) / 2);
+}
+
+/**
+ * A connection arrived on `head`: returns its new socket, or null if the queue is full or the
+ * protocol has no memory. `connstatus` is SS_ISCONNECTED or 0 (embryonic until soisconnected).
+ * @see socket(9)
+ */
+export function sonewconn(head: Socket, connstatus: number): Socket | null {
+  if (!solistenRoom(head)) {
+    count(R_SO_LISTEN_OVERFLOW);
+    return null;
+  }
+  const so = new Socket(head.so_vnet, head.so_proto);
+  so.so_options = head.so_options & ~SO_ACCEPTCONN;
+  so.so_linger = head.so_linger;
+  so.so_state = SS_NOFDREF | connstatus;
+  if (soreserve(so, head.so_snd.sb_hiwat, head.so_rcv.sb_hiwat) !== 0) return null;
+  if (so.so_proto.pr_attach(so) !== 0) return null;
+  so.so_rcv.sb_lowat = head.so_rcv.sb_lowat;
+  so.so_snd.sb_lowat = head.so_snd.sb_lowat;
+  soStats.current++;
+  so.so_listen = head;
+  if (connstatus !== 0) {
+    head.sol_comp.push(so);
+    if (head.sol_upcall !== null) passDefer(head.sol_upcall);
+  } else {
+    head.sol_incqlen++;
+  }
+  return so;
+}
+
+/** Data or an end of data arrived: wakes readers at the end of the pass. @see socket(9) */
+export function sorwakeup(so: Socket): void {
+  sowakeup(so.so_rcv);
+}
+
+/** Space was made: wakes writers at the end of the pass. @see socket(9) */
+export function sowwakeup(so: Socket): void {
+  sowakeup(so.so_snd);
+}
+
+/** @see socket(9) */
+export function soisconnecting(so: Socket): void {
+  so.so_state &= ~(SS_ISCONNECTED | SS_ISDISCONNECTING);
+  so.so_state |= SS_ISCONNECTING;
+}
+
+/** The handshake is done: an embryonic connection moves to its listener's queue. @see socket(9) */
+export function soisconnected(so: Socket): void {
+  so.so_state &= ~(SS_ISCONNECTING | SS_ISDISCONNECTING);
+  so.so_state |= SS_ISCONNECTED;
+  const head = so.so_listen;
+  if (head !== null && !head.sol_comp.includes(so)) {
+    head.sol_incqlen--;
+    head.sol_comp.push(so);
+    if (head.sol_upcall !== null) passDefer(head.sol_upcall);
+    return;
+  }
+  sorwakeup(so);
+  sowwakeup(so);
+}
+
+/** @see socket(9) */
+export function soisdisconnecting(so: Socket): void {
+  so.so_state &= ~SS_ISCONNECTING;
+  so.so_state |= SS_ISDISCONNECTING;
+  so.so_rcv.sb_state |= SBS_CANTRCVMORE;
+  so.so_snd.sb_state |= SBS_CANTSENDMORE;
+  sorwakeup(so);
+  sowwakeup(so);
+}
+
+/** The connection is over; unsent data is dropped. @see socket(9) */
+export function soisdisconnected(so: Socket): void {
+  so.so_state &= ~(SS_ISCONNECTING | SS_ISCONNECTED | SS_ISDISCONNECTING);
+  so.so_state |= SS_ISDISCONNECTED;
+  so.so_rcv.sb_state |= SBS_CANTRCVMORE;
+  so.so_snd.sb_state |= SBS_CANTSENDMORE;
+  sbdrop(so.so_snd, so.so_snd.sb_ccc);
+  sorwakeup(so);
+  sowwakeup(so);
+}
+
+/** @see socket(9) */
+export function socantsendmore(so: Socket): void {
+  so.so_snd.sb_state |= SBS_CANTSENDMORE;
+  sowwakeup(so);
+}
+
+/** @see socket(9) */
+export function socantrcvmore(so: Socket): void {
+  so.so_rcv.sb_state |= SBS_CANTRCVMORE;
+  sorwakeup(so);
+}
+
+/** Takes the pending error: 0 if none. SO_ERROR. */
+export function soTakeError(so: Socket): Errno {
+  const error = so.so_error;
+  so.so_error = 0;
+  return error;
+}
+
+/**
+ * What forbids sending now: EPIPE, the pending error (taken), ENOTCONN, or 0.
+ */
+export function soSendError(so: Socket): Errno {
+  if ((so.so_snd.sb_state & SBS_CANTSENDMORE) !== 0) return EPIPE;
+  if (so.so_error !== 0) return soTakeError(so);
+  if ((so.so_state & SS_ISCONNECTED) === 0 && (so.so_proto.pr_flags & PR_CONNREQUIRED) !== 0)
+    return ENOTCONN;
+  return 0;
+}
+
+/**
+ * Sends from `uio` as much as fits, without waiting; `uio_resid` tells what is left. EWOULDBLOCK:
+ * nothing fitted. ENOBUFS: no mbufs. Waits behind a sendfile on the same socket: EWOULDBLOCK.
+ * `more`: more follows, do not push yet.
+ * @see socket(9)
+ */
+export function sosend(so: Socket, uio: Uio, nam: Sockaddr | null, more: boolean): Errno {
+  if (so.so_type !== SOCK_STREAM) return sosend_dgram(so, uio, nam);
+  const error = soSendError(so);
+  if (error !== 0) return error;
+  if (uio.uio_resid === 0) return 0;
+  if (so.sndLock.length > 0) return EWOULDBLOCK;
+  const space = sbspace(so.so_snd);
+  if (space <= 0) return EWOULDBLOCK;
+  const len = Math.min(space, uio.uio_resid);
+  const top = m_uiotombuf(uio, M_NOWAIT, len, 0, 0);
+  if (top === null) return ENOBUFS;
+  passEnter();
+  const flags = more || uio.uio_resid > 0 ? PRUS_MORETOCOME : 0;
+  const err = so.so_proto.pr_send(so, flags, top, nam);
+  passLeave();
+  return err;
+}
+
+/** Sends one datagram whole. EMSGSIZE if it is larger than the send buffer. */
+function sosend_dgram(so: Socket, uio: Uio, nam: Sockaddr | null): Errno {
+  if ((so.so_snd.sb_state & SBS_CANTSENDMORE) !== 0) return EPIPE;
+  if (so.so_error !== 0) return soTakeError(so);
+  if (uio.uio_resid > so.so_snd.sb_hiwat) return EMSGSIZE;
+  const top = m_uiotombuf(uio, M_NOWAIT, uio.uio_resid, max_hdr, M_PKTHDR);
+  if (top === null) return ENOBUFS;
+  passEnter();
+  const err = so.so_proto.pr_send(so, 0, top, nam);
+  passLeave();
+  return err;
+}
+
+/**
+ * Receives bytes of a stream into `uio`, as many as there are. 0 with `uio_resid` unchanged: end of
+ * data. EWOULDBLOCK: none yet. ENOTCONN, or the pending error.
+ * @see socket(9)
+ */
+export function soreceive(so: Socket, uio: Uio): Errno {
+  KASSERT(so.so_type === SOCK_STREAM, 'soreceive: stream sockets only');
+  const sb = so.so_rcv;
+  if (sbavail(sb) === 0) {
+    if (so.so_error !== 0) return soTakeError(so);
+    if ((sb.sb_state & SBS_CANTRCVMORE) !== 0) return 0;
+    if ((so.so_state & (SS_ISCONNECTED | SS_ISDISCONNECTED)) === 0) return ENOTCONN;
+    return uio.uio_resid === 0 ? 0 : EWOULDBLOCK;
+  }
+  const len = Math.min(sbavail(sb), uio.uio_resid);
+  if (len === 0) return 0;
+  passEnter();
+  m_mbuftouio(uio, sb.sb_mb, len);
+  sbdrop(sb, len);
+  if ((so.so_proto.pr_flags & PR_WANTRCVD) !== 0 && so.so_pcb !== null) so.so_proto.pr_rcvd(so, 0);
+  passLeave();
+  return 0;
+}
+
+/** @see shutdown(2) */
+export function soshutdown(so: Socket, how: number): Errno {
+  if ((so.so_state & (SS_ISCONNECTED | SS_ISCONNECTING | SS_ISDISCONNECTING)) === 0)
+    return ENOTCONN;
+  passEnter();
+  let error = 0;
+  if (how !== SHUT_WR) {
+    sbflush(so.so_rcv);
+    socantrcvmore(so);
+  }
+  if (how !== SHUT_RD) error = so.so_proto.pr_shutdown(so);
+  passLeave();
+  return error;
+}
+
+/** The program no longer hears of this socket. */
+function soupcallsOff(so: Socket): void {
+  so.so_rcv.sb_upcall = null;
+  so.so_snd.sb_upcall = null;
+  so.sol_upcall = null;
+}
+
+/** A reference more, such as an I/O in flight holds. @see socket(9) */
+export function soref(so: Socket): void {
+  so.so_count++;
+}
+
+/** Drops a reference; the last one frees the buffers. @see socket(9) */
+export function sorele(so: Socket): void {
+  KASSERT(so.so_count > 0, 'sorele: no references');
+  if (--so.so_count !== 0) return;
+  KASSERT((so.so_state & SS_NOFDREF) !== 0, 'sorele: last reference of an open socket');
+  if (so.so_pcb !== null) so.so_proto.pr_detach(so);
+  sbflush(so.so_snd);
+  sbflush(so.so_rcv);
+  soStats.current--;
+}
+
+/** Throws away a connection that was never accepted. @see socket(9) */
+export function soabort(so: Socket): void {
+  const head = so.so_listen;
+  if (head !== null) {
+    const i = head.sol_comp.indexOf(so);
+    if (i >= 0) head.sol_comp.splice(i, 1);
+    else head.sol_incqlen--;
+    so.so_listen = null;
+  }
+  if (so.so_pcb !== null) so.so_proto.pr_abort(so);
+  soupcallsOff(so);
+  sorele(so);
+}
+
+/**
+ * The program closes its socket: what was sent still goes out, connections nobody accepted are
+ * aborted. The caller's `so` is dead afterwards.
+ * @see socket(9)
+ */
+export function soclose(so: Socket): Errno {
+  KASSERT((so.so_state & SS_NOFDREF) === 0, 'soclose: closed already');
+  passEnter();
+  let error = 0;
+  if ((so.so_options & SO_ACCEPTCONN) !== 0) {
+    while (so.sol_comp.length > 0) soabort(so.sol_comp[0]!);
+  } else if ((so.so_state & SS_ISCONNECTED) !== 0 && (so.so_state & SS_ISDISCONNECTING) === 0) {
+    error = so.so_proto.pr_disconnect(so);
+  }
+  if (so.so_pcb !== null) so.so_proto.pr_close(so);
+  so.so_state |= SS_NOFDREF;
+  soupcallsOff(so);
+  sorele(so);
+  passLeave();
+  return error;
+}

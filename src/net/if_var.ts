@@ -1,0 +1,198 @@
+/**
+ * The interface structure and its constants, after sys/net/if.h and if_var.h as of r349529. Left
+ * out: groups, descriptions by ioctl, ALTQ, netmap, netgraph hooks, per-address statistics.
+ */
+
+import type { Task } from '../sys/clock.ts';
+import type { Errno } from '../sys/errno.ts';
+import { passDefer } from '../sys/pass.ts';
+import type { InAddr } from '../sys/types.ts';
+import type { IfnetRef } from '../kern/ifnet_ref.ts';
+import type { Mbuf } from '../kern/mbuf.ts';
+import type { Vnet } from '../kern/vnet.ts';
+
+// if_flags; RUNNING and OACTIVE live in if_drv_flags and are merged when printed.
+export const IFF_UP = 0x1;
+export const IFF_BROADCAST = 0x2;
+export const IFF_DEBUG = 0x4;
+export const IFF_LOOPBACK = 0x8;
+export const IFF_POINTOPOINT = 0x10;
+export const IFF_DRV_RUNNING = 0x40;
+export const IFF_NOARP = 0x80;
+export const IFF_PROMISC = 0x100;
+export const IFF_ALLMULTI = 0x200;
+export const IFF_DRV_OACTIVE = 0x400;
+export const IFF_SIMPLEX = 0x800;
+export const IFF_LINK0 = 0x1000;
+export const IFF_LINK1 = 0x2000;
+export const IFF_LINK2 = 0x4000;
+export const IFF_MULTICAST = 0x8000;
+export const IFF_PPROMISC = 0x20000;
+export const IFF_MONITOR = 0x40000;
+export const IFF_STATICARP = 0x80000;
+
+// if_capabilities, if_capenable
+export const IFCAP_RXCSUM = 0x1;
+export const IFCAP_TXCSUM = 0x2;
+export const IFCAP_NETCONS = 0x4;
+export const IFCAP_VLAN_MTU = 0x8;
+export const IFCAP_VLAN_HWTAGGING = 0x10;
+export const IFCAP_JUMBO_MTU = 0x20;
+export const IFCAP_POLLING = 0x40;
+export const IFCAP_VLAN_HWCSUM = 0x80;
+export const IFCAP_TSO4 = 0x100;
+export const IFCAP_TSO6 = 0x200;
+export const IFCAP_LRO = 0x400;
+export const IFCAP_WOL_UCAST = 0x800;
+export const IFCAP_WOL_MCAST = 0x1000;
+export const IFCAP_WOL_MAGIC = 0x2000;
+export const IFCAP_TOE4 = 0x4000;
+export const IFCAP_TOE6 = 0x8000;
+export const IFCAP_VLAN_HWFILTER = 0x10000;
+export const IFCAP_VLAN_HWTSO = 0x40000;
+export const IFCAP_LINKSTATE = 0x80000;
+export const IFCAP_NETMAP = 0x100000;
+export const IFCAP_RXCSUM_IPV6 = 0x200000;
+export const IFCAP_TXCSUM_IPV6 = 0x400000;
+export const IFCAP_HWSTATS = 0x800000;
+export const IFCAP_TXRTLMT = 0x1000000;
+export const IFCAP_HWRXTSTMP = 0x2000000;
+export const IFCAP_NOMAP = 0x4000000;
+export const IFCAP_TXTLS4 = 0x8000000;
+export const IFCAP_TXTLS6 = 0x10000000;
+export const IFCAP_HWCSUM = IFCAP_RXCSUM | IFCAP_TXCSUM;
+export const IFCAP_HWCSUM_IPV6 = IFCAP_RXCSUM_IPV6 | IFCAP_TXCSUM_IPV6;
+export const IFCAP_TSO = IFCAP_TSO4 | IFCAP_TSO6;
+
+export const LINK_STATE_UNKNOWN = 0;
+export const LINK_STATE_DOWN = 1;
+export const LINK_STATE_UP = 2;
+
+// ioctls a driver's if_ioctl gets, by name instead of number.
+export const SIOCSIFFLAGS = 'SIOCSIFFLAGS';
+export const SIOCSIFCAP = 'SIOCSIFCAP';
+export const SIOCSIFMTU = 'SIOCSIFMTU';
+export const SIOCADDMULTI = 'SIOCADDMULTI';
+export const SIOCDELMULTI = 'SIOCDELMULTI';
+export type IfIoctl =
+  | typeof SIOCSIFFLAGS
+  | typeof SIOCSIFCAP
+  | typeof SIOCSIFMTU
+  | typeof SIOCADDMULTI
+  | typeof SIOCDELMULTI;
+
+// Counter indices of if_inc_counter.
+export const IFCOUNTER_IPACKETS = 0;
+export const IFCOUNTER_IERRORS = 1;
+export const IFCOUNTER_OPACKETS = 2;
+export const IFCOUNTER_OERRORS = 3;
+export const IFCOUNTER_COLLISIONS = 4;
+export const IFCOUNTER_IBYTES = 5;
+export const IFCOUNTER_OBYTES = 6;
+export const IFCOUNTER_IMCASTS = 7;
+export const IFCOUNTER_OMCASTS = 8;
+export const IFCOUNTER_IQDROPS = 9;
+export const IFCOUNTER_OQDROPS = 10;
+export const IFCOUNTER_NOPROTO = 11;
+export const IFCOUNTERS = 12;
+
+export const ETHER_ADDR_LEN = 6;
+
+/** What if_output gets besides the packet: the next hop. */
+export interface OutputDst {
+  /** AF_INET or AF_INET6. */
+  family: number;
+  addr: InAddr;
+  /** For AF_INET6: 16 bytes. */
+  addr6: Uint8Array | null;
+}
+
+/** An IPv4 address of an interface. */
+export interface InIfaddr {
+  readonly ia_addr: InAddr;
+  readonly ia_subnetmask: InAddr;
+  readonly ia_broadaddr: InAddr;
+}
+
+/** Who listens to an interface's frames (bpf, captures): the reference behind BPF_MTAP. */
+export interface BpfIf {
+  /** How many listeners there are; 0 makes the tap free. */
+  readonly listeners: number;
+  /** Shows a frame to every listener. Only reads `m`. */
+  mtap(m: Mbuf, outgoing: boolean): void;
+}
+
+/** The driver's half of an interface. if_transmit takes `m` on every outcome. @see ifnet(9) */
+export interface IfDriver {
+  if_init(ifp: Ifnet): void;
+  /** Queues a frame with its Ethernet header in front. Always takes `m`. */
+  if_transmit(ifp: Ifnet, m: Mbuf): Errno;
+  if_qflush(ifp: Ifnet): void;
+  if_ioctl(ifp: Ifnet, command: IfIoctl, data: number): Errno;
+  /** Ours: rings the doorbell for what if_transmit queued; called once per pass. */
+  if_txflush(ifp: Ifnet): void;
+}
+
+/** A network interface. @see ifnet(9) */
+export class Ifnet implements IfnetRef, Task {
+  readonly if_vnet: Vnet;
+  readonly if_xname: string;
+  if_index = 0;
+  if_flags = 0;
+  if_drv_flags = 0;
+  if_capabilities = 0;
+  if_capenable = 0;
+  /** CSUM_* the interface does; what ip_output consults per packet. */
+  if_hwassist = 0;
+  if_mtu = 1500;
+  if_link_state = LINK_STATE_UNKNOWN;
+  /** bits/s */
+  if_baudrate = 0;
+  /** Largest TSO packet in bytes with all headers but Ethernet's; 0: no limit given. */
+  if_hw_tsomax = 0;
+  if_hw_tsomaxsegcount = 0;
+  if_hw_tsomaxsegsize = 0;
+  /** Link-level address, 6 bytes. */
+  readonly if_lladdr = new Uint8Array(ETHER_ADDR_LEN);
+  /** IPv4 addresses, the primary first. */
+  readonly if_addrhead: InIfaddr[] = [];
+  /** For ifconfig's media line, e.g. `10Gbase-T <full-duplex>`. */
+  if_media = 'autoselect';
+  if_bpf: BpfIf | null = null;
+  if_driver: IfDriver | null = null;
+  if_softc: object | null = null;
+  /** Protocol output: takes `m` on every outcome. Set by ether_ifattach. */
+  if_output: ((ifp: Ifnet, m: Mbuf, dst: OutputDst) => Errno) | null = null;
+  /** Where a driver hands received frames: takes `m`. Set by ether_ifattach. */
+  if_input: ((ifp: Ifnet, m: Mbuf) => void) | null = null;
+  readonly counters = new Float64Array(IFCOUNTERS);
+  #txPending = false;
+
+  constructor(vnet: Vnet, xname: string) {
+    this.if_vnet = vnet;
+    this.if_xname = xname;
+  }
+
+  /** Asks for one if_txflush at the end of the pass. Drivers call it when they queued a frame. */
+  deferTxflush(): void {
+    if (this.#txPending) return;
+    this.#txPending = true;
+    passDefer(this);
+  }
+
+  /** The end of the pass: ring. */
+  run(): void {
+    this.#txPending = false;
+    this.if_driver?.if_txflush(this);
+  }
+}
+
+/** @see ifnet(9) */
+export function if_inc_counter(ifp: Ifnet, counter: number, n: number): void {
+  ifp.counters[counter]! += n;
+}
+
+/** @see ifnet(9) */
+export function if_get_counter(ifp: Ifnet, counter: number): number {
+  return ifp.counters[counter]!;
+}

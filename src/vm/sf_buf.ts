@@ -1,0 +1,68 @@
+/**
+ * sf_bufs, after sf_buf(9): a charged handle that makes one file page addressable. The direct map
+ * gives the address; the handle models the scarcity of 32-bit FreeBSD, where kern.ipc.nsfbufs
+ * limits them. Left out: sleeping for one (callers that may wait are told and wait themselves).
+ */
+
+import { KASSERT } from '../sys/kassert.ts';
+import { count, R_SFBUF_NOBUFS } from '../sys/reason.ts';
+import { kva, type Kva } from '../sys/types.ts';
+import { PAGE_SIZE } from './arena.ts';
+import { NOPAGE, type VmPage } from './vm_page.ts';
+
+/** A mapping of one page. */
+export class SfBuf {
+  /** The page mapped; NOPAGE while the handle is free. */
+  m: VmPage = NOPAGE;
+}
+
+/** Counters of kern.ipc.nsfbufs*, and of mappings ever made. */
+export const sfstatBufs = { max: 4096, current: 0, peak: 0, total: 0 };
+
+const pool: SfBuf[] = [];
+let failNext = 0;
+
+/** Maps page `m`. Returns null when kern.ipc.nsfbufs are in use. The caller owns it. @see sf_buf(9) */
+export function sf_buf_alloc(m: VmPage): SfBuf | null {
+  if (sfstatBufs.current >= sfstatBufs.max || (failNext > 0 && failNext-- > 0)) {
+    count(R_SFBUF_NOBUFS);
+    return null;
+  }
+  const sf = pool.pop() ?? new SfBuf();
+  sf.m = m;
+  sfstatBufs.total++;
+  if (++sfstatBufs.current > sfstatBufs.peak) sfstatBufs.peak = sfstatBufs.current;
+  return sf;
+}
+
+/** Unmaps. The page is not unwired. @see sf_buf(9) */
+export function sf_buf_free(sf: SfBuf): void {
+  KASSERT(sf.m !== NOPAGE, 'sf_buf_free: free already');
+  sf.m = NOPAGE;
+  sfstatBufs.current--;
+  pool.push(sf);
+}
+
+/** @see sf_buf(9) */
+export function sf_buf_kva(sf: SfBuf): Kva {
+  return kva(sf.m * PAGE_SIZE);
+}
+
+/** @see sf_buf(9) */
+export function sf_buf_page(sf: SfBuf): VmPage {
+  return sf.m;
+}
+
+/** Makes the next `n` allocations fail. For tests. */
+export function sfBufFailNext(n: number): void {
+  failNext = n;
+}
+
+/** Forgets all handles; `max` is kern.ipc.nsfbufs. Only `vm_init` calls this. */
+export function sfBufInit(max: number): void {
+  sfstatBufs.max = max;
+  sfstatBufs.current = 0;
+  sfstatBufs.peak = 0;
+  sfstatBufs.total = 0;
+  failNext = 0;
+}

@@ -1,0 +1,258 @@
+/**
+ * Page frames, after sys/vm/vm_page.c: allocation, wiring, and least-recently-used reclaim of file
+ * pages. A frame is free, cached (belongs to a file, not wired, may be reclaimed) or wired, and
+ * `free + cached + wired = total` always. State lives in typed arrays by frame number; there is no
+ * object per page. Left out: queues by activity, laundering (file pages are never dirty), NUMA.
+ */
+
+import { KASSERT } from '../sys/kassert.ts';
+import { passDefer } from '../sys/pass.ts';
+import type { Task } from '../sys/clock.ts';
+import { count, R_VM_WIRE_LIMIT } from '../sys/reason.ts';
+import { physAddr, type PhysAddr } from '../sys/types.ts';
+import {
+  arenaBytes,
+  arenaSet,
+  PAGE_SIZE,
+  ramBase,
+  ramBytes,
+  VM_SIZE_MAX,
+  VM_SIZE_MIN,
+} from './arena.ts';
+
+/** A page frame number, 1 and up; frame 0 is never used, so that no Kva is 0. */
+export type VmPage = number;
+export const NOPAGE: VmPage = -1;
+
+/** What a page belongs to; the file's page cache in vm_object.ts. */
+export interface PageOwner {
+  /** The frame is being reclaimed: forget it. */
+  pageReclaimed(pindex: number, page: VmPage): void;
+}
+
+const VALID = 1;
+const BUSY = 2;
+const FILE = 4; // counts against the wired-file-page limit
+
+let npages = 0;
+let freeStack = new Int32Array(0);
+let nfree = 0;
+let ncached = 0;
+let nwiredFile = 0;
+let wiredFileMax = 0;
+let wireCount = new Uint16Array(0);
+let flags = new Uint8Array(0);
+let pindexOf = new Float64Array(0);
+// LRU list of cached pages: frame 0 is its head and tail.
+let lruNext = new Int32Array(0);
+let lruPrev = new Int32Array(0);
+let owner: (PageOwner | null)[] = [];
+let waiters: Task[] = [];
+
+/**
+ * Boots the machine's memory: `size` bytes of RAM (16 MiB to 4096 MiB, whole pages) at physical
+ * address `base`. `memory` is arenaBytes(size) long and zeroed; without it a plain buffer is taken.
+ * Throws RangeError for a size out of range.
+ */
+export function vm_page_startup(size: number, base: number, memory?: ArrayBuffer): void {
+  if (!(size >= VM_SIZE_MIN && size <= VM_SIZE_MAX) || size % PAGE_SIZE !== 0)
+    throw new RangeError(`memory size ${size}: 16M to 4096M in whole pages`);
+  arenaSet(memory ?? new ArrayBuffer(arenaBytes(size)), base);
+  npages = ramBytes / PAGE_SIZE;
+  freeStack = new Int32Array(npages);
+  nfree = 0;
+  for (let p = npages - 1; p >= 1; p--) freeStack[nfree++] = p;
+  ncached = 0;
+  nwiredFile = 0;
+  wiredFileMax = Math.floor((npages - 1) * 0.75);
+  wireCount = new Uint16Array(npages);
+  flags = new Uint8Array(npages);
+  pindexOf = new Float64Array(npages);
+  lruNext = new Int32Array(npages);
+  lruPrev = new Int32Array(npages);
+  owner = Array.from({ length: npages }, () => null);
+  waiters = [];
+}
+
+/** @see sys/vm/vm_page.h */
+export function VM_PAGE_TO_PHYS(p: VmPage): PhysAddr {
+  return physAddr(ramBase + p * PAGE_SIZE);
+}
+
+/** The frame that holds `pa`. Panics outside RAM. @see sys/vm/vm_page.h */
+export function PHYS_TO_VM_PAGE(pa: PhysAddr): VmPage {
+  const off = pa - ramBase;
+  KASSERT(off >= PAGE_SIZE && off < ramBytes, 'PHYS_TO_VM_PAGE: not RAM');
+  return Math.floor(off / PAGE_SIZE);
+}
+
+function lruInsert(p: VmPage, atTail: boolean): void {
+  const before = atTail ? lruPrev[0]! : 0;
+  const after = lruNext[before]!;
+  lruNext[before] = p;
+  lruPrev[p] = before;
+  lruNext[p] = after;
+  lruPrev[after] = p;
+  ncached++;
+}
+
+function lruRemove(p: VmPage): void {
+  lruNext[lruPrev[p]!] = lruNext[p]!;
+  lruPrev[lruNext[p]!] = lruPrev[p]!;
+  ncached--;
+}
+
+function reclaimOne(): VmPage {
+  const p = lruNext[0]!;
+  if (p === 0) return NOPAGE;
+  lruRemove(p);
+  const own = owner[p]!;
+  owner[p] = null;
+  own.pageReclaimed(pindexOf[p]!, p);
+  flags[p] = 0;
+  return p;
+}
+
+/**
+ * Allocates a wired frame for the kernel's own use (mbufs, clusters), reclaiming the file page used
+ * longest ago if none is free. Returns NOPAGE when every frame is wired.
+ * @see vm_page_alloc(9)
+ */
+export function vm_page_alloc_noobj(): VmPage {
+  const p = nfree > 0 ? freeStack[--nfree]! : reclaimOne();
+  if (p !== NOPAGE) wireCount[p] = 1;
+  return p;
+}
+
+/**
+ * Allocates a busy, wired, invalid frame for page `pindex` of `own`. Returns NOPAGE when none can
+ * be had or when wired file pages are at their limit, 75 % of memory, which keeps room for receive
+ * clusters.
+ * @see vm_page_alloc(9)
+ */
+export function vm_page_alloc(own: PageOwner, pindex: number): VmPage {
+  if (nwiredFile >= wiredFileMax) {
+    count(R_VM_WIRE_LIMIT);
+    return NOPAGE;
+  }
+  const p = vm_page_alloc_noobj();
+  if (p === NOPAGE) return NOPAGE;
+  nwiredFile++;
+  owner[p] = own;
+  pindexOf[p] = pindex;
+  flags[p] = BUSY | FILE;
+  return p;
+}
+
+/** Whether wiring `n` cached file pages more stays within the limit. */
+export function vmWireAllowed(n: number): boolean {
+  return nwiredFile + n <= wiredFileMax;
+}
+
+/** Adds a wiring; a cached page leaves the reclaim list. @see vm_page_wire(9) */
+export function vm_page_wire(p: VmPage): void {
+  KASSERT(wireCount[p]! < 0xffff, 'vm_page_wire: overflow');
+  if (wireCount[p]!++ === 0) {
+    lruRemove(p);
+    nwiredFile++;
+  }
+}
+
+function free(p: VmPage): void {
+  flags[p] = 0;
+  owner[p] = null;
+  freeStack[nfree++] = p;
+}
+
+function wakeup(): void {
+  if (waiters.length === 0) return;
+  const woken = waiters;
+  waiters = [];
+  for (const task of woken) passDefer(task);
+}
+
+/**
+ * Drops a wiring. With the last one a file page becomes cached, first in line for reclaim if
+ * `noreuse`; a page without owner, or one that never became valid, becomes free.
+ * @see vm_page_unwire(9)
+ */
+export function vm_page_unwire(p: VmPage, noreuse: boolean): void {
+  KASSERT(wireCount[p]! > 0, 'vm_page_unwire: not wired');
+  if (--wireCount[p]! !== 0) return;
+  if ((flags[p]! & FILE) !== 0) nwiredFile--;
+  const own = owner[p]!;
+  if (own === null) {
+    free(p);
+  } else if ((flags[p]! & VALID) === 0) {
+    KASSERT((flags[p]! & BUSY) === 0, 'vm_page_unwire: last wiring of a busy page');
+    own.pageReclaimed(pindexOf[p]!, p);
+    free(p);
+  } else {
+    lruInsert(p, !noreuse);
+  }
+  wakeup();
+}
+
+/**
+ * Takes a page away from its owner: at once if it is cached; a wired one keeps its bytes and is
+ * freed with its last wiring. The owner has forgotten it already.
+ */
+export function vm_page_disown(p: VmPage): void {
+  owner[p] = null;
+  if (wireCount[p] !== 0) return;
+  lruRemove(p);
+  free(p);
+  wakeup();
+}
+
+/** Whether the page holds its file's bytes. */
+export function vm_page_valid(p: VmPage): boolean {
+  return (flags[p]! & VALID) !== 0;
+}
+
+/** Whether a read into the page is under way. */
+export function vm_page_busied(p: VmPage): boolean {
+  return (flags[p]! & BUSY) !== 0;
+}
+
+/** Ends a read: the page is no longer busy, and valid iff `ok`. @see vm_page_busy(9) */
+export function vm_page_xunbusy(p: VmPage, ok: boolean): void {
+  KASSERT((flags[p]! & BUSY) !== 0, 'vm_page_xunbusy: not busy');
+  flags[p] = (flags[p]! & ~BUSY) | (ok ? VALID : 0);
+}
+
+/**
+ * Runs `task` once when a page was freed or became reclaimable, at the end of that pass. Unlike
+ * FreeBSD's vm_wait(9) nothing sleeps.
+ */
+export function vmWaitPages(task: Task): void {
+  waiters.push(task);
+}
+
+/** Withdraws a `vmWaitPages`. */
+export function vmWaitCancel(task: Task): void {
+  const i = waiters.indexOf(task);
+  if (i >= 0) waiters.splice(i, 1);
+}
+
+/** Frames by state; `free + cached + wired = total`. */
+export interface PageCounts {
+  free: number;
+  cached: number;
+  wired: number;
+  total: number;
+  /** Of the wired ones, those that hold file bytes. */
+  wiredFile: number;
+}
+
+/** Counts frames by state. `wired` is what is neither on the free stack nor on the LRU list. */
+export function vmPageCounts(): PageCounts {
+  const total = Math.max(npages - 1, 0);
+  return {
+    free: nfree,
+    cached: ncached,
+    wired: total - nfree - ncached,
+    total,
+    wiredFile: nwiredFile,
+  };
+}
