@@ -341,19 +341,19 @@ export function m_freem(m: Mbuf | null): void {
 }
 
 /**
- * Frees what an I/O that failed would have made ready: `count` units from `m` on, a unit being a
- * page of an unmapped mbuf or any other mbuf whole. Consumes the chain.
+ * Frees what an I/O that failed would have made ready: `units` units from `m` on, a unit being a
+ * page of an unmapped mbuf or any other mbuf whole. Consumes those mbufs; whatever the last of
+ * them links to is not touched.
  * @see sys/kern/kern_mbuf.c
  */
-export function mb_free_notready(m: Mbuf | null, count: number): void {
-  for (let i = 0; i < count; i++) {
+export function mb_free_notready(m: Mbuf | null, units: number): void {
+  for (let i = 0; i < units; i++) {
     KASSERT(m !== null, 'mb_free_notready: fewer units than counted');
     if ((m.m_flags & M_EXT) !== 0 && m.m_ext.ext_type === EXT_PGS) {
       if (--m.m_ext.ext_pgs!.nrdy !== 0) continue;
     }
     m = m_free(m);
   }
-  KASSERT(m === null, 'mb_free_notready: more units than counted');
 }
 
 // The temporary that holds m_ext while mb_unmapped_compress copies out of it. It owns no storage.

@@ -23,6 +23,7 @@ import {
   M_NOTAVAIL,
   M_NOTREADY,
   M_PKTHDR,
+  M_PROTOFLAGS,
   MSIZE,
   M_TRAILINGSPACE,
   M_WRITABLE,
@@ -212,15 +213,12 @@ export function sbcompress(sb: Sockbuf, m: Mbuf | null, n: Mbuf | null): void {
   if (eor !== 0 && n !== null) n.m_flags |= eor;
 }
 
-/** Appends data to a stream buffer. Takes `m`. `notReady` asserts that all of it is. @see sockbuf(9) */
+/** Appends data to a stream buffer. Takes `m`. `notReady` lets M_NOTREADY marks stand. @see sockbuf(9) */
 export function sbappendstream(sb: Sockbuf, m: Mbuf, notReady: boolean): void {
   KASSERT(m.m_nextpkt === null, 'sbappendstream: packet chain');
-  if (notReady) {
-    for (let n: Mbuf | null = m; n !== null; n = n.m_next) {
-      KASSERT((n.m_flags & M_NOTREADY) !== 0, 'sbappendstream: mbuf is ready');
-    }
-  }
-  m.m_flags &= ~M_PKTHDR; // a stream keeps none
+  // A stream keeps no packet headers and no protocol's flags but its own.
+  const clear = M_PKTHDR | (notReady ? M_PROTOFLAGS & ~M_NOTREADY : M_PROTOFLAGS);
+  for (let n: Mbuf | null = m; n !== null; n = n.m_next) n.m_flags &= ~clear;
   sbcompress(sb, m, sb.sb_mbtail);
 }
 

@@ -320,10 +320,15 @@ export function soSendError(so: Socket): Errno {
  */
 export function sosend(so: Socket, uio: Uio, nam: Sockaddr | null, more: boolean): Errno {
   if (so.so_type !== SOCK_STREAM) return sosend_dgram(so, uio, nam);
+  if (so.sndLock.length > 0) return soSendError(so) || EWOULDBLOCK;
+  return sosendLocked(so, uio, more);
+}
+
+/** `sosend` on a stream for whoever holds the send side. */
+export function sosendLocked(so: Socket, uio: Uio, more: boolean): Errno {
   const error = soSendError(so);
   if (error !== 0) return error;
   if (uio.uio_resid === 0) return 0;
-  if (so.sndLock.length > 0) return EWOULDBLOCK;
   const space = sbspace(so.so_snd);
   if (space <= 0) return EWOULDBLOCK;
   const len = Math.min(space, uio.uio_resid);
@@ -331,7 +336,7 @@ export function sosend(so: Socket, uio: Uio, nam: Sockaddr | null, more: boolean
   if (top === null) return ENOBUFS;
   passEnter();
   const flags = more || uio.uio_resid > 0 ? PRUS_MORETOCOME : 0;
-  const err = so.so_proto.pr_send(so, flags, top, nam);
+  const err = so.so_proto.pr_send(so, flags, top, null);
   passLeave();
   return err;
 }

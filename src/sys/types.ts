@@ -16,7 +16,10 @@ export type BusAddr = Brand<number, 'BusAddr'>;
 export type InAddr = Brand<number, 'InAddr'>;
 /** TCP or UDP port in host byte order. */
 export type Port = Brand<number, 'Port'>;
-/** TCP sequence number modulo 2^32: compare with SEQ_LT and its kin, never with `<`. */
+/**
+ * TCP sequence number modulo 2^32, kept as a signed 32-bit integer, which V8 never boxes: compare
+ * with SEQ_LT and its kin, never with `<`; `>>> 0` prints it.
+ */
 export type TcpSeq = Brand<number, 'TcpSeq'>;
 
 function checked(n: number, max: number, what: string): number {
@@ -30,4 +33,4 @@ export const busAddr = (n: number): BusAddr => n as BusAddr;
 export const inAddr = (n: number): InAddr => (n >>> 0) as InAddr;
 /** Brands a port. Throws RangeError outside 0 to 65535. */
 export const port = (n: number): Port => checked(n, 0xffff, 'port') as Port;
-export const tcpSeq = (n: number): TcpSeq => (n >>> 0) as TcpSeq;
+export const tcpSeq = (n: number): TcpSeq => (n | 0) as TcpSeq;

@@ -1,10 +1,12 @@
 /**
  * sf_bufs, after sf_buf(9): a charged handle that makes one file page addressable. The direct map
  * gives the address; the handle models the scarcity of 32-bit FreeBSD, where kern.ipc.nsfbufs
- * limits them. Left out: sleeping for one (callers that may wait are told and wait themselves).
+ * limits them. Who must wait for one queues a task instead of sleeping.
  */
 
+import type { Task } from '../sys/clock.ts';
 import { KASSERT } from '../sys/kassert.ts';
+import { passDefer } from '../sys/pass.ts';
 import { count, R_SFBUF_NOBUFS } from '../sys/reason.ts';
 import { kva, type Kva } from '../sys/types.ts';
 import { PAGE_SIZE } from './arena.ts';
@@ -20,6 +22,7 @@ export class SfBuf {
 export const sfstatBufs = { max: 4096, current: 0, peak: 0, total: 0 };
 
 const pool: SfBuf[] = [];
+let waiters: Task[] = [];
 let failNext = 0;
 
 /** Maps page `m`. Returns null when kern.ipc.nsfbufs are in use. The caller owns it. @see sf_buf(9) */
@@ -41,6 +44,17 @@ export function sf_buf_free(sf: SfBuf): void {
   sf.m = NOPAGE;
   sfstatBufs.current--;
   pool.push(sf);
+  if (waiters.length > 0) passDefer(waiters.shift()!);
+}
+
+/** Runs `task` once when a handle comes free, at the end of that pass. First in, first out. */
+export function sfBufWait(task: Task): void {
+  waiters.push(task);
+}
+
+/** Withdraws an `sfBufWait`. */
+export function sfBufWaitCancel(task: Task): void {
+  waiters = waiters.filter((t) => t !== task);
 }
 
 /** @see sf_buf(9) */
@@ -65,4 +79,5 @@ export function sfBufInit(max: number): void {
   sfstatBufs.peak = 0;
   sfstatBufs.total = 0;
   failNext = 0;
+  waiters = [];
 }

@@ -125,6 +125,37 @@ export function vm_page_alloc_noobj(): VmPage {
 }
 
 /**
+ * Allocates `n` wired frames that follow each other in RAM, for descriptor rings and the like: the
+ * first one's physical address is a multiple of `alignment`, and no multiple of `boundary` (0: none)
+ * lies inside. Returns the first, or NOPAGE if free memory holds no such run: nothing is reclaimed.
+ * Looks at every free frame, so it is for attaching, not for packets.
+ * @see vm_page_alloc_contig(9)
+ */
+export function vm_page_alloc_contig(n: number, alignment: number, boundary: number): VmPage {
+  const isFree = new Uint8Array(npages);
+  for (let i = 0; i < nfree; i++) isFree[freeStack[i]!] = 1;
+  let run = 0;
+  for (let p = 1; p < npages; p++) {
+    run = isFree[p] === 1 ? run + 1 : 0;
+    const first = p - n + 1;
+    if (run < n) continue;
+    const pa = ramBase + first * PAGE_SIZE;
+    const last = pa + n * PAGE_SIZE - 1;
+    if (pa % alignment !== 0) continue;
+    if (boundary !== 0 && Math.floor(pa / boundary) !== Math.floor(last / boundary)) continue;
+    let kept = 0;
+    for (let i = 0; i < nfree; i++) {
+      const q = freeStack[i]!;
+      if (q < first || q > p) freeStack[kept++] = q;
+    }
+    nfree = kept;
+    for (let q = first; q <= p; q++) wireCount[q] = 1;
+    return first;
+  }
+  return NOPAGE;
+}
+
+/**
  * Allocates a busy, wired, invalid frame for page `pindex` of `own`. Returns NOPAGE when none can
  * be had or when wired file pages are at their limit, 75 % of memory, which keeps room for receive
  * clusters.
@@ -213,6 +244,12 @@ export function vm_page_valid(p: VmPage): boolean {
 /** Whether a read into the page is under way. */
 export function vm_page_busied(p: VmPage): boolean {
   return (flags[p]! & BUSY) !== 0;
+}
+
+/** Begins a read into a page that is not valid. @see vm_page_busy(9) */
+export function vm_page_busy_acquire(p: VmPage): void {
+  KASSERT((flags[p]! & (BUSY | VALID)) === 0, 'vm_page_busy_acquire: busy or valid');
+  flags[p]! |= BUSY;
 }
 
 /** Ends a read: the page is no longer busy, and valid iff `ok`. @see vm_page_busy(9) */

@@ -1,0 +1,106 @@
+/**
+ * The machine's sysctls: kern.ipc.*, vm.*, hw.*. Names, types and access are FreeBSD's; what is
+ * tapnic's own is said in the description. The limits can only be raised, as in FreeBSD.
+ */
+
+import { EINVAL, type Errno } from '../sys/errno.ts';
+import { PAGE_SIZE, ramBytes } from '../vm/arena.ts';
+import { sfstatBufs } from '../vm/sf_buf.ts';
+import { vmPageCounts } from '../vm/vm_page.ts';
+import { mbParams, mbufZones } from './kern_mbuf.ts';
+import { machineSysctl, SysctlTree } from './kern_sysctl.ts';
+import { sfstat, sfstatReset } from './sendfile_io.ts';
+import { sbParams } from './uipc_sockbuf.ts';
+import { soParams, soStats } from './uipc_socket.ts';
+import type { UmaZone } from './uma.ts';
+
+/** A zone's limit: raising works, lowering is EINVAL. @see tuning(7) */
+function zoneLimit<T>(tree: SysctlTree, name: string, descr: string, zone: UmaZone<T>): void {
+  const set = (v: number): Errno => {
+    if (v < zone.max) return EINVAL;
+    zone.max = v;
+    return 0;
+  };
+  tree.int(name, descr, () => zone.max, set, 1);
+}
+
+/** Makes the machine's tree anew. Called at boot, after `mbuf_init`. */
+export function ipcSysctlInit(): void {
+  const tree = new SysctlTree();
+  machineSysctl.tree = tree;
+  const zones = mbufZones();
+  tree.bool(
+    'kern.ipc.mb_use_ext_pgs',
+    'Use unmapped mbufs for sendfile(2)',
+    () => mbParams.mb_use_ext_pgs,
+    (v) => {
+      mbParams.mb_use_ext_pgs = v;
+    },
+  );
+  zoneLimit(tree, 'kern.ipc.nmbufs', 'Maximum number of mbufs allowed', zones.mbuf);
+  zoneLimit(tree, 'kern.ipc.nmbclusters', 'Maximum number of mbuf clusters allowed', zones.clust);
+  zoneLimit(
+    tree,
+    'kern.ipc.nmbjumbop',
+    'Maximum number of mbuf page size jumbo clusters allowed',
+    zones.jumbop,
+  );
+  tree.int(
+    'kern.ipc.nsfbufs',
+    'Maximum number of sendfile(2) sf_bufs available',
+    () => sfstatBufs.max,
+    (v) => {
+      sfstatBufs.max = v;
+    },
+    0,
+  );
+  tree.int('kern.ipc.nsfbufsused', 'Number of sf_bufs in use', () => sfstatBufs.current, null);
+  tree.int('kern.ipc.nsfbufspeak', 'Number of sf_bufs at peak usage', () => sfstatBufs.peak, null);
+  tree.counters(
+    'kern.ipc.sfstat',
+    'sendfile statistics, in the order of struct sfstat; writing resets',
+    () => Object.values(sfstat),
+    sfstatReset,
+  );
+  tree.int(
+    'kern.ipc.maxsockbuf',
+    'Maximum socket buffer size',
+    () => sbParams.sb_max,
+    (v) => {
+      sbParams.sb_max = v;
+    },
+    2048 + 256,
+  );
+  tree.int(
+    'kern.ipc.sockbuf_waste_factor',
+    'Socket buffer size waste factor',
+    () => sbParams.sb_efficiency,
+    (v) => {
+      sbParams.sb_efficiency = v;
+    },
+    1,
+  );
+  const backlog = (v: number): void => {
+    soParams.somaxconn = v;
+  };
+  tree.int(
+    'kern.ipc.soacceptqueue',
+    'Maximum listen socket pending connection accept queue size',
+    () => soParams.somaxconn,
+    backlog,
+    1,
+    0xffff,
+  );
+  tree.int('kern.ipc.numopensockets', 'Number of open sockets', () => soStats.current, null);
+  tree.int('hw.pagesize', 'System memory page size', () => PAGE_SIZE, null);
+  tree.int('hw.physmem', 'Size of memory, bytes', () => ramBytes, null, 0, 2 ** 40);
+  tree.int('vm.stats.vm.v_page_count', 'Total number of pages', () => vmPageCounts().total, null);
+  tree.int('vm.stats.vm.v_free_count', 'Free pages', () => vmPageCounts().free, null);
+  tree.int('vm.stats.vm.v_wire_count', 'Wired pages', () => vmPageCounts().wired, null);
+  tree.int(
+    'vm.stats.vm.v_inactive_count',
+    'Cached file pages that can be reclaimed',
+    () => vmPageCounts().cached,
+    null,
+  );
+}

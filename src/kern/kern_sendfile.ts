@@ -1,0 +1,689 @@
+/**
+ * sendfile(2), after sys/kern/kern_sendfile.c as of r349529: file pages leave by reference, in
+ * unmapped mbufs of up to 19 pages or, with kern.ipc.mb_use_ext_pgs=0, in one mapped mbuf per page,
+ * and may be appended to the socket before they have been read. The call is an object that waits on
+ * queues where FreeBSD sleeps. Left out: shared memory objects, kTLS, capability mode. Unlike
+ * FreeBSD valid pages split a read instead of being read over with a bogus page.
+ */
+
+import type { Task } from '../sys/clock.ts';
+import {
+  EAGAIN,
+  EBADF,
+  EBUSY,
+  EINVAL,
+  EIO,
+  ENOBUFS,
+  ENOTCONN,
+  type Errno,
+  EWOULDBLOCK,
+} from '../sys/errno.ts';
+import { KASSERT } from '../sys/kassert.ts';
+import { passDefer, passEnter, passLeave } from '../sys/pass.ts';
+import { FileStat } from '../sys/pager.ts';
+import { count, R_SF_BUSY, R_SF_TRUNCATED, R_VM_WAIT } from '../sys/reason.ts';
+import { PAGE_MASK, PAGE_SIZE } from '../vm/arena.ts';
+import { sf_buf_alloc, sf_buf_free, sf_buf_kva, sfBufWait, sfBufWaitCancel } from '../vm/sf_buf.ts';
+import { Uio, UIO_WRITE } from '../vm/uio.ts';
+import {
+  grabbed,
+  GRAB_BUSY,
+  GRAB_NOMEM,
+  machinePager,
+  MAXPAGES_IO,
+  revalidate,
+  vm_page_grab_pages,
+  vm_pager_get_pages_async,
+  type VmObject,
+  vmObjectOf,
+} from '../vm/vm_object.ts';
+import {
+  NOPAGE,
+  vm_page_alloc,
+  vm_page_busied,
+  vm_page_busy_acquire,
+  VM_PAGE_TO_PHYS,
+  vm_page_unwire,
+  vm_page_valid,
+  vm_page_xunbusy,
+  type VmPage,
+  vmWaitCancel,
+  vmWaitPages,
+} from '../vm/vm_page.ts';
+import { fdrop, fhold, type File } from './kern_descrip.ts';
+import {
+  m_extadd,
+  m_freem,
+  m_get,
+  mb_alloc_ext_pgs,
+  mb_ext_pgs_check,
+  mbParams,
+  m_free,
+} from './kern_mbuf.ts';
+import { machineClock } from './kern_timeout.ts';
+import {
+  EXT_FLAG_CACHE_LAST,
+  EXT_FLAG_NOCACHE,
+  EXT_FLAG_SYNC,
+  EXT_SFBUF,
+  type Mbuf,
+  MBUF_PEXT_MAX_PGS,
+  M_NOTREADY,
+  M_NOWAIT,
+  M_RDONLY,
+  MT_DATA,
+} from './mbuf.ts';
+import { IPPROTO_TCP, PRUS_NOTREADY, SOCK_STREAM } from './protosw.ts';
+import {
+  readaheadAlloc,
+  sendfile_free_mext,
+  sendfile_free_mext_pg,
+  sendfileLive,
+  type Sfio,
+  sfioAlloc,
+  sfstat,
+  Sync,
+} from './sendfile_io.ts';
+import {
+  sendfilePageBytes,
+  sendfilePageOff,
+  sendfilePages,
+  sendfileRoundBytes,
+} from './sendfile_size.ts';
+import { m_last, m_uiotombuf } from './uipc_mbuf.ts';
+import {
+  SO_ACCEPTCONN,
+  type Socket,
+  soref,
+  sorele,
+  sosendLocked,
+  soSendError,
+  SS_ISCONNECTED,
+} from './uipc_socket.ts';
+import { sbspace } from './uipc_sockbuf.ts';
+
+// flags
+export const SF_NODISKIO = 0x1;
+export const SF_MNOWAIT = 0x2;
+export const SF_SYNC = 0x4;
+export const SF_USER_READAHEAD = 0x8;
+export const SF_NOCACHE = 0x10;
+
+/** Flags with a number of pages to read ahead, 0 to 65535. @see sendfile(2) */
+export function SF_FLAGS(rh: number, flags: number): number {
+  return ((rh & 0xffff) << 16) | flags;
+}
+
+/** Largest round, in pages: a socket buffer's worth. */
+const ROUND_PAGES_MAX = 512;
+
+/** Headers and trailers, in a program's own memory. @see sendfile(2) */
+export interface SfHdtr {
+  headers: Uint8Array[];
+  trailers: Uint8Array[];
+}
+
+/** Hears of the end of a call, once. */
+export interface SendfileListener {
+  /** @param sbytes header, file and trailer bytes accepted into the socket buffer */
+  sendfileDone(error: Errno, sbytes: number): void;
+}
+
+// The round under construction. One at a time: a round never waits between these.
+const pages: VmPage[] = Array.from({ length: ROUND_PAGES_MAX }, () => NOPAGE);
+const st = new FileStat();
+const raPage: VmPage[] = Array.from({ length: MAXPAGES_IO }, () => NOPAGE);
+
+/** Where a call stands: what `step` does next. */
+type Phase = 'lock' | 'file' | 'trailers' | 'sync' | 'done';
+
+/** A sendfile call under way. */
+export class SendfileCall implements Task {
+  readonly #so: Socket;
+  readonly #file: File;
+  readonly #object: VmObject;
+  readonly #offset: number;
+  readonly #nbytes: number;
+  readonly #flags: number;
+  readonly #nonblocking: boolean;
+  readonly #listener: SendfileListener;
+  readonly #sync: Sync | null;
+  readonly #headers: Uio | null;
+  readonly #trailers: Uio | null;
+  #off: number;
+  #rem: number;
+  #sbytes = 0;
+  #error: Errno = 0;
+  #phase: Phase = 'lock';
+  #size: number;
+
+  constructor(
+    so: Socket,
+    file: File,
+    object: VmObject,
+    offset: number,
+    nbytes: number,
+    size: number,
+    hdtr: SfHdtr | null,
+    flags: number,
+    nonblocking: boolean,
+    listener: SendfileListener,
+  ) {
+    this.#so = so;
+    this.#file = file;
+    this.#object = object;
+    this.#offset = offset;
+    this.#nbytes = nbytes;
+    this.#size = size;
+    this.#flags = flags;
+    this.#nonblocking = nonblocking;
+    this.#listener = listener;
+    this.#sync = (flags & SF_SYNC) !== 0 ? new Sync() : null;
+    this.#headers = uioOf(hdtr?.headers);
+    this.#trailers = uioOf(hdtr?.trailers);
+    this.#off = offset;
+    this.#rem = remaining(offset, nbytes, size, offset);
+    soref(so);
+    fhold(file);
+    sendfileLive.calls++;
+    so.sndLock.push(this);
+  }
+
+  /** Goes on with the call as far as it can without waiting. */
+  run(): void {
+    passEnter();
+    while (this.#advance());
+    passLeave();
+  }
+
+  /** Goes through one phase; false if the call has to wait or is done. */
+  #advance(): boolean {
+    switch (this.#phase) {
+      case 'lock':
+        if (this.#so.sndLock[0] !== this) return false;
+        this.#phase = 'file';
+        return true;
+      case 'file':
+        return !this.#sendFile();
+      case 'trailers':
+        return !this.#sendTrailers();
+      case 'sync':
+        if (this.#sync!.count > 0) {
+          this.#sync!.waiter = this;
+          return false;
+        }
+        this.#finish();
+        return true;
+      case 'done':
+        return false;
+    }
+  }
+
+  /** Sends the file's bytes; true if it has to wait. */
+  #sendFile(): boolean {
+    while (this.#rem > 0 && this.#error === 0) {
+      if (this.#round()) return true;
+    }
+    if (this.#error === 0 && this.#trailers !== null) this.#phase = 'trailers';
+    else this.#afterData();
+    return false;
+  }
+
+  /** Sends the trailers; true if it has to wait. */
+  #sendTrailers(): boolean {
+    const uio = this.#trailers!;
+    while (uio.uio_resid > 0) {
+      const before = uio.uio_resid;
+      const error = sosendLocked(this.#so, uio, false);
+      this.#sbytes += before - uio.uio_resid;
+      if (error === EWOULDBLOCK && !this.#nonblocking) return this.#wait();
+      if (error !== 0) {
+        this.#error = error;
+        break;
+      }
+    }
+    this.#afterData();
+    return false;
+  }
+
+  #afterData(): void {
+    this.#unlock();
+    if (this.#sync !== null && this.#sync.count > 0) this.#phase = 'sync';
+    else this.#finish();
+  }
+
+  #unlock(): void {
+    const lock = this.#so.sndLock;
+    KASSERT(lock[0] === this, 'sendfile: lost the send lock');
+    lock.shift();
+    if (lock.length > 0) passDefer(lock[0]);
+    else this.#so.so_snd.sb_upcall?.run();
+  }
+
+  #finish(): void {
+    this.#phase = 'done';
+    sendfileLive.calls--;
+    fdrop(this.#file);
+    const so = this.#so;
+    this.#listener.sendfileDone(this.#error, this.#sbytes);
+    sorele(so);
+  }
+
+  /** Waits for the send buffer; always true. */
+  #wait(): boolean {
+    this.#so.so_snd.sb_waiters.push(this);
+    return true;
+  }
+
+  /** One round of the outer loop; true if it has to wait and be done again. */
+  #round(): boolean {
+    const so = this.#so;
+    const sb = so.so_snd;
+    if (sb.sb_lowat < Math.floor(sb.sb_hiwat / 2)) sb.sb_lowat = Math.floor(sb.sb_hiwat / 2);
+    this.#error = soSendError(so);
+    if (this.#error !== 0) return false;
+    let space = sbspace(sb);
+    if (space < this.#rem && (space <= 0 || space < sb.sb_lowat)) {
+      if (!this.#nonblocking) return this.#wait();
+      this.#error = EAGAIN;
+      return false;
+    }
+    if (!this.#restat()) return false;
+    const hdrs = this.#headers;
+    const hdrlen = hdrs === null ? 0 : Math.min(hdrs.uio_resid, space);
+    space -= hdrlen;
+    if (space === 0) {
+      this.#sendHeadersOnly(hdrlen);
+      return false;
+    }
+    return this.#sendPages(hdrlen, sendfileRoundBytes(this.#off, this.#rem, space));
+  }
+
+  /** Looks at the file again; false if there is nothing more to send. */
+  #restat(): boolean {
+    const error = machinePager().fstat(this.#file.f_fd, st);
+    if (error !== 0) {
+      this.#error = error;
+      return false;
+    }
+    if (st.size !== this.#size) {
+      if (st.size < this.#size) count(R_SF_TRUNCATED);
+      this.#size = st.size;
+      this.#rem = remaining(this.#offset, this.#nbytes, st.size, this.#off);
+    }
+    revalidate(this.#object, st, wallNs(), false);
+    if (this.#off >= st.size) this.#rem = 0;
+    return this.#rem > 0;
+  }
+
+  /** Header bytes in new mbufs; null, with the error set, if there is no memory. */
+  #headerMbufs(hdrlen: number): Mbuf | null {
+    const mh = m_uiotombuf(this.#headers!, M_NOWAIT, hdrlen, 0, 0);
+    if (mh === null) this.#error = ENOBUFS;
+    return mh;
+  }
+
+  #sendHeadersOnly(hdrlen: number): void {
+    const mh = this.#headerMbufs(hdrlen);
+    if (mh === null) return;
+    this.#error = this.#so.so_proto.pr_send(this.#so, 0, mh, null);
+    this.#sbytes += hdrlen;
+  }
+
+  /** Sends `hdrlen` header bytes and `bytes` of the file, or fewer; true if it has to wait. */
+  #sendPages(hdrlen: number, bytes: number): boolean {
+    bytes = Math.min(bytes, ROUND_PAGES_MAX * PAGE_SIZE - (this.#off & PAGE_MASK));
+    let npages = sendfilePages(this.#off, bytes);
+    const wanted = npages;
+    const got = this.#grab(npages);
+    if (got < 0) return true;
+    npages = got;
+    let soft = this.#soft;
+    const sfio = sfioAlloc(this.#so, this.#file);
+    const usable = this.#swapin(sfio, npages);
+    if (usable < npages) {
+      soft = this.#soft;
+      npages = usable;
+    }
+    bytes = this.#bytesOf(npages, wanted, bytes);
+    const built = npages === 0 ? 0 : this.#build(sfio, npages, bytes);
+    if (built < npages) {
+      if (built === 0 && this.#noSfBuf) {
+        // The first mapping may be waited for: the round begins again when one comes free.
+        sfio.drop();
+        sfstat.sf_allocwait++;
+        sfBufWait(this);
+        return true;
+      }
+      soft = built === 0 ? ENOBUFS : 0;
+      bytes = this.#bytesOf(built, npages, bytes);
+    }
+    this.#hand(sfio, hdrlen, bytes, soft);
+    return false;
+  }
+
+  /** Bytes of the first `n` of the `of` pages that `bytes` from here on touch. */
+  #bytesOf(n: number, of: number, bytes: number): number {
+    if (n === of) return bytes;
+    return n === 0 ? 0 : sendfilePageOff(n, this.#off) - this.#off;
+  }
+
+  /** The error that ends the call after what this round could send. */
+  #soft: Errno = 0;
+  /** The round was cut short for want of an sf_buf. */
+  #noSfBuf = false;
+
+  /**
+   * Wires the round's pages into `pages`. Returns how many, or -1 if the call has to wait. With
+   * SF_NODISKIO it does not: the round ends early and the call with EBUSY.
+   */
+  #grab(npages: number): number {
+    this.#soft = 0;
+    const first = Math.floor(this.#off / PAGE_SIZE);
+    const result = vm_page_grab_pages(this.#object, first, pages, npages);
+    const n = grabbed.n;
+    if (n === npages) return n;
+    if (result === GRAB_BUSY) {
+      sfstat.sf_busy++;
+      count(R_SF_BUSY);
+      if ((this.#flags & SF_NODISKIO) === 0) {
+        releaseUnread(0, n);
+        this.#object.waitPagein(this);
+        return -1;
+      }
+    } else {
+      KASSERT(result === GRAB_NOMEM, 'sendfile: grab ended early');
+      if (n > 0) return n; // send these; the next round waits
+      count(R_VM_WAIT);
+      if ((this.#flags & SF_NODISKIO) === 0) {
+        vmWaitPages(this);
+        return -1;
+      }
+    }
+    this.#soft = EBUSY;
+    return n;
+  }
+
+  /**
+   * Starts the reads of the pages that are not valid, a run at a time, and reads ahead. Returns how
+   * many pages can be sent: fewer than `npages` if a read could not be started.
+   */
+  #swapin(sfio: Sfio, npages: number): number {
+    const first = Math.floor(this.#off / PAGE_SIZE);
+    const fd = this.#file.f_fd;
+    let ios = 0;
+    for (let i = 0; i < npages;) {
+      if (vm_page_valid(pages[i]!)) {
+        sfstat.sf_pages_valid++;
+        i++;
+        continue;
+      }
+      let n = 0;
+      while (i + n < npages && n < MAXPAGES_IO && !vm_page_valid(pages[i + n]!)) {
+        if (!vm_page_busied(pages[i + n]!)) vm_page_busy_acquire(pages[i + n]!);
+        n++;
+      }
+      sfio.nios++;
+      const error = vm_pager_get_pages_async(this.#object, fd, first + i, pages, i, n, sfio);
+      if (error !== 0) {
+        sfio.nios--;
+        releaseUnread(i, npages);
+        this.#soft = EIO;
+        return i;
+      }
+      ios++;
+      sfstat.sf_iocnt++;
+      sfstat.sf_pages_read += n;
+      i += n;
+    }
+    if (ios === 0) sfstat.sf_noiocnt++;
+    else this.#readahead(first + npages);
+    return npages;
+  }
+
+  /** Reads pages behind the round into the cache, as far as nobody has them. */
+  #readahead(pindex: number): void {
+    const asked = this.#flags >>> 16;
+    sfstat.sf_rhpages_requested += asked;
+    const past = Math.ceil(this.#size / PAGE_SIZE) - pindex;
+    const rest = Math.ceil((this.#off + this.#rem) / PAGE_SIZE) - pindex;
+    const user = (this.#flags & SF_USER_READAHEAD) !== 0;
+    const n = Math.min(user ? asked : rest + asked, past, MAXPAGES_IO);
+    let got = 0;
+    while (got < n && this.#object.lookup(pindex + got) === NOPAGE) {
+      const p = vm_page_alloc(this.#object, pindex + got);
+      if (p === NOPAGE) break;
+      this.#object.insert(pindex + got, p);
+      raPage[got++] = p;
+    }
+    if (got === 0) return;
+    const ra = readaheadAlloc(this.#file);
+    const fd = this.#file.f_fd;
+    if (vm_pager_get_pages_async(this.#object, fd, pindex, raPage, 0, got, ra) === 0)
+      sfstat.sf_rhpages_read += got;
+    else ra.pageinDone();
+    for (let i = 0; i < got; i++) vm_page_unwire(raPage[i]!, false);
+  }
+
+  /** Whether this socket's pages travel mapped. */
+  #mapped(): boolean {
+    return !mbParams.mb_use_ext_pgs || this.#so.so_proto.pr_protocol !== IPPROTO_TCP;
+  }
+
+  /** Builds the mbufs of `npages` pages; returns for how many there was memory. */
+  #build(sfio: Sfio, npages: number, bytes: number): number {
+    const notReady = sfio.nios > 1 ? M_NOTREADY : 0;
+    this.#noSfBuf = false;
+    const built = this.#mapped()
+      ? this.#buildMapped(sfio, npages, bytes, notReady)
+      : this.#buildExtPgs(sfio, npages, bytes, notReady);
+    sfio.npages = built;
+    release(built, npages);
+    return built;
+  }
+
+  #buildExtPgs(sfio: Sfio, npages: number, bytes: number, notReady: number): number {
+    let tail: Mbuf | null = null;
+    for (let i = 0; i < npages;) {
+      const m = mb_alloc_ext_pgs(M_NOWAIT, false, sendfile_free_mext_pg);
+      if (m === null) return i;
+      const pgs = m.m_ext.ext_pgs!;
+      pgs.first_pg_off = i === 0 ? this.#off & PAGE_MASK : 0;
+      for (; i < npages && pgs.npgs < MBUF_PEXT_MAX_PGS; i++) {
+        const n = sendfilePageBytes(i, npages, this.#off, bytes);
+        pgs.pa[pgs.pa0 + pgs.npgs] = VM_PAGE_TO_PHYS(pages[i]!);
+        pgs.npgs++;
+        pgs.last_pg_len = n;
+        m.m_len += n;
+        m.m_ext.ext_size += PAGE_SIZE;
+      }
+      if (notReady !== 0) pgs.nrdy = pgs.npgs;
+      mb_ext_pgs_check(pgs);
+      this.#dress(m, notReady, i === npages && this.#keepLast(bytes) ? EXT_FLAG_CACHE_LAST : 0);
+      if (tail === null) sfio.m = m;
+      else tail.m_next = m;
+      tail = m;
+    }
+    return npages;
+  }
+
+  #buildMapped(sfio: Sfio, npages: number, bytes: number, notReady: number): number {
+    let tail: Mbuf | null = null;
+    for (let i = 0; i < npages; i++) {
+      const sf = sf_buf_alloc(pages[i]!);
+      if (sf === null) {
+        this.#noSfBuf = true;
+        sfstat.sf_allocfail++;
+        return i;
+      }
+      const m = m_get(M_NOWAIT, MT_DATA);
+      if (m === null) {
+        sf_buf_free(sf);
+        return i;
+      }
+      const buf = sf_buf_kva(sf);
+      m_extadd(m, buf, PAGE_SIZE, sendfile_free_mext, sf, null, M_RDONLY, EXT_SFBUF);
+      if (i === 0) m.m_data += this.#off & PAGE_MASK;
+      m.m_len = sendfilePageBytes(i, npages, this.#off, bytes);
+      this.#dress(m, notReady, 0);
+      if (i === npages - 1 && this.#keepLast(bytes)) m.m_ext.ext_flags &= ~EXT_FLAG_NOCACHE;
+      if (tail === null) sfio.m = m;
+      else tail.m_next = m;
+      tail = m;
+    }
+    return npages;
+  }
+
+  /** Whether the last page of a round of `bytes` will be wanted again: it is partly sent. */
+  #keepLast(bytes: number): boolean {
+    const partial = ((this.#off + bytes) & PAGE_MASK) !== 0;
+    return partial && (this.#rem > bytes || this.#flags >>> 16 !== 0);
+  }
+
+  /** Marks a page mbuf with what this call asked for. */
+  #dress(m: Mbuf, notReady: number, cacheLast: number): void {
+    m.m_flags |= notReady;
+    if ((this.#flags & SF_NOCACHE) !== 0) m.m_ext.ext_flags |= EXT_FLAG_NOCACHE | cacheLast;
+    if (this.#sync === null) return;
+    m.m_ext.ext_flags |= EXT_FLAG_SYNC;
+    m.m_ext.ext_arg2 = this.#sync;
+    this.#sync.count++;
+  }
+
+  /** Hands headers and pages to the protocol, and the reads what they wait for. */
+  #hand(sfio: Sfio, hdrlen: number, bytes: number, soft: Errno): void {
+    const so = this.#so;
+    const ios = sfio.nios > 1;
+    const mh = hdrlen === 0 ? null : this.#headerMbufs(hdrlen);
+    const first = sfio.m;
+    let m = first;
+    if (mh !== null) {
+      m_last(mh).m_next = first;
+      m = mh;
+    }
+    if (m === null || (hdrlen > 0 && mh === null)) {
+      if (!ios) {
+        sfio.m = null;
+        m_freem(first);
+      }
+      sfio.drop();
+      if (this.#error === 0) this.#error = soft;
+      return;
+    }
+    let error: Errno;
+    if (ios) {
+      error = so.so_proto.pr_send(so, PRUS_NOTREADY, m, null);
+      sfio.sent = error === 0;
+      // On an error the pages are still the reads'; the headers are nobody's.
+      if (error !== 0) for (let h = mh; h !== null && h !== first;) h = m_free(h);
+    } else {
+      sfio.m = null;
+      error = so.so_proto.pr_send(so, 0, m, null);
+    }
+    sfio.drop();
+    this.#off += bytes;
+    this.#rem -= bytes;
+    this.#sbytes += bytes + hdrlen;
+    this.#error = error !== 0 ? error : soft;
+  }
+
+  /** Gives up: whatever the call waits for, it ends with `error`. For a stack that is going down. */
+  cancel(error: Errno): void {
+    if (this.#phase === 'done') return;
+    const waiters = this.#so.so_snd.sb_waiters;
+    const i = waiters.indexOf(this);
+    if (i >= 0) waiters.splice(i, 1);
+    vmWaitCancel(this);
+    sfBufWaitCancel(this);
+    this.#object.waitCancel(this);
+    if (this.#error === 0) this.#error = error;
+    const lock = this.#so.sndLock;
+    if (this.#phase === 'sync') {
+      this.#sync!.waiter = null;
+    } else if (lock[0] === this) {
+      this.#unlock();
+    } else {
+      lock.splice(lock.indexOf(this), 1);
+    }
+    this.#finish();
+  }
+}
+
+/** Unwires pages [from, to) of the round. */
+function release(from: number, to: number): void {
+  for (let i = from; i < to; i++) vm_page_unwire(pages[i]!, false);
+}
+
+/** Unwires pages [from, to) of the round for which no read was started: the busy ones are ours. */
+function releaseUnread(from: number, to: number): void {
+  for (let i = from; i < to; i++) {
+    if (vm_page_busied(pages[i]!)) vm_page_xunbusy(pages[i]!, false);
+    vm_page_unwire(pages[i]!, false);
+  }
+}
+
+function remaining(offset: number, nbytes: number, size: number, off: number): number {
+  return (nbytes !== 0 ? Math.min(offset + nbytes, size) : size) - off;
+}
+
+/** Nanoseconds since 1970, exact to 256 ns: enough to tell young files from old. */
+function wallNs(): number {
+  const clock = machineClock();
+  return clock.bootSec * 1e9 + clock.nowNs();
+}
+
+function uioOf(parts: Uint8Array[] | undefined): Uio | null {
+  if (parts === undefined || parts.length === 0) return null;
+  return new Uio().set(
+    parts.map((p) => ({ iov_base: p, iov_off: 0, iov_len: p.length })),
+    UIO_WRITE,
+  );
+}
+
+/** The call that the last successful `sendfile` started. */
+export const sendfileResult: { call: SendfileCall | null } = { call: null };
+
+/**
+ * Sends `nbytes` of `file` (0: to its end, wherever that will be) from byte `offset`, headers in
+ * front and trailers behind. Returns 0 and tells `listener` once, maybe before it returns; or an
+ * errno, and tells nobody: EBADF, EINVAL (not a regular file, not a stream, negative offset),
+ * ENOTCONN, or what fstat says. `nonblocking`: end with EAGAIN instead of waiting for the socket.
+ * What the listener hears: EPIPE, ENOTCONN, EAGAIN, EBUSY, ENOBUFS, EIO, or the socket's error. The
+ * call keeps references to the socket and the file for as long as it needs them.
+ * @see sendfile(2)
+ */
+export function sendfile(
+  file: File,
+  so: Socket,
+  offset: number,
+  nbytes: number,
+  hdtr: SfHdtr | null,
+  flags: number,
+  nonblocking: boolean,
+  listener: SendfileListener,
+): Errno {
+  if (offset < 0 || nbytes < 0 || so.so_type !== SOCK_STREAM) return EINVAL;
+  if (file.f_count <= 0) return EBADF;
+  const error = machinePager().fstat(file.f_fd, st);
+  if (error !== 0) return error;
+  if (!st.isFile) return EINVAL;
+  if ((so.so_options & SO_ACCEPTCONN) !== 0 || (so.so_state & SS_ISCONNECTED) === 0)
+    return ENOTCONN;
+  sfstat.sf_syscalls++;
+  const object = vmObjectOf(st, wallNs());
+  const call = new SendfileCall(
+    so,
+    file,
+    object,
+    offset,
+    nbytes,
+    st.size,
+    hdtr,
+    flags,
+    nonblocking,
+    listener,
+  );
+  sendfileResult.call = call;
+  call.run();
+  return 0;
+}

@@ -1,0 +1,160 @@
+/**
+ * The parts of sendfile that outlive the call: reads in flight, readahead, what frees file pages,
+ * and the statistics; after sys/kern/kern_sendfile.c.
+ */
+
+import type { Task } from '../sys/clock.ts';
+import { EIO, type Errno } from '../sys/errno.ts';
+import { passDefer } from '../sys/pass.ts';
+import { count, R_SF_IOERR } from '../sys/reason.ts';
+import type { PhysAddr } from '../sys/types.ts';
+import { sf_buf_free, sf_buf_page, type SfBuf } from '../vm/sf_buf.ts';
+import type { PageinListener } from '../vm/vm_object.ts';
+import { PHYS_TO_VM_PAGE, vm_page_unwire } from '../vm/vm_page.ts';
+import { fdrop, fhold, type File } from './kern_descrip.ts';
+import { mb_free_notready } from './kern_mbuf.ts';
+import { EXT_FLAG_CACHE_LAST, EXT_FLAG_NOCACHE, EXT_FLAG_SYNC, type Mbuf } from './mbuf.ts';
+import { type Socket, soref, sorele } from './uipc_socket.ts';
+
+/** kern.ipc.sfstat, in FreeBSD's order. */
+export const sfstat = {
+  sf_syscalls: 0,
+  sf_noiocnt: 0,
+  sf_iocnt: 0,
+  sf_pages_read: 0,
+  sf_pages_valid: 0,
+  sf_rhpages_requested: 0,
+  sf_rhpages_read: 0,
+  sf_busy: 0,
+  sf_allocfail: 0,
+  sf_allocwait: 0,
+  sf_pages_bogus: 0,
+};
+
+/** Sets all of sfstat to 0. */
+export function sfstatReset(): void {
+  for (const name of Object.keys(sfstat) as (keyof typeof sfstat)[]) sfstat[name] = 0;
+}
+
+/** I/O calls in flight, for accounting. */
+export const sendfileLive = { calls: 0, ios: 0 };
+
+/** One round's reads: the last to end makes the mbufs ready. Pooled. */
+export class Sfio implements PageinListener {
+  /** Reads under way, plus one for the call itself until it has handed the data over. */
+  nios = 0;
+  error: Errno = 0;
+  npages = 0;
+  so: Socket | null = null;
+  file: File | null = null;
+  m: Mbuf | null = null;
+  /** The socket has taken the mbufs. */
+  sent = false;
+
+  pageinDone(error: Errno): void {
+    if (error !== 0) this.error = error;
+    this.drop();
+  }
+
+  /** Drops one of `nios`. */
+  drop(): void {
+    if (--this.nios !== 0) return;
+    const { so, m, npages } = this;
+    sendfileLive.ios--;
+    fdrop(this.file!);
+    this.so = null;
+    this.file = null;
+    this.m = null;
+    freeSfios.push(this);
+    if (m !== null) this.finish(so!, m, npages);
+    sorele(so!);
+  }
+
+  finish(so: Socket, m: Mbuf, npages: number): void {
+    if (this.error !== 0) {
+      // Too late to tell the call: the connection goes, and so_error says why.
+      count(R_SF_IOERR);
+      if (so.so_pcb !== null && this.sent) so.so_proto.pr_abort(so);
+      so.so_error = EIO;
+      mb_free_notready(m, npages);
+    } else if (this.sent && so.so_pcb !== null) {
+      so.so_proto.pr_ready(so, m, npages);
+    } else {
+      mb_free_notready(m, npages);
+    }
+  }
+}
+
+const freeSfios: Sfio[] = [];
+
+/** A descriptor for one round's reads. The caller owns one of its `nios`. */
+export function sfioAlloc(so: Socket, file: File): Sfio {
+  const sfio = freeSfios.pop() ?? new Sfio();
+  sfio.nios = 1;
+  sfio.error = 0;
+  sfio.npages = 0;
+  sfio.so = so;
+  sfio.file = file;
+  sfio.m = null;
+  sfio.sent = false;
+  sendfileLive.ios++;
+  soref(so);
+  fhold(file);
+  return sfio;
+}
+
+/** Reads ahead of any call: nobody waits for them. */
+export class Readahead implements PageinListener {
+  file: File | null = null;
+
+  pageinDone(): void {
+    const file = this.file!;
+    this.file = null;
+    freeReadaheads.push(this);
+    fdrop(file);
+  }
+}
+
+const freeReadaheads: Readahead[] = [];
+
+/** A listener for a read ahead from `file`, which it holds until the read is done. */
+export function readaheadAlloc(file: File): Readahead {
+  const ra = freeReadaheads.pop() ?? new Readahead();
+  ra.file = file;
+  fhold(file);
+  return ra;
+}
+
+/** SF_SYNC's count of the mbufs that still refer to file pages. */
+export class Sync {
+  count = 0;
+  waiter: Task | null = null;
+
+  drop(): void {
+    if (--this.count === 0 && this.waiter !== null) passDefer(this.waiter);
+  }
+}
+
+/** Free callback of an unmapped mbuf of file pages. @see sys/kern/kern_sendfile.c */
+export function sendfile_free_mext_pg(m: Mbuf): void {
+  const ext = m.m_ext;
+  const pgs = ext.ext_pgs!;
+  const nocache = (ext.ext_flags & EXT_FLAG_NOCACHE) !== 0;
+  const cacheLast = (ext.ext_flags & EXT_FLAG_CACHE_LAST) !== 0;
+  for (let i = 0; i < pgs.npgs; i++) {
+    const last = i === pgs.npgs - 1;
+    const page = PHYS_TO_VM_PAGE(pgs.pa[pgs.pa0 + i]! as PhysAddr);
+    vm_page_unwire(page, nocache && !(last && cacheLast));
+  }
+  if ((ext.ext_flags & EXT_FLAG_SYNC) !== 0) (ext.ext_arg2 as Sync).drop();
+}
+
+/** Free callback of a mapped mbuf of one file page. @see sys/kern/kern_sendfile.c */
+export function sendfile_free_mext(m: Mbuf): void {
+  const ext = m.m_ext;
+  const sf = ext.ext_arg1 as SfBuf;
+  const page = sf_buf_page(sf);
+  sf_buf_free(sf);
+  vm_page_unwire(page, (ext.ext_flags & EXT_FLAG_NOCACHE) !== 0);
+  if ((ext.ext_flags & EXT_FLAG_SYNC) !== 0) (ext.ext_arg2 as Sync).drop();
+}

@@ -1,0 +1,309 @@
+/**
+ * The capture ring: one region of the arena that the stack, the device and the addon write records
+ * into and the host drains once per turn. A producer never waits: without room a record is dropped
+ * and counted. One thread does all of it, so plain loads and stores do. Left out: filters (the
+ * reader's work), more than one ring.
+ *
+ * The region, little-endian; offsets in bytes, positions relative to the data area:
+ *
+ *    0  u32 prod       where the next record goes
+ *    4  u32 cons       the oldest record; prod == cons is empty
+ *    8  u32 lost       records dropped for lack of room, modulo 2^32
+ *   12  u32 points     bit 1 << point: someone listens
+ *   16  u32 snaplen[8] bytes to keep of a packet, by point
+ *   64  data area
+ *
+ * A record starts at a multiple of 8 and is never split; a record whose point is CAPTURE_WRAP ends
+ * the data area early, and the next one is at its start.
+ *
+ *    0  u32 size       bytes of this record, header and padding included; a multiple of 8
+ *    4  u16 point
+ *    6  u16 flags      CAPTURE_OUT or CAPTURE_IN
+ *    8  u32 sec        wall clock
+ *   12  u32 nsec
+ *   16  u32 unit       interface number
+ *   20  u32 pktId      0: none
+ *   24  u32 caplen
+ *   28  u32 wirelen
+ *   32  caplen bytes
+ */
+
+import type { Clock, Task } from './clock.ts';
+import { KASSERT } from './kassert.ts';
+import { count, R_CAPTURE_FULL } from './reason.ts';
+
+// Capture points, in the order of a packet's way down.
+export const CAPTURE_SOCKBUF = 0;
+export const CAPTURE_IP = 1;
+export const CAPTURE_IF = 2;
+export const CAPTURE_RING = 3;
+export const CAPTURE_WIRE = 4;
+/** Names of the points, in the order of their numbers. */
+export const capturePoints = ['sockbuf', 'ip', 'if', 'ring', 'wire'] as const;
+export const CAPTURE_POINTS_MAX = 8;
+const CAPTURE_WRAP = 0xffff;
+
+// Record flags.
+export const CAPTURE_OUT = 1;
+export const CAPTURE_IN = 2;
+
+const PROD = 0;
+const CONS = 4;
+const LOST = 8;
+const POINTS = 12;
+const SNAPLEN = 16;
+const HEADER_BYTES = 64;
+const RECORD_BYTES = 32;
+
+/** What a device sees of captures: it hands over whole frames as (offset, length) pairs. */
+export interface CaptureTap {
+  /** Whether someone listens at `point`; ask before gathering anything for a capture. */
+  wants(point: number): boolean;
+  /**
+   * Records one frame of `wirelen` bytes that lies in the arena as the (offset, length) pairs
+   * iov[2*first .. 2*(first + iovcnt)). Reads at most the snap length; never fails.
+   */
+  capture(
+    point: number,
+    flags: number,
+    pktId: number,
+    iov: Uint32Array,
+    first: number,
+    iovcnt: number,
+    wirelen: number,
+  ): void;
+}
+
+/** What drains the ring: gets every record once, in order. */
+export interface CaptureSink {
+  /** `caplen` bytes of a packet of `wirelen` lie at arena offset `off` until this returns. */
+  captureRecord(
+    point: number,
+    flags: number,
+    sec: number,
+    nsec: number,
+    unit: number,
+    pktId: number,
+    off: number,
+    caplen: number,
+    wirelen: number,
+  ): void;
+}
+
+/** The machine's ring. */
+export class CaptureRing {
+  readonly #mem: Uint8Array;
+  readonly #view: DataView;
+  readonly #base: number;
+  readonly #data: number;
+  readonly #size: number;
+  readonly #clock: Clock;
+  readonly #bootSec: number;
+  readonly #bootNsec: number;
+  #drain: Task | null = null;
+  #posted = false;
+  // The record under way.
+  #at = -1;
+  #next = 0;
+  /** Bytes to write at the offset `reserve` returned. */
+  caplen = 0;
+  /** Nanoseconds within the second of the last time stamp; `#stampSec` is its second. */
+  #stampSec = 0;
+  #stampNsec = 0;
+
+  /** The ring is `mem[off .. off + bytes)`; it is emptied. @param view over all of `mem` */
+  constructor(mem: Uint8Array, view: DataView, off: number, bytes: number, clock: Clock) {
+    KASSERT(off % 8 === 0 && bytes % 8 === 0 && bytes > 4096, 'CaptureRing: place');
+    this.#mem = mem;
+    this.#view = view;
+    this.#base = off;
+    this.#data = off + HEADER_BYTES;
+    this.#size = bytes - HEADER_BYTES;
+    this.#clock = clock;
+    this.#bootSec = Math.floor(clock.bootSec);
+    this.#bootNsec = Math.round((clock.bootSec - this.#bootSec) * 1e9);
+    mem.fill(0, off, off + HEADER_BYTES);
+  }
+
+  /** Sets what is posted to the clock when records wait; it should call `drain`. */
+  setDrainTask(task: Task | null): void {
+    this.#drain = task;
+    this.#posted = false;
+  }
+
+  /** Listens at `point`, keeping `snaplen` bytes of each packet; 0 stops. */
+  setPoint(point: number, snaplen: number): void {
+    const view = this.#view;
+    const bits = view.getUint32(this.#base + POINTS, true);
+    view.setUint32(
+      this.#base + POINTS,
+      snaplen > 0 ? bits | (1 << point) : bits & ~(1 << point),
+      true,
+    );
+    view.setUint32(this.#base + SNAPLEN + 4 * point, snaplen, true);
+  }
+
+  wants(point: number): boolean {
+    return (this.#view.getUint32(this.#base + POINTS, true) & (1 << point)) !== 0;
+  }
+
+  /** Records dropped since the ring was made, the addon's included. */
+  get lost(): number {
+    return this.#view.getUint32(this.#base + LOST, true);
+  }
+
+  get empty(): boolean {
+    const view = this.#view;
+    return (
+      view.getUint32(this.#base + PROD, true) === view.getUint32(this.#base + CONS, true)
+    );
+  }
+
+  /**
+   * Begins a record of a packet of `wirelen` bytes. Returns the arena offset to which the caller
+   * writes `caplen` bytes before `commit()`; -1 when nobody listens or there is no room (counted).
+   */
+  reserve(point: number, flags: number, unit: number, pktId: number, wirelen: number): number {
+    if (!this.wants(point)) return -1;
+    const view = this.#view;
+    const snaplen = view.getUint32(this.#base + SNAPLEN + 4 * point, true);
+    const caplen = Math.min(wirelen, snaplen);
+    const size = (RECORD_BYTES + caplen + 7) & ~7;
+    const at = this.#room(size);
+    if (at < 0) {
+      view.setUint32(this.#base + LOST, this.lost + 1, true);
+      count(R_CAPTURE_FULL);
+      return -1;
+    }
+    this.#stamp();
+    const rec = this.#data + at;
+    view.setUint32(rec, size, true);
+    view.setUint16(rec + 4, point, true);
+    view.setUint16(rec + 6, flags, true);
+    view.setUint32(rec + 8, this.#stampSec, true);
+    view.setUint32(rec + 12, this.#stampNsec, true);
+    view.setUint32(rec + 16, unit, true);
+    view.setUint32(rec + 20, pktId, true);
+    view.setUint32(rec + 24, caplen, true);
+    view.setUint32(rec + 28, wirelen, true);
+    this.#at = at;
+    this.#next = at + size === this.#size ? 0 : at + size;
+    this.caplen = caplen;
+    return rec + RECORD_BYTES;
+  }
+
+  /** Ends the record that `reserve` began. */
+  commit(): void {
+    KASSERT(this.#at >= 0, 'CaptureRing: commit without reserve');
+    this.#view.setUint32(this.#base + PROD, this.#next, true);
+    this.#at = -1;
+    this.kick();
+  }
+
+  /** Posts the drain task if records wait and it is not posted yet. For writers besides `commit`. */
+  kick(): void {
+    if (this.#posted || this.#drain === null || this.empty) return;
+    this.#posted = true;
+    this.#clock.post(this.#drain);
+  }
+
+  /** Hands every record that is in the ring now to `sink`; returns how many. */
+  drain(sink: CaptureSink): number {
+    const view = this.#view;
+    this.#posted = false;
+    const until = view.getUint32(this.#base + PROD, true);
+    let at = view.getUint32(this.#base + CONS, true);
+    let n = 0;
+    while (at !== until) {
+      const rec = this.#data + at;
+      const point = view.getUint16(rec + 4, true);
+      if (point === CAPTURE_WRAP) {
+        at = 0;
+        continue;
+      }
+      sink.captureRecord(
+        point,
+        view.getUint16(rec + 6, true),
+        view.getUint32(rec + 8, true),
+        view.getUint32(rec + 12, true),
+        view.getUint32(rec + 16, true),
+        view.getUint32(rec + 20, true),
+        rec + RECORD_BYTES,
+        view.getUint32(rec + 24, true),
+        view.getUint32(rec + 28, true),
+      );
+      n++;
+      at += view.getUint32(rec, true);
+      if (at === this.#size) at = 0;
+    }
+    view.setUint32(this.#base + CONS, at, true);
+    return n;
+  }
+
+  /** The device's end of the ring, for interface number `unit`. */
+  tap(unit: number): CaptureTap {
+    return new RingTap(this, this.#mem, unit);
+  }
+
+  /** Finds `size` bytes in one piece, wrapping if need be; the ring never fills to the last byte. */
+  #room(size: number): number {
+    const view = this.#view;
+    const prod = view.getUint32(this.#base + PROD, true);
+    const cons = view.getUint32(this.#base + CONS, true);
+    if (prod < cons) return prod + size < cons ? prod : -1;
+    if (prod + size < this.#size || (prod + size === this.#size && cons > 0)) return prod;
+    if (size >= cons) return -1;
+    view.setUint32(this.#data + prod, this.#size - prod, true);
+    view.setUint16(this.#data + prod + 4, CAPTURE_WRAP, true);
+    return 0;
+  }
+
+  #stamp(): void {
+    const now = this.#clock.nowNs();
+    const sec = Math.floor(now / 1e9);
+    const nsec = now - sec * 1e9 + this.#bootNsec;
+    const carry = nsec >= 1e9 ? 1 : 0;
+    this.#stampSec = this.#bootSec + sec + carry;
+    this.#stampNsec = nsec - carry * 1e9;
+  }
+}
+
+/** Gathers a device's frame into the ring. */
+class RingTap implements CaptureTap {
+  readonly #ring: CaptureRing;
+  readonly #mem: Uint8Array;
+  readonly #unit: number;
+
+  constructor(ring: CaptureRing, mem: Uint8Array, unit: number) {
+    this.#ring = ring;
+    this.#mem = mem;
+    this.#unit = unit;
+  }
+
+  wants(point: number): boolean {
+    return this.#ring.wants(point);
+  }
+
+  capture(
+    point: number,
+    flags: number,
+    pktId: number,
+    iov: Uint32Array,
+    first: number,
+    iovcnt: number,
+    wirelen: number,
+  ): void {
+    let dst = this.#ring.reserve(point, flags, this.#unit, pktId, wirelen);
+    if (dst < 0) return;
+    let left = this.#ring.caplen;
+    for (let i = first; i < first + iovcnt && left > 0; i++) {
+      const off = iov[2 * i]!;
+      const n = Math.min(iov[2 * i + 1]!, left);
+      this.#mem.copyWithin(dst, off, off + n);
+      dst += n;
+      left -= n;
+    }
+    KASSERT(left === 0, 'CaptureTap: frame shorter than said');
+    this.#ring.commit();
+  }
+}

@@ -1,0 +1,277 @@
+/**
+ * The page cache of one file, after vm_object(9) and the vnode pager: pages by index, filled by
+ * asynchronous reads straight into page frames. One object per (st_dev, st_ino). A file that
+ * changed gives up its cached pages, while wired ones keep their bytes for whoever still sends
+ * them. Left out: dirty pages, mappings, shadow objects, swap.
+ */
+
+import type { Task } from '../sys/clock.ts';
+import type { Errno } from '../sys/errno.ts';
+import { KASSERT } from '../sys/kassert.ts';
+import { passDefer, passEnter, passLeave } from '../sys/pass.ts';
+import type { FileStat, Pager, PagerRequest } from '../sys/pager.ts';
+import { count, R_PAGER_EIO } from '../sys/reason.ts';
+import { mem, PAGE_SIZE } from './arena.ts';
+import {
+  NOPAGE,
+  type PageOwner,
+  vm_page_alloc,
+  vm_page_busied,
+  vm_page_disown,
+  vm_page_unwire,
+  vm_page_valid,
+  vm_page_wire,
+  vm_page_xunbusy,
+  vmWireAllowed,
+  type VmPage,
+} from './vm_page.ts';
+
+/** Pages one read may fetch: MAXPHYS / PAGE_SIZE. */
+export const MAXPAGES_IO = 32;
+
+/** A file whose status changed less than this ago may change again without a new time stamp. */
+const YOUNG_NS = 10_000_000;
+
+/** Hears of a page-in that it waits for. */
+export interface PageinListener {
+  /** One read of `npages` pages is done; its pages are valid iff `error` is 0. */
+  pageinDone(error: Errno, npages: number): void;
+}
+
+const objects = new Map<string, VmObject>();
+let pager: Pager | null = null;
+
+/** The page cache of a file. */
+export class VmObject implements PageOwner {
+  readonly key: string;
+  /** What the file's status was when the pages were read. */
+  size = -1;
+  ctimeSec = 0;
+  ctimeNsec = 0;
+  /** Some page was read while the file was young: the next request reads anew. */
+  young = false;
+  readonly #pages = new Map<number, VmPage>();
+  #waiters: Task[] = [];
+
+  constructor(key: string) {
+    this.key = key;
+  }
+
+  /** Pages resident, valid or not. */
+  get resident(): number {
+    return this.#pages.size;
+  }
+
+  /** The frame of page `pindex`, or NOPAGE. */
+  lookup(pindex: number): VmPage {
+    return this.#pages.get(pindex) ?? NOPAGE;
+  }
+
+  insert(pindex: number, page: VmPage): void {
+    this.#pages.set(pindex, page);
+  }
+
+  pageReclaimed(pindex: number, page: VmPage): void {
+    if (this.#pages.get(pindex) === page) this.#pages.delete(pindex);
+    if (this.#pages.size === 0 && objects.get(this.key) === this) objects.delete(this.key);
+  }
+
+  /** Gives up all pages; wired ones live on without an owner until their last wiring goes. */
+  invalidate(): void {
+    for (const page of this.#pages.values()) vm_page_disown(page);
+    this.#pages.clear();
+  }
+
+  /** Runs `task` when a read of this object's pages ends. */
+  waitPagein(task: Task): void {
+    this.#waiters.push(task);
+  }
+
+  waitCancel(task: Task): void {
+    const i = this.#waiters.indexOf(task);
+    if (i >= 0) this.#waiters.splice(i, 1);
+  }
+
+  wakeup(): void {
+    if (this.#waiters.length === 0) return;
+    const woken = this.#waiters;
+    this.#waiters = [];
+    for (const task of woken) passDefer(task);
+  }
+}
+
+/** Boots the page cache: forgets all objects, takes the disk. */
+export function vmObjectInit(disk: Pager): void {
+  objects.clear();
+  freeReads.length = 0;
+  pager = disk;
+}
+
+/** The machine's disk. */
+export function machinePager(): Pager {
+  KASSERT(pager !== null, 'machinePager: not booted');
+  return pager;
+}
+
+/** Objects with pages. */
+export function vmObjectCount(): number {
+  return objects.size;
+}
+
+/** Gives up every cached page of every file. For tests and benchmarks of a cold cache. */
+export function vmObjectsFlush(): void {
+  for (const object of objects.values()) object.invalidate();
+  objects.clear();
+}
+
+/**
+ * The object of the file that `st` describes, with stale pages given up: those of another size or
+ * change time, and those read while the file was young. `wallNs` is the time now since 1970.
+ */
+export function vmObjectOf(st: FileStat, wallNs: number): VmObject {
+  const key = `${st.dev}:${st.ino}`;
+  let object = objects.get(key);
+  if (object === undefined) {
+    object = new VmObject(key);
+    objects.set(key, object);
+  }
+  revalidate(object, st, wallNs, true);
+  return object;
+}
+
+/**
+ * Compares the object with the file's status now. Pages of another version are given up. `begin`:
+ * a new request, which also gives up what was read while the file was young.
+ */
+export function revalidate(object: VmObject, st: FileStat, wallNs: number, begin: boolean): void {
+  const ageNs = wallNs - (st.ctimeSec * 1e9 + st.ctimeNsec);
+  const isYoung = ageNs < YOUNG_NS;
+  const same =
+    object.size === st.size && object.ctimeSec === st.ctimeSec && object.ctimeNsec === st.ctimeNsec;
+  if (!same || (begin && (object.young || isYoung))) {
+    object.invalidate();
+    object.young = false;
+  }
+  if (isYoung) object.young = true;
+  object.size = st.size;
+  object.ctimeSec = st.ctimeSec;
+  object.ctimeNsec = st.ctimeNsec;
+}
+
+/** Result of `vm_page_grab_pages`. */
+export const GRAB_OK = 0;
+export const GRAB_BUSY = 1;
+export const GRAB_NOMEM = 2;
+
+/**
+ * Wires `n` pages from `pindex` on into `pages`, allocating those that are missing (busy, invalid).
+ * Unlike FreeBSD nothing sleeps: GRAB_BUSY when page `grabbed.n` is being read for somebody else,
+ * GRAB_NOMEM when no frame is to be had for it; what was grabbed before it stays grabbed.
+ * @see sys/vm/vm_page.c
+ */
+export function vm_page_grab_pages(
+  object: VmObject,
+  pindex: number,
+  pages: VmPage[],
+  n: number,
+): number {
+  grabbed.n = 0;
+  for (let i = 0; i < n; i++) {
+    let p = object.lookup(pindex + i);
+    if (p === NOPAGE) {
+      p = vm_page_alloc(object, pindex + i);
+      if (p === NOPAGE) return GRAB_NOMEM;
+      object.insert(pindex + i, p);
+    } else {
+      if (vm_page_busied(p)) return GRAB_BUSY;
+      if (!vmWireAllowed(1)) return GRAB_NOMEM;
+      vm_page_wire(p);
+    }
+    pages[i] = p;
+    grabbed.n = i + 1;
+  }
+  return GRAB_OK;
+}
+
+/** How many pages the last `vm_page_grab_pages` wired. */
+export const grabbed = { n: 0 };
+
+/** One read in flight: which pages it fills and who hears of it. Pooled. */
+class PageRead implements PagerRequest {
+  readonly pages = new Int32Array(MAXPAGES_IO);
+  readonly iov = new Uint32Array(2 * MAXPAGES_IO);
+  npages = 0;
+  object: VmObject | null = null;
+  listener: PageinListener | null = null;
+
+  pagerDone(error: Errno, nbytes: number): void {
+    const { object, listener, npages } = this;
+    // A file that shrank under the read gives fewer bytes: what is missing reads as zeros, as past
+    // the end of file, and the next round's fstat sees the new size.
+    if (error === 0) zeroFrom(this, nbytes);
+    else count(R_PAGER_EIO);
+    for (let i = 0; i < npages; i++) {
+      vm_page_xunbusy(this.pages[i]!, error === 0);
+      // The read's own wiring, which kept the frame while its requester could go away.
+      vm_page_unwire(this.pages[i]!, false);
+    }
+    this.object = null;
+    this.listener = null;
+    freeReads.push(this);
+    passEnter();
+    listener!.pageinDone(error, npages);
+    object!.wakeup();
+    passLeave();
+  }
+}
+
+function zeroFrom(read: PageRead, nbytes: number): void {
+  for (let i = Math.floor(nbytes / PAGE_SIZE); i < read.npages; i++) {
+    const from = Math.max(nbytes - i * PAGE_SIZE, 0);
+    const off = read.pages[i]! * PAGE_SIZE;
+    mem.fill(0, off + from, off + PAGE_SIZE);
+  }
+}
+
+const freeReads: PageRead[] = [];
+
+/**
+ * Starts one read of `n` busy pages, consecutive in the file from `pindex`, at most MAXPAGES_IO.
+ * Returns 0, and `listener.pageinDone` follows; or an errno, the pages then unbusied and invalid.
+ * Each page is wired once more for the time of the read.
+ * @see sys/vm/vm_pager.c
+ */
+export function vm_pager_get_pages_async(
+  object: VmObject,
+  fd: number,
+  pindex: number,
+  pages: readonly VmPage[],
+  first: number,
+  n: number,
+  listener: PageinListener,
+): Errno {
+  KASSERT(n > 0 && n <= MAXPAGES_IO, 'vm_pager_get_pages_async: too many pages');
+  const read = freeReads.pop() ?? new PageRead();
+  read.npages = n;
+  read.object = object;
+  read.listener = listener;
+  for (let i = 0; i < n; i++) {
+    const p = pages[first + i]!;
+    KASSERT(vm_page_busied(p) && !vm_page_valid(p), 'vm_pager_get_pages_async: page not busy');
+    vm_page_wire(p);
+    read.pages[i] = p;
+    read.iov[2 * i] = p * PAGE_SIZE;
+    read.iov[2 * i + 1] = PAGE_SIZE;
+  }
+  const error = machinePager().pread(fd, pindex * PAGE_SIZE, read.iov, n, read);
+  if (error === 0) return 0;
+  count(R_PAGER_EIO);
+  for (let i = 0; i < n; i++) {
+    vm_page_xunbusy(read.pages[i]!, false);
+    vm_page_unwire(read.pages[i]!, false);
+  }
+  read.object = null;
+  read.listener = null;
+  freeReads.push(read);
+  return error;
+}
