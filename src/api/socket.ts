@@ -1,0 +1,326 @@
+/**
+ * A TCP connection of the emulated host as a stream.Duplex, shaped like net.Socket as far as
+ * node:http, node:tls and ordinary programs look, plus `sendfile`. Left out: out-of-band data,
+ * half-open accounting by `allowHalfOpen: false` (it is always true here, as BSD sockets are).
+ */
+
+import { Duplex } from 'node:stream';
+import type { Task } from '../sys/clock.ts';
+import { EPIPE, EWOULDBLOCK, errnoError, type Errno } from '../sys/errno.ts';
+import { passEnter, passLeave } from '../sys/pass.ts';
+import type { File } from '../kern/kern_descrip.ts';
+import { sendfile, type SfHdtr } from '../kern/kern_sendfile.ts';
+import { Callout, callout_reset, callout_stop } from '../kern/kern_timeout.ts';
+import { AF_INET, type Sockaddr } from '../kern/protosw.ts';
+import { ioResult, soRead, soWrite } from '../kern/sys_generic.ts';
+import {
+  SHUT_WR,
+  SO_LINGER,
+  SO_RCV,
+  SO_SND,
+  soclose,
+  type Socket,
+  soshutdown,
+  soTakeError,
+  soupcall_set,
+  SS_ISCONNECTED,
+  SS_ISDISCONNECTED,
+} from '../kern/uipc_socket.ts';
+import { sbavail } from '../kern/uipc_sockbuf.ts';
+import { inet_ntoa } from '../netinet/in.ts';
+
+/** Largest chunk handed to 'data', bytes. */
+const READ_MAX = 65536;
+
+type WriteDone = (error?: Error | null) => void;
+
+/** What to send of a file. */
+export interface SendfileOptions {
+  /** First byte; default 0. */
+  offset?: number;
+  /** How many bytes; default 0: to the end of the file, wherever that will be. */
+  nbytes?: number;
+  /** Bytes in front and behind. */
+  hdtr?: SfHdtr;
+  /** SF_* flags; default 0. */
+  flags?: number;
+}
+
+/** A connection. Made by `connect` or by a server. */
+export class TcpSocket extends Duplex {
+  /** The BSD socket underneath; null once closed. */
+  #so: Socket | null;
+  #local: Sockaddr | null = null;
+  #peer: Sockaddr | null = null;
+  readonly #onReadable: Task = { run: () => this.#readable() };
+  readonly #onWritable: Task = { run: () => this.#writable() };
+  #wantRead = false;
+  #ended = false;
+  // The write under way, and what runs when it is through.
+  #chunk: Uint8Array | null = null;
+  #chunkOff = 0;
+  #chunkDone: WriteDone | null = null;
+  #connectDone: ((error: Errno) => void) | null = null;
+  #timeoutMs = 0;
+  #timer: Callout | null = null;
+  #sendfiles = 0;
+  bytesRead = 0;
+  bytesWritten = 0;
+
+  /** Takes over `so`, which is connected or connecting. */
+  constructor(so: Socket) {
+    super({ allowHalfOpen: true, autoDestroy: true, emitClose: true });
+    this.#so = so;
+    soupcall_set(so, SO_RCV, this.#onReadable);
+    soupcall_set(so, SO_SND, this.#onWritable);
+    this.#remember();
+  }
+
+  #remember(): void {
+    const so = this.#so;
+    if (so === null || so.so_pcb === null) return;
+    this.#local = so.so_proto.pr_sockaddr(so);
+    this.#peer = so.so_proto.pr_peeraddr(so);
+  }
+
+  get connecting(): boolean {
+    return this.#connectDone !== null;
+  }
+
+  get remoteAddress(): string | undefined {
+    return this.#peer === null ? undefined : addressText(this.#peer);
+  }
+
+  get remotePort(): number | undefined {
+    return this.#peer?.port;
+  }
+
+  get remoteFamily(): string | undefined {
+    return this.#peer === null ? undefined : familyText(this.#peer);
+  }
+
+  get localAddress(): string | undefined {
+    return this.#local === null ? undefined : addressText(this.#local);
+  }
+
+  get localPort(): number | undefined {
+    return this.#local?.port;
+  }
+
+  get localFamily(): string | undefined {
+    return this.#local === null ? undefined : familyText(this.#local);
+  }
+
+  /** For `connect`: tells once whether the handshake went well. */
+  onConnected(done: (error: Errno) => void): void {
+    this.#connectDone = done;
+  }
+
+  #settleConnect(): boolean {
+    if (this.#connectDone === null) return true;
+    const so = this.#so!;
+    const connected = (so.so_state & SS_ISCONNECTED) !== 0;
+    if (!connected && so.so_error === 0 && (so.so_state & SS_ISDISCONNECTED) === 0) return false;
+    const done = this.#connectDone;
+    this.#connectDone = null;
+    this.#remember();
+    done(connected ? 0 : soTakeError(so));
+    return connected;
+  }
+
+  #readable(): void {
+    if (this.#so === null || !this.#settleConnect()) return;
+    if (this.#wantRead) this._read();
+  }
+
+  #writable(): void {
+    if (this.#so === null || !this.#settleConnect()) return;
+    this.#pump();
+  }
+
+  override _read(): void {
+    const so = this.#so;
+    if (so === null || this.#ended || this.connecting) {
+      this.#wantRead = true;
+      return;
+    }
+    this.#wantRead = false;
+    for (;;) {
+      const avail = sbavail(so.so_rcv);
+      const buf = Buffer.allocUnsafe(Math.min(Math.max(avail, 1), READ_MAX));
+      const error = soRead(so, buf, 0, buf.length);
+      if (error === EWOULDBLOCK) {
+        this.#wantRead = true;
+        return;
+      }
+      if (error !== 0) {
+        this.destroy(errnoError(error, 'read'));
+        return;
+      }
+      if (ioResult.n === 0) {
+        this.#ended = true;
+        this.push(null);
+        return;
+      }
+      this.bytesRead += ioResult.n;
+      this.#active();
+      if (!this.push(buf.subarray(0, ioResult.n))) return;
+    }
+  }
+
+  override _write(chunk: Uint8Array, _encoding: BufferEncoding, done: WriteDone): void {
+    this.#chunk = chunk;
+    this.#chunkOff = 0;
+    this.#chunkDone = done;
+    this.#pump();
+  }
+
+  /** Goes on with the write under way. */
+  #pump(): void {
+    const so = this.#so;
+    const chunk = this.#chunk;
+    if (chunk === null || so === null || this.connecting) return;
+    while (this.#chunkOff < chunk.length) {
+      const left = chunk.length - this.#chunkOff;
+      const error = soWrite(so, chunk, this.#chunkOff, left, false);
+      if (error === EWOULDBLOCK) return;
+      if (error !== 0) {
+        this.#writeDone(errnoError(error, 'write'));
+        return;
+      }
+      this.#chunkOff += ioResult.n;
+      this.bytesWritten += ioResult.n;
+      this.#active();
+    }
+    this.#writeDone(null);
+  }
+
+  #writeDone(error: Error | null): void {
+    const done = this.#chunkDone!;
+    this.#chunk = null;
+    this.#chunkDone = null;
+    done(error);
+  }
+
+  override _final(done: WriteDone): void {
+    const so = this.#so;
+    // A peer that reset the connection has ended it already: nothing is left to shut down.
+    if (so !== null) soshutdown(so, SHUT_WR);
+    done();
+  }
+
+  override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
+    if (this.#timer !== null) callout_stop(this.#timer);
+    const so = this.#so;
+    this.#so = null;
+    if (so !== null) soclose(so);
+    if (this.#chunkDone !== null) this.#writeDone(error ?? errnoError(EPIPE, 'write'));
+    done(error);
+  }
+
+  /** Drops the connection with RST. */
+  resetAndDestroy(): this {
+    if (this.#so !== null) {
+      this.#so.so_options |= SO_LINGER;
+      this.#so.so_linger = 0;
+    }
+    return this.destroy();
+  }
+
+  /**
+   * Sends part of an open file without copying it, behind what was written before. Resolves with
+   * the bytes accepted into the socket buffer, headers and trailers included: fewer than asked for
+   * when the file ends early. Rejects with what sendfile(2) reports; `bytes` on the error is what
+   * was accepted before it. The caller keeps its reference on `file`.
+   */
+  async sendfile(file: File, options: SendfileOptions = {}): Promise<number> {
+    await new Promise<void>((resolve, reject) => {
+      this.write('', (error) => (error ? reject(error) : resolve()));
+    });
+    return new Promise<number>((resolve, reject) => {
+      const so = this.#so;
+      const fail = (error: Errno, bytes: number): void =>
+        reject(Object.assign(errnoError(error, 'sendfile'), { bytes }));
+      if (so === null) {
+        fail(EPIPE, 0);
+        return;
+      }
+      this.#sendfiles++;
+      const listener = {
+        sendfileDone: (error: Errno, sbytes: number): void => {
+          this.#sendfiles--;
+          this.bytesWritten += sbytes;
+          this.#active();
+          if (error === 0) resolve(sbytes);
+          else fail(error, sbytes);
+        },
+      };
+      passEnter();
+      const error = sendfile(
+        file,
+        so,
+        options.offset ?? 0,
+        options.nbytes ?? 0,
+        options.hdtr ?? null,
+        options.flags ?? 0,
+        false,
+        listener,
+      );
+      passLeave();
+      if (error !== 0) {
+        this.#sendfiles--;
+        fail(error, 0);
+      }
+    });
+  }
+
+  /** Emits 'timeout' after `ms` milliseconds without traffic; 0 turns it off. As net.Socket's. */
+  setTimeout(ms: number, callback?: () => void): this {
+    this.#timeoutMs = ms;
+    if (callback !== undefined) this.once('timeout', callback);
+    if (ms === 0) {
+      if (this.#timer !== null) callout_stop(this.#timer);
+    } else {
+      this.#timer ??= new Callout({ run: () => this.#idle() });
+      this.#active();
+    }
+    return this;
+  }
+
+  #active(): void {
+    if (this.#timeoutMs > 0 && this.#timer !== null && !this.destroyed)
+      callout_reset(this.#timer, this.#timeoutMs * 1e6);
+  }
+
+  #idle(): void {
+    // A transfer that waits for the peer is not idle: TCP's own timers judge that.
+    if (this.#sendfiles > 0) this.#active();
+    else this.emit('timeout');
+  }
+
+  /** Nagle's algorithm stays on: kept so that net.Socket's callers run. */
+  setNoDelay(): this {
+    return this;
+  }
+
+  /** Keepalive is the stack's (net.inet.tcp.always_keepalive): kept for net.Socket's callers. */
+  setKeepAlive(): this {
+    return this;
+  }
+
+  ref(): this {
+    return this;
+  }
+
+  unref(): this {
+    return this;
+  }
+}
+
+function addressText(a: Sockaddr): string {
+  return a.family === AF_INET ? inet_ntoa(a.addr) : '::';
+}
+
+function familyText(a: Sockaddr): string {
+  return a.family === AF_INET ? 'IPv4' : 'IPv6';
+}

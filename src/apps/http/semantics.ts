@@ -1,0 +1,58 @@
+/** Conditions and ranges of HTTP requests: RFC 9110, sections 8.8, 13 and 14. */
+
+import type { IncomingMessage } from 'node:http';
+
+/** A strong validator of a file's contents: its size and modification time. */
+export function etagOf(size: number, mtimeMs: number): string {
+  return `"${size.toString(16)}-${Math.round(mtimeMs * 1000).toString(16)}"`;
+}
+
+function listHas(header: string, etag: string): boolean {
+  return header.split(',').some((t) => t.trim() === '*' || t.trim().replace(/^W\//, '') === etag);
+}
+
+/** Whether the client's copy is still good: 304. RFC 9110, 13.2.2. */
+export function notModified(req: IncomingMessage, etag: string, mtimeMs: number): boolean {
+  const none = req.headers['if-none-match'];
+  if (none !== undefined) return listHas(none, etag);
+  const since = Date.parse(req.headers['if-modified-since'] ?? '');
+  return !Number.isNaN(since) && Math.floor(mtimeMs / 1000) * 1000 <= since;
+}
+
+/** Whether the request's If-Match or If-Unmodified-Since fails: 412. */
+export function preconditionFailed(req: IncomingMessage, etag: string, mtimeMs: number): boolean {
+  const match = req.headers['if-match'];
+  if (match !== undefined) return !listHas(match, etag);
+  const since = Date.parse(req.headers['if-unmodified-since'] ?? '');
+  return !Number.isNaN(since) && Math.floor(mtimeMs / 1000) * 1000 > since;
+}
+
+/** Bytes to send: all of them, one range, or none that exist. */
+export type Range =
+  { kind: 'all' } | { kind: 'range'; first: number; last: number } | { kind: 'bad' };
+
+/**
+ * The range a GET asks for. Several ranges, other units, malformed ones and a failed If-Range mean
+ * the whole file; a range beyond the end is 'bad': 416. RFC 9110, 14.2.
+ */
+export function rangeOf(req: IncomingMessage, size: number, etag: string, mtimeMs: number): Range {
+  const header = req.headers.range;
+  if (header === undefined) return { kind: 'all' };
+  const ifRange = req.headers['if-range'];
+  if (ifRange !== undefined && ifRange !== etag) {
+    const at = Date.parse(String(ifRange));
+    if (Number.isNaN(at) || at !== Math.floor(mtimeMs / 1000) * 1000) return { kind: 'all' };
+  }
+  const m = /^bytes=(\d*)-(\d*)$/.exec(header.trim());
+  if (m === null || (m[1] === '' && m[2] === '')) return { kind: 'all' };
+  if (m[1] === '') {
+    const suffix = Number(m[2]);
+    if (suffix === 0 || size === 0) return { kind: 'bad' };
+    return { kind: 'range', first: Math.max(size - suffix, 0), last: size - 1 };
+  }
+  const first = Number(m[1]);
+  const last = m[2] === '' ? size - 1 : Math.min(Number(m[2]), size - 1);
+  if (m[2] !== '' && Number(m[2]) < first) return { kind: 'all' };
+  if (first >= size) return { kind: 'bad' };
+  return { kind: 'range', first, last };
+}

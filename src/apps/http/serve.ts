@@ -1,0 +1,245 @@
+/**
+ * A static file server on the emulated host. HTTP is node:http's over our sockets; bodies leave by
+ * sendfile and never pass through a Buffer. Left out: compression, several ranges in one response,
+ * anything but GET and HEAD.
+ */
+
+import { closeSync } from 'node:fs';
+import {
+  createServer as createHttpServer,
+  type IncomingMessage,
+  type Server,
+  type ServerResponse,
+} from 'node:http';
+import type { Socket as NetSocket } from 'node:net';
+import { openFile, type File } from '../../api/file.ts';
+import type { TcpServer } from '../../api/server.ts';
+import type { TcpSocket } from '../../api/socket.ts';
+import { contentType, type FoundFile, Root } from './files.ts';
+import { etagOf, notModified, preconditionFailed, rangeOf } from './semantics.ts';
+
+/** Where an application reports what went wrong; pino's loggers fit. */
+export interface Logger {
+  info(fields: object, message: string): void;
+  warn(fields: object, message: string): void;
+}
+
+export interface ServeOptions {
+  /** Directory to serve. */
+  readonly dir: string;
+  readonly port: number;
+  readonly log: Logger;
+}
+
+/** A running file server. */
+export class HttpApp {
+  readonly #http: Server;
+  readonly #tcp: TcpServer;
+  readonly #root: Root;
+  readonly #log: Logger;
+  readonly #sockets = new Set<TcpSocket>();
+  #idle: (() => void)[] = [];
+
+  /** Takes over `server`, which does not listen yet. Throws as fs does for the directory, or EADDRINUSE. */
+  constructor(server: TcpServer, options: ServeOptions) {
+    this.#root = new Root(options.dir);
+    this.#log = options.log;
+    this.#http = createHttpServer((req, res) => {
+      this.#respond(req, res).catch((error: unknown) => this.#abort(req, res, error));
+    });
+    this.#http.on('clientError', (_error, socket) => {
+      if (socket.writable) socket.end('HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n');
+      else socket.destroy();
+    });
+    this.#tcp = server;
+    server.on('connection', (socket: TcpSocket) => this.#connection(socket));
+    this.#tcp.listen(options.port);
+  }
+
+  /** The port it listens on. */
+  get port(): number {
+    return this.#tcp.address()?.port ?? 0;
+  }
+
+  /** Connections open. */
+  get connections(): number {
+    return this.#sockets.size;
+  }
+
+  #connection(socket: TcpSocket): void {
+    this.#sockets.add(socket);
+    socket.once('close', () => {
+      this.#sockets.delete(socket);
+      if (this.#sockets.size > 0) return;
+      for (const resolve of this.#idle) resolve();
+      this.#idle = [];
+    });
+    socket.on('error', (error: NodeJS.ErrnoException) => {
+      this.#log.info({ peer: peerOf(socket), code: error.code }, 'connection error');
+    });
+    // What node:http needs of a net.Socket, TcpSocket has.
+    this.#http.emit('connection', socket as unknown as NetSocket);
+  }
+
+  /** Stops accepting connections and ends those that are open when their response is out. */
+  close(): void {
+    this.#tcp.close();
+    this.#http.close();
+    for (const socket of this.#sockets) socket.end();
+  }
+
+  /** Resets every connection that is left. */
+  destroy(): void {
+    this.#tcp.close();
+    for (const socket of this.#sockets) socket.resetAndDestroy();
+  }
+
+  /** Resolves when no connection is open. */
+  idle(): Promise<void> {
+    if (this.#sockets.size === 0) return Promise.resolve();
+    return new Promise((resolve) => this.#idle.push(resolve));
+  }
+
+  async #respond(req: IncomingMessage, res: ServerResponse): Promise<void> {
+    res.setHeader('Server', 'tapnic');
+    if (req.method !== 'GET' && req.method !== 'HEAD') {
+      res.setHeader('Allow', 'GET, HEAD');
+      sendText(req, res, 405, 'Method Not Allowed');
+      return;
+    }
+    const path = (req.url ?? '/').replace(/^https?:\/\/[^/]*/, '').replace(/[?#].*$/, '') || '/';
+    const found = this.#root.find(path);
+    switch (found.kind) {
+      case 'error':
+        if (found.status >= 500) this.#log.warn({ url: req.url, code: found.code }, 'cannot open');
+        sendText(req, res, found.status, found.code);
+        return;
+      case 'redirect':
+        res.setHeader('Location', found.location);
+        sendText(req, res, 301, 'Moved Permanently');
+        return;
+      case 'directory':
+        sendBody(req, res, 200, 'text/html; charset=utf-8', found.html);
+        return;
+      case 'file':
+        await this.#sendFile(req, res, found);
+    }
+  }
+
+  async #sendFile(req: IncomingMessage, res: ServerResponse, found: FoundFile): Promise<void> {
+    const file = openFile(found.fd, closeSync);
+    try {
+      const etag = etagOf(found.size, found.mtimeMs);
+      res.setHeader('ETag', etag);
+      res.setHeader('Last-Modified', new Date(found.mtimeMs).toUTCString());
+      res.setHeader('Accept-Ranges', 'bytes');
+      if (preconditionFailed(req, etag, found.mtimeMs)) {
+        sendText(req, res, 412, 'Precondition Failed');
+        return;
+      }
+      if (notModified(req, etag, found.mtimeMs)) {
+        res.writeHead(304).end();
+        return;
+      }
+      await this.#sendRange(req, res, found, file, etag);
+    } finally {
+      file.drop();
+    }
+  }
+
+  async #sendRange(
+    req: IncomingMessage,
+    res: ServerResponse,
+    found: FoundFile,
+    file: File,
+    etag: string,
+  ): Promise<void> {
+    const { size } = found;
+    const range =
+      req.method === 'GET' ? rangeOf(req, size, etag, found.mtimeMs) : { kind: 'all' as const };
+    if (range.kind === 'bad') {
+      res.setHeader('Content-Range', `bytes */${size}`);
+      sendText(req, res, 416, 'Range Not Satisfiable');
+      return;
+    }
+    const partial = range.kind === 'range';
+    const offset = partial ? range.first : 0;
+    const nbytes = partial ? range.last - range.first + 1 : size;
+    res.statusCode = partial ? 206 : 200;
+    if (partial) res.setHeader('Content-Range', `bytes ${range.first}-${range.last}/${size}`);
+    res.setHeader('Content-Type', contentType(found.path));
+    res.setHeader('Content-Length', nbytes);
+    if (req.method === 'HEAD' || nbytes === 0) {
+      res.end();
+      return;
+    }
+    await this.#sendBytes(res, file, offset, nbytes, req.url ?? '');
+  }
+
+  /** The body: in this response's turn, behind its header, by reference. */
+  async #sendBytes(
+    res: ServerResponse,
+    file: File,
+    offset: number,
+    nbytes: number,
+    url: string,
+  ): Promise<void> {
+    const socket = await ownSocket(res);
+    if (socket === null || socket.destroyed) return;
+    res.flushHeaders();
+    let sent = 0;
+    let code = 'truncated';
+    try {
+      sent = await socket.sendfile(file, { offset, nbytes });
+    } catch (e) {
+      const error = e as NodeJS.ErrnoException & { bytes?: number };
+      sent = error.bytes ?? 0;
+      code = error.code ?? 'EIO';
+    }
+    if (sent === nbytes) {
+      res.end();
+      return;
+    }
+    // The header promised more than there is: only a reset tells the client so.
+    this.#log.warn({ url, peer: peerOf(socket), code, sent, nbytes }, 'response cut short');
+    socket.resetAndDestroy();
+  }
+
+  #abort(req: IncomingMessage, res: ServerResponse, error: unknown): void {
+    this.#log.warn({ url: req.url, error: String(error) }, 'request failed');
+    if (!res.headersSent) sendText(req, res, 500, 'Internal Server Error');
+    else res.destroy();
+  }
+}
+
+/** The connection of `res` once it is this response's turn; null if it is gone. */
+function ownSocket(res: ServerResponse): Promise<TcpSocket | null> {
+  const asTcp = (s: NetSocket | null): TcpSocket | null => s as unknown as TcpSocket | null;
+  if (res.socket !== null) return Promise.resolve(asTcp(res.socket));
+  if (res.destroyed) return Promise.resolve(null);
+  return new Promise((resolve) => {
+    res.once('socket', (s: NetSocket) => resolve(asTcp(s)));
+    res.once('close', () => resolve(null));
+  });
+}
+
+function peerOf(socket: TcpSocket): string {
+  return `${socket.remoteAddress}:${socket.remotePort}`;
+}
+
+function sendBody(
+  req: IncomingMessage,
+  res: ServerResponse,
+  status: number,
+  type: string,
+  body: string,
+): void {
+  res.statusCode = status;
+  res.setHeader('Content-Type', type);
+  res.setHeader('Content-Length', Buffer.byteLength(body));
+  res.end(req.method === 'HEAD' ? undefined : body);
+}
+
+function sendText(req: IncomingMessage, res: ServerResponse, status: number, text: string): void {
+  sendBody(req, res, status, 'text/plain; charset=utf-8', `${status} ${text}\n`);
+}

@@ -1,0 +1,38 @@
+/**
+ * read and write on a socket from a program's own buffer, after sys/kern/sys_generic.c: what
+ * src/api calls, so that uio stays below it.
+ */
+
+import { EWOULDBLOCK, type Errno } from '../sys/errno.ts';
+import { Uio, UIO_READ, UIO_WRITE } from '../vm/uio.ts';
+import { soreceive, sosend, type Socket } from './uipc_socket.ts';
+
+const $uio = new Uio();
+
+/** Bytes that the last `soRead` or `soWrite` moved, on success and on error alike. */
+export const ioResult = { n: 0 };
+
+/**
+ * Sends from `buf[off .. off + len)` what fits now; `ioResult.n` tells how much. EWOULDBLOCK when
+ * nothing did. `more`: do not push yet. Other errors are sosend's.
+ */
+export function soWrite(
+  so: Socket,
+  buf: Uint8Array,
+  off: number,
+  len: number,
+  more: boolean,
+): Errno {
+  $uio.single(buf, off, len, UIO_WRITE);
+  const error = sosend(so, $uio, null, more);
+  ioResult.n = len - $uio.uio_resid;
+  return ioResult.n > 0 && error === EWOULDBLOCK ? 0 : error;
+}
+
+/** Receives up to `len` bytes into `buf` at `off`. 0 bytes without an error is end of data. */
+export function soRead(so: Socket, buf: Uint8Array, off: number, len: number): Errno {
+  $uio.single(buf, off, len, UIO_READ);
+  const error = soreceive(so, $uio);
+  ioResult.n = len - $uio.uio_resid;
+  return error;
+}
