@@ -1,0 +1,139 @@
+/**
+ * The addon's functions with types, and the loader. Integers and typed arrays cross the border;
+ * a negative result is a negated Linux errno (src/host translates). What each function checks and
+ * answers is said at its definition in `src/*.cpp`.
+ */
+
+import { existsSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { constants } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { getSystemErrorName } from 'node:util';
+
+/** What `module.cpp` answers as `abi`: an addon built from other sources is refused at the door. */
+const ABI = 1;
+
+export interface NativeAddon {
+  readonly abi: number;
+
+  // arena.cpp. Every offset below is into the arena made or attached last.
+  /** 16 MiB to 4 GiB, a multiple of 4096. */
+  arenaAlloc(bytes: number): ArrayBuffer | number;
+  arenaAttach(fd: number): ArrayBuffer | number;
+  arenaFd(): number;
+
+  // io.cpp. `iov` holds `iovcnt` (arena offset, length) pairs, 1 to 1024.
+  frameWritev(fd: number, iov: Uint32Array, iovcnt: number): number;
+  frameReadv(fd: number, iov: Uint32Array, iovcnt: number): number;
+  socketPair(fds: Int32Array, bufBytes: number): number;
+  fdClose(fd: number): number;
+
+  // tap.cpp
+  tunOpen(): number;
+  tapAttach(fd: number, name: Uint8Array, vnetHdr: 0 | 12, napi: 0 | 1): number;
+  tapAdopt(fd: number): number;
+  tapName(fd: number, name: Uint8Array): number;
+  /** `what`: 0 offloads, 1 send buffer, 2 carrier, 3 persistence. */
+  tapSet(fd: number, what: 0 | 1 | 2 | 3, value: number): number;
+
+  // netlink.cpp
+  netlinkOpen(linkEvents: 0 | 1): number;
+  linkGet(nl: number, name: Uint8Array, out: Float64Array): number;
+  linkSet(nl: number, ifindex: number, flags: number, change: number, mtu: number): number;
+  linkSetMac(nl: number, ifindex: number, mac: Uint8Array): number;
+  addrSet(nl: number, ifindex: number, addr: Uint8Array, prefixLen: number, add: 0 | 1): number;
+  routeAdd(
+    nl: number,
+    ifindex: number,
+    dst: Uint8Array,
+    prefixLen: number,
+    gateway: Uint8Array,
+  ): number;
+  linkNext(nl: number, ifindex: number): number;
+
+  // netns.cpp
+  netnsCreate(name: Uint8Array): number;
+  netnsRemove(name: Uint8Array): number;
+  netnsOpen(name: Uint8Array): number;
+  netnsEnter(fd: number): number;
+
+  // pager.cpp
+  readCallback(fn: (id: number, error: number, nbytes: number) => void): number;
+  filePread(id: number, fd: number, off: number, iov: Uint32Array, iovcnt: number): number;
+  fileStat(fd: number, out: Float64Array): number;
+
+  // cksum.cpp
+  cksum(off: number, len: number, sum: number, scalar: 0 | 1): number;
+
+  // poll.cpp. Events: 1 readable, 2 writable.
+  pollCallback(fn: (id: number, status: number, events: number) => void): number;
+  pollOpen(fd: number): number;
+  pollEvents(id: number, events: number, ref: 0 | 1): number;
+  pollClose(id: number): number;
+}
+
+const BUILD_COMMAND = 'node scripts/build-addon.mjs';
+
+/** The package's folders at and above this file: the compiled file may lie a folder or two down. */
+function packageRoots(): string[] {
+  const roots: string[] = [];
+  for (let dir = dirname(fileURLToPath(import.meta.url)); ; dir = dirname(dir)) {
+    const manifest = join(dir, 'package.json');
+    if (existsSync(manifest)) {
+      const { name } = JSON.parse(readFileSync(manifest, 'utf8')) as { name?: string };
+      if (name === 'tapnic') roots.push(dir);
+    }
+    if (dirname(dir) === dir) return roots;
+  }
+}
+
+/**
+ * Where the addon is looked for, best first: `TAPNIC_ADDON`, then what was built here, then what
+ * was shipped. The build comes first because in a checkout the prebuilt may be older.
+ */
+export function addonPaths(): string[] {
+  const override = process.env['TAPNIC_ADDON'];
+  if (override !== undefined && override !== '') return [override];
+  const prebuilt = `native-bindings/prebuilds/${process.platform}-${process.arch}/tapnic.node`;
+  return packageRoots().flatMap((root) => [join(root, 'build/tapnic.node'), join(root, prebuilt)]);
+}
+
+let loaded: NativeAddon | undefined;
+
+/**
+ * The addon, loaded at the first call. Throws an Error that names the command to run if it is not
+ * built, cannot be loaded, or was built from other sources.
+ */
+export function loadAddon(): NativeAddon {
+  if (loaded !== undefined) return loaded;
+  const path = addonPaths().find((p) => existsSync(p));
+  if (path === undefined) throw new Error(`tapnic's addon is not built: run \`${BUILD_COMMAND}\``);
+  let addon: NativeAddon;
+  try {
+    addon = createRequire(import.meta.url)(path) as NativeAddon;
+  } catch (cause) {
+    throw new Error(`${path} cannot be loaded: run \`${BUILD_COMMAND} --force\``, { cause });
+  }
+  if (addon.abi !== ABI)
+    throw new Error(`${path} is of another version: run \`${BUILD_COMMAND} --force\``);
+  loaded = addon;
+  return addon;
+}
+
+// libuv names some numbers its own way, and Node's table has aliases: the kernel's first name wins.
+const preferred: Record<number, string> = { 11: 'EAGAIN', 77: 'EBADFD', 95: 'EOPNOTSUPP' };
+
+/** The symbolic name of a Linux errno, e.g. `EAGAIN` of 11; `E<n>` for one without a name. */
+export function linuxErrnoName(errno: number): string {
+  const known = preferred[errno];
+  if (known !== undefined) return known;
+  const alias = Object.entries(constants.errno).find(([, n]) => n === errno);
+  if (alias !== undefined) return alias[0];
+  try {
+    const name = getSystemErrorName(-errno);
+    return name.startsWith('Unknown') ? `E${errno}` : name;
+  } catch {
+    return `E${errno}`;
+  }
+}

@@ -1,0 +1,21 @@
+// The Internet checksum for the rest of the addon.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+namespace tapnic {
+
+// Between a big-endian sum of 16-bit words and one in the processor's order; `sum` has 16 bits.
+inline uint32_t CksumSwap(uint32_t sum) {
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+  return static_cast<uint32_t>(__builtin_bswap16(static_cast<uint16_t>(sum)));
+#else
+  return sum;
+#endif
+}
+
+// Adds `len` bytes at `p` as big-endian 16-bit words to `sum`, folded to 16 bits.
+uint32_t CksumAdd(const uint8_t* p, size_t len, uint32_t sum);
+
+}  // namespace tapnic

@@ -1,0 +1,95 @@
+// Frames in and out by arena offset, on descriptors the addon opened: a TAP or a socket pair.
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "napi_args.h"
+
+namespace tapnic {
+
+namespace {
+
+template <typename Call>
+napi_value Vectored(napi_env env, napi_callback_info info, Call call) {
+  Args<3> a(env, info);
+  const int fd = a.Int32(0);
+  const Span<uint32_t> pairs = a.Words(1);
+  const uint32_t iovcnt = a.Uint32(2);
+  if (!a.ok) return a.Return(-EINVAL);
+  if (!a.inst->Owns(fd)) return a.Return(-EBADF);
+  iovec iov[kMaxSegs];
+  const int error = a.inst->Gather(pairs.p, pairs.len, iovcnt, iov);
+  if (error != 0) return a.Return(error);
+  const ssize_t n = TEMP_FAILURE_RETRY(call(fd, iov, static_cast<int>(iovcnt)));
+  return a.Return(n < 0 ? -errno : n);
+}
+
+// frameWritev(fd, iov: Uint32Array, iovcnt) -> bytes written, or -errno.
+//
+// Sends one frame gathered from the arena: iov holds iovcnt (offset, length) pairs, 1 to 1024.
+napi_value FrameWritev(napi_env env, napi_callback_info info) {
+  return Vectored(env, info, [](int fd, const iovec* v, int n) { return writev(fd, v, n); });
+}
+
+// frameReadv(fd, iov: Uint32Array, iovcnt) -> bytes read, or -errno. Receives one frame, scattered.
+napi_value FrameReadv(napi_env env, napi_callback_info info) {
+  return Vectored(env, info, [](int fd, const iovec* v, int n) { return readv(fd, v, n); });
+}
+
+// socketPair(fds: Int32Array(2), bufBytes) -> 0 or -errno.
+//
+// Two ends of a wire with the manners of a TAP and no privilege: AF_UNIX SEQPACKET, one frame per
+// call, EAGAIN when bufBytes (0: the system's default) are full.
+napi_value SocketPair(napi_env env, napi_callback_info info) {
+  Args<2> a(env, info);
+  const Span<int32_t> out = a.Ints(0);
+  const int bufBytes = a.Int32(1);
+  if (!a.ok || out.len < 2 || bufBytes < 0) return a.Return(-EINVAL);
+  int fds[2];
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) != 0)
+    return a.Return(-errno);
+  for (int i = 0; i < 2; i++) {
+    if (bufBytes > 0) setsockopt(fds[i], SOL_SOCKET, SO_SNDBUF, &bufBytes, sizeof bufBytes);
+    out.p[i] = a.inst->Own(fds[i]);
+  }
+  if (out.p[0] >= 0 && out.p[1] >= 0) return a.Return(0);
+  for (int i = 0; i < 2; i++)
+    if (out.p[i] >= 0) {
+      a.inst->Disown(out.p[i]);
+      close(out.p[i]);
+    }
+  return a.Return(-EMFILE);
+}
+
+// fdClose(fd) -> 0 or -errno. Only descriptors the addon opened (-EBADF), and none that is still
+// polled (-EBUSY): libuv would go on watching the number.
+napi_value FdClose(napi_env env, napi_callback_info info) {
+  Args<1> a(env, info);
+  const int fd = a.Int32(0);
+  if (!a.ok) return a.Return(-EINVAL);
+  if (!a.inst->Owns(fd)) return a.Return(-EBADF);
+  if (a.inst->Polled(fd)) return a.Return(-EBUSY);
+  a.inst->Disown(fd);
+  return a.Return(close(fd) == 0 ? 0 : -errno);
+}
+
+}  // namespace
+
+int Instance::Own(int fd) {
+  if (static_cast<uint32_t>(fd) >= kMaxFds) {
+    close(fd);
+    return -EMFILE;
+  }
+  owned[fd / 64] |= uint64_t{1} << (fd % 64);
+  return fd;
+}
+
+const Entry kIoEntries[] = {{"frameWritev", FrameWritev},
+                            {"frameReadv", FrameReadv},
+                            {"socketPair", SocketPair},
+                            {"fdClose", FdClose},
+                            {nullptr, nullptr}};
+
+}  // namespace tapnic

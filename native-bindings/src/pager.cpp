@@ -1,0 +1,192 @@
+// Page-in: asynchronous reads of a file straight into arena memory, on libuv's thread pool.
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "napi_args.h"
+
+namespace tapnic {
+
+// One slot of the pool. The thread touches it only between queueing and completion.
+struct Read {
+  Instance* inst;
+  Arena* arena;
+  napi_async_work work;
+  bool busy;
+  int32_t id;
+  int fd;
+  off_t off;
+  uint32_t iovcnt;
+  uint32_t capacity;
+  iovec* iov;
+  int error;
+  uint64_t nbytes;
+};
+
+namespace {
+
+// Reads until everything asked for is there, or end of file, or an error.
+void Execute(napi_env, void* data) {
+  auto* r = static_cast<Read*>(data);
+  iovec* v = r->iov;
+  uint32_t left = r->iovcnt;
+  while (left > 0) {
+    const ssize_t n = TEMP_FAILURE_RETRY(
+        preadv(r->fd, v, static_cast<int>(left), r->off + static_cast<off_t>(r->nbytes)));
+    if (n < 0) r->error = -errno;
+    if (n <= 0) return;
+    r->nbytes += static_cast<uint64_t>(n);
+    auto got = static_cast<size_t>(n);
+    while (left > 0 && got >= v->iov_len) {
+      got -= v->iov_len;
+      v++;
+      left--;
+    }
+    if (left > 0) *v = {static_cast<uint8_t*>(v->iov_base) + got, v->iov_len - got};
+  }
+}
+
+void Complete(napi_env env, napi_status status, void* data) {
+  auto* r = static_cast<Read*>(data);
+  Instance* inst = r->inst;
+  const int error = status == napi_cancelled ? -ECANCELED : r->error;
+  const int32_t id = r->id;
+  const uint64_t nbytes = r->nbytes;
+  napi_delete_async_work(env, r->work);
+  r->arena->Unref();
+  r->arena = nullptr;
+  r->busy = false;
+  inst->readsInFlight--;
+
+  napi_value cb = nullptr, recv = nullptr, argv[3] = {};
+  if (inst->readCallback == nullptr ||
+      napi_get_reference_value(env, inst->readCallback, &cb) != napi_ok || cb == nullptr ||
+      napi_get_global(env, &recv) != napi_ok ||
+      napi_create_int32(env, id, &argv[0]) != napi_ok ||
+      napi_create_int32(env, error, &argv[1]) != napi_ok ||
+      napi_create_double(env, static_cast<double>(nbytes), &argv[2]) != napi_ok)
+    return;
+  // What it throws is left pending: Node reports it as an uncaught exception.
+  napi_call_function(env, recv, cb, 3, argv, nullptr);
+}
+
+// A free slot with room for `iovcnt` pieces, or null.
+Read* Slot(Instance* inst, uint32_t iovcnt) {
+  for (uint32_t i = 0; i < kMaxReads; i++) {
+    Read*& r = inst->reads[i];
+    if (r == nullptr) r = static_cast<Read*>(calloc(1, sizeof(Read)));
+    if (r == nullptr || r->busy) continue;
+    if (r->capacity < iovcnt) {
+      const uint32_t capacity = std::max(iovcnt, 32u);
+      auto* iov = static_cast<iovec*>(realloc(r->iov, capacity * sizeof(iovec)));
+      if (iov == nullptr) return nullptr;
+      r->iov = iov;
+      r->capacity = capacity;
+    }
+    return r;
+  }
+  return nullptr;
+}
+
+// readCallback(fn) -> 0 or -errno. fn(id, error, nbytes) is called once for each filePread; error
+// is 0 or -errno, and nbytes are there even after an error.
+napi_value ReadCallback(napi_env env, napi_callback_info info) {
+  Args<1> a(env, info);
+  const napi_value fn = a.Function(0);
+  if (!a.ok) return a.Return(-EINVAL);
+  if (a.inst->readCallback != nullptr) napi_delete_reference(env, a.inst->readCallback);
+  a.inst->readCallback = nullptr;
+  return a.Return(napi_create_reference(env, fn, 1, &a.inst->readCallback) == napi_ok ? 0
+                                                                                       : -ENOMEM);
+}
+
+// filePread(id, fd, off, iov: Uint32Array, iovcnt) -> 0 or -errno.
+//
+// Starts a read of any file descriptor from byte `off` into (offset, length) pairs of the arena,
+// which are copied here. fd must stay open until the callback. -EAGAIN: 64 are in flight.
+napi_value FilePread(napi_env env, napi_callback_info info) {
+  Args<5> a(env, info);
+  const int32_t id = a.Int32(0);
+  const int fd = a.Int32(1);
+  const uint64_t off = a.Offset(2);
+  const Span<uint32_t> pairs = a.Words(3);
+  const uint32_t iovcnt = a.Uint32(4);
+  Instance* inst = a.inst;
+  if (!a.ok || iovcnt == 0 || iovcnt > kMaxSegs || iovcnt > pairs.len / 2)
+    return a.Return(-EINVAL);
+  if (fd < 0) return a.Return(-EBADF);
+  if (inst->readCallback == nullptr) return a.Return(-ENXIO);
+  if (inst->readsInFlight >= kMaxReads) return a.Return(-EAGAIN);
+  Read* r = Slot(inst, iovcnt);
+  if (r == nullptr) return a.Return(-ENOMEM);
+  const int error = inst->Gather(pairs.p, pairs.len, iovcnt, r->iov);
+  if (error != 0) return a.Return(error);
+  r->inst = inst;
+  r->id = id;
+  r->fd = fd;
+  r->off = static_cast<off_t>(off);
+  r->iovcnt = iovcnt;
+  r->error = 0;
+  r->nbytes = 0;
+  // Node-API forbids queueing one work object twice, so each read has its own.
+  napi_value name = nullptr;
+  if (napi_create_string_latin1(env, "tapnic:pread", NAPI_AUTO_LENGTH, &name) != napi_ok ||
+      napi_create_async_work(env, nullptr, name, Execute, Complete, r, &r->work) != napi_ok)
+    return a.Return(-ENOMEM);
+  if (napi_queue_async_work(env, r->work) != napi_ok) {
+    napi_delete_async_work(env, r->work);
+    return a.Return(-ENOMEM);
+  }
+  r->arena = inst->arena;
+  r->arena->Ref();
+  r->busy = true;
+  inst->readsInFlight++;
+  return a.Return(0);
+}
+
+// fileStat(fd, out: Float64Array(8)) -> 0 or -errno.
+//
+// out: device, inode, size, ctime s, ctime ns, mtime s, mtime ns, 1 for a regular file. An inode
+// number can have 64 bits (overlayfs, btrfs): its high 16 go into `device` above bit 32, so that
+// the pair stays exact in doubles.
+napi_value FileStat(napi_env env, napi_callback_info info) {
+  Args<2> a(env, info);
+  const int fd = a.Int32(0);
+  const Span<double> out = a.Doubles(1);
+  if (!a.ok || out.len < 8) return a.Return(-EINVAL);
+  struct stat st;
+  if (fstat(fd, &st) != 0) return a.Return(-errno);
+  const auto ino = static_cast<uint64_t>(st.st_ino);
+  out.p[0] = static_cast<double>(static_cast<uint32_t>(st.st_dev)) +
+             static_cast<double>(ino >> 48) * 4294967296.0;
+  out.p[1] = static_cast<double>(ino & 0xffffffffffff);
+  out.p[2] = static_cast<double>(st.st_size);
+  out.p[3] = static_cast<double>(st.st_ctim.tv_sec);
+  out.p[4] = static_cast<double>(st.st_ctim.tv_nsec);
+  out.p[5] = static_cast<double>(st.st_mtim.tv_sec);
+  out.p[6] = static_cast<double>(st.st_mtim.tv_nsec);
+  out.p[7] = S_ISREG(st.st_mode) ? 1 : 0;
+  return a.Return(0);
+}
+
+}  // namespace
+
+void ReadsEnd(Instance* inst) {
+  for (Read*& r : inst->reads) {
+    if (r == nullptr || r->busy) continue;
+    free(r->iov);
+    free(r);
+    r = nullptr;
+  }
+}
+
+const Entry kPagerEntries[] = {{"readCallback", ReadCallback},
+                               {"filePread", FilePread},
+                               {"fileStat", FileStat},
+                               {nullptr, nullptr}};
+
+}  // namespace tapnic

@@ -1,0 +1,193 @@
+// A descriptor on the event loop, by uv_poll. Its header is not needed: the few functions used are
+// stable C symbols of the node executable, and the handle's size is asked for.
+#include <errno.h>
+#include <stdlib.h>
+
+#include "napi_args.h"
+
+extern "C" {
+struct uv_loop_s;
+struct uv_handle_s;
+struct uv_poll_s;
+int uv_poll_init(uv_loop_s*, uv_poll_s*, int fd);
+int uv_poll_start(uv_poll_s*, int events, void (*cb)(uv_poll_s*, int status, int events));
+int uv_poll_stop(uv_poll_s*);
+void uv_close(uv_handle_s*, void (*cb)(uv_handle_s*));
+void uv_ref(uv_handle_s*);
+void uv_unref(uv_handle_s*);
+size_t uv_handle_size(int type);
+void* uv_handle_get_data(const uv_handle_s*);
+void uv_handle_set_data(uv_handle_s*, void*);
+}
+
+namespace tapnic {
+
+namespace {
+constexpr int kUvPoll = 8;     // UV_POLL in uv_handle_type, fixed by libuv's ABI since 1.0
+constexpr int kAllEvents = 3;  // UV_READABLE 1, UV_WRITABLE 2
+}  // namespace
+
+struct Poll {
+  Instance* inst;
+  uint32_t id;
+  int fd;
+  bool closing;
+  // Followed by the uv_poll_t, at kHandleOffset.
+};
+
+namespace {
+
+constexpr size_t kHandleOffset = (sizeof(Poll) + 15) / 16 * 16;
+
+uv_poll_s* Handle(Poll* p) {
+  return reinterpret_cast<uv_poll_s*>(reinterpret_cast<char*>(p) + kHandleOffset);
+}
+uv_handle_s* Base(Poll* p) { return reinterpret_cast<uv_handle_s*>(Handle(p)); }
+
+void OnEvent(uv_poll_s* handle, int status, int events) {
+  auto* p = static_cast<Poll*>(uv_handle_get_data(reinterpret_cast<uv_handle_s*>(handle)));
+  Instance* inst = p->inst;
+  napi_env env = inst->env;
+  if (p->closing || inst->ending || inst->pollCallback == nullptr) return;
+  napi_handle_scope scope;
+  if (napi_open_handle_scope(env, &scope) != napi_ok) return;
+  napi_value cb = nullptr, recv = nullptr, argv[3] = {};
+  if (napi_get_reference_value(env, inst->pollCallback, &cb) == napi_ok && cb != nullptr &&
+      napi_get_global(env, &recv) == napi_ok &&
+      napi_create_uint32(env, p->id, &argv[0]) == napi_ok &&
+      napi_create_int32(env, status, &argv[1]) == napi_ok &&
+      napi_create_int32(env, events, &argv[2]) == napi_ok &&
+      napi_make_callback(env, inst->pollContext, recv, cb, 3, argv, nullptr) ==
+          napi_pending_exception) {
+    napi_value exception;
+    if (napi_get_and_clear_last_exception(env, &exception) == napi_ok)
+      napi_fatal_exception(env, exception);
+  }
+  napi_close_handle_scope(env, scope);
+}
+
+void OnClosed(uv_handle_s* handle) {
+  auto* p = static_cast<Poll*>(uv_handle_get_data(handle));
+  Instance* inst = p->inst;
+  inst->polls[p->id] = nullptr;
+  inst->livePolls--;
+  free(p);
+  if (inst->ending && inst->livePolls == 0 && inst->cleanup != nullptr) {
+    napi_remove_async_cleanup_hook(inst->cleanup);
+    inst->cleanup = nullptr;
+  }
+}
+
+void Close(Poll* p) {
+  if (p->closing) return;
+  p->closing = true;
+  uv_close(Base(p), OnClosed);
+}
+
+Poll* Get(Instance* inst, uint32_t id) {
+  Poll* p = id < kMaxPolls ? inst->polls[id] : nullptr;
+  return p == nullptr || p->closing ? nullptr : p;
+}
+
+// pollCallback(fn) -> 0 or -errno. fn(id, status, events) is called from the event loop; status is
+// 0 or -errno (-EBADF: the descriptor is in error), events 1 readable, 2 writable.
+napi_value PollCallback(napi_env env, napi_callback_info info) {
+  Args<1> a(env, info);
+  const napi_value fn = a.Function(0);
+  if (!a.ok) return a.Return(-EINVAL);
+  Instance* inst = a.inst;
+  if (inst->pollContext == nullptr) {
+    napi_value name = nullptr;
+    if (napi_create_string_latin1(env, "tapnic:poll", NAPI_AUTO_LENGTH, &name) != napi_ok ||
+        napi_async_init(env, nullptr, name, &inst->pollContext) != napi_ok)
+      return a.Return(-ENOMEM);
+  }
+  if (inst->pollCallback != nullptr) napi_delete_reference(env, inst->pollCallback);
+  inst->pollCallback = nullptr;
+  return a.Return(napi_create_reference(env, fn, 1, &inst->pollCallback) == napi_ok ? 0 : -ENOMEM);
+}
+
+// pollOpen(fd) -> id, or -errno. fd is one the addon opened, not polled yet (-EBUSY).
+napi_value PollOpen(napi_env env, napi_callback_info info) {
+  Args<1> a(env, info);
+  const int fd = a.Int32(0);
+  Instance* inst = a.inst;
+  if (!a.ok) return a.Return(-EINVAL);
+  if (!inst->Owns(fd)) return a.Return(-EBADF);
+  if (inst->ending || inst->pollCallback == nullptr) return a.Return(-ENXIO);
+  if (inst->Polled(fd)) return a.Return(-EBUSY);
+  uint32_t id = 0;
+  while (id < kMaxPolls && inst->polls[id] != nullptr) id++;
+  if (id == kMaxPolls) return a.Return(-EMFILE);
+  void* loop = nullptr;
+  if (napi_get_uv_event_loop(env, reinterpret_cast<struct uv_loop_s**>(&loop)) != napi_ok)
+    return a.Return(-ENXIO);
+  auto* p = static_cast<Poll*>(calloc(1, kHandleOffset + uv_handle_size(kUvPoll)));
+  if (p == nullptr) return a.Return(-ENOMEM);
+  p->inst = inst;
+  p->id = id;
+  p->fd = fd;
+  const int error = uv_poll_init(static_cast<uv_loop_s*>(loop), Handle(p), fd);
+  if (error != 0) {
+    free(p);
+    return a.Return(error);
+  }
+  uv_handle_set_data(Base(p), p);
+  inst->polls[id] = p;
+  inst->livePolls++;
+  return a.Return(static_cast<int64_t>(id));
+}
+
+// pollEvents(id, events, ref) -> 0 or -errno. Watches for 1 readable, 2 writable, both, or nothing
+// (0); with ref 0 the watch does not keep the process alive.
+napi_value PollEvents(napi_env env, napi_callback_info info) {
+  Args<3> a(env, info);
+  const uint32_t id = a.Uint32(0), events = a.Uint32(1);
+  const bool ref = a.Int32(2) != 0;
+  if (!a.ok || (events & ~static_cast<uint32_t>(kAllEvents)) != 0) return a.Return(-EINVAL);
+  Poll* p = Get(a.inst, id);
+  if (p == nullptr) return a.Return(-EBADF);
+  if (ref)
+    uv_ref(Base(p));
+  else
+    uv_unref(Base(p));
+  return a.Return(events == 0 ? uv_poll_stop(Handle(p))
+                              : uv_poll_start(Handle(p), static_cast<int>(events), OnEvent));
+}
+
+// pollClose(id) -> 0 or -errno. No event follows, and the descriptor may be closed at once.
+napi_value PollClose(napi_env env, napi_callback_info info) {
+  Args<1> a(env, info);
+  const uint32_t id = a.Uint32(0);
+  if (!a.ok) return a.Return(-EINVAL);
+  Poll* p = Get(a.inst, id);
+  if (p == nullptr) return a.Return(-EBADF);
+  Close(p);
+  return a.Return(0);
+}
+
+}  // namespace
+
+bool Instance::Polled(int fd) const {
+  for (const Poll* p : polls)
+    if (p != nullptr && !p->closing && p->fd == fd) return true;
+  return false;
+}
+
+void PollsEnd(Instance* inst) {
+  inst->ending = true;
+  for (Poll* p : inst->polls)
+    if (p != nullptr) Close(p);
+  if (inst->livePolls == 0 && inst->cleanup != nullptr) {
+    napi_remove_async_cleanup_hook(inst->cleanup);
+    inst->cleanup = nullptr;
+  }
+}
+
+const Entry kPollEntries[] = {{"pollCallback", PollCallback},
+                              {"pollOpen", PollOpen},
+                              {"pollEvents", PollEvents},
+                              {"pollClose", PollClose},
+                              {nullptr, nullptr}};
+
+}  // namespace tapnic

@@ -1,0 +1,119 @@
+// The TAP device node: open, attach to an interface by name, offloads. The interface itself is
+// configured through netlink.cpp.
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/if_tun.h>
+#include <net/if.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "napi_args.h"
+#include "netname.h"
+
+namespace tapnic {
+
+namespace {
+
+// tunOpen() -> descriptor of a new /dev/net/tun handle, non-blocking, or -errno. Not yet attached.
+napi_value TunOpen(napi_env env, napi_callback_info info) {
+  Args<1> a(env, info);
+  const int fd = TEMP_FAILURE_RETRY(open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK));
+  return a.Return(fd < 0 ? -errno : a.inst->Own(fd));
+}
+
+// tapAttach(fd, name: Uint8Array, vnetHdr, napi) -> 1 if this made the interface, 0 if it was there
+// as a persistent TAP, or -errno.
+//
+// Single queue, no packet information; with vnetHdr every frame has a virtio-net header of that
+// many bytes (12) in little-endian order, 0 for none. -EBUSY: somebody else has the interface;
+// -EINVAL: bad name, or an interface of that name that is not a single-queue TAP; -EPERM.
+napi_value TapAttach(napi_env env, napi_callback_info info) {
+  Args<4> a(env, info);
+  const int fd = a.Int32(0);
+  const Span<uint8_t> name = a.Bytes(1);
+  int vnetHdr = a.Int32(2);
+  const bool napi = a.Int32(3) != 0;
+  if (!a.ok || (vnetHdr != 0 && vnetHdr != 12)) return a.Return(-EINVAL);
+  if (!a.inst->Owns(fd)) return a.Return(-EBADF);
+  ifreq ifr = {};
+  if (!IfName(name, ifr.ifr_name)) return a.Return(-EINVAL);
+  int flags = IFF_TAP | IFF_NO_PI;
+  if (vnetHdr != 0) flags |= IFF_VNET_HDR;
+  if (napi) flags |= IFF_NAPI;
+  ifr.ifr_flags = static_cast<short>(flags);
+  if (ioctl(fd, TUNSETIFF, &ifr) != 0) return a.Return(-errno);
+  ifreq now = {};
+  if (ioctl(fd, TUNGETIFF, &now) != 0) return a.Return(-errno);
+  if (vnetHdr != 0) {
+    int little = 1;
+    if (ioctl(fd, TUNSETVNETHDRSZ, &vnetHdr) != 0) return a.Return(-errno);
+    if (ioctl(fd, TUNSETVNETLE, &little) != 0) return a.Return(-errno);
+  }
+  // Only a persistent interface can have been there before.
+  return a.Return((now.ifr_flags & IFF_PERSIST) != 0 ? 0 : 1);
+}
+
+// tapAdopt(fd) -> fd, or -errno. Takes over a TAP descriptor inherited from a launcher; -EINVAL if
+// it is no attached TAP without packet information.
+napi_value TapAdopt(napi_env env, napi_callback_info info) {
+  Args<1> a(env, info);
+  const int fd = a.Int32(0);
+  if (!a.ok || fd < 3) return a.Return(-EINVAL);
+  ifreq ifr = {};
+  if (ioctl(fd, TUNGETIFF, &ifr) != 0) return a.Return(errno == EBADF ? -EBADF : -EINVAL);
+  if ((ifr.ifr_flags & IFF_TAP) == 0 || (ifr.ifr_flags & IFF_NO_PI) == 0) return a.Return(-EINVAL);
+  if (fcntl(fd, F_SETFD, FD_CLOEXEC) != 0 ||
+      fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) != 0)
+    return a.Return(-errno);
+  return a.Return(a.inst->Own(fd));
+}
+
+// tapName(fd, name: Uint8Array(16)) -> the TUNSETIFF flags in use (IFF_VNET_HDR, IFF_NAPI, ...),
+// with the interface's current name put into `name`, zero-padded; or -errno.
+napi_value TapName(napi_env env, napi_callback_info info) {
+  Args<2> a(env, info);
+  const int fd = a.Int32(0);
+  const Span<uint8_t> out = a.Bytes(1);
+  if (!a.ok || out.len < IFNAMSIZ) return a.Return(-EINVAL);
+  if (!a.inst->Owns(fd)) return a.Return(-EBADF);
+  ifreq ifr = {};
+  if (ioctl(fd, TUNGETIFF, &ifr) != 0) return a.Return(-errno);
+  memcpy(out.p, ifr.ifr_name, IFNAMSIZ);
+  return a.Return(static_cast<uint16_t>(ifr.ifr_flags));
+}
+
+// tapSet(fd, what, value) -> 0 or -errno. what: 0 offloads (TUN_F_* bits the reader can take), 1
+// send buffer in bytes (past it a write is -EAGAIN), 2 carrier off or on, 3 persistence off or on.
+napi_value TapSet(napi_env env, napi_callback_info info) {
+  Args<3> a(env, info);
+  const int fd = a.Int32(0);
+  const int what = a.Int32(1);
+  int value = a.Int32(2);
+  if (!a.ok || what < 0 || what > 3 || value < 0) return a.Return(-EINVAL);
+  if (!a.inst->Owns(fd)) return a.Return(-EBADF);
+  int r = 0;
+  switch (what) {
+    case 0:
+      r = ioctl(fd, TUNSETOFFLOAD, static_cast<unsigned long>(value));
+      break;
+    case 1:
+      r = ioctl(fd, TUNSETSNDBUF, &value);
+      break;
+    case 2:
+      r = ioctl(fd, TUNSETCARRIER, &value);
+      break;
+    case 3:
+      r = ioctl(fd, TUNSETPERSIST, static_cast<unsigned long>(value));
+      break;
+  }
+  return a.Return(r == 0 ? 0 : -errno);
+}
+
+}  // namespace
+
+const Entry kTapEntries[] = {{"tunOpen", TunOpen},   {"tapAttach", TapAttach},
+                             {"tapAdopt", TapAdopt}, {"tapName", TapName},
+                             {"tapSet", TapSet},     {nullptr, nullptr}};
+
+}  // namespace tapnic

@@ -1,0 +1,98 @@
+/** Real time: the monotonic clock, Node's timers (1 ms apart at best) and its event loop. */
+
+import type { Clock, Task } from '../sys/clock.ts';
+
+const MAX_DELAY_MS = 0x7fffffff; // what setTimeout takes
+
+export interface RealClockOptions {
+  /** Whether a pending alarm keeps the process alive. Default true. */
+  readonly ref?: boolean;
+}
+
+/** After it was asked: `alarm.run()` comes up to 1 ms late, more if the loop is busy. */
+export class RealClock implements Clock {
+  readonly bootSec: number;
+  readonly #ref: boolean;
+  #timer: NodeJS.Timeout | null = null;
+  /** When #timer is due, in ns; later alarms leave it alone, it looks again when it fires. */
+  #timerNs = 0;
+  #deadlineNs = 0;
+  #alarm: Task | null = null;
+  #posted: Task[] = [];
+  #running: Task[] = [];
+  #scheduled = false;
+
+  constructor(options: RealClockOptions = {}) {
+    this.#ref = options.ref ?? true;
+    this.bootSec = (Date.now() - performance.now()) / 1000;
+  }
+
+  nowNs(): number {
+    return Math.floor(performance.now() * 1e6);
+  }
+
+  setAlarm(deadlineNs: number, alarm: Task): void {
+    this.#deadlineNs = deadlineNs;
+    this.#alarm = alarm;
+    if (this.#timer !== null && this.#timerNs <= deadlineNs) return;
+    this.#arm();
+  }
+
+  clearAlarm(): void {
+    this.#alarm = null;
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = null;
+  }
+
+  post(task: Task): void {
+    this.#posted.push(task);
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    setImmediate(this.#drain);
+  }
+
+  #arm(): void {
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    const leftMs = (this.#deadlineNs - this.nowNs()) / 1e6;
+    const delayMs = Math.min(Math.max(Math.ceil(leftMs), 1), MAX_DELAY_MS);
+    this.#timerNs = this.nowNs() + delayMs * 1e6;
+    this.#timer = setTimeout(this.#fire, delayMs);
+    if (!this.#ref) this.#timer.unref();
+  }
+
+  readonly #fire = (): void => {
+    this.#timer = null;
+    const alarm = this.#alarm;
+    if (alarm === null) return;
+    // Node's timers count whole milliseconds from the turn's start and may fire a little early.
+    if (this.nowNs() < this.#deadlineNs) {
+      this.#arm();
+      return;
+    }
+    this.#alarm = null;
+    alarm.run();
+  };
+
+  // What is posted meanwhile waits for the next turn, so I/O is never starved.
+  readonly #drain = (): void => {
+    const tasks = this.#posted;
+    this.#posted = this.#running;
+    this.#running = tasks;
+    this.#scheduled = false;
+    let i = 0;
+    try {
+      while (i < tasks.length) tasks[i++]!.run();
+    } finally {
+      // One that threw must not take the others with it.
+      const rest = i < tasks.length ? tasks.slice(i) : null;
+      tasks.length = 0;
+      if (rest !== null) {
+        this.#posted.unshift(...rest);
+        if (!this.#scheduled) {
+          this.#scheduled = true;
+          setImmediate(this.#drain);
+        }
+      }
+    }
+  };
+}

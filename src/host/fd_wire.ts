@@ -1,0 +1,111 @@
+/**
+ * A wire behind a descriptor of the addon: what a TAP and a socket pair have in common. One system
+ * call a frame, gathered from and scattered into the arena; libuv watches the descriptor.
+ */
+
+import { loadAddon, type NativeAddon } from '../../native-bindings/index.ts';
+import { EIO } from '../sys/errno.ts';
+import type { Wire, WireListener } from '../sys/wire.ts';
+import { assertCurrentArena } from './arena.ts';
+import { check, fromLinux, resultFromLinux } from './linux_errno.ts';
+import { FdPoll, POLL_READABLE, POLL_WRITABLE, type PollHandler } from './poll.ts';
+
+export class FdWire implements Wire, PollHandler {
+  readonly vnetHdr: boolean;
+  protected readonly addon: NativeAddon;
+  protected readonly fd: number;
+  protected listener: WireListener | null = null;
+  protected closed = false;
+  #poll: FdPoll | null = null;
+  #readable = false;
+  #armed = false;
+  readonly #ref: boolean;
+
+  /**
+   * Takes the descriptor over.
+   * @param arena the one `allocArena` returned last
+   * @param ref whether it keeps the process alive while it waits for frames
+   */
+  constructor(arena: ArrayBuffer, fd: number, vnetHdr: boolean, ref = true) {
+    assertCurrentArena(arena);
+    this.addon = loadAddon();
+    this.fd = fd;
+    this.vnetHdr = vnetHdr;
+    this.#ref = ref;
+  }
+
+  writev(iov: Uint32Array, iovcnt: number): number {
+    return resultFromLinux(this.addon.frameWritev(this.fd, iov, iovcnt));
+  }
+
+  readv(iov: Uint32Array, iovcnt: number): number {
+    const n = this.addon.frameReadv(this.fd, iov, iovcnt);
+    // Nothing at all is how a socket pair tells that its other end was closed.
+    return n === 0 ? -EIO : resultFromLinux(n);
+  }
+
+  armWritable(): void {
+    this.#armed = true;
+    this.#watch();
+  }
+
+  setReadable(on: boolean): void {
+    this.#readable = on;
+    this.#watch();
+  }
+
+  setListener(listener: WireListener | null): void {
+    this.listener = listener;
+  }
+
+  /** For poll.ts. */
+  pollEvent(status: number, events: number): void {
+    if (status < 0) {
+      // libuv has stopped watching: the interface behind the descriptor is gone.
+      this.#readable = false;
+      this.#armed = false;
+      this.listener?.wireState(false, fromLinux(-status));
+      return;
+    }
+    if ((events & POLL_WRITABLE) !== 0 && this.#armed) {
+      this.#armed = false;
+      this.#watch();
+      this.listener?.wireWritable();
+    }
+    if ((events & POLL_READABLE) !== 0 && this.#readable) this.listener?.wireReadable();
+  }
+
+  /** Calls nobody any more. A TAP interface that was made here goes with it. */
+  close(): void {
+    if (this.closed) return;
+    this.closed = true;
+    this.listener = null;
+    this.#poll?.close();
+    this.addon.fdClose(this.fd);
+  }
+
+  #watch(): void {
+    if (this.closed) return;
+    const events = (this.#readable ? POLL_READABLE : 0) | (this.#armed ? POLL_WRITABLE : 0);
+    if (this.#poll === null) {
+      if (events === 0) return;
+      this.#poll = new FdPoll(this.fd, this, this.#ref);
+    }
+    this.#poll.watch(events);
+  }
+}
+
+/**
+ * Two ends of a wire in this process that behaves as a TAP does and needs no privilege: AF_UNIX
+ * SEQPACKET. Throws TapnicError (EMFILE).
+ * @param bufBytes what an end holds before `writev` answers -EAGAIN; 0 for the system's default
+ */
+export function socketPairWires(
+  arena: ArrayBuffer,
+  vnetHdr = false,
+  bufBytes = 0,
+): [FdWire, FdWire] {
+  const fds = new Int32Array(2);
+  check(loadAddon().socketPair(fds, bufBytes), 'socketpair');
+  return [new FdWire(arena, fds[0]!, vnetHdr), new FdWire(arena, fds[1]!, vnetHdr)];
+}

@@ -1,0 +1,101 @@
+/**
+ * Named network namespaces, the ones `ip netns` lists. Entering moves only Node's main thread and
+ * only while a synchronous function runs, so what is opened there stays there and everything else
+ * stays here.
+ */
+
+import { readdirSync, statSync } from 'node:fs';
+import { linuxErrnoName, loadAddon } from '../../native-bindings/index.ts';
+import { TapnicError } from '../sys/errno.ts';
+import { panic } from '../sys/kassert.ts';
+
+const PRIVILEGE_HINT = 'run as root or add --cap-add SYS_ADMIN';
+
+function fail(error: number, syscall: string, name: string): never {
+  const code = linuxErrnoName(-error);
+  const hints: Record<string, string> = {
+    EPERM: PRIVILEGE_HINT,
+    EACCES: PRIVILEGE_HINT,
+    EEXIST: `namespace ${name} exists`,
+    ENOENT: `no namespace ${name}: ip netns list shows those there are`,
+    EINVAL: 'a name has 1 to 255 bytes, without "/", ":", "%" and white space',
+  };
+  throw new TapnicError(code, `${syscall} ${name}`, hints[code] ?? '');
+}
+
+function bytesOf(name: string): Uint8Array {
+  return new TextEncoder().encode(name);
+}
+
+/** Makes a namespace as `ip netns add` does; only `lo`, down, is in it. EEXIST, EPERM, EINVAL. */
+export function createNetns(name: string): void {
+  const error = loadAddon().netnsCreate(bytesOf(name));
+  if (error !== 0) fail(error, 'netns add', name);
+}
+
+/** Takes the name away; the namespace ends when nobody is inside any more. ENOENT, EPERM. */
+export function removeNetns(name: string): void {
+  const error = loadAddon().netnsRemove(bytesOf(name));
+  if (error !== 0) fail(error, 'netns delete', name);
+}
+
+export function netnsExists(name: string): boolean {
+  const addon = loadAddon();
+  const fd = addon.netnsOpen(bytesOf(name));
+  if (name === '' || fd < 0) return false;
+  addon.fdClose(fd);
+  return true;
+}
+
+/** Processes whose main thread is in the namespace, this one left out: who would lose it. */
+export function netnsUsers(name: string): number[] {
+  const ns = statSync(`/run/netns/${name}`);
+  return readdirSync('/proc')
+    .filter((entry) => /^\d+$/.test(entry) && Number(entry) !== process.pid)
+    .filter((pid) => {
+      try {
+        const own = statSync(`/proc/${pid}/ns/net`);
+        return own.ino === ns.ino && own.dev === ns.dev;
+      } catch {
+        return false; // it ended, or is not ours to look at
+      }
+    })
+    .map(Number);
+}
+
+/**
+ * Runs `fn` with the thread in namespace `name` and returns what it returns. `fn` must not wait:
+ * a promise is refused. Throws TapnicError (ENOENT, EPERM); panics if there is no way back.
+ */
+export function withNetns<T>(name: string, fn: () => T): T {
+  const addon = loadAddon();
+  const home = addon.netnsOpen(new Uint8Array(0));
+  if (home < 0) fail(home, 'netns open', 'of this thread');
+  const target = name === '' ? -22 : addon.netnsOpen(bytesOf(name));
+  try {
+    if (target < 0) fail(target, 'netns open', name);
+    const error = addon.netnsEnter(target);
+    if (error !== 0) fail(error, 'setns', name);
+    try {
+      const result = fn();
+      if (result instanceof Promise) throw new TypeError('withNetns: fn must not wait');
+      return result;
+    } finally {
+      if (addon.netnsEnter(home) !== 0) panic('withNetns: no way back');
+    }
+  } finally {
+    if (target >= 0) addon.fdClose(target);
+    addon.fdClose(home);
+  }
+}
+
+/** Brings the loopback interface of the thread's namespace up. EPERM. */
+export function loopbackUp(): void {
+  const addon = loadAddon();
+  const nl = addon.netlinkOpen(0);
+  if (nl < 0) fail(nl, 'netlink', 'lo');
+  const LO_INDEX = 1; // the first interface of every namespace
+  const error = addon.linkSet(nl, LO_INDEX, 1, 1, 0);
+  addon.fdClose(nl);
+  if (error !== 0) fail(error, 'link up', 'lo');
+}

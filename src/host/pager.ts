@@ -1,0 +1,147 @@
+/**
+ * The real disk: preadv on libuv's thread pool, straight into page frames. 64 reads are in flight
+ * in the addon; more wait here in the order they came. Left out: O_DIRECT, io_uring.
+ */
+
+import { loadAddon, type NativeAddon } from '../../native-bindings/index.ts';
+import { EAGAIN, EFAULT, EINVAL, type Errno } from '../sys/errno.ts';
+import type { FileStat, Pager, PagerRequest } from '../sys/pager.ts';
+import { assertCurrentArena } from './arena.ts';
+import { check, fromLinux } from './linux_errno.ts';
+
+/** Reads waiting or in flight. Past it `pread` answers EAGAIN. */
+const MAX_PENDING = 4096;
+const MAX_IOV = 1024;
+const LINUX_EAGAIN = -11;
+
+/** One read; recycled, with its list. */
+class Slot {
+  readonly id: number;
+  fd = -1;
+  off = 0;
+  iov = new Uint32Array(64);
+  iovcnt = 0;
+  req: PagerRequest | null = null;
+
+  constructor(id: number) {
+    this.id = id;
+  }
+}
+
+// The addon has one callback for the isolate, so the slots are the isolate's too.
+const slots: Slot[] = [];
+const free: Slot[] = [];
+const waiting: Slot[] = [];
+let waitingHead = 0;
+let registered = false;
+
+function take(): Slot | null {
+  const slot = free.pop();
+  if (slot !== undefined) return slot;
+  if (slots.length === MAX_PENDING) return null;
+  const made = new Slot(slots.length);
+  slots.push(made);
+  return made;
+}
+
+function submit(addon: NativeAddon, slot: Slot): number {
+  return addon.filePread(slot.id, slot.fd, slot.off, slot.iov, slot.iovcnt);
+}
+
+function finish(slot: Slot, error: Errno, nbytes: number): void {
+  const req = slot.req!;
+  slot.req = null;
+  free.push(slot);
+  req.pagerDone(error, nbytes);
+}
+
+/** Starts what waits, as far as the addon takes it. */
+function pump(addon: NativeAddon): void {
+  while (waitingHead < waiting.length) {
+    const slot = waiting[waitingHead]!;
+    const error = submit(addon, slot);
+    if (error === LINUX_EAGAIN) return;
+    waitingHead++;
+    if (waitingHead === waiting.length) {
+      waiting.length = 0;
+      waitingHead = 0;
+    }
+    // It was promised a call from the loop when it was queued, and this is one.
+    if (error !== 0) finish(slot, fromLinux(-error), 0);
+  }
+}
+
+function done(id: number, error: number, nbytes: number): void {
+  pump(loadAddon());
+  finish(slots[id]!, fromLinux(-error), nbytes);
+}
+
+export class NativePager implements Pager {
+  readonly #addon: NativeAddon;
+  readonly #stat = new Float64Array(8);
+  readonly #arenaBytes: number;
+
+  /** @param arena the one `allocArena` returned last */
+  constructor(arena: ArrayBuffer) {
+    assertCurrentArena(arena);
+    this.#arenaBytes = arena.byteLength;
+    this.#addon = loadAddon();
+    if (!registered) check(this.#addon.readCallback(done), 'preadv');
+    registered = true;
+  }
+
+  /** Also 0 for a directory or a device: see `isFile`. EBADF. */
+  fstat(fd: number, st: FileStat): Errno {
+    const out = this.#stat;
+    const error = this.#addon.fileStat(fd, out);
+    if (error !== 0) return fromLinux(-error);
+    st.dev = out[0]!;
+    st.ino = out[1]!;
+    st.size = out[2]!;
+    st.ctimeSec = out[3]!;
+    st.ctimeNsec = out[4]!;
+    st.mtimeSec = out[5]!;
+    st.mtimeNsec = out[6]!;
+    st.isFile = out[7] === 1;
+    return 0;
+  }
+
+  /**
+   * The descriptor must stay open until `pagerDone`. EINVAL for more than 1024 pieces or a bad
+   * offset, EFAULT outside the arena, EAGAIN past 4096 reads; EBADF, EISDIR, EIO and their like
+   * arrive through `pagerDone`.
+   */
+  pread(fd: number, off: number, iov: Uint32Array, iovcnt: number, req: PagerRequest): Errno {
+    if (!(iovcnt >= 1 && iovcnt <= MAX_IOV && 2 * iovcnt <= iov.length)) return EINVAL;
+    if (!Number.isSafeInteger(off) || off < 0) return EINVAL;
+    const slot = take();
+    if (slot === null) return EAGAIN;
+    if (slot.iov.length < 2 * iovcnt) slot.iov = new Uint32Array(2 * iovcnt);
+    for (let i = 0; i < 2 * iovcnt; i += 2) {
+      if (iov[i]! + iov[i + 1]! > this.#arenaBytes) {
+        free.push(slot);
+        return EFAULT;
+      }
+      slot.iov[i] = iov[i]!;
+      slot.iov[i + 1] = iov[i + 1]!;
+    }
+    slot.fd = fd;
+    slot.off = off;
+    slot.iovcnt = iovcnt;
+    slot.req = req;
+    const error = waitingHead < waiting.length ? LINUX_EAGAIN : submit(this.#addon, slot);
+    if (error === 0) return 0;
+    if (error === LINUX_EAGAIN) {
+      waiting.push(slot);
+      return 0;
+    }
+    slot.req = null;
+    free.push(slot);
+    return fromLinux(-error);
+  }
+
+  /** Reads in flight or waiting, of the whole isolate. */
+  get pending(): number {
+    return slots.length - free.length;
+  }
+}

@@ -1,0 +1,319 @@
+/**
+ * A TAP interface as a wire, and the Linux side of it: addresses, MTU, link. Opened single-queue,
+ * without packet information. A persistent TAP that is there is attached: its addresses and link
+ * are left as they are, and it stays. Left out: several queues, TUN.
+ */
+
+import { readFileSync, writeFileSync } from 'node:fs';
+import { linuxErrnoName, loadAddon } from '../../native-bindings/index.ts';
+import { ENXIO, TapnicError } from '../sys/errno.ts';
+import type { WireListener } from '../sys/wire.ts';
+import { macText, parseCidr, parseMac } from './addr_text.ts';
+import { FdWire } from './fd_wire.ts';
+import { check, fromLinux } from './linux_errno.ts';
+import { withNetns } from './netns.ts';
+import { FdPoll, type PollHandler } from './poll.ts';
+
+// What the reader of a TAP can take, TUNSETOFFLOAD: linux/if_tun.h.
+export const TUN_F_CSUM = 0x01;
+export const TUN_F_TSO4 = 0x02;
+export const TUN_F_TSO6 = 0x04;
+export const TUN_F_TSO_ECN = 0x08;
+
+const IFF_UP = 1;
+const LINUX_ENOBUFS = -105;
+const LINUX_EAGAIN = -11;
+/** With a NAPI thread the kernel would queue without bound: performance notes, "edges". */
+const NAPI_SNDBUF = 4 << 20;
+
+export interface TapOptions {
+  /** The one `allocArena` returned last. */
+  readonly arena: ArrayBuffer;
+  /** Linux's name for it, 1 to 15 bytes. */
+  readonly name: string;
+  /** A named network namespace that exists. Default: the current one. */
+  readonly netns?: string;
+  /** Frames carry the 12-byte virtio-net header. Default false. */
+  readonly vnetHdr?: boolean;
+  /** `thread`: IFF_NAPI with a NAPI thread, where sysfs lets us; else a warning. Default `off`. */
+  readonly napi?: 'off' | 'thread';
+  /** TUN_F_* bits; only with `vnetHdr`. Default 0. */
+  readonly offload?: number;
+  /** Bytes Linux queues before `writev` answers -EAGAIN. Default: no limit, 4 MiB with `napi`. */
+  readonly sndbuf?: number;
+  /** Linux's own MAC on it. Default: the kernel's choice. These four are for a new interface only. */
+  readonly hostMac?: string;
+  /** Default 1500. */
+  readonly mtu?: number;
+  /** Linux's addresses with prefix length; null for none. Default null. */
+  readonly hostAddr?: string | null;
+  readonly hostAddr6?: string | null;
+  /** Whether the wire keeps the process alive. Default true. */
+  readonly ref?: boolean;
+}
+
+/** The Linux side as it is now. */
+export interface TapLink {
+  readonly ifindex: number;
+  readonly up: boolean;
+  readonly mtu: number;
+  /** Colon form. */
+  readonly mac: string;
+  readonly txqueuelen: number;
+  /** Whether IPv6 is there and not disabled. */
+  readonly ipv6: boolean;
+}
+
+interface Handles {
+  readonly fd: number;
+  readonly created: boolean;
+  /** Route sockets, which stay in the interface's namespace: for requests, for link changes. */
+  readonly nl: number;
+  readonly events: number;
+}
+
+/** What to do about an error, by the step that failed. */
+function hintFor(step: 'open' | 'attach', code: string, name: string): string {
+  const privilege = 'run as root or add --device /dev/net/tun --cap-add NET_ADMIN';
+  if (code === 'EACCES' || code === 'EPERM') return privilege;
+  if (step === 'open')
+    return code === 'ENOENT' || code === 'ENODEV' || code === 'ENXIO'
+      ? 'no TAP device here: modprobe tun, or add --device /dev/net/tun --cap-add NET_ADMIN'
+      : '';
+  if (code === 'EBUSY') return `interface ${name} is in use: stop its user or choose another name`;
+  if (code === 'EINVAL')
+    return (
+      'an interface name has 1 to 15 bytes, without "/", ":", "%" and white space, ' +
+      'and belongs to no interface but a single-queue TAP'
+    );
+  return '';
+}
+
+function openHandles(options: TapOptions, napi: boolean): Handles {
+  const addon = loadAddon();
+  const fail = (step: 'open' | 'attach', error: number): never => {
+    const code = linuxErrnoName(-error);
+    throw new TapnicError(
+      code,
+      step === 'open' ? '/dev/net/tun' : `TUNSETIFF ${options.name}`,
+      hintFor(step, code, options.name),
+    );
+  };
+  const fd = addon.tunOpen();
+  if (fd < 0) fail('open', fd);
+  const opened = [fd];
+  try {
+    const name = new TextEncoder().encode(options.name);
+    const made = addon.tapAttach(fd, name, options.vnetHdr === true ? 12 : 0, napi ? 1 : 0);
+    if (made < 0) fail('attach', made);
+    const nl = check(addon.netlinkOpen(0), 'netlink');
+    opened.push(nl);
+    const events = check(addon.netlinkOpen(1), 'netlink');
+    return { fd, created: made === 1, nl, events };
+  } catch (e) {
+    for (const each of opened) addon.fdClose(each);
+    throw e;
+  }
+}
+
+export class TapWire extends FdWire {
+  readonly name: string;
+  /** False for a persistent interface that was there before. */
+  readonly created: boolean;
+  readonly ifindex: number;
+  /** What was asked for and could not be had, one line each. */
+  readonly warnings: string[] = [];
+  #napi: 'off' | 'thread' = 'off';
+  readonly #nl: number;
+  readonly #events: number;
+  readonly #nameBytes: Uint8Array;
+  readonly #link = new Float64Array(6);
+  #monitor: FdPoll | null = null;
+  #up = false;
+
+  /** For openTap. Takes the handles over. */
+  constructor(options: TapOptions, handles: Handles) {
+    super(options.arena, handles.fd, options.vnetHdr === true, options.ref ?? true);
+    this.name = options.name;
+    this.created = handles.created;
+    this.#nl = handles.nl;
+    this.#events = handles.events;
+    this.#nameBytes = new TextEncoder().encode(options.name);
+    this.ifindex = this.link().ifindex;
+  }
+
+  /** Whether a NAPI thread takes our frames. */
+  get napi(): 'off' | 'thread' {
+    return this.#napi;
+  }
+
+  /** Reads the Linux side's state. Throws TapnicError (ENODEV: somebody deleted it). */
+  link(): TapLink {
+    const out = this.#link;
+    check(this.addon.linkGet(this.#nl, this.#nameBytes, out), `link get ${this.name}`);
+    return {
+      ifindex: out[0]!,
+      up: (out[1]! & IFF_UP) !== 0,
+      mtu: out[2]!,
+      mac: macText(out[3]!),
+      txqueuelen: out[4]!,
+      ipv6: out[5] === 1,
+    };
+  }
+
+  /** Sets the Linux side up or down. Throws TapnicError (EPERM, ENODEV), as all that follow. */
+  setUp(up: boolean): void {
+    this.#check(this.addon.linkSet(this.#nl, this.ifindex, up ? IFF_UP : 0, IFF_UP, 0), 'link set');
+  }
+
+  /** Bytes, without the Ethernet header. EINVAL below 68 or above 65521. */
+  setMtu(mtu: number): void {
+    this.#check(this.addon.linkSet(this.#nl, this.ifindex, 0, 0, mtu), 'mtu set');
+  }
+
+  /** Colon form. EADDRNOTAVAIL for a multicast address. */
+  setMac(mac: string): void {
+    this.#check(this.addon.linkSetMac(this.#nl, this.ifindex, parseMac(mac)), 'mac set');
+  }
+
+  /** Adds an address as `192.0.2.1/24`. EEXIST, EACCES (IPv6 disabled), EINVAL. */
+  addAddr(cidr: string): void {
+    const { bytes, prefixLen } = parseCidr(cidr);
+    this.#check(this.addon.addrSet(this.#nl, this.ifindex, bytes, prefixLen, 1), `add ${cidr}`);
+  }
+
+  /** EADDRNOTAVAIL if it does not have it. */
+  removeAddr(cidr: string): void {
+    const { bytes, prefixLen } = parseCidr(cidr);
+    this.#check(this.addon.addrSet(this.#nl, this.ifindex, bytes, prefixLen, 0), `remove ${cidr}`);
+  }
+
+  /** Adds a route to a network through the interface; without `gateway` it is on the link. */
+  addRoute(cidr: string, gateway?: string): void {
+    const { bytes, prefixLen } = parseCidr(cidr);
+    const via = gateway === undefined ? new Uint8Array(0) : parseCidr(`${gateway}/0`).bytes;
+    this.#check(
+      this.addon.routeAdd(this.#nl, this.ifindex, bytes, prefixLen, via),
+      `route add ${cidr}`,
+    );
+  }
+
+  /** TUN_F_* bits of what may be received unsegmented or unsummed. EINVAL: TSO without CSUM. */
+  setOffload(bits: number): void {
+    this.#check(this.addon.tapSet(this.fd, 0, bits), 'TUNSETOFFLOAD');
+  }
+
+  /** Bytes of ours Linux may hold before `writev` answers -EAGAIN. EINVAL for 0 or less. */
+  setSndbuf(bytes: number): void {
+    this.#check(this.addon.tapSet(this.fd, 1, bytes), 'TUNSETSNDBUF');
+  }
+
+  /** Whether Linux sees a carrier: the cable of the emulated NIC. */
+  setCarrier(on: boolean): void {
+    this.#check(this.addon.tapSet(this.fd, 2, on ? 1 : 0), 'TUNSETCARRIER');
+  }
+
+  /** The listener also hears of Linux setting the interface down and up. */
+  override setListener(listener: WireListener | null): void {
+    super.setListener(listener);
+    if (listener === null || this.closed || this.#monitor !== null) return;
+    this.#up = this.link().up;
+    const handler: PollHandler = { pollEvent: () => this.#linkChanged() };
+    this.#monitor = new FdPoll(this.#events, handler, false);
+    this.#monitor.watch(1);
+  }
+
+  override close(): void {
+    if (this.closed) return;
+    this.#monitor?.close();
+    this.addon.fdClose(this.#events);
+    this.addon.fdClose(this.#nl);
+    super.close();
+  }
+
+  /** For openTap: what a new interface gets. */
+  configure(options: TapOptions): void {
+    if (options.hostMac !== undefined) this.setMac(options.hostMac);
+    if (options.mtu !== undefined && options.mtu !== this.link().mtu) this.setMtu(options.mtu);
+    this.setUp(true);
+    if (typeof options.hostAddr === 'string') this.addAddr(options.hostAddr);
+    if (typeof options.hostAddr6 !== 'string') return;
+    if (this.link().ipv6) this.addAddr(options.hostAddr6);
+    else this.warnings.push(`IPv6 is disabled on ${this.name}: ${options.hostAddr6} not set`);
+  }
+
+  /** For openTap: gives the interface a NAPI thread. Returns why not, or an empty string. */
+  startNapiThread(): string {
+    const dir = `/sys/class/net/${this.name}`;
+    try {
+      // sysfs shows the namespace it was mounted in: a namesake there is not ours to change.
+      const { ifindex, mac } = this.link();
+      const text = (file: string) => readFileSync(`${dir}/${file}`, 'utf8').trim();
+      if (text('ifindex') !== String(ifindex) || text('address') !== mac)
+        return `sysfs is of another network namespace`;
+      writeFileSync(`${dir}/threaded`, '1');
+    } catch (e) {
+      return `${dir}/threaded: ${(e as NodeJS.ErrnoException).code ?? 'not writable'}`;
+    }
+    this.#napi = 'thread';
+    return '';
+  }
+
+  #linkChanged(): void {
+    const flags = this.addon.linkNext(this.#events, this.ifindex);
+    if (flags === LINUX_EAGAIN) return;
+    let up = (flags & IFF_UP) !== 0;
+    if (flags < 0 && flags !== LINUX_ENOBUFS) {
+      this.#monitor?.watch(0);
+      this.#up = false;
+      this.listener?.wireState(
+        false,
+        linuxErrnoName(-flags) === 'ENODEV' ? ENXIO : fromLinux(-flags),
+      );
+      return;
+    }
+    if (flags < 0) up = this.link().up;
+    if (up === this.#up) return;
+    this.#up = up;
+    this.listener?.wireState(up, 0);
+  }
+
+  #check(n: number, what: string): void {
+    check(n, `${what} ${this.name}`, n === -1 ? 'run as root or add --cap-add NET_ADMIN' : '');
+  }
+}
+
+/**
+ * Opens or attaches the TAP interface `options.name` and configures a new one; it is up when this
+ * returns. Throws TapnicError with a hint: EACCES, EPERM, ENOENT (no device node or no privilege),
+ * EBUSY (the name is in use), EINVAL (bad name or address).
+ */
+export function openTap(options: TapOptions): TapWire {
+  const { napi = 'off', netns } = options;
+  for (const cidr of [options.hostAddr, options.hostAddr6])
+    if (typeof cidr === 'string') parseCidr(cidr); // before anything is made
+  const open = (withNapi: boolean): Handles =>
+    netns === undefined
+      ? openHandles(options, withNapi)
+      : withNetns(netns, () => openHandles(options, withNapi));
+
+  let tap = new TapWire(options, open(napi === 'thread'));
+  try {
+    if (napi === 'thread') {
+      const why = tap.startNapiThread();
+      if (why !== '') {
+        tap.close();
+        tap = new TapWire(options, open(false));
+        tap.warnings.push(`no NAPI thread: ${why}`);
+      }
+    }
+    const sndbuf = options.sndbuf ?? (tap.napi === 'thread' ? NAPI_SNDBUF : 0);
+    if (sndbuf > 0) tap.setSndbuf(sndbuf);
+    if (options.vnetHdr === true) tap.setOffload(options.offload ?? 0);
+    if (tap.created) tap.configure(options);
+    return tap;
+  } catch (e) {
+    tap.close();
+    throw e;
+  }
+}
