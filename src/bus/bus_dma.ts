@@ -1,0 +1,430 @@
+/**
+ * bus_dma, after sys/kern/subr_bus_dma.c and sys/x86/x86/busdma_bounce.c: tags say what a device
+ * can address, maps hold what is loaded for it, a load turns an mbuf chain (unmapped mbufs by their
+ * page lists, never by a mapping) into physical segments.
+ * Unlike FreeBSD: loads fill a struct the caller preallocated, at once, and never defer. Left out:
+ * bounce pages (a load that would need one fails with ENOMEM, as with none free), uio loads.
+ */
+
+import { EBUSY, EFBIG, EINVAL, ENOMEM, type Errno } from '../sys/errno.ts';
+import { KASSERT } from '../sys/kassert.ts';
+import { count, R_DMA_EFBIG, R_DMA_ENOMEM } from '../sys/reason.ts';
+import { kva, type Kva } from '../sys/types.ts';
+import { type Mbuf, mbuf_ext_pg_len, M_NOMAP, M_PKTHDR, mtod } from '../kern/mbuf.ts';
+import { mem, PAGE_MASK, PAGE_SIZE, ramBase, ramBytes } from '../vm/arena.ts';
+import { NOPAGE, vm_page_alloc_contig, VM_PAGE_TO_PHYS, vm_page_unwire } from '../vm/vm_page.ts';
+
+export const BUS_DMA_WAITOK = 0x0;
+export const BUS_DMA_NOWAIT = 0x1;
+export const BUS_DMA_ALLOCNOW = 0x2;
+export const BUS_DMA_COHERENT = 0x4;
+export const BUS_DMA_ZERO = 0x8;
+export const BUS_DMA_KEEP_PG_OFFSET = 0x400;
+
+export const BUS_DMASYNC_PREREAD = 1;
+export const BUS_DMASYNC_POSTREAD = 2;
+export const BUS_DMASYNC_PREWRITE = 4;
+export const BUS_DMASYNC_POSTWRITE = 8;
+
+export const BUS_SPACE_MAXADDR_24BIT = 0xffffff;
+export const BUS_SPACE_MAXADDR_32BIT = 0xffffffff;
+/** The highest address that is a whole number in JavaScript; FreeBSD's has 64 bits. */
+export const BUS_SPACE_MAXADDR = Number.MAX_SAFE_INTEGER;
+export const BUS_SPACE_UNRESTRICTED = 0x7fffffff;
+
+/** Segments that the histogram tells apart; the last entry counts all longer loads. */
+const HIST_MAX = 128;
+
+/** Counters of all tags; ours, FreeBSD counts only bouncing. */
+export const dmaStats = {
+  /** Loads that succeeded, and the segments they made. */
+  loads: 0,
+  segments: 0,
+  bounced: 0,
+  /** Chains that a driver had to copy together because of EFBIG. */
+  defrags: 0,
+  /** Addresses that a device asked for and could not have. */
+  faults: 0,
+  mapsLive: 0,
+  /** mapsLoaded: maps that hold a mapping now. */
+  mapsLoaded: 0,
+  /** segHist[n]: loads of n segments; the last entry is for n and more. */
+  segHist: new Float64Array(HIST_MAX + 1),
+};
+
+/** Sets the counters of the past to 0; those of the present stay. For tests. */
+export function dmaStatsReset(): void {
+  dmaStats.loads = 0;
+  dmaStats.segments = 0;
+  dmaStats.bounced = 0;
+  dmaStats.defrags = 0;
+  dmaStats.faults = 0;
+  dmaStats.segHist.fill(0);
+}
+
+/** Says whether an address inside the excluded window must be bounced after all. */
+export type BusDmaFilter = (arg: object | null, addr: number) => boolean;
+
+/** What bus_dma_tag_create is told. @see bus_dma(9) */
+export interface BusDmaTagParams {
+  parent?: BusDmaTag | null;
+  /** Bytes, a power of two. */
+  alignment?: number;
+  /** Bytes, a power of two or 0: a segment crosses no multiple of it. */
+  boundary?: number;
+  /** Addresses in (lowaddr, highaddr] are out of the device's reach. */
+  lowaddr?: number;
+  highaddr?: number;
+  filter?: BusDmaFilter | null;
+  filterarg?: object | null;
+  /** Bytes of a whole mapping, segments of one, bytes of a segment. */
+  maxsize: number;
+  nsegments: number;
+  maxsegsz: number;
+  flags?: number;
+}
+
+/** What a device can address; made by bus_dma_tag_create. @see bus_dma(9) */
+export class BusDmaTag {
+  parent: BusDmaTag | null = null;
+  alignment = 1;
+  boundary = 0;
+  lowaddr = BUS_SPACE_MAXADDR;
+  highaddr = BUS_SPACE_MAXADDR;
+  filter: BusDmaFilter | null = null;
+  filterarg: object | null = null;
+  maxsize = 0;
+  nsegments = 0;
+  maxsegsz = 0;
+  flags = 0;
+  /** Whether any address of this machine may have to be bounced. */
+  couldBounce = false;
+  /** Maps made from it, and tags below it. */
+  mapCount = 0;
+  childCount = 0;
+}
+
+/** Where bus_dma_tag_create puts the tag: FreeBSD's `bus_dma_tag_t *`. */
+export interface BusDmaTagRef {
+  tag: BusDmaTag | null;
+}
+
+/** What is loaded for a device. @see bus_dma(9) */
+export class BusDmamap {
+  readonly tag: BusDmaTag;
+  /** False for memory of bus_dmamem_alloc, which was chosen so that the device reaches it. */
+  readonly mayBounce: boolean;
+  loaded = false;
+  /** The BUS_DMASYNC operations of the last bus_dmamap_sync since the load. */
+  synced = 0;
+
+  constructor(tag: BusDmaTag, mayBounce: boolean) {
+    this.tag = tag;
+    this.mayBounce = mayBounce;
+  }
+}
+
+/** The segments of a load: FreeBSD's array of bus_dma_segment_t and its count. */
+export class BusDmaSegs {
+  readonly ds_addr: Float64Array;
+  readonly ds_len: Uint32Array;
+  nsegs = 0;
+
+  /** @param max at least the nsegments of the tags it is used with */
+  constructor(max: number) {
+    this.ds_addr = new Float64Array(max);
+    this.ds_len = new Uint32Array(max);
+  }
+}
+
+/** Memory of bus_dmamem_alloc: physically contiguous, with the map to load it by. */
+export interface BusDmamem {
+  readonly vaddr: Kva;
+  readonly map: BusDmamap;
+  readonly npages: number;
+}
+
+const isPowerOf2 = (n: number): boolean => Number.isInteger(Math.log2(n));
+/** The last byte of the page that holds `addr`. */
+const pageEnd = (addr: number): number =>
+  addr >= BUS_SPACE_MAXADDR
+    ? BUS_SPACE_MAXADDR
+    : Math.floor(addr / PAGE_SIZE) * PAGE_SIZE + PAGE_MASK;
+
+function inherit(tag: BusDmaTag, parent: BusDmaTag): void {
+  tag.parent = parent;
+  parent.childCount++;
+  tag.lowaddr = Math.min(tag.lowaddr, parent.lowaddr);
+  tag.highaddr = Math.max(tag.highaddr, parent.highaddr);
+  if (tag.boundary === 0) tag.boundary = parent.boundary;
+  else if (parent.boundary !== 0) tag.boundary = Math.min(tag.boundary, parent.boundary);
+  if (tag.filter === null) {
+    tag.filter = parent.filter;
+    tag.filterarg = parent.filterarg;
+  }
+}
+
+/**
+ * Makes a tag, restricted by its parent's as well. Returns 0 with the tag in `ref`, or EINVAL: a
+ * size or count of 0, or an alignment or boundary that is no power of two.
+ * @see bus_dma(9)
+ */
+export function bus_dma_tag_create(params: BusDmaTagParams, ref: BusDmaTagRef): Errno {
+  ref.tag = null;
+  const alignment = params.alignment ?? 1;
+  const boundary = params.boundary ?? 0;
+  const { maxsize, nsegments, maxsegsz } = params;
+  if (!(maxsize > 0 && nsegments > 0 && maxsegsz > 0)) return EINVAL;
+  if (!(alignment >= 1) || !isPowerOf2(alignment)) return EINVAL;
+  if (boundary !== 0 && !(boundary >= 1 && isPowerOf2(boundary))) return EINVAL;
+  const tag = new BusDmaTag();
+  tag.alignment = alignment;
+  tag.boundary = boundary;
+  tag.lowaddr = pageEnd(params.lowaddr ?? BUS_SPACE_MAXADDR);
+  tag.highaddr = pageEnd(params.highaddr ?? BUS_SPACE_MAXADDR);
+  tag.filter = params.filter ?? null;
+  tag.filterarg = params.filterarg ?? null;
+  tag.maxsize = maxsize;
+  tag.nsegments = nsegments;
+  tag.flags = params.flags ?? 0;
+  const parent = params.parent ?? null;
+  if (parent !== null) inherit(tag, parent);
+  tag.maxsegsz = tag.boundary !== 0 ? Math.min(maxsegsz, tag.boundary) : maxsegsz;
+  tag.couldBounce =
+    tag.lowaddr < ramBase + ramBytes - 1 ||
+    tag.alignment > 1 ||
+    tag.filter !== null ||
+    (parent !== null && parent.couldBounce);
+  ref.tag = tag;
+  return 0;
+}
+
+/** Destroys a tag. EBUSY, nothing done, while it has maps or tags below it. @see bus_dma(9) */
+export function bus_dma_tag_destroy(tag: BusDmaTag): Errno {
+  if (tag.mapCount !== 0 || tag.childCount !== 0) return EBUSY;
+  if (tag.parent !== null) tag.parent.childCount--;
+  tag.parent = null;
+  return 0;
+}
+
+function makeMap(tag: BusDmaTag, mayBounce: boolean): BusDmamap {
+  tag.mapCount++;
+  dmaStats.mapsLive++;
+  return new BusDmamap(tag, mayBounce);
+}
+
+/** Makes a map. Unlike FreeBSD's it is the result: it cannot fail. @see bus_dma(9) */
+export function bus_dmamap_create(tag: BusDmaTag, _flags: number): BusDmamap {
+  return makeMap(tag, tag.couldBounce);
+}
+
+/** Destroys a map. EBUSY, nothing done, while something is loaded. @see bus_dma(9) */
+export function bus_dmamap_destroy(tag: BusDmaTag, map: BusDmamap): Errno {
+  KASSERT(map.tag === tag, 'bus_dmamap_destroy: not of this tag');
+  if (map.loaded) return EBUSY;
+  tag.mapCount--;
+  dmaStats.mapsLive--;
+  return 0;
+}
+
+/**
+ * Allocates `tag.maxsize` bytes of physically contiguous memory, aligned as the tag asks but at
+ * least to a page, with a map; zeroed with BUS_DMA_ZERO. Null if there is none.
+ * @see bus_dma(9)
+ */
+export function bus_dmamem_alloc(tag: BusDmaTag, flags: number): BusDmamem | null {
+  const npages = Math.ceil(tag.maxsize / PAGE_SIZE);
+  const first = vm_page_alloc_contig(npages, tag.alignment, tag.boundary);
+  if (first === NOPAGE) return null;
+  // The run is the lowest there is: if it is out of the device's reach, so is every other.
+  if (VM_PAGE_TO_PHYS(first) + npages * PAGE_SIZE - 1 > tag.lowaddr) {
+    for (let i = 0; i < npages; i++) vm_page_unwire(first + i, false);
+    return null;
+  }
+  const vaddr = kva(first * PAGE_SIZE);
+  if ((flags & BUS_DMA_ZERO) !== 0) mem.fill(0, vaddr, vaddr + npages * PAGE_SIZE);
+  return { vaddr, map: makeMap(tag, false), npages };
+}
+
+/** Frees memory of bus_dmamem_alloc, which is not loaded any more. @see bus_dma(9) */
+export function bus_dmamem_free(tag: BusDmaTag, dmamem: BusDmamem): void {
+  const error = bus_dmamap_destroy(tag, dmamem.map);
+  KASSERT(error === 0, 'bus_dmamem_free: still loaded');
+  for (let i = 0; i < dmamem.npages; i++) vm_page_unwire(dmamem.vaddr / PAGE_SIZE + i, false);
+}
+
+/** Whether a device of this tag cannot get at `addr`. */
+function mustBounce(tag: BusDmaTag, addr: number): boolean {
+  for (let t: BusDmaTag | null = tag; t !== null; t = t.parent) {
+    const outside = (addr > t.lowaddr && addr <= t.highaddr) || addr % t.alignment !== 0;
+    if (outside && (t.filter === null || t.filter(t.filterarg, addr))) return true;
+  }
+  return false;
+}
+
+/** Adds `size` physically contiguous bytes at `addr`: ENOMEM, EFBIG or 0. */
+function addPhys(map: BusDmamap, segs: BusDmaSegs, addr: number, size: number): Errno {
+  const { tag } = map;
+  const { boundary, maxsegsz } = tag;
+  const { ds_addr, ds_len } = segs;
+  while (size > 0) {
+    let s = size < maxsegsz ? size : maxsegsz;
+    if (map.mayBounce && mustBounce(tag, addr)) {
+      count(R_DMA_ENOMEM);
+      return ENOMEM;
+    }
+    if (boundary !== 0) s = Math.min(s, boundary - (addr % boundary));
+    const last = segs.nsegs - 1;
+    const lastEnd = last >= 0 ? ds_addr[last]! + ds_len[last]! : -1;
+    if (
+      lastEnd === addr &&
+      ds_len[last]! + s <= maxsegsz &&
+      (boundary === 0 || Math.floor(ds_addr[last]! / boundary) === Math.floor(addr / boundary))
+    ) {
+      ds_len[last]! += s;
+    } else {
+      if (segs.nsegs >= tag.nsegments) {
+        count(R_DMA_EFBIG);
+        return EFBIG;
+      }
+      ds_addr[segs.nsegs] = addr;
+      ds_len[segs.nsegs] = s;
+      segs.nsegs++;
+    }
+    addr += s;
+    size -= s;
+  }
+  return 0;
+}
+
+/** Adds mapped memory: page by page, because neighbours in the map need not be neighbours in RAM. */
+function addVirtual(map: BusDmamap, segs: BusDmaSegs, va: number, size: number): Errno {
+  while (size > 0) {
+    const s = Math.min(size, PAGE_SIZE - (va % PAGE_SIZE));
+    const error = addPhys(map, segs, va + ramBase, s);
+    if (error !== 0) return error;
+    va += s;
+    size -= s;
+  }
+  return 0;
+}
+
+/** Adds the window of an unmapped mbuf: header bytes, pages by physical address, trailer bytes. */
+function addUnmapped(map: BusDmamap, segs: BusDmaSegs, m: Mbuf): Errno {
+  const pgs = m.m_ext.ext_pgs!;
+  let off = m.m_data;
+  let len = m.m_len;
+  let error = 0;
+  if (off < pgs.hdr_len) {
+    const n = Math.min(pgs.hdr_len - off, len);
+    error = addVirtual(map, segs, pgs.hdr + off, n);
+    if (error !== 0) return error;
+    len -= n;
+    off = 0;
+  } else {
+    off -= pgs.hdr_len;
+  }
+  let pgoff = pgs.first_pg_off;
+  for (let i = 0; i < pgs.npgs && len > 0; i++) {
+    const whole = mbuf_ext_pg_len(pgs, i, pgoff);
+    if (off >= whole) {
+      off -= whole;
+    } else {
+      const n = Math.min(whole - off, len);
+      error = addPhys(map, segs, pgs.pa[pgs.pa0 + i]! + pgoff + off, n);
+      if (error !== 0) return error;
+      len -= n;
+      off = 0;
+    }
+    pgoff = 0;
+  }
+  if (len === 0) return 0;
+  KASSERT(off + len <= pgs.trail_len, 'bus_dmamap_load_mbuf_sg: beyond the unmapped storage');
+  return addVirtual(map, segs, pgs.trail + off, len);
+}
+
+function loadBegin(tag: BusDmaTag, map: BusDmamap, segs: BusDmaSegs): void {
+  KASSERT(map.tag === tag, 'bus_dmamap_load: map of another tag');
+  KASSERT(!map.loaded, 'bus_dmamap_load: map is loaded');
+  KASSERT(segs.ds_len.length >= tag.nsegments, 'bus_dmamap_load: segment array too short');
+  segs.nsegs = 0;
+}
+
+function loadEnd(map: BusDmamap, segs: BusDmaSegs, error: Errno): Errno {
+  if (error !== 0) {
+    segs.nsegs = 0;
+    return error;
+  }
+  map.loaded = true;
+  map.synced = 0;
+  dmaStats.mapsLoaded++;
+  dmaStats.loads++;
+  dmaStats.segments += segs.nsegs;
+  dmaStats.segHist[Math.min(segs.nsegs, HIST_MAX)]! += 1;
+  return 0;
+}
+
+/**
+ * Loads a chain, mapped and unmapped mbufs alike, into at most `nsegments` physical segments;
+ * neighbours in RAM become one, also across mbufs. Only reads `m`, and only its headers: the bytes
+ * are not touched. Never waits. EFBIG: too many segments, ENOMEM: would need a bounce page, EINVAL:
+ * longer than the tag's maxsize; nothing is loaded then.
+ * @see bus_dma(9), sys/kern/subr_bus_dma.c
+ */
+export function bus_dmamap_load_mbuf_sg(
+  tag: BusDmaTag,
+  map: BusDmamap,
+  m0: Mbuf,
+  segs: BusDmaSegs,
+): Errno {
+  loadBegin(tag, map, segs);
+  if ((m0.m_flags & M_PKTHDR) !== 0 && m0.m_pkthdr.len > tag.maxsize) return EINVAL;
+  let error = 0;
+  for (let m: Mbuf | null = m0; m !== null && error === 0; m = m.m_next) {
+    if (m.m_len === 0) continue;
+    error =
+      (m.m_flags & M_NOMAP) !== 0
+        ? addUnmapped(map, segs, m)
+        : addVirtual(map, segs, mtod(m), m.m_len);
+  }
+  return loadEnd(map, segs, error);
+}
+
+/**
+ * Loads `len` bytes of mapped memory. Unlike FreeBSD's it fills `segs` at once instead of calling
+ * back. Errors as bus_dmamap_load_mbuf_sg.
+ * @see bus_dma(9)
+ */
+export function bus_dmamap_load(
+  tag: BusDmaTag,
+  map: BusDmamap,
+  va: Kva,
+  len: number,
+  segs: BusDmaSegs,
+): Errno {
+  loadBegin(tag, map, segs);
+  if (len > tag.maxsize) return EINVAL;
+  return loadEnd(map, segs, addVirtual(map, segs, va, len));
+}
+
+/** Drops what is loaded; the device must be done with it. Nothing if nothing is. @see bus_dma(9) */
+export function bus_dmamap_unload(tag: BusDmaTag, map: BusDmamap): void {
+  KASSERT(map.tag === tag, 'bus_dmamap_unload: map of another tag');
+  if (!map.loaded) return;
+  map.loaded = false;
+  map.synced = 0;
+  dmaStats.mapsLoaded--;
+}
+
+/**
+ * Hands loaded memory to the device (PRE) or back to the CPU (POST). Memory is coherent, so only
+ * the state is noted. Panics if PRE and POST are mixed or nothing is loaded.
+ * @see bus_dma(9)
+ */
+export function bus_dmamap_sync(tag: BusDmaTag, map: BusDmamap, op: number): void {
+  const pre = (op & (BUS_DMASYNC_PREREAD | BUS_DMASYNC_PREWRITE)) !== 0;
+  const post = (op & (BUS_DMASYNC_POSTREAD | BUS_DMASYNC_POSTWRITE)) !== 0;
+  KASSERT(pre !== post, 'bus_dmamap_sync: either PRE or POST');
+  KASSERT(map.tag === tag && map.loaded, 'bus_dmamap_sync: nothing loaded');
+  map.synced = op;
+}

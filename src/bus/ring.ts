@@ -1,0 +1,59 @@
+/**
+ * The arithmetic of a descriptor ring: two counters that run free and wrap at 2^32, so that full
+ * and empty differ without a flag. The descriptors themselves are memory and belong to the driver.
+ */
+
+import { KASSERT } from '../sys/kassert.ts';
+
+/**
+ * A ring of `size` slots, a power of two, between one producer and one consumer. Hardware that
+ * compares head with tail takes a full ring for an empty one, so one slot is never used.
+ */
+export class Ring {
+  /** Slots. */
+  readonly size: number;
+  /** Slots produced and consumed since the start, modulo 2^32. */
+  prod: number;
+  cons: number;
+
+  /** @param start where both counters begin; a test of the wrap starts close below 2^32 */
+  constructor(size: number, start = 0) {
+    KASSERT(size >= 2 && (size & (size - 1)) === 0, 'ring: size is no power of two');
+    this.size = size;
+    this.prod = start >>> 0;
+    this.cons = this.prod;
+  }
+
+  /** The slot that a counter points at. */
+  slot(counter: number): number {
+    return counter & (this.size - 1);
+  }
+
+  /** Slots produced and not consumed yet. */
+  get used(): number {
+    return (this.prod - this.cons) >>> 0;
+  }
+
+  /** Slots that can be produced now. */
+  get free(): number {
+    return this.size - 1 - this.used;
+  }
+
+  /** Advances the producer over `n` filled slots. */
+  produce(n: number): void {
+    KASSERT(n <= this.free, 'ring: overrun');
+    this.prod = (this.prod + n) >>> 0;
+  }
+
+  /** Advances the consumer over `n` slots that are done with. */
+  consume(n: number): void {
+    KASSERT(n <= this.used, 'ring: underrun');
+    this.cons = (this.cons + n) >>> 0;
+  }
+
+  /** Empties it, both counters at slot 0: what a reset of the hardware does. */
+  reset(): void {
+    this.prod = 0;
+    this.cons = 0;
+  }
+}

@@ -1,0 +1,342 @@
+/**
+ * The NIC `tn`, device build `ts`: register file, interrupts, link. What each register does is in
+ * docs/tn-datasheet.md. A write of the transmit tail runs the device inline: it sends, then drains
+ * the wire; it never calls up, it sets causes and raises the line.
+ */
+
+import { count, R_DEV_BAD_REG } from '../../sys/reason.ts';
+import type { WireListener } from '../../sys/wire.ts';
+import type { MmioRegion } from '../../bus/device.ts';
+import { type TnConfig, TnCore } from './tn_core.ts';
+import { TnRx } from './tn_rx.ts';
+import { TnTx } from './tn_tx.ts';
+import {
+  TN_CTRL,
+  TN_CTRL_MASK,
+  TN_CTRL_RST,
+  TN_CTRL_RXE,
+  TN_CTRL_TXE,
+  TN_FEAT_ITR,
+  TN_FEAT_IXSM,
+  TN_FEAT_RXCSUM,
+  TN_FEAT_TSO4,
+  TN_FEAT_TSO6,
+  TN_FEAT_TXSM,
+  TN_FEAT_VLAN,
+  TN_FEATURES,
+  TN_FRAME_MAX,
+  TN_ICR,
+  TN_ICS,
+  TN_ID,
+  TN_ID_REV1,
+  TN_IMC,
+  TN_IMS,
+  TN_INT_MASK,
+  TN_ITR,
+  TN_LIMITS,
+  TN_MACH,
+  TN_MACL,
+  TN_MAXFRM,
+  TN_MAXFRM_MAX,
+  TN_MAXFRM_MIN,
+  TN_MTA0,
+  TN_MTA1,
+  TN_NSTATS,
+  TN_RDBAH,
+  TN_RDBAL,
+  TN_RDH,
+  TN_RDLEN,
+  TN_RDT,
+  TN_REG_SIZE,
+  TN_RXBSZ,
+  TN_ST_BAD_REG,
+  TN_STATS,
+  TN_STATUS,
+  TN_STATUS_LU,
+  TN_STATUS_RXSTOP,
+  TN_STATUS_TXSTOP,
+  TN_STATUS_VNET,
+  TN_TDBAH,
+  TN_TDBAL,
+  TN_TDH,
+  TN_TDLEN,
+  TN_TDT,
+  TN_TX_SEGS,
+} from './tnreg.ts';
+
+const ITR_MAX = 0xffff;
+const STATS_END = TN_STATS + 8 * TN_NSTATS;
+
+/** One NIC. Plugs itself into the wire it is given; `close` unplugs it. */
+export class TnDevice implements MmioRegion, WireListener {
+  readonly size = TN_REG_SIZE;
+  readonly #core: TnCore;
+  readonly #tx: TnTx;
+  readonly #rx: TnRx;
+  readonly #mac: Uint8Array;
+  #ctrl = 0;
+  /** The upper half that goes with the lower half of the counter read last. */
+  #statHigh = 0;
+
+  constructor(config: TnConfig) {
+    if (config.wire.vnetHdr !== (config.mode === 'vnet'))
+      throw new RangeError('tn: the wire must have virtio-net headers exactly in mode vnet');
+    this.#core = new TnCore(config);
+    this.#tx = new TnTx(this.#core);
+    this.#rx = new TnRx(this.#core);
+    this.#mac = config.mac.slice(0, 6);
+    this.#reset();
+    config.wire.setListener(this);
+  }
+
+  /** Unplugs it: nothing is sent or received any more. The wire stays open. */
+  close(): void {
+    this.#reset();
+    this.#core.wire.setListener(null);
+  }
+
+  /** The statistics by number (TN_ST_*); for tests and counters, which need no 64-bit reads. */
+  get stats(): Float64Array {
+    return this.#core.stats;
+  }
+
+  wireReadable(): void {
+    this.#rx.drain();
+  }
+
+  wireWritable(): void {
+    this.#tx.wireWritable();
+  }
+
+  wireState(up: boolean, _error: number): void {
+    this.#core.setLink(up);
+    // What waited for room on the wire is let go, so that the driver gets it back.
+    if (up) this.#rx.wireBack();
+    else this.#tx.wireWritable();
+  }
+
+  read32(off: number): number {
+    const core = this.#core;
+    if (off >= TN_STATS && off < STATS_END && off % 4 === 0) return this.#readStat(off);
+    switch (off) {
+      case TN_ID:
+        return TN_ID_REV1;
+      case TN_CTRL:
+        return this.#ctrl;
+      case TN_STATUS:
+        return (
+          (core.linkUp ? TN_STATUS_LU : 0) |
+          (core.vnet ? TN_STATUS_VNET : 0) |
+          (this.#tx.stopped ? TN_STATUS_TXSTOP : 0) |
+          (this.#rx.stopped ? TN_STATUS_RXSTOP : 0)
+        );
+      case TN_FEATURES:
+        return (
+          TN_FEAT_IXSM |
+          TN_FEAT_TXSM |
+          TN_FEAT_TSO4 |
+          TN_FEAT_TSO6 |
+          TN_FEAT_VLAN |
+          TN_FEAT_RXCSUM |
+          (core.timer === null ? 0 : TN_FEAT_ITR)
+        );
+      case TN_MACL:
+      case TN_MACH:
+        return this.#readMac(off);
+      case TN_MAXFRM:
+        return this.#rx.frameMax;
+      case TN_LIMITS:
+        return (TN_FRAME_MAX << 16) | TN_TX_SEGS;
+      case TN_ICR:
+        return core.icr;
+      case TN_IMS:
+        return core.ims;
+      case TN_ITR:
+        return core.itr;
+      case TN_MTA0:
+      case TN_MTA1:
+        return this.#rx.mta[(off - TN_MTA0) / 4]!;
+      default:
+        return this.#readRing(off);
+    }
+  }
+
+  write32(off: number, value: number): void {
+    if (!this.#write(off, value >>> 0)) this.#bad();
+  }
+
+  #bad(): void {
+    this.#core.stats[TN_ST_BAD_REG]! += 1;
+    count(R_DEV_BAD_REG);
+  }
+
+  #readRing(off: number): number {
+    switch (off) {
+      case TN_TDBAL:
+        return this.#tx.baseLo;
+      case TN_TDBAH:
+        return this.#tx.baseHi;
+      case TN_TDLEN:
+        return this.#tx.len;
+      case TN_TDH:
+        return this.#tx.head;
+      case TN_TDT:
+        return this.#tx.tail;
+      case TN_RDBAL:
+        return this.#rx.baseLo;
+      case TN_RDBAH:
+        return this.#rx.baseHi;
+      case TN_RDLEN:
+        return this.#rx.len;
+      case TN_RDH:
+        return this.#rx.head;
+      case TN_RDT:
+        return this.#rx.tail;
+      case TN_RXBSZ:
+        return this.#rx.bufSize;
+      default:
+        this.#bad();
+        return 0xffffffff;
+    }
+  }
+
+  #readStat(off: number): number {
+    if (off % 8 !== 0) return this.#statHigh;
+    const n = this.#core.stats[(off - TN_STATS) / 8]!;
+    this.#statHigh = Math.floor(n / 0x100000000) >>> 0;
+    return n >>> 0;
+  }
+
+  #readMac(off: number): number {
+    const { mac } = this.#rx;
+    if (off === TN_MACH) return (mac[5]! << 8) | mac[4]!;
+    return ((mac[3]! << 24) | (mac[2]! << 16) | (mac[1]! << 8) | mac[0]!) >>> 0;
+  }
+
+  #writeMac(off: number, value: number): void {
+    const { mac } = this.#rx;
+    const first = off === TN_MACH ? 4 : 0;
+    for (let i = first; i < (off === TN_MACH ? 6 : 4); i++)
+      mac[i] = (value >>> (8 * (i - first))) & 0xff;
+  }
+
+  /** Writes one register; false if there is none, or it does not take that now. */
+  #write(off: number, value: number): boolean {
+    const core = this.#core;
+    switch (off) {
+      case TN_TDT:
+        if (!this.#tx.setTail(value)) return false;
+        this.#tx.consume();
+        this.#rx.drain();
+        return true;
+      case TN_RDT:
+        return this.#rx.setTail(value);
+      case TN_ICR:
+        core.icr &= ~value;
+        core.updateLine();
+        return true;
+      case TN_ICS:
+        core.cause(value);
+        return true;
+      case TN_IMS:
+        core.ims |= value & TN_INT_MASK;
+        core.updateLine();
+        return true;
+      case TN_IMC:
+        core.ims &= ~value;
+        core.updateLine();
+        return true;
+      case TN_ITR:
+        if (value > (core.timer === null ? 0 : ITR_MAX)) return false;
+        core.itr = value;
+        return true;
+      case TN_CTRL:
+        return this.#writeCtrl(value);
+      case TN_MACL:
+      case TN_MACH:
+        this.#writeMac(off, value);
+        return true;
+      case TN_MTA0:
+      case TN_MTA1:
+        this.#rx.mta[(off - TN_MTA0) / 4] = value;
+        return true;
+      case TN_MAXFRM:
+        if (value < TN_MAXFRM_MIN) return false;
+        if (value > (core.vnet ? TN_MAXFRM_MAX : TN_FRAME_MAX)) return false;
+        this.#rx.frameMax = value;
+        return true;
+      default:
+        return this.#writeRing(off, value);
+    }
+  }
+
+  /** Rings cannot be moved while the engine runs. */
+  #writeRing(off: number, value: number): boolean {
+    const isTx = off < TN_RDBAL;
+    const ring = isTx ? this.#tx : this.#rx;
+    if (ring.enabled) return false;
+    switch (off) {
+      case TN_TDBAL:
+      case TN_RDBAL:
+        ring.baseLo = value;
+        return true;
+      case TN_TDBAH:
+      case TN_RDBAH:
+        ring.baseHi = value;
+        return true;
+      case TN_TDLEN:
+      case TN_RDLEN:
+        ring.len = value;
+        return true;
+      case TN_RXBSZ:
+        if (value !== 2048 && value !== 4096) return false;
+        this.#rx.bufSize = value;
+        return true;
+      default:
+        return false;
+    }
+  }
+
+  #writeCtrl(value: number): boolean {
+    if ((value & TN_CTRL_RST) !== 0) {
+      this.#reset();
+      return true;
+    }
+    const next = value & TN_CTRL_MASK;
+    const changed = next ^ this.#ctrl;
+    this.#ctrl = next;
+    this.#core.setModes(next);
+    if ((changed & TN_CTRL_TXE) !== 0) {
+      if ((next & TN_CTRL_TXE) !== 0) this.#tx.enable();
+      else this.#tx.disable();
+    }
+    if ((changed & TN_CTRL_RXE) !== 0) {
+      if ((next & TN_CTRL_RXE) !== 0) this.#rx.enable();
+      else this.#rx.disable();
+    }
+    return (value & ~TN_CTRL_MASK) === 0;
+  }
+
+  /** Everything as at power-on but the statistics. */
+  #reset(): void {
+    const core = this.#core;
+    this.#tx.disable();
+    this.#rx.disable();
+    for (const ring of [this.#tx, this.#rx]) {
+      ring.baseLo = 0;
+      ring.baseHi = 0;
+      ring.len = 0;
+      ring.stopped = false;
+    }
+    this.#rx.bufSize = 2048;
+    this.#rx.frameMax = 1518;
+    this.#rx.mac.set(this.#mac);
+    this.#rx.mta.fill(0);
+    this.#ctrl = 0;
+    core.setModes(0);
+    core.itr = 0;
+    core.ims = 0;
+    core.icr = 0;
+    core.updateLine();
+  }
+}

@@ -1,0 +1,425 @@
+/**
+ * The receive engine of `tn`: one scatter read per frame straight into the buffers the driver
+ * posted, then address filter, checksum verdict, VLAN stripping and write-back. It reads the wire
+ * only while enough buffers for the longest frame are posted, so a slow driver pushes back on the
+ * wire instead of losing frames. Left out: coalescing, several queues, header splitting.
+ */
+
+import { CAPTURE_IN, CAPTURE_WIRE } from '../../sys/capture.ts';
+import type { Task } from '../../sys/clock.ts';
+import { EAGAIN } from '../../sys/errno.ts';
+import {
+  count,
+  R_DEV_BAD_RING,
+  R_DEV_RX_BAD,
+  R_DEV_RX_FILTER,
+  R_DEV_RX_NODESC,
+  R_DEV_RX_OVERSIZE,
+  R_DEV_RX_RUNT,
+  R_DEV_WIRE_ERROR,
+} from '../../sys/reason.ts';
+import {
+  fold16,
+  SRAM_RX_VNET,
+  type TnCore,
+  VNET_F_DATA_VALID,
+  VNET_F_NEEDS_CSUM,
+  VNET_HDR_LEN,
+} from './tn_core.ts';
+import {
+  TN_D_ADDRH,
+  TN_D_ADDRL,
+  TN_D_LEN,
+  TN_D_STAT,
+  TN_DESC_SIZE,
+  TN_INT_RXDW,
+  TN_INT_RXERR,
+  TN_INT_RXO,
+  TN_MAXFRM_MAX,
+  TN_NDESC_MAX,
+  TN_RING_ALIGN,
+  TN_RX_BUDGET,
+  TN_RXS_DD,
+  TN_RXS_EOP,
+  TN_RXS_ERR,
+  TN_RXS_IPCS,
+  TN_RXS_IPE,
+  TN_RXS_L4CS,
+  TN_RXS_L4E,
+  TN_RXS_VP,
+  TN_ST_DMA_FAULTS,
+  TN_ST_RX_BAD,
+  TN_ST_RX_BYTES,
+  TN_ST_RX_FILTERED,
+  TN_ST_RX_FRAMES,
+  TN_ST_RX_IP_ERROR,
+  TN_ST_RX_L4_ERROR,
+  TN_ST_RX_NODESC,
+  TN_ST_RX_OVERSIZE,
+  TN_ST_RX_RUNT,
+} from './tnreg.ts';
+
+const ETHER_HDR_LEN = 14;
+const BUFS_MAX = Math.floor(TN_MAXFRM_MAX / 2048) + 1;
+const ETHERTYPE_IP = 0x0800;
+const ETHERTYPE_IPV6 = 0x86dd;
+const ETHERTYPE_VLAN = 0x8100;
+const IPPROTO_TCP = 6;
+const IPPROTO_UDP = 17;
+
+/** The receive ring, address filter and checksum verifier. */
+export class TnRx implements Task {
+  // The ring as the registers have it.
+  baseLo = 0;
+  baseHi = 0;
+  /** Bytes. */
+  len = 0;
+  head = 0;
+  tail = 0;
+  /** TN_RXBSZ: bytes of a buffer. */
+  bufSize = 2048;
+  /** TN_MAXFRM. */
+  frameMax = 1518;
+  enabled = false;
+  stopped = false;
+  readonly mac = new Uint8Array(6);
+  /** TN_MTA0 and TN_MTA1. */
+  readonly mta = new Uint32Array(2);
+  readonly #core: TnCore;
+  #ndesc = 0;
+  /** Too few buffers: not reading the wire until TN_RDT moves. */
+  #stalled = false;
+  #posted = false;
+  #causes = 0;
+  // One frame: pair 0 is the virtio-net header, used in mode `vnet` alone.
+  readonly #iov = new Uint32Array(2 * (BUFS_MAX + 1));
+  readonly #bufs = this.#iov.subarray(2);
+  #nbufs = 0;
+  #vtag = 0;
+
+  constructor(core: TnCore) {
+    this.#core = core;
+    this.#iov[0] = core.sramOff + SRAM_RX_VNET;
+    this.#iov[1] = VNET_HDR_LEN;
+  }
+
+  /** TN_CTRL.RXE went up: takes the ring from the registers, from slot 0, and listens. */
+  enable(): void {
+    this.disable();
+    this.enabled = true;
+    this.stopped = false;
+    this.#ndesc = this.len / TN_DESC_SIZE;
+    const fits =
+      this.len > 0 &&
+      this.len % TN_RING_ALIGN === 0 &&
+      this.baseLo % TN_RING_ALIGN === 0 &&
+      this.#ndesc <= TN_NDESC_MAX;
+    if (!fits) {
+      this.#stop();
+      return;
+    }
+    // No buffers yet: the first write of TN_RDT starts it.
+    this.#stalled = true;
+  }
+
+  /** TN_CTRL.RXE went down, or a reset. */
+  disable(): void {
+    if (this.enabled) this.#core.wire.setReadable(false);
+    this.enabled = false;
+    this.head = 0;
+    this.tail = 0;
+    this.#stalled = false;
+  }
+
+  /** TN_RDT was written: false if no such slot exists. */
+  setTail(slot: number): boolean {
+    if (!this.enabled || slot >= this.#ndesc) return false;
+    this.tail = slot;
+    if (this.#stalled && !this.stopped && this.#avail() >= this.#needed()) {
+      this.#stalled = false;
+      this.#core.wire.setReadable(true);
+      this.drain();
+    }
+    return true;
+  }
+
+  /** The rest of what a drain's budget left over. */
+  run(): void {
+    this.#posted = false;
+    this.drain();
+  }
+
+  /** Receives what waits, at most TN_RX_BUDGET frames now, the rest on later turns. */
+  drain(): void {
+    if (!this.enabled || this.stopped || this.#stalled) return;
+    const { dma, wire, vnet, clock, stats } = this.#core;
+    const ring = dma.map(this.baseLo, this.baseHi, this.len, true);
+    if (ring < 0) {
+      stats[TN_ST_DMA_FAULTS]! += 1;
+      this.#stop();
+      return;
+    }
+    this.#causes = 0;
+    let budget = TN_RX_BUDGET;
+    for (; budget > 0; budget--) {
+      if (this.#avail() < this.#needed()) {
+        this.#stall();
+        break;
+      }
+      if (!this.#gather(ring)) continue;
+      const n = vnet ? wire.readv(this.#iov, this.#nbufs + 1) : wire.readv(this.#bufs, this.#nbufs);
+      if (n < 0) {
+        if (n !== -EAGAIN) this.#wireGone();
+        break;
+      }
+      this.#receive(ring, vnet ? n - VNET_HDR_LEN : n);
+    }
+    if (budget === 0 && !this.#posted) {
+      this.#posted = true;
+      clock.post(this);
+    }
+    if (this.#causes !== 0) this.#core.cause(this.#causes);
+  }
+
+  #stop(): void {
+    this.stopped = true;
+    this.#core.wire.setReadable(false);
+    count(R_DEV_BAD_RING);
+    this.#core.cause(TN_INT_RXERR);
+  }
+
+  /** The wire came back. */
+  wireBack(): void {
+    if (this.enabled && !this.stopped && !this.#stalled) this.#core.wire.setReadable(true);
+  }
+
+  /** Reading failed: without this the loop would go on being told that there is something to read. */
+  #wireGone(): void {
+    count(R_DEV_WIRE_ERROR);
+    this.#core.wire.setReadable(false);
+    this.#core.setLink(false);
+  }
+
+  #stall(): void {
+    this.#stalled = true;
+    this.#core.wire.setReadable(false);
+    this.#core.stats[TN_ST_RX_NODESC]! += 1;
+    count(R_DEV_RX_NODESC);
+    this.#causes |= TN_INT_RXO;
+  }
+
+  #avail(): number {
+    const n = this.tail - this.head;
+    return n >= 0 ? n : n + this.#ndesc;
+  }
+
+  /** Buffers that hold the longest frame and a byte more, so that a longer one is noticed. */
+  #needed(): number {
+    return Math.floor(this.frameMax / this.bufSize) + 1;
+  }
+
+  #next(slot: number): number {
+    return slot + 1 === this.#ndesc ? 0 : slot + 1;
+  }
+
+  /**
+   * Lists the buffers for one frame. False if one cannot be used: it and those before it go back
+   * marked bad, because descriptors are consumed in order.
+   */
+  #gather(ring: number): boolean {
+    const { dma, view, stats } = this.#core;
+    const n = this.#needed();
+    let slot = this.head;
+    for (let i = 0; i < n; i++, slot = this.#next(slot)) {
+      const at = ring + slot * TN_DESC_SIZE;
+      const lo = view.getUint32(at + TN_D_ADDRL, true);
+      const hi = view.getUint32(at + TN_D_ADDRH, true);
+      const off = dma.map(lo, hi, this.bufSize, true);
+      if (off < 0) {
+        stats[TN_ST_DMA_FAULTS]! += 1;
+        stats[TN_ST_RX_BAD]! += 1;
+        count(R_DEV_RX_BAD);
+        for (let k = 0; k <= i; k++) this.#writeBack(ring, 0, TN_RXS_ERR);
+        this.#causes |= TN_INT_RXERR;
+        return false;
+      }
+      this.#bufs[2 * i] = off;
+      this.#bufs[2 * i + 1] = this.bufSize;
+    }
+    this.#nbufs = n;
+    return true;
+  }
+
+  #writeBack(ring: number, len: number, status: number): void {
+    const at = ring + this.head * TN_DESC_SIZE;
+    const tag = (status & TN_RXS_VP) !== 0 ? this.#vtag : 0;
+    this.#core.view.setUint32(at + TN_D_LEN, ((tag << 16) | len) >>> 0, true);
+    this.#core.view.setUint32(at + TN_D_STAT, (TN_RXS_DD | status) >>> 0, true);
+    this.head = this.#next(this.head);
+    this.#causes |= TN_INT_RXDW;
+  }
+
+  /** A frame of `len` bytes lies in the listed buffers: judges it and hands it over, or not. */
+  #receive(ring: number, len: number): void {
+    const { capture, stats, rxCsum, vlStrip, view } = this.#core;
+    if (len < ETHER_HDR_LEN) {
+      stats[TN_ST_RX_RUNT]! += 1;
+      count(R_DEV_RX_RUNT);
+      return;
+    }
+    if (len > this.frameMax) {
+      stats[TN_ST_RX_OVERSIZE]! += 1;
+      count(R_DEV_RX_OVERSIZE);
+      return;
+    }
+    if (capture !== null && capture.wants(CAPTURE_WIRE))
+      capture.capture(CAPTURE_WIRE, CAPTURE_IN, 0, this.#bufs, 0, this.#nbufs, len);
+    const frame = this.#bufs[0]!;
+    if (!this.#accepts(frame)) {
+      stats[TN_ST_RX_FILTERED]! += 1;
+      count(R_DEV_RX_FILTER);
+      return;
+    }
+    let status = 0;
+    if (rxCsum) status = this.#verdict(frame, len);
+    else if (this.#core.vnet) this.#finishCsum(len);
+    if (vlStrip && len >= ETHER_HDR_LEN + 4 && view.getUint16(frame + 12) === ETHERTYPE_VLAN) {
+      status |= TN_RXS_VP;
+      this.#strip(frame, len);
+      len -= 4;
+    }
+    stats[TN_ST_RX_FRAMES]! += 1;
+    stats[TN_ST_RX_BYTES]! += len;
+    for (; len > this.bufSize; len -= this.bufSize) this.#writeBack(ring, this.bufSize, 0);
+    this.#writeBack(ring, len, status | TN_RXS_EOP);
+  }
+
+  /** The address filter: own, broadcast, multicast by hash, or whatever the modes let in. */
+  #accepts(frame: number): boolean {
+    const { mem, promisc, allmulti } = this.#core;
+    if (promisc) return true;
+    if ((mem[frame]! & 1) === 0) {
+      for (let i = 0; i < 6; i++) if (mem[frame + i] !== this.mac[i]) return false;
+      return true;
+    }
+    if (allmulti) return true;
+    let all = 0xff;
+    for (let i = 0; i < 6; i++) all &= mem[frame + i]!;
+    if (all === 0xff) return true;
+    const hash = this.#hash(frame);
+    return ((this.mta[hash >>> 5]! >>> (hash & 31)) & 1) === 1;
+  }
+
+  /** The upper six bits of the address's big-endian CRC-32, as the filter numbers its bits. */
+  #hash(frame: number): number {
+    let crc = 0xffffffff;
+    for (let i = 0; i < 6; i++) {
+      let byte = this.#core.mem[frame + i]!;
+      for (let bit = 0; bit < 8; bit++, byte >>>= 1) {
+        const carry = (crc >>> 31) ^ (byte & 1);
+        crc = (crc << 1) >>> 0;
+        if (carry !== 0) crc = (crc ^ 0x04c11db7) >>> 0;
+      }
+    }
+    return crc >>> 26;
+  }
+
+  /** Verifies the checksums of a frame; the status bits that say what was found. */
+  #verdict(frame: number, len: number): number {
+    const { view, cksum, stats } = this.#core;
+    let l2 = ETHER_HDR_LEN;
+    let type = view.getUint16(frame + 12);
+    if (type === ETHERTYPE_VLAN && len >= ETHER_HDR_LEN + 4) {
+      type = view.getUint16(frame + 16);
+      l2 += 4;
+    }
+    const ip = frame + l2;
+    if (type === ETHERTYPE_IPV6) {
+      if (len < l2 + 40) return 0;
+      const payload = view.getUint16(ip + 4);
+      const proto = view.getUint8(ip + 6);
+      return this.#l4Verdict(len, l2 + 40, payload, proto, cksum.sum(ip + 8, 32, 0), 0);
+    }
+    if (type !== ETHERTYPE_IP || len < l2 + 20) return 0;
+    const hlen = (view.getUint8(ip) & 0xf) * 4;
+    if (view.getUint8(ip) >>> 4 !== 4 || hlen < 20 || len < l2 + hlen) return 0;
+    if (cksum.sum(ip, hlen, 0) !== 0xffff) {
+      stats[TN_ST_RX_IP_ERROR]! += 1;
+      return TN_RXS_IPCS | TN_RXS_IPE;
+    }
+    const payload = view.getUint16(ip + 2) - hlen;
+    // A fragment's checksum covers the whole datagram, which is not here.
+    if ((view.getUint16(ip + 6) & 0x3fff) !== 0) return TN_RXS_IPCS;
+    const proto = view.getUint8(ip + 9);
+    return this.#l4Verdict(len, l2 + hlen, payload, proto, cksum.sum(ip + 12, 8, 0), TN_RXS_IPCS);
+  }
+
+  /** @param l4 offset of the TCP or UDP header; `l4Len` bytes long with its data, as IP says */
+  #l4Verdict(
+    len: number,
+    l4: number,
+    l4Len: number,
+    proto: number,
+    addrSum: number,
+    status: number,
+  ): number {
+    const { view, stats, vnet, sramOff } = this.#core;
+    const udp = proto === IPPROTO_UDP;
+    if (!udp && proto !== IPPROTO_TCP) return status;
+    if (l4Len < (udp ? 8 : 20) || l4 + l4Len > len) return status;
+    const at = this.#bufs[0]! + l4;
+    if (udp && view.getUint16(at + 4) !== l4Len) return status;
+    if (udp && view.getUint16(at + 6) === 0) return status; // RFC 768: the sender made none
+    if (vnet) {
+      // VIRTIO 1.1, 5.1.6.4: either flag says the data are as the sender had them.
+      const flags = view.getUint8(sramOff + SRAM_RX_VNET);
+      if ((flags & (VNET_F_NEEDS_CSUM | VNET_F_DATA_VALID)) !== 0) return status | TN_RXS_L4CS;
+    }
+    if (this.#sumBufs(l4, l4Len, fold16(addrSum + proto + l4Len)) === 0xffff)
+      return status | TN_RXS_L4CS;
+    stats[TN_ST_RX_L4_ERROR]! += 1;
+    return status | TN_RXS_L4CS | TN_RXS_L4E;
+  }
+
+  /** Sums `len` bytes of the frame from `off` on, on top of `sum`: folded. */
+  #sumBufs(off: number, len: number, sum: number): number {
+    const { cksum } = this.#core;
+    let odd = false;
+    for (let i = Math.floor(off / this.bufSize); len > 0; i++) {
+      const skip = off % this.bufSize;
+      const n = Math.min(this.bufSize - skip, len);
+      const s = cksum.sum(this.#bufs[2 * i]! + skip, n, 0);
+      sum += odd ? ((s & 0xff) << 8) | (s >>> 8) : s;
+      if ((n & 1) === 1) odd = !odd;
+      off += n;
+      len -= n;
+    }
+    return fold16(sum);
+  }
+
+  /** Computes the checksum the peer left to us, for a driver that does not take verdicts. */
+  #finishCsum(len: number): void {
+    const { view, sramOff } = this.#core;
+    const vnet = sramOff + SRAM_RX_VNET;
+    if ((view.getUint8(vnet) & VNET_F_NEEDS_CSUM) === 0) return;
+    const start = view.getUint16(vnet + 6, true);
+    const field = start + view.getUint16(vnet + 8, true);
+    if (start < ETHER_HDR_LEN || field + 2 > Math.min(len, this.bufSize)) return;
+    const sum = ~this.#sumBufs(start, len - start, 0) & 0xffff;
+    view.setUint16(this.#bufs[0]! + field, sum === 0 ? 0xffff : sum);
+  }
+
+  /** Takes the four bytes of the VLAN tag out: what is behind them moves up, buffer by buffer. */
+  #strip(frame: number, len: number): void {
+    const { mem, view } = this.#core;
+    this.#vtag = view.getUint16(frame + 14);
+    const size = this.bufSize;
+    mem.copyWithin(frame + 12, frame + 16, frame + Math.min(len, size));
+    for (let i = 1; i * size < len; i++) {
+      const buf = this.#bufs[2 * i]!;
+      const n = Math.min(len - i * size, size);
+      mem.copyWithin(this.#bufs[2 * i - 2]! + size - 4, buf, buf + Math.min(n, 4));
+      if (n > 4) mem.copyWithin(buf, buf + 4, buf + n);
+    }
+  }
+}

@@ -1,0 +1,637 @@
+/**
+ * The transmit engine of `tn`: fetches descriptors, gathers by physical address, inserts checksums
+ * and VLAN tags, cuts TSO packets into segments, one gather write per frame. Only headers are
+ * copied, into on-board memory, to be patched there; payload is never moved. Its position inside a
+ * packet outlives a full wire and the end of a doorbell's budget. Every field of a descriptor may
+ * be hostile: what is wrong is counted and dropped.
+ */
+
+import { CAPTURE_OUT, CAPTURE_WIRE } from '../../sys/capture.ts';
+import type { Task } from '../../sys/clock.ts';
+import { EAGAIN } from '../../sys/errno.ts';
+import {
+  count,
+  R_DEV_BAD_RING,
+  R_DEV_LINK_DOWN,
+  R_DEV_TX_BAD,
+  R_DEV_WIRE_ERROR,
+  R_DEV_WIRE_FULL,
+} from '../../sys/reason.ts';
+import {
+  fold16,
+  SRAM_TX_HDR,
+  SRAM_TX_VNET,
+  SRAM_ZERO,
+  type TnCore,
+  VNET_F_NEEDS_CSUM,
+  VNET_GSO_ECN,
+  VNET_GSO_NONE,
+  VNET_GSO_TCPV4,
+  VNET_GSO_TCPV6,
+  VNET_HDR_LEN,
+} from './tn_core.ts';
+import {
+  TN_C_L3_SHIFT,
+  TN_C_L4_SHIFT,
+  TN_C_MSS,
+  TN_C_TAG,
+  TN_D_ADDRH,
+  TN_D_ADDRL,
+  TN_D_LEN,
+  TN_D_STAT,
+  TN_DESC_SIZE,
+  TN_FRAME_MAX,
+  TN_FRAME_MIN,
+  TN_HDR_MAX,
+  TN_INT_TXDW,
+  TN_INT_TXERR,
+  TN_MSS_MIN,
+  TN_NDESC_MAX,
+  TN_RING_ALIGN,
+  TN_ST_DMA_FAULTS,
+  TN_ST_TX_BAD,
+  TN_ST_TX_BYTES,
+  TN_ST_TX_FRAMES,
+  TN_ST_TX_NO_LINK,
+  TN_ST_TX_PACKETS,
+  TN_ST_TX_SEGMENTS,
+  TN_ST_TX_TSO,
+  TN_ST_TX_WIRE_ERROR,
+  TN_ST_TX_WIRE_FULL,
+  TN_TX_BUDGET,
+  TN_TX_SEGS,
+  TN_TXD_CTX,
+  TN_TXD_EOP,
+  TN_TXD_IXSM,
+  TN_TXD_RS,
+  TN_TXD_TCP,
+  TN_TXD_TSE,
+  TN_TXD_TXSM,
+  TN_TXD_V6,
+  TN_TXD_VLE,
+  TN_TXS_DD,
+  TN_TXS_ERR,
+} from './tnreg.ts';
+
+const ETHER_HDR_LEN = 14;
+const TCP_CKSUM_OFF = 16;
+const UDP_CKSUM_OFF = 6;
+const TH_FIN = 0x01;
+const TH_PUSH = 0x08;
+const TH_CWR = 0x80;
+
+// What fetch() found, and what emit() did.
+const NOTHING = 0;
+const PACKET = 1;
+const DROPPED = 2;
+const DONE = 3;
+const MORE = 4;
+const BLOCKED = 5;
+
+/** The transmit ring and the packet being sent. */
+export class TnTx implements Task {
+  // The ring as the registers have it.
+  baseLo = 0;
+  baseHi = 0;
+  /** Bytes. */
+  len = 0;
+  head = 0;
+  tail = 0;
+  enabled = false;
+  /** The ring cannot be used; stays until transmit is enabled anew. */
+  stopped = false;
+  readonly #core: TnCore;
+  #ndesc = 0;
+  /** The wire is full and has been asked to say when it is not. */
+  #blocked = false;
+  #posted = false;
+  /** The rest of a bad packet is still to come: drop up to its last descriptor. */
+  #skipping = false;
+  #causes = 0;
+
+  // The packet being sent.
+  #active = false;
+  #eopSlot = 0;
+  #eopStat = 0;
+  #npieces = 0;
+  readonly #pieceOff = new Uint32Array(TN_TX_SEGS);
+  readonly #pieceLen = new Uint32Array(TN_TX_SEGS);
+  #total = 0;
+  #cmd = 0;
+  #vle = false;
+  #vtag = 0;
+  #l2 = 0;
+  #l3 = 0;
+  #l4 = 0;
+  #mss = 0;
+  /** What the driver calls the packet, for captures; 0 if nothing. */
+  #tag = 0;
+  /** Bytes of headers in on-board memory; 0 if the frame leaves as it lies in memory. */
+  #hdrLen = 0;
+  // Where the payload goes on: piece, byte in it, bytes sent, segments sent.
+  #pi = 0;
+  #po = 0;
+  #sent = 0;
+  #segs = 0;
+  // What each segment's headers derive from.
+  #seq0 = 0;
+  #ipId0 = 0;
+  #thFlags = 0;
+  #pseudo = 0;
+
+  // One frame: pair 0 is the virtio-net header, used in mode `vnet` alone.
+  readonly #iov = new Uint32Array(2 * (TN_TX_SEGS + 3));
+  readonly #frame = this.#iov.subarray(2);
+  #niov = 0;
+  #frameLen = 0;
+
+  constructor(core: TnCore) {
+    this.#core = core;
+    this.#iov[0] = core.sramOff + SRAM_TX_VNET;
+    this.#iov[1] = VNET_HDR_LEN;
+  }
+
+  /** TN_CTRL.TXE went up: takes the ring from the registers, from slot 0. */
+  enable(): void {
+    this.disable();
+    this.enabled = true;
+    this.stopped = false;
+    this.#ndesc = this.len / TN_DESC_SIZE;
+    const fits =
+      this.len > 0 &&
+      this.len % TN_RING_ALIGN === 0 &&
+      this.baseLo % TN_RING_ALIGN === 0 &&
+      this.#ndesc <= TN_NDESC_MAX;
+    if (!fits) this.#stop();
+  }
+
+  /** TN_CTRL.TXE went down, or a reset: forgets ring position and packet. */
+  disable(): void {
+    this.enabled = false;
+    this.head = 0;
+    this.tail = 0;
+    this.#active = false;
+    this.#blocked = false;
+    this.#skipping = false;
+  }
+
+  /** TN_TDT was written: false if no such slot exists. */
+  setTail(slot: number): boolean {
+    if (!this.enabled || slot >= this.#ndesc) return false;
+    this.tail = slot;
+    return true;
+  }
+
+  /** The wire has room again. */
+  wireWritable(): void {
+    this.#blocked = false;
+    this.consume();
+  }
+
+  /** The rest of what a doorbell left over. */
+  run(): void {
+    this.#posted = false;
+    this.consume();
+  }
+
+  /** Sends what is on the ring: at most TN_TX_BUDGET frames now, the rest on later turns. */
+  consume(): void {
+    if (!this.enabled || this.stopped || this.#blocked) return;
+    if (this.head === this.tail && !this.#active) return;
+    const ring = this.#core.dma.map(this.baseLo, this.baseHi, this.len, true);
+    if (ring < 0) {
+      this.#core.stats[TN_ST_DMA_FAULTS]! += 1;
+      this.#stop();
+      return;
+    }
+    this.#causes = 0;
+    let budget = TN_TX_BUDGET;
+    for (; budget > 0; budget--) {
+      if (!this.#active) {
+        const found = this.#fetch(ring);
+        if (found === NOTHING) break;
+        if (found === DROPPED) continue;
+      }
+      const did = this.#emit();
+      if (did === BLOCKED) break;
+      if (did === DONE) this.#complete(ring, 0);
+    }
+    if (budget === 0 && !this.#posted && (this.#active || this.head !== this.tail)) {
+      this.#posted = true;
+      this.#core.clock.post(this);
+    }
+    if (this.#causes !== 0) this.#core.cause(this.#causes);
+  }
+
+  #stop(): void {
+    this.stopped = true;
+    this.#active = false;
+    count(R_DEV_BAD_RING);
+    this.#core.cause(TN_INT_TXERR);
+  }
+
+  #next(slot: number): number {
+    return slot + 1 === this.#ndesc ? 0 : slot + 1;
+  }
+
+  /** Writes back and moves the head over the packet's descriptors. */
+  #complete(ring: number, status: number): void {
+    if ((this.#eopStat & TN_TXD_RS) !== 0) {
+      const at = ring + this.#eopSlot * TN_DESC_SIZE + TN_D_STAT;
+      this.#core.view.setUint32(at, TN_TXS_DD | status, true);
+      this.#causes |= TN_INT_TXDW;
+    }
+    this.#active = false;
+    this.head = this.#next(this.#eopSlot);
+    if (status === 0) this.#core.stats[TN_ST_TX_PACKETS]! += 1;
+  }
+
+  #drop(ring: number): number {
+    this.#core.stats[TN_ST_TX_BAD]! += 1;
+    count(R_DEV_TX_BAD);
+    this.#causes |= TN_INT_TXERR;
+    this.#complete(ring, TN_TXS_ERR);
+    return DROPPED;
+  }
+
+  /** Reads the next packet's descriptors; DROPPED if they are bad. At most a ring's worth. */
+  #fetch(ring: number): number {
+    const { view } = this.#core;
+    if (this.#skipping) return this.#skip(ring);
+    this.#npieces = 0;
+    this.#total = 0;
+    this.#cmd = 0;
+    this.#tag = 0;
+    this.#vle = false;
+    let bad = false;
+    let n = 0;
+    for (let slot = this.head; slot !== this.tail; slot = this.#next(slot)) {
+      const at = ring + slot * TN_DESC_SIZE;
+      const stat = view.getUint32(at + TN_D_STAT, true);
+      n++;
+      if ((stat & TN_TXD_CTX) !== 0) {
+        if (n === 1 && (stat & TN_TXD_EOP) === 0) this.#context(at, stat);
+        else bad = true;
+      } else if (!bad) {
+        bad = !this.#piece(at, stat);
+      }
+      if ((stat & TN_TXD_EOP) === 0) continue;
+      this.#eopSlot = slot;
+      this.#eopStat = stat;
+      return bad || !this.#prepare() ? this.#drop(ring) : PACKET;
+    }
+    // The last descriptor is not there yet. Wait for it, unless it can never come or is not wanted.
+    if (!bad && n < this.#ndesc - 1) return NOTHING;
+    this.#skipping = true;
+    this.#core.stats[TN_ST_TX_BAD]! += 1;
+    count(R_DEV_TX_BAD);
+    this.#causes |= TN_INT_TXERR;
+    this.head = this.tail;
+    return DROPPED;
+  }
+
+  /** Drops descriptors up to the end of a packet that has been counted already. */
+  #skip(ring: number): number {
+    for (let slot = this.head; slot !== this.tail; slot = this.#next(slot)) {
+      const stat = this.#core.view.getUint32(ring + slot * TN_DESC_SIZE + TN_D_STAT, true);
+      if ((stat & TN_TXD_EOP) === 0) continue;
+      this.#skipping = false;
+      this.#eopSlot = slot;
+      this.#eopStat = stat;
+      this.#complete(ring, TN_TXS_ERR);
+      return DROPPED;
+    }
+    this.head = this.tail;
+    return NOTHING;
+  }
+
+  #context(at: number, stat: number): void {
+    const { view } = this.#core;
+    const lens = view.getUint32(at, true);
+    this.#cmd = stat;
+    this.#l2 = lens & 0xff;
+    this.#l3 = (lens >>> TN_C_L3_SHIFT) & 0x1ff;
+    this.#l4 = (lens >>> TN_C_L4_SHIFT) & 0xff;
+    this.#mss = view.getUint32(at + TN_C_MSS, true) & 0xffff;
+    this.#tag = view.getUint32(at + TN_C_TAG, true);
+  }
+
+  /** Takes a data descriptor in; false if it is bad. */
+  #piece(at: number, stat: number): boolean {
+    const { view, dma, stats } = this.#core;
+    const lenTag = view.getUint32(at + TN_D_LEN, true);
+    const len = lenTag & 0xffff;
+    if (len === 0 || this.#npieces === TN_TX_SEGS) return false;
+    if (this.#npieces === 0) {
+      this.#vle = (stat & TN_TXD_VLE) !== 0;
+      this.#vtag = lenTag >>> 16;
+    }
+    const lo = view.getUint32(at + TN_D_ADDRL, true);
+    const hi = view.getUint32(at + TN_D_ADDRH, true);
+    const off = dma.map(lo, hi, len, false);
+    if (off < 0) {
+      stats[TN_ST_DMA_FAULTS]! += 1;
+      return false;
+    }
+    this.#pieceOff[this.#npieces] = off;
+    this.#pieceLen[this.#npieces] = len;
+    this.#npieces++;
+    this.#total += len;
+    return true;
+  }
+
+  /** Whether the context's header lengths and commands make sense for this packet. */
+  #offloadsValid(): boolean {
+    const cmd = this.#cmd;
+    const tcp = (cmd & TN_TXD_TCP) !== 0;
+    const v6 = (cmd & TN_TXD_V6) !== 0;
+    const l4Wanted = (cmd & (TN_TXD_TXSM | TN_TXD_TSE)) !== 0;
+    if (this.#l2 < ETHER_HDR_LEN || this.#l3 % 4 !== 0 || this.#l3 < (v6 ? 40 : 20)) return false;
+    if (!v6 && this.#l3 > 60) return false;
+    if (l4Wanted && tcp && (this.#l4 < 20 || this.#l4 > 60 || this.#l4 % 4 !== 0)) return false;
+    if (l4Wanted && !tcp && this.#l4 !== 8) return false;
+    const hdrLen = this.#l2 + this.#l3 + (l4Wanted ? this.#l4 : 0);
+    if (hdrLen + 4 > TN_HDR_MAX || hdrLen > this.#total) return false;
+    if ((cmd & TN_TXD_TSE) === 0) return true;
+    return (
+      tcp &&
+      this.#mss >= TN_MSS_MIN &&
+      hdrLen + 4 + this.#mss <= TN_FRAME_MAX &&
+      this.#total > hdrLen &&
+      this.#total - this.#l2 <= 65535
+    );
+  }
+
+  /** Checks the packet and gets its first frame ready; false if it is bad. */
+  #prepare(): boolean {
+    const offloads = (this.#cmd & (TN_TXD_IXSM | TN_TXD_TXSM | TN_TXD_TSE)) !== 0;
+    const tso = (this.#cmd & TN_TXD_TSE) !== 0;
+    const total = this.#total + (this.#vle ? 4 : 0);
+    if (this.#npieces === 0 || this.#total < ETHER_HDR_LEN) return false;
+    if (!tso && total > TN_FRAME_MAX) return false;
+    if (offloads && !this.#offloadsValid()) return false;
+    this.#pi = 0;
+    this.#po = 0;
+    this.#sent = 0;
+    this.#segs = 0;
+    this.#hdrLen = 0;
+    this.#active = true;
+    if (offloads) {
+      const l4Wanted = (this.#cmd & (TN_TXD_TXSM | TN_TXD_TSE)) !== 0;
+      this.#copyHeaders(this.#l2 + this.#l3 + (l4Wanted ? this.#l4 : 0));
+    } else if (this.#vle) {
+      this.#copyHeaders(ETHER_HDR_LEN);
+    }
+    if (this.#core.vnet) this.#clearVnet();
+    if (tso) {
+      this.#prepareTso();
+    } else {
+      this.#gather(total - this.#hdrLen);
+      if (offloads) this.#insertCksums();
+    }
+    return true;
+  }
+
+  /** Copies `len` header bytes to on-board memory, with the VLAN tag if one is to be inserted. */
+  #copyHeaders(len: number): void {
+    const { mem, view, sramOff } = this.#core;
+    const hdr = sramOff + SRAM_TX_HDR;
+    let n = 0;
+    while (n < len) {
+      const left = this.#pieceLen[this.#pi]! - this.#po;
+      const from = this.#pieceOff[this.#pi]! + this.#po;
+      const c = Math.min(left, len - n);
+      mem.copyWithin(hdr + n, from, from + c);
+      n += c;
+      this.#po += c;
+      if (c === left) {
+        this.#pi++;
+        this.#po = 0;
+      }
+    }
+    if (this.#vle) {
+      mem.copyWithin(hdr + 16, hdr + 12, hdr + len);
+      view.setUint16(hdr + 12, 0x8100);
+      view.setUint16(hdr + 14, this.#vtag);
+      n += 4;
+      this.#l2 += 4;
+    }
+    this.#hdrLen = n;
+  }
+
+  /** Lists header and the next `len` payload bytes as one frame; the position does not move. */
+  #gather(len: number): void {
+    const frame = this.#frame;
+    let n = 0;
+    if (this.#hdrLen > 0) {
+      frame[0] = this.#core.sramOff + SRAM_TX_HDR;
+      frame[1] = this.#hdrLen;
+      n = 1;
+    }
+    let po = this.#po;
+    let left = len;
+    for (let pi = this.#pi; left > 0; pi++, po = 0) {
+      const c = Math.min(this.#pieceLen[pi]! - po, left);
+      frame[2 * n] = this.#pieceOff[pi]! + po;
+      frame[2 * n + 1] = c;
+      n++;
+      left -= c;
+    }
+    this.#frameLen = this.#hdrLen + len;
+    this.#niov = n;
+  }
+
+  /** Moves the position over `len` payload bytes. */
+  #advance(len: number): void {
+    while (len > 0) {
+      const left = this.#pieceLen[this.#pi]! - this.#po;
+      if (len < left) {
+        this.#po += len;
+        return;
+      }
+      len -= left;
+      this.#pi++;
+      this.#po = 0;
+    }
+  }
+
+  /** Sums the frame as listed, from byte `from` of its headers on, on top of `sum`: folded. */
+  #sumFrame(from: number, sum: number): number {
+    const { cksum } = this.#core;
+    const frame = this.#frame;
+    let odd = false;
+    for (let i = 0; i < this.#niov; i++) {
+      const skip = i === 0 ? from : 0;
+      const len = frame[2 * i + 1]! - skip;
+      const s = cksum.sum(frame[2 * i]! + skip, len, 0);
+      // A piece that starts at an odd byte of the sum has its words' halves swapped.
+      sum += odd ? ((s & 0xff) << 8) | (s >>> 8) : s;
+      if ((len & 1) === 1) odd = !odd;
+    }
+    return fold16(sum);
+  }
+
+  #clearVnet(): void {
+    const at = this.#core.sramOff + SRAM_TX_VNET;
+    this.#core.mem.fill(0, at, at + VNET_HDR_LEN);
+  }
+
+  /** Leaves the TCP or UDP checksum to the peer: its field holds the pseudo-header's sum. */
+  #vnetNeedsCsum(field: number): void {
+    const { view, sramOff } = this.#core;
+    const at = sramOff + SRAM_TX_VNET;
+    view.setUint8(at, VNET_F_NEEDS_CSUM);
+    view.setUint16(at + 6, this.#l2 + this.#l3, true);
+    view.setUint16(at + 8, field, true);
+  }
+
+  #ipCksum(): void {
+    const { view, cksum, sramOff } = this.#core;
+    const ip = sramOff + SRAM_TX_HDR + this.#l2;
+    view.setUint16(ip + 10, 0);
+    view.setUint16(ip + 10, ~cksum.sum(ip, this.#l3, 0) & 0xffff);
+  }
+
+  /** Inserts the checksums of a packet that is one frame. */
+  #insertCksums(): void {
+    const { view, sramOff, vnet } = this.#core;
+    if ((this.#cmd & (TN_TXD_IXSM | TN_TXD_V6)) === TN_TXD_IXSM) this.#ipCksum();
+    if ((this.#cmd & TN_TXD_TXSM) === 0) return;
+    const tcp = (this.#cmd & TN_TXD_TCP) !== 0;
+    const field = tcp ? TCP_CKSUM_OFF : UDP_CKSUM_OFF;
+    if (vnet) {
+      this.#vnetNeedsCsum(field);
+      return;
+    }
+    const l4 = this.#l2 + this.#l3;
+    // The field holds the pseudo-header's sum, which is thereby part of this one.
+    let sum = ~this.#sumFrame(l4, 0) & 0xffff;
+    if (sum === 0 && !tcp) sum = 0xffff; // RFC 768: 0 would mean none
+    view.setUint16(sramOff + SRAM_TX_HDR + l4 + field, sum);
+  }
+
+  /** Reads from the headers what every segment needs. The checksum field's content is not used. */
+  #prepareTso(): void {
+    const { view, cksum, sramOff, stats, vnet } = this.#core;
+    const ip = sramOff + SRAM_TX_HDR + this.#l2;
+    const tcp = ip + this.#l3;
+    const v6 = (this.#cmd & TN_TXD_V6) !== 0;
+    stats[TN_ST_TX_TSO]! += 1;
+    this.#seq0 = view.getUint32(tcp + 4);
+    this.#thFlags = view.getUint8(tcp + 13);
+    this.#ipId0 = v6 ? 0 : view.getUint16(ip + 4);
+    this.#pseudo = fold16((v6 ? cksum.sum(ip + 8, 32, 0) : cksum.sum(ip + 12, 8, 0)) + 6);
+    if (!vnet) return;
+    const payload = this.#payloadLen();
+    this.#gather(payload);
+    this.#lengths(payload);
+    view.setUint16(tcp + TCP_CKSUM_OFF, fold16(this.#pseudo + this.#l4 + payload));
+    this.#vnetNeedsCsum(TCP_CKSUM_OFF);
+    if (payload <= this.#mss) return;
+    const at = sramOff + SRAM_TX_VNET;
+    const ecn = (this.#thFlags & TH_CWR) !== 0 ? VNET_GSO_ECN : VNET_GSO_NONE;
+    view.setUint8(at + 1, (v6 ? VNET_GSO_TCPV6 : VNET_GSO_TCPV4) | ecn);
+    view.setUint16(at + 2, this.#hdrLen, true);
+    view.setUint16(at + 4, this.#mss, true);
+  }
+
+  #payloadLen(): number {
+    return this.#total + (this.#vle ? 4 : 0) - this.#hdrLen;
+  }
+
+  /** Writes the IP lengths for `payload` bytes of TCP data, and the IPv4 header checksum. */
+  #lengths(payload: number): void {
+    const { view, sramOff } = this.#core;
+    const ip = sramOff + SRAM_TX_HDR + this.#l2;
+    if ((this.#cmd & TN_TXD_V6) !== 0) {
+      view.setUint16(ip + 4, this.#l3 - 40 + this.#l4 + payload);
+    } else {
+      view.setUint16(ip + 2, this.#l3 + this.#l4 + payload);
+      this.#ipCksum();
+    }
+  }
+
+  /** Makes the next segment of a TSO packet: its headers in place, its payload listed. */
+  #segment(payload: number, last: boolean): void {
+    const { view, sramOff } = this.#core;
+    const ip = sramOff + SRAM_TX_HDR + this.#l2;
+    const tcp = ip + this.#l3;
+    let flags = this.#thFlags;
+    if (!last) flags &= ~(TH_FIN | TH_PUSH);
+    if (this.#segs > 0) flags &= ~TH_CWR; // RFC 3168, 6.1.2: once per reduction
+    if ((this.#cmd & TN_TXD_V6) === 0) view.setUint16(ip + 4, (this.#ipId0 + this.#segs) & 0xffff);
+    this.#lengths(payload);
+    view.setUint32(tcp + 4, (this.#seq0 + this.#sent) >>> 0);
+    view.setUint8(tcp + 13, flags);
+    view.setUint16(tcp + TCP_CKSUM_OFF, 0);
+    this.#gather(payload);
+    const sum = this.#sumFrame(this.#l2 + this.#l3, this.#pseudo + this.#l4 + payload);
+    view.setUint16(tcp + TCP_CKSUM_OFF, ~sum & 0xffff);
+  }
+
+  /** Sends one frame of the active packet: DONE with its last, MORE, or BLOCKED. */
+  #emit(): number {
+    const { stats, vnet, linkUp } = this.#core;
+    if (!linkUp) {
+      stats[TN_ST_TX_NO_LINK]! += 1;
+      count(R_DEV_LINK_DOWN);
+      return DONE;
+    }
+    const cut = !vnet && (this.#cmd & TN_TXD_TSE) !== 0;
+    let payload = 0;
+    let last = true;
+    if (cut) {
+      const left = this.#payloadLen() - this.#sent;
+      payload = Math.min(left, this.#mss);
+      last = payload === left;
+      this.#segment(payload, last);
+    }
+    const sent = this.#write();
+    if (sent === BLOCKED) return BLOCKED;
+    if (sent === DROPPED) return DONE; // with it the rest of a TSO packet
+    if (!cut) return DONE;
+    stats[TN_ST_TX_SEGMENTS]! += 1;
+    this.#advance(payload);
+    this.#sent += payload;
+    this.#segs++;
+    return last ? DONE : MORE;
+  }
+
+  /** Puts the listed frame on the wire: DONE, BLOCKED, or DROPPED if the wire refuses it. */
+  #write(): number {
+    const { wire, stats, vnet, sramOff, capture } = this.#core;
+    if (!vnet && this.#frameLen < TN_FRAME_MIN) {
+      this.#frame[2 * this.#niov] = sramOff + SRAM_ZERO;
+      this.#frame[2 * this.#niov + 1] = TN_FRAME_MIN - this.#frameLen;
+      this.#niov++;
+      this.#frameLen = TN_FRAME_MIN;
+    }
+    const n = vnet ? wire.writev(this.#iov, this.#niov + 1) : wire.writev(this.#frame, this.#niov);
+    if (n >= 0) {
+      stats[TN_ST_TX_FRAMES]! += 1;
+      stats[TN_ST_TX_BYTES]! += this.#frameLen;
+      if (capture !== null && capture.wants(CAPTURE_WIRE)) {
+        capture.capture(
+          CAPTURE_WIRE,
+          CAPTURE_OUT,
+          this.#tag,
+          this.#frame,
+          0,
+          this.#niov,
+          this.#frameLen,
+        );
+      }
+      return DONE;
+    }
+    if (n === -EAGAIN) {
+      stats[TN_ST_TX_WIRE_FULL]! += 1;
+      count(R_DEV_WIRE_FULL);
+      this.#blocked = true;
+      wire.armWritable();
+      return BLOCKED;
+    }
+    stats[TN_ST_TX_WIRE_ERROR]! += 1;
+    count(R_DEV_WIRE_ERROR);
+    return DROPPED;
+  }
+}

@@ -1,0 +1,64 @@
+import { expect } from 'chai';
+import { ManualClock } from '../../src/host/manual_clock.ts';
+import { passDefer } from '../../src/sys/pass.ts';
+import { bus_setup_intr, bus_teardown_intr, IntrVector } from '../../src/bus/intr.ts';
+
+describe('IntrVector', () => {
+  it('runs the handler once, later, as a pass', () => {
+    const clock = new ManualClock();
+    const line = new IntrVector(clock);
+    const log: string[] = [];
+    bus_setup_intr(line, {
+      run: () => {
+        passDefer({ run: () => log.push('end of pass') });
+        log.push('handler');
+      },
+    });
+    line.raise();
+    line.raise();
+    expect(log).to.deep.equal([]);
+    clock.runPosted();
+    expect(log).to.deep.equal(['handler', 'end of pass']);
+    expect(line.delivered).to.equal(1);
+  });
+
+  it('runs it again if it was raised meanwhile', () => {
+    const clock = new ManualClock();
+    const line = new IntrVector(clock);
+    let runs = 0;
+    bus_setup_intr(line, {
+      run: () => {
+        if (++runs < 3) line.raise();
+      },
+    });
+    line.raise();
+    clock.runPosted();
+    expect(runs).to.equal(3);
+  });
+
+  it('counts what nobody handles', () => {
+    const clock = new ManualClock();
+    const line = new IntrVector(clock);
+    bus_setup_intr(line, { run: () => expect.fail() });
+    line.raise();
+    bus_teardown_intr(line);
+    clock.runPosted();
+    expect(line.stray).to.equal(1);
+  });
+
+  it('leaves the pass when the handler throws', () => {
+    const clock = new ManualClock();
+    const line = new IntrVector(clock);
+    bus_setup_intr(line, {
+      run: () => {
+        throw new Error('handler');
+      },
+    });
+    line.raise();
+    expect(() => clock.runPosted()).to.throw('handler');
+    let ran = false;
+    // With no pass open this runs at once.
+    passDefer({ run: () => (ran = true) });
+    expect(ran).to.equal(true);
+  });
+});
