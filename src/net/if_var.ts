@@ -98,6 +98,10 @@ export const IFCOUNTERS = 12;
 
 export const ETHER_ADDR_LEN = 6;
 
+// if_type
+export const IFT_ETHER = 0x06;
+export const IFT_LOOP = 0x18;
+
 /** What if_output gets besides the packet: the next hop. */
 export interface OutputDst {
   /** AF_INET or AF_INET6. */
@@ -107,11 +111,37 @@ export interface OutputDst {
   addr6: Uint8Array | null;
 }
 
-/** An IPv4 address of an interface. */
+/** An IPv4 address of an interface. Made by in_aifaddr (src/netinet). */
 export interface InIfaddr {
+  readonly ia_ifp: Ifnet;
   readonly ia_addr: InAddr;
   readonly ia_subnetmask: InAddr;
+  /** 0 on an interface without broadcast. */
   readonly ia_broadaddr: InAddr;
+}
+
+/** A multicast link-level address that an interface listens to. */
+export interface IfMultiaddr {
+  /** 6 bytes. */
+  readonly ifma_lladdr: Uint8Array;
+  ifma_refcount: number;
+}
+
+/** A link-level address that a resolver found. */
+export interface LinkAddr {
+  /** 6 bytes. */
+  readonly ll_addr: Uint8Array;
+}
+
+/** How ether_output finds the link-level address of a next hop: ARP, ND (the lltable hook). */
+export interface LinkResolver {
+  /** What `resolve` found when it returned 0. Borrowed until the next call. */
+  readonly resolved: LinkAddr;
+  /**
+   * Resolves `dst` for sending `m`. 0: found, the caller still owns `m`. Anything else: `m` was
+   * taken. EWOULDBLOCK: it waits for an answer; EHOSTDOWN, EHOSTUNREACH: there was none; ENOBUFS.
+   */
+  resolve(ifp: Ifnet, m: Mbuf, dst: OutputDst): Errno;
 }
 
 /** Who listens to an interface's frames (bpf, captures): the reference behind BPF_MTAP. */
@@ -156,9 +186,20 @@ export class Ifnet implements IfnetRef, Task {
   readonly if_lladdr = new Uint8Array(ETHER_ADDR_LEN);
   /** IPv4 addresses, the primary first. */
   readonly if_addrhead: InIfaddr[] = [];
+  /** Multicast link-level addresses for the driver's filter. */
+  readonly if_multiaddrs: IfMultiaddr[] = [];
+  /** ARP and ND, set when the families attach to the interface. */
+  if_inet: LinkResolver | null = null;
+  if_inet6: LinkResolver | null = null;
+  /** Bytes of link-level header: 14 with ether_ifattach. */
+  if_hdrlen = 0;
+  /** IFT_ETHER, IFT_LOOP. */
+  if_type = 0;
   /** For ifconfig's media line, e.g. `10Gbase-T <full-duplex>`. */
   if_media = 'autoselect';
   if_bpf: BpfIf | null = null;
+  /** Ours: the interface's number in capture records, unique on the machine; 0: none yet. */
+  if_capunit = 0;
   if_driver: IfDriver | null = null;
   if_softc: object | null = null;
   /** Protocol output: takes `m` on every outcome. Set by ether_ifattach. */

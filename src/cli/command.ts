@@ -1,0 +1,72 @@
+/** What every command shares: how it is made, how it prints, how errors become an exit status. */
+
+import { existsSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { Command, CommanderError } from 'commander';
+import { TapnicError } from '../sys/errno.ts';
+import { Panic } from '../sys/kassert.ts';
+
+export const EXIT_FAILED = 1;
+export const EXIT_USAGE = 2;
+
+/** Wrong arguments or configuration: exit status 2. */
+export class UsageError extends Error {}
+
+/** It could not be done: exit status 1. */
+export class CliError extends Error {}
+
+/** A command without commander's own ideas of printing errors and exiting. */
+export function newCommand(name: string): Command {
+  return new Command(name).exitOverride().configureOutput({ outputError: () => undefined });
+}
+
+/** Writes to stdout as it is. */
+export function print(text: string): void {
+  process.stdout.write(text);
+}
+
+/** One line of JSON on stdout. */
+export function printJson(value: unknown): void {
+  print(`${JSON.stringify(value)}\n`);
+}
+
+/** One line on stderr. */
+export function warn(message: string): void {
+  process.stderr.write(`tapnic: ${message.replace(/\s*\n\s*/g, ' ')}\n`);
+}
+
+/** Says on stderr what went wrong, in one line, and returns the exit status. */
+export function reportError(error: unknown): number {
+  if (error instanceof CommanderError) {
+    if (error.exitCode === 0) return 0;
+    // The help that answers a missing command has been printed already.
+    if (error.code !== 'commander.help') warn(error.message.replace(/^error: /, ''));
+    return EXIT_USAGE;
+  }
+  if (!(error instanceof Error)) {
+    warn(String(error));
+    return EXIT_FAILED;
+  }
+  const ownMistake =
+    error instanceof Panic || error instanceof TypeError || error instanceof ReferenceError;
+  if (ownMistake && !(error instanceof TapnicError))
+    process.stderr.write(`tapnic: ${error.stack ?? error.message}\n`);
+  else warn(error.message);
+  return error instanceof UsageError ? EXIT_USAGE : EXIT_FAILED;
+}
+
+/** The version in the package's manifest, which is at or above this file. */
+export function packageVersion(): string {
+  for (
+    let dir = dirname(fileURLToPath(import.meta.url));
+    dirname(dir) !== dir;
+    dir = dirname(dir)
+  ) {
+    const manifest = join(dir, 'package.json');
+    if (!existsSync(manifest)) continue;
+    const { name, version } = JSON.parse(readFileSync(manifest, 'utf8')) as Record<string, string>;
+    if (name === 'tapnic') return version ?? '';
+  }
+  return 'unknown';
+}

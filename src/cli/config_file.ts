@@ -1,0 +1,86 @@
+/** The --config file: YAML whose keys are option names. What is wrong is told by line and column. */
+
+import { readFileSync } from 'node:fs';
+import { isMap, isScalar, isSeq, LineCounter, type Node, parseDocument } from 'yaml';
+import { UsageError } from './command.ts';
+
+/** A key and the texts of its value, as if they had been given on the command line. */
+export interface ConfigEntry {
+  readonly key: string;
+  readonly texts: string[];
+  /** `FILE:LINE:COLUMN` of the value. */
+  readonly where: string;
+}
+
+/** What may be in the file: option names, and which of them take a list. */
+export interface ConfigKeys {
+  readonly names: readonly string[];
+  /** Given more than once on the command line: a list here, or a map for `a=b`. */
+  readonly repeated: readonly string[];
+  /** Comma lists on the command line: a list here, or the same text. */
+  readonly lists: readonly string[];
+}
+
+/** The closest of `names`, if it is close. */
+function suggestion(word: string, names: readonly string[]): string {
+  const near = names.find(
+    (name) => name.replaceAll('-', '') === word.replaceAll(/[-_]/g, '').toLowerCase(),
+  );
+  return near === undefined ? '' : `: did you mean ${near}?`;
+}
+
+/** Reads entries out of YAML text. Throws UsageError: bad YAML, unknown key, wrong kind of value. */
+export function parseConfig(text: string, file: string, keys: ConfigKeys): ConfigEntry[] {
+  const lineCounter = new LineCounter();
+  const doc = parseDocument(text, { lineCounter });
+  const at = (offset: number | undefined): string => {
+    const { line, col } = lineCounter.linePos(offset ?? 0);
+    return `${file}:${line}:${col}`;
+  };
+  const [error] = doc.errors;
+  if (error !== undefined)
+    throw new UsageError(`${at(error.pos[0])}: ${error.message.split(/ at line |\n/)[0]}`);
+  const root = doc.contents;
+  if (root === null) return [];
+  if (!isMap(root)) throw new UsageError(`${at(root.range?.[0])}: not a map of option names`);
+
+  /** A scalar as it is written: `0x10` and `1_000` stay what they are. */
+  const scalar = (node: unknown, offset: number | undefined): string => {
+    const value = isScalar(node) ? node.value : null;
+    if (typeof value === 'string') return value;
+    if (isScalar(node) && (typeof value === 'number' || typeof value === 'boolean'))
+      return node.source ?? String(value);
+    throw new UsageError(`${at((node as Node | null)?.range?.[0] ?? offset)}: not a single value`);
+  };
+  return root.items.map(({ key: keyNode, value }) => {
+    const keyAt = (keyNode as Node).range?.[0];
+    const key = scalar(keyNode, keyAt);
+    if (!keys.names.includes(key))
+      throw new UsageError(`${at(keyAt)}: unknown key "${key}"${suggestion(key, keys.names)}`);
+    const node = value as Node | null;
+    const where = at(node?.range?.[0] ?? keyAt);
+    const repeated = keys.repeated.includes(key);
+    if (isSeq(node) && (repeated || keys.lists.includes(key))) {
+      const items = node.items.map((item) => scalar(item, keyAt));
+      return { key, texts: repeated ? items : [items.join(',')], where };
+    }
+    if (isMap(node) && repeated)
+      return {
+        key,
+        texts: node.items.map((item) => `${scalar(item.key, keyAt)}=${scalar(item.value, keyAt)}`),
+        where,
+      };
+    return { key, texts: [scalar(node, keyAt)], where };
+  });
+}
+
+/** Reads the file. Throws UsageError, also if it cannot be read. */
+export function readConfig(file: string, keys: ConfigKeys): ConfigEntry[] {
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch (e) {
+    throw new UsageError(`--config ${file}: ${(e as NodeJS.ErrnoException).code ?? String(e)}`);
+  }
+  return parseConfig(text, file, keys);
+}

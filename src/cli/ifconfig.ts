@@ -1,0 +1,50 @@
+/** `ifconfig`: interfaces of a running instance, and their capabilities on and off. */
+
+import type { Command } from 'commander';
+import type { InterfaceInfo } from '../ctl/ifconfig.ts';
+import { newCommand, print, printJson, UsageError } from './command.ts';
+import { addClientOptions, ask, type ClientOptions } from './control_client.ts';
+
+/** What the words mean: flags, the interface, capability words; as ifconfig(8) reads them. */
+function parseWords(words: readonly string[]): {
+  name: string | null;
+  m: boolean;
+  l: boolean;
+  changes: string[];
+} {
+  let m = false;
+  let l = false;
+  let at = 0;
+  for (; words[at]?.startsWith('-') === true; at++) {
+    const flag = words[at]!;
+    if (flag === '-m') m = true;
+    else if (flag === '-l') l = true;
+    else if (flag !== '-a') throw new UsageError(`ifconfig: no option ${flag}: -a, -l, -m`);
+  }
+  return { name: words[at] ?? null, m, l, changes: words.slice(at + 1) };
+}
+
+async function ifconfig(words: string[], options: ClientOptions): Promise<void> {
+  const { name, m, l, changes } = parseWords(words);
+  const { formatInterface } = await import('../ctl/ifconfig.ts');
+  if (name === null) {
+    const all = await ask<InterfaceInfo[]>(options, 'ifconfig', {});
+    if (options.json === true) printJson(all);
+    else if (l) print(`${all.map((i) => i.name).join(' ')}\n`);
+    else print(all.map((i) => formatInterface(i, m)).join(''));
+    return;
+  }
+  const one = await ask<InterfaceInfo>(options, 'ifconfig', { if: name, words: changes });
+  if (options.json === true) printJson(one);
+  else if (changes.length === 0) print(formatInterface(one, m));
+}
+
+// A capability is switched off by a leading minus, so no short option may have a claim to it: the
+// words, -a, -l and -m included, are read here.
+export const ifconfigCommand: Command = addClientOptions(
+  newCommand('ifconfig')
+    .description('show interfaces, switch capabilities: ifconfig [-a] [-l] [-m] [IF [[-]CAP ...]]')
+    .argument('[words...]', 'interface and capability words, such as: tn0 -txcsum')
+    .helpOption('--help', 'display help for command')
+    .allowUnknownOption(),
+).action(ifconfig);

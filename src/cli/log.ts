@@ -1,0 +1,26 @@
+/** The instance's log, on stderr: JSON lines with --json, lines for people otherwise. */
+
+import { type Logger, pino } from 'pino';
+
+const LEVELS: Record<number, string> = { 40: 'warning: ', 50: 'error: ', 60: 'fatal: ' };
+/** Fields of pino's own. */
+const OWN = new Set(['level', 'time', 'msg']);
+
+/** `tapnic: warning: cannot open (url=/x code=EIO)` */
+function humanLine(line: string): string {
+  const entry = JSON.parse(line) as Record<string, unknown>;
+  const fields = Object.entries(entry)
+    .filter(([name]) => !OWN.has(name))
+    .map(([name, value]) => `${name}=${typeof value === 'string' ? value : JSON.stringify(value)}`);
+  const { level, msg = '' } = entry as { level: number; msg?: string };
+  const tail = fields.length === 0 ? '' : ` (${fields.join(' ')})`;
+  return `tapnic: ${LEVELS[level] ?? ''}${msg}${tail}\n`;
+}
+
+/** A logger that has written each line when the call returns. */
+export function makeLogger(json: boolean, level: string): Logger {
+  return pino(
+    { level, base: null, timestamp: pino.stdTimeFunctions.isoTime },
+    { write: (line: string) => process.stderr.write(json ? line : humanLine(line)) },
+  );
+}

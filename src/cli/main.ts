@@ -1,0 +1,34 @@
+#!/usr/bin/env node
+/** The command `tapnic`: its commands, and how it ends. */
+
+import { newCommand, packageVersion, reportError } from './command.ts';
+import { arpCommand } from './arp.ts';
+import { doctorCommand } from './doctor.ts';
+import { ifconfigCommand } from './ifconfig.ts';
+import { netstatCommand } from './netstat.ts';
+import { nicsCommand } from './nics.ts';
+import { serveCommand } from './serve.ts';
+import { sysctlCommand } from './sysctl.ts';
+
+// The reader of our output may go: `tapnic netstat -an | head`.
+for (const stream of [process.stdout, process.stderr])
+  stream.on('error', (e: NodeJS.ErrnoException) => {
+    if (e.code !== 'EPIPE') throw e;
+  });
+
+const program = newCommand('tapnic')
+  .description('hardware-in-the-loop NIC emulation over Linux TAP devices')
+  .version(packageVersion(), '--version', 'print the version')
+  .addCommand(serveCommand)
+  .addCommand(ifconfigCommand)
+  .addCommand(netstatCommand)
+  .addCommand(sysctlCommand)
+  .addCommand(arpCommand)
+  .addCommand(nicsCommand)
+  .addCommand(doctorCommand);
+
+try {
+  await program.parseAsync();
+} catch (e) {
+  process.exitCode = reportError(e);
+}

@@ -1,0 +1,35 @@
+/** The namespace that --netns names: made if it is missing, removed afterwards if nobody needs it. */
+
+import {
+  createNetns,
+  loopbackUp,
+  netnsExists,
+  netnsUsers,
+  removeNetns,
+  withNetns,
+} from '../host/netns.ts';
+
+export class NetnsScope {
+  readonly name: string;
+  /** Whether we made it. */
+  readonly created: boolean;
+
+  /** Throws TapnicError: EPERM without the privilege. */
+  constructor(name: string) {
+    this.name = name;
+    this.created = !netnsExists(name);
+    if (!this.created) return;
+    createNetns(name);
+    try {
+      withNetns(name, loopbackUp);
+    } catch (e) {
+      removeNetns(name);
+      throw e;
+    }
+  }
+
+  /** Removes the namespace if we made it and no other process is inside. */
+  close(): void {
+    if (this.created && netnsUsers(this.name).length === 0) removeNetns(this.name);
+  }
+}

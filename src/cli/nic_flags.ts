@@ -1,0 +1,65 @@
+/** The options of every command that brings up a NIC: names and help. nic_options.ts checks them. */
+
+import type { Command } from 'commander';
+
+/** One option. In a --config file its name is a key. */
+export interface NicFlag {
+  readonly name: string;
+  readonly value: string;
+  readonly descr: string;
+  /** May be given more than once. */
+  readonly repeat: boolean;
+}
+
+const flag = (name: string, value: string, descr: string, repeat = false): NicFlag => ({
+  name,
+  value,
+  descr,
+  repeat,
+});
+
+export const NIC_FLAGS: readonly NicFlag[] = [
+  flag('tap', 'name', "Linux side's interface (default: nic0)"),
+  flag('host-addr', 'cidr', "Linux side's IPv4 address, or none (default: 192.0.2.1/24)"),
+  flag('host-addr6', 'cidr', "Linux side's IPv6 address, or none (default: 2001:db8::1/64)"),
+  flag('addr', 'cidr', "the emulated host's IPv4 address (default: 192.0.2.2/24)"),
+  flag('addr6', 'cidr', "the emulated host's IPv6 address (default: 2001:db8::2/64)"),
+  flag('gateway', 'addr', "the emulated host's default route (default: the host address)"),
+  flag('mac', 'mac', "the NIC's address (default: stable for the interface name)"),
+  flag('mtu', 'n', 'largest IP packet, in bytes (default: 1500)'),
+  flag('nic', 'model', 'NIC model, see `tapnic nics` (default: tn)'),
+  flag('cap', 'list', "capabilities in ifconfig's words, such as --cap=-nomap,-txcsum"),
+  flag('mode', 'mode', 'wire: the NIC segments and sums; vnet: Linux does (default: wire)'),
+  flag('napi', 'how', 'off, thread (default: off)'),
+  flag('engine', 'build', 'build of the device: ts, native (default: the fastest there is)'),
+  flag('driver', 'name', 'what opens the TAP: native, tuntap2 (default: native)'),
+  flag('netns', 'name', 'network namespace of the TAP, made if it is missing'),
+  flag('capture', 'point=file', 'write what a point sees to a .pcap file; repeatable', true),
+  flag('control', 'path', 'control socket (default: /run/tapnic/[NETNS.]TAP.sock)'),
+  flag('sysctl', 'name=value', 'set at the start; repeatable', true),
+  flag('memory', 'size', 'memory of the machine, 16M to 4096M (default: 256M)'),
+  flag('seed', 'n', 'seed of every random choice (default: random)'),
+];
+
+/** Raw option texts as commander collects them, under camel-case names. */
+export type RawFlags = Record<string, string | string[] | boolean | undefined>;
+
+/** `host-addr` as commander's property: `hostAddr`. */
+export function flagKey(name: string): string {
+  return name.replace(/-([a-z0-9])/g, (_all, c: string) => c.toUpperCase());
+}
+
+export function addNicFlags(command: Command): Command {
+  for (const { name, value, descr, repeat } of NIC_FLAGS) {
+    const flags = `--${name} <${value}>`;
+    if (repeat)
+      command.option(flags, descr, (text: string, before: string[] | undefined) => [
+        ...(before ?? []),
+        text,
+      ]);
+    else command.option(flags, descr);
+  }
+  return command
+    .option('--config <file>', 'YAML file with these options; the command line wins')
+    .option('--json', 'print JSON');
+}

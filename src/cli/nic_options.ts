@@ -1,0 +1,350 @@
+/**
+ * The NIC options checked: texts from the command line and a --config file become what a machine
+ * and a NIC are made with. Imported only by what brings a NIC up: the checkers take time to load.
+ */
+
+import { Address4, Address6 } from 'ip-address';
+import { z } from 'zod';
+import { capabilityKeywords, parseCapability } from '../ctl/bits.ts';
+import { capturePoints } from '../sys/capture.ts';
+import type { NicOptions } from '../machine/nic.ts';
+import { UsageError } from './command.ts';
+import { readConfig } from './config_file.ts';
+import { flagKey, NIC_FLAGS, type RawFlags } from './nic_flags.ts';
+
+const MIB = 1024 * 1024;
+const PAGE = 4096;
+/** FreeBSD takes no less (IF_MINMTU); the most is a jumbo frame. */
+const MTU_MIN = 72;
+const MTU_MAX = 9000;
+/** A namespace's name is a file name; the interface's is checked by the kernel's own rules. */
+const NETNS_NAME = /^(?!\.{1,2}$)[^/:%\s]{1,255}$/;
+const TAP_NAME = /^(?!\.{1,2}$)[^/:%\s]{1,15}$/;
+const SYSCTL_NAME = /^[a-z0-9_]+(\.[a-z0-9_%-]+)+$/i;
+/** Capture points that this version records at, and the file format it writes. */
+const POINTS_NOW: readonly string[] = ['if', 'wire'];
+
+/** A NIC model as far as options are concerned. */
+export interface ModelCaps {
+  readonly name: string;
+  readonly capabilities: readonly string[];
+}
+
+/** Everything the NIC options say. */
+export interface NicSettings {
+  readonly nic: NicOptions;
+  readonly memory: number;
+  readonly seed: number | null;
+  readonly sysctl: [string, string][];
+  readonly control: string | null;
+  /** The command's own keys, such as `port`, by name; from the command line or the file. */
+  readonly own: Record<string, string>;
+  readonly warnings: string[];
+}
+
+/** A schema for one option's text: `read` throws an Error that says what is wrong with it. */
+function parsed<T>(read: (text: string) => T): z.ZodType<T, string> {
+  return z.string().transform((text, ctx) => {
+    try {
+      return read(text);
+    } catch (e) {
+      ctx.addIssue({ code: 'custom', message: e instanceof Error ? e.message : String(e) });
+      return z.NEVER;
+    }
+  });
+}
+
+function fail(message: string): never {
+  throw new Error(message);
+}
+
+function cidr4(text: string): string {
+  const example = 'such as 192.0.2.2/24';
+  if (!text.includes('/') || !Address4.isValid(text))
+    fail(`${text}: not an IPv4 address with prefix length, ${example}`);
+  const address = new Address4(text);
+  const bits = address.subnetMask;
+  if (bits < 1 || bits > 31) fail(`${text}: a prefix length from 1 to 31 is needed`);
+  const host = address.bigInt() & ((1n << BigInt(32 - bits)) - 1n);
+  const all = (1n << BigInt(32 - bits)) - 1n;
+  if (bits < 31 && (host === 0n || host === all))
+    fail(`${text}: the address of the network itself or its broadcast address`);
+  unicast4(address, text);
+  return `${address.correctForm()}/${bits}`;
+}
+
+function unicast4(address: Address4, text: string): void {
+  const first = Number(address.correctForm().split('.')[0]);
+  if (first === 0 || first === 127 || first >= 224) fail(`${text}: not a host's address`);
+}
+
+function cidr6(text: string): string {
+  if (!text.includes('/') || text.includes('%') || !Address6.isValid(text))
+    fail(`${text}: not an IPv6 address with prefix length, such as 2001:db8::2/64`);
+  const address = new Address6(text);
+  const form = address.correctForm();
+  if (address.isMulticast() || form === '::' || form === '::1')
+    fail(`${text}: not a host's address`);
+  return `${form}/${address.subnetMask}`;
+}
+
+function addr4(text: string): string {
+  if (text.includes('/') || !Address4.isValid(text)) fail(`${text}: not an IPv4 address`);
+  const address = new Address4(text);
+  unicast4(address, text);
+  return address.correctForm();
+}
+
+function macAddr(text: string): string {
+  if (!/^[0-9a-f]{2}([:-][0-9a-f]{2}){5}$/i.test(text))
+    fail(`${text}: not a MAC address, such as 02:00:5e:00:53:01`);
+  const mac = text.toLowerCase().replaceAll('-', ':');
+  if ((Number.parseInt(mac, 16) & 1) !== 0) fail(`${text}: a group address`);
+  if (mac === '00:00:00:00:00:00') fail(`${text}: not a host's address`);
+  return mac;
+}
+
+/** A decimal number in [min, max]. */
+export function wholeNumber(text: string, min: number, max: number): number {
+  const n = Number(text);
+  if (!/^\d+$/.test(text) || n < min || n > max)
+    fail(`${text}: a whole number from ${min} to ${max} is needed`);
+  return n;
+}
+
+function memorySize(text: string): number {
+  const match = /^(\d+)([KMG]?)(?:i?B)?$/i.exec(text);
+  if (match === null) fail(`${text}: not a size, such as 256M`);
+  const scale = { '': 1, K: 1024, M: MIB, G: 1024 * MIB }[match[2]!.toUpperCase()]!;
+  const bytes = Number(match[1]) * scale;
+  if (bytes < 16 * MIB || bytes > 4096 * MIB) fail(`${text}: 16M to 4096M`);
+  if (bytes % PAGE !== 0) fail(`${text}: not a whole number of pages of ${PAGE} bytes`);
+  return bytes;
+}
+
+function oneOf(...words: string[]): (text: string) => string {
+  return (text) => (words.includes(text) ? text : fail(`${text}: one of ${words.join(', ')}`));
+}
+
+/** `native` builds, NAPI threads and the like: part of the contract, not of this version. */
+function onlyNow(now: string, later: string): (text: string) => string {
+  return (text) => {
+    if (text === later) fail(`${later}: this version has only ${now}`);
+    return oneOf(now, later)(text);
+  };
+}
+
+function nameValue(text: string): [string, string] {
+  const eq = text.indexOf('=');
+  if (eq < 1 || eq === text.length - 1) fail(`${text}: NAME=VALUE is needed`);
+  const name = text.slice(0, eq);
+  if (!SYSCTL_NAME.test(name)) fail(`${text}: no name of a sysctl`);
+  return [name, text.slice(eq + 1)];
+}
+
+function captureOf(text: string): { point: string; file: string } {
+  const eq = text.indexOf('=');
+  if (eq < 1 || eq === text.length - 1) fail(`${text}: POINT=FILE is needed`);
+  const point = text.slice(0, eq);
+  const file = text.slice(eq + 1);
+  if (!(capturePoints as readonly string[]).includes(point))
+    fail(`${point}: no capture point: one of ${POINTS_NOW.join(', ')}`);
+  if (!POINTS_NOW.includes(point))
+    fail(`${point}: this version captures only at ${POINTS_NOW.join(', ')}`);
+  if (!file.endsWith('.pcap')) fail(`${file}: this version writes only .pcap files`);
+  return { point, file };
+}
+
+function matching(re: RegExp, what: string): (text: string) => string {
+  return (text) => (re.test(text) ? text : fail(`${text}: not ${what}`));
+}
+
+const orNone =
+  (read: (text: string) => string) =>
+  (text: string): string | null =>
+    text === 'none' ? null : read(text);
+
+const settings = z.strictObject({
+  tap: parsed(
+    matching(TAP_NAME, "an interface's name: 1 to 15 bytes without / : % and white space"),
+  ),
+  'host-addr': parsed(orNone(cidr4)),
+  'host-addr6': parsed(orNone(cidr6)),
+  addr: parsed(cidr4),
+  addr6: parsed(cidr6),
+  gateway: parsed(orNone(addr4)).optional(),
+  mac: parsed(macAddr).optional(),
+  mtu: parsed((text) => wholeNumber(text, MTU_MIN, MTU_MAX)),
+  nic: z.string(),
+  cap: z.string(),
+  mode: parsed(oneOf('wire', 'vnet')),
+  napi: parsed(onlyNow('off', 'thread')),
+  engine: parsed(onlyNow('ts', 'native')),
+  driver: parsed(onlyNow('native', 'tuntap2')),
+  netns: parsed(matching(NETNS_NAME, "a namespace's name")).optional(),
+  capture: z.array(parsed(captureOf)),
+  control: z.string().min(1, 'a path is needed').optional(),
+  sysctl: z.array(parsed(nameValue)),
+  memory: parsed(memorySize),
+  seed: parsed((text) => wholeNumber(text, 0, 0xffffffff)).optional(),
+});
+
+const DEFAULTS: Record<string, string | string[]> = {
+  tap: 'nic0',
+  'host-addr': '192.0.2.1/24',
+  'host-addr6': '2001:db8::1/64',
+  addr: '192.0.2.2/24',
+  addr6: '2001:db8::2/64',
+  mtu: '1500',
+  nic: 'tn',
+  cap: '',
+  mode: 'wire',
+  napi: 'off',
+  engine: 'ts',
+  driver: 'native',
+  capture: [],
+  sysctl: [],
+  memory: '256M',
+};
+
+/** The texts of all options and, for error messages, where each is from. */
+interface Texts {
+  values: Record<string, string | string[]>;
+  where: Map<string, string>;
+  own: Record<string, string>;
+}
+
+/** Puts the file under the command line; `ownKeys` are the command's own options. */
+function collect(raw: RawFlags, ownKeys: readonly string[]): Texts {
+  const values: Texts['values'] = { ...DEFAULTS };
+  const where: Texts['where'] = new Map();
+  const own: Texts['own'] = {};
+  const repeated = NIC_FLAGS.filter(({ repeat }) => repeat).map(({ name }) => name);
+  const names = [...NIC_FLAGS.map(({ name }) => name), ...ownKeys];
+  const { config } = raw;
+  if (typeof config === 'string')
+    for (const { key, texts, where: at } of readConfig(config, {
+      names,
+      repeated,
+      lists: ['cap'],
+    })) {
+      where.set(key, at);
+      if (ownKeys.includes(key)) own[key] = texts[0]!;
+      else values[key] = repeated.includes(key) ? texts : texts[0]!;
+    }
+  for (const name of names) {
+    const given = raw[flagKey(name)];
+    if (given === undefined || typeof given === 'boolean') continue;
+    where.set(name, `--${name}`);
+    if (ownKeys.includes(name)) own[name] = String(given);
+    // Later ones win, name by name.
+    else if (name === 'sysctl') values[name] = [values[name] ?? [], given].flat();
+    else values[name] = given;
+  }
+  return { values, where, own };
+}
+
+/** Which capabilities `list` switches. Throws Error for one that is none or that the model lacks. */
+function capChanges(list: string, model: ModelCaps): { name: string; on: boolean }[] {
+  const has = new Set(model.capabilities.flatMap((word) => keywordsOf(word)));
+  return list
+    .split(',')
+    .filter((word) => word !== '')
+    .flatMap((word) => {
+      const change = parseCapability(word);
+      if (change === null) fail(`${word}: no capability`);
+      const names = capabilityKeywords(change.bits).filter((name) => has.has(name));
+      if (names.length === 0)
+        fail(`${word}: ${model.name} lacks it: it has ${[...has].join(', ')}`);
+      return names.map((name) => ({ name, on: change.on }));
+    });
+}
+
+function keywordsOf(word: string): string[] {
+  const change = parseCapability(word);
+  return change === null ? [] : capabilityKeywords(change.bits);
+}
+
+function inSubnet(addr: string, cidr: string): boolean {
+  return new Address4(`${addr}/32`).isInSubnet(new Address4(cidr));
+}
+
+const hostPart = (cidr: string): string => cidr.slice(0, cidr.indexOf('/'));
+
+/** The default route: what was asked for, else the host if it is on the same network. */
+function gatewayOf(
+  asked: string | null | undefined,
+  addr: string,
+  hostAddr: string | null,
+): string | null {
+  if (asked === null) return null;
+  if (asked !== undefined) {
+    if (!inSubnet(asked, addr)) fail(`${asked}: not on the network of ${addr}`);
+    if (asked === hostPart(addr)) fail(`${asked}: the emulated host's own address`);
+    return asked;
+  }
+  if (hostAddr === null) return null;
+  return inSubnet(hostPart(hostAddr), addr) ? hostPart(hostAddr) : null;
+}
+
+/**
+ * Checks the options given in `raw` and in the file it names. `ownKeys` are the command's own
+ * options, passed through as text. Throws UsageError with one line that says where and why.
+ */
+export function resolveNicOptions(
+  raw: RawFlags,
+  models: readonly ModelCaps[],
+  ownKeys: readonly string[] = [],
+): NicSettings {
+  const { values, where, own } = collect(raw, ownKeys);
+  const place = (name: string): string => where.get(name) ?? `--${name}`;
+  /** Runs a check and says which option it was about. */
+  const checking = <T>(name: string, check: () => T): T => {
+    try {
+      return check();
+    } catch (e) {
+      throw new UsageError(`${place(name)}: ${e instanceof Error ? e.message : String(e)}`);
+    }
+  };
+  const result = settings.safeParse(values);
+  if (!result.success) {
+    const [issue] = result.error.issues;
+    throw new UsageError(`${place(String(issue?.path[0]))}: ${issue?.message}`);
+  }
+  const s = result.data;
+  const model = models.find(({ name }) => name === s.nic);
+  if (model === undefined)
+    throw new UsageError(
+      `${place('nic')}: ${s.nic}: no such model: ${models.map(({ name }) => name).join(', ')}`,
+    );
+  const hostAddr = s['host-addr'];
+  if (hostAddr !== null && hostPart(hostAddr) === hostPart(s.addr))
+    throw new UsageError(`${place('addr')}: ${hostPart(s.addr)}: the Linux side has that address`);
+  const warnings: string[] = [];
+  if (s.tap.startsWith('tap'))
+    warnings.push(`${s.tap}: some programs (tcpreplay) refuse interfaces named tap*`);
+  return {
+    nic: {
+      tap: s.tap,
+      hostAddr,
+      hostAddr6: s['host-addr6'],
+      addr: s.addr,
+      gateway: checking('gateway', () => gatewayOf(s.gateway, s.addr, hostAddr)),
+      ...(s.mac === undefined ? {} : { mac: s.mac }),
+      mtu: s.mtu,
+      nic: s.nic,
+      caps: checking('cap', () => capChanges(s.cap, model)),
+      mode: s.mode as NicOptions['mode'],
+      napi: 'off',
+      engine: 'ts',
+      netns: s.netns ?? null,
+      captures: s.capture,
+    },
+    memory: s.memory,
+    seed: s.seed ?? null,
+    sysctl: s.sysctl,
+    control: s.control ?? null,
+    own,
+    warnings,
+  };
+}

@@ -1,0 +1,192 @@
+/**
+ * ifconfig(8) on an instance's interfaces: what it prints, and capability words switched on and off.
+ * Left out: creating interfaces, addresses, the list of supported media.
+ */
+
+import { type Errno, errnoName } from '../sys/errno.ts';
+import { passEnter, passLeave } from '../sys/pass.ts';
+import type { InAddr } from '../sys/types.ts';
+import type { Vnet } from '../kern/vnet.ts';
+import { ifhwioctl, ifnetList, ifunit } from '../net/if.ts';
+import {
+  ETHER_ADDR_LEN,
+  if_get_counter,
+  IFCOUNTER_COLLISIONS,
+  IFCOUNTER_IBYTES,
+  IFCOUNTER_IERRORS,
+  IFCOUNTER_IMCASTS,
+  IFCOUNTER_IPACKETS,
+  IFCOUNTER_IQDROPS,
+  IFCOUNTER_NOPROTO,
+  IFCOUNTER_OBYTES,
+  IFCOUNTER_OERRORS,
+  IFCOUNTER_OMCASTS,
+  IFCOUNTER_OPACKETS,
+  IFCOUNTER_OQDROPS,
+  IFF_LOOPBACK,
+  type Ifnet,
+  type InIfaddr,
+  LINK_STATE_DOWN,
+  LINK_STATE_UP,
+  SIOCSIFCAP,
+} from '../net/if_var.ts';
+import { bitNames, bitsText, CAP_NAMES, FLAG_NAMES, parseCapability } from './bits.ts';
+import { ControlFailure } from './protocol.ts';
+
+/** An IPv4 address of an interface. */
+export interface InetLine {
+  addr: string;
+  netmask: string;
+  prefixlen: number;
+  broadcast: string;
+}
+
+/** An IPv6 address of an interface. */
+export interface Inet6Line {
+  addr: string;
+  prefixlen: number;
+}
+
+/** What `ifconfig IF --json` prints. */
+export interface InterfaceInfo {
+  name: string;
+  index: number;
+  flags: number;
+  flags_names: string[];
+  options: number;
+  options_names: string[];
+  capabilities: number;
+  capabilities_names: string[];
+  mtu: number;
+  /** Null for an interface without a link-level address. */
+  ether: string | null;
+  inet: InetLine[];
+  inet6: Inet6Line[];
+  /** Null for an interface without media. */
+  media: string | null;
+  /** Null while the driver does not know. */
+  status: 'active' | 'no carrier' | null;
+  counters: Record<string, number>;
+}
+
+const COUNTERS: readonly (readonly [string, number])[] = [
+  ['ipackets', IFCOUNTER_IPACKETS],
+  ['ierrors', IFCOUNTER_IERRORS],
+  ['opackets', IFCOUNTER_OPACKETS],
+  ['oerrors', IFCOUNTER_OERRORS],
+  ['collisions', IFCOUNTER_COLLISIONS],
+  ['ibytes', IFCOUNTER_IBYTES],
+  ['obytes', IFCOUNTER_OBYTES],
+  ['imcasts', IFCOUNTER_IMCASTS],
+  ['omcasts', IFCOUNTER_OMCASTS],
+  ['iqdrops', IFCOUNTER_IQDROPS],
+  ['oqdrops', IFCOUNTER_OQDROPS],
+  ['noproto', IFCOUNTER_NOPROTO],
+];
+
+/** Dotted decimal. */
+export function inetText(addr: InAddr): string {
+  return [24, 16, 8, 0].map((shift) => (addr >>> shift) & 0xff).join('.');
+}
+
+/** Colon form. */
+export function etherText(lladdr: Uint8Array): string {
+  return Array.from(lladdr, (b) => b.toString(16).padStart(2, '0')).join(':');
+}
+
+function inetLine({ ia_addr, ia_subnetmask, ia_broadaddr }: InIfaddr): InetLine {
+  return {
+    addr: inetText(ia_addr),
+    netmask: `0x${(ia_subnetmask >>> 0).toString(16).padStart(8, '0')}`,
+    prefixlen: 32 - Math.clz32(~ia_subnetmask),
+    broadcast: inetText(ia_broadaddr),
+  };
+}
+
+/** Gathers one interface. */
+export function gatherInterface(ifp: Ifnet): InterfaceInfo {
+  const flags = ifp.if_flags | ifp.if_drv_flags;
+  const loopback = (flags & IFF_LOOPBACK) !== 0;
+  const state = ifp.if_link_state;
+  return {
+    name: ifp.if_xname,
+    index: ifp.if_index,
+    flags,
+    flags_names: bitNames(flags, FLAG_NAMES),
+    options: ifp.if_capenable,
+    options_names: bitNames(ifp.if_capenable, CAP_NAMES),
+    capabilities: ifp.if_capabilities,
+    capabilities_names: bitNames(ifp.if_capabilities, CAP_NAMES),
+    mtu: ifp.if_mtu,
+    ether: loopback ? null : etherText(ifp.if_lladdr.subarray(0, ETHER_ADDR_LEN)),
+    inet: ifp.if_addrhead.map(inetLine),
+    inet6: [],
+    media: loopback ? null : `Ethernet ${ifp.if_media}`,
+    status: state === LINK_STATE_UP ? 'active' : state === LINK_STATE_DOWN ? 'no carrier' : null,
+    counters: Object.fromEntries(COUNTERS.map(([name, i]) => [name, if_get_counter(ifp, i)])),
+  };
+}
+
+/** Every interface of a stack, in the order of their numbers. */
+export function gatherInterfaces(vnet: Vnet): InterfaceInfo[] {
+  return ifnetList(vnet).map(gatherInterface);
+}
+
+/** The interface `name`. Throws ControlFailure (ENXIO). */
+export function findInterface(vnet: Vnet, name: string): Ifnet {
+  const ifp = ifunit(vnet, name);
+  if (ifp === null) throw new ControlFailure('ENXIO', `interface ${name} does not exist`);
+  return ifp;
+}
+
+/**
+ * Switches capabilities, one word after the other as ifconfig(8) does; one that the NIC lacks
+ * changes nothing. Throws ControlFailure: EINVAL for a word that is no capability, before anything
+ * is changed, or the driver's errno for a word it refuses, with the words before it in force.
+ */
+export function setCapabilities(ifp: Ifnet, words: readonly string[]): void {
+  const changes = words.map((word) => {
+    const change = parseCapability(word);
+    if (change === null) throw new ControlFailure('EINVAL', `${word}: bad value`);
+    return { word, ...change };
+  });
+  passEnter();
+  try {
+    for (const { word, bits, on } of changes) {
+      const now = ifp.if_capenable;
+      const wanted = (on ? now | bits : now & ~bits) & ifp.if_capabilities;
+      if (wanted === now) continue;
+      const error: Errno = ifhwioctl(ifp, SIOCSIFCAP, wanted);
+      if (error !== 0)
+        throw new ControlFailure(
+          errnoName(error),
+          `${word}: ${ifp.if_xname} refuses it (${errnoName(error)})`,
+        );
+    }
+  } finally {
+    passLeave();
+  }
+}
+
+/** @param capabilities as with `ifconfig -m` */
+export function formatInterface(i: InterfaceInfo, capabilities: boolean): string {
+  const lines = [
+    `${i.name}: flags=${bitsText(i.flags, i.flags_names)} metric 0 mtu ${i.mtu}`,
+    ...(i.options === 0 ? [] : [`\toptions=${bitsText(i.options, i.options_names)}`]),
+    ...(!capabilities || i.capabilities === 0
+      ? []
+      : [`\tcapabilities=${bitsText(i.capabilities, i.capabilities_names)}`]),
+    ...(i.ether === null ? [] : [`\tether ${i.ether}`]),
+    ...i.inet.map((a) => {
+      const broadcast = i.flags_names.includes('BROADCAST') ? ` broadcast ${a.broadcast}` : '';
+      return `\tinet ${a.addr} netmask ${a.netmask}${broadcast}`;
+    }),
+    ...i.inet6.map((a) => {
+      const scope = a.addr.startsWith('fe80:') ? ` scopeid 0x${i.index.toString(16)}` : '';
+      return `\tinet6 ${a.addr}${scope === '' ? '' : `%${i.name}`} prefixlen ${a.prefixlen}${scope}`;
+    }),
+    ...(i.media === null ? [] : [`\tmedia: ${i.media}`]),
+    ...(i.status === null ? [] : [`\tstatus: ${i.status}`]),
+  ];
+  return lines.map((line) => `${line}\n`).join('');
+}

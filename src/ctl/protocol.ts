@@ -1,0 +1,100 @@
+/**
+ * What goes over the control socket: one JSON object a line each way. A request is
+ * `{"id":1,"cmd":"netstat","args":{"report":"m"}}`; its answer carries the same id and either
+ * `"ok":true` with `data` or `"ok":false` with `err`. Answers come in the order of the requests.
+ */
+
+/** Bytes in a request line, the line feed left out. A longer one ends the connection. */
+export const REQUEST_MAX = 64 * 1024;
+/** Bytes in an answer line that a client takes: tens of thousands of connections. */
+export const RESPONSE_MAX = 64 * 1024 * 1024;
+
+export interface ControlRequest {
+  readonly id: number;
+  readonly cmd: string;
+  readonly args: Readonly<Record<string, unknown>>;
+}
+
+export interface ControlError {
+  /** A symbolic errno such as `EINVAL`. */
+  readonly code: string;
+  /** One line, for people. */
+  readonly message: string;
+}
+
+/** `id` is null if the request's could not be told. */
+export type ControlResponse =
+  | { readonly id: number | null; readonly ok: true; readonly data: unknown }
+  | { readonly id: number | null; readonly ok: false; readonly err: ControlError };
+
+/** What a command that cannot be carried out throws: becomes the answer's `err`. */
+export class ControlFailure extends Error {
+  readonly code: string;
+
+  constructor(code: string, message: string) {
+    super(message);
+    this.code = code;
+  }
+}
+
+export function okResponse(id: number | null, data: unknown): ControlResponse {
+  return { id, ok: true, data };
+}
+
+export function errResponse(id: number | null, code: string, message: string): ControlResponse {
+  return { id, ok: false, err: { code, message } };
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** Reads a request line. Throws ControlFailure (EINVAL) for whatever else it is. */
+export function parseRequest(line: string): ControlRequest {
+  let value: unknown;
+  try {
+    value = JSON.parse(line);
+  } catch {
+    throw new ControlFailure('EINVAL', 'not a line of JSON');
+  }
+  if (!isObject(value)) throw new ControlFailure('EINVAL', 'not a JSON object');
+  const { id, cmd, args } = value;
+  if (typeof id !== 'number' || !Number.isSafeInteger(id))
+    throw new ControlFailure('EINVAL', 'id: not a whole number');
+  if (typeof cmd !== 'string') throw new ControlFailure('EINVAL', 'cmd: not a string');
+  if (args !== undefined && !isObject(args))
+    throw new ControlFailure('EINVAL', 'args: not an object');
+  return { id, cmd, args: args ?? {} };
+}
+
+/** Reads an answer line. Throws ControlFailure (EPROTO): the other end is something else. */
+export function parseResponse(line: string): ControlResponse {
+  const bad = new ControlFailure('EPROTO', 'the answer is not one of a tapnic instance');
+  let value: unknown;
+  try {
+    value = JSON.parse(line);
+  } catch {
+    throw bad;
+  }
+  if (!isObject(value)) throw bad;
+  const { id, ok, data, err } = value;
+  if (id !== null && typeof id !== 'number') throw bad;
+  if (ok === true) return okResponse(id, data);
+  if (!isObject(err) || typeof err['code'] !== 'string' || typeof err['message'] !== 'string')
+    throw bad;
+  return errResponse(id, err['code'], err['message']);
+}
+
+/** A string argument, undefined if it is not there. Throws ControlFailure (EINVAL). */
+export function stringArg(args: ControlRequest['args'], name: string): string | undefined {
+  const value = args[name];
+  if (value === undefined || typeof value === 'string') return value;
+  throw new ControlFailure('EINVAL', `${name}: not a string`);
+}
+
+/** A list of strings, empty if it is not there. Throws ControlFailure (EINVAL). */
+export function stringsArg(args: ControlRequest['args'], name: string): string[] {
+  const value = args[name] ?? [];
+  if (Array.isArray(value) && value.every((v) => typeof v === 'string')) return value;
+  throw new ControlFailure('EINVAL', `${name}: not a list of strings`);
+}

@@ -1,0 +1,74 @@
+/** sysctl(8) on the two trees an instance has: the machine's and its Vnet's. */
+
+import { EINVAL, ENOENT, EPERM, type Errno, errnoName } from '../sys/errno.ts';
+import { machineSysctl, type SysctlOid, type SysctlValue } from '../kern/kern_sysctl.ts';
+import type { Vnet } from '../kern/vnet.ts';
+import { ControlFailure } from './protocol.ts';
+
+/** A leaf as `sysctl --json` prints it. */
+export interface SysctlLeaf {
+  name: string;
+  value: SysctlValue;
+  /** What a write replaced. */
+  old?: SysctlValue;
+  descr: string;
+  writable: boolean;
+}
+
+function leafOf(oid: SysctlOid): SysctlLeaf {
+  return { name: oid.name, value: oid.get(), descr: oid.descr, writable: oid.set !== null };
+}
+
+/** The leaves at or below `name`, all of both trees for ''. Throws ControlFailure (ENOENT). */
+export function readSysctl(vnet: Vnet, name: string): SysctlLeaf[] {
+  const oids = [...machineSysctl.tree.list(name), ...vnet.sysctl.list(name)];
+  if (oids.length === 0) throw new ControlFailure('ENOENT', `unknown oid '${name}'`);
+  return oids.sort((a, b) => (a.name < b.name ? -1 : 1)).map(leafOf);
+}
+
+/** What `sysctl` says about a write that failed. */
+export function sysctlErrorText(name: string, text: string, error: Errno): string {
+  switch (error) {
+    case ENOENT:
+      return `unknown oid '${name}'`;
+    case EPERM:
+      return `oid '${name}' is read only`;
+    case EINVAL:
+      return `${name}=${text}: Invalid argument`;
+    default:
+      return `${name}=${text}: ${errnoName(error)}`;
+  }
+}
+
+/**
+ * Writes one leaf and returns it with its old value. Throws ControlFailure: ENOENT, EPERM (read
+ * only), EINVAL (not a value of its type and range), or the leaf's own errno.
+ */
+export function writeSysctl(vnet: Vnet, name: string, text: string): SysctlLeaf {
+  const tree = machineSysctl.tree.find(name) === undefined ? vnet.sysctl : machineSysctl.tree;
+  const old = tree.find(name)?.get();
+  const error = tree.write(name, text);
+  if (error !== 0) throw new ControlFailure(errnoName(error), sysctlErrorText(name, text, error));
+  const leaf = leafOf(tree.find(name)!);
+  return old === undefined ? leaf : { ...leaf, old };
+}
+
+const valueText = (value: SysctlValue): string =>
+  Array.isArray(value) ? value.join(' ') : String(value);
+
+/** How sysctl(8) prints: `name: value`, `name: old -> new` after a write. */
+export interface SysctlFormat {
+  /** Values only. */
+  readonly n: boolean;
+  /** The description in the value's place. */
+  readonly d: boolean;
+}
+
+export function formatSysctl(leaves: readonly SysctlLeaf[], { n, d }: SysctlFormat): string {
+  const text = (leaf: SysctlLeaf): string => {
+    if (d) return leaf.descr;
+    const value = valueText(leaf.value);
+    return leaf.old === undefined || n ? value : `${valueText(leaf.old)} -> ${value}`;
+  };
+  return leaves.map((leaf) => `${n ? '' : `${leaf.name}: `}${text(leaf)}\n`).join('');
+}

@@ -1,0 +1,148 @@
+/**
+ * The machine: everything a stack needs under it, booted once per isolate in the order in which one
+ * part needs another, and the accounting that says whether all of it came back.
+ */
+
+import { NativeCksum } from '../host/cksum.ts';
+import { allocArena } from '../host/arena.ts';
+import { RealClock } from '../host/clock.ts';
+import { NativePager } from '../host/pager.ts';
+import { OsPrng, SeededPrng } from '../host/prng.ts';
+import { dmaStats, dmaStatsReset } from '../bus/bus_dma.ts';
+import type { CksumKernel } from '../sys/cksum.ts';
+import type { Clock } from '../sys/clock.ts';
+import { ENOENT, type Errno } from '../sys/errno.ts';
+import type { Pager } from '../sys/pager.ts';
+import { passReset } from '../sys/pass.ts';
+import type { Prng } from '../sys/prng.ts';
+import { resetReasons } from '../sys/reason.ts';
+import { fileStats } from '../kern/kern_descrip.ts';
+import { ipcSysctlInit } from '../kern/kern_ipc_sysctl.ts';
+import { mbEmulator, mbuf_init, mbufZones } from '../kern/kern_mbuf.ts';
+import { machineSysctl } from '../kern/kern_sysctl.ts';
+import { timeoutInit } from '../kern/kern_timeout.ts';
+import { sendfileLive, sfstatReset } from '../kern/sendfile_io.ts';
+import { soStats } from '../kern/uipc_socket.ts';
+import { type Vnet, vnet_alloc } from '../kern/vnet.ts';
+import { captureInit } from '../net/capture.ts';
+import { in_cksumInit } from '../netinet/in_cksum.ts';
+import { inet_domain_attach } from '../netinet/in_proto.ts';
+import { arenaBytes } from '../vm/arena.ts';
+import { payloadReset } from '../vm/payload.ts';
+import { sfBufInit, sfstatBufs } from '../vm/sf_buf.ts';
+import { vmObjectInit } from '../vm/vm_object.ts';
+import { vm_page_startup, vmPageCounts } from '../vm/vm_page.ts';
+
+/** kern.ipc.nsfbufs at boot; ours, FreeBSD's depends on the architecture. */
+const NSFBUFS = 4096;
+
+/** What a machine is made of. */
+export interface MachineParts {
+  /** Bytes of RAM, 16 MiB to 4096 MiB in whole pages. */
+  readonly memory: number;
+  /** Physical address of the first byte; default 0. */
+  readonly base?: number;
+  /** Printed with the results that depend on it. */
+  readonly seed: number;
+  readonly clock: Clock;
+  readonly prng: Prng;
+  readonly pager: Pager;
+  readonly cksum: CksumKernel;
+  /** arenaBytes(memory) bytes, zeroed. */
+  readonly arena: ArrayBuffer;
+}
+
+/** A booted machine with one network stack. */
+export class Machine {
+  readonly seed: number;
+  readonly clock: Clock;
+  readonly prng: Prng;
+  readonly cksum: CksumKernel;
+  readonly arena: ArrayBuffer;
+  readonly vnet: Vnet;
+  readonly #atBoot: Record<string, number>;
+
+  constructor(parts: MachineParts) {
+    passReset();
+    resetReasons();
+    vm_page_startup(parts.memory, parts.base ?? 0, parts.arena);
+    sfBufInit(NSFBUFS);
+    payloadReset();
+    timeoutInit(parts.clock);
+    mbuf_init();
+    vmObjectInit(parts.pager);
+    sfstatReset();
+    dmaStatsReset();
+    in_cksumInit(parts.cksum);
+    ipcSysctlInit();
+    this.seed = parts.seed;
+    this.clock = parts.clock;
+    this.prng = parts.prng;
+    this.cksum = parts.cksum;
+    this.arena = parts.arena;
+    captureInit(parts.clock);
+    this.vnet = vnet_alloc(parts.prng);
+    inet_domain_attach(this.vnet);
+    this.#atBoot = inUse();
+  }
+
+  /** Writes a sysctl of the machine or of its stack. ENOENT, EPERM, EINVAL. */
+  sysctlWrite(name: string, text: string): Errno {
+    const error = machineSysctl.tree.write(name, text);
+    return error === ENOENT ? this.vnet.sysctl.write(name, text) : error;
+  }
+
+  /** Pools that hold more than they did at boot, with how much more; empty when all is back. */
+  leaked(): Record<string, number> {
+    const now = inUse();
+    const more = Object.entries(now).map(([pool, n]): [string, number] => [
+      pool,
+      n - (this.#atBoot[pool] ?? 0),
+    ]);
+    return Object.fromEntries(more.filter(([, n]) => n !== 0));
+  }
+}
+
+/** What is in use, by pool. A zone's own pages are the zone's; what its items hold is in use. */
+function inUse(): Record<string, number> {
+  const use: Record<string, number> = {};
+  let zoneBytes = 0;
+  for (const zone of Object.values(mbufZones())) {
+    use[zone.uz_name] = zone.current;
+    zoneBytes += zone.total * zone.size;
+  }
+  const pages = vmPageCounts();
+  use['unmapped_mbufs'] = mbEmulator.unmappedCurrent;
+  use['sf_bufs'] = sfstatBufs.current;
+  use['wired_file_pages'] = pages.wiredFile;
+  use['kernel_pages'] = pages.wired - pages.wiredFile - zoneBytes / 4096;
+  use['unaccounted_pages'] = pages.total - pages.free - pages.cached - pages.wired;
+  use['dma_maps'] = dmaStats.mapsLive;
+  use['sockets'] = soStats.current;
+  use['files'] = fileStats.current;
+  use['sendfile_calls'] = sendfileLive.calls;
+  use['sendfile_ios'] = sendfileLive.ios;
+  return use;
+}
+
+export interface MachineOptions {
+  /** Bytes of RAM. */
+  readonly memory: number;
+  /** Seed of every random choice; default: the operating system's choice. */
+  readonly seed?: number;
+}
+
+/** Boots a machine on this host: real time, real disk, memory shared with the addon. */
+export function bootHostMachine(options: MachineOptions): Machine {
+  const seed = options.seed ?? new OsPrng().next32();
+  const arena = allocArena(arenaBytes(options.memory));
+  return new Machine({
+    memory: options.memory,
+    seed,
+    clock: new RealClock(),
+    prng: new SeededPrng(seed),
+    pager: new NativePager(arena),
+    cksum: new NativeCksum(arena),
+    arena,
+  });
+}

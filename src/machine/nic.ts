@@ -1,0 +1,271 @@
+/**
+ * Plugs a NIC in: opens the wire, builds the device on it, attaches the driver, gives the interface
+ * its addresses and starts its captures; takes all of it away again in the other order.
+ */
+
+import { TN_CAPABILITIES, tn_attach, tn_detach } from '../../drivers/if_tn.ts';
+import { FileSink } from '../host/file_sink.ts';
+import {
+  openTap,
+  type TapWire,
+  TUN_F_CSUM,
+  TUN_F_TSO4,
+  TUN_F_TSO6,
+  TUN_F_TSO_ECN,
+} from '../host/tap.ts';
+import { RamDmaPort } from '../bus/dma_port.ts';
+import { IntrVector } from '../bus/intr.ts';
+import { capabilityKeywords, parseCapability } from '../ctl/bits.ts';
+import { TnDevice } from '../dev/tn/tn.ts';
+import { capturePoints } from '../sys/capture.ts';
+import type { Task } from '../sys/clock.ts';
+import { EINVAL, errnoError, type Errno } from '../sys/errno.ts';
+import { passEnter, passLeave } from '../sys/pass.ts';
+import type { Wire } from '../sys/wire.ts';
+import { Callout, callout_reset, callout_stop, nowNs } from '../kern/kern_timeout.ts';
+import { captureTap, captureUnit } from '../net/capture.ts';
+import { if_alloc, if_down, if_up, ifhwioctl } from '../net/if.ts';
+import { type Ifnet, SIOCSIFCAP, SIOCSIFMTU } from '../net/if_var.ts';
+import { rtAddGateway } from '../net/route.ts';
+import { in_aifaddr } from '../netinet/in_ifaddr.ts';
+import { INADDR_ANY, parseInAddr } from '../netinet/in.ts';
+import { deviceSramOff, mem, memView } from '../vm/arena.ts';
+import { CaptureFile } from './capture_file.ts';
+import type { Machine } from './machine.ts';
+
+/** What a NIC is plugged in with; texts as the command line has them, already checked. */
+export interface NicOptions {
+  /** Linux's name of the interface. */
+  readonly tap: string;
+  /** Linux's addresses with prefix length; null for none. */
+  readonly hostAddr: string | null;
+  readonly hostAddr6: string | null;
+  /** The emulated host's address with prefix length. */
+  readonly addr: string;
+  /** Its default route; null for the host address. */
+  readonly gateway: string | null;
+  readonly mac?: string;
+  readonly mtu: number;
+  /** A name of `nicModels`. */
+  readonly nic: string;
+  /** Capabilities to switch, in ifconfig's words. */
+  readonly caps: readonly { readonly name: string; readonly on: boolean }[];
+  readonly mode: 'wire' | 'vnet';
+  readonly napi: 'off' | 'thread';
+  readonly engine: 'ts' | 'native';
+  readonly netns: string | null;
+  readonly captures: readonly { readonly point: string; readonly file: string }[];
+}
+
+/** A NIC one can plug in. */
+export interface NicModel {
+  readonly name: string;
+  readonly description: string;
+  /** What its driver can do, in ifconfig's words; all of it is on at the start. */
+  readonly capabilities: readonly string[];
+  /** Builds of the device there are. */
+  readonly builds: readonly ('ts' | 'native')[];
+}
+
+export const nicModels: readonly NicModel[] = [
+  {
+    name: 'tn',
+    description: 'multi-segment DMA, unmapped mbufs, checksum and TCP segmentation offload',
+    capabilities: capabilityKeywords(TN_CAPABILITIES),
+    builds: ['ts'],
+  },
+];
+
+const TAP_OFFLOADS = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
+
+/** A locally administered unicast address that is always the same for `name`: 02, then FNV-1a. */
+export function stableMac(name: string): string {
+  const parts = ['02'];
+  let hash = 0x811c9dc5;
+  for (let i = 0; parts.length < 6; i++) {
+    hash = Math.imul(hash ^ (i < name.length ? name.charCodeAt(i) : i), 0x01000193) >>> 0;
+    if (i >= name.length) parts.push(((hash >>> 13) & 0xff).toString(16).padStart(2, '0'));
+  }
+  return parts.join(':');
+}
+
+function macBytes(text: string): Uint8Array {
+  return Uint8Array.from(text.split(':'), (part) => Number.parseInt(part, 16));
+}
+
+function must(error: Errno, syscall: string, hint = ''): void {
+  if (error !== 0) throw errnoError(error, syscall, hint);
+}
+
+/** The device's interrupt moderation timer, on the machine's callouts. */
+class DeviceTimer {
+  readonly #callout = new Callout({ run: () => this.#event?.run() });
+  #event: Task | null = null;
+
+  schedule(deadlineNs: number, event: Task): void {
+    this.#event = event;
+    callout_reset(this.#callout, Math.max(deadlineNs - nowNs(), 0));
+  }
+
+  stop(): void {
+    callout_stop(this.#callout);
+  }
+}
+
+/** A device, its driver and its interface on a wire; for TAPs and simulated links alike. */
+export class TnNic {
+  readonly ifp: Ifnet;
+  readonly #device: TnDevice;
+  readonly #timer = new DeviceTimer();
+
+  /** Builds device and driver as interface `tn<unit>` of the machine's stack. Throws TapnicError. */
+  constructor(machine: Machine, wire: Wire, mac: string, unit: number) {
+    const intr = new IntrVector(machine.clock);
+    const capunit = captureUnit();
+    this.#device = new TnDevice({
+      dma: new RamDmaPort(),
+      intr,
+      wire,
+      cksum: machine.cksum,
+      clock: machine.clock,
+      mem,
+      view: memView,
+      sramOff: deviceSramOff(),
+      mode: wire.vnetHdr ? 'vnet' : 'wire',
+      mac: macBytes(mac),
+      capture: captureTap(capunit),
+      timer: this.#timer,
+    });
+    this.ifp = if_alloc(machine.vnet, `tn${unit}`);
+    this.ifp.if_capunit = capunit;
+    passEnter();
+    const error = tn_attach(this.ifp, this.#device, null, intr);
+    passLeave();
+    must(error, 'tn_attach', 'not enough memory: raise --memory');
+  }
+
+  /** Takes driver and device away; every buffer is back afterwards. The wire stays open. */
+  stop(): void {
+    passEnter();
+    if_down(this.ifp);
+    must(tn_detach(this.ifp), 'tn_detach');
+    passLeave();
+    this.#timer.stop();
+    this.#device.close();
+  }
+}
+
+/** Gives `ifp` its MTU, capabilities, address and default route, and brings it up. */
+export function configureInterface(ifp: Ifnet, options: NicOptions): void {
+  passEnter();
+  try {
+    must(ifhwioctl(ifp, SIOCSIFMTU, options.mtu), 'SIOCSIFMTU');
+    for (const { name, on } of options.caps) {
+      const bits = parseCapability(name)?.bits ?? 0;
+      const wanted = on ? ifp.if_capenable | bits : ifp.if_capenable & ~bits;
+      must(ifhwioctl(ifp, SIOCSIFCAP, wanted & ifp.if_capabilities), 'SIOCSIFCAP');
+    }
+    const [addr, prefix] = options.addr.split('/');
+    const ip = parseInAddr(addr!);
+    if (ip === null) throw errnoError(EINVAL, 'addr', options.addr);
+    must(in_aifaddr(ifp, ip, Number(prefix)), `address ${options.addr}`);
+    if_up(ifp);
+    const via = options.gateway ?? options.hostAddr?.split('/')[0] ?? null;
+    if (via !== null) {
+      const gateway = parseInAddr(via);
+      if (gateway === null) throw errnoError(EINVAL, 'gateway', via);
+      const error = rtAddGateway(ifp.if_vnet, INADDR_ANY, 0, gateway);
+      must(error, `gateway ${via}`, 'choose an address on the network of --addr');
+    }
+  } finally {
+    passLeave();
+  }
+}
+
+/** A NIC on a TAP interface. */
+export class Nic {
+  readonly tapName: string;
+  /** False if the interface was there before. */
+  readonly created: boolean;
+  readonly mac: string;
+  readonly mode: 'wire' | 'vnet';
+  readonly napi: 'off' | 'thread';
+  readonly engine: 'ts' | 'native' = 'ts';
+  readonly addr: string;
+  /** The emulated host has no IPv6 yet. */
+  readonly addr6: string | null = null;
+  /** What was asked for and could not be had. */
+  readonly warnings: readonly string[];
+  readonly #wire: TapWire;
+  readonly #tn: TnNic;
+  readonly #captures: CaptureFile[] = [];
+
+  constructor(machine: Machine, wire: TapWire, options: NicOptions) {
+    this.#wire = wire;
+    this.tapName = wire.name;
+    this.created = wire.created;
+    this.napi = wire.napi;
+    this.warnings = wire.warnings;
+    this.mac = options.mac ?? stableMac(options.tap);
+    this.mode = options.mode;
+    this.addr = options.addr;
+    this.#tn = new TnNic(machine, wire, this.mac, 0);
+    try {
+      for (const { point, file } of options.captures) {
+        const at = (capturePoints as readonly string[]).indexOf(point);
+        if (at < 0) throw errnoError(EINVAL, 'capture', `${point}: no such capture point`);
+        this.#captures.push(new CaptureFile(at, this.ifp, new FileSink(file)));
+      }
+      configureInterface(this.ifp, options);
+    } catch (e) {
+      this.#down();
+      throw e;
+    }
+  }
+
+  get ifp(): Ifnet {
+    return this.#tn.ifp;
+  }
+
+  #down(): void {
+    for (const capture of this.#captures) capture.close();
+    this.#tn.stop();
+  }
+
+  /** Flushes captures, detaches the driver and removes the interface, unless it was there before. */
+  stop(): void {
+    this.#down();
+    this.#wire.close();
+  }
+
+  /** The first thing that kept a capture from being whole; null if all are. */
+  captureProblem(): string | null {
+    for (const capture of this.#captures) {
+      const problem = capture.problem();
+      if (problem !== null) return problem;
+    }
+    return null;
+  }
+}
+
+/** Plugs a NIC into a TAP interface of this host. Throws TapnicError with a hint. */
+export function openNic(machine: Machine, options: NicOptions): Nic {
+  const vnetHdr = options.mode === 'vnet';
+  const wire = openTap({
+    arena: machine.arena,
+    name: options.tap,
+    vnetHdr,
+    napi: options.napi,
+    offload: vnetHdr ? TAP_OFFLOADS : 0,
+    mtu: options.mtu,
+    hostAddr: options.hostAddr,
+    hostAddr6: options.hostAddr6,
+    ...(options.netns === null ? {} : { netns: options.netns }),
+  });
+  try {
+    return new Nic(machine, wire, options);
+  } catch (e) {
+    wire.close();
+    throw e;
+  }
+}

@@ -1,0 +1,130 @@
+/**
+ * BPF taps, after sys/net/bpf.c: what an interface sends and receives is shown to listeners. Left
+ * out for now: the bpf(4) device, its buffers and the filter machine; a listener gets whole packets
+ * and copies what it wants with m_copydata.
+ */
+
+import { m_free, m_gethdr } from '../kern/kern_mbuf.ts';
+import { type Mbuf, M_NOWAIT, M_PROMISC, MT_DATA, mtod, M_VLANTAG } from '../kern/mbuf.ts';
+import { m_length } from '../kern/uipc_mbuf.ts';
+import { mem, memView } from '../vm/arena.ts';
+import { payloadReason, READ_BPF } from '../vm/payload.ts';
+import { ETHER_HDR_LEN, ETHERTYPE_VLAN, ETHER_VLAN_ENCAP_LEN } from './ethernet.ts';
+import type { BpfIf, Ifnet } from './if_var.ts';
+
+// Data link types, as in pcap files.
+export const DLT_NULL = 0;
+export const DLT_EN10MB = 1;
+
+// Which packets a listener sees; BIOCSDIRECTION's numbers.
+export const BPF_D_IN = 0;
+export const BPF_D_INOUT = 1;
+export const BPF_D_OUT = 2;
+
+/** Someone who watches an interface. */
+export interface BpfListener {
+  /** BPF_D_*. */
+  readonly bd_direction: number;
+  /**
+   * A packet of `pktlen` bytes was sent or received by `ifp`, link header in front. Reads of it are
+   * counted as READ_BPF. Only reads `m`.
+   */
+  bpfPacket(ifp: Ifnet, m: Mbuf, pktlen: number, outgoing: boolean): void;
+}
+
+/** An interface's listeners. */
+export class BpfInterface implements BpfIf {
+  readonly bif_ifp: Ifnet;
+  readonly bif_dlt: number;
+  readonly bif_hdrlen: number;
+  readonly #listeners: BpfListener[] = [];
+
+  constructor(ifp: Ifnet, dlt: number, hdrlen: number) {
+    this.bif_ifp = ifp;
+    this.bif_dlt = dlt;
+    this.bif_hdrlen = hdrlen;
+  }
+
+  get listeners(): number {
+    return this.#listeners.length;
+  }
+
+  attach(listener: BpfListener): void {
+    this.#listeners.push(listener);
+  }
+
+  detach(listener: BpfListener): void {
+    const at = this.#listeners.indexOf(listener);
+    if (at >= 0) this.#listeners.splice(at, 1);
+  }
+
+  mtap(m: Mbuf, outgoing: boolean): void {
+    // What was sent by ourselves and comes back as promiscuous feedback is shown once.
+    if (outgoing && (m.m_flags & M_PROMISC) !== 0 && m.m_pkthdr.rcvif === null) {
+      m.m_flags &= ~M_PROMISC;
+      return;
+    }
+    const before = payloadReason(READ_BPF);
+    if ((m.m_flags & M_VLANTAG) !== 0 && this.bif_dlt === DLT_EN10MB) this.#tapTagged(m, outgoing);
+    else this.#show(m, outgoing);
+    payloadReason(before);
+  }
+
+  /**
+   * Shows a frame whose VLAN tag is only in its packet header as it looks on the wire: a header with
+   * the tag in front, the frame without its own header behind. Restores `m`. Without memory for the
+   * header the frame is shown untagged.
+   */
+  #tapTagged(m: Mbuf, outgoing: boolean): void {
+    const head = m.m_len < ETHER_HDR_LEN ? null : m_gethdr(M_NOWAIT, MT_DATA);
+    if (head === null) {
+      this.#show(m, outgoing);
+      return;
+    }
+    const src = mtod(m);
+    const dst = head.m_data;
+    mem.copyWithin(dst, src, src + 12);
+    memView.setUint16(dst + 12, ETHERTYPE_VLAN);
+    memView.setUint16(dst + 14, m.m_pkthdr.ether_vtag);
+    mem.copyWithin(dst + 16, src + 12, src + ETHER_HDR_LEN);
+    head.m_len = ETHER_HDR_LEN + ETHER_VLAN_ENCAP_LEN;
+    head.m_next = m;
+    head.m_pkthdr.pktId = m.m_pkthdr.pktId;
+    m.m_data += ETHER_HDR_LEN;
+    m.m_len -= ETHER_HDR_LEN;
+    this.#show(head, outgoing);
+    m.m_data -= ETHER_HDR_LEN;
+    m.m_len += ETHER_HDR_LEN;
+    head.m_next = null;
+    m_free(head);
+  }
+
+  #show(m: Mbuf, outgoing: boolean): void {
+    const pktlen = m_length(m);
+    for (let i = 0; i < this.#listeners.length; i++) {
+      const l = this.#listeners[i]!;
+      if (l.bd_direction === BPF_D_INOUT || (l.bd_direction === BPF_D_OUT) === outgoing)
+        l.bpfPacket(this.bif_ifp, m, pktlen, outgoing);
+    }
+  }
+}
+
+/** Gives an interface its BPF tap. @see bpf(9) */
+export function bpfattach(ifp: Ifnet, dlt: number, hdrlen: number): void {
+  ifp.if_bpf = new BpfInterface(ifp, dlt, hdrlen);
+}
+
+/** Takes the tap off; its listeners hear nothing more. @see bpf(9) */
+export function bpfdetach(ifp: Ifnet): void {
+  ifp.if_bpf = null;
+}
+
+/** The tap of an interface with its listeners; null if it has none. */
+export function bpfOf(ifp: Ifnet): BpfInterface | null {
+  return ifp.if_bpf instanceof BpfInterface ? ifp.if_bpf : null;
+}
+
+/** Whether anyone listens: ask before a tap costs anything. @see bpf(9) */
+export function bpf_peers_present(ifp: Ifnet): boolean {
+  return ifp.if_bpf !== null && ifp.if_bpf.listeners > 0;
+}

@@ -1,0 +1,78 @@
+/** The Ethernet header, after sys/net/ethernet.h: IEEE 802.3, network byte order. */
+
+import type { Kva } from '../sys/types.ts';
+import { mem, memView } from '../vm/arena.ts';
+import { ETHER_ADDR_LEN } from './if_var.ts';
+
+export const ETHER_HDR_LEN = 14;
+export const ETHER_VLAN_ENCAP_LEN = 4;
+/** Payload bytes of a standard frame. */
+export const ETHERMTU = 1500;
+/** Shortest frame without FCS. */
+export const ETHER_MIN_NOCRC = 60;
+
+export const ETHERTYPE_IP = 0x0800;
+export const ETHERTYPE_ARP = 0x0806;
+export const ETHERTYPE_VLAN = 0x8100;
+export const ETHERTYPE_IPV6 = 0x86dd;
+export const ETHERTYPE_QINQ = 0x88a8;
+
+export const etherbroadcastaddr = new Uint8Array(ETHER_ADDR_LEN).fill(0xff);
+
+/** A view: `at` aims it. The caller has checked that 14 bytes are there. */
+export class EtherHeader {
+  #off = 0;
+
+  at(p: Kva): this {
+    this.#off = p;
+    return this;
+  }
+
+  get ether_type(): number {
+    return memView.getUint16(this.#off + 12);
+  }
+  set ether_type(v: number) {
+    memView.setUint16(this.#off + 12, v);
+  }
+
+  /** The group bit of the destination. */
+  get isMulticast(): boolean {
+    return (mem[this.#off]! & 1) !== 0;
+  }
+  get isBroadcast(): boolean {
+    return (
+      memView.getUint32(this.#off) === 0xffffffff && memView.getUint16(this.#off + 4) === 0xffff
+    );
+  }
+
+  dhostIs(addr: Uint8Array): boolean {
+    return sameBytes(this.#off, addr);
+  }
+  shostIs(addr: Uint8Array): boolean {
+    return sameBytes(this.#off + ETHER_ADDR_LEN, addr);
+  }
+
+  setDhost(addr: Uint8Array): void {
+    putBytes(this.#off, addr);
+  }
+  setShost(addr: Uint8Array): void {
+    putBytes(this.#off + ETHER_ADDR_LEN, addr);
+  }
+}
+
+// Six bytes: a loop is faster than set() or copyWithin().
+function sameBytes(off: number, addr: Uint8Array): boolean {
+  for (let i = 0; i < ETHER_ADDR_LEN; i++) if (mem[off + i] !== addr[i]) return false;
+  return true;
+}
+
+function putBytes(off: number, addr: Uint8Array): void {
+  for (let i = 0; i < ETHER_ADDR_LEN; i++) mem[off + i] = addr[i]!;
+}
+
+/** Six bytes in colon form. For printing. */
+export function ether_ntoa(addr: Uint8Array): string {
+  return Array.from(addr.subarray(0, ETHER_ADDR_LEN), (b) => b.toString(16).padStart(2, '0')).join(
+    ':',
+  );
+}

@@ -1,0 +1,244 @@
+/**
+ * Ethernet, after sys/net/if_ethersubr.c: framing and address resolution on the way down, checks,
+ * taps and dispatch on the way up. Left out: vlan(4) interfaces (tagged frames are dropped and
+ * counted), bridge, lagg, netgraph and carp hooks, 802.1p tags, link-layer packet filters.
+ */
+
+import {
+  EAFNOSUPPORT,
+  EINVAL,
+  ENETDOWN,
+  ENOBUFS,
+  EOPNOTSUPP,
+  type Errno,
+  EWOULDBLOCK,
+} from '../sys/errno.ts';
+import {
+  count,
+  R_ETHER_DOWN,
+  R_ETHER_LONG,
+  R_ETHER_LOOP,
+  R_ETHER_NOTUS,
+  R_ETHER_SHORT,
+  R_ETHER_TYPE,
+  R_ETHER_VLAN,
+  R_IF_NOBUFS,
+  type Reason,
+} from '../sys/reason.ts';
+import { m_freem } from '../kern/kern_mbuf.ts';
+import { M_BCAST, type Mbuf, M_MCAST, M_NOWAIT, mtod, M_VLANTAG } from '../kern/mbuf.ts';
+import { AF_INET, AF_INET6 } from '../kern/protosw.ts';
+import { m_adj, M_PREPEND, m_pullup } from '../kern/uipc_mbuf.ts';
+import { bpfattach, bpfdetach, DLT_EN10MB } from './bpf.ts';
+import {
+  etherbroadcastaddr,
+  EtherHeader,
+  ETHER_HDR_LEN,
+  ETHERMTU,
+  ETHERTYPE_ARP,
+  ETHERTYPE_IP,
+  ETHERTYPE_IPV6,
+  ETHERTYPE_VLAN,
+  ETHER_VLAN_ENCAP_LEN,
+} from './ethernet.ts';
+import { if_attach, if_detach } from './if.ts';
+import {
+  IFCOUNTER_IBYTES,
+  IFCOUNTER_IERRORS,
+  IFCOUNTER_IMCASTS,
+  IFCOUNTER_NOPROTO,
+  IFCOUNTER_OERRORS,
+  IFCOUNTER_OQDROPS,
+  IFF_BROADCAST,
+  IFF_DRV_RUNNING,
+  IFF_MONITOR,
+  IFF_MULTICAST,
+  IFF_SIMPLEX,
+  IFF_UP,
+  if_inc_counter,
+  type IfIoctl,
+  type Ifnet,
+  IFT_ETHER,
+  type OutputDst,
+  SIOCSIFMTU,
+} from './if_var.ts';
+import { NETISR_ARP, netisr_dispatch, NETISR_IP, NETISR_IPV6 } from './netisr.ts';
+
+const $eh = new EtherHeader();
+
+/**
+ * Makes `ifp` an Ethernet interface with address `lladdr` (6 bytes) and attaches it. The driver has
+ * set its capabilities, if_driver and if_mtu before.
+ * @see ifnet(9)
+ */
+export function ether_ifattach(ifp: Ifnet, lladdr: Uint8Array): void {
+  ifp.if_lladdr.set(lladdr.subarray(0, ifp.if_lladdr.length));
+  ifp.if_type = IFT_ETHER;
+  ifp.if_hdrlen = ETHER_HDR_LEN;
+  ifp.if_flags |= IFF_BROADCAST | IFF_SIMPLEX | IFF_MULTICAST;
+  ifp.if_output = ether_output;
+  ifp.if_input = ether_input;
+  if (ifp.if_baudrate === 0) ifp.if_baudrate = 10_000_000;
+  bpfattach(ifp, DLT_EN10MB, ETHER_HDR_LEN);
+  if_attach(ifp);
+}
+
+/** Undoes `ether_ifattach`. Frames that come later are dropped. @see ifnet(9) */
+export function ether_ifdetach(ifp: Ifnet): void {
+  if_detach(ifp);
+  bpfdetach(ifp);
+  ifp.if_output = discardOutput;
+  ifp.if_input = discardInput;
+}
+
+function discardOutput(_ifp: Ifnet, m: Mbuf): Errno {
+  m_freem(m);
+  return ENETDOWN;
+}
+
+function discardInput(_ifp: Ifnet, m: Mbuf): void {
+  m_freem(m);
+}
+
+/**
+ * What a driver's if_ioctl does with commands it has no opinion on. SIOCSIFMTU: EINVAL above 1500,
+ * which a driver that can do jumbo frames handles itself. EOPNOTSUPP for the rest.
+ * @see ifnet(9)
+ */
+export function ether_ioctl(ifp: Ifnet, command: IfIoctl, data: number): Errno {
+  if (command !== SIOCSIFMTU) return EOPNOTSUPP;
+  if (data > ETHERMTU) return EINVAL;
+  ifp.if_mtu = data;
+  return 0;
+}
+
+function outputError(ifp: Ifnet, m: Mbuf, error: Errno): Errno {
+  if_inc_counter(ifp, IFCOUNTER_OERRORS, 1);
+  m_freem(m);
+  return error;
+}
+
+/**
+ * Sends a packet to `dst` on this link: finds the Ethernet address, puts the header in front and
+ * gives the frame to the driver. Takes `m` on every outcome. 0 also if the packet waits for the
+ * address. ENETDOWN: not up and running; ENOBUFS: no memory for the header; EAFNOSUPPORT; else the
+ * resolver's or the driver's. Unlike FreeBSD, a broadcast is not looped back to ourselves: nothing
+ * here listens to its own broadcasts.
+ * @see ifnet(9)
+ */
+export function ether_output(ifp: Ifnet, m: Mbuf, dst: OutputDst): Errno {
+  if (
+    (ifp.if_flags & (IFF_UP | IFF_MONITOR)) !== IFF_UP ||
+    (ifp.if_drv_flags & IFF_DRV_RUNNING) === 0
+  ) {
+    count(R_ETHER_DOWN);
+    return outputError(ifp, m, ENETDOWN);
+  }
+  const inet = dst.family === AF_INET;
+  if (!inet && dst.family !== AF_INET6) return outputError(ifp, m, EAFNOSUPPORT);
+  let dhost: Uint8Array = etherbroadcastaddr;
+  if ((m.m_flags & M_BCAST) === 0) {
+    const resolver = inet ? ifp.if_inet : ifp.if_inet6;
+    if (resolver === null) return outputError(ifp, m, EAFNOSUPPORT);
+    const error = resolver.resolve(ifp, m, dst);
+    if (error !== 0) return error === EWOULDBLOCK ? 0 : error;
+    dhost = resolver.resolved.ll_addr;
+  }
+  return ether_output_to(ifp, m, dhost, inet ? ETHERTYPE_IP : ETHERTYPE_IPV6);
+}
+
+/**
+ * Puts an Ethernet header of `type` to `dhost` (6 bytes) in front of `m` and gives it to the driver.
+ * Takes `m` on every outcome. What ARP and ND send by. Ours: FreeBSD passes a prepared header in the
+ * route.
+ */
+export function ether_output_to(ifp: Ifnet, m: Mbuf, dhost: Uint8Array, type: number): Errno {
+  const top = M_PREPEND(m, ETHER_HDR_LEN, M_NOWAIT);
+  if (top === null) {
+    if_inc_counter(ifp, IFCOUNTER_OQDROPS, 1);
+    count(R_IF_NOBUFS);
+    return ENOBUFS;
+  }
+  $eh.at(mtod(top));
+  $eh.setDhost(dhost);
+  $eh.setShost(ifp.if_lladdr);
+  $eh.ether_type = type;
+  return ifp.if_driver!.if_transmit(ifp, top);
+}
+
+function inputDrop(ifp: Ifnet, m: Mbuf, why: Reason): void {
+  if_inc_counter(ifp, IFCOUNTER_IERRORS, 1);
+  count(why);
+  m_freem(m);
+}
+
+/**
+ * A frame came in: checks it, shows it to the taps and hands it on. Takes `m`, which starts at the
+ * Ethernet header; the driver counts IFCOUNTER_IPACKETS, bytes are counted here.
+ * @see ifnet(9)
+ */
+export function ether_input(ifp: Ifnet, m: Mbuf): void {
+  if ((ifp.if_flags & IFF_UP) === 0) {
+    count(R_ETHER_DOWN);
+    m_freem(m);
+    return;
+  }
+  const len = m.m_pkthdr.len;
+  if (len < ETHER_HDR_LEN) return inputDrop(ifp, m, R_ETHER_SHORT);
+  const top = m.m_len < ETHER_HDR_LEN ? m_pullup(m, ETHER_HDR_LEN) : m;
+  if (top === null) {
+    if_inc_counter(ifp, IFCOUNTER_IERRORS, 1);
+    count(R_IF_NOBUFS);
+    return;
+  }
+  m = top;
+  $eh.at(mtod(m));
+  m.m_pkthdr.rcvif = ifp;
+  // A NIC that coalesces hands up more than an MTU, and says so by the segment count.
+  const tag = $eh.ether_type === ETHERTYPE_VLAN ? ETHER_VLAN_ENCAP_LEN : 0;
+  if (len > ifp.if_mtu + ETHER_HDR_LEN + tag && m.m_pkthdr.lro_nsegs <= 1)
+    return inputDrop(ifp, m, R_ETHER_LONG);
+  if_inc_counter(ifp, IFCOUNTER_IBYTES, len);
+  if ($eh.isMulticast) {
+    m.m_flags |= $eh.isBroadcast ? M_BCAST : M_MCAST;
+    if_inc_counter(ifp, IFCOUNTER_IMCASTS, 1);
+  }
+  if (ifp.if_bpf !== null && ifp.if_bpf.listeners > 0) ifp.if_bpf.mtap(m, false);
+  if ((ifp.if_flags & IFF_MONITOR) !== 0) return m_freem(m);
+  // A hub or a looping switch gave our own frame back to a card that cannot hear itself.
+  if ((ifp.if_flags & IFF_SIMPLEX) !== 0 && $eh.shostIs(ifp.if_lladdr)) {
+    count(R_ETHER_LOOP);
+    m_freem(m);
+    return;
+  }
+  ether_demux(ifp, m);
+}
+
+/** Hands a checked frame to its protocol, without its Ethernet header. Takes `m`. */
+function ether_demux(ifp: Ifnet, m: Mbuf): void {
+  const type = $eh.ether_type;
+  if ((m.m_flags & M_VLANTAG) !== 0 || type === ETHERTYPE_VLAN) {
+    if_inc_counter(ifp, IFCOUNTER_NOPROTO, 1);
+    count(R_ETHER_VLAN);
+    m_freem(m);
+    return;
+  }
+  // A promiscuous card, or one that does not filter, gives us everyone's frames.
+  if ((m.m_flags & (M_BCAST | M_MCAST)) === 0 && !$eh.dhostIs(ifp.if_lladdr)) {
+    count(R_ETHER_NOTUS);
+    m_freem(m);
+    return;
+  }
+  let isr = 0;
+  if (type === ETHERTYPE_IP) isr = NETISR_IP;
+  else if (type === ETHERTYPE_ARP) isr = NETISR_ARP;
+  else if (type === ETHERTYPE_IPV6 && ifp.if_inet6 !== null) isr = NETISR_IPV6;
+  if (isr === 0) {
+    if_inc_counter(ifp, IFCOUNTER_NOPROTO, 1);
+    count(R_ETHER_TYPE);
+    m_freem(m);
+    return;
+  }
+  m_adj(m, ETHER_HDR_LEN);
+  netisr_dispatch(ifp.if_vnet, isr, m);
+}

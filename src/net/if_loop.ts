@@ -1,0 +1,155 @@
+/**
+ * The loopback interface, after sys/net/if_loop.c: packets to our own addresses come back at the end
+ * of the pass, so that a conversation with ourselves does not recurse. It has no IFCAP_NOMAP:
+ * unmapped packets are converted before they get here.
+ */
+
+import { EAFNOSUPPORT, ENETDOWN, EOPNOTSUPP, type Errno } from '../sys/errno.ts';
+import { count, R_IF_NOBUFS } from '../sys/reason.ts';
+import { m_freem } from '../kern/kern_mbuf.ts';
+import {
+  CSUM_DATA_VALID,
+  CSUM_DELAY_DATA,
+  CSUM_DELAY_DATA_IPV6,
+  CSUM_IP,
+  CSUM_IP_CHECKED,
+  CSUM_IP_VALID,
+  CSUM_PSEUDO_HDR,
+  CSUM_TCP,
+  CSUM_TCP_IPV6,
+  CSUM_UDP,
+  CSUM_UDP_IPV6,
+  type Mbuf,
+  M_NOWAIT,
+} from '../kern/mbuf.ts';
+import { AF_INET, AF_INET6 } from '../kern/protosw.ts';
+import { M_PREPEND } from '../kern/uipc_mbuf.ts';
+import type { Vnet } from '../kern/vnet.ts';
+import { memView } from '../vm/arena.ts';
+import { bpfattach, DLT_NULL } from './bpf.ts';
+import { if_alloc, if_attach } from './if.ts';
+import {
+  IFCAP_HWCSUM,
+  IFCAP_HWCSUM_IPV6,
+  IFCAP_LINKSTATE,
+  IFCOUNTER_IBYTES,
+  IFCOUNTER_IPACKETS,
+  IFCOUNTER_OBYTES,
+  IFCOUNTER_OPACKETS,
+  IFF_DRV_RUNNING,
+  IFF_LOOPBACK,
+  IFF_MULTICAST,
+  IFF_UP,
+  if_inc_counter,
+  type IfDriver,
+  type IfIoctl,
+  type Ifnet,
+  IFT_LOOP,
+  LINK_STATE_UP,
+  type OutputDst,
+  SIOCSIFCAP,
+  SIOCSIFFLAGS,
+  SIOCSIFMTU,
+} from './if_var.ts';
+import { NETISR_IP, NETISR_IPV6, netisr_queue } from './netisr.ts';
+
+const LOMTU = 16384;
+const LO_CSUM_FEATURES = CSUM_IP | CSUM_TCP | CSUM_UDP;
+const LO_CSUM_FEATURES6 = CSUM_TCP_IPV6 | CSUM_UDP_IPV6;
+const LO_CSUM_SET = CSUM_DATA_VALID | CSUM_PSEUDO_HDR | CSUM_IP_CHECKED | CSUM_IP_VALID;
+
+const loDriver: IfDriver = {
+  if_init(): void {},
+  if_transmit(_ifp, m): Errno {
+    m_freem(m);
+    return EOPNOTSUPP;
+  },
+  if_qflush(): void {},
+  if_txflush(): void {},
+  if_ioctl(ifp: Ifnet, command: IfIoctl, data: number): Errno {
+    switch (command) {
+      case SIOCSIFMTU:
+        ifp.if_mtu = data;
+        return 0;
+      case SIOCSIFCAP:
+        ifp.if_capenable = data;
+        ifp.if_hwassist =
+          ((data & IFCAP_HWCSUM) === IFCAP_HWCSUM ? LO_CSUM_FEATURES : 0) |
+          ((data & IFCAP_HWCSUM_IPV6) === IFCAP_HWCSUM_IPV6 ? LO_CSUM_FEATURES6 : 0);
+        return 0;
+      case SIOCSIFFLAGS:
+        return 0;
+      default:
+        return EOPNOTSUPP;
+    }
+  },
+};
+
+/** Shows a packet to the listeners behind the four bytes that name its family (DLT_NULL). */
+function tap(ifp: Ifnet, m: Mbuf, family: number): Mbuf | null {
+  if (ifp.if_bpf === null || ifp.if_bpf.listeners === 0) return m;
+  const top = M_PREPEND(m, 4, M_NOWAIT);
+  if (top === null) return null;
+  // Host order: readers tell it by the family's small number.
+  memView.setUint32(top.m_data, family, true);
+  ifp.if_bpf.mtap(top, false);
+  top.m_data += 4;
+  top.m_len -= 4;
+  top.m_pkthdr.len -= 4;
+  return top;
+}
+
+/** Brings a packet sent by `lo0` back in. Takes `m`. @see ifnet(9) */
+export function looutput(ifp: Ifnet, m: Mbuf, dst: OutputDst): Errno {
+  if ((ifp.if_flags & IFF_UP) === 0) {
+    m_freem(m);
+    return ENETDOWN;
+  }
+  if (dst.family !== AF_INET && dst.family !== AF_INET6) {
+    m_freem(m);
+    return EAFNOSUPPORT;
+  }
+  const { len } = m.m_pkthdr;
+  if_inc_counter(ifp, IFCOUNTER_OPACKETS, 1);
+  if_inc_counter(ifp, IFCOUNTER_OBYTES, len);
+  const top = tap(ifp, m, dst.family);
+  if (top === null) {
+    count(R_IF_NOBUFS);
+    return 0;
+  }
+  const ph = top.m_pkthdr;
+  ph.rcvif = ifp;
+  // What was left to the "NIC" cannot have been damaged on the way: it counts as verified.
+  const asked = ph.csum_flags;
+  ph.csum_flags = 0;
+  ph.csum_data = 0;
+  ph.tso_segsz = 0;
+  if ((asked & (CSUM_DELAY_DATA | CSUM_DELAY_DATA_IPV6)) !== 0) {
+    ph.csum_flags = LO_CSUM_SET;
+    ph.csum_data = 0xffff;
+  } else if ((asked & CSUM_IP) !== 0) {
+    ph.csum_flags = CSUM_IP_CHECKED | CSUM_IP_VALID;
+  }
+  if_inc_counter(ifp, IFCOUNTER_IPACKETS, 1);
+  if_inc_counter(ifp, IFCOUNTER_IBYTES, len);
+  return netisr_queue(ifp.if_vnet, dst.family === AF_INET ? NETISR_IP : NETISR_IPV6, top);
+}
+
+/** Creates a stack's lo0, up, without addresses. @see lo(4) */
+export function loAttach(vnet: Vnet): Ifnet {
+  const ifp = if_alloc(vnet, 'lo0');
+  ifp.if_type = IFT_LOOP;
+  ifp.if_mtu = LOMTU;
+  ifp.if_flags = IFF_LOOPBACK | IFF_MULTICAST | IFF_UP;
+  ifp.if_drv_flags = IFF_DRV_RUNNING;
+  ifp.if_capabilities = IFCAP_HWCSUM | IFCAP_HWCSUM_IPV6 | IFCAP_LINKSTATE;
+  ifp.if_capenable = ifp.if_capabilities;
+  ifp.if_hwassist = LO_CSUM_FEATURES | LO_CSUM_FEATURES6;
+  ifp.if_link_state = LINK_STATE_UP;
+  ifp.if_driver = loDriver;
+  ifp.if_output = looutput;
+  ifp.if_input = (_ifp, m): void => m_freem(m);
+  bpfattach(ifp, DLT_NULL, 4);
+  if_attach(ifp);
+  return ifp;
+}

@@ -1,0 +1,116 @@
+/**
+ * netisr, after sys/net/netisr.c: how packets get from an interface to a protocol. Hardware
+ * interrupts dispatch directly; what a packet causes inside the stack itself (loopback) is queued and
+ * handled at the end of the pass, so that two protocols answering each other cannot recurse. Left
+ * out: worker threads, policies, statistics per protocol.
+ */
+
+import type { Task } from '../sys/clock.ts';
+import { ENOBUFS, type Errno } from '../sys/errno.ts';
+import { KASSERT } from '../sys/kassert.ts';
+import { passDefer } from '../sys/pass.ts';
+import { count, R_NETISR_FULL } from '../sys/reason.ts';
+import { m_freem } from '../kern/kern_mbuf.ts';
+import type { Mbuf } from '../kern/mbuf.ts';
+import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
+
+export const NETISR_IP = 1;
+export const NETISR_ARP = 4;
+export const NETISR_IPV6 = 6;
+const NETISR_MAXPROT = 16;
+
+/** net.isr.defaultqlimit: packets that wait for one protocol. */
+export const NETISR_DEFAULTQLIMIT = 256;
+
+/** Takes `m`, which starts at the protocol's header; m_pkthdr.rcvif is set. */
+export type NetisrHandler = (m: Mbuf, vnet: Vnet) => void;
+
+class NetisrVnet implements Task {
+  readonly handlers: (NetisrHandler | null)[] = Array.from({ length: NETISR_MAXPROT }, () => null);
+  readonly heads: (Mbuf | null)[] = Array.from({ length: NETISR_MAXPROT }, () => null);
+  readonly tails: (Mbuf | null)[] = Array.from({ length: NETISR_MAXPROT }, () => null);
+  readonly lens = new Uint32Array(NETISR_MAXPROT);
+  readonly drops = new Float64Array(NETISR_MAXPROT);
+  readonly vnet: Vnet;
+  pending = false;
+
+  constructor(vnet: Vnet) {
+    this.vnet = vnet;
+  }
+
+  /** Handles what was queued when it began; what that queues waits for the next round. */
+  run(): void {
+    this.pending = false;
+    for (let proto = 0; proto < NETISR_MAXPROT; proto++) {
+      let m: Mbuf | null = this.heads[proto] ?? null;
+      if (m === null) continue;
+      this.heads[proto] = null;
+      this.tails[proto] = null;
+      this.lens[proto] = 0;
+      while (m !== null) {
+        const next: Mbuf | null = m.m_nextpkt;
+        m.m_nextpkt = null;
+        netisr_dispatch(this.vnet, proto, m);
+        m = next;
+      }
+    }
+  }
+}
+
+const V_netisr = VNET_DEFINE((vnet) => new NetisrVnet(vnet));
+
+/** Registers the protocol's input routine. @see netisr(9) */
+export function netisr_register(vnet: Vnet, proto: number, handler: NetisrHandler): void {
+  const v = V_netisr(vnet);
+  KASSERT(v.handlers[proto] === null, 'netisr_register: taken');
+  v.handlers[proto] = handler;
+}
+
+/** Hands a packet to its protocol now. Takes `m`. @see netisr(9) */
+export function netisr_dispatch(vnet: Vnet, proto: number, m: Mbuf): void {
+  const handler = V_netisr(vnet).handlers[proto]!;
+  if (handler === null) m_freem(m);
+  else handler(m, vnet);
+}
+
+/**
+ * Hands a packet to its protocol at the end of the pass. Takes `m`; ENOBUFS, counted, if too many
+ * wait.
+ * @see netisr(9)
+ */
+export function netisr_queue(vnet: Vnet, proto: number, m: Mbuf): Errno {
+  const v = V_netisr(vnet);
+  if (v.lens[proto]! >= NETISR_DEFAULTQLIMIT) {
+    v.drops[proto]!++;
+    count(R_NETISR_FULL);
+    m_freem(m);
+    return ENOBUFS;
+  }
+  m.m_nextpkt = null;
+  const tail = v.tails[proto]!;
+  if (tail === null) v.heads[proto] = m;
+  else tail.m_nextpkt = m;
+  v.tails[proto] = m;
+  v.lens[proto]!++;
+  if (!v.pending) {
+    v.pending = true;
+    passDefer(v);
+  }
+  return 0;
+}
+
+/** Frees what waits; for a stack that goes away. */
+export function netisrDrain(vnet: Vnet): void {
+  const v = V_netisr(vnet);
+  for (let proto = 0; proto < NETISR_MAXPROT; proto++) {
+    let m: Mbuf | null = v.heads[proto] ?? null;
+    v.heads[proto] = null;
+    v.tails[proto] = null;
+    v.lens[proto] = 0;
+    while (m !== null) {
+      const next: Mbuf | null = m.m_nextpkt;
+      m_freem(m);
+      m = next;
+    }
+  }
+}

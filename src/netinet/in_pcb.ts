@@ -1,0 +1,514 @@
+/**
+ * Internet protocol control blocks, after sys/netinet/in_pcb.c: which socket a packet belongs to,
+ * local ports, and the per-family table through which TCP and UDP reach IPv4 or IPv6. Left out:
+ * locking, load-balanced listener groups, RSS, FIBs other than 0, credentials, multicast options.
+ */
+
+import { EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT, EINVAL, type Errno } from '../sys/errno.ts';
+import { KASSERT } from '../sys/kassert.ts';
+import { inAddr, type InAddr, type Kva, port, type Port } from '../sys/types.ts';
+import type { Mbuf } from '../kern/mbuf.ts';
+import { AF_INET, type Sockaddr } from '../kern/protosw.ts';
+import { SO_REUSEADDR, SO_REUSEPORT, type Socket } from '../kern/uipc_socket.ts';
+import { type Vnet, VNET_DEFINE } from '../kern/vnet.ts';
+import type { Ifnet } from '../net/if_var.ts';
+import { Route } from '../net/route.ts';
+
+// inp_flags
+export const INP_DROPPED = 0x04000000;
+/** The protocol holds a reference on a socket that its program has closed. */
+export const INP_SOCKREF = 0x08000000;
+
+/** Addresses and ports of a connection or of a received packet, local side first. */
+export class InConninfo {
+  /** AF_INET or AF_INET6. */
+  inc_family = AF_INET;
+  inc_laddr: InAddr = inAddr(0);
+  inc_faddr: InAddr = inAddr(0);
+  inc_lport: Port = port(0);
+  inc_fport: Port = port(0);
+  /** For AF_INET6, 16 bytes each. */
+  inc6_laddr: Uint8Array | null = null;
+  inc6_faddr: Uint8Array | null = null;
+
+  copyFrom(from: InConninfo): void {
+    this.inc_family = from.inc_family;
+    this.inc_laddr = from.inc_laddr;
+    this.inc_faddr = from.inc_faddr;
+    this.inc_lport = from.inc_lport;
+    this.inc_fport = from.inc_fport;
+    this.inc6_laddr = from.inc6_laddr;
+    this.inc6_faddr = from.inc6_faddr;
+  }
+}
+
+/** What IPv4 and IPv6 do differently for the protocols above; each domain puts its own in place. */
+export interface InpAf {
+  readonly family: number;
+  /** Bytes of an IP header without options. */
+  readonly hdrlen: number;
+  /** What asks the NIC for a TCP checksum, for TSO, and the interface capability of TSO. */
+  readonly csumTcp: number;
+  readonly csumTso: number;
+  readonly ifcapTso: number;
+  /** The unspecified address, alone or as the local or foreign one of `inc`. */
+  isAny(nam: Sockaddr): boolean;
+  laddrAny(inc: InConninfo): boolean;
+  faddrAny(inc: InConninfo): boolean;
+  /** Whether the stack has this unicast address. */
+  isLocal(vnet: Vnet, nam: Sockaddr): boolean;
+  setLaddr(inc: InConninfo, nam: Sockaddr | null): void;
+  setFaddr(inc: InConninfo, nam: Sockaddr | null): void;
+  laddrEqual(a: InConninfo, b: InConninfo): boolean;
+  faddrEqual(a: InConninfo, b: InConninfo): boolean;
+  /** 32 bits of the foreign and local address for the connection hash. */
+  hash(inc: InConninfo): number;
+  /** Whether TCP may connect to `nam`: 0, EAFNOSUPPORT, EACCES. */
+  connectable(vnet: Vnet, nam: Sockaddr): Errno;
+  /** Chooses inc's local address for its foreign one. ENETUNREACH, EHOSTUNREACH. */
+  selectLaddr(vnet: Vnet, inc: InConninfo): Errno;
+  /** The interface that packets to inc's foreign address leave by, null without a route. */
+  outgoing(vnet: Vnet, inc: InConninfo): Ifnet | null;
+  /** Bytes of the largest packet that way takes; 0 without a route. */
+  pathMtu(vnet: Vnet, inc: InConninfo): number;
+  sockaddr(inc: InConninfo, foreign: boolean): Sockaddr;
+  /** Address text for netstat. */
+  print(inc: InConninfo, foreign: boolean): string;
+  /** Reads the addresses of the received packet `m` into `inc`. */
+  parse(m: Mbuf, inc: InConninfo): void;
+  /** Whether a segment may come from and to these addresses: no multicast, no broadcast. */
+  unicast(vnet: Vnet, m: Mbuf, inc: InConninfo): boolean;
+  /** Bytes behind the IP header of `hlen` bytes. */
+  ulpLength(m: Mbuf, hlen: number): number;
+  /** Folded sum, not complemented, of the pseudo-header: addresses plus the number `c`. */
+  pseudo(inc: InConninfo, c: number): number;
+  /** Fills in the IP header at `ip` of a packet of `len` bytes in all. */
+  fill(
+    ip: Kva,
+    inc: InConninfo,
+    len: number,
+    proto: number,
+    ttl: number,
+    tos: number,
+    df: boolean,
+  ): void;
+  /** Hands a packet to IP, which takes it. `inp` lends its cached route. */
+  output(m: Mbuf, inp: Inpcb | null, vnet: Vnet): Errno;
+}
+
+/** Per-family tables of a stack. */
+class AfTables {
+  inet: InpAf | null = null;
+  inet6: InpAf | null = null;
+}
+const V_inpaf = VNET_DEFINE(() => new AfTables());
+
+/** Puts a family's table in place. Its domain does so when the Vnet is created. */
+export function inpafRegister(vnet: Vnet, af: InpAf): void {
+  if (af.family === AF_INET) V_inpaf(vnet).inet = af;
+  else V_inpaf(vnet).inet6 = af;
+}
+
+/** The table of a family; panics if the stack does not have it. */
+export function inpaf(vnet: Vnet, family: number): InpAf {
+  const tables = V_inpaf(vnet);
+  const af = family === AF_INET ? tables.inet : tables.inet6;
+  KASSERT(af !== null, 'inpaf: no such family in this stack');
+  return af;
+}
+
+/** A protocol control block. @see sys/netinet/in_pcb.h */
+export class Inpcb {
+  readonly inp_pcbinfo: Inpcbinfo;
+  readonly inp_vnet: Vnet;
+  readonly inp_inc = new InConninfo();
+  readonly inp_af: InpAf;
+  inp_socket: Socket | null;
+  /** The protocol's own block, a Tcpcb. */
+  inp_ppcb: object | null = null;
+  inp_flags = 0;
+  inp_ip_ttl = 64;
+  inp_ip_tos = 0;
+  /** What ip_output caches between packets. */
+  readonly inp_route = new Route();
+  // Links of the tables of Inpcbinfo. hashIn says which: 0 none, 1 wild, 2 connected.
+  hashIn = 0;
+  hashNext: Inpcb | null = null;
+  portIn = false;
+  portNext: Inpcb | null = null;
+  listPrev: Inpcb | null = null;
+  listNext: Inpcb | null = null;
+
+  constructor(pcbinfo: Inpcbinfo, so: Socket | null, af: InpAf) {
+    this.inp_pcbinfo = pcbinfo;
+    this.inp_vnet = pcbinfo.ipi_vnet;
+    this.inp_socket = so;
+    this.inp_af = af;
+    this.inp_inc.inc_family = af.family;
+  }
+}
+
+const HASH_MIN = 64;
+
+/** All PCBs of one protocol of one stack. @see sys/netinet/in_pcb.h */
+export class Inpcbinfo {
+  readonly ipi_vnet: Vnet;
+  /** PCBs alive. */
+  ipi_count = 0;
+  /** The newest one; the rest follows by listNext. */
+  ipi_listhead: Inpcb | null = null;
+  // Three chained hashes: connected by 4-tuple, unconnected by local port, all by local port.
+  conn: (Inpcb | null)[] = Array.from({ length: HASH_MIN }, () => null);
+  connCount = 0;
+  wild: (Inpcb | null)[] = Array.from({ length: HASH_MIN }, () => null);
+  ports: (Inpcb | null)[] = Array.from({ length: HASH_MIN }, () => null);
+  /** Makes the chains unpredictable for a peer. */
+  readonly seed: number;
+  lastport = 0;
+
+  constructor(vnet: Vnet) {
+    this.ipi_vnet = vnet;
+    this.seed = vnet.prng.next32() | 0;
+  }
+}
+
+/** net.inet.ip.portrange.*: which local ports are given out. @see ip(4) */
+class Portrange {
+  first = 10000;
+  last = 65535;
+  hifirst = 49152;
+  hilast = 65535;
+  randomized = true;
+}
+export const V_portrange = VNET_DEFINE(() => new Portrange());
+
+/** Adds net.inet.ip.portrange.*. The inet domain calls it when the Vnet is created. */
+export function in_pcbSysctls(vnet: Vnet): void {
+  const r = V_portrange(vnet);
+  const tree = vnet.sysctl;
+  const name = 'net.inet.ip.portrange';
+  const int = (leaf: 'first' | 'last' | 'hifirst' | 'hilast'): void =>
+    tree.int(
+      `${name}.${leaf}`,
+      `${leaf} port of the range`,
+      () => r[leaf],
+      (v) => void (r[leaf] = v),
+      1,
+      65535,
+    );
+  int('first');
+  int('last');
+  int('hifirst');
+  int('hilast');
+  tree.bool(
+    `${name}.randomized`,
+    'Enable random port allocation',
+    () => r.randomized,
+    (v) => void (r.randomized = v),
+  );
+}
+
+function mix(h: number): number {
+  h = Math.imul(h ^ (h >>> 16), 0x21f0aaad);
+  h = Math.imul(h ^ (h >>> 15), 0x735a2d97);
+  return (h ^ (h >>> 15)) >>> 0;
+}
+
+function connBucket(info: Inpcbinfo, af: InpAf, inc: InConninfo): number {
+  const ports = (inc.inc_lport << 16) | inc.inc_fport;
+  return mix(af.hash(inc) ^ Math.imul(ports ^ info.seed, 0x9e3779b1)) & (info.conn.length - 1);
+}
+
+function portBucket(table: readonly unknown[], lport: number): number {
+  return lport & (table.length - 1);
+}
+
+/** Keeps the chains short: the connection table grows with what it holds. */
+function growConn(info: Inpcbinfo): void {
+  const old = info.conn;
+  info.conn = Array.from({ length: old.length * 2 }, () => null);
+  for (const chain of old) {
+    for (let inp = chain; inp !== null;) {
+      const next: Inpcb | null = inp.hashNext;
+      const b = connBucket(info, inp.inp_af, inp.inp_inc);
+      inp.hashNext = info.conn[b]!;
+      info.conn[b] = inp;
+      inp = next;
+    }
+  }
+}
+
+/** Enters a PCB with a local port into the tables. @see sys/netinet/in_pcb.c */
+export function in_pcbinshash(inp: Inpcb): void {
+  KASSERT(inp.hashIn === 0, 'in_pcbinshash: in a table already');
+  const info = inp.inp_pcbinfo;
+  const inc = inp.inp_inc;
+  if (inp.inp_af.faddrAny(inc)) {
+    const b = portBucket(info.wild, inc.inc_lport);
+    inp.hashNext = info.wild[b]!;
+    info.wild[b] = inp;
+    inp.hashIn = 1;
+  } else {
+    if (++info.connCount > info.conn.length) growConn(info);
+    const b = connBucket(info, inp.inp_af, inc);
+    inp.hashNext = info.conn[b]!;
+    info.conn[b] = inp;
+    inp.hashIn = 2;
+  }
+  if (inp.portIn) return;
+  const p = portBucket(info.ports, inc.inc_lport);
+  inp.portNext = info.ports[p]!;
+  info.ports[p] = inp;
+  inp.portIn = true;
+}
+
+/** Takes a PCB out of the chain of its hash, not out of the port table. */
+function unhash(inp: Inpcb): void {
+  if (inp.hashIn === 0) return;
+  const info = inp.inp_pcbinfo;
+  const wild = inp.hashIn === 1;
+  const table = wild ? info.wild : info.conn;
+  const b = wild
+    ? portBucket(table, inp.inp_inc.inc_lport)
+    : connBucket(info, inp.inp_af, inp.inp_inc);
+  if (table[b] === inp) {
+    table[b] = inp.hashNext;
+  } else {
+    let p = table[b]!;
+    while (p.hashNext !== inp) p = p.hashNext!;
+    p.hashNext = inp.hashNext;
+  }
+  inp.hashNext = null;
+  inp.hashIn = 0;
+  if (!wild) info.connCount--;
+}
+
+function unport(inp: Inpcb): void {
+  if (!inp.portIn) return;
+  const table = inp.inp_pcbinfo.ports;
+  const b = portBucket(table, inp.inp_inc.inc_lport);
+  if (table[b] === inp) {
+    table[b] = inp.portNext;
+  } else {
+    let p = table[b]!;
+    while (p.portNext !== inp) p = p.portNext!;
+    p.portNext = inp.portNext;
+  }
+  inp.portNext = null;
+  inp.portIn = false;
+}
+
+/** Makes a PCB for `so`; null for one without a socket yet. @see sys/netinet/in_pcb.c */
+export function in_pcballoc(so: Socket | null, pcbinfo: Inpcbinfo, af: InpAf): Inpcb {
+  const inp = new Inpcb(pcbinfo, so, af);
+  inp.listNext = pcbinfo.ipi_listhead;
+  if (pcbinfo.ipi_listhead !== null) pcbinfo.ipi_listhead.listPrev = inp;
+  pcbinfo.ipi_listhead = inp;
+  pcbinfo.ipi_count++;
+  return inp;
+}
+
+/**
+ * The connection is over: no packet finds the PCB any more and its port is free; the socket keeps
+ * it until it is closed.
+ * @see sys/netinet/in_pcb.c
+ */
+export function in_pcbdrop(inp: Inpcb): void {
+  inp.inp_flags |= INP_DROPPED;
+  unhash(inp);
+  unport(inp);
+}
+
+/** Removes a PCB for good. @see sys/netinet/in_pcb.c */
+export function in_pcbfree(inp: Inpcb): void {
+  in_pcbdrop(inp);
+  const info = inp.inp_pcbinfo;
+  if (inp.listPrev !== null) inp.listPrev.listNext = inp.listNext;
+  else info.ipi_listhead = inp.listNext;
+  if (inp.listNext !== null) inp.listNext.listPrev = inp.listPrev;
+  inp.listPrev = null;
+  inp.listNext = null;
+  inp.inp_socket = null;
+  inp.inp_ppcb = null;
+  inp.inp_route.ro_nh = null;
+  info.ipi_count--;
+}
+
+/** The connection of `inc`, or null. @see sys/netinet/in_pcb.c */
+export function in_pcblookupConn(info: Inpcbinfo, af: InpAf, inc: InConninfo): Inpcb | null {
+  let inp: Inpcb | null = info.conn[connBucket(info, af, inc)]!;
+  for (; inp !== null; inp = inp.hashNext) {
+    const i = inp.inp_inc;
+    if (
+      i.inc_lport === inc.inc_lport &&
+      i.inc_fport === inc.inc_fport &&
+      inp.inp_af === af &&
+      af.faddrEqual(i, inc) &&
+      af.laddrEqual(i, inc)
+    )
+      return inp;
+  }
+  return null;
+}
+
+/** The unconnected PCB for `inc`: one bound to the very address before one bound to any. */
+export function in_pcblookupWild(info: Inpcbinfo, af: InpAf, inc: InConninfo): Inpcb | null {
+  let any: Inpcb | null = null;
+  let inp: Inpcb | null = info.wild[portBucket(info.wild, inc.inc_lport)]!;
+  for (; inp !== null; inp = inp.hashNext) {
+    if (inp.inp_inc.inc_lport !== inc.inc_lport || inp.inp_af !== af) continue;
+    if (af.laddrEqual(inp.inp_inc, inc)) return inp;
+    if (af.laddrAny(inp.inp_inc)) any = inp;
+  }
+  return any;
+}
+
+/**
+ * Whose packet it is: a connection, with `wildcard` else a listener, else null.
+ * @see sys/netinet/in_pcb.c
+ */
+export function in_pcblookup(
+  info: Inpcbinfo,
+  af: InpAf,
+  inc: InConninfo,
+  wildcard: boolean,
+): Inpcb | null {
+  const inp = in_pcblookupConn(info, af, inc);
+  return inp !== null || !wildcard ? inp : in_pcblookupWild(info, af, inc);
+}
+
+/** Whether `inp` may not have the local address and port of `inc` because of another PCB. */
+function portConflict(inp: Inpcb, inc: InConninfo, options: number): boolean {
+  const info = inp.inp_pcbinfo;
+  const af = inp.inp_af;
+  let t: Inpcb | null = info.ports[portBucket(info.ports, inc.inc_lport)]!;
+  for (; t !== null; t = t.portNext) {
+    if (t === inp || t.inp_inc.inc_lport !== inc.inc_lport || t.inp_af !== af) continue;
+    const theirs = t.inp_socket === null ? SO_REUSEADDR | SO_REUSEPORT : t.inp_socket.so_options;
+    if ((options & theirs & SO_REUSEPORT) !== 0) continue;
+    const same = af.laddrEqual(t.inp_inc, inc);
+    if ((options & (SO_REUSEADDR | SO_REUSEPORT)) !== 0) {
+      // SO_REUSEADDR passes over connections and other addresses, not over the same binding.
+      if (same && t.hashIn === 1) return true;
+    } else if (same || af.laddrAny(t.inp_inc) || af.laddrAny(inc)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+const $try = new InConninfo();
+
+/**
+ * Chooses a local port, RFC 6056: a random one of the range, then the next ones. With a foreign
+ * address it only has to make the 4-tuple unique. EADDRNOTAVAIL: all are taken.
+ * @see sys/netinet/in_pcb.c
+ */
+export function in_pcb_lport(inp: Inpcb, inc: InConninfo): Errno {
+  const info = inp.inp_pcbinfo;
+  const range = V_portrange(info.ipi_vnet);
+  const first = Math.min(range.first, range.last);
+  const n = Math.max(range.first, range.last) - first + 1;
+  const connected = !inp.inp_af.faddrAny(inc);
+  const start = range.randomized
+    ? info.ipi_vnet.prng.next32() % n
+    : (info.lastport + 1 - first) % n;
+  $try.copyFrom(inc);
+  for (let i = 0; i < n; i++) {
+    $try.inc_lport = port(first + ((start + i + n) % n));
+    const taken = connected
+      ? in_pcblookup(info, inp.inp_af, $try, true) !== null
+      : portConflict(inp, $try, 0);
+    if (taken) continue;
+    inc.inc_lport = $try.inc_lport;
+    info.lastport = $try.inc_lport;
+    return 0;
+  }
+  return EADDRNOTAVAIL;
+}
+
+/**
+ * Gives the PCB a local address and port. EINVAL: it has one; EAFNOSUPPORT; EADDRNOTAVAIL: not our
+ * address, or no port left; EADDRINUSE.
+ * @see bind(2)
+ */
+export function in_pcbbind(inp: Inpcb, nam: Sockaddr | null): Errno {
+  const inc = inp.inp_inc;
+  const af = inp.inp_af;
+  if (inc.inc_lport !== 0 || !af.laddrAny(inc)) return EINVAL;
+  if (nam !== null) {
+    if (nam.family !== af.family) return EAFNOSUPPORT;
+    if (!af.isAny(nam) && !af.isLocal(inp.inp_vnet, nam)) return EADDRNOTAVAIL;
+    af.setLaddr(inc, nam);
+    if (nam.port !== 0) {
+      inc.inc_lport = nam.port;
+      if (portConflict(inp, inc, inp.inp_socket?.so_options ?? 0)) {
+        inc.inc_lport = port(0);
+        af.setLaddr(inc, null);
+        return EADDRINUSE;
+      }
+    }
+  }
+  if (inc.inc_lport === 0) {
+    const error = in_pcb_lport(inp, inc);
+    if (error !== 0) {
+      af.setLaddr(inc, null);
+      return error;
+    }
+  }
+  in_pcbinshash(inp);
+  return 0;
+}
+
+/**
+ * Gives the PCB a foreign address, and a local address and port if it has none. EADDRNOTAVAIL,
+ * EADDRINUSE: there is such a connection; ENETUNREACH, EHOSTUNREACH.
+ * @see connect(2)
+ */
+export function in_pcbconnect(inp: Inpcb, nam: Sockaddr): Errno {
+  const inc = inp.inp_inc;
+  const af = inp.inp_af;
+  if (nam.family !== af.family) return EAFNOSUPPORT;
+  if (nam.port === 0) return EADDRNOTAVAIL;
+  $conn.copyFrom(inc);
+  af.setFaddr($conn, nam);
+  $conn.inc_fport = nam.port;
+  if (af.laddrAny($conn)) {
+    const error = af.selectLaddr(inp.inp_vnet, $conn);
+    if (error !== 0) return error;
+  }
+  if ($conn.inc_lport === 0) {
+    const error = in_pcb_lport(inp, $conn);
+    if (error !== 0) return error;
+  } else if (in_pcblookupConn(inp.inp_pcbinfo, af, $conn) !== null) {
+    return EADDRINUSE;
+  }
+  in_pcbsetconn(inp, $conn);
+  return 0;
+}
+const $conn = new InConninfo();
+
+/** Makes the PCB that of the connection `inc`, and findable. The 4-tuple must be free. */
+export function in_pcbsetconn(inp: Inpcb, inc: InConninfo): void {
+  unhash(inp);
+  if (inp.inp_inc.inc_lport !== inc.inc_lport) unport(inp);
+  inp.inp_inc.copyFrom(inc);
+  in_pcbinshash(inp);
+}
+
+/** Undoes in_pcbconnect. @see sys/netinet/in_pcb.c */
+export function in_pcbdisconnect(inp: Inpcb): void {
+  unhash(inp);
+  inp.inp_af.setFaddr(inp.inp_inc, null);
+  inp.inp_inc.inc_fport = port(0);
+  if (inp.inp_inc.inc_lport !== 0) in_pcbinshash(inp);
+}
+
+// A number for captures that stays a small integer; 0 means none.
+let lastPktId = 0;
+
+/** The id of the next packet made on this machine, for captures: 1 to 2^30-1, round and round. */
+export function nextPktId(): number {
+  lastPktId = lastPktId === 0x3fffffff ? 1 : lastPktId + 1;
+  return lastPktId;
+}

@@ -1,0 +1,241 @@
+/**
+ * IPv4 in a stack, after sys/netinet/in_proto.c and the sysctl declarations of ip_*.c and
+ * if_ether.c: everything that a new Vnet needs so that its interfaces speak IPv4. TCP and UDP
+ * register themselves the same way.
+ */
+
+import { EEXIST, type Errno } from '../sys/errno.ts';
+import { KASSERT } from '../sys/kassert.ts';
+import type { Vnet } from '../kern/vnet.ts';
+import { IPPROTO_ICMP } from '../kern/protosw.ts';
+import { ifEventsRegister, ifnetList } from '../net/if.ts';
+import { loAttach } from '../net/if_loop.ts';
+import {
+  NETISR_ARP,
+  NETISR_DEFAULTQLIMIT,
+  netisrDrain,
+  NETISR_IP,
+  netisr_register,
+} from '../net/netisr.ts';
+import { arpintr, V_arp } from './if_ether.ts';
+import { INADDR_LOOPBACK } from './in.ts';
+import { in_aifaddr, inetIfEvents, V_loif } from './in_ifaddr.ts';
+import { in_pcbSysctls } from './in_pcb.ts';
+import { icmpProto, V_icmp } from './ip_icmp.ts';
+import { ip_input } from './ip_input.ts';
+import { V_ipreass } from './ip_reass.ts';
+import { ipproto_register, V_ip } from './ip_var.ts';
+
+/**
+ * Gives a fresh stack IPv4: ARP, IP, ICMP, lo0 with 127.0.0.1/8, and their sysctls. Once per Vnet:
+ * EEXIST. @see sys/netinet/in_proto.c
+ */
+export function inet_domain_attach(vnet: Vnet): Errno {
+  if (V_loif(vnet).ifp !== null) return EEXIST;
+  netisr_register(vnet, NETISR_IP, ip_input);
+  netisr_register(vnet, NETISR_ARP, arpintr);
+  const error = ipproto_register(vnet, IPPROTO_ICMP, icmpProto);
+  KASSERT(error === 0, 'inet_domain_attach: ICMP is taken');
+  ipSysctls(vnet);
+  in_pcbSysctls(vnet);
+  icmpSysctls(vnet);
+  arpSysctls(vnet);
+  ifEventsRegister(vnet, inetIfEvents);
+  const lo = loAttach(vnet);
+  V_loif(vnet).ifp = lo;
+  return in_aifaddr(lo, INADDR_LOOPBACK, 8);
+}
+
+/**
+ * Ends a stack's IPv4: packets that wait, neighbours, addresses and their timers go; interfaces
+ * stay their drivers'. Transport protocols end before.
+ */
+export function inet_domain_detach(vnet: Vnet): void {
+  netisrDrain(vnet);
+  V_ipreass(vnet).drain();
+  for (const ifp of ifnetList(vnet)) inetIfEvents.ifDetaching(ifp);
+}
+
+function ipSysctls(vnet: Vnet): void {
+  const t = vnet.sysctl;
+  const { params } = V_ip(vnet);
+  const reass = V_ipreass(vnet);
+  const ip = (name: string): string => `net.inet.ip.${name}`;
+  t.int(ip('forwarding'), 'Enable IP forwarding between interfaces', () => 0, null);
+  t.int(
+    ip('ttl'),
+    'Maximum TTL on IP packets',
+    () => params.ttl,
+    (v) => void (params.ttl = v),
+    1,
+    255,
+  );
+  t.bool(
+    ip('rfc6864'),
+    'Use constant IP ID for atomic datagrams',
+    () => params.rfc6864,
+    (v) => {
+      params.rfc6864 = v;
+    },
+  );
+  t.bool(
+    ip('random_id'),
+    'Assign random ip_id values',
+    () => params.random_id,
+    (v) => {
+      params.random_id = v;
+    },
+  );
+  t.bool(
+    ip('source_address_validation'),
+    'Drop incoming packets with source address that is a local address',
+    () => params.source_address_validation,
+    (v) => {
+      params.source_address_validation = v;
+    },
+  );
+  t.int(
+    ip('process_options'),
+    'Check IP options: 0 ignores them',
+    () => params.process_options,
+    (v) => void (params.process_options = v),
+    0,
+    1,
+  );
+  t.int(
+    ip('maxfragpackets'),
+    'Maximum number of IPv4 fragment reassembly queue entries',
+    () => reass.maxfragpackets,
+    (v) => void (reass.maxfragpackets = v),
+    -1,
+  );
+  t.int(
+    ip('maxfrags'),
+    'Maximum number of IPv4 fragments allowed across all reassembly queues',
+    () => reass.maxfrags,
+    (v) => void (reass.maxfrags = v),
+    -1,
+  );
+  t.int(
+    ip('maxfragsperpacket'),
+    'Maximum number of IPv4 fragments allowed per packet',
+    () => reass.maxfragsperpacket,
+    (v) => void (reass.maxfragsperpacket = v),
+    0,
+  );
+  t.int(
+    ip('fragttl'),
+    'IP fragment life time on reassembly queue (seconds)',
+    () => reass.fragttl,
+    (v) => void (reass.fragttl = v),
+    1,
+    255,
+  );
+  t.int(ip('fragpackets'), 'Current number of fragmented packets', () => reass.fragpackets, null);
+  t.int(ip('curfrags'), 'Current number of IPv4 fragments', () => reass.curfrags, null);
+  t.int(
+    'net.isr.defaultqlimit',
+    'Default netisr per-protocol queue limit',
+    () => NETISR_DEFAULTQLIMIT,
+    null,
+  );
+}
+
+function icmpSysctls(vnet: Vnet): void {
+  const t = vnet.sysctl;
+  const { params } = V_icmp(vnet);
+  const icmp = (name: string): string => `net.inet.icmp.${name}`;
+  t.int(
+    icmp('icmplim'),
+    'Maximum number of ICMP responses per second',
+    () => params.icmplim,
+    (v) => void (params.icmplim = v),
+    0,
+  );
+  t.bool(
+    icmp('icmplim_output'),
+    'Enable logging of ICMP response rate limiting',
+    () => params.icmplim_output,
+    (v) => {
+      params.icmplim_output = v;
+    },
+  );
+  t.bool(
+    icmp('bmcastecho'),
+    'Reply to multicast ICMP Echo Request and Timestamp packets',
+    () => params.bmcastecho,
+    (v) => {
+      params.bmcastecho = v;
+    },
+  );
+  t.bool(
+    icmp('tstamprepl'),
+    'Respond to ICMP Timestamp packets',
+    () => params.tstamprepl,
+    (v) => {
+      params.tstamprepl = v;
+    },
+  );
+  t.int(
+    icmp('quotelen'),
+    'Number of bytes from original packet to quote in ICMP reply',
+    () => params.quotelen,
+    (v) => void (params.quotelen = v),
+    8,
+    1500,
+  );
+}
+
+function arpSysctls(vnet: Vnet): void {
+  const t = vnet.sysctl;
+  const { params } = V_arp(vnet);
+  const arp = (name: string): string => `net.link.ether.inet.${name}`;
+  t.int(
+    arp('max_age'),
+    'ARP entry lifetime in seconds',
+    () => params.max_age,
+    (v) => void (params.max_age = v),
+    1,
+    86400,
+  );
+  t.int(
+    arp('wait'),
+    'Incomplete ARP entry lifetime in seconds',
+    () => params.wait,
+    (v) => void (params.wait = v),
+    1,
+    86400,
+  );
+  t.int(
+    arp('maxtries'),
+    'ARP resolution attempts before returning error',
+    () => params.maxtries,
+    (v) => void (params.maxtries = v),
+    1,
+    1000,
+  );
+  t.int(
+    arp('maxhold'),
+    'Number of packets to hold per ARP entry',
+    () => params.maxhold,
+    (v) => void (params.maxhold = v),
+    0,
+    1024,
+  );
+  t.bool(
+    arp('log_arp_movements'),
+    'Log arp replies from MACs different than the one in the cache',
+    () => params.log_arp_movements,
+    (v) => {
+      params.log_arp_movements = v;
+    },
+  );
+  t.bool(
+    arp('log_arp_permanent_modify'),
+    'Log arp replies from MACs different than the one in the permanent arp entry',
+    () => params.log_arp_permanent_modify,
+    (v) => {
+      params.log_arp_permanent_modify = v;
+    },
+  );
+}

@@ -1,0 +1,120 @@
+/** The IPv4 header, after sys/netinet/ip.h: RFC 791, network byte order. */
+
+import { inAddr, type InAddr, type Kva } from '../sys/types.ts';
+import { mem, memView } from '../vm/arena.ts';
+
+export const IPVERSION = 4;
+export const IP_MAXPACKET = 65535;
+/** Initial time to live of packets made here. */
+export const IPDEFTTL = 64;
+export const IPTTLDEC = 1;
+/** Smallest MTU every link carries, RFC 791. */
+export const IP_MSS = 576;
+
+// ip_off
+export const IP_RF = 0x8000;
+export const IP_DF = 0x4000;
+export const IP_MF = 0x2000;
+export const IP_OFFMASK = 0x1fff;
+
+// ip_tos
+export const IPTOS_LOWDELAY = 0x10;
+export const IPTOS_ECN_NOTECT = 0x00;
+export const IPTOS_ECN_ECT1 = 0x01;
+export const IPTOS_ECN_ECT0 = 0x02;
+export const IPTOS_ECN_CE = 0x03;
+export const IPTOS_ECN_MASK = 0x03;
+
+// options
+export const IPOPT_EOL = 0;
+export const IPOPT_NOP = 1;
+export const IPOPT_RR = 7;
+export const IPOPT_TS = 68;
+export const IPOPT_LSRR = 131;
+export const IPOPT_SSRR = 137;
+
+// Offsets of header fields, for code that has no use for a view.
+export const IP_LEN_OFF = 2;
+export const IP_SUM_OFF = 10;
+
+/** A view: `at` aims it, nothing is copied or parsed. The caller has checked that 20 bytes are there. */
+export class Ip {
+  static readonly SIZE = 20;
+  #off = 0;
+
+  at(p: Kva): this {
+    this.#off = p;
+    return this;
+  }
+
+  /** Version and header length as they share the first byte; a plain header is 0x45. */
+  get ip_vhl(): number {
+    return mem[this.#off]!;
+  }
+  set ip_vhl(v: number) {
+    mem[this.#off] = v;
+  }
+  get ip_v(): number {
+    return mem[this.#off]! >>> 4;
+  }
+  /** Header length in 32-bit words. */
+  get ip_hl(): number {
+    return mem[this.#off]! & 0xf;
+  }
+  get ip_tos(): number {
+    return mem[this.#off + 1]!;
+  }
+  set ip_tos(v: number) {
+    mem[this.#off + 1] = v;
+  }
+  /** Bytes of the whole packet, this header included. */
+  get ip_len(): number {
+    return memView.getUint16(this.#off + 2);
+  }
+  set ip_len(v: number) {
+    memView.setUint16(this.#off + 2, v);
+  }
+  get ip_id(): number {
+    return memView.getUint16(this.#off + 4);
+  }
+  set ip_id(v: number) {
+    memView.setUint16(this.#off + 4, v);
+  }
+  /** Flags IP_RF, IP_DF, IP_MF and, in IP_OFFMASK, the fragment offset in units of 8 bytes. */
+  get ip_off(): number {
+    return memView.getUint16(this.#off + 6);
+  }
+  set ip_off(v: number) {
+    memView.setUint16(this.#off + 6, v);
+  }
+  get ip_ttl(): number {
+    return mem[this.#off + 8]!;
+  }
+  set ip_ttl(v: number) {
+    mem[this.#off + 8] = v;
+  }
+  get ip_p(): number {
+    return mem[this.#off + 9]!;
+  }
+  set ip_p(v: number) {
+    mem[this.#off + 9] = v;
+  }
+  get ip_sum(): number {
+    return memView.getUint16(this.#off + 10);
+  }
+  set ip_sum(v: number) {
+    memView.setUint16(this.#off + 10, v);
+  }
+  get ip_src(): InAddr {
+    return inAddr(memView.getUint32(this.#off + 12));
+  }
+  set ip_src(v: InAddr) {
+    memView.setUint32(this.#off + 12, v);
+  }
+  get ip_dst(): InAddr {
+    return inAddr(memView.getUint32(this.#off + 16));
+  }
+  set ip_dst(v: InAddr) {
+    memView.setUint32(this.#off + 16, v);
+  }
+}

@@ -1,0 +1,455 @@
+/**
+ * ICMP, after sys/netinet/ip_icmp.c, RFC 792 and RFC 1122 3.2.2: echo and timestamp answers in the
+ * mbuf the question came in, errors about received packets, errors about ours passed to the
+ * protocols. Left out: redirects (ignored), address masks, router discovery, source quench.
+ */
+
+import type { Errno } from '../sys/errno.ts';
+import {
+  count,
+  R_ICMP_IGNORED,
+  R_ICMP_RATE,
+  R_ICMP_SHORT,
+  R_ICMP_SUM,
+  R_IP_NOBUFS,
+  type Reason,
+} from '../sys/reason.ts';
+import { type InAddr, type Kva, kva } from '../sys/types.ts';
+import { m_freem, m_getcl, m_gethdr } from '../kern/kern_mbuf.ts';
+import { machineClock, nowNs } from '../kern/kern_timeout.ts';
+import { m_copydata } from '../kern/m_copydata.ts';
+import {
+  M_BCAST,
+  type Mbuf,
+  M_MCAST,
+  MHLEN,
+  M_NOMAP,
+  M_NOWAIT,
+  M_PKTHDR,
+  max_linkhdr,
+  MT_DATA,
+  mtod,
+  M_TRAILINGSPACE,
+} from '../kern/mbuf.ts';
+import { IPPROTO_ICMP, IPPROTO_TCP } from '../kern/protosw.ts';
+import { m_pullup } from '../kern/uipc_mbuf.ts';
+import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
+import { ifConsole } from '../net/if.ts';
+import type { Ifnet } from '../net/if_var.ts';
+import { fib4_lookup } from '../net/route.ts';
+import { mem, memView } from '../vm/arena.ts';
+import { IN_EXPERIMENTAL, IN_MULTICAST, IN_ZERONET } from './in.ts';
+import { in_cksum_skip } from './in_cksum.ts';
+import { Ip, IP_OFFMASK } from './ip.ts';
+import { ip_output } from './ip_output.ts';
+import {
+  in_localip,
+  type IpProto,
+  PRC_MSGSIZE,
+  PRC_PARAMPROB,
+  PRC_TIMXCEED_INTRANS,
+  PRC_UNREACH_ADMIN_PROHIB,
+  PRC_UNREACH_NET,
+  PRC_UNREACH_PORT,
+  V_ip,
+} from './ip_var.ts';
+
+export const ICMP_ECHOREPLY = 0;
+export const ICMP_UNREACH = 3;
+export const ICMP_UNREACH_NET = 0;
+export const ICMP_UNREACH_HOST = 1;
+export const ICMP_UNREACH_PROTOCOL = 2;
+export const ICMP_UNREACH_PORT = 3;
+export const ICMP_UNREACH_NEEDFRAG = 4;
+export const ICMP_UNREACH_SRCFAIL = 5;
+export const ICMP_UNREACH_NET_PROHIB = 9;
+export const ICMP_UNREACH_HOST_PROHIB = 10;
+export const ICMP_UNREACH_FILTER_PROHIB = 13;
+export const ICMP_UNREACH_PRECEDENCE_CUTOFF = 15;
+export const ICMP_SOURCEQUENCH = 4;
+export const ICMP_REDIRECT = 5;
+export const ICMP_ECHO = 8;
+export const ICMP_TIMXCEED = 11;
+export const ICMP_PARAMPROB = 12;
+export const ICMP_TSTAMP = 13;
+export const ICMP_TSTAMPREPLY = 14;
+export const ICMP_IREQ = 15;
+export const ICMP_MASKREPLY = 18;
+export const ICMP_MAXTYPE = 40;
+
+const ICMP_MINLEN = 8;
+const ICMP_TSLEN = 20;
+/** Header, quoted IP header and 8 bytes behind it: the shortest error. */
+const ICMP_ADVLENMIN = ICMP_MINLEN + Ip.SIZE + 8;
+const ICMP_CKSUM = 2;
+
+const $ip = new Ip();
+const $oip = new Ip();
+
+/** ICMP statistics, with FreeBSD's names. @see sys/netinet/icmp_var.h */
+export class Icmpstat {
+  icps_error = 0;
+  icps_oldshort = 0;
+  icps_oldicmp = 0;
+  readonly icps_outhist = new Float64Array(ICMP_MAXTYPE + 1);
+  icps_badcode = 0;
+  icps_tooshort = 0;
+  icps_checksum = 0;
+  icps_badlen = 0;
+  icps_reflect = 0;
+  readonly icps_inhist = new Float64Array(ICMP_MAXTYPE + 1);
+  icps_bmcastecho = 0;
+  icps_bmcasttstamp = 0;
+  icps_badaddr = 0;
+  icps_noroute = 0;
+}
+
+/** Settings under net.inet.icmp, with FreeBSD's defaults. */
+export class IcmpParams {
+  /** Answers of one kind a second; 0 is no limit. */
+  icmplim = 200;
+  icmplim_output = true;
+  bmcastecho = false;
+  tstamprepl = true;
+  /** Bytes of a packet's payload that an error quotes. */
+  quotelen = 548;
+}
+
+// Kinds of limited answers.
+export const BANDLIM_ICMP_UNREACH = 0;
+export const BANDLIM_ICMP_ECHO = 1;
+export const BANDLIM_ICMP_TSTAMP = 2;
+export const BANDLIM_RST_CLOSEDPORT = 3;
+export const BANDLIM_RST_OPENPORT = 4;
+const BANDLIM_MAX = 5;
+const bandlimNames = [
+  'icmp unreach response',
+  'icmp ping response',
+  'icmp tstamp response',
+  'closed port RST response',
+  'open port RST response',
+] as const;
+
+/** One stack's ICMP. */
+export class IcmpVnet {
+  readonly stat = new Icmpstat();
+  readonly params = new IcmpParams();
+  /** What raw sockets would get: messages nobody here handles, answers to our own pings. */
+  raw: IpProto | null = null;
+  readonly #windowNs = new Float64Array(BANDLIM_MAX);
+  readonly #inWindow = new Float64Array(BANDLIM_MAX);
+
+  /** Counts one more answer of kind `which`; whether it may be given. */
+  allow(which: number): boolean {
+    const { icmplim, icmplim_output } = this.params;
+    if (icmplim === 0) return true;
+    const now = nowNs();
+    if (now - this.#windowNs[which]! >= 1e9) {
+      const had = this.#inWindow[which]!;
+      if (had > icmplim && icmplim_output)
+        ifConsole.log?.(`Limiting ${bandlimNames[which]} from ${had} to ${icmplim} packets/sec`);
+      this.#windowNs[which] = now;
+      this.#inWindow[which] = 0;
+    }
+    return ++this.#inWindow[which]! <= icmplim;
+  }
+}
+
+export const V_icmp = VNET_DEFINE(() => new IcmpVnet());
+
+/** ICMP statistics of a stack, for `netstat -s`. */
+export function icmpstat(vnet: Vnet): Icmpstat {
+  return V_icmp(vnet).stat;
+}
+
+/**
+ * Whether one more answer of a limited kind may leave this second: 0, or -1 if not (counted).
+ * net.inet.icmp.icmplim a second of each kind. @see sys/netinet/ip_icmp.c
+ */
+export function badport_bandlim(which: number, vnet: Vnet): number {
+  if (V_icmp(vnet).allow(which)) return 0;
+  count(R_ICMP_RATE);
+  return -1;
+}
+
+function drop(m: Mbuf, why: Reason): void {
+  count(why);
+  m_freem(m);
+}
+
+/** Bytes at the start of the chain that are mapped and need no reading of file pages. */
+function mappedPrefix(m: Mbuf | null): number {
+  let n = 0;
+  for (; m !== null && (m.m_flags & M_NOMAP) === 0; m = m.m_next) n += m.m_len;
+  return n;
+}
+
+/** How many bytes of the packet at `$oip` an error quotes: RFC 1812 4.3.2.3, as FreeBSD does. */
+function quoteLength(n: Mbuf, quotelen: number): number {
+  const hlen = $oip.ip_hl << 2;
+  const body = $oip.ip_len - hlen;
+  let want = Math.min(quotelen, body);
+  if ($oip.ip_p === IPPROTO_TCP && n.m_len >= hlen + Ip.SIZE) {
+    // All of the TCP header, so that the sender finds its connection and its options.
+    const thlen = (mem[mtod(n) + hlen + 12]! >>> 4) << 2;
+    want = Math.max(want, Math.min(thlen, body));
+  }
+  return Math.min(hlen + Math.max(ICMP_MINLEN, want), mappedPrefix(n), n.m_pkthdr.len);
+}
+
+/** Whether RFC 1122 3.2.2 lets an error about the packet at `$oip` out. */
+function mayReport(n: Mbuf, vnet: Vnet): boolean {
+  if (($oip.ip_off & IP_OFFMASK) !== 0 || (n.m_flags & (M_BCAST | M_MCAST)) !== 0) return false;
+  const hlen = $oip.ip_hl << 2;
+  if ($oip.ip_p !== IPPROTO_ICMP) return true;
+  if (n.m_len <= hlen) return false;
+  const type = mem[mtod(n) + hlen]!;
+  // Questions and answers may be complained about, errors may not.
+  const info =
+    type === ICMP_ECHOREPLY ||
+    type === ICMP_ECHO ||
+    (type >= ICMP_TSTAMP && type <= ICMP_MASKREPLY);
+  if (!info) V_icmp(vnet).stat.icps_oldicmp++;
+  return info;
+}
+
+/**
+ * Tells the sender of `n`, a received packet at its IP header, that it could not be delivered.
+ * `word` is what bytes 4 to 7 of the error hold: the MTU of ICMP_UNREACH_NEEDFRAG, the pointer of
+ * ICMP_PARAMPROB in the top byte, else 0. Takes `n`. Quotes only mapped bytes. Unlike FreeBSD, the
+ * rate limit of unreachables is kept here and not by each caller.
+ * @see sys/netinet/ip_icmp.c
+ */
+export function icmp_error(n: Mbuf, type: number, code: number, word: number, vnet: Vnet): void {
+  const v = V_icmp(vnet);
+  v.stat.icps_error++;
+  $oip.at(mtod(n));
+  if (!mayReport(n, vnet)) return drop(n, R_ICMP_IGNORED);
+  if (type === ICMP_UNREACH && badport_bandlim(BANDLIM_ICMP_UNREACH, vnet) < 0) return m_freem(n);
+  const quoted = quoteLength(n, v.params.quotelen);
+  if (quoted < Ip.SIZE + ICMP_MINLEN) {
+    v.stat.icps_oldshort++;
+    return drop(n, R_ICMP_IGNORED);
+  }
+  const need = max_linkhdr + Ip.SIZE + ICMP_MINLEN + quoted;
+  const m = need <= MHLEN ? m_gethdr(M_NOWAIT, MT_DATA) : m_getcl(M_NOWAIT, MT_DATA, M_PKTHDR);
+  if (m === null) return drop(n, R_IP_NOBUFS);
+  m.m_data += max_linkhdr;
+  const len = Math.min(quoted, M_TRAILINGSPACE(m) - Ip.SIZE - ICMP_MINLEN);
+  const p = mtod(m);
+  m_copydata(n, 0, Ip.SIZE, p);
+  const icp = kva(p + Ip.SIZE);
+  m_copydata(n, 0, len, kva(icp + ICMP_MINLEN));
+  mem[icp] = type;
+  mem[icp + 1] = code;
+  memView.setUint32(icp + 4, word);
+  m.m_len = m.m_pkthdr.len = Ip.SIZE + ICMP_MINLEN + len;
+  m.m_pkthdr.rcvif = n.m_pkthdr.rcvif;
+  $ip.at(p);
+  $ip.ip_vhl = 0x45;
+  $ip.ip_p = IPPROTO_ICMP;
+  $ip.ip_tos = 0;
+  $ip.ip_off = 0;
+  $ip.ip_len = m.m_len;
+  m_freem(n);
+  icmp_reflect(m, vnet);
+}
+
+/** The address an answer to a packet sent to `dst` leaves from; null if there is none. */
+function replySource(m: Mbuf, dst: InAddr, peer: InAddr, vnet: Vnet): InAddr | null {
+  if (in_localip(vnet, dst)) return dst;
+  // It was sent to many: the address it came in by answers.
+  const rcvif = m.m_pkthdr.rcvif as Ifnet | null;
+  if (rcvif !== null && rcvif.if_addrhead.length > 0) return rcvif.if_addrhead[0]!.ia_addr;
+  return fib4_lookup(vnet, peer)?.nh_ifa.ia_addr ?? null;
+}
+
+/** Removes the IP options of `m`, whose header of `hlen` bytes is contiguous. */
+function stripOptions(m: Mbuf, hlen: number): void {
+  const extra = hlen - Ip.SIZE;
+  const p = mtod(m);
+  mem.copyWithin(p + extra, p, p + Ip.SIZE);
+  m.m_data += extra;
+  m.m_len -= extra;
+  m.m_pkthdr.len -= extra;
+  $ip.at(mtod(m));
+  $ip.ip_vhl = 0x45;
+  $ip.ip_len -= extra;
+}
+
+/** Sends the ICMP message `m` back to where it came from. Takes `m`. */
+function icmp_reflect(m: Mbuf, vnet: Vnet): Errno {
+  const { stat } = V_icmp(vnet);
+  $ip.at(mtod(m));
+  const peer = $ip.ip_src;
+  if (IN_MULTICAST(peer) || IN_EXPERIMENTAL(peer) || IN_ZERONET(peer)) {
+    stat.icps_badaddr++;
+    drop(m, R_ICMP_IGNORED);
+    return 0;
+  }
+  const src = replySource(m, $ip.ip_dst, peer, vnet);
+  if (src === null) {
+    stat.icps_noroute++;
+    drop(m, R_ICMP_IGNORED);
+    return 0;
+  }
+  if ($ip.ip_hl > 5) stripOptions(m, $ip.ip_hl << 2);
+  $ip.ip_src = src;
+  $ip.ip_dst = peer;
+  $ip.ip_ttl = V_ip(vnet).params.ttl;
+  m.m_flags &= ~(M_BCAST | M_MCAST);
+  m.m_pkthdr.rcvif = null;
+  m.m_pkthdr.csum_flags = 0;
+  stat.icps_reflect++;
+  return icmp_send(m, vnet);
+}
+
+/**
+ * Sums and sends an ICMP message behind its IP header at the start of `m`, where addresses and
+ * lengths are filled in. Takes `m`; errnos are ip_output's. @see sys/netinet/ip_icmp.c
+ */
+export function icmp_send(m: Mbuf, vnet: Vnet): Errno {
+  const { stat } = V_icmp(vnet);
+  $ip.at(mtod(m));
+  const icp = mtod(m) + Ip.SIZE;
+  memView.setUint16(icp + ICMP_CKSUM, 0);
+  memView.setUint16(icp + ICMP_CKSUM, in_cksum_skip(m, $ip.ip_len, Ip.SIZE));
+  const type = mem[icp]!;
+  if (type <= ICMP_MAXTYPE) stat.icps_outhist[type]!++;
+  return ip_output(m, null, 0, vnet);
+}
+
+/** The command that an error's type and code stand for; -1: a code that does not exist. */
+function commandOf(type: number, code: number): number {
+  if (type === ICMP_TIMXCEED) return code <= 1 ? PRC_TIMXCEED_INTRANS + code : -1;
+  if (type === ICMP_PARAMPROB) return code <= 1 ? PRC_PARAMPROB : -1;
+  switch (code) {
+    case ICMP_UNREACH_NEEDFRAG:
+      return PRC_MSGSIZE;
+    // RFC 1122 3.2.2.1: no such protocol is to be treated as no such port.
+    case ICMP_UNREACH_PROTOCOL:
+    case ICMP_UNREACH_PORT:
+      return PRC_UNREACH_PORT;
+    case ICMP_UNREACH_NET_PROHIB:
+    case ICMP_UNREACH_HOST_PROHIB:
+    case ICMP_UNREACH_FILTER_PROHIB:
+      return PRC_UNREACH_ADMIN_PROHIB;
+    default:
+      return code <= ICMP_UNREACH_PRECEDENCE_CUTOFF ? PRC_UNREACH_NET : -1;
+  }
+}
+
+/** An error about one of our packets: tells its protocol. Only reads `m`. */
+function deliverError(icp: Kva, icmplen: number, have: number, vnet: Vnet): void {
+  const { stat } = V_icmp(vnet);
+  const type = mem[icp]!;
+  const cmd = commandOf(type, mem[icp + 1]!);
+  if (cmd < 0) {
+    stat.icps_badcode++;
+    return;
+  }
+  const quote = kva(icp + ICMP_MINLEN);
+  $oip.at(quote);
+  const ohlen = $oip.ip_hl << 2;
+  const l4 = ICMP_MINLEN + ohlen;
+  if (icmplen < ICMP_ADVLENMIN || ohlen < Ip.SIZE || Math.min(icmplen, have) < l4 + 8) {
+    stat.icps_badlen++;
+    return;
+  }
+  if (IN_MULTICAST($oip.ip_dst)) {
+    stat.icps_badcode++;
+    return;
+  }
+  const pr = V_ip(vnet).protox[$oip.ip_p]!;
+  const mtu = cmd === PRC_MSGSIZE ? memView.getUint16(icp + 6) : 0;
+  pr?.ctlinput(cmd, $oip.ip_src, $oip.ip_dst, kva(icp + l4), have - l4, mtu, vnet);
+}
+
+/** Milliseconds since midnight UT, RFC 792's time stamp. */
+function iptime(): number {
+  const clock = machineClock();
+  return Math.floor(((clock.bootSec % 86400) * 1e3 + clock.nowNs() / 1e6) % 86_400_000);
+}
+
+/** A question to us: answers in place. Takes `m`. */
+function answer(m: Mbuf, icp: Kva, type: number, icmplen: number, vnet: Vnet): void {
+  const { stat, params } = V_icmp(vnet);
+  const many = (m.m_flags & (M_BCAST | M_MCAST)) !== 0;
+  const echo = type === ICMP_ECHO;
+  if (many && !params.bmcastecho) {
+    if (echo) stat.icps_bmcastecho++;
+    else stat.icps_bmcasttstamp++;
+    return drop(m, R_ICMP_IGNORED);
+  }
+  if (!echo && icmplen < ICMP_TSLEN) {
+    stat.icps_badlen++;
+    return drop(m, R_ICMP_SHORT);
+  }
+  if (badport_bandlim(echo ? BANDLIM_ICMP_ECHO : BANDLIM_ICMP_TSTAMP, vnet) < 0) return m_freem(m);
+  mem[icp] = echo ? ICMP_ECHOREPLY : ICMP_TSTAMPREPLY;
+  if (!echo) {
+    const now = iptime();
+    memView.setUint32(icp + 12, now);
+    memView.setUint32(icp + 16, now);
+  }
+  icmp_reflect(m, vnet);
+}
+
+/**
+ * An ICMP message came in. `m` starts at its IP header of `hlen` bytes, contiguous. Takes `m`.
+ * @see sys/netinet/ip_icmp.c
+ */
+export function icmp_input(m0: Mbuf, hlen: number, vnet: Vnet): void {
+  const v = V_icmp(vnet);
+  const icmplen = $ip.at(mtod(m0)).ip_len - hlen;
+  if (icmplen < ICMP_MINLEN) {
+    v.stat.icps_tooshort++;
+    return drop(m0, R_ICMP_SHORT);
+  }
+  // Header, and of an error the quoted headers, in one piece.
+  const want = hlen + Math.min(icmplen, ICMP_ADVLENMIN);
+  let m = m0.m_len < want ? m_pullup(m0, want) : m0;
+  if (m === null) return count(R_IP_NOBUFS);
+  if (in_cksum_skip(m, hlen + icmplen, hlen) !== 0) {
+    v.stat.icps_checksum++;
+    return drop(m, R_ICMP_SUM);
+  }
+  let icp = kva(mtod(m) + hlen);
+  const type = mem[icp]!;
+  if (type <= ICMP_MAXTYPE) v.stat.icps_inhist[type]!++;
+  switch (type) {
+    case ICMP_ECHO:
+      return answer(m, icp, type, icmplen, vnet);
+    case ICMP_TSTAMP:
+      if (!v.params.tstamprepl) break;
+      // All 20 bytes are written to.
+      m = icmplen >= ICMP_TSLEN && m.m_len < hlen + ICMP_TSLEN ? m_pullup(m, hlen + ICMP_TSLEN) : m;
+      if (m === null) return count(R_IP_NOBUFS);
+      return answer(m, kva(mtod(m) + hlen), type, icmplen, vnet);
+    case ICMP_UNREACH:
+    case ICMP_TIMXCEED:
+    case ICMP_PARAMPROB: {
+      // The quoted header may have options in front of the ports.
+      if (icmplen >= ICMP_ADVLENMIN) {
+        const ohlen = (mem[icp + ICMP_MINLEN]! & 0xf) << 2;
+        const all = hlen + Math.min(icmplen, ICMP_MINLEN + Math.max(ohlen, Ip.SIZE) + 8);
+        if (m.m_len < all) m = m_pullup(m, all);
+        if (m === null) return count(R_IP_NOBUFS);
+        icp = kva(mtod(m) + hlen);
+      }
+      deliverError(icp, icmplen, Math.min(icmplen, m.m_len - hlen), vnet);
+      break;
+    }
+    case ICMP_REDIRECT:
+    case ICMP_SOURCEQUENCH:
+      count(R_ICMP_IGNORED);
+      break;
+    default:
+      if (v.raw === null && type !== ICMP_ECHOREPLY) count(R_ICMP_IGNORED);
+  }
+  if (v.raw !== null) v.raw.input(m, hlen, vnet);
+  else m_freem(m);
+}
+
+/** ICMP as IP sees it. */
+export const icmpProto: IpProto = { input: icmp_input, ctlinput(): void {} };

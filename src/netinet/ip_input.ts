@@ -1,0 +1,224 @@
+/**
+ * IPv4 input, after sys/netinet/ip_input.c: checks, local delivery, options. Every packet that goes
+ * no further is counted twice: in FreeBSD's ipstat and by reason. Left out: forwarding (packets for
+ * others are dropped), packet filter hooks, source routing, recording of routes and time stamps.
+ */
+
+import {
+  count,
+  R_IP_BADADDR,
+  R_IP_HLEN,
+  R_IP_LEN,
+  R_IP_NOBUFS,
+  R_IP_NOPROTO,
+  R_IP_NOTUS,
+  R_IP_OPTIONS,
+  R_IP_SHORT,
+  R_IP_SUM,
+  R_IP_VERSION,
+  type Reason,
+} from '../sys/reason.ts';
+import type { InAddr } from '../sys/types.ts';
+import { m_freem } from '../kern/kern_mbuf.ts';
+import { CSUM_IP_CHECKED, CSUM_IP_VALID, type Mbuf, mtod } from '../kern/mbuf.ts';
+import { m_adj, m_pullup } from '../kern/uipc_mbuf.ts';
+import type { Vnet } from '../kern/vnet.ts';
+import { IFF_BROADCAST, IFF_LOOPBACK, type Ifnet } from '../net/if_var.ts';
+import { mem } from '../vm/arena.ts';
+import { IN_LOOPBACK, IN_MULTICAST, INADDR_ALLHOSTS_GROUP, INADDR_BROADCAST } from './in.ts';
+import { in_cksum_hdr } from './in_cksum.ts';
+import { in_broadcast } from './in_var.ts';
+import {
+  Ip,
+  IP_MF,
+  IP_OFFMASK,
+  IPOPT_EOL,
+  IPOPT_LSRR,
+  IPOPT_NOP,
+  IPOPT_RR,
+  IPOPT_SSRR,
+  IPOPT_TS,
+  IPVERSION,
+} from './ip.ts';
+import { ICMP_PARAMPROB, ICMP_UNREACH, ICMP_UNREACH_PROTOCOL, icmp_error } from './ip_icmp.ts';
+import { ip_reass } from './ip_reass.ts';
+import { in_localip, type IpVnet, V_ip } from './ip_var.ts';
+
+const $ip = new Ip();
+
+function drop(m: Mbuf, why: Reason): void {
+  count(why);
+  m_freem(m);
+}
+
+/**
+ * Brings the header of `m` into one piece and checks it: version, lengths, checksum. Cuts what is
+ * behind ip_len. Takes `m`; null if it was dropped. `$ip` is aimed at the header.
+ */
+function checkHeader(m0: Mbuf, { stat }: IpVnet): Mbuf | null {
+  if (m0.m_pkthdr.len < Ip.SIZE) {
+    stat.ips_toosmall++;
+    drop(m0, R_IP_SHORT);
+    return null;
+  }
+  let m = m0.m_len < Ip.SIZE ? m_pullup(m0, Ip.SIZE) : m0;
+  if (m === null) {
+    stat.ips_toosmall++;
+    count(R_IP_NOBUFS);
+    return null;
+  }
+  $ip.at(mtod(m));
+  if ($ip.ip_v !== IPVERSION) {
+    stat.ips_badvers++;
+    drop(m, R_IP_VERSION);
+    return null;
+  }
+  const hlen = $ip.ip_hl << 2;
+  if (hlen < Ip.SIZE || hlen > m.m_pkthdr.len) {
+    stat.ips_badhlen++;
+    drop(m, R_IP_HLEN);
+    return null;
+  }
+  if (hlen > m.m_len) {
+    m = m_pullup(m, hlen);
+    if (m === null) {
+      stat.ips_badhlen++;
+      count(R_IP_NOBUFS);
+      return null;
+    }
+    $ip.at(mtod(m));
+  }
+  const { csum_flags } = m.m_pkthdr;
+  const bad =
+    (csum_flags & CSUM_IP_CHECKED) !== 0
+      ? (csum_flags & CSUM_IP_VALID) === 0
+      : in_cksum_hdr(m, hlen) !== 0;
+  if (bad) {
+    stat.ips_badsum++;
+    drop(m, R_IP_SUM);
+    return null;
+  }
+  return trim(m, hlen, stat);
+}
+
+/** Checks ip_len and cuts the padding behind it. Takes `m`; null if it was dropped. */
+function trim(m: Mbuf, hlen: number, stat: IpVnet['stat']): Mbuf | null {
+  const len = $ip.ip_len;
+  if (len < hlen) {
+    stat.ips_badlen++;
+    drop(m, R_IP_LEN);
+    return null;
+  }
+  const have = m.m_pkthdr.len;
+  if (have < len) {
+    stat.ips_tooshort++;
+    drop(m, R_IP_SHORT);
+    return null;
+  }
+  if (have > len) {
+    if (m.m_len === have) {
+      m.m_len = len;
+      m.m_pkthdr.len = len;
+    } else {
+      m_adj(m, len - have);
+    }
+  }
+  return m;
+}
+
+/** Whether addresses that must not be on this wire are in the packet. */
+function badAddress(ifp: Ifnet, src: InAddr, dst: InAddr, v: IpVnet, vnet: Vnet): boolean {
+  if ((ifp.if_flags & IFF_LOOPBACK) !== 0) return false;
+  if (IN_LOOPBACK(src) || IN_LOOPBACK(dst)) return true;
+  // Nobody else may send from one of our addresses (net.inet.ip.source_address_validation).
+  return v.params.source_address_validation && in_localip(vnet, src);
+}
+
+/** Whether a packet to `dst` that came in by `ifp` is for this host. */
+function isOurs(ifp: Ifnet, dst: InAddr, vnet: Vnet): boolean {
+  if (in_localip(vnet, dst)) return true;
+  if (dst === INADDR_BROADCAST || dst === 0) return true;
+  return (ifp.if_flags & IFF_BROADCAST) !== 0 && in_broadcast(dst, ifp);
+}
+
+/**
+ * Walks the options of the header at `$ip`. Returns the offset of a byte that is wrong, 0 if all are
+ * right, -1 for a source route, which is refused.
+ */
+function checkOptions(p: number, hlen: number): number {
+  for (let off = Ip.SIZE; off < hlen;) {
+    const opt = mem[p + off]!;
+    if (opt === IPOPT_EOL) return 0;
+    if (opt === IPOPT_NOP) {
+      off++;
+      continue;
+    }
+    if (off + 1 >= hlen) return off;
+    const len = mem[p + off + 1]!;
+    if (len < 2 || off + len > hlen) return off + 1;
+    if (opt === IPOPT_LSRR || opt === IPOPT_SSRR) return -1;
+    // The pointer of a record starts behind the option's own header.
+    if ((opt === IPOPT_RR || opt === IPOPT_TS) && (len < 3 || mem[p + off + 2]! < 4))
+      return off + 2;
+    off += len;
+  }
+  return 0;
+}
+
+/** Checks the options if there are any. Takes `m`; null if it was dropped. */
+function ip_dooptions(m: Mbuf, v: IpVnet, vnet: Vnet): Mbuf | null {
+  const hlen = $ip.ip_hl << 2;
+  if (hlen === Ip.SIZE || v.params.process_options === 0) return m;
+  const wrong = checkOptions(mtod(m), hlen);
+  if (wrong === 0) return m;
+  if (wrong < 0) {
+    // Not acting as a router, and not as the end of somebody's road: silently.
+    v.stat.ips_cantforward++;
+    drop(m, R_IP_OPTIONS);
+    return null;
+  }
+  v.stat.ips_badoptions++;
+  count(R_IP_OPTIONS);
+  icmp_error(m, ICMP_PARAMPROB, 0, wrong * 0x1000000, vnet);
+  return null;
+}
+
+/** An IPv4 packet came in. Takes `m`, which starts at the IP header. @see sys/netinet/ip_input.c */
+export function ip_input(m0: Mbuf, vnet: Vnet): void {
+  const v = V_ip(vnet);
+  const { stat } = v;
+  stat.ips_total++;
+  let m = checkHeader(m0, v);
+  if (m === null) return;
+  const ifp = m.m_pkthdr.rcvif as Ifnet;
+  const dst = $ip.ip_dst;
+  if (badAddress(ifp, $ip.ip_src, dst, v, vnet)) {
+    stat.ips_badaddr++;
+    return drop(m, R_IP_BADADDR);
+  }
+  m = ip_dooptions(m, v, vnet);
+  if (m === null) return;
+  if (IN_MULTICAST(dst)) {
+    // Of groups only the one that every host is in.
+    if (dst !== INADDR_ALLHOSTS_GROUP) {
+      stat.ips_notmember++;
+      return drop(m, R_IP_NOTUS);
+    }
+  } else if (!isOurs(ifp, dst, vnet)) {
+    stat.ips_cantforward++;
+    return drop(m, R_IP_NOTUS);
+  }
+  if (($ip.ip_off & (IP_MF | IP_OFFMASK)) !== 0) {
+    m = ip_reass(m, vnet);
+    if (m === null) return;
+    $ip.at(mtod(m));
+  }
+  const pr = v.protox[$ip.ip_p]!;
+  if (pr === null) {
+    stat.ips_noproto++;
+    count(R_IP_NOPROTO);
+    return icmp_error(m, ICMP_UNREACH, ICMP_UNREACH_PROTOCOL, 0, vnet);
+  }
+  stat.ips_delivered++;
+  pr.input(m, $ip.ip_hl << 2, vnet);
+}

@@ -1,0 +1,342 @@
+/**
+ * IPv4 reassembly, after sys/netinet/ip_reass.c and RFC 791: bounded in packets, in fragments of one
+ * packet and in fragments altogether, and in time. A fragment is kept as its payload; its offset is
+ * in m_pkthdr.csum_data, and the header of the first one stays in the bytes before its data. Where
+ * fragments overlap, what came first is kept.
+ */
+
+import type { Task } from '../sys/clock.ts';
+import { count, R_IP_FRAGMENT } from '../sys/reason.ts';
+import { inAddr, type InAddr } from '../sys/types.ts';
+import { m_freem, mbufZones } from '../kern/kern_mbuf.ts';
+import {
+  Callout,
+  callout_pending,
+  callout_reset,
+  callout_stop,
+  nowNs,
+} from '../kern/kern_timeout.ts';
+import { type Mbuf, M_PKTHDR, mtod } from '../kern/mbuf.ts';
+import { m_adj, m_cat, m_last } from '../kern/uipc_mbuf.ts';
+import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
+import {
+  Ip,
+  IP_MAXPACKET,
+  IP_MF,
+  IP_OFFMASK,
+  IPTOS_ECN_CE,
+  IPTOS_ECN_MASK,
+  IPTOS_ECN_NOTECT,
+} from './ip.ts';
+import { ipstat, type Ipstat } from './ip_var.ts';
+
+const IPREASS_NHASH = 1024;
+const SEC = 1e9;
+
+const $ip = new Ip();
+
+/** A packet being put together. */
+class Ipq {
+  ipq_src: InAddr = inAddr(0);
+  ipq_dst: InAddr = inAddr(0);
+  ipq_id = 0;
+  ipq_p = 0;
+  ipq_ecn = IPTOS_ECN_NOTECT;
+  /** Fragments by offset, linked by m_nextpkt. */
+  ipq_frags: Mbuf | null = null;
+  ipq_nfrags = 0;
+  /** Payload bytes of the whole packet once the last fragment told; else -1. */
+  total = -1;
+  /** Header bytes of the first fragment once it is here; else 0. */
+  hlen = 0;
+  /** ns since boot. */
+  expiresNs = 0;
+  bucket = 0;
+  nextHash: Ipq | null = null;
+  older: Ipq | null = null;
+  younger: Ipq | null = null;
+}
+
+/** Settings and gauges under net.inet.ip. */
+export class IpReass implements Task {
+  /** Packets being reassembled at once; 0 takes no fragments, -1 is no limit. */
+  maxfragpackets: number;
+  /** Fragments waiting altogether; likewise. */
+  maxfrags: number;
+  /**
+   * Fragments of one packet. Unlike FreeBSD's 16: 64, so that the largest packet there is can come
+   * over Ethernet, in 45.
+   */
+  maxfragsperpacket = 64;
+  /** Seconds a packet may take to get complete. */
+  fragttl = 30;
+  fragpackets = 0;
+  curfrags = 0;
+  readonly #buckets: (Ipq | null)[] = Array.from({ length: IPREASS_NHASH }, () => null);
+  readonly #free: Ipq[] = [];
+  readonly #callout = new Callout(this);
+  readonly #seed: number;
+  readonly #stat: Ipstat;
+  #oldest: Ipq | null = null;
+  #youngest: Ipq | null = null;
+
+  constructor(vnet: Vnet) {
+    const limit = Math.max(Math.floor(mbufZones().clust.max / 32), 1);
+    this.maxfragpackets = limit;
+    this.maxfrags = limit;
+    this.#seed = vnet.prng.next32();
+    this.#stat = ipstat(vnet);
+  }
+
+  #hash(src: InAddr, dst: InAddr, id: number, p: number): number {
+    let h = Math.imul(src ^ this.#seed, 0x9e3779b1) ^ dst;
+    h = Math.imul(h ^ (h >>> 15), 0x85ebca6b) ^ ((id << 8) | p);
+    h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35);
+    return (h ^ (h >>> 16)) & (IPREASS_NHASH - 1);
+  }
+
+  find(src: InAddr, dst: InAddr, id: number, p: number): Ipq | null {
+    let q = this.#buckets[this.#hash(src, dst, id, p)]!;
+    for (; q !== null; q = q.nextHash!)
+      if (q.ipq_id === id && q.ipq_src === src && q.ipq_dst === dst && q.ipq_p === p) return q;
+    return null;
+  }
+
+  /** A new queue; at the limit the one that waits longest makes room. */
+  create(src: InAddr, dst: InAddr, id: number, p: number): Ipq {
+    if (this.maxfragpackets >= 0 && this.fragpackets >= this.maxfragpackets) {
+      const old = this.#oldest;
+      if (old !== null) this.dropQueue(old);
+    }
+    const q = this.#free.pop() ?? new Ipq();
+    q.ipq_src = src;
+    q.ipq_dst = dst;
+    q.ipq_id = id;
+    q.ipq_p = p;
+    q.ipq_frags = null;
+    q.ipq_nfrags = 0;
+    q.total = -1;
+    q.hlen = 0;
+    q.expiresNs = nowNs() + this.fragttl * SEC;
+    q.bucket = this.#hash(src, dst, id, p);
+    q.nextHash = this.#buckets[q.bucket]!;
+    this.#buckets[q.bucket] = q;
+    q.older = this.#youngest;
+    q.younger = null;
+    if (this.#youngest === null) this.#oldest = q;
+    else this.#youngest.younger = q;
+    this.#youngest = q;
+    this.fragpackets++;
+    if (!callout_pending(this.#callout)) callout_reset(this.#callout, this.fragttl * SEC);
+    return q;
+  }
+
+  /** Takes a queue out; its fragments are the caller's. */
+  remove(q: Ipq): void {
+    let at = this.#buckets[q.bucket]!;
+    if (at === q) {
+      this.#buckets[q.bucket] = q.nextHash;
+    } else {
+      while (at !== null && at.nextHash !== q) at = at.nextHash!;
+      if (at !== null) at.nextHash = q.nextHash;
+    }
+    if (q.older === null) this.#oldest = q.younger;
+    else q.older.younger = q.younger;
+    if (q.younger === null) this.#youngest = q.older;
+    else q.younger.older = q.older;
+    q.nextHash = null;
+    q.older = null;
+    q.younger = null;
+    q.ipq_frags = null;
+    this.fragpackets--;
+    this.curfrags -= q.ipq_nfrags;
+    this.#free.push(q);
+    if (this.fragpackets === 0) callout_stop(this.#callout);
+  }
+
+  /** Frees a queue with its fragments and counts them as dropped. */
+  dropQueue(q: Ipq): void {
+    this.#stat.ips_fragdropped += q.ipq_nfrags;
+    this.#freeQueue(q);
+  }
+
+  #freeQueue(q: Ipq): void {
+    if (q.ipq_nfrags > 0) count(R_IP_FRAGMENT, q.ipq_nfrags);
+    let m = q.ipq_frags;
+    this.remove(q);
+    while (m !== null) {
+      const next: Mbuf | null = m.m_nextpkt;
+      m_freem(m);
+      m = next;
+    }
+  }
+
+  /** The timer: packets that took too long go. */
+  run(): void {
+    const now = nowNs();
+    while (this.#oldest !== null && this.#oldest.expiresNs <= now) {
+      this.#stat.ips_fragtimeout += this.#oldest.ipq_nfrags;
+      this.#freeQueue(this.#oldest);
+    }
+    const next = this.#oldest;
+    if (next !== null) callout_reset(this.#callout, Math.max(next.expiresNs - now, 0));
+  }
+
+  /** Drops everything; for a stack that goes away. */
+  drain(): void {
+    while (this.#oldest !== null) this.dropQueue(this.#oldest);
+  }
+}
+
+export const V_ipreass = VNET_DEFINE((vnet) => new IpReass(vnet));
+
+function discard(m: Mbuf, stat: Ipstat): null {
+  stat.ips_fragdropped++;
+  count(R_IP_FRAGMENT);
+  m_freem(m);
+  return null;
+}
+
+/** Notes the ECN bits of one more fragment, RFC 3168, 5.3; false if the packet must go. */
+function ecnMerge(q: Ipq, ecn: number): boolean {
+  if (q.ipq_nfrags === 0) q.ipq_ecn = ecn;
+  if (ecn === q.ipq_ecn) return true;
+  const ce = ecn === IPTOS_ECN_CE || q.ipq_ecn === IPTOS_ECN_CE;
+  if (ce && (ecn === IPTOS_ECN_NOTECT || q.ipq_ecn === IPTOS_ECN_NOTECT)) return false;
+  if (ce) q.ipq_ecn = IPTOS_ECN_CE;
+  return true;
+}
+
+/**
+ * Puts the payload `m` in its place. Takes it; returns whether anything of it was kept. Overlaps are
+ * trimmed from the newcomer in front and from what is there behind.
+ */
+function insert(q: Ipq, m: Mbuf, reass: IpReass, stat: Ipstat): boolean {
+  let prev: Mbuf | null = null;
+  let next = q.ipq_frags;
+  while (next !== null && next.m_pkthdr.csum_data <= m.m_pkthdr.csum_data) {
+    prev = next;
+    next = next.m_nextpkt;
+  }
+  if (prev !== null) {
+    const over = prev.m_pkthdr.csum_data + prev.m_pkthdr.len - m.m_pkthdr.csum_data;
+    if (over >= m.m_pkthdr.len) {
+      discard(m, stat);
+      return false;
+    }
+    if (over > 0) {
+      m_adj(m, over);
+      m.m_pkthdr.csum_data += over;
+    }
+  }
+  const end = m.m_pkthdr.csum_data + m.m_pkthdr.len;
+  while (next !== null && next.m_pkthdr.csum_data < end) {
+    const over = end - next.m_pkthdr.csum_data;
+    if (over < next.m_pkthdr.len) {
+      m_adj(next, over);
+      next.m_pkthdr.csum_data += over;
+      break;
+    }
+    const gone = next;
+    next = gone.m_nextpkt;
+    gone.m_nextpkt = null;
+    q.ipq_nfrags--;
+    reass.curfrags--;
+    discard(gone, stat);
+  }
+  m.m_nextpkt = next;
+  if (prev === null) q.ipq_frags = m;
+  else prev.m_nextpkt = m;
+  q.ipq_nfrags++;
+  reass.curfrags++;
+  return true;
+}
+
+/** Whether every byte is there. */
+function isComplete(q: Ipq): boolean {
+  if (q.total < 0 || q.hlen === 0) return false;
+  let off = 0;
+  for (let m = q.ipq_frags; m !== null; m = m.m_nextpkt) {
+    if (m.m_pkthdr.csum_data !== off) return false;
+    off += m.m_pkthdr.len;
+  }
+  return off === q.total;
+}
+
+/** Makes one packet of a complete queue. */
+function join(q: Ipq, reass: IpReass): Mbuf {
+  const m = q.ipq_frags!;
+  const { hlen, total, ipq_ecn } = q;
+  reass.remove(q);
+  let next = m.m_nextpkt;
+  m.m_nextpkt = null;
+  let tail = m_last(m);
+  while (next !== null) {
+    const frag: Mbuf = next;
+    next = frag.m_nextpkt;
+    frag.m_nextpkt = null;
+    frag.m_flags &= ~M_PKTHDR;
+    m_cat(tail, frag);
+    tail = m_last(tail);
+  }
+  m.m_data -= hlen;
+  m.m_len += hlen;
+  const ph = m.m_pkthdr;
+  ph.len = total + hlen;
+  // Nobody verified the sum over the whole.
+  ph.csum_flags = 0;
+  ph.csum_data = 0;
+  $ip.at(mtod(m));
+  $ip.ip_len = total + hlen;
+  $ip.ip_off &= ~(IP_MF | IP_OFFMASK);
+  $ip.ip_tos = ($ip.ip_tos & ~IPTOS_ECN_MASK) | ipq_ecn;
+  return m;
+}
+
+/**
+ * A fragment came in: `m` starts at its IP header, contiguous and checked. Takes `m`; returns the
+ * whole packet, the caller's, if this was the last piece missing, else null.
+ * @see sys/netinet/ip_reass.c
+ */
+export function ip_reass(m: Mbuf, vnet: Vnet): Mbuf | null {
+  const reass = V_ipreass(vnet);
+  const stat = ipstat(vnet);
+  const ip = $ip.at(mtod(m));
+  const hlen = ip.ip_hl << 2;
+  const len = ip.ip_len - hlen;
+  const off = (ip.ip_off & IP_OFFMASK) << 3;
+  const more = (ip.ip_off & IP_MF) !== 0;
+  stat.ips_fragments++;
+  if (reass.maxfragpackets === 0 || reass.maxfragsperpacket <= 0) return discard(m, stat);
+  if (reass.maxfrags >= 0 && reass.curfrags >= reass.maxfrags) return discard(m, stat);
+  if (len === 0 || (more && (len & 7) !== 0)) {
+    stat.ips_toosmall++;
+    return discard(m, stat);
+  }
+  if (off + len + hlen > IP_MAXPACKET) {
+    stat.ips_toolong++;
+    return discard(m, stat);
+  }
+  const { ip_src, ip_dst, ip_id, ip_p } = ip;
+  const q = reass.find(ip_src, ip_dst, ip_id, ip_p) ?? reass.create(ip_src, ip_dst, ip_id, ip_p);
+  // A packet of two lengths, or longer than its end, is no packet.
+  const end = off + len;
+  const lies = q.total >= 0 && (more ? end > q.total : end !== q.total);
+  if (lies || !ecnMerge(q, ip.ip_tos & IPTOS_ECN_MASK)) {
+    reass.dropQueue(q);
+    return discard(m, stat);
+  }
+  m_adj(m, hlen);
+  m.m_pkthdr.csum_data = off;
+  if (insert(q, m, reass, stat)) {
+    if (!more) q.total = end;
+    if (off === 0 && q.hlen === 0) q.hlen = hlen;
+  }
+  if (q.ipq_nfrags > reass.maxfragsperpacket) {
+    reass.dropQueue(q);
+    return null;
+  }
+  if (!isComplete(q)) return null;
+  stat.ips_reassembled++;
+  return join(q, reass);
+}

@@ -1,0 +1,176 @@
+/**
+ * IPv4's per-stack state, after sys/netinet/ip_var.h, in_var.h and protosw.h: statistics, settings,
+ * local addresses, and the table by which packets and ICMP errors reach the transport protocols.
+ */
+
+import { EEXIST, EHOSTDOWN, EHOSTUNREACH, EMSGSIZE, ENOPROTOOPT } from '../sys/errno.ts';
+import { ECONNREFUSED, type Errno } from '../sys/errno.ts';
+import type { InAddr, Kva } from '../sys/types.ts';
+import type { Mbuf } from '../kern/mbuf.ts';
+import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
+import type { InIfaddr } from '../net/if_var.ts';
+import { fib4_lookup } from '../net/route.ts';
+import { INADDR_ANY } from './in.ts';
+import { IPDEFTTL } from './ip.ts';
+
+// Flags of ip_output.
+export const IP_FORWARDING = 0x1;
+/** The header is complete, ip_id included. */
+export const IP_RAWOUTPUT = 0x2;
+/** Send to 255.255.255.255 whatever ip_dst says of the network. */
+export const IP_SENDONES = 0x4;
+/** Do not use routers: the destination is on a link. */
+export const IP_ROUTETOIF = 0x10;
+export const IP_ALLOWBROADCAST = 0x20;
+
+/** IP statistics, with FreeBSD's names. @see sys/netinet/ip_var.h */
+export class Ipstat {
+  ips_total = 0;
+  ips_badsum = 0;
+  ips_tooshort = 0;
+  ips_toosmall = 0;
+  ips_badhlen = 0;
+  ips_badlen = 0;
+  ips_fragments = 0;
+  ips_fragdropped = 0;
+  ips_fragtimeout = 0;
+  ips_forward = 0;
+  ips_fastforward = 0;
+  ips_cantforward = 0;
+  ips_redirectsent = 0;
+  ips_noproto = 0;
+  ips_delivered = 0;
+  ips_localout = 0;
+  ips_odropped = 0;
+  ips_reassembled = 0;
+  ips_fragmented = 0;
+  ips_ofragments = 0;
+  ips_cantfrag = 0;
+  ips_badoptions = 0;
+  ips_noroute = 0;
+  ips_badvers = 0;
+  ips_rawout = 0;
+  ips_toolong = 0;
+  ips_notmember = 0;
+  ips_nogif = 0;
+  ips_badaddr = 0;
+}
+
+// Commands of ctlinput: what an ICMP error said. @see sys/sys/protosw.h of 13
+export const PRC_MSGSIZE = 5;
+export const PRC_HOSTDEAD = 6;
+export const PRC_UNREACH_NET = 8;
+export const PRC_UNREACH_HOST = 9;
+export const PRC_UNREACH_PROTOCOL = 10;
+export const PRC_UNREACH_PORT = 11;
+export const PRC_UNREACH_SRCFAIL = 13;
+export const PRC_TIMXCEED_INTRANS = 18;
+export const PRC_TIMXCEED_REASS = 19;
+export const PRC_PARAMPROB = 20;
+export const PRC_UNREACH_ADMIN_PROHIB = 21;
+
+/** The errno a socket gets for a ctlinput command; 0 if none. @see sys/netinet/ip_input.c of 13 */
+export function inetctlerrmap(cmd: number): Errno {
+  switch (cmd) {
+    case PRC_MSGSIZE:
+      return EMSGSIZE;
+    case PRC_HOSTDEAD:
+      return EHOSTDOWN;
+    case PRC_UNREACH_NET:
+    case PRC_UNREACH_HOST:
+    case PRC_UNREACH_SRCFAIL:
+      return EHOSTUNREACH;
+    case PRC_UNREACH_PROTOCOL:
+    case PRC_UNREACH_PORT:
+    case PRC_UNREACH_ADMIN_PROHIB:
+      return ECONNREFUSED;
+    case PRC_PARAMPROB:
+      return ENOPROTOOPT;
+    default:
+      return 0;
+  }
+}
+
+/** What a transport protocol registers with IP. */
+export interface IpProto {
+  /**
+   * A packet for this protocol. `m` starts at its IP header of `hlen` bytes, which is contiguous;
+   * the packet is exactly ip_len bytes, its IP checksum right, m_pkthdr.csum_flags what the NIC
+   * said. Takes `m`.
+   */
+  input(m: Mbuf, hlen: number, vnet: Vnet): void;
+  /**
+   * An ICMP error about a packet this host sent from `src` to `dst`. `l4` are the first `l4len`
+   * bytes, at least 8, of its payload as quoted: ports, for TCP also the sequence number; borrowed.
+   * `mtu` is the next hop's with PRC_MSGSIZE, else 0.
+   */
+  ctlinput(
+    cmd: number,
+    src: InAddr,
+    dst: InAddr,
+    l4: Kva,
+    l4len: number,
+    mtu: number,
+    vnet: Vnet,
+  ): void;
+}
+
+/** Settings under net.inet.ip, with FreeBSD's defaults. */
+export class IpParams {
+  /** Time to live of packets made here. */
+  ttl = IPDEFTTL;
+  /** Packets with DF get id 0: RFC 6864 calls their id meaningless. */
+  rfc6864 = true;
+  /** Ids are random; else they count. */
+  random_id = false;
+  /** Packets from the wire that claim one of our addresses as source are dropped. */
+  source_address_validation = true;
+  /** 0 ignores IP options; 1 checks them. FreeBSD's 2, answering with an error, is not there. */
+  process_options = 1;
+}
+
+/** One stack's IPv4. */
+export class IpVnet {
+  readonly stat = new Ipstat();
+  readonly params = new IpParams();
+  readonly protox: (IpProto | null)[] = Array.from({ length: 256 }, () => null);
+  /** Local addresses by address `| 0`, which is a small integer where the address may not be. */
+  readonly addrs = new Map<number, InIfaddr>();
+  /** Last id given out by counting. */
+  ip_id: number;
+
+  constructor(vnet: Vnet) {
+    this.ip_id = vnet.prng.next32() & 0xffff;
+  }
+}
+
+export const V_ip = VNET_DEFINE((vnet) => new IpVnet(vnet));
+
+/** IP statistics of a stack, for `netstat -s`. */
+export function ipstat(vnet: Vnet): Ipstat {
+  return V_ip(vnet).stat;
+}
+
+/** Registers a protocol for input and ICMP errors. EEXIST if the number is taken. @see protosw(9) */
+export function ipproto_register(vnet: Vnet, proto: number, pr: IpProto): Errno {
+  const { protox } = V_ip(vnet);
+  if (protox[proto] !== null) return EEXIST;
+  protox[proto] = pr;
+  return 0;
+}
+
+/** Whether `addr` is an address of this host. @see sys/netinet/in.c */
+export function in_localip(vnet: Vnet, addr: InAddr): boolean {
+  return V_ip(vnet).addrs.has(addr | 0);
+}
+
+/** The interface address that is exactly `addr`, or null. */
+export function ifaWithAddr(vnet: Vnet, addr: InAddr): InIfaddr | null {
+  return V_ip(vnet).addrs.get(addr | 0) ?? null;
+}
+
+/** The address packets to `dst` are sent from; 0.0.0.0 if there is no route. */
+export function in_sourceAddr(vnet: Vnet, dst: InAddr): InAddr {
+  const nh = fib4_lookup(vnet, dst);
+  return nh === null ? INADDR_ANY : nh.nh_ifa.ia_addr;
+}

@@ -1,0 +1,110 @@
+/**
+ * The TCP header and its options, after sys/netinet/tcp.h: RFC 9293, network byte order. Left out:
+ * accurate ECN's third bit, TCP Fast Open, MD5 signatures.
+ */
+
+import { tcpSeq, type Kva, type Port, type TcpSeq } from '../sys/types.ts';
+import { mem, memView } from '../vm/arena.ts';
+
+// th_flags
+export const TH_FIN = 0x01;
+export const TH_SYN = 0x02;
+export const TH_RST = 0x04;
+export const TH_PUSH = 0x08;
+export const TH_ACK = 0x10;
+export const TH_URG = 0x20;
+export const TH_ECE = 0x40;
+export const TH_CWR = 0x80;
+
+// Options: kind and length.
+export const TCPOPT_EOL = 0;
+export const TCPOPT_NOP = 1;
+export const TCPOPT_MAXSEG = 2;
+export const TCPOLEN_MAXSEG = 4;
+export const TCPOPT_WINDOW = 3;
+export const TCPOLEN_WINDOW = 3;
+export const TCPOPT_SACK_PERMITTED = 4;
+export const TCPOLEN_SACK_PERMITTED = 2;
+export const TCPOPT_SACK = 5;
+export const TCPOPT_TIMESTAMP = 8;
+export const TCPOLEN_TIMESTAMP = 10;
+/** A timestamp option with the two NOPs in front that align it. */
+export const TCPOLEN_TSTAMP_APPA = TCPOLEN_TIMESTAMP + 2;
+
+/** Most bytes of options a header has room for. */
+export const TCP_MAXOLEN = 40;
+/** The MSS of a peer that names none: RFC 9293, 3.7.1. */
+export const TCP_MSS = 536;
+/** Largest window without scaling, and largest scale (RFC 7323, 2.3). */
+export const TCP_MAXWIN = 65535;
+export const TCP_MAX_WINSHIFT = 14;
+
+/** Offset of the checksum field in the header; CSUM_TCP's csum_data. */
+export const TH_SUM_OFF = 16;
+
+/** A view: `at` aims it, nothing is copied or parsed. The caller has checked that 20 bytes are there. */
+export class Tcphdr {
+  static readonly SIZE = 20;
+  #off = 0;
+
+  at(p: Kva): this {
+    this.#off = p;
+    return this;
+  }
+
+  get th_sport(): Port {
+    return memView.getUint16(this.#off) as Port;
+  }
+  set th_sport(v: Port) {
+    memView.setUint16(this.#off, v);
+  }
+  get th_dport(): Port {
+    return memView.getUint16(this.#off + 2) as Port;
+  }
+  set th_dport(v: Port) {
+    memView.setUint16(this.#off + 2, v);
+  }
+  get th_seq(): TcpSeq {
+    return tcpSeq(memView.getInt32(this.#off + 4));
+  }
+  set th_seq(v: TcpSeq) {
+    memView.setInt32(this.#off + 4, v);
+  }
+  get th_ack(): TcpSeq {
+    return tcpSeq(memView.getInt32(this.#off + 8));
+  }
+  set th_ack(v: TcpSeq) {
+    memView.setInt32(this.#off + 8, v);
+  }
+  /** Header length in 32-bit words. */
+  get th_off(): number {
+    return mem[this.#off + 12]! >>> 4;
+  }
+  set th_off(v: number) {
+    mem[this.#off + 12] = v << 4;
+  }
+  get th_flags(): number {
+    return mem[this.#off + 13]!;
+  }
+  set th_flags(v: number) {
+    mem[this.#off + 13] = v;
+  }
+  get th_win(): number {
+    return memView.getUint16(this.#off + 14);
+  }
+  set th_win(v: number) {
+    memView.setUint16(this.#off + 14, v);
+  }
+  get th_sum(): number {
+    return memView.getUint16(this.#off + TH_SUM_OFF);
+  }
+  set th_sum(v: number) {
+    memView.setUint16(this.#off + TH_SUM_OFF, v);
+  }
+  get th_urp(): number {
+    return memView.getUint16(this.#off + 18);
+  }
+  set th_urp(v: number) {
+    memView.setUint16(this.#off + 18, v);
+  }
+}

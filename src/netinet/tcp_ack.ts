@@ -1,0 +1,310 @@
+/**
+ * What an acknowledgment does to the sender's side: RFC 9293, 3.10.7.4, fifth step, with RFC 5681
+ * and 6582 (duplicate ACKs, fast retransmit, recovery), 3042 (limited transmit), 6298 (round trips)
+ * and 5961, 5 (ACKs that cannot be). Part of tcp_do_segment in FreeBSD.
+ */
+
+import { count, R_TCP_BADACK, R_TCP_FASTREXMT } from '../sys/reason.ts';
+import type { TcpSeq } from '../sys/types.ts';
+import { sbavail, SBS_CANTRCVMORE, sbdrop } from '../kern/uipc_sockbuf.ts';
+import { soisconnected, soisdisconnected, sowwakeup } from '../kern/uipc_socket.ts';
+import { TH_ACK, TH_FIN } from './tcp.ts';
+import { cc_ack_received, cc_conn_init, cc_post_recovery, ccLoss } from './tcp_cc.ts';
+import {
+  tcp_state_change,
+  TCPS_CLOSED,
+  TCPS_CLOSE_WAIT,
+  TCPS_CLOSING,
+  TCPS_ESTABLISHED,
+  TCPS_FIN_WAIT_1,
+  TCPS_FIN_WAIT_2,
+  TCPS_LAST_ACK,
+  TCPS_LISTEN,
+  TCPS_SYN_RECEIVED,
+  TCPS_SYN_SENT,
+  TCPS_TIME_WAIT,
+} from './tcp_fsm.ts';
+import { SEQ_GT, SEQ_LEQ, SEQ_LT, seqAdd, seqDiff } from './tcp_seq.ts';
+import { tcp_close, tcp_twstart } from './tcp_subr.ts';
+import { setRxtcur, tcp_timer_activate, tcp_timer_active } from './tcp_timer.ts';
+import {
+  TCP_DELTA_SHIFT,
+  tcp_maxseg,
+  TCP_RTT_SHIFT,
+  TCP_RTTVAR_SHIFT,
+  type Tcpcb,
+  tcprexmtthresh,
+  type TcpSegment,
+  tcpTicks,
+  TF_FASTRECOVERY,
+  TF_NEEDFIN,
+  TF_RCVD_SCALE,
+  TF_REQ_SCALE,
+  TOF_TS,
+  TT_2MSL,
+  TT_KEEP,
+  TT_PERSIST,
+  TT_REXMT,
+} from './tcp_var.ts';
+import { KASSERT } from '../sys/kassert.ts';
+
+// What a step says of the segment.
+/** Go on with the next step. */
+export const CONT = 0;
+/** Done with it: free it. Output may be due. */
+export const DROP = 1;
+/** Answer with an ACK and free it. */
+export const DROPAFTERACK = 2;
+/** Answer with a RST and free it. */
+export const DROPWITHRESET = 3;
+/** The connection is gone, or waits in TIME_WAIT: free the segment, touch nothing. */
+export const DEAD = 4;
+export type Verdict =
+  typeof CONT | typeof DROP | typeof DROPAFTERACK | typeof DROPWITHRESET | typeof DEAD;
+
+/**
+ * Takes a round-trip time of `rtt` ms, at least 1, into the estimate: RFC 6298 (2), with a gain of
+ * 1/8 and 1/4. @see sys/netinet/tcp_input.c
+ */
+export function tcp_xmit_timer(tp: Tcpcb, rtt: number): void {
+  tp.t_tcp.stat.tcps_rttupdated++;
+  tp.t_rttupdated++;
+  if (tp.t_srtt !== 0) {
+    // In units of a quarter ms: what was measured less what was expected.
+    let delta = ((rtt - 1) << TCP_DELTA_SHIFT) - (tp.t_srtt >> (TCP_RTT_SHIFT - TCP_DELTA_SHIFT));
+    tp.t_srtt = Math.max(tp.t_srtt + delta, 1);
+    if (delta < 0) delta = -delta;
+    delta -= tp.t_rttvar >> (TCP_RTTVAR_SHIFT - TCP_DELTA_SHIFT);
+    tp.t_rttvar = Math.max(tp.t_rttvar + delta, 1);
+  } else {
+    tp.t_srtt = rtt << TCP_RTT_SHIFT;
+    tp.t_rttvar = rtt << (TCP_RTTVAR_SHIFT - 1);
+  }
+  tp.t_rtttime = 0;
+  tp.t_rxtshift = 0;
+  setRxtcur(tp);
+  tp.t_softerror = 0;
+}
+
+/** Measures the round trip that the segment ends, by timestamp or by the timed segment. */
+export function measureRtt(tp: Tcpcb, seg: TcpSegment): void {
+  const now = tcpTicks();
+  if ((seg.to_flags & TOF_TS) !== 0 && seg.to_tsecr !== 0) {
+    const rtt = (now + tp.ts_offset - seg.to_tsecr) | 0;
+    // An echo of the future, or of weeks ago, is no echo of ours.
+    if (rtt >= 0 && rtt < 0x1000000) {
+      tcp_xmit_timer(tp, rtt + 1);
+      return;
+    }
+  }
+  if (tp.t_rtttime !== 0 && SEQ_GT(seg.ack, tp.t_rtseq))
+    tcp_xmit_timer(tp, Math.max((now - tp.t_rtttime) | 0, 0) + 1);
+}
+
+/** Sets the retransmission timer anew, or stops it if all is acknowledged: RFC 6298 (5.2), (5.3). */
+export function rearmRexmt(tp: Tcpcb, ack: TcpSeq): void {
+  if (ack === tp.snd_max) tcp_timer_activate(tp, TT_REXMT, 0);
+  else if (!tcp_timer_active(tp, TT_PERSIST)) tcp_timer_activate(tp, TT_REXMT, tp.t_rxtcur);
+}
+
+/** Sends one segment from `ack` on with a window of `cwnd`, whatever else was under way. */
+function resendFrom(tp: Tcpcb, ack: TcpSeq, cwnd: number): void {
+  const onxt = tp.snd_nxt;
+  tcp_timer_activate(tp, TT_REXMT, 0);
+  tp.t_rtttime = 0;
+  tp.snd_nxt = ack;
+  tp.snd_cwnd = cwnd;
+  tp.t_fb.tfb_tcp_output(tp);
+  if (SEQ_GT(onxt, tp.snd_nxt)) tp.snd_nxt = onxt;
+}
+
+/** Limited transmit, RFC 3042: the first two duplicate ACKs let a new segment out each. */
+function limitedTransmit(tp: Tcpcb): void {
+  const onxt = tp.snd_nxt;
+  const ocwnd = tp.snd_cwnd;
+  const flight = seqDiff(tp.snd_nxt, tp.snd_una);
+  if (tp.snd_nxt !== tp.snd_max || flight < 0) return;
+  const avail = sbavail(tp.t_inpcb.inp_socket!.so_snd) - flight;
+  if (avail <= 0) return;
+  tp.snd_cwnd = flight + tcp_maxseg(tp);
+  tp.t_fb.tfb_tcp_output(tp);
+  tp.snd_cwnd = ocwnd;
+  if (tp.snd_nxt !== onxt) tp.t_tcp.stat.tcps_limitedtransmit++;
+}
+
+/** An ACK that acknowledges nothing new: RFC 5681, 2 and 3.2. */
+function duplicateAck(tp: Tcpcb, seg: TcpSegment): Verdict {
+  const isDuplicate =
+    seg.tlen === 0 &&
+    seg.wnd === tp.snd_wnd &&
+    (seg.flags & TH_FIN) === 0 &&
+    seg.ack === tp.snd_una &&
+    tcp_timer_active(tp, TT_REXMT);
+  if (!isDuplicate) {
+    // Data or a window update that repeats the last ACK says nothing about loss.
+    if (seg.ack !== tp.snd_una || (seg.tlen === 0 && seg.wnd === tp.snd_wnd)) tp.t_dupacks = 0;
+    return CONT;
+  }
+  tp.t_tcp.stat.tcps_rcvdupack++;
+  tp.t_dupacks++;
+  const maxseg = tcp_maxseg(tp);
+  if ((tp.t_flags & TF_FASTRECOVERY) !== 0) {
+    // Another segment has left the network: RFC 5681, 3.2 (4).
+    tp.snd_cwnd += maxseg;
+    tp.t_fb.tfb_tcp_output(tp);
+    return DROP;
+  }
+  if (tp.t_dupacks === tcprexmtthresh) {
+    // RFC 6582, 3.2 (1): not again for a window that was dealt with.
+    if (SEQ_LEQ(seg.ack, tp.snd_recover)) {
+      tp.t_dupacks = 0;
+      return CONT;
+    }
+    count(R_TCP_FASTREXMT);
+    tp.t_tcp.stat.tcps_sndrexmitfast++;
+    ccLoss(tp);
+    resendFrom(tp, seg.ack, maxseg);
+    tp.snd_cwnd = tp.snd_ssthresh + tcprexmtthresh * maxseg;
+    return DROP;
+  }
+  if (tp.t_dupacks < tcprexmtthresh && tp.t_tcp.params.rfc3042) {
+    limitedTransmit(tp);
+    return DROP;
+  }
+  return CONT;
+}
+
+/** In recovery, an ACK of some but not all of it: the next hole is lost too. RFC 6582, 3.2 (5). */
+function partialAck(tp: Tcpcb, seg: TcpSegment): void {
+  const ocwnd = tp.snd_cwnd;
+  const acked = seqDiff(seg.ack, tp.snd_una);
+  const maxseg = tcp_maxseg(tp);
+  // Room for one segment behind what this ACK acknowledges, which still counts as sent.
+  resendFrom(tp, seg.ack, maxseg + acked);
+  tp.snd_cwnd = Math.max(ocwnd - acked, 0) + maxseg;
+}
+
+/** The ACK of our SYN, in SYN_RECEIVED: RFC 9293, 3.10.7.4, fifth step. */
+function ackOfSyn(tp: Tcpcb, seg: TcpSegment): void {
+  const so = tp.t_inpcb.inp_socket!;
+  tp.t_tcp.stat.tcps_connects++;
+  soisconnected(so);
+  if ((tp.t_flags & (TF_RCVD_SCALE | TF_REQ_SCALE)) === (TF_RCVD_SCALE | TF_REQ_SCALE)) {
+    tp.rcv_scale = tp.request_r_scale;
+  }
+  tp.snd_wnd = seg.wnd;
+  tp.t_starttime = tcpTicks();
+  if ((tp.t_flags & TF_NEEDFIN) !== 0) {
+    tp.t_flags &= ~TF_NEEDFIN;
+    tcp_state_change(tp, TCPS_FIN_WAIT_1);
+  } else {
+    tcp_state_change(tp, TCPS_ESTABLISHED);
+  }
+  cc_conn_init(tp);
+  tcp_timer_activate(tp, TT_KEEP, tp.t_tcp.params.keepidle);
+  synAcked(tp, seg);
+  // So that the window of this very segment is taken below.
+  tp.snd_wl1 = seqAdd(seg.seq, -1);
+}
+
+/** Our SYN is acknowledged: it is not in the send buffer, so it is taken off here. */
+export function synAcked(tp: Tcpcb, seg: TcpSegment): void {
+  // Karn: the ACK of a SYN that was sent twice measures nothing, unless it echoes a timestamp.
+  if (tp.t_rxtshift > 0) tp.t_rtttime = 0;
+  measureRtt(tp, seg);
+  tp.t_rxtshift = 0;
+  tp.snd_una = seqAdd(tp.iss, 1);
+  if (SEQ_LT(tp.snd_nxt, tp.snd_una)) tp.snd_nxt = tp.snd_una;
+  rearmRexmt(tp, tp.snd_una);
+}
+
+/** Takes what the segment acknowledges off the send buffer; returns whether our FIN is among it. */
+function dropAcked(tp: Tcpcb, acked: number): boolean {
+  const so = tp.t_inpcb.inp_socket!;
+  const avail = sbavail(so.so_snd);
+  const finAcked = acked > avail;
+  const bytes = finAcked ? avail : acked;
+  tp.snd_wnd = Math.max(tp.snd_wnd - bytes, 0);
+  sbdrop(so.so_snd, bytes);
+  return finAcked;
+}
+
+/** Our FIN was acknowledged, or not: what the states after close do about it. */
+function afterAck(tp: Tcpcb, finAcked: boolean): Verdict {
+  const so = tp.t_inpcb.inp_socket!;
+  switch (tp.t_state) {
+    case TCPS_FIN_WAIT_1:
+      if (!finAcked) return CONT;
+      // With nobody left to read, the peer gets only so long to finish.
+      if ((so.so_rcv.sb_state & SBS_CANTRCVMORE) !== 0) {
+        soisdisconnected(so);
+        tcp_timer_activate(tp, TT_2MSL, tp.t_tcp.params.finwait2_timeout);
+      }
+      tcp_state_change(tp, TCPS_FIN_WAIT_2);
+      return CONT;
+    case TCPS_CLOSING:
+      if (!finAcked) return CONT;
+      tcp_twstart(tp);
+      return DEAD;
+    case TCPS_LAST_ACK:
+      if (!finAcked) return CONT;
+      tcp_close(tp);
+      return DEAD;
+    case TCPS_ESTABLISHED:
+    case TCPS_CLOSE_WAIT:
+    case TCPS_FIN_WAIT_2:
+      return CONT;
+    case TCPS_CLOSED:
+    case TCPS_LISTEN:
+    case TCPS_SYN_SENT:
+    case TCPS_SYN_RECEIVED:
+    case TCPS_TIME_WAIT:
+      KASSERT(false, 'afterAck: a state without data');
+      return DEAD;
+  }
+}
+
+/** New data is acknowledged: RFC 9293, 3.10.7.4, fifth step, and RFC 5681. */
+export function processAck(tp: Tcpcb, seg: TcpSegment): Verdict {
+  const { stat } = tp.t_tcp;
+  const acked = seqDiff(seg.ack, tp.snd_una);
+  stat.tcps_rcvackpack++;
+  stat.tcps_rcvackbyte += acked;
+  measureRtt(tp, seg);
+  rearmRexmt(tp, seg.ack);
+  if ((tp.t_flags & TF_FASTRECOVERY) === 0) cc_ack_received(tp, acked);
+  const finAcked = dropAcked(tp, acked);
+  if ((tp.t_flags & TF_FASTRECOVERY) === 0 && SEQ_GT(seg.ack, tp.snd_recover))
+    tp.snd_recover = seqAdd(seg.ack, -1);
+  tp.snd_una = seg.ack;
+  if (SEQ_LT(tp.snd_nxt, tp.snd_una)) tp.snd_nxt = tp.snd_una;
+  sowwakeup(tp.t_inpcb.inp_socket!);
+  return afterAck(tp, finAcked);
+}
+
+/** The fifth step: the ACK field. RFC 9293, 3.10.7.4. */
+export function stepAck(tp: Tcpcb, seg: TcpSegment): Verdict {
+  if ((seg.flags & TH_ACK) === 0) return DROP;
+  if (tp.t_state === TCPS_SYN_RECEIVED) {
+    // Only what acknowledges our SYN opens the connection.
+    if (SEQ_LEQ(seg.ack, tp.snd_una) || SEQ_GT(seg.ack, tp.snd_max)) {
+      count(R_TCP_BADACK);
+      return DROPWITHRESET;
+    }
+    ackOfSyn(tp, seg);
+    if (seg.ack === tp.snd_una) return CONT;
+  }
+  // RFC 5961, 5.2: an ACK older than any window the peer had cannot be its.
+  if (SEQ_LT(seg.ack, seqAdd(tp.snd_una, -tp.max_sndwnd)) || SEQ_GT(seg.ack, tp.snd_max)) {
+    if (SEQ_GT(seg.ack, tp.snd_max)) tp.t_tcp.stat.tcps_rcvacktoomuch++;
+    count(R_TCP_BADACK);
+    return DROPAFTERACK;
+  }
+  if (SEQ_LEQ(seg.ack, tp.snd_una)) return duplicateAck(tp, seg);
+  if ((tp.t_flags & TF_FASTRECOVERY) !== 0) {
+    if (SEQ_LT(seg.ack, tp.snd_recover)) partialAck(tp, seg);
+    else cc_post_recovery(tp, seg.ack);
+  }
+  tp.t_dupacks = 0;
+  return processAck(tp, seg);
+}

@@ -1,0 +1,459 @@
+/**
+ * A segment of a synchronized or connecting connection: RFC 9293, 3.10.7.3 and 3.10.7.4, one
+ * function per step; tcp_do_segment of sys/netinet/tcp_input.c. In front of them the two cases that
+ * bulk transfer consists of. Left out: urgent data (delivered in line), ECN, SACK, Fast Open.
+ */
+
+import { ECONNREFUSED, ECONNRESET } from '../sys/errno.ts';
+import { KASSERT } from '../sys/kassert.ts';
+import {
+  count,
+  R_TCP_AFTERCLOSE,
+  R_TCP_BADACK,
+  R_TCP_BADRST,
+  R_TCP_BADSEQ,
+  R_TCP_BADSYN,
+  R_TCP_DUP,
+  R_TCP_PAWS,
+} from '../sys/reason.ts';
+import { m_freem } from '../kern/kern_mbuf.ts';
+import { sbspace } from '../kern/uipc_sockbuf.ts';
+import { socantrcvmore, soisconnected, SS_NOFDREF } from '../kern/uipc_socket.ts';
+import { m_adj } from '../kern/uipc_mbuf.ts';
+import { TCP_MAXWIN, TH_ACK, TH_FIN, TH_PUSH, TH_RST, TH_SYN } from './tcp.ts';
+import {
+  CONT,
+  DEAD,
+  DROP,
+  DROPAFTERACK,
+  DROPWITHRESET,
+  stepAck,
+  synAcked,
+  type Verdict,
+} from './tcp_ack.ts';
+import { cc_conn_init } from './tcp_cc.ts';
+import {
+  tcp_state_change,
+  TCPS_CLOSE_WAIT,
+  TCPS_CLOSED,
+  TCPS_CLOSING,
+  TCPS_ESTABLISHED,
+  TCPS_FIN_WAIT_1,
+  TCPS_FIN_WAIT_2,
+  TCPS_HAVEESTABLISHED,
+  TCPS_HAVERCVDFIN,
+  TCPS_LAST_ACK,
+  TCPS_LISTEN,
+  TCPS_SYN_RECEIVED,
+  TCPS_SYN_SENT,
+  TCPS_TIME_WAIT,
+} from './tcp_fsm.ts';
+import { deliver, fastPath, mayDelayAck, tcp_autorcvbuf, updateTsRecent } from './tcp_fastpath.ts';
+import { tcp_reass } from './tcp_reass.ts';
+import { SEQ_GEQ, SEQ_GT, SEQ_LEQ, SEQ_LT, seqAdd, seqDiff, TSTMP_LT } from './tcp_seq.ts';
+import {
+  tcp_close,
+  tcp_drop,
+  tcp_dropwithreset,
+  tcp_mss,
+  tcp_respond,
+  tcp_send_challenge_ack,
+  tcp_twstart,
+} from './tcp_subr.ts';
+import { tcp_timer_activate, tcp_timer_active } from './tcp_timer.ts';
+import {
+  TCP_PAWS_IDLE,
+  type Tcpcb,
+  type TcpSegment,
+  tcpTicks,
+  TF_ACKNOW,
+  TF_DELACK,
+  TF_NEEDFIN,
+  TF_RCVD_SCALE,
+  TF_RCVD_TSTMP,
+  TF_REQ_SCALE,
+  TF_REQ_TSTMP,
+  TOF_MSS,
+  TOF_SCALE,
+  TOF_TS,
+  TT_DELACK,
+  TT_KEEP,
+  TT_REXMT,
+} from './tcp_var.ts';
+
+/** Takes the options of the peer's SYN, or of what came in its stead from the syncache. */
+function synOptions(tp: Tcpcb, seg: TcpSegment): void {
+  if ((seg.to_flags & TOF_SCALE) !== 0 && (tp.t_flags & TF_REQ_SCALE) !== 0) {
+    tp.t_flags |= TF_RCVD_SCALE;
+    tp.snd_scale = seg.to_wscale;
+    tp.rcv_scale = tp.request_r_scale;
+  }
+  if ((seg.to_flags & TOF_TS) !== 0 && (tp.t_flags & TF_REQ_TSTMP) !== 0) {
+    tp.t_flags |= TF_RCVD_TSTMP;
+    tp.ts_recent = seg.to_tsval;
+    tp.ts_recent_age = tcpTicks();
+  }
+  tcp_mss(tp, (seg.to_flags & TOF_MSS) !== 0 ? seg.to_mss : 0);
+}
+
+/** A segment in SYN_SENT: RFC 9293, 3.10.7.3. */
+function synSent(tp: Tcpcb, seg: TcpSegment): Verdict {
+  const so = tp.t_inpcb.inp_socket!;
+  const ack = (seg.flags & TH_ACK) !== 0;
+  if (ack && (SEQ_LEQ(seg.ack, tp.iss) || SEQ_GT(seg.ack, tp.snd_max))) {
+    count(R_TCP_BADACK);
+    return DROPWITHRESET;
+  }
+  if ((seg.flags & TH_RST) !== 0) {
+    if (!ack) {
+      count(R_TCP_BADRST);
+      return DROP;
+    }
+    tcp_drop(tp, ECONNREFUSED);
+    return DEAD;
+  }
+  if ((seg.flags & TH_SYN) === 0) return DROP;
+  tp.irs = seg.seq;
+  tp.rcv_nxt = seqAdd(seg.seq, 1);
+  tp.rcv_adv = tp.rcv_nxt;
+  tp.last_ack_sent = tp.rcv_nxt;
+  synOptions(tp, seg);
+  tp.snd_wnd = seg.wnd;
+  tp.max_sndwnd = Math.max(tp.max_sndwnd, seg.wnd);
+  tp.t_flags |= TF_ACKNOW;
+  if (ack) {
+    tp.t_tcp.stat.tcps_connects++;
+    tp.t_starttime = tcpTicks();
+    synAcked(tp, seg);
+    soisconnected(so);
+    tp.rcv_adv = seqAdd(tp.rcv_nxt, Math.min(tp.rcv_wnd, TCP_MAXWIN));
+    cc_conn_init(tp);
+    tcp_state_change(tp, TCPS_ESTABLISHED);
+    if ((tp.t_flags & TF_NEEDFIN) !== 0) {
+      tp.t_flags &= ~TF_NEEDFIN;
+      tcp_state_change(tp, TCPS_FIN_WAIT_1);
+    }
+    tcp_timer_activate(tp, TT_KEEP, tp.t_tcp.params.keepidle);
+  } else {
+    // SYN met SYN: ours goes out again, with an ACK. RFC 9293, figure 7.
+    tcp_timer_activate(tp, TT_REXMT, 0);
+    tcp_state_change(tp, TCPS_SYN_RECEIVED);
+    tp.snd_nxt = tp.iss;
+  }
+  // The SYN is dealt with; what follows it must fit the window.
+  seg.seq = seqAdd(seg.seq, 1);
+  seg.flags &= ~TH_SYN;
+  if (seg.tlen > tp.rcv_wnd) {
+    m_adj(seg.m!, -(seg.tlen - tp.rcv_wnd));
+    seg.tlen = tp.rcv_wnd;
+    seg.flags &= ~TH_FIN;
+    tp.t_tcp.stat.tcps_rcvpackafterwin++;
+  }
+  tp.snd_wl1 = seqAdd(seg.seq, -1);
+  return CONT;
+}
+
+/** Whether the segment is in the receive window at all: the table of RFC 9293, 3.10.7.4. */
+function inWindow(tp: Tcpcb, seg: TcpSegment): boolean {
+  const len =
+    seg.tlen + ((seg.flags & TH_FIN) !== 0 ? 1 : 0) + ((seg.flags & TH_SYN) !== 0 ? 1 : 0);
+  const end = seqAdd(tp.rcv_nxt, tp.rcv_wnd);
+  if (len === 0)
+    return tp.rcv_wnd === 0
+      ? seg.seq === tp.rcv_nxt
+      : SEQ_GEQ(seg.seq, tp.rcv_nxt) && SEQ_LT(seg.seq, end);
+  if (tp.rcv_wnd === 0) return false;
+  const last = seqAdd(seg.seq, len - 1);
+  return (
+    (SEQ_GEQ(seg.seq, tp.rcv_nxt) && SEQ_LT(seg.seq, end)) ||
+    (SEQ_GEQ(last, tp.rcv_nxt) && SEQ_LT(last, end))
+  );
+}
+
+/** The second step, before the first because a RST is never answered: RFC 9293 and RFC 5961, 3.2. */
+function stepReset(tp: Tcpcb, seg: TcpSegment): Verdict {
+  if ((seg.flags & TH_RST) === 0) return CONT;
+  const edge = seqAdd(tp.rcv_nxt, tp.rcv_wnd);
+  const inside = seg.seq === tp.rcv_nxt || (SEQ_GT(seg.seq, tp.rcv_nxt) && SEQ_LT(seg.seq, edge));
+  if (!inside) {
+    tp.t_tcp.stat.tcps_badrst++;
+    count(R_TCP_BADRST);
+    return DROP;
+  }
+  if (seg.seq !== tp.rcv_nxt) {
+    tp.t_tcp.stat.tcps_badrst++;
+    count(R_TCP_BADRST);
+    tcp_send_challenge_ack(tp);
+    return DROP;
+  }
+  switch (tp.t_state) {
+    case TCPS_SYN_RECEIVED:
+      tp.t_tcp.stat.tcps_drops++;
+      tp.t_inpcb.inp_socket!.so_error = ECONNREFUSED;
+      tcp_close(tp);
+      return DEAD;
+    case TCPS_ESTABLISHED:
+    case TCPS_FIN_WAIT_1:
+    case TCPS_FIN_WAIT_2:
+    case TCPS_CLOSE_WAIT:
+    case TCPS_CLOSING:
+    case TCPS_LAST_ACK:
+      tp.t_tcp.stat.tcps_drops++;
+      tp.t_inpcb.inp_socket!.so_error = ECONNRESET;
+      tcp_close(tp);
+      return DEAD;
+    case TCPS_CLOSED:
+    case TCPS_LISTEN:
+    case TCPS_SYN_SENT:
+    case TCPS_TIME_WAIT:
+      KASSERT(false, 'stepReset: not a synchronized state');
+      return DEAD;
+  }
+}
+
+/** The fourth step: a SYN inside a connection is somebody's mistake or attack. RFC 5961, 4.2. */
+function stepSyn(tp: Tcpcb, seg: TcpSegment): Verdict {
+  if ((seg.flags & TH_SYN) === 0) return CONT;
+  // When SYN met SYN, the peer's SYN comes again with its ACK: RFC 9293, figure 7.
+  if (tp.t_state === TCPS_SYN_RECEIVED && seg.seq === tp.irs && (seg.flags & TH_ACK) !== 0) {
+    seg.flags &= ~TH_SYN;
+    seg.seq = seqAdd(seg.seq, 1);
+    return CONT;
+  }
+  tp.t_tcp.stat.tcps_badsyn++;
+  count(R_TCP_BADSYN);
+  tcp_send_challenge_ack(tp);
+  return DROP;
+}
+
+/** PAWS: a segment whose timestamp is older than the last one is an old duplicate. RFC 7323, 5.3. */
+function stepPaws(tp: Tcpcb, seg: TcpSegment): Verdict {
+  const ts = (seg.to_flags & TOF_TS) !== 0;
+  if ((tp.t_flags & TF_RCVD_TSTMP) === 0) return CONT;
+  // RFC 7323, 3.2: once agreed upon, every segment has one; net.inet.tcp.tolerate_missing_ts is 0.
+  if (!ts) {
+    count(R_TCP_PAWS);
+    return DROP;
+  }
+  if (tp.ts_recent === 0 || !TSTMP_LT(seg.to_tsval, tp.ts_recent)) return CONT;
+  if (((tcpTicks() - tp.ts_recent_age) | 0) > TCP_PAWS_IDLE) {
+    tp.ts_recent = 0;
+    return CONT;
+  }
+  const { stat } = tp.t_tcp;
+  stat.tcps_rcvduppack++;
+  stat.tcps_rcvdupbyte += seg.tlen;
+  stat.tcps_pawsdrop++;
+  count(R_TCP_PAWS);
+  return seg.tlen > 0 ? DROPAFTERACK : DROP;
+}
+
+/** Cuts off what was received before. What is left empty still has an ACK to give. */
+function trimFront(tp: Tcpcb, seg: TcpSegment): void {
+  let todrop = seqDiff(tp.rcv_nxt, seg.seq);
+  if (todrop <= 0) return;
+  const { stat } = tp.t_tcp;
+  // What carries nothing (a keepalive) is answered too, but not for ever: RFC 9293, 3.8.4.
+  if (seg.tlen === 0 && (seg.flags & TH_FIN) === 0) {
+    seg.seq = tp.rcv_nxt;
+    tcp_send_challenge_ack(tp);
+    return;
+  }
+  tp.t_flags |= TF_ACKNOW;
+  count(R_TCP_DUP);
+  if (todrop > seg.tlen || (todrop === seg.tlen && (seg.flags & TH_FIN) === 0)) {
+    // Nothing new; a FIN in it was seen before.
+    seg.flags &= ~TH_FIN;
+    todrop = seg.tlen;
+    stat.tcps_rcvduppack++;
+    stat.tcps_rcvdupbyte += todrop;
+  } else {
+    stat.tcps_rcvpartduppack++;
+    stat.tcps_rcvpartdupbyte += todrop;
+  }
+  seg.hdrlen += todrop;
+  seg.tlen -= todrop;
+  seg.seq = tp.rcv_nxt;
+}
+
+/** The first step: what lies in the window. RFC 9293, 3.10.7.4. */
+function stepSequence(tp: Tcpcb, seg: TcpSegment): Verdict {
+  const { stat } = tp.t_tcp;
+  // A segment far from the window is not looked into for its ACK either.
+  if (!inWindow(tp, seg) && SEQ_GT(seg.seq, tp.rcv_nxt)) {
+    stat.tcps_rcvpackafterwin++;
+    stat.tcps_rcvbyteafterwin += seg.tlen;
+    count(R_TCP_BADSEQ);
+    return DROPAFTERACK;
+  }
+  trimFront(tp, seg);
+  // Nobody is left to take new data: RFC 9293, 3.6.1, half-closed by close.
+  const so = tp.t_inpcb.inp_socket!;
+  if ((so.so_state & SS_NOFDREF) !== 0 && tp.t_state > TCPS_CLOSE_WAIT && seg.tlen > 0) {
+    stat.tcps_rcvafterclose++;
+    count(R_TCP_AFTERCLOSE);
+    tcp_close(tp);
+    return DROPWITHRESET;
+  }
+  const beyond = seqDiff(seqAdd(seg.seq, seg.tlen), seqAdd(tp.rcv_nxt, tp.rcv_wnd));
+  if (beyond > 0) {
+    stat.tcps_rcvpackafterwin++;
+    if (beyond >= seg.tlen && tp.rcv_wnd === 0) {
+      // A window probe: its ACK counts, its data has to wait.
+      stat.tcps_rcvwinprobe++;
+      tp.t_flags |= TF_ACKNOW;
+    }
+    stat.tcps_rcvbyteafterwin += beyond;
+    m_adj(seg.m!, -beyond);
+    seg.tlen -= beyond;
+    seg.flags &= ~(TH_PUSH | TH_FIN);
+  }
+  updateTsRecent(tp, seg);
+  return CONT;
+}
+
+/** The send window: RFC 9293, 3.10.7.4, end of the fifth step. Returns whether output may be due. */
+function updateWindow(tp: Tcpcb, seg: TcpSegment): boolean {
+  if ((seg.flags & TH_ACK) === 0) return false;
+  const newer =
+    SEQ_LT(tp.snd_wl1, seg.seq) ||
+    (tp.snd_wl1 === seg.seq &&
+      (SEQ_LT(tp.snd_wl2, seg.ack) || (tp.snd_wl2 === seg.ack && seg.wnd > tp.snd_wnd)));
+  if (!newer) return false;
+  if (seg.tlen === 0 && tp.snd_wl2 === seg.ack && seg.wnd > tp.snd_wnd)
+    tp.t_tcp.stat.tcps_rcvwinupd++;
+  tp.snd_wnd = seg.wnd;
+  tp.snd_wl1 = seg.seq;
+  tp.snd_wl2 = seg.ack;
+  tp.max_sndwnd = Math.max(tp.max_sndwnd, seg.wnd);
+  return true;
+}
+
+/** The seventh step: the segment's text. Takes the mbuf if there is any. */
+function stepText(tp: Tcpcb, seg: TcpSegment): void {
+  if (seg.tlen === 0 && (seg.flags & TH_FIN) === 0) return;
+  if (TCPS_HAVERCVDFIN(tp.t_state)) {
+    seg.flags &= ~TH_FIN;
+    return;
+  }
+  if (seg.seq === tp.rcv_nxt && tp.t_segq === null && TCPS_HAVEESTABLISHED(tp.t_state)) {
+    if (mayDelayAck(tp, seg.tlen) && (seg.flags & TH_FIN) === 0) tp.t_flags |= TF_DELACK;
+    else tp.t_flags |= TF_ACKNOW;
+    const { stat } = tp.t_tcp;
+    stat.tcps_rcvpack++;
+    stat.tcps_rcvbyte += seg.tlen;
+    tp.rcv_nxt = seqAdd(tp.rcv_nxt, seg.tlen);
+    if (seg.tlen > 0) {
+      tcp_autorcvbuf(tp, tp.t_inpcb.inp_socket!, seg.tlen);
+      deliver(tp, seg);
+    }
+    return;
+  }
+  // A gap, or one that closes: the peer should hear at once (RFC 5681, 3.2).
+  const m = seg.m!;
+  seg.m = null;
+  m_adj(m, seg.hdrlen);
+  const fin = tcp_reass(tp, seg.seq, seg.tlen, seg.flags, m);
+  seg.flags = (seg.flags & ~TH_FIN) | fin;
+  tp.t_flags |= TF_ACKNOW;
+}
+
+/** An in-order FIN was accepted: RFC 9293, 3.10.7.4, eighth step. Returns DEAD in TIME_WAIT. */
+export function finReceived(tp: Tcpcb): Verdict {
+  const so = tp.t_inpcb.inp_socket!;
+  if (!TCPS_HAVERCVDFIN(tp.t_state)) {
+    socantrcvmore(so);
+    tp.t_flags |= TF_ACKNOW;
+    tp.rcv_nxt = seqAdd(tp.rcv_nxt, 1);
+  }
+  switch (tp.t_state) {
+    case TCPS_SYN_RECEIVED:
+    case TCPS_ESTABLISHED:
+      tcp_state_change(tp, TCPS_CLOSE_WAIT);
+      return CONT;
+    case TCPS_FIN_WAIT_1:
+      // The fifth step moves on to FIN_WAIT_2 when our own FIN is acked, so here it is not.
+      tcp_state_change(tp, TCPS_CLOSING);
+      return CONT;
+    case TCPS_FIN_WAIT_2:
+      tcp_respond(tp.t_tcp, tp, tp.t_inpcb.inp_inc, tp.snd_max, tp.rcv_nxt, TH_ACK);
+      tcp_twstart(tp);
+      return DEAD;
+    case TCPS_CLOSE_WAIT:
+    case TCPS_CLOSING:
+    case TCPS_LAST_ACK:
+      return CONT;
+    case TCPS_CLOSED:
+    case TCPS_LISTEN:
+    case TCPS_SYN_SENT:
+    case TCPS_TIME_WAIT:
+      KASSERT(false, 'finReceived: not a synchronized state');
+      return DEAD;
+  }
+}
+
+/** What the verdict of a step asks for. */
+function finish(tp: Tcpcb, seg: TcpSegment, verdict: Verdict): void {
+  m_freem(seg.m);
+  seg.m = null;
+  const inp = tp.t_inpcb;
+  switch (verdict) {
+    case DROPWITHRESET:
+      tcp_dropwithreset(tp.t_tcp, null, inp.inp_inc, seg, true);
+      return;
+    case DROPAFTERACK:
+      // Rate-limited, lest two ends that both think the other wrong never stop.
+      tcp_send_challenge_ack(tp);
+      return;
+    case DEAD:
+      return;
+    case CONT:
+    case DROP:
+      // Half done is done: an ACK that became due on the way is sent.
+      if ((tp.t_flags & TF_ACKNOW) !== 0) tp.t_fb.tfb_tcp_output(tp);
+      return;
+  }
+}
+
+/** The steps of RFC 9293, 3.10.7.4 up to the fifth; CONT if text and FIN are still to be looked at. */
+function steps(tp: Tcpcb, seg: TcpSegment): Verdict {
+  if (tp.t_state === TCPS_SYN_SENT) return synSent(tp, seg);
+  let verdict = stepReset(tp, seg);
+  if (verdict === CONT) verdict = stepPaws(tp, seg);
+  if (verdict === CONT) verdict = stepSyn(tp, seg);
+  if (verdict === CONT) verdict = stepSequence(tp, seg);
+  if (verdict === CONT) verdict = stepAck(tp, seg);
+  return verdict;
+}
+
+/**
+ * Processes a segment of a connection in any state but CLOSED, LISTEN and TIME_WAIT. Takes seg.m;
+ * its headers are checked, its options read.
+ * @see sys/netinet/tcp_input.c
+ */
+export function tcp_do_segment(tp: Tcpcb, seg: TcpSegment): void {
+  tp.t_rcvtime = tcpTicks();
+  if ((seg.flags & TH_SYN) === 0) seg.wnd <<= tp.snd_scale;
+  const so = tp.t_inpcb.inp_socket!;
+  tp.rcv_wnd = Math.max(sbspace(so.so_rcv), seqDiff(tp.rcv_adv, tp.rcv_nxt), 0);
+  const missingTs = (tp.t_flags & TF_RCVD_TSTMP) !== 0 && (seg.to_flags & TOF_TS) === 0;
+  if (!missingTs && fastPath(tp, seg)) {
+    m_freem(seg.m);
+    seg.m = null;
+    return;
+  }
+  let verdict = steps(tp, seg);
+  if (verdict !== CONT) {
+    finish(tp, seg, verdict);
+    return;
+  }
+  const windowMoved = updateWindow(tp, seg);
+  stepText(tp, seg);
+  if ((seg.flags & TH_FIN) !== 0) verdict = finReceived(tp);
+  m_freem(seg.m);
+  seg.m = null;
+  if (verdict === DEAD) return;
+  if (windowMoved || (tp.t_flags & TF_ACKNOW) !== 0) tp.t_fb.tfb_tcp_output(tp);
+  if ((tp.t_flags & TF_DELACK) !== 0 && !tcp_timer_active(tp, TT_DELACK))
+    tcp_timer_activate(tp, TT_DELACK, tp.t_tcp.params.delacktime);
+}

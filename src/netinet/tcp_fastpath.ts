@@ -1,0 +1,163 @@
+/**
+ * The two cases that bulk transfer consists of, tried before RFC 9293's steps (header prediction, Van
+ * Jacobson 1990): an ACK of new data and nothing else, and the next data in order and nothing else.
+ * With them what both ways share: delivery to the socket, delayed ACKs, buffer growth. Nothing here
+ * allocates. Part of tcp_do_segment in FreeBSD.
+ */
+
+import { count, R_TCP_AFTERCLOSE } from '../sys/reason.ts';
+import { m_freem } from '../kern/kern_mbuf.ts';
+import {
+  SB_AUTOSIZE,
+  sbappendstream,
+  sbavail,
+  sbdrop,
+  sbreserve,
+  SBS_CANTRCVMORE,
+  sbspace,
+} from '../kern/uipc_sockbuf.ts';
+import { sorwakeup, sowwakeup, type Socket } from '../kern/uipc_socket.ts';
+import { m_adj } from '../kern/uipc_mbuf.ts';
+import { TH_ACK, TH_FIN, TH_RST, TH_SYN, TH_URG } from './tcp.ts';
+import { measureRtt, rearmRexmt } from './tcp_ack.ts';
+import { cc_ack_received } from './tcp_cc.ts';
+import { TCPS_ESTABLISHED } from './tcp_fsm.ts';
+import { SEQ_GT, SEQ_LEQ, seqAdd, seqDiff, TSTMP_LT } from './tcp_seq.ts';
+import { tcp_timer_activate, tcp_timer_active } from './tcp_timer.ts';
+import {
+  TCP_RTT_SHIFT,
+  type Tcpcb,
+  tcprexmtthresh,
+  type TcpSegment,
+  tcpTicks,
+  TF_ACKNOW,
+  TF_DELACK,
+  TF_FASTRECOVERY,
+  TF_NEEDFIN,
+  TF_RXWIN0SENT,
+  TOF_TS,
+  TT_DELACK,
+} from './tcp_var.ts';
+
+/** Whether an ACK for `tlen` bytes may wait for a second segment or the timer: RFC 9293, 3.8.6.3. */
+export function mayDelayAck(tp: Tcpcb, tlen: number): boolean {
+  return (
+    tp.t_tcp.params.delayed_ack &&
+    (tp.t_flags & (TF_DELACK | TF_RXWIN0SENT)) === 0 &&
+    !tcp_timer_active(tp, TT_DELACK) &&
+    tlen <= tp.t_maxseg
+  );
+}
+
+/** Lets the receive buffer grow with what arrives in a round trip. @see sys/netinet/tcp_input.c */
+export function tcp_autorcvbuf(tp: Tcpcb, so: Socket, tlen: number): void {
+  const { params } = tp.t_tcp;
+  const sb = so.so_rcv;
+  if (
+    !params.recvbuf_auto ||
+    (sb.sb_flags & SB_AUTOSIZE) === 0 ||
+    tp.t_srtt === 0 ||
+    tp.rfbuf_ts === 0
+  )
+    return;
+  const since = (tcpTicks() + tp.ts_offset - tp.rfbuf_ts) | 0;
+  if (since <= (tp.t_srtt >> TCP_RTT_SHIFT) >> 1) {
+    tp.rfbuf_cnt += tlen;
+    return;
+  }
+  if (tp.rfbuf_cnt > (sb.sb_hiwat / 8) * 3 && sb.sb_hiwat < params.recvbuf_max) {
+    const size = Math.min(sb.sb_hiwat + (sb.sb_hiwat >> 1), params.recvbuf_max);
+    if (!sbreserve(sb, size)) sb.sb_flags &= ~SB_AUTOSIZE;
+  }
+  tp.rfbuf_ts = 0;
+  tp.rfbuf_cnt = 0;
+}
+
+/** Cuts the headers off and gives the payload to the socket. Takes the segment's mbuf. */
+export function deliver(tp: Tcpcb, seg: TcpSegment): void {
+  const so = tp.t_inpcb.inp_socket!;
+  const m = seg.m!;
+  seg.m = null;
+  if ((so.so_rcv.sb_state & SBS_CANTRCVMORE) !== 0) {
+    count(R_TCP_AFTERCLOSE);
+    m_freem(m);
+  } else {
+    if (seg.hdrlen > 0) m_adj(m, seg.hdrlen);
+    sbappendstream(so.so_rcv, m, false);
+  }
+  sorwakeup(so);
+}
+
+/** Takes the timestamp of a segment that covers last_ack_sent: RFC 7323, 4.3. */
+export function updateTsRecent(tp: Tcpcb, seg: TcpSegment): void {
+  if ((seg.to_flags & TOF_TS) === 0 || SEQ_GT(seg.seq, tp.last_ack_sent)) return;
+  tp.ts_recent_age = tcpTicks();
+  tp.ts_recent = seg.to_tsval;
+}
+
+/** An ACK of new data and nothing else, the sender's side of bulk transfer. Returns whether it was. */
+function fastAck(tp: Tcpcb, seg: TcpSegment): boolean {
+  if (
+    !SEQ_GT(seg.ack, tp.snd_una) ||
+    !SEQ_LEQ(seg.ack, tp.snd_max) ||
+    (tp.t_flags & TF_FASTRECOVERY) !== 0 ||
+    tp.t_dupacks >= tcprexmtthresh
+  )
+    return false;
+  const { stat } = tp.t_tcp;
+  const so = tp.t_inpcb.inp_socket!;
+  const acked = seqDiff(seg.ack, tp.snd_una);
+  stat.tcps_predack++;
+  stat.tcps_rcvackpack++;
+  stat.tcps_rcvackbyte += acked;
+  measureRtt(tp, seg);
+  sbdrop(so.so_snd, acked);
+  if (SEQ_GT(seg.ack, tp.snd_recover)) tp.snd_recover = seqAdd(seg.ack, -1);
+  cc_ack_received(tp, acked);
+  tp.snd_una = seg.ack;
+  tp.snd_wl2 = seg.ack;
+  tp.t_dupacks = 0;
+  rearmRexmt(tp, seg.ack);
+  sowwakeup(so);
+  if (sbavail(so.so_snd) > 0) tp.t_fb.tfb_tcp_output(tp);
+  return true;
+}
+
+/** The next data in order and nothing else, the receiver's side. Takes the mbuf if it was. */
+function fastData(tp: Tcpcb, seg: TcpSegment): boolean {
+  const so = tp.t_inpcb.inp_socket!;
+  if (seg.ack !== tp.snd_una || tp.t_segq !== null || seg.tlen > sbspace(so.so_rcv)) return false;
+  const { stat } = tp.t_tcp;
+  stat.tcps_preddat++;
+  stat.tcps_rcvpack++;
+  stat.tcps_rcvbyte += seg.tlen;
+  tp.rcv_nxt = seqAdd(tp.rcv_nxt, seg.tlen);
+  tp.snd_wl1 = seg.seq;
+  tcp_autorcvbuf(tp, so, seg.tlen);
+  deliver(tp, seg);
+  if (mayDelayAck(tp, seg.tlen)) {
+    tp.t_flags |= TF_DELACK;
+    tcp_timer_activate(tp, TT_DELACK, tp.t_tcp.params.delacktime);
+  } else {
+    tp.t_flags |= TF_ACKNOW;
+    tp.t_fb.tfb_tcp_output(tp);
+  }
+  return true;
+}
+
+/** Header prediction (Van Jacobson): the two common cases of an established connection. */
+export function fastPath(tp: Tcpcb, seg: TcpSegment): boolean {
+  if (
+    tp.t_state !== TCPS_ESTABLISHED ||
+    (seg.flags & (TH_SYN | TH_FIN | TH_RST | TH_URG | TH_ACK)) !== TH_ACK ||
+    seg.seq !== tp.rcv_nxt ||
+    tp.snd_nxt !== tp.snd_max ||
+    seg.wnd === 0 ||
+    seg.wnd !== tp.snd_wnd ||
+    (tp.t_flags & TF_NEEDFIN) !== 0 ||
+    ((seg.to_flags & TOF_TS) !== 0 && TSTMP_LT(seg.to_tsval, tp.ts_recent))
+  )
+    return false;
+  updateTsRecent(tp, seg);
+  return seg.tlen === 0 ? fastAck(tp, seg) : fastData(tp, seg);
+}

@@ -1,0 +1,115 @@
+/**
+ * TCP options: reading those of a segment and writing ours, after tcp_dooptions and tcp_addoptions
+ * of FreeBSD. Known are MSS, window scale and timestamps (RFC 9293, RFC 7323); all others are
+ * skipped by their length. Left out: SACK, Fast Open, MD5 signatures.
+ */
+
+import { kva, type Kva } from '../sys/types.ts';
+import { mem, memView } from '../vm/arena.ts';
+import {
+  TCP_MAX_WINSHIFT,
+  TCPOLEN_MAXSEG,
+  TCPOLEN_SACK_PERMITTED,
+  TCPOLEN_TIMESTAMP,
+  TCPOLEN_TSTAMP_APPA,
+  TCPOLEN_WINDOW,
+  TCPOPT_EOL,
+  TCPOPT_MAXSEG,
+  TCPOPT_NOP,
+  TCPOPT_SACK_PERMITTED,
+  TCPOPT_TIMESTAMP,
+  TCPOPT_WINDOW,
+} from './tcp.ts';
+import { type TcpSegment, TOF_MSS, TOF_SACKPERM, TOF_SCALE, TOF_TS } from './tcp_var.ts';
+
+/** Two NOPs, kind 8, length 10: the timestamp option as everybody sends it (RFC 7323, appendix A). */
+const TSTAMP_HDR =
+  (TCPOPT_NOP << 24) | (TCPOPT_NOP << 16) | (TCPOPT_TIMESTAMP << 8) | TCPOLEN_TIMESTAMP;
+
+/**
+ * Reads `cnt` bytes of options at `cp` into `seg.to_*`. What only a SYN may say is ignored without
+ * `syn`; so is an option of a wrong length. A length that is too small or runs over the end stops
+ * the reading: nothing behind it can be found.
+ * @see sys/netinet/tcp_input.c
+ */
+export function tcp_dooptions(seg: TcpSegment, cp: Kva, cnt: number, syn: boolean): void {
+  seg.to_flags = 0;
+  if (cnt === TCPOLEN_TSTAMP_APPA && !syn && memView.getInt32(cp) === TSTAMP_HDR) {
+    seg.to_flags = TOF_TS;
+    seg.to_tsval = memView.getInt32(cp + 4);
+    seg.to_tsecr = memView.getInt32(cp + 8);
+    return;
+  }
+  const end = cp + cnt;
+  for (let p: number = cp, optlen = 0; p < end; p += optlen) {
+    const opt = mem[p]!;
+    if (opt === TCPOPT_EOL) return;
+    if (opt === TCPOPT_NOP) {
+      optlen = 1;
+      continue;
+    }
+    if (end - p < 2) return;
+    optlen = mem[p + 1]!;
+    if (optlen < 2 || optlen > end - p) return;
+    switch (opt) {
+      case TCPOPT_MAXSEG:
+        if (optlen !== TCPOLEN_MAXSEG || !syn) break;
+        seg.to_flags |= TOF_MSS;
+        seg.to_mss = memView.getUint16(p + 2);
+        break;
+      case TCPOPT_WINDOW:
+        if (optlen !== TCPOLEN_WINDOW || !syn) break;
+        seg.to_flags |= TOF_SCALE;
+        // RFC 7323, 2.3: a larger shift counts as 14.
+        seg.to_wscale = Math.min(mem[p + 2]!, TCP_MAX_WINSHIFT);
+        break;
+      case TCPOPT_SACK_PERMITTED:
+        if (optlen !== TCPOLEN_SACK_PERMITTED || !syn) break;
+        seg.to_flags |= TOF_SACKPERM;
+        break;
+      case TCPOPT_TIMESTAMP:
+        if (optlen !== TCPOLEN_TIMESTAMP) break;
+        seg.to_flags |= TOF_TS;
+        seg.to_tsval = memView.getInt32(p + 2);
+        seg.to_tsecr = memView.getInt32(p + 6);
+        break;
+      default:
+        break;
+    }
+  }
+}
+
+/** Writes the timestamp option with its padding at `p`; returns its length. */
+export function putTimestamp(p: Kva, tsval: number, tsecr: number): number {
+  memView.setInt32(p, TSTAMP_HDR);
+  memView.setInt32(p + 4, tsval);
+  memView.setInt32(p + 8, tsecr);
+  return TCPOLEN_TSTAMP_APPA;
+}
+
+/**
+ * Writes the options of a SYN at `p`: MSS, with `wscale >= 0` the window scale, with `ts` a
+ * timestamp; padded to 4 bytes. Returns their length.
+ */
+export function putSynOptions(
+  p: Kva,
+  mss: number,
+  wscale: number,
+  ts: boolean,
+  tsval: number,
+  tsecr: number,
+): number {
+  mem[p] = TCPOPT_MAXSEG;
+  mem[p + 1] = TCPOLEN_MAXSEG;
+  memView.setUint16(p + 2, mss);
+  let len = TCPOLEN_MAXSEG;
+  if (wscale >= 0) {
+    mem[p + len] = TCPOPT_NOP;
+    mem[p + len + 1] = TCPOPT_WINDOW;
+    mem[p + len + 2] = TCPOLEN_WINDOW;
+    mem[p + len + 3] = wscale;
+    len += 4;
+  }
+  if (ts) len += putTimestamp(kva(p + len), tsval, tsecr);
+  return len;
+}

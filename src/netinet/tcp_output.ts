@@ -1,0 +1,531 @@
+/**
+ * What a connection sends and when, after sys/netinet/tcp_output.c: `plan` decides (windows, Nagle,
+ * silly windows, window updates, FIN), `send` builds one segment or TSO packet, hands it to IP and
+ * keeps the books. Left out: SACK retransmissions, ECN, Fast Open, urgent data, IP options.
+ */
+
+import {
+  EACCES,
+  EHOSTDOWN,
+  EHOSTUNREACH,
+  EMSGSIZE,
+  ENETDOWN,
+  ENETUNREACH,
+  ENOBUFS,
+  EPERM,
+  type Errno,
+} from '../sys/errno.ts';
+import { KASSERT } from '../sys/kassert.ts';
+import { kva, type TcpSeq, tcpSeq } from '../sys/types.ts';
+import { m_freem, m_gethdr } from '../kern/kern_mbuf.ts';
+import { m_copydata } from '../kern/m_copydata.ts';
+import { type Mbuf, max_linkhdr, MHLEN, M_NOWAIT, MT_DATA, mtod } from '../kern/mbuf.ts';
+import { IPPROTO_TCP } from '../kern/protosw.ts';
+import {
+  SB_AUTOSIZE,
+  sbavail,
+  sbreserve,
+  sbsndOff,
+  sbsndptr_noadv,
+  sbspace,
+  sbused,
+  type Sockbuf,
+} from '../kern/uipc_sockbuf.ts';
+import { sowwakeup } from '../kern/uipc_socket.ts';
+import { payloadReason, READ_SMALL } from '../vm/payload.ts';
+import { nextPktId } from './in_pcb.ts';
+import { TCP_MAXWIN, Tcphdr, TH_ACK, TH_FIN, TH_PUSH, TH_RST, TH_SUM_OFF, TH_SYN } from './tcp.ts';
+import { cc_after_idle } from './tcp_cc.ts';
+import {
+  tcp_outflags,
+  TCPS_CLOSED,
+  TCPS_HAVEESTABLISHED,
+  TCPS_HAVERCVDFIN,
+  TCPS_HAVERCVDSYN,
+  TCPS_SYN_RECEIVED,
+} from './tcp_fsm.ts';
+import { copymLen, tcp_m_copym } from './tcp_m_copym.ts';
+import { putSynOptions, putTimestamp } from './tcp_options.ts';
+import { SEQ_GT, SEQ_LT, seqAdd, seqDiff } from './tcp_seq.ts';
+import { tcp_mss_update, tcp_mssopt, tcpWscale } from './tcp_subr.ts';
+import { tcp_setpersist, tcp_timer_activate, tcp_timer_active } from './tcp_timer.ts';
+import {
+  tcp_maxseg,
+  type Tcpcb,
+  tcpTicks,
+  TF_ACKNOW,
+  TF_DELACK,
+  TF_FORCEDATA,
+  TF_LASTIDLE,
+  TF_MORETOCOME,
+  TF_NODELAY,
+  TF_NOPUSH,
+  TF_RCVD_SCALE,
+  TF_RCVD_TSTMP,
+  TF_REQ_SCALE,
+  TF_REQ_TSTMP,
+  TF_RXWIN0SENT,
+  TF_SENTFIN,
+  TF_TSO,
+  TT_DELACK,
+  TT_PERSIST,
+  TT_REXMT,
+} from './tcp_var.ts';
+
+/** What the next packet is to be; filled by `plan`, used by `send`. */
+const p = {
+  /** Payload bytes and where they start, from snd_una. */
+  len: 0,
+  off: 0,
+  flags: 0,
+  /** Receive window to announce, bytes. */
+  recwin: 0,
+  tso: false,
+  /** More can be sent after this one. */
+  sendalot: false,
+};
+
+const $th = new Tcphdr();
+/** No connection sends more packets than this in one go: the window bounds it, this bounds mistakes. */
+const MAX_BURST = 1 << 20;
+
+/**
+ * Lets the send buffer grow while it, and not the network, is what limits the connection.
+ * @see sys/netinet/tcp_output.c
+ */
+function tcp_sndbuf_autoscale(tp: Tcpcb, sb: Sockbuf, sendwin: number): void {
+  const { params } = tp.t_tcp;
+  if (!params.sendbuf_auto || (sb.sb_flags & SB_AUTOSIZE) === 0) return;
+  const lowat = params.sendbuf_auto_lowat ? sb.sb_lowat : 0;
+  const used = sbused(sb);
+  if (
+    (tp.snd_wnd / 4) * 5 < sb.sb_hiwat - lowat ||
+    used < (sb.sb_hiwat / 8) * 7 - lowat ||
+    used >= params.sendbuf_max ||
+    sendwin < used - seqDiff(tp.snd_nxt, tp.snd_una)
+  )
+    return;
+  const size = Math.min(sb.sb_hiwat + params.sendbuf_inc, params.sendbuf_max);
+  // At kern.ipc.maxsockbuf the growing is over.
+  if (!sbreserve(sb, size)) sb.sb_flags &= ~SB_AUTOSIZE;
+  else sowwakeup(tp.t_inpcb.inp_socket!);
+}
+
+/** Whether a segment of p.len > 0 bytes is worth sending now: Nagle, RFC 9293 3.7.4, and silly windows, 3.8.6.2.1. */
+function worthSending(tp: Tcpcb, idle: boolean, maxseg: number, avail: number): boolean {
+  if (p.len >= maxseg) return true;
+  const f = tp.t_flags;
+  if (
+    (f & (TF_MORETOCOME | TF_NOPUSH)) === 0 &&
+    (idle || (f & TF_NODELAY) !== 0) &&
+    p.len + p.off >= avail
+  )
+    return true;
+  return (
+    (f & TF_FORCEDATA) !== 0 ||
+    (p.len >= tp.max_sndwnd / 2 && tp.max_sndwnd > 0) ||
+    SEQ_LT(tp.snd_nxt, tp.snd_max)
+  );
+}
+
+/** Whether the window has opened by so much that the peer should hear of it: RFC 9293, 3.8.6.2.2. */
+function windowUpdateDue(tp: Tcpcb, hiwat: number): boolean {
+  if (p.recwin <= 0 || TCPS_HAVERCVDFIN(tp.t_state) || !TCPS_HAVERCVDSYN(tp.t_state)) return false;
+  const announced = Math.max(seqDiff(tp.rcv_adv, tp.rcv_nxt), 0);
+  const adv = p.recwin - announced;
+  // What the scale would round away is no news.
+  if (adv <= 0 || p.recwin >> tp.rcv_scale === announced >> tp.rcv_scale) return false;
+  if (
+    adv >= 2 * tp.t_maxseg &&
+    (adv >= hiwat / 4 || p.recwin <= hiwat / 8 || hiwat <= 8 * tp.t_maxseg)
+  )
+    return true;
+  return 2 * adv >= hiwat;
+}
+
+/** The part of `plan` for a segment with SYN, first or again: it carries no data here. */
+function planSyn(tp: Tcpcb): boolean {
+  p.len = 0;
+  p.tso = false;
+  if (tp.snd_nxt === tp.iss) {
+    p.flags &= ~TH_FIN;
+    return true;
+  }
+  // The SYN is on its way: nothing but an ACK may follow it.
+  p.flags &= ~(TH_SYN | TH_FIN);
+  return tp.t_state === TCPS_SYN_RECEIVED && (tp.t_flags & TF_ACKNOW) !== 0;
+}
+
+/** The peer has taken its window back: forget what was sent beyond it and probe. */
+function windowClosed(tp: Tcpcb, avail: number): void {
+  if (tp.snd_wnd !== 0 || !TCPS_HAVEESTABLISHED(tp.t_state) || p.off >= avail + 1) return;
+  tcp_timer_activate(tp, TT_REXMT, 0);
+  tp.t_rxtshift = 0;
+  tp.snd_nxt = tp.snd_una;
+  if (!tcp_timer_active(tp, TT_PERSIST)) tcp_setpersist(tp);
+}
+
+/** Decides on the next packet: fills `p` and returns whether to send it. */
+function plan(tp: Tcpcb, idle: boolean): boolean {
+  const so = tp.t_inpcb.inp_socket!;
+  const snd = so.so_snd;
+  const avail = sbavail(snd);
+  const used = sbused(snd);
+  p.sendalot = false;
+  p.tso = false;
+  p.off = seqDiff(tp.snd_nxt, tp.snd_una);
+  p.flags = tcp_outflags[tp.t_state]!;
+  const scale = tp.rcv_scale;
+  p.recwin = Math.min(Math.max(sbspace(so.so_rcv), 0), TCP_MAXWIN << scale);
+  if ((p.flags & TH_RST) !== 0) {
+    p.len = 0;
+    return true;
+  }
+  if ((p.flags & TH_SYN) !== 0) return planSyn(tp);
+  let sendwin = Math.min(tp.snd_wnd, tp.snd_cwnd);
+  if ((tp.t_flags & TF_FORCEDATA) !== 0) {
+    if (sendwin === 0) {
+      if (p.off < used) p.flags &= ~TH_FIN;
+      sendwin = 1;
+    } else {
+      tcp_timer_activate(tp, TT_PERSIST, 0);
+      tp.t_rxtshift = 0;
+    }
+  }
+  p.len = Math.min(avail, sendwin) - p.off;
+  if (p.len < 0) {
+    p.len = 0;
+    windowClosed(tp, avail);
+    p.off = seqDiff(tp.snd_nxt, tp.snd_una);
+  }
+  tcp_sndbuf_autoscale(tp, snd, sendwin);
+  const maxseg = tcp_maxseg(tp);
+  if (p.len > maxseg) {
+    if ((tp.t_flags & (TF_TSO | TF_FORCEDATA)) === TF_TSO) {
+      p.tso = true;
+    } else {
+      p.len = maxseg;
+      p.sendalot = true;
+    }
+  }
+  if (p.off + p.len < used) p.flags &= ~TH_FIN;
+  if (p.len > 0 && worthSending(tp, idle, maxseg, avail)) return true;
+  if (windowUpdateDue(tp, so.so_rcv.sb_hiwat)) return true;
+  if ((tp.t_flags & TF_ACKNOW) !== 0) return true;
+  if ((p.flags & TH_FIN) !== 0 && ((tp.t_flags & TF_SENTFIN) === 0 || tp.snd_nxt === tp.snd_una))
+    return true;
+  // Data that no timer guards waits for the window: RFC 9293, 3.8.6.1.
+  if (
+    avail > p.off &&
+    p.off >= 0 &&
+    !tcp_timer_active(tp, TT_REXMT) &&
+    !tcp_timer_active(tp, TT_PERSIST)
+  ) {
+    tp.t_rxtshift = 0;
+    tcp_setpersist(tp);
+  }
+  return false;
+}
+
+/** Bytes of options the segment will have, written at `at`. */
+function tcp_addoptions(tp: Tcpcb, at: number): number {
+  const f = tp.t_flags;
+  const tsval = (tcpTicks() + tp.ts_offset) | 0;
+  if ((p.flags & TH_SYN) !== 0) {
+    const ack = (p.flags & TH_ACK) !== 0;
+    const scale = (f & TF_REQ_SCALE) !== 0 && (!ack || (f & TF_RCVD_SCALE) !== 0);
+    const ts = (f & TF_REQ_TSTMP) !== 0 && (!ack || (f & TF_RCVD_TSTMP) !== 0);
+    const mss = tcp_mssopt(tp.t_tcp, tp.t_inpcb.inp_inc);
+    if (!ack) tp.request_r_scale = tcpWscale();
+    const wscale = scale ? tp.request_r_scale : -1;
+    return putSynOptions(kva(at), mss, wscale, ts, tsval, ack ? tp.ts_recent : 0);
+  }
+  if ((f & TF_RCVD_TSTMP) === 0) return 0;
+  // Where the receive buffer's autotuning counts from.
+  if (tp.rfbuf_ts === 0) {
+    tp.rfbuf_ts = tsval === 0 ? 1 : tsval;
+    tp.rfbuf_cnt = 0;
+  }
+  return putTimestamp(kva(at), tsval, tp.ts_recent);
+}
+
+/** Brings a TSO packet's length into the NIC's limits; full segments unless it empties the buffer. */
+function limitTso(tp: Tcpcb, hdrlen: number, avail: number): void {
+  const maxseg = tcp_maxseg(tp);
+  const max = Math.min(tp.t_tsomax - max_linkhdr, 65535) - hdrlen;
+  if (p.len > max) {
+    p.len = Math.max(max, maxseg);
+    p.sendalot = true;
+  }
+  fullSegments(maxseg, avail);
+  if (p.len <= maxseg) p.tso = false;
+}
+
+/** Cuts off a last segment that is not full, unless nothing is left to fill it. */
+function fullSegments(maxseg: number, avail: number): void {
+  if (p.off + p.len >= avail) return;
+  const part = p.len % maxseg;
+  if (part > 0 && p.len > maxseg) p.len -= part;
+  p.sendalot = true;
+}
+
+/** Hangs p.len bytes of payload behind the headers in `m`; may shorten p.len. ENOBUFS frees `m`. */
+function addPayload(tp: Tcpcb, m: Mbuf, hdrlen: number): Errno {
+  const sb = tp.t_inpcb.inp_socket!.so_snd;
+  const from = sbsndptr_noadv(sb, p.off);
+  KASSERT(from !== null, 'tcp_output: no byte to send');
+  const moff = sbsndOff.off;
+  if (p.len <= MHLEN - hdrlen - max_linkhdr) {
+    const before = payloadReason(READ_SMALL);
+    m_copydata(from, moff, p.len, kva(mtod(m) + hdrlen));
+    payloadReason(before);
+    m.m_len += p.len;
+    return 0;
+  }
+  const segcount = p.tso ? tp.t_tsomaxsegcount : 0;
+  m.m_next = tcp_m_copym(from, moff, p.len, segcount, tp.t_tsomaxsegsize);
+  if (m.m_next === null) {
+    m_freem(m);
+    return ENOBUFS;
+  }
+  if (copymLen.len === p.len) return 0;
+  // The estimate of DMA segments ran into the limit: a shorter packet, again of full segments.
+  p.len = copymLen.len;
+  p.sendalot = true;
+  const maxseg = tcp_maxseg(tp);
+  if (p.len > maxseg) trimChain(m.m_next, p.len - (p.len % maxseg));
+  p.len = copymLen.len;
+  if (p.len <= maxseg) p.tso = false;
+  return 0;
+}
+
+/** Shortens a chain to `len` bytes. */
+function trimChain(m: Mbuf, len: number): void {
+  copymLen.len = len;
+  let n: Mbuf = m;
+  for (; len > n.m_len; n = n.m_next!) len -= n.m_len;
+  n.m_len = len;
+  m_freem(n.m_next);
+  n.m_next = null;
+}
+
+/** The window field: never less than was promised, nothing silly. Sets p.recwin to it in bytes. */
+function window(tp: Tcpcb): number {
+  const hiwat = tp.t_inpcb.inp_socket!.so_rcv.sb_hiwat;
+  if (p.recwin < hiwat / 4 && p.recwin < tp.t_maxseg && (p.flags & TH_SYN) === 0) p.recwin = 0;
+  const promised = seqDiff(tp.rcv_adv, tp.rcv_nxt);
+  if (promised > p.recwin && TCPS_HAVERCVDSYN(tp.t_state)) p.recwin = promised;
+  // RFC 7323, 2.2: the window of a SYN is not scaled.
+  if ((p.flags & TH_SYN) !== 0) return Math.min(p.recwin, TCP_MAXWIN);
+  const scaled = Math.min(p.recwin >> tp.rcv_scale, TCP_MAXWIN);
+  if (scaled === 0 && TCPS_HAVERCVDSYN(tp.t_state)) {
+    tp.t_flags |= TF_RXWIN0SENT;
+    tp.t_sndzerowin++;
+  } else {
+    tp.t_flags &= ~TF_RXWIN0SENT;
+  }
+  return scaled;
+}
+
+/** The sequence number of the segment. */
+function segmentSeq(tp: Tcpcb): TcpSeq {
+  if ((p.flags & TH_RST) !== 0) {
+    // A RST counts only at the peer's rcv_nxt (RFC 5961, 3.2): most likely what we sent last, if
+    // the peer had room for it.
+    const edge = seqAdd(tp.snd_una, tp.snd_wnd);
+    return SEQ_GT(tp.snd_max, edge) ? edge : tp.snd_max;
+  }
+  if ((p.flags & TH_FIN) !== 0 && (tp.t_flags & TF_SENTFIN) !== 0 && tp.snd_nxt === tp.snd_max)
+    tp.snd_nxt = seqAdd(tp.snd_nxt, -1);
+  if (p.len > 0 || (p.flags & (TH_SYN | TH_FIN)) !== 0 || tcp_timer_active(tp, TT_PERSIST))
+    return tp.snd_nxt;
+  return tp.snd_max;
+}
+
+/** Counts the segment as FreeBSD does: data, again or first, ACK, control, window update. */
+function countSent(tp: Tcpcb): void {
+  const { stat } = tp.t_tcp;
+  stat.tcps_sndtotal++;
+  if (p.len > 0) {
+    if ((tp.t_flags & TF_FORCEDATA) !== 0 && p.len === 1) {
+      stat.tcps_sndprobe++;
+    } else if (SEQ_LT(tp.snd_nxt, tp.snd_max)) {
+      tp.t_sndrexmitpack++;
+      stat.tcps_sndrexmitpack++;
+      stat.tcps_sndrexmitbyte += p.len;
+    } else {
+      stat.tcps_sndpack++;
+      stat.tcps_sndbyte += p.len;
+    }
+  } else if ((tp.t_flags & TF_ACKNOW) !== 0) {
+    stat.tcps_sndacks++;
+  } else if ((p.flags & (TH_SYN | TH_FIN | TH_RST)) !== 0) {
+    stat.tcps_sndctrl++;
+  } else {
+    stat.tcps_sndwinup++;
+  }
+}
+
+/** Moves the send variables past the segment and starts the timer that guards it. */
+function advance(tp: Tcpcb): void {
+  const ctl = ((p.flags & TH_SYN) !== 0 ? 1 : 0) + ((p.flags & TH_FIN) !== 0 ? 1 : 0);
+  if ((tp.t_flags & TF_FORCEDATA) !== 0 && tcp_timer_active(tp, TT_PERSIST)) {
+    // A probe is not guarded, and is sent from the same place until the window opens.
+    if ((p.flags & TH_FIN) !== 0) tp.t_flags |= TF_SENTFIN;
+    const end = seqAdd(tp.snd_nxt, p.len + ctl);
+    if (SEQ_GT(end, tp.snd_max)) tp.snd_max = end;
+    return;
+  }
+  const start = tp.snd_nxt;
+  if ((p.flags & TH_FIN) !== 0) tp.t_flags |= TF_SENTFIN;
+  tp.snd_nxt = seqAdd(start, p.len + ctl);
+  if (SEQ_GT(tp.snd_nxt, tp.snd_max)) {
+    tp.snd_max = tp.snd_nxt;
+    // RFC 6298 (3): only what is sent for the first time is timed.
+    if (tp.t_rtttime === 0) {
+      tp.t_rtttime = tcpTicks() || 1;
+      tp.t_rtseq = start;
+      tp.t_tcp.stat.tcps_segstimed++;
+    }
+  }
+  if (!tcp_timer_active(tp, TT_REXMT) && tp.snd_nxt !== tp.snd_una && p.len + ctl > 0) {
+    if (tcp_timer_active(tp, TT_PERSIST)) {
+      tcp_timer_activate(tp, TT_PERSIST, 0);
+      tp.t_rxtshift = 0;
+    }
+    tcp_timer_activate(tp, TT_REXMT, tp.t_rxtcur);
+  }
+}
+
+/** Fills in the headers of the segment in `m`. */
+function fillHeaders(tp: Tcpcb, m: Mbuf, ipoptlen: number, hdrlen: number): void {
+  const inp = tp.t_inpcb;
+  const af = inp.inp_af;
+  const total = hdrlen + p.len;
+  const th = $th.at(kva(mtod(m) + af.hdrlen));
+  th.th_sport = inp.inp_inc.inc_lport;
+  th.th_dport = inp.inp_inc.inc_fport;
+  th.th_seq = segmentSeq(tp);
+  th.th_ack = (p.flags & TH_ACK) !== 0 ? tp.rcv_nxt : tcpSeq(0);
+  th.th_off = (Tcphdr.SIZE + ipoptlen) >> 2;
+  th.th_flags = p.flags;
+  th.th_win = window(tp);
+  th.th_urp = 0;
+  const ph = m.m_pkthdr;
+  ph.len = total;
+  ph.csum_flags = af.csumTcp;
+  ph.csum_data = TH_SUM_OFF;
+  ph.pktId = nextPktId();
+  // The NIC adds each segment's length itself when it cuts.
+  if (p.tso) {
+    ph.csum_flags |= af.csumTso;
+    ph.tso_segsz = tcp_maxseg(tp);
+    th.th_sum = af.pseudo(inp.inp_inc, IPPROTO_TCP);
+  } else {
+    th.th_sum = af.pseudo(inp.inp_inc, Tcphdr.SIZE + ipoptlen + p.len + IPPROTO_TCP);
+  }
+  const df = tp.t_tcp.params.path_mtu_discovery;
+  af.fill(mtod(m), inp.inp_inc, total, IPPROTO_TCP, inp.inp_ip_ttl, inp.inp_ip_tos, df);
+}
+
+/** Builds the planned packet and sends it. Returns 0, or the error IP returned. */
+function send(tp: Tcpcb): Errno {
+  const inp = tp.t_inpcb;
+  const sb = inp.inp_socket!.so_snd;
+  const m = m_gethdr(M_NOWAIT, MT_DATA);
+  if (m === null) return ENOBUFS;
+  m.m_data += max_linkhdr;
+  const iphdr = inp.inp_af.hdrlen;
+  const noopt = (p.flags & TH_RST) !== 0 && tp.t_state === TCPS_CLOSED;
+  const optlen = noopt ? 0 : tcp_addoptions(tp, m.m_data + iphdr + Tcphdr.SIZE);
+  const hdrlen = iphdr + Tcphdr.SIZE + optlen;
+  m.m_len = hdrlen;
+  if (p.tso) limitTso(tp, hdrlen, sbavail(sb));
+  if (p.len > 0) {
+    const error = addPayload(tp, m, hdrlen);
+    if (error !== 0) return error;
+  }
+  const used = sbused(sb);
+  if (p.off + p.len < used) p.flags &= ~TH_FIN;
+  if (p.len > 0 && p.off + p.len === used && (p.flags & TH_SYN) === 0) p.flags |= TH_PUSH;
+  countSent(tp);
+  fillHeaders(tp, m, optlen, hdrlen);
+  const start = tp.snd_nxt;
+  advance(tp);
+  const error = inp.inp_af.output(m, inp, inp.inp_vnet);
+  if (error === 0) return 0;
+  // It never left: take the advance back, so that the data goes first next time.
+  if ((p.flags & TH_SYN) === 0 && !tcp_timer_active(tp, TT_PERSIST)) tp.snd_nxt = start;
+  return error;
+}
+
+/** What an error of IP's means to the connection; returns what tcp_output does. */
+function sendError(tp: Tcpcb, error: Errno): Errno {
+  switch (error) {
+    case ENOBUFS:
+      // No memory, or the interface's queue is full: slow down; the timer tries again.
+      if (!tcp_timer_active(tp, TT_REXMT) && !tcp_timer_active(tp, TT_PERSIST))
+        tcp_timer_activate(tp, TT_REXMT, tp.t_rxtcur);
+      tp.snd_cwnd = tcp_maxseg(tp);
+      return 0;
+    case EMSGSIZE:
+      // The interface lost TSO, or its MTU shrank.
+      tcp_mss_update(tp, -1, 0);
+      if (!tcp_timer_active(tp, TT_REXMT)) tcp_timer_activate(tp, TT_REXMT, tp.t_rxtcur);
+      return 0;
+    case EPERM:
+    case EACCES:
+      tp.t_softerror = error;
+      return 0;
+    case EHOSTDOWN:
+    case EHOSTUNREACH:
+    case ENETDOWN:
+    case ENETUNREACH:
+      if (!TCPS_HAVERCVDSYN(tp.t_state)) return error;
+      tp.t_softerror = error;
+      return 0;
+    default:
+      return error;
+  }
+}
+
+/** A packet left: what it told the peer is what we owe no more. */
+function sent(tp: Tcpcb): void {
+  if (p.recwin > 0) {
+    const edge = seqAdd(tp.rcv_nxt, p.recwin);
+    if (SEQ_GT(edge, tp.rcv_adv)) tp.rcv_adv = edge;
+  }
+  tp.last_ack_sent = tp.rcv_nxt;
+  tp.t_flags &= ~(TF_ACKNOW | TF_DELACK);
+  if (tcp_timer_active(tp, TT_DELACK)) tcp_timer_activate(tp, TT_DELACK, 0);
+}
+
+/**
+ * Sends what the windows, Nagle and the state allow, acknowledgments and window updates included.
+ * Returns 0, or the error that a program's call should report; the connection goes on.
+ * @see sys/netinet/tcp_output.c
+ */
+export function tcp_output(tp: Tcpcb): Errno {
+  let idle = (tp.t_flags & TF_LASTIDLE) !== 0 || tp.snd_max === tp.snd_una;
+  if (idle && TCPS_HAVEESTABLISHED(tp.t_state) && ((tcpTicks() - tp.t_rcvtime) | 0) >= tp.t_rxtcur)
+    cc_after_idle(tp);
+  tp.t_flags &= ~TF_LASTIDLE;
+  if (idle && (tp.t_flags & TF_MORETOCOME) !== 0) {
+    tp.t_flags |= TF_LASTIDLE;
+    idle = false;
+  }
+  let again = true;
+  for (let n = 0; n < MAX_BURST && plan(tp, idle); n++) {
+    const error = send(tp);
+    if (error !== 0) {
+      const result = sendError(tp, error);
+      // With the new segment size it may fit; once, or a wrong MTU would keep us here.
+      if (error !== EMSGSIZE || !again) return result;
+      again = false;
+      continue;
+    }
+    sent(tp);
+    if (!p.sendalot) break;
+  }
+  return 0;
+}

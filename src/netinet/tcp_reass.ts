@@ -1,0 +1,221 @@
+/**
+ * The reassembly queue, after sys/netinet/tcp_reass.c: segments that arrived ahead of a gap, in
+ * order, without overlap, neighbours joined. Bounded by entries per connection, entries per stack
+ * and the memory of the receive buffer. Left out: D-SACK reports.
+ */
+
+import { count, R_TCP_AFTERCLOSE, R_TCP_DUP, R_TCP_REASS_FULL } from '../sys/reason.ts';
+import { kva, type TcpSeq } from '../sys/types.ts';
+import { m_free, m_freem } from '../kern/kern_mbuf.ts';
+import { m_copydata } from '../kern/m_copydata.ts';
+import { type Mbuf, MCLBYTES, M_EXT, M_PKTHDR, MSIZE, M_TRAILINGSPACE } from '../kern/mbuf.ts';
+import { sbappendstream, SBS_CANTRCVMORE } from '../kern/uipc_sockbuf.ts';
+import { m_adj, m_last } from '../kern/uipc_mbuf.ts';
+import { sorwakeup } from '../kern/uipc_socket.ts';
+import { TH_FIN } from './tcp.ts';
+import { SEQ_GEQ, SEQ_GT, SEQ_LEQ, SEQ_LT, seqAdd, seqDiff } from './tcp_seq.ts';
+import { type Tcpcb, TsegQent } from './tcp_var.ts';
+
+/** Memory that a chain is charged for. */
+function charge(m: Mbuf | null): number {
+  let n = 0;
+  for (; m !== null; m = m.m_next) n += MSIZE + ((m.m_flags & M_EXT) !== 0 ? m.m_ext.ext_size : 0);
+  return n;
+}
+
+function qentAlloc(tp: Tcpcb, start: TcpSeq, len: number, flags: number, m: Mbuf): TsegQent {
+  const tcp = tp.t_tcp;
+  const q = tcp.reassFree ?? new TsegQent();
+  tcp.reassFree = q.tqe_next;
+  q.tqe_start = start;
+  q.tqe_len = len;
+  q.tqe_flags = flags;
+  q.tqe_m = m;
+  q.tqe_last = m_last(m);
+  tcp.reassSegments++;
+  tp.t_segqlen++;
+  tp.t_segqmbuflen += charge(m);
+  return q;
+}
+
+/** Gives an entry back; its mbufs are the caller's. */
+function qentFree(tp: Tcpcb, q: TsegQent): void {
+  const tcp = tp.t_tcp;
+  tp.t_segqmbuflen -= charge(q.tqe_m);
+  tp.t_segqlen--;
+  tcp.reassSegments--;
+  q.tqe_m = null;
+  q.tqe_last = null;
+  q.tqe_next = tcp.reassFree;
+  tcp.reassFree = q;
+}
+
+/** Frees everything that waits. @see sys/netinet/tcp_reass.c */
+export function tcp_reass_flush(tp: Tcpcb): void {
+  for (let q = tp.t_segq; q !== null;) {
+    const next: TsegQent | null = q.tqe_next;
+    const m = q.tqe_m;
+    qentFree(tp, q);
+    m_freem(m);
+    q = next;
+  }
+  tp.t_segq = null;
+}
+
+/** Appends the chain `m` to the bytes of `q`, copying what is small. Takes `m`. */
+function append(tp: Tcpcb, q: TsegQent, m: Mbuf): void {
+  let n: Mbuf | null = m;
+  while (n !== null) {
+    const last: Mbuf = q.tqe_last!;
+    if (n.m_len <= MCLBYTES / 4 && n.m_len <= M_TRAILINGSPACE(last)) {
+      m_copydata(n, 0, n.m_len, kva(last.m_data + last.m_len));
+      last.m_len += n.m_len;
+      n = m_free(n);
+      continue;
+    }
+    const next: Mbuf | null = n.m_next;
+    n.m_next = null;
+    last.m_next = n;
+    q.tqe_last = n;
+    tp.t_segqmbuflen += charge(n);
+    n = next;
+  }
+}
+
+/** Joins `q` with what follows it directly. */
+function join(tp: Tcpcb, q: TsegQent): void {
+  const n = q.tqe_next;
+  if (n === null || seqAdd(q.tqe_start, q.tqe_len) !== n.tqe_start) return;
+  const m = n.tqe_m!;
+  q.tqe_next = n.tqe_next;
+  q.tqe_len += n.tqe_len;
+  q.tqe_flags |= n.tqe_flags;
+  qentFree(tp, n);
+  append(tp, q, m);
+}
+
+/** Whether there is no room for one more entry with the mbufs `m`. */
+function full(tp: Tcpcb, m: Mbuf): boolean {
+  const tcp = tp.t_tcp;
+  const rcv = tp.t_inpcb.inp_socket!.so_rcv;
+  return (
+    tp.t_segqlen >= tcp.params.reass_maxqueuelen ||
+    tcp.reassSegments >= tcp.params.reass_maxsegments ||
+    tp.t_segqmbuflen + charge(m) > rcv.sb_mbmax - rcv.sb_mbcnt
+  );
+}
+
+/**
+ * Puts the segment of `len` bytes from `start` into the queue, trimmed to what is new. Takes `m`,
+ * which holds nothing but the payload.
+ */
+function enqueue(tp: Tcpcb, start: TcpSeq, len: number, flags: number, m: Mbuf): void {
+  const stat = tp.t_tcp.stat;
+  let prev: TsegQent | null = null;
+  let next = tp.t_segq;
+  while (next !== null && SEQ_LEQ(next.tqe_start, start)) {
+    prev = next;
+    next = next.tqe_next;
+  }
+  if (prev !== null) {
+    const over = seqDiff(seqAdd(prev.tqe_start, prev.tqe_len), start);
+    if (over >= len && over > 0) {
+      // All of it is there. A FIN may still be news.
+      if (over === len) prev.tqe_flags |= flags;
+      stat.tcps_rcvduppack++;
+      stat.tcps_rcvdupbyte += len;
+      count(R_TCP_DUP);
+      m_freem(m);
+      return;
+    }
+    if (over > 0) {
+      m_adj(m, over);
+      start = seqAdd(start, over);
+      len -= over;
+    }
+  }
+  // What follows and is covered goes; a FIN in it stays known. The last one may lose its front.
+  const end = seqAdd(start, len);
+  while (next !== null && SEQ_LT(next.tqe_start, end)) {
+    const over = seqDiff(end, next.tqe_start);
+    if (over < next.tqe_len) {
+      m_adj(m, -over);
+      len -= over;
+      break;
+    }
+    if (over === next.tqe_len) flags |= next.tqe_flags;
+    const gone: TsegQent = next;
+    const old = gone.tqe_m;
+    next = gone.tqe_next;
+    qentFree(tp, gone);
+    m_freem(old);
+  }
+  stat.tcps_rcvoopack++;
+  stat.tcps_rcvoobyte += len;
+  tp.t_rcvoopack++;
+  if (prev !== null && seqAdd(prev.tqe_start, prev.tqe_len) === start) {
+    prev.tqe_next = next;
+    prev.tqe_len += len;
+    prev.tqe_flags |= flags;
+    append(tp, prev, m);
+    join(tp, prev);
+    return;
+  }
+  const q = qentAlloc(tp, start, len, flags, m);
+  q.tqe_next = next;
+  if (prev === null) tp.t_segq = q;
+  else prev.tqe_next = q;
+  join(tp, q);
+}
+
+/**
+ * Takes an acceptable segment of `len` bytes from `start`, whose mbuf holds only payload, and hands
+ * what is in order to the socket. `start` is not before rcv_nxt. Returns TH_FIN if the peer's FIN is
+ * next, else 0. @see sys/netinet/tcp_reass.c
+ */
+export function tcp_reass(tp: Tcpcb, start: TcpSeq, len: number, flags: number, m: Mbuf): number {
+  m.m_flags &= ~M_PKTHDR;
+  // What fills the gap is always taken, or nothing could ever go on.
+  if (start !== tp.rcv_nxt && full(tp, m)) {
+    tp.t_tcp.stat.tcps_rcvreassfull++;
+    count(R_TCP_REASS_FULL);
+    m_freem(m);
+    return 0;
+  }
+  enqueue(tp, start, len, flags & TH_FIN, m);
+  return present(tp);
+}
+
+/** Hands over what is in order. */
+function present(tp: Tcpcb): number {
+  const so = tp.t_inpcb.inp_socket!;
+  let fin = 0;
+  let q = tp.t_segq;
+  while (q !== null && q.tqe_start === tp.rcv_nxt) {
+    const next: TsegQent | null = q.tqe_next;
+    const m = q.tqe_m!;
+    tp.rcv_nxt = seqAdd(tp.rcv_nxt, q.tqe_len);
+    fin = q.tqe_flags & TH_FIN;
+    qentFree(tp, q);
+    if ((so.so_rcv.sb_state & SBS_CANTRCVMORE) !== 0) {
+      count(R_TCP_AFTERCLOSE);
+      m_freem(m);
+    } else {
+      sbappendstream(so.so_rcv, m, false);
+    }
+    q = next;
+    if (fin !== 0) break;
+  }
+  tp.t_segq = q;
+  sorwakeup(so);
+  return fin;
+}
+
+/** Whether the queue holds nothing before `seq`; for assertions in tests. */
+export function reassOrdered(tp: Tcpcb): boolean {
+  for (let q = tp.t_segq; q !== null && q.tqe_next !== null; q = q.tqe_next) {
+    const end = seqAdd(q.tqe_start, q.tqe_len);
+    if (!SEQ_GT(q.tqe_next.tqe_start, end) || !SEQ_GEQ(q.tqe_start, tp.rcv_nxt)) return false;
+  }
+  return true;
+}

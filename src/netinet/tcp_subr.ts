@@ -1,0 +1,396 @@
+/**
+ * Birth and death of connections, and segments without one, after sys/netinet/tcp_subr.c: control
+ * blocks, close and drop, replies (RST, ACK), the segment size, notes from ICMP, TIME_WAIT. Left
+ * out: host cache, MD5 signatures, UDP encapsulation.
+ */
+
+import {
+  EHOSTDOWN,
+  EHOSTUNREACH,
+  ENETDOWN,
+  ENETUNREACH,
+  type Errno,
+  ETIMEDOUT,
+} from '../sys/errno.ts';
+import { kva, tcpSeq, type TcpSeq } from '../sys/types.ts';
+import { m_gethdr } from '../kern/kern_mbuf.ts';
+import { max_linkhdr, M_NOWAIT, MT_DATA, mtod } from '../kern/mbuf.ts';
+import { IPPROTO_TCP } from '../kern/protosw.ts';
+import { sbParams, sbreserve, sbspace } from '../kern/uipc_sockbuf.ts';
+import { soisdisconnected, sorele, sorwakeup, sowwakeup, SS_NOFDREF } from '../kern/uipc_socket.ts';
+import {
+  INP_DROPPED,
+  type InConninfo,
+  in_pcbdrop,
+  in_pcbfree,
+  INP_SOCKREF,
+  type InpAf,
+  type Inpcb,
+  inpaf,
+  nextPktId,
+} from './in_pcb.ts';
+import { TCP_MAXWIN, Tcphdr, TH_ACK, TH_FIN, TH_RST, TH_SUM_OFF, TH_SYN } from './tcp.ts';
+import {
+  tcp_state_change,
+  TCPS_CLOSED,
+  TCPS_ESTABLISHED,
+  TCPS_HAVEESTABLISHED,
+  TCPS_HAVERCVDSYN,
+  TCPS_TIME_WAIT,
+} from './tcp_fsm.ts';
+import { putTimestamp } from './tcp_options.ts';
+import { tcp_reass_flush } from './tcp_reass.ts';
+import { seqAdd } from './tcp_seq.ts';
+import { tcp_cancel_timers, tcp_timer_activate } from './tcp_timer.ts';
+import {
+  Tcpcb,
+  type TcpSegment,
+  tcpTicks,
+  type TcpVnet,
+  TF_NOOPT,
+  TF_RCVD_TSTMP,
+  TF_REQ_SCALE,
+  TF_REQ_TSTMP,
+  TF_TSO,
+  TT_2MSL,
+  V_tcp,
+} from './tcp_var.ts';
+
+const $out = new Tcphdr();
+
+/** A control block for `inp`, in state CLOSED. @see sys/netinet/tcp_subr.c */
+export function tcp_newtcpcb(inp: Inpcb): Tcpcb {
+  const tcp = V_tcp(inp.inp_vnet);
+  const p = tcp.params;
+  const tp = new Tcpcb(inp, tcp, tcp.functions!);
+  tcp.states[TCPS_CLOSED]!++;
+  tp.t_maxseg = p.mssdflt;
+  if (p.rfc1323) tp.t_flags |= TF_REQ_SCALE | TF_REQ_TSTMP;
+  // RFC 6298 (2.1): without a measurement the RTO is a second; rttvar alone makes it so.
+  tp.t_srtt = 0;
+  tp.t_rttvar = p.rexmit_initial << 2;
+  tp.t_rttmin = p.rexmit_min;
+  tp.t_rxtcur = p.rexmit_initial;
+  tp.t_rcvtime = tcpTicks();
+  tp.t_starttime = tp.t_rcvtime;
+  inp.inp_ppcb = tp;
+  return tp;
+}
+
+/** Puts a connection at the end of the TIME_WAIT queue; the oldest leaves if it is full. */
+function twInsert(tp: Tcpcb): void {
+  const tcp = tp.t_tcp;
+  tp.twPrev = tcp.twTail;
+  if (tcp.twTail === null) tcp.twHead = tp;
+  else tcp.twTail.twNext = tp;
+  tcp.twTail = tp;
+  tp.twIn = true;
+  if (++tcp.twCount > tcp.params.maxtcptw) tcp_close(tcp.twHead!);
+}
+
+function twRemove(tp: Tcpcb): void {
+  if (!tp.twIn) return;
+  const tcp = tp.t_tcp;
+  if (tp.twPrev === null) tcp.twHead = tp.twNext;
+  else tp.twPrev.twNext = tp.twNext;
+  if (tp.twNext === null) tcp.twTail = tp.twPrev;
+  else tp.twNext.twPrev = tp.twPrev;
+  tp.twPrev = null;
+  tp.twNext = null;
+  tp.twIn = false;
+  tcp.twCount--;
+}
+
+/** Releases what a control block holds; it may not be used any more. @see sys/netinet/tcp_subr.c */
+export function tcp_discardcb(tp: Tcpcb): void {
+  tcp_cancel_timers(tp);
+  tcp_reass_flush(tp);
+  twRemove(tp);
+  tp.t_tcp.states[tp.t_state]!--;
+}
+
+/**
+ * The connection is over: no segment finds it, its socket is told and keeps the PCB until it is
+ * closed itself. `tp` is dead afterwards. Does nothing the second time.
+ * @see sys/netinet/tcp_subr.c
+ */
+export function tcp_close(tp: Tcpcb): void {
+  const inp = tp.t_inpcb;
+  if ((inp.inp_flags & INP_DROPPED) !== 0) return;
+  tp.t_tcp.stat.tcps_closed++;
+  tcp_cancel_timers(tp);
+  tcp_reass_flush(tp);
+  twRemove(tp);
+  if (tp.t_state !== TCPS_CLOSED) tcp_state_change(tp, TCPS_CLOSED);
+  in_pcbdrop(inp);
+  const so = inp.inp_socket;
+  if (so === null) {
+    tcp_discardcb(tp);
+    in_pcbfree(inp);
+    return;
+  }
+  soisdisconnected(so);
+  if ((inp.inp_flags & INP_SOCKREF) === 0) return;
+  inp.inp_flags &= ~INP_SOCKREF;
+  sorele(so);
+}
+
+/** Lets go of a socket that its program closed, while the PCB stays in TIME_WAIT. */
+function twRelease(inp: Inpcb): void {
+  if ((inp.inp_flags & INP_SOCKREF) === 0) return;
+  const so = inp.inp_socket!;
+  inp.inp_flags &= ~INP_SOCKREF;
+  inp.inp_socket = null;
+  so.so_pcb = null;
+  sorele(so);
+}
+
+/**
+ * Drops a connection: tells the peer with RST if it knows of us, the program with `error`. `tp` is
+ * dead afterwards.
+ * @see sys/netinet/tcp_subr.c
+ */
+export function tcp_drop(tp: Tcpcb, error: Errno): void {
+  const so = tp.t_inpcb.inp_socket!;
+  const stat = tp.t_tcp.stat;
+  if (TCPS_HAVERCVDSYN(tp.t_state)) {
+    tcp_state_change(tp, TCPS_CLOSED);
+    tp.t_fb.tfb_tcp_output(tp);
+    stat.tcps_drops++;
+  } else {
+    stat.tcps_conndrops++;
+  }
+  so.so_error = error === ETIMEDOUT && tp.t_softerror !== 0 ? tp.t_softerror : error;
+  tcp_close(tp);
+}
+
+/**
+ * Enters TIME_WAIT for 2 MSL, or starts them over: RFC 9293, 3.6.1. A socket that its program has
+ * closed is released, so that only the control block waits.
+ * @see sys/netinet/tcp_timewait.c
+ */
+export function tcp_twstart(tp: Tcpcb): void {
+  const inp = tp.t_inpcb;
+  const again = tp.t_state === TCPS_TIME_WAIT;
+  if (!again) {
+    tcp_state_change(tp, TCPS_TIME_WAIT);
+    tcp_cancel_timers(tp);
+    tcp_reass_flush(tp);
+    soisdisconnected(inp.inp_socket!);
+  }
+  tcp_timer_activate(tp, TT_2MSL, 2 * tp.t_tcp.params.msl);
+  twRemove(tp);
+  twInsert(tp);
+  twRelease(inp);
+}
+
+/** The program closed the socket of a connection in TIME_WAIT: the connection waits on without. */
+export function tcpTwClosed(inp: Inpcb): void {
+  inp.inp_socket!.so_pcb = null;
+  inp.inp_socket = null;
+}
+
+/**
+ * Sends a segment without data: an ACK of a connection, or, with `tp` null, a reply to one that
+ * belongs to none. `inc` names our side first. Without memory nothing is sent.
+ * @see sys/netinet/tcp_subr.c
+ */
+export function tcp_respond(
+  tcp: TcpVnet,
+  tp: Tcpcb | null,
+  inc: InConninfo,
+  seq: TcpSeq,
+  ack: TcpSeq,
+  flags: number,
+): void {
+  const af = tp === null ? inpaf(tcp.vnet, inc.inc_family) : tp.t_inpcb.inp_af;
+  const m = m_gethdr(M_NOWAIT, MT_DATA);
+  if (m === null) return;
+  m.m_data += max_linkhdr;
+  const th = mtod(m) + af.hdrlen;
+  let optlen = 0;
+  let win = 0;
+  if (tp !== null && (flags & TH_RST) === 0) {
+    const so = tp.t_inpcb.inp_socket;
+    const space = so === null ? 0 : Math.max(sbspace(so.so_rcv), 0);
+    win = Math.min(space, TCP_MAXWIN << tp.rcv_scale) >> tp.rcv_scale;
+    if ((tp.t_flags & (TF_RCVD_TSTMP | TF_NOOPT)) === TF_RCVD_TSTMP)
+      optlen = putTimestamp(kva(th + Tcphdr.SIZE), (tcpTicks() + tp.ts_offset) | 0, tp.ts_recent);
+  }
+  const len = af.hdrlen + Tcphdr.SIZE + optlen;
+  const h = $out.at(kva(th));
+  h.th_sport = inc.inc_lport;
+  h.th_dport = inc.inc_fport;
+  h.th_seq = seq;
+  h.th_ack = ack;
+  h.th_off = (Tcphdr.SIZE + optlen) >> 2;
+  h.th_flags = flags;
+  h.th_win = win;
+  h.th_urp = 0;
+  h.th_sum = af.pseudo(inc, Tcphdr.SIZE + optlen + IPPROTO_TCP);
+  af.fill(
+    mtod(m),
+    inc,
+    len,
+    IPPROTO_TCP,
+    tp?.t_inpcb.inp_ip_ttl ?? 64,
+    0,
+    tcp.params.path_mtu_discovery,
+  );
+  m.m_len = len;
+  const ph = m.m_pkthdr;
+  ph.len = len;
+  ph.csum_flags = af.csumTcp;
+  ph.csum_data = TH_SUM_OFF;
+  ph.pktId = nextPktId();
+  tcp.stat.tcps_sndtotal++;
+  if ((flags & TH_RST) !== 0) tcp.stat.tcps_sndctrl++;
+  else tcp.stat.tcps_sndacks++;
+  // What IP makes of it is IP's to count: a reply that is lost is asked for again.
+  af.output(m, tp === null ? null : tp.t_inpcb, tcp.vnet);
+}
+
+/**
+ * The RST that a segment of no connection gets: RFC 9293, 3.5.2 (groups 1 and 2). None for a RST,
+ * nor for what may not be answered (`unicast` false).
+ * @see sys/netinet/tcp_input.c
+ */
+export function tcp_dropwithreset(
+  tcp: TcpVnet,
+  tp: Tcpcb | null,
+  inc: InConninfo,
+  seg: TcpSegment,
+  unicast: boolean,
+): void {
+  if ((seg.flags & TH_RST) !== 0 || !unicast) return;
+  if ((seg.flags & TH_ACK) !== 0) {
+    tcp_respond(tcp, tp, inc, seg.ack, tcpSeq(0), TH_RST);
+    return;
+  }
+  const len =
+    seg.tlen + ((seg.flags & TH_SYN) !== 0 ? 1 : 0) + ((seg.flags & TH_FIN) !== 0 ? 1 : 0);
+  tcp_respond(tcp, tp, inc, tcpSeq(0), seqAdd(seg.seq, len), TH_RST | TH_ACK);
+}
+
+/** The largest segment for a way: its MTU less the headers, at least net.inet.tcp.minmss. */
+export function tcp_maxmtu(tcp: TcpVnet, af: InpAf, inc: InConninfo): number {
+  const mtu = af.pathMtu(tcp.vnet, inc);
+  return mtu === 0 ? tcp.params.mssdflt : mtu - af.hdrlen - Tcphdr.SIZE;
+}
+
+/** The MSS we announce. @see sys/netinet/tcp_input.c */
+export function tcp_mssopt(tcp: TcpVnet, inc: InConninfo): number {
+  return Math.max(tcp_maxmtu(tcp, inpaf(tcp.vnet, inc.inc_family), inc), tcp.params.minmss);
+}
+
+/** Takes over the TSO limits of the interface the connection leaves by. */
+export function tcpTsoUpdate(tp: Tcpcb): void {
+  const inp = tp.t_inpcb;
+  const af = inp.inp_af;
+  const ifp = af.outgoing(inp.inp_vnet, inp.inp_inc);
+  const able =
+    tp.t_tcp.params.tso &&
+    ifp !== null &&
+    (ifp.if_capenable & af.ifcapTso) !== 0 &&
+    (ifp.if_hwassist & af.csumTso) !== 0;
+  if (!able) {
+    tp.t_flags &= ~TF_TSO;
+    return;
+  }
+  tp.t_flags |= TF_TSO;
+  // Fact sheet 4.1: without limits from the driver, 32 segments of 2 KB and an Ethernet header.
+  tp.t_tsomax = ifp.if_hw_tsomax === 0 ? Math.min(65535, 32 * 2048 - 18) : ifp.if_hw_tsomax;
+  tp.t_tsomaxsegcount = ifp.if_hw_tsomaxsegcount === 0 ? 35 : ifp.if_hw_tsomaxsegcount;
+  tp.t_tsomaxsegsize = ifp.if_hw_tsomaxsegsize === 0 ? 2048 : ifp.if_hw_tsomaxsegsize;
+}
+
+/**
+ * Sets the segment size from the peer's offer (-1: none was made, keep what is; 0: the option was
+ * absent) and the way's MTU, and the interface's TSO limits. `mtu` above 0 is a path MTU that ICMP
+ * told.
+ * @see sys/netinet/tcp_input.c
+ */
+export function tcp_mss_update(tp: Tcpcb, offer: number, mtu: number): void {
+  const { params } = tp.t_tcp;
+  const af = tp.t_inpcb.inp_af;
+  if (offer === 0) offer = params.mssdflt;
+  // A peer that offers next to nothing would have us send a header per byte.
+  if (offer > 0) offer = Math.max(offer, params.minmss);
+  let mss = tcp_maxmtu(tp.t_tcp, af, tp.t_inpcb.inp_inc);
+  if (mtu > 0) mss = Math.min(mss, mtu - af.hdrlen - Tcphdr.SIZE);
+  if (offer > 0) mss = Math.min(mss, offer);
+  else mss = Math.min(mss, tp.t_maxseg);
+  tp.t_maxseg = Math.max(mss, params.minmss);
+  tcpTsoUpdate(tp);
+}
+
+/** Rounds a buffer limit up to whole segments. */
+function roundBuf(hiwat: number, mss: number): number {
+  return Math.min(Math.ceil(hiwat / mss) * mss, sbParams.sb_max);
+}
+
+/** `tcp_mss_update`, and the socket's buffers in whole segments. @see sys/netinet/tcp_input.c */
+export function tcp_mss(tp: Tcpcb, offer: number): void {
+  tcp_mss_update(tp, offer, 0);
+  const so = tp.t_inpcb.inp_socket!;
+  const snd = roundBuf(so.so_snd.sb_hiwat, tp.t_maxseg);
+  if (so.so_snd.sb_hiwat < tp.t_maxseg) tp.t_maxseg = Math.max(so.so_snd.sb_hiwat, 1);
+  else if (snd > so.so_snd.sb_hiwat) sbreserve(so.so_snd, snd);
+  const rcv = roundBuf(so.so_rcv.sb_hiwat, tp.t_maxseg);
+  if (rcv > so.so_rcv.sb_hiwat) sbreserve(so.so_rcv, rcv);
+}
+
+/**
+ * ICMP says that the peer cannot be reached: a note while data still may get through, an end while
+ * connecting, after some tries. @see sys/netinet/tcp_subr.c
+ */
+export function tcp_notify(tp: Tcpcb, error: Errno): void {
+  const unreach =
+    error === EHOSTUNREACH || error === ENETUNREACH || error === EHOSTDOWN || error === ENETDOWN;
+  if (tp.t_state === TCPS_ESTABLISHED && unreach) {
+    tp.t_inpcb.inp_route.ro_nh = null;
+    return;
+  }
+  if (!TCPS_HAVEESTABLISHED(tp.t_state) && tp.t_rxtshift > 3 && tp.t_softerror !== 0) {
+    tcp_drop(tp, error);
+    return;
+  }
+  tp.t_softerror = error;
+  const so = tp.t_inpcb.inp_socket;
+  if (so === null) return;
+  sorwakeup(so);
+  sowwakeup(so);
+}
+
+/** The window scale we ask for, large enough for sockets as large as they may get. */
+export function tcpWscale(): number {
+  let scale = 0;
+  while (scale < 14 && TCP_MAXWIN << scale < sbParams.sb_max) scale++;
+  return scale;
+}
+
+/** The connection of a live PCB. */
+export function intotcpcb(inp: Inpcb): Tcpcb {
+  return inp.inp_ppcb as Tcpcb;
+}
+
+/** Whether the program closed the socket. */
+export function orphaned(tp: Tcpcb): boolean {
+  const so = tp.t_inpcb.inp_socket;
+  return so !== null && (so.so_state & SS_NOFDREF) !== 0;
+}
+
+/** Sends a challenge ACK, so many in a while: RFC 5961, 7 and 10. @see sys/netinet/tcp_subr.c */
+export function tcp_send_challenge_ack(tp: Tcpcb): void {
+  const { params, stat } = tp.t_tcp;
+  const now = tcpTicks();
+  if (tp.t_challenge_ack_cnt === 0 || ((now - tp.t_challenge_ack_end) | 0) >= 0) {
+    tp.t_challenge_ack_end = (now + params.ack_war_timewindow) | 0;
+    tp.t_challenge_ack_cnt = 0;
+  }
+  if (params.ack_war_cnt > 0 && tp.t_challenge_ack_cnt >= params.ack_war_cnt) return;
+  tp.t_challenge_ack_cnt++;
+  stat.tcps_challengeack++;
+  tcp_respond(tp.t_tcp, tp, tp.t_inpcb.inp_inc, tp.snd_max, tp.rcv_nxt, TH_ACK);
+  tp.last_ack_sent = tp.rcv_nxt;
+}

@@ -1,0 +1,184 @@
+/**
+ * What happens when a connection's timer expires, after sys/netinet/tcp_timer.c: delayed ACK,
+ * retransmission (RFC 6298), window probes (RFC 9293, 3.8.6.1), keepalive (3.8.4), FIN_WAIT_2 and
+ * TIME_WAIT. Left out: black hole detection, spurious time-out recovery, user timeouts.
+ */
+
+import { ETIMEDOUT } from '../sys/errno.ts';
+import {
+  count,
+  R_TCP_KEEPDROP,
+  R_TCP_PERSIST,
+  R_TCP_REXMT,
+  R_TCP_TIMEOUTDROP,
+} from '../sys/reason.ts';
+import { nowNs } from '../kern/kern_timeout.ts';
+import { SBS_CANTRCVMORE } from '../kern/uipc_sockbuf.ts';
+import { SO_KEEPALIVE } from '../kern/uipc_socket.ts';
+import { INP_DROPPED } from './in_pcb.ts';
+import { TH_ACK } from './tcp.ts';
+import { ccTimeout } from './tcp_cc.ts';
+import {
+  TCPS_CLOSE_WAIT,
+  TCPS_CLOSING,
+  TCPS_FIN_WAIT_2,
+  TCPS_HAVEESTABLISHED,
+  TCPS_TIME_WAIT,
+} from './tcp_fsm.ts';
+import { seqAdd } from './tcp_seq.ts';
+import { tcp_close, tcp_drop, tcp_respond } from './tcp_subr.ts';
+import {
+  tcp_backoff,
+  TCP_MAXRXTSHIFT,
+  TCP_REXMTVAL,
+  tcp_setpersist,
+  tcp_syn_backoff,
+  tcp_timer_activate,
+  TCPT_RANGESET,
+  tcpTimerRearm,
+} from './tcp_timer.ts';
+import {
+  TCP_RTT_SHIFT,
+  TCP_RTTVAR_SHIFT,
+  type Tcpcb,
+  tcpTicks,
+  TCPTV_REXMTMAX,
+  TF_ACKNOW,
+  TF_DELACK,
+  TF_FORCEDATA,
+  TT_2MSL,
+  TT_KEEP,
+  TT_N,
+} from './tcp_var.ts';
+
+/** Sum of tcp_backoff: how long a peer that never answers is retried, in RTOs. */
+const tcp_totbackoff = tcp_backoff.reduce((a, b) => a + b, 0);
+
+/** Milliseconds since a segment last came. */
+function idleMs(tp: Tcpcb): number {
+  return (tcpTicks() - tp.t_rcvtime) | 0;
+}
+
+function delack(tp: Tcpcb): void {
+  tp.t_flags &= ~TF_DELACK;
+  tp.t_flags |= TF_ACKNOW;
+  tp.t_tcp.stat.tcps_delack++;
+  tp.t_fb.tfb_tcp_output(tp);
+}
+
+/** Everything unacknowledged is sent again, slowly, from the start: RFC 6298 (5.4) to (5.7). */
+function rexmt(tp: Tcpcb): void {
+  const { stat, params } = tp.t_tcp;
+  if (++tp.t_rxtshift > Math.min(params.retries, TCP_MAXRXTSHIFT)) {
+    tp.t_rxtshift = TCP_MAXRXTSHIFT;
+    stat.tcps_timeoutdrop++;
+    count(R_TCP_TIMEOUTDROP);
+    tcp_drop(tp, ETIMEDOUT);
+    return;
+  }
+  stat.tcps_rexmttimeo++;
+  count(R_TCP_REXMT);
+  const rto = TCPS_HAVEESTABLISHED(tp.t_state)
+    ? TCP_REXMTVAL(tp) * tcp_backoff[tp.t_rxtshift]!
+    : params.rexmit_initial * tcp_syn_backoff[tp.t_rxtshift]!;
+  tp.t_rxtcur = TCPT_RANGESET(tp, rto, tp.t_rttmin, TCPTV_REXMTMAX);
+  if (tp.t_rxtshift > TCP_MAXRXTSHIFT / 4) {
+    // So long without an answer: look for another way, and do not trust the estimate.
+    tp.t_inpcb.inp_route.ro_nh = null;
+    tp.t_rttvar += (tp.t_srtt >> TCP_RTT_SHIFT) << TCP_RTTVAR_SHIFT;
+    tp.t_srtt = 0;
+  }
+  tp.snd_nxt = tp.snd_una;
+  tp.t_flags |= TF_ACKNOW;
+  tp.t_rtttime = 0;
+  tp.t_dupacks = 0;
+  ccTimeout(tp);
+  tp.t_fb.tfb_tcp_output(tp);
+}
+
+/** The window is shut: a byte beyond it asks whether it still is. */
+function persist(tp: Tcpcb): void {
+  const { stat, params } = tp.t_tcp;
+  stat.tcps_persisttimeo++;
+  count(R_TCP_PERSIST);
+  const idle = idleMs(tp);
+  const gone =
+    tp.t_rxtshift >= TCP_MAXRXTSHIFT &&
+    (idle >= params.keepidle || idle >= TCP_REXMTVAL(tp) * tcp_totbackoff);
+  // Nobody waits for a closed connection: its peer gets a minute.
+  if (gone || (tp.t_state > TCPS_CLOSE_WAIT && idle >= params.persmax)) {
+    stat.tcps_persistdrop++;
+    count(R_TCP_TIMEOUTDROP);
+    tcp_drop(tp, ETIMEDOUT);
+    return;
+  }
+  tcp_setpersist(tp);
+  tp.t_flags |= TF_FORCEDATA;
+  tp.t_fb.tfb_tcp_output(tp);
+  tp.t_flags &= ~TF_FORCEDATA;
+}
+
+/** Nothing came for keepidle: probe, every keepintvl, keepcnt times; then the peer is gone. */
+function keep(tp: Tcpcb): void {
+  const { stat, params } = tp.t_tcp;
+  stat.tcps_keeptimeo++;
+  if (!TCPS_HAVEESTABLISHED(tp.t_state)) {
+    stat.tcps_keepdrops++;
+    count(R_TCP_KEEPDROP);
+    tcp_drop(tp, ETIMEDOUT);
+    return;
+  }
+  const so = tp.t_inpcb.inp_socket!;
+  const wanted = params.always_keepalive || (so.so_options & SO_KEEPALIVE) !== 0;
+  const idle = idleMs(tp);
+  if (!wanted || tp.t_state > TCPS_CLOSING || idle < params.keepidle) {
+    tcp_timer_activate(tp, TT_KEEP, Math.max(params.keepidle - (wanted ? idle : 0), 1));
+    return;
+  }
+  if (idle >= params.keepidle + params.keepcnt * params.keepintvl) {
+    stat.tcps_keepdrops++;
+    count(R_TCP_KEEPDROP);
+    tcp_drop(tp, ETIMEDOUT);
+    return;
+  }
+  stat.tcps_keepprobe++;
+  // A sequence number the peer has acknowledged already makes it answer: RFC 9293, 3.8.4.
+  tcp_respond(tp.t_tcp, tp, tp.t_inpcb.inp_inc, seqAdd(tp.snd_una, -1), tp.rcv_nxt, TH_ACK);
+  tcp_timer_activate(tp, TT_KEEP, params.keepintvl);
+}
+
+function twoMsl(tp: Tcpcb): void {
+  const { stat, params } = tp.t_tcp;
+  if (tp.t_state === TCPS_TIME_WAIT) {
+    tcp_close(tp);
+    return;
+  }
+  const so = tp.t_inpcb.inp_socket!;
+  if (
+    params.fast_finwait2_recycle &&
+    tp.t_state === TCPS_FIN_WAIT_2 &&
+    (so.so_rcv.sb_state & SBS_CANTRCVMORE) !== 0
+  ) {
+    stat.tcps_finwait2_drops++;
+    tcp_close(tp);
+  } else if (idleMs(tp) <= params.keepcnt * params.keepintvl) {
+    tcp_timer_activate(tp, TT_2MSL, params.keepintvl);
+  } else {
+    tcp_close(tp);
+  }
+}
+
+// By TT_*.
+const handlers: readonly ((tp: Tcpcb) => void)[] = [rexmt, persist, keep, twoMsl, delack];
+
+/** The connection's callout went off: runs what is due. @see sys/netinet/tcp_timer.c */
+export function tcp_timer(tp: Tcpcb): void {
+  const now = nowNs();
+  for (let which = 0; which < TT_N; which++) {
+    if (tp.t_timers[which]! > now) continue;
+    tp.t_timers[which] = Infinity;
+    handlers[which]!(tp);
+    if ((tp.t_inpcb.inp_flags & INP_DROPPED) !== 0) return;
+  }
+  tcpTimerRearm(tp);
+}

@@ -1,0 +1,41 @@
+/**
+ * Segments for connections in TIME_WAIT, after sys/netinet/tcp_timewait.c. How a connection gets
+ * there and leaves is in tcp_subr.ts and tcp_timeout.ts.
+ */
+
+import { m_freem } from '../kern/kern_mbuf.ts';
+import { TH_ACK, TH_FIN, TH_PUSH, TH_RST, TH_SYN } from './tcp.ts';
+import { SEQ_GT, seqAdd } from './tcp_seq.ts';
+import { tcp_close, tcp_send_challenge_ack } from './tcp_subr.ts';
+import { tcp_timer_activate } from './tcp_timer.ts';
+import { type Tcpcb, type TcpSegment, TT_2MSL } from './tcp_var.ts';
+
+/**
+ * A segment for a connection in TIME_WAIT: RFC 9293, 3.10.7.4, and RFC 1337 for RSTs. Returns
+ * whether it is a SYN that may open the connection anew: then the old one is gone and the caller
+ * keeps the segment; else it is freed.
+ * @see sys/netinet/tcp_timewait.c
+ */
+export function tcp_twcheck(tp: Tcpcb, seg: TcpSegment): boolean {
+  const { flags } = seg;
+  // RFC 9293, 3.6.1: a SYN beyond what was received starts a new connection.
+  if ((flags & (TH_SYN | TH_ACK | TH_RST)) === TH_SYN && SEQ_GT(seg.seq, tp.rcv_nxt)) {
+    tcp_close(tp);
+    return true;
+  }
+  if ((flags & TH_RST) === 0) {
+    const end = seqAdd(seg.seq, seg.tlen);
+    // Our last ACK was lost: 2 MSL start over.
+    if ((flags & TH_FIN) !== 0 && seqAdd(end, 1) === tp.rcv_nxt)
+      tcp_timer_activate(tp, TT_2MSL, 2 * tp.t_tcp.params.msl);
+    const duplicateAck =
+      (flags & ~TH_PUSH) === TH_ACK &&
+      seg.tlen === 0 &&
+      seg.seq === tp.rcv_nxt &&
+      seg.ack === tp.snd_max;
+    if (!duplicateAck) tcp_send_challenge_ack(tp);
+  }
+  m_freem(seg.m);
+  seg.m = null;
+  return false;
+}

@@ -1,0 +1,400 @@
+/**
+ * TCP's control block and per-stack state, after sys/netinet/tcp_var.h: field, flag and statistic
+ * names are FreeBSD's. Times are in ticks of a millisecond (hz=1000) kept in 32 bits. Left out:
+ * SACK scoreboard, Fast Open, MD5, logging, TOE, hpts.
+ */
+
+import type { Task } from '../sys/clock.ts';
+import type { Errno } from '../sys/errno.ts';
+import { tcpSeq, type TcpSeq } from '../sys/types.ts';
+import { Callout, nowNs } from '../kern/kern_timeout.ts';
+import type { Mbuf } from '../kern/mbuf.ts';
+import { type Vnet, VNET_DEFINE } from '../kern/vnet.ts';
+import { type Inpcb, Inpcbinfo } from './in_pcb.ts';
+import { TCP_MAXWIN, TCP_MSS, TCPOLEN_TSTAMP_APPA } from './tcp.ts';
+import { TCP_NSTATES, TCPS_CLOSED, type TcpState } from './tcp_fsm.ts';
+
+// t_flags
+export const TF_ACKNOW = 0x00000001;
+export const TF_DELACK = 0x00000002;
+export const TF_NODELAY = 0x00000004;
+export const TF_NOOPT = 0x00000008;
+export const TF_SENTFIN = 0x00000010;
+export const TF_REQ_SCALE = 0x00000020;
+export const TF_RCVD_SCALE = 0x00000040;
+export const TF_REQ_TSTMP = 0x00000080;
+export const TF_RCVD_TSTMP = 0x00000100;
+export const TF_NEEDSYN = 0x00000400;
+export const TF_NEEDFIN = 0x00000800;
+export const TF_NOPUSH = 0x00001000;
+export const TF_MORETOCOME = 0x00010000;
+export const TF_LASTIDLE = 0x00040000;
+export const TF_RXWIN0SENT = 0x00080000;
+export const TF_FASTRECOVERY = 0x00100000;
+export const TF_FORCEDATA = 0x00800000;
+export const TF_TSO = 0x01000000;
+
+// Timers of a connection.
+export const TT_REXMT = 0;
+export const TT_PERSIST = 1;
+export const TT_KEEP = 2;
+export const TT_2MSL = 3;
+export const TT_DELACK = 4;
+export const TT_N = 5;
+
+/** srtt is kept times 32, rttvar times 16. */
+export const TCP_RTT_SHIFT = 5;
+export const TCP_RTTVAR_SHIFT = 4;
+export const TCP_DELTA_SHIFT = 2;
+
+/** Milliseconds of the machine's clock, modulo 2^32, as a signed 32-bit integer. */
+export function tcpTicks(): number {
+  return Math.floor(nowNs() / 1e6) | 0;
+}
+
+/** TCP statistics, with FreeBSD's names. @see sys/netinet/tcp_var.h */
+export class Tcpstat {
+  tcps_connattempt = 0;
+  tcps_accepts = 0;
+  tcps_connects = 0;
+  tcps_drops = 0;
+  tcps_conndrops = 0;
+  tcps_closed = 0;
+  tcps_segstimed = 0;
+  tcps_rttupdated = 0;
+  tcps_delack = 0;
+  tcps_timeoutdrop = 0;
+  tcps_rexmttimeo = 0;
+  tcps_persisttimeo = 0;
+  tcps_keeptimeo = 0;
+  tcps_keepprobe = 0;
+  tcps_keepdrops = 0;
+  tcps_finwait2_drops = 0;
+  tcps_persistdrop = 0;
+  tcps_sndtotal = 0;
+  tcps_sndpack = 0;
+  tcps_sndbyte = 0;
+  tcps_sndrexmitpack = 0;
+  tcps_sndrexmitbyte = 0;
+  tcps_sndacks = 0;
+  tcps_sndprobe = 0;
+  tcps_sndurg = 0;
+  tcps_sndwinup = 0;
+  tcps_sndctrl = 0;
+  tcps_rcvtotal = 0;
+  tcps_rcvpack = 0;
+  tcps_rcvbyte = 0;
+  tcps_rcvbadsum = 0;
+  tcps_rcvbadoff = 0;
+  tcps_rcvreassfull = 0;
+  tcps_rcvshort = 0;
+  tcps_rcvduppack = 0;
+  tcps_rcvdupbyte = 0;
+  tcps_rcvpartduppack = 0;
+  tcps_rcvpartdupbyte = 0;
+  tcps_rcvoopack = 0;
+  tcps_rcvoobyte = 0;
+  tcps_rcvpackafterwin = 0;
+  tcps_rcvbyteafterwin = 0;
+  tcps_rcvafterclose = 0;
+  tcps_rcvwinprobe = 0;
+  tcps_rcvdupack = 0;
+  tcps_rcvacktoomuch = 0;
+  tcps_rcvackpack = 0;
+  tcps_rcvackbyte = 0;
+  tcps_rcvwinupd = 0;
+  tcps_pawsdrop = 0;
+  tcps_predack = 0;
+  tcps_preddat = 0;
+  tcps_pcbcachemiss = 0;
+  tcps_persistprobe = 0;
+  tcps_listendrop = 0;
+  tcps_badsyn = 0;
+  tcps_badrst = 0;
+  tcps_mturesent = 0;
+  tcps_sc_added = 0;
+  tcps_sc_retransmitted = 0;
+  tcps_sc_dupsyn = 0;
+  tcps_sc_dropped = 0;
+  tcps_sc_completed = 0;
+  tcps_sc_bucketoverflow = 0;
+  tcps_sc_cacheoverflow = 0;
+  tcps_sc_reset = 0;
+  tcps_sc_stale = 0;
+  tcps_sc_aborted = 0;
+  tcps_sc_badack = 0;
+  tcps_sc_unreach = 0;
+  tcps_sc_zonefail = 0;
+  tcps_tunneled_pkts = 0;
+  tcps_sndrexmitfast = 0; // ours: retransmissions started by duplicate ACKs
+  tcps_limitedtransmit = 0; // ours: segments of RFC 3042
+  tcps_challengeack = 0; // ours: RFC 5961, sent
+}
+
+/** Settings under net.inet.tcp, with FreeBSD 14's defaults; times in ms. @see tcp(4) */
+export class TcpParams {
+  mssdflt = TCP_MSS;
+  minmss = 216;
+  rfc1323 = true;
+  rfc3042 = true;
+  rfc3390 = true;
+  rfc3465 = true;
+  abc_l_var = 2;
+  initcwnd_segments = 10;
+  sendspace = 32768;
+  recvspace = 65536;
+  sendbuf_auto = true;
+  sendbuf_inc = 8192;
+  sendbuf_max = 2 * 1024 * 1024;
+  sendbuf_auto_lowat = false;
+  recvbuf_auto = true;
+  recvbuf_max = 2 * 1024 * 1024;
+  delayed_ack = true;
+  delacktime = 40;
+  msl = 30000;
+  keepinit = 75000;
+  keepidle = 7200000;
+  keepintvl = 75000;
+  keepcnt = 8;
+  always_keepalive = true;
+  persmin = 5000;
+  persmax = 60000;
+  finwait2_timeout = 60000;
+  fast_finwait2_recycle = false;
+  rexmit_initial = 1000;
+  rexmit_min = 30;
+  rexmit_slop = 200;
+  retries = 12;
+  tso = true;
+  path_mtu_discovery = true;
+  drop_synfin = false;
+  blackhole = 0;
+  log_in_vain = 0;
+  icmp_may_rst = true;
+  ack_war_timewindow = 1000;
+  ack_war_cnt = 5;
+  reass_maxqueuelen = 100;
+  /** nmbclusters / 16 in FreeBSD; set at init. */
+  reass_maxsegments = 0;
+  syncache_rexmtlimit = 3;
+  syncache_cachelimit = 15375;
+  syncache_bucketlimit = 30;
+  syncache_rst_on_sock_fail = true;
+  /** Ours: connections in TIME_WAIT; the oldest goes when one more comes. */
+  maxtcptw = 16384;
+}
+
+/** The longest a retransmission waits, ms: RFC 6298 asks for at least 60 s. */
+export const TCPTV_REXMTMAX = 64000;
+/** After this long idle, ms, a timestamp says nothing any more: RFC 7323, 5.5. */
+export const TCP_PAWS_IDLE = 24 * 24 * 60 * 60 * 1000;
+export const tcprexmtthresh = 3;
+
+/** One TCP implementation, after struct tcp_function_block: a second one can be put beside it. */
+export interface TcpFunctionBlock {
+  readonly tfb_tcp_block_name: string;
+  /** Sends what may be sent. Returns an errno, or -1 if it dropped the connection. */
+  tfb_tcp_output(tp: Tcpcb): Errno;
+  /** Takes the segment in `$seg`, its mbuf included. */
+  tfb_tcp_do_segment(tp: Tcpcb, seg: TcpSegment): void;
+  /** The connection's callout went off. */
+  tfb_tcp_timer(tp: Tcpcb): void;
+}
+
+/** An out-of-order segment that waits. Pooled. @see sys/netinet/tcp_var.h */
+export class TsegQent {
+  tqe_start: TcpSeq = tcpSeq(0);
+  tqe_len = 0;
+  /** TH_FIN or 0. */
+  tqe_flags = 0;
+  /** Its bytes, and the last mbuf of them. */
+  tqe_m: Mbuf | null = null;
+  tqe_last: Mbuf | null = null;
+  tqe_next: TsegQent | null = null;
+}
+
+/** One stack's TCP. */
+export class TcpVnet {
+  readonly vnet: Vnet;
+  readonly stat = new Tcpstat();
+  readonly params = new TcpParams();
+  readonly tcbinfo: Inpcbinfo;
+  /** Connections by state, as netstat -s counts them. */
+  readonly states = new Int32Array(TCP_NSTATES);
+  /** Secrets of RFC 6528's sequence numbers and of timestamp offsets: two SipHash keys. */
+  readonly isn_secret = new Uint32Array(4);
+  readonly ts_offset_secret = new Uint32Array(4);
+  /** Segments in all reassembly queues, and entries that wait to be used again. */
+  reassSegments = 0;
+  reassFree: TsegQent | null = null;
+  /** Connections in TIME_WAIT, the oldest first. */
+  twHead: Tcpcb | null = null;
+  twTail: Tcpcb | null = null;
+  twCount = 0;
+  /** The implementation that new connections get. */
+  functions: TcpFunctionBlock | null = null;
+
+  constructor(vnet: Vnet) {
+    this.vnet = vnet;
+    this.tcbinfo = new Inpcbinfo(vnet);
+    for (let i = 0; i < 4; i++) {
+      this.isn_secret[i] = vnet.prng.next32();
+      this.ts_offset_secret[i] = vnet.prng.next32();
+    }
+  }
+}
+
+export const V_tcp = VNET_DEFINE((vnet) => new TcpVnet(vnet));
+
+/** TCP statistics of a stack, for `netstat -s`. */
+export function tcpstat(vnet: Vnet): Tcpstat {
+  return V_tcp(vnet).stat;
+}
+
+/**
+ * A connection. Sequence variables are RFC 9293's (3.3.1), byte counts are bytes, times ticks.
+ * @see sys/netinet/tcp_var.h
+ */
+export class Tcpcb implements Task {
+  readonly t_inpcb: Inpcb;
+  /** The stack's TCP, and the implementation of this connection. */
+  readonly t_tcp: TcpVnet;
+  readonly t_fb: TcpFunctionBlock;
+  t_state: TcpState = TCPS_CLOSED;
+  t_flags = 0;
+
+  // Send sequence space.
+  snd_una: TcpSeq = tcpSeq(0);
+  snd_nxt: TcpSeq = tcpSeq(0);
+  snd_max: TcpSeq = tcpSeq(0);
+  snd_up: TcpSeq = tcpSeq(0);
+  snd_wl1: TcpSeq = tcpSeq(0);
+  snd_wl2: TcpSeq = tcpSeq(0);
+  iss: TcpSeq = tcpSeq(0);
+  snd_recover: TcpSeq = tcpSeq(0);
+  snd_wnd = 0;
+  /** Largest window the peer ever offered. */
+  max_sndwnd = 0;
+  snd_cwnd = TCP_MAXWIN << 14;
+  snd_ssthresh = TCP_MAXWIN << 14;
+  snd_scale = 0;
+  request_r_scale = 0;
+
+  // Receive sequence space.
+  rcv_nxt: TcpSeq = tcpSeq(0);
+  /** The right edge of the window we told the peer. */
+  rcv_adv: TcpSeq = tcpSeq(0);
+  irs: TcpSeq = tcpSeq(0);
+  last_ack_sent: TcpSeq = tcpSeq(0);
+  rcv_wnd = 0;
+  rcv_scale = 0;
+
+  /** Largest segment, options included, that we send. */
+  t_maxseg = TCP_MSS;
+  t_dupacks = 0;
+  t_rxtshift = 0;
+  t_rxtcur = 0;
+  t_srtt = 0;
+  t_rttvar = 0;
+  t_rttmin = 0;
+  /** When the segment being timed was sent, 0 if none is, and its first byte. */
+  t_rtttime = 0;
+  t_rtseq: TcpSeq = tcpSeq(0);
+  t_rttupdated = 0;
+  /** Bytes acked in congestion avoidance since the window last grew: RFC 3465. */
+  t_bytes_acked = 0;
+  t_softerror: Errno = 0;
+
+  // Timestamps, RFC 7323.
+  ts_recent = 0;
+  ts_recent_age = 0;
+  ts_offset = 0;
+
+  /** When it came to be, and when a segment last arrived. */
+  t_starttime = 0;
+  t_rcvtime = 0;
+  // Receive buffer autotuning: bytes since a timestamp.
+  rfbuf_cnt = 0;
+  rfbuf_ts = 0;
+
+  // The outgoing interface's TSO limits, valid with TF_TSO.
+  t_tsomax = 0;
+  t_tsomaxsegcount = 0;
+  t_tsomaxsegsize = 0;
+
+  // Challenge ACKs, RFC 5961: when the present window of the limit ends, and how many it had.
+  t_challenge_ack_end = 0;
+  t_challenge_ack_cnt = 0;
+
+  // Reassembly queue, in order of sequence.
+  t_segq: TsegQent | null = null;
+  t_segqlen = 0;
+  /** Memory its mbufs take, charged as in a socket buffer. */
+  t_segqmbuflen = 0;
+
+  // For netstat: retransmitted segments, out-of-order segments, zero windows sent.
+  t_sndrexmitpack = 0;
+  t_rcvoopack = 0;
+  t_sndzerowin = 0;
+
+  /** Deadlines in ns of TT_*, Infinity while off; one callout serves them all. */
+  readonly t_timers = new Float64Array(TT_N).fill(Infinity);
+  readonly t_callout: Callout;
+
+  // Links of the TIME_WAIT queue.
+  twPrev: Tcpcb | null = null;
+  twNext: Tcpcb | null = null;
+  twIn = false;
+
+  constructor(inp: Inpcb, tcp: TcpVnet, fb: TcpFunctionBlock) {
+    this.t_inpcb = inp;
+    this.t_tcp = tcp;
+    this.t_fb = fb;
+    this.t_callout = new Callout(this);
+  }
+
+  /** The callout. */
+  run(): void {
+    this.t_fb.tfb_tcp_timer(this);
+  }
+}
+
+/** Payload of a full segment: t_maxseg less the options each one carries. @see sys/netinet/tcp_subr.c */
+export function tcp_maxseg(tp: Tcpcb): number {
+  return (tp.t_flags & TF_RCVD_TSTMP) !== 0 ? tp.t_maxseg - TCPOLEN_TSTAMP_APPA : tp.t_maxseg;
+}
+
+/**
+ * The segment being processed: RFC 9293's SEG variables, and its mbuf. One per machine, filled anew
+ * for each segment.
+ */
+export class TcpSegment {
+  m: Mbuf | null = null;
+  seq: TcpSeq = tcpSeq(0);
+  ack: TcpSeq = tcpSeq(0);
+  /** TH_*. */
+  flags = 0;
+  /** Window in bytes, scaled. */
+  wnd = 0;
+  /** Bytes of payload. */
+  tlen = 0;
+  /** Bytes in front of the payload in `m`: IP and TCP header; 0 once they are cut off. */
+  hdrlen = 0;
+  /** Urgent pointer. */
+  urp = 0;
+  // Options, set by tcp_dooptions.
+  to_flags = 0;
+  to_mss = 0;
+  to_wscale = 0;
+  to_tsval = 0;
+  to_tsecr = 0;
+}
+
+// TcpSegment.to_flags
+export const TOF_MSS = 0x0001;
+export const TOF_SCALE = 0x0002;
+export const TOF_SACKPERM = 0x0004;
+export const TOF_TS = 0x0010;
+
+/** The one segment. Borrowed by whoever handles it, until the handler returns. */
+export const $seg = new TcpSegment();

@@ -1,0 +1,74 @@
+/**
+ * Classic pcap files, after pcap-savefile(5): a 24-byte file header, then 16 bytes in front of each
+ * packet; little-endian here, microseconds or nanoseconds by the magic number. Left out: reading.
+ */
+
+/** Microsecond and nanosecond magic numbers. */
+export const PCAP_MAGIC = 0xa1b2c3d4;
+export const PCAP_MAGIC_NSEC = 0xa1b23c4d;
+export const PCAP_VERSION_MAJOR = 2;
+export const PCAP_VERSION_MINOR = 4;
+export const LINKTYPE_ETHERNET = 1;
+
+const FILE_HEADER_BYTES = 24;
+const PACKET_HEADER_BYTES = 16;
+
+/** Where the bytes go; the range is only good until `write` returns. */
+export interface ByteSink {
+  write(bytes: Uint8Array, off: number, len: number): void;
+}
+
+export interface PcapOptions {
+  /** Longest packet in bytes that the file may hold. */
+  readonly snaplen: number;
+  /** Default LINKTYPE_ETHERNET. */
+  readonly linktype?: number;
+  /** Nanosecond time stamps; default false: microseconds, which every reader takes. */
+  readonly nanoseconds?: boolean;
+}
+
+/** Writes one file. The header goes out at once. */
+export class PcapWriter {
+  readonly #sink: ByteSink;
+  readonly #snaplen: number;
+  readonly #perFraction: number;
+  readonly #header = new Uint8Array(PACKET_HEADER_BYTES);
+  readonly #view = new DataView(this.#header.buffer);
+
+  constructor(sink: ByteSink, options: PcapOptions) {
+    const { snaplen, linktype = LINKTYPE_ETHERNET, nanoseconds = false } = options;
+    this.#sink = sink;
+    this.#snaplen = snaplen;
+    this.#perFraction = nanoseconds ? 1 : 1000;
+    const head = new Uint8Array(FILE_HEADER_BYTES);
+    const view = new DataView(head.buffer);
+    view.setUint32(0, nanoseconds ? PCAP_MAGIC_NSEC : PCAP_MAGIC, true);
+    view.setUint16(4, PCAP_VERSION_MAJOR, true);
+    view.setUint16(6, PCAP_VERSION_MINOR, true);
+    view.setUint32(16, snaplen, true);
+    view.setUint32(20, linktype, true);
+    sink.write(head, 0, FILE_HEADER_BYTES);
+  }
+
+  /**
+   * Appends a packet of `wirelen` bytes, `caplen` of which lie in `bytes` at `off`; no more than the
+   * snap length is written. Times: seconds since 1970 and nanoseconds.
+   */
+  packet(
+    sec: number,
+    nsec: number,
+    bytes: Uint8Array,
+    off: number,
+    caplen: number,
+    wirelen: number,
+  ): void {
+    const n = Math.min(caplen, this.#snaplen);
+    const view = this.#view;
+    view.setUint32(0, sec, true);
+    view.setUint32(4, Math.floor(nsec / this.#perFraction), true);
+    view.setUint32(8, n, true);
+    view.setUint32(12, wirelen, true);
+    this.#sink.write(this.#header, 0, PACKET_HEADER_BYTES);
+    this.#sink.write(bytes, off, n);
+  }
+}
