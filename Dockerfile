@@ -1,0 +1,46 @@
+# tapnic in a container; it needs NET_ADMIN and /dev/net/tun, nothing else:
+#
+#   docker build -t tapnic .
+#   docker run --rm --name tapnic --cap-add NET_ADMIN --device /dev/net/tun tapnic
+#   docker exec tapnic curl -sO http://192.0.2.2/random.bin
+#
+# Without arguments it serves the sample directory below. No here-documents: older builders do not
+# know them.
+ARG NODE_VERSION=24
+
+FROM node:${NODE_VERSION}-bookworm-slim AS build
+RUN apt-get update \
+ && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends g++ \
+ && rm -rf /var/lib/apt/lists/*
+WORKDIR /opt/tapnic
+# What npm ci needs, the addon's sources included, comes before what changes more often.
+COPY package.json package-lock.json .npmrc ./
+COPY scripts/build-addon.mjs scripts/
+COPY native-bindings/src native-bindings/src
+RUN npm ci --no-audit --no-fund
+COPY . .
+RUN npm run -s build && npm prune --omit=dev --ignore-scripts --no-audit --no-fund
+
+FROM node:${NODE_VERSION}-bookworm-slim
+RUN apt-get update \
+ && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+      curl iproute2 tcpdump \
+ && rm -rf /var/lib/apt/lists/*
+WORKDIR /opt/tapnic
+COPY --from=build /opt/tapnic/package.json /opt/tapnic/LICENSE ./
+COPY --from=build /opt/tapnic/node_modules node_modules
+COPY --from=build /opt/tapnic/build/tapnic.node build/tapnic.node
+COPY --from=build /opt/tapnic/dist/src dist/src
+COPY --from=build /opt/tapnic/dist/drivers dist/drivers
+COPY --from=build /opt/tapnic/dist/native-bindings dist/native-bindings
+RUN printf '#!/bin/sh\nexec node /opt/tapnic/dist/src/cli/main.js "$@"\n' \
+      > /usr/local/bin/tapnic \
+ && chmod 755 /usr/local/bin/tapnic \
+ && mkdir -p /srv/sample \
+ && printf '<!doctype html>\n<title>tapnic</title>\n<p><a href="random.bin">16 MiB</a>\n' \
+      > /srv/sample/index.html \
+ && head -c 16777216 /dev/urandom > /srv/sample/random.bin
+EXPOSE 80
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["tapnic"]
+CMD ["serve", "/srv/sample"]

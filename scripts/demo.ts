@@ -1,0 +1,341 @@
+/**
+ * The main job, shown: a real file leaves by sendfile, through unmapped mbufs, bus_dma and the
+ * emulated NIC, and curl receives it over a TAP in a private namespace. Four arms:
+ *
+ *   default            unmapped mbufs all the way down to the NIC's DMA
+ *   mb_use_ext_pgs=0   one mapped mbuf per page, the code before unmapped mbufs: the baseline
+ *   -nomap             unmapped in the socket buffer, converted in ip_output
+ *   -txcsum            converted and summed in software
+ *
+ * Each arm runs twice. Without a capture: a slow reader that fills the socket buffer, to see what
+ * is in it, then timed downloads. With a capture of the wire: one download, and tshark judges every
+ * frame. Every download's SHA-256 is compared with the file's. The status is 1 if anything is not
+ * as it must be.
+ */
+
+import { createHash, randomFillSync } from 'node:crypto';
+import {
+  closeSync,
+  copyFileSync,
+  createReadStream,
+  linkSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { basename, join } from 'node:path';
+import Table from 'cli-table3';
+import { Instance } from '../test/support/instance.ts';
+import { missing } from '../test/support/needs.ts';
+import { Netns } from '../test/support/netns.ts';
+import { assertCleanCapture } from '../test/support/tshark.ts';
+import type { CaptureCounts } from '../test/support/tshark.ts';
+
+const FILE_BYTES = 100 * 1024 * 1024;
+const MTU = 1500;
+const TIMED_RUNS = 3;
+const SAMPLES_MAX = 40;
+const MB = 1e6;
+const GB = 1e9;
+
+/** Reasons for which the host CPU may have read file bytes, as `netstat -m --json` names them. */
+type Reads = Record<'small' | 'checksum' | 'copy' | 'bpf' | 'pio' | 'other', number>;
+
+/** What is used here of `netstat -m --json`. */
+interface NetstatM {
+  emulator: {
+    conversions: number;
+    sf_bufs: { current: number; peak: number; total: number };
+    payload_bytes_read: Reads;
+    dma: { loads: number; segments: number };
+  };
+}
+
+/** What is used here of a line of `netstat -an --json`. */
+interface Connection {
+  proto: string;
+  state: string;
+  sendq: number;
+  send_mbufs: number;
+}
+
+interface Arm {
+  name: string;
+  args: string[];
+}
+
+const ARMS: Arm[] = [
+  { name: 'default', args: [] },
+  { name: 'mb_use_ext_pgs=0', args: ['--sysctl', 'kern.ipc.mb_use_ext_pgs=0'] },
+  { name: '-nomap', args: ['--cap=-nomap'] },
+  { name: '-txcsum', args: ['--cap=-txcsum'] },
+];
+
+/** What one arm showed. */
+interface Outcome {
+  arm: string;
+  /** Of the fullest socket buffer seen; null if the file was too small to fill one. */
+  mbufsPerMB: number | null;
+  sfBufs: number;
+  reads: Reads;
+  conversions: number;
+  segsPerLoad: number;
+  /** Of the timed downloads, the middle one. */
+  seconds: number;
+  cpuPerGB: number;
+  capture: CaptureCounts;
+  /** What is not as it must be. */
+  faults: string[];
+}
+
+interface Original {
+  dir: string;
+  name: string;
+  size: number;
+  sha256: string;
+}
+
+function progress(text: string): void {
+  process.stderr.write(`demo: ${text}\n`);
+}
+
+async function sha256Of(file: string): Promise<string> {
+  const hash = createHash('sha256');
+  for await (const chunk of createReadStream(file, { highWaterMark: 1 << 20 })) hash.update(chunk);
+  return hash.digest('hex');
+}
+
+/** Fills a directory below `work` with the one file to be served. */
+async function original(work: string, given: string | undefined): Promise<Original> {
+  const dir = join(work, 'www');
+  mkdirSync(dir);
+  const name = given === undefined ? 'random.bin' : basename(given);
+  const path = join(dir, name);
+  if (given === undefined) {
+    progress(`writing ${FILE_BYTES / MB} MB of random bytes`);
+    const chunk = Buffer.allocUnsafe(1 << 20);
+    const fd = openSync(path, 'w');
+    for (let n = 0; n < FILE_BYTES; n += chunk.length) writeSync(fd, randomFillSync(chunk));
+    closeSync(fd);
+  } else {
+    // Nothing else of its directory is to be served, and a symbolic link out of it would not be.
+    try {
+      linkSync(given, path);
+    } catch {
+      copyFileSync(given, path);
+    }
+  }
+  return { dir, name, size: statSync(path).size, sha256: await sha256Of(path) };
+}
+
+/** Nanoseconds of CPU that all threads of `pid` have used. */
+function cpuNs(pid: number): number {
+  let sum = 0;
+  for (const tid of readdirSync(`/proc/${pid}/task`)) {
+    try {
+      const [onCpu = '0'] = readFileSync(`/proc/${pid}/task/${tid}/schedstat`, 'utf8').split(' ');
+      sum += Number(onCpu);
+    } catch {
+      // The thread ended meanwhile; the pool's threads do not.
+    }
+  }
+  return sum;
+}
+
+/** Downloads the file, checks it, and returns curl's seconds. */
+async function download(instance: Instance, file: Original, out: string): Promise<number> {
+  const args = ['-o', out, '-w', '%{http_code} %{time_total}', instance.urlOf(file.name)];
+  const { status, stdout, stderr } = await instance.curl(...args);
+  if (status !== 0) throw new Error(`curl: status ${status}: ${stderr.trim()}`);
+  const [code = '', seconds = ''] = stdout.split(' ');
+  if (code !== '200') throw new Error(`curl: HTTP status ${code}`);
+  const sha256 = await sha256Of(out);
+  rmSync(out);
+  if (sha256 !== file.sha256) throw new Error(`SHA-256 is ${sha256}, not ${file.sha256}`);
+  return Number(seconds);
+}
+
+/**
+ * Mbufs per 10^6 bytes in the fullest send buffer seen while a client reads slowly, null if none
+ * was ever as full as 64 KB. The client is then cut off, half-way through the file.
+ */
+async function sampleSockbuf(instance: Instance, file: Original): Promise<number | null> {
+  const args = ['-sS', '--limit-rate', '1M', '--max-time', '2', '-o', '/dev/null'];
+  const client = { ended: false };
+  const reading = instance.ns.run('curl', [...args, instance.urlOf(file.name)]);
+  const end = reading.finally(() => (client.ended = true));
+  let fullest: Connection | null = null;
+  for (let i = 0; i < SAMPLES_MAX && !client.ended; i++) {
+    for (const conn of await instance.json<Connection[]>('netstat', '-an'))
+      if (conn.proto.startsWith('tcp') && conn.sendq > (fullest?.sendq ?? 0)) fullest = conn;
+  }
+  await end;
+  if (fullest === null || fullest.sendq < 64 * 1024) return null;
+  return fullest.send_mbufs / (fullest.sendq / MB);
+}
+
+function median(values: number[]): number {
+  return values.sort((a, b) => a - b)[values.length >> 1] ?? Number.NaN;
+}
+
+/** Stops `instance`; adds to `faults` whatever was wrong about its end. */
+async function stop(instance: Instance, faults: string[]): Promise<void> {
+  const { code, leaked, stderr } = await instance.stop();
+  if (code !== 0) faults.push(`exit status ${code}: ${stderr.trim().slice(-500)}`);
+  if (leaked === null) faults.push('no exit line');
+  else if (Object.keys(leaked).length > 0) faults.push(`leaked: ${JSON.stringify(leaked)}`);
+}
+
+function difference(after: Reads, before: Reads): Reads {
+  return {
+    small: after.small - before.small,
+    checksum: after.checksum - before.checksum,
+    copy: after.copy - before.copy,
+    bpf: after.bpf - before.bpf,
+    pio: after.pio - before.pio,
+    other: after.other - before.other,
+  };
+}
+
+/** The arm without a capture. */
+async function measure(
+  { name, args }: Arm,
+  file: Original,
+  work: string,
+): Promise<Omit<Outcome, 'capture'>> {
+  using ns = new Netns();
+  const faults: string[] = [];
+  const instance = await Instance.start(ns, ['serve', file.dir, ...args]);
+  const mbufsPerMB = await sampleSockbuf(instance, file);
+
+  const { emulator: before } = await instance.json<NetstatM>('netstat', '-m');
+  const cpuBefore = cpuNs(instance.ready.pid);
+  const seconds: number[] = [];
+  for (let i = 0; i < TIMED_RUNS; i++)
+    seconds.push(await download(instance, file, join(work, 'out')));
+  const cpu = cpuNs(instance.ready.pid) - cpuBefore;
+  const { emulator: after } = await instance.json<NetstatM>('netstat', '-m');
+
+  await stop(instance, faults);
+  return {
+    arm: name,
+    mbufsPerMB,
+    sfBufs: (after.sf_bufs.total - before.sf_bufs.total) / TIMED_RUNS,
+    reads: difference(after.payload_bytes_read, before.payload_bytes_read),
+    conversions: (after.conversions - before.conversions) / TIMED_RUNS,
+    segsPerLoad: (after.dma.segments - before.dma.segments) / (after.dma.loads - before.dma.loads),
+    seconds: median(seconds),
+    cpuPerGB: cpu / 1e9 / ((file.size * TIMED_RUNS) / GB),
+    faults,
+  };
+}
+
+/** The arm with a capture at the wire: the judgment of every frame. */
+async function judge(
+  { args }: Arm,
+  file: Original,
+  work: string,
+  faults: string[],
+): Promise<CaptureCounts> {
+  const capture = join(work, 'wire.pcap');
+  {
+    using ns = new Netns();
+    const options = ['--capture', `wire=${capture}`, '--mtu', String(MTU)];
+    const instance = await Instance.start(ns, ['serve', file.dir, ...args, ...options]);
+    await download(instance, file, join(work, 'out'));
+    await stop(instance, faults);
+  }
+  const counts = await assertCleanCapture(capture, { mtu: MTU });
+  if (counts.tcpPayload < file.size) faults.push(`the capture misses ${file.size} file bytes`);
+  rmSync(capture);
+  return counts;
+}
+
+/** What must be true of the arms, compared with each other. */
+function compare(outcomes: Outcome[], file: Original): void {
+  const [dflt, mapped, nomap, txcsum] = outcomes;
+  if (!dflt || !mapped || !nomap || !txcsum) throw new Error('an arm is missing');
+  for (const [reason, bytes] of Object.entries(dflt.reads))
+    if (reason !== 'small' && bytes !== 0)
+      dflt.faults.push(`the CPU read ${bytes} file bytes: ${reason}`);
+  if (dflt.conversions !== 0) dflt.faults.push('conversions on the unmapped path');
+  if (mapped.conversions !== 0) mapped.faults.push('conversions without unmapped mbufs');
+  // A file this large cannot have left in segments that are copied anyway.
+  if (file.size < MB) return;
+  if (nomap.conversions === 0) nomap.faults.push('no conversions');
+  if (txcsum.conversions === 0) txcsum.faults.push('no conversions');
+  if (txcsum.reads.checksum < file.size * TIMED_RUNS)
+    txcsum.faults.push('the software checksum did not read the file');
+  if (dflt.mbufsPerMB !== null && mapped.mbufsPerMB !== null)
+    if (mapped.mbufsPerMB < 5 * dflt.mbufsPerMB) mapped.faults.push('as few mbufs as unmapped');
+}
+
+function readsText(reads: Reads, runs: number): string {
+  const parts = Object.entries(reads).filter(([, bytes]) => bytes !== 0);
+  const each = parts.map(([reason, bytes]) => `${reason} ${Math.round(bytes / runs)}`);
+  return each.length === 0 ? '0' : each.join('\n');
+}
+
+function print(outcomes: Outcome[], file: Original): void {
+  const table = new Table({
+    head: ['per download', ...outcomes.map(({ arm }) => arm)],
+    colAligns: ['left', ...outcomes.map(() => 'right' as const)],
+    style: { head: [], border: [] },
+  });
+  const row = (name: string, cell: (o: Outcome) => string): void => {
+    table.push([name, ...outcomes.map(cell)]);
+  };
+  row('mbufs per MB in the socket buffer', (o) => o.mbufsPerMB?.toFixed(1) ?? '-');
+  row('pages mapped (sf_bufs)', (o) => o.sfBufs.toFixed(0));
+  row('file-page bytes read by the CPU', (o) => readsText(o.reads, TIMED_RUNS));
+  row('conversions of unmapped chains', (o) => o.conversions.toFixed(0));
+  row('DMA segments per frame loaded', (o) =>
+    Number.isFinite(o.segsPerLoad) ? o.segsPerLoad.toFixed(1) : '-',
+  );
+  row(`seconds (median of ${TIMED_RUNS})`, (o) => o.seconds.toFixed(2));
+  row('CPU seconds per GB', (o) => o.cpuPerGB.toFixed(2));
+  row('frames on the wire, all valid', (o) => String(o.capture.frames));
+  row('longest frame, bytes', (o) => String(o.capture.frameMax));
+  console.log(table.toString());
+  console.log(`${file.name}: ${file.size} bytes, SHA-256 ${file.sha256}, received unchanged`);
+  console.log(
+    'A frame loaded is what the driver hands to the NIC: up to 64 KB, which the NIC cuts up.',
+  );
+}
+
+async function main(given: string | undefined): Promise<number> {
+  const lacking = ['root', 'netns', 'tap', 'curl', 'tshark'].map(missing);
+  const why = lacking.filter((what) => what !== null);
+  if (why.length > 0) throw new Error(`missing: ${why.join('; ')}`);
+
+  const work = mkdtempSync(join(tmpdir(), 'tapnic-demo-'));
+  process.on('exit', () => rmSync(work, { recursive: true, force: true }));
+  process.once('SIGINT', () => process.exit(130));
+
+  const file = await original(work, given);
+  const outcomes: Outcome[] = [];
+  for (const arm of ARMS) {
+    progress(`${arm.name}: ${TIMED_RUNS} downloads of ${(file.size / MB).toFixed(1)} MB`);
+    const measured = await measure(arm, file, work);
+    progress(`${arm.name}: a download with the wire captured, checked by tshark`);
+    outcomes.push({ ...measured, capture: await judge(arm, file, work, measured.faults) });
+  }
+  compare(outcomes, file);
+  print(outcomes, file);
+  const faults = outcomes.flatMap((o) => o.faults.map((fault) => `${o.arm}: ${fault}`));
+  for (const fault of faults) console.error(`demo: FAILED: ${fault}`);
+  return faults.length === 0 ? 0 : 1;
+}
+
+try {
+  process.exitCode = await main(process.argv[2]);
+} catch (error) {
+  console.error(`demo: FAILED: ${error instanceof Error ? error.message : String(error)}`);
+  process.exitCode = 1;
+}

@@ -1,0 +1,202 @@
+import { existsSync, mkdtempSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { connect, createServer, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect } from 'chai';
+import { CliError } from '../../src/cli/command.ts';
+import { ask, findInstance, request } from '../../src/cli/control_client.ts';
+import { type ControlServer, openControlServer } from '../../src/cli/control_server.ts';
+import { checkedPath, controlName, defaultControlPath } from '../../src/cli/control_path.ts';
+import { LineSplitter } from '../../src/cli/lines.ts';
+import { okResponse, REQUEST_MAX } from '../../src/ctl/protocol.ts';
+
+/** The message that `promise` rejects with; it must be a CliError. */
+async function rejection(promise: Promise<unknown>): Promise<string> {
+  try {
+    await promise;
+  } catch (e) {
+    if (e instanceof CliError) return e.message;
+    throw e;
+  }
+  throw new Error('it did not reject');
+}
+
+/** Sends `text` as it is and resolves with all that comes until the other end closes. */
+function exchange(path: string, text: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    let got = '';
+    const socket: Socket = connect(path, () => socket.end(text));
+    socket.setTimeout(5000, () => reject(new Error(`open after 5 s: ${got.slice(0, 100)}`)));
+    socket.on('data', (chunk) => (got += chunk.toString('utf8')));
+    socket.on('error', reject);
+    socket.on('close', () => resolve(got));
+  });
+}
+
+describe('cli: control socket', () => {
+  let dir: string;
+  let path: string;
+  let servers: ControlServer[];
+
+  beforeEach(() => {
+    dir = mkdtempSync(join(tmpdir(), 'tapnic-ctl-'));
+    path = join(dir, 'nic0.sock');
+    servers = [];
+    process.env['TAPNIC_RUNDIR'] = dir;
+  });
+  afterEach(() => {
+    for (const server of servers) server.close();
+    delete process.env['TAPNIC_RUNDIR'];
+    rmSync(dir, { recursive: true });
+  });
+
+  /** A server that answers with the request's own arguments. */
+  async function open(at = path): Promise<ControlServer> {
+    const server = await openControlServer(at);
+    server.setHandler((req) => okResponse(req.id, req.args));
+    servers.push(server);
+    return server;
+  }
+
+  it('answers requests, in order, and is gone after close', async () => {
+    const server = await open();
+    expect(await request(path, 'x', { a: [1] })).to.deep.equal({ a: [1] });
+    const two = await exchange(path, '{"id":1,"cmd":"x"}\n{"id":2,"cmd":"x"}\n');
+    expect(
+      two
+        .trim()
+        .split('\n')
+        .map((line) => JSON.parse(line).id),
+    ).to.deep.equal([1, 2]);
+    expect(statSync(path).mode & 0o777).to.equal(0o600);
+    server.close();
+    expect(existsSync(path)).to.equal(false);
+    expect(await rejection(request(path, 'x', {}))).to.match(/no instance listens there/);
+  });
+
+  it('answers what is no request with an error, and goes on', async () => {
+    await open();
+    const got = await exchange(path, 'GET / HTTP/1.1\n\n{"id":7,"cmd":"x"}\n\xff\xfe\n');
+    const answers = got
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line));
+    expect(answers.map(({ ok }) => ok)).to.deep.equal([false, false, true, false]);
+    expect(answers[0].err.code).to.equal('EINVAL');
+  });
+
+  it('ends a connection whose line is too long, and no other', async () => {
+    await open();
+    const got = await exchange(path, 'x'.repeat(REQUEST_MAX + 1));
+    expect(JSON.parse(got).err.code).to.equal('EMSGSIZE');
+    const fits = `{"id":1,"cmd":"x","args":{"a":"${'y'.repeat(REQUEST_MAX - 50)}"}}\n`;
+    expect(JSON.parse(await exchange(path, fits)).ok).to.equal(true);
+  });
+
+  it('outlives a client that asks without reading, and one that throws', async () => {
+    const server = await open();
+    let answered = 0;
+    server.setHandler((req) => {
+      if (req.cmd === 'bad') throw new TypeError('no such thing');
+      answered++;
+      return okResponse(req.id, 'z'.repeat(100_000));
+    });
+    const rude = connect(path);
+    rude.on('error', () => undefined);
+    rude.pause();
+    rude.write('{"id":1,"cmd":"x"}\n'.repeat(3000));
+    const bad = JSON.parse(await exchange(path, '{"id":1,"cmd":"bad"}\n'));
+    expect(bad).to.deep.equal({
+      id: 1,
+      ok: false,
+      err: { code: 'EIO', message: 'no such thing' },
+    });
+    // What fits into the socket's buffers, and what was on the way to them.
+    expect(answered).to.be.within(1, 100);
+    rude.destroy();
+  });
+
+  it('tells early clients that the instance is starting', async () => {
+    servers.push(await openControlServer(path));
+    expect(await rejection(request(path, 'x', {}))).to.equal('starting: try again');
+  });
+
+  it('refuses the place of a live instance and takes that of a dead one', async () => {
+    await open();
+    expect(await rejection(openControlServer(path))).to.match(/EADDRINUSE: an instance is running/);
+
+    // A socket without a listener, as SIGKILL leaves it.
+    const dead = join(dir, 'dead.sock');
+    await new Promise<void>((resolve) => {
+      const server = createServer().listen(`${dead}.live`, () => {
+        // Closing unlinks the name it was bound to.
+        renameSync(`${dead}.live`, dead);
+        server.close(() => resolve());
+      });
+    });
+    expect(existsSync(dead)).to.equal(true);
+    await open(dead);
+    expect(await request(dead, 'x', { b: 1 })).to.deep.equal({ b: 1 });
+  });
+
+  it('never removes a file that is no socket', async () => {
+    writeFileSync(path, 'precious');
+    expect(await rejection(openControlServer(path))).to.match(/EADDRINUSE: a file of that name/);
+    expect(existsSync(path)).to.equal(true);
+  });
+
+  it('leaves the socket of the one that took its place', async () => {
+    const first = await open();
+    rmSync(path);
+    await open();
+    first.close();
+    expect(await request(path, 'x', {})).to.deep.equal({});
+  });
+
+  it('finds the only instance, or lists those there are', async () => {
+    expect(await rejection(findInstance({}))).to.match(/no running instance/);
+    await open();
+    writeFileSync(join(dir, 'stale.sock'), '');
+    expect(await findInstance({})).to.equal(path);
+    await open(join(dir, 'blue.em1.sock'));
+    expect(await rejection(findInstance({}))).to.match(
+      /^2 running instances, choose by --control: \S*blue\.em1\.sock \S*nic0\.sock$/,
+    );
+    expect(await findInstance({ tap: 'nic0' })).to.equal(path);
+    expect(await findInstance({ tap: 'em1', netns: 'blue' })).to.equal(join(dir, 'blue.em1.sock'));
+    expect(await rejection(findInstance({ tap: 'em1' }))).to.match(/no running instance em1 /);
+    expect(await ask({ control: path }, 'x', { c: 1 })).to.deep.equal({ c: 1 });
+  });
+
+  it('knows where sockets are and how long a path may be', () => {
+    expect(controlName('nic0', null)).to.equal('nic0.sock');
+    expect(defaultControlPath('nic0', 'blue')).to.equal(join(dir, 'blue.nic0.sock'));
+    expect(() => checkedPath('x'.repeat(108))).to.throw(CliError, /longer than 107 bytes/);
+    expect(checkedPath('x'.repeat(107))).to.have.lengthOf(107);
+  });
+});
+
+describe('cli: lines', () => {
+  it('cuts lines wherever the pieces end', () => {
+    const lines = new LineSplitter(5);
+    expect(lines.push(Buffer.from('ab'))).to.deep.equal([]);
+    expect(lines.push(Buffer.from('c\n\nde\nf'))).to.deep.equal(['abc', '', 'de']);
+    expect(lines.push(Buffer.from('\n'))).to.deep.equal(['f']);
+  });
+
+  it('takes a line of the maximum and none above, ended or not', () => {
+    expect(new LineSplitter(5).push(Buffer.from('12345\n'))).to.deep.equal(['12345']);
+    expect(new LineSplitter(5).push(Buffer.from('123456\n'))).to.equal(null);
+    expect(new LineSplitter(5).push(Buffer.from('123456'))).to.equal(null);
+    const split = new LineSplitter(5);
+    expect(split.push(Buffer.from('123'))).to.deep.equal([]);
+    expect(split.push(Buffer.from('456'))).to.equal(null);
+  });
+
+  it('puts characters together that arrive in pieces', () => {
+    const [a, b] = [Buffer.from('é\n').subarray(0, 1), Buffer.from('é\n').subarray(1)];
+    const lines = new LineSplitter(5);
+    lines.push(a);
+    expect(lines.push(b)).to.deep.equal(['é']);
+  });
+});

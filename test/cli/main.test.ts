@@ -1,0 +1,129 @@
+/** The compiled `tapnic` as a child process, where it needs no privilege. */
+
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect } from 'chai';
+import type { Check } from '../../src/cli/checks.ts';
+import { cliMain, packageRoot } from '../support/root.ts';
+
+interface Run {
+  status: number | null;
+  stdout: string;
+  stderr: string;
+}
+
+describe('cli: tapnic', function () {
+  this.timeout(20_000);
+  let dir: string;
+  before(() => (dir = mkdtempSync(join(tmpdir(), 'tapnic-main-'))));
+  after(() => rmSync(dir, { recursive: true }));
+
+  /** Runs the command line with a run directory of its own, in which no instance lives. */
+  function tapnic(...args: string[]): Run {
+    const { status, stdout, stderr } = spawnSync(process.execPath, [cliMain, ...args], {
+      encoding: 'utf8',
+      timeout: 15_000,
+      env: { ...process.env, TAPNIC_RUNDIR: join(dir, 'run') },
+    });
+    return { status, stdout, stderr };
+  }
+
+  /** Runs it, expects `status` and silence but for one line on stderr, and returns that line. */
+  function complaint(status: number, ...args: string[]): string {
+    const run = tapnic(...args);
+    expect(run, args.join(' ')).to.include({ status, stdout: '' });
+    expect(run.stderr, args.join(' ')).to.match(/^tapnic: [^\n]+\n$/);
+    return run.stderr.slice('tapnic: '.length, -1);
+  }
+
+  it('prints its version, and help on stdout', () => {
+    const { version } = JSON.parse(readFileSync(join(packageRoot(), 'package.json'), 'utf8'));
+    expect(tapnic('--version')).to.deep.equal({ status: 0, stdout: `${version}\n`, stderr: '' });
+    const help = tapnic('--help');
+    expect(help).to.include({ status: 0, stderr: '' });
+    for (const command of ['serve', 'ifconfig', 'netstat', 'sysctl', 'arp', 'nics', 'doctor'])
+      expect(help.stdout).to.match(new RegExp(`^  ${command}\\b`, 'm'));
+    const serve = tapnic('serve', '--help');
+    expect(serve).to.include({ status: 0, stderr: '' });
+    expect(serve.stdout).to.include('--host-addr6 <cidr>');
+  });
+
+  it('ends with 2 and one line for wrong usage', () => {
+    expect(complaint(2, 'nonesuch')).to.match(/unknown command 'nonesuch'/);
+    expect(complaint(2, 'serv', '.')).to.match(/Did you mean serve\?/);
+    expect(complaint(2, 'serve')).to.match(/missing required argument 'dir'/);
+    expect(complaint(2, 'serve', dir, dir)).to.match(/too many arguments/);
+    expect(complaint(2, 'serve', dir, '--bogus')).to.match(/unknown option '--bogus'/);
+    expect(complaint(2, 'serve', dir, '--mtu')).to.match(/argument missing/);
+    expect(complaint(2, 'netstat', '-m', '-s')).to.match(/one of -m, -i, -s/);
+    expect(complaint(2, 'netstat', '-z')).to.match(/unknown option '-z'/);
+    expect(complaint(2, 'ifconfig', '-q')).to.match(/no option -q/);
+    expect(complaint(2, 'sysctl')).to.match(/-a, or names/);
+    expect(complaint(2, 'arp')).to.match(/-a lists/);
+    const bare = tapnic();
+    expect(bare).to.include({ status: 2, stdout: '' });
+    expect(bare.stderr).to.match(/^Usage: tapnic/);
+  });
+
+  it('ends with 2 and one line for bad NIC options', () => {
+    expect(complaint(2, 'serve', dir, '--addr', '192.0.2.2/40')).to.match(
+      /^--addr: 192\.0\.2\.2\/40/,
+    );
+    expect(complaint(2, 'serve', dir, '--cap=-nonesuch')).to.match(/^--cap: -nonesuch: no capab/);
+    expect(complaint(2, 'serve', dir, '--cap', '-wol')).to.match(/^--cap: -wol: tn lacks it/);
+    expect(complaint(2, 'serve', dir, '--engine', 'native')).to.match(/only ts$/);
+    expect(complaint(2, 'serve', dir, '--napi', 'thread')).to.match(/only off$/);
+    expect(complaint(2, 'serve', dir, '--driver', 'tuntap2')).to.match(/only native$/);
+    expect(complaint(2, 'serve', dir, '--capture', 'ring=x.pcap')).to.match(/only at if, wire$/);
+    expect(complaint(2, 'serve', dir, '--capture', 'if=x.pcapng')).to.match(/only \.pcap files$/);
+    expect(complaint(2, 'serve', dir, '--port', '0')).to.match(/^--port: 0: a whole number/);
+    expect(complaint(2, 'serve', dir, '--port', '65536')).to.match(/^--port: 65536/);
+    const config = join(dir, 'c.yaml');
+    writeFileSync(config, 'mtu: 1500\nbogus: 1\n');
+    expect(complaint(2, 'serve', dir, '--config', config)).to.equal(
+      `${config}:2:1: unknown key "bogus"`,
+    );
+  });
+
+  it('ends with 1 and one line for a directory that cannot be served', () => {
+    expect(complaint(1, 'serve', join(dir, 'none'))).to.match(/none: ENOENT: give a directory/);
+    const file = join(dir, 'file');
+    writeFileSync(file, '');
+    expect(complaint(1, 'serve', file)).to.match(/ENOTDIR: not a directory/);
+  });
+
+  it('ends with 1 when there is no instance to ask', () => {
+    for (const args of [['netstat', '-an'], ['ifconfig'], ['sysctl', '-a'], ['arp', '-a']])
+      expect(complaint(1, ...args)).to.match(/^no running instance: start one/);
+    expect(complaint(1, 'netstat', '-m', '--control', join(dir, 'x.sock'))).to.match(
+      /no instance listens there$/,
+    );
+    expect(complaint(1, 'netstat', '-m', '--tap', 'em1')).to.match(/^no running instance em1 /);
+  });
+
+  it('lists the models', () => {
+    const { status, stdout } = tapnic('nics', '--json');
+    expect(status).to.equal(0);
+    const models: { name: string; capabilities: string[] }[] = JSON.parse(stdout);
+    const tn = models.find(({ name }) => name === 'tn');
+    expect(tn?.capabilities).to.include.members(['txcsum', 'rxcsum', 'tso4', 'nomap']);
+    expect(tapnic('nics').stdout).to.match(/^tn\b.*\n.*\bnomap\b/m);
+  });
+
+  it('checks the machine, with a remedy for each failure', () => {
+    const { status, stdout, stderr } = tapnic('doctor', '--json');
+    const checks: Check[] = JSON.parse(stdout);
+    expect(stderr).to.equal('');
+    expect(checks.map(({ name }) => name)).to.include.members(['addon', 'device node', 'IPv6']);
+    for (const { name, ok, detail, remedy } of checks) {
+      expect(detail, name).not.to.equal('');
+      expect(remedy === '', name).to.equal(ok);
+    }
+    const failed = checks.some(({ ok, required }) => required && !ok);
+    expect(status).to.equal(failed ? 1 : 0);
+    const text = tapnic('doctor').stdout;
+    expect(text.match(/^(ok  |warn|FAIL)  /gm)).to.have.lengthOf(checks.length);
+  });
+});

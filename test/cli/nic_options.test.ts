@@ -1,0 +1,268 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect } from 'chai';
+import { UsageError } from '../../src/cli/command.ts';
+import { parseConfig } from '../../src/cli/config_file.ts';
+import { type NicSettings, resolveNicOptions } from '../../src/cli/nic_options.ts';
+import type { RawFlags } from '../../src/cli/nic_flags.ts';
+
+const MODELS = [
+  { name: 'tn', capabilities: ['rxcsum', 'txcsum', 'tso4', 'tso6', 'nomap'] },
+  { name: 'plain', capabilities: [] },
+];
+
+const resolve = (raw: RawFlags): NicSettings => resolveNicOptions(raw, MODELS, ['port']);
+
+/** The one line that `raw` is refused with. */
+function refusal(raw: RawFlags): string {
+  try {
+    resolve(raw);
+  } catch (e) {
+    if (!(e instanceof UsageError)) throw e;
+    expect(e.message, 'one line').not.to.include('\n');
+    return e.message;
+  }
+  throw new Error(`taken: ${JSON.stringify(raw)}`);
+}
+
+describe('cli: NIC options', () => {
+  it('has the defaults of the contract', () => {
+    expect(resolve({})).to.deep.equal({
+      nic: {
+        tap: 'nic0',
+        hostAddr: '192.0.2.1/24',
+        hostAddr6: '2001:db8::1/64',
+        addr: '192.0.2.2/24',
+        gateway: '192.0.2.1',
+        mtu: 1500,
+        nic: 'tn',
+        caps: [],
+        mode: 'wire',
+        napi: 'off',
+        engine: 'ts',
+        netns: null,
+        captures: [],
+      },
+      memory: 268435456,
+      seed: null,
+      sysctl: [],
+      control: null,
+      own: {},
+      warnings: [],
+    });
+  });
+
+  it('takes every option', () => {
+    const { nic, ...rest } = resolve({
+      tap: 'em9',
+      hostAddr: '198.51.100.1/28',
+      hostAddr6: 'none',
+      addr: '198.51.100.2/28',
+      addr6: '2001:DB8:0::9/48',
+      gateway: '198.51.100.14',
+      mac: '02-00-5E-00-53-01',
+      mtu: '9000',
+      nic: 'tn',
+      cap: '-mextpg,-tso,txcsum',
+      mode: 'vnet',
+      napi: 'off',
+      engine: 'ts',
+      driver: 'native',
+      netns: 'blue',
+      capture: ['if=a.pcap', 'wire=b=c.pcap'],
+      control: '/tmp/x.sock',
+      sysctl: ['kern.ipc.mb_use_ext_pgs=0', 'net.inet.tcp.mssdflt=536'],
+      memory: '1G',
+      seed: '4294967295',
+      port: '8080',
+    });
+    expect(nic).to.deep.equal({
+      tap: 'em9',
+      hostAddr: '198.51.100.1/28',
+      hostAddr6: null,
+      addr: '198.51.100.2/28',
+      gateway: '198.51.100.14',
+      mac: '02:00:5e:00:53:01',
+      mtu: 9000,
+      nic: 'tn',
+      caps: [
+        { name: 'nomap', on: false },
+        { name: 'tso4', on: false },
+        { name: 'tso6', on: false },
+        { name: 'txcsum', on: true },
+      ],
+      mode: 'vnet',
+      napi: 'off',
+      engine: 'ts',
+      netns: 'blue',
+      captures: [
+        { point: 'if', file: 'a.pcap' },
+        { point: 'wire', file: 'b=c.pcap' },
+      ],
+    });
+    expect(rest).to.deep.equal({
+      memory: 1073741824,
+      seed: 4294967295,
+      sysctl: [
+        ['kern.ipc.mb_use_ext_pgs', '0'],
+        ['net.inet.tcp.mssdflt', '536'],
+      ],
+      control: '/tmp/x.sock',
+      own: { port: '8080' },
+      warnings: [],
+    });
+  });
+
+  it('refuses bad values in one line that names the option', () => {
+    const cases: [string, string, RegExp][] = [
+      ['addr', '192.0.2.2', /prefix length, such as 192\.0\.2\.2\/24/],
+      ['addr', '192.0.2.256/24', /not an IPv4 address/],
+      ['addr', '192.0.2.2/33', /not an IPv4 address/],
+      ['addr', '192.0.02.2/24', /not an IPv4 address/],
+      ['addr', '192.0.2.0/24', /network itself/],
+      ['addr', '192.0.2.255/24', /broadcast/],
+      ['addr', '192.0.2.2/32', /from 1 to 31/],
+      ['addr', '224.0.0.1/24', /not a host's address/],
+      ['addr', '127.0.0.1/8', /not a host's address/],
+      ['addr', 'none', /not an IPv4 address/],
+      ['addr', '', /not an IPv4 address/],
+      ['host-addr', '1.2.3/24', /not an IPv4 address/],
+      ['host-addr6', '192.0.2.1/24', /not an IPv6 address/],
+      ['addr6', '2001:db8::2', /not an IPv6 address/],
+      ['addr6', 'fe80::1%eth0/64', /not an IPv6 address/],
+      ['addr6', 'ff02::1/64', /not a host's address/],
+      ['gateway', '203.0.113.1', /not on the network of 192\.0\.2\.2\/24/],
+      ['gateway', '192.0.2.2', /own address/],
+      ['gateway', '192.0.2.1/24', /not an IPv4 address/],
+      ['mac', '02:00:5e:00:53', /not a MAC/],
+      ['mac', '01:00:5e:00:53:01', /group address/],
+      ['mac', '00:00:00:00:00:00', /not a host's address/],
+      ['mtu', '71', /from 72 to 9000/],
+      ['mtu', '9001', /from 72 to 9000/],
+      ['mtu', '1e3', /whole number/],
+      ['nic', 'em', /no such model: tn, plain/],
+      ['cap', '-bogus', /-bogus: no capability/],
+      ['cap', 'lro', /lro: tn lacks it/],
+      ['mode', 'Wire', /one of wire, vnet/],
+      ['napi', 'thread', /this version has only off/],
+      ['engine', 'native', /this version has only ts/],
+      ['engine', 'rust', /one of ts, native/],
+      ['driver', 'tuntap2', /this version has only native/],
+      ['tap', 'a-name-of-16-byt', /interface's name/],
+      ['tap', 'a/b', /interface's name/],
+      ['tap', '..', /interface's name/],
+      ['netns', '../x', /namespace's name/],
+      ['memory', '16K', /16M to 4096M/],
+      ['memory', '4097M', /16M to 4096M/],
+      ['memory', '16777217', /pages/],
+      ['memory', 'lots', /not a size/],
+      ['seed', '-1', /whole number/],
+      ['seed', '4294967296', /whole number/],
+      ['control', '', /a path is needed/],
+    ];
+    for (const [name, value, why] of cases) {
+      const key = name.replace(/-(\w)/g, (_all, c: string) => c.toUpperCase());
+      const message = refusal({ [key]: value });
+      expect(message, `${name} ${value}`).to.match(why);
+      expect(message, `${name} ${value}`).to.match(new RegExp(`^--${name}: `));
+    }
+    const lists: [string, string, RegExp][] = [
+      ['capture', 'wire', /POINT=FILE/],
+      ['capture', 'wire=', /POINT=FILE/],
+      ['capture', 'nowhere=a.pcap', /no capture point/],
+      ['capture', 'ip=a.pcap', /only at if, wire/],
+      ['capture', 'wire=a.pcapng', /only \.pcap files/],
+      ['sysctl', 'kern.ipc.x', /NAME=VALUE/],
+      ['sysctl', '=1', /NAME=VALUE/],
+      ['sysctl', 'a b=1', /no name of a sysctl/],
+    ];
+    for (const [name, value, why] of lists)
+      expect(refusal({ [name]: [value] }), value).to.match(why);
+  });
+
+  it('takes values at their limits', () => {
+    expect(resolve({ mtu: '72' }).nic.mtu).to.equal(72);
+    expect(resolve({ memory: '16M' }).memory).to.equal(16777216);
+    expect(resolve({ memory: '4096M' }).memory).to.equal(4294967296);
+    expect(resolve({ seed: '0' }).seed).to.equal(0);
+    expect(resolve({ tap: 'a-name-of-15-by' }).nic.tap).to.have.lengthOf(15);
+    expect(resolve({ addr: '192.0.2.254/24' }).nic.addr).to.equal('192.0.2.254/24');
+  });
+
+  it('has no default route without a host on the same network', () => {
+    expect(resolve({ hostAddr: 'none' }).nic.gateway).to.equal(null);
+    expect(resolve({ hostAddr: '198.51.100.1/24' }).nic.gateway).to.equal(null);
+    expect(resolve({ gateway: 'none' }).nic.gateway).to.equal(null);
+    expect(resolve({ hostAddr: 'none', gateway: '192.0.2.7' }).nic.gateway).to.equal('192.0.2.7');
+    expect(refusal({ hostAddr: '192.0.2.2/24' })).to.match(/the Linux side has that address/);
+  });
+
+  it('warns of names that tcpreplay refuses', () => {
+    expect(resolve({ tap: 'tap0' }).warnings).to.have.lengthOf(1);
+    expect(resolve({ tap: 'atap' }).warnings).to.deep.equal([]);
+  });
+});
+
+describe('cli: --config', () => {
+  let dir: string;
+  before(() => (dir = mkdtempSync(join(tmpdir(), 'tapnic-config-'))));
+  after(() => rmSync(dir, { recursive: true }));
+
+  const file = (text: string): string => {
+    const path = join(dir, 'c.yaml');
+    writeFileSync(path, text);
+    return path;
+  };
+
+  it('takes the same names, and the command line wins', () => {
+    const config = file(
+      [
+        'tap: em9',
+        'mtu: 9000',
+        'mac: 02:00:5e:00:53:01',
+        'host-addr: none',
+        'cap: [-nomap, -txcsum]',
+        'capture: [wire=a.pcap]',
+        'sysctl:',
+        '  kern.ipc.mb_use_ext_pgs: 0',
+        '  kern.ipc.somaxconn: 64',
+        'port: 81',
+        '',
+      ].join('\n'),
+    );
+    const s = resolve({ config, mtu: '1400', sysctl: ['kern.ipc.somaxconn=32'], port: '82' });
+    expect(s.nic).to.include({ tap: 'em9', mtu: 1400, mac: '02:00:5e:00:53:01', hostAddr: null });
+    expect(s.nic.caps.map(({ name }) => name)).to.deep.equal(['nomap', 'txcsum']);
+    expect(s.nic.captures).to.deep.equal([{ point: 'wire', file: 'a.pcap' }]);
+    // Later ones are written later, so the command line's value is the one that stays.
+    expect(s.sysctl).to.deep.equal([
+      ['kern.ipc.mb_use_ext_pgs', '0'],
+      ['kern.ipc.somaxconn', '64'],
+      ['kern.ipc.somaxconn', '32'],
+    ]);
+    expect(s.own).to.deep.equal({ port: '82' });
+    expect(resolve({ config }).own).to.deep.equal({ port: '81' });
+  });
+
+  it('tells line and column of what is wrong', () => {
+    const at = (text: string): string => refusal({ config: file(text) }).replace(dir, 'D');
+    expect(at('mtu: 1500\n  \ntapp: x\n')).to.equal('D/c.yaml:3:1: unknown key "tapp"');
+    expect(at('hostAddr: x\n')).to.equal(
+      'D/c.yaml:1:1: unknown key "hostAddr": did you mean host-addr?',
+    );
+    expect(at('mtu: 1500\naddr: 192.0.2.2\n')).to.match(/^D\/c\.yaml:2:7: 192\.0\.2\.2: not an/);
+    expect(at('mtu: [1, 2]\n')).to.equal('D/c.yaml:1:6: not a single value');
+    expect(at('mtu:\n')).to.match(/^D\/c\.yaml:1:\d: not a single value$/);
+    expect(at('- mtu\n')).to.equal('D/c.yaml:1:1: not a map of option names');
+    expect(at('mtu: 1\nmtu: 2\n')).to.match(/^D\/c\.yaml:2:1: Map keys must be unique/);
+    expect(at('tap: "x\n')).to.match(/^D\/c\.yaml:\d+:\d+: /);
+    expect(at('mtu: 0x600\n')).to.match(/^D\/c\.yaml:1:6: 0x600: a whole number/);
+  });
+
+  it('says that a file is missing, and takes an empty one', () => {
+    expect(refusal({ config: join(dir, 'none.yaml') })).to.match(/none\.yaml: ENOENT$/);
+    expect(resolve({ config: file('# nothing\n') }).nic.tap).to.equal('nic0');
+    expect(parseConfig('', 'f', { names: [], repeated: [], lists: [] })).to.deep.equal([]);
+  });
+});

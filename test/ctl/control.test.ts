@@ -1,0 +1,121 @@
+import { expect } from 'chai';
+import { machineSysctl, SysctlTree } from '../../src/kern/kern_sysctl.ts';
+import { vnet_alloc, type Vnet } from '../../src/kern/vnet.ts';
+import { ControlFailure, parseRequest, parseResponse } from '../../src/ctl/protocol.ts';
+import { formatSysctl, readSysctl, writeSysctl } from '../../src/ctl/sysctl.ts';
+import { SeededPrng } from '../../src/host/prng.ts';
+
+/** The code of the ControlFailure that `fn` throws. */
+function failure(fn: () => unknown): string {
+  try {
+    fn();
+  } catch (e) {
+    if (e instanceof ControlFailure) return `${e.code}: ${e.message}`;
+    throw e;
+  }
+  throw new Error('nothing was thrown');
+}
+
+describe('ctl: protocol', () => {
+  it('takes a request with and without arguments', () => {
+    expect(parseRequest('{"id":1,"cmd":"x"}')).to.deep.equal({ id: 1, cmd: 'x', args: {} });
+    expect(parseRequest('{"id":1,"cmd":"x","args":{"a":"b"}}').args).to.deep.equal({ a: 'b' });
+  });
+
+  it('refuses everything else, whatever it is', () => {
+    for (const line of [
+      '',
+      'x',
+      'null',
+      '1',
+      '[]',
+      '"netstat"',
+      '{}',
+      '{"id":1}',
+      '{"id":"1","cmd":"x"}',
+      '{"id":1.5,"cmd":"x"}',
+      '{"id":1,"cmd":1}',
+      '{"id":1,"cmd":"x","args":[]}',
+      '{"id":1,"cmd":"x","args":null}',
+      '{"id":1,"cmd":"x"',
+    ])
+      expect(
+        failure(() => parseRequest(line)),
+        line,
+      ).to.match(/^EINVAL: /);
+  });
+
+  it("refuses answers that are not an instance's", () => {
+    for (const line of ['', 'HTTP/1.1 400', 'null', '{}', '{"id":1,"ok":false}', '{"id":1,"ok":1}'])
+      expect(
+        failure(() => parseResponse(line)),
+        line,
+      ).to.match(/^EPROTO: /);
+    expect(parseResponse('{"id":1,"ok":true,"data":[]}')).to.deep.equal({
+      id: 1,
+      ok: true,
+      data: [],
+    });
+  });
+});
+
+describe('ctl: sysctl', () => {
+  let vnet: Vnet;
+  let value: number;
+  const before = machineSysctl.tree;
+
+  beforeEach(() => {
+    value = 1;
+    machineSysctl.tree = new SysctlTree();
+    machineSysctl.tree.int(
+      'kern.ipc.b',
+      'second',
+      () => value,
+      (v) => void (value = v),
+      0,
+      9,
+    );
+    machineSysctl.tree.counters('kern.ipc.a', 'first', () => [1, 2, 3], null);
+    vnet = vnet_alloc(new SeededPrng(1));
+    vnet.sysctl.string('net.inet.c', 'third', () => 'text');
+  });
+  after(() => {
+    machineSysctl.tree = before;
+  });
+
+  const plain = { n: false, d: false };
+
+  it('lists leaves of both trees, below a node or all', () => {
+    expect(formatSysctl(readSysctl(vnet, ''), plain)).to.equal(
+      'kern.ipc.a: 1 2 3\nkern.ipc.b: 1\nnet.inet.c: text\n',
+    );
+    expect(formatSysctl(readSysctl(vnet, 'kern.ipc'), { n: true, d: false })).to.equal(
+      '1 2 3\n1\n',
+    );
+    expect(formatSysctl(readSysctl(vnet, 'net'), { n: false, d: true })).to.equal(
+      'net.inet.c: third\n',
+    );
+    expect(failure(() => readSysctl(vnet, 'kern.ip'))).to.equal("ENOENT: unknown oid 'kern.ip'");
+  });
+
+  it('shows what a write replaced', () => {
+    expect(formatSysctl([writeSysctl(vnet, 'kern.ipc.b', '7')], plain)).to.equal(
+      'kern.ipc.b: 1 -> 7\n',
+    );
+    expect(value).to.equal(7);
+  });
+
+  it('says why a write failed, in the words of sysctl(8)', () => {
+    expect(failure(() => writeSysctl(vnet, 'kern.ipc.x', '1'))).to.equal(
+      "ENOENT: unknown oid 'kern.ipc.x'",
+    );
+    expect(failure(() => writeSysctl(vnet, 'kern.ipc.a', '1'))).to.equal(
+      "EPERM: oid 'kern.ipc.a' is read only",
+    );
+    for (const text of ['10', '-1', 'x', ''])
+      expect(failure(() => writeSysctl(vnet, 'kern.ipc.b', text))).to.equal(
+        `EINVAL: kern.ipc.b=${text}: Invalid argument`,
+      );
+    expect(value).to.equal(1);
+  });
+});

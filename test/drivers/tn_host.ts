@@ -1,0 +1,181 @@
+/** A machine with one `tn`, its driver attached and up, on a wire held by the test. */
+
+import { expect } from 'chai';
+import { ManualClock } from '../../src/host/manual_clock.ts';
+import { TsCksum } from '../../src/host/cksum_ts.ts';
+import { SeededPrng } from '../../src/host/prng.ts';
+import { passEnter, passLeave, passReset } from '../../src/sys/pass.ts';
+import { resetReasons } from '../../src/sys/reason.ts';
+import type { PhysAddr } from '../../src/sys/types.ts';
+import { deviceSramOff, mem, memView, PAGE_SIZE } from '../../src/vm/arena.ts';
+import { payloadReset } from '../../src/vm/payload.ts';
+import { sfBufInit } from '../../src/vm/sf_buf.ts';
+import {
+  type PageOwner,
+  PHYS_TO_VM_PAGE,
+  vm_page_alloc,
+  vm_page_alloc_noobj,
+  vm_page_startup,
+  VM_PAGE_TO_PHYS,
+  vm_page_unwire,
+  vm_page_xunbusy,
+  type VmPage,
+} from '../../src/vm/vm_page.ts';
+import { m_freem, m_gethdr, mb_alloc_ext_pgs, mbuf_init } from '../../src/kern/kern_mbuf.ts';
+import { type Mbuf, M_NOWAIT, MT_DATA } from '../../src/kern/mbuf.ts';
+import { timeoutInit } from '../../src/kern/kern_timeout.ts';
+import { vnet_alloc } from '../../src/kern/vnet.ts';
+import { dmaStats, dmaStatsReset } from '../../src/bus/bus_dma.ts';
+import { RamDmaPort } from '../../src/bus/dma_port.ts';
+import { IntrVector } from '../../src/bus/intr.ts';
+import { IFF_UP, Ifnet, SIOCSIFFLAGS } from '../../src/net/if_var.ts';
+import { TnDevice } from '../../src/dev/tn/tn.ts';
+import { tn_attach, tn_detach } from '../../drivers/if_tn.ts';
+import { TnSoftc } from '../../drivers/if_tnvar.ts';
+import { FakeWire } from '../dev/fake_wire.ts';
+import { type InUse, machineInUse } from '../support/machine.ts';
+
+export const BASE = 0x2_0000_0000;
+
+const noOwner: PageOwner = { pageReclaimed: () => {} };
+
+/** Bytes of a chain; for tests, which may look. */
+export function chainBytes(m: Mbuf): Uint8Array {
+  const parts: number[] = [];
+  for (let n: Mbuf | null = m; n !== null; n = n.m_next)
+    parts.push(...mem.subarray(n.m_data, n.m_data + n.m_len));
+  return Uint8Array.from(parts);
+}
+
+export class TnHost {
+  readonly clock = new ManualClock();
+  readonly wire: FakeWire;
+  readonly dev: TnDevice;
+  readonly intr: IntrVector;
+  readonly ifp: Ifnet;
+  /** Frames handed to if_input; the test frees them. */
+  readonly received: Mbuf[] = [];
+  readonly before: InUse;
+  /** Whether file pages are taken so that no two follow each other in RAM. */
+  scatter = false;
+  readonly #spares: VmPage[] = [];
+  #pindex = 0;
+
+  constructor(mode: 'wire' | 'vnet' = 'wire', size = 64 << 20) {
+    passReset();
+    vm_page_startup(size, BASE);
+    sfBufInit(4096);
+    mbuf_init();
+    timeoutInit(this.clock);
+    resetReasons();
+    dmaStatsReset();
+    payloadReset();
+    this.before = machineInUse();
+    this.wire = new FakeWire(mode === 'vnet');
+    this.intr = new IntrVector(this.clock);
+    this.dev = new TnDevice({
+      dma: new RamDmaPort(),
+      intr: this.intr,
+      wire: this.wire,
+      cksum: new TsCksum(mem.buffer),
+      clock: this.clock,
+      mem,
+      view: memView,
+      sramOff: deviceSramOff(),
+      mode,
+      mac: Uint8Array.from([2, 0, 0, 0, 0, 1]),
+    });
+    this.ifp = new Ifnet(vnet_alloc(new SeededPrng(1)), 'tn0');
+    expect(tn_attach(this.ifp, this.dev, null, this.intr)).to.equal(0);
+    this.ifp.if_input = (_ifp, m) => void this.received.push(m);
+  }
+
+  get sc(): TnSoftc {
+    return this.ifp.if_softc as TnSoftc;
+  }
+
+  up(): this {
+    this.ifp.if_flags |= IFF_UP;
+    expect(this.ioctl(SIOCSIFFLAGS, 0)).to.equal(0);
+    this.clock.runPosted();
+    return this;
+  }
+
+  ioctl(command: Parameters<TnSoftc['if_ioctl']>[1], data: number): number {
+    return this.sc.if_ioctl(this.ifp, command, data);
+  }
+
+  /** Frees what came in, takes the driver off, and expects everything to be back. */
+  down(): void {
+    for (const m of this.received) m_freem(m);
+    for (const p of this.#spares) vm_page_unwire(p, false);
+    tn_detach(this.ifp);
+    this.dev.close();
+    this.clock.runPosted();
+    expect(machineInUse(), 'leaked').to.deep.equal(this.before);
+    expect([dmaStats.mapsLive, dmaStats.mapsLoaded]).to.deep.equal([0, 0]);
+  }
+
+  /** Sends one chain in a pass of its own; completions are handled. */
+  send(...chains: Mbuf[]): number[] {
+    passEnter();
+    const errors = chains.map((m) => this.sc.if_transmit(this.ifp, m));
+    passLeave();
+    this.clock.runPosted();
+    return errors;
+  }
+
+  /** A wired file page with `bytes` at `off`. */
+  filePage(bytes: Uint8Array, off = 0): VmPage {
+    if (this.scatter) this.#spares.push(vm_page_alloc_noobj());
+    const p = vm_page_alloc(noOwner, this.#pindex++);
+    vm_page_xunbusy(p, true);
+    mem.set(bytes, p * PAGE_SIZE + off);
+    return p;
+  }
+
+  /**
+   * The frame as the stack would send a file: `hdrLen` bytes in a mapped mbuf, the rest in unmapped
+   * ones over file pages, `pagesPer` to an mbuf, the first page begun at `off`.
+   */
+  unmapped(frame: Uint8Array, hdrLen: number, off = 0, pagesPer = 19): Mbuf {
+    const head = this.mapped(frame.subarray(0, hdrLen));
+    head.m_pkthdr.len = frame.length;
+    let tail = head;
+    let at = hdrLen;
+    let pgoff = off;
+    while (at < frame.length) {
+      const m = mb_alloc_ext_pgs(M_NOWAIT, false, freeFilePages)!;
+      const pgs = m.m_ext.ext_pgs!;
+      pgs.first_pg_off = pgoff;
+      while (pgs.npgs < pagesPer && at < frame.length) {
+        const n = Math.min(PAGE_SIZE - pgoff, frame.length - at);
+        const page = this.filePage(frame.subarray(at, at + n), pgoff);
+        pgs.pa[pgs.pa0 + pgs.npgs++] = VM_PAGE_TO_PHYS(page);
+        pgs.last_pg_len = n;
+        m.m_len += n;
+        m.m_ext.ext_size += PAGE_SIZE;
+        at += n;
+        pgoff = 0;
+      }
+      tail.m_next = m;
+      tail = m;
+    }
+    return head;
+  }
+
+  /** A packet-header mbuf with up to MHLEN bytes. */
+  mapped(bytes: Uint8Array): Mbuf {
+    const m = m_gethdr(M_NOWAIT, MT_DATA)!;
+    mem.set(bytes, m.m_data);
+    m.m_len = bytes.length;
+    m.m_pkthdr.len = bytes.length;
+    return m;
+  }
+}
+
+function freeFilePages(m: Mbuf): void {
+  const pgs = m.m_ext.ext_pgs!;
+  for (let i = 0; i < pgs.npgs; i++)
+    vm_page_unwire(PHYS_TO_VM_PAGE(pgs.pa[pgs.pa0 + i] as PhysAddr), true);
+}

@@ -1,0 +1,247 @@
+import { expect } from 'chai';
+import fc from 'fast-check';
+import { EBUSY } from '../../src/sys/errno.ts';
+import { counted, R_CONVERT_FAILED } from '../../src/sys/reason.ts';
+import {
+  m_free,
+  m_freem,
+  mb_unmapped_compress,
+  mb_unmapped_to_ext,
+  mbEmulator,
+  mbufZones,
+} from '../../src/kern/kern_mbuf.ts';
+import {
+  EXT_SFBUF,
+  type Mbuf,
+  M_EXT,
+  m_extrefcnt,
+  M_NOMAP,
+  M_NOWAIT,
+  M_PKTHDR,
+  M_RDONLY,
+} from '../../src/kern/mbuf.ts';
+import { m_copym } from '../../src/kern/uipc_mbuf.ts';
+import { mem, PAGE_SIZE, ramBase } from '../../src/vm/arena.ts';
+import { payloadBytesRead, READ_COPY, READ_SMALL } from '../../src/vm/payload.ts';
+import { sfBufFailNext, sfstatBufs } from '../../src/vm/sf_buf.ts';
+import { bootEach, expectAllBack } from './boot.ts';
+import { Chain, chainArb, chainBytes, expectBytes, must, pgsMbuf } from './chains.ts';
+
+/** m_len of every mbuf of a chain. */
+function lens(m: Mbuf | null): number[] {
+  const out: number[] = [];
+  for (; m !== null; m = m.m_next) out.push(m.m_len);
+  return out;
+}
+
+/** Converts and checks that the bytes are the same and nothing is unmapped. */
+function converted(m: Mbuf): Mbuf {
+  const want = chainBytes(m);
+  const top = must(mb_unmapped_to_ext(m));
+  expectBytes(top, want);
+  for (let n: Mbuf | null = top; n !== null; n = n.m_next) expect(n.m_flags & M_NOMAP).to.equal(0);
+  return top;
+}
+
+describe('mb_unmapped_to_ext', () => {
+  bootEach();
+
+  /** Fact sheet 2.4: file offset 5000, 10,000 bytes. */
+  const example = (): Mbuf => pgsMbuf({ npgs: 3, first: 904, last: 2712 });
+
+  it('window: m_data 2000, m_len 1448 of the 2.4 example', () => {
+    const m = example();
+    expect([m.m_len, m.m_ext.ext_size]).to.eql([10_000, 12_288]);
+    const p = must(m.m_ext.ext_pgs);
+    m.m_data = 2000;
+    m.m_len = 1448;
+    const from = (i: number, off: number, n: number): number[] => {
+      const at = p.pa[p.pa0 + i]! - ramBase + off;
+      return [...mem.subarray(at, at + n)];
+    };
+    const bytes = [...chainBytes(m)];
+    expect(bytes).to.eql([...from(0, 2904, 1192), ...from(1, 0, 256)]);
+    m_free(m);
+  });
+
+  it('conversion of that window: 2 EXT_SFBUF mbufs (1192, 256); counter +2 -1', () => {
+    const holder = example();
+    const m = must(m_copym(holder, 2000, 1448, M_NOWAIT));
+    expect(m_extrefcnt(holder)).to.equal(2);
+    const top = converted(m);
+    expect(lens(top)).to.eql([1192, 256]);
+    for (let n: Mbuf | null = top; n !== null; n = n.m_next) {
+      expect(n.m_ext.ext_type).to.equal(EXT_SFBUF);
+      expect(n.m_flags).to.equal(M_EXT | M_RDONLY);
+      expect(n.m_ext.ext_size).to.equal(PAGE_SIZE);
+    }
+    expect(m_extrefcnt(holder)).to.equal(2 + 2 - 1);
+    m_free(holder);
+    expect(mbufZones().extpgs.current).to.equal(1);
+    m_freem(top);
+  });
+
+  it('conversion of a TLS-shaped mbuf (hdr 13, 4 pages full, trail 16), whole: 6 mbufs', () => {
+    const top = converted(pgsMbuf({ npgs: 4, hdr: 13, trail: 16 }));
+    expect(lens(top)).to.eql([13, 4096, 4096, 4096, 4096, 16]);
+    m_freem(top);
+  });
+
+  it('same with m_data 10, m_len 20: 3 header bytes, 17 bytes of page 0', () => {
+    const m = pgsMbuf({ npgs: 4, hdr: 13, trail: 16 });
+    m.m_data = 10;
+    m.m_len = 20;
+    const top = converted(m);
+    expect(lens(top)).to.eql([3, 17]);
+    m_freem(top);
+  });
+
+  it('same with m_data 13+16384+4, m_len 12: 1 mbuf of 12 trailer bytes', () => {
+    const m = pgsMbuf({ npgs: 4, hdr: 13, trail: 16 });
+    m.m_data = 13 + 16_384 + 4;
+    m.m_len = 12;
+    const top = converted(m);
+    expect(lens(top)).to.eql([12]);
+    // Nothing of the page list is left in use: the trailer was copied.
+    expect(mbufZones().extpgs.current).to.equal(0);
+    m_freem(top);
+  });
+
+  it('copies no page byte', () => {
+    const m = pgsMbuf({ npgs: 19 });
+    const top = must(mb_unmapped_to_ext(m));
+    expect(sfstatBufs.current).to.equal(19);
+    expect(payloadBytesRead(READ_COPY) + payloadBytesRead(READ_SMALL)).to.equal(0);
+    m_freem(top);
+  });
+
+  it('takes an empty unmapped mbuf for a failure', () => {
+    const m = pgsMbuf({ npgs: 1 });
+    m.m_len = 0;
+    expect(mb_unmapped_to_ext(m)).to.equal(null);
+    expect(mbEmulator.conversionFailures).to.equal(1);
+  });
+
+  it('counts a chain once, and not one without unmapped mbufs', () => {
+    const a = pgsMbuf({ npgs: 2 });
+    a.m_next = pgsMbuf({ npgs: 1 });
+    const top = converted(a);
+    expect(mbEmulator.conversions).to.equal(1);
+    expect(mb_unmapped_to_ext(top)).to.equal(top);
+    expect(mbEmulator.conversions).to.equal(1);
+    m_freem(top);
+  });
+
+  for (const what of ['sf_buf', 'mbuf'] as const)
+    it(`leaks nothing when an allocation fails at any step (${what})`, () => {
+      for (let step = 0; step < 6; step++) {
+        const a = pgsMbuf({ npgs: 2, hdr: 5, trail: 3 });
+        const b = pgsMbuf({ npgs: 2 });
+        const holder = must(m_copym(a, 0, a.m_len, M_NOWAIT)); // shares a's pages
+        a.m_next = b;
+        const use = mbufZones().mbuf.current;
+        const { mbuf } = mbufZones();
+        const alloc = mbuf.alloc.bind(mbuf);
+        let left = step;
+        if (what === 'mbuf')
+          mbuf.alloc = () => {
+            if (left-- === 0) mbuf.failNext = 1;
+            return alloc();
+          };
+        else if (step >= 4) sfstatBufs.max = 4096;
+        else sfstatBufs.max = step;
+        const top = mb_unmapped_to_ext(a);
+        mbuf.alloc = alloc;
+        sfstatBufs.max = 4096;
+        if (what === 'sf_buf' && step >= 4) {
+          m_freem(must(top));
+        } else {
+          expect(top, `step ${step}`).to.equal(null);
+          // a's mbuf itself lives on as the holder of the pages that `holder` shares.
+          expect(mbufZones().mbuf.current).to.equal(use - 1);
+          expect(counted(R_CONVERT_FAILED)).to.equal(step + 1);
+        }
+        m_freem(holder);
+        expectAllBack();
+      }
+    });
+
+  it('sfBufFailNext fails the next mapping only', () => {
+    sfBufFailNext(1);
+    expect(mb_unmapped_to_ext(pgsMbuf({ npgs: 1 }))).to.equal(null);
+    m_freem(must(mb_unmapped_to_ext(pgsMbuf({ npgs: 1 }))));
+  });
+
+  it('keeps the bytes of random chains', () => {
+    fc.assert(
+      fc.property(chainArb(), fc.nat(100), (segs, hdr) => {
+        const c = new Chain(segs, hdr);
+        const top = converted(c.m);
+        expectBytes(top, c.bytes);
+        m_freem(top);
+        c.done();
+        expectAllBack();
+      }),
+      { numRuns: 150 },
+    );
+  });
+
+  it('panics on an unmapped mbuf with a packet header', () => {
+    const m = pgsMbuf({ npgs: 1 });
+    m.m_flags |= M_PKTHDR;
+    expect(() => mb_unmapped_to_ext(m)).to.throw('packet header');
+    m_free(m);
+  });
+});
+
+describe('mb_unmapped_compress', () => {
+  bootEach();
+
+  for (const len of [1, 200, 224])
+    it(`makes an ordinary mbuf of ${len} bytes and lets the page go`, () => {
+      const m = pgsMbuf({ npgs: 1, first: 300, last: len });
+      const bytes = chainBytes(m);
+      expect(mb_unmapped_compress(m)).to.equal(0);
+      expect(m.m_flags & (M_EXT | M_RDONLY | M_NOMAP)).to.equal(0);
+      expect(chainBytes(m)).to.eql(bytes);
+      expect(mbufZones().extpgs.current).to.equal(0);
+      expect(payloadBytesRead(READ_SMALL)).to.equal(len);
+      expect(payloadBytesRead(READ_COPY)).to.equal(0);
+      m_free(m);
+    });
+
+  it('panics at 225 bytes', () => {
+    const m = pgsMbuf({ npgs: 1, last: 225 });
+    expect(() => mb_unmapped_compress(m)).to.throw('too long');
+    m_free(m);
+  });
+
+  it('copies across pages, header and trailer', () => {
+    const m = pgsMbuf({ npgs: 2, first: 4046, last: 60, hdr: 23, trail: 64 });
+    const bytes = chainBytes(m);
+    expect(bytes).to.have.lengthOf(197);
+    expect(mb_unmapped_compress(m)).to.equal(0);
+    expect(chainBytes(m)).to.eql(bytes);
+    m_free(m);
+  });
+
+  it('same with a shadow alive (refcount 2): EBUSY, left as is', () => {
+    const m = pgsMbuf({ npgs: 1, last: 200 });
+    const s = must(m_copym(m, 0, 200, M_NOWAIT));
+    const flags = m.m_flags;
+    expect(mb_unmapped_compress(m)).to.equal(EBUSY);
+    expect(m.m_flags).to.equal(flags);
+    m_free(s);
+    expect(mb_unmapped_compress(m)).to.equal(0);
+    m_free(m);
+  });
+
+  it('leaves a shadow alone whose holder is dead', () => {
+    const m = pgsMbuf({ npgs: 1, last: 200 });
+    const s = must(m_copym(m, 0, 200, M_NOWAIT));
+    m_free(m);
+    expect(m_extrefcnt(s)).to.equal(1);
+    expect(mb_unmapped_compress(s)).to.equal(EBUSY);
+    m_free(s);
+  });
+});

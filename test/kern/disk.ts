@@ -1,0 +1,138 @@
+/** A disk worked by hand: reads wait until the test completes them, in any order. */
+
+import { EIO, EBADF, type Errno } from '../../src/sys/errno.ts';
+import type { FileStat, Pager, PagerRequest } from '../../src/sys/pager.ts';
+import { File } from '../../src/kern/kern_descrip.ts';
+import { mem, PAGE_SIZE } from '../../src/vm/arena.ts';
+
+export interface HandFile {
+  ino: number;
+  bytes: Uint8Array;
+  ctimeSec: number;
+  ctimeNsec: number;
+  isFile: boolean;
+  open: boolean;
+}
+
+export interface HandRead {
+  file: HandFile;
+  off: number;
+  iov: Uint32Array;
+  req: PagerRequest;
+}
+
+/** `n` bytes that differ from place to place. */
+export function fileBytes(n: number, salt = 1): Uint8Array {
+  const bytes = new Uint8Array(n);
+  let x = salt;
+  for (let i = 0; i < n; i++) {
+    x = (Math.imul(x, 1664525) + 1013904223) >>> 0;
+    bytes[i] = x >>> 24;
+  }
+  return bytes;
+}
+
+export class HandDisk implements Pager {
+  readonly reads: HandRead[] = [];
+  /** Errnos that the next preads return instead of starting. */
+  failReads: Errno[] = [];
+  statError: Errno = 0;
+  readonly #files = new Map<number, HandFile>();
+  #next = 3;
+
+  /** Makes a file, last changed an hour before boot. Returns it open. */
+  file(bytes: Uint8Array): { file: File; disk: HandFile } {
+    const fd = this.#next++;
+    const disk: HandFile = {
+      ino: fd + 100,
+      bytes,
+      ctimeSec: 1767225600 - 3600,
+      ctimeNsec: 0,
+      isFile: true,
+      open: true,
+    };
+    this.#files.set(fd, disk);
+    return { file: this.#opened(fd, disk), disk };
+  }
+
+  /** Opens the file again. */
+  again(disk: HandFile): File {
+    const fd = this.#next++;
+    this.#files.set(fd, disk);
+    return this.#opened(fd, disk);
+  }
+
+  #opened(fd: number, disk: HandFile): File {
+    disk.open = true;
+    return new File(fd, () => {
+      this.#files.delete(fd);
+      disk.open = false;
+    });
+  }
+
+  /** Replaces the contents and says so in the change time. */
+  change(disk: HandFile, bytes: Uint8Array): void {
+    disk.bytes = bytes;
+    disk.ctimeNsec += 1_000_000;
+  }
+
+  fstat(fd: number, st: FileStat): Errno {
+    const file = this.#files.get(fd);
+    if (this.statError !== 0) return this.statError;
+    if (file === undefined) return EBADF;
+    st.dev = 7;
+    st.ino = file.ino;
+    st.size = file.bytes.length;
+    st.ctimeSec = st.mtimeSec = file.ctimeSec;
+    st.ctimeNsec = st.mtimeNsec = file.ctimeNsec;
+    st.isFile = file.isFile;
+    return 0;
+  }
+
+  pread(fd: number, off: number, iov: Uint32Array, iovcnt: number, req: PagerRequest): Errno {
+    const error = this.failReads.shift() ?? 0;
+    if (error !== 0) return error;
+    const file = this.#files.get(fd);
+    if (file === undefined) return EBADF;
+    this.reads.push({ file, off, iov: iov.slice(0, 2 * iovcnt), req });
+    return 0;
+  }
+
+  get pending(): number {
+    return this.reads.length;
+  }
+
+  /** Completes read `i`: with the file's bytes as they are now, or with an error. */
+  complete(i = 0, error: Errno = 0): void {
+    const [read] = this.reads.splice(i, 1) as [HandRead];
+    const { file, off, iov, req } = read;
+    let n = 0;
+    for (let v = 0; v < iov.length && error === 0; v += 2) {
+      const from = off + n;
+      const part = file.bytes.subarray(from, from + iov[v + 1]!);
+      mem.set(part, iov[v]);
+      n += part.length;
+    }
+    req.pagerDone(error, error === 0 ? n : 0);
+  }
+
+  /** Completes all there are, and what those bring about. */
+  completeAll(limit = 10_000): void {
+    for (let i = 0; i < limit && this.reads.length > 0; i++) this.complete();
+    if (this.reads.length > 0) throw new Error('reads without end');
+  }
+
+  fail(i = 0): void {
+    this.complete(i, EIO);
+  }
+
+  /** File pages that the reads under way fetch, by their order. */
+  pagesPending(): number[] {
+    return this.reads.map(({ iov }) => iov.length / 2);
+  }
+
+  /** First file page of each read under way. */
+  firstPages(): number[] {
+    return this.reads.map(({ off }) => off / PAGE_SIZE);
+  }
+}

@@ -1,0 +1,617 @@
+import { expect } from 'chai';
+import fc from 'fast-check';
+import { EINPROGRESS } from '../../src/sys/errno.ts';
+import { passEnter, passLeave } from '../../src/sys/pass.ts';
+import type { Task } from '../../src/sys/clock.ts';
+import { m_free, m_freem, m_get, m_getcl, mb_free_notready } from '../../src/kern/kern_mbuf.ts';
+import {
+  type Mbuf,
+  M_BLOCKED,
+  M_EOR,
+  M_EXT,
+  M_NOMAP,
+  M_NOTAVAIL,
+  M_NOTREADY,
+  M_NOWAIT,
+  MT_DATA,
+} from '../../src/kern/mbuf.ts';
+import { m_copym, m_last } from '../../src/kern/uipc_mbuf.ts';
+import {
+  SB_NOCOALESCE,
+  SB_STOP,
+  sbappendstream,
+  sbavail,
+  sbcut,
+  sbdrop,
+  sbflush,
+  sbready,
+  sbreserve,
+  sbsndOff,
+  sbsndptr_noadv,
+  sbParams,
+  Sockbuf,
+  sbspace,
+  sbused,
+  sowakeup,
+} from '../../src/kern/uipc_sockbuf.ts';
+import {
+  payloadBytesRead,
+  payloadReasons,
+  READ_COPY,
+  READ_SMALL,
+} from '../../src/vm/payload.ts';
+import { vmPageCounts } from '../../src/vm/vm_page.ts';
+import { bootEach, expectAllBack } from './boot.ts';
+import {
+  Chain,
+  chainBytes,
+  expectBytes,
+  fillPattern,
+  must,
+  type PgsShape,
+  pgsMbuf,
+  segArb,
+  type Seg,
+  sfbufMbuf,
+} from './chains.ts';
+
+/** A send buffer of 64 KiB. */
+function newSockbuf(): Sockbuf {
+  const sb = new Sockbuf();
+  expect(sbreserve(sb, 65_536)).to.equal(true);
+  return sb;
+}
+
+function plain(len: number): Mbuf {
+  const m = must(m_get(M_NOWAIT, MT_DATA));
+  m.m_len = len;
+  fillPattern(m.m_data, len);
+  return m;
+}
+
+/** A pending unmapped mbuf: all its pages are being read. */
+function pending(shape: PgsShape): Mbuf {
+  const m = pgsMbuf(shape);
+  m.m_ext.ext_pgs!.nrdy = m.m_ext.ext_pgs!.npgs;
+  m.m_flags |= M_NOTREADY;
+  return m;
+}
+
+function linked(...ms: Mbuf[]): Mbuf {
+  for (let i = 1; i < ms.length; i++) m_last(ms[i - 1]!).m_next = ms[i]!;
+  return ms[0]!;
+}
+
+/** Counts the buffer anew and compares with what it says of itself. */
+function audit(sb: Sockbuf): void {
+  let [acc, ccc, mbcnt, mcnt, ccnt] = [0, 0, 0, 0, 0];
+  let fnrdy: Mbuf | null = null;
+  let tail: Mbuf | null = null;
+  let sndptrAt = -1;
+  for (let m = sb.sb_mb; m !== null; m = m.m_next) {
+    if (m === sb.sb_sndptr) sndptrAt = ccc;
+    ccc += m.m_len;
+    mcnt++;
+    mbcnt += 256;
+    if ((m.m_flags & M_EXT) !== 0) {
+      ccnt++;
+      mbcnt += m.m_ext.ext_size;
+    }
+    if (fnrdy === null && (m.m_flags & M_NOTREADY) !== 0) fnrdy = m;
+    if (fnrdy === null) {
+      acc += m.m_len;
+      expect(m.m_flags & M_NOTAVAIL, 'flags in front of the first pending').to.equal(0);
+    } else if ((m.m_flags & M_NOTREADY) === 0) {
+      expect(m.m_flags & M_BLOCKED, 'blocked behind the first pending').to.equal(M_BLOCKED);
+    }
+    tail = m;
+  }
+  const { sb_acc, sb_ccc, sb_mbcnt, sb_mcnt, sb_ccnt } = sb;
+  expect({ sb_acc, sb_ccc, sb_mbcnt, sb_mcnt, sb_ccnt }).to.deep.equal({
+    sb_acc: acc,
+    sb_ccc: ccc,
+    sb_mbcnt: mbcnt,
+    sb_mcnt: mcnt,
+    sb_ccnt: ccnt,
+  });
+  expect(sb.sb_fnrdy === fnrdy, 'sb_fnrdy').to.equal(true);
+  expect(sb.sb_mbtail === tail, 'sb_mbtail').to.equal(true);
+  if (sb.sb_sndptr !== null) expect(sb.sb_sndptroff, 'sb_sndptroff').to.equal(sndptrAt);
+}
+
+describe('uipc_sockbuf: accounting', () => {
+  bootEach();
+
+  it('charge of a 19-page mbuf: mbcnt 78,080; mcnt 1; ccnt 1', () => {
+    const sb = newSockbuf();
+    sbappendstream(sb, pgsMbuf({ npgs: 19 }), false);
+    expect([sb.sb_mbcnt, sb.sb_mcnt, sb.sb_ccnt]).to.eql([78_080, 1, 1]);
+    expect([sb.sb_acc, sb.sb_ccc]).to.eql([77_824, 77_824]);
+    sbflush(sb);
+    expect([sb.sb_mbcnt, sb.sb_mcnt, sb.sb_ccnt, sb.sb_acc, sb.sb_ccc]).to.eql([0, 0, 0, 0, 0]);
+  });
+
+  it('charge of 19 page mbufs: mbcnt 82,688; mcnt 19', () => {
+    const sb = newSockbuf();
+    for (let i = 0; i < 19; i++) sbappendstream(sb, sfbufMbuf(0, 4096), false);
+    expect([sb.sb_mbcnt, sb.sb_mcnt, sb.sb_ccnt]).to.eql([82_688, 19, 19]);
+    sbflush(sb);
+  });
+
+  it('sbspace is the lesser of bytes and memory, may be negative, and 0 when stopped', () => {
+    const sb = newSockbuf();
+    expect(sb.sb_mbmax).to.equal(65_536 * 8);
+    expect(sbspace(sb)).to.equal(65_536);
+    sbappendstream(sb, pgsMbuf({ npgs: 19 }), false);
+    expect(sbspace(sb)).to.equal(65_536 - 77_824);
+    sb.sb_mbmax = 78_080 + 10;
+    sb.sb_hiwat = 1 << 20;
+    expect(sbspace(sb)).to.equal(10);
+    sb.sb_flags |= SB_STOP;
+    expect(sbspace(sb)).to.equal(0);
+    sbflush(sb);
+  });
+
+  it('sbreserve refuses more than kern.ipc.maxsockbuf allows', () => {
+    const sb = new Sockbuf();
+    const most = Math.floor((2 * 1024 * 1024 * 2048) / (256 + 2048));
+    expect(sbreserve(sb, most + 1)).to.equal(false);
+    expect(sb.sb_hiwat).to.equal(0);
+    expect(sbreserve(sb, most)).to.equal(true);
+    expect(sb.sb_mbmax).to.equal(sbParams.sb_max);
+  });
+
+  it('sbdrop trims in place, then frees; panics beyond the end', () => {
+    const sb = newSockbuf();
+    const m = pgsMbuf({ npgs: 2, first: 96 });
+    const bytes = chainBytes(m);
+    sbappendstream(sb, m, false);
+    sbdrop(sb, 5000);
+    audit(sb);
+    expectBytes(sb.sb_mb, bytes.slice(5000));
+    expect(sb.sb_mbcnt).to.equal(256 + 8192); // whole pages, even if partly used
+    sbdrop(sb, bytes.length - 5000);
+    audit(sb);
+    expect(() => sbdrop(sb, 1)).to.throw('more than there is');
+  });
+
+  it('sbcut hands out what it cuts off', () => {
+    const sb = newSockbuf();
+    sb.sb_flags |= SB_NOCOALESCE;
+    sbappendstream(sb, linked(plain(100), plain(100), plain(100)), false);
+    const bytes = chainBytes(sb.sb_mb);
+    const cut = sbcut(sb, 250);
+    expectBytes(cut, bytes.slice(0, 200));
+    expectBytes(sb.sb_mb, bytes.slice(250));
+    audit(sb);
+    m_freem(cut);
+    sbflush(sb);
+  });
+});
+
+describe('uipc_sockbuf: compression', () => {
+  bootEach();
+
+  it('copies up to 512 bytes into a tail with room', () => {
+    const sb = newSockbuf();
+    const tail = must(m_getcl(M_NOWAIT, MT_DATA, 0));
+    tail.m_len = 1000;
+    sbappendstream(sb, tail, false);
+    const c512 = must(m_getcl(M_NOWAIT, MT_DATA, 0));
+    c512.m_len = 512;
+    sbappendstream(sb, c512, false);
+    expect(sb.sb_mcnt).to.equal(1);
+    const c513 = must(m_getcl(M_NOWAIT, MT_DATA, 0));
+    c513.m_len = 513;
+    sbappendstream(sb, c513, false);
+    expect(sb.sb_mcnt).to.equal(2);
+    audit(sb);
+    sbflush(sb);
+  });
+
+  it('copies neither into shared nor into unmapped mbufs', () => {
+    const sb = newSockbuf();
+    const tail = must(m_getcl(M_NOWAIT, MT_DATA, 0));
+    tail.m_len = 100;
+    sbappendstream(sb, tail, false);
+    const shared = must(m_copym(tail, 0, 100, M_NOWAIT));
+    sbappendstream(sb, plain(10), false);
+    expect(sb.sb_mcnt).to.equal(2);
+    m_free(shared);
+    sbappendstream(sb, pgsMbuf({ npgs: 1, last: 1000 }), false);
+    sbappendstream(sb, plain(10), false);
+    expect(sb.sb_mcnt).to.equal(4);
+    audit(sb);
+    sbflush(sb);
+  });
+
+  it('keeps everything apart with SB_NOCOALESCE, and drops empty mbufs', () => {
+    const sb = newSockbuf();
+    sb.sb_flags |= SB_NOCOALESCE;
+    sbappendstream(sb, linked(plain(1), plain(0), plain(2), plain(0)), false);
+    expect([sb.sb_mcnt, sb.sb_ccc]).to.eql([2, 3]);
+    audit(sb);
+    sbflush(sb);
+  });
+
+  it('stops at a record’s end', () => {
+    const sb = newSockbuf();
+    const m = plain(5);
+    m.m_flags |= M_EOR;
+    sbappendstream(sb, m, false);
+    sbappendstream(sb, plain(5), false);
+    expect(sb.sb_mcnt).to.equal(2);
+    sbflush(sb);
+  });
+
+  it('224 unmapped bytes become ordinary when appended ready, 225 do not', () => {
+    const sb = newSockbuf();
+    const wired = vmPageCounts().wired;
+    sbappendstream(sb, pgsMbuf({ npgs: 1, last: 224 }), false);
+    expect(sb.sb_mb!.m_flags & M_NOMAP).to.equal(0);
+    sbappendstream(sb, pgsMbuf({ npgs: 1, last: 225 }), false);
+    expect(sb.sb_mbtail!.m_flags & M_NOMAP).to.equal(M_NOMAP);
+    audit(sb);
+    expect(vmPageCounts().wired - wired).to.be.below(6);
+    sbflush(sb);
+  });
+
+  it('counts file bytes copied into a tail as small, in append and when ready', () => {
+    const sb = newSockbuf();
+    const tail = must(m_getcl(M_NOWAIT, MT_DATA, 0));
+    tail.m_len = 10;
+    sbappendstream(sb, tail, false);
+    sbappendstream(sb, pgsMbuf({ npgs: 1, last: 300 }), false);
+    expect(sb.sb_mcnt).to.equal(1);
+    expect(payloadBytesRead(READ_SMALL)).to.equal(300);
+    const p = pending({ npgs: 1, last: 100 });
+    sbappendstream(sb, p, true);
+    const q = pending({ npgs: 1, last: 90 });
+    sbappendstream(sb, q, true);
+    expect(sbready(sb, p, 1)).to.equal(0);
+    expect(sbready(sb, q, 1)).to.equal(0);
+    const r = pending({ npgs: 1, last: 50 });
+    sbappendstream(sb, linked(r, pending({ npgs: 1, last: 40 })), true);
+    expect(sbready(sb, r, 2)).to.equal(0);
+    expect(payloadReasons.map((_, i) => payloadBytesRead(i))).to.eql([580, 0, 0, 0, 0, 0]);
+    expect(payloadBytesRead(READ_COPY)).to.equal(0);
+    audit(sb);
+    sbflush(sb);
+  });
+});
+
+describe('uipc_sockbuf: ready and not ready', () => {
+  bootEach();
+
+  it('compress at ready: 200-byte one-page mbuf, refcount 1', () => {
+    const sb = newSockbuf();
+    const m = pending({ npgs: 1, last: 200 });
+    sbappendstream(sb, m, true);
+    const before = [sb.sb_mbcnt, sb.sb_ccnt];
+    expect(sbready(sb, m, 1)).to.equal(0);
+    expect([sb.sb_mbcnt - before[0]!, sb.sb_ccnt - before[1]!]).to.eql([-4096, -1]);
+    expect(m.m_flags & M_NOMAP).to.equal(0);
+    audit(sb);
+    sbflush(sb);
+  });
+
+  it('same with a shadow alive (refcount 2): left as is', () => {
+    const sb = newSockbuf();
+    const m = pending({ npgs: 1, last: 200 });
+    const s = must(m_copym(m, 0, 200, M_NOWAIT));
+    sbappendstream(sb, m, true);
+    const before = sb.sb_mbcnt;
+    expect(sbready(sb, m, 1)).to.equal(0);
+    expect(sb.sb_mbcnt).to.equal(before);
+    expect(m.m_flags & M_NOMAP).to.equal(M_NOMAP);
+    expect(sb.sb_acc).to.equal(200);
+    m_free(s);
+    sbflush(sb);
+  });
+
+  it('sbready counts pages, not mbufs: the front must be complete', () => {
+    const sb = newSockbuf();
+    const a = pending({ npgs: 3 });
+    const b = pending({ npgs: 2 });
+    sbappendstream(sb, linked(a, b), true);
+    expect([sb.sb_acc, sb.sb_ccc]).to.eql([0, 5 * 4096]);
+    expect(sbready(sb, a, 2)).to.equal(EINPROGRESS);
+    expect(sb.sb_acc).to.equal(0);
+    expect(sbready(sb, a, 2)).to.equal(0); // a complete, one page of b
+    expect(sb.sb_acc).to.equal(3 * 4096);
+    expect(sb.sb_fnrdy).to.equal(b);
+    audit(sb);
+    expect(sbready(sb, b, 1)).to.equal(0);
+    expect(sb.sb_acc).to.equal(5 * 4096);
+    audit(sb);
+    sbflush(sb);
+  });
+
+  it('blocks what is ready behind what is not, and frees it all at once', () => {
+    const sb = newSockbuf();
+    const a = pending({ npgs: 1 });
+    const b = pending({ npgs: 1, last: 1000 });
+    sbappendstream(sb, plain(7), false);
+    sbappendstream(sb, a, true);
+    sbappendstream(sb, plain(9), false);
+    sbappendstream(sb, b, true);
+    sbappendstream(sb, plain(11), false);
+    const bytes = chainBytes(sb.sb_mb);
+    audit(sb);
+    expect(sbready(sb, b, 1)).to.equal(EINPROGRESS); // out of order
+    audit(sb);
+    expect([sbavail(sb), sbused(sb)]).to.eql([7, 7 + 4096 + 9 + 1000 + 11]);
+    expect(sbready(sb, a, 1)).to.equal(0);
+    audit(sb);
+    expect(sbavail(sb)).to.equal(sbused(sb));
+    expectBytes(sb.sb_mb, bytes);
+    sbflush(sb);
+  });
+
+  it('stops at the next pending mbuf', () => {
+    const sb = newSockbuf();
+    const [a, b] = [pending({ npgs: 1 }), pending({ npgs: 1 })];
+    sbappendstream(sb, a, true);
+    sbappendstream(sb, plain(5), false);
+    sbappendstream(sb, b, true);
+    expect(sbready(sb, a, 1)).to.equal(0);
+    expect(sb.sb_fnrdy).to.equal(b);
+    audit(sb);
+    expect(sbready(sb, b, 1)).to.equal(0);
+    sbflush(sb);
+  });
+
+  it('does not free a pending mbuf that is cut off: its I/O does', () => {
+    const sb = newSockbuf();
+    const a = pending({ npgs: 2 });
+    const b = pending({ npgs: 1 });
+    sbappendstream(sb, linked(a, b), true);
+    sbappendstream(sb, plain(5), false);
+    sbflush(sb);
+    audit(sb);
+    expect(a.m_next).to.equal(b);
+    mb_free_notready(a, 3);
+  });
+
+  it('panics when a pending mbuf is trimmed', () => {
+    const sb = newSockbuf();
+    const a = pending({ npgs: 1 });
+    sbappendstream(sb, a, true);
+    expect(() => sbdrop(sb, 1)).to.throw('not available');
+    sbflush(sb);
+    mb_free_notready(a, 1);
+  });
+});
+
+describe('uipc_sockbuf: sbsndptr_noadv', () => {
+  bootEach();
+
+  it('finds every byte, whatever was looked up before', () => {
+    const sb = newSockbuf();
+    sb.sb_flags |= SB_NOCOALESCE;
+    sbappendstream(sb, linked(plain(100), plain(1), plain(200)), false);
+    const ms = [sb.sb_mb!, sb.sb_mb!.m_next!, sb.sb_mbtail!];
+    for (const off of [0, 99, 100, 101, 300, 50, 0, 100]) {
+      const [i, at] = off < 100 ? [0, off] : off < 101 ? [1, 0] : [2, off - 101];
+      expect(sbsndptr_noadv(sb, off)).to.equal(ms[i!]);
+      expect(sbsndOff.off).to.equal(at);
+      audit(sb);
+    }
+    expect(sbsndptr_noadv(sb, 301)).to.equal(null);
+    sbflush(sb);
+    expect(sbsndptr_noadv(sb, 0)).to.equal(null);
+  });
+});
+
+describe('uipc_sockbuf: wake-ups', () => {
+  bootEach();
+
+  it('come once per pass, at its end, waiters first and in order', () => {
+    const sb = newSockbuf();
+    const seen: string[] = [];
+    const task = (name: string): Task => ({ run: () => void seen.push(name) });
+    sb.sb_upcall = task('upcall');
+    sb.sb_waiters.push(task('a'), task('b'));
+    passEnter();
+    sowakeup(sb);
+    sowakeup(sb);
+    expect(seen).to.eql([]);
+    passLeave();
+    expect(seen).to.eql(['a', 'b', 'upcall']);
+    sowakeup(sb);
+    expect(seen).to.eql(['a', 'b', 'upcall', 'upcall']);
+  });
+
+  it('leave who waits again for the next time', () => {
+    const sb = newSockbuf();
+    let runs = 0;
+    const again: Task = {
+      run: () => {
+        runs++;
+        sb.sb_waiters.push(again);
+      },
+    };
+    sb.sb_waiters.push(again);
+    sowakeup(sb);
+    expect(runs).to.equal(1);
+  });
+
+  it('stand a waiter that withdraws another one', () => {
+    const sb = newSockbuf();
+    const seen: string[] = [];
+    sb.sb_waiters.push(
+      { run: () => void sb.sb_waiters.splice(0) },
+      { run: () => void seen.push('withdrawn') },
+    );
+    sb.sb_upcall = { run: () => void seen.push('upcall') };
+    sowakeup(sb);
+    expect(seen).to.eql(['upcall']);
+  });
+});
+
+/** One random operation: what to do, and three numbers. */
+type Op = [
+  'append' | 'pend' | 'ready' | 'drop' | 'look' | 'shadow' | 'unshadow',
+  Seg[],
+  number,
+  number,
+];
+
+interface Io {
+  m: Mbuf;
+  units: number;
+  /** Where its bytes begin in the stream. */
+  at: number;
+}
+
+/** A socket buffer beside a flat array: the stream from `dropped` on, and what is pending in it. */
+class Model {
+  readonly sb = newSockbuf();
+  readonly chains: Chain[] = [];
+  readonly ios: Io[] = [];
+  readonly shadows: { m: Mbuf; bytes: Uint8Array }[] = [];
+  stream: number[] = [];
+  dropped = 0;
+
+  constructor(coalesce: boolean) {
+    if (!coalesce) this.sb.sb_flags |= SB_NOCOALESCE;
+  }
+
+  /** Bytes in front of the first pending I/O. */
+  available(): number {
+    const first = Math.min(...this.ios.map((io) => io.at), this.dropped + this.stream.length);
+    return first - this.dropped;
+  }
+
+  append(segs: Seg[]): void {
+    const c = new Chain(segs);
+    this.chains.push(c);
+    this.stream.push(...c.bytes);
+    sbappendstream(this.sb, c.m, false);
+  }
+
+  /** A round of sendfile: one to three pending mbufs, mapped or not, of which maybe small ones. */
+  pend(x: number, y: number): void {
+    const ms: Mbuf[] = [];
+    let units = 0;
+    for (let i = 0; i <= x % 3; i++) {
+      const npgs = 1 + ((y >>> i) % 4);
+      if ((y >>> (i + 3)) % 3 === 0) {
+        const s = sfbufMbuf(0, 1 + (y % 4096));
+        s.m_flags |= M_NOTREADY;
+        ms.push(s);
+        units++;
+      } else {
+        ms.push(pending({ npgs, last: 1 + ((x ^ y) % 400) }));
+        units += npgs;
+      }
+    }
+    const m = linked(...ms);
+    const bytes = chainBytes(m);
+    this.ios.push({ m, units, at: this.dropped + this.stream.length });
+    this.stream.push(...bytes);
+    sbappendstream(this.sb, m, true);
+  }
+
+  ready(x: number): void {
+    if (this.ios.length === 0) return;
+    const i = x % this.ios.length;
+    const [io] = this.ios.splice(i, 1) as [Io];
+    // The first to be pending is the one whose end lets data out.
+    expect(sbready(this.sb, io.m, io.units)).to.equal(i === 0 ? 0 : EINPROGRESS);
+  }
+
+  drop(x: number): void {
+    const n = x % (this.available() + 1);
+    sbdrop(this.sb, n);
+    this.stream = this.stream.slice(n);
+    this.dropped += n;
+  }
+
+  look(x: number): void {
+    const off = x % (this.stream.length + 1);
+    const m = sbsndptr_noadv(this.sb, off);
+    if (off === this.stream.length) expect(m).to.equal(null);
+    else expect(chainBytes({ ...must(m), m_next: null } as Mbuf)[sbsndOff.off]).to.equal(this.stream[off]);
+  }
+
+  shadow(x: number, y: number): void {
+    const off = x % (this.available() + 1);
+    const len = y % (this.available() - off + 1);
+    if (len === 0) return;
+    const m = must(sbsndptr_noadv(this.sb, off));
+    this.shadows.push({
+      m: must(m_copym(m, sbsndOff.off, len, M_NOWAIT)),
+      bytes: Uint8Array.from(this.stream.slice(off, off + len)),
+    });
+  }
+
+  unshadow(x: number): void {
+    if (this.shadows.length === 0) return;
+    const [s] = this.shadows.splice(x % this.shadows.length, 1) as [Model['shadows'][0]];
+    expectBytes(s.m, s.bytes, 'a segment in flight');
+    m_freem(s.m);
+  }
+
+  step([what, segs, x, y]: Op): void {
+    switch (what) {
+      case 'append':
+        return this.append(segs);
+      case 'pend':
+        return this.pend(x, y);
+      case 'ready':
+        return this.ready(x);
+      case 'drop':
+        return this.drop(x);
+      case 'look':
+        return this.look(x);
+      case 'shadow':
+        return this.shadow(x, y);
+      case 'unshadow':
+        return this.unshadow(x);
+    }
+  }
+
+  check(): void {
+    audit(this.sb);
+    expect(sbavail(this.sb), 'available').to.equal(this.available());
+    expectBytes(this.sb.sb_mb, Uint8Array.from(this.stream), 'stream');
+  }
+
+  done(): void {
+    sbflush(this.sb);
+    audit(this.sb);
+    for (const io of this.ios) mb_free_notready(io.m, io.units);
+    while (this.shadows.length > 0) this.unshadow(0);
+    for (const c of this.chains) c.done();
+  }
+}
+
+describe('uipc_sockbuf: random operations against a model', () => {
+  bootEach();
+
+  const op: fc.Arbitrary<Op> = fc.tuple(
+    fc.constantFrom<Op[0]>('append', 'pend', 'ready', 'drop', 'look', 'shadow', 'unshadow'),
+    fc.array(segArb(['plain', 'plain', 'cluster', 'sfbuf', 'pgs', 'empty']), {
+      minLength: 1,
+      maxLength: 3,
+    }),
+    fc.nat(0x7fffffff),
+    fc.nat(0x7fffffff),
+  );
+
+  it('acc, ccc, mbcnt, mcnt, ccnt, fnrdy, sndptr and the bytes are right after each', () => {
+    fc.assert(
+      fc.property(fc.array(op, { minLength: 5, maxLength: 40 }), fc.boolean(), (ops, coalesce) => {
+        const model = new Model(coalesce);
+        for (const o of ops) {
+          model.step(o);
+          model.check();
+        }
+        model.done();
+        expectAllBack();
+      }),
+      { numRuns: 120 },
+    );
+  });
+});

@@ -1,0 +1,230 @@
+/**
+ * A stack with one Ethernet interface whose driver is a list: what was sent is in `sent` as bytes,
+ * `inject` is the wire's other end.
+ */
+
+import { expect } from 'chai';
+import { SeededPrng } from '../../src/host/prng.ts';
+import type { ManualClock } from '../../src/host/manual_clock.ts';
+import { m_freem, m_get, m_getcl, m_gethdr } from '../../src/kern/kern_mbuf.ts';
+import { m_copydata } from '../../src/kern/m_copydata.ts';
+import { type Mbuf, M_NOMAP, M_NOWAIT, M_PKTHDR, MT_DATA } from '../../src/kern/mbuf.ts';
+import { m_length } from '../../src/kern/uipc_mbuf.ts';
+import { type Vnet, vnet_alloc } from '../../src/kern/vnet.ts';
+import { captureInit } from '../../src/net/capture.ts';
+import { if_alloc, ifConsole } from '../../src/net/if.ts';
+import { ether_ifattach, ether_ifdetach, ether_ioctl } from '../../src/net/if_ethersubr.ts';
+import {
+  IFF_DRV_RUNNING,
+  type IfDriver,
+  type IfIoctl,
+  type Ifnet,
+  SIOCSIFCAP,
+  SIOCSIFFLAGS,
+} from '../../src/net/if_var.ts';
+import { parseInAddr } from '../../src/netinet/in.ts';
+import { in_aifaddr } from '../../src/netinet/in_ifaddr.ts';
+import { inet_domain_attach, inet_domain_detach } from '../../src/netinet/in_proto.ts';
+import { ENOBUFS, type Errno } from '../../src/sys/errno.ts';
+import { passEnter, passLeave } from '../../src/sys/pass.ts';
+import { inAddr, type InAddr, kva } from '../../src/sys/types.ts';
+import { mem } from '../../src/vm/arena.ts';
+import { BROADCAST_MAC, buildArp, buildEther, ETHERTYPE_IPV4, mac } from '../support/frames.ts';
+import { bootMachine, expectMachineClean } from '../support/machine.ts';
+
+export const US = '192.0.2.2';
+export const PEER = '192.0.2.1';
+export const OUR_MAC = '02:00:00:00:00:02';
+export const PEER_MAC = '02:00:00:00:00:01';
+
+export const addr = (text: string): InAddr => parseInAddr(text)!;
+
+export interface RigOptions {
+  hwassist?: number;
+  capabilities?: number;
+  mtu?: number;
+  /** Default true: the peer's link-level address is known. */
+  arp?: boolean;
+}
+
+/** A frame that the driver was given: its bytes, and what the chain was like. */
+export interface SentChain {
+  unmapped: number;
+  mbufs: number;
+  csum_flags: number;
+  csum_data: number;
+  /** Whether the head had to be another mbuf than the one the header was in. */
+  first: Mbuf;
+}
+
+export class Rig implements IfDriver {
+  readonly clock: ManualClock;
+  readonly vnet: Vnet;
+  readonly ifp: Ifnet;
+  readonly sent: Uint8Array[] = [];
+  readonly chains: SentChain[] = [];
+  readonly console: string[] = [];
+  /** Makes the next transmissions fail. */
+  txError: Errno = 0;
+
+  constructor(options: RigOptions = {}) {
+    this.clock = bootMachine();
+    captureInit(this.clock);
+    ifConsole.log = (line): void => void this.console.push(line);
+    this.vnet = vnet_alloc(new SeededPrng(1));
+    expect(inet_domain_attach(this.vnet)).to.equal(0);
+    this.ifp = if_alloc(this.vnet, 'tn0');
+    this.ifp.if_driver = this;
+    this.ifp.if_capabilities = this.ifp.if_capenable = options.capabilities ?? 0;
+    this.ifp.if_hwassist = options.hwassist ?? 0;
+    this.ifp.if_mtu = options.mtu ?? 1500;
+    ether_ifattach(this.ifp, Uint8Array.from(mac(OUR_MAC)));
+    expect(in_aifaddr(this.ifp, addr(US), 24)).to.equal(0);
+    if (options.arp ?? true) this.arpReply(PEER, PEER_MAC);
+    this.sent.length = 0;
+    this.chains.length = 0;
+  }
+
+  // The driver.
+  if_init(ifp: Ifnet): void {
+    ifp.if_drv_flags |= IFF_DRV_RUNNING;
+  }
+  if_transmit(ifp: Ifnet, m: Mbuf): Errno {
+    if (this.txError !== 0) {
+      m_freem(m);
+      return this.txError;
+    }
+    ifp.if_bpf?.mtap(m, true);
+    expect(m.m_pkthdr.len, 'm_pkthdr.len').to.equal(m_length(m));
+    const bytes = chainBytes(m);
+    const chain = { unmapped: 0, mbufs: 0 };
+    for (let n: Mbuf | null = m; n !== null; n = n.m_next) {
+      chain.mbufs++;
+      if ((n.m_flags & M_NOMAP) !== 0) chain.unmapped++;
+    }
+    const { csum_flags, csum_data } = m.m_pkthdr;
+    this.chains.push({ ...chain, csum_flags, csum_data, first: m });
+    this.sent.push(bytes);
+    m_freem(m);
+    return 0;
+  }
+  if_qflush(): void {}
+  if_txflush(): void {}
+  if_ioctl(ifp: Ifnet, command: IfIoctl, data: number): Errno {
+    switch (command) {
+      case SIOCSIFCAP:
+        ifp.if_capenable = data;
+        return 0;
+      case SIOCSIFFLAGS:
+        this.if_init(ifp);
+        return 0;
+      default:
+        return ether_ioctl(ifp, command, data);
+    }
+  }
+
+  /** Hands the stack one frame, in pieces of `piece` bytes if given. */
+  inject(frame: Uint8Array, piece = 0): void {
+    const m = piece > 0 ? pieces(frame, piece) : clusters(frame);
+    passEnter();
+    this.ifp.if_input!(this.ifp, m);
+    passLeave();
+  }
+
+  /** An IPv4 packet from the peer to us. */
+  injectIp(packet: Uint8Array, piece = 0, dst = OUR_MAC): void {
+    this.inject(buildEther({ dst, src: PEER_MAC }, ETHERTYPE_IPV4, packet), piece);
+  }
+
+  /** The peer says where `who` is. */
+  arpReply(who: string, sha: string): void {
+    this.inject(
+      buildArp({ dst: OUR_MAC, src: sha }, { op: 2, sha, spa: who, tha: OUR_MAC, tpa: US }),
+    );
+  }
+
+  /** The peer asks who has `tpa`. */
+  arpAsk(tpa: string, spa = PEER, sha = PEER_MAC): void {
+    this.inject(
+      buildArp(
+        { dst: BROADCAST_MAC, src: sha },
+        { op: 1, sha, spa, tha: '00:00:00:00:00:00', tpa },
+      ),
+    );
+  }
+
+  /** Takes everything down; nothing may be left of it. */
+  close(): void {
+    ether_ifdetach(this.ifp);
+    inet_domain_detach(this.vnet);
+    ifConsole.log = null;
+    expectMachineClean();
+  }
+}
+
+/** The bytes of a chain, mapped or not. Counts as a read of nobody's payload: tests only. */
+export function chainBytes(m: Mbuf): Uint8Array {
+  const len = m_length(m);
+  const tmp: Mbuf[] = [];
+  const out = new Uint8Array(len);
+  const bounce = m_getcl(M_NOWAIT, MT_DATA, 0)!;
+  for (let off = 0; off < len; off += 2048) {
+    const n = Math.min(2048, len - off);
+    m_copydata(m, off, n, kva(bounce.m_data));
+    out.set(mem.subarray(bounce.m_data, bounce.m_data + n), off);
+  }
+  m_freem(bounce);
+  tmp.forEach(m_freem);
+  return out;
+}
+
+/** A received frame as drivers make them: 2 KiB clusters, two bytes in for the IP header's sake. */
+function clusters(frame: Uint8Array): Mbuf {
+  const top = m_getcl(M_NOWAIT, MT_DATA, M_PKTHDR)!;
+  top.m_data += 2;
+  let tail = top;
+  for (let off = 0; off < frame.length || off === 0; ) {
+    if (off > 0) {
+      tail.m_next = m_getcl(M_NOWAIT, MT_DATA, 0)!;
+      tail = tail.m_next;
+    }
+    const n = Math.min(off === 0 ? 2046 : 2048, frame.length - off);
+    mem.set(frame.subarray(off, off + n), tail.m_data);
+    tail.m_len = n;
+    off += n;
+    if (n === 0) break;
+  }
+  top.m_pkthdr.len = frame.length;
+  return top;
+}
+
+function pieces(frame: Uint8Array, piece: number): Mbuf {
+  const top = m_gethdr(M_NOWAIT, MT_DATA)!;
+  let tail = top;
+  for (let off = 0; off < frame.length; off += piece) {
+    if (off > 0) {
+      tail.m_next = m_get(M_NOWAIT, MT_DATA)!;
+      tail = tail.m_next;
+    }
+    const n = Math.min(piece, frame.length - off);
+    mem.set(frame.subarray(off, off + n), tail.m_data);
+    tail.m_len = n;
+  }
+  top.m_pkthdr.len = frame.length;
+  return top;
+}
+
+/** A packet as a protocol builds it: `bytes` behind max_linkhdr in one mbuf or cluster. */
+export function outPacket(bytes: Uint8Array): Mbuf {
+  const m =
+    bytes.length + 16 <= 168
+      ? m_gethdr(M_NOWAIT, MT_DATA)!
+      : m_getcl(M_NOWAIT, MT_DATA, M_PKTHDR)!;
+  m.m_data += 16;
+  mem.set(bytes, m.m_data);
+  m.m_len = m.m_pkthdr.len = bytes.length;
+  return m;
+}
+
+export const ANY = inAddr(0);
+export { ENOBUFS };

@@ -1,0 +1,16 @@
+import { expect } from 'chai';
+import { bytesPerCall } from './alloc.ts';
+
+describe('test support: bytesPerCall', () => {
+  const kept: { n: number }[] = [];
+  let sum = 0;
+
+  it('sees no garbage where there is none', () => {
+    expect(bytesPerCall(() => (sum = (sum + 1) | 0))).to.be.below(1);
+  });
+
+  it('sees one small object', function () {
+    if (process.env['TAPNIC_COVERAGE'] === '1') this.skip();
+    expect(bytesPerCall(() => (kept[0] = { n: sum++ }))).to.be.above(12);
+  });
+});

@@ -1,0 +1,189 @@
+/** A running `tapnic` in a namespace of its own, driven through the command line alone. */
+
+import type { ChildProcess } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import type { Netns, Result } from './netns.ts';
+import { cliMain } from './root.ts';
+
+/** The `ready` line, as docs/usage.md has it. */
+export interface Ready {
+  event: 'ready';
+  tap: string;
+  created: boolean;
+  if: string;
+  addr: string;
+  addr6: string | null;
+  mac: string;
+  mode: 'wire' | 'vnet';
+  napi: string;
+  engine: string;
+  control: string;
+  pid: number;
+  url?: string;
+}
+
+/** How an instance ended. */
+export interface Exit {
+  /** Exit status; null if a signal ended it. */
+  code: number | null;
+  signal: NodeJS.Signals | null;
+  /** Pool names to counts, from the exit line; null if there was no such line. */
+  leaked: Record<string, number> | null;
+  stderr: string;
+}
+
+const READY_TIMEOUT_MS = 20_000;
+const STOP_TIMEOUT_MS = 10_000;
+const STDERR_MAX = 1 << 20;
+
+/** Any line of an instance's stdout. */
+type Line = Partial<Omit<Ready, 'event'>> & { event?: string; leaked?: Record<string, number> };
+
+function parseLine(line: string): Line {
+  try {
+    const value: Line | null = JSON.parse(line);
+    return value ?? {};
+  } catch {
+    return {};
+  }
+}
+
+function isReady(line: Line): line is Ready {
+  return line.event === 'ready' && line.control !== undefined && line.addr !== undefined;
+}
+
+export class Instance {
+  readonly ready: Ready;
+  readonly #ns: Netns;
+  readonly #child: ChildProcess;
+  readonly #exit: Promise<Exit>;
+
+  private constructor(ns: Netns, child: ChildProcess, ready: Ready, exit: Promise<Exit>) {
+    this.#ns = ns;
+    this.#child = child;
+    this.ready = ready;
+    this.#exit = exit;
+  }
+
+  /**
+   * Runs `tapnic ARGS --json` in `ns` and waits for its `ready` line. Its control socket is in a
+   * temporary directory unless ARGS say otherwise. Rejects with what it said if it ends instead.
+   */
+  static async start(ns: Netns, args: string[]): Promise<Instance> {
+    const dir = mkdtempSync(join(tmpdir(), 'tapnic-'));
+    const control = args.some((arg) => arg.startsWith('--control'))
+      ? []
+      : ['--control', join(dir, 'control.sock')];
+    const child = ns.spawn(
+      process.execPath,
+      ['--enable-source-maps', cliMain, ...args, ...control, '--json'],
+      { stdio: ['ignore', 'pipe', 'pipe'] },
+    );
+    let stderr = '';
+    child.stderr?.on('data', (chunk: Buffer) => {
+      stderr = (stderr + chunk.toString('utf8')).slice(-STDERR_MAX);
+    });
+    let leaked: Exit['leaked'] = null;
+    let onReady: (ready: Ready) => void = () => undefined;
+    const readyLine = new Promise<Ready>((resolve) => (onReady = resolve));
+    createInterface({ input: child.stdout! }).on('line', (line) => {
+      const said = parseLine(line);
+      if (isReady(said)) onReady(said);
+      if (said.event === 'exit') leaked = said.leaked ?? null;
+    });
+    const exit = new Promise<Exit>((resolve, reject) => {
+      child.once('error', reject);
+      child.once('close', (code, signal) => {
+        rmSync(dir, { recursive: true, force: true });
+        resolve({ code, signal, leaked, stderr });
+      });
+    });
+    const failed = exit.then(({ code, signal }): never => {
+      throw new Error(
+        `tapnic ${args.join(' ')}: ended (${code ?? signal}) before ready: ${stderr}`,
+      );
+    });
+    const ready = await Promise.race([
+      readyLine,
+      failed,
+      timeout(READY_TIMEOUT_MS, () => {
+        child.kill('SIGKILL');
+        return `tapnic ${args.join(' ')}: no ready line in ${READY_TIMEOUT_MS} ms: ${stderr}`;
+      }),
+    ]);
+    failed.catch(() => undefined);
+    return new Instance(ns, child, ready, exit);
+  }
+
+  get ns(): Netns {
+    return this.#ns;
+  }
+
+  get pid(): number {
+    return this.#child.pid!;
+  }
+
+  get control(): string {
+    return this.ready.control;
+  }
+
+  /** `http://addr/`, with a slash at the end. */
+  get url(): string {
+    if (this.ready.url === undefined) throw new Error('this instance serves nothing');
+    return new URL('/', this.ready.url).href;
+  }
+
+  /** The URL of one file in the served directory. */
+  urlOf(path: string): string {
+    return new URL(path.split('/').map(encodeURIComponent).join('/'), this.url).href;
+  }
+
+  /** Runs a client command (`netstat -m`, …) against this instance; any status is a result. */
+  command(...args: string[]): Promise<Result> {
+    return this.#ns.run(process.execPath, [cliMain, ...args, '--control', this.control]);
+  }
+
+  /** As `command`, with --json and its output parsed. Rejects if the status is not 0. */
+  async json<T>(...args: string[]): Promise<T> {
+    const { status, stdout, stderr } = await this.command(...args, '--json');
+    if (status !== 0) throw new Error(`tapnic ${args.join(' ')}: status ${status}: ${stderr}`);
+    const value: T = JSON.parse(stdout);
+    return value;
+  }
+
+  /** Runs curl in the instance's namespace: quiet, errors shown, bounded in time. */
+  curl(...args: string[]): Promise<Result> {
+    return this.#ns.run('curl', ['-sS', '--max-time', '60', ...args], { timeoutMs: 65_000 });
+  }
+
+  kill(signal: NodeJS.Signals): void {
+    this.#child.kill(signal);
+  }
+
+  /** Waits for the end without asking for it. */
+  exited(): Promise<Exit> {
+    return this.#exit;
+  }
+
+  /** SIGTERM; resolves with how it ended. Kills it and rejects if it does not. */
+  async stop(): Promise<Exit> {
+    this.#child.kill('SIGTERM');
+    return await Promise.race([
+      this.#exit,
+      timeout(STOP_TIMEOUT_MS, () => {
+        this.#child.kill('SIGKILL');
+        return `tapnic did not stop in ${STOP_TIMEOUT_MS} ms`;
+      }),
+    ]);
+  }
+}
+
+/** Rejects with what `expired` says after `ms`; does not keep the process alive. */
+function timeout(ms: number, expired: () => string): Promise<never> {
+  return new Promise((_resolve, reject) => {
+    setTimeout(() => reject(new Error(expired())), ms).unref();
+  });
+}

@@ -1,0 +1,82 @@
+/**
+ * What a suite needs of the machine. A missing need is never silent: the suite is skipped with the
+ * reason, and with TAPNIC_REQUIRE=1, as in CI, it fails.
+ */
+
+import { execFileSync, spawnSync } from 'node:child_process';
+import { accessSync, closeSync, constants, existsSync, openSync } from 'node:fs';
+import { delimiter, join } from 'node:path';
+
+/** A condition of the machine or, any other word, a program on the PATH. */
+export type Need = 'root' | 'tap' | 'netns' | (string & {});
+
+function onPath(program: string): boolean {
+  return (process.env['PATH'] ?? '').split(delimiter).some((dir) => {
+    try {
+      accessSync(join(dir, program), constants.X_OK);
+      return true;
+    } catch {
+      return false;
+    }
+  });
+}
+
+/** Tries it: a namespace that can be made is the only proof that one can be had. */
+function netnsMissing(): string | null {
+  if (!onPath('ip')) return 'netns: no `ip` (install iproute2)';
+  const name = `tn-probe-${process.pid}`;
+  const { status, stderr } = spawnSync('ip', ['netns', 'add', name], { encoding: 'utf8' });
+  if (status !== 0) return `netns: cannot make one (${stderr.trim()})`;
+  execFileSync('ip', ['netns', 'delete', name]);
+  return null;
+}
+
+function tapMissing(): string | null {
+  if (!existsSync('/dev/net/tun')) return 'tap: no /dev/net/tun';
+  try {
+    closeSync(openSync('/dev/net/tun', 'r+'));
+    return null;
+  } catch (error) {
+    return `tap: ${error instanceof Error ? error.message : String(error)}`;
+  }
+}
+
+const probes: Record<string, () => string | null> = {
+  root: () => (process.getuid?.() === 0 ? null : 'root: not running as root'),
+  tap: tapMissing,
+  netns: netnsMissing,
+};
+
+const results = new Map<string, string | null>();
+
+/** Why `need` is not met, null if it is. Probed once per process. */
+export function missing(need: Need): string | null {
+  let why = results.get(need);
+  if (why === undefined) {
+    const probe = probes[need] ?? (() => (onPath(need) ? null : `${need}: program not found`));
+    why = probe();
+    results.set(need, why);
+  }
+  return why;
+}
+
+/** Full titles of skipped suites, and why. For the reporter. */
+export const skippedSuites = new Map<string, string>();
+
+/**
+ * To be called in a `describe`: unless the machine has all of `wanted`, its tests are skipped, or,
+ * with TAPNIC_REQUIRE=1, fail.
+ */
+export function needs(...wanted: Need[]): void {
+  before(function () {
+    const lacking = wanted.map(missing).filter((why) => why !== null);
+    if (lacking.length === 0) return;
+    const why = lacking.join('; ');
+    if (process.env['TAPNIC_REQUIRE'] === '1') throw new Error(`missing, and required: ${why}`);
+    skippedSuites.set(this.test?.parent?.fullTitle() ?? '', why);
+    this.skip();
+  });
+}
+
+/** Full size, `./scripts/test --full`, or CI size. */
+export const full: boolean = process.env['TAPNIC_FULL'] === '1';

@@ -1,0 +1,52 @@
+import { execFileSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { expect } from 'chai';
+import { needs } from './needs.ts';
+import { Netns } from './netns.ts';
+
+const names = (): string => execFileSync('ip', ['netns', 'list'], { encoding: 'utf8' });
+
+describe('test support: namespaces', () => {
+  needs('root', 'netns');
+
+  it('has a namespace with nothing but lo, up, and no trace of it afterwards', async () => {
+    let name = '';
+    let pid: number | undefined;
+    {
+      using ns = new Netns('a');
+      ({ name } = ns);
+      expect(names()).to.contain(name);
+      expect(ns.exec('ip', ['-br', 'link']).trim().split('\n')).to.have.lengthOf(1);
+      expect(ns.exec('ip', ['-br', 'addr', 'show', 'lo'])).to.contain('127.0.0.1/8');
+      ({ pid } = ns.spawn('sleep', ['1000']));
+      expect(await ns.execAsync('cat', [], { input: 'through' })).to.equal('through');
+      expect(await ns.run('sh', ['-c', 'echo no >&2; exit 3'])).to.deep.equal({
+        status: 3,
+        signal: null,
+        stdout: '',
+        stderr: 'no\n',
+      });
+    }
+    expect(names()).not.to.contain(name);
+    for (let i = 0; i < 100 && existsSync(`/proc/${pid}`); i++)
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    expect(existsSync(`/proc/${pid}`), 'the child lives').to.equal(false);
+  });
+
+  it('is gone after a throw', () => {
+    let name = '';
+    expect(() => {
+      using ns = new Netns();
+      ({ name } = ns);
+      throw new Error('on purpose');
+    }).to.throw('on purpose');
+    expect(name).not.to.equal('');
+    expect(names()).not.to.contain(name);
+  });
+
+  it('kills a program that does not end', async () => {
+    using ns = new Netns();
+    const { signal } = await ns.run('sleep', ['1000'], { timeoutMs: 50 });
+    expect(signal).to.equal('SIGKILL');
+  });
+});

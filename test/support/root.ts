@@ -1,0 +1,19 @@
+/** Where things are, found from the place of the compiled file: dist/test/support. */
+
+import { existsSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+/** The tree this file was compiled into: `dist`, or wherever `--outDir` pointed. */
+export const distRoot: string = fileURLToPath(new URL('../..', import.meta.url));
+
+/** The command line, compiled. */
+export const cliMain: string = join(distRoot, 'src/cli/main.js');
+
+/** The package root, where the sources are: the nearest parent with a tsconfig.json, else the cwd. */
+export function packageRoot(): string {
+  for (let dir = distRoot; dirname(dir) !== dir; dir = dirname(dir))
+    if (existsSync(join(dir, 'tsconfig.json'))) return dir;
+  if (existsSync('tsconfig.json')) return process.cwd();
+  throw new Error('the package root was not found: run from the checkout');
+}

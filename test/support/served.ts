@@ -1,0 +1,68 @@
+/** A directory with files of known content, and `tapnic serve` on it in a namespace of its own. */
+
+import { createHash } from 'node:crypto';
+import { createReadStream, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { SeededPrng } from '../../src/host/prng.ts';
+import { Instance } from './instance.ts';
+import { Netns } from './netns.ts';
+
+/** Bytes that look random and are the same for the same seed. */
+export function seededBytes(length: number, seed: number): Buffer {
+  const words = new Uint32Array(Math.ceil(length / 4));
+  const prng = new SeededPrng(seed);
+  for (let i = 0; i < words.length; i++) words[i] = prng.next32();
+  return Buffer.from(words.buffer, 0, length);
+}
+
+export function sha256(bytes: Uint8Array): string {
+  return createHash('sha256').update(bytes).digest('hex');
+}
+
+/** The SHA-256 of a file, without holding it in memory. */
+export async function sha256File(path: string): Promise<string> {
+  const hash = createHash('sha256');
+  for await (const chunk of createReadStream(path)) hash.update(chunk as Buffer);
+  return hash.digest('hex');
+}
+
+/** A temporary directory of files; `Symbol.dispose` removes it. */
+export class Site implements Disposable {
+  readonly dir = mkdtempSync(join(tmpdir(), 'tapnic-site-'));
+
+  /** Writes a file and returns its bytes. */
+  file(name: string, length: number, seed = length): Buffer {
+    const bytes = seededBytes(length, seed);
+    writeFileSync(join(this.dir, name), bytes);
+    return bytes;
+  }
+
+  path(name: string): string {
+    return join(this.dir, name);
+  }
+
+  [Symbol.dispose](): void {
+    rmSync(this.dir, { recursive: true, force: true });
+  }
+}
+
+/** Runs `body` against a fresh instance that serves `site`; it must stop cleanly afterwards. */
+export async function withServed(
+  site: Site,
+  args: string[],
+  body: (tapnic: Instance) => Promise<void>,
+): Promise<void> {
+  using ns = new Netns();
+  const tapnic = await Instance.start(ns, ['serve', site.dir, ...args]);
+  try {
+    await body(tapnic);
+  } catch (e) {
+    tapnic.kill('SIGKILL');
+    await tapnic.exited();
+    throw e;
+  }
+  const { code, leaked, stderr } = await tapnic.stop();
+  if (code !== 0 || JSON.stringify(leaked) !== '{}')
+    throw new Error(`stopped with ${code}, leaked ${JSON.stringify(leaked)}: ${stderr}`);
+}

@@ -1,0 +1,196 @@
+/**
+ * Captures judged by Wireshark's dissectors, so that nothing of ours reads what ours wrote.
+ * TCP streams are not reassembled and HTTP is not dissected: a frame is judged by itself, and a
+ * capture of 100 MB takes seconds.
+ */
+
+import { execFile, spawn } from 'node:child_process';
+import { createInterface } from 'node:readline';
+import { promisify } from 'node:util';
+
+const execFileAsync = promisify(execFile);
+
+const CHECK = [
+  'ip.check_checksum:TRUE',
+  'tcp.check_checksum:TRUE',
+  'udp.check_checksum:TRUE',
+  'tcp.desegment_tcp_streams:FALSE',
+  'tcp.analyze_sequence_numbers:FALSE',
+];
+const checkArgs = [...CHECK.flatMap((pref) => ['-o', pref]), '--disable-protocol', 'http'];
+
+/** Runs tshark on a capture and returns one array of field values per frame that `filter` takes. */
+export async function tsharkFields(
+  file: string,
+  fields: string[],
+  filter = '',
+): Promise<string[][]> {
+  const rows: string[][] = [];
+  const args = filter === '' ? [] : ['-Y', filter];
+  await eachRow(file, fields, args, (row) => rows.push(row));
+  return rows;
+}
+
+function eachRow(
+  file: string,
+  fields: string[],
+  extra: string[],
+  row: (values: string[]) => void,
+): Promise<void> {
+  const args = ['-n', '-r', file, ...checkArgs, ...extra, '-T', 'fields', '-E', 'occurrence=f'];
+  const child = spawn('tshark', [...args, ...fields.flatMap((field) => ['-e', field])], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let said = '';
+  child.stderr.on('data', (chunk: Buffer) => (said += chunk.toString('utf8')));
+  const lines = createInterface({ input: child.stdout });
+  lines.on('line', (line) => row(line.split('\t')));
+  const drained = new Promise((resolve) => lines.once('close', resolve));
+  return new Promise((resolve, reject) => {
+    child.once('error', reject);
+    child.once('close', (status) => {
+      // A file cut short is status 2 and all the frames before the cut.
+      if (status !== 0) reject(new Error(`tshark ${file}: status ${status}: ${said.trim()}`));
+      else void drained.then(() => resolve());
+    });
+  });
+}
+
+/** What a clean capture held; frame counts unless said. */
+export interface CaptureCounts {
+  frames: number;
+  /** Bytes of all frames. */
+  bytes: number;
+  /** Length of the longest frame, in bytes, without FCS. */
+  frameMax: number;
+  ip: number;
+  ip6: number;
+  tcp: number;
+  udp: number;
+  icmp: number;
+  arp: number;
+  /** Bytes of TCP payload. */
+  tcpPayload: number;
+}
+
+export interface CleanOptions {
+  /** Layer-3 bytes; a frame may be 14 longer. */
+  mtu: number;
+}
+
+const FIELDS = [
+  'frame.number',
+  'frame.len',
+  'frame.cap_len',
+  'frame.protocols',
+  '_ws.malformed',
+  'ip.checksum.status',
+  'ip.frag_offset',
+  'ip.flags.mf',
+  'tcp.checksum.status',
+  'udp.checksum.status',
+  'icmp.checksum.status',
+  'icmpv6.checksum.status',
+  'tcp.len',
+] as const;
+type Field = (typeof FIELDS)[number];
+/** One frame's fields, as tshark printed them; empty if it has none. */
+type Frame = (field: Field) => string;
+
+const column = new Map<Field, number>(FIELDS.map((name, i) => [name, i]));
+
+const ETHER_HDR_LEN = 14;
+const isSet = (value: string): boolean => value === '1' || value === 'True';
+const isGood = (status: string): boolean => status === '1' || status === 'Good';
+/** UDP over IPv4 may go without: the field is 0. */
+const isAbsent = (status: string): boolean => status === '3' || status === 'Not present';
+
+/** What is wrong with one frame, null if nothing is; adds it to `counts`. */
+function judge(frame: Frame, mtu: number, counts: CaptureCounts): string | null {
+  const len = Number(frame('frame.len'));
+  counts.frames++;
+  counts.bytes += len;
+  counts.frameMax = Math.max(counts.frameMax, len);
+  if (frame('_ws.malformed') !== '') return 'malformed';
+  if (len > mtu + ETHER_HDR_LEN) return `${len} bytes, above the MTU of ${mtu}`;
+  if (frame('frame.cap_len') !== frame('frame.len')) return 'cut short by the capture';
+
+  // eth:ethertype:ip:tcp…; an ICMP error quotes the headers of another packet behind its own.
+  const [, , network = '', transport = ''] = frame('frame.protocols').split(':');
+  if (network === 'arp') counts.arp++;
+  else if (network === 'ipv6') counts.ip6++;
+  else if (network === 'ip') {
+    counts.ip++;
+    if (!isGood(frame('ip.checksum.status'))) return 'bad IP checksum';
+    if (frame('ip.frag_offset') !== '0' || isSet(frame('ip.flags.mf'))) return null;
+  } else return `not IP or ARP: ${frame('frame.protocols')}`;
+
+  switch (transport) {
+    case 'tcp':
+      counts.tcp++;
+      counts.tcpPayload += Number(frame('tcp.len'));
+      return isGood(frame('tcp.checksum.status')) ? null : 'bad TCP checksum';
+    case 'udp': {
+      counts.udp++;
+      const status = frame('udp.checksum.status');
+      return isGood(status) || (network === 'ip' && isAbsent(status)) ? null : 'bad UDP checksum';
+    }
+    case 'icmp':
+      counts.icmp++;
+      return isGood(frame('icmp.checksum.status')) ? null : 'bad ICMP checksum';
+    case 'icmpv6':
+      counts.icmp++;
+      return isGood(frame('icmpv6.checksum.status')) ? null : 'bad ICMPv6 checksum';
+    default:
+      return null;
+  }
+}
+
+/**
+ * Rejects unless `file` holds at least one frame, every IP, TCP, UDP and ICMP checksum in it is
+ * valid, no frame is malformed or cut, and none is longer than the MTU allows.
+ */
+export async function assertCleanCapture(
+  file: string,
+  { mtu }: CleanOptions,
+): Promise<CaptureCounts> {
+  const counts: CaptureCounts = {
+    frames: 0,
+    bytes: 0,
+    frameMax: 0,
+    ip: 0,
+    ip6: 0,
+    tcp: 0,
+    udp: 0,
+    icmp: 0,
+    arp: 0,
+    tcpPayload: 0,
+  };
+  const wrong: string[] = [];
+  let wrongCount = 0;
+  await eachRow(file, [...FIELDS], [], (values) => {
+    const frame: Frame = (field) => values[column.get(field) ?? -1] ?? '';
+    const why = judge(frame, mtu, counts);
+    if (why === null) return;
+    wrongCount++;
+    if (wrong.length < 10) wrong.push(`frame ${frame('frame.number')}: ${why}`);
+  });
+  if (counts.frames === 0) throw new Error(`${file}: no frames`);
+  if (wrongCount > 0)
+    throw new Error(`${file}: ${wrongCount} of ${counts.frames} frames:\n${wrong.join('\n')}`);
+  return counts;
+}
+
+/** Frames in a capture as capinfos, another reader of the same makers, counts them. */
+export async function capinfosFrames(file: string): Promise<number> {
+  const { stdout } = await execFileAsync('capinfos', ['-TrMc', file]);
+  return Number(stdout.trim().split('\t').at(-1));
+}
+
+/** The frames as tcpdump prints them, one line each, its complaints about checksums included. */
+export async function tcpdumpLines(file: string, filter: string[] = []): Promise<string[]> {
+  const { stdout } = await execFileAsync('tcpdump', ['-nnvr', file, ...filter], {
+    maxBuffer: 256 << 20,
+  });
+  return stdout.split('\n').filter((line) => line !== '');
+}
