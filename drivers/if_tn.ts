@@ -198,13 +198,12 @@ function makeTag(undo: Undo, params: BusDmaTagParams): BusDmaTag {
   return tag;
 }
 
-/** A ring's memory, loaded; null if there is no contiguous memory. */
-function makeRing(undo: Undo, tag: BusDmaTag): BusDmamem | null {
+/** A ring's memory, loaded, and its bus address in `addr`; null if there is no contiguous memory. */
+function makeRing(undo: Undo, tag: BusDmaTag, addr: BusDmaSegs): BusDmamem | null {
   const ring = bus_dmamem_alloc(tag, BUS_DMA_NOWAIT | BUS_DMA_ZERO);
   if (ring === null) return null;
   undo.add(() => bus_dmamem_free(tag, ring));
-  const segs = new BusDmaSegs(1);
-  mustDo(bus_dmamap_load(tag, ring.map, ring.vaddr, tag.maxsize, segs));
+  mustDo(bus_dmamap_load(tag, ring.map, ring.vaddr, tag.maxsize, addr));
   undo.add(() => bus_dmamap_unload(tag, ring.map));
   return ring;
 }
@@ -241,13 +240,26 @@ function makeSoftc(
   });
   const txRingTag = ringTag(undo, parent, TN_TX_NDESC);
   const rxRingTag = ringTag(undo, parent, TN_RX_NDESC);
-  const txRing = makeRing(undo, txRingTag);
-  const rxRing = makeRing(undo, rxRingTag);
+  const txAddr = new BusDmaSegs(1);
+  const rxAddr = new BusDmaSegs(1);
+  const txRing = makeRing(undo, txRingTag, txAddr);
+  const rxRing = makeRing(undo, rxRingTag, rxAddr);
   const scratch = m_gethdr(M_WAITOK, MT_DATA);
   if (scratch !== null) undo.add(() => m_freem(scratch));
   if (txRing === null || rxRing === null || scratch === null) return null;
   const rxSpareMap = bus_dmamap_create(rxTag, 0);
-  const dma = { txTag, rxTag, txRingTag, rxRingTag, txRing, rxRing, rxSpareMap, scratch };
+  const dma = {
+    txTag,
+    rxTag,
+    txRingTag,
+    rxRingTag,
+    txRing,
+    rxRing,
+    txAddr,
+    rxAddr,
+    rxSpareMap,
+    scratch,
+  };
   const sc = new TnSoftc(ifp, regs, intr, tnOps, dma);
   for (let i = 0; i < TN_TX_NDESC; i++) {
     sc.txMap.push(bus_dmamap_create(txTag, 0));
@@ -472,14 +484,9 @@ function tn_rxfill(sc: TnSoftc): Errno {
   return 0;
 }
 
-function writeRing(sc: TnSoftc, low: number, high: number, ring: BusDmamem): void {
-  const segs = new BusDmaSegs(1);
-  const tag = ring === sc.txRing ? sc.txRingTag : sc.rxRingTag;
-  bus_dmamap_unload(tag, ring.map);
-  mustDo(bus_dmamap_load(tag, ring.map, ring.vaddr, tag.maxsize, segs));
-  const addr = segs.ds_addr[0]!;
-  bus_space_write_4(sc.regs, low, addr >>> 0);
-  bus_space_write_4(sc.regs, high, Math.floor(addr / 0x100000000));
+function writeRing(sc: TnSoftc, low: number, high: number, addr: BusDmaSegs): void {
+  bus_space_write_4(sc.regs, low, addr.ds_addr[0]! >>> 0);
+  bus_space_write_4(sc.regs, high, Math.floor(addr.ds_addr[0]! / 0x100000000));
 }
 
 /**
@@ -496,9 +503,9 @@ export function tn_init(sc: TnSoftc): Errno {
   const mac = ifp.if_lladdr;
   bus_space_write_4(regs, TN_MACL, mac[0]! | (mac[1]! << 8) | (mac[2]! << 16) | (mac[3]! << 24));
   bus_space_write_4(regs, TN_MACH, mac[4]! | (mac[5]! << 8));
-  writeRing(sc, TN_TDBAL, TN_TDBAH, sc.txRing);
+  writeRing(sc, TN_TDBAL, TN_TDBAH, sc.txRingAddr);
   bus_space_write_4(regs, TN_TDLEN, TN_TX_NDESC * TN_DESC_SIZE);
-  writeRing(sc, TN_RDBAL, TN_RDBAH, sc.rxRing);
+  writeRing(sc, TN_RDBAL, TN_RDBAH, sc.rxRingAddr);
   bus_space_write_4(regs, TN_RDLEN, TN_RX_NDESC * TN_DESC_SIZE);
   bus_space_write_4(regs, TN_RXBSZ, sc.rxBufSize);
   bus_space_write_4(regs, TN_MAXFRM, ifp.if_mtu + FRAME_OVERHEAD);

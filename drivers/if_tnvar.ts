@@ -51,6 +51,9 @@ export class TnSoftc implements IfDriver, Task {
   readonly rxRingTag: BusDmaTag;
   readonly txRing: BusDmamem;
   readonly rxRing: BusDmamem;
+  /** One segment each: where the device finds them. */
+  readonly txRingAddr: BusDmaSegs;
+  readonly rxRingAddr: BusDmaSegs;
   readonly segs = new BusDmaSegs(TN_NSEGS);
 
   // Transmit: maps, mbufs and descriptor counts are kept at a packet's first slot.
@@ -98,6 +101,8 @@ export class TnSoftc implements IfDriver, Task {
       rxRingTag: BusDmaTag;
       txRing: BusDmamem;
       rxRing: BusDmamem;
+      txAddr: BusDmaSegs;
+      rxAddr: BusDmaSegs;
       rxSpareMap: BusDmamap;
       scratch: Mbuf;
     },
@@ -112,6 +117,8 @@ export class TnSoftc implements IfDriver, Task {
     this.rxRingTag = dma.rxRingTag;
     this.txRing = dma.txRing;
     this.rxRing = dma.rxRing;
+    this.txRingAddr = dma.txAddr;
+    this.rxRingAddr = dma.rxAddr;
     this.rxSpareMap = dma.rxSpareMap;
     this.scratch = dma.scratch;
     for (let i = 0; i < TN_BR_SIZE; i++) this.br.push(null);

@@ -215,9 +215,8 @@ function fillData(sc: TnSoftc, m: Mbuf, n: number): void {
 export function tn_encap(sc: TnSoftc, m: Mbuf): Errno {
   const { txr, segs } = sc;
   sc.txHead = m;
-  // A context and one data descriptor are the least a packet takes.
-  if (txr.free < 2) return ENOBUFS;
   const nctx = (m.m_pkthdr.csum_flags & REQUESTS) !== 0 ? 1 : 0;
+  if (txr.free < nctx + 1) return ENOBUFS;
   let error = nctx === 0 ? 0 : tn_offload_setup(sc, m);
   if (error !== 0) return error;
   const first = txr.slot(txr.prod);

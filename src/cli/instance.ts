@@ -109,7 +109,6 @@ export class Instance {
         if (error !== 0) throw new UsageError(`--sysctl: ${sysctlErrorText(name, value, error)}`);
       }
       if (options.netns !== null) netns = new NetnsScope(options.netns);
-      ifConsole.log = (line) => log.info(line);
       const nic = openNic(machine, options);
       for (const warning of nic.warnings) log.warn(warning);
       return new Instance(log, machine, nic, control, netns);
@@ -125,6 +124,7 @@ export class Instance {
     const server = createServer(this.#machine.vnet);
     this.#app = new HttpApp(server, { dir, port, log: this.log });
     const info = this.ready();
+    ifConsole.log = (line) => this.log.info(line);
     this.#control.setHandler((req) => handleRequest({ vnet: this.#machine.vnet, info }, req));
     return `http://${info.addr}${port === 80 ? '' : `:${port}`}/`;
   }

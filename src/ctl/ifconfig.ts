@@ -98,7 +98,7 @@ function inetLine({ ia_addr, ia_subnetmask, ia_broadaddr }: InIfaddr): InetLine 
   return {
     addr: inetText(ia_addr),
     netmask: `0x${(ia_subnetmask >>> 0).toString(16).padStart(8, '0')}`,
-    prefixlen: 32 - Math.clz32(~ia_subnetmask),
+    prefixlen: Math.clz32(~ia_subnetmask),
     broadcast: inetText(ia_broadaddr),
   };
 }

@@ -5,7 +5,7 @@
 
 import { EINVAL, type Errno } from '../sys/errno.ts';
 import { PAGE_SIZE, ramBytes } from '../vm/arena.ts';
-import { sfstatBufs } from '../vm/sf_buf.ts';
+import { sfBufLimit, sfstatBufs } from '../vm/sf_buf.ts';
 import { vmPageCounts } from '../vm/vm_page.ts';
 import { mbParams, mbufZones } from './kern_mbuf.ts';
 import { machineSysctl, SysctlTree } from './kern_sysctl.ts';
@@ -49,9 +49,7 @@ export function ipcSysctlInit(): void {
     'kern.ipc.nsfbufs',
     'Maximum number of sendfile(2) sf_bufs available',
     () => sfstatBufs.max,
-    (v) => {
-      sfstatBufs.max = v;
-    },
+    sfBufLimit,
     0,
   );
   tree.int('kern.ipc.nsfbufsused', 'Number of sf_bufs in use', () => sfstatBufs.current, null);

@@ -397,9 +397,10 @@ export function mb_unmapped_compress(m: Mbuf): Errno {
   const before = payloadReason(READ_SMALL);
   m_copydata(tmp, 0, m.m_len, m.m_dat);
   payloadReason(before);
+  // Freeing pages may run whoever waits for them, and that may come here again.
+  const pgs = tmp.m_ext.ext_pgs!;
   tmp.m_ext.ext_free!(tmp);
-  zone_extpgs.free(tmp.m_ext.ext_pgs!);
-  tmp.m_ext.ext_pgs = null;
+  zone_extpgs.free(pgs);
   mbEmulator.unmappedCurrent--;
   count(R_COMPRESS);
   return 0;

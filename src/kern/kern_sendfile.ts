@@ -32,6 +32,7 @@ import {
   machinePager,
   MAXPAGES_IO,
   revalidate,
+  vm_object_deallocate,
   vm_page_grab_pages,
   vm_pager_get_pages_async,
   type VmObject,
@@ -98,6 +99,7 @@ import {
   sorele,
   sosendLocked,
   soSendError,
+  sowwakeup,
   SS_ISCONNECTED,
 } from './uipc_socket.ts';
 import { sbspace } from './uipc_sockbuf.ts';
@@ -156,6 +158,7 @@ export class SendfileCall implements Task {
   #error: Errno = 0;
   #phase: Phase = 'lock';
   #size: number;
+  #someTrailers = false;
 
   constructor(
     so: Socket,
@@ -192,8 +195,11 @@ export class SendfileCall implements Task {
   /** Goes on with the call as far as it can without waiting. */
   run(): void {
     passEnter();
-    while (this.#advance());
-    passLeave();
+    try {
+      while (this.#advance());
+    } finally {
+      passLeave(); // a listener may throw
+    }
   }
 
   /** Goes through one phase; false if the call has to wait or is done. */
@@ -235,12 +241,15 @@ export class SendfileCall implements Task {
     while (uio.uio_resid > 0) {
       const before = uio.uio_resid;
       const error = sosendLocked(this.#so, uio, false);
-      this.#sbytes += before - uio.uio_resid;
-      if (error === EWOULDBLOCK && !this.#nonblocking) return this.#wait();
-      if (error !== 0) {
-        this.#error = error;
-        break;
+      if (error === 0) {
+        this.#sbytes += before - uio.uio_resid;
+        this.#someTrailers = true;
+        continue;
       }
+      if (error === EWOULDBLOCK && !this.#nonblocking) return this.#wait();
+      // Trailers are a plain writev, which says nothing of what it could not write if it wrote some.
+      if (error !== EWOULDBLOCK || !this.#someTrailers) this.#error = error;
+      break;
     }
     this.#afterData();
     return false;
@@ -256,17 +265,20 @@ export class SendfileCall implements Task {
     const lock = this.#so.sndLock;
     KASSERT(lock[0] === this, 'sendfile: lost the send lock');
     lock.shift();
-    if (lock.length > 0) passDefer(lock[0]);
-    else this.#so.so_snd.sb_upcall?.run();
+    if (lock.length > 0) passDefer(lock[0]!);
+    else sowwakeup(this.#so); // sosend said EWOULDBLOCK while the side was held
   }
 
   #finish(): void {
     this.#phase = 'done';
     sendfileLive.calls--;
     fdrop(this.#file);
-    const so = this.#so;
-    this.#listener.sendfileDone(this.#error, this.#sbytes);
-    sorele(so);
+    vm_object_deallocate(this.#object);
+    try {
+      this.#listener.sendfileDone(this.#error, this.#sbytes);
+    } finally {
+      sorele(this.#so);
+    }
   }
 
   /** Waits for the send buffer; always true. */
@@ -327,7 +339,7 @@ export class SendfileCall implements Task {
     const mh = this.#headerMbufs(hdrlen);
     if (mh === null) return;
     this.#error = this.#so.so_proto.pr_send(this.#so, 0, mh, null);
-    this.#sbytes += hdrlen;
+    if (this.#error === 0) this.#sbytes += hdrlen;
   }
 
   /** Sends `hdrlen` header bytes and `bytes` of the file, or fewer; true if it has to wait. */
@@ -412,8 +424,10 @@ export class SendfileCall implements Task {
     const first = Math.floor(this.#off / PAGE_SIZE);
     const fd = this.#file.f_fd;
     let ios = 0;
+    let lastRead = false;
     for (let i = 0; i < npages;) {
-      if (vm_page_valid(pages[i]!)) {
+      lastRead = !vm_page_valid(pages[i]!);
+      if (!lastRead) {
         sfstat.sf_pages_valid++;
         i++;
         continue;
@@ -436,15 +450,14 @@ export class SendfileCall implements Task {
       sfstat.sf_pages_read += n;
       i += n;
     }
-    if (ios === 0) sfstat.sf_noiocnt++;
-    else this.#readahead(first + npages);
+    if (ios === 0 && npages > 0) sfstat.sf_noiocnt++;
+    if (lastRead) this.#readahead(first + npages);
     return npages;
   }
 
   /** Reads pages behind the round into the cache, as far as nobody has them. */
   #readahead(pindex: number): void {
     const asked = this.#flags >>> 16;
-    sfstat.sf_rhpages_requested += asked;
     const past = Math.ceil(this.#size / PAGE_SIZE) - pindex;
     const rest = Math.ceil((this.#off + this.#rem) / PAGE_SIZE) - pindex;
     const user = (this.#flags & SF_USER_READAHEAD) !== 0;
@@ -581,15 +594,25 @@ export class SendfileCall implements Task {
       error = so.so_proto.pr_send(so, 0, m, null);
     }
     sfio.drop();
+    this.#error = error !== 0 ? error : soft;
+    if (error !== 0) return;
     this.#off += bytes;
     this.#rem -= bytes;
     this.#sbytes += bytes + hdrlen;
-    this.#error = error !== 0 ? error : soft;
   }
 
   /** Gives up: whatever the call waits for, it ends with `error`. For a stack that is going down. */
   cancel(error: Errno): void {
     if (this.#phase === 'done') return;
+    passEnter();
+    try {
+      this.#cancel(error);
+    } finally {
+      passLeave();
+    }
+  }
+
+  #cancel(error: Errno): void {
     const waiters = this.#so.so_snd.sb_waiters;
     const i = waiters.indexOf(this);
     if (i >= 0) waiters.splice(i, 1);
@@ -670,6 +693,7 @@ export function sendfile(
   if ((so.so_options & SO_ACCEPTCONN) !== 0 || (so.so_state & SS_ISCONNECTED) === 0)
     return ENOTCONN;
   sfstat.sf_syscalls++;
+  sfstat.sf_rhpages_requested += flags >>> 16;
   const object = vmObjectOf(st, wallNs());
   const call = new SendfileCall(
     so,

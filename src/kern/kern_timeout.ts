@@ -85,9 +85,12 @@ const alarm: Task = {
         c.c_func.run();
       }
     } finally {
-      passLeave();
-      running = false;
-      rearm();
+      try {
+        passLeave();
+      } finally {
+        running = false;
+        rearm();
+      }
     }
   },
 };

@@ -5,6 +5,7 @@
 
 import type { Task } from '../sys/clock.ts';
 import { EIO, type Errno } from '../sys/errno.ts';
+import { KASSERT } from '../sys/kassert.ts';
 import { passDefer } from '../sys/pass.ts';
 import { count, R_SF_IOERR } from '../sys/reason.ts';
 import type { PhysAddr } from '../sys/types.ts';
@@ -14,6 +15,7 @@ import { PHYS_TO_VM_PAGE, vm_page_unwire } from '../vm/vm_page.ts';
 import { fdrop, fhold, type File } from './kern_descrip.ts';
 import { mb_free_notready } from './kern_mbuf.ts';
 import { EXT_FLAG_CACHE_LAST, EXT_FLAG_NOCACHE, EXT_FLAG_SYNC, type Mbuf } from './mbuf.ts';
+import { sbflush } from './uipc_sockbuf.ts';
 import { type Socket, soref, sorele } from './uipc_socket.ts';
 
 /** kern.ipc.sfstat, in FreeBSD's order. */
@@ -71,17 +73,25 @@ export class Sfio implements PageinListener {
   }
 
   finish(so: Socket, m: Mbuf, npages: number): void {
+    if (!this.sent) {
+      // The protocol refused the data, and the call has said so.
+      mb_free_notready(m, npages);
+      return;
+    }
+    if (this.error === 0 && so.so_pcb !== null) {
+      so.so_proto.pr_ready(so, m, npages);
+      return;
+    }
     if (this.error !== 0) {
       // Too late to tell the call: the connection goes, and so_error says why.
       count(R_SF_IOERR);
-      if (so.so_pcb !== null && this.sent) so.so_proto.pr_abort(so);
+      if (so.so_pcb !== null) so.so_proto.pr_abort(so);
       so.so_error = EIO;
-      mb_free_notready(m, npages);
-    } else if (this.sent && so.so_pcb !== null) {
-      so.so_proto.pr_ready(so, m, npages);
-    } else {
-      mb_free_notready(m, npages);
     }
+    // A protocol that is gone may have left the buffer as it was; what is freed must not be in it.
+    if (so.so_pcb === null) sbflush(so.so_snd);
+    KASSERT(so.so_snd.sb_fnrdy === null, 'sendfile: pending data on a dead connection');
+    mb_free_notready(m, npages);
   }
 }
 
@@ -141,12 +151,13 @@ export function sendfile_free_mext_pg(m: Mbuf): void {
   const pgs = ext.ext_pgs!;
   const nocache = (ext.ext_flags & EXT_FLAG_NOCACHE) !== 0;
   const cacheLast = (ext.ext_flags & EXT_FLAG_CACHE_LAST) !== 0;
+  const sync = (ext.ext_flags & EXT_FLAG_SYNC) !== 0 ? (ext.ext_arg2 as Sync) : null;
   for (let i = 0; i < pgs.npgs; i++) {
     const last = i === pgs.npgs - 1;
     const page = PHYS_TO_VM_PAGE(pgs.pa[pgs.pa0 + i]! as PhysAddr);
     vm_page_unwire(page, nocache && !(last && cacheLast));
   }
-  if ((ext.ext_flags & EXT_FLAG_SYNC) !== 0) (ext.ext_arg2 as Sync).drop();
+  sync?.drop();
 }
 
 /** Free callback of a mapped mbuf of one file page. @see sys/kern/kern_sendfile.c */

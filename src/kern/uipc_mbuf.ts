@@ -1,7 +1,7 @@
 /**
  * mbuf routines, after sys/kern/uipc_mbuf.c as of r349529; those that only read chains are in
- * m_copydata.ts. The unsafe ones of FreeBSD (m_pullup, m_copyup, m_dup …) panic on unmapped data.
- * Left out: m_apply, m_unshare, m_copyback beyond the end, m_sanity, m_fragment.
+ * m_copydata.ts. Those that FreeBSD lets go wrong on unmapped data (m_pullup, m_copyback) panic.
+ * Left out: m_apply, m_copyup, m_unshare, m_copyback beyond the end, m_sanity, m_fragment.
  */
 
 import { KASSERT, panic } from '../sys/kassert.ts';
@@ -9,7 +9,7 @@ import { kva, type Kva } from '../sys/types.ts';
 import { mem } from '../vm/arena.ts';
 import { UIO_WRITE, type Uio, uiomove } from '../vm/uio.ts';
 import { m_free, m_freem, m_get, m_getcl, m_gethdr, m_getjcl, mbEmulator } from './kern_mbuf.ts';
-import { m_copydata } from './m_copydata.ts';
+import { countMappedRead, m_copydata } from './m_copydata.ts';
 import {
   EXT_FLAG_EMBREF,
   extHolder,
@@ -164,7 +164,7 @@ export function m_copym(m: Mbuf, off0: number, len: number, how: number): Mbuf |
   let tail: Mbuf | null = null;
   while (len > 0) {
     if (src === null) {
-      KASSERT(len === M_COPYALL || top !== null, 'm_copym: chain too short');
+      KASSERT(len === M_COPYALL, 'm_copym: chain too short');
       break;
     }
     const n: Mbuf | null =
@@ -315,6 +315,7 @@ export function m_pullup(n: Mbuf, len: number): Mbuf | null {
   while (src !== null && len > 0) {
     KASSERT((src.m_flags & M_NOMAP) === 0, 'm_pullup: unmapped data');
     const count = Math.min(len, src.m_len);
+    countMappedRead(src, count);
     mem.copyWithin(m.m_data + m.m_len, src.m_data, src.m_data + count);
     len -= count;
     m.m_len += count;
@@ -411,6 +412,7 @@ export function m_copyback(m0: Mbuf, off: number, len: number, cp: Kva): void {
   for (let src: number = cp; len > 0; off = 0) {
     KASSERT(m !== null, 'm_copyback: chain too short');
     KASSERT((m.m_flags & M_NOMAP) === 0, 'm_copyback: unmapped mbuf');
+    KASSERT((m.m_flags & M_RDONLY) === 0, 'm_copyback: read-only mbuf');
     const n = Math.min(m.m_len - off, len);
     mem.copyWithin(m.m_data + off, src, src + n);
     src += n;
@@ -491,8 +493,8 @@ export function m_collapse(m0: Mbuf, how: number, maxfrags: number): Mbuf | null
 
 /**
  * Copies `len` bytes (0: all) of `uio` into new mbufs, `align` bytes into the first one; with
- * M_PKTHDR in `flags` that is a packet. Null, `uio` maybe advanced, if there is no memory. The
- * caller owns the chain.
+ * M_PKTHDR in `flags` that is a packet. Null, `uio` as it was, if there is no memory: whoever tries
+ * again must not find bytes missing. The caller owns the chain.
  * @see mbuf(9)
  */
 export function m_uiotombuf(
@@ -510,9 +512,13 @@ export function m_uiotombuf(
   let top: Mbuf | null = null;
   let tail: Mbuf | null = null;
   let skip = align;
+  const { iovIndex, iovOff, uio_resid } = uio;
   do {
     const m: Mbuf | null = getFor(total + skip, how, MT_DATA, pkt && top === null);
     if (m === null) {
+      uio.iovIndex = iovIndex;
+      uio.iovOff = iovOff;
+      uio.uio_resid = uio_resid;
       m_freem(top);
       return null;
     }

@@ -9,6 +9,7 @@ import { KASSERT } from '../sys/kassert.ts';
 import { passDefer } from '../sys/pass.ts';
 import type { Task } from '../sys/clock.ts';
 import { kva } from '../sys/types.ts';
+import { payloadReason, READ_SMALL } from '../vm/payload.ts';
 import { m_free, mb_unmapped_compress } from './kern_mbuf.ts';
 import { m_copydata } from './m_copydata.ts';
 import {
@@ -31,6 +32,7 @@ import {
 
 // sb_flags
 export const SB_NOCOALESCE = 0x200;
+export const SB_AUTOSIZE = 0x800;
 export const SB_STOP = 0x1000;
 // sb_state
 export const SBS_CANTSENDMORE = 0x10;
@@ -70,7 +72,8 @@ export class Sockbuf implements Task {
   /** The wake-up itself, at the end of the pass that asked for it. */
   run(): void {
     this.wakePending = false;
-    for (let n = this.sb_waiters.length; n > 0; n--) this.sb_waiters.shift()!.run();
+    // One that runs may withdraw another: then there are fewer than at the start.
+    for (let n = this.sb_waiters.length; n > 0; n--) this.sb_waiters.shift()?.run();
     this.sb_upcall?.run();
   }
 }
@@ -168,6 +171,14 @@ function fitsBehind(m: Mbuf, n: Mbuf): boolean {
   );
 }
 
+/** Copies the bytes of `n` behind those of `m`. File bytes among them are FreeBSD's own small copies. */
+function copyBehind(m: Mbuf, n: Mbuf): void {
+  const before = payloadReason(READ_SMALL);
+  m_copydata(n, 0, n.m_len, kva(m.m_data + m.m_len));
+  payloadReason(before);
+  m.m_len += n.m_len;
+}
+
 /**
  * Appends the chain `m` behind `n`, the tail (or null): small mbufs are copied into the tail, small
  * unmapped ones become ordinary. Takes `m`.
@@ -191,8 +202,7 @@ export function sbcompress(sb: Sockbuf, m: Mbuf | null, n: Mbuf | null): void {
       (m.m_flags & M_NOTREADY) === 0 &&
       fitsBehind(n, m)
     ) {
-      m_copydata(m, 0, m.m_len, kva(n.m_data + n.m_len));
-      n.m_len += m.m_len;
+      copyBehind(n, m);
       sb.sb_ccc += m.m_len;
       if (sb.sb_fnrdy === null) sb.sb_acc += m.m_len;
       m = m_free(m);
@@ -235,8 +245,7 @@ export function sbready_compress(sb: Sockbuf, m0: Mbuf, end: Mbuf | null): void 
     }
     let n: Mbuf | null = m.m_next;
     while (n !== null && n !== end && fitsBehind(m, n)) {
-      m_copydata(n, 0, n.m_len, kva(m.m_data + m.m_len));
-      m.m_len += n.m_len;
+      copyBehind(m, n);
       m.m_flags |= n.m_flags & M_EOR;
       m.m_next = n.m_next;
       sb.sb_mbcnt -= MSIZE;

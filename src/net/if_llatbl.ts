@@ -98,6 +98,7 @@ export class Lltable {
     return this.#entries.size;
   }
 
+  /** The neighbour at `addr`, or null. Takes `addr | 0` as well, which costs no allocation. */
   find(addr: InAddr): Llentry | null {
     return this.#entries.get(addr | 0) ?? null;
   }

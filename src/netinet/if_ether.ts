@@ -156,7 +156,7 @@ export class ArpTable implements LinkResolver, LleTimer {
       this.resolved = group;
       return 0;
     }
-    const lle = this.table.find(dst.addr);
+    const lle = this.table.find((dst.addr | 0) as InAddr);
     if (lle !== null && (lle.la_flags & LLE_VALID) !== 0) {
       lle.used = true;
       this.resolved = lle;

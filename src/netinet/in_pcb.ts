@@ -61,6 +61,8 @@ export interface InpAf {
   setFaddr(inc: InConninfo, nam: Sockaddr | null): void;
   laddrEqual(a: InConninfo, b: InConninfo): boolean;
   faddrEqual(a: InConninfo, b: InConninfo): boolean;
+  /** Whether both addresses of `inc` are the same. */
+  selfTalk(inc: InConninfo): boolean;
   /** 32 bits of the foreign and local address for the connection hash. */
   hash(inc: InConninfo): number;
   /** Whether TCP may connect to `nam`: 0, EAFNOSUPPORT, EACCES. */

@@ -25,6 +25,7 @@ import { icmpProto, V_icmp } from './ip_icmp.ts';
 import { ip_input } from './ip_input.ts';
 import { V_ipreass } from './ip_reass.ts';
 import { ipproto_register, V_ip } from './ip_var.ts';
+import { tcp_init } from './tcp_init.ts';
 
 /**
  * Gives a fresh stack IPv4: ARP, IP, ICMP, lo0 with 127.0.0.1/8, and their sysctls. Once per Vnet:
@@ -36,6 +37,7 @@ export function inet_domain_attach(vnet: Vnet): Errno {
   netisr_register(vnet, NETISR_ARP, arpintr);
   const error = ipproto_register(vnet, IPPROTO_ICMP, icmpProto);
   KASSERT(error === 0, 'inet_domain_attach: ICMP is taken');
+  tcp_init(vnet);
   ipSysctls(vnet);
   in_pcbSysctls(vnet);
   icmpSysctls(vnet);

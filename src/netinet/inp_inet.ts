@@ -56,6 +56,9 @@ export const inetAf: InpAf = {
   faddrEqual(a: InConninfo, b: InConninfo): boolean {
     return a.inc_faddr === b.inc_faddr;
   },
+  selfTalk(inc: InConninfo): boolean {
+    return inc.inc_laddr === inc.inc_faddr;
+  },
   hash(inc: InConninfo): number {
     return Math.imul(inc.inc_faddr | 0, 0x85ebca6b) ^ inc.inc_laddr;
   },

@@ -14,7 +14,7 @@ import {
   R_IP_NOBUFS,
   type Reason,
 } from '../sys/reason.ts';
-import { type InAddr, type Kva, kva } from '../sys/types.ts';
+import { inAddr, type InAddr, type Kva, kva } from '../sys/types.ts';
 import { m_freem, m_getcl, m_gethdr } from '../kern/kern_mbuf.ts';
 import { machineClock, nowNs } from '../kern/kern_timeout.ts';
 import { m_copydata } from '../kern/m_copydata.ts';
@@ -38,9 +38,9 @@ import { ifConsole } from '../net/if.ts';
 import type { Ifnet } from '../net/if_var.ts';
 import { fib4_lookup } from '../net/route.ts';
 import { mem, memView } from '../vm/arena.ts';
-import { IN_EXPERIMENTAL, IN_MULTICAST, IN_ZERONET } from './in.ts';
+import { IN_MULTICAST } from './in.ts';
 import { in_cksum_skip } from './in_cksum.ts';
-import { Ip, IP_OFFMASK } from './ip.ts';
+import { Ip, IP_DST_OFF, IP_OFFMASK, IP_SRC_OFF } from './ip.ts';
 import { ip_output } from './ip_output.ts';
 import {
   in_localip,
@@ -255,13 +255,23 @@ export function icmp_error(n: Mbuf, type: number, code: number, word: number, vn
   icmp_reflect(m, vnet);
 }
 
-/** The address an answer to a packet sent to `dst` leaves from; null if there is none. */
-function replySource(m: Mbuf, dst: InAddr, peer: InAddr, vnet: Vnet): InAddr | null {
-  if (in_localip(vnet, dst)) return dst;
-  // It was sent to many: the address it came in by answers.
-  const rcvif = m.m_pkthdr.rcvif as Ifnet | null;
-  if (rcvif !== null && rcvif.if_addrhead.length > 0) return rcvif.if_addrhead[0]!.ia_addr;
-  return fib4_lookup(vnet, peer)?.nh_ifa.ia_addr ?? null;
+/**
+ * Turns source and destination of the header at `p` around: an answer leaves from the address that
+ * was asked, or, if the question went to many, from one of the interface it came in by. False if
+ * there is none.
+ */
+function turnAround(m: Mbuf, p: Kva, vnet: Vnet): boolean {
+  const peer = memView.getUint32(p + IP_SRC_OFF);
+  if (in_localip(vnet, memView.getInt32(p + IP_DST_OFF) as InAddr)) {
+    memView.setUint32(p + IP_SRC_OFF, memView.getUint32(p + IP_DST_OFF));
+  } else {
+    const rcvif = m.m_pkthdr.rcvif as Ifnet | null;
+    const ia = rcvif?.if_addrhead[0] ?? fib4_lookup(vnet, inAddr(peer))?.nh_ifa;
+    if (ia === undefined) return false;
+    memView.setUint32(p + IP_SRC_OFF, ia.ia_addr);
+  }
+  memView.setUint32(p + IP_DST_OFF, peer);
+  return true;
 }
 
 /** Removes the IP options of `m`, whose header of `hlen` bytes is contiguous. */
@@ -281,21 +291,20 @@ function stripOptions(m: Mbuf, hlen: number): void {
 function icmp_reflect(m: Mbuf, vnet: Vnet): Errno {
   const { stat } = V_icmp(vnet);
   $ip.at(mtod(m));
-  const peer = $ip.ip_src;
-  if (IN_MULTICAST(peer) || IN_EXPERIMENTAL(peer) || IN_ZERONET(peer)) {
+  const p = mtod(m);
+  // 0/8, multicast and class E are nobody to answer to.
+  const net = mem[p + IP_SRC_OFF]!;
+  if (net === 0 || net >= 0xe0) {
     stat.icps_badaddr++;
     drop(m, R_ICMP_IGNORED);
     return 0;
   }
-  const src = replySource(m, $ip.ip_dst, peer, vnet);
-  if (src === null) {
+  if (!turnAround(m, p, vnet)) {
     stat.icps_noroute++;
     drop(m, R_ICMP_IGNORED);
     return 0;
   }
   if ($ip.ip_hl > 5) stripOptions(m, $ip.ip_hl << 2);
-  $ip.ip_src = src;
-  $ip.ip_dst = peer;
   $ip.ip_ttl = V_ip(vnet).params.ttl;
   m.m_flags &= ~(M_BCAST | M_MCAST);
   m.m_pkthdr.rcvif = null;

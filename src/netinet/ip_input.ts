@@ -18,20 +18,22 @@ import {
   R_IP_VERSION,
   type Reason,
 } from '../sys/reason.ts';
-import type { InAddr } from '../sys/types.ts';
+import type { InAddr, Kva } from '../sys/types.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
 import { CSUM_IP_CHECKED, CSUM_IP_VALID, type Mbuf, mtod } from '../kern/mbuf.ts';
 import { m_adj, m_pullup } from '../kern/uipc_mbuf.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { IFF_BROADCAST, IFF_LOOPBACK, type Ifnet } from '../net/if_var.ts';
-import { mem } from '../vm/arena.ts';
-import { IN_LOOPBACK, IN_MULTICAST, INADDR_ALLHOSTS_GROUP, INADDR_BROADCAST } from './in.ts';
+import { mem, memView } from '../vm/arena.ts';
+import { IN_LOOPBACKNET, INADDR_ALLHOSTS_GROUP, INADDR_BROADCAST } from './in.ts';
 import { in_cksum_hdr } from './in_cksum.ts';
 import { in_broadcast } from './in_var.ts';
 import {
   Ip,
+  IP_DST_OFF,
   IP_MF,
   IP_OFFMASK,
+  IP_SRC_OFF,
   IPOPT_EOL,
   IPOPT_LSRR,
   IPOPT_NOP,
@@ -126,18 +128,22 @@ function trim(m: Mbuf, hlen: number, stat: IpVnet['stat']): Mbuf | null {
   return m;
 }
 
-/** Whether addresses that must not be on this wire are in the packet. */
-function badAddress(ifp: Ifnet, src: InAddr, dst: InAddr, v: IpVnet, vnet: Vnet): boolean {
+/** Whether the header at `p` has addresses that must not be on this wire. */
+function badAddress(ifp: Ifnet, p: Kva, v: IpVnet, vnet: Vnet): boolean {
   if ((ifp.if_flags & IFF_LOOPBACK) !== 0) return false;
-  if (IN_LOOPBACK(src) || IN_LOOPBACK(dst)) return true;
+  if (mem[p + IP_SRC_OFF] === IN_LOOPBACKNET || mem[p + IP_DST_OFF] === IN_LOOPBACKNET) return true;
   // Nobody else may send from one of our addresses (net.inet.ip.source_address_validation).
-  return v.params.source_address_validation && in_localip(vnet, src);
+  return (
+    v.params.source_address_validation &&
+    in_localip(vnet, memView.getInt32(p + IP_SRC_OFF) as InAddr)
+  );
 }
 
-/** Whether a packet to `dst` that came in by `ifp` is for this host. */
-function isOurs(ifp: Ifnet, dst: InAddr, vnet: Vnet): boolean {
+/** Whether the packet at `p` that came in by `ifp` is for this host. */
+function isOurs(ifp: Ifnet, p: Kva, vnet: Vnet): boolean {
+  const dst = memView.getInt32(p + IP_DST_OFF) as InAddr;
   if (in_localip(vnet, dst)) return true;
-  if (dst === INADDR_BROADCAST || dst === 0) return true;
+  if (dst === (INADDR_BROADCAST | 0) || dst === 0) return true;
   return (ifp.if_flags & IFF_BROADCAST) !== 0 && in_broadcast(dst, ifp);
 }
 
@@ -191,20 +197,20 @@ export function ip_input(m0: Mbuf, vnet: Vnet): void {
   let m = checkHeader(m0, v);
   if (m === null) return;
   const ifp = m.m_pkthdr.rcvif as Ifnet;
-  const dst = $ip.ip_dst;
-  if (badAddress(ifp, $ip.ip_src, dst, v, vnet)) {
+  if (badAddress(ifp, mtod(m), v, vnet)) {
     stat.ips_badaddr++;
     return drop(m, R_IP_BADADDR);
   }
   m = ip_dooptions(m, v, vnet);
   if (m === null) return;
-  if (IN_MULTICAST(dst)) {
+  const p = mtod(m);
+  if (mem[p + IP_DST_OFF]! >>> 4 === 0xe) {
     // Of groups only the one that every host is in.
-    if (dst !== INADDR_ALLHOSTS_GROUP) {
+    if (memView.getUint32(p + IP_DST_OFF) !== INADDR_ALLHOSTS_GROUP) {
       stat.ips_notmember++;
       return drop(m, R_IP_NOTUS);
     }
-  } else if (!isOurs(ifp, dst, vnet)) {
+  } else if (!isOurs(ifp, p, vnet)) {
     stat.ips_cantforward++;
     return drop(m, R_IP_NOTUS);
   }

@@ -24,7 +24,7 @@ import {
   R_IP_NOROUTE,
   type Reason,
 } from '../sys/reason.ts';
-import { inAddr, type InAddr } from '../sys/types.ts';
+import { inAddr, type InAddr, type Kva } from '../sys/types.ts';
 import { m_freem, m_gethdr, mb_unmapped_to_ext, mbEmulator } from '../kern/kern_mbuf.ts';
 import {
   CSUM_DELAY_DATA,
@@ -52,12 +52,21 @@ import {
   type InIfaddr,
   type OutputDst,
 } from '../net/if_var.ts';
-import { Route, routeLookup, RTF_HOST } from '../net/route.ts';
-import { mem, PAGE_MASK, PAGE_SIZE } from '../vm/arena.ts';
+import { type Route, routeLookup, RTF_HOST } from '../net/route.ts';
+import { mem, memView, PAGE_MASK, PAGE_SIZE } from '../vm/arena.ts';
 import { ifaOnLink, in_broadcast } from './in_var.ts';
-import { IN_LOOPBACK, IN_MULTICAST, INADDR_BROADCAST, in_nullhost } from './in.ts';
+import { IN_LOOPBACKNET, IN_MULTICAST, INADDR_BROADCAST, in_nullhost } from './in.ts';
 import { in_cksum_hdr, in_delayed_cksum } from './in_cksum.ts';
-import { Ip, IP_DF, IP_MF, IP_OFFMASK, IPOPT_EOL, IPOPT_NOP } from './ip.ts';
+import {
+  Ip,
+  IP_DF,
+  IP_DST_OFF,
+  IP_SRC_OFF,
+  IP_MF,
+  IP_OFFMASK,
+  IPOPT_EOL,
+  IPOPT_NOP,
+} from './ip.ts';
 import {
   IP_ALLOWBROADCAST,
   IP_FORWARDING,
@@ -70,9 +79,6 @@ import {
 
 const $ip = new Ip();
 const $frag = new Ip();
-// Packets of protocols that keep no route.
-const scratchRoute = new Route();
-const dstScratch: OutputDst = { family: AF_INET, addr: inAddr(0), addr6: null };
 
 /**
  * Gives a packet its identification. With DF it is 0 (net.inet.ip.rfc6864: RFC 6864 allows any
@@ -120,37 +126,42 @@ function sumHeader(m: Mbuf, ip: Ip, hwassist: number): void {
   ph.csum_flags &= ~CSUM_IP;
 }
 
-/** Hands one finished packet to the interface. Takes `m`. */
-function transmit(ifp: Ifnet, m: Mbuf, gw: InAddr): Errno {
+/** Hands one finished packet to the interface, for `nexthop`. Takes `m`. */
+function transmit(ifp: Ifnet, m: Mbuf): Errno {
   m_clrprotoflags(m);
-  dstScratch.addr = gw;
-  return ifp.if_output!(ifp, m, dstScratch);
+  return ifp.if_output!(ifp, m, nexthop);
 }
 
-// Where a packet goes: filled by `route`, used until the packet is handed over.
-const out: { ifp: Ifnet | null; ia: InIfaddr | null; gw: InAddr; mtu: number } = {
+// Where the packet under way goes, filled by `route`. Not passed as arguments: an address above
+// 2^31 is no small integer, and passing it on would allocate a number per packet.
+const nexthop: OutputDst = { family: AF_INET, addr: inAddr(0x80000000), addr6: null };
+const out: { ifp: Ifnet | null; ia: InIfaddr | null; mtu: number } = {
   ifp: null,
   ia: null,
-  gw: inAddr(0),
   mtu: 0,
 };
 
-/** Finds the way to `dst`; EHOSTUNREACH without a route, ENETUNREACH if it must be on a link. */
-function route(dst: InAddr, ro: Route | null, flags: number, vnet: Vnet): Errno {
+/**
+ * Finds the way for the packet whose header is at `p`; EHOSTUNREACH without a route, ENETUNREACH if it must be on
+ * a link.
+ */
+function route(p: Kva, ro: Route | null, flags: number, vnet: Vnet): Errno {
+  const dst = memView.getUint32(p + IP_DST_OFF) as InAddr;
   if ((flags & (IP_SENDONES | IP_ROUTETOIF)) !== 0) {
     const ia = ifaOnLink(vnet, dst);
     if (ia === null) return ENETUNREACH;
     out.ifp = ia.ia_ifp;
     out.ia = ia;
-    out.gw = dst;
+    nexthop.addr = dst;
     out.mtu = ia.ia_ifp.if_mtu;
     return 0;
   }
-  const nh = routeLookup(vnet, ro ?? scratchRoute, dst);
+  const nh = routeLookup(vnet, ro ?? V_ip(vnet).scratchRoute, dst);
   if (nh === null) return EHOSTUNREACH;
   out.ifp = nh.nh_ifp;
   out.ia = nh.nh_ifa;
-  out.gw = in_nullhost(nh.nh_gateway) ? dst : nh.nh_gateway;
+  if (in_nullhost(nh.nh_gateway)) nexthop.addr = dst;
+  else nexthop.addr = nh.nh_gateway;
   out.mtu = (nh.nh_flags & RTF_HOST) !== 0 ? nh.nh_mtu : nh.nh_ifp.if_mtu;
   return 0;
 }
@@ -159,14 +170,16 @@ function route(dst: InAddr, ro: Route | null, flags: number, vnet: Vnet): Errno 
  * Marks multicast and broadcast packets and checks whether they may leave. Returns an errno, with
  * `m` still the caller's.
  */
-function checkCast(m: Mbuf, flags: number, ifp: Ifnet): Errno {
-  const dst = $ip.ip_dst;
+function checkCast(m: Mbuf, p: Kva, flags: number, ifp: Ifnet): Errno {
+  const dst = memView.getUint32(p + IP_DST_OFF) as InAddr;
   if (IN_MULTICAST(dst)) {
     m.m_flags |= M_MCAST;
+    // A group is on every link: no router is asked.
+    nexthop.addr = dst;
     return (ifp.if_flags & IFF_MULTICAST) === 0 ? ENETUNREACH : 0;
   }
   m.m_flags &= ~M_BCAST;
-  if (out.gw !== dst || !in_broadcast(dst, ifp)) return 0;
+  if (nexthop.addr !== dst || !in_broadcast((dst | 0) as InAddr, ifp)) return 0;
   if ((ifp.if_flags & IFF_BROADCAST) === 0) return EADDRNOTAVAIL;
   if ((flags & IP_ALLOWBROADCAST) === 0) return EACCES;
   if ($ip.ip_len > out.mtu) return EMSGSIZE;
@@ -190,33 +203,35 @@ export function ip_output(m: Mbuf, ro: Route | null, flags: number, vnet: Vnet):
   KASSERT((m.m_flags & M_PKTHDR) !== 0, 'ip_output: no packet header');
   KASSERT(m.m_len >= Ip.SIZE, 'ip_output: header not contiguous');
   const v = V_ip(vnet);
-  const ip = $ip.at(mtod(m));
+  const p = mtod(m);
+  const ip = $ip.at(p);
   if ((flags & (IP_FORWARDING | IP_RAWOUTPUT)) === 0) {
     ip.ip_vhl = 0x45;
     ip_fillid(ip, vnet);
     v.stat.ips_localout++;
   }
-  let error = route(ip.ip_dst, ro, flags, vnet);
+  let error = route(p, ro, flags, vnet);
   if (error !== 0) {
     v.stat.ips_noroute++;
     return drop(m, R_IP_NOROUTE, error);
   }
   const ifp = out.ifp!;
-  error = checkCast(m, flags, ifp);
+  error = checkCast(m, p, flags, ifp);
   if (error !== 0) return drop(m, R_IP_BADADDR, error);
-  if (in_nullhost(ip.ip_src)) ip.ip_src = out.ia!.ia_addr;
-  if ((IN_LOOPBACK(ip.ip_dst) || IN_LOOPBACK(ip.ip_src)) && (ifp.if_flags & IFF_LOOPBACK) === 0) {
+  if (memView.getUint32(p + IP_SRC_OFF) === 0) ip.ip_src = out.ia!.ia_addr;
+  const loopback = mem[p + IP_DST_OFF] === IN_LOOPBACKNET || mem[p + IP_SRC_OFF] === IN_LOOPBACKNET;
+  if (loopback && (ifp.if_flags & IFF_LOOPBACK) === 0) {
     v.stat.ips_badaddr++;
     return drop(m, R_IP_BADADDR, EADDRNOTAVAIL);
   }
-  return sendOrFragment(m, ifp, out.gw, out.mtu, v);
+  return sendOrFragment(m, ifp, out.mtu, v);
 }
 
 /**
  * The second half of ip_output: what the interface cannot do is done here, in this order: checksum
  * (which needs mapped data), unmapped data, header checksum, size. Takes `m`.
  */
-function sendOrFragment(m: Mbuf, ifp: Ifnet, gw: InAddr, mtu: number, v: IpVnet): Errno {
+function sendOrFragment(m: Mbuf, ifp: Ifnet, mtu: number, v: IpVnet): Errno {
   const ph = m.m_pkthdr;
   const hwassist = ifp.if_hwassist;
   ph.csum_flags |= CSUM_IP;
@@ -231,7 +246,7 @@ function sendOrFragment(m: Mbuf, ifp: Ifnet, gw: InAddr, mtu: number, v: IpVnet)
   const tso = (ph.csum_flags & CSUM_TSO) !== 0;
   if (ip.ip_len <= mtu || (tso && (ph.csum_flags & CSUM_TSO & hwassist) !== 0)) {
     sumHeader(m, ip, hwassist);
-    return transmit(ifp, m, gw);
+    return transmit(ifp, m);
   }
   if ((ip.ip_off & IP_DF) !== 0 || tso) {
     v.stat.ips_cantfrag++;
@@ -244,7 +259,7 @@ function sendOrFragment(m: Mbuf, ifp: Ifnet, gw: InAddr, mtu: number, v: IpVnet)
     const frag = next;
     next = frag.m_nextpkt;
     frag.m_nextpkt = null;
-    if (error === 0) error = transmit(ifp, frag, gw);
+    if (error === 0) error = transmit(ifp, frag);
     else m_freem(frag);
   }
   if (error === 0) v.stat.ips_fragmented++;

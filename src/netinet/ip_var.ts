@@ -9,7 +9,7 @@ import type { InAddr, Kva } from '../sys/types.ts';
 import type { Mbuf } from '../kern/mbuf.ts';
 import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
 import type { InIfaddr } from '../net/if_var.ts';
-import { fib4_lookup } from '../net/route.ts';
+import { fib4_lookup, Route } from '../net/route.ts';
 import { INADDR_ANY } from './in.ts';
 import { IPDEFTTL } from './ip.ts';
 
@@ -136,6 +136,8 @@ export class IpVnet {
   readonly protox: (IpProto | null)[] = Array.from({ length: 256 }, () => null);
   /** Local addresses by address `| 0`, which is a small integer where the address may not be. */
   readonly addrs = new Map<number, InIfaddr>();
+  /** The last lookup of senders that keep no route of their own. */
+  readonly scratchRoute = new Route();
   /** Last id given out by counting. */
   ip_id: number;
 
@@ -159,7 +161,10 @@ export function ipproto_register(vnet: Vnet, proto: number, pr: IpProto): Errno 
   return 0;
 }
 
-/** Whether `addr` is an address of this host. @see sys/netinet/in.c */
+/**
+ * Whether `addr` is an address of this host. Takes `addr | 0` as well, the small integer that
+ * per-packet code passes because it costs no allocation. @see sys/netinet/in.c
+ */
 export function in_localip(vnet: Vnet, addr: InAddr): boolean {
   return V_ip(vnet).addrs.has(addr | 0);
 }

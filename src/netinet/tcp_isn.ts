@@ -74,9 +74,9 @@ export function siphash24(key: Uint32Array, data: Uint8Array, len: number): numb
     word(data, whole, Math.min(whole + 4, len)),
     word(data, whole + 4, Math.max(whole + 4, len)) | ((len & 0xff) << 24),
   );
-  v[4]! ^= 0xff;
+  v[4] ^= 0xff;
   for (let i = 0; i < 4; i++) sipRound();
-  return (v[0]! ^ v[2]! ^ v[4]! ^ v[6]!) >>> 0;
+  return (v[0] ^ v[2] ^ v[4] ^ v[6]) >>> 0;
 }
 
 /** The high half of the last siphash24. */

@@ -17,7 +17,14 @@ import { m_gethdr } from '../kern/kern_mbuf.ts';
 import { max_linkhdr, M_NOWAIT, MT_DATA, mtod } from '../kern/mbuf.ts';
 import { IPPROTO_TCP } from '../kern/protosw.ts';
 import { sbParams, sbreserve, sbspace } from '../kern/uipc_sockbuf.ts';
-import { soisdisconnected, sorele, sorwakeup, sowwakeup, SS_NOFDREF } from '../kern/uipc_socket.ts';
+import {
+  soabort,
+  soisdisconnected,
+  sorele,
+  sorwakeup,
+  sowwakeup,
+  SS_NOFDREF,
+} from '../kern/uipc_socket.ts';
 import {
   INP_DROPPED,
   type InConninfo,
@@ -130,9 +137,13 @@ export function tcp_close(tp: Tcpcb): void {
     return;
   }
   soisdisconnected(so);
-  if ((inp.inp_flags & INP_SOCKREF) === 0) return;
-  inp.inp_flags &= ~INP_SOCKREF;
-  sorele(so);
+  if ((inp.inp_flags & INP_SOCKREF) !== 0) {
+    inp.inp_flags &= ~INP_SOCKREF;
+    sorele(so);
+  } else if (so.so_listen !== null && !so.so_listen.sol_comp.includes(so)) {
+    // It died before its listener could hand it out: nobody else will let go of it.
+    soabort(so);
+  }
 }
 
 /** Lets go of a socket that its program closed, while the PCB stays in TIME_WAIT. */

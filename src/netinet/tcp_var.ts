@@ -106,7 +106,6 @@ export class Tcpstat {
   tcps_pawsdrop = 0;
   tcps_predack = 0;
   tcps_preddat = 0;
-  tcps_pcbcachemiss = 0;
   tcps_persistprobe = 0;
   tcps_listendrop = 0;
   tcps_badsyn = 0;
@@ -125,7 +124,6 @@ export class Tcpstat {
   tcps_sc_badack = 0;
   tcps_sc_unreach = 0;
   tcps_sc_zonefail = 0;
-  tcps_tunneled_pkts = 0;
   tcps_sndrexmitfast = 0; // ours: retransmissions started by duplicate ACKs
   tcps_limitedtransmit = 0; // ours: segments of RFC 3042
   tcps_challengeack = 0; // ours: RFC 5961, sent

@@ -154,9 +154,7 @@ export class CaptureRing {
 
   get empty(): boolean {
     const view = this.#view;
-    return (
-      view.getUint32(this.#base + PROD, true) === view.getUint32(this.#base + CONS, true)
-    );
+    return view.getUint32(this.#base + PROD, true) === view.getUint32(this.#base + CONS, true);
   }
 
   /**

@@ -44,7 +44,24 @@ export function sf_buf_free(sf: SfBuf): void {
   sf.m = NOPAGE;
   sfstatBufs.current--;
   pool.push(sf);
-  if (waiters.length > 0) passDefer(waiters.shift()!);
+  wakeup();
+}
+
+/**
+ * Wakes all who wait, in order: who comes too late waits again. Waking only the first would lose the
+ * wake-up if that one does not want the handle any more.
+ */
+function wakeup(): void {
+  if (waiters.length === 0) return;
+  const woken = waiters;
+  waiters = [];
+  for (const task of woken) passDefer(task);
+}
+
+/** Sets kern.ipc.nsfbufs. */
+export function sfBufLimit(max: number): void {
+  sfstatBufs.max = max;
+  wakeup();
 }
 
 /** Runs `task` once when a handle comes free, at the end of that pass. First in, first out. */

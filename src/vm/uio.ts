@@ -47,8 +47,9 @@ export class Uio {
 /** Copies between arena bytes and a program's buffer; views only for long ranges. */
 function copyRange(cp: Kva, buf: Uint8Array, off: number, n: number, read: boolean): void {
   if (buf.buffer === mem.buffer) {
-    if (read) mem.copyWithin(off, cp, cp + n);
-    else mem.copyWithin(cp, off, off + n);
+    const at = buf.byteOffset + off; // the range may be a part of the arena, not the whole
+    if (read) mem.copyWithin(at, cp, cp + n);
+    else mem.copyWithin(cp, at, at + n);
   } else if (read) {
     buf.set(mem.subarray(cp, cp + n), off);
   } else {

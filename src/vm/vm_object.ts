@@ -21,6 +21,7 @@ import {
   vm_page_unwire,
   vm_page_valid,
   vm_page_wire,
+  vm_page_wired,
   vm_page_xunbusy,
   vmWireAllowed,
   type VmPage,
@@ -50,6 +51,8 @@ export class VmObject implements PageOwner {
   ctimeNsec = 0;
   /** Some page was read while the file was young: the next request reads anew. */
   young = false;
+  /** Whoever works with the object; as long as there is one, it is the file's only object. */
+  refs = 0;
   readonly #pages = new Map<number, VmPage>();
   #waiters: Task[] = [];
 
@@ -73,7 +76,12 @@ export class VmObject implements PageOwner {
 
   pageReclaimed(pindex: number, page: VmPage): void {
     if (this.#pages.get(pindex) === page) this.#pages.delete(pindex);
-    if (this.#pages.size === 0 && objects.get(this.key) === this) objects.delete(this.key);
+    this.forgetIfUnused();
+  }
+
+  /** An object without pages that nobody works with is forgotten. */
+  forgetIfUnused(): void {
+    if (this.#pages.size === 0 && this.refs === 0) objects.delete(this.key);
   }
 
   /** Gives up all pages; wired ones live on without an owner until their last wiring goes. */
@@ -113,20 +121,23 @@ export function machinePager(): Pager {
   return pager;
 }
 
-/** Objects with pages. */
+/** Objects with pages, or in use. */
 export function vmObjectCount(): number {
   return objects.size;
 }
 
 /** Gives up every cached page of every file. For tests and benchmarks of a cold cache. */
 export function vmObjectsFlush(): void {
-  for (const object of objects.values()) object.invalidate();
-  objects.clear();
+  for (const object of objects.values()) {
+    object.invalidate();
+    object.forgetIfUnused();
+  }
 }
 
 /**
  * The object of the file that `st` describes, with stale pages given up: those of another size or
- * change time, and those read while the file was young. `wallNs` is the time now since 1970.
+ * change time, and those read while the file was young. `wallNs` is the time now since 1970. The
+ * caller holds a reference, to be dropped by `vm_object_deallocate`.
  */
 export function vmObjectOf(st: FileStat, wallNs: number): VmObject {
   const key = `${st.dev}:${st.ino}`;
@@ -135,8 +146,16 @@ export function vmObjectOf(st: FileStat, wallNs: number): VmObject {
     object = new VmObject(key);
     objects.set(key, object);
   }
+  object.refs++;
   revalidate(object, st, wallNs, true);
   return object;
+}
+
+/** Drops a reference. Pages stay cached. @see vm_object(9) */
+export function vm_object_deallocate(object: VmObject): void {
+  KASSERT(object.refs > 0, 'vm_object_deallocate: no references');
+  object.refs--;
+  object.forgetIfUnused();
 }
 
 /**
@@ -184,7 +203,7 @@ export function vm_page_grab_pages(
       object.insert(pindex + i, p);
     } else {
       if (vm_page_busied(p)) return GRAB_BUSY;
-      if (!vmWireAllowed(1)) return GRAB_NOMEM;
+      if (!vm_page_wired(p) && !vmWireAllowed()) return GRAB_NOMEM;
       vm_page_wire(p);
     }
     pages[i] = p;
@@ -219,9 +238,12 @@ class PageRead implements PagerRequest {
     this.listener = null;
     freeReads.push(this);
     passEnter();
-    listener!.pageinDone(error, npages);
-    object!.wakeup();
-    passLeave();
+    try {
+      listener!.pageinDone(error, npages);
+    } finally {
+      object!.wakeup();
+      passLeave();
+    }
   }
 }
 

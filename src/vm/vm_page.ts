@@ -38,9 +38,10 @@ let npages = 0;
 let freeStack = new Int32Array(0);
 let nfree = 0;
 let ncached = 0;
+let nwired = 0;
 let nwiredFile = 0;
 let wiredFileMax = 0;
-let wireCount = new Uint16Array(0);
+let wireCount = new Int32Array(0);
 let flags = new Uint8Array(0);
 let pindexOf = new Float64Array(0);
 // LRU list of cached pages: frame 0 is its head and tail.
@@ -63,9 +64,10 @@ export function vm_page_startup(size: number, base: number, memory?: ArrayBuffer
   nfree = 0;
   for (let p = npages - 1; p >= 1; p--) freeStack[nfree++] = p;
   ncached = 0;
+  nwired = 0;
   nwiredFile = 0;
   wiredFileMax = Math.floor((npages - 1) * 0.75);
-  wireCount = new Uint16Array(npages);
+  wireCount = new Int32Array(npages);
   flags = new Uint8Array(npages);
   pindexOf = new Float64Array(npages);
   lruNext = new Int32Array(npages);
@@ -120,7 +122,9 @@ function reclaimOne(): VmPage {
  */
 export function vm_page_alloc_noobj(): VmPage {
   const p = nfree > 0 ? freeStack[--nfree]! : reclaimOne();
-  if (p !== NOPAGE) wireCount[p] = 1;
+  if (p === NOPAGE) return NOPAGE;
+  wireCount[p] = 1;
+  nwired++;
   return p;
 }
 
@@ -149,6 +153,7 @@ export function vm_page_alloc_contig(n: number, alignment: number, boundary: num
       if (q < first || q > p) freeStack[kept++] = q;
     }
     nfree = kept;
+    nwired += n;
     for (let q = first; q <= p; q++) wireCount[q] = 1;
     return first;
   }
@@ -162,10 +167,7 @@ export function vm_page_alloc_contig(n: number, alignment: number, boundary: num
  * @see vm_page_alloc(9)
  */
 export function vm_page_alloc(own: PageOwner, pindex: number): VmPage {
-  if (nwiredFile >= wiredFileMax) {
-    count(R_VM_WIRE_LIMIT);
-    return NOPAGE;
-  }
+  if (!vmWireAllowed()) return NOPAGE;
   const p = vm_page_alloc_noobj();
   if (p === NOPAGE) return NOPAGE;
   nwiredFile++;
@@ -175,16 +177,23 @@ export function vm_page_alloc(own: PageOwner, pindex: number): VmPage {
   return p;
 }
 
-/** Whether wiring `n` cached file pages more stays within the limit. */
-export function vmWireAllowed(n: number): boolean {
-  return nwiredFile + n <= wiredFileMax;
+/** Whether one file page more may be wired; a refusal is counted. */
+export function vmWireAllowed(): boolean {
+  if (nwiredFile < wiredFileMax) return true;
+  count(R_VM_WIRE_LIMIT);
+  return false;
+}
+
+/** Whether the page is wired. @see vm_page_wire(9) */
+export function vm_page_wired(p: VmPage): boolean {
+  return wireCount[p] !== 0;
 }
 
 /** Adds a wiring; a cached page leaves the reclaim list. @see vm_page_wire(9) */
 export function vm_page_wire(p: VmPage): void {
-  KASSERT(wireCount[p]! < 0xffff, 'vm_page_wire: overflow');
   if (wireCount[p]!++ === 0) {
     lruRemove(p);
+    nwired++;
     nwiredFile++;
   }
 }
@@ -210,6 +219,7 @@ function wakeup(): void {
 export function vm_page_unwire(p: VmPage, noreuse: boolean): void {
   KASSERT(wireCount[p]! > 0, 'vm_page_unwire: not wired');
   if (--wireCount[p]! !== 0) return;
+  nwired--;
   if ((flags[p]! & FILE) !== 0) nwiredFile--;
   const own = owner[p]!;
   if (own === null) {
@@ -282,14 +292,13 @@ export interface PageCounts {
   wiredFile: number;
 }
 
-/** Counts frames by state. `wired` is what is neither on the free stack nor on the LRU list. */
+/** Counts frames by state. */
 export function vmPageCounts(): PageCounts {
-  const total = Math.max(npages - 1, 0);
   return {
     free: nfree,
     cached: ncached,
-    wired: total - nfree - ncached,
-    total,
+    wired: nwired,
+    total: Math.max(npages - 1, 0),
     wiredFile: nwiredFile,
   };
 }

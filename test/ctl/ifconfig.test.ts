@@ -7,14 +7,27 @@ import {
   FLAG_NAMES,
   parseCapability,
 } from '../../src/ctl/bits.ts';
-import { formatInterface, type InterfaceInfo } from '../../src/ctl/ifconfig.ts';
+import { formatInterface, gatherInterface, type InterfaceInfo } from '../../src/ctl/ifconfig.ts';
 import { formatNetstatI } from '../../src/ctl/netstat_i.ts';
+import { SeededPrng } from '../../src/host/prng.ts';
+import { vnet_alloc } from '../../src/kern/vnet.ts';
+import { if_alloc } from '../../src/net/if.ts';
+import { inAddr } from '../../src/sys/types.ts';
 import {
   IFCAP_HWSTATS,
   IFCAP_NOMAP,
   IFCAP_TSO4,
   IFCAP_TSO6,
   IFCAP_TXCSUM,
+  IFCOUNTER_OQDROPS,
+  IFF_BROADCAST,
+  IFF_DRV_RUNNING,
+  IFF_MULTICAST,
+  IFF_SIMPLEX,
+  IFF_UP,
+  if_inc_counter,
+  type Ifnet,
+  LINK_STATE_UP,
 } from '../../src/net/if_var.ts';
 
 const options = (word: number): string => bitsText(word, bitNames(word, CAP_NAMES));
@@ -112,6 +125,44 @@ describe('ctl: ifconfig', () => {
     );
     expect(text).to.include('\tinet6 fe80::5eff:fe00:5301%tn0 prefixlen 64 scopeid 0x1\n');
     expect(text).to.include('\tinet6 2001:db8::2 prefixlen 64\n');
+  });
+});
+
+describe('ctl: an interface gathered', () => {
+  /** An Ethernet interface with address 192.0.2.2/`prefix` whose driver takes every request. */
+  function ethernet(prefix: number): Ifnet {
+    const ifp = if_alloc(vnet_alloc(new SeededPrng(1)), 'tn0');
+    const mask = prefix === 0 ? 0 : -1 << (32 - prefix);
+    ifp.if_flags = IFF_UP | IFF_BROADCAST | IFF_SIMPLEX | IFF_MULTICAST;
+    ifp.if_drv_flags = IFF_DRV_RUNNING;
+    ifp.if_capabilities = IFCAP_TXCSUM | IFCAP_TSO4 | IFCAP_NOMAP;
+    ifp.if_capenable = ifp.if_capabilities;
+    ifp.if_link_state = LINK_STATE_UP;
+    ifp.if_lladdr.set([2, 0, 0x5e, 0, 0x53, 1]);
+    ifp.if_addrhead.push({
+      ia_addr: inAddr(0xc0000202),
+      ia_subnetmask: inAddr(mask),
+      ia_broadaddr: inAddr(0xc0000202 | ~mask),
+    } as Ifnet['if_addrhead'][number]);
+    if_inc_counter(ifp, IFCOUNTER_OQDROPS, 3);
+    return ifp;
+  }
+
+  it('tells flags, addresses and counters', () => {
+    const info = gatherInterface(ethernet(26));
+    expect(info).to.include({ name: 'tn0', flags: 0x8843, ether: '02:00:5e:00:53:01' });
+    expect(info).to.include({ status: 'active', media: 'Ethernet autoselect' });
+    expect(info.inet).to.deep.equal([
+      { addr: '192.0.2.2', netmask: '0xffffffc0', prefixlen: 26, broadcast: '192.0.2.63' },
+    ]);
+    expect(info.counters).to.include({ oqdrops: 3, ipackets: 0 });
+  });
+
+  it('tells every prefix length', () => {
+    for (const prefix of [0, 1, 8, 24, 31, 32]) {
+      const [inet] = gatherInterface(ethernet(prefix)).inet;
+      expect(inet?.prefixlen, inet?.netmask).to.equal(prefix);
+    }
   });
 });
 

@@ -312,7 +312,11 @@ describe('tn: transmit', () => {
     const last = TN_TXD_EOP | TN_TXD_RS;
     const pkt = (): Uint8Array => makePacket({ payload: 2000, cksum: 'tso' });
     const cases: Record<string, (rig: Rig) => number> = {
-      'a length of 0': (rig) => rig.data(TX_DATA, 0, last),
+      'a length of 0': (rig) => {
+        rig.data(TX_DATA, 100, 0);
+        rig.data(TX_DATA, 0, 0);
+        return rig.data(TX_DATA, 100, last);
+      },
       'less than an Ethernet header': (rig) => rig.data(TX_DATA, 13, last),
       'an address behind RAM': (rig) => rig.data(16 << 20, 100, last),
       'an address that ends behind RAM': (rig) => rig.data((16 << 20) - 99, 100, last),

@@ -62,24 +62,24 @@ export function fillPattern(off: number, len: number): void {
 
 /** The bytes a chain stands for, in order. */
 export function chainBytes(m: Mbuf | null): Uint8Array {
-  const out: number[] = [];
-  for (; m !== null; m = m.m_next) for (const b of mbufBytes(m)) out.push(b);
-  return Uint8Array.from(out);
+  const parts: Uint8Array[] = [];
+  for (; m !== null; m = m.m_next) parts.push(mbufBytes(m));
+  return new Uint8Array(Buffer.concat(parts));
 }
 
 /** The window [m_data, m_data + m_len) of one mbuf. */
 function mbufBytes(m: Mbuf): Uint8Array {
   if ((m.m_flags & M_NOMAP) === 0) return mem.slice(m.m_data, m.m_data + m.m_len);
   const p = must(m.m_ext.ext_pgs);
-  const all: number[] = [...mem.subarray(p.hdr, p.hdr + p.hdr_len)];
+  const all: Uint8Array[] = [mem.subarray(p.hdr, p.hdr + p.hdr_len)];
   for (let i = 0; i < p.npgs; i++) {
     const start = p.pa[p.pa0 + i]! - ramBase + (i === 0 ? p.first_pg_off : 0);
     const whole = PAGE_SIZE - (i === 0 ? p.first_pg_off : 0);
     const n = i === p.npgs - 1 ? p.last_pg_len : whole;
-    for (let b = 0; b < n; b++) all.push(mem[start + b]!);
+    all.push(mem.subarray(start, start + n));
   }
-  all.push(...mem.subarray(p.trail, p.trail + p.trail_len));
-  return Uint8Array.from(all.slice(m.m_data, m.m_data + m.m_len));
+  all.push(mem.subarray(p.trail, p.trail + p.trail_len));
+  return Buffer.concat(all).subarray(m.m_data, m.m_data + m.m_len);
 }
 
 /** Wired pages of the kernel's own, filled. */

@@ -7,7 +7,6 @@ import { expect } from 'chai';
 import { SeededPrng } from '../../src/host/prng.ts';
 import type { ManualClock } from '../../src/host/manual_clock.ts';
 import { m_freem, m_get, m_getcl, m_gethdr } from '../../src/kern/kern_mbuf.ts';
-import { m_copydata } from '../../src/kern/m_copydata.ts';
 import { type Mbuf, M_NOMAP, M_NOWAIT, M_PKTHDR, MT_DATA } from '../../src/kern/mbuf.ts';
 import { m_length } from '../../src/kern/uipc_mbuf.ts';
 import { type Vnet, vnet_alloc } from '../../src/kern/vnet.ts';
@@ -25,10 +24,11 @@ import {
 import { parseInAddr } from '../../src/netinet/in.ts';
 import { in_aifaddr } from '../../src/netinet/in_ifaddr.ts';
 import { inet_domain_attach, inet_domain_detach } from '../../src/netinet/in_proto.ts';
-import { ENOBUFS, type Errno } from '../../src/sys/errno.ts';
+import type { Errno } from '../../src/sys/errno.ts';
 import { passEnter, passLeave } from '../../src/sys/pass.ts';
-import { inAddr, type InAddr, kva } from '../../src/sys/types.ts';
+import type { InAddr } from '../../src/sys/types.ts';
 import { mem } from '../../src/vm/arena.ts';
+import { chainBytes } from '../kern/chains.ts';
 import { BROADCAST_MAC, buildArp, buildEther, ETHERTYPE_IPV4, mac } from '../support/frames.ts';
 import { bootMachine, expectMachineClean } from '../support/machine.ts';
 
@@ -47,14 +47,13 @@ export interface RigOptions {
   arp?: boolean;
 }
 
-/** A frame that the driver was given: its bytes, and what the chain was like. */
+/** What the chain of a frame was like that the driver was given. */
 export interface SentChain {
-  unmapped: number;
   mbufs: number;
+  unmapped: number;
   csum_flags: number;
   csum_data: number;
-  /** Whether the head had to be another mbuf than the one the header was in. */
-  first: Mbuf;
+  tso_segsz: number;
 }
 
 export class Rig implements IfDriver {
@@ -102,8 +101,8 @@ export class Rig implements IfDriver {
       chain.mbufs++;
       if ((n.m_flags & M_NOMAP) !== 0) chain.unmapped++;
     }
-    const { csum_flags, csum_data } = m.m_pkthdr;
-    this.chains.push({ ...chain, csum_flags, csum_data, first: m });
+    const { csum_flags, csum_data, tso_segsz } = m.m_pkthdr;
+    this.chains.push({ ...chain, csum_flags, csum_data, tso_segsz });
     this.sent.push(bytes);
     m_freem(m);
     return 0;
@@ -162,28 +161,12 @@ export class Rig implements IfDriver {
   }
 }
 
-/** The bytes of a chain, mapped or not. Counts as a read of nobody's payload: tests only. */
-export function chainBytes(m: Mbuf): Uint8Array {
-  const len = m_length(m);
-  const tmp: Mbuf[] = [];
-  const out = new Uint8Array(len);
-  const bounce = m_getcl(M_NOWAIT, MT_DATA, 0)!;
-  for (let off = 0; off < len; off += 2048) {
-    const n = Math.min(2048, len - off);
-    m_copydata(m, off, n, kva(bounce.m_data));
-    out.set(mem.subarray(bounce.m_data, bounce.m_data + n), off);
-  }
-  m_freem(bounce);
-  tmp.forEach(m_freem);
-  return out;
-}
-
 /** A received frame as drivers make them: 2 KiB clusters, two bytes in for the IP header's sake. */
 function clusters(frame: Uint8Array): Mbuf {
   const top = m_getcl(M_NOWAIT, MT_DATA, M_PKTHDR)!;
   top.m_data += 2;
   let tail = top;
-  for (let off = 0; off < frame.length || off === 0; ) {
+  for (let off = 0; off < frame.length || off === 0;) {
     if (off > 0) {
       tail.m_next = m_getcl(M_NOWAIT, MT_DATA, 0)!;
       tail = tail.m_next;
@@ -217,14 +200,9 @@ function pieces(frame: Uint8Array, piece: number): Mbuf {
 /** A packet as a protocol builds it: `bytes` behind max_linkhdr in one mbuf or cluster. */
 export function outPacket(bytes: Uint8Array): Mbuf {
   const m =
-    bytes.length + 16 <= 168
-      ? m_gethdr(M_NOWAIT, MT_DATA)!
-      : m_getcl(M_NOWAIT, MT_DATA, M_PKTHDR)!;
+    bytes.length + 16 <= 168 ? m_gethdr(M_NOWAIT, MT_DATA)! : m_getcl(M_NOWAIT, MT_DATA, M_PKTHDR)!;
   m.m_data += 16;
   mem.set(bytes, m.m_data);
   m.m_len = m.m_pkthdr.len = bytes.length;
   return m;
 }
-
-export const ANY = inAddr(0);
-export { ENOBUFS };

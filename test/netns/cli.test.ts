@@ -1,8 +1,11 @@
 /** The command line against running instances: what is ready, what clients print, what is refused. */
 
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { expect } from 'chai';
 import type { Check } from '../../src/cli/checks.ts';
 import type { ArpLine } from '../../src/ctl/arp.ts';
@@ -246,8 +249,7 @@ describe('netns: an instance that cannot start', function () {
       /live\.sock: EADDRINUSE: an instance is running there: stop it/,
     );
     // A name that is no TAP's.
-    ns.exec('ip', ['link', 'add', 'dum0', 'type', 'dummy']);
-    expect(await failing(ns, [], '--tap', 'dum0')).to.match(/TUNSETIFF dum0: EINVAL: .*TAP$/);
+    expect(await failing(ns, [], '--tap', 'lo')).to.match(/TUNSETIFF lo: EINVAL: .* TAP$/);
     expect(await tapnic.stop()).to.deep.include({ code: 0, leaked: {} });
   });
 
@@ -268,7 +270,7 @@ describe('netns: an instance that cannot start', function () {
     using ns = new Netns();
     const verdicts = async (prefix: string[]): Promise<string[]> => {
       const [cmd, ...rest] = [...prefix, process.execPath, cliMain, 'doctor', '--json'];
-      const { status, stdout } = await ns.run(cmd!, rest);
+      const { status, stdout } = await ns.run(cmd, rest);
       const checks: Check[] = JSON.parse(stdout);
       const failed = checks.filter(({ ok, required }) => required && !ok);
       expect(status, stdout).to.equal(failed.length === 0 ? 0 : 1);
@@ -294,32 +296,53 @@ describe('netns: --netns', function () {
   needs('root', 'tap', 'netns', 'ping');
   this.timeout(60_000);
 
-  it('makes the namespace and takes it away again', async () => {
+  /**
+   * Runs `serve --netns NAME` from this process's own namespaces, calls `body` when it is ready, and
+   * stops it. (Not by `ip netns exec`: that has a mount namespace of its own, and so has its own
+   * idea of which namespaces have names.)
+   */
+  async function withInstance(name: string, body: () => void): Promise<void> {
     using site = new Site();
-    using outside = new Netns();
-    const name = `${outside.name}-in`;
-    const listed = (): boolean => outside.exec('ip', ['netns', 'list']).includes(name);
-    const tapnic = await Instance.start(outside, ['serve', site.dir, '--netns', name]);
+    const control = join(site.dir, 'c.sock');
+    const args = ['serve', site.dir, '--json', '--netns', name, '--control', control];
+    const child = spawn(process.execPath, [cliMain, ...args], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    const lines: string[] = [];
+    const closed = once(child, 'close');
     try {
-      const ping = ['netns', 'exec', name, 'ping', '-c', '1', '-W', '2', '192.0.2.2'];
-      expect(outside.exec('ip', ping)).to.include(' 0% packet loss');
-      expect(
-        outside.exec('ip', ['netns', 'exec', name, 'ping', '-c', '1', '127.0.0.1']),
-      ).to.include(' 0% packet loss');
-      expect(outside.exec('ip', ['-br', 'link'])).not.to.include('nic0');
+      for await (const line of createInterface({ input: child.stdout })) {
+        lines.push(line);
+        if (lines.length > 1) continue;
+        expect(JSON.parse(line)).to.include({ event: 'ready', netns: name, control });
+        body();
+        child.kill('SIGTERM');
+      }
     } finally {
-      await tapnic.stop();
+      child.kill('SIGKILL');
     }
-    expect(listed()).to.equal(false);
+    expect(await closed).to.deep.equal([0, null]);
+    expect(lines.at(-1)).to.equal('{"event":"exit","leaked":{}}');
+  }
+
+  const ip = (...args: string[]): string => execFileSync('ip', args, { encoding: 'utf8' });
+
+  it('makes the namespace and takes it away again', async () => {
+    const name = `${process.env['TAPNIC_NETNS_PREFIX'] ?? 'tn'}-${process.pid}-made`;
+    await withInstance(name, () => {
+      for (const addr of ['192.0.2.2', '127.0.0.1'])
+        expect(ip('netns', 'exec', name, 'ping', '-c', '1', '-W', '2', addr)).to.include(
+          ' 0% packet loss',
+        );
+      expect(ip('-br', 'link'), 'in ours').not.to.match(/^nic0/m);
+    });
+    expect(ip('netns', 'list')).not.to.include(name);
   });
 
   it('leaves a namespace that was there', async () => {
-    using site = new Site();
-    using outside = new Netns();
     using inside = new Netns('b');
-    const tapnic = await Instance.start(outside, ['serve', site.dir, '--netns', inside.name]);
-    expect(inside.exec('ip', ['-br', 'link'])).to.include('nic0');
-    expect(await tapnic.stop()).to.deep.include({ code: 0, leaked: {} });
-    expect(inside.exec('ip', ['-br', 'link'])).not.to.include('nic0');
+    const links = (): string => inside.exec('ip', ['-br', 'link']);
+    await withInstance(inside.name, () => expect(links()).to.match(/^nic0/m));
+    expect(links()).not.to.match(/^nic0/m);
   });
 });

@@ -29,7 +29,7 @@ export function bootMachine(): ManualClock {
   if (arena !== undefined) new Uint8Array(arena).fill(0);
   passReset();
   vm_page_startup(MACHINE_BYTES, 0, arena);
-  arena = mem.buffer as ArrayBuffer;
+  arena = mem.buffer;
   sfBufInit(4096);
   payloadReset();
   mbuf_init();

@@ -1,0 +1,166 @@
+/**
+ * TCP in a stack: its implementation, sysctls under net.inet.tcp (names and defaults of FreeBSD 14),
+ * and its places in IP's table and in the protocol switch; after tcp_init of sys/netinet/tcp_subr.c.
+ */
+
+import { KASSERT } from '../sys/kassert.ts';
+import type { InAddr, Kva } from '../sys/types.ts';
+import { mbufZones } from '../kern/kern_mbuf.ts';
+import type { Mbuf } from '../kern/mbuf.ts';
+import { AF_INET, IPPROTO_TCP } from '../kern/protosw.ts';
+import type { Vnet } from '../kern/vnet.ts';
+import { InConninfo, inpafRegister } from './in_pcb.ts';
+import { inetAf } from './inp_inet.ts';
+import { type IpProto, ipproto_register } from './ip_var.ts';
+import { tcp_do_segment } from './tcp_do_segment.ts';
+import { tcp_ctlinput, tcp_input } from './tcp_input.ts';
+import { tcp_output } from './tcp_output.ts';
+import { SYNCACHE_HASHSIZE, syncacheCount } from './tcp_syncache.ts';
+import { tcp_timer } from './tcp_timeout.ts';
+import { tcpProtosw } from './tcp_usrreq.ts';
+import { type TcpFunctionBlock, type TcpParams, type TcpVnet, V_tcp } from './tcp_var.ts';
+
+/** The implementation of connections. @see tcp_functions(9) */
+export const tcp_def_funcblk: TcpFunctionBlock = {
+  tfb_tcp_block_name: 'freebsd',
+  tfb_tcp_output: tcp_output,
+  tfb_tcp_do_segment: tcp_do_segment,
+  tfb_tcp_timer: tcp_timer,
+};
+
+const $inc = new InConninfo();
+
+/** TCP over IPv4, as IP calls it. */
+const tcpInet: IpProto = {
+  input(m: Mbuf, hlen: number, vnet: Vnet): void {
+    tcp_input(m, hlen, vnet, AF_INET);
+  },
+  ctlinput(
+    cmd: number,
+    src: InAddr,
+    dst: InAddr,
+    l4: Kva,
+    _l4len: number,
+    mtu: number,
+    vnet: Vnet,
+  ): void {
+    $inc.inc_family = AF_INET;
+    $inc.inc_laddr = src;
+    $inc.inc_faddr = dst;
+    tcp_ctlinput(cmd, inetAf, $inc, l4, mtu, vnet);
+  },
+};
+
+type NumberParam = {
+  [K in keyof TcpParams]: TcpParams[K] extends number ? K : never;
+}[keyof TcpParams];
+type BoolParam = {
+  [K in keyof TcpParams]: TcpParams[K] extends boolean ? K : never;
+}[keyof TcpParams];
+
+// Name below net.inet.tcp, setting, least and largest value, description.
+const ints: readonly (readonly [string, NumberParam, number, number, string])[] = [
+  ['mssdflt', 'mssdflt', 216, 65495, 'Default TCP Maximum Segment Size'],
+  ['minmss', 'minmss', 88, 65495, 'Minimum TCP Maximum Segment Size'],
+  ['abc_l_var', 'abc_l_var', 1, 100, 'Cap the max cwnd increment during slow-start'],
+  ['initcwnd_segments', 'initcwnd_segments', 0, 1000, 'Slow-start flight size in segments'],
+  ['sendspace', 'sendspace', 1, 0x7fffffff, 'Initial send socket buffer size'],
+  ['recvspace', 'recvspace', 1, 0x7fffffff, 'Initial receive socket buffer size'],
+  ['sendbuf_inc', 'sendbuf_inc', 1, 0x7fffffff, 'Incrementor step size of automatic send buffer'],
+  ['sendbuf_max', 'sendbuf_max', 1, 0x7fffffff, 'Max size of automatic send buffer'],
+  ['recvbuf_max', 'recvbuf_max', 1, 0x7fffffff, 'Max size of automatic receive buffer'],
+  ['delacktime', 'delacktime', 1, 1000, 'Time before a delayed ACK is sent'],
+  ['msl', 'msl', 1, 0x7fffffff, 'Maximum segment lifetime'],
+  ['keepinit', 'keepinit', 1, 0x7fffffff, 'Time to establish connection'],
+  ['keepidle', 'keepidle', 1, 0x7fffffff, 'Time before keepalive probes begin'],
+  ['keepintvl', 'keepintvl', 1, 0x7fffffff, 'Time between keepalive probes'],
+  ['keepcnt', 'keepcnt', 1, 0x7fffffff, 'Number of keepalive probes to send'],
+  ['persmin', 'persmin', 1, 0x7fffffff, 'minimum persistence interval'],
+  ['persmax', 'persmax', 1, 0x7fffffff, 'maximum persistence interval'],
+  ['finwait2_timeout', 'finwait2_timeout', 1, 0x7fffffff, 'FIN-WAIT2 timeout'],
+  ['rexmit_initial', 'rexmit_initial', 1, 64000, 'Initial Retransmission Timeout'],
+  ['rexmit_min', 'rexmit_min', 1, 64000, 'Minimum Retransmission Timeout'],
+  ['rexmit_slop', 'rexmit_slop', 0, 64000, 'Retransmission Timer Slop'],
+  ['retries', 'retries', 1, 12, 'maximum number of consecutive timer based retransmissions'],
+  ['blackhole', 'blackhole', 0, 2, 'Do not send RST on segments to closed ports'],
+  ['ack_war_timewindow', 'ack_war_timewindow', 0, 0x7fffffff, 'Time interval for ack_war_cnt'],
+  ['ack_war_cnt', 'ack_war_cnt', 0, 0x7fffffff, 'Maximum number of challenge ACKs sent'],
+  ['reass.maxqueuelen', 'reass_maxqueuelen', 0, 0x7fffffff, 'Segments per reassembly queue'],
+  ['syncache.rexmtlimit', 'syncache_rexmtlimit', 0, 12, 'Limit on SYN/ACK retransmissions'],
+];
+
+const bools: readonly (readonly [string, BoolParam, string])[] = [
+  ['rfc1323', 'rfc1323', 'Enable rfc1323 (high performance TCP) extensions'],
+  ['rfc3042', 'rfc3042', 'Enable RFC 3042 (Limited Transmit)'],
+  ['rfc3390', 'rfc3390', 'Enable RFC 3390 (Increasing TCP initial window)'],
+  ['rfc3465', 'rfc3465', 'Enable RFC 3465 (Appropriate Byte Counting)'],
+  ['sendbuf_auto', 'sendbuf_auto', 'Enable automatic send buffer sizing'],
+  ['sendbuf_auto_lowat', 'sendbuf_auto_lowat', 'Modify threshold for auto send buffer growth'],
+  ['recvbuf_auto', 'recvbuf_auto', 'Enable automatic receive buffer sizing'],
+  ['delayed_ack', 'delayed_ack', 'Delay ACK to try and piggyback it onto a data packet'],
+  ['always_keepalive', 'always_keepalive', 'Assume SO_KEEPALIVE on all TCP connections'],
+  ['fast_finwait2_recycle', 'fast_finwait2_recycle', 'Recycle closed FIN_WAIT_2 faster'],
+  ['tso', 'tso', 'Enable TCP Segmentation Offload'],
+  ['path_mtu_discovery', 'path_mtu_discovery', 'Enable Path MTU Discovery'],
+  ['drop_synfin', 'drop_synfin', 'Drop TCP packets with SYN+FIN set'],
+  ['icmp_may_rst', 'icmp_may_rst', 'ICMP unreachable may abort connections in SYN_SENT'],
+  ['syncache.rst_on_sock_fail', 'syncache_rst_on_sock_fail', 'Send reset on socket failure'],
+];
+
+function sysctls(vnet: Vnet, tcp: TcpVnet): void {
+  const tree = vnet.sysctl;
+  const { params } = tcp;
+  const name = (leaf: string): string => `net.inet.tcp.${leaf}`;
+  for (const [leaf, key, min, max, descr] of ints) {
+    tree.int(
+      name(leaf),
+      descr,
+      () => params[key],
+      (v) => void (params[key] = v),
+      min,
+      max,
+    );
+  }
+  for (const [leaf, key, descr] of bools) {
+    tree.bool(
+      name(leaf),
+      descr,
+      () => params[key],
+      (v) => {
+        params[key] = v;
+      },
+    );
+  }
+  const ro = (leaf: string, descr: string, get: () => number): void =>
+    tree.int(name(leaf), descr, get, null);
+  ro('reass.maxsegments', 'Global maximum of segments that wait', () => params.reass_maxsegments);
+  ro('reass.cursegments', 'Segments that wait now', () => tcp.reassSegments);
+  ro('syncache.hashsize', 'Size of TCP syncache hashtable', () => SYNCACHE_HASHSIZE);
+  ro('syncache.bucketlimit', 'Per-bucket hash limit', () => params.syncache_bucketlimit);
+  ro('syncache.cachelimit', 'Overall entry limit', () => params.syncache_cachelimit);
+  ro('syncache.count', 'Current number of entries', () => syncacheCount(tcp));
+  ro('pcbcount', 'Number of active PCBs', () => tcp.tcbinfo.ipi_count);
+  tree.string(name('cc.algorithm'), 'Default congestion control algorithm', () => 'newreno');
+  tree.string(
+    name('functions_default'),
+    'Default TCP stack',
+    () => tcp.functions!.tfb_tcp_block_name,
+  );
+  tree.counters(name('states'), 'TCP connection counts by state', () => [...tcp.states], null);
+}
+
+/**
+ * Gives a stack TCP over IPv4. Once per Vnet; the inet domain calls it.
+ * @see sys/netinet/tcp_subr.c
+ */
+export function tcp_init(vnet: Vnet): void {
+  const tcp = V_tcp(vnet);
+  KASSERT(tcp.functions === null, 'tcp_init: called twice');
+  tcp.functions = tcp_def_funcblk;
+  tcp.params.reass_maxsegments = Math.floor(mbufZones().clust.max / 16);
+  inpafRegister(vnet, inetAf);
+  sysctls(vnet, tcp);
+  const error = ipproto_register(vnet, IPPROTO_TCP, tcpInet);
+  KASSERT(error === 0, 'tcp_init: protocol number taken');
+  vnet.protosw.push(tcpProtosw(AF_INET));
+}

@@ -1,0 +1,273 @@
+/**
+ * A TCP segment from IP to its connection, after tcp_input of sys/netinet/tcp_input.c: checks,
+ * look-up, TIME_WAIT, LISTEN (RFC 9293, 3.10.7.1 and 3.10.7.2). Connections go on in
+ * tcp_do_segment.ts. Left out: options of IP, forwarding to a local proxy, minimum TTL.
+ */
+
+import { EHOSTUNREACH, type Errno } from '../sys/errno.ts';
+import {
+  count,
+  type Reason,
+  R_TCP_BADSYN,
+  R_TCP_CLOSED,
+  R_TCP_NOPCB,
+  R_TCP_OFF,
+  R_TCP_SHORT,
+  R_TCP_SUM,
+} from '../sys/reason.ts';
+import { kva, type Kva, port, type TcpSeq, tcpSeq } from '../sys/types.ts';
+import { m_freem } from '../kern/kern_mbuf.ts';
+import { CSUM_DATA_VALID, CSUM_PSEUDO_HDR, type Mbuf, mtod } from '../kern/mbuf.ts';
+import { IPPROTO_TCP } from '../kern/protosw.ts';
+import type { Socket } from '../kern/uipc_socket.ts';
+import { m_pullup } from '../kern/uipc_mbuf.ts';
+import type { Vnet } from '../kern/vnet.ts';
+import { memView } from '../vm/arena.ts';
+import { in_cksum_skip } from './in_cksum.ts';
+import {
+  InConninfo,
+  in_pcblookup,
+  in_pcblookupConn,
+  type InpAf,
+  type Inpcb,
+  inpaf,
+} from './in_pcb.ts';
+import { badport_bandlim, BANDLIM_RST_CLOSEDPORT, BANDLIM_RST_OPENPORT } from './ip_icmp.ts';
+import { inetctlerrmap, PRC_MSGSIZE } from './ip_var.ts';
+import { Tcphdr, TH_ACK, TH_FIN, TH_RST, TH_SYN } from './tcp.ts';
+import { TCPS_CLOSED, TCPS_LISTEN, TCPS_SYN_SENT, TCPS_TIME_WAIT } from './tcp_fsm.ts';
+import { tcp_dooptions } from './tcp_options.ts';
+import { SEQ_GEQ, SEQ_LT } from './tcp_seq.ts';
+import { intotcpcb, tcp_drop, tcp_dropwithreset, tcp_mss_update, tcp_notify } from './tcp_subr.ts';
+import {
+  expanded,
+  syncache_add,
+  syncache_chkrst,
+  syncache_expand,
+  SYNCACHE_NONE,
+  SYNCACHE_OK,
+} from './tcp_syncache.ts';
+import { tcp_twcheck } from './tcp_timewait.ts';
+import { $seg, type TcpSegment, type TcpVnet, V_tcp } from './tcp_var.ts';
+
+const $th = new Tcphdr();
+const $inc = new InConninfo();
+
+/** Whether the checksum is right: as the NIC says, or as we sum. `m` starts at the IP header. */
+function sumOk(af: InpAf, m: Mbuf, hlen: number, tlen: number): boolean {
+  const ph = m.m_pkthdr;
+  if ((ph.csum_flags & CSUM_DATA_VALID) !== 0) {
+    const sum =
+      (ph.csum_flags & CSUM_PSEUDO_HDR) !== 0
+        ? ph.csum_data
+        : af.pseudo($inc, ph.csum_data + tlen + IPPROTO_TCP);
+    return (sum ^ 0xffff) === 0;
+  }
+  const sum = (in_cksum_skip(m, hlen + tlen, hlen) ^ 0xffff) & 0xffff;
+  return af.pseudo($inc, sum + tlen + IPPROTO_TCP) === 0xffff;
+}
+
+/** Counts why a segment goes no further and frees it. */
+function drop(seg: TcpSegment, why: Reason): void {
+  count(why);
+  m_freem(seg.m);
+  seg.m = null;
+}
+
+/** Answers with RST if the rate allows, and frees the segment. */
+function reset(tcp: TcpVnet, af: InpAf, seg: TcpSegment, why: Reason, limit: number): void {
+  const unicast = af.unicast(tcp.vnet, seg.m!, $inc);
+  drop(seg, why);
+  if ((seg.flags & TH_RST) !== 0 || !unicast || badport_bandlim(limit, tcp.vnet) < 0) return;
+  tcp_dropwithreset(tcp, null, $inc, seg, true);
+}
+
+/**
+ * Reads the headers of `m` into `seg` and `$inc`. Returns false, with `m` freed and counted, if they
+ * are not in order.
+ */
+function parse(tcp: TcpVnet, af: InpAf, m0: Mbuf, hlen: number, seg: TcpSegment): boolean {
+  const { stat } = tcp;
+  let m: Mbuf | null = m0;
+  seg.m = m;
+  const tlen = af.ulpLength(m, hlen);
+  if (tlen < Tcphdr.SIZE) {
+    stat.tcps_rcvshort++;
+    drop(seg, R_TCP_SHORT);
+    return false;
+  }
+  if (m.m_len < hlen + Tcphdr.SIZE) {
+    m = m_pullup(m, hlen + Tcphdr.SIZE);
+    seg.m = m;
+    if (m === null) {
+      stat.tcps_rcvshort++;
+      count(R_TCP_SHORT);
+      return false;
+    }
+  }
+  af.parse(m, $inc);
+  if (!sumOk(af, m, hlen, tlen)) {
+    stat.tcps_rcvbadsum++;
+    drop(seg, R_TCP_SUM);
+    return false;
+  }
+  const off = $th.at(kva(mtod(m) + hlen)).th_off << 2;
+  if (off < Tcphdr.SIZE || off > tlen) {
+    stat.tcps_rcvbadoff++;
+    drop(seg, R_TCP_OFF);
+    return false;
+  }
+  if (m.m_len < hlen + off) {
+    m = m_pullup(m, hlen + off);
+    seg.m = m;
+    if (m === null) {
+      stat.tcps_rcvshort++;
+      count(R_TCP_SHORT);
+      return false;
+    }
+  }
+  const th = $th.at(kva(mtod(m) + hlen));
+  $inc.inc_lport = th.th_dport;
+  $inc.inc_fport = th.th_sport;
+  seg.seq = th.th_seq;
+  seg.ack = th.th_ack;
+  seg.flags = th.th_flags;
+  seg.wnd = th.th_win;
+  seg.urp = th.th_urp;
+  seg.tlen = tlen - off;
+  seg.hdrlen = hlen + off;
+  if (off > Tcphdr.SIZE) {
+    const at = kva(mtod(m) + hlen + Tcphdr.SIZE);
+    tcp_dooptions(seg, at, off - Tcphdr.SIZE, (seg.flags & TH_SYN) !== 0);
+  } else {
+    seg.to_flags = 0;
+  }
+  return true;
+}
+
+/** A segment for a listener: RFC 9293, 3.10.7.2. */
+function listenInput(tcp: TcpVnet, af: InpAf, seg: TcpSegment, lso: Socket): void {
+  if ((seg.flags & TH_RST) !== 0) {
+    syncache_chkrst(tcp, $inc, seg);
+    m_freem(seg.m);
+    seg.m = null;
+    return;
+  }
+  if ((seg.flags & (TH_SYN | TH_ACK)) === TH_ACK) {
+    const found = syncache_expand(tcp, $inc, seg, lso);
+    if (found === SYNCACHE_OK) {
+      const tp = intotcpcb(expanded.so!.so_pcb as Inpcb);
+      expanded.so = null;
+      tp.t_fb.tfb_tcp_do_segment(tp, seg);
+    } else if (found === SYNCACHE_NONE) {
+      // Counted where it was found wanting.
+      reset(tcp, af, seg, R_TCP_NOPCB, BANDLIM_RST_OPENPORT);
+    } else {
+      m_freem(seg.m);
+      seg.m = null;
+    }
+    return;
+  }
+  if ((seg.flags & TH_SYN) === 0) {
+    drop(seg, R_TCP_BADSYN);
+    return;
+  }
+  if ((seg.flags & TH_ACK) !== 0) {
+    tcp.stat.tcps_badsyn++;
+    reset(tcp, af, seg, R_TCP_BADSYN, BANDLIM_RST_OPENPORT);
+    return;
+  }
+  const self = $inc.inc_fport === $inc.inc_lport && af.selfTalk($inc);
+  if (
+    self ||
+    !af.unicast(tcp.vnet, seg.m!, $inc) ||
+    (tcp.params.drop_synfin && (seg.flags & TH_FIN) !== 0)
+  ) {
+    tcp.stat.tcps_badsyn++;
+    drop(seg, R_TCP_BADSYN);
+    return;
+  }
+  m_freem(seg.m);
+  seg.m = null;
+  syncache_add(tcp, $inc, seg, lso);
+}
+
+/** A segment for nobody: RFC 9293, 3.10.7.1, and blackhole(4). */
+function noConnection(tcp: TcpVnet, af: InpAf, seg: TcpSegment): void {
+  const { blackhole } = tcp.params;
+  if (blackhole === 2 || (blackhole === 1 && (seg.flags & TH_SYN) !== 0)) {
+    drop(seg, R_TCP_NOPCB);
+    return;
+  }
+  reset(tcp, af, seg, R_TCP_NOPCB, BANDLIM_RST_CLOSEDPORT);
+}
+
+/**
+ * A TCP packet of family `af`: `m` starts at its IP header of `hlen` bytes. Takes `m`.
+ * @see sys/netinet/tcp_input.c
+ */
+export function tcp_input(m: Mbuf, hlen: number, vnet: Vnet, family: number): void {
+  const tcp = V_tcp(vnet);
+  const af = inpaf(vnet, family);
+  const seg = $seg;
+  tcp.stat.tcps_rcvtotal++;
+  if (!parse(tcp, af, m, hlen, seg)) return;
+  let inp = in_pcblookup(tcp.tcbinfo, af, $inc, true);
+  if (inp !== null && intotcpcb(inp).t_state === TCPS_TIME_WAIT) {
+    if (!tcp_twcheck(intotcpcb(inp), seg)) return;
+    // A new connection in the place of the old one: only a listener can take it.
+    inp = in_pcblookup(tcp.tcbinfo, af, $inc, true);
+  }
+  if (inp === null) {
+    noConnection(tcp, af, seg);
+    return;
+  }
+  const tp = intotcpcb(inp);
+  if (tp.t_state === TCPS_CLOSED) reset(tcp, af, seg, R_TCP_CLOSED, BANDLIM_RST_CLOSEDPORT);
+  else if (tp.t_state === TCPS_LISTEN) listenInput(tcp, af, seg, inp.inp_socket!);
+  else tp.t_fb.tfb_tcp_do_segment(tp, seg);
+}
+
+/** Whether an ICMP error that quotes `seq` can be about what the connection has under way. */
+function inFlight(inp: Inpcb, seq: TcpSeq): boolean {
+  const tp = intotcpcb(inp);
+  return SEQ_GEQ(seq, tp.snd_una) && SEQ_LT(seq, tp.snd_max);
+}
+
+/**
+ * An ICMP error about a segment of ours from `inc`'s local to its foreign address; `l4` are the
+ * first bytes of its TCP header, at least 8. RFC 5927: what it quotes must be under way.
+ * @see sys/netinet/tcp_subr.c
+ */
+export function tcp_ctlinput(
+  cmd: number,
+  af: InpAf,
+  inc: InConninfo,
+  l4: Kva,
+  mtu: number,
+  vnet: Vnet,
+): void {
+  const tcp = V_tcp(vnet);
+  const error: Errno = inetctlerrmap(cmd);
+  inc.inc_lport = port(memView.getUint16(l4));
+  inc.inc_fport = port(memView.getUint16(l4 + 2));
+  const inp = in_pcblookupConn(tcp.tcbinfo, af, inc);
+  if (inp === null || error === 0 || intotcpcb(inp).t_state === TCPS_TIME_WAIT) return;
+  if (!inFlight(inp, tcpSeq(memView.getInt32(l4 + 4)))) return;
+  const tp = intotcpcb(inp);
+  if (cmd === PRC_MSGSIZE) {
+    if (!tcp.params.path_mtu_discovery || mtu <= 0) return;
+    const before = tp.t_maxseg;
+    tcp_mss_update(tp, -1, mtu);
+    if (tp.t_maxseg >= before) return;
+    // What was too large is sent again in smaller pieces: RFC 1191, 6.4.
+    tp.snd_nxt = tp.snd_una;
+    tp.t_rtttime = 0;
+    tp.t_fb.tfb_tcp_output(tp);
+    return;
+  }
+  // RFC 5461 and FreeBSD's net.inet.tcp.icmp_may_rst: hard only while connecting.
+  if (tp.t_state === TCPS_SYN_SENT && tcp.params.icmp_may_rst && error !== EHOSTUNREACH)
+    tcp_drop(tp, error);
+  else tcp_notify(tp, error);
+}

@@ -1,0 +1,442 @@
+/**
+ * Connections that a peer asked for and has not confirmed, after sys/netinet/tcp_syncache.c: a small
+ * record each instead of a socket, SYN-ACKs sent again with back-off, bounded in number. Left out:
+ * SYN cookies, Fast Open, TOE.
+ */
+
+import { count, R_TCP_BADACK, R_TCP_BADRST, R_TCP_PAWS } from '../sys/reason.ts';
+import { kva, tcpSeq, type TcpSeq } from '../sys/types.ts';
+import type { Task } from '../sys/clock.ts';
+import { m_gethdr } from '../kern/kern_mbuf.ts';
+import { Callout, callout_reset, callout_stop, nowNs } from '../kern/kern_timeout.ts';
+import { max_linkhdr, M_NOWAIT, MT_DATA, mtod } from '../kern/mbuf.ts';
+import { IPPROTO_TCP } from '../kern/protosw.ts';
+import { SB_AUTOSIZE, sbspace } from '../kern/uipc_sockbuf.ts';
+import { type Socket, sonewconn } from '../kern/uipc_socket.ts';
+import { VNET_DEFINE } from '../kern/vnet.ts';
+import { InConninfo, in_pcbsetconn, type InpAf, type Inpcb, inpaf, nextPktId } from './in_pcb.ts';
+import { TCP_MAXWIN, Tcphdr, TH_ACK, TH_SUM_OFF, TH_SYN } from './tcp.ts';
+import { tcp_state_change, TCPS_SYN_RECEIVED } from './tcp_fsm.ts';
+import { tcp_new_isn, tcp_new_ts_offset } from './tcp_isn.ts';
+import { putSynOptions } from './tcp_options.ts';
+import { SEQ_GT, SEQ_LEQ, seqAdd, TSTMP_LT } from './tcp_seq.ts';
+import { intotcpcb, tcp_mss, tcp_mssopt, tcpWscale } from './tcp_subr.ts';
+import { tcp_backoff, TCP_MAXRXTSHIFT, tcp_timer_activate } from './tcp_timer.ts';
+import {
+  type TcpSegment,
+  tcpTicks,
+  TCPTV_REXMTMAX,
+  type TcpVnet,
+  TF_RCVD_SCALE,
+  TF_RCVD_TSTMP,
+  TF_REQ_SCALE,
+  TF_REQ_TSTMP,
+  TOF_MSS,
+  TOF_SCALE,
+  TOF_TS,
+  TT_KEEP,
+  V_tcp,
+} from './tcp_var.ts';
+
+/** net.inet.tcp.syncache.hashsize. */
+export const SYNCACHE_HASHSIZE = 512;
+
+// sc_flags
+const SCF_WINSCALE = 0x02;
+const SCF_TIMESTAMP = 0x04;
+
+/** One embryonic connection. Pooled. @see sys/netinet/tcp_syncache.h */
+class Syncache {
+  readonly sc_inc = new InConninfo();
+  sc_flags = 0;
+  sc_iss: TcpSeq = tcpSeq(0);
+  sc_irs: TcpSeq = tcpSeq(0);
+  /** Window of our SYN-ACK, bytes. */
+  sc_wnd = 0;
+  /** The peer's MSS, 0 if it named none, and window scale; the scale we asked for. */
+  sc_peer_mss = 0;
+  sc_requested_s_scale = 0;
+  sc_requested_r_scale = 0;
+  /** The peer's timestamp, and the offset of ours. */
+  sc_tsreflect = 0;
+  sc_tsoff = 0;
+  /** Times the SYN-ACK was sent. */
+  sc_rxmits = 0;
+  /** When it is sent again, ns. */
+  sc_rxttime = 0;
+  bucket = 0;
+  bucketNext: Syncache | null = null;
+  // The queue of all entries that were sent as often: one interval, so in order of time.
+  queue = -1;
+  qPrev: Syncache | null = null;
+  qNext: Syncache | null = null;
+}
+
+class SyncacheVnet implements Task {
+  readonly tcp: TcpVnet;
+  readonly buckets: (Syncache | null)[] = Array.from({ length: SYNCACHE_HASHSIZE }, () => null);
+  readonly lens = new Uint16Array(SYNCACHE_HASHSIZE);
+  readonly heads: (Syncache | null)[] = Array.from({ length: TCP_MAXRXTSHIFT + 1 }, () => null);
+  readonly tails: (Syncache | null)[] = Array.from({ length: TCP_MAXRXTSHIFT + 1 }, () => null);
+  /** Entries in use. */
+  count = 0;
+  free: Syncache | null = null;
+  readonly seed: number;
+  readonly callout = new Callout(this);
+
+  constructor(tcp: TcpVnet) {
+    this.tcp = tcp;
+    this.seed = tcp.vnet.prng.next32() | 0;
+  }
+
+  /** The callout: sends again what is due. */
+  run(): void {
+    syncache_timer(this);
+  }
+}
+
+const V_syncache = VNET_DEFINE((vnet) => new SyncacheVnet(V_tcp(vnet)));
+
+function bucketOf(v: SyncacheVnet, af: InpAf, inc: InConninfo): number {
+  let h = af.hash(inc) ^ Math.imul(((inc.inc_lport << 16) | inc.inc_fport) ^ v.seed, 0x9e3779b1);
+  h = Math.imul(h ^ (h >>> 15), 0x735a2d97);
+  return (h ^ (h >>> 16)) & (SYNCACHE_HASHSIZE - 1);
+}
+
+function lookup(v: SyncacheVnet, af: InpAf, inc: InConninfo): Syncache | null {
+  let sc: Syncache | null = v.buckets[bucketOf(v, af, inc)]!;
+  for (; sc !== null; sc = sc.bucketNext) {
+    const i = sc.sc_inc;
+    if (
+      i.inc_fport === inc.inc_fport &&
+      i.inc_lport === inc.inc_lport &&
+      i.inc_family === inc.inc_family &&
+      af.faddrEqual(i, inc) &&
+      af.laddrEqual(i, inc)
+    )
+      return sc;
+  }
+  return null;
+}
+
+function unqueue(v: SyncacheVnet, sc: Syncache): void {
+  if (sc.queue < 0) return;
+  if (sc.qPrev === null) v.heads[sc.queue] = sc.qNext;
+  else sc.qPrev.qNext = sc.qNext;
+  if (sc.qNext === null) v.tails[sc.queue] = sc.qPrev;
+  else sc.qNext.qPrev = sc.qPrev;
+  sc.qPrev = null;
+  sc.qNext = null;
+  sc.queue = -1;
+}
+
+/** Has the entry wait for its next turn, longer each time. @see sys/netinet/tcp_syncache.c */
+function syncache_timeout(v: SyncacheVnet, sc: Syncache): void {
+  unqueue(v, sc);
+  const { rexmit_initial, rexmit_slop, rexmit_min } = v.tcp.params;
+  const n = sc.sc_rxmits;
+  const wait =
+    n === 0
+      ? rexmit_initial
+      : Math.min(
+          Math.max(rexmit_initial * tcp_backoff[n]! + rexmit_slop, rexmit_min),
+          TCPTV_REXMTMAX,
+        );
+  sc.sc_rxttime = nowNs() + wait * 1e6;
+  sc.queue = n;
+  sc.qPrev = v.tails[n]!;
+  if (sc.qPrev === null) v.heads[n] = sc;
+  else sc.qPrev.qNext = sc;
+  v.tails[n] = sc;
+  sc.sc_rxmits = Math.min(n + 1, TCP_MAXRXTSHIFT);
+  rearm(v);
+}
+
+function rearm(v: SyncacheVnet): void {
+  let due = Infinity;
+  for (let i = 0; i < v.heads.length; i++) {
+    const sc = v.heads[i]!;
+    if (sc !== null && sc.sc_rxttime < due) due = sc.sc_rxttime;
+  }
+  if (due === Infinity) callout_stop(v.callout);
+  else callout_reset(v.callout, Math.max(due - nowNs(), 0));
+}
+
+/** Removes an entry. @see sys/netinet/tcp_syncache.c */
+function syncache_drop(v: SyncacheVnet, sc: Syncache): void {
+  unqueue(v, sc);
+  const b = sc.bucket;
+  if (v.buckets[b] === sc) {
+    v.buckets[b] = sc.bucketNext;
+  } else {
+    let p = v.buckets[b]!;
+    while (p.bucketNext !== sc) p = p.bucketNext!;
+    p.bucketNext = sc.bucketNext;
+  }
+  v.lens[b]!--;
+  v.count--;
+  sc.bucketNext = v.free;
+  v.free = sc;
+  if (v.count === 0) callout_stop(v.callout);
+}
+
+/** Sends again what is due, or gives up. @see sys/netinet/tcp_syncache.c */
+function syncache_timer(v: SyncacheVnet): void {
+  const now = nowNs();
+  const { stat, params } = v.tcp;
+  for (let i = 0; i < v.heads.length; i++) {
+    for (let n = v.count; n > 0; n--) {
+      const sc = v.heads[i]!;
+      if (sc === null || sc.sc_rxttime > now) break;
+      if (sc.sc_rxmits > params.syncache_rexmtlimit) {
+        stat.tcps_sc_stale++;
+        syncache_drop(v, sc);
+        continue;
+      }
+      stat.tcps_sc_retransmitted++;
+      syncache_respond(v, sc);
+      syncache_timeout(v, sc);
+    }
+  }
+  rearm(v);
+}
+
+/** Sends the SYN-ACK. Without memory none: the timer or the peer's next SYN tries again. */
+function syncache_respond(v: SyncacheVnet, sc: Syncache): void {
+  const { tcp } = v;
+  const af = inpaf(tcp.vnet, sc.sc_inc.inc_family);
+  const m = m_gethdr(M_NOWAIT, MT_DATA);
+  if (m === null) return;
+  m.m_data += max_linkhdr;
+  const thAt = mtod(m) + af.hdrlen;
+  const optlen = putSynOptions(
+    kva(thAt + Tcphdr.SIZE),
+    tcp_mssopt(tcp, sc.sc_inc),
+    (sc.sc_flags & SCF_WINSCALE) !== 0 ? sc.sc_requested_r_scale : -1,
+    (sc.sc_flags & SCF_TIMESTAMP) !== 0,
+    (tcpTicks() + sc.sc_tsoff) | 0,
+    sc.sc_tsreflect,
+  );
+  const len = af.hdrlen + Tcphdr.SIZE + optlen;
+  const th = $th.at(kva(thAt));
+  th.th_sport = sc.sc_inc.inc_lport;
+  th.th_dport = sc.sc_inc.inc_fport;
+  th.th_seq = sc.sc_iss;
+  th.th_ack = seqAdd(sc.sc_irs, 1);
+  th.th_off = (Tcphdr.SIZE + optlen) >> 2;
+  th.th_flags = TH_SYN | TH_ACK;
+  th.th_win = sc.sc_wnd;
+  th.th_urp = 0;
+  th.th_sum = af.pseudo(sc.sc_inc, Tcphdr.SIZE + optlen + IPPROTO_TCP);
+  af.fill(mtod(m), sc.sc_inc, len, IPPROTO_TCP, 64, 0, tcp.params.path_mtu_discovery);
+  m.m_len = len;
+  m.m_pkthdr.len = len;
+  m.m_pkthdr.csum_flags = af.csumTcp;
+  m.m_pkthdr.csum_data = TH_SUM_OFF;
+  m.m_pkthdr.pktId = nextPktId();
+  tcp.stat.tcps_sndtotal++;
+  tcp.stat.tcps_sndctrl++;
+  // What IP makes of it is IP's to count: a SYN-ACK that is lost is sent again.
+  af.output(m, null, tcp.vnet);
+}
+const $th = new Tcphdr();
+
+/** Room for one more: the oldest of a full bucket, or of a full cache, goes. */
+function makeRoom(v: SyncacheVnet, b: number): void {
+  const { stat, params } = v.tcp;
+  if (v.lens[b]! >= params.syncache_bucketlimit) {
+    stat.tcps_sc_bucketoverflow++;
+    let last = v.buckets[b]!;
+    while (last.bucketNext !== null) last = last.bucketNext;
+    syncache_drop(v, last);
+  }
+  if (v.count < params.syncache_cachelimit) return;
+  stat.tcps_sc_cacheoverflow++;
+  for (let i = v.heads.length - 1; i >= 0; i--) {
+    const oldest = v.heads[i]!;
+    if (oldest === null) continue;
+    syncache_drop(v, oldest);
+    return;
+  }
+}
+
+/**
+ * A SYN for the listener `so`: remembers it and answers. Its text, if any, is not kept: the peer
+ * sends it again.
+ * @see sys/netinet/tcp_syncache.c
+ */
+export function syncache_add(tcp: TcpVnet, inc: InConninfo, seg: TcpSegment, so: Socket): void {
+  const v = V_syncache(tcp.vnet);
+  const af = inpaf(tcp.vnet, inc.inc_family);
+  const { stat, params } = tcp;
+  const old = lookup(v, af, inc);
+  if (old !== null) {
+    stat.tcps_sc_dupsyn++;
+    if (old.sc_irs === seg.seq) {
+      if ((seg.to_flags & TOF_TS) !== 0) old.sc_tsreflect = seg.to_tsval;
+      syncache_respond(v, old);
+      return;
+    }
+    // The peer has started over with another number: what was remembered is of no use.
+    syncache_drop(v, old);
+  }
+  const b = bucketOf(v, af, inc);
+  makeRoom(v, b);
+  const sc = v.free ?? new Syncache();
+  v.free = sc.bucketNext;
+  sc.sc_inc.copyFrom(inc);
+  sc.sc_irs = seg.seq;
+  sc.sc_iss = tcp_new_isn(tcp, inc);
+  sc.sc_tsoff = tcp_new_ts_offset(tcp, inc);
+  sc.sc_rxmits = 0;
+  sc.sc_flags = 0;
+  sc.sc_wnd = Math.min(Math.max(sbspace(so.so_rcv), 0), TCP_MAXWIN);
+  sc.sc_peer_mss = (seg.to_flags & TOF_MSS) !== 0 ? seg.to_mss : 0;
+  if (params.rfc1323 && (seg.to_flags & TOF_TS) !== 0) {
+    sc.sc_flags |= SCF_TIMESTAMP;
+    sc.sc_tsreflect = seg.to_tsval;
+  }
+  if (params.rfc1323 && (seg.to_flags & TOF_SCALE) !== 0) {
+    sc.sc_flags |= SCF_WINSCALE;
+    sc.sc_requested_s_scale = seg.to_wscale;
+    sc.sc_requested_r_scale = tcpWscale();
+  }
+  sc.bucket = b;
+  sc.bucketNext = v.buckets[b]!;
+  v.buckets[b] = sc;
+  v.lens[b]!++;
+  v.count++;
+  stat.tcps_sc_added++;
+  syncache_respond(v, sc);
+  syncache_timeout(v, sc);
+}
+
+/** A RST: forgets the entry it is for, if its number is exactly right. @see sys/netinet/tcp_syncache.c */
+export function syncache_chkrst(tcp: TcpVnet, inc: InConninfo, seg: TcpSegment): void {
+  const v = V_syncache(tcp.vnet);
+  const sc = lookup(v, inpaf(tcp.vnet, inc.inc_family), inc);
+  if (sc === null || seg.seq !== seqAdd(sc.sc_irs, 1)) {
+    count(R_TCP_BADRST);
+    tcp.stat.tcps_badrst++;
+    return;
+  }
+  tcp.stat.tcps_sc_reset++;
+  syncache_drop(v, sc);
+}
+
+/** What syncache_expand found. */
+export const SYNCACHE_NONE = 0; // nothing that fits: RST
+export const SYNCACHE_IGNORE = 1; // not acceptable: drop it silently
+export const SYNCACHE_OK = 2; // a socket: expanded.so
+
+/** The socket that syncache_expand made; its connection is in SYN_RECEIVED. */
+export const expanded: { so: Socket | null } = { so: null };
+
+/** Makes the connection of an entry: the segment at hand completes it. Null: no socket to be had. */
+function syncache_socket(v: SyncacheVnet, sc: Syncache, lso: Socket): Socket | null {
+  const so = sonewconn(lso, 0);
+  if (so === null) {
+    v.tcp.stat.tcps_listendrop++;
+    return null;
+  }
+  const inp = so.so_pcb as Inpcb;
+  const tp = intotcpcb(inp);
+  // A listener whose buffers were set by hand has children whose buffers stay as they are.
+  so.so_snd.sb_flags &= lso.so_snd.sb_flags | ~SB_AUTOSIZE;
+  so.so_rcv.sb_flags &= lso.so_rcv.sb_flags | ~SB_AUTOSIZE;
+  in_pcbsetconn(inp, sc.sc_inc);
+  tcp_state_change(tp, TCPS_SYN_RECEIVED);
+  tp.iss = sc.sc_iss;
+  tp.irs = sc.sc_irs;
+  tp.rcv_nxt = seqAdd(sc.sc_irs, 1);
+  tp.rcv_adv = seqAdd(tp.rcv_nxt, sc.sc_wnd);
+  tp.last_ack_sent = tp.rcv_nxt;
+  tp.snd_wl1 = sc.sc_irs;
+  tp.snd_una = sc.sc_iss;
+  tp.snd_recover = sc.sc_iss;
+  tp.snd_up = sc.sc_iss;
+  tp.snd_nxt = seqAdd(sc.sc_iss, 1);
+  tp.snd_max = tp.snd_nxt;
+  tp.ts_offset = sc.sc_tsoff;
+  if ((sc.sc_flags & SCF_WINSCALE) !== 0) {
+    tp.t_flags |= TF_REQ_SCALE | TF_RCVD_SCALE;
+    tp.snd_scale = sc.sc_requested_s_scale;
+    tp.request_r_scale = sc.sc_requested_r_scale;
+  } else {
+    tp.t_flags &= ~TF_REQ_SCALE;
+  }
+  if ((sc.sc_flags & SCF_TIMESTAMP) !== 0) {
+    tp.t_flags |= TF_REQ_TSTMP | TF_RCVD_TSTMP;
+    tp.ts_recent = sc.sc_tsreflect;
+    tp.ts_recent_age = tcpTicks();
+  } else {
+    tp.t_flags &= ~TF_REQ_TSTMP;
+  }
+  tcp_mss(tp, sc.sc_peer_mss);
+  // RFC 5681, 3.1: a SYN-ACK that had to be sent again starts the window at one segment.
+  tp.t_rxtshift = sc.sc_rxmits > 1 ? 2 : 0;
+  tcp_timer_activate(tp, TT_KEEP, v.tcp.params.keepinit);
+  v.tcp.stat.tcps_accepts++;
+  return so;
+}
+
+/**
+ * A segment with ACK and without SYN for the listener `lso`: if it confirms an entry, makes the
+ * socket, `expanded.so`, on which the caller goes on with the segment.
+ * @see sys/netinet/tcp_syncache.c
+ */
+export function syncache_expand(
+  tcp: TcpVnet,
+  inc: InConninfo,
+  seg: TcpSegment,
+  lso: Socket,
+): number {
+  const v = V_syncache(tcp.vnet);
+  const { stat } = tcp;
+  const sc = lookup(v, inpaf(tcp.vnet, inc.inc_family), inc);
+  if (sc === null || seg.ack !== seqAdd(sc.sc_iss, 1)) {
+    if (sc !== null) stat.tcps_sc_badack++;
+    count(R_TCP_BADACK);
+    return SYNCACHE_NONE;
+  }
+  if (SEQ_LEQ(seg.seq, sc.sc_irs) || SEQ_GT(seg.seq, seqAdd(sc.sc_irs, Math.max(sc.sc_wnd, 1)))) {
+    count(R_TCP_BADACK);
+    return SYNCACHE_IGNORE;
+  }
+  const ts = (seg.to_flags & TOF_TS) !== 0;
+  if ((sc.sc_flags & SCF_TIMESTAMP) !== 0 && (!ts || TSTMP_LT(seg.to_tsval, sc.sc_tsreflect))) {
+    count(R_TCP_PAWS);
+    return SYNCACHE_IGNORE;
+  }
+  // A timestamp that was not agreed upon means nothing.
+  if ((sc.sc_flags & SCF_TIMESTAMP) === 0) seg.to_flags &= ~TOF_TS;
+  const so = syncache_socket(v, sc, lso);
+  syncache_drop(v, sc);
+  if (so === null) {
+    stat.tcps_sc_aborted++;
+    return tcp.params.syncache_rst_on_sock_fail ? SYNCACHE_NONE : SYNCACHE_IGNORE;
+  }
+  stat.tcps_sc_completed++;
+  expanded.so = so;
+  return SYNCACHE_OK;
+}
+
+/** Entries in use. */
+export function syncacheCount(tcp: TcpVnet): number {
+  return V_syncache(tcp.vnet).count;
+}
+
+/** Addresses of the entries, for netstat: FreeBSD lists them as SYN_RCVD. */
+export function syncacheList(tcp: TcpVnet): InConninfo[] {
+  const list: InConninfo[] = [];
+  for (const chain of V_syncache(tcp.vnet).buckets)
+    for (let sc = chain; sc !== null; sc = sc.bucketNext) list.push(sc.sc_inc);
+  return list;
+}
+
+/** Forgets everything; when the stack stops. */
+export function syncacheFlush(tcp: TcpVnet): void {
+  const v = V_syncache(tcp.vnet);
+  for (let b = 0; b < SYNCACHE_HASHSIZE; b++)
+    for (let sc = v.buckets[b]!; sc !== null; sc = v.buckets[b]!) syncache_drop(v, sc);
+}

@@ -1,0 +1,322 @@
+/**
+ * What a socket asks of TCP, after sys/netinet/tcp_usrreq.c: the protocol switch of stream sockets.
+ * Left out: socket options by number (setters below), implied connect, out-of-band data, TCP_INFO.
+ */
+
+import {
+  EAFNOSUPPORT,
+  EALREADY,
+  ECONNABORTED,
+  ECONNRESET,
+  EINVAL,
+  EISCONN,
+  ENOTCONN,
+  EOPNOTSUPP,
+  type Errno,
+} from '../sys/errno.ts';
+import { KASSERT } from '../sys/kassert.ts';
+import { mb_free_notready, m_freem } from '../kern/kern_mbuf.ts';
+import type { Mbuf } from '../kern/mbuf.ts';
+import {
+  IPPROTO_TCP,
+  PR_CONNREQUIRED,
+  type Protosw,
+  PRUS_EOF,
+  PRUS_MORETOCOME,
+  PRUS_NOTREADY,
+  PRUS_OOB,
+  PR_WANTRCVD,
+  type Sockaddr,
+  SOCK_STREAM,
+} from '../kern/protosw.ts';
+import { SB_AUTOSIZE, sbappendstream, sbflush, sbready } from '../kern/uipc_sockbuf.ts';
+import {
+  socantsendmore,
+  soisconnecting,
+  soisdisconnected,
+  soisdisconnecting,
+  SO_LINGER,
+  soref,
+  soreserve,
+  type Socket,
+} from '../kern/uipc_socket.ts';
+import {
+  INP_DROPPED,
+  in_pcballoc,
+  in_pcbbind,
+  in_pcbconnect,
+  in_pcbfree,
+  INP_SOCKREF,
+  type Inpcb,
+  inpaf,
+} from './in_pcb.ts';
+import {
+  tcp_state_change,
+  TCPS_CLOSE_WAIT,
+  TCPS_CLOSED,
+  TCPS_CLOSING,
+  TCPS_ESTABLISHED,
+  TCPS_FIN_WAIT_1,
+  TCPS_FIN_WAIT_2,
+  TCPS_HAVEESTABLISHED,
+  TCPS_LAST_ACK,
+  TCPS_LISTEN,
+  TCPS_SYN_RECEIVED,
+  TCPS_SYN_SENT,
+  TCPS_TIME_WAIT,
+} from './tcp_fsm.ts';
+import { tcp_new_isn, tcp_new_ts_offset } from './tcp_isn.ts';
+import {
+  intotcpcb,
+  tcp_close,
+  tcp_discardcb,
+  tcp_drop,
+  tcp_newtcpcb,
+  tcpTwClosed,
+} from './tcp_subr.ts';
+import { tcp_timer_activate } from './tcp_timer.ts';
+import {
+  type Tcpcb,
+  TF_MORETOCOME,
+  TF_NEEDFIN,
+  TF_NODELAY,
+  TT_2MSL,
+  TT_KEEP,
+  V_tcp,
+} from './tcp_var.ts';
+
+/** The socket's live connection, or null if there is none (any more). */
+export function sototcpcb(so: Socket): Tcpcb | null {
+  const inp = so.so_pcb as Inpcb | null;
+  return inp === null || (inp.inp_flags & INP_DROPPED) !== 0 ? null : intotcpcb(inp);
+}
+
+function attach(so: Socket): Errno {
+  const vnet = so.so_vnet;
+  const tcp = V_tcp(vnet);
+  if (so.so_snd.sb_hiwat === 0 || so.so_rcv.sb_hiwat === 0) {
+    const error = soreserve(so, tcp.params.sendspace, tcp.params.recvspace);
+    if (error !== 0) return error;
+  }
+  so.so_snd.sb_flags |= SB_AUTOSIZE;
+  so.so_rcv.sb_flags |= SB_AUTOSIZE;
+  const inp = in_pcballoc(so, tcp.tcbinfo, inpaf(vnet, so.so_proto.pr_domain));
+  tcp_newtcpcb(inp);
+  so.so_pcb = inp;
+  return 0;
+}
+
+function detach(so: Socket): void {
+  const inp = so.so_pcb as Inpcb;
+  const tp = intotcpcb(inp);
+  KASSERT(tp.t_state < TCPS_SYN_SENT, 'tcp_usr_detach: connection alive');
+  tcp_discardcb(tp);
+  in_pcbfree(inp);
+  so.so_pcb = null;
+}
+
+function bind(so: Socket, nam: Sockaddr): Errno {
+  const tp = sototcpcb(so);
+  if (tp === null) return EINVAL;
+  // A stream has one peer: no group is an address for it.
+  if (nam.family !== tp.t_inpcb.inp_af.family) return EAFNOSUPPORT;
+  return in_pcbbind(tp.t_inpcb, nam);
+}
+
+function listen(so: Socket): Errno {
+  const tp = sototcpcb(so);
+  if (tp === null || tp.t_state > TCPS_LISTEN) return EINVAL;
+  if (tp.t_inpcb.inp_inc.inc_lport === 0) {
+    const error = in_pcbbind(tp.t_inpcb, null);
+    if (error !== 0) return error;
+  }
+  if (tp.t_state === TCPS_CLOSED) tcp_state_change(tp, TCPS_LISTEN);
+  return 0;
+}
+
+function connect(so: Socket, nam: Sockaddr): Errno {
+  const tp = sototcpcb(so);
+  if (tp === null) return EINVAL;
+  if (tp.t_state !== TCPS_CLOSED) return tp.t_state === TCPS_SYN_SENT ? EALREADY : EISCONN;
+  const inp = tp.t_inpcb;
+  if (nam.family !== inp.inp_af.family) return EAFNOSUPPORT;
+  let error = inp.inp_af.connectable(so.so_vnet, nam);
+  if (error === 0) error = in_pcbconnect(inp, nam);
+  if (error !== 0) return error;
+  const tcp = tp.t_tcp;
+  soisconnecting(so);
+  tcp.stat.tcps_connattempt++;
+  tcp_state_change(tp, TCPS_SYN_SENT);
+  tp.iss = tcp_new_isn(tcp, inp.inp_inc);
+  tp.ts_offset = tcp_new_ts_offset(tcp, inp.inp_inc);
+  tp.snd_una = tp.iss;
+  tp.snd_nxt = tp.iss;
+  tp.snd_max = tp.iss;
+  tp.snd_up = tp.iss;
+  tp.snd_recover = tp.iss;
+  tcp_timer_activate(tp, TT_KEEP, tcp.params.keepinit);
+  error = tp.t_fb.tfb_tcp_output(tp);
+  if (error !== 0) tcp_close(tp);
+  return error;
+}
+
+/** The program sends no more: RFC 9293, 3.10.4. @see sys/netinet/tcp_usrreq.c */
+export function tcp_usrclosed(tp: Tcpcb): void {
+  switch (tp.t_state) {
+    case TCPS_CLOSED:
+    case TCPS_LISTEN:
+      tcp_close(tp);
+      return;
+    case TCPS_SYN_SENT:
+    case TCPS_SYN_RECEIVED:
+      tp.t_flags |= TF_NEEDFIN;
+      return;
+    case TCPS_ESTABLISHED:
+      tcp_state_change(tp, TCPS_FIN_WAIT_1);
+      return;
+    case TCPS_CLOSE_WAIT:
+      tcp_state_change(tp, TCPS_LAST_ACK);
+      return;
+    case TCPS_FIN_WAIT_2:
+      soisdisconnected(tp.t_inpcb.inp_socket!);
+      tcp_timer_activate(tp, TT_2MSL, tp.t_tcp.params.finwait2_timeout);
+      return;
+    case TCPS_FIN_WAIT_1:
+    case TCPS_CLOSING:
+    case TCPS_LAST_ACK:
+    case TCPS_TIME_WAIT:
+      return;
+  }
+}
+
+/** Ends a connection on behalf of its program: at once without one, with RST if it lingers 0 s. */
+function disconnect(tp: Tcpcb): void {
+  const so = tp.t_inpcb.inp_socket!;
+  if (!TCPS_HAVEESTABLISHED(tp.t_state)) {
+    tcp_close(tp);
+  } else if ((so.so_options & SO_LINGER) !== 0 && so.so_linger === 0) {
+    tcp_drop(tp, 0);
+  } else {
+    soisdisconnecting(so);
+    sbflush(so.so_rcv);
+    tcp_usrclosed(tp);
+    if ((tp.t_inpcb.inp_flags & INP_DROPPED) === 0) tp.t_fb.tfb_tcp_output(tp);
+  }
+}
+
+function usrDisconnect(so: Socket): Errno {
+  const tp = sototcpcb(so);
+  if (tp === null) return ECONNRESET;
+  if (tp.t_state !== TCPS_TIME_WAIT) disconnect(tp);
+  return 0;
+}
+
+function send(so: Socket, flags: number, m: Mbuf): Errno {
+  const notReady = (flags & PRUS_NOTREADY) !== 0;
+  const tp = sototcpcb(so);
+  if (tp === null || tp.t_state === TCPS_TIME_WAIT || (flags & PRUS_OOB) !== 0) {
+    if (!notReady) m_freem(m);
+    return tp === null || tp.t_state === TCPS_TIME_WAIT ? ECONNRESET : EOPNOTSUPP;
+  }
+  sbappendstream(so.so_snd, m, notReady);
+  if ((flags & PRUS_EOF) !== 0) {
+    socantsendmore(so);
+    tcp_usrclosed(tp);
+  }
+  if (notReady) return 0;
+  if ((flags & PRUS_MORETOCOME) !== 0) tp.t_flags |= TF_MORETOCOME;
+  const error = tp.t_fb.tfb_tcp_output(tp);
+  tp.t_flags &= ~TF_MORETOCOME;
+  return error;
+}
+
+function ready(so: Socket, m: Mbuf, count: number): Errno {
+  const tp = sototcpcb(so);
+  if (tp === null || tp.t_state === TCPS_TIME_WAIT) {
+    mb_free_notready(m, count);
+    return ECONNRESET;
+  }
+  const error = sbready(so.so_snd, m, count);
+  return error === 0 ? tp.t_fb.tfb_tcp_output(tp) : error;
+}
+
+function rcvd(so: Socket): Errno {
+  const tp = sototcpcb(so);
+  if (tp === null || tp.t_state === TCPS_TIME_WAIT) return ECONNRESET;
+  return tp.t_fb.tfb_tcp_output(tp);
+}
+
+function shutdown(so: Socket): Errno {
+  const tp = sototcpcb(so);
+  if (tp === null) return ECONNRESET;
+  if (tp.t_state < TCPS_SYN_SENT) return ENOTCONN;
+  socantsendmore(so);
+  tcp_usrclosed(tp);
+  if (tp.t_state === TCPS_TIME_WAIT) return 0;
+  return tp.t_fb.tfb_tcp_output(tp);
+}
+
+function abort(so: Socket): void {
+  const tp = sototcpcb(so);
+  if (tp === null) return;
+  if (tp.t_state === TCPS_TIME_WAIT) tcpTwClosed(tp.t_inpcb);
+  else tcp_drop(tp, ECONNABORTED);
+}
+
+function close(so: Socket): void {
+  const tp = sototcpcb(so);
+  if (tp === null) return;
+  const inp = tp.t_inpcb;
+  if (tp.t_state === TCPS_TIME_WAIT) {
+    tcpTwClosed(inp);
+    return;
+  }
+  disconnect(tp);
+  if ((inp.inp_flags & INP_DROPPED) !== 0) return;
+  // What was sent still has to arrive: the connection keeps the socket until it is done.
+  soref(so);
+  inp.inp_flags |= INP_SOCKREF;
+}
+
+/** The switch of stream sockets of a family. @see sys/netinet/tcp_usrreq.c */
+export function tcpProtosw(family: number): Protosw {
+  const name = (so: Socket, foreign: boolean): Sockaddr | null => {
+    const inp = so.so_pcb as Inpcb | null;
+    if (inp === null || (foreign && inp.inp_inc.inc_fport === 0)) return null;
+    return inp.inp_af.sockaddr(inp.inp_inc, foreign);
+  };
+  return {
+    pr_type: SOCK_STREAM,
+    pr_domain: family,
+    pr_protocol: IPPROTO_TCP,
+    pr_flags: PR_CONNREQUIRED | PR_WANTRCVD,
+    pr_attach: attach,
+    pr_detach: detach,
+    pr_bind: bind,
+    pr_listen: listen,
+    pr_connect: connect,
+    pr_send: send,
+    pr_ready: ready,
+    pr_rcvd: rcvd,
+    pr_shutdown: shutdown,
+    pr_disconnect: usrDisconnect,
+    pr_abort: abort,
+    pr_close: close,
+    pr_sockaddr: (so) => name(so, false),
+    pr_peeraddr: (so) => name(so, true),
+  };
+}
+
+/** TCP_NODELAY: whether small segments wait for an ACK (Nagle) or not. ECONNRESET: no connection. */
+export function tcpSetNoDelay(so: Socket, on: boolean): Errno {
+  const tp = sototcpcb(so);
+  if (tp === null) return ECONNRESET;
+  if (!on) {
+    tp.t_flags &= ~TF_NODELAY;
+    return 0;
+  }
+  tp.t_flags |= TF_NODELAY;
+  return tp.t_state >= TCPS_ESTABLISHED && tp.t_state !== TCPS_TIME_WAIT
+    ? tp.t_fb.tfb_tcp_output(tp)
+    : 0;
+}

@@ -1,0 +1,823 @@
+import { expect } from 'chai';
+import {
+  EAGAIN,
+  EBADF,
+  EBUSY,
+  ECANCELED,
+  ECONNRESET,
+  EINVAL,
+  EIO,
+  ENOBUFS,
+  ENOTCONN,
+  EPIPE,
+} from '../../src/sys/errno.ts';
+import { counted, R_PAGER_EIO, R_SF_IOERR, R_SF_TRUNCATED } from '../../src/sys/reason.ts';
+import { mbParams, mbufZones } from '../../src/kern/kern_mbuf.ts';
+import { EXT_PGS, EXT_SFBUF, M_NOMAP, M_NOTREADY } from '../../src/kern/mbuf.ts';
+import {
+  SF_FLAGS,
+  SF_NOCACHE,
+  SF_NODISKIO,
+  SF_SYNC,
+  SF_USER_READAHEAD,
+} from '../../src/kern/kern_sendfile.ts';
+import { IPPROTO_TCP } from '../../src/kern/protosw.ts';
+import { sendfileLive, sfstat } from '../../src/kern/sendfile_io.ts';
+import { sbavail, sbused } from '../../src/kern/uipc_sockbuf.ts';
+import {
+  SO_ACCEPTCONN,
+  SO_SND,
+  soclose,
+  socantsendmore,
+  soTakeError,
+  soupcall_set,
+  SS_ISCONNECTED,
+} from '../../src/kern/uipc_socket.ts';
+import { payloadBytesRead, READ_SMALL } from '../../src/vm/payload.ts';
+import { vmPageCounts } from '../../src/vm/vm_page.ts';
+import { fileBytes } from './disk.ts';
+import { must } from './chains.ts';
+import { expectNoPayloadReads, expectSame, npgsOf, rigEach, sndMbufs } from './sendfile_rig.ts';
+import { pcbOf, TestProto, testVnet } from './testproto.ts';
+
+const text = (s: string): Uint8Array => new TextEncoder().encode(s);
+const cat = (...parts: Uint8Array[]): Uint8Array => Uint8Array.from(Buffer.concat(parts));
+
+describe('sendfile: mbufs', () => {
+  const make = rigEach();
+
+  it('nothing cached, 150,000-byte file, space large: 2 mbufs of 19 and 18 pages', () => {
+    const rig = make(200_000);
+    const { file, bytes } = rig.file(150_000);
+    const call = rig.call(file);
+    call.expectDone(0, 150_000);
+    const ms = sndMbufs(rig.so);
+    expect(ms.map((m) => m.m_len)).to.eql([77_824, 72_176]);
+    expect(ms.map(npgsOf)).to.eql([19, 18]);
+    expect(ms.map((m) => must(m.m_ext.ext_pgs).nrdy)).to.eql([19, 18]);
+    expect(must(ms[1]!.m_ext.ext_pgs).last_pg_len).to.equal(2544);
+    expect(ms.every((m) => (m.m_flags & M_NOTREADY) !== 0)).to.equal(true);
+    expect([sbavail(rig.so.so_snd), sbused(rig.so.so_snd)]).to.eql([0, 150_000]);
+    // 37 pages: one read of 32 and one of 5.
+    expect(rig.disk.pagesPending()).to.eql([32, 5]);
+    expectSame(rig.drain(), bytes);
+    expect(pcbOf(rig.so).readies).to.equal(1);
+    expectNoPayloadReads();
+  });
+
+  it('cached: ready at once, no I/O', () => {
+    const rig = make(200_000);
+    const { file, bytes } = rig.cachedFile(150_000);
+    const call = rig.call(file);
+    call.expectDone(0, 150_000);
+    expect(rig.disk.pending).to.equal(0);
+    expect(sbavail(rig.so.so_snd)).to.equal(150_000);
+    expect(sndMbufs(rig.so).every((m) => (m.m_flags & M_NOTREADY) === 0)).to.equal(true);
+    expectSame(rig.drain(), bytes);
+  });
+
+  it('mixed: every mbuf of the round is pending, per page, even where pages are valid', () => {
+    const rig = make(200_000);
+    const { file, bytes } = rig.file(150_000);
+    // The first page into the cache, by a call for it alone without readahead.
+    rig.call(file, { nbytes: 4096, flags: SF_USER_READAHEAD });
+    rig.drain();
+    const readies = pcbOf(rig.so).readies;
+    rig.call(file, { flags: SF_USER_READAHEAD });
+    expect(rig.disk.firstPages()).to.eql([1, 33]);
+    expect(sndMbufs(rig.so).map((m) => must(m.m_ext.ext_pgs).nrdy)).to.eql([19, 18]);
+    rig.disk.complete();
+    expect(sbavail(rig.so.so_snd)).to.equal(0);
+    rig.disk.complete();
+    expect(sbavail(rig.so.so_snd)).to.equal(150_000);
+    expect(pcbOf(rig.so).readies).to.equal(readies + 1);
+    expectSame(rig.drain(), cat(bytes.slice(0, 4096), bytes));
+  });
+
+  it('mb_use_ext_pgs=0: one EXT_SFBUF mbuf per page, the zone of page lists stays at 0', () => {
+    const rig = make(200_000);
+    mbParams.mb_use_ext_pgs = false;
+    const { file, bytes } = rig.file(150_000);
+    rig.call(file).expectDone(0, 150_000);
+    const ms = sndMbufs(rig.so);
+    expect(ms).to.have.lengthOf(37);
+    expect(ms.every((m) => m.m_ext.ext_type === EXT_SFBUF)).to.equal(true);
+    expect(mbufZones().extpgs.total).to.equal(0);
+    expectSame(rig.drain(), bytes);
+    expectNoPayloadReads();
+  });
+
+  it('another protocol than TCP never gets unmapped mbufs', () => {
+    const rig = make(65_536, testVnet(new TestProto(IPPROTO_TCP + 1)));
+    const { file, bytes } = rig.file(10_000);
+    rig.call(file);
+    expect(sndMbufs(rig.so).map((m) => m.m_ext.ext_type)).to.eql([2, 2, 2]);
+    expectSame(rig.drain(), bytes);
+  });
+
+  it('the switch is read at each round', () => {
+    const rig = make(65_536);
+    const { file, bytes } = rig.file(120_000);
+    rig.call(file);
+    mbParams.mb_use_ext_pgs = false;
+    rig.disk.completeAll();
+    rig.peer.take();
+    expect(sndMbufs(rig.so)[0]!.m_ext.ext_type).to.equal(EXT_SFBUF);
+    expectSame(rig.drain(), bytes);
+  });
+
+  for (const [off, len] of [
+    [0, 1],
+    [4095, 10],
+    [4096, 4096],
+    [5000, 10_000],
+    [77_823, 2],
+    [77_824, 77_824],
+    [1, 77_824],
+    [100_000, 1],
+    [0, 77_825],
+  ] as const)
+    it(`partial pages: offset ${off}, ${len} bytes`, () => {
+      const rig = make(200_000);
+      const { file, bytes } = rig.file(160_000);
+      for (let i = 0; i < 2; i++) {
+        rig.call(file, { offset: off, nbytes: len }).expectDone(0, len);
+        rig.disk.completeAll();
+      }
+      const want = bytes.slice(off, off + len);
+      expectSame(rig.drain(), cat(want, want));
+    });
+
+  it('mb_unmapped_compress: many small ranges leave no page wired and nothing unmapped', () => {
+    const rig = make();
+    const { file, bytes } = rig.cachedFile(20_000);
+    const wired = vmPageCounts().wiredFile;
+    const want: Uint8Array[] = [];
+    for (let i = 0; i < 50; i++) {
+      rig.call(file, { offset: i * 301, nbytes: 224 });
+      want.push(bytes.slice(i * 301, i * 301 + 224));
+    }
+    expect(vmPageCounts().wiredFile).to.equal(wired);
+    expect(sndMbufs(rig.so).every((m) => (m.m_flags & M_NOMAP) === 0)).to.equal(true);
+    expect(payloadBytesRead(READ_SMALL)).to.equal(50 * 224);
+    rig.call(file, { offset: 5, nbytes: 225 });
+    expect(must(rig.so.so_snd.sb_mbtail).m_ext.ext_type).to.equal(EXT_PGS);
+    expectSame(rig.drain(), cat(...want, bytes.slice(5, 230)));
+    expectNoPayloadReads();
+  });
+
+  it('small file behind a header in the buffer counts as small reads only', () => {
+    const rig = make();
+    const { file, bytes } = rig.cachedFile(100);
+    rig.call(file, { headers: [text('HTTP/1.1 200 OK\r\n\r\n')] }).expectDone(0, 119);
+    expectSame(rig.drain(), cat(text('HTTP/1.1 200 OK\r\n\r\n'), bytes));
+    expectNoPayloadReads();
+  });
+});
+
+describe('sendfile: what is sent', () => {
+  const make = rigEach();
+
+  it('nbytes 0 is to the end, nbytes beyond the end too', () => {
+    const rig = make();
+    const { file, bytes } = rig.file(9000);
+    rig.call(file, { offset: 10 }).expectDone(0, 8990);
+    rig.disk.completeAll();
+    rig.call(file, { offset: 10, nbytes: 99_999 }).expectDone(0, 8990);
+    expectSame(rig.drain(), cat(bytes.slice(10), bytes.slice(10)));
+  });
+
+  it('offset at or beyond the end: success, no headers, trailers sent', () => {
+    const rig = make();
+    const { file } = rig.file(9000);
+    const hdtr = { headers: [text('head')], trailers: [text('tail')] };
+    rig.call(file, { offset: 9000, ...hdtr }).expectDone(0, 4);
+    rig.call(file, { offset: 1e9, nbytes: 5, ...hdtr }).expectDone(0, 4);
+    expectSame(rig.drain(), text('tailtail'));
+  });
+
+  it('an empty file', () => {
+    const rig = make();
+    rig.call(rig.file(0).file).expectDone(0, 0);
+  });
+
+  it('headers in several pieces, file, trailers', () => {
+    const rig = make();
+    const { file, bytes } = rig.file(10_000);
+    const headers = [text('one'), new Uint8Array(0), fileBytes(3000), text('two')];
+    const call = rig.call(file, { headers, trailers: [text('tail'), text('s')] });
+    expectSame(rig.drain(), cat(...headers, bytes, text('tails')));
+    call.expectDone(0, 3006 + 10_000 + 5);
+  });
+
+  it('headers larger than the buffer go in rounds of their own', () => {
+    const rig = make(8192);
+    const { file, bytes } = rig.file(6000);
+    const headers = [fileBytes(20_000, 5)];
+    const call = rig.call(file, { headers, trailers: [fileBytes(10_000, 6)] });
+    expect(sbused(rig.so.so_snd)).to.equal(8192);
+    expect(sndMbufs(rig.so).every((m) => m.m_ext.ext_type !== EXT_PGS)).to.equal(true);
+    expectSame(rig.drain(), cat(headers[0]!, bytes, fileBytes(10_000, 6)));
+    call.expectDone(0, 36_000);
+  });
+
+  it('headers that fill the buffer to the byte', () => {
+    const rig = make(8192);
+    const { file, bytes } = rig.file(100);
+    const headers = [fileBytes(8192, 5)];
+    const call = rig.call(file, { headers });
+    expectSame(rig.drain(), cat(headers[0]!, bytes));
+    call.expectDone(0, 8292);
+  });
+
+  it('keeps the data of one call together: a second call waits for the first', () => {
+    const rig = make(32_768);
+    const a = rig.file(100_000);
+    const b = rig.file(50_000);
+    const one = rig.call(a.file);
+    const two = rig.call(b.file);
+    expect([one.done, two.done]).to.eql([false, false]);
+    expectSame(rig.drain(), cat(a.bytes, b.bytes));
+    one.expectDone(0, 100_000);
+    two.expectDone(0, 50_000);
+  });
+
+  it('a call started by the end of another one', () => {
+    const rig = make(32_768);
+    const a = rig.file(50_000);
+    const b = rig.file(30_000);
+    const one = rig.call(a.file);
+    let two = null as null | ReturnType<typeof rig.call>;
+    one.then = () => {
+      two = rig.call(b.file);
+    };
+    expectSame(rig.drain(), cat(a.bytes, b.bytes));
+    must(two as ReturnType<typeof rig.call> | null).expectDone(0, 30_000);
+  });
+
+  it('file grows during the transfer: nbytes 0 sends the growth', () => {
+    const rig = make(32_768);
+    const { file, disk, bytes } = rig.file(100_000);
+    const call = rig.call(file);
+    const grown = cat(bytes, fileBytes(20_000, 9));
+    rig.disk.change(disk, grown);
+    expectSame(rig.drain(), grown);
+    call.expectDone(0, 120_000);
+  });
+
+  it('file grows during the transfer: nbytes keeps its word', () => {
+    const rig = make(32_768);
+    const { file, disk, bytes } = rig.file(100_000);
+    const call = rig.call(file, { offset: 100, nbytes: 80_000 });
+    rig.disk.change(disk, cat(bytes, fileBytes(20_000, 9)));
+    expectSame(rig.drain(), bytes.slice(100, 80_100));
+    call.expectDone(0, 80_000);
+  });
+
+  it('file truncated during the transfer: the call ends short, successfully', () => {
+    const rig = make(32_768);
+    const { file, disk, bytes } = rig.file(100_000);
+    const call = rig.call(file, { trailers: [text('t')] });
+    rig.disk.completeAll();
+    rig.disk.change(disk, bytes.slice(0, 40_000));
+    expectSame(rig.drain(), cat(bytes.slice(0, 40_000), text('t')));
+    call.expectDone(0, 40_001);
+    expect(counted(R_SF_TRUNCATED)).to.equal(1);
+  });
+
+  it('file truncated under a read: the missing bytes read as zeros', () => {
+    const rig = make(32_768);
+    const { file, disk, bytes } = rig.file(20_000);
+    rig.call(file).expectDone(0, 20_000);
+    rig.disk.change(disk, bytes.slice(0, 6000));
+    expectSame(rig.drain(), cat(bytes.slice(0, 6000), new Uint8Array(14_000)));
+  });
+
+  it('file rewritten during the transfer: what was sent stays, what follows is new', () => {
+    const rig = make(32_768);
+    const { file, disk, bytes } = rig.file(100_000);
+    const call = rig.call(file);
+    rig.disk.completeAll();
+    const sent = sbused(rig.so.so_snd);
+    const next = fileBytes(100_000, 77);
+    rig.disk.change(disk, next);
+    expectSame(rig.drain(), cat(bytes.slice(0, sent), next.slice(sent)));
+    call.expectDone(0, 100_000);
+  });
+});
+
+describe('sendfile: errors', () => {
+  const make = rigEach();
+
+  it('refuses before it starts: EINVAL, EBADF, ENOTCONN', () => {
+    const rig = make();
+    const { file, disk } = rig.file(10);
+    expect(rig.call(file, { offset: -1 }).started).to.equal(EINVAL);
+    expect(rig.call(file, { nbytes: -1 }).started).to.equal(EINVAL);
+    disk.isFile = false;
+    expect(rig.call(file).started).to.equal(EINVAL);
+    disk.isFile = true;
+    rig.so.so_state &= ~SS_ISCONNECTED;
+    expect(rig.call(file).started).to.equal(ENOTCONN);
+    rig.so.so_state |= SS_ISCONNECTED;
+    rig.so.so_options |= SO_ACCEPTCONN;
+    expect(rig.call(file).started).to.equal(ENOTCONN);
+    rig.so.so_options &= ~SO_ACCEPTCONN;
+    rig.disk.statError = EIO;
+    expect(rig.call(file).started).to.equal(EIO);
+    rig.disk.statError = 0;
+    file.drop();
+    const call = rig.call(file);
+    expect(call.started).to.equal(EBADF);
+    expect(call.heard).to.eql([]);
+    expect(sfstat.sf_syscalls).to.equal(0);
+  });
+
+  it('EAGAIN on a non-blocking socket without space; sbytes tells the progress', () => {
+    const rig = make(65_536);
+    const { file, bytes } = rig.file(200_000);
+    rig.call(file, { nonblocking: true }).expectDone(EAGAIN, 65_536);
+    rig.call(file, { offset: 65_536, nonblocking: true }).expectDone(EAGAIN, 0);
+    expectSame(rig.drain(), bytes.slice(0, 65_536));
+    expect(rig.so.so_snd.sb_lowat).to.equal(32_768);
+  });
+
+  it('trailers that fit partly on a non-blocking socket: success with a smaller sbytes', () => {
+    const rig = make(8192);
+    const { file, bytes } = rig.file(8000);
+    const trailers = [fileBytes(1000, 3)];
+    rig.call(file, { trailers, nonblocking: true }).expectDone(0, 8192);
+    expectSame(rig.drain(), cat(bytes, trailers[0]!.slice(0, 192)));
+  });
+
+  it('trailers that do not fit at all on a non-blocking socket: EAGAIN', () => {
+    const rig = make(8192);
+    const { file } = rig.file(8192);
+    rig.call(file, { trailers: [text('x')], nonblocking: true }).expectDone(EAGAIN, 8192);
+    rig.drain();
+  });
+
+  it('EPIPE when the send side is shut down, also in the middle', () => {
+    const rig = make(32_768);
+    const { file } = rig.file(100_000);
+    const call = rig.call(file);
+    socantsendmore(rig.so);
+    call.expectDone(EPIPE, 32_768);
+    rig.call(file).expectDone(EPIPE, 0);
+  });
+
+  it('the pending error of the socket, once', () => {
+    const rig = make(32_768);
+    const { file } = rig.file(1000);
+    rig.so.so_error = ECONNRESET;
+    rig.call(file).expectDone(ECONNRESET, 0);
+    rig.call(file).expectDone(0, 1000);
+    rig.drain();
+  });
+
+  it('a failed pr_send is reported and not counted in sbytes', () => {
+    for (const cached of [true, false]) {
+      const rig = make(32_768);
+      const { file } = cached ? rig.cachedFile(10_000) : rig.file(10_000);
+      pcbOf(rig.so).failSends = [ENOBUFS];
+      rig.call(file, { headers: [text('head')] }).expectDone(ENOBUFS, 0);
+      expect(sbused(rig.so.so_snd)).to.equal(0);
+      rig.disk.completeAll();
+      expect(rig.so.so_error).to.equal(0);
+      rig.finish();
+    }
+  });
+
+  it('EIO when a read cannot even be started; what went before it is sent', () => {
+    const rig = make(200_000);
+    const { file, bytes } = rig.file(150_000);
+    rig.disk.failReads = [0, EIO];
+    rig.call(file).expectDone(EIO, 32 * 4096);
+    expectSame(rig.drain(), bytes.slice(0, 32 * 4096));
+    rig.disk.failReads = [EIO];
+    rig.call(file, { offset: 140_000 }).expectDone(EIO, 0);
+    expect(rig.so.so_error).to.equal(0);
+    expect(counted(R_PAGER_EIO)).to.equal(2);
+  });
+
+  it('an asynchronous read error: abort, so_error EIO, everything back', () => {
+    const rig = make(200_000);
+    const { file } = rig.file(150_000);
+    rig.call(file).expectDone(0, 150_000);
+    rig.disk.fail(1);
+    expect(pcbOf(rig.so).aborts, 'not before the last read').to.equal(0);
+    rig.disk.complete();
+    expect(pcbOf(rig.so).aborts).to.equal(1);
+    expect(soTakeError(rig.so)).to.equal(EIO);
+    expect(sbused(rig.so.so_snd)).to.equal(0);
+    expect(vmPageCounts().wiredFile).to.equal(0);
+    expect(counted(R_SF_IOERR)).to.equal(1);
+    expect(rig.call(file).started).to.equal(ENOTCONN);
+  });
+
+  it('a read error behind data that is ready: the ready data goes too', () => {
+    const rig = make(200_000);
+    const a = rig.cachedFile(5000);
+    const b = rig.file(50_000);
+    rig.call(a.file);
+    rig.call(b.file);
+    rig.call(a.file);
+    expect(sbavail(rig.so.so_snd)).to.equal(5000);
+    rig.disk.fail();
+    expect(sbused(rig.so.so_snd)).to.equal(0);
+    expect(vmPageCounts().wiredFile).to.equal(0);
+  });
+
+  it('a page whose read failed is read again by the next call', () => {
+    const rig = make(65_536);
+    const { file, bytes } = rig.file(10_000);
+    rig.call(file);
+    rig.disk.fail();
+    const so = rig.socket();
+    const call = rig.call(file, {}, so);
+    expect(rig.disk.pagesPending()).to.eql([3]);
+    call.expectDone(0, 10_000);
+    rig.disk.completeAll();
+    expect(sbavail(so.so_snd)).to.equal(10_000);
+    expect(bytes.length).to.equal(10_000);
+  });
+
+  it('no page lists: ENOBUFS, nothing kept', () => {
+    const rig = make(65_536);
+    const { file } = rig.file(10_000);
+    mbufZones().extpgs.failNext = 1;
+    rig.call(file).expectDone(ENOBUFS, 0);
+    rig.disk.completeAll();
+    mbufZones().extpgs.failNext = 1;
+    rig.call(file).expectDone(ENOBUFS, 0);
+    // The second mbuf of a round is missing: the first goes out, the rest in the next round.
+    const big = rig.file(120_000);
+    const so = rig.socket(200_000);
+    const { extpgs } = mbufZones();
+    const alloc = extpgs.alloc.bind(extpgs);
+    let n = 0;
+    extpgs.alloc = () => {
+      if (++n === 2) extpgs.failNext = 1;
+      return alloc();
+    };
+    const call = rig.call(big.file, {}, so);
+    rig.disk.completeAll();
+    extpgs.alloc = alloc;
+    call.expectDone(0, 120_000);
+    rig.disk.completeAll();
+    expect(sbavail(so.so_snd)).to.equal(120_000);
+  });
+
+  it('no mbufs for the headers: ENOBUFS, pages back after their reads', () => {
+    const rig = make(65_536);
+    const { file } = rig.file(10_000);
+    mbufZones().clust.failNext = 1;
+    rig.call(file, { headers: [fileBytes(1000)] }).expectDone(ENOBUFS, 0);
+    rig.disk.completeAll();
+    expect(vmPageCounts().wiredFile).to.equal(0);
+  });
+
+  it('a listener that throws leaves the machine running', () => {
+    const rig = make(32_768);
+    const { file, bytes } = rig.file(20_000);
+    const other = rig.file(100_000);
+    const so = rig.socket(32_768);
+    const waiting = rig.call(other.file, {}, so);
+    const call = rig.call(file, { flags: SF_SYNC });
+    call.then = () => {
+      throw new Error('application');
+    };
+    expect(() => rig.drain()).to.throw('application');
+    call.expectDone(0, 20_000);
+    expectSame(rig.drain(), bytes);
+    so.so_snd.sb_hiwat = 1 << 20;
+    socantsendmore(so);
+    waiting.expectDone(EPIPE, 32_768);
+  });
+});
+
+describe('sendfile: order of completion', () => {
+  const make = rigEach();
+
+  it('reads that end out of order: bytes in order; sb_acc and sb_ccc', () => {
+    const rig = make(65_536);
+    const [a, b] = [rig.file(10_000), rig.file(20_000)];
+    rig.call(a.file);
+    rig.call(b.file);
+    const sb = rig.so.so_snd;
+    expect([sbavail(sb), sbused(sb)]).to.eql([0, 30_000]);
+    rig.disk.complete(1);
+    expect([sbavail(sb), sbused(sb)]).to.eql([0, 30_000]);
+    rig.disk.complete(0);
+    expect([sbavail(sb), sbused(sb)]).to.eql([30_000, 30_000]);
+    expectSame(rig.drain(), cat(a.bytes, b.bytes));
+  });
+
+  it('a cached file behind one that is being read', () => {
+    const rig = make(65_536);
+    const a = rig.cachedFile(10_000);
+    const b = rig.file(20_000);
+    rig.call(b.file);
+    rig.call(a.file);
+    expect(sbavail(rig.so.so_snd)).to.equal(0);
+    rig.disk.completeAll();
+    expect(sbavail(rig.so.so_snd)).to.equal(30_000);
+    expectSame(rig.drain(), cat(b.bytes, a.bytes));
+  });
+
+  it('busy pages shared by two calls: one read, both get the bytes', () => {
+    const rig = make(65_536);
+    const { file, disk, bytes } = rig.file(30_000);
+    const so = rig.socket();
+    rig.call(file);
+    const again = rig.disk.again(disk);
+    rig.files.push(again);
+    const two = rig.call(again, {}, so);
+    expect(two.done).to.equal(false);
+    expect(sfstat.sf_busy).to.equal(1);
+    expect(rig.disk.pagesPending()).to.eql([8]);
+    rig.disk.complete();
+    two.expectDone(0, 30_000);
+    expect(rig.disk.pending).to.equal(0);
+    expect(sbavail(so.so_snd)).to.equal(30_000);
+    expectSame(rig.drain(), bytes);
+  });
+
+  it('whoever waits for a busy page reads it again if that read fails', () => {
+    const rig = make(65_536);
+    const { file } = rig.file(30_000);
+    const so = rig.socket();
+    rig.call(file);
+    const two = rig.call(file, {}, so);
+    rig.disk.fail();
+    expect(rig.so.so_error).to.equal(EIO);
+    expect(rig.disk.pagesPending()).to.eql([8]);
+    rig.disk.complete();
+    two.expectDone(0, 30_000);
+    expect(sbavail(so.so_snd)).to.equal(30_000);
+  });
+
+  it('SF_NODISKIO: EBUSY at the first busy page, what is before it is sent', () => {
+    const rig = make(200_000);
+    const { file, bytes } = rig.file(100_000);
+    rig.call(file, { nbytes: 8192, flags: SF_USER_READAHEAD });
+    rig.drain();
+    rig.call(file, { offset: 20_480, nbytes: 4096, flags: SF_USER_READAHEAD });
+    const so = rig.socket(200_000);
+    rig.call(file, { flags: SF_NODISKIO | SF_USER_READAHEAD }, so).expectDone(EBUSY, 20_480);
+    rig.call(file, { offset: 20_480, flags: SF_NODISKIO }, so).expectDone(EBUSY, 0);
+    expect(sfstat.sf_busy).to.equal(2);
+    rig.disk.completeAll();
+    expect(sbavail(so.so_snd)).to.equal(20_480);
+    expect(bytes.length).to.equal(100_000);
+  });
+
+  it('SF_NODISKIO with nothing to send does not count as a call without I/O', () => {
+    const rig = make();
+    const { file } = rig.file(4096);
+    rig.call(file);
+    const so = rig.socket();
+    rig.call(file, { flags: SF_NODISKIO }, so).expectDone(EBUSY, 0);
+    expect(sfstat.sf_noiocnt).to.equal(0);
+    rig.drain();
+  });
+});
+
+describe('sendfile: cache and readahead', () => {
+  const make = rigEach();
+
+  it('reads ahead the rest of the request, at most 32 pages', () => {
+    const rig = make(8192);
+    const { file, bytes } = rig.file(400_000);
+    rig.call(file);
+    expect(rig.disk.pagesPending()).to.eql([2, 32]);
+    expect(sfstat.sf_rhpages_read).to.equal(32);
+    expect(sfstat.sf_rhpages_requested).to.equal(0);
+    expectSame(rig.drain(), bytes);
+  });
+
+  it('SF_USER_READAHEAD: exactly what the program asks for, counted once a call', () => {
+    const rig = make(8192);
+    const { file, bytes } = rig.file(100_000);
+    const call = rig.call(file, { flags: SF_FLAGS(3, SF_USER_READAHEAD) });
+    expect(rig.disk.pagesPending()).to.eql([2, 3]);
+    expect(rig.disk.firstPages()).to.eql([0, 2]);
+    expectSame(rig.drain(), bytes);
+    call.expectDone(0, 100_000);
+    expect(sfstat.sf_rhpages_requested).to.equal(3);
+  });
+
+  it('asks for no page beyond the end of the file, and none that is there', () => {
+    const rig = make(65_536);
+    const { file } = rig.file(20_000);
+    rig.call(file, { nbytes: 4096, flags: SF_FLAGS(100, SF_USER_READAHEAD) });
+    expect(rig.disk.pagesPending()).to.eql([1, 4]);
+    const so = rig.socket();
+    const two = rig.call(file, { offset: 4096, nbytes: 100 }, so);
+    expect(two.done).to.equal(false); // its page is being read ahead
+    rig.disk.completeAll();
+    two.expectDone(0, 100);
+    rig.drain();
+  });
+
+  it('reads ahead only when the round’s last page was read', () => {
+    const rig = make(65_536);
+    const { file } = rig.file(65_536);
+    rig.call(file, { offset: 4096, nbytes: 4096, flags: SF_USER_READAHEAD });
+    rig.drain();
+    rig.call(file, { nbytes: 8192, flags: SF_FLAGS(4, SF_USER_READAHEAD) });
+    expect(rig.disk.pagesPending()).to.eql([1]);
+    rig.drain();
+  });
+
+  it('counts as FreeBSD does', () => {
+    const rig = make(200_000);
+    const { file } = rig.file(150_000);
+    rig.call(file);
+    rig.drain();
+    rig.call(file, { nbytes: 10_000 });
+    rig.drain();
+    expect(Object.values(sfstat)).to.eql([2, 1, 2, 37, 3, 0, 0, 0, 0, 0, 0]);
+  });
+
+  it('keeps pages cached after sending, and with SF_NOCACHE gives them up first', () => {
+    const rig = make(200_000);
+    const [a, b] = [rig.file(8192), rig.file(8192)];
+    rig.call(a.file);
+    rig.drain();
+    rig.call(b.file, { flags: SF_NOCACHE });
+    rig.drain();
+    expect(vmPageCounts().cached).to.equal(4);
+    // Pages wanted: b's are the first to go.
+    const so = rig.socket(200_000);
+    rig.call(a.file, {}, so);
+    expect(rig.disk.pending, 'a is cached').to.equal(0);
+  });
+
+  it('SF_NOCACHE keeps a page that is only partly sent when more of it follows', () => {
+    const rig = make(8192);
+    const { file, bytes } = rig.file(30_000);
+    rig.call(file, { offset: 100, flags: SF_NOCACHE });
+    expectSame(rig.drain(), bytes.slice(100));
+  });
+
+  it('SF_SYNC returns only when the last reference is gone', () => {
+    const rig = make(200_000);
+    const { file, bytes } = rig.file(150_000);
+    const call = rig.call(file, { flags: SF_SYNC });
+    rig.disk.completeAll();
+    expect(call.done).to.equal(false);
+    rig.peer.take(149_999);
+    expect(call.done).to.equal(false);
+    rig.peer.take(1);
+    call.expectDone(0, 150_000);
+    expectSame(rig.peer.received, bytes);
+  });
+
+  it('SF_SYNC with small pieces that are copied at once, and with mapped pages', () => {
+    const rig = make(200_000);
+    const { file } = rig.cachedFile(10_000);
+    rig.call(file, { nbytes: 200, flags: SF_SYNC }).expectDone(0, 200);
+    mbParams.mb_use_ext_pgs = false;
+    const call = rig.call(file, { flags: SF_SYNC });
+    expect(call.done).to.equal(false);
+    rig.drain();
+    call.expectDone(0, 10_000);
+  });
+
+  it('SF_SYNC lets the next call in while it waits', () => {
+    const rig = make(200_000);
+    const { file } = rig.cachedFile(10_000);
+    const one = rig.call(file, { flags: SF_SYNC });
+    const two = rig.call(file);
+    two.expectDone(0, 10_000);
+    expect(one.done).to.equal(false);
+    rig.drain();
+    one.expectDone(0, 10_000);
+  });
+
+  it('SF_SYNC ends when the connection is dropped', () => {
+    const rig = make(200_000);
+    const { file } = rig.cachedFile(10_000);
+    const call = rig.call(file, { flags: SF_SYNC });
+    rig.peer.reset();
+    call.expectDone(0, 10_000);
+  });
+});
+
+describe('sendfile: ends', () => {
+  const make = rigEach();
+
+  it('file closed while its reads are in flight: it stays open for them', () => {
+    const rig = make(65_536);
+    const { file, disk, bytes } = rig.file(30_000);
+    rig.call(file);
+    file.drop();
+    expect(disk.open).to.equal(true);
+    expectSame(rig.drain(), bytes);
+    expect(disk.open).to.equal(false);
+  });
+
+  it('file closed in the middle of the call', () => {
+    const rig = make(8192);
+    const { file, disk, bytes } = rig.file(50_000);
+    const call = rig.call(file);
+    file.drop();
+    expectSame(rig.drain(), bytes);
+    call.expectDone(0, 50_000);
+    expect(disk.open).to.equal(false);
+  });
+
+  it('connection dropped while reads are in flight', () => {
+    const rig = make(65_536);
+    const { file } = rig.file(100_000);
+    const call = rig.call(file);
+    rig.peer.reset(ECONNRESET);
+    call.expectDone(EPIPE, 65_536);
+    expect(vmPageCounts().wiredFile).to.equal(16 + 9); // the reads, and the readahead
+    rig.disk.completeAll();
+    expect(vmPageCounts().wiredFile).to.equal(0);
+    expect(rig.so.so_error).to.equal(ECONNRESET);
+  });
+
+  it('connection dropped, then the read fails: no second abort', () => {
+    const rig = make(65_536);
+    const { file } = rig.file(30_000);
+    rig.call(file);
+    rig.peer.reset(ECONNRESET);
+    rig.disk.fail();
+    expect(pcbOf(rig.so).aborts).to.equal(1);
+    expect(vmPageCounts().wiredFile).to.equal(0);
+  });
+
+  it('socket closed while reads are in flight: it lives until they are done', () => {
+    const rig = make(65_536);
+    const { file } = rig.file(30_000);
+    rig.call(file);
+    const { so } = rig;
+    soclose(so);
+    expect(so.so_pcb).to.not.equal(null);
+    rig.disk.completeAll();
+    expect(so.so_pcb).to.equal(null);
+  });
+
+  it('socket closed in the middle of a call', () => {
+    const rig = make(8192);
+    const { file } = rig.file(50_000);
+    const one = rig.call(file);
+    const two = rig.call(file);
+    soclose(rig.so);
+    one.expectDone(EPIPE, 8192);
+    two.expectDone(EPIPE, 0);
+  });
+
+  it('protocol control block gone while reads are in flight: nothing is freed twice', () => {
+    const rig = make(65_536);
+    const { file } = rig.file(30_000);
+    rig.call(file);
+    rig.so.so_proto.pr_detach(rig.so);
+    rig.disk.completeAll();
+    expect(sbused(rig.so.so_snd)).to.equal(0);
+  });
+
+  it('cancel() wherever the call waits', () => {
+    const rig = make(8192);
+    const { file } = rig.file(50_000);
+    const forSpace = rig.call(file);
+    const forLock = rig.call(file);
+    const third = rig.call(file);
+    must(forLock.call).cancel(ECANCELED);
+    forLock.expectDone(ECANCELED, 0);
+    must(forSpace.call).cancel(ECANCELED);
+    forSpace.expectDone(ECANCELED, 8192);
+    expect(third.done).to.equal(false);
+    must(third.call).cancel(ECANCELED);
+    must(third.call).cancel(ECANCELED);
+    third.expectDone(ECANCELED, 0);
+
+    const so = rig.socket();
+    const forPage = rig.call(file, {}, so);
+    expect(sfstat.sf_busy).to.equal(1);
+    must(forPage.call).cancel(ECANCELED);
+    forPage.expectDone(ECANCELED, 0);
+
+    rig.drain();
+    const sync = rig.call(file, { nbytes: 5000, flags: SF_SYNC });
+    must(sync.call).cancel(ECANCELED);
+    sync.expectDone(ECANCELED, 5000);
+    rig.drain();
+    expect(sendfileLive).to.eql({ calls: 0, ios: 0 });
+  });
+
+  it('tells the writer when the send side is free again, after the call’s listener', () => {
+    const rig = make(65_536);
+    const { file } = rig.file(1000);
+    const seen: string[] = [];
+    soupcall_set(rig.so, SO_SND, { run: () => void seen.push('upcall') });
+    const call = rig.call(file, { nbytes: 1 });
+    rig.disk.completeAll();
+    expect(seen).to.eql(['upcall']);
+    call.expectDone(0, 1);
+    rig.drain();
+  });
+});

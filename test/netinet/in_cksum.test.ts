@@ -1,0 +1,173 @@
+import { expect } from 'chai';
+import fc from 'fast-check';
+import { m_freem, m_get } from '../../src/kern/kern_mbuf.ts';
+import { CSUM_TCP, CSUM_UDP, type Mbuf, M_NOWAIT, MT_DATA } from '../../src/kern/mbuf.ts';
+import {
+  in_cksum,
+  in_cksum_hdr,
+  in_cksum_skip,
+  in_delayed_cksum,
+  in_pseudo,
+} from '../../src/netinet/in_cksum.ts';
+import { inAddr } from '../../src/sys/types.ts';
+import { mem } from '../../src/vm/arena.ts';
+import { payloadBytesRead, READ_CHECKSUM, READ_COPY } from '../../src/vm/payload.ts';
+import { Chain, chainArb, chainBytes, MAPPED, pgsMbuf, sfbufMbuf } from '../kern/chains.ts';
+import { bytesPerCall } from '../support/alloc.ts';
+import { buildTcp, buildUdp, naiveSum } from '../support/frames.ts';
+import { bootMachine, expectMachineClean } from '../support/machine.ts';
+import { outPacket } from './rig.ts';
+
+/** A chain of plain mbufs of these lengths over `bytes`. */
+function split(bytes: number[], lens: number[]): Mbuf {
+  let top: Mbuf | null = null;
+  let tail: Mbuf | null = null;
+  for (let at = 0; at < bytes.length || top === null;) {
+    const m = m_get(M_NOWAIT, MT_DATA)!;
+    m.m_len = Math.min(lens.shift() ?? bytes.length, bytes.length - at, 224);
+    // Odd places in memory, too.
+    if (m.m_len < 224 && lens.length % 2 === 1) m.m_data++;
+    mem.set(bytes.slice(at, at + m.m_len), m.m_data);
+    at += m.m_len;
+    if (tail === null) top = m;
+    else tail.m_next = m;
+    tail = m;
+  }
+  return top;
+}
+
+const field = (bytes: ArrayLike<number>): number => 0xffff - naiveSum(bytes);
+
+describe('in_cksum', () => {
+  beforeEach(() => void bootMachine());
+  afterEach(() => expectMachineClean());
+
+  const check = (bytes: number[], lens: number[], want: number): void => {
+    const m = split(bytes, lens);
+    expect(in_cksum(m, bytes.length)).to.equal(want);
+    m_freem(m);
+  };
+
+  it('RFC 1071, section 3: the worked example', () => {
+    const bytes = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
+    check(bytes, [], ~0xddf2 & 0xffff);
+    check(bytes, [1, 3, 2, 1, 1], ~0xddf2 & 0xffff);
+  });
+
+  it('of nothing is 0xffff, of an odd byte is padded with 0', () => {
+    check([], [], 0xffff);
+    check([0xab], [], 0xffff - 0xab00);
+    check([1, 2, 3], [2, 1], 0xffff - 0x0402);
+    check([1, 2, 3], [1, 2], 0xffff - 0x0402);
+  });
+
+  it('has the zero of RFC 1624: all zeros give 0xffff, all ones 0', () => {
+    check(
+      Array.from({ length: 40 }, () => 0),
+      [7, 9],
+      0xffff,
+    );
+    check(
+      Array.from({ length: 40 }, () => 0xff),
+      [7, 9],
+      0,
+    );
+  });
+
+  it('agrees with the naive sum on any split of any bytes', () => {
+    fc.assert(
+      fc.property(fc.array(fc.nat(255), { maxLength: 600 }), fc.array(fc.nat(224)), (bytes, lens) =>
+        check(
+          bytes,
+          lens.filter((n) => n > 0),
+          field(bytes),
+        ),
+      ),
+      { numRuns: 300 },
+    );
+  });
+
+  it('agrees on any chain of clusters, pages and shadows, from any place', () => {
+    fc.assert(
+      fc.property(chainArb(MAPPED), fc.nat(), fc.nat(), (segs, a, b) => {
+        const chain = new Chain(segs);
+        const len = a % (chain.bytes.length + 1);
+        const skip = b % (len + 1);
+        expect(in_cksum_skip(chain.m, len, skip)).to.equal(field(chain.bytes.subarray(skip, len)));
+        m_freem(chain.m);
+        chain.done();
+      }),
+      { numRuns: 200 },
+    );
+  });
+
+  it('counts file bytes seen through a mapping as checksum reads, and only those', () => {
+    const m = split([1, 2, 3, 4], []);
+    m.m_next = sfbufMbuf(10, 1000);
+    in_cksum_skip(m, 1004, 104);
+    expect(payloadBytesRead(READ_CHECKSUM)).to.equal(900);
+    expect(payloadBytesRead(READ_COPY)).to.equal(0);
+    m_freem(m);
+  });
+
+  it('panics on unmapped data and on a chain that is too short', () => {
+    const m = split([1, 2, 3, 4], []);
+    expect(() => in_cksum(m, 5)).to.throw('too short');
+    m.m_next = pgsMbuf({ npgs: 1 });
+    expect(in_cksum(m, 4)).to.equal(field([1, 2, 3, 4]));
+    expect(() => in_cksum(m, 5)).to.throw('unmapped');
+    m_freem(m);
+  });
+
+  it('in_cksum_hdr and in_pseudo agree with the naive sum', () => {
+    const header = buildUdp({ src: '192.0.2.1', dst: '198.51.100.255' }, { sport: 1, dport: 2 });
+    const m = outPacket(header);
+    expect(in_cksum_hdr(m, 20)).to.equal(0);
+    m_freem(m);
+    fc.assert(
+      fc.property(fc.nat(0xffffffff), fc.nat(0xffffffff), fc.nat(0x1ffff), (a, b, c) => {
+        const words = [a >>> 16, a & 0xffff, b >>> 16, b & 0xffff, c >>> 16, c & 0xffff];
+        const bytes = words.flatMap((w) => [w >>> 8, w & 255]);
+        expect(in_pseudo(inAddr(a), inAddr(b), c)).to.equal(naiveSum(bytes));
+      }),
+    );
+  });
+
+  it('in_delayed_cksum finishes TCP and UDP whose field lies in any mbuf', () => {
+    const ip = { src: '192.0.2.2', dst: '192.0.2.1' };
+    const payload = Array.from({ length: 333 }, (_, i) => i & 255);
+    const right = [
+      { bytes: buildTcp(ip, { sport: 1, dport: 2, payload }), flags: CSUM_TCP, at: 16 },
+      { bytes: buildUdp(ip, { sport: 1, dport: 2, payload }), flags: CSUM_UDP, at: 6 },
+    ];
+    for (const { bytes, flags, at } of right)
+      for (const first of [20, 21, 26, 27, 28, 36, 37, 40, 200]) {
+        const part = [...bytes];
+        const proto = part[9]!;
+        const sum = naiveSum([
+          ...part.slice(12, 20),
+          0,
+          proto,
+          (part.length - 20) >>> 8,
+          (part.length - 20) & 255,
+        ]);
+        part[20 + at] = sum >>> 8;
+        part[21 + at] = sum & 255;
+        const m = split(part, [first, 1, 1, 100]);
+        m.m_pkthdr.csum_flags = flags;
+        m.m_pkthdr.csum_data = at;
+        in_delayed_cksum(m);
+        expect([...chainBytes(m)]).to.deep.equal([...bytes]);
+        m_freem(m);
+      }
+  });
+
+  it('leaves no garbage', () => {
+    const m = split(
+      [...Array(300).keys()].map((i) => i & 255),
+      [100],
+    );
+    expect(bytesPerCall(() => in_cksum(m, 300))).to.be.below(8);
+    m_freem(m);
+  });
+});

@@ -1,0 +1,167 @@
+/** A program on a simulated host: sends a seeded stream, checks the one it receives, closes. */
+
+import { expect } from 'chai';
+import { below, type SeededPrng } from '../../src/host/prng.ts';
+import { AF_INET, type Sockaddr, SOCK_STREAM } from '../../src/kern/protosw.ts';
+import {
+  SHUT_WR,
+  SO_RCV,
+  SO_SND,
+  soaccept,
+  sobind,
+  soclose,
+  soconnect,
+  socreate,
+  solisten,
+  SO_REUSEADDR,
+  soreceive,
+  soResult,
+  sosend,
+  soshutdown,
+  type Socket,
+  soupcall_set,
+} from '../../src/kern/uipc_socket.ts';
+import type { Vnet } from '../../src/kern/vnet.ts';
+import { parseInAddr } from '../../src/netinet/in.ts';
+import type { Task } from '../../src/sys/clock.ts';
+import { errnoName, EWOULDBLOCK, ENOBUFS } from '../../src/sys/errno.ts';
+import { port } from '../../src/sys/types.ts';
+import { UIO_READ, UIO_WRITE, Uio } from '../../src/vm/uio.ts';
+
+export function sin(addr: string, n: number): Sockaddr {
+  return { family: AF_INET, addr: parseInAddr(addr)!, addr6: null, port: port(n) };
+}
+
+export function tcpSocket(vnet: Vnet): Socket {
+  expect(socreate(vnet, AF_INET, SOCK_STREAM, 0)).to.equal(0);
+  return soResult.so!;
+}
+
+export function listenOn(vnet: Vnet, n: number, backlog = 8): Socket {
+  const so = tcpSocket(vnet);
+  so.so_options |= SO_REUSEADDR;
+  expect(sobind(so, sin('0.0.0.0', n))).to.equal(0);
+  expect(solisten(so, backlog)).to.equal(0);
+  return so;
+}
+
+/** Byte `i` of the stream `key`. */
+export function streamByte(key: number, i: number): number {
+  return (Math.imul(i + 1, 0x9e3779b1) ^ Math.imul(key, 0x85ebca6b) ^ (i >>> 7)) >>> 24;
+}
+
+export interface Plan {
+  /** Keys of the streams sent and received, and bytes to send. */
+  readonly sendKey: number;
+  readonly recvKey: number;
+  readonly total: number;
+  /** Largest write and read, bytes. */
+  readonly chunk: number;
+  /** Do not end our side before the peer's end has come. */
+  readonly closeLast: boolean;
+}
+
+export class Endpoint implements Task {
+  readonly so: Socket;
+  readonly plan: Plan;
+  readonly prng: SeededPrng;
+  sent = 0;
+  received = 0;
+  eof = false;
+  ended = false;
+  closed = false;
+  /** What went wrong, if anything. */
+  error = '';
+  readonly #uio = new Uio();
+  readonly #buf: Uint8Array;
+
+  constructor(so: Socket, plan: Plan, prng: SeededPrng) {
+    this.so = so;
+    this.plan = plan;
+    this.prng = prng;
+    this.#buf = new Uint8Array(plan.chunk);
+    soupcall_set(so, SO_RCV, this);
+    soupcall_set(so, SO_SND, this);
+  }
+
+  get done(): boolean {
+    return this.closed;
+  }
+
+  run(): void {
+    if (this.closed) return;
+    this.#read();
+    this.#write();
+    const mayEnd = this.sent === this.plan.total && (!this.plan.closeLast || this.eof);
+    if (mayEnd && !this.ended && this.error === '') {
+      this.ended = true;
+      this.#check(soshutdown(this.so, SHUT_WR), 'shutdown', this.eof);
+    }
+    if ((this.ended && this.eof) || this.error !== '') this.close();
+  }
+
+  close(): void {
+    this.closed = true;
+    soclose(this.so);
+  }
+
+  #check(error: number, what: string, mayFail = false): boolean {
+    if (error === 0) return true;
+    if (error === EWOULDBLOCK || error === ENOBUFS || mayFail) return false;
+    this.error = `${what}: ${errnoName(error)} after ${this.sent} sent, ${this.received} received`;
+    return false;
+  }
+
+  #read(): void {
+    for (let n = 0; n < 10_000 && !this.eof; n++) {
+      const len = 1 + below(this.prng, this.plan.chunk);
+      const uio = this.#uio.single(this.#buf, 0, len, UIO_READ);
+      if (!this.#check(soreceive(this.so, uio), 'receive')) return;
+      const got = len - uio.uio_resid;
+      if (got === 0) {
+        this.eof = true;
+        return;
+      }
+      for (let i = 0; i < got; i++) {
+        if (this.#buf[i] === streamByte(this.plan.recvKey, this.received + i)) continue;
+        this.error = `byte ${this.received + i} differs`;
+        return;
+      }
+      this.received += got;
+    }
+  }
+
+  #write(): void {
+    for (let n = 0; n < 10_000 && this.sent < this.plan.total && this.error === ''; n++) {
+      const len = Math.min(1 + below(this.prng, this.plan.chunk), this.plan.total - this.sent);
+      for (let i = 0; i < len; i++) this.#buf[i] = streamByte(this.plan.sendKey, this.sent + i);
+      const uio = this.#uio.single(this.#buf, 0, len, UIO_WRITE);
+      if (!this.#check(sosend(this.so, uio, null, false), 'send')) return;
+      this.sent += len - uio.uio_resid;
+    }
+  }
+}
+
+/** Accepts one connection. */
+export class Acceptor implements Task {
+  readonly listener: Socket;
+  readonly accepted: Socket[] = [];
+  onAccept: ((so: Socket) => void) | null = null;
+
+  constructor(listener: Socket) {
+    this.listener = listener;
+    listener.sol_upcall = this;
+  }
+
+  run(): void {
+    while (soaccept(this.listener) === 0) {
+      const so = soResult.so!;
+      this.accepted.push(so);
+      this.onAccept?.(so);
+    }
+  }
+}
+
+export function connectTo(so: Socket, addr: string, n: number): void {
+  expect(soconnect(so, sin(addr, n))).to.equal(0);
+}

@@ -1,0 +1,125 @@
+import { expect } from 'chai';
+import { below, fraction, SeededPrng } from '../../src/host/prng.ts';
+import { SO_RCV, soclose, soupcall_set } from '../../src/kern/uipc_socket.ts';
+import { tcpConnections } from '../../src/netinet/tcp_pcblist.ts';
+import { tcpstat, V_tcp } from '../../src/netinet/tcp_var.ts';
+import { Acceptor, connectTo, Endpoint, listenOn, type Plan, tcpSocket } from './endpoint.ts';
+import { ADDR_B, CLEAN, type Impairment, SimNet } from './sim_net.ts';
+
+const FULL = process.env['TAPNIC_FULL'] === '1';
+const SEEDS = FULL ? 500 : 60;
+const SECOND = 1e9;
+
+/** Runs one connection over `net` to the end; returns what both programs saw. */
+function transfer(net: SimNet, prng: SeededPrng, toB: number, toA: number, limitNs: number) {
+  const chunk = 1 + below(prng, 20_000);
+  const order = below(prng, 3);
+  const client: Plan = {
+    sendKey: 1,
+    recvKey: 2,
+    total: toB,
+    chunk,
+    closeLast: order === 1,
+  };
+  const server: Plan = {
+    sendKey: 2,
+    recvKey: 1,
+    total: toA,
+    chunk: 1 + below(prng, 20_000),
+    closeLast: order === 2,
+  };
+  const listener = listenOn(net.b.vnet, 80);
+  const acceptor = new Acceptor(listener);
+  let far: Endpoint | null = null;
+  acceptor.onAccept = (so) => {
+    far = new Endpoint(so, server, prng);
+    net.clock.post(far);
+  };
+  const so = tcpSocket(net.a.vnet);
+  const near = new Endpoint(so, client, prng);
+  connectTo(so, ADDR_B, 80);
+  const ended = net.clock.runUntil(() => near.done && far !== null && far.done, limitNs);
+  soclose(listener);
+  return { near, far: far as Endpoint | null, ended, atNs: net.clock.nowNs() };
+}
+
+function expectWhole(r: ReturnType<typeof transfer>, what: string): void {
+  const { near, far } = r;
+  expect(r.ended, `${what}: ended in time: ${JSON.stringify({ near, far })}`).to.equal(true);
+  expect(near.error, `${what}: client`).to.equal('');
+  expect(far!.error, `${what}: server`).to.equal('');
+  expect(far!.received, `${what}: bytes to the server`).to.equal(near.plan.total);
+  expect(near.received, `${what}: bytes to the client`).to.equal(far!.plan.total);
+}
+
+describe('TCP between two stacks in virtual time', () => {
+  for (const offload of [false, true]) {
+    it(`carries 3 MB each way over a clean wire without a retransmission${offload ? ', TSO' : ''}`, () => {
+      const net = new SimNet(1, CLEAN, offload);
+      const r = transfer(net, new SeededPrng(1), 3_000_000, 3_000_000, 100 * SECOND);
+      expectWhole(r, 'clean');
+      for (const port of [net.a, net.b]) {
+        const stat = tcpstat(port.vnet);
+        expect(stat.tcps_sndrexmitpack, 'retransmitted').to.equal(0);
+        expect(stat.tcps_rcvoopack, 'out of order').to.equal(0);
+        expect(stat.tcps_rcvduppack, 'duplicates').to.equal(0);
+        if (offload) expect(port.frames, 'frames').to.be.below(3_000_000 / 1448 / 2);
+      }
+      // TIME_WAIT is 2 MSL, on one side at least; then nothing is left.
+      net.clock.advance(61 * SECOND);
+      for (const port of [net.a, net.b]) {
+        expect(tcpConnections(port.vnet)).to.equal(0);
+        expect(V_tcp(port.vnet).tcbinfo.ipi_count).to.equal(0);
+      }
+      net.close();
+    });
+  }
+
+  it(`delivers every byte under mild loss, reordering and duplication, ${SEEDS} seeds`, function () {
+    this.timeout(FULL ? 600_000 : 60_000);
+    for (let seed = 1; seed <= SEEDS; seed++) {
+      const prng = new SeededPrng(seed);
+      const impair: Impairment = {
+        loss: fraction(prng) * 0.03,
+        duplicate: fraction(prng) * 0.02,
+        reorder: fraction(prng) * 0.05,
+        delayNs: 50_000 + below(prng, 20_000_000),
+        reorderNs: 20_000_000,
+      };
+      const net = new SimNet(seed, impair, below(prng, 2) === 1);
+      const size = (): number => (below(prng, 5) === 0 ? below(prng, 3) : below(prng, 400_000));
+      let r: ReturnType<typeof transfer>;
+      try {
+        r = transfer(net, prng, size(), size(), 1800 * SECOND);
+      } catch (err) {
+        throw new Error(`seed ${seed}: ${String(err)}`, { cause: err });
+      }
+      expectWhole(r, `seed ${seed}`);
+      // Whatever the last ACK's fate, both sides come to rest by themselves.
+      net.clock.advance(1000 * SECOND);
+      for (const port of [net.a, net.b])
+        expect(V_tcp(port.vnet).tcbinfo.ipi_count, `seed ${seed}: PCBs left`).to.equal(0);
+      net.close();
+    }
+  });
+
+  it('ends a connection whose peer has vanished', () => {
+    const net = new SimNet(5, CLEAN, false);
+    const listener = listenOn(net.b.vnet, 80);
+    const acceptor = new Acceptor(listener);
+    const so = tcpSocket(net.a.vnet);
+    connectTo(so, ADDR_B, 80);
+    expect(net.clock.runUntil(() => acceptor.accepted.length === 1, SECOND)).to.equal(true);
+    net.a.framesLeft = 0;
+    net.b.framesLeft = 0;
+    const plan: Plan = { sendKey: 1, recvKey: 2, total: 1000, chunk: 1000, closeLast: false };
+    const near = new Endpoint(so, plan, new SeededPrng(1));
+    near.run();
+    expect(net.clock.runUntil(() => near.done, 3600 * SECOND)).to.equal(true);
+    expect(near.error).to.match(/ETIMEDOUT/);
+    soupcall_set(acceptor.accepted[0]!, SO_RCV, null);
+    soclose(acceptor.accepted[0]!);
+    soclose(listener);
+    net.close();
+  });
+});
