@@ -33,6 +33,7 @@ import {
   type IfDriver,
   type IfIoctl,
   type Ifnet,
+  SIOCSIFFLAGS,
 } from '../../src/net/if_var.ts';
 import { parseInAddr } from '../../src/netinet/in.ts';
 import { in_aifaddr } from '../../src/netinet/in_ifaddr.ts';
@@ -118,7 +119,9 @@ export class SimPort implements IfDriver {
   if_qflush(): void {}
   if_txflush(): void {}
   if_ioctl(ifp: Ifnet, command: IfIoctl, data: number): Errno {
-    return ether_ioctl(ifp, command, data);
+    if (command !== SIOCSIFFLAGS) return ether_ioctl(ifp, command, data);
+    this.if_init(ifp);
+    return 0;
   }
 
   if_transmit(_ifp: Ifnet, m: Mbuf): Errno {
