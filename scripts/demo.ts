@@ -270,8 +270,9 @@ function compare(outcomes: Outcome[], file: Original): void {
   if (file.size < MB) return;
   if (nomap.conversions === 0) nomap.faults.push('no conversions');
   if (txcsum.conversions === 0) txcsum.faults.push('no conversions');
-  if (txcsum.reads.checksum < file.size * TIMED_RUNS)
-    txcsum.faults.push('the software checksum did not read the file');
+  // What tcp_output copies for being small, the checksum reads as part of the header mbuf.
+  if (txcsum.reads.checksum + txcsum.reads.small < file.size * TIMED_RUNS)
+    txcsum.faults.push('the software checksum did not read the whole file');
   if (dflt.mbufsPerMB !== null && mapped.mbufsPerMB !== null)
     if (mapped.mbufsPerMB < 5 * dflt.mbufsPerMB) mapped.faults.push('as few mbufs as unmapped');
 }

@@ -60,6 +60,7 @@ export class TcpSocket extends Duplex {
   #chunk: Uint8Array | null = null;
   #chunkOff = 0;
   #chunkDone: WriteDone | null = null;
+  #pumping = false;
   #connectDone: ((error: Errno) => void) | null = null;
   #timeoutMs = 0;
   #timer: Callout | null = null;
@@ -179,20 +180,20 @@ export class TcpSocket extends Duplex {
   #pump(): void {
     const so = this.#so;
     const chunk = this.#chunk;
-    if (chunk === null || so === null || this.connecting) return;
-    while (this.#chunkOff < chunk.length) {
-      const left = chunk.length - this.#chunkOff;
-      const error = soWrite(so, chunk, this.#chunkOff, left, false);
-      if (error === EWOULDBLOCK) return;
-      if (error !== 0) {
-        this.#writeDone(errnoError(error, 'write'));
-        return;
-      }
+    if (chunk === null || so === null || this.connecting || this.#pumping) return;
+    // Sending can wake us up again before it returns: the loop goes on then, not a second one.
+    this.#pumping = true;
+    let error: Errno = 0;
+    while (error === 0 && this.#so !== null && this.#chunkOff < chunk.length) {
+      error = soWrite(so, chunk, this.#chunkOff, chunk.length - this.#chunkOff, false);
+      if (error !== 0) break;
       this.#chunkOff += ioResult.n;
       this.bytesWritten += ioResult.n;
       this.#active();
     }
-    this.#writeDone(null);
+    this.#pumping = false;
+    if (this.#so === null || error === EWOULDBLOCK) return;
+    this.#writeDone(error === 0 ? null : errnoError(error, 'write'));
   }
 
   #writeDone(error: Error | null): void {

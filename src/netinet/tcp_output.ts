@@ -208,7 +208,9 @@ function plan(tp: Tcpcb, idle: boolean): boolean {
       p.sendalot = true;
     }
   }
-  if (p.off + p.len < used) p.flags &= ~TH_FIN;
+  // Unlike FreeBSD, whose ACKs in FIN_WAIT_1 repeat the FIN: it goes again when its timer says so.
+  const finSent = (tp.t_flags & TF_SENTFIN) !== 0 && tp.snd_nxt === tp.snd_max;
+  if (finSent || p.off + p.len < used) p.flags &= ~TH_FIN;
   if (p.len > 0 && worthSending(tp, idle, maxseg, avail)) return true;
   if (windowUpdateDue(tp, so.so_rcv.sb_hiwat)) return true;
   if ((tp.t_flags & TF_ACKNOW) !== 0) return true;
@@ -335,8 +337,6 @@ function segmentSeq(tp: Tcpcb): TcpSeq {
     const edge = seqAdd(tp.snd_una, tp.snd_wnd);
     return SEQ_GT(tp.snd_max, edge) ? edge : tp.snd_max;
   }
-  if ((p.flags & TH_FIN) !== 0 && (tp.t_flags & TF_SENTFIN) !== 0 && tp.snd_nxt === tp.snd_max)
-    tp.snd_nxt = seqAdd(tp.snd_nxt, -1);
   if (p.len > 0 || (p.flags & (TH_SYN | TH_FIN)) !== 0 || tcp_timer_active(tp, TT_PERSIST))
     return tp.snd_nxt;
   return tp.snd_max;

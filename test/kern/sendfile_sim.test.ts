@@ -274,6 +274,5 @@ describe(`sendfile: ${SEEDS} random worlds`, function () {
       }
     }
     if (seeds > 1) for (const [what, n] of Object.entries(seen)) expect(n, what).to.be.above(SEEDS / 10);
-console.log(seen);
   });
 });

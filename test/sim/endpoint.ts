@@ -88,6 +88,11 @@ export class Endpoint implements Task {
     return this.closed;
   }
 
+  toString(): string {
+    const { sent, received, eof, ended, error, plan } = this;
+    return JSON.stringify({ sent, received, eof, ended, error, plan });
+  }
+
   run(): void {
     if (this.closed) return;
     this.#read();

@@ -70,6 +70,7 @@ export const CLEAN: Impairment = {
 
 /** A frame on its way. */
 class InFlight implements Task {
+  /** The sender. */
   readonly port: SimPort;
   readonly bytes: Uint8Array;
   readonly valid: boolean;
@@ -81,7 +82,7 @@ class InFlight implements Task {
   }
 
   run(): void {
-    this.port.deliver(this.bytes, this.valid);
+    this.port.peer?.deliver(this.bytes, this.valid);
   }
 }
 
@@ -146,6 +147,8 @@ export class SimPort implements IfDriver {
   deliver(bytes: Uint8Array, valid: boolean): void {
     const m = frameMbuf(bytes);
     if (m === null) return;
+    // What is longer than a frame was put together by the wire, as GRO does.
+    m.m_pkthdr.lro_nsegs = Math.ceil(bytes.length / 1460);
     if (valid) {
       m.m_pkthdr.csum_flags = CSUM_DATA_VALID | CSUM_PSEUDO_HDR;
       m.m_pkthdr.csum_data = 0xffff;
@@ -227,7 +230,7 @@ export class SimNet {
       }
       const late = !arp && fraction(prng) < i.reorder ? below(prng, i.reorderNs + 1) : 0;
       const at = this.clock.nowNs() + i.delayNs + late;
-      this.clock.schedule(at, new InFlight(port.peer!, bytes, partial));
+      this.clock.schedule(at, new InFlight(port, bytes, partial));
     }
   }
 

@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import { below, fraction, SeededPrng } from '../../src/host/prng.ts';
 import { SO_RCV, soclose, soupcall_set } from '../../src/kern/uipc_socket.ts';
-import { tcpConnections } from '../../src/netinet/tcp_pcblist.ts';
+import { tcp_pcblist, tcpConnections } from '../../src/netinet/tcp_pcblist.ts';
 import { tcpstat, V_tcp } from '../../src/netinet/tcp_var.ts';
 import { Acceptor, connectTo, Endpoint, listenOn, type Plan, tcpSocket } from './endpoint.ts';
 import { ADDR_B, CLEAN, type Impairment, SimNet } from './sim_net.ts';
@@ -40,12 +40,14 @@ function transfer(net: SimNet, prng: SeededPrng, toB: number, toA: number, limit
   connectTo(so, ADDR_B, 80);
   const ended = net.clock.runUntil(() => near.done && far !== null && far.done, limitNs);
   soclose(listener);
-  return { near, far: far as Endpoint | null, ended, atNs: net.clock.nowNs() };
+  const state = ended ? '' : [...tcp_pcblist(net.a.vnet), ...tcp_pcblist(net.b.vnet)];
+  return { near, far: far as Endpoint | null, ended, state: JSON.stringify(state) };
 }
 
 function expectWhole(r: ReturnType<typeof transfer>, what: string): void {
   const { near, far } = r;
-  expect(r.ended, `${what}: ended in time: ${JSON.stringify({ near, far })}`).to.equal(true);
+  const told = `${String(near)} ${String(far)} ${r.state}`;
+  expect(r.ended, `${what}: ended in time: ${told}`).to.equal(true);
   expect(near.error, `${what}: client`).to.equal('');
   expect(far!.error, `${what}: server`).to.equal('');
   expect(far!.received, `${what}: bytes to the server`).to.equal(near.plan.total);

@@ -91,6 +91,18 @@ describe('test support: captures', () => {
     expect(said).to.contain('1 of 2 frames').and.contain('frame 2: bad TCP checksum');
   });
 
+  it('takes ffff for a TCP checksum of 0, and for no other', async () => {
+    const frame = tcpFrame(2);
+    const sum = frame.readUInt16BE(50);
+    frame.writeUInt16BE(0x5a5a + sum - (0x5a5a + sum > 0xffff ? 0xffff : 0), 54);
+    frame.writeUInt16BE(0, 50);
+    await assertCleanCapture(file(frame), { mtu: 1500 });
+    frame.writeUInt16BE(0xffff, 50);
+    await assertCleanCapture(file(frame), { mtu: 1500 });
+    frame[55]! ^= 1;
+    expect(await rejection(assertCleanCapture(file(frame), { mtu: 1500 }))).to.contain('bad TCP');
+  });
+
   it('refuses a bad IP checksum', async () => {
     const frame = tcpFrame(100);
     frame[22]! ^= 1;

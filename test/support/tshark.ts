@@ -88,6 +88,8 @@ const FIELDS = [
   'ip.frag_offset',
   'ip.flags.mf',
   'tcp.checksum.status',
+  'tcp.checksum',
+  'tcp.checksum_calculated',
   'udp.checksum.status',
   'icmp.checksum.status',
   'icmpv6.checksum.status',
@@ -104,6 +106,16 @@ const isSet = (value: string): boolean => value === '1' || value === 'True';
 const isGood = (status: string): boolean => status === '1' || status === 'Good';
 /** UDP over IPv4 may go without: the field is 0. */
 const isAbsent = (status: string): boolean => status === '3' || status === 'Not present';
+
+/**
+ * Linux, like UDP, sends ffff where the sum is 0 when it fills in a checksum late, once in 65536
+ * frames. To a receiver both are the same number (RFC 1071, 1), and so the frame is valid; to tshark
+ * it is bad.
+ */
+function isTcpSumGood(frame: Frame): boolean {
+  if (isGood(frame('tcp.checksum.status'))) return true;
+  return Number(frame('tcp.checksum')) === 0xffff && Number(frame('tcp.checksum_calculated')) === 0;
+}
 
 /** What is wrong with one frame, null if nothing is; adds it to `counts`. */
 function judge(frame: Frame, mtu: number, counts: CaptureCounts): string | null {
@@ -129,7 +141,7 @@ function judge(frame: Frame, mtu: number, counts: CaptureCounts): string | null 
     case 'tcp':
       counts.tcp++;
       counts.tcpPayload += Number(frame('tcp.len'));
-      return isGood(frame('tcp.checksum.status')) ? null : 'bad TCP checksum';
+      return isTcpSumGood(frame) ? null : 'bad TCP checksum';
     case 'udp': {
       counts.udp++;
       const status = frame('udp.checksum.status');

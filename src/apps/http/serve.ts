@@ -37,8 +37,10 @@ export class HttpApp {
   readonly #tcp: TcpServer;
   readonly #root: Root;
   readonly #log: Logger;
-  readonly #sockets = new Set<TcpSocket>();
+  /** Open connections, and who waits for a turn on each. */
+  readonly #sockets = new Map<TcpSocket, Set<() => void>>();
   #idle: (() => void)[] = [];
+  #closing = false;
 
   /** Takes over `server`, which does not listen yet. Throws as fs does for the directory, or EADDRINUSE. */
   constructor(server: TcpServer, options: ServeOptions) {
@@ -67,8 +69,9 @@ export class HttpApp {
   }
 
   #connection(socket: TcpSocket): void {
-    this.#sockets.add(socket);
+    this.#sockets.set(socket, new Set());
     socket.once('close', () => {
+      for (const gone of this.#sockets.get(socket) ?? []) gone();
       this.#sockets.delete(socket);
       if (this.#sockets.size > 0) return;
       for (const resolve of this.#idle) resolve();
@@ -83,15 +86,16 @@ export class HttpApp {
 
   /** Stops accepting connections and ends those that are open when their response is out. */
   close(): void {
+    this.#closing = true;
     this.#tcp.close();
     this.#http.close();
-    for (const socket of this.#sockets) socket.end();
+    for (const socket of this.#sockets.keys()) socket.end();
   }
 
   /** Resets every connection that is left. */
   destroy(): void {
     this.#tcp.close();
-    for (const socket of this.#sockets) socket.resetAndDestroy();
+    for (const socket of this.#sockets.keys()) socket.resetAndDestroy();
   }
 
   /** Resolves when no connection is open. */
@@ -173,18 +177,18 @@ export class HttpApp {
       res.end();
       return;
     }
-    await this.#sendBytes(res, file, offset, nbytes, req.url ?? '');
+    await this.#sendBytes(req, res, file, offset, nbytes);
   }
 
   /** The body: in this response's turn, behind its header, by reference. */
   async #sendBytes(
+    req: IncomingMessage,
     res: ServerResponse,
     file: File,
     offset: number,
     nbytes: number,
-    url: string,
   ): Promise<void> {
-    const socket = await ownSocket(res);
+    const socket = await this.#turn(req, res);
     if (socket === null || socket.destroyed) return;
     res.flushHeaders();
     let sent = 0;
@@ -200,9 +204,31 @@ export class HttpApp {
       res.end();
       return;
     }
+    // close() ended the connection under it: the FIN behind what is queued tells the client.
+    if (this.#closing && code === 'EPIPE') return;
     // The header promised more than there is: only a reset tells the client so.
-    this.#log.warn({ url, peer: peerOf(socket), code, sent, nbytes }, 'response cut short');
+    this.#log.warn(
+      { url: req.url, peer: peerOf(socket), code, sent, nbytes },
+      'response cut short',
+    );
     socket.resetAndDestroy();
+  }
+
+  /** The connection once it is this response's turn on it; null if it is gone. */
+  #turn(req: IncomingMessage, res: ServerResponse): Promise<TcpSocket | null> {
+    const socket = req.socket as unknown as TcpSocket;
+    if (res.socket !== null) return Promise.resolve(socket);
+    const waiting = this.#sockets.get(socket);
+    if (waiting === undefined) return Promise.resolve(null);
+    // node:http forgets the responses that wait behind a connection's current one when it closes.
+    return new Promise((resolve) => {
+      const gone = (): void => resolve(null);
+      waiting.add(gone);
+      res.once('socket', () => {
+        waiting.delete(gone);
+        resolve(socket);
+      });
+    });
   }
 
   #abort(req: IncomingMessage, res: ServerResponse, error: unknown): void {
@@ -210,17 +236,6 @@ export class HttpApp {
     if (!res.headersSent) sendText(req, res, 500, 'Internal Server Error');
     else res.destroy();
   }
-}
-
-/** The connection of `res` once it is this response's turn; null if it is gone. */
-function ownSocket(res: ServerResponse): Promise<TcpSocket | null> {
-  const asTcp = (s: NetSocket | null): TcpSocket | null => s as unknown as TcpSocket | null;
-  if (res.socket !== null) return Promise.resolve(asTcp(res.socket));
-  if (res.destroyed) return Promise.resolve(null);
-  return new Promise((resolve) => {
-    res.once('socket', (s: NetSocket) => resolve(asTcp(s)));
-    res.once('close', () => resolve(null));
-  });
 }
 
 function peerOf(socket: TcpSocket): string {

@@ -1,0 +1,209 @@
+import { expect } from 'chai';
+import { m_freem } from '../../src/kern/kern_mbuf.ts';
+import { type Mbuf, M_VLANTAG } from '../../src/kern/mbuf.ts';
+import { AF_INET, AF_INET6 } from '../../src/kern/protosw.ts';
+import { BPF_D_IN, BPF_D_INOUT, BPF_D_OUT, type BpfListener, bpfOf } from '../../src/net/bpf.ts';
+import { ether_output } from '../../src/net/if_ethersubr.ts';
+import {
+  IFCOUNTER_IBYTES,
+  IFCOUNTER_IERRORS,
+  IFCOUNTER_IMCASTS,
+  IFCOUNTER_NOPROTO,
+  IFF_DRV_RUNNING,
+  IFF_MONITOR,
+  IFF_UP,
+  if_get_counter,
+} from '../../src/net/if_var.ts';
+import { mbufZones } from '../../src/kern/kern_mbuf.ts';
+import { EAFNOSUPPORT, ENETDOWN, ENOBUFS } from '../../src/sys/errno.ts';
+import {
+  counted,
+  R_ETHER_DOWN,
+  R_ETHER_LONG,
+  R_ETHER_LOOP,
+  R_ETHER_NOTUS,
+  R_ETHER_SHORT,
+  R_ETHER_TYPE,
+  R_ETHER_VLAN,
+  type Reason,
+} from '../../src/sys/reason.ts';
+import { mem } from '../../src/vm/arena.ts';
+import { payloadBytesRead, READ_BPF } from '../../src/vm/payload.ts';
+import { m_copydata } from '../../src/kern/m_copydata.ts';
+import { m_getcl } from '../../src/kern/kern_mbuf.ts';
+import { M_NOWAIT, MT_DATA } from '../../src/kern/mbuf.ts';
+import { kva } from '../../src/sys/types.ts';
+import { chainBytes, pgsMbuf, sfbufMbuf } from '../kern/chains.ts';
+import { addr, OUR_MAC, outPacket, PEER, PEER_MAC, Rig, US } from '../netinet/rig.ts';
+import { BROADCAST_MAC, buildEther, buildIcmp, buildIp4, decodeFrame, expectTx, icmp } from '../support/frames.ts';
+
+const echo = buildIp4({ src: PEER, dst: US }, 1, buildIcmp({ type: 8, payload: 'x' }));
+
+class Ear implements BpfListener {
+  readonly bd_direction: number;
+  readonly heard: { bytes: Uint8Array; outgoing: boolean }[] = [];
+  constructor(direction: number) {
+    this.bd_direction = direction;
+  }
+  bpfPacket(_ifp: unknown, m: Mbuf, pktlen: number, outgoing: boolean): void {
+    const bytes = chainBytes(m);
+    expect(bytes.length).to.equal(pktlen);
+    this.heard.push({ bytes, outgoing });
+  }
+}
+
+describe('ethernet', () => {
+  let rig: Rig;
+  beforeEach(() => (rig = new Rig()));
+  afterEach(() => rig.close());
+  const frame = (type = 0x0800, e: { dst?: string; src?: string; vlan?: number } = {}): Uint8Array =>
+    buildEther({ dst: OUR_MAC, src: PEER_MAC, ...e }, type, echo);
+  const count = (i: number): number => if_get_counter(rig.ifp, i);
+
+  const drops: [string, () => void, Reason][] = [
+    ['13 bytes', () => rig.inject(frame().subarray(0, 13)), R_ETHER_SHORT],
+    ['1501 bytes of payload', () => rig.inject(buildEther({ dst: OUR_MAC, src: PEER_MAC }, 0x800, new Uint8Array(1501))), R_ETHER_LONG],
+    ['a frame for another host', () => rig.inject(frame(0x800, { dst: '02:00:00:00:00:99' })), R_ETHER_NOTUS],
+    ['our own frame', () => rig.inject(frame(0x800, { src: OUR_MAC })), R_ETHER_LOOP],
+    ['an unknown type', () => rig.inject(frame(0x88b5)), R_ETHER_TYPE],
+    ['IPv6, as long as there is none', () => rig.inject(frame(0x86dd)), R_ETHER_TYPE],
+    ['a VLAN tag', () => rig.inject(frame(0x0800, { vlan: 5 })), R_ETHER_VLAN],
+    ['a tag the NIC took off', () => injectTagged(5), R_ETHER_VLAN],
+    ['anything while down', () => { rig.ifp.if_flags &= ~IFF_UP; rig.inject(frame()); rig.ifp.if_flags |= IFF_UP; }, R_ETHER_DOWN],
+  ];
+  const injectTagged = (tag: number): void => {
+    const m = outPacket(frame());
+    m.m_flags |= M_VLANTAG;
+    m.m_pkthdr.ether_vtag = tag;
+    rig.ifp.if_input!(rig.ifp, m);
+  };
+  for (const [what, inject, reason] of drops)
+    it(`drops and counts ${what}`, () => {
+      inject();
+      expectTx(rig.sent);
+      expect(counted(reason)).to.equal(1);
+    });
+
+  it('takes a full frame, counts bytes, multicasts and frames nobody wants', () => {
+    const before = count(IFCOUNTER_IBYTES);
+    rig.inject(frame());
+    expectTx(rig.sent, [icmp(0)]);
+    expect(count(IFCOUNTER_IBYTES) - before).to.equal(frame().length);
+    rig.inject(frame(0x88b5));
+    rig.inject(frame(0x88b5, { dst: BROADCAST_MAC }));
+    rig.inject(frame(0x88b5, { dst: '01:00:5e:00:00:01' }));
+    rig.inject(frame().subarray(0, 5));
+    expect(count(IFCOUNTER_NOPROTO)).to.equal(3);
+    expect(count(IFCOUNTER_IMCASTS)).to.equal(2);
+    expect(count(IFCOUNTER_IERRORS)).to.equal(1);
+    const big = buildIp4({ src: PEER, dst: US }, 1, buildIcmp({ type: 8, payload: new Uint8Array(1472) }));
+    rig.injectIp(big);
+    expectTx(rig.sent, [icmp(0)]);
+  });
+
+  it('takes what the NIC coalesced, whatever its size', () => {
+    const big = buildIp4({ src: PEER, dst: US }, 253, new Uint8Array(1600));
+    const m = outPacket(buildEther({ dst: OUR_MAC, src: PEER_MAC }, 0x800, big));
+    m.m_pkthdr.lro_nsegs = 2;
+    rig.ifp.if_input!(rig.ifp, m);
+    expectTx(rig.sent, [icmp(3, 2)]);
+  });
+
+  it('sends only while up and running, and only families it knows', () => {
+    const dst = { family: AF_INET, addr: addr(PEER), addr6: null };
+    const send = (family = AF_INET): number =>
+      ether_output(rig.ifp, outPacket(echo), { ...dst, family });
+    rig.ifp.if_drv_flags &= ~IFF_DRV_RUNNING;
+    expect(send()).to.equal(ENETDOWN);
+    rig.ifp.if_drv_flags |= IFF_DRV_RUNNING;
+    rig.ifp.if_flags |= IFF_MONITOR;
+    expect(send()).to.equal(ENETDOWN);
+    rig.inject(frame());
+    rig.ifp.if_flags &= ~IFF_MONITOR;
+    expect(send(AF_INET6)).to.equal(EAFNOSUPPORT);
+    expect(send(99)).to.equal(EAFNOSUPPORT);
+    expectTx(rig.sent);
+    expect(send()).to.equal(0);
+    expectTx(rig.sent, [icmp(8)]);
+  });
+
+  it('puts its header into the room in front, else into a new mbuf', () => {
+    const send = (m: Mbuf): number =>
+      ether_output(rig.ifp, m, { family: AF_INET, addr: addr(PEER), addr6: null });
+    send(outPacket(echo));
+    expect(rig.chains.at(-1)!.mbufs).to.equal(1);
+    const tight = outPacket(echo);
+    tight.m_data -= 4;
+    tight.m_len = tight.m_pkthdr.len = echo.length;
+    mbufMove(tight);
+    send(tight);
+    expect(rig.chains.at(-1)!.mbufs).to.equal(2);
+    expectTx(rig.sent, [icmp(8)], [icmp(8)]);
+    const none = outPacket(echo);
+    none.m_data -= 4;
+    mbufMove(none);
+    const { mbuf } = mbufZones();
+    const { max } = mbuf;
+    mbuf.max = mbuf.current;
+    expect(send(none)).to.equal(ENOBUFS);
+    mbuf.max = max;
+  });
+
+  it('shows listeners what comes and goes, by direction', () => {
+    const ears = [BPF_D_IN, BPF_D_INOUT, BPF_D_OUT].map((d) => new Ear(d));
+    for (const ear of ears) bpfOf(rig.ifp)!.attach(ear);
+    rig.inject(frame());
+    rig.inject(frame(0x88b5));
+    const [reply] = rig.sent.splice(0);
+    const [ins, both, outs] = ears.map((e) => e.heard);
+    expect(ins!.map((h) => h.outgoing)).to.deep.equal([false, false]);
+    expect(both!.map((h) => h.outgoing)).to.deep.equal([false, true, false]);
+    expect(outs!.length).to.equal(1);
+    expect([...outs![0]!.bytes]).to.deep.equal([...reply!]);
+    expect([...ins![0]!.bytes]).to.deep.equal([...frame()]);
+    for (const ear of ears) bpfOf(rig.ifp)!.detach(ear);
+    expect(rig.ifp.if_bpf!.listeners).to.equal(0);
+    rig.inject(frame());
+    expect(ins!.length).to.equal(2);
+    rig.sent.length = 0;
+  });
+
+  it('puts a VLAN tag back where it was on the wire', () => {
+    const ear = new Ear(BPF_D_INOUT);
+    bpfOf(rig.ifp)!.attach(ear);
+    injectTagged(0x6123);
+    const seen = decodeFrame(ear.heard[0]!.bytes);
+    expect(seen).to.include({ vlan: 0x6123, type: 0x0800, dst: OUR_MAC, src: PEER_MAC });
+    expect(seen.ip!.icmp!.type).to.equal(8);
+    bpfOf(rig.ifp)!.detach(ear);
+  });
+
+  it('counts reads of file bytes by listeners as bpf reads', () => {
+    const scratch = m_getcl(M_NOWAIT, MT_DATA, 0)!;
+    const ear: BpfListener = {
+      bd_direction: BPF_D_INOUT,
+      bpfPacket: (_ifp, m, pktlen) => m_copydata(m, 0, Math.min(pktlen, 100), kva(scratch.m_data)),
+    };
+    bpfOf(rig.ifp)!.attach(ear);
+    for (const data of [pgsMbuf({ npgs: 1, last: 500 }), sfbufMbuf(3, 500)]) {
+      const before = payloadBytesRead(READ_BPF);
+      const m = outPacket(frame().subarray(0, 34));
+      m.m_next = data;
+      m.m_pkthdr.len += 500;
+      rig.ifp.if_bpf!.mtap(m, true);
+      expect(payloadBytesRead(READ_BPF) - before).to.equal(66);
+      m_freem(m);
+    }
+    bpfOf(rig.ifp)!.detach(ear);
+    m_freem(scratch);
+  });
+});
+
+/** Moves the bytes of `m` to its new place, `max_linkhdr - 4` lower. */
+function mbufMove(m: Mbuf): void {
+  const bytes = echo;
+  m.m_data -= 12;
+  m.m_len = m.m_pkthdr.len = bytes.length;
+  const at = m.m_data;
+  mem.set(bytes, at);
+}
