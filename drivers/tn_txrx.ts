@@ -349,7 +349,8 @@ function tn_txreap(sc: TnSoftc): number {
     const first = txr.slot(txr.cons);
     const ndesc = sc.txNdesc[first]!;
     const last = txr.slot(txr.cons + ndesc - 1);
-    const status = memView.getUint32(sc.txDesc + last * TN_DESC_SIZE + TN_D_STAT, true);
+    // Signed, here and below: with DD set an unsigned word is a number on the heap.
+    const status = memView.getInt32(sc.txDesc + last * TN_DESC_SIZE + TN_D_STAT, true);
     if ((status & TN_TXS_DD) === 0) break;
     if ((status & TN_TXS_ERR) !== 0) {
       count(R_DRV_TX_ERROR);
@@ -389,8 +390,9 @@ export function tn_txdrain(sc: TnSoftc): void {
   sc.txRung = 0;
 }
 
-/** Gives slot `slot` its buffer's address again, for the device to fill. */
-function postBuffer(sc: TnSoftc, slot: number, addr: number): void {
+/** Gives a slot the buffer that was loaded last. */
+function postBuffer(sc: TnSoftc, slot: number): void {
+  const addr = sc.segs.ds_addr[0]!;
   const at = sc.rxDesc + slot * TN_DESC_SIZE;
   memView.setUint32(at + TN_D_ADDRL, addr >>> 0, true);
   memView.setUint32(at + TN_D_ADDRH, Math.floor(addr / 0x100000000), true);
@@ -423,7 +425,7 @@ export function tn_newbuf(sc: TnSoftc, slot: number): Errno {
   sc.rxMap[slot] = map;
   sc.rxSpareMap = old;
   sc.rxMbuf[slot] = m;
-  postBuffer(sc, slot, sc.segs.ds_addr[0]!);
+  postBuffer(sc, slot);
   bus_dmamap_sync(sc.rxTag, map, BUS_DMASYNC_PREREAD);
   return 0;
 }
@@ -536,9 +538,9 @@ export function tn_rxeof(sc: TnSoftc, limit: number): boolean {
   for (; n < limit; n++) {
     const slot = sc.rxNext;
     const at = sc.rxDesc + slot * TN_DESC_SIZE;
-    const status = memView.getUint32(at + TN_D_STAT, true);
+    const status = memView.getInt32(at + TN_D_STAT, true);
     if ((status & TN_RXS_DD) === 0) break;
-    const lenTag = memView.getUint32(at + TN_D_LEN, true);
+    const lenTag = memView.getInt32(at + TN_D_LEN, true);
     sc.rxNext = slot + 1 === TN_RX_NDESC ? 0 : slot + 1;
     tn_rxdesc(sc, slot, status, lenTag);
     // The stack may have stopped the interface in the middle of this.

@@ -262,11 +262,15 @@ function mustBounce(tag: BusDmaTag, addr: number): boolean {
   return false;
 }
 
-/** Adds `size` physically contiguous bytes at `addr`: ENOMEM, EFBIG or 0. */
-function addPhys(map: BusDmamap, segs: BusDmaSegs, addr: number, size: number): Errno {
+/**
+ * Adds `size` physically contiguous bytes at offset `off` into RAM: ENOMEM, EFBIG or 0. An offset,
+ * because an address above 2^31 would be a number on the heap at each call.
+ */
+function addPhys(map: BusDmamap, segs: BusDmaSegs, off: number, size: number): Errno {
   const { tag } = map;
   const { boundary, maxsegsz } = tag;
   const { ds_addr, ds_len } = segs;
+  let addr = off + ramBase;
   while (size > 0) {
     let s = size < maxsegsz ? size : maxsegsz;
     if (map.mayBounce && mustBounce(tag, addr)) {
@@ -301,7 +305,7 @@ function addPhys(map: BusDmamap, segs: BusDmaSegs, addr: number, size: number): 
 function addVirtual(map: BusDmamap, segs: BusDmaSegs, va: number, size: number): Errno {
   while (size > 0) {
     const s = Math.min(size, PAGE_SIZE - (va % PAGE_SIZE));
-    const error = addPhys(map, segs, va + ramBase, s);
+    const error = addPhys(map, segs, va, s);
     if (error !== 0) return error;
     va += s;
     size -= s;
@@ -331,7 +335,7 @@ function addUnmapped(map: BusDmamap, segs: BusDmaSegs, m: Mbuf): Errno {
       off -= whole;
     } else {
       const n = Math.min(whole - off, len);
-      error = addPhys(map, segs, pgs.pa[pgs.pa0 + i]! + pgoff + off, n);
+      error = addPhys(map, segs, pgs.pa[pgs.pa0 + i]! - ramBase + pgoff + off, n);
       if (error !== 0) return error;
       len -= n;
       off = 0;

@@ -22,8 +22,8 @@ export interface MmioRegion {
  */
 export interface DmaPort {
   /**
-   * The arena offset of `len` bytes at `addr` (as two 32-bit halves: no BigInt, no lost bits), or
-   * -1 after counting a DMA fault if any byte of it is out of reach.
+   * The arena offset of `len` bytes at `addr` (as two 32-bit halves, signed or not: no BigInt, no
+   * lost bits, and a signed half is never a number on the heap), or -1 after counting a DMA fault if any byte of it is out of reach.
    */
   map(addrLo: number, addrHi: number, len: number, write: boolean): number;
   /** DMA faults counted. */

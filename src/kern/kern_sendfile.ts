@@ -45,7 +45,7 @@ import {
   vm_page_busy_acquire,
   VM_PAGE_TO_PHYS,
   vm_page_unwire,
-  vm_page_valid,
+  vm_page_all_valid,
   vm_page_xunbusy,
   type VmPage,
   vmWaitCancel,
@@ -426,14 +426,14 @@ export class SendfileCall implements Task {
     let ios = 0;
     let lastRead = false;
     for (let i = 0; i < npages;) {
-      lastRead = !vm_page_valid(pages[i]!);
+      lastRead = !vm_page_all_valid(pages[i]!);
       if (!lastRead) {
         sfstat.sf_pages_valid++;
         i++;
         continue;
       }
       let n = 0;
-      while (i + n < npages && n < MAXPAGES_IO && !vm_page_valid(pages[i + n]!)) {
+      while (i + n < npages && n < MAXPAGES_IO && !vm_page_all_valid(pages[i + n]!)) {
         if (!vm_page_busied(pages[i + n]!)) vm_page_busy_acquire(pages[i + n]!);
         n++;
       }

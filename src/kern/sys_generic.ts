@@ -4,9 +4,11 @@
  */
 
 import { EWOULDBLOCK, type Errno } from '../sys/errno.ts';
+import { passEnter, passLeave } from '../sys/pass.ts';
 import { Uio, UIO_READ, UIO_WRITE } from '../vm/uio.ts';
 import { soreceive, sosend, type Socket } from './uipc_socket.ts';
 
+// Borrowed until the pass ends: what runs then may come here again.
 const $uio = new Uio();
 
 /** Bytes that the last `soRead` or `soWrite` moved, on success and on error alike. */
@@ -23,16 +25,20 @@ export function soWrite(
   len: number,
   more: boolean,
 ): Errno {
-  $uio.single(buf, off, len, UIO_WRITE);
-  const error = sosend(so, $uio, null, more);
-  ioResult.n = len - $uio.uio_resid;
-  return ioResult.n > 0 && error === EWOULDBLOCK ? 0 : error;
+  passEnter();
+  const error = sosend(so, $uio.single(buf, off, len, UIO_WRITE), null, more);
+  const n = len - $uio.uio_resid;
+  passLeave();
+  ioResult.n = n;
+  return n > 0 && error === EWOULDBLOCK ? 0 : error;
 }
 
 /** Receives up to `len` bytes into `buf` at `off`. 0 bytes without an error is end of data. */
 export function soRead(so: Socket, buf: Uint8Array, off: number, len: number): Errno {
-  $uio.single(buf, off, len, UIO_READ);
-  const error = soreceive(so, $uio);
-  ioResult.n = len - $uio.uio_resid;
+  passEnter();
+  const error = soreceive(so, $uio.single(buf, off, len, UIO_READ));
+  const n = len - $uio.uio_resid;
+  passLeave();
+  ioResult.n = n;
   return error;
 }

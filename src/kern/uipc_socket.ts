@@ -94,7 +94,7 @@ export class Socket {
   so_listen: Socket | null = null;
   /** Of a listener: embryonic and complete connections, and the limit on complete ones. */
   sol_qlimit = 0;
-  sol_incqlen = 0;
+  readonly sol_incomp: Socket[] = [];
   readonly sol_comp: Socket[] = [];
   /** Of a listener: called when a connection can be accepted. */
   sol_upcall: Task | null = null;
@@ -198,7 +198,7 @@ export function soaccept(head: Socket): Errno {
 
 /** Whether a listener has room for one more connection. FreeBSD's limit is 3/2 of the backlog. */
 export function solistenRoom(head: Socket): boolean {
-  return head.sol_comp.length + head.sol_incqlen <= Math.floor((3 * head.sol_qlimit) / 2);
+  return head.sol_comp.length + head.sol_incomp.length <= Math.floor((3 * head.sol_qlimit) / 2);
 }
 
 /**
@@ -225,7 +225,7 @@ export function sonewconn(head: Socket, connstatus: number): Socket | null {
     head.sol_comp.push(so);
     if (head.sol_upcall !== null) passDefer(head.sol_upcall);
   } else {
-    head.sol_incqlen++;
+    head.sol_incomp.push(so);
   }
   return so;
 }
@@ -252,7 +252,7 @@ export function soisconnected(so: Socket): void {
   so.so_state |= SS_ISCONNECTED;
   const head = so.so_listen;
   if (head !== null && !head.sol_comp.includes(so)) {
-    head.sol_incqlen--;
+    removeFrom(head.sol_incomp, so);
     head.sol_comp.push(so);
     if (head.sol_upcall !== null) passDefer(head.sol_upcall);
     return;
@@ -416,13 +416,17 @@ export function sorele(so: Socket): void {
   soStats.current--;
 }
 
+function removeFrom(queue: Socket[], so: Socket): void {
+  const i = queue.indexOf(so);
+  if (i >= 0) queue.splice(i, 1);
+}
+
 /** Throws away a connection that was never accepted. @see socket(9) */
 export function soabort(so: Socket): void {
   const head = so.so_listen;
   if (head !== null) {
-    const i = head.sol_comp.indexOf(so);
-    if (i >= 0) head.sol_comp.splice(i, 1);
-    else head.sol_incqlen--;
+    removeFrom(head.sol_comp, so);
+    removeFrom(head.sol_incomp, so);
     so.so_listen = null;
   }
   if (so.so_pcb !== null) so.so_proto.pr_abort(so);
@@ -440,6 +444,7 @@ export function soclose(so: Socket): Errno {
   passEnter();
   let error = 0;
   if ((so.so_options & SO_ACCEPTCONN) !== 0) {
+    while (so.sol_incomp.length > 0) soabort(so.sol_incomp[0]!);
     while (so.sol_comp.length > 0) soabort(so.sol_comp[0]!);
   } else if ((so.so_state & SS_ISCONNECTED) !== 0 && (so.so_state & SS_ISDISCONNECTING) === 0) {
     error = so.so_proto.pr_disconnect(so);

@@ -42,7 +42,7 @@ export interface NicOptions {
   readonly hostAddr6: string | null;
   /** The emulated host's address with prefix length. */
   readonly addr: string;
-  /** Its default route; null for the host address. */
+  /** Its default route; null for none. */
   readonly gateway: string | null;
   readonly mac?: string;
   readonly mtu: number;
@@ -170,7 +170,7 @@ export function configureInterface(ifp: Ifnet, options: NicOptions): void {
     if (ip === null) throw errnoError(EINVAL, 'addr', options.addr);
     must(in_aifaddr(ifp, ip, Number(prefix)), `address ${options.addr}`);
     if_up(ifp);
-    const via = options.gateway ?? options.hostAddr?.split('/')[0] ?? null;
+    const via = options.gateway;
     if (via !== null) {
       const gateway = parseInAddr(via);
       if (gateway === null) throw errnoError(EINVAL, 'gateway', via);

@@ -47,6 +47,8 @@ import {
   IFT_LOOP,
   LINK_STATE_UP,
   type OutputDst,
+  SIOCADDMULTI,
+  SIOCDELMULTI,
   SIOCSIFCAP,
   SIOCSIFFLAGS,
   SIOCSIFMTU,
@@ -78,9 +80,9 @@ const loDriver: IfDriver = {
           ((data & IFCAP_HWCSUM_IPV6) === IFCAP_HWCSUM_IPV6 ? LO_CSUM_FEATURES6 : 0);
         return 0;
       case SIOCSIFFLAGS:
+      case SIOCADDMULTI:
+      case SIOCDELMULTI:
         return 0;
-      default:
-        return EOPNOTSUPP;
     }
   },
 };

@@ -17,9 +17,9 @@ import {
   type PageOwner,
   vm_page_alloc,
   vm_page_busied,
-  vm_page_disown,
+  vmPageDisown,
   vm_page_unwire,
-  vm_page_valid,
+  vm_page_all_valid,
   vm_page_wire,
   vm_page_wired,
   vm_page_xunbusy,
@@ -81,12 +81,13 @@ export class VmObject implements PageOwner {
 
   /** An object without pages that nobody works with is forgotten. */
   forgetIfUnused(): void {
-    if (this.#pages.size === 0 && this.refs === 0) objects.delete(this.key);
+    if (this.#pages.size !== 0 || this.refs !== 0) return;
+    if (objects.get(this.key) === this) objects.delete(this.key);
   }
 
   /** Gives up all pages; wired ones live on without an owner until their last wiring goes. */
   invalidate(): void {
-    for (const page of this.#pages.values()) vm_page_disown(page);
+    for (const page of this.#pages.values()) vmPageDisown(page);
     this.#pages.clear();
   }
 
@@ -279,7 +280,7 @@ export function vm_pager_get_pages_async(
   read.listener = listener;
   for (let i = 0; i < n; i++) {
     const p = pages[first + i]!;
-    KASSERT(vm_page_busied(p) && !vm_page_valid(p), 'vm_pager_get_pages_async: page not busy');
+    KASSERT(vm_page_busied(p) && !vm_page_all_valid(p), 'vm_pager_get_pages_async: page not busy');
     vm_page_wire(p);
     read.pages[i] = p;
     read.iov[2 * i] = p * PAGE_SIZE;

@@ -54,6 +54,7 @@ let waiters: Task[] = [];
  * Boots the machine's memory: `size` bytes of RAM (16 MiB to 4096 MiB, whole pages) at physical
  * address `base`. `memory` is arenaBytes(size) long and zeroed; without it a plain buffer is taken.
  * Throws RangeError for a size out of range.
+ * @see sys/vm/vm_page.c
  */
 export function vm_page_startup(size: number, base: number, memory?: ArrayBuffer): void {
   if (!(size >= VM_SIZE_MIN && size <= VM_SIZE_MAX) || size % PAGE_SIZE !== 0)
@@ -238,7 +239,7 @@ export function vm_page_unwire(p: VmPage, noreuse: boolean): void {
  * Takes a page away from its owner: at once if it is cached; a wired one keeps its bytes and is
  * freed with its last wiring. The owner has forgotten it already.
  */
-export function vm_page_disown(p: VmPage): void {
+export function vmPageDisown(p: VmPage): void {
   owner[p] = null;
   if (wireCount[p] !== 0) return;
   lruRemove(p);
@@ -246,12 +247,12 @@ export function vm_page_disown(p: VmPage): void {
   wakeup();
 }
 
-/** Whether the page holds its file's bytes. */
-export function vm_page_valid(p: VmPage): boolean {
+/** Whether the page holds its file's bytes. @see sys/vm/vm_page.h */
+export function vm_page_all_valid(p: VmPage): boolean {
   return (flags[p]! & VALID) !== 0;
 }
 
-/** Whether a read into the page is under way. */
+/** Whether a read into the page is under way. @see vm_page_busy(9) */
 export function vm_page_busied(p: VmPage): boolean {
   return (flags[p]! & BUSY) !== 0;
 }

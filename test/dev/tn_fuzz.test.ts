@@ -272,16 +272,17 @@ describe('tn: fuzzing', function () {
         { addr: o.addr, len: o.len, tag: 0, cmd: 3 },
       ]);
     const txDescs = fc.oneof({ weight: 4, arbitrary: txDesc.map((d): TxDesc[] => [d]) }, tso);
+    const vnetHdr = fc.uint8Array({ minLength: 12, maxLength: 12 });
     const rxDesc = fc.record({ addr });
     fc.assert(
       fc.property(
         fc.boolean(),
-        fc.constantFrom(0, 0x20, 0x40, 0x60, 0x78),
+        fc.constantFrom(0, 0x18, 0x20, 0x40, 0x60, 0x78),
         fc.constantFrom(2048, 4096),
         fc.integer({ min: 60, max: 70_000 }),
         fc.array(txDescs, { maxLength: NDESC - 1 }).map((a) => a.flat().slice(0, NDESC - 1)),
         fc.array(rxDesc, { minLength: NDESC, maxLength: NDESC }),
-        fc.array(frame, { maxLength: 20 }),
+        fc.array(fc.tuple(frame, vnetHdr), { maxLength: 20 }),
         fc.array(fc.nat(NDESC + 2), { maxLength: 6 }),
         (vnet, ctrl, bufSize, maxFrame, tx, rx, frames, tails) => {
           const b = bench(vnet);
@@ -308,7 +309,8 @@ describe('tn: fuzzing', function () {
           w(TN_CTRL, TN_CTRL_TXE | TN_CTRL_RXE | ctrl);
           b.wire.room = 5;
           w(TN_RDT, NDESC - 1);
-          for (const f of frames) b.wire.injectRaw(f);
+          for (const [f, hdr] of frames)
+            b.wire.injectRaw(vnet ? Uint8Array.from([...hdr, ...f]) : f);
           for (const t of tails) w(TN_TDT, t);
           w(TN_TDT, tx.length);
           finish(b);

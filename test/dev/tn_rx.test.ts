@@ -208,6 +208,8 @@ describe('tn: receive', () => {
           rig.wire.injectRaw(Uint8Array.from(hdr)); // nothing behind it
           rig.wire.injectRaw(Uint8Array.from([1])); // not even that
           expect(rig.rxBytes(0, frame.length)).to.deep.equal(frame);
+          const behind = mem.subarray(RX_DATA + frame.length, RX_DATA + 0x30000);
+          expect(behind.every((byte) => byte === 0)).to.equal(true);
           expect(rig.dev.stats[TN_ST_RX_RUNT]).to.equal(2);
         }
       });

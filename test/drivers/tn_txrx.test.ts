@@ -278,6 +278,25 @@ describe('if_tn: transmit', () => {
     expect(host.ifp.if_drv_flags & IFF_DRV_OACTIVE).to.equal(0);
   });
 
+  it('queues a packet of which only a part would fit', () => {
+    host.scatter = true;
+    host.wire.room = 0;
+    const big = (i: number): Mbuf => {
+      const frame = makePacket({ payload: 30_000, cksum: 'tso', seq: i });
+      const m = host.unmapped(frame, 54);
+      m.m_pkthdr.csum_flags = CSUM_IP | CSUM_IP_TCP | CSUM_IP_TSO;
+      m.m_pkthdr.tso_segsz = 1448;
+      return m;
+    };
+    const small = Array.from({ length: TN_TX_NDESC - 7 }, () => host.mapped(new Uint8Array(60)));
+    expect(host.send(...small, big(1), big(2)).every((e) => e === 0)).to.equal(true);
+    expect(host.sc.brRing.used).to.equal(2);
+    host.wire.drain(Infinity);
+    host.clock.runPosted();
+    expect(host.wire.nsent).to.equal(small.length + 2 * Math.ceil(30_000 / 1448));
+    expect(dmaStats.mapsLoaded).to.equal(2 + TN_RX_NDESC);
+  });
+
   it('survives the counters of its ring passing 2^32', () => {
     host.sc.txr.prod = 0xffff_fe00;
     host.sc.txr.cons = 0xffff_fe00;

@@ -35,7 +35,15 @@ import { M_NOWAIT, MT_DATA } from '../../src/kern/mbuf.ts';
 import { kva } from '../../src/sys/types.ts';
 import { chainBytes, pgsMbuf, sfbufMbuf } from '../kern/chains.ts';
 import { addr, OUR_MAC, outPacket, PEER, PEER_MAC, Rig, US } from '../netinet/rig.ts';
-import { BROADCAST_MAC, buildEther, buildIcmp, buildIp4, decodeFrame, expectTx, icmp } from '../support/frames.ts';
+import {
+  BROADCAST_MAC,
+  buildEther,
+  buildIcmp,
+  buildIp4,
+  decodeFrame,
+  expectTx,
+  icmp,
+} from '../support/frames.ts';
 
 const echo = buildIp4({ src: PEER, dst: US }, 1, buildIcmp({ type: 8, payload: 'x' }));
 
@@ -56,20 +64,38 @@ describe('ethernet', () => {
   let rig: Rig;
   beforeEach(() => (rig = new Rig()));
   afterEach(() => rig.close());
-  const frame = (type = 0x0800, e: { dst?: string; src?: string; vlan?: number } = {}): Uint8Array =>
-    buildEther({ dst: OUR_MAC, src: PEER_MAC, ...e }, type, echo);
+  const frame = (
+    type = 0x0800,
+    e: { dst?: string; src?: string; vlan?: number } = {},
+  ): Uint8Array => buildEther({ dst: OUR_MAC, src: PEER_MAC, ...e }, type, echo);
   const count = (i: number): number => if_get_counter(rig.ifp, i);
 
   const drops: [string, () => void, Reason][] = [
     ['13 bytes', () => rig.inject(frame().subarray(0, 13)), R_ETHER_SHORT],
-    ['1501 bytes of payload', () => rig.inject(buildEther({ dst: OUR_MAC, src: PEER_MAC }, 0x800, new Uint8Array(1501))), R_ETHER_LONG],
-    ['a frame for another host', () => rig.inject(frame(0x800, { dst: '02:00:00:00:00:99' })), R_ETHER_NOTUS],
+    [
+      '1501 bytes of payload',
+      () => rig.inject(buildEther({ dst: OUR_MAC, src: PEER_MAC }, 0x800, new Uint8Array(1501))),
+      R_ETHER_LONG,
+    ],
+    [
+      'a frame for another host',
+      () => rig.inject(frame(0x800, { dst: '02:00:00:00:00:99' })),
+      R_ETHER_NOTUS,
+    ],
     ['our own frame', () => rig.inject(frame(0x800, { src: OUR_MAC })), R_ETHER_LOOP],
     ['an unknown type', () => rig.inject(frame(0x88b5)), R_ETHER_TYPE],
     ['IPv6, as long as there is none', () => rig.inject(frame(0x86dd)), R_ETHER_TYPE],
     ['a VLAN tag', () => rig.inject(frame(0x0800, { vlan: 5 })), R_ETHER_VLAN],
     ['a tag the NIC took off', () => injectTagged(5), R_ETHER_VLAN],
-    ['anything while down', () => { rig.ifp.if_flags &= ~IFF_UP; rig.inject(frame()); rig.ifp.if_flags |= IFF_UP; }, R_ETHER_DOWN],
+    [
+      'anything while down',
+      () => {
+        rig.ifp.if_flags &= ~IFF_UP;
+        rig.inject(frame());
+        rig.ifp.if_flags |= IFF_UP;
+      },
+      R_ETHER_DOWN,
+    ],
   ];
   const injectTagged = (tag: number): void => {
     const m = outPacket(frame());
@@ -96,7 +122,11 @@ describe('ethernet', () => {
     expect(count(IFCOUNTER_NOPROTO)).to.equal(3);
     expect(count(IFCOUNTER_IMCASTS)).to.equal(2);
     expect(count(IFCOUNTER_IERRORS)).to.equal(1);
-    const big = buildIp4({ src: PEER, dst: US }, 1, buildIcmp({ type: 8, payload: new Uint8Array(1472) }));
+    const big = buildIp4(
+      { src: PEER, dst: US },
+      1,
+      buildIcmp({ type: 8, payload: new Uint8Array(1472) }),
+    );
     rig.injectIp(big);
     expectTx(rig.sent, [icmp(0)]);
   });

@@ -8,7 +8,14 @@ import { in_aifaddr, in_difaddr } from '../../src/netinet/in_ifaddr.ts';
 import { inet_ntoa } from '../../src/netinet/in.ts';
 import { ip_output } from '../../src/netinet/ip_output.ts';
 import { ether_ntoa } from '../../src/net/ethernet.ts';
-import { EADDRNOTAVAIL, EEXIST, EHOSTDOWN, EHOSTUNREACH, EINVAL, ENOENT } from '../../src/sys/errno.ts';
+import {
+  EADDRNOTAVAIL,
+  EEXIST,
+  EHOSTDOWN,
+  EHOSTUNREACH,
+  EINVAL,
+  ENOENT,
+} from '../../src/sys/errno.ts';
 import {
   counted,
   R_ARP_BAD,
@@ -142,7 +149,12 @@ describe('arp', () => {
   it('drops what is no ARP for Ethernet and IPv4, and senders that cannot be', () => {
     const arp = { op: 1, sha: PEER_MAC, spa: PEER, tha: OUR_MAC, tpa: US };
     const e = { dst: BROADCAST_MAC, src: PEER_MAC };
-    for (const [at, value] of [[14, 9], [17, 9], [18, 7], [19, 16]] as const) {
+    for (const [at, value] of [
+      [14, 9],
+      [17, 9],
+      [18, 7],
+      [19, 16],
+    ] as const) {
       const frame = buildArp(e, arp);
       frame[at] = value;
       rig.inject(frame);

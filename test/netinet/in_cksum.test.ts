@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { m_freem, m_get } from '../../src/kern/kern_mbuf.ts';
 import { CSUM_TCP, CSUM_UDP, type Mbuf, M_NOWAIT, MT_DATA } from '../../src/kern/mbuf.ts';
 import {

@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { m_freem } from '../../src/kern/kern_mbuf.ts';
 import { CSUM_IP_CHECKED, CSUM_IP_VALID, type Mbuf } from '../../src/kern/mbuf.ts';
 import { type Ipstat, ipproto_register, ipstat } from '../../src/netinet/ip_var.ts';
@@ -219,8 +219,8 @@ describe('ip_input', () => {
           fc.infiniteStream(fc.nat(1000)),
           (extra, order) => {
             got = [];
-            const parts = [[0, 1000], [1000, 2000], [2000, 3000], ...extra].map(
-              ([a, b]) => [a!, Math.min(b!, 3000), order.next().value] as const,
+            const parts = ([[0, 1000], [1000, 2000], [2000, 3000], ...extra] as const).map(
+              ([a, b]) => [a, Math.min(b, 3000), order.next().value] as const,
             );
             parts.sort((x, y) => x[2] - y[2]);
             for (const [a, b] of parts) {

@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { m_freem, mbEmulator, mbufZones } from '../../src/kern/kern_mbuf.ts';
 import {
   CSUM_IP,

@@ -18,8 +18,11 @@ import {
   type IfDriver,
   type IfIoctl,
   type Ifnet,
+  SIOCADDMULTI,
+  SIOCDELMULTI,
   SIOCSIFCAP,
   SIOCSIFFLAGS,
+  SIOCSIFMTU,
 } from '../../src/net/if_var.ts';
 import { parseInAddr } from '../../src/netinet/in.ts';
 import { in_aifaddr } from '../../src/netinet/in_ifaddr.ts';
@@ -117,7 +120,9 @@ export class Rig implements IfDriver {
       case SIOCSIFFLAGS:
         this.if_init(ifp);
         return 0;
-      default:
+      case SIOCSIFMTU:
+      case SIOCADDMULTI:
+      case SIOCDELMULTI:
         return ether_ioctl(ifp, command, data);
     }
   }

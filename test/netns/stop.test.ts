@@ -44,7 +44,10 @@ describe('netns: stop', function () {
         tapnic.curl(
           '--limit-rate',
           rate(i),
-          ...['-o', '/dev/null', '-w', '%{size_download}'],
+          '-o',
+          '/dev/null',
+          '-w',
+          '%{size_download}',
           tapnic.urlOf('big.bin'),
         ),
       );

@@ -340,7 +340,9 @@ function decodeTcp(b: Uint8Array): TcpInfo {
     dport: get16(b, 2),
     seq: get32(b, 4),
     ack: get32(b, 8),
-    flags: Array.from(FLAG_LETTERS).filter((_, i) => (bits & (1 << i)) !== 0).join(''),
+    flags: Array.from(FLAG_LETTERS)
+      .filter((_, i) => (bits & (1 << i)) !== 0)
+      .join(''),
     win: get16(b, 14),
     urp: get16(b, 18),
     hlen,

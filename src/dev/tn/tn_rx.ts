@@ -232,8 +232,8 @@ export class TnRx implements Task {
     let slot = this.head;
     for (let i = 0; i < n; i++, slot = this.#next(slot)) {
       const at = ring + slot * TN_DESC_SIZE;
-      const lo = view.getUint32(at + TN_D_ADDRL, true);
-      const hi = view.getUint32(at + TN_D_ADDRH, true);
+      const lo = view.getInt32(at + TN_D_ADDRL, true);
+      const hi = view.getInt32(at + TN_D_ADDRH, true);
       const off = dma.map(lo, hi, this.bufSize, true);
       if (off < 0) {
         stats[TN_ST_DMA_FAULTS]! += 1;

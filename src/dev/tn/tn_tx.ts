@@ -326,8 +326,8 @@ export class TnTx implements Task {
       this.#vle = (stat & TN_TXD_VLE) !== 0;
       this.#vtag = lenTag >>> 16;
     }
-    const lo = view.getUint32(at + TN_D_ADDRL, true);
-    const hi = view.getUint32(at + TN_D_ADDRH, true);
+    const lo = view.getInt32(at + TN_D_ADDRL, true);
+    const hi = view.getInt32(at + TN_D_ADDRH, true);
     const off = dma.map(lo, hi, len, false);
     if (off < 0) {
       stats[TN_ST_DMA_FAULTS]! += 1;

@@ -1,0 +1,337 @@
+import { expect } from 'chai';
+import {
+  EADDRINUSE,
+  EINVAL,
+  EISCONN,
+  ENOBUFS,
+  ENOTCONN,
+  EOPNOTSUPP,
+  EPIPE,
+  EPROTONOSUPPORT,
+  EWOULDBLOCK,
+} from '../../src/sys/errno.ts';
+import { inAddr, port } from '../../src/sys/types.ts';
+import { counted, R_SO_LISTEN_OVERFLOW } from '../../src/sys/reason.ts';
+import { mbufZones } from '../../src/kern/kern_mbuf.ts';
+import { machineSysctl } from '../../src/kern/kern_sysctl.ts';
+import { AF_INET, AF_INET6, SOCK_DGRAM, SOCK_STREAM } from '../../src/kern/protosw.ts';
+import { ioResult, soRead, soWrite } from '../../src/kern/sys_generic.ts';
+import { sbappendstream, sbavail, sbused } from '../../src/kern/uipc_sockbuf.ts';
+import {
+  SHUT_RD,
+  SHUT_RDWR,
+  SHUT_WR,
+  SO_RCV,
+  SO_SND,
+  soabort,
+  soaccept,
+  soclose,
+  soconnect,
+  socreate,
+  soisconnected,
+  socantrcvmore,
+  solisten,
+  sonewconn,
+  sorele,
+  soref,
+  soreserve,
+  soResult,
+  sorwakeup,
+  soshutdown,
+  type Socket,
+  soStats,
+  soTakeError,
+  soupcall_set,
+  SS_ISCONNECTED,
+} from '../../src/kern/uipc_socket.ts';
+import { bootEach } from './boot.ts';
+import { chainBytes, must, pgsMbuf } from './chains.ts';
+import { fileBytes } from './disk.ts';
+import { connectedSocket, dropConnection, Peer, pcbOf, TestProto, testVnet } from './testproto.ts';
+
+const nam = { family: AF_INET, addr: inAddr(0xc0000201), addr6: null, port: port(80) };
+
+function listener(backlog: number, vnet = testVnet()): Socket {
+  expect(socreate(vnet, AF_INET, SOCK_STREAM, 0)).to.equal(0);
+  const so = must(soResult.so);
+  expect(soreserve(so, 8192, 8192)).to.equal(0);
+  expect(solisten(so, backlog)).to.equal(0);
+  return so;
+}
+
+describe('uipc_socket: life', () => {
+  bootEach();
+
+  it('socreate: EPROTONOSUPPORT, or what the protocol says', () => {
+    const proto = new TestProto();
+    const vnet = testVnet(proto);
+    expect(socreate(vnet, AF_INET6, SOCK_STREAM, 0)).to.equal(EPROTONOSUPPORT);
+    expect(socreate(vnet, AF_INET, SOCK_DGRAM, 0)).to.equal(EPROTONOSUPPORT);
+    expect(socreate(vnet, AF_INET, SOCK_STREAM, 99)).to.equal(EPROTONOSUPPORT);
+    proto.attachError = ENOBUFS;
+    expect(socreate(vnet, AF_INET, SOCK_STREAM, 0)).to.equal(ENOBUFS);
+    expect(soStats.current).to.equal(0);
+  });
+
+  it('soreserve: ENOBUFS beyond kern.ipc.maxsockbuf; the send low-water mark', () => {
+    const so = connectedSocket(65_536);
+    expect(so.so_snd.sb_lowat).to.equal(2048);
+    expect(soreserve(so, 4 << 20, 100)).to.equal(ENOBUFS);
+    expect(machineSysctl.tree.write('kern.ipc.maxsockbuf', String(8 << 20))).to.equal(0);
+    expect(soreserve(so, 4 << 20, 100)).to.equal(0);
+    soclose(so);
+  });
+
+  it('soconnect: EISCONN, EOPNOTSUPP on a listener', () => {
+    const so = connectedSocket();
+    expect(soconnect(so, nam)).to.equal(EISCONN);
+    expect(solisten(so, 1)).to.equal(EINVAL);
+    soclose(so);
+    const head = listener(1);
+    expect(soconnect(head, nam)).to.equal(EOPNOTSUPP);
+    soclose(head);
+  });
+
+  it('a reference of an I/O keeps a closed socket', () => {
+    const so = connectedSocket();
+    soref(so);
+    soclose(so);
+    expect(so.so_pcb).to.not.equal(null);
+    expect(soStats.current).to.equal(1);
+    sorele(so);
+    expect(so.so_pcb).to.equal(null);
+    expect(soStats.current).to.equal(0);
+  });
+
+  it('panics when closed twice', () => {
+    const so = connectedSocket();
+    soref(so);
+    soclose(so);
+    expect(() => soclose(so)).to.throw('closed already');
+    sorele(so);
+  });
+});
+
+describe('uipc_socket: listening', () => {
+  bootEach();
+
+  it('accepts in order, then EWOULDBLOCK', () => {
+    const head = listener(5);
+    let called = 0;
+    head.sol_upcall = { run: () => void called++ };
+    const a = must(sonewconn(head, SS_ISCONNECTED));
+    const b = must(sonewconn(head, 0));
+    expect(called).to.equal(1);
+    soisconnected(b);
+    soisconnected(b); // once more does no harm
+    expect(called).to.equal(2);
+    expect([soaccept(head), soResult.so]).to.eql([0, a]);
+    expect([soaccept(head), soResult.so]).to.eql([0, b]);
+    expect(soaccept(head)).to.equal(EWOULDBLOCK);
+    expect(soaccept(a)).to.equal(EINVAL);
+    for (const so of [a, b, head]) soclose(so);
+  });
+
+  it('takes 3/2 of the backlog and one, then counts an overflow', () => {
+    for (const [backlog, room] of [
+      [0, 1],
+      [2, 4],
+      [5, 8],
+    ]) {
+      const head = listener(backlog!);
+      const before = counted(R_SO_LISTEN_OVERFLOW);
+      for (let i = 0; i < room!; i++) must(sonewconn(head, i % 2 === 0 ? SS_ISCONNECTED : 0));
+      expect(sonewconn(head, 0)).to.equal(null);
+      expect(counted(R_SO_LISTEN_OVERFLOW)).to.equal(before + 1);
+      soclose(head);
+      expect(soStats.current).to.equal(0);
+    }
+  });
+
+  it('the backlog is clipped to kern.ipc.soacceptqueue', () => {
+    const { tree } = machineSysctl;
+    expect(tree.write('kern.ipc.soacceptqueue', '7')).to.equal(0);
+    for (const asked of [-1, 8, 100]) {
+      const head = listener(asked);
+      expect(head.sol_qlimit).to.equal(7);
+      soclose(head);
+    }
+    expect(tree.write('kern.ipc.soacceptqueue', '128')).to.equal(0);
+  });
+
+  it('no socket is left when the protocol has no memory for it', () => {
+    const proto = new TestProto();
+    const head = listener(5, testVnet(proto));
+    proto.attachError = ENOBUFS;
+    expect(sonewconn(head, 0)).to.equal(null);
+    expect(soStats.current).to.equal(1);
+    proto.attachError = 0;
+    soclose(head);
+  });
+
+  it('closing aborts whom nobody accepted, embryonic ones too', () => {
+    const head = listener(5);
+    const a = must(sonewconn(head, SS_ISCONNECTED));
+    const b = must(sonewconn(head, 0));
+    const pcbs = [pcbOf(a), pcbOf(b)];
+    soclose(head);
+    expect(pcbs.map((p) => p.aborts)).to.eql([1, 1]);
+    expect(soStats.current).to.equal(0);
+  });
+
+  it('soabort makes room again', () => {
+    const head = listener(0);
+    for (const status of [SS_ISCONNECTED, 0]) {
+      const so = must(sonewconn(head, status));
+      expect(sonewconn(head, 0)).to.equal(null);
+      soabort(so);
+    }
+    soabort(must(sonewconn(head, 0)));
+    soclose(head);
+  });
+});
+
+describe('uipc_socket: sending and receiving', () => {
+  bootEach();
+
+  /** A socket with `n` bytes to be read. */
+  function withData(n: number): { so: Socket; bytes: Uint8Array } {
+    const so = connectedSocket();
+    const m = pgsMbuf({ npgs: 3, first: 5, last: n - 8187 });
+    const bytes = chainBytes(m);
+    sbappendstream(so.so_rcv, m, false);
+    return { so, bytes };
+  }
+
+  it('sends what fits, EWOULDBLOCK when nothing does', () => {
+    const so = connectedSocket(8192);
+    const data = fileBytes(10_000);
+    expect(soWrite(so, data, 0, data.length, false)).to.equal(0);
+    expect(ioResult.n).to.equal(8192);
+    expect(soWrite(so, data, 8192, 1808, false)).to.equal(EWOULDBLOCK);
+    expect(ioResult.n).to.equal(0);
+    const peer = new Peer(so);
+    peer.take(100);
+    expect(soWrite(so, data, 8192, 1808, true)).to.equal(0);
+    expect(ioResult.n).to.equal(100);
+    peer.take();
+    expect(peer.received).to.eql(data.slice(0, 8292));
+    soclose(so);
+  });
+
+  it('sends from the middle of a buffer and nothing of nothing', () => {
+    const so = connectedSocket();
+    const data = fileBytes(100);
+    expect(soWrite(so, data, 30, 40, false)).to.equal(0);
+    expect(soWrite(so, data, 0, 0, false)).to.equal(0);
+    expect(sbused(so.so_snd)).to.equal(40);
+    const peer = new Peer(so);
+    peer.take();
+    expect(peer.received).to.eql(data.slice(30, 70));
+    soclose(so);
+  });
+
+  it('EPIPE, the pending error, ENOTCONN; ENOBUFS takes no byte', () => {
+    const so = connectedSocket();
+    const data = fileBytes(3000);
+    mbufZones().jumbop.failNext = 1;
+    expect(soWrite(so, data, 0, 3000, false)).to.equal(ENOBUFS);
+    expect(ioResult.n).to.equal(0);
+    so.so_error = EADDRINUSE;
+    expect(soWrite(so, data, 0, 3000, false)).to.equal(EADDRINUSE);
+    so.so_state &= ~SS_ISCONNECTED;
+    expect(soWrite(so, data, 0, 3000, false)).to.equal(ENOTCONN);
+    so.so_state |= SS_ISCONNECTED;
+    soshutdown(so, SHUT_WR);
+    expect(soWrite(so, data, 0, 3000, false)).to.equal(EPIPE);
+    soclose(so);
+  });
+
+  it('receives mapped and unmapped bytes in pieces', () => {
+    const { so, bytes } = withData(10_000);
+    const into = new Uint8Array(12_000);
+    expect(soRead(so, into, 7, 6000)).to.equal(0);
+    expect(ioResult.n).to.equal(6000);
+    expect(soRead(so, into, 6007, 5000)).to.equal(0);
+    expect(ioResult.n).to.equal(4000);
+    expect(into.slice(7, 10_007)).to.eql(bytes);
+    expect(soRead(so, into, 0, 10)).to.equal(EWOULDBLOCK);
+    soclose(so);
+  });
+
+  it('end of data, the pending error, ENOTCONN', () => {
+    const { so } = withData(9000);
+    socantrcvmore(so);
+    const into = new Uint8Array(9000);
+    expect([soRead(so, into, 0, 9000), ioResult.n]).to.eql([0, 9000]);
+    expect([soRead(so, into, 0, 9000), ioResult.n]).to.eql([0, 0]);
+    so.so_error = EPIPE;
+    expect(soRead(so, into, 0, 1)).to.equal(EPIPE);
+    expect(soTakeError(so)).to.equal(0);
+    soclose(so);
+    expect(socreate(testVnet(), AF_INET, SOCK_STREAM, 0)).to.equal(0);
+    const fresh = must(soResult.so);
+    expect(soRead(fresh, into, 0, 1)).to.equal(ENOTCONN);
+    soclose(fresh);
+  });
+
+  it('shutdown of the read side throws away what was not read', () => {
+    const { so } = withData(9000);
+    expect(soshutdown(so, SHUT_RD)).to.equal(0);
+    expect(sbavail(so.so_rcv)).to.equal(0);
+    expect([soRead(so, new Uint8Array(1), 0, 1), ioResult.n]).to.eql([0, 0]);
+    expect(soshutdown(so, SHUT_RDWR)).to.equal(0);
+    soclose(so);
+    expect(socreate(testVnet(), AF_INET, SOCK_STREAM, 0)).to.equal(0);
+    const fresh = must(soResult.so);
+    expect(soshutdown(fresh, SHUT_WR)).to.equal(ENOTCONN);
+    soclose(fresh);
+  });
+
+  it('a dropped connection forgets what it had to send', () => {
+    const so = connectedSocket();
+    soWrite(so, fileBytes(5000), 0, 5000, false);
+    dropConnection(so, EPIPE);
+    expect(sbused(so.so_snd)).to.equal(0);
+    soclose(so);
+  });
+
+  it('counts its own bytes when an upcall writes on another socket meanwhile', () => {
+    class Waking extends TestProto {
+      override pr_rcvd(): number {
+        sorwakeup(b);
+        return 0;
+      }
+      override pr_send(so: Socket, flags: number, m: Parameters<TestProto['pr_send']>[2]): number {
+        if (so === a) sorwakeup(b);
+        return super.pr_send(so, flags, m);
+      }
+    }
+    const proto = new Waking();
+    Object.assign(proto, { pr_flags: 0x0c }); // PR_CONNREQUIRED | PR_WANTRCVD
+    const vnet = testVnet(proto);
+    const [a, b] = [connectedSocket(8192, vnet), connectedSocket(8192, vnet)];
+    const upcall = { run: (): void => void soWrite(b, new Uint8Array(3), 0, 3, false) };
+    soupcall_set(b, SO_RCV, upcall);
+    expect(soWrite(a, fileBytes(1000), 0, 1000, false)).to.equal(0);
+    expect(ioResult.n).to.equal(1000);
+    sbappendstream(a.so_rcv, pgsMbuf({ npgs: 1 }), false);
+    expect(soRead(a, new Uint8Array(5000), 0, 5000)).to.equal(0);
+    expect(ioResult.n).to.equal(4096);
+    expect(sbused(b.so_snd)).to.equal(6);
+    soclose(a);
+    soclose(b);
+  });
+
+  it('upcalls end with the descriptor', () => {
+    const so = connectedSocket();
+    const seen: string[] = [];
+    soupcall_set(so, SO_SND, { run: () => void seen.push('snd') });
+    soupcall_set(so, SO_RCV, { run: () => void seen.push('rcv') });
+    soref(so);
+    soclose(so);
+    sorwakeup(so);
+    expect(seen).to.eql([]);
+    sorele(so);
+  });
+});

@@ -1,0 +1,265 @@
+import { expect } from 'chai';
+import * as fc from 'fast-check';
+import { ManualClock } from '../../src/host/manual_clock.ts';
+import {
+  captureClose,
+  captureOpen,
+  captureRing,
+  captureTap,
+  captureUnit,
+} from '../../src/net/capture.ts';
+import {
+  CAPTURE_IF,
+  CAPTURE_IN,
+  CAPTURE_OUT,
+  CAPTURE_WIRE,
+  CaptureRing,
+  type CaptureSink,
+} from '../../src/sys/capture.ts';
+import { counted, R_CAPTURE_FULL, resetReasons } from '../../src/sys/reason.ts';
+import { mem } from '../../src/vm/arena.ts';
+import { payloadBytesRead, READ_BPF } from '../../src/vm/payload.ts';
+import { bytesPerCall } from '../support/alloc.ts';
+import { OUR_MAC, PEER, PEER_MAC, Rig, US } from '../netinet/rig.ts';
+import { buildEther, buildIcmp, buildIp4 } from '../support/frames.ts';
+
+interface Rec {
+  point: number;
+  flags: number;
+  sec: number;
+  nsec: number;
+  unit: number;
+  pktId: number;
+  bytes: Uint8Array;
+  wirelen: number;
+}
+
+class Book implements CaptureSink {
+  readonly recs: Rec[] = [];
+  readonly #mem: () => Uint8Array;
+  constructor(memory: () => Uint8Array) {
+    this.#mem = memory;
+  }
+  captureRecord(
+    point: number,
+    flags: number,
+    sec: number,
+    nsec: number,
+    unit: number,
+    pktId: number,
+    off: number,
+    caplen: number,
+    wirelen: number,
+  ): void {
+    const bytes = this.#mem().slice(off, off + caplen);
+    this.recs.push({ point, flags, sec, nsec, unit, pktId, bytes, wirelen });
+  }
+}
+
+const RING = 64 * 1024;
+const OFF = 4096;
+
+describe('capture ring', () => {
+  let clock: ManualClock;
+  let memory: Uint8Array;
+  let ring: CaptureRing;
+  let book: Book;
+  beforeEach(() => {
+    resetReasons();
+    clock = new ManualClock({ bootSec: 1000.75 });
+    memory = new Uint8Array(OFF + RING + OFF).fill(0xa5);
+    ring = new CaptureRing(memory, new DataView(memory.buffer), OFF, RING, clock);
+    book = new Book(() => memory);
+  });
+  afterEach(() => {
+    // Nothing outside the region was touched.
+    for (let i = 0; i < OFF; i++) if (memory[i] !== 0xa5) throw new Error(`byte ${i}`);
+    for (let i = OFF + RING; i < memory.length; i++)
+      if (memory[i] !== 0xa5) throw new Error(`byte ${i}`);
+  });
+
+  it('keeps what it is given, in order, with the time it came', () => {
+    ring.setPoint(CAPTURE_WIRE, 65535);
+    const tap = ring.tap(7);
+    clock.advance(300_000_001);
+    memory.set([1, 2, 3, 4, 5, 6], 100);
+    tap.capture(CAPTURE_WIRE, CAPTURE_OUT, 42, Uint32Array.of(0, 9, 100, 2, 102, 4, 0, 9), 1, 2, 6);
+    expect(ring.drain(book)).to.equal(1);
+    expect(ring.drain(book)).to.equal(0);
+    const [r] = book.recs;
+    // 1000.75 s + 0.300000001 s
+    expect([r!.sec, r!.nsec]).to.deep.equal([1001, 50_000_001]);
+    expect([...r!.bytes]).to.deep.equal([1, 2, 3, 4, 5, 6]);
+    expect(r).to.include({
+      point: CAPTURE_WIRE,
+      flags: CAPTURE_OUT,
+      unit: 7,
+      pktId: 42,
+      wirelen: 6,
+    });
+    memory.fill(0xa5, 0, OFF);
+  });
+
+  it('is off until someone listens, and keeps to the snap length', () => {
+    const iov = Uint32Array.of(0, 1000, 1000, 500);
+    const tap = ring.tap(1);
+    tap.capture(CAPTURE_WIRE, 0, 0, iov, 0, 2, 1500);
+    expect(ring.empty).to.equal(true);
+    ring.setPoint(CAPTURE_WIRE, 1100);
+    expect([tap.wants(CAPTURE_WIRE), tap.wants(CAPTURE_IF)]).to.deep.equal([true, false]);
+    tap.capture(CAPTURE_WIRE, 0, 0, iov, 0, 2, 1500);
+    ring.setPoint(CAPTURE_WIRE, 0);
+    tap.capture(CAPTURE_WIRE, 0, 0, iov, 0, 2, 1500);
+    ring.drain(book);
+    expect(book.recs.map((r) => [r.bytes.length, r.wirelen])).to.deep.equal([[1100, 1500]]);
+  });
+
+  it('never blocks: what has no room is counted', () => {
+    ring.setPoint(CAPTURE_WIRE, 65535);
+    const iov = Uint32Array.of(0, 1500);
+    for (let i = 0; i < 100; i++) ring.tap(1).capture(CAPTURE_WIRE, 0, i, iov, 0, 1, 1500);
+    const n = ring.drain(book);
+    expect(n).to.be.within(41, 43);
+    expect(ring.lost).to.equal(100 - n);
+    expect(counted(R_CAPTURE_FULL)).to.equal(100 - n);
+    expect(book.recs.map((r) => r.pktId)).to.deep.equal([...Array(n).keys()]);
+  });
+
+  it('loses and mixes up nothing, whatever sizes and rhythm', () => {
+    ring.setPoint(CAPTURE_WIRE, 65535);
+    let id = 0;
+    fc.assert(
+      fc.property(
+        fc.array(fc.tuple(fc.constantFrom(0, 1, 7, 8, 60, 1514, 20000, 65000), fc.boolean()), {
+          maxLength: 60,
+        }),
+        (steps) => {
+          const want: number[] = [];
+          book.recs.length = 0;
+          for (const [len, drain] of steps) {
+            const before = ring.lost;
+            const at = ring.reserve(CAPTURE_WIRE, 0, 1, ++id, len);
+            if (at >= 0) {
+              expect(at + len).to.be.at.most(OFF + RING);
+              memory.fill(id & 255, at, at + len);
+              ring.commit();
+              want.push(id);
+            } else {
+              expect(ring.lost).to.equal(before + 1);
+            }
+            if (drain) ring.drain(book);
+          }
+          ring.drain(book);
+          expect(ring.empty).to.equal(true);
+          expect(book.recs.map((r) => r.pktId)).to.deep.equal(want);
+          for (const r of book.recs) {
+            expect(r.bytes.length).to.equal(r.wirelen);
+            expect(r.bytes.every((b) => b === (r.pktId & 255))).to.equal(true);
+          }
+        },
+      ),
+      { numRuns: 200 },
+    );
+  });
+
+  it('posts its drain once per batch', () => {
+    let runs = 0;
+    ring.setDrainTask({ run: () => void (runs++, ring.drain(book)) });
+    ring.setPoint(CAPTURE_WIRE, 64);
+    for (let i = 0; i < 5; i++)
+      ring.tap(1).capture(CAPTURE_WIRE, 0, 0, Uint32Array.of(0, 64), 0, 1, 64);
+    expect(runs).to.equal(0);
+    clock.runPosted();
+    expect([runs, book.recs.length]).to.deep.equal([1, 5]);
+    ring.tap(1).capture(CAPTURE_WIRE, 0, 0, Uint32Array.of(0, 64), 0, 1, 64);
+    clock.runPosted();
+    expect([runs, book.recs.length]).to.deep.equal([2, 6]);
+  });
+
+  it('leaves no garbage', () => {
+    ring.setPoint(CAPTURE_WIRE, 64);
+    const tap = ring.tap(1);
+    const iov = Uint32Array.of(0, 64);
+    const nobody: CaptureSink = { captureRecord(): void {} };
+    const bytes = bytesPerCall(() => {
+      tap.capture(CAPTURE_WIRE, CAPTURE_IN, 0, iov, 0, 1, 64);
+      ring.drain(nobody);
+    });
+    expect(bytes).to.be.below(8);
+  });
+});
+
+describe('captures of an interface', () => {
+  let rig: Rig;
+  beforeEach(() => (rig = new Rig()));
+  afterEach(() => rig.close());
+  const echo = (n: number): Uint8Array =>
+    buildEther(
+      { dst: OUR_MAC, src: PEER_MAC },
+      0x800,
+      buildIp4({ src: PEER, dst: US }, 1, buildIcmp({ type: 8, payload: new Uint8Array(n) })),
+    );
+
+  it('record both directions at `if`, until they are closed', () => {
+    const book = new Book(() => mem);
+    const c = captureOpen(CAPTURE_IF, rig.ifp, 0, book);
+    rig.inject(echo(3));
+    rig.clock.runPosted();
+    const sent = rig.sent.splice(0)[0]!;
+    expect(book.recs.map((r) => [r.flags, r.wirelen])).to.deep.equal([
+      [CAPTURE_IN, 45],
+      [CAPTURE_OUT, 45],
+    ]);
+    expect([...book.recs[0]!.bytes]).to.deep.equal([...echo(3)]);
+    expect([...book.recs[1]!.bytes]).to.deep.equal([...sent]);
+    expect(payloadBytesRead(READ_BPF), 'no file bytes were read').to.equal(0);
+    rig.inject(echo(4));
+    captureClose(c);
+    expect([c.packets, c.drops]).to.deep.equal([4, 0]);
+    expect(rig.ifp.if_bpf!.listeners).to.equal(0);
+    rig.inject(echo(5));
+    rig.clock.runPosted();
+    expect(book.recs.length).to.equal(4);
+    captureClose(c);
+    rig.sent.length = 0;
+  });
+
+  it('are of different lengths, points and devices side by side', () => {
+    const [a, b, w] = [new Book(() => mem), new Book(() => mem), new Book(() => mem)];
+    rig.ifp.if_capunit = captureUnit();
+    const long = captureOpen(CAPTURE_IF, rig.ifp, 0, a);
+    const short = captureOpen(CAPTURE_IF, rig.ifp, 20, b);
+    const wire = captureOpen(CAPTURE_WIRE, rig.ifp, 0, w);
+    rig.inject(echo(100));
+    captureTap(rig.ifp.if_capunit).capture(
+      CAPTURE_WIRE,
+      CAPTURE_OUT,
+      1,
+      Uint32Array.of(0, 60),
+      0,
+      1,
+      60,
+    );
+    captureTap(captureUnit()).capture(
+      CAPTURE_WIRE,
+      CAPTURE_OUT,
+      2,
+      Uint32Array.of(0, 60),
+      0,
+      1,
+      60,
+    );
+    captureClose(short);
+    rig.inject(echo(100));
+    captureClose(long);
+    captureClose(wire);
+    expect(a.recs.map((r) => r.bytes.length)).to.deep.equal([142, 142, 142, 142]);
+    expect(b.recs.map((r) => [r.bytes.length, r.wirelen])).to.deep.equal([
+      [20, 142],
+      [20, 142],
+    ]);
+    expect(w.recs.map((r) => r.pktId)).to.deep.equal([1]);
+    expect(captureRing().wants(CAPTURE_IF)).to.equal(false);
+    rig.sent.length = 0;
+  });
+});

@@ -1,0 +1,383 @@
+import { expect } from 'chai';
+import { counted, R_TCP_PAWS, R_TCP_REASS_FULL } from '../../src/sys/reason.ts';
+import { EWOULDBLOCK } from '../../src/sys/errno.ts';
+import { SB_AUTOSIZE, sbspace } from '../../src/kern/uipc_sockbuf.ts';
+import { reassOrdered } from '../../src/netinet/tcp_reass.ts';
+import { tcpSetNoDelay } from '../../src/netinet/tcp_usrreq.ts';
+import { V_tcp } from '../../src/netinet/tcp_var.ts';
+import { ack, expectTx, flags, payload, seq, win } from '../support/frames.ts';
+import { type Conn, TestHost } from './tcp_host.ts';
+
+const text = (n: number): string =>
+  Array.from({ length: n }, (_, i) => String.fromCharCode(33 + ((i * 7) % 90))).join('');
+
+describe('tcp: receiving', () => {
+  let h: TestHost;
+  let c: Conn;
+  beforeEach(() => {
+    h = new TestHost();
+    c = h.establish();
+  });
+  afterEach(() => h.close());
+
+  // RFC 9293, 3.8.6.3; net.inet.tcp.delacktime.
+  it('delays the ACK of one segment for 40 ms, not of a second one', () => {
+    c.data(text(1460));
+    h.advance(39.9);
+    expectTx(h.sent);
+    h.advance(0.1);
+    expectTx(h.sent, [flags('.'), ack(c.seq)]);
+
+    c.data(text(1460));
+    expectTx(h.sent);
+    c.data(text(1460));
+    expectTx(h.sent, [flags('.'), ack(c.seq)]);
+    h.advance(1000);
+    expectTx(h.sent);
+  });
+
+  it('sends the delayed ACK with data of its own', () => {
+    c.data('ping');
+    h.write(c.so, 'pong');
+    expectTx(h.sent, [flags('P.'), payload('pong'), ack(c.seq)]);
+    h.advance(100);
+    expectTx(h.sent);
+  });
+
+  it('acknowledges at once with net.inet.tcp.delayed_ack=0', () => {
+    expect(h.vnet.sysctl.write('net.inet.tcp.delayed_ack', '0')).to.equal(0);
+    c.data('x');
+    expectTx(h.sent, [flags('.'), ack(c.seq)]);
+  });
+
+  it('puts segments into order, whatever theirs was', () => {
+    const t = text(6000);
+    const at = (from: number, to: number): void =>
+      c.seg({ seq: c.seq + from, payload: t.slice(from, to) });
+    at(1000, 2000);
+    expectTx(h.sent, [flags('.'), ack(c.seq)]); // RFC 5681, 3.2: a duplicate ACK at once
+    at(4000, 5000);
+    at(2000, 3000); // joins the first
+    at(500, 1500); // overlaps it
+    at(4500, 5500); // overlaps the other
+    at(3900, 4100);
+    at(1000, 2000); // again
+    expect(h.tp(c.so).t_segqlen).to.equal(2);
+    expect(reassOrdered(h.tp(c.so))).to.equal(true);
+    expect(h.read(c.so)).to.equal(EWOULDBLOCK);
+    h.sent.length = 0;
+    at(0, 600);
+    expectTx(h.sent, [flags('.'), ack(c.seq + 3000)]);
+    at(2900, 3950);
+    expectTx(h.sent, [flags('.'), ack(c.seq + 5500)]);
+    expect(h.tp(c.so).t_segqlen).to.equal(0);
+    expect(h.read(c.so)).to.equal(t.slice(0, 5500));
+  });
+
+  it('keeps a FIN that came ahead of a gap', () => {
+    c.seg({ seq: c.seq + 3, payload: 'def', flags: 'F.' });
+    c.seg({ seq: c.seq + 6, flags: 'F.' });
+    h.sent.length = 0;
+    c.seg({ payload: 'abc' });
+    expectTx(h.sent, [flags('.'), ack(c.seq + 7)]);
+    expect(c.state).to.equal('CLOSE_WAIT');
+    expect(h.read(c.so)).to.equal('abcdef');
+    expect(h.read(c.so)).to.equal(null);
+  });
+
+  it('bounds what it keeps behind a gap', () => {
+    h.clock.advance(2e9); // let challenges be
+    for (let i = 0; i < 150; i++) c.seg({ seq: c.seq + 2 + 2 * i, payload: 'x' });
+    expect(h.tp(c.so).t_segqlen).to.equal(100);
+    expect(counted(R_TCP_REASS_FULL)).to.equal(50);
+    // What fills the gap is taken in spite of it.
+    c.seg({ payload: 'abc' });
+    expect(h.read(c.so)).to.equal('abc');
+    expect(V_tcp(h.vnet).reassSegments).to.equal(99);
+  });
+
+  it('bounds the memory behind a gap as it does the buffer', () => {
+    V_tcp(h.vnet).params.reass_maxqueuelen = 100_000;
+    const { so_rcv } = c.so;
+    so_rcv.sb_mbmax = 20_000;
+    for (let i = 0; i < 30; i++) c.seg({ seq: c.seq + 1 + 1200 * i, payload: text(1100) });
+    expect(h.tp(c.so).t_segqmbuflen).to.be.within(10_000, 20_000);
+    expect(counted(R_TCP_REASS_FULL)).to.be.above(10);
+  });
+
+  it('takes the new part of a segment that is half old', () => {
+    c.data('abcdef');
+    h.advance(50);
+    h.sent.length = 0;
+    c.seg({ seq: c.seq - 3, payload: 'defghi' });
+    expectTx(h.sent, [flags('.'), ack(c.seq + 3)]);
+    expect(h.read(c.so)).to.equal('abcdefghi');
+    expect(h.stat.tcps_rcvpartdupbyte).to.equal(3);
+  });
+
+  it('works across the end of the sequence space', () => {
+    const w = h.establish({ dport: 81, seq: 0xfffffffb });
+    w.data('abc');
+    w.seg({ seq: w.seq + 3, payload: 'ghi' }); // beyond 0, behind a gap
+    h.advance(50);
+    h.sent.length = 0;
+    w.data('def'); // 0xffffffff to 1
+    expectTx(h.sent, [flags('.'), ack(5)]);
+    expect(h.read(w.so)).to.equal('abcdefghi');
+  });
+
+  // RFC 9293, 3.8.6: the window is shut when the buffer is full, and opens by two segments or half.
+  it('shuts its window and opens it again, without silly windows', () => {
+    const { so_rcv } = c.so;
+    V_tcp(h.vnet).params.recvbuf_auto = false;
+    let sent = 0;
+    while (so_rcv.sb_hiwat - sent >= 1460) {
+      c.data(text(1460));
+      sent += 1460;
+    }
+    h.advance(50);
+    const last = h.take().at(-1)!.ip!.tcp!;
+    expect(last.ack).to.equal(c.seq);
+    expect(last.win).to.equal(so_rcv.sb_hiwat - sent);
+    // A byte beyond it: refused, and the ACK says where we stand.
+    c.data(text(Math.max(so_rcv.sb_hiwat - sent, 0)));
+    h.advance(50);
+    h.sent.length = 0;
+    c.seg({ payload: '!' });
+    expectTx(h.sent, [flags('.'), ack(c.seq), win(0)]);
+    expect(h.stat.tcps_rcvwinprobe).to.equal(1);
+    // Reading a little is not worth an update, reading much is.
+    h.read(c.so, 1000);
+    expectTx(h.sent);
+    h.read(c.so, 20_000);
+    expectTx(h.sent, [flags('.'), ack(c.seq), win(21_000)]);
+  });
+
+  it('takes data up to the last byte of the window and no further', () => {
+    const edge = c.seq + c.so.so_rcv.sb_hiwat;
+    c.seg({ seq: edge, payload: 'x' });
+    expect(h.tp(c.so).t_segqlen).to.equal(0);
+    c.seg({ seq: edge - 2, payload: 'abcd' });
+    expect(h.tp(c.so).t_segq!.tqe_len).to.equal(2);
+    c.seg({ seq: edge - 1, payload: 'b' });
+    expect(h.tp(c.so).t_segq!.tqe_len).to.equal(2);
+  });
+
+  it('grows its buffer with what arrives in a round trip', () => {
+    const w = h.establish({ dport: 81, ts: { val: 1, ecr: 0 }, wscale: 6 });
+    const before = w.so.so_rcv.sb_hiwat;
+    for (let i = 0; i < 200; i++) {
+      w.ts = { val: 2 + i, ecr: w.ts!.ecr };
+      w.data(text(1448));
+      h.advance(0.05);
+      h.read(w.so);
+    }
+    expect(w.so.so_rcv.sb_hiwat).to.be.above(before * 2);
+    // A program that set its buffer itself keeps it.
+    w.so.so_rcv.sb_flags &= ~SB_AUTOSIZE;
+    const kept = w.so.so_rcv.sb_hiwat;
+    for (let i = 0; i < 400; i++) {
+      w.data(text(1448));
+      h.advance(0.05);
+      h.read(w.so);
+    }
+    expect(w.so.so_rcv.sb_hiwat).to.equal(kept);
+  });
+});
+
+describe('tcp: timestamps (RFC 7323)', () => {
+  let h: TestHost;
+  let c: Conn;
+  beforeEach(() => {
+    h = new TestHost();
+    c = h.establish({ ts: { val: 1000, ecr: 0 }, wscale: 2 });
+  });
+  afterEach(() => h.close());
+
+  it('echoes the timestamp of the segment it acknowledges', () => {
+    c.data('a', { ts: { val: 1005, ecr: c.ts!.ecr } });
+    c.data('b', { ts: { val: 1006, ecr: c.ts!.ecr } });
+    // RFC 7323, 4.3 (2): of two segments acknowledged together, the earlier one's.
+    const [f] = expectTx(h.sent, [flags('.'), ack(c.seq)]);
+    expect(f!.ip!.tcp!.ts!.ecr).to.equal(1005);
+  });
+
+  it('drops what is older than the last timestamp, and acknowledges it', () => {
+    c.data('a', { ts: { val: 2000, ecr: c.ts!.ecr } });
+    h.advance(50);
+    h.sent.length = 0;
+    c.seg({ payload: 'old', ts: { val: 1999, ecr: c.ts!.ecr } });
+    expectTx(h.sent, [flags('.'), ack(c.seq)]);
+    expect(counted(R_TCP_PAWS)).to.equal(1);
+    expect(h.read(c.so)).to.equal('a');
+    c.seg({ payload: 'new', ts: { val: 2000, ecr: c.ts!.ecr } });
+    expect(h.read(c.so)).to.equal('new');
+  });
+
+  it('compares timestamps modulo 2^32', () => {
+    c.data('a', { ts: { val: 0x70000000, ecr: c.ts!.ecr } });
+    h.advance(50);
+    c.data('b', { ts: { val: 0xe0000000, ecr: c.ts!.ecr } });
+    h.advance(50);
+    c.data('c', { ts: { val: 0x40000000, ecr: c.ts!.ecr } });
+    expect(h.read(c.so)).to.equal('abc');
+  });
+
+  it('believes anything after 24 idle days', () => {
+    c.data('a', { ts: { val: 2000, ecr: c.ts!.ecr } });
+    h.advance(50);
+    V_tcp(h.vnet).params.always_keepalive = false;
+    h.advance(24 * 86400 * 1000 + 1000);
+    h.sent.length = 0;
+    c.seg({ payload: 'b', ts: { val: 5, ecr: c.ts!.ecr } });
+    expect(h.read(c.so)).to.equal('ab');
+  });
+
+  it('ignores a segment without the timestamp that was agreed upon, but for a RST', () => {
+    c.ts = undefined;
+    c.seg({ payload: 'x' });
+    expect(h.read(c.so)).to.equal(EWOULDBLOCK);
+    expectTx(h.sent);
+    c.seg({ flags: 'R' });
+    expect(c.state).to.equal('CLOSED');
+  });
+
+  it('measures the round trip by the echo', () => {
+    h.write(c.so, 'x');
+    const t = h.take()[0]!.ip!.tcp!;
+    h.advance(30);
+    c.seg({ ack: t.seq + 1, ts: { val: 1001, ecr: t.ts!.val } });
+    expect(h.tp(c.so).t_srtt / 32).to.be.closeTo(1 + 29 / 8, 0.5);
+  });
+
+  it('does not believe an echo from the future', () => {
+    h.write(c.so, 'x');
+    const t = h.take()[0]!.ip!.tcp!;
+    h.advance(30);
+    const before = h.tp(c.so).t_srtt;
+    c.seg({ ack: t.seq + 1, ts: { val: 1001, ecr: t.ts!.val + 5000 } });
+    // Then the timed segment counts.
+    expect(h.tp(c.so).t_srtt).to.be.above(before);
+    expect(h.tp(c.so).t_srtt / 32).to.be.below(10);
+  });
+});
+
+describe('tcp: sending', () => {
+  let h: TestHost;
+  let c: Conn;
+  beforeEach(() => {
+    h = new TestHost();
+    c = h.establish();
+  });
+  afterEach(() => h.close());
+
+  // Nagle, RFC 9293, 3.7.4.
+  it('holds a small segment back while one is under way, not with TCP_NODELAY', () => {
+    h.write(c.so, 'a');
+    expectTx(h.sent, [payload('a')]);
+    h.write(c.so, 'b');
+    h.write(c.so, 'c');
+    expectTx(h.sent);
+    c.seg({ ack: c.ack + 1 });
+    expectTx(h.sent, [flags('P.'), payload('bc'), seq(c.ack + 1)]);
+    expect(tcpSetNoDelay(c.so, true)).to.equal(0);
+    h.write(c.so, 'd');
+    expectTx(h.sent, [payload('d')]);
+  });
+
+  it('sends full segments at once, and the rest when all is acknowledged', () => {
+    h.write(c.so, text(1460 * 2 + 100));
+    // From idle, all of it goes: nothing was under way.
+    const frames = h.take();
+    expect(frames.map((f) => f.ip!.tcp!.payload.length)).to.deep.equal([1460, 1460, 100]);
+    expect(frames.map((f) => f.ip!.tcp!.flags)).to.deep.equal(['.', '.', 'P.']);
+    h.write(c.so, text(1460 + 50));
+    expect(h.take().map((f) => f.ip!.tcp!.payload.length)).to.deep.equal([1460]);
+    c.seg({ ack: c.ack + 1460 * 3 + 100 });
+    expect(h.take().map((f) => f.ip!.tcp!.payload.length)).to.deep.equal([50]);
+  });
+
+  it('starts with ten segments and grows by what is acknowledged', () => {
+    h.write(c.so, text(30_000));
+    expect(h.take()).to.have.length(10);
+    c.seg({ ack: c.ack + 2 * 1460 });
+    expect(h.take(), 'two acknowledged, two more allowed').to.have.length(4);
+  });
+
+  it('keeps within the peer’s window', () => {
+    c.win = 2000;
+    c.seg({});
+    h.write(c.so, text(5000));
+    expect(h.take().map((f) => f.ip!.tcp!.payload.length)).to.deep.equal([1460]);
+    // 540 bytes are left of the window: silly (RFC 9293, 3.8.6.2.1), less than half of the largest.
+    c.seg({ ack: c.ack + 1460, win: 65535 });
+    expect(h.take().map((f) => f.ip!.tcp!.payload.length)).to.deep.equal([1460, 1460, 620]);
+  });
+
+  it('probes a shut window after 5, 10, 20, 40, 60, 60 s, and goes on when it opens', () => {
+    c.win = 0;
+    c.seg({});
+    h.write(c.so, text(3000));
+    expectTx(h.sent);
+    const at: number[] = [];
+    for (let ms = 0; ms < 250_000; ms += 100) {
+      h.advance(100);
+      for (const f of h.take()) {
+        const t = f.ip!.tcp!;
+        expect(t.seq).to.equal(c.ack);
+        expect(t.payload.length).to.equal(1);
+        at.push((ms + 100) / 1000);
+        c.seg({});
+      }
+    }
+    expect(at.slice(0, 3)).to.deep.equal([5, 10, 15]);
+    expect(Math.max(...at.map((x, i) => x - (at[i - 1] ?? 0)))).to.be.within(40, 60);
+    expect(c.state).to.equal('ESTABLISHED');
+    expect(h.stat.tcps_sndprobe).to.equal(at.length);
+
+    c.win = 65535;
+    c.seg({});
+    const frames = h.take();
+    expect(frames.map((f) => f.ip!.tcp!.payload.length)).to.deep.equal([1460, 1460, 80]);
+    expect(frames[0]!.ip!.tcp!.seq).to.equal(c.ack);
+  });
+
+  it('takes a probe’s byte back when the window opens over it', () => {
+    c.win = 0;
+    c.seg({});
+    h.write(c.so, 'abc');
+    h.advance(5000);
+    expectTx(h.sent, [payload('a')]);
+    c.win = 1000;
+    c.seg({ ack: c.ack + 1 });
+    expectTx(h.sent, [payload('bc'), seq(c.ack + 1)]);
+    c.seg({ ack: c.ack + 3 });
+    expect(c.so.so_snd.sb_ccc).to.equal(0);
+  });
+
+  it('waits when the peer takes its window back', () => {
+    h.write(c.so, text(3000));
+    h.take();
+    c.seg({ ack: c.ack + 1460, win: 0 });
+    expect(h.tp(c.so).snd_wnd).to.equal(0);
+    h.write(c.so, 'x');
+    expectTx(h.sent);
+    h.advance(4000);
+    h.take();
+    c.seg({ ack: c.ack + 3000, win: 100 });
+    expectTx(h.sent, [payload('x')]);
+  });
+
+  it('grows the send buffer when it is the limit', () => {
+    const w = h.establish({ dport: 81, wscale: 8 });
+    const before = w.so.so_snd.sb_hiwat;
+    let acked = 0;
+    for (let i = 0; i < 300; i++) {
+      while (sbspace(w.so.so_snd) > 0) h.write(w.so, text(sbspace(w.so.so_snd)));
+      for (const f of h.take()) acked += f.ip!.tcp!.payload.length;
+      w.seg({ ack: w.ack + acked });
+    }
+    expect(w.so.so_snd.sb_hiwat).to.be.above(before * 2);
+    expect(w.so.so_snd.sb_hiwat).to.be.at.most(2 * 1024 * 1024);
+  });
+});

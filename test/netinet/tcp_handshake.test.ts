@@ -1,0 +1,236 @@
+import { expect } from 'chai';
+import { soaccept, SS_ISCONNECTED } from '../../src/kern/uipc_socket.ts';
+import { TCPS_SYN_RECEIVED } from '../../src/netinet/tcp_fsm.ts';
+import { ECONNREFUSED, EHOSTUNREACH, ETIMEDOUT, EWOULDBLOCK } from '../../src/sys/errno.ts';
+import { ack, expectTx, flags, from, mss, payload, seq, to, wscale } from '../support/frames.ts';
+import { PEER, PEER_PORT, sin, TestHost, US } from './tcp_host.ts';
+import { soconnect } from '../../src/kern/uipc_socket.ts';
+import { V_tcp } from '../../src/netinet/tcp_var.ts';
+
+describe('tcp: opening connections', () => {
+  let h: TestHost;
+  beforeEach(() => (h = new TestHost()));
+  afterEach(() => h.close());
+
+  it('acknowledges a SYN at the top of the sequence space', () => {
+    h.listen(80);
+
+    h.seg({ flags: 'S', seq: 0xffffffff });
+
+    // RFC 9293, 3.10.7.2: the SYN itself takes one sequence number, so the next one wraps to 0.
+    expectTx(h.sent, [from(US, 80), to(PEER, PEER_PORT), flags('S.'), ack(0)]);
+  });
+
+  it('offers MSS of the MTU, and scale and timestamps only if the peer does', () => {
+    h.listen(80);
+    h.seg({ flags: 'S', seq: 5 });
+    const [plain] = expectTx(h.sent, [flags('S.'), mss(1460), wscale(undefined)]);
+    expect(plain!.ip!.tcp!.ts).to.equal(undefined);
+
+    h.seg({ flags: 'S', seq: 5, sport: 40001, mss: 1400, wscale: 7, ts: { val: 77, ecr: 0 } });
+
+    // kern.ipc.maxsockbuf is 2 MiB: a window of 65535 has to be scaled by 6 to reach it.
+    const [full] = expectTx(h.sent, [flags('S.'), mss(1460), wscale(6)]);
+    expect(full!.ip!.tcp!.ts!.ecr).to.equal(77);
+  });
+
+  it('holds no socket before the handshake is complete', () => {
+    const head = h.listen(80);
+    h.seg({ flags: 'S', seq: 5 });
+    const synAck = h.take()[0]!.ip!.tcp!;
+    expect(head.sol_incqlen + head.sol_comp.length).to.equal(0);
+    expect(h.stat.tcps_sc_added).to.equal(1);
+    expect(soaccept(head)).to.equal(EWOULDBLOCK);
+
+    h.seg({ seq: 6, ack: synAck.seq + 1 });
+
+    const so = h.accept(head);
+    expect(h.state(so)).to.equal('ESTABLISHED');
+    expect(so.so_state & SS_ISCONNECTED).to.equal(SS_ISCONNECTED);
+    expectTx(h.sent);
+  });
+
+  it('takes data that comes with the last ACK of the handshake', () => {
+    const head = h.listen(80);
+    h.seg({ flags: 'S', seq: 5 });
+    const synAck = h.take()[0]!.ip!.tcp!;
+    h.seg({ seq: 6, ack: synAck.seq + 1, flags: 'F.', payload: 'hello' });
+    const so = h.accept(head);
+    expect(h.state(so)).to.equal('CLOSE_WAIT');
+    expect(h.read(so)).to.equal('hello');
+    expect(h.read(so)).to.equal(null);
+    expectTx(h.sent, [flags('.'), ack(12)]);
+  });
+
+  it('sends the SYN-ACK again after 1, 2.2, 4.2 s, then forgets', () => {
+    h.listen(80);
+    h.seg({ flags: 'S', seq: 5 });
+    const first = h.take()[0]!.ip!.tcp!;
+    const at: number[] = [];
+    for (let ms = 0; ms < 60_000; ms += 100) {
+      h.advance(100);
+      for (const f of h.take()) {
+        expect(f.ip!.tcp!.seq).to.equal(first.seq);
+        at.push((ms + 100) / 1000);
+      }
+    }
+    expect(at).to.deep.equal([1, 3.2, 7.4]);
+    expect(h.stat.tcps_sc_stale).to.equal(1);
+    h.seg({ seq: 6, ack: first.seq + 1 });
+    expectTx(h.sent, [flags('R'), seq(first.seq + 1)]);
+  });
+
+  it('answers a repeated SYN at once, a different one anew', () => {
+    h.listen(80);
+    h.seg({ flags: 'S', seq: 5 });
+    const first = h.take()[0]!.ip!.tcp!;
+    h.seg({ flags: 'S', seq: 5 });
+    expectTx(h.sent, [flags('S.'), seq(first.seq), ack(6)]);
+    h.seg({ flags: 'S', seq: 900 });
+    expectTx(h.sent, [flags('S.'), ack(901)]);
+  });
+
+  it('forgets an embryonic connection on an exact RST only', () => {
+    h.listen(80);
+    h.seg({ flags: 'S', seq: 5 });
+    const first = h.take()[0]!.ip!.tcp!;
+    h.seg({ flags: 'R', seq: 7 });
+    h.seg({ flags: 'R', seq: 5 });
+    expect(h.stat.tcps_sc_reset).to.equal(0);
+    h.seg({ flags: 'R', seq: 6 });
+    expect(h.stat.tcps_sc_reset).to.equal(1);
+    h.seg({ seq: 6, ack: first.seq + 1 });
+    expectTx(h.sent, [flags('R'), seq(first.seq + 1)]);
+  });
+
+  it('resets what does not acknowledge the SYN-ACK and keeps the entry', () => {
+    const head = h.listen(80);
+    h.seg({ flags: 'S', seq: 5 });
+    const first = h.take()[0]!.ip!.tcp!;
+    h.seg({ seq: 6, ack: first.seq + 2 });
+    expectTx(h.sent, [flags('R'), seq(first.seq + 2)]);
+    h.seg({ seq: 6, ack: first.seq + 1 });
+    h.accept(head);
+    expectTx(h.sent);
+  });
+
+  it('resets a connection its listener has no room for', () => {
+    const head = h.listen(80, 1);
+    for (let i = 0; i < 3; i++) {
+      const sport = 41000 + i;
+      h.seg({ flags: 'S', seq: 5, sport });
+      const synAck = h.take()[0]!.ip!.tcp!;
+      h.seg({ seq: 6, ack: synAck.seq + 1, sport });
+      // A backlog of 1 holds 3/2 of it, and one more: sonewconn counts before it adds.
+      if (i < 2) expectTx(h.sent);
+      else expectTx(h.sent, [flags('R')]);
+    }
+    expect(head.sol_comp.length).to.equal(2);
+    expect(h.stat.tcps_listendrop).to.equal(1);
+  });
+
+  it('bounds the embryonic connections', () => {
+    h.listen(80);
+    V_tcp(h.vnet).params.syncache_cachelimit = 100;
+    for (let i = 0; i < 300; i++) h.seg({ flags: 'S', seq: 5, sport: 10000 + i });
+    expect(h.take()).to.have.length(300);
+    expect(h.vnet.sysctl.find('net.inet.tcp.syncache.count')!.get()).to.equal(100);
+    expect(h.stat.tcps_sc_cacheoverflow).to.equal(200);
+  });
+
+  it('connects: SYN, SYN-ACK, ACK, with the peer’s options', () => {
+    const so = h.connect(7);
+    const [syn] = expectTx(h.sent, [from(US), to(PEER, 7), flags('S'), mss(1460), wscale(6)]);
+    const t = syn!.ip!.tcp!;
+    expect(t.ts).to.not.equal(undefined);
+    expect(t.sport).to.be.within(10000, 65535);
+    h.advance(20);
+    h.seg({
+      sport: 7,
+      dport: t.sport,
+      flags: 'S.',
+      seq: 0xffffffff,
+      ack: t.seq + 1,
+      mss: 1000,
+      wscale: 3,
+      ts: { val: 9, ecr: t.ts!.val },
+      win: 1000,
+    });
+    expectTx(h.sent, [flags('.'), seq(t.seq + 1), ack(0)]);
+    const tp = h.tp(so);
+    expect(h.state(so)).to.equal('ESTABLISHED');
+    expect(tp.t_maxseg).to.equal(1000);
+    expect(tp.snd_scale).to.equal(3);
+    // RFC 7323, 2.2: the window of a SYN is not scaled.
+    expect(tp.snd_wnd).to.equal(1000);
+    // RFC 6298 (2.2): the first measurement, 20 ms and the clock's granularity of 1.
+    expect(tp.t_srtt / 32).to.equal(21);
+    // RFC 6928: ten segments of 1000 - 12 bytes.
+    expect(tp.snd_cwnd).to.equal(9880);
+  });
+
+  it('sends its SYN again, and gives up after 75 s', () => {
+    const so = h.connect(7);
+    h.take();
+    const at: number[] = [];
+    for (let ms = 0; ms < 100_000; ms += 100) {
+      h.advance(100);
+      for (const f of h.take()) if (f.ip?.tcp?.flags === 'S') at.push((ms + 100) / 1000);
+    }
+    // RFC 6298's second, with FreeBSD's slope: five times one second and 200 ms of slop.
+    expect(at.slice(0, 5)).to.deep.equal([1, 2.2, 3.4, 4.6, 5.8]);
+    expect(at.at(-1)).to.be.below(75);
+    expect(so.so_error).to.equal(ETIMEDOUT);
+  });
+
+  it('is refused by RST, but only by one that acknowledges its SYN', () => {
+    const so = h.connect(7);
+    const t = h.take()[0]!.ip!.tcp!;
+    const back = { sport: 7, dport: t.sport };
+    h.seg({ ...back, flags: 'R', seq: 0 });
+    h.seg({ ...back, flags: 'R.', seq: 0, ack: t.seq });
+    expect(so.so_error).to.equal(0);
+    expect(h.state(so)).to.equal('SYN_SENT');
+    h.seg({ ...back, flags: 'R.', seq: 0, ack: t.seq + 1 });
+    expect(so.so_error).to.equal(ECONNREFUSED);
+    expectTx(h.sent);
+  });
+
+  it('answers a wrong ACK to its SYN with RST and goes on', () => {
+    const so = h.connect(7);
+    const t = h.take()[0]!.ip!.tcp!;
+    h.seg({ sport: 7, dport: t.sport, flags: 'S.', seq: 50, ack: t.seq + 2 });
+    expectTx(h.sent, [flags('R'), seq(t.seq + 2)]);
+    expect(h.state(so)).to.equal('SYN_SENT');
+  });
+
+  it('opens simultaneously: RFC 9293, figure 7', () => {
+    const so = h.connect(7);
+    const t = h.take()[0]!.ip!.tcp!;
+    const back = { sport: 7, dport: t.sport };
+    h.seg({ ...back, flags: 'S', seq: 300, mss: 1460 });
+    expect(h.state(so)).to.equal('SYN_RCVD');
+    expect(h.count(TCPS_SYN_RECEIVED)).to.equal(1);
+    expectTx(h.sent, [flags('S.'), seq(t.seq), ack(301)]);
+    h.seg({ ...back, flags: 'S.', seq: 300, ack: t.seq + 1 });
+    expect(h.state(so)).to.equal('ESTABLISHED');
+    h.sent.length = 0;
+    h.seg({ ...back, seq: 301, ack: t.seq + 1, payload: 'x' });
+    expect(h.read(so)).to.equal('x');
+  });
+
+  it('queues what is written before the connection is there', () => {
+    const so = h.connect(7);
+    const t = h.take()[0]!.ip!.tcp!;
+    h.seg({ sport: 7, dport: t.sport, flags: 'S.', seq: 1, ack: t.seq + 1 });
+    h.sent.length = 0;
+    expect(h.write(so, 'abc')).to.equal(0);
+    expectTx(h.sent, [flags('P.'), payload('abc'), seq(t.seq + 1)]);
+  });
+
+  it('says what stands in the way of connecting', () => {
+    const so = h.socket();
+    expect(soconnect(so, sin('203.0.113.9', 80))).to.equal(EHOSTUNREACH);
+    expect(h.count(TCPS_SYN_RECEIVED)).to.equal(0);
+  });
+});
