@@ -38,7 +38,7 @@ describe('tcp: opening connections', () => {
     const head = h.listen(80);
     h.seg({ flags: 'S', seq: 5 });
     const synAck = h.take()[0]!.ip!.tcp!;
-    expect(head.sol_incqlen + head.sol_comp.length).to.equal(0);
+    expect(head.sol_incomp.length + head.sol_comp.length).to.equal(0);
     expect(h.stat.tcps_sc_added).to.equal(1);
     expect(soaccept(head)).to.equal(EWOULDBLOCK);
 
