@@ -112,6 +112,7 @@ import {
   TN_MACH,
   TN_MACL,
   TN_MAXFRM,
+  TN_MAXFRM_MAX,
   TN_MTA0,
   TN_MTA1,
   TN_RDBAH,
@@ -124,6 +125,7 @@ import {
   TN_STATUS_LU,
   TN_STATUS_RXSTOP,
   TN_STATUS_TXSTOP,
+  TN_STATUS_VNET,
   TN_TDBAH,
   TN_TDBAL,
   TN_TDLEN,
@@ -169,7 +171,7 @@ const TSO_MAX = 65518;
 /** Header and padding mbufs that the stack does not count among a TSO packet's segments. */
 const TSO_SEGS_RESERVED = 2;
 /** Descriptors one interrupt handles before others get their turn. */
-const RX_LIMIT = TN_RX_NDESC;
+const RX_LIMIT = 64;
 const INTERRUPTS =
   TN_INT_TXDW | TN_INT_RXDW | TN_INT_LSC | TN_INT_RXO | TN_INT_TXERR | TN_INT_RXERR;
 
@@ -297,6 +299,7 @@ export function tn_attach(
     return ENOMEM;
   }
   attached.set(sc, undo);
+  sc.vnet = (bus_space_read_4(regs, TN_STATUS) & TN_STATUS_VNET) !== 0;
   ifp.if_softc = sc;
   ifp.if_driver = sc;
   ifp.if_flags = IFF_BROADCAST | IFF_SIMPLEX | IFF_MULTICAST;
@@ -432,8 +435,8 @@ function tn_setmtu(sc: TnSoftc, mtu: number): Errno {
   const { ifp } = sc;
   ifp.if_mtu = mtu;
   if ((ifp.if_drv_flags & IFF_DRV_RUNNING) === 0) return 0;
-  if (sc.rxBufSize === rxBufSizeOf(mtu)) {
-    bus_space_write_4(sc.regs, TN_MAXFRM, mtu + FRAME_OVERHEAD);
+  if (sc.rxBufSize === rxBufSizeOf(sc, mtu)) {
+    bus_space_write_4(sc.regs, TN_MAXFRM, frameMaxOf(sc, mtu));
     return 0;
   }
   // Buffers of another size: the rings have to be built anew.
@@ -466,14 +469,22 @@ export function tn_ioctl(sc: TnSoftc, command: IfIoctl, data: number): Errno {
   }
 }
 
-/** A frame without VLAN tag, or with one, fits into one buffer where a buffer can be that long. */
-function rxBufSizeOf(mtu: number): number {
-  return mtu + FRAME_OVERHEAD < MCLBYTES ? MCLBYTES : MJUMPAGESIZE;
+/**
+ * The longest frame to let in. A peer that does not segment (egress mode `vnet`) sends TCP packets
+ * of up to 64 KB in one piece, whatever the MTU.
+ */
+function frameMaxOf(sc: TnSoftc, mtu: number): number {
+  return sc.vnet ? TN_MAXFRM_MAX : mtu + FRAME_OVERHEAD;
+}
+
+/** The small buffer if it holds the longest frame. */
+function rxBufSizeOf(sc: TnSoftc, mtu: number): number {
+  return frameMaxOf(sc, mtu) < MCLBYTES ? MCLBYTES : MJUMPAGESIZE;
 }
 
 /** Fills the receive ring; ENOBUFS, and nothing kept, if there are too few clusters. */
 function tn_rxfill(sc: TnSoftc): Errno {
-  sc.rxBufSize = rxBufSizeOf(sc.ifp.if_mtu);
+  sc.rxBufSize = rxBufSizeOf(sc, sc.ifp.if_mtu);
   sc.rxNext = 0;
   sc.rxDiscard = false;
   for (let slot = 0; slot < TN_RX_NDESC; slot++) {
@@ -508,7 +519,7 @@ export function tn_init(sc: TnSoftc): Errno {
   writeRing(sc, TN_RDBAL, TN_RDBAH, sc.rxRingAddr);
   bus_space_write_4(regs, TN_RDLEN, TN_RX_NDESC * TN_DESC_SIZE);
   bus_space_write_4(regs, TN_RXBSZ, sc.rxBufSize);
-  bus_space_write_4(regs, TN_MAXFRM, ifp.if_mtu + FRAME_OVERHEAD);
+  bus_space_write_4(regs, TN_MAXFRM, frameMaxOf(sc, ifp.if_mtu));
   ifp.if_drv_flags |= IFF_DRV_RUNNING;
   ifp.if_drv_flags &= ~IFF_DRV_OACTIVE;
   tn_set_modes(sc);

@@ -43,6 +43,8 @@ export class TnSoftc implements IfDriver, Task {
   readonly #ops: TnOps;
   /** What the stack is told to use of the device, kept over a stop: TN_CTRL's mode bits. */
   ctrl = 0;
+  /** Egress mode `vnet`: the peer neither segments nor sums for us, nor we for it. */
+  vnet = false;
 
   // DMA
   readonly txTag: BusDmaTag;

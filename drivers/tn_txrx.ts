@@ -88,6 +88,8 @@ import {
   TN_RXS_IPE,
   TN_RXS_L4CS,
   TN_RXS_L4E,
+  TN_RXS_SEGS_MASK,
+  TN_RXS_SEGS_SHIFT,
   TN_RXS_VP,
   TN_TDT,
   TN_TXD_CTX,
@@ -478,6 +480,8 @@ function deliver(sc: TnSoftc, status: number, vtag: number): void {
   sc.rxHead = null;
   sc.rxTail = null;
   m.m_pkthdr.rcvif = ifp;
+  // What the peer left in one piece is more than an MTU, and not too long for that.
+  m.m_pkthdr.lro_nsegs = (status >>> TN_RXS_SEGS_SHIFT) & TN_RXS_SEGS_MASK;
   verdict(sc, m, status);
   if ((status & TN_RXS_VP) !== 0) {
     m.m_pkthdr.ether_vtag = vtag;

@@ -32,4 +32,4 @@ if unshare --net true 2>/dev/null; then isolate=(unshare --net); fi
   UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
   TSAN_OPTIONS=halt_on_error=1:report_signal_unsafe=0:ignore_noninstrumented_modules=1 \
   node --enable-source-maps node_modules/mocha/bin/mocha.js --no-config --ui bdd --timeout 60000 \
-  --exit "$dist/test/native/**/*.test.js" "${specs[@]/#/$dist/test/host/}"
+  --reporter "$(realpath "$dist")/test/support/reporter.js" --exit "$dist/test/native/**/*.test.js" "${specs[@]/#/$dist/test/host/}"

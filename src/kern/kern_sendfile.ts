@@ -265,7 +265,7 @@ export class SendfileCall implements Task {
     const lock = this.#so.sndLock;
     KASSERT(lock[0] === this, 'sendfile: lost the send lock');
     lock.shift();
-    if (lock.length > 0) passDefer(lock[0]!);
+    if (lock.length > 0) passDefer(lock[0]);
     else sowwakeup(this.#so); // sosend said EWOULDBLOCK while the side was held
   }
 

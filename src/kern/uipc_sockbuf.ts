@@ -1,7 +1,7 @@
 /**
  * Socket buffers, after sys/kern/uipc_sockbuf.c as of r349529: accounting, ready and not-ready
- * data, compression. Stream buffers only. Left out: locking (one thread), records and control
- * data (datagram sockets bring them), kTLS sessions, autotuning.
+ * data, compression. Stream buffers; uipc_dgram has the records of datagram sockets. Left out: locking
+ * (one thread), control data, kTLS sessions, autotuning.
  */
 
 import { EINPROGRESS, type Errno } from '../sys/errno.ts';
@@ -46,6 +46,8 @@ export const sbParams = { sb_max: 2 * 1024 * 1024, sb_efficiency: 8 };
 export class Sockbuf implements Task {
   sb_mb: Mbuf | null = null;
   sb_mbtail: Mbuf | null = null;
+  /** Of a buffer of records (uipc_dgram): the last one. */
+  sb_lastrecord: Mbuf | null = null;
   /** First mbuf that is not ready. */
   sb_fnrdy: Mbuf | null = null;
   /** Where the last sbsndptr look-up ended: mbuf and its offset from the start of the buffer. */

@@ -70,7 +70,7 @@ function putBytes(off: number, addr: Uint8Array): void {
   for (let i = 0; i < ETHER_ADDR_LEN; i++) mem[off + i] = addr[i]!;
 }
 
-/** Six bytes in colon form. For printing. */
+/** Six bytes in colon form. For printing. @see ethers(3) */
 export function ether_ntoa(addr: Uint8Array): string {
   return Array.from(addr.subarray(0, ETHER_ADDR_LEN), (b) => b.toString(16).padStart(2, '0')).join(
     ':',

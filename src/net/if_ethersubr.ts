@@ -144,7 +144,7 @@ export function ether_output(ifp: Ifnet, m: Mbuf, dst: OutputDst): Errno {
     if (error !== 0) return error === EWOULDBLOCK ? 0 : error;
     dhost = resolver.resolved.ll_addr;
   }
-  return ether_output_to(ifp, m, dhost, inet ? ETHERTYPE_IP : ETHERTYPE_IPV6);
+  return etherSend(ifp, m, dhost, inet ? ETHERTYPE_IP : ETHERTYPE_IPV6);
 }
 
 /**
@@ -152,7 +152,7 @@ export function ether_output(ifp: Ifnet, m: Mbuf, dst: OutputDst): Errno {
  * Takes `m` on every outcome. What ARP and ND send by. Ours: FreeBSD passes a prepared header in the
  * route.
  */
-export function ether_output_to(ifp: Ifnet, m: Mbuf, dhost: Uint8Array, type: number): Errno {
+export function etherSend(ifp: Ifnet, m: Mbuf, dhost: Uint8Array, type: number): Errno {
   const top = M_PREPEND(m, ETHER_HDR_LEN, M_NOWAIT);
   if (top === null) {
     if_inc_counter(ifp, IFCOUNTER_OQDROPS, 1);

@@ -117,7 +117,10 @@ export function routeLookup(vnet: Vnet, ro: Route, dst: InAddr): Nhop | null {
   return ro.ro_nh;
 }
 
-/** EEXIST if there is a route to exactly this prefix. Takes over `nh`. */
+/**
+ * Adds a route; EEXIST if there is one to exactly this prefix. Takes over `nh`.
+ * @see sys/net/route/route_ctl.c
+ */
 export function rib_add_route(vnet: Vnet, dst: InAddr, prefixlen: number, nh: Nhop): Errno {
   const rib = V_rib(vnet);
   const mask = maskOf(prefixlen);

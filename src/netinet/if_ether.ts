@@ -25,7 +25,7 @@ import { m_pullup } from '../kern/uipc_mbuf.ts';
 import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
 import { etherbroadcastaddr, ETHERTYPE_ARP, ETHERTYPE_IP, ether_ntoa } from '../net/ethernet.ts';
 import { ifConsole, ifnetList } from '../net/if.ts';
-import { ether_output_to } from '../net/if_ethersubr.ts';
+import { etherSend } from '../net/if_ethersubr.ts';
 import {
   Llentry,
   LLE_IFADDR,
@@ -205,7 +205,7 @@ export class ArpTable implements LinkResolver, LleTimer {
     if ((lle.la_flags & LLE_STATIC) === 0) this.#reachable(lle);
     else callout_stop(lle.lle_timer);
     for (let m = lle.unhold(); m !== null; m = lle.unhold())
-      ether_output_to(lle.lle_ifp, m, lle.ll_addr, ETHERTYPE_IP);
+      etherSend(lle.lle_ifp, m, lle.ll_addr, ETHERTYPE_IP);
   }
 
   #reachable(lle: Llentry): void {
@@ -289,10 +289,10 @@ export function arprequest(ifp: Ifnet, sip: InAddr, tip: InAddr): void {
   putLladdr(p + AR_SHA, ifp.if_lladdr);
   mem.fill(0, p + AR_THA, p + AR_THA + ETHER_ADDR_LEN);
   stat.txrequests++;
-  if (ether_output_to(ifp, m, etherbroadcastaddr, ETHERTYPE_ARP) !== 0) stat.txerrors++;
+  if (etherSend(ifp, m, etherbroadcastaddr, ETHERTYPE_ARP) !== 0) stat.txerrors++;
 }
 
-/** Tells the link that `addr` is ours: RFC 5227's announcement. */
+/** Tells the link that `addr` is ours: RFC 5227's announcement. @see sys/netinet/if_ether.c */
 export function arp_announce(ifp: Ifnet, addr: InAddr): void {
   if ((ifp.if_flags & (IFF_UP | IFF_NOARP)) !== IFF_UP) return;
   if ((ifp.if_drv_flags & IFF_DRV_RUNNING) !== 0) arprequest(ifp, addr, addr);
@@ -420,7 +420,7 @@ function reply(ifp: Ifnet, m: Mbuf, p: Kva, myaddr: InAddr, to: InAddr, vnet: Vn
   m.m_pkthdr.rcvif = null;
   m.m_pkthdr.csum_flags = 0;
   stat.txreplies++;
-  if (ether_output_to(ifp, m, sender, ETHERTYPE_ARP) !== 0) stat.txerrors++;
+  if (etherSend(ifp, m, sender, ETHERTYPE_ARP) !== 0) stat.txerrors++;
 }
 
 /** The ARP entries of a stack, for `arp -a`. @see arp(8) */

@@ -25,6 +25,7 @@ import { icmpProto, V_icmp } from './ip_icmp.ts';
 import { ip_input } from './ip_input.ts';
 import { V_ipreass } from './ip_reass.ts';
 import { ipproto_register, V_ip } from './ip_var.ts';
+import { rip_init } from './raw_ip.ts';
 import { tcp_init } from './tcp_init.ts';
 
 /**
@@ -37,6 +38,7 @@ export function inet_domain_attach(vnet: Vnet): Errno {
   netisr_register(vnet, NETISR_ARP, arpintr);
   const error = ipproto_register(vnet, IPPROTO_ICMP, icmpProto);
   KASSERT(error === 0, 'inet_domain_attach: ICMP is taken');
+  rip_init(vnet);
   tcp_init(vnet);
   ipSysctls(vnet);
   in_pcbSysctls(vnet);
@@ -51,6 +53,7 @@ export function inet_domain_attach(vnet: Vnet): Errno {
 /**
  * Ends a stack's IPv4: packets that wait, neighbours, addresses and their timers go; interfaces
  * stay their drivers'. Transport protocols end before.
+ * @see sys/kern/uipc_domain.c
  */
 export function inet_domain_detach(vnet: Vnet): void {
   netisrDrain(vnet);

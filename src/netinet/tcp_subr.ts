@@ -73,9 +73,10 @@ export function tcp_newtcpcb(inp: Inpcb): Tcpcb {
   tcp.states[TCPS_CLOSED]!++;
   tp.t_maxseg = p.mssdflt;
   if (p.rfc1323) tp.t_flags |= TF_REQ_SCALE | TF_REQ_TSTMP;
-  // RFC 6298 (2.1): without a measurement the RTO is a second; rttvar alone makes it so.
+  // RFC 6298 (2.1): without a measurement the RTO is a second. What backing off starts from then is
+  // FreeBSD's guess, a quarter of it.
   tp.t_srtt = 0;
-  tp.t_rttvar = p.rexmit_initial << 2;
+  tp.t_rttvar = p.rexmit_initial;
   tp.t_rttmin = p.rexmit_min;
   tp.t_rxtcur = p.rexmit_initial;
   tp.t_rcvtime = tcpTicks();
@@ -140,7 +141,7 @@ export function tcp_close(tp: Tcpcb): void {
   if ((inp.inp_flags & INP_SOCKREF) !== 0) {
     inp.inp_flags &= ~INP_SOCKREF;
     sorele(so);
-  } else if (so.so_listen !== null && !so.so_listen.sol_comp.includes(so)) {
+  } else if (so.so_listen !== null && so.so_listen.sol_incomp.includes(so)) {
     // It died before its listener could hand it out: nobody else will let go of it.
     soabort(so);
   }

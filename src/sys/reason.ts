@@ -68,6 +68,7 @@ export const R_ICMP_SHORT = reason('icmp', 'too_short');
 export const R_ICMP_SUM = reason('icmp', 'bad_checksum');
 export const R_ICMP_IGNORED = reason('icmp', 'ignored');
 export const R_ICMP_RATE = reason('icmp', 'rate_limited');
+export const R_RIP_FULL = reason('icmp', 'raw_socket_full');
 
 // TCP.
 export const R_TCP_SHORT = reason('tcp', 'too_short');

@@ -100,6 +100,20 @@ describe('if_tn', () => {
     expect([host.wire.nsent, host.received.length]).to.deep.equal([2, 1]);
   });
 
+  it('starts afresh after going down with a full ring and a queue', () => {
+    host.up();
+    host.wire.room = 0;
+    host.send(...Array.from({ length: 600 }, () => host.mapped(new Uint8Array(60))));
+    expect(host.sc.brRing.used).to.be.above(0);
+    host.ifp.if_flags &= ~IFF_UP;
+    host.ioctl(SIOCSIFFLAGS, 0);
+    expect(host.sc.brRing.used).to.equal(0);
+    host.wire.drain(Infinity);
+    host.up();
+    host.send(host.mapped(makePacket({ payload: 10, cksum: 'full' })));
+    expect(host.wire.nsent).to.equal(1);
+  });
+
   it('stays down without clusters, keeping none', () => {
     mbufZones().clust.max = 100;
     host.ifp.if_flags |= IFF_UP;

@@ -192,9 +192,11 @@ describe('if_tn: transmit', () => {
       ]);
     });
 
-    it('copies unmapped pages together when nothing else helps, and counts the reading', () => {
-      // Mbufs of 1500 bytes on two pages each: no two of them fit into a cluster, so m_collapse
-      // cannot help.
+    /**
+     * Unmapped mbufs of 1500 bytes on two scattered pages each: no two of them fit into a cluster,
+     * so m_collapse cannot help.
+     */
+    function pages(): [Mbuf, number] {
       const n = TN_NSEGS / 2 + 1;
       const frame = makePacket({ payload: n * 1500, cksum: 'tso' });
       host.scatter = true;
@@ -210,11 +212,33 @@ describe('if_tn: transmit', () => {
       top.m_pkthdr.len = frame.length;
       top.m_pkthdr.csum_flags = CSUM_IP | CSUM_IP_TCP | CSUM_IP_TSO;
       top.m_pkthdr.tso_segsz = 1448;
-      host.send(top);
+      return [top, n * 1500];
+    }
+
+    it('copies unmapped pages together when nothing else helps, and counts the reading', () => {
+      const [m, len] = pages();
+      host.send(m);
       expect(counted(R_DRV_DEFRAG)).to.equal(1);
       const got = host.wire.sent.map((f) => judge(f));
-      expect(got.flatMap((g) => [...g.payload])).to.deep.equal([...payloadBytes(n * 1500)]);
-      expect(payloadBytesRead(payloadReasons.indexOf('copy'))).to.be.at.least(n * 1500);
+      expect(got.flatMap((g) => [...g.payload])).to.deep.equal([...payloadBytes(len)]);
+      expect(payloadBytesRead(payloadReasons.indexOf('copy'))).to.be.at.least(len);
+    });
+
+    it('keeps in the queue what it was copied into there', () => {
+      const [m, len] = pages();
+      host.wire.room = 0;
+      host.send(...Array.from({ length: TN_TX_NDESC - 1 }, () => host.mapped(new Uint8Array(60))));
+      host.send(m);
+      expect(counted(R_DRV_DEFRAG)).to.equal(0);
+      // Room for three descriptors: enough to look at it, not enough to take it.
+      host.wire.drain(3);
+      host.clock.runPosted();
+      expect(counted(R_DRV_DEFRAG)).to.equal(1);
+      expect(host.sc.brRing.used).to.equal(1);
+      host.wire.drain(Infinity);
+      host.clock.runPosted();
+      const got = host.wire.sent.slice(TN_TX_NDESC - 1).map((f) => judge(f));
+      expect(got.flatMap((g) => [...g.payload])).to.deep.equal([...payloadBytes(len)]);
     });
 
     it('drops the packet when there is no memory for that', () => {
@@ -481,6 +505,8 @@ describe('if_tn: receive', () => {
       9014, 4096, 4096, 822,
     ]);
     expect([...chainBytes(m)]).to.deep.equal([...frame]);
+    expect(m.m_flags & M_PKTHDR).to.equal(M_PKTHDR);
+    expect(m.m_next!.m_flags & M_PKTHDR).to.equal(0);
     expect(host.received.length).to.equal(2);
   });
 

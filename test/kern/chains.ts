@@ -3,7 +3,7 @@
  * with m_copydata, which it judges.
  */
 
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { expect } from 'chai';
 import {
   m_extadd,

@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { EBUSY } from '../../src/sys/errno.ts';
 import { counted, R_CONVERT_FAILED } from '../../src/sys/reason.ts';
 import {

@@ -107,7 +107,8 @@ export class HandDisk implements Pager {
     const [read] = this.reads.splice(i, 1) as [HandRead];
     const { file, off, iov, req } = read;
     let n = 0;
-    for (let v = 0; v < iov.length && error === 0; v += 2) {
+    const ranges = error === 0 ? iov.length : 0;
+    for (let v = 0; v < ranges; v += 2) {
       const from = off + n;
       const part = file.bytes.subarray(from, from + iov[v + 1]!);
       mem.set(part, iov[v]);

@@ -34,7 +34,7 @@ export class Call {
   readonly started: number;
   heard: { error: number; sbytes: number }[] = [];
   /** Runs when the call is done, inside the listener. */
-  then: (() => void) | null = null;
+  whenDone: (() => void) | null = null;
 
   constructor(so: Socket, file: File, o: CallOptions) {
     const hdtr: SfHdtr | null =
@@ -53,7 +53,7 @@ export class Call {
       {
         sendfileDone: (error, sbytes) => {
           this.heard.push({ error, sbytes });
-          this.then?.();
+          this.whenDone?.();
         },
       },
     );

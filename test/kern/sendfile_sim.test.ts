@@ -110,7 +110,7 @@ class World {
     mbParams.mb_use_ext_pgs = this.below(4) !== 0;
     this.pager = bootDisk(
       new SimPager({
-        arena: mem.buffer as ArrayBuffer,
+        arena: mem.buffer,
         clock: this.clock,
         prng: this.prng,
         latencyMinNs: 1000,
@@ -273,6 +273,7 @@ describe(`sendfile: ${SEEDS} random worlds`, function () {
         throw new Error(`TAPNIC_SEED=${seed}: ${String(error)}`, { cause: error });
       }
     }
-    if (seeds > 1) for (const [what, n] of Object.entries(seen)) expect(n, what).to.be.above(SEEDS / 10);
+    if (seeds > 1)
+      for (const [what, n] of Object.entries(seen)) expect(n, what).to.be.above(SEEDS / 10);
   });
 });

@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import {
   sendfilePageBytes,
   sendfilePageOff,
@@ -36,7 +36,10 @@ describe('sendfile: size of a round', () => {
   });
 
   it('fills at least a byte, never more than asked or than fits, and its pages add up', () => {
-    const size = fc.oneof(fc.integer({ min: 1, max: 20_000 }), fc.integer({ min: 1, max: 2 ** 40 }));
+    const size = fc.oneof(
+      fc.integer({ min: 1, max: 20_000 }),
+      fc.integer({ min: 1, max: 2 ** 40 }),
+    );
     const space = fc.oneof(
       fc.integer({ min: 1, max: 9000 }),
       fc.integer({ min: 1, max: 2 * 1024 * 1024 }),

@@ -7,12 +7,7 @@ import { mbParams } from '../../src/kern/kern_mbuf.ts';
 import { sfstat } from '../../src/kern/sendfile_io.ts';
 import { sbParams, sbreserve } from '../../src/kern/uipc_sockbuf.ts';
 import { sfBufInit, sfstatBufs } from '../../src/vm/sf_buf.ts';
-import {
-  NOPAGE,
-  vm_page_alloc_noobj,
-  vmPageCounts,
-  vm_page_unwire,
-} from '../../src/vm/vm_page.ts';
+import { NOPAGE, vm_page_alloc_noobj, vmPageCounts, vm_page_unwire } from '../../src/vm/vm_page.ts';
 import { must } from './chains.ts';
 import { expectSame, rigEach } from './sendfile_rig.ts';
 import { Peer } from './testproto.ts';

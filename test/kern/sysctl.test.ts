@@ -13,7 +13,14 @@ describe('kern_sysctl', () => {
   it('integers: range, decimal, hexadecimal and negative numbers', () => {
     let v = 0;
     const tree = new SysctlTree();
-    tree.int('a.b', 'n', () => v, (n) => void (v = n), -5, 0x20);
+    tree.int(
+      'a.b',
+      'n',
+      () => v,
+      (n) => void (v = n),
+      -5,
+      0x20,
+    );
     for (const [text, error] of [
       ['32', 0],
       ['0x1F', 0],
@@ -37,7 +44,12 @@ describe('kern_sysctl', () => {
     const tree = new SysctlTree();
     tree.int('a', '', () => 1, null);
     tree.string('s', '', () => 'text');
-    tree.int('b', '', () => 1, () => EINVAL);
+    tree.int(
+      'b',
+      '',
+      () => 1,
+      () => EINVAL,
+    );
     expect(tree.write('nonesuch', '1')).to.equal(ENOENT);
     expect(tree.write('a', '1')).to.equal(EPERM);
     expect(tree.write('s', '1')).to.equal(EPERM);

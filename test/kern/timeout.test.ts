@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { ManualClock } from '../../src/host/manual_clock.ts';
 import {
   Callout,

@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { m_free, m_freem, m_get, m_getcl, m_gethdr, mbufZones } from '../../src/kern/kern_mbuf.ts';
 import { m_copydata, m_mbuftouio, m_unmappedtouio } from '../../src/kern/m_copydata.ts';
 import {
@@ -56,7 +56,10 @@ const pktArb = fc.integer({ min: -1, max: 168 });
 const n31 = fc.nat(0x7fffffff);
 
 /** Runs `body` on random chains; everything must be back afterwards. */
-function onChains(body: (c: Chain, x: number, y: number) => void, kinds = undefined as never): void {
+function onChains(
+  body: (c: Chain, x: number, y: number) => void,
+  kinds = undefined as never,
+): void {
   fc.assert(
     fc.property(chainArb(kinds), pktArb, n31, n31, (segs, pkt, x, y) => {
       const c = new Chain(segs, pkt);
@@ -471,7 +474,7 @@ describe('uipc_mbuf: rules', () => {
     const from = scratchPages(1);
     mem.set([1, 2, 3, 4, 5, 6], from.off);
     m_copyback(a, 1, 6, kva(from.off));
-    expect([...chainBytes(a).slice(1, 7)]).to.eql([1, 2, 3, 4, 5, 6]);
+    expect(chainBytes(a).slice(1, 7)).to.eql(Uint8Array.of(1, 2, 3, 4, 5, 6));
     from.free();
     m_freem(a);
   });

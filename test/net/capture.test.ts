@@ -162,6 +162,30 @@ describe('capture ring', () => {
     );
   });
 
+  it('tells full from empty where a record ends just at the oldest one, or at the end', () => {
+    ring.setPoint(CAPTURE_WIRE, 65535);
+    const put = (size: number): boolean => {
+      const at = ring.reserve(CAPTURE_WIRE, 0, 1, size, size - 32);
+      if (at >= 0) ring.commit();
+      return at >= 0;
+    };
+    const room = RING - 64;
+    // One that fills the ring would look like none.
+    expect(put(room)).to.equal(false);
+    expect(put(room - 8)).to.equal(true);
+    ring.drain(book);
+    // Behind it only 8 bytes are left: the next wraps, and may not reach where it began.
+    expect(put(room - 8)).to.equal(false);
+    expect(put(room - 16)).to.equal(true);
+    ring.drain(book);
+    expect(put(48)).to.equal(true); // at the start again
+    // Up to the oldest record, but not touching it.
+    expect(put(room - 16 - 48)).to.equal(false);
+    expect(put(room - 16 - 48 - 8)).to.equal(true);
+    ring.drain(book);
+    expect(book.recs.map((r) => r.pktId)).to.deep.equal([room - 8, room - 16, 48, room - 72]);
+  });
+
   it('posts its drain once per batch', () => {
     let runs = 0;
     ring.setDrainTask({ run: () => void (runs++, ring.drain(book)) });

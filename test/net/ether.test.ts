@@ -201,7 +201,12 @@ describe('ethernet', () => {
   it('puts a VLAN tag back where it was on the wire', () => {
     const ear = new Ear(BPF_D_INOUT);
     bpfOf(rig.ifp)!.attach(ear);
-    injectTagged(0x6123);
+    const m = outPacket(frame());
+    m.m_flags |= M_VLANTAG;
+    m.m_pkthdr.ether_vtag = 0x6123;
+    rig.ifp.if_bpf!.mtap(m, false);
+    expect([...chainBytes(m)], 'the packet is as it was').to.deep.equal([...frame()]);
+    m_freem(m);
     const seen = decodeFrame(ear.heard[0]!.bytes);
     expect(seen).to.include({ vlan: 0x6123, type: 0x0800, dst: OUR_MAC, src: PEER_MAC });
     expect(seen.ip!.icmp!.type).to.equal(8);

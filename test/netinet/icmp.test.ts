@@ -209,13 +209,14 @@ describe('icmp', () => {
     error(3, 4, 1280, ours.subarray(0, 28));
     error(3, 16, 0, ours); // no such code
     error(3, 3, 0, ours.subarray(0, 27)); // too short
+    error(3, 3, 0, Uint8Array.from([0x44, ...ours.subarray(1)])); // a header of 16 bytes
     expect(calls).to.deep.equal([
       [PRC_UNREACH_PORT, US, PEER, 5000, 13, 0],
       [PRC_MSGSIZE, US, PEER, 5000, 8, 1280],
     ]);
     const st = icmpstat(rig.vnet);
-    expect([st.icps_badcode, st.icps_badlen]).to.deep.equal([1, 1]);
-    expect(st.icps_inhist[3]).to.equal(4);
+    expect([st.icps_badcode, st.icps_badlen]).to.deep.equal([1, 2]);
+    expect(st.icps_inhist[3]).to.equal(5);
   });
 
   it('takes the ports from behind quoted options', () => {

@@ -24,6 +24,7 @@ import {
   type TnCore,
   VNET_F_DATA_VALID,
   VNET_F_NEEDS_CSUM,
+  VNET_GSO_NONE,
   VNET_HDR_LEN,
 } from './tn_core.ts';
 import {
@@ -46,6 +47,8 @@ import {
   TN_RXS_IPE,
   TN_RXS_L4CS,
   TN_RXS_L4E,
+  TN_RXS_SEGS_MASK,
+  TN_RXS_SEGS_SHIFT,
   TN_RXS_VP,
   TN_ST_DMA_FAULTS,
   TN_ST_RX_BAD,
@@ -283,6 +286,7 @@ export class TnRx implements Task {
     let status = 0;
     if (rxCsum) status = this.#verdict(frame, len);
     else if (this.#core.vnet) this.#finishCsum(len);
+    if (this.#core.vnet) status |= this.#segments(len) << TN_RXS_SEGS_SHIFT;
     if (vlStrip && len >= ETHER_HDR_LEN + 4 && view.getUint16(frame + 12) === ETHERTYPE_VLAN) {
       status |= TN_RXS_VP;
       this.#strip(frame, len);
@@ -395,6 +399,16 @@ export class TnRx implements Task {
       len -= n;
     }
     return fold16(sum);
+  }
+
+  /** How many segments the peer has not made of this frame; 0 if it is a plain one. */
+  #segments(len: number): number {
+    const { view, sramOff } = this.#core;
+    const vnet = sramOff + SRAM_RX_VNET;
+    const size = view.getUint16(vnet + 4, true);
+    if (view.getUint8(vnet + 1) === VNET_GSO_NONE || size === 0) return 0;
+    const payload = len - view.getUint16(vnet + 2, true);
+    return Math.min(Math.max(Math.ceil(payload / size), 1), TN_RXS_SEGS_MASK);
   }
 
   /** Computes the checksum the peer left to us, for a driver that does not take verdicts. */

@@ -193,5 +193,8 @@ export const TN_RXS_IPCS = 0x4; // IPv4, and its header checksum was verified
 export const TN_RXS_L4CS = 0x8; // the TCP or UDP checksum was verified
 export const TN_RXS_IPE = 0x10; // the IPv4 header checksum is wrong
 export const TN_RXS_L4E = 0x20; // the TCP or UDP checksum is wrong
+/** Where the number of segments is that the peer would have made of this frame, 0 to 255. */
+export const TN_RXS_SEGS_SHIFT = 16;
+export const TN_RXS_SEGS_MASK = 0xff;
 export const TN_RXS_ERR = 0x40000000; // the buffer could not be used: length 0, no frame
 export const TN_RXS_DD = 0x80000000;

@@ -1,0 +1,97 @@
+/**
+ * Records in socket buffers, after sys/kern/uipc_sockbuf.c and uipc_socket.c: what datagram and raw
+ * sockets receive. A record is an mbuf with the sender's address and the mbufs of the packet;
+ * records are linked by m_nextpkt. Left out: control data, MSG_PEEK, MSG_TRUNC, several senders'
+ * queues in one buffer.
+ */
+
+import { type Errno, EWOULDBLOCK } from '../sys/errno.ts';
+import { KASSERT } from '../sys/kassert.ts';
+import { inAddr, type InAddr, port, type Port } from '../sys/types.ts';
+import { memView } from '../vm/arena.ts';
+import type { Uio } from '../vm/uio.ts';
+import { m_freem, m_get } from './kern_mbuf.ts';
+import { m_mbuftouio } from './m_copydata.ts';
+import { type Mbuf, M_NOWAIT, M_PKTHDR, M_PROTOFLAGS, MT_SONAME, mtod } from './mbuf.ts';
+import { AF_INET } from './protosw.ts';
+import { SBS_CANTRCVMORE, sballoc, sbfree, type Sockbuf, sbspace } from './uipc_sockbuf.ts';
+import { type Socket, soTakeError } from './uipc_socket.ts';
+
+// struct sockaddr_in: sin_len, sin_family, sin_port, sin_addr, 8 bytes of zeros.
+const SOCKADDR_IN_SIZE = 16;
+const SIN_PORT = 2;
+const SIN_ADDR = 4;
+
+/**
+ * Appends the packet `m0` from `addr` and `from` as one record. Takes `m0` and returns true, or
+ * returns false, `m0` still the caller's, when there is no room or no mbuf.
+ * @see sockbuf(9) (there the address is a struct sockaddr)
+ */
+export function sbappendaddr(sb: Sockbuf, addr: InAddr, from: Port, m0: Mbuf): boolean {
+  KASSERT((m0.m_flags & M_PKTHDR) !== 0, 'sbappendaddr: no packet header');
+  if (m0.m_pkthdr.len + SOCKADDR_IN_SIZE > sbspace(sb)) return false;
+  const name = m_get(M_NOWAIT, MT_SONAME);
+  if (name === null) return false;
+  const p = mtod(name);
+  memView.setUint8(p, SOCKADDR_IN_SIZE);
+  memView.setUint8(p + 1, AF_INET);
+  memView.setUint16(p + SIN_PORT, from);
+  memView.setUint32(p + SIN_ADDR, addr);
+  memView.setFloat64(p + 8, 0);
+  name.m_len = SOCKADDR_IN_SIZE;
+  name.m_next = m0;
+  for (let m: Mbuf | null = name; m !== null; m = m.m_next) {
+    m.m_flags &= ~M_PROTOFLAGS;
+    sballoc(sb, m);
+  }
+  if (sb.sb_lastrecord === null) sb.sb_mb = name;
+  else sb.sb_lastrecord.m_nextpkt = name;
+  sb.sb_lastrecord = name;
+  return true;
+}
+
+/** Unlinks the first record and takes its charge off; the caller owns it. Null if there is none. */
+function takeRecord(sb: Sockbuf): Mbuf | null {
+  const record = sb.sb_mb;
+  if (record === null) return null;
+  for (let m: Mbuf | null = record; m !== null; m = m.m_next) sbfree(sb, m);
+  sb.sb_mb = record.m_nextpkt;
+  if (sb.sb_mb === null) sb.sb_lastrecord = null;
+  record.m_nextpkt = null;
+  return record;
+}
+
+/** Drops the first record, if there is one. @see sockbuf(9) */
+export function sbdroprecord(sb: Sockbuf): void {
+  m_freem(takeRecord(sb));
+}
+
+/** Drops every record: before the buffer of a datagram socket is freed. */
+export function sbflushRecords(sb: Sockbuf): void {
+  while (sb.sb_mb !== null) sbdroprecord(sb);
+}
+
+/** Where the record came from that `soreceive_dgram` handed out last. */
+export const soReceivedFrom: { addr: InAddr; port: Port } = { addr: inAddr(0), port: port(0) };
+
+/**
+ * Receives one record into `uio`; what does not fit is lost. `soReceivedFrom` tells the sender. 0
+ * with `uio_resid` unchanged is an empty packet, or, after a shutdown, the end. EWOULDBLOCK: none
+ * yet. Else the pending error.
+ * @see socket(9)
+ */
+export function soreceive_dgram(so: Socket, uio: Uio): Errno {
+  const sb = so.so_rcv;
+  if (sb.sb_mb === null) {
+    if (so.so_error !== 0) return soTakeError(so);
+    return (sb.sb_state & SBS_CANTRCVMORE) !== 0 ? 0 : EWOULDBLOCK;
+  }
+  const record = takeRecord(sb)!;
+  const p = mtod(record);
+  soReceivedFrom.port = memView.getUint16(p + SIN_PORT) as Port;
+  soReceivedFrom.addr = memView.getUint32(p + SIN_ADDR) as InAddr;
+  const packet = record.m_next;
+  if (packet !== null && packet.m_pkthdr.len > 0) m_mbuftouio(uio, packet, packet.m_pkthdr.len);
+  m_freem(record);
+  return 0;
+}

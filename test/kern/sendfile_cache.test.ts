@@ -1,0 +1,225 @@
+import { expect } from 'chai';
+import { EBUSY, EIO } from '../../src/sys/errno.ts';
+import { mbParams } from '../../src/kern/kern_mbuf.ts';
+import {
+  SF_FLAGS,
+  SF_NOCACHE,
+  SF_NODISKIO,
+  SF_SYNC,
+  SF_USER_READAHEAD,
+} from '../../src/kern/kern_sendfile.ts';
+import { sfstat } from '../../src/kern/sendfile_io.ts';
+import { sbavail, sbused } from '../../src/kern/uipc_sockbuf.ts';
+import { vmPageCounts } from '../../src/vm/vm_page.ts';
+import { expectSame, rigEach } from './sendfile_rig.ts';
+
+const cat = (...parts: Uint8Array[]): Uint8Array => Uint8Array.from(Buffer.concat(parts));
+
+describe('sendfile: order of completion', () => {
+  const make = rigEach();
+
+  it('reads that end out of order: bytes in order; sb_acc and sb_ccc', () => {
+    const rig = make(65_536);
+    const [a, b] = [rig.file(10_000), rig.file(20_000)];
+    rig.call(a.file);
+    rig.call(b.file);
+    const sb = rig.so.so_snd;
+    expect([sbavail(sb), sbused(sb)]).to.eql([0, 30_000]);
+    rig.disk.complete(1);
+    expect([sbavail(sb), sbused(sb)]).to.eql([0, 30_000]);
+    rig.disk.complete(0);
+    expect([sbavail(sb), sbused(sb)]).to.eql([30_000, 30_000]);
+    expectSame(rig.drain(), cat(a.bytes, b.bytes));
+  });
+
+  it('a cached file behind one that is being read', () => {
+    const rig = make(65_536);
+    const a = rig.cachedFile(10_000);
+    const b = rig.file(20_000);
+    rig.call(b.file);
+    rig.call(a.file);
+    expect(sbavail(rig.so.so_snd)).to.equal(0);
+    rig.disk.completeAll();
+    expect(sbavail(rig.so.so_snd)).to.equal(30_000);
+    expectSame(rig.drain(), cat(b.bytes, a.bytes));
+  });
+
+  it('busy pages shared by two calls: one read, both get the bytes', () => {
+    const rig = make(65_536);
+    const { file, disk, bytes } = rig.file(30_000);
+    const so = rig.socket();
+    rig.call(file);
+    const again = rig.disk.again(disk);
+    rig.files.push(again);
+    const two = rig.call(again, {}, so);
+    expect(two.done).to.equal(false);
+    expect(sfstat.sf_busy).to.equal(1);
+    expect(rig.disk.pagesPending()).to.eql([8]);
+    rig.disk.complete();
+    two.expectDone(0, 30_000);
+    expect(rig.disk.pending).to.equal(0);
+    expect(sbavail(so.so_snd)).to.equal(30_000);
+    expectSame(rig.drain(), bytes);
+  });
+
+  it('whoever waits for a busy page reads it again if that read fails', () => {
+    const rig = make(65_536);
+    const { file } = rig.file(30_000);
+    const so = rig.socket();
+    rig.call(file);
+    const two = rig.call(file, {}, so);
+    rig.disk.fail();
+    expect(rig.so.so_error).to.equal(EIO);
+    expect(rig.disk.pagesPending()).to.eql([8]);
+    rig.disk.complete();
+    two.expectDone(0, 30_000);
+    expect(sbavail(so.so_snd)).to.equal(30_000);
+  });
+
+  it('SF_NODISKIO: EBUSY at the first busy page, what is before it is sent', () => {
+    const rig = make(200_000);
+    const { file, bytes } = rig.file(100_000);
+    rig.call(file, { nbytes: 8192, flags: SF_USER_READAHEAD });
+    rig.drain();
+    rig.call(file, { offset: 20_480, nbytes: 4096, flags: SF_USER_READAHEAD });
+    const so = rig.socket(200_000);
+    rig.call(file, { flags: SF_NODISKIO | SF_USER_READAHEAD }, so).expectDone(EBUSY, 20_480);
+    rig.call(file, { offset: 20_480, flags: SF_NODISKIO }, so).expectDone(EBUSY, 0);
+    expect(sfstat.sf_busy).to.equal(2);
+    rig.disk.completeAll();
+    expect(sbavail(so.so_snd)).to.equal(20_480);
+    expect(bytes.length).to.equal(100_000);
+  });
+
+  it('SF_NODISKIO with nothing to send does not count as a call without I/O', () => {
+    const rig = make();
+    const { file } = rig.file(4096);
+    rig.call(file);
+    const so = rig.socket();
+    rig.call(file, { flags: SF_NODISKIO }, so).expectDone(EBUSY, 0);
+    expect(sfstat.sf_noiocnt).to.equal(0);
+    rig.drain();
+  });
+});
+
+describe('sendfile: cache and readahead', () => {
+  const make = rigEach();
+
+  it('reads ahead the rest of the request, at most 32 pages', () => {
+    const rig = make(8192);
+    const { file, bytes } = rig.file(400_000);
+    rig.call(file);
+    expect(rig.disk.pagesPending()).to.eql([2, 32]);
+    expect(sfstat.sf_rhpages_read).to.equal(32);
+    expect(sfstat.sf_rhpages_requested).to.equal(0);
+    expectSame(rig.drain(), bytes);
+  });
+
+  it('SF_USER_READAHEAD: exactly what the program asks for, counted once a call', () => {
+    const rig = make(8192);
+    const { file, bytes } = rig.file(100_000);
+    const call = rig.call(file, { flags: SF_FLAGS(3, SF_USER_READAHEAD) });
+    expect(rig.disk.pagesPending()).to.eql([2, 3]);
+    expect(rig.disk.firstPages()).to.eql([0, 2]);
+    expectSame(rig.drain(), bytes);
+    call.expectDone(0, 100_000);
+    expect(sfstat.sf_rhpages_requested).to.equal(3);
+  });
+
+  it('asks for no page beyond the end of the file, and none that is there', () => {
+    const rig = make(65_536);
+    const { file } = rig.file(20_000);
+    rig.call(file, { nbytes: 4096, flags: SF_FLAGS(100, SF_USER_READAHEAD) });
+    expect(rig.disk.pagesPending()).to.eql([1, 4]);
+    const so = rig.socket();
+    const two = rig.call(file, { offset: 4096, nbytes: 100 }, so);
+    expect(two.done).to.equal(false); // its page is being read ahead
+    rig.disk.completeAll();
+    two.expectDone(0, 100);
+    rig.drain();
+  });
+
+  it('reads ahead only when the round’s last page was read', () => {
+    const rig = make(65_536);
+    const { file } = rig.file(65_536);
+    rig.call(file, { offset: 4096, nbytes: 4096, flags: SF_USER_READAHEAD });
+    rig.drain();
+    rig.call(file, { nbytes: 8192, flags: SF_FLAGS(4, SF_USER_READAHEAD) });
+    expect(rig.disk.pagesPending()).to.eql([1]);
+    rig.drain();
+  });
+
+  it('counts as FreeBSD does', () => {
+    const rig = make(200_000);
+    const { file } = rig.file(150_000);
+    rig.call(file);
+    rig.drain();
+    rig.call(file, { nbytes: 10_000 });
+    rig.drain();
+    expect(Object.values(sfstat)).to.eql([2, 1, 2, 37, 3, 0, 0, 0, 0, 0, 0]);
+  });
+
+  it('keeps pages cached after sending, and with SF_NOCACHE gives them up first', () => {
+    const rig = make(200_000);
+    const [a, b] = [rig.file(8192), rig.file(8192)];
+    rig.call(a.file);
+    rig.drain();
+    rig.call(b.file, { flags: SF_NOCACHE });
+    rig.drain();
+    expect(vmPageCounts().cached).to.equal(4);
+    // Pages wanted: b's are the first to go.
+    const so = rig.socket(200_000);
+    rig.call(a.file, {}, so);
+    expect(rig.disk.pending, 'a is cached').to.equal(0);
+  });
+
+  it('SF_NOCACHE keeps a page that is only partly sent when more of it follows', () => {
+    const rig = make(8192);
+    const { file, bytes } = rig.file(30_000);
+    rig.call(file, { offset: 100, flags: SF_NOCACHE });
+    expectSame(rig.drain(), bytes.slice(100));
+  });
+
+  it('SF_SYNC returns only when the last reference is gone', () => {
+    const rig = make(200_000);
+    const { file, bytes } = rig.file(150_000);
+    const call = rig.call(file, { flags: SF_SYNC });
+    rig.disk.completeAll();
+    expect(call.done).to.equal(false);
+    rig.peer.take(149_999);
+    expect(call.done).to.equal(false);
+    rig.peer.take(1);
+    call.expectDone(0, 150_000);
+    expectSame(rig.peer.received, bytes);
+  });
+
+  it('SF_SYNC with small pieces that are copied at once, and with mapped pages', () => {
+    const rig = make(200_000);
+    const { file } = rig.cachedFile(10_000);
+    rig.call(file, { nbytes: 200, flags: SF_SYNC }).expectDone(0, 200);
+    mbParams.mb_use_ext_pgs = false;
+    const call = rig.call(file, { flags: SF_SYNC });
+    expect(call.done).to.equal(false);
+    rig.drain();
+    call.expectDone(0, 10_000);
+  });
+
+  it('SF_SYNC lets the next call in while it waits', () => {
+    const rig = make(200_000);
+    const { file } = rig.cachedFile(10_000);
+    const one = rig.call(file, { flags: SF_SYNC });
+    const two = rig.call(file);
+    two.expectDone(0, 10_000);
+    expect(one.done).to.equal(false);
+    rig.drain();
+    one.expectDone(0, 10_000);
+  });
+
+  it('SF_SYNC ends when the connection is dropped', () => {
+    const rig = make(200_000);
+    const { file } = rig.cachedFile(10_000);
+    const call = rig.call(file, { flags: SF_SYNC });
+    rig.peer.reset();
+    call.expectDone(0, 10_000);
+  });
+});
