@@ -332,6 +332,7 @@ export function tn_qflush(sc: TnSoftc): void {
     sc.br[slot] = null;
     brRing.consume(1);
   }
+  sc.ifp.if_drv_flags &= ~IFF_DRV_OACTIVE;
 }
 
 /** Rings the doorbell if there is anything new on the ring. @see ifnet(9) */

@@ -12,7 +12,7 @@ import { fileURLToPath } from 'node:url';
 import { getSystemErrorName } from 'node:util';
 
 /** What `module.cpp` answers as `abi`: an addon built from other sources is refused at the door. */
-const ABI = 1;
+const ABI = 2;
 
 export interface NativeAddon {
   readonly abi: number;
@@ -29,9 +29,15 @@ export interface NativeAddon {
   socketPair(fds: Int32Array, bufBytes: number): number;
   fdClose(fd: number): number;
 
+  // stream_io.cpp
+  fdWrite(fd: number, frame: Uint8Array): number;
+  fdRead(fd: number, room: Uint8Array): number;
+
   // tap.cpp
   tunOpen(): number;
   tapAttach(fd: number, name: Uint8Array, vnetHdr: 0 | 12, napi: 0 | 1): number;
+  /** `flags`: 1 a TUN, 2 one of several queues; an empty name leaves it to the kernel. */
+  tunAttach(fd: number, name: Uint8Array, vnetHdr: 0 | 12, flags: number): number;
   tapAdopt(fd: number): number;
   tapName(fd: number, name: Uint8Array): number;
   /** `what`: 0 offloads, 1 send buffer, 2 carrier, 3 persistence. */
@@ -43,6 +49,7 @@ export interface NativeAddon {
   linkSet(nl: number, ifindex: number, flags: number, change: number, mtu: number): number;
   linkSetMac(nl: number, ifindex: number, mac: Uint8Array): number;
   addrSet(nl: number, ifindex: number, addr: Uint8Array, prefixLen: number, add: 0 | 1): number;
+  addrGet(nl: number, ifindex: number, addr: Uint8Array): number;
   routeAdd(
     nl: number,
     ifindex: number,
@@ -65,6 +72,19 @@ export interface NativeAddon {
 
   // cksum.cpp
   cksum(off: number, len: number, sum: number, scalar: 0 | 1): number;
+
+  // tn_napi.cpp: the NIC `tn`, device build `native`. What the numbers mean is in native_tn.ts.
+  tnOpen(fd: number, mac: Uint8Array, params: Float64Array): number;
+  tnClose(id: number): number;
+  /** The register's 32 bits, unsigned; 0xffffffff for no such device, too. */
+  tnRead(id: number, off: number): number;
+  /** What the loop has to do, as flags. */
+  tnWrite(id: number, off: number, value: number): number;
+  tnEvent(id: number, event: number): number;
+  tnTime(id: number, nowNs: number): number;
+  tnTimer(id: number): number;
+  tnStats(id: number, out: Float64Array): number;
+  tnReasons(id: number, out: Float64Array): number;
 
   // poll.cpp. Events: 1 readable, 2 writable.
   pollCallback(fn: (id: number, status: number, events: number) => void): number;

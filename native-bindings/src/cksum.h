@@ -15,7 +15,13 @@ inline uint32_t CksumSwap(uint32_t sum) {
 #endif
 }
 
+// Swaps the two bytes of a 16-bit sum: what was summed began at an odd byte.
+inline uint32_t CksumSwapHalves(uint32_t sum) { return (sum & 0xff) << 8 | sum >> 8; }
+
 // Adds `len` bytes at `p` as big-endian 16-bit words to `sum`, folded to 16 bits.
 uint32_t CksumAdd(const uint8_t* p, size_t len, uint32_t sum);
+
+// The same by the portable loop.
+uint32_t CksumAddScalar(const uint8_t* p, size_t len, uint32_t sum);
 
 }  // namespace tapnic

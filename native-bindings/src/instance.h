@@ -1,5 +1,5 @@
 // What one instance of the addon (one per isolate) owns: its arena, the descriptors it opened, its
-// polls and its reads in flight.
+// polls, its reads in flight and its devices.
 #pragma once
 
 #include <node_api.h>
@@ -14,6 +14,7 @@ namespace tapnic {
 constexpr uint32_t kMaxSegs = 1024;    // IOV_MAX: one more piece and the kernel says EINVAL
 constexpr uint32_t kMaxReads = 64;     // page-ins in flight; the rest waits in TypeScript
 constexpr uint32_t kMaxPolls = 64;     // descriptors on the event loop
+constexpr uint32_t kMaxTns = 64;       // native builds of the NIC
 constexpr uint32_t kMaxFds = 1 << 16;  // descriptor numbers the ownership table knows
 
 // One memfd mapped into the process. Shared by the ArrayBuffer over it, the instance that calls it
@@ -30,6 +31,7 @@ struct Arena {
 
 struct Poll;
 struct Read;
+struct Tn;
 
 struct Instance {
   napi_env env = nullptr;
@@ -49,6 +51,8 @@ struct Instance {
   napi_ref readCallback = nullptr;
   Read* reads[kMaxReads] = {};
   uint32_t readsInFlight = 0;
+
+  Tn* tns[kMaxTns] = {};
 
   bool Owns(int fd) const {
     return fd >= 0 && static_cast<uint32_t>(fd) < kMaxFds && ((owned[fd / 64] >> (fd % 64)) & 1);
@@ -70,10 +74,14 @@ struct Entry {
 };
 using Entries = const Entry*;  // ended by a null name
 extern const Entry kArenaEntries[], kIoEntries[], kTapEntries[], kNetlinkEntries[], kNetnsEntries[],
-    kPagerEntries[], kCksumEntries[], kPollEntries[];
+    kPagerEntries[], kCksumEntries[], kPollEntries[], kStreamIoEntries[], kTnEntries[];
 
 // For the instance's end.
 void PollsEnd(Instance* inst);
 void ReadsEnd(Instance* inst);
+void TnsEnd(Instance* inst);
+
+// Descriptor `fd` is about to be closed: no device uses it from now on.
+void TnsUnplug(Instance* inst, int fd);
 
 }  // namespace tapnic

@@ -71,6 +71,7 @@ napi_value FdClose(napi_env env, napi_callback_info info) {
   if (!a.ok) return a.Return(-EINVAL);
   if (!a.inst->Owns(fd)) return a.Return(-EBADF);
   if (a.inst->Polled(fd)) return a.Return(-EBUSY);
+  TnsUnplug(a.inst, fd);
   a.inst->Disown(fd);
   return a.Return(close(fd) == 0 ? 0 : -errno);
 }

@@ -9,7 +9,7 @@ namespace tapnic {
 
 namespace {
 
-constexpr uint32_t kAbi = 1;  // native-bindings/index.ts asks for the same number
+constexpr uint32_t kAbi = 2;  // native-bindings/index.ts asks for the same number
 
 void CleanupHook(napi_async_cleanup_hook_handle, void* data) {
   PollsEnd(static_cast<Instance*>(data));
@@ -18,6 +18,7 @@ void CleanupHook(napi_async_cleanup_hook_handle, void* data) {
 void InstanceEnd(napi_env, void* data, void*) {
   auto* inst = static_cast<Instance*>(data);
   ReadsEnd(inst);
+  TnsEnd(inst);
   for (int fd = 0; fd < static_cast<int>(kMaxFds); fd++)
     if (inst->Owns(fd)) close(fd);
   if (inst->arena != nullptr) inst->arena->Unref();
@@ -51,7 +52,7 @@ static napi_value Init(napi_env env, napi_value exports) {
       napi_set_named_property(env, exports, "abi", abi) != napi_ok)
     return nullptr;
   for (Entries e : {kArenaEntries, kIoEntries, kTapEntries, kNetlinkEntries, kNetnsEntries,
-                    kPagerEntries, kCksumEntries, kPollEntries})
+                    kPagerEntries, kCksumEntries, kPollEntries, kStreamIoEntries, kTnEntries})
     if (!Define(env, exports, inst, e)) return nullptr;
   return exports;
 }

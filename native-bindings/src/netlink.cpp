@@ -2,7 +2,7 @@
 //
 // A netlink socket stays in the network namespace it was opened in, so one opened beside the TAP
 // configures it later from any namespace. Requests are answered before sendto returns: nothing here
-// waits. Left out: dumps (`ip -j` prints; this sets and reads one thing).
+// waits. Left out: lists (`ip -j` prints; this sets and reads one thing).
 #include <errno.h>
 #include <linux/ipv6.h>
 #include <linux/rtnetlink.h>
@@ -161,8 +161,8 @@ napi_value LinkGet(napi_env env, napi_callback_info info) {
     return a.Return(-EBADMSG);
   Link l;
   ParseLink(nh, &l);
-  const double values[] = {static_cast<double>(l.index), static_cast<double>(l.flags),
-                           static_cast<double>(l.mtu),   static_cast<double>(l.mac),
+  const double values[] = {static_cast<double>(l.index),  static_cast<double>(l.flags),
+                           static_cast<double>(l.mtu),    static_cast<double>(l.mac),
                            static_cast<double>(l.txqlen), static_cast<double>(l.ipv6)};
   memcpy(out.p, values, sizeof values);
   return a.Return(0);
@@ -237,6 +237,65 @@ napi_value AddrSet(napi_env env, napi_callback_info info) {
   return a.Return(Command(nl, q));
 }
 
+// Puts the address of an RTM_NEWADDR message into `out` and returns its prefix length, or `none` if
+// it is another interface's or family's.
+int64_t FirstAddr(nlmsghdr* nh, int index, const Span<uint8_t>& out, int64_t none) {
+  if (nh->nlmsg_len < NLMSG_LENGTH(sizeof(ifaddrmsg))) return none;
+  auto* ifa = static_cast<ifaddrmsg*>(NLMSG_DATA(nh));
+  if (ifa->ifa_index != static_cast<uint32_t>(index) ||
+      ifa->ifa_family != (out.len == 4 ? AF_INET : AF_INET6))
+    return none;
+  int64_t found = none;
+  int left = static_cast<int>(IFA_PAYLOAD(nh));
+  for (auto* rta = IFA_RTA(ifa); RTA_OK(rta, left); rta = RTA_NEXT(rta, left)) {
+    // IPv6 has IFA_ADDRESS alone; with IPv4 on a point-to-point link that one is the peer.
+    if (RTA_PAYLOAD(rta) != out.len) continue;
+    if (rta->rta_type != IFA_LOCAL && (rta->rta_type != IFA_ADDRESS || found >= 0)) continue;
+    memcpy(out.p, RTA_DATA(rta), out.len);
+    found = ifa->ifa_prefixlen;
+  }
+  return found;
+}
+
+// addrGet(nl, ifindex, addr: Uint8Array(4 | 16)) -> the prefix length of the interface's first
+// address of that family, which is put into `addr`; -EADDRNOTAVAIL if it has none, or -errno.
+napi_value AddrGet(napi_env env, napi_callback_info info) {
+  Args<3> a(env, info);
+  const int nl = a.Int32(0);
+  const int index = a.Int32(1);
+  const Span<uint8_t> out = a.Bytes(2);
+  if (!a.ok || index <= 0 || (out.len != 4 && out.len != 16)) return a.Return(-EINVAL);
+  if (!a.inst->Owns(nl)) return a.Return(-EBADF);
+  // The kernel lists one interface only where it is asked to look at the request's index.
+  const int strict = 1;
+  setsockopt(nl, SOL_NETLINK, NETLINK_GET_STRICT_CHK, &strict, sizeof strict);
+  Request q;
+  auto* want = q.Start<ifaddrmsg>(RTM_GETADDR, NLM_F_DUMP);
+  want->ifa_family = out.len == 4 ? AF_INET : AF_INET6;
+  want->ifa_index = static_cast<uint32_t>(index);
+  q.nh->nlmsg_seq = NextSeq();
+  if (TEMP_FAILURE_RETRY(send(nl, q.buf, q.nh->nlmsg_len, 0)) < 0) return a.Return(-errno);
+  int64_t result = -EADDRNOTAVAIL;
+  Reply r;
+  // Read to its end: the socket refuses another list while one is under way.
+  for (int reads = 0; reads < 4096; reads++) {
+    const ssize_t n = TEMP_FAILURE_RETRY(recv(nl, r.buf, sizeof r.buf, MSG_DONTWAIT));
+    if (n < 0) return a.Return(-errno);
+    int left = static_cast<int>(n);
+    for (auto* nh = reinterpret_cast<nlmsghdr*>(r.buf); NLMSG_OK(nh, left);
+         nh = NLMSG_NEXT(nh, left)) {
+      if (nh->nlmsg_seq != q.nh->nlmsg_seq) continue;
+      if (nh->nlmsg_type == NLMSG_DONE) return a.Return(result);
+      if (nh->nlmsg_type == NLMSG_ERROR)
+        return a.Return(nh->nlmsg_len < NLMSG_LENGTH(sizeof(nlmsgerr))
+                            ? -EBADMSG
+                            : static_cast<nlmsgerr*>(NLMSG_DATA(nh))->error);
+      if (result < 0 && nh->nlmsg_type == RTM_NEWADDR) result = FirstAddr(nh, index, out, result);
+    }
+  }
+  return a.Return(-EBADMSG);
+}
+
 // routeAdd(nl, ifindex, dst: Uint8Array(4 | 16), prefixLen, gateway: Uint8Array(0 | same as dst))
 // -> 0 or -errno. Into the main table; without a gateway the destination is on the link.
 napi_value RouteAdd(napi_env env, napi_callback_info info) {
@@ -295,9 +354,9 @@ napi_value LinkNext(napi_env env, napi_callback_info info) {
 
 }  // namespace
 
-const Entry kNetlinkEntries[] = {{"netlinkOpen", NetlinkOpen}, {"linkGet", LinkGet},
-                                 {"linkSet", LinkSet},         {"linkSetMac", LinkSetMac},
-                                 {"addrSet", AddrSet},         {"routeAdd", RouteAdd},
-                                 {"linkNext", LinkNext},       {nullptr, nullptr}};
+const Entry kNetlinkEntries[] = {
+    {"netlinkOpen", NetlinkOpen}, {"linkGet", LinkGet},   {"linkSet", LinkSet},
+    {"linkSetMac", LinkSetMac},   {"addrSet", AddrSet},   {"addrGet", AddrGet},
+    {"routeAdd", RouteAdd},       {"linkNext", LinkNext}, {nullptr, nullptr}};
 
 }  // namespace tapnic

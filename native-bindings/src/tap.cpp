@@ -1,4 +1,4 @@
-// The TAP device node: open, attach to an interface by name, offloads. The interface itself is
+// The TUN/TAP device node: open, attach to an interface by name, offloads. The interface itself is
 // configured through netlink.cpp.
 #include <errno.h>
 #include <fcntl.h>
@@ -22,6 +22,23 @@ napi_value TunOpen(napi_env env, napi_callback_info info) {
   return a.Return(fd < 0 ? -errno : a.inst->Own(fd));
 }
 
+// Attaches fd to the interface named in `ifr`, which it makes if there is none. Returns 1 if this
+// made it, 0 if it was there as a persistent one, or -errno.
+int Attach(int fd, ifreq& ifr, int flags, int vnetHdr) {
+  flags |= IFF_NO_PI | (vnetHdr != 0 ? IFF_VNET_HDR : 0);
+  ifr.ifr_flags = static_cast<short>(flags);
+  if (ioctl(fd, TUNSETIFF, &ifr) != 0) return -errno;
+  ifreq now = {};
+  if (ioctl(fd, TUNGETIFF, &now) != 0) return -errno;
+  if (vnetHdr != 0) {
+    int little = 1;
+    if (ioctl(fd, TUNSETVNETHDRSZ, &vnetHdr) != 0) return -errno;
+    if (ioctl(fd, TUNSETVNETLE, &little) != 0) return -errno;
+  }
+  // Only a persistent interface can have been there before.
+  return (now.ifr_flags & IFF_PERSIST) != 0 ? 0 : 1;
+}
+
 // tapAttach(fd, name: Uint8Array, vnetHdr, napi) -> 1 if this made the interface, 0 if it was there
 // as a persistent TAP, or -errno.
 //
@@ -32,26 +49,31 @@ napi_value TapAttach(napi_env env, napi_callback_info info) {
   Args<4> a(env, info);
   const int fd = a.Int32(0);
   const Span<uint8_t> name = a.Bytes(1);
-  int vnetHdr = a.Int32(2);
+  const int vnetHdr = a.Int32(2);
   const bool napi = a.Int32(3) != 0;
   if (!a.ok || (vnetHdr != 0 && vnetHdr != 12)) return a.Return(-EINVAL);
   if (!a.inst->Owns(fd)) return a.Return(-EBADF);
   ifreq ifr = {};
   if (!IfName(name, ifr.ifr_name)) return a.Return(-EINVAL);
-  int flags = IFF_TAP | IFF_NO_PI;
-  if (vnetHdr != 0) flags |= IFF_VNET_HDR;
-  if (napi) flags |= IFF_NAPI;
-  ifr.ifr_flags = static_cast<short>(flags);
-  if (ioctl(fd, TUNSETIFF, &ifr) != 0) return a.Return(-errno);
-  ifreq now = {};
-  if (ioctl(fd, TUNGETIFF, &now) != 0) return a.Return(-errno);
-  if (vnetHdr != 0) {
-    int little = 1;
-    if (ioctl(fd, TUNSETVNETHDRSZ, &vnetHdr) != 0) return a.Return(-errno);
-    if (ioctl(fd, TUNSETVNETLE, &little) != 0) return a.Return(-errno);
-  }
-  // Only a persistent interface can have been there before.
-  return a.Return((now.ifr_flags & IFF_PERSIST) != 0 ? 0 : 1);
+  return a.Return(Attach(fd, ifr, IFF_TAP | (napi ? IFF_NAPI : 0), vnetHdr));
+}
+
+// tunAttach(fd, name: Uint8Array, vnetHdr, flags) -> as tapAttach.
+//
+// flags: 1 a TUN (IP packets) instead of a TAP, 2 several queues: each descriptor attached under
+// the same name is one more. With an empty name the kernel picks one, which tapName tells.
+napi_value TunAttach(napi_env env, napi_callback_info info) {
+  Args<4> a(env, info);
+  const int fd = a.Int32(0);
+  const Span<uint8_t> name = a.Bytes(1);
+  const int vnetHdr = a.Int32(2);
+  const uint32_t flags = a.Uint32(3);
+  if (!a.ok || (vnetHdr != 0 && vnetHdr != 12) || flags > 3) return a.Return(-EINVAL);
+  if (!a.inst->Owns(fd)) return a.Return(-EBADF);
+  ifreq ifr = {};
+  if (name.len != 0 && !IfName(name, ifr.ifr_name)) return a.Return(-EINVAL);
+  const int kind = (flags & 1) != 0 ? IFF_TUN : IFF_TAP;
+  return a.Return(Attach(fd, ifr, kind | ((flags & 2) != 0 ? IFF_MULTI_QUEUE : 0), vnetHdr));
 }
 
 // tapAdopt(fd) -> fd, or -errno. Takes over a TAP descriptor inherited from a launcher; -EINVAL if
@@ -112,8 +134,9 @@ napi_value TapSet(napi_env env, napi_callback_info info) {
 
 }  // namespace
 
-const Entry kTapEntries[] = {{"tunOpen", TunOpen},   {"tapAttach", TapAttach},
-                             {"tapAdopt", TapAdopt}, {"tapName", TapName},
-                             {"tapSet", TapSet},     {nullptr, nullptr}};
+const Entry kTapEntries[] = {{"tunOpen", TunOpen},     {"tapAttach", TapAttach},
+                             {"tunAttach", TunAttach}, {"tapAdopt", TapAdopt},
+                             {"tapName", TapName},     {"tapSet", TapSet},
+                             {nullptr, nullptr}};
 
 }  // namespace tapnic

@@ -7,24 +7,24 @@ import type { Logger } from 'pino';
 import { HttpApp } from '../apps/http/serve.ts';
 import { createServer } from '../api/server.ts';
 import { handleRequest } from '../ctl/control.ts';
-import { sysctlErrorText } from '../ctl/sysctl.ts';
-import { bootHostMachine, type Machine } from '../machine/machine.ts';
-import { type Nic, nicModels, openNic } from '../machine/nic.ts';
+import { openTuntap2 } from '../host/tuntap2.ts';
+import { HostStack, SysctlSettingError } from '../machine/host_stack.ts';
+import { nicModels } from '../machine/nic.ts';
+import type { Vnet } from '../kern/vnet.ts';
 import { ifConsole } from '../net/if.ts';
-import { V_tcp, type TcpVnet } from '../netinet/tcp_var.ts';
-import { TCPS_CLOSED, TCPS_LISTEN, TCPS_TIME_WAIT } from '../netinet/tcp_fsm.ts';
-import { intotcpcb, tcp_close, tcp_drop } from '../netinet/tcp_subr.ts';
-import { ECONNABORTED } from '../sys/errno.ts';
-import { passEnter, passLeave } from '../sys/pass.ts';
 import { UsageError } from './command.ts';
 import { checkedPath, defaultControlPath } from './control_path.ts';
 import { type ControlServer, openControlServer } from './control_server.ts';
 import { makeLogger } from './log.ts';
-import { NetnsScope } from './netns_scope.ts';
 import type { NicSettings } from './nic_options.ts';
-import { stopInstance } from './stop.ts';
 
 export const models = nicModels;
+
+/** What runs on an instance: `close` ends it in peace, `destroy` whatever of it is left. */
+export interface App {
+  close(): void;
+  destroy(): void;
+}
 
 /** The `ready` line without what a command adds. */
 export interface ReadyInfo {
@@ -44,93 +44,71 @@ export interface ReadyInfo {
   netns: string | null;
 }
 
-/** Connections that are not over: neither closed, listening nor in TIME_WAIT. */
-function connectionsLeft({ states }: TcpVnet): number {
-  const all = states.reduce((sum, n) => sum + n, 0);
-  return all - states[TCPS_CLOSED]! - states[TCPS_LISTEN]! - states[TCPS_TIME_WAIT]!;
-}
-
-/** RST to every connection that is left, and an end to TIME_WAIT. */
-function abortConnections(tcp: TcpVnet): void {
-  passEnter();
-  // The list changes underneath: dropping one may close another.
-  const pcbs = [];
-  for (let inp = tcp.tcbinfo.ipi_listhead; inp !== null; inp = inp.listNext) pcbs.push(inp);
-  for (const inp of pcbs) {
-    if (inp.inp_ppcb === null) continue;
-    const tp = intotcpcb(inp);
-    if (tp.t_state === TCPS_TIME_WAIT) tcp_close(tp);
-    else if (tp.t_state !== TCPS_LISTEN && tp.t_state !== TCPS_CLOSED) tcp_drop(tp, ECONNABORTED);
-  }
-  passLeave();
-}
-
 const withoutPrefix = (cidr: string): string => cidr.replace(/\/.*$/, '');
 
 export class Instance {
   readonly log: Logger;
-  readonly #machine: Machine;
-  readonly #nic: Nic;
+  readonly #stack: HostStack;
   readonly #control: ControlServer;
-  readonly #netns: NetnsScope | null;
-  readonly #tcp: TcpVnet;
-  #app: HttpApp | null = null;
+  #app: App | null = null;
 
-  private constructor(
-    log: Logger,
-    machine: Machine,
-    nic: Nic,
-    control: ControlServer,
-    netns: NetnsScope | null,
-  ) {
+  private constructor(log: Logger, stack: HostStack, control: ControlServer) {
     this.log = log;
-    this.#machine = machine;
-    this.#nic = nic;
+    this.#stack = stack;
     this.#control = control;
-    this.#netns = netns;
-    this.#tcp = V_tcp(machine.vnet);
   }
 
   /** Brings everything up; what failed halfway is taken down again. Throws CliError, TapnicError. */
   static async open(settings: NicSettings, json: boolean): Promise<Instance> {
-    const { nic: options, memory, seed, sysctl, warnings } = settings;
+    const { warnings, driver } = settings;
     const log = makeLogger(json, 'info');
     for (const warning of warnings) log.warn(warning);
-    const path =
-      settings.control === null
-        ? defaultControlPath(options.tap, options.netns)
-        : checkedPath(settings.control);
-    const control = await openControlServer(path);
-    let netns: NetnsScope | null = null;
+    // tuntap2's interface has the kernel's name, which the control socket is named after.
+    const device = driver === 'tuntap2' ? await openTuntap2() : null;
+    const nic = device === null ? settings.nic : { ...settings.nic, tap: device.name };
+    let control: ControlServer;
     try {
-      const machine = bootHostMachine({ memory, ...(seed === null ? {} : { seed }) });
-      for (const [name, value] of sysctl) {
-        const error = machine.sysctlWrite(name, value);
-        if (error !== 0) throw new UsageError(`--sysctl: ${sysctlErrorText(name, value, error)}`);
-      }
-      if (options.netns !== null) netns = new NetnsScope(options.netns);
-      const nic = openNic(machine, options);
-      for (const warning of nic.warnings) log.warn(warning);
-      return new Instance(log, machine, nic, control, netns);
+      const path =
+        settings.control === null
+          ? defaultControlPath(nic.tap, nic.netns)
+          : checkedPath(settings.control);
+      control = await openControlServer(path);
+    } catch (e) {
+      device?.release();
+      throw e;
+    }
+    try {
+      const stack = HostStack.open({ ...settings, nic }, device);
+      for (const warning of stack.nic.warnings) log.warn(warning);
+      return new Instance(log, stack, control);
     } catch (e) {
       control.close();
-      netns?.close();
-      throw e;
+      throw e instanceof SysctlSettingError ? new UsageError(`--sysctl: ${e.detail}`) : e;
     }
   }
 
-  /** Serves `dir` over HTTP and returns its URL; from now on requests are answered. */
-  serve(dir: string, port: number): string {
-    const server = createServer(this.#machine.vnet);
-    this.#app = new HttpApp(server, { dir, port, log: this.log });
+  /** The emulated host's stack. */
+  get vnet(): Vnet {
+    return this.#stack.vnet;
+  }
+
+  /** Takes `app` over: the stop ends it. From now on requests on the control socket are answered. */
+  run(app: App): void {
+    this.#app = app;
     const info = this.ready();
     ifConsole.log = (line) => this.log.info(line);
-    this.#control.setHandler((req) => handleRequest({ vnet: this.#machine.vnet, info }, req));
-    return `http://${info.addr}${port === 80 ? '' : `:${port}`}/`;
+    this.#control.setHandler((req) => handleRequest({ vnet: this.#stack.vnet, info }, req));
+  }
+
+  /** Serves `dir` over HTTP and returns its URL. */
+  serve(dir: string, port: number): string {
+    const server = createServer(this.#stack.vnet);
+    this.run(new HttpApp(server, { dir, port, log: this.log }));
+    return `http://${withoutPrefix(this.#stack.nic.addr)}${port === 80 ? '' : `:${port}`}/`;
   }
 
   ready(): ReadyInfo {
-    const nic = this.#nic;
+    const nic = this.#stack.nic;
     return {
       event: 'ready',
       tap: nic.tapName,
@@ -144,29 +122,21 @@ export class Instance {
       engine: nic.engine,
       control: this.#control.path,
       pid: process.pid,
-      seed: this.#machine.seed,
-      netns: this.#netns?.name ?? null,
+      seed: this.#stack.machine.seed,
+      netns: this.#stack.netns,
     };
   }
 
-  /** The stop of stop.ts; resolves with what leaked. */
+  /** Takes everything down; resolves with what leaked. */
   async stop(): Promise<Record<string, number>> {
     try {
-      return await stopInstance({
+      const leaked = await this.#stack.stop({
         finish: () => this.#app?.close(),
-        connections: () => connectionsLeft(this.#tcp),
-        reset: () => {
-          this.#app?.destroy();
-          abortConnections(this.#tcp);
-        },
-        detach: () => {
-          this.#nic.stop();
-          const problem = this.#nic.captureProblem();
-          if (problem !== null) this.log.warn(`capture: ${problem}`);
-          this.#netns?.close();
-        },
-        leaked: () => this.#machine.leaked(),
+        reset: () => this.#app?.destroy(),
       });
+      const problem = this.#stack.nic.captureProblem();
+      if (problem !== null) this.log.warn(`capture: ${problem}`);
+      return leaked;
     } finally {
       this.#control.close();
     }

@@ -4,9 +4,12 @@
 import { newCommand, packageVersion, reportError } from './command.ts';
 import { arpCommand } from './arp.ts';
 import { doctorCommand } from './doctor.ts';
+import { fetchCommand } from './fetch.ts';
 import { ifconfigCommand } from './ifconfig.ts';
+import { inetdCommand } from './inetd.ts';
 import { netstatCommand } from './netstat.ts';
 import { nicsCommand } from './nics.ts';
+import { pingCommand } from './ping.ts';
 import { serveCommand } from './serve.ts';
 import { sysctlCommand } from './sysctl.ts';
 
@@ -20,6 +23,9 @@ const program = newCommand('tapnic')
   .description('hardware-in-the-loop NIC emulation over Linux TAP devices')
   .version(packageVersion(), '--version', 'print the version')
   .addCommand(serveCommand)
+  .addCommand(inetdCommand)
+  .addCommand(fetchCommand)
+  .addCommand(pingCommand)
   .addCommand(ifconfigCommand)
   .addCommand(netstatCommand)
   .addCommand(sysctlCommand)

@@ -31,7 +31,7 @@ export const NIC_FLAGS: readonly NicFlag[] = [
   flag('cap', 'list', "capabilities in ifconfig's words, such as --cap=-nomap,-txcsum"),
   flag('mode', 'mode', 'wire: the NIC segments and sums; vnet: Linux does (default: wire)'),
   flag('napi', 'how', 'off, thread (default: off)'),
-  flag('engine', 'build', 'build of the device: ts, native (default: the fastest there is)'),
+  flag('engine', 'build', 'build of the device: native, ts (default: native)'),
   flag('driver', 'name', 'what opens the TAP: native, tuntap2 (default: native)'),
   flag('netns', 'name', 'network namespace of the TAP, made if it is missing'),
   flag('capture', 'point=file', 'write what a point sees to a .pcap file; repeatable', true),

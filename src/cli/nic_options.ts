@@ -11,6 +11,7 @@ import type { NicOptions } from '../machine/nic.ts';
 import { UsageError } from './command.ts';
 import { readConfig } from './config_file.ts';
 import { flagKey, NIC_FLAGS, type RawFlags } from './nic_flags.ts';
+import { wholeNumber } from './numbers.ts';
 
 const MIB = 1024 * 1024;
 const PAGE = 4096;
@@ -33,6 +34,8 @@ export interface ModelCaps {
 /** Everything the NIC options say. */
 export interface NicSettings {
   readonly nic: NicOptions;
+  /** What opens the TAP. With `tuntap2` the name in `nic` does not count: the kernel picks one. */
+  readonly driver: 'native' | 'tuntap2';
   readonly memory: number;
   readonly seed: number | null;
   readonly sysctl: [string, string][];
@@ -104,14 +107,6 @@ function macAddr(text: string): string {
   return mac;
 }
 
-/** A decimal number in [min, max]. */
-export function wholeNumber(text: string, min: number, max: number): number {
-  const n = Number(text);
-  if (!/^\d+$/.test(text) || n < min || n > max)
-    fail(`${text}: a whole number from ${min} to ${max} is needed`);
-  return n;
-}
-
 function memorySize(text: string): number {
   const match = /^(\d+)([KMG]?)(?:i?B)?$/i.exec(text);
   if (match === null) fail(`${text}: not a size, such as 256M`);
@@ -179,8 +174,8 @@ const settings = z.strictObject({
   cap: z.string(),
   mode: parsed(oneOf('wire', 'vnet')),
   napi: parsed(onlyNow('off', 'thread')),
-  engine: parsed(onlyNow('ts', 'native')),
-  driver: parsed(onlyNow('native', 'tuntap2')),
+  engine: parsed(oneOf('native', 'ts')),
+  driver: parsed(oneOf('native', 'tuntap2')),
   netns: parsed(matching(NETNS_NAME, "a namespace's name")).optional(),
   capture: z.array(parsed(captureOf)),
   control: z.string().min(1, 'a path is needed').optional(),
@@ -200,7 +195,7 @@ const DEFAULTS: Record<string, string | string[]> = {
   cap: '',
   mode: 'wire',
   napi: 'off',
-  engine: 'ts',
+  engine: 'native',
   driver: 'native',
   capture: [],
   sysctl: [],
@@ -287,6 +282,16 @@ function gatewayOf(
   return inSubnet(hostPart(hostAddr), addr) ? hostPart(hostAddr) : null;
 }
 
+/** What `--driver tuntap2` cannot do; `given` are the options that somebody named. */
+function tuntap2Conflict(given: ReadonlyMap<string, string>, s: Record<string, unknown>): string {
+  if (given.has('tap')) return 'tap: tuntap2 has no choice of a name';
+  if (given.has('netns')) return 'netns: tuntap2 opens only in the current namespace';
+  if (s['mode'] === 'vnet') return 'mode: tuntap2 has only wire';
+  if (s['napi'] === 'thread') return 'napi: tuntap2 has only off';
+  if (given.has('engine') && s['engine'] === 'native') return 'engine: tuntap2 has only ts';
+  return '';
+}
+
 /**
  * Checks the options given in `raw` and in the file it names. `ownKeys` are the command's own
  * options, passed through as text. Throws UsageError with one line that says where and why.
@@ -317,6 +322,9 @@ export function resolveNicOptions(
     throw new UsageError(
       `${place('nic')}: ${s.nic}: no such model: ${models.map(({ name }) => name).join(', ')}`,
     );
+  const tuntap2 = s.driver === 'tuntap2';
+  const conflict = tuntap2 ? tuntap2Conflict(where, s) : '';
+  if (conflict !== '') throw new UsageError(`${place('driver')}: conflicts with --${conflict}`);
   const hostAddr = s['host-addr'];
   if (hostAddr !== null && hostPart(hostAddr) === hostPart(s.addr))
     throw new UsageError(`${place('addr')}: ${hostPart(s.addr)}: the Linux side has that address`);
@@ -336,10 +344,11 @@ export function resolveNicOptions(
       caps: checking('cap', () => capChanges(s.cap, model)),
       mode: s.mode as NicOptions['mode'],
       napi: 'off',
-      engine: 'ts',
+      engine: tuntap2 ? 'ts' : (s.engine as NicOptions['engine']),
       netns: s.netns ?? null,
       captures: s.capture,
     },
+    driver: s.driver as NicSettings['driver'],
     memory: s.memory,
     seed: s.seed ?? null,
     sysctl: s.sysctl,

@@ -55,3 +55,12 @@ export function macText(mac: number): string {
   const hex = mac.toString(16).padStart(12, '0');
   return hex.match(/../g)!.join(':');
 }
+
+/** 4 or 16 bytes in network order as people write them; IPv6 after RFC 5952. */
+export function addrText(bytes: Uint8Array): string {
+  if (bytes.length === 4) return bytes.join('.');
+  const groups = Array.from({ length: 8 }, (_, i) =>
+    ((bytes[2 * i]! << 8) | bytes[2 * i + 1]!).toString(16),
+  );
+  return new URL(`http://[${groups.join(':')}]`).hostname.slice(1, -1);
+}

@@ -13,7 +13,8 @@ import { FdPoll, POLL_READABLE, POLL_WRITABLE, type PollHandler } from './poll.t
 export class FdWire implements Wire, PollHandler {
   readonly vnetHdr: boolean;
   protected readonly addon: NativeAddon;
-  protected readonly fd: number;
+  /** The addon's descriptor; the native build of a NIC uses it itself. */
+  readonly fd: number;
   protected listener: WireListener | null = null;
   protected closed = false;
   #poll: FdPoll | null = null;

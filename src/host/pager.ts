@@ -76,6 +76,11 @@ function done(id: number, error: number, nbytes: number): void {
   finish(slots[id]!, fromLinux(-error), nbytes);
 }
 
+/** Reads of the isolate in flight or waiting: into the arena of an earlier machine, too. */
+export function readsPending(): number {
+  return slots.length - free.length;
+}
+
 export class NativePager implements Pager {
   readonly #addon: NativeAddon;
   readonly #stat = new Float64Array(8);
@@ -142,6 +147,6 @@ export class NativePager implements Pager {
 
   /** Reads in flight or waiting, of the whole isolate. */
   get pending(): number {
-    return slots.length - free.length;
+    return readsPending();
   }
 }

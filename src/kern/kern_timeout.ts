@@ -108,8 +108,13 @@ function rearm(): void {
 
 /** Gives the machine its clock; forgets all callouts. Called at boot. */
 export function timeoutInit(c: Clock): void {
-  clock?.clearAlarm();
+  timeoutEnd();
   clock = c;
+}
+
+/** Forgets all callouts and the alarm: the machine is over. */
+export function timeoutEnd(): void {
+  clock?.clearAlarm();
   for (const pending of heap) pending.pos = -1;
   heap = [];
   armed = 0;

@@ -6,6 +6,8 @@
 import { EWOULDBLOCK, type Errno } from '../sys/errno.ts';
 import { passEnter, passLeave } from '../sys/pass.ts';
 import { Uio, UIO_READ, UIO_WRITE } from '../vm/uio.ts';
+import type { Sockaddr } from './protosw.ts';
+import { soreceive_dgram } from './uipc_dgram.ts';
 import { soreceive, sosend, type Socket } from './uipc_socket.ts';
 
 // Borrowed until the pass ends: what runs then may come here again.
@@ -37,6 +39,33 @@ export function soWrite(
 export function soRead(so: Socket, buf: Uint8Array, off: number, len: number): Errno {
   passEnter();
   const error = soreceive(so, $uio.single(buf, off, len, UIO_READ));
+  const n = len - $uio.uio_resid;
+  passLeave();
+  ioResult.n = n;
+  return error;
+}
+
+/** Sends `buf[off .. off + len)` as one packet to `nam`, or to the peer of a connected socket. */
+export function soSendDgram(
+  so: Socket,
+  buf: Uint8Array,
+  off: number,
+  len: number,
+  nam: Sockaddr | null,
+): Errno {
+  passEnter();
+  const error = sosend(so, $uio.single(buf, off, len, UIO_WRITE), nam, false);
+  passLeave();
+  return error;
+}
+
+/**
+ * Receives one packet, at most `len` bytes of it, into `buf` at `off`; `ioResult.n` is its length
+ * there, `soReceivedFrom` its sender. EWOULDBLOCK: none.
+ */
+export function soRecvDgram(so: Socket, buf: Uint8Array, off: number, len: number): Errno {
+  passEnter();
+  const error = soreceive_dgram(so, $uio.single(buf, off, len, UIO_READ));
   const n = len - $uio.uio_resid;
   passLeave();
   ioResult.n = n;

@@ -4,32 +4,44 @@
  */
 
 import { TN_CAPABILITIES, tn_attach, tn_detach } from '../../drivers/if_tn.ts';
+import { FdWire } from '../host/fd_wire.ts';
 import { FileSink } from '../host/file_sink.ts';
+import { NativeTnDevice } from '../host/native_tn.ts';
 import {
   openTap,
-  type TapWire,
   TUN_F_CSUM,
   TUN_F_TSO4,
   TUN_F_TSO6,
   TUN_F_TSO_ECN,
 } from '../host/tap.ts';
+import { dmaStats } from '../bus/bus_dma.ts';
+import type { MmioRegion } from '../bus/device.ts';
 import { RamDmaPort } from '../bus/dma_port.ts';
 import { IntrVector } from '../bus/intr.ts';
 import { capabilityKeywords, parseCapability } from '../ctl/bits.ts';
 import { TnDevice } from '../dev/tn/tn.ts';
+import { TN_SRAM_SIZE } from '../dev/tn/tnreg.ts';
 import { capturePoints } from '../sys/capture.ts';
 import type { Task } from '../sys/clock.ts';
 import { EINVAL, errnoError, type Errno } from '../sys/errno.ts';
 import { passEnter, passLeave } from '../sys/pass.ts';
 import type { Wire } from '../sys/wire.ts';
 import { Callout, callout_reset, callout_stop, nowNs } from '../kern/kern_timeout.ts';
-import { captureTap, captureUnit } from '../net/capture.ts';
+import { captureRing, captureTap, captureUnit } from '../net/capture.ts';
 import { if_alloc, if_down, if_up, ifhwioctl } from '../net/if.ts';
 import { type Ifnet, SIOCSIFCAP, SIOCSIFMTU } from '../net/if_var.ts';
 import { rtAddGateway } from '../net/route.ts';
 import { in_aifaddr } from '../netinet/in_ifaddr.ts';
 import { INADDR_ANY, parseInAddr } from '../netinet/in.ts';
-import { deviceSramOff, mem, memView } from '../vm/arena.ts';
+import {
+  CAPTURE_RING_BYTES,
+  captureRingOff,
+  deviceSramOff,
+  mem,
+  memView,
+  ramBase,
+  ramBytes,
+} from '../vm/arena.ts';
 import { CaptureFile } from './capture_file.ts';
 import type { Machine } from './machine.ts';
 
@@ -63,7 +75,7 @@ export interface NicModel {
   readonly description: string;
   /** What its driver can do, in ifconfig's words; all of it is on at the start. */
   readonly capabilities: readonly string[];
-  /** Builds of the device there are. */
+  /** Builds of the device there are, the fastest first. */
   readonly builds: readonly ('ts' | 'native')[];
 }
 
@@ -72,7 +84,7 @@ export const nicModels: readonly NicModel[] = [
     name: 'tn',
     description: 'multi-segment DMA, unmapped mbufs, checksum and TCP segmentation offload',
     capabilities: capabilityKeywords(TN_CAPABILITIES),
-    builds: ['ts'],
+    builds: ['native', 'ts'],
   },
 ];
 
@@ -115,27 +127,56 @@ class DeviceTimer {
 /** A device, its driver and its interface on a wire; for TAPs and simulated links alike. */
 export class TnNic {
   readonly ifp: Ifnet;
-  readonly #device: TnDevice;
+  readonly #device: MmioRegion & { close(): void };
   readonly #timer = new DeviceTimer();
 
-  /** Builds device and driver as interface `tn<unit>` of the machine's stack. Throws TapnicError. */
-  constructor(machine: Machine, wire: Wire, mac: string, unit: number) {
+  /**
+   * Builds device and driver as interface `tn<unit>` of the machine's stack. Throws TapnicError.
+   * @param engine build of the device; `native` only on a wire that is a descriptor
+   */
+  constructor(
+    machine: Machine,
+    wire: Wire,
+    mac: string,
+    unit: number,
+    engine: 'ts' | 'native' = 'ts',
+  ) {
     const intr = new IntrVector(machine.clock);
     const capunit = captureUnit();
-    this.#device = new TnDevice({
-      dma: new RamDmaPort(),
+    const parts = {
       intr,
-      wire,
-      cksum: machine.cksum,
       clock: machine.clock,
-      mem,
-      view: memView,
-      sramOff: deviceSramOff(),
-      mode: wire.vnetHdr ? 'vnet' : 'wire',
+      mode: wire.vnetHdr ? ('vnet' as const) : ('wire' as const),
       mac: macBytes(mac),
-      capture: captureTap(capunit),
       timer: this.#timer,
-    });
+    };
+    if (engine === 'native') {
+      if (!(wire instanceof FdWire)) throw errnoError(EINVAL, 'engine', 'native: not a descriptor');
+      this.#device = new NativeTnDevice({
+        ...parts,
+        wire,
+        ramBase,
+        ramBytes,
+        capture: {
+          off: captureRingOff(),
+          bytes: CAPTURE_RING_BYTES,
+          unit: capunit,
+          kick: () => captureRing().kick(),
+        },
+        dmaFaults: (n) => (dmaStats.faults += n),
+      });
+    } else {
+      this.#device = new TnDevice({
+        ...parts,
+        wire,
+        dma: new RamDmaPort(),
+        cksum: machine.cksum,
+        mem,
+        view: memView,
+        sramOff: deviceSramOff() + unit * TN_SRAM_SIZE,
+        capture: captureTap(capunit),
+      });
+    }
     this.ifp = if_alloc(machine.vnet, `tn${unit}`);
     this.ifp.if_capunit = capunit;
     passEnter();
@@ -182,6 +223,17 @@ export function configureInterface(ifp: Ifnet, options: NicOptions): void {
   }
 }
 
+/** A wire to an interface of this host, and what is to be told about it. */
+export interface HostWire extends Wire {
+  /** Linux's name. */
+  readonly name: string;
+  /** False if the interface was there before. */
+  readonly created: boolean;
+  readonly napi: 'off' | 'thread';
+  /** What was asked for and could not be had, one line each. */
+  readonly warnings: readonly string[];
+}
+
 /** A NIC on a TAP interface. */
 export class Nic {
   readonly tapName: string;
@@ -190,17 +242,17 @@ export class Nic {
   readonly mac: string;
   readonly mode: 'wire' | 'vnet';
   readonly napi: 'off' | 'thread';
-  readonly engine: 'ts' | 'native' = 'ts';
+  readonly engine: 'ts' | 'native';
   readonly addr: string;
   /** The emulated host has no IPv6 yet. */
   readonly addr6: string | null = null;
   /** What was asked for and could not be had. */
   readonly warnings: readonly string[];
-  readonly #wire: TapWire;
+  readonly #wire: HostWire;
   readonly #tn: TnNic;
   readonly #captures: CaptureFile[] = [];
 
-  constructor(machine: Machine, wire: TapWire, options: NicOptions) {
+  constructor(machine: Machine, wire: HostWire, options: NicOptions) {
     this.#wire = wire;
     this.tapName = wire.name;
     this.created = wire.created;
@@ -209,7 +261,8 @@ export class Nic {
     this.mac = options.mac ?? stableMac(options.tap);
     this.mode = options.mode;
     this.addr = options.addr;
-    this.#tn = new TnNic(machine, wire, this.mac, 0);
+    this.engine = options.engine;
+    this.#tn = new TnNic(machine, wire, this.mac, 0, this.engine);
     try {
       for (const { point, file } of options.captures) {
         const at = (capturePoints as readonly string[]).indexOf(point);
@@ -248,10 +301,10 @@ export class Nic {
   }
 }
 
-/** Plugs a NIC into a TAP interface of this host. Throws TapnicError with a hint. */
-export function openNic(machine: Machine, options: NicOptions): Nic {
+/** Opens the TAP interface that `options` name. Throws TapnicError with a hint. */
+function openTapWire(machine: Machine, options: NicOptions): HostWire {
   const vnetHdr = options.mode === 'vnet';
-  const wire = openTap({
+  return openTap({
     arena: machine.arena,
     name: options.tap,
     vnetHdr,
@@ -262,6 +315,17 @@ export function openNic(machine: Machine, options: NicOptions): Nic {
     hostAddr6: options.hostAddr6,
     ...(options.netns === null ? {} : { netns: options.netns }),
   });
+}
+
+/**
+ * Plugs a NIC into `wire`, by default a TAP interface of this host that is opened for it, and takes
+ * the wire over. Throws TapnicError with a hint.
+ */
+export function openNic(
+  machine: Machine,
+  options: NicOptions,
+  wire: HostWire = openTapWire(machine, options),
+): Nic {
   try {
     return new Nic(machine, wire, options);
   } catch (e) {

@@ -485,13 +485,13 @@ export function in_pcbconnect(inp: Inpcb, nam: Sockaddr): Errno {
   } else if (in_pcblookupConn(inp.inp_pcbinfo, af, $conn) !== null) {
     return EADDRINUSE;
   }
-  in_pcbsetconn(inp, $conn);
+  pcbSetConn(inp, $conn);
   return 0;
 }
 const $conn = new InConninfo();
 
 /** Makes the PCB that of the connection `inc`, and findable. The 4-tuple must be free. */
-export function in_pcbsetconn(inp: Inpcb, inc: InConninfo): void {
+export function pcbSetConn(inp: Inpcb, inc: InConninfo): void {
   unhash(inp);
   if (inp.inp_inc.inc_lport !== inc.inc_lport) unport(inp);
   inp.inp_inc.copyFrom(inc);

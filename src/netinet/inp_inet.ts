@@ -7,11 +7,12 @@ import { AF_INET, type Sockaddr } from '../kern/protosw.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { IFCAP_TSO4, type Ifnet } from '../net/if_var.ts';
 import { fib4_lookup } from '../net/route.ts';
+import { memView } from '../vm/arena.ts';
 import { IN_EXPERIMENTAL, IN_MULTICAST, inet_ntoa, in_nullhost } from './in.ts';
 import { in_pseudo } from './in_cksum.ts';
 import type { InConninfo, Inpcb, InpAf } from './in_pcb.ts';
 import { in_broadcast } from './in_var.ts';
-import { Ip, IP_DF } from './ip.ts';
+import { Ip, IP_DF, IP_DST_OFF, IP_SRC_OFF } from './ip.ts';
 import { ip_output } from './ip_output.ts';
 import { in_localip } from './ip_var.ts';
 
@@ -24,7 +25,7 @@ function broadcast(vnet: Vnet, addr: InAddr): boolean {
   return nh !== null && in_broadcast(addr, nh.nh_ifp);
 }
 
-/** @see sys/netinet/in_pcb.c for what FreeBSD does here with `INP_IPV4` */
+/** IPv4's answers, for inpafRegister. */
 export const inetAf: InpAf = {
   family: AF_INET,
   hdrlen: Ip.SIZE,
@@ -97,10 +98,11 @@ export const inetAf: InpAf = {
   },
 
   parse(m: Mbuf, inc: InConninfo): void {
-    $ip.at(mtod(m));
+    // Addresses go by their bytes here and in `fill`: passed to a call, one would be boxed.
+    const p = mtod(m);
     inc.inc_family = AF_INET;
-    inc.inc_laddr = $ip.ip_dst;
-    inc.inc_faddr = $ip.ip_src;
+    inc.inc_laddr = memView.getUint32(p + IP_DST_OFF) as InAddr;
+    inc.inc_faddr = memView.getUint32(p + IP_SRC_OFF) as InAddr;
   },
   unicast(vnet: Vnet, m: Mbuf, inc: InConninfo): boolean {
     return (
@@ -117,7 +119,8 @@ export const inetAf: InpAf = {
     return $ip.at(mtod(m)).ip_len - hlen;
   },
   pseudo(inc: InConninfo, c: number): number {
-    return in_pseudo(inc.inc_laddr, inc.inc_faddr, c);
+    // As signed integers, which a call does not box; in_pseudo takes their halves.
+    return in_pseudo((inc.inc_laddr | 0) as InAddr, (inc.inc_faddr | 0) as InAddr, c);
   },
   fill(ip: Kva, inc, len, proto, ttl, tos, df): void {
     $ip.at(ip);
@@ -126,8 +129,8 @@ export const inetAf: InpAf = {
     $ip.ip_off = df ? IP_DF : 0;
     $ip.ip_ttl = ttl;
     $ip.ip_p = proto;
-    $ip.ip_src = inc.inc_laddr;
-    $ip.ip_dst = inc.inc_faddr;
+    memView.setInt32(ip + IP_SRC_OFF, inc.inc_laddr | 0);
+    memView.setInt32(ip + IP_DST_OFF, inc.inc_faddr | 0);
   },
   output(m: Mbuf, inp: Inpcb | null, vnet: Vnet): Errno {
     return ip_output(m, inp === null ? null : inp.inp_route, 0, vnet);

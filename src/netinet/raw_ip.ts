@@ -47,7 +47,7 @@ import { in_nullhost } from './in.ts';
 import { Ip, IP_DF, IP_MAXPACKET } from './ip.ts';
 import { V_icmp } from './ip_icmp.ts';
 import { ip_output } from './ip_output.ts';
-import { in_localip, IP_ALLOWBROADCAST, V_ip } from './ip_var.ts';
+import { in_localip, IP_ALLOWBROADCAST, type IpProto, V_ip } from './ip_var.ts';
 
 /** Bytes of both buffers of a new socket: net.inet.raw.maxdgram and recvspace of FreeBSD. */
 const RIPSNDQ = 9216;
@@ -147,6 +147,9 @@ function rip_output(m: Mbuf, so: Socket, dst: InAddr): Errno {
   return ip_output(top, inp.inp_route, flags, so.so_vnet);
 }
 
+/** Where ICMP hands on what it does not keep, as long as there is a raw socket. */
+const icmpRaw: IpProto = { input: rip_input, ctlinput(): void {} };
+
 function attach(so: Socket): Errno {
   const vnet = so.so_vnet;
   const error = soreserve(so, RIPSNDQ, RIPRCVQ);
@@ -155,13 +158,16 @@ function attach(so: Socket): Errno {
   inp.inp_ppcb = new RawCb();
   inp.inp_ip_ttl = V_ip(vnet).params.ttl;
   so.so_pcb = inp;
+  V_icmp(vnet).raw = icmpRaw;
   return 0;
 }
 
 function detach(so: Socket): void {
+  const vnet = so.so_vnet;
   sbflushRecords(so.so_rcv);
   in_pcbfree(sotorawcb(so));
   so.so_pcb = null;
+  if (V_rip(vnet).ripcbinfo.ipi_count === 0) V_icmp(vnet).raw = null;
 }
 
 function bind(so: Socket, nam: Sockaddr): Errno {
@@ -239,8 +245,5 @@ export function ripSetDontfrag(so: Socket, on: boolean): void {
  * @see sys/netinet/raw_ip.c
  */
 export function rip_init(vnet: Vnet): void {
-  const icmp = V_icmp(vnet);
-  KASSERT(icmp.raw === null, 'rip_init: called twice');
-  icmp.raw = { input: rip_input, ctlinput(): void {} };
   vnet.protosw.push(ripProtosw);
 }

@@ -6,8 +6,8 @@
 
 import { count, R_TCP_BADACK, R_TCP_FASTREXMT } from '../sys/reason.ts';
 import type { TcpSeq } from '../sys/types.ts';
-import { sbavail, SBS_CANTRCVMORE, sbdrop } from '../kern/uipc_sockbuf.ts';
-import { soisconnected, soisdisconnected, sowwakeup } from '../kern/uipc_socket.ts';
+import { sbavail, SBS_CANTRCVMORE, sbdrop, sbspace } from '../kern/uipc_sockbuf.ts';
+import { soisconnected, soisdisconnected, sowwakeup, type Socket } from '../kern/uipc_socket.ts';
 import { TH_ACK, TH_FIN } from './tcp.ts';
 import { cc_ack_received, cc_conn_init, cc_post_recovery, ccLoss } from './tcp_cc.ts';
 import {
@@ -88,7 +88,7 @@ export function tcp_xmit_timer(tp: Tcpcb, rtt: number): void {
 
 /** Measures the round trip that the segment ends, by timestamp or by the timed segment. */
 export function measureRtt(tp: Tcpcb, seg: TcpSegment): void {
-  const now = tcpTicks();
+  const now = tp.t_rcvtime; // just set
   if ((seg.to_flags & TOF_TS) !== 0 && seg.to_tsecr !== 0) {
     const rtt = (now + tp.ts_offset - seg.to_tsecr) | 0;
     // An echo of the future, or of weeks ago, is no echo of ours.
@@ -218,6 +218,11 @@ export function synAcked(tp: Tcpcb, seg: TcpSegment): void {
   rearmRexmt(tp, tp.snd_una);
 }
 
+/** Wakes whoever waits for space, once there is enough of it to be worth a turn. */
+export function wakeWriter(so: Socket): void {
+  if (sbspace(so.so_snd) >= so.so_snd.sb_lowat) sowwakeup(so);
+}
+
 /** Takes what the segment acknowledges off the send buffer; returns whether our FIN is among it. */
 function dropAcked(tp: Tcpcb, acked: number): boolean {
   const so = tp.t_inpcb.inp_socket!;
@@ -278,7 +283,7 @@ export function processAck(tp: Tcpcb, seg: TcpSegment): Verdict {
     tp.snd_recover = seqAdd(seg.ack, -1);
   tp.snd_una = seg.ack;
   if (SEQ_LT(tp.snd_nxt, tp.snd_una)) tp.snd_nxt = tp.snd_una;
-  sowwakeup(tp.t_inpcb.inp_socket!);
+  wakeWriter(tp.t_inpcb.inp_socket!);
   return afterAck(tp, finAcked);
 }
 

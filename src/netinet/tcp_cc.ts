@@ -80,7 +80,7 @@ export function ccTimeout(tp: Tcpcb): void {
   tp.t_flags &= ~TF_FASTRECOVERY;
 }
 
-/** All that was under way when recovery began is acknowledged up to `ack`: RFC 6582, 3.2 (3). */
+/** All that was under way when recovery began is acknowledged up to `ack`: RFC 6582, 3.2 (3). @see sys/netinet/tcp_input.c */
 export function cc_post_recovery(tp: Tcpcb, ack: TcpSeq): void {
   const maxseg = tcp_maxseg(tp);
   const flight = Math.max(seqDiff(tp.snd_max, ack), 0);
@@ -90,7 +90,7 @@ export function cc_post_recovery(tp: Tcpcb, ack: TcpSeq): void {
   tp.snd_recover = SEQ_MAX(tp.snd_recover, seqAdd(ack, 0));
 }
 
-/** Nothing was under way for a whole RTO: start slowly again. RFC 5681, 4.1. */
+/** Nothing was under way for a whole RTO: start slowly again. RFC 5681, 4.1. @see sys/netinet/tcp_output.c */
 export function cc_after_idle(tp: Tcpcb): void {
   tp.snd_ssthresh = Math.max(tp.snd_ssthresh, Math.floor((tp.snd_cwnd * 3) / 4));
   tp.snd_cwnd = Math.min(tp.snd_cwnd, tcp_compute_initwnd(tp, tcp_maxseg(tp)));

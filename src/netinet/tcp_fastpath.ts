@@ -16,10 +16,10 @@ import {
   SBS_CANTRCVMORE,
   sbspace,
 } from '../kern/uipc_sockbuf.ts';
-import { sorwakeup, sowwakeup, type Socket } from '../kern/uipc_socket.ts';
+import { sorwakeup, type Socket } from '../kern/uipc_socket.ts';
 import { m_adj } from '../kern/uipc_mbuf.ts';
 import { TH_ACK, TH_FIN, TH_RST, TH_SYN, TH_URG } from './tcp.ts';
-import { measureRtt, rearmRexmt } from './tcp_ack.ts';
+import { measureRtt, rearmRexmt, wakeWriter } from './tcp_ack.ts';
 import { cc_ack_received } from './tcp_cc.ts';
 import { TCPS_ESTABLISHED } from './tcp_fsm.ts';
 import { SEQ_GT, SEQ_LEQ, seqAdd, seqDiff, TSTMP_LT } from './tcp_seq.ts';
@@ -29,7 +29,6 @@ import {
   type Tcpcb,
   tcprexmtthresh,
   type TcpSegment,
-  tcpTicks,
   TF_ACKNOW,
   TF_DELACK,
   TF_FASTRECOVERY,
@@ -60,7 +59,7 @@ export function tcp_autorcvbuf(tp: Tcpcb, so: Socket, tlen: number): void {
     tp.rfbuf_ts === 0
   )
     return;
-  const since = (tcpTicks() + tp.ts_offset - tp.rfbuf_ts) | 0;
+  const since = (tp.t_rcvtime + tp.ts_offset - tp.rfbuf_ts) | 0;
   if (since <= (tp.t_srtt >> TCP_RTT_SHIFT) >> 1) {
     tp.rfbuf_cnt += tlen;
     return;
@@ -91,7 +90,7 @@ export function deliver(tp: Tcpcb, seg: TcpSegment): void {
 /** Takes the timestamp of a segment that covers last_ack_sent: RFC 7323, 4.3. */
 export function updateTsRecent(tp: Tcpcb, seg: TcpSegment): void {
   if ((seg.to_flags & TOF_TS) === 0 || SEQ_GT(seg.seq, tp.last_ack_sent)) return;
-  tp.ts_recent_age = tcpTicks();
+  tp.ts_recent_age = tp.t_rcvtime;
   tp.ts_recent = seg.to_tsval;
 }
 
@@ -118,7 +117,7 @@ function fastAck(tp: Tcpcb, seg: TcpSegment): boolean {
   tp.snd_wl2 = seg.ack;
   tp.t_dupacks = 0;
   rearmRexmt(tp, seg.ack);
-  sowwakeup(so);
+  wakeWriter(so);
   if (sbavail(so.so_snd) > 0) tp.t_fb.tfb_tcp_output(tp);
   return true;
 }

@@ -284,15 +284,15 @@ export function tcp_dropwithreset(
   tcp_respond(tcp, tp, inc, tcpSeq(0), seqAdd(seg.seq, len), TH_RST | TH_ACK);
 }
 
-/** The largest segment for a way: its MTU less the headers, at least net.inet.tcp.minmss. */
-export function tcp_maxmtu(tcp: TcpVnet, af: InpAf, inc: InConninfo): number {
+/** The largest segment for a way: its MTU less the headers, of mssdflt without a route. */
+export function tcpMaxMss(tcp: TcpVnet, af: InpAf, inc: InConninfo): number {
   const mtu = af.pathMtu(tcp.vnet, inc);
   return mtu === 0 ? tcp.params.mssdflt : mtu - af.hdrlen - Tcphdr.SIZE;
 }
 
 /** The MSS we announce. @see sys/netinet/tcp_input.c */
 export function tcp_mssopt(tcp: TcpVnet, inc: InConninfo): number {
-  return Math.max(tcp_maxmtu(tcp, inpaf(tcp.vnet, inc.inc_family), inc), tcp.params.minmss);
+  return Math.max(tcpMaxMss(tcp, inpaf(tcp.vnet, inc.inc_family), inc), tcp.params.minmss);
 }
 
 /** Takes over the TSO limits of the interface the connection leaves by. */
@@ -328,7 +328,7 @@ export function tcp_mss_update(tp: Tcpcb, offer: number, mtu: number): void {
   if (offer === 0) offer = params.mssdflt;
   // A peer that offers next to nothing would have us send a header per byte.
   if (offer > 0) offer = Math.max(offer, params.minmss);
-  let mss = tcp_maxmtu(tp.t_tcp, af, tp.t_inpcb.inp_inc);
+  let mss = tcpMaxMss(tp.t_tcp, af, tp.t_inpcb.inp_inc);
   if (mtu > 0) mss = Math.min(mss, mtu - af.hdrlen - Tcphdr.SIZE);
   if (offer > 0) mss = Math.min(mss, offer);
   else mss = Math.min(mss, tp.t_maxseg);

@@ -14,7 +14,7 @@ import { IPPROTO_TCP } from '../kern/protosw.ts';
 import { SB_AUTOSIZE, sbspace } from '../kern/uipc_sockbuf.ts';
 import { type Socket, sonewconn } from '../kern/uipc_socket.ts';
 import { VNET_DEFINE } from '../kern/vnet.ts';
-import { InConninfo, in_pcbsetconn, type InpAf, type Inpcb, inpaf, nextPktId } from './in_pcb.ts';
+import { InConninfo, pcbSetConn, type InpAf, type Inpcb, inpaf, nextPktId } from './in_pcb.ts';
 import { TCP_MAXWIN, Tcphdr, TH_ACK, TH_SUM_OFF, TH_SYN } from './tcp.ts';
 import { tcp_state_change, TCPS_SYN_RECEIVED } from './tcp_fsm.ts';
 import { tcp_new_isn, tcp_new_ts_offset } from './tcp_isn.ts';
@@ -344,7 +344,7 @@ function syncache_socket(v: SyncacheVnet, sc: Syncache, lso: Socket): Socket | n
   // A listener whose buffers were set by hand has children whose buffers stay as they are.
   so.so_snd.sb_flags &= lso.so_snd.sb_flags | ~SB_AUTOSIZE;
   so.so_rcv.sb_flags &= lso.so_rcv.sb_flags | ~SB_AUTOSIZE;
-  in_pcbsetconn(inp, sc.sc_inc);
+  pcbSetConn(inp, sc.sc_inc);
   tcp_state_change(tp, TCPS_SYN_RECEIVED);
   tp.iss = sc.sc_iss;
   tp.irs = sc.sc_irs;

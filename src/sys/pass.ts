@@ -9,22 +9,24 @@ import type { Task } from './clock.ts';
 
 let depth = 0;
 let draining = false;
+// What is deferred is queue[head .. tail); the array keeps its length, so that passes leave no garbage.
 let head = 0;
+let tail = 0;
 const queue: (Task | null)[] = [];
 
 function drain(): void {
   draining = true;
   depth++;
   try {
-    while (head < queue.length) {
+    while (head < tail) {
       const task = queue[head]!;
       queue[head++] = null;
       task.run();
     }
   } finally {
-    if (head >= queue.length) {
-      queue.length = 0;
+    if (head === tail) {
       head = 0;
+      tail = 0;
     }
     depth--;
     draining = false;
@@ -39,7 +41,7 @@ export function passEnter(): void {
 /** Closes a pass; the outermost one runs what was deferred, and what that defers, until none is left. */
 export function passLeave(): void {
   depth--;
-  if (depth === 0 && !draining && queue.length > 0) drain();
+  if (depth === 0 && !draining && tail > 0) drain();
 }
 
 /**
@@ -47,7 +49,7 @@ export function passLeave(): void {
  * task is not deferred twice. First in, first out.
  */
 export function passDefer(task: Task): void {
-  queue.push(task);
+  queue[tail++] = task;
   if (depth === 0 && !draining) drain();
 }
 
@@ -56,5 +58,6 @@ export function passReset(): void {
   depth = 0;
   draining = false;
   head = 0;
+  tail = 0;
   queue.length = 0;
 }

@@ -40,7 +40,7 @@ describe('cli: NIC options', () => {
         caps: [],
         mode: 'wire',
         napi: 'off',
-        engine: 'ts',
+        engine: 'native',
         netns: null,
         captures: [],
       },

@@ -195,6 +195,21 @@ describe('tn: receive', () => {
         expect(rig.rxBytes(0, frame.length)).to.deep.equal(full);
       });
 
+      it('takes what the peer has not segmented, and says in how many it would have', () => {
+        const rig = new Rig({ mode: 'vnet' });
+        rig.w(TN_MAXFRM, 65553);
+        rig.w(TN_RXBSZ, 4096);
+        rig.start(TN_CTRL_RXCSUM).postAll(4096);
+        const frame = makePacket({ payload: 60_000, cksum: 'pseudo' });
+        frame.set(packet({ payload: 60_000 }).subarray(24, 26), 24);
+        const hdr = [1, 1, 54, 0, 1448 & 255, 1448 >> 8, 34, 0, 16, 0, 0, 0];
+        rig.wire.injectRaw(Uint8Array.from([...hdr, ...frame]));
+        expect(rig.rx(13)).to.deep.include({ status: TN_RXS_DD, len: 4096 });
+        const status = WHOLE | V4 | (Math.ceil(60_000 / 1448) << 16);
+        expect(rig.rx(14)).to.deep.include({ status: status >>> 0, len: 60_054 - 14 * 4096 });
+        expect(rig.rxBytes(0, frame.length, 4096)).to.deep.equal(frame);
+      });
+
       it('bears hostile header fields', () => {
         for (const hdr of [
           [1, 0, 0, 0, 0, 0, 255, 255, 255, 255, 0, 0],

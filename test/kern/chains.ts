@@ -263,8 +263,11 @@ export function expectBytes(m: Mbuf | null, want: Uint8Array, what = 'bytes'): v
   expect(got.length, `${what}: length`).to.equal(want.length);
   const at = got.findIndex((b, i) => b !== want[i]);
   expect(at, `${what}: first wrong byte`).to.equal(-1);
-  if (m !== null && (m.m_flags & M_PKTHDR) !== 0)
+  if (m === null) return;
+  if ((m.m_flags & M_PKTHDR) !== 0)
     expect(m.m_pkthdr.len, `${what}: packet length`).to.equal(want.length);
+  for (let n = m.m_next; n !== null; n = n.m_next)
+    expect(n.m_flags & M_PKTHDR, `${what}: packet header behind the first mbuf`).to.equal(0);
 }
 
 /** `n` adjacent wired pages to copy into: their arena offset, and how to give them back. */

@@ -46,10 +46,10 @@ function converted(m: Mbuf): Mbuf {
 describe('mb_unmapped_to_ext', () => {
   bootEach();
 
-  /** Fact sheet 2.4: file offset 5000, 10,000 bytes. */
+  /** What sendfile makes of 10,000 bytes from file offset 5000. */
   const example = (): Mbuf => pgsMbuf({ npgs: 3, first: 904, last: 2712 });
 
-  it('window: m_data 2000, m_len 1448 of the 2.4 example', () => {
+  it('window: m_data 2000, m_len 1448 of 10,000 bytes from file offset 5000', () => {
     const m = example();
     expect([m.m_len, m.m_ext.ext_size]).to.eql([10_000, 12_288]);
     const p = must(m.m_ext.ext_pgs);
@@ -234,6 +234,22 @@ describe('mb_unmapped_compress', () => {
     m_free(s);
     expect(mb_unmapped_compress(m)).to.equal(0);
     m_free(m);
+  });
+
+  it('may be entered again by whoever waited for the page it frees', () => {
+    const [a, b] = [pgsMbuf({ npgs: 1, last: 100 }), pgsMbuf({ npgs: 1, last: 50 })];
+    const bytes = [chainBytes(a), chainBytes(b)];
+    const free = must(a.m_ext.ext_free);
+    a.m_ext.ext_free = (h) => {
+      free(h);
+      expect(mb_unmapped_compress(b)).to.equal(0);
+    };
+    expect(mb_unmapped_compress(a)).to.equal(0);
+    expect([chainBytes(a), chainBytes(b)]).to.eql(bytes);
+    // Both page lists are free, each once.
+    const [c, d] = [pgsMbuf({ npgs: 1 }), pgsMbuf({ npgs: 1 })];
+    expect(c.m_ext.ext_pgs).to.not.equal(d.m_ext.ext_pgs);
+    for (const m of [a, b, c, d]) m_free(m);
   });
 
   it('leaves a shadow alone whose holder is dead', () => {

@@ -2,6 +2,8 @@ import { expect } from 'chai';
 import { counted, R_TCP_PAWS, R_TCP_REASS_FULL } from '../../src/sys/reason.ts';
 import { EWOULDBLOCK } from '../../src/sys/errno.ts';
 import { SB_AUTOSIZE, sbspace } from '../../src/kern/uipc_sockbuf.ts';
+import { sosend } from '../../src/kern/uipc_socket.ts';
+import { UIO_WRITE, Uio } from '../../src/vm/uio.ts';
 import { reassOrdered } from '../../src/netinet/tcp_reass.ts';
 import { tcpSetNoDelay } from '../../src/netinet/tcp_usrreq.ts';
 import { V_tcp } from '../../src/netinet/tcp_var.ts';
@@ -72,6 +74,16 @@ describe('tcp: receiving', () => {
     expectTx(h.sent, [flags('.'), ack(c.seq + 5500)]);
     expect(h.tp(c.so).t_segqlen).to.equal(0);
     expect(h.read(c.so)).to.equal(t.slice(0, 5500));
+  });
+
+  it('joins what a segment fills the gap between', () => {
+    const t = text(3000);
+    for (const at of [1000, 2500, 1500, 2000])
+      c.seg({ seq: c.seq + at, payload: t.slice(at, at + 500) });
+    expect(h.tp(c.so).t_segqlen).to.equal(1);
+    expect(h.tp(c.so).t_segq!.tqe_len).to.equal(2000);
+    c.seg({ payload: t.slice(0, 1000) });
+    expect(h.read(c.so)).to.equal(t);
   });
 
   it('keeps a FIN that came ahead of a gap', () => {
@@ -149,6 +161,8 @@ describe('tcp: receiving', () => {
     // Reading a little is not worth an update, reading much is.
     h.read(c.so, 1000);
     expectTx(h.sent);
+    c.seg({ payload: '!' });
+    expectTx(h.sent, [ack(c.seq), win(0)]);
     h.read(c.so, 20_000);
     expectTx(h.sent, [flags('.'), ack(c.seq), win(21_000)]);
   });
@@ -161,6 +175,19 @@ describe('tcp: receiving', () => {
     expect(h.tp(c.so).t_segq!.tqe_len).to.equal(2);
     c.seg({ seq: edge - 1, payload: 'b' });
     expect(h.tp(c.so).t_segq!.tqe_len).to.equal(2);
+  });
+
+  // RFC 9293, 3.8.6: the right edge of the window stays where it was announced.
+  it('does not take back a window when its buffer shrinks', () => {
+    const { so_rcv } = c.so;
+    c.data('a');
+    h.advance(50);
+    const before = h.take()[0]!.ip!.tcp!;
+    so_rcv.sb_hiwat = 1000;
+    c.data('bc');
+    h.advance(50);
+    const after = h.take()[0]!.ip!.tcp!;
+    expect(after.ack + after.win).to.equal(before.ack + before.win);
   });
 
   it('grows its buffer with what arrives in a round trip', () => {
@@ -297,6 +324,15 @@ describe('tcp: sending', () => {
     expectTx(h.sent, [payload('d')]);
   });
 
+  it('waits for the rest of what is announced as more to come', () => {
+    const bytes = new TextEncoder().encode('head');
+    const uio = new Uio().single(bytes, 0, 4, UIO_WRITE);
+    expect(sosend(c.so, uio, null, true)).to.equal(0);
+    expectTx(h.sent);
+    h.write(c.so, 'body');
+    expectTx(h.sent, [flags('P.'), payload('headbody')]);
+  });
+
   it('sends full segments at once, and the rest when all is acknowledged', () => {
     h.write(c.so, text(1460 * 2 + 100));
     // From idle, all of it goes: nothing was under way.
@@ -372,9 +408,11 @@ describe('tcp: sending', () => {
     c.seg({ ack: c.ack + 1460, win: 0 });
     expect(h.tp(c.so).snd_wnd).to.equal(0);
     h.write(c.so, 'x');
+    // What lies beyond the window is not lost, only refused: it is probed for, not sent again.
+    h.advance(4999);
     expectTx(h.sent);
-    h.advance(4000);
-    h.take();
+    h.advance(1);
+    expectTx(h.sent, [payload(1), seq(c.ack + 1460)]);
     c.seg({ ack: c.ack + 3000, win: 100 });
     expectTx(h.sent, [payload('x')]);
   });

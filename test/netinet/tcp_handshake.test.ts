@@ -2,7 +2,19 @@ import { expect } from 'chai';
 import { soaccept, SS_ISCONNECTED } from '../../src/kern/uipc_socket.ts';
 import { TCPS_SYN_RECEIVED } from '../../src/netinet/tcp_fsm.ts';
 import { ECONNREFUSED, EHOSTUNREACH, ETIMEDOUT, EWOULDBLOCK } from '../../src/sys/errno.ts';
-import { ack, expectTx, flags, from, mss, payload, seq, to, wscale } from '../support/frames.ts';
+import {
+  ack,
+  buildIcmp,
+  buildIp4,
+  expectTx,
+  flags,
+  from,
+  mss,
+  payload,
+  seq,
+  to,
+  wscale,
+} from '../support/frames.ts';
 import { PEER, PEER_PORT, sin, TestHost, US } from './tcp_host.ts';
 import { soconnect } from '../../src/kern/uipc_socket.ts';
 import { V_tcp } from '../../src/netinet/tcp_var.ts';
@@ -194,6 +206,24 @@ describe('tcp: opening connections', () => {
     h.seg({ ...back, flags: 'R.', seq: 0, ack: t.seq + 1 });
     expect(so.so_error).to.equal(ECONNREFUSED);
     expectTx(h.sent);
+  });
+
+  // RFC 5461, RFC 5927: an ICMP error counts while connecting, if it quotes our SYN.
+  it('is refused by ICMP’s port unreachable for its SYN, not for another', () => {
+    const so = h.connect(7);
+    const t = h.take()[0]!.ip!.tcp!;
+    const unreachable = (quotedSeq: number): void => {
+      const ports = [t.sport >> 8, t.sport & 255, 0, 7];
+      const seqBytes = [24, 16, 8, 0].map((n) => (quotedSeq >>> n) & 255);
+      const quoted = buildIp4({ src: US, dst: PEER, df: true }, 6, [...ports, ...seqBytes]);
+      const icmp = buildIcmp({ type: 3, code: 3, payload: quoted });
+      h.injectIp(buildIp4({ src: PEER, dst: US }, 1, icmp));
+    };
+    unreachable(t.seq + 1);
+    expect(h.state(so)).to.equal('SYN_SENT');
+    unreachable(t.seq);
+    expect(h.state(so)).to.equal('CLOSED');
+    expect(so.so_error).to.equal(ECONNREFUSED);
   });
 
   it('answers a wrong ACK to its SYN with RST and goes on', () => {

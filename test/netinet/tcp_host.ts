@@ -21,7 +21,14 @@ import { tcp_shutdownVnet } from '../../src/netinet/tcp_pcblist.ts';
 import { type Tcpcb, type Tcpstat, tcpstat, V_tcp } from '../../src/netinet/tcp_var.ts';
 import { port } from '../../src/sys/types.ts';
 import { UIO_READ, UIO_WRITE, Uio } from '../../src/vm/uio.ts';
-import { buildTcp, type DecodeOptions, decodeFrame, type Frame, toBytes, type TcpFields } from '../support/frames.ts';
+import {
+  buildTcp,
+  type DecodeOptions,
+  decodeFrame,
+  type Frame,
+  toBytes,
+  type TcpFields,
+} from '../support/frames.ts';
 import { addr, PEER, PEER_MAC, Rig, type RigOptions, US } from './rig.ts';
 
 export { PEER, US };
@@ -100,8 +107,9 @@ export class TestHost extends Rig {
   }
 
   /** A segment from the peer. */
-  seg(fields: Seg): void {
-    this.injectIp(buildTcp({ src: PEER, dst: US }, { sport: PEER_PORT, dport: 80, ...fields }));
+  seg(fields: Seg, piece = 0): void {
+    const packet = buildTcp({ src: PEER, dst: US }, { sport: PEER_PORT, dport: 80, ...fields });
+    this.injectIp(packet, piece);
   }
 
   /** The frames sent since the last look, decoded. */

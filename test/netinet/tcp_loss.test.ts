@@ -1,12 +1,19 @@
 import { expect } from 'chai';
 import { counted, R_TCP_FASTREXMT, R_TCP_REXMT } from '../../src/sys/reason.ts';
 import { ETIMEDOUT } from '../../src/sys/errno.ts';
-import { SEQ_GEQ, SEQ_GT, SEQ_LEQ, SEQ_LT, SEQ_MAX, seqAdd, seqDiff } from '../../src/netinet/tcp_seq.ts';
+import {
+  SEQ_GEQ,
+  SEQ_GT,
+  SEQ_LEQ,
+  SEQ_LT,
+  SEQ_MAX,
+  seqAdd,
+  seqDiff,
+} from '../../src/netinet/tcp_seq.ts';
 import { TF_FASTRECOVERY } from '../../src/netinet/tcp_var.ts';
 import { tcpSeq } from '../../src/sys/types.ts';
 import { buildIcmp, buildIp4, expectTx, type Frame, payload, seq } from '../support/frames.ts';
 import { type Conn, TestHost } from './tcp_host.ts';
-
 
 describe('tcp: sequence numbers', () => {
   it('compares modulo 2^32', () => {
@@ -216,8 +223,10 @@ describe('tcp: retransmission', () => {
     fly(2);
     // Quoted: our IP header, ports and sequence number. RFC 1191.
     const quoted = new Uint8Array(28);
-    
-    quoted.set(buildIp4({ src: '192.0.2.2', dst: '192.0.2.1', df: true, len: 1500 }, 6, new Uint8Array(8)));
+
+    quoted.set(
+      buildIp4({ src: '192.0.2.2', dst: '192.0.2.1', df: true, len: 1500 }, 6, new Uint8Array(8)),
+    );
     quoted.set([0, 80, c.sport >> 8, c.sport & 255], 20);
     new DataView(quoted.buffer).setUint32(24, c.ack);
     const icmp = buildIcmp({ type: 3, code: 4, seq: 1000, payload: quoted });

@@ -47,7 +47,7 @@ describe('netns: clients of an instance', function () {
         addr6: null,
         mode: 'wire',
         napi: 'off',
-        engine: 'ts',
+        engine: 'native',
         pid: tapnic.pid,
         url: 'http://192.0.2.2/',
         seed: 7,

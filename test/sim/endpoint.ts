@@ -72,6 +72,8 @@ export class Endpoint implements Task {
   closed = false;
   /** What went wrong, if anything. */
   error = '';
+  #running = false;
+  #again = false;
   readonly #uio = new Uio();
   readonly #buf: Uint8Array;
 
@@ -93,7 +95,21 @@ export class Endpoint implements Task {
     return JSON.stringify({ sent, received, eof, ended, error, plan });
   }
 
+  /** A socket call may wake us while we are in it: then once more round. */
   run(): void {
+    if (this.#running) {
+      this.#again = true;
+      return;
+    }
+    this.#running = true;
+    do {
+      this.#again = false;
+      this.#turn();
+    } while (this.#again);
+    this.#running = false;
+  }
+
+  #turn(): void {
     if (this.closed) return;
     this.#read();
     this.#write();

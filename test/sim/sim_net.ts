@@ -173,7 +173,7 @@ function fillIpSum(bytes: Uint8Array): void {
 function frameMbuf(bytes: Uint8Array): Mbuf | null {
   let top: Mbuf | null = null;
   let tail: Mbuf | null = null;
-  for (let off = 0; off < bytes.length; ) {
+  for (let off = 0; off < bytes.length;) {
     const small = bytes.length - off <= 2046;
     const size = small ? 2048 : MJUMPAGESIZE;
     const m = m_getjcl(M_NOWAIT, MT_DATA, top === null ? M_PKTHDR : 0, size);

@@ -105,6 +105,48 @@ describe('TCP between two stacks in virtual time', () => {
     }
   });
 
+  it('carries a connection over lo0, both ends in one stack', () => {
+    const net = new SimNet(3, CLEAN, true);
+    const { vnet } = net.a;
+    const prng = new SeededPrng(3);
+    const listener = listenOn(vnet, 80);
+    const acceptor = new Acceptor(listener);
+    const plan = { total: 500_000, chunk: 20_000, closeLast: false };
+    let far: Endpoint | null = null;
+    acceptor.onAccept = (so) => {
+      far = new Endpoint(so, { sendKey: 2, recvKey: 1, ...plan }, prng);
+      net.clock.post(far);
+    };
+    const so = tcpSocket(vnet);
+    const near = new Endpoint(so, { sendKey: 1, recvKey: 2, ...plan }, prng);
+    connectTo(so, '127.0.0.1', 80);
+    const ended = net.clock.runUntil(() => near.done && far !== null && far.done, 100 * SECOND);
+    expect(ended, `${String(near)} ${String(far)}`).to.equal(true);
+    expect(near.error + far!.error).to.equal('');
+    expect([near.received, far!.received]).to.deep.equal([plan.total, plan.total]);
+    soclose(listener);
+    net.close();
+  });
+
+  it('replays a run from its seed, frame by frame', () => {
+    const traces = [7, 7, 8].map((seed) => {
+      const impair = { loss: 0.02, duplicate: 0.02, reorder: 0.05, delayNs: 1e6, reorderNs: 5e6 };
+      const net = new SimNet(seed, impair, false);
+      const trace: string[] = [];
+      for (const port of [net.a, net.b])
+        port.onFrame = (bytes) =>
+          void trace.push(
+            `${net.clock.nowNs()} ${Buffer.from(bytes.subarray(0, 66)).toString('hex')}`,
+          );
+      transfer(net, new SeededPrng(seed), 50_000, 50_000, 100 * SECOND);
+      net.close();
+      return trace;
+    });
+    expect(traces[0]!.length).to.be.above(60);
+    expect(traces[1]).to.deep.equal(traces[0]);
+    expect(traces[2]).to.not.deep.equal(traces[0]);
+  });
+
   it('ends a connection whose peer has vanished', () => {
     const net = new SimNet(5, CLEAN, false);
     const listener = listenOn(net.b.vnet, 80);

@@ -73,7 +73,12 @@ export function needs(...wanted: Need[]): void {
     if (lacking.length === 0) return;
     const why = lacking.join('; ');
     if (process.env['TAPNIC_REQUIRE'] === '1') throw new Error(`missing, and required: ${why}`);
-    skippedSuites.set(this.test?.parent?.fullTitle() ?? '', why);
+    const suite = this.test?.parent;
+    skippedSuites.set(suite?.fullTitle() ?? '', why);
+    // What its other `before` hooks would have made is not there to be taken away; mocha would run
+    // the `after` hooks all the same.
+    const hooks: unknown = suite === undefined ? null : Reflect.get(suite, '_afterAll');
+    if (Array.isArray(hooks)) hooks.length = 0;
     this.skip();
   });
 }

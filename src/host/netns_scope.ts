@@ -7,7 +7,7 @@ import {
   netnsUsers,
   removeNetns,
   withNetns,
-} from '../host/netns.ts';
+} from './netns.ts';
 
 export class NetnsScope {
   readonly name: string;

@@ -1,0 +1,92 @@
+// The Internet checksum's inner loop (RFC 1071): AVX2 where the processor has it, else words of 64
+// bits.
+//
+// RFC 1071 section 2 (B): the sum is independent of byte order, so it is taken over words as they
+// lie in memory and swapped once at the end.
+#include <string.h>
+
+#include "cksum.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace tapnic {
+
+namespace {
+
+uint32_t Fold(uint64_t sum) {
+  sum = (sum & 0xffffffff) + (sum >> 32);
+  sum = (sum & 0xffffffff) + (sum >> 32);
+  sum = (sum & 0xffff) + (sum >> 16);
+  sum = (sum & 0xffff) + (sum >> 16);
+  return static_cast<uint32_t>(sum);
+}
+
+// End-around carry addition of 64-bit words is a sum of their 16-bit words modulo 0xffff.
+uint64_t AddCarry(uint64_t sum, uint64_t word) {
+  sum += word;
+  return sum + (sum < word);
+}
+
+uint64_t SumScalar(const uint8_t* p, size_t len, uint64_t sum) {
+  uint64_t w;
+  for (; len >= 32; p += 32, len -= 32) {
+    for (int i = 0; i < 4; i++) {
+      memcpy(&w, p + 8 * i, 8);
+      sum = AddCarry(sum, w);
+    }
+  }
+  for (; len >= 8; p += 8, len -= 8) {
+    memcpy(&w, p, 8);
+    sum = AddCarry(sum, w);
+  }
+  w = 0;
+  memcpy(&w, p, len);  // fewer than 8; what is missing counts as zero
+  return AddCarry(sum, w);
+}
+
+#if defined(__x86_64__)
+// Widens 32-bit lanes into 64-bit ones: two 2^32-1 a step, so the lanes hold 2^31 steps.
+__attribute__((target("avx2"))) uint64_t SumAvx2(const uint8_t* p, size_t len, uint64_t sum) {
+  const __m256i zero = _mm256_setzero_si256();
+  __m256i acc[4] = {zero, zero, zero, zero};
+  for (; len >= 128; p += 128, len -= 128) {
+    for (int i = 0; i < 4; i++) {
+      const __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32 * i));
+      acc[i] = _mm256_add_epi64(acc[i], _mm256_unpacklo_epi32(v, zero));
+      acc[i] = _mm256_add_epi64(acc[i], _mm256_unpackhi_epi32(v, zero));
+    }
+  }
+  const __m256i all =
+      _mm256_add_epi64(_mm256_add_epi64(acc[0], acc[1]), _mm256_add_epi64(acc[2], acc[3]));
+  alignas(32) uint64_t lanes[4];
+  _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), all);
+  for (const uint64_t lane : lanes) sum = AddCarry(sum, lane);
+  return SumScalar(p, len, sum);
+}
+#endif
+
+using Kernel = uint64_t (*)(const uint8_t*, size_t, uint64_t);
+
+Kernel Choose() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx2")) return SumAvx2;
+#endif
+  return SumScalar;
+}
+
+const Kernel kBest = Choose();
+
+}  // namespace
+
+uint32_t CksumAdd(const uint8_t* p, size_t len, uint32_t sum) {
+  return CksumSwap(Fold(kBest(p, len, CksumSwap(sum))));
+}
+
+uint32_t CksumAddScalar(const uint8_t* p, size_t len, uint32_t sum) {
+  return CksumSwap(Fold(SumScalar(p, len, CksumSwap(sum))));
+}
+
+}  // namespace tapnic

@@ -1,0 +1,319 @@
+// The NIC `tn`, device build `native`: what docs/tn-datasheet.md says, without Node. A register
+// access or an event runs the device to its end and returns what the loop has to do; it never calls
+// up, never blocks and never allocates. tn_device.cpp has the registers and the interrupt line,
+// tn_tx.cpp and tn_offload.cpp transmit, tn_rx.cpp and tn_verdict.cpp receive, tn_capture.cpp
+// records, tn_napi.cpp is the door to JavaScript. src/dev/tn is the reference: it does the same.
+//
+// Distrust: registers and host memory may hold anything, and host memory may change while the
+// device looks at it (file pages are filled by other threads). So every word that decides something
+// is read once, and no length or address from memory is used before it was checked against RAM.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/uio.h>
+
+#include "tn_regs.h"
+
+namespace tapnic::tn {
+
+// What the loop has to do after a call.
+constexpr uint32_t kPostTx = 0x1;       // send kEventTx on the next turn
+constexpr uint32_t kPostRx = 0x2;       // send kEventRx on the next turn
+constexpr uint32_t kArm = 0x4;          // ask the wire for one kEventWritable
+constexpr uint32_t kReadOn = 0x8;       // kEventReadable is wanted
+constexpr uint32_t kReadOff = 0x10;     // and now it is not
+constexpr uint32_t kIntr = 0x20;        // raise the interrupt line
+constexpr uint32_t kTimer = 0x40;       // send kEventTimer at `timerNs`
+constexpr uint32_t kCaptured = 0x80;    // records wait in the capture ring
+constexpr uint32_t kReasonsUp = 0x100;  // `reasons` counted something
+
+enum Event : uint32_t {
+  kEventReadable,  // frames wait on the wire
+  kEventWritable,  // the wire has room
+  kEventLinkUp,
+  kEventLinkDown,
+  kEventTx,     // the turn asked for with kPostTx
+  kEventRx,     // with kPostRx
+  kEventTimer,  // with kTimer
+  kEventReset,  // as TN_CTRL.RST: being unplugged
+  kNEvents,
+};
+
+// Why something was dropped or delayed; src/host/native_tn.ts has the reasons in the same order.
+enum Reason : uint32_t {
+  kReasonBadReg,
+  kReasonDmaFault,
+  kReasonTxBad,
+  kReasonRxNodesc,
+  kReasonRxBad,
+  kReasonRxRunt,
+  kReasonBadRing,
+  kReasonRxOversize,
+  kReasonRxFilter,
+  kReasonWireFull,
+  kReasonWireError,
+  kReasonLinkDown,
+  kReasonCaptureFull,
+  kNReasons,
+};
+
+constexpr uint32_t kVnetHdrLen = 12;  // virtio-net header with num_buffers, VIRTIO 1.1, 5.1.6
+constexpr uint8_t kVnetNeedsCsum = 1, kVnetDataValid = 2;
+constexpr uint8_t kVnetGsoTcpv4 = 1, kVnetGsoTcpv6 = 4, kVnetGsoEcn = 0x80;
+constexpr uint32_t kEtherHdrLen = 14;
+
+// Big- and little-endian fields at any address.
+inline uint32_t Be16(const uint8_t* p) { return static_cast<uint32_t>(p[0] << 8 | p[1]); }
+inline uint32_t Be32(const uint8_t* p) { return Be16(p) << 16 | Be16(p + 2); }
+inline void PutBe16(uint8_t* p, uint32_t v) {
+  p[0] = static_cast<uint8_t>(v >> 8);
+  p[1] = static_cast<uint8_t>(v);
+}
+inline void PutBe32(uint8_t* p, uint32_t v) {
+  PutBe16(p, v >> 16);
+  PutBe16(p + 2, v);
+}
+inline uint32_t Le16(const uint8_t* p) { return static_cast<uint32_t>(p[1] << 8 | p[0]); }
+inline void PutLe16(uint8_t* p, uint32_t v) {
+  p[0] = static_cast<uint8_t>(v);
+  p[1] = static_cast<uint8_t>(v >> 8);
+}
+
+inline uint32_t HostOfLe32(uint32_t v) {
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+  return v;
+#else
+  return __builtin_bswap32(v);
+#endif
+}
+// A descriptor's or the capture ring's word, 4-aligned: read once, written once.
+inline uint32_t LoadLe32(const uint8_t* p) {
+  return HostOfLe32(__atomic_load_n(reinterpret_cast<const uint32_t*>(p), __ATOMIC_RELAXED));
+}
+inline void StoreLe32(uint8_t* p, uint32_t v) {
+  __atomic_store_n(reinterpret_cast<uint32_t*>(p), HostOfLe32(v), __ATOMIC_RELAXED);
+}
+
+// Folds a sum of 16-bit words to 16 bits, RFC 1071.
+inline uint32_t Fold16(uint32_t n) {
+  n = (n & 0xffff) + (n >> 16);
+  return (n & 0xffff) + (n >> 16);
+}
+
+// Sums pieces of one run of bytes. A piece that starts at an odd byte has its words' halves
+// swapped.
+class PieceSum {
+ public:
+  explicit PieceSum(uint32_t sum) : sum_(sum) {}
+  void Add(const uint8_t* p, size_t len);
+  uint32_t Folded() const { return Fold16(sum_); }
+
+ private:
+  uint32_t sum_;
+  bool odd_ = false;
+};
+
+// What the device is built into. `mem` outlives it and is page-aligned.
+struct Config {
+  int fd;  // of the wire; -1 once it is closed
+  bool vnet;
+  bool hasTimer;
+  uint8_t mac[6];
+  uint8_t* mem;
+  uint64_t ramBase;   // bus address of mem[0]
+  uint64_t ramBytes;  // the first page is never used, what is behind is no RAM
+  uint8_t* capture;   // the capture ring (src/sys/capture.ts), 8-aligned; null for none
+  uint32_t captureBytes;
+  uint32_t captureUnit;
+  int64_t bootSec, bootNsec;  // wall clock at time 0
+  bool ownTime;               // captures are stamped with `nowNs`, else with the monotonic clock
+  int64_t monotonicBias;      // CLOCK_MONOTONIC minus the machine's time
+};
+
+struct Ring {
+  uint32_t baseLo = 0, baseHi = 0, len = 0;  // as the registers have it; len in bytes
+  uint32_t head = 0, tail = 0;
+  uint32_t ndesc = 0;
+  bool enabled = false;
+  bool stopped = false;  // cannot be used; stays until it is enabled anew
+  bool posted = false;   // a turn was asked for
+
+  bool Fits() const {
+    return len > 0 && len % TN_RING_ALIGN == 0 && baseLo % TN_RING_ALIGN == 0 &&
+           len / TN_DESC_SIZE <= TN_NDESC_MAX;
+  }
+  // A ring of odd length has a last slot in part; such a ring is stopped.
+  bool HasSlot(uint32_t slot) const { return uint64_t{slot} * TN_DESC_SIZE < len; }
+  uint32_t Next(uint32_t slot) const { return slot + 1 == ndesc ? 0 : slot + 1; }
+};
+
+struct Tx : Ring {
+  bool blocked = false;   // the wire is full and was asked to say when it is not
+  bool skipping = false;  // the rest of a bad packet is still to come
+  uint32_t causes = 0;
+
+  // The packet being sent. Its memory is not read before `active`.
+  bool active = false;
+  uint32_t eopSlot = 0, eopStat = 0;
+  uint32_t npieces = 0;
+  iovec pieces[TN_TX_SEGS];
+  uint32_t total = 0, cmd = 0;
+  bool vle = false;
+  uint32_t vtag = 0, l2 = 0, l3 = 0, l4 = 0, mss = 0, tag = 0;
+  uint32_t hdrLen = 0;  // bytes of headers in `hdr`; 0 if the frame leaves as it lies in memory
+  // Where the payload goes on: piece, byte in it, bytes and segments sent.
+  uint32_t pi = 0, po = 0, sent = 0, segs = 0;
+  // What each segment's headers derive from.
+  uint32_t seq0 = 0, ipId0 = 0, thFlags = 0, pseudo = 0;
+
+  // One frame: the first element is the virtio-net header, used in mode `vnet` alone.
+  iovec iov[TN_TX_SEGS + 3];
+  int niov = 0;  // without the virtio-net header
+  uint32_t frameLen = 0;
+
+  // On-board memory.
+  uint8_t vnetHdr[kVnetHdrLen] = {};
+  uint8_t hdr[TN_HDR_MAX] = {};
+  uint8_t zero[TN_FRAME_MIN] = {};
+
+  iovec* Frame() { return iov + 1; }
+  uint8_t* Ip() { return hdr + l2; }
+  uint8_t* L4() { return hdr + l2 + l3; }
+  uint32_t PayloadLen() const { return total + (vle ? 4 : 0) - hdrLen; }
+};
+
+constexpr uint32_t kRxBufsMax = TN_MAXFRM_MAX / 2048 + 1;
+
+struct Rx : Ring {
+  uint32_t bufSize = 2048;
+  uint32_t frameMax = 1518;
+  uint8_t mac[6] = {};
+  uint32_t mta[2] = {};
+  bool stalled = false;  // too few buffers: not reading the wire until TN_RDT moves
+  uint32_t causes = 0;
+  // One frame, as in Tx. All but the first element have bufSize bytes.
+  iovec iov[kRxBufsMax + 1];
+  uint32_t nbufs = 0;
+  uint32_t vtag = 0;
+  uint8_t vnetHdr[kVnetHdrLen] = {};
+
+  iovec* Bufs() { return iov + 1; }
+  uint8_t* Buf(uint32_t i) { return static_cast<uint8_t*>(iov[i + 1].iov_base); }
+  uint32_t Avail() const { return tail >= head ? tail - head : tail + ndesc - head; }
+  // Buffers that hold the longest frame and a byte more, so that a longer one is noticed.
+  uint32_t Needed() const { return frameMax / bufSize + 1; }
+};
+
+class Device {
+ public:
+  explicit Device(const Config& config);
+
+  // Both run to the end; the flags are what the loop has to do.
+  uint32_t Write(uint32_t off, uint32_t value);
+  uint32_t OnEvent(Event event);
+  uint32_t Read(uint32_t off);
+
+  // The wire was closed: what is sent from now on fails.
+  void Unplug() { c_.fd = -1; }
+  int fd() const { return c_.fd; }
+
+  double stats[TN_NSTATS] = {};
+  uint32_t reasons[kNReasons] = {};  // since the loop took them last
+  int64_t nowNs = 0;                 // the machine's time, set by the loop where it matters
+  int64_t timerNs = 0;
+
+ private:
+  // tn_device.cpp
+  uint32_t Flags();
+  bool WriteReg(uint32_t off, uint32_t value);
+  bool WriteRing(uint32_t off, uint32_t value);
+  bool WriteCtrl(uint32_t value);
+  void WriteMac(uint32_t off, uint32_t value);
+  uint32_t ReadRing(uint32_t off);
+  uint32_t ReadStat(uint32_t off);
+  uint32_t ReadStatus() const;
+  void Reset();
+  void SetModes(uint32_t ctrl);
+  void Cause(uint32_t bits);
+  void SetLink(bool up);
+  void UpdateLine();
+  void Count(Reason why);
+  void Stop(Ring* ring, uint32_t cause);
+  void SetReadable(bool on);
+  uint8_t* Map(uint32_t lo, uint32_t hi, uint32_t len);
+
+  // tn_tx.cpp
+  void TxEnable();
+  void TxDisable();
+  bool TxSetTail(uint32_t slot);
+  void TxWritable();
+  void TxConsume();
+  int TxFetch(uint8_t* ring);
+  int TxSkip(uint8_t* ring);
+  int TxDrop(uint8_t* ring);
+  void TxBad();
+  void TxComplete(uint8_t* ring, uint32_t status);
+  void TxContext(const uint8_t* desc, uint32_t stat);
+  bool TxPiece(const uint8_t* desc, uint32_t stat);
+  int TxEmit();
+  int TxWrite();
+
+  // tn_offload.cpp
+  bool TxOffloadsValid() const;
+  bool TxPrepare();
+  void TxCopyHeaders(uint32_t len);
+  void TxGather(uint32_t len);
+  void TxAdvance(uint32_t len);
+  uint32_t TxSumFrame(uint32_t from, uint32_t sum);
+  void TxVnetNeedsCsum(uint32_t field);
+  void TxIpCksum();
+  void TxInsertCksums();
+  void TxPrepareTso();
+  void TxLengths(uint32_t payload);
+  void TxSegment(uint32_t payload, bool last);
+
+  // tn_rx.cpp
+  void RxEnable();
+  void RxDisable();
+  bool RxSetTail(uint32_t slot);
+  void RxDrain();
+  void RxWireBack();
+  void RxWireGone();
+  void RxStall();
+  bool RxGather(uint8_t* ring);
+  void RxWriteBack(uint8_t* ring, uint32_t len, uint32_t status);
+  void RxReceive(uint8_t* ring, uint32_t len);
+  bool RxAccepts(const uint8_t* frame) const;
+  uint32_t RxSegments(uint32_t len) const;
+  void RxStrip(uint32_t len);
+
+  // tn_verdict.cpp
+  uint32_t RxVerdict(uint32_t len);
+  uint32_t RxL4Verdict(uint32_t len, uint32_t l4, int64_t l4Len, uint32_t proto, uint32_t addrSum,
+                       uint32_t status);
+  uint32_t RxSum(uint32_t off, uint32_t len, uint32_t sum);
+  void RxFinishCsum(uint32_t len);
+
+  // tn_capture.cpp
+  bool CaptureWants() const;
+  void Capture(uint32_t flags, uint32_t pktId, const iovec* iov, uint32_t niov, uint32_t wirelen);
+  void Stamp(uint8_t* rec) const;
+
+  Config c_;
+  Tx tx_;
+  Rx rx_;
+  uint32_t flags_ = 0;
+  uint32_t ctrl_ = 0;
+  uint32_t statHigh_ = 0;  // goes with the lower half of the counter read last
+  uint32_t icr_ = 0, ims_ = 0;
+  uint32_t itr_ = 0;  // us
+  bool linkUp_ = true;
+  bool promisc_ = false, allmulti_ = false, vlStrip_ = false, rxCsum_ = false;
+  bool asserted_ = false, timerArmed_ = false;
+  bool everRaised_ = false;
+  int64_t lastIntrNs_ = 0;
+};
+
+}  // namespace tapnic::tn

@@ -1,0 +1,214 @@
+// The door to the native build of the NIC `tn`: devices by number, registers and events as
+// integers. One call runs the device to its end; nothing is called back.
+#include <errno.h>
+#include <time.h>
+
+#include <new>
+
+#include "napi_args.h"
+#include "tn_device.h"
+
+namespace tapnic {
+
+// A device and the arena its memory is in.
+struct Tn {
+  Arena* arena;
+  tn::Device dev;
+  Tn(Arena* a, const tn::Config& config) : arena(a), dev(config) { arena->Ref(); }
+  ~Tn() { arena->Unref(); }
+};
+
+namespace {
+
+constexpr double kMaxWhole = 9007199254740991.0;  // 2^53 - 1
+
+// What tnOpen's `params` hold, in this order.
+enum Param {
+  kVnet,          // 1: mode `vnet`
+  kHasTimer,      // 1: TN_ITR works
+  kRamBase,       // bus address of the arena's first byte
+  kRamBytes,      // bytes of RAM from there
+  kCaptureOff,    // the capture ring's place in the arena
+  kCaptureBytes,  // 0: none
+  kCaptureUnit,   // number in its records
+  kBootSec,       // the wall clock at the machine's time 0
+  kBootNsec,
+  kNow,      // the machine's time, ns
+  kOwnTime,  // 1: it comes from tnTime alone, 0: it runs as CLOCK_MONOTONIC does
+  kNParams,
+};
+
+bool Whole(double d, double max) {
+  return d >= 0 && d <= max && d == static_cast<double>(static_cast<uint64_t>(d));
+}
+
+// Fills `config` from `params`: 0 or -errno.
+int Configure(const double* params, const Arena* arena, tn::Config* config) {
+  static constexpr double kMax[kNParams] = {1,         1,          kMaxWhole,  kMaxWhole,
+                                            kMaxWhole, UINT32_MAX, UINT32_MAX, kMaxWhole,
+                                            999999999, kMaxWhole,  1};
+  double p[kNParams];
+  for (int i = 0; i < kNParams; i++) {
+    p[i] = params[i];
+    if (!Whole(p[i], kMax[i])) return -EINVAL;
+  }
+  const auto ramBytes = static_cast<uint64_t>(p[kRamBytes]);
+  const auto capOff = static_cast<uint64_t>(p[kCaptureOff]);
+  const auto capBytes = static_cast<uint32_t>(p[kCaptureBytes]);
+  if (ramBytes > arena->size) return -EFAULT;
+  if (capBytes > 0) {
+    if (capBytes < 4096 || capBytes % 8 != 0 || capOff % 8 != 0) return -EINVAL;
+    if (capOff > arena->size || capBytes > arena->size - capOff) return -EFAULT;
+  }
+  config->vnet = p[kVnet] == 1;
+  config->hasTimer = p[kHasTimer] == 1;
+  config->mem = arena->base;
+  config->ramBase = static_cast<uint64_t>(p[kRamBase]);
+  config->ramBytes = ramBytes;
+  config->capture = capBytes == 0 ? nullptr : arena->base + capOff;
+  config->captureBytes = capBytes;
+  config->captureUnit = static_cast<uint32_t>(p[kCaptureUnit]);
+  config->bootSec = static_cast<int64_t>(p[kBootSec]);
+  config->bootNsec = static_cast<int64_t>(p[kBootNsec]);
+  config->ownTime = p[kOwnTime] == 1;
+  timespec ts;
+  clock_gettime(CLOCK_MONOTONIC, &ts);
+  config->monotonicBias =
+      ts.tv_sec * int64_t{1000000000} + ts.tv_nsec - static_cast<int64_t>(p[kNow]);
+  return 0;
+}
+
+// tnOpen(fd, mac: Uint8Array(6), params: Float64Array) -> id, or -errno.
+//
+// A device on the wire behind fd, which stays the caller's and is one the addon opened; its memory
+// is in the arena made last. -EFAULT: RAM or capture ring outside the arena. Closing fd unplugs it.
+napi_value TnOpen(napi_env env, napi_callback_info info) {
+  Args<3> a(env, info);
+  const int fd = a.Int32(0);
+  const Span<uint8_t> mac = a.Bytes(1);
+  const Span<double> params = a.Doubles(2);
+  if (!a.ok || mac.len != 6 || params.len != kNParams) return a.Return(-EINVAL);
+  Instance* inst = a.inst;
+  if (!inst->Owns(fd)) return a.Return(-EBADF);
+  if (inst->arena == nullptr) return a.Return(-ENXIO);
+  tn::Config config = {};
+  config.fd = fd;
+  memcpy(config.mac, mac.p, sizeof config.mac);
+  const int error = Configure(params.p, inst->arena, &config);
+  if (error != 0) return a.Return(error);
+  uint32_t id = 0;
+  while (id < kMaxTns && inst->tns[id] != nullptr) id++;
+  if (id == kMaxTns) return a.Return(-EMFILE);
+  inst->tns[id] = new (std::nothrow) Tn(inst->arena, config);
+  return a.Return(inst->tns[id] == nullptr ? -ENOMEM : static_cast<int64_t>(id));
+}
+
+Tn* Get(Instance* inst, uint32_t id) { return id < kMaxTns ? inst->tns[id] : nullptr; }
+
+// tnClose(id) -> 0 or -errno. The wire's descriptor stays open.
+napi_value TnClose(napi_env env, napi_callback_info info) {
+  Args<1> a(env, info);
+  const uint32_t id = a.Uint32(0);
+  if (!a.ok) return a.Return(-EINVAL);
+  Tn* t = Get(a.inst, id);
+  if (t == nullptr) return a.Return(-EBADF);
+  a.inst->tns[id] = nullptr;
+  delete t;
+  return a.Return(0);
+}
+
+// tnRead(id, off) -> the register, 0 to 2^32-1.
+napi_value TnRead(napi_env env, napi_callback_info info) {
+  Args<2> a(env, info);
+  const uint32_t id = a.Uint32(0), off = a.Uint32(1);
+  Tn* t = a.ok ? Get(a.inst, id) : nullptr;
+  return a.Return(t == nullptr ? 0xffffffff : t->dev.Read(off));
+}
+
+// tnWrite(id, off, value) -> flags of what the loop has to do, or -errno.
+napi_value TnWrite(napi_env env, napi_callback_info info) {
+  Args<3> a(env, info);
+  const uint32_t id = a.Uint32(0), off = a.Uint32(1), value = a.Uint32(2);
+  if (!a.ok) return a.Return(-EINVAL);
+  Tn* t = Get(a.inst, id);
+  return a.Return(t == nullptr ? -EBADF : static_cast<int64_t>(t->dev.Write(off, value)));
+}
+
+// tnEvent(id, event) -> flags, or -errno.
+napi_value TnEvent(napi_env env, napi_callback_info info) {
+  Args<2> a(env, info);
+  const uint32_t id = a.Uint32(0), event = a.Uint32(1);
+  if (!a.ok || event >= tn::kNEvents) return a.Return(-EINVAL);
+  Tn* t = Get(a.inst, id);
+  if (t == nullptr) return a.Return(-EBADF);
+  return a.Return(t->dev.OnEvent(static_cast<tn::Event>(event)));
+}
+
+// tnTime(id, nowNs) -> 0 or -errno. The machine's time; needed before calls while TN_ITR is not 0.
+napi_value TnTime(napi_env env, napi_callback_info info) {
+  Args<2> a(env, info);
+  const uint32_t id = a.Uint32(0);
+  const uint64_t now = a.Offset(1);
+  if (!a.ok) return a.Return(-EINVAL);
+  Tn* t = Get(a.inst, id);
+  if (t == nullptr) return a.Return(-EBADF);
+  t->dev.nowNs = static_cast<int64_t>(now);
+  return a.Return(0);
+}
+
+// tnTimer(id) -> when the timer asked for last is due, ns of the machine's time; or -errno.
+napi_value TnTimer(napi_env env, napi_callback_info info) {
+  Args<1> a(env, info);
+  const uint32_t id = a.Uint32(0);
+  Tn* t = a.ok ? Get(a.inst, id) : nullptr;
+  return a.Return(t == nullptr ? -EBADF : t->dev.timerNs);
+}
+
+// tnStats(id, out: Float64Array) -> how many statistics were put into `out`, or -errno.
+napi_value TnStats(napi_env env, napi_callback_info info) {
+  Args<2> a(env, info);
+  const uint32_t id = a.Uint32(0);
+  const Span<double> out = a.Doubles(1);
+  if (!a.ok || out.len < tn::TN_NSTATS) return a.Return(-EINVAL);
+  Tn* t = Get(a.inst, id);
+  if (t == nullptr) return a.Return(-EBADF);
+  memcpy(out.p, t->dev.stats, sizeof t->dev.stats);
+  return a.Return(static_cast<int64_t>(tn::TN_NSTATS));
+}
+
+// tnReasons(id, out: Float64Array) -> how many reasons there are, or -errno. What was counted since
+// the last time, by reason; counting starts over.
+napi_value TnReasons(napi_env env, napi_callback_info info) {
+  Args<2> a(env, info);
+  const uint32_t id = a.Uint32(0);
+  const Span<double> out = a.Doubles(1);
+  if (!a.ok || out.len < tn::kNReasons) return a.Return(-EINVAL);
+  Tn* t = Get(a.inst, id);
+  if (t == nullptr) return a.Return(-EBADF);
+  for (uint32_t i = 0; i < tn::kNReasons; i++) {
+    out.p[i] = t->dev.reasons[i];
+    t->dev.reasons[i] = 0;
+  }
+  return a.Return(static_cast<int64_t>(tn::kNReasons));
+}
+
+}  // namespace
+
+void TnsEnd(Instance* inst) {
+  for (Tn*& t : inst->tns) {
+    delete t;
+    t = nullptr;
+  }
+}
+
+void TnsUnplug(Instance* inst, int fd) {
+  for (Tn* t : inst->tns)
+    if (t != nullptr && t->dev.fd() == fd) t->dev.Unplug();
+}
+
+const Entry kTnEntries[] = {{"tnOpen", TnOpen},   {"tnClose", TnClose}, {"tnRead", TnRead},
+                            {"tnWrite", TnWrite}, {"tnEvent", TnEvent}, {"tnTime", TnTime},
+                            {"tnTimer", TnTimer}, {"tnStats", TnStats}, {"tnReasons", TnReasons},
+                            {nullptr, nullptr}};
+
+}  // namespace tapnic

@@ -1,0 +1,203 @@
+// What `tn` does to a packet on its way out: checks what the driver asks for, copies headers into
+// on-board memory to be patched there, inserts VLAN tag and checksums, cuts TSO packets.
+#include "cksum.h"
+#include "tn_device.h"
+
+namespace tapnic::tn {
+
+namespace {
+constexpr uint32_t kTcpCksum = 16, kUdpCksum = 6;
+constexpr uint32_t kThFin = 0x01, kThPush = 0x08, kThCwr = 0x80;
+constexpr uint32_t kIpprotoTcp = 6;
+
+uint8_t* Base(const iovec& v) { return static_cast<uint8_t*>(v.iov_base); }
+}  // namespace
+
+// Whether the context's header lengths and commands make sense for this packet.
+bool Device::TxOffloadsValid() const {
+  const Tx& t = tx_;
+  const bool tcp = (t.cmd & TN_TXD_TCP) != 0;
+  const bool v6 = (t.cmd & TN_TXD_V6) != 0;
+  const bool l4Wanted = (t.cmd & (TN_TXD_TXSM | TN_TXD_TSE)) != 0;
+  if (t.l2 < kEtherHdrLen || t.l3 % 4 != 0 || t.l3 < (v6 ? 40u : 20u)) return false;
+  if (!v6 && t.l3 > 60) return false;
+  if (l4Wanted && tcp && (t.l4 < 20 || t.l4 > 60 || t.l4 % 4 != 0)) return false;
+  if (l4Wanted && !tcp && t.l4 != 8) return false;
+  const uint32_t hdrLen = t.l2 + t.l3 + (l4Wanted ? t.l4 : 0);
+  if (hdrLen + 4 > TN_HDR_MAX || hdrLen > t.total) return false;
+  if ((t.cmd & TN_TXD_TSE) == 0) return true;
+  return tcp && t.mss >= TN_MSS_MIN && hdrLen + 4 + t.mss <= TN_FRAME_MAX && t.total > hdrLen &&
+         t.total - t.l2 <= 65535;
+}
+
+// Checks the packet and gets its first frame ready; false if it is bad.
+bool Device::TxPrepare() {
+  const bool offloads = (tx_.cmd & (TN_TXD_IXSM | TN_TXD_TXSM | TN_TXD_TSE)) != 0;
+  const bool tso = (tx_.cmd & TN_TXD_TSE) != 0;
+  const uint32_t total = tx_.total + (tx_.vle ? 4 : 0);
+  if (tx_.npieces == 0 || tx_.total < kEtherHdrLen) return false;
+  if (!tso && total > TN_FRAME_MAX) return false;
+  if (offloads && !TxOffloadsValid()) return false;
+  tx_.pi = tx_.po = tx_.sent = tx_.segs = tx_.hdrLen = 0;
+  tx_.active = true;
+  if (offloads) {
+    const bool l4Wanted = (tx_.cmd & (TN_TXD_TXSM | TN_TXD_TSE)) != 0;
+    TxCopyHeaders(tx_.l2 + tx_.l3 + (l4Wanted ? tx_.l4 : 0));
+  } else if (tx_.vle) {
+    TxCopyHeaders(kEtherHdrLen);
+  }
+  if (c_.vnet) memset(tx_.vnetHdr, 0, sizeof tx_.vnetHdr);
+  if (tso) {
+    TxPrepareTso();
+  } else {
+    TxGather(total - tx_.hdrLen);
+    if (offloads) TxInsertCksums();
+  }
+  return true;
+}
+
+// Copies `len` header bytes, which the packet has, with the VLAN tag if one is to be inserted.
+void Device::TxCopyHeaders(uint32_t len) {
+  uint8_t* hdr = tx_.hdr;
+  uint32_t n = 0;
+  while (n < len) {
+    const iovec& piece = tx_.pieces[tx_.pi];
+    const auto left = static_cast<uint32_t>(piece.iov_len) - tx_.po;
+    const uint32_t c = left < len - n ? left : len - n;
+    memcpy(hdr + n, Base(piece) + tx_.po, c);
+    n += c;
+    tx_.po += c;
+    if (c == left) {
+      tx_.pi++;
+      tx_.po = 0;
+    }
+  }
+  if (tx_.vle) {
+    memmove(hdr + 16, hdr + 12, len - 12);
+    PutBe16(hdr + 12, 0x8100);
+    PutBe16(hdr + 14, tx_.vtag);
+    n += 4;
+    tx_.l2 += 4;
+  }
+  tx_.hdrLen = n;
+}
+
+// Lists headers and the next `len` payload bytes as one frame; the position does not move.
+void Device::TxGather(uint32_t len) {
+  iovec* frame = tx_.Frame();
+  int n = 0;
+  if (tx_.hdrLen > 0) frame[n++] = {tx_.hdr, tx_.hdrLen};
+  uint32_t po = tx_.po, left = len;
+  for (uint32_t pi = tx_.pi; left > 0; pi++, po = 0) {
+    const iovec& piece = tx_.pieces[pi];
+    const auto rest = static_cast<uint32_t>(piece.iov_len) - po;
+    const uint32_t c = rest < left ? rest : left;
+    frame[n++] = {Base(piece) + po, c};
+    left -= c;
+  }
+  tx_.frameLen = tx_.hdrLen + len;
+  tx_.niov = n;
+}
+
+// Moves the position over `len` payload bytes.
+void Device::TxAdvance(uint32_t len) {
+  while (len > 0) {
+    const auto left = static_cast<uint32_t>(tx_.pieces[tx_.pi].iov_len) - tx_.po;
+    if (len < left) {
+      tx_.po += len;
+      return;
+    }
+    len -= left;
+    tx_.pi++;
+    tx_.po = 0;
+  }
+}
+
+// Sums the frame as listed, from byte `from` of its headers on, on top of `sum`: folded.
+uint32_t Device::TxSumFrame(uint32_t from, uint32_t sum) {
+  const iovec* frame = tx_.Frame();
+  PieceSum s(sum);
+  s.Add(Base(frame[0]) + from, frame[0].iov_len - from);
+  for (int i = 1; i < tx_.niov; i++) s.Add(Base(frame[i]), frame[i].iov_len);
+  return s.Folded();
+}
+
+// Leaves the TCP or UDP checksum to the peer: its field holds the pseudo-header's sum.
+void Device::TxVnetNeedsCsum(uint32_t field) {
+  tx_.vnetHdr[0] = kVnetNeedsCsum;
+  PutLe16(tx_.vnetHdr + 6, tx_.l2 + tx_.l3);
+  PutLe16(tx_.vnetHdr + 8, field);
+}
+
+void Device::TxIpCksum() {
+  uint8_t* ip = tx_.Ip();
+  PutBe16(ip + 10, 0);
+  PutBe16(ip + 10, ~CksumAdd(ip, tx_.l3, 0));
+}
+
+// Inserts the checksums of a packet that is one frame.
+void Device::TxInsertCksums() {
+  if ((tx_.cmd & (TN_TXD_IXSM | TN_TXD_V6)) == TN_TXD_IXSM) TxIpCksum();
+  if ((tx_.cmd & TN_TXD_TXSM) == 0) return;
+  const bool tcp = (tx_.cmd & TN_TXD_TCP) != 0;
+  const uint32_t field = tcp ? kTcpCksum : kUdpCksum;
+  if (c_.vnet) {
+    TxVnetNeedsCsum(field);
+    return;
+  }
+  // The field holds the pseudo-header's sum, which is thereby part of this one.
+  uint32_t sum = ~TxSumFrame(tx_.l2 + tx_.l3, 0) & 0xffff;
+  if (sum == 0 && !tcp) sum = 0xffff;  // RFC 768: 0 would mean none
+  PutBe16(tx_.L4() + field, sum);
+}
+
+// Reads from the headers what every segment needs. The checksum field's content is not used.
+void Device::TxPrepareTso() {
+  const uint8_t* ip = tx_.Ip();
+  uint8_t* tcp = tx_.L4();
+  const bool v6 = (tx_.cmd & TN_TXD_V6) != 0;
+  stats[TN_ST_TX_TSO]++;
+  tx_.seq0 = Be32(tcp + 4);
+  tx_.thFlags = tcp[13];
+  tx_.ipId0 = v6 ? 0 : Be16(ip + 4);
+  tx_.pseudo = Fold16((v6 ? CksumAdd(ip + 8, 32, 0) : CksumAdd(ip + 12, 8, 0)) + kIpprotoTcp);
+  if (!c_.vnet) return;
+  const uint32_t payload = tx_.PayloadLen();
+  TxGather(payload);
+  TxLengths(payload);
+  PutBe16(tcp + kTcpCksum, Fold16(tx_.pseudo + tx_.l4 + payload));
+  TxVnetNeedsCsum(kTcpCksum);
+  if (payload <= tx_.mss) return;
+  const uint8_t ecn = (tx_.thFlags & kThCwr) != 0 ? kVnetGsoEcn : 0;
+  tx_.vnetHdr[1] = (v6 ? kVnetGsoTcpv6 : kVnetGsoTcpv4) | ecn;
+  PutLe16(tx_.vnetHdr + 2, tx_.hdrLen);
+  PutLe16(tx_.vnetHdr + 4, tx_.mss);
+}
+
+// Writes the IP lengths for `payload` bytes of TCP data, and the IPv4 header checksum.
+void Device::TxLengths(uint32_t payload) {
+  uint8_t* ip = tx_.Ip();
+  if ((tx_.cmd & TN_TXD_V6) != 0) {
+    PutBe16(ip + 4, tx_.l3 - 40 + tx_.l4 + payload);
+  } else {
+    PutBe16(ip + 2, tx_.l3 + tx_.l4 + payload);
+    TxIpCksum();
+  }
+}
+
+// Makes the next segment of a TSO packet: its headers in place, its payload listed.
+void Device::TxSegment(uint32_t payload, bool last) {
+  uint8_t* tcp = tx_.L4();
+  uint32_t flags = tx_.thFlags;
+  if (!last) flags &= ~(kThFin | kThPush);
+  if (tx_.segs > 0) flags &= ~kThCwr;  // RFC 3168, 6.1.2: once per reduction
+  if ((tx_.cmd & TN_TXD_V6) == 0) PutBe16(tx_.Ip() + 4, tx_.ipId0 + tx_.segs);
+  TxLengths(payload);
+  PutBe32(tcp + 4, tx_.seq0 + tx_.sent);
+  tcp[13] = static_cast<uint8_t>(flags);
+  PutBe16(tcp + kTcpCksum, 0);
+  TxGather(payload);
+  PutBe16(tcp + kTcpCksum, ~TxSumFrame(tx_.l2 + tx_.l3, tx_.pseudo + tx_.l4 + payload));
+}
+
+}  // namespace tapnic::tn

@@ -1,0 +1,220 @@
+// The receive engine of `tn`: one scatter read per frame straight into the buffers the driver
+// posted, then address filter, verdict, VLAN stripping and write-back. It reads the wire only while
+// enough buffers for the longest frame are posted, so a slow driver pushes back on the wire instead
+// of losing frames.
+#include <errno.h>
+
+#include "tn_device.h"
+#include "tn_wire.h"
+
+namespace tapnic::tn {
+
+namespace {
+
+constexpr uint32_t kEthertypeVlan = 0x8100;
+constexpr uint32_t kCaptureIn = 2;
+
+// The upper six bits of the address's big-endian CRC-32, as the filter numbers its bits.
+uint32_t HashOf(const uint8_t* addr) {
+  uint32_t crc = 0xffffffff;
+  for (int i = 0; i < 6; i++) {
+    uint32_t byte = addr[i];
+    for (int bit = 0; bit < 8; bit++, byte >>= 1) {
+      const uint32_t carry = (crc >> 31) ^ (byte & 1);
+      crc <<= 1;
+      if (carry != 0) crc ^= 0x04c11db7;
+    }
+  }
+  return crc >> 26;
+}
+
+}  // namespace
+
+// TN_CTRL.RXE went up: takes the ring from the registers, from slot 0, and listens.
+void Device::RxEnable() {
+  RxDisable();
+  rx_.enabled = true;
+  rx_.stopped = false;
+  rx_.ndesc = rx_.len / TN_DESC_SIZE;
+  if (!rx_.Fits()) {
+    SetReadable(false);
+    Stop(&rx_, TN_INT_RXERR);
+    return;
+  }
+  // No buffers yet: the first write of TN_RDT starts it.
+  rx_.stalled = true;
+}
+
+// RXE went down, or a reset.
+void Device::RxDisable() {
+  if (rx_.enabled) SetReadable(false);
+  rx_.enabled = false;
+  rx_.head = rx_.tail = 0;
+  rx_.stalled = false;
+}
+
+bool Device::RxSetTail(uint32_t slot) {
+  if (!rx_.enabled || !rx_.HasSlot(slot)) return false;
+  rx_.tail = slot;
+  if (rx_.stalled && !rx_.stopped && rx_.Avail() >= rx_.Needed()) {
+    rx_.stalled = false;
+    SetReadable(true);
+    RxDrain();
+  }
+  return true;
+}
+
+// Receives what waits, at most TN_RX_BUDGET frames now, the rest on later turns.
+void Device::RxDrain() {
+  if (!rx_.enabled || rx_.stopped || rx_.stalled) return;
+  uint8_t* ring = Map(rx_.baseLo, rx_.baseHi, rx_.len);
+  if (ring == nullptr) {
+    SetReadable(false);
+    Stop(&rx_, TN_INT_RXERR);
+    return;
+  }
+  rx_.causes = 0;
+  uint32_t budget = TN_RX_BUDGET;
+  for (; budget > 0; budget--) {
+    if (rx_.Avail() < rx_.Needed()) {
+      RxStall();
+      break;
+    }
+    if (!RxGather(ring)) continue;
+    const int nbufs = static_cast<int>(rx_.nbufs);
+    const long n =
+        c_.vnet ? WireReadv(c_.fd, rx_.iov, nbufs + 1) : WireReadv(c_.fd, rx_.Bufs(), nbufs);
+    if (n < 0) {
+      if (n != -EAGAIN) RxWireGone();
+      break;
+    }
+    const long hdr = c_.vnet ? kVnetHdrLen : 0;
+    RxReceive(ring, n > hdr ? static_cast<uint32_t>(n - hdr) : 0);
+  }
+  if (budget == 0 && !rx_.posted) {
+    rx_.posted = true;
+    flags_ |= kPostRx;
+  }
+  if (rx_.causes != 0) Cause(rx_.causes);
+}
+
+void Device::RxWireBack() {
+  if (rx_.enabled && !rx_.stopped && !rx_.stalled) SetReadable(true);
+}
+
+// Reading failed: without this the loop would go on being told that there is something to read.
+void Device::RxWireGone() {
+  Count(kReasonWireError);
+  SetReadable(false);
+  SetLink(false);
+}
+
+void Device::RxStall() {
+  rx_.stalled = true;
+  SetReadable(false);
+  stats[TN_ST_RX_NODESC]++;
+  Count(kReasonRxNodesc);
+  rx_.causes |= TN_INT_RXO;
+}
+
+// Lists the buffers for one frame. False if one cannot be used: it and those before it go back
+// marked bad, because descriptors are consumed in order.
+bool Device::RxGather(uint8_t* ring) {
+  const uint32_t n = rx_.Needed();
+  uint32_t slot = rx_.head;
+  for (uint32_t i = 0; i < n; i++, slot = rx_.Next(slot)) {
+    const uint8_t* desc = ring + slot * TN_DESC_SIZE;
+    uint8_t* buf = Map(LoadLe32(desc + TN_D_ADDRL), LoadLe32(desc + TN_D_ADDRH), rx_.bufSize);
+    if (buf == nullptr) {
+      stats[TN_ST_RX_BAD]++;
+      Count(kReasonRxBad);
+      for (uint32_t k = 0; k <= i; k++) RxWriteBack(ring, 0, TN_RXS_ERR);
+      rx_.causes |= TN_INT_RXERR;
+      return false;
+    }
+    rx_.Bufs()[i] = {buf, rx_.bufSize};
+  }
+  rx_.nbufs = n;
+  return true;
+}
+
+void Device::RxWriteBack(uint8_t* ring, uint32_t len, uint32_t status) {
+  uint8_t* desc = ring + rx_.head * TN_DESC_SIZE;
+  const uint32_t tag = (status & TN_RXS_VP) != 0 ? rx_.vtag : 0;
+  StoreLe32(desc + TN_D_LEN, tag << 16 | len);
+  StoreLe32(desc + TN_D_STAT, TN_RXS_DD | status);
+  rx_.head = rx_.Next(rx_.head);
+  rx_.causes |= TN_INT_RXDW;
+}
+
+// A frame of `len` bytes lies in the listed buffers: judges it and hands it over, or not.
+void Device::RxReceive(uint8_t* ring, uint32_t len) {
+  if (len < kEtherHdrLen) {
+    stats[TN_ST_RX_RUNT]++;
+    Count(kReasonRxRunt);
+    return;
+  }
+  if (len > rx_.frameMax) {
+    stats[TN_ST_RX_OVERSIZE]++;
+    Count(kReasonRxOversize);
+    return;
+  }
+  if (CaptureWants()) Capture(kCaptureIn, 0, rx_.Bufs(), rx_.nbufs, len);
+  const uint8_t* frame = rx_.Buf(0);
+  if (!RxAccepts(frame)) {
+    stats[TN_ST_RX_FILTERED]++;
+    Count(kReasonRxFilter);
+    return;
+  }
+  uint32_t status = 0;
+  if (rxCsum_)
+    status = RxVerdict(len);
+  else if (c_.vnet)
+    RxFinishCsum(len);
+  if (c_.vnet) status |= RxSegments(len) << TN_RXS_SEGS_SHIFT;
+  if (vlStrip_ && len >= kEtherHdrLen + 4 && Be16(frame + 12) == kEthertypeVlan) {
+    status |= TN_RXS_VP;
+    RxStrip(len);
+    len -= 4;
+  }
+  stats[TN_ST_RX_FRAMES]++;
+  stats[TN_ST_RX_BYTES] += len;
+  for (; len > rx_.bufSize; len -= rx_.bufSize) RxWriteBack(ring, rx_.bufSize, 0);
+  RxWriteBack(ring, len, status | TN_RXS_EOP);
+}
+
+// The address filter: own, broadcast, multicast by hash, or whatever the modes let in.
+bool Device::RxAccepts(const uint8_t* frame) const {
+  if (promisc_) return true;
+  if ((frame[0] & 1) == 0) return memcmp(frame, rx_.mac, 6) == 0;
+  if (allmulti_) return true;
+  uint8_t all = 0xff;
+  for (int i = 0; i < 6; i++) all &= frame[i];
+  if (all == 0xff) return true;
+  const uint32_t hash = HashOf(frame);
+  return (rx_.mta[hash >> 5] >> (hash & 31) & 1) == 1;
+}
+
+// How many segments the peer has not made of this frame; 0 if it is a plain one.
+uint32_t Device::RxSegments(uint32_t len) const {
+  const uint32_t size = Le16(rx_.vnetHdr + 4), hdrLen = Le16(rx_.vnetHdr + 2);
+  if (rx_.vnetHdr[1] == 0 || size == 0) return 0;
+  const uint32_t n = len > hdrLen ? (len - hdrLen + size - 1) / size : 1;
+  return n < TN_RXS_SEGS_MASK ? n : TN_RXS_SEGS_MASK;
+}
+
+// Takes the four bytes of the VLAN tag out: what is behind them moves up, buffer by buffer.
+void Device::RxStrip(uint32_t len) {
+  const uint32_t size = rx_.bufSize;
+  uint8_t* frame = rx_.Buf(0);
+  rx_.vtag = Be16(frame + 14);
+  memmove(frame + 12, frame + 16, (len < size ? len : size) - 16);
+  for (uint32_t i = 1; i * size < len; i++) {
+    uint8_t* buf = rx_.Buf(i);
+    const uint32_t n = len - i * size < size ? len - i * size : size;
+    memmove(rx_.Buf(i - 1) + size - 4, buf, n < 4 ? n : 4);
+    if (n > 4) memmove(buf, buf + 4, n - 4);
+  }
+}
+
+}  // namespace tapnic::tn

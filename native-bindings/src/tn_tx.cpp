@@ -1,0 +1,225 @@
+// The transmit engine of `tn`: fetches descriptors, one gather write per frame, write-back. Only
+// headers are copied, payload is never moved. Its position inside a packet outlives a full wire and
+// the end of a doorbell's budget.
+#include <errno.h>
+
+#include "tn_device.h"
+#include "tn_wire.h"
+
+namespace tapnic::tn {
+
+namespace {
+// What TxFetch found, and what TxEmit did.
+enum { kNothing, kPacket, kDropped, kDone, kMore, kBlocked };
+constexpr uint32_t kCaptureOut = 1;
+}  // namespace
+
+// TN_CTRL.TXE went up: takes the ring from the registers, from slot 0.
+void Device::TxEnable() {
+  TxDisable();
+  tx_.enabled = true;
+  tx_.stopped = false;
+  tx_.ndesc = tx_.len / TN_DESC_SIZE;
+  if (tx_.Fits()) return;
+  tx_.active = false;
+  Stop(&tx_, TN_INT_TXERR);
+}
+
+// TXE went down, or a reset: forgets ring position and packet.
+void Device::TxDisable() {
+  tx_.enabled = false;
+  tx_.head = tx_.tail = 0;
+  tx_.active = tx_.blocked = tx_.skipping = false;
+}
+
+bool Device::TxSetTail(uint32_t slot) {
+  if (!tx_.enabled || !tx_.HasSlot(slot)) return false;
+  tx_.tail = slot;
+  return true;
+}
+
+void Device::TxWritable() {
+  tx_.blocked = false;
+  TxConsume();
+}
+
+// Sends what is on the ring: at most TN_TX_BUDGET frames now, the rest on later turns.
+void Device::TxConsume() {
+  if (!tx_.enabled || tx_.stopped || tx_.blocked) return;
+  if (tx_.head == tx_.tail && !tx_.active) return;
+  uint8_t* ring = Map(tx_.baseLo, tx_.baseHi, tx_.len);
+  if (ring == nullptr) {
+    tx_.active = false;
+    Stop(&tx_, TN_INT_TXERR);
+    return;
+  }
+  tx_.causes = 0;
+  uint32_t budget = TN_TX_BUDGET;
+  for (; budget > 0; budget--) {
+    if (!tx_.active) {
+      const int found = TxFetch(ring);
+      if (found == kNothing) break;
+      if (found == kDropped) continue;
+    }
+    const int did = TxEmit();
+    if (did == kBlocked) break;
+    if (did == kDone) TxComplete(ring, 0);
+  }
+  if (budget == 0 && !tx_.posted && (tx_.active || tx_.head != tx_.tail)) {
+    tx_.posted = true;
+    flags_ |= kPostTx;
+  }
+  if (tx_.causes != 0) Cause(tx_.causes);
+}
+
+// Writes back and moves the head over the packet's descriptors.
+void Device::TxComplete(uint8_t* ring, uint32_t status) {
+  if ((tx_.eopStat & TN_TXD_RS) != 0) {
+    StoreLe32(ring + tx_.eopSlot * TN_DESC_SIZE + TN_D_STAT, TN_TXS_DD | status);
+    tx_.causes |= TN_INT_TXDW;
+  }
+  tx_.active = false;
+  tx_.head = tx_.Next(tx_.eopSlot);
+  if (status == 0) stats[TN_ST_TX_PACKETS]++;
+}
+
+void Device::TxBad() {
+  stats[TN_ST_TX_BAD]++;
+  Count(kReasonTxBad);
+  tx_.causes |= TN_INT_TXERR;
+}
+
+int Device::TxDrop(uint8_t* ring) {
+  TxBad();
+  TxComplete(ring, TN_TXS_ERR);
+  return kDropped;
+}
+
+// Reads the next packet's descriptors; kDropped if they are bad. At most a ring's worth.
+int Device::TxFetch(uint8_t* ring) {
+  if (tx_.skipping) return TxSkip(ring);
+  tx_.npieces = 0;
+  tx_.total = 0;
+  tx_.cmd = 0;
+  tx_.tag = 0;
+  tx_.vle = false;
+  bool bad = false;
+  uint32_t n = 0;
+  for (uint32_t slot = tx_.head; slot != tx_.tail; slot = tx_.Next(slot)) {
+    const uint8_t* desc = ring + slot * TN_DESC_SIZE;
+    const uint32_t stat = LoadLe32(desc + TN_D_STAT);
+    n++;
+    if ((stat & TN_TXD_CTX) != 0) {
+      if (n == 1 && (stat & TN_TXD_EOP) == 0)
+        TxContext(desc, stat);
+      else
+        bad = true;
+    } else if (!bad) {
+      bad = !TxPiece(desc, stat);
+    }
+    if ((stat & TN_TXD_EOP) == 0) continue;
+    tx_.eopSlot = slot;
+    tx_.eopStat = stat;
+    return bad || !TxPrepare() ? TxDrop(ring) : kPacket;
+  }
+  // The last descriptor is not there yet. Wait for it, unless it can never come or is not wanted.
+  if (!bad && n < tx_.ndesc - 1) return kNothing;
+  tx_.skipping = true;
+  TxBad();
+  tx_.head = tx_.tail;
+  return kDropped;
+}
+
+// Drops descriptors up to the end of a packet that has been counted already.
+int Device::TxSkip(uint8_t* ring) {
+  for (uint32_t slot = tx_.head; slot != tx_.tail; slot = tx_.Next(slot)) {
+    const uint32_t stat = LoadLe32(ring + slot * TN_DESC_SIZE + TN_D_STAT);
+    if ((stat & TN_TXD_EOP) == 0) continue;
+    tx_.skipping = false;
+    tx_.eopSlot = slot;
+    tx_.eopStat = stat;
+    TxComplete(ring, TN_TXS_ERR);
+    return kDropped;
+  }
+  tx_.head = tx_.tail;
+  return kNothing;
+}
+
+void Device::TxContext(const uint8_t* desc, uint32_t stat) {
+  const uint32_t lens = LoadLe32(desc);
+  tx_.cmd = stat;
+  tx_.l2 = lens & 0xff;
+  tx_.l3 = (lens >> 8) & 0x1ff;
+  tx_.l4 = (lens >> 17) & 0xff;
+  tx_.mss = LoadLe32(desc + TN_C_MSS) & 0xffff;
+  tx_.tag = LoadLe32(desc + TN_C_TAG);
+}
+
+// Takes a data descriptor in; false if it is bad.
+bool Device::TxPiece(const uint8_t* desc, uint32_t stat) {
+  const uint32_t lenTag = LoadLe32(desc + TN_D_LEN);
+  const uint32_t len = lenTag & 0xffff;
+  if (len == 0 || tx_.npieces == TN_TX_SEGS) return false;
+  if (tx_.npieces == 0) {
+    tx_.vle = (stat & TN_TXD_VLE) != 0;
+    tx_.vtag = lenTag >> 16;
+  }
+  uint8_t* p = Map(LoadLe32(desc + TN_D_ADDRL), LoadLe32(desc + TN_D_ADDRH), len);
+  if (p == nullptr) return false;
+  tx_.pieces[tx_.npieces++] = {p, len};
+  tx_.total += len;
+  return true;
+}
+
+// Sends one frame of the active packet: kDone with its last, kMore, or kBlocked.
+int Device::TxEmit() {
+  if (!linkUp_) {
+    stats[TN_ST_TX_NO_LINK]++;
+    Count(kReasonLinkDown);
+    return kDone;
+  }
+  const bool cut = !c_.vnet && (tx_.cmd & TN_TXD_TSE) != 0;
+  if (!cut) return TxWrite() == kBlocked ? kBlocked : kDone;
+  const uint32_t left = tx_.PayloadLen() - tx_.sent;
+  const uint32_t payload = left < tx_.mss ? left : tx_.mss;
+  const bool last = payload == left;
+  TxSegment(payload, last);
+  const int did = TxWrite();
+  if (did == kBlocked) return kBlocked;
+  if (did == kDropped) return kDone;  // with it the rest of the packet
+  stats[TN_ST_TX_SEGMENTS]++;
+  TxAdvance(payload);
+  tx_.sent += payload;
+  tx_.segs++;
+  return last ? kDone : kMore;
+}
+
+// Puts the listed frame on the wire: kDone, kBlocked, or kDropped if the wire refuses it.
+int Device::TxWrite() {
+  iovec* frame = tx_.Frame();
+  if (!c_.vnet && tx_.frameLen < TN_FRAME_MIN) {
+    frame[tx_.niov++] = {tx_.zero, TN_FRAME_MIN - tx_.frameLen};
+    tx_.frameLen = TN_FRAME_MIN;
+  }
+  const long n =
+      c_.vnet ? WireWritev(c_.fd, tx_.iov, tx_.niov + 1) : WireWritev(c_.fd, frame, tx_.niov);
+  if (n >= 0) {
+    stats[TN_ST_TX_FRAMES]++;
+    stats[TN_ST_TX_BYTES] += tx_.frameLen;
+    if (CaptureWants())
+      Capture(kCaptureOut, tx_.tag, frame, static_cast<uint32_t>(tx_.niov), tx_.frameLen);
+    return kDone;
+  }
+  if (n == -EAGAIN) {
+    stats[TN_ST_TX_WIRE_FULL]++;
+    Count(kReasonWireFull);
+    tx_.blocked = true;
+    flags_ |= kArm;
+    return kBlocked;
+  }
+  stats[TN_ST_TX_WIRE_ERROR]++;
+  Count(kReasonWireError);
+  return kDropped;
+}
+
+}  // namespace tapnic::tn

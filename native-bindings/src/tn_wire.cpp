@@ -1,0 +1,20 @@
+// The device's wire: a TAP or one end of a socket pair.
+#include "tn_wire.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+namespace tapnic::tn {
+
+long WireWritev(int fd, const iovec* iov, int iovcnt) {
+  const ssize_t n = TEMP_FAILURE_RETRY(writev(fd, iov, iovcnt));
+  return n < 0 ? -errno : n;
+}
+
+long WireReadv(int fd, const iovec* iov, int iovcnt) {
+  const ssize_t n = TEMP_FAILURE_RETRY(readv(fd, iov, iovcnt));
+  // Nothing at all is how a socket pair tells that its other end was closed.
+  return n < 0 ? -errno : n == 0 ? -EIO : n;
+}
+
+}  // namespace tapnic::tn

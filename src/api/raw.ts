@@ -1,0 +1,99 @@
+/**
+ * Raw ICMP sockets of the emulated host, shaped like node:dgram's: 'message' comes with a whole
+ * packet, its IP header included, as raw sockets deliver them. Left out: other protocols, binding.
+ */
+
+import { EventEmitter } from 'node:events';
+import type { Task } from '../sys/clock.ts';
+import { EADDRNOTAVAIL, EBADF, EINVAL, errnoError, EWOULDBLOCK } from '../sys/errno.ts';
+import { AF_INET, IPPROTO_ICMP, type Sockaddr, SOCK_RAW } from '../kern/protosw.ts';
+import { soReceivedFrom } from '../kern/uipc_dgram.ts';
+import { ioResult, soRecvDgram, soSendDgram } from '../kern/sys_generic.ts';
+import {
+  SO_BROADCAST,
+  SO_RCV,
+  soclose,
+  socreate,
+  soreserve,
+  type Socket,
+  soResult,
+  soupcall_set,
+} from '../kern/uipc_socket.ts';
+import type { Vnet } from '../kern/vnet.ts';
+import { inet_ntoa, parseInAddr } from '../netinet/in.ts';
+import { ripSetDontfrag, ripSetTtl } from '../netinet/raw_ip.ts';
+import { inAddr, port } from '../sys/types.ts';
+
+/** The largest IP packet, and room for a few of them. */
+const PACKET_MAX = 65535;
+const BUFFER_BYTES = 4 * PACKET_MAX;
+
+export interface RawSocketOptions {
+  /** IP_TTL, 1 to 255; default net.inet.ip.ttl. */
+  readonly ttl?: number;
+  /** IP_DONTFRAG: packets leave with DF. Default false. */
+  readonly dontFragment?: boolean;
+}
+
+/** Emits 'message' with (packet, source address as text), and 'error'. */
+export class RawSocket extends EventEmitter {
+  #so: Socket | null;
+  readonly #onReadable: Task = { run: () => this.#readable() };
+  readonly #buf = Buffer.allocUnsafe(PACKET_MAX);
+
+  /** Throws TapnicError (ENOBUFS). */
+  constructor(vnet: Vnet, options: RawSocketOptions = {}) {
+    super();
+    const error = socreate(vnet, AF_INET, SOCK_RAW, IPPROTO_ICMP);
+    if (error !== 0) throw errnoError(error, 'socket');
+    const so = soResult.so!;
+    this.#so = so;
+    so.so_options |= SO_BROADCAST;
+    const reserved = soreserve(so, BUFFER_BYTES, BUFFER_BYTES);
+    if (reserved !== 0) {
+      this.close();
+      throw errnoError(reserved, 'setsockopt');
+    }
+    if (options.ttl !== undefined) ripSetTtl(so, options.ttl);
+    ripSetDontfrag(so, options.dontFragment ?? false);
+    soupcall_set(so, SO_RCV, this.#onReadable);
+  }
+
+  /**
+   * Sends the ICMP message `message`, checksum included, to `host`. Throws TapnicError: EMSGSIZE,
+   * EHOSTUNREACH, ENOBUFS, EHOSTDOWN, …
+   */
+  send(message: Uint8Array, host: string): void {
+    if (this.#so === null) throw errnoError(EBADF, 'send');
+    const error = soSendDgram(this.#so, message, 0, message.length, sockaddrOf(host));
+    if (error !== 0) throw errnoError(error, `send ${host}`);
+  }
+
+  #readable(): void {
+    while (this.#so !== null) {
+      const error = soRecvDgram(this.#so, this.#buf, 0, PACKET_MAX);
+      if (error === EWOULDBLOCK) return;
+      if (error !== 0) {
+        this.emit('error', errnoError(error, 'recvmsg'));
+        return;
+      }
+      const from = inet_ntoa(soReceivedFrom.addr);
+      // A copy: the listener may keep it.
+      this.emit('message', Buffer.from(this.#buf.subarray(0, ioResult.n)), from);
+    }
+  }
+
+  /** No 'message' follows. */
+  close(): void {
+    const so = this.#so;
+    this.#so = null;
+    if (so !== null) soclose(so);
+  }
+}
+
+function sockaddrOf(host: string): Sockaddr {
+  const addr = parseInAddr(host);
+  if (addr === null) throw errnoError(EINVAL, 'address', `${host} is not an IPv4 address`);
+  if (addr === 0) throw errnoError(EADDRNOTAVAIL, 'address', host);
+  return { family: AF_INET, addr: inAddr(addr), addr6: null, port: port(0) };
+}

@@ -1,0 +1,111 @@
+/**
+ * One HTTP/1.1 GET from the emulated host: node:http over our sockets. Left out: names (addresses
+ * only), https, proxies, resuming, authentication.
+ */
+
+import { request, type IncomingMessage } from 'node:http';
+import type { Socket as NetSocket } from 'node:net';
+import type { Duplex, Writable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import type { TcpSocket } from '../../api/socket.ts';
+
+/** How to connect from the emulated host; api/server.ts's `connect` with its stack. */
+export type Connect = (port: number, host: string) => Promise<TcpSocket>;
+
+export interface FetchOptions {
+  readonly url: URL;
+  /** Milliseconds without traffic after which it fails with ETIMEDOUT. */
+  readonly idleMs: number;
+  /** Redirects to follow. */
+  readonly redirects: number;
+  /** Opens what the body goes to; called once, when the final response's header is there. */
+  readonly output: (response: FetchResponse) => Writable;
+  readonly signal: AbortSignal;
+}
+
+export interface FetchResponse {
+  readonly url: string;
+  readonly status: number;
+  readonly statusText: string;
+  /** Content-Length, null if it is not told. */
+  readonly length: number | null;
+}
+
+export interface FetchResult extends FetchResponse {
+  /** Bytes of the body that came. */
+  readonly bytes: number;
+  /** From the start to the last byte. */
+  readonly seconds: number;
+}
+
+const REDIRECTS = new Set([301, 302, 303, 307, 308]);
+
+/** Throws Error (one line) for a URL that cannot be fetched. */
+export function checkUrl(text: string): URL {
+  if (!URL.canParse(text)) throw new Error(`${text}: not a URL, such as http://192.0.2.1/file`);
+  const url = new URL(text);
+  if (url.protocol !== 'http:') throw new Error(`${text}: only http: can be fetched`);
+  if (!/^\d+(\.\d+){3}$/.test(url.hostname))
+    throw new Error(`${text}: an IPv4 address is needed: the emulated host resolves no names`);
+  if (url.username !== '') throw new Error(`${text}: no user and password, please`);
+  return url;
+}
+
+/** Sends the request; resolves when the response's header is there. */
+function get(connect: Connect, url: URL, options: FetchOptions): Promise<IncomingMessage> {
+  return new Promise((resolve, reject) => {
+    // No `agent`: with one, node:http would connect by itself, from Linux.
+    const req = request(url, {
+      signal: options.signal,
+      headers: { 'User-Agent': 'tapnic', Accept: '*/*', Connection: 'close' },
+      // node:http takes what is given to `done`, and does with it what a net.Socket allows.
+      createConnection: (_options, done): Duplex | undefined => {
+        connect(Number(url.port || 80), url.hostname).then(
+          (socket) => done(null, socket as unknown as NetSocket),
+          (e: unknown) => done(e as Error, undefined as unknown as NetSocket),
+        );
+        return undefined;
+      },
+    });
+    req.setTimeout(options.idleMs, () =>
+      req.destroy(Object.assign(new Error(`${url.href}: timed out`), { code: 'ETIMEDOUT' })),
+    );
+    req.once('error', reject);
+    req.once('response', (response) => {
+      req.off('error', reject);
+      req.on('error', () => undefined); // the response's own 'error' tells
+      resolve(response);
+    });
+    req.end();
+  });
+}
+
+/**
+ * Fetches and resolves when the whole body has been written; a status that is no success is a
+ * result too. Rejects as `connect`, node:http and the output do, and for a body that was cut short.
+ */
+export async function fetchUrl(connect: Connect, options: FetchOptions): Promise<FetchResult> {
+  const start = performance.now();
+  let { url } = options;
+  for (let left = options.redirects; ; left--) {
+    const response = await get(connect, url, options);
+    const status = response.statusCode!;
+    const { location } = response.headers;
+    if (REDIRECTS.has(status) && location !== undefined && left > 0) {
+      response.destroy();
+      url = checkUrl(new URL(location, url).href);
+      continue;
+    }
+    const told = response.headers['content-length'];
+    const about: FetchResponse = {
+      url: url.href,
+      status,
+      statusText: response.statusMessage ?? '',
+      length: told === undefined ? null : Number(told),
+    };
+    let bytes = 0;
+    response.on('data', (chunk: Buffer) => (bytes += chunk.length));
+    await pipeline(response, options.output(about), { signal: options.signal });
+    return { ...about, bytes, seconds: (performance.now() - start) / 1000 };
+  }
+}

@@ -1,0 +1,50 @@
+/** `inetd`: the small services on the emulated host, until a signal. */
+
+import type { Command } from 'commander';
+import { newCommand, print, printJson, UsageError } from './command.ts';
+import { aborted, runNicCommand } from './nic_command.ts';
+import { addNicFlags, type RawFlags } from './nic_flags.ts';
+
+const DEFAULT_SERVICES = 'echo,discard,chargen,daytime';
+
+async function inetd(raw: RawFlags): Promise<void> {
+  const [{ createServer }, { Inetd, services }] = await Promise.all([
+    import('../api/server.ts'),
+    import('../apps/inetd/inetd.ts'),
+  ]);
+  let wanted = services;
+  await runNicCommand(raw, {
+    own: ['services'],
+    check(own) {
+      const names = (own['services'] ?? DEFAULT_SERVICES).split(',').filter((n) => n !== '');
+      const known = services.map(({ name }) => name);
+      for (const name of names)
+        if (!known.includes(name))
+          throw new UsageError(`--services: ${name}: one of ${known.join(', ')}`);
+      if (names.length === 0) throw new UsageError('--services: none named');
+      wanted = services.filter(({ name }) => names.includes(name));
+    },
+    async run(instance, stopping) {
+      const { log, vnet } = instance;
+      instance.run(new Inetd(() => createServer(vnet), { services: wanted, log }));
+      const ready = instance.ready();
+      const ports = Object.fromEntries(wanted.map(({ name, port }) => [name, port]));
+      if (raw['json'] === true) printJson({ ...ready, services: ports });
+      else {
+        const list = wanted.map(({ name, port }) => `${name} (${port})`).join(', ');
+        print(
+          `${list} at ${ready.addr} (${ready.tap} <-> ${ready.if}, seed ${ready.seed}, ` +
+            `control ${ready.control})\n`,
+        );
+      }
+      await aborted(stopping);
+      return 0;
+    },
+  });
+}
+
+export const inetdCommand: Command = addNicFlags(
+  newCommand('inetd')
+    .description('echo, discard, chargen and daytime over TCP on the emulated host')
+    .option('--services <list>', `comma list (default: ${DEFAULT_SERVICES})`),
+).action(inetd);

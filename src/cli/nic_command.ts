@@ -1,0 +1,77 @@
+/** What every command that brings up a NIC does around its own job: signals, options, stop, exit. */
+
+import { printJson, UsageError } from './command.ts';
+import type { Instance } from './instance.ts';
+import type { RawFlags } from './nic_flags.ts';
+
+/** A command's own part. */
+export interface NicJob {
+  /** Names of its own options, which a --config file may have too. */
+  readonly own: readonly string[];
+  /** Checks its own arguments before anything is brought up. Throws UsageError, CliError. */
+  check?(own: Record<string, string>): void;
+  /**
+   * Runs on the instance, says that it is ready, and resolves with the exit status when its work is
+   * done or `stopping` is aborted.
+   */
+  run(instance: Instance, stopping: AbortSignal): Promise<number>;
+}
+
+/** Resolves when `signal` is aborted. */
+export function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+}
+
+/** The value of a command's own option read by `read`, whose errors become UsageErrors. */
+export function ownOption<T>(
+  own: Record<string, string>,
+  name: string,
+  fallback: string,
+  read: (text: string) => T,
+): T {
+  try {
+    return read(own[name] ?? fallback);
+  } catch (e) {
+    throw new UsageError(`--${name}: ${(e as Error).message}`);
+  }
+}
+
+/** Brings an instance up, runs `job` on it, takes it down, and ends the process. */
+export async function runNicCommand(raw: RawFlags, job: NicJob): Promise<void> {
+  // Signals count from the beginning: a stop asked for while starting is carried out after it.
+  const stopping = new AbortController();
+  let signals = 0;
+  const onSignal = (): void => {
+    if (++signals > 1) process.exit(1);
+    stopping.abort();
+  };
+  process.on('SIGINT', onSignal);
+  process.on('SIGTERM', onSignal);
+
+  const [{ resolveNicOptions }, { Instance, models }] = await Promise.all([
+    import('./nic_options.ts'),
+    import('./instance.ts'),
+  ]);
+  const settings = resolveNicOptions(raw, models, job.own);
+  job.check?.(settings.own);
+  const json = raw['json'] === true;
+  const instance = await Instance.open(settings, json);
+  let status: number;
+  try {
+    status = await job.run(instance, stopping.signal);
+  } catch (e) {
+    await instance.stop();
+    throw e;
+  }
+  const leaked = await instance.stop();
+  const clean = Object.keys(leaked).length === 0;
+  if (json) printJson({ event: 'exit', leaked });
+  if (!clean) instance.log.error({ leaked }, 'leaked');
+  // What is left on the loop, such as a slow read from a disk, is not waited for; what a pipe has
+  // not taken yet is.
+  await new Promise<void>((resolve) => process.stdout.write('', () => resolve()));
+  process.exit(clean ? status : 1);
+}

@@ -1,0 +1,363 @@
+/**
+ * `Tap` and `Tun`: an interface of this host as a stream of frames or packets, with the property
+ * names of the npm package tuntap2. A chunk is one frame both ways. No machine is needed.
+ */
+
+import { Duplex } from 'node:stream';
+import { linuxErrnoName, loadAddon } from '../../native-bindings/index.ts';
+import { TapnicError } from '../sys/errno.ts';
+import { FdPoll, POLL_READABLE, POLL_WRITABLE, type PollHandler } from './poll.ts';
+import { TunLink, type TunOptions } from './tun_link.ts';
+
+export type { TunOffload, TunOptions } from './tun_link.ts';
+
+/** The largest thing there is: virtio-net header, Ethernet header with tags, 64 KiB. */
+const FRAME_MAX = 12 + 22 + 65536;
+/** Frames handed over, or taken, before the loop gets a turn. */
+const BATCH = 256;
+/** Frames waiting to be read, and bytes waiting to be written, before the other side has to wait. */
+const READ_MARK = 256;
+const WRITE_MARK = 1 << 20;
+const LINUX_EAGAIN = -11;
+const LINUX_EIO = -5;
+/** What a descriptor says whose interface was deleted. */
+const LINUX_EBADFD = -77;
+
+type Done = (error?: Error | null) => void;
+/** What Node hands to _writev; the encoding means nothing here. */
+interface Chunk {
+  chunk: Uint8Array;
+}
+
+/** One for all: a frame is copied out before the next is read. */
+const room = new Uint8Array(FRAME_MAX);
+
+/**
+ * Frames over descriptors of the addon, one a chunk: the stream side of `Tap` and `Tun`, which a
+ * socket pair has too. Writes go through the first descriptor in order; reads take what the
+ * descriptors have, `BATCH` frames a turn each.
+ */
+export class FrameStream extends Duplex {
+  readonly #addon = loadAddon();
+  readonly #fds: readonly number[];
+  readonly #polls: FdPoll[] = [];
+  readonly #what: string;
+  readonly #close: () => void;
+  #reading = false;
+  // The frames under way, and what runs when all are through.
+  #frames: readonly Chunk[] = [];
+  #next = 0;
+  #done: Done | null = null;
+
+  /**
+   * Takes the descriptors over, which `close` closes.
+   * @param what for messages of errors
+   */
+  constructor(fds: readonly number[], what: string, close: () => void) {
+    super({
+      allowHalfOpen: false,
+      readableObjectMode: true,
+      readableHighWaterMark: READ_MARK,
+      writableHighWaterMark: WRITE_MARK,
+    });
+    this.#fds = fds;
+    this.#what = what;
+    this.#close = close;
+    try {
+      fds.forEach((fd, i) => {
+        const handler: PollHandler = {
+          pollEvent: (status, events) => this.#event(i, status, events),
+        };
+        this.#polls.push(new FdPoll(fd, handler));
+      });
+    } catch (e) {
+      this.#closeAll();
+      throw e;
+    }
+  }
+
+  #closeAll(): void {
+    for (const poll of this.#polls) poll.close();
+    this.#close();
+  }
+
+  #watch(): void {
+    const read = this.#reading ? POLL_READABLE : 0;
+    this.#polls.forEach((poll, i) => {
+      poll.watch(read | (i === 0 && this.#done !== null ? POLL_WRITABLE : 0));
+    });
+  }
+
+  #event(queue: number, status: number, events: number): void {
+    if (status < 0) {
+      // libuv has stopped watching: the interface behind the descriptor is gone.
+      this.destroy(new TapnicError('ENODEV', `read ${this.#what}`, 'the interface was deleted'));
+      return;
+    }
+    if ((events & POLL_WRITABLE) !== 0) this.#pump();
+    if ((events & POLL_READABLE) !== 0 && this.#reading) this.#receive(this.#fds[queue]!);
+  }
+
+  override _read(): void {
+    this.#reading = true;
+    this.#watch();
+  }
+
+  #receive(fd: number): void {
+    for (let i = 0; i < BATCH && this.#reading && !this.destroyed; i++) {
+      const n = this.#addon.fdRead(fd, room);
+      if (n === LINUX_EAGAIN) return;
+      if (n <= 0) {
+        if (n === 0) this.#readEnd();
+        else this.destroy(this.#error(n, 'read'));
+        return;
+      }
+      if (!this.push(Buffer.from(room.subarray(0, n)))) this.#reading = false;
+    }
+    if (!this.destroyed) this.#watch();
+  }
+
+  /** A socket pair's other end was closed. */
+  #readEnd(): void {
+    this.#reading = false;
+    this.#watch();
+    this.push(null);
+  }
+
+  override _write(chunk: Uint8Array, _encoding: BufferEncoding, done: Done): void {
+    this._writev([{ chunk }], done);
+  }
+
+  override _writev(chunks: readonly Chunk[], done: Done): void {
+    this.#frames = chunks;
+    this.#next = 0;
+    this.#done = done;
+    this.#pump();
+  }
+
+  /** Goes on with the frames under way, a batch a turn. */
+  #pump(): void {
+    const done = this.#done;
+    if (done === null) return;
+    const end = Math.min(this.#next + BATCH, this.#frames.length);
+    while (this.#next < end) {
+      const n = this.#addon.fdWrite(this.#fds[0]!, this.#frames[this.#next]!.chunk);
+      if (n === LINUX_EAGAIN) break;
+      if (n < 0) {
+        this.#settle(this.#error(n, 'write'));
+        return;
+      }
+      this.#next++;
+    }
+    if (this.#next === this.#frames.length) this.#settle(null);
+    else this.#watch();
+  }
+
+  #settle(error: Error | null): void {
+    const done = this.#done!;
+    this.#frames = [];
+    this.#done = null;
+    this.#watch();
+    done(error);
+  }
+
+  #error(n: number, syscall: 'read' | 'write'): TapnicError {
+    const call = `${syscall} ${this.#what}`;
+    if (n === LINUX_EBADFD) return new TapnicError('ENODEV', call, 'the interface was deleted');
+    const hint = n === LINUX_EIO ? 'the link is down: set isUp first' : '';
+    return new TapnicError(linuxErrnoName(-n), call, hint);
+  }
+
+  /** There is no half of an interface: with the last frame written, reading ends too. */
+  override _final(done: Done): void {
+    this.#reading = false;
+    this.#watch();
+    this.push(null);
+    // Frames that nobody ever asked for must not keep it open.
+    if (this.readableFlowing === null && this.listenerCount('readable') === 0) this.resume();
+    done();
+  }
+
+  override _destroy(error: Error | null, done: Done): void {
+    this.#reading = false;
+    this.#closeAll();
+    const pending = this.#done;
+    this.#done = null;
+    this.#frames = [];
+    pending?.(error ?? new TapnicError('ECANCELED', `write ${this.#what}`, 'it was closed'));
+    done(error);
+  }
+
+  /** A frame is bytes: throws TapnicError (EOPNOTSUPP), as the next one does. */
+  override setEncoding(_encoding: BufferEncoding): this {
+    throw new TapnicError('EOPNOTSUPP', 'setEncoding', 'a frame is bytes');
+  }
+
+  override setDefaultEncoding(_encoding: BufferEncoding): this {
+    throw new TapnicError('EOPNOTSUPP', 'setDefaultEncoding', 'a frame is bytes');
+  }
+}
+
+/** What `Tap` and `Tun` share. */
+abstract class TunTap extends FrameStream {
+  readonly #link: TunLink;
+
+  protected constructor(link: TunLink) {
+    super(link.fds, link.name, () => link.close());
+    this.#link = link;
+    process.nextTick(() => {
+      if (this.destroyed) return;
+      this.emit('open');
+      this.emit('ready');
+    });
+  }
+
+  /** Linux's name of the interface. */
+  get name(): string {
+    return this.#link.name;
+  }
+
+  /** False if it is a persistent interface that was there before. */
+  get created(): boolean {
+    return this.#link.created;
+  }
+
+  get isTap(): boolean {
+    return this.#link.kind === 'TAP';
+  }
+
+  get isTun(): boolean {
+    return this.#link.kind === 'TUN';
+  }
+
+  /** Whether the link is up. A new interface is down; while it is, a write fails with EIO. */
+  get isUp(): boolean {
+    return !this.destroyed && this.#link.up;
+  }
+
+  set isUp(up: boolean) {
+    this.#link.setUp(up);
+  }
+
+  /** The largest IP packet, in bytes. */
+  get mtu(): number {
+    return this.#link.mtu;
+  }
+
+  set mtu(mtu: number) {
+    this.#link.setMtu(mtu);
+  }
+
+  /** Linux's own MAC address on it, in colon form. A `Tun` has none: zeros, and EOPNOTSUPP. */
+  get mac(): string {
+    return this.#link.mac;
+  }
+
+  set mac(mac: string) {
+    this.#link.setMac(mac);
+  }
+
+  /** Linux's first IPv4 address as `192.0.2.1/24`. A new one takes the place of all others. */
+  get ipv4(): string | undefined {
+    return this.#link.addr(4);
+  }
+
+  set ipv4(cidr: string) {
+    this.#link.setAddr(4, cidr);
+  }
+
+  /** Linux's first IPv6 address. Setting adds one, without duplicate address detection. */
+  get ipv6(): string | undefined {
+    return this.#link.addr(6);
+  }
+
+  set ipv6(cidr: string) {
+    this.#link.setAddr(6, cidr);
+  }
+
+  /**
+   * Writes out what waits, then closes the interface, whose unread frames are lost; it is gone
+   * then, unless it is persistent. `done` is called when it is closed.
+   */
+  release(done?: () => void): void {
+    if (this.closed) {
+      if (done !== undefined) process.nextTick(done);
+      return;
+    }
+    if (done !== undefined) this.once('close', () => done());
+    if (this.destroyed) return;
+    this.once('finish', () => this.destroy());
+    if (!this.writableEnded) this.end();
+    else if (this.writableFinished) this.destroy();
+  }
+
+  /** @deprecated Does nothing; listen to 'data'. */
+  onReceive(..._args: unknown[]): void {}
+
+  /** @deprecated Does nothing; use `write`. */
+  writePacket(..._args: unknown[]): void {}
+}
+
+/**
+ * A TAP interface: Ethernet frames without preamble and frame check sequence.
+ * Throws TapnicError with a hint: EACCES, EPERM, ENOENT (no device node or no privilege), EBUSY
+ * (the name is in use), EINVAL.
+ */
+export class Tap extends TunTap {
+  constructor(options: TunOptions = {}) {
+    super(new TunLink('TAP', options));
+  }
+}
+
+/** A TUN interface: IP packets. Throws as `Tap` does. */
+export class Tun extends TunTap {
+  constructor(options: TunOptions = {}) {
+    super(new TunLink('TUN', options));
+  }
+}
+
+/** Options of `tuntap`; others are ignored. */
+export interface LegacyOptions {
+  /** Default `tun`. */
+  readonly type?: 'tun' | 'tap';
+  readonly mtu?: number;
+  /** IPv4 address. */
+  readonly addr?: string;
+  /** Dotted decimal; default 255.255.255.255. */
+  readonly mask?: string;
+  readonly up?: boolean;
+}
+
+/** The prefix length of a dotted mask. Throws TapnicError (EINVAL). */
+function prefixOf(mask: string): number {
+  const parts = mask.split('.').map(Number);
+  const bits = parts.reduce((sum, part) => sum * 256 + part, 0);
+  const ok = parts.length === 4 && parts.every((n) => Number.isInteger(n) && n >= 0 && n <= 255);
+  const prefix = ok ? Math.clz32(~bits) : 0;
+  if (!ok || (prefix < 32 && (bits << prefix) >>> 0 !== 0))
+    throw new TapnicError('EINVAL', `mask ${mask}`, 'such as 255.255.255.0');
+  return prefix;
+}
+
+/**
+ * The function older programs call. A name cannot be asked for here (EINVAL): `new Tap({ name })`.
+ * Throws as `Tap` does.
+ */
+export function tuntap(options: LegacyOptions & Readonly<Record<string, unknown>> = {}): Tap | Tun {
+  const { type = 'tun', mtu, addr, mask = '255.255.255.255', up } = options;
+  if (options['name'] !== undefined)
+    throw new TapnicError('EINVAL', 'tuntap', 'a name is for `new Tap({ name })`');
+  if (type !== 'tun' && type !== 'tap')
+    throw new TapnicError('EINVAL', `type ${String(type)}`, "'tun' or 'tap'");
+  const cidr = addr === undefined ? undefined : `${addr}/${prefixOf(mask)}`;
+  const made = type === 'tap' ? new Tap() : new Tun();
+  try {
+    if (mtu !== undefined) made.mtu = mtu;
+    if (cidr !== undefined) made.ipv4 = cidr;
+    if (up !== undefined) made.isUp = up;
+  } catch (e) {
+    made.destroy();
+    throw e;
+  }
+  return made;
+}

@@ -1,0 +1,273 @@
+/**
+ * A TUN or TAP interface with any number of queues, and its link as a program sets it up: what is
+ * under `Tap` and `Tun`. A machine's NIC has a wire of its own (tap.ts), which goes by arena offset.
+ */
+
+import { linuxErrnoName, loadAddon, type NativeAddon } from '../../native-bindings/index.ts';
+import { TapnicError } from '../sys/errno.ts';
+import { addrText, macText, parseCidr, parseMac } from './addr_text.ts';
+import { check } from './linux_errno.ts';
+import { withNetns } from './netns.ts';
+import { TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6 } from './tap.ts';
+
+const IFF_UP = 1;
+const IFNAMSIZ = 16;
+const QUEUES_MAX = 32;
+/** Addresses of one family that a new one replaces. */
+const ADDRS_MAX = 64;
+const LINUX_ENODEV = -19;
+const LINUX_EEXIST = -17;
+const LINUX_EADDRNOTAVAIL = -99;
+const PRIVILEGE = 'run as root or add --device /dev/net/tun --cap-add NET_ADMIN';
+
+/** What the reader of frames can take over from Linux; each needs `vnetHdr`. */
+export type TunOffload = 'csum' | 'tso4' | 'tso6';
+
+export interface TunOptions {
+  /** Linux's name for it, 1 to 15 bytes. Default: the kernel picks one, such as `tap0`. */
+  readonly name?: string;
+  /** Frames start with the 12-byte virtio-net header. Default false. */
+  readonly vnetHdr?: boolean;
+  /** With `vnetHdr`: what Linux may leave undone in frames it hands us. Default none. */
+  readonly offloads?: readonly TunOffload[];
+  /** Queues, 1 to 32. With more than one the interface is a multi-queue one. Default 1. */
+  readonly queues?: number;
+  /** Whether it stays when it is released. Default: as it was; a new one does not stay. */
+  readonly persist?: boolean;
+  /** A named network namespace that exists. Default: the current one. */
+  readonly netns?: string;
+  /** Bytes of ours that Linux holds before a write has to wait. Default: no limit. */
+  readonly sndbuf?: number;
+}
+
+const OFFLOAD_BITS: Record<TunOffload, number> = {
+  csum: TUN_F_CSUM,
+  tso4: TUN_F_TSO4,
+  tso6: TUN_F_TSO6,
+};
+
+function invalid(what: string, hint: string): TapnicError {
+  return new TapnicError('EINVAL', what, hint);
+}
+
+/** The options checked, so that nothing is made for one that is wrong. */
+interface Checked {
+  readonly name: Uint8Array;
+  readonly queues: number;
+  readonly offloads: number;
+}
+
+function checked(options: TunOptions): Checked {
+  const { name, queues = 1, offloads = [], vnetHdr = false, sndbuf } = options;
+  if (name !== undefined && (typeof name !== 'string' || name === ''))
+    throw invalid('name', 'an interface name has 1 to 15 bytes');
+  if (!Number.isInteger(queues) || queues < 1 || queues > QUEUES_MAX)
+    throw invalid('queues', `a whole number from 1 to ${QUEUES_MAX}`);
+  if (sndbuf !== undefined && (!Number.isInteger(sndbuf) || sndbuf < 1 || sndbuf > 0x7fffffff))
+    throw invalid('sndbuf', 'a whole number of bytes, at least 1');
+  let bits = 0;
+  for (const offload of offloads) {
+    if (!Object.hasOwn(OFFLOAD_BITS, offload)) throw invalid('offloads', 'csum, tso4 and tso6');
+    bits |= OFFLOAD_BITS[offload];
+  }
+  if (bits !== 0 && !vnetHdr) throw invalid('offloads', 'only with vnetHdr');
+  return { name: new TextEncoder().encode(name ?? ''), queues, offloads: bits };
+}
+
+function openHint(code: string): string {
+  if (code === 'EACCES' || code === 'EPERM') return PRIVILEGE;
+  return code === 'ENOENT' || code === 'ENODEV' || code === 'ENXIO'
+    ? 'no TAP device here: modprobe tun, or add --device /dev/net/tun --cap-add NET_ADMIN'
+    : '';
+}
+
+function attachHint(code: string, kind: string, many: boolean): string {
+  if (code === 'EACCES' || code === 'EPERM') return PRIVILEGE;
+  if (code === 'EBUSY') return 'the interface is in use: stop its user or choose another name';
+  if (code !== 'EINVAL') return '';
+  return (
+    'a name has 1 to 15 bytes, without "/", ":", "%" and white space, and belongs to no ' +
+    `interface but a persistent ${many ? 'multi-queue' : 'single-queue'} ${kind}`
+  );
+}
+
+export class TunLink {
+  readonly kind: 'TAP' | 'TUN';
+  readonly name: string;
+  readonly ifindex: number;
+  /** False for a persistent interface that was there before. */
+  readonly created: boolean;
+  /** One descriptor a queue. */
+  readonly fds: readonly number[];
+  readonly #addon: NativeAddon = loadAddon();
+  /** A route socket: it stays in the interface's namespace. */
+  readonly #route: number;
+  readonly #nameBytes: Uint8Array;
+  readonly #state = new Float64Array(6);
+  #closed = false;
+
+  /**
+   * Opens or attaches the interface; a new one is down. Throws TapnicError with a hint: EACCES,
+   * EPERM, ENOENT (no device node or no privilege), EBUSY (the name is in use), EINVAL.
+   */
+  constructor(kind: 'TAP' | 'TUN', options: TunOptions) {
+    const wanted = checked(options);
+    this.kind = kind;
+    const { netns } = options;
+    const opened: number[] = [];
+    try {
+      const open = (): [number, boolean] => this.#open(options, wanted, opened);
+      const [nl, created] = netns === undefined ? open() : withNetns(netns, open);
+      this.#route = nl;
+      this.created = created;
+      this.fds = opened.filter((fd) => fd !== nl);
+      const name = new Uint8Array(IFNAMSIZ);
+      check(this.#addon.tapName(this.fds[0]!, name), 'TUNGETIFF');
+      this.#nameBytes = name.subarray(0, name.indexOf(0));
+      this.name = new TextDecoder().decode(this.#nameBytes);
+      this.ifindex = this.#link()[0]!;
+      this.#setUp(options, wanted.offloads);
+    } catch (e) {
+      for (const fd of opened) this.#addon.fdClose(fd);
+      throw e;
+    }
+  }
+
+  /** Opens all descriptors, each noted in `opened`, in the thread's namespace. */
+  #open(options: TunOptions, wanted: Checked, opened: number[]): [number, boolean] {
+    const addon = this.#addon;
+    const many = wanted.queues > 1;
+    const flags = (this.kind === 'TUN' ? 1 : 0) | (many ? 2 : 0);
+    let { name } = wanted;
+    const nl = check(addon.netlinkOpen(0), 'netlink');
+    opened.push(nl);
+    // Another program's multi-queue interface takes any further queue: only a look beforehand tells.
+    const there = name.length > 0 && addon.linkGet(nl, name, this.#state) !== LINUX_ENODEV ? 1 : 0;
+    let made = 0;
+    for (let i = 0; i < wanted.queues; i++) {
+      const fd = addon.tunOpen();
+      if (fd < 0) {
+        const code = linuxErrnoName(-fd);
+        throw new TapnicError(code, '/dev/net/tun', openHint(code));
+      }
+      opened.push(fd);
+      const result = addon.tunAttach(fd, name, options.vnetHdr === true ? 12 : 0, flags);
+      if (result < 0) {
+        const code = linuxErrnoName(-result);
+        const syscall = `TUNSETIFF ${options.name ?? ''}`.trimEnd();
+        throw new TapnicError(code, syscall, attachHint(code, this.kind, many));
+      }
+      if (i > 0) continue;
+      made = result;
+      if (made === 1 && there === 1)
+        throw new TapnicError('EBUSY', `TUNSETIFF ${options.name}`, attachHint('EBUSY', '', many));
+      if (many && name.length === 0) {
+        const picked = new Uint8Array(IFNAMSIZ);
+        check(addon.tapName(fd, picked), 'TUNGETIFF');
+        name = picked.subarray(0, picked.indexOf(0));
+      }
+    }
+    return [nl, made === 1];
+  }
+
+  #setUp(options: TunOptions, offloads: number): void {
+    const addon = this.#addon;
+    for (const fd of this.fds) {
+      if (options.vnetHdr === true) check(addon.tapSet(fd, 0, offloads), 'TUNSETOFFLOAD');
+      if (options.sndbuf !== undefined) check(addon.tapSet(fd, 1, options.sndbuf), 'TUNSETSNDBUF');
+    }
+    if (options.persist !== undefined)
+      check(addon.tapSet(this.fds[0]!, 3, options.persist ? 1 : 0), 'TUNSETPERSIST');
+  }
+
+  /** For every call on the link: once closed, the number may be somebody else's. */
+  get #nl(): number {
+    if (this.#closed) throw new TapnicError('EBADF', this.name, 'the interface was released');
+    return this.#route;
+  }
+
+  /** Index, flags, MTU, MAC; all of it is one request. */
+  #link(): Float64Array {
+    this.#check(this.#addon.linkGet(this.#nl, this.#nameBytes, this.#state), 'link get');
+    return this.#state;
+  }
+
+  get up(): boolean {
+    return (this.#link()[1]! & IFF_UP) !== 0;
+  }
+
+  setUp(up: boolean): void {
+    const flags = up ? IFF_UP : 0;
+    this.#check(this.#addon.linkSet(this.#nl, this.ifindex, flags, IFF_UP, 0), 'link set');
+  }
+
+  get mtu(): number {
+    return this.#link()[2]!;
+  }
+
+  /** Bytes. EINVAL for what the kernel does not take: 68 to 65521 for a TAP. */
+  setMtu(mtu: number): void {
+    // 0 would mean no change to the addon.
+    if (!Number.isInteger(mtu) || mtu < 1 || mtu > 0xffffffff)
+      throw invalid(`mtu set ${this.name}`, 'a whole number of bytes');
+    this.#check(this.#addon.linkSet(this.#nl, this.ifindex, 0, 0, mtu), 'mtu set');
+  }
+
+  /** Colon form; zeros for a TUN, which has none. */
+  get mac(): string {
+    return macText(this.#link()[3]!);
+  }
+
+  /** EINVAL, EADDRNOTAVAIL (a group address), EOPNOTSUPP (a TUN). */
+  setMac(mac: string): void {
+    if (this.kind === 'TUN')
+      throw new TapnicError('EOPNOTSUPP', `mac set ${this.name}`, 'a TUN has no MAC address');
+    const bytes = parseMac(mac);
+    const error = this.#addon.linkSetMac(this.#nl, this.ifindex, bytes);
+    if (error === LINUX_EADDRNOTAVAIL)
+      throw new TapnicError('EADDRNOTAVAIL', `mac set ${this.name}`, `${mac} is no host's address`);
+    this.#check(error, 'mac set');
+  }
+
+  /** The first address as `192.0.2.1/24`; undefined if there is none. */
+  addr(family: 4 | 6): string | undefined {
+    const bytes = new Uint8Array(family === 4 ? 4 : 16);
+    const prefix = this.#addon.addrGet(this.#nl, this.ifindex, bytes);
+    if (prefix === LINUX_EADDRNOTAVAIL) return undefined;
+    this.#check(prefix, 'addr get');
+    return `${addrText(bytes)}/${prefix}`;
+  }
+
+  /** Gives it an address; an IPv4 one takes the place of those there are. EINVAL, EACCES. */
+  setAddr(family: 4 | 6, cidr: string): void {
+    const { bytes, prefixLen } = parseCidr(cidr);
+    if (bytes.length !== (family === 4 ? 4 : 16))
+      throw invalid(`ipv${family} set ${this.name}`, `${cidr} is not an IPv${family} address`);
+    if (family === 4) this.#removeAddrs();
+    const error = this.#addon.addrSet(this.#nl, this.ifindex, bytes, prefixLen, 1);
+    // What is there already is set.
+    if (error !== LINUX_EEXIST) this.#check(error, `add ${cidr}`);
+  }
+
+  #removeAddrs(): void {
+    const bytes = new Uint8Array(4);
+    for (let i = 0; i < ADDRS_MAX; i++) {
+      const prefix = this.#addon.addrGet(this.#nl, this.ifindex, bytes);
+      if (prefix === LINUX_EADDRNOTAVAIL) return;
+      this.#check(prefix, 'addr get');
+      this.#check(this.#addon.addrSet(this.#nl, this.ifindex, bytes, prefix, 0), 'addr remove');
+    }
+  }
+
+  #check(n: number, what: string): void {
+    check(n, `${what} ${this.name}`, n === -1 ? PRIVILEGE : '');
+  }
+
+  /** Closes all queues; the interface goes with them unless it is persistent. No poll may be on. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    for (const fd of this.fds) this.#addon.fdClose(fd);
+    this.#addon.fdClose(this.#route);
+  }
+}

@@ -1,0 +1,191 @@
+/**
+ * A TAP that tuntap2 opened, as a wire. tuntap2 deals in Buffers, so every frame is copied once
+ * each way between its Buffer and the arena, and there is one Buffer a frame: this driver is for
+ * comparison and for hosts where that package is what is trusted, not for speed. Left out: a name, a
+ * namespace, the virtio-net header, NAPI and the native build, which tuntap2 has no way to ask for.
+ */
+
+import { EAGAIN, EFAULT, EIO } from '../sys/errno.ts';
+import type { Wire, WireListener } from '../sys/wire.ts';
+import { assertCurrentArena } from './arena.ts';
+import { type Tuntap2Device, tuntap2Error } from './tuntap2.ts';
+
+export type { Tuntap2Device } from './tuntap2.ts';
+
+/** Frames received and not yet asked for, before tuntap2 is told to pause. */
+const QUEUE_MAX = 256;
+
+export interface Tuntap2Options {
+  readonly mtu: number;
+  /** Linux's addresses with prefix length; null for none. */
+  readonly hostAddr: string | null;
+  readonly hostAddr6: string | null;
+}
+
+export class Tuntap2Wire implements Wire {
+  readonly name: string;
+  readonly created = true;
+  readonly napi = 'off' as const;
+  readonly vnetHdr = false;
+  readonly warnings: string[] = [];
+  readonly #device: Tuntap2Device;
+  readonly #mem: Uint8Array;
+  readonly #queue: Uint8Array[] = [];
+  #listener: WireListener | null = null;
+  #readable = false;
+  #flowing = false;
+  #paused = false;
+  #full = false;
+  #armed = false;
+  #dead = false;
+  #closed = false;
+  #kicked = false;
+
+  /**
+   * Takes `device` over, and releases it if it cannot be configured. Throws TapnicError.
+   * @param arena the one `allocArena` returned last
+   */
+  constructor(arena: ArrayBuffer, device: Tuntap2Device, options: Tuntap2Options) {
+    assertCurrentArena(arena);
+    this.#mem = new Uint8Array(arena);
+    this.#device = device;
+    this.name = device.name;
+    device.on('error', () => this.#die());
+    device.on('close', () => this.#die());
+    device.on('drain', () => this.#drained());
+    try {
+      this.#configure(options);
+    } catch (e) {
+      this.close();
+      throw e;
+    }
+  }
+
+  #configure({ mtu, hostAddr, hostAddr6 }: Tuntap2Options): void {
+    const device = this.#device;
+    const set = (what: string, change: () => void): void => {
+      try {
+        change();
+      } catch (e) {
+        throw tuntap2Error(e, what);
+      }
+    };
+    set('mtu', () => (device.mtu = mtu));
+    set('up', () => (device.isUp = true));
+    if (hostAddr !== null) set(hostAddr, () => (device.ipv4 = hostAddr));
+    if (hostAddr6 === null) return;
+    try {
+      set(hostAddr6, () => (device.ipv6 = hostAddr6));
+    } catch (e) {
+      // As with a TAP of our own: a host without IPv6 is no reason to stop.
+      this.warnings.push((e as Error).message);
+    }
+  }
+
+  writev(iov: Uint32Array, iovcnt: number): number {
+    if (this.#dead) return -EIO;
+    if (this.#full) return -EAGAIN;
+    let length = 0;
+    for (let i = 0; i < 2 * iovcnt; i += 2) {
+      if (iov[i]! + iov[i + 1]! > this.#mem.length) return -EFAULT;
+      length += iov[i + 1]!;
+    }
+    const frame = Buffer.allocUnsafe(length);
+    let at = 0;
+    for (let i = 0; i < 2 * iovcnt; i += 2) {
+      const off = iov[i]!;
+      frame.set(this.#mem.subarray(off, off + iov[i + 1]!), at);
+      at += iov[i + 1]!;
+    }
+    this.#full = !this.#device.write(frame);
+    return length;
+  }
+
+  readv(iov: Uint32Array, iovcnt: number): number {
+    if (this.#dead) return -EIO;
+    const frame = this.#queue.shift();
+    if (frame === undefined) return -EAGAIN;
+    if (this.#paused && this.#queue.length < QUEUE_MAX / 2) {
+      this.#paused = false;
+      this.#device.resume();
+    }
+    let at = 0;
+    for (let i = 0; i < 2 * iovcnt && at < frame.length; i += 2) {
+      const off = iov[i]!;
+      const n = Math.min(iov[i + 1]!, frame.length - at);
+      if (off + n > this.#mem.length) return -EFAULT;
+      this.#mem.set(frame.subarray(at, at + n), off);
+      at += n;
+    }
+    return at;
+  }
+
+  armWritable(): void {
+    this.#armed = true;
+    if (!this.#full) this.#kick();
+  }
+
+  setReadable(on: boolean): void {
+    this.#readable = on;
+    if (on && !this.#flowing && !this.#closed) {
+      this.#flowing = true;
+      this.#device.on('data', (frame) => this.#received(frame));
+    }
+    if (on && this.#queue.length > 0) this.#kick();
+  }
+
+  setListener(listener: WireListener | null): void {
+    this.#listener = listener;
+  }
+
+  /** Calls nobody any more; the interface goes. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#dead = true;
+    this.#listener = null;
+    this.#queue.length = 0;
+    try {
+      this.#device.release();
+    } catch {
+      // It was gone already.
+    }
+  }
+
+  #received(frame: Uint8Array): void {
+    if (this.#dead) return;
+    this.#queue.push(frame);
+    if (this.#queue.length >= QUEUE_MAX && !this.#paused) {
+      this.#paused = true;
+      this.#device.pause();
+    }
+    this.#kick();
+  }
+
+  #drained(): void {
+    this.#full = false;
+    if (this.#armed) this.#kick();
+  }
+
+  /** One call a turn for all that came, and never from inside a call of the wire. */
+  #kick(): void {
+    if (this.#kicked || this.#closed) return;
+    this.#kicked = true;
+    setImmediate(() => {
+      this.#kicked = false;
+      if (this.#armed && !this.#full) {
+        this.#armed = false;
+        this.#listener?.wireWritable();
+      }
+      if (!this.#readable || this.#queue.length === 0) return;
+      this.#listener?.wireReadable();
+      if (this.#readable && this.#queue.length > 0) this.#kick();
+    });
+  }
+
+  #die(): void {
+    if (this.#dead) return;
+    this.#dead = true;
+    this.#listener?.wireState(false, EIO);
+  }
+}

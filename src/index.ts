@@ -1,0 +1,40 @@
+/** The public API: a stack with its NIC on a TAP interface, and TAP and TUN interfaces themselves. */
+
+import type { TcpServer } from './api/server.ts';
+import type { TcpSocket } from './api/socket.ts';
+import type { Stack, StackOptions } from './machine/stack.ts';
+
+export { openFile, type File } from './api/file.ts';
+export type { TcpServer } from './api/server.ts';
+export type { SendfileOptions, TcpSocket } from './api/socket.ts';
+export {
+  type LegacyOptions,
+  Tap,
+  Tun,
+  type TunOffload,
+  type TunOptions,
+  tuntap,
+} from './host/tap_stream.ts';
+export type { Leaked, NetstatReports, Stack, StackInfo, StackOptions } from './machine/stack.ts';
+export { TapnicError } from './sys/errno.ts';
+
+/**
+ * Boots a machine, plugs its NIC into a TAP interface and configures both sides. One stack in a
+ * thread at a time. Rejects with TapnicError: EINVAL (an option), EBUSY (a stack is open, or the
+ * interface is in use), EACCES, EPERM, ENOENT (no privilege or no device, with what to do).
+ */
+export async function createStack(options: StackOptions = {}): Promise<Stack> {
+  // A program that wants a `Tap` does not wait for a network stack to load.
+  const { openStack } = await import('./machine/stack.ts');
+  return openStack(options);
+}
+
+/** A server of the stack's emulated host; `onConnection` listens to 'connection'. */
+export function createServer(stack: Stack, onConnection?: (socket: TcpSocket) => void): TcpServer {
+  return stack.createServer(onConnection);
+}
+
+/** Connects from the stack's emulated host. Rejects with TapnicError (ECONNREFUSED, ETIMEDOUT, …). */
+export function connect(stack: Stack, port: number, host: string): Promise<TcpSocket> {
+  return stack.connect(port, host);
+}

@@ -1,0 +1,128 @@
+/**
+ * A machine with its NIC on this host, as the command line and the public API bring it up: one per
+ * isolate at a time, because a machine is module state. Taken down in the order of src/host/stop.ts.
+ */
+
+import { abortConnections, connectionsLeft } from '../api/connections.ts';
+import { sysctlErrorText } from '../ctl/sysctl.ts';
+import { NetnsScope } from '../host/netns_scope.ts';
+import { readsPending } from '../host/pager.ts';
+import { stopInstance } from '../host/stop.ts';
+import { Tuntap2Wire, type Tuntap2Device } from '../host/tuntap2_wire.ts';
+import { timeoutEnd } from '../kern/kern_timeout.ts';
+import type { Vnet } from '../kern/vnet.ts';
+import { errnoName, TapnicError } from '../sys/errno.ts';
+import { bootHostMachine, type Machine } from './machine.ts';
+import { type Nic, type NicOptions, openNic } from './nic.ts';
+
+/** What a stack is brought up with, checked. */
+export interface StackSettings {
+  readonly nic: NicOptions;
+  /** Bytes of RAM. */
+  readonly memory: number;
+  /** Null: the operating system's choice. */
+  readonly seed: number | null;
+  /** Names and values, set in this order before the NIC is there. */
+  readonly sysctl: readonly (readonly [string, string])[];
+}
+
+/** A sysctl that cannot be set so: a mistake in the settings. */
+export class SysctlSettingError extends TapnicError {
+  /** What is wrong, without the code. */
+  readonly detail: string;
+
+  constructor(code: string, detail: string) {
+    super(code, 'sysctl', detail);
+    this.detail = detail;
+  }
+}
+
+/** Programs on the stack, for the stop. */
+export interface StackUsers {
+  /** Stops accepting and sends FIN on every connection. */
+  finish(): void;
+  /** Lets go of the connections that are left. */
+  reset(): void;
+}
+
+let current: HostStack | null = null;
+
+export class HostStack {
+  readonly machine: Machine;
+  readonly nic: Nic;
+  readonly #netns: NetnsScope | null;
+
+  private constructor(machine: Machine, nic: Nic, netns: NetnsScope | null) {
+    this.machine = machine;
+    this.nic = nic;
+    this.#netns = netns;
+  }
+
+  /**
+   * Boots a machine and plugs its NIC in; what failed halfway is taken down again. Throws
+   * TapnicError: EBUSY while another stack is open in this isolate.
+   * @param device the opened interface of --driver tuntap2, taken over; null to open a TAP
+   */
+  static open(settings: StackSettings, device: Tuntap2Device | null = null): HostStack {
+    if (current !== null)
+      throw new TapnicError(
+        'EBUSY',
+        'createStack',
+        'a stack is open in this thread: close it first, or use a worker for another one',
+      );
+    // They end in the memory and the books of the machine that asked for them.
+    if (readsPending() > 0)
+      throw new TapnicError('EBUSY', 'createStack', 'reads of the last stack are still under way');
+    const { nic: options, memory, seed, sysctl } = settings;
+    let netns: NetnsScope | null = null;
+    let wire: Tuntap2Wire | null = null;
+    try {
+      const machine = bootHostMachine({ memory, ...(seed === null ? {} : { seed }) });
+      for (const [name, value] of sysctl) {
+        const error = machine.sysctlWrite(name, value);
+        if (error !== 0)
+          throw new SysctlSettingError(errnoName(error), sysctlErrorText(name, value, error));
+      }
+      if (options.netns !== null) netns = new NetnsScope(options.netns);
+      if (device !== null) wire = new Tuntap2Wire(machine.arena, device, options);
+      const nic = wire === null ? openNic(machine, options) : openNic(machine, options, wire);
+      return (current = new HostStack(machine, nic, netns));
+    } catch (e) {
+      timeoutEnd();
+      netns?.close();
+      if (wire === null) device?.release();
+      throw e;
+    }
+  }
+
+  get vnet(): Vnet {
+    return this.machine.vnet;
+  }
+
+  /** The namespace that was asked for. */
+  get netns(): string | null {
+    return this.#netns?.name ?? null;
+  }
+
+  /** Takes everything down within two seconds. Resolves with what leaked, pool names to counts. */
+  async stop(users: StackUsers): Promise<Record<string, number>> {
+    try {
+      return await stopInstance({
+        finish: () => users.finish(),
+        connections: () => connectionsLeft(this.vnet),
+        reset: () => {
+          users.reset();
+          abortConnections(this.vnet);
+        },
+        detach: () => {
+          this.nic.stop();
+          this.#netns?.close();
+        },
+        leaked: () => this.machine.leaked(),
+      });
+    } finally {
+      timeoutEnd();
+      if (current === this) current = null;
+    }
+  }
+}

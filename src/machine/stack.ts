@@ -1,0 +1,250 @@
+/**
+ * The public API's stack: a machine with its NIC and TAP in this process, its sockets, and a look
+ * inside. `openStack` takes the command line's options under camel-case names.
+ */
+
+import {
+  connect as connectOn,
+  createServer as createServerOn,
+  type TcpServer,
+} from '../api/server.ts';
+import type { TcpSocket } from '../api/socket.ts';
+import { UsageError } from '../cli/command.ts';
+import { flagKey, NIC_FLAGS, type RawFlags } from '../cli/nic_flags.ts';
+import { resolveNicOptions } from '../cli/nic_options.ts';
+import { handleRequest } from '../ctl/control.ts';
+import type { InterfaceInfo } from '../ctl/ifconfig.ts';
+import type { SocketLine } from '../ctl/netstat_an.ts';
+import type { NetstatM } from '../ctl/netstat_m.ts';
+import type { NetstatS } from '../ctl/netstat_s.ts';
+import type { SysctlLeaf } from '../ctl/sysctl.ts';
+import { openTuntap2 } from '../host/tuntap2.ts';
+import type { SysctlValue } from '../kern/kern_sysctl.ts';
+import { TapnicError } from '../sys/errno.ts';
+import { HostStack, type StackSettings } from './host_stack.ts';
+import { nicModels } from './nic.ts';
+
+/** What a stack is made with; every default is the command line's. */
+export interface StackOptions {
+  /** Linux's name of the interface. Default `nic0`. */
+  readonly tap?: string;
+  /** Linux's addresses with prefix length; null for none. */
+  readonly hostAddr?: string | null;
+  readonly hostAddr6?: string | null;
+  /** The emulated host's addresses with prefix length. Default `192.0.2.2/24`, `2001:db8::2/64`. */
+  readonly addr?: string;
+  readonly addr6?: string;
+  /** Its default route; null for none. Default: Linux's address. */
+  readonly gateway?: string | null;
+  readonly mac?: string;
+  /** Bytes. */
+  readonly mtu?: number;
+  /** A model of `tapnic nics`. */
+  readonly nic?: string;
+  /** Capabilities to switch, in ifconfig's words, such as `-txcsum`. */
+  readonly cap?: readonly string[];
+  readonly mode?: 'wire' | 'vnet';
+  readonly napi?: 'off' | 'thread';
+  readonly engine?: 'native' | 'ts';
+  readonly driver?: 'native' | 'tuntap2';
+  /** A network namespace, made if it is missing. */
+  readonly netns?: string;
+  /** Capture points and the files they are written to. */
+  readonly capture?: Readonly<Record<string, string>>;
+  /** Set before the NIC is there, in this order. */
+  readonly sysctl?: Readonly<Record<string, string | number>>;
+  /** Bytes, or a text such as `64M`. Default `256M`. */
+  readonly memory?: number | string;
+  /** Of every random choice, 0 to 4294967295. Default: random. */
+  readonly seed?: number;
+}
+
+/** What came of the options. */
+export interface StackInfo {
+  readonly tap: string;
+  /** False if the interface was there before. */
+  readonly created: boolean;
+  /** The emulated host's interface. */
+  readonly if: string;
+  readonly addr: string;
+  readonly addr6: string | null;
+  readonly mac: string;
+  readonly mode: 'wire' | 'vnet';
+  readonly napi: 'off' | 'thread';
+  readonly engine: 'ts' | 'native';
+  readonly seed: number;
+  readonly netns: string | null;
+}
+
+/** Reports of `netstat` and what they are. */
+export interface NetstatReports {
+  m: NetstatM;
+  an: SocketLine[];
+  i: InterfaceInfo[];
+  s: NetstatS;
+}
+
+/** Pool names to what has not come back; empty when all has. */
+export type Leaked = Record<string, number>;
+
+const withoutPrefix = (cidr: string): string => cidr.replace(/\/.*$/, '');
+
+/** A network stack in this process. Made by `createStack`. */
+export class Stack {
+  readonly #host: HostStack;
+  readonly #servers = new Set<TcpServer>();
+  readonly #sockets = new Set<TcpSocket>();
+  #closing: Promise<Leaked> | null = null;
+  /** What was asked for and could not be had, one line each. */
+  readonly warnings: readonly string[];
+
+  /** For `createStack`. */
+  constructor(host: HostStack, warnings: readonly string[]) {
+    this.#host = host;
+    this.warnings = [...warnings, ...host.nic.warnings];
+  }
+
+  get info(): StackInfo {
+    const { nic, machine, netns } = this.#host;
+    return {
+      tap: nic.tapName,
+      created: nic.created,
+      if: nic.ifp.if_xname,
+      addr: withoutPrefix(nic.addr),
+      addr6: nic.addr6 === null ? null : withoutPrefix(nic.addr6),
+      mac: nic.mac,
+      mode: nic.mode,
+      napi: nic.napi,
+      engine: nic.engine,
+      seed: machine.seed,
+      netns,
+    };
+  }
+
+  /** A server of the emulated host; `onConnection` listens to 'connection'. */
+  createServer(onConnection?: (socket: TcpSocket) => void): TcpServer {
+    this.#open('createServer');
+    const server = createServerOn(this.#host.vnet);
+    this.#servers.add(server);
+    server.on('connection', (socket: TcpSocket) => this.#track(socket));
+    server.once('close', () => this.#servers.delete(server));
+    if (onConnection !== undefined) server.on('connection', onConnection);
+    return server;
+  }
+
+  /** Connects from the emulated host to an IPv4 address. Rejects with TapnicError (ECONNREFUSED, …). */
+  async connect(port: number, host: string): Promise<TcpSocket> {
+    this.#open('connect');
+    const socket = await connectOn(this.#host.vnet, port, host);
+    this.#track(socket);
+    return socket;
+  }
+
+  /** All interfaces. */
+  ifconfig(): InterfaceInfo[];
+  /** One interface, after `words` such as `-txcsum` were carried out. Throws TapnicError (ENXIO, …). */
+  ifconfig(name: string, ...words: string[]): InterfaceInfo;
+  ifconfig(name?: string, ...words: string[]): InterfaceInfo[] | InterfaceInfo {
+    const args = name === undefined ? {} : { if: name, words };
+    return this.#request('ifconfig', args) as InterfaceInfo[] | InterfaceInfo;
+  }
+
+  /** The value of a leaf; with `value`, sets it and returns what it was. Throws TapnicError. */
+  sysctl(name: string, value?: string | number): SysctlValue {
+    const args = value === undefined ? { name } : { name, value: String(value) };
+    const [leaf] = this.#request('sysctl', args) as SysctlLeaf[];
+    if (leaf?.name !== name) throw new TapnicError('EISDIR', `sysctl ${name}`, 'not a leaf');
+    return value === undefined ? leaf.value : (leaf.old ?? leaf.value);
+  }
+
+  /** What `tapnic netstat --json` prints, as it is now. */
+  netstat<R extends keyof NetstatReports>(report: R): NetstatReports[R] {
+    return this.#request('netstat', { report, all: true }) as NetstatReports[R];
+  }
+
+  /**
+   * FIN to every connection, RST to those that are left after a second, captures flushed, the
+   * interface removed; within two seconds. Resolves with what leaked: nothing, or it is a bug.
+   */
+  close(): Promise<Leaked> {
+    this.#closing ??= this.#host.stop({
+      finish: () => {
+        for (const server of this.#servers) server.close();
+        for (const socket of this.#sockets) socket.end();
+      },
+      reset: () => {
+        for (const socket of this.#sockets) socket.resetAndDestroy();
+      },
+    });
+    return this.#closing;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  /** What kept a capture from being whole; null if nothing did. To be asked after `close`. */
+  captureProblem(): string | null {
+    return this.#host.nic.captureProblem();
+  }
+
+  #track(socket: TcpSocket): void {
+    this.#sockets.add(socket);
+    socket.once('close', () => this.#sockets.delete(socket));
+  }
+
+  #open(call: string): void {
+    if (this.#closing !== null) throw new TapnicError('EBADF', call, 'the stack is closed');
+  }
+
+  #request(cmd: string, args: Record<string, unknown>): unknown {
+    this.#open(cmd);
+    const target = { vnet: this.#host.vnet, info: this.info };
+    const answer = handleRequest(target, { id: 0, cmd, args });
+    if (!answer.ok) throw new TapnicError(answer.err.code, cmd, answer.err.message);
+    return answer.data;
+  }
+}
+
+/** The options as texts, the way the command line has them. Throws TapnicError (EINVAL). */
+function textsOf(options: StackOptions): RawFlags {
+  const keys = NIC_FLAGS.map(({ name }) => flagKey(name)).filter((key) => key !== 'control');
+  const texts: RawFlags = {};
+  for (const [key, value] of Object.entries(options) as [string, unknown][]) {
+    if (!keys.includes(key))
+      throw new TapnicError('EINVAL', 'createStack', `${key}: no option: ${keys.join(', ')}`);
+    if (value === undefined) continue;
+    if (value === null) texts[key] = 'none';
+    else if (key === 'cap' && Array.isArray(value)) texts[key] = value.join(',');
+    else if (typeof value === 'object')
+      texts[key] = Object.entries(value).map(([name, to]) => `${name}=${String(to)}`);
+    else if (typeof value === 'string') texts[key] = value;
+    else if (typeof value === 'number') texts[key] = String(value);
+    else throw new TapnicError('EINVAL', 'createStack', `${key}: not a text, a number or null`);
+  }
+  return texts;
+}
+
+interface Settings extends StackSettings {
+  readonly driver: 'native' | 'tuntap2';
+  readonly warnings: string[];
+}
+
+function settingsOf(options: StackOptions): Settings {
+  try {
+    return resolveNicOptions(textsOf(options), nicModels);
+  } catch (e) {
+    if (!(e instanceof UsageError)) throw e;
+    const text = e.message.replace(/--([a-z0-9-]+)/g, (_all, name: string) => flagKey(name));
+    throw new TapnicError('EINVAL', 'createStack', text);
+  }
+}
+
+/** `createStack` of src/index.ts. */
+export async function openStack(options: StackOptions): Promise<Stack> {
+  const settings = settingsOf(options);
+  if (settings.driver !== 'tuntap2') return new Stack(HostStack.open(settings), settings.warnings);
+  const device = await openTuntap2();
+  const nic = { ...settings.nic, tap: device.name };
+  return new Stack(HostStack.open({ ...settings, nic }, device), settings.warnings);
+}

@@ -1,0 +1,299 @@
+/**
+ * One arena, one wire, one build of `tn` at a time, and a script of what a driver, a peer and a loop
+ * do to it. `play` runs the script and writes down all that can be seen of the device.
+ */
+
+import { loadAddon } from '../../native-bindings/index.ts';
+import { CaptureRing } from '../../src/sys/capture.ts';
+import { EIO } from '../../src/sys/errno.ts';
+import { reasonCounts, resetReasons } from '../../src/sys/reason.ts';
+import type { Wire, WireListener } from '../../src/sys/wire.ts';
+import {
+  arenaSet,
+  captureRingOff,
+  deviceSramOff,
+  mem,
+  memView,
+  ramBytes,
+} from '../../src/vm/arena.ts';
+import { allocArena } from '../../src/host/arena.ts';
+import { NativeCksum } from '../../src/host/cksum.ts';
+import { resultFromLinux } from '../../src/host/linux_errno.ts';
+import { ManualClock } from '../../src/host/manual_clock.ts';
+import { NativeTnDevice } from '../../src/host/native_tn.ts';
+import { RamDmaPort } from '../../src/bus/dma_port.ts';
+import type { MmioRegion } from '../../src/bus/device.ts';
+import { TnDevice } from '../../src/dev/tn/tn.ts';
+
+export type Build = 'ts' | 'native';
+
+/** RAM reaches over the 4 GiB line, so both halves of an address matter. */
+export const BASE = 0xffe0_0000;
+export const MAC = Uint8Array.from([2, 0, 0, 0, 0, 1]);
+const CAPTURE_BYTES = 32768;
+/** Where the peer's frames pass: in the on-board memory's region, behind the device's own. */
+const PEER_OFF = 65536;
+const PEER_BYTES = 131072;
+
+/** One step. Numbers of registers and events are the device's, bytes are frames. */
+export type Step =
+  | { do: 'write'; reg: number; value: number }
+  | { do: 'read'; reg: number }
+  /** The driver fills memory. */
+  | { do: 'words'; at: number; words: number[] }
+  | { do: 'bytes'; at: number; bytes: Uint8Array }
+  /** The peer sends, with its virtio-net header if there are such. */
+  | { do: 'send'; frame: Uint8Array }
+  /** The peer takes up to `n` frames; the device hears of it if it asked to. */
+  | { do: 'take'; n: number }
+  /** The loop says that frames wait, if the device wants to know. */
+  | { do: 'poll' }
+  /** The loop's next turn. */
+  | { do: 'turn' }
+  | { do: 'link'; up: boolean }
+  | { do: 'time'; ns: number }
+  | { do: 'listen'; snaplen: number }
+  | { do: 'hangup' };
+
+/** How a device is built in. */
+export interface Setup {
+  vnet: boolean;
+  timer: boolean;
+  /** Bytes a socket holds before EAGAIN; 0 for the system's default. */
+  room: number;
+}
+
+/** All that was seen. */
+export interface Outcome {
+  /** One line a step: what was read, the interrupt line, what was asked of the loop. */
+  log: string[];
+  frames: string[];
+  stats: number[];
+  reasons: Record<string, number>;
+  captured: string;
+}
+
+const scratch = new Uint32Array(2);
+
+/** One end of a socket pair, without a loop. */
+class PairWire implements Wire {
+  readonly vnetHdr: boolean;
+  readonly fd: number;
+  listener: WireListener | null = null;
+  readable = false;
+  armed = false;
+  closed = false;
+
+  constructor(fd: number, vnetHdr: boolean) {
+    this.fd = fd;
+    this.vnetHdr = vnetHdr;
+  }
+
+  writev(iov: Uint32Array, iovcnt: number): number {
+    return resultFromLinux(loadAddon().frameWritev(this.fd, iov, iovcnt));
+  }
+
+  readv(iov: Uint32Array, iovcnt: number): number {
+    const n = loadAddon().frameReadv(this.fd, iov, iovcnt);
+    return n === 0 ? -EIO : resultFromLinux(n);
+  }
+
+  armWritable(): void {
+    this.armed = true;
+  }
+
+  setReadable(on: boolean): void {
+    this.readable = on;
+  }
+
+  setListener(listener: WireListener | null): void {
+    this.listener = listener;
+  }
+
+  close(): void {
+    if (this.closed) return;
+    this.closed = true;
+    loadAddon().fdClose(this.fd);
+  }
+}
+
+type Device = MmioRegion & WireListener & { readonly stats: Float64Array; close(): void };
+
+let pristine: Buffer = Buffer.alloc(0);
+
+/** Makes the arena: 16 MiB, filled with what is no valid descriptor by chance. Once a suite. */
+export function benchInit(): void {
+  arenaSet(allocArena(16 << 20), BASE);
+  const bytes = Buffer.alloc(ramBytes);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = (i * 167 + (i >>> 12)) & 0xff;
+  pristine = bytes;
+}
+
+/** RAM as the device and the driver left it. */
+export function ramImage(): Buffer {
+  return Buffer.from(mem.buffer, 0, ramBytes);
+}
+
+class Bench {
+  readonly clock = new ManualClock({ startNs: 5_250_000_000, bootSec: 1767225600.9 });
+  readonly wire: PairWire;
+  readonly peer: PairWire;
+  readonly dev: Device;
+  readonly ring: CaptureRing;
+  readonly frames: string[] = [];
+  readonly log: string[] = [];
+  #raised = 0;
+  #kicked = 0;
+
+  constructor(build: Build, { vnet, timer, room }: Setup) {
+    mem.set(pristine, 0);
+    mem.fill(0, captureRingOff(), captureRingOff() + CAPTURE_BYTES);
+    resetReasons();
+    const fds = new Int32Array(2);
+    if (loadAddon().socketPair(fds, room) !== 0) throw new Error('socketpair');
+    this.wire = new PairWire(fds[0]!, vnet);
+    this.peer = new PairWire(fds[1]!, vnet);
+    this.ring = new CaptureRing(mem, memView, captureRingOff(), CAPTURE_BYTES, this.clock);
+    this.ring.setDrainTask({ run: () => this.#kicked++ });
+    const common = {
+      intr: { raise: () => void this.#raised++ },
+      wire: this.wire,
+      clock: this.clock,
+      mode: vnet ? ('vnet' as const) : ('wire' as const),
+      mac: MAC,
+      timer: timer ? this.clock : null,
+    };
+    if (build === 'native') {
+      const capture = {
+        off: captureRingOff(),
+        bytes: CAPTURE_BYTES,
+        unit: 7,
+        kick: () => this.ring.kick(),
+      };
+      this.dev = new NativeTnDevice({ ...common, ramBase: BASE, ramBytes, capture });
+    } else {
+      this.dev = new TnDevice({
+        ...common,
+        dma: new RamDmaPort(),
+        cksum: new NativeCksum(mem.buffer as ArrayBuffer),
+        mem,
+        view: memView,
+        sramOff: deviceSramOff(),
+        capture: this.ring.tap(7),
+      });
+    }
+  }
+
+  step(s: Step): void {
+    let seen = '';
+    switch (s.do) {
+      case 'write':
+        this.dev.write32(s.reg, s.value);
+        break;
+      case 'read':
+        seen = this.dev.read32(s.reg).toString(16);
+        break;
+      case 'words':
+        s.words.forEach((w, i) => memView.setUint32(s.at + 4 * i, w >>> 0, true));
+        break;
+      case 'bytes':
+        mem.set(s.bytes, s.at);
+        break;
+      case 'send':
+        seen = String(this.#send(s.frame));
+        break;
+      case 'take':
+        seen = String(this.#take(s.n));
+        if (this.wire.armed) {
+          this.wire.armed = false;
+          this.wire.listener?.wireWritable();
+        }
+        break;
+      case 'poll':
+        if (this.wire.readable) this.wire.listener?.wireReadable();
+        break;
+      case 'turn':
+        this.clock.runPosted();
+        break;
+      case 'link':
+        this.wire.listener?.wireState(s.up, 0);
+        break;
+      case 'time':
+        this.clock.advance(s.ns);
+        break;
+      case 'listen':
+        this.ring.setPoint(4, s.snaplen);
+        break;
+      case 'hangup':
+        this.peer.close();
+        break;
+    }
+    const { readable, armed } = this.wire;
+    this.log.push(
+      `${s.do} ${seen}${this.#raised > 0 ? ' intr' : ''}${readable ? ' rd' : ''}${armed ? ' arm' : ''}${this.clock.idle ? '' : ' busy'}`,
+    );
+    this.#raised = 0;
+  }
+
+  #send(frame: Uint8Array): number {
+    if (this.peer.closed) return 0;
+    scratch[0] = deviceSramOff() + PEER_OFF;
+    scratch[1] = frame.length;
+    mem.set(frame, scratch[0]);
+    return this.peer.writev(scratch, 1);
+  }
+
+  #take(limit: number): number {
+    if (this.peer.closed) return 0;
+    const off = deviceSramOff() + PEER_OFF;
+    for (let n = 0; n < limit; n++) {
+      scratch[0] = off;
+      scratch[1] = PEER_BYTES;
+      const len = this.peer.readv(scratch, 1);
+      if (len < 0) return n;
+      this.frames.push(Buffer.from(mem.buffer, off, len).toString('latin1'));
+    }
+    return limit;
+  }
+
+  /** Lets all come out that still wants to, in bounded time. */
+  settle(): void {
+    for (let i = 0; i < 100; i++) {
+      this.step({ do: 'turn' });
+      this.step({ do: 'take', n: 10_000 });
+      this.step({ do: 'poll' });
+      if (!this.wire.armed) break;
+    }
+    this.step({ do: 'turn' });
+  }
+
+  outcome(): Outcome {
+    const stats = [...this.dev.stats];
+    const reasons = Object.fromEntries(
+      reasonCounts()
+        .filter(({ count }) => count > 0)
+        .map(({ layer, reason, count }) => [`${layer}.${reason}`, count]),
+    );
+    const at = captureRingOff();
+    const captured = Buffer.from(mem.buffer, at, CAPTURE_BYTES).toString('latin1');
+    return { log: this.log, frames: this.frames, stats, reasons, captured };
+  }
+
+  close(): void {
+    this.dev.close();
+    this.wire.close();
+    this.peer.close();
+  }
+}
+
+/** Runs `steps` on a new device of `build` and leaves RAM as it was then. */
+export function play(build: Build, setup: Setup, steps: readonly Step[]): Outcome {
+  const bench = new Bench(build, setup);
+  try {
+    for (const s of steps) bench.step(s);
+    bench.settle();
+    return bench.outcome();
+  } finally {
+    bench.close();
+  }
+}

@@ -1,0 +1,484 @@
+/** What drivers and peers do, kind and hostile, as fast-check makes it up. */
+
+import * as fc from 'fast-check';
+import {
+  TN_C_L3_SHIFT,
+  TN_C_L4_SHIFT,
+  TN_CTRL,
+  TN_CTRL_RXE,
+  TN_CTRL_TXE,
+  TN_DESC_SIZE,
+  TN_ICR,
+  TN_IMC,
+  TN_IMS,
+  TN_ITR,
+  TN_MAXFRM,
+  TN_MTA0,
+  TN_MTA1,
+  TN_RDBAH,
+  TN_RDBAL,
+  TN_RDH,
+  TN_RDLEN,
+  TN_RDT,
+  TN_RXBSZ,
+  TN_STATS,
+  TN_STATUS,
+  TN_TDBAH,
+  TN_TDBAL,
+  TN_TDH,
+  TN_TDLEN,
+  TN_TDT,
+  TN_TXD_CTX,
+  TN_TXD_EOP,
+  TN_TXD_IXSM,
+  TN_TXD_RS,
+  TN_TXD_TCP,
+  TN_TXD_TSE,
+  TN_TXD_TXSM,
+  TN_TXD_V6,
+  TN_TXD_VLE,
+} from '../../src/dev/tn/tnreg.ts';
+import { makePacket } from '../dev/judge.ts';
+import { BASE, MAC, type Setup, type Step } from './bench.ts';
+
+const TX_RING = 0x4000;
+const RX_RING = 0x18000;
+const HEADERS = 0x30000;
+/** Payload to send lies in what the arena was filled with; receive buffers behind it. */
+const DATA = 0x80000;
+const DATA_END = 0x300000;
+const RX_DATA = 0x400000;
+/** Bytes of RAM: 16 MiB less the regions behind it. */
+const RAM = 7 << 20;
+
+const addrWords = (off: number): [number, number] => [
+  (BASE + off) >>> 0,
+  Math.floor((BASE + off) / 2 ** 32),
+];
+
+export const setup: fc.Arbitrary<Setup> = fc.record({
+  vnet: fc.boolean(),
+  timer: fc.boolean(),
+  room: fc.constantFrom(0, 0, 1, 8192, 40_000),
+});
+
+/** Ring sizes, and what is switched on besides the engines. */
+interface Driver {
+  ntx: number;
+  nrx: number;
+  ctrl: number;
+  bufSize: number;
+  frameMax: number;
+  mask: number;
+  itr: number;
+  snaplen: number;
+}
+
+const driver: fc.Arbitrary<Driver> = fc.record({
+  ntx: fc.constantFrom(8, 16, 64, 256),
+  nrx: fc.constantFrom(8, 16, 64),
+  ctrl: fc.constantFrom(0, 0x40, 0x60, 0x08, 0x20, 0x48, 0x50, 0x78),
+  bufSize: fc.constantFrom(2048, 2048, 4096),
+  frameMax: fc.constantFrom(1518, 1518, 60, 2047, 2048, 2049, 4096, 9216, 9217, 65553),
+  mask: fc.constantFrom(0, 0x3f, 1, 2, 0x38),
+  itr: fc.constantFrom(0, 0, 20, 1000),
+  snaplen: fc.constantFrom(0, 0, 64, 262144),
+});
+
+/** Sets both rings up, starts the engines and posts the receive buffers. */
+function bringUp(d: Driver): Step[] {
+  const [tlo, thi] = addrWords(TX_RING);
+  const [rlo, rhi] = addrWords(RX_RING);
+  const regs: [number, number][] = [
+    [TN_TDBAL, tlo],
+    [TN_TDBAH, thi],
+    [TN_TDLEN, d.ntx * TN_DESC_SIZE],
+    [TN_RDBAL, rlo],
+    [TN_RDBAH, rhi],
+    [TN_RDLEN, d.nrx * TN_DESC_SIZE],
+    [TN_RXBSZ, d.bufSize],
+    [TN_MAXFRM, d.frameMax],
+    [TN_MTA0, 0x80000010],
+    [TN_MTA1, 0x00400001],
+    [TN_IMS, d.mask],
+    [TN_ITR, d.itr],
+    [TN_CTRL, TN_CTRL_TXE | TN_CTRL_RXE | d.ctrl],
+  ];
+  const steps: Step[] = [{ do: 'listen', snaplen: d.snaplen }];
+  for (const [reg, value] of regs) steps.push({ do: 'write', reg, value });
+  for (let i = 0; i < d.nrx; i++) {
+    const [lo, hi] = addrWords(RX_DATA + i * d.bufSize);
+    steps.push({ do: 'words', at: RX_RING + i * TN_DESC_SIZE, words: [lo, hi, 0, 0] });
+  }
+  steps.push({ do: 'write', reg: TN_RDT, value: d.nrx - 1 });
+  return steps;
+}
+
+/** A packet as a driver with offloads would send it, or nearly. */
+interface Packet {
+  v6: boolean;
+  udp: boolean;
+  vlan: number;
+  tcpOptions: number;
+  ipOptions: number;
+  seq: number;
+  ipId: number;
+  thFlags: number;
+  /** Bytes of headers in the first piece; the rest of them in the second. */
+  cut: number;
+  /** Offsets from DATA, lengths. */
+  payload: [number, number][];
+  offload: 'none' | 'ip' | 'csum' | 'tso';
+  mss: number;
+  /** VLAN tag to insert, -1 for none. */
+  vtag: number;
+  rs: boolean;
+  /** Added to one header length, to make it wrong. */
+  off: number;
+  tag: number;
+}
+
+const packet: fc.Arbitrary<Packet> = fc.record({
+  v6: fc.boolean(),
+  udp: fc.boolean(),
+  vlan: fc.constantFrom(-1, -1, 5),
+  tcpOptions: fc.constantFrom(0, 12, 40),
+  ipOptions: fc.constantFrom(0, 0, 4, 40),
+  seq: fc.constantFrom(1, 0xffffff00, 0xffffffff),
+  ipId: fc.constantFrom(0, 0x1234, 0xfffe, 0xffff),
+  thFlags: fc.constantFrom(0x10, 0x19, 0x98, 0xff),
+  cut: fc.oneof(fc.constant(200), fc.integer({ min: 1, max: 100 })),
+  payload: fc.array(
+    fc.tuple(
+      fc.nat(DATA_END - DATA - 65536),
+      fc.oneof(fc.integer({ min: 1, max: 4096 }), fc.constantFrom(1, 2, 3, 4095, 4096, 16_384)),
+    ),
+    { maxLength: 17 },
+  ),
+  offload: fc.constantFrom('none', 'ip', 'csum', 'tso', 'tso'),
+  mss: fc.constantFrom(64, 63, 536, 1448, 1460, 8948, 9216),
+  vtag: fc.constantFrom(-1, -1, -1, 0, 0xffff),
+  rs: fc.constantFrom(true, true, false),
+  off: fc.constantFrom(0, 0, 0, 0, 0, 0, 0, 0, 1, 4, -4),
+  tag: fc.nat(0xffffffff),
+});
+
+/** Puts packets on the ring from slot `tail` on, as far as they fit into `room` slots. */
+function fill(d: Driver, packets: Packet[], from: number): { steps: Step[]; tail: number } {
+  const steps: Step[] = [];
+  let tail = from;
+  let room = d.ntx - 1;
+  packets.forEach((p, i) => {
+    const udp = p.udp && p.offload !== 'tso';
+    const payload = p.offload === 'none' || p.offload === 'ip' ? p.payload.slice(0, 3) : p.payload;
+    const bytes = makePacket({
+      v6: p.v6,
+      udp,
+      payload: 0,
+      seq: p.seq,
+      thFlags: p.thFlags,
+      ipId: p.ipId,
+      tcpOptions: p.tcpOptions,
+      ipOptions: p.ipOptions,
+      cksum: 'pseudo',
+      ...(p.vlan < 0 ? {} : { vlan: p.vlan }),
+    });
+    const at = HEADERS + i * 512;
+    const cut = Math.min(p.cut, bytes.length);
+    const pieces: [number, number][] = [[at, cut]];
+    if (cut < bytes.length) pieces.push([at + 256 + cut, bytes.length - cut]);
+    for (const [off, len] of payload) pieces.push([DATA + off, len]);
+    const descs: number[][] = [];
+    if (p.offload !== 'none') {
+      const l2 = p.vlan < 0 ? 14 : 18;
+      const l3 = p.v6 ? 40 : 20 + p.ipOptions;
+      const l4 = udp ? 8 : 20 + p.tcpOptions;
+      let cmd = TN_TXD_CTX | TN_TXD_IXSM;
+      if (p.offload !== 'ip') cmd |= TN_TXD_TXSM;
+      if (p.offload === 'tso') cmd |= TN_TXD_TSE;
+      if (p.v6) cmd |= TN_TXD_V6;
+      if (!udp) cmd |= TN_TXD_TCP;
+      const lens = l2 | ((l3 + p.off) << TN_C_L3_SHIFT) | (l4 << TN_C_L4_SHIFT);
+      descs.push([lens, p.mss, p.tag, cmd]);
+    }
+    pieces.forEach(([off, len], k) => {
+      const [lo, hi] = addrWords(off);
+      let cmd = k === pieces.length - 1 ? TN_TXD_EOP | (p.rs ? TN_TXD_RS : 0) : 0;
+      if (k === 0 && p.vtag >= 0) cmd |= TN_TXD_VLE;
+      descs.push([lo, hi, len + Math.max(p.vtag, 0) * 65536, cmd]);
+    });
+    if (descs.length > room) return;
+    room -= descs.length;
+    steps.push({ do: 'bytes', at, bytes: bytes.subarray(0, cut) });
+    steps.push({ do: 'bytes', at: at + 256 + cut, bytes: bytes.subarray(cut) });
+    for (const words of descs) {
+      steps.push({ do: 'words', at: TX_RING + tail * TN_DESC_SIZE, words });
+      tail = (tail + 1) % d.ntx;
+    }
+  });
+  return { steps, tail };
+}
+
+const dst: fc.Arbitrary<number[]> = fc.constantFrom(
+  [2, 0, 0, 0, 0, 1],
+  [2, 0, 0, 0, 0, 1],
+  [255, 255, 255, 255, 255, 255],
+  [1, 0, 0x5e, 0, 0, 1],
+  [1, 0, 0x5e, 0, 0, 0xfb],
+  [0x33, 0x33, 0, 0, 0, 1],
+  [2, 0, 0, 0, 0, 9],
+);
+
+/** A frame from the peer, without virtio-net header. */
+const goodFrame = fc
+  .record({
+    payload: fc.oneof(fc.nat(1500), fc.constantFrom(0, 1, 1460, 1461, 1994, 1995, 2100, 4042)),
+    v6: fc.boolean(),
+    udp: fc.boolean(),
+    vlan: fc.constantFrom(-1, -1, 0x6001),
+    cksum: fc.constantFrom('full', 'full', 'pseudo'),
+    spoil: fc.constantFrom(0, 0, 1),
+    ipOptions: fc.constantFrom(0, 0, 8),
+    dst,
+    // A byte somewhere in the headers, changed: fragments, lengths, versions, protocols.
+    poke: fc.option(fc.tuple(fc.integer({ min: 12, max: 60 }), fc.nat(255)), { nil: null }),
+    udpZero: fc.boolean(),
+    extra: fc.constantFrom(0, 0, 6),
+  })
+  .map(({ vlan, poke, udpZero, extra, ...o }) => {
+    const made = makePacket({
+      ...o,
+      cksum: o.cksum as 'full' | 'pseudo',
+      ...(vlan < 0 ? {} : { vlan }),
+    });
+    const frame = new Uint8Array(made.length + extra);
+    frame.set(made);
+    if (poke !== null) frame[poke[0] % frame.length] = poke[1];
+    const l4 = (vlan < 0 ? 14 : 18) + (o.v6 ? 40 : 20 + o.ipOptions);
+    if (o.udp && udpZero) frame.fill(0, l4 + 6, l4 + 8);
+    return frame;
+  });
+
+const oddFrame = fc.oneof(
+  fc.uint8Array({ minLength: 1, maxLength: 80 }),
+  fc
+    .tuple(fc.constantFrom(59, 60, 1517, 1518, 1519, 2048, 2049, 9216, 9217, 30_000), fc.nat(255))
+    .map(([len, byte]) => {
+      const frame = new Uint8Array(len).fill(byte);
+      frame.set(MAC);
+      return frame;
+    }),
+);
+
+const vnetHdr = fc
+  .tuple(
+    fc.constantFrom(0, 1, 2, 3, 0xff),
+    fc.constantFrom(0, 1, 4, 0x81, 3),
+    fc.constantFrom(0, 54, 66, 0xffff),
+    fc.constantFrom(0, 1, 536, 1448, 0xffff),
+    fc.constantFrom(0, 14, 34, 54, 38, 0xffff),
+    fc.constantFrom(0, 6, 16, 0xffff),
+  )
+  .map(([flags, gso, ...words]) => [
+    flags,
+    gso,
+    ...words.flatMap((w) => [w & 0xff, w >>> 8]),
+    0,
+    0,
+  ]);
+
+const frame = fc
+  .tuple(fc.oneof({ weight: 4, arbitrary: goodFrame }, oddFrame), vnetHdr)
+  .map(([bytes, hdr]) => ({ bytes, hdr }));
+
+const sendOf = (vnet: boolean, { bytes, hdr }: { bytes: Uint8Array; hdr: number[] }): Step => ({
+  do: 'send',
+  frame: vnet ? Uint8Array.from([...hdr, ...bytes]) : bytes,
+});
+
+/** What happens between doorbells. */
+const between: fc.Arbitrary<Step> = fc.oneof(
+  fc.nat(40).map((n): Step => ({ do: 'take', n })),
+  fc.constant<Step>({ do: 'poll' }),
+  fc.constant<Step>({ do: 'turn' }),
+  fc.constantFrom(5000, 30_000, 2_000_000).map((ns): Step => ({ do: 'time', ns })),
+  fc.nat(0x3f).map((value): Step => ({ do: 'write', reg: TN_ICR, value })),
+  fc.constantFrom(TN_IMS, TN_IMC).map((reg): Step => ({ do: 'write', reg, value: 0x3f })),
+  fc
+    .constantFrom(TN_TDH, TN_RDH, TN_STATUS, TN_ICR, TN_STATS, TN_STATS + 8, TN_STATS + 12)
+    .map((reg): Step => ({ do: 'read', reg })),
+  fc.boolean().map((up): Step => ({ do: 'link', up })),
+  fc
+    .constantFrom(0x6, 0x46, 0x66, 0x4e, 0x56, 0x2, 0x4, 0)
+    .map((value): Step => ({ do: 'write', reg: TN_CTRL, value })),
+  fc.nat(64).map((value): Step => ({ do: 'write', reg: TN_RDT, value })),
+);
+
+/** A driver that knows what it does, on a full-size script. */
+export const kindScript: fc.Arbitrary<{ setup: Setup; steps: Step[] }> = fc
+  .record({
+    setup,
+    driver,
+    rounds: fc.array(
+      fc.record({
+        packets: fc.array(packet, { maxLength: 6 }),
+        frames: fc.array(frame, { maxLength: 8 }),
+        between: fc.array(between, { maxLength: 3 }),
+        repost: fc.boolean(),
+      }),
+      { minLength: 1, maxLength: 6 },
+    ),
+  })
+  .map(({ setup: s, driver: d, rounds }) => {
+    const steps = bringUp(d);
+    let tail = 0;
+    for (const { packets, frames, between: others, repost } of rounds) {
+      for (const f of frames) steps.push(sendOf(s.vnet, f));
+      const filled = fill(d, packets, tail);
+      steps.push(...filled.steps, ...others, { do: 'write', reg: TN_TDT, value: filled.tail });
+      tail = filled.tail;
+      steps.push({ do: 'take', n: 3 }, { do: 'poll' });
+      if (repost) steps.push({ do: 'write', reg: TN_RDT, value: (tail * 3) % d.nrx });
+    }
+    return { setup: s, steps };
+  });
+
+const word = fc.oneof(
+  fc.nat(0xffffffff),
+  fc.constantFrom(0, 1, 2, 0x7fffffff, 0x80000000, 0xffffffff, 0xfffffff0),
+);
+/** Bus addresses: good, at the edges, wrapping, anywhere; rings and other buffers among them. */
+const anyAddr = fc.oneof(
+  { weight: 6, arbitrary: fc.nat(RAM - 0x20000).map((n) => BASE + 0x10000 + n) },
+  fc.constantFrom(0, BASE, BASE + 4095, BASE + 4096, BASE + RAM, BASE + RAM - 1, BASE + RAM - 2048),
+  fc.constantFrom(BASE + TX_RING, BASE + RX_RING, BASE + RX_RING + 64, 2 ** 53 - 1, 2 ** 64 - 4096),
+  fc.nat(0xffffffff),
+  fc.nat(0xffffffff).map((n) => n * 2 ** 20),
+);
+const halves = (addr: number): [number, number] => [
+  addr % 2 ** 32,
+  Math.floor(addr / 2 ** 32) % 2 ** 32,
+];
+
+const hostileDesc: fc.Arbitrary<number[]> = fc.oneof(
+  {
+    weight: 3,
+    arbitrary: fc
+      .record({
+        addr: anyAddr,
+        len: fc.oneof(fc.nat(2000), fc.nat(0xffff), fc.constantFrom(0, 1, 13, 14, 0xffff)),
+        tag: fc.nat(0xffff),
+        cmd: fc.oneof(fc.constantFrom(0, 1, 3, 8, 11), fc.nat(0x1ff), word),
+      })
+      .map(({ addr, len, tag, cmd }) => [...halves(addr), len + tag * 65536, cmd]),
+  },
+  fc
+    .record({
+      lens: fc.oneof(
+        fc.constantFrom(14 | (20 << 8) | (20 << 17), 14 | (40 << 8) | (32 << 17)),
+        fc.constantFrom(14 | (508 << 8) | (20 << 17), 255 | (20 << 8) | (8 << 17)),
+        word,
+      ),
+      mss: fc.oneof(fc.nat(2000), word),
+      tag: word,
+      cmd: fc.oneof(
+        fc.constantFrom(0x10, 0x30, 0x130, 0x170, 0x1e0).map((c) => c | TN_TXD_CTX),
+        fc.nat(0x1ff).map((c) => c | TN_TXD_CTX),
+      ),
+    })
+    .map(({ lens, mss, tag, cmd }) => [lens, mss, tag, cmd]),
+);
+
+const anyReg = fc.oneof(
+  fc.constantFrom(0, 4, 0x10, 0x14, 0x18, 0x20, 0x24, 0x28, 0x2c, 0x30, 0x40, 0x44),
+  fc.constantFrom(TN_TDBAL, TN_TDBAH, TN_TDLEN, TN_TDT, TN_RDBAL, TN_RDBAH, TN_RDLEN),
+  fc.constantFrom(TN_RDT, TN_RXBSZ, TN_CTRL, TN_CTRL, TN_TDT, TN_MAXFRM),
+  fc.nat(0x1200),
+);
+const anyValue = fc.oneof(
+  word,
+  fc.nat(128),
+  fc.nat(8192),
+  fc.nat(600).map((n) => n * 128),
+  fc.constantFrom(2, 4, 6, 0x7e),
+  fc.nat(RAM - 1).map((n) => (BASE + n) >>> 0),
+);
+
+const hostileStep: fc.Arbitrary<Step> = fc.oneof(
+  fc.tuple(anyReg, anyValue).map(([reg, value]): Step => ({ do: 'write', reg, value })),
+  anyReg.map((reg): Step => ({ do: 'read', reg })),
+  fc
+    .tuple(fc.nat(63), hostileDesc)
+    .map(([slot, words]): Step => ({ do: 'words', at: TX_RING + slot * TN_DESC_SIZE, words })),
+  fc.tuple(fc.nat(63), anyAddr).map(([slot, addr]): Step => ({
+    do: 'words',
+    at: RX_RING + slot * TN_DESC_SIZE,
+    words: [...halves(addr), 0, 0],
+  })),
+  fc.nat(70).map((value): Step => ({ do: 'write', reg: TN_TDT, value })),
+  fc.nat(70).map((value): Step => ({ do: 'write', reg: TN_RDT, value })),
+  fc.constant<Step>({ do: 'hangup' }),
+  between,
+);
+
+/** Rings that hold anything, registers written with anything, after a proper start or none. */
+export const hostileScript: fc.Arbitrary<{ setup: Setup; steps: Step[] }> = fc
+  .record({
+    setup,
+    driver: fc.option(driver, { nil: null, freq: 12 }),
+    descs: fc.array(hostileDesc, { maxLength: 63 }),
+    rx: fc.array(fc.option(anyAddr, { nil: null, freq: 3 }), { minLength: 3, maxLength: 20 }),
+    frames: fc.array(frame, { maxLength: 6 }),
+    more: fc.array(fc.oneof(hostileStep, frame), { maxLength: 40 }),
+  })
+  .map(({ setup: s, driver: d, descs, rx, frames, more }) => {
+    const steps: Step[] = d === null ? [] : bringUp(d);
+    rx.forEach((addr, i) => {
+      const at = RX_RING + i * TN_DESC_SIZE;
+      if (addr !== null) steps.push({ do: 'words', at, words: [...halves(addr), 0, 0] });
+    });
+    descs.forEach((words, i) => steps.push({ do: 'words', at: TX_RING + i * TN_DESC_SIZE, words }));
+    for (const f of frames) steps.push(sendOf(s.vnet, f));
+    steps.push({ do: 'write', reg: TN_TDT, value: Math.min(descs.length, (d?.ntx ?? 64) - 1) });
+    for (const m of more) steps.push('do' in m ? m : sendOf(s.vnet, m));
+    return { setup: s, steps };
+  });
+
+/** Rings of any length anywhere in RAM: what lies there is what they hold. */
+export const lostScript: fc.Arbitrary<{ setup: Setup; steps: Step[] }> = fc
+  .record({
+    setup,
+    rounds: fc.array(
+      fc.record({
+        ring: fc.nat(RAM / 128 - 1).map((n) => BASE + n * 128),
+        len: fc.oneof(fc.integer({ min: 1, max: 512 }), fc.nat(70_000)).map((n) => n * 128),
+        odd: fc.constantFrom(0, 0, 0, 8, 64),
+        tail: fc.nat(4096),
+        ctrl: fc.constantFrom(0x6, 0x7e, 0x46, 0x26),
+        frames: fc.array(frame, { maxLength: 4 }),
+        others: fc.array(fc.oneof(between, hostileStep), { maxLength: 6 }),
+      }),
+      { minLength: 1, maxLength: 4 },
+    ),
+  })
+  .map(({ setup: s, rounds }) => {
+    const steps: Step[] = [{ do: 'write', reg: TN_IMS, value: 0x3f }];
+    for (const r of rounds) {
+      const [lo, hi] = halves(r.ring);
+      const w = (reg: number, value: number): number =>
+        steps.push({ do: 'write', reg, value: value >>> 0 });
+      w(TN_CTRL, 0);
+      w(TN_TDBAL, lo + r.odd);
+      w(TN_TDBAH, hi);
+      w(TN_TDLEN, r.len + r.odd);
+      w(TN_RDBAL, lo);
+      w(TN_RDBAH, hi);
+      w(TN_RDLEN, r.len);
+      w(TN_CTRL, r.ctrl);
+      w(TN_RDT, r.tail);
+      for (const f of r.frames) steps.push(sendOf(s.vnet, f));
+      w(TN_TDT, r.tail);
+      steps.push({ do: 'poll' }, ...r.others);
+    }
+    return { setup: s, steps };
+  });

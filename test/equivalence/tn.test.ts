@@ -1,0 +1,108 @@
+/**
+ * The native build of `tn` does what the TypeScript build does, byte for byte. fast-check prints
+ * seed and path of a difference, shrunk; `FC_SEED` replays a seed.
+ */
+
+import { expect } from 'chai';
+import * as fc from 'fast-check';
+import { TN_NSTATS, tnStatNames } from '../../src/dev/tn/tnreg.ts';
+import { full } from '../support/needs.ts';
+import { benchInit, type Outcome, play, ramImage, type Setup, type Step } from './bench.ts';
+import { hostileScript, kindScript, lostScript } from './gen.ts';
+
+const seed = process.env['FC_SEED'];
+const RUNS = Number(process.env['TAPNIC_EQUIVALENCE_RUNS'] ?? (full ? 20_000 : 500));
+
+/** Sums of the statistics over all runs: a suite that never gets anywhere proves nothing. */
+let reached = new Float64Array(TN_NSTATS);
+
+/** Where two strings of bytes begin to differ, for a message. */
+function firstDifference(a: string, b: string): string {
+  let at = 0;
+  while (at < a.length && a[at] === b[at]) at++;
+  const hex = (s: string): string => Buffer.from(s.slice(at, at + 16), 'latin1').toString('hex');
+  return `lengths ${a.length}, ${b.length}; at ${at}: ${hex(a)} and ${hex(b)}`;
+}
+
+function compareOutcomes(ts: Outcome, native: Outcome): void {
+  expect(native.log, 'registers, line and loop').to.deep.equal(ts.log);
+  expect(native.frames.length, 'frames on the wire').to.equal(ts.frames.length);
+  ts.frames.forEach((frame, i) => {
+    if (native.frames[i] !== frame)
+      expect.fail(`frame ${i}: ${firstDifference(frame, native.frames[i]!)}`);
+  });
+  const named = ({ stats }: Outcome): Record<string, number> =>
+    Object.fromEntries(tnStatNames.map((name, i) => [name, stats[i]!]));
+  expect(named(native), 'statistics').to.deep.equal(named(ts));
+  expect(native.reasons, 'reasons').to.deep.equal(ts.reasons);
+  if (native.captured !== ts.captured)
+    expect.fail(`capture ring: ${firstDifference(ts.captured, native.captured)}`);
+}
+
+function compareBuilds({ setup, steps }: { setup: Setup; steps: Step[] }): void {
+  const ts = play('ts', setup, steps);
+  const ram = Buffer.from(ramImage());
+  const native = play('native', setup, steps);
+  compareOutcomes(ts, native);
+  const now = ramImage();
+  if (!now.equals(ram)) {
+    let at = 0;
+    while (now[at] === ram[at]) at++;
+    const hex = (b: Buffer): string => b.subarray(at, at + 16).toString('hex');
+    expect.fail(`RAM at 0x${at.toString(16)}: ${hex(ram)} and ${hex(now)}`);
+  }
+  ts.stats.forEach((n, i) => (reached[i]! += n));
+}
+
+function same(script: fc.Arbitrary<{ setup: Setup; steps: Step[] }>): void {
+  fc.assert(fc.property(script, compareBuilds), {
+    numRuns: RUNS,
+    ...(seed === undefined ? {} : { seed: Number(seed) }),
+  });
+}
+
+/** Each of these happened in at least one run of fifty. */
+function expectReached(names: readonly (typeof tnStatNames)[number][]): void {
+  const short = names.filter((name) => reached[tnStatNames.indexOf(name)]! < RUNS / 50);
+  expect(short, 'hardly ever happened').to.deep.equal([]);
+}
+
+describe('equivalence: ts and native', function () {
+  this.timeout(full ? 3_000_000 : 120_000);
+
+  before(benchInit);
+  beforeEach(() => {
+    reached = new Float64Array(TN_NSTATS);
+  });
+
+  it(`${RUNS} scripts of drivers that know what they do`, () => {
+    same(kindScript);
+    expectReached([
+      'tx_frames',
+      'tx_tso',
+      'tx_segments',
+      'tx_bad',
+      'tx_wire_full',
+      'tx_wire_error',
+      'tx_no_link',
+      'rx_frames',
+      'rx_filtered',
+      'rx_oversize',
+      'rx_runt',
+      'rx_nodesc',
+      'rx_ip_error',
+      'rx_l4_error',
+      'interrupts',
+    ]);
+  });
+
+  it(`${RUNS} hostile rings and registers`, () => {
+    same(hostileScript);
+    expectReached(['tx_frames', 'tx_bad', 'rx_bad', 'dma_faults', 'bad_reg']);
+  });
+
+  it(`${RUNS} sequences of rings anywhere in RAM`, () => {
+    same(lostScript);
+    expectReached(['tx_bad', 'rx_bad', 'dma_faults']);
+  });
+});
