@@ -11,7 +11,6 @@ export interface RealClockOptions {
 
 /** After it was asked: `alarm.run()` comes up to 1 ms late, more if the loop is busy. */
 export class RealClock implements Clock {
-  readonly bootSec: number;
   readonly #ref: boolean;
   #timer: NodeJS.Timeout | null = null;
   /** When #timer is due, in ns; later alarms leave it alone, it looks again when it fires. */
@@ -24,7 +23,11 @@ export class RealClock implements Clock {
 
   constructor(options: RealClockOptions = {}) {
     this.#ref = options.ref ?? true;
-    this.bootSec = (Date.now() - performance.now()) / 1000;
+  }
+
+  /** Follows the wall clock when somebody sets it. */
+  get bootSec(): number {
+    return (Date.now() - performance.now()) / 1000;
   }
 
   nowNs(): number {
