@@ -67,9 +67,10 @@ export class TcpServer extends EventEmitter {
    * TapnicError EADDRINUSE, EADDRNOTAVAIL.
    */
   listen(port: number, host?: string): this {
+    const local = sockaddr(host, port);
     const so = tcpSocket(this.#vnet);
     so.so_options |= SO_REUSEADDR;
-    const bound = sobind(so, sockaddr(host, port));
+    const bound = sobind(so, local);
     const error = bound !== 0 ? bound : solisten(so, BACKLOG);
     if (error !== 0) {
       soclose(so);
@@ -110,9 +111,10 @@ export function createServer(vnet: Vnet, onConnection?: (socket: TcpSocket) => v
   return server;
 }
 
-/** Connects from the emulated host. Rejects with TapnicError (ECONNREFUSED, ETIMEDOUT, …). */
+/** Connects from the emulated host. Rejects with TapnicError (ECONNREFUSED, ETIMEDOUT, EINVAL, …). */
 export function connect(vnet: Vnet, port: number, host: string): Promise<TcpSocket> {
   return new Promise((resolve, reject) => {
+    const peer = sockaddr(host, port);
     const so = tcpSocket(vnet);
     const socket = new TcpSocket(so);
     const failed = (error: Errno): void => {
@@ -123,7 +125,7 @@ export function connect(vnet: Vnet, port: number, host: string): Promise<TcpSock
       if (error === 0) resolve(socket);
       else failed(error);
     });
-    const error = soconnect(so, sockaddr(host, port));
+    const error = soconnect(so, peer);
     if (error !== 0) failed(error);
   });
 }

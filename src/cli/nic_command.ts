@@ -1,6 +1,6 @@
 /** What every command that brings up a NIC does around its own job: signals, options, stop, exit. */
 
-import { printJson, UsageError } from './command.ts';
+import { printJson, reportError, UsageError } from './command.ts';
 import type { Instance } from './instance.ts';
 import type { RawFlags } from './nic_flags.ts';
 
@@ -63,8 +63,7 @@ export async function runNicCommand(raw: RawFlags, job: NicJob): Promise<void> {
   try {
     status = await job.run(instance, stopping.signal);
   } catch (e) {
-    await instance.stop();
-    throw e;
+    status = reportError(e);
   }
   const leaked = await instance.stop();
   const clean = Object.keys(leaked).length === 0;

@@ -24,7 +24,7 @@ export function tcp_compute_initwnd(tp: Tcpcb, maxseg: number): number {
 export function cc_conn_init(tp: Tcpcb): void {
   const maxseg = tcp_maxseg(tp);
   // RFC 5681, 3.1: after a lost SYN one segment.
-  tp.snd_cwnd = tp.t_rxtshift > 1 ? maxseg : tcp_compute_initwnd(tp, maxseg);
+  tp.snd_cwnd = tp.t_rxtshift > 0 ? maxseg : tcp_compute_initwnd(tp, maxseg);
   tp.t_bytes_acked = 0;
 }
 

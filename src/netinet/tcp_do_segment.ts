@@ -124,10 +124,10 @@ function synSent(tp: Tcpcb, seg: TcpSegment): Verdict {
   if (ack) {
     tp.t_tcp.stat.tcps_connects++;
     tp.t_starttime = tcpTicks();
-    synAcked(tp, seg);
     soisconnected(so);
     tp.rcv_adv = seqAdd(tp.rcv_nxt, Math.min(tp.rcv_wnd, TCP_MAXWIN));
     cc_conn_init(tp);
+    synAcked(tp, seg);
     tcp_state_change(tp, TCPS_ESTABLISHED);
     if ((tp.t_flags & TF_NEEDFIN) !== 0) {
       tp.t_flags &= ~TF_NEEDFIN;
@@ -255,7 +255,6 @@ function trimFront(tp: Tcpcb, seg: TcpSegment): void {
   const { stat } = tp.t_tcp;
   // What carries nothing (a keepalive) is answered too, but not for ever: RFC 9293, 3.8.4.
   if (seg.tlen === 0 && (seg.flags & TH_FIN) === 0) {
-    seg.seq = tp.rcv_nxt;
     tcp_send_challenge_ack(tp);
     return;
   }
@@ -273,7 +272,7 @@ function trimFront(tp: Tcpcb, seg: TcpSegment): void {
   }
   seg.hdrlen += todrop;
   seg.tlen -= todrop;
-  seg.seq = tp.rcv_nxt;
+  seg.seq = seqAdd(seg.seq, todrop);
 }
 
 /** The first step: what lies in the window. RFC 9293, 3.10.7.4. */

@@ -374,7 +374,7 @@ function syncache_socket(v: SyncacheVnet, sc: Syncache, lso: Socket): Socket | n
   }
   tcp_mss(tp, sc.sc_peer_mss);
   // RFC 5681, 3.1: a SYN-ACK that had to be sent again starts the window at one segment.
-  tp.t_rxtshift = sc.sc_rxmits > 1 ? 2 : 0;
+  tp.t_rxtshift = sc.sc_rxmits > 1 ? 1 : 0;
   tcp_timer_activate(tp, TT_KEEP, v.tcp.params.keepinit);
   v.tcp.stat.tcps_accepts++;
   return so;

@@ -80,7 +80,9 @@ describe('in_pcb', () => {
       expect(solisten(so, 1)).to.equal(0);
       got.add(lport(so));
     }
-    expect([...got].sort((x, y) => x - y)).to.deep.equal(Array.from({ length: 10 }, (_, i) => 20000 + i));
+    expect([...got].sort((x, y) => x - y)).to.deep.equal(
+      Array.from({ length: 10 }, (_, i) => 20000 + i),
+    );
     expect(solisten(h.socket(), 1)).to.equal(EADDRNOTAVAIL);
     expect(soconnect(h.socket(), sin(PEER, 80))).to.equal(EADDRNOTAVAIL);
   });
@@ -134,6 +136,12 @@ describe('in_pcb', () => {
     const incs = sockets.map((so) => (so.so_pcb as Inpcb).inp_inc);
     for (let i = 0; i < 500; i++)
       expect(in_pcblookup(info, inetAf, incs[i]!, true)!.inp_socket).to.equal(sockets[i]);
+    for (const field of ['inc_laddr', 'inc_faddr', 'inc_lport', 'inc_fport'] as const) {
+      const other = new InConninfo();
+      other.copyFrom(incs[7]!);
+      (other[field] as number) ^= 0x4000;
+      expect(in_pcblookup(info, inetAf, other, true), `another ${field}`).to.equal(null);
+    }
     const gone = incs.filter((_, i) => i % 3 === 0);
     for (let i = 0; i < 500; i += 3) h.closeSocket(sockets[i]!);
     for (const inc of gone) expect(in_pcblookup(info, inetAf, inc, true)).to.equal(null);

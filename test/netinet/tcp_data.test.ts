@@ -161,10 +161,10 @@ describe('tcp: receiving', () => {
     // Reading a little is not worth an update, reading much is.
     h.read(c.so, 1000);
     expectTx(h.sent);
-    c.seg({ payload: '!' });
+    c.data('!'); // there is room for it now, but not for saying so
     expectTx(h.sent, [ack(c.seq), win(0)]);
     h.read(c.so, 20_000);
-    expectTx(h.sent, [flags('.'), ack(c.seq), win(21_000)]);
+    expectTx(h.sent, [flags('.'), ack(c.seq), win(20_999)]);
   });
 
   it('takes data up to the last byte of the window and no further', () => {
@@ -359,6 +359,16 @@ describe('tcp: sending', () => {
     // 540 bytes are left of the window: silly (RFC 9293, 3.8.6.2.1), less than half of the largest.
     c.seg({ ack: c.ack + 1460, win: 65535 });
     expect(lengths()).to.deep.equal([1460, 1460, 620]);
+  });
+
+  it('learns the window from the newest segment, not from the last to arrive', () => {
+    c.data('abc');
+    c.data('def');
+    c.seg({ seq: c.seq - 3, win: 10 });
+    c.seg({ seq: c.seq - 6, win: 20, payload: 'abc' });
+    expect(h.tp(c.so).snd_wnd).to.equal(65535);
+    c.data('ghi', { win: 30 });
+    expect(h.tp(c.so).snd_wnd).to.equal(30);
   });
 
   it('probes a shut window after 5 s and more, up to a minute, and goes on when it opens', () => {

@@ -121,6 +121,8 @@ describe('tcp: opening connections', () => {
     const first = h.take()[0]!.ip!.tcp!;
     h.seg({ seq: 6, ack: first.seq + 2 });
     expectTx(h.sent, [flags('R'), seq(first.seq + 2)]);
+    expect(h.stat.tcps_sc_badack).to.equal(1);
+    expect(head.sol_incomp).to.have.length(0);
     h.seg({ seq: 6, ack: first.seq + 1 });
     h.accept(head);
     expectTx(h.sent);
@@ -179,6 +181,16 @@ describe('tcp: opening connections', () => {
     expect(tp.t_srtt / 32).to.equal(21);
     // RFC 6928: ten segments of 1000 - 12 bytes.
     expect(tp.snd_cwnd).to.equal(9880);
+  });
+
+  // Karn's algorithm, RFC 6298 (3), and RFC 5681, 3.1.
+  it('measures nothing by a SYN that was sent twice, and starts with one segment', () => {
+    const so = h.connect(7);
+    h.advance(1050);
+    const t = h.take()[0]!.ip!.tcp!;
+    h.seg({ sport: 7, dport: t.sport, flags: 'S.', seq: 1, ack: t.seq + 1, mss: 1460 });
+    expect(h.tp(so).t_srtt).to.equal(0);
+    expect(h.tp(so).snd_cwnd).to.equal(1460);
   });
 
   it('sends its SYN again, and gives up after 75 s', () => {

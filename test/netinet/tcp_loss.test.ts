@@ -192,6 +192,16 @@ describe('tcp: retransmission', () => {
     expect(tp.snd_cwnd).to.equal(13 * size);
   });
 
+  it('does not open a window that was not the limit', () => {
+    const tp = h.tp(c.so);
+    const before = tp.snd_cwnd;
+    c.data('x', { win: 20 });
+    c.data('y', { win: 20 }); // 20 << 8: less than four segments
+    h.write(c.so, new Uint8Array(3 * size));
+    for (let n = 1; n <= 3; n++) ackTo(n, { win: 20 });
+    expect(tp.snd_cwnd).to.equal(before);
+  });
+
   it('forgets its window after an idle time', () => {
     const tp = h.tp(c.so);
     tp.snd_cwnd = 100 * size;

@@ -1,0 +1,289 @@
+/** createStack, createServer and connect: Linux's curl, socat and ping are the other side. */
+
+import { createHash } from 'node:crypto';
+import { closeSync, existsSync, mkdtempSync, openSync, rmSync, statSync } from 'node:fs';
+import { createServer as createHttpServer } from 'node:http';
+import type { Socket as NetSocket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { expect } from 'chai';
+import {
+  connect,
+  createServer,
+  createStack,
+  openFile,
+  type Stack,
+  type StackOptions,
+  TapnicError,
+  type TcpSocket,
+} from '../../src/index.ts';
+import { needs } from '../support/needs.ts';
+import { Netns } from '../support/netns.ts';
+import { distRoot } from '../support/root.ts';
+import { Site } from '../support/served.ts';
+
+/** Rejects unless `promise` rejects with a TapnicError; resolves with that. */
+async function rejection(promise: Promise<unknown>): Promise<TapnicError> {
+  try {
+    await promise;
+  } catch (e) {
+    if (e instanceof TapnicError) return e;
+    throw e;
+  }
+  throw new Error('did not reject');
+}
+
+function thrown(fn: () => unknown): TapnicError {
+  try {
+    fn();
+  } catch (e) {
+    if (e instanceof TapnicError) return e;
+    throw e;
+  }
+  throw new Error('did not throw');
+}
+
+describe('api: createStack', () => {
+  needs('root', 'tap', 'netns', 'curl', 'socat');
+  let ns: Netns;
+  let stack: Stack | null = null;
+  const site = new Site();
+  after(() => site[Symbol.dispose]());
+
+  const open = async (options: StackOptions = {}): Promise<Stack> =>
+    (stack = await createStack({ netns: ns.name, memory: '64M', ...options }));
+  const close = async (): Promise<void> => {
+    const leaked = await stack?.close();
+    stack = null;
+    expect(leaked ?? {}, 'leaked').to.deep.equal({});
+  };
+
+  beforeEach(() => (ns = new Netns('api')));
+  afterEach(async () => {
+    try {
+      await close();
+      expect(ns.exec('ip', ['-br', 'link'])).to.not.include('nic0');
+    } finally {
+      ns[Symbol.dispose]();
+    }
+  });
+
+  it('is a host that Linux pings, and says what it is', async () => {
+    const s = await open({ mac: '02:00:5e:00:53:42', mtu: 1400, seed: 7, hostAddr6: null });
+    expect(s.info).to.deep.include({
+      tap: 'nic0',
+      created: true,
+      if: 'tn0',
+      addr: '192.0.2.2',
+      mac: '02:00:5e:00:53:42',
+      mode: 'wire',
+      seed: 7,
+      netns: ns.name,
+    });
+    const out = await ns.execAsync('ping', ['-c', '3', '-i', '0.01', '192.0.2.2']);
+    expect(out).to.match(/3 received, 0% packet loss/);
+    expect(ns.exec('ip', ['neigh'])).to.include('192.0.2.2 dev nic0 lladdr 02:00:5e:00:53:42');
+    expect(s.ifconfig('tn0')).to.deep.include({ name: 'tn0', mtu: 1400, ether: s.info.mac });
+    expect(s.ifconfig().map(({ name }) => name)).to.include('tn0');
+  });
+
+  it('serves connections from Linux', async () => {
+    const s = await open();
+    const server = createServer(s, (socket) => socket.pipe(socket)).listen(7);
+    expect(server.address()).to.deep.include({ port: 7 });
+    const input = site.file('in', 300_000);
+    const script = 'socat -T 20 STDIO TCP:192.0.2.2:7 > "$0"; cmp "$0" "$1"';
+    const { status, stderr } = await ns.run(
+      'bash',
+      ['-c', script, site.path('out'), site.path('in')],
+      { input },
+    );
+    expect([status, stderr]).to.deep.equal([0, '']);
+  });
+
+  it('connects to Linux', async () => {
+    const s = await open();
+    const listener = ns.spawn('socat', ['TCP-LISTEN:4000,reuseaddr', 'EXEC:rev'], {
+      stdio: 'ignore',
+    });
+    let socket: TcpSocket | undefined;
+    for (let i = 0; i < 200 && socket === undefined; i++)
+      socket = await connect(s, 4000, '192.0.2.1').catch(async (e: TapnicError) => {
+        expect(e.code).to.equal('ECONNREFUSED');
+        await new Promise((resolve) => setTimeout(resolve, 10));
+        return undefined;
+      });
+    expect(socket!.remoteAddress).to.equal('192.0.2.1');
+    socket!.end('hello\n');
+    const chunks: Buffer[] = [];
+    for await (const chunk of socket!) chunks.push(chunk as Buffer);
+    expect(Buffer.concat(chunks).toString()).to.equal('olleh\n');
+    listener.kill();
+    const e = await rejection(connect(s, 4001, '192.0.2.1'));
+    expect(e).to.include({ code: 'ECONNREFUSED', syscall: 'connect 192.0.2.1:4001' });
+    expect((await rejection(connect(s, 80, 'example.com'))).code).to.equal('EINVAL');
+  });
+
+  it('carries node:http, and files by sendfile without a copy', async () => {
+    const s = await open();
+    const bytes = site.file('big.bin', 3_000_000);
+    const http = createHttpServer((req, res) => {
+      if (req.url === '/text') {
+        res.end('over http\n');
+        return;
+      }
+      res.writeHead(200, { 'content-length': statSync(site.path('big.bin')).size });
+      res.flushHeaders();
+      const file = openFile(openSync(site.path('big.bin'), 'r'), closeSync);
+      const socket = req.socket as unknown as TcpSocket;
+      void socket.sendfile(file).finally(() => {
+        file.drop();
+        res.end();
+      });
+    });
+    createServer(s, (socket) => {
+      http.emit('connection', socket as unknown as NetSocket);
+    }).listen(80);
+    expect(await ns.execAsync('curl', ['-sS', 'http://192.0.2.2/text'])).to.equal('over http\n');
+    const out = site.path('fetched');
+    await ns.execAsync('curl', ['-sS', '-o', out, 'http://192.0.2.2/file']);
+    const sha = await ns.execAsync('sha256sum', [out]);
+    expect(sha.split(' ')[0]).to.equal(createHash('sha256').update(bytes).digest('hex'));
+    const { emulator, sendfile } = s.netstat('m');
+    expect(emulator.payload_bytes_read.copy + emulator.payload_bytes_read.checksum).to.equal(0);
+    expect(sendfile.sf_pages_read + sendfile.sf_rhpages_read).to.be.greaterThan(300);
+  });
+
+  it('reads and sets sysctls, switches capabilities and reports as netstat does', async () => {
+    const s = await open({
+      cap: ['-txcsum'],
+      sysctl: { 'kern.ipc.mb_use_ext_pgs': 0, 'net.inet.tcp.always_keepalive': 0 },
+    });
+    expect(s.sysctl('kern.ipc.mb_use_ext_pgs')).to.equal(0);
+    expect(s.sysctl('net.inet.tcp.always_keepalive')).to.equal(0);
+    expect(s.sysctl('kern.ipc.mb_use_ext_pgs', 1)).to.equal(0);
+    expect(s.sysctl('kern.ipc.mb_use_ext_pgs')).to.equal(1);
+    expect(thrown(() => s.sysctl('kern.ipc.nonesuch')).code).to.equal('ENOENT');
+    expect(thrown(() => s.sysctl('kern.ipc')).code).to.equal('EISDIR');
+    expect(thrown(() => s.sysctl('kern.ipc.mb_use_ext_pgs', 'x')).code).to.equal('EINVAL');
+
+    expect(s.ifconfig('tn0').options_names).to.not.include('TXCSUM');
+    expect(s.ifconfig('tn0', 'txcsum', '-nomap').options_names)
+      .to.include('TXCSUM')
+      .and.not.include('NOMAP');
+    expect(thrown(() => s.ifconfig('tn9')).code).to.equal('ENXIO');
+
+    createServer(s).listen(8080);
+    expect(s.netstat('an').map(({ local, state }) => `${local} ${state}`)).to.include(
+      '*.8080 LISTEN',
+    );
+    expect(s.netstat('s').protocols['tcp']).to.be.an('object');
+    expect(s.netstat('i').map(({ name }) => name)).to.include('tn0');
+  });
+
+  it('is one at a time, and opens again after close', async () => {
+    for (let i = 0; i < 3; i++) {
+      const s = await open();
+      const e = await rejection(createStack({ tap: 'nic1', netns: ns.name }));
+      expect(e).to.include({ code: 'EBUSY', syscall: 'createStack' });
+      expect(e.message).to.include('close it first');
+      await ns.execAsync('ping', ['-c', '1', '-W', '2', '192.0.2.2']);
+      const first = s.close();
+      expect(s.close(), 'the same close').to.equal(first);
+      await close();
+      expect(thrown(() => s.createServer()).code).to.equal('EBADF');
+      expect((await rejection(s.connect(80, '192.0.2.1'))).code).to.equal('EBADF');
+      expect(thrown(() => s.netstat('m')).code).to.equal('EBADF');
+    }
+  });
+
+  it('ends every connection when it closes, by FIN and then by RST', async () => {
+    const s = await open();
+    createServer(s, (socket) => {
+      socket.on('error', () => undefined);
+      socket.write('hello\n');
+    }).listen(7);
+    // One that goes when it sees our FIN, and one that keeps its half open.
+    const polite = ns.run('socat', ['-u', 'TCP:192.0.2.2:7', 'STDOUT']);
+    const deaf = ns.run('bash', [
+      '-c',
+      'exec 3<>/dev/tcp/192.0.2.2/7; cat <&3; for i in $(seq 50); do echo x >&3 || exit 9; sleep 0.1; done',
+    ]);
+    const established = (): number =>
+      s.netstat('an').filter(({ state }) => state === 'ESTABLISHED').length;
+    for (let i = 0; i < 500 && established() < 2; i++) await new Promise((r) => setTimeout(r, 10));
+    expect(established()).to.equal(2);
+    const start = performance.now();
+    await close();
+    expect(performance.now() - start).to.be.within(900, 2500);
+    expect((await polite).stdout).to.equal('hello\n');
+    const { status, signal, stdout } = await deaf;
+    expect(stdout).to.equal('hello\n');
+    // A write after the reset: ECONNRESET first, SIGPIPE from then on.
+    expect(signal ?? status, 'a reset').to.be.oneOf([9, 'SIGPIPE']);
+  });
+
+  it('takes an option that is wrong for a mistake, and makes nothing', async () => {
+    const bad: [object, RegExp][] = [
+      [{ addr: '192.0.2.2' }, /^createStack: EINVAL: addr: 192\.0\.2\.2: not an IPv4 address with/],
+      [{ hostAddr: 'x' }, /: hostAddr: x: /],
+      [{ mtu: 5 }, /: mtu: 5: /],
+      [{ memory: '1M' }, /: memory: /],
+      [{ cap: ['-nonesuch'] }, /: cap: -nonesuch: /],
+      [{ capture: { nowhere: 'a.pcap' } }, /: capture: nowhere: /],
+      [{ nic: 'nonesuch' }, /: nic: nonesuch: /],
+      [{ nonesuch: 1 }, /: nonesuch: no option: /],
+      [{ control: 'x' }, /: control: no option: /],
+      [{ mtu: true }, /: mtu: not a text/],
+      [{ sysctl: { 'kern.ipc.nonesuch': 1 } }, /unknown oid 'kern\.ipc\.nonesuch'/],
+      [
+        { driver: 'tuntap2', tap: 'x' },
+        /: driver: conflicts with netns|: driver: conflicts with tap/,
+      ],
+    ];
+    for (const [options, message] of bad)
+      expect((await rejection(open(options))).message, JSON.stringify(options)).to.match(message);
+    expect((await rejection(open({ sysctl: { 'kern.ipc.nonesuch': 1 } }))).code).to.equal('ENOENT');
+    const busy = await open({ tap: 'nic1' });
+    await busy.close();
+    expect(ns.exec('ip', ['-br', 'link']).trim().split('\n')).to.have.lengthOf(1);
+  });
+
+  it('writes a capture, whole when it is closed', async () => {
+    const dir = mkdtempSync(join(tmpdir(), 'tapnic-api-'));
+    try {
+      const file = join(dir, 'wire.pcap');
+      const s = await open({ capture: { wire: file } });
+      await ns.execAsync('ping', ['-c', '2', '-i', '0.01', '192.0.2.2']);
+      await close();
+      expect(s.captureProblem()).to.equal(null);
+      const { stdout } = await ns.run('tcpdump', ['-n', '-r', file, 'icmp']);
+      expect(stdout.match(/ICMP echo reply/g)).to.have.lengthOf(2);
+    } finally {
+      rmSync(dir, { recursive: true });
+    }
+  });
+
+  it('removes the namespace it made', async () => {
+    const name = `${ns.name}-made`;
+    await open({ netns: name });
+    expect(existsSync(join('/run/netns', name))).to.equal(true);
+    await close();
+    expect(existsSync(join('/run/netns', name))).to.equal(false);
+  });
+
+  it('lets the process end after close', async () => {
+    const url = JSON.stringify(pathToFileURL(join(distRoot, 'src/index.js')));
+    const { status, stdout, stderr } = await ns.run(process.execPath, [
+      '--input-type=module',
+      '-e',
+      `import { createStack, createServer, connect } from ${url};
+       const stack = await createStack({ memory: '32M' });
+       const server = createServer(stack, (s) => s.end('bye')).listen(7);
+       console.log(stack.info.tap, server.listening);
+       console.log(JSON.stringify(await stack.close()));`,
+    ]);
+    expect([status, stdout, stderr]).to.deep.equal([0, 'nic0 true\n{}\n', '']);
+  });
+});

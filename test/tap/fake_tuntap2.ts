@@ -1,0 +1,122 @@
+/**
+ * A stand-in for the npm package tuntap2 0.9.1, which the registry does not carry: the members its
+ * `Tap` has, and no others, with its manners where they are awkward. It throws strings, wants the link
+ * up before it tells addresses, has no choice of a name, and cannot be iterated. Underneath is our
+ * own Tap, so that the kernel is a real one.
+ */
+
+import { EventEmitter } from 'node:events';
+import { Tap as OwnTap } from '../../src/index.ts';
+
+const EVENTS = ['close', 'data', 'drain', 'end', 'error', 'finish', 'open', 'pause', 'ready'];
+
+/** Every member the package's documentation names, and those of the EventEmitter it is. */
+export const TUNTAP2_MEMBERS: readonly string[] = `name isTap isTun isUp mtu mac ipv4 ipv6 release
+   write end cork uncork pipe unpipe pause resume unshift read
+   on once off addListener removeListener emit listenerCount`.split(/\s+/);
+
+function failing(what: string, change: () => void): void {
+  try {
+    change();
+  } catch (e) {
+    // It throws strings: that is part of what is to be coped with.
+    const thrown: unknown = `${what}: ${(e as Error).message}`;
+    throw thrown;
+  }
+}
+
+export class Tap extends EventEmitter {
+  readonly #own: OwnTap;
+  #up = false;
+
+  constructor() {
+    super();
+    let own: OwnTap | undefined;
+    failing('open', () => (own = new OwnTap()));
+    this.#own = own!;
+    for (const event of EVENTS)
+      this.#own.on(event, (arg: unknown) => {
+        if (event !== 'error' || this.listenerCount('error') > 0) this.emit(event, arg);
+      });
+    // Its stream flows as soon as there is a listener.
+    this.#own.pause();
+    this.on('newListener', (event: string) => {
+      if (event === 'data') this.#own.resume();
+    });
+  }
+
+  get name(): string {
+    return this.#own.name;
+  }
+
+  get isTap(): boolean {
+    return true;
+  }
+
+  get isTun(): boolean {
+    return false;
+  }
+
+  get isUp(): boolean {
+    return this.#up;
+  }
+
+  set isUp(up: boolean) {
+    failing('isUp', () => (this.#own.isUp = up));
+    this.#up = up;
+  }
+
+  get mtu(): number {
+    return this.#own.mtu;
+  }
+
+  set mtu(mtu: number) {
+    failing('mtu', () => (this.#own.mtu = mtu));
+  }
+
+  get ipv4(): string {
+    return this.#needsUp(this.#own.ipv4);
+  }
+
+  set ipv4(cidr: string) {
+    failing('ipv4', () => (this.#own.ipv4 = cidr));
+  }
+
+  get ipv6(): string {
+    return this.#needsUp(this.#own.ipv6);
+  }
+
+  set ipv6(cidr: string) {
+    failing('ipv6', () => (this.#own.ipv6 = cidr));
+  }
+
+  get mac(): string {
+    return this.#needsUp(this.#own.mac);
+  }
+
+  set mac(mac: string) {
+    failing('mac', () => (this.#own.mac = mac));
+  }
+
+  #needsUp(value: string | undefined): string {
+    const thrown: unknown = 'the interface is down';
+    if (!this.#up || value === undefined) throw thrown;
+    return value;
+  }
+
+  write(frame: Uint8Array, done?: (error?: Error | null) => void): boolean {
+    return this.#own.write(frame, done);
+  }
+
+  pause(): void {
+    this.#own.pause();
+  }
+
+  resume(): void {
+    this.#own.resume();
+  }
+
+  release(done?: () => void): void {
+    this.#own.release(done);
+  }
+}
