@@ -8,7 +8,7 @@ namespace tapnic::tn {
 
 namespace {
 
-constexpr uint32_t kProd = 0, kCons = 4, kLost = 8, kPoints = 12, kSnaplen = 16;
+constexpr uint32_t kProd = 0, kCons = 4, kLost = 8, kPoints = 12, kSnaplen = 16, kBoot = 48;
 constexpr uint32_t kHeaderBytes = 64, kRecordBytes = 32;
 constexpr uint32_t kPointWire = 4, kPointWrap = 0xffff;
 constexpr int64_t kSecond = 1000000000;
@@ -40,8 +40,9 @@ void Device::Stamp(uint8_t* rec) const {
     clock_gettime(CLOCK_MONOTONIC, &ts);
     now = ts.tv_sec * kSecond + ts.tv_nsec - c_.monotonicBias;
   }
-  const int64_t nsec = now % kSecond + c_.bootNsec;
-  StoreLe32(rec + 8, static_cast<uint32_t>(c_.bootSec + now / kSecond + nsec / kSecond));
+  const int64_t nsec = now % kSecond + LoadLe32(c_.capture + kBoot + 4);
+  const int64_t sec = now / kSecond + LoadLe32(c_.capture + kBoot);
+  StoreLe32(rec + 8, static_cast<uint32_t>(sec + nsec / kSecond));
   StoreLe32(rec + 12, static_cast<uint32_t>(nsec % kSecond));
 }
 

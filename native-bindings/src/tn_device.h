@@ -127,9 +127,8 @@ struct Config {
   uint8_t* capture;   // the capture ring (src/sys/capture.ts), 8-aligned; null for none
   uint32_t captureBytes;
   uint32_t captureUnit;
-  int64_t bootSec, bootNsec;  // wall clock at time 0
-  bool ownTime;               // captures are stamped with `nowNs`, else with the monotonic clock
-  int64_t monotonicBias;      // CLOCK_MONOTONIC minus the machine's time
+  bool ownTime;           // captures are stamped with `nowNs`, else with the monotonic clock
+  int64_t monotonicBias;  // CLOCK_MONOTONIC minus the machine's time
 };
 
 struct Ring {

@@ -31,10 +31,8 @@ enum Param {
   kCaptureOff,    // the capture ring's place in the arena
   kCaptureBytes,  // 0: none
   kCaptureUnit,   // number in its records
-  kBootSec,       // the wall clock at the machine's time 0
-  kBootNsec,
-  kNow,      // the machine's time, ns
-  kOwnTime,  // 1: it comes from tnTime alone, 0: it runs as CLOCK_MONOTONIC does
+  kNow,           // the machine's time, ns
+  kOwnTime,       // 1: it comes from tnTime alone, 0: it runs as CLOCK_MONOTONIC does
   kNParams,
 };
 
@@ -44,9 +42,8 @@ bool Whole(double d, double max) {
 
 // Fills `config` from `params`: 0 or -errno.
 int Configure(const double* params, const Arena* arena, tn::Config* config) {
-  static constexpr double kMax[kNParams] = {1,         1,          kMaxWhole,  kMaxWhole,
-                                            kMaxWhole, UINT32_MAX, UINT32_MAX, kMaxWhole,
-                                            999999999, kMaxWhole,  1};
+  static constexpr double kMax[kNParams] = {1,          1,          kMaxWhole, kMaxWhole, kMaxWhole,
+                                            UINT32_MAX, UINT32_MAX, kMaxWhole, 1};
   double p[kNParams];
   for (int i = 0; i < kNParams; i++) {
     p[i] = params[i];
@@ -68,8 +65,6 @@ int Configure(const double* params, const Arena* arena, tn::Config* config) {
   config->capture = capBytes == 0 ? nullptr : arena->base + capOff;
   config->captureBytes = capBytes;
   config->captureUnit = static_cast<uint32_t>(p[kCaptureUnit]);
-  config->bootSec = static_cast<int64_t>(p[kBootSec]);
-  config->bootNsec = static_cast<int64_t>(p[kBootNsec]);
   config->ownTime = p[kOwnTime] == 1;
   timespec ts;
   clock_gettime(CLOCK_MONOTONIC, &ts);

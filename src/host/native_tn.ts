@@ -129,7 +129,6 @@ export class NativeTnDevice implements WireListener {
     this.#virtual = !(config.clock instanceof RealClock);
     this.#timed = this.#virtual;
     const { clock, capture } = config;
-    const bootSec = Math.floor(clock.bootSec);
     const params = Float64Array.of(
       config.mode === 'vnet' ? 1 : 0,
       (config.timer ?? null) === null ? 0 : 1,
@@ -138,8 +137,6 @@ export class NativeTnDevice implements WireListener {
       capture?.off ?? 0,
       capture?.bytes ?? 0,
       capture?.unit ?? 0,
-      bootSec,
-      Math.round((clock.bootSec - bootSec) * 1e9),
       clock.nowNs(),
       this.#virtual ? 1 : 0,
     );

@@ -209,8 +209,7 @@ function ackOfSyn(tp: Tcpcb, seg: TcpSegment): void {
 
 /** Our SYN is acknowledged: it is not in the send buffer, so it is taken off here. */
 export function synAcked(tp: Tcpcb, seg: TcpSegment): void {
-  // Karn: the ACK of a SYN that was sent twice measures nothing, unless it echoes a timestamp.
-  if (tp.t_rxtshift > 0) tp.t_rtttime = 0;
+  // A SYN that was sent twice is not timed any more (Karn); a timestamp's echo still counts.
   measureRtt(tp, seg);
   tp.t_rxtshift = 0;
   tp.snd_una = seqAdd(tp.iss, 1);

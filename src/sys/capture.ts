@@ -11,6 +11,8 @@
  *    8  u32 lost       records dropped for lack of room, modulo 2^32
  *   12  u32 points     bit 1 << point: someone listens
  *   16  u32 snaplen[8] bytes to keep of a packet, by point
+ *   48  u32 bootSec    the wall clock at the machine's time 0, for other writers: s and
+ *   52  u32 bootNsec   ns within it
  *   64  data area
  *
  * A record starts at a multiple of 8 and is never split; a record whose point is CAPTURE_WRAP ends
@@ -52,6 +54,7 @@ const CONS = 4;
 const LOST = 8;
 const POINTS = 12;
 const SNAPLEN = 16;
+const BOOT = 48;
 const HEADER_BYTES = 64;
 const RECORD_BYTES = 32;
 
@@ -123,6 +126,8 @@ export class CaptureRing {
     this.#bootSec = Math.floor(clock.bootSec);
     this.#bootNsec = Math.round((clock.bootSec - this.#bootSec) * 1e9);
     mem.fill(0, off, off + HEADER_BYTES);
+    view.setUint32(off + BOOT, this.#bootSec, true);
+    view.setUint32(off + BOOT + 4, this.#bootNsec, true);
   }
 
   /** Sets what is posted to the clock when records wait; it should call `drain`. */

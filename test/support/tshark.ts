@@ -84,6 +84,7 @@ const FIELDS = [
   'frame.cap_len',
   'frame.protocols',
   '_ws.malformed',
+  'ip.src',
   'ip.checksum.status',
   'ip.frag_offset',
   'ip.flags.mf',
@@ -101,6 +102,8 @@ type Frame = (field: Field) => string;
 
 const column = new Map<Field, number>(FIELDS.map((name, i) => [name, i]));
 
+/** The Linux side's address where `--host-addr` does not say otherwise. */
+const LINUX_ADDR = '192.0.2.1';
 const ETHER_HDR_LEN = 14;
 const isSet = (value: string): boolean => value === '1' || value === 'True';
 const isGood = (status: string): boolean => status === '1' || status === 'Good';
@@ -110,11 +113,15 @@ const isAbsent = (status: string): boolean => status === '3' || status === 'Not 
 /**
  * Linux, like UDP, sends ffff where the sum is 0 when it fills in a checksum late, once in 65536
  * frames. To a receiver both are the same number (RFC 1071, 1), and so the frame is valid; to tshark
- * it is bad.
+ * it is bad. From anyone but the Linux side it is bad here too.
  */
 function isTcpSumGood(frame: Frame): boolean {
   if (isGood(frame('tcp.checksum.status'))) return true;
-  return Number(frame('tcp.checksum')) === 0xffff && Number(frame('tcp.checksum_calculated')) === 0;
+  return (
+    frame('ip.src') === LINUX_ADDR &&
+    Number(frame('tcp.checksum')) === 0xffff &&
+    Number(frame('tcp.checksum_calculated')) === 0
+  );
 }
 
 /** What is wrong with one frame, null if nothing is; adds it to `counts`. */

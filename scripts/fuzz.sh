@@ -1,0 +1,62 @@
+#!/bin/bash
+# Fuzzes the native build of the NIC tn: scripts/fuzz.sh [SECONDS], 30 by default, 0 for the corpus
+# alone. First every script of test/fuzz/corpus is replayed under ASan and UBSan (g++), then libFuzzer
+# (clang++ with its runtime; Debian: clang libclang-rt-14-dev) searches from there. Findings are left
+# in build/fuzz. The closing line is `N passed, N failed, N skipped`.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+seconds=${1:-30}
+[[ $seconds =~ ^[0-9]+$ ]] || { echo 'usage: scripts/fuzz.sh [SECONDS]' >&2; exit 2; }
+out=build/fuzz
+src=native-bindings/src
+sources=(test/fuzz/tn_fuzz.cpp "$src"/tn_{device,tx,offload,rx,verdict,capture}.cpp
+  "$src/cksum_kernel.cpp")
+flags=(-std=c++20 -g -O1 -Wall -Wextra -Werror -fno-exceptions -fno-sanitize-recover=all)
+export UBSAN_OPTIONS=print_stacktrace=1
+mkdir -p "$out/corpus"
+passed=0 failed=0 skipped=0
+
+# attempt NAME COMMAND...
+attempt() {
+  local name=$1
+  shift
+  if "$@"; then
+    passed=$((passed + 1))
+  else
+    failed=$((failed + 1))
+    echo "fuzz: $name: FAILED" >&2
+  fi
+}
+
+# skip NAME WHY
+skip() {
+  echo "fuzz: $1: skipped: $2" >&2
+  if [[ ${TAPNIC_REQUIRE:-0} == 1 ]]; then failed=$((failed + 1)); else skipped=$((skipped + 1)); fi
+}
+
+replay() {
+  "${CXX:-g++}" "${flags[@]}" -fsanitize=address,undefined -DTAPNIC_FUZZ_MAIN "${sources[@]}" \
+    -o "$out/replay" && "$out/replay" test/fuzz/corpus/*
+}
+
+# libFuzzer adds what it finds to the first folder and takes seeds from the others.
+search() {
+  clang++ "${flags[@]}" -fsanitize=fuzzer,address,undefined "${sources[@]}" -o "$out/tn_fuzz" \
+    && timeout $((seconds + 60)) "$out/tn_fuzz" -max_total_time="$seconds" -max_len=2048 \
+      -verbosity=0 -print_final_stats=1 -artifact_prefix="$out/" "$out/corpus" test/fuzz/corpus
+}
+
+if command -v "${CXX:-g++}" >/dev/null; then attempt replay replay; else skip replay 'no g++'; fi
+if ((seconds > 0)); then
+  if ! command -v clang++ >/dev/null; then
+    skip search 'no clang++'
+  elif ! clang++ -fsanitize=fuzzer -x c++ - -o "$out/probe" 2>/dev/null \
+    <<<'extern "C" int LLVMFuzzerTestOneInput(const char*, unsigned long) { return 0; }'; then
+    skip search 'clang++ without libFuzzer (Debian: libclang-rt-14-dev)'
+  else
+    attempt search search
+  fi
+fi
+echo "$passed passed, $failed failed, $skipped skipped"
+((failed == 0))

@@ -1,0 +1,289 @@
+// Fuzzes the native build of the NIC `tn`: a script of register accesses, memory contents, events
+// and frames, on a wire that checks what it is handed. The device must stay inside RAM, its own
+// memory and the capture ring, send only frames that a wire takes, and end. Linked against the
+// device's own sources without Node: with libFuzzer, or with TAPNIC_FUZZ_MAIN as a program that
+// replays files.
+//
+// A script is a byte of modes, then steps: a byte that says what, and its arguments, little-endian.
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../native-bindings/src/tn_device.h"
+#include "../../native-bindings/src/tn_wire.h"
+
+namespace {
+
+using tapnic::tn::Config;
+using tapnic::tn::Device;
+
+constexpr uint64_t kRamBase = 0xffff0000;  // both halves of an address matter
+constexpr uint32_t kRamBytes = 192 * 1024;
+constexpr uint32_t kCaptureBytes = 8192;
+constexpr uint32_t kTxRing = 0x2000, kRxRing = 0x4000, kHeaders = 0x6000, kRxData = 0x10000;
+// An Ethernet header as long as its field allows, an inserted tag, and IP.
+constexpr uint32_t kFrameMost = 255 + 4 + 65535;
+constexpr int kStepsMost = 4096;
+
+uint8_t* ram = nullptr;
+uint8_t pristine[kRamBytes];
+uint8_t* captureRing = nullptr;
+const Device* device = nullptr;
+uint8_t sink[128 * 1024];
+
+// The wire's other end.
+bool vnet = false, hungUp = false;
+uint32_t room = 0;  // frames it takes before EAGAIN
+uint32_t sentNow = 0, readNow = 0;
+uint8_t frame[65536];  // the one that waits, so many times
+uint32_t frameLen = 0, frameCopies = 0;
+
+[[noreturn]] void Fail(const char* what) {
+  fprintf(stderr, "tn_fuzz: %s\n", what);
+  abort();
+}
+
+bool InRam(const uint8_t* p, size_t len) {
+  return p >= ram + 4096 && p <= ram + kRamBytes && len <= static_cast<size_t>(ram + kRamBytes - p);
+}
+
+bool InDevice(const uint8_t* p, size_t len) {
+  const auto* d = reinterpret_cast<const uint8_t*>(device);
+  return p >= d && len <= sizeof(Device) && p + len <= d + sizeof(Device);
+}
+
+// The script, read bytewise; zeros behind its end.
+struct Script {
+  const uint8_t* p;
+  size_t left;
+  uint32_t U8() {
+    if (left == 0) return 0;
+    left--;
+    return *p++;
+  }
+  uint32_t U16() {
+    const uint32_t lo = U8();
+    return lo | U8() << 8;
+  }
+  uint32_t U32() {
+    const uint32_t lo = U16();
+    return lo | U16() << 16;
+  }
+};
+
+void Check(uint32_t flags) {
+  if (flags > 0x1ff) Fail("unknown flags");
+  if (sentNow > tapnic::tn::TN_TX_BUDGET) Fail("more frames than one call may send");
+  if (readNow > tapnic::tn::TN_RX_BUDGET * 2) Fail("more reads than two drains may do");
+  sentNow = readNow = 0;
+}
+
+void Put32(uint32_t off, uint32_t v) { memcpy(ram + off, &v, 4); }
+
+// Rings of 64 at their places, buffers posted, engines on: where interesting scripts begin.
+void BringUp(Device* dev, uint32_t ctrl, uint32_t frameMax) {
+  using namespace tapnic::tn;
+  const uint32_t regs[][2] = {{TN_CTRL, 0},
+                              {TN_TDBAL, static_cast<uint32_t>(kRamBase + kTxRing)},
+                              {TN_TDBAH, static_cast<uint32_t>((kRamBase + kTxRing) >> 32)},
+                              {TN_TDLEN, 1024},
+                              {TN_RDBAL, static_cast<uint32_t>(kRamBase + kRxRing)},
+                              {TN_RDBAH, static_cast<uint32_t>((kRamBase + kRxRing) >> 32)},
+                              {TN_RDLEN, 1024},
+                              {TN_MAXFRM, frameMax},
+                              {TN_IMS, TN_INT_MASK},
+                              {TN_CTRL, ctrl | TN_CTRL_TXE | TN_CTRL_RXE}};
+  for (uint32_t i = 0; i < 64; i++) {
+    const uint64_t addr = kRamBase + kRxData + i * 2048;
+    Put32(kRxRing + i * 16, static_cast<uint32_t>(addr));
+    Put32(kRxRing + i * 16 + 4, static_cast<uint32_t>(addr >> 32));
+  }
+  for (const auto& [reg, value] : regs) Check(dev->Write(reg, value));
+  Check(dev->Write(TN_RDT, 63));
+}
+
+void Step(Device* dev, Script* s) {
+  using namespace tapnic::tn;
+  switch (s->U8() % 13) {
+    case 0: {
+      const uint32_t reg = s->U16() & 0xffc;
+      Check(dev->Write(reg, s->U32()));
+      break;
+    }
+    case 1:
+      dev->Read(s->U16());
+      break;
+    case 2: {  // a descriptor of the transmit ring
+      const uint32_t slot = s->U8() % 64;
+      for (uint32_t i = 0; i < 4; i++) Put32(kTxRing + slot * 16 + 4 * i, s->U32());
+      break;
+    }
+    case 3: {  // a data descriptor that is in order
+      const uint32_t slot = s->U8() % 64;
+      const uint64_t addr = kRamBase + 4096 + s->U16() * 3;
+      Put32(kTxRing + slot * 16, static_cast<uint32_t>(addr));
+      Put32(kTxRing + slot * 16 + 4, static_cast<uint32_t>(addr >> 32));
+      Put32(kTxRing + slot * 16 + 8, s->U16() | s->U8() << 16);
+      Put32(kTxRing + slot * 16 + 12, s->U8() & ~TN_TXD_CTX);
+      break;
+    }
+    case 4: {  // a receive descriptor
+      const uint32_t slot = s->U8() % 64;
+      for (uint32_t i = 0; i < 2; i++) Put32(kRxRing + slot * 16 + 4 * i, s->U32());
+      break;
+    }
+    case 5: {  // any bytes of memory
+      const uint32_t off = s->U32() % (kRamBytes - 64), n = s->U8() % 64;
+      for (uint32_t i = 0; i < n; i++) ram[off + i] = static_cast<uint8_t>(s->U8());
+      break;
+    }
+    case 6:
+      Check(dev->Write(TN_TDT, s->U8()));
+      break;
+    case 7:
+      Check(dev->Write(TN_RDT, s->U8()));
+      break;
+    case 8: {  // frames arrive: bytes of the script, and zeros up to a length
+      const uint32_t n = s->U8(), len = s->U16();
+      frameCopies = 1 + s->U8() % 200;
+      frameLen = len > n ? len : n;
+      memset(frame, 0, frameLen);
+      for (uint32_t i = 0; i < n; i++) frame[i] = static_cast<uint8_t>(s->U8());
+      Check(dev->OnEvent(kEventReadable));
+      break;
+    }
+    case 9:
+      room = s->U8();
+      Check(dev->OnEvent(static_cast<Event>(s->U8() % kNEvents)));
+      break;
+    case 10: {
+      dev->nowNs += s->U32();
+      hungUp = s->U8() == 0xff;
+      break;
+    }
+    case 12: {  // headers that fit each other, for descriptors to point at
+      const bool v6 = s->U8() % 2 != 0;
+      uint8_t* p = ram + kHeaders;
+      memset(p, 0, 128);
+      p[12] = v6 ? 0x86 : 0x08;
+      p[13] = v6 ? 0xdd : 0x00;
+      p[14] = v6 ? 0x60 : 0x45;
+      p[14 + (v6 ? 6 : 9)] = s->U8() % 2 != 0 ? 6 : 17;
+      p[14 + (v6 ? 40 : 20) + 12] = 0x50;
+      break;
+    }
+    case 11: {
+      const uint32_t ctrl = s->U8();
+      BringUp(dev, ctrl & TN_CTRL_MASK, s->U16());
+      break;
+    }
+  }
+}
+
+}  // namespace
+
+namespace tapnic::tn {
+
+long WireWritev(int, const iovec* iov, int iovcnt) {
+  if (iovcnt < 1 || iovcnt > static_cast<int>(TN_TX_SEGS + 3)) Fail("pieces of a frame");
+  size_t total = 0;
+  for (int i = 0; i < iovcnt; i++) {
+    const auto* p = static_cast<const uint8_t*>(iov[i].iov_base);
+    const size_t len = iov[i].iov_len;
+    if (len == 0 || (!InRam(p, len) && !InDevice(p, len))) Fail("a frame from somewhere else");
+    if (total + len > sizeof sink) Fail("a frame without end");
+    memcpy(sink + total, p, len);
+    total += len;
+  }
+  if (vnet ? total < kVnetHdrLen + kEtherHdrLen || total > kVnetHdrLen + kFrameMost
+           : total < TN_FRAME_MIN || total > TN_FRAME_MAX)
+    Fail("a frame that no wire takes");
+  if (hungUp) return -EIO;
+  if (room == 0) return -EAGAIN;
+  room--;
+  sentNow++;
+  return static_cast<long>(total);
+}
+
+long WireReadv(int, const iovec* iov, int iovcnt) {
+  readNow++;
+  size_t space = 0;
+  for (int i = 0; i < iovcnt; i++) {
+    const auto* p = static_cast<const uint8_t*>(iov[i].iov_base);
+    if (!InRam(p, iov[i].iov_len) && !(vnet && i == 0 && InDevice(p, iov[i].iov_len)))
+      Fail("a buffer somewhere else");
+    space += iov[i].iov_len;
+  }
+  if (hungUp) return -EIO;
+  if (frameCopies == 0 || frameLen == 0) return -EAGAIN;
+  frameCopies--;
+  const size_t n = frameLen < space ? frameLen : space;
+  size_t at = 0;
+  for (int i = 0; i < iovcnt && at < n; i++) {
+    const size_t c = iov[i].iov_len < n - at ? iov[i].iov_len : n - at;
+    memcpy(iov[i].iov_base, frame + at, c);
+    at += c;
+  }
+  return static_cast<long>(n);
+}
+
+}  // namespace tapnic::tn
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  if (ram == nullptr) {
+    ram = static_cast<uint8_t*>(aligned_alloc(4096, kRamBytes));
+    captureRing = static_cast<uint8_t*>(aligned_alloc(4096, kCaptureBytes));
+    for (uint32_t i = 0; i < kRamBytes; i++)
+      pristine[i] = static_cast<uint8_t>(i * 167 + (i >> 12));
+  }
+  memcpy(ram, pristine, kRamBytes);
+  memset(captureRing, 0, kCaptureBytes);
+  Script s{data, size};
+  const uint32_t modes = s.U8();
+  vnet = (modes & 1) != 0;
+  hungUp = false;
+  room = 100;
+  frameCopies = 0;
+  captureRing[12] = (modes & 4) != 0 ? 1 << 4 : 0;
+  captureRing[16 + 4 * 4 + 1] = 0x04;  // 1024 bytes of each frame
+
+  Config config = {};
+  config.fd = 0;
+  config.vnet = vnet;
+  config.hasTimer = (modes & 2) != 0;
+  config.mac[0] = 2;
+  config.mem = ram;
+  config.ramBase = kRamBase;
+  config.ramBytes = kRamBytes;
+  config.capture = captureRing;
+  config.captureBytes = kCaptureBytes;
+  config.ownTime = true;
+  auto* dev = new Device(config);
+  device = dev;
+  for (int i = 0; s.left > 0 && i < kStepsMost; i++) Step(dev, &s);
+  delete dev;
+  return 0;
+}
+
+#ifdef TAPNIC_FUZZ_MAIN
+int main(int argc, char** argv) {
+  static uint8_t data[1 << 20];
+  for (int i = 1; i < argc; i++) {
+    FILE* f = fopen(argv[i], "rb");
+    if (f == nullptr) {
+      perror(argv[i]);
+      return 1;
+    }
+    const size_t n = fread(data, 1, sizeof data, f);
+    fclose(f);
+    // A copy of its own size: a read behind the script's end is seen.
+    auto* copy = static_cast<uint8_t*>(malloc(n > 0 ? n : 1));
+    memcpy(copy, data, n);
+    LLVMFuzzerTestOneInput(copy, n);
+    free(copy);
+  }
+  printf("tn_fuzz: %d scripts replayed\n", argc - 1);
+  return 0;
+}
+#endif
