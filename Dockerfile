@@ -2,10 +2,10 @@
 #
 #   docker build -t tapnic .
 #   docker run --rm --name tapnic --cap-add NET_ADMIN --device /dev/net/tun tapnic
-#   docker exec tapnic curl -sO http://192.0.2.2/random.bin
+#   docker exec tapnic curl -sSO http://192.0.2.2/random.bin
 #
-# Without arguments it serves the sample directory below. No here-documents: older builders do not
-# know them.
+# Without arguments it serves the sample directory below. docs/container.md has the rest. No
+# here-documents: older builders do not know them.
 ARG NODE_VERSION=24
 
 FROM node:${NODE_VERSION}-bookworm-slim AS build
@@ -16,10 +16,12 @@ WORKDIR /opt/tapnic
 # What npm ci needs, the addon's sources included, comes before what changes more often.
 COPY package.json package-lock.json .npmrc ./
 COPY scripts/build-addon.mjs scripts/
-COPY native-bindings/src native-bindings/src
+COPY native-bindings native-bindings
 RUN npm ci --no-audit --no-fund
 COPY . .
-RUN npm run -s build && npm prune --omit=dev --ignore-scripts --no-audit --no-fund
+RUN npm run -s build \
+ && chmod 755 dist/src/cli/main.js \
+ && npm prune --omit=dev --ignore-scripts --no-audit --no-fund
 
 FROM node:${NODE_VERSION}-bookworm-slim
 RUN apt-get update \
@@ -33,14 +35,14 @@ COPY --from=build /opt/tapnic/build/tapnic.node build/tapnic.node
 COPY --from=build /opt/tapnic/dist/src dist/src
 COPY --from=build /opt/tapnic/dist/drivers dist/drivers
 COPY --from=build /opt/tapnic/dist/native-bindings dist/native-bindings
-RUN printf '#!/bin/sh\nexec node /opt/tapnic/dist/src/cli/main.js "$@"\n' \
-      > /usr/local/bin/tapnic \
- && chmod 755 /usr/local/bin/tapnic \
+RUN ln -s /opt/tapnic/dist/src/cli/main.js /usr/local/bin/tapnic \
  && mkdir -p /srv/sample \
  && printf '<!doctype html>\n<title>tapnic</title>\n<p><a href="random.bin">16 MiB</a>\n' \
       > /srv/sample/index.html \
  && head -c 16777216 /dev/urandom > /srv/sample/random.bin
-EXPOSE 80
+# Asks the running instance, whatever it runs, over its control socket.
+HEALTHCHECK --interval=30s --timeout=10s --start-period=5s CMD ["tapnic", "netstat", "-m"]
+# No shell in between: the signals that stop it reach node itself.
 STOPSIGNAL SIGTERM
-ENTRYPOINT ["tapnic"]
+ENTRYPOINT ["node", "/opt/tapnic/dist/src/cli/main.js"]
 CMD ["serve", "/srv/sample"]

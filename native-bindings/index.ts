@@ -7,7 +7,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { constants } from 'node:os';
-import { dirname, join } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { getSystemErrorName } from 'node:util';
 
@@ -93,8 +93,6 @@ export interface NativeAddon {
   pollClose(id: number): number;
 }
 
-const BUILD_COMMAND = 'node scripts/build-addon.mjs';
-
 /** The package's folders at and above this file: the compiled file may lie a folder or two down. */
 function packageRoots(): string[] {
   const roots: string[] = [];
@@ -119,6 +117,13 @@ export function addonPaths(): string[] {
   return packageRoots().flatMap((root) => [join(root, 'build/tapnic.node'), join(root, prebuilt)]);
 }
 
+/** The one command that makes an addon for this system, as it can be typed here. */
+function buildCommand(force: boolean): string {
+  const script = join(packageRoots()[0] ?? '.', 'scripts/build-addon.mjs');
+  const near = relative(process.cwd(), script);
+  return `node ${near.startsWith('..') ? script : near}${force ? ' --force' : ''}`;
+}
+
 let loaded: NativeAddon | undefined;
 
 /**
@@ -128,15 +133,16 @@ let loaded: NativeAddon | undefined;
 export function loadAddon(): NativeAddon {
   if (loaded !== undefined) return loaded;
   const path = addonPaths().find((p) => existsSync(p));
-  if (path === undefined) throw new Error(`tapnic's addon is not built: run \`${BUILD_COMMAND}\``);
+  if (path === undefined)
+    throw new Error(`tapnic's addon is not built: run \`${buildCommand(false)}\``);
   let addon: NativeAddon;
   try {
     addon = createRequire(import.meta.url)(path) as NativeAddon;
   } catch (cause) {
-    throw new Error(`${path} cannot be loaded: run \`${BUILD_COMMAND} --force\``, { cause });
+    throw new Error(`${path} cannot be loaded: run \`${buildCommand(true)}\``, { cause });
   }
   if (addon.abi !== ABI)
-    throw new Error(`${path} is of another version: run \`${BUILD_COMMAND} --force\``);
+    throw new Error(`${path} is of another version: run \`${buildCommand(true)}\``);
   loaded = addon;
   return addon;
 }

@@ -1,11 +1,14 @@
 #!/usr/bin/env node
 // Builds the addon with g++ and the headers of the npm package node-api-headers: no node-gyp, no
 // download. It is the package's install script too. Does nothing when the output is newer than the
-// sources; where there is no compiler, a shipped prebuilt will do.
+// sources; in an installed package nothing either where the shipped prebuilt can be loaded, unless
+// --force asks for a build.
 //
 //   node scripts/build-addon.mjs [--debug] [--asan] [--ubsan] [--tsan] [--force]
+//   node scripts/build-addon.mjs --prebuilt      (for scripts/prebuild.mjs)
 //
-// Output: build/tapnic.node; with variants build/<variant>[-<variant>]/tapnic.node.
+// Output: build/tapnic.node; with variants build/<variant>[-<variant>]/tapnic.node; the prebuilt
+// native-bindings/prebuilds/<platform>-<arch>/tapnic.node.
 // Environment: CXX, CXXFLAGS (added last), NODE_API_INCLUDE.
 import { execFile, execFileSync } from 'node:child_process';
 import {
@@ -29,32 +32,52 @@ const srcDir = join(root, 'native-bindings/src');
 const known = ['--debug', '--asan', '--ubsan', '--tsan'];
 const args = process.argv.slice(2);
 const variants = known.filter((v) => args.includes(v)).map((v) => v.slice(2));
-const unknown = args.filter((a) => !known.includes(a) && a !== '--force');
+const force = args.includes('--force');
+const prebuilding = args.includes('--prebuilt');
+const unknown = args.filter((a) => ![...known, '--force', '--prebuilt'].includes(a));
 
 function fail(message, status = 1) {
   process.stderr.write(`build-addon: ${message}\n`);
   process.exit(status);
 }
 
-if (unknown.length > 0) fail(`unknown option ${unknown[0]}; known: ${known.join(' ')} --force`, 2);
+if (unknown.length > 0)
+  fail(`unknown option ${unknown[0]}; known: ${known.join(' ')} --force --prebuilt`, 2);
 if (process.platform !== 'linux') fail('tapnic needs Linux');
 
-const outDir = join(root, 'build', variants.join('-'));
+const prebuiltDir = `native-bindings/prebuilds/${process.platform}-${process.arch}`;
+const prebuilt = join(prebuiltDir, 'tapnic.node');
+const outDir = join(root, prebuilding ? prebuiltDir : join('build', variants.join('-')));
 const out = join(outDir, 'tapnic.node');
-const files = readdirSync(srcDir).map((f) => join(srcDir, f));
+// Sorted: the prebuilt is to be the same, byte for byte, wherever it is made.
+const files = readdirSync(srcDir)
+  .sort()
+  .map((f) => join(srcDir, f));
 const sources = files.filter((f) => f.endsWith('.cpp'));
 const newest = Math.max(
   ...[...files, fileURLToPath(import.meta.url)].map((f) => statSync(f).mtimeMs),
 );
-if (!args.includes('--force') && existsSync(out) && statSync(out).mtimeMs > newest) process.exit(0);
+if (!force && existsSync(out) && statSync(out).mtimeMs > newest) process.exit(0);
+
+/** Whether the shipped prebuilt is one for this system: its C library may be another. */
+function prebuiltLoads() {
+  try {
+    createRequire(import.meta.url)(join(root, prebuilt));
+    return true;
+  } catch {
+    return false;
+  }
+}
+// A checkout has a tsconfig.json, and sources that may be newer than what was shipped.
+if (!force && !prebuilding && !existsSync(join(root, 'tsconfig.json')) && prebuiltLoads())
+  process.exit(0);
 
 const cxx = process.env.CXX ?? 'g++';
 try {
   execFileSync(cxx, ['--version'], { stdio: 'ignore' });
 } catch {
-  const prebuilt = `native-bindings/prebuilds/${process.platform}-${process.arch}/tapnic.node`;
-  if (variants.length > 0 || !existsSync(join(root, prebuilt)))
-    fail(`no ${cxx} and no ${prebuilt}: install a C++ compiler (Debian: apt-get install g++)`);
+  if (force || prebuilding || variants.length > 0 || !prebuiltLoads())
+    fail(`no ${cxx}: install a C++ compiler (Debian: apt-get install g++), then run this again`);
   process.stdout.write(`build-addon: no ${cxx}, using ${prebuilt}\n`);
   process.exit(0);
 }
@@ -89,7 +112,10 @@ const flags = [
   '-Wall',
   '-Wextra',
   '-Werror',
-  '-g',
+  // The prebuilt names no path of the machine it was made on, and nothing newer than Node needs.
+  ...(prebuilding
+    ? [`-ffile-prefix-map=${root}=.`, '-include', join(srcDir, 'glibc_compat.h')]
+    : ['-g']),
   variants.length > 0 ? '-O1' : '-O2',
   ...(variants.includes('debug') ? ['-O0', '-D_GLIBCXX_ASSERTIONS'] : []),
   ...variants.flatMap((v) => sanitize[v] ?? []),
@@ -111,8 +137,10 @@ try {
       await run(cxx, [...flags, ...defines, '-c', s, '-o', join(tmp, `${basename(s)}.o`)]);
   };
   await Promise.all(Array.from({ length: availableParallelism() }, worker));
-  const link =
-    variants.length > 0 ? [] : ['-static-libgcc', '-static-libstdc++', '-Wl,--strip-debug'];
+  const own = ['-static-libgcc', '-static-libstdc++', '-Wl,--strip-debug'];
+  // The C++ library is the one that Node itself has loaded.
+  const shipped = ['-static-libgcc', '-Wl,--as-needed,--strip-all,--build-id=none'];
+  const link = prebuilding ? shipped : variants.length > 0 ? [] : own;
   const made = join(tmp, 'tapnic.node');
   await run(cxx, ['-shared', ...flags, ...link, ...objects, '-o', made]);
   utimesSync(made, started / 1000, started / 1000); // a source saved while we compiled is newer

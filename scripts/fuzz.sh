@@ -5,6 +5,7 @@
 # in build/fuzz. The closing line is `N passed, N failed, N skipped`.
 set -uo pipefail
 cd "$(dirname "$0")/.."
+. scripts/lib.sh
 
 seconds=${1:-30}
 [[ $seconds =~ ^[0-9]+$ ]] || { echo 'usage: scripts/fuzz.sh [SECONDS]' >&2; exit 2; }
@@ -31,8 +32,14 @@ attempt() {
 
 # skip NAME WHY
 skip() {
-  echo "fuzz: $1: skipped: $2" >&2
-  if [[ ${TAPNIC_REQUIRE:-0} == 1 ]]; then failed=$((failed + 1)); else skipped=$((skipped + 1)); fi
+  echo "fuzz: $1: SKIPPED: $2" >&2
+  skipped=$((skipped + 1))
+}
+
+# Whether clang++ can link libFuzzer; its runtime is a package of its own, named after the version.
+libfuzzer() {
+  clang++ -fsanitize=fuzzer -x c++ - -o "$out/probe" 2>/dev/null \
+    <<<'extern "C" int LLVMFuzzerTestOneInput(const char*, unsigned long) { return 0; }'
 }
 
 replay() {
@@ -49,10 +56,14 @@ search() {
 
 if command -v "${CXX:-g++}" >/dev/null; then attempt replay replay; else skip replay 'no g++'; fi
 if ((seconds > 0)); then
+  need_packages clang++:clang
+  if command -v clang++ >/dev/null && ! libfuzzer; then
+    version=$(clang++ -dumpversion)
+    need_packages "libfuzzer:libclang-rt-${version%%.*}-dev"
+  fi
   if ! command -v clang++ >/dev/null; then
     skip search 'no clang++'
-  elif ! clang++ -fsanitize=fuzzer -x c++ - -o "$out/probe" 2>/dev/null \
-    <<<'extern "C" int LLVMFuzzerTestOneInput(const char*, unsigned long) { return 0; }'; then
+  elif ! libfuzzer; then
     skip search 'clang++ without libFuzzer (Debian: libclang-rt-14-dev)'
   else
     attempt search search

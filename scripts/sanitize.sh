@@ -7,8 +7,11 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 case "${1:-}" in
-  "") flags=(--asan --ubsan) lib=libasan.so variant=asan-ubsan specs=(pager.test.js tap.test.js) ;;
-  --tsan) flags=(--tsan) lib=libtsan.so variant=tsan specs=(pager.test.js) ;;
+  "")
+    flags=(--asan --ubsan) lib=libasan.so variant=asan-ubsan
+    specs=(host/pager.test.js host/tap.test.js 'equivalence/*.test.js')
+    ;;
+  --tsan) flags=(--tsan) lib=libtsan.so variant=tsan specs=(host/pager.test.js) ;;
   *) echo "usage: scripts/sanitize.sh [--tsan]" >&2; exit 2 ;;
 esac
 
@@ -32,4 +35,4 @@ if unshare --net true 2>/dev/null; then isolate=(unshare --net); fi
   UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
   TSAN_OPTIONS=halt_on_error=1:report_signal_unsafe=0:ignore_noninstrumented_modules=1 \
   node --enable-source-maps node_modules/mocha/bin/mocha.js --no-config --ui bdd --timeout 60000 \
-  --reporter "$(realpath "$dist")/test/support/reporter.js" --exit "$dist/test/native/**/*.test.js" "${specs[@]/#/$dist/test/host/}"
+  --reporter "$(realpath "$dist")/test/support/reporter.js" --exit "$dist/test/native/**/*.test.js" "${specs[@]/#/$dist/test/}"

@@ -1,6 +1,7 @@
 /** `serve`: a directory over HTTP/1.1 from the emulated host, until a signal. */
 
-import { statSync } from 'node:fs';
+import { existsSync, readdirSync, statSync } from 'node:fs';
+import { hostname } from 'node:os';
 import type { Command } from 'commander';
 import { CliError, newCommand, print, printJson } from './command.ts';
 import { aborted, ownOption, runNicCommand } from './nic_command.ts';
@@ -20,6 +21,22 @@ function checkDirectory(dir: string): void {
   if (!isDirectory) throw new CliError(`${dir}: ENOTDIR: not a directory`);
 }
 
+/** What engines put into their containers. */
+const inContainer = (): boolean => existsSync('/.dockerenv') || existsSync('/run/.containerenv');
+
+/** How to fetch something that is served, for people: its URL is reachable from few places. */
+function fetchHint(dir: string, url: string, netns: string | null): string {
+  const file = readdirSync(dir, { withFileTypes: true }).find((entry) => entry.isFile())?.name;
+  const command = `curl -sSO ${url}${encodeURIComponent(file ?? '')}`;
+  // An engine takes the beginning of a container's id, its host name, for the container.
+  const prefix = inContainer()
+    ? `docker exec ${hostname()} `
+    : netns === null
+      ? ''
+      : `ip netns exec ${netns} `;
+  return `fetch it: ${prefix}${command}\n`;
+}
+
 function serve(dir: string, raw: RawFlags): Promise<void> {
   let port = DEFAULT_PORT;
   return runNicCommand(raw, {
@@ -32,11 +49,13 @@ function serve(dir: string, raw: RawFlags): Promise<void> {
       const url = instance.serve(dir, port);
       const ready = { ...instance.ready(), url };
       if (raw['json'] === true) printJson(ready);
-      else
+      else {
         print(
           `serving ${dir} at ${url} (${ready.tap} <-> ${ready.if}, seed ${ready.seed}, ` +
             `control ${ready.control})\n`,
         );
+        process.stderr.write(fetchHint(dir, url, ready.netns));
+      }
       await aborted(stopping);
       return 0;
     },

@@ -73,7 +73,7 @@ describe('cli: tapnic', function () {
     );
     expect(complaint(2, 'serve', dir, '--cap=-nonesuch')).to.match(/^--cap: -nonesuch: no capab/);
     expect(complaint(2, 'serve', dir, '--cap', '-wol')).to.match(/^--cap: -wol: tn lacks it/);
-    expect(complaint(2, 'serve', dir, '--engine', 'native')).to.match(/only ts$/);
+    expect(complaint(2, 'serve', dir, '--engine', 'rust')).to.match(/one of native, ts$/);
     expect(complaint(2, 'serve', dir, '--napi', 'thread')).to.match(/only off$/);
     expect(complaint(2, 'serve', dir, '--driver', 'tuntap2')).to.match(/only native$/);
     expect(complaint(2, 'serve', dir, '--capture', 'ring=x.pcap')).to.match(/only at if, wire$/);

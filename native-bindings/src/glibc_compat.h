@@ -1,0 +1,24 @@
+// Put in front of every file of the prebuilt addon, and of no other: a build on a new system must
+// run with the glibc that Node itself asks for (2.28), but glibc gave a few functions new versions
+// when it moved them. Here the old ones are meant, which every glibc has. x86-64 only.
+#pragma once
+
+#include <features.h>
+
+#if defined(__x86_64__) && defined(__GLIBC__)
+#include <fcntl.h>
+#include <pthread.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+// Moved from libpthread to libc in 2.34.
+__asm__(".symver pthread_create, pthread_create@GLIBC_2.2.5");
+__asm__(".symver pthread_join, pthread_join@GLIBC_2.2.5");
+
+// A function of its own since 2.33; before, a macro over one that newer headers do not declare.
+static inline int CompatFstat(int fd, struct stat* st) {
+  return static_cast<int>(syscall(SYS_newfstatat, fd, "", st, AT_EMPTY_PATH));
+}
+#define fstat CompatFstat
+#endif

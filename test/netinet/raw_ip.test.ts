@@ -1,0 +1,219 @@
+import { expect } from 'chai';
+import { soReceivedFrom } from '../../src/kern/uipc_dgram.ts';
+import { AF_INET, IPPROTO_ICMP, type Sockaddr, SOCK_RAW } from '../../src/kern/protosw.ts';
+import { ioResult, soRecvDgram, soSendDgram } from '../../src/kern/sys_generic.ts';
+import {
+  SO_BROADCAST,
+  SO_RCV,
+  sobind,
+  soclose,
+  soconnect,
+  socreate,
+  soreserve,
+  soResult,
+  type Socket,
+  soupcall_set,
+} from '../../src/kern/uipc_socket.ts';
+import { ipstat } from '../../src/netinet/ip_var.ts';
+import { inet_ntoa } from '../../src/netinet/in.ts';
+import { V_icmp } from '../../src/netinet/ip_icmp.ts';
+import { ripSetDontfrag, ripSetTtl } from '../../src/netinet/raw_ip.ts';
+import {
+  EACCES,
+  EADDRNOTAVAIL,
+  EHOSTUNREACH,
+  EISCONN,
+  EMSGSIZE,
+  ENOTCONN,
+  EOPNOTSUPP,
+  EWOULDBLOCK,
+} from '../../src/sys/errno.ts';
+import { counted, R_ICMP_IGNORED, R_RIP_FULL } from '../../src/sys/reason.ts';
+import { port } from '../../src/sys/types.ts';
+import {
+  BROADCAST_MAC,
+  buildIcmp,
+  buildIp4,
+  decodeFrame,
+  expectTx,
+  from,
+  icmp,
+  payload,
+  to,
+  toMac,
+} from '../support/frames.ts';
+import { addr, PEER, Rig, US } from './rig.ts';
+
+const sin = (text: string): Sockaddr => ({
+  family: AF_INET,
+  addr: addr(text),
+  addr6: null,
+  port: port(0),
+});
+const bytes = (n: number): Uint8Array => Uint8Array.from({ length: n }, (_, i) => (i * 5) & 255);
+const REPLY = 0;
+const UNREACH = 3;
+const ECHO = 8;
+
+describe('raw_ip', () => {
+  let rig: Rig;
+  let open: Socket[];
+  beforeEach(() => {
+    rig = new Rig();
+    open = [];
+  });
+  afterEach(() => {
+    for (const so of open) soclose(so);
+    rig.close();
+  });
+
+  function socket(): Socket {
+    expect(socreate(rig.vnet, AF_INET, SOCK_RAW, IPPROTO_ICMP)).to.equal(0);
+    open.push(soResult.so!);
+    return soResult.so!;
+  }
+
+  const send = (so: Socket, message: Uint8Array, dst: string | null = PEER): number =>
+    soSendDgram(so, message, 0, message.length, dst === null ? null : sin(dst));
+
+  /** The next packet, or the errno. */
+  function receive(so: Socket, room = 65535): Uint8Array | number {
+    const buf = new Uint8Array(room);
+    const error = soRecvDgram(so, buf, 0, room);
+    return error === 0 ? buf.slice(0, ioResult.n) : error;
+  }
+
+  const message = (type: number, n = 16, seq = 1): Uint8Array =>
+    buildIcmp({ type, id: 77, seq, payload: bytes(n) });
+  const arrives = (type: number, n = 16, seq = 1): Uint8Array =>
+    buildIp4({ src: PEER, dst: US, ttl: 61 }, 1, message(type, n, seq));
+
+  it('sends a message behind an IP header of its own', () => {
+    expect(send(socket(), message(ECHO, 56))).to.equal(0);
+    const [f] = expectTx(rig.sent, [from(US), to(PEER), icmp(ECHO), payload(bytes(56))]);
+    expect(f!.ip).to.include({ ttl: 64, tos: 0, df: false });
+    expect(rig.chains[0]!.mbufs, 'header and message in one mbuf').to.equal(1);
+  });
+
+  it('sends with the time to live and DF that are set', () => {
+    const so = socket();
+    ripSetTtl(so, 3);
+    ripSetDontfrag(so, true);
+    expect(send(so, message(ECHO))).to.equal(0);
+    expect(decodeFrame(rig.sent.splice(0)[0]!).ip).to.include({ ttl: 3, df: true });
+    expect(send(so, message(ECHO, 1473))).to.equal(EMSGSIZE);
+    expectTx(rig.sent);
+  });
+
+  for (const [n, frames] of [
+    [1472, 1],
+    [1473, 2],
+    [8000, 6],
+  ] as const)
+    it(`sends ${n} bytes in ${frames} frames`, () => {
+      const so = socket();
+      soreserve(so, 100_000, 100_000);
+      expect(send(so, message(ECHO, n))).to.equal(0);
+      const all = rig.sent.splice(0).map((f) => decodeFrame(f).ip!);
+      expect(all).to.have.lengthOf(frames);
+      expect(all.reduce((sum, { payload: p }) => sum + p.length, 0)).to.equal(n + 8);
+    });
+
+  it('refuses what is no IP packet, or more than its buffer', () => {
+    const so = socket();
+    expect(send(so, message(ECHO, 9216)), 'the default buffer').to.equal(EMSGSIZE);
+    soreserve(so, 100_000, 100_000);
+    expect(send(so, new Uint8Array(65516))).to.equal(EMSGSIZE);
+    expect(send(so, new Uint8Array(65515))).to.equal(0);
+    expect(rig.sent.splice(0)).not.to.have.lengthOf(0);
+  });
+
+  it('sends to everyone only when told that it may', () => {
+    const so = socket();
+    expect(send(so, message(ECHO), '192.0.2.255')).to.equal(EACCES);
+    so.so_options |= SO_BROADCAST;
+    expect(send(so, message(ECHO), '192.0.2.255')).to.equal(0);
+    expectTx(rig.sent, [toMac(BROADCAST_MAC), icmp(ECHO)]);
+    expect(send(so, message(ECHO), '198.51.100.1'), 'no route').to.equal(EHOSTUNREACH);
+  });
+
+  it('receives whole packets, header included, from whoever sent them', () => {
+    const so = socket();
+    let woken = 0;
+    soupcall_set(so, SO_RCV, { run: () => woken++ });
+    expect(receive(so)).to.equal(EWOULDBLOCK);
+    rig.injectIp(arrives(REPLY, 40));
+    expect(woken).to.equal(1);
+    expect(receive(so)).to.deep.equal(arrives(REPLY, 40));
+    expect(inet_ntoa(soReceivedFrom.addr)).to.equal(PEER);
+    expect(receive(so)).to.equal(EWOULDBLOCK);
+  });
+
+  it('keeps packets apart and in order, cut to the room there is', () => {
+    const so = socket();
+    for (const seq of [1, 2, 3]) rig.injectIp(arrives(REPLY, seq * 10, seq));
+    expect(receive(so)).to.deep.equal(arrives(REPLY, 10, 1));
+    expect(receive(so, 25)).to.deep.equal(arrives(REPLY, 20, 2).slice(0, 25));
+    expect(receive(so), 'the rest of it is lost').to.deep.equal(arrives(REPLY, 30, 3));
+    expect(so.so_rcv.sb_ccc).to.equal(0);
+    expect(so.so_rcv.sb_mbcnt).to.equal(0);
+  });
+
+  it('gives every socket a copy', () => {
+    const [a, b, c] = [socket(), socket(), socket()];
+    rig.injectIp(arrives(REPLY, 1000));
+    for (const so of [a, b, c]) expect(receive(so)).to.deep.equal(arrives(REPLY, 1000));
+  });
+
+  it('minds the addresses that are bound and connected', () => {
+    const [bound, connected, other] = [socket(), socket(), socket()];
+    expect(sobind(bound, sin(US))).to.equal(0);
+    expect(sobind(other, sin('192.0.2.3'))).to.equal(EADDRNOTAVAIL);
+    expect(soconnect(connected, sin(PEER))).to.equal(0);
+    expect(soconnect(other, sin('192.0.2.9'))).to.equal(0);
+    rig.injectIp(arrives(REPLY));
+    expect(receive(bound)).to.deep.equal(arrives(REPLY));
+    expect(receive(connected)).to.deep.equal(arrives(REPLY));
+    expect(receive(other)).to.equal(EWOULDBLOCK);
+    expect(send(connected, message(ECHO), null)).to.equal(0);
+    expectTx(rig.sent, [from(US), to(PEER), icmp(ECHO)]);
+    expect(send(connected, message(ECHO))).to.equal(EISCONN);
+    expect(send(bound, message(ECHO), null)).to.equal(ENOTCONN);
+    expect(bound.so_proto.pr_listen(bound, 1)).to.equal(EOPNOTSUPP);
+  });
+
+  it('hands on errors, and not what the kernel answers', () => {
+    const so = socket();
+    rig.injectIp(arrives(ECHO));
+    expectTx(rig.sent, [icmp(REPLY)]);
+    expect(receive(so)).to.equal(EWOULDBLOCK);
+    const asked = buildIp4({ src: US, dst: '192.0.2.9' }, 1, message(ECHO));
+    const unreach = buildIp4(
+      { src: PEER, dst: US },
+      1,
+      buildIcmp({ type: UNREACH, code: 1, payload: asked }),
+    );
+    rig.injectIp(unreach);
+    expect(receive(so)).to.deep.equal(unreach);
+  });
+
+  it('counts what a full socket cannot take, and takes it again when there is room', () => {
+    const so = socket();
+    for (let i = 0; i < 8; i++) rig.injectIp(arrives(REPLY, 1400, i));
+    expect(counted(R_RIP_FULL)).to.equal(2); // 9216 bytes hold six of 1428 + 16
+    for (let i = 0; i < 6; i++) expect(receive(so)).to.deep.equal(arrives(REPLY, 1400, i));
+    rig.injectIp(arrives(REPLY, 1400, 9));
+    expect(receive(so)).to.deep.equal(arrives(REPLY, 1400, 9));
+  });
+
+  it('frees what nobody read, and leaves ICMP as it was', () => {
+    const so = socket();
+    for (let i = 0; i < 4; i++) rig.injectIp(arrives(REPLY, 1400, i));
+    soclose(open.pop()!);
+    expect(so.so_rcv.sb_mb).to.equal(null);
+    expect(V_icmp(rig.vnet).raw).to.equal(null);
+    rig.injectIp(buildIp4({ src: PEER, dst: US }, 1, message(17)));
+    expect(counted(R_ICMP_IGNORED)).to.equal(1);
+    expect(ipstat(rig.vnet).ips_delivered).to.equal(5);
+  });
+});
