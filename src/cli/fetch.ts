@@ -36,8 +36,7 @@ async function fetch(text: string, raw: RawFlags): Promise<void> {
         throw new UsageError((e as Error).message);
       }
       idleMs =
-        1000 *
-        ownOption(own, 'timeout', String(DEFAULT_IDLE_S), (n) => wholeNumber(n, 1, 86400));
+        1000 * ownOption(own, 'timeout', String(DEFAULT_IDLE_S), (n) => wholeNumber(n, 1, 86400));
       // One stream cannot carry both.
       if (json && file === '-') throw new UsageError('--json needs --output FILE');
     },

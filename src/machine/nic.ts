@@ -7,13 +7,7 @@ import { TN_CAPABILITIES, tn_attach, tn_detach } from '../../drivers/if_tn.ts';
 import { FdWire } from '../host/fd_wire.ts';
 import { FileSink } from '../host/file_sink.ts';
 import { NativeTnDevice } from '../host/native_tn.ts';
-import {
-  openTap,
-  TUN_F_CSUM,
-  TUN_F_TSO4,
-  TUN_F_TSO6,
-  TUN_F_TSO_ECN,
-} from '../host/tap.ts';
+import { openTap, TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_TSO_ECN } from '../host/tap.ts';
 import { dmaStats } from '../bus/bus_dma.ts';
 import type { MmioRegion } from '../bus/device.ts';
 import { RamDmaPort } from '../bus/dma_port.ts';

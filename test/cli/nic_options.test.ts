@@ -44,6 +44,7 @@ describe('cli: NIC options', () => {
         netns: null,
         captures: [],
       },
+      driver: 'native',
       memory: 268435456,
       seed: null,
       sysctl: [],
@@ -102,6 +103,7 @@ describe('cli: NIC options', () => {
       ],
     });
     expect(rest).to.deep.equal({
+      driver: 'native',
       memory: 1073741824,
       seed: 4294967295,
       sysctl: [
@@ -112,6 +114,21 @@ describe('cli: NIC options', () => {
       own: { port: '8080' },
       warnings: [],
     });
+  });
+
+  it('knows what tuntap2 cannot do, and that it means the ts build', () => {
+    const { nic, driver } = resolve({ driver: 'tuntap2', mtu: '9000' });
+    expect([driver, nic.engine, nic.mode, nic.mtu]).to.deep.equal(['tuntap2', 'ts', 'wire', 9000]);
+    expect(resolve({ driver: 'tuntap2', engine: 'ts' }).nic.engine).to.equal('ts');
+    for (const [key, value] of [
+      ['tap', 'nic0'],
+      ['netns', 'blue'],
+      ['mode', 'vnet'],
+      ['engine', 'native'],
+    ] as const)
+      expect(refusal({ driver: 'tuntap2', [key]: value })).to.match(
+        new RegExp(`^--driver: conflicts with --${key}: `),
+      );
   });
 
   it('refuses bad values in one line that names the option', () => {
@@ -147,7 +164,7 @@ describe('cli: NIC options', () => {
       ['mode', 'Wire', /one of wire, vnet/],
       ['napi', 'thread', /this version has only off/],
       ['engine', 'rust', /one of native, ts/],
-      ['driver', 'tuntap2', /this version has only native/],
+      ['driver', 'pcap', /one of native, tuntap2/],
       ['tap', 'a-name-of-16-byt', /interface's name/],
       ['tap', 'a/b', /interface's name/],
       ['tap', '..', /interface's name/],

@@ -18,6 +18,16 @@ const SLACK_MS = 500;
 
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
+/** Waits until `n` bodies are on their way. */
+async function allSending(tapnic: Instance, n: number): Promise<void> {
+  for (let tries = 0; tries < 200; tries++) {
+    const { sendfile } = await tapnic.json<{ sendfile: { sf_syscalls: number } }>('netstat', '-m');
+    if (sendfile.sf_syscalls >= n) return;
+    await sleep(100);
+  }
+  throw new Error(`${n} downloads did not all begin`);
+}
+
 describe('netns: stop', function () {
   needs('root', 'tap', 'netns', 'curl');
   this.timeout(60_000);
@@ -51,7 +61,8 @@ describe('netns: stop', function () {
           tapnic.urlOf('big.bin'),
         ),
       );
-      await sleep(1500);
+      await allSending(tapnic, downloads);
+      await sleep(500);
       const begin = Date.now();
       tapnic.kill(signal);
       const end = await tapnic.exited();

@@ -8,7 +8,7 @@ import { accessSync, closeSync, constants, existsSync, openSync } from 'node:fs'
 import { delimiter, join } from 'node:path';
 
 /** A condition of the machine or, any other word, a program on the PATH. */
-export type Need = 'root' | 'tap' | 'netns' | (string & {});
+export type Need = 'root' | 'tap' | 'netns' | 'registry' | (string & {});
 
 function onPath(program: string): boolean {
   return (process.env['PATH'] ?? '').split(delimiter).some((dir) => {
@@ -41,10 +41,17 @@ function tapMissing(): string | null {
   }
 }
 
+/** Packages that are not in the lock file can be had only from the npm registry. */
+function registryMissing(): string | null {
+  const { status } = spawnSync('npm', ['view', 'node-api-headers', 'version'], { timeout: 30_000 });
+  return status === 0 ? null : 'registry: the npm registry cannot be reached';
+}
+
 const probes: Record<string, () => string | null> = {
   root: () => (process.getuid?.() === 0 ? null : 'root: not running as root'),
   tap: tapMissing,
   netns: netnsMissing,
+  registry: registryMissing,
 };
 
 const results = new Map<string, string | null>();

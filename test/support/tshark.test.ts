@@ -91,8 +91,15 @@ describe('test support: captures', () => {
     expect(said).to.contain('1 of 2 frames').and.contain('frame 2: bad TCP checksum');
   });
 
-  it('takes ffff for a TCP checksum of 0, and for no other', async () => {
-    const frame = tcpFrame(2);
+  /** From the Linux side: the addresses exchanged, which leaves the sums as they are. */
+  const fromLinux = (frame: Buffer): Buffer => {
+    frame.writeUInt32BE(0xc0000201, 26);
+    frame.writeUInt32BE(0xc0000202, 30);
+    return frame;
+  };
+
+  it('takes ffff for a TCP checksum of 0 from Linux, and for no other', async () => {
+    const frame = fromLinux(tcpFrame(2));
     const sum = frame.readUInt16BE(50);
     frame.writeUInt16BE(0x5a5a + sum - (0x5a5a + sum > 0xffff ? 0xffff : 0), 54);
     frame.writeUInt16BE(0, 50);
@@ -100,6 +107,10 @@ describe('test support: captures', () => {
     frame.writeUInt16BE(0xffff, 50);
     await assertCleanCapture(file(frame), { mtu: 1500 });
     frame[55]! ^= 1;
+    expect(await rejection(assertCleanCapture(file(frame), { mtu: 1500 }))).to.contain('bad TCP');
+    frame[55]! ^= 1;
+    frame.writeUInt32BE(0xc0000202, 26);
+    frame.writeUInt32BE(0xc0000201, 30);
     expect(await rejection(assertCleanCapture(file(frame), { mtu: 1500 }))).to.contain('bad TCP');
   });
 

@@ -1,0 +1,418 @@
+/*
+ * The least a TCP sender over a TAP can be: what is left of a bulk transfer when there is no socket
+ * buffer, no congestion control and no driver. Answers ARP, accepts one connection, waits for its
+ * first byte, then sends a stream gathered page by page from an arena by writev(2), as fast as the
+ * peer's window lets it, and closes.
+ *
+ *   bulk_tx -t TAP -m wire|vnet -b BYTES [-a ARENA_BYTES] [-c CPU]
+ *
+ * wire: segments of one MSS, the checksum computed here. vnet: segments of 44 MSS behind a
+ * virtio-net header that leaves checksum and segmentation to Linux. At most 16 segments go out
+ * between two looks at the acknowledgments. No timestamps, no SACK; a silence of 200 ms sends again
+ * from the first unacknowledged byte.
+ *
+ * Prints "ready" when the interface is up, and at the end one line of JSON. Linux's address is
+ * 192.0.2.1/24, ours is 192.0.2.2, port 80.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/if_tun.h>
+#include <linux/virtio_net.h>
+#include <net/if.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+  PAGE = 4096,
+  MSS = 1460,
+  TSO_SEGMENT = 44 * MSS,
+  BURST = 16,
+  VNET = 10, /* sizeof(struct virtio_net_hdr), what a TAP expects unless told otherwise */
+  ETH = 14,
+  IP = 20,
+  TCP = 20,
+  HEADERS = ETH + IP + TCP,
+  PORT = 80,
+  RETRY_MS = 200,
+  LIMIT_S = 60, /* of the whole run */
+};
+
+enum { FIN = 1, SYN = 2, PSH = 8, ACK = 16 };
+
+static const uint8_t our_mac[6] = {0x02, 0x00, 0x5e, 0x00, 0x53, 0x02};
+static const uint8_t our_ip[4] = {192, 0, 2, 2};
+static const uint32_t iss = 0x10000;
+
+static int fd;
+static int vnet; /* bytes of virtio-net header, 0 in wire mode */
+static uint32_t segment = MSS;
+static uint8_t *arena;
+static uint32_t *order; /* the pages in the order of the stream */
+static uint64_t pages;
+
+static uint8_t peer_mac[6], peer_ip[4];
+static uint16_t peer_port;
+static unsigned wscale;
+static uint32_t mss = MSS;
+static uint32_t rcv_nxt;
+static uint64_t una, nxt, total; /* stream offsets; the FIN is the byte after the last */
+static uint64_t wnd;
+static bool open_, asked, peer_fin;
+static uint64_t segments, retransmits;
+
+static void die(const char *what) {
+  fprintf(stderr, "bulk_tx: %s: %s\n", what, strerror(errno));
+  exit(1);
+}
+
+static void put16(uint8_t *p, unsigned v) {
+  p[0] = (uint8_t)(v >> 8);
+  p[1] = (uint8_t)v;
+}
+
+static void put32(uint8_t *p, uint32_t v) {
+  put16(p, v >> 16);
+  put16(p + 2, v & 0xffff);
+}
+
+static unsigned get16(const uint8_t *p) { return (unsigned)p[0] << 8 | p[1]; }
+static uint32_t get32(const uint8_t *p) { return (uint32_t)get16(p) << 16 | get16(p + 2); }
+
+/* Sum in memory order; every piece but a segment's last has an even length. */
+static uint64_t sum(const uint8_t *p, size_t n, uint64_t s) {
+  size_t i = 0;
+  for (; i + 4 <= n; i += 4) {
+    uint32_t w;
+    memcpy(&w, p + i, 4);
+    s += w;
+  }
+  uint16_t half = 0;
+  if (i + 2 <= n) {
+    memcpy(&half, p + i, 2);
+    s += half;
+    i += 2;
+  }
+  if (i < n) {
+    half = 0;
+    memcpy(&half, p + i, 1);
+    s += half;
+  }
+  return s;
+}
+
+static uint16_t fold(uint64_t s) {
+  s = (s & 0xffffffff) + (s >> 32);
+  s = (s & 0xffffffff) + (s >> 32);
+  s = (s & 0xffff) + (s >> 16);
+  s = (s & 0xffff) + (s >> 16);
+  return (uint16_t)s;
+}
+
+static void store_sum(uint8_t *at, uint16_t v) { memcpy(at, &v, 2); }
+
+/* Headers, virtio-net header included, of the segment at `off` of the stream; returns their length. */
+static size_t headers(uint8_t *h, uint64_t off, unsigned flags, const uint8_t *opts, size_t optlen,
+                      const struct iovec *iov, int iovcnt, size_t len) {
+  static uint16_t id;
+  uint8_t *eth = h + vnet, *ip = eth + ETH, *tcp = ip + IP;
+  const size_t thl = TCP + optlen;
+  const bool tso = vnet && len > mss, partial = vnet && len > 0;
+  memset(h, 0, (size_t)vnet + HEADERS);
+  memcpy(eth, peer_mac, 6);
+  memcpy(eth + 6, our_mac, 6);
+  put16(eth + 12, 0x0800);
+  ip[0] = 0x45;
+  put16(ip + 2, (unsigned)(IP + thl + len));
+  put16(ip + 4, id++);
+  ip[6] = 0x40; /* don't fragment */
+  ip[8] = 64;
+  ip[9] = IPPROTO_TCP;
+  memcpy(ip + 12, our_ip, 4);
+  memcpy(ip + 16, peer_ip, 4);
+  store_sum(ip + 10, (uint16_t)~fold(sum(ip, IP, 0)));
+  put16(tcp, PORT);
+  put16(tcp + 2, peer_port);
+  put32(tcp + 4, iss + 1 + (uint32_t)off - ((flags & SYN) != 0));
+  put32(tcp + 8, rcv_nxt);
+  tcp[12] = (uint8_t)(thl / 4 << 4);
+  tcp[13] = (uint8_t)flags;
+  put16(tcp + 14, 0xffff);
+  if (optlen > 0) memcpy(tcp + TCP, opts, optlen);
+  uint8_t tail[4] = {0, IPPROTO_TCP, 0, 0};
+  put16(tail + 2, (unsigned)(thl + len));
+  uint64_t s = sum(tail, 4, sum(ip + 12, 8, 0));
+  if (partial) {
+    struct virtio_net_hdr v = {.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM,
+                               .gso_type = tso ? VIRTIO_NET_HDR_GSO_TCPV4 : VIRTIO_NET_HDR_GSO_NONE,
+                               .hdr_len = HEADERS,
+                               .gso_size = tso ? (uint16_t)mss : 0,
+                               .csum_start = ETH + IP,
+                               .csum_offset = 16};
+    memcpy(h, &v, VNET);
+    store_sum(tcp + 16, fold(s));
+  } else {
+    s = sum(tcp, thl, s);
+    for (int i = 0; i < iovcnt; i++) s = sum(iov[i].iov_base, iov[i].iov_len, s);
+    store_sum(tcp + 16, (uint16_t)~fold(s));
+  }
+  return (size_t)vnet + ETH + IP + thl;
+}
+
+/* Sends `len` bytes of the stream from `off`, and `flags`. */
+static void emit(uint64_t off, size_t len, unsigned flags, const uint8_t *opts, size_t optlen) {
+  uint8_t h[VNET + HEADERS + 40];
+  struct iovec iov[2 + TSO_SEGMENT / PAGE + 2];
+  int n = 1;
+  for (size_t done = 0; done < len;) {
+    const uint64_t pos = off + done;
+    const size_t in = pos % PAGE;
+    size_t piece = PAGE - in;
+    if (piece > len - done) piece = len - done;
+    iov[n++] = (struct iovec){arena + (uint64_t)order[pos / PAGE % pages] * PAGE + in, piece};
+    done += piece;
+  }
+  iov[0] = (struct iovec){h, headers(h, off, flags, opts, optlen, iov + 1, n - 1, len)};
+  ssize_t sent;
+  do sent = writev(fd, iov, n);
+  while (sent < 0 && errno == EINTR);
+  if (sent < 0) die("writev");
+}
+
+static void arp(const uint8_t *f) {
+  if (get16(f + 20) != 1 || memcmp(f + 38, our_ip, 4) != 0) return;
+  uint8_t r[VNET + 42];
+  memset(r, 0, sizeof r);
+  uint8_t *eth = r + vnet;
+  memcpy(eth, f + 6, 6);
+  memcpy(eth + 6, our_mac, 6);
+  put16(eth + 12, 0x0806);
+  memcpy(eth + 14, f + 14, 6);
+  put16(eth + 20, 2);
+  memcpy(eth + 22, our_mac, 6);
+  memcpy(eth + 28, our_ip, 4);
+  memcpy(eth + 32, f + 22, 10);
+  if (write(fd, r, (size_t)vnet + 42) < 0) die("write");
+}
+
+static void syn(const uint8_t *f, const uint8_t *tcp, size_t thl) {
+  memcpy(peer_mac, f + 6, 6);
+  memcpy(peer_ip, f + ETH + 12, 4);
+  peer_port = (uint16_t)get16(tcp);
+  rcv_nxt = get32(tcp + 4) + 1;
+  for (size_t i = TCP; i + 1 < thl && tcp[i] != 0;) {
+    const unsigned kind = tcp[i], optlen = kind == 1 ? 1 : tcp[i + 1];
+    if (optlen == 0 || i + optlen > thl) break;
+    if (kind == 2 && optlen == 4 && get16(tcp + i + 2) < mss) mss = get16(tcp + i + 2);
+    if (kind == 3 && optlen == 3) wscale = tcp[i + 2] > 14 ? 14 : tcp[i + 2];
+    i += optlen;
+  }
+  /* MSS, no-operation, window scale 0 (the windows we offer are small, the peer's may not be). */
+  const uint8_t opts[] = {2, 4, MSS >> 8, MSS & 0xff, 1, 3, 3, 0};
+  emit(0, 0, SYN | ACK, opts, sizeof opts);
+}
+
+static void tcp_in(const uint8_t *f, size_t len) {
+  const uint8_t *ip = f + ETH;
+  const size_t ihl = (ip[0] & 15u) * 4, iplen = get16(ip + 2);
+  if (ip[9] != IPPROTO_TCP || memcmp(ip + 16, our_ip, 4) != 0) return;
+  if (ihl < IP || ETH + iplen > len || iplen < ihl + TCP) return;
+  const uint8_t *tcp = ip + ihl;
+  const size_t thl = (tcp[12] >> 4) * 4u;
+  if (get16(tcp + 2) != PORT || thl < TCP || ihl + thl > iplen) return;
+  if (tcp[13] & SYN) {
+    syn(f, tcp, thl);
+    return;
+  }
+  if (get16(tcp) != peer_port || !(tcp[13] & ACK)) return;
+  open_ = true;
+  const uint32_t acked = get32(tcp + 8) - (iss + 1 + (uint32_t)una);
+  if (acked <= nxt - una) {
+    una += acked;
+    wnd = (uint64_t)get16(tcp + 14) << wscale;
+  }
+  const uint32_t data = (uint32_t)(iplen - ihl - thl);
+  if (get32(tcp + 4) == rcv_nxt && !peer_fin) {
+    rcv_nxt += data;
+    if (data > 0) asked = true;
+    if (tcp[13] & FIN) {
+      rcv_nxt++;
+      peer_fin = true;
+    }
+  }
+  /* Data that no segment of ours is about to acknowledge. */
+  if ((data > 0 || (tcp[13] & FIN)) && nxt >= total) emit(nxt, 0, ACK, NULL, 0);
+}
+
+/* Takes every frame there is; returns whether there was one. */
+static bool drain(void) {
+  static uint8_t f[VNET + 65536 + ETH];
+  bool any = false;
+  for (;;) {
+    const ssize_t n = read(fd, f, sizeof f);
+    if (n < 0) {
+      if (errno == EINTR) continue;
+      if (errno == EAGAIN) return any;
+      die("read");
+    }
+    any = true;
+    if (n < vnet + ETH + IP) continue;
+    const uint8_t *eth = f + vnet;
+    const size_t len = (size_t)(n - vnet);
+    if (get16(eth + 12) == 0x0806 && len >= 42) arp(eth);
+    else if (get16(eth + 12) == 0x0800) tcp_in(eth, len);
+  }
+}
+
+/* One burst into the peer's window; returns whether anything went out. */
+static bool burst(void) {
+  int n = 0;
+  for (; n < BURST && nxt < total; n++) {
+    const uint64_t room = una + wnd > nxt ? una + wnd - nxt : 0;
+    uint64_t len = total - nxt < segment ? total - nxt : segment;
+    if (len > room) {
+      /* A small segment costs as much as a large one: wait, unless nothing else would come. */
+      if (room == 0 || nxt != una) break;
+      len = room;
+    }
+    emit(nxt, (size_t)len, nxt + len == total ? ACK | PSH : ACK, NULL, 0);
+    nxt += len;
+    segments++;
+  }
+  return n > 0;
+}
+
+static void wait_frames(void) {
+  struct pollfd p = {.fd = fd, .events = POLLIN};
+  const int n = poll(&p, 1, RETRY_MS);
+  if (n < 0 && errno != EINTR) die("poll");
+  if (n == 0 && nxt > una && una < total) {
+    nxt = una;
+    retransmits++;
+  }
+}
+
+static void open_tap(const char *name) {
+  fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
+  if (fd < 0) die("/dev/net/tun");
+  struct ifreq ifr = {.ifr_flags = (short)(IFF_TAP | IFF_NO_PI | (vnet ? IFF_VNET_HDR : 0))};
+  strncpy(ifr.ifr_name, name, IFNAMSIZ - 1);
+  if (ioctl(fd, TUNSETIFF, &ifr) < 0) die("TUNSETIFF");
+  if (vnet && ioctl(fd, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN) < 0)
+    die("TUNSETOFFLOAD");
+  const int s = socket(AF_INET, SOCK_DGRAM, 0);
+  if (s < 0) die("socket");
+  struct sockaddr_in sin = {.sin_family = AF_INET};
+  sin.sin_addr.s_addr = htonl(0xc0000201);
+  memcpy(&ifr.ifr_addr, &sin, sizeof sin);
+  if (ioctl(s, SIOCSIFADDR, &ifr) < 0) die("SIOCSIFADDR");
+  sin.sin_addr.s_addr = htonl(0xffffff00);
+  memcpy(&ifr.ifr_netmask, &sin, sizeof sin);
+  if (ioctl(s, SIOCSIFNETMASK, &ifr) < 0) die("SIOCSIFNETMASK");
+  ifr.ifr_flags = IFF_UP | IFF_RUNNING;
+  if (ioctl(s, SIOCSIFFLAGS, &ifr) < 0) die("SIOCSIFFLAGS");
+  close(s);
+}
+
+static void fill_arena(uint64_t bytes) {
+  pages = bytes / PAGE;
+  arena = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE,
+               -1, 0);
+  order = malloc(pages * sizeof *order);
+  if (arena == MAP_FAILED || order == NULL) die("arena");
+  uint32_t x = 1; /* xorshift: the same bytes and the same order in every run */
+  for (uint64_t i = 0; i < pages * PAGE / 4; i++) {
+    x ^= x << 13, x ^= x >> 17, x ^= x << 5;
+    memcpy(arena + 4 * i, &x, 4);
+  }
+  for (uint64_t i = 0; i < pages; i++) order[i] = (uint32_t)i;
+  for (uint64_t i = pages - 1; i > 0; i--) {
+    x ^= x << 13, x ^= x >> 17, x ^= x << 5;
+    const uint64_t j = x % (i + 1);
+    const uint32_t t = order[i];
+    order[i] = order[j];
+    order[j] = t;
+  }
+}
+
+static double cpu_seconds(void) {
+  struct rusage u;
+  getrusage(RUSAGE_SELF, &u);
+  return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+         (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
+}
+
+static double now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+int main(int argc, char **argv) {
+  const char *tap = NULL;
+  uint64_t arena_bytes = 16 << 20;
+  int cpu = -1;
+  for (int o; (o = getopt(argc, argv, "t:m:b:a:c:")) != -1;) {
+    if (o == 't') tap = optarg;
+    else if (o == 'm') vnet = strcmp(optarg, "vnet") == 0 ? VNET : 0;
+    else if (o == 'b') total = strtoull(optarg, NULL, 10);
+    else if (o == 'a') arena_bytes = strtoull(optarg, NULL, 10);
+    else if (o == 'c') cpu = atoi(optarg);
+    else return 2;
+  }
+  if (tap == NULL || total == 0 || arena_bytes < PAGE) {
+    fputs("usage: bulk_tx -t TAP -m wire|vnet -b BYTES [-a ARENA_BYTES] [-c CPU]\n", stderr);
+    return 2;
+  }
+  alarm(LIMIT_S);
+  if (cpu >= 0) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(cpu, &set);
+    if (sched_setaffinity(0, sizeof set, &set) < 0) die("sched_setaffinity");
+  }
+  fill_arena(arena_bytes);
+  open_tap(tap);
+  puts("ready");
+  fflush(stdout);
+
+  const double cpu0 = cpu_seconds();
+  while (!open_ || !asked) {
+    wait_frames();
+    drain();
+  }
+  if (vnet) segment = TSO_SEGMENT / MSS * mss;
+  else segment = mss;
+  const double t0 = now();
+  while (una < total) {
+    const bool sent = burst();
+    if (!drain() && !sent) wait_frames();
+  }
+  const double seconds = now() - t0, cpu1 = cpu_seconds();
+
+  for (const double end = now() + 2; !peer_fin && now() < end;) {
+    nxt = total;
+    emit(total, 0, FIN | ACK, NULL, 0);
+    nxt = total + 1;
+    do wait_frames();
+    while (drain() && !peer_fin && now() < end);
+  }
+  printf("{\"bytes\":%llu,\"segments\":%llu,\"retransmits\":%llu,\"seconds\":%.6f,"
+         "\"cpuSeconds\":%.6f}\n",
+         (unsigned long long)total, (unsigned long long)segments, (unsigned long long)retransmits,
+         seconds, cpu1 - cpu0);
+  return 0;
+}

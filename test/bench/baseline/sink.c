@@ -1,0 +1,96 @@
+/*
+ * A receiver that does nothing but receive: connects, asks for a path over HTTP/1.1 a number of
+ * times on one connection, at most four requests ahead of the answers, and throws away what comes
+ * until the peer closes. The socket has the kernel's default buffers.
+ *
+ *   sink -d ADDRESS -p PORT -f PATH -r REQUESTS -s BODY_BYTES [-c CPU]
+ *
+ * Answers are not parsed: an answer counts as here when its body's size has come, and headers of
+ * earlier answers only make the next request a little early. The caller judges the sum of bytes.
+ * Prints one line of JSON; the time is from the first request to the end of the stream.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <sched.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { BUFFER = 1 << 20, AHEAD = 4, LIMIT_S = 60 };
+
+static void die(const char *what) {
+  fprintf(stderr, "sink: %s: %s\n", what, strerror(errno));
+  exit(1);
+}
+
+static double now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static void request(int s, const char *host, const char *path, int last) {
+  char text[1024];
+  const int n = snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nHost: %s\r\n%s\r\n", path, host,
+                         last ? "Connection: close\r\n" : "");
+  if (n <= 0 || n >= (int)sizeof text || send(s, text, (size_t)n, MSG_NOSIGNAL) != n) die("send");
+}
+
+int main(int argc, char **argv) {
+  const char *address = NULL, *path = "/";
+  int port = 80, cpu = -1;
+  uint64_t requests = 1, body = 0;
+  for (int o; (o = getopt(argc, argv, "d:p:f:r:s:c:")) != -1;) {
+    if (o == 'd') address = optarg;
+    else if (o == 'p') port = atoi(optarg);
+    else if (o == 'f') path = optarg;
+    else if (o == 'r') requests = strtoull(optarg, NULL, 10);
+    else if (o == 's') body = strtoull(optarg, NULL, 10);
+    else if (o == 'c') cpu = atoi(optarg);
+    else return 2;
+  }
+  struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+  if (address == NULL || requests == 0 || body == 0 || inet_pton(AF_INET, address, &to.sin_addr) != 1) {
+    fputs("usage: sink -d ADDRESS -p PORT -f PATH -r REQUESTS -s BODY_BYTES [-c CPU]\n", stderr);
+    return 2;
+  }
+  alarm(LIMIT_S);
+  if (cpu >= 0) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(cpu, &set);
+    if (sched_setaffinity(0, sizeof set, &set) < 0) die("sched_setaffinity");
+  }
+  char *buffer = malloc(BUFFER);
+  if (buffer == NULL) die("malloc");
+  memset(buffer, 1, BUFFER);
+  const int s = socket(AF_INET, SOCK_STREAM, 0);
+  if (s < 0) die("socket");
+  if (connect(s, (struct sockaddr *)&to, sizeof to) < 0) die("connect");
+
+  const double t0 = now();
+  uint64_t asked = 0, bytes = 0;
+  for (;;) {
+    for (; asked < requests && asked < bytes / body + AHEAD; asked++)
+      request(s, address, path, asked + 1 == requests);
+    const ssize_t n = recv(s, buffer, BUFFER, 0);
+    if (n == 0) break;
+    if (n < 0 && errno != EINTR) die("recv");
+    if (n > 0) bytes += (uint64_t)n;
+  }
+  const double seconds = now() - t0;
+  close(s);
+  struct rusage u;
+  getrusage(RUSAGE_SELF, &u);
+  printf("{\"bytes\":%llu,\"seconds\":%.6f,\"cpuSeconds\":%.6f}\n", (unsigned long long)bytes,
+         seconds,
+         (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+             (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6);
+  return 0;
+}

@@ -1,0 +1,272 @@
+/**
+ * Bulk transmit: a file that lies in the arena leaves by sendfile, through unmapped mbufs, bus_dma and
+ * the emulated NIC, and a C program receives and discards it. In turns with `baseline/bulk_tx.c`,
+ * the least sender there can be, which serves the same receiver over a TAP of its own.
+ */
+
+import { createHash, randomFillSync } from 'node:crypto';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { spawnSync } from 'node:child_process';
+import { createInterface } from 'node:readline';
+import { once } from 'node:events';
+import { Instance } from '../support/instance.ts';
+import { Netns } from '../support/netns.ts';
+import type { Baselines } from './cc.ts';
+import { allowedCpus, busySeconds, cpuSecondsOf, machineFacts, ownCpuSeconds } from './load.ts';
+import { type Engine, type Mode, provePath, readCounts } from './proof.ts';
+import { median, type Row, rounded, spread } from './result.ts';
+
+const MTU = 1500;
+const MEMORY = '256M';
+const FILE = 'file.bin';
+const READY_TIMEOUT_MS = 20_000;
+/** Others used this much of a core: the run counts only if there are no better ones. */
+const NOISE_CORES = 0.12;
+
+/** One transfer. */
+interface Run {
+  gbits: number;
+  /** CPU seconds of the sender per 10^9 bytes. */
+  cpuPerGB: number;
+  /** Cores that neither sender nor receiver nor this process used. */
+  foreign: number;
+}
+
+/** What both C programs print, as far as it is used. */
+interface Report {
+  bytes: number;
+  seconds: number;
+  cpuSeconds: number;
+}
+
+/** What the transfers of one row are. */
+export interface Size {
+  fileBytes: number;
+  /** Requests for the file on one connection. */
+  requests: number;
+}
+
+/** Sender and receiver each on a CPU of their own, where there are two. */
+function pinning(): { sender: number; receiver: number } | null {
+  const [sender, receiver] = allowedCpus();
+  if (sender === undefined || receiver === undefined) return null;
+  if (spawnSync('taskset', ['--version'], { stdio: 'ignore' }).status !== 0) return null;
+  return { sender, receiver };
+}
+
+function reportOf(stdout: string): Report {
+  const line = stdout.trim().split('\n').at(-1) ?? '';
+  const report: Report = JSON.parse(line);
+  return report;
+}
+
+/** The receiver, the file, and which CPU is whose: what the senders have in common. */
+export class BulkRig {
+  readonly baselines: Baselines;
+  readonly size: Size;
+  readonly #pins = pinning();
+  readonly #www: string;
+  readonly #sha256: string;
+
+  constructor(baselines: Baselines, size: Size) {
+    this.baselines = baselines;
+    this.size = size;
+    this.#www = join(baselines.dir, `www-${size.fileBytes}`);
+    mkdirSync(this.#www, { recursive: true });
+    const bytes = randomFillSync(Buffer.allocUnsafe(size.fileBytes));
+    writeFileSync(join(this.#www, FILE), bytes);
+    this.#sha256 = createHash('sha256').update(bytes).digest('hex');
+  }
+
+  get payload(): number {
+    return this.size.fileBytes * this.size.requests;
+  }
+
+  #pinArgs(who: 'sender' | 'receiver'): string[] {
+    return this.#pins === null ? [] : ['-c', String(this.#pins[who])];
+  }
+
+  /** One transfer from `address` in `ns`; `senderCpu` tells the sender's CPU seconds so far. */
+  async #transfer(ns: Netns, address: string, senderCpu: () => Promise<number>): Promise<Run> {
+    const { fileBytes, requests } = this.size;
+    const sink = this.baselines.program('sink');
+    const args = ['-d', address, '-f', `/${FILE}`, '-r', `${requests}`, '-s', `${fileBytes}`];
+    const cpu0 = await senderCpu();
+    const own0 = ownCpuSeconds();
+    const busy0 = busySeconds();
+    const start = process.hrtime.bigint();
+    const report = reportOf(await ns.execAsync(sink, [...args, ...this.#pinArgs('receiver')]));
+    const elapsed = Number(process.hrtime.bigint() - start) / 1e9;
+    const busy = busySeconds() - busy0;
+    const own = ownCpuSeconds() - own0;
+    const cpu = (await senderCpu()) - cpu0;
+    // More than the bodies are only their headers.
+    const headers = report.bytes - this.payload;
+    if (headers < 0 || headers > 2048 * requests)
+      throw new Error(`${address}: received ${report.bytes} bytes for ${this.payload}`);
+    return {
+      gbits: (this.payload * 8) / 1e9 / report.seconds,
+      cpuPerGB: cpu / (this.payload / 1e9),
+      foreign: Math.max(0, (busy - own - cpu - report.cpuSeconds) / elapsed),
+    };
+  }
+
+  /** A run of the C sender. */
+  async runBaseline(ns: Netns, mode: Mode): Promise<Run> {
+    const args = ['-t', 'base0', '-m', mode, '-b', `${this.payload}`];
+    const arena = ['-a', `${this.size.fileBytes}`];
+    const child = ns.spawn(
+      this.baselines.program('bulk_tx'),
+      [...args, ...arena, ...this.#pinArgs('sender')],
+      { stdio: ['ignore', 'pipe', 'pipe'] },
+    );
+    let stdout = '';
+    let stderr = '';
+    child.stderr?.on('data', (chunk: Buffer) => (stderr += chunk.toString('utf8')));
+    const exit = once(child, 'close');
+    const ready = new Promise<void>((resolve, reject) => {
+      createInterface({ input: child.stdout! }).on('line', (line) => {
+        stdout += `${line}\n`;
+        if (line === 'ready') resolve();
+      });
+      exit.then(([code]) => reject(new Error(`bulk_tx: ended (${code}): ${stderr}`)), reject);
+      setTimeout(() => reject(new Error('bulk_tx: not ready')), READY_TIMEOUT_MS).unref();
+    });
+    try {
+      await ready;
+      // It counts its own CPU time, from ready to the last acknowledgment.
+      let first = true;
+      return await this.#transfer(ns, '192.0.2.2', async () => {
+        if (first) {
+          first = false;
+          return 0;
+        }
+        const [code] = await exit;
+        if (code !== 0) throw new Error(`bulk_tx: ended (${code}): ${stderr}`);
+        return reportOf(stdout).cpuSeconds;
+      });
+    } finally {
+      child.kill('SIGKILL');
+    }
+  }
+
+  /** Starts a serving instance, the file in its arena and checked to arrive as it is. */
+  async startInstance(ns: Netns, engine: Engine, mode: Mode): Promise<Instance> {
+    const options = ['--engine', engine, '--mode', mode, '--memory', MEMORY, '--mtu', String(MTU)];
+    const instance = await Instance.start(ns, ['serve', this.#www, ...options]);
+    if (this.#pins !== null) {
+      const args = ['-a', '-p', '-c', String(this.#pins.sender), String(instance.ready.pid)];
+      const { status, stderr } = spawnSync('taskset', args, { encoding: 'utf8' });
+      if (status !== 0) throw new Error(`taskset: ${stderr.trim()}`);
+    }
+    const out = join(this.baselines.dir, 'received');
+    const { status, stderr } = await instance.curl('-f', '-o', out, instance.urlOf(FILE));
+    if (status !== 0) throw new Error(`curl: status ${status}: ${stderr.trim()}`);
+    const sha256 = createHash('sha256').update(readFileSync(out)).digest('hex');
+    rmSync(out);
+    if (sha256 !== this.#sha256) throw new Error('the file did not arrive as it is');
+    return instance;
+  }
+
+  /** A run of ours. */
+  runInstance(instance: Instance): Promise<Run> {
+    const { pid, addr } = instance.ready;
+    return this.#transfer(instance.ns, addr, () => Promise.resolve(cpuSecondsOf(pid)));
+  }
+
+  conditions(): Row['conditions'] {
+    return {
+      ...machineFacts(),
+      compiler: this.baselines.compiler,
+      mtu: MTU,
+      arena: MEMORY,
+      fileBytes: this.size.fileBytes,
+      requestsPerRun: this.size.requests,
+      pinned: this.#pins !== null,
+    };
+  }
+}
+
+/** How long a row may take. */
+export interface Effort {
+  /** Undisturbed rounds wanted. */
+  rounds: number;
+  /** Disturbed rounds are measured again until so many seconds have passed. */
+  seconds: number;
+}
+
+/** One row: `engine` in `mode` in turns with the C sender. */
+export async function bulkTxRow(
+  name: string,
+  rig: BulkRig,
+  engine: Engine,
+  mode: Mode,
+  effort: Effort,
+): Promise<Row> {
+  using baseNs = new Netns('c');
+  using ns = new Netns(engine);
+  const instance = await rig.startInstance(ns, engine, mode);
+  await rig.runInstance(instance); // compiled, windows known, caches as they will be
+  const rounds: { base: Run; ours: Run }[] = [];
+  const calm = ({ base, ours }: { base: Run; ours: Run }): boolean =>
+    Math.max(base.foreign, ours.foreign) <= NOISE_CORES;
+  const before = await readCounts(instance);
+  const start = process.hrtime.bigint();
+  const elapsed = (): number => Number(process.hrtime.bigint() - start) / 1e9;
+  while (
+    rounds.length < effort.rounds ||
+    (rounds.filter(calm).length < effort.rounds && elapsed() < effort.seconds)
+  ) {
+    const base = await rig.runBaseline(baseNs, mode);
+    rounds.push({ base, ours: await rig.runInstance(instance) });
+    if (elapsed() > 2 * effort.seconds) break;
+  }
+  const after = await readCounts(instance);
+  const path = provePath(
+    instance,
+    {
+      engine,
+      mode,
+      mtu: MTU,
+      bytes: rig.payload * rounds.length,
+      requests: rig.size.requests * rounds.length,
+    },
+    before,
+    after,
+  );
+  const { code, leaked, stderr } = await instance.stop();
+  if (code !== 0) throw new Error(`tapnic: status ${code}: ${JSON.stringify(leaked)} ${stderr}`);
+
+  const clean = rounds.filter(calm);
+  const counted = clean.length >= 2 ? clean : rounds;
+  const ours = counted.map((round) => round.ours);
+  const base = counted.map((round) => round.base);
+  const ratios = counted.map((round) => round.ours.gbits / round.base.gbits);
+  const foreign = counted.flatMap((round) => [round.base.foreign, round.ours.foreign]);
+  const [min, max] = spread(ours.map(({ gbits }) => gbits));
+  const [ratioMin, ratioMax] = spread(ratios);
+  return {
+    name,
+    value: rounded(median(ours.map(({ gbits }) => gbits))),
+    unit: 'Gbit/s',
+    higherIsBetter: true,
+    baseline: {
+      name: `C sender, ${mode === 'vnet' ? '64 KB segments' : 'software checksum'}`,
+      value: rounded(median(base.map(({ gbits }) => gbits))),
+      cpuPerGB: rounded(median(base.map(({ cpuPerGB }) => cpuPerGB))),
+    },
+    ratio: rounded(median(ratios)),
+    spread: [rounded(min), rounded(max)],
+    ratioSpread: [rounded(ratioMin), rounded(ratioMax)],
+    runs: counted.length,
+    cpuPerGB: rounded(median(ours.map(({ cpuPerGB }) => cpuPerGB))),
+    path,
+    conditions: {
+      ...rig.conditions(),
+      foreignCores: Number(median(foreign).toFixed(2)),
+      noisy: counted !== clean,
+      roundsLeftOut: rounds.length - counted.length,
+    },
+  };
+}

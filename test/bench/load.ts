@@ -1,0 +1,66 @@
+/** The machine while a bench runs: what it is, and how much of it others used. */
+
+import { readFileSync, readdirSync } from 'node:fs';
+import { cpus, loadavg, release } from 'node:os';
+import type { Fact } from './result.ts';
+
+/** `/proc/stat` counts in these. */
+const TICKS_PER_SECOND = 100;
+
+/** Fields of the `cpu` line of /proc/stat. */
+const IDLE = 3;
+const IOWAIT = 4;
+/** The guest times that follow are in user and nice already. */
+const FIELDS = 8;
+
+/** CPU seconds used since boot by everything, time that the hypervisor gave to others included. */
+export function busySeconds(): number {
+  const [line = ''] = readFileSync('/proc/stat', 'utf8').split('\n');
+  const ticks = line
+    .split(/\s+/)
+    .slice(1, 1 + FIELDS)
+    .map(Number);
+  const busy = ticks.reduce((sum, n, i) => (i === IDLE || i === IOWAIT ? sum : sum + n), 0);
+  return busy / TICKS_PER_SECOND;
+}
+
+/** CPU seconds that the living threads of `pid` have used. */
+export function cpuSecondsOf(pid: number): number {
+  let ns = 0;
+  for (const tid of readdirSync(`/proc/${pid}/task`)) {
+    try {
+      ns += Number(readFileSync(`/proc/${pid}/task/${tid}/schedstat`, 'utf8').split(' ')[0]);
+    } catch {
+      // The thread ended meanwhile.
+    }
+  }
+  return ns / 1e9;
+}
+
+/** CPU seconds of this process. */
+export function ownCpuSeconds(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1e6;
+}
+
+/** The CPUs that this process may use. */
+export function allowedCpus(): number[] {
+  const status = readFileSync('/proc/self/status', 'utf8');
+  const list = /^Cpus_allowed_list:\s*(\S+)$/m.exec(status)?.[1] ?? '0';
+  return list.split(',').flatMap((range) => {
+    const [from = 0, to = from] = range.split('-').map(Number);
+    return Array.from({ length: to - from + 1 }, (_none, i) => from + i);
+  });
+}
+
+/** What every row says of the machine. */
+export function machineFacts(): Record<string, Fact> {
+  const [cpu] = cpus();
+  return {
+    kernel: release(),
+    cpu: cpu?.model ?? 'unknown',
+    cpus: allowedCpus().length,
+    node: process.version,
+    loadAverage: Number((loadavg()[0] ?? 0).toFixed(2)),
+  };
+}

@@ -1,0 +1,45 @@
+/**
+ * `smoke`: the first figures. Bulk transmit with every build of the device in both egress modes, in
+ * under a minute.
+ */
+
+import { nicModels } from '../../src/machine/nic.ts';
+import { BulkRig, bulkTxRow, type Size } from './bulk_tx.ts';
+import { Baselines } from './cc.ts';
+import type { Bench } from './bench.ts';
+import type { Mode } from './proof.ts';
+import type { Row } from './result.ts';
+
+const MIB = 1 << 20;
+/** Larger than what the second-level cache holds, so that the payload comes from further away. */
+const FILE_BYTES = 16 * MIB;
+
+/** Some 0.3 s of the C sender each. */
+const SIZES: Record<Mode, Size> = {
+  vnet: { fileBytes: FILE_BYTES, requests: 96 },
+  wire: { fileBytes: FILE_BYTES, requests: 8 },
+};
+const EFFORT = { rounds: 5, seconds: 11 };
+/** Enough for the counters to prove the path, not for a figure. */
+const QUICK_SIZE: Size = { fileBytes: 2 * MIB, requests: 2 };
+const QUICK_EFFORT = { rounds: 1, seconds: 0 };
+
+export const smoke: Bench = {
+  name: 'smoke',
+  description: 'bulk transmit, both builds of the device, both modes, next to a minimal C sender',
+  needs: ['root', 'netns', 'tap', 'curl'],
+  async run({ quick, progress }) {
+    using baselines = new Baselines();
+    const builds = nicModels.find(({ name }) => name === 'tn')?.builds ?? [];
+    const rows: Row[] = [];
+    for (const mode of ['vnet', 'wire'] as const) {
+      const rig = new BulkRig(baselines, quick ? QUICK_SIZE : SIZES[mode]);
+      for (const engine of builds) {
+        progress(`${mode}, ${engine}`);
+        const name = `smoke-${mode}-${engine}`;
+        rows.push(await bulkTxRow(name, rig, engine, mode, quick ? QUICK_EFFORT : EFFORT));
+      }
+    }
+    return rows;
+  },
+};

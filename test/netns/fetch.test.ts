@@ -1,0 +1,137 @@
+/** `fetch` from the emulated host, with an HTTP server on the Linux side. */
+
+import { once } from 'node:events';
+import { expect } from 'chai';
+import { needs } from '../support/needs.ts';
+import { Netns, type Result } from '../support/netns.ts';
+import { cliMain } from '../support/root.ts';
+import { sha256, sha256File, Site } from '../support/served.ts';
+import { tsharkFields } from '../support/tshark.ts';
+
+const BYTES = 5_000_000;
+
+/** Serves the file that it is given as /file, and says on stdout who asked for what. */
+const SERVER = `
+const { createReadStream, statSync } = require('node:fs');
+const file = process.argv[1];
+const server = require('node:http').createServer((req, res) => {
+  console.log(req.socket.remoteAddress, req.method, req.url);
+  if (req.url === '/moved') return res.writeHead(302, { Location: '/file' }).end();
+  if (req.url === '/short') {
+    res.writeHead(200, { 'Content-Length': 1000 });
+    res.write('only this');
+    return setTimeout(() => res.destroy(), 100);
+  }
+  if (req.url === '/silent') return;
+  if (req.url !== '/file') return res.writeHead(404).end('nothing here');
+  res.setHeader('Content-Length', statSync(file).size);
+  createReadStream(file).pipe(res);
+});
+server.listen(8080, '0.0.0.0', () => console.log('listening'));
+`;
+
+describe('netns: fetch', function () {
+  needs('root', 'tap', 'netns', 'tshark');
+  this.timeout(60_000);
+
+  let site: Site;
+  let ns: Netns;
+  let sum: string;
+  let log = '';
+  before(async () => {
+    site = new Site();
+    ns = new Netns();
+    sum = sha256(site.file('big.bin', BYTES));
+    const server = ns.spawn(process.execPath, ['-e', SERVER, site.path('big.bin')], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    server.stdout!.on('data', (chunk: Buffer) => (log += chunk.toString()));
+    await once(server.stdout!, 'data');
+  });
+  after(() => {
+    ns[Symbol.dispose]();
+    site[Symbol.dispose]();
+  });
+  beforeEach(() => (log = ''));
+
+  const base = 'http://192.0.2.1:8080';
+  const fetch = (...args: string[]): Promise<Result> =>
+    ns.run(process.execPath, [cliMain, 'fetch', '--control', site.path('c.sock'), ...args]);
+  const links = (): string => ns.exec('ip', ['-br', 'link']);
+
+  it('writes what the server sent to a file, says how it went, and leaves nothing', async () => {
+    const out = site.path('out.bin');
+    const pcap = site.path('wire.pcap');
+    const run = await fetch(`${base}/file`, '-o', out, '--json', '--capture', `wire=${pcap}`);
+    expect(run.status, run.stderr).to.equal(0);
+    const [ready, fetched, exit] = run.stdout
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line) as Record<string, unknown>);
+    expect(ready).to.include({ event: 'ready', tap: 'nic0', addr: '192.0.2.2' });
+    expect(fetched).to.include({ event: 'fetched', status: 200, bytes: BYTES, file: out });
+    expect(exit).to.deep.equal({ event: 'exit', leaked: {} });
+    expect(run.stderr).to.match(/^http:\S+: 200 OK, 5000000 bytes in [\d.]+ s \([\d.]+ MB\/s\)$/m);
+    expect(await sha256File(out)).to.equal(sum);
+    // It came over the wire, and not by way of Linux.
+    expect(log).to.equal('192.0.2.2 GET /file\n');
+    const asked = await tsharkFields(pcap, ['ip.src', 'tcp.payload'], 'tcp contains "GET "');
+    expect(asked.map(([src]) => src)).to.deep.equal(['192.0.2.2']);
+    expect(Buffer.from(asked[0]![1]!, 'hex').toString()).to.match(/^GET \/file HTTP\/1\.1\r\n/);
+    expect(links()).not.to.include('nic0');
+  });
+
+  it('prints the body, and only that, on standard output', async () => {
+    const file = site.path('piped.bin');
+    const command = `${process.execPath} ${cliMain} fetch ${base}/moved --control ${site.path('c.sock')} >${file}`;
+    const run = await ns.run('bash', ['-c', command]);
+    expect(run.status, run.stderr).to.equal(0);
+    expect(await sha256File(file)).to.equal(sum);
+    expect(log).to.equal('192.0.2.2 GET /moved\n192.0.2.2 GET /file\n');
+  });
+
+  for (const [what, args, status, stderr] of [
+    ['a status that is no success', [`${base}/nope`], 1, /: 404 Not Found, 12 bytes in /],
+    ['a body cut short', [`${base}/short`, '-o', '/dev/null'], 1, /\/short: aborted$/],
+    [
+      'a port where nobody listens',
+      ['http://192.0.2.1:81/'],
+      1,
+      /: connect 192\.0\.2\.1:81: ECONNREFUSED$/,
+    ],
+    ['silence', [`${base}/silent`, '-T', '1'], 1, /\/silent: timed out$/],
+    ['a file that cannot be written', [`${base}/file`, '-o', '/nonexistent/x'], 1, /ENOENT/],
+    ['a name', ['http://example.org/'], 2, /an IPv4 address is needed/],
+    [
+      'JSON and the body on one stream',
+      [`${base}/file`, '--json'],
+      2,
+      /--json needs --output FILE$/,
+    ],
+  ] as const)
+    it(`fails for ${what} with ${status}`, async () => {
+      const begin = performance.now();
+      const run = await fetch(...args);
+      expect(run.status, run.stderr).to.equal(status);
+      expect(run.stderr.trimEnd().split('\n').pop()).to.match(stderr);
+      expect(performance.now() - begin).to.be.below(10_000);
+      expect(links()).not.to.include('nic0');
+    });
+
+  it('ends with 1 on a signal, in the middle of a body that does not come', async () => {
+    const child = ns.spawn(
+      process.execPath,
+      [cliMain, 'fetch', `${base}/silent`, '--control', site.path('c.sock')],
+      { stdio: ['ignore', 'pipe', 'pipe'] },
+    );
+    let stderr = '';
+    child.stderr!.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
+    for (let i = 0; i < 100 && !log.includes('/silent'); i++)
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    child.kill('SIGINT');
+    const [code] = (await once(child, 'close')) as [number | null];
+    expect(code, stderr).to.equal(1);
+    expect(stderr).to.match(/stopped by a signal/);
+    expect(links()).not.to.include('nic0');
+  });
+});

