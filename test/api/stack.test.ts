@@ -245,6 +245,8 @@ describe('api: createStack', () => {
     for (const [options, message] of bad)
       expect((await rejection(open(options))).message, JSON.stringify(options)).to.match(message);
     expect((await rejection(open({ sysctl: { 'kern.ipc.nonesuch': 1 } }))).code).to.equal('ENOENT');
+    const missing = await rejection(createStack({ driver: 'tuntap2' }));
+    expect(missing.message).to.include('not installed: npm install tuntap2');
     const busy = await open({ tap: 'nic1' });
     await busy.close();
     expect(ns.exec('ip', ['-br', 'link']).trim().split('\n')).to.have.lengthOf(1);

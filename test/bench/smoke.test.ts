@@ -1,0 +1,52 @@
+import { spawnSync } from 'node:child_process';
+import { join } from 'node:path';
+import { expect } from 'chai';
+import { nicModels } from '../../src/machine/nic.ts';
+import { needs } from '../support/needs.ts';
+import { distRoot } from '../support/root.ts';
+import type { Row } from './result.ts';
+
+function bench(...args: string[]): { status: number | null; stdout: string; stderr: string } {
+  return spawnSync(process.execPath, [join(distRoot, 'test/bench/main.js'), ...args], {
+    encoding: 'utf8',
+    timeout: 50_000,
+  });
+}
+
+describe('bench', () => {
+  it('takes an unknown name, and none, for a mistake in usage', () => {
+    expect(bench('nonesuch')).to.include({ status: 2, stdout: '' });
+    expect(bench()).to.include({ status: 2, stdout: '' });
+  });
+});
+
+describe('bench: smoke', () => {
+  needs('root', 'netns', 'tap', 'curl', 'taskset', 'cc');
+
+  it('has a figure, its baseline and the proof of its path for every build and mode', function () {
+    this.timeout(60_000);
+    const { status, stdout, stderr } = bench('smoke', '--quick', '--json');
+    expect(status, stderr).to.equal(0);
+    const rows: Row[] = JSON.parse(stdout);
+
+    const builds = nicModels.find(({ name }) => name === 'tn')?.builds ?? [];
+    const names = ['vnet', 'wire'].flatMap((mode) => builds.map((b) => `smoke-${mode}-${b}`));
+    expect(rows.map(({ name }) => name)).to.deep.equal(names);
+    for (const row of rows) {
+      expect(row).to.include({ unit: 'Gbit/s', higherIsBetter: true, runs: 1 });
+      for (const n of [row.value, row.ratio, row.cpuPerGB, row.baseline.value])
+        expect(n, row.name).to.be.above(0);
+      expect(row.baseline.name).to.match(/^C sender/);
+      expect(row.spread).to.deep.equal([row.value, row.value]);
+      const [, mode, engine] = row.name.split('-');
+      expect(row.path).to.include({ mode, engine, napi: 'off', conversions: 0, sf_bufs: 0 });
+      expect(row.path['payload_bytes_read'], row.name).to.satisfy((reads: string[]) =>
+        reads.every((read) => read.startsWith('small ')),
+      );
+      const onTap = Number(row.path['bytesPerTapFrame']);
+      if (mode === 'wire') expect(onTap).to.be.within(1000, 1514);
+      else expect(onTap).to.be.above(3 * 1514);
+      expect(row.conditions).to.include.keys('kernel', 'cpu', 'node', 'mtu', 'arena', 'fileBytes');
+    }
+  });
+});
