@@ -92,6 +92,11 @@ export class Instance {
     return this.#stack.vnet;
   }
 
+  /** Resolves when the interface is gone: nothing works any more, and nothing will. */
+  get gone(): Promise<void> {
+    return this.#stack.nic.gone;
+  }
+
   /** Takes `app` over: the stop ends it. From now on requests on the control socket are answered. */
   run(app: App): void {
     this.#app = app;

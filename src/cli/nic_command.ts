@@ -59,6 +59,12 @@ export async function runNicCommand(raw: RawFlags, job: NicJob): Promise<void> {
   job.check?.(settings.own);
   const json = raw['json'] === true;
   const instance = await Instance.open(settings, json);
+  let lost = false;
+  void instance.gone.then(() => {
+    lost = true;
+    instance.log.error(`${instance.ready().tap}: the interface is gone: it was deleted or moved`);
+    stopping.abort();
+  });
   let status: number;
   try {
     status = await job.run(instance, stopping.signal);
@@ -72,5 +78,5 @@ export async function runNicCommand(raw: RawFlags, job: NicJob): Promise<void> {
   // What is left on the loop, such as a slow read from a disk, is not waited for; what a pipe has
   // not taken yet is.
   await new Promise<void>((resolve) => process.stdout.write('', () => resolve()));
-  process.exit(clean ? status : 1);
+  process.exit(clean && !lost ? status : 1);
 }

@@ -40,7 +40,7 @@ function netstat({ vnet }: ControlTarget, args: Args): unknown {
     case 'm':
       return gatherNetstatM();
     case 'an':
-      return gatherNetstatAn([{ proto: 'tcp', info: V_tcp(vnet).tcbinfo }], args['all'] === true);
+      return gatherNetstatAn(vnet, args['all'] === true);
     case 'i':
       return gatherInterfaces(vnet);
     case 's': {

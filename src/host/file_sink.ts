@@ -3,7 +3,7 @@
  * once per turn of the loop at most, so a record is either whole in the file or not there.
  */
 
-import { closeSync, openSync, writeSync } from 'node:fs';
+import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs';
 import { errnoName, errnoOf, TapnicError } from '../sys/errno.ts';
 
 const BUFFER_BYTES = 1 << 18;
@@ -16,6 +16,8 @@ export class FileSink {
   readonly #fd: number;
   readonly #buf = Buffer.allocUnsafe(BUFFER_BYTES);
   #used = 0;
+  /** Bytes of the file up to the last flush that went well. */
+  #size = 0;
   #closed = false;
 
   /** Creates or truncates the file. Throws TapnicError. */
@@ -26,6 +28,11 @@ export class FileSink {
     } catch (e) {
       throw asTapnicError(e, `open ${path}`);
     }
+  }
+
+  /** What follows, `len` bytes in several writes, is to be in the file whole or not at all. */
+  together(len: number): void {
+    if (len > BUFFER_BYTES - this.#used) this.flush();
   }
 
   /** Appends `bytes[off .. off + len)`. */
@@ -49,13 +56,24 @@ export class FileSink {
   #put(bytes: Uint8Array, off: number, len: number): void {
     if (this.error !== null) return;
     try {
-      while (len > 0) {
-        const n = writeSync(this.#fd, bytes, off, len);
+      for (let left = len; left > 0;) {
+        const n = writeSync(this.#fd, bytes, off, left);
         off += n;
-        len -= n;
+        left -= n;
       }
+      this.#size += len;
     } catch (e) {
       this.error = asTapnicError(e, `write ${this.path}`);
+      this.#cut();
+    }
+  }
+
+  /** Takes away what a write that failed halfway has left. */
+  #cut(): void {
+    try {
+      ftruncateSync(this.#fd, this.#size);
+    } catch {
+      // A pipe or a device: what is out is out.
     }
   }
 

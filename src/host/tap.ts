@@ -270,6 +270,7 @@ export class TapWire extends FdWire {
         false,
         linuxErrnoName(-flags) === 'ENODEV' ? ENXIO : fromLinux(-flags),
       );
+      this.onGone?.();
       return;
     }
     if (flags < 0) up = this.link().up;

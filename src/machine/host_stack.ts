@@ -3,7 +3,6 @@
  * isolate at a time, because a machine is module state. Taken down in the order of src/host/stop.ts.
  */
 
-import { abortConnections, connectionsLeft } from '../api/connections.ts';
 import { sysctlErrorText } from '../ctl/sysctl.ts';
 import { NetnsScope } from '../host/netns_scope.ts';
 import { readsPending } from '../host/pager.ts';
@@ -11,6 +10,8 @@ import { stopInstance } from '../host/stop.ts';
 import { Tuntap2Wire, type Tuntap2Device } from '../host/tuntap2_wire.ts';
 import { timeoutEnd } from '../kern/kern_timeout.ts';
 import type { Vnet } from '../kern/vnet.ts';
+import { tcp_shutdownVnet, tcpConnections } from '../netinet/tcp_pcblist.ts';
+import { passEnter, passLeave } from '../sys/pass.ts';
 import { errnoName, TapnicError } from '../sys/errno.ts';
 import { bootHostMachine, type Machine } from './machine.ts';
 import { type Nic, type NicOptions, openNic } from './nic.ts';
@@ -109,10 +110,13 @@ export class HostStack {
     try {
       return await stopInstance({
         finish: () => users.finish(),
-        connections: () => connectionsLeft(this.vnet),
+        connections: () => tcpConnections(this.vnet),
         reset: () => {
           users.reset();
-          abortConnections(this.vnet);
+          passEnter();
+          tcp_shutdownVnet(this.vnet, 'rst');
+          tcp_shutdownVnet(this.vnet, 'discard');
+          passLeave();
         },
         detach: () => {
           this.nic.stop();

@@ -226,6 +226,8 @@ export interface HostWire extends Wire {
   readonly napi: 'off' | 'thread';
   /** What was asked for and could not be had, one line each. */
   readonly warnings: readonly string[];
+  /** To be set by who wants to hear, once, that the interface is gone for good. */
+  onGone?: (() => void) | null;
 }
 
 /** A NIC on a TAP interface. */
@@ -242,6 +244,8 @@ export class Nic {
   readonly addr6: string | null = null;
   /** What was asked for and could not be had. */
   readonly warnings: readonly string[];
+  /** Resolves when the interface is gone for good: somebody deleted it or moved it away. */
+  readonly gone: Promise<void>;
   readonly #wire: HostWire;
   readonly #tn: TnNic;
   readonly #captures: CaptureFile[] = [];
@@ -256,6 +260,7 @@ export class Nic {
     this.mode = options.mode;
     this.addr = options.addr;
     this.engine = options.engine;
+    this.gone = new Promise((resolve) => (wire.onGone = resolve));
     this.#tn = new TnNic(machine, wire, this.mac, 0, this.engine);
     try {
       for (const { point, file } of options.captures) {

@@ -1,6 +1,7 @@
 /** What is seen of TCP from outside: the list behind netstat, and how a stack's connections end. */
 
 import { ECONNABORTED } from '../sys/errno.ts';
+import { type Mbuf, M_NOMAP } from '../kern/mbuf.ts';
 import { socantsendmore, SO_ACCEPTCONN } from '../kern/uipc_socket.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { INP_DROPPED, type Inpcb, inpaf } from './in_pcb.ts';
@@ -31,9 +32,12 @@ export interface TcpPcbRow {
   readonly state: string;
   readonly recv_mbufs: number;
   readonly send_mbufs: number;
-  /** mbufs with external storage in the send buffer. */
+  /** mbufs with external storage in the send buffer, and of those the unmapped ones. */
   readonly send_clusters: number;
-  readonly send_bytes: number;
+  readonly send_ext_pgs: number;
+  /** Bytes of memory charged to the buffers. */
+  readonly recv_mbcnt: number;
+  readonly send_mbcnt: number;
   readonly recv_hiwat: number;
   readonly send_hiwat: number;
   /** Retransmitted and out-of-order segments, zero windows sent. */
@@ -54,6 +58,12 @@ export interface TcpPcbRow {
   readonly so_id: number;
 }
 
+function extPgs(first: Mbuf | null): number {
+  let n = 0;
+  for (let m = first; m !== null; m = m.m_next) if ((m.m_flags & M_NOMAP) !== 0) n++;
+  return n;
+}
+
 function row(inp: Inpcb): TcpPcbRow {
   const tp = intotcpcb(inp);
   const so = inp.inp_socket;
@@ -70,7 +80,9 @@ function row(inp: Inpcb): TcpPcbRow {
     recv_mbufs: so?.so_rcv.sb_mcnt ?? 0,
     send_mbufs: so?.so_snd.sb_mcnt ?? 0,
     send_clusters: so?.so_snd.sb_ccnt ?? 0,
-    send_bytes: so?.so_snd.sb_mbcnt ?? 0,
+    send_ext_pgs: extPgs(so?.so_snd.sb_mb ?? null),
+    recv_mbcnt: so?.so_rcv.sb_mbcnt ?? 0,
+    send_mbcnt: so?.so_snd.sb_mbcnt ?? 0,
     recv_hiwat: so?.so_rcv.sb_hiwat ?? 0,
     send_hiwat: so?.so_snd.sb_hiwat ?? 0,
     rexmit: tp.t_sndrexmitpack,
@@ -115,7 +127,9 @@ const EMPTY = {
   recv_mbufs: 0,
   send_mbufs: 0,
   send_clusters: 0,
-  send_bytes: 0,
+  send_ext_pgs: 0,
+  recv_mbcnt: 0,
+  send_mbcnt: 0,
   recv_hiwat: 0,
   send_hiwat: 0,
   rexmit: 0,

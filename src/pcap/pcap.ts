@@ -16,6 +16,8 @@ const PACKET_HEADER_BYTES = 16;
 /** Where the bytes go; the range is only good until `write` returns. */
 export interface ByteSink {
   write(bytes: Uint8Array, off: number, len: number): void;
+  /** The next `len` bytes, in several writes, belong together. */
+  together?(len: number): void;
 }
 
 export interface PcapOptions {
@@ -68,6 +70,7 @@ export class PcapWriter {
     view.setUint32(4, Math.floor(nsec / this.#perFraction), true);
     view.setUint32(8, n, true);
     view.setUint32(12, wirelen, true);
+    this.#sink.together?.(PACKET_HEADER_BYTES + n);
     this.#sink.write(this.#header, 0, PACKET_HEADER_BYTES);
     this.#sink.write(bytes, off, n);
   }

@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import { Mbuf } from '../../src/kern/mbuf.ts';
 import { formatArp } from '../../src/ctl/arp.ts';
-import { formatNetstatAn, type SocketLine } from '../../src/ctl/netstat_an.ts';
+import { formatNetstatAn, type SocketColumns } from '../../src/ctl/netstat_an.ts';
 import { formatNetstatM, gatherNetstatM, SFSTAT_NAMES } from '../../src/ctl/netstat_m.ts';
 import { formatNetstatS, gatherNetstatS, statFields } from '../../src/ctl/netstat_s.ts';
 import { m_freem, m_getcl, mb_alloc_ext_pgs, mbuf_init } from '../../src/kern/kern_mbuf.ts';
@@ -101,7 +101,7 @@ describe('ctl: netstat -m', () => {
 });
 
 /** A connection with the given columns. */
-function socket(change: Partial<SocketLine>): SocketLine {
+function socket(change: Partial<SocketColumns>): SocketColumns {
   return {
     proto: 'tcp4',
     recvq: 0,
@@ -109,13 +109,6 @@ function socket(change: Partial<SocketLine>): SocketLine {
     local: '*.80',
     foreign: '*.*',
     state: 'LISTEN',
-    recv_mbufs: 0,
-    send_mbufs: 0,
-    send_ext_pgs: 0,
-    recv_mbcnt: 0,
-    send_mbcnt: 0,
-    recv_hiwat: 65536,
-    send_hiwat: 32768,
     ...change,
   };
 }

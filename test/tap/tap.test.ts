@@ -307,6 +307,7 @@ describe('tap: Tap and Tun', () => {
 
     const released = tap({ name: 'eth7', persist: true });
     released.isUp = true;
+    released.cork(); // so that all of it still waits
     for (const frame of frames) released.write(frame);
     released.pause();
     await new Promise<void>((resolve) => released.release(resolve));

@@ -69,7 +69,8 @@ static uint16_t peer_port;
 static unsigned wscale;
 static uint32_t mss = MSS;
 static uint32_t rcv_nxt;
-static uint64_t una, nxt, total; /* stream offsets; the FIN is the byte after the last */
+/* Stream offsets: first unacknowledged, next to send, highest sent. The FIN is the byte after the last. */
+static uint64_t una, nxt, sent_max, total;
 static uint64_t wnd;
 static bool open_, asked, peer_fin;
 static uint64_t segments, retransmits;
@@ -240,8 +241,9 @@ static void tcp_in(const uint8_t *f, size_t len) {
   if (get16(tcp) != peer_port || !(tcp[13] & ACK)) return;
   open_ = true;
   const uint32_t acked = get32(tcp + 8) - (iss + 1 + (uint32_t)una);
-  if (acked <= nxt - una) {
+  if (acked <= sent_max - una) {
     una += acked;
+    if (nxt < una) nxt = una; /* what is being sent again had arrived after all */
     wnd = (uint64_t)get16(tcp + 14) << wscale;
   }
   const uint32_t data = (uint32_t)(iplen - ihl - thl);
@@ -290,6 +292,7 @@ static bool burst(void) {
     }
     emit(nxt, (size_t)len, nxt + len == total ? ACK | PSH : ACK, NULL, 0);
     nxt += len;
+    if (nxt > sent_max) sent_max = nxt;
     segments++;
   }
   return n > 0;
@@ -299,10 +302,11 @@ static void wait_frames(void) {
   struct pollfd p = {.fd = fd, .events = POLLIN};
   const int n = poll(&p, 1, RETRY_MS);
   if (n < 0 && errno != EINTR) die("poll");
-  if (n == 0 && nxt > una && una < total) {
-    nxt = una;
-    retransmits++;
-  }
+  if (n != 0 || !asked || una >= total) return;
+  if (nxt > una) retransmits++;
+  nxt = una;
+  /* An old sequence number: the answer says what has arrived and what the window is. */
+  emit(una - 1, 0, ACK, NULL, 0);
 }
 
 static void open_tap(const char *name) {
@@ -406,7 +410,7 @@ int main(int argc, char **argv) {
   for (const double end = now() + 2; !peer_fin && now() < end;) {
     nxt = total;
     emit(total, 0, FIN | ACK, NULL, 0);
-    nxt = total + 1;
+    nxt = sent_max = total + 1;
     do wait_frames();
     while (drain() && !peer_fin && now() < end);
   }
