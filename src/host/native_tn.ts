@@ -214,7 +214,11 @@ export class NativeTnDevice implements WireListener {
   #countReasons(): void {
     const n = this.#addon.tnReasons(this.#id, $out);
     KASSERT(n === reasons.length, 'native tn: reasons');
-    for (let i = 0; i < n; i++) if ($out[i]! > 0) count(reasons[i]!, $out[i]!);
-    if ($out[DMA_FAULT]! > 0) this.#config.dmaFaults?.($out[DMA_FAULT]!);
+    for (let i = 0; i < n; i++) {
+      const times = $out[i]!;
+      if (times > 0) count(reasons[i]!, times);
+    }
+    const faults = $out[DMA_FAULT]!;
+    if (faults > 0) this.#config.dmaFaults?.(faults);
   }
 }

@@ -4,7 +4,7 @@
  * stays here.
  */
 
-import { readdirSync, statSync } from 'node:fs';
+import { readdirSync, statSync, readFileSync } from 'node:fs';
 import { linuxErrnoName, loadAddon } from '../../native-bindings/index.ts';
 import { TapnicError } from '../sys/errno.ts';
 import { panic } from '../sys/kassert.ts';
@@ -61,6 +61,19 @@ export function netnsUsers(name: string): number[] {
       }
     })
     .map(Number);
+}
+
+/** Interfaces that the kernel makes by itself in every namespace, with the modules for them loaded. */
+const OWN_INTERFACES =
+  /^(lo|tunl0|gre0|gretap0|erspan0|ip_vti0|ip6_vti0|sit0|ip6tnl0|ip6gre0|teql0)$/;
+
+/** Interfaces that somebody put into the namespace: a link's end, another instance's TAP. */
+export function netnsInterfaces(name: string): string[] {
+  return withNetns(name, () => readFileSync('/proc/thread-self/net/dev', 'utf8'))
+    .split('\n')
+    .map((line) => /^\s*([^:\s]+):/.exec(line)?.[1])
+    .filter((dev) => dev !== undefined)
+    .filter((dev) => !OWN_INTERFACES.test(dev));
 }
 
 /**

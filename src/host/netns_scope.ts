@@ -4,6 +4,7 @@ import {
   createNetns,
   loopbackUp,
   netnsExists,
+  netnsInterfaces,
   netnsUsers,
   removeNetns,
   withNetns,
@@ -28,8 +29,10 @@ export class NetnsScope {
     }
   }
 
-  /** Removes the namespace if we made it and no other process is inside. */
+  /** Removes the namespace if we made it and no other process or interface is inside. */
   close(): void {
-    if (this.created && netnsUsers(this.name).length === 0) removeNetns(this.name);
+    if (!this.created || !netnsExists(this.name)) return;
+    if (netnsUsers(this.name).length > 0 || netnsInterfaces(this.name).length > 0) return;
+    removeNetns(this.name);
   }
 }

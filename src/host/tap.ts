@@ -123,6 +123,8 @@ export class TapWire extends FdWire {
   readonly ifindex: number;
   /** What was asked for and could not be had, one line each. */
   readonly warnings: string[] = [];
+  /** Called once when the interface is gone for good: somebody deleted it or moved it away. */
+  onGone: (() => void) | null = null;
   #napi: 'off' | 'thread' = 'off';
   readonly #nl: number;
   readonly #events: number;

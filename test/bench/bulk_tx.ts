@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import { spawnSync } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { once } from 'node:events';
+import { request } from '../../src/cli/control_client.ts';
 import { Instance } from '../support/instance.ts';
 import { Netns } from '../support/netns.ts';
 import type { Baselines } from './cc.ts';
@@ -146,6 +147,8 @@ export class BulkRig {
         if (code !== 0) throw new Error(`bulk_tx: ended (${code}): ${stderr}`);
         return reportOf(stdout).cpuSeconds;
       });
+    } catch (e) {
+      throw new Error(`C sender, ${mode}: ${String(e)}`, { cause: e });
     } finally {
       child.kill('SIGKILL');
     }
@@ -170,9 +173,15 @@ export class BulkRig {
   }
 
   /** A run of ours. */
-  runInstance(instance: Instance): Promise<Run> {
-    const { pid, addr } = instance.ready;
-    return this.#transfer(instance.ns, addr, () => Promise.resolve(cpuSecondsOf(pid)));
+  async runInstance(instance: Instance): Promise<Run> {
+    const { pid, addr, control } = instance.ready;
+    try {
+      return await this.#transfer(instance.ns, addr, () => Promise.resolve(cpuSecondsOf(pid)));
+    } catch (e) {
+      // What the connection waited for cannot be seen later.
+      const state = await request(control, 'netstat', { report: 'an' }).catch(String);
+      throw new Error(`${String(e)}; connections: ${JSON.stringify(state)}`, { cause: e });
+    }
   }
 
   conditions(): Row['conditions'] {
@@ -262,6 +271,7 @@ export async function bulkTxRow(
     runs: counted.length,
     cpuPerGB: rounded(median(ours.map(({ cpuPerGB }) => cpuPerGB))),
     path,
+    cpuRatio: rounded(median(counted.map((round) => round.base.cpuPerGB / round.ours.cpuPerGB))),
     conditions: {
       ...rig.conditions(),
       foreignCores: Number(median(foreign).toFixed(2)),

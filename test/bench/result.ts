@@ -25,6 +25,11 @@ export interface Row {
   cpuPerGB: number;
   /** What was counted in these runs that proves which path the bytes took. */
   path: Record<string, Fact>;
+  /**
+   * Median over the rounds of baseline : ours in CPU seconds per byte; above 1 ours needs less. On a
+   * machine that others use as well it says more than `ratio`, which waits for a core along with us.
+   */
+  cpuRatio: number;
   conditions: Record<string, Fact>;
 }
 
@@ -53,8 +58,18 @@ function rangeText([min, max]: readonly [number, number]): string {
 /** The rows as a table, and under it the conditions that all of them share. */
 export function formatRows(rows: readonly Row[]): string {
   const table = new Table({
-    head: ['', 'value', 'baseline', 'ratio', 'CPU s/GB', 'baseline', 'runs', 'foreign load'],
-    colAligns: ['left', 'right', 'right', 'right', 'right', 'right', 'right', 'right'],
+    head: [
+      '',
+      'value',
+      'baseline',
+      'ratio',
+      'CPU s/GB',
+      'baseline',
+      'ratio',
+      'runs',
+      'foreign load',
+    ],
+    colAligns: ['left', ...Array.from({ length: 8 }, () => 'right' as const)],
     style: { head: [], border: [] },
   });
   for (const row of rows) {
@@ -66,6 +81,7 @@ export function formatRows(rows: readonly Row[]): string {
       `${row.ratio} ${rangeText(row.ratioSpread)}`,
       row.cpuPerGB,
       baseline.cpuPerGB,
+      row.cpuRatio,
       row.runs,
       `${String(conditions['foreignCores'])} core${conditions['noisy'] === true ? ', NOISY' : ''}`,
     ]);

@@ -34,7 +34,7 @@ describe('bench: smoke', () => {
     expect(rows.map(({ name }) => name)).to.deep.equal(names);
     for (const row of rows) {
       expect(row).to.include({ unit: 'Gbit/s', higherIsBetter: true, runs: 1 });
-      for (const n of [row.value, row.ratio, row.cpuPerGB, row.baseline.value])
+      for (const n of [row.value, row.ratio, row.cpuPerGB, row.cpuRatio, row.baseline.value])
         expect(n, row.name).to.be.above(0);
       expect(row.baseline.name).to.match(/^C sender/);
       expect(row.spread).to.deep.equal([row.value, row.value]);

@@ -175,7 +175,7 @@ class Bench {
       this.dev = new TnDevice({
         ...common,
         dma: new RamDmaPort(),
-        cksum: new NativeCksum(mem.buffer as ArrayBuffer),
+        cksum: new NativeCksum(mem.buffer),
         mem,
         view: memView,
         sramOff: deviceSramOff(),

@@ -38,7 +38,7 @@ import {
   TN_TXD_V6,
   TN_TXD_VLE,
 } from '../../src/dev/tn/tnreg.ts';
-import { makePacket } from '../dev/judge.ts';
+import { makePacket, sum1071 } from '../dev/judge.ts';
 import { BASE, MAC, type Setup, type Step } from './bench.ts';
 
 const TX_RING = 0x4000;
@@ -133,8 +133,12 @@ interface Packet {
   /** VLAN tag to insert, -1 for none. */
   vtag: number;
   rs: boolean;
-  /** Added to one header length, to make it wrong. */
+  /** Added to one header length, to make it wrong, or headers longer than they are. */
   off: number;
+  /** Chosen so that the TCP or UDP sum comes out as all ones, where there is no payload. */
+  ones: boolean;
+  /** Descriptors without an end after it: 0 for none, more than the ring has to fill it. */
+  endless: number;
   tag: number;
 }
 
@@ -159,9 +163,21 @@ const packet: fc.Arbitrary<Packet> = fc.record({
   mss: fc.constantFrom(64, 63, 536, 1448, 1460, 8948, 9216),
   vtag: fc.constantFrom(-1, -1, -1, 0, 0xffff),
   rs: fc.constantFrom(true, true, false),
-  off: fc.constantFrom(0, 0, 0, 0, 0, 0, 0, 0, 1, 4, -4),
+  // 176 and 180: 250 and 254 bytes of headers, just in and just out, for IPv6 with TCP.
+  off: fc.constantFrom(0, 0, 0, 0, 0, 0, 0, 0, 1, 4, -4, 176, 180),
+  ones: fc.boolean(),
+  endless: fc.constantFrom(0, 0, 0, 0, 0, 0, 0, 3, 1000),
   tag: fc.nat(0xffffffff),
 });
+
+/** Changes a header without payload so that its sum, as the device takes it, is 0xffff. */
+function allOnes(bytes: Uint8Array, l4: number, udp: boolean): void {
+  const at = udp ? l4 : l4 + 18; // the source port; the urgent pointer
+  bytes.fill(0, at, at + 2);
+  const rest = 0xffff - sum1071(bytes.subarray(l4));
+  bytes[at] = rest >>> 8;
+  bytes[at + 1] = rest & 0xff;
+}
 
 /** Puts packets on the ring from slot `tail` on, as far as they fit into `room` slots. */
 function fill(d: Driver, packets: Packet[], from: number): { steps: Step[]; tail: number } {
@@ -183,6 +199,7 @@ function fill(d: Driver, packets: Packet[], from: number): { steps: Step[]; tail
       cksum: 'pseudo',
       ...(p.vlan < 0 ? {} : { vlan: p.vlan }),
     });
+    if (p.ones) allOnes(bytes, bytes.length - (udp ? 8 : 20 + p.tcpOptions), udp);
     const at = HEADERS + i * 512;
     const cut = Math.min(p.cut, bytes.length);
     const pieces: [number, number][] = [[at, cut]];
@@ -208,6 +225,8 @@ function fill(d: Driver, packets: Packet[], from: number): { steps: Step[]; tail
       descs.push([lo, hi, len + Math.max(p.vtag, 0) * 65536, cmd]);
     });
     if (descs.length > room) return;
+    const endless = Math.min(p.endless, room - descs.length);
+    for (let k = 0; k < endless; k++) descs.push([...addrWords(DATA + 64 * k), 64, 0]);
     room -= descs.length;
     steps.push({ do: 'bytes', at, bytes: bytes.subarray(0, cut) });
     steps.push({ do: 'bytes', at: at + 256 + cut, bytes: bytes.subarray(cut) });
@@ -243,16 +262,24 @@ const goodFrame = fc
     // A byte somewhere in the headers, changed: fragments, lengths, versions, protocols.
     poke: fc.option(fc.tuple(fc.integer({ min: 12, max: 60 }), fc.nat(255)), { nil: null }),
     udpZero: fc.boolean(),
+    // The fragment field of an IPv4 header that is right: DF, MF, an offset, reserved.
+    frag: fc.constantFrom(0, 0, 0, 0x4000, 0x2000, 0x0001, 0x1fff, 0x8000),
     extra: fc.constantFrom(0, 0, 6),
   })
-  .map(({ vlan, poke, udpZero, extra, ...o }) => {
+  .map(({ vlan, poke, udpZero, frag, extra, ...o }) => {
     const made = makePacket({
       ...o,
-      cksum: o.cksum as 'full' | 'pseudo',
       ...(vlan < 0 ? {} : { vlan }),
     });
     const frame = new Uint8Array(made.length + extra);
     frame.set(made);
+    const ip = frame.subarray(vlan < 0 ? 14 : 18);
+    if (!o.v6 && frag !== 0) {
+      ip.set([frag >>> 8, frag & 0xff], 6);
+      ip.fill(0, 10, 12);
+      const sum = ~sum1071(ip.subarray(0, 20 + o.ipOptions)) & 0xffff;
+      ip.set([sum >>> 8, sum & 0xff], 10);
+    }
     if (poke !== null) frame[poke[0] % frame.length] = poke[1];
     const l4 = (vlan < 0 ? 14 : 18) + (o.v6 ? 40 : 20 + o.ipOptions);
     if (o.udp && udpZero) frame.fill(0, l4 + 6, l4 + 8);

@@ -1,0 +1,203 @@
+/**
+ * A directory with one file, `slow.bin`, whose reads take as long as the test wants: a FUSE file
+ * system that this process serves itself. Kernel interface: linux/fuse.h, protocol 7.31; reads are
+ * direct, so that no page cache answers in its place. Needs root and /dev/fuse.
+ */
+
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, mkdtempSync, openSync, read, rmdirSync, writeSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+// Operations of linux/fuse.h.
+const LOOKUP = 1;
+const FORGET = 2;
+const GETATTR = 3;
+const OPEN = 14;
+const READ = 15;
+const RELEASE = 18;
+const FLUSH = 25;
+const INIT = 26;
+const OPENDIR = 27;
+const READDIR = 28;
+const RELEASEDIR = 29;
+const INTERRUPT = 36;
+const BATCH_FORGET = 42;
+
+const ENOENT = 2;
+const ENOSYS = 38;
+const ROOT = 1n;
+const FILE = 2n;
+const NAME = 'slow.bin';
+const IN_HEADER = 40;
+const OUT_HEADER = 16;
+const REQUEST_MAX = 1 << 17;
+const FOPEN_DIRECT_IO = 1;
+
+const live = new Set<SlowDir>();
+
+export class SlowDir implements AsyncDisposable {
+  readonly dir = mkdtempSync(join(tmpdir(), 'tapnic-slow-'));
+  /** Milliseconds from now on that a read takes. */
+  delayMs = 0;
+  /** Reads that wait, and that were answered. */
+  pending = 0;
+  answered = 0;
+  readonly #content: Buffer;
+  readonly #fd: number;
+  readonly #timers = new Set<NodeJS.Timeout>();
+  #mounted = false;
+  #ended: Promise<void> = Promise.resolve();
+
+  private constructor(content: Buffer) {
+    this.#content = content;
+    this.#fd = openSync('/dev/fuse', 'r+');
+  }
+
+  /** Mounts it, with `content` in its file. */
+  static async mount(content: Buffer): Promise<SlowDir> {
+    const fs = new SlowDir(content);
+    if (live.size === 0) process.on('exit', unmountAll);
+    live.add(fs);
+    const options = `fd=3,rootmode=40000,user_id=0,group_id=0`;
+    const child = spawn('mount', ['-i', '-t', 'fuse', '-o', options, 'slow', fs.dir], {
+      stdio: ['ignore', 'ignore', 'inherit', fs.#fd],
+    });
+    fs.#ended = fs.#serve();
+    const [status] = (await once(child, 'close')) as [number | null];
+    if (status !== 0) throw new Error(`mount -t fuse: status ${status}`);
+    fs.#mounted = true;
+    return fs;
+  }
+
+  /** Answers requests until the file system is unmounted. */
+  async #serve(): Promise<void> {
+    const buf = Buffer.alloc(REQUEST_MAX);
+    for (;;) {
+      const n = await new Promise<number>((resolve) =>
+        read(this.#fd, buf, 0, buf.length, null, (error, got) => resolve(error ? -1 : got)),
+      );
+      if (n < IN_HEADER) return;
+      this.#request(Buffer.from(buf.subarray(0, n)));
+    }
+  }
+
+  #reply(unique: bigint, error: number, data: Buffer = Buffer.alloc(0)): void {
+    const head = Buffer.alloc(OUT_HEADER);
+    head.writeUInt32LE(OUT_HEADER + data.length, 0);
+    head.writeInt32LE(-error, 4);
+    head.writeBigUInt64LE(unique, 8);
+    try {
+      writeSync(this.#fd, Buffer.concat([head, data]));
+    } catch {
+      // Whoever asked was interrupted, or the file system is going.
+    }
+  }
+
+  #request(req: Buffer): void {
+    const opcode = req.readUInt32LE(4);
+    const unique = req.readBigUInt64LE(8);
+    const node = req.readBigUInt64LE(16);
+    const body = req.subarray(IN_HEADER);
+    switch (opcode) {
+      case INIT:
+        return this.#reply(unique, 0, initOut());
+      case LOOKUP: {
+        const name = body.subarray(0, body.indexOf(0)).toString();
+        if (name !== NAME) return this.#reply(unique, ENOENT);
+        const entry = Buffer.alloc(40);
+        entry.writeBigUInt64LE(FILE, 0);
+        return this.#reply(unique, 0, Buffer.concat([entry, this.#attr(FILE)]));
+      }
+      case GETATTR:
+        return this.#reply(unique, 0, Buffer.concat([Buffer.alloc(16), this.#attr(node)]));
+      case OPEN:
+      case OPENDIR: {
+        const out = Buffer.alloc(16);
+        out.writeUInt32LE(opcode === OPEN ? FOPEN_DIRECT_IO : 0, 8);
+        return this.#reply(unique, 0, out);
+      }
+      case READ:
+        return this.#read(unique, Number(body.readBigUInt64LE(8)), body.readUInt32LE(16));
+      case READDIR:
+        return this.#reply(unique, 0, body.readBigUInt64LE(8) === 0n ? dirent() : undefined);
+      case RELEASE:
+      case RELEASEDIR:
+      case FLUSH:
+        return this.#reply(unique, 0);
+      case FORGET:
+      case BATCH_FORGET:
+      case INTERRUPT:
+        return;
+      default:
+        return this.#reply(unique, ENOSYS);
+    }
+  }
+
+  #read(unique: bigint, off: number, size: number): void {
+    this.pending++;
+    const timer = setTimeout(() => {
+      this.#timers.delete(timer);
+      this.pending--;
+      this.answered++;
+      this.#reply(unique, 0, this.#content.subarray(off, off + size));
+    }, this.delayMs);
+    this.#timers.add(timer);
+  }
+
+  /** struct fuse_attr */
+  #attr(node: bigint): Buffer {
+    const b = Buffer.alloc(88);
+    const dir = node === ROOT;
+    b.writeBigUInt64LE(node, 0);
+    b.writeBigUInt64LE(BigInt(dir ? 0 : this.#content.length), 8);
+    b.writeUInt32LE(dir ? 0o40755 : 0o100644, 60);
+    b.writeUInt32LE(1, 64);
+    b.writeUInt32LE(4096, 80);
+    return b;
+  }
+
+  /** Unmounts it; reads that still wait fail. */
+  unmount(): void {
+    if (!live.delete(this)) return;
+    for (const timer of this.#timers) clearTimeout(timer);
+    if (this.#mounted) execFileSync('umount', ['--lazy', this.dir]);
+    rmdirSync(this.dir);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.unmount();
+    // The kernel ends the connection when nobody has anything open there.
+    const patience = new Promise((resolve) => setTimeout(resolve, 2000).unref());
+    await Promise.race([this.#ended, patience]);
+    closeSync(this.#fd);
+  }
+}
+
+function unmountAll(): void {
+  for (const fs of live) fs.unmount();
+}
+
+/** struct fuse_init_out */
+function initOut(): Buffer {
+  const b = Buffer.alloc(64);
+  b.writeUInt32LE(7, 0);
+  b.writeUInt32LE(31, 4);
+  b.writeUInt16LE(16, 16);
+  b.writeUInt16LE(12, 18);
+  b.writeUInt32LE(4096, 20);
+  b.writeUInt32LE(1, 24);
+  return b;
+}
+
+/** struct fuse_dirent of the only file. */
+function dirent(): Buffer {
+  const b = Buffer.alloc(24 + 8 * Math.ceil(NAME.length / 8));
+  b.writeBigUInt64LE(FILE, 0);
+  b.writeBigUInt64LE(1n, 8);
+  b.writeUInt32LE(NAME.length, 16);
+  b.writeUInt32LE(8, 20);
+  b.write(NAME, 24);
+  return b;
+}
