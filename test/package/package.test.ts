@@ -16,7 +16,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
-import { missing, needs, skippedSuites } from '../support/needs.ts';
+import { needs } from '../support/needs.ts';
 import { Netns } from '../support/netns.ts';
 import { packageRoot } from '../support/root.ts';
 
@@ -56,15 +56,8 @@ function must(cwd: string, program: string, ...args: string[]): string {
 }
 
 describe('package', function () {
-  needs('npm', 'git', 'g++', 'readelf');
+  needs('npm', 'git', 'g++', 'readelf', 'registry');
   this.timeout(5 * MINUTES);
-  // The one thing that may be missing in CI too: what it would have told is then not known.
-  before(function () {
-    const why = missing('registry');
-    if (why === null) return;
-    skippedSuites.set('package', why);
-    this.skip();
-  });
   const root = packageRoot();
   const work = mkdtempSync(join(tmpdir(), 'tapnic-package-'));
   const checkout = join(work, 'checkout');
