@@ -173,6 +173,17 @@ napi_value FileStat(napi_env env, napi_callback_info info) {
   return a.Return(0);
 }
 
+// exitNow(status) -> does not return, or -EINVAL unless 0 <= status <= 255.
+//
+// Ends the process without waiting for anything. Node's own exit waits for the threads of its pool,
+// and one of them may sit in a read from a disk that does not answer.
+napi_value ExitNow(napi_env env, napi_callback_info info) {
+  Args<1> a(env, info);
+  const int status = a.Int32(0);
+  if (!a.ok || status < 0 || status > 255) return a.Return(-EINVAL);
+  _exit(status);
+}
+
 }  // namespace
 
 void ReadsEnd(Instance* inst) {
@@ -187,6 +198,7 @@ void ReadsEnd(Instance* inst) {
 const Entry kPagerEntries[] = {{"readCallback", ReadCallback},
                                {"filePread", FilePread},
                                {"fileStat", FileStat},
+                               {"exitNow", ExitNow},
                                {nullptr, nullptr}};
 
 }  // namespace tapnic

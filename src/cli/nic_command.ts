@@ -1,5 +1,6 @@
 /** What every command that brings up a NIC does around its own job: signals, options, stop, exit. */
 
+import { exitProcess } from '../host/exit.ts';
 import { printJson, reportError, UsageError } from './command.ts';
 import type { Instance } from './instance.ts';
 import type { RawFlags } from './nic_flags.ts';
@@ -45,7 +46,7 @@ export async function runNicCommand(raw: RawFlags, job: NicJob): Promise<void> {
   const stopping = new AbortController();
   let signals = 0;
   const onSignal = (): void => {
-    if (++signals > 1) process.exit(1);
+    if (++signals > 1) exitProcess(1);
     stopping.abort();
   };
   process.on('SIGINT', onSignal);
@@ -78,5 +79,5 @@ export async function runNicCommand(raw: RawFlags, job: NicJob): Promise<void> {
   // What is left on the loop, such as a slow read from a disk, is not waited for; what a pipe has
   // not taken yet is.
   await new Promise<void>((resolve) => process.stdout.write('', () => resolve()));
-  process.exit(clean && !lost ? status : 1);
+  exitProcess(clean && !lost ? status : 1);
 }

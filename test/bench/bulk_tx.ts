@@ -199,6 +199,8 @@ export class BulkRig {
 
 /** How long a row may take. */
 export interface Effort {
+  /** Runs of ours first: the compiler's threads share the sender's CPU until they are done. */
+  warmUps: number;
   /** Undisturbed rounds wanted. */
   rounds: number;
   /** Disturbed rounds are measured again until so many seconds have passed. */
@@ -216,7 +218,7 @@ export async function bulkTxRow(
   using baseNs = new Netns('c');
   using ns = new Netns(engine);
   const instance = await rig.startInstance(ns, engine, mode);
-  await rig.runInstance(instance); // compiled, windows known, caches as they will be
+  for (let i = 0; i < effort.warmUps; i++) await rig.runInstance(instance);
   const rounds: { base: Run; ours: Run }[] = [];
   const calm = ({ base, ours }: { base: Run; ours: Run }): boolean =>
     Math.max(base.foreign, ours.foreign) <= NOISE_CORES;

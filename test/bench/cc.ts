@@ -24,6 +24,8 @@ export class Baselines implements Disposable {
   readonly #cc: string;
 
   constructor() {
+    // An interrupted bench leaves by way of the exit handlers alone.
+    process.once('exit', this.#remove);
     try {
       this.#cc = compiler();
     } catch (e) {
@@ -57,7 +59,10 @@ export class Baselines implements Disposable {
     return out;
   }
 
+  readonly #remove = (): void => rmSync(this.#dir, { recursive: true, force: true });
+
   [Symbol.dispose](): void {
-    rmSync(this.#dir, { recursive: true, force: true });
+    process.off('exit', this.#remove);
+    this.#remove();
   }
 }

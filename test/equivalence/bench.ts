@@ -4,7 +4,7 @@
  */
 
 import { loadAddon } from '../../native-bindings/index.ts';
-import { CaptureRing } from '../../src/sys/capture.ts';
+import { CaptureRing, type CaptureSink } from '../../src/sys/capture.ts';
 import { EIO } from '../../src/sys/errno.ts';
 import { reasonCounts, resetReasons } from '../../src/sys/reason.ts';
 import type { Wire, WireListener } from '../../src/sys/wire.ts';
@@ -30,7 +30,8 @@ export type Build = 'ts' | 'native';
 /** RAM reaches over the 4 GiB line, so both halves of an address matter. */
 export const BASE = 0xffe0_0000;
 export const MAC = Uint8Array.from([2, 0, 0, 0, 0, 1]);
-const CAPTURE_BYTES = 32768;
+/** A small ring, whose data area records of 64 bytes fill to the last one. */
+const CAPTURE_BYTES = 8192;
 /** Where the peer's frames pass: in the on-board memory's region, behind the device's own. */
 const PEER_OFF = 65536;
 const PEER_BYTES = 131072;
@@ -53,6 +54,8 @@ export type Step =
   | { do: 'link'; up: boolean }
   | { do: 'time'; ns: number }
   | { do: 'listen'; snaplen: number }
+  /** The host takes the capture records. */
+  | { do: 'drain' }
   | { do: 'hangup' };
 
 /** How a device is built in. */
@@ -144,6 +147,9 @@ class Bench {
   readonly log: string[] = [];
   #raised = 0;
   #kicked = 0;
+  readonly #sink: CaptureSink = {
+    captureRecord: (...record) => this.log.push(record.join(' ')),
+  };
 
   constructor(build: Build, { vnet, timer, room }: Setup) {
     mem.set(pristine, 0);
@@ -223,6 +229,9 @@ class Bench {
         break;
       case 'listen':
         this.ring.setPoint(4, s.snaplen);
+        break;
+      case 'drain':
+        seen = String(this.ring.drain(this.#sink));
         break;
       case 'hangup':
         this.peer.close();

@@ -82,7 +82,7 @@ const driver: fc.Arbitrary<Driver> = fc.record({
   frameMax: fc.constantFrom(1518, 1518, 60, 2047, 2048, 2049, 4096, 9216, 9217, 65553),
   mask: fc.constantFrom(0, 0x3f, 1, 2, 0x38),
   itr: fc.constantFrom(0, 0, 20, 1000),
-  snaplen: fc.constantFrom(0, 0, 64, 262144),
+  snaplen: fc.constantFrom(0, 32, 32, 64, 262144),
 });
 
 /** Sets both rings up, starts the engines and posts the receive buffers. */
@@ -137,7 +137,10 @@ interface Packet {
   off: number;
   /** Chosen so that the TCP or UDP sum comes out as all ones, where there is no payload. */
   ones: boolean;
-  /** Descriptors without an end after it: 0 for none, more than the ring has to fill it. */
+  /**
+   * Descriptors without an end after it: 0 for none, more than the ring has to fill it. Without
+   * `rs` the packet has no end itself.
+   */
   endless: number;
   tag: number;
 }
@@ -220,7 +223,8 @@ function fill(d: Driver, packets: Packet[], from: number): { steps: Step[]; tail
     }
     pieces.forEach(([off, len], k) => {
       const [lo, hi] = addrWords(off);
-      let cmd = k === pieces.length - 1 ? TN_TXD_EOP | (p.rs ? TN_TXD_RS : 0) : 0;
+      const last = k === pieces.length - 1 && (p.rs || p.endless === 0);
+      let cmd = last ? TN_TXD_EOP | (p.rs ? TN_TXD_RS : 0) : 0;
       if (k === 0 && p.vtag >= 0) cmd |= TN_TXD_VLE;
       descs.push([lo, hi, len + Math.max(p.vtag, 0) * 65536, cmd]);
     });
@@ -251,7 +255,10 @@ const dst: fc.Arbitrary<number[]> = fc.constantFrom(
 /** A frame from the peer, without virtio-net header. */
 const goodFrame = fc
   .record({
-    payload: fc.oneof(fc.nat(1500), fc.constantFrom(0, 1, 1460, 1461, 1994, 1995, 2100, 4042)),
+    payload: fc.oneof(
+      fc.nat(1500),
+      fc.constantFrom(0, 0, 0, 1, 1460, 1461, 1994, 1995, 2100, 4042),
+    ),
     v6: fc.boolean(),
     udp: fc.boolean(),
     vlan: fc.constantFrom(-1, -1, 0x6001),
@@ -273,6 +280,9 @@ const goodFrame = fc
     });
     const frame = new Uint8Array(made.length + extra);
     frame.set(made);
+    // A checksum that the device is to finish, and comes out as 0.
+    const l4 = (vlan < 0 ? 14 : 18) + (o.v6 ? 40 : 20 + o.ipOptions);
+    if (o.payload === 0 && o.cksum === 'pseudo') allOnes(frame, l4, o.udp);
     const ip = frame.subarray(vlan < 0 ? 14 : 18);
     if (!o.v6 && frag !== 0) {
       ip.set([frag >>> 8, frag & 0xff], 6);
@@ -281,7 +291,6 @@ const goodFrame = fc
       ip.set([sum >>> 8, sum & 0xff], 10);
     }
     if (poke !== null) frame[poke[0] % frame.length] = poke[1];
-    const l4 = (vlan < 0 ? 14 : 18) + (o.v6 ? 40 : 20 + o.ipOptions);
     if (o.udp && udpZero) frame.fill(0, l4 + 6, l4 + 8);
     return frame;
   });
@@ -328,6 +337,7 @@ const between: fc.Arbitrary<Step> = fc.oneof(
   fc.nat(40).map((n): Step => ({ do: 'take', n })),
   fc.constant<Step>({ do: 'poll' }),
   fc.constant<Step>({ do: 'turn' }),
+  fc.constant<Step>({ do: 'drain' }),
   fc.constantFrom(5000, 30_000, 2_000_000).map((ns): Step => ({ do: 'time', ns })),
   fc.nat(0x3f).map((value): Step => ({ do: 'write', reg: TN_ICR, value })),
   fc.constantFrom(TN_IMS, TN_IMC).map((reg): Step => ({ do: 'write', reg, value: 0x3f })),

@@ -427,6 +427,7 @@ describe('netns: collisions', function () {
         if (end.code === 1) expect(end.leaked).to.have.any.keys('sendfile_ios', 'wired_file_pages');
         expect((await curl).status).not.to.equal(0);
         expect(links(ns)).not.to.include('nic0');
+        expect(existsSync(one.control)).to.equal(false);
       }
     });
   });

@@ -26,6 +26,7 @@ const INTERRUPT = 36;
 const BATCH_FORGET = 42;
 
 const ENOENT = 2;
+const EINTR = 4;
 const ENOSYS = 38;
 const ROOT = 1n;
 const FILE = 2n;
@@ -41,12 +42,10 @@ export class SlowDir implements AsyncDisposable {
   readonly dir = mkdtempSync(join(tmpdir(), 'tapnic-slow-'));
   /** Milliseconds from now on that a read takes. */
   delayMs = 0;
-  /** Reads that wait, and that were answered. */
-  pending = 0;
-  answered = 0;
   readonly #content: Buffer;
   readonly #fd: number;
-  readonly #timers = new Set<NodeJS.Timeout>();
+  /** Reads that wait, by the number of their request. */
+  readonly #waiting = new Map<bigint, NodeJS.Timeout>();
   #mounted = false;
   #ended: Promise<void> = Promise.resolve();
 
@@ -75,11 +74,12 @@ export class SlowDir implements AsyncDisposable {
   async #serve(): Promise<void> {
     const buf = Buffer.alloc(REQUEST_MAX);
     for (;;) {
-      const n = await new Promise<number>((resolve) =>
-        read(this.#fd, buf, 0, buf.length, null, (error, got) => resolve(error ? -1 : got)),
+      const [code, n] = await new Promise<[string | null, number]>((resolve) =>
+        read(this.#fd, buf, 0, buf.length, null, (e, got) => resolve([e?.code ?? null, got])),
       );
-      if (n < IN_HEADER) return;
-      this.#request(Buffer.from(buf.subarray(0, n)));
+      if (code === 'ENODEV' || code === 'EBADF') return;
+      // Else the request was withdrawn before it could be read.
+      if (code === null && n >= IN_HEADER) this.#request(Buffer.from(buf.subarray(0, n)));
     }
   }
 
@@ -128,22 +128,31 @@ export class SlowDir implements AsyncDisposable {
         return this.#reply(unique, 0);
       case FORGET:
       case BATCH_FORGET:
-      case INTERRUPT:
         return;
+      case INTERRUPT:
+        // Whoever reads was killed; without an answer the kernel would keep it until the read ends.
+        return this.#end(body.readBigUInt64LE(0), EINTR);
       default:
         return this.#reply(unique, ENOSYS);
     }
   }
 
   #read(unique: bigint, off: number, size: number): void {
-    this.pending++;
-    const timer = setTimeout(() => {
-      this.#timers.delete(timer);
-      this.pending--;
-      this.answered++;
-      this.#reply(unique, 0, this.#content.subarray(off, off + size));
-    }, this.delayMs);
-    this.#timers.add(timer);
+    const data = this.#content.subarray(off, off + size);
+    this.#waiting.set(
+      unique,
+      setTimeout(() => this.#end(unique, 0, data), this.delayMs),
+    );
+  }
+
+  #end(unique: bigint, error: number, data?: Buffer): void {
+    clearTimeout(this.#waiting.get(unique));
+    if (this.#waiting.delete(unique)) this.#reply(unique, error, data);
+  }
+
+  /** Reads that wait. */
+  get pending(): number {
+    return this.#waiting.size;
   }
 
   /** struct fuse_attr */
@@ -161,7 +170,7 @@ export class SlowDir implements AsyncDisposable {
   /** Unmounts it; reads that still wait fail. */
   unmount(): void {
     if (!live.delete(this)) return;
-    for (const timer of this.#timers) clearTimeout(timer);
+    for (const timer of this.#waiting.values()) clearTimeout(timer);
     if (this.#mounted) execFileSync('umount', ['--lazy', this.dir]);
     rmdirSync(this.dir);
   }
