@@ -18,7 +18,7 @@ constexpr int64_t kSecond = 1000000000;
 int64_t Room(uint8_t* ring, uint32_t bytes, uint32_t size) {
   const uint32_t prod = LoadLe32(ring + kProd), cons = LoadLe32(ring + kCons);
   if (prod >= bytes || cons >= bytes || prod % 8 != 0 || size >= bytes) return -1;
-  if (prod < cons) return prod + size < cons ? prod : -1;
+  if (prod < cons) return prod + size < cons ? int64_t{prod} : -1;
   if (size < bytes - prod || (size == bytes - prod && cons > 0)) return prod;
   if (size >= cons) return -1;
   uint8_t* rec = ring + kHeaderBytes + prod;

@@ -12,6 +12,7 @@ import { passDefer, passEnter, passLeave } from '../sys/pass.ts';
 import type { FileStat, Pager, PagerRequest } from '../sys/pager.ts';
 import { count, R_PAGER_EIO } from '../sys/reason.ts';
 import { mem, PAGE_SIZE } from './arena.ts';
+import { PageIndex } from './page_index.ts';
 import {
   NOPAGE,
   type PageOwner,
@@ -53,7 +54,7 @@ export class VmObject implements PageOwner {
   young = false;
   /** Whoever works with the object; as long as there is one, it is the file's only object. */
   refs = 0;
-  readonly #pages = new Map<number, VmPage>();
+  readonly #pages = new PageIndex();
   #waiters: Task[] = [];
 
   constructor(key: string) {
@@ -67,15 +68,15 @@ export class VmObject implements PageOwner {
 
   /** The frame of page `pindex`, or NOPAGE. */
   lookup(pindex: number): VmPage {
-    return this.#pages.get(pindex) ?? NOPAGE;
+    return this.#pages.get(pindex);
   }
 
   insert(pindex: number, page: VmPage): void {
-    this.#pages.set(pindex, page);
+    this.#pages.add(pindex, page);
   }
 
   pageReclaimed(pindex: number, page: VmPage): void {
-    if (this.#pages.get(pindex) === page) this.#pages.delete(pindex);
+    if (this.#pages.get(pindex) === page) this.#pages.remove(pindex);
     this.forgetIfUnused();
   }
 
@@ -87,8 +88,7 @@ export class VmObject implements PageOwner {
 
   /** Gives up all pages; wired ones live on without an owner until their last wiring goes. */
   invalidate(): void {
-    for (const page of this.#pages.values()) vmPageDisown(page);
-    this.#pages.clear();
+    this.#pages.drain(vmPageDisown);
   }
 
   /** Runs `task` when a read of this object's pages ends. */

@@ -105,7 +105,7 @@ void BringUp(Device* dev, uint32_t ctrl, uint32_t frameMax) {
 
 void Step(Device* dev, Script* s) {
   using namespace tapnic::tn;
-  switch (s->U8() % 13) {
+  switch (s->U8() % 14) {
     case 0: {
       const uint32_t reg = s->U16() & 0xffc;
       Check(dev->Write(reg, s->U32()));
@@ -171,6 +171,14 @@ void Step(Device* dev, Script* s) {
       p[14] = v6 ? 0x60 : 0x45;
       p[14 + (v6 ? 6 : 9)] = s->U8() % 2 != 0 ? 6 : 17;
       p[14 + (v6 ? 40 : 20) + 12] = 0x50;
+      break;
+    }
+    case 13: {  // the host takes the capture records, or somebody writes over the ring's head
+      const uint32_t word = s->U8(), value = s->U32();
+      if (word < 8)
+        memcpy(captureRing + 4 * word, &value, 4);
+      else
+        memcpy(captureRing + 4, captureRing, 4);
       break;
     }
     case 11: {
