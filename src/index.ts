@@ -15,7 +15,8 @@ export {
   type TunOptions,
   tuntap,
 } from './host/tap_stream.ts';
-export type { Leaked, NetstatReports, Stack, StackInfo, StackOptions } from './machine/stack.ts';
+export type { StackInfo } from './machine/host_stack.ts';
+export type { Leaked, NetstatReports, Stack, StackOptions } from './machine/stack.ts';
 export { TapnicError } from './sys/errno.ts';
 
 /**

@@ -8,7 +8,7 @@ import { HttpApp } from '../apps/http/serve.ts';
 import { createServer } from '../api/server.ts';
 import { handleRequest } from '../ctl/control.ts';
 import { openTuntap2 } from '../host/tuntap2.ts';
-import { HostStack, SysctlSettingError } from '../machine/host_stack.ts';
+import { HostStack, type StackInfo, SysctlSettingError } from '../machine/host_stack.ts';
 import { nicModels } from '../machine/nic.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { ifConsole } from '../net/if.ts';
@@ -27,24 +27,11 @@ export interface App {
 }
 
 /** The `ready` line without what a command adds. */
-export interface ReadyInfo {
-  event: 'ready';
-  tap: string;
-  created: boolean;
-  if: string;
-  addr: string;
-  addr6: string | null;
-  mac: string;
-  mode: 'wire' | 'vnet';
-  napi: 'off' | 'thread';
-  engine: 'ts' | 'native';
-  control: string;
-  pid: number;
-  seed: number;
-  netns: string | null;
+export interface ReadyInfo extends StackInfo {
+  readonly event: 'ready';
+  readonly control: string;
+  readonly pid: number;
 }
-
-const withoutPrefix = (cidr: string): string => cidr.replace(/\/.*$/, '');
 
 export class Instance {
   readonly log: Logger;
@@ -109,27 +96,12 @@ export class Instance {
   serve(dir: string, port: number): string {
     const server = createServer(this.#stack.vnet);
     this.run(new HttpApp(server, { dir, port, log: this.log }));
-    return `http://${withoutPrefix(this.#stack.nic.addr)}${port === 80 ? '' : `:${port}`}/`;
+    return `http://${this.#stack.info.addr}${port === 80 ? '' : `:${port}`}/`;
   }
 
   ready(): ReadyInfo {
-    const nic = this.#stack.nic;
-    return {
-      event: 'ready',
-      tap: nic.tapName,
-      created: nic.created,
-      if: nic.ifp.if_xname,
-      addr: withoutPrefix(nic.addr),
-      addr6: nic.addr6 === null ? null : withoutPrefix(nic.addr6),
-      mac: nic.mac,
-      mode: nic.mode,
-      napi: nic.napi,
-      engine: nic.engine,
-      control: this.#control.path,
-      pid: process.pid,
-      seed: this.#stack.machine.seed,
-      netns: this.#stack.netns,
-    };
+    const { info } = this.#stack;
+    return { event: 'ready', ...info, control: this.#control.path, pid: process.pid };
   }
 
   /** Takes everything down; resolves with what leaked. */

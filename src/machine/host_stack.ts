@@ -46,6 +46,25 @@ export interface StackUsers {
   reset(): void;
 }
 
+/** What came of the options. */
+export interface StackInfo {
+  readonly tap: string;
+  /** False if the interface was there before. */
+  readonly created: boolean;
+  /** The emulated host's interface. */
+  readonly if: string;
+  readonly addr: string;
+  readonly addr6: string | null;
+  readonly mac: string;
+  readonly mode: 'wire' | 'vnet';
+  readonly napi: 'off' | 'thread';
+  readonly engine: 'ts' | 'native';
+  readonly seed: number;
+  readonly netns: string | null;
+}
+
+const withoutPrefix = (cidr: string): string => cidr.replace(/\/.*$/, '');
+
 let current: HostStack | null = null;
 
 export class HostStack {
@@ -96,13 +115,25 @@ export class HostStack {
     }
   }
 
-  get vnet(): Vnet {
-    return this.machine.vnet;
+  get info(): StackInfo {
+    const { nic } = this;
+    return {
+      tap: nic.tapName,
+      created: nic.created,
+      if: nic.ifp.if_xname,
+      addr: withoutPrefix(nic.addr),
+      addr6: nic.addr6 === null ? null : withoutPrefix(nic.addr6),
+      mac: nic.mac,
+      mode: nic.mode,
+      napi: nic.napi,
+      engine: nic.engine,
+      seed: this.machine.seed,
+      netns: this.#netns?.name ?? null,
+    };
   }
 
-  /** The namespace that was asked for. */
-  get netns(): string | null {
-    return this.#netns?.name ?? null;
+  get vnet(): Vnet {
+    return this.machine.vnet;
   }
 
   /** Takes everything down within two seconds. Resolves with what leaked, pool names to counts. */

@@ -21,7 +21,7 @@ import type { SysctlLeaf } from '../ctl/sysctl.ts';
 import { openTuntap2 } from '../host/tuntap2.ts';
 import type { SysctlValue } from '../kern/kern_sysctl.ts';
 import { TapnicError } from '../sys/errno.ts';
-import { HostStack, type StackSettings } from './host_stack.ts';
+import { HostStack, type StackInfo, type StackSettings } from './host_stack.ts';
 import { nicModels } from './nic.ts';
 
 /** What a stack is made with; every default is the command line's. */
@@ -59,23 +59,6 @@ export interface StackOptions {
   readonly seed?: number;
 }
 
-/** What came of the options. */
-export interface StackInfo {
-  readonly tap: string;
-  /** False if the interface was there before. */
-  readonly created: boolean;
-  /** The emulated host's interface. */
-  readonly if: string;
-  readonly addr: string;
-  readonly addr6: string | null;
-  readonly mac: string;
-  readonly mode: 'wire' | 'vnet';
-  readonly napi: 'off' | 'thread';
-  readonly engine: 'ts' | 'native';
-  readonly seed: number;
-  readonly netns: string | null;
-}
-
 /** Reports of `netstat` and what they are. */
 export interface NetstatReports {
   m: NetstatM;
@@ -86,8 +69,6 @@ export interface NetstatReports {
 
 /** Pool names to what has not come back; empty when all has. */
 export type Leaked = Record<string, number>;
-
-const withoutPrefix = (cidr: string): string => cidr.replace(/\/.*$/, '');
 
 /** A network stack in this process. Made by `createStack`. */
 export class Stack {
@@ -105,20 +86,7 @@ export class Stack {
   }
 
   get info(): StackInfo {
-    const { nic, machine, netns } = this.#host;
-    return {
-      tap: nic.tapName,
-      created: nic.created,
-      if: nic.ifp.if_xname,
-      addr: withoutPrefix(nic.addr),
-      addr6: nic.addr6 === null ? null : withoutPrefix(nic.addr6),
-      mac: nic.mac,
-      mode: nic.mode,
-      napi: nic.napi,
-      engine: nic.engine,
-      seed: machine.seed,
-      netns,
-    };
+    return this.#host.info;
   }
 
   /** A server of the emulated host; `onConnection` listens to 'connection'. */

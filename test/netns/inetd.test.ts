@@ -30,8 +30,10 @@ describe('netns: inetd', function () {
     const tapnic = await Instance.start(ns, ['inetd', ...args]);
     try {
       await body(tapnic);
-    } finally {
-      tapnic.kill('SIGTERM');
+    } catch (e) {
+      tapnic.kill('SIGKILL');
+      await tapnic.exited();
+      throw e;
     }
     const end = await tapnic.stop();
     expect(end, end.stderr).to.deep.include({ code: 0, leaked: {} });
