@@ -77,7 +77,19 @@ describe('netns: ping from the emulated host', function () {
   it('sends more than a frame holds, and not with DF', async () => {
     using ns = new Netns();
     // Of the first one's 45 fragments ARP holds 16 until it knows where to (net.link.ether.inet.maxhold).
-    const big = await ping(ns, '192.0.2.1', '-c', '2', '-i', '0.2', '-s', '65507', '-q', '-W', '1500');
+    const big = await ping(
+      ns,
+      '192.0.2.1',
+      '-c',
+      '2',
+      '-i',
+      '0.2',
+      '-s',
+      '65507',
+      '-q',
+      '-W',
+      '1500',
+    );
     expect(big.stdout, big.stderr).to.match(/^2 packets transmitted, 1 packets received, 50\.0% /m);
     const kept = await ping(ns, '192.0.2.1', '-c', '1', '-s', '1472', '-D', '-q');
     expect(kept.stdout).to.match(/ 1 packets received/);
