@@ -121,14 +121,6 @@ function oneOf(...words: string[]): (text: string) => string {
   return (text) => (words.includes(text) ? text : fail(`${text}: one of ${words.join(', ')}`));
 }
 
-/** `native` builds, NAPI threads and the like: part of the contract, not of this version. */
-function onlyNow(now: string, later: string): (text: string) => string {
-  return (text) => {
-    if (text === later) fail(`${later}: this version has only ${now}`);
-    return oneOf(now, later)(text);
-  };
-}
-
 function nameValue(text: string): [string, string] {
   const eq = text.indexOf('=');
   if (eq < 1 || eq === text.length - 1) fail(`${text}: NAME=VALUE is needed`);
@@ -173,7 +165,7 @@ const settings = z.strictObject({
   nic: z.string(),
   cap: z.string(),
   mode: parsed(oneOf('wire', 'vnet')),
-  napi: parsed(onlyNow('off', 'thread')),
+  napi: parsed(oneOf('off', 'thread')),
   engine: parsed(oneOf('native', 'ts')),
   driver: parsed(oneOf('native', 'tuntap2')),
   netns: parsed(matching(NETNS_NAME, "a namespace's name")).optional(),
@@ -343,7 +335,7 @@ export function resolveNicOptions(
       nic: s.nic,
       caps: checking('cap', () => capChanges(s.cap, model)),
       mode: s.mode as NicOptions['mode'],
-      napi: 'off',
+      napi: s.napi as NicOptions['napi'],
       engine: tuntap2 ? 'ts' : (s.engine as NicOptions['engine']),
       netns: s.netns ?? null,
       captures: s.capture,

@@ -74,7 +74,7 @@ describe('cli: tapnic', function () {
     expect(complaint(2, 'serve', dir, '--cap=-nonesuch')).to.match(/^--cap: -nonesuch: no capab/);
     expect(complaint(2, 'serve', dir, '--cap', '-wol')).to.match(/^--cap: -wol: tn lacks it/);
     expect(complaint(2, 'serve', dir, '--engine', 'rust')).to.match(/one of native, ts$/);
-    expect(complaint(2, 'serve', dir, '--napi', 'thread')).to.match(/only off$/);
+    expect(complaint(2, 'serve', dir, '--napi', 'poll')).to.match(/one of off, thread$/);
     expect(complaint(2, 'serve', dir, '--driver', 'pcap')).to.match(/one of native, tuntap2$/);
     expect(complaint(2, 'serve', dir, '--capture', 'ring=x.pcap')).to.match(/only at if, wire$/);
     expect(complaint(2, 'serve', dir, '--capture', 'if=x.pcapng')).to.match(/only \.pcap files$/);

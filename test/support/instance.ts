@@ -71,17 +71,23 @@ export class Instance {
   /**
    * Runs `tapnic ARGS --json` in `ns` and waits for its `ready` line. Its control socket is in a
    * temporary directory unless ARGS say otherwise. Rejects with what it said if it ends instead.
+   * @param wrapper a program and its arguments that become tapnic, such as env
    */
-  static async start(ns: Netns, args: string[]): Promise<Instance> {
+  static async start(ns: Netns, args: string[], wrapper: string[] = []): Promise<Instance> {
     const dir = mkdtempSync(join(tmpdir(), 'tapnic-'));
     const control = args.some((arg) => arg.startsWith('--control'))
       ? []
       : ['--control', join(dir, 'control.sock')];
-    const child = ns.spawn(
+    const tapnic = [
       process.execPath,
-      ['--enable-source-maps', cliMain, ...args, ...control, '--json'],
-      { stdio: ['ignore', 'pipe', 'pipe'] },
-    );
+      '--enable-source-maps',
+      cliMain,
+      ...args,
+      ...control,
+      '--json',
+    ];
+    const [program, ...rest] = [...wrapper, ...tapnic];
+    const child = ns.spawn(program!, rest, { stdio: ['ignore', 'pipe', 'pipe'] });
     let stderr = '';
     child.stderr?.on('data', (chunk: Buffer) => {
       stderr = (stderr + chunk.toString('utf8')).slice(-STDERR_MAX);
