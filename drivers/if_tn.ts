@@ -57,6 +57,7 @@ import {
   IFCAP_HWCSUM_IPV6,
   IFCAP_JUMBO_MTU,
   IFCAP_LINKSTATE,
+  IFCAP_LRO,
   IFCAP_NOMAP,
   IFCAP_RXCSUM,
   IFCAP_RXCSUM_IPV6,
@@ -89,6 +90,7 @@ import {
 import {
   TN_CTRL,
   TN_CTRL_ALLMULTI,
+  TN_CTRL_LRO,
   TN_CTRL_PROMISC,
   TN_CTRL_RST,
   TN_CTRL_RXCSUM,
@@ -96,6 +98,8 @@ import {
   TN_CTRL_TXE,
   TN_CTRL_VLSTRIP,
   TN_DESC_SIZE,
+  TN_FEAT_LRO,
+  TN_FEATURES,
   TN_ICR,
   TN_ICS,
   TN_ID,
@@ -150,7 +154,10 @@ import {
   tn_txflush,
 } from './tn_txrx.ts';
 
-/** Everything the model can do, in FreeBSD's words; all of it is on after attach. */
+/**
+ * Everything the model can do, in FreeBSD's words; all of it is on after attach. LRO is not there in
+ * egress mode `vnet`, where the peer leaves packets in one piece itself.
+ */
 export const TN_CAPABILITIES =
   IFCAP_HWCSUM |
   IFCAP_HWCSUM_IPV6 |
@@ -159,6 +166,7 @@ export const TN_CAPABILITIES =
   IFCAP_VLAN_HWCSUM |
   IFCAP_JUMBO_MTU |
   IFCAP_TSO |
+  IFCAP_LRO |
   IFCAP_LINKSTATE |
   IFCAP_NOMAP;
 
@@ -303,8 +311,9 @@ export function tn_attach(
   ifp.if_softc = sc;
   ifp.if_driver = sc;
   ifp.if_flags = IFF_BROADCAST | IFF_SIMPLEX | IFF_MULTICAST;
-  ifp.if_capabilities = TN_CAPABILITIES;
-  ifp.if_capenable = TN_CAPABILITIES;
+  const canLro = (bus_space_read_4(regs, TN_FEATURES) & TN_FEAT_LRO) !== 0;
+  ifp.if_capabilities = canLro ? TN_CAPABILITIES : TN_CAPABILITIES & ~IFCAP_LRO;
+  ifp.if_capenable = ifp.if_capabilities;
   ifp.if_hw_tsomax = TSO_MAX;
   ifp.if_hw_tsomaxsegcount = TN_NSEGS - TSO_SEGS_RESERVED;
   ifp.if_hw_tsomaxsegsize = TN_SEGSIZE_MAX;
@@ -350,6 +359,8 @@ function tn_set_modes(sc: TnSoftc): void {
   if ((if_flags & IFF_ALLMULTI) !== 0) ctrl |= TN_CTRL_ALLMULTI;
   if ((if_capenable & IFCAP_VLAN_HWTAGGING) !== 0) ctrl |= TN_CTRL_VLSTRIP;
   if ((if_capenable & (IFCAP_RXCSUM | IFCAP_RXCSUM_IPV6)) !== 0) ctrl |= TN_CTRL_RXCSUM;
+  // Without verdicts of the NIC there is nothing to coalesce: then the bit has no effect.
+  if ((if_capenable & IFCAP_LRO) !== 0) ctrl |= TN_CTRL_LRO;
   sc.ctrl = ctrl;
   if ((ifp.if_drv_flags & IFF_DRV_RUNNING) !== 0) writeCtrl(sc, TN_CTRL_RXE | TN_CTRL_TXE);
 }
@@ -421,6 +432,7 @@ function tn_setcap(sc: TnSoftc, wanted: number): Errno {
     IFCAP_VLAN_HWTAGGING |
     IFCAP_VLAN_HWCSUM |
     IFCAP_JUMBO_MTU |
+    IFCAP_LRO |
     IFCAP_LINKSTATE |
     IFCAP_NOMAP;
   ifp.if_capenable ^= changed & plain;

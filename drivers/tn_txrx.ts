@@ -481,7 +481,7 @@ function deliver(sc: TnSoftc, status: number, vtag: number): void {
   sc.rxHead = null;
   sc.rxTail = null;
   m.m_pkthdr.rcvif = ifp;
-  // What the peer left in one piece is more than an MTU, and not too long for that.
+  // What the NIC coalesced or the peer left in one piece may be more than an MTU: not too long.
   m.m_pkthdr.lro_nsegs = (status >>> TN_RXS_SEGS_SHIFT) & TN_RXS_SEGS_MASK;
   verdict(sc, m, status);
   if ((status & TN_RXS_VP) !== 0) {

@@ -11,7 +11,7 @@ seconds=${1:-30}
 [[ $seconds =~ ^[0-9]+$ ]] || { echo 'usage: scripts/fuzz.sh [SECONDS]' >&2; exit 2; }
 out=build/fuzz
 src=native-bindings/src
-sources=(test/fuzz/tn_fuzz.cpp "$src"/tn_{device,tx,offload,rx,verdict,capture}.cpp
+sources=(test/fuzz/tn_fuzz.cpp "$src"/tn_{device,tx,offload,rx,verdict,lro,capture}.cpp
   "$src/cksum_kernel.cpp")
 flags=(-std=c++20 -g -O1 -Wall -Wextra -Werror -fno-exceptions -fno-sanitize-recover=all)
 export UBSAN_OPTIONS=print_stacktrace=1

@@ -51,6 +51,7 @@ void Device::SetModes(uint32_t ctrl) {
   allmulti_ = (ctrl & TN_CTRL_ALLMULTI) != 0;
   vlStrip_ = (ctrl & TN_CTRL_VLSTRIP) != 0;
   rxCsum_ = (ctrl & TN_CTRL_RXCSUM) != 0;
+  lro_ = (ctrl & TN_CTRL_LRO) != 0 && rxCsum_ && !c_.vnet;
 }
 
 void Device::Cause(uint32_t bits) {
@@ -147,7 +148,7 @@ uint32_t Device::Read(uint32_t off) {
     case TN_STATUS:
       return ReadStatus();
     case TN_FEATURES:
-      return TN_FEAT_ALWAYS | (c_.hasTimer ? TN_FEAT_ITR : 0);
+      return TN_FEAT_ALWAYS | (c_.hasTimer ? TN_FEAT_ITR : 0) | (c_.vnet ? 0 : TN_FEAT_LRO);
     case TN_MACL:
       return Le16(mac + 2) << 16 | Le16(mac);
     case TN_MACH:

@@ -1,8 +1,9 @@
 // The NIC `tn`, device build `native`: what docs/tn-datasheet.md says, without Node. A register
 // access or an event runs the device to its end and returns what the loop has to do; it never calls
 // up, never blocks and never allocates. tn_device.cpp has the registers and the interrupt line,
-// tn_tx.cpp and tn_offload.cpp transmit, tn_rx.cpp and tn_verdict.cpp receive, tn_capture.cpp
-// records, tn_napi.cpp is the door to JavaScript. src/dev/tn is the reference: it does the same.
+// tn_tx.cpp and tn_offload.cpp transmit, tn_rx.cpp, tn_verdict.cpp and tn_lro.cpp receive,
+// tn_capture.cpp records, tn_napi.cpp is the door to JavaScript. src/dev/tn is the
+// reference: it does the same.
 //
 // Distrust: registers and host memory may hold anything, and host memory may change while the
 // device looks at it (file pages are filled by other threads). So every word that decides something
@@ -185,6 +186,33 @@ struct Tx : Ring {
 
 constexpr uint32_t kRxBufsMax = TN_MAXFRM_MAX / 2048 + 1;
 
+// Coalescing: the frame under way, which exists only while a drain runs, and the segment looked at.
+// Headers are in on-board memory; what host memory holds decides nothing once they are copied.
+struct Lro {
+  uint32_t nbufs = 0;  // that the frame fills; 0: there is none
+  uint32_t len = 0, segs = 0, status = 0;
+  uint32_t l3 = 0, l4 = 0;
+  uint32_t next = 0;  // sequence number behind it
+  uint32_t sum = 0;   // of its data
+  uint8_t* bufs[2 * kRxBufsMax] = {};
+  uint8_t hdr[14 + 40 + 32] = {};
+  // The segment.
+  uint8_t seg[sizeof hdr] = {};
+  uint32_t segL3 = 0, segL4 = 0, segLen = 0, segStatus = 0;
+  bool pushed = false;
+
+  bool Eligible(const uint8_t* frame, uint32_t len, uint32_t verdict);
+  void Hold(const iovec* from, uint32_t bufSize);
+  bool Merge(const iovec* from, uint32_t count, uint32_t bufSize);
+  uint32_t Finish();
+
+ private:
+  uint32_t SegPayload() const { return segLen - kEtherHdrLen - segL3 - segL4; }
+  uint32_t PayloadSum() const;
+  bool Continues() const;
+  void Append(const iovec* from, uint32_t bufSize, uint32_t at, uint32_t n);
+};
+
 struct Rx : Ring {
   uint32_t bufSize = 2048;
   uint32_t frameMax = 1518;
@@ -197,6 +225,7 @@ struct Rx : Ring {
   uint32_t nbufs = 0;
   uint32_t vtag = 0;
   uint8_t vnetHdr[kVnetHdrLen] = {};
+  Lro lro;
 
   iovec* Bufs() { return iov + 1; }
   uint8_t* Buf(uint32_t i) { return static_cast<uint8_t*>(iov[i + 1].iov_base); }
@@ -284,6 +313,7 @@ class Device {
   bool RxGather(uint8_t* ring);
   void RxWriteBack(uint8_t* ring, uint32_t len, uint32_t status);
   void RxReceive(uint8_t* ring, uint32_t len);
+  void RxDeliver(uint8_t* ring, uint32_t len, uint32_t status);
   bool RxAccepts(const uint8_t* frame) const;
   uint32_t RxSegments(uint32_t len) const;
   void RxStrip(uint32_t len);
@@ -294,6 +324,10 @@ class Device {
                        uint32_t status);
   uint32_t RxSum(uint32_t off, uint32_t len, uint32_t sum);
   void RxFinishCsum(uint32_t len);
+
+  // tn_lro.cpp
+  bool RxCoalesce(uint8_t* ring, uint32_t len, uint32_t status);
+  void RxFlush(uint8_t* ring);
 
   // tn_capture.cpp
   bool CaptureWants() const;
@@ -310,6 +344,7 @@ class Device {
   uint32_t itr_ = 0;  // us
   bool linkUp_ = true;
   bool promisc_ = false, allmulti_ = false, vlStrip_ = false, rxCsum_ = false;
+  bool lro_ = false;  // asked for, and possible
   bool asserted_ = false, timerArmed_ = false;
   bool everRaised_ = false;
   int64_t lastIntrNs_ = 0;

@@ -58,6 +58,8 @@ enum Stat : uint32_t {
   TN_ST_DMA_FAULTS,
   TN_ST_BAD_REG,
   TN_ST_INTERRUPTS,
+  TN_ST_RX_LRO,
+  TN_ST_RX_LRO_SEGMENTS,
   TN_NSTATS,
 };
 
@@ -66,13 +68,13 @@ constexpr uint32_t TN_ID_REV1 = 0x544e0001;
 
 constexpr uint32_t TN_CTRL_RST = 0x1, TN_CTRL_TXE = 0x2, TN_CTRL_RXE = 0x4, TN_CTRL_PROMISC = 0x8,
                    TN_CTRL_ALLMULTI = 0x10, TN_CTRL_VLSTRIP = 0x20, TN_CTRL_RXCSUM = 0x40,
-                   TN_CTRL_MASK = 0x7e;
+                   TN_CTRL_LRO = 0x80, TN_CTRL_MASK = 0xfe;
 
 constexpr uint32_t TN_STATUS_LU = 0x1, TN_STATUS_VNET = 0x2, TN_STATUS_TXSTOP = 0x4,
                    TN_STATUS_RXSTOP = 0x8;
 
-// IXSM, TXSM, TSO4, TSO6, VLAN, RXCSUM; ITR where there is a timer.
-constexpr uint32_t TN_FEAT_ALWAYS = 0x3f, TN_FEAT_ITR = 0x40;
+// IXSM, TXSM, TSO4, TSO6, VLAN, RXCSUM; ITR where there is a timer, LRO in mode `wire`.
+constexpr uint32_t TN_FEAT_ALWAYS = 0x3f, TN_FEAT_ITR = 0x40, TN_FEAT_LRO = 0x80;
 
 constexpr uint32_t TN_INT_TXDW = 0x1, TN_INT_RXDW = 0x2, TN_INT_LSC = 0x4, TN_INT_RXO = 0x8,
                    TN_INT_TXERR = 0x10, TN_INT_RXERR = 0x20, TN_INT_MASK = 0x3f;

@@ -76,7 +76,7 @@ void Device::RxDrain() {
   rx_.causes = 0;
   uint32_t budget = TN_RX_BUDGET;
   for (; budget > 0; budget--) {
-    if (rx_.Avail() < rx_.Needed()) {
+    if (rx_.Avail() < rx_.lro.nbufs + rx_.Needed()) {
       RxStall();
       break;
     }
@@ -91,6 +91,7 @@ void Device::RxDrain() {
     const long hdr = c_.vnet ? kVnetHdrLen : 0;
     RxReceive(ring, n > hdr ? static_cast<uint32_t>(n - hdr) : 0);
   }
+  RxFlush(ring);
   if (budget == 0 && !rx_.posted) {
     rx_.posted = true;
     flags_ |= kPostRx;
@@ -117,17 +118,19 @@ void Device::RxStall() {
   rx_.causes |= TN_INT_RXO;
 }
 
-// Lists the buffers for one frame. False if one cannot be used: it and those before it go back
-// marked bad, because descriptors are consumed in order.
+// Lists the buffers for one frame, behind those of a frame being coalesced. False if one cannot be
+// used: it and those before it go back marked bad, because descriptors are consumed in order.
 bool Device::RxGather(uint8_t* ring) {
   const uint32_t n = rx_.Needed();
-  uint32_t slot = rx_.head;
+  uint32_t slot = rx_.head + rx_.lro.nbufs;
+  if (slot >= rx_.ndesc) slot -= rx_.ndesc;
   for (uint32_t i = 0; i < n; i++, slot = rx_.Next(slot)) {
     const uint8_t* desc = ring + slot * TN_DESC_SIZE;
     uint8_t* buf = Map(LoadLe32(desc + TN_D_ADDRL), LoadLe32(desc + TN_D_ADDRH), rx_.bufSize);
     if (buf == nullptr) {
       stats[TN_ST_RX_BAD]++;
       Count(kReasonRxBad);
+      RxFlush(ring);
       for (uint32_t k = 0; k <= i; k++) RxWriteBack(ring, 0, TN_RXS_ERR);
       rx_.causes |= TN_INT_RXERR;
       return false;
@@ -171,12 +174,17 @@ void Device::RxReceive(uint8_t* ring, uint32_t len) {
     status = RxVerdict(len);
   else if (c_.vnet)
     RxFinishCsum(len);
+  if (lro_ && RxCoalesce(ring, len, status)) return;
   if (c_.vnet) status |= RxSegments(len) << TN_RXS_SEGS_SHIFT;
   if (vlStrip_ && len >= kEtherHdrLen + 4 && Be16(frame + 12) == kEthertypeVlan) {
     status |= TN_RXS_VP;
     RxStrip(len);
     len -= 4;
   }
+  RxDeliver(ring, len, status);
+}
+
+void Device::RxDeliver(uint8_t* ring, uint32_t len, uint32_t status) {
   stats[TN_ST_RX_FRAMES]++;
   stats[TN_ST_RX_BYTES] += len;
   for (; len > rx_.bufSize; len -= rx_.bufSize) RxWriteBack(ring, rx_.bufSize, 0);

@@ -53,7 +53,7 @@ const EV_RESET = 7;
 /** TN_ITR: while it is not 0, the device needs to know the time. */
 const TN_ITR = 0x030;
 const TN_REG_SIZE = 0x1000;
-const TN_NSTATS = 21;
+const TN_NSTATS = 23;
 
 /** Reasons in the addon's order. */
 const reasons = [

@@ -160,7 +160,7 @@ describe('cli: NIC options', () => {
       ['mtu', '1e3', /whole number/],
       ['nic', 'em', /no such model: tn, plain/],
       ['cap', '-bogus', /-bogus: no capability/],
-      ['cap', 'lro', /lro: tn lacks it/],
+      ['cap', 'wol', /wol: tn lacks it/],
       ['mode', 'Wire', /one of wire, vnet/],
       ['napi', 'poll', /one of off, thread/],
       ['engine', 'rust', /one of native, ts/],

@@ -24,6 +24,7 @@ import {
   IFCAP_TXCSUM,
   IFCAP_TXCSUM_IPV6,
   IFCAP_VLAN_HWTAGGING,
+  IFCAP_WOL_MAGIC,
   IFF_DRV_RUNNING,
   IFF_PROMISC,
   IFF_UP,
@@ -38,6 +39,7 @@ import {
 import {
   TN_CTRL,
   TN_CTRL_PROMISC,
+  TN_CTRL_LRO,
   TN_CTRL_RXCSUM,
   TN_CTRL_VLSTRIP,
   TN_ICR,
@@ -71,8 +73,8 @@ describe('if_tn', () => {
     expect([...ifp.if_lladdr]).to.deep.equal([2, 0, 0, 0, 0, 1]);
     expect(ifp.if_capabilities).to.equal(TN_CAPABILITIES);
     expect(ifp.if_capenable).to.equal(TN_CAPABILITIES);
-    // The fact sheet's set, with VLAN_HWTAGGING and VLAN_HWCSUM besides.
-    expect(TN_CAPABILITIES.toString(16)).to.equal((0x468032b | 0x10 | 0x80).toString(16));
+    // The fact sheet's set, with VLAN_HWTAGGING, VLAN_HWCSUM and LRO besides.
+    expect(TN_CAPABILITIES.toString(16)).to.equal((0x468032b | 0x10 | 0x80 | 0x400).toString(16));
     expect(ifp.if_hwassist).to.equal(ALL);
     expect(ifp.if_link_state).to.equal(LINK_STATE_UP);
     expect([ifp.if_hw_tsomax, ifp.if_hw_tsomaxsegcount]).to.deep.equal([65518, 62]);
@@ -168,8 +170,23 @@ describe('if_tn', () => {
     });
 
     it('refuses what the model lacks', () => {
-      expect(set(IFCAP_LRO, 0)).to.equal(EINVAL);
+      expect(set(IFCAP_WOL_MAGIC, 0)).to.equal(EINVAL);
       expect(host.ifp.if_capenable).to.equal(TN_CAPABILITIES);
+    });
+
+    it('coalesces when asked, where the NIC can', () => {
+      host.up();
+      const lro = (): number => host.dev.read32(TN_CTRL) & TN_CTRL_LRO;
+      expect(lro()).to.equal(TN_CTRL_LRO);
+      expect(set(0, IFCAP_LRO)).to.equal(0);
+      expect(lro()).to.equal(0);
+      expect(set(IFCAP_LRO, 0)).to.equal(0);
+      expect(lro()).to.equal(TN_CTRL_LRO);
+      host.down();
+      host = new TnHost('vnet').up();
+      expect(host.ifp.if_capabilities).to.equal(TN_CAPABILITIES & ~IFCAP_LRO);
+      expect(set(IFCAP_LRO, 0)).to.equal(EINVAL);
+      expect(lro()).to.equal(0);
     });
 
     it('tells the NIC', () => {

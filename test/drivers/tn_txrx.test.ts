@@ -48,6 +48,7 @@ import {
 import { TN_BR_SIZE, TN_NSEGS, TN_RX_NDESC, TN_TX_NDESC } from '../../drivers/if_tnvar.ts';
 import { tn_encap, tn_rxeof, tn_txdrain, tn_txeof, tn_txflush } from '../../drivers/tn_txrx.ts';
 import { judge, makePacket, payloadBytes } from '../dev/judge.ts';
+import { segment } from '../dev/segments.ts';
 import { bytesPerCall } from '../support/alloc.ts';
 import { chainBytes, TnHost } from './tn_host.ts';
 
@@ -442,6 +443,61 @@ describe('if_tn: receive', () => {
     expect(bytes).to.be.below(8);
     expect(n).to.be.above(100_000);
     m_freem(keep);
+  });
+
+  it('leaves no garbage either when the NIC coalesces', () => {
+    // Three segments at a time, each the next one's predecessor.
+    const frames = [0, 1, 2].map((i) => segment({ payload: 1001, seq: 0xfffff000 + i * 1001 }));
+    const keep = frames.map((frame) => {
+      const m = m_getcl(M_NOWAIT, MT_DATA, M_PKTHDR)!;
+      mem.set(frame, m.m_data);
+      return m;
+    });
+    const { length } = frames[0]!;
+    let left = 0;
+    host.wire.readv = (iov) => {
+      if (left === 0) return -EAGAIN;
+      const from = keep[3 - left--]!.m_data;
+      mem.copyWithin(iov[0]!, from, from + length);
+      return length;
+    };
+    let n = 0;
+    let segs = 0;
+    host.ifp.if_input = (_ifp, m) => {
+      n++;
+      segs += m.m_pkthdr.lro_nsegs;
+      m_freem(m);
+    };
+    const bytes = bytesPerCall(() => {
+      left = 3;
+      host.wire.notify();
+      tn_rxeof(host.sc, 2);
+    });
+    host.clock.runPosted();
+    expect(bytes).to.be.below(8);
+    expect(n).to.be.above(100_000);
+    expect(segs).to.equal(3 * n);
+    keep.forEach((m) => m_freem(m));
+  });
+
+  it('hands up what the NIC coalesced as one packet, and says of how many', () => {
+    const frames = Array.from({ length: 12 }, (_, i) =>
+      segment({ payload: 1448, seq: 1 + i * 1448, ts: [i, 1] }),
+    );
+    host.wire.readable = false;
+    host.wire.inject(...frames);
+    host.wire.readable = true;
+    host.wire.notify();
+    host.clock.runPosted();
+    expect(host.received.length).to.equal(1);
+    const m = host.received[0]!;
+    const got = judge(chainBytes(m));
+    const sent = frames.flatMap((frame) => [...judge(frame).payload]);
+    expect([...got.payload]).to.deep.equal(sent);
+    expect([m.m_pkthdr.len, m.m_pkthdr.lro_nsegs]).to.deep.equal([66 + 12 * 1448, 12]);
+    const good = CSUM_DATA_VALID | CSUM_PSEUDO_HDR | CSUM_IP_CHECKED | CSUM_IP_VALID;
+    expect(m.m_pkthdr.csum_flags).to.equal(good);
+    expect(if_get_counter(host.ifp, IFCOUNTER_IPACKETS)).to.equal(1);
   });
 
   it('goes round its ring many times', () => {

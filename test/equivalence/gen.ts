@@ -42,16 +42,16 @@ import { makePacket, sum1071 } from '../dev/judge.ts';
 import { BASE, MAC, type Setup, type Step } from './bench.ts';
 
 const TX_RING = 0x4000;
-const RX_RING = 0x18000;
+export const RX_RING = 0x18000;
 const HEADERS = 0x30000;
 /** Payload to send lies in what the arena was filled with; receive buffers behind it. */
 const DATA = 0x80000;
 const DATA_END = 0x300000;
-const RX_DATA = 0x400000;
+export const RX_DATA = 0x400000;
 /** Bytes of RAM: 16 MiB less the regions behind it. */
 const RAM = 7 << 20;
 
-const addrWords = (off: number): [number, number] => [
+export const addrWords = (off: number): [number, number] => [
   (BASE + off) >>> 0,
   Math.floor((BASE + off) / 2 ** 32),
 ];
@@ -63,7 +63,7 @@ export const setup: fc.Arbitrary<Setup> = fc.record({
 });
 
 /** Ring sizes, and what is switched on besides the engines. */
-interface Driver {
+export interface Driver {
   ntx: number;
   nrx: number;
   ctrl: number;
@@ -74,10 +74,10 @@ interface Driver {
   snaplen: number;
 }
 
-const driver: fc.Arbitrary<Driver> = fc.record({
+export const driver: fc.Arbitrary<Driver> = fc.record({
   ntx: fc.constantFrom(8, 16, 64, 256),
   nrx: fc.constantFrom(8, 16, 64),
-  ctrl: fc.constantFrom(0, 0x40, 0x60, 0x08, 0x20, 0x48, 0x50, 0x78),
+  ctrl: fc.constantFrom(0, 0x40, 0x60, 0x08, 0x20, 0x48, 0x50, 0x78, 0xc0, 0x80, 0xe8),
   bufSize: fc.constantFrom(2048, 2048, 4096),
   frameMax: fc.constantFrom(1518, 1518, 60, 2047, 2048, 2049, 4096, 9216, 9217, 65553),
   mask: fc.constantFrom(0, 0x3f, 1, 2, 0x38),
@@ -86,7 +86,7 @@ const driver: fc.Arbitrary<Driver> = fc.record({
 });
 
 /** Sets both rings up, starts the engines and posts the receive buffers. */
-function bringUp(d: Driver): Step[] {
+export function bringUp(d: Driver): Step[] {
   const [tlo, thi] = addrWords(TX_RING);
   const [rlo, rhi] = addrWords(RX_RING);
   const regs: [number, number][] = [
@@ -323,17 +323,20 @@ const vnetHdr = fc
     0,
   ]);
 
-const frame = fc
+export const frame = fc
   .tuple(fc.oneof({ weight: 4, arbitrary: goodFrame }, oddFrame), vnetHdr)
   .map(([bytes, hdr]) => ({ bytes, hdr }));
 
-const sendOf = (vnet: boolean, { bytes, hdr }: { bytes: Uint8Array; hdr: number[] }): Step => ({
+export const sendOf = (
+  vnet: boolean,
+  { bytes, hdr }: { bytes: Uint8Array; hdr: number[] },
+): Step => ({
   do: 'send',
   frame: vnet ? Uint8Array.from([...hdr, ...bytes]) : bytes,
 });
 
 /** What happens between doorbells. */
-const between: fc.Arbitrary<Step> = fc.oneof(
+export const between: fc.Arbitrary<Step> = fc.oneof(
   fc.nat(40).map((n): Step => ({ do: 'take', n })),
   fc.constant<Step>({ do: 'poll' }),
   fc.constant<Step>({ do: 'turn' }),
@@ -437,7 +440,7 @@ const anyValue = fc.oneof(
   fc.nat(128),
   fc.nat(8192),
   fc.nat(600).map((n) => n * 128),
-  fc.constantFrom(2, 4, 6, 0x7e),
+  fc.constantFrom(2, 4, 6, 0x7e, 0xfe),
   fc.nat(RAM - 1).map((n) => (BASE + n) >>> 0),
 );
 
@@ -491,7 +494,7 @@ export const lostScript: fc.Arbitrary<{ setup: Setup; steps: Step[] }> = fc
         len: fc.oneof(fc.integer({ min: 1, max: 512 }), fc.nat(70_000)).map((n) => n * 128),
         odd: fc.constantFrom(0, 0, 0, 8, 64),
         tail: fc.nat(4096),
-        ctrl: fc.constantFrom(0x6, 0x7e, 0x46, 0x26),
+        ctrl: fc.constantFrom(0x6, 0x7e, 0x46, 0x26, 0xfe),
         frames: fc.array(frame, { maxLength: 4 }),
         others: fc.array(fc.oneof(between, hostileStep), { maxLength: 6 }),
       }),

@@ -5,10 +5,17 @@
 
 import { expect } from 'chai';
 import * as fc from 'fast-check';
-import { TN_NSTATS, tnStatNames } from '../../src/dev/tn/tnreg.ts';
+import {
+  TN_NSTATS,
+  TN_ST_RX_FRAMES,
+  TN_ST_RX_LRO,
+  TN_ST_RX_LRO_SEGMENTS,
+  tnStatNames,
+} from '../../src/dev/tn/tnreg.ts';
 import { full } from '../support/needs.ts';
 import { benchInit, type Outcome, play, ramImage, type Setup, type Step } from './bench.ts';
 import { hostileScript, kindScript, lostScript } from './gen.ts';
+import { trainScript } from './gen_lro.ts';
 
 const seed = process.env['FC_SEED'];
 const RUNS = Number(process.env['TAPNIC_EQUIVALENCE_RUNS'] ?? (full ? 20_000 : 500));
@@ -103,6 +110,15 @@ describe('equivalence: ts and native', function () {
       'rx_l4_error',
       'interrupts',
     ]);
+  });
+
+  it(`${RUNS} trains of segments to coalesce, whole and broken`, () => {
+    same(trainScript);
+    expectReached(['rx_lro', 'rx_nodesc', 'rx_bad', 'rx_filtered', 'rx_ip_error', 'rx_l4_error']);
+    const [made, of] = [reached[TN_ST_RX_LRO]!, reached[TN_ST_RX_LRO_SEGMENTS]!];
+    expect(made / runs, 'frames made of several a run').to.be.greaterThan(0.8);
+    expect(of / made, 'segments of each').to.be.greaterThan(2.5);
+    expect(reached[TN_ST_RX_FRAMES]! / runs, 'others').to.be.greaterThan(2);
   });
 
   it(`${RUNS} hostile rings and registers`, () => {

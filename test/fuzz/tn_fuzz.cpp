@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../../native-bindings/src/cksum.h"
 #include "../../native-bindings/src/tn_device.h"
 #include "../../native-bindings/src/tn_wire.h"
 
@@ -38,6 +39,7 @@ uint32_t room = 0;  // frames it takes before EAGAIN
 uint32_t sentNow = 0, readNow = 0;
 uint8_t frame[65536];  // the one that waits, so many times
 uint32_t frameLen = 0, frameCopies = 0;
+uint32_t train = 0;  // bytes of data of a TCP segment that each copy continues; 0: all are alike
 
 [[noreturn]] void Fail(const char* what) {
   fprintf(stderr, "tn_fuzz: %s\n", what);
@@ -103,9 +105,54 @@ void BringUp(Device* dev, uint32_t ctrl, uint32_t frameMax) {
   Check(dev->Write(TN_RDT, 63));
 }
 
+// Makes the checksums of the segment in `frame` right.
+void SumSegment() {
+  using tapnic::CksumAdd;
+  const bool v6 = frame[12] == 0x86;
+  uint8_t* ip = frame + 14;
+  uint8_t* th = ip + (v6 ? 40 : 20);
+  const uint32_t len = frameLen - static_cast<uint32_t>(th - frame);
+  if (!v6) {
+    tapnic::tn::PutBe16(ip + 10, 0);
+    tapnic::tn::PutBe16(ip + 10, ~CksumAdd(ip, 20, 0) & 0xffff);
+  }
+  tapnic::tn::PutBe16(th + 16, 0);
+  const uint32_t addrs = v6 ? CksumAdd(ip + 8, 32, 0) : CksumAdd(ip + 12, 8, 0);
+  const uint32_t sum = tapnic::tn::Fold16(addrs + 6 + len + CksumAdd(th, len, 0));
+  tapnic::tn::PutBe16(th + 16, ~sum & 0xffff);
+}
+
+// The first of a train of TCP segments with `len` bytes of data, for everybody.
+void MakeSegment(bool v6, bool stamps, uint32_t len) {
+  const uint32_t l3 = v6 ? 40 : 20, l4 = stamps ? 32 : 20;
+  memset(frame, 0xff, 12);
+  memset(frame + 12, 0, 74);
+  for (uint32_t i = 0; i < len; i++) frame[14 + l3 + l4 + i] = static_cast<uint8_t>(i * 31 + 7);
+  frame[12] = v6 ? 0x86 : 0x08;
+  frame[13] = v6 ? 0xdd : 0x00;
+  uint8_t* ip = frame + 14;
+  ip[0] = v6 ? 0x60 : 0x45;
+  tapnic::tn::PutBe16(ip + (v6 ? 4 : 2), (v6 ? 0 : l3) + l4 + len);
+  ip[v6 ? 6 : 9] = 6;
+  uint8_t* th = ip + l3;
+  th[12] = static_cast<uint8_t>(l4 << 2);
+  th[13] = 0x10;
+  if (stamps) tapnic::tn::PutBe32(th + 20, 0x0101080a);
+  frameLen = 14 + l3 + l4 + len;
+  train = len;
+  SumSegment();
+}
+
+// The segment behind the one in `frame`.
+void NextSegment() {
+  uint8_t* seq = frame + 14 + (frame[12] == 0x86 ? 40 : 20) + 4;
+  tapnic::tn::PutBe32(seq, tapnic::tn::Be32(seq) + train);
+  SumSegment();
+}
+
 void Step(Device* dev, Script* s) {
   using namespace tapnic::tn;
-  switch (s->U8() % 14) {
+  switch (s->U8() % 15) {
     case 0: {
       const uint32_t reg = s->U16() & 0xffc;
       Check(dev->Write(reg, s->U32()));
@@ -148,6 +195,7 @@ void Step(Device* dev, Script* s) {
       const uint32_t n = s->U8(), len = s->U16();
       frameCopies = 1 + s->U8() % 200;
       frameLen = len > n ? len : n;
+      train = 0;
       memset(frame, 0, frameLen);
       for (uint32_t i = 0; i < n; i++) frame[i] = static_cast<uint8_t>(s->U8());
       Check(dev->OnEvent(kEventReadable));
@@ -179,6 +227,15 @@ void Step(Device* dev, Script* s) {
         memcpy(captureRing + 4 * word, &value, 4);
       else
         memcpy(captureRing + 4, captureRing, 4);
+      break;
+    }
+    case 14: {  // TCP segments that continue each other arrive; one byte of their headers is any
+      const uint32_t bits = s->U8(), len = 1 + s->U16() % 9000, copies = s->U8();
+      const uint32_t poke = s->U8(), value = s->U8();
+      MakeSegment((bits & 1) != 0, (bits & 2) != 0, len);
+      if (poke < 86) frame[poke] = static_cast<uint8_t>(value);
+      frameCopies = 1 + copies % 200;
+      Check(dev->OnEvent(kEventReadable));
       break;
     }
     case 11: {
@@ -233,6 +290,7 @@ long WireReadv(int, const iovec* iov, int iovcnt) {
     memcpy(iov[i].iov_base, frame + at, c);
     at += c;
   }
+  if (train != 0) NextSegment();
   return static_cast<long>(n);
 }
 
@@ -253,6 +311,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   hungUp = false;
   room = 100;
   frameCopies = 0;
+  train = 0;
   captureRing[12] = (modes & 4) != 0 ? 1 << 4 : 0;
   captureRing[16 + 4 * 4 + 1] = 0x04;  // 1024 bytes of each frame
 

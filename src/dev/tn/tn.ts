@@ -18,6 +18,7 @@ import {
   TN_CTRL_TXE,
   TN_FEAT_ITR,
   TN_FEAT_IXSM,
+  TN_FEAT_LRO,
   TN_FEAT_RXCSUM,
   TN_FEAT_TSO4,
   TN_FEAT_TSO6,
@@ -138,7 +139,8 @@ export class TnDevice implements MmioRegion, WireListener {
           TN_FEAT_TSO6 |
           TN_FEAT_VLAN |
           TN_FEAT_RXCSUM |
-          (core.timer === null ? 0 : TN_FEAT_ITR)
+          (core.timer === null ? 0 : TN_FEAT_ITR) |
+          (core.vnet ? 0 : TN_FEAT_LRO)
         );
       case TN_MACL:
       case TN_MACH:

@@ -7,6 +7,7 @@ import type { Wire } from '../../sys/wire.ts';
 import type { DmaPort, IntrLine } from '../../bus/device.ts';
 import {
   TN_CTRL_ALLMULTI,
+  TN_CTRL_LRO,
   TN_CTRL_PROMISC,
   TN_CTRL_RXCSUM,
   TN_CTRL_VLSTRIP,
@@ -51,6 +52,9 @@ export const SRAM_TX_VNET = 4;
 export const SRAM_TX_HDR = 16;
 export const SRAM_ZERO = 512;
 export const SRAM_RX_VNET = 1024;
+/** Headers of a frame being coalesced, and of the segment looked at. */
+export const SRAM_RX_LRO = 1280;
+export const SRAM_RX_SEG = 1408;
 
 /** Bytes of a virtio-net header with num_buffers, VIRTIO 1.1, 5.1.6. */
 export const VNET_HDR_LEN = 12;
@@ -86,6 +90,8 @@ export class TnCore implements Task {
   allmulti = false;
   vlStrip = false;
   rxCsum = false;
+  /** Receive coalescing: asked for, and possible. */
+  lro = false;
   icr = 0;
   ims = 0;
   /** TN_ITR, µs. */
@@ -115,6 +121,7 @@ export class TnCore implements Task {
     this.allmulti = (ctrl & TN_CTRL_ALLMULTI) !== 0;
     this.vlStrip = (ctrl & TN_CTRL_VLSTRIP) !== 0;
     this.rxCsum = (ctrl & TN_CTRL_RXCSUM) !== 0;
+    this.lro = (ctrl & TN_CTRL_LRO) !== 0 && this.rxCsum && !this.vnet;
   }
 
   /** Sets causes and, if one of them is unmasked, raises the line. */

@@ -2,7 +2,8 @@
  * The receive engine of `tn`: one scatter read per frame straight into the buffers the driver
  * posted, then address filter, checksum verdict, VLAN stripping and write-back. It reads the wire
  * only while enough buffers for the longest frame are posted, so a slow driver pushes back on the
- * wire instead of losing frames. Left out: coalescing, several queues, header splitting.
+ * wire instead of losing frames. Coalescing is in tn_lro.ts. Left out: several queues, header
+ * splitting.
  */
 
 import { CAPTURE_IN, CAPTURE_WIRE } from '../../sys/capture.ts';
@@ -27,6 +28,7 @@ import {
   VNET_GSO_NONE,
   VNET_HDR_LEN,
 } from './tn_core.ts';
+import { TnLro } from './tn_lro.ts';
 import {
   TN_D_ADDRH,
   TN_D_ADDRL,
@@ -57,6 +59,8 @@ import {
   TN_ST_RX_FRAMES,
   TN_ST_RX_IP_ERROR,
   TN_ST_RX_L4_ERROR,
+  TN_ST_RX_LRO,
+  TN_ST_RX_LRO_SEGMENTS,
   TN_ST_RX_NODESC,
   TN_ST_RX_OVERSIZE,
   TN_ST_RX_RUNT,
@@ -89,6 +93,8 @@ export class TnRx implements Task {
   /** TN_MTA0 and TN_MTA1. */
   readonly mta = new Uint32Array(2);
   readonly #core: TnCore;
+  /** Holds a frame only while a drain runs. */
+  readonly #lro: TnLro;
   #ndesc = 0;
   /** Too few buffers: not reading the wire until TN_RDT moves. */
   #stalled = false;
@@ -102,6 +108,7 @@ export class TnRx implements Task {
 
   constructor(core: TnCore) {
     this.#core = core;
+    this.#lro = new TnLro(core);
     this.#iov[0] = core.sramOff + SRAM_RX_VNET;
     this.#iov[1] = VNET_HDR_LEN;
   }
@@ -165,7 +172,7 @@ export class TnRx implements Task {
     this.#causes = 0;
     let budget = TN_RX_BUDGET;
     for (; budget > 0; budget--) {
-      if (this.#avail() < this.#needed()) {
+      if (this.#avail() - this.#lro.nbufs < this.#needed()) {
         this.#stall();
         break;
       }
@@ -177,6 +184,7 @@ export class TnRx implements Task {
       }
       this.#receive(ring, vnet ? n - VNET_HDR_LEN : n);
     }
+    this.#flush(ring);
     if (budget === 0 && !this.#posted) {
       this.#posted = true;
       clock.post(this);
@@ -226,13 +234,14 @@ export class TnRx implements Task {
   }
 
   /**
-   * Lists the buffers for one frame. False if one cannot be used: it and those before it go back
-   * marked bad, because descriptors are consumed in order.
+   * Lists the buffers for one frame, behind those of a frame being coalesced. False if one cannot be
+   * used: it and those before it go back marked bad, because descriptors are consumed in order.
    */
   #gather(ring: number): boolean {
     const { dma, view, stats } = this.#core;
     const n = this.#needed();
-    let slot = this.head;
+    let slot = this.head + this.#lro.nbufs;
+    if (slot >= this.#ndesc) slot -= this.#ndesc;
     for (let i = 0; i < n; i++, slot = this.#next(slot)) {
       const at = ring + slot * TN_DESC_SIZE;
       const lo = view.getInt32(at + TN_D_ADDRL, true);
@@ -242,6 +251,7 @@ export class TnRx implements Task {
         stats[TN_ST_DMA_FAULTS]! += 1;
         stats[TN_ST_RX_BAD]! += 1;
         count(R_DEV_RX_BAD);
+        this.#flush(ring);
         for (let k = 0; k <= i; k++) this.#writeBack(ring, 0, TN_RXS_ERR);
         this.#causes |= TN_INT_RXERR;
         return false;
@@ -264,7 +274,7 @@ export class TnRx implements Task {
 
   /** A frame of `len` bytes lies in the listed buffers: judges it and hands it over, or not. */
   #receive(ring: number, len: number): void {
-    const { capture, stats, rxCsum, vlStrip, view } = this.#core;
+    const { capture, lro, stats, rxCsum, vlStrip, view } = this.#core;
     if (len < ETHER_HDR_LEN) {
       stats[TN_ST_RX_RUNT]! += 1;
       count(R_DEV_RX_RUNT);
@@ -286,16 +296,54 @@ export class TnRx implements Task {
     let status = 0;
     if (rxCsum) status = this.#verdict(frame, len);
     else if (this.#core.vnet) this.#finishCsum(len);
+    if (lro && this.#coalesce(ring, frame, len, status)) return;
     if (this.#core.vnet) status |= this.#segments(len) << TN_RXS_SEGS_SHIFT;
     if (vlStrip && len >= ETHER_HDR_LEN + 4 && view.getUint16(frame + 12) === ETHERTYPE_VLAN) {
       status |= TN_RXS_VP;
       this.#strip(frame, len);
       len -= 4;
     }
+    this.#deliver(ring, len, status);
+  }
+
+  #deliver(ring: number, len: number, status: number): void {
+    const { stats } = this.#core;
     stats[TN_ST_RX_FRAMES]! += 1;
     stats[TN_ST_RX_BYTES]! += len;
     for (; len > this.bufSize; len -= this.bufSize) this.#writeBack(ring, this.bufSize, 0);
     this.#writeBack(ring, len, status | TN_RXS_EOP);
+  }
+
+  /** Hands a frame to coalescing. False if it is for delivery; what was under way is delivered. */
+  #coalesce(ring: number, frame: number, len: number, status: number): boolean {
+    const lro = this.#lro;
+    if (!lro.eligible(frame, len, status)) {
+      this.#flush(ring);
+      return false;
+    }
+    const { pushed } = lro;
+    if (lro.nbufs > 0) {
+      if (lro.merge(this.#bufs, this.#nbufs, this.bufSize)) {
+        if (pushed) this.#flush(ring);
+        return true;
+      }
+      this.#flush(ring);
+    }
+    if (pushed) return false;
+    lro.hold(this.#bufs, this.bufSize);
+    return true;
+  }
+
+  /** Delivers the frame being coalesced, if there is one. */
+  #flush(ring: number): void {
+    const lro = this.#lro;
+    if (lro.nbufs === 0) return;
+    const { stats } = this.#core;
+    if (lro.segs > 1) {
+      stats[TN_ST_RX_LRO]! += 1;
+      stats[TN_ST_RX_LRO_SEGMENTS]! += lro.segs;
+    }
+    this.#deliver(ring, lro.len, lro.finish());
   }
 
   /** The address filter: own, broadcast, multicast by hash, or whatever the modes let in. */

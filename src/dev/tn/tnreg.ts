@@ -67,8 +67,10 @@ export const TN_ST_RX_L4_ERROR = 17;
 export const TN_ST_DMA_FAULTS = 18;
 export const TN_ST_BAD_REG = 19;
 export const TN_ST_INTERRUPTS = 20;
+export const TN_ST_RX_LRO = 21;
+export const TN_ST_RX_LRO_SEGMENTS = 22;
 /** How many there are. */
-export const TN_NSTATS = 21;
+export const TN_NSTATS = 23;
 
 /** Names of the statistics, in the order of their numbers. */
 export const tnStatNames = [
@@ -93,6 +95,8 @@ export const tnStatNames = [
   'dma_faults',
   'bad_reg',
   'interrupts',
+  'rx_lro',
+  'rx_lro_segments',
 ] as const;
 
 /** TN_ID of revision 1: "TN" and the revision. */
@@ -106,7 +110,8 @@ export const TN_CTRL_PROMISC = 0x8;
 export const TN_CTRL_ALLMULTI = 0x10;
 export const TN_CTRL_VLSTRIP = 0x20; // strip received 802.1Q tags
 export const TN_CTRL_RXCSUM = 0x40; // verify received checksums
-export const TN_CTRL_MASK = 0x7e;
+export const TN_CTRL_LRO = 0x80; // coalesce received TCP segments; with RXCSUM, in mode `wire`
+export const TN_CTRL_MASK = 0xfe;
 
 // TN_STATUS
 export const TN_STATUS_LU = 0x1; // link up
@@ -122,6 +127,7 @@ export const TN_FEAT_TSO6 = 0x8;
 export const TN_FEAT_VLAN = 0x10;
 export const TN_FEAT_RXCSUM = 0x20;
 export const TN_FEAT_ITR = 0x40;
+export const TN_FEAT_LRO = 0x80; // in mode `wire`
 
 // Causes: TN_ICR, TN_IMS, TN_IMC, TN_ICS
 export const TN_INT_TXDW = 0x1; // transmit descriptors written back
@@ -193,7 +199,7 @@ export const TN_RXS_IPCS = 0x4; // IPv4, and its header checksum was verified
 export const TN_RXS_L4CS = 0x8; // the TCP or UDP checksum was verified
 export const TN_RXS_IPE = 0x10; // the IPv4 header checksum is wrong
 export const TN_RXS_L4E = 0x20; // the TCP or UDP checksum is wrong
-/** Where the number of segments is that the peer would have made of this frame, 0 to 255. */
+/** Where the number of segments is that were, or the peer would have made, this frame, 0 to 255. */
 export const TN_RXS_SEGS_SHIFT = 16;
 export const TN_RXS_SEGS_MASK = 0xff;
 export const TN_RXS_ERR = 0x40000000; // the buffer could not be used: length 0, no frame

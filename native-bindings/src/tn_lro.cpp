@@ -1,0 +1,181 @@
+// Receive coalescing of `tn`, datasheet section 6.5: consecutive segments of one TCP connection
+// become one frame. The frame under way keeps its headers in on-board memory; its data lie where
+// they arrived, in the buffers posted first, and each further segment's are moved up behind them.
+#include "cksum.h"
+#include "tn_device.h"
+
+namespace tapnic::tn {
+
+namespace {
+constexpr uint32_t kEthertypeIp = 0x0800, kEthertypeIpv6 = 0x86dd;
+constexpr uint32_t kIpprotoTcp = 6;
+constexpr uint32_t kThPush = 0x08, kThAck = 0x10;
+constexpr uint32_t kHdrMin = 14 + 20 + 20;
+constexpr uint32_t kIpLenMax = 65535;
+// First word of options that are NOP, NOP and a time stamp, RFC 7323, appendix A.
+constexpr uint32_t kTsWord = 0x0101080a;
+
+// Sums a pseudo-header and the TCP header, not folded.
+uint32_t HeaderSum(const uint8_t* hdr, uint32_t l3, uint32_t l4, uint32_t l4Len) {
+  const uint8_t* ip = hdr + kEtherHdrLen;
+  const uint32_t addrs = l3 == 20 ? CksumAdd(ip + 12, 8, 0) : CksumAdd(ip + 8, 32, 0);
+  return addrs + kIpprotoTcp + l4Len + CksumAdd(ip + l3, l4, 0);
+}
+
+// Whether the 32-bit number at `a` is that at `b` or later, modulo 2^32.
+bool NotBefore(const uint8_t* a, const uint8_t* b) {
+  return static_cast<int32_t>(Be32(a) - Be32(b)) >= 0;
+}
+}  // namespace
+
+// Whether the headers, of which memory may have more than `len` bytes, allow coalescing.
+bool Lro::Eligible(const uint8_t* frame, uint32_t len, uint32_t verdict) {
+  if ((verdict & ~TN_RXS_IPCS) != TN_RXS_L4CS || len <= kHdrMin) return false;
+  memcpy(seg, frame, len < sizeof seg ? len : sizeof seg);
+  const uint32_t type = Be16(seg + 12);
+  const uint8_t* ip = seg + kEtherHdrLen;
+  const bool v4 = type == kEthertypeIp;
+  if (!v4 && type != kEthertypeIpv6) return false;
+  if (v4 ? ip[0] != 0x45 : ip[0] >> 4 != 6) return false;
+  if (ip[v4 ? 9 : 6] != kIpprotoTcp) return false;
+  const uint32_t ipLen = v4 ? Be16(ip + 2) : Be16(ip + 4) + 40;
+  if (kEtherHdrLen + ipLen != len) return false;
+  const uint32_t hlen = v4 ? 20 : 40;
+  const uint8_t* th = ip + hlen;
+  const uint32_t thLen = (th[12] >> 4) * 4u;
+  if ((th[12] & 0xf) != 0 || (thLen != 20 && thLen != 32)) return false;
+  if (ipLen <= hlen + thLen) return false;
+  if (thLen == 32 && Be32(th + 20) != kTsWord) return false;
+  if ((th[13] & ~kThPush) != kThAck) return false;
+  segL3 = hlen;
+  segL4 = thLen;
+  segLen = len;
+  segStatus = verdict;
+  pushed = (th[13] & kThPush) != 0;
+  return true;
+}
+
+// What the segment's data sum up to: all of it sums up to 0xffff, as has been verified.
+uint32_t Lro::PayloadSum() const {
+  return ~Fold16(HeaderSum(seg, segL3, segL4, segLen - kEtherHdrLen - segL3)) & 0xffff;
+}
+
+// Begins a frame with the segment, which lies in `from`.
+void Lro::Hold(const iovec* from, uint32_t bufSize) {
+  memcpy(hdr, seg, sizeof hdr);
+  l3 = segL3;
+  l4 = segL4;
+  len = segLen;
+  segs = 1;
+  status = segStatus;
+  nbufs = (len + bufSize - 1) / bufSize;
+  for (uint32_t i = 0; i < nbufs; i++) bufs[i] = static_cast<uint8_t*>(from[i].iov_base);
+  next = Be32(hdr + kEtherHdrLen + l3 + 4) + SegPayload();
+  sum = PayloadSum();
+}
+
+// Whether the segment is the next one of the frame under way.
+bool Lro::Continues() const {
+  if (segL3 != l3 || segL4 != l4 || segs >= TN_RXS_SEGS_MASK) return false;
+  if (len - kEtherHdrLen + SegPayload() > kIpLenMax) return false;
+  const uint8_t* a = seg + kEtherHdrLen + l3;
+  const uint8_t* b = hdr + kEtherHdrLen + l3;
+  if (Be32(a + 4) != next) return false;
+  // Ethernet header and first word of IP but the length; then flags, offset, TTL, addresses.
+  const auto same = [this](uint32_t off, uint32_t n) {
+    return memcmp(seg + off, hdr + off, n) == 0;
+  };
+  const bool sameIp =
+      l3 == 20 ? same(0, 16) && same(20, 3) && same(26, 8) : same(0, 18) && same(21, 33);
+  if (!sameIp || memcmp(a, b, 4) != 0) return false;
+  return NotBefore(a + 8, b + 8) && (l4 == 20 || NotBefore(a + 24, b + 24));
+}
+
+// Moves `n` bytes at offset `at` of the segment behind the frame under way.
+void Lro::Append(const iovec* from, uint32_t bufSize, uint32_t at, uint32_t n) {
+  uint32_t to = len;
+  while (n > 0) {
+    const uint32_t src = at % bufSize, dst = to % bufSize;
+    uint32_t k = bufSize - (src > dst ? src : dst);
+    if (k > n) k = n;
+    memmove(bufs[to / bufSize] + dst,
+            static_cast<const uint8_t*>(from[at / bufSize].iov_base) + src, k);
+    at += k;
+    to += k;
+    n -= k;
+  }
+}
+
+// Appends the segment, which lies in the `count` buffers `from` behind those of the frame under
+// way. False, and nothing done, if it does not continue the frame.
+bool Lro::Merge(const iovec* from, uint32_t count, uint32_t bufSize) {
+  if (!Continues()) return false;
+  const uint32_t payload = SegPayload();
+  for (uint32_t i = 0; i < count; i++) bufs[nbufs + i] = static_cast<uint8_t*>(from[i].iov_base);
+  Append(from, bufSize, segLen - payload, payload);
+  const uint32_t s = PayloadSum();
+  sum = Fold16(sum + ((len & 1) != 0 ? CksumSwapHalves(s) : s));  // headers are even
+  len += payload;
+  segs++;
+  nbufs = (len + bufSize - 1) / bufSize;
+  next += payload;
+  uint8_t* to = hdr + kEtherHdrLen + l3;
+  const uint8_t* th = seg + kEtherHdrLen + l3;
+  memcpy(to + 8, th + 8, 4);  // acknowledgement
+  to[13] |= th[13];
+  memcpy(to + 14, th + 14, 2);  // window
+  if (l4 == 32) memcpy(to + 24, th + 24, 8);
+  return true;
+}
+
+// The frame under way is over: its headers are finished. The status bits to report.
+uint32_t Lro::Finish() {
+  nbufs = 0;
+  if (segs == 1) return status;
+  uint8_t* ip = hdr + kEtherHdrLen;
+  const uint32_t ipLen = len - kEtherHdrLen;
+  if (l3 == 20) {
+    PutBe16(ip + 2, ipLen);
+    PutBe16(ip + 10, 0);
+    PutBe16(ip + 10, ~CksumAdd(ip, 20, 0) & 0xffff);
+  } else {
+    PutBe16(ip + 4, ipLen - 40);
+  }
+  uint8_t* th = ip + l3;
+  PutBe16(th + 16, 0);
+  PutBe16(th + 16, ~Fold16(HeaderSum(hdr, l3, l4, ipLen - l3) + sum) & 0xffff);
+  memcpy(bufs[0], hdr, kEtherHdrLen + l3 + l4);
+  return status | segs << TN_RXS_SEGS_SHIFT;
+}
+
+// Hands a frame to coalescing. False if it is for delivery; what was under way is delivered.
+bool Device::RxCoalesce(uint8_t* ring, uint32_t len, uint32_t status) {
+  Lro& lro = rx_.lro;
+  if (!lro.Eligible(rx_.Buf(0), len, status)) {
+    RxFlush(ring);
+    return false;
+  }
+  if (lro.nbufs > 0) {
+    if (lro.Merge(rx_.Bufs(), rx_.nbufs, rx_.bufSize)) {
+      if (lro.pushed) RxFlush(ring);
+      return true;
+    }
+    RxFlush(ring);
+  }
+  if (lro.pushed) return false;
+  lro.Hold(rx_.Bufs(), rx_.bufSize);
+  return true;
+}
+
+// Delivers the frame being coalesced, if there is one.
+void Device::RxFlush(uint8_t* ring) {
+  Lro& lro = rx_.lro;
+  if (lro.nbufs == 0) return;
+  if (lro.segs > 1) {
+    stats[TN_ST_RX_LRO]++;
+    stats[TN_ST_RX_LRO_SEGMENTS] += lro.segs;
+  }
+  RxDeliver(ring, lro.len, lro.Finish());
+}
+
+}  // namespace tapnic::tn

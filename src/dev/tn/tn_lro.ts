@@ -1,0 +1,225 @@
+/**
+ * Receive coalescing of `tn`, datasheet section 6.5: consecutive segments of one TCP connection
+ * become one frame. The frame under way keeps its headers in on-board memory; its data lie where
+ * they arrived, in the buffers posted first, and each further segment's are moved up behind them.
+ * Left out: more than one flow at a time, VLAN tags, IP options and extension headers.
+ */
+
+import { fold16, SRAM_RX_LRO, SRAM_RX_SEG, type TnCore } from './tn_core.ts';
+import {
+  TN_MAXFRM_MAX,
+  TN_RXS_IPCS,
+  TN_RXS_L4CS,
+  TN_RXS_SEGS_MASK,
+  TN_RXS_SEGS_SHIFT,
+} from './tnreg.ts';
+
+const ETHER_HDR_LEN = 14;
+const ETHERTYPE_IP = 0x0800;
+const ETHERTYPE_IPV6 = 0x86dd;
+const IPPROTO_TCP = 6;
+const TH_PUSH = 0x08;
+const TH_ACK = 0x10;
+/** Longest headers looked at: Ethernet, IPv6, TCP with time stamps. */
+const HDR_MAX = 14 + 40 + 32;
+const HDR_MIN = 14 + 20 + 20;
+/** First word of options that are NOP, NOP and a time stamp, RFC 7323, appendix A. */
+const TS_WORD = 0x0101080a;
+const IP_LEN_MAX = 65535;
+/** Buffers of the longest frame, and of a segment read behind it. */
+const BUFS_MAX = 2 * (Math.floor(TN_MAXFRM_MAX / 2048) + 1);
+
+/** The frame under way and the segment just read. */
+export class TnLro {
+  /** Buffers that the frame under way fills; 0: there is none. */
+  nbufs = 0;
+  /** Its bytes, segments, and status bits. */
+  len = 0;
+  segs = 0;
+  status = 0;
+  readonly #core: TnCore;
+  readonly #held: number;
+  readonly #seg: number;
+  readonly #bufs = new Uint32Array(BUFS_MAX);
+  // The frame under way: headers, sequence number behind it, sum of its data.
+  #l3 = 0;
+  #l4 = 0;
+  #next = 0;
+  #sum = 0;
+  // The segment just read.
+  #segL3 = 0;
+  #segL4 = 0;
+  #segLen = 0;
+  #segStatus = 0;
+
+  constructor(core: TnCore) {
+    this.#core = core;
+    this.#held = core.sramOff + SRAM_RX_LRO;
+    this.#seg = core.sramOff + SRAM_RX_SEG;
+  }
+
+  /** Whether the frame of `len` bytes at `frame`, with the verdict `status`, may be part of one. */
+  eligible(frame: number, len: number, status: number): boolean {
+    const { mem, view } = this.#core;
+    if ((status & ~TN_RXS_IPCS) !== TN_RXS_L4CS || len <= HDR_MIN) return false;
+    mem.copyWithin(this.#seg, frame, frame + Math.min(len, HDR_MAX));
+    const type = view.getUint16(this.#seg + 12);
+    const ip = this.#seg + ETHER_HDR_LEN;
+    const v4 = type === ETHERTYPE_IP;
+    if (!v4 && type !== ETHERTYPE_IPV6) return false;
+    const l3 = v4 ? 20 : 40;
+    const first = view.getUint8(ip);
+    if (v4 ? first !== 0x45 : first >>> 4 !== 6) return false;
+    if (view.getUint8(ip + (v4 ? 9 : 6)) !== IPPROTO_TCP) return false;
+    const ipLen = v4 ? view.getUint16(ip + 2) : view.getUint16(ip + 4) + 40;
+    if (ETHER_HDR_LEN + ipLen !== len) return false;
+    const th = ip + l3;
+    const l4 = (view.getUint8(th + 12) >>> 4) * 4;
+    if ((view.getUint8(th + 12) & 0xf) !== 0 || (l4 !== 20 && l4 !== 32)) return false;
+    if (ipLen <= l3 + l4) return false;
+    if (l4 === 32 && view.getUint32(th + 20) !== TS_WORD) return false;
+    if ((view.getUint8(th + 13) & ~TH_PUSH) !== TH_ACK) return false;
+    this.#segL3 = l3;
+    this.#segL4 = l4;
+    this.#segLen = len;
+    this.#segStatus = status;
+    return true;
+  }
+
+  /** Whether the segment, or the frame it has become part of, is to be delivered at once. */
+  get pushed(): boolean {
+    const { view } = this.#core;
+    const th = this.#seg + ETHER_HDR_LEN + this.#segL3;
+    return (view.getUint8(th + 13) & TH_PUSH) !== 0;
+  }
+
+  /** Begins a frame with the segment, which lies in `bufs`, pairs of offset and length. */
+  hold(bufs: Uint32Array, bufSize: number): void {
+    const { mem, view } = this.#core;
+    mem.copyWithin(this.#held, this.#seg, this.#seg + HDR_MAX);
+    this.#l3 = this.#segL3;
+    this.#l4 = this.#segL4;
+    this.len = this.#segLen;
+    this.segs = 1;
+    this.status = this.#segStatus;
+    this.nbufs = Math.ceil(this.len / bufSize);
+    for (let i = 0; i < this.nbufs; i++) this.#bufs[i] = bufs[2 * i]!;
+    const payload = this.#segPayload();
+    const th = this.#held + ETHER_HDR_LEN + this.#l3;
+    this.#next = (view.getInt32(th + 4) + payload) | 0;
+    this.#sum = this.#payloadSum();
+  }
+
+  /**
+   * Appends the segment, which lies in the `nbufs` buffers `bufs` behind those of the frame under
+   * way. False, and nothing done, if it does not continue the frame.
+   */
+  merge(bufs: Uint32Array, nbufs: number, bufSize: number): boolean {
+    if (!this.#continues()) return false;
+    const { mem, view } = this.#core;
+    const payload = this.#segPayload();
+    for (let i = 0; i < nbufs; i++) this.#bufs[this.nbufs + i] = bufs[2 * i]!;
+    this.#append(bufs, bufSize, this.#segLen - payload, payload);
+    const sum = this.#payloadSum();
+    const odd = ((this.len - ETHER_HDR_LEN) & 1) === 1; // headers are even
+    this.#sum = fold16(this.#sum + (odd ? ((sum & 0xff) << 8) | (sum >>> 8) : sum));
+    this.len += payload;
+    this.segs++;
+    this.nbufs = Math.ceil(this.len / bufSize);
+    this.#next = (this.#next + payload) | 0;
+    const to = this.#held + ETHER_HDR_LEN + this.#l3;
+    const from = this.#seg + ETHER_HDR_LEN + this.#l3;
+    mem.copyWithin(to + 8, from + 8, from + 12); // acknowledgement
+    view.setUint8(to + 13, view.getUint8(to + 13) | view.getUint8(from + 13));
+    mem.copyWithin(to + 14, from + 14, from + 16); // window
+    if (this.#l4 === 32) mem.copyWithin(to + 24, from + 24, from + 32);
+    return true;
+  }
+
+  /** The frame under way is over: its headers are finished. The status bits to report. */
+  finish(): number {
+    this.nbufs = 0;
+    if (this.segs === 1) return this.status;
+    const { cksum, mem, view } = this.#core;
+    const ip = this.#held + ETHER_HDR_LEN;
+    const ipLen = this.len - ETHER_HDR_LEN;
+    if (this.#l3 === 20) {
+      view.setUint16(ip + 2, ipLen);
+      view.setUint16(ip + 10, 0);
+      view.setUint16(ip + 10, ~cksum.sum(ip, 20, 0) & 0xffff);
+    } else {
+      view.setUint16(ip + 4, ipLen - 40);
+    }
+    const th = ip + this.#l3;
+    view.setUint16(th + 16, 0);
+    const headers = this.#headerSum(this.#held, ipLen - this.#l3);
+    view.setUint16(th + 16, ~fold16(headers + this.#sum) & 0xffff);
+    const hdrLen = ETHER_HDR_LEN + this.#l3 + this.#l4;
+    mem.copyWithin(this.#bufs[0]!, this.#held, this.#held + hdrLen);
+    return this.status | (this.segs << TN_RXS_SEGS_SHIFT);
+  }
+
+  #segPayload(): number {
+    return this.#segLen - ETHER_HDR_LEN - this.#segL3 - this.#segL4;
+  }
+
+  /** Sums a pseudo-header and the TCP header of the headers at `hdr`, not folded. */
+  #headerSum(hdr: number, l4Len: number): number {
+    const { cksum } = this.#core;
+    const ip = hdr + ETHER_HDR_LEN;
+    const addrs = this.#l3 === 20 ? cksum.sum(ip + 12, 8, 0) : cksum.sum(ip + 8, 32, 0);
+    return addrs + IPPROTO_TCP + l4Len + cksum.sum(ip + this.#l3, this.#l4, 0);
+  }
+
+  /** What the segment's data sum up to: all of it sums up to 0xffff, as has been verified. */
+  #payloadSum(): number {
+    const l4Len = this.#segLen - ETHER_HDR_LEN - this.#segL3;
+    return ~fold16(this.#headerSum(this.#seg, l4Len)) & 0xffff;
+  }
+
+  #same(off: number, n: number): boolean {
+    const { mem } = this.#core;
+    for (let i = off; i < off + n; i++)
+      if (mem[this.#held + i] !== mem[this.#seg + i]) return false;
+    return true;
+  }
+
+  /** Whether the segment is the next one of the frame under way. */
+  #continues(): boolean {
+    const { view } = this.#core;
+    if (this.#segL3 !== this.#l3 || this.#segL4 !== this.#l4) return false;
+    if (this.segs >= TN_RXS_SEGS_MASK) return false;
+    if (this.len - ETHER_HDR_LEN + this.#segPayload() > IP_LEN_MAX) return false;
+    const th = ETHER_HDR_LEN + this.#l3;
+    if (view.getInt32(this.#seg + th + 4) !== this.#next) return false;
+    // Ethernet header and first word of IP but the length; then flags, offset, TTL, addresses.
+    const sameIp =
+      this.#l3 === 20
+        ? this.#same(0, 16) && this.#same(20, 3) && this.#same(26, 8)
+        : this.#same(0, 18) && this.#same(21, 33);
+    if (!sameIp || !this.#same(th, 4)) return false;
+    return this.#notBefore(th + 8) && (this.#l4 === 20 || this.#notBefore(th + 24));
+  }
+
+  /** Whether the segment's 32-bit number at `off` is that of the frame or later, modulo 2^32. */
+  #notBefore(off: number): boolean {
+    const { view } = this.#core;
+    return ((view.getInt32(this.#seg + off) - view.getInt32(this.#held + off)) | 0) >= 0;
+  }
+
+  /** Moves `n` bytes at offset `from` of the segment behind the frame under way. */
+  #append(bufs: Uint32Array, bufSize: number, from: number, n: number): void {
+    const { mem } = this.#core;
+    let to = this.len;
+    while (n > 0) {
+      const src = from % bufSize;
+      const dst = to % bufSize;
+      const k = Math.min(n, bufSize - src, bufSize - dst);
+      const at = bufs[2 * Math.floor(from / bufSize)]! + src;
+      mem.copyWithin(this.#bufs[Math.floor(to / bufSize)]! + dst, at, at + k);
+      from += k;
+      to += k;
+      n -= k;
+    }
+  }
+}
