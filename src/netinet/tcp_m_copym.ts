@@ -14,7 +14,7 @@ export const copymLen = { len: 0 };
 
 /**
  * DMA segments a TSO engine may need for `len` bytes of `m`: one per page or segment, and for
- * unmapped data one for crossing a page and two for a header and a trailer (fact sheet 4.1).
+ * unmapped data one for crossing a page and two for a header and a trailer.
  */
 function fragsOf(m: Mbuf, len: number, segsize: number): number {
   if ((m.m_flags & M_NOMAP) !== 0) return Math.ceil(len / Math.min(segsize, PAGE_SIZE)) + 3;

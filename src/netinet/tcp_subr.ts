@@ -310,7 +310,7 @@ export function tcpTsoUpdate(tp: Tcpcb): void {
     return;
   }
   tp.t_flags |= TF_TSO;
-  // Fact sheet 4.1: without limits from the driver, 32 segments of 2 KB and an Ethernet header.
+  // sys/net/if.c: without limits from the driver, 32 segments of 2 KB and an Ethernet header.
   tp.t_tsomax = ifp.if_hw_tsomax === 0 ? Math.min(65535, 32 * 2048 - 18) : ifp.if_hw_tsomax;
   tp.t_tsomaxsegcount = ifp.if_hw_tsomaxsegcount === 0 ? 35 : ifp.if_hw_tsomaxsegcount;
   tp.t_tsomaxsegsize = ifp.if_hw_tsomaxsegsize === 0 ? 2048 : ifp.if_hw_tsomaxsegsize;

@@ -165,7 +165,7 @@ describe('bus_dma', () => {
   });
 
   describe('bus_dmamap_load_mbuf_sg', () => {
-    /** The fact sheet's window: pages 904 bytes in, 10,000 bytes, m_data 2000, m_len 1448. */
+    /** A window into three pages: pages 904 bytes in, 10,000 bytes, m_data 2000, m_len 1448. */
     function packet(pages: VmPage[]): Mbuf {
       const m = m_gethdr(M_NOWAIT, MT_DATA)!;
       m.m_len = 66;

@@ -64,7 +64,7 @@ function tn0(change: Partial<InterfaceInfo> = {}): InterfaceInfo {
 
 describe('ctl: ifconfig', () => {
   it('prints flag words as FreeBSD does', () => {
-    // The computed examples of the fact sheet, 7.6.
+    // Computed from ifconfig's bit-printing rule.
     expect(flags(0x8843)).to.equal('8843<UP,BROADCAST,RUNNING,SIMPLEX,MULTICAST>');
     expect(options(0x4ec07bb)).to.equal(
       '4ec07bb<RXCSUM,TXCSUM,VLAN_MTU,VLAN_HWTAGGING,JUMBO_MTU,VLAN_HWCSUM,TSO4,TSO6,LRO,' +

@@ -33,7 +33,7 @@ describe('ctl: netstat -m', () => {
     const s = gatherNetstatM();
 
     expect(s.mbufs).to.include({ current: 2, cache: 14, total: 16 });
-    // maxmbufmem is half of 16 MiB: fact sheet 2.1.
+    // maxmbufmem is half of 16 MiB: tuning(7).
     expect(s.clusters).to.include({ current: 1, cache: 1, total: 2, max: 1024 });
     expect(s.ext_pgs).to.deep.equal({ current: 1, total: 16 });
     expect(s.bytes).to.deep.equal({ current: 2560, cache: 14 * 256 + 2048, total: 8192 });

@@ -115,7 +115,7 @@ describe('ip_output', () => {
   afterEach(() => rig.close());
 
   describe('the fallback decision', () => {
-    // Fact sheet 4.2, step 10: hwassist x NOMAP x what the payload is.
+    // ip_output's decision: hwassist x NOMAP x what the payload is.
     for (const tcp of [false, true])
       for (const ip of [false, true])
         for (const nomap of [false, true])

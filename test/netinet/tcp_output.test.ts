@@ -28,7 +28,7 @@ function readsButSmall(): number {
   return payloadReasons.reduce((n, _, i) => n + (i === READ_SMALL ? 0 : payloadBytesRead(i)), 0);
 }
 
-describe('tcp_output: sendfile’s data (fact sheet 3.4, 4.1)', () => {
+describe('tcp_output: sendfile’s data', () => {
   let h: TestHost;
   let c: Conn;
   beforeEach(() => {
@@ -156,7 +156,7 @@ describe('tcp_output: sendfile’s data (fact sheet 3.4, 4.1)', () => {
     for (const chain of h.chains) expect(chain.unmapped).to.be.at.most(2);
   });
 
-  it('estimates DMA segments as the fact sheet says', () => {
+  it('estimates DMA segments: a page crossing, a header, a trailer', () => {
     const a = pgsMbuf({ npgs: 2 });
     const b = pgsMbuf({ npgs: 2 });
     a.m_next = b;

@@ -154,7 +154,7 @@ describe('netns: clients of an instance', function () {
       };
       expect(await set('-nomap')).to.deep.equal(before.filter((name) => name !== 'NOMAP'));
       expect(await set('mextpg')).to.deep.equal(before);
-      // The coupling of fact sheet 7.3: no TSO without checksums.
+      // The usual coupling of drivers: no TSO without checksums.
       const bare = await set('-txcsum');
       expect(bare).not.to.include.members(['TXCSUM']);
       expect(bare).not.to.include.members(['TSO4']);
