@@ -4,8 +4,6 @@
  * only through MmioRegion.
  */
 
-import type { BusAddr } from '../sys/types.ts';
-
 /** A device's registers, 32 bits wide, on its side of the bus. */
 export interface MmioRegion {
   /** Bytes of register space. */
@@ -34,9 +32,4 @@ export interface DmaPort {
 export interface IntrLine {
   /** The device has unmasked causes. Never calls back into the device or the driver. */
   raise(): void;
-}
-
-/** A bus address as one number; exact below 2^53. */
-export function busAddrOf(lo: number, hi: number): BusAddr {
-  return ((hi >>> 0) * 0x100000000 + (lo >>> 0)) as BusAddr;
 }

@@ -133,9 +133,6 @@ const keywords = new Map<string, number>([
   ['txtls', IFCAP_TXTLS4 | IFCAP_TXTLS6],
 ]);
 
-/** Capability words that ifconfig(8) takes, groups and both spellings included. */
-export const capabilityWords: readonly string[] = [...keywords.keys()];
-
 /** A capability word taken apart. */
 export interface CapabilityChange {
   /** IFCAP_* bits; several for a group such as `tso`. */

@@ -81,11 +81,6 @@ function maskOf(prefixlen: number): InAddr {
   return inAddr(prefixlen === 0 ? 0 : (-1 << (32 - prefixlen)) >>> 0);
 }
 
-/** The table's generation. */
-export function ribGeneration(vnet: Vnet): number {
-  return V_rib(vnet).rnh_gen;
-}
-
 /** Makes every cached lookup ask again, after something a next hop depends on changed. */
 export function ribTouch(vnet: Vnet): void {
   V_rib(vnet).rnh_gen++;

@@ -1,7 +1,6 @@
 import { expect } from 'chai';
 import {
   closeSync,
-  existsSync,
   mkdtempSync,
   openSync,
   readSync,
@@ -15,6 +14,7 @@ import { allocArena } from '../../src/host/arena.ts';
 import { NativePager } from '../../src/host/pager.ts';
 import { EBADF, EFAULT, EINVAL, EISDIR, type Errno } from '../../src/sys/errno.ts';
 import { FileStat } from '../../src/sys/pager.ts';
+import { needsHere } from '../support/needs.ts';
 
 const SIZE = 16 * 1024 * 1024;
 
@@ -74,7 +74,7 @@ describe('host: NativePager', () => {
   });
 
   it('goes on where the kernel gives less than was asked for', async function () {
-    if (!existsSync('/proc/kallsyms')) this.skip();
+    needsHere(this, '/proc/kallsyms');
     // Text the kernel makes up comes a page at a time, and this file has some megabytes of it.
     const symbols = openSync('/proc/kallsyms', 'r');
     const want = Buffer.alloc(300_000);

@@ -19,7 +19,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import { type Exit, Instance } from '../support/instance.ts';
-import { full, needs } from '../support/needs.ts';
+import { full, needs, needsHere } from '../support/needs.ts';
 import { Netns, type Result } from '../support/netns.ts';
 import { cliMain } from '../support/root.ts';
 import { seededBytes, sha256, sha256File, Site } from '../support/served.ts';
@@ -388,7 +388,7 @@ describe('netns: collisions', function () {
     });
 
     it('stops in time while it waits for the disk, and says what that keeps', async function () {
-      if (!existsSync('/dev/fuse')) this.skip();
+      needsHere(this, '/dev/fuse');
       await using slow = await SlowDir.mount(seededBytes(500_000, 1));
       for (const [delayMs, want] of [
         [300, CLEAN],

@@ -7,7 +7,7 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { accessSync, closeSync, constants, existsSync, openSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 
-/** A condition of the machine or, any other word, a program on the PATH. */
+/** A condition of the machine; a file, if it begins with /; any other word, a program on the PATH. */
 export type Need = 'root' | 'tap' | 'netns' | 'registry' | (string & {});
 
 function onPath(program: string): boolean {
@@ -60,7 +60,8 @@ const results = new Map<string, string | null>();
 export function missing(need: Need): string | null {
   let why = results.get(need);
   if (why === undefined) {
-    const probe = probes[need] ?? (() => (onPath(need) ? null : `${need}: program not found`));
+    const there = need.startsWith('/') ? existsSync : onPath;
+    const probe = probes[need] ?? (() => (there(need) ? null : `${need}: not found`));
     why = probe();
     results.set(need, why);
   }
@@ -70,16 +71,31 @@ export function missing(need: Need): string | null {
 /** Full titles of skipped suites, and why. For the reporter. */
 export const skippedSuites = new Map<string, string>();
 
+/** What the machine lacks of `wanted`, null if nothing. Throws where a lack is a failure. */
+function lacking(wanted: readonly Need[]): string | null {
+  const why = wanted.map(missing).filter((reason) => reason !== null);
+  if (why.length === 0) return null;
+  if (process.env['TAPNIC_REQUIRE'] === '1')
+    throw new Error(`missing, and required: ${why.join('; ')}`);
+  return why.join('; ');
+}
+
+/** As `needs`, for one test: to be called first in it, with its `this`. */
+export function needsHere(test: Mocha.Context, ...wanted: Need[]): void {
+  const why = lacking(wanted);
+  if (why === null) return;
+  skippedSuites.set(test.test?.fullTitle() ?? '', why);
+  test.skip();
+}
+
 /**
  * To be called in a `describe`: unless the machine has all of `wanted`, its tests are skipped, or,
  * with TAPNIC_REQUIRE=1, fail.
  */
 export function needs(...wanted: Need[]): void {
   before(function () {
-    const lacking = wanted.map(missing).filter((why) => why !== null);
-    if (lacking.length === 0) return;
-    const why = lacking.join('; ');
-    if (process.env['TAPNIC_REQUIRE'] === '1') throw new Error(`missing, and required: ${why}`);
+    const why = lacking(wanted);
+    if (why === null) return;
     const suite = this.test?.parent;
     skippedSuites.set(suite?.fullTitle() ?? '', why);
     // What its other `before` hooks would have made is not there to be taken away; mocha would run
