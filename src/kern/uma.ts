@@ -4,6 +4,7 @@
  * shrinks. Left out: per-CPU caches, reclaim, keg sharing.
  */
 
+import { type FailPoint, failPoint } from '../sys/fail_point.ts';
 import { KASSERT } from '../sys/kassert.ts';
 import { kva, type Kva } from '../sys/types.ts';
 import { PAGE_SIZE } from '../vm/arena.ts';
@@ -22,8 +23,8 @@ export class UmaZone<T> {
   max: number;
   /** Allocations denied. */
   failures = 0;
-  /** Makes the next allocations fail. For tests. */
-  failNext = 0;
+  /** Makes allocations fail for tests; bears the zone's name. */
+  readonly failPoint: FailPoint;
   readonly #free: T[] = [];
   readonly #make: (va: Kva, index: number) => T;
 
@@ -32,6 +33,7 @@ export class UmaZone<T> {
     this.uz_name = name;
     this.size = size;
     this.max = max;
+    this.failPoint = failPoint(name);
     this.#make = make;
   }
 
@@ -42,7 +44,7 @@ export class UmaZone<T> {
 
   /** Takes an item, or returns null: the zone is at its limit or memory is out. @see uma(9) */
   alloc(): T | null {
-    if (this.current >= this.max || (this.failNext > 0 && this.failNext-- > 0)) {
+    if (this.current >= this.max || this.failPoint.refuses()) {
       this.failures++;
       return null;
     }

@@ -5,6 +5,7 @@
  */
 
 import type { Task } from '../sys/clock.ts';
+import { failPoint } from '../sys/fail_point.ts';
 import { KASSERT } from '../sys/kassert.ts';
 import { passDefer } from '../sys/pass.ts';
 import { count, R_SFBUF_NOBUFS } from '../sys/reason.ts';
@@ -23,12 +24,16 @@ export const sfstatBufs = { max: 4096, current: 0, peak: 0, total: 0 };
 
 const pool: SfBuf[] = [];
 let waiters: Task[] = [];
-let failNext = 0;
+const sfBufFail = failPoint('sf_buf');
+/** What ends a wait that only an injected failure began: nothing else may ever be freed. */
+const retry: Task = { run: wakeup };
 
 /** Maps page `m`. Returns null when kern.ipc.nsfbufs are in use. The caller owns it. @see sf_buf(9) */
 export function sf_buf_alloc(m: VmPage): SfBuf | null {
-  if (sfstatBufs.current >= sfstatBufs.max || (failNext > 0 && failNext-- > 0)) {
+  const injected = sfBufFail.refuses();
+  if (injected || sfstatBufs.current >= sfstatBufs.max) {
     count(R_SFBUF_NOBUFS);
+    if (injected) passDefer(retry);
     return null;
   }
   const sf = pool.pop() ?? new SfBuf();
@@ -84,17 +89,11 @@ export function sf_buf_page(sf: SfBuf): VmPage {
   return sf.m;
 }
 
-/** Makes the next `n` allocations fail. For tests. */
-export function sfBufFailNext(n: number): void {
-  failNext = n;
-}
-
 /** Forgets all handles; `max` is kern.ipc.nsfbufs. Only `vm_init` calls this. */
 export function sfBufInit(max: number): void {
   sfstatBufs.max = max;
   sfstatBufs.current = 0;
   sfstatBufs.peak = 0;
   sfstatBufs.total = 0;
-  failNext = 0;
   waiters = [];
 }

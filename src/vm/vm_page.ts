@@ -5,6 +5,7 @@
  * object per page. Left out: queues by activity, laundering (file pages are never dirty), NUMA.
  */
 
+import { failPoint, failPointsReset } from '../sys/fail_point.ts';
 import { KASSERT } from '../sys/kassert.ts';
 import { passDefer } from '../sys/pass.ts';
 import type { Task } from '../sys/clock.ts';
@@ -49,6 +50,9 @@ let lruNext = new Int32Array(0);
 let lruPrev = new Int32Array(0);
 let owner: (PageOwner | null)[] = [];
 let waiters: Task[] = [];
+const pageFail = failPoint('vm_page');
+/** What ends a wait that only an injected failure began: nothing else may ever be freed. */
+const retry: Task = { run: wakeup };
 
 /**
  * Boots the machine's memory: `size` bytes of RAM (16 MiB to 4096 MiB, whole pages) at physical
@@ -75,6 +79,7 @@ export function vm_page_startup(size: number, base: number, memory?: ArrayBuffer
   lruPrev = new Int32Array(npages);
   owner = Array.from({ length: npages }, () => null);
   waiters = [];
+  failPointsReset();
 }
 
 /** @see sys/vm/vm_page.h */
@@ -122,6 +127,10 @@ function reclaimOne(): VmPage {
  * @see vm_page_alloc(9)
  */
 export function vm_page_alloc_noobj(): VmPage {
+  if (pageFail.refuses()) {
+    passDefer(retry);
+    return NOPAGE;
+  }
   const p = nfree > 0 ? freeStack[--nfree]! : reclaimOne();
   if (p === NOPAGE) return NOPAGE;
   wireCount[p] = 1;
@@ -137,6 +146,7 @@ export function vm_page_alloc_noobj(): VmPage {
  * @see vm_page_alloc_contig(9)
  */
 export function vm_page_alloc_contig(n: number, alignment: number, boundary: number): VmPage {
+  if (pageFail.refuses()) return NOPAGE;
   const isFree = new Uint8Array(npages);
   for (let i = 0; i < nfree; i++) isFree[freeStack[i]!] = 1;
   let run = 0;

@@ -244,9 +244,9 @@ describe('if_tn: transmit', () => {
 
     it('drops the packet when there is no memory for that', () => {
       const [m] = chopped(TN_NSEGS + 20, 200);
-      mbufZones().clust.failNext = 1000;
+      mbufZones().clust.failPoint.arm(1, 1000);
       host.send(m);
-      mbufZones().clust.failNext = 0;
+      mbufZones().clust.failPoint.disarm();
       expect(host.wire.nsent).to.equal(0);
       expect(counted(R_DRV_TX_ERROR)).to.equal(1);
     });
@@ -567,13 +567,13 @@ describe('if_tn: receive', () => {
   });
 
   it('loses frames, never buffers, when clusters run out', () => {
-    mbufZones().clust.failNext = 1_000_000;
+    mbufZones().clust.failPoint.arm(1, 1_000_000);
     for (let i = 0; i < 10; i++)
       inject(...Array.from({ length: 50 }, () => makePacket({ payload: 1000, cksum: 'full' })));
     expect(host.received.length).to.equal(0);
     expect(counted(R_DRV_RX_NOBUF)).to.equal(500);
     expect(if_get_counter(host.ifp, IFCOUNTER_IQDROPS)).to.equal(500);
-    mbufZones().clust.failNext = 0;
+    mbufZones().clust.failPoint.disarm();
     inject(...Array.from({ length: 300 }, () => makePacket({ payload: 1000, cksum: 'full' })));
     expect(host.received.length).to.equal(300);
   });

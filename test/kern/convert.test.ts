@@ -1,6 +1,7 @@
 import { expect } from 'chai';
 import * as fc from 'fast-check';
 import { EBUSY } from '../../src/sys/errno.ts';
+import { failPoint } from '../../src/sys/fail_point.ts';
 import { counted, R_CONVERT_FAILED } from '../../src/sys/reason.ts';
 import {
   m_free,
@@ -23,7 +24,7 @@ import {
 import { m_copym } from '../../src/kern/uipc_mbuf.ts';
 import { mem, PAGE_SIZE, ramBase } from '../../src/vm/arena.ts';
 import { payloadBytesRead, READ_COPY, READ_SMALL } from '../../src/vm/payload.ts';
-import { sfBufFailNext, sfstatBufs } from '../../src/vm/sf_buf.ts';
+import { sfstatBufs } from '../../src/vm/sf_buf.ts';
 import { bootEach, expectAllBack } from './boot.ts';
 import { Chain, chainArb, chainBytes, expectBytes, must, pgsMbuf } from './chains.ts';
 
@@ -140,19 +141,10 @@ describe('mb_unmapped_to_ext', () => {
         const holder = must(m_copym(a, 0, a.m_len, M_NOWAIT)); // shares a's pages
         a.m_next = b;
         const use = mbufZones().mbuf.current;
-        const { mbuf } = mbufZones();
-        const alloc = mbuf.alloc.bind(mbuf);
-        let left = step;
-        if (what === 'mbuf')
-          mbuf.alloc = () => {
-            if (left-- === 0) mbuf.failNext = 1;
-            return alloc();
-          };
-        else if (step >= 4) sfstatBufs.max = 4096;
-        else sfstatBufs.max = step;
+        const point = failPoint(what);
+        point.arm(step + 1);
         const top = mb_unmapped_to_ext(a);
-        mbuf.alloc = alloc;
-        sfstatBufs.max = 4096;
+        point.disarm();
         if (what === 'sf_buf' && step >= 4) {
           m_freem(must(top));
         } else {
@@ -166,8 +158,8 @@ describe('mb_unmapped_to_ext', () => {
       }
     });
 
-  it('sfBufFailNext fails the next mapping only', () => {
-    sfBufFailNext(1);
+  it('a refused mapping is one conversion lost, not the next', () => {
+    failPoint('sf_buf').arm(1);
     expect(mb_unmapped_to_ext(pgsMbuf({ npgs: 1 }))).to.equal(null);
     m_freem(must(mb_unmapped_to_ext(pgsMbuf({ npgs: 1 }))));
   });

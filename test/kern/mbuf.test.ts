@@ -72,16 +72,16 @@ describe('kern_mbuf: allocation', () => {
 
   it('denies beyond a limit, and gives the mbuf back when it is the cluster that is missing', () => {
     const { mbuf, clust, extpgs } = mbufZones();
-    mbuf.failNext = 1;
+    mbuf.failPoint.arm(1);
     expect(m_get(M_NOWAIT, MT_DATA)).to.equal(null);
-    clust.failNext = 1;
+    clust.failPoint.arm(1);
     expect(m_getcl(M_NOWAIT, MT_DATA, 0)).to.equal(null);
     const m = must(m_get(M_NOWAIT, MT_DATA));
-    clust.failNext = 1;
+    clust.failPoint.arm(1);
     expect(m_clget(m, M_NOWAIT)).to.equal(false);
     expect(m.m_flags & M_EXT).to.equal(0);
     m_free(m);
-    extpgs.failNext = 1;
+    extpgs.failPoint.arm(1);
     expect(mb_alloc_ext_pgs(M_NOWAIT, true, freePages)).to.equal(null);
     expect([counted(R_MBUF_DENIED), counted(R_CLUSTER_DENIED), counted(R_EXTPGS_DENIED)]).to.eql([
       1, 2, 1,

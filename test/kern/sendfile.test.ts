@@ -438,24 +438,18 @@ describe('sendfile: errors', () => {
   it('no page lists: ENOBUFS, nothing kept', () => {
     const rig = make(65_536);
     const { file } = rig.file(10_000);
-    mbufZones().extpgs.failNext = 1;
+    mbufZones().extpgs.failPoint.arm(1);
     rig.call(file).expectDone(ENOBUFS, 0);
     rig.disk.completeAll();
-    mbufZones().extpgs.failNext = 1;
+    mbufZones().extpgs.failPoint.arm(1);
     rig.call(file).expectDone(ENOBUFS, 0);
     // The second mbuf of a round is missing: the first goes out, the rest in the next round.
     const big = rig.file(120_000);
     const so = rig.socket(200_000);
-    const { extpgs } = mbufZones();
-    const alloc = extpgs.alloc.bind(extpgs);
-    let n = 0;
-    extpgs.alloc = () => {
-      if (++n === 2) extpgs.failNext = 1;
-      return alloc();
-    };
+    mbufZones().extpgs.failPoint.arm(2);
     const call = rig.call(big.file, {}, so);
     rig.disk.completeAll();
-    extpgs.alloc = alloc;
+    expect(mbufZones().extpgs.failPoint.fired).to.equal(1);
     call.expectDone(0, 120_000);
     rig.disk.completeAll();
     expect(sbavail(so.so_snd)).to.equal(120_000);
@@ -464,7 +458,7 @@ describe('sendfile: errors', () => {
   it('no mbufs for the headers: ENOBUFS, pages back after their reads', () => {
     const rig = make(65_536);
     const { file } = rig.file(10_000);
-    mbufZones().clust.failNext = 1;
+    mbufZones().clust.failPoint.arm(1);
     rig.call(file, { headers: [fileBytes(1000)] }).expectDone(ENOBUFS, 0);
     rig.disk.completeAll();
     expect(vmPageCounts().wiredFile).to.equal(0);

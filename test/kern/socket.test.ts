@@ -234,7 +234,7 @@ describe('uipc_socket: sending and receiving', () => {
   it('EPIPE, the pending error, ENOTCONN; ENOBUFS takes no byte', () => {
     const so = connectedSocket();
     const data = fileBytes(3000);
-    mbufZones().jumbop.failNext = 1;
+    mbufZones().jumbop.failPoint.arm(1);
     expect(soWrite(so, data, 0, 3000, false)).to.equal(ENOBUFS);
     expect(ioResult.n).to.equal(0);
     so.so_error = EADDRINUSE;

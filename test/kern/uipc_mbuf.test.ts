@@ -283,9 +283,9 @@ describe('uipc_mbuf: random chains against a flat array', () => {
       const max = 1 + (x % 10);
       const before = frags(c.m);
       const { clust } = mbufZones();
-      if (y % 5 === 0) clust.failNext = 1;
+      if (y % 5 === 0) clust.failPoint.arm(1);
       const n = m_collapse(c.m, M_NOWAIT, max);
-      clust.failNext = 0;
+      clust.failPoint.disarm();
       if (n !== null) expect(frags(n)).to.be.at.most(max);
       else expect(before).to.be.above(max);
       expectBytes(c.m, c.bytes);

@@ -33,7 +33,7 @@ import {
   R_IP_CANTFRAG,
 } from '../../src/sys/reason.ts';
 import { payloadBytesRead, READ_CHECKSUM } from '../../src/vm/payload.ts';
-import { sfBufFailNext } from '../../src/vm/sf_buf.ts';
+import { failPoint } from '../../src/sys/fail_point.ts';
 import { Chain, chainArb, chainBytes, pgsMbuf, sfbufMbuf } from '../kern/chains.ts';
 import {
   BROADCAST_MAC,
@@ -158,7 +158,7 @@ describe('ip_output', () => {
     it('drops the packet with ENOBUFS when a page cannot be mapped', () => {
       boot();
       for (let ok = 0; ok < 2; ok++) {
-        sfBufFailNext(1);
+        failPoint('sf_buf').arm(1);
         const data = pgsMbuf({ npgs: 3, first: 4000, last: 100 });
         data.m_len = 1000;
         expect(send(tcpSegment(data))).to.equal(ENOBUFS);

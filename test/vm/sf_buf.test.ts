@@ -1,11 +1,11 @@
 import { expect } from 'chai';
+import { failPoint } from '../../src/sys/fail_point.ts';
 import { counted, R_SFBUF_NOBUFS } from '../../src/sys/reason.ts';
 import {
   sf_buf_alloc,
   sf_buf_free,
   sf_buf_kva,
   sf_buf_page,
-  sfBufFailNext,
   sfBufInit,
   sfBufLimit,
   sfBufWait,
@@ -28,8 +28,8 @@ describe('sf_buf', () => {
     expect(sfstatBufs).to.eql({ max: 2, current: 0, peak: 2, total: 2 });
   });
 
-  it('sfBufFailNext fails the next ones only', () => {
-    sfBufFailNext(2);
+  it('its fail point fails the next ones only', () => {
+    failPoint('sf_buf').arm(1, 2);
     expect([sf_buf_alloc(1), sf_buf_alloc(1)]).to.eql([null, null]);
     sf_buf_free(sf_buf_alloc(1)!);
   });
