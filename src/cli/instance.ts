@@ -9,7 +9,7 @@ import { createServer } from '../api/server.ts';
 import { handleRequest } from '../ctl/control.ts';
 import { openTuntap2 } from '../host/tuntap2.ts';
 import { HostStack, type StackInfo, SysctlSettingError } from '../machine/host_stack.ts';
-import { nicModels } from '../machine/nic.ts';
+import { nicModels } from '../machine/nic_models.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { ifConsole } from '../net/if.ts';
 import { UsageError } from './command.ts';

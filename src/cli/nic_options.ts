@@ -8,6 +8,7 @@ import { z } from 'zod';
 import { capabilityKeywords, parseCapability } from '../ctl/bits.ts';
 import { capturePoints } from '../sys/capture.ts';
 import type { NicOptions } from '../machine/nic.ts';
+import type { NicBuild, NicMode, NicModelInfo } from '../machine/nic_model.ts';
 import { UsageError } from './command.ts';
 import { readConfig } from './config_file.ts';
 import { flagKey, NIC_FLAGS, type RawFlags } from './nic_flags.ts';
@@ -24,12 +25,6 @@ const TAP_NAME = /^(?!\.{1,2}$)[^/:%\s]{1,15}$/;
 const SYSCTL_NAME = /^[a-z0-9_]+(\.[a-z0-9_%-]+)+$/i;
 /** Capture points that this version records at, and the file format it writes. */
 const POINTS_NOW: readonly string[] = ['if', 'wire'];
-
-/** A NIC model as far as options are concerned. */
-export interface ModelCaps {
-  readonly name: string;
-  readonly capabilities: readonly string[];
-}
 
 /** Everything the NIC options say. */
 export interface NicSettings {
@@ -166,7 +161,7 @@ const settings = z.strictObject({
   cap: z.string(),
   mode: parsed(oneOf('wire', 'vnet')),
   napi: parsed(oneOf('off', 'thread')),
-  engine: parsed(oneOf('native', 'ts')),
+  engine: parsed(oneOf('native', 'ts')).optional(),
   driver: parsed(oneOf('native', 'tuntap2')),
   netns: parsed(matching(NETNS_NAME, "a namespace's name")).optional(),
   capture: z.array(parsed(captureOf)),
@@ -187,7 +182,6 @@ const DEFAULTS: Record<string, string | string[]> = {
   cap: '',
   mode: 'wire',
   napi: 'off',
-  engine: 'native',
   driver: 'native',
   capture: [],
   sysctl: [],
@@ -232,7 +226,7 @@ function collect(raw: RawFlags, ownKeys: readonly string[]): Texts {
 }
 
 /** Which capabilities `list` switches. Throws Error for one that is none or that the model lacks. */
-function capChanges(list: string, model: ModelCaps): { name: string; on: boolean }[] {
+function capChanges(list: string, model: NicModelInfo): { name: string; on: boolean }[] {
   const has = new Set(model.capabilities.flatMap((word) => keywordsOf(word)));
   return list
     .split(',')
@@ -242,7 +236,7 @@ function capChanges(list: string, model: ModelCaps): { name: string; on: boolean
       if (change === null) fail(`${word}: no capability`);
       const names = capabilityKeywords(change.bits).filter((name) => has.has(name));
       if (names.length === 0)
-        fail(`${word}: ${model.name} lacks it: it has ${[...has].join(', ')}`);
+        fail(`${word}: ${model.name} lacks it: it has ${[...has].join(', ') || 'none'}`);
       return names.map((name) => ({ name, on: change.on }));
     });
 }
@@ -280,8 +274,27 @@ function tuntap2Conflict(given: ReadonlyMap<string, string>, s: Record<string, u
   if (given.has('netns')) return 'netns: tuntap2 opens only in the current namespace';
   if (s['mode'] === 'vnet') return 'mode: tuntap2 has only wire';
   if (s['napi'] === 'thread') return 'napi: tuntap2 has only off';
-  if (given.has('engine') && s['engine'] === 'native') return 'engine: tuntap2 has only ts';
+  if (s['engine'] === 'native') return 'engine: tuntap2 has only ts';
   return '';
+}
+
+/** Throws Error unless `word`, a mode or a build, is among what the model has. */
+function ofModel<T extends string>(word: string, model: NicModelInfo, has: readonly T[]): T {
+  const found = has.find((one) => one === word);
+  return found ?? fail(`${word}: ${model.name} has only ${has.join(', ')}`);
+}
+
+function mtuOf(mtu: number, model: NicModelInfo): number {
+  return mtu <= model.mtuMax ? mtu : fail(`${mtu}: ${model.name} takes up to ${model.mtuMax}`);
+}
+
+/**
+ * The build of the device: what was asked for, else the fastest there is. tuntap2's wire is no
+ * descriptor, which the native build needs.
+ */
+function engineOf(asked: string | undefined, model: NicModelInfo, tuntap2: boolean): NicBuild {
+  const builds = tuntap2 ? model.builds.filter((build) => build === 'ts') : model.builds;
+  return asked === undefined ? builds[0]! : ofModel(asked, model, builds);
 }
 
 /**
@@ -290,7 +303,7 @@ function tuntap2Conflict(given: ReadonlyMap<string, string>, s: Record<string, u
  */
 export function resolveNicOptions(
   raw: RawFlags,
-  models: readonly ModelCaps[],
+  models: readonly NicModelInfo[],
   ownKeys: readonly string[] = [],
 ): NicSettings {
   const { values, where, own } = collect(raw, ownKeys);
@@ -331,12 +344,12 @@ export function resolveNicOptions(
       addr: s.addr,
       gateway: checking('gateway', () => gatewayOf(s.gateway, s.addr, hostAddr)),
       ...(s.mac === undefined ? {} : { mac: s.mac }),
-      mtu: s.mtu,
+      mtu: checking('mtu', () => mtuOf(s.mtu, model)),
       nic: s.nic,
       caps: checking('cap', () => capChanges(s.cap, model)),
-      mode: s.mode as NicOptions['mode'],
+      mode: checking<NicMode>('mode', () => ofModel(s.mode, model, model.modes)),
       napi: s.napi as NicOptions['napi'],
-      engine: tuntap2 ? 'ts' : (s.engine as NicOptions['engine']),
+      engine: checking('engine', () => engineOf(s.engine, model, tuntap2)),
       netns: s.netns ?? null,
       captures: s.capture,
     },

@@ -1,43 +1,25 @@
 /**
- * Plugs a NIC in: opens the wire, builds the device on it, attaches the driver, gives the interface
- * its addresses and starts its captures; takes all of it away again in the other order.
+ * Plugs a NIC into this host: opens the wire, plugs a model into it, gives the interface its
+ * addresses and starts its captures; takes all of it away again in the other order.
  */
 
-import { TN_CAPABILITIES, tn_attach, tn_detach } from '../../drivers/if_tn.ts';
-import { FdWire } from '../host/fd_wire.ts';
 import { FileSink } from '../host/file_sink.ts';
-import { NativeTnDevice } from '../host/native_tn.ts';
 import { openTap, TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_TSO_ECN } from '../host/tap.ts';
-import { dmaStats } from '../bus/bus_dma.ts';
-import type { MmioRegion } from '../bus/device.ts';
-import { RamDmaPort } from '../bus/dma_port.ts';
-import { IntrVector } from '../bus/intr.ts';
-import { capabilityKeywords, parseCapability } from '../ctl/bits.ts';
-import { TnDevice } from '../dev/tn/tn.ts';
-import { TN_SRAM_SIZE } from '../dev/tn/tnreg.ts';
+import { parseCapability } from '../ctl/bits.ts';
 import { capturePoints } from '../sys/capture.ts';
-import type { Task } from '../sys/clock.ts';
 import { EINVAL, errnoError, type Errno } from '../sys/errno.ts';
 import { passEnter, passLeave } from '../sys/pass.ts';
 import type { Wire } from '../sys/wire.ts';
-import { Callout, callout_reset, callout_stop, nowNs } from '../kern/kern_timeout.ts';
-import { captureRing, captureTap, captureUnit } from '../net/capture.ts';
-import { if_alloc, if_down, if_up, ifhwioctl } from '../net/if.ts';
+import { if_up, ifhwioctl } from '../net/if.ts';
 import { type Ifnet, SIOCSIFCAP, SIOCSIFMTU } from '../net/if_var.ts';
 import { rtAddGateway } from '../net/route.ts';
 import { in_aifaddr } from '../netinet/in_ifaddr.ts';
 import { INADDR_ANY, parseInAddr } from '../netinet/in.ts';
-import {
-  CAPTURE_RING_BYTES,
-  captureRingOff,
-  deviceSramOff,
-  mem,
-  memView,
-  ramBase,
-  ramBytes,
-} from '../vm/arena.ts';
 import { CaptureFile } from './capture_file.ts';
 import type { Machine } from './machine.ts';
+import type { NicBuild, NicMode } from './nic_model.ts';
+import { nicModel } from './nic_models.ts';
+import { PluggedNic } from './plugged_nic.ts';
 
 /** What a NIC is plugged in with; texts as the command line has them, already checked. */
 export interface NicOptions {
@@ -56,31 +38,12 @@ export interface NicOptions {
   readonly nic: string;
   /** Capabilities to switch, in ifconfig's words. */
   readonly caps: readonly { readonly name: string; readonly on: boolean }[];
-  readonly mode: 'wire' | 'vnet';
+  readonly mode: NicMode;
   readonly napi: 'off' | 'thread';
-  readonly engine: 'ts' | 'native';
+  readonly engine: NicBuild;
   readonly netns: string | null;
   readonly captures: readonly { readonly point: string; readonly file: string }[];
 }
-
-/** A NIC one can plug in. */
-export interface NicModel {
-  readonly name: string;
-  readonly description: string;
-  /** What its driver can do, in ifconfig's words; all of it is on at the start. */
-  readonly capabilities: readonly string[];
-  /** Builds of the device there are, the fastest first. */
-  readonly builds: readonly ('ts' | 'native')[];
-}
-
-export const nicModels: readonly NicModel[] = [
-  {
-    name: 'tn',
-    description: 'multi-segment DMA, unmapped mbufs, checksum and TCP segmentation offload',
-    capabilities: capabilityKeywords(TN_CAPABILITIES),
-    builds: ['native', 'ts'],
-  },
-];
 
 const TAP_OFFLOADS = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
 
@@ -95,99 +58,8 @@ export function stableMac(name: string): string {
   return parts.join(':');
 }
 
-function macBytes(text: string): Uint8Array {
-  return Uint8Array.from(text.split(':'), (part) => Number.parseInt(part, 16));
-}
-
 function must(error: Errno, syscall: string, hint = ''): void {
   if (error !== 0) throw errnoError(error, syscall, hint);
-}
-
-/** The device's interrupt moderation timer, on the machine's callouts. */
-class DeviceTimer {
-  readonly #callout = new Callout({ run: () => this.#event?.run() });
-  #event: Task | null = null;
-
-  schedule(deadlineNs: number, event: Task): void {
-    this.#event = event;
-    callout_reset(this.#callout, Math.max(deadlineNs - nowNs(), 0));
-  }
-
-  stop(): void {
-    callout_stop(this.#callout);
-  }
-}
-
-/** A device, its driver and its interface on a wire; for TAPs and simulated links alike. */
-export class TnNic {
-  readonly ifp: Ifnet;
-  readonly #device: MmioRegion & { close(): void };
-  readonly #timer = new DeviceTimer();
-
-  /**
-   * Builds device and driver as interface `tn<unit>` of the machine's stack. Throws TapnicError.
-   * @param engine build of the device; `native` only on a wire that is a descriptor
-   */
-  constructor(
-    machine: Machine,
-    wire: Wire,
-    mac: string,
-    unit: number,
-    engine: 'ts' | 'native' = 'ts',
-  ) {
-    const intr = new IntrVector(machine.clock);
-    const capunit = captureUnit();
-    const parts = {
-      intr,
-      clock: machine.clock,
-      mode: wire.vnetHdr ? ('vnet' as const) : ('wire' as const),
-      mac: macBytes(mac),
-      timer: this.#timer,
-    };
-    if (engine === 'native') {
-      if (!(wire instanceof FdWire)) throw errnoError(EINVAL, 'engine', 'native: not a descriptor');
-      this.#device = new NativeTnDevice({
-        ...parts,
-        wire,
-        ramBase,
-        ramBytes,
-        capture: {
-          off: captureRingOff(),
-          bytes: CAPTURE_RING_BYTES,
-          unit: capunit,
-          kick: () => captureRing().kick(),
-        },
-        dmaFaults: (n) => (dmaStats.faults += n),
-      });
-    } else {
-      this.#device = new TnDevice({
-        ...parts,
-        wire,
-        dma: new RamDmaPort(),
-        cksum: machine.cksum,
-        mem,
-        view: memView,
-        sramOff: deviceSramOff() + unit * TN_SRAM_SIZE,
-        capture: captureTap(capunit),
-      });
-    }
-    this.ifp = if_alloc(machine.vnet, `tn${unit}`);
-    this.ifp.if_capunit = capunit;
-    passEnter();
-    const error = tn_attach(this.ifp, this.#device, null, intr);
-    passLeave();
-    must(error, 'tn_attach', 'not enough memory: raise --memory');
-  }
-
-  /** Takes driver and device away; every buffer is back afterwards. The wire stays open. */
-  stop(): void {
-    passEnter();
-    if_down(this.ifp);
-    must(tn_detach(this.ifp), 'tn_detach');
-    passLeave();
-    this.#timer.stop();
-    this.#device.close();
-  }
 }
 
 /** Gives `ifp` its MTU, capabilities, address and default route, and brings it up. */
@@ -236,9 +108,9 @@ export class Nic {
   /** False if the interface was there before. */
   readonly created: boolean;
   readonly mac: string;
-  readonly mode: 'wire' | 'vnet';
+  readonly mode: NicMode;
   readonly napi: 'off' | 'thread';
-  readonly engine: 'ts' | 'native';
+  readonly engine: NicBuild;
   readonly addr: string;
   /** The emulated host has no IPv6 yet. */
   readonly addr6: string | null = null;
@@ -247,7 +119,7 @@ export class Nic {
   /** Resolves when the interface is gone for good: somebody deleted it or moved it away. */
   readonly gone: Promise<void>;
   readonly #wire: HostWire;
-  readonly #tn: TnNic;
+  readonly #plugged: PluggedNic;
   readonly #captures: CaptureFile[] = [];
 
   constructor(machine: Machine, wire: HostWire, options: NicOptions) {
@@ -261,7 +133,9 @@ export class Nic {
     this.addr = options.addr;
     this.engine = options.engine;
     this.gone = new Promise((resolve) => (wire.onGone = resolve));
-    this.#tn = new TnNic(machine, wire, this.mac, 0, this.engine);
+    const model = nicModel(options.nic);
+    if (model === null) throw errnoError(EINVAL, 'nic', `${options.nic}: no such model`);
+    this.#plugged = new PluggedNic(machine, model, wire, this.mac, this.engine);
     try {
       for (const { point, file } of options.captures) {
         const at = (capturePoints as readonly string[]).indexOf(point);
@@ -276,12 +150,12 @@ export class Nic {
   }
 
   get ifp(): Ifnet {
-    return this.#tn.ifp;
+    return this.#plugged.ifp;
   }
 
   #down(): void {
     for (const capture of this.#captures) capture.close();
-    this.#tn.stop();
+    this.#plugged.stop();
   }
 
   /** Flushes captures, detaches the driver and removes the interface, unless it was there before. */

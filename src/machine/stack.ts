@@ -22,7 +22,7 @@ import { openTuntap2 } from '../host/tuntap2.ts';
 import type { SysctlValue } from '../kern/kern_sysctl.ts';
 import { TapnicError } from '../sys/errno.ts';
 import { HostStack, type StackInfo, type StackSettings } from './host_stack.ts';
-import { nicModels } from './nic.ts';
+import { nicModels } from './nic_models.ts';
 
 /** What a stack is made with; every default is the command line's. */
 export interface StackOptions {

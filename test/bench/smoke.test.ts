@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { expect } from 'chai';
-import { nicModels } from '../../src/machine/nic.ts';
+import { nicModels } from '../../src/machine/nic_models.ts';
 import { needs } from '../support/needs.ts';
 import { distRoot } from '../support/root.ts';
 import type { Row } from './result.ts';

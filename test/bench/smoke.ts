@@ -3,7 +3,7 @@
  * under a minute.
  */
 
-import { nicModels } from '../../src/machine/nic.ts';
+import { nicModels } from '../../src/machine/nic_models.ts';
 import { BulkRig, bulkTxRow, type Size } from './bulk_tx.ts';
 import { Baselines } from './cc.ts';
 import type { Bench } from './bench.ts';

@@ -6,10 +6,25 @@ import { UsageError } from '../../src/cli/command.ts';
 import { parseConfig } from '../../src/cli/config_file.ts';
 import { type NicSettings, resolveNicOptions } from '../../src/cli/nic_options.ts';
 import type { RawFlags } from '../../src/cli/nic_flags.ts';
+import type { NicModelInfo } from '../../src/machine/nic_model.ts';
 
-const MODELS = [
-  { name: 'tn', capabilities: ['rxcsum', 'txcsum', 'tso4', 'tso6', 'nomap'] },
-  { name: 'plain', capabilities: [] },
+const MODELS: NicModelInfo[] = [
+  {
+    name: 'tn',
+    description: 'everything',
+    capabilities: ['rxcsum', 'txcsum', 'tso4', 'tso6', 'nomap'],
+    modes: ['wire', 'vnet'],
+    builds: ['native', 'ts'],
+    mtuMax: 9000,
+  },
+  {
+    name: 'plain',
+    description: 'nothing',
+    capabilities: [],
+    modes: ['wire'],
+    builds: ['ts'],
+    mtuMax: 1500,
+  },
 ];
 
 const resolve = (raw: RawFlags): NicSettings => resolveNicOptions(raw, MODELS, ['port']);
@@ -129,6 +144,22 @@ describe('cli: NIC options', () => {
       expect(refusal({ driver: 'tuntap2', [key]: value })).to.match(
         new RegExp(`^--driver: conflicts with --${key}: `),
       );
+  });
+
+  it('holds mode, engine, MTU and capabilities against the model', () => {
+    const { nic } = resolve({ nic: 'plain' });
+    expect([nic.nic, nic.engine, nic.mode]).to.deep.equal(['plain', 'ts', 'wire']);
+    expect(resolve({ nic: 'plain', engine: 'ts', mode: 'wire', mtu: '1500' }).nic.mtu).to.equal(
+      1500,
+    );
+    expect(refusal({ nic: 'plain', engine: 'native' })).to.equal(
+      '--engine: native: plain has only ts',
+    );
+    expect(refusal({ nic: 'plain', mode: 'vnet' })).to.equal('--mode: vnet: plain has only wire');
+    expect(refusal({ nic: 'plain', mtu: '1501' })).to.equal('--mtu: 1501: plain takes up to 1500');
+    expect(refusal({ nic: 'plain', cap: 'nomap' })).to.equal(
+      '--cap: nomap: plain lacks it: it has none',
+    );
   });
 
   it('refuses bad values in one line that names the option', () => {

@@ -1,0 +1,132 @@
+/**
+ * A NIC of any model in a machine: a slot with on-board memory, an interrupt line and a capture
+ * number, the device on its wire, the driver on the device, and an interface with the next free unit
+ * number of the model.
+ */
+
+import { IntrVector } from '../bus/intr.ts';
+import type { Task } from '../sys/clock.ts';
+import { EBUSY, EINVAL, errnoError, type Errno } from '../sys/errno.ts';
+import { passEnter, passLeave } from '../sys/pass.ts';
+import type { Wire } from '../sys/wire.ts';
+import { Callout, callout_reset, callout_stop, nowNs } from '../kern/kern_timeout.ts';
+import { captureUnit } from '../net/capture.ts';
+import { if_alloc, if_down } from '../net/if.ts';
+import type { Ifnet } from '../net/if_var.ts';
+import { deviceSramOff } from '../vm/arena.ts';
+import type { Machine } from './machine.ts';
+import {
+  NIC_SLOTS,
+  NIC_SRAM_BYTES,
+  type NicBuild,
+  type NicDevice,
+  type NicModel,
+} from './nic_model.ts';
+
+/** The device's interrupt moderation timer, on the machine's callouts. */
+class DeviceTimer {
+  readonly #callout = new Callout({ run: () => this.#event?.run() });
+  #event: Task | null = null;
+
+  schedule(deadlineNs: number, event: Task): void {
+    this.#event = event;
+    callout_reset(this.#callout, Math.max(deadlineNs - nowNs(), 0));
+  }
+
+  stop(): void {
+    callout_stop(this.#callout);
+  }
+}
+
+/** The NICs of each machine by slot. */
+const plugged = new WeakMap<Machine, (PluggedNic | null)[]>();
+
+function slotsOf(machine: Machine): (PluggedNic | null)[] {
+  let slots = plugged.get(machine);
+  if (slots === undefined) {
+    slots = Array.from({ length: NIC_SLOTS }, () => null);
+    plugged.set(machine, slots);
+  }
+  return slots;
+}
+
+function freeUnit(slots: readonly (PluggedNic | null)[], model: NicModel): number {
+  let unit = 0;
+  while (slots.some((nic) => nic?.model.name === model.name && nic.unit === unit)) unit++;
+  return unit;
+}
+
+function macBytes(text: string): Uint8Array {
+  return Uint8Array.from(text.split(':'), (part) => Number.parseInt(part, 16));
+}
+
+function must(error: Errno, syscall: string, hint = ''): void {
+  if (error !== 0) throw errnoError(error, syscall, hint);
+}
+
+/** A device, its driver and its interface on a wire; for TAPs and simulated links alike. */
+export class PluggedNic {
+  readonly model: NicModel;
+  /** Of its model: 0 is `tn0` or `tb0`. */
+  readonly unit: number;
+  readonly ifp: Ifnet;
+  readonly device: NicDevice;
+  readonly #slots: (PluggedNic | null)[];
+  readonly #slot: number;
+  readonly #timer = new DeviceTimer();
+
+  /**
+   * Builds device and driver as the next interface of the model on the machine's stack; the mode is
+   * that of the wire. Throws TapnicError (EBUSY: no slot is free; EINVAL: the model has no such mode
+   * or build; ENOMEM).
+   * @param mac such as 02:00:5e:00:53:01
+   * @param build of the device; `native` only on a wire that is a descriptor
+   */
+  constructor(machine: Machine, model: NicModel, wire: Wire, mac: string, build: NicBuild = 'ts') {
+    const mode = wire.vnetHdr ? 'vnet' : 'wire';
+    if (!model.modes.includes(mode))
+      throw errnoError(EINVAL, 'mode', `${model.name} has only ${model.modes.join(', ')}`);
+    if (!model.builds.includes(build))
+      throw errnoError(EINVAL, 'engine', `${model.name} has only ${model.builds.join(', ')}`);
+    const slots = slotsOf(machine);
+    const slot = slots.indexOf(null);
+    if (slot < 0) throw errnoError(EBUSY, 'nic', `a machine takes ${NIC_SLOTS} NICs`);
+    this.model = model;
+    this.unit = freeUnit(slots, model);
+    this.#slots = slots;
+    this.#slot = slot;
+    const intr = new IntrVector(machine.clock);
+    const capunit = captureUnit();
+    this.device = model.build({
+      wire,
+      mode,
+      build,
+      mac: macBytes(mac),
+      intr,
+      clock: machine.clock,
+      cksum: machine.cksum,
+      timer: this.#timer,
+      sramOff: deviceSramOff() + slot * NIC_SRAM_BYTES,
+      capunit,
+    });
+    this.ifp = if_alloc(machine.vnet, `${model.name}${this.unit}`);
+    this.ifp.if_capunit = capunit;
+    passEnter();
+    const error = model.attach(this.ifp, this.device, intr);
+    passLeave();
+    if (error !== 0) this.device.close();
+    must(error, `${model.name}_attach`, 'not enough memory: raise --memory');
+    slots[slot] = this;
+  }
+
+  /** Takes driver and device away; every buffer is back afterwards. The wire stays open. */
+  stop(): void {
+    passEnter();
+    if_down(this.ifp);
+    must(this.model.detach(this.ifp), `${this.model.name}_detach`);
+    passLeave();
+    this.#timer.stop();
+    this.device.close();
+    this.#slots[this.#slot] = null;
+  }
+}

@@ -1,0 +1,95 @@
+import { expect } from 'chai';
+import { TsCksum } from '../../src/host/cksum_ts.ts';
+import { ManualClock } from '../../src/host/manual_clock.ts';
+import { SeededPrng } from '../../src/host/prng.ts';
+import { SimPager } from '../../src/host/sim_pager.ts';
+import { ifunit } from '../../src/net/if.ts';
+import { Machine } from '../../src/machine/machine.ts';
+import { NIC_SLOTS } from '../../src/machine/nic_model.ts';
+import { nicModel, nicModels } from '../../src/machine/nic_models.ts';
+import { PluggedNic } from '../../src/machine/plugged_nic.ts';
+import { TapnicError } from '../../src/sys/errno.ts';
+import { arenaBytes } from '../../src/vm/arena.ts';
+import { FakeWire } from '../dev/fake_wire.ts';
+
+const MEMORY = 64 << 20;
+const MAC = '02:00:5e:00:53:01';
+
+function boot(): Machine {
+  const arena = new ArrayBuffer(arenaBytes(MEMORY));
+  const clock = new ManualClock();
+  return new Machine({
+    memory: MEMORY,
+    seed: 1,
+    clock,
+    prng: new SeededPrng(1),
+    pager: new SimPager({ arena, clock, prng: new SeededPrng(2) }),
+    cksum: new TsCksum(arena),
+    arena,
+  });
+}
+
+/** The `code` that `call` throws. */
+function codeOf(call: () => unknown): string {
+  try {
+    call();
+  } catch (e) {
+    if (e instanceof TapnicError) return e.code;
+    throw e;
+  }
+  throw new Error('no error');
+}
+
+describe('plugged NICs', () => {
+  it('are numbered by model, each with a device of its own', () => {
+    const machine = boot();
+    const nics = [...nicModels, ...nicModels].map(
+      (model) => new PluggedNic(machine, model, new FakeWire(false), MAC),
+    );
+    const names = nicModels.map(({ name }) => name);
+    expect(nics.map(({ ifp }) => ifp.if_xname)).to.deep.equal([
+      ...names.map((name) => `${name}0`),
+      ...names.map((name) => `${name}1`),
+    ]);
+    expect(new Set(nics.map(({ ifp }) => ifp.if_capunit)).size).to.equal(nics.length);
+    // The number of one that left is the next one's.
+    nics[0]!.stop();
+    nics[0] = new PluggedNic(machine, nicModels[0]!, new FakeWire(false), MAC);
+    expect(nics[0].ifp.if_xname).to.equal(`${names[0]}0`);
+    for (const nic of nics) nic.stop();
+    expect(ifunit(machine.vnet, `${names[0]}0`)).to.equal(null);
+    expect(machine.leaked()).to.deep.equal({});
+  });
+
+  it('are as many as there are slots', () => {
+    const machine = boot();
+    const tn = nicModel('tn')!;
+    const plug = (): PluggedNic => new PluggedNic(machine, tn, new FakeWire(false), MAC);
+    const nics = Array.from({ length: NIC_SLOTS }, plug);
+    expect(codeOf(plug)).to.equal('EBUSY');
+    nics.pop()!.stop();
+    nics.push(plug());
+    for (const nic of nics) nic.stop();
+    expect(machine.leaked()).to.deep.equal({});
+  });
+
+  it('are refused what their model lacks', () => {
+    const machine = boot();
+    for (const model of nicModels) {
+      const wire = new FakeWire(!model.modes.includes('wire'));
+      const lacking = (['ts', 'native'] as const).filter((b) => !model.builds.includes(b));
+      for (const build of lacking)
+        expect(codeOf(() => new PluggedNic(machine, model, wire, MAC, build))).to.equal('EINVAL');
+      if (model.modes.includes('vnet')) continue;
+      const vnet = new FakeWire(true);
+      expect(codeOf(() => new PluggedNic(machine, model, vnet, MAC))).to.equal('EINVAL');
+    }
+    const wire = new FakeWire(false);
+    // A native build needs a descriptor.
+    expect(codeOf(() => new PluggedNic(machine, nicModel('tn')!, wire, MAC, 'native'))).to.equal(
+      'EINVAL',
+    );
+    expect(nicModel('nonesuch')).to.equal(null);
+    expect(machine.leaked()).to.deep.equal({});
+  });
+});
