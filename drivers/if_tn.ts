@@ -4,15 +4,7 @@
  * legitimate here), media selection.
  */
 
-import {
-  EAGAIN,
-  EINVAL,
-  ENOBUFS,
-  ENOMEM,
-  ENXIO,
-  EOPNOTSUPP,
-  type Errno,
-} from '../src/sys/errno.ts';
+import { EINVAL, ENOBUFS, ENOMEM, ENXIO, EOPNOTSUPP, type Errno } from '../src/sys/errno.ts';
 import { KASSERT } from '../src/sys/kassert.ts';
 import { count, R_DRV_HW_ERROR } from '../src/sys/reason.ts';
 import { m_freem, m_gethdr } from '../src/kern/kern_mbuf.ts';
@@ -49,7 +41,7 @@ import {
 import { bus_space_read_4, bus_space_write_4 } from '../src/bus/bus_space.ts';
 import type { MmioRegion } from '../src/bus/device.ts';
 import { bus_setup_intr, bus_teardown_intr, type IntrVector } from '../src/bus/intr.ts';
-import { if_link_state_change } from '../src/net/if.ts';
+import { if_link_state_change, ifToggleTxOffload } from '../src/net/if.ts';
 import { ether_ifattach, ether_ifdetach } from '../src/net/if_ethersubr.ts';
 import {
   ETHER_ADDR_LEN,
@@ -401,25 +393,6 @@ function tn_capsync(sc: TnSoftc): void {
   tn_set_modes(sc);
 }
 
-/**
- * Toggles transmit checksums and TSO of one family: without checksums TSO goes off too, and cannot
- * be turned on (EAGAIN).
- */
-function toggleTx(ifp: Ifnet, changed: number, txcsum: number, tso: number): Errno {
-  if ((changed & txcsum) !== 0) {
-    ifp.if_capenable ^= txcsum;
-    if ((ifp.if_capenable & (txcsum | tso)) === tso) {
-      ifp.if_capenable &= ~tso;
-      changed &= ~tso;
-    }
-  }
-  if ((changed & tso) !== 0) {
-    if ((ifp.if_capenable & (txcsum | tso)) === 0) return EAGAIN;
-    ifp.if_capenable ^= tso;
-  }
-  return 0;
-}
-
 /** SIOCSIFCAP: what was toggled before an error stays toggled, as in FreeBSD's drivers. */
 function tn_setcap(sc: TnSoftc, wanted: number): Errno {
   const { ifp } = sc;
@@ -436,10 +409,9 @@ function tn_setcap(sc: TnSoftc, wanted: number): Errno {
     IFCAP_LINKSTATE |
     IFCAP_NOMAP;
   ifp.if_capenable ^= changed & plain;
-  const error4 = toggleTx(ifp, changed, IFCAP_TXCSUM, IFCAP_TSO4);
-  const error6 = toggleTx(ifp, changed, IFCAP_TXCSUM_IPV6, IFCAP_TSO6);
+  const error = ifToggleTxOffload(ifp, changed);
   tn_capsync(sc);
-  return error4 !== 0 ? error4 : error6;
+  return error;
 }
 
 function tn_setmtu(sc: TnSoftc, mtu: number): Errno {

@@ -9,10 +9,11 @@ interface SysctlOptions extends ClientOptions {
   a?: boolean;
   n?: boolean;
   d?: boolean;
+  t?: boolean;
 }
 
 async function sysctl(words: string[], options: SysctlOptions): Promise<void> {
-  const { a = false, n = false, d = false } = options;
+  const { a = false, n = false, d = false, t = false } = options;
   if (!a && words.length === 0) throw new UsageError('sysctl: -a, or names of leaves or nodes');
   const leaves: SysctlLeaf[] = [];
   for (const word of a ? [''] : words) {
@@ -22,7 +23,7 @@ async function sysctl(words: string[], options: SysctlOptions): Promise<void> {
   }
   const { formatSysctl } = await import('../ctl/sysctl.ts');
   if (options.json === true) printJson(leaves);
-  else print(formatSysctl(leaves, { n, d }));
+  else print(formatSysctl(leaves, { n, d, t }));
 }
 
 export const sysctlCommand: Command = addClientOptions(
@@ -31,5 +32,6 @@ export const sysctlCommand: Command = addClientOptions(
     .argument('[names...]', 'leaves, nodes, or NAME=VALUE')
     .option('-a', 'everything')
     .option('-n', 'values without their names')
-    .option('-d', 'descriptions in place of values'),
+    .option('-d', 'descriptions in place of values')
+    .option('-t', 'types in place of values'),
 ).action(sysctl);

@@ -1,6 +1,6 @@
 /**
  * ifconfig(8) on an instance's interfaces: what it prints, and capability words switched on and off.
- * Left out: creating interfaces, addresses, the list of supported media.
+ * Left out: creating interfaces, addresses, descriptions, choosing among media.
  */
 
 import { type Errno, errnoName } from '../sys/errno.ts';
@@ -168,12 +168,21 @@ export function setCapabilities(ifp: Ifnet, words: readonly string[]): void {
   }
 }
 
-/** @param capabilities as with `ifconfig -m` */
-export function formatInterface(i: InterfaceInfo, capabilities: boolean): string {
+/**
+ * `Ethernet 10Gbase-T <full-duplex>` as a line of the list of media: `media 10Gbase-T mediaopt
+ * full-duplex`. Every NIC here has one medium, the one it uses.
+ */
+function mediaWords(media: string): string {
+  const [, subtype = '', options = ''] = /^Ethernet ([^<]*?)(?: <(.*)>)?$/.exec(media) ?? [];
+  return `media ${subtype}${options === '' ? '' : ` mediaopt ${options}`}`;
+}
+
+/** @param all as with `ifconfig -m`: capabilities and supported media too */
+export function formatInterface(i: InterfaceInfo, all: boolean): string {
   const lines = [
     `${i.name}: flags=${bitsText(i.flags, i.flags_names)} metric 0 mtu ${i.mtu}`,
     ...(i.options === 0 ? [] : [`\toptions=${bitsText(i.options, i.options_names)}`]),
-    ...(!capabilities || i.capabilities === 0
+    ...(!all || i.capabilities === 0
       ? []
       : [`\tcapabilities=${bitsText(i.capabilities, i.capabilities_names)}`]),
     ...(i.ether === null ? [] : [`\tether ${i.ether}`]),
@@ -187,6 +196,7 @@ export function formatInterface(i: InterfaceInfo, capabilities: boolean): string
     }),
     ...(i.media === null ? [] : [`\tmedia: ${i.media}`]),
     ...(i.status === null ? [] : [`\tstatus: ${i.status}`]),
+    ...(!all || i.media === null ? [] : ['\tsupported media:', `\t\t${mediaWords(i.media)}`]),
   ];
   return lines.map((line) => `${line}\n`).join('');
 }

@@ -1,7 +1,12 @@
 /** sysctl(8) on the two trees an instance has: the machine's and its Vnet's. */
 
 import { EINVAL, ENOENT, EPERM, type Errno, errnoName } from '../sys/errno.ts';
-import { machineSysctl, type SysctlOid, type SysctlValue } from '../kern/kern_sysctl.ts';
+import {
+  machineSysctl,
+  type SysctlOid,
+  type SysctlType,
+  type SysctlValue,
+} from '../kern/kern_sysctl.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { ControlFailure } from './protocol.ts';
 
@@ -13,10 +18,16 @@ export interface SysctlLeaf {
   old?: SysctlValue;
   descr: string;
   writable: boolean;
+  type: SysctlType;
+  /** Smallest and largest value taken; only of integers and booleans. */
+  min?: number;
+  max?: number;
 }
 
 function leafOf(oid: SysctlOid): SysctlLeaf {
-  return { name: oid.name, value: oid.get(), descr: oid.descr, writable: oid.set !== null };
+  const { name, descr, type, min, max } = oid;
+  const leaf = { name, value: oid.get(), descr, writable: oid.set !== null, type };
+  return type === 'int' || type === 'bool' ? { ...leaf, min, max } : leaf;
 }
 
 /** The leaves at or below `name`, all of both trees for ''. Throws ControlFailure (ENOENT). */
@@ -62,10 +73,21 @@ export interface SysctlFormat {
   readonly n: boolean;
   /** The description in the value's place. */
   readonly d: boolean;
+  /** The type in the value's place. */
+  readonly t: boolean;
 }
 
-export function formatSysctl(leaves: readonly SysctlLeaf[], { n, d }: SysctlFormat): string {
+/** Types in the words of sysctl(8): booleans are bytes, arrays of counters are opaque. */
+const TYPE_WORDS: Record<SysctlType, string> = {
+  int: 'integer',
+  bool: 'uint8_t',
+  string: 'string',
+  counters: 'opaque',
+};
+
+export function formatSysctl(leaves: readonly SysctlLeaf[], { n, d, t }: SysctlFormat): string {
   const text = (leaf: SysctlLeaf): string => {
+    if (t) return TYPE_WORDS[leaf.type];
     if (d) return leaf.descr;
     const value = valueText(leaf.value);
     return leaf.old === undefined || n ? value : `${valueText(leaf.old)} -> ${value}`;

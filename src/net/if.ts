@@ -4,12 +4,16 @@
  * stacks, address families other than by hook.
  */
 
-import { EINVAL, ENETDOWN, ENOENT, EOPNOTSUPP, type Errno } from '../sys/errno.ts';
+import { EAGAIN, EINVAL, ENETDOWN, ENOENT, EOPNOTSUPP, type Errno } from '../sys/errno.ts';
 import { KASSERT } from '../sys/kassert.ts';
 import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
 import {
   ETHER_ADDR_LEN,
   IFCAP_NETMAP,
+  IFCAP_TSO4,
+  IFCAP_TSO6,
+  IFCAP_TXCSUM,
+  IFCAP_TXCSUM_IPV6,
   IFF_ALLMULTI,
   IFF_BROADCAST,
   IFF_LOOPBACK,
@@ -161,6 +165,43 @@ function setMtu(ifp: Ifnet, mtu: number): Errno {
   const error = ifp.if_driver.if_ioctl(ifp, SIOCSIFMTU, mtu);
   if (error === 0) ribTouch(ifp.if_vnet);
   return error;
+}
+
+/**
+ * Toggles transmit checksums and TSO of one family in if_capenable and couples the two: TSO goes off
+ * with the checksums, which the console hears, and without them it cannot be turned on (EAGAIN).
+ */
+function toggleFamily(ifp: Ifnet, toggle: number, txcsum: number, tso: number): Errno {
+  const six = txcsum === IFCAP_TXCSUM_IPV6;
+  let left = toggle;
+  if ((left & txcsum) !== 0) {
+    ifp.if_capenable ^= txcsum;
+    if ((ifp.if_capenable & (txcsum | tso)) === tso) {
+      ifp.if_capenable &= ~tso;
+      left &= ~tso;
+      ifConsole.log?.(
+        `${ifp.if_xname}: ${six ? 'tso6 disabled due to -txcsum6.' : 'tso4 disabled due to -txcsum.'}`,
+      );
+    }
+  }
+  if ((left & tso) === 0) return 0;
+  if ((ifp.if_capenable & (txcsum | tso)) === 0) {
+    ifConsole.log?.(`${ifp.if_xname}: ${six ? 'enable txcsum6 first.' : 'enable txcsum first.'}`);
+    return EAGAIN;
+  }
+  ifp.if_capenable ^= tso;
+  return 0;
+}
+
+/**
+ * For a driver's SIOCSIFCAP: toggles those of `toggle` that are transmit checksums and TSO, IPv4's
+ * and IPv6's, as FreeBSD's drivers couple them. EAGAIN: TSO was asked for without its checksums; what
+ * was toggled before stays so. The driver brings if_hwassist in line afterwards, on an error too.
+ */
+export function ifToggleTxOffload(ifp: Ifnet, toggle: number): Errno {
+  const error4 = toggleFamily(ifp, toggle, IFCAP_TXCSUM, IFCAP_TSO4);
+  const error6 = toggleFamily(ifp, toggle, IFCAP_TXCSUM_IPV6, IFCAP_TSO6);
+  return error4 !== 0 ? error4 : error6;
 }
 
 function setCapabilities(ifp: Ifnet, reqcap: number): Errno {

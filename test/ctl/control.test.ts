@@ -83,18 +83,32 @@ describe('ctl: sysctl', () => {
     machineSysctl.tree = before;
   });
 
-  const plain = { n: false, d: false };
+  const plain = { n: false, d: false, t: false };
 
   it('lists leaves of both trees, below a node or all', () => {
     expect(formatSysctl(readSysctl(vnet, ''), plain)).to.equal(
       'kern.ipc.a: 1 2 3\nkern.ipc.b: 1\nnet.inet.c: text\n',
     );
-    expect(formatSysctl(readSysctl(vnet, 'kern.ipc'), { n: true, d: false })).to.equal(
+    expect(formatSysctl(readSysctl(vnet, 'kern.ipc'), { ...plain, n: true })).to.equal(
       '1 2 3\n1\n',
     );
-    expect(formatSysctl(readSysctl(vnet, 'net'), { n: false, d: true })).to.equal(
+    expect(formatSysctl(readSysctl(vnet, 'net'), { ...plain, d: true })).to.equal(
       'net.inet.c: third\n',
     );
+    expect(formatSysctl(readSysctl(vnet, ''), { ...plain, t: true })).to.equal(
+      'kern.ipc.a: opaque\nkern.ipc.b: integer\nnet.inet.c: string\n',
+    );
+    expect(readSysctl(vnet, 'kern.ipc.b')).to.deep.equal([
+      {
+        name: 'kern.ipc.b',
+        value: 1,
+        descr: 'second',
+        writable: true,
+        type: 'int',
+        min: 0,
+        max: 9,
+      },
+    ]);
     expect(failure(() => readSysctl(vnet, 'kern.ip'))).to.equal("ENOENT: unknown oid 'kern.ip'");
   });
 

@@ -104,13 +104,22 @@ describe('ctl: ifconfig', () => {
       '\tinet 192.0.2.2 netmask 0xffffff00 broadcast 192.0.2.255\n' +
       '\tmedia: Ethernet 10Gbase-T <full-duplex>\n' +
       '\tstatus: active\n';
+    const supported = '\tsupported media:\n\t\tmedia 10Gbase-T mediaopt full-duplex\n';
     expect(formatInterface(tn0(), false)).to.equal(`${head}\toptions=${caps}${rest}`);
     expect(formatInterface(tn0(), true)).to.equal(
-      `${head}\toptions=${caps}\tcapabilities=${caps}${rest}`,
+      `${head}\toptions=${caps}\tcapabilities=${caps}${rest}${supported}`,
     );
     // Neither line without a bit; no status while the driver does not know.
     const bare = tn0({ options: 0, options_names: [], capabilities: 0, status: null });
-    expect(formatInterface(bare, true)).to.equal(head + rest.replace('\tstatus: active\n', ''));
+    expect(formatInterface(bare, true)).to.equal(
+      head + rest.replace('\tstatus: active\n', '') + supported,
+    );
+    // lo0 has neither a link-level address nor media.
+    const lo0 = formatInterface(tn0({ name: 'lo0', ether: null, media: null, inet: [] }), true);
+    expect(lo0).not.to.match(/ether|media/);
+    expect(formatInterface(tn0({ media: 'Ethernet autoselect' }), true)).to.match(
+      /\tmedia: Ethernet autoselect\n\tstatus: active\n\tsupported media:\n\t\tmedia autoselect\n$/,
+    );
   });
 
   it('prints link-local addresses with their scope', () => {

@@ -50,6 +50,7 @@ import {
   TN_TDBAH,
   TN_TDBAL,
 } from '../../src/dev/tn/tnreg.ts';
+import { ifConsole } from '../../src/net/if.ts';
 import { TN_CAPABILITIES, tn_attach, tn_stop } from '../../drivers/if_tn.ts';
 import { makePacket } from '../dev/judge.ts';
 import { expectMachineClean } from '../support/machine.ts';
@@ -141,6 +142,29 @@ describe('if_tn', () => {
       expect(set(0, IFCAP_TXCSUM_IPV6)).to.equal(0);
       expect(has(IFCAP_TSO6)).to.equal(false);
       expect(host.ifp.if_hwassist).to.equal(0);
+    });
+
+    it('says on the console what the coupling did', () => {
+      const console: string[] = [];
+      ifConsole.log = (line): void => void console.push(line);
+      try {
+        set(0, IFCAP_TXCSUM);
+        expect(set(IFCAP_TSO4, 0)).to.equal(EAGAIN);
+        set(0, IFCAP_TXCSUM_IPV6);
+        expect(set(IFCAP_TSO6, 0)).to.equal(EAGAIN);
+        // Off by itself: nothing to tell.
+        set(IFCAP_TXCSUM | IFCAP_TSO4, 0);
+        set(0, IFCAP_TSO4);
+        set(0, IFCAP_TXCSUM);
+      } finally {
+        ifConsole.log = null;
+      }
+      expect(console).to.deep.equal([
+        'tn0: tso4 disabled due to -txcsum.',
+        'tn0: enable txcsum first.',
+        'tn0: tso6 disabled due to -txcsum6.',
+        'tn0: enable txcsum6 first.',
+      ]);
     });
 
     it('refuses TSO without transmit checksums', () => {
