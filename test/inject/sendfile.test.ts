@@ -1,0 +1,154 @@
+/**
+ * The k-th request to each pool refused during a transfer by sendfile: nothing crashes, nothing leaks,
+ * and the stream arrives whole or ends cleanly where the call said it failed.
+ */
+
+import { expect } from 'chai';
+import { failPoint, failPointNames } from '../../src/sys/fail_point.ts';
+import { vmObjectsFlush } from '../../src/vm/vm_object.ts';
+import { errnoName } from '../../src/sys/errno.ts';
+import { fileBytes } from '../kern/disk.ts';
+import { full } from '../support/needs.ts';
+import { type InUse, machineInUse } from '../support/machine.ts';
+import {
+  type Conn,
+  inWorld,
+  type World,
+  type WorldFile,
+  type WorldOptions,
+} from '../support/world.ts';
+
+/** A way for file pages to take, and the pools on it. */
+interface Road {
+  readonly title: string;
+  readonly world: WorldOptions;
+  /** Whether the file's pages are in memory before. */
+  readonly cached?: boolean;
+  readonly headers?: readonly Uint8Array[];
+  readonly trailers?: readonly Uint8Array[];
+  readonly pools: readonly string[];
+  /** Bytes of the file. */
+  readonly bytes: number;
+}
+
+const BYTES = full ? 300_000 : 100_000;
+
+const ROADS: readonly Road[] = [
+  {
+    title: 'unmapped to the wire',
+    world: {},
+    pools: ['mbuf', 'mbuf_extpgs', 'vm_page'],
+    bytes: BYTES,
+  },
+  {
+    title: 'between a header and a trailer',
+    world: {},
+    headers: [fileBytes(9000, 3)],
+    trailers: [fileBytes(5000, 4)],
+    pools: ['mbuf', 'mbuf_cluster', 'mbuf_extpgs'],
+    bytes: BYTES / 5,
+  },
+  {
+    title: 'mapped by sendfile',
+    world: { useExtPgs: false },
+    pools: ['mbuf', 'sf_buf', 'vm_page'],
+    bytes: BYTES,
+  },
+  {
+    title: 'mapped by ip_output, -nomap',
+    world: { caps: ['-nomap'] },
+    cached: true,
+    pools: ['mbuf', 'sf_buf'],
+    bytes: BYTES,
+  },
+  {
+    title: 'summed by ip_output, -txcsum',
+    world: { caps: ['-txcsum'] },
+    cached: true,
+    pools: ['mbuf', 'sf_buf'],
+    bytes: BYTES / 2,
+  },
+];
+
+/** What happened over all k of a pool. */
+interface Tally {
+  whole: number;
+  cut: Record<string, number>;
+  fired: number;
+}
+
+/** One transfer with the pool armed; returns whether the transfer reached the k-th request. */
+function once(
+  w: World,
+  road: Road,
+  file: WorldFile,
+  pool: string,
+  k: number,
+  tally: Tally,
+): boolean {
+  const point = failPoint(pool);
+  const { headers = [], trailers = [] } = road;
+  const would = Buffer.concat([...headers, file.bytes, ...trailers]);
+  point.arm(k);
+  const conn: Conn = w.connect({ sport: 40_000 + w.conns.length });
+  const call = w.sendfile(conn, file, { headers: [...headers], trailers: [...trailers] });
+  let closed = false;
+  const ended = w.until(() => {
+    if (call.done && !closed) {
+      // As a server does: the connection ends with the file, or with what could be sent of it.
+      closed = true;
+      w.closeConn(conn);
+    }
+    return conn.reader.eof;
+  });
+  point.disarm();
+  const { reset } = conn.reader;
+  conn.reader.abort();
+  expect(ended, `${pool} ${k}: the reader sees an end`).to.equal(true);
+  const [heard] = call.heard;
+  const sbytes = heard?.sbytes ?? 0;
+  const { received } = conn.reader;
+  const want = would.subarray(0, reset ? received.length : sbytes);
+  expect(received.length, `${pool} ${k}: bytes`).to.equal(want.length);
+  expect(Buffer.compare(received, want), `${pool} ${k}: content`).to.equal(0);
+  if (heard?.error === 0 && sbytes === would.length && !reset) tally.whole++;
+  else {
+    expect(point.fired, `${pool} ${k}: cut short, by what?`).to.be.above(0);
+    const why = reset ? 'RST' : errnoName(heard!.error);
+    tally.cut[why] = (tally.cut[why] ?? 0) + 1;
+  }
+  tally.fired += point.fired;
+  return point.fired > 0;
+}
+
+/** The k to take: all, or the first ones all and then one in seven. */
+const next = (k: number): number => (full || k < 50 ? k + 1 : k + 7);
+
+describe('allocation failures during sendfile', function () {
+  this.timeout(full ? 600_000 : 60_000);
+
+  for (const road of ROADS)
+    for (const pool of road.pools)
+      it(`${road.title}: ${pool}`, () => {
+        const { world, cached = false, bytes } = road;
+        expect(failPointNames()).to.include(pool);
+        const tally: Tally = { whole: 0, cut: {}, fired: 0 };
+        inWorld(world, (w) => {
+          const file = w.file(bytes);
+          let before: InUse | null = null;
+          for (let k = 0, fired = true; fired; k = next(k)) {
+            expect(k, 'the transfer has an end').to.be.below(10_000);
+            if (!cached) vmObjectsFlush();
+            fired = once(w, road, file, pool, k, tally) || k === 0;
+            w.settle();
+            const now = machineInUse();
+            // The first round fills caches and the ARP table; from then on nothing may grow.
+            if (before === null) before = now;
+            expect(now, `${pool} ${k}: in use`).to.deep.equal(before);
+          }
+        });
+        expect(tally.fired, 'failures').to.be.above(0);
+        expect(tally.whole, 'the last one, at least').to.be.above(0);
+        if (process.env['TAPNIC_VERBOSE'] === '1') console.log(pool, JSON.stringify(tally));
+      });
+});

@@ -1,0 +1,225 @@
+/**
+ * A TCP client at the far end of a simulated wire, which keeps what it receives: written from the
+ * RFCs on test/support/frames.ts, so that nothing of the stack judges the stack. It acknowledges at
+ * once, or when told to; it can refuse data by its window. Left out: sending data, retransmission of
+ * its own (its SYN apart), SACK.
+ */
+
+import type { SimEnd } from '../../src/host/sim_wire.ts';
+import type { ManualClock } from '../../src/host/manual_clock.ts';
+import {
+  buildArp,
+  buildEther,
+  buildTcp,
+  decodeFrame,
+  type DecodeOptions,
+  ETHERTYPE_ARP,
+  ETHERTYPE_IPV4,
+  type Frame,
+  type TcpInfo,
+} from './frames.ts';
+
+export const READER_ADDR = '192.0.2.1';
+export const READER_MAC = '02:00:00:00:00:01';
+export const HOST_ADDR = '192.0.2.2';
+export const HOST_MAC = '02:00:00:00:00:02';
+
+const VNET_HDR = 12;
+/** virtio-net: the checksum is left to the receiver. */
+const NEEDS_CSUM = 1;
+const SYN_AGAIN_NS = 1_000_000_000;
+/** Window scale of windows that need one. */
+const WSCALE = 7;
+
+export interface ReaderOptions {
+  /** Default 1460. */
+  mss?: number;
+  /** Receive window in bytes; below 65536 it is exact. Default 1 MiB. */
+  window?: number;
+  /** Whether it acknowledges what it gets; default yes. `ackAll` does it later. */
+  acks?: boolean;
+  sport?: number;
+}
+
+/** One connection, from its SYN on. */
+export class Reader {
+  readonly sport: number;
+  window: number;
+  acks: boolean;
+  established = false;
+  /** The peer's FIN has come, or its RST. */
+  eof = false;
+  reset = false;
+  /** Data segments received, with their payload's length. */
+  readonly segments: number[] = [];
+  readonly #wire: ReaderPort;
+  readonly #mss: number;
+  readonly #wscale: number;
+  #iss = 0x10000000;
+  #rcvNxt = 0;
+  #tsRecent = 0;
+  readonly #parts: Uint8Array[] = [];
+  #length = 0;
+  readonly #ahead = new Map<number, Uint8Array>();
+
+  constructor(wire: ReaderPort, options: ReaderOptions) {
+    this.#wire = wire;
+    this.sport = options.sport ?? 40_000;
+    this.#mss = options.mss ?? 1460;
+    this.window = options.window ?? 1 << 20;
+    this.acks = options.acks ?? true;
+    this.#wscale = this.window > 65535 ? WSCALE : 0;
+    this.#syn();
+  }
+
+  /** Bytes received in order. */
+  get length(): number {
+    return this.#length;
+  }
+
+  get received(): Uint8Array {
+    return Uint8Array.from(Buffer.concat(this.#parts));
+  }
+
+  #syn(): void {
+    if (this.established || this.reset) return;
+    this.#send('S', { seq: this.#iss, ack: 0, mss: this.#mss, wscale: this.#wscale });
+    this.#wire.clock.schedule(this.#wire.clock.nowNs() + SYN_AGAIN_NS, { run: () => this.#syn() });
+  }
+
+  #send(flags: string, more: { seq: number; ack: number; mss?: number; wscale?: number }): void {
+    const val = Math.floor(this.#wire.clock.nowNs() / 1e6) >>> 0;
+    const win = Math.min(flags === 'S' ? this.window : this.window >>> this.#wscale, 65535);
+    this.#wire.send(
+      buildEther(
+        { src: READER_MAC, dst: HOST_MAC },
+        ETHERTYPE_IPV4,
+        buildTcp(
+          { src: READER_ADDR, dst: HOST_ADDR },
+          {
+            sport: this.sport,
+            dport: 80,
+            flags,
+            win,
+            ts: { val, ecr: this.#tsRecent },
+            ...more,
+          },
+        ),
+      ),
+    );
+  }
+
+  /** Acknowledges everything received, and goes on acknowledging. */
+  ackAll(): void {
+    this.acks = true;
+    this.#ack();
+  }
+
+  #ack(): void {
+    this.#send('.', { seq: (this.#iss + 1) >>> 0, ack: this.#rcvNxt });
+  }
+
+  /** Gives the connection up. */
+  abort(): void {
+    this.reset = true;
+    this.#send('R', { seq: (this.#iss + 1) >>> 0, ack: 0 });
+  }
+
+  /** For ReaderPort. */
+  segment(tcp: TcpInfo): void {
+    if (this.reset) return;
+    if (tcp.flags.includes('R')) {
+      this.reset = true;
+      this.eof = true;
+      return;
+    }
+    if (tcp.ts !== undefined) this.#tsRecent = tcp.ts.val;
+    if (tcp.flags.includes('S')) {
+      this.#rcvNxt = (tcp.seq + 1) >>> 0;
+      this.established = true;
+      this.#ack();
+      return;
+    }
+    if (!this.established) return;
+    if (tcp.payload.length > 0) this.segments.push(tcp.payload.length);
+    const before = this.#rcvNxt;
+    this.#take(tcp.seq, tcp.payload);
+    if (tcp.flags.includes('F') && (tcp.seq + tcp.payload.length) >>> 0 === this.#rcvNxt) {
+      if (!this.eof) this.#rcvNxt = (this.#rcvNxt + 1) >>> 0;
+      this.eof = true;
+    }
+    const told = tcp.payload.length > 0 || this.#rcvNxt !== before;
+    if (this.acks && told) this.#ack();
+  }
+
+  #take(seq: number, payload: Uint8Array): void {
+    if (payload.length === 0) return;
+    const old = (this.#rcvNxt - seq) | 0;
+    if (old >= payload.length) return;
+    if (old < 0) {
+      this.#ahead.set(seq, payload);
+      return;
+    }
+    const fresh = payload.subarray(old);
+    this.#parts.push(fresh);
+    this.#length += fresh.length;
+    this.#rcvNxt = (this.#rcvNxt + fresh.length) >>> 0;
+    // What came too early may be due now.
+    for (const [at, bytes] of this.#ahead) {
+      if (((this.#rcvNxt - at) | 0) < 0) continue;
+      this.#ahead.delete(at);
+      this.#take(at, bytes);
+    }
+  }
+}
+
+/** The far end of the wire: answers ARP, gives TCP segments to their readers, keeps every frame. */
+export class ReaderPort {
+  readonly clock: ManualClock;
+  /** Frames of the host under test, without virtio-net headers, as they arrived. */
+  readonly frames: Uint8Array[] = [];
+  /** For virtio-net: what the header in front of each of `frames` said. */
+  readonly vnetHeaders: Uint8Array[] = [];
+  readonly readers = new Map<number, Reader>();
+  /** Sees every decoded frame first. */
+  onFrame: ((frame: Frame) => void) | null = null;
+  readonly #end: SimEnd;
+
+  constructor(end: SimEnd, clock: ManualClock) {
+    this.#end = end;
+    this.clock = clock;
+    end.onFrame = (bytes) => this.#arrived(bytes);
+  }
+
+  connect(options: ReaderOptions = {}): Reader {
+    const sport = options.sport ?? 40_000 + this.readers.size;
+    const reader = new Reader(this, { ...options, sport });
+    this.readers.set(sport, reader);
+    return reader;
+  }
+
+  send(frame: Uint8Array): void {
+    if (!this.#end.vnetHdr) this.#end.inject(frame);
+    else this.#end.inject(Uint8Array.from([...new Uint8Array(VNET_HDR), ...frame]));
+  }
+
+  #arrived(bytes: Uint8Array): void {
+    const skip = this.#end.vnetHdr ? VNET_HDR : 0;
+    const frame = bytes.slice(skip);
+    const partial = skip > 0 && (bytes[0]! & NEEDS_CSUM) !== 0;
+    const options: DecodeOptions = { l4: partial ? 'pseudo' : 'full' };
+    this.frames.push(frame);
+    if (skip > 0) this.vnetHeaders.push(bytes.slice(0, skip));
+    const decoded = decodeFrame(frame, options);
+    this.onFrame?.(decoded);
+    const { arp, ip } = decoded;
+    if (decoded.type === ETHERTYPE_ARP && arp?.op === 1 && arp.tpa === READER_ADDR)
+      this.send(
+        buildArp(
+          { dst: HOST_MAC, src: READER_MAC },
+          { op: 2, sha: READER_MAC, spa: READER_ADDR, tha: arp.sha, tpa: arp.spa },
+        ),
+      );
+    if (ip?.tcp !== undefined) this.readers.get(ip.tcp.dport)?.segment(ip.tcp);
+  }
+}

@@ -1,0 +1,326 @@
+/**
+ * A whole host on a simulated wire, in virtual time: machine, stack, driver and device as `tapnic
+ * serve` has them, a disk worked by hand, a server on port 80, and readers at the far end. What a
+ * client of the command line would see is asked for by the control protocol.
+ */
+
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect } from 'chai';
+import { handleRequest } from '../../src/ctl/control.ts';
+import type { NetstatM } from '../../src/ctl/netstat_m.ts';
+import type { NetstatS } from '../../src/ctl/netstat_s.ts';
+import type { SocketLine } from '../../src/ctl/netstat_an.ts';
+import { TsCksum } from '../../src/host/cksum_ts.ts';
+import { ManualClock } from '../../src/host/manual_clock.ts';
+import { SeededPrng } from '../../src/host/prng.ts';
+import { SimLink } from '../../src/host/sim_wire.ts';
+import type { File } from '../../src/kern/kern_descrip.ts';
+import { timeoutEnd } from '../../src/kern/kern_timeout.ts';
+import { mbParams } from '../../src/kern/kern_mbuf.ts';
+import { soclose, type Socket, SS_NOFDREF } from '../../src/kern/uipc_socket.ts';
+import type { Vnet } from '../../src/kern/vnet.ts';
+import { Machine } from '../../src/machine/machine.ts';
+import { configureInterface } from '../../src/machine/nic.ts';
+import { nicModel } from '../../src/machine/nic_models.ts';
+import { PluggedNic } from '../../src/machine/plugged_nic.ts';
+import type { Ifnet } from '../../src/net/if_var.ts';
+import { tcp_shutdownVnet } from '../../src/netinet/tcp_pcblist.ts';
+import { PcapWriter } from '../../src/pcap/pcap.ts';
+import { passEnter, passLeave } from '../../src/sys/pass.ts';
+import { arenaBytes } from '../../src/vm/arena.ts';
+import { vmObjectsFlush } from '../../src/vm/vm_object.ts';
+import { fileBytes, HandDisk, type HandFile } from '../kern/disk.ts';
+import { Call, type CallOptions } from '../kern/sendfile_rig.ts';
+import { Acceptor, listenOn } from '../sim/endpoint.ts';
+import {
+  HOST_ADDR,
+  HOST_MAC,
+  READER_ADDR,
+  type Reader,
+  type ReaderOptions,
+  ReaderPort,
+} from './reader.ts';
+
+const SECOND = 1e9;
+/** One-way delay of the wire. */
+const DELAY_NS = 100_000;
+
+export interface WorldOptions {
+  /** A NIC model. Default `tn`. */
+  model?: string;
+  mode?: 'wire' | 'vnet';
+  mtu?: number;
+  /** Capabilities to switch, in ifconfig's words: `-nomap`. */
+  caps?: string[];
+  useExtPgs?: boolean;
+  /** Bytes of RAM and the physical address of the first. */
+  memory?: number;
+  base?: number;
+}
+
+/** A file on the disk, and what is in it. */
+export interface WorldFile {
+  readonly file: File;
+  readonly disk: HandFile;
+  readonly bytes: Uint8Array;
+}
+
+/** An accepted connection: the server's socket and the reader. */
+export interface Conn {
+  readonly so: Socket;
+  readonly reader: Reader;
+}
+
+export class World {
+  readonly clock = new ManualClock({ startNs: SECOND });
+  readonly disk = new HandDisk();
+  readonly machine: Machine;
+  readonly link: SimLink;
+  readonly nic: PluggedNic;
+  readonly port: ReaderPort;
+  readonly conns: Conn[] = [];
+  readonly calls: Call[] = [];
+  /** Whether reads complete by themselves as time passes; else by `disk`. */
+  diskWorks = true;
+  readonly #files: File[] = [];
+  readonly #acceptor: Acceptor;
+
+  constructor(options: WorldOptions = {}) {
+    const memory = options.memory ?? 16 << 20;
+    const arena = new ArrayBuffer(arenaBytes(memory));
+    this.machine = new Machine({
+      memory,
+      base: options.base ?? 0,
+      seed: 1,
+      clock: this.clock,
+      prng: new SeededPrng(1),
+      pager: this.disk,
+      cksum: new TsCksum(arena),
+      arena,
+    });
+    mbParams.mb_use_ext_pgs = options.useExtPgs ?? true;
+    this.link = new SimLink({
+      arena,
+      clock: this.clock,
+      prng: new SeededPrng(2),
+      vnetHdr: options.mode === 'vnet',
+      impair: { delayNs: DELAY_NS },
+    });
+    this.port = new ReaderPort(this.link.b, this.clock);
+    const model = nicModel(options.model ?? 'tn');
+    if (model === null) throw new Error(`no model ${options.model}`);
+    this.nic = new PluggedNic(this.machine, model, this.link.a, HOST_MAC);
+    const caps = (options.caps ?? []).map((word) =>
+      word.startsWith('-') ? { name: word.slice(1), on: false } : { name: word, on: true },
+    );
+    configureInterface(this.ifp, {
+      tap: 'sim',
+      hostAddr: null,
+      hostAddr6: null,
+      addr: `${HOST_ADDR}/24`,
+      gateway: READER_ADDR,
+      mtu: options.mtu ?? 1500,
+      nic: model.name,
+      caps,
+      mode: options.mode ?? 'wire',
+      napi: 'off',
+      engine: 'ts',
+      netns: null,
+      captures: [],
+    });
+    this.#acceptor = new Acceptor(listenOn(this.vnet, 80, 128));
+  }
+
+  get vnet(): Vnet {
+    return this.machine.vnet;
+  }
+
+  get ifp(): Ifnet {
+    return this.nic.ifp;
+  }
+
+  /** What a client of the control socket gets. */
+  ask(cmd: string, args: Record<string, unknown> = {}): unknown {
+    const answer = handleRequest({ vnet: this.vnet, info: {} }, { id: 1, cmd, args });
+    if (!answer.ok) throw new Error(`${cmd}: ${answer.err.code}: ${answer.err.message}`);
+    return answer.data;
+  }
+
+  /** `netstat -m --json`. */
+  get m(): NetstatM {
+    return this.ask('netstat', { report: 'm' }) as NetstatM;
+  }
+
+  /** A counter of `netstat -s --json`. */
+  stat(protocol: string, field: string): number {
+    const { protocols } = this.ask('netstat', { report: 's' }) as NetstatS;
+    const value = protocols[protocol]?.[field];
+    if (typeof value !== 'number') throw new Error(`netstat -s: no ${protocol} ${field}`);
+    return value;
+  }
+
+  /** The line of `netstat -an --json` for a connection. */
+  line(conn: Conn): SocketLine {
+    const lines = this.ask('netstat', { report: 'an', all: false }) as SocketLine[];
+    const line = lines.find(({ foreign }) => foreign === `${READER_ADDR}.${conn.reader.sport}`);
+    if (line === undefined) throw new Error('netstat -an: the connection is not there');
+    return line;
+  }
+
+  /** `ifconfig tn0 WORD …`. */
+  ifconfig(...words: string[]): void {
+    this.ask('ifconfig', { if: this.ifp.if_xname, words });
+  }
+
+  file(n: number | Uint8Array): WorldFile {
+    const bytes = typeof n === 'number' ? fileBytes(n, n + 1) : n;
+    const made = this.disk.file(bytes);
+    this.#files.push(made.file);
+    return { ...made, bytes };
+  }
+
+  /** Lets `ms` milliseconds pass, the disk working unless told otherwise. */
+  pass(ms: number): void {
+    this.until(() => false, ms);
+  }
+
+  /** Lets time pass until `done()`, `ms` milliseconds at most. Returns whether it was done. */
+  until(done: () => boolean, ms = 60_000): boolean {
+    const endNs = this.clock.nowNs() + ms * 1e6;
+    for (;;) {
+      if (this.diskWorks) this.disk.completeAll();
+      if (done()) return true;
+      if (!this.clock.step(endNs) && (this.disk.pending === 0 || !this.diskWorks)) break;
+    }
+    this.clock.advanceTo(endNs);
+    return done();
+  }
+
+  /** A reader connects; returns both ends. */
+  connect(options: ReaderOptions = {}): Conn {
+    const { accepted } = this.#acceptor;
+    const before = accepted.length;
+    const reader = this.port.connect(options);
+    expect(
+      this.until(() => accepted.length > before, 10_000),
+      'accepted',
+    ).to.equal(true);
+    const conn = { so: accepted[before]!, reader };
+    this.conns.push(conn);
+    return conn;
+  }
+
+  /** Starts a sendfile(2). */
+  sendfile(conn: Conn, file: WorldFile, o: CallOptions = {}): Call {
+    passEnter();
+    const call = new Call(conn.so, file.file, o);
+    passLeave();
+    this.calls.push(call);
+    return call;
+  }
+
+  /** Sends files whole, one after the other on one connection; returns what the reader got. */
+  transfer(conn: Conn, ...files: WorldFile[]): Uint8Array {
+    let total = conn.reader.length;
+    for (const file of files) {
+      const call = this.sendfile(conn, file);
+      total += file.bytes.length;
+      expect(
+        this.until(() => call.done),
+        'the call ends',
+      ).to.equal(true);
+      call.expectDone(0, file.bytes.length);
+    }
+    expect(
+      this.until(() => conn.reader.length >= total),
+      'all arrives',
+    ).to.equal(true);
+    return conn.reader.received;
+  }
+
+  /** Everything that was sent is acknowledged and every buffer is back from the NIC. */
+  settle(): void {
+    this.pass(500);
+  }
+
+  /** Closes a connection in order. */
+  closeConn(conn: Conn): void {
+    if ((conn.so.so_state & SS_NOFDREF) !== 0) return;
+    passEnter();
+    soclose(conn.so);
+    passLeave();
+  }
+
+  /** The frames of the host under test as a pcap file, judged by `body`. */
+  async withPcap(body: (file: string) => Promise<void>): Promise<void> {
+    const dir = mkdtempSync(join(tmpdir(), 'tapnic-world-'));
+    try {
+      const file = join(dir, 'wire.pcap');
+      const parts: Uint8Array[] = [];
+      const pcap = new PcapWriter(
+        { write: (bytes, off, len) => void parts.push(bytes.slice(off, off + len)) },
+        { snaplen: 262_144 },
+      );
+      this.port.frames.forEach((frame, i) =>
+        pcap.packet(1, i * 1000, frame, 0, frame.length, frame.length),
+      );
+      writeFileSync(file, Buffer.concat(parts));
+      await body(file);
+    } finally {
+      rmSync(dir, { recursive: true, force: true });
+    }
+  }
+
+  /** Ends everything; every pool of the machine must be as it was at boot. */
+  end(): void {
+    this.diskWorks = true;
+    for (const conn of this.conns) {
+      this.closeConn(conn);
+      conn.reader.abort();
+    }
+    this.pass(2000);
+    passEnter();
+    soclose(this.#acceptor.listener);
+    tcp_shutdownVnet(this.vnet, 'rst');
+    tcp_shutdownVnet(this.vnet, 'discard');
+    passLeave();
+    this.pass(10);
+    for (const file of this.#files) if (file.f_count > 0) file.drop();
+    this.nic.stop();
+    this.pass(10);
+    vmObjectsFlush();
+    timeoutEnd();
+    expect(this.machine.leaked(), 'leaked').to.deep.equal({});
+    for (const call of this.calls)
+      expect(call.heard.length, 'sendfile ended').to.equal(call.started === 0 ? 1 : 0);
+  }
+}
+
+/** Runs `body` in a world and ends it; what `body` throws is not hidden by what that leaves behind. */
+export function inWorld(options: WorldOptions, body: (world: World) => void): void {
+  const world = new World(options);
+  try {
+    body(world);
+  } catch (e) {
+    timeoutEnd();
+    throw e;
+  }
+  world.end();
+}
+
+/** As `inWorld`, for a body that waits for a judge. */
+export async function inWorldAsync(
+  options: WorldOptions,
+  body: (world: World) => Promise<void>,
+): Promise<void> {
+  const world = new World(options);
+  try {
+    await body(world);
+  } catch (e) {
+    timeoutEnd();
+    throw e;
+  }
+  world.end();
+}
