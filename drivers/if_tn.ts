@@ -32,7 +32,9 @@ import {
   bus_dmamem_free,
   BUS_DMA_NOWAIT,
   BUS_DMA_ZERO,
+  type BusDmamap,
   type BusDmamem,
+  type BusDmamapRef,
   BusDmaSegs,
   type BusDmaTag,
   type BusDmaTagParams,
@@ -220,6 +222,28 @@ function ringTag(undo: Undo, parent: BusDmaTag | null, ndesc: number): BusDmaTag
   });
 }
 
+/** Makes the maps of all slots and the spare one; ENOMEM, and some are there, if memory is out. */
+function makeMaps(undo: Undo, sc: TnSoftc): Errno {
+  const { txTag, rxTag, txMap, rxMap } = sc;
+  const ref: BusDmamapRef = { map: null };
+  const make = (tag: BusDmaTag, maps: BusDmamap[], n: number): Errno => {
+    while (maps.length < n) {
+      if (bus_dmamap_create(tag, 0, ref) !== 0) return ENOMEM;
+      maps.push(ref.map!);
+    }
+    return 0;
+  };
+  undo.add(() => {
+    for (const map of txMap) mustDo(bus_dmamap_destroy(txTag, map));
+    for (const map of rxMap) mustDo(bus_dmamap_destroy(rxTag, map));
+  });
+  if (make(txTag, txMap, TN_TX_NDESC) !== 0 || make(rxTag, rxMap, TN_RX_NDESC) !== 0) return ENOMEM;
+  if (bus_dmamap_create(rxTag, 0, ref) !== 0) return ENOMEM;
+  sc.rxSpareMap = ref.map!;
+  undo.add(() => mustDo(bus_dmamap_destroy(rxTag, sc.rxSpareMap)));
+  return 0;
+}
+
 /** Allocates everything DMA needs; null if memory is out. */
 function makeSoftc(
   undo: Undo,
@@ -249,7 +273,6 @@ function makeSoftc(
   const scratch = m_gethdr(M_WAITOK, MT_DATA);
   if (scratch !== null) undo.add(() => m_freem(scratch));
   if (txRing === null || rxRing === null || scratch === null) return null;
-  const rxSpareMap = bus_dmamap_create(rxTag, 0);
   const dma = {
     txTag,
     rxTag,
@@ -259,29 +282,19 @@ function makeSoftc(
     rxRing,
     txAddr,
     rxAddr,
-    rxSpareMap,
     scratch,
   };
   const sc = new TnSoftc(ifp, regs, intr, tnOps, dma);
-  for (let i = 0; i < TN_TX_NDESC; i++) {
-    sc.txMap.push(bus_dmamap_create(txTag, 0));
-    sc.txMbuf.push(null);
-  }
-  for (let i = 0; i < TN_RX_NDESC; i++) {
-    sc.rxMap.push(bus_dmamap_create(rxTag, 0));
-    sc.rxMbuf.push(null);
-  }
-  undo.add(() => {
-    for (const map of sc.txMap) mustDo(bus_dmamap_destroy(txTag, map));
-    for (const map of sc.rxMap) mustDo(bus_dmamap_destroy(rxTag, map));
-    mustDo(bus_dmamap_destroy(rxTag, sc.rxSpareMap));
-  });
+  if (makeMaps(undo, sc) !== 0) return null;
+  for (let i = 0; i < TN_TX_NDESC; i++) sc.txMbuf.push(null);
+  for (let i = 0; i < TN_RX_NDESC; i++) sc.rxMbuf.push(null);
   return sc;
 }
 
 /**
  * Attaches the driver to the NIC at `regs` as interface `ifp`, whose address becomes the NIC's.
- * `parent` restricts DMA as the bus does. ENXIO: there is no `tn`; ENOMEM: no memory for rings.
+ * `parent` restricts DMA as the bus does. ENXIO: there is no `tn`; ENOMEM: no memory for rings, maps
+ * or bounce pages.
  * @see ether_ifattach(9)
  */
 export function tn_attach(

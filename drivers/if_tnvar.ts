@@ -80,7 +80,8 @@ export class TnSoftc implements IfDriver, Task {
 
   // Receive
   readonly rxMap: BusDmamap[] = [];
-  rxSpareMap: BusDmamap;
+  /** Loaded first when a slot gets a new buffer, so that the old one stays if that fails. */
+  rxSpareMap!: BusDmamap;
   readonly rxMbuf: (Mbuf | null)[] = [];
   /** Bytes of a receive buffer. */
   rxBufSize = 0;
@@ -105,7 +106,6 @@ export class TnSoftc implements IfDriver, Task {
       rxRing: BusDmamem;
       txAddr: BusDmaSegs;
       rxAddr: BusDmaSegs;
-      rxSpareMap: BusDmamap;
       scratch: Mbuf;
     },
   ) {
@@ -121,7 +121,6 @@ export class TnSoftc implements IfDriver, Task {
     this.rxRing = dma.rxRing;
     this.txRingAddr = dma.txAddr;
     this.rxRingAddr = dma.rxAddr;
-    this.rxSpareMap = dma.rxSpareMap;
     this.scratch = dma.scratch;
     for (let i = 0; i < TN_BR_SIZE; i++) this.br.push(null);
   }

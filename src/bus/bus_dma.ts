@@ -2,17 +2,40 @@
  * bus_dma, after sys/kern/subr_bus_dma.c and sys/x86/x86/busdma_bounce.c: tags say what a device
  * can address, maps hold what is loaded for it, a load turns an mbuf chain (unmapped mbufs by their
  * page lists, never by a mapping) into physical segments.
- * Unlike FreeBSD: loads fill a struct the caller preallocated, at once, and never defer. Left out:
- * bounce pages (a load that would need one fails with ENOMEM, as with none free), uio loads.
+ * What a device cannot reach is bounced (busdma_bounce.ts).
+ * Unlike FreeBSD: loads fill a struct the caller preallocated, at once, and never defer, as all loads
+ * of mbufs in FreeBSD: a load that finds no bounce page free fails with ENOMEM. Left out: uio loads.
  */
 
 import { EBUSY, EFBIG, EINVAL, ENOMEM, type Errno } from '../sys/errno.ts';
 import { KASSERT } from '../sys/kassert.ts';
 import { count, R_DMA_EFBIG, R_DMA_ENOMEM } from '../sys/reason.ts';
 import { kva, type Kva } from '../sys/types.ts';
-import { type Mbuf, mbuf_ext_pg_len, M_NOMAP, M_PKTHDR, mtod } from '../kern/mbuf.ts';
+import {
+  EXT_SFBUF,
+  type Mbuf,
+  mbuf_ext_pg_len,
+  M_EXT,
+  M_NOMAP,
+  M_PKTHDR,
+  mtod,
+} from '../kern/mbuf.ts';
 import { mem, PAGE_MASK, PAGE_SIZE, ramBase, ramBytes } from '../vm/arena.ts';
 import { NOPAGE, vm_page_alloc_contig, VM_PAGE_TO_PHYS, vm_page_unwire } from '../vm/vm_page.ts';
+import {
+  AllocFault,
+  bounceCopyIn,
+  bounceCopyOut,
+  bounceFree,
+  bounceGrow,
+  bounceInit,
+  bouncePagesMax,
+  bounceTake,
+  type BouncePage,
+  type BounceZone,
+  bounceZoneOf,
+} from './busdma_bounce.ts';
+import { busDmaZoneSysctl } from './busdma_sysctl.ts';
 
 export const BUS_DMA_WAITOK = 0x0;
 export const BUS_DMA_NOWAIT = 0x1;
@@ -40,6 +63,7 @@ export const dmaStats = {
   /** Loads that succeeded, and the segments they made. */
   loads: 0,
   segments: 0,
+  /** Bounce pages that those loads took. */
   bounced: 0,
   /** Chains that a driver had to copy together because of EFBIG. */
   defrags: 0,
@@ -60,6 +84,18 @@ export function dmaStatsReset(): void {
   dmaStats.defrags = 0;
   dmaStats.faults = 0;
   dmaStats.segHist.fill(0);
+}
+
+/** Making a map fails; for tests. */
+export const dmaMapFault = new AllocFault();
+
+/** Forgets the bounce zones and counts from 0. Called at boot, after memory was set up. */
+export function busDmaInit(): void {
+  bounceInit();
+  dmaMapFault.reset();
+  dmaStatsReset();
+  dmaStats.mapsLive = 0;
+  dmaStats.mapsLoaded = 0;
 }
 
 /** Says whether an address inside the excluded window must be bounced after all. */
@@ -99,6 +135,10 @@ export class BusDmaTag {
   flags = 0;
   /** Whether any address of this machine may have to be bounced. */
   couldBounce = false;
+  /** Where bounce pages come from; null until the first map, or BUS_DMA_ALLOCNOW, asks for it. */
+  zone: BounceZone | null = null;
+  /** Whether the zone holds what one mapping of `maxsize` bytes needs. */
+  minAllocDone = false;
   /** Maps made from it, and tags below it. */
   mapCount = 0;
   childCount = 0;
@@ -114,6 +154,9 @@ export class BusDmamap {
   readonly tag: BusDmaTag;
   /** False for memory of bus_dmamem_alloc, which was chosen so that the device reaches it. */
   readonly mayBounce: boolean;
+  /** The bounce pages of what is loaded, in order. */
+  bpages: BouncePage | null = null;
+  bpagesLast: BouncePage | null = null;
   loaded = false;
   /** The BUS_DMASYNC operations of the last bus_dmamap_sync since the load. */
   synced = 0;
@@ -122,6 +165,11 @@ export class BusDmamap {
     this.tag = tag;
     this.mayBounce = mayBounce;
   }
+}
+
+/** Where bus_dmamap_create puts the map: FreeBSD's `bus_dmamap_t *`. */
+export interface BusDmamapRef {
+  map: BusDmamap | null;
 }
 
 /** The segments of a load: FreeBSD's array of bus_dma_segment_t and its count. */
@@ -164,9 +212,32 @@ function inherit(tag: BusDmaTag, parent: BusDmaTag): void {
   }
 }
 
+/** Pages to have for one mapping. Unlike FreeBSD rounded up: a short one would have none. */
+const mappingPages = (tag: BusDmaTag): number => Math.ceil(tag.maxsize / PAGE_SIZE);
+
+function zoneOf(tag: BusDmaTag): BounceZone {
+  if (tag.zone === null) {
+    let { alignment } = tag;
+    for (let t = tag.parent; t !== null; t = t.parent) alignment = Math.max(alignment, t.alignment);
+    tag.zone = bounceZoneOf(tag.lowaddr, alignment);
+    busDmaZoneSysctl(tag.zone);
+  }
+  return tag.zone;
+}
+
+/** BUS_DMA_ALLOCNOW: the pages of one mapping are there before any map is. */
+function allocNow(tag: BusDmaTag): Errno {
+  const zone = zoneOf(tag);
+  const pages = mappingPages(tag) - zone.total_bpages;
+  if (pages > 0 && bounceGrow(zone, pages) < pages) return ENOMEM;
+  tag.minAllocDone = true;
+  return 0;
+}
+
 /**
  * Makes a tag, restricted by its parent's as well. Returns 0 with the tag in `ref`, or EINVAL: a
- * size or count of 0, or an alignment or boundary that is no power of two.
+ * size or count of 0, or an alignment or boundary that is no power of two; ENOMEM: BUS_DMA_ALLOCNOW
+ * and no memory for bounce pages.
  * @see bus_dma(9)
  */
 export function bus_dma_tag_create(params: BusDmaTagParams, ref: BusDmaTagRef): Errno {
@@ -195,6 +266,10 @@ export function bus_dma_tag_create(params: BusDmaTagParams, ref: BusDmaTagRef): 
     tag.alignment > 1 ||
     tag.filter !== null ||
     (parent !== null && parent.couldBounce);
+  if (tag.couldBounce && (tag.flags & BUS_DMA_ALLOCNOW) !== 0 && allocNow(tag) !== 0) {
+    if (parent !== null) parent.childCount--;
+    return ENOMEM;
+  }
   ref.tag = tag;
   return 0;
 }
@@ -213,15 +288,41 @@ function makeMap(tag: BusDmaTag, mayBounce: boolean): BusDmamap {
   return new BusDmamap(tag, mayBounce);
 }
 
-/** Makes a map. Unlike FreeBSD's it is the result: it cannot fail. @see bus_dma(9) */
-export function bus_dmamap_create(tag: BusDmaTag, _flags: number): BusDmamap {
-  return makeMap(tag, tag.couldBounce);
+/**
+ * Adds a mapping's worth of pages to the zone of a tag that could bounce, up to the zone's limit.
+ * Only the tag's first map fails for want of memory: it would find no page at all.
+ */
+function growZone(tag: BusDmaTag): Errno {
+  const zone = zoneOf(tag);
+  const most = bouncePagesMax(tag.lowaddr, tag.alignment, ramBase + ramBytes);
+  if (!tag.minAllocDone || (zone.map_count > 0 && zone.total_bpages < most)) {
+    const pages = Math.max(Math.min(most - zone.total_bpages, mappingPages(tag)), 1);
+    const enough = bounceGrow(zone, pages) === pages;
+    if (!tag.minAllocDone && !enough) return ENOMEM;
+    tag.minAllocDone = true;
+  }
+  zone.map_count++;
+  return 0;
+}
+
+/**
+ * Makes a map: 0 with it in `ref`, or ENOMEM: no memory for it or for the bounce pages that its
+ * loads may need.
+ * @see bus_dma(9)
+ */
+export function bus_dmamap_create(tag: BusDmaTag, _flags: number, ref: BusDmamapRef): Errno {
+  ref.map = null;
+  if (dmaMapFault.fails()) return ENOMEM;
+  if (tag.couldBounce && growZone(tag) !== 0) return ENOMEM;
+  ref.map = makeMap(tag, tag.couldBounce);
+  return 0;
 }
 
 /** Destroys a map. EBUSY, nothing done, while something is loaded. @see bus_dma(9) */
 export function bus_dmamap_destroy(tag: BusDmaTag, map: BusDmamap): Errno {
   KASSERT(map.tag === tag, 'bus_dmamap_destroy: not of this tag');
   if (map.loaded) return EBUSY;
+  if (map.mayBounce) tag.zone!.map_count--;
   tag.mapCount--;
   dmaStats.mapsLive--;
   return 0;
@@ -262,22 +363,46 @@ function mustBounce(tag: BusDmaTag, addr: number): boolean {
   return false;
 }
 
+/** A bounce page for the map that stands for memory at `off`; null, and counted, if none is free. */
+function bounce(map: BusDmamap, off: number, payload: boolean): BouncePage | null {
+  const { tag } = map;
+  const keep = (tag.flags & BUS_DMA_KEEP_PG_OFFSET) !== 0;
+  const page = bounceTake(zoneOf(tag), off, keep, payload);
+  if (page === null) {
+    count(R_DMA_ENOMEM);
+    return null;
+  }
+  if (map.bpagesLast === null) map.bpages = page;
+  else map.bpagesLast.next = page;
+  map.bpagesLast = page;
+  return page;
+}
+
 /**
- * Adds `size` physically contiguous bytes at offset `off` into RAM: ENOMEM, EFBIG or 0. An offset,
- * because an address above 2^31 would be a number on the heap at each call.
+ * Adds `size` bytes of one page at offset `off` into RAM, file bytes if `payload`: ENOMEM, EFBIG or
+ * 0. An offset, because an address above 2^31 would be a number on the heap at each call.
  */
-function addPhys(map: BusDmamap, segs: BusDmaSegs, off: number, size: number): Errno {
+function addPhys(
+  map: BusDmamap,
+  segs: BusDmaSegs,
+  off: number,
+  size: number,
+  payload: boolean,
+): Errno {
   const { tag } = map;
   const { boundary, maxsegsz } = tag;
   const { ds_addr, ds_len } = segs;
-  let addr = off + ramBase;
   while (size > 0) {
+    let addr = off + ramBase;
     let s = size < maxsegsz ? size : maxsegsz;
+    let page: BouncePage | null = null;
     if (map.mayBounce && mustBounce(tag, addr)) {
-      count(R_DMA_ENOMEM);
-      return ENOMEM;
+      page = bounce(map, off, payload);
+      if (page === null) return ENOMEM;
+      addr = page.at + ramBase;
     }
     if (boundary !== 0) s = Math.min(s, boundary - (addr % boundary));
+    if (page !== null) page.dataCount = s;
     const last = segs.nsegs - 1;
     const lastEnd = last >= 0 ? ds_addr[last]! + ds_len[last]! : -1;
     if (
@@ -295,17 +420,23 @@ function addPhys(map: BusDmamap, segs: BusDmaSegs, off: number, size: number): E
       ds_len[segs.nsegs] = s;
       segs.nsegs++;
     }
-    addr += s;
+    off += s;
     size -= s;
   }
   return 0;
 }
 
 /** Adds mapped memory: page by page, because neighbours in the map need not be neighbours in RAM. */
-function addVirtual(map: BusDmamap, segs: BusDmaSegs, va: number, size: number): Errno {
+function addVirtual(
+  map: BusDmamap,
+  segs: BusDmaSegs,
+  va: number,
+  size: number,
+  payload: boolean,
+): Errno {
   while (size > 0) {
     const s = Math.min(size, PAGE_SIZE - (va % PAGE_SIZE));
-    const error = addPhys(map, segs, va, s);
+    const error = addPhys(map, segs, va, s, payload);
     if (error !== 0) return error;
     va += s;
     size -= s;
@@ -321,7 +452,7 @@ function addUnmapped(map: BusDmamap, segs: BusDmaSegs, m: Mbuf): Errno {
   let error = 0;
   if (off < pgs.hdr_len) {
     const n = Math.min(pgs.hdr_len - off, len);
-    error = addVirtual(map, segs, pgs.hdr + off, n);
+    error = addVirtual(map, segs, pgs.hdr + off, n, false);
     if (error !== 0) return error;
     len -= n;
     off = 0;
@@ -335,7 +466,7 @@ function addUnmapped(map: BusDmamap, segs: BusDmaSegs, m: Mbuf): Errno {
       off -= whole;
     } else {
       const n = Math.min(whole - off, len);
-      error = addPhys(map, segs, pgs.pa[pgs.pa0 + i]! - ramBase + pgoff + off, n);
+      error = addPhys(map, segs, pgs.pa[pgs.pa0 + i]! - ramBase + pgoff + off, n, true);
       if (error !== 0) return error;
       len -= n;
       off = 0;
@@ -344,7 +475,18 @@ function addUnmapped(map: BusDmamap, segs: BusDmaSegs, m: Mbuf): Errno {
   }
   if (len === 0) return 0;
   KASSERT(off + len <= pgs.trail_len, 'bus_dmamap_load_mbuf_sg: beyond the unmapped storage');
-  return addVirtual(map, segs, pgs.trail + off, len);
+  return addVirtual(map, segs, pgs.trail + off, len, false);
+}
+
+/** Whether a mapped mbuf shows a file's page. */
+const isFileBytes = (m: Mbuf): boolean =>
+  (m.m_flags & M_EXT) !== 0 && m.m_ext.ext_type === EXT_SFBUF;
+
+function freeBounced(map: BusDmamap): void {
+  if (map.bpages === null) return;
+  bounceFree(map.tag.zone!, map.bpages);
+  map.bpages = null;
+  map.bpagesLast = null;
 }
 
 function loadBegin(tag: BusDmaTag, map: BusDmamap, segs: BusDmaSegs): void {
@@ -357,8 +499,10 @@ function loadBegin(tag: BusDmaTag, map: BusDmamap, segs: BusDmaSegs): void {
 function loadEnd(map: BusDmamap, segs: BusDmaSegs, error: Errno): Errno {
   if (error !== 0) {
     segs.nsegs = 0;
+    freeBounced(map);
     return error;
   }
+  for (let page = map.bpages; page !== null; page = page.next) dmaStats.bounced++;
   map.loaded = true;
   map.synced = 0;
   dmaStats.mapsLoaded++;
@@ -371,7 +515,7 @@ function loadEnd(map: BusDmamap, segs: BusDmaSegs, error: Errno): Errno {
 /**
  * Loads a chain, mapped and unmapped mbufs alike, into at most `nsegments` physical segments;
  * neighbours in RAM become one, also across mbufs. Only reads `m`, and only its headers: the bytes
- * are not touched. Never waits. EFBIG: too many segments, ENOMEM: would need a bounce page, EINVAL:
+ * are not touched. Never waits. EFBIG: too many segments, ENOMEM: no bounce page is free, EINVAL:
  * longer than the tag's maxsize; nothing is loaded then.
  * @see bus_dma(9), sys/kern/subr_bus_dma.c
  */
@@ -389,7 +533,7 @@ export function bus_dmamap_load_mbuf_sg(
     error =
       (m.m_flags & M_NOMAP) !== 0
         ? addUnmapped(map, segs, m)
-        : addVirtual(map, segs, mtod(m), m.m_len);
+        : addVirtual(map, segs, mtod(m), m.m_len, isFileBytes(m));
   }
   return loadEnd(map, segs, error);
 }
@@ -408,7 +552,7 @@ export function bus_dmamap_load(
 ): Errno {
   loadBegin(tag, map, segs);
   if (len > tag.maxsize) return EINVAL;
-  return loadEnd(map, segs, addVirtual(map, segs, va, len));
+  return loadEnd(map, segs, addVirtual(map, segs, va, len, false));
 }
 
 /** Drops what is loaded; the device must be done with it. Nothing if nothing is. @see bus_dma(9) */
@@ -417,12 +561,14 @@ export function bus_dmamap_unload(tag: BusDmaTag, map: BusDmamap): void {
   if (!map.loaded) return;
   map.loaded = false;
   map.synced = 0;
+  freeBounced(map);
   dmaStats.mapsLoaded--;
 }
 
 /**
  * Hands loaded memory to the device (PRE) or back to the CPU (POST). Memory is coherent, so only
- * the state is noted. Panics if PRE and POST are mixed or nothing is loaded.
+ * bounced bytes move: into their pages with PREWRITE, out of them with POSTREAD. Panics if PRE and
+ * POST are mixed or nothing is loaded.
  * @see bus_dma(9)
  */
 export function bus_dmamap_sync(tag: BusDmaTag, map: BusDmamap, op: number): void {
@@ -431,4 +577,7 @@ export function bus_dmamap_sync(tag: BusDmaTag, map: BusDmamap, op: number): voi
   KASSERT(pre !== post, 'bus_dmamap_sync: either PRE or POST');
   KASSERT(map.tag === tag && map.loaded, 'bus_dmamap_sync: nothing loaded');
   map.synced = op;
+  if (map.bpages === null) return;
+  if ((op & BUS_DMASYNC_PREWRITE) !== 0) bounceCopyIn(tag.zone!, map.bpages);
+  if ((op & BUS_DMASYNC_POSTREAD) !== 0) bounceCopyOut(tag.zone!, map.bpages);
 }

@@ -172,6 +172,27 @@ export function vm_page_alloc_contig(n: number, alignment: number, boundary: num
 }
 
 /**
+ * Allocates up to `n` wired frames that end at or below physical address `high` and begin at a
+ * multiple of `alignment`, each for itself, and appends them to `out`. Nothing is reclaimed. Looks
+ * at many free frames, so it is for attaching, not for packets.
+ */
+export function vmPageAllocBelow(n: number, high: number, alignment: number, out: VmPage[]): void {
+  let kept = nfree;
+  // From the top of the stack, where the lowest frames are after boot.
+  for (let i = nfree - 1; i >= 0 && n > 0; i--) {
+    const p = freeStack[i]!;
+    const pa = ramBase + p * PAGE_SIZE;
+    if (pa + PAGE_SIZE - 1 > high || pa % alignment !== 0) continue;
+    out.push(p);
+    n--;
+    wireCount[p] = 1;
+    nwired++;
+    freeStack[i] = freeStack[--kept]!;
+  }
+  nfree = kept;
+}
+
+/**
  * Allocates a busy, wired, invalid frame for page `pindex` of `own`. Returns NOPAGE when none can
  * be had or when wired file pages are at their limit, 75 % of memory, which keeps room for receive
  * clusters.

@@ -25,7 +25,7 @@ import { m_freem, m_gethdr, mb_alloc_ext_pgs, mbuf_init } from '../../src/kern/k
 import { type Mbuf, M_NOWAIT, MT_DATA } from '../../src/kern/mbuf.ts';
 import { timeoutInit } from '../../src/kern/kern_timeout.ts';
 import { vnet_alloc } from '../../src/kern/vnet.ts';
-import { dmaStats, dmaStatsReset } from '../../src/bus/bus_dma.ts';
+import { busDmaInit, dmaStats } from '../../src/bus/bus_dma.ts';
 import { RamDmaPort } from '../../src/bus/dma_port.ts';
 import { IntrVector } from '../../src/bus/intr.ts';
 import { IFF_UP, Ifnet, SIOCSIFFLAGS } from '../../src/net/if_var.ts';
@@ -68,7 +68,7 @@ export class TnHost {
     mbuf_init();
     timeoutInit(this.clock);
     resetReasons();
-    dmaStatsReset();
+    busDmaInit();
     payloadReset();
     this.before = machineInUse();
     this.wire = new FakeWire(mode === 'vnet');

@@ -1,6 +1,8 @@
 /** A machine for tests, and the accounting invariant: after a test every pool is as it was before. */
 
 import { expect } from 'chai';
+import { busDmaInit } from '../../src/bus/bus_dma.ts';
+import { bouncePageCounts } from '../../src/bus/busdma_bounce.ts';
 import { TsCksum } from '../../src/host/cksum_ts.ts';
 import { ManualClock } from '../../src/host/manual_clock.ts';
 import { mbEmulator, mbuf_init, mbufZones } from '../../src/kern/kern_mbuf.ts';
@@ -33,6 +35,7 @@ export function bootMachine(): ManualClock {
   sfBufInit(4096);
   payloadReset();
   mbuf_init();
+  busDmaInit();
   timeoutInit(clock);
   in_cksumInit(new TsCksum(arena));
   soStats.current = 0;
@@ -56,7 +59,9 @@ export function machineInUse(): InUse {
     zonePages += (zone.total * zone.size) / PAGE_SIZE;
     expect(zone.current + zone.cached, `${zone.uz_name}: in use + cached`).to.equal(zone.total);
   }
-  use['other_wired_pages'] = pages.wired - pages.wiredFile - zonePages;
+  const bounce = bouncePageCounts();
+  use['bounce_pages'] = bounce.inUse;
+  use['other_wired_pages'] = pages.wired - pages.wiredFile - zonePages - bounce.total;
   expect(pages.free + pages.cached + pages.wired, 'free + cached + wired').to.equal(pages.total);
   return use;
 }
