@@ -34,20 +34,24 @@ import {
   MBUF_PEXT_MAX_PGS,
   MBUF_PEXT_TRAIL_LEN,
   MCLBYTES,
+  M_EOR,
   M_EXT,
   MHSIZE,
+  MINCLSIZE,
   MJUMPAGESIZE,
   MLEN,
   M_NOMAP,
   M_PKTHDR,
   m_pktdat,
   M_RDONLY,
+  M_SIZE,
   MSIZE,
   MT_DATA,
   MT_NOTMBUF,
 } from './mbuf.ts';
 import { UmaZone } from './uma.ts';
 import { m_copydata } from './m_copydata.ts';
+import { m_dup_pkthdr, m_pkthdr_init } from './m_pkthdr.ts';
 
 const EXTPGS_SIZE = 256;
 const EXTPGS_HDR_OFF = 160;
@@ -132,25 +136,6 @@ function allocMbuf(type: number, flags: number): Mbuf | null {
   return m;
 }
 
-/** Clears a packet header. @see sys/kern/kern_mbuf.c */
-export function m_pkthdr_init(m: Mbuf): void {
-  const ph = m.m_pkthdr;
-  ph.rcvif = null;
-  ph.len = 0;
-  ph.flowid = 0;
-  ph.csum_flags = 0;
-  ph.fibnum = 0;
-  ph.rsstype = 0;
-  ph.csum_data = 0;
-  ph.tso_segsz = 0;
-  ph.lro_nsegs = 0;
-  ph.ether_vtag = 0;
-  ph.l2hlen = 0;
-  ph.l3hlen = 0;
-  ph.l4hlen = 0;
-  ph.pktId = 0;
-}
-
 /** A plain mbuf of MLEN bytes, or null. The caller owns it. @see mbuf(9) */
 export function m_get(_how: number, type: number): Mbuf | null {
   return allocMbuf(type, 0);
@@ -216,6 +201,45 @@ export function m_getjcl(how: number, type: number, flags: number, size: number)
 /** `m_getjcl` for the 2 KiB cluster. @see mbuf(9) */
 export function m_getcl(how: number, type: number, flags: number): Mbuf | null {
   return m_getjcl(how, type, flags, MCLBYTES);
+}
+
+/**
+ * Room for `len` bytes in new mbufs and clusters, the fewest that do: behind the chain `m`, or, if that
+ * is null, a chain of its own, with packet header if `flags` has M_PKTHDR. M_EOR goes to the last
+ * mbuf. The new mbufs are empty. Returns the head; null, `m` as it was, without memory.
+ * @see mbuf(9)
+ */
+export function m_getm2(
+  m: Mbuf | null,
+  len: number,
+  how: number,
+  type: number,
+  flags: number,
+): Mbuf | null {
+  KASSERT(len >= 0, 'm_getm2: negative len');
+  let top: Mbuf | null = null;
+  let tail: Mbuf | null = null;
+  while (len > 0) {
+    const hdr: number = m === null && top === null ? flags & M_PKTHDR : 0;
+    let n: Mbuf | null;
+    if (len > MCLBYTES) n = m_getjcl(how, type, hdr, MJUMPAGESIZE);
+    else if (len >= MINCLSIZE) n = m_getjcl(how, type, hdr, MCLBYTES);
+    else n = hdr !== 0 ? m_gethdr(how, type) : m_get(how, type);
+    if (n === null) {
+      m_freem(top);
+      return null;
+    }
+    len -= M_SIZE(n);
+    if (tail === null) top = n;
+    else tail.m_next = n;
+    tail = n;
+  }
+  if (tail !== null && (flags & M_EOR) !== 0) tail.m_flags |= M_EOR;
+  if (m === null) return top;
+  let last = m;
+  while (last.m_next !== null) last = last.m_next;
+  last.m_next = top;
+  return m;
 }
 
 /**
@@ -413,9 +437,9 @@ function mb_unmapped_free_mext(m: Mbuf): void {
   if (--holder.m_ext.ext_count === 0) releaseStorage(holder);
 }
 
-/** A plain mbuf with a copy of `len` header or trailer bytes. */
-function copyPart(src: Kva, len: number): Mbuf | null {
-  const m = m_get(0, MT_DATA);
+/** A plain mbuf, with packet header if `pkt`, with a copy of `len` header or trailer bytes. */
+function copyPart(src: Kva, len: number, pkt: boolean): Mbuf | null {
+  const m = pkt ? m_gethdr(0, MT_DATA) : m_get(0, MT_DATA);
   if (m === null) return null;
   mem.copyWithin(m.m_data, src, src + len);
   m.m_len = len;
@@ -423,8 +447,14 @@ function copyPart(src: Kva, len: number): Mbuf | null {
 }
 
 /** A read-only mbuf over `len` bytes of one page of `holder`'s list, mapped; null if it can't be. */
-function mapPart(holder: Mbuf, pa: PhysAddr, pgoff: number, len: number): Mbuf | null {
-  const m = m_get(0, MT_DATA);
+function mapPart(
+  holder: Mbuf,
+  pa: PhysAddr,
+  pgoff: number,
+  len: number,
+  pkt: boolean,
+): Mbuf | null {
+  const m = pkt ? m_gethdr(0, MT_DATA) : m_get(0, MT_DATA);
   if (m === null) return null;
   const sf = sf_buf_alloc(PHYS_TO_VM_PAGE(pa));
   if (sf === null) {
@@ -439,10 +469,13 @@ function mapPart(holder: Mbuf, pa: PhysAddr, pgoff: number, len: number): Mbuf |
 
 /**
  * Converts one unmapped mbuf to a chain of mapped ones: header and trailer bytes are copied, each
- * page is mapped into an mbuf of its own that holds a reference on the page list. Consumes `m`.
- * Null on failure, and for an empty mbuf.
+ * page is mapped into an mbuf of its own that holds a reference on the page list. Consumes `m`; what
+ * it links to is not touched. Null on failure, and for an empty mbuf. Unlike FreeBSD's it hands m's
+ * packet header to the first new mbuf: m_split inside unmapped data makes packets that begin so.
+ * @see sys/kern/kern_mbuf.c
  */
-function unmappedToExtOne(m: Mbuf): Mbuf | null {
+export function _mb_unmapped_to_ext(m: Mbuf): Mbuf | null {
+  const hdr = (m.m_flags & M_PKTHDR) !== 0;
   const pgs = m.m_ext.ext_pgs!;
   const holder = extHolder(m);
   let off = m.m_data;
@@ -467,15 +500,19 @@ function unmappedToExtOne(m: Mbuf): Mbuf | null {
     }
     const n = Math.min(whole - off, len);
     const part: Mbuf | null = isPage
-      ? mapPart(holder, pgs.pa[pgs.pa0 + page]! as PhysAddr, pgoff + off, n)
-      : copyPart(kva((page < 0 ? pgs.hdr : pgs.trail) + off), n);
+      ? mapPart(holder, pgs.pa[pgs.pa0 + page]! as PhysAddr, pgoff + off, n, hdr && top === null)
+      : copyPart(kva((page < 0 ? pgs.hdr : pgs.trail) + off), n, hdr && top === null);
     if (part === null) {
       failed = true;
       break;
     }
     if (isPage) refs++;
-    if (tail === null) top = part;
-    else tail.m_next = part;
+    if (tail !== null) {
+      tail.m_next = part;
+    } else {
+      top = part;
+      if (hdr) m_dup_pkthdr(part, m);
+    }
     tail = part;
     off = 0;
     len -= n;
@@ -503,9 +540,8 @@ export function mb_unmapped_to_ext(top: Mbuf): Mbuf | null {
     m.m_next = null;
     let piece: Mbuf | null = m;
     if ((m.m_flags & M_NOMAP) !== 0) {
-      KASSERT((m.m_flags & M_PKTHDR) === 0, 'mb_unmapped_to_ext: packet header on unmapped mbuf');
       converted = true;
-      piece = unmappedToExtOne(m);
+      piece = _mb_unmapped_to_ext(m);
       if (piece === null) {
         m_freem(head);
         m_freem(next);

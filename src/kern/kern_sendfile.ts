@@ -91,7 +91,8 @@ import {
   sendfilePages,
   sendfileRoundBytes,
 } from './sendfile_size.ts';
-import { m_last, m_uiotombuf } from './uipc_mbuf.ts';
+import { m_uiotombuf } from './m_uiotombuf.ts';
+import { m_last } from './uipc_mbuf.ts';
 import {
   SO_ACCEPTCONN,
   type Socket,

@@ -1,34 +1,36 @@
 /**
  * mbuf routines, after sys/kern/uipc_mbuf.c as of r349529; those that only read chains are in
- * m_copydata.ts. Those that FreeBSD lets go wrong on unmapped data (m_pullup, m_copyback) panic.
- * Left out: m_apply, m_copyup, m_unshare, m_copyback beyond the end, m_sanity, m_fragment.
+ * m_copydata.ts, those that reach data by its address in m_copyback.ts, m_uiotombuf and m_unshare in
+ * files of their own. m_pullup, which FreeBSD lets go wrong on unmapped data, panics. Left out: mbuf
+ * tags, m_copymdata, m_pulldown, m_mballoc's statistics.
  */
 
-import { KASSERT, panic } from '../sys/kassert.ts';
-import { kva, type Kva } from '../sys/types.ts';
+import { KASSERT } from '../sys/kassert.ts';
+import { kva } from '../sys/types.ts';
 import { mem } from '../vm/arena.ts';
-import { UIO_WRITE, type Uio, uiomove } from '../vm/uio.ts';
 import { m_free, m_freem, m_get, m_getcl, m_gethdr, m_getjcl, mbEmulator } from './kern_mbuf.ts';
 import { countMappedRead, m_copydata } from './m_copydata.ts';
+import { copyPkthdr, m_dup_pkthdr, m_move_pkthdr } from './m_pkthdr.ts';
 import {
   EXT_FLAG_EMBREF,
   extHolder,
   type Mbuf,
+  mbuf_ext_pg_len,
   M_ALIGN,
   MCLBYTES,
   M_COPYALL,
-  M_COPYFLAGS,
   M_EXT,
   MHLEN,
   MJUMPAGESIZE,
   M_LEADINGSPACE,
   MLEN,
+  M_NOFREE,
   M_NOMAP,
   M_PKTHDR,
-  m_pktdat,
   M_RDONLY,
   MT_DATA,
-  mtod,
+  M_SIZE,
+  M_START,
   M_TRAILINGSPACE,
   M_WRITABLE,
 } from './mbuf.ts';
@@ -58,39 +60,53 @@ export function mb_dupcl(n: Mbuf, m: Mbuf): void {
   if ((n.m_flags & M_NOMAP) !== 0) mbEmulator.unmappedCurrent++;
 }
 
-/** Copies the packet header of `from` to `to`, which keeps its own. */
-function copyPkthdr(to: Mbuf, from: Mbuf): void {
-  const d = to.m_pkthdr;
-  const s = from.m_pkthdr;
-  d.rcvif = s.rcvif;
-  d.len = s.len;
-  d.flowid = s.flowid;
-  d.csum_flags = s.csum_flags;
-  d.fibnum = s.fibnum;
-  d.rsstype = s.rsstype;
-  d.csum_data = s.csum_data;
-  d.tso_segsz = s.tso_segsz;
-  d.lro_nsegs = s.lro_nsegs;
-  d.ether_vtag = s.ether_vtag;
-  d.l2hlen = s.l2hlen;
-  d.l3hlen = s.l3hlen;
-  d.l4hlen = s.l4hlen;
-  d.pktId = s.pktId;
+/**
+ * Makes a chain (all of it, or all behind its first mbuf) pure data: packet headers go, and all flags
+ * but those of the storage and `flags`. @see sys/kern/uipc_mbuf.c
+ */
+export function m_demote(m0: Mbuf, all: boolean, flags: number): void {
+  const keep = M_EXT | M_RDONLY | M_NOFREE | M_NOMAP | flags;
+  for (let m = all ? m0 : m0.m_next; m !== null; m = m.m_next) {
+    KASSERT(m.m_nextpkt === null, 'm_demote: packet chain');
+    m.m_flags &= keep;
+  }
 }
 
-/** Gives `to` a copy of `from`'s packet header. @see mbuf(9) */
-export function m_dup_pkthdr(to: Mbuf, from: Mbuf): void {
-  KASSERT((from.m_flags & M_PKTHDR) !== 0, 'm_dup_pkthdr: no packet header');
-  to.m_flags =
-    (from.m_flags & M_COPYFLAGS & ~M_RDONLY) | (to.m_flags & (M_EXT | M_RDONLY | M_NOMAP));
-  if ((to.m_flags & M_EXT) === 0) to.m_data = m_pktdat(to);
-  copyPkthdr(to, from);
+/** Bytes that m's storage holds: of an unmapped mbuf header, pages and trailer. */
+function storageBytes(m: Mbuf): number {
+  if ((m.m_flags & M_NOMAP) === 0) return M_SIZE(m);
+  const pgs = m.m_ext.ext_pgs!;
+  let n = pgs.hdr_len + pgs.trail_len;
+  for (let i = 0; i < pgs.npgs; i++) n += mbuf_ext_pg_len(pgs, i, i === 0 ? pgs.first_pg_off : 0);
+  return n;
 }
 
-/** Moves `from`'s packet header to `to`; `from` is no packet any more. @see mbuf(9) */
-export function m_move_pkthdr(to: Mbuf, from: Mbuf): void {
-  m_dup_pkthdr(to, from);
-  from.m_flags &= ~M_PKTHDR;
+/**
+ * Whether a chain keeps the rules: each window inside its storage, a packet header only in front,
+ * with the right length, no packets behind later mbufs. With `sanitize` repairs what can be repaired
+ * (headers, lengths) and then calls that sane. Unlike FreeBSD's it knows the header and trailer of
+ * unmapped mbufs.
+ * @see mbuf(9)
+ */
+export function m_sanity(m0: Mbuf, sanitize: boolean): boolean {
+  let total = 0;
+  for (let m: Mbuf | null = m0; m !== null; m = m.m_next) {
+    const from = m.m_data - M_START(m);
+    if (from < 0 || m.m_len < 0 || from + m.m_len > storageBytes(m)) return false;
+    if (m !== m0 && m.m_nextpkt !== null) {
+      if (!sanitize) return false;
+      m_freem(m.m_nextpkt);
+      m.m_nextpkt = null;
+    }
+    if (m !== m0 && (m.m_flags & M_PKTHDR) !== 0) {
+      if (!sanitize) return false;
+      m.m_flags &= ~M_PKTHDR;
+    }
+    total += m.m_len;
+  }
+  if ((m0.m_flags & M_PKTHDR) === 0 || m0.m_pkthdr.len === total) return true;
+  if (sanitize) m0.m_pkthdr.len = total;
+  return sanitize;
 }
 
 /** Bytes in a chain. @see mbuf(9) */
@@ -281,7 +297,7 @@ export function m_cat(m: Mbuf, n: Mbuf | null): void {
 /** `m_cat` of two packets: the lengths are added, n's header is dropped. Takes `n`. @see mbuf(9) */
 export function m_catpkt(m: Mbuf, n: Mbuf): void {
   m.m_pkthdr.len += n.m_pkthdr.len;
-  n.m_flags &= ~M_PKTHDR;
+  m_demote(n, true, 0);
   m_cat(m, n);
 }
 
@@ -399,29 +415,6 @@ export function m_getptr(m: Mbuf | null, loc: number): Mbuf | null {
 }
 
 /**
- * Copies `len` bytes from `cp` over the chain from `off` on. Unlike FreeBSD it never extends the
- * chain: panics if it is too short, and on unmapped or read-only data.
- * @see mbuf(9)
- */
-export function m_copyback(m0: Mbuf, off: number, len: number, cp: Kva): void {
-  let m: Mbuf | null = m0;
-  while (m !== null && off >= m.m_len) {
-    off -= m.m_len;
-    m = m.m_next;
-  }
-  for (let src: number = cp; len > 0; off = 0) {
-    KASSERT(m !== null, 'm_copyback: chain too short');
-    KASSERT((m.m_flags & M_NOMAP) === 0, 'm_copyback: unmapped mbuf');
-    KASSERT((m.m_flags & M_RDONLY) === 0, 'm_copyback: read-only mbuf');
-    const n = Math.min(m.m_len - off, len);
-    mem.copyWithin(m.m_data + off, src, src + n);
-    src += n;
-    len -= n;
-    m = m.m_next;
-  }
-}
-
-/**
  * Copies a packet into as few 2 KiB clusters as hold it; the result is mapped. On success takes
  * `m0` and returns the copy; null, `m0` untouched, if there is no memory.
  * @see mbuf(9)
@@ -489,48 +482,4 @@ export function m_collapse(m0: Mbuf, how: number, maxfrags: number): Mbuf | null
     if (curfrags === before) return null;
   }
   return m0;
-}
-
-/**
- * Copies `len` bytes (0: all) of `uio` into new mbufs, `align` bytes into the first one; with
- * M_PKTHDR in `flags` that is a packet. Null, `uio` as it was, if there is no memory: whoever tries
- * again must not find bytes missing. The caller owns the chain.
- * @see mbuf(9)
- */
-export function m_uiotombuf(
-  uio: Uio,
-  how: number,
-  len: number,
-  align: number,
-  flags: number,
-): Mbuf | null {
-  if ((flags & M_NOMAP) !== 0) panic('m_uiotombuf: unmapped copies belong to kTLS, left out');
-  KASSERT(uio.uio_rw === UIO_WRITE, 'm_uiotombuf: not a write');
-  const pkt = (flags & M_PKTHDR) !== 0;
-  const whole = len > 0 ? Math.min(uio.uio_resid, len) : uio.uio_resid;
-  let total = whole;
-  let top: Mbuf | null = null;
-  let tail: Mbuf | null = null;
-  let skip = align;
-  const { iovIndex, iovOff, uio_resid } = uio;
-  do {
-    const m: Mbuf | null = getFor(total + skip, how, MT_DATA, pkt && top === null);
-    if (m === null) {
-      uio.iovIndex = iovIndex;
-      uio.iovOff = iovOff;
-      uio.uio_resid = uio_resid;
-      m_freem(top);
-      return null;
-    }
-    m.m_data += skip;
-    m.m_len = Math.min(total, M_TRAILINGSPACE(m));
-    uiomove(mtod(m), m.m_len, uio);
-    total -= m.m_len;
-    skip = 0;
-    if (tail === null) top = m;
-    else tail.m_next = m;
-    tail = m;
-  } while (total > 0);
-  if (pkt) top!.m_pkthdr.len = whole;
-  return top;
 }

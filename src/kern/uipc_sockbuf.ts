@@ -1,7 +1,8 @@
 /**
  * Socket buffers, after sys/kern/uipc_sockbuf.c as of r349529: accounting, ready and not-ready
- * data, compression. Stream buffers; uipc_dgram has the records of datagram sockets. Left out: locking
- * (one thread), control data, kTLS sessions, autotuning.
+ * data, compression. Streams, and records of data; uipc_dgram has the records of datagram sockets.
+ * Left out: locking (one thread, so the _locked names are not needed), control data, kTLS sessions,
+ * autotuning.
  */
 
 import { EINPROGRESS, type Errno } from '../sys/errno.ts';
@@ -12,6 +13,7 @@ import { kva } from '../sys/types.ts';
 import { payloadReason, READ_SMALL } from '../vm/payload.ts';
 import { m_free, mb_unmapped_compress } from './kern_mbuf.ts';
 import { m_copydata } from './m_copydata.ts';
+import { m_demote } from './uipc_mbuf.ts';
 import {
   EXT_PGS,
   type Mbuf,
@@ -23,9 +25,10 @@ import {
   M_NOMAP,
   M_NOTAVAIL,
   M_NOTREADY,
-  M_PKTHDR,
   M_PROTOFLAGS,
   MSIZE,
+  MT_DATA,
+  MT_OOBDATA,
   M_TRAILINGSPACE,
   M_WRITABLE,
 } from './mbuf.ts';
@@ -46,11 +49,11 @@ export const sbParams = { sb_max: 2 * 1024 * 1024, sb_efficiency: 8 };
 export class Sockbuf implements Task {
   sb_mb: Mbuf | null = null;
   sb_mbtail: Mbuf | null = null;
-  /** Of a buffer of records (uipc_dgram): the last one. */
+  /** The last record; of a stream, which is one record, its first mbuf. */
   sb_lastrecord: Mbuf | null = null;
   /** First mbuf that is not ready. */
   sb_fnrdy: Mbuf | null = null;
-  /** Where the last sbsndptr look-up ended: mbuf and its offset from the start of the buffer. */
+  /** How far sbsndptr_adv has come: an mbuf and its offset from the start of the buffer. */
   sb_sndptr: Mbuf | null = null;
   sb_sndptroff = 0;
   /** Bytes ready, and bytes in all. */
@@ -58,6 +61,8 @@ export class Sockbuf implements Task {
   sb_ccc = 0;
   /** Bytes of memory charged, mbufs, and mbufs with external storage. */
   sb_mbcnt = 0;
+  /** Of sb_ccc, bytes that are not data: addresses. */
+  sb_ctl = 0;
   sb_mcnt = 0;
   sb_ccnt = 0;
   sb_hiwat = 0;
@@ -125,6 +130,7 @@ export function sballoc(sb: Sockbuf, m: Mbuf): void {
   } else {
     m.m_flags |= M_BLOCKED;
   }
+  if (m.m_type !== MT_DATA && m.m_type !== MT_OOBDATA) sb.sb_ctl += m.m_len;
   sb.sb_mbcnt += MSIZE;
   sb.sb_mcnt++;
   if ((m.m_flags & M_EXT) !== 0) {
@@ -147,6 +153,7 @@ export function sbfree(sb: Sockbuf, m: Mbuf): void {
     }
     sb.sb_fnrdy = n;
   }
+  if (m.m_type !== MT_DATA && m.m_type !== MT_OOBDATA) sb.sb_ctl -= m.m_len;
   sb.sb_mbcnt -= MSIZE;
   sb.sb_mcnt--;
   if ((m.m_flags & M_EXT) !== 0) {
@@ -225,13 +232,60 @@ export function sbcompress(sb: Sockbuf, m: Mbuf | null, n: Mbuf | null): void {
   if (eor !== 0 && n !== null) n.m_flags |= eor;
 }
 
-/** Appends data to a stream buffer. Takes `m`. `notReady` lets M_NOTREADY marks stand. @see sockbuf(9) */
+/**
+ * Appends data to a stream buffer, which keeps no packet headers, record ends or protocol's flags.
+ * Takes `m`. `notReady` (PRUS_NOTREADY) lets M_NOTREADY marks stand.
+ * @see sockbuf(9)
+ */
 export function sbappendstream(sb: Sockbuf, m: Mbuf, notReady: boolean): void {
   KASSERT(m.m_nextpkt === null, 'sbappendstream: packet chain');
-  // A stream keeps no packet headers and no protocol's flags but its own.
-  const clear = M_PKTHDR | (notReady ? M_PROTOFLAGS & ~M_NOTREADY : M_PROTOFLAGS);
-  for (let n: Mbuf | null = m; n !== null; n = n.m_next) n.m_flags &= ~clear;
+  KASSERT(sb.sb_mb === sb.sb_lastrecord, 'sbappendstream: records');
+  m_demote(m, true, notReady ? M_NOTREADY : 0);
   sbcompress(sb, m, sb.sb_mbtail);
+  sb.sb_lastrecord = sb.sb_mb;
+}
+
+/** Clears the protocols' flags of a chain, but for M_NOTREADY if that is to stand. */
+function clearProtoFlags(m: Mbuf, notReady: boolean): void {
+  const clear = notReady ? M_PROTOFLAGS & ~M_NOTREADY : M_PROTOFLAGS;
+  for (let n: Mbuf | null = m; n !== null; n = n.m_next) n.m_flags &= ~clear;
+}
+
+/**
+ * Appends data to the last record, or as a new one if that has ended (M_EOR). Takes `m`. `notReady`
+ * as sbappendstream.
+ * @see sockbuf(9)
+ */
+export function sbappend(sb: Sockbuf, m: Mbuf, notReady: boolean): void {
+  clearProtoFlags(m, notReady);
+  let last: Mbuf | null = sb.sb_lastrecord;
+  if (last !== null) {
+    while (last.m_next !== null && (last.m_flags & M_EOR) === 0) last = last.m_next;
+    if ((last.m_flags & M_EOR) !== 0) {
+      sbappendrecord(sb, m);
+      return;
+    }
+  }
+  sbcompress(sb, m, last);
+  sb.sb_lastrecord ??= sb.sb_mb;
+}
+
+/** Appends the chain `m0` as a record of its own. Takes it. @see sockbuf(9) */
+export function sbappendrecord(sb: Sockbuf, m0: Mbuf): void {
+  clearProtoFlags(m0, false);
+  const rest = m0.m_next;
+  m0.m_next = null;
+  if (sb.sb_lastrecord === null) sb.sb_mb = m0;
+  else sb.sb_lastrecord.m_nextpkt = m0;
+  sb.sb_lastrecord = m0;
+  sb.sb_mbtail = m0;
+  sballoc(sb, m0);
+  // A record's end belongs to its last mbuf.
+  if (rest !== null && (m0.m_flags & M_EOR) !== 0) {
+    m0.m_flags &= ~M_EOR;
+    rest.m_flags |= M_EOR;
+  }
+  sbcompress(sb, rest, m0);
 }
 
 /** Merges what became ready from `m0` up to, not including, `end`. @see sys/kern/uipc_sockbuf.c */
@@ -307,20 +361,27 @@ function sbcut_internal(sb: Sockbuf, len: number): Mbuf | null {
   let free: Mbuf | null = null;
   let freeTail: Mbuf | null = null;
   let m = sb.sb_mb;
+  let record = m === null ? null : m.m_nextpkt; // the one behind m's
   while (len > 0) {
-    KASSERT(m !== null, 'sbcut: more than there is');
+    if (m === null) {
+      KASSERT(record !== null, 'sbcut: more than there is');
+      m = record;
+      record = m.m_nextpkt;
+    }
     if (m.m_len > len) {
       KASSERT((m.m_flags & M_NOTAVAIL) === 0, 'sbcut: trimming what is not available');
       m.m_len -= len;
       m.m_data += len;
       sb.sb_ccc -= len;
       sb.sb_acc -= len;
+      if (m.m_type !== MT_DATA && m.m_type !== MT_OOBDATA) sb.sb_ctl -= len;
       if (sb.sb_sndptroff !== 0) sb.sb_sndptroff -= len;
       break;
     }
     len -= m.m_len;
     sbfree(sb, m);
     const n: Mbuf | null = m.m_next;
+    m.m_nextpkt = null;
     if ((m.m_flags & M_NOTREADY) === 0) {
       m.m_next = null;
       if (freeTail === null) free = m;
@@ -334,10 +395,15 @@ function sbcut_internal(sb: Sockbuf, len: number): Mbuf | null {
     sbfree(sb, m);
     m = m_free(m);
   }
+  if (m === null) m = record;
+  else m.m_nextpkt = record;
   sb.sb_mb = m;
   if (m === null) {
     sb.sb_mbtail = null;
+    sb.sb_lastrecord = null;
     KASSERT(sb.sb_ccc === 0 && sb.sb_mbcnt === 0, 'sbcut: empty but charged');
+  } else if (m.m_nextpkt === null) {
+    sb.sb_lastrecord = m;
   }
   return free;
 }
@@ -357,37 +423,105 @@ export function sbflush(sb: Sockbuf): void {
   sbdrop(sb, sb.sb_ccc);
   while (sb.sb_mb !== null) {
     // Zero-length leftovers.
-    const m = sb.sb_mb;
+    const m: Mbuf = sb.sb_mb;
     sbfree(sb, m);
-    sb.sb_mb = m.m_next;
+    if (m.m_next !== null) m.m_next.m_nextpkt = m.m_nextpkt;
+    sb.sb_mb = m.m_next ?? m.m_nextpkt;
+    m.m_nextpkt = null;
     if ((m.m_flags & M_NOTREADY) === 0) m_free(m);
   }
   sb.sb_mbtail = null;
+  sb.sb_lastrecord = null;
   sb.sb_fnrdy = null;
 }
 
-/** The offset from `sbsndptr`'s mbuf at which byte `off` of the buffer lies. */
+/** The offset from the mbuf that sbsndptr_noadv or sbsndmbuf returned: FreeBSD's out parameter. */
 export const sbsndOff = { off: 0 };
 
 /**
- * The mbuf that holds byte `off` of the buffer; `sbsndOff.off` is set to the offset inside it. Null
- * if there is no such byte. Remembers the place, so that streaming does not walk the chain anew.
- * @see sys/kern/uipc_sockbuf.c (there the offset is an out parameter)
+ * An mbuf at or in front of byte `off` of the buffer, which must not be empty; `sbsndOff.off` is set to
+ * the distance from its start. It is where sbsndptr_adv last came to, so that streaming does not walk
+ * the chain anew, or the first one for what lies before that: data sent again.
+ * @see sys/kern/uipc_sockbuf.c
  */
-export function sbsndptr_noadv(sb: Sockbuf, off: number): Mbuf | null {
-  let m = sb.sb_mb;
-  let start = 0;
+export function sbsndptr_noadv(sb: Sockbuf, off: number): Mbuf {
+  KASSERT(sb.sb_mb !== null, 'sbsndptr_noadv: empty');
   if (sb.sb_sndptr !== null && sb.sb_sndptroff <= off) {
-    m = sb.sb_sndptr;
-    start = sb.sb_sndptroff;
+    sbsndOff.off = off - sb.sb_sndptroff;
+    return sb.sb_sndptr;
   }
-  while (m !== null && start + m.m_len <= off) {
-    start += m.m_len;
+  if (sb.sb_sndptr === null) {
+    sb.sb_sndptr = sb.sb_mb;
+    sb.sb_sndptroff = 0;
+  }
+  sbsndOff.off = off;
+  return sb.sb_mb;
+}
+
+/**
+ * Says that the first `len` bytes from the start of `mb`, which sbsndptr_noadv returned, are sent: the
+ * next look-up begins behind the mbufs they fill. Does nothing for data that was sent again.
+ * @see sys/kern/uipc_sockbuf.c
+ */
+export function sbsndptr_adv(sb: Sockbuf, mb: Mbuf, len: number): void {
+  if (mb !== sb.sb_sndptr) return;
+  let m = mb;
+  while (len >= m.m_len && m.m_next !== null) {
+    len -= m.m_len;
+    sb.sb_sndptroff += m.m_len;
     m = m.m_next;
   }
-  if (m === null) return null;
   sb.sb_sndptr = m;
-  sb.sb_sndptroff = start;
-  sbsndOff.off = off - start;
+}
+
+/**
+ * The mbuf that holds byte `off` of the buffer, `sbsndOff.off` the offset inside it; null if there is no
+ * such byte. Leaves sb_sndptr alone.
+ * @see sys/kern/uipc_sockbuf.c
+ */
+export function sbsndmbuf(sb: Sockbuf, off: number): Mbuf | null {
+  let m = sb.sb_mb;
+  while (m !== null && m.m_len <= off) {
+    off -= m.m_len;
+    m = m.m_next;
+  }
+  sbsndOff.off = off;
   return m;
+}
+
+/**
+ * Counts the buffer anew and panics if it says otherwise of itself, for tests and debugging. Unlike
+ * FreeBSD's it also looks at the marks of what is not ready.
+ * @see sys/kern/uipc_sockbuf.c
+ */
+export function sbcheck(sb: Sockbuf): void {
+  let [acc, ccc, mbcnt, mcnt, ccnt, ctl] = [0, 0, 0, 0, 0, 0];
+  let fnrdy: Mbuf | null = null;
+  let sndptroff = -1;
+  let last: Mbuf | null = null;
+  for (let r = sb.sb_mb; r !== null; r = r.m_nextpkt) {
+    last = r;
+    for (let m: Mbuf | null = r; m !== null; m = m.m_next) {
+      KASSERT(m === r || m.m_nextpkt === null, 'sbcheck: m_nextpkt inside a record');
+      if (m === sb.sb_sndptr) sndptroff = ccc;
+      const ext = (m.m_flags & M_EXT) !== 0;
+      ccc += m.m_len;
+      mcnt++;
+      ccnt += ext ? 1 : 0;
+      mbcnt += MSIZE + (ext ? m.m_ext.ext_size : 0);
+      if (m.m_type !== MT_DATA && m.m_type !== MT_OOBDATA) ctl += m.m_len;
+      if (fnrdy === null && (m.m_flags & M_NOTREADY) !== 0) fnrdy = m;
+      if (fnrdy === null) acc += m.m_len;
+      const want = fnrdy === null ? 0 : m === fnrdy ? M_NOTREADY : M_BLOCKED;
+      KASSERT((m.m_flags & want) === want, 'sbcheck: M_NOTREADY or M_BLOCKED missing');
+      KASSERT(fnrdy !== null || (m.m_flags & M_NOTAVAIL) === 0, 'sbcheck: M_BLOCKED in front');
+    }
+  }
+  KASSERT(sb.sb_acc === acc && sb.sb_ccc === ccc, 'sbcheck: sb_acc, sb_ccc');
+  KASSERT(sb.sb_mbcnt === mbcnt, 'sbcheck: sb_mbcnt');
+  KASSERT(sb.sb_mcnt === mcnt && sb.sb_ccnt === ccnt, 'sbcheck: sb_mcnt, sb_ccnt');
+  KASSERT(sb.sb_ctl === ctl, 'sbcheck: sb_ctl');
+  KASSERT(sb.sb_fnrdy === fnrdy, 'sbcheck: sb_fnrdy');
+  KASSERT(sb.sb_lastrecord === last, 'sbcheck: sb_lastrecord');
+  KASSERT(sb.sb_sndptr === null || sb.sb_sndptroff === sndptroff, 'sbcheck: sb_sndptroff');
 }

@@ -43,7 +43,7 @@ import {
   sbspace,
   sowakeup,
 } from './uipc_sockbuf.ts';
-import { m_uiotombuf } from './uipc_mbuf.ts';
+import { m_uiotombuf } from './m_uiotombuf.ts';
 import type { Vnet } from './vnet.ts';
 
 // so_state

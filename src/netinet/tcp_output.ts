@@ -15,7 +15,6 @@ import {
   EPERM,
   type Errno,
 } from '../sys/errno.ts';
-import { KASSERT } from '../sys/kassert.ts';
 import { kva, type TcpSeq, tcpSeq } from '../sys/types.ts';
 import { m_freem, m_gethdr } from '../kern/kern_mbuf.ts';
 import { m_copydata } from '../kern/m_copydata.ts';
@@ -26,6 +25,7 @@ import {
   sbavail,
   sbreserve,
   sbsndOff,
+  sbsndptr_adv,
   sbsndptr_noadv,
   sbspace,
   sbused,
@@ -275,12 +275,12 @@ function fullSegments(maxseg: number, avail: number): void {
 function addPayload(tp: Tcpcb, m: Mbuf, hdrlen: number): Errno {
   const sb = tp.t_inpcb.inp_socket!.so_snd;
   const from = sbsndptr_noadv(sb, p.off);
-  KASSERT(from !== null, 'tcp_output: no byte to send');
   const moff = sbsndOff.off;
   if (p.len <= MHLEN - hdrlen - max_linkhdr) {
     const before = payloadReason(READ_SMALL);
     m_copydata(from, moff, p.len, kva(mtod(m) + hdrlen));
     payloadReason(before);
+    sbsndptr_adv(sb, from, moff + p.len);
     m.m_len += p.len;
     return 0;
   }
@@ -290,14 +290,16 @@ function addPayload(tp: Tcpcb, m: Mbuf, hdrlen: number): Errno {
     m_freem(m);
     return ENOBUFS;
   }
-  if (copymLen.len === p.len) return 0;
-  // The estimate of DMA segments ran into the limit: a shorter packet, again of full segments.
-  p.len = copymLen.len;
-  p.sendalot = true;
-  const maxseg = tcp_maxseg(tp);
-  if (p.len > maxseg) trimChain(m.m_next, p.len - (p.len % maxseg));
-  p.len = copymLen.len;
-  if (p.len <= maxseg) p.tso = false;
+  if (copymLen.len !== p.len) {
+    // The estimate of DMA segments ran into the limit: a shorter packet, again of full segments.
+    p.len = copymLen.len;
+    p.sendalot = true;
+    const maxseg = tcp_maxseg(tp);
+    if (p.len > maxseg) trimChain(m.m_next, p.len - (p.len % maxseg));
+    p.len = copymLen.len;
+    if (p.len <= maxseg) p.tso = false;
+  }
+  sbsndptr_adv(sb, from, moff + p.len);
   return 0;
 }
 

@@ -6,6 +6,7 @@ import { counted, R_CONVERT_FAILED } from '../../src/sys/reason.ts';
 import {
   m_free,
   m_freem,
+  m_gethdr,
   mb_unmapped_compress,
   mb_unmapped_to_ext,
   mbEmulator,
@@ -13,6 +14,7 @@ import {
 } from '../../src/kern/kern_mbuf.ts';
 import {
   EXT_SFBUF,
+  CSUM_IP,
   type Mbuf,
   M_EXT,
   m_extrefcnt,
@@ -20,8 +22,9 @@ import {
   M_NOWAIT,
   M_PKTHDR,
   M_RDONLY,
+  MT_DATA,
 } from '../../src/kern/mbuf.ts';
-import { m_copym } from '../../src/kern/uipc_mbuf.ts';
+import { m_copym, m_copypacket, m_fixhdr, m_split } from '../../src/kern/uipc_mbuf.ts';
 import { mem, PAGE_SIZE, ramBase } from '../../src/vm/arena.ts';
 import { payloadBytesRead, READ_COPY, READ_SMALL } from '../../src/vm/payload.ts';
 import { sfstatBufs } from '../../src/vm/sf_buf.ts';
@@ -178,12 +181,27 @@ describe('mb_unmapped_to_ext', () => {
     );
   });
 
-  it('panics on an unmapped mbuf with a packet header', () => {
-    const m = pgsMbuf({ npgs: 1 });
-    m.m_flags |= M_PKTHDR;
-    expect(() => mb_unmapped_to_ext(m)).to.throw('packet header');
-    m_free(m);
-  });
+  for (const shape of [{ npgs: 2 }, { npgs: 1, hdr: 13 }, { npgs: 1, first: 5, trail: 9 }])
+    it(`keeps the packet header of what m_split made of ${JSON.stringify(shape)}`, () => {
+      const h = must(m_gethdr(M_NOWAIT, MT_DATA));
+      h.m_len = 40;
+      h.m_next = pgsMbuf(shape);
+      h.m_pkthdr.csum_flags = CSUM_IP;
+      m_fixhdr(h);
+      const bytes = chainBytes(h);
+      for (const at of [42, 50, bytes.length - 3]) {
+        const whole = must(m_copypacket(h, M_NOWAIT));
+        const rest = must(m_split(whole, at, M_NOWAIT));
+        expect(rest.m_flags & (M_PKTHDR | M_NOMAP)).to.equal(M_PKTHDR | M_NOMAP);
+        const top = must(mb_unmapped_to_ext(rest));
+        expect(top.m_flags & (M_PKTHDR | M_NOMAP)).to.equal(M_PKTHDR);
+        expect(top.m_pkthdr.csum_flags).to.equal(CSUM_IP);
+        expectBytes(top, bytes.slice(at));
+        m_freem(top);
+        m_freem(whole);
+      }
+      m_freem(h);
+    });
 });
 
 describe('mb_unmapped_compress', () => {

@@ -63,7 +63,7 @@ class Conn {
     const sb = this.so.so_snd;
     const len = Math.min(sbavail(sb), 1 + this.#world.below(30_000));
     if (len > 0) {
-      const m = must(m_copym(must(sbsndptr_noadv(sb, 0)), sbsndOff.off, len, M_NOWAIT));
+      const m = must(m_copym(sbsndptr_noadv(sb, 0), sbsndOff.off, len, M_NOWAIT));
       const bytes = chainBytes(m);
       this.received.push(bytes);
       this.inFlight++;

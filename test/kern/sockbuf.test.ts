@@ -21,12 +21,15 @@ import {
   SB_STOP,
   sbappendstream,
   sbavail,
+  sbcheck,
   sbcut,
   sbdrop,
   sbflush,
   sbready,
   sbreserve,
   sbsndOff,
+  sbsndmbuf,
+  sbsndptr_adv,
   sbsndptr_noadv,
   sbParams,
   Sockbuf,
@@ -229,13 +232,13 @@ describe('uipc_sockbuf: compression', () => {
     sbflush(sb);
   });
 
-  it('stops at a record’s end', () => {
+  it('a stream keeps no ends of records', () => {
     const sb = newSockbuf();
     const m = plain(5);
     m.m_flags |= M_EOR;
     sbappendstream(sb, m, false);
     sbappendstream(sb, plain(5), false);
-    expect(sb.sb_mcnt).to.equal(2);
+    expect([sb.sb_mcnt, sb.sb_mb!.m_flags]).to.eql([1, 0]);
     sbflush(sb);
   });
 
@@ -378,23 +381,54 @@ describe('uipc_sockbuf: ready and not ready', () => {
   });
 });
 
-describe('uipc_sockbuf: sbsndptr_noadv', () => {
+describe('uipc_sockbuf: sbsndptr', () => {
   bootEach();
 
-  it('finds every byte, whatever was looked up before', () => {
+  it('sbsndmbuf finds every byte, and moves nothing', () => {
     const sb = newSockbuf();
     sb.sb_flags |= SB_NOCOALESCE;
     sbappendstream(sb, linked(plain(100), plain(1), plain(200)), false);
     const ms = [sb.sb_mb!, sb.sb_mb!.m_next!, sb.sb_mbtail!];
     for (const off of [0, 99, 100, 101, 300, 50, 0, 100]) {
       const [i, at] = off < 100 ? [0, off] : off < 101 ? [1, 0] : [2, off - 101];
-      expect(sbsndptr_noadv(sb, off)).to.equal(ms[i]);
+      expect(sbsndmbuf(sb, off)).to.equal(ms[i]);
       expect(sbsndOff.off).to.equal(at);
-      audit(sb);
+      expect(sb.sb_sndptr).to.equal(null);
     }
-    expect(sbsndptr_noadv(sb, 301)).to.equal(null);
+    expect(sbsndmbuf(sb, 301)).to.equal(null);
     sbflush(sb);
-    expect(sbsndptr_noadv(sb, 0)).to.equal(null);
+    expect(sbsndmbuf(sb, 0)).to.equal(null);
+  });
+
+  it('sbsndptr_noadv begins where sbsndptr_adv came to; sent again, at the front', () => {
+    const sb = newSockbuf();
+    sb.sb_flags |= SB_NOCOALESCE;
+    sbappendstream(sb, linked(plain(100), plain(1), plain(200)), false);
+    const [a, , c] = [sb.sb_mb!, sb.sb_mb!.m_next!, sb.sb_mbtail!];
+    const look = (off: number): [Mbuf, number] => [sbsndptr_noadv(sb, off), sbsndOff.off];
+    expect(look(0)).to.eql([a, 0]);
+    sbsndptr_adv(sb, a, 99);
+    expect(look(99)).to.eql([a, 99]);
+    sbsndptr_adv(sb, a, 99 + 2);
+    expect([sb.sb_sndptr, sb.sb_sndptroff]).to.eql([c, 101]);
+    expect(look(101)).to.eql([c, 0]);
+    expect(look(150)).to.eql([c, 49]);
+    // What was sent before is sent again: from the front, and the place is kept.
+    expect(look(100)).to.eql([a, 100]);
+    sbsndptr_adv(sb, a, 200);
+    expect([sb.sb_sndptr, sb.sb_sndptroff]).to.eql([c, 101]);
+    // It stays on the last mbuf: more may be copied behind its data.
+    sbsndptr_adv(sb, c, 200);
+    expect(look(301)).to.eql([c, 200]);
+    audit(sb);
+    sbdrop(sb, 100);
+    expect(look(1)).to.eql([c, 0]);
+    audit(sb);
+    sbdrop(sb, 1 + 50);
+    audit(sb);
+    expect(look(0)).to.eql([c, 0]);
+    sbflush(sb);
+    expect(() => sbsndptr_noadv(sb, 0)).to.throw('empty');
   });
 });
 
@@ -525,20 +559,24 @@ class Model {
 
   look(x: number): void {
     const off = x % (this.stream.length + 1);
-    const m = sbsndptr_noadv(this.sb, off);
+    const m = sbsndmbuf(this.sb, off);
     if (off === this.stream.length) {
       expect(m).to.equal(null);
       return;
     }
     // The chain from m on begins with m's bytes.
     expect(chainBytes(m)[sbsndOff.off]).to.equal(this.stream[off]);
+    const from = sbsndptr_noadv(this.sb, off);
+    expect(chainBytes(from)[sbsndOff.off]).to.equal(this.stream[off]);
+    // As tcp_output says what it has sent; of data sent before, it is not the place any more.
+    sbsndptr_adv(this.sb, from, sbsndOff.off + (x % 300));
   }
 
   shadow(x: number, y: number): void {
     const off = x % (this.available() + 1);
     const len = y % (this.available() - off + 1);
     if (len === 0) return;
-    const m = must(sbsndptr_noadv(this.sb, off));
+    const m = sbsndptr_noadv(this.sb, off);
     this.shadows.push({
       m: must(m_copym(m, sbsndOff.off, len, M_NOWAIT)),
       bytes: Uint8Array.from(this.stream.slice(off, off + len)),
@@ -573,6 +611,7 @@ class Model {
 
   check(): void {
     audit(this.sb);
+    sbcheck(this.sb);
     expect(sbavail(this.sb), 'available').to.equal(this.available());
     expectBytes(this.sb.sb_mb, Uint8Array.from(this.stream), 'stream');
   }

@@ -169,7 +169,7 @@ export class Peer {
     const sb = this.so.so_snd;
     const len = Math.min(n, sbavail(sb));
     if (len === 0) return 0;
-    const segment = must(m_copym(must(sbsndptr_noadv(sb, 0)), sbsndOff.off, len, M_NOWAIT));
+    const segment = must(m_copym(sbsndptr_noadv(sb, 0), sbsndOff.off, len, M_NOWAIT));
     passEnter();
     sbdrop(sb, len);
     sowwakeup(this.so);
