@@ -4,6 +4,7 @@ import type { TcpServer } from './api/server.ts';
 import type { TcpSocket } from './api/socket.ts';
 import type { Stack, StackOptions } from './machine/stack.ts';
 
+export type { DgramInfo, DgramSocket, DgramSocketOptions } from './api/dgram.ts';
 export { openFile, type File } from './api/file.ts';
 export type { TcpServer } from './api/server.ts';
 export type { SendfileOptions, TcpSocket } from './api/socket.ts';

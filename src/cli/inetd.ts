@@ -1,6 +1,7 @@
 /** `inetd`: the small services on the emulated host, until a signal. */
 
 import type { Command } from 'commander';
+import type { DgramSocketOptions } from '../api/dgram.ts';
 import { newCommand, print, printJson, UsageError } from './command.ts';
 import { aborted, runNicCommand } from './nic_command.ts';
 import { addNicFlags, type RawFlags } from './nic_flags.ts';
@@ -8,8 +9,9 @@ import { addNicFlags, type RawFlags } from './nic_flags.ts';
 const DEFAULT_SERVICES = 'echo,discard,chargen,daytime';
 
 async function inetd(raw: RawFlags): Promise<void> {
-  const [{ createServer }, { Inetd, services }] = await Promise.all([
+  const [{ createServer }, { createSocket }, { Inetd, services }] = await Promise.all([
     import('../api/server.ts'),
+    import('../api/dgram.ts'),
     import('../apps/inetd/inetd.ts'),
   ]);
   let wanted = services;
@@ -26,7 +28,11 @@ async function inetd(raw: RawFlags): Promise<void> {
     },
     async run(instance, stopping) {
       const { log, vnet } = instance;
-      instance.run(new Inetd(() => createServer(vnet), { services: wanted, log }));
+      const sockets = {
+        server: () => createServer(vnet),
+        dgram: (options: DgramSocketOptions) => createSocket(vnet, options),
+      };
+      instance.run(new Inetd(sockets, { services: wanted, log }));
       const ready = instance.ready();
       const ports = Object.fromEntries(wanted.map(({ name, port }) => [name, port]));
       if (raw['json'] === true) printJson({ ...ready, services: ports });
@@ -45,6 +51,6 @@ async function inetd(raw: RawFlags): Promise<void> {
 
 export const inetdCommand: Command = addNicFlags(
   newCommand('inetd')
-    .description('echo, discard, chargen and daytime over TCP on the emulated host')
+    .description('echo, discard, chargen and daytime over TCP and UDP on the emulated host')
     .option('--services <list>', `comma list (default: ${DEFAULT_SERVICES})`),
 ).action(inetd);

@@ -9,6 +9,7 @@ import { icmpstat } from '../netinet/ip_icmp.ts';
 import { arpstat } from '../netinet/if_ether.ts';
 import { ipstat } from '../netinet/ip_var.ts';
 import { V_tcp } from '../netinet/tcp_var.ts';
+import { udpstat } from '../netinet/udp_var.ts';
 import { gatherArp } from './arp.ts';
 import { findInterface, gatherInterface, gatherInterfaces, setCapabilities } from './ifconfig.ts';
 import { gatherNetstatAn } from './netstat_an.ts';
@@ -47,6 +48,7 @@ function netstat({ vnet }: ControlTarget, args: Args): unknown {
       const { stat, states } = V_tcp(vnet);
       return gatherNetstatS({
         tcp: Object.assign({}, stat, { states }),
+        udp: udpstat(vnet),
         ip: ipstat(vnet),
         icmp: icmpstat(vnet),
         arp: arpstat(vnet),

@@ -6,9 +6,14 @@
 import type { Vnet } from '../kern/vnet.ts';
 import { TCPS_LISTEN, tcpstates } from '../netinet/tcp_fsm.ts';
 import { tcp_pcblist, type TcpPcbRow } from '../netinet/tcp_pcblist.ts';
+import { udp_pcblist, type UdpPcbRow } from '../netinet/udp_pcblist.ts';
+
+/** What every socket has, and TCP's more. */
+type PcbRow = Omit<UdpPcbRow, 'proto' | 'state'> &
+  Partial<Omit<TcpPcbRow, 'proto' | 'state'>> & { readonly proto: string; readonly state: string };
 
 /** A line of `netstat -an --json`: a row of the protocol with its addresses as FreeBSD prints them. */
-export interface SocketLine extends TcpPcbRow {
+export interface SocketLine extends PcbRow {
   /** Address and port with a dot between them; `*` for any. */
   readonly local: string;
   readonly foreign: string;
@@ -24,11 +29,12 @@ function endpoint(addr: string, port: number): string {
   return `${any ? '*' : addr}.${port === 0 ? '*' : port}`;
 }
 
-/** Every TCP socket, the newest first; `all` includes the listening ones. */
+/** Every TCP socket, the newest first, then UDP's; `all` includes the listening ones. */
 export function gatherNetstatAn(vnet: Vnet, all: boolean): SocketLine[] {
   const listening: string = tcpstates[TCPS_LISTEN];
+  const rows: PcbRow[] = [...tcp_pcblist(vnet), ...udp_pcblist(vnet)];
   return (
-    tcp_pcblist(vnet)
+    rows
       .map((row) => ({
         ...row,
         local: endpoint(row.laddr, row.lport),

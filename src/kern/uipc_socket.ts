@@ -169,11 +169,11 @@ export function solisten(so: Socket, backlog: number): Errno {
 /** Starts to connect. 0 means under way (or done, for datagrams): an upcall follows. @see socket(9) */
 export function soconnect(so: Socket, nam: Sockaddr): Errno {
   if ((so.so_options & SO_ACCEPTCONN) !== 0) return EOPNOTSUPP;
-  if (
-    (so.so_proto.pr_flags & PR_CONNREQUIRED) !== 0 &&
-    (so.so_state & (SS_ISCONNECTED | SS_ISCONNECTING)) !== 0
-  )
-    return EISCONN;
+  if ((so.so_state & (SS_ISCONNECTED | SS_ISCONNECTING)) !== 0) {
+    // A datagram socket may change its peer.
+    if ((so.so_proto.pr_flags & PR_CONNREQUIRED) !== 0 || so.so_proto.pr_disconnect(so) !== 0)
+      return EISCONN;
+  }
   so.so_error = 0;
   passEnter();
   const error = so.so_proto.pr_connect(so, nam);

@@ -10,6 +10,7 @@ import { stopInstance } from '../host/stop.ts';
 import { Tuntap2Wire, type Tuntap2Device } from '../host/tuntap2_wire.ts';
 import { timeoutEnd } from '../kern/kern_timeout.ts';
 import type { Vnet } from '../kern/vnet.ts';
+import { inet_domain_detach } from '../netinet/in_proto.ts';
 import { tcp_shutdownVnet, tcpConnections } from '../netinet/tcp_pcblist.ts';
 import { passEnter, passLeave } from '../sys/pass.ts';
 import { errnoName, TapnicError } from '../sys/errno.ts';
@@ -151,6 +152,8 @@ export class HostStack {
         },
         detach: () => {
           this.nic.stop();
+          // Fragments that wait for others, packets that wait for an address.
+          inet_domain_detach(this.vnet);
           this.#netns?.close();
         },
         leaked: () => this.machine.leaked(),

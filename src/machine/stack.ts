@@ -3,6 +3,7 @@
  * inside. `openStack` takes the command line's options under camel-case names.
  */
 
+import { createSocket, type DgramSocket, type DgramSocketOptions } from '../api/dgram.ts';
 import {
   connect as connectOn,
   createServer as createServerOn,
@@ -75,6 +76,7 @@ export class Stack {
   readonly #host: HostStack;
   readonly #servers = new Set<TcpServer>();
   readonly #sockets = new Set<TcpSocket>();
+  readonly #dgrams = new Set<DgramSocket>();
   #closing: Promise<Leaked> | null = null;
   /** What was asked for and could not be had, one line each. */
   readonly warnings: readonly string[];
@@ -108,6 +110,15 @@ export class Stack {
     return socket;
   }
 
+  /** A UDP socket of the emulated host. Throws TapnicError (ENOBUFS, EINVAL). */
+  createSocket(options?: DgramSocketOptions): DgramSocket {
+    this.#open('createSocket');
+    const socket = createSocket(this.#host.vnet, options);
+    this.#dgrams.add(socket);
+    socket.once('close', () => this.#dgrams.delete(socket));
+    return socket;
+  }
+
   /** All interfaces. */
   ifconfig(): InterfaceInfo[];
   /** One interface, after `words` such as `-txcsum` were carried out. Throws TapnicError (ENXIO, …). */
@@ -138,6 +149,7 @@ export class Stack {
     this.#closing ??= this.#host.stop({
       finish: () => {
         for (const server of this.#servers) server.close();
+        for (const dgram of this.#dgrams) dgram.close();
         for (const socket of this.#sockets) socket.end();
       },
       reset: () => {

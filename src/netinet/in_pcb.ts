@@ -47,7 +47,8 @@ export interface InpAf {
   readonly family: number;
   /** Bytes of an IP header without options. */
   readonly hdrlen: number;
-  /** What asks the NIC for a TCP checksum, for TSO, and the interface capability of TSO. */
+  /** What asks the NIC for a UDP and a TCP checksum, for TSO, and the interface capability of TSO. */
+  readonly csumUdp: number;
   readonly csumTcp: number;
   readonly csumTso: number;
   readonly ifcapTso: number;
@@ -96,6 +97,8 @@ export interface InpAf {
   ): void;
   /** Hands a packet to IP, which takes it. `inp` lends its cached route. */
   output(m: Mbuf, inp: Inpcb | null, vnet: Vnet): Errno;
+  /** `output` for a datagram, which may be for everyone on a link if `toAll`. */
+  outputDgram(m: Mbuf, inp: Inpcb, toAll: boolean): Errno;
 }
 
 /** Per-family tables of a stack. */
@@ -126,7 +129,7 @@ export class Inpcb {
   readonly inp_inc = new InConninfo();
   readonly inp_af: InpAf;
   inp_socket: Socket | null;
-  /** The protocol's own block, a Tcpcb. */
+  /** The protocol's own block, such as a Tcpcb. */
   inp_ppcb: object | null = null;
   inp_flags = 0;
   inp_ip_ttl = 64;

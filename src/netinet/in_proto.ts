@@ -27,6 +27,7 @@ import { V_ipreass } from './ip_reass.ts';
 import { ipproto_register, V_ip } from './ip_var.ts';
 import { rip_init } from './raw_ip.ts';
 import { tcp_init } from './tcp_init.ts';
+import { udp_init } from './udp_usrreq.ts';
 
 /**
  * Gives a fresh stack IPv4: ARP, IP, ICMP, lo0 with 127.0.0.1/8, and their sysctls. Once per Vnet:
@@ -40,6 +41,7 @@ export function inet_domain_attach(vnet: Vnet): Errno {
   KASSERT(error === 0, 'inet_domain_attach: ICMP is taken');
   rip_init(vnet);
   tcp_init(vnet);
+  udp_init(vnet);
   ipSysctls(vnet);
   in_pcbSysctls(vnet);
   icmpSysctls(vnet);

@@ -2,7 +2,15 @@
 
 import { EACCES, EADDRNOTAVAIL, EAFNOSUPPORT, EHOSTUNREACH, type Errno } from '../sys/errno.ts';
 import { type InAddr, inAddr, type Kva } from '../sys/types.ts';
-import { CSUM_IP_TSO, CSUM_TCP, M_BCAST, type Mbuf, M_MCAST, mtod } from '../kern/mbuf.ts';
+import {
+  CSUM_IP_TSO,
+  CSUM_TCP,
+  CSUM_UDP,
+  M_BCAST,
+  type Mbuf,
+  M_MCAST,
+  mtod,
+} from '../kern/mbuf.ts';
 import { AF_INET, type Sockaddr } from '../kern/protosw.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { IFCAP_TSO4, type Ifnet } from '../net/if_var.ts';
@@ -14,7 +22,7 @@ import type { InConninfo, Inpcb, InpAf } from './in_pcb.ts';
 import { in_broadcast } from './in_var.ts';
 import { Ip, IP_DF, IP_DST_OFF, IP_SRC_OFF } from './ip.ts';
 import { ip_output } from './ip_output.ts';
-import { in_localip } from './ip_var.ts';
+import { in_localip, IP_ALLOWBROADCAST } from './ip_var.ts';
 
 const $ip = new Ip();
 const ANY = inAddr(0);
@@ -29,6 +37,7 @@ function broadcast(vnet: Vnet, addr: InAddr): boolean {
 export const inetAf: InpAf = {
   family: AF_INET,
   hdrlen: Ip.SIZE,
+  csumUdp: CSUM_UDP,
   csumTcp: CSUM_TCP,
   csumTso: CSUM_IP_TSO,
   ifcapTso: IFCAP_TSO4,
@@ -134,5 +143,8 @@ export const inetAf: InpAf = {
   },
   output(m: Mbuf, inp: Inpcb | null, vnet: Vnet): Errno {
     return ip_output(m, inp === null ? null : inp.inp_route, 0, vnet);
+  },
+  outputDgram(m: Mbuf, inp: Inpcb, toAll: boolean): Errno {
+    return ip_output(m, inp.inp_route, toAll ? IP_ALLOWBROADCAST : 0, inp.inp_vnet);
   },
 };

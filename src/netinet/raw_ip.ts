@@ -196,7 +196,7 @@ function send(so: Socket, _flags: number, m: Mbuf, nam: Sockaddr | null): Errno 
 function disconnect(so: Socket): Errno {
   if ((so.so_state & SS_ISCONNECTED) === 0) return ENOTCONN;
   sotorawcb(so).inp_inc.inc_faddr = ANY;
-  soisdisconnected(so);
+  so.so_state &= ~SS_ISCONNECTED;
   return 0;
 }
 

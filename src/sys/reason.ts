@@ -70,6 +70,13 @@ export const R_ICMP_IGNORED = reason('icmp', 'ignored');
 export const R_ICMP_RATE = reason('icmp', 'rate_limited');
 export const R_RIP_FULL = reason('icmp', 'raw_socket_full');
 
+// UDP.
+export const R_UDP_SHORT = reason('udp', 'too_short');
+export const R_UDP_LEN = reason('udp', 'bad_length');
+export const R_UDP_SUM = reason('udp', 'bad_checksum');
+export const R_UDP_NOPCB = reason('udp', 'no_socket');
+export const R_UDP_FULL = reason('udp', 'socket_full');
+
 // TCP.
 export const R_TCP_SHORT = reason('tcp', 'too_short');
 export const R_TCP_SUM = reason('tcp', 'bad_checksum');

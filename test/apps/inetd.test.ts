@@ -1,5 +1,6 @@
 import { expect } from 'chai';
 import { chargenPattern, ctime, Inetd, services } from '../../src/apps/inetd/inetd.ts';
+import type { DgramInfo, DgramSocket } from '../../src/api/dgram.ts';
 import type { TcpServer } from '../../src/api/server.ts';
 
 describe('inetd', () => {
@@ -41,8 +42,68 @@ describe('inetd', () => {
       };
       return fake as unknown as TcpServer;
     };
+    const bound: number[] = [];
+    const dgram = (): DgramSocket => {
+      const fake = {
+        on: () => fake,
+        bind: (port: number) => bound.push(port),
+        close: () => bound.pop(),
+      };
+      return fake as unknown as DgramSocket;
+    };
     const log = { info: () => undefined };
-    expect(() => new Inetd(server, { services, log })).to.throw('EADDRINUSE');
+    expect(() => new Inetd({ server, dgram }, { services, log })).to.throw('EADDRINUSE');
     expect(open).to.deep.equal([]);
+    expect(bound).to.deep.equal([]);
+  });
+
+  it('answers datagrams, but not those of services like itself', () => {
+    const sockets: { port: number; listener: (data: Buffer, from: DgramInfo) => void }[] = [];
+    const sent: { from: number; to: number; data: string }[] = [];
+    const server = (): TcpServer => {
+      const fake = { on: () => fake, listen: () => fake, close: () => fake };
+      return fake as unknown as TcpServer;
+    };
+    const dgram = (): DgramSocket => {
+      const me = { port: 0, listener: (): void => undefined };
+      sockets.push(me);
+      const fake = {
+        on: (_event: string, listener: () => void) => void (me.listener = listener),
+        bind: (port: number) => void (me.port = port),
+        send(data: Buffer, to: number): void {
+          if (to === 666) throw Object.assign(new Error('no'), { code: 'EHOSTUNREACH' });
+          sent.push({ from: me.port, to, data: data.toString() });
+        },
+        close: () => undefined,
+      };
+      return fake as unknown as DgramSocket;
+    };
+    const logged: object[] = [];
+    const log = { info: (fields: object) => void logged.push(fields) };
+    const inetd = new Inetd({ server, dgram }, { services, log });
+    const arrives = (from: number): void => {
+      const data = Buffer.from('who is there');
+      for (const { listener } of sockets)
+        listener(data, { address: '192.0.2.1', family: 'IPv4', port: from, size: data.length });
+    };
+    for (const from of [7, 9, 13, 19, 0]) arrives(from);
+    expect(sent).to.deep.equal([]);
+    arrives(5000);
+    arrives(5000);
+    expect(sent.map(({ from, to }) => [from, to])).to.deep.equal(
+      [7, 13, 19, 7, 13, 19].map((from) => [from, 5000]),
+    );
+    expect(sent[0]!.data).to.equal('who is there');
+    expect(sent[1]!.data).to.match(/^\w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d \d{4}\r\n$/);
+    const [one, two] = [sent[2]!.data, sent[5]!.data];
+    expect(one).to.have.lengthOf(74);
+    expect(two.slice(0, 70)).to.equal(one.slice(1, 71));
+    arrives(666);
+    expect(logged[0]).to.deep.equal({
+      service: 'echo',
+      peer: '192.0.2.1:666',
+      code: 'EHOSTUNREACH',
+    });
+    inetd.close();
   });
 });

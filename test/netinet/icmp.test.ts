@@ -45,6 +45,9 @@ function fragments(packet: Uint8Array, mtu: number, id: number): Uint8Array[] {
   return out;
 }
 
+/** A protocol number for experiments, RFC 3692. */
+const EXPERIMENT = 253;
+
 describe('icmp', () => {
   let rig: Rig;
   beforeEach(() => (rig = new Rig()));
@@ -195,12 +198,13 @@ describe('icmp', () => {
 
   it('passes errors on to the protocol they are about', () => {
     const calls: unknown[] = [];
-    ipproto_register(rig.vnet, 17, {
+    ipproto_register(rig.vnet, EXPERIMENT, {
       input: (m) => m_freem(m),
       ctlinput: (cmd, src, dst, l4, l4len, mtu): void =>
         void calls.push([cmd, inet_ntoa(src), inet_ntoa(dst), memView.getUint16(l4), l4len, mtu]),
     });
-    const ours = buildUdp({ src: US, dst: PEER }, { sport: 5000, dport: 53, payload: 'query' });
+    const udp = buildUdp({ src: US, dst: PEER }, { sport: 5000, dport: 53, payload: 'query' });
+    const ours = buildIp4({ src: US, dst: PEER }, EXPERIMENT, udp.subarray(20));
     const error = (type: number, code: number, seq: number, quote: Uint8Array): void =>
       rig.injectIp(
         buildIp4({ src: PEER, dst: US }, 1, buildIcmp({ type, code, seq, payload: quote })),
@@ -221,13 +225,13 @@ describe('icmp', () => {
 
   it('takes the ports from behind quoted options', () => {
     const calls: number[] = [];
-    ipproto_register(rig.vnet, 17, {
+    ipproto_register(rig.vnet, EXPERIMENT, {
       input: (m) => m_freem(m),
       ctlinput: (_cmd, _src, _dst, l4): void => void calls.push(memView.getUint16(l4)),
     });
     const ours = buildIp4(
       { src: US, dst: PEER, options: [1, 1, 1, 0] },
-      17,
+      EXPERIMENT,
       [0x13, 0x88, 0, 53, 0, 8, 0, 0],
     );
     for (const piece of [0, 36])

@@ -1,9 +1,10 @@
 /**
- * The small services over TCP, after usr.sbin/inetd/builtins.c: echo (RFC 862), discard (RFC 863),
- * chargen (RFC 864), daytime (RFC 867). Left out: UDP, the time service, programs, configuration
- * files, limits per client.
+ * The small services over TCP and UDP, after usr.sbin/inetd/builtins.c: echo (RFC 862), discard
+ * (RFC 863), chargen (RFC 864), daytime (RFC 867). Left out: the time service, programs,
+ * configuration files, limits per client. Unlike FreeBSD's, echo answers datagrams of any length.
  */
 
+import type { DgramInfo, DgramSocket, DgramSocketOptions } from '../../api/dgram.ts';
 import type { TcpServer } from '../../api/server.ts';
 import type { TcpSocket } from '../../api/socket.ts';
 
@@ -16,6 +17,8 @@ export interface Service {
   readonly name: string;
   readonly port: number;
   readonly serve: (socket: TcpSocket) => void;
+  /** What a datagram is answered with; null: nothing. */
+  readonly answer: (data: Buffer) => Buffer | null;
 }
 
 /** Sends back what comes. A reader that is slow slows its own sending down. */
@@ -75,37 +78,91 @@ function daytime(socket: TcpSocket): void {
   socket.end(`${ctime(new Date())}\r\n`);
 }
 
+let nextLine = 0;
+
+/** One line, each time the next one of the pattern. */
+function chargenLine(): Buffer {
+  const bytes = LINE + 2;
+  const at = (nextLine++ % PRINTABLE) * bytes;
+  return chargenPattern().subarray(at, at + bytes);
+}
+
 /** The services there are, on their RFCs' ports. */
 export const services: readonly Service[] = [
-  { name: 'echo', port: 7, serve: echo },
-  { name: 'discard', port: 9, serve: discard },
-  { name: 'daytime', port: 13, serve: daytime },
-  { name: 'chargen', port: 19, serve: chargen },
+  { name: 'echo', port: 7, serve: echo, answer: (data) => data },
+  { name: 'discard', port: 9, serve: discard, answer: () => null },
+  {
+    name: 'daytime',
+    port: 13,
+    serve: daytime,
+    answer: () => Buffer.from(`${ctime(new Date())}\r\n`),
+  },
+  { name: 'chargen', port: 19, serve: chargen, answer: chargenLine },
 ];
+
+/** Whole datagrams, and a few of them. */
+const DGRAM: DgramSocketOptions = { sendBufferSize: 65535, recvBufferSize: 4 * 65535 };
+
+/** Makes the sockets of the emulated host: servers that do not listen yet, UDP sockets not bound. */
+export interface InetdSockets {
+  server(): TcpServer;
+  dgram(options: DgramSocketOptions): DgramSocket;
+}
 
 export interface InetdOptions {
   readonly services: readonly Service[];
   readonly log: Logger;
 }
 
+/** A datagram for `service`: answers it, unless another service would answer in turn, for ever. */
+function answerDatagram(
+  service: Service,
+  dgram: DgramSocket,
+  data: Buffer,
+  { address, port }: DgramInfo,
+  log: Logger,
+): void {
+  if (port === 0 || services.some((other) => other.port === port)) return;
+  const answer = service.answer(data);
+  if (answer === null) return;
+  try {
+    dgram.send(answer, port, address);
+  } catch (e) {
+    const { code } = e as NodeJS.ErrnoException;
+    log.info({ service: service.name, peer: `${address}:${port}`, code }, 'datagram not answered');
+  }
+}
+
 /** Running services. */
 export class Inetd {
   readonly #servers: TcpServer[] = [];
+  readonly #dgrams: DgramSocket[] = [];
   readonly #sockets = new Set<TcpSocket>();
 
-  /** `newServer` makes a server that does not listen yet. Throws TapnicError EADDRINUSE. */
-  constructor(newServer: () => TcpServer, { services: wanted, log }: InetdOptions) {
+  /** Throws TapnicError EADDRINUSE. */
+  constructor(make: InetdSockets, { services: wanted, log }: InetdOptions) {
     try {
       for (const service of wanted) {
-        const server = newServer();
+        const server = make.server();
         server.on('connection', (socket: TcpSocket) => this.#connection(service, socket, log));
         server.listen(service.port);
         this.#servers.push(server);
+        const dgram = make.dgram(DGRAM);
+        this.#dgrams.push(dgram);
+        dgram.on('message', (data: Buffer, from: DgramInfo) =>
+          answerDatagram(service, dgram, data, from, log),
+        );
+        dgram.bind(service.port);
       }
     } catch (e) {
-      for (const server of this.#servers) server.close();
+      this.#closeDoors();
       throw e;
     }
+  }
+
+  #closeDoors(): void {
+    for (const server of this.#servers) server.close();
+    for (const dgram of this.#dgrams) dgram.close();
   }
 
   #connection(service: Service, socket: TcpSocket, log: Logger): void {
@@ -120,7 +177,7 @@ export class Inetd {
 
   /** Stops accepting connections and ends those that are open. */
   close(): void {
-    for (const server of this.#servers) server.close();
+    this.#closeDoors();
     for (const socket of this.#sockets) {
       // Whoever still writes must not do so behind the end.
       socket.unpipe();
@@ -132,7 +189,7 @@ export class Inetd {
 
   /** Resets every connection that is left. */
   destroy(): void {
-    for (const server of this.#servers) server.close();
+    this.#closeDoors();
     for (const socket of this.#sockets) socket.resetAndDestroy();
   }
 }

@@ -1,0 +1,202 @@
+/**
+ * UDP sockets of the emulated host, shaped like node:dgram's: 'message' comes with the data and
+ * where it is from. Nothing is looked up: addresses are numbers. Left out: multicast groups, IPv6,
+ * arrays of buffers in `send`, abort signals.
+ */
+
+import { EventEmitter } from 'node:events';
+import type { Task } from '../sys/clock.ts';
+import { EADDRINUSE, EBADF, EINVAL, errnoError, type Errno, EWOULDBLOCK } from '../sys/errno.ts';
+import { inAddr, port as portOf } from '../sys/types.ts';
+import { AF_INET, IPPROTO_UDP, type Sockaddr, SOCK_DGRAM } from '../kern/protosw.ts';
+import { ioResult, soRecvDgram, soSendDgram } from '../kern/sys_generic.ts';
+import { soReceivedFrom } from '../kern/uipc_dgram.ts';
+import {
+  SO_BROADCAST,
+  SO_RCV,
+  SO_REUSEPORT,
+  sobind,
+  soclose,
+  soconnect,
+  socreate,
+  soreserve,
+  type Socket,
+  soResult,
+  soupcall_set,
+} from '../kern/uipc_socket.ts';
+import type { Vnet } from '../kern/vnet.ts';
+import { INADDR_ANY, inet_ntoa, parseInAddr } from '../netinet/in.ts';
+import { udpSetDontfrag, udpSetTtl } from '../netinet/udp_usrreq.ts';
+
+const DATAGRAM_MAX = 65535;
+
+export interface DgramSocketOptions {
+  /** SO_REUSEPORT: several sockets share a port. Default false. */
+  readonly reusePort?: boolean;
+  /**
+   * SO_SNDBUF: the longest datagram it sends, in bytes; default net.inet.udp.maxdgram. And
+   * SO_RCVBUF, what may wait to be read; default net.inet.udp.recvspace.
+   */
+  readonly sendBufferSize?: number;
+  readonly recvBufferSize?: number;
+  /** IP_TTL, 1 to 255; default net.inet.ip.ttl. */
+  readonly ttl?: number;
+  /** IP_DONTFRAG: datagrams leave with DF. Default false. */
+  readonly dontFragment?: boolean;
+}
+
+/** Where a datagram came from. */
+export interface DgramInfo {
+  readonly address: string;
+  readonly family: 'IPv4';
+  readonly port: number;
+  /** Bytes of data. */
+  readonly size: number;
+}
+
+/** Emits 'message' with (data, DgramInfo), 'listening', 'connect', 'error' and 'close'. */
+export class DgramSocket extends EventEmitter {
+  #so: Socket | null;
+  readonly #onReadable: Task = { run: () => this.#readable() };
+  readonly #buf = Buffer.allocUnsafe(DATAGRAM_MAX);
+
+  /** Throws TapnicError (ENOBUFS, EINVAL). */
+  constructor(vnet: Vnet, options: DgramSocketOptions = {}) {
+    super();
+    const error = socreate(vnet, AF_INET, SOCK_DGRAM, IPPROTO_UDP);
+    if (error !== 0) throw errnoError(error, 'socket');
+    const so = soResult.so!;
+    this.#so = so;
+    if (options.reusePort ?? false) so.so_options |= SO_REUSEPORT;
+    const snd = options.sendBufferSize ?? so.so_snd.sb_hiwat;
+    const rcv = options.recvBufferSize ?? so.so_rcv.sb_hiwat;
+    const ttl = options.ttl ?? null;
+    const reserved = snd > 0 && rcv > 0 ? soreserve(so, snd, rcv) : EINVAL;
+    const wrong =
+      reserved === 0 && ttl !== null && !(Number.isInteger(ttl) && ttl >= 1 && ttl <= 255)
+        ? EINVAL
+        : reserved;
+    if (wrong !== 0) {
+      this.close();
+      throw errnoError(wrong, 'setsockopt');
+    }
+    if (ttl !== null) udpSetTtl(so, ttl);
+    udpSetDontfrag(so, options.dontFragment ?? false);
+    soupcall_set(so, SO_RCV, this.#onReadable);
+  }
+
+  #open(call: string): Socket {
+    if (this.#so === null) throw errnoError(EBADF, call);
+    return this.#so;
+  }
+
+  /**
+   * Receives what comes to `port` (0: any free one) at every address or at `address`. Throws
+   * TapnicError EADDRINUSE, EADDRNOTAVAIL, EINVAL: bound already.
+   */
+  bind(port = 0, address?: string): this {
+    const so = this.#open('bind');
+    const nam = address === undefined ? anywhere(port) : sockaddr(address, port);
+    check(sobind(so, nam), `bind ${port}`);
+    this.emit('listening');
+    return this;
+  }
+
+  /** The address it is bound to; port 0 while it is not. Throws TapnicError EBADF. */
+  address(): { address: string; family: 'IPv4'; port: number } {
+    const so = this.#open('getsockname');
+    const { addr, port } = so.so_proto.pr_sockaddr(so)!;
+    return { address: inet_ntoa(addr), family: 'IPv4', port };
+  }
+
+  /** Its peer: datagrams go there and come from there only. Throws TapnicError EHOSTUNREACH, … */
+  connect(port: number, address: string): this {
+    check(soconnect(this.#open('connect'), sockaddr(address, port)), `connect ${address}:${port}`);
+    this.emit('connect');
+    return this;
+  }
+
+  /** Ends the association; the local port stays. Throws TapnicError ENOTCONN. */
+  disconnect(): this {
+    const so = this.#open('disconnect');
+    check(so.so_proto.pr_disconnect(so), 'disconnect');
+    return this;
+  }
+
+  /**
+   * Sends `message` as one datagram to `address`, or, without one, to the peer. Throws TapnicError:
+   * EMSGSIZE, EDESTADDRREQ, EISCONN, EHOSTUNREACH, ENOBUFS, EACCES, and ECONNREFUSED, which is the
+   * answer to an earlier one.
+   */
+  send(message: Uint8Array | string, port?: number, address?: string): void {
+    const so = this.#open('send');
+    const data = typeof message === 'string' ? Buffer.from(message) : message;
+    const nam = port === undefined ? null : sockaddr(address ?? '127.0.0.1', port);
+    const error = soSendDgram(so, data, 0, data.length, nam);
+    if (error !== 0) throw errnoError(error, nam === null ? 'send' : `send ${address}:${port}`);
+  }
+
+  /** SO_BROADCAST: whether datagrams may go to everyone on a link. */
+  setBroadcast(on: boolean): void {
+    const so = this.#open('setsockopt');
+    if (on) so.so_options |= SO_BROADCAST;
+    else so.so_options &= ~SO_BROADCAST;
+  }
+
+  #readable(): void {
+    while (this.#so !== null) {
+      const error = soRecvDgram(this.#so, this.#buf, 0, DATAGRAM_MAX);
+      if (error === EWOULDBLOCK) return;
+      if (error !== 0) {
+        this.emit('error', errnoError(error, 'recvmsg'));
+        continue;
+      }
+      const { n: size } = ioResult;
+      const { addr, port } = soReceivedFrom;
+      const from: DgramInfo = { address: inet_ntoa(addr), family: 'IPv4', port, size };
+      // A copy: the listener may keep it.
+      this.emit('message', Buffer.from(this.#buf.subarray(0, size)), from);
+    }
+  }
+
+  /** No 'message' follows. */
+  close(): this {
+    const so = this.#so;
+    this.#so = null;
+    if (so !== null) {
+      soclose(so);
+      this.emit('close');
+    }
+    return this;
+  }
+}
+
+/** A UDP socket of the stack `vnet`. */
+export function createSocket(vnet: Vnet, options: DgramSocketOptions = {}): DgramSocket {
+  return new DgramSocket(vnet, options);
+}
+
+function check(error: Errno, syscall: string): void {
+  if (error !== 0)
+    throw errnoError(
+      error,
+      syscall,
+      error === EADDRINUSE ? 'the port is in use: choose another one' : '',
+    );
+}
+
+function checkedPort(port: number): number {
+  if (!Number.isInteger(port) || port < 0 || port > 65535)
+    throw errnoError(EINVAL, 'address', `port ${port} is not 0 to 65535`);
+  return port;
+}
+
+function anywhere(port: number): Sockaddr {
+  return { family: AF_INET, addr: INADDR_ANY, addr6: null, port: portOf(checkedPort(port)) };
+}
+
+function sockaddr(host: string, port: number): Sockaddr {
+  const addr = parseInAddr(host);
+  if (addr === null) throw errnoError(EINVAL, 'address', `${host} is not an IPv4 address`);
+  return { ...anywhere(port), addr: inAddr(addr) };
+}

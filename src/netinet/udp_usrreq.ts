@@ -1,0 +1,480 @@
+/**
+ * UDP, after sys/netinet/udp_usrreq.c (RFC 768, RFC 1122 4.1): datagrams in and out, the switch of
+ * SOCK_DGRAM sockets, ICMP errors. IPv4 here, addresses by the PCB's family table. Left out: UDP-Lite,
+ * tunnels, multicast membership, control data (IP_RECVDSTADDR, IP_SENDSRCADDR), options by number
+ * (setters below). Unlike FreeBSD's, 0.0.0.0 is no name for this host, and 255.255.255.255 goes where
+ * the routes send it.
+ */
+
+import {
+  EADDRNOTAVAIL,
+  EAFNOSUPPORT,
+  EDESTADDRREQ,
+  EISCONN,
+  EMSGSIZE,
+  ENOBUFS,
+  ENOTCONN,
+  EOPNOTSUPP,
+  type Errno,
+} from '../sys/errno.ts';
+import { KASSERT } from '../sys/kassert.ts';
+import {
+  count,
+  type Reason,
+  R_IP_NOBUFS,
+  R_UDP_FULL,
+  R_UDP_LEN,
+  R_UDP_NOPCB,
+  R_UDP_SHORT,
+  R_UDP_SUM,
+} from '../sys/reason.ts';
+import { type InAddr, type Kva, kva } from '../sys/types.ts';
+import { m_freem } from '../kern/kern_mbuf.ts';
+import {
+  CSUM_DATA_VALID,
+  CSUM_PSEUDO_HDR,
+  type Mbuf,
+  M_BCAST,
+  M_COPYALL,
+  M_MCAST,
+  M_NOWAIT,
+  mtod,
+} from '../kern/mbuf.ts';
+import {
+  AF_INET,
+  IPPROTO_UDP,
+  PR_ADDR,
+  PR_ATOMIC,
+  type Protosw,
+  type Sockaddr,
+  SOCK_DGRAM,
+} from '../kern/protosw.ts';
+import { sbappendaddr, sbflushRecords } from '../kern/uipc_dgram.ts';
+import {
+  SO_BROADCAST,
+  SO_REUSEADDR,
+  SO_REUSEPORT,
+  socantsendmore,
+  soisconnected,
+  soisdisconnected,
+  soreserve,
+  type Socket,
+  sorwakeup,
+  sowwakeup,
+  SS_ISCONNECTED,
+} from '../kern/uipc_socket.ts';
+import { m_adj, m_copym, M_PREPEND, m_pullup } from '../kern/uipc_mbuf.ts';
+import type { Vnet } from '../kern/vnet.ts';
+import type { Ifnet } from '../net/if_var.ts';
+import { in_cksum_skip } from './in_cksum.ts';
+import { IN_MULTICAST } from './in.ts';
+import {
+  InConninfo,
+  in_pcballoc,
+  in_pcbbind,
+  in_pcbconnect,
+  in_pcbdisconnect,
+  in_pcbfree,
+  in_pcblookup,
+  in_pcblookupConn,
+  type InpAf,
+  type Inpcb,
+  inpaf,
+  nextPktId,
+} from './in_pcb.ts';
+import { in_broadcast } from './in_var.ts';
+import { inetAf } from './inp_inet.ts';
+import { IP_MAXPACKET } from './ip.ts';
+import { ICMP_UNREACH, ICMP_UNREACH_PORT, icmp_error } from './ip_icmp.ts';
+import { inetctlerrmap, in_localip, type IpProto, ipproto_register, V_ip } from './ip_var.ts';
+import { UH_SUM_OFF, Udphdr } from './udp.ts';
+import { type UdpVnet, V_udp } from './udp_var.ts';
+
+const $uh = new Udphdr();
+/** Addresses and ports of the datagram under way. */
+const $inc = new InConninfo();
+
+/** What a UDP socket has besides its addresses. @see sys/netinet/udp_var.h */
+class Udpcb {
+  /** Datagrams leave with DF: IP_DONTFRAG. */
+  dontfrag = false;
+}
+
+function sotoinpcb(so: Socket): Inpcb {
+  KASSERT(so.so_pcb !== null, 'udp: detached');
+  return so.so_pcb as Inpcb;
+}
+
+/** Counts why a datagram goes no further and frees it. */
+function drop(m: Mbuf, why: Reason): void {
+  count(why);
+  m_freem(m);
+}
+
+/** Whether the checksum of the datagram of `ulen` bytes behind `hlen` bytes of `m` is right. */
+function sumOk(af: InpAf, m: Mbuf, hlen: number, ulen: number): boolean {
+  const ph = m.m_pkthdr;
+  let sum: number;
+  if ((ph.csum_flags & CSUM_DATA_VALID) !== 0) {
+    sum =
+      (ph.csum_flags & CSUM_PSEUDO_HDR) !== 0
+        ? ph.csum_data
+        : af.pseudo($inc, ph.csum_data + ulen + IPPROTO_UDP);
+  } else {
+    const data = (in_cksum_skip(m, hlen + ulen, hlen) ^ 0xffff) & 0xffff;
+    sum = af.pseudo($inc, data + ulen + IPPROTO_UDP);
+  }
+  return sum === 0xffff;
+}
+
+/**
+ * Reads and checks the headers of `m0` into `$inc`. Takes `m0`; null if it was dropped, else the
+ * packet, which ends where the datagram does.
+ */
+function parse(udp: UdpVnet, af: InpAf, m0: Mbuf, hlen: number): Mbuf | null {
+  const { stat } = udp;
+  const ipLen = af.ulpLength(m0, hlen);
+  let m: Mbuf | null = m0;
+  if (ipLen < Udphdr.SIZE) {
+    stat.udps_hdrops++;
+    drop(m, R_UDP_SHORT);
+    return null;
+  }
+  if (m.m_len < hlen + Udphdr.SIZE) m = m_pullup(m, hlen + Udphdr.SIZE);
+  if (m === null) {
+    stat.udps_hdrops++;
+    count(R_IP_NOBUFS);
+    return null;
+  }
+  $uh.at(kva(mtod(m) + hlen));
+  const ulen = $uh.uh_ulen;
+  if (ulen > ipLen || ulen < Udphdr.SIZE) {
+    stat.udps_badlen++;
+    drop(m, R_UDP_LEN);
+    return null;
+  }
+  af.parse(m, $inc);
+  $inc.inc_lport = $uh.uh_dport;
+  $inc.inc_fport = $uh.uh_sport;
+  if (ulen < ipLen) {
+    // What the NIC summed went beyond the datagram.
+    m.m_pkthdr.csum_flags &= ~CSUM_DATA_VALID;
+    m_adj(m, ulen - ipLen);
+  }
+  if ($uh.uh_sum === 0) {
+    stat.udps_nosum++;
+  } else if (!sumOk(af, m, hlen, ulen)) {
+    stat.udps_badsum++;
+    drop(m, R_UDP_SUM);
+    return null;
+  }
+  return m;
+}
+
+/** Gives the datagram behind `hlen` bytes of headers to the socket of `inp`, or drops it. Takes `m`. */
+function udp_append(udp: UdpVnet, inp: Inpcb, m: Mbuf, hlen: number): void {
+  const so = inp.inp_socket!;
+  m_adj(m, hlen + Udphdr.SIZE);
+  // As a signed integer, which a call does not box; it is stored by its bits.
+  if (sbappendaddr(so.so_rcv, ($inc.inc_faddr | 0) as InAddr, $inc.inc_fport, m)) {
+    sorwakeup(so);
+    return;
+  }
+  udp.stat.udps_fullsock++;
+  drop(m, R_UDP_FULL);
+}
+
+/** Whether a datagram of `$inc` that was sent to many is for `inp`. */
+function wants(inp: Inpcb): boolean {
+  const { inp_inc: inc, inp_af: af } = inp;
+  if (inp.inp_socket === null || inc.inc_lport !== $inc.inc_lport) return false;
+  if (!af.laddrAny(inc) && !af.laddrEqual(inc, $inc)) return false;
+  return af.faddrAny(inc) || (af.faddrEqual(inc, $inc) && inc.inc_fport === $inc.inc_fport);
+}
+
+/** A datagram for everyone: each socket that shares the port gets one. Takes `m`. */
+function udp_multi_input(udp: UdpVnet, m: Mbuf, hlen: number, multicast: boolean): void {
+  const { stat } = udp;
+  let last: Inpcb | null = null;
+  for (let inp = udp.udbinfo.ipi_listhead; inp !== null; inp = inp.listNext) {
+    if (!wants(inp)) continue;
+    if (last !== null) {
+      const n = m_copym(m, 0, M_COPYALL, M_NOWAIT);
+      if (n === null) count(R_IP_NOBUFS);
+      else udp_append(udp, last, n, hlen);
+    }
+    last = inp;
+    // Who does not share its port is the only one to have it.
+    if ((inp.inp_socket!.so_options & (SO_REUSEPORT | SO_REUSEADDR)) === 0) break;
+  }
+  if (last !== null) {
+    udp_append(udp, last, m, hlen);
+    return;
+  }
+  stat.udps_noport++;
+  if (multicast) stat.udps_noportmcast++;
+  else stat.udps_noportbcast++;
+  drop(m, R_UDP_NOPCB);
+}
+
+/** Nobody listens: says so to the sender unless it must not know. Takes `m`. */
+function unreachable(udp: UdpVnet, m: Mbuf, vnet: Vnet): void {
+  const { params, stat } = udp;
+  stat.udps_noport++;
+  if ((m.m_flags & (M_BCAST | M_MCAST)) !== 0) {
+    stat.udps_noportbcast++;
+    return drop(m, R_UDP_NOPCB);
+  }
+  if (
+    params.blackhole &&
+    (params.blackhole_local || !in_localip(vnet, ($inc.inc_faddr | 0) as InAddr))
+  )
+    return drop(m, R_UDP_NOPCB);
+  count(R_UDP_NOPCB);
+  icmp_error(m, ICMP_UNREACH, ICMP_UNREACH_PORT, 0, vnet);
+}
+
+/**
+ * A datagram came in over IPv4. `m` starts at its IP header of `hlen` bytes, contiguous. Takes `m`.
+ * @see sys/netinet/udp_usrreq.c
+ */
+export function udp_input(m0: Mbuf, hlen: number, vnet: Vnet): void {
+  const udp = V_udp(vnet);
+  const af = inpaf(vnet, AF_INET);
+  udp.stat.udps_ipackets++;
+  const m = parse(udp, af, m0, hlen);
+  if (m === null) return;
+  const dst = ($inc.inc_laddr | 0) as InAddr;
+  const multicast = IN_MULTICAST(dst);
+  const ifp = m.m_pkthdr.rcvif as Ifnet | null;
+  if (multicast || (ifp !== null && in_broadcast(dst, ifp)))
+    return udp_multi_input(udp, m, hlen, multicast);
+  const inp = $inc.inc_lport === 0 ? null : in_pcblookup(udp.udbinfo, af, $inc, true);
+  if (inp === null || inp.inp_socket === null) return unreachable(udp, m, vnet);
+  udp_append(udp, inp, m, hlen);
+}
+
+/** An ICMP error about a datagram of ours: its socket hears of it if it is connected. */
+function udp_ctlinput(
+  cmd: number,
+  src: InAddr,
+  dst: InAddr,
+  l4: Kva,
+  _l4len: number,
+  _mtu: number,
+  vnet: Vnet,
+): void {
+  const error = inetctlerrmap(cmd);
+  if (error === 0) return;
+  $uh.at(l4);
+  $inc.inc_family = AF_INET;
+  $inc.inc_laddr = src;
+  $inc.inc_faddr = dst;
+  $inc.inc_lport = $uh.uh_sport;
+  $inc.inc_fport = $uh.uh_dport;
+  const inp = in_pcblookupConn(V_udp(vnet).udbinfo, inetAf, $inc);
+  const so = inp?.inp_socket;
+  if (so === undefined || so === null) return;
+  so.so_error = error;
+  sorwakeup(so);
+  sowwakeup(so);
+}
+
+/** UDP as IP sees it. */
+const udpInet: IpProto = { input: udp_input, ctlinput: udp_ctlinput };
+
+/** Aims `$inc` at where a datagram of `inp` goes: at `nam`, or its peer if that is null. */
+function destination(inp: Inpcb, nam: Sockaddr | null): Errno {
+  const { inp_inc: inc, inp_af: af } = inp;
+  const connected = !af.faddrAny(inc);
+  if (nam === null) {
+    if (!connected) return EDESTADDRREQ;
+    $inc.copyFrom(inc);
+    return 0;
+  }
+  if (connected) return EISCONN;
+  if (nam.family !== af.family) return EAFNOSUPPORT;
+  if (nam.port === 0 || af.isAny(nam)) return EADDRNOTAVAIL;
+  $to.copyFrom(inc);
+  af.setFaddr($to, nam);
+  $to.inc_fport = nam.port;
+  if (af.laddrAny($to)) {
+    const error = af.selectLaddr(inp.inp_vnet, $to);
+    if (error !== 0) return error;
+  }
+  if (inc.inc_lport === 0) {
+    // The port stays the socket's; its address stays open.
+    const error = in_pcbbind(inp, null);
+    if (error !== 0) return error;
+    $to.inc_lport = inc.inc_lport;
+  }
+  $inc.copyFrom($to);
+  return 0;
+}
+const $to = new InConninfo();
+
+/**
+ * Sends `m`, the data of one datagram, to `nam`, or to the peer if that is null. Takes `m`; it may
+ * hold unmapped mbufs. EMSGSIZE: longer than an IP packet; EDESTADDRREQ, EISCONN, EADDRNOTAVAIL,
+ * EHOSTUNREACH; else as ip_output.
+ * @see sys/netinet/udp_usrreq.c
+ */
+function udp_output(inp: Inpcb, m: Mbuf, nam: Sockaddr | null, broadcast: boolean): Errno {
+  const { inp_af: af } = inp;
+  const udp = V_udp(inp.inp_vnet);
+  const ulen = m.m_pkthdr.len + Udphdr.SIZE;
+  const error = ulen + af.hdrlen > IP_MAXPACKET ? EMSGSIZE : destination(inp, nam);
+  if (error !== 0) {
+    m_freem(m);
+    return error;
+  }
+  const top = M_PREPEND(m, af.hdrlen + Udphdr.SIZE, M_NOWAIT);
+  if (top === null) {
+    count(R_IP_NOBUFS);
+    return ENOBUFS;
+  }
+  const p = mtod(top);
+  const ph = top.m_pkthdr;
+  const { dontfrag } = inp.inp_ppcb as Udpcb;
+  af.fill(p, $inc, ph.len, IPPROTO_UDP, inp.inp_ip_ttl, inp.inp_ip_tos, dontfrag);
+  $uh.at(kva(p + af.hdrlen));
+  $uh.uh_sport = $inc.inc_lport;
+  $uh.uh_dport = $inc.inc_fport;
+  $uh.uh_ulen = ulen;
+  $uh.uh_sum = 0;
+  ph.csum_flags = 0;
+  if (udp.params.checksum) {
+    $uh.uh_sum = af.pseudo($inc, ulen + IPPROTO_UDP);
+    ph.csum_flags = af.csumUdp;
+    ph.csum_data = UH_SUM_OFF;
+  }
+  ph.rcvif = null;
+  ph.pktId = nextPktId();
+  udp.stat.udps_opackets++;
+  return af.outputDgram(top, inp, broadcast);
+}
+
+function attach(so: Socket): Errno {
+  const vnet = so.so_vnet;
+  const { params, udbinfo } = V_udp(vnet);
+  const error = soreserve(so, params.maxdgram, params.recvspace);
+  if (error !== 0) return error;
+  const inp = in_pcballoc(so, udbinfo, inpaf(vnet, AF_INET));
+  inp.inp_ppcb = new Udpcb();
+  inp.inp_ip_ttl = V_ip(vnet).params.ttl;
+  so.so_pcb = inp;
+  return 0;
+}
+
+function detach(so: Socket): void {
+  sbflushRecords(so.so_rcv);
+  in_pcbfree(sotoinpcb(so));
+  so.so_pcb = null;
+}
+
+function bind(so: Socket, nam: Sockaddr): Errno {
+  return in_pcbbind(sotoinpcb(so), nam);
+}
+
+function connect(so: Socket, nam: Sockaddr): Errno {
+  const inp = sotoinpcb(so);
+  if (!inp.inp_af.faddrAny(inp.inp_inc)) return EISCONN;
+  if (nam.family === AF_INET && inp.inp_af.isAny(nam)) return EADDRNOTAVAIL;
+  const error = in_pcbconnect(inp, nam);
+  if (error === 0) soisconnected(so);
+  return error;
+}
+
+/** Dissolves the association; the local port stays. */
+function disconnect(so: Socket): Errno {
+  const inp = sotoinpcb(so);
+  if (inp.inp_af.faddrAny(inp.inp_inc)) return ENOTCONN;
+  in_pcbdisconnect(inp);
+  inp.inp_af.setLaddr(inp.inp_inc, null);
+  so.so_state &= ~SS_ISCONNECTED;
+  return 0;
+}
+
+/** The switch of UDP sockets. @see sys/netinet/udp_usrreq.c */
+export const udpProtosw: Protosw = {
+  pr_type: SOCK_DGRAM,
+  pr_domain: AF_INET,
+  pr_protocol: IPPROTO_UDP,
+  pr_flags: PR_ATOMIC | PR_ADDR,
+  pr_attach: attach,
+  pr_detach: detach,
+  pr_bind: bind,
+  pr_listen: () => EOPNOTSUPP,
+  pr_connect: connect,
+  pr_send: (so, _flags, m, nam) =>
+    udp_output(sotoinpcb(so), m, nam, (so.so_options & SO_BROADCAST) !== 0),
+  pr_ready: () => EOPNOTSUPP,
+  pr_rcvd: () => 0,
+  pr_shutdown(so: Socket): Errno {
+    socantsendmore(so);
+    return 0;
+  },
+  pr_disconnect: disconnect,
+  pr_abort(so: Socket): void {
+    disconnect(so);
+    soisdisconnected(so);
+  },
+  pr_close(): void {},
+  pr_sockaddr: (so) => sotoinpcb(so).inp_af.sockaddr(sotoinpcb(so).inp_inc, false),
+  pr_peeraddr: (so) =>
+    sotoinpcb(so).inp_af.faddrAny(sotoinpcb(so).inp_inc)
+      ? null
+      : sotoinpcb(so).inp_af.sockaddr(sotoinpcb(so).inp_inc, true),
+};
+
+/** IP_TTL of a UDP socket, 1 to 255. @see ip(4) */
+export function udpSetTtl(so: Socket, ttl: number): void {
+  sotoinpcb(so).inp_ip_ttl = ttl;
+}
+
+/** IP_DONTFRAG of a UDP socket. @see ip(4) */
+export function udpSetDontfrag(so: Socket, on: boolean): void {
+  (sotoinpcb(so).inp_ppcb as Udpcb).dontfrag = on;
+}
+
+function sysctls(vnet: Vnet, { params, udbinfo }: UdpVnet): void {
+  const t = vnet.sysctl;
+  const bools = [
+    ['checksum', 'Compute UDP checksums'],
+    ['blackhole', 'Do not send port unreachables for refused connects'],
+    ['blackhole_local', 'Enforce net.inet.udp.blackhole for locally originated packets'],
+  ] as const;
+  for (const [leaf, descr] of bools)
+    t.bool(
+      `net.inet.udp.${leaf}`,
+      descr,
+      () => params[leaf],
+      (v) => {
+        params[leaf] = v;
+      },
+    );
+  const ints = [
+    ['maxdgram', 'Maximum outgoing UDP datagram size'],
+    ['recvspace', 'Maximum space for incoming UDP datagrams'],
+  ] as const;
+  for (const [leaf, descr] of ints)
+    t.int(
+      `net.inet.udp.${leaf}`,
+      descr,
+      () => params[leaf],
+      (v) => void (params[leaf] = v),
+      1,
+    );
+  t.int('net.inet.udp.pcbcount', 'Number of active PCBs', () => udbinfo.ipi_count, null);
+}
+
+/**
+ * Gives a stack UDP over IPv4. Once per Vnet, behind tcp_init; the inet domain calls it.
+ * @see sys/netinet/udp_usrreq.c
+ */
+export function udp_init(vnet: Vnet): void {
+  sysctls(vnet, V_udp(vnet));
+  const error = ipproto_register(vnet, IPPROTO_UDP, udpInet);
+  KASSERT(error === 0, 'udp_init: protocol number taken');
+  vnet.protosw.push(udpProtosw);
+}
