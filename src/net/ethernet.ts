@@ -17,6 +17,19 @@ export const ETHERTYPE_VLAN = 0x8100;
 export const ETHERTYPE_IPV6 = 0x86dd;
 export const ETHERTYPE_QINQ = 0x88a8;
 
+/** VLAN ids; 0 is a frame with a priority only, 4095 is reserved. IEEE 802.1Q, table 9-2. */
+export const EVL_VLID_MASK = 0x0fff;
+
+/** The VLAN id of a tag. @see sys/net/if_vlan_var.h */
+export function EVL_VLANOFTAG(tag: number): number {
+  return tag & EVL_VLID_MASK;
+}
+
+/** The tag of VLAN `vid` with priority `pri`, 0 to 7. @see sys/net/if_vlan_var.h */
+export function EVL_MAKETAG(vid: number, pri: number): number {
+  return (pri << 13) | vid;
+}
+
 export const etherbroadcastaddr = new Uint8Array(ETHER_ADDR_LEN).fill(0xff);
 
 /** A view: `at` aims it. The caller has checked that 14 bytes are there. */

@@ -1,6 +1,6 @@
 /**
  * Interfaces of a stack, after sys/net/if.c: attaching and detaching, up and down, flags, MTU,
- * capabilities, link state, multicast filters. Left out: renaming, cloning, groups, moving between
+ * capabilities, link state, multicast filters. Left out: renaming, groups, moving between
  * stacks, address families other than by hook.
  */
 
@@ -143,6 +143,8 @@ export function if_link_state_change(ifp: Ifnet, state: number): void {
   ifp.if_link_state = state;
   const word = state === LINK_STATE_UP ? 'UP' : state === LINK_STATE_DOWN ? 'DOWN' : 'UNKNOWN';
   ifConsole.log?.(`${ifp.if_xname}: link state changed to ${word}`);
+  ifp.if_vlantrunk?.linkState();
+  ifp.if_lagg?.linkState();
 }
 
 function setFlags(ifp: Ifnet, flags: number): Errno {
@@ -162,6 +164,8 @@ function setFlags(ifp: Ifnet, flags: number): Errno {
 function setMtu(ifp: Ifnet, mtu: number): Errno {
   if (!(mtu >= IF_MINMTU && mtu <= IF_MAXMTU) || !Number.isInteger(mtu)) return EINVAL;
   if (ifp.if_driver === null) return EOPNOTSUPP;
+  // A port has the MTU of its lagg.
+  if (ifp.if_lagg !== null) return EINVAL;
   const error = ifp.if_driver.if_ioctl(ifp, SIOCSIFMTU, mtu);
   if (error === 0) ribTouch(ifp.if_vnet);
   return error;
@@ -208,7 +212,34 @@ function setCapabilities(ifp: Ifnet, reqcap: number): Errno {
   if (ifp.if_driver === null) return EOPNOTSUPP;
   if ((reqcap & ~ifp.if_capabilities) !== 0) return EINVAL;
   if (((reqcap ^ ifp.if_capenable) & IFCAP_NETMAP) !== 0) return EINVAL;
-  return ifp.if_driver.if_ioctl(ifp, SIOCSIFCAP, reqcap);
+  const error = ifp.if_driver.if_ioctl(ifp, SIOCSIFCAP, reqcap);
+  // Told on an error too: drivers keep what they switched before it.
+  ifCapabilitiesChanged(ifp);
+  return error;
+}
+
+/** Tells the interfaces on top of `ifp`, vlan(4) and lagg(4), that its capabilities changed. */
+export function ifCapabilitiesChanged(ifp: Ifnet): void {
+  ifp.if_vlantrunk?.capabilities();
+  ifp.if_lagg?.capabilities();
+}
+
+/**
+ * Gives a running interface another link-level address, 6 bytes; the driver is taken down and up,
+ * for that is when it looks. Its errno for coming up.
+ * @see ifnet(9)
+ */
+export function if_setlladdr(ifp: Ifnet, lladdr: Uint8Array): Errno {
+  ifp.if_lladdr.set(lladdr.subarray(0, ETHER_ADDR_LEN));
+  let error: Errno = 0;
+  if ((ifp.if_flags & IFF_UP) !== 0 && ifp.if_driver !== null) {
+    ifp.if_flags &= ~IFF_UP;
+    ifp.if_driver.if_ioctl(ifp, SIOCSIFFLAGS, ifp.if_flags);
+    ifp.if_flags |= IFF_UP;
+    error = ifp.if_driver.if_ioctl(ifp, SIOCSIFFLAGS, ifp.if_flags);
+  }
+  ifLladdrChanged(ifp);
+  return error;
 }
 
 /**

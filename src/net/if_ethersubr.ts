@@ -1,7 +1,7 @@
 /**
  * Ethernet, after sys/net/if_ethersubr.c: framing and address resolution on the way down, checks,
- * taps and dispatch on the way up. Left out: vlan(4) interfaces (tagged frames are dropped and
- * counted), bridge, lagg, netgraph and carp hooks, 802.1p tags, link-layer packet filters.
+ * taps and dispatch on the way up, lagg(4) ports and 802.1Q tags included. Left out: bridge,
+ * netgraph and carp hooks, sending 802.1p priorities, link-layer packet filters.
  */
 
 import {
@@ -29,8 +29,11 @@ import { m_freem } from '../kern/kern_mbuf.ts';
 import { M_BCAST, type Mbuf, M_MCAST, M_NOWAIT, mtod, M_VLANTAG } from '../kern/mbuf.ts';
 import { AF_INET, AF_INET6 } from '../kern/protosw.ts';
 import { m_adj, M_PREPEND, m_pullup } from '../kern/uipc_mbuf.ts';
+import { kva } from '../sys/types.ts';
+import { mem, memView } from '../vm/arena.ts';
 import { bpfattach, bpfdetach, DLT_EN10MB } from './bpf.ts';
 import {
+  EVL_VLANOFTAG,
   etherbroadcastaddr,
   EtherHeader,
   ETHER_HDR_LEN,
@@ -43,6 +46,7 @@ import {
 } from './ethernet.ts';
 import { if_attach, if_detach } from './if.ts';
 import {
+  ETHER_ADDR_LEN,
   IFCOUNTER_IBYTES,
   IFCOUNTER_IERRORS,
   IFCOUNTER_IMCASTS,
@@ -211,18 +215,84 @@ export function ether_input(ifp: Ifnet, m: Mbuf): void {
     m_freem(m);
     return;
   }
-  ether_demux(ifp, m);
+  if (ifp.if_lagg !== null) {
+    if (!ifp.if_lagg.input(m)) return;
+    ifp = ifp.if_lagg.laggIfp;
+  }
+  if ((m.m_flags & M_VLANTAG) === 0 && $eh.ether_type !== ETHERTYPE_VLAN) ether_demux(ifp, m);
+  else tagged(ifp, m);
+}
+
+const macs = new Uint8Array(2 * ETHER_ADDR_LEN);
+
+/**
+ * Puts the 802.1Q tag `tag` behind the addresses of a frame, in mapped memory: the frame's first mbuf
+ * if it has room in front, else one of its own. Takes `m`; null if there is no memory.
+ * @see sys/net/if_ethersubr.c
+ */
+export function ether_vlanencap(m: Mbuf, tag: number): Mbuf | null {
+  let src: number = mtod(m);
+  const type = memView.getUint16(src + 2 * ETHER_ADDR_LEN);
+  for (let i = 0; i < macs.length; i++) macs[i] = mem[src + i]!;
+  m.m_data = kva(m.m_data + ETHER_HDR_LEN);
+  m.m_len -= ETHER_HDR_LEN;
+  m.m_pkthdr.len -= ETHER_HDR_LEN;
+  const top = M_PREPEND(m, ETHER_HDR_LEN + ETHER_VLAN_ENCAP_LEN, M_NOWAIT);
+  if (top === null) return null;
+  src = mtod(top);
+  for (let i = 0; i < macs.length; i++) mem[src + i] = macs[i]!;
+  memView.setUint16(src + 12, ETHERTYPE_VLAN);
+  memView.setUint16(src + 14, tag);
+  memView.setUint16(src + 16, type);
+  return top;
+}
+
+/**
+ * Takes the 802.1Q tag out of a frame of at least 18 bytes and puts it where a NIC would have:
+ * M_VLANTAG, ether_vtag. Takes `m`; null if there is no memory.
+ */
+function etherVlanDecap(m: Mbuf): Mbuf | null {
+  const top = m_pullup(m, ETHER_HDR_LEN + ETHER_VLAN_ENCAP_LEN);
+  if (top === null) return null;
+  const p = mtod(top);
+  top.m_pkthdr.ether_vtag = memView.getUint16(p + ETHER_HDR_LEN);
+  top.m_flags |= M_VLANTAG;
+  mem.copyWithin(p + ETHER_VLAN_ENCAP_LEN, p, p + 2 * ETHER_ADDR_LEN);
+  m_adj(top, ETHER_VLAN_ENCAP_LEN);
+  return top;
+}
+
+/** Takes the 802.1Q tag out of the frame, if the NIC has not, and hands it to its vlan(4). Takes `m`. */
+function tagged(ifp: Ifnet, m: Mbuf): void {
+  if ((m.m_flags & M_VLANTAG) === 0) {
+    if (m.m_pkthdr.len < ETHER_HDR_LEN + ETHER_VLAN_ENCAP_LEN)
+      return inputDrop(ifp, m, R_ETHER_SHORT);
+    const top = etherVlanDecap(m);
+    if (top === null) {
+      if_inc_counter(ifp, IFCOUNTER_IERRORS, 1);
+      count(R_IF_NOBUFS);
+      return;
+    }
+    m = top;
+  }
+  const { ether_vtag } = m.m_pkthdr;
+  m.m_flags &= ~M_VLANTAG;
+  $eh.at(mtod(m));
+  if (EVL_VLANOFTAG(ether_vtag) === 0) {
+    // A priority only, IEEE 802.1Q 9.6: the frame is as good as untagged.
+    ether_demux(ifp, m);
+  } else if (ifp.if_vlantrunk !== null) {
+    ifp.if_vlantrunk.input(m, ether_vtag);
+  } else {
+    if_inc_counter(ifp, IFCOUNTER_NOPROTO, 1);
+    count(R_ETHER_VLAN);
+    m_freem(m);
+  }
 }
 
 /** Hands a checked frame to its protocol, without its Ethernet header. Takes `m`. */
 function ether_demux(ifp: Ifnet, m: Mbuf): void {
   const type = $eh.ether_type;
-  if ((m.m_flags & M_VLANTAG) !== 0 || type === ETHERTYPE_VLAN) {
-    if_inc_counter(ifp, IFCOUNTER_NOPROTO, 1);
-    count(R_ETHER_VLAN);
-    m_freem(m);
-    return;
-  }
   // A promiscuous card, or one that does not filter, gives us everyone's frames.
   if ((m.m_flags & (M_BCAST | M_MCAST)) === 0 && !$eh.dhostIs(ifp.if_lladdr)) {
     count(R_ETHER_NOTUS);

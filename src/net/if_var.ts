@@ -1,6 +1,6 @@
 /**
  * The interface structure and its constants, after sys/net/if.h and if_var.h as of r349529. Left
- * out: groups, descriptions by ioctl, ALTQ, netmap, netgraph hooks, per-address statistics.
+ * out: groups beyond their names, descriptions by ioctl, ALTQ, netmap, netgraph hooks, per-address statistics.
  */
 
 import type { Task } from '../sys/clock.ts';
@@ -101,6 +101,9 @@ export const ETHER_ADDR_LEN = 6;
 // if_type
 export const IFT_ETHER = 0x06;
 export const IFT_LOOP = 0x18;
+export const IFT_L2VLAN = 0x87;
+/** A port of a lagg(4); the lagg itself is IFT_ETHER. */
+export const IFT_IEEE8023ADLAG = 0xa1;
 
 /** What if_output gets besides the packet: the next hop. */
 export interface OutputDst {
@@ -152,6 +155,27 @@ export interface BpfIf {
   mtap(m: Mbuf, outgoing: boolean): void;
 }
 
+/** The vlan(4) interfaces on an interface: the reference behind if_vlantrunk. */
+export interface IfVlanTrunk {
+  /** A tagged frame came in, `vtag` taken out of it; it starts at the Ethernet header. Takes `m`. */
+  input(m: Mbuf, vtag: number): void;
+  /** The parent's capabilities or offloads changed. */
+  capabilities(): void;
+  /** The parent's link went up or down. */
+  linkState(): void;
+}
+
+/** An interface's place in a lagg(4): the reference behind if_lagg. */
+export interface IfLaggPort {
+  readonly laggIfp: Ifnet;
+  /** A frame came in on the port. Whether it is the lagg's now; if not, `m` was taken. */
+  input(m: Mbuf): boolean;
+  /** The port's capabilities or offloads changed. */
+  capabilities(): void;
+  /** The port's link went up or down. */
+  linkState(): void;
+}
+
 /** The driver's half of an interface. if_transmit takes `m` on every outcome. @see ifnet(9) */
 export interface IfDriver {
   if_init(ifp: Ifnet): void;
@@ -193,11 +217,15 @@ export class Ifnet implements IfnetRef, Task {
   if_inet6: LinkResolver | null = null;
   /** Bytes of link-level header: 14 with ether_ifattach. */
   if_hdrlen = 0;
-  /** IFT_ETHER, IFT_LOOP. */
+  /** IFT_*. */
   if_type = 0;
   /** For ifconfig's media line, e.g. `10Gbase-T <full-duplex>`. */
   if_media = 'autoselect';
   if_bpf: BpfIf | null = null;
+  if_vlantrunk: IfVlanTrunk | null = null;
+  if_lagg: IfLaggPort | null = null;
+  /** Groups besides `all`, as ifconfig(8) prints them. */
+  if_groups: readonly string[] = [];
   /** Ours: the interface's number in capture records, unique on the machine; 0: none yet. */
   if_capunit = 0;
   if_driver: IfDriver | null = null;

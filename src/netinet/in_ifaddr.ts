@@ -94,7 +94,7 @@ export function in_aifaddr(ifp: Ifnet, addr: InAddr, prefixlen: number): Errno {
   // EEXIST: another interface is on the same network and keeps the route, as on FreeBSD.
   if (prefixlen < 32 && !loopback)
     rib_add_route(vnet, addr, prefixlen, new Nhop(ifp, ia, inAddr(0), RTF_UP | RTF_PINNED, 0));
-  if (ifp.if_type === IFT_ETHER && ifp.if_addrhead.length === 1) if_addmulti(ifp, allHosts);
+  if (arpTable(ifp) !== null && ifp.if_addrhead.length === 1) if_addmulti(ifp, allHosts);
   arp_ifinit(ifp, addr);
   return 0;
 }
@@ -110,7 +110,7 @@ export function in_difaddr(ifp: Ifnet, addr: InAddr): Errno {
   ifp.if_addrhead.splice(at, 1);
   V_ip(ifp.if_vnet).addrs.delete(addr | 0);
   rtFlush(ifp.if_vnet, ifp, ia);
-  if (ifp.if_type === IFT_ETHER && ifp.if_addrhead.length === 0) if_delmulti(ifp, allHosts);
+  if (arp !== null && ifp.if_addrhead.length === 0) if_delmulti(ifp, allHosts);
   return 0;
 }
 

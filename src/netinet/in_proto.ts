@@ -9,7 +9,10 @@ import { KASSERT } from '../sys/kassert.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { IPPROTO_ICMP } from '../kern/protosw.ts';
 import { ifEventsRegister, ifnetList } from '../net/if.ts';
+import { ifCloneDestroyAll } from '../net/if_clone.ts';
+import { laggAttach } from '../net/if_lagg.ts';
 import { loAttach } from '../net/if_loop.ts';
+import { vlanAttach } from '../net/if_vlan.ts';
 import {
   NETISR_ARP,
   NETISR_DEFAULTQLIMIT,
@@ -49,16 +52,19 @@ export function inet_domain_attach(vnet: Vnet): Errno {
   ifEventsRegister(vnet, inetIfEvents);
   const lo = loAttach(vnet);
   V_loif(vnet).ifp = lo;
+  vlanAttach(vnet);
+  laggAttach(vnet);
   return in_aifaddr(lo, INADDR_LOOPBACK, 8);
 }
 
 /**
- * Ends a stack's IPv4: packets that wait, neighbours, addresses and their timers go; interfaces
- * stay their drivers'. Transport protocols end before.
+ * Ends a stack's IPv4: packets that wait, neighbours, addresses and their timers go, and the
+ * interfaces that were made by name; others stay their drivers'. Transport protocols end before.
  * @see sys/kern/uipc_domain.c
  */
 export function inet_domain_detach(vnet: Vnet): void {
   netisrDrain(vnet);
+  ifCloneDestroyAll(vnet);
   V_ipreass(vnet).drain();
   for (const ifp of ifnetList(vnet)) inetIfEvents.ifDetaching(ifp);
 }
