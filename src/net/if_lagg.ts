@@ -252,7 +252,6 @@ function lagg_link_active(sc: LaggSoftc, lp: LaggPortSoftc | null): LaggPortSoft
 function lagg_fail_input(sc: LaggSoftc, lp: LaggPortSoftc): boolean {
   const { sc_primary } = sc;
   if (lp === sc_primary || V_lagg(sc.sc_ifp.if_vnet).failover_rx_all) return true;
-  if (sc_primary !== null && sc_primary.active) return false;
   const active = lagg_link_active(sc, sc_primary);
   // With all links down a frame is strange, and taken.
   return active === null || active === lp;

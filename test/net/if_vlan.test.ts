@@ -179,10 +179,7 @@ describe('vlan(4)', () => {
       bpfOf(ifp)!.attach({
         bd_direction: BPF_D_INOUT,
         bpfPacket: (on, m) =>
-          void heard.push([
-            on.if_xname,
-            decodeFrame(chainBytes(m), { l3: 'none' }).vlan,
-          ]),
+          void heard.push([on.if_xname, decodeFrame(chainBytes(m), { l3: 'none' }).vlan]),
       });
     nic.inject(echo(), 100);
     expect(heard).to.deep.equal([
