@@ -12,6 +12,7 @@ import { nicsCommand } from './nics.ts';
 import { pingCommand } from './ping.ts';
 import { serveCommand } from './serve.ts';
 import { sysctlCommand } from './sysctl.ts';
+import { vmstatCommand } from './vmstat.ts';
 
 // The reader of our output may go: `tapnic netstat -an | head`.
 for (const stream of [process.stdout, process.stderr])
@@ -29,6 +30,7 @@ const program = newCommand('tapnic')
   .addCommand(ifconfigCommand)
   .addCommand(netstatCommand)
   .addCommand(sysctlCommand)
+  .addCommand(vmstatCommand)
   .addCommand(arpCommand)
   .addCommand(nicsCommand)
   .addCommand(doctorCommand);

@@ -25,6 +25,7 @@ import {
   stringsArg,
 } from './protocol.ts';
 import { readSysctl, writeSysctl } from './sysctl.ts';
+import { gatherZones } from './vmstat.ts';
 
 /** What requests act on. */
 export interface ControlTarget {
@@ -73,11 +74,18 @@ function sysctl({ vnet }: ControlTarget, args: Args): unknown {
   return value === undefined ? readSysctl(vnet, name) : [writeSysctl(vnet, name, value)];
 }
 
+function vmstat(args: Args): unknown {
+  const report = stringArg(args, 'report') ?? '(none named)';
+  if (report !== 'z') throw new ControlFailure('EINVAL', `vmstat: no report ${report}`);
+  return gatherZones();
+}
+
 const commands = new Map<string, (target: ControlTarget, args: Args) => unknown>([
   ['info', (target) => target.info],
   ['ifconfig', ifconfig],
   ['netstat', netstat],
   ['sysctl', sysctl],
+  ['vmstat', (_target, args) => vmstat(args)],
   ['arp', ({ vnet }) => gatherArp(vnet)],
 ]);
 

@@ -21,7 +21,8 @@ export class UmaZone<T> {
   total = 0;
   /** Most items there may be; kern.ipc.nmb*. */
   max: number;
-  /** Allocations denied. */
+  /** Items handed out since boot, and allocations denied. */
+  requests = 0;
   failures = 0;
   /** Makes allocations fail for tests; bears the zone's name. */
   readonly failPoint: FailPoint;
@@ -53,6 +54,7 @@ export class UmaZone<T> {
       return null;
     }
     this.current++;
+    this.requests++;
     return this.#free.pop()!;
   }
 

@@ -4,6 +4,7 @@ import { formatArp } from '../../src/ctl/arp.ts';
 import { formatNetstatAn, type SocketColumns } from '../../src/ctl/netstat_an.ts';
 import { formatNetstatM, gatherNetstatM, SFSTAT_NAMES } from '../../src/ctl/netstat_m.ts';
 import { formatNetstatS, gatherNetstatS, statFields } from '../../src/ctl/netstat_s.ts';
+import { formatZones } from '../../src/ctl/vmstat.ts';
 import { m_freem, m_getcl, mb_alloc_ext_pgs, mbuf_init } from '../../src/kern/kern_mbuf.ts';
 import { M_NOWAIT, M_PKTHDR, MT_DATA } from '../../src/kern/mbuf.ts';
 import { sfstat } from '../../src/kern/sendfile_io.ts';
@@ -96,6 +97,20 @@ describe('ctl: netstat -m', () => {
     expect(text.slice(ours)).to.match(/\t0 unmapped mbufs in use\n/);
     expect(text.slice(ours)).to.match(
       /\t0\/0\/0\/0\/0\/0 file-page bytes read by the CPU \(small\/checksum\/copy\/bpf\/pio\/other\)/,
+    );
+  });
+});
+
+describe('ctl: vmstat -z', () => {
+  it("prints zones as FreeBSD's vmstat does", () => {
+    const zone = { name: 'mbuf_extpgs', size: 256, limit: 8192, used: 37, free: 11 };
+    expect(formatZones([{ ...zone, requests: 12345, failures: 2 }])).to.equal(
+      [
+        'ITEM                   SIZE  LIMIT     USED     FREE      REQ FAIL SLEEP',
+        '',
+        'mbuf_extpgs:            256,   8192,      37,      11,   12345,   2,   0',
+        '',
+      ].join('\n'),
     );
   });
 });
