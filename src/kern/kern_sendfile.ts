@@ -101,7 +101,6 @@ import {
   sosendLocked,
   soSendError,
   sowwakeup,
-  SS_ISCONNECTED,
 } from './uipc_socket.ts';
 import { sbspace } from './uipc_sockbuf.ts';
 
@@ -671,7 +670,7 @@ export const sendfileResult: { call: SendfileCall | null } = { call: null };
  * Sends `nbytes` of `file` (0: to its end, wherever that will be) from byte `offset`, headers in
  * front and trailers behind. Returns 0 and tells `listener` once, maybe before it returns; or an
  * errno, and tells nobody: EBADF, EINVAL (not a regular file, not a stream, negative offset),
- * ENOTCONN, or what fstat says. `nonblocking`: end with EAGAIN instead of waiting for the socket.
+ * ENOTCONN (it listens), or what fstat says. `nonblocking`: end with EAGAIN instead of waiting for the socket.
  * What the listener hears: EPIPE, ENOTCONN, EAGAIN, EBUSY, ENOBUFS, EIO, or the socket's error. The
  * call keeps references to the socket and the file for as long as it needs them.
  * @see sendfile(2)
@@ -691,8 +690,7 @@ export function sendfile(
   const error = machinePager().fstat(file.f_fd, st);
   if (error !== 0) return error;
   if (!st.isFile) return EINVAL;
-  if ((so.so_options & SO_ACCEPTCONN) !== 0 || (so.so_state & SS_ISCONNECTED) === 0)
-    return ENOTCONN;
+  if ((so.so_options & SO_ACCEPTCONN) !== 0) return ENOTCONN;
   sfstat.sf_syscalls++;
   sfstat.sf_rhpages_requested += flags >>> 16;
   const object = vmObjectOf(st, wallNs());

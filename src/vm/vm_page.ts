@@ -244,8 +244,9 @@ function wakeup(): void {
 }
 
 /**
- * Drops a wiring. With the last one a file page becomes cached, first in line for reclaim if
- * `noreuse`; a page without owner, or one that never became valid, becomes free.
+ * Drops a wiring. With the last one a file page becomes cached; with `noreuse` it becomes free if
+ * it is not busy, else first in line for reclaim. A page without owner, or one that never became
+ * valid, becomes free.
  * @see vm_page_unwire(9)
  */
 export function vm_page_unwire(p: VmPage, noreuse: boolean): void {
@@ -258,6 +259,9 @@ export function vm_page_unwire(p: VmPage, noreuse: boolean): void {
     free(p);
   } else if ((flags[p]! & VALID) === 0) {
     KASSERT((flags[p]! & BUSY) === 0, 'vm_page_unwire: last wiring of a busy page');
+    own.pageReclaimed(pindexOf[p]!, p);
+    free(p);
+  } else if (noreuse && (flags[p]! & BUSY) === 0) {
     own.pageReclaimed(pindexOf[p]!, p);
     free(p);
   } else {

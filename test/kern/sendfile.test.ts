@@ -16,7 +16,7 @@ import { EXT_PGS, EXT_SFBUF, M_NOMAP, M_NOTREADY } from '../../src/kern/mbuf.ts'
 import { SF_SYNC, SF_USER_READAHEAD } from '../../src/kern/kern_sendfile.ts';
 import { IPPROTO_TCP } from '../../src/kern/protosw.ts';
 import { sendfileLive, sfstat } from '../../src/kern/sendfile_io.ts';
-import { sbavail, sbused } from '../../src/kern/uipc_sockbuf.ts';
+import { sbavail, SBS_CANTSENDMORE, sbused } from '../../src/kern/uipc_sockbuf.ts';
 import {
   SO_ACCEPTCONN,
   SO_SND,
@@ -310,9 +310,6 @@ describe('sendfile: errors', () => {
     disk.isFile = false;
     expect(rig.call(file).started).to.equal(EINVAL);
     disk.isFile = true;
-    rig.so.so_state &= ~SS_ISCONNECTED;
-    expect(rig.call(file).started).to.equal(ENOTCONN);
-    rig.so.so_state |= SS_ISCONNECTED;
     rig.so.so_options |= SO_ACCEPTCONN;
     expect(rig.call(file).started).to.equal(ENOTCONN);
     rig.so.so_options &= ~SO_ACCEPTCONN;
@@ -405,7 +402,21 @@ describe('sendfile: errors', () => {
     expect(sbused(rig.so.so_snd)).to.equal(0);
     expect(vmPageCounts().wiredFile).to.equal(0);
     expect(counted(R_SF_IOERR)).to.equal(1);
-    expect(rig.call(file).started).to.equal(ENOTCONN);
+    rig.call(file).expectDone(EPIPE, 0);
+  });
+
+  it('looks at the socket in each round: EPIPE, then its error, then ENOTCONN', () => {
+    const rig = make();
+    const { file } = rig.file(10);
+    const { so } = rig;
+    so.so_state &= ~SS_ISCONNECTED;
+    so.so_error = ECONNRESET;
+    so.so_snd.sb_state |= SBS_CANTSENDMORE;
+    rig.call(file).expectDone(EPIPE, 0);
+    so.so_snd.sb_state &= ~SBS_CANTSENDMORE;
+    rig.call(file).expectDone(ECONNRESET, 0);
+    rig.call(file).expectDone(ENOTCONN, 0);
+    so.so_state |= SS_ISCONNECTED;
   });
 
   it('a read error behind data that is ready: the ready data goes too', () => {

@@ -124,7 +124,7 @@ describe('vm_page: wiring and reclaim', () => {
     expect(() => vm_page_unwire(p, false)).to.throw('busy page');
   });
 
-  it('reclaims the page used longest ago; one that is not wanted again goes first', () => {
+  it('reclaims the page used longest ago; one that is not wanted again is free at once', () => {
     const own = new Owner();
     const pages = [0, 1, 2, 3].map((i) => cachedPage(own, i));
     takeFree();
@@ -132,6 +132,8 @@ describe('vm_page: wiring and reclaim', () => {
     vm_page_unwire(pages[0]!, false);
     vm_page_wire(pages[2]!);
     vm_page_unwire(pages[2]!, true); // SF_NOCACHE
+    expect(own.lost).to.eql([2]);
+    expect(vmPageCounts()).to.include({ free: 1, cached: 3 });
     const order = [1, 2, 3, 4].map(() => vm_page_alloc_noobj());
     expect(own.lost).to.eql([2, 1, 3, 0]);
     expect(order).to.eql([2, 1, 3, 0].map((i) => pages[i]));
@@ -318,8 +320,7 @@ describe('vm_page: random operations against a model', () => {
       // Of an invalid one pageReclaimed has told.
       if (--page.wired > 0) return;
       if (!page.owned) this.pages = this.pages.filter((q) => q !== page);
-      else if (page.valid && noreuse) this.lru.unshift(page);
-      else if (page.valid) this.lru.push(page);
+      else if (page.valid && !noreuse) this.lru.push(page);
     }
 
     check(hogged: number): void {

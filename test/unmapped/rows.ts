@@ -1,0 +1,59 @@
+/** What the tests of this folder share: the chains of a send buffer, frames told apart, counts. */
+
+import { expect } from 'chai';
+import { type Mbuf, M_NOMAP, EXT_SFBUF } from '../../src/kern/mbuf.ts';
+import type { ZoneLine } from '../../src/ctl/vmstat.ts';
+import { sndMbufs } from '../kern/sendfile_rig.ts';
+import { decodeFrame, type Frame } from '../support/frames.ts';
+import { expectSame } from '../kern/sendfile_rig.ts';
+import type { Conn, World, WorldFile } from '../support/world.ts';
+
+/** A line of `vmstat -z --json`. */
+export function zone(w: World, name: string): ZoneLine {
+  const lines = w.ask('vmstat', { report: 'z' }) as ZoneLine[];
+  const line = lines.find((z) => z.name === name);
+  if (line === undefined) throw new Error(`vmstat -z: no zone ${name}`);
+  return line;
+}
+
+export const isUnmapped = (m: Mbuf): boolean => (m.m_flags & M_NOMAP) !== 0;
+export const isSfbuf = (m: Mbuf): boolean => !isUnmapped(m) && m.m_ext.ext_type === EXT_SFBUF;
+
+/** How many mbufs of a send buffer are unmapped, and how many there are. */
+export function chainOf(conn: Conn): { mbufs: number; unmapped: number; sfbuf: number } {
+  const all = sndMbufs(conn.so);
+  return {
+    mbufs: all.length,
+    unmapped: all.filter(isUnmapped).length,
+    sfbuf: all.filter(isSfbuf).length,
+  };
+}
+
+/** Frames of the host under test that carry TCP payload. */
+export function dataFrames(w: World): Frame[] {
+  return w.port.frames
+    .map((bytes) => decodeFrame(bytes, { l4: 'none' }))
+    .filter((frame) => (frame.ip?.tcp?.payload.length ?? 0) > 0);
+}
+
+/** File bytes that the CPU read for any reason but those given. */
+export function cpuReads(w: World, ...but: string[]): number {
+  const reads = Object.entries(w.m.emulator.payload_bytes_read);
+  return reads.reduce((sum, [reason, n]) => sum + (but.includes(reason) ? 0 : n), 0);
+}
+
+/** Sends `file` on a connection of its own and compares what arrives. */
+export function expectArrives(w: World, file: WorldFile): Conn {
+  const conn = w.connect();
+  expectSame(w.transfer(conn, file), file.bytes);
+  return conn;
+}
+
+/** Nothing is left of any transfer: pages unwired, no unmapped mbuf, no mapping, no side structure. */
+export function expectAllReleased(w: World): void {
+  const { ext_pgs, emulator } = w.m;
+  expect(ext_pgs.current, 'ext_pgs').to.equal(0);
+  expect(emulator.unmapped_mbufs_current, 'unmapped mbufs').to.equal(0);
+  expect(emulator.sf_bufs.current, 'sf_bufs').to.equal(0);
+  expect(emulator.pages.wired_file, 'wired file pages').to.equal(0);
+}
