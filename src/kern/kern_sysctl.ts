@@ -21,6 +21,8 @@ export interface SysctlOid {
   readonly get: () => SysctlValue;
   /** Takes a checked value; absent on a read-only leaf. Returns an errno. */
   readonly set: ((value: number) => Errno) | null;
+  /** The same of a 'string' leaf, whose `set` is null. */
+  readonly setText?: (value: string) => Errno;
 }
 
 /** A set of leaves by full name. */
@@ -64,8 +66,10 @@ export class SysctlTree {
     });
   }
 
-  string(name: string, descr: string, get: () => string): void {
-    this.add({ name, type: 'string', descr, min: 0, max: 0, get, set: null });
+  /** A text; read-only without `set`, which gets what is written and returns an errno. */
+  string(name: string, descr: string, get: () => string, set?: (v: string) => Errno): void {
+    const oid = { name, type: 'string', descr, min: 0, max: 0, get, set: null } as const;
+    this.add(set === undefined ? oid : { ...oid, setText: set });
   }
 
   /** Counters; writing anything resets them if `reset` is given. */
@@ -106,6 +110,7 @@ export class SysctlTree {
   write(name: string, text: string): Errno {
     const oid = this.#oids.get(name);
     if (oid === undefined) return ENOENT;
+    if (oid.setText !== undefined) return oid.setText(text);
     if (oid.set === null) return EPERM;
     if (!/^-?(0x[0-9a-f]+|\d+)$/i.test(text)) return EINVAL;
     const v = text.startsWith('-') ? -Number(text.slice(1)) : Number(text);

@@ -79,6 +79,8 @@ export interface InpAf {
   print(inc: InConninfo, foreign: boolean): string;
   /** Reads the addresses of the received packet `m` into `inc`. */
   parse(m: Mbuf, inc: InConninfo): void;
+  /** The header's ECN field, 0 to 3. */
+  ecn(m: Mbuf): number;
   /** Whether a segment may come from and to these addresses: no multicast, no broadcast. */
   unicast(vnet: Vnet, m: Mbuf, inc: InConninfo): boolean;
   /** Bytes behind the IP header of `hlen` bytes. */

@@ -113,6 +113,9 @@ export const inetAf: InpAf = {
     inc.inc_laddr = memView.getUint32(p + IP_DST_OFF) as InAddr;
     inc.inc_faddr = memView.getUint32(p + IP_SRC_OFF) as InAddr;
   },
+  ecn(m: Mbuf): number {
+    return $ip.at(mtod(m)).ip_tos & 3;
+  },
   unicast(vnet: Vnet, m: Mbuf, inc: InConninfo): boolean {
     return (
       (m.m_flags & (M_BCAST | M_MCAST)) === 0 &&

@@ -26,6 +26,9 @@ export const TCPOLEN_WINDOW = 3;
 export const TCPOPT_SACK_PERMITTED = 4;
 export const TCPOLEN_SACK_PERMITTED = 2;
 export const TCPOPT_SACK = 5;
+/** Kind and length; each block. */
+export const TCPOLEN_SACKHDR = 2;
+export const TCPOLEN_SACK = 8;
 export const TCPOPT_TIMESTAMP = 8;
 export const TCPOLEN_TIMESTAMP = 10;
 /** A timestamp option with the two NOPs in front that align it. */

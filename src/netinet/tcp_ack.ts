@@ -1,15 +1,15 @@
 /**
- * What an acknowledgment does to the sender's side: RFC 9293, 3.10.7.4, fifth step, with RFC 5681
- * and 6582 (duplicate ACKs, fast retransmit, recovery), 3042 (limited transmit), 6298 (round trips)
- * and 5961, 5 (ACKs that cannot be). Part of tcp_do_segment in FreeBSD.
+ * What an acknowledgment does to the sender's side: RFC 9293, 3.10.7.4, fifth step, with 6298 (round
+ * trips), 3522's thought (a time-out that was none) and 5961, 5 (ACKs that cannot be). What tells of
+ * loss is in tcp_recovery.ts. Part of tcp_do_segment in FreeBSD.
  */
 
-import { count, R_TCP_BADACK, R_TCP_FASTREXMT } from '../sys/reason.ts';
+import { count, R_TCP_BADACK } from '../sys/reason.ts';
 import type { TcpSeq } from '../sys/types.ts';
 import { sbavail, SBS_CANTRCVMORE, sbdrop, sbspace } from '../kern/uipc_sockbuf.ts';
 import { soisconnected, soisdisconnected, sowwakeup, type Socket } from '../kern/uipc_socket.ts';
-import { TH_ACK, TH_FIN } from './tcp.ts';
-import { cc_ack_received, cc_conn_init, cc_post_recovery, ccLoss } from './tcp_cc.ts';
+import { CC_RTO_ERR, cc_ack_received, cc_cong_signal, cc_conn_init } from './cc.ts';
+import { TH_ACK } from './tcp.ts';
 import {
   tcp_state_change,
   TCPS_CLOSED,
@@ -24,22 +24,25 @@ import {
   TCPS_SYN_SENT,
   TCPS_TIME_WAIT,
 } from './tcp_fsm.ts';
-import { SEQ_GT, SEQ_LEQ, SEQ_LT, seqAdd, seqDiff } from './tcp_seq.ts';
+import { duplicateAck, lossAfterAck, recoveryAck } from './tcp_recovery.ts';
+import { tcp_sack_doack } from './tcp_sack.ts';
+import { SEQ_GEQ, SEQ_GT, SEQ_LEQ, SEQ_LT, seqAdd, seqDiff, TSTMP_LT } from './tcp_seq.ts';
 import { tcp_close, tcp_twstart } from './tcp_subr.ts';
 import { setRxtcur, tcp_timer_activate, tcp_timer_active } from './tcp_timer.ts';
 import {
   TCP_DELTA_SHIFT,
-  tcp_maxseg,
   TCP_RTT_SHIFT,
   TCP_RTTVAR_SHIFT,
   type Tcpcb,
-  tcprexmtthresh,
   type TcpSegment,
   tcpTicks,
+  TF_CONGRECOVERY,
   TF_FASTRECOVERY,
   TF_NEEDFIN,
+  TF_PREVVALID,
   TF_RCVD_SCALE,
   TF_REQ_SCALE,
+  TF_SACK_PERMIT,
   TOF_TS,
   TT_2MSL,
   TT_KEEP,
@@ -105,83 +108,6 @@ export function measureRtt(tp: Tcpcb, seg: TcpSegment): void {
 export function rearmRexmt(tp: Tcpcb, ack: TcpSeq): void {
   if (ack === tp.snd_max) tcp_timer_activate(tp, TT_REXMT, 0);
   else if (!tcp_timer_active(tp, TT_PERSIST)) tcp_timer_activate(tp, TT_REXMT, tp.t_rxtcur);
-}
-
-/** Sends one segment from `ack` on with a window of `cwnd`, whatever else was under way. */
-function resendFrom(tp: Tcpcb, ack: TcpSeq, cwnd: number): void {
-  const onxt = tp.snd_nxt;
-  tcp_timer_activate(tp, TT_REXMT, 0);
-  tp.t_rtttime = 0;
-  tp.snd_nxt = ack;
-  tp.snd_cwnd = cwnd;
-  tp.t_fb.tfb_tcp_output(tp);
-  if (SEQ_GT(onxt, tp.snd_nxt)) tp.snd_nxt = onxt;
-}
-
-/** Limited transmit, RFC 3042: the first two duplicate ACKs let a new segment out each. */
-function limitedTransmit(tp: Tcpcb): void {
-  const onxt = tp.snd_nxt;
-  const ocwnd = tp.snd_cwnd;
-  const flight = seqDiff(tp.snd_nxt, tp.snd_una);
-  if (tp.snd_nxt !== tp.snd_max || flight < 0) return;
-  const avail = sbavail(tp.t_inpcb.inp_socket!.so_snd) - flight;
-  if (avail <= 0) return;
-  tp.snd_cwnd = flight + tcp_maxseg(tp);
-  tp.t_fb.tfb_tcp_output(tp);
-  tp.snd_cwnd = ocwnd;
-  if (tp.snd_nxt !== onxt) tp.t_tcp.stat.tcps_limitedtransmit++;
-}
-
-/** An ACK that acknowledges nothing new: RFC 5681, 2 and 3.2. */
-function duplicateAck(tp: Tcpcb, seg: TcpSegment): Verdict {
-  const isDuplicate =
-    seg.tlen === 0 &&
-    seg.wnd === tp.snd_wnd &&
-    (seg.flags & TH_FIN) === 0 &&
-    seg.ack === tp.snd_una &&
-    tcp_timer_active(tp, TT_REXMT);
-  if (!isDuplicate) {
-    // Data or a window update that repeats the last ACK says nothing about loss.
-    if (seg.ack !== tp.snd_una || (seg.tlen === 0 && seg.wnd === tp.snd_wnd)) tp.t_dupacks = 0;
-    return CONT;
-  }
-  tp.t_tcp.stat.tcps_rcvdupack++;
-  tp.t_dupacks++;
-  const maxseg = tcp_maxseg(tp);
-  if ((tp.t_flags & TF_FASTRECOVERY) !== 0) {
-    // Another segment has left the network: RFC 5681, 3.2 (4).
-    tp.snd_cwnd += maxseg;
-    tp.t_fb.tfb_tcp_output(tp);
-    return DROP;
-  }
-  if (tp.t_dupacks === tcprexmtthresh) {
-    // RFC 6582, 3.2 (1): not again for a window that was dealt with.
-    if (SEQ_LEQ(seg.ack, tp.snd_recover)) {
-      tp.t_dupacks = 0;
-      return CONT;
-    }
-    count(R_TCP_FASTREXMT);
-    tp.t_tcp.stat.tcps_sndrexmitfast++;
-    ccLoss(tp);
-    resendFrom(tp, seg.ack, maxseg);
-    tp.snd_cwnd = tp.snd_ssthresh + tcprexmtthresh * maxseg;
-    return DROP;
-  }
-  if (tp.t_dupacks < tcprexmtthresh && tp.t_tcp.params.rfc3042) {
-    limitedTransmit(tp);
-    return DROP;
-  }
-  return CONT;
-}
-
-/** In recovery, an ACK of some but not all of it: the next hole is lost too. RFC 6582, 3.2 (5). */
-function partialAck(tp: Tcpcb, seg: TcpSegment): void {
-  const ocwnd = tp.snd_cwnd;
-  const acked = seqDiff(seg.ack, tp.snd_una);
-  const maxseg = tcp_maxseg(tp);
-  // Room for one segment behind what this ACK acknowledges, which still counts as sent.
-  resendFrom(tp, seg.ack, maxseg + acked);
-  tp.snd_cwnd = Math.max(ocwnd - acked, 0) + maxseg;
 }
 
 /** The ACK of our SYN, in SYN_RECEIVED: RFC 9293, 3.10.7.4, fifth step. */
@@ -268,15 +194,27 @@ function afterAck(tp: Tcpcb, finAcked: boolean): Verdict {
   }
 }
 
+/**
+ * Whether the first time-out of some data was for nothing: what it sent before is acknowledged, by a
+ * timestamp older than the retransmission, or sooner than an answer to that could be here.
+ */
+function spurious(tp: Tcpcb, seg: TcpSegment): boolean {
+  if (tp.t_rxtshift !== 1 || (tp.t_flags & TF_PREVVALID) === 0 || tp.t_badrxtwin === 0)
+    return false;
+  if ((seg.to_flags & TOF_TS) === 0) return TSTMP_LT(tp.t_rcvtime, tp.t_badrxtwin);
+  return seg.to_tsecr !== 0 && TSTMP_LT(seg.to_tsecr - tp.ts_offset, tp.t_badrxtwin);
+}
+
 /** New data is acknowledged: RFC 9293, 3.10.7.4, fifth step, and RFC 5681. */
 export function processAck(tp: Tcpcb, seg: TcpSegment): Verdict {
   const { stat } = tp.t_tcp;
   const acked = seqDiff(seg.ack, tp.snd_una);
+  if (spurious(tp, seg)) cc_cong_signal(tp, CC_RTO_ERR, seg.ack);
   stat.tcps_rcvackpack++;
   stat.tcps_rcvackbyte += acked;
   measureRtt(tp, seg);
   rearmRexmt(tp, seg.ack);
-  if ((tp.t_flags & TF_FASTRECOVERY) === 0) cc_ack_received(tp, acked);
+  if ((tp.t_flags & (TF_FASTRECOVERY | TF_CONGRECOVERY)) === 0) cc_ack_received(tp, acked);
   const finAcked = dropAcked(tp, acked);
   if ((tp.t_flags & TF_FASTRECOVERY) === 0 && SEQ_GT(seg.ack, tp.snd_recover))
     tp.snd_recover = seqAdd(seg.ack, -1);
@@ -304,11 +242,12 @@ export function stepAck(tp: Tcpcb, seg: TcpSegment): Verdict {
     count(R_TCP_BADACK);
     return DROPAFTERACK;
   }
-  if (SEQ_LEQ(seg.ack, tp.snd_una)) return duplicateAck(tp, seg);
-  if ((tp.t_flags & TF_FASTRECOVERY) !== 0) {
-    if (SEQ_LT(seg.ack, tp.snd_recover)) partialAck(tp, seg);
-    else cc_post_recovery(tp, seg.ack);
-  }
+  const sack = (tp.t_flags & TF_SACK_PERMIT) !== 0 && SEQ_GEQ(seg.ack, tp.snd_una);
+  const news = sack && tcp_sack_doack(tp, seg, seg.ack);
+  if (SEQ_LEQ(seg.ack, tp.snd_una)) return duplicateAck(tp, seg, news) ? DROP : CONT;
+  recoveryAck(tp, seg.ack, news);
   tp.t_dupacks = 0;
-  return processAck(tp, seg);
+  const verdict = processAck(tp, seg);
+  if (verdict === CONT && news) lossAfterAck(tp);
+  return verdict;
 }

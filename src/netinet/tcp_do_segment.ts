@@ -1,10 +1,11 @@
 /**
  * A segment of a synchronized or connecting connection: RFC 9293, 3.10.7.3 and 3.10.7.4, one
  * function per step; tcp_do_segment of sys/netinet/tcp_input.c. In front of them the two cases that
- * bulk transfer consists of. Left out: urgent data (delivered in line), ECN, SACK, Fast Open.
+ * bulk transfer consists of. Left out: urgent data (delivered in line), Fast Open.
  */
 
 import { ECONNREFUSED, ECONNRESET } from '../sys/errno.ts';
+import type { TcpSeq } from '../sys/types.ts';
 import { KASSERT } from '../sys/kassert.ts';
 import {
   count,
@@ -31,7 +32,8 @@ import {
   synAcked,
   type Verdict,
 } from './tcp_ack.ts';
-import { cc_conn_init } from './tcp_cc.ts';
+import { cc_conn_init } from './cc.ts';
+import { tcp_ecn_input_segment, tcp_ecn_input_syn_sent } from './tcp_ecn.ts';
 import {
   tcp_state_change,
   TCPS_CLOSE_WAIT,
@@ -50,6 +52,7 @@ import {
 } from './tcp_fsm.ts';
 import { deliver, fastPath, mayDelayAck, tcp_autorcvbuf, updateTsRecent } from './tcp_fastpath.ts';
 import { tcp_reass } from './tcp_reass.ts';
+import { sackTrim, tcp_clean_sackreport, tcp_update_sack_list } from './tcp_sack.ts';
 import { SEQ_GEQ, SEQ_GT, SEQ_LEQ, SEQ_LT, seqAdd, seqDiff, TSTMP_LT } from './tcp_seq.ts';
 import {
   tcp_close,
@@ -73,7 +76,10 @@ import {
   TF_RCVD_TSTMP,
   TF_REQ_SCALE,
   TF_REQ_TSTMP,
+  TF_SACK_PERMIT,
+  TF2_ECN_PERMIT,
   TOF_MSS,
+  TOF_SACKPERM,
   TOF_SCALE,
   TOF_TS,
   TT_DELACK,
@@ -93,6 +99,7 @@ function synOptions(tp: Tcpcb, seg: TcpSegment): void {
     tp.ts_recent = seg.to_tsval;
     tp.ts_recent_age = tcpTicks();
   }
+  if ((seg.to_flags & TOF_SACKPERM) === 0) tp.t_flags &= ~TF_SACK_PERMIT;
   tcp_mss(tp, (seg.to_flags & TOF_MSS) !== 0 ? seg.to_mss : 0);
 }
 
@@ -118,6 +125,7 @@ function synSent(tp: Tcpcb, seg: TcpSegment): Verdict {
   tp.rcv_adv = tp.rcv_nxt;
   tp.last_ack_sent = tp.rcv_nxt;
   synOptions(tp, seg);
+  tcp_ecn_input_syn_sent(tp, seg);
   tp.snd_wnd = seg.wnd;
   tp.max_sndwnd = Math.max(tp.max_sndwnd, seg.wnd);
   tp.t_flags |= TF_ACKNOW;
@@ -248,6 +256,12 @@ function stepPaws(tp: Tcpcb, seg: TcpSegment): Verdict {
   return seg.tlen > 0 ? DROPAFTERACK : DROP;
 }
 
+/** Data came again: D-SACK tells the peer, RFC 2883. */
+function duplicate(tp: Tcpcb, start: TcpSeq, len: number): void {
+  if ((tp.t_flags & TF_SACK_PERMIT) !== 0 && len > 0)
+    tcp_update_sack_list(tp, start, seqAdd(start, len));
+}
+
 /** Cuts off what was received before. What is left empty still has an ACK to give. */
 function trimFront(tp: Tcpcb, seg: TcpSegment): void {
   let todrop = seqDiff(tp.rcv_nxt, seg.seq);
@@ -264,11 +278,13 @@ function trimFront(tp: Tcpcb, seg: TcpSegment): void {
     // Nothing new; a FIN in it was seen before.
     seg.flags &= ~TH_FIN;
     todrop = seg.tlen;
+    duplicate(tp, seg.seq, todrop);
     stat.tcps_rcvduppack++;
     stat.tcps_rcvdupbyte += todrop;
   } else {
     stat.tcps_rcvpartduppack++;
     stat.tcps_rcvpartdupbyte += todrop;
+    duplicate(tp, seg.seq, todrop);
   }
   seg.hdrlen += todrop;
   seg.tlen -= todrop;
@@ -328,6 +344,18 @@ function updateWindow(tp: Tcpcb, seg: TcpSegment): boolean {
   return true;
 }
 
+/** [start, start + len) went into the reassembly queue, or through it: what to report now. */
+function reportSack(tp: Tcpcb, start: TcpSeq, len: number): void {
+  if (tp.t_segq === null) {
+    if (!tp.dsack) tcp_clean_sackreport(tp);
+  } else if (len > 0) {
+    const end = seqAdd(start, len);
+    // What has become part of the stream is acknowledged; the rest of the blocks stay.
+    if (SEQ_GT(end, tp.rcv_nxt)) tcp_update_sack_list(tp, start, end);
+    else sackTrim(tp);
+  }
+}
+
 /** The seventh step: the segment's text. Takes the mbuf if there is any. */
 function stepText(tp: Tcpcb, seg: TcpSegment): void {
   if (seg.tlen === 0 && (seg.flags & TH_FIN) === 0) return;
@@ -342,6 +370,8 @@ function stepText(tp: Tcpcb, seg: TcpSegment): void {
     stat.tcps_rcvpack++;
     stat.tcps_rcvbyte += seg.tlen;
     tp.rcv_nxt = seqAdd(tp.rcv_nxt, seg.tlen);
+    // Without gaps there is nothing to report but a duplicate.
+    if (tp.rcv_numsacks > 0 && !tp.dsack) tcp_clean_sackreport(tp);
     if (seg.tlen > 0) {
       tcp_autorcvbuf(tp, tp.t_inpcb.inp_socket!, seg.tlen);
       deliver(tp, seg);
@@ -352,7 +382,9 @@ function stepText(tp: Tcpcb, seg: TcpSegment): void {
   const m = seg.m!;
   seg.m = null;
   m_adj(m, seg.hdrlen);
-  const fin = tcp_reass(tp, seg.seq, seg.tlen, seg.flags, m);
+  const { seq, tlen } = seg;
+  const fin = tcp_reass(tp, seq, tlen, seg.flags, m);
+  if ((tp.t_flags & TF_SACK_PERMIT) !== 0) reportSack(tp, seq, tlen);
   seg.flags = (seg.flags & ~TH_FIN) | fin;
   tp.t_flags |= TF_ACKNOW;
 }
@@ -436,6 +468,8 @@ export function tcp_do_segment(tp: Tcpcb, seg: TcpSegment): void {
   const so = tp.t_inpcb.inp_socket!;
   tp.rcv_wnd = Math.max(sbspace(so.so_rcv), seqDiff(tp.rcv_adv, tp.rcv_nxt), 0);
   const missingTs = (tp.t_flags & TF_RCVD_TSTMP) !== 0 && (seg.to_flags & TOF_TS) === 0;
+  if ((tp.t_flags2 & TF2_ECN_PERMIT) !== 0 && TCPS_HAVEESTABLISHED(tp.t_state))
+    tcp_ecn_input_segment(tp, seg);
   if (!missingTs && fastPath(tp, seg)) {
     m_freem(seg.m);
     seg.m = null;

@@ -18,10 +18,11 @@ import {
 } from '../kern/uipc_sockbuf.ts';
 import { sorwakeup, type Socket } from '../kern/uipc_socket.ts';
 import { m_adj } from '../kern/uipc_mbuf.ts';
-import { TH_ACK, TH_FIN, TH_RST, TH_SYN, TH_URG } from './tcp.ts';
+import { cc_ack_received } from './cc.ts';
+import { TH_ACK, TH_CWR, TH_ECE, TH_FIN, TH_RST, TH_SYN, TH_URG } from './tcp.ts';
 import { measureRtt, rearmRexmt, wakeWriter } from './tcp_ack.ts';
-import { cc_ack_received } from './tcp_cc.ts';
 import { TCPS_ESTABLISHED } from './tcp_fsm.ts';
+import { tcp_clean_sackreport } from './tcp_sack.ts';
 import { SEQ_GT, SEQ_LEQ, seqAdd, seqDiff, TSTMP_LT } from './tcp_seq.ts';
 import { tcp_timer_activate, tcp_timer_active } from './tcp_timer.ts';
 import {
@@ -30,10 +31,13 @@ import {
   tcprexmtthresh,
   type TcpSegment,
   TF_ACKNOW,
+  TF_CONGRECOVERY,
   TF_DELACK,
   TF_FASTRECOVERY,
   TF_NEEDFIN,
+  TF_PREVVALID,
   TF_RXWIN0SENT,
+  TOF_SACK,
   TOF_TS,
   TT_DELACK,
 } from './tcp_var.ts';
@@ -99,8 +103,11 @@ function fastAck(tp: Tcpcb, seg: TcpSegment): boolean {
   if (
     !SEQ_GT(seg.ack, tp.snd_una) ||
     !SEQ_LEQ(seg.ack, tp.snd_max) ||
-    (tp.t_flags & TF_FASTRECOVERY) !== 0 ||
-    tp.t_dupacks >= tcprexmtthresh
+    (tp.t_flags & (TF_FASTRECOVERY | TF_CONGRECOVERY)) !== 0 ||
+    tp.t_dupacks >= tcprexmtthresh ||
+    tp.snd_holes !== null ||
+    tp.sacked_bytes !== 0 ||
+    (tp.t_rxtshift === 1 && (tp.t_flags & TF_PREVVALID) !== 0)
   )
     return false;
   const { stat } = tp.t_tcp;
@@ -127,6 +134,8 @@ function fastData(tp: Tcpcb, seg: TcpSegment): boolean {
   const so = tp.t_inpcb.inp_socket!;
   if (seg.ack !== tp.snd_una || tp.t_segq !== null || seg.tlen > sbspace(so.so_rcv)) return false;
   const { stat } = tp.t_tcp;
+  // A duplicate that was reported; of gaps there are none.
+  if (tp.rcv_numsacks > 0) tcp_clean_sackreport(tp);
   stat.tcps_preddat++;
   stat.tcps_rcvpack++;
   stat.tcps_rcvbyte += seg.tlen;
@@ -144,11 +153,14 @@ function fastData(tp: Tcpcb, seg: TcpSegment): boolean {
   return true;
 }
 
+const SPECIAL = TH_SYN | TH_FIN | TH_RST | TH_URG | TH_ACK | TH_ECE | TH_CWR;
+
 /** Header prediction (Van Jacobson): the two common cases of an established connection. */
 export function fastPath(tp: Tcpcb, seg: TcpSegment): boolean {
   if (
     tp.t_state !== TCPS_ESTABLISHED ||
-    (seg.flags & (TH_SYN | TH_FIN | TH_RST | TH_URG | TH_ACK)) !== TH_ACK ||
+    (seg.flags & SPECIAL) !== TH_ACK ||
+    (seg.to_flags & TOF_SACK) !== 0 ||
     seg.seq !== tp.rcv_nxt ||
     tp.snd_nxt !== tp.snd_max ||
     seg.wnd === 0 ||

@@ -10,6 +10,9 @@ import type { Mbuf } from '../kern/mbuf.ts';
 import { AF_INET, IPPROTO_TCP } from '../kern/protosw.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { InConninfo, inpafRegister } from './in_pcb.ts';
+import { ccAvailable, ccFind, cc_register_algo, ccSetDefault } from './cc.ts';
+import { cubic_cc_algo } from './cc_cubic.ts';
+import { newreno_cc_algo } from './cc_newreno.ts';
 import { inetAf } from './inp_inet.ts';
 import { type IpProto, ipproto_register } from './ip_var.ts';
 import { tcp_do_segment } from './tcp_do_segment.ts';
@@ -86,6 +89,16 @@ const ints: readonly (readonly [string, NumberParam, number, number, string])[] 
   ['ack_war_timewindow', 'ack_war_timewindow', 0, 0x7fffffff, 'Time interval for ack_war_cnt'],
   ['ack_war_cnt', 'ack_war_cnt', 0, 0x7fffffff, 'Maximum number of challenge ACKs sent'],
   ['reass.maxqueuelen', 'reass_maxqueuelen', 0, 0x7fffffff, 'Segments per reassembly queue'],
+  ['sack.maxholes', 'sack_maxholes', 0, 0x7fffffff, 'Maximum number of TCP SACK holes allowed'],
+  [
+    'sack.globalmaxholes',
+    'sack_globalmaxholes',
+    0,
+    0x7fffffff,
+    'Global maximum number of TCP SACK holes',
+  ],
+  ['ecn.enable', 'ecn_enable', 0, 2, 'TCP ECN support'],
+  ['ecn.maxretries', 'ecn_maxretries', 0, 12, 'Max retries before giving up on ECN'],
   ['syncache.rexmtlimit', 'syncache_rexmtlimit', 0, 12, 'Limit on SYN/ACK retransmissions'],
 ];
 
@@ -94,6 +107,9 @@ const bools: readonly (readonly [string, BoolParam, string])[] = [
   ['rfc3042', 'rfc3042', 'Enable RFC 3042 (Limited Transmit)'],
   ['rfc3390', 'rfc3390', 'Enable RFC 3390 (Increasing TCP initial window)'],
   ['rfc3465', 'rfc3465', 'Enable RFC 3465 (Appropriate Byte Counting)'],
+  ['sack.enable', 'sack_enable', 'Enable/Disable TCP SACK support'],
+  ['sack.lrd', 'sack_lrd', 'Perform Lost Retransmission Detection'],
+  ['do_prr', 'do_prr', 'Enable Proportional Rate Reduction per RFC 6937'],
   ['sendbuf_auto', 'sendbuf_auto', 'Enable automatic send buffer sizing'],
   ['sendbuf_auto_lowat', 'sendbuf_auto_lowat', 'Modify threshold for auto send buffer growth'],
   ['recvbuf_auto', 'recvbuf_auto', 'Enable automatic receive buffer sizing'],
@@ -140,7 +156,20 @@ function sysctls(vnet: Vnet, tcp: TcpVnet): void {
   ro('syncache.cachelimit', 'Overall entry limit', () => params.syncache_cachelimit);
   ro('syncache.count', 'Current number of entries', () => syncacheCount(tcp));
   ro('pcbcount', 'Number of active PCBs', () => tcp.tcbinfo.ipi_count);
-  tree.string(name('cc.algorithm'), 'Default congestion control algorithm', () => 'newreno');
+  ro(
+    'sack.globalholes',
+    'Global number of TCP SACK holes currently allocated',
+    () => tcp.sackHoles,
+  );
+  tree.string(
+    name('cc.algorithm'),
+    'Default congestion control algorithm',
+    () => tcp.ccAlgo!.name,
+    (v) => ccSetDefault(tcp, v),
+  );
+  tree.string(name('cc.available'), 'List of congestion control algorithms', () =>
+    ccAvailable().join(', '),
+  );
   tree.string(
     name('functions_default'),
     'Default TCP stack',
@@ -157,6 +186,8 @@ export function tcp_init(vnet: Vnet): void {
   const tcp = V_tcp(vnet);
   KASSERT(tcp.functions === null, 'tcp_init: called twice');
   tcp.functions = tcp_def_funcblk;
+  for (const algo of [newreno_cc_algo, cubic_cc_algo]) cc_register_algo(algo);
+  tcp.ccAlgo = ccFind('cubic');
   tcp.params.reass_maxsegments = Math.floor(mbufZones().clust.max / 16);
   inpafRegister(vnet, inetAf);
   sysctls(vnet, tcp);

@@ -106,6 +106,7 @@ function parse(tcp: TcpVnet, af: InpAf, m0: Mbuf, hlen: number, seg: TcpSegment)
     }
   }
   af.parse(m, $inc);
+  seg.ecn = af.ecn(m);
   if (!sumOk(af, m, hlen, tlen)) {
     stat.tcps_rcvbadsum++;
     drop(seg, R_TCP_SUM);
@@ -141,6 +142,7 @@ function parse(tcp: TcpVnet, af: InpAf, m0: Mbuf, hlen: number, seg: TcpSegment)
     tcp_dooptions(seg, at, off - Tcphdr.SIZE, (seg.flags & TH_SYN) !== 0);
   } else {
     seg.to_flags = 0;
+    seg.to_nsacks = 0;
   }
   return true;
 }

@@ -1,26 +1,38 @@
 /**
  * TCP options: reading those of a segment and writing ours, after tcp_dooptions and tcp_addoptions
- * of FreeBSD. Known are MSS, window scale and timestamps (RFC 9293, RFC 7323); all others are
- * skipped by their length. Left out: SACK, Fast Open, MD5 signatures.
+ * of FreeBSD. Known are MSS, window scale, timestamps (RFC 9293, RFC 7323) and SACK (RFC 2018); all
+ * others are skipped by their length. Left out: Fast Open, MD5 signatures.
  */
 
-import { kva, type Kva } from '../sys/types.ts';
+import type { Kva } from '../sys/types.ts';
 import { mem, memView } from '../vm/arena.ts';
 import {
   TCP_MAX_WINSHIFT,
   TCPOLEN_MAXSEG,
+  TCPOLEN_SACK,
   TCPOLEN_SACK_PERMITTED,
+  TCPOLEN_SACKHDR,
   TCPOLEN_TIMESTAMP,
   TCPOLEN_TSTAMP_APPA,
   TCPOLEN_WINDOW,
   TCPOPT_EOL,
   TCPOPT_MAXSEG,
   TCPOPT_NOP,
+  TCPOPT_SACK,
   TCPOPT_SACK_PERMITTED,
   TCPOPT_TIMESTAMP,
   TCPOPT_WINDOW,
 } from './tcp.ts';
-import { type TcpSegment, TOF_MSS, TOF_SACKPERM, TOF_SCALE, TOF_TS } from './tcp_var.ts';
+import {
+  sackOptlen,
+  type Tcpcb,
+  type TcpSegment,
+  TOF_MSS,
+  TOF_SACK,
+  TOF_SACKPERM,
+  TOF_SCALE,
+  TOF_TS,
+} from './tcp_var.ts';
 
 /** Two NOPs, kind 8, length 10: the timestamp option as everybody sends it (RFC 7323, appendix A). */
 const TSTAMP_HDR =
@@ -34,6 +46,7 @@ const TSTAMP_HDR =
  */
 export function tcp_dooptions(seg: TcpSegment, cp: Kva, cnt: number, syn: boolean): void {
   seg.to_flags = 0;
+  seg.to_nsacks = 0;
   if (cnt === TCPOLEN_TSTAMP_APPA && !syn && memView.getInt32(cp) === TSTAMP_HDR) {
     seg.to_flags = TOF_TS;
     seg.to_tsval = memView.getInt32(cp + 4);
@@ -67,6 +80,13 @@ export function tcp_dooptions(seg: TcpSegment, cp: Kva, cnt: number, syn: boolea
         if (optlen !== TCPOLEN_SACK_PERMITTED || !syn) break;
         seg.to_flags |= TOF_SACKPERM;
         break;
+      case TCPOPT_SACK:
+        if (optlen <= TCPOLEN_SACKHDR || (optlen - TCPOLEN_SACKHDR) % TCPOLEN_SACK !== 0) break;
+        if (syn) break;
+        seg.to_flags |= TOF_SACK;
+        seg.to_sacks = p + TCPOLEN_SACKHDR;
+        seg.to_nsacks = (optlen - TCPOLEN_SACKHDR) / TCPOLEN_SACK;
+        break;
       case TCPOPT_TIMESTAMP:
         if (optlen !== TCPOLEN_TIMESTAMP) break;
         seg.to_flags |= TOF_TS;
@@ -87,14 +107,29 @@ export function putTimestamp(p: Kva, tsval: number, tsecr: number): number {
   return TCPOLEN_TSTAMP_APPA;
 }
 
+/** Writes the SACK blocks there are to report, as many as fit, padded; returns their length. */
+export function putSack(p: Kva, tp: Tcpcb): number {
+  const len = sackOptlen(tp);
+  if (len === 0) return 0;
+  const n = (len - 2 - TCPOLEN_SACKHDR) / TCPOLEN_SACK;
+  mem[p] = TCPOPT_NOP;
+  mem[p + 1] = TCPOPT_NOP;
+  mem[p + 2] = TCPOPT_SACK;
+  mem[p + 3] = TCPOLEN_SACKHDR + n * TCPOLEN_SACK;
+  for (let i = 0; i < 2 * n; i++) memView.setInt32(p + 4 + 4 * i, tp.sackblks[i]!);
+  tp.t_tcp.stat.tcps_sack_send_blocks++;
+  return len;
+}
+
 /**
- * Writes the options of a SYN at `p`: MSS, with `wscale >= 0` the window scale, with `ts` a
- * timestamp; padded to 4 bytes. Returns their length.
+ * Writes the options of a SYN at `p`: MSS, with `wscale >= 0` the window scale, with `sack` that SACK
+ * is permitted, with `ts` a timestamp; padded to 4 bytes. Returns their length.
  */
 export function putSynOptions(
   p: Kva,
   mss: number,
   wscale: number,
+  sack: boolean,
   ts: boolean,
   tsval: number,
   tsecr: number,
@@ -110,6 +145,25 @@ export function putSynOptions(
     mem[p + len + 3] = wscale;
     len += 4;
   }
-  if (ts) len += putTimestamp(kva(p + len), tsval, tsecr);
+  if (sack) {
+    // In place of the timestamp's padding where there is one, in front of it.
+    mem[p + len] = TCPOPT_SACK_PERMITTED;
+    mem[p + len + 1] = TCPOLEN_SACK_PERMITTED;
+    len += TCPOLEN_SACK_PERMITTED;
+  }
+  if (ts) {
+    if (!sack) {
+      mem[p + len] = TCPOPT_NOP;
+      mem[p + len + 1] = TCPOPT_NOP;
+      len += 2;
+    }
+    mem[p + len] = TCPOPT_TIMESTAMP;
+    mem[p + len + 1] = TCPOLEN_TIMESTAMP;
+    memView.setInt32(p + len + 2, tsval);
+    memView.setInt32(p + len + 6, tsecr);
+    len += TCPOLEN_TIMESTAMP;
+  }
+  // FreeBSD ends options with EOL and fills with zeros.
+  while (len % 4 !== 0) mem[p + len++] = TCPOPT_EOL;
   return len;
 }

@@ -1,7 +1,7 @@
 /**
  * What a connection sends and when, after sys/netinet/tcp_output.c: `plan` decides (windows, Nagle,
  * silly windows, window updates, FIN), `send` builds one segment or TSO packet, hands it to IP and
- * keeps the books. Left out: SACK retransmissions, ECN, Fast Open, urgent data, IP options.
+ * keeps the books. Left out: Fast Open, urgent data, IP options.
  */
 
 import {
@@ -34,8 +34,9 @@ import {
 import { sowwakeup } from '../kern/uipc_socket.ts';
 import { payloadReason, READ_SMALL } from '../vm/payload.ts';
 import { nextPktId } from './in_pcb.ts';
+import { cc_after_idle } from './cc.ts';
 import { TCP_MAXWIN, Tcphdr, TH_ACK, TH_FIN, TH_PUSH, TH_RST, TH_SUM_OFF, TH_SYN } from './tcp.ts';
-import { cc_after_idle } from './tcp_cc.ts';
+import { IPTOS_ECN_ECT0, tcp_ecn_output_established, tcp_ecn_output_syn_sent } from './tcp_ecn.ts';
 import {
   tcp_outflags,
   TCPS_CLOSED,
@@ -45,16 +46,25 @@ import {
   TCPS_SYN_RECEIVED,
 } from './tcp_fsm.ts';
 import { copymLen, tcp_m_copym } from './tcp_m_copym.ts';
-import { putSynOptions, putTimestamp } from './tcp_options.ts';
+import { putSack, putSynOptions, putTimestamp } from './tcp_options.ts';
+import {
+  sackRexmitted,
+  tcp_clean_dsack_blocks,
+  tcp_compute_pipe,
+  tcp_sack_adjust,
+  tcp_sack_output,
+} from './tcp_sack.ts';
 import { SEQ_GT, SEQ_LT, seqAdd, seqDiff } from './tcp_seq.ts';
 import { tcp_mss_update, tcp_mssopt, tcpWscale } from './tcp_subr.ts';
 import { tcp_setpersist, tcp_timer_activate, tcp_timer_active } from './tcp_timer.ts';
 import {
+  type Sackhole,
   tcp_maxseg,
   type Tcpcb,
   tcpTicks,
   TF_ACKNOW,
   TF_DELACK,
+  TF_FASTRECOVERY,
   TF_FORCEDATA,
   TF_LASTIDLE,
   TF_MORETOCOME,
@@ -65,8 +75,10 @@ import {
   TF_REQ_SCALE,
   TF_REQ_TSTMP,
   TF_RXWIN0SENT,
+  TF_SACK_PERMIT,
   TF_SENTFIN,
   TF_TSO,
+  TF2_ECN_PERMIT,
   TT_DELACK,
   TT_PERSIST,
   TT_REXMT,
@@ -83,8 +95,13 @@ const p = {
   tso: false,
   /** More can be sent after this one. */
   sendalot: false,
+  /** The hole it fills, in recovery by SACK. */
+  hole: null as Sackhole | null,
+  /** ECN bits of the IP header. */
+  ecn: 0,
 };
 
+const SACK_RECOVERY = TF_FASTRECOVERY | TF_SACK_PERMIT;
 const $th = new Tcphdr();
 /** No connection sends more packets than this in one go: the window bounds it, this bounds mistakes. */
 const MAX_BURST = 1 << 20;
@@ -165,6 +182,32 @@ function windowClosed(tp: Tcpcb, avail: number): void {
   if (!tcp_timer_active(tp, TT_PERSIST)) tcp_setpersist(tp);
 }
 
+/**
+ * In recovery by SACK the window is filled up to the pipe, not from snd_una on: RFC 6675, NextSeg. A
+ * lost hole first (returns true), then new data (p.len, 0 for none), then a hole that may be lost.
+ */
+function planRecovery(tp: Tcpcb, avail: number): boolean {
+  const room = tp.snd_cwnd - tcp_compute_pipe(tp);
+  if (planHole(tp, tcp_sack_output(tp, true), room)) return true;
+  p.off = seqDiff(tp.snd_nxt, tp.snd_una);
+  const fresh = Math.min(avail, tp.snd_wnd) - p.off;
+  p.len = Math.max(Math.min(fresh, room), 0);
+  return fresh <= 0 && planHole(tp, tcp_sack_output(tp, false), room);
+}
+
+/** Plans a segment from `hole` if there is one and room for it. */
+function planHole(tp: Tcpcb, hole: Sackhole | null, room: number): boolean {
+  if (hole === null) return false;
+  const len = Math.min(seqDiff(hole.end, hole.rxmit), tcp_maxseg(tp));
+  if (room < len) return false;
+  p.hole = hole;
+  p.len = len;
+  p.off = seqDiff(hole.rxmit, tp.snd_una);
+  p.flags &= ~TH_FIN;
+  p.sendalot = true;
+  return true;
+}
+
 /** Decides on the next packet: fills `p` and returns whether to send it. */
 function plan(tp: Tcpcb, idle: boolean): boolean {
   const so = tp.t_inpcb.inp_socket!;
@@ -173,6 +216,8 @@ function plan(tp: Tcpcb, idle: boolean): boolean {
   const used = sbused(snd);
   p.sendalot = false;
   p.tso = false;
+  p.hole = null;
+  const limit = SEQ_LT(tp.snd_nxt, tp.snd_max) ? tcp_sack_adjust(tp) : 0;
   p.off = seqDiff(tp.snd_nxt, tp.snd_una);
   p.flags = tcp_outflags[tp.t_state]!;
   const scale = tp.rcv_scale;
@@ -193,7 +238,13 @@ function plan(tp: Tcpcb, idle: boolean): boolean {
     }
   }
   p.len = Math.min(avail, sendwin) - p.off;
-  if (p.len < 0) {
+  if (limit > 0 && p.len > limit) {
+    p.len = limit;
+    p.sendalot = true;
+  }
+  if ((tp.t_flags & SACK_RECOVERY) === SACK_RECOVERY) {
+    if (planRecovery(tp, avail)) return true;
+  } else if (p.len < 0) {
     p.len = 0;
     windowClosed(tp, avail);
     p.off = seqDiff(tp.snd_nxt, tp.snd_una);
@@ -201,7 +252,8 @@ function plan(tp: Tcpcb, idle: boolean): boolean {
   tcp_sndbuf_autoscale(tp, snd, sendwin);
   const maxseg = tcp_maxseg(tp);
   if (p.len > maxseg) {
-    if ((tp.t_flags & (TF_TSO | TF_FORCEDATA)) === TF_TSO) {
+    // The NIC would repeat the SACK blocks of the first segment in all.
+    if ((tp.t_flags & (TF_TSO | TF_FORCEDATA)) === TF_TSO && tp.rcv_numsacks === 0) {
       p.tso = true;
     } else {
       p.len = maxseg;
@@ -240,15 +292,17 @@ function tcp_addoptions(tp: Tcpcb, at: number): number {
     const mss = tcp_mssopt(tp.t_tcp, tp.t_inpcb.inp_inc);
     if (!ack) tp.request_r_scale = tcpWscale();
     const wscale = scale ? tp.request_r_scale : -1;
-    return putSynOptions(kva(at), mss, wscale, ts, tsval, ack ? tp.ts_recent : 0);
+    const sack = (f & TF_SACK_PERMIT) !== 0;
+    return putSynOptions(kva(at), mss, wscale, sack, ts, tsval, ack ? tp.ts_recent : 0);
   }
-  if ((f & TF_RCVD_TSTMP) === 0) return 0;
+  if ((f & TF_RCVD_TSTMP) === 0) return putSack(kva(at), tp);
   // Where the receive buffer's autotuning counts from.
   if (tp.rfbuf_ts === 0) {
     tp.rfbuf_ts = tsval === 0 ? 1 : tsval;
     tp.rfbuf_cnt = 0;
   }
-  return putTimestamp(kva(at), tsval, tp.ts_recent);
+  const len = putTimestamp(kva(at), tsval, tp.ts_recent);
+  return tp.rcv_numsacks === 0 ? len : len + putSack(kva(at + len), tp);
 }
 
 /** Brings a TSO packet's length into the NIC's limits; full segments unless it empties the buffer. */
@@ -333,6 +387,7 @@ function window(tp: Tcpcb): number {
 
 /** The sequence number of the segment. */
 function segmentSeq(tp: Tcpcb): TcpSeq {
+  if (p.hole !== null) return p.hole.rxmit;
   if ((p.flags & TH_RST) !== 0) {
     // A RST counts only at the peer's rcv_nxt (RFC 5961, 3.2): most likely what we sent last, if
     // the peer had room for it.
@@ -351,7 +406,11 @@ function countSent(tp: Tcpcb): void {
   if (p.len > 0) {
     if ((tp.t_flags & TF_FORCEDATA) !== 0 && p.len === 1) {
       stat.tcps_sndprobe++;
-    } else if (SEQ_LT(tp.snd_nxt, tp.snd_max)) {
+    } else if (p.hole !== null || SEQ_LT(tp.snd_nxt, tp.snd_max)) {
+      if (p.hole !== null) {
+        stat.tcps_sack_rexmits++;
+        stat.tcps_sack_rexmit_bytes += p.len;
+      }
       tp.t_sndrexmitpack++;
       stat.tcps_sndrexmitpack++;
       stat.tcps_sndrexmitbyte += p.len;
@@ -370,6 +429,13 @@ function countSent(tp: Tcpcb): void {
 
 /** Moves the send variables past the segment and starts the timer that guards it. */
 function advance(tp: Tcpcb): void {
+  const recovering = (tp.t_flags & SACK_RECOVERY) === SACK_RECOVERY;
+  if (recovering) tp.prr_out += p.len;
+  if (p.hole !== null) {
+    sackRexmitted(tp, p.hole, p.len);
+    if (!tcp_timer_active(tp, TT_REXMT)) tcp_timer_activate(tp, TT_REXMT, tp.t_rxtcur);
+    return;
+  }
   const ctl = ((p.flags & TH_SYN) !== 0 ? 1 : 0) + ((p.flags & TH_FIN) !== 0 ? 1 : 0);
   if ((tp.t_flags & TF_FORCEDATA) !== 0 && tcp_timer_active(tp, TT_PERSIST)) {
     // A probe is not guarded, and is sent from the same place until the window opens.
@@ -427,7 +493,24 @@ function fillHeaders(tp: Tcpcb, m: Mbuf, ipoptlen: number, hdrlen: number): void
     th.th_sum = af.pseudo(inp.inp_inc, Tcphdr.SIZE + ipoptlen + p.len + IPPROTO_TCP);
   }
   const df = tp.t_tcp.params.path_mtu_discovery;
-  af.fill(mtod(m), inp.inp_inc, total, IPPROTO_TCP, inp.inp_ip_ttl, inp.inp_ip_tos, df);
+  const tos = inp.inp_ip_tos | p.ecn;
+  af.fill(mtod(m), inp.inp_inc, total, IPPROTO_TCP, inp.inp_ip_ttl, tos, df);
+}
+
+/** ECN's part in the headers: RFC 3168, 6.1. What is sent again is never marked as capable. */
+function ecnFlags(tp: Tcpcb): void {
+  p.ecn = 0;
+  if ((p.flags & TH_SYN) !== 0) {
+    p.flags |= tcp_ecn_output_syn_sent(tp);
+  } else if ((tp.t_flags2 & TF2_ECN_PERMIT) !== 0 && (p.flags & TH_RST) === 0) {
+    const fresh =
+      p.len > 0 &&
+      p.hole === null &&
+      !SEQ_LT(tp.snd_nxt, tp.snd_max) &&
+      (tp.t_flags & TF_FORCEDATA) === 0;
+    p.flags |= tcp_ecn_output_established(tp, fresh);
+    if (fresh) p.ecn = IPTOS_ECN_ECT0;
+  }
 }
 
 /** Builds the planned packet and sends it. Returns 0, or the error IP returned. */
@@ -451,13 +534,15 @@ function send(tp: Tcpcb): Errno {
   if (p.off + p.len < used) p.flags &= ~TH_FIN;
   if (p.len > 0 && p.off + p.len === used && (p.flags & TH_SYN) === 0) p.flags |= TH_PUSH;
   countSent(tp);
+  ecnFlags(tp);
   fillHeaders(tp, m, optlen, hdrlen);
   const start = tp.snd_nxt;
   advance(tp);
   const error = inp.inp_af.output(m, inp, inp.inp_vnet);
   if (error === 0) return 0;
   // It never left: take the advance back, so that the data goes first next time.
-  if ((p.flags & TH_SYN) === 0 && !tcp_timer_active(tp, TT_PERSIST)) tp.snd_nxt = start;
+  if (p.hole !== null) sackRexmitted(tp, p.hole, -p.len);
+  else if ((p.flags & TH_SYN) === 0 && !tcp_timer_active(tp, TT_PERSIST)) tp.snd_nxt = start;
   return error;
 }
 
@@ -498,6 +583,7 @@ function sent(tp: Tcpcb): void {
     if (SEQ_GT(edge, tp.rcv_adv)) tp.rcv_adv = edge;
   }
   tp.last_ack_sent = tp.rcv_nxt;
+  if (tp.dsack) tcp_clean_dsack_blocks(tp);
   tp.t_flags &= ~(TF_ACKNOW | TF_DELACK);
   if (tcp_timer_active(tp, TT_DELACK)) tcp_timer_activate(tp, TT_DELACK, 0);
 }

@@ -47,6 +47,7 @@ import {
 } from './tcp_fsm.ts';
 import { putTimestamp } from './tcp_options.ts';
 import { tcp_reass_flush } from './tcp_reass.ts';
+import { tcp_clean_sackreport, tcp_free_sackholes } from './tcp_sack.ts';
 import { seqAdd } from './tcp_seq.ts';
 import { tcp_cancel_timers, tcp_timer_activate } from './tcp_timer.ts';
 import {
@@ -58,6 +59,7 @@ import {
   TF_RCVD_TSTMP,
   TF_REQ_SCALE,
   TF_REQ_TSTMP,
+  TF_SACK_PERMIT,
   TF_TSO,
   TT_2MSL,
   V_tcp,
@@ -73,6 +75,7 @@ export function tcp_newtcpcb(inp: Inpcb): Tcpcb {
   tcp.states[TCPS_CLOSED]!++;
   tp.t_maxseg = p.mssdflt;
   if (p.rfc1323) tp.t_flags |= TF_REQ_SCALE | TF_REQ_TSTMP;
+  if (p.sack_enable) tp.t_flags |= TF_SACK_PERMIT;
   // RFC 6298 (2.1): without a measurement the RTO is a second. What backing off starts from then is
   // FreeBSD's guess, a quarter of it.
   tp.t_srtt = 0;
@@ -113,6 +116,7 @@ function twRemove(tp: Tcpcb): void {
 export function tcp_discardcb(tp: Tcpcb): void {
   tcp_cancel_timers(tp);
   tcp_reass_flush(tp);
+  tcp_free_sackholes(tp);
   twRemove(tp);
   tp.t_tcp.states[tp.t_state]!--;
 }
@@ -128,6 +132,7 @@ export function tcp_close(tp: Tcpcb): void {
   tp.t_tcp.stat.tcps_closed++;
   tcp_cancel_timers(tp);
   tcp_reass_flush(tp);
+  tcp_free_sackholes(tp);
   twRemove(tp);
   if (tp.t_state !== TCPS_CLOSED) tcp_state_change(tp, TCPS_CLOSED);
   in_pcbdrop(inp);
@@ -188,6 +193,8 @@ export function tcp_twstart(tp: Tcpcb): void {
     tcp_state_change(tp, TCPS_TIME_WAIT);
     tcp_cancel_timers(tp);
     tcp_reass_flush(tp);
+    tcp_free_sackholes(tp);
+    tcp_clean_sackreport(tp);
     soisdisconnected(inp.inp_socket!);
   }
   tcp_timer_activate(tp, TT_2MSL, 2 * tp.t_tcp.params.msl);

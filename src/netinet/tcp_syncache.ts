@@ -15,7 +15,8 @@ import { SB_AUTOSIZE, sbspace } from '../kern/uipc_sockbuf.ts';
 import { type Socket, sonewconn } from '../kern/uipc_socket.ts';
 import { VNET_DEFINE } from '../kern/vnet.ts';
 import { InConninfo, pcbSetConn, type InpAf, type Inpcb, inpaf, nextPktId } from './in_pcb.ts';
-import { TCP_MAXWIN, Tcphdr, TH_ACK, TH_SUM_OFF, TH_SYN } from './tcp.ts';
+import { TCP_MAXWIN, Tcphdr, TH_ACK, TH_ECE, TH_SUM_OFF, TH_SYN } from './tcp.ts';
+import { ecnWanted } from './tcp_ecn.ts';
 import { tcp_state_change, TCPS_SYN_RECEIVED } from './tcp_fsm.ts';
 import { tcp_new_isn, tcp_new_ts_offset } from './tcp_isn.ts';
 import { putSynOptions } from './tcp_options.ts';
@@ -31,7 +32,10 @@ import {
   TF_RCVD_TSTMP,
   TF_REQ_SCALE,
   TF_REQ_TSTMP,
+  TF_SACK_PERMIT,
+  TF2_ECN_PERMIT,
   TOF_MSS,
+  TOF_SACKPERM,
   TOF_SCALE,
   TOF_TS,
   TT_KEEP,
@@ -44,6 +48,8 @@ export const SYNCACHE_HASHSIZE = 512;
 // sc_flags
 const SCF_WINSCALE = 0x02;
 const SCF_TIMESTAMP = 0x04;
+const SCF_SACK = 0x08;
+const SCF_ECN = 0x10;
 
 /** One embryonic connection. Pooled. @see sys/netinet/tcp_syncache.h */
 class Syncache {
@@ -213,6 +219,7 @@ function syncache_respond(v: SyncacheVnet, sc: Syncache): void {
     kva(thAt + Tcphdr.SIZE),
     tcp_mssopt(tcp, sc.sc_inc),
     (sc.sc_flags & SCF_WINSCALE) !== 0 ? sc.sc_requested_r_scale : -1,
+    (sc.sc_flags & SCF_SACK) !== 0,
     (sc.sc_flags & SCF_TIMESTAMP) !== 0,
     (tcpTicks() + sc.sc_tsoff) | 0,
     sc.sc_tsreflect,
@@ -224,7 +231,7 @@ function syncache_respond(v: SyncacheVnet, sc: Syncache): void {
   th.th_seq = sc.sc_iss;
   th.th_ack = seqAdd(sc.sc_irs, 1);
   th.th_off = (Tcphdr.SIZE + optlen) >> 2;
-  th.th_flags = TH_SYN | TH_ACK;
+  th.th_flags = TH_SYN | TH_ACK | ((sc.sc_flags & SCF_ECN) !== 0 ? TH_ECE : 0);
   th.th_win = sc.sc_wnd;
   th.th_urp = 0;
   th.th_sum = af.pseudo(sc.sc_inc, Tcphdr.SIZE + optlen + IPPROTO_TCP);
@@ -301,6 +308,11 @@ export function syncache_add(tcp: TcpVnet, inc: InConninfo, seg: TcpSegment, so:
     sc.sc_requested_s_scale = seg.to_wscale;
     sc.sc_requested_r_scale = tcpWscale();
   }
+  if (params.sack_enable && (seg.to_flags & TOF_SACKPERM) !== 0) sc.sc_flags |= SCF_SACK;
+  if (ecnWanted(tcp, seg.flags)) {
+    sc.sc_flags |= SCF_ECN;
+    stat.tcps_ecn_shs++;
+  }
   sc.bucket = b;
   sc.bucketNext = v.buckets[b]!;
   v.buckets[b] = sc;
@@ -372,6 +384,9 @@ function syncache_socket(v: SyncacheVnet, sc: Syncache, lso: Socket): Socket | n
   } else {
     tp.t_flags &= ~TF_REQ_TSTMP;
   }
+  if ((sc.sc_flags & SCF_SACK) === 0) tp.t_flags &= ~TF_SACK_PERMIT;
+  if ((sc.sc_flags & SCF_ECN) !== 0) tp.t_flags2 |= TF2_ECN_PERMIT;
+  tp.snd_fack = tp.snd_una;
   tcp_mss(tp, sc.sc_peer_mss);
   // RFC 5681, 3.1: a SYN-ACK that had to be sent again starts the window at one segment.
   tp.t_rxtshift = sc.sc_rxmits > 1 ? 1 : 0;

@@ -1,7 +1,7 @@
 /**
  * What happens when a connection's timer expires, after sys/netinet/tcp_timer.c: delayed ACK,
  * retransmission (RFC 6298), window probes (RFC 9293, 3.8.6.1), keepalive (3.8.4), FIN_WAIT_2 and
- * TIME_WAIT. Left out: black hole detection, spurious time-out recovery, user timeouts.
+ * TIME_WAIT. Left out: black hole detection, user timeouts.
  */
 
 import { ETIMEDOUT } from '../sys/errno.ts';
@@ -17,7 +17,8 @@ import { SBS_CANTRCVMORE } from '../kern/uipc_sockbuf.ts';
 import { SO_KEEPALIVE } from '../kern/uipc_socket.ts';
 import { INP_DROPPED } from './in_pcb.ts';
 import { TH_ACK } from './tcp.ts';
-import { ccTimeout } from './tcp_cc.ts';
+import { CC_RTO, cc_cong_signal, ccSaveForUndo } from './cc.ts';
+import { tcp_free_sackholes } from './tcp_sack.ts';
 import {
   TCPS_CLOSE_WAIT,
   TCPS_CLOSING,
@@ -46,6 +47,8 @@ import {
   TF_ACKNOW,
   TF_DELACK,
   TF_FORCEDATA,
+  TF_PREVVALID,
+  TF_RCVD_TSTMP,
   TT_2MSL,
   TT_KEEP,
   TT_N,
@@ -78,6 +81,14 @@ function rexmt(tp: Tcpcb): void {
   }
   stat.tcps_rexmttimeo++;
   count(R_TCP_REXMT);
+  if (tp.t_rxtshift === 1 && TCPS_HAVEESTABLISHED(tp.t_state)) {
+    // What it does may have to be undone. Timestamps tell better than time.
+    const now = tcpTicks() || 1;
+    const ts = (tp.t_flags & TF_RCVD_TSTMP) !== 0;
+    ccSaveForUndo(tp, ts ? now : (now + (tp.t_srtt >> (TCP_RTT_SHIFT + 1))) | 0);
+  } else {
+    tp.t_flags &= ~TF_PREVVALID;
+  }
   const rto = TCPS_HAVEESTABLISHED(tp.t_state)
     ? TCP_REXMTVAL(tp) * tcp_backoff[tp.t_rxtshift]!
     : params.rexmit_initial * tcp_syn_backoff[tp.t_rxtshift]!;
@@ -91,8 +102,9 @@ function rexmt(tp: Tcpcb): void {
   tp.snd_nxt = tp.snd_una;
   tp.t_flags |= TF_ACKNOW;
   tp.t_rtttime = 0;
-  tp.t_dupacks = 0;
-  ccTimeout(tp);
+  // RFC 2018, 8: what the peer once had it may have thrown away.
+  tcp_free_sackholes(tp);
+  cc_cong_signal(tp, CC_RTO, tp.snd_una);
   tp.t_fb.tfb_tcp_output(tp);
 }
 

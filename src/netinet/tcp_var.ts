@@ -1,7 +1,7 @@
 /**
  * TCP's control block and per-stack state, after sys/netinet/tcp_var.h: field, flag and statistic
  * names are FreeBSD's. Times are in ticks of a millisecond (hz=1000) kept in 32 bits. Left out:
- * SACK scoreboard, Fast Open, MD5, logging, TOE, hpts.
+ * Fast Open, MD5, logging, TOE, hpts.
  */
 
 import type { Task } from '../sys/clock.ts';
@@ -11,7 +11,14 @@ import { Callout, nowNs } from '../kern/kern_timeout.ts';
 import type { Mbuf } from '../kern/mbuf.ts';
 import { type Vnet, VNET_DEFINE } from '../kern/vnet.ts';
 import { type Inpcb, Inpcbinfo } from './in_pcb.ts';
-import { TCP_MAXWIN, TCP_MSS, TCPOLEN_TSTAMP_APPA } from './tcp.ts';
+import {
+  TCP_MAXOLEN,
+  TCP_MAXWIN,
+  TCP_MSS,
+  TCPOLEN_SACK,
+  TCPOLEN_SACKHDR,
+  TCPOLEN_TSTAMP_APPA,
+} from './tcp.ts';
 import { TCP_NSTATES, TCPS_CLOSED, type TcpState } from './tcp_fsm.ts';
 
 // t_flags
@@ -24,15 +31,26 @@ export const TF_REQ_SCALE = 0x00000020;
 export const TF_RCVD_SCALE = 0x00000040;
 export const TF_REQ_TSTMP = 0x00000080;
 export const TF_RCVD_TSTMP = 0x00000100;
+export const TF_SACK_PERMIT = 0x00000200;
 export const TF_NEEDSYN = 0x00000400;
 export const TF_NEEDFIN = 0x00000800;
 export const TF_NOPUSH = 0x00001000;
+/** snd_cwnd_prev and its companions say what a time-out changed. */
+export const TF_PREVVALID = 0x00002000;
 export const TF_MORETOCOME = 0x00010000;
 export const TF_LASTIDLE = 0x00040000;
 export const TF_RXWIN0SENT = 0x00080000;
 export const TF_FASTRECOVERY = 0x00100000;
+export const TF_WASFRECOVERY = 0x00200000;
 export const TF_FORCEDATA = 0x00800000;
 export const TF_TSO = 0x01000000;
+export const TF_CONGRECOVERY = 0x10000000;
+export const TF_WASCRECOVERY = 0x20000000;
+
+// t_flags2
+export const TF2_ECN_PERMIT = 0x00000020;
+export const TF2_ECN_SND_CWR = 0x00000040;
+export const TF2_ECN_SND_ECE = 0x00000080;
 
 // Timers of a connection.
 export const TT_REXMT = 0;
@@ -124,6 +142,22 @@ export class Tcpstat {
   tcps_sc_badack = 0;
   tcps_sc_unreach = 0;
   tcps_sc_zonefail = 0;
+  tcps_sndrexmitbad = 0;
+  tcps_sack_recovery_episode = 0;
+  tcps_sack_rexmits = 0;
+  tcps_sack_rexmit_bytes = 0;
+  tcps_sack_lostrexmits = 0;
+  tcps_sack_rcv_blocks = 0;
+  tcps_sack_send_blocks = 0;
+  tcps_sack_sboverflow = 0;
+  tcps_dsack_count = 0;
+  tcps_dsack_bytes = 0;
+  tcps_ecn_ce = 0;
+  tcps_ecn_ect0 = 0;
+  tcps_ecn_ect1 = 0;
+  tcps_ecn_shs = 0;
+  tcps_ecn_rcwnd = 0;
+  tcps_ecn_rcvce = 0;
   tcps_sndrexmitfast = 0; // ours: retransmissions started by duplicate ACKs
   tcps_limitedtransmit = 0; // ours: segments of RFC 3042
   tcps_challengeack = 0; // ours: RFC 5961, sent
@@ -149,6 +183,13 @@ export class TcpParams {
   recvbuf_max = 2 * 1024 * 1024;
   delayed_ack = true;
   delacktime = 40;
+  sack_enable = true;
+  sack_maxholes = 128;
+  sack_globalmaxholes = 65536;
+  sack_lrd = true;
+  do_prr = true;
+  ecn_enable = 2;
+  ecn_maxretries = 1;
   msl = 30000;
   keepinit = 75000;
   keepidle = 7200000;
@@ -199,6 +240,73 @@ export interface TcpFunctionBlock {
   tfb_tcp_timer(tp: Tcpcb): void;
 }
 
+/** A congestion control algorithm; functions as mod_cc(9) names them. @see mod_cc(9) */
+export interface CcAlgo {
+  readonly name: string;
+  /** The connection is established, or begins to use the algorithm. */
+  conn_init(tp: Tcpcb): void;
+  /** `acked` bytes were acknowledged, outside of recovery, while the window was the limit. */
+  ack_received(tp: Tcpcb, acked: number): void;
+  /** Bytes were acknowledged while the peer's window was the limit. Ours. */
+  app_limited(tp: Tcpcb): void;
+  /** CC_ECN, CC_RTO, CC_RTO_ERR, CC_NDUPACK. */
+  cong_signal(tp: Tcpcb, type: number): void;
+  /** Recovery ends with the acknowledgment `ack`. */
+  post_recovery(tp: Tcpcb, ack: TcpSeq): void;
+  /** Nothing was under way for an RTO. */
+  after_idle(tp: Tcpcb): void;
+}
+
+/** What an algorithm keeps of a connection: CUBIC's variables, windows in segments. */
+export class CcVar {
+  /** When this epoch of congestion avoidance began, ns; below 0: it has not. */
+  epochNs = -1;
+  /** Window at the last reduction, before it, and what Reno would have. */
+  wMax = 0;
+  cwndPrior = 0;
+  wEst = 0;
+  /** Seconds until the cubic reaches wMax. */
+  k = 0;
+  #wMaxPrev = 0;
+  #cwndPriorPrev = 0;
+
+  reset(): void {
+    this.epochNs = -1;
+    this.wMax = 0;
+    this.cwndPrior = 0;
+    this.wEst = 0;
+    this.k = 0;
+  }
+
+  /** Remembers what a time-out is about to change, and puts it back. */
+  save(): void {
+    this.#wMaxPrev = this.wMax;
+    this.#cwndPriorPrev = this.cwndPrior;
+  }
+
+  restore(): void {
+    this.wMax = this.#wMaxPrev;
+    this.cwndPrior = this.#cwndPriorPrev;
+    this.epochNs = -1;
+  }
+}
+
+/** Blocks of SACK we can report at once, and remember. @see sys/netinet/tcp_var.h */
+export const MAX_SACK_BLKS = 6;
+export const TCP_MAX_SACK = 4;
+
+/** Bytes that the peer lacks, between others it has. Pooled. @see sys/netinet/tcp_var.h */
+export class Sackhole {
+  start: TcpSeq = tcpSeq(0);
+  end: TcpSeq = tcpSeq(0);
+  /** What of it has been sent again ends here. */
+  rxmit: TcpSeq = tcpSeq(0);
+  /** snd_max when that was: what is acknowledged beyond it tells whether it arrived. */
+  sentAt: TcpSeq = tcpSeq(0);
+  prev: Sackhole | null = null;
+  next: Sackhole | null = null;
+}
+
 /** An out-of-order segment that waits. Pooled. @see sys/netinet/tcp_var.h */
 export class TsegQent {
   tqe_start: TcpSeq = tcpSeq(0);
@@ -225,6 +333,11 @@ export class TcpVnet {
   /** Segments in all reassembly queues, and entries that wait to be used again. */
   reassSegments = 0;
   reassFree: TsegQent | null = null;
+  /** Holes in all scoreboards, and those that wait to be used again. */
+  sackHoles = 0;
+  sackFree: Sackhole | null = null;
+  /** The congestion control that new connections get. */
+  ccAlgo: CcAlgo | null = null;
   /** Connections in TIME_WAIT, the oldest first. */
   twHead: Tcpcb | null = null;
   twTail: Tcpcb | null = null;
@@ -260,6 +373,7 @@ export class Tcpcb implements Task {
   readonly t_fb: TcpFunctionBlock;
   t_state: TcpState = TCPS_CLOSED;
   t_flags = 0;
+  t_flags2 = 0;
 
   // Send sequence space.
   snd_una: TcpSeq = tcpSeq(0);
@@ -302,6 +416,36 @@ export class Tcpcb implements Task {
   /** Bytes acked in congestion avoidance since the window last grew: RFC 3465. */
   t_bytes_acked = 0;
   t_softerror: Errno = 0;
+
+  /** Its congestion control, and what that keeps. */
+  t_cc: CcAlgo;
+  readonly t_ccv = new CcVar();
+  // What the last time-out changed, valid with TF_PREVVALID, and when its data was sent before.
+  snd_cwnd_prev = 0;
+  snd_ssthresh_prev = 0;
+  snd_recover_prev: TcpSeq = tcpSeq(0);
+  t_badrxtwin = 0;
+
+  // The sender's SACK scoreboard: holes in order, and the highest byte that the peer has.
+  snd_holes: Sackhole | null = null;
+  snd_holesTail: Sackhole | null = null;
+  snd_numholes = 0;
+  snd_fack: TcpSeq = tcpSeq(0);
+  /** Bytes beyond snd_una that the peer has, and those of holes that were sent again. */
+  sacked_bytes = 0;
+  sack_bytes_rexmit = 0;
+  /** What the last ACK said to have arrived. */
+  delivered_data = 0;
+  // PRR, RFC 6937: under way when recovery began, arrived and sent since.
+  recover_fs = 0;
+  prr_delivered = 0;
+  prr_out = 0;
+
+  /** What we report: pairs of first and next byte, the latest first. */
+  readonly sackblks = new Int32Array(2 * MAX_SACK_BLKS);
+  rcv_numsacks = 0;
+  /** Whether sackblks' first pair is a duplicate's, RFC 2883: reported once. */
+  dsack = false;
 
   // Timestamps, RFC 7323.
   ts_recent = 0;
@@ -348,6 +492,7 @@ export class Tcpcb implements Task {
     this.t_inpcb = inp;
     this.t_tcp = tcp;
     this.t_fb = fb;
+    this.t_cc = tcp.ccAlgo!;
     this.t_callout = new Callout(this);
   }
 
@@ -359,7 +504,16 @@ export class Tcpcb implements Task {
 
 /** Payload of a full segment: t_maxseg less the options each one carries. @see sys/netinet/tcp_subr.c */
 export function tcp_maxseg(tp: Tcpcb): number {
-  return (tp.t_flags & TF_RCVD_TSTMP) !== 0 ? tp.t_maxseg - TCPOLEN_TSTAMP_APPA : tp.t_maxseg;
+  let optlen = (tp.t_flags & TF_RCVD_TSTMP) !== 0 ? TCPOLEN_TSTAMP_APPA : 0;
+  if (tp.rcv_numsacks > 0) optlen += sackOptlen(tp);
+  return tp.t_maxseg - optlen;
+}
+
+/** Bytes of a SACK option with all that fits of what there is to report, padding included. */
+export function sackOptlen(tp: Tcpcb): number {
+  const room = TCP_MAXOLEN - ((tp.t_flags & TF_RCVD_TSTMP) !== 0 ? TCPOLEN_TSTAMP_APPA : 0);
+  const n = Math.min(tp.rcv_numsacks, Math.floor((room - TCPOLEN_SACKHDR - 2) / TCPOLEN_SACK));
+  return n === 0 ? 0 : 2 + TCPOLEN_SACKHDR + n * TCPOLEN_SACK;
 }
 
 /**
@@ -386,6 +540,11 @@ export class TcpSegment {
   to_wscale = 0;
   to_tsval = 0;
   to_tsecr = 0;
+  /** SACK blocks, where they are in memory and how many. */
+  to_sacks = 0;
+  to_nsacks = 0;
+  /** The IP header's ECN bits. */
+  ecn = 0;
 }
 
 // TcpSegment.to_flags
@@ -393,6 +552,7 @@ export const TOF_MSS = 0x0001;
 export const TOF_SCALE = 0x0002;
 export const TOF_SACKPERM = 0x0004;
 export const TOF_TS = 0x0010;
+export const TOF_SACK = 0x0080;
 
 /** The one segment. Borrowed by whoever handles it, until the handler returns. */
 export const $seg = new TcpSegment();

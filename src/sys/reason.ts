@@ -90,6 +90,7 @@ export const R_TCP_NOPCB = reason('tcp', 'no_connection');
 export const R_TCP_CLOSED = reason('tcp', 'closed');
 export const R_TCP_BADSEQ = reason('tcp', 'out_of_window');
 export const R_TCP_BADACK = reason('tcp', 'bad_ack');
+export const R_TCP_SACK_BAD = reason('tcp', 'bad_sack_block');
 export const R_TCP_BADRST = reason('tcp', 'bad_reset');
 export const R_TCP_BADSYN = reason('tcp', 'bad_syn');
 export const R_TCP_PAWS = reason('tcp', 'paws');

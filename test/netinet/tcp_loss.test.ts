@@ -10,6 +10,7 @@ import {
   seqAdd,
   seqDiff,
 } from '../../src/netinet/tcp_seq.ts';
+import { tcp_set_cc_mod } from '../../src/netinet/cc.ts';
 import { TF_FASTRECOVERY } from '../../src/netinet/tcp_var.ts';
 import { tcpSeq } from '../../src/sys/types.ts';
 import { buildIcmp, buildIp4, expectTx, type Frame, payload, seq } from '../support/frames.ts';
@@ -87,14 +88,32 @@ describe('tcp: retransmission', () => {
   });
 
   it('sends one segment after a time-out, then slow start again', () => {
+    expect(tcp_set_cc_mod(h.tp(c.so), 'newreno')).to.equal(0);
     fly(8);
     h.advance(230);
-    expect(segs(h.take())).to.deep.equal([0]);
+    const again = h.take();
+    expect(segs(again)).to.deep.equal([0]);
+    c.ts = { val: 1, ecr: again[0]!.ip!.tcp!.ts!.val };
     expect(h.tp(c.so).snd_ssthresh).to.equal(5 * size); // half of the initial ten
     ackTo(1);
     expect(segs(h.take())).to.deep.equal([1, 2]);
     ackTo(3);
     expect(segs(h.take())).to.deep.equal([3, 4, 5]);
+  });
+
+  // An echo older than the retransmission: the original arrived, only late.
+  it('undoes a time-out that was for nothing', () => {
+    fly(8);
+    const tp = h.tp(c.so);
+    const { snd_cwnd, snd_ssthresh } = tp;
+    h.advance(230);
+    expect(segs(h.take())).to.deep.equal([0]);
+    expect(tp.snd_cwnd).to.equal(size);
+    ackTo(1);
+    expect(h.stat.tcps_sndrexmitbad).to.equal(1);
+    expect(tp.snd_ssthresh).to.equal(snd_ssthresh);
+    expect(tp.snd_cwnd).to.be.at.least(snd_cwnd);
+    expectTx(h.sent); // nothing of it is sent again
   });
 
   it('takes an ACK of everything after a time-out as the end of it', () => {
@@ -177,6 +196,7 @@ describe('tcp: retransmission', () => {
   });
 
   it('doubles in slow start, then adds a segment per window', () => {
+    expect(tcp_set_cc_mod(h.tp(c.so), 'newreno')).to.equal(0);
     const tp = h.tp(c.so);
     h.write(c.so, new Uint8Array(20 * size));
     h.take();

@@ -1,0 +1,111 @@
+/**
+ * CUBIC, after sys/netinet/cc/cc_cubic.c by RFC 9438: in congestion avoidance the window follows a
+ * cubic function of the time since it was last reduced, and never less than what Reno would have.
+ * Left out: HyStart++.
+ */
+
+import { nowNs } from '../kern/kern_timeout.ts';
+import { CC_RTO, CC_RTO_ERR, cwndMax } from './cc.ts';
+import { deflate, restart, slowStart } from './cc_newreno.ts';
+import { type CcAlgo, tcp_maxseg, TCP_RTT_SHIFT, type Tcpcb } from './tcp_var.ts';
+
+/** RFC 9438, 4.6 and 5: the factor a window is reduced by, and how steep the cubic is. */
+export const CUBIC_BETA = 0.7;
+const CUBIC_C = 0.4;
+/** RFC 9438, 4.3: Reno's increase that goes with a reduction by 0.7. */
+const ALPHA = (3 * (1 - CUBIC_BETA)) / (1 + CUBIC_BETA);
+
+/** Begins an epoch of congestion avoidance at the present window: RFC 9438, 4.2. */
+function epochStart(tp: Tcpcb, maxseg: number): void {
+  const v = tp.t_ccv;
+  v.epochNs = nowNs();
+  const cwnd = tp.snd_cwnd / maxseg;
+  v.wEst = cwnd;
+  if (v.wMax <= cwnd) {
+    // Nothing was lost at a larger window: the plateau is here.
+    v.wMax = cwnd;
+    v.k = 0;
+  } else {
+    v.k = Math.cbrt((v.wMax - cwnd) / CUBIC_C);
+  }
+}
+
+/** Where the window goes when it is reduced, in segments: RFC 9438, 4.6 and 4.7. */
+function reduce(tp: Tcpcb): void {
+  const v = tp.t_ccv;
+  const maxseg = tcp_maxseg(tp);
+  const cwnd = tp.snd_cwnd / maxseg;
+  // Fast convergence: a window that did not get back to where it was makes room for others.
+  v.wMax = cwnd < v.wMax ? (cwnd * (1 + CUBIC_BETA)) / 2 : cwnd;
+  v.cwndPrior = cwnd;
+  v.epochNs = -1;
+  const flight = Math.min(tp.snd_wnd, tp.snd_cwnd);
+  tp.snd_ssthresh = Math.max(Math.floor(Math.round(flight * CUBIC_BETA) / maxseg), 2) * maxseg;
+}
+
+/** @see cc_cubic(4) */
+export const cubic_cc_algo: CcAlgo = {
+  name: 'cubic',
+
+  conn_init(tp: Tcpcb): void {
+    tp.t_ccv.reset();
+  },
+
+  app_limited(tp: Tcpcb): void {
+    // RFC 9438, 4.2: time in which nothing was asked of the window does not count.
+    tp.t_ccv.epochNs = -1;
+  },
+
+  ack_received(tp: Tcpcb, acked: number): void {
+    if (slowStart(tp, acked)) return;
+    const v = tp.t_ccv;
+    const maxseg = tcp_maxseg(tp);
+    if (v.epochNs < 0) epochStart(tp, maxseg);
+    const cwnd = tp.snd_cwnd / maxseg;
+    const segs = acked / maxseg;
+    // What Reno would have by now: RFC 9438, 4.3.
+    v.wEst += ((v.wEst < v.cwndPrior ? ALPHA : 1) * segs) / cwnd;
+    const t = (nowNs() - v.epochNs) / 1e9;
+    const rtt = (tp.t_srtt >> TCP_RTT_SHIFT) / 1e3;
+    const now = CUBIC_C * (t - v.k) ** 3 + v.wMax;
+    let next: number;
+    if (now < v.wEst) {
+      next = Math.max(v.wEst, cwnd);
+    } else {
+      // 4.4 and 4.5: towards where the cubic is a round trip later, at most half as much again.
+      const ahead = CUBIC_C * (t + rtt - v.k) ** 3 + v.wMax;
+      const target = Math.min(Math.max(ahead, cwnd), 1.5 * cwnd);
+      next = cwnd + ((target - cwnd) / cwnd) * segs;
+    }
+    tp.snd_cwnd = Math.min(Math.floor(next * maxseg), cwndMax(tp));
+  },
+
+  cong_signal(tp: Tcpcb, type: number): void {
+    const v = tp.t_ccv;
+    switch (type) {
+      case CC_RTO:
+        // RFC 9438, 4.8. Once per loss, as NewReno's.
+        if (tp.t_rxtshift === 1) {
+          v.save();
+          reduce(tp);
+        }
+        v.epochNs = -1;
+        tp.snd_cwnd = tcp_maxseg(tp);
+        return;
+      case CC_RTO_ERR:
+        // 4.9: as if it had not been.
+        v.restore();
+        return;
+      default:
+        reduce(tp);
+        tp.snd_cwnd = tp.snd_ssthresh;
+    }
+  },
+
+  post_recovery: deflate,
+
+  after_idle(tp: Tcpcb): void {
+    restart(tp);
+    tp.t_ccv.epochNs = -1;
+  },
+};

@@ -1,0 +1,92 @@
+/**
+ * Explicit congestion notification, after sys/netinet/tcp_ecn.c: RFC 3168, section 6.1. Negotiated in
+ * the handshake; data we send is marked as capable, marks we get are echoed until the peer says that
+ * it has reduced its window. Left out: accurate ECN, ECN++ on SYN-ACKs.
+ */
+
+import { TH_ACK, TH_CWR, TH_ECE, TH_SYN } from './tcp.ts';
+import { SEQ_GEQ, SEQ_GT } from './tcp_seq.ts';
+import { CC_ECN, cc_cong_signal } from './cc.ts';
+import {
+  type Tcpcb,
+  type TcpSegment,
+  type TcpVnet,
+  TF2_ECN_PERMIT,
+  TF2_ECN_SND_CWR,
+  TF2_ECN_SND_ECE,
+} from './tcp_var.ts';
+import { TCPS_SYN_RECEIVED, TCPS_SYN_SENT } from './tcp_fsm.ts';
+
+// The ECN field of the IP header, RFC 3168, section 5.
+export const IPTOS_ECN_ECT1 = 1;
+export const IPTOS_ECN_ECT0 = 2;
+export const IPTOS_ECN_CE = 3;
+export const IPTOS_ECN_MASK = 3;
+
+/** Whether a SYN with `flags` asks for ECN and we answer that: net.inet.tcp.ecn.enable 1 or 2. */
+export function ecnWanted(tcp: TcpVnet, flags: number): boolean {
+  return tcp.params.ecn_enable !== 0 && (flags & (TH_ECE | TH_CWR)) === (TH_ECE | TH_CWR);
+}
+
+/** The peer's SYN-ACK: ECN is agreed upon if we asked and it says so. @see sys/netinet/tcp_ecn.c */
+export function tcp_ecn_input_syn_sent(tp: Tcpcb, seg: TcpSegment): void {
+  const agreed = (seg.flags & (TH_ECE | TH_CWR | TH_ACK)) === (TH_ECE | TH_ACK);
+  if (!agreed || tp.t_tcp.params.ecn_enable !== 1) return;
+  tp.t_flags2 |= TF2_ECN_PERMIT;
+  tp.t_tcp.stat.tcps_ecn_shs++;
+}
+
+/**
+ * Looks at the ECN field and flags of a segment of a synchronized connection: notes a mark to echo,
+ * and reduces the window if the peer echoes one. @see sys/netinet/tcp_ecn.c
+ */
+export function tcp_ecn_input_segment(tp: Tcpcb, seg: TcpSegment): void {
+  const { stat } = tp.t_tcp;
+  // RFC 3168, 6.1.3: the peer has reduced its window; a mark on this very segment starts over.
+  if ((seg.flags & TH_CWR) !== 0) tp.t_flags2 &= ~TF2_ECN_SND_ECE;
+  switch (seg.ecn) {
+    case IPTOS_ECN_CE:
+      stat.tcps_ecn_rcvce++;
+      tp.t_flags2 |= TF2_ECN_SND_ECE;
+      break;
+    case IPTOS_ECN_ECT0:
+      stat.tcps_ecn_ect0++;
+      break;
+    case IPTOS_ECN_ECT1:
+      stat.tcps_ecn_ect1++;
+      break;
+    default:
+      break;
+  }
+  const echo = (seg.flags & (TH_ECE | TH_ACK | TH_SYN)) === (TH_ECE | TH_ACK);
+  if (!echo || SEQ_GT(seg.ack, tp.snd_max) || !SEQ_GEQ(seg.ack, tp.snd_una)) return;
+  stat.tcps_ecn_ce++;
+  const before = stat.tcps_ecn_rcwnd;
+  cc_cong_signal(tp, CC_ECN, seg.ack);
+  if (stat.tcps_ecn_rcwnd !== before) tp.t_flags2 |= TF2_ECN_SND_CWR;
+}
+
+/** TH_* that our SYN carries: the first ones ask for ECN if net.inet.tcp.ecn.enable is 1. @see sys/netinet/tcp_ecn.c */
+export function tcp_ecn_output_syn_sent(tp: Tcpcb): number {
+  const { params } = tp.t_tcp;
+  if (tp.t_state === TCPS_SYN_RECEIVED) return (tp.t_flags2 & TF2_ECN_PERMIT) !== 0 ? TH_ECE : 0;
+  // RFC 3168, 6.1.1.1: something on the way may not let such a SYN through.
+  if (
+    params.ecn_enable !== 1 ||
+    tp.t_state !== TCPS_SYN_SENT ||
+    tp.t_rxtshift > params.ecn_maxretries
+  )
+    return 0;
+  return TH_ECE | TH_CWR;
+}
+
+/** TH_* that a segment carries; `fresh` data is news to the peer. @see sys/netinet/tcp_ecn.c */
+export function tcp_ecn_output_established(tp: Tcpcb, fresh: boolean): number {
+  let flags = 0;
+  if ((tp.t_flags2 & TF2_ECN_SND_ECE) !== 0) flags |= TH_ECE;
+  if (fresh && (tp.t_flags2 & TF2_ECN_SND_CWR) !== 0) {
+    flags |= TH_CWR;
+    tp.t_flags2 &= ~TF2_ECN_SND_CWR;
+  }
+  return flags;
+}

@@ -1,0 +1,188 @@
+/**
+ * Finding out that data was lost, and sending it again before the timer does: duplicate ACKs and fast
+ * retransmit (RFC 5681, 3.2), limited transmit (3042), recovery by SACK (6675) paced by proportional
+ * rate reduction (6937), recovery without SACK (6582). Part of tcp_do_segment in FreeBSD.
+ */
+
+import { count, R_TCP_FASTREXMT } from '../sys/reason.ts';
+import type { TcpSeq } from '../sys/types.ts';
+import { sbavail } from '../kern/uipc_sockbuf.ts';
+import { CC_NDUPACK, cc_cong_signal, cc_post_recovery } from './cc.ts';
+import { TH_FIN } from './tcp.ts';
+import { sackLost, tcp_compute_pipe } from './tcp_sack.ts';
+import { SEQ_GT, SEQ_LEQ, SEQ_LT, seqDiff } from './tcp_seq.ts';
+import { tcp_timer_activate, tcp_timer_active } from './tcp_timer.ts';
+import {
+  tcp_maxseg,
+  type Tcpcb,
+  tcprexmtthresh,
+  type TcpSegment,
+  TF_CONGRECOVERY,
+  TF_FASTRECOVERY,
+  TF_SACK_PERMIT,
+  TOF_SACK,
+  TT_REXMT,
+} from './tcp_var.ts';
+
+/** Whether the connection recovers by its scoreboard. */
+export const bySack = (tp: Tcpcb): boolean => (tp.t_flags & TF_SACK_PERMIT) !== 0;
+
+/** Sends one segment from `ack` on with a window of `cwnd`, whatever else was under way. */
+function resendFrom(tp: Tcpcb, ack: TcpSeq, cwnd: number): void {
+  const onxt = tp.snd_nxt;
+  tcp_timer_activate(tp, TT_REXMT, 0);
+  tp.t_rtttime = 0;
+  tp.snd_nxt = ack;
+  tp.snd_cwnd = cwnd;
+  tp.t_fb.tfb_tcp_output(tp);
+  if (SEQ_GT(onxt, tp.snd_nxt)) tp.snd_nxt = onxt;
+}
+
+/** Limited transmit, RFC 3042: the first two duplicate ACKs let a new segment out each. */
+function limitedTransmit(tp: Tcpcb): void {
+  const onxt = tp.snd_nxt;
+  const ocwnd = tp.snd_cwnd;
+  const flight = seqDiff(tp.snd_nxt, tp.snd_una);
+  if (tp.snd_nxt !== tp.snd_max || flight < 0) return;
+  const avail = sbavail(tp.t_inpcb.inp_socket!.so_snd) - flight;
+  if (avail <= 0) return;
+  tp.snd_cwnd = flight + tcp_maxseg(tp);
+  tp.t_fb.tfb_tcp_output(tp);
+  tp.snd_cwnd = ocwnd;
+  if (tp.snd_nxt !== onxt) tp.t_tcp.stat.tcps_limitedtransmit++;
+}
+
+/**
+ * Proportional rate reduction: sets the window so that for what arrived (`delivered_data`) the right
+ * share leaves. `ack` is what is acknowledged; `lossy` whether more was found missing. RFC 6937, 3.1.
+ * @see sys/netinet/tcp_input.c
+ */
+function tcp_do_prr_ack(tp: Tcpcb, ack: TcpSeq, lossy: boolean): void {
+  const maxseg = tcp_maxseg(tp);
+  const pipe = tcp_compute_pipe(tp, ack);
+  tp.prr_delivered += tp.delivered_data;
+  let sndcnt: number;
+  if (pipe > tp.snd_ssthresh) {
+    sndcnt = Math.ceil((tp.prr_delivered * tp.snd_ssthresh) / tp.recover_fs) - tp.prr_out;
+  } else {
+    // Below the target: what arrived may be made up for, and a segment more while nothing gets worse.
+    let limit = Math.max(tp.prr_delivered - tp.prr_out, tp.delivered_data);
+    if (!lossy) limit += maxseg;
+    sndcnt = Math.min(limit, tp.snd_ssthresh - pipe);
+  }
+  tp.snd_cwnd = Math.max(pipe, 0) + Math.max(sndcnt, 0);
+}
+
+/** The window while recovering without PRR: grows by a segment per ACK up to the threshold. */
+function plainSackAck(tp: Tcpcb, ack: TcpSeq): void {
+  const maxseg = tcp_maxseg(tp);
+  if (tcp_compute_pipe(tp, ack) < tp.snd_ssthresh)
+    tp.snd_cwnd = Math.min(tp.snd_cwnd + maxseg, tp.snd_ssthresh);
+}
+
+/** An ACK came in recovery by SACK: how much may leave for it. */
+function sackRecoveryAck(tp: Tcpcb, ack: TcpSeq, lossy: boolean): void {
+  if (tp.t_tcp.params.do_prr) tcp_do_prr_ack(tp, ack, lossy);
+  else plainSackAck(tp, ack);
+}
+
+/** Enters recovery with the loss of what follows `ack`, and sends it again. */
+function enterRecovery(tp: Tcpcb, ack: TcpSeq): void {
+  const maxseg = tcp_maxseg(tp);
+  const { stat } = tp.t_tcp;
+  count(R_TCP_FASTREXMT);
+  stat.tcps_sndrexmitfast++;
+  const flight = seqDiff(tp.snd_max, ack);
+  cc_cong_signal(tp, CC_NDUPACK, ack);
+  if (!bySack(tp)) {
+    resendFrom(tp, ack, maxseg);
+    tp.snd_cwnd = tp.snd_ssthresh + tcprexmtthresh * maxseg;
+    return;
+  }
+  stat.tcps_sack_recovery_episode++;
+  tp.recover_fs = Math.max(flight, maxseg);
+  tp.prr_delivered = 0;
+  tp.prr_out = 0;
+  tcp_timer_activate(tp, TT_REXMT, 0);
+  tp.t_rtttime = 0;
+  sackRecoveryAck(tp, ack, false);
+  // RFC 6937, 3.1: the first segment always goes again.
+  tp.snd_cwnd = Math.max(tp.snd_cwnd, tcp_compute_pipe(tp, ack) + maxseg);
+}
+
+/**
+ * An ACK that acknowledges nothing new: RFC 5681, 2 and 3.2. `news`: it says of more that arrived.
+ * Returns whether it was a duplicate that is dealt with.
+ */
+export function duplicateAck(tp: Tcpcb, seg: TcpSegment, news: boolean): boolean {
+  const isDuplicate =
+    seg.tlen === 0 &&
+    (seg.wnd === tp.snd_wnd || news) &&
+    (seg.flags & TH_FIN) === 0 &&
+    seg.ack === tp.snd_una &&
+    tcp_timer_active(tp, TT_REXMT);
+  if (!isDuplicate) {
+    // Data or a window update that repeats the last ACK says nothing about loss.
+    if (seg.ack !== tp.snd_una || (seg.tlen === 0 && seg.wnd === tp.snd_wnd)) tp.t_dupacks = 0;
+    return false;
+  }
+  // With SACK an ACK that says nothing new is no sign of anything: RFC 6675, 2.
+  if (bySack(tp) && (seg.to_flags & TOF_SACK) !== 0 && !news) return false;
+  const { stat, params } = tp.t_tcp;
+  stat.tcps_rcvdupack++;
+  tp.t_dupacks++;
+  if ((tp.t_flags & TF_FASTRECOVERY) !== 0) {
+    // Another segment has left the network: RFC 5681, 3.2 (4).
+    if (bySack(tp)) sackRecoveryAck(tp, seg.ack, false);
+    else tp.snd_cwnd += tcp_maxseg(tp);
+    tp.t_fb.tfb_tcp_output(tp);
+    return true;
+  }
+  const lost = tp.t_dupacks === tcprexmtthresh || (bySack(tp) && sackLost(tp));
+  if (lost) {
+    // RFC 6582, 3.2 (1): not again for a window that was dealt with. A scoreboard knows better.
+    // After a time-out everything goes again anyway: RFC 6675, 5.1.
+    const known = bySack(tp) && tp.snd_holes !== null && tp.snd_nxt === tp.snd_max;
+    if (!known && SEQ_LEQ(seg.ack, tp.snd_recover)) {
+      tp.t_dupacks = 0;
+      return false;
+    }
+    enterRecovery(tp, seg.ack);
+    if (bySack(tp)) tp.t_fb.tfb_tcp_output(tp);
+    return true;
+  }
+  if (tp.t_dupacks < tcprexmtthresh && params.rfc3042) {
+    limitedTransmit(tp);
+    return true;
+  }
+  return false;
+}
+
+/** In recovery, an ACK of some but not all of it: the next hole is lost too. RFC 6582, 3.2 (5). */
+function partialAck(tp: Tcpcb, ack: TcpSeq, news: boolean): void {
+  if (bySack(tp)) {
+    tp.t_rtttime = 0;
+    sackRecoveryAck(tp, ack, !news && tp.snd_holes === null);
+    return;
+  }
+  const ocwnd = tp.snd_cwnd;
+  const acked = seqDiff(ack, tp.snd_una);
+  const maxseg = tcp_maxseg(tp);
+  // Room for one segment behind what this ACK acknowledges, which still counts as sent.
+  resendFrom(tp, ack, maxseg + acked);
+  tp.snd_cwnd = Math.max(ocwnd - acked, 0) + maxseg;
+}
+
+/** An ACK of new data: what it means for a recovery under way, or for one to begin. */
+export function recoveryAck(tp: Tcpcb, ack: TcpSeq, news: boolean): void {
+  if ((tp.t_flags & (TF_FASTRECOVERY | TF_CONGRECOVERY)) === 0) return;
+  if (!SEQ_LT(ack, tp.snd_recover)) cc_post_recovery(tp, ack);
+  else if ((tp.t_flags & TF_FASTRECOVERY) !== 0) partialAck(tp, ack, news);
+}
+
+/** After an ACK of new data: whether the scoreboard says that the next byte is lost (RFC 6675, 5). */
+export function lossAfterAck(tp: Tcpcb): void {
+  if ((tp.t_flags & TF_FASTRECOVERY) !== 0 || !bySack(tp) || !sackLost(tp)) return;
+  if (tp.snd_holes!.start !== tp.snd_una || tp.snd_nxt !== tp.snd_max) return;
+  enterRecovery(tp, tp.snd_una);
+}

@@ -1,0 +1,90 @@
+import { expect } from 'chai';
+import { CUBIC_BETA } from '../../src/netinet/cc_cubic.ts';
+import { tcp_set_cc_mod } from '../../src/netinet/cc.ts';
+import { ENOENT } from '../../src/sys/errno.ts';
+import type { Tcpcb } from '../../src/netinet/tcp_var.ts';
+import { type Conn, TestHost } from './tcp_host.ts';
+
+const size = 1448;
+
+describe('tcp: congestion control algorithms', () => {
+  let h: TestHost;
+  let c: Conn;
+  let tp: Tcpcb;
+  beforeEach(() => {
+    h = new TestHost();
+    c = h.establish({ ts: { val: 1, ecr: 0 }, wscale: 8 });
+    tp = h.tp(c.so);
+  });
+  afterEach(() => h.close());
+
+  /** In congestion avoidance at `segs` segments, with `rttMs` measured. */
+  const avoid = (segs: number, rttMs: number): void => {
+    tp.snd_cwnd = segs * size;
+    tp.t_srtt = rttMs << 5;
+    tp.snd_wnd = 1 << 24;
+    tp.snd_ssthresh = Math.floor(tp.snd_cwnd / 2);
+  };
+  /** A round trip in which the whole window is acknowledged, two segments an ACK. */
+  const round = (rttMs: number): void => {
+    for (let left = tp.snd_cwnd; left > 0; left -= 2 * size)
+      tp.t_cc.ack_received(tp, Math.min(left, 2 * size));
+    h.advance(rttMs);
+  };
+
+  it('starts with CUBIC, and takes what net.inet.tcp.cc.algorithm says for new connections', () => {
+    expect(tp.t_cc.name).to.equal('cubic');
+    const { sysctl } = h.vnet;
+    expect(sysctl.find('net.inet.tcp.cc.available')!.get()).to.equal('newreno, cubic');
+    expect(sysctl.write('net.inet.tcp.cc.algorithm', 'vegas')).to.equal(ENOENT);
+    expect(sysctl.find('net.inet.tcp.cc.algorithm')!.get()).to.equal('cubic');
+    expect(sysctl.write('net.inet.tcp.cc.algorithm', 'newreno')).to.equal(0);
+    const other = h.establish({ sport: 41000, dport: 81 });
+    expect(h.tp(other.so).t_cc.name).to.equal('newreno');
+    expect(tp.t_cc.name).to.equal('cubic');
+    expect(tcp_set_cc_mod(tp, 'newreno')).to.equal(0);
+    expect(tcp_set_cc_mod(tp, 'no such')).to.equal(ENOENT);
+  });
+
+  // RFC 9438, 4.2: K = cbrt((W_max - cwnd) / C), and the window is W_max again after K seconds.
+  it('is back at the window of the last loss after K seconds, flat there, then steeper', () => {
+    const rtt = 100;
+    avoid(1000, rtt);
+    tp.t_cc.cong_signal(tp, 8);
+    expect(tp.snd_cwnd / size).to.equal(1000 * CUBIC_BETA);
+    const k = Math.cbrt((1000 - 700) / 0.4);
+    const at: number[] = [];
+    for (let t = 0; t < 2 * k * 1000; t += rtt) {
+      at.push(tp.snd_cwnd / size);
+      round(rtt);
+    }
+    const when = (s: number): number => at[Math.round((s * 1000) / rtt)]!;
+    expect(when(k)).to.be.within(985, 1010);
+    const early = when(k * 0.3) - when(k * 0.2);
+    const flat = when(k * 1.05) - when(k * 0.95);
+    const late = when(k * 1.8) - when(k * 1.7);
+    expect(flat).to.be.below(early / 5);
+    expect(late).to.be.above(flat * 5);
+    // Both halves of the cubic: as far above after 2K as it was below at the start.
+    expect(at.at(-1)! - 1000).to.be.within(200, 330);
+  });
+
+  it('leaves room for others when it was cut below its last maximum: fast convergence', () => {
+    avoid(1000, 100);
+    tp.t_cc.cong_signal(tp, 8);
+    tp.t_cc.cong_signal(tp, 8);
+    expect(tp.t_ccv.wMax).to.be.closeTo((700 * (1 + CUBIC_BETA)) / 2, 1);
+  });
+
+  // RFC 9438, 4.3: on short paths no slower than Reno.
+  it('grows at least as Reno does where Reno is faster', () => {
+    const rtt = 1;
+    avoid(100, rtt);
+    tp.t_cc.cong_signal(tp, 8);
+    const before = tp.snd_cwnd / size;
+    for (let i = 0; i < 100; i++) round(rtt);
+    const alpha = (3 * (1 - CUBIC_BETA)) / (1 + CUBIC_BETA);
+    // alpha segments a round trip until it is back at 100, then one.
+    expect(tp.snd_cwnd / size - before).to.be.within(100 * alpha * 0.9, 100);
+  });
+});
