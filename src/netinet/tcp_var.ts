@@ -152,6 +152,7 @@ export class Tcpstat {
   tcps_sack_sboverflow = 0;
   tcps_dsack_count = 0;
   tcps_dsack_bytes = 0;
+  /** CE marks the peer told us of; those we saw are tcps_ecn_rcvce. */
   tcps_ecn_ce = 0;
   tcps_ecn_ect0 = 0;
   tcps_ecn_ect1 = 0;
