@@ -27,6 +27,7 @@ import {
   bus_dmamap_create,
   bus_dmamap_destroy,
   bus_dmamap_load,
+  bus_dmamap_sync,
   bus_dmamap_unload,
   bus_dmamem_alloc,
   bus_dmamem_free,
@@ -139,6 +140,7 @@ import {
   type TnOps,
 } from './if_tnvar.ts';
 import {
+  RING_TO_DEVICE,
   tn_newbuf,
   tn_qflush,
   tn_rxdrain,
@@ -214,8 +216,9 @@ function makeRing(undo: Undo, tag: BusDmaTag, addr: BusDmaSegs): BusDmamem | nul
   return ring;
 }
 
-function ringTag(undo: Undo, parent: BusDmaTag | null, ndesc: number): BusDmaTag {
+function ringTag(undo: Undo, name: string, parent: BusDmaTag | null, ndesc: number): BusDmaTag {
   return makeTag(undo, {
+    name,
     parent,
     alignment: TN_RING_ALIGN,
     maxsize: ndesc * TN_DESC_SIZE,
@@ -254,20 +257,23 @@ function makeSoftc(
   parent: BusDmaTag | null,
   intr: IntrVector,
 ): TnSoftc | null {
+  const name = ifp.if_xname;
   const txTag = makeTag(undo, {
+    name: `${name} tx`,
     parent,
     maxsize: TN_TSO_MAX,
     nsegments: TN_NSEGS,
     maxsegsz: TN_SEGSIZE_MAX,
   });
   const rxTag = makeTag(undo, {
+    name: `${name} rx`,
     parent,
     maxsize: MJUMPAGESIZE,
     nsegments: 1,
     maxsegsz: MJUMPAGESIZE,
   });
-  const txRingTag = ringTag(undo, parent, TN_TX_NDESC);
-  const rxRingTag = ringTag(undo, parent, TN_RX_NDESC);
+  const txRingTag = ringTag(undo, `${name} tx ring`, parent, TN_TX_NDESC);
+  const rxRingTag = ringTag(undo, `${name} rx ring`, parent, TN_RX_NDESC);
   const txAddr = new BusDmaSegs(1);
   const rxAddr = new BusDmaSegs(1);
   const txRing = makeRing(undo, txRingTag, txAddr);
@@ -520,6 +526,8 @@ export function tn_init(sc: TnSoftc): Errno {
   bus_space_write_4(regs, TN_RDLEN, TN_RX_NDESC * TN_DESC_SIZE);
   bus_space_write_4(regs, TN_RXBSZ, sc.rxBufSize);
   bus_space_write_4(regs, TN_MAXFRM, frameMaxOf(sc, ifp.if_mtu));
+  bus_dmamap_sync(sc.txRingTag, sc.txRing.map, RING_TO_DEVICE);
+  bus_dmamap_sync(sc.rxRingTag, sc.rxRing.map, RING_TO_DEVICE);
   ifp.if_drv_flags |= IFF_DRV_RUNNING;
   ifp.if_drv_flags &= ~IFF_DRV_OACTIVE;
   tn_set_modes(sc);

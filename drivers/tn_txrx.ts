@@ -114,6 +114,9 @@ const V6_REQUESTS = CSUM_IP6_TCP | CSUM_IP6_UDP | CSUM_IP6_TSO;
 const REQUESTS = L4_REQUESTS | CSUM_IP;
 const IPPROTO_TCP = 6;
 const IPPROTO_UDP = 17;
+/** The device reads descriptors and writes them back. */
+export const RING_TO_DEVICE = BUS_DMASYNC_PREREAD | BUS_DMASYNC_PREWRITE;
+const RING_TO_US = BUS_DMASYNC_POSTREAD | BUS_DMASYNC_POSTWRITE;
 
 /**
  * The first `need` bytes of the packet in one piece: in place if the first mbuf has them, else
@@ -339,7 +342,7 @@ export function tn_qflush(sc: TnSoftc): void {
 export function tn_txflush(sc: TnSoftc): void {
   if (sc.txr.prod === sc.txRung) return;
   sc.txRung = sc.txr.prod;
-  bus_dmamap_sync(sc.txRingTag, sc.txRing.map, BUS_DMASYNC_PREWRITE);
+  bus_dmamap_sync(sc.txRingTag, sc.txRing.map, RING_TO_DEVICE);
   bus_space_write_4(sc.regs, TN_TDT, sc.txr.slot(sc.txr.prod));
 }
 
@@ -347,7 +350,7 @@ export function tn_txflush(sc: TnSoftc): void {
 function tn_txreap(sc: TnSoftc): number {
   const { txr } = sc;
   let n = 0;
-  bus_dmamap_sync(sc.txRingTag, sc.txRing.map, BUS_DMASYNC_POSTREAD);
+  bus_dmamap_sync(sc.txRingTag, sc.txRing.map, RING_TO_US);
   while (txr.used > 0 && txr.cons !== sc.txRung) {
     const first = txr.slot(txr.cons);
     const ndesc = sc.txNdesc[first]!;
@@ -538,7 +541,7 @@ function tn_rxdesc(sc: TnSoftc, slot: number, status: number, lenTag: number): v
  */
 export function tn_rxeof(sc: TnSoftc, limit: number): boolean {
   const { ifp } = sc;
-  bus_dmamap_sync(sc.rxRingTag, sc.rxRing.map, BUS_DMASYNC_POSTREAD);
+  bus_dmamap_sync(sc.rxRingTag, sc.rxRing.map, RING_TO_US);
   let n = 0;
   for (; n < limit; n++) {
     const slot = sc.rxNext;
@@ -552,7 +555,7 @@ export function tn_rxeof(sc: TnSoftc, limit: number): boolean {
     if ((ifp.if_drv_flags & IFF_DRV_RUNNING) === 0) return false;
   }
   if (n === 0) return false;
-  bus_dmamap_sync(sc.rxRingTag, sc.rxRing.map, BUS_DMASYNC_PREWRITE);
+  bus_dmamap_sync(sc.rxRingTag, sc.rxRing.map, RING_TO_DEVICE);
   // One slot stays with us, so that a full ring does not look empty.
   bus_space_write_4(sc.regs, TN_RDT, (sc.rxNext + TN_RX_NDESC - 1) % TN_RX_NDESC);
   return n === limit;

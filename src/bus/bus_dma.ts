@@ -7,19 +7,10 @@
  * of mbufs in FreeBSD: a load that finds no bounce page free fails with ENOMEM. Left out: uio loads.
  */
 
-import { EBUSY, EFBIG, EINVAL, ENOMEM, type Errno } from '../sys/errno.ts';
+import { EBUSY, EINVAL, ENOMEM, type Errno } from '../sys/errno.ts';
 import { KASSERT } from '../sys/kassert.ts';
-import { count, R_DMA_EFBIG, R_DMA_ENOMEM } from '../sys/reason.ts';
 import { kva, type Kva } from '../sys/types.ts';
-import {
-  EXT_SFBUF,
-  type Mbuf,
-  mbuf_ext_pg_len,
-  M_EXT,
-  M_NOMAP,
-  M_PKTHDR,
-  mtod,
-} from '../kern/mbuf.ts';
+import { EXT_SFBUF, type Mbuf, M_EXT, M_NOMAP, M_PKTHDR, mtod } from '../kern/mbuf.ts';
 import { mem, PAGE_MASK, PAGE_SIZE, ramBase, ramBytes } from '../vm/arena.ts';
 import { NOPAGE, vm_page_alloc_contig, VM_PAGE_TO_PHYS, vm_page_unwire } from '../vm/vm_page.ts';
 import {
@@ -30,12 +21,15 @@ import {
   bounceGrow,
   bounceInit,
   bouncePagesMax,
-  bounceTake,
   type BouncePage,
   type BounceZone,
   bounceZoneOf,
 } from './busdma_bounce.ts';
+import { checkSync, checkUnload, dmaCheck, dmaCheckInit } from './busdma_check.ts';
+import { addUnmapped, addVirtual } from './busdma_segs.ts';
 import { busDmaZoneSysctl } from './busdma_sysctl.ts';
+import { watching, watchLoad, watchStart, watchUnload, type Window } from './busdma_watch.ts';
+import { iommu } from './iommu.ts';
 
 export const BUS_DMA_WAITOK = 0x0;
 export const BUS_DMA_NOWAIT = 0x1;
@@ -96,6 +90,19 @@ export function busDmaInit(): void {
   dmaStatsReset();
   dmaStats.mapsLive = 0;
   dmaStats.mapsLoaded = 0;
+  busDmaWatch({});
+}
+
+/**
+ * Turns the IOMMU and the checker on or off; both are off after boot. Before anything is loaded:
+ * what a device may reach is noted at the load.
+ */
+export function busDmaWatch({ iommu: remap = false, check = false }): void {
+  KASSERT(dmaStats.mapsLoaded === 0, 'busDmaWatch: something is loaded');
+  iommu.enabled = remap;
+  iommu.lastFault = '';
+  dmaCheckInit(check);
+  watchStart(remap || check, ramBytes / PAGE_SIZE);
 }
 
 /** Says whether an address inside the excluded window must be bounced after all. */
@@ -103,6 +110,8 @@ export type BusDmaFilter = (arg: object | null, addr: number) => boolean;
 
 /** What bus_dma_tag_create is told. @see bus_dma(9) */
 export interface BusDmaTagParams {
+  /** For the checker's reports, such as `tn0 tx`; ours. Default: the parent's. */
+  name?: string;
   parent?: BusDmaTag | null;
   /** Bytes, a power of two. */
   alignment?: number;
@@ -122,6 +131,7 @@ export interface BusDmaTagParams {
 
 /** What a device can address; made by bus_dma_tag_create. @see bus_dma(9) */
 export class BusDmaTag {
+  name = 'dma';
   parent: BusDmaTag | null = null;
   alignment = 1;
   boundary = 0;
@@ -133,15 +143,18 @@ export class BusDmaTag {
   nsegments = 0;
   maxsegsz = 0;
   flags = 0;
+  /** BUS_DMA_KEEP_PG_OFFSET: bounced bytes keep their place in the page. */
+  keepOffset = false;
   /** Whether any address of this machine may have to be bounced. */
   couldBounce = false;
   /** Where bounce pages come from; null until the first map, or BUS_DMA_ALLOCNOW, asks for it. */
   zone: BounceZone | null = null;
   /** Whether the zone holds what one mapping of `maxsize` bytes needs. */
   minAllocDone = false;
-  /** Maps made from it, and tags below it. */
+  /** Maps made from it and live, tags below it, and maps ever made. */
   mapCount = 0;
   childCount = 0;
+  mapsMade = 0;
 }
 
 /** Where bus_dma_tag_create puts the tag: FreeBSD's `bus_dma_tag_t *`. */
@@ -152,6 +165,10 @@ export interface BusDmaTagRef {
 /** What is loaded for a device. @see bus_dma(9) */
 export class BusDmamap {
   readonly tag: BusDmaTag;
+  /** Number among the tag's maps. */
+  readonly id: number;
+  /** Memory of bus_dmamem_alloc, which driver and device use at the same time. */
+  readonly isMemory: boolean;
   /** False for memory of bus_dmamem_alloc, which was chosen so that the device reaches it. */
   readonly mayBounce: boolean;
   /** The bounce pages of what is loaded, in order. */
@@ -160,10 +177,18 @@ export class BusDmamap {
   loaded = false;
   /** The BUS_DMASYNC operations of the last bus_dmamap_sync since the load. */
   synced = 0;
+  // While loads are watched: where it lies; the PRE syncs since the load; those of them that no POST
+  // has taken back; and those that the device has made use of since.
+  windows: Window | null = null;
+  handed = 0;
+  owned = 0;
+  touched = 0;
 
-  constructor(tag: BusDmaTag, mayBounce: boolean) {
+  constructor(tag: BusDmaTag, isMemory: boolean) {
     this.tag = tag;
-    this.mayBounce = mayBounce;
+    this.id = tag.mapsMade++;
+    this.isMemory = isMemory;
+    this.mayBounce = tag.couldBounce && !isMemory;
   }
 }
 
@@ -249,6 +274,7 @@ export function bus_dma_tag_create(params: BusDmaTagParams, ref: BusDmaTagRef): 
   if (!(alignment >= 1) || !isPowerOf2(alignment)) return EINVAL;
   if (boundary !== 0 && !(boundary >= 1 && isPowerOf2(boundary))) return EINVAL;
   const tag = new BusDmaTag();
+  tag.name = params.name ?? params.parent?.name ?? 'dma';
   tag.alignment = alignment;
   tag.boundary = boundary;
   tag.lowaddr = pageEnd(params.lowaddr ?? BUS_SPACE_MAXADDR);
@@ -258,6 +284,7 @@ export function bus_dma_tag_create(params: BusDmaTagParams, ref: BusDmaTagRef): 
   tag.maxsize = maxsize;
   tag.nsegments = nsegments;
   tag.flags = params.flags ?? 0;
+  tag.keepOffset = (tag.flags & BUS_DMA_KEEP_PG_OFFSET) !== 0;
   const parent = params.parent ?? null;
   if (parent !== null) inherit(tag, parent);
   tag.maxsegsz = tag.boundary !== 0 ? Math.min(maxsegsz, tag.boundary) : maxsegsz;
@@ -282,10 +309,10 @@ export function bus_dma_tag_destroy(tag: BusDmaTag): Errno {
   return 0;
 }
 
-function makeMap(tag: BusDmaTag, mayBounce: boolean): BusDmamap {
+function makeMap(tag: BusDmaTag, isMemory: boolean): BusDmamap {
   tag.mapCount++;
   dmaStats.mapsLive++;
-  return new BusDmamap(tag, mayBounce);
+  return new BusDmamap(tag, isMemory);
 }
 
 /**
@@ -314,7 +341,7 @@ export function bus_dmamap_create(tag: BusDmaTag, _flags: number, ref: BusDmamap
   ref.map = null;
   if (dmaMapFault.fails()) return ENOMEM;
   if (tag.couldBounce && growZone(tag) !== 0) return ENOMEM;
-  ref.map = makeMap(tag, tag.couldBounce);
+  ref.map = makeMap(tag, false);
   return 0;
 }
 
@@ -344,7 +371,7 @@ export function bus_dmamem_alloc(tag: BusDmaTag, flags: number): BusDmamem | nul
   }
   const vaddr = kva(first * PAGE_SIZE);
   if ((flags & BUS_DMA_ZERO) !== 0) mem.fill(0, vaddr, vaddr + npages * PAGE_SIZE);
-  return { vaddr, map: makeMap(tag, false), npages };
+  return { vaddr, map: makeMap(tag, true), npages };
 }
 
 /** Frees memory of bus_dmamem_alloc, which is not loaded any more. @see bus_dma(9) */
@@ -352,130 +379,6 @@ export function bus_dmamem_free(tag: BusDmaTag, dmamem: BusDmamem): void {
   const error = bus_dmamap_destroy(tag, dmamem.map);
   KASSERT(error === 0, 'bus_dmamem_free: still loaded');
   for (let i = 0; i < dmamem.npages; i++) vm_page_unwire(dmamem.vaddr / PAGE_SIZE + i, false);
-}
-
-/** Whether a device of this tag cannot get at `addr`. */
-function mustBounce(tag: BusDmaTag, addr: number): boolean {
-  for (let t: BusDmaTag | null = tag; t !== null; t = t.parent) {
-    const outside = (addr > t.lowaddr && addr <= t.highaddr) || addr % t.alignment !== 0;
-    if (outside && (t.filter === null || t.filter(t.filterarg, addr))) return true;
-  }
-  return false;
-}
-
-/** A bounce page for the map that stands for memory at `off`; null, and counted, if none is free. */
-function bounce(map: BusDmamap, off: number, payload: boolean): BouncePage | null {
-  const { tag } = map;
-  const keep = (tag.flags & BUS_DMA_KEEP_PG_OFFSET) !== 0;
-  const page = bounceTake(zoneOf(tag), off, keep, payload);
-  if (page === null) {
-    count(R_DMA_ENOMEM);
-    return null;
-  }
-  if (map.bpagesLast === null) map.bpages = page;
-  else map.bpagesLast.next = page;
-  map.bpagesLast = page;
-  return page;
-}
-
-/**
- * Adds `size` bytes of one page at offset `off` into RAM, file bytes if `payload`: ENOMEM, EFBIG or
- * 0. An offset, because an address above 2^31 would be a number on the heap at each call.
- */
-function addPhys(
-  map: BusDmamap,
-  segs: BusDmaSegs,
-  off: number,
-  size: number,
-  payload: boolean,
-): Errno {
-  const { tag } = map;
-  const { boundary, maxsegsz } = tag;
-  const { ds_addr, ds_len } = segs;
-  while (size > 0) {
-    let addr = off + ramBase;
-    let s = size < maxsegsz ? size : maxsegsz;
-    let page: BouncePage | null = null;
-    if (map.mayBounce && mustBounce(tag, addr)) {
-      page = bounce(map, off, payload);
-      if (page === null) return ENOMEM;
-      addr = page.at + ramBase;
-    }
-    if (boundary !== 0) s = Math.min(s, boundary - (addr % boundary));
-    if (page !== null) page.dataCount = s;
-    const last = segs.nsegs - 1;
-    const lastEnd = last >= 0 ? ds_addr[last]! + ds_len[last]! : -1;
-    if (
-      lastEnd === addr &&
-      ds_len[last]! + s <= maxsegsz &&
-      (boundary === 0 || Math.floor(ds_addr[last]! / boundary) === Math.floor(addr / boundary))
-    ) {
-      ds_len[last]! += s;
-    } else {
-      if (segs.nsegs >= tag.nsegments) {
-        count(R_DMA_EFBIG);
-        return EFBIG;
-      }
-      ds_addr[segs.nsegs] = addr;
-      ds_len[segs.nsegs] = s;
-      segs.nsegs++;
-    }
-    off += s;
-    size -= s;
-  }
-  return 0;
-}
-
-/** Adds mapped memory: page by page, because neighbours in the map need not be neighbours in RAM. */
-function addVirtual(
-  map: BusDmamap,
-  segs: BusDmaSegs,
-  va: number,
-  size: number,
-  payload: boolean,
-): Errno {
-  while (size > 0) {
-    const s = Math.min(size, PAGE_SIZE - (va % PAGE_SIZE));
-    const error = addPhys(map, segs, va, s, payload);
-    if (error !== 0) return error;
-    va += s;
-    size -= s;
-  }
-  return 0;
-}
-
-/** Adds the window of an unmapped mbuf: header bytes, pages by physical address, trailer bytes. */
-function addUnmapped(map: BusDmamap, segs: BusDmaSegs, m: Mbuf): Errno {
-  const pgs = m.m_ext.ext_pgs!;
-  let off = m.m_data;
-  let len = m.m_len;
-  let error = 0;
-  if (off < pgs.hdr_len) {
-    const n = Math.min(pgs.hdr_len - off, len);
-    error = addVirtual(map, segs, pgs.hdr + off, n, false);
-    if (error !== 0) return error;
-    len -= n;
-    off = 0;
-  } else {
-    off -= pgs.hdr_len;
-  }
-  let pgoff = pgs.first_pg_off;
-  for (let i = 0; i < pgs.npgs && len > 0; i++) {
-    const whole = mbuf_ext_pg_len(pgs, i, pgoff);
-    if (off >= whole) {
-      off -= whole;
-    } else {
-      const n = Math.min(whole - off, len);
-      error = addPhys(map, segs, pgs.pa[pgs.pa0 + i]! - ramBase + pgoff + off, n, true);
-      if (error !== 0) return error;
-      len -= n;
-      off = 0;
-    }
-    pgoff = 0;
-  }
-  if (len === 0) return 0;
-  KASSERT(off + len <= pgs.trail_len, 'bus_dmamap_load_mbuf_sg: beyond the unmapped storage');
-  return addVirtual(map, segs, pgs.trail + off, len, false);
 }
 
 /** Whether a mapped mbuf shows a file's page. */
@@ -505,6 +408,7 @@ function loadEnd(map: BusDmamap, segs: BusDmaSegs, error: Errno): Errno {
   for (let page = map.bpages; page !== null; page = page.next) dmaStats.bounced++;
   map.loaded = true;
   map.synced = 0;
+  if (watching) watchLoad(map, segs);
   dmaStats.mapsLoaded++;
   dmaStats.loads++;
   dmaStats.segments += segs.nsegs;
@@ -555,10 +459,30 @@ export function bus_dmamap_load(
   return loadEnd(map, segs, addVirtual(map, segs, va, len, false));
 }
 
+function unloadWatched(map: BusDmamap): void {
+  if (dmaCheck.enabled) checkUnload(map);
+  watchUnload(map);
+  map.handed = 0;
+  map.owned = 0;
+  map.touched = 0;
+}
+
+function syncWatched(map: BusDmamap, op: number): void {
+  if (dmaCheck.enabled) checkSync(map, op);
+  const pre = op & (BUS_DMASYNC_PREREAD | BUS_DMASYNC_PREWRITE);
+  // The POST of each is the next higher bit.
+  const post = (op >> 1) & (BUS_DMASYNC_PREREAD | BUS_DMASYNC_PREWRITE);
+  map.handed |= pre;
+  map.owned |= pre;
+  if (!map.isMemory) map.owned &= ~post;
+  map.touched &= ~(pre | post);
+}
+
 /** Drops what is loaded; the device must be done with it. Nothing if nothing is. @see bus_dma(9) */
 export function bus_dmamap_unload(tag: BusDmaTag, map: BusDmamap): void {
   KASSERT(map.tag === tag, 'bus_dmamap_unload: map of another tag');
   if (!map.loaded) return;
+  if (watching) unloadWatched(map);
   map.loaded = false;
   map.synced = 0;
   freeBounced(map);
@@ -577,6 +501,7 @@ export function bus_dmamap_sync(tag: BusDmaTag, map: BusDmamap, op: number): voi
   KASSERT(pre !== post, 'bus_dmamap_sync: either PRE or POST');
   KASSERT(map.tag === tag && map.loaded, 'bus_dmamap_sync: nothing loaded');
   map.synced = op;
+  if (watching) syncWatched(map, op);
   if (map.bpages === null) return;
   if ((op & BUS_DMASYNC_PREWRITE) !== 0) bounceCopyIn(tag.zone!, map.bpages);
   if ((op & BUS_DMASYNC_POSTREAD) !== 0) bounceCopyOut(tag.zone!, map.bpages);

@@ -1,22 +1,33 @@
 /**
  * The path from a bus master to RAM: each address is checked against the page frames, frame 0 (which
- * is never used) and everything behind RAM left out. There is no IOMMU here: bus addresses are
- * physical addresses.
+ * is never used) and everything behind RAM left out, and with the IOMMU on against what is loaded.
+ * Bus addresses are physical addresses.
  */
 
 import { count, R_DEV_DMA_FAULT } from '../sys/reason.ts';
 import { PAGE_SIZE, ramBase, ramBytes } from '../vm/arena.ts';
 import { dmaStats } from './bus_dma.ts';
+import { checkAccess, dmaCheck } from './busdma_check.ts';
+import { watching } from './busdma_watch.ts';
 import type { DmaPort } from './device.ts';
+import { iommu, iommuAllows } from './iommu.ts';
 
-/** A device's port on a bus without IOMMU. */
+/** Whether the watchers let a device at RAM; the checker only looks. */
+function allowed(off: number, len: number, write: boolean): boolean {
+  if (dmaCheck.enabled) checkAccess(off, len, write);
+  return !iommu.enabled || iommuAllows(off, len, write);
+}
+
+/** A device's port on the bus. */
 export class RamDmaPort implements DmaPort {
   faults = 0;
 
-  map(addrLo: number, addrHi: number, len: number, _write: boolean): number {
+  map(addrLo: number, addrHi: number, len: number, write: boolean): number {
     // Above 2^53 the sum is not exact, but then it is far above any RAM as well.
     const off = (addrHi >>> 0) * 0x100000000 + (addrLo >>> 0) - ramBase;
-    if (off >= PAGE_SIZE && len >= 0 && off + len <= ramBytes) return off;
+    if (off >= PAGE_SIZE && len >= 0 && off + len <= ramBytes) {
+      if (!watching || allowed(off, len, write)) return off;
+    }
     this.faults++;
     dmaStats.faults++;
     count(R_DEV_DMA_FAULT);

@@ -8,9 +8,11 @@ import { allocArena } from '../host/arena.ts';
 import { RealClock } from '../host/clock.ts';
 import { NativePager } from '../host/pager.ts';
 import { OsPrng, SeededPrng } from '../host/prng.ts';
-import { busDmaInit, dmaStats } from '../bus/bus_dma.ts';
+import { busDmaInit, busDmaWatch, dmaStats } from '../bus/bus_dma.ts';
 import { bouncePageCounts } from '../bus/busdma_bounce.ts';
+import { dmaCheckSysctlInit } from '../bus/busdma_check.ts';
 import { busDmaSysctlInit } from '../bus/busdma_sysctl.ts';
+import { iommuSysctlInit } from '../bus/iommu.ts';
 import type { CksumKernel } from '../sys/cksum.ts';
 import type { Clock } from '../sys/clock.ts';
 import { ENOENT, type Errno } from '../sys/errno.ts';
@@ -44,6 +46,10 @@ export interface MachineParts {
   readonly memory: number;
   /** Physical address of the first byte; default 0. */
   readonly base?: number;
+  /** Devices reach only what bus_dma has loaded. Needs the `ts` build of a device, as dmaCheck. */
+  readonly iommu?: boolean;
+  /** Drivers' bus_dma calls are checked. */
+  readonly dmaCheck?: boolean;
   /** Printed with the results that depend on it. */
   readonly seed: number;
   readonly clock: Clock;
@@ -75,9 +81,12 @@ export class Machine {
     vmObjectInit(parts.pager);
     sfstatReset();
     busDmaInit();
+    busDmaWatch({ iommu: parts.iommu ?? false, check: parts.dmaCheck ?? false });
     in_cksumInit(parts.cksum);
     ipcSysctlInit();
     busDmaSysctlInit();
+    dmaCheckSysctlInit();
+    iommuSysctlInit();
     this.seed = parts.seed;
     this.clock = parts.clock;
     this.prng = parts.prng;
@@ -135,6 +144,10 @@ export interface MachineOptions {
   readonly memory: number;
   /** Seed of every random choice; default: the operating system's choice. */
   readonly seed?: number;
+  /** As of MachineParts. */
+  readonly base?: number;
+  readonly iommu?: boolean;
+  readonly dmaCheck?: boolean;
 }
 
 /** Boots a machine on this host: real time, real disk, memory shared with the addon. */
@@ -142,7 +155,7 @@ export function bootHostMachine(options: MachineOptions): Machine {
   const seed = options.seed ?? new OsPrng().next32();
   const arena = allocArena(arenaBytes(options.memory));
   return new Machine({
-    memory: options.memory,
+    ...options,
     seed,
     clock: new RealClock(),
     prng: new SeededPrng(seed),

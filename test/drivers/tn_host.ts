@@ -25,7 +25,17 @@ import { m_freem, m_gethdr, mb_alloc_ext_pgs, mbuf_init } from '../../src/kern/k
 import { type Mbuf, M_NOWAIT, MT_DATA } from '../../src/kern/mbuf.ts';
 import { timeoutInit } from '../../src/kern/kern_timeout.ts';
 import { vnet_alloc } from '../../src/kern/vnet.ts';
-import { busDmaInit, dmaStats } from '../../src/bus/bus_dma.ts';
+import {
+  bus_dma_tag_create,
+  bus_dma_tag_destroy,
+  busDmaInit,
+  type BusDmaTag,
+  type BusDmaTagParams,
+  type BusDmaTagRef,
+  busDmaWatch,
+  dmaStats,
+} from '../../src/bus/bus_dma.ts';
+import { dmaCheck } from '../../src/bus/busdma_check.ts';
 import { RamDmaPort } from '../../src/bus/dma_port.ts';
 import { IntrVector } from '../../src/bus/intr.ts';
 import { IFF_UP, Ifnet, SIOCSIFFLAGS } from '../../src/net/if_var.ts';
@@ -47,6 +57,13 @@ export function chainBytes(m: Mbuf): Uint8Array {
   return Uint8Array.from(parts);
 }
 
+/** How the host's DMA differs: RAM's place, the IOMMU, the bus. The driver's calls are checked. */
+export interface TnHostDma {
+  readonly base?: number;
+  readonly iommu?: boolean;
+  readonly parent?: BusDmaTagParams;
+}
+
 export class TnHost {
   readonly clock = new ManualClock();
   readonly wire: FakeWire;
@@ -61,14 +78,17 @@ export class TnHost {
   readonly #spares: VmPage[] = [];
   #pindex = 0;
 
-  constructor(mode: 'wire' | 'vnet' = 'wire', size = 64 << 20) {
+  readonly #parent: BusDmaTag | null = null;
+
+  constructor(mode: 'wire' | 'vnet' = 'wire', size = 64 << 20, dma: TnHostDma = {}) {
     passReset();
-    vm_page_startup(size, BASE);
+    vm_page_startup(size, dma.base ?? BASE);
     sfBufInit(4096);
     mbuf_init();
     timeoutInit(this.clock);
     resetReasons();
     busDmaInit();
+    busDmaWatch({ check: true, iommu: dma.iommu ?? false });
     payloadReset();
     this.before = machineInUse();
     this.wire = new FakeWire(mode === 'vnet');
@@ -86,7 +106,12 @@ export class TnHost {
       mac: Uint8Array.from([2, 0, 0, 0, 0, 1]),
     });
     this.ifp = new Ifnet(vnet_alloc(new SeededPrng(1)), 'tn0');
-    expect(tn_attach(this.ifp, this.dev, null, this.intr)).to.equal(0);
+    if (dma.parent !== undefined) {
+      const ref: BusDmaTagRef = { tag: null };
+      expect(bus_dma_tag_create(dma.parent, ref)).to.equal(0);
+      this.#parent = ref.tag;
+    }
+    expect(tn_attach(this.ifp, this.dev, this.#parent, this.intr)).to.equal(0);
     this.ifp.if_input = (_ifp, m) => void this.received.push(m);
   }
 
@@ -110,10 +135,12 @@ export class TnHost {
     for (const m of this.received) m_freem(m);
     for (const p of this.#spares) vm_page_unwire(p, false);
     tn_detach(this.ifp);
+    if (this.#parent !== null) expect(bus_dma_tag_destroy(this.#parent)).to.equal(0);
     this.dev.close();
     this.clock.runPosted();
     expect(machineInUse(), 'leaked').to.deep.equal(this.before);
     expect([dmaStats.mapsLive, dmaStats.mapsLoaded]).to.deep.equal([0, 0]);
+    expect(dmaCheck.reports, 'breaches of bus_dma').to.deep.equal([]);
   }
 
   /** Sends one chain in a pass of its own; completions are handled. */

@@ -30,7 +30,12 @@ import {
   M_VLANTAG,
   MT_DATA,
 } from '../../src/kern/mbuf.ts';
-import { dmaStats } from '../../src/bus/bus_dma.ts';
+import {
+  bus_dmamap_sync,
+  bus_dmamap_unload,
+  BUS_DMASYNC_POSTWRITE,
+  dmaStats,
+} from '../../src/bus/bus_dma.ts';
 import {
   IFCAP_RXCSUM,
   IFCAP_VLAN_HWTAGGING,
@@ -378,9 +383,8 @@ describe('if_tn: transmit', () => {
       tn_encap(sc, m);
       // Takes it off again without freeing the packet: an extra reference would do the same.
       const first = sc.txr.slot(sc.txr.cons);
-      const map = sc.txMap[first]!;
-      map.loaded = false;
-      dmaStats.mapsLoaded--;
+      bus_dmamap_sync(sc.txTag, sc.txMap[first]!, BUS_DMASYNC_POSTWRITE);
+      bus_dmamap_unload(sc.txTag, sc.txMap[first]!);
       sc.txMbuf[first] = null;
       sc.txr.consume(sc.txNdesc[first]!);
     });

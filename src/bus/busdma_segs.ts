@@ -1,0 +1,135 @@
+/**
+ * Adding memory to the segments of a load, after the _bus_dmamap_addseg and load functions of
+ * sys/x86/x86/busdma_bounce.c: the rules of a tag, applied piece by piece.
+ */
+
+import { EFBIG, ENOMEM, type Errno } from '../sys/errno.ts';
+import { KASSERT } from '../sys/kassert.ts';
+import { count, R_DMA_EFBIG, R_DMA_ENOMEM } from '../sys/reason.ts';
+import { type Mbuf, mbuf_ext_pg_len } from '../kern/mbuf.ts';
+import { PAGE_SIZE, ramBase } from '../vm/arena.ts';
+import type { BusDmamap, BusDmaSegs, BusDmaTag } from './bus_dma.ts';
+import { type BouncePage, bounceTake } from './busdma_bounce.ts';
+
+/** Whether a device of this tag cannot get at `addr`. */
+function mustBounce(tag: BusDmaTag, addr: number): boolean {
+  for (let t: BusDmaTag | null = tag; t !== null; t = t.parent) {
+    const outside = (addr > t.lowaddr && addr <= t.highaddr) || addr % t.alignment !== 0;
+    if (outside && (t.filter === null || t.filter(t.filterarg, addr))) return true;
+  }
+  return false;
+}
+
+/** A bounce page for the map that stands for memory at `off`; null, and counted, if none is free. */
+function bounce(map: BusDmamap, off: number, payload: boolean): BouncePage | null {
+  const { tag } = map;
+  const page = bounceTake(tag.zone!, off, tag.keepOffset, payload);
+  if (page === null) {
+    count(R_DMA_ENOMEM);
+    return null;
+  }
+  if (map.bpagesLast === null) map.bpages = page;
+  else map.bpagesLast.next = page;
+  map.bpagesLast = page;
+  return page;
+}
+
+/**
+ * Adds `size` bytes of one page at offset `off` into RAM, file bytes if `payload`: ENOMEM, EFBIG or
+ * 0. An offset, because an address above 2^31 would be a number on the heap at each call.
+ */
+function addPhys(
+  map: BusDmamap,
+  segs: BusDmaSegs,
+  off: number,
+  size: number,
+  payload: boolean,
+): Errno {
+  const { tag } = map;
+  const { boundary, maxsegsz } = tag;
+  const { ds_addr, ds_len } = segs;
+  while (size > 0) {
+    let addr = off + ramBase;
+    let s = size < maxsegsz ? size : maxsegsz;
+    let page: BouncePage | null = null;
+    if (map.mayBounce && mustBounce(tag, addr)) {
+      page = bounce(map, off, payload);
+      if (page === null) return ENOMEM;
+      addr = page.at + ramBase;
+    }
+    if (boundary !== 0) s = Math.min(s, boundary - (addr % boundary));
+    if (page !== null) page.dataCount = s;
+    const last = segs.nsegs - 1;
+    const lastEnd = last >= 0 ? ds_addr[last]! + ds_len[last]! : -1;
+    if (
+      lastEnd === addr &&
+      ds_len[last]! + s <= maxsegsz &&
+      (boundary === 0 || Math.floor(ds_addr[last]! / boundary) === Math.floor(addr / boundary))
+    ) {
+      ds_len[last]! += s;
+    } else {
+      if (segs.nsegs >= tag.nsegments) {
+        count(R_DMA_EFBIG);
+        return EFBIG;
+      }
+      ds_addr[segs.nsegs] = addr;
+      ds_len[segs.nsegs] = s;
+      segs.nsegs++;
+    }
+    off += s;
+    size -= s;
+  }
+  return 0;
+}
+
+/** Adds mapped memory: page by page, because neighbours in the map need not be neighbours in RAM. */
+export function addVirtual(
+  map: BusDmamap,
+  segs: BusDmaSegs,
+  va: number,
+  size: number,
+  payload: boolean,
+): Errno {
+  while (size > 0) {
+    const s = Math.min(size, PAGE_SIZE - (va % PAGE_SIZE));
+    const error = addPhys(map, segs, va, s, payload);
+    if (error !== 0) return error;
+    va += s;
+    size -= s;
+  }
+  return 0;
+}
+
+/** Adds the window of an unmapped mbuf: header bytes, pages by physical address, trailer bytes. */
+export function addUnmapped(map: BusDmamap, segs: BusDmaSegs, m: Mbuf): Errno {
+  const pgs = m.m_ext.ext_pgs!;
+  let off = m.m_data;
+  let len = m.m_len;
+  let error = 0;
+  if (off < pgs.hdr_len) {
+    const n = Math.min(pgs.hdr_len - off, len);
+    error = addVirtual(map, segs, pgs.hdr + off, n, false);
+    if (error !== 0) return error;
+    len -= n;
+    off = 0;
+  } else {
+    off -= pgs.hdr_len;
+  }
+  let pgoff = pgs.first_pg_off;
+  for (let i = 0; i < pgs.npgs && len > 0; i++) {
+    const whole = mbuf_ext_pg_len(pgs, i, pgoff);
+    if (off >= whole) {
+      off -= whole;
+    } else {
+      const n = Math.min(whole - off, len);
+      error = addPhys(map, segs, pgs.pa[pgs.pa0 + i]! - ramBase + pgoff + off, n, true);
+      if (error !== 0) return error;
+      len -= n;
+      off = 0;
+    }
+    pgoff = 0;
+  }
+  if (len === 0) return 0;
+  KASSERT(off + len <= pgs.trail_len, 'bus_dmamap_load_mbuf_sg: beyond the unmapped storage');
+  return addVirtual(map, segs, pgs.trail + off, len, false);
+}
