@@ -109,9 +109,8 @@ describe('netns: tp, programmed I/O', function () {
   it('with a small MTU, and without unmapped mbufs in the socket buffer', async () => {
     expectPio(await fetched(['--mtu', '576']));
     const { m, sent } = await fetched(['--sysctl', 'kern.ipc.mb_use_ext_pgs=0']);
-    expect(
-      m.emulator.payload_bytes_read['pio']! + m.emulator.payload_bytes_read['small']!,
-    ).to.equal(sent);
+    const { pio, small } = m.emulator.payload_bytes_read;
+    expect(pio!).to.be.within(sent - small!, sent);
     expect(m.emulator.conversions).to.equal(0);
   });
 
