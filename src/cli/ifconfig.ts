@@ -1,4 +1,4 @@
-/** `ifconfig`: interfaces of a running instance, and their capabilities on and off. */
+/** `ifconfig`: interfaces of a running instance shown, changed, made and taken away. */
 
 import type { Command } from 'commander';
 import type { InterfaceInfo } from '../ctl/ifconfig.ts';
@@ -34,17 +34,23 @@ async function ifconfig(words: string[], options: ClientOptions): Promise<void> 
     else print(all.map((i) => formatInterface(i, m)).join(''));
     return;
   }
-  const one = await ask<InterfaceInfo>(options, 'ifconfig', { if: name, words: changes });
+  const one = await ask<InterfaceInfo | null>(options, 'ifconfig', { if: name, words: changes });
   if (options.json === true) printJson(one);
-  else if (changes.length === 0) print(formatInterface(one, m));
+  else if (one !== null && changes.length === 0) print(formatInterface(one, m));
+  // `ifconfig vlan create`: which one it became.
+  else if (one !== null && one.name !== name) print(`${one.name}\n`);
 }
 
 // A capability is switched off by a leading minus, so no short option may have a claim to it: the
 // words, -a, -l and -m included, are read here.
 export const ifconfigCommand: Command = addClientOptions(
   newCommand('ifconfig')
-    .description('show interfaces, switch capabilities: ifconfig [-a] [-l] [-m] [IF [[-]CAP ...]]')
-    .argument('[words...]', 'interface and capability words, such as: tn0 -txcsum')
+    .description('show and change interfaces: ifconfig [-a] [-l] [-m] [IF [WORD ...]]')
+    .argument(
+      '[words...]',
+      'an interface and what is to be done with it, such as: tn0 -txcsum, ' +
+        'vlan100 create vlan 100 vlandev tn0, vlan100 inet 192.0.2.130/25, vlan100 destroy',
+    )
     .helpOption('--help', 'display help for command')
     .allowUnknownOption(),
 ).action(ifconfig);

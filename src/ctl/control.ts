@@ -11,7 +11,8 @@ import { ipstat } from '../netinet/ip_var.ts';
 import { V_tcp } from '../netinet/tcp_var.ts';
 import { udpstat } from '../netinet/udp_var.ts';
 import { gatherArp } from './arp.ts';
-import { findInterface, gatherInterface, gatherInterfaces, setCapabilities } from './ifconfig.ts';
+import { gatherInterfaces } from './ifconfig.ts';
+import { runIfconfig } from './ifconfig_verbs.ts';
 import { gatherNetstatAn } from './netstat_an.ts';
 import { gatherNetstatM } from './netstat_m.ts';
 import { gatherNetstatS } from './netstat_s.ts';
@@ -63,9 +64,7 @@ function netstat({ vnet }: ControlTarget, args: Args): unknown {
 function ifconfig({ vnet }: ControlTarget, args: Args): unknown {
   const name = stringArg(args, 'if');
   if (name === undefined) return gatherInterfaces(vnet);
-  const ifp = findInterface(vnet, name);
-  setCapabilities(ifp, stringsArg(args, 'words'));
-  return gatherInterface(ifp);
+  return runIfconfig(vnet, name, stringsArg(args, 'words'));
 }
 
 function sysctl({ vnet }: ControlTarget, args: Args): unknown {

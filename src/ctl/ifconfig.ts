@@ -1,6 +1,6 @@
 /**
  * ifconfig(8) on an instance's interfaces: what it prints, and capability words switched on and off.
- * Left out: creating interfaces, addresses, descriptions, choosing among media.
+ * The words that change more are in ifconfig_verbs.ts. Left out: descriptions, choosing among media.
  */
 
 import { type Errno, errnoName } from '../sys/errno.ts';
@@ -8,6 +8,7 @@ import { passEnter, passLeave } from '../sys/pass.ts';
 import type { InAddr } from '../sys/types.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { ifhwioctl, ifnetList, ifunit } from '../net/if.ts';
+import { type LaggInfo, laggInfo } from '../net/if_lagg.ts';
 import {
   ETHER_ADDR_LEN,
   if_get_counter,
@@ -30,6 +31,7 @@ import {
   LINK_STATE_UP,
   SIOCSIFCAP,
 } from '../net/if_var.ts';
+import { type VlanInfo, vlanInfo } from '../net/if_vlan.ts';
 import { bitNames, bitsText, CAP_NAMES, FLAG_NAMES, parseCapability } from './bits.ts';
 import { ControlFailure } from './protocol.ts';
 
@@ -62,6 +64,11 @@ export interface InterfaceInfo {
   ether: string | null;
   inet: InetLine[];
   inet6: Inet6Line[];
+  /** Besides `all`, which every interface is in. */
+  groups: string[];
+  /** Null for what is no vlan(4) or no lagg(4). */
+  vlan: VlanInfo | null;
+  lagg: LaggInfo | null;
   /** Null for an interface without media. */
   media: string | null;
   /** Null while the driver does not know. */
@@ -121,7 +128,10 @@ export function gatherInterface(ifp: Ifnet): InterfaceInfo {
     ether: loopback ? null : etherText(ifp.if_lladdr.subarray(0, ETHER_ADDR_LEN)),
     inet: ifp.if_addrhead.map(inetLine),
     inet6: [],
-    media: loopback ? null : `Ethernet ${ifp.if_media}`,
+    groups: [...ifp.if_groups],
+    vlan: vlanInfo(ifp),
+    lagg: laggInfo(ifp),
+    media: loopback || ifp.if_media === '' ? null : `Ethernet ${ifp.if_media}`,
     status: state === LINK_STATE_UP ? 'active' : state === LINK_STATE_DOWN ? 'no carrier' : null,
     counters: Object.fromEntries(COUNTERS.map(([name, i]) => [name, if_get_counter(ifp, i)])),
   };
@@ -177,6 +187,22 @@ function mediaWords(media: string): string {
   return `media ${subtype}${options === '' ? '' : ` mediaopt ${options}`}`;
 }
 
+function laggLines({ lagg }: InterfaceInfo): string[] {
+  if (lagg === null) return [];
+  return [
+    `\tlaggproto ${lagg.proto} lagghash ${lagg.hash}`,
+    ...lagg.ports.map((p) => `\tlaggport: ${p.name} flags=${bitsText(p.flags, p.flags_names)}`),
+  ];
+}
+
+function vlanLines({ vlan }: InterfaceInfo): string[] {
+  if (vlan === null) return [];
+  const parent = vlan.parent ?? '<none>';
+  return [
+    `\tvlan: ${vlan.vlan} vlanproto: ${vlan.proto} vlanpcp: ${vlan.pcp} parent interface: ${parent}`,
+  ];
+}
+
 /** @param all as with `ifconfig -m`: capabilities and supported media too */
 export function formatInterface(i: InterfaceInfo, all: boolean): string {
   const lines = [
@@ -194,6 +220,9 @@ export function formatInterface(i: InterfaceInfo, all: boolean): string {
       const scope = a.addr.startsWith('fe80:') ? ` scopeid 0x${i.index.toString(16)}` : '';
       return `\tinet6 ${a.addr}${scope === '' ? '' : `%${i.name}`} prefixlen ${a.prefixlen}${scope}`;
     }),
+    ...laggLines(i),
+    ...(i.groups.length === 0 ? [] : [`\tgroups: ${i.groups.join(' ')}`]),
+    ...vlanLines(i),
     ...(i.media === null ? [] : [`\tmedia: ${i.media}`]),
     ...(i.status === null ? [] : [`\tstatus: ${i.status}`]),
     ...(!all || i.media === null ? [] : ['\tsupported media:', `\t\t${mediaWords(i.media)}`]),

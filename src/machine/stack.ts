@@ -121,11 +121,15 @@ export class Stack {
 
   /** All interfaces. */
   ifconfig(): InterfaceInfo[];
-  /** One interface, after `words` such as `-txcsum` were carried out. Throws TapnicError (ENXIO, …). */
+  /**
+   * One interface, after `words` such as `-txcsum`, `create`, `up` or an address were carried out;
+   * null after `destroy`. Throws TapnicError (ENXIO, EINVAL, …) with what ifconfig(8) would print.
+   */
+  ifconfig(name: string, word: 'destroy'): null;
   ifconfig(name: string, ...words: string[]): InterfaceInfo;
-  ifconfig(name?: string, ...words: string[]): InterfaceInfo[] | InterfaceInfo {
+  ifconfig(name?: string, ...words: string[]): InterfaceInfo[] | InterfaceInfo | null {
     const args = name === undefined ? {} : { if: name, words };
-    return this.#request('ifconfig', args) as InterfaceInfo[] | InterfaceInfo;
+    return this.#request('ifconfig', args) as InterfaceInfo[] | InterfaceInfo | null;
   }
 
   /** The value of a leaf; with `value`, sets it and returns what it was. Throws TapnicError. */

@@ -141,6 +141,7 @@ export function looutput(ifp: Ifnet, m: Mbuf, dst: OutputDst): Errno {
 export function loAttach(vnet: Vnet): Ifnet {
   const ifp = if_alloc(vnet, 'lo0');
   ifp.if_type = IFT_LOOP;
+  ifp.if_groups = ['lo'];
   ifp.if_mtu = LOMTU;
   ifp.if_flags = IFF_LOOPBACK | IFF_MULTICAST | IFF_UP;
   ifp.if_drv_flags = IFF_DRV_RUNNING;

@@ -48,6 +48,9 @@ function tn0(change: Partial<InterfaceInfo> = {}): InterfaceInfo {
     ether: '02:00:5e:00:53:01',
     inet: [{ addr: '192.0.2.2', netmask: '0xffffff00', prefixlen: 24, broadcast: '192.0.2.255' }],
     inet6: [],
+    groups: [],
+    vlan: null,
+    lagg: null,
     media: 'Ethernet 10Gbase-T <full-duplex>',
     status: 'active',
     counters: {

@@ -1,0 +1,343 @@
+/**
+ * The words of ifconfig(8) that change an interface: create, destroy, up, down, mtu, ether, addresses,
+ * vlan(4)'s and lagg(4)'s, and capabilities. All words are read before anything is done; then they are
+ * carried out in FreeBSD's order, an address last. What fails says so in FreeBSD's words. Left out:
+ * IPv6 addresses, broadcast addresses other than the network's, media, metrics, groups, renaming.
+ */
+
+import { type Errno, errnoName } from '../sys/errno.ts';
+import { passEnter, passLeave } from '../sys/pass.ts';
+import type { InAddr } from '../sys/types.ts';
+import type { Vnet } from '../kern/vnet.ts';
+import { if_setlladdr, ifhwioctl, ifunit } from '../net/if.ts';
+import { if_clone_create, if_clone_destroy, ifCloned } from '../net/if_clone.ts';
+import {
+  lagg_port_create,
+  lagg_port_destroy,
+  laggInfo,
+  laggProtos,
+  laggSetProto,
+} from '../net/if_lagg.ts';
+import { vlan_config, vlan_unconfig, vlanInfo } from '../net/if_vlan.ts';
+import { ETHER_ADDR_LEN, IFF_UP, type Ifnet, SIOCSIFFLAGS, SIOCSIFMTU } from '../net/if_var.ts';
+import { maskPrefix, parseInAddr } from '../netinet/in.ts';
+import { in_aifaddr, in_difaddr } from '../netinet/in_ifaddr.ts';
+import { parseCapability } from './bits.ts';
+import { findInterface, gatherInterface, type InterfaceInfo, setCapabilities } from './ifconfig.ts';
+import { ControlFailure } from './protocol.ts';
+
+/** What strerror(3) says on FreeBSD. */
+const strerrors = new Map<string, string>([
+  ['EADDRNOTAVAIL', "Can't assign requested address"],
+  ['EBUSY', 'Device busy'],
+  ['EEXIST', 'File exists'],
+  ['EINVAL', 'Invalid argument'],
+  ['ENOBUFS', 'No buffer space available'],
+  ['ENOENT', 'No such file or directory'],
+  ['ENOMEM', 'Cannot allocate memory'],
+  ['ENOSPC', 'No space left on device'],
+  ['ENXIO', 'Device not configured'],
+  ['EOPNOTSUPP', 'Operation not supported'],
+  ['EPROTONOSUPPORT', 'Protocol not supported'],
+]);
+
+function fail(code: string, message: string): never {
+  throw new ControlFailure(code, message);
+}
+
+/** Fails as ifconfig does when an ioctl does. @param call the ioctl as it names it */
+function check(error: Errno, call: string): void {
+  if (error === 0) return;
+  const code = errnoName(error);
+  fail(code, `${call}: ${strerrors.get(code) ?? code}`);
+}
+
+/** The address of a command line, and what is to become of it. */
+interface AddrWords {
+  /** Null: whichever is the first. */
+  addr: InAddr | null;
+  prefixlen: number | null;
+  /** `set` takes the first address's place. */
+  does: 'set' | 'alias' | 'delete';
+}
+
+/** A command line read. */
+interface Plan {
+  create: boolean;
+  destroy: boolean;
+  vlan: number | null;
+  vlandev: string | null;
+  /** The rest, in order. */
+  readonly steps: ((ifp: Ifnet) => void)[];
+  address: AddrWords | null;
+}
+
+/** The words left to read. */
+class Words {
+  readonly #words: readonly string[];
+  #at = 0;
+
+  constructor(words: readonly string[]) {
+    this.#words = words;
+  }
+
+  next(): string | undefined {
+    return this.#words[this.#at++];
+  }
+
+  peek(): string | undefined {
+    return this.#words[this.#at];
+  }
+
+  /** The argument of `verb`. */
+  arg(verb: string): string {
+    return this.next() ?? fail('EINVAL', `'${verb}' requires argument`);
+  }
+}
+
+/** The class's own mask, for an address without one: RFC 791. */
+function classPrefix(addr: InAddr): number {
+  return addr < 0x80000000 ? 8 : addr < 0xc0000000 ? 16 : 24;
+}
+
+function readAddress(plan: Plan, word: string): void {
+  const [text = '', bits] = word.split('/', 2);
+  const addr = parseInAddr(text);
+  if (addr === null) fail('EINVAL', `${word}: bad value`);
+  if (bits !== undefined && (!/^\d{1,2}$/.test(bits) || Number(bits) > 32))
+    fail('EINVAL', `${bits}: bad value`);
+  const address = addressOf(plan);
+  address.addr = addr;
+  address.prefixlen = bits === undefined ? null : Number(bits);
+}
+
+function addressOf(plan: Plan): AddrWords {
+  return (plan.address ??= { addr: null, prefixlen: null, does: 'set' });
+}
+
+/** `255.255.255.0` or `0xffffff00`. */
+function readMask(text: string): number {
+  const mask = /^0x[0-9a-f]{1,8}$/i.test(text) ? (Number(text) as InAddr) : parseInAddr(text);
+  const prefixlen = mask === null ? -1 : maskPrefix(mask);
+  return prefixlen < 0 ? fail('EINVAL', `${text}: bad value`) : prefixlen;
+}
+
+function readEther(text: string): Uint8Array {
+  const parts = text.split(':');
+  const bytes = parts.map((part) => (/^[0-9a-f]{1,2}$/i.test(part) ? parseInt(part, 16) : -1));
+  if (bytes.length !== ETHER_ADDR_LEN || bytes.includes(-1)) fail('EINVAL', `${text}: bad value`);
+  return Uint8Array.from(bytes);
+}
+
+function readVlan(text: string): number {
+  if (!/^\d+$/.test(text)) fail('EINVAL', 'invalid value for vlan');
+  if (Number(text) > 0xfff) fail('EINVAL', 'value for vlan out of range');
+  return Number(text);
+}
+
+function setUp(ifp: Ifnet, up: boolean): void {
+  const flags = up ? ifp.if_flags | IFF_UP : ifp.if_flags & ~IFF_UP;
+  check(ifhwioctl(ifp, SIOCSIFFLAGS, flags), 'ioctl (SIOCSIFFLAGS)');
+}
+
+function laggPort(ifp: Ifnet, name: string, add: boolean): void {
+  const port = ifunit(ifp.if_vnet, name);
+  const call = add ? `${ifp.if_xname} ${name}: SIOCSLAGGPORT` : 'SIOCSLAGGDELPORT';
+  if (laggInfo(ifp) === null) fail('EOPNOTSUPP', `${call}: Operation not supported`);
+  if (port === null) fail('ENXIO', `${call}: Device not configured`);
+  if (!add) check(lagg_port_destroy(ifp, port), call);
+  // That a port is one already is no error: ifconfig lets a line be repeated.
+  else if (port.if_lagg?.laggIfp !== ifp) check(lagg_port_create(ifp, port), call);
+}
+
+/** Reads a word of vlan(4) or lagg(4); whether it was one. */
+function readStacked(plan: Plan, word: string, words: Words): boolean {
+  switch (word) {
+    case 'vlan':
+      plan.vlan = readVlan(words.arg(word));
+      return true;
+    case 'vlandev':
+      plan.vlandev = words.arg(word);
+      return true;
+    case '-vlandev':
+      // An argument is allowed and ignored, as long as it is an interface.
+      if (/^[a-z]+\d+$/.test(words.peek() ?? '')) words.next();
+      plan.steps.push((ifp) => {
+        if (vlanInfo(ifp) === null) fail('EINVAL', 'SIOCGETVLAN: Invalid argument');
+        vlan_unconfig(ifp);
+      });
+      return true;
+    case 'laggproto': {
+      const proto = words.arg(word);
+      if (!(laggProtos as readonly string[]).includes(proto))
+        fail('EPROTONOSUPPORT', `Invalid aggregation protocol: ${proto}`);
+      plan.steps.push((ifp) => check(laggSetProto(ifp, proto), 'SIOCSLAGG'));
+      return true;
+    }
+    case 'laggport':
+    case '-laggport': {
+      const name = words.arg(word);
+      plan.steps.push((ifp) => laggPort(ifp, name, word === 'laggport'));
+      return true;
+    }
+    default:
+      return false;
+  }
+}
+
+/** Reads one word and its argument. */
+function readWord(plan: Plan, word: string, words: Words): void {
+  const { steps } = plan;
+  if (readStacked(plan, word, words)) return;
+  switch (word) {
+    case 'destroy':
+    case 'unplumb':
+      plan.destroy = true;
+      return;
+    case 'up':
+    case 'down':
+      steps.push((ifp) => setUp(ifp, word === 'up'));
+      return;
+    case 'mtu': {
+      const text = words.arg(word);
+      if (!/^\d{1,9}$/.test(text)) fail('EINVAL', `${text}: bad value`);
+      steps.push((ifp) =>
+        check(ifhwioctl(ifp, SIOCSIFMTU, Number(text)), 'ioctl SIOCSIFMTU (set mtu)'),
+      );
+      return;
+    }
+    case 'ether':
+    case 'link':
+    case 'lladdr': {
+      const lladdr = readEther(words.arg(word));
+      steps.push((ifp) => setEther(ifp, lladdr));
+      return;
+    }
+    case 'inet':
+      addressOf(plan);
+      if (words.peek() !== undefined && parseInAddr(words.peek()!.split('/')[0]!) !== null)
+        readAddress(plan, words.next()!);
+      return;
+    case 'netmask':
+      addressOf(plan).prefixlen = readMask(words.arg(word));
+      return;
+    case 'alias':
+    case 'add':
+      addressOf(plan).does = 'alias';
+      return;
+    case '-alias':
+    case 'delete':
+    case 'remove':
+      addressOf(plan).does = 'delete';
+      return;
+    default:
+      if (parseCapability(word) !== null) steps.push((ifp) => setCapabilities(ifp, [word]));
+      else readAddress(plan, word);
+  }
+}
+
+function readPlan(list: readonly string[]): Plan {
+  const words = new Words(list);
+  const plan: Plan = {
+    create: false,
+    destroy: false,
+    vlan: null,
+    vlandev: null,
+    steps: [],
+    address: null,
+  };
+  if (words.peek() === 'create' || words.peek() === 'plumb') {
+    plan.create = true;
+    words.next();
+  }
+  for (let word = words.next(); word !== undefined; word = words.next())
+    readWord(plan, word, words);
+  const { address } = plan;
+  if (address !== null && address.addr === null && address.does !== 'delete')
+    fail('EINVAL', "'inet' requires an address");
+  return plan;
+}
+
+/** The kinds that have no address of their own to change follow another interface's. */
+function setEther(ifp: Ifnet, lladdr: Uint8Array): void {
+  const call = 'ioctl (SIOCSIFLLADDR)';
+  if (ifp.if_inet === null || vlanInfo(ifp) !== null || ifp.if_lagg !== null)
+    fail('EOPNOTSUPP', `${call}: Operation not supported`);
+  if ((lladdr[0]! & 1) !== 0) fail('EINVAL', `${call}: Invalid argument`);
+  check(if_setlladdr(ifp, lladdr), call);
+}
+
+function create(vnet: Vnet, name: string, plan: Plan): Ifnet {
+  const { vlan, vlandev } = plan;
+  const isVlan = vlan !== null || vlandev !== null;
+  if (isVlan && vlan === null) fail('EINVAL', 'must specify a tag for vlan create');
+  if (isVlan && vlandev === null) fail('EINVAL', 'must specify a parent device for vlan create');
+  const params = isVlan ? { vlr_tag: vlan, vlr_parent: vlandev } : null;
+  const error = if_clone_create(vnet, name, params);
+  if (errnoName(error) === 'EEXIST') fail('EEXIST', `interface ${name} already exists`);
+  check(error, `SIOCIFCREATE2 (${name})`);
+  return ifCloned.ifp!;
+}
+
+/** `vlan 100 vlandev tn0` on an interface that is there. */
+function setVlan(ifp: Ifnet, plan: Plan): void {
+  const { vlan, vlandev } = plan;
+  if (vlan === null && vlandev === null) return;
+  if (vlan === null || vlandev === null) fail('EINVAL', 'both vlan and vlandev must be specified');
+  const parent = ifunit(ifp.if_vnet, vlandev);
+  const now = vlanInfo(ifp);
+  if (now === null) fail('EINVAL', 'SIOCSETVLAN: Invalid argument');
+  if (parent === null) fail('ENXIO', 'SIOCSETVLAN: Device not configured');
+  if (now.parent !== vlandev || now.vlan !== vlan)
+    check(vlan_config(ifp, parent, vlan), 'SIOCSETVLAN');
+}
+
+function setAddress(ifp: Ifnet, { addr, prefixlen, does }: AddrWords): void {
+  const first = ifp.if_addrhead[0]?.ia_addr ?? null;
+  if (does === 'delete') {
+    const which = addr ?? first;
+    if (which === null)
+      fail('EADDRNOTAVAIL', "ioctl (SIOCDIFADDR): Can't assign requested address");
+    check(in_difaddr(ifp, which), 'ioctl (SIOCDIFADDR)');
+    return;
+  }
+  if (does === 'set' && first !== null) check(in_difaddr(ifp, first), 'ioctl (SIOCDIFADDR)');
+  check(in_aifaddr(ifp, addr!, prefixlen ?? classPrefix(addr!)), 'ioctl (SIOCAIFADDR)');
+}
+
+/**
+ * Carries `ifconfig NAME WORDS...` out and tells what the interface is like then; null if it is gone.
+ * Throws ControlFailure with what ifconfig would print: nothing was changed if a word was bad, else
+ * what was done before the failing word stays done.
+ * @see ifconfig(8)
+ */
+export function runIfconfig(
+  vnet: Vnet,
+  name: string,
+  words: readonly string[],
+): InterfaceInfo | null {
+  const plan = readPlan(words);
+  passEnter();
+  try {
+    if (plan.create) {
+      const ifp = create(vnet, name, plan);
+      carryOut(ifp, plan);
+      return gatherInterface(ifp);
+    }
+    const ifp = findInterface(vnet, name);
+    if (plan.destroy) {
+      check(if_clone_destroy(ifp), 'SIOCIFDESTROY');
+      return null;
+    }
+    setVlan(ifp, plan);
+    carryOut(ifp, plan);
+    return gatherInterface(ifp);
+  } finally {
+    passLeave();
+  }
+}
+
+function carryOut(ifp: Ifnet, { steps, address }: Plan): void {
+  for (const step of steps) step(ifp);
+  if (address !== null) setAddress(ifp, address);
+}
