@@ -1,21 +1,22 @@
-/** What the parts of the NIC `tp` share: on-board memory, wire, causes, statistics. */
+/** What the parts of the NIC `tb` share: the way to memory and wire, causes, statistics. */
 
 import type { CaptureTap } from '../../sys/capture.ts';
 import type { Clock } from '../../sys/clock.ts';
 import type { Wire } from '../../sys/wire.ts';
-import type { IntrLine } from '../../bus/device.ts';
-import { TP_INT_LSC, TP_INT_MASK, TP_NSTATS, TP_ST_INTERRUPTS } from './tpreg.ts';
+import type { DmaPort, IntrLine } from '../../bus/device.ts';
+import { TB_INT_LINK, TB_INT_MASK, TB_NSTATS, TB_ST_INTERRUPTS } from './tbreg.ts';
 
-/** What the device is built into. It has no way to host memory. */
-export interface TpConfig {
+/** What the device is built into. */
+export interface TbConfig {
+  readonly dma: DmaPort;
   readonly intr: IntrLine;
-  /** One without virtio-net headers. */
+  /** Without virtio-net headers. */
   readonly wire: Wire;
   readonly clock: Clock;
-  /** The whole arena, because the wire speaks in its offsets; only the device's own part is used. */
+  /** The whole arena; the device reaches it only where `dma` lets it, and in its own memory. */
   readonly mem: Uint8Array;
   readonly view: DataView;
-  /** Arena offset of TP_SRAM_SIZE bytes that are the device's own. */
+  /** Arena offset of TB_SRAM_SIZE bytes that are the device's own. */
   readonly sramOff: number;
   /** Address it has at power-on, 6 bytes. */
   readonly mac: Uint8Array;
@@ -23,22 +24,37 @@ export interface TpConfig {
   readonly capture?: CaptureTap | null;
 }
 
+/** A descriptor ring as its registers have it, and where the device is in it. */
+export class TbRing {
+  baseLo = 0;
+  baseHi = 0;
+  /** Descriptors. */
+  count = 0;
+  pos = 0;
+
+  next(slot: number): number {
+    return slot + 1 === this.count ? 0 : slot + 1;
+  }
+}
+
 /** Shared state of one device. */
-export class TpCore {
+export class TbCore {
+  readonly dma: DmaPort;
   readonly wire: Wire;
   readonly clock: Clock;
   readonly mem: Uint8Array;
   readonly view: DataView;
   readonly sramOff: number;
   readonly capture: CaptureTap | null;
-  readonly stats = new Float64Array(TP_NSTATS);
+  readonly stats = new Float64Array(TB_NSTATS);
   linkUp = true;
   isr = 0;
   imr = 0;
   readonly #intr: IntrLine;
   #asserted = false;
 
-  constructor(config: TpConfig) {
+  constructor(config: TbConfig) {
+    this.dma = config.dma;
     this.wire = config.wire;
     this.clock = config.clock;
     this.mem = config.mem;
@@ -50,15 +66,15 @@ export class TpCore {
 
   /** Sets causes and, if one of them is unmasked, raises the line. */
   cause(bits: number): void {
-    this.isr |= bits & TP_INT_MASK;
-    if ((bits & this.imr) !== 0) this.updateLine();
+    this.isr |= bits & TB_INT_MASK;
+    this.updateLine();
   }
 
   /** The link went up or down. */
   setLink(up: boolean): void {
     if (this.linkUp === up) return;
     this.linkUp = up;
-    this.cause(TP_INT_LSC);
+    this.cause(TB_INT_LINK);
   }
 
   /** Brings the line in step with causes and mask; a level that stays high is raised again. */
@@ -67,7 +83,7 @@ export class TpCore {
       this.#asserted = false;
       return;
     }
-    if (!this.#asserted) this.stats[TP_ST_INTERRUPTS]! += 1;
+    if (!this.#asserted) this.stats[TB_ST_INTERRUPTS]! += 1;
     this.#asserted = true;
     this.#intr.raise();
   }

@@ -1,0 +1,109 @@
+/**
+ * What attaching a driver that uses bus_dma comes down to: tags, maps and ring memory, each with the
+ * step that undoes it, so that an attach that fails halfway and a detach are the same few lines.
+ */
+
+import { KASSERT } from '../src/sys/kassert.ts';
+import type { Errno } from '../src/sys/errno.ts';
+import type { Kva } from '../src/sys/types.ts';
+import {
+  bus_dma_tag_create,
+  bus_dma_tag_destroy,
+  bus_dmamap_create,
+  bus_dmamap_destroy,
+  bus_dmamap_load,
+  bus_dmamap_unload,
+  bus_dmamem_alloc,
+  bus_dmamem_free,
+  BUS_DMA_NOWAIT,
+  BUS_DMA_ZERO,
+  BUS_DMASYNC_POSTREAD,
+  BUS_DMASYNC_POSTWRITE,
+  BUS_DMASYNC_PREREAD,
+  BUS_DMASYNC_PREWRITE,
+  type BusDmamap,
+  type BusDmamapRef,
+  BusDmaSegs,
+  type BusDmaTag,
+  type BusDmaTagParams,
+  type BusDmaTagRef,
+} from '../src/bus/bus_dma.ts';
+
+/** Both ways: the device reads descriptors and writes them back. */
+export const RING_TO_DEVICE = BUS_DMASYNC_PREREAD | BUS_DMASYNC_PREWRITE;
+export const RING_TO_US = BUS_DMASYNC_POSTREAD | BUS_DMASYNC_POSTWRITE;
+
+/** Memory that driver and device share, in one piece and loaded. */
+export interface DmaRing {
+  readonly tag: BusDmaTag;
+  readonly map: BusDmamap;
+  readonly vaddr: Kva;
+  /** Where the device finds it. */
+  readonly busAddr: number;
+}
+
+function mustDo(error: Errno): void {
+  KASSERT(error === 0, 'dma_setup: a DMA resource is still in use');
+}
+
+/** DMA resources of one device. Null results mean that there is no memory: call `undo` then. */
+export class DmaSetup {
+  readonly #ifname: string;
+  readonly #steps: (() => void)[] = [];
+
+  /** @param ifname of the interface, which the tags are named after */
+  constructor(ifname: string) {
+    this.#ifname = ifname;
+  }
+
+  /** Adds what `undo` is to do before everything added so far. */
+  add(step: () => void): void {
+    this.#steps.push(step);
+  }
+
+  /** Gives everything back, the last first. Nothing may be loaded but rings. */
+  undo(): void {
+    for (let step = this.#steps.pop(); step !== undefined; step = this.#steps.pop()) step();
+  }
+
+  /** A tag called `what`, such as `tx`. Panics on parameters that make none. */
+  tag(what: string, params: BusDmaTagParams): BusDmaTag {
+    const ref: BusDmaTagRef = { tag: null };
+    mustDo(bus_dma_tag_create({ ...params, name: `${this.#ifname} ${what}` }, ref));
+    const tag = ref.tag!;
+    this.add(() => mustDo(bus_dma_tag_destroy(tag)));
+    return tag;
+  }
+
+  /**
+   * `n` maps, in `maps`, which the driver may reorder and exchange among each other. False if there
+   * is no memory for one, or for its bounce pages.
+   */
+  maps(tag: BusDmaTag, n: number, maps: BusDmamap[]): boolean {
+    const ref: BusDmamapRef = { map: null };
+    for (let i = 0; i < n; i++) {
+      if (bus_dmamap_create(tag, 0, ref) !== 0) return false;
+      const map = ref.map!;
+      this.add(() => mustDo(bus_dmamap_destroy(tag, map)));
+      maps.push(map);
+    }
+    return true;
+  }
+
+  /** A ring of `bytes`, aligned and below `lowaddr` as the device needs it; zeroed. */
+  ring(
+    what: string,
+    bytes: number,
+    params: Pick<BusDmaTagParams, 'parent' | 'alignment' | 'lowaddr'>,
+  ): DmaRing | null {
+    const tag = this.tag(what, { ...params, maxsize: bytes, nsegments: 1, maxsegsz: bytes });
+    const dmamem = bus_dmamem_alloc(tag, BUS_DMA_NOWAIT | BUS_DMA_ZERO);
+    if (dmamem === null) return null;
+    this.add(() => bus_dmamem_free(tag, dmamem));
+    const { map, vaddr } = dmamem;
+    const segs = new BusDmaSegs(1);
+    mustDo(bus_dmamap_load(tag, map, vaddr, bytes, segs));
+    this.add(() => bus_dmamap_unload(tag, map));
+    return { tag, map, vaddr, busAddr: segs.ds_addr[0]! };
+  }
+}

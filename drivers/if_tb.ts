@@ -1,0 +1,369 @@
+/**
+ * Driver for the NIC `tb`: attach and detach, init and stop, interrupt, ioctl. The transmit and
+ * receive paths are in if_tb_txrx.ts. The NIC has no offload, so if_hwassist is 0 and the stack sums
+ * (and for that maps) everything itself. Left out: a watchdog, media selection.
+ */
+
+import { EINVAL, ENOBUFS, ENOMEM, ENXIO, EOPNOTSUPP, type Errno } from '../src/sys/errno.ts';
+import { count, R_DRV_HW_ERROR } from '../src/sys/reason.ts';
+import { mem } from '../src/vm/arena.ts';
+import { MCLBYTES, MJUMPAGESIZE } from '../src/kern/mbuf.ts';
+import { bus_dmamap_sync, type BusDmamap, type BusDmaTag } from '../src/bus/bus_dma.ts';
+import { bus_space_read_4, bus_space_write_4 } from '../src/bus/bus_space.ts';
+import type { MmioRegion } from '../src/bus/device.ts';
+import { bus_setup_intr, bus_teardown_intr, type IntrVector } from '../src/bus/intr.ts';
+import { if_link_state_change } from '../src/net/if.ts';
+import { ether_ifattach, ether_ifdetach } from '../src/net/if_ethersubr.ts';
+import {
+  ETHER_ADDR_LEN,
+  IFCAP_JUMBO_MTU,
+  IFCAP_LINKSTATE,
+  IFCAP_NOMAP,
+  IFCAP_VLAN_MTU,
+  IFF_ALLMULTI,
+  IFF_BROADCAST,
+  IFF_DRV_OACTIVE,
+  IFF_DRV_RUNNING,
+  IFF_MULTICAST,
+  IFF_PROMISC,
+  IFF_SIMPLEX,
+  IFF_UP,
+  type IfIoctl,
+  type Ifnet,
+  LINK_STATE_DOWN,
+  LINK_STATE_UP,
+  SIOCADDMULTI,
+  SIOCDELMULTI,
+  SIOCSIFCAP,
+  SIOCSIFFLAGS,
+  SIOCSIFMTU,
+} from '../src/net/if_var.ts';
+import {
+  TB_CMD,
+  TB_CMD_RST,
+  TB_CMD_RXE,
+  TB_CMD_TXE,
+  TB_DESC_SIZE,
+  TB_FRAME_MAX,
+  TB_HASH0,
+  TB_HASH1,
+  TB_ID,
+  TB_ID_REV1,
+  TB_IMR,
+  TB_INT_LINK,
+  TB_INT_MASK,
+  TB_INT_RX,
+  TB_INT_RXERR,
+  TB_INT_TXERR,
+  TB_ISET,
+  TB_ISR,
+  TB_MAC0,
+  TB_MAC1,
+  TB_MAXFRM,
+  TB_RING_ALIGN,
+  TB_RXBASEH,
+  TB_RXBASEL,
+  TB_RXCFG,
+  TB_RXCFG_ALLMULTI,
+  TB_RXCFG_PROMISC,
+  TB_RXCNT,
+  TB_STATUS,
+  TB_STATUS_LINK,
+  TB_STATUS_RXSTOP,
+  TB_STATUS_TXSTOP,
+  TB_TXBASEH,
+  TB_TXBASEL,
+  TB_TXCNT,
+} from '../src/dev/tb/tbreg.ts';
+import { DmaSetup, RING_TO_DEVICE } from './dma_setup.ts';
+import { TB_NSEGS, TB_RX_NDESC, TB_TX_NDESC, type TbOps, TbSoftc } from './if_tbvar.ts';
+import {
+  tb_newbuf,
+  tb_qflush,
+  tb_rxdrain,
+  tb_rxeof,
+  tb_rxkick,
+  tb_transmit,
+  tb_txdrain,
+  tb_txeof,
+  tb_txflush,
+} from './if_tb_txrx.ts';
+
+/** Everything the model can do, in FreeBSD's words; all of it is on after attach. */
+export const TB_CAPABILITIES = IFCAP_VLAN_MTU | IFCAP_JUMBO_MTU | IFCAP_LINKSTATE | IFCAP_NOMAP;
+
+const MTU_MIN = 68; // RFC 791
+export const TB_MTU_MAX = 9000;
+/** Ethernet header and one VLAN tag. */
+const FRAME_OVERHEAD = 18;
+/** A power of two that the length field of a descriptor holds. */
+const TX_SEGSIZE_MAX = 8192;
+/** Descriptors one interrupt handles before others get their turn. */
+const RX_LIMIT = 64;
+
+const attached = new WeakMap<TbSoftc, DmaSetup>();
+
+/** Allocates everything DMA needs; null if memory is out. */
+function makeSoftc(
+  setup: DmaSetup,
+  ifp: Ifnet,
+  regs: MmioRegion,
+  parent: BusDmaTag | null,
+  intr: IntrVector,
+): TbSoftc | null {
+  const txTag = setup.tag('tx', {
+    parent,
+    maxsize: TB_FRAME_MAX,
+    nsegments: TB_NSEGS,
+    maxsegsz: TX_SEGSIZE_MAX,
+  });
+  const rxTag = setup.tag('rx', {
+    parent,
+    maxsize: MJUMPAGESIZE,
+    nsegments: 1,
+    maxsegsz: MJUMPAGESIZE,
+  });
+  const align = { parent, alignment: TB_RING_ALIGN };
+  const txRing = setup.ring('tx ring', TB_TX_NDESC * TB_DESC_SIZE, align);
+  const rxRing = setup.ring('rx ring', TB_RX_NDESC * TB_DESC_SIZE, align);
+  const txMap: BusDmamap[] = [];
+  const rxMap: BusDmamap[] = [];
+  if (txRing === null || rxRing === null) return null;
+  if (!setup.maps(txTag, TB_TX_NDESC, txMap)) return null;
+  if (!setup.maps(rxTag, TB_RX_NDESC + 1, rxMap)) return null;
+  return new TbSoftc(ifp, regs, intr, tbOps, { txTag, rxTag, txRing, rxRing, txMap, rxMap });
+}
+
+/**
+ * Attaches the driver to the NIC at `regs` as interface `ifp`, whose address becomes the NIC's.
+ * `parent` restricts DMA as the bus does. ENXIO: there is no `tb`; ENOMEM: no memory for rings.
+ * @see ether_ifattach(9)
+ */
+export function tb_attach(
+  ifp: Ifnet,
+  regs: MmioRegion,
+  parent: BusDmaTag | null,
+  intr: IntrVector,
+): Errno {
+  if (bus_space_read_4(regs, TB_ID) !== TB_ID_REV1) return ENXIO;
+  bus_space_write_4(regs, TB_CMD, TB_CMD_RST);
+  const setup = new DmaSetup(ifp.if_xname);
+  const sc = makeSoftc(setup, ifp, regs, parent, intr);
+  if (sc === null) {
+    setup.undo();
+    return ENOMEM;
+  }
+  attached.set(sc, setup);
+  ifp.if_softc = sc;
+  ifp.if_driver = sc;
+  ifp.if_flags = IFF_BROADCAST | IFF_SIMPLEX | IFF_MULTICAST;
+  ifp.if_capabilities = TB_CAPABILITIES;
+  ifp.if_capenable = TB_CAPABILITIES;
+  ifp.if_hwassist = 0;
+  ifp.if_baudrate = 1e9;
+  ifp.if_media = '1000baseT <full-duplex>';
+  const lladdr = new Uint8Array(ETHER_ADDR_LEN);
+  const low = bus_space_read_4(regs, TB_MAC0);
+  const high = bus_space_read_4(regs, TB_MAC1);
+  for (let i = 0; i < 4; i++) lladdr[i] = (low >>> (8 * i)) & 0xff;
+  for (let i = 0; i < 2; i++) lladdr[4 + i] = (high >>> (8 * i)) & 0xff;
+  bus_setup_intr(intr, sc);
+  ether_ifattach(ifp, lladdr);
+  tb_link(sc);
+  return 0;
+}
+
+/** Stops the NIC, gives every buffer back and takes the driver off `ifp`. @see ether_ifdetach(9) */
+export function tb_detach(ifp: Ifnet): Errno {
+  const sc = ifp.if_softc;
+  if (!(sc instanceof TbSoftc)) return ENXIO;
+  tb_stop(sc);
+  bus_space_write_4(sc.regs, TB_CMD, TB_CMD_RST);
+  ether_ifdetach(ifp);
+  bus_teardown_intr(sc.intr);
+  attached.get(sc)!.undo();
+  attached.delete(sc);
+  ifp.if_softc = null;
+  ifp.if_driver = null;
+  return 0;
+}
+
+/** Tells the NIC what the flags say. */
+function tb_set_rxcfg(sc: TbSoftc): void {
+  const { if_flags } = sc.ifp;
+  let cfg = 0;
+  if ((if_flags & IFF_PROMISC) !== 0) cfg |= TB_RXCFG_PROMISC;
+  if ((if_flags & IFF_ALLMULTI) !== 0) cfg |= TB_RXCFG_ALLMULTI;
+  bus_space_write_4(sc.regs, TB_RXCFG, cfg);
+}
+
+/** The bit of the multicast hash that stands for an address: the low end of its CRC-32. */
+function hashBit(addr: Uint8Array): number {
+  let crc = 0xffffffff;
+  for (let i = 0; i < ETHER_ADDR_LEN; i++) {
+    crc ^= addr[i]!;
+    for (let bit = 0; bit < 8; bit++) crc = (crc & 1) === 0 ? crc >>> 1 : (crc >>> 1) ^ 0xedb88320;
+  }
+  return crc & 0x3f;
+}
+
+/** Lets in the multicast addresses that somebody listens to. */
+function tb_set_multi(sc: TbSoftc): void {
+  const hash = [0, 0];
+  for (const { ifma_lladdr } of sc.ifp.if_multiaddrs) {
+    const bit = hashBit(ifma_lladdr);
+    hash[bit >>> 5] = (hash[bit >>> 5]! | (1 << (bit & 31))) >>> 0;
+  }
+  bus_space_write_4(sc.regs, TB_HASH0, hash[0]!);
+  bus_space_write_4(sc.regs, TB_HASH1, hash[1]!);
+}
+
+/** The small buffer if it holds the longest frame. */
+function rxBufSizeOf(mtu: number): number {
+  return mtu + FRAME_OVERHEAD < MCLBYTES ? MCLBYTES : MJUMPAGESIZE;
+}
+
+function tb_setmtu(sc: TbSoftc, mtu: number): Errno {
+  if (!Number.isInteger(mtu) || mtu < MTU_MIN || mtu > TB_MTU_MAX) return EINVAL;
+  const { ifp } = sc;
+  ifp.if_mtu = mtu;
+  if ((ifp.if_drv_flags & IFF_DRV_RUNNING) === 0) return 0;
+  if (sc.rxBufSize === rxBufSizeOf(mtu)) {
+    bus_space_write_4(sc.regs, TB_MAXFRM, mtu + FRAME_OVERHEAD);
+    return 0;
+  }
+  // Buffers of another size: the rings have to be built anew.
+  tb_stop(sc);
+  return tb_init(sc);
+}
+
+/** @see ifnet(9) */
+export function tb_ioctl(sc: TbSoftc, command: IfIoctl, data: number): Errno {
+  const { ifp } = sc;
+  switch (command) {
+    case SIOCSIFFLAGS:
+      if ((ifp.if_flags & IFF_UP) === 0) {
+        if ((ifp.if_drv_flags & IFF_DRV_RUNNING) !== 0) tb_stop(sc);
+        return 0;
+      }
+      if ((ifp.if_drv_flags & IFF_DRV_RUNNING) === 0) return tb_init(sc);
+      tb_set_rxcfg(sc);
+      return 0;
+    case SIOCSIFCAP:
+      if ((data & ~ifp.if_capabilities) !== 0) return EINVAL;
+      // None of them is the hardware's business.
+      ifp.if_capenable = data;
+      return 0;
+    case SIOCSIFMTU:
+      return tb_setmtu(sc, data);
+    case SIOCADDMULTI:
+    case SIOCDELMULTI:
+      if ((ifp.if_drv_flags & IFF_DRV_RUNNING) !== 0) tb_set_multi(sc);
+      return 0;
+    default:
+      return EOPNOTSUPP;
+  }
+}
+
+/** Fills the receive ring; ENOBUFS, and nothing kept, if there are too few clusters. */
+function tb_rxfill(sc: TbSoftc): Errno {
+  sc.rxBufSize = rxBufSizeOf(sc.ifp.if_mtu);
+  sc.rxNext = 0;
+  sc.rxDiscard = false;
+  for (let slot = 0; slot < TB_RX_NDESC; slot++) {
+    if (tb_newbuf(sc, slot) === 0) continue;
+    tb_rxdrain(sc);
+    return ENOBUFS;
+  }
+  return 0;
+}
+
+function writeBase(sc: TbSoftc, low: number, high: number, addr: number): void {
+  bus_space_write_4(sc.regs, low, addr >>> 0);
+  bus_space_write_4(sc.regs, high, Math.floor(addr / 0x100000000));
+}
+
+/**
+ * Brings the NIC up: rings, buffers, filter, interrupts. Nothing if it runs. ENOBUFS: there are too
+ * few clusters; it stays down.
+ * @see ifnet(9)
+ */
+export function tb_init(sc: TbSoftc): Errno {
+  const { ifp, regs } = sc;
+  if ((ifp.if_drv_flags & IFF_DRV_RUNNING) !== 0) return 0;
+  bus_space_write_4(regs, TB_CMD, TB_CMD_RST);
+  const error = tb_rxfill(sc);
+  if (error !== 0) return error;
+  // The ring starts anew: no descriptor of before may still look like the device's.
+  mem.fill(0, sc.txRing.vaddr, sc.txRing.vaddr + TB_TX_NDESC * TB_DESC_SIZE);
+  const mac = ifp.if_lladdr;
+  bus_space_write_4(regs, TB_MAC0, mac[0]! | (mac[1]! << 8) | (mac[2]! << 16) | (mac[3]! << 24));
+  bus_space_write_4(regs, TB_MAC1, mac[4]! | (mac[5]! << 8));
+  writeBase(sc, TB_TXBASEL, TB_TXBASEH, sc.txRing.busAddr);
+  bus_space_write_4(regs, TB_TXCNT, TB_TX_NDESC);
+  writeBase(sc, TB_RXBASEL, TB_RXBASEH, sc.rxRing.busAddr);
+  bus_space_write_4(regs, TB_RXCNT, TB_RX_NDESC);
+  bus_space_write_4(regs, TB_MAXFRM, ifp.if_mtu + FRAME_OVERHEAD);
+  bus_dmamap_sync(sc.txRing.tag, sc.txRing.map, RING_TO_DEVICE);
+  bus_dmamap_sync(sc.rxRing.tag, sc.rxRing.map, RING_TO_DEVICE);
+  ifp.if_drv_flags |= IFF_DRV_RUNNING;
+  ifp.if_drv_flags &= ~IFF_DRV_OACTIVE;
+  tb_set_rxcfg(sc);
+  tb_set_multi(sc);
+  bus_space_write_4(regs, TB_CMD, TB_CMD_TXE | TB_CMD_RXE);
+  tb_link(sc);
+  bus_space_write_4(regs, TB_ISR, TB_INT_MASK);
+  bus_space_write_4(regs, TB_IMR, TB_INT_MASK);
+  // Reading starts here.
+  tb_rxkick(sc);
+  return 0;
+}
+
+/** Takes the NIC down and frees what is on its rings and in its queue. @see ifnet(9) */
+export function tb_stop(sc: TbSoftc): void {
+  const { ifp, regs } = sc;
+  bus_space_write_4(regs, TB_IMR, 0);
+  bus_space_write_4(regs, TB_CMD, 0);
+  ifp.if_drv_flags &= ~(IFF_DRV_RUNNING | IFF_DRV_OACTIVE);
+  tb_qflush(sc);
+  tb_txdrain(sc);
+  tb_rxdrain(sc);
+}
+
+/** Reads the link's state. */
+function tb_link(sc: TbSoftc): void {
+  const up = (bus_space_read_4(sc.regs, TB_STATUS) & TB_STATUS_LINK) !== 0;
+  if_link_state_change(sc.ifp, up ? LINK_STATE_UP : LINK_STATE_DOWN);
+}
+
+/** The interrupt handler; runs as a pass of the stack. @see bus_setup_intr(9) */
+export function tb_intr(sc: TbSoftc): void {
+  const { ifp, regs } = sc;
+  const causes = bus_space_read_4(regs, TB_ISR);
+  bus_space_write_4(regs, TB_ISR, causes);
+  if ((ifp.if_drv_flags & IFF_DRV_RUNNING) === 0) return;
+  if ((causes & TB_INT_LINK) !== 0) tb_link(sc);
+  if ((causes & (TB_INT_TXERR | TB_INT_RXERR)) !== 0) {
+    const status = bus_space_read_4(regs, TB_STATUS);
+    if ((status & (TB_STATUS_TXSTOP | TB_STATUS_RXSTOP)) !== 0) {
+      // The NIC cannot reach its rings: starting it again would end the same way.
+      count(R_DRV_HW_ERROR);
+      tb_stop(sc);
+      return;
+    }
+  }
+  tb_txeof(sc);
+  const more = tb_rxeof(sc, RX_LIMIT);
+  // The stack may have taken the interface down meanwhile.
+  if (more && (ifp.if_drv_flags & IFF_DRV_RUNNING) !== 0)
+    bus_space_write_4(regs, TB_ISET, TB_INT_RX);
+}
+
+const tbOps: TbOps = {
+  init: (sc) => void tb_init(sc),
+  transmit: tb_transmit,
+  qflush: tb_qflush,
+  ioctl: tb_ioctl,
+  txflush: tb_txflush,
+  intr: tb_intr,
+};

@@ -1,0 +1,287 @@
+/**
+ * The NIC `tb`: register file, interrupts, link. What each register does is in
+ * docs/tb-datasheet.md. A write of TB_TXKICK runs the device inline: it sends, then drains the
+ * wire; it never calls up, it sets causes and raises the line.
+ */
+
+import { count, R_DEV_BAD_REG } from '../../sys/reason.ts';
+import type { WireListener } from '../../sys/wire.ts';
+import type { MmioRegion } from '../../bus/device.ts';
+import { type TbConfig, TbCore } from './tb_core.ts';
+import { TbRx } from './tb_rx.ts';
+import { TbTx } from './tb_tx.ts';
+import {
+  TB_CMD,
+  TB_CMD_MASK,
+  TB_CMD_RST,
+  TB_CMD_RXE,
+  TB_CMD_TXE,
+  TB_FRAME_MAX,
+  TB_FRAME_MIN,
+  TB_HASH0,
+  TB_HASH1,
+  TB_ID,
+  TB_ID_REV1,
+  TB_IMR,
+  TB_INT_MASK,
+  TB_ISET,
+  TB_ISR,
+  TB_MAC0,
+  TB_MAC1,
+  TB_MAXFRM,
+  TB_NSTATS,
+  TB_REG_SIZE,
+  TB_RXBASEH,
+  TB_RXBASEL,
+  TB_RXCFG,
+  TB_RXCFG_MASK,
+  TB_RXCNT,
+  TB_RXKICK,
+  TB_RXPOS,
+  TB_SRAM_SIZE,
+  TB_ST_BAD_REG,
+  TB_STATS,
+  TB_STATUS,
+  TB_STATUS_LINK,
+  TB_STATUS_RXSTOP,
+  TB_STATUS_TXSTOP,
+  TB_TXBASEH,
+  TB_TXBASEL,
+  TB_TXCNT,
+  TB_TXKICK,
+  TB_TXPOS,
+} from './tbreg.ts';
+
+/** One NIC. Plugs itself into the wire it is given; `close` unplugs it. */
+export class TbDevice implements MmioRegion, WireListener {
+  readonly size = TB_REG_SIZE;
+  readonly #core: TbCore;
+  readonly #tx: TbTx;
+  readonly #rx: TbRx;
+  readonly #mac: Uint8Array;
+  #cmd = 0;
+
+  constructor(config: TbConfig) {
+    if (config.wire.vnetHdr) throw new RangeError('tb: no virtio-net headers');
+    this.#core = new TbCore(config);
+    this.#tx = new TbTx(this.#core);
+    this.#rx = new TbRx(this.#core);
+    this.#mac = config.mac.slice(0, 6);
+    // What pads short frames.
+    config.mem.fill(0, config.sramOff, config.sramOff + TB_SRAM_SIZE);
+    this.#reset();
+    config.wire.setListener(this);
+  }
+
+  /** Unplugs it: nothing is sent or received any more. The wire stays open. */
+  close(): void {
+    this.#reset();
+    this.#core.wire.setListener(null);
+  }
+
+  /** The statistics by number (TB_ST_*). */
+  get stats(): Float64Array {
+    return this.#core.stats;
+  }
+
+  wireReadable(): void {
+    this.#rx.drain();
+  }
+
+  wireWritable(): void {
+    this.#tx.wireWritable();
+  }
+
+  wireState(up: boolean, _error: number): void {
+    this.#core.setLink(up);
+    // What waited for room on the wire is let go, so that the driver gets it back.
+    if (up) this.#rx.wireBack();
+    else this.#tx.wireWritable();
+  }
+
+  read32(off: number): number {
+    const core = this.#core;
+    const { mac, hash } = this.#rx;
+    if (off >= TB_STATS && off < TB_STATS + 4 * TB_NSTATS && off % 4 === 0)
+      return core.stats[(off - TB_STATS) / 4]! % 0x100000000;
+    switch (off) {
+      case TB_ID:
+        return TB_ID_REV1;
+      case TB_CMD:
+        return this.#cmd;
+      case TB_RXCFG:
+        return this.#rx.config;
+      case TB_STATUS:
+        return (
+          (core.linkUp ? TB_STATUS_LINK : 0) |
+          (this.#tx.stopped ? TB_STATUS_TXSTOP : 0) |
+          (this.#rx.stopped ? TB_STATUS_RXSTOP : 0)
+        );
+      case TB_ISR:
+        return core.isr;
+      case TB_IMR:
+        return core.imr;
+      case TB_MAC0:
+        return ((mac[3]! << 24) | (mac[2]! << 16) | (mac[1]! << 8) | mac[0]!) >>> 0;
+      case TB_MAC1:
+        return (mac[5]! << 8) | mac[4]!;
+      case TB_HASH0:
+        return hash[0]!;
+      case TB_HASH1:
+        return hash[1]!;
+      case TB_MAXFRM:
+        return this.#rx.frameMax;
+      default:
+        return this.#readRing(off);
+    }
+  }
+
+  write32(off: number, value: number): void {
+    if (!this.#write(off, value >>> 0)) this.#bad();
+  }
+
+  #bad(): void {
+    this.#core.stats[TB_ST_BAD_REG]! += 1;
+    count(R_DEV_BAD_REG);
+  }
+
+  #readRing(off: number): number {
+    const { ring } = off >= TB_RXBASEL ? this.#rx : this.#tx;
+    switch (off) {
+      case TB_TXBASEL:
+      case TB_RXBASEL:
+        return ring.baseLo;
+      case TB_TXBASEH:
+      case TB_RXBASEH:
+        return ring.baseHi;
+      case TB_TXCNT:
+      case TB_RXCNT:
+        return ring.count;
+      case TB_TXPOS:
+      case TB_RXPOS:
+        return ring.pos;
+      default:
+        this.#bad();
+        return 0xffffffff;
+    }
+  }
+
+  /** Writes one register; false if there is none, or it does not take that now. */
+  #write(off: number, value: number): boolean {
+    const core = this.#core;
+    switch (off) {
+      case TB_TXKICK:
+        if (!this.#tx.enabled) return false;
+        this.#tx.consume();
+        this.#rx.drain();
+        return true;
+      case TB_RXKICK:
+        if (!this.#rx.enabled) return false;
+        this.#rx.kick();
+        return true;
+      case TB_ISR:
+        core.isr &= ~value;
+        core.updateLine();
+        return true;
+      case TB_IMR:
+        core.imr = value & TB_INT_MASK;
+        core.updateLine();
+        return (value & ~TB_INT_MASK) === 0;
+      case TB_ISET:
+        core.cause(value);
+        return true;
+      case TB_CMD:
+        return this.#writeCmd(value);
+      case TB_RXCFG:
+        this.#rx.config = value & TB_RXCFG_MASK;
+        return (value & ~TB_RXCFG_MASK) === 0;
+      case TB_MAXFRM:
+        if (value < TB_FRAME_MIN || value > TB_FRAME_MAX) return false;
+        this.#rx.frameMax = value;
+        return true;
+      default:
+        return this.#writeAddr(off, value) || this.#writeRing(off, value);
+    }
+  }
+
+  #writeAddr(off: number, value: number): boolean {
+    const { mac, hash } = this.#rx;
+    switch (off) {
+      case TB_MAC0:
+        for (let i = 0; i < 4; i++) mac[i] = (value >>> (8 * i)) & 0xff;
+        return true;
+      case TB_MAC1:
+        for (let i = 0; i < 2; i++) mac[4 + i] = (value >>> (8 * i)) & 0xff;
+        return true;
+      case TB_HASH0:
+        hash[0] = value;
+        return true;
+      case TB_HASH1:
+        hash[1] = value;
+        return true;
+      default:
+        return false;
+    }
+  }
+
+  /** Rings cannot be moved while the engine runs. */
+  #writeRing(off: number, value: number): boolean {
+    const engine = off >= TB_RXBASEL ? this.#rx : this.#tx;
+    if (engine.enabled) return false;
+    switch (off) {
+      case TB_TXBASEL:
+      case TB_RXBASEL:
+        engine.ring.baseLo = value;
+        return true;
+      case TB_TXBASEH:
+      case TB_RXBASEH:
+        engine.ring.baseHi = value;
+        return true;
+      case TB_TXCNT:
+      case TB_RXCNT:
+        engine.ring.count = value;
+        return true;
+      default:
+        return false;
+    }
+  }
+
+  #writeCmd(value: number): boolean {
+    if ((value & TB_CMD_RST) !== 0) {
+      this.#reset();
+      return true;
+    }
+    const next = value & TB_CMD_MASK;
+    const changed = next ^ this.#cmd;
+    this.#cmd = next;
+    if ((changed & TB_CMD_TXE) !== 0) {
+      if ((next & TB_CMD_TXE) !== 0) this.#tx.enable();
+      else this.#tx.disable();
+    }
+    if ((changed & TB_CMD_RXE) !== 0) {
+      if ((next & TB_CMD_RXE) !== 0) this.#rx.enable();
+      else this.#rx.disable();
+    }
+    return (value & ~TB_CMD_MASK) === 0;
+  }
+
+  /** Everything as at power-on but the statistics. */
+  #reset(): void {
+    const core = this.#core;
+    for (const engine of [this.#tx, this.#rx]) {
+      engine.disable();
+      engine.stopped = false;
+      engine.ring.baseLo = 0;
+      engine.ring.baseHi = 0;
+      engine.ring.count = 0;
+    }
+    this.#rx.config = 0;
+    this.#rx.frameMax = 1518;
+    this.#rx.mac.set(this.#mac);
+    this.#rx.hash.fill(0);
+    this.#cmd = 0;
+    core.imr = 0;
+    core.isr = 0;
+    core.updateLine();
+  }
+}

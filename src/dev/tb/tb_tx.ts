@@ -1,0 +1,258 @@
+/**
+ * The transmit engine of `tb`: walks the descriptors it owns, gathers a packet by physical address
+ * and puts it on the wire as it is, one gather write per frame; it changes no byte and computes
+ * nothing. A packet that a full wire did not take is kept, with its descriptors. Every field of a
+ * descriptor may be hostile: what is wrong is counted and dropped.
+ */
+
+import { CAPTURE_OUT, CAPTURE_WIRE } from '../../sys/capture.ts';
+import type { Task } from '../../sys/clock.ts';
+import { EAGAIN } from '../../sys/errno.ts';
+import {
+  count,
+  R_DEV_BAD_RING,
+  R_DEV_LINK_DOWN,
+  R_DEV_TX_BAD,
+  R_DEV_WIRE_ERROR,
+  R_DEV_WIRE_FULL,
+} from '../../sys/reason.ts';
+import { type TbCore, TbRing } from './tb_core.ts';
+import {
+  TB_CTL_EOP,
+  TB_CTL_ERR,
+  TB_CTL_INT,
+  TB_CTL_OWN,
+  TB_D_ADDRH,
+  TB_D_ADDRL,
+  TB_D_CTL,
+  TB_D_LEN,
+  TB_DESC_SIZE,
+  TB_FRAME_MAX,
+  TB_FRAME_MIN,
+  TB_INT_TX,
+  TB_INT_TXERR,
+  TB_NDESC_MAX,
+  TB_NDESC_MIN,
+  TB_RING_ALIGN,
+  TB_ST_DMA_FAULTS,
+  TB_ST_TX_BAD,
+  TB_ST_TX_BYTES,
+  TB_ST_TX_FRAMES,
+  TB_ST_TX_NO_LINK,
+  TB_ST_TX_WIRE_ERROR,
+  TB_ST_TX_WIRE_FULL,
+  TB_TX_BUDGET,
+  TB_TX_SEGS,
+  TB_TX_SEGSIZE_MAX,
+} from './tbreg.ts';
+
+const ETHER_HDR_LEN = 14;
+
+/** The transmit ring and the packet being sent. */
+export class TbTx implements Task {
+  readonly ring = new TbRing();
+  enabled = false;
+  /** The ring cannot be used; stays until transmit is enabled anew. */
+  stopped = false;
+  readonly #core: TbCore;
+  /** The wire is full and has been asked to say when it is not. */
+  #blocked = false;
+  #posted = false;
+  /** The rest of a bad packet is still to come: drop up to its last descriptor. */
+  #skipping = false;
+  #causes = 0;
+  /** The packet being sent: its descriptors, and what is gathered of them. */
+  #active = false;
+  #ndesc = 0;
+  #npieces = 0;
+  #total = 0;
+  /** Pairs of arena offset and length, with room for padding. */
+  readonly #iov = new Uint32Array(2 * (TB_TX_SEGS + 1));
+
+  constructor(core: TbCore) {
+    this.#core = core;
+  }
+
+  /** TB_CMD.TXE went up: takes the ring from the registers, from descriptor 0. */
+  enable(): void {
+    this.disable();
+    this.enabled = true;
+    this.stopped = false;
+    const { count: n, baseLo } = this.ring;
+    if (n < TB_NDESC_MIN || n > TB_NDESC_MAX || baseLo % TB_RING_ALIGN !== 0) this.#stop();
+  }
+
+  /** TB_CMD.TXE went down, or a reset: forgets ring position and packet. */
+  disable(): void {
+    this.enabled = false;
+    this.ring.pos = 0;
+    this.#active = false;
+    this.#blocked = false;
+    this.#skipping = false;
+  }
+
+  /** The wire has room again. */
+  wireWritable(): void {
+    this.#blocked = false;
+    this.consume();
+  }
+
+  /** The rest of what a doorbell left over. */
+  run(): void {
+    this.#posted = false;
+    this.consume();
+  }
+
+  /** Sends what it owns: at most TB_TX_BUDGET frames now, the rest on later turns. */
+  consume(): void {
+    if (!this.enabled || this.stopped || this.#blocked) return;
+    const { dma, clock, stats } = this.#core;
+    const { ring } = this;
+    const base = dma.map(ring.baseLo, ring.baseHi, ring.count * TB_DESC_SIZE, true);
+    if (base < 0) {
+      stats[TB_ST_DMA_FAULTS]! += 1;
+      this.#stop();
+      return;
+    }
+    this.#causes = 0;
+    let budget = TB_TX_BUDGET;
+    for (; budget > 0; budget--) {
+      if (!this.#active && !this.#fetch(base)) break;
+      if (!this.#active) continue;
+      if (!this.#emit()) break;
+      this.#giveBack(base, this.#ndesc, 0);
+      this.#active = false;
+    }
+    if (budget === 0 && !this.#posted) {
+      this.#posted = true;
+      clock.post(this);
+    }
+    if (this.#causes !== 0) this.#core.cause(this.#causes);
+  }
+
+  #stop(): void {
+    this.stopped = true;
+    this.#active = false;
+    count(R_DEV_BAD_RING);
+    this.#core.cause(TB_INT_TXERR);
+  }
+
+  /** Gives the next `n` descriptors back to the driver. */
+  #giveBack(base: number, n: number, status: number): void {
+    const { view } = this.#core;
+    const { ring } = this;
+    for (let i = 0; i < n; i++, ring.pos = ring.next(ring.pos)) {
+      const at = base + ring.pos * TB_DESC_SIZE + TB_D_CTL;
+      const ctl = view.getUint32(at, true);
+      view.setUint32(at, ((ctl & ~TB_CTL_OWN) | status) >>> 0, true);
+      if ((ctl & TB_CTL_INT) !== 0) this.#causes |= TB_INT_TX;
+    }
+  }
+
+  /**
+   * Reads the next packet's descriptors. False if there is nothing to do; otherwise the packet is
+   * active, or bad descriptors have been given back.
+   */
+  #fetch(base: number): boolean {
+    const { view } = this.#core;
+    const { ring } = this;
+    if (this.#skipping) return this.#skip(base);
+    this.#npieces = 0;
+    this.#total = 0;
+    let bad = false;
+    const max = Math.min(TB_TX_SEGS, ring.count);
+    for (let n = 1, slot = ring.pos; n <= max; n++, slot = ring.next(slot)) {
+      const at = base + slot * TB_DESC_SIZE;
+      const ctl = view.getInt32(at + TB_D_CTL, true);
+      // Without its last descriptor the packet is not there yet.
+      if ((ctl & TB_CTL_OWN) === 0) return false;
+      if (!bad) bad = !this.#piece(at);
+      if ((ctl & TB_CTL_EOP) === 0) continue;
+      if (bad || this.#total < ETHER_HDR_LEN || this.#total > TB_FRAME_MAX) this.#drop(base, n);
+      else this.#active = true;
+      this.#ndesc = n;
+      return true;
+    }
+    this.#drop(base, max);
+    this.#skipping = true;
+    return true;
+  }
+
+  #drop(base: number, n: number): void {
+    this.#core.stats[TB_ST_TX_BAD]! += 1;
+    count(R_DEV_TX_BAD);
+    this.#causes |= TB_INT_TXERR;
+    this.#giveBack(base, n, TB_CTL_ERR);
+  }
+
+  /** Gives back the rest of a packet that has been counted already; at most one round of the ring. */
+  #skip(base: number): boolean {
+    const { ring } = this;
+    let n = 0;
+    for (; n < ring.count; n++) {
+      const at = base + ring.pos * TB_DESC_SIZE + TB_D_CTL;
+      const ctl = this.#core.view.getInt32(at, true);
+      if ((ctl & TB_CTL_OWN) === 0) break;
+      this.#giveBack(base, 1, TB_CTL_ERR);
+      if ((ctl & TB_CTL_EOP) === 0) continue;
+      this.#skipping = false;
+      return true;
+    }
+    return n > 0;
+  }
+
+  /** Takes a descriptor's bytes in; false if it is bad. */
+  #piece(at: number): boolean {
+    const { view, dma, stats } = this.#core;
+    const len = view.getUint32(at + TB_D_LEN, true);
+    if (len === 0 || len > TB_TX_SEGSIZE_MAX) return false;
+    const lo = view.getInt32(at + TB_D_ADDRL, true);
+    const hi = view.getInt32(at + TB_D_ADDRH, true);
+    const off = dma.map(lo, hi, len, false);
+    if (off < 0) {
+      stats[TB_ST_DMA_FAULTS]! += 1;
+      return false;
+    }
+    this.#iov[2 * this.#npieces] = off;
+    this.#iov[2 * this.#npieces + 1] = len;
+    this.#npieces++;
+    this.#total += len;
+    return true;
+  }
+
+  /** Puts the packet on the wire; false if that is full. One that it refuses is gone. */
+  #emit(): boolean {
+    const { wire, stats, sramOff, capture, linkUp } = this.#core;
+    const iov = this.#iov;
+    if (!linkUp) {
+      stats[TB_ST_TX_NO_LINK]! += 1;
+      count(R_DEV_LINK_DOWN);
+      return true;
+    }
+    let pieces = this.#npieces;
+    if (this.#total < TB_FRAME_MIN) {
+      iov[2 * pieces] = sramOff;
+      iov[2 * pieces + 1] = TB_FRAME_MIN - this.#total;
+      pieces++;
+    }
+    const n = wire.writev(iov, pieces);
+    if (n >= 0) {
+      const len = Math.max(this.#total, TB_FRAME_MIN);
+      stats[TB_ST_TX_FRAMES]! += 1;
+      stats[TB_ST_TX_BYTES]! += len;
+      if (capture !== null && capture.wants(CAPTURE_WIRE))
+        capture.capture(CAPTURE_WIRE, CAPTURE_OUT, 0, iov, 0, pieces, len);
+      return true;
+    }
+    if (n === -EAGAIN) {
+      stats[TB_ST_TX_WIRE_FULL]! += 1;
+      count(R_DEV_WIRE_FULL);
+      this.#blocked = true;
+      wire.armWritable();
+      return false;
+    }
+    stats[TB_ST_TX_WIRE_ERROR]! += 1;
+    count(R_DEV_WIRE_ERROR);
+    return true;
+  }
+}

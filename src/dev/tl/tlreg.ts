@@ -1,0 +1,148 @@
+/**
+ * The datasheet of the NIC `tl` in code: registers, transmit blocks, receive descriptors, limits.
+ * The prose is docs/tl-datasheet.md. All registers are 32 bits wide, memory structures
+ * little-endian. Prefix TL_, as a FreeBSD if_tlreg.h would have it.
+ */
+
+/** Bytes of register space. */
+export const TL_REG_SIZE = 0x100;
+
+// General
+export const TL_ID = 0x00; // RO
+export const TL_CTRL = 0x04;
+export const TL_STATUS = 0x08; // RO
+export const TL_INTR = 0x0c; // causes; write 1 to clear
+export const TL_INTEN = 0x10; // which causes raise the line
+export const TL_INTSET = 0x14; // write 1 to set causes
+export const TL_ADDR0 = 0x18; // bytes 0 to 3 of the address, the first in bits 7:0
+export const TL_ADDR1 = 0x1c; // bytes 4 and 5
+
+// Transmit ring of blocks
+export const TL_TXBASE = 0x20;
+export const TL_TXSIZE = 0x24; // blocks, a power of two
+export const TL_TXPUT = 0x28; // block behind the last one filled; the doorbell
+export const TL_TXGET = 0x2c; // RO: block the device goes on at; those before it are the driver's
+
+// Receive ring of descriptors, likewise
+export const TL_RXBASE = 0x30;
+export const TL_RXSIZE = 0x34;
+export const TL_RXPUT = 0x38;
+export const TL_RXGET = 0x3c;
+
+// Statistics: 32-bit counters that wrap, number n at TL_STATS + 4 * n. Cleared by power-on alone.
+export const TL_STATS = 0x40;
+export const TL_ST_TX_FRAMES = 0;
+export const TL_ST_TX_BYTES = 1;
+export const TL_ST_TX_BAD = 2;
+export const TL_ST_TX_WIRE_FULL = 3;
+export const TL_ST_TX_WIRE_ERROR = 4;
+export const TL_ST_TX_NO_LINK = 5;
+export const TL_ST_RX_FRAMES = 6;
+export const TL_ST_RX_BYTES = 7;
+export const TL_ST_RX_FILTERED = 8;
+export const TL_ST_RX_OVERSIZE = 9;
+export const TL_ST_RX_RUNT = 10;
+export const TL_ST_RX_NODESC = 11;
+export const TL_ST_RX_BAD = 12;
+export const TL_ST_RX_IP_ERROR = 13;
+export const TL_ST_RX_L4_ERROR = 14;
+export const TL_ST_DMA_FAULTS = 15;
+export const TL_ST_BAD_REG = 16;
+export const TL_ST_INTERRUPTS = 17;
+/** How many there are. */
+export const TL_NSTATS = 18;
+
+/** Names of the statistics, in the order of their numbers. */
+export const tlStatNames = [
+  'tx_frames',
+  'tx_bytes',
+  'tx_bad',
+  'tx_wire_full',
+  'tx_wire_error',
+  'tx_no_link',
+  'rx_frames',
+  'rx_bytes',
+  'rx_filtered',
+  'rx_oversize',
+  'rx_runt',
+  'rx_nodesc',
+  'rx_bad',
+  'rx_ip_error',
+  'rx_l4_error',
+  'dma_faults',
+  'bad_reg',
+  'interrupts',
+] as const;
+
+/** TL_ID of revision 1: "TL" and the revision. */
+export const TL_ID_REV1 = 0x544c0001;
+
+// TL_CTRL
+export const TL_CTRL_RST = 0x1; // resets the device; reads as 0
+export const TL_CTRL_TXE = 0x2; // transmit enable: 0 to 1 starts the ring at block 0
+export const TL_CTRL_RXE = 0x4; // receive enable, likewise
+export const TL_CTRL_PROMISC = 0x8;
+export const TL_CTRL_MULTI = 0x10; // take in every multicast frame
+export const TL_CTRL_RXSUM = 0x20; // verify received checksums
+export const TL_CTRL_MASK = 0x3e;
+
+// TL_STATUS
+export const TL_STATUS_LINK = 0x1;
+export const TL_STATUS_TXHALT = 0x2; // the transmit engine stopped at a ring it cannot use
+export const TL_STATUS_RXHALT = 0x4; // the receive engine likewise
+
+// Causes: TL_INTR, TL_INTEN, TL_INTSET
+export const TL_INT_TX = 0x1; // TL_TXGET moved over a block with INT
+export const TL_INT_RX = 0x2; // TL_RXGET moved
+export const TL_INT_LINK = 0x4; // link status changed
+export const TL_INT_RXEMPTY = 0x8; // stopped reading the wire: no receive descriptor
+export const TL_INT_TXERR = 0x10; // a block or the ring was bad
+export const TL_INT_RXERR = 0x20; // a receive descriptor or the ring was bad
+export const TL_INT_MASK = 0x3f;
+
+// Limits
+/** Ring base alignment. */
+export const TL_RING_ALIGN = 64;
+export const TL_RING_MIN = 8;
+export const TL_RING_MAX = 256;
+/** Fragments of a frame, and the most bytes of one: what the bus FIFO holds. */
+export const TL_FRAGS = 4;
+export const TL_FRAG_MAX = 512;
+/** The address counter has 16 bits: neither a fragment nor a receive buffer crosses a multiple. */
+export const TL_BOUNDARY = 0x10000;
+/** Bytes of a receive buffer. */
+export const TL_RXBUF_SIZE = 2048;
+/** Longest frame without FCS, either way: an MTU of 1500, an Ethernet header, a VLAN tag. */
+export const TL_FRAME_MAX = 1518;
+/** Shortest frame on a wire without FCS; shorter ones are padded. */
+export const TL_FRAME_MIN = 60;
+/** Frames one doorbell emits before the rest waits for the next turn; frames one drain receives. */
+export const TL_TX_BUDGET = 128;
+export const TL_RX_BUDGET = 64;
+/** Bytes of on-board memory the device needs: the transmit FIFO. */
+export const TL_SRAM_SIZE = 2048;
+
+// Transmit block: byte offsets of its words. Fragment i: address at TL_B_FRAG + 8 * i, length at + 4.
+export const TL_BLOCK_SIZE = 64;
+export const TL_B_CMD = 0; // fragments in 2:0, and TL_CMD_*; status out
+export const TL_B_SUM = 4; // first byte summed in 15:0, where the sum goes in 31:16
+export const TL_B_TAG = 8; // the driver's name for the packet; only captures show it
+export const TL_B_FRAG = 16;
+export const TL_CMD_NFRAGS = 0x7;
+export const TL_CMD_SUM = 0x10; // insert a checksum as TL_B_SUM says
+export const TL_CMD_UDP = 0x20; // it is UDP's: 0 is sent as 0xffff
+export const TL_CMD_INT = 0x40; // set cause TX when this one is done
+export const TL_CMD_ERR = 0x40000000; // status: bad, and dropped
+export const TL_CMD_DONE = 0x80000000; // status
+
+// Receive descriptor: byte offsets of its words
+export const TL_RXD_SIZE = 16;
+export const TL_R_ADDR = 0;
+export const TL_R_LEN = 4; // out
+export const TL_R_STATUS = 8; // out
+export const TL_RXS_IP4 = 0x1; // IPv4, and its header checksum was verified
+export const TL_RXS_IPBAD = 0x2; // it is wrong
+export const TL_RXS_L4 = 0x4; // the TCP or UDP checksum was verified
+export const TL_RXS_L4BAD = 0x8; // it is wrong
+export const TL_RXS_ERR = 0x40000000; // the buffer could not be used: no frame
+export const TL_RXS_DONE = 0x80000000;
