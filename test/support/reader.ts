@@ -183,12 +183,23 @@ export class ReaderPort {
   readonly readers = new Map<number, Reader>();
   /** Sees every decoded frame first. */
   onFrame: ((frame: Frame) => void) | null = null;
-  readonly #end: SimEnd;
+  /** The VLAN it is in, null for none: what has another tag or none is only kept. */
+  vlan: number | null = null;
+  /** Where frames go out: the end of the link that was heard last. */
+  #end: SimEnd;
 
   constructor(end: SimEnd, clock: ManualClock) {
     this.#end = end;
     this.clock = clock;
-    end.onFrame = (bytes) => this.#arrived(bytes);
+    this.listen(end);
+  }
+
+  /** Hears another link too. */
+  listen(end: SimEnd): void {
+    end.onFrame = (bytes): void => {
+      this.#end = end;
+      this.#arrived(bytes);
+    };
   }
 
   connect(options: ReaderOptions = {}): Reader {
@@ -198,7 +209,10 @@ export class ReaderPort {
     return reader;
   }
 
-  send(frame: Uint8Array): void {
+  send(bare: Uint8Array): void {
+    const { vlan } = this;
+    const tag = vlan === null ? [] : [0x81, 0, vlan >> 8, vlan & 0xff];
+    const frame = Uint8Array.from([...bare.subarray(0, 12), ...tag, ...bare.subarray(12)]);
     if (!this.#end.vnetHdr) this.#end.inject(frame);
     else this.#end.inject(Uint8Array.from([...new Uint8Array(VNET_HDR), ...frame]));
   }
@@ -212,6 +226,7 @@ export class ReaderPort {
     if (skip > 0) this.vnetHeaders.push(bytes.slice(0, skip));
     const decoded = decodeFrame(frame, options);
     this.onFrame?.(decoded);
+    if ((decoded.vlan ?? null) !== this.vlan) return;
     const { arp, ip } = decoded;
     if (decoded.type === ETHERTYPE_ARP && arp?.op === 1 && arp.tpa === READER_ADDR)
       this.send(

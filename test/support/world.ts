@@ -24,8 +24,13 @@ import type { Vnet } from '../../src/kern/vnet.ts';
 import { Machine } from '../../src/machine/machine.ts';
 import { configureInterface } from '../../src/machine/nic.ts';
 import { nicModel } from '../../src/machine/nic_models.ts';
+import type { NicModel } from '../../src/machine/nic_model.ts';
 import { PluggedNic } from '../../src/machine/plugged_nic.ts';
+import { if_up, ifunit } from '../../src/net/if.ts';
+import { ifCloneDestroyAll } from '../../src/net/if_clone.ts';
 import type { Ifnet } from '../../src/net/if_var.ts';
+import { parseInAddr } from '../../src/netinet/in.ts';
+import { in_aifaddr } from '../../src/netinet/in_ifaddr.ts';
 import { tcp_shutdownVnet } from '../../src/netinet/tcp_pcblist.ts';
 import { PcapWriter } from '../../src/pcap/pcap.ts';
 import { passEnter, passLeave } from '../../src/sys/pass.ts';
@@ -48,8 +53,10 @@ const SECOND = 1e9;
 const DELAY_NS = 100_000;
 
 export interface WorldOptions {
-  /** A NIC model. Default `tn`. */
-  model?: string;
+  /** A NIC model, or its name. Default `tn`. */
+  model?: string | NicModel;
+  /** The NIC's own address, where the reader's network is not its own but a VLAN's or a lagg's. */
+  addr?: string;
   mode?: 'wire' | 'vnet';
   mtu?: number;
   /** Capabilities to switch, in ifconfig's words: `-nomap`. */
@@ -84,10 +91,13 @@ export class World {
   readonly calls: Call[] = [];
   /** Whether reads complete by themselves as time passes; else by `disk`. */
   diskWorks = true;
+  readonly nics: PluggedNic[] = [];
+  readonly #options: WorldOptions;
   readonly #files: File[] = [];
   readonly #acceptor: Acceptor;
 
   constructor(options: WorldOptions = {}) {
+    this.#options = { ...options };
     const memory = options.memory ?? 16 << 20;
     const arena = new ArrayBuffer(arenaBytes(memory));
     this.machine = new Machine({
@@ -101,26 +111,27 @@ export class World {
       arena,
     });
     mbParams.mb_use_ext_pgs = options.useExtPgs ?? true;
-    this.link = new SimLink({
-      arena,
-      clock: this.clock,
-      prng: new SeededPrng(2),
-      vnetHdr: options.mode === 'vnet',
-      impair: { delayNs: DELAY_NS },
-    });
+    this.link = this.#link();
     this.port = new ReaderPort(this.link.b, this.clock);
-    const model = nicModel(options.model ?? 'tn');
-    if (model === null) throw new Error(`no model ${options.model}`);
-    this.nic = new PluggedNic(this.machine, model, this.link.a, HOST_MAC);
+    const { model: name = 'tn' } = options;
+    const model = typeof name === 'string' ? nicModel(name) : name;
+    if (model === null) throw new Error('no such model');
+    this.nic = this.#plug(model, this.link, HOST_MAC);
+    this.#acceptor = new Acceptor(listenOn(this.vnet, 80, 128));
+  }
+
+  #plug(model: NicModel, link: SimLink, mac: string): PluggedNic {
+    const options = this.#options;
+    const nic = new PluggedNic(this.machine, model, link.a, mac);
     const caps = (options.caps ?? []).map((word) =>
       word.startsWith('-') ? { name: word.slice(1), on: false } : { name: word, on: true },
     );
-    configureInterface(this.ifp, {
+    configureInterface(nic.ifp, {
       tap: 'sim',
       hostAddr: null,
       hostAddr6: null,
-      addr: `${HOST_ADDR}/24`,
-      gateway: READER_ADDR,
+      addr: options.addr ?? `${HOST_ADDR}/24`,
+      gateway: null,
       mtu: options.mtu ?? 1500,
       nic: model.name,
       caps,
@@ -130,7 +141,34 @@ export class World {
       netns: null,
       captures: [],
     });
-    this.#acceptor = new Acceptor(listenOn(this.vnet, 80, 128));
+    this.nics.push(nic);
+    return nic;
+  }
+
+  /** Plugs another NIC in, on a link of its own whose far end the same readers hear. */
+  plugAnother(model: NicModel, mac: string, addr: string): { nic: PluggedNic; link: SimLink } {
+    const link = this.#link();
+    this.port.listen(link.b);
+    this.#options.addr = addr;
+    return { nic: this.#plug(model, link, mac), link };
+  }
+
+  #link(): SimLink {
+    return new SimLink({
+      arena: this.machine.arena,
+      clock: this.clock,
+      prng: new SeededPrng(2),
+      vnetHdr: this.#options.mode === 'vnet',
+      impair: { delayNs: DELAY_NS },
+    });
+  }
+
+  /** Gives an interface made by name the address that readers connect to. */
+  address(ifp: Ifnet): void {
+    passEnter();
+    expect(in_aifaddr(ifp, parseInAddr(HOST_ADDR)!, 24)).to.equal(0);
+    if_up(ifp);
+    passLeave();
   }
 
   get vnet(): Vnet {
@@ -139,6 +177,15 @@ export class World {
 
   get ifp(): Ifnet {
     return this.nic.ifp;
+  }
+
+  /** What the server has accepted. */
+  get accepted(): readonly Socket[] {
+    return this.#acceptor.accepted;
+  }
+
+  interface(name: string): Ifnet | null {
+    return ifunit(this.vnet, name);
   }
 
   /** What a client of the control socket gets. */
@@ -213,7 +260,7 @@ export class World {
   }
 
   /** Starts a sendfile(2). */
-  sendfile(conn: Conn, file: WorldFile, o: CallOptions = {}): Call {
+  sendfile(conn: Pick<Conn, 'so'>, file: WorldFile, o: CallOptions = {}): Call {
     passEnter();
     const call = new Call(conn.so, file.file, o);
     passLeave();
@@ -243,6 +290,13 @@ export class World {
   /** Everything that was sent is acknowledged and every buffer is back from the NIC. */
   settle(): void {
     this.pass(500);
+  }
+
+  /** Closes both ends of a connection of the host with itself. */
+  closeLocal(...ends: Socket[]): void {
+    passEnter();
+    for (const so of ends) soclose(so);
+    passLeave();
   }
 
   /** Closes a connection in order. */
@@ -288,7 +342,8 @@ export class World {
     passLeave();
     this.pass(10);
     for (const file of this.#files) if (file.f_count > 0) file.drop();
-    this.nic.stop();
+    ifCloneDestroyAll(this.vnet);
+    for (const nic of this.nics) nic.stop();
     this.pass(10);
     vmObjectsFlush();
     timeoutEnd();
