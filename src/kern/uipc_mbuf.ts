@@ -329,7 +329,7 @@ export function m_pullup(n: Mbuf, len: number): Mbuf | null {
     m = head;
   }
   while (src !== null && len > 0) {
-    KASSERT((src.m_flags & M_NOMAP) === 0, 'm_pullup: unmapped data');
+    KASSERT((src.m_flags & M_NOMAP) === 0, 'm_pullup: unmapped mbuf');
     const count = Math.min(len, src.m_len);
     countMappedRead(src, count);
     mem.copyWithin(m.m_data + m.m_len, src.m_data, src.m_data + count);

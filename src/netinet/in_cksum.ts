@@ -77,6 +77,7 @@ export function in_cksum(m: Mbuf, len: number): number {
  * piece there; 0 if it holds a right one. @see sys/netinet/in_cksum.c
  */
 export function in_cksum_hdr(m: Mbuf, hlen: number): number {
+  KASSERT((m.m_flags & M_NOMAP) === 0, 'in_cksum_hdr: unmapped mbuf');
   KASSERT(m.m_len >= hlen, 'in_cksum_hdr: header not contiguous');
   const p = mtod(m);
   let sum = 0;
@@ -117,6 +118,7 @@ function loadField(m: Mbuf, off: number): number {
       at = at.m_next;
     }
     KASSERT(at !== null, 'in_delayed_cksum: header beyond the chain');
+    KASSERT((at.m_flags & M_NOMAP) === 0, 'in_delayed_cksum: unmapped mbuf');
     v = (v << 8) | mem[mtod(at) + off]!;
     off++;
   }
@@ -130,6 +132,7 @@ function loadField(m: Mbuf, off: number): number {
  * @see sys/netinet/ip_output.c
  */
 export function in_delayed_cksum(m: Mbuf): void {
+  KASSERT((m.m_flags & M_NOMAP) === 0, 'in_delayed_cksum: unmapped mbuf');
   $ip.at(mtod(m));
   const offset = $ip.ip_hl << 2;
   const udp = (m.m_pkthdr.csum_flags & CSUM_UDP) !== 0;

@@ -217,7 +217,8 @@ function plainOrExt(s: Seg): Mbuf {
 export class Chain {
   readonly m: Mbuf;
   readonly bytes: Uint8Array;
-  readonly #holders: Mbuf[] = [];
+  /** Mbufs outside the chain whose storage it shares. */
+  readonly holders: Mbuf[] = [];
 
   /** @param pkt the first mbuf is a packet header with `pkt` bytes, in front of the segments */
   constructor(segs: Seg[], pkt = -1) {
@@ -247,13 +248,13 @@ export class Chain {
     n.m_data = m.m_data;
     n.m_len = m.m_len;
     if (s.shadow === 'dead') m_free(m);
-    else this.#holders.push(m);
+    else this.holders.push(m);
     return n;
   }
 
   /** Frees the holders that outlived their chain. */
   done(): void {
-    for (const m of this.#holders) m_free(m);
+    for (const m of this.holders) m_free(m);
   }
 }
 

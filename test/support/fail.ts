@@ -2,17 +2,33 @@
 
 import { failPoint } from '../../src/sys/fail_point.ts';
 
+/** The pools of the machine, by the names of their fail points. */
+export const MEMORY_POOLS = [
+  'mbuf',
+  'mbuf_cluster',
+  'mbuf_jumbo_page',
+  'mbuf_extpgs',
+  'sf_buf',
+  'vm_page',
+] as const;
+
 /**
- * Runs `body(k)` with the `k`-th request to the fail point `name` refused, for k = 1, 2, … until a
- * run makes fewer than k requests; returns that k. `body` sees a point that is armed and whether it
- * fired by `failPoint(name).fired`. Throws if `max` runs do not reach the end.
+ * Runs `run(setup(), fired)` with the `k`-th request that `run` makes to the fail point `name`
+ * refused, for k = 1, 2, … until a run makes fewer than k requests; returns that k. `fired()` tells
+ * whether the refusal has happened yet. Throws if `max` runs do not reach the end.
  */
-export function eachFailure(name: string, body: (k: number) => void, max = 10_000): number {
+export function eachFailure<T>(
+  name: string,
+  setup: () => T,
+  run: (subject: T, fired: () => boolean) => void,
+  max = 10_000,
+): number {
   const point = failPoint(name);
   for (let k = 1; k <= max; k++) {
+    const subject = setup();
     point.arm(k);
     try {
-      body(k);
+      run(subject, () => point.fired > 0);
     } finally {
       point.disarm();
     }
