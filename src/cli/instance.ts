@@ -11,6 +11,7 @@ import { openTuntap2 } from '../host/tuntap2.ts';
 import { HostStack, type StackInfo, SysctlSettingError } from '../machine/host_stack.ts';
 import { nicModels } from '../machine/nic_models.ts';
 import type { Vnet } from '../kern/vnet.ts';
+import { dmaCheck } from '../bus/busdma_check.ts';
 import { ifConsole } from '../net/if.ts';
 import { UsageError } from './command.ts';
 import { checkedPath, defaultControlPath } from './control_path.ts';
@@ -65,6 +66,7 @@ export class Instance {
       throw e;
     }
     try {
+      dmaCheck.console = (line) => log.warn(line);
       const stack = HostStack.open({ ...settings, nic }, device);
       for (const warning of stack.nic.warnings) log.warn(warning);
       return new Instance(log, stack, control);

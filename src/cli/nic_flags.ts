@@ -5,6 +5,7 @@ import type { Command } from 'commander';
 /** One option. In a --config file its name is a key. */
 export interface NicFlag {
   readonly name: string;
+  /** What the value is called in the help; empty for a switch, whose text is `true` or `false`. */
   readonly value: string;
   readonly descr: string;
   /** May be given more than once. */
@@ -38,6 +39,9 @@ export const NIC_FLAGS: readonly NicFlag[] = [
   flag('control', 'path', 'control socket (default: /run/tapnic/[NETNS.]TAP.sock)'),
   flag('sysctl', 'name=value', 'set at the start; repeatable', true),
   flag('memory', 'size', 'memory of the machine, 16M to 4096M (default: 256M)'),
+  flag('phys-base', 'addr', 'physical address of the first byte of memory (default: 0)'),
+  flag('iommu', '', 'the NIC reaches only what its driver has loaded; needs the ts build'),
+  flag('dma-check', '', "check the driver's bus_dma calls; needs the ts build"),
   flag('seed', 'n', 'seed of every random choice (default: random)'),
 ];
 
@@ -51,7 +55,7 @@ export function flagKey(name: string): string {
 
 export function addNicFlags(command: Command): Command {
   for (const { name, value, descr, repeat } of NIC_FLAGS) {
-    const flags = `--${name} <${value}>`;
+    const flags = value === '' ? `--${name}` : `--${name} <${value}>`;
     if (repeat)
       command.option(flags, descr, (text: string, before: string[] | undefined) => [
         ...(before ?? []),

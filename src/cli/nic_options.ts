@@ -32,6 +32,10 @@ export interface NicSettings {
   /** What opens the TAP. With `tuntap2` the name in `nic` does not count: the kernel picks one. */
   readonly driver: 'native' | 'tuntap2';
   readonly memory: number;
+  /** Physical address of the first byte of memory. */
+  readonly physBase: number;
+  readonly iommu: boolean;
+  readonly dmaCheck: boolean;
   readonly seed: number | null;
   readonly sysctl: [string, string][];
   readonly control: string | null;
@@ -112,6 +116,19 @@ function memorySize(text: string): number {
   return bytes;
 }
 
+/** Physical addresses have 52 bits, as on amd64. */
+function physAddress(text: string): number {
+  if (!/^(0x[0-9a-f]+|\d+)$/i.test(text)) fail(`${text}: not an address, such as 0xf8000000`);
+  const addr = Number(text);
+  if (addr > 2 ** 52 - 4096 * MIB) fail(`${text}: up to 0x${(2 ** 52 - 4096 * MIB).toString(16)}`);
+  if (addr % PAGE !== 0) fail(`${text}: not the address of a page of ${PAGE} bytes`);
+  return addr;
+}
+
+function yesNo(text: string): boolean {
+  return text === 'true' || (text !== 'false' && fail(`${text}: true or false`));
+}
+
 function oneOf(...words: string[]): (text: string) => string {
   return (text) => (words.includes(text) ? text : fail(`${text}: one of ${words.join(', ')}`));
 }
@@ -168,6 +185,9 @@ const settings = z.strictObject({
   control: z.string().min(1, 'a path is needed').optional(),
   sysctl: z.array(parsed(nameValue)),
   memory: parsed(memorySize),
+  'phys-base': parsed(physAddress),
+  iommu: parsed(yesNo),
+  'dma-check': parsed(yesNo),
   seed: parsed((text) => wholeNumber(text, 0, 0xffffffff)).optional(),
 });
 
@@ -186,6 +206,9 @@ const DEFAULTS: Record<string, string | string[]> = {
   capture: [],
   sysctl: [],
   memory: '256M',
+  'phys-base': '0',
+  iommu: 'false',
+  'dma-check': 'false',
 };
 
 /** The texts of all options and, for error messages, where each is from. */
@@ -214,8 +237,9 @@ function collect(raw: RawFlags, ownKeys: readonly string[]): Texts {
       else values[key] = repeated.includes(key) ? texts : texts[0]!;
     }
   for (const name of names) {
-    const given = raw[flagKey(name)];
-    if (given === undefined || typeof given === 'boolean') continue;
+    const value = raw[flagKey(name)];
+    if (value === undefined) continue;
+    const given = typeof value === 'boolean' ? String(value) : value;
     where.set(name, `--${name}`);
     if (ownKeys.includes(name)) own[name] = String(given);
     // Later ones win, name by name.
@@ -297,6 +321,18 @@ function engineOf(asked: string | undefined, model: NicModelInfo, tuntap2: boole
   return asked === undefined ? builds[0]! : ofModel(asked, model, builds);
 }
 
+/** The build that can do it all: watching a device's DMA needs `ts`, and says so in `warnings`. */
+function watchedEngine(
+  engine: NicBuild,
+  s: { iommu: boolean; 'dma-check': boolean },
+  warnings: string[],
+): NicBuild {
+  const watcher = s.iommu ? '--iommu' : s['dma-check'] ? '--dma-check' : null;
+  if (watcher === null || engine === 'ts') return engine;
+  warnings.push(`${watcher}: the native build of the NIC cannot be watched: uses --engine ts`);
+  return 'ts';
+}
+
 /**
  * Checks the options given in `raw` and in the file it names. `ownKeys` are the command's own
  * options, passed through as text. Throws UsageError with one line that says where and why.
@@ -349,12 +385,19 @@ export function resolveNicOptions(
       caps: checking('cap', () => capChanges(s.cap, model)),
       mode: checking<NicMode>('mode', () => ofModel(s.mode, model, model.modes)),
       napi: s.napi as NicOptions['napi'],
-      engine: checking('engine', () => engineOf(s.engine, model, tuntap2)),
+      engine: watchedEngine(
+        checking('engine', () => engineOf(s.engine, model, tuntap2)),
+        s,
+        warnings,
+      ),
       netns: s.netns ?? null,
       captures: s.capture,
     },
     driver: s.driver as NicSettings['driver'],
     memory: s.memory,
+    physBase: s['phys-base'],
+    iommu: s.iommu,
+    dmaCheck: s['dma-check'],
     seed: s.seed ?? null,
     sysctl: s.sysctl,
     control: s.control ?? null,

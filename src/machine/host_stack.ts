@@ -22,6 +22,11 @@ export interface StackSettings {
   readonly nic: NicOptions;
   /** Bytes of RAM. */
   readonly memory: number;
+  /** Physical address of the first one. */
+  readonly physBase: number;
+  /** The NIC reaches only what is loaded; its driver's bus_dma calls are checked. */
+  readonly iommu: boolean;
+  readonly dmaCheck: boolean;
   /** Null: the operating system's choice. */
   readonly seed: number | null;
   /** Names and values, set in this order before the NIC is there. */
@@ -94,11 +99,17 @@ export class HostStack {
     // They end in the memory and the books of the machine that asked for them.
     if (readsPending() > 0)
       throw new TapnicError('EBUSY', 'createStack', 'reads of the last stack are still under way');
-    const { nic: options, memory, seed, sysctl } = settings;
+    const { nic: options, memory, physBase, iommu, dmaCheck, seed, sysctl } = settings;
     let netns: NetnsScope | null = null;
     let wire: Tuntap2Wire | null = null;
     try {
-      const machine = bootHostMachine({ memory, ...(seed === null ? {} : { seed }) });
+      const machine = bootHostMachine({
+        memory,
+        base: physBase,
+        iommu,
+        dmaCheck,
+        ...(seed === null ? {} : { seed }),
+      });
       for (const [name, value] of sysctl) {
         const error = machine.sysctlWrite(name, value);
         if (error !== 0)

@@ -56,6 +56,12 @@ export interface StackOptions {
   readonly sysctl?: Readonly<Record<string, string | number>>;
   /** Bytes, or a text such as `64M`. Default `256M`. */
   readonly memory?: number | string;
+  /** Physical address of the first byte of memory. Default 0. */
+  readonly physBase?: number | string;
+  /** The NIC reaches only what its driver has loaded. Selects `engine` `ts`. */
+  readonly iommu?: boolean;
+  /** The driver's bus_dma calls are checked. Selects `engine` `ts`. */
+  readonly dmaCheck?: boolean;
   /** Of every random choice, 0 to 4294967295. Default: random. */
   readonly seed?: number;
 }
@@ -193,6 +199,7 @@ export class Stack {
 /** The options as texts, the way the command line has them. Throws TapnicError (EINVAL). */
 function textsOf(options: StackOptions): RawFlags {
   const keys = NIC_FLAGS.map(({ name }) => flagKey(name)).filter((key) => key !== 'control');
+  const switches = NIC_FLAGS.filter(({ value }) => value === '').map(({ name }) => flagKey(name));
   const texts: RawFlags = {};
   for (const [key, value] of Object.entries(options) as [string, unknown][]) {
     if (!keys.includes(key))
@@ -204,6 +211,7 @@ function textsOf(options: StackOptions): RawFlags {
       texts[key] = Object.entries(value).map(([name, to]) => `${name}=${String(to)}`);
     else if (typeof value === 'string') texts[key] = value;
     else if (typeof value === 'number') texts[key] = String(value);
+    else if (typeof value === 'boolean' && switches.includes(key)) texts[key] = value;
     else throw new TapnicError('EINVAL', 'createStack', `${key}: not a text, a number or null`);
   }
   return texts;

@@ -61,6 +61,9 @@ describe('cli: NIC options', () => {
       },
       driver: 'native',
       memory: 268435456,
+      physBase: 0,
+      iommu: false,
+      dmaCheck: false,
       seed: null,
       sysctl: [],
       control: null,
@@ -90,6 +93,9 @@ describe('cli: NIC options', () => {
       control: '/tmp/x.sock',
       sysctl: ['kern.ipc.mb_use_ext_pgs=0', 'net.inet.tcp.mssdflt=536'],
       memory: '1G',
+      physBase: '0xf8000000',
+      iommu: true,
+      dmaCheck: true,
       seed: '4294967295',
       port: '8080',
     });
@@ -120,6 +126,9 @@ describe('cli: NIC options', () => {
     expect(rest).to.deep.equal({
       driver: 'native',
       memory: 1073741824,
+      physBase: 0xf8000000,
+      iommu: true,
+      dmaCheck: true,
       seed: 4294967295,
       sysctl: [
         ['kern.ipc.mb_use_ext_pgs', '0'],
@@ -204,6 +213,9 @@ describe('cli: NIC options', () => {
       ['memory', '4097M', /16M to 4096M/],
       ['memory', '16777217', /pages/],
       ['memory', 'lots', /not a size/],
+      ['phys-base', '0x1001', /page/],
+      ['phys-base', '0xfffffffffffff000', /up to 0xfffff00000000/],
+      ['phys-base', 'high', /not an address/],
       ['seed', '-1', /whole number/],
       ['seed', '4294967296', /whole number/],
       ['control', '', /a path is needed/],
@@ -243,6 +255,18 @@ describe('cli: NIC options', () => {
     expect(resolve({ gateway: 'none' }).nic.gateway).to.equal(null);
     expect(resolve({ hostAddr: 'none', gateway: '192.0.2.7' }).nic.gateway).to.equal('192.0.2.7');
     expect(refusal({ hostAddr: '192.0.2.2/24' })).to.match(/the Linux side has that address/);
+  });
+
+  it('takes the ts build where DMA is to be watched, and says so', () => {
+    for (const raw of [{ iommu: true }, { dmaCheck: true }, { iommu: true, engine: 'native' }]) {
+      const { nic, warnings } = resolve(raw);
+      expect(nic.engine).to.equal('ts');
+      expect(warnings).to.have.lengthOf(1);
+      expect(warnings[0]).to.match(/^--(iommu|dma-check): .* --engine ts$/);
+    }
+    expect(resolve({ iommu: true, engine: 'ts' }).warnings).to.deep.equal([]);
+    expect(resolve({ iommu: true, nic: 'plain' }).warnings).to.deep.equal([]);
+    expect(resolve({ iommu: false }).nic.engine).to.equal('native');
   });
 
   it('warns of names that tcpreplay refuses', () => {
