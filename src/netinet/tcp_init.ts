@@ -15,6 +15,7 @@ import { cubic_cc_algo } from './cc_cubic.ts';
 import { newreno_cc_algo } from './cc_newreno.ts';
 import { inetAf } from './inp_inet.ts';
 import { type IpProto, ipproto_register } from './ip_var.ts';
+import { tcp_hc_init } from './tcp_hostcache.ts';
 import { tcp_do_segment } from './tcp_do_segment.ts';
 import { tcp_ctlinput, tcp_input } from './tcp_input.ts';
 import { tcp_output } from './tcp_output.ts';
@@ -85,6 +86,20 @@ const ints: readonly (readonly [string, NumberParam, number, number, string])[] 
   ['rexmit_min', 'rexmit_min', 1, 64000, 'Minimum Retransmission Timeout'],
   ['rexmit_slop', 'rexmit_slop', 0, 64000, 'Retransmission Timer Slop'],
   ['retries', 'retries', 1, 12, 'maximum number of consecutive timer based retransmissions'],
+  [
+    'pmtud_blackhole_detection',
+    'pmtud_blackhole_detection',
+    0,
+    3,
+    'Path MTU Discovery Black Hole Detection Enabled',
+  ],
+  [
+    'pmtud_blackhole_mss',
+    'pmtud_blackhole_mss',
+    216,
+    65495,
+    'Path MTU Discovery Black Hole Detection lowered MSS',
+  ],
   ['blackhole', 'blackhole', 0, 2, 'Do not send RST on segments to closed ports'],
   ['ack_war_timewindow', 'ack_war_timewindow', 0, 0x7fffffff, 'Time interval for ack_war_cnt'],
   ['ack_war_cnt', 'ack_war_cnt', 0, 0x7fffffff, 'Maximum number of challenge ACKs sent'],
@@ -120,6 +135,8 @@ const bools: readonly (readonly [string, BoolParam, string])[] = [
   ['path_mtu_discovery', 'path_mtu_discovery', 'Enable Path MTU Discovery'],
   ['drop_synfin', 'drop_synfin', 'Drop TCP packets with SYN+FIN set'],
   ['icmp_may_rst', 'icmp_may_rst', 'ICMP unreachable may abort connections in SYN_SENT'],
+  ['syncookies', 'syncookies', 'Use TCP SYN cookies if the syncache overflows'],
+  ['syncookies_only', 'syncookies_only', 'Use only TCP SYN cookies'],
   ['syncache.rst_on_sock_fail', 'syncache_rst_on_sock_fail', 'Send reset on socket failure'],
 ];
 
@@ -191,6 +208,7 @@ export function tcp_init(vnet: Vnet): void {
   tcp.params.reass_maxsegments = Math.floor(mbufZones().clust.max / 16);
   inpafRegister(vnet, inetAf);
   sysctls(vnet, tcp);
+  tcp_hc_init(tcp);
   const error = ipproto_register(vnet, IPPROTO_TCP, tcpInet);
   KASSERT(error === 0, 'tcp_init: protocol number taken');
   vnet.protosw.push(tcpProtosw(AF_INET));

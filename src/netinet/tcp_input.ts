@@ -36,6 +36,7 @@ import { badport_bandlim, BANDLIM_RST_CLOSEDPORT, BANDLIM_RST_OPENPORT } from '.
 import { inetctlerrmap, PRC_MSGSIZE } from './ip_var.ts';
 import { Tcphdr, TH_ACK, TH_FIN, TH_RST, TH_SYN } from './tcp.ts';
 import { TCPS_CLOSED, TCPS_LISTEN, TCPS_SYN_SENT, TCPS_TIME_WAIT } from './tcp_fsm.ts';
+import { tcp_hc_updatemtu } from './tcp_hostcache.ts';
 import { tcp_dooptions } from './tcp_options.ts';
 import { SEQ_GEQ, SEQ_LT } from './tcp_seq.ts';
 import { intotcpcb, tcp_drop, tcp_dropwithreset, tcp_mss_update, tcp_notify } from './tcp_subr.ts';
@@ -262,6 +263,8 @@ export function tcp_ctlinput(
     const before = tp.t_maxseg;
     tcp_mss_update(tp, -1, mtu);
     if (tp.t_maxseg >= before) return;
+    tcp_hc_updatemtu(tcp, tp.t_inpcb.inp_inc, mtu);
+    tcp.stat.tcps_mturesent++;
     // What was too large is sent again in smaller pieces: RFC 1191, 6.4.
     tp.snd_nxt = tp.snd_una;
     tp.t_rtttime = 0;

@@ -90,21 +90,34 @@ function word(data: Uint8Array, from: number, to: number): number {
   return w;
 }
 
-const input = new Uint8Array(36);
+const input = new Uint8Array(44);
 const view = new DataView(input.buffer);
 
-/** Hashes addresses and ports of a connection, local side first. */
-function hashConn(key: Uint32Array, inc: InConninfo): number {
+/** Lays out addresses and ports of a connection, local side first; returns how many bytes. */
+function layConn(inc: InConninfo): number {
   view.setUint16(0, inc.inc_lport);
   view.setUint16(2, inc.inc_fport);
   if (inc.inc6_laddr === null || inc.inc6_faddr === null) {
-    view.setUint32(4, inc.inc_laddr);
-    view.setUint32(8, inc.inc_faddr);
-    return siphash24(key, input, 12);
+    view.setInt32(4, inc.inc_laddr | 0);
+    view.setInt32(8, inc.inc_faddr | 0);
+    return 12;
   }
   input.set(inc.inc6_laddr, 4);
   input.set(inc.inc6_faddr, 20);
-  return siphash24(key, input, 36);
+  return 36;
+}
+
+/** Hashes addresses and ports of a connection. */
+function hashConn(key: Uint32Array, inc: InConninfo): number {
+  return siphash24(key, input, layConn(inc));
+}
+
+/** Hashes a connection with two more words: what a SYN cookie vouches for. */
+export function hashCookie(key: Uint32Array, inc: InConninfo, a: number, b: number): number {
+  const len = layConn(inc);
+  view.setInt32(len, a | 0);
+  view.setInt32(len + 4, b | 0);
+  return siphash24(key, input, len + 8);
 }
 
 /** The first sequence number of a new connection. @see sys/netinet/tcp_subr.c */

@@ -79,6 +79,7 @@ import {
   TF_SENTFIN,
   TF_TSO,
   TF2_ECN_PERMIT,
+  TF2_PLPMTU_MAXSEGSNT,
   TT_DELACK,
   TT_PERSIST,
   TT_REXMT,
@@ -431,6 +432,9 @@ function countSent(tp: Tcpcb): void {
 function advance(tp: Tcpcb): void {
   const recovering = (tp.t_flags & SACK_RECOVERY) === SACK_RECOVERY;
   if (recovering) tp.prr_out += p.len;
+  // For black holes only a segment as large as they get says anything.
+  if (p.len >= tcp_maxseg(tp)) tp.t_flags2 |= TF2_PLPMTU_MAXSEGSNT;
+  else if (p.len > 0) tp.t_flags2 &= ~TF2_PLPMTU_MAXSEGSNT;
   if (p.hole !== null) {
     sackRexmitted(tp, p.hole, p.len);
     if (!tcp_timer_active(tp, TT_REXMT)) tcp_timer_activate(tp, TT_REXMT, tp.t_rxtcur);

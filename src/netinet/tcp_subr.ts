@@ -1,7 +1,7 @@
 /**
  * Birth and death of connections, and segments without one, after sys/netinet/tcp_subr.c: control
  * blocks, close and drop, replies (RST, ACK), the segment size, notes from ICMP, TIME_WAIT. Left
- * out: host cache, MD5 signatures, UDP encapsulation.
+ * out: MD5 signatures, UDP encapsulation.
  */
 
 import {
@@ -45,12 +45,15 @@ import {
   TCPS_HAVERCVDSYN,
   TCPS_TIME_WAIT,
 } from './tcp_fsm.ts';
+import { HcMetrics, tcp_hc_get, tcp_hc_getmtu, tcp_hc_update } from './tcp_hostcache.ts';
 import { putTimestamp } from './tcp_options.ts';
 import { tcp_reass_flush } from './tcp_reass.ts';
 import { tcp_clean_sackreport, tcp_free_sackholes } from './tcp_sack.ts';
 import { seqAdd } from './tcp_seq.ts';
-import { tcp_cancel_timers, tcp_timer_activate } from './tcp_timer.ts';
+import { setRxtcur, tcp_cancel_timers, tcp_timer_activate } from './tcp_timer.ts';
 import {
+  TCP_RTT_SHIFT,
+  TCP_RTTVAR_SHIFT,
   Tcpcb,
   type TcpSegment,
   tcpTicks,
@@ -130,6 +133,7 @@ export function tcp_close(tp: Tcpcb): void {
   const inp = tp.t_inpcb;
   if ((inp.inp_flags & INP_DROPPED) !== 0) return;
   tp.t_tcp.stat.tcps_closed++;
+  toHostCache(tp);
   tcp_cancel_timers(tp);
   tcp_reass_flush(tp);
   tcp_free_sackholes(tp);
@@ -335,7 +339,10 @@ export function tcp_mss_update(tp: Tcpcb, offer: number, mtu: number): void {
   if (offer === 0) offer = params.mssdflt;
   // A peer that offers next to nothing would have us send a header per byte.
   if (offer > 0) offer = Math.max(offer, params.minmss);
-  let mss = tcpMaxMss(tp.t_tcp, af, tp.t_inpcb.inp_inc);
+  const { inp_inc } = tp.t_inpcb;
+  let mss = tcpMaxMss(tp.t_tcp, af, inp_inc);
+  const known = params.path_mtu_discovery ? tcp_hc_getmtu(tp.t_tcp, inp_inc) : 0;
+  if (known > 0) mss = Math.min(mss, known - af.hdrlen - Tcphdr.SIZE);
   if (mtu > 0) mss = Math.min(mss, mtu - af.hdrlen - Tcphdr.SIZE);
   if (offer > 0) mss = Math.min(mss, offer);
   else mss = Math.min(mss, tp.t_maxseg);
@@ -357,6 +364,43 @@ export function tcp_mss(tp: Tcpcb, offer: number): void {
   else if (snd > so.so_snd.sb_hiwat) sbreserve(so.so_snd, snd);
   const rcv = roundBuf(so.so_rcv.sb_hiwat, tp.t_maxseg);
   if (rcv > so.so_rcv.sb_hiwat) sbreserve(so.so_rcv, rcv);
+  fromHostCache(tp);
+}
+
+/** Begins with what earlier connections to the peer measured: RFC 9040's temporal sharing. */
+function fromHostCache(tp: Tcpcb): void {
+  const m = tcp_hc_get(tp.t_tcp, tp.t_inpcb.inp_inc);
+  if (tp.t_srtt === 0 && m.rmx_rtt !== 0) {
+    tp.t_tcp.stat.tcps_usedrtt++;
+    tp.t_srtt = m.rmx_rtt;
+    if (m.rmx_rttvar !== 0) tp.t_tcp.stat.tcps_usedrttvar++;
+    // Without a variance the mean deviation is taken for the mean, as after one measurement.
+    tp.t_rttvar =
+      m.rmx_rttvar !== 0 ? m.rmx_rttvar : (m.rmx_rtt >> TCP_RTT_SHIFT) << TCP_RTTVAR_SHIFT;
+    setRxtcur(tp);
+  }
+  if (m.rmx_ssthresh !== 0) {
+    tp.snd_ssthresh = Math.max(2 * tp.t_maxseg, m.rmx_ssthresh);
+    tp.t_tcp.stat.tcps_usedssthresh++;
+  }
+}
+
+const $metrics = new HcMetrics();
+
+/** A connection that measured something ends: what the next one to the peer may begin with. */
+function toHostCache(tp: Tcpcb): void {
+  if (tp.t_rttupdated < 4) return;
+  const { inp_inc, inp_socket: so } = tp.t_inpcb;
+  $metrics.clear();
+  // A threshold that the buffer never let us reach was not found on the way.
+  if (so !== null && tp.snd_ssthresh !== 0 && tp.snd_ssthresh < so.so_snd.sb_hiwat / 2) {
+    const segs = Math.max(Math.round(tp.snd_ssthresh / tp.t_maxseg), 2);
+    $metrics.rmx_ssthresh = segs * (tp.t_maxseg + tp.t_inpcb.inp_af.hdrlen + Tcphdr.SIZE);
+  }
+  $metrics.rmx_rtt = tp.t_srtt;
+  $metrics.rmx_rttvar = tp.t_rttvar;
+  $metrics.rmx_cwnd = tp.snd_cwnd;
+  tcp_hc_update(tp.t_tcp, inp_inc, $metrics);
 }
 
 /**

@@ -1,7 +1,7 @@
 /**
  * Connections that a peer asked for and has not confirmed, after sys/netinet/tcp_syncache.c: a small
- * record each instead of a socket, SYN-ACKs sent again with back-off, bounded in number. Left out:
- * SYN cookies, Fast Open, TOE.
+ * record each instead of a socket, SYN-ACKs sent again with back-off, bounded in number; when records
+ * had to be dropped, SYN cookies stand in for them. Left out: Fast Open, TOE.
  */
 
 import { count, R_TCP_BADACK, R_TCP_BADRST, R_TCP_PAWS } from '../sys/reason.ts';
@@ -19,6 +19,12 @@ import { TCP_MAXWIN, Tcphdr, TH_ACK, TH_ECE, TH_SUM_OFF, TH_SYN } from './tcp.ts
 import { ecnWanted } from './tcp_ecn.ts';
 import { tcp_state_change, TCPS_SYN_RECEIVED } from './tcp_fsm.ts';
 import { tcp_new_isn, tcp_new_ts_offset } from './tcp_isn.ts';
+import {
+  cookieSays,
+  SYNCOOKIE_LIFETIME,
+  syncookie_generate,
+  syncookie_lookup,
+} from './tcp_syncookie.ts';
 import { putSynOptions } from './tcp_options.ts';
 import { SEQ_GT, SEQ_LEQ, seqAdd, TSTMP_LT } from './tcp_seq.ts';
 import { intotcpcb, tcp_mss, tcp_mssopt, tcpWscale } from './tcp_subr.ts';
@@ -87,6 +93,10 @@ class SyncacheVnet implements Task {
   /** Entries in use. */
   count = 0;
   free: Syncache | null = null;
+  /** When an entry last had to go for want of room, ns: since then cookies may come back. */
+  overflowNs = -Infinity;
+  /** For what leaves no entry: the SYN at hand, or the one a cookie tells of. */
+  readonly scratch = new Syncache();
   readonly seed: number;
   readonly callout = new Callout(this);
 
@@ -253,12 +263,14 @@ function makeRoom(v: SyncacheVnet, b: number): void {
   const { stat, params } = v.tcp;
   if (v.lens[b]! >= params.syncache_bucketlimit) {
     stat.tcps_sc_bucketoverflow++;
+    v.overflowNs = nowNs();
     let last = v.buckets[b]!;
     while (last.bucketNext !== null) last = last.bucketNext;
     syncache_drop(v, last);
   }
   if (v.count < params.syncache_cachelimit) return;
   stat.tcps_sc_cacheoverflow++;
+  v.overflowNs = nowNs();
   for (let i = v.heads.length - 1; i >= 0; i--) {
     const oldest = v.heads[i]!;
     if (oldest === null) continue;
@@ -287,13 +299,31 @@ export function syncache_add(tcp: TcpVnet, inc: InConninfo, seg: TcpSegment, so:
     // The peer has started over with another number: what was remembered is of no use.
     syncache_drop(v, old);
   }
+  if (params.syncookies && params.syncookies_only) {
+    fillEntry(tcp, v.scratch, inc, seg, so);
+    syncache_respond(v, v.scratch);
+    return;
+  }
   const b = bucketOf(v, af, inc);
   makeRoom(v, b);
   const sc = v.free ?? new Syncache();
   v.free = sc.bucketNext;
+  fillEntry(tcp, sc, inc, seg, so);
+  sc.bucket = b;
+  sc.bucketNext = v.buckets[b]!;
+  v.buckets[b] = sc;
+  v.lens[b]!++;
+  v.count++;
+  stat.tcps_sc_added++;
+  syncache_respond(v, sc);
+  syncache_timeout(v, sc);
+}
+
+/** Notes in `sc` what the SYN in `seg` for the listener `so` says, and what we answer. */
+function fillEntry(tcp: TcpVnet, sc: Syncache, inc: InConninfo, seg: TcpSegment, so: Socket): void {
+  const { stat, params } = tcp;
   sc.sc_inc.copyFrom(inc);
   sc.sc_irs = seg.seq;
-  sc.sc_iss = tcp_new_isn(tcp, inc);
   sc.sc_tsoff = tcp_new_ts_offset(tcp, inc);
   sc.sc_rxmits = 0;
   sc.sc_flags = 0;
@@ -313,14 +343,14 @@ export function syncache_add(tcp: TcpVnet, inc: InConninfo, seg: TcpSegment, so:
     sc.sc_flags |= SCF_ECN;
     stat.tcps_ecn_shs++;
   }
-  sc.bucket = b;
-  sc.bucketNext = v.buckets[b]!;
-  v.buckets[b] = sc;
-  v.lens[b]!++;
-  v.count++;
-  stat.tcps_sc_added++;
-  syncache_respond(v, sc);
-  syncache_timeout(v, sc);
+  if (!params.syncookies) {
+    sc.sc_iss = tcp_new_isn(tcp, inc);
+    return;
+  }
+  const wscale = (sc.sc_flags & SCF_WINSCALE) !== 0 ? seg.to_wscale : -1;
+  const sack = (sc.sc_flags & SCF_SACK) !== 0;
+  sc.sc_iss = syncookie_generate(tcp, inc, seg.seq, sc.sc_peer_mss, wscale, sack);
+  stat.tcps_sc_sendcookie++;
 }
 
 /** A RST: forgets the entry it is for, if its number is exactly right. @see sys/netinet/tcp_syncache.c */
@@ -409,8 +439,9 @@ export function syncache_expand(
   const v = V_syncache(tcp.vnet);
   const { stat } = tcp;
   const sc = lookup(v, inpaf(tcp.vnet, inc.inc_family), inc);
-  if (sc === null || seg.ack !== seqAdd(sc.sc_iss, 1)) {
-    if (sc !== null) stat.tcps_sc_badack++;
+  if (sc === null) return expandCookie(v, inc, seg, lso);
+  if (seg.ack !== seqAdd(sc.sc_iss, 1)) {
+    stat.tcps_sc_badack++;
     count(R_TCP_BADACK);
     return SYNCACHE_NONE;
   }
@@ -432,6 +463,56 @@ export function syncache_expand(
     return tcp.params.syncache_rst_on_sock_fail ? SYNCACHE_NONE : SYNCACHE_IGNORE;
   }
   stat.tcps_sc_completed++;
+  expanded.so = so;
+  return SYNCACHE_OK;
+}
+
+/** Whether cookies may be on their way back: they are the rule, or an entry had to go lately. */
+function cookiesOut(v: SyncacheVnet): boolean {
+  const { syncookies, syncookies_only } = v.tcp.params;
+  if (!syncookies) return false;
+  return syncookies_only || nowNs() - v.overflowNs <= SYNCOOKIE_LIFETIME * 1e9;
+}
+
+/** syncache_expand without an entry: the ACK may return a cookie that stands in for it. */
+function expandCookie(v: SyncacheVnet, inc: InConninfo, seg: TcpSegment, lso: Socket): number {
+  const { tcp } = v;
+  const { stat, params } = tcp;
+  if (!cookiesOut(v)) {
+    count(R_TCP_BADACK);
+    return SYNCACHE_NONE;
+  }
+  const sc = v.scratch;
+  sc.sc_irs = seqAdd(seg.seq, -1);
+  sc.sc_iss = seqAdd(seg.ack, -1);
+  if (!syncookie_lookup(tcp, inc, sc.sc_irs, sc.sc_iss)) {
+    stat.tcps_sc_failcookie++;
+    count(R_TCP_BADACK);
+    return SYNCACHE_NONE;
+  }
+  sc.sc_inc.copyFrom(inc);
+  sc.sc_flags = cookieSays.sack && params.sack_enable ? SCF_SACK : 0;
+  sc.sc_peer_mss = cookieSays.mss;
+  sc.sc_tsoff = tcp_new_ts_offset(tcp, inc);
+  sc.sc_wnd = Math.min(Math.max(sbspace(lso.so_rcv), 0), TCP_MAXWIN);
+  sc.sc_rxmits = 1;
+  if (params.rfc1323 && cookieSays.wscale >= 0) {
+    sc.sc_flags |= SCF_WINSCALE;
+    sc.sc_requested_s_scale = cookieSays.wscale;
+    sc.sc_requested_r_scale = tcpWscale();
+  }
+  if (params.rfc1323 && (seg.to_flags & TOF_TS) !== 0) {
+    sc.sc_flags |= SCF_TIMESTAMP;
+    sc.sc_tsreflect = seg.to_tsval;
+  } else {
+    seg.to_flags &= ~TOF_TS;
+  }
+  const so = syncache_socket(v, sc, lso);
+  if (so === null) {
+    stat.tcps_sc_aborted++;
+    return params.syncache_rst_on_sock_fail ? SYNCACHE_NONE : SYNCACHE_IGNORE;
+  }
+  stat.tcps_sc_recvcookie++;
   expanded.so = so;
   return SYNCACHE_OK;
 }

@@ -1,7 +1,7 @@
 /**
  * What happens when a connection's timer expires, after sys/netinet/tcp_timer.c: delayed ACK,
  * retransmission (RFC 6298), window probes (RFC 9293, 3.8.6.1), keepalive (3.8.4), FIN_WAIT_2 and
- * TIME_WAIT. Left out: black hole detection, user timeouts.
+ * TIME_WAIT. Left out: user timeouts.
  */
 
 import { ETIMEDOUT } from '../sys/errno.ts';
@@ -14,6 +14,7 @@ import {
 } from '../sys/reason.ts';
 import { nowNs } from '../kern/kern_timeout.ts';
 import { SBS_CANTRCVMORE } from '../kern/uipc_sockbuf.ts';
+import { AF_INET } from '../kern/protosw.ts';
 import { SO_KEEPALIVE } from '../kern/uipc_socket.ts';
 import { INP_DROPPED } from './in_pcb.ts';
 import { TH_ACK } from './tcp.ts';
@@ -49,6 +50,8 @@ import {
   TF_FORCEDATA,
   TF_PREVVALID,
   TF_RCVD_TSTMP,
+  TF2_PLPMTU_BLACKHOLE,
+  TF2_PLPMTU_MAXSEGSNT,
   TT_2MSL,
   TT_KEEP,
   TT_N,
@@ -99,6 +102,7 @@ function rexmt(tp: Tcpcb): void {
     tp.t_rttvar += (tp.t_srtt >> TCP_RTT_SHIFT) << TCP_RTTVAR_SHIFT;
     tp.t_srtt = 0;
   }
+  blackHole(tp);
   tp.snd_nxt = tp.snd_una;
   tp.t_flags |= TF_ACKNOW;
   tp.t_rtttime = 0;
@@ -106,6 +110,36 @@ function rexmt(tp: Tcpcb): void {
   tcp_free_sackholes(tp);
   cc_cong_signal(tp, CC_RTO, tp.snd_una);
   tp.t_fb.tfb_tcp_output(tp);
+}
+
+/**
+ * Full segments get lost again and again while nobody says that they are too large: tries smaller
+ * ones, and goes back if that does not help. RFC 4821's thought; net.inet.tcp.pmtud_blackhole_detection.
+ */
+function blackHole(tp: Tcpcb): void {
+  const { stat, params } = tp.t_tcp;
+  const mode = params.pmtud_blackhole_detection;
+  const v4 = tp.t_inpcb.inp_af.family === AF_INET;
+  if (mode === 0 || mode === (v4 ? 3 : 2) || !params.path_mtu_discovery) return;
+  if (!TCPS_HAVEESTABLISHED(tp.t_state)) return;
+  const shift = tp.t_rxtshift;
+  if ((tp.t_flags2 & TF2_PLPMTU_MAXSEGSNT) !== 0 && shift >= 2 && shift < 6 && shift % 2 === 0) {
+    if ((tp.t_flags2 & TF2_PLPMTU_BLACKHOLE) === 0) {
+      tp.t_flags2 |= TF2_PLPMTU_BLACKHOLE;
+      tp.t_pmtud_saved_maxseg = tp.t_maxseg;
+    }
+    if (tp.t_maxseg > params.pmtud_blackhole_mss) {
+      tp.t_maxseg = params.pmtud_blackhole_mss;
+      stat.tcps_pmtud_blackhole_activated++;
+    } else if (tp.t_maxseg > params.mssdflt) {
+      tp.t_maxseg = params.mssdflt;
+      stat.tcps_pmtud_blackhole_activated_min_mss++;
+    }
+  } else if ((tp.t_flags2 & TF2_PLPMTU_BLACKHOLE) !== 0 && shift >= 6) {
+    tp.t_flags2 &= ~TF2_PLPMTU_BLACKHOLE;
+    tp.t_maxseg = tp.t_pmtud_saved_maxseg;
+    stat.tcps_pmtud_blackhole_failed++;
+  }
 }
 
 /** The window is shut: a byte beyond it asks whether it still is. */

@@ -48,6 +48,9 @@ export const TF_CONGRECOVERY = 0x10000000;
 export const TF_WASCRECOVERY = 0x20000000;
 
 // t_flags2
+export const TF2_PLPMTU_BLACKHOLE = 0x00000001;
+export const TF2_PLPMTU_PMTUD = 0x00000002;
+export const TF2_PLPMTU_MAXSEGSNT = 0x00000004;
 export const TF2_ECN_PERMIT = 0x00000020;
 export const TF2_ECN_SND_CWR = 0x00000040;
 export const TF2_ECN_SND_ECE = 0x00000080;
@@ -125,10 +128,16 @@ export class Tcpstat {
   tcps_predack = 0;
   tcps_preddat = 0;
   tcps_persistprobe = 0;
+  tcps_usedrtt = 0;
+  tcps_usedrttvar = 0;
+  tcps_usedssthresh = 0;
   tcps_listendrop = 0;
   tcps_badsyn = 0;
   tcps_badrst = 0;
   tcps_mturesent = 0;
+  tcps_pmtud_blackhole_activated = 0;
+  tcps_pmtud_blackhole_activated_min_mss = 0;
+  tcps_pmtud_blackhole_failed = 0;
   tcps_sc_added = 0;
   tcps_sc_retransmitted = 0;
   tcps_sc_dupsyn = 0;
@@ -142,6 +151,9 @@ export class Tcpstat {
   tcps_sc_badack = 0;
   tcps_sc_unreach = 0;
   tcps_sc_zonefail = 0;
+  tcps_sc_sendcookie = 0;
+  tcps_sc_recvcookie = 0;
+  tcps_sc_failcookie = 0;
   tcps_sndrexmitbad = 0;
   tcps_sack_recovery_episode = 0;
   tcps_sack_rexmits = 0;
@@ -207,6 +219,9 @@ export class TcpParams {
   retries = 12;
   tso = true;
   path_mtu_discovery = true;
+  /** 0 off, 1 both families, 2 IPv4, 3 IPv6. */
+  pmtud_blackhole_detection = 0;
+  pmtud_blackhole_mss = 1200;
   drop_synfin = false;
   blackhole = 0;
   log_in_vain = 0;
@@ -220,6 +235,8 @@ export class TcpParams {
   syncache_cachelimit = 15375;
   syncache_bucketlimit = 30;
   syncache_rst_on_sock_fail = true;
+  syncookies = true;
+  syncookies_only = false;
   /** Ours: connections in TIME_WAIT; the oldest goes when one more comes. */
   maxtcptw = 16384;
 }
@@ -404,6 +421,8 @@ export class Tcpcb implements Task {
 
   /** Largest segment, options included, that we send. */
   t_maxseg = TCP_MSS;
+  /** t_maxseg before the way looked like a black hole. */
+  t_pmtud_saved_maxseg = 0;
   t_dupacks = 0;
   t_rxtshift = 0;
   t_rxtcur = 0;

@@ -1,0 +1,245 @@
+/**
+ * What was learnt of a peer by earlier connections, after sys/netinet/tcp_hostcache.c: round trip,
+ * slow-start threshold, path MTU. Bounded per bucket and in all; an entry nobody asked for in
+ * `expire` seconds is as if it were not there. Unlike FreeBSD: nothing runs in between to remove
+ * those, they make room when it is needed.
+ */
+
+import { nowNs } from '../kern/kern_timeout.ts';
+import { VNET_DEFINE } from '../kern/vnet.ts';
+import { InConninfo, type InpAf, inpaf } from './in_pcb.ts';
+import { TCP_RTT_SHIFT, TCP_RTTVAR_SHIFT, type TcpVnet, V_tcp } from './tcp_var.ts';
+
+const HASHSIZE = 512;
+
+/** What is known of a peer; 0: not known. @see sys/netinet/tcp_var.h */
+export class HcMetrics {
+  rmx_mtu = 0;
+  /** Bytes, headers included. */
+  rmx_ssthresh = 0;
+  /** As Tcpcb has them: ms, times 32 and 16. */
+  rmx_rtt = 0;
+  rmx_rttvar = 0;
+  rmx_cwnd = 0;
+
+  clear(): void {
+    this.rmx_mtu = 0;
+    this.rmx_ssthresh = 0;
+    this.rmx_rtt = 0;
+    this.rmx_rttvar = 0;
+    this.rmx_cwnd = 0;
+  }
+}
+
+class Entry {
+  readonly inc = new InConninfo();
+  readonly metrics = new HcMetrics();
+  hits = 0;
+  updates = 0;
+  expiresNs = 0;
+  next: Entry | null = null;
+
+  clear(): void {
+    this.metrics.clear();
+    this.hits = 0;
+    this.updates = 0;
+  }
+}
+
+class HostCache {
+  readonly buckets: (Entry | null)[] = Array.from({ length: HASHSIZE }, () => null);
+  count = 0;
+  enable = true;
+  cachelimit = 30 * HASHSIZE;
+  bucketlimit = 30;
+  /** Seconds. */
+  expire = 3600;
+}
+
+const V_hc = VNET_DEFINE((vnet) => {
+  const hc = new HostCache();
+  sysctls(V_tcp(vnet), hc);
+  return hc;
+});
+
+function bucketOf(af: InpAf, inc: InConninfo): number {
+  let h = Math.imul(af.hash(inc) ^ af.family, 0x9e3779b1);
+  h ^= h >>> 15;
+  return h & (HASHSIZE - 1);
+}
+
+// Only the peer's address counts, whatever our own is.
+const $peer = new InConninfo();
+
+function aim(tcp: TcpVnet, inc: InConninfo): InpAf {
+  const af = inpaf(tcp.vnet, inc.inc_family);
+  $peer.copyFrom(inc);
+  af.setLaddr($peer, null);
+  return af;
+}
+
+/** The entry of the peer in `$peer`, put in front of its bucket; emptied if it is out of date. */
+function lookup(hc: HostCache, af: InpAf): Entry | null {
+  const b = bucketOf(af, $peer);
+  let prev: Entry | null = null;
+  let e = hc.buckets[b] ?? null;
+  for (; e !== null; prev = e, e = e.next)
+    if (e.inc.inc_family === $peer.inc_family && af.faddrEqual(e.inc, $peer)) break;
+  if (e === null) return null;
+  if (prev !== null) {
+    prev.next = e.next;
+    e.next = hc.buckets[b] ?? null;
+    hc.buckets[b] = e;
+  }
+  if (e.expiresNs <= nowNs()) e.clear();
+  return e;
+}
+
+/** Takes the entry that was longest not asked for out of bucket `b`, if there is no room for more. */
+function evict(hc: HostCache, b: number): Entry | null {
+  let n = 1;
+  let prev: Entry | null = null;
+  let last = hc.buckets[b] ?? null;
+  if (last === null) return null;
+  for (; last.next !== null; n++) {
+    prev = last;
+    last = last.next;
+  }
+  if (n < hc.bucketlimit && hc.count < hc.cachelimit) return null;
+  if (prev === null) hc.buckets[b] = null;
+  else prev.next = null;
+  last.clear();
+  hc.count--;
+  return last;
+}
+
+/** The entry of the peer in `$peer`, made if need be, good for another while. */
+function entryFor(hc: HostCache, af: InpAf): Entry {
+  let e = lookup(hc, af);
+  if (e === null) {
+    const b = bucketOf(af, $peer);
+    e = evict(hc, b) ?? new Entry();
+    hc.count++;
+    e.inc.copyFrom($peer);
+    e.next = hc.buckets[b] ?? null;
+    hc.buckets[b] = e;
+  }
+  e.expiresNs = nowNs() + hc.expire * 1e9;
+  return e;
+}
+
+const NOTHING = new HcMetrics();
+
+/** What is known of inc's peer; all zeros if nothing is. Borrowed. @see sys/netinet/tcp_hostcache.c */
+export function tcp_hc_get(tcp: TcpVnet, inc: InConninfo): Readonly<HcMetrics> {
+  const hc = V_hc(tcp.vnet);
+  if (!hc.enable || hc.count === 0) return NOTHING;
+  const e = lookup(hc, aim(tcp, inc));
+  if (e === null) return NOTHING;
+  e.hits++;
+  e.expiresNs = nowNs() + hc.expire * 1e9;
+  return e.metrics;
+}
+
+/** The path MTU to inc's peer that ICMP told, 0 if none. @see sys/netinet/tcp_hostcache.c */
+export function tcp_hc_getmtu(tcp: TcpVnet, inc: InConninfo): number {
+  return tcp_hc_get(tcp, inc).rmx_mtu;
+}
+
+/** ICMP told the path MTU to inc's peer. @see sys/netinet/tcp_hostcache.c */
+export function tcp_hc_updatemtu(tcp: TcpVnet, inc: InConninfo, mtu: number): void {
+  const hc = V_hc(tcp.vnet);
+  if (!hc.enable) return;
+  const e = entryFor(hc, aim(tcp, inc));
+  e.metrics.rmx_mtu = mtu;
+  e.updates++;
+}
+
+/** The average of what was known and what is; either alone if the other is not. */
+const mean = (old: number, now: number): number =>
+  now === 0 ? old : old === 0 ? now : Math.floor((old + now) / 2);
+
+/** A connection to inc's peer ends: what it measured. @see sys/netinet/tcp_hostcache.c */
+export function tcp_hc_update(tcp: TcpVnet, inc: InConninfo, m: Readonly<HcMetrics>): void {
+  const hc = V_hc(tcp.vnet);
+  if (!hc.enable) return;
+  const e = entryFor(hc, aim(tcp, inc));
+  e.updates++;
+  const was = e.metrics;
+  was.rmx_rtt = mean(was.rmx_rtt, m.rmx_rtt);
+  was.rmx_rttvar = mean(was.rmx_rttvar, m.rmx_rttvar);
+  was.rmx_ssthresh = mean(was.rmx_ssthresh, m.rmx_ssthresh);
+  was.rmx_cwnd = mean(was.rmx_cwnd, m.rmx_cwnd);
+}
+
+/** Forgets everything: net.inet.tcp.hostcache.purgenow. */
+export function tcpHcPurge(tcp: TcpVnet): void {
+  const hc = V_hc(tcp.vnet);
+  hc.buckets.fill(null);
+  hc.count = 0;
+}
+
+/** The table that `sysctl net.inet.tcp.hostcache.list` prints. */
+function list(tcp: TcpVnet, hc: HostCache): string {
+  const lines = ['\nIP address        MTU  SSTRESH      RTT   RTTVAR     CWND HITS  UPD  EXP'];
+  const now = nowNs();
+  for (const first of hc.buckets)
+    for (let e = first; e !== null; e = e.next) {
+      const m = e.metrics;
+      const ms = (v: number, shift: number): string => `${(v / (1 << shift)).toFixed(0)}ms`;
+      const cols = [
+        String(m.rmx_mtu).padStart(5),
+        String(m.rmx_ssthresh).padStart(8),
+        ms(m.rmx_rtt, TCP_RTT_SHIFT).padStart(8),
+        ms(m.rmx_rttvar, TCP_RTTVAR_SHIFT).padStart(8),
+        String(m.rmx_cwnd).padStart(8),
+        String(e.hits).padStart(4),
+        String(e.updates).padStart(4),
+        String(Math.max(Math.round((e.expiresNs - now) / 1e9), 0)).padStart(4),
+      ];
+      const name = inpaf(tcp.vnet, e.inc.inc_family).print(e.inc, true);
+      lines.push(`${name.padEnd(15)} ${cols.join(' ')}`);
+    }
+  return lines.join('\n');
+}
+
+function sysctls(tcp: TcpVnet, hc: HostCache): void {
+  const { sysctl: tree } = tcp.vnet;
+  const name = (leaf: string): string => `net.inet.tcp.hostcache.${leaf}`;
+  tree.bool(
+    name('enable'),
+    'Enable the TCP hostcache',
+    () => hc.enable,
+    (v) => {
+      hc.enable = v;
+    },
+  );
+  tree.int(name('cachelimit'), 'Overall entry limit for hostcache', () => hc.cachelimit, null);
+  tree.int(name('hashsize'), 'Size of TCP hostcache hashtable', () => HASHSIZE, null);
+  tree.int(name('bucketlimit'), 'Per-bucket hash limit for hostcache', () => hc.bucketlimit, null);
+  tree.int(name('count'), 'Current number of entries in hostcache', () => hc.count, null);
+  tree.int(
+    name('expire'),
+    'Expire time of TCP hostcache entries, s',
+    () => hc.expire,
+    (v) => void (hc.expire = v),
+    1,
+    0x7fffffff,
+  );
+  tree.int(
+    name('purgenow'),
+    'Immediately purge all entries',
+    () => 0,
+    (v) => {
+      if (v !== 0) tcpHcPurge(tcp);
+    },
+    0,
+    1,
+  );
+  tree.string(name('list'), 'List of all hostcache entries', () => list(tcp, hc));
+}
+
+/** Gives a stack its cache and sysctls. @see sys/netinet/tcp_hostcache.c */
+export function tcp_hc_init(tcp: TcpVnet): void {
+  V_hc(tcp.vnet);
+}

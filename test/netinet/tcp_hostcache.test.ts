@@ -1,0 +1,94 @@
+import { expect } from 'chai';
+import { buildIcmp, buildIp4 } from '../support/frames.ts';
+import { TestHost } from './tcp_host.ts';
+
+const size = 1448;
+
+describe('tcp: host cache', () => {
+  let h: TestHost;
+  beforeEach(() => (h = new TestHost()));
+  afterEach(() => h.close());
+
+  const leaf = (name: string): unknown =>
+    h.vnet.sysctl.find(`net.inet.tcp.hostcache.${name}`)!.get();
+  let sport = 40000;
+  /** A connection of five round trips of `rttMs`, reset by the peer. */
+  const connection = (rttMs: number): void => {
+    const c = h.establish({ sport: ++sport, dport: sport - 39000, mss: 1460 });
+    for (let i = 1; i <= 5; i++) {
+      h.write(c.so, 'x');
+      h.take();
+      h.advance(rttMs);
+      c.seg({ ack: c.ack + i });
+    }
+    c.seg({ flags: 'R', seq: c.seq, ack: 0 });
+    h.closeSocket(c.so);
+  };
+
+  it('begins with the round trip that the last connection measured', () => {
+    connection(200);
+    expect(leaf('count')).to.equal(1);
+    const c = h.establish({ sport: 50000, dport: 8080, mss: 1460 });
+    const tp = h.tp(c.so);
+    expect(tp.t_srtt / 32).to.be.within(150, 210);
+    expect(tp.t_rxtcur).to.be.within(350, 1200);
+    expect(h.stat.tcps_usedrtt).to.equal(1);
+    expect(String(leaf('list'))).to.match(/\n192\.0\.2\.1 .*ms/);
+  });
+
+  it('forgets after an hour, when told to, and when it is off', () => {
+    connection(200);
+    h.advance(3_601_000);
+    expect(h.tp(h.establish({ sport: 50000, dport: 8080 }).so).t_srtt).to.equal(0);
+    connection(200);
+    expect(h.tp(h.establish({ sport: 50001, dport: 8081 }).so).t_srtt).to.be.above(0);
+    h.vnet.sysctl.write('net.inet.tcp.hostcache.purgenow', '1');
+    expect(leaf('count')).to.equal(0);
+    expect(h.tp(h.establish({ sport: 50002, dport: 8082 }).so).t_srtt).to.equal(0);
+    connection(200);
+    h.vnet.sysctl.write('net.inet.tcp.hostcache.enable', '0');
+    expect(h.tp(h.establish({ sport: 50003, dport: 8083 }).so).t_srtt).to.equal(0);
+  });
+
+  it('learns nothing from a connection that measured nothing', () => {
+    const c = h.establish({});
+    c.seg({ flags: 'R', seq: c.seq, ack: 0 });
+    expect(leaf('count')).to.equal(0);
+  });
+
+  // RFC 1191: the path is narrow for the next connection too.
+  it('remembers the path MTU that ICMP told', () => {
+    const c = h.establish({ mss: 1460 });
+    h.write(c.so, new Uint8Array(2 * size));
+    h.take();
+    const quoted = new Uint8Array(28);
+    quoted.set(
+      buildIp4({ src: '192.0.2.2', dst: '192.0.2.1', df: true, len: 1500 }, 6, new Uint8Array(8)),
+    );
+    quoted.set([0, 80, c.sport >> 8, c.sport & 255], 20);
+    new DataView(quoted.buffer).setUint32(24, c.ack);
+    const icmp = buildIcmp({ type: 3, code: 4, seq: 1000, payload: quoted });
+    h.injectIp(buildIp4({ src: '192.0.2.1', dst: '192.0.2.2' }, 1, icmp));
+    h.take();
+    const next = h.establish({ sport: 50000, dport: 8080, mss: 1460 });
+    expect(h.tp(next.so).t_maxseg).to.equal(960);
+  });
+
+  it('looks for a black hole if told to, and goes back if that was not it', () => {
+    h.vnet.sysctl.write('net.inet.tcp.pmtud_blackhole_detection', '1');
+    const c = h.establish({ mss: 1460 });
+    const tp = h.tp(c.so);
+    h.write(c.so, new Uint8Array(3000));
+    const sizes = (): number => Math.max(0, ...h.take().map((f) => f.ip!.tcp!.payload.length));
+    expect(sizes()).to.equal(1460);
+    const seen: number[] = [];
+    for (let n = 1; n <= 7; n++) {
+      const before = h.stat.tcps_rexmttimeo;
+      for (let ms = 0; ms < 200_000 && h.stat.tcps_rexmttimeo === before; ms += 10) h.advance(10);
+      seen.push(sizes());
+    }
+    expect(seen).to.deep.equal([1460, 1200, 1200, 536, 536, 1460, 1460]);
+    expect(tp.t_maxseg).to.equal(1460);
+    expect(h.stat.tcps_pmtud_blackhole_failed).to.equal(1);
+  });
+});

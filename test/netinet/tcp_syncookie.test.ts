@@ -1,0 +1,124 @@
+import { expect } from 'chai';
+import * as fc from 'fast-check';
+import { InConninfo } from '../../src/netinet/in_pcb.ts';
+import {
+  cookieSays,
+  SYNCOOKIE_LIFETIME,
+  syncookie_generate,
+  syncookie_lookup,
+} from '../../src/netinet/tcp_syncookie.ts';
+import { V_tcp } from '../../src/netinet/tcp_var.ts';
+import { port, tcpSeq } from '../../src/sys/types.ts';
+import { expectTx, flags, seq, type TcpInfo } from '../support/frames.ts';
+import { addr } from './rig.ts';
+import { TestHost } from './tcp_host.ts';
+
+describe('tcp: SYN cookies (RFC 4987, 3.6)', () => {
+  let h: TestHost;
+  beforeEach(() => (h = new TestHost()));
+  afterEach(() => h.close());
+
+  const inc = (fport: number): InConninfo => {
+    const c = new InConninfo();
+    c.inc_laddr = addr('192.0.2.2');
+    c.inc_faddr = addr('192.0.2.1');
+    c.inc_lport = port(80);
+    c.inc_fport = port(fport);
+    return c;
+  };
+
+  it('say what the peer offered, rounded down', () => {
+    const tcp = V_tcp(h.vnet);
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 216, max: 9000 }),
+        fc.integer({ min: -1, max: 14 }),
+        fc.boolean(),
+        fc.integer(),
+        fc.integer({ min: 1, max: 65535 }),
+        (mss, wscale, sack, irs, fport) => {
+          const iss = syncookie_generate(tcp, inc(fport), tcpSeq(irs), mss, wscale, sack);
+          expect(syncookie_lookup(tcp, inc(fport), tcpSeq(irs), iss)).to.equal(true);
+          expect(cookieSays.sack).to.equal(sack);
+          expect(cookieSays.mss).to.be.within(Math.min(mss / 2.5, 216), mss);
+          if (wscale < 0) expect(cookieSays.wscale).to.equal(-1);
+          else expect(cookieSays.wscale).to.be.within(Math.max(Math.min(wscale - 2, 8), 0), wscale);
+          // Another connection's, another number's, or one bit changed: not ours.
+          const other = (fport % 65535) + 1;
+          expect(syncookie_lookup(tcp, inc(other), tcpSeq(irs), iss)).to.equal(false);
+          expect(syncookie_lookup(tcp, inc(fport), tcpSeq(irs + 1), iss)).to.equal(false);
+        },
+      ),
+      { numRuns: 200, seed: 4987 },
+    );
+  });
+
+  it('are good for one to two lifetimes of a secret', () => {
+    const tcp = V_tcp(h.vnet);
+    const irs = tcpSeq(7);
+    const iss = syncookie_generate(tcp, inc(1), irs, 1460, 6, true);
+    h.advance(SYNCOOKIE_LIFETIME * 1000);
+    expect(syncookie_lookup(tcp, inc(1), irs, iss)).to.equal(true);
+    h.advance(SYNCOOKIE_LIFETIME * 1000);
+    expect(syncookie_lookup(tcp, inc(1), irs, iss)).to.equal(false);
+  });
+
+  it('are guessed once in 2^24 tries at most', () => {
+    const tcp = V_tcp(h.vnet);
+    syncookie_generate(tcp, inc(1), tcpSeq(7), 1460, 6, true);
+    let hits = 0;
+    for (let i = 0; i < 20_000; i++)
+      if (syncookie_lookup(tcp, inc(1), tcpSeq(7), tcpSeq(Math.imul(i, 0x9e3779b1)))) hits++;
+    expect(hits).to.be.at.most(1);
+  });
+
+  const syn = { flags: 'S', seq: 5, mss: 1400, wscale: 7, sackOk: true, ts: { val: 9, ecr: 0 } };
+  /** Fills the syncache so that the first peer's entry has to go; returns our answer to that one. */
+  const flood = (): TcpInfo => {
+    V_tcp(h.vnet).params.syncache_cachelimit = 50;
+    h.seg(syn);
+    const synAck = h.take()[0]!.ip!.tcp!;
+    for (let i = 0; i < 200; i++) h.seg({ flags: 'S', seq: i, sport: 10000 + i });
+    expect(h.take()).to.have.length(200);
+    return synAck;
+  };
+
+  it('complete a connection whose entry the flood drove out', () => {
+    const head = h.listen(80);
+    const t = flood();
+    h.seg({ seq: 6, ack: t.seq + 1, ts: { val: 10, ecr: t.ts!.val }, payload: 'hello' });
+    const so = h.accept(head);
+    const tp = h.tp(so);
+    expect(h.state(so)).to.equal('ESTABLISHED');
+    expect(h.read(so)).to.equal('hello');
+    expect([tp.t_maxseg, tp.snd_scale]).to.deep.equal([1400, 6 + 1]);
+    expect(h.stat.tcps_sc_recvcookie).to.equal(1);
+  });
+
+  it('are not taken without a flood, nor with net.inet.tcp.syncookies=0', () => {
+    const head = h.listen(80);
+    const t = flood();
+    h.advance(16_000);
+    h.take();
+    h.seg({ seq: 6, ack: t.seq + 1 });
+    expectTx(h.sent, [flags('R'), seq(t.seq + 1)]);
+    h.vnet.sysctl.write('net.inet.tcp.syncookies', '0');
+    const again = flood();
+    h.seg({ seq: 6, ack: again.seq + 1 });
+    expectTx(h.sent, [flags('R')]);
+    expect(head.sol_comp).to.have.length(0);
+  });
+
+  it('need no entries at all with net.inet.tcp.syncookies_only=1', () => {
+    const head = h.listen(80);
+    h.vnet.sysctl.write('net.inet.tcp.syncookies_only', '1');
+    h.seg(syn);
+    const t = h.take()[0]!.ip!.tcp!;
+    expect(h.vnet.sysctl.find('net.inet.tcp.syncache.count')!.get()).to.equal(0);
+    h.seg({ seq: 6, ack: t.seq + 2, ts: { val: 10, ecr: t.ts!.val } });
+    expectTx(h.sent, [flags('R')]);
+    expect(h.stat.tcps_sc_failcookie).to.equal(1);
+    h.seg({ seq: 6, ack: t.seq + 1, ts: { val: 10, ecr: t.ts!.val } });
+    h.accept(head);
+  });
+});
