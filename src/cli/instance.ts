@@ -68,7 +68,11 @@ export class Instance {
     try {
       dmaCheck.console = (line) => log.warn(line);
       const stack = HostStack.open({ ...settings, nic }, device);
-      for (const warning of stack.nic.warnings) log.warn(warning);
+      for (const warning of stack.warnings) log.warn(warning);
+      for (const port of stack.ports)
+        void port.gone.then(() =>
+          log.warn(`${port.tapName}: the interface is gone: ${port.ifp.if_xname} has no link`),
+        );
       return new Instance(log, stack, control);
     } catch (e) {
       control.close();
@@ -113,7 +117,7 @@ export class Instance {
         finish: () => this.#app?.close(),
         reset: () => this.#app?.destroy(),
       });
-      const problem = this.#stack.nic.captureProblem();
+      const problem = this.#stack.captureProblem();
       if (problem !== null) this.log.warn(`capture: ${problem}`);
       return leaked;
     } finally {

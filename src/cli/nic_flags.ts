@@ -35,6 +35,12 @@ export const NIC_FLAGS: readonly NicFlag[] = [
   flag('engine', 'build', 'build of the device: native, ts (default: native)'),
   flag('driver', 'name', 'what opens the TAP: native, tuntap2 (default: native)'),
   flag('netns', 'name', 'network namespace of the TAP, made if it is missing'),
+  flag(
+    'add-nic',
+    'tap,...',
+    'one more NIC: TAP[,nic=MODEL][,mac=MAC][,mtu=N][,cap=LIST], without address; repeatable',
+    true,
+  ),
   flag('capture', 'point=file', 'write what a point sees to a .pcap file; repeatable', true),
   flag('control', 'path', 'control socket (default: /run/tapnic/[NETNS.]TAP.sock)'),
   flag('sysctl', 'name=value', 'set at the start; repeatable', true),

@@ -10,6 +10,7 @@ import { capturePoints } from '../sys/capture.ts';
 import type { NicOptions } from '../machine/nic.ts';
 import type { NicBuild, NicMode, NicModelInfo } from '../machine/nic_model.ts';
 import { UsageError } from './command.ts';
+import { type AddNicTexts, parseAddNic } from './add_nic.ts';
 import { readConfig } from './config_file.ts';
 import { flagKey, NIC_FLAGS, type RawFlags } from './nic_flags.ts';
 import { wholeNumber } from './numbers.ts';
@@ -29,6 +30,8 @@ const POINTS_NOW: readonly string[] = ['if', 'wire'];
 /** Everything the NIC options say. */
 export interface NicSettings {
   readonly nic: NicOptions;
+  /** More NICs, without addresses. */
+  readonly ports: NicOptions[];
   /** What opens the TAP. With `tuntap2` the name in `nic` does not count: the kernel picks one. */
   readonly driver: 'native' | 'tuntap2';
   readonly memory: number;
@@ -141,17 +144,24 @@ function nameValue(text: string): [string, string] {
   return [name, text.slice(eq + 1)];
 }
 
-function captureOf(text: string): { point: string; file: string } {
+/** A capture; `tap` is null for the first NIC's. */
+interface CaptureText {
+  readonly point: string;
+  readonly tap: string | null;
+  readonly file: string;
+}
+
+function captureOf(text: string): CaptureText {
   const eq = text.indexOf('=');
   if (eq < 1 || eq === text.length - 1) fail(`${text}: POINT=FILE is needed`);
-  const point = text.slice(0, eq);
+  const [point = '', tap = null] = text.slice(0, eq).split('@', 2);
   const file = text.slice(eq + 1);
   if (!(capturePoints as readonly string[]).includes(point))
     fail(`${point}: no capture point: one of ${POINTS_NOW.join(', ')}`);
   if (!POINTS_NOW.includes(point))
     fail(`${point}: this version captures only at ${POINTS_NOW.join(', ')}`);
   if (!file.endsWith('.pcap')) fail(`${file}: this version writes only .pcap files`);
-  return { point, file };
+  return { point, tap, file };
 }
 
 function matching(re: RegExp, what: string): (text: string) => string {
@@ -181,6 +191,7 @@ const settings = z.strictObject({
   engine: parsed(oneOf('native', 'ts')).optional(),
   driver: parsed(oneOf('native', 'tuntap2')),
   netns: parsed(matching(NETNS_NAME, "a namespace's name")).optional(),
+  'add-nic': z.array(parsed(parseAddNic)),
   capture: z.array(parsed(captureOf)),
   control: z.string().min(1, 'a path is needed').optional(),
   sysctl: z.array(parsed(nameValue)),
@@ -203,6 +214,7 @@ const DEFAULTS: Record<string, string | string[]> = {
   mode: 'wire',
   napi: 'off',
   driver: 'native',
+  'add-nic': [],
   capture: [],
   sysctl: [],
   memory: '256M',
@@ -296,6 +308,7 @@ function gatewayOf(
 function tuntap2Conflict(given: ReadonlyMap<string, string>, s: Record<string, unknown>): string {
   if (given.has('tap')) return 'tap: tuntap2 has no choice of a name';
   if (given.has('netns')) return 'netns: tuntap2 opens only in the current namespace';
+  if (given.has('add-nic')) return 'add-nic: tuntap2 opens one interface';
   if (s['mode'] === 'vnet') return 'mode: tuntap2 has only wire';
   if (s['napi'] === 'thread') return 'napi: tuntap2 has only off';
   if (s['engine'] === 'native') return 'engine: tuntap2 has only ts';
@@ -333,6 +346,74 @@ function watchedEngine(
   return 'ts';
 }
 
+function modelOf(name: string, models: readonly NicModelInfo[]): NicModelInfo {
+  const model = models.find((one) => one.name === name);
+  return model ?? fail(`${name}: no such model: ${models.map((one) => one.name).join(', ')}`);
+}
+
+/** The captures that name one of `taps`. */
+function capturesOf(
+  captures: readonly CaptureText[],
+  ...taps: readonly (string | null)[]
+): NicOptions['captures'] {
+  return captures
+    .filter(({ tap }) => taps.includes(tap))
+    .map(({ point, file }) => ({ point, file }));
+}
+
+/** Throws Error if two NICs are to be on one interface. */
+function ownTaps(nics: readonly NicOptions[]): void {
+  const taps = nics.map(({ tap }) => tap);
+  const twice = taps.find((tap, i) => taps.indexOf(tap) < i);
+  if (twice !== undefined) fail(`${twice}: two NICs on one interface`);
+}
+
+/** Throws Error if a capture is of none of the NICs. */
+function knownTaps(captures: readonly CaptureText[], nics: readonly NicOptions[]): void {
+  const taps = nics.map(({ tap }) => tap);
+  for (const { point, tap } of captures)
+    if (tap !== null && !taps.includes(tap))
+      fail(`${point}@${tap}: no interface ${tap}: ${taps.join(', ')}`);
+}
+
+/** One more NIC: like the first where it says nothing else and its model can. */
+function portOf(
+  { tap, nic, mac, mtu, cap }: AddNicTexts,
+  first: NicOptions,
+  s: {
+    engine?: string | undefined;
+    capture: readonly CaptureText[];
+    iommu: boolean;
+    'dma-check': boolean;
+  },
+  models: readonly NicModelInfo[],
+): NicOptions {
+  if (!TAP_NAME.test(tap)) fail(`${tap}: not an interface's name`);
+  const model = modelOf(nic ?? 'tn', models);
+  return {
+    tap,
+    hostAddr: null,
+    hostAddr6: null,
+    addr: null,
+    gateway: null,
+    ...(mac === null ? {} : { mac: macAddr(mac) }),
+    mtu:
+      mtu === null
+        ? Math.min(first.mtu, model.mtuMax)
+        : mtuOf(wholeNumber(mtu, MTU_MIN, MTU_MAX), model),
+    nic: model.name,
+    caps: capChanges(cap, model),
+    mode: model.modes.find((mode) => mode === first.mode) ?? model.modes[0]!,
+    napi: first.napi,
+    // A machine whose devices are watched has them all in `ts`.
+    engine:
+      model.builds.find((build) => build === (s.iommu || s['dma-check'] ? 'ts' : s.engine)) ??
+      model.builds[0]!,
+    netns: first.netns,
+    captures: capturesOf(s.capture, tap),
+  };
+}
+
 /**
  * Checks the options given in `raw` and in the file it names. `ownKeys` are the command's own
  * options, passed through as text. Throws UsageError with one line that says where and why.
@@ -358,11 +439,7 @@ export function resolveNicOptions(
     throw new UsageError(`${place(String(issue?.path[0]))}: ${issue?.message}`);
   }
   const s = result.data;
-  const model = models.find(({ name }) => name === s.nic);
-  if (model === undefined)
-    throw new UsageError(
-      `${place('nic')}: ${s.nic}: no such model: ${models.map(({ name }) => name).join(', ')}`,
-    );
+  const model = checking('nic', () => modelOf(s.nic, models));
   const tuntap2 = s.driver === 'tuntap2';
   const conflict = tuntap2 ? tuntap2Conflict(where, s) : '';
   if (conflict !== '') throw new UsageError(`${place('driver')}: conflicts with --${conflict}`);
@@ -372,27 +449,35 @@ export function resolveNicOptions(
   const warnings: string[] = [];
   if (s.tap.startsWith('tap'))
     warnings.push(`${s.tap}: some programs (tcpreplay) refuse interfaces named tap*`);
+  const nic: NicOptions = {
+    tap: s.tap,
+    hostAddr,
+    hostAddr6: s['host-addr6'],
+    addr: s.addr,
+    gateway: checking('gateway', () => gatewayOf(s.gateway, s.addr, hostAddr)),
+    ...(s.mac === undefined ? {} : { mac: s.mac }),
+    mtu: checking('mtu', () => mtuOf(s.mtu, model)),
+    nic: s.nic,
+    caps: checking('cap', () => capChanges(s.cap, model)),
+    mode: checking<NicMode>('mode', () => ofModel(s.mode, model, model.modes)),
+    napi: s.napi as NicOptions['napi'],
+    engine: watchedEngine(
+      checking('engine', () => engineOf(s.engine, model, tuntap2)),
+      s,
+      warnings,
+    ),
+    netns: s.netns ?? null,
+    captures: capturesOf(s.capture, null, s.tap),
+  };
+  const ports = checking('add-nic', () => {
+    const all = s['add-nic'].map((texts) => portOf(texts, nic, s, models));
+    ownTaps([nic, ...all]);
+    return all;
+  });
+  checking('capture', () => knownTaps(s.capture, [nic, ...ports]));
   return {
-    nic: {
-      tap: s.tap,
-      hostAddr,
-      hostAddr6: s['host-addr6'],
-      addr: s.addr,
-      gateway: checking('gateway', () => gatewayOf(s.gateway, s.addr, hostAddr)),
-      ...(s.mac === undefined ? {} : { mac: s.mac }),
-      mtu: checking('mtu', () => mtuOf(s.mtu, model)),
-      nic: s.nic,
-      caps: checking('cap', () => capChanges(s.cap, model)),
-      mode: checking<NicMode>('mode', () => ofModel(s.mode, model, model.modes)),
-      napi: s.napi as NicOptions['napi'],
-      engine: watchedEngine(
-        checking('engine', () => engineOf(s.engine, model, tuntap2)),
-        s,
-        warnings,
-      ),
-      netns: s.netns ?? null,
-      captures: s.capture,
-    },
+    nic,
+    ports,
     driver: s.driver as NicSettings['driver'],
     memory: s.memory,
     physBase: s['phys-base'],

@@ -1,5 +1,5 @@
 /**
- * A machine with its NIC on this host, as the command line and the public API bring it up: one per
+ * A machine with its NICs on this host, as the command line and the public API bring it up: one per
  * isolate at a time, because a machine is module state. Taken down in the order of src/host/stop.ts.
  */
 
@@ -11,6 +11,7 @@ import { Tuntap2Wire, type Tuntap2Device } from '../host/tuntap2_wire.ts';
 import { timeoutEnd } from '../kern/kern_timeout.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { inet_domain_detach } from '../netinet/in_proto.ts';
+import { ifCloneDestroyAll } from '../net/if_clone.ts';
 import { tcp_shutdownVnet, tcpConnections } from '../netinet/tcp_pcblist.ts';
 import { passEnter, passLeave } from '../sys/pass.ts';
 import { errnoName, TapnicError } from '../sys/errno.ts';
@@ -20,6 +21,8 @@ import { type Nic, type NicOptions, openNic } from './nic.ts';
 /** What a stack is brought up with, checked. */
 export interface StackSettings {
   readonly nic: NicOptions;
+  /** More NICs, without addresses, for vlan(4) and lagg(4). */
+  readonly ports: readonly NicOptions[];
   /** Bytes of RAM. */
   readonly memory: number;
   /** Physical address of the first one. */
@@ -67,6 +70,19 @@ export interface StackInfo {
   readonly engine: 'ts' | 'native';
   readonly seed: number;
   readonly netns: string | null;
+  /** The NICs besides this one. */
+  readonly ports: readonly PortInfo[];
+}
+
+/** One of several NICs. */
+export interface PortInfo {
+  /** Linux's name. */
+  readonly tap: string;
+  /** The emulated host's interface. */
+  readonly if: string;
+  readonly mac: string;
+  /** The model. */
+  readonly nic: string;
 }
 
 const withoutPrefix = (cidr: string): string => cidr.replace(/\/.*$/, '');
@@ -76,16 +92,18 @@ let current: HostStack | null = null;
 export class HostStack {
   readonly machine: Machine;
   readonly nic: Nic;
+  readonly ports: readonly Nic[];
   readonly #netns: NetnsScope | null;
 
-  private constructor(machine: Machine, nic: Nic, netns: NetnsScope | null) {
+  private constructor(machine: Machine, nic: Nic, ports: readonly Nic[], netns: NetnsScope | null) {
     this.machine = machine;
     this.nic = nic;
+    this.ports = ports;
     this.#netns = netns;
   }
 
   /**
-   * Boots a machine and plugs its NIC in; what failed halfway is taken down again. Throws
+   * Boots a machine and plugs its NICs in; what failed halfway is taken down again. Throws
    * TapnicError: EBUSY while another stack is open in this isolate.
    * @param device the opened interface of --driver tuntap2, taken over; null to open a TAP
    */
@@ -102,6 +120,7 @@ export class HostStack {
     const { nic: options, memory, physBase, iommu, dmaCheck, seed, sysctl } = settings;
     let netns: NetnsScope | null = null;
     let wire: Tuntap2Wire | null = null;
+    const nics: Nic[] = [];
     try {
       const machine = bootHostMachine({
         memory,
@@ -118,8 +137,11 @@ export class HostStack {
       if (options.netns !== null) netns = new NetnsScope(options.netns);
       if (device !== null) wire = new Tuntap2Wire(machine.arena, device, options);
       const nic = wire === null ? openNic(machine, options) : openNic(machine, options, wire);
-      return (current = new HostStack(machine, nic, netns));
+      nics.push(nic);
+      for (const port of settings.ports) nics.push(openNic(machine, port));
+      return (current = new HostStack(machine, nic, nics.slice(1), netns));
     } catch (e) {
+      for (const nic of nics.toReversed()) nic.stop();
       timeoutEnd();
       netns?.close();
       if (wire === null) device?.release();
@@ -133,7 +155,7 @@ export class HostStack {
       tap: nic.tapName,
       created: nic.created,
       if: nic.ifp.if_xname,
-      addr: withoutPrefix(nic.addr),
+      addr: withoutPrefix(nic.addr ?? ''),
       addr6: nic.addr6 === null ? null : withoutPrefix(nic.addr6),
       mac: nic.mac,
       mode: nic.mode,
@@ -141,7 +163,27 @@ export class HostStack {
       engine: nic.engine,
       seed: this.machine.seed,
       netns: this.#netns?.name ?? null,
+      ports: this.ports.map((port) => ({
+        tap: port.tapName,
+        if: port.ifp.if_xname,
+        mac: port.mac,
+        nic: port.model,
+      })),
     };
+  }
+
+  /** What was asked for on any NIC and could not be had, one line each. */
+  get warnings(): string[] {
+    return [this.nic, ...this.ports].flatMap(({ warnings }) => warnings);
+  }
+
+  /** The first thing that kept a capture from being whole; null if all are. */
+  captureProblem(): string | null {
+    for (const nic of [this.nic, ...this.ports]) {
+      const problem = nic.captureProblem();
+      if (problem !== null) return problem;
+    }
+    return null;
   }
 
   get vnet(): Vnet {
@@ -162,6 +204,10 @@ export class HostStack {
           passLeave();
         },
         detach: () => {
+          passEnter();
+          ifCloneDestroyAll(this.vnet);
+          passLeave();
+          for (const port of this.ports.toReversed()) port.stop();
           this.nic.stop();
           // Fragments that wait for others, packets that wait for an address.
           inet_domain_detach(this.vnet);

@@ -10,8 +10,8 @@ import { capturePoints } from '../sys/capture.ts';
 import { EINVAL, errnoError, type Errno } from '../sys/errno.ts';
 import { passEnter, passLeave } from '../sys/pass.ts';
 import type { Wire } from '../sys/wire.ts';
-import { if_up, ifhwioctl } from '../net/if.ts';
-import { type Ifnet, SIOCSIFCAP, SIOCSIFMTU } from '../net/if_var.ts';
+import { ifhwioctl } from '../net/if.ts';
+import { IFF_UP, type Ifnet, SIOCSIFCAP, SIOCSIFFLAGS, SIOCSIFMTU } from '../net/if_var.ts';
 import { rtAddGateway } from '../net/route.ts';
 import { in_aifaddr } from '../netinet/in_ifaddr.ts';
 import { INADDR_ANY, parseInAddr } from '../netinet/in.ts';
@@ -28,8 +28,8 @@ export interface NicOptions {
   /** Linux's addresses with prefix length; null for none. */
   readonly hostAddr: string | null;
   readonly hostAddr6: string | null;
-  /** The emulated host's address with prefix length. */
-  readonly addr: string;
+  /** The emulated host's address with prefix length; null for none. */
+  readonly addr: string | null;
   /** Its default route; null for none. */
   readonly gateway: string | null;
   readonly mac?: string;
@@ -62,7 +62,7 @@ function must(error: Errno, syscall: string, hint = ''): void {
   if (error !== 0) throw errnoError(error, syscall, hint);
 }
 
-/** Gives `ifp` its MTU, capabilities, address and default route, and brings it up. */
+/** Gives `ifp` its MTU, capabilities, address, if any, and default route, and brings it up. */
 export function configureInterface(ifp: Ifnet, options: NicOptions): void {
   passEnter();
   try {
@@ -72,11 +72,13 @@ export function configureInterface(ifp: Ifnet, options: NicOptions): void {
       const wanted = on ? ifp.if_capenable | bits : ifp.if_capenable & ~bits;
       must(ifhwioctl(ifp, SIOCSIFCAP, wanted & ifp.if_capabilities), 'SIOCSIFCAP');
     }
-    const [addr, prefix] = options.addr.split('/');
-    const ip = parseInAddr(addr!);
-    if (ip === null) throw errnoError(EINVAL, 'addr', options.addr);
-    must(in_aifaddr(ifp, ip, Number(prefix)), `address ${options.addr}`);
-    if_up(ifp);
+    if (options.addr !== null) {
+      const [addr, prefix] = options.addr.split('/');
+      const ip = parseInAddr(addr!);
+      if (ip === null) throw errnoError(EINVAL, 'addr', options.addr);
+      must(in_aifaddr(ifp, ip, Number(prefix)), `address ${options.addr}`);
+    }
+    must(ifhwioctl(ifp, SIOCSIFFLAGS, ifp.if_flags | IFF_UP), 'SIOCSIFFLAGS');
     const via = options.gateway;
     if (via !== null) {
       const gateway = parseInAddr(via);
@@ -108,10 +110,13 @@ export class Nic {
   /** False if the interface was there before. */
   readonly created: boolean;
   readonly mac: string;
+  /** The model. */
+  readonly model: string;
   readonly mode: NicMode;
   readonly napi: 'off' | 'thread';
   readonly engine: NicBuild;
-  readonly addr: string;
+  /** Null for a NIC without one. */
+  readonly addr: string | null;
   /** The emulated host has no IPv6 yet. */
   readonly addr6: string | null = null;
   /** What was asked for and could not be had. */
@@ -129,6 +134,7 @@ export class Nic {
     this.napi = wire.napi;
     this.warnings = wire.warnings;
     this.mac = options.mac ?? stableMac(options.tap);
+    this.model = options.nic;
     this.mode = options.mode;
     this.addr = options.addr;
     this.engine = options.engine;

@@ -50,7 +50,9 @@ export interface StackOptions {
   readonly driver?: 'native' | 'tuntap2';
   /** A network namespace, made if it is missing. */
   readonly netns?: string;
-  /** Capture points and the files they are written to. */
+  /** More NICs, without addresses, for vlan(4) and lagg(4). */
+  readonly ports?: readonly PortOptions[];
+  /** Capture points and the files they are written to; `if@nic1` is that of another NIC. */
   readonly capture?: Readonly<Record<string, string>>;
   /** Set before the NIC is there, in this order. */
   readonly sysctl?: Readonly<Record<string, string | number>>;
@@ -64,6 +66,19 @@ export interface StackOptions {
   readonly dmaCheck?: boolean;
   /** Of every random choice, 0 to 4294967295. Default: random. */
   readonly seed?: number;
+}
+
+/** One more NIC. Mode, build and namespace are those of the first where the model has them. */
+export interface PortOptions {
+  /** Linux's name of the interface. */
+  readonly tap: string;
+  /** A model of `tapnic nics`. Default `tn`. */
+  readonly nic?: string;
+  readonly mac?: string;
+  /** Bytes. Default: the first NIC's, or the most the model takes. */
+  readonly mtu?: number;
+  /** Capabilities to switch, in ifconfig's words, such as `-nomap`. */
+  readonly cap?: readonly string[];
 }
 
 /** Reports of `netstat` and what they are. */
@@ -90,7 +105,7 @@ export class Stack {
   /** For `createStack`. */
   constructor(host: HostStack, warnings: readonly string[]) {
     this.#host = host;
-    this.warnings = [...warnings, ...host.nic.warnings];
+    this.warnings = [...warnings, ...host.warnings];
   }
 
   get info(): StackInfo {
@@ -175,7 +190,7 @@ export class Stack {
 
   /** What kept a capture from being whole; null if nothing did. To be asked after `close`. */
   captureProblem(): string | null {
-    return this.#host.nic.captureProblem();
+    return this.#host.captureProblem();
   }
 
   #track(socket: TcpSocket): void {
@@ -196,16 +211,24 @@ export class Stack {
   }
 }
 
+function portText({ tap, cap = [], ...rest }: PortOptions): string {
+  const pairs = Object.entries(rest).map(([name, value]) => `,${name}=${String(value)}`);
+  return `${tap}${pairs.join('')}${cap.map((word) => `,cap=${word}`).join('')}`;
+}
+
 /** The options as texts, the way the command line has them. Throws TapnicError (EINVAL). */
 function textsOf(options: StackOptions): RawFlags {
-  const keys = NIC_FLAGS.map(({ name }) => flagKey(name)).filter((key) => key !== 'control');
+  const keys = NIC_FLAGS.map(({ name }) => (name === 'add-nic' ? 'ports' : flagKey(name))).filter(
+    (key) => key !== 'control',
+  );
   const switches = NIC_FLAGS.filter(({ value }) => value === '').map(({ name }) => flagKey(name));
   const texts: RawFlags = {};
   for (const [key, value] of Object.entries(options) as [string, unknown][]) {
     if (!keys.includes(key))
       throw new TapnicError('EINVAL', 'createStack', `${key}: no option: ${keys.join(', ')}`);
     if (value === undefined) continue;
-    if (value === null) texts[key] = 'none';
+    if (key === 'ports' && Array.isArray(value)) texts[flagKey('add-nic')] = value.map(portText);
+    else if (value === null) texts[key] = 'none';
     else if (key === 'cap' && Array.isArray(value)) texts[key] = value.join(',');
     else if (typeof value === 'object')
       texts[key] = Object.entries(value).map(([name, to]) => `${name}=${String(to)}`);

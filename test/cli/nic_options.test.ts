@@ -59,6 +59,7 @@ describe('cli: NIC options', () => {
         netns: null,
         captures: [],
       },
+      ports: [],
       driver: 'native',
       memory: 268435456,
       physBase: 0,
@@ -124,6 +125,7 @@ describe('cli: NIC options', () => {
       ],
     });
     expect(rest).to.deep.equal({
+      ports: [],
       driver: 'native',
       memory: 1073741824,
       physBase: 0xf8000000,
@@ -265,8 +267,55 @@ describe('cli: NIC options', () => {
       expect(warnings[0]).to.match(/^--(iommu|dma-check): .* --engine ts$/);
     }
     expect(resolve({ iommu: true, engine: 'ts' }).warnings).to.deep.equal([]);
+    expect(resolve({ dmaCheck: true, addNic: ['nic1'] }).ports[0]!.engine).to.equal('ts');
     expect(resolve({ iommu: true, nic: 'plain' }).warnings).to.deep.equal([]);
     expect(resolve({ iommu: false }).nic.engine).to.equal('native');
+  });
+
+  it('takes more NICs: like the first where they say nothing else and the model can', () => {
+    const s = resolve({
+      mode: 'vnet',
+      mtu: '9000',
+      netns: 'blue',
+      addNic: [
+        'nic1',
+        'nic2,nic=plain',
+        'nic3,mtu=576,cap=-nomap,-tso,mac=02:00:5e:00:53:09,cap=-txcsum',
+      ],
+      capture: ['if=a.pcap', 'if@nic2=b.pcap', 'wire@nic0=c.pcap'],
+    });
+    const like = { hostAddr: null, hostAddr6: null, addr: null, gateway: null, netns: 'blue' };
+    expect(s.ports).to.have.length(3);
+    for (const port of s.ports) expect(port).to.include(like);
+    expect(s.ports[0]).to.include({ tap: 'nic1', nic: 'tn', mode: 'vnet', mtu: 9000 });
+    expect(s.ports[1]).to.include({ nic: 'plain', mode: 'wire', engine: 'ts', mtu: 1500 });
+    expect(s.ports[2]).to.include({ mtu: 576, mac: '02:00:5e:00:53:09' });
+    expect(s.ports[2]!.caps.map(({ name, on }) => `${on ? '' : '-'}${name}`)).to.deep.equal([
+      '-nomap',
+      '-tso4',
+      '-tso6',
+      '-txcsum',
+    ]);
+    expect(s.nic.captures).to.deep.equal([
+      { point: 'if', file: 'a.pcap' },
+      { point: 'wire', file: 'c.pcap' },
+    ]);
+    expect(s.ports[1]!.captures).to.deep.equal([{ point: 'if', file: 'b.pcap' }]);
+    for (const [text, why] of [
+      ['', /^--add-nic: : the name of an interface is needed first$/],
+      ['nic0', /^--add-nic: nic0: two NICs on one interface$/],
+      ['a/b', /^--add-nic: a\/b: not an interface's name$/],
+      ['nic1,nic=x', /^--add-nic: x: no such model/],
+      ['nic1,nomap', /^--add-nic: nomap: one of nic=MODEL/],
+      ['nic1,addr=1.2.3.4', /^--add-nic: addr=1.2.3.4: one of nic=MODEL/],
+      ['nic1,mtu=1,mtu=2', /^--add-nic: mtu=2: mtu is given twice$/],
+      ['nic1,mtu=71', /^--add-nic: 71/],
+      ['nic1,nic=plain,cap=-nomap', /^--add-nic: -nomap: plain lacks it/],
+    ] as const)
+      expect(refusal({ addNic: [text] }), text).to.match(why);
+    expect(refusal({ addNic: ['nic1', 'nic1'] })).to.match(/two NICs/);
+    expect(refusal({ capture: ['if@nic1=a.pcap'] })).to.match(/^--capture: if@nic1: no interface/);
+    expect(refusal({ driver: 'tuntap2', addNic: ['nic1'] })).to.match(/conflicts with --add-nic/);
   });
 
   it('warns of names that tcpreplay refuses', () => {

@@ -22,6 +22,8 @@ export interface Ready {
   engine: string;
   control: string;
   pid: number;
+  /** NICs besides the first. */
+  ports: { tap: string; if: string; mac: string; nic: string }[];
   url?: string;
 }
 
