@@ -114,14 +114,10 @@ export class Instance {
         `tapnic ${args.join(' ')}: ended (${code ?? signal}) before ready: ${stderr}`,
       );
     });
-    const ready = await Promise.race([
-      readyLine,
-      failed,
-      timeout(READY_TIMEOUT_MS, () => {
-        child.kill('SIGKILL');
-        return `tapnic ${args.join(' ')}: no ready line in ${READY_TIMEOUT_MS} ms: ${stderr}`;
-      }),
-    ]);
+    const ready = await within(Promise.race([readyLine, failed]), READY_TIMEOUT_MS, () => {
+      child.kill('SIGKILL');
+      return `tapnic ${args.join(' ')}: no ready line in ${READY_TIMEOUT_MS} ms: ${stderr}`;
+    });
     failed.catch(() => undefined);
     return new Instance(ns, child, ready, exit);
   }
@@ -179,19 +175,17 @@ export class Instance {
   /** SIGTERM; resolves with how it ended. Kills it and rejects if it does not. */
   async stop(): Promise<Exit> {
     this.#child.kill('SIGTERM');
-    return await Promise.race([
-      this.#exit,
-      timeout(STOP_TIMEOUT_MS, () => {
-        this.#child.kill('SIGKILL');
-        return `tapnic did not stop in ${STOP_TIMEOUT_MS} ms`;
-      }),
-    ]);
+    return await within(this.#exit, STOP_TIMEOUT_MS, () => {
+      this.#child.kill('SIGKILL');
+      return `tapnic did not stop in ${STOP_TIMEOUT_MS} ms`;
+    });
   }
 }
 
-/** Rejects with what `expired` says after `ms`; does not keep the process alive. */
-function timeout(ms: number, expired: () => string): Promise<never> {
-  return new Promise((_resolve, reject) => {
-    setTimeout(() => reject(new Error(expired())), ms).unref();
+/** What `promise` resolves with; rejects with what `expired` says if that takes longer than `ms`. */
+export function within<T>(promise: Promise<T>, ms: number, expired: () => string): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => reject(new Error(expired())), ms);
+    void promise.then(resolve, reject).finally(() => clearTimeout(timer));
   });
 }
