@@ -7,8 +7,8 @@
  *   -nomap             unmapped in the socket buffer, converted in ip_output
  *   -txcsum            converted and summed in software
  *
- * Each arm runs twice. Without a capture: a slow reader that fills the socket buffer, to see what
- * is in it, then timed downloads. With a capture of the wire: one download, and tshark judges every
+ * Each arm runs twice. Without a capture: downloads during which the send buffer is looked into, then
+ * timed ones. With a capture of the wire: one download, and tshark judges every
  * frame. Every download's SHA-256 is compared with the file's. The status is 1 if anything is not
  * as it must be.
  */
@@ -34,6 +34,7 @@ import Table from 'cli-table3';
 import { Instance } from '../test/support/instance.ts';
 import { missing } from '../test/support/needs.ts';
 import { Netns } from '../test/support/netns.ts';
+import { mbufsPerMB, watchSendBuffers } from '../test/support/send_buffers.ts';
 import { assertCleanCapture } from '../test/support/tshark.ts';
 import type { CaptureCounts } from '../test/support/tshark.ts';
 
@@ -42,7 +43,8 @@ const MTU = 1500;
 const TIMED_RUNS = 3;
 /** Downloads before those. */
 const WARM_UP_RUNS = 2;
-const SAMPLES_MAX = 40;
+/** Between two looks at the send buffer. */
+const LOOK_MS = 10;
 const MB = 1e6;
 const GB = 1e9;
 
@@ -64,14 +66,6 @@ interface Ifconfig {
   counters: { opackets: number };
 }
 
-/** What is used here of a line of `netstat -an --json`. */
-interface Connection {
-  proto: string;
-  state: string;
-  sendq: number;
-  send_mbufs: number;
-}
-
 interface Arm {
   name: string;
   args: string[];
@@ -87,7 +81,7 @@ const ARMS: Arm[] = [
 /** What one arm showed. */
 interface Outcome {
   arm: string;
-  /** Of the fullest socket buffer seen; null if the file was too small to fill one. */
+  /** While it was downloaded at full speed; null if no look found anything. */
   mbufsPerMB: number | null;
   sfBufs: number;
   reads: Reads;
@@ -170,26 +164,15 @@ async function download(instance: Instance, file: Original, out: string): Promis
 }
 
 /**
- * Mbufs per 10^6 bytes in the send buffer while a client reads slowly, over all looks at it that
- * found it at least half as full as the fullest; null if none found 64 KB. The client is then cut
- * off, half-way through the file.
+ * Downloads the file at full speed and returns the mbufs per 10^6 bytes in the send buffer, the mean
+ * over the whole of the downloads; null if no look found anything there.
  */
-async function sampleSockbuf(instance: Instance, file: Original): Promise<number | null> {
-  const args = ['-sS', '--limit-rate', '1M', '--max-time', '2', '-o', '/dev/null'];
-  const client = { ended: false };
-  const reading = instance.ns.run('curl', [...args, instance.urlOf(file.name)]);
-  const end = reading.finally(() => (client.ended = true));
-  const seen: Connection[] = [];
-  for (let i = 0; i < SAMPLES_MAX && !client.ended; i++) {
-    const all = await instance.json<Connection[]>('netstat', '-an');
-    seen.push(...all.filter((conn) => conn.proto.startsWith('tcp')));
-  }
-  await end;
-  const fullest = Math.max(...seen.map((conn) => conn.sendq));
-  if (!(fullest >= 64 * 1024)) return null;
-  const full = seen.filter((conn) => conn.sendq >= fullest / 2);
-  const sum = (values: number[]): number => values.reduce((a, b) => a + b, 0);
-  return sum(full.map((conn) => conn.send_mbufs)) / (sum(full.map((conn) => conn.sendq)) / MB);
+async function warmUp(instance: Instance, file: Original, out: string): Promise<number | null> {
+  const downloads = async (): Promise<void> => {
+    for (let i = 0; i < WARM_UP_RUNS; i++) await download(instance, file, out);
+  };
+  const fill = await watchSendBuffers(instance.control, downloads(), LOOK_MS);
+  return fill.looks === 0 ? null : mbufsPerMB(fill);
 }
 
 function median(values: number[]): number {
@@ -231,10 +214,8 @@ async function measure(
   using ns = new Netns();
   const faults: string[] = [];
   const instance = await Instance.start(ns, ['serve', file.dir, ...args]);
-  const mbufsPerMB = await sampleSockbuf(instance, file);
-
   // What the compiler of a process that just started costs is not what a transfer costs.
-  for (let i = 0; i < WARM_UP_RUNS; i++) await download(instance, file, join(work, 'out'));
+  const inBuffer = await warmUp(instance, file, join(work, 'out'));
   const before = await counters(instance);
   const cpuBefore = cpuNs(instance.ready.pid);
   const seconds: number[] = [];
@@ -250,7 +231,7 @@ async function measure(
   await stop(instance, faults);
   return {
     arm: name,
-    mbufsPerMB,
+    mbufsPerMB: inBuffer,
     sfBufs: (after.sf_bufs.total - before.sf_bufs.total) / TIMED_RUNS,
     reads: difference(after.payload_bytes_read, before.payload_bytes_read),
     conversions: (after.conversions - before.conversions) / TIMED_RUNS,
