@@ -16,4 +16,6 @@ export interface Bench {
   readonly needs: readonly Need[];
   /** Rejects if it could not measure, or if a figure's path was not the claimed one. */
   readonly run: (options: BenchOptions) => Promise<Row[]>;
+  /** The rows as text; a line for each unless given. */
+  readonly format?: (rows: readonly Row[]) => string;
 }

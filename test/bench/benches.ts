@@ -1,6 +1,7 @@
 /** The benches there are. */
 
 import type { Bench } from './bench.ts';
+import { sendfile } from './sendfile.ts';
 import { smoke } from './smoke.ts';
 
-export const benches: readonly Bench[] = [smoke];
+export const benches: readonly Bench[] = [smoke, sendfile];

@@ -7,23 +7,22 @@
 import { createHash, randomFillSync } from 'node:crypto';
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { spawnSync } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { once } from 'node:events';
 import { request } from '../../src/cli/control_client.ts';
 import { Instance } from '../support/instance.ts';
 import { Netns } from '../support/netns.ts';
 import type { Baselines } from './cc.ts';
-import { allowedCpus, busySeconds, cpuSecondsOf, machineFacts, ownCpuSeconds } from './load.ts';
+import { busySeconds, cpuSecondsOf, machineFacts, ownCpuSeconds } from './load.ts';
+import { Pins } from './pins.ts';
 import { type Engine, type Mode, provePath, readCounts } from './proof.ts';
 import { median, type Row, rounded, spread } from './result.ts';
+import { type Effort, runRounds } from './rounds.ts';
 
 const MTU = 1500;
 const MEMORY = '256M';
 const FILE = 'file.bin';
 const READY_TIMEOUT_MS = 20_000;
-/** Others used this much of a core: the run counts only if there are no better ones. */
-const NOISE_CORES = 0.12;
 
 /** One transfer. */
 interface Run {
@@ -34,8 +33,8 @@ interface Run {
   foreign: number;
 }
 
-/** What both C programs print, as far as it is used. */
-interface Report {
+/** What the C programs print, as far as it is used. */
+export interface Report {
   bytes: number;
   seconds: number;
   cpuSeconds: number;
@@ -48,15 +47,7 @@ export interface Size {
   requests: number;
 }
 
-/** Sender and receiver each on a CPU of their own, where there are two. */
-function pinning(): { sender: number; receiver: number } | null {
-  const [sender, receiver] = allowedCpus();
-  if (sender === undefined || receiver === undefined) return null;
-  if (spawnSync('taskset', ['--version'], { stdio: 'ignore' }).status !== 0) return null;
-  return { sender, receiver };
-}
-
-function reportOf(stdout: string): Report {
+export function reportOf(stdout: string): Report {
   const line = stdout.trim().split('\n').at(-1) ?? '';
   const report: Report = JSON.parse(line);
   return report;
@@ -66,7 +57,7 @@ function reportOf(stdout: string): Report {
 export class BulkRig {
   readonly baselines: Baselines;
   readonly size: Size;
-  readonly #pins = pinning();
+  readonly #pins = new Pins();
   readonly #www: string;
   readonly #sha256: string;
 
@@ -84,10 +75,6 @@ export class BulkRig {
     return this.size.fileBytes * this.size.requests;
   }
 
-  #pinArgs(who: 'sender' | 'receiver'): string[] {
-    return this.#pins === null ? [] : ['-c', String(this.#pins[who])];
-  }
-
   /** One transfer from `address` in `ns`; `senderCpu` tells the sender's CPU seconds so far. */
   async #transfer(ns: Netns, address: string, senderCpu: () => Promise<number>): Promise<Run> {
     const { fileBytes, requests } = this.size;
@@ -97,7 +84,7 @@ export class BulkRig {
     const own0 = ownCpuSeconds();
     const busy0 = busySeconds();
     const start = process.hrtime.bigint();
-    const report = reportOf(await ns.execAsync(sink, [...args, ...this.#pinArgs('receiver')]));
+    const report = reportOf(await ns.execAsync(sink, [...args, ...this.#pins.args('receiver')]));
     const elapsed = Number(process.hrtime.bigint() - start) / 1e9;
     const busy = busySeconds() - busy0;
     const own = ownCpuSeconds() - own0;
@@ -119,7 +106,7 @@ export class BulkRig {
     const arena = ['-a', `${this.size.fileBytes}`];
     const child = ns.spawn(
       this.baselines.program('bulk_tx'),
-      [...args, ...arena, ...this.#pinArgs('sender')],
+      [...args, ...arena, ...this.#pins.args('sender')],
       { stdio: ['ignore', 'pipe', 'pipe'] },
     );
     let stdout = '';
@@ -158,11 +145,7 @@ export class BulkRig {
   async startInstance(ns: Netns, engine: Engine, mode: Mode): Promise<Instance> {
     const options = ['--engine', engine, '--mode', mode, '--memory', MEMORY, '--mtu', String(MTU)];
     const instance = await Instance.start(ns, ['serve', this.#www, ...options]);
-    if (this.#pins !== null) {
-      const args = ['-a', '-p', '-c', String(this.#pins.sender), String(instance.ready.pid)];
-      const { status, stderr } = spawnSync('taskset', args, { encoding: 'utf8' });
-      if (status !== 0) throw new Error(`taskset: ${stderr.trim()}`);
-    }
+    this.#pins.move(instance.ready.pid, 'sender');
     const out = join(this.baselines.dir, 'received');
     const { status, stderr } = await instance.curl('-f', '-o', out, instance.urlOf(FILE));
     if (status !== 0) throw new Error(`curl: status ${status}: ${stderr.trim()}`);
@@ -192,19 +175,9 @@ export class BulkRig {
       arena: MEMORY,
       fileBytes: this.size.fileBytes,
       requestsPerRun: this.size.requests,
-      pinned: this.#pins !== null,
+      pinned: this.#pins.cpus !== null,
     };
   }
-}
-
-/** How long a row may take. */
-export interface Effort {
-  /** Runs of ours first: the compiler's threads share the sender's CPU until they are done. */
-  warmUps: number;
-  /** Undisturbed rounds wanted. */
-  rounds: number;
-  /** Disturbed rounds are measured again until so many seconds have passed. */
-  seconds: number;
 }
 
 /** One row: `engine` in `mode` in turns with the C sender. */
@@ -219,29 +192,25 @@ export async function bulkTxRow(
   using ns = new Netns(engine);
   const instance = await rig.startInstance(ns, engine, mode);
   for (let i = 0; i < effort.warmUps; i++) await rig.runInstance(instance);
-  const rounds: { base: Run; ours: Run }[] = [];
-  const calm = ({ base, ours }: { base: Run; ours: Run }): boolean =>
-    Math.max(base.foreign, ours.foreign) <= NOISE_CORES;
   const before = await readCounts(instance);
-  const start = process.hrtime.bigint();
-  const elapsed = (): number => Number(process.hrtime.bigint() - start) / 1e9;
-  while (
-    rounds.length < effort.rounds ||
-    (rounds.filter(calm).length < effort.rounds && elapsed() < effort.seconds)
-  ) {
-    const base = await rig.runBaseline(baseNs, mode);
-    rounds.push({ base, ours: await rig.runInstance(instance) });
-    if (elapsed() > 2 * effort.seconds) break;
-  }
+  const { counted, all, noisy } = await runRounds(
+    effort,
+    async () => {
+      const base = await rig.runBaseline(baseNs, mode);
+      return { base, ours: await rig.runInstance(instance) };
+    },
+    ({ base, ours }) => Math.max(base.foreign, ours.foreign),
+  );
   const after = await readCounts(instance);
   const path = provePath(
     instance,
     {
       engine,
       mode,
+      arm: 'default',
       mtu: MTU,
-      bytes: rig.payload * rounds.length,
-      requests: rig.size.requests * rounds.length,
+      bytes: rig.payload * all.length,
+      requests: rig.size.requests * all.length,
     },
     before,
     after,
@@ -249,8 +218,6 @@ export async function bulkTxRow(
   const { code, leaked, stderr } = await instance.stop();
   if (code !== 0) throw new Error(`tapnic: status ${code}: ${JSON.stringify(leaked)} ${stderr}`);
 
-  const clean = rounds.filter(calm);
-  const counted = clean.length >= 2 ? clean : rounds;
   const ours = counted.map((round) => round.ours);
   const base = counted.map((round) => round.base);
   const ratios = counted.map((round) => round.ours.gbits / round.base.gbits);
@@ -277,8 +244,8 @@ export async function bulkTxRow(
     conditions: {
       ...rig.conditions(),
       foreignCores: Number(median(foreign).toFixed(2)),
-      noisy: counted !== clean,
-      roundsLeftOut: rounds.length - counted.length,
+      noisy,
+      roundsLeftOut: all.length - counted.length,
     },
   };
 }

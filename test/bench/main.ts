@@ -54,7 +54,7 @@ async function main(): Promise<number> {
     process.stderr.write(`bench ${name}: ${text}\n`);
   };
   const rows = await bench.run({ quick, progress });
-  process.stdout.write(json ? `${JSON.stringify(rows)}\n` : formatRows(rows));
+  process.stdout.write(json ? `${JSON.stringify(rows)}\n` : (bench.format ?? formatRows)(rows));
   return 0;
 }
 

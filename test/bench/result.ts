@@ -86,10 +86,14 @@ export function formatRows(rows: readonly Row[]): string {
       `${String(conditions['foreignCores'])} core${conditions['noisy'] === true ? ', NOISY' : ''}`,
     ]);
   }
+  return `${table.toString()}\n${sharedConditions(rows)}`;
+}
+
+/** The conditions that all rows share, a line each. */
+export function sharedConditions(rows: readonly Row[]): string {
   const [first] = rows;
   const shared = Object.entries(first?.conditions ?? {}).filter(([key, value]) =>
     rows.every(({ conditions }) => JSON.stringify(conditions[key]) === JSON.stringify(value)),
   );
-  const lines = shared.map(([key, value]) => `  ${key}: ${String(value)}`);
-  return `${table.toString()}\n${lines.join('\n')}\n`;
+  return shared.map(([key, value]) => `  ${key}: ${String(value)}\n`).join('');
 }

@@ -1,17 +1,8 @@
-import { spawnSync } from 'node:child_process';
-import { join } from 'node:path';
 import { expect } from 'chai';
 import { nicModels } from '../../src/machine/nic_models.ts';
 import { needs } from '../support/needs.ts';
-import { distRoot } from '../support/root.ts';
 import type { Row } from './result.ts';
-
-function bench(...args: string[]): { status: number | null; stdout: string; stderr: string } {
-  return spawnSync(process.execPath, [join(distRoot, 'test/bench/main.js'), ...args], {
-    encoding: 'utf8',
-    timeout: 50_000,
-  });
-}
+import { bench } from './run_bench.ts';
 
 describe('bench', () => {
   it('takes an unknown name, and none, for a mistake in usage', () => {

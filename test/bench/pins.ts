@@ -1,0 +1,36 @@
+/** Which CPU is whose: sender and receiver on one of their own each, where there are two. */
+
+import { spawnSync } from 'node:child_process';
+import { allowedCpus } from './load.ts';
+
+interface Cpus {
+  sender: number;
+  receiver: number;
+}
+
+/** The CPUs of a bench; null where there is but one, or no `taskset`. */
+export class Pins {
+  readonly cpus: Cpus | null;
+
+  constructor() {
+    const [sender, receiver] = allowedCpus();
+    const can =
+      sender !== undefined &&
+      receiver !== undefined &&
+      spawnSync('taskset', ['--version'], { stdio: 'ignore' }).status === 0;
+    this.cpus = can ? { sender, receiver } : null;
+  }
+
+  /** The argument of a baseline program. */
+  args(who: keyof Cpus): string[] {
+    return this.cpus === null ? [] : ['-c', String(this.cpus[who])];
+  }
+
+  /** Moves all threads of process `pid`. */
+  move(pid: number, who: keyof Cpus): void {
+    if (this.cpus === null) return;
+    const args = ['-a', '-p', '-c', String(this.cpus[who]), String(pid)];
+    const { status, stderr } = spawnSync('taskset', args, { encoding: 'utf8' });
+    if (status !== 0) throw new Error(`taskset: ${stderr.trim()}`);
+  }
+}

@@ -1,0 +1,292 @@
+/**
+ * `sendfile`: web serving from a warm page cache in four arms: unmapped mbufs, one mapped mbuf per
+ * page as it was before them, and unmapped mbufs that are converted because the NIC lacks NOMAP or
+ * checksum offload. Mbufs in the send buffers, CPU time, and what was mapped, converted and read.
+ */
+
+import Table from 'cli-table3';
+import { Instance } from '../support/instance.ts';
+import { Netns } from '../support/netns.ts';
+import { type Fill, mbufsPerMB } from '../support/send_buffers.ts';
+import type { Bench } from './bench.ts';
+import { Baselines } from './cc.ts';
+import { type Arm, type ArmName, ARMS, type Mode, provePath, readCounts } from './proof.ts';
+import { median, type Row, rounded, sharedConditions, spread } from './result.ts';
+import { type Effort, type Rounds, runRounds } from './rounds.ts';
+import {
+  MTU,
+  WebRig,
+  type WebRun,
+  type Workload,
+  workloadBytes,
+  workloadRequests,
+} from './web_rig.ts';
+
+const KIB = 1024;
+const MIB = KIB * KIB;
+const SEED = 349529;
+const BASELINE: ArmName = 'no-ext-pgs';
+/** In bulk the default arm has at least so many times fewer mbufs than the baseline. */
+const FEWER = 15;
+const FREEBSD_CLAIM = '5-10 % less CPU time in web serving';
+
+/** 1 KiB to 4 MiB and a third: no size is a number of whole pages. */
+const MIX_SIZES = Array.from({ length: 13 }, (_none, i) => Math.floor((KIB << i) * (4 / 3)));
+const MIX: Workload = { name: 'mix', connections: 64, sizes: MIX_SIZES, timesEach: 32 };
+const BULK: Workload = { name: 'bulk', connections: 4, sizes: [64 * MIB], timesEach: 4 };
+const EFFORT: Effort = { warmUps: 2, rounds: 5, seconds: 60 };
+
+/** Enough for the counters to prove the paths, not for a figure. */
+const QUICK_MIX: Workload = { ...MIX, connections: 4, timesEach: 1 };
+const QUICK_BULK: Workload = { ...BULK, connections: 1, sizes: [16 * MIB], timesEach: 1 };
+const QUICK_EFFORT: Effort = { warmUps: 0, rounds: 1, seconds: 0 };
+
+/** One arm in one round. */
+interface Measured {
+  run: WebRun;
+  mix: Fill;
+  bulk: Fill;
+}
+
+type Round = Record<ArmName, Measured>;
+
+/** What the arms of a mode share. */
+interface Plan {
+  readonly rig: WebRig;
+  readonly mode: Mode;
+  readonly mix: Workload;
+  readonly bulk: Workload;
+  readonly effort: Effort;
+  /** Whether the figures are to be judged. */
+  readonly judge: boolean;
+}
+
+async function measure(plan: Plan, instance: Instance): Promise<Measured> {
+  const { rig, mix, bulk } = plan;
+  // Looking costs the server CPU time: the timed run is the one that nobody looks into.
+  const run = await rig.run(instance, mix);
+  return { run, mix: await rig.fill(instance, mix), bulk: await rig.fill(instance, bulk) };
+}
+
+/** All arms of `plan`, in turns; every round begins with another arm. */
+async function runArms(
+  plan: Plan,
+  instances: ReadonlyMap<Arm, Instance>,
+): Promise<{ rounds: Rounds<Round>; paths: Record<ArmName, Row['path']> }> {
+  const { rig, mix, bulk, mode, effort } = plan;
+  for (const instance of instances.values())
+    for (let i = 0; i < effort.warmUps; i++) await rig.run(instance, mix);
+  const before = new Map<Arm, Awaited<ReturnType<typeof readCounts>>>();
+  for (const [arm, instance] of instances) before.set(arm, await readCounts(instance));
+  const rounds = await runRounds(
+    effort,
+    async (n): Promise<Round> => {
+      const round: Partial<Round> = {};
+      for (let i = 0; i < ARMS.length; i++) {
+        const arm = ARMS[(n + i) % ARMS.length]!;
+        round[arm.name] = await measure(plan, instances.get(arm)!);
+      }
+      return round as Round;
+    },
+    (round) => Math.max(...Object.values(round).map(({ run }) => run.foreign)),
+  );
+  const times = rounds.all.length;
+  const paths: Partial<Record<ArmName, Row['path']>> = {};
+  for (const [arm, instance] of instances) {
+    const claim = {
+      engine: 'native' as const,
+      mode,
+      arm: arm.name,
+      mtu: MTU,
+      bytes: (2 * workloadBytes(mix) + workloadBytes(bulk)) * times,
+      requests: (2 * workloadRequests(mix) + workloadRequests(bulk)) * times,
+    };
+    const after = await readCounts(instance);
+    paths[arm.name] = provePath(instance, claim, before.get(arm)!, after);
+  }
+  return { rounds, paths: paths as Record<ArmName, Row['path']> };
+}
+
+/** What must be true of the send buffers, whatever the machine's speed. */
+function proveFill({ all }: Rounds<Round>, judge: boolean): void {
+  for (const { name } of ARMS) {
+    const extPgs = all.reduce((sum, r) => sum + r[name].bulk.extPgs + r[name].mix.extPgs, 0);
+    if (extPgs > 0 === (name === BASELINE))
+      throw new Error(`${name}: ${extPgs} unmapped mbufs seen in the send buffers`);
+  }
+  if (!judge) return;
+  const fewer = all.map((r) => mbufsPerMB(r[BASELINE].bulk) / mbufsPerMB(r.default.bulk));
+  const least = Math.min(...fewer);
+  if (least < FEWER)
+    throw new Error(
+      `bulk: ${BASELINE} has only ${least.toFixed(1)} times the mbufs per MB of default, not ${FEWER}`,
+    );
+}
+
+/** A row about `arm`: `figure` of each round against the baseline arm's in the same round. */
+function rowOf(
+  name: string,
+  unit: string,
+  arm: Arm,
+  rounds: Rounds<Round>,
+  figure: (measured: Measured) => number,
+  facts: Pick<Row, 'path' | 'conditions'>,
+): Row {
+  const { counted } = rounds;
+  const ours = counted.map((round) => figure(round[arm.name]));
+  const base = counted.map((round) => figure(round[BASELINE]));
+  const ratios = ours.map((value, i) => value / base[i]!);
+  const cpu = (of: ArmName): number[] => counted.map((round) => round[of].run.cpuPerGB);
+  const cpuBase = cpu(BASELINE);
+  const [min, max] = spread(ours);
+  const [ratioMin, ratioMax] = spread(ratios);
+  return {
+    name,
+    value: rounded(median(ours)),
+    unit,
+    higherIsBetter: false,
+    baseline: {
+      name: 'kern.ipc.mb_use_ext_pgs=0',
+      value: rounded(median(base)),
+      cpuPerGB: rounded(median(cpuBase)),
+    },
+    ratio: rounded(median(ratios)),
+    spread: [rounded(min), rounded(max)],
+    ratioSpread: [rounded(ratioMin), rounded(ratioMax)],
+    runs: counted.length,
+    cpuPerGB: rounded(median(cpu(arm.name))),
+    cpuRatio: rounded(median(cpu(arm.name).map((value, i) => cpuBase[i]! / value))),
+    ...facts,
+  };
+}
+
+async function stop({ label }: Arm, instance: Instance): Promise<void> {
+  const { code, leaked, stderr } = await instance.stop();
+  if (code !== 0) throw new Error(`${label}: status ${code}: ${JSON.stringify(leaked)} ${stderr}`);
+}
+
+/** The rows of a mode: three figures of each arm. */
+async function rowsOf(plan: Plan): Promise<Row[]> {
+  const instances = new Map<Arm, Instance>();
+  const stack = new DisposableNamespaces();
+  try {
+    await Promise.all(
+      ARMS.map(async (arm) => {
+        const ns = stack.add(arm.name);
+        instances.set(arm, await plan.rig.start(ns, arm, 'native', plan.mode));
+      }),
+    );
+    const { rounds, paths } = await runArms(plan, instances);
+    proveFill(rounds, plan.judge);
+    await Promise.all([...instances].map(([arm, instance]) => stop(arm, instance)));
+    const prefix = plan.mode === 'wire' ? 'sendfile' : `sendfile-${plan.mode}`;
+    return ARMS.flatMap((arm) => {
+      const runs = rounds.counted.map((round) => round[arm.name]);
+      const conditions = {
+        ...plan.rig.conditions(),
+        foreignCores: Number(median(runs.map(({ run }) => run.foreign)).toFixed(2)),
+        noisy: rounds.noisy,
+        roundsLeftOut: rounds.all.length - rounds.counted.length,
+        looksBulk: runs.reduce((sum, { bulk }) => sum + bulk.looks, 0),
+        looksMix: runs.reduce((sum, { mix }) => sum + mix.looks, 0),
+        gbits: rounded(median(runs.map(({ run }) => run.gbits))),
+        freebsdClaim: FREEBSD_CLAIM,
+      };
+      const facts = { path: { ...paths[arm.name], arm: arm.label }, conditions };
+      const row = (what: string, unit: string, figure: (m: Measured) => number): Row =>
+        rowOf(`${prefix}-${what}-${arm.name}`, unit, arm, rounds, figure, facts);
+      return [
+        row('mbufs-per-mb', 'mbufs/MB', ({ bulk }) => mbufsPerMB(bulk)),
+        row('mix-mbufs-per-mb', 'mbufs/MB', ({ mix }) => mbufsPerMB(mix)),
+        row('cpu', 'CPU s/GB', ({ run }) => run.cpuPerGB),
+      ];
+    });
+  } finally {
+    stack.dispose();
+  }
+}
+
+/** One namespace for each arm, all gone at the end. */
+class DisposableNamespaces {
+  readonly #all: Netns[] = [];
+
+  add(tag: string): Netns {
+    const ns = new Netns(tag);
+    this.#all.push(ns);
+    return ns;
+  }
+
+  dispose(): void {
+    for (const ns of this.#all) ns[Symbol.dispose]();
+  }
+}
+
+function cellOf({ value, spread: [min, max], ratio }: Row): string {
+  return `${value} [${min}-${max}]\n${ratio < 0.5 ? `1/${(1 / ratio).toFixed(1)}` : ratio.toFixed(3)}`;
+}
+
+/** File bytes the CPU read, by reason, per 10^9 sent. */
+function readsCell({ path }: Row): string {
+  const reads = path['payload_bytes_read'] as string[];
+  const perGB = reads.map((text) => {
+    const [why, n] = text.split(' ');
+    return `${why} ${perGBText(Number(n), path)}`;
+  });
+  return perGB.length === 0 ? '0' : perGB.join('\n');
+}
+
+function perGBText(n: number, path: Row['path']): string {
+  return String(Math.round(n / (Number(path['bytes']) / 1e9)));
+}
+
+/** A table for each mode with a column for each arm, and what they share below. */
+export function formatArms(rows: readonly Row[]): string {
+  const modes = [...new Set(rows.map(({ path }) => String(path['mode'])))];
+  const tables = modes.map((mode) => {
+    const of = rows.filter(({ path }) => path['mode'] === mode);
+    const arms = of.filter(({ name }) => name.includes('-cpu-'));
+    const table = new Table({
+      head: [`mode ${mode}`, ...arms.map(({ path }) => String(path['arm']))],
+      colAligns: ['left', ...arms.map(() => 'right' as const)],
+      style: { head: [], border: [] },
+    });
+    const figure = (title: string, part: string): void => {
+      const cells = of.filter(({ name }) => name.includes(part)).map(cellOf);
+      table.push([`${title}\n  to mb_use_ext_pgs=0`, ...cells]);
+    };
+    const count = (title: string, cell: (row: Row) => string): void => {
+      table.push([title, ...arms.map(cell)]);
+    };
+    figure('mbufs per MB in send buffers, bulk', `${mode === 'wire' ? 'sendfile' : mode}-mbufs-`);
+    figure('mbufs per MB in send buffers, mix', '-mix-mbufs-');
+    figure('CPU seconds per GB, mix', '-cpu-');
+    count('Gbit/s, mix', ({ conditions }) => String(conditions['gbits']));
+    count('pages mapped per GB', ({ path }) => perGBText(Number(path['sf_bufs']), path));
+    count('conversions per GB', ({ path }) => perGBText(Number(path['conversions']), path));
+    count('file bytes read by the CPU per GB', readsCell);
+    count('noisy', ({ conditions }) => (conditions['noisy'] === true ? 'NOISY' : 'no'));
+    return `${table.toString()}\n`;
+  });
+  return `${tables.join('\n')}${sharedConditions(rows)}`;
+}
+
+export const sendfile: Bench = {
+  name: 'sendfile',
+  description:
+    'web serving in four arms: mbufs in the send buffers, CPU time, bytes read and mapped',
+  needs: ['root', 'netns', 'tap', 'curl'],
+  async run({ quick, progress }) {
+    using baselines = new Baselines();
+    const mix = quick ? QUICK_MIX : MIX;
+    const bulk = quick ? QUICK_BULK : BULK;
+    const effort = quick ? QUICK_EFFORT : EFFORT;
+    const rig = new WebRig(baselines, [mix, bulk], SEED);
+    const rows: Row[] = [];
+    for (const mode of quick ? (['wire'] as const) : (['wire', 'vnet'] as const)) {
+      progress(`${mode}: ${ARMS.map(({ label }) => label).join(', ')}, in turns`);
+      rows.push(...(await rowsOf({ rig, mode, mix, bulk, effort, judge: !quick })));
+    }
+    return rows;
+  },
+  format: formatArms,
+};

@@ -1,0 +1,167 @@
+/**
+ * The web-serving workload: files of many sizes that lie in the arena, asked for in a seeded order
+ * by a C client on many connections, and how full of mbufs the send buffers are meanwhile.
+ */
+
+import { createHash } from 'node:crypto';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { below, SeededPrng } from '../../src/host/prng.ts';
+import { Instance } from '../support/instance.ts';
+import type { Netns } from '../support/netns.ts';
+import { type Fill, watchSendBuffers } from '../support/send_buffers.ts';
+import { reportOf } from './bulk_tx.ts';
+import type { Baselines } from './cc.ts';
+import { busySeconds, cpuSecondsOf, machineFacts, ownCpuSeconds } from './load.ts';
+import { Pins } from './pins.ts';
+import type { Arm, Engine, Mode } from './proof.ts';
+import type { Row } from './result.ts';
+
+export const MTU = 1500;
+const MEMORY = '256M';
+const CLIENT_TIMEOUT_MS = 90_000;
+/** Between two looks at the send buffers. */
+const SAMPLE_MS = 5;
+
+/** What is asked for. */
+export interface Workload {
+  readonly name: string;
+  readonly connections: number;
+  /** Sizes of the files, bytes, each asked for `timesEach` times. */
+  readonly sizes: readonly number[];
+  readonly timesEach: number;
+}
+
+/** Bytes of all answers. */
+export function workloadBytes({ sizes, timesEach }: Workload): number {
+  return sizes.reduce((sum, n) => sum + n, 0) * timesEach;
+}
+
+export function workloadRequests({ sizes, timesEach }: Workload): number {
+  return sizes.length * timesEach;
+}
+
+/** One run of a workload. */
+export interface WebRun {
+  gbits: number;
+  /** CPU seconds of the server per 10^9 bytes. */
+  cpuPerGB: number;
+  /** Cores that neither server nor client nor this process used. */
+  foreign: number;
+}
+
+/** Files, lists and client of the workloads. */
+export class WebRig {
+  readonly #baselines: Baselines;
+  readonly #pins = new Pins();
+  readonly #www: string;
+  readonly #seed: number;
+  readonly #sizes: readonly number[];
+  /** Of all files, one after the other. */
+  readonly #sha256: string;
+  readonly #workloads: readonly Workload[];
+
+  constructor(baselines: Baselines, workloads: readonly Workload[], seed: number) {
+    this.#baselines = baselines;
+    this.#workloads = workloads;
+    this.#seed = seed;
+    this.#www = join(baselines.dir, 'www-web');
+    mkdirSync(this.#www, { recursive: true });
+    const prng = new SeededPrng(seed);
+    const all = createHash('sha256');
+    this.#sizes = [...new Set(workloads.flatMap(({ sizes }) => sizes))];
+    for (const size of this.#sizes) {
+      const words = new Uint32Array(Math.ceil(size / 4));
+      for (let i = 0; i < words.length; i++) words[i] = prng.next32();
+      const bytes = Buffer.from(words.buffer, 0, size);
+      writeFileSync(join(this.#www, String(size)), bytes);
+      all.update(bytes);
+    }
+    this.#sha256 = all.digest('hex');
+    for (const workload of workloads) writeFileSync(this.#list(workload), shuffled(workload, prng));
+  }
+
+  #list({ name }: Workload): string {
+    return join(this.#baselines.dir, `list-${name}`);
+  }
+
+  /** A serving instance with every file in its arena, all checked to arrive as they are. */
+  async start(ns: Netns, arm: Arm, engine: Engine, mode: Mode): Promise<Instance> {
+    const options = ['--engine', engine, '--mode', mode, '--memory', MEMORY, '--mtu', String(MTU)];
+    const instance = await Instance.start(ns, ['serve', this.#www, ...options, ...arm.args]);
+    this.#pins.move(instance.ready.pid, 'sender');
+    const urls = this.#sizes.map((size) => `'${instance.urlOf(String(size))}'`).join(' ');
+    const { stdout, stderr } = await ns.run('sh', [
+      '-c',
+      `curl -sSf --max-time 60 ${urls} | sha256sum`,
+    ]);
+    if (!stdout.startsWith(this.#sha256))
+      throw new Error(`${arm.label}: the files did not arrive as they are: ${stderr}`);
+    return instance;
+  }
+
+  /** Runs `workload` against `instance`. */
+  async run(instance: Instance, workload: Workload): Promise<WebRun> {
+    const { pid, addr } = instance.ready;
+    const args = ['-d', addr, '-l', this.#list(workload), '-n', String(workload.connections)];
+    const client = this.#baselines.program('web');
+    const cpu0 = cpuSecondsOf(pid);
+    const own0 = ownCpuSeconds();
+    const busy0 = busySeconds();
+    const start = process.hrtime.bigint();
+    const running = instance.ns.execAsync(client, [...args, ...this.#pins.args('receiver')], {
+      timeoutMs: CLIENT_TIMEOUT_MS,
+    });
+    const died = instance.exited().then(({ code, signal, stderr }): never => {
+      throw new Error(`the server ended (${code ?? signal}): ${stderr.slice(-2000)}`);
+    });
+    died.catch(() => undefined);
+    const stdout = await Promise.race([running, died]);
+    const elapsed = Number(process.hrtime.bigint() - start) / 1e9;
+    const cpu = cpuSecondsOf(pid) - cpu0;
+    const report = reportOf(stdout);
+    const foreign = busySeconds() - busy0 - (ownCpuSeconds() - own0) - cpu - report.cpuSeconds;
+    const bytes = workloadBytes(workload);
+    if (report.bytes !== bytes) throw new Error(`received ${report.bytes} bytes, not ${bytes}`);
+    return {
+      gbits: (bytes * 8) / 1e9 / report.seconds,
+      cpuPerGB: cpu / (bytes / 1e9),
+      foreign: Math.max(0, foreign / elapsed),
+    };
+  }
+
+  /** As `run`, and looks into the send buffers all the while. */
+  async fill(instance: Instance, workload: Workload): Promise<Fill> {
+    const run = this.run(instance, workload);
+    const fill = await watchSendBuffers(instance.control, run, SAMPLE_MS);
+    if (fill.looks === 0) throw new Error(`${workload.name}: no look found a send buffer filled`);
+    return fill;
+  }
+
+  conditions(): Row['conditions'] {
+    const workloads = this.#workloads.map(
+      ({ name, connections, sizes, timesEach }) =>
+        `${name}: ${connections} connections, ${sizes.length * timesEach} requests, files of ${sizes.join(' ')} bytes`,
+    );
+    return {
+      ...machineFacts(),
+      compiler: this.#baselines.compiler,
+      mtu: MTU,
+      arena: MEMORY,
+      workloads,
+      seed: this.#seed,
+      lookEveryMs: SAMPLE_MS,
+      pinned: this.#pins.cpus !== null,
+    };
+  }
+}
+
+/** The requests of `workload`, a line each, in the same order for the same seed. */
+function shuffled({ sizes, timesEach }: Workload, prng: SeededPrng): string {
+  const all = Array.from({ length: timesEach }, () => sizes).flat();
+  for (let i = all.length - 1; i > 0; i--) {
+    const j = below(prng, i + 1);
+    [all[i], all[j]] = [all[j]!, all[i]!];
+  }
+  return all.map((size) => `/${size} ${size}\n`).join('');
+}
