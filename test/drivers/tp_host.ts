@@ -1,0 +1,110 @@
+/** A machine with one `tp`, its driver attached, on a wire held by the test. */
+
+import { expect } from 'chai';
+import type { ManualClock } from '../../src/host/manual_clock.ts';
+import { SeededPrng } from '../../src/host/prng.ts';
+import { passEnter, passLeave } from '../../src/sys/pass.ts';
+import { deviceSramOff, mem, memView } from '../../src/vm/arena.ts';
+import { m_freem, m_getcl } from '../../src/kern/kern_mbuf.ts';
+import { type Mbuf, M_NOWAIT, M_PKTHDR, MT_DATA } from '../../src/kern/mbuf.ts';
+import { vnet_alloc } from '../../src/kern/vnet.ts';
+import { IntrVector } from '../../src/bus/intr.ts';
+import { ifhwioctl, if_up } from '../../src/net/if.ts';
+import { IFF_UP, Ifnet, SIOCSIFFLAGS } from '../../src/net/if_var.ts';
+import { TpDevice } from '../../src/dev/tp/tp.ts';
+import { tp_attach, tp_detach } from '../../drivers/if_tp.ts';
+import { TpSoftc } from '../../drivers/if_tpvar.ts';
+import { FakeWire } from '../dev/fake_wire.ts';
+import { chainBytes } from '../kern/chains.ts';
+import { bootMachine, expectMachineClean } from '../support/machine.ts';
+
+export const MAC = [2, 0, 0, 0, 0, 1];
+
+export class TpHost {
+  readonly clock: ManualClock;
+  readonly wire = new FakeWire();
+  readonly dev: TpDevice;
+  readonly intr: IntrVector;
+  readonly ifp: Ifnet;
+  /** Frames handed to if_input. */
+  readonly received: Uint8Array[] = [];
+  /** What the stack does with each frame, before it is freed. */
+  onInput: () => void = () => {};
+
+  constructor() {
+    this.clock = bootMachine();
+    this.intr = new IntrVector(this.clock);
+    this.dev = new TpDevice({
+      intr: this.intr,
+      wire: this.wire,
+      clock: this.clock,
+      mem,
+      view: memView,
+      sramOff: deviceSramOff(),
+      mac: Uint8Array.from(MAC),
+    });
+    this.ifp = new Ifnet(vnet_alloc(new SeededPrng(1)), 'tp0');
+    expect(tp_attach(this.ifp, this.dev, this.intr)).to.equal(0);
+    this.ifp.if_input = (ifp, m): void => {
+      expect(m.m_pkthdr.rcvif).to.equal(ifp);
+      expect(m.m_pkthdr.len).to.equal(chainBytes(m).length);
+      this.received.push(chainBytes(m));
+      m_freem(m);
+      this.onInput();
+    };
+  }
+
+  get sc(): TpSoftc {
+    return this.ifp.if_softc as TpSoftc;
+  }
+
+  up(): this {
+    passEnter();
+    if_up(this.ifp);
+    expect(ifhwioctl(this.ifp, SIOCSIFFLAGS, this.ifp.if_flags | IFF_UP)).to.equal(0);
+    passLeave();
+    this.clock.runPosted();
+    return this;
+  }
+
+  counter(index: number): number {
+    return this.ifp.counters[index]!;
+  }
+
+  /** Gives the driver frames in one pass; what the device then interrupts for waits for `turn`. */
+  send(...chains: Mbuf[]): number[] {
+    passEnter();
+    const errors = chains.map((m) => this.ifp.if_driver!.if_transmit(this.ifp, m));
+    passLeave();
+    return errors;
+  }
+
+  /** Runs the loop until nothing is left to do. */
+  turn(): this {
+    this.clock.runPosted();
+    return this;
+  }
+
+  inject(...frames: Uint8Array[]): void {
+    for (const frame of frames) {
+      this.wire.inject(frame);
+      this.turn();
+    }
+  }
+
+  /** One cluster with the bytes. */
+  packet(bytes: Uint8Array): Mbuf {
+    const m = m_getcl(M_NOWAIT, MT_DATA, M_PKTHDR)!;
+    mem.set(bytes, m.m_data);
+    m.m_len = m.m_pkthdr.len = bytes.length;
+    return m;
+  }
+
+  /** Takes the driver off, and expects everything to be back. */
+  down(): void {
+    tp_detach(this.ifp);
+    this.dev.close();
+    this.turn();
+    expectMachineClean();
+  }
+}
