@@ -4,7 +4,7 @@
  * only through MmioRegion.
  */
 
-/** A device's registers, 32 bits wide, on its side of the bus. */
+/** A device's registers, 32 bits wide, on its side of the bus. A value may come as signed number. */
 export interface MmioRegion {
   /** Bytes of register space. */
   readonly size: number;

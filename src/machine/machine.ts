@@ -29,6 +29,7 @@ import { sendfileLive, sfstatReset } from '../kern/sendfile_io.ts';
 import { soStats } from '../kern/uipc_socket.ts';
 import { type Vnet, vnet_alloc } from '../kern/vnet.ts';
 import { captureInit } from '../net/capture.ts';
+import { ifqInit } from '../net/ifq.ts';
 import { in_cksumInit } from '../netinet/in_cksum.ts';
 import { inet_domain_attach } from '../netinet/in_proto.ts';
 import { arenaBytes } from '../vm/arena.ts';
@@ -87,6 +88,7 @@ export class Machine {
     busDmaSysctlInit();
     dmaCheckSysctlInit();
     iommuSysctlInit();
+    ifqInit();
     this.seed = parts.seed;
     this.clock = parts.clock;
     this.prng = parts.prng;

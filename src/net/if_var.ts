@@ -10,6 +10,7 @@ import type { InAddr } from '../sys/types.ts';
 import type { IfnetRef } from '../kern/ifnet_ref.ts';
 import type { Mbuf } from '../kern/mbuf.ts';
 import type { Vnet } from '../kern/vnet.ts';
+import { Ifqueue } from './ifq.ts';
 
 // if_flags; RUNNING and OACTIVE live in if_drv_flags and are merged when printed.
 export const IFF_UP = 0x1;
@@ -230,6 +231,8 @@ export class Ifnet implements IfnetRef, Task {
   if_capunit = 0;
   if_driver: IfDriver | null = null;
   if_softc: object | null = null;
+  /** Packets that wait for if_start; only drivers without an if_transmit of their own use it. */
+  readonly if_snd = new Ifqueue();
   /** Protocol output: takes `m` on every outcome. Set by ether_ifattach. */
   if_output: ((ifp: Ifnet, m: Mbuf, dst: OutputDst) => Errno) | null = null;
   /** Where a driver hands received frames: takes `m`. Set by ether_ifattach. */

@@ -125,6 +125,7 @@ export const R_DRV_HW_ERROR = reason('driver', 'hardware_stopped');
 export const R_DEV_DMA_FAULT = reason('device', 'dma_fault');
 export const R_DEV_TX_BAD = reason('device', 'bad_tx_descriptor');
 export const R_DEV_RX_NODESC = reason('device', 'no_rx_descriptor');
+export const R_DEV_RX_OVERFLOW = reason('device', 'rx_ring_overflow');
 export const R_DEV_RX_BAD = reason('device', 'bad_rx_descriptor');
 export const R_DEV_RX_RUNT = reason('device', 'rx_runt');
 export const R_DEV_BAD_RING = reason('device', 'bad_ring');

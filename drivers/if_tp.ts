@@ -1,0 +1,568 @@
+/**
+ * Driver for the NIC `tp`, which has no DMA: the CPU copies every byte through a data port. Output
+ * takes FreeBSD's default way, if_snd and if_start. It has no NOMAP, because it reads payload, and no
+ * checksum offload, so packets reach it mapped and summed; each byte of file pages that it reads
+ * is counted as `pio`. Left out: a watchdog (a wire that takes nothing for long is legitimate
+ * here), media selection.
+ */
+
+import { EINVAL, ENOBUFS, ENXIO, EOPNOTSUPP, type Errno } from '../src/sys/errno.ts';
+import {
+  count,
+  R_DRV_HW_ERROR,
+  R_DRV_RX_ERROR,
+  R_DRV_RX_NOBUF,
+  R_DRV_TX_ERROR,
+} from '../src/sys/reason.ts';
+import { type Kva, kva } from '../src/sys/types.ts';
+import { mem } from '../src/vm/arena.ts';
+import { payloadReason, READ_PIO } from '../src/vm/payload.ts';
+import { m_clget, m_freem, m_getcl, m_gethdr } from '../src/kern/kern_mbuf.ts';
+import { countMappedRead, m_copydata } from '../src/kern/m_copydata.ts';
+import {
+  type Mbuf,
+  MCLBYTES,
+  MHLEN,
+  M_NOMAP,
+  M_NOWAIT,
+  M_WAITOK,
+  MT_DATA,
+  mtod,
+} from '../src/kern/mbuf.ts';
+import {
+  bus_space_read_4,
+  bus_space_read_multi_4,
+  bus_space_write_4,
+  bus_space_write_multi_4,
+} from '../src/bus/bus_space.ts';
+import type { MmioRegion } from '../src/bus/device.ts';
+import { bus_setup_intr, bus_teardown_intr, type IntrVector } from '../src/bus/intr.ts';
+import { if_link_state_change } from '../src/net/if.ts';
+import { ether_ifattach, ether_ifdetach, ether_ioctl } from '../src/net/if_ethersubr.ts';
+import {
+  ETHER_ADDR_LEN,
+  IFCAP_LINKSTATE,
+  IFCAP_VLAN_MTU,
+  IFCOUNTER_IERRORS,
+  IFCOUNTER_IPACKETS,
+  IFCOUNTER_IQDROPS,
+  IFCOUNTER_OERRORS,
+  IFCOUNTER_OPACKETS,
+  if_inc_counter,
+  IFF_ALLMULTI,
+  IFF_BROADCAST,
+  IFF_DRV_OACTIVE,
+  IFF_DRV_RUNNING,
+  IFF_MULTICAST,
+  IFF_PROMISC,
+  IFF_SIMPLEX,
+  IFF_UP,
+  type IfIoctl,
+  type Ifnet,
+  LINK_STATE_DOWN,
+  LINK_STATE_UP,
+  SIOCADDMULTI,
+  SIOCDELMULTI,
+  SIOCSIFCAP,
+  SIOCSIFFLAGS,
+  SIOCSIFMTU,
+} from '../src/net/if_var.ts';
+import { IFQ_DRV_DEQUEUE, ifqDefaultMaxlen, IFQ_SET_MAXLEN } from '../src/net/ifq.ts';
+import { if_qflush } from '../src/net/ifq_start.ts';
+import {
+  TP_BNRY,
+  TP_CR,
+  TP_CR_ABT,
+  TP_CR_RRD,
+  TP_CR_RST,
+  TP_CR_RWR,
+  TP_CR_STA,
+  TP_CR_STP,
+  TP_CR_TXP,
+  TP_CURR,
+  TP_DATA,
+  TP_FRAME_MAX,
+  TP_FRAME_RUNT,
+  TP_ID,
+  TP_ID_REV1,
+  TP_IMR,
+  TP_INT_LSC,
+  TP_INT_MASK,
+  TP_INT_OVW,
+  TP_INT_PRX,
+  TP_INT_PTX,
+  TP_INT_RDC,
+  TP_INT_TXE,
+  TP_ISR,
+  TP_LIMITS,
+  TP_MACH,
+  TP_MACL,
+  TP_MTA0,
+  TP_MTA1,
+  TP_PAGE_SIZE,
+  TP_PSTART,
+  TP_PSTOP,
+  TP_RBCR,
+  TP_RCR,
+  TP_RCR_AB,
+  TP_RCR_ALLMULTI,
+  TP_RCR_AM,
+  TP_RCR_PRO,
+  TP_RSAR,
+  TP_RXHDR_LEN_SHIFT,
+  TP_RXHDR_NEXT_SHIFT,
+  TP_RXHDR_SIZE,
+  TP_RXS_OK,
+  TP_STATUS,
+  TP_STATUS_LU,
+  TP_TBCR,
+  TP_TPSR,
+  TP_TSR,
+  TP_TSR_PTX,
+} from '../src/dev/tp/tpreg.ts';
+import { TP_RING_START, TpSoftc, TP_TXBUF_PAGES, TP_TXBUFS, type TpOps } from './if_tpvar.ts';
+
+/** Everything the model can do, in FreeBSD's words: nothing that touches payload. */
+export const TP_CAPABILITIES = IFCAP_VLAN_MTU | IFCAP_LINKSTATE;
+
+const MTU_MIN = 68; // RFC 791
+/** Bytes in front of a received frame, so that the IP header behind 14 bytes is aligned. */
+const ETHER_ALIGN = 2;
+/** Rounds of one interrupt before others get their turn; each sends a frame or empties the ring. */
+const INTR_LIMIT = 64;
+const INTERRUPTS = TP_INT_PRX | TP_INT_PTX | TP_INT_TXE | TP_INT_OVW | TP_INT_LSC;
+
+/**
+ * Attaches the driver to the NIC at `regs` as interface `ifp`, whose address becomes the NIC's.
+ * ENXIO: there is no `tp`; ENOBUFS: no cluster to work with.
+ * @see ether_ifattach(9)
+ */
+export function tp_attach(ifp: Ifnet, regs: MmioRegion, intr: IntrVector): Errno {
+  if (bus_space_read_4(regs, TP_ID) !== TP_ID_REV1) return ENXIO;
+  bus_space_write_4(regs, TP_CR, TP_CR_RST);
+  const scratch = m_getcl(M_WAITOK, MT_DATA, 0);
+  if (scratch === null) return ENOBUFS;
+  const npages = bus_space_read_4(regs, TP_LIMITS) & 0xffff;
+  const sc = new TpSoftc(ifp, regs, intr, tpOps, scratch, npages);
+  ifp.if_softc = sc;
+  ifp.if_driver = sc;
+  ifp.if_flags = IFF_BROADCAST | IFF_SIMPLEX | IFF_MULTICAST;
+  ifp.if_capabilities = TP_CAPABILITIES;
+  ifp.if_capenable = ifp.if_capabilities;
+  ifp.if_hwassist = 0;
+  ifp.if_baudrate = 10e6;
+  ifp.if_media = '10baseT/UTP <full-duplex>';
+  IFQ_SET_MAXLEN(ifp.if_snd, ifqDefaultMaxlen());
+  const lladdr = new Uint8Array(ETHER_ADDR_LEN);
+  const low = bus_space_read_4(regs, TP_MACL);
+  const high = bus_space_read_4(regs, TP_MACH);
+  for (let i = 0; i < 4; i++) lladdr[i] = (low >>> (8 * i)) & 0xff;
+  for (let i = 0; i < 2; i++) lladdr[4 + i] = (high >>> (8 * i)) & 0xff;
+  bus_setup_intr(intr, sc);
+  ether_ifattach(ifp, lladdr);
+  tp_link(sc);
+  return 0;
+}
+
+/** Stops the NIC, frees what waits and takes the driver off `ifp`. @see ether_ifdetach(9) */
+export function tp_detach(ifp: Ifnet): Errno {
+  const sc = ifp.if_softc;
+  if (!(sc instanceof TpSoftc)) return ENXIO;
+  tp_stop(sc);
+  ether_ifdetach(ifp);
+  if_qflush(ifp);
+  bus_teardown_intr(sc.intr);
+  m_freem(sc.scratch);
+  ifp.if_softc = null;
+  ifp.if_driver = null;
+  return 0;
+}
+
+/** The bit of the multicast hash that stands for an address: the top of its big-endian CRC-32. */
+function multiHash(addr: Uint8Array): number {
+  let crc = -1;
+  for (let i = 0; i < ETHER_ADDR_LEN; i++) {
+    for (let bit = 0; bit < 8; bit++) {
+      const carry = (crc >>> 31) ^ ((addr[i]! >>> bit) & 1);
+      crc = (crc << 1) ^ (carry === 1 ? 0x04c11db7 : 0);
+    }
+  }
+  return crc >>> 26;
+}
+
+/** What to receive: promiscuous or not, and which groups. */
+function tp_setrcr(sc: TpSoftc): void {
+  const { if_flags, if_multiaddrs } = sc.ifp;
+  const mta = [0, 0];
+  for (const { ifma_lladdr } of if_multiaddrs) {
+    const hash = multiHash(ifma_lladdr);
+    mta[hash >>> 5] = (mta[hash >>> 5]! | (1 << (hash & 31))) >>> 0;
+  }
+  bus_space_write_4(sc.regs, TP_MTA0, mta[0]!);
+  bus_space_write_4(sc.regs, TP_MTA1, mta[1]!);
+  let rcr = TP_RCR_AB | TP_RCR_AM;
+  if ((if_flags & IFF_ALLMULTI) !== 0) rcr |= TP_RCR_ALLMULTI;
+  if ((if_flags & IFF_PROMISC) !== 0) rcr |= TP_RCR_PRO;
+  bus_space_write_4(sc.regs, TP_RCR, rcr);
+}
+
+/**
+ * Brings the NIC up: ring, filter, interrupts. Nothing if it runs. ENXIO: it does not start.
+ * @see ifnet(9)
+ */
+export function tp_init(sc: TpSoftc): Errno {
+  const { ifp, regs } = sc;
+  if ((ifp.if_drv_flags & IFF_DRV_RUNNING) !== 0) return 0;
+  bus_space_write_4(regs, TP_CR, TP_CR_RST);
+  bus_space_write_4(regs, TP_PSTART, TP_RING_START);
+  bus_space_write_4(regs, TP_PSTOP, sc.memEnd);
+  bus_space_write_4(regs, TP_BNRY, TP_RING_START);
+  bus_space_write_4(regs, TP_CURR, TP_RING_START);
+  sc.nextPage = TP_RING_START;
+  const mac = ifp.if_lladdr;
+  bus_space_write_4(regs, TP_MACL, mac[0]! | (mac[1]! << 8) | (mac[2]! << 16) | (mac[3]! << 24));
+  bus_space_write_4(regs, TP_MACH, mac[4]! | (mac[5]! << 8));
+  tp_setrcr(sc);
+  bus_space_write_4(regs, TP_CR, TP_CR_STA);
+  if ((bus_space_read_4(regs, TP_CR) & TP_CR_STA) === 0) {
+    count(R_DRV_HW_ERROR);
+    return ENXIO;
+  }
+  ifp.if_drv_flags |= IFF_DRV_RUNNING;
+  ifp.if_drv_flags &= ~IFF_DRV_OACTIVE;
+  tp_link(sc);
+  bus_space_write_4(regs, TP_IMR, INTERRUPTS);
+  return 0;
+}
+
+/** Takes the NIC down; what its transmit buffers hold is lost, if_snd is not. @see ifnet(9) */
+export function tp_stop(sc: TpSoftc): void {
+  bus_space_write_4(sc.regs, TP_CR, TP_CR_RST);
+  sc.ifp.if_drv_flags &= ~(IFF_DRV_RUNNING | IFF_DRV_OACTIVE);
+  sc.txInuse = 0;
+  sc.txNext = 0;
+  sc.txFill = 0;
+  sc.txBusy = false;
+}
+
+/** The NIC does not do what it was told: starts it afresh. */
+function tp_reset(sc: TpSoftc): void {
+  count(R_DRV_HW_ERROR);
+  tp_stop(sc);
+  tp_init(sc);
+}
+
+/** Reads the link's state. */
+function tp_link(sc: TpSoftc): void {
+  const up = (bus_space_read_4(sc.regs, TP_STATUS) & TP_STATUS_LU) !== 0;
+  if_link_state_change(sc.ifp, up ? LINK_STATE_UP : LINK_STATE_DOWN);
+}
+
+/** Sets up the data port for `len` bytes at byte `addr` of packet memory. */
+function beginPio(sc: TpSoftc, addr: number, len: number, command: number): void {
+  const { regs } = sc;
+  bus_space_write_4(regs, TP_ISR, TP_INT_RDC);
+  bus_space_write_4(regs, TP_RSAR, addr);
+  bus_space_write_4(regs, TP_RBCR, len);
+  bus_space_write_4(regs, TP_CR, command);
+}
+
+/** Ends a transfer; false if the NIC has not seen all of it, which is then given up. */
+function endPio(sc: TpSoftc): boolean {
+  const { regs } = sc;
+  if ((bus_space_read_4(regs, TP_ISR) & TP_INT_RDC) !== 0) {
+    bus_space_write_4(regs, TP_ISR, TP_INT_RDC);
+    return true;
+  }
+  bus_space_write_4(regs, TP_CR, TP_CR_ABT);
+  return false;
+}
+
+// Bytes of a frame that do not fill a word yet: the port takes whole words only.
+let carry = 0;
+let ncarry = 0;
+
+/** Writes `len` bytes at `p` to the data port, behind those that are carried. */
+function pioWrite(regs: MmioRegion, p: number, len: number): void {
+  while (ncarry > 0 && len > 0) {
+    carry |= mem[p++]! << (8 * ncarry++);
+    len--;
+    if (ncarry < 4) continue;
+    bus_space_write_4(regs, TP_DATA, carry);
+    carry = 0;
+    ncarry = 0;
+  }
+  const words = len >>> 2;
+  if (words > 0) bus_space_write_multi_4(regs, TP_DATA, kva(p), words);
+  p += 4 * words;
+  for (len &= 3; len > 0; len--) carry |= mem[p++]! << (8 * ncarry++);
+}
+
+/**
+ * Copies the packet into packet memory at byte `addr`; the caller keeps it. The bytes of unmapped
+ * mbufs come by m_copydata, so that the driver is right about them too; it is not sent any. False
+ * if the NIC did not take it all.
+ */
+function tp_pio_write_mbufs(sc: TpSoftc, top: Mbuf, addr: number): boolean {
+  const { regs, scratch } = sc;
+  const before = payloadReason(READ_PIO);
+  carry = 0;
+  ncarry = 0;
+  beginPio(sc, addr, top.m_pkthdr.len, TP_CR_RWR);
+  for (let m: Mbuf | null = top; m !== null; m = m.m_next) {
+    if ((m.m_flags & M_NOMAP) === 0) {
+      countMappedRead(m, m.m_len);
+      pioWrite(regs, mtod(m), m.m_len);
+      continue;
+    }
+    for (let off = 0; off < m.m_len; off += MCLBYTES) {
+      const n = Math.min(m.m_len - off, MCLBYTES);
+      m_copydata(m, off, n, mtod(scratch));
+      pioWrite(regs, mtod(scratch), n);
+    }
+  }
+  if (ncarry > 0) bus_space_write_4(regs, TP_DATA, carry);
+  payloadReason(before);
+  return endPio(sc);
+}
+
+/** Tells the NIC to send the next buffer. */
+function tp_xmit(sc: TpSoftc): void {
+  const { regs } = sc;
+  sc.txBusy = true;
+  bus_space_write_4(regs, TP_TPSR, sc.txNext * TP_TXBUF_PAGES);
+  bus_space_write_4(regs, TP_TBCR, sc.txLen[sc.txNext]!);
+  bus_space_write_4(regs, TP_CR, TP_CR_TXP);
+}
+
+function txError(sc: TpSoftc, m: Mbuf): void {
+  count(R_DRV_TX_ERROR);
+  if_inc_counter(sc.ifp, IFCOUNTER_OERRORS, 1);
+  m_freem(m);
+}
+
+/**
+ * Moves frames from if_snd to the transmit buffers until there is none, or no buffer: then OACTIVE
+ * is set and the interrupt of the frame being sent goes on. A frame is shown to listeners and
+ * freed when it is in packet memory.
+ * @see ifnet(9)
+ */
+export function tp_start(sc: TpSoftc): void {
+  const { ifp } = sc;
+  if ((ifp.if_drv_flags & (IFF_DRV_RUNNING | IFF_DRV_OACTIVE)) !== IFF_DRV_RUNNING) return;
+  for (;;) {
+    if (sc.txInuse === TP_TXBUFS) {
+      ifp.if_drv_flags |= IFF_DRV_OACTIVE;
+      return;
+    }
+    const m = IFQ_DRV_DEQUEUE(ifp.if_snd);
+    if (m === null) return;
+    const { len } = m.m_pkthdr;
+    if (len > TP_FRAME_MAX) {
+      txError(sc, m);
+      continue;
+    }
+    if (!tp_pio_write_mbufs(sc, m, sc.txFill * TP_TXBUF_PAGES * TP_PAGE_SIZE)) {
+      txError(sc, m);
+      tp_reset(sc);
+      return;
+    }
+    const bpf = ifp.if_bpf;
+    if (bpf !== null && bpf.listeners > 0) bpf.mtap(m, true);
+    m_freem(m);
+    sc.txLen[sc.txFill] = len;
+    sc.txFill = (sc.txFill + 1) % TP_TXBUFS;
+    sc.txInuse++;
+    if (!sc.txBusy) tp_xmit(sc);
+  }
+}
+
+/** The NIC is done with a frame, sent or not: the next one goes. */
+function tp_txeof(sc: TpSoftc): void {
+  const { ifp } = sc;
+  if (!sc.txBusy) return;
+  const sent = (bus_space_read_4(sc.regs, TP_TSR) & TP_TSR_PTX) !== 0;
+  if_inc_counter(ifp, sent ? IFCOUNTER_OPACKETS : IFCOUNTER_OERRORS, 1);
+  if (!sent) count(R_DRV_TX_ERROR);
+  sc.txBusy = false;
+  sc.txInuse--;
+  sc.txNext = (sc.txNext + 1) % TP_TXBUFS;
+  ifp.if_drv_flags &= ~IFF_DRV_OACTIVE;
+  if (sc.txInuse > 0) tp_xmit(sc);
+}
+
+/** Reads `len` bytes of packet memory from `addr` on; memory behind `p` takes up to 3 bytes more. */
+function tp_pio_read(sc: TpSoftc, addr: number, p: Kva, len: number): boolean {
+  beginPio(sc, addr, len, TP_CR_RRD);
+  bus_space_read_multi_4(sc.regs, TP_DATA, p, (len + 3) >>> 2);
+  return endPio(sc);
+}
+
+/** An mbuf with room for a frame of `len` bytes in one piece; null if there is none. */
+function tp_getbuf(len: number): Mbuf | null {
+  const m = m_gethdr(M_NOWAIT, MT_DATA);
+  if (m === null) return null;
+  // Words are stored whole: three bytes may come behind the frame.
+  if (ETHER_ALIGN + len + 3 > MHLEN && !m_clget(m, M_NOWAIT)) {
+    m_freem(m);
+    return null;
+  }
+  m.m_data += ETHER_ALIGN;
+  m.m_len = len;
+  m.m_pkthdr.len = len;
+  return m;
+}
+
+/**
+ * Reads the frame of `len` bytes behind its header at page `page` into `m`; false if the NIC does
+ * not give all of it.
+ */
+function tp_ring_copy(sc: TpSoftc, page: number, m: Mbuf, len: number): boolean {
+  const addr = page * TP_PAGE_SIZE + TP_RXHDR_SIZE;
+  // A transfer does not go over the end of the ring, a frame does: its rest is at the beginning.
+  const first = Math.min(len, sc.memEnd * TP_PAGE_SIZE - addr);
+  if (!tp_pio_read(sc, addr, mtod(m), first)) return false;
+  if (first === len) return true;
+  return tp_pio_read(sc, TP_RING_START * TP_PAGE_SIZE, kva(mtod(m) + first), len - first);
+}
+
+/** The page behind a frame that starts at `page`. */
+function pageAfter(sc: TpSoftc, page: number, len: number): number {
+  const next = page + Math.ceil((len + TP_RXHDR_SIZE) / TP_PAGE_SIZE);
+  return next < sc.memEnd ? next : next - (sc.memEnd - TP_RING_START);
+}
+
+/** Driver and NIC disagree about the ring. */
+function ringError(sc: TpSoftc): void {
+  count(R_DRV_RX_ERROR);
+  if_inc_counter(sc.ifp, IFCOUNTER_IERRORS, 1);
+  tp_reset(sc);
+}
+
+/** Takes the frame at `sc.nextPage` out of the ring and hands it to the stack; false after a reset. */
+function tp_get_packet(sc: TpSoftc): boolean {
+  const { ifp, regs } = sc;
+  const page = sc.nextPage;
+  beginPio(sc, page * TP_PAGE_SIZE, TP_RXHDR_SIZE, TP_CR_RRD);
+  const hdr = bus_space_read_4(regs, TP_DATA);
+  const len = hdr >>> TP_RXHDR_LEN_SHIFT;
+  const next = (hdr >>> TP_RXHDR_NEXT_SHIFT) & 0xff;
+  const sane = (hdr & TP_RXS_OK) !== 0 && len >= TP_FRAME_RUNT && len <= TP_FRAME_MAX;
+  if (!endPio(sc) || !sane || next !== pageAfter(sc, page, len)) {
+    ringError(sc);
+    return false;
+  }
+  const m = tp_getbuf(len);
+  if (m !== null && !tp_ring_copy(sc, page, m, len)) {
+    m_freem(m);
+    ringError(sc);
+    return false;
+  }
+  // The pages go back first: the stack may stop and start the NIC.
+  sc.nextPage = next;
+  bus_space_write_4(regs, TP_BNRY, next);
+  if (m === null) {
+    count(R_DRV_RX_NOBUF);
+    if_inc_counter(ifp, IFCOUNTER_IQDROPS, 1);
+    return true;
+  }
+  m.m_pkthdr.rcvif = ifp;
+  if_inc_counter(ifp, IFCOUNTER_IPACKETS, 1);
+  ifp.if_input!(ifp, m);
+  return true;
+}
+
+/**
+ * Received frames: reads them out of the ring and hands them up until it is empty. A header that
+ * makes no sense means that driver and NIC disagree about the ring: then the NIC is reset.
+ * @see ifnet(9)
+ */
+export function tp_rint(sc: TpSoftc): void {
+  const { ifp, regs } = sc;
+  // As long as we are at it nothing is added; a card gone mad must not keep us here.
+  for (let n = 0; n < sc.memEnd; n++) {
+    if (sc.nextPage === bus_space_read_4(regs, TP_CURR)) return;
+    if (!tp_get_packet(sc)) return;
+    if ((ifp.if_drv_flags & IFF_DRV_RUNNING) === 0) return;
+  }
+}
+
+/**
+ * The ring overflowed, and the NIC loses what comes until it is recovered in this order: stop, take
+ * the frames out, acknowledge, start. A frame on its way out is not disturbed.
+ */
+function tp_overrun(sc: TpSoftc): void {
+  const { ifp, regs } = sc;
+  if_inc_counter(ifp, IFCOUNTER_IERRORS, 1);
+  bus_space_write_4(regs, TP_CR, TP_CR_STP);
+  tp_rint(sc);
+  if ((ifp.if_drv_flags & IFF_DRV_RUNNING) === 0) return;
+  bus_space_write_4(regs, TP_ISR, TP_INT_OVW);
+  bus_space_write_4(regs, TP_CR, TP_CR_STA);
+}
+
+/** The interrupt handler; runs as a pass of the stack. @see bus_setup_intr(9) */
+export function tp_intr(sc: TpSoftc): void {
+  const { ifp, regs } = sc;
+  const running = (): boolean => (ifp.if_drv_flags & IFF_DRV_RUNNING) !== 0;
+  // Masked while we look: what is left when we are done raises the line again.
+  bus_space_write_4(regs, TP_IMR, 0);
+  for (let n = 0; n < INTR_LIMIT && running(); n++) {
+    const isr = bus_space_read_4(regs, TP_ISR) & INTERRUPTS;
+    if (isr === 0) break;
+    // An overflow is acknowledged as part of its recovery.
+    bus_space_write_4(regs, TP_ISR, isr & ~TP_INT_OVW);
+    if ((isr & TP_INT_LSC) !== 0) tp_link(sc);
+    if ((isr & (TP_INT_PTX | TP_INT_TXE)) !== 0) tp_txeof(sc);
+    if ((isr & TP_INT_OVW) !== 0) tp_overrun(sc);
+    else if ((isr & TP_INT_PRX) !== 0) tp_rint(sc);
+    tp_start(sc);
+  }
+  if (running()) bus_space_write_4(regs, TP_IMR, INTERRUPTS);
+  else bus_space_write_4(regs, TP_ISR, TP_INT_MASK);
+}
+
+/** SIOCSIFFLAGS: up, down, promiscuous. */
+function tp_setflags(sc: TpSoftc): Errno {
+  const { ifp } = sc;
+  const running = (ifp.if_drv_flags & IFF_DRV_RUNNING) !== 0;
+  if ((ifp.if_flags & IFF_UP) === 0) {
+    if (running) tp_stop(sc);
+    return 0;
+  }
+  if (running) {
+    tp_setrcr(sc);
+    return 0;
+  }
+  const error = tp_init(sc);
+  if (error === 0) tp_start(sc);
+  return error;
+}
+
+/** @see ifnet(9) */
+export function tp_ioctl(sc: TpSoftc, command: IfIoctl, data: number): Errno {
+  const { ifp } = sc;
+  switch (command) {
+    case SIOCSIFFLAGS:
+      return tp_setflags(sc);
+    case SIOCSIFCAP:
+      if ((data & ~ifp.if_capabilities) !== 0) return EINVAL;
+      ifp.if_capenable = data;
+      return 0;
+    case SIOCSIFMTU:
+      return data < MTU_MIN ? EINVAL : ether_ioctl(ifp, command, data);
+    case SIOCADDMULTI:
+    case SIOCDELMULTI:
+      if ((ifp.if_drv_flags & IFF_DRV_RUNNING) !== 0) tp_setrcr(sc);
+      return 0;
+    default:
+      return EOPNOTSUPP;
+  }
+}
+
+const tpOps: TpOps = {
+  init: tp_init,
+  start: tp_start,
+  ioctl: tp_ioctl,
+  intr: tp_intr,
+};

@@ -1,0 +1,471 @@
+/**
+ * The NIC `tp`: register file, data port, transmitter, interrupts and link; the receiver is in
+ * tp_rx.ts. What each register does is in docs/tp-datasheet.md. The device has no way to host memory:
+ * frames are in its own packet memory, and the driver moves them a word at a time. A register write
+ * never calls up: it sets causes and raises the line.
+ */
+
+import { CAPTURE_OUT, CAPTURE_WIRE } from '../../sys/capture.ts';
+import { EAGAIN } from '../../sys/errno.ts';
+import {
+  count,
+  R_DEV_BAD_REG,
+  R_DEV_LINK_DOWN,
+  R_DEV_TX_BAD,
+  R_DEV_WIRE_ERROR,
+  R_DEV_WIRE_FULL,
+} from '../../sys/reason.ts';
+import type { WireListener } from '../../sys/wire.ts';
+import type { MmioRegion } from '../../bus/device.ts';
+import { type TpConfig, TpCore } from './tp_core.ts';
+import { TpRx } from './tp_rx.ts';
+import {
+  TP_BNRY,
+  TP_CR,
+  TP_CR_ABT,
+  TP_CR_MASK,
+  TP_CR_RRD,
+  TP_CR_RST,
+  TP_CR_RWR,
+  TP_CR_STA,
+  TP_CR_STP,
+  TP_CR_TXP,
+  TP_CURR,
+  TP_DATA,
+  TP_FRAME_MAX,
+  TP_FRAME_MIN,
+  TP_FRAME_RUNT,
+  TP_ID,
+  TP_ID_REV1,
+  TP_IMR,
+  TP_INT_MASK,
+  TP_INT_OVW,
+  TP_INT_PTX,
+  TP_INT_RDC,
+  TP_INT_TXE,
+  TP_ISR,
+  TP_LIMITS,
+  TP_MACH,
+  TP_MACL,
+  TP_MEM_SIZE,
+  TP_MTA0,
+  TP_MTA1,
+  TP_NPAGES,
+  TP_NSTATS,
+  TP_PAGE_SIZE,
+  TP_PSTART,
+  TP_PSTOP,
+  TP_RBCR,
+  TP_RCR,
+  TP_RCR_MASK,
+  TP_REG_SIZE,
+  TP_RSAR,
+  TP_ST_BAD_PIO,
+  TP_ST_BAD_REG,
+  TP_ST_PIO_READ,
+  TP_ST_PIO_WRITTEN,
+  TP_ST_TX_BAD,
+  TP_ST_TX_BYTES,
+  TP_ST_TX_FRAMES,
+  TP_ST_TX_NO_LINK,
+  TP_ST_TX_WIRE_ERROR,
+  TP_ST_TX_WIRE_FULL,
+  TP_STATS,
+  TP_STATUS,
+  TP_STATUS_LU,
+  TP_STATUS_OVF,
+  TP_STATUS_RUN,
+  TP_STATUS_TXB,
+  TP_TBCR,
+  TP_TPSR,
+  TP_TSR,
+  TP_TSR_BAD,
+  TP_TSR_CRS,
+  TP_TSR_ERR,
+  TP_TSR_PTX,
+} from './tpreg.ts';
+
+const STATS_END = TP_STATS + 4 * TP_NSTATS;
+/** Zeros that short frames are padded with: behind packet memory and the receive FIFO. */
+const ZERO_OFF = TP_MEM_SIZE + 2048;
+/** What an undefined register and an empty data port read as; signed, as TP_DATA's words are. */
+const NOTHING = 0xffffffff;
+const NO_DATA = -1;
+
+/** One NIC. Plugs itself into the wire it is given; `close` unplugs it. */
+export class TpDevice implements MmioRegion, WireListener {
+  readonly size = TP_REG_SIZE;
+  readonly #core: TpCore;
+  readonly #rx: TpRx;
+  readonly #mac: Uint8Array;
+  // Transmit. `#txBusy`: the frame waits for room on the wire.
+  #tpsr = 0;
+  #tbcr = 0;
+  #tsr = 0;
+  #txBusy = false;
+  readonly #iov = new Uint32Array(4);
+  // The data port: registers, and the transfer under way.
+  #rsar = 0;
+  #rbcr = 0;
+  #pioAt = 0;
+  #pioLeft = 0;
+  /** TP_CR_RRD, TP_CR_RWR or 0 if there is no transfer. */
+  #pioDir = 0;
+
+  constructor(config: TpConfig) {
+    if (config.wire.vnetHdr)
+      throw new RangeError('tp: it finishes no frames of mode vnet: give it a plain wire');
+    this.#core = new TpCore(config);
+    this.#rx = new TpRx(this.#core);
+    this.#mac = config.mac.slice(0, 6);
+    config.mem.fill(0, config.sramOff + ZERO_OFF, config.sramOff + ZERO_OFF + TP_FRAME_MIN);
+    this.#reset();
+    config.wire.setListener(this);
+  }
+
+  /** Unplugs it: nothing is sent or received any more. The wire stays open. */
+  close(): void {
+    this.#reset();
+    this.#core.wire.setListener(null);
+  }
+
+  /** The statistics by number (TP_ST_*). */
+  get stats(): Float64Array {
+    return this.#core.stats;
+  }
+
+  wireReadable(): void {
+    this.#rx.drain();
+  }
+
+  wireWritable(): void {
+    if (this.#txBusy) this.#send();
+  }
+
+  wireState(up: boolean, _error: number): void {
+    this.#core.setLink(up);
+    if (up) this.#rx.wireBack();
+    // What waited for room is let go, so that the driver hears of it.
+    else this.wireWritable();
+  }
+
+  /** TP_DATA comes as a signed number: V8 would put others on its heap, one for each word. */
+  read32(off: number): number {
+    if (off === TP_DATA) return this.#readData();
+    const core = this.#core;
+    const rx = this.#rx;
+    if (off >= TP_STATS && off < STATS_END && off % 4 === 0)
+      return core.stats[(off - TP_STATS) / 4]! >>> 0;
+    switch (off) {
+      case TP_ID:
+        return TP_ID_REV1;
+      case TP_CR:
+        return (rx.running ? TP_CR_STA : TP_CR_STP) | (this.#txBusy ? TP_CR_TXP : 0) | this.#pioDir;
+      case TP_STATUS:
+        return (
+          (core.linkUp ? TP_STATUS_LU : 0) |
+          (rx.running ? TP_STATUS_RUN : 0) |
+          (this.#txBusy ? TP_STATUS_TXB : 0) |
+          (rx.halted ? TP_STATUS_OVF : 0)
+        );
+      case TP_ISR:
+        return core.isr;
+      case TP_IMR:
+        return core.imr;
+      case TP_RCR:
+        return rx.rcr;
+      case TP_PSTART:
+        return rx.pstart;
+      case TP_PSTOP:
+        return rx.pstop;
+      case TP_BNRY:
+        return rx.bnry;
+      case TP_CURR:
+        return rx.curr;
+      case TP_TPSR:
+        return this.#tpsr;
+      case TP_TBCR:
+        return this.#tbcr;
+      case TP_TSR:
+        return this.#tsr;
+      case TP_RSAR:
+        return this.#rsar;
+      case TP_RBCR:
+        return this.#rbcr;
+      case TP_LIMITS:
+        return ((TP_FRAME_MAX << 16) | TP_NPAGES) >>> 0;
+      default:
+        return this.#readAddress(off);
+    }
+  }
+
+  write32(off: number, value: number): void {
+    if (off === TP_DATA) this.#writeData(value);
+    else if (!this.#write(off, value >>> 0)) this.#badReg();
+  }
+
+  #badReg(): void {
+    this.#core.stats[TP_ST_BAD_REG]! += 1;
+    count(R_DEV_BAD_REG);
+  }
+
+  #readAddress(off: number): number {
+    const { mac, mta } = this.#rx;
+    switch (off) {
+      case TP_MACL:
+        return ((mac[3]! << 24) | (mac[2]! << 16) | (mac[1]! << 8) | mac[0]!) >>> 0;
+      case TP_MACH:
+        return (mac[5]! << 8) | mac[4]!;
+      case TP_MTA0:
+      case TP_MTA1:
+        return mta[(off - TP_MTA0) / 4]!;
+      default:
+        this.#badReg();
+        return NOTHING;
+    }
+  }
+
+  /** Writes one register; false if there is none, or it does not take that now. */
+  #write(off: number, value: number): boolean {
+    const core = this.#core;
+    const rx = this.#rx;
+    switch (off) {
+      case TP_CR:
+        return this.#command(value);
+      case TP_ISR:
+        core.isr &= ~value;
+        core.updateLine();
+        return true;
+      case TP_IMR:
+        core.imr = value & TP_INT_MASK;
+        core.updateLine();
+        return (value & ~TP_INT_MASK) === 0;
+      case TP_RCR:
+        if ((value & ~TP_RCR_MASK) !== 0) return false;
+        rx.rcr = value;
+        return true;
+      case TP_BNRY:
+        if (value >= TP_NPAGES) return false;
+        if (rx.running && (value < rx.pstart || value >= rx.pstop)) return false;
+        rx.bnry = value;
+        return true;
+      case TP_PSTART:
+      case TP_PSTOP:
+      case TP_CURR:
+        return this.#writeRing(off, value);
+      case TP_TPSR:
+        if (value >= TP_NPAGES) return false;
+        this.#tpsr = value;
+        return true;
+      case TP_TBCR:
+        if (value > 0xffff) return false;
+        this.#tbcr = value;
+        return true;
+      case TP_RSAR:
+        if (value >= TP_MEM_SIZE) return false;
+        this.#rsar = value;
+        return true;
+      case TP_RBCR:
+        if (value > TP_MEM_SIZE) return false;
+        this.#rbcr = value;
+        return true;
+      default:
+        return this.#writeAddress(off, value);
+    }
+  }
+
+  /** The ring cannot be moved while frames come in. */
+  #writeRing(off: number, value: number): boolean {
+    const rx = this.#rx;
+    if (rx.running || value > TP_NPAGES) return false;
+    if (off === TP_PSTOP) {
+      rx.pstop = value;
+      return true;
+    }
+    if (value === TP_NPAGES) return false;
+    if (off === TP_PSTART) rx.pstart = value;
+    else rx.curr = value;
+    return true;
+  }
+
+  #writeAddress(off: number, value: number): boolean {
+    const { mac, mta } = this.#rx;
+    switch (off) {
+      case TP_MACL:
+        for (let i = 0; i < 4; i++) mac[i] = (value >>> (8 * i)) & 0xff;
+        return true;
+      case TP_MACH:
+        for (let i = 0; i < 2; i++) mac[4 + i] = (value >>> (8 * i)) & 0xff;
+        return true;
+      case TP_MTA0:
+      case TP_MTA1:
+        mta[(off - TP_MTA0) / 4] = value;
+        return true;
+      default:
+        return false;
+    }
+  }
+
+  /** Carries out the commands of one write, or none of them. */
+  #command(value: number): boolean {
+    const both = (bits: number): boolean => (value & bits) === bits;
+    if ((value & TP_CR_RST) !== 0) {
+      this.#reset();
+      return true;
+    }
+    if ((value & ~TP_CR_MASK) !== 0) return false;
+    if (both(TP_CR_STP | TP_CR_STA) || both(TP_CR_RRD | TP_CR_RWR)) return false;
+    let done = true;
+    if ((value & TP_CR_ABT) !== 0) this.#pioDir = 0;
+    if ((value & TP_CR_STP) !== 0) this.#rx.stop();
+    if ((value & TP_CR_STA) !== 0) done = this.#start();
+    if ((value & (TP_CR_RRD | TP_CR_RWR)) !== 0) this.#beginPio(value & (TP_CR_RRD | TP_CR_RWR));
+    if ((value & TP_CR_TXP) !== 0) done = this.#transmit() && done;
+    return done;
+  }
+
+  /** Starts the receiver. Not while an overflow has not been acknowledged, nor without a ring. */
+  #start(): boolean {
+    const rx = this.#rx;
+    if (rx.running) return true;
+    if ((this.#core.isr & TP_INT_OVW) !== 0 || !rx.ringGood) return false;
+    rx.start();
+    return true;
+  }
+
+  #beginPio(dir: number): void {
+    this.#pioDir = 0;
+    if (this.#rsar + this.#rbcr > TP_MEM_SIZE) {
+      this.#badPio();
+      return;
+    }
+    this.#pioAt = this.#core.sramOff + this.#rsar;
+    this.#pioLeft = this.#rbcr;
+    if (this.#pioLeft === 0) this.#core.cause(TP_INT_RDC);
+    else this.#pioDir = dir;
+  }
+
+  #badPio(): void {
+    this.#core.stats[TP_ST_BAD_PIO]! += 1;
+    count(R_DEV_BAD_REG);
+  }
+
+  /** `n` bytes have gone through the port. */
+  #pioAdvance(n: number): void {
+    this.#pioAt += n;
+    this.#pioLeft -= n;
+    if (this.#pioLeft > 0) return;
+    this.#pioDir = 0;
+    this.#core.cause(TP_INT_RDC);
+  }
+
+  #readData(): number {
+    if (this.#pioDir !== TP_CR_RRD) {
+      this.#badPio();
+      return NO_DATA;
+    }
+    const { mem, view, stats } = this.#core;
+    const at = this.#pioAt;
+    const n = Math.min(4, this.#pioLeft);
+    let value = 0;
+    if (n === 4) value = view.getInt32(at, true);
+    else for (let i = 0; i < n; i++) value |= mem[at + i]! << (8 * i);
+    stats[TP_ST_PIO_READ]! += n;
+    this.#pioAdvance(n);
+    return value;
+  }
+
+  #writeData(value: number): void {
+    if (this.#pioDir !== TP_CR_RWR) {
+      this.#badPio();
+      return;
+    }
+    const { mem, view, stats } = this.#core;
+    const at = this.#pioAt;
+    const n = Math.min(4, this.#pioLeft);
+    if (n === 4) view.setInt32(at, value, true);
+    else for (let i = 0; i < n; i++) mem[at + i] = (value >>> (8 * i)) & 0xff;
+    stats[TP_ST_PIO_WRITTEN]! += n;
+    this.#pioAdvance(n);
+  }
+
+  /** Takes a frame for transmission; false while another is under way. */
+  #transmit(): boolean {
+    if (this.#txBusy) return false;
+    const end = this.#tpsr * TP_PAGE_SIZE + this.#tbcr;
+    if (this.#tbcr < TP_FRAME_RUNT || this.#tbcr > TP_FRAME_MAX || end > TP_MEM_SIZE) {
+      this.#core.stats[TP_ST_TX_BAD]! += 1;
+      count(R_DEV_TX_BAD);
+      this.#finish(TP_TSR_BAD);
+      return true;
+    }
+    const { sramOff } = this.#core;
+    this.#iov[0] = sramOff + this.#tpsr * TP_PAGE_SIZE;
+    this.#iov[1] = this.#tbcr;
+    this.#iov[2] = sramOff + ZERO_OFF;
+    this.#iov[3] = Math.max(TP_FRAME_MIN - this.#tbcr, 0);
+    this.#send();
+    return true;
+  }
+
+  /** Gives the frame to the wire, or keeps it until there is room. */
+  #send(): void {
+    const { wire, stats, linkUp, capture } = this.#core;
+    this.#txBusy = false;
+    if (!linkUp) {
+      stats[TP_ST_TX_NO_LINK]! += 1;
+      count(R_DEV_LINK_DOWN);
+      this.#finish(TP_TSR_CRS);
+      return;
+    }
+    const iovcnt = this.#iov[3]! > 0 ? 2 : 1;
+    const n = wire.writev(this.#iov, iovcnt);
+    if (n === -EAGAIN) {
+      this.#txBusy = true;
+      stats[TP_ST_TX_WIRE_FULL]! += 1;
+      count(R_DEV_WIRE_FULL);
+      wire.armWritable();
+      return;
+    }
+    if (n < 0) {
+      stats[TP_ST_TX_WIRE_ERROR]! += 1;
+      count(R_DEV_WIRE_ERROR);
+      this.#finish(TP_TSR_ERR);
+      return;
+    }
+    stats[TP_ST_TX_FRAMES]! += 1;
+    stats[TP_ST_TX_BYTES]! += n;
+    if (capture !== null && capture.wants(CAPTURE_WIRE))
+      capture.capture(CAPTURE_WIRE, CAPTURE_OUT, 0, this.#iov, 0, iovcnt, n);
+    this.#finish(TP_TSR_PTX);
+  }
+
+  #finish(tsr: number): void {
+    this.#tsr = tsr;
+    this.#core.cause(tsr === TP_TSR_PTX ? TP_INT_PTX : TP_INT_TXE);
+  }
+
+  /** Everything as at power-on but packet memory and the statistics. */
+  #reset(): void {
+    const core = this.#core;
+    const rx = this.#rx;
+    rx.stop();
+    rx.pstart = 0;
+    rx.pstop = 0;
+    rx.bnry = 0;
+    rx.curr = 0;
+    rx.rcr = 0;
+    rx.mac.set(this.#mac);
+    rx.mta.fill(0);
+    this.#tpsr = 0;
+    this.#tbcr = 0;
+    this.#tsr = 0;
+    this.#txBusy = false;
+    this.#rsar = 0;
+    this.#rbcr = 0;
+    this.#pioDir = 0;
+    core.imr = 0;
+    core.isr = 0;
+    core.updateLine();
+  }
+}

@@ -1,0 +1,30 @@
+/** The model `tp`: docs/tp-datasheet.md. Programmed I/O: it has no way to host memory. */
+
+import { TP_CAPABILITIES, tp_attach, tp_detach } from '../../../drivers/if_tp.ts';
+import { capabilityKeywords } from '../../ctl/bits.ts';
+import { TpDevice } from '../../dev/tp/tp.ts';
+import { captureTap } from '../../net/capture.ts';
+import { mem, memView } from '../../vm/arena.ts';
+import type { NicModel } from '../nic_model.ts';
+
+export const tpModel: NicModel = {
+  name: 'tp',
+  description: 'programmed I/O: the CPU copies every byte; no DMA, no offloads, mapped mbufs only',
+  capabilities: capabilityKeywords(TP_CAPABILITIES),
+  modes: ['wire'],
+  builds: ['ts'],
+  mtuMax: 1500,
+  build: ({ wire, intr, clock, mac, sramOff, capunit }) =>
+    new TpDevice({
+      wire,
+      intr,
+      clock,
+      mac,
+      sramOff,
+      mem,
+      view: memView,
+      capture: captureTap(capunit),
+    }),
+  attach: tp_attach,
+  detach: tp_detach,
+};

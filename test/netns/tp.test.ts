@@ -1,0 +1,128 @@
+/** The NIC without DMA: the same bytes on the wire, each of them read by the CPU. */
+
+import { expect } from 'chai';
+import { readFileSync, statSync } from 'node:fs';
+import type { Instance } from '../support/instance.ts';
+import { needs } from '../support/needs.ts';
+import { sha256, Site, withServed } from '../support/served.ts';
+import { assertCleanCapture, tsharkFields } from '../support/tshark.ts';
+
+interface NetstatM {
+  emulator: {
+    unmapped_mbufs_current: number;
+    conversions: number;
+    sf_bufs: { current: number };
+    payload_bytes_read: Record<string, number>;
+    dma: Record<string, number>;
+  };
+}
+
+interface Ifconfig {
+  flags_names: string[];
+  options_names: string[];
+  media: string;
+  counters: Record<string, number>;
+}
+
+const BYTES = 3_000_000;
+
+/**
+ * Bytes of the body in the frames that the emulated host sent, those sent again included: what is in
+ * its TCP segments but the first `headerBytes` of the stream.
+ */
+async function bodyBytesSent(capture: string, headerBytes: number): Promise<number> {
+  const rows = await tsharkFields(
+    capture,
+    ['tcp.flags.syn', 'tcp.seq_raw', 'tcp.len'],
+    'tcp && ip.src == 192.0.2.2',
+  );
+  const syn = rows.find(([flag]) => flag === '1' || flag === 'True');
+  const start = (Number(syn![1]) + 1) >>> 0;
+  let sum = 0;
+  for (const [, seq, len] of rows) {
+    const at = (Number(seq) - start) | 0;
+    const end = at + Number(len);
+    sum += Math.max(0, end - Math.max(at, headerBytes));
+  }
+  return sum;
+}
+
+describe('netns: tp, programmed I/O', function () {
+  needs('root', 'tap', 'netns', 'curl', 'ping', 'tshark');
+  this.timeout(60_000);
+
+  /** Fetches a file over `tp`; returns what netstat and the capture say. */
+  async function fetched(
+    args: string[],
+    more: (tapnic: Instance) => Promise<void> = async () => {},
+  ): Promise<{ m: NetstatM; sent: number }> {
+    using site = new Site();
+    const bytes = site.file('file', BYTES);
+    const capture = site.path('wire.pcap');
+    const headers = site.path('headers');
+    let m!: NetstatM;
+    const all = ['--nic', 'tp', '--capture', `wire=${capture}`, ...args];
+    await withServed(site, all, async (tapnic) => {
+      const out = site.path('out');
+      const r = await tapnic.curl('-D', headers, '-o', out, tapnic.urlOf('file'));
+      expect(r.status, r.stderr).to.equal(0);
+      expect(sha256(readFileSync(out))).to.equal(sha256(bytes));
+      m = await tapnic.json<NetstatM>('netstat', '-m');
+      await more(tapnic);
+    });
+    const mtu = args[args.indexOf('--mtu') + 1];
+    await assertCleanCapture(capture, { mtu: args.includes('--mtu') ? Number(mtu) : 1500 });
+    return { m, sent: await bodyBytesSent(capture, statSync(headers).size) };
+  }
+
+  function expectPio({ m, sent }: { m: NetstatM; sent: number }): void {
+    const { payload_bytes_read: read, dma, conversions } = m.emulator;
+    expect(sent).to.be.at.least(BYTES);
+    // A small segment is copied before the driver comes to it, whether if_snd then takes it or not.
+    expect(read['pio']!).to.be.within(sent - read['small']!, sent);
+    expect(read['small']!).to.be.below(10_000);
+    expect(read['checksum']! + read['small']!, 'summed in software').to.be.at.least(BYTES);
+    expect([read['copy'], read['bpf'], read['other']]).to.deep.equal([0, 0, 0]);
+    expect([dma['loads'], dma['segments'], dma['bounced'], dma['faults']]).to.deep.equal([
+      0, 0, 0, 0,
+    ]);
+    expect(m.emulator.unmapped_mbufs_current).to.equal(0);
+    expect(conversions).to.be.greaterThan(0);
+  }
+
+  it('the CPU reads each byte sent, through the data port; nothing goes by DMA', async () => {
+    const result = await fetched([], async (tapnic) => {
+      expect(tapnic.ready).to.include({ if: 'tp0', engine: 'ts', mode: 'wire' });
+      const { addr } = tapnic.ready;
+      const ping = tapnic.ns.exec('ping', ['-c', '20', '-i', '0.01', '-s', '1472', addr]);
+      expect(ping).to.match(/20 received, 0% packet loss/);
+      expect(tapnic.ns.exec('ping', ['-c', '1', '-s', '20000', addr])).to.match(/ 0% packet loss/);
+      const tp0 = await tapnic.json<Ifconfig>('ifconfig', 'tp0');
+      expect(tp0.options_names).to.deep.equal(['VLAN_MTU', 'LINKSTATE']);
+      expect(tp0.flags_names).to.include('RUNNING').and.not.include('OACTIVE');
+      expect(tp0.media).to.contain('10baseT/UTP');
+      expect([tp0.counters['oerrors'], tp0.counters['ierrors']]).to.deep.equal([0, 0]);
+    });
+    expectPio(result);
+  });
+
+  it('with a small MTU, and without unmapped mbufs in the socket buffer', async () => {
+    expectPio(await fetched(['--mtu', '576']));
+    const { m, sent } = await fetched(['--sysctl', 'kern.ipc.mb_use_ext_pgs=0']);
+    const { pio, small } = m.emulator.payload_bytes_read;
+    expect(pio!).to.be.within(sent - small!, sent);
+    expect(m.emulator.conversions).to.equal(0);
+  });
+
+  it('net.link.ifqmaxlen is set at start, and read-only then', async () => {
+    using site = new Site();
+    const args = ['--nic', 'tp', '--sysctl', 'net.link.ifqmaxlen=77'];
+    await withServed(site, args, async (tapnic) => {
+      const value = await tapnic.command('sysctl', '-n', 'net.link.ifqmaxlen');
+      expect(value.stdout).to.equal('77\n');
+      const set = await tapnic.command('sysctl', 'net.link.ifqmaxlen=50');
+      expect(set.status).to.equal(1);
+      expect(set.stderr).to.match(/read.only/);
+    });
+  });
+});
