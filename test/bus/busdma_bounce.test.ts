@@ -287,7 +287,9 @@ describe('bounce pages', () => {
   });
 });
 
-describe('bus_dma: any chain under any restriction', () => {
+describe('bus_dma: any chain under any restriction', function () {
+  this.timeout(60_000);
+
   const things = new DmaThings();
   const segs = new BusDmaSegs(256);
 
