@@ -98,7 +98,13 @@ describe('unmapped mbufs: what commands show', function () {
       };
       expect(await zone()).to.include({ size: 256, used: 0, requests: 0 });
       const slow = tapnic.curl(
-        ...['--limit-rate', '500k', '--max-time', '1', '-o', '/dev/null', tapnic.urlOf('file')],
+        '--limit-rate',
+        '500k',
+        '--max-time',
+        '1',
+        '-o',
+        '/dev/null',
+        tapnic.urlOf('file'),
       );
       let most = 0;
       for (let i = 0; i < 2000 && most === 0; i++) most = Math.max(most, (await zone()).used);
