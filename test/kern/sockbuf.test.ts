@@ -1,24 +1,23 @@
 import { expect } from 'chai';
-import * as fc from 'fast-check';
 import { EINPROGRESS } from '../../src/sys/errno.ts';
 import { passEnter, passLeave } from '../../src/sys/pass.ts';
 import type { Task } from '../../src/sys/clock.ts';
-import { m_free, m_freem, m_get, m_getcl, mb_free_notready } from '../../src/kern/kern_mbuf.ts';
+import { m_free, m_freem, m_getcl, mb_free_notready } from '../../src/kern/kern_mbuf.ts';
 import {
   type Mbuf,
   M_BLOCKED,
   M_EOR,
-  M_EXT,
   M_NOMAP,
-  M_NOTAVAIL,
-  M_NOTREADY,
   M_NOWAIT,
   MT_DATA,
+  MT_SONAME,
 } from '../../src/kern/mbuf.ts';
-import { m_copym, m_last } from '../../src/kern/uipc_mbuf.ts';
+import { m_copym, m_length } from '../../src/kern/uipc_mbuf.ts';
 import {
   SB_NOCOALESCE,
   SB_STOP,
+  sbappend,
+  sbappendrecord,
   sbappendstream,
   sbavail,
   sbcheck,
@@ -39,83 +38,9 @@ import {
 } from '../../src/kern/uipc_sockbuf.ts';
 import { payloadBytesRead, payloadReasons, READ_COPY, READ_SMALL } from '../../src/vm/payload.ts';
 import { vmPageCounts } from '../../src/vm/vm_page.ts';
-import { bootEach, expectAllBack } from './boot.ts';
-import {
-  Chain,
-  chainBytes,
-  expectBytes,
-  fillPattern,
-  must,
-  type PgsShape,
-  pgsMbuf,
-  segArb,
-  type Seg,
-  sfbufMbuf,
-} from './chains.ts';
-
-/** A send buffer of 64 KiB. */
-function newSockbuf(): Sockbuf {
-  const sb = new Sockbuf();
-  expect(sbreserve(sb, 65_536)).to.equal(true);
-  return sb;
-}
-
-function plain(len: number): Mbuf {
-  const m = must(m_get(M_NOWAIT, MT_DATA));
-  m.m_len = len;
-  fillPattern(m.m_data, len);
-  return m;
-}
-
-/** A pending unmapped mbuf: all its pages are being read. */
-function pending(shape: PgsShape): Mbuf {
-  const m = pgsMbuf(shape);
-  m.m_ext.ext_pgs!.nrdy = m.m_ext.ext_pgs!.npgs;
-  m.m_flags |= M_NOTREADY;
-  return m;
-}
-
-function linked(...ms: Mbuf[]): Mbuf {
-  for (let i = 1; i < ms.length; i++) m_last(ms[i - 1]!).m_next = ms[i]!;
-  return ms[0]!;
-}
-
-/** Counts the buffer anew and compares with what it says of itself. */
-function audit(sb: Sockbuf): void {
-  let [acc, ccc, mbcnt, mcnt, ccnt] = [0, 0, 0, 0, 0];
-  let fnrdy: Mbuf | null = null;
-  let tail: Mbuf | null = null;
-  let sndptrAt = -1;
-  for (let m = sb.sb_mb; m !== null; m = m.m_next) {
-    if (m === sb.sb_sndptr) sndptrAt = ccc;
-    ccc += m.m_len;
-    mcnt++;
-    mbcnt += 256;
-    if ((m.m_flags & M_EXT) !== 0) {
-      ccnt++;
-      mbcnt += m.m_ext.ext_size;
-    }
-    if (fnrdy === null && (m.m_flags & M_NOTREADY) !== 0) fnrdy = m;
-    if (fnrdy === null) {
-      acc += m.m_len;
-      expect(m.m_flags & M_NOTAVAIL, 'flags in front of the first pending').to.equal(0);
-    } else if ((m.m_flags & M_NOTREADY) === 0) {
-      expect(m.m_flags & M_BLOCKED, 'blocked behind the first pending').to.equal(M_BLOCKED);
-    }
-    tail = m;
-  }
-  const { sb_acc, sb_ccc, sb_mbcnt, sb_mcnt, sb_ccnt } = sb;
-  expect({ sb_acc, sb_ccc, sb_mbcnt, sb_mcnt, sb_ccnt }).to.deep.equal({
-    sb_acc: acc,
-    sb_ccc: ccc,
-    sb_mbcnt: mbcnt,
-    sb_mcnt: mcnt,
-    sb_ccnt: ccnt,
-  });
-  expect(sb.sb_fnrdy === fnrdy, 'sb_fnrdy').to.equal(true);
-  expect(sb.sb_mbtail === tail, 'sb_mbtail').to.equal(true);
-  if (sb.sb_sndptr !== null) expect(sb.sb_sndptroff, 'sb_sndptroff').to.equal(sndptrAt);
-}
+import { bootEach } from './boot.ts';
+import { chainBytes, expectBytes, must, pgsMbuf, sfbufMbuf } from './chains.ts';
+import { audit, linked, newSockbuf, pending, plain } from './sockbufs.ts';
 
 describe('uipc_sockbuf: accounting', () => {
   bootEach();
@@ -432,6 +357,131 @@ describe('uipc_sockbuf: sbsndptr', () => {
   });
 });
 
+describe('uipc_sockbuf: records', () => {
+  bootEach();
+
+  /** Lengths of the mbufs of each record. */
+  function shape(sb: Sockbuf): number[][] {
+    const out: number[][] = [];
+    for (let r = sb.sb_mb; r !== null; r = r.m_nextpkt) {
+      out.push([]);
+      for (let m: Mbuf | null = r; m !== null; m = m.m_next) out.at(-1)!.push(m.m_len);
+    }
+    return out;
+  }
+  function ended(len: number): Mbuf {
+    const m = plain(len);
+    m.m_flags |= M_EOR;
+    return m;
+  }
+
+  it('sbappend fills the last record until it ends, then begins one', () => {
+    const sb = newSockbuf();
+    sbappend(sb, plain(10), false);
+    sbappend(sb, ended(20), false); // copied behind: the end goes with it
+    expect(shape(sb)).to.eql([[30]]);
+    expect(sb.sb_mb!.m_flags & M_EOR).to.equal(M_EOR);
+    sbappend(sb, plain(40), false);
+    sbappend(sb, plain(200), false);
+    expect(shape(sb)).to.eql([[30], [40, 200]]);
+    sbcheck(sb);
+    sbflush(sb);
+    expect([sb.sb_mb, sb.sb_lastrecord, sb.sb_mbtail]).to.eql([null, null, null]);
+  });
+
+  it('sbappendrecord begins one each, its end on its last mbuf', () => {
+    const sb = newSockbuf();
+    sb.sb_flags |= SB_NOCOALESCE;
+    sbappendrecord(sb, linked(ended(5), plain(6)));
+    sbappendrecord(sb, plain(7));
+    expect(shape(sb)).to.eql([[5, 6], [7]]);
+    expect([sb.sb_mb!.m_flags & M_EOR, sb.sb_mb!.m_next!.m_flags & M_EOR]).to.eql([0, M_EOR]);
+    sbcheck(sb);
+    sbflush(sb);
+  });
+
+  it('sbdrop and sbcut go across records', () => {
+    const sb = newSockbuf();
+    sb.sb_flags |= SB_NOCOALESCE;
+    for (const m of [linked(plain(5), plain(6)), plain(7), plain(8)]) sbappendrecord(sb, m);
+    sbdrop(sb, 6);
+    expect(shape(sb)).to.eql([[5], [7], [8]]);
+    sbcheck(sb);
+    const cut = must(sbcut(sb, 13));
+    expect(m_length(cut)).to.equal(12);
+    for (let m: Mbuf | null = cut; m !== null; m = m.m_next) expect(m.m_nextpkt).to.equal(null);
+    m_freem(cut);
+    expect(shape(sb)).to.eql([[7]]);
+    sbcheck(sb);
+    sbdrop(sb, 7);
+    expect([sb.sb_mb, sb.sb_lastrecord, sb.sb_mbtail]).to.eql([null, null, null]);
+    sbappendstream(sb, plain(1), false);
+    sbcheck(sb);
+    sbflush(sb);
+  });
+
+  it('sb_ctl counts what is not data', () => {
+    const sb = newSockbuf();
+    const name = plain(16);
+    name.m_type = MT_SONAME;
+    name.m_next = plain(50);
+    sbappendrecord(sb, name);
+    expect([sb.sb_ccc, sb.sb_ctl]).to.eql([66, 16]);
+    sbcheck(sb);
+    sbdrop(sb, 4);
+    expect(sb.sb_ctl).to.equal(12);
+    sbcheck(sb);
+    sbflush(sb);
+    expect(sb.sb_ctl).to.equal(0);
+  });
+
+  it('a stream takes no second record', () => {
+    const sb = newSockbuf();
+    sbappendrecord(sb, plain(1));
+    sbappendrecord(sb, plain(1));
+    const m = plain(1);
+    expect(() => sbappendstream(sb, m, false)).to.throw('records');
+    m_freem(m);
+    sbflush(sb);
+  });
+});
+
+describe('uipc_sockbuf: sbcheck', () => {
+  bootEach();
+
+  it('panics at each count that is wrong', () => {
+    const sb = newSockbuf();
+    sbappendstream(sb, plain(10), false);
+    const p = pending({ npgs: 2 });
+    sbappendstream(sb, p, true);
+    sbappendstream(sb, plain(10), false);
+    sbcheck(sb);
+    for (const count of ['sb_acc', 'sb_ccc', 'sb_mbcnt', 'sb_mcnt', 'sb_ccnt', 'sb_ctl'] as const) {
+      sb[count]++;
+      expect(() => sbcheck(sb), count).to.throw(count);
+      sb[count]--;
+    }
+    for (const place of ['sb_fnrdy', 'sb_lastrecord'] as const) {
+      const was = sb[place];
+      sb[place] = null;
+      expect(() => sbcheck(sb), place).to.throw(place);
+      sb[place] = was;
+    }
+    sb.sb_mbtail!.m_flags &= ~M_BLOCKED;
+    expect(() => sbcheck(sb)).to.throw('M_BLOCKED missing');
+    sb.sb_mbtail!.m_flags |= M_BLOCKED;
+    sb.sb_mb!.m_flags |= M_BLOCKED;
+    expect(() => sbcheck(sb)).to.throw('in front');
+    sb.sb_mb!.m_flags &= ~M_BLOCKED;
+    sb.sb_sndptr = p;
+    expect(() => sbcheck(sb)).to.throw('sb_sndptroff');
+    sb.sb_sndptr = null;
+    sbcheck(sb);
+    sbflush(sb);
+    mb_free_notready(p, 2);
+  });
+});
+
 describe('uipc_sockbuf: wake-ups', () => {
   bootEach();
 
@@ -475,181 +525,5 @@ describe('uipc_sockbuf: wake-ups', () => {
     sb.sb_upcall = { run: () => void seen.push('upcall') };
     sowakeup(sb);
     expect(seen).to.eql(['upcall']);
-  });
-});
-
-/** One random operation: what to do, and three numbers. */
-type Op = [
-  'append' | 'pend' | 'ready' | 'drop' | 'look' | 'shadow' | 'unshadow',
-  Seg[],
-  number,
-  number,
-];
-
-interface Io {
-  m: Mbuf;
-  units: number;
-  /** Where its bytes begin in the stream. */
-  at: number;
-}
-
-/** A socket buffer beside a flat array: the stream from `dropped` on, and what is pending in it. */
-class Model {
-  readonly sb = newSockbuf();
-  readonly chains: Chain[] = [];
-  readonly ios: Io[] = [];
-  readonly shadows: { m: Mbuf; bytes: Uint8Array }[] = [];
-  stream: number[] = [];
-  dropped = 0;
-
-  constructor(coalesce: boolean) {
-    if (!coalesce) this.sb.sb_flags |= SB_NOCOALESCE;
-  }
-
-  /** Bytes in front of the first pending I/O. */
-  available(): number {
-    const first = Math.min(...this.ios.map((io) => io.at), this.dropped + this.stream.length);
-    return first - this.dropped;
-  }
-
-  append(segs: Seg[]): void {
-    const c = new Chain(segs);
-    this.chains.push(c);
-    this.stream.push(...c.bytes);
-    sbappendstream(this.sb, c.m, false);
-  }
-
-  /** A round of sendfile: one to three pending mbufs, mapped or not, of which maybe small ones. */
-  pend(x: number, y: number): void {
-    const ms: Mbuf[] = [];
-    let units = 0;
-    for (let i = 0; i <= x % 3; i++) {
-      const npgs = 1 + ((y >>> i) % 4);
-      if ((y >>> (i + 3)) % 3 === 0) {
-        const s = sfbufMbuf(0, 1 + (y % 4096));
-        s.m_flags |= M_NOTREADY;
-        ms.push(s);
-        units++;
-      } else {
-        ms.push(pending({ npgs, last: 1 + ((x ^ y) % 400) }));
-        units += npgs;
-      }
-    }
-    const m = linked(...ms);
-    const bytes = chainBytes(m);
-    this.ios.push({ m, units, at: this.dropped + this.stream.length });
-    this.stream.push(...bytes);
-    sbappendstream(this.sb, m, true);
-  }
-
-  ready(x: number): void {
-    if (this.ios.length === 0) return;
-    const i = x % this.ios.length;
-    const [io] = this.ios.splice(i, 1) as [Io];
-    // The first to be pending is the one whose end lets data out.
-    expect(sbready(this.sb, io.m, io.units)).to.equal(i === 0 ? 0 : EINPROGRESS);
-  }
-
-  drop(x: number): void {
-    const n = x % (this.available() + 1);
-    sbdrop(this.sb, n);
-    this.stream = this.stream.slice(n);
-    this.dropped += n;
-  }
-
-  look(x: number): void {
-    const off = x % (this.stream.length + 1);
-    const m = sbsndmbuf(this.sb, off);
-    if (off === this.stream.length) {
-      expect(m).to.equal(null);
-      return;
-    }
-    // The chain from m on begins with m's bytes.
-    expect(chainBytes(m)[sbsndOff.off]).to.equal(this.stream[off]);
-    const from = sbsndptr_noadv(this.sb, off);
-    expect(chainBytes(from)[sbsndOff.off]).to.equal(this.stream[off]);
-    // As tcp_output says what it has sent; of data sent before, it is not the place any more.
-    sbsndptr_adv(this.sb, from, sbsndOff.off + (x % 300));
-  }
-
-  shadow(x: number, y: number): void {
-    const off = x % (this.available() + 1);
-    const len = y % (this.available() - off + 1);
-    if (len === 0) return;
-    const m = sbsndptr_noadv(this.sb, off);
-    this.shadows.push({
-      m: must(m_copym(m, sbsndOff.off, len, M_NOWAIT)),
-      bytes: Uint8Array.from(this.stream.slice(off, off + len)),
-    });
-  }
-
-  unshadow(x: number): void {
-    if (this.shadows.length === 0) return;
-    const [s] = this.shadows.splice(x % this.shadows.length, 1) as [Model['shadows'][0]];
-    expectBytes(s.m, s.bytes, 'a segment in flight');
-    m_freem(s.m);
-  }
-
-  step([what, segs, x, y]: Op): void {
-    switch (what) {
-      case 'append':
-        return this.append(segs);
-      case 'pend':
-        return this.pend(x, y);
-      case 'ready':
-        return this.ready(x);
-      case 'drop':
-        return this.drop(x);
-      case 'look':
-        return this.look(x);
-      case 'shadow':
-        return this.shadow(x, y);
-      case 'unshadow':
-        return this.unshadow(x);
-    }
-  }
-
-  check(): void {
-    audit(this.sb);
-    sbcheck(this.sb);
-    expect(sbavail(this.sb), 'available').to.equal(this.available());
-    expectBytes(this.sb.sb_mb, Uint8Array.from(this.stream), 'stream');
-  }
-
-  done(): void {
-    sbflush(this.sb);
-    audit(this.sb);
-    for (const io of this.ios) mb_free_notready(io.m, io.units);
-    while (this.shadows.length > 0) this.unshadow(0);
-    for (const c of this.chains) c.done();
-  }
-}
-
-describe('uipc_sockbuf: random operations against a model', () => {
-  bootEach();
-
-  const op: fc.Arbitrary<Op> = fc.tuple(
-    fc.constantFrom<Op[0]>('append', 'pend', 'ready', 'drop', 'look', 'shadow', 'unshadow'),
-    fc.array(segArb(['plain', 'plain', 'cluster', 'sfbuf', 'pgs', 'empty']), {
-      minLength: 1,
-      maxLength: 3,
-    }),
-    fc.nat(0x7fffffff),
-    fc.nat(0x7fffffff),
-  );
-
-  it('acc, ccc, mbcnt, mcnt, ccnt, fnrdy, sndptr and the bytes are right after each', () => {
-    fc.assert(
-      fc.property(fc.array(op, { minLength: 5, maxLength: 40 }), fc.boolean(), (ops, coalesce) => {
-        const model = new Model(coalesce);
-        for (const o of ops) {
-          model.step(o);
-          model.check();
-        }
-        model.done();
-        expectAllBack();
-      }),
-      { numRuns: 120 },
-    );
   });
 });
