@@ -45,6 +45,7 @@ import {
   ETHER_VLAN_ENCAP_LEN,
 } from './ethernet.ts';
 import { if_attach, if_detach } from './if.ts';
+import { loopBroadcast } from './if_loop.ts';
 import {
   ETHER_ADDR_LEN,
   IFCOUNTER_IBYTES,
@@ -126,8 +127,7 @@ function outputError(ifp: Ifnet, m: Mbuf, error: Errno): Errno {
  * Sends a packet to `dst` on this link: finds the Ethernet address, puts the header in front and
  * gives the frame to the driver. Takes `m` on every outcome. 0 also if the packet waits for the
  * address. ENETDOWN: not up and running; ENOBUFS: no memory for the header; EAFNOSUPPORT; else the
- * resolver's or the driver's. Unlike FreeBSD, a broadcast is not looped back to ourselves: nothing
- * here listens to its own broadcasts.
+ * resolver's or the driver's. A broadcast also comes back to ourselves (IFF_SIMPLEX).
  * @see ifnet(9)
  */
 export function ether_output(ifp: Ifnet, m: Mbuf, dst: OutputDst): Errno {
@@ -148,7 +148,26 @@ export function ether_output(ifp: Ifnet, m: Mbuf, dst: OutputDst): Errno {
     if (error !== 0) return error === EWOULDBLOCK ? 0 : error;
     dhost = resolver.resolved.ll_addr;
   }
-  return etherSend(ifp, m, dhost, inet ? ETHERTYPE_IP : ETHERTYPE_IPV6);
+  const top = encapsulate(ifp, m, dhost, inet ? ETHERTYPE_IP : ETHERTYPE_IPV6);
+  if (top === null) return ENOBUFS;
+  if ((top.m_flags & M_BCAST) !== 0 && (ifp.if_flags & IFF_SIMPLEX) !== 0)
+    loopBroadcast(ifp, top, dst.family, ETHER_HDR_LEN);
+  return ifp.if_driver!.if_transmit(ifp, top);
+}
+
+/** Puts an Ethernet header in front of `m`, which it takes; null, counted, without memory for it. */
+function encapsulate(ifp: Ifnet, m: Mbuf, dhost: Uint8Array, type: number): Mbuf | null {
+  const top = M_PREPEND(m, ETHER_HDR_LEN, M_NOWAIT);
+  if (top === null) {
+    if_inc_counter(ifp, IFCOUNTER_OQDROPS, 1);
+    count(R_IF_NOBUFS);
+    return null;
+  }
+  $eh.at(mtod(top));
+  $eh.setDhost(dhost);
+  $eh.setShost(ifp.if_lladdr);
+  $eh.ether_type = type;
+  return top;
 }
 
 /**
@@ -157,16 +176,8 @@ export function ether_output(ifp: Ifnet, m: Mbuf, dst: OutputDst): Errno {
  * route.
  */
 export function etherSend(ifp: Ifnet, m: Mbuf, dhost: Uint8Array, type: number): Errno {
-  const top = M_PREPEND(m, ETHER_HDR_LEN, M_NOWAIT);
-  if (top === null) {
-    if_inc_counter(ifp, IFCOUNTER_OQDROPS, 1);
-    count(R_IF_NOBUFS);
-    return ENOBUFS;
-  }
-  $eh.at(mtod(top));
-  $eh.setDhost(dhost);
-  $eh.setShost(ifp.if_lladdr);
-  $eh.ether_type = type;
+  const top = encapsulate(ifp, m, dhost, type);
+  if (top === null) return ENOBUFS;
   return ifp.if_driver!.if_transmit(ifp, top);
 }
 

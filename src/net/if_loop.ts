@@ -23,7 +23,7 @@ import {
   M_NOWAIT,
 } from '../kern/mbuf.ts';
 import { AF_INET, AF_INET6 } from '../kern/protosw.ts';
-import { M_PREPEND } from '../kern/uipc_mbuf.ts';
+import { m_adj, m_dup, M_PREPEND } from '../kern/uipc_mbuf.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { memView } from '../vm/arena.ts';
 import { bpfattach, DLT_NULL } from './bpf.ts';
@@ -34,6 +34,7 @@ import {
   IFCAP_LINKSTATE,
   IFCOUNTER_IBYTES,
   IFCOUNTER_IPACKETS,
+  IFCOUNTER_IQDROPS,
   IFCOUNTER_OBYTES,
   IFCOUNTER_OPACKETS,
   IFF_DRV_RUNNING,
@@ -119,9 +120,13 @@ export function looutput(ifp: Ifnet, m: Mbuf, dst: OutputDst): Errno {
     count(R_IF_NOBUFS);
     return 0;
   }
-  const ph = top.m_pkthdr;
-  ph.rcvif = ifp;
-  // What was left to the "NIC" cannot have been damaged on the way: it counts as verified.
+  trustSums(top);
+  return if_simloop(ifp, top, dst.family, 0);
+}
+
+/** What was left to the NIC cannot have been damaged on the way back: it counts as verified. */
+function trustSums(m: Mbuf): void {
+  const ph = m.m_pkthdr;
   const asked = ph.csum_flags;
   ph.csum_flags = 0;
   ph.csum_data = 0;
@@ -132,9 +137,36 @@ export function looutput(ifp: Ifnet, m: Mbuf, dst: OutputDst): Errno {
   } else if ((asked & CSUM_IP) !== 0) {
     ph.csum_flags = CSUM_IP_CHECKED | CSUM_IP_VALID;
   }
+}
+
+/**
+ * Has `m`, which `ifp` sent, come in at `ifp` at the end of the pass, without its first `hlen` bytes.
+ * Listeners see it if there is a link header (`hlen`). Takes `m`; netisr_queue's errno.
+ * @see sys/net/if_loop.c
+ */
+export function if_simloop(ifp: Ifnet, m: Mbuf, af: number, hlen: number): Errno {
+  m.m_pkthdr.rcvif = ifp;
+  if (hlen > 0) {
+    if (ifp.if_bpf !== null && ifp.if_bpf.listeners > 0) ifp.if_bpf.mtap(m, false);
+    m_adj(m, hlen);
+  }
   if_inc_counter(ifp, IFCOUNTER_IPACKETS, 1);
-  if_inc_counter(ifp, IFCOUNTER_IBYTES, len);
-  return netisr_queue(ifp.if_vnet, dst.family === AF_INET ? NETISR_IP : NETISR_IPV6, top);
+  if_inc_counter(ifp, IFCOUNTER_IBYTES, m.m_pkthdr.len);
+  return netisr_queue(ifp.if_vnet, af === AF_INET ? NETISR_IP : NETISR_IPV6, m);
+}
+
+/**
+ * A copy of the broadcast frame `m`, which a card that cannot hear itself is about to send, comes in
+ * at `ifp`; counted as IQDROPS if there is no memory for one. Only reads `m`.
+ */
+export function loopBroadcast(ifp: Ifnet, m: Mbuf, af: number, hlen: number): void {
+  const n = m_dup(m, M_NOWAIT);
+  if (n === null) {
+    if_inc_counter(ifp, IFCOUNTER_IQDROPS, 1);
+    return;
+  }
+  trustSums(n);
+  if_simloop(ifp, n, af, hlen);
 }
 
 /** Creates a stack's lo0, up, without addresses. @see lo(4) */

@@ -8,9 +8,13 @@ import {
   IFCOUNTER_IBYTES,
   IFCOUNTER_IERRORS,
   IFCOUNTER_IMCASTS,
+  IFCOUNTER_IPACKETS,
+  IFCOUNTER_IQDROPS,
   IFCOUNTER_NOPROTO,
+  IFCOUNTER_OERRORS,
   IFF_DRV_RUNNING,
   IFF_MONITOR,
+  IFF_SIMPLEX,
   IFF_UP,
   if_get_counter,
 } from '../../src/net/if_var.ts';
@@ -31,7 +35,9 @@ import { mem } from '../../src/vm/arena.ts';
 import { payloadBytesRead, READ_BPF } from '../../src/vm/payload.ts';
 import { m_copydata } from '../../src/kern/m_copydata.ts';
 import { m_getcl } from '../../src/kern/kern_mbuf.ts';
-import { M_NOWAIT, MT_DATA } from '../../src/kern/mbuf.ts';
+import { CSUM_IP, M_BCAST, M_NOWAIT, MT_DATA } from '../../src/kern/mbuf.ts';
+import { ipstat } from '../../src/netinet/ip_var.ts';
+import { passEnter, passLeave } from '../../src/sys/pass.ts';
 import { kva } from '../../src/sys/types.ts';
 import { chainBytes, pgsMbuf, sfbufMbuf } from '../kern/chains.ts';
 import { addr, OUR_MAC, outPacket, PEER, PEER_MAC, Rig, US } from '../netinet/rig.ts';
@@ -146,6 +152,10 @@ describe('ethernet', () => {
     rig.ifp.if_drv_flags &= ~IFF_DRV_RUNNING;
     expect(send()).to.equal(ENETDOWN);
     rig.ifp.if_drv_flags |= IFF_DRV_RUNNING;
+    rig.ifp.if_flags &= ~IFF_UP;
+    expect(send()).to.equal(ENETDOWN);
+    expect([count(IFCOUNTER_OERRORS), counted(R_ETHER_DOWN)]).to.deep.equal([2, 2]);
+    rig.ifp.if_flags |= IFF_UP;
     rig.ifp.if_flags |= IFF_MONITOR;
     expect(send()).to.equal(ENETDOWN);
     rig.inject(frame());
@@ -155,6 +165,75 @@ describe('ethernet', () => {
     expectTx(rig.sent);
     expect(send()).to.equal(0);
     expectTx(rig.sent, [icmp(8)]);
+  });
+
+  it('a packet that waits for an address has been sent', () => {
+    const dst = { family: AF_INET, addr: addr('192.0.2.9'), addr6: null };
+    expect(ether_output(rig.ifp, outPacket(echo), dst)).to.equal(0);
+    const [request] = rig.sent.splice(0);
+    expect(decodeFrame(request!)).to.include({ dst: BROADCAST_MAC, type: 0x0806 });
+    // ARP's own broadcast does not come back.
+    expect(count(IFCOUNTER_IMCASTS)).to.equal(0);
+  });
+
+  describe('a broadcast', () => {
+    const ALL = '192.0.2.255';
+    const packet = buildIp4({ src: US, dst: ALL }, 253, new Uint8Array(100));
+    const broadcast = (bytes = packet): number => {
+      const m = outPacket(bytes);
+      m.m_flags |= M_BCAST;
+      return ether_output(rig.ifp, m, { family: AF_INET, addr: addr(ALL), addr6: null });
+    };
+
+    it('comes back as a copy on a card that cannot hear itself, at the end of the pass', () => {
+      const ears = [BPF_D_IN, BPF_D_OUT].map((d) => new Ear(d));
+      for (const ear of ears) bpfOf(rig.ifp)!.attach(ear);
+      const before = [IFCOUNTER_IPACKETS, IFCOUNTER_IBYTES].map(count);
+      const total = ipstat(rig.vnet).ips_total;
+      passEnter();
+      expect(broadcast()).to.equal(0);
+      expect(ipstat(rig.vnet).ips_total - total).to.equal(0);
+      passLeave();
+      expect(ipstat(rig.vnet).ips_total - total).to.equal(1);
+      expect(ipstat(rig.vnet).ips_badsum).to.equal(0);
+      expect(count(IFCOUNTER_IPACKETS) - before[0]!).to.equal(1);
+      expect(count(IFCOUNTER_IBYTES) - before[1]!).to.equal(packet.length);
+      const [sent] = rig.sent.splice(0);
+      expect(decodeFrame(sent!)).to.include({ dst: BROADCAST_MAC, src: OUR_MAC });
+      for (const ear of ears) {
+        expect(ear.heard.map((h) => [...h.bytes])).to.deep.equal([[...sent!]]);
+        bpfOf(rig.ifp)!.detach(ear);
+      }
+    });
+
+    it('with a checksum left to the NIC counts as verified when it comes back', () => {
+      const m = outPacket(packet.with(10, 0).with(11, 0));
+      m.m_flags |= M_BCAST;
+      m.m_pkthdr.csum_flags = CSUM_IP;
+      ether_output(rig.ifp, m, { family: AF_INET, addr: addr(ALL), addr6: null });
+      expect(rig.chains.at(-1)!.csum_flags, 'of what the NIC gets').to.equal(CSUM_IP);
+      expect(ipstat(rig.vnet).ips_badsum).to.equal(0);
+      rig.sent.length = 0;
+    });
+
+    it('does not come back to a card that hears itself, nor without memory', () => {
+      const total = ipstat(rig.vnet).ips_total;
+      rig.ifp.if_flags &= ~IFF_SIMPLEX;
+      expect(broadcast()).to.equal(0);
+      rig.ifp.if_flags |= IFF_SIMPLEX;
+      const m = outPacket(packet);
+      m.m_flags |= M_BCAST;
+      const { mbuf } = mbufZones();
+      const { max } = mbuf;
+      mbuf.max = mbuf.current;
+      expect(ether_output(rig.ifp, m, { family: AF_INET, addr: addr(ALL), addr6: null })).to.equal(
+        0,
+      );
+      mbuf.max = max;
+      expect(count(IFCOUNTER_IQDROPS)).to.equal(1);
+      expect(ipstat(rig.vnet).ips_total).to.equal(total);
+      expect(rig.sent.splice(0).length).to.equal(2);
+    });
   });
 
   it('puts its header into the room in front, else into a new mbuf', () => {

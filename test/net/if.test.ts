@@ -13,6 +13,7 @@ import {
   ifnetList,
   ifunit,
 } from '../../src/net/if.ts';
+import * as ifVar from '../../src/net/if_var.ts';
 import { ether_ifdetach } from '../../src/net/if_ethersubr.ts';
 import {
   IFCAP_NETMAP,
@@ -110,6 +111,22 @@ describe('net', () => {
       expect(ifp.if_flags & IFF_BROADCAST).to.equal(IFF_BROADCAST);
       expect(ifhwioctl(ifp, SIOCSIFFLAGS, IFF_UP | IFF_PROMISC)).to.equal(0);
       expect(ifp.if_flags).to.equal(before);
+    });
+
+    it("have FreeBSD's numbers for counters, link states and the driver's flags", () => {
+      const { ifp } = rig;
+      const names = [
+        ['IPACKETS', 'IERRORS', 'OPACKETS', 'OERRORS', 'COLLISIONS', 'IBYTES'],
+        ['OBYTES', 'IMCASTS', 'OMCASTS', 'IQDROPS', 'OQDROPS', 'NOPROTO'],
+      ].flat();
+      const numbers: Record<string, unknown> = { ...ifVar };
+      expect(names.map((name) => numbers[`IFCOUNTER_${name}`])).to.deep.equal([
+        0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11,
+      ]);
+      expect([ifVar.LINK_STATE_UNKNOWN, LINK_STATE_DOWN, LINK_STATE_UP]).to.deep.equal([0, 1, 2]);
+      expect([ifVar.IFF_DRV_RUNNING, ifVar.IFF_DRV_OACTIVE]).to.deep.equal([0x40, 0x400]);
+      expect(ifp.if_flags & 0x440, 'they are not among if_flags').to.equal(0);
+      expect(ifp.if_drv_flags).to.equal(0x40);
     });
 
     it('tell of link changes once', () => {
