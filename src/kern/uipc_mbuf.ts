@@ -2,7 +2,7 @@
  * mbuf routines, after sys/kern/uipc_mbuf.c as of r349529; those that only read chains are in
  * m_copydata.ts, those that reach data by its address in m_copyback.ts, m_uiotombuf and m_unshare in
  * files of their own. m_pullup, which FreeBSD lets go wrong on unmapped data, panics. Left out: mbuf
- * tags, m_copymdata, m_pulldown, m_mballoc's statistics.
+ * tags, m_copymdata, m_pulldown.
  */
 
 import { KASSERT } from '../sys/kassert.ts';

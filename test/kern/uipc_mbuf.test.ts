@@ -38,6 +38,7 @@ import { kva } from '../../src/sys/types.ts';
 import { mem } from '../../src/vm/arena.ts';
 import { payloadBytesRead, READ_COPY } from '../../src/vm/payload.ts';
 import { Uio, UIO_READ, UIO_WRITE } from '../../src/vm/uio.ts';
+import { runs } from '../support/property.ts';
 import { bootEach, bootKern, expectAllBack } from './boot.ts';
 import {
   Chain,
@@ -51,7 +52,7 @@ import {
   sfbufMbuf,
 } from './chains.ts';
 
-const RUNS = { numRuns: 200 };
+const RUNS = runs(150);
 const pktArb = fc.integer({ min: -1, max: 168 });
 const n31 = fc.nat(0x7fffffff);
 
@@ -99,7 +100,8 @@ function pieces(len: number, seed: number): { parts: Uint8Array[]; uio: Uio } {
 
 const joined = (parts: Uint8Array[]): Uint8Array => Uint8Array.from(parts.flatMap((p) => [...p]));
 
-describe('uipc_mbuf: random chains against a flat array', () => {
+describe('uipc_mbuf: random chains against a flat array', function () {
+  this.timeout(600_000);
   bootEach();
 
   it('m_copydata', () => {
