@@ -8,11 +8,13 @@ import {
   type Mbuf,
   M_NOMAP,
   M_NOWAIT,
+  M_PKTHDR,
   MT_DATA,
 } from '../../src/kern/mbuf.ts';
 import { AF_INET, IPPROTO_UDP, type Sockaddr, SOCK_DGRAM } from '../../src/kern/protosw.ts';
 import { ioResult, soRecvDgram, soSendDgram } from '../../src/kern/sys_generic.ts';
 import { soReceivedFrom } from '../../src/kern/uipc_dgram.ts';
+import { m_uiotombuf_nomap } from '../../src/kern/m_uiotombuf.ts';
 import { m_length } from '../../src/kern/uipc_mbuf.ts';
 import {
   SO_BROADCAST,
@@ -60,6 +62,7 @@ import {
   R_UDP_SUM,
 } from '../../src/sys/reason.ts';
 import { port } from '../../src/sys/types.ts';
+import { Uio, UIO_WRITE } from '../../src/vm/uio.ts';
 import { chainBytes, must, pgsMbuf } from '../kern/chains.ts';
 import {
   BROADCAST_MAC,
@@ -261,13 +264,23 @@ describe('udp_usrreq', () => {
   });
 
   describe('sends unmapped payload', () => {
-    /** A packet header, empty or itself unmapped, and pages behind. */
+    /** An empty packet header with pages behind, or, for a program's bytes, pages that are the packet. */
     function unmapped(npgs: number, first: number, last: number): Mbuf {
+      if (first === 0) {
+        const n = (npgs - 1) * 4096 + last;
+        const uio = new Uio().single(bytes(n), 0, n, UIO_WRITE);
+        return must(m_uiotombuf_nomap(uio, M_NOWAIT, 0, 0, M_PKTHDR));
+      }
       const top = must(m_gethdr(M_NOWAIT, MT_DATA));
       top.m_next = pgsMbuf({ npgs, first, last });
       top.m_pkthdr.len = m_length(top);
       return top;
     }
+    const unmappedIn = (m: Mbuf | null): number => {
+      let n = 0;
+      for (; m !== null; m = m.m_next) if ((m.m_flags & M_NOMAP) !== 0) n++;
+      return n;
+    };
 
     for (const mtu of [576, 1500, 9000])
       for (const txcsum of [false, true])
@@ -280,9 +293,11 @@ describe('udp_usrreq', () => {
             for (const [npgs, first, last] of [
               [5, 1000, 77],
               [1, 3800, 200],
+              [4, 0, 4096],
+              [1, 0, 300],
             ] as const) {
               const m = unmapped(npgs, first, last);
-              expect(m.m_next!.m_flags & M_NOMAP).to.equal(M_NOMAP);
+              expect(unmappedIn(m)).to.equal(1);
               const want = chainBytes(m);
               const cut = want.length + 28 > mtu;
               expect(so.so_proto.pr_send(so, 0, m, sin(PEER, 5000))).to.equal(0);
@@ -307,8 +322,8 @@ describe('udp_usrreq', () => {
               }
             }
             const converted = counted(R_CONVERT_CSUM) + counted(R_CONVERT_NOMAP);
-            // The short one always fits: it is converted if the NIC lacks either.
-            expect(converted).to.equal(txcsum && nomap ? 1 : 2);
+            // The long ones are always cut; the short ones are converted if the NIC lacks either.
+            expect(converted).to.equal(txcsum && nomap ? 2 : 4);
           });
 
     const pseudoSum = (len: number): number =>
