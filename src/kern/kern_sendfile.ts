@@ -7,90 +7,32 @@
  */
 
 import type { Task } from '../sys/clock.ts';
-import {
-  EAGAIN,
-  EBADF,
-  EBUSY,
-  EINVAL,
-  EIO,
-  ENOBUFS,
-  ENOTCONN,
-  type Errno,
-  EWOULDBLOCK,
-} from '../sys/errno.ts';
+import { EAGAIN, EBADF, EINVAL, ENOBUFS, ENOTCONN, type Errno, EWOULDBLOCK } from '../sys/errno.ts';
 import { KASSERT } from '../sys/kassert.ts';
 import { passDefer, passEnter, passLeave } from '../sys/pass.ts';
 import { FileStat } from '../sys/pager.ts';
-import { count, R_SF_BUSY, R_SF_TRUNCATED, R_VM_WAIT } from '../sys/reason.ts';
+import { count, R_SF_TRUNCATED } from '../sys/reason.ts';
 import { PAGE_MASK, PAGE_SIZE } from '../vm/arena.ts';
-import { sf_buf_alloc, sf_buf_free, sf_buf_kva, sfBufWait, sfBufWaitCancel } from '../vm/sf_buf.ts';
+import { sfBufWait, sfBufWaitCancel } from '../vm/sf_buf.ts';
 import { Uio, UIO_WRITE } from '../vm/uio.ts';
 import {
-  grabbed,
-  GRAB_BUSY,
-  GRAB_NOMEM,
   machinePager,
-  MAXPAGES_IO,
   revalidate,
   vm_object_deallocate,
-  vm_page_grab_pages,
-  vm_pager_get_pages_async,
   type VmObject,
   vmObjectOf,
 } from '../vm/vm_object.ts';
-import {
-  NOPAGE,
-  vm_page_alloc,
-  vm_page_busied,
-  vm_page_busy_acquire,
-  VM_PAGE_TO_PHYS,
-  vm_page_unwire,
-  vm_page_all_valid,
-  vm_page_xunbusy,
-  type VmPage,
-  vmWaitCancel,
-  vmWaitPages,
-} from '../vm/vm_page.ts';
+import { vmWaitCancel } from '../vm/vm_page.ts';
 import { fdrop, fhold, type File } from './kern_descrip.ts';
-import {
-  m_extadd,
-  m_freem,
-  m_get,
-  mb_alloc_ext_pgs,
-  mb_ext_pgs_check,
-  mbParams,
-  m_free,
-} from './kern_mbuf.ts';
+import { m_freem, m_free } from './kern_mbuf.ts';
 import { machineClock } from './kern_timeout.ts';
-import {
-  EXT_FLAG_CACHE_LAST,
-  EXT_FLAG_NOCACHE,
-  EXT_FLAG_SYNC,
-  EXT_SFBUF,
-  type Mbuf,
-  MBUF_PEXT_MAX_PGS,
-  M_NOTREADY,
-  M_NOWAIT,
-  M_RDONLY,
-  MT_DATA,
-} from './mbuf.ts';
-import { IPPROTO_TCP, PRUS_NOTREADY, SOCK_STREAM } from './protosw.ts';
-import {
-  readaheadAlloc,
-  sendfile_free_mext,
-  sendfile_free_mext_pg,
-  sendfileLive,
-  type Sfio,
-  sfioAlloc,
-  sfstat,
-  Sync,
-} from './sendfile_io.ts';
-import {
-  sendfilePageBytes,
-  sendfilePageOff,
-  sendfilePages,
-  sendfileRoundBytes,
-} from './sendfile_size.ts';
+import { type Mbuf, M_NOWAIT } from './mbuf.ts';
+import { PRUS_NOTREADY, SOCK_STREAM } from './protosw.ts';
+import { sendfileLive, type Sfio, sfioAlloc, sfstat, Sync } from './sendfile_io.ts';
+import { sendfileBuild } from './sendfile_build.ts';
+import { round, ROUND_PAGES_MAX, SF_SYNC } from './sendfile_round.ts';
+import { sendfileGrab, sendfileSwapin } from './sendfile_swapin.ts';
+import { sendfilePageOff, sendfilePages, sendfileRoundBytes } from './sendfile_size.ts';
 import { m_uiotombuf } from './m_uiotombuf.ts';
 import { m_last } from './uipc_mbuf.ts';
 import {
@@ -104,20 +46,14 @@ import {
 } from './uipc_socket.ts';
 import { sbspace } from './uipc_sockbuf.ts';
 
-// flags
-export const SF_NODISKIO = 0x1;
-export const SF_MNOWAIT = 0x2;
-export const SF_SYNC = 0x4;
-export const SF_USER_READAHEAD = 0x8;
-export const SF_NOCACHE = 0x10;
-
-/** Flags with a number of pages to read ahead, 0 to 65535. @see sendfile(2) */
-export function SF_FLAGS(rh: number, flags: number): number {
-  return ((rh & 0xffff) << 16) | flags;
-}
-
-/** Largest round, in pages: a socket buffer's worth. */
-const ROUND_PAGES_MAX = 512;
+export {
+  SF_FLAGS,
+  SF_MNOWAIT,
+  SF_NOCACHE,
+  SF_NODISKIO,
+  SF_SYNC,
+  SF_USER_READAHEAD,
+} from './sendfile_round.ts';
 
 /** Headers and trailers, in a program's own memory. @see sendfile(2) */
 export interface SfHdtr {
@@ -131,10 +67,7 @@ export interface SendfileListener {
   sendfileDone(error: Errno, sbytes: number): void;
 }
 
-// The round under construction. One at a time: a round never waits between these.
-const pages: VmPage[] = Array.from({ length: ROUND_PAGES_MAX }, () => NOPAGE);
 const st = new FileStat();
-const raPage: VmPage[] = Array.from({ length: MAXPAGES_IO }, () => NOPAGE);
 
 /** Where a call stands: what `step` does next. */
 type Phase = 'lock' | 'file' | 'trailers' | 'sync' | 'done';
@@ -342,25 +275,37 @@ export class SendfileCall implements Task {
     if (this.#error === 0) this.#sbytes += hdrlen;
   }
 
+  #aimRound(): void {
+    round.so = this.#so;
+    round.file = this.#file;
+    round.object = this.#object;
+    round.sync = this.#sync;
+    round.flags = this.#flags;
+    round.off = this.#off;
+    round.rem = this.#rem;
+    round.size = this.#size;
+  }
+
   /** Sends `hdrlen` header bytes and `bytes` of the file, or fewer; true if it has to wait. */
   #sendPages(hdrlen: number, bytes: number): boolean {
     bytes = Math.min(bytes, ROUND_PAGES_MAX * PAGE_SIZE - (this.#off & PAGE_MASK));
     let npages = sendfilePages(this.#off, bytes);
     const wanted = npages;
-    const got = this.#grab(npages);
+    this.#aimRound();
+    const got = sendfileGrab(npages, this);
     if (got < 0) return true;
     npages = got;
-    let soft = this.#soft;
+    let { soft } = round;
     const sfio = sfioAlloc(this.#so, this.#file);
-    const usable = this.#swapin(sfio, npages);
+    const usable = sendfileSwapin(sfio, npages);
     if (usable < npages) {
-      soft = this.#soft;
+      soft = round.soft;
       npages = usable;
     }
     bytes = this.#bytesOf(npages, wanted, bytes);
-    const built = npages === 0 ? 0 : this.#build(sfio, npages, bytes);
+    const built = npages === 0 ? 0 : sendfileBuild(sfio, npages, bytes);
     if (built < npages) {
-      if (built === 0 && this.#noSfBuf) {
+      if (built === 0 && round.noSfBuf) {
         // The first mapping may be waited for: the round begins again when one comes free.
         sfio.drop();
         sfstat.sf_allocwait++;
@@ -378,189 +323,6 @@ export class SendfileCall implements Task {
   #bytesOf(n: number, of: number, bytes: number): number {
     if (n === of) return bytes;
     return n === 0 ? 0 : sendfilePageOff(n, this.#off) - this.#off;
-  }
-
-  /** The error that ends the call after what this round could send. */
-  #soft: Errno = 0;
-  /** The round was cut short for want of an sf_buf. */
-  #noSfBuf = false;
-
-  /**
-   * Wires the round's pages into `pages`. Returns how many, or -1 if the call has to wait. With
-   * SF_NODISKIO it does not: the round ends early and the call with EBUSY.
-   */
-  #grab(npages: number): number {
-    this.#soft = 0;
-    const first = Math.floor(this.#off / PAGE_SIZE);
-    const result = vm_page_grab_pages(this.#object, first, pages, npages);
-    const n = grabbed.n;
-    if (n === npages) return n;
-    if (result === GRAB_BUSY) {
-      sfstat.sf_busy++;
-      count(R_SF_BUSY);
-      if ((this.#flags & SF_NODISKIO) === 0) {
-        releaseUnread(0, n);
-        this.#object.waitPagein(this);
-        return -1;
-      }
-    } else {
-      KASSERT(result === GRAB_NOMEM, 'sendfile: grab ended early');
-      if (n > 0) return n; // send these; the next round waits
-      count(R_VM_WAIT);
-      if ((this.#flags & SF_NODISKIO) === 0) {
-        vmWaitPages(this);
-        return -1;
-      }
-    }
-    this.#soft = EBUSY;
-    return n;
-  }
-
-  /**
-   * Starts the reads of the pages that are not valid, a run at a time, and reads ahead. Returns how
-   * many pages can be sent: fewer than `npages` if a read could not be started.
-   */
-  #swapin(sfio: Sfio, npages: number): number {
-    const first = Math.floor(this.#off / PAGE_SIZE);
-    const fd = this.#file.f_fd;
-    let ios = 0;
-    let lastRead = false;
-    for (let i = 0; i < npages;) {
-      lastRead = !vm_page_all_valid(pages[i]!);
-      if (!lastRead) {
-        sfstat.sf_pages_valid++;
-        i++;
-        continue;
-      }
-      let n = 0;
-      while (i + n < npages && n < MAXPAGES_IO && !vm_page_all_valid(pages[i + n]!)) {
-        if (!vm_page_busied(pages[i + n]!)) vm_page_busy_acquire(pages[i + n]!);
-        n++;
-      }
-      sfio.nios++;
-      const error = vm_pager_get_pages_async(this.#object, fd, first + i, pages, i, n, sfio);
-      if (error !== 0) {
-        sfio.nios--;
-        releaseUnread(i, npages);
-        this.#soft = EIO;
-        return i;
-      }
-      ios++;
-      sfstat.sf_iocnt++;
-      sfstat.sf_pages_read += n;
-      i += n;
-    }
-    if (ios === 0 && npages > 0) sfstat.sf_noiocnt++;
-    if (lastRead) this.#readahead(first + npages);
-    return npages;
-  }
-
-  /** Reads pages behind the round into the cache, as far as nobody has them. */
-  #readahead(pindex: number): void {
-    const asked = this.#flags >>> 16;
-    const past = Math.ceil(this.#size / PAGE_SIZE) - pindex;
-    const rest = Math.ceil((this.#off + this.#rem) / PAGE_SIZE) - pindex;
-    const user = (this.#flags & SF_USER_READAHEAD) !== 0;
-    const n = Math.min(user ? asked : rest + asked, past, MAXPAGES_IO);
-    let got = 0;
-    while (got < n && this.#object.lookup(pindex + got) === NOPAGE) {
-      const p = vm_page_alloc(this.#object, pindex + got);
-      if (p === NOPAGE) break;
-      this.#object.insert(pindex + got, p);
-      raPage[got++] = p;
-    }
-    if (got === 0) return;
-    const ra = readaheadAlloc(this.#file);
-    const fd = this.#file.f_fd;
-    if (vm_pager_get_pages_async(this.#object, fd, pindex, raPage, 0, got, ra) === 0)
-      sfstat.sf_rhpages_read += got;
-    else ra.pageinDone();
-    for (let i = 0; i < got; i++) vm_page_unwire(raPage[i]!, false);
-  }
-
-  /** Whether this socket's pages travel mapped. */
-  #mapped(): boolean {
-    return !mbParams.mb_use_ext_pgs || this.#so.so_proto.pr_protocol !== IPPROTO_TCP;
-  }
-
-  /** Builds the mbufs of `npages` pages; returns for how many there was memory. */
-  #build(sfio: Sfio, npages: number, bytes: number): number {
-    const notReady = sfio.nios > 1 ? M_NOTREADY : 0;
-    this.#noSfBuf = false;
-    const built = this.#mapped()
-      ? this.#buildMapped(sfio, npages, bytes, notReady)
-      : this.#buildExtPgs(sfio, npages, bytes, notReady);
-    sfio.npages = built;
-    release(built, npages);
-    return built;
-  }
-
-  #buildExtPgs(sfio: Sfio, npages: number, bytes: number, notReady: number): number {
-    let tail: Mbuf | null = null;
-    for (let i = 0; i < npages;) {
-      const m = mb_alloc_ext_pgs(M_NOWAIT, false, sendfile_free_mext_pg);
-      if (m === null) return i;
-      const pgs = m.m_ext.ext_pgs!;
-      pgs.first_pg_off = i === 0 ? this.#off & PAGE_MASK : 0;
-      for (; i < npages && pgs.npgs < MBUF_PEXT_MAX_PGS; i++) {
-        const n = sendfilePageBytes(i, npages, this.#off, bytes);
-        pgs.pa[pgs.pa0 + pgs.npgs] = VM_PAGE_TO_PHYS(pages[i]!);
-        pgs.npgs++;
-        pgs.last_pg_len = n;
-        m.m_len += n;
-        m.m_ext.ext_size += PAGE_SIZE;
-      }
-      if (notReady !== 0) pgs.nrdy = pgs.npgs;
-      mb_ext_pgs_check(pgs);
-      this.#dress(m, notReady, i === npages && this.#keepLast(bytes) ? EXT_FLAG_CACHE_LAST : 0);
-      if (tail === null) sfio.m = m;
-      else tail.m_next = m;
-      tail = m;
-    }
-    return npages;
-  }
-
-  #buildMapped(sfio: Sfio, npages: number, bytes: number, notReady: number): number {
-    let tail: Mbuf | null = null;
-    for (let i = 0; i < npages; i++) {
-      const sf = sf_buf_alloc(pages[i]!);
-      if (sf === null) {
-        this.#noSfBuf = true;
-        sfstat.sf_allocfail++;
-        return i;
-      }
-      const m = m_get(M_NOWAIT, MT_DATA);
-      if (m === null) {
-        sf_buf_free(sf);
-        return i;
-      }
-      const buf = sf_buf_kva(sf);
-      m_extadd(m, buf, PAGE_SIZE, sendfile_free_mext, sf, null, M_RDONLY, EXT_SFBUF);
-      if (i === 0) m.m_data += this.#off & PAGE_MASK;
-      m.m_len = sendfilePageBytes(i, npages, this.#off, bytes);
-      this.#dress(m, notReady, 0);
-      if (i === npages - 1 && this.#keepLast(bytes)) m.m_ext.ext_flags &= ~EXT_FLAG_NOCACHE;
-      if (tail === null) sfio.m = m;
-      else tail.m_next = m;
-      tail = m;
-    }
-    return npages;
-  }
-
-  /** Whether the last page of a round of `bytes` will be wanted again: it is partly sent. */
-  #keepLast(bytes: number): boolean {
-    const partial = ((this.#off + bytes) & PAGE_MASK) !== 0;
-    return partial && (this.#rem > bytes || this.#flags >>> 16 !== 0);
-  }
-
-  /** Marks a page mbuf with what this call asked for. */
-  #dress(m: Mbuf, notReady: number, cacheLast: number): void {
-    m.m_flags |= notReady;
-    if ((this.#flags & SF_NOCACHE) !== 0) m.m_ext.ext_flags |= EXT_FLAG_NOCACHE | cacheLast;
-    if (this.#sync === null) return;
-    m.m_ext.ext_flags |= EXT_FLAG_SYNC;
-    m.m_ext.ext_arg2 = this.#sync;
-    this.#sync.count++;
   }
 
   /** Hands headers and pages to the protocol, and the reads what they wait for. */
@@ -629,19 +391,6 @@ export class SendfileCall implements Task {
       lock.splice(lock.indexOf(this), 1);
     }
     this.#finish();
-  }
-}
-
-/** Unwires pages [from, to) of the round. */
-function release(from: number, to: number): void {
-  for (let i = from; i < to; i++) vm_page_unwire(pages[i]!, false);
-}
-
-/** Unwires pages [from, to) of the round for which no read was started: the busy ones are ours. */
-function releaseUnread(from: number, to: number): void {
-  for (let i = from; i < to; i++) {
-    if (vm_page_busied(pages[i]!)) vm_page_xunbusy(pages[i]!, false);
-    vm_page_unwire(pages[i]!, false);
   }
 }
 

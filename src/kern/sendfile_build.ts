@@ -1,0 +1,111 @@
+/**
+ * The mbufs of a round of sendfile, after sys/kern/kern_sendfile.c as of r349529: unmapped, up to 19
+ * pages each, or, with kern.ipc.mb_use_ext_pgs=0 and for protocols other than TCP, one mapped page each.
+ */
+
+import { PAGE_MASK, PAGE_SIZE } from '../vm/arena.ts';
+import { sf_buf_alloc, sf_buf_free, sf_buf_kva } from '../vm/sf_buf.ts';
+import { VM_PAGE_TO_PHYS } from '../vm/vm_page.ts';
+import { m_extadd, m_get, mb_alloc_ext_pgs, mb_ext_pgs_check, mbParams } from './kern_mbuf.ts';
+import {
+  EXT_FLAG_CACHE_LAST,
+  EXT_FLAG_NOCACHE,
+  EXT_FLAG_SYNC,
+  EXT_SFBUF,
+  type Mbuf,
+  MBUF_PEXT_MAX_PGS,
+  M_NOTREADY,
+  M_NOWAIT,
+  M_RDONLY,
+  MT_DATA,
+} from './mbuf.ts';
+import { IPPROTO_TCP } from './protosw.ts';
+import { sendfile_free_mext, sendfile_free_mext_pg, type Sfio, sfstat } from './sendfile_io.ts';
+import { round, SF_NOCACHE } from './sendfile_round.ts';
+import { sendfilePageBytes } from './sendfile_size.ts';
+
+/** Whether the last page of a round of `bytes` will be wanted again: it is partly sent. */
+function keepLast(bytes: number): boolean {
+  const partial = ((round.off + bytes) & PAGE_MASK) !== 0;
+  return partial && (round.rem > bytes || round.flags >>> 16 !== 0);
+}
+
+/** Marks a page mbuf with what the call asked for. */
+function dress(m: Mbuf, notReady: number, cacheLast: number): void {
+  m.m_flags |= notReady;
+  if ((round.flags & SF_NOCACHE) !== 0) m.m_ext.ext_flags |= EXT_FLAG_NOCACHE | cacheLast;
+  if (round.sync === null) return;
+  m.m_ext.ext_flags |= EXT_FLAG_SYNC;
+  m.m_ext.ext_arg2 = round.sync;
+  round.sync.count++;
+}
+
+function buildExtPgs(sfio: Sfio, npages: number, bytes: number, notReady: number): number {
+  const { pages, off } = round;
+  let tail: Mbuf | null = null;
+  for (let i = 0; i < npages;) {
+    const m = mb_alloc_ext_pgs(M_NOWAIT, false, sendfile_free_mext_pg);
+    if (m === null) return i;
+    const pgs = m.m_ext.ext_pgs!;
+    pgs.first_pg_off = i === 0 ? off & PAGE_MASK : 0;
+    for (; i < npages && pgs.npgs < MBUF_PEXT_MAX_PGS; i++) {
+      const n = sendfilePageBytes(i, npages, off, bytes);
+      pgs.pa[pgs.pa0 + pgs.npgs] = VM_PAGE_TO_PHYS(pages[i]!);
+      pgs.npgs++;
+      pgs.last_pg_len = n;
+      m.m_len += n;
+      m.m_ext.ext_size += PAGE_SIZE;
+    }
+    if (notReady !== 0) pgs.nrdy = pgs.npgs;
+    mb_ext_pgs_check(pgs);
+    dress(m, notReady, i === npages && keepLast(bytes) ? EXT_FLAG_CACHE_LAST : 0);
+    if (tail === null) sfio.m = m;
+    else tail.m_next = m;
+    tail = m;
+  }
+  return npages;
+}
+
+function buildMapped(sfio: Sfio, npages: number, bytes: number, notReady: number): number {
+  const { pages, off } = round;
+  let tail: Mbuf | null = null;
+  for (let i = 0; i < npages; i++) {
+    const sf = sf_buf_alloc(pages[i]!);
+    if (sf === null) {
+      round.noSfBuf = true;
+      sfstat.sf_allocfail++;
+      return i;
+    }
+    const m = m_get(M_NOWAIT, MT_DATA);
+    if (m === null) {
+      sf_buf_free(sf);
+      return i;
+    }
+    const buf = sf_buf_kva(sf);
+    m_extadd(m, buf, PAGE_SIZE, sendfile_free_mext, sf, null, M_RDONLY, EXT_SFBUF);
+    if (i === 0) m.m_data += off & PAGE_MASK;
+    m.m_len = sendfilePageBytes(i, npages, off, bytes);
+    dress(m, notReady, 0);
+    if (i === npages - 1 && keepLast(bytes)) m.m_ext.ext_flags &= ~EXT_FLAG_NOCACHE;
+    if (tail === null) sfio.m = m;
+    else tail.m_next = m;
+    tail = m;
+  }
+  return npages;
+}
+
+/**
+ * Builds the mbufs of `bytes` in the round's first `npages` pages as `sfio.m`, not ready if `sfio` has
+ * reads under way. Returns for how many pages there was memory; the others are unwired.
+ */
+export function sendfileBuild(sfio: Sfio, npages: number, bytes: number): number {
+  const notReady = sfio.nios > 1 ? M_NOTREADY : 0;
+  const mapped = !mbParams.mb_use_ext_pgs || round.so!.so_proto.pr_protocol !== IPPROTO_TCP;
+  round.noSfBuf = false;
+  const built = mapped
+    ? buildMapped(sfio, npages, bytes, notReady)
+    : buildExtPgs(sfio, npages, bytes, notReady);
+  sfio.npages = built;
+  round.release(built, npages);
+  return built;
+}
