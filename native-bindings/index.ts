@@ -69,6 +69,7 @@ export interface NativeAddon {
   readCallback(fn: (id: number, error: number, nbytes: number) => void): number;
   filePread(id: number, fd: number, off: number, iov: Uint32Array, iovcnt: number): number;
   fileStat(fd: number, out: Float64Array): number;
+  fileSeek(fd: number, off: number, whence: number): number;
   exitNow(status: number): number;
 
   // cksum.cpp

@@ -1,5 +1,6 @@
 // Page-in: asynchronous reads of a file straight into arena memory, on libuv's thread pool.
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -150,7 +151,8 @@ napi_value FilePread(napi_env env, napi_callback_info info) {
 
 // fileStat(fd, out: Float64Array(8)) -> 0 or -errno.
 //
-// out: device, inode, size, ctime s, ctime ns, mtime s, mtime ns, 1 for a regular file. An inode
+// out: device, inode, size, ctime s, ctime ns, mtime s, mtime ns, and a sum of 1 for a
+// regular file, 2 for a descriptor open for reading, 4 for a file with holes. An inode
 // number can have 64 bits (overlayfs, btrfs): its high 16 go into `device` above bit 32, so that
 // the pair stays exact in doubles.
 napi_value FileStat(napi_env env, napi_callback_info info) {
@@ -169,8 +171,29 @@ napi_value FileStat(napi_env env, napi_callback_info info) {
   out.p[4] = static_cast<double>(st.st_ctim.tv_nsec);
   out.p[5] = static_cast<double>(st.st_mtim.tv_sec);
   out.p[6] = static_cast<double>(st.st_mtim.tv_nsec);
-  out.p[7] = S_ISREG(st.st_mode) ? 1 : 0;
+  const int mode = fcntl(fd, F_GETFL);
+  const bool readable = mode >= 0 && (mode & O_ACCMODE) != O_WRONLY && (mode & O_PATH) == 0;
+  const bool sparse = st.st_blocks < (st.st_size + 511) / 512;
+  out.p[7] = (S_ISREG(st.st_mode) ? 1 : 0) + (readable ? 2 : 0) + (sparse ? 4 : 0);
   return a.Return(0);
+}
+
+// fileSeek(fd, off, whence) -> offset or -errno.
+//
+// The next data (3, SEEK_DATA) or hole (4, SEEK_HOLE) at or behind byte `off`. -ENXIO: no more
+// data. Leaves the descriptor's own offset where it was.
+napi_value FileSeek(napi_env env, napi_callback_info info) {
+  Args<3> a(env, info);
+  const int fd = a.Int32(0);
+  const auto off = static_cast<off_t>(a.Offset(1));
+  const int whence = a.Int32(2);
+  if (!a.ok || (whence != SEEK_DATA && whence != SEEK_HOLE)) return a.Return(-EINVAL);
+  const off_t before = lseek(fd, 0, SEEK_CUR);
+  if (before < 0) return a.Return(-errno);
+  const off_t found = lseek(fd, off, whence);
+  const int error = errno;
+  lseek(fd, before, SEEK_SET);
+  return a.Return(found < 0 ? -error : found);
 }
 
 // exitNow(status) -> does not return, or -EINVAL unless 0 <= status <= 255.
@@ -198,6 +221,7 @@ void ReadsEnd(Instance* inst) {
 const Entry kPagerEntries[] = {{"readCallback", ReadCallback},
                                {"filePread", FilePread},
                                {"fileStat", FileStat},
+                               {"fileSeek", FileSeek},
                                {"exitNow", ExitNow},
                                {nullptr, nullptr}};
 

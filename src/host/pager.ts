@@ -13,6 +13,9 @@ import { check, fromLinux } from './linux_errno.ts';
 const MAX_PENDING = 4096;
 const MAX_IOV = 1024;
 const LINUX_EAGAIN = -11;
+const LINUX_ENXIO = -6;
+const SEEK_DATA = 3;
+const SEEK_HOLE = 4;
 
 /** One read; recycled, with its list. */
 class Slot {
@@ -107,8 +110,21 @@ export class NativePager implements Pager {
     st.ctimeNsec = out[4]!;
     st.mtimeSec = out[5]!;
     st.mtimeNsec = out[6]!;
-    st.isFile = out[7] === 1;
+    const is = out[7]!;
+    st.isFile = (is & 1) !== 0;
+    st.readable = (is & 2) !== 0;
+    st.sparse = (is & 4) !== 0;
     return 0;
+  }
+
+  extent(fd: number, off: number): number {
+    const data = this.#addon.fileSeek(fd, off, SEEK_DATA);
+    if (data === LINUX_ENXIO) return -Number.MAX_SAFE_INTEGER;
+    // What a file system cannot say is data.
+    if (data < 0) return Number.MAX_SAFE_INTEGER;
+    if (data > off) return off - data;
+    const hole = this.#addon.fileSeek(fd, off, SEEK_HOLE);
+    return hole > off ? hole - off : Number.MAX_SAFE_INTEGER;
   }
 
   /**

@@ -23,10 +23,13 @@ export interface SimPagerOptions {
 export class SimFile {
   readonly ino: number;
   isFile = true;
+  readable = true;
   ctimeNs: number;
   mtimeNs: number;
   /** Reads that touch byte offsets from here on fail with EIO: a bad sector. */
   badFrom = Infinity;
+  /** First byte and the one behind the last of each hole, in order; the bytes there are zeros. */
+  readonly holes: (readonly [number, number])[] = [];
   readonly #clock: EventClock;
   #bytes: Uint8Array;
 
@@ -41,10 +44,18 @@ export class SimFile {
     return this.#bytes;
   }
 
-  /** Replaces the contents: longer, shorter or as long as before. */
+  /** Replaces the contents: longer, shorter or as long as before; without holes. */
   set(bytes: Uint8Array): void {
     this.#bytes = bytes;
+    this.holes.length = 0;
     this.ctimeNs = this.mtimeNs = this.#clock.nowNs();
+  }
+
+  /** Makes bytes [from, to) a hole, behind the ones there are: they read as zeros. */
+  punch(from: number, to: number): void {
+    const before = [...this.holes];
+    this.set(Uint8Array.from(this.#bytes).fill(0, from, to));
+    this.holes.push(...before, [from, to]);
   }
 
   /** Cuts the file, or grows it by zeros. */
@@ -157,6 +168,8 @@ export class SimPager implements Pager {
     st.mtimeSec = Math.floor((bootNs + file.mtimeNs) / 1e9);
     st.mtimeNsec = file.mtimeNs % 1e9;
     st.isFile = file.isFile;
+    st.readable = file.readable;
+    st.sparse = file.holes.length > 0;
     return 0;
   }
 
@@ -176,6 +189,12 @@ export class SimPager implements Pager {
     const read = new Read(this, file, off, iov.slice(0, 2 * iovcnt), req, fail);
     this.#clock.schedule(this.#clock.nowNs() + takesNs, read);
     return 0;
+  }
+
+  extent(fd: number, off: number): number {
+    for (const [from, to] of this.#files.get(fd)?.holes ?? [])
+      if (to > off) return from > off ? from - off : off - to;
+    return Number.MAX_SAFE_INTEGER;
   }
 
   get pending(): number {

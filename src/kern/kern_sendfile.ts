@@ -2,12 +2,20 @@
  * sendfile(2), after sys/kern/kern_sendfile.c as of r349529: file pages leave by reference, in
  * unmapped mbufs of up to 19 pages or, with kern.ipc.mb_use_ext_pgs=0, in one mapped mbuf per page,
  * and may be appended to the socket before they have been read. The call is an object that waits on
- * queues where FreeBSD sleeps. Left out: shared memory objects, kTLS, capability mode. Unlike
- * FreeBSD valid pages split a read instead of being read over with a bogus page.
+ * queues where FreeBSD sleeps. Left out: shared memory objects, kTLS, capability mode.
  */
 
 import type { Task } from '../sys/clock.ts';
-import { EAGAIN, EBADF, EINVAL, ENOBUFS, ENOTCONN, type Errno, EWOULDBLOCK } from '../sys/errno.ts';
+import {
+  EAGAIN,
+  EBADF,
+  EFAULT,
+  EINVAL,
+  ENOBUFS,
+  ENOTCONN,
+  type Errno,
+  EWOULDBLOCK,
+} from '../sys/errno.ts';
 import { KASSERT } from '../sys/kassert.ts';
 import { passDefer, passEnter, passLeave } from '../sys/pass.ts';
 import { FileStat } from '../sys/pager.ts';
@@ -284,6 +292,7 @@ export class SendfileCall implements Task {
     round.off = this.#off;
     round.rem = this.#rem;
     round.size = this.#size;
+    round.sparse = st.sparse; // as #restat saw it
   }
 
   /** Sends `hdrlen` header bytes and `bytes` of the file, or fewer; true if it has to wait. */
@@ -404,6 +413,17 @@ function wallNs(): number {
   return clock.bootSec * 1e9 + clock.nowNs();
 }
 
+/** Most pieces of a header or a trailer. */
+const UIO_MAXIOV = 1024;
+
+/** What is wrong with the pieces of a header or a trailer, as copyinuio finds it; 0 if nothing is. */
+function checkUio(parts: readonly Uint8Array[]): Errno {
+  if (parts.length > UIO_MAXIOV) return EINVAL;
+  // Programs without types come here, too.
+  for (const part of parts) if (!ArrayBuffer.isView(part)) return EFAULT;
+  return 0;
+}
+
 function uioOf(parts: Uint8Array[] | undefined): Uio | null {
   if (parts === undefined || parts.length === 0) return null;
   return new Uio().set(
@@ -418,10 +438,11 @@ export const sendfileResult: { call: SendfileCall | null } = { call: null };
 /**
  * Sends `nbytes` of `file` (0: to its end, wherever that will be) from byte `offset`, headers in
  * front and trailers behind. Returns 0 and tells `listener` once, maybe before it returns; or an
- * errno, and tells nobody: EBADF, EINVAL (not a regular file, not a stream, negative offset),
- * ENOTCONN (it listens), or what fstat says. `nonblocking`: end with EAGAIN instead of waiting for the socket.
- * What the listener hears: EPIPE, ENOTCONN, EAGAIN, EBUSY, ENOBUFS, EIO, or the socket's error. The
- * call keeps references to the socket and the file for as long as it needs them.
+ * errno, and tells nobody: EBADF (closed, or not open for reading), EINVAL (not a regular file, not a
+ * stream, negative offset, more than 1024 headers or trailers), EFAULT (they are no bytes), ENOTCONN
+ * (it listens), or what fstat says. `nonblocking`: end with EAGAIN instead of waiting for the socket.
+ * What the listener hears: EPIPE, ENOTCONN, EAGAIN, EBUSY, ENOBUFS, EIO, the socket's error, or that
+ * of `cancel`. The call keeps references to the socket and the file for as long as it needs them.
  * @see sendfile(2)
  */
 export function sendfile(
@@ -434,11 +455,14 @@ export function sendfile(
   nonblocking: boolean,
   listener: SendfileListener,
 ): Errno {
-  if (offset < 0 || nbytes < 0 || so.so_type !== SOCK_STREAM) return EINVAL;
-  if (file.f_count <= 0) return EBADF;
-  const error = machinePager().fstat(file.f_fd, st);
+  if (offset < 0 || nbytes < 0) return EINVAL;
+  let error = hdtr === null ? 0 : checkUio(hdtr.headers) || checkUio(hdtr.trailers);
   if (error !== 0) return error;
-  if (!st.isFile) return EINVAL;
+  if (file.f_count <= 0) return EBADF;
+  error = machinePager().fstat(file.f_fd, st);
+  if (error !== 0) return error;
+  if (!st.readable) return EBADF;
+  if (!st.isFile || so.so_type !== SOCK_STREAM) return EINVAL;
   if ((so.so_options & SO_ACCEPTCONN) !== 0) return ENOTCONN;
   sfstat.sf_syscalls++;
   sfstat.sf_rhpages_requested += flags >>> 16;

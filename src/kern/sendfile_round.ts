@@ -42,6 +42,8 @@ export class SendfileRound {
   off = 0;
   rem = 0;
   size = 0;
+  /** The file has holes. */
+  sparse = false;
   /** The pages, wired. */
   readonly pages: VmPage[] = Array.from({ length: ROUND_PAGES_MAX }, () => NOPAGE);
   /** Pages behind the round, to be read ahead. */

@@ -7,12 +7,14 @@ import type { Task } from '../sys/clock.ts';
 import { EBUSY, EIO } from '../sys/errno.ts';
 import { KASSERT } from '../sys/kassert.ts';
 import { count, R_SF_BUSY, R_VM_WAIT } from '../sys/reason.ts';
-import { PAGE_SIZE } from '../vm/arena.ts';
+import { mem, PAGE_SIZE } from '../vm/arena.ts';
 import {
   GRAB_BUSY,
   GRAB_NOMEM,
   grabbed,
+  machinePager,
   MAXPAGES_IO,
+  vmBogusHold,
   vm_page_grab_pages,
   vm_pager_get_pages_async,
 } from '../vm/vm_object.ts';
@@ -23,6 +25,7 @@ import {
   vm_page_busied,
   vm_page_busy_acquire,
   vm_page_unwire,
+  vm_page_xunbusy,
   vmWaitPages,
 } from '../vm/vm_page.ts';
 import { readaheadAlloc, type Sfio, sfstat } from './sendfile_io.ts';
@@ -84,18 +87,65 @@ function readAhead(pindex: number): void {
   for (let i = 0; i < got; i++) vm_page_unwire(round.ahead[i]!, false);
 }
 
-/** How many pages from `i` on, of `npages`, one read fetches: those up to the next valid one. */
-function runLength(i: number, npages: number): number {
-  let n = 0;
-  while (i + n < npages && n < MAXPAGES_IO && !vm_page_all_valid(round.pages[i + n]!)) {
-    if (!vm_page_busied(round.pages[i + n]!)) vm_page_busy_acquire(round.pages[i + n]!);
-    n++;
+/**
+ * How many pages the file stores from page `pindex` on, at most `n`; negative if they are a hole. A
+ * page that is stored in part is data.
+ */
+function stored(pindex: number, n: number): number {
+  if (!round.sparse) return n;
+  const pager = machinePager();
+  const fd = round.file!.f_fd;
+  const off = pindex * PAGE_SIZE;
+  let data = pager.extent(fd, off);
+  if (data < 0) {
+    const hole = -data;
+    const pages = hole >= round.size - off ? n : Math.floor(hole / PAGE_SIZE);
+    if (pages > 0) return -Math.min(pages, n);
+    data = hole + Math.max(pager.extent(fd, off + hole), 1);
   }
+  return Math.min(Math.ceil(data / PAGE_SIZE), n);
+}
+
+/** Pages [i, i + n) are in a hole: those that are not valid become zeros, without a read. */
+function zeroFill(i: number, n: number): void {
+  for (let j = i; j < i + n; j++) {
+    const p = round.pages[j]!;
+    if (vm_page_all_valid(p)) {
+      sfstat.sf_pages_valid++;
+      continue;
+    }
+    if (!vm_page_busied(p)) vm_page_busy_acquire(p);
+    mem.fill(0, p * PAGE_SIZE, (p + 1) * PAGE_SIZE);
+    vm_page_xunbusy(p, true);
+  }
+}
+
+/**
+ * How many pages from `i` on, of `n` that may be, one read fetches: to the last one that is not
+ * valid. Valid ones before it are read over with the bogus page, if there is a frame for it.
+ */
+function runLength(i: number, n: number): number {
+  const { pages } = round;
+  n = Math.min(n, MAXPAGES_IO);
+  while (vm_page_all_valid(pages[i + n - 1]!)) n--; // page i itself is not
+  let bogus = 0;
+  for (let k = 0; k < n; k++) {
+    const p = pages[i + k]!;
+    if (!vm_page_all_valid(p)) {
+      if (!vm_page_busied(p)) vm_page_busy_acquire(p);
+    } else if (bogus > 0 || vmBogusHold()) {
+      bogus++;
+    } else {
+      return k;
+    }
+  }
+  sfstat.sf_pages_valid += bogus;
+  sfstat.sf_pages_bogus += bogus;
   return n;
 }
 
 /**
- * Starts the reads of the pages that are not valid, a run at a time, and reads ahead. Returns how
+ * Starts the reads of the pages that are not valid, a run at a time, fills holes, and reads ahead. Returns how
  * many pages can be sent: fewer than `npages` if a read could not be started.
  */
 export function sendfileSwapin(sfio: Sfio, npages: number): number {
@@ -110,7 +160,14 @@ export function sendfileSwapin(sfio: Sfio, npages: number): number {
       i++;
       continue;
     }
-    const n = runLength(i, npages);
+    const there = stored(first + i, npages - i);
+    if (there < 0) {
+      zeroFill(i, -there);
+      i -= there;
+      lastRead = false;
+      continue;
+    }
+    const n = runLength(i, there);
     sfio.nios++;
     const error = vm_pager_get_pages_async(round.object!, fd, first + i, round.pages, i, n, sfio);
     if (error !== 0) {

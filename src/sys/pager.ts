@@ -16,6 +16,10 @@ export class FileStat {
   mtimeSec = 0;
   mtimeNsec = 0;
   isFile = false;
+  /** The descriptor is open for reading. */
+  readable = true;
+  /** The file has holes: fewer bytes stored than its size. */
+  sparse = false;
 }
 
 /** A read in flight. The caller owns it; `pagerDone` is called exactly once. */
@@ -36,6 +40,12 @@ export interface Pager {
    * `req.pagerDone` later from the event loop, or an errno and never calls it.
    */
   pread(fd: number, off: number, iov: Uint32Array, iovcnt: number, req: PagerRequest): Errno;
+  /**
+   * How far the file is the same from byte `off`: a positive number of bytes is data, a negative one
+   * a hole, which reads as zeros and is stored nowhere; it may reach beyond the end of the file.
+   * Never 0. To be asked where FileStat says `sparse`.
+   */
+  extent(fd: number, off: number): number;
   /** Reads in flight. */
   readonly pending: number;
 }

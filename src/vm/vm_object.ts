@@ -17,6 +17,7 @@ import {
   NOPAGE,
   type PageOwner,
   vm_page_alloc,
+  vm_page_alloc_noobj,
   vm_page_busied,
   vmPageDisown,
   vm_page_unwire,
@@ -218,9 +219,12 @@ export const grabbed = { n: 0 };
 
 /** One read in flight: which pages it fills and who hears of it. Pooled. */
 class PageRead implements PagerRequest {
+  /** NOPAGE for one that is read over. */
   readonly pages = new Int32Array(MAXPAGES_IO);
   readonly iov = new Uint32Array(2 * MAXPAGES_IO);
   npages = 0;
+  /** Some of it goes to the bogus page. */
+  bogus = false;
   object: VmObject | null = null;
   listener: PageinListener | null = null;
 
@@ -230,7 +234,10 @@ class PageRead implements PagerRequest {
     // the end of file, and the next round's fstat sees the new size.
     if (error === 0) zeroFrom(this, nbytes);
     else count(R_PAGER_EIO);
+    if (this.bogus) bogusRelease();
+    this.bogus = false;
     for (let i = 0; i < npages; i++) {
+      if (this.pages[i] === NOPAGE) continue;
       vm_page_xunbusy(this.pages[i]!, error === 0);
       // The read's own wiring, which kept the frame while its requester could go away.
       vm_page_unwire(this.pages[i]!, false);
@@ -250,6 +257,7 @@ class PageRead implements PagerRequest {
 
 function zeroFrom(read: PageRead, nbytes: number): void {
   for (let i = Math.floor(nbytes / PAGE_SIZE); i < read.npages; i++) {
+    if (read.pages[i] === NOPAGE) continue;
     const from = Math.max(nbytes - i * PAGE_SIZE, 0);
     const off = read.pages[i]! * PAGE_SIZE;
     mem.fill(0, off + from, off + PAGE_SIZE);
@@ -258,10 +266,45 @@ function zeroFrom(read: PageRead, nbytes: number): void {
 
 const freeReads: PageRead[] = [];
 
+// Where bytes of the file go that are in memory already. Unlike FreeBSD's it is there only while a
+// read needs it.
+let bogusPage = NOPAGE;
+let bogusUsers = 0;
+
+/** Holds the bogus page for a read that is about to start. False: there is no frame for it. */
+export function vmBogusHold(): boolean {
+  if (bogusUsers === 0) {
+    bogusPage = vm_page_alloc_noobj();
+    if (bogusPage === NOPAGE) return false;
+  }
+  bogusUsers++;
+  return true;
+}
+
+function bogusRelease(): void {
+  if (--bogusUsers === 0) vm_page_unwire(bogusPage, false);
+}
+
+/** Gives back what a read that was not started holds of its first `n` pages. */
+function abandon(read: PageRead, n: number): void {
+  for (let i = 0; i < n; i++) {
+    if (read.pages[i] === NOPAGE) continue;
+    vm_page_xunbusy(read.pages[i]!, false);
+    vm_page_unwire(read.pages[i]!, false);
+  }
+  if (read.bogus) bogusRelease();
+  read.bogus = false;
+  read.object = null;
+  read.listener = null;
+  freeReads.push(read);
+}
+
 /**
- * Starts one read of `n` busy pages, consecutive in the file from `pindex`, at most MAXPAGES_IO.
- * Returns 0, and `listener.pageinDone` follows; or an errno, the pages then unbusied and invalid.
- * Each page is wired once more for the time of the read.
+ * Starts one read of `n` pages, consecutive in the file from `pindex`, at most MAXPAGES_IO: into the
+ * busy ones; those that are valid are read over with the bogus page, which the caller holds and the
+ * read takes over. Returns 0, and `listener.pageinDone` follows; or an
+ * errno, the busy pages then unbusied and invalid. Each page is wired once more for the time of the
+ * read.
  * @see sys/vm/vm_pager.c
  */
 export function vm_pager_get_pages_async(
@@ -279,22 +322,23 @@ export function vm_pager_get_pages_async(
   read.object = object;
   read.listener = listener;
   for (let i = 0; i < n; i++) {
-    const p = pages[first + i]!;
-    KASSERT(vm_page_busied(p) && !vm_page_all_valid(p), 'vm_pager_get_pages_async: page not busy');
-    vm_page_wire(p);
+    let p = pages[first + i]!;
     read.pages[i] = p;
+    if (vm_page_all_valid(p)) {
+      KASSERT(bogusUsers > 0, 'vm_pager_get_pages_async: valid page, and no bogus page');
+      p = bogusPage;
+      read.pages[i] = NOPAGE;
+      read.bogus = true;
+    } else {
+      KASSERT(vm_page_busied(p), 'vm_pager_get_pages_async: page not busy');
+      vm_page_wire(p);
+    }
     read.iov[2 * i] = p * PAGE_SIZE;
     read.iov[2 * i + 1] = PAGE_SIZE;
   }
   const error = machinePager().pread(fd, pindex * PAGE_SIZE, read.iov, n, read);
   if (error === 0) return 0;
   count(R_PAGER_EIO);
-  for (let i = 0; i < n; i++) {
-    vm_page_xunbusy(read.pages[i]!, false);
-    vm_page_unwire(read.pages[i]!, false);
-  }
-  read.object = null;
-  read.listener = null;
-  freeReads.push(read);
+  abandon(read, n);
   return error;
 }

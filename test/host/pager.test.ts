@@ -6,7 +6,9 @@ import {
   readSync,
   rmSync,
   statSync,
+  truncateSync,
   writeFileSync,
+  writeSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -54,6 +56,33 @@ describe('host: NativePager', () => {
       if (error !== 0) resolve({ error, nbytes: -1 });
     });
   }
+
+  it('knows holes, and what may be read, and leaves the file offset alone', function () {
+    const st = new FileStat();
+    const holey = join(dir, 'holey');
+    writeFileSync(holey, content);
+    truncateSync(holey, 5_000_000);
+    const rw = openSync(holey, 'r+');
+    writeSync(rw, content, 0, 1000, 2_000_000);
+    readSync(rw, Buffer.alloc(10), 0, 10, null);
+    expect(pager.fstat(rw, st)).to.equal(0);
+    expect(st).to.include({ isFile: true, readable: true, size: 5_000_000 });
+    if (!st.sparse) this.skip(); // this file system stores zeros
+    const hole = -pager.extent(rw, 200_000);
+    expect(hole).to.be.within(2_000_000 - 200_000 - 65_536, 1_800_000);
+    expect(pager.extent(rw, 200_000 + hole)).to.be.within(1000, 131_072);
+    expect(pager.extent(rw, 0)).to.be.within(100_000, 200_000);
+    expect(pager.extent(rw, 4_000_000)).to.equal(-Number.MAX_SAFE_INTEGER);
+    expect(pager.extent(-1, 0)).to.equal(Number.MAX_SAFE_INTEGER);
+    const next = Buffer.alloc(10);
+    readSync(rw, next, 0, 10, null);
+    expect(next.equals(content.subarray(10, 20))).to.equal(true);
+    closeSync(rw);
+    const wo = openSync(holey, 'a');
+    expect(pager.fstat(wo, st)).to.equal(0);
+    expect(st.readable).to.equal(false);
+    closeSync(wo);
+  });
 
   it('reads consecutive bytes into scattered pages', async () => {
     expect(await read(fd, 5000, 8192, 4096, 65536, 10, 100, 1)).to.deep.equal({

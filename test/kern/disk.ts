@@ -11,6 +11,9 @@ export interface HandFile {
   ctimeSec: number;
   ctimeNsec: number;
   isFile: boolean;
+  readable: boolean;
+  /** First byte and the one behind the last of each hole, in order; its bytes are zeros. */
+  holes: [number, number][];
   open: boolean;
 }
 
@@ -49,6 +52,8 @@ export class HandDisk implements Pager {
       ctimeSec: 1767225600 - 3600,
       ctimeNsec: 0,
       isFile: true,
+      readable: true,
+      holes: [],
       open: true,
     };
     this.#files.set(fd, disk);
@@ -86,6 +91,8 @@ export class HandDisk implements Pager {
     st.ctimeSec = st.mtimeSec = file.ctimeSec;
     st.ctimeNsec = st.mtimeNsec = file.ctimeNsec;
     st.isFile = file.isFile;
+    st.readable = file.readable;
+    st.sparse = file.holes.length > 0;
     return 0;
   }
 
@@ -96,6 +103,13 @@ export class HandDisk implements Pager {
     if (file === undefined) return EBADF;
     this.reads.push({ file, off, iov: iov.slice(0, 2 * iovcnt), req });
     return 0;
+  }
+
+  extent(fd: number, off: number): number {
+    const holes = this.#files.get(fd)?.holes ?? [];
+    const hole = holes.find(([, end]) => end > off);
+    if (hole === undefined) return Number.MAX_SAFE_INTEGER;
+    return hole[0] > off ? hole[0] - off : off - hole[1];
   }
 
   get pending(): number {

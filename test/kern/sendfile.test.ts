@@ -78,6 +78,7 @@ describe('sendfile: mbufs', () => {
     const readies = pcbOf(rig.so).readies;
     rig.call(file, { flags: SF_USER_READAHEAD });
     expect(rig.disk.firstPages()).to.eql([1, 33]);
+    expect(sfstat.sf_pages_bogus).to.equal(0);
     expect(sndMbufs(rig.so).map((m) => must(m.m_ext.ext_pgs).nrdy)).to.eql([19, 18]);
     rig.disk.complete();
     expect(sbavail(rig.so.so_snd)).to.equal(0);

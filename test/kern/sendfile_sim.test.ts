@@ -102,6 +102,7 @@ class World {
   readonly conns: Conn[] = [];
   readonly hogged: number[] = [];
   over = false;
+  holes = 0;
 
   constructor(seed: number) {
     this.prng = new SeededPrng(seed);
@@ -145,7 +146,13 @@ class World {
     const size = [0, 1, 4096, 77_824, 150_000][this.below(8)] ?? this.below(300_000);
     const bytes = fileBytes(size, 1 + this.below(1e6));
     const fd = this.pager.open(bytes);
-    this.files.push({ file: new File(fd, (n) => this.pager.close(n)), bytes });
+    const disk = this.pager.file(fd);
+    if (this.below(3) === 0) {
+      const from = this.below(size);
+      disk.punch(from, from + this.below(size - from + 1) + 1);
+      this.holes++;
+    }
+    this.files.push({ file: new File(fd, (n) => this.pager.close(n)), bytes: disk.bytes });
   }
 
   /** Takes memory: the zones may not grow any more, and few pages are left for files. */
@@ -239,13 +246,15 @@ class World {
 }
 
 /** What happened over all worlds: a world in which nothing goes wrong proves little. */
-const seen = { waits: 0, busy: 0, ioErrors: 0, sfWaits: 0, calls: 0, cut: 0 };
+const seen = { waits: 0, busy: 0, ioErrors: 0, sfWaits: 0, calls: 0, cut: 0, bogus: 0, holes: 0 };
 
 function tally(world: World): void {
   seen.waits += counted(R_VM_WAIT);
   seen.busy += sfstat.sf_busy;
   seen.ioErrors += counted(R_SF_IOERR);
   seen.sfWaits += sfstat.sf_allocwait;
+  seen.bogus += sfstat.sf_pages_bogus;
+  seen.holes += world.holes;
   for (const { made } of world.conns) {
     seen.calls += made.length;
     seen.cut += made.filter(({ call }) => call.heard[0]!.error !== 0).length;
