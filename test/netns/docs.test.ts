@@ -47,7 +47,7 @@ describe('netns: the documentation', function () {
   });
   afterEach(() => rmSync(dir, { recursive: true, force: true }));
 
-  for (const document of ['README.md', 'docs/usage.md']) {
+  for (const document of ['README.md', 'docs/usage.md', 'docs/vlan-lagg.md']) {
     it(`${document}: the commands do what they say`, async () => {
       const blocks = examples(document);
       expect(blocks).not.to.have.length(0);

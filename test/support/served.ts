@@ -59,7 +59,9 @@ export async function withServed(
     await body(tapnic);
   } catch (e) {
     tapnic.kill('SIGKILL');
-    await tapnic.exited();
+    const { signal, stderr } = await tapnic.exited();
+    // It may have been the instance that failed first.
+    if (signal !== 'SIGKILL' && e instanceof Error) e.message += `; tapnic had ended: ${stderr}`;
     throw e;
   }
   const { code, leaked, stderr } = await tapnic.stop();
