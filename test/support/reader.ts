@@ -173,6 +173,9 @@ export class Reader {
   }
 }
 
+/** An end of a link, simulated or real, that a test holds. */
+export type TestEnd = Pick<SimEnd, 'vnetHdr' | 'onFrame' | 'inject'>;
+
 /** The far end of the wire: answers ARP, gives TCP segments to their readers, keeps every frame. */
 export class ReaderPort {
   readonly clock: ManualClock;
@@ -186,16 +189,16 @@ export class ReaderPort {
   /** The VLAN it is in, null for none: what has another tag or none is only kept. */
   vlan: number | null = null;
   /** Where frames go out: the end of the link that was heard last. */
-  #end: SimEnd;
+  #end: TestEnd;
 
-  constructor(end: SimEnd, clock: ManualClock) {
+  constructor(end: TestEnd, clock: ManualClock) {
     this.#end = end;
     this.clock = clock;
     this.listen(end);
   }
 
   /** Hears another link too. */
-  listen(end: SimEnd): void {
+  listen(end: TestEnd): void {
     end.onFrame = (bytes): void => {
       this.#end = end;
       this.#arrived(bytes);

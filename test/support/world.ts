@@ -12,6 +12,7 @@ import { handleRequest } from '../../src/ctl/control.ts';
 import type { NetstatM } from '../../src/ctl/netstat_m.ts';
 import type { NetstatS } from '../../src/ctl/netstat_s.ts';
 import type { SocketLine } from '../../src/ctl/netstat_an.ts';
+import { allocArena } from '../../src/host/arena.ts';
 import { TsCksum } from '../../src/host/cksum_ts.ts';
 import { ManualClock } from '../../src/host/manual_clock.ts';
 import { SeededPrng } from '../../src/host/prng.ts';
@@ -24,7 +25,7 @@ import type { Vnet } from '../../src/kern/vnet.ts';
 import { Machine } from '../../src/machine/machine.ts';
 import { configureInterface } from '../../src/machine/nic.ts';
 import { nicModel } from '../../src/machine/nic_models.ts';
-import type { NicModel } from '../../src/machine/nic_model.ts';
+import type { NicBuild, NicModel } from '../../src/machine/nic_model.ts';
 import { PluggedNic } from '../../src/machine/plugged_nic.ts';
 import { if_up, ifunit } from '../../src/net/if.ts';
 import { ifCloneDestroyAll } from '../../src/net/if_clone.ts';
@@ -39,6 +40,7 @@ import { vmObjectsFlush } from '../../src/vm/vm_object.ts';
 import { fileBytes, HandDisk, type HandFile } from '../kern/disk.ts';
 import { Call, type CallOptions } from '../kern/sendfile_rig.ts';
 import { Acceptor, listenOn } from '../sim/endpoint.ts';
+import { PairLink } from './pair_link.ts';
 import {
   HOST_ADDR,
   HOST_MAC,
@@ -58,6 +60,8 @@ export interface WorldOptions {
   /** The NIC's own address, where the reader's network is not its own but a VLAN's or a lagg's. */
   addr?: string;
   mode?: 'wire' | 'vnet';
+  /** Of the device; `native` runs on a socket pair. Default `ts`. */
+  build?: NicBuild;
   mtu?: number;
   /** Capabilities to switch, in ifconfig's words: `-nomap`. */
   caps?: string[];
@@ -94,12 +98,15 @@ export class World {
   readonly nics: PluggedNic[] = [];
   readonly #options: WorldOptions;
   readonly #files: File[] = [];
+  /** The wire of a native device; the simulated one is idle then. */
+  readonly #pair: PairLink | null;
   readonly #acceptor: Acceptor;
 
   constructor(options: WorldOptions = {}) {
     this.#options = { ...options };
     const memory = options.memory ?? 16 << 20;
-    const arena = new ArrayBuffer(arenaBytes(memory));
+    const native = options.build === 'native';
+    const arena = native ? allocArena(arenaBytes(memory)) : new ArrayBuffer(arenaBytes(memory));
     this.machine = new Machine({
       memory,
       base: options.base ?? 0,
@@ -112,7 +119,8 @@ export class World {
     });
     mbParams.mb_use_ext_pgs = options.useExtPgs ?? true;
     this.link = this.#link();
-    this.port = new ReaderPort(this.link.b, this.clock);
+    this.#pair = native ? new PairLink(arena, options.mode === 'vnet') : null;
+    this.port = new ReaderPort(this.#pair?.b ?? this.link.b, this.clock);
     const { model: name = 'tn' } = options;
     const model = typeof name === 'string' ? nicModel(name) : name;
     if (model === null) throw new Error('no such model');
@@ -122,7 +130,8 @@ export class World {
 
   #plug(model: NicModel, link: SimLink, mac: string): PluggedNic {
     const options = this.#options;
-    const nic = new PluggedNic(this.machine, model, link.a, mac);
+    const wire = this.#pair?.a ?? link.a;
+    const nic = new PluggedNic(this.machine, model, wire, mac, options.build ?? 'ts');
     const caps = (options.caps ?? []).map((word) =>
       word.startsWith('-') ? { name: word.slice(1), on: false } : { name: word, on: true },
     );
@@ -137,7 +146,7 @@ export class World {
       caps,
       mode: options.mode ?? 'wire',
       napi: 'off',
-      engine: 'ts',
+      engine: options.build ?? 'ts',
       netns: null,
       captures: [],
     });
@@ -239,6 +248,7 @@ export class World {
     for (;;) {
       if (this.diskWorks) this.disk.completeAll();
       if (done()) return true;
+      if (this.#pair?.pump() === true) continue;
       if (!this.clock.step(endNs) && (this.disk.pending === 0 || !this.diskWorks)) break;
     }
     this.clock.advanceTo(endNs);
@@ -345,6 +355,7 @@ export class World {
     ifCloneDestroyAll(this.vnet);
     for (const nic of this.nics) nic.stop();
     this.pass(10);
+    this.#pair?.close();
     vmObjectsFlush();
     timeoutEnd();
     expect(this.machine.leaked(), 'leaked').to.deep.equal({});

@@ -1,0 +1,87 @@
+/** The cells of the matrix: every combination that the models in the registry allow. */
+
+import type { NicBuild, NicMode, NicModelInfo } from '../../src/machine/nic_model.ts';
+import { below, SeededPrng } from '../../src/host/prng.ts';
+
+export interface Cell {
+  readonly model: string;
+  readonly build: NicBuild;
+  readonly mode: NicMode;
+  readonly mtu: number;
+  readonly nomap: boolean;
+  readonly txcsum: boolean;
+  readonly tso: boolean;
+  readonly extPgs: boolean;
+}
+
+const MTUS = [576, 1500, 9000];
+const NOMAP = 'nomap';
+const TXCSUM = 'txcsum';
+const TSO = 'tso4';
+
+/** Values a capability can have: what a model lacks is off. */
+function choices({ capabilities }: NicModelInfo, name: string): boolean[] {
+  return capabilities.includes(name) ? [true, false] : [false];
+}
+
+/** Every cell of `models`. TSO needs TXCSUM. */
+export function allCells(models: readonly NicModelInfo[]): Cell[] {
+  const cells: Cell[] = [];
+  for (const model of models)
+    for (const build of model.builds)
+      for (const mode of model.modes)
+        for (const mtu of MTUS.filter((n) => n <= model.mtuMax))
+          for (const nomap of choices(model, NOMAP))
+            for (const txcsum of choices(model, TXCSUM))
+              for (const tso of txcsum ? choices(model, TSO) : [false])
+                for (const extPgs of [true, false])
+                  cells.push({ model: model.name, build, mode, mtu, nomap, txcsum, tso, extPgs });
+  return cells;
+}
+
+/** The words that make a model be `cell`: what it has and is off. */
+export function capWords(cell: Cell, { capabilities }: NicModelInfo): string[] {
+  const on: [string, boolean][] = [
+    [NOMAP, cell.nomap],
+    [TXCSUM, cell.txcsum],
+    [TSO, cell.tso],
+  ];
+  return on.filter(([name, is]) => !is && capabilities.includes(name)).map(([name]) => `-${name}`);
+}
+
+export function cellName(cell: Cell): string {
+  const { model, build, mode, mtu } = cell;
+  const flags = (['nomap', 'txcsum', 'tso', 'extPgs'] as const).filter((name) => cell[name]);
+  return [model, build, mode, mtu, ...flags].join(' ');
+}
+
+/** The pairs of values in a cell, as texts. */
+function pairsOf(cell: Cell): string[] {
+  // A build is a model's: together they are one value.
+  const { model, build, ...rest } = cell;
+  const values = Object.entries({ device: `${model} ${build}`, ...rest }).map(
+    ([name, value]) => `${name}=${value}`,
+  );
+  return values.flatMap((a, i) => values.slice(i + 1).map((b) => `${a} ${b}`));
+}
+
+/** Cells in which every pair of values that occurs in `cells` occurs; the same ones for a seed. */
+export function coveringCells(cells: readonly Cell[], seed: number): Cell[] {
+  const prng = new SeededPrng(seed);
+  const left = new Set(cells.flatMap(pairsOf));
+  const chosen: Cell[] = [];
+  while (left.size > 0) {
+    let best: Cell[] = [];
+    let most = 0;
+    for (const cell of cells) {
+      const n = pairsOf(cell).filter((pair) => left.has(pair)).length;
+      if (n > most) best = [];
+      most = Math.max(most, n);
+      if (n === most) best.push(cell);
+    }
+    const cell = best[below(prng, best.length)]!;
+    chosen.push(cell);
+    for (const pair of pairsOf(cell)) left.delete(pair);
+  }
+  return chosen;
+}

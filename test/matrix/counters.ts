@@ -1,0 +1,26 @@
+/** What `netstat -m` must say after a cell's workload. */
+
+import { expect } from 'chai';
+import type { NetstatM } from '../../src/ctl/netstat_m.ts';
+import type { Cell } from './cells.ts';
+
+const PAGE = 4096;
+
+/** The counters that the cell's choices imply, for `bytes` of files sent whole. */
+export function expectCounters({ ext_pgs, emulator }: NetstatM, cell: Cell, bytes: number): void {
+  const { small, checksum, ...others } = emulator.payload_bytes_read;
+  const untouched = cell.nomap && cell.txcsum;
+  expect(ext_pgs.total > 0, `${ext_pgs.total} EXT_PGS`).to.equal(cell.extPgs);
+  expect(emulator.conversions > 0, `${emulator.conversions} conversions`).to.equal(
+    cell.extPgs && !untouched,
+  );
+  expect(emulator.conversion_failures, 'failed conversions').to.equal(0);
+  if (cell.extPgs && untouched) expect(emulator.sf_bufs.total, 'pages mapped').to.equal(0);
+  else expect(emulator.sf_bufs.total, 'pages mapped').to.be.at.least(Math.floor(bytes / PAGE));
+  // What is copied for being small is summed along with the headers.
+  if (cell.txcsum) expect(checksum, 'bytes summed').to.equal(0);
+  else expect(checksum + small, 'bytes summed').to.be.at.least(bytes);
+  if (untouched)
+    for (const [why, n] of Object.entries(others)) expect(n, `bytes read: ${why}`).to.equal(0);
+  expect(emulator.dma.faults, 'DMA faults').to.equal(0);
+}
