@@ -69,6 +69,9 @@ export interface WorldOptions {
   /** Bytes of RAM and the physical address of the first. */
   memory?: number;
   base?: number;
+  /** Drivers' bus_dma calls are checked; devices reach only what is loaded. */
+  dmaCheck?: boolean;
+  iommu?: boolean;
 }
 
 /** A file on the disk, and what is in it. */
@@ -110,6 +113,8 @@ export class World {
     this.machine = new Machine({
       memory,
       base: options.base ?? 0,
+      dmaCheck: options.dmaCheck ?? false,
+      iommu: options.iommu ?? false,
       seed: 1,
       clock: this.clock,
       prng: new SeededPrng(1),

@@ -1,0 +1,153 @@
+/** A machine with one NIC of any model, its driver attached, on a wire held by the test. */
+
+import { expect } from 'chai';
+import { ManualClock } from '../../src/host/manual_clock.ts';
+import { TsCksum } from '../../src/host/cksum_ts.ts';
+import { SeededPrng } from '../../src/host/prng.ts';
+import { dmaStats } from '../../src/bus/bus_dma.ts';
+import { dmaCheck } from '../../src/bus/busdma_check.ts';
+import { m_freem, m_get, m_gethdr, m_getjcl } from '../../src/kern/kern_mbuf.ts';
+import { timeoutEnd } from '../../src/kern/kern_timeout.ts';
+import { MCLBYTES, type Mbuf, M_NOWAIT, MT_DATA } from '../../src/kern/mbuf.ts';
+import { Machine } from '../../src/machine/machine.ts';
+import type { NicModel } from '../../src/machine/nic_model.ts';
+import { PluggedNic } from '../../src/machine/plugged_nic.ts';
+import { type Ifnet, IFF_UP, type IfIoctl, SIOCSIFFLAGS } from '../../src/net/if_var.ts';
+import { passEnter, passLeave } from '../../src/sys/pass.ts';
+import { arenaBytes, mem } from '../../src/vm/arena.ts';
+import { vmPageAllocBelow, vm_page_unwire } from '../../src/vm/vm_page.ts';
+import { HandDisk } from '../kern/disk.ts';
+import { FakeWire } from '../dev/fake_wire.ts';
+import { chainBytes } from './tn_host.ts';
+
+export interface NicHostOptions {
+  /** Physical address of RAM. */
+  readonly base?: number;
+  readonly iommu?: boolean;
+}
+
+const MEMORY = 32 << 20;
+let arena: ArrayBuffer | null = null;
+
+/** Boots a machine in memory that all hosts share, one at a time. The driver's calls are checked. */
+export function bootForNic(options: NicHostOptions = {}): Machine {
+  arena ??= new ArrayBuffer(arenaBytes(MEMORY));
+  new Uint8Array(arena).fill(0);
+  return new Machine({
+    memory: MEMORY,
+    base: options.base ?? 0x2_0000_0000,
+    iommu: options.iommu ?? false,
+    dmaCheck: true,
+    seed: 1,
+    clock: new ManualClock(),
+    prng: new SeededPrng(1),
+    pager: new HandDisk(),
+    cksum: new TsCksum(arena),
+    arena,
+  });
+}
+
+export class NicHost {
+  readonly machine: Machine;
+  readonly wire = new FakeWire();
+  readonly nic: PluggedNic;
+  /** Frames handed to if_input; the test frees them, or `down` does. */
+  readonly received: Mbuf[] = [];
+
+  constructor(model: NicModel, options: NicHostOptions = {}) {
+    this.machine = bootForNic(options);
+    this.nic = new PluggedNic(this.machine, model, this.wire, '02:00:00:00:00:01');
+    this.ifp.if_input = (_ifp, m) => void this.received.push(m);
+  }
+
+  get clock(): ManualClock {
+    return this.machine.clock as ManualClock;
+  }
+
+  get ifp(): Ifnet {
+    return this.nic.ifp;
+  }
+
+  ioctl(command: IfIoctl, data = 0): number {
+    return this.ifp.if_driver!.if_ioctl(this.ifp, command, data);
+  }
+
+  up(): this {
+    this.ifp.if_flags |= IFF_UP;
+    expect(this.ioctl(SIOCSIFFLAGS)).to.equal(0);
+    this.clock.runPosted();
+    return this;
+  }
+
+  /** Sends chains in one pass; completions are handled. */
+  send(...chains: Mbuf[]): number[] {
+    passEnter();
+    const errors = chains.map((m) => this.ifp.if_driver!.if_transmit(this.ifp, m));
+    passLeave();
+    this.clock.runPosted();
+    return errors;
+  }
+
+  /** Frames come in and are handled. */
+  inject(...frames: Uint8Array[]): void {
+    this.wire.inject(...frames);
+    this.clock.runPosted();
+  }
+
+  /** The bytes of what came in so far. */
+  get receivedBytes(): Uint8Array[] {
+    return this.received.map((m) => chainBytes(m));
+  }
+
+  /** Frees what came in so far. */
+  drop(): void {
+    for (const m of this.received.splice(0)) m_freem(m);
+  }
+
+  /** Runs `fn` while no page below 4 GiB is free. */
+  high<T>(fn: () => T): T {
+    const low: number[] = [];
+    vmPageAllocBelow(1 << 20, 0xffff_ffff, 1, low);
+    try {
+      return fn();
+    } finally {
+      for (const p of low) vm_page_unwire(p, false);
+    }
+  }
+
+  /**
+   * A chain of a frame's bytes, cut into mbufs of the given lengths and the rest into clusters of
+   * `size` bytes.
+   */
+  chain(frame: Uint8Array, cuts: readonly number[] = [], size = MCLBYTES): Mbuf {
+    const head = m_gethdr(M_NOWAIT, MT_DATA)!;
+    head.m_pkthdr.len = frame.length;
+    let tail = head;
+    let at = 0;
+    const append = (m: Mbuf, len: number): void => {
+      mem.set(frame.subarray(at, at + len), m.m_data);
+      m.m_len = len;
+      at += len;
+      if (m !== head) tail.m_next = m;
+      tail = m;
+    };
+    for (const [i, len] of cuts.entries()) {
+      const n = Math.min(len, frame.length - at);
+      if (n > 0) append(i === 0 ? head : m_get(M_NOWAIT, MT_DATA)!, n);
+    }
+    while (at < frame.length)
+      append(m_getjcl(M_NOWAIT, MT_DATA, 0, size)!, Math.min(frame.length - at, size));
+    return head;
+  }
+
+  /** Frees what came in, unplugs, and expects everything to be back and every call to be right. */
+  down(): void {
+    this.drop();
+    this.nic.stop();
+    this.clock.runPosted();
+    timeoutEnd();
+    expect(this.machine.leaked(), 'leaked').to.deep.equal({});
+    expect([dmaStats.mapsLive, dmaStats.mapsLoaded]).to.deep.equal([0, 0]);
+    expect(dmaCheck.reports, 'bus_dma calls').to.deep.equal([]);
+  }
+}
