@@ -140,7 +140,7 @@ describe('if_tb: transmit', () => {
   it('sends nothing when it is down, and no frame of before when it is up again', () => {
     const frame = makePacket({ payload: 500, cksum: 'full' });
     expect(host.send(host.chain(frame))).to.deep.equal([ENETDOWN]);
-    for (let i = 0; i < 3; i++) {
+    for (let i = 1; i <= 3; i++) {
       host.up();
       host.wire.room = 1;
       host.send(host.chain(frame), host.chain(frame), host.chain(frame));
@@ -148,8 +148,31 @@ describe('if_tb: transmit', () => {
       expect(host.ioctl(SIOCSIFFLAGS)).to.equal(0);
       expect(host.ifp.if_drv_flags & IFF_DRV_RUNNING).to.equal(0);
       expect(dmaStats.mapsLoaded, 'only rings').to.equal(2);
+      host.up();
+      host.wire.room = Infinity;
+      host.send(host.chain(frame));
+      expect(host.wire.sent).to.have.lengthOf(2 * i);
     }
-    expect(host.wire.sent).to.have.lengthOf(3);
+  });
+
+  it('keeps a chain that was copied together while it waits', () => {
+    host.up();
+    expect(host.ioctl(SIOCSIFMTU, 9000)).to.equal(0);
+    host.wire.room = 0;
+    const small = makePacket({ payload: 60, cksum: 'full' });
+    const large = makePacket({ payload: 8900, cksum: 'full' });
+    for (let i = 0; i < TB_TX_NDESC; i++) host.send(host.chain(small, [114]));
+    host.send(host.chain(large, [100, ...Array.from({ length: 40 }, () => 200)]));
+    expect(dmaStats.defrags).to.equal(0);
+    // Room for the small one that waits and for three pieces, not for the five of the large one.
+    host.wire.drain(4);
+    host.clock.runPosted();
+    expect(dmaStats.defrags).to.equal(1);
+    expect(host.ifp.if_drv_flags & IFF_DRV_OACTIVE).to.not.equal(0);
+    host.wire.drain(Infinity);
+    host.clock.runPosted();
+    expect(host.wire.sent).to.have.lengthOf(TB_TX_NDESC + 1);
+    expect([...host.wire.sent.at(-1)!]).to.deep.equal([...large]);
   });
 });
 
