@@ -211,6 +211,11 @@ export class Stack {
   }
 }
 
+/** The property that stands for an option of the command line, where `--port` is the server's. */
+function keyOf(flag: string): string {
+  return flag === 'add-nic' ? 'ports' : flagKey(flag);
+}
+
 function portText({ tap, cap = [], ...rest }: PortOptions): string {
   const pairs = Object.entries(rest).map(([name, value]) => `,${name}=${String(value)}`);
   return `${tap}${pairs.join('')}${cap.map((word) => `,cap=${word}`).join('')}`;
@@ -218,9 +223,7 @@ function portText({ tap, cap = [], ...rest }: PortOptions): string {
 
 /** The options as texts, the way the command line has them. Throws TapnicError (EINVAL). */
 function textsOf(options: StackOptions): RawFlags {
-  const keys = NIC_FLAGS.map(({ name }) => (name === 'add-nic' ? 'ports' : flagKey(name))).filter(
-    (key) => key !== 'control',
-  );
+  const keys = NIC_FLAGS.map(({ name }) => keyOf(name)).filter((key) => key !== 'control');
   const switches = NIC_FLAGS.filter(({ value }) => value === '').map(({ name }) => flagKey(name));
   const texts: RawFlags = {};
   for (const [key, value] of Object.entries(options) as [string, unknown][]) {
@@ -250,7 +253,7 @@ function settingsOf(options: StackOptions): Settings {
     return resolveNicOptions(textsOf(options), nicModels);
   } catch (e) {
     if (!(e instanceof UsageError)) throw e;
-    const text = e.message.replace(/--([a-z0-9-]+)/g, (_all, name: string) => flagKey(name));
+    const text = e.message.replace(/--([a-z0-9-]+)/g, (_all, name: string) => keyOf(name));
     throw new TapnicError('EINVAL', 'createStack', text);
   }
 }

@@ -252,6 +252,29 @@ describe('api: createStack', () => {
     expect(ns.exec('ip', ['-br', 'link']).trim().split('\n')).to.have.lengthOf(1);
   });
 
+  it('has several NICs, and makes and takes away interfaces on them', async () => {
+    const s = await open({ hostAddr: null, ports: [{ tap: 'nic1', nic: 'tl', cap: ['-txcsum'] }] });
+    expect(s.info.ports).to.have.lengthOf(1);
+    expect(s.info.ports[0]).to.include({ tap: 'nic1', if: 'tl0', nic: 'tl' });
+    expect(s.ifconfig('tl0').options_names).not.to.include('TXCSUM');
+    expect(s.ifconfig('vlan5', 'create', 'vlan', '5', 'vlandev', 'tl0').vlan).to.include({
+      vlan: 5,
+      parent: 'tl0',
+    });
+    const lagg = s.ifconfig('lagg0', 'create', 'laggport', 'tn0', 'laggport', 'tl0');
+    expect(lagg.lagg!.ports.map(({ name }) => name)).to.deep.equal(['tn0', 'tl0']);
+    expect(s.ifconfig('vlan5', 'destroy')).to.equal(null);
+    expect(() => s.ifconfig('vlan5')).to.throw(TapnicError, /vlan5 does not exist/);
+    await close();
+    for (const [ports, message] of [
+      [[{ tap: 'lo' }], /TUNSETIFF lo/],
+      [[{ tap: 'nic0' }], /: ports: nic0: two NICs on one interface/],
+      [[{ tap: 'nic1', nic: 'x' }], /: ports: x: no such model/],
+    ] as const)
+      expect((await rejection(open({ ports }))).message).to.match(message);
+    expect(ns.exec('ip', ['-br', 'link']).trim().split('\n')).to.have.lengthOf(1);
+  });
+
   it('writes a capture, whole when it is closed', async () => {
     const dir = mkdtempSync(join(tmpdir(), 'tapnic-api-'));
     try {

@@ -344,6 +344,7 @@ describe('cli: --config', () => {
         'host-addr: none',
         'cap: [-nomap, -txcsum]',
         'capture: [wire=a.pcap]',
+        'add-nic: [nic1, "nic2,mtu=576"]',
         'sysctl:',
         '  kern.ipc.mb_use_ext_pgs: 0',
         '  kern.ipc.somaxconn: 64',
@@ -355,6 +356,10 @@ describe('cli: --config', () => {
     expect(s.nic).to.include({ tap: 'em9', mtu: 1400, mac: '02:00:5e:00:53:01', hostAddr: null });
     expect(s.nic.caps.map(({ name }) => name)).to.deep.equal(['nomap', 'txcsum']);
     expect(s.nic.captures).to.deep.equal([{ point: 'wire', file: 'a.pcap' }]);
+    expect(s.ports.map(({ tap, mtu }) => [tap, mtu])).to.deep.equal([
+      ['nic1', 1400],
+      ['nic2', 576],
+    ]);
     // Later ones are written later, so the command line's value is the one that stays.
     expect(s.sysctl).to.deep.equal([
       ['kern.ipc.mb_use_ext_pgs', '0'],

@@ -78,6 +78,7 @@ describe('ethernet', () => {
 
   const drops: [string, () => void, Reason][] = [
     ['13 bytes', () => rig.inject(frame().subarray(0, 13)), R_ETHER_SHORT],
+    ['a tag without a type', () => rig.inject(frame(0x8100).subarray(0, 17)), R_ETHER_SHORT],
     [
       '1501 bytes of payload',
       () => rig.inject(buildEther({ dst: OUR_MAC, src: PEER_MAC }, 0x800, new Uint8Array(1501))),

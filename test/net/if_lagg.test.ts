@@ -1,5 +1,14 @@
 import { expect } from 'chai';
-import { CSUM_IP, CSUM_IP_TSO, CSUM_TCP, CSUM_UDP } from '../../src/kern/mbuf.ts';
+import { m_freem, m_gethdr } from '../../src/kern/kern_mbuf.ts';
+import {
+  CSUM_IP,
+  CSUM_IP_TSO,
+  CSUM_TCP,
+  CSUM_UDP,
+  type Mbuf,
+  M_NOWAIT,
+  MT_DATA,
+} from '../../src/kern/mbuf.ts';
 import { if_addmulti, ifhwioctl, ifunit } from '../../src/net/if.ts';
 import { if_clone_create, if_clone_destroy, ifCloned } from '../../src/net/if_clone.ts';
 import {
@@ -44,6 +53,8 @@ import {
   buildUdp,
   decodeFrame,
 } from '../support/frames.ts';
+import { mem } from '../../src/vm/arena.ts';
+import { bytesPerCall } from '../support/alloc.ts';
 import { FakeNic } from './fake_nic.ts';
 
 const MAC_A = '02:00:00:00:00:0a';
@@ -317,6 +328,36 @@ describe('lagg(4)', () => {
     const again = outPacket(buildIp4({ src: '203.0.113.2', dst: '203.0.113.1' }, 253, []));
     expect(ip_output(again, null, 0, rig.vnet)).to.equal(0);
     expect(a.sent.map((f) => decodeFrame(f.bytes).arp?.op)).to.deep.equal([1]);
+  });
+
+  it('leaves no garbage per frame, up and down, with a vlan on top', function () {
+    this.timeout(20_000);
+    add(a, b);
+    expect(if_clone_create(rig.vnet, 'vlan7', { vlr_parent: 'lagg0', vlr_tag: 7 })).to.equal(0);
+    const vlan = ifCloned.ifp!;
+    for (const ifp of [lagg, vlan])
+      expect(ifhwioctl(ifp, SIOCSIFFLAGS, ifp.if_flags | IFF_UP)).to.equal(0);
+    a.if_transmit = (_ifp, m) => {
+      m_freem(m);
+      return 0;
+    };
+    const frame = buildEther({ dst: MAC_A, src: PEERS }, 0x88b5, new Uint8Array(46));
+    const tag = Uint8Array.of(0x81, 0, 0, 7);
+    const made = (tagged: boolean): Mbuf => {
+      const m = m_gethdr(M_NOWAIT, MT_DATA)!;
+      m.m_data += 4;
+      mem.set(frame, m.m_data);
+      if (tagged) mem.set(tag, m.m_data + 12);
+      m.m_len = m.m_pkthdr.len = frame.length;
+      return m;
+    };
+    for (const caps of [ALL, ALL & ~IFCAP_VLAN_HWTAGGING]) {
+      expect(ifhwioctl(lagg, SIOCSIFCAP, caps)).to.equal(0);
+      const send = (): number => vlan.if_driver!.if_transmit(vlan, made(false));
+      expect(bytesPerCall(send), `sent, ${caps}`).to.be.below(8);
+    }
+    const receive = (): void => a.ifp.if_input!(a.ifp, made(true));
+    expect(bytesPerCall(receive), 'received').to.be.below(8);
   });
 
   it('carries a vlan, whose capabilities follow the ports’', () => {
