@@ -8,13 +8,13 @@
  */
 
 import { EBUSY, EINVAL, ENOMEM, type Errno } from '../sys/errno.ts';
+import { failPoint } from '../sys/fail_point.ts';
 import { KASSERT } from '../sys/kassert.ts';
 import { kva, type Kva } from '../sys/types.ts';
 import { EXT_SFBUF, type Mbuf, M_EXT, M_NOMAP, M_PKTHDR, mtod } from '../kern/mbuf.ts';
 import { mem, PAGE_MASK, PAGE_SIZE, ramBase, ramBytes } from '../vm/arena.ts';
 import { NOPAGE, vm_page_alloc_contig, VM_PAGE_TO_PHYS, vm_page_unwire } from '../vm/vm_page.ts';
 import {
-  AllocFault,
   bounceCopyIn,
   bounceCopyOut,
   bounceFree,
@@ -80,13 +80,11 @@ export function dmaStatsReset(): void {
   dmaStats.segHist.fill(0);
 }
 
-/** Making a map fails; for tests. */
-export const dmaMapFault = new AllocFault();
+const mapFail = failPoint('dma_map');
 
 /** Forgets the bounce zones and counts from 0. Called at boot, after memory was set up. */
 export function busDmaInit(): void {
   bounceInit();
-  dmaMapFault.reset();
   dmaStatsReset();
   dmaStats.mapsLive = 0;
   dmaStats.mapsLoaded = 0;
@@ -339,7 +337,7 @@ function growZone(tag: BusDmaTag): Errno {
  */
 export function bus_dmamap_create(tag: BusDmaTag, _flags: number, ref: BusDmamapRef): Errno {
   ref.map = null;
-  if (dmaMapFault.fails()) return ENOMEM;
+  if (mapFail.refuses()) return ENOMEM;
   if (tag.couldBounce && growZone(tag) !== 0) return ENOMEM;
   ref.map = makeMap(tag, false);
   return 0;

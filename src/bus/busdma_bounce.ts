@@ -5,6 +5,7 @@
  * stays 0), NUMA domains.
  */
 
+import { failPoint } from '../sys/fail_point.ts';
 import { KASSERT } from '../sys/kassert.ts';
 import { count, R_DMA_BOUNCED } from '../sys/reason.ts';
 import { kva, type Kva } from '../sys/types.ts';
@@ -17,30 +18,7 @@ const MAX_BPAGES = 8192;
 /** Unlike FreeBSD: nor more than this part of memory; our machines are small. */
 const MEMORY_PART = 16;
 
-/** Makes allocations fail, for tests: the next `failNext`, after `skip` that are let through. */
-export class AllocFault {
-  skip = 0;
-  failNext = 0;
-
-  /** Called by the allocator, once for each item: whether this one fails. */
-  fails(): boolean {
-    if (this.failNext === 0) return false;
-    if (this.skip > 0) {
-      this.skip--;
-      return false;
-    }
-    this.failNext--;
-    return true;
-  }
-
-  reset(): void {
-    this.skip = 0;
-    this.failNext = 0;
-  }
-}
-
-/** Taking a bounce page for a load. */
-export const bouncePageFault = new AllocFault();
+const bounceFail = failPoint('bounce_page');
 
 /** A page of a zone and, while a map has it, what it stands for. */
 export class BouncePage {
@@ -92,7 +70,6 @@ export const bounceZones: BounceZone[] = [];
 /** Forgets all zones; their pages belong to a machine that is no more. */
 export function bounceInit(): void {
   bounceZones.length = 0;
-  bouncePageFault.reset();
 }
 
 /** The zone for these needs, made if no other will do. */
@@ -137,7 +114,7 @@ export function bounceTake(
   payload: boolean,
 ): BouncePage | null {
   const page = zone.freeList;
-  if (page === null || bouncePageFault.fails()) return null;
+  if (page === null || bounceFail.refuses()) return null;
   zone.freeList = page.next;
   zone.free_bpages--;
   zone.active_bpages++;

@@ -1,6 +1,7 @@
 import { expect } from 'chai';
 import * as fc from 'fast-check';
 import { EFBIG, ENOMEM } from '../../src/sys/errno.ts';
+import { failPoint } from '../../src/sys/fail_point.ts';
 import { counted, R_DMA_BOUNCED, R_DMA_EFBIG, R_DMA_ENOMEM } from '../../src/sys/reason.ts';
 import { mem, PAGE_SIZE, ramBase, vtophys } from '../../src/vm/arena.ts';
 import { payloadBytesRead, payloadReasons, READ_COPY } from '../../src/vm/payload.ts';
@@ -22,10 +23,9 @@ import {
   BUS_DMASYNC_PREWRITE,
   type BusDmamapRef,
   BusDmaSegs,
-  dmaMapFault,
   dmaStats,
 } from '../../src/bus/bus_dma.ts';
-import { bouncePageFault, bounceZones } from '../../src/bus/busdma_bounce.ts';
+import { bounceZones } from '../../src/bus/busdma_bounce.ts';
 import { busDmaSysctlInit } from '../../src/bus/busdma_sysctl.ts';
 import { ipcSysctlInit } from '../../src/kern/kern_ipc_sysctl.ts';
 import { machineSysctl } from '../../src/kern/kern_sysctl.ts';
@@ -176,13 +176,11 @@ describe('bounce pages', () => {
     const map = things.map(t);
     const m = packet();
     for (let k = 0; k < 3; k++) {
-      bouncePageFault.skip = k;
-      bouncePageFault.failNext = 1;
+      failPoint('bounce_page').arm(k + 1);
       expect(bus_dmamap_load_mbuf_sg(t, map, m, segs)).to.equal(ENOMEM);
       expect(bounceZones[0]!.active_bpages).to.equal(0);
     }
-    bouncePageFault.skip = 3;
-    bouncePageFault.failNext = 1;
+    failPoint('bounce_page').arm(4);
     expect(bus_dmamap_load_mbuf_sg(t, map, m, segs)).to.equal(0);
     bus_dmamap_unload(t, map);
     m_freem(m);
@@ -277,8 +275,7 @@ describe('bounce pages', () => {
 
   it('make a map fail where the test says so', () => {
     const t = things.tag();
-    dmaMapFault.skip = 1;
-    dmaMapFault.failNext = 1;
+    failPoint('dma_map').arm(2);
     things.map(t);
     const ref: BusDmamapRef = { map: null };
     expect(bus_dmamap_create(t, 0, ref)).to.equal(ENOMEM);

@@ -12,7 +12,8 @@ import { payloadBytesRead, READ_COPY } from '../../src/vm/payload.ts';
 import { vmPageAllocBelow, vm_page_unwire } from '../../src/vm/vm_page.ts';
 import { CSUM_IP, CSUM_IP_TCP, CSUM_IP_TSO, type Mbuf } from '../../src/kern/mbuf.ts';
 import { bus_dmamap_unload, dmaStats } from '../../src/bus/bus_dma.ts';
-import { bouncePageFault, bounceZones } from '../../src/bus/busdma_bounce.ts';
+import { bounceZones } from '../../src/bus/busdma_bounce.ts';
+import { failPoint } from '../../src/sys/fail_point.ts';
 import { dmaCheck } from '../../src/bus/busdma_check.ts';
 import { iommu } from '../../src/bus/iommu.ts';
 import { TN_RX_NDESC } from '../../drivers/if_tnvar.ts';
@@ -76,8 +77,7 @@ describe('if_tn on a restricted bus', () => {
   it('drops a packet for want of a bounce page, and goes on', () => {
     host = new TnHost('wire', 64 << 20, BUS32).up();
     for (let k = 0; k < 6; k++) {
-      bouncePageFault.skip = k;
-      bouncePageFault.failNext = 1;
+      failPoint('bounce_page').arm(k + 1);
       host.send(high(() => tso(20_000)));
       expect(host.wire.sent).to.have.lengthOf(0);
     }

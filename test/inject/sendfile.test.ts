@@ -5,8 +5,18 @@
 
 import { expect } from 'chai';
 import { failPoint, failPointNames } from '../../src/sys/fail_point.ts';
+import {
+  NOPAGE,
+  vm_page_alloc_noobj,
+  VM_PAGE_TO_PHYS,
+  vm_page_unwire,
+  type VmPage,
+} from '../../src/vm/vm_page.ts';
 import { vmObjectsFlush } from '../../src/vm/vm_object.ts';
-import { errnoName } from '../../src/sys/errno.ts';
+import { errnoName, TapnicError } from '../../src/sys/errno.ts';
+import { nicModels } from '../../src/machine/nic_models.ts';
+import { PluggedNic } from '../../src/machine/plugged_nic.ts';
+import { FakeWire } from '../dev/fake_wire.ts';
 import { fileBytes } from '../kern/disk.ts';
 import { full } from '../support/needs.ts';
 import { type InUse, machineInUse } from '../support/machine.ts';
@@ -24,6 +34,8 @@ interface Road {
   readonly world: WorldOptions;
   /** Whether the file's pages are in memory before. */
   readonly cached?: boolean;
+  /** Whether the low part of memory is taken first, so that the file is in the high one. */
+  readonly high?: boolean;
   readonly headers?: readonly Uint8Array[];
   readonly trailers?: readonly Uint8Array[];
   readonly pools: readonly string[];
@@ -53,6 +65,13 @@ const ROADS: readonly Road[] = [
     world: { useExtPgs: false },
     pools: ['mbuf', 'sf_buf', 'vm_page'],
     bytes: BYTES,
+  },
+  {
+    title: 'bounced: 32 bits of address, memory around 4 GiB',
+    world: { model: 'tl', base: 0x1_0000_0000 - (4 << 20), memory: 16 << 20 },
+    high: true,
+    pools: ['bounce_page', 'mbuf', 'mbuf_cluster', 'sf_buf'],
+    bytes: BYTES / 5,
   },
   {
     title: 'mapped by ip_output, -nomap',
@@ -121,6 +140,22 @@ function once(
   return point.fired > 0;
 }
 
+/** Takes every free page below 4 GiB but a few; returns them. */
+function takeLow(w: World): VmPage[] {
+  const pages: VmPage[] = [];
+  const high: VmPage[] = [];
+  for (;;) {
+    const page = vm_page_alloc_noobj();
+    if (page === NOPAGE) break;
+    if (VM_PAGE_TO_PHYS(page) > 0xffffffff) high.push(page);
+    else pages.push(page);
+    if (high.length > 64) break;
+  }
+  for (const page of high.toReversed()) vm_page_unwire(page, false);
+  w.pass(1);
+  return pages;
+}
+
 /** The k to take: all, or the first ones all and then one in seven. */
 const next = (k: number): number => (full || k < 50 ? k + 1 : k + 7);
 
@@ -135,6 +170,7 @@ describe('allocation failures during sendfile', function () {
         const tally: Tally = { whole: 0, cut: {}, fired: 0 };
         inWorld(world, (w) => {
           const file = w.file(bytes);
+          const low = road.high === true ? takeLow(w) : [];
           let before: InUse | null = null;
           for (let k = 0, fired = true; fired; k = next(k)) {
             expect(k, 'the transfer has an end').to.be.below(10_000);
@@ -146,9 +182,35 @@ describe('allocation failures during sendfile', function () {
             if (before === null) before = now;
             expect(now, `${pool} ${k}: in use`).to.deep.equal(before);
           }
+          for (const page of low) vm_page_unwire(page, false);
         });
         expect(tally.fired, 'failures').to.be.above(0);
         expect(tally.whole, 'the last one, at least').to.be.above(0);
         if (process.env['TAPNIC_VERBOSE'] === '1') console.log(pool, JSON.stringify(tally));
       });
+
+  it('DMA maps: a NIC that cannot have all of its maps does not attach, and leaves nothing', () => {
+    for (const model of nicModels)
+      inWorld({}, (w) => {
+        w.settle();
+        const before = w.machine.leaked();
+        const point = failPoint('dma_map');
+        let attached = false;
+        for (let k = 1; !attached; k = full || k < 20 ? k + 1 : k + 37) {
+          expect(k, 'an end').to.be.below(10_000);
+          point.arm(k);
+          try {
+            new PluggedNic(w.machine, model, new FakeWire(false), '02:00:5e:00:53:01').stop();
+            attached = true;
+          } catch (e) {
+            if (!(e instanceof TapnicError)) throw e;
+            expect(e.code, `${model.name} ${k}`).to.equal('ENOMEM');
+          }
+          point.disarm();
+          expect(point.fired, `${model.name} ${k}: refused`).to.equal(attached ? 0 : 1);
+          w.pass(1);
+          expect(w.machine.leaked(), `${model.name} ${k}: in use`).to.deep.equal(before);
+        }
+      });
+  });
 });

@@ -117,6 +117,14 @@ describe('unmapped mbufs: devices', () => {
       expect(load(chain, { ...whole, boundary: 2048 }).lengths).to.deep.equal(Array(20).fill(2048));
       expect(load(chain, { ...whole, maxsegsz: PAGE_SIZE, nsegments: 9 }).error).to.equal(EFBIG);
     });
+    // A NIC that takes four fragments of 512 bytes: what has more is copied together, and arrives.
+    inWorld({ model: 'tl' }, (w) => {
+      expectArrives(w, w.file(300_000));
+      expect(w.m.emulator.dma.defrags, 'defrags').to.be.above(20);
+      expect(w.m.emulator.dma.faults).to.equal(0);
+      w.settle();
+      expectAllReleased(w);
+    });
     // Scattered in memory: two files read by turns, so that no two pages of one are adjacent.
     inWorld({}, (w) => {
       const a = w.connect({ window: 0 });
@@ -401,11 +409,23 @@ describe('unmapped mbufs: devices', () => {
       const before = interfaceOf(w, 'lo0');
       const after = w.ask('ifconfig', { if: 'lo0', words: ['nomap'] }) as InterfaceInfo;
       expect(after.options).to.equal(before.options);
-      const [lo0] = [must(w.interface('lo0'))];
+      const lo0 = must(w.interface('lo0'));
       expect(ifhwioctl(lo0, SIOCSIFCAP, before.options | IFCAP_NOMAP), 'the ioctl').to.equal(
         EINVAL,
       );
       expect(lo0.if_capenable).to.equal(before.options);
     });
+    // NICs that lack it: the same, and every unmapped packet is converted.
+    for (const model of ['tl', 'tp'])
+      inWorld({ model }, (w) => {
+        const name = w.ifp.if_xname;
+        const { options, capabilities_names } = interfaceOf(w, name);
+        expect(capabilities_names).not.to.include('NOMAP');
+        w.ifconfig('nomap');
+        expect(interfaceOf(w, name).options).to.equal(options);
+        expect(ifhwioctl(w.ifp, SIOCSIFCAP, options | IFCAP_NOMAP)).to.equal(EINVAL);
+        expectArrives(w, w.file(50_000));
+        expect(w.m.emulator.conversions).to.be.above(30);
+      });
   });
 });

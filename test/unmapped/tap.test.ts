@@ -55,13 +55,13 @@ describe('unmapped mbufs: what commands show', function () {
 
   it('unsupported interface: the command changes nothing, and is content', async () => {
     using site = new Site();
-    await withServed(site, [], async (tapnic) => {
-      const lo0 = async (): Promise<InterfaceInfo> =>
-        (await request(tapnic.control, 'ifconfig', { if: 'lo0' })) as InterfaceInfo;
-      const before = await lo0();
+    await withServed(site, ['--nic', 'tp'], async (tapnic) => {
+      const tp0 = async (): Promise<InterfaceInfo> =>
+        (await request(tapnic.control, 'ifconfig', { if: 'tp0' })) as InterfaceInfo;
+      const before = await tp0();
       expect(before.capabilities_names).not.to.include('NOMAP');
-      expect(await ifconfig(tapnic, 'lo0', 'nomap')).to.equal('');
-      expect((await lo0()).options).to.equal(before.options);
+      expect(await ifconfig(tapnic, 'tp0', 'nomap')).to.equal('');
+      expect((await tp0()).options).to.equal(before.options);
     });
   });
 
