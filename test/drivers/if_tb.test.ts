@@ -8,7 +8,7 @@ import {
   R_DRV_RX_NOBUF,
   R_DRV_TX_ERROR,
 } from '../../src/sys/reason.ts';
-import { dmaMapFault, dmaStats } from '../../src/bus/bus_dma.ts';
+import { dmaStats } from '../../src/bus/bus_dma.ts';
 import { dmaCheck } from '../../src/bus/busdma_check.ts';
 import { IntrVector } from '../../src/bus/intr.ts';
 import { timeoutEnd } from '../../src/kern/kern_timeout.ts';
@@ -238,15 +238,14 @@ describe('if_tb: attach and ioctl', () => {
     const machine = bootForNic();
     let failures = 0;
     for (let k = 0; k < 900; k += k < 8 ? 1 : 61) {
-      dmaMapFault.skip = k;
-      dmaMapFault.failNext = 1;
+      failPoint('dma_map').arm(k + 1);
       failPoint('vm_page').arm(k + 1);
       try {
         new PluggedNic(machine, tbModel, new FakeWire(), '02:00:00:00:00:01').stop();
       } catch {
         failures++;
       }
-      dmaMapFault.reset();
+      failPoint('dma_map').disarm();
       failPoint('vm_page').disarm();
       expect(machine.leaked(), `${k}`).to.deep.equal({});
     }

@@ -12,8 +12,7 @@ import {
   R_DRV_RX_NOBUF,
   R_DRV_TX_ERROR,
 } from '../../src/sys/reason.ts';
-import { dmaMapFault, dmaStats } from '../../src/bus/bus_dma.ts';
-import { bouncePageFault } from '../../src/bus/busdma_bounce.ts';
+import { dmaStats } from '../../src/bus/bus_dma.ts';
 import { dmaCheck } from '../../src/bus/busdma_check.ts';
 import {
   CSUM_DATA_VALID,
@@ -241,12 +240,12 @@ describe('if_tl: transmit', () => {
     expect(host.send(far())).to.deep.equal([0]);
     expect(dmaStats.bounced).to.be.above(0);
     // Nothing is under way whose end could free a page.
-    bouncePageFault.failNext = 1;
+    failPoint('bounce_page').arm(1);
     expect(host.send(far())).to.deep.equal([0]);
     expect([counted(R_DMA_ENOMEM), counted(R_DRV_TX_ERROR)]).to.deep.equal([1, 1]);
     host.wire.room = 0;
     expect(host.send(host.chain(frame))).to.deep.equal([0]);
-    bouncePageFault.failNext = 1;
+    failPoint('bounce_page').arm(1);
     expect(host.send(far())).to.deep.equal([0]);
     expect(host.ifp.if_drv_flags & IFF_DRV_OACTIVE).to.not.equal(0);
     host.wire.drain(10);
@@ -338,7 +337,7 @@ describe('if_tl: attach and ioctl', () => {
   it('gives everything back if memory runs out at any point of attach', () => {
     const machine = bootForNic({ base: CROSS });
     for (const [what, arm] of [
-      ['map', (k: number) => ((dmaMapFault.skip = k), (dmaMapFault.failNext = 1))],
+      ['map', (k: number) => failPoint('dma_map').arm(k + 1)],
       ['page', (k: number) => failPoint('vm_page').arm(k + 1)],
       ['mbuf', (k: number) => failPoint('mbuf').arm(k + 1)],
     ] as const) {
@@ -350,7 +349,7 @@ describe('if_tl: attach and ioctl', () => {
         } catch {
           failures++;
         }
-        dmaMapFault.reset();
+        failPoint('dma_map').disarm();
         failPoint('vm_page').disarm();
         failPoint('mbuf').disarm();
         const { bounce_pages: _pool, ...leaked } = machine.leaked();
