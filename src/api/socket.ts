@@ -11,10 +11,11 @@ import { passEnter, passLeave } from '../sys/pass.ts';
 import type { File } from '../kern/kern_descrip.ts';
 import { sendfile, type SfHdtr } from '../kern/kern_sendfile.ts';
 import { Callout, callout_reset, callout_stop } from '../kern/kern_timeout.ts';
-import { AF_INET, type Sockaddr } from '../kern/protosw.ts';
+import { AF_INET, IPPROTO_TCP, type Sockaddr } from '../kern/protosw.ts';
 import { ioResult, soRead, soWrite } from '../kern/sys_generic.ts';
 import {
   SHUT_WR,
+  SO_KEEPALIVE,
   SO_LINGER,
   SO_RCV,
   SO_SND,
@@ -27,6 +28,8 @@ import {
   SS_ISDISCONNECTED,
 } from '../kern/uipc_socket.ts';
 import { sbavail } from '../kern/uipc_sockbuf.ts';
+import { SOL_SOCKET, soSetInt } from '../kern/uipc_sockopt.ts';
+import { TCP_KEEPIDLE, TCP_NODELAY } from '../netinet/tcp_sockopt.ts';
 import { inet_ntoa } from '../netinet/in.ts';
 
 /** Largest chunk handed to 'data', bytes. */
@@ -299,14 +302,27 @@ export class TcpSocket extends Duplex {
     else this.emit('timeout');
   }
 
-  /** Nagle's algorithm stays on: kept so that net.Socket's callers run. */
-  setNoDelay(): this {
+  /** TCP_NODELAY: small segments do not wait for the ACK of others (Nagle's algorithm off). */
+  setNoDelay(noDelay = true): this {
+    if (this.#so !== null) soSetInt(this.#so, IPPROTO_TCP, TCP_NODELAY, noDelay ? 1 : 0);
     return this;
   }
 
-  /** Keepalive is the stack's (net.inet.tcp.always_keepalive): kept for net.Socket's callers. */
-  setKeepAlive(): this {
+  /**
+   * SO_KEEPALIVE, and TCP_KEEPIDLE if `initialDelay`, ms, is a second or more. Without it
+   * net.inet.tcp.always_keepalive may probe all the same.
+   */
+  setKeepAlive(enable = false, initialDelay = 0): this {
+    if (this.#so === null) return this;
+    soSetInt(this.#so, SOL_SOCKET, SO_KEEPALIVE, enable ? 1 : 0);
+    const seconds = Math.floor(initialDelay / 1000);
+    if (enable && seconds > 0) soSetInt(this.#so, IPPROTO_TCP, TCP_KEEPIDLE, seconds);
     return this;
+  }
+
+  /** The BSD socket underneath, for options without a method here; null once closed. */
+  get bsdSocket(): Socket | null {
+    return this.#so;
   }
 
   ref(): this {

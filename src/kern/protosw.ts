@@ -1,12 +1,13 @@
 /**
  * The protocol switch, after protosw(9): how sockets reach a protocol without importing it. Calls
- * return an errno; those that take an mbuf chain say who owns it. Left out: control output, raw
- * control messages, kernel credentials.
+ * return an errno; those that take an mbuf chain say who owns it. Left out: raw control messages,
+ * kernel credentials.
  */
 
 import type { Errno } from '../sys/errno.ts';
 import type { InAddr, Port } from '../sys/types.ts';
 import type { Mbuf } from './mbuf.ts';
+import type { Sockopt } from './sockopt.ts';
 import type { Socket } from './uipc_socket.ts';
 
 export const SOCK_STREAM = 1;
@@ -16,6 +17,7 @@ export const SOCK_RAW = 3;
 export const AF_INET = 2;
 export const AF_INET6 = 28;
 
+export const IPPROTO_IP = 0;
 export const IPPROTO_ICMP = 1;
 export const IPPROTO_TCP = 6;
 export const IPPROTO_UDP = 17;
@@ -69,4 +71,9 @@ export interface Protosw {
   pr_close(so: Socket): void;
   pr_sockaddr(so: Socket): Sockaddr | null;
   pr_peeraddr(so: Socket): Sockaddr | null;
+  /**
+   * Reads or sets an option of the protocol, by sopt_level; hears of those at SOL_SOCKET too.
+   * ENOPROTOOPT: it has none such. Without the function it has none at all.
+   */
+  pr_ctloutput?(so: Socket, sopt: Sockopt): Errno;
 }

@@ -68,6 +68,8 @@ export class Sockbuf implements Task {
   sb_hiwat = 0;
   sb_mbmax = 0;
   sb_lowat = 1;
+  /** SO_RCVTIMEO, SO_SNDTIMEO: how long a call may block, in ns; 0 is for ever. */
+  sb_timeo = 0;
   sb_flags = 0;
   sb_state = 0;
   /** Called when the buffer has data (receive) or space (send); see soupcall_set. */

@@ -52,13 +52,23 @@ export const SS_ISCONNECTED = 0x0002;
 export const SS_ISCONNECTING = 0x0004;
 export const SS_ISDISCONNECTING = 0x0008;
 export const SS_ISDISCONNECTED = 0x2000;
-// so_options
+// so_options, and names of options at SOL_SOCKET that are switches; the others are in uipc_sockopt.ts
+export const SO_DEBUG = 0x0001;
 export const SO_ACCEPTCONN = 0x0002;
 export const SO_REUSEADDR = 0x0004;
 export const SO_KEEPALIVE = 0x0008;
+export const SO_DONTROUTE = 0x0010;
 export const SO_BROADCAST = 0x0020;
+export const SO_USELOOPBACK = 0x0040;
 export const SO_LINGER = 0x0080;
+export const SO_OOBINLINE = 0x0100;
 export const SO_REUSEPORT = 0x0200;
+export const SO_TIMESTAMP = 0x0400;
+export const SO_NOSIGPIPE = 0x0800;
+export const SO_BINTIME = 0x2000;
+export const SO_NO_OFFLOAD = 0x4000;
+export const SO_REUSEPORT_LB = 0x00010000;
+export const SO_RERROR = 0x00020000;
 // sopriv: which buffer an upcall is for
 export const SO_RCV = 1;
 export const SO_SND = 2;
@@ -82,6 +92,10 @@ export class Socket {
   so_options = 0;
   /** Linger time in seconds, with SO_LINGER; 0 closes with RST. */
   so_linger = 0;
+  /** SO_USER_COOKIE, SO_TS_CLOCK and SO_MAX_PACING_RATE: kept, nothing here reads them. */
+  so_user_cookie = 0;
+  so_ts_clock = 0;
+  so_max_pacing_rate = 0;
   /** Pending error, cleared when it is reported. */
   so_error: Errno = 0;
   /** The protocol's control block; null once detached. */
@@ -96,6 +110,8 @@ export class Socket {
   sol_qlimit = 0;
   readonly sol_incomp: Socket[] = [];
   readonly sol_comp: Socket[] = [];
+  /** Of a listener: connections turned away because the queue was full. */
+  sol_overcount = 0;
   /** Of a listener: called when a connection can be accepted. */
   sol_upcall: Task | null = null;
   /** Our identity for printing. */
@@ -208,6 +224,7 @@ export function solistenRoom(head: Socket): boolean {
  */
 export function sonewconn(head: Socket, connstatus: number): Socket | null {
   if (!solistenRoom(head)) {
+    head.sol_overcount++;
     count(R_SO_LISTEN_OVERFLOW);
     return null;
   }
@@ -219,6 +236,8 @@ export function sonewconn(head: Socket, connstatus: number): Socket | null {
   if (so.so_proto.pr_attach(so) !== 0) return null;
   so.so_rcv.sb_lowat = head.so_rcv.sb_lowat;
   so.so_snd.sb_lowat = head.so_snd.sb_lowat;
+  so.so_rcv.sb_timeo = head.so_rcv.sb_timeo;
+  so.so_snd.sb_timeo = head.so_snd.sb_timeo;
   soStats.current++;
   so.so_listen = head;
   if (connstatus !== 0) {

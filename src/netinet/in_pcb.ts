@@ -15,6 +15,10 @@ import type { Ifnet } from '../net/if_var.ts';
 import { Route } from '../net/route.ts';
 
 // inp_flags
+/** IP_PORTRANGE: local ports come from the high or the low range. */
+export const INP_HIGHPORT = 0x00000010;
+export const INP_LOWPORT = 0x00000020;
+export const INP_DONTFRAG = 0x00000800;
 export const INP_DROPPED = 0x04000000;
 /** The protocol holds a reference on a socket that its program has closed. */
 export const INP_SOCKREF = 0x08000000;

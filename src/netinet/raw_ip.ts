@@ -42,9 +42,10 @@ import {
 } from '../kern/uipc_socket.ts';
 import { M_PREPEND, m_copym } from '../kern/uipc_mbuf.ts';
 import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
-import { in_pcballoc, in_pcbfree, type Inpcb, inpaf, Inpcbinfo } from './in_pcb.ts';
+import { in_pcballoc, in_pcbfree, INP_DONTFRAG, type Inpcb, inpaf, Inpcbinfo } from './in_pcb.ts';
 import { in_nullhost } from './in.ts';
 import { Ip, IP_DF, IP_MAXPACKET } from './ip.ts';
+import { ip_ctloutput } from './ip_ctloutput.ts';
 import { V_icmp } from './ip_icmp.ts';
 import { ip_output } from './ip_output.ts';
 import { in_localip, IP_ALLOWBROADCAST, type IpProto, V_ip } from './ip_var.ts';
@@ -66,12 +67,6 @@ export class RipVnet {
 }
 
 export const V_rip = VNET_DEFINE((vnet) => new RipVnet(vnet));
-
-/** What a raw socket has besides its addresses. */
-class RawCb {
-  /** Packets leave with DF: IP_DONTFRAG. */
-  dontfrag = false;
-}
 
 function sotorawcb(so: Socket): Inpcb {
   KASSERT(so.so_pcb !== null, 'rip: detached');
@@ -138,7 +133,7 @@ function rip_output(m: Mbuf, so: Socket, dst: InAddr): Errno {
   $ip.at(mtod(top));
   $ip.ip_tos = inp.inp_ip_tos;
   $ip.ip_len = top.m_pkthdr.len;
-  $ip.ip_off = (inp.inp_ppcb as RawCb).dontfrag ? IP_DF : 0;
+  $ip.ip_off = (inp.inp_flags & INP_DONTFRAG) !== 0 ? IP_DF : 0;
   $ip.ip_ttl = inp.inp_ip_ttl;
   $ip.ip_p = so.so_proto.pr_protocol;
   $ip.ip_src = inp.inp_inc.inc_laddr;
@@ -155,7 +150,6 @@ function attach(so: Socket): Errno {
   const error = soreserve(so, RIPSNDQ, RIPRCVQ);
   if (error !== 0) return error;
   const inp = in_pcballoc(so, V_rip(vnet).ripcbinfo, inpaf(vnet, AF_INET));
-  inp.inp_ppcb = new RawCb();
   inp.inp_ip_ttl = V_ip(vnet).params.ttl;
   so.so_pcb = inp;
   V_icmp(vnet).raw = icmpRaw;
@@ -228,6 +222,7 @@ export const ripProtosw: Protosw = {
     (so.so_state & SS_ISCONNECTED) === 0
       ? null
       : sotorawcb(so).inp_af.sockaddr(sotorawcb(so).inp_inc, true),
+  pr_ctloutput: ip_ctloutput,
 };
 
 /** IP_TTL of a raw socket, 1 to 255. @see ip(4) */
@@ -237,7 +232,8 @@ export function ripSetTtl(so: Socket, ttl: number): void {
 
 /** IP_DONTFRAG of a raw socket. @see ip(4) */
 export function ripSetDontfrag(so: Socket, on: boolean): void {
-  (sotorawcb(so).inp_ppcb as RawCb).dontfrag = on;
+  if (on) sotorawcb(so).inp_flags |= INP_DONTFRAG;
+  else sotorawcb(so).inp_flags &= ~INP_DONTFRAG;
 }
 
 /**

@@ -44,6 +44,7 @@ import {
   TF_REQ_SCALE,
   TF_SACK_PERMIT,
   TOF_TS,
+  TP_KEEPIDLE,
   TT_2MSL,
   TT_KEEP,
   TT_PERSIST,
@@ -127,7 +128,7 @@ function ackOfSyn(tp: Tcpcb, seg: TcpSegment): void {
     tcp_state_change(tp, TCPS_ESTABLISHED);
   }
   cc_conn_init(tp);
-  tcp_timer_activate(tp, TT_KEEP, tp.t_tcp.params.keepidle);
+  tcp_timer_activate(tp, TT_KEEP, TP_KEEPIDLE(tp));
   synAcked(tp, seg);
   // So that the window of this very segment is taken below.
   tp.snd_wl1 = seqAdd(seg.seq, -1);
@@ -138,6 +139,7 @@ export function synAcked(tp: Tcpcb, seg: TcpSegment): void {
   // A SYN that was sent twice is not timed any more (Karn); a timestamp's echo still counts.
   measureRtt(tp, seg);
   tp.t_rxtshift = 0;
+  tp.t_acktime = tp.t_rcvtime;
   tp.snd_una = seqAdd(tp.iss, 1);
   if (SEQ_LT(tp.snd_nxt, tp.snd_una)) tp.snd_nxt = tp.snd_una;
   rearmRexmt(tp, tp.snd_una);
@@ -219,6 +221,7 @@ export function processAck(tp: Tcpcb, seg: TcpSegment): Verdict {
   if ((tp.t_flags & TF_FASTRECOVERY) === 0 && SEQ_GT(seg.ack, tp.snd_recover))
     tp.snd_recover = seqAdd(seg.ack, -1);
   tp.snd_una = seg.ack;
+  tp.t_acktime = tp.t_rcvtime;
   if (SEQ_LT(tp.snd_nxt, tp.snd_una)) tp.snd_nxt = tp.snd_una;
   wakeWriter(tp.t_inpcb.inp_socket!);
   return afterAck(tp, finAcked);

@@ -82,6 +82,7 @@ import {
   TOF_SACKPERM,
   TOF_SCALE,
   TOF_TS,
+  TP_KEEPIDLE,
   TT_DELACK,
   TT_KEEP,
   TT_REXMT,
@@ -141,7 +142,7 @@ function synSent(tp: Tcpcb, seg: TcpSegment): Verdict {
       tp.t_flags &= ~TF_NEEDFIN;
       tcp_state_change(tp, TCPS_FIN_WAIT_1);
     }
-    tcp_timer_activate(tp, TT_KEEP, tp.t_tcp.params.keepidle);
+    tcp_timer_activate(tp, TT_KEEP, TP_KEEPIDLE(tp));
   } else {
     // SYN met SYN: ours goes out again, with an ACK. RFC 9293, figure 7.
     tcp_timer_activate(tp, TT_REXMT, 0);

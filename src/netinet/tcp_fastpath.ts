@@ -121,6 +121,7 @@ function fastAck(tp: Tcpcb, seg: TcpSegment): boolean {
   if (SEQ_GT(seg.ack, tp.snd_recover)) tp.snd_recover = seqAdd(seg.ack, -1);
   cc_ack_received(tp, acked);
   tp.snd_una = seg.ack;
+  tp.t_acktime = tp.t_rcvtime;
   tp.snd_wl2 = seg.ack;
   tp.t_dupacks = 0;
   rearmRexmt(tp, seg.ack);

@@ -79,6 +79,7 @@ const ints: readonly (readonly [string, NumberParam, number, number, string])[] 
   ['keepidle', 'keepidle', 1, 0x7fffffff, 'Time before keepalive probes begin'],
   ['keepintvl', 'keepintvl', 1, 0x7fffffff, 'Time between keepalive probes'],
   ['keepcnt', 'keepcnt', 1, 0x7fffffff, 'Number of keepalive probes to send'],
+  ['maxunacktime', 'maxunacktime', 0, 0x7fffffff, 'Maximum time without acknowledgment'],
   ['persmin', 'persmin', 1, 0x7fffffff, 'minimum persistence interval'],
   ['persmax', 'persmax', 1, 0x7fffffff, 'maximum persistence interval'],
   ['finwait2_timeout', 'finwait2_timeout', 1, 0x7fffffff, 'FIN-WAIT2 timeout'],

@@ -69,6 +69,7 @@ import {
   TF_LASTIDLE,
   TF_MORETOCOME,
   TF_NODELAY,
+  TF_NOOPT,
   TF_NOPUSH,
   TF_RCVD_SCALE,
   TF_RCVD_TSTMP,
@@ -440,6 +441,8 @@ function advance(tp: Tcpcb): void {
     if (!tcp_timer_active(tp, TT_REXMT)) tcp_timer_activate(tp, TT_REXMT, tp.t_rxtcur);
     return;
   }
+  // Nothing was under way: the time that the peer has to acknowledge begins.
+  if (tp.snd_una === tp.snd_max) tp.t_acktime = tcpTicks();
   const ctl = ((p.flags & TH_SYN) !== 0 ? 1 : 0) + ((p.flags & TH_FIN) !== 0 ? 1 : 0);
   if ((tp.t_flags & TF_FORCEDATA) !== 0 && tcp_timer_active(tp, TT_PERSIST)) {
     // A probe is not guarded, and is sent from the same place until the window opens.
@@ -525,7 +528,8 @@ function send(tp: Tcpcb): Errno {
   if (m === null) return ENOBUFS;
   m.m_data += max_linkhdr;
   const iphdr = inp.inp_af.hdrlen;
-  const noopt = (p.flags & TH_RST) !== 0 && tp.t_state === TCPS_CLOSED;
+  const noopt =
+    (tp.t_flags & TF_NOOPT) !== 0 || ((p.flags & TH_RST) !== 0 && tp.t_state === TCPS_CLOSED);
   const optlen = noopt ? 0 : tcp_addoptions(tp, m.m_data + iphdr + Tcphdr.SIZE);
   const hdrlen = iphdr + Tcphdr.SIZE + optlen;
   m.m_len = hdrlen;

@@ -14,7 +14,15 @@ import { IPPROTO_TCP } from '../kern/protosw.ts';
 import { SB_AUTOSIZE, sbspace } from '../kern/uipc_sockbuf.ts';
 import { type Socket, sonewconn } from '../kern/uipc_socket.ts';
 import { VNET_DEFINE } from '../kern/vnet.ts';
-import { InConninfo, pcbSetConn, type InpAf, type Inpcb, inpaf, nextPktId } from './in_pcb.ts';
+import {
+  InConninfo,
+  INP_DONTFRAG,
+  pcbSetConn,
+  type InpAf,
+  type Inpcb,
+  inpaf,
+  nextPktId,
+} from './in_pcb.ts';
 import { TCP_MAXWIN, Tcphdr, TH_ACK, TH_ECE, TH_SUM_OFF, TH_SYN } from './tcp.ts';
 import { ecnWanted } from './tcp_ecn.ts';
 import { tcp_state_change, TCPS_SYN_RECEIVED } from './tcp_fsm.ts';
@@ -30,10 +38,14 @@ import { SEQ_GT, SEQ_LEQ, seqAdd, TSTMP_LT } from './tcp_seq.ts';
 import { intotcpcb, tcp_mss, tcp_mssopt, tcpWscale } from './tcp_subr.ts';
 import { tcp_backoff, TCP_MAXRXTSHIFT, tcp_timer_activate } from './tcp_timer.ts';
 import {
+  type Tcpcb,
   type TcpSegment,
   tcpTicks,
   TCPTV_REXMTMAX,
   type TcpVnet,
+  TF_NODELAY,
+  TF_NOOPT,
+  TF_NOPUSH,
   TF_RCVD_SCALE,
   TF_RCVD_TSTMP,
   TF_REQ_SCALE,
@@ -44,6 +56,7 @@ import {
   TOF_SACKPERM,
   TOF_SCALE,
   TOF_TS,
+  TP_KEEPINIT,
   TT_KEEP,
   V_tcp,
 } from './tcp_var.ts';
@@ -52,6 +65,7 @@ import {
 export const SYNCACHE_HASHSIZE = 512;
 
 // sc_flags
+const SCF_NOOPT = 0x01;
 const SCF_WINSCALE = 0x02;
 const SCF_TIMESTAMP = 0x04;
 const SCF_SACK = 0x08;
@@ -72,6 +86,9 @@ class Syncache {
   /** The peer's timestamp, and the offset of ours. */
   sc_tsreflect = 0;
   sc_tsoff = 0;
+  /** The listener's IP_TTL and IP_TOS. */
+  sc_ip_ttl = 64;
+  sc_ip_tos = 0;
   /** Times the SYN-ACK was sent. */
   sc_rxmits = 0;
   /** When it is sent again, ns. */
@@ -225,15 +242,18 @@ function syncache_respond(v: SyncacheVnet, sc: Syncache): void {
   if (m === null) return;
   m.m_data += max_linkhdr;
   const thAt = mtod(m) + af.hdrlen;
-  const optlen = putSynOptions(
-    kva(thAt + Tcphdr.SIZE),
-    tcp_mssopt(tcp, sc.sc_inc),
-    (sc.sc_flags & SCF_WINSCALE) !== 0 ? sc.sc_requested_r_scale : -1,
-    (sc.sc_flags & SCF_SACK) !== 0,
-    (sc.sc_flags & SCF_TIMESTAMP) !== 0,
-    (tcpTicks() + sc.sc_tsoff) | 0,
-    sc.sc_tsreflect,
-  );
+  const optlen =
+    (sc.sc_flags & SCF_NOOPT) !== 0
+      ? 0
+      : putSynOptions(
+          kva(thAt + Tcphdr.SIZE),
+          tcp_mssopt(tcp, sc.sc_inc),
+          (sc.sc_flags & SCF_WINSCALE) !== 0 ? sc.sc_requested_r_scale : -1,
+          (sc.sc_flags & SCF_SACK) !== 0,
+          (sc.sc_flags & SCF_TIMESTAMP) !== 0,
+          (tcpTicks() + sc.sc_tsoff) | 0,
+          sc.sc_tsreflect,
+        );
   const len = af.hdrlen + Tcphdr.SIZE + optlen;
   const th = $th.at(kva(thAt));
   th.th_sport = sc.sc_inc.inc_lport;
@@ -245,7 +265,8 @@ function syncache_respond(v: SyncacheVnet, sc: Syncache): void {
   th.th_win = sc.sc_wnd;
   th.th_urp = 0;
   th.th_sum = af.pseudo(sc.sc_inc, Tcphdr.SIZE + optlen + IPPROTO_TCP);
-  af.fill(mtod(m), sc.sc_inc, len, IPPROTO_TCP, 64, 0, tcp.params.path_mtu_discovery);
+  const df = tcp.params.path_mtu_discovery;
+  af.fill(mtod(m), sc.sc_inc, len, IPPROTO_TCP, sc.sc_ip_ttl, sc.sc_ip_tos, df);
   m.m_len = len;
   m.m_pkthdr.len = len;
   m.m_pkthdr.csum_flags = af.csumTcp;
@@ -329,6 +350,15 @@ function fillEntry(tcp: TcpVnet, sc: Syncache, inc: InConninfo, seg: TcpSegment,
   sc.sc_flags = 0;
   sc.sc_wnd = Math.min(Math.max(sbspace(so.so_rcv), 0), TCP_MAXWIN);
   sc.sc_peer_mss = (seg.to_flags & TOF_MSS) !== 0 ? seg.to_mss : 0;
+  const linp = so.so_pcb as Inpcb;
+  sc.sc_ip_ttl = linp.inp_ip_ttl;
+  sc.sc_ip_tos = linp.inp_ip_tos;
+  const noopt = (intotcpcb(linp).t_flags & TF_NOOPT) !== 0;
+  if (noopt) {
+    // TCP_NOOPT on the listener: what the peer can do does not matter.
+    sc.sc_flags |= SCF_NOOPT;
+    seg.to_flags = 0;
+  }
   if (params.rfc1323 && (seg.to_flags & TOF_TS) !== 0) {
     sc.sc_flags |= SCF_TIMESTAMP;
     sc.sc_tsreflect = seg.to_tsval;
@@ -374,6 +404,22 @@ export const SYNCACHE_OK = 2; // a socket: expanded.so
 /** The socket that syncache_expand made; its connection is in SYN_RECEIVED. */
 export const expanded: { so: Socket | null } = { so: null };
 
+/** What a connection takes over from its listener: options, timers, congestion control. */
+function inherit(tp: Tcpcb, linp: Inpcb): void {
+  const ltp = intotcpcb(linp);
+  const inp = tp.t_inpcb;
+  inp.inp_ip_ttl = linp.inp_ip_ttl;
+  inp.inp_ip_tos = linp.inp_ip_tos;
+  inp.inp_flags |= linp.inp_flags & INP_DONTFRAG;
+  tp.t_flags |= ltp.t_flags & (TF_NOPUSH | TF_NODELAY);
+  tp.t_cc = ltp.t_cc;
+  tp.t_keepinit = ltp.t_keepinit;
+  tp.t_keepidle = ltp.t_keepidle;
+  tp.t_keepintvl = ltp.t_keepintvl;
+  tp.t_keepcnt = ltp.t_keepcnt;
+  tp.t_maxunacktime = ltp.t_maxunacktime;
+}
+
 /** Makes the connection of an entry: the segment at hand completes it. Null: no socket to be had. */
 function syncache_socket(v: SyncacheVnet, sc: Syncache, lso: Socket): Socket | null {
   const so = sonewconn(lso, 0);
@@ -387,6 +433,8 @@ function syncache_socket(v: SyncacheVnet, sc: Syncache, lso: Socket): Socket | n
   so.so_snd.sb_flags &= lso.so_snd.sb_flags | ~SB_AUTOSIZE;
   so.so_rcv.sb_flags &= lso.so_rcv.sb_flags | ~SB_AUTOSIZE;
   pcbSetConn(inp, sc.sc_inc);
+  inherit(tp, lso.so_pcb as Inpcb);
+  if ((sc.sc_flags & SCF_NOOPT) !== 0) tp.t_flags |= TF_NOOPT;
   tcp_state_change(tp, TCPS_SYN_RECEIVED);
   tp.iss = sc.sc_iss;
   tp.irs = sc.sc_irs;
@@ -420,7 +468,7 @@ function syncache_socket(v: SyncacheVnet, sc: Syncache, lso: Socket): Socket | n
   tcp_mss(tp, sc.sc_peer_mss);
   // RFC 5681, 3.1: a SYN-ACK that had to be sent again starts the window at one segment.
   tp.t_rxtshift = sc.sc_rxmits > 1 ? 1 : 0;
-  tcp_timer_activate(tp, TT_KEEP, v.tcp.params.keepinit);
+  tcp_timer_activate(tp, TT_KEEP, TP_KEEPINIT(tp));
   v.tcp.stat.tcps_accepts++;
   return so;
 }

@@ -1,7 +1,7 @@
 /**
  * What happens when a connection's timer expires, after sys/netinet/tcp_timer.c: delayed ACK,
  * retransmission (RFC 6298), window probes (RFC 9293, 3.8.6.1), keepalive (3.8.4), FIN_WAIT_2 and
- * TIME_WAIT. Left out: user timeouts.
+ * TIME_WAIT, and the user timeout (RFC 5482), which is looked at when one of them is due.
  */
 
 import { ETIMEDOUT } from '../sys/errno.ts';
@@ -52,6 +52,10 @@ import {
   TF_RCVD_TSTMP,
   TF2_PLPMTU_BLACKHOLE,
   TF2_PLPMTU_MAXSEGSNT,
+  TP_KEEPIDLE,
+  TP_KEEPINTVL,
+  TP_MAXIDLE,
+  TP_MAXUNACKTIME,
   TT_2MSL,
   TT_KEEP,
   TT_N,
@@ -72,10 +76,19 @@ function delack(tp: Tcpcb): void {
   tp.t_fb.tfb_tcp_output(tp);
 }
 
+/** Whether data has waited for its acknowledgment for longer than the program wants to. */
+function tcp_maxunacktime_check(tp: Tcpcb): boolean {
+  const limit = TP_MAXUNACKTIME(tp);
+  if (limit === 0 || ((tcpTicks() - tp.t_acktime) | 0) < limit) return false;
+  tp.t_tcp.stat.tcps_progdrops++;
+  return true;
+}
+
 /** Everything unacknowledged is sent again, slowly, from the start: RFC 6298 (5.4) to (5.7). */
 function rexmt(tp: Tcpcb): void {
   const { stat, params } = tp.t_tcp;
-  if (++tp.t_rxtshift > Math.min(params.retries, TCP_MAXRXTSHIFT)) {
+  const impatient = tcp_maxunacktime_check(tp);
+  if (++tp.t_rxtshift > Math.min(params.retries, TCP_MAXRXTSHIFT) || impatient) {
     tp.t_rxtshift = TCP_MAXRXTSHIFT;
     stat.tcps_timeoutdrop++;
     count(R_TCP_TIMEOUTDROP);
@@ -152,7 +165,11 @@ function persist(tp: Tcpcb): void {
     tp.t_rxtshift >= TCP_MAXRXTSHIFT &&
     (idle >= params.keepidle || idle >= TCP_REXMTVAL(tp) * tcp_totbackoff);
   // Nobody waits for a closed connection: its peer gets a minute.
-  if (gone || (tp.t_state > TCPS_CLOSE_WAIT && idle >= params.persmax)) {
+  if (
+    tcp_maxunacktime_check(tp) ||
+    gone ||
+    (tp.t_state > TCPS_CLOSE_WAIT && idle >= params.persmax)
+  ) {
     stat.tcps_persistdrop++;
     count(R_TCP_TIMEOUTDROP);
     tcp_drop(tp, ETIMEDOUT);
@@ -177,11 +194,12 @@ function keep(tp: Tcpcb): void {
   const so = tp.t_inpcb.inp_socket!;
   const wanted = params.always_keepalive || (so.so_options & SO_KEEPALIVE) !== 0;
   const idle = idleMs(tp);
-  if (!wanted || tp.t_state > TCPS_CLOSING || idle < params.keepidle) {
-    tcp_timer_activate(tp, TT_KEEP, Math.max(params.keepidle - (wanted ? idle : 0), 1));
+  const keepidle = TP_KEEPIDLE(tp);
+  if (!wanted || tp.t_state > TCPS_CLOSING || idle < keepidle) {
+    tcp_timer_activate(tp, TT_KEEP, Math.max(keepidle - (wanted ? idle : 0), 1));
     return;
   }
-  if (idle >= params.keepidle + params.keepcnt * params.keepintvl) {
+  if (idle >= keepidle + TP_MAXIDLE(tp)) {
     stat.tcps_keepdrops++;
     count(R_TCP_KEEPDROP);
     tcp_drop(tp, ETIMEDOUT);
@@ -190,7 +208,7 @@ function keep(tp: Tcpcb): void {
   stat.tcps_keepprobe++;
   // A sequence number the peer has acknowledged already makes it answer: RFC 9293, 3.8.4.
   tcp_respond(tp.t_tcp, tp, tp.t_inpcb.inp_inc, seqAdd(tp.snd_una, -1), tp.rcv_nxt, TH_ACK);
-  tcp_timer_activate(tp, TT_KEEP, params.keepintvl);
+  tcp_timer_activate(tp, TT_KEEP, TP_KEEPINTVL(tp));
 }
 
 function twoMsl(tp: Tcpcb): void {
@@ -207,8 +225,8 @@ function twoMsl(tp: Tcpcb): void {
   ) {
     stat.tcps_finwait2_drops++;
     tcp_close(tp);
-  } else if (idleMs(tp) <= params.keepcnt * params.keepintvl) {
-    tcp_timer_activate(tp, TT_2MSL, params.keepintvl);
+  } else if (idleMs(tp) <= TP_MAXIDLE(tp)) {
+    tcp_timer_activate(tp, TT_2MSL, TP_KEEPINTVL(tp));
   } else {
     tcp_close(tp);
   }

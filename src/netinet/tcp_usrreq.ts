@@ -1,6 +1,6 @@
 /**
  * What a socket asks of TCP, after sys/netinet/tcp_usrreq.c: the protocol switch of stream sockets.
- * Left out: socket options by number (setters below), implied connect, out-of-band data, TCP_INFO.
+ * Its options are in tcp_sockopt.ts. Left out: implied connect, out-of-band data.
  */
 
 import {
@@ -74,12 +74,13 @@ import {
   tcp_newtcpcb,
   tcpTwClosed,
 } from './tcp_subr.ts';
+import { tcp_ctloutput } from './tcp_sockopt.ts';
 import { tcp_timer_activate } from './tcp_timer.ts';
 import {
   type Tcpcb,
   TF_MORETOCOME,
   TF_NEEDFIN,
-  TF_NODELAY,
+  TP_KEEPINIT,
   TT_2MSL,
   TT_KEEP,
   V_tcp,
@@ -154,7 +155,7 @@ function connect(so: Socket, nam: Sockaddr): Errno {
   tp.snd_max = tp.iss;
   tp.snd_up = tp.iss;
   tp.snd_recover = tp.iss;
-  tcp_timer_activate(tp, TT_KEEP, tcp.params.keepinit);
+  tcp_timer_activate(tp, TT_KEEP, TP_KEEPINIT(tp));
   error = tp.t_fb.tfb_tcp_output(tp);
   if (error !== 0) tcp_close(tp);
   return error;
@@ -304,19 +305,6 @@ export function tcpProtosw(family: number): Protosw {
     pr_close: close,
     pr_sockaddr: (so) => name(so, false),
     pr_peeraddr: (so) => name(so, true),
+    pr_ctloutput: tcp_ctloutput,
   };
-}
-
-/** TCP_NODELAY: whether small segments wait for an ACK (Nagle) or not. ECONNRESET: no connection. */
-export function tcpSetNoDelay(so: Socket, on: boolean): Errno {
-  const tp = sototcpcb(so);
-  if (tp === null) return ECONNRESET;
-  if (!on) {
-    tp.t_flags &= ~TF_NODELAY;
-    return 0;
-  }
-  tp.t_flags |= TF_NODELAY;
-  return tp.t_state >= TCPS_ESTABLISHED && tp.t_state !== TCPS_TIME_WAIT
-    ? tp.t_fb.tfb_tcp_output(tp)
-    : 0;
 }

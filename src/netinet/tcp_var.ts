@@ -90,6 +90,7 @@ export class Tcpstat {
   tcps_keeptimeo = 0;
   tcps_keepprobe = 0;
   tcps_keepdrops = 0;
+  tcps_progdrops = 0;
   tcps_finwait2_drops = 0;
   tcps_persistdrop = 0;
   tcps_sndtotal = 0;
@@ -208,6 +209,8 @@ export class TcpParams {
   keepidle = 7200000;
   keepintvl = 75000;
   keepcnt = 8;
+  /** 0: no limit. */
+  maxunacktime = 0;
   always_keepalive = true;
   persmin = 5000;
   persmax = 60000;
@@ -472,9 +475,16 @@ export class Tcpcb implements Task {
   ts_recent_age = 0;
   ts_offset = 0;
 
-  /** When it came to be, and when a segment last arrived. */
+  /** When it came to be, when a segment last arrived, and when data was last acknowledged or begun. */
   t_starttime = 0;
   t_rcvtime = 0;
+  t_acktime = 0;
+  // Set by the program, ms and a count; 0: as the stack has it.
+  t_keepinit = 0;
+  t_keepidle = 0;
+  t_keepintvl = 0;
+  t_keepcnt = 0;
+  t_maxunacktime = 0;
   // Receive buffer autotuning: bytes since a timestamp.
   rfbuf_cnt = 0;
   rfbuf_ts = 0;
@@ -520,6 +530,36 @@ export class Tcpcb implements Task {
   run(): void {
     this.t_fb.tfb_tcp_timer(this);
   }
+}
+
+/** Ms that a handshake may take. @see sys/netinet/tcp_timer.h */
+export function TP_KEEPINIT(tp: Tcpcb): number {
+  return tp.t_keepinit || tp.t_tcp.params.keepinit;
+}
+
+/** Ms without a segment before the first keepalive probe. @see sys/netinet/tcp_timer.h */
+export function TP_KEEPIDLE(tp: Tcpcb): number {
+  return tp.t_keepidle || tp.t_tcp.params.keepidle;
+}
+
+/** Ms between keepalive probes. @see sys/netinet/tcp_timer.h */
+export function TP_KEEPINTVL(tp: Tcpcb): number {
+  return tp.t_keepintvl || tp.t_tcp.params.keepintvl;
+}
+
+/** Keepalive probes without an answer before the peer counts as gone. @see sys/netinet/tcp_timer.h */
+export function TP_KEEPCNT(tp: Tcpcb): number {
+  return tp.t_keepcnt || tp.t_tcp.params.keepcnt;
+}
+
+/** Ms that all keepalive probes take. @see sys/netinet/tcp_timer.h */
+export function TP_MAXIDLE(tp: Tcpcb): number {
+  return TP_KEEPCNT(tp) * TP_KEEPINTVL(tp);
+}
+
+/** Ms that data may stay unacknowledged, 0 for ever: RFC 5482. @see sys/netinet/tcp_timer.h */
+export function TP_MAXUNACKTIME(tp: Tcpcb): number {
+  return tp.t_maxunacktime || tp.t_tcp.params.maxunacktime;
 }
 
 /** Payload of a full segment: t_maxseg less the options each one carries. @see sys/netinet/tcp_subr.c */

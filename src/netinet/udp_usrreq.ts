@@ -16,6 +16,7 @@ import {
   ENOTCONN,
   EOPNOTSUPP,
   type Errno,
+  ENOPROTOOPT,
 } from '../sys/errno.ts';
 import { KASSERT } from '../sys/kassert.ts';
 import {
@@ -71,6 +72,7 @@ import { IN_MULTICAST } from './in.ts';
 import {
   InConninfo,
   in_pcballoc,
+  INP_DONTFRAG,
   in_pcbbind,
   in_pcbconnect,
   in_pcbdisconnect,
@@ -87,18 +89,13 @@ import { inetAf } from './inp_inet.ts';
 import { IP_MAXPACKET } from './ip.ts';
 import { ICMP_UNREACH, ICMP_UNREACH_PORT, icmp_error } from './ip_icmp.ts';
 import { inetctlerrmap, in_localip, type IpProto, ipproto_register, V_ip } from './ip_var.ts';
+import { ip_ctloutput } from './ip_ctloutput.ts';
 import { UH_SUM_OFF, Udphdr } from './udp.ts';
 import { type UdpVnet, V_udp } from './udp_var.ts';
 
 const $uh = new Udphdr();
 /** Addresses and ports of the datagram under way. */
 const $inc = new InConninfo();
-
-/** What a UDP socket has besides its addresses. @see sys/netinet/udp_var.h */
-class Udpcb {
-  /** Datagrams leave with DF: IP_DONTFRAG. */
-  dontfrag = false;
-}
 
 function sotoinpcb(so: Socket): Inpcb {
   KASSERT(so.so_pcb !== null, 'udp: detached');
@@ -335,7 +332,7 @@ function udp_output(inp: Inpcb, m: Mbuf, nam: Sockaddr | null, broadcast: boolea
   }
   const p = mtod(top);
   const ph = top.m_pkthdr;
-  const { dontfrag } = inp.inp_ppcb as Udpcb;
+  const dontfrag = (inp.inp_flags & INP_DONTFRAG) !== 0;
   af.fill(p, $inc, ph.len, IPPROTO_UDP, inp.inp_ip_ttl, inp.inp_ip_tos, dontfrag);
   $uh.at(kva(p + af.hdrlen));
   $uh.uh_sport = $inc.inc_lport;
@@ -360,7 +357,6 @@ function attach(so: Socket): Errno {
   const error = soreserve(so, params.maxdgram, params.recvspace);
   if (error !== 0) return error;
   const inp = in_pcballoc(so, udbinfo, inpaf(vnet, AF_INET));
-  inp.inp_ppcb = new Udpcb();
   inp.inp_ip_ttl = V_ip(vnet).params.ttl;
   so.so_pcb = inp;
   return 0;
@@ -425,6 +421,8 @@ export const udpProtosw: Protosw = {
     sotoinpcb(so).inp_af.faddrAny(sotoinpcb(so).inp_inc)
       ? null
       : sotoinpcb(so).inp_af.sockaddr(sotoinpcb(so).inp_inc, true),
+  pr_ctloutput: (so, sopt) =>
+    sopt.sopt_level === IPPROTO_UDP ? ENOPROTOOPT : ip_ctloutput(so, sopt),
 };
 
 /** IP_TTL of a UDP socket, 1 to 255. @see ip(4) */
@@ -434,7 +432,8 @@ export function udpSetTtl(so: Socket, ttl: number): void {
 
 /** IP_DONTFRAG of a UDP socket. @see ip(4) */
 export function udpSetDontfrag(so: Socket, on: boolean): void {
-  (sotoinpcb(so).inp_ppcb as Udpcb).dontfrag = on;
+  if (on) sotoinpcb(so).inp_flags |= INP_DONTFRAG;
+  else sotoinpcb(so).inp_flags &= ~INP_DONTFRAG;
 }
 
 function sysctls(vnet: Vnet, { params, udbinfo }: UdpVnet): void {

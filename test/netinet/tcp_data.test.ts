@@ -1,11 +1,13 @@
 import { expect } from 'chai';
+import { IPPROTO_TCP } from '../../src/kern/protosw.ts';
+import { soSetInt } from '../../src/kern/uipc_sockopt.ts';
 import { counted, R_TCP_PAWS, R_TCP_REASS_FULL } from '../../src/sys/reason.ts';
 import { EWOULDBLOCK } from '../../src/sys/errno.ts';
 import { SB_AUTOSIZE, sbspace } from '../../src/kern/uipc_sockbuf.ts';
 import { sosend } from '../../src/kern/uipc_socket.ts';
 import { UIO_WRITE, Uio } from '../../src/vm/uio.ts';
 import { reassOrdered } from '../../src/netinet/tcp_reass.ts';
-import { tcpSetNoDelay } from '../../src/netinet/tcp_usrreq.ts';
+import { TCP_NODELAY } from '../../src/netinet/tcp_sockopt.ts';
 import { V_tcp } from '../../src/netinet/tcp_var.ts';
 import { ack, expectTx, flags, payload, seq, win } from '../support/frames.ts';
 import { type Conn, TestHost } from './tcp_host.ts';
@@ -319,7 +321,7 @@ describe('tcp: sending', () => {
     expectTx(h.sent);
     c.seg({ ack: c.ack + 1 });
     expectTx(h.sent, [flags('P.'), payload('bc'), seq(c.ack + 1)]);
-    expect(tcpSetNoDelay(c.so, true)).to.equal(0);
+    expect(soSetInt(c.so, IPPROTO_TCP, TCP_NODELAY, 1)).to.equal(0);
     h.write(c.so, 'd');
     expectTx(h.sent, [payload('d')]);
   });

@@ -1,0 +1,82 @@
+/**
+ * Options at IPPROTO_IP, after ip_ctloutput of sys/netinet/ip_output.c. Left out: IP options,
+ * multicast, minimum TTL, and what recvmsg(2) would tell beside the data.
+ */
+
+import { EINVAL, ENOPROTOOPT, type Errno } from '../sys/errno.ts';
+import { IPPROTO_IP } from '../kern/protosw.ts';
+import { $optval, sooptInt, sooptPutInt, type Sockopt, SOPT_SET } from '../kern/sockopt.ts';
+import type { Socket } from '../kern/uipc_socket.ts';
+import { INP_DONTFRAG, INP_HIGHPORT, INP_LOWPORT, type Inpcb } from './in_pcb.ts';
+
+// Names, sys/netinet/in.h.
+export const IP_TOS = 3;
+export const IP_TTL = 4;
+export const IP_PORTRANGE = 19;
+export const IP_DONTFRAG = 67;
+// Values of IP_PORTRANGE.
+export const IP_PORTRANGE_DEFAULT = 0;
+export const IP_PORTRANGE_HIGH = 1;
+export const IP_PORTRANGE_LOW = 2;
+
+const MAXTTL = 255;
+
+function setRange(inp: Inpcb, range: number): Errno {
+  if (range < IP_PORTRANGE_DEFAULT || range > IP_PORTRANGE_LOW) return EINVAL;
+  inp.inp_flags &= ~(INP_LOWPORT | INP_HIGHPORT);
+  if (range === IP_PORTRANGE_HIGH) inp.inp_flags |= INP_HIGHPORT;
+  if (range === IP_PORTRANGE_LOW) inp.inp_flags |= INP_LOWPORT;
+  return 0;
+}
+
+function set(inp: Inpcb, name: number, v: number): Errno {
+  switch (name) {
+    case IP_TOS:
+      inp.inp_ip_tos = v & 0xff;
+      return 0;
+    case IP_TTL:
+      if (v <= 0 || v > MAXTTL) return EINVAL;
+      inp.inp_ip_ttl = v;
+      return 0;
+    case IP_DONTFRAG:
+      if (v !== 0) inp.inp_flags |= INP_DONTFRAG;
+      else inp.inp_flags &= ~INP_DONTFRAG;
+      return 0;
+    default:
+      return setRange(inp, v);
+  }
+}
+
+function get(inp: Inpcb, name: number): number {
+  switch (name) {
+    case IP_TOS:
+      return inp.inp_ip_tos;
+    case IP_TTL:
+      return inp.inp_ip_ttl;
+    case IP_DONTFRAG:
+      return inp.inp_flags & INP_DONTFRAG;
+    default:
+      if ((inp.inp_flags & INP_HIGHPORT) !== 0) return IP_PORTRANGE_HIGH;
+      return (inp.inp_flags & INP_LOWPORT) !== 0 ? IP_PORTRANGE_LOW : IP_PORTRANGE_DEFAULT;
+  }
+}
+
+/**
+ * Reads or sets an option of IPv4 on a socket whose control block is an Inpcb. EINVAL: another
+ * level, or a value it does not take; ENOPROTOOPT: no such option.
+ * @see ip(4)
+ */
+export function ip_ctloutput(so: Socket, sopt: Sockopt): Errno {
+  const inp = so.so_pcb as Inpcb;
+  if (sopt.sopt_level !== IPPROTO_IP) return EINVAL;
+  switch (sopt.sopt_name) {
+    case IP_TOS:
+    case IP_TTL:
+    case IP_DONTFRAG:
+    case IP_PORTRANGE:
+      if (sopt.sopt_dir === SOPT_SET) return sooptInt(sopt) || set(inp, sopt.sopt_name, $optval.v);
+      return sooptPutInt(sopt, get(inp, sopt.sopt_name));
+    default:
+      return ENOPROTOOPT;
+  }
+}
