@@ -136,6 +136,16 @@ export const R_DEV_WIRE_FULL = reason('device', 'wire_full'); // EAGAIN: delayed
 export const R_DEV_WIRE_ERROR = reason('device', 'wire_error');
 export const R_DEV_LINK_DOWN = reason('device', 'link_down');
 
+// Faults on the wire, asked for by the user.
+export const R_FAULT_DROP = reason('fault', 'drop');
+export const R_FAULT_DUPLICATE = reason('fault', 'duplicate');
+export const R_FAULT_REORDER = reason('fault', 'reorder');
+export const R_FAULT_DELAY = reason('fault', 'delay');
+export const R_FAULT_CORRUPT = reason('fault', 'corrupt');
+export const R_FAULT_TRUNCATE = reason('fault', 'truncate');
+export const R_FAULT_QUEUE_FULL = reason('fault', 'queue_full');
+export const R_FAULT_WIRE_ERROR = reason('fault', 'wire_error');
+
 // Capture.
 export const R_CAPTURE_FULL = reason('capture', 'ring_full');
 

@@ -1,0 +1,233 @@
+/**
+ * The faults on a NIC's wire, and the frames they hold back. A frame goes through the list in order;
+ * what is left of it leaves at its time. Frames of one direction keep their order but for those a
+ * `reorder` took.
+ */
+
+import type { Task } from '../sys/clock.ts';
+import type { Prng } from '../sys/prng.ts';
+import {
+  count,
+  R_FAULT_CORRUPT,
+  R_FAULT_DELAY,
+  R_FAULT_DROP,
+  R_FAULT_DUPLICATE,
+  R_FAULT_QUEUE_FULL,
+  R_FAULT_REORDER,
+  R_FAULT_TRUNCATE,
+} from '../sys/reason.ts';
+import { Fault, type FaultSpec, RATE_QUEUE } from './fault.ts';
+
+/** Directions: what the NIC sends and what it receives. */
+export const TX = 0;
+export const RX = 1;
+export type Direction = typeof TX | typeof RX;
+
+/** Frames that may be held back at once; more are dropped. */
+const HELD_MAX = 100_000;
+const ETHER_HDR = 14;
+
+/** Time for the stage: one event at a time, replaced by the next `schedule`. */
+export interface StageTimer {
+  nowNs(): number;
+  schedule(deadlineNs: number, event: Task): void;
+  stop(): void;
+}
+
+/** Takes frames that leave the stage; they are its own. */
+export type Deliver = (dir: Direction, frame: Uint8Array) => void;
+
+interface Held {
+  readonly dueNs: number;
+  readonly order: number;
+  readonly dir: Direction;
+  readonly frame: Uint8Array;
+}
+
+export class FaultStage implements Task {
+  readonly faults: Fault[] = [];
+  /** Set by who takes the frames. */
+  deliver: Deliver = () => undefined;
+  readonly #timer: StageTimer;
+  readonly #makePrng: (seed: number) => Prng;
+  /** Bytes in front of the Ethernet header. */
+  readonly #skip: number;
+  readonly #lastNs = [0, 0];
+  /** A heap by time, then order of arrival. */
+  readonly #held: Held[] = [];
+  #order = 0;
+  #nextId = 1;
+
+  /** @param skip bytes of virtio-net header in front of each frame */
+  constructor(timer: StageTimer, makePrng: (seed: number) => Prng, skip: number) {
+    this.#timer = timer;
+    this.#makePrng = makePrng;
+    this.#skip = skip;
+  }
+
+  /** Whether frames of `dir` go through untouched: no fault is for it, none is held back. */
+  idle(dir: Direction): boolean {
+    if (this.#held.length > 0) return false;
+    const other = dir === TX ? 'rx' : 'tx';
+    for (const { spec } of this.faults) if (spec.point !== other) return false;
+    return true;
+  }
+
+  /** Frames held back now. */
+  get held(): number {
+    return this.#held.length;
+  }
+
+  add(spec: FaultSpec): Fault {
+    const fault = new Fault(this.#nextId++, spec, this.#makePrng(spec.seed));
+    this.faults.push(fault);
+    return fault;
+  }
+
+  /** Takes a fault away; what it has held back still leaves at its time. False: no such id. */
+  remove(id: number): boolean {
+    const i = this.faults.findIndex((fault) => fault.id === id);
+    if (i < 0) return false;
+    this.faults.splice(i, 1);
+    return true;
+  }
+
+  removeAll(): number {
+    return this.faults.splice(0).length;
+  }
+
+  /** Takes a frame over and decides what becomes of it. */
+  send(dir: Direction, frame: Uint8Array): void {
+    const other = dir === TX ? 'rx' : 'tx';
+    const now = this.#timer.nowNs();
+    let due = now;
+    let copies = 1;
+    let late = 0;
+    for (const fault of this.faults) {
+      const { spec } = fault;
+      if (spec.point === other || !fault.picks(frame, this.#skip)) continue;
+      switch (spec.kind) {
+        case 'drop':
+          count(R_FAULT_DROP);
+          return;
+        case 'duplicate':
+          count(R_FAULT_DUPLICATE);
+          copies++;
+          break;
+        case 'corrupt':
+          this.#corrupt(fault, frame);
+          break;
+        case 'truncate':
+          frame = this.#truncate(fault, frame);
+          break;
+        case 'delay':
+          count(R_FAULT_DELAY);
+          due += fault.delayNs();
+          break;
+        case 'reorder':
+          count(R_FAULT_REORDER);
+          late += fault.delayNs();
+          break;
+        case 'rate':
+          due = this.#queue(fault, dir, frame.length - this.#skip, due);
+          if (due < 0) return;
+          break;
+      }
+    }
+    if (late > 0) {
+      due = Math.max(due, this.#lastNs[dir]!) + late;
+    } else {
+      due = Math.max(due, this.#lastNs[dir]!);
+      this.#lastNs[dir] = due;
+    }
+    for (let n = 0; n < copies; n++) {
+      const one = n === 0 ? frame : frame.slice();
+      if (due <= now) this.deliver(dir, one);
+      else this.#hold(due, dir, one);
+    }
+  }
+
+  /** The timer: what is due leaves. */
+  run(): void {
+    const now = this.#timer.nowNs();
+    while (this.#held.length > 0 && this.#held[0]!.dueNs <= now) {
+      const { dir, frame } = this.#pop();
+      this.deliver(dir, frame);
+    }
+    if (this.#held.length > 0) this.#timer.schedule(this.#held[0]!.dueNs, this);
+  }
+
+  /** Throws away what is held back. */
+  stop(): void {
+    this.#held.length = 0;
+    this.#timer.stop();
+  }
+
+  #corrupt(fault: Fault, frame: Uint8Array): void {
+    count(R_FAULT_CORRUPT);
+    const bits = (frame.length - this.#skip) * 8;
+    if (bits <= 0) return;
+    for (let n = fault.spec.bits ?? 1; n > 0; n--) {
+      const bit = Math.floor(fault.fraction() * bits);
+      frame[this.#skip + (bit >> 3)]! ^= 1 << (bit & 7);
+    }
+  }
+
+  #truncate(fault: Fault, frame: Uint8Array): Uint8Array {
+    count(R_FAULT_TRUNCATE);
+    const least = this.#skip + ETHER_HDR;
+    const room = frame.length - least;
+    if (room <= 0) return frame;
+    const { bits } = fault.spec;
+    const keep = bits === null ? Math.floor(fault.fraction() * room) : bits - ETHER_HDR;
+    return frame.subarray(0, Math.min(least + Math.max(keep, 0), frame.length));
+  }
+
+  /** When a frame of `bytes` has left a line of limited rate, or -1: its queue is full. */
+  #queue(fault: Fault, dir: Direction, bytes: number, now: number): number {
+    const waiting = fault.departures[dir]!;
+    while (waiting.length > 0 && waiting[0]! <= now) waiting.shift();
+    if (waiting.length >= (fault.spec.burst ?? RATE_QUEUE)) {
+      count(R_FAULT_QUEUE_FULL);
+      return -1;
+    }
+    const takes = Math.ceil((bytes * 8e9) / fault.spec.rate!);
+    const done = Math.max(now, fault.busyUntilNs[dir]!) + takes;
+    fault.busyUntilNs[dir] = done;
+    waiting.push(done);
+    return done;
+  }
+
+  #hold(dueNs: number, dir: Direction, frame: Uint8Array): void {
+    if (this.#held.length >= HELD_MAX) {
+      count(R_FAULT_QUEUE_FULL);
+      return;
+    }
+    const heap = this.#held;
+    let i = heap.push({ dueNs, order: this.#order++, dir, frame }) - 1;
+    for (let up = (i - 1) >> 1; i > 0 && before(heap[i]!, heap[up]!); up = (i - 1) >> 1) {
+      [heap[i], heap[up]] = [heap[up]!, heap[i]!];
+      i = up;
+    }
+    if (i === 0) this.#timer.schedule(dueNs, this);
+  }
+
+  #pop(): Held {
+    const heap = this.#held;
+    const top = heap[0]!;
+    const last = heap.pop()!;
+    if (heap.length === 0) return top;
+    heap[0] = last;
+    for (let i = 0; ;) {
+      let least = i;
+      for (const child of [2 * i + 1, 2 * i + 2])
+        if (child < heap.length && before(heap[child]!, heap[least]!)) least = child;
+      if (least === i) return top;
+      [heap[i], heap[least]] = [heap[least]!, heap[i]!];
+      i = least;
+    }
+  }
+}
+
+const before = (a: Held, b: Held): boolean =>
+  a.dueNs < b.dueNs || (a.dueNs === b.dueNs && a.order < b.order);

@@ -1,0 +1,212 @@
+/**
+ * A wire with a fault stage in front: between a NIC and its TAP or simulated link. While the stage is
+ * idle it is not in the way: frames pass without being looked at. Otherwise each is copied, which is
+ * what makes a fault possible and the wire slower.
+ */
+
+import type { Task } from '../sys/clock.ts';
+import { EAGAIN, EFAULT, EINVAL } from '../sys/errno.ts';
+import { count, R_FAULT_QUEUE_FULL, R_FAULT_WIRE_ERROR } from '../sys/reason.ts';
+import type { Wire, WireListener } from '../sys/wire.ts';
+import { type Direction, type FaultStage, RX, TX } from './fault_stage.ts';
+
+/** Frames that wait for a full wire before the NIC has to. */
+const OUT_MAX = 256;
+/** Frames that have arrived and that the NIC has no room for yet. */
+const IN_MAX = 1000;
+
+/** Memory that the wire can be given frames in: arena bytes, enough for the longest frame. */
+export interface FaultScratch {
+  readonly off: number;
+  readonly bytes: number;
+}
+
+export interface FaultWireOptions {
+  readonly wire: Wire;
+  readonly stage: FaultStage;
+  /** All of the arena. */
+  readonly mem: Uint8Array;
+  /** Called once, when the first frame has to be copied. */
+  readonly scratch: () => FaultScratch;
+  /** Runs a task soon, not now. */
+  readonly post: (task: Task) => void;
+}
+
+export class FaultWire implements Wire, WireListener {
+  readonly vnetHdr: boolean;
+  readonly #wire: Wire;
+  readonly #stage: FaultStage;
+  readonly #mem: Uint8Array;
+  readonly #makeScratch: () => FaultScratch;
+  #scratch: FaultScratch | null = null;
+  readonly #post: (task: Task) => void;
+  readonly #iov = new Uint32Array(2);
+  readonly #out: Uint8Array[] = [];
+  readonly #in: Uint8Array[] = [];
+  #listener: WireListener | null = null;
+  #readable = false;
+  #armed = false;
+  #reading = false;
+  #posted = false;
+
+  constructor(options: FaultWireOptions) {
+    this.#wire = options.wire;
+    this.#stage = options.stage;
+    this.#mem = options.mem;
+    this.#makeScratch = options.scratch;
+    this.#post = options.post;
+    this.vnetHdr = options.wire.vnetHdr;
+    this.#stage.deliver = (dir, frame) => this.#deliver(dir, frame);
+    this.#wire.setListener(this);
+  }
+
+  writev(iov: Uint32Array, iovcnt: number): number {
+    if (this.#out.length === 0 && this.#stage.idle(TX)) return this.#wire.writev(iov, iovcnt);
+    const length = this.#lengthOf(iov, iovcnt);
+    if (length < 0) return length;
+    if (length === 0 || length > this.#room().bytes) return -EINVAL;
+    if (this.#out.length >= OUT_MAX) return -EAGAIN;
+    const frame = new Uint8Array(length);
+    for (let i = 0, at = 0; i < iovcnt; i++) {
+      const off = iov[2 * i]!;
+      frame.set(this.#mem.subarray(off, off + iov[2 * i + 1]!), at);
+      at += iov[2 * i + 1]!;
+    }
+    this.#stage.send(TX, frame);
+    return length;
+  }
+
+  readv(iov: Uint32Array, iovcnt: number): number {
+    const room = this.#lengthOf(iov, iovcnt);
+    if (room < 0) return room;
+    for (let n = 0; n < IN_MAX && this.#in.length === 0; n++) {
+      if (this.#stage.idle(RX)) return this.#wire.readv(iov, iovcnt);
+      const { off, bytes } = this.#room();
+      this.#iov[0] = off;
+      this.#iov[1] = bytes;
+      const got = this.#wire.readv(this.#iov, 1);
+      if (got < 0) return got;
+      this.#reading = true;
+      this.#stage.send(RX, this.#mem.slice(off, off + got));
+      this.#reading = false;
+    }
+    const frame = this.#in.shift();
+    if (frame === undefined) return -EAGAIN;
+    const length = Math.min(frame.length, room);
+    for (let i = 0, at = 0; at < length; i++) {
+      const n = Math.min(iov[2 * i + 1]!, length - at);
+      this.#mem.set(frame.subarray(at, at + n), iov[2 * i]);
+      at += n;
+    }
+    return length;
+  }
+
+  armWritable(): void {
+    this.#armed = true;
+    if (this.#out.length === 0) this.#wire.armWritable();
+  }
+
+  setReadable(on: boolean): void {
+    this.#readable = on;
+    this.#wire.setReadable(on);
+    if (on && this.#in.length > 0) this.#postReadable();
+  }
+
+  setListener(listener: WireListener | null): void {
+    this.#listener = listener;
+  }
+
+  /** Gives up what is held back. The wire below stays open: it belongs to who made it. */
+  close(): void {
+    this.#stage.stop();
+    this.#out.length = 0;
+    this.#in.length = 0;
+    this.#listener = null;
+    this.#wire.setListener(null);
+  }
+
+  // For the wire below.
+
+  wireReadable(): void {
+    this.#listener?.wireReadable();
+  }
+
+  wireWritable(): void {
+    while (this.#out.length > 0) {
+      if (!this.#emit(this.#out[0]!)) {
+        this.#wire.armWritable();
+        return;
+      }
+      this.#out.shift();
+    }
+    if (!this.#armed) return;
+    this.#armed = false;
+    this.#listener?.wireWritable();
+  }
+
+  wireState(up: boolean, error: number): void {
+    this.#listener?.wireState(up, error);
+  }
+
+  #deliver(dir: Direction, frame: Uint8Array): void {
+    if (dir === TX) {
+      if (this.#out.length === 0 && this.#emit(frame)) return;
+      if (this.#out.length >= 2 * OUT_MAX) {
+        count(R_FAULT_QUEUE_FULL);
+        return;
+      }
+      this.#out.push(frame);
+      this.#wire.armWritable();
+      return;
+    }
+    if (this.#in.length >= IN_MAX) {
+      count(R_FAULT_QUEUE_FULL);
+      return;
+    }
+    this.#in.push(frame);
+    if (!this.#reading && this.#readable) this.#postReadable();
+  }
+
+  /** Hands a frame to the wire. False: it is full. What it refuses is lost. */
+  #emit(frame: Uint8Array): boolean {
+    const { off } = this.#room();
+    this.#mem.set(frame, off);
+    this.#iov[0] = off;
+    this.#iov[1] = frame.length;
+    const sent = this.#wire.writev(this.#iov, 1);
+    if (sent === -EAGAIN) return false;
+    if (sent < 0) count(R_FAULT_WIRE_ERROR);
+    return true;
+  }
+
+  #postReadable(): void {
+    if (this.#posted) return;
+    this.#posted = true;
+    this.#post({
+      run: () => {
+        this.#posted = false;
+        if (!this.#readable || this.#in.length === 0) return;
+        const before = this.#in.length;
+        this.#listener?.wireReadable();
+        // As a level-triggered poll would, but not for ever where nobody reads.
+        if (this.#readable && this.#in.length > 0 && this.#in.length < before) this.#postReadable();
+      },
+    });
+  }
+
+  #room(): FaultScratch {
+    this.#scratch ??= this.#makeScratch();
+    return this.#scratch;
+  }
+
+  /** Bytes the list holds; -EINVAL for a bad count, -EFAULT outside the arena. */
+  #lengthOf(iov: Uint32Array, iovcnt: number): number {
+    if (!(iovcnt >= 1 && 2 * iovcnt <= iov.length)) return -EINVAL;
+    let length = 0;
+    for (let i = 0; i < 2 * iovcnt; i += 2) {
+      if (iov[i]! + iov[i + 1]! > this.#mem.length) return -EFAULT;
+      length += iov[i + 1]!;
+    }
+    return length;
+  }
+}
