@@ -95,7 +95,9 @@ export class Instance {
     this.#app = app;
     const info = this.ready();
     ifConsole.log = (line) => this.log.info(line);
-    this.#control.setHandler((req) => handleRequest({ vnet: this.#stack.vnet, info }, req));
+    const faults = this.#stack.faultPlaces;
+    const target = { vnet: this.#stack.vnet, info, faults };
+    this.#control.setHandler((req) => handleRequest(target, req));
   }
 
   /** Serves `dir` over HTTP and returns its URL. */

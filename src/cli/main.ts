@@ -4,6 +4,7 @@
 import { newCommand, packageVersion, reportError } from './command.ts';
 import { arpCommand } from './arp.ts';
 import { doctorCommand } from './doctor.ts';
+import { faultCommand } from './fault.ts';
 import { fetchCommand } from './fetch.ts';
 import { ifconfigCommand } from './ifconfig.ts';
 import { inetdCommand } from './inetd.ts';
@@ -32,6 +33,7 @@ const program = newCommand('tapnic')
   .addCommand(sysctlCommand)
   .addCommand(vmstatCommand)
   .addCommand(arpCommand)
+  .addCommand(faultCommand)
   .addCommand(nicsCommand)
   .addCommand(doctorCommand);
 

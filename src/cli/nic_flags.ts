@@ -44,6 +44,7 @@ export const NIC_FLAGS: readonly NicFlag[] = [
   flag('capture', 'point=file', 'write what a point sees to a .pcap file; repeatable', true),
   flag('control', 'path', 'control socket (default: /run/tapnic/[NETNS.]TAP.sock)'),
   flag('sysctl', 'name=value', 'set at the start; repeatable', true),
+  flag('fault', 'kind,name=value', 'a fault on the wire, see `fault add --help`; repeatable', true),
   flag('memory', 'size', 'memory of the machine, 16M to 4096M (default: 256M)'),
   flag('phys-base', 'addr', 'physical address of the first byte of memory (default: 0)'),
   flag('iommu', '', 'the NIC reaches only what its driver has loaded; needs the ts build'),

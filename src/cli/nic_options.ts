@@ -7,6 +7,8 @@ import { Address4, Address6 } from 'ip-address';
 import { z } from 'zod';
 import { capabilityKeywords, parseCapability } from '../ctl/bits.ts';
 import { capturePoints } from '../sys/capture.ts';
+import type { FaultSpec } from '../fault/fault.ts';
+import { faultSpec, faultTexts } from '../fault/fault_spec.ts';
 import type { NicOptions } from '../machine/nic.ts';
 import type { NicBuild, NicMode, NicModelInfo } from '../machine/nic_model.ts';
 import { UsageError } from './command.ts';
@@ -14,6 +16,7 @@ import { type AddNicTexts, parseAddNic } from './add_nic.ts';
 import { readConfig } from './config_file.ts';
 import { flagKey, NIC_FLAGS, type RawFlags } from './nic_flags.ts';
 import { wholeNumber } from './numbers.ts';
+import { compileFilter } from './pcap_filter.ts';
 
 const MIB = 1024 * 1024;
 const PAGE = 4096;
@@ -195,6 +198,7 @@ const settings = z.strictObject({
   capture: z.array(parsed(captureOf)),
   control: z.string().min(1, 'a path is needed').optional(),
   sysctl: z.array(parsed(nameValue)),
+  fault: z.array(z.string()),
   memory: parsed(memorySize),
   'phys-base': parsed(physAddress),
   iommu: parsed(yesNo),
@@ -217,6 +221,7 @@ const DEFAULTS: Record<string, string | string[]> = {
   'add-nic': [],
   capture: [],
   sysctl: [],
+  fault: [],
   memory: '256M',
   'phys-base': '0',
   iommu: 'false',
@@ -337,18 +342,30 @@ function engineOf(asked: string | undefined, model: NicModelInfo, tuntap2: boole
 /** The build that can do it all: watching a device's DMA needs `ts`, and says so in `warnings`. */
 function watchedEngine(
   engine: NicBuild,
-  s: { iommu: boolean; 'dma-check': boolean },
+  s: { iommu: boolean; 'dma-check': boolean; fault: readonly string[] },
   warnings: string[],
 ): NicBuild {
+  if (engine === 'ts') return engine;
   const watcher = s.iommu ? '--iommu' : s['dma-check'] ? '--dma-check' : null;
-  if (watcher === null || engine === 'ts') return engine;
-  warnings.push(`${watcher}: the native build of the NIC cannot be watched: uses --engine ts`);
+  if (watcher !== null)
+    warnings.push(`${watcher}: the native build of the NIC cannot be watched: uses --engine ts`);
+  else if (s.fault.length > 0)
+    warnings.push('--fault: the native build of the NIC has no place for faults: uses --engine ts');
+  else return engine;
   return 'ts';
 }
 
 function modelOf(name: string, models: readonly NicModelInfo[]): NicModelInfo {
   const model = models.find((one) => one.name === name);
   return model ?? fail(`${name}: no such model: ${models.map((one) => one.name).join(', ')}`);
+}
+
+/** Faults there from the start; the n-th one's seed is n unless it says otherwise. */
+function faultsOf(list: readonly string[]): FaultSpec[] {
+  return list.map((text, i) => {
+    const { kind, texts } = faultTexts(text);
+    return faultSpec(kind, texts, i + 1, compileFilter);
+  });
 }
 
 /** The captures that name one of `taps`. */
@@ -467,6 +484,7 @@ export function resolveNicOptions(
       warnings,
     ),
     netns: s.netns ?? null,
+    faults: checking('fault', () => faultsOf(s.fault)),
     captures: capturesOf(s.capture, null, s.tap),
   };
   const ports = checking('add-nic', () => {

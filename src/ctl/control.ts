@@ -11,6 +11,7 @@ import { ipstat } from '../netinet/ip_var.ts';
 import { V_tcp } from '../netinet/tcp_var.ts';
 import { udpstat } from '../netinet/udp_var.ts';
 import { gatherArp } from './arp.ts';
+import { type FaultPlace, runFault } from './fault.ts';
 import { gatherInterfaces } from './ifconfig.ts';
 import { runIfconfig } from './ifconfig_verbs.ts';
 import { gatherNetstatAn } from './netstat_an.ts';
@@ -33,6 +34,8 @@ export interface ControlTarget {
   readonly vnet: Vnet;
   /** The `ready` line. */
   readonly info: object;
+  /** Where faults can be put, a place for each NIC, the first one's first. */
+  readonly faults?: readonly FaultPlace[];
 }
 
 type Args = ControlRequest['args'];
@@ -85,6 +88,7 @@ const commands = new Map<string, (target: ControlTarget, args: Args) => unknown>
   ['netstat', netstat],
   ['sysctl', sysctl],
   ['vmstat', (_target, args) => vmstat(args)],
+  ['fault', ({ faults = [] }, args) => runFault(faults, args)],
   ['arp', ({ vnet }) => gatherArp(vnet)],
 ]);
 

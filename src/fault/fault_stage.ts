@@ -56,7 +56,8 @@ export class FaultStage implements Task {
   /** A heap by time, then order of arrival. */
   readonly #held: Held[] = [];
   #order = 0;
-  #nextId = 1;
+  /** The id that the next fault gets. */
+  nextId = 1;
 
   /** @param skip bytes of virtio-net header in front of each frame */
   constructor(timer: StageTimer, makePrng: (seed: number) => Prng, skip: number) {
@@ -79,7 +80,7 @@ export class FaultStage implements Task {
   }
 
   add(spec: FaultSpec): Fault {
-    const fault = new Fault(this.#nextId++, spec, this.#makePrng(spec.seed));
+    const fault = new Fault(this.nextId++, spec, this.#makePrng(spec.seed));
     this.faults.push(fault);
     return fault;
   }

@@ -3,6 +3,7 @@
  * isolate at a time, because a machine is module state. Taken down in the order of src/host/stop.ts.
  */
 
+import type { FaultPlace } from '../ctl/fault.ts';
 import { sysctlErrorText } from '../ctl/sysctl.ts';
 import { NetnsScope } from '../host/netns_scope.ts';
 import { readsPending } from '../host/pager.ts';
@@ -184,6 +185,11 @@ export class HostStack {
       if (problem !== null) return problem;
     }
     return null;
+  }
+
+  /** Where faults can be put, the first NIC's place first. */
+  get faultPlaces(): FaultPlace[] {
+    return [this.nic, ...this.ports].map((nic) => nic.faultPlace);
   }
 
   get vnet(): Vnet {

@@ -6,6 +6,8 @@
 import { FileSink } from '../host/file_sink.ts';
 import { openTap, TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_TSO_ECN } from '../host/tap.ts';
 import { parseCapability } from '../ctl/bits.ts';
+import type { FaultPlace } from '../ctl/fault.ts';
+import type { FaultSpec } from '../fault/fault.ts';
 import { capturePoints } from '../sys/capture.ts';
 import { EINVAL, errnoError, type Errno } from '../sys/errno.ts';
 import { passEnter, passLeave } from '../sys/pass.ts';
@@ -19,6 +21,7 @@ import { CaptureFile } from './capture_file.ts';
 import type { Machine } from './machine.ts';
 import type { NicBuild, NicMode } from './nic_model.ts';
 import { nicModel } from './nic_models.ts';
+import { NicFaults } from './nic_faults.ts';
 import { PluggedNic } from './plugged_nic.ts';
 
 /** What a NIC is plugged in with; texts as the command line has them, already checked. */
@@ -42,6 +45,8 @@ export interface NicOptions {
   readonly napi: 'off' | 'thread';
   readonly engine: NicBuild;
   readonly netns: string | null;
+  /** There from the first frame on; only with the ts build. */
+  readonly faults?: readonly FaultSpec[];
   readonly captures: readonly { readonly point: string; readonly file: string }[];
 }
 
@@ -124,6 +129,7 @@ export class Nic {
   /** Resolves when the interface is gone for good: somebody deleted it or moved it away. */
   readonly gone: Promise<void>;
   readonly #wire: HostWire;
+  readonly #faults: NicFaults | null;
   readonly #plugged: PluggedNic;
   readonly #captures: CaptureFile[] = [];
 
@@ -141,8 +147,16 @@ export class Nic {
     this.gone = new Promise((resolve) => (wire.onGone = resolve));
     const model = nicModel(options.nic);
     if (model === null) throw errnoError(EINVAL, 'nic', `${options.nic}: no such model`);
-    this.#plugged = new PluggedNic(machine, model, wire, this.mac, this.engine);
+    // The native build takes the descriptor itself: nothing can come between.
+    this.#faults = this.engine === 'ts' ? new NicFaults(machine, wire) : null;
+    const plug = this.#faults?.wire ?? wire;
+    this.#plugged = new PluggedNic(machine, model, plug, this.mac, this.engine);
     try {
+      for (const spec of options.faults ?? []) {
+        if (this.#faults === null) throw errnoError(EINVAL, 'fault', 'needs --engine ts');
+        this.#faults.prepare();
+        this.#faults.stage.add(spec);
+      }
       for (const { point, file } of options.captures) {
         const at = (capturePoints as readonly string[]).indexOf(point);
         if (at < 0) throw errnoError(EINVAL, 'capture', `${point}: no such capture point`);
@@ -159,9 +173,20 @@ export class Nic {
     return this.#plugged.ifp;
   }
 
+  /** Where faults are put while it runs. */
+  get faultPlace(): FaultPlace {
+    const faults = this.#faults;
+    return {
+      if: this.ifp.if_xname,
+      stage: faults?.stage ?? null,
+      prepare: () => faults?.prepare(),
+    };
+  }
+
   #down(): void {
     for (const capture of this.#captures) capture.close();
     this.#plugged.stop();
+    this.#faults?.close();
   }
 
   /** Flushes captures, detaches the driver and removes the interface, unless it was there before. */

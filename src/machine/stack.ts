@@ -13,12 +13,15 @@ import type { TcpSocket } from '../api/socket.ts';
 import { UsageError } from '../cli/command.ts';
 import { flagKey, NIC_FLAGS, type RawFlags } from '../cli/nic_flags.ts';
 import { resolveNicOptions } from '../cli/nic_options.ts';
+import { compileFilterInsns } from '../cli/pcap_filter.ts';
 import { handleRequest } from '../ctl/control.ts';
+import type { FaultLine } from '../ctl/fault.ts';
 import type { InterfaceInfo } from '../ctl/ifconfig.ts';
 import type { SocketLine } from '../ctl/netstat_an.ts';
 import type { NetstatM } from '../ctl/netstat_m.ts';
 import type { NetstatS } from '../ctl/netstat_s.ts';
 import type { SysctlLeaf } from '../ctl/sysctl.ts';
+import type { FaultKind, FaultPoint } from '../fault/fault.ts';
 import { openTuntap2 } from '../host/tuntap2.ts';
 import type { SysctlValue } from '../kern/kern_sysctl.ts';
 import { TapnicError } from '../sys/errno.ts';
@@ -54,6 +57,8 @@ export interface StackOptions {
   readonly ports?: readonly PortOptions[];
   /** Capture points and the files they are written to; `if@nic1` is that of another NIC. */
   readonly capture?: Readonly<Record<string, string>>;
+  /** On the wire from the start: `drop,rate=0.01,point=rx`. */
+  readonly fault?: readonly string[];
   /** Set before the NIC is there, in this order. */
   readonly sysctl?: Readonly<Record<string, string | number>>;
   /** Bytes, or a text such as `64M`. Default `256M`. */
@@ -79,6 +84,23 @@ export interface PortOptions {
   readonly mtu?: number;
   /** Capabilities to switch, in ifconfig's words, such as `-nomap`. */
   readonly cap?: readonly string[];
+}
+
+/** Of a fault: `tapnic fault add --help`, times in milliseconds. */
+export interface FaultOptions {
+  /** The interface, such as tn0. Default: the first. */
+  readonly if?: string;
+  readonly point?: FaultPoint;
+  readonly rate?: number;
+  readonly every?: number;
+  readonly nth?: number;
+  readonly burst?: number;
+  readonly delay?: number;
+  readonly jitter?: number;
+  readonly bits?: number;
+  /** In the language of pcap-filter(7). */
+  readonly match?: string;
+  readonly seed?: number;
 }
 
 /** Reports of `netstat` and what they are. */
@@ -161,6 +183,33 @@ export class Stack {
     return value === undefined ? leaf.value : (leaf.old ?? leaf.value);
   }
 
+  /**
+   * Makes a NIC's wire a bad one, as `tapnic fault add` does; the NIC has to be the `ts` build. Throws
+   * TapnicError (EINVAL, EOPNOTSUPP, ENXIO).
+   */
+  addFault(kind: FaultKind, options: FaultOptions = {}): FaultLine {
+    const args: Record<string, unknown> = { op: 'add', kind };
+    for (const [name, value] of Object.entries(options)) args[name] = String(value);
+    if (options.match !== undefined) {
+      try {
+        args['program'] = compileFilterInsns(options.match);
+      } catch (e) {
+        throw new TapnicError('EINVAL', 'fault', e instanceof Error ? e.message : String(e));
+      }
+    }
+    return this.#request('fault', args) as FaultLine;
+  }
+
+  /** The faults there are, with how often they hit. */
+  faults(): FaultLine[] {
+    return this.#request('fault', { op: 'list' }) as FaultLine[];
+  }
+
+  /** Takes a fault away, or all; what it holds back still arrives. Throws TapnicError (ENOENT). */
+  removeFault(id: number | 'all'): void {
+    this.#request('fault', { op: 'remove', id: String(id) });
+  }
+
   /** What `tapnic netstat --json` prints, as it is now. */
   netstat<R extends keyof NetstatReports>(report: R): NetstatReports[R] {
     return this.#request('netstat', { report, all: true }) as NetstatReports[R];
@@ -204,7 +253,8 @@ export class Stack {
 
   #request(cmd: string, args: Record<string, unknown>): unknown {
     this.#open(cmd);
-    const target = { vnet: this.#host.vnet, info: this.info };
+    const { vnet, faultPlaces: faults } = this.#host;
+    const target = { vnet, info: this.info, faults };
     const answer = handleRequest(target, { id: 0, cmd, args });
     if (!answer.ok) throw new TapnicError(answer.err.code, cmd, answer.err.message);
     return answer.data;
@@ -233,6 +283,7 @@ function textsOf(options: StackOptions): RawFlags {
     if (key === 'ports' && Array.isArray(value)) texts[flagKey('add-nic')] = value.map(portText);
     else if (value === null) texts[key] = 'none';
     else if (key === 'cap' && Array.isArray(value)) texts[key] = value.join(',');
+    else if (key === 'fault' && Array.isArray(value)) texts[key] = value.map(String);
     else if (typeof value === 'object')
       texts[key] = Object.entries(value).map(([name, to]) => `${name}=${String(to)}`);
     else if (typeof value === 'string') texts[key] = value;

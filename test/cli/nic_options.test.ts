@@ -41,6 +41,19 @@ function refusal(raw: RawFlags): string {
   throw new Error(`taken: ${JSON.stringify(raw)}`);
 }
 
+const NO_FAULT = {
+  point: 'wire',
+  rate: null,
+  every: null,
+  nth: null,
+  burst: null,
+  delayMs: null,
+  jitterMs: null,
+  bits: null,
+  match: null,
+  matchText: null,
+};
+
 describe('cli: NIC options', () => {
   it('has the defaults of the contract', () => {
     expect(resolve({})).to.deep.equal({
@@ -57,6 +70,7 @@ describe('cli: NIC options', () => {
         napi: 'off',
         engine: 'native',
         netns: null,
+        faults: [],
         captures: [],
       },
       ports: [],
@@ -92,6 +106,7 @@ describe('cli: NIC options', () => {
       netns: 'blue',
       capture: ['if=a.pcap', 'wire=b=c.pcap'],
       control: '/tmp/x.sock',
+      fault: ['drop,rate=0.5,point=rx', 'delay,delay=3,seed=9'],
       sysctl: ['kern.ipc.mb_use_ext_pgs=0', 'net.inet.tcp.mssdflt=536'],
       memory: '1G',
       physBase: '0xf8000000',
@@ -119,6 +134,10 @@ describe('cli: NIC options', () => {
       napi: 'thread',
       engine: 'ts',
       netns: 'blue',
+      faults: [
+        { ...NO_FAULT, kind: 'drop', rate: 0.5, point: 'rx', seed: 1 },
+        { ...NO_FAULT, kind: 'delay', delayMs: 3, seed: 9 },
+      ],
       captures: [
         { point: 'if', file: 'a.pcap' },
         { point: 'wire', file: 'b=c.pcap' },
@@ -240,6 +259,25 @@ describe('cli: NIC options', () => {
     ];
     for (const [name, value, why] of lists)
       expect(refusal({ [name]: [value] }), value).to.match(why);
+  });
+
+  it('checks faults word by word', () => {
+    const text = (fault: string): string => {
+      try {
+        resolve({ fault: [fault] });
+      } catch (e) {
+        return (e as Error).message;
+      }
+      return '';
+    };
+    expect(text('drop')).to.equal('');
+    expect(text('melt')).to.match(/^--fault: melt: no kind of fault: drop, /);
+    expect(text('drop,often')).to.match(/NAME=VALUE/);
+    expect(text('drop,colour=red')).to.match(/colour: no option of a fault/);
+    expect(text('rate')).to.match(/bits per second/);
+    expect(text('drop,nth=1.5')).to.match(/nth: 1\.5: not a whole number/);
+    expect(resolve({ fault: ['drop'] }).nic.engine).to.equal('ts');
+    expect(resolve({ fault: ['drop'] }).warnings[0]).to.match(/^--fault: .*--engine ts/);
   });
 
   it('takes values at their limits', () => {

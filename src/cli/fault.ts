@@ -1,0 +1,81 @@
+/** `fault`: makes the wire of a running instance a bad one. */
+
+import { type Command, Option } from 'commander';
+import type { FaultLine } from '../ctl/fault.ts';
+import { newCommand, print, printJson, UsageError } from './command.ts';
+import { addClientOptions, ask, type ClientOptions } from './control_client.ts';
+
+interface AddOptions extends ClientOptions {
+  if?: string;
+  point?: string;
+  match?: string;
+  [name: string]: string | boolean | undefined;
+}
+
+const KINDS = 'drop, duplicate, reorder, delay, corrupt, truncate, rate';
+
+async function add(kind: string, options: AddOptions): Promise<void> {
+  const { control: _c, tap: _t, netns: _n, json, ...rest } = options;
+  const args: Record<string, unknown> = { ...rest, op: 'add', kind };
+  if (options.match !== undefined) {
+    const { compileFilterInsns } = await import('./pcap_filter.ts');
+    try {
+      args['program'] = compileFilterInsns(options.match);
+    } catch (e) {
+      throw new UsageError(`fault add: ${(e as Error).message}`);
+    }
+  }
+  const line = await ask<FaultLine>(options, 'fault', args);
+  if (json === true) printJson(line);
+  else print(`${line.id}\n`);
+}
+
+async function list(options: ClientOptions): Promise<void> {
+  const lines = await ask<FaultLine[]>(options, 'fault', { op: 'list' });
+  const { formatFaults } = await import('../ctl/fault.ts');
+  if (options.json === true) printJson(lines);
+  else print(formatFaults(lines));
+}
+
+async function remove(id: string, options: ClientOptions & { if?: string }): Promise<void> {
+  const args = { op: 'remove', id, ...(options.if === undefined ? {} : { if: options.if }) };
+  const answer = await ask<{ removed: number }>(options, 'fault', args);
+  if (options.json === true) printJson(answer);
+}
+
+const ofInterface = (): Option =>
+  new Option('--if <name>', 'the interface, such as tn0 (default: the first)');
+
+export const faultCommand: Command = newCommand('fault')
+  .description('lose, delay or damage frames on the wire of a running instance')
+  .addCommand(
+    addClientOptions(
+      newCommand('add')
+        .description('add a fault and print its id')
+        .argument('<kind>', KINDS)
+        .addOption(ofInterface())
+        .option('--point <point>', 'wire: both directions, rx, tx (default: wire)')
+        .option('--rate <p>', 'chance of a frame, 0 to 1; of kind rate: bits per second')
+        .option('--every <n>', 'every n-th frame')
+        .option('--nth <n>', 'the n-th frame')
+        .option('--burst <n>', 'frames in a row; of kind rate: frames in the queue')
+        .option('--delay <ms>', 'how late')
+        .option('--jitter <ms>', 'up to so much more')
+        .option('--bits <n>', 'bits to flip; of kind truncate: bytes to leave')
+        .option('--match <filter>', 'only frames that pcap-filter(7) lets through')
+        .option('--seed <n>', "of its choices (default: the fault's id)"),
+    ).action(add),
+  )
+  .addCommand(
+    addClientOptions(newCommand('list').description('list faults, with how often they hit')).action(
+      list,
+    ),
+  )
+  .addCommand(
+    addClientOptions(
+      newCommand('remove')
+        .description('remove a fault, or all')
+        .argument('<id>', 'what `fault add` printed, or all')
+        .addOption(ofInterface()),
+    ).action(remove),
+  );

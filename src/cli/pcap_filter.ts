@@ -1,0 +1,41 @@
+/** Filter expressions in the language of pcap-filter(7), compiled by tcpdump: it has libpcap. */
+
+import { spawnSync } from 'node:child_process';
+import { checkedProgram } from '../fault/fault_spec.ts';
+import type { BpfProgram } from '../sys/bpf_filter.ts';
+
+/** An empty capture of Ethernet frames: with a file tcpdump needs no interface and no privilege. */
+function emptyPcap(): Buffer {
+  const header = Buffer.alloc(24);
+  header.writeUInt32LE(0xa1b2c3d4, 0);
+  header.writeUInt16LE(2, 4);
+  header.writeUInt16LE(4, 6);
+  header.writeUInt32LE(65_535, 16);
+  header.writeUInt32LE(1, 20);
+  return header;
+}
+
+/** The instructions of `expression`, [code, jt, jf, k] each. Throws Error with one line. */
+export function compileFilterInsns(expression: string): number[][] {
+  const run = spawnSync('tcpdump', ['-ddd', '-r', '-', '--', expression], {
+    input: emptyPcap(),
+    encoding: 'utf8',
+    timeout: 10_000,
+  });
+  if (run.error !== undefined)
+    throw new Error(`match: tcpdump is needed to compile it: ${run.error.message}`);
+  if (run.status !== 0) {
+    const last = run.stderr.trim().split('\n').at(-1) ?? '';
+    throw new Error(`match: ${expression}: ${last.replace(/^tcpdump: /, '')}`);
+  }
+  return run.stdout
+    .trim()
+    .split('\n')
+    .slice(1)
+    .map((line) => line.split(' ').map(Number));
+}
+
+/** The program of `expression`. Throws Error with one line. */
+export function compileFilter(expression: string): BpfProgram {
+  return checkedProgram(compileFilterInsns(expression));
+}

@@ -1,0 +1,111 @@
+/** A bad wire end to end: `tapnic fault` between the emulated NIC and Linux. */
+
+import { expect } from 'chai';
+import type { FaultLine } from '../../src/ctl/fault.ts';
+import { needs } from '../support/needs.ts';
+import { sha256, Site, withServed } from '../support/served.ts';
+
+const FULL = process.env['TAPNIC_FULL'] === '1';
+const BYTES = FULL ? 100_000_000 : 4_000_000;
+
+describe('netns: faults on the wire', function () {
+  needs('root', 'tap', 'netns', 'tcpdump');
+  this.timeout(FULL ? 600_000 : 60_000);
+
+  let site: Site;
+  let sum: string;
+  before(() => {
+    site = new Site();
+    sum = sha256(site.file('big.bin', BYTES));
+  });
+  after(() => site[Symbol.dispose]());
+
+  const fetched = async (
+    tapnic: Parameters<Parameters<typeof withServed>[2]>[0],
+  ): Promise<void> => {
+    const url = tapnic.urlOf('big.bin');
+    const { stdout } = await tapnic.ns.run(
+      'sh',
+      ['-c', `curl -sS --max-time 300 ${url} | sha256sum`],
+      { timeoutMs: 310_000 },
+    );
+    expect(stdout.split(' ')[0]).to.equal(sum);
+  };
+
+  it('lists, hits and removes; the file arrives whole under all kinds at once', async () => {
+    await withServed(site, ['--engine', 'ts'], async (tapnic) => {
+      const add = async (...words: string[]): Promise<number> =>
+        (await tapnic.json<FaultLine>('fault', 'add', ...words)).id;
+      await add('drop', '--rate', '0.01', '--point', 'tx', '--seed', '7');
+      await add('duplicate', '--rate', '0.01');
+      await add('reorder', '--rate', '0.02', '--delay', '2');
+      await add('corrupt', '--rate', '0.005', '--bits', '3', '--match', 'tcp and greater 500');
+      await add('truncate', '--every', '500', '--match', 'tcp');
+      await add('delay', '--delay', '1', '--jitter', '1', '--point', 'rx');
+      await fetched(tapnic);
+      const lines = await tapnic.json<FaultLine[]>('fault', 'list');
+      expect(lines.map(({ kind }) => kind)).to.deep.equal([
+        'drop',
+        'duplicate',
+        'reorder',
+        'corrupt',
+        'truncate',
+        'delay',
+      ]);
+      for (const { kind, hits, matched } of lines) {
+        expect(hits, kind).to.be.above(0);
+        if (kind !== 'delay') expect(hits, kind).to.be.below(matched / 10);
+      }
+      expect(lines[0]).to.include({ id: 1, if: 'tn0', point: 'tx', rate: 0.01, seed: 7 });
+      expect((await tapnic.command('fault', 'list')).stdout).to.match(
+        /^1: tn0 tx drop rate 0\.01 seed 7: \d+ of \d+ frames\n/,
+      );
+      expect((await tapnic.command('fault', 'remove', '1')).status).to.equal(0);
+      expect((await tapnic.command('fault', 'remove', '1')).status).to.equal(1);
+      expect(await tapnic.json('fault', 'remove', 'all')).to.deep.equal({ removed: 5 });
+      expect(await tapnic.json('fault', 'list')).to.deep.equal([]);
+    });
+  });
+
+  it('is there from the start with --fault, which takes the build that can', async () => {
+    await withServed(
+      site,
+      ['--fault', 'drop,rate=0.01', '--fault', 'rate,rate=200000000,burst=200,point=tx'],
+      async (tapnic) => {
+        expect(tapnic.ready.engine).to.equal('ts');
+        await fetched(tapnic);
+        const [drop, rate] = await tapnic.json<FaultLine[]>('fault', 'list');
+        expect(drop!.hits).to.be.above(0);
+        expect(rate!.hits).to.be.above(BYTES / 1500);
+      },
+    );
+  });
+
+  it('says what is wrong, and changes nothing', async () => {
+    await withServed(site, ['--engine', 'native'], async (tapnic) => {
+      const refused = await tapnic.command('fault', 'add', 'drop');
+      expect(refused.status).to.equal(1);
+      expect(refused.stderr).to.match(/tn0: the native build .*--engine ts/);
+      expect((await tapnic.command('fault', 'add', 'drop', '--match', 'no such')).status).to.equal(
+        2,
+      );
+    });
+    await withServed(site, ['--engine', 'ts'], async (tapnic) => {
+      for (const words of [
+        ['melt'],
+        ['drop', '--rate', '2'],
+        ['drop', '--nth', '0'],
+        ['drop', '--point', 'moon'],
+        ['rate'],
+        ['delay'],
+        ['drop', '--if', 'tn9'],
+        ['truncate', '--bits', '3'],
+      ]) {
+        const { status, stderr } = await tapnic.command('fault', 'add', ...words);
+        expect(status, words.join(' ')).to.equal(1);
+        expect(stderr.trim().split('\n'), words.join(' ')).to.have.length(1);
+      }
+      expect(await tapnic.json('fault', 'list')).to.deep.equal([]);
+    });
+  });
+});
