@@ -39,7 +39,8 @@ describe('netns: faults on the wire', function () {
       await add('drop', '--rate', '0.01', '--point', 'tx', '--seed', '7');
       await add('duplicate', '--rate', '0.01');
       await add('reorder', '--rate', '0.02', '--delay', '2');
-      await add('corrupt', '--rate', '0.005', '--bits', '3', '--match', 'tcp and greater 500');
+      // One bit: of three, the Internet checksum misses one frame in some hundreds.
+      await add('corrupt', '--rate', '0.01', '--match', 'tcp and greater 500');
       await add('truncate', '--every', '500', '--match', 'tcp');
       await add('delay', '--delay', '1', '--jitter', '1', '--point', 'rx');
       await fetched(tapnic);
