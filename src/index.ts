@@ -18,6 +18,13 @@ export {
 } from './host/tap_stream.ts';
 export type { StackInfo } from './machine/host_stack.ts';
 export type { Leaked, NetstatReports, Stack, StackOptions } from './machine/stack.ts';
+export {
+  SF_FLAGS,
+  SF_NOCACHE,
+  SF_NODISKIO,
+  SF_SYNC,
+  SF_USER_READAHEAD,
+} from './kern/sendfile_flags.ts';
 export { TapnicError } from './sys/errno.ts';
 
 /**

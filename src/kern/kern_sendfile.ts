@@ -38,7 +38,8 @@ import { type Mbuf, M_NOWAIT } from './mbuf.ts';
 import { PRUS_NOTREADY, SOCK_STREAM } from './protosw.ts';
 import { sendfileLive, type Sfio, sfioAlloc, sfstat, Sync } from './sendfile_io.ts';
 import { sendfileBuild } from './sendfile_build.ts';
-import { round, ROUND_PAGES_MAX, SF_SYNC } from './sendfile_round.ts';
+import { SF_SYNC } from './sendfile_flags.ts';
+import { round, ROUND_PAGES_MAX } from './sendfile_round.ts';
 import { sendfileGrab, sendfileSwapin } from './sendfile_swapin.ts';
 import { sendfilePageOff, sendfilePages, sendfileRoundBytes } from './sendfile_size.ts';
 import { m_uiotombuf } from './m_uiotombuf.ts';
@@ -53,15 +54,6 @@ import {
   sowwakeup,
 } from './uipc_socket.ts';
 import { sbspace } from './uipc_sockbuf.ts';
-
-export {
-  SF_FLAGS,
-  SF_MNOWAIT,
-  SF_NOCACHE,
-  SF_NODISKIO,
-  SF_SYNC,
-  SF_USER_READAHEAD,
-} from './sendfile_round.ts';
 
 /** Headers and trailers, in a program's own memory. @see sendfile(2) */
 export interface SfHdtr {

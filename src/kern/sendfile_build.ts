@@ -21,7 +21,8 @@ import {
 } from './mbuf.ts';
 import { IPPROTO_TCP } from './protosw.ts';
 import { sendfile_free_mext, sendfile_free_mext_pg, type Sfio, sfstat } from './sendfile_io.ts';
-import { round, SF_NOCACHE } from './sendfile_round.ts';
+import { SF_NOCACHE } from './sendfile_flags.ts';
+import { round } from './sendfile_round.ts';
 import { sendfilePageBytes } from './sendfile_size.ts';
 
 /** Whether the last page of a round of `bytes` will be wanted again: it is partly sent. */

@@ -16,18 +16,6 @@ import type { File } from './kern_descrip.ts';
 import type { Sync } from './sendfile_io.ts';
 import type { Socket } from './uipc_socket.ts';
 
-// flags
-export const SF_NODISKIO = 0x1;
-export const SF_MNOWAIT = 0x2;
-export const SF_SYNC = 0x4;
-export const SF_USER_READAHEAD = 0x8;
-export const SF_NOCACHE = 0x10;
-
-/** Flags with a number of pages to read ahead, 0 to 65535. @see sendfile(2) */
-export function SF_FLAGS(rh: number, flags: number): number {
-  return ((rh & 0xffff) << 16) | flags;
-}
-
 /** Largest round, in pages: a socket buffer's worth. */
 export const ROUND_PAGES_MAX = 512;
 

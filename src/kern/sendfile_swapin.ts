@@ -29,7 +29,8 @@ import {
   vmWaitPages,
 } from '../vm/vm_page.ts';
 import { readaheadAlloc, type Sfio, sfstat } from './sendfile_io.ts';
-import { round, SF_NODISKIO, SF_USER_READAHEAD } from './sendfile_round.ts';
+import { SF_NODISKIO, SF_USER_READAHEAD } from './sendfile_flags.ts';
+import { round } from './sendfile_round.ts';
 
 /**
  * Wires the round's `npages` pages. Returns how many, or -1 if the call has to wait: `waiter` runs

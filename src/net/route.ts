@@ -87,14 +87,15 @@ export function ribTouch(vnet: Vnet): void {
 }
 
 /**
- * The next hop for `dst` by longest prefix, or null: no route, or its interface is down.
+ * The next hop for `dst` by longest prefix, or null: no route, or its interface is down. Takes
+ * `dst | 0` as well, the small integer that per-packet code passes because it costs no allocation.
  * @see fib(4), sys/netinet/in_fib.c
  */
 export function fib4_lookup(vnet: Vnet, dst: InAddr): Nhop | null {
   const entries = V_rib(vnet).entries;
   for (let i = 0; i < entries.length; i++) {
     const rt = entries[i]!;
-    if (masked(dst, rt.rt_mask) !== rt.rt_dst) continue;
+    if ((dst & rt.rt_mask) !== (rt.rt_dst | 0)) continue; // as bits: nothing is boxed
     const ifp = rt.rt_nhop.nh_ifp;
     // Unlike FreeBSD, which takes an interface's routes out when it goes down, they are skipped.
     if ((ifp.if_flags & IFF_UP) !== 0) return rt.rt_nhop;

@@ -43,7 +43,7 @@ export const inetAf: InpAf = {
   ifcapTso: IFCAP_TSO4,
 
   isAny(nam: Sockaddr): boolean {
-    return in_nullhost(nam.addr);
+    return nam.addr === 0; // passed to a call it would be boxed
   },
   laddrAny(inc: InConninfo): boolean {
     return inc.inc_laddr === 0;
@@ -79,11 +79,13 @@ export const inetAf: InpAf = {
     return in_nullhost(nam.addr) || IN_EXPERIMENTAL(nam.addr) ? EADDRNOTAVAIL : 0;
   },
   selectLaddr(vnet: Vnet, inc: InConninfo): Errno {
-    if (in_localip(vnet, inc.inc_faddr)) {
+    // By its bits, a small integer: datagrams come here one by one.
+    const dst = (inc.inc_faddr | 0) as InAddr;
+    if (in_localip(vnet, dst)) {
       inc.inc_laddr = inc.inc_faddr;
       return 0;
     }
-    const nh = fib4_lookup(vnet, inc.inc_faddr);
+    const nh = fib4_lookup(vnet, dst);
     if (nh === null) return EHOSTUNREACH;
     inc.inc_laddr = nh.nh_ifa.ia_addr;
     return 0;

@@ -131,4 +131,29 @@ describe('host: SimPager', () => {
     pager.fstat(pager.dup(fd), st);
     expect(st.ino).to.equal(ino);
   });
+
+  it('punches holes: zeros, and where they are', () => {
+    const { clock, pager, done, read, mem } = setup();
+    const fd = pager.open(content);
+    const st = new FileStat();
+    pager.fstat(fd, st);
+    expect(st).to.include({ readable: true, sparse: false });
+    expect(pager.extent(fd, 0)).to.be.above(content.length);
+    pager.file(fd).punch(1000, 3000);
+    pager.file(fd).punch(9000, 10_000);
+    pager.fstat(fd, st);
+    expect(st.sparse).to.equal(true);
+    const at = [0, 999, 1000, 2999, 3000, 9000, 10_000].map((off) => pager.extent(fd, off));
+    expect(at.slice(0, 6)).to.deep.equal([1000, 1, -2000, -1, 6000, -1000]);
+    expect(at[6]).to.be.above(content.length);
+    read(fd, 900, [0, 200]);
+    clock.advance(100_000);
+    expect(done).to.have.lengthOf(1);
+    expect(mem.slice(0, 100)).to.deep.equal(content.slice(900, 1000));
+    expect(mem.slice(100, 200)).to.deep.equal(new Uint8Array(100));
+    expect(content[1000], 'the bytes it was made of are as they were').to.not.equal(0);
+    pager.file(fd).truncate(5000);
+    pager.fstat(fd, st);
+    expect(st.sparse).to.equal(false);
+  });
 });

@@ -13,7 +13,7 @@ import {
 import { counted, R_PAGER_EIO, R_SF_IOERR, R_SF_TRUNCATED } from '../../src/sys/reason.ts';
 import { mbParams, mbufZones } from '../../src/kern/kern_mbuf.ts';
 import { EXT_PGS, EXT_SFBUF, M_NOMAP, M_NOTREADY } from '../../src/kern/mbuf.ts';
-import { SF_SYNC, SF_USER_READAHEAD } from '../../src/kern/kern_sendfile.ts';
+import { SF_SYNC, SF_USER_READAHEAD } from '../../src/kern/sendfile_flags.ts';
 import { IPPROTO_TCP } from '../../src/kern/protosw.ts';
 import { sendfileLive, sfstat } from '../../src/kern/sendfile_io.ts';
 import { sbavail, SBS_CANTSENDMORE, sbused } from '../../src/kern/uipc_sockbuf.ts';

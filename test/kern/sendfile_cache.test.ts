@@ -7,7 +7,7 @@ import {
   SF_NODISKIO,
   SF_SYNC,
   SF_USER_READAHEAD,
-} from '../../src/kern/kern_sendfile.ts';
+} from '../../src/kern/sendfile_flags.ts';
 import { sfstat } from '../../src/kern/sendfile_io.ts';
 import { sbavail, sbused } from '../../src/kern/uipc_sockbuf.ts';
 import { vm_page_alloc_noobj, vm_page_unwire, vmPageCounts } from '../../src/vm/vm_page.ts';

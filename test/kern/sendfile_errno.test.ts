@@ -1,7 +1,7 @@
 /** Every errno of sendfile(2), and when. */
 
 import { expect } from 'chai';
-import { SF_NODISKIO, SF_USER_READAHEAD } from '../../src/kern/kern_sendfile.ts';
+import { SF_NODISKIO, SF_USER_READAHEAD } from '../../src/kern/sendfile_flags.ts';
 import { mbParams } from '../../src/kern/kern_mbuf.ts';
 import { SOCK_DGRAM } from '../../src/kern/protosw.ts';
 import { sfstat } from '../../src/kern/sendfile_io.ts';

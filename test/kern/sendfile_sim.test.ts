@@ -6,7 +6,7 @@ import {
   SF_NODISKIO,
   SF_SYNC,
   SF_USER_READAHEAD,
-} from '../../src/kern/kern_sendfile.ts';
+} from '../../src/kern/sendfile_flags.ts';
 import { m_freem, mbParams, mbufZones } from '../../src/kern/kern_mbuf.ts';
 import { M_NOWAIT } from '../../src/kern/mbuf.ts';
 import { m_copym } from '../../src/kern/uipc_mbuf.ts';

@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import { ECANCELED, ECONNRESET, EBUSY, EPIPE } from '../../src/sys/errno.ts';
 import { counted, R_VM_WAIT, R_VM_WIRE_LIMIT } from '../../src/sys/reason.ts';
-import { SF_NODISKIO } from '../../src/kern/kern_sendfile.ts';
+import { SF_NODISKIO } from '../../src/kern/sendfile_flags.ts';
 import { machineSysctl } from '../../src/kern/kern_sysctl.ts';
 import { mbParams } from '../../src/kern/kern_mbuf.ts';
 import { sfstat } from '../../src/kern/sendfile_io.ts';

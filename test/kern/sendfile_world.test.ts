@@ -9,7 +9,7 @@ import {
   SF_NODISKIO,
   SF_SYNC,
   SF_USER_READAHEAD,
-} from '../../src/kern/kern_sendfile.ts';
+} from '../../src/kern/sendfile_flags.ts';
 import { mbEmulator, mbufZones } from '../../src/kern/kern_mbuf.ts';
 import { ioResult, soWrite } from '../../src/kern/sys_generic.ts';
 import { soreserve } from '../../src/kern/uipc_socket.ts';

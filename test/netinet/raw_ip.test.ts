@@ -1,4 +1,7 @@
 import { expect } from 'chai';
+import { mbEmulator } from '../../src/kern/kern_mbuf.ts';
+import { M_NOWAIT, M_PKTHDR } from '../../src/kern/mbuf.ts';
+import { m_uiotombuf_nomap } from '../../src/kern/m_uiotombuf.ts';
 import { soReceivedFrom } from '../../src/kern/uipc_dgram.ts';
 import { AF_INET, IPPROTO_ICMP, type Sockaddr, SOCK_RAW } from '../../src/kern/protosw.ts';
 import { ioResult, soRecvDgram, soSendDgram } from '../../src/kern/sys_generic.ts';
@@ -14,6 +17,7 @@ import {
   type Socket,
   soupcall_set,
 } from '../../src/kern/uipc_socket.ts';
+import { IFCAP_NOMAP } from '../../src/net/if_var.ts';
 import { ipstat } from '../../src/netinet/ip_var.ts';
 import { inet_ntoa } from '../../src/netinet/in.ts';
 import { V_icmp } from '../../src/netinet/ip_icmp.ts';
@@ -30,6 +34,7 @@ import {
 } from '../../src/sys/errno.ts';
 import { counted, R_ICMP_IGNORED, R_RIP_FULL } from '../../src/sys/reason.ts';
 import { port } from '../../src/sys/types.ts';
+import { Uio, UIO_WRITE } from '../../src/vm/uio.ts';
 import {
   BROADCAST_MAC,
   buildIcmp,
@@ -118,6 +123,26 @@ describe('raw_ip', () => {
       expect(all).to.have.lengthOf(frames);
       expect(all.reduce((sum, { payload: p }) => sum + p.length, 0)).to.equal(n + 8);
     });
+
+  it('sends unmapped pages, which an interface without NOMAP gets mapped', () => {
+    for (const [nomap, n] of [
+      [false, 1000],
+      [true, 1000],
+      [true, 9000],
+    ] as const) {
+      rig.ifp.if_capenable = nomap ? IFCAP_NOMAP : 0;
+      const data = message(ECHO, n);
+      const uio = new Uio().single(data, 0, data.length, UIO_WRITE);
+      const m = m_uiotombuf_nomap(uio, M_NOWAIT, 0, 0, M_PKTHDR)!;
+      const so = socket();
+      expect(so.so_proto.pr_send(so, 0, m, sin(PEER))).to.equal(0);
+      expect(rig.chains.every(({ unmapped }) => unmapped === (nomap ? 1 : 0))).to.equal(true);
+      rig.chains.length = 0;
+      const body = Buffer.concat(rig.sent.splice(0).map((f) => decodeFrame(f).ip!.payload));
+      expect(body.equals(data), `${n} bytes, nomap ${nomap}`).to.equal(true);
+    }
+    expect(mbEmulator.conversions).to.equal(1);
+  });
 
   it('refuses what is no IP packet, or more than its buffer', () => {
     const so = socket();

@@ -8,7 +8,7 @@ import {
   SF_NODISKIO,
   SF_SYNC,
   SF_USER_READAHEAD,
-} from '../../src/kern/kern_sendfile.ts';
+} from '../../src/kern/sendfile_flags.ts';
 import { formatNetstatM } from '../../src/ctl/netstat_m.ts';
 import { EBUSY, EIO, EPIPE } from '../../src/sys/errno.ts';
 import { soreceive } from '../../src/kern/uipc_socket.ts';
