@@ -56,7 +56,15 @@ export interface NetstatM {
     sf_bufs: { current: number; peak: number; total: number; max: number };
     payload_bytes_read: Record<(typeof payloadReasons)[number], number>;
     pages: { wired: number; cached: number; free: number; total: number; wired_file: number };
-    dma: { loads: number; segments: number; bounced: number; defrags: number; faults: number };
+    dma: {
+      loads: number;
+      segments: number;
+      bounced: number;
+      defrags: number;
+      faults: number;
+      /** Loads by how many segments they made, those that occurred; 128 stands for more, too. */
+      histogram: Record<number, number>;
+    };
     sockets: number;
   };
 }
@@ -81,7 +89,10 @@ export function gatherNetstatM(): NetstatM {
   const pages = vmPageCounts();
   const reads = payloadReasons.map((name, reason) => [name, payloadBytesRead(reason)] as const);
   const { current, peak, total, max } = sfstatBufs;
-  const { loads, segments, bounced, defrags, faults } = dmaStats;
+  const { loads, segments, bounced, defrags, faults, segHist } = dmaStats;
+  const histogram = Object.fromEntries(
+    Array.from(segHist, (n, nsegs) => [nsegs, n] as const).filter(([, n]) => n > 0),
+  );
   return {
     mbufs,
     clusters,
@@ -104,10 +115,16 @@ export function gatherNetstatM(): NetstatM {
         total: pages.total,
         wired_file: pages.wiredFile,
       },
-      dma: { loads, segments, bounced, defrags, faults },
+      dma: { loads, segments, bounced, defrags, faults, histogram },
       sockets: soStats.current,
     },
   };
+}
+
+/** `300 x 1, 20 x 3`; `no` without any. */
+function histogramText(histogram: Record<number, number>): string {
+  const parts = Object.entries(histogram).map(([nsegs, n]) => `${n} x ${nsegs}`);
+  return parts.length === 0 ? 'no' : parts.join(', ');
 }
 
 const kib = (bytes: number): string => `${Math.floor(bytes / 1024)}K`;
@@ -163,6 +180,7 @@ export function formatNetstatM(s: NetstatM): string {
       `pages (wired/cached/free/total), ${pages.wired_file} wired with file data`,
     `\t${dma.loads}/${dma.segments}/${dma.bounced}/${dma.defrags}/${dma.faults} ` +
       `DMA (loads/segments/bounced/defrags/faults)`,
+    `\t${histogramText(dma.histogram)} DMA loads by number of segments`,
     `\t${emulator.sockets} sockets`,
     '',
   ].join('\n');

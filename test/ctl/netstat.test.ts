@@ -1,5 +1,6 @@
 import { expect } from 'chai';
 import { Mbuf } from '../../src/kern/mbuf.ts';
+import { dmaStats, dmaStatsReset } from '../../src/bus/bus_dma.ts';
 import { formatArp } from '../../src/ctl/arp.ts';
 import { formatNetstatAn, type SocketColumns } from '../../src/ctl/netstat_an.ts';
 import { formatNetstatM, gatherNetstatM, SFSTAT_NAMES } from '../../src/ctl/netstat_m.ts';
@@ -54,6 +55,31 @@ describe('ctl: netstat -m', () => {
     m_freem(head);
     m_freem(unmapped);
     expectMachineClean();
+  });
+
+  it('has in JSON what scripts rely on', () => {
+    const { mbufs, clusters, ext_pgs, bytes, sendfile, emulator } = gatherNetstatM();
+    for (const usage of [mbufs, clusters, bytes])
+      expect(usage).to.include.all.keys('current', 'cache', 'total');
+    expect(clusters).to.include.all.keys('max');
+    expect(ext_pgs).to.have.all.keys('current', 'total');
+    expect(Object.keys(sendfile)).to.deep.equal([...SFSTAT_NAMES]);
+    expect(emulator).to.include.all.keys(
+      'unmapped_mbufs_current',
+      'conversions',
+      'conversion_failures',
+    );
+    expect(emulator.sf_bufs).to.include.all.keys('current', 'peak', 'total');
+    expect(emulator.pages).to.include.all.keys('wired', 'cached', 'free', 'total');
+    expect(emulator.dma).to.include.all.keys('loads', 'segments', 'bounced', 'defrags', 'faults');
+    // Histograms too: what occurred, by segments.
+    dmaStats.segHist[1] = 300;
+    dmaStats.segHist[3] = 20;
+    const s = gatherNetstatM();
+    dmaStatsReset();
+    expect(s.emulator.dma.histogram).to.deep.equal({ 1: 300, 3: 20 });
+    expect(formatNetstatM(s)).to.include('\t300 x 1, 20 x 3 DMA loads by number of segments\n');
+    expect(formatNetstatM(gatherNetstatM())).to.include('\tno DMA loads by number of segments\n');
   });
 
   it("prints FreeBSD's lines in FreeBSD's order, then its own", () => {

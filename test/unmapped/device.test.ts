@@ -121,6 +121,8 @@ describe('unmapped mbufs: devices', () => {
     inWorld({ model: 'tl' }, (w) => {
       expectArrives(w, w.file(300_000));
       expect(w.m.emulator.dma.defrags, 'defrags').to.be.above(20);
+      const most = Math.max(...Object.keys(w.m.emulator.dma.histogram).map(Number));
+      expect(most, 'segments, in the histogram').to.equal(4);
       expect(w.m.emulator.dma.faults).to.equal(0);
       w.settle();
       expectAllReleased(w);
