@@ -244,7 +244,7 @@ function plan(tp: Tcpcb, idle: boolean): boolean {
     p.len = limit;
     p.sendalot = true;
   }
-  if ((tp.t_flags & SACK_RECOVERY) === SACK_RECOVERY) {
+  if ((tp.t_flags & SACK_RECOVERY) === SACK_RECOVERY && tp.snd_holes !== null) {
     if (planRecovery(tp, avail)) return true;
   } else if (p.len < 0) {
     p.len = 0;
@@ -270,17 +270,21 @@ function plan(tp: Tcpcb, idle: boolean): boolean {
   if ((tp.t_flags & TF_ACKNOW) !== 0) return true;
   if ((p.flags & TH_FIN) !== 0 && ((tp.t_flags & TF_SENTFIN) === 0 || tp.snd_nxt === tp.snd_una))
     return true;
-  // Data that no timer guards waits for the window: RFC 9293, 3.8.6.1.
-  if (
-    avail > p.off &&
-    p.off >= 0 &&
-    !tcp_timer_active(tp, TT_REXMT) &&
-    !tcp_timer_active(tp, TT_PERSIST)
-  ) {
+  guard(tp, avail);
+  return false;
+}
+
+/** Nothing is to be sent now: what is still to arrive or to be sent needs a timer all the same. */
+function guard(tp: Tcpcb, avail: number): void {
+  if (tcp_timer_active(tp, TT_REXMT) || tcp_timer_active(tp, TT_PERSIST)) return;
+  if (tp.snd_max !== tp.snd_una && tp.snd_wnd > 0) {
+    // Recovery stopped it and found no room to send: RFC 6298 (5.1) holds nevertheless.
+    tcp_timer_activate(tp, TT_REXMT, tp.t_rxtcur);
+  } else if (avail > p.off && p.off >= 0) {
+    // Data waits for the window: RFC 9293, 3.8.6.1.
     tp.t_rxtshift = 0;
     tcp_setpersist(tp);
   }
-  return false;
 }
 
 /** Bytes of options the segment will have, written at `at`. */

@@ -24,8 +24,15 @@ import {
   TT_REXMT,
 } from './tcp_var.ts';
 
-/** Whether the connection recovers by its scoreboard. */
-export const bySack = (tp: Tcpcb): boolean => (tp.t_flags & TF_SACK_PERMIT) !== 0;
+/**
+ * Whether `seg`'s connection goes by its scoreboard. A peer that agreed to SACK and reports nothing
+ * while nothing is missing is heard as one without.
+ */
+const bySack = (tp: Tcpcb, seg: TcpSegment): boolean =>
+  (tp.t_flags & TF_SACK_PERMIT) !== 0 && ((seg.to_flags & TOF_SACK) !== 0 || tp.snd_holes !== null);
+
+/** Whether the recovery under way began by the scoreboard. */
+const recoversBySack = (tp: Tcpcb): boolean => tp.recover_fs > 0;
 
 /** Sends one segment from `ack` on with a window of `cwnd`, whatever else was under way. */
 function resendFrom(tp: Tcpcb, ack: TcpSeq, cwnd: number): void {
@@ -87,14 +94,15 @@ function sackRecoveryAck(tp: Tcpcb, ack: TcpSeq, lossy: boolean): void {
 }
 
 /** Enters recovery with the loss of what follows `ack`, and sends it again. */
-function enterRecovery(tp: Tcpcb, ack: TcpSeq): void {
+function enterRecovery(tp: Tcpcb, ack: TcpSeq, sack: boolean): void {
   const maxseg = tcp_maxseg(tp);
   const { stat } = tp.t_tcp;
   count(R_TCP_FASTREXMT);
   stat.tcps_sndrexmitfast++;
   const flight = seqDiff(tp.snd_max, ack);
   cc_cong_signal(tp, CC_NDUPACK, ack);
-  if (!bySack(tp)) {
+  if (!sack) {
+    tp.recover_fs = 0;
     resendFrom(tp, ack, maxseg);
     tp.snd_cwnd = tp.snd_ssthresh + tcprexmtthresh * maxseg;
     return;
@@ -126,29 +134,30 @@ export function duplicateAck(tp: Tcpcb, seg: TcpSegment, news: boolean): boolean
     if (seg.ack !== tp.snd_una || (seg.tlen === 0 && seg.wnd === tp.snd_wnd)) tp.t_dupacks = 0;
     return false;
   }
+  const sack = bySack(tp, seg);
   // With SACK an ACK that says nothing new is no sign of anything: RFC 6675, 2.
-  if (bySack(tp) && (seg.to_flags & TOF_SACK) !== 0 && !news) return false;
+  if (sack && !news) return false;
   const { stat, params } = tp.t_tcp;
   stat.tcps_rcvdupack++;
   tp.t_dupacks++;
   if ((tp.t_flags & TF_FASTRECOVERY) !== 0) {
     // Another segment has left the network: RFC 5681, 3.2 (4).
-    if (bySack(tp)) sackRecoveryAck(tp, seg.ack, false);
+    if (recoversBySack(tp)) sackRecoveryAck(tp, seg.ack, false);
     else tp.snd_cwnd += tcp_maxseg(tp);
     tp.t_fb.tfb_tcp_output(tp);
     return true;
   }
-  const lost = tp.t_dupacks === tcprexmtthresh || (bySack(tp) && sackLost(tp));
+  const lost = tp.t_dupacks === tcprexmtthresh || (sack && sackLost(tp));
   if (lost) {
     // RFC 6582, 3.2 (1): not again for a window that was dealt with. A scoreboard knows better.
     // After a time-out everything goes again anyway: RFC 6675, 5.1.
-    const known = bySack(tp) && tp.snd_holes !== null && tp.snd_nxt === tp.snd_max;
+    const known = sack && tp.snd_holes !== null && tp.snd_nxt === tp.snd_max;
     if (!known && SEQ_LEQ(seg.ack, tp.snd_recover)) {
       tp.t_dupacks = 0;
       return false;
     }
-    enterRecovery(tp, seg.ack);
-    if (bySack(tp)) tp.t_fb.tfb_tcp_output(tp);
+    enterRecovery(tp, seg.ack, sack);
+    if (sack) tp.t_fb.tfb_tcp_output(tp);
     return true;
   }
   if (tp.t_dupacks < tcprexmtthresh && params.rfc3042) {
@@ -160,7 +169,7 @@ export function duplicateAck(tp: Tcpcb, seg: TcpSegment, news: boolean): boolean
 
 /** In recovery, an ACK of some but not all of it: the next hole is lost too. RFC 6582, 3.2 (5). */
 function partialAck(tp: Tcpcb, ack: TcpSeq, news: boolean): void {
-  if (bySack(tp)) {
+  if (recoversBySack(tp)) {
     tp.t_rtttime = 0;
     sackRecoveryAck(tp, ack, !news && tp.snd_holes === null);
     return;
@@ -182,7 +191,7 @@ export function recoveryAck(tp: Tcpcb, ack: TcpSeq, news: boolean): void {
 
 /** After an ACK of new data: whether the scoreboard says that the next byte is lost (RFC 6675, 5). */
 export function lossAfterAck(tp: Tcpcb): void {
-  if ((tp.t_flags & TF_FASTRECOVERY) !== 0 || !bySack(tp) || !sackLost(tp)) return;
+  if ((tp.t_flags & TF_FASTRECOVERY) !== 0 || !sackLost(tp)) return;
   if (tp.snd_holes!.start !== tp.snd_una || tp.snd_nxt !== tp.snd_max) return;
-  enterRecovery(tp, tp.snd_una);
+  enterRecovery(tp, tp.snd_una, true);
 }

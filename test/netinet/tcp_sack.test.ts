@@ -1,9 +1,15 @@
 import { expect } from 'chai';
 import * as fc from 'fast-check';
 import { counted, R_TCP_SACK_BAD } from '../../src/sys/reason.ts';
-import { TF_FASTRECOVERY, TF_SACK_PERMIT, type Tcpcb } from '../../src/netinet/tcp_var.ts';
+import {
+  TF_FASTRECOVERY,
+  TF_SACK_PERMIT,
+  type Tcpcb,
+  TT_REXMT,
+} from '../../src/netinet/tcp_var.ts';
 import { tcp_compute_pipe } from '../../src/netinet/tcp_sack.ts';
-import type { Frame, TcpInfo } from '../support/frames.ts';
+import { tcp_timer_activate } from '../../src/netinet/tcp_timer.ts';
+import { expectTx, type Frame, type TcpInfo } from '../support/frames.ts';
 import { type Conn, TestHost } from './tcp_host.ts';
 
 const RUNS = process.env['TAPNIC_FULL'] === '1' ? 2000 : 150;
@@ -167,6 +173,30 @@ describe('tcp: SACK', () => {
       for (let i = 0; i < 6; i++) sackTo(0, [3, 4]);
       expect(tp.t_dupacks).to.equal(1);
       expect(tp.t_flags & TF_FASTRECOVERY).to.equal(0);
+    });
+
+    // As without SACK: a middlebox may have taken the option out of ACKs.
+    it('hears duplicates without a block while it knows of no hole', () => {
+      const tp = fly(8);
+      for (let i = 0; i < 3; i++) sackTo(0);
+      expect(segs(h.take())).to.deep.equal([0]);
+      sackTo(4);
+      expect(segs(h.take())).to.deep.equal([4]);
+      sackTo(8);
+      expect(tp.t_flags & TF_FASTRECOVERY).to.equal(0);
+    });
+
+    it('keeps the timer when recovery finds no room to send: RFC 6298 (5.1)', () => {
+      const tp = fly(8);
+      sackTo(0, [1, 8]);
+      expect(segs(h.take())).to.deep.equal([0]);
+      // The whole window is full of what was lost again.
+      tp.snd_cwnd = 1;
+      tcp_timer_activate(tp, TT_REXMT, 0);
+      tp.t_fb.tfb_tcp_output(tp);
+      expectTx(h.sent);
+      h.advance(5000);
+      expect(segs(h.take())).to.include(0);
     });
 
     it('enters recovery on one ACK that tells enough: RFC 6675, IsLost', () => {
