@@ -1,12 +1,22 @@
 /**
  * Two stacks of one machine on one virtual Ethernet, in virtual time: a pair of interface drivers
- * that copy frames, with seeded loss, duplication, reordering and delay in between. With offloads
- * the wire is like a TAP in vnet mode: super-frames and partial checksums cross as such.
+ * that copy frames, with the seeded faults of src/fault in between. With offloads the wire is like a
+ * TAP in vnet mode: super-frames and partial checksums cross as such (so do not corrupt them: nobody
+ * would notice).
  */
 
 import { expect } from 'chai';
+import type { FaultSpec } from '../../src/fault/fault.ts';
+import { checkedProgram, faultSpec, faultTexts } from '../../src/fault/fault_spec.ts';
+import {
+  type Direction,
+  FaultStage,
+  RX,
+  type StageTimer,
+  TX,
+} from '../../src/fault/fault_stage.ts';
 import type { ManualClock } from '../../src/host/manual_clock.ts';
-import { below, fraction, SeededPrng } from '../../src/host/prng.ts';
+import { SeededPrng } from '../../src/host/prng.ts';
 import { m_freem, m_getjcl } from '../../src/kern/kern_mbuf.ts';
 import { m_copydata } from '../../src/kern/m_copydata.ts';
 import {
@@ -50,67 +60,60 @@ import { bootMachine, expectMachineClean } from '../support/machine.ts';
 export const ADDR_A = '192.0.2.1';
 export const ADDR_B = '192.0.2.2';
 
-export interface Impairment {
-  /** Probabilities per frame. */
-  loss: number;
-  duplicate: number;
-  reorder: number;
-  /** One-way delay and, for a reordered frame, how much more at most, ns. */
-  delayNs: number;
-  reorderNs: number;
+/** What the interfaces can do for the stack. */
+export type Offload = 'none' | 'csum' | 'tso';
+
+export interface SimOptions {
+  readonly seed: number;
+  /** Faults of the wire, as `tapnic fault add` has them; none hits ARP. `tx` is from a to b. */
+  readonly faults?: readonly string[];
+  /** One way, ns. */
+  readonly delayNs?: number;
+  readonly offload?: Offload;
+  /** MTU of each side. */
+  readonly mtuA?: number;
+  readonly mtuB?: number;
 }
 
-export const CLEAN: Impairment = {
-  loss: 0,
-  duplicate: 0,
-  reorder: 0,
-  delayNs: 100_000,
-  reorderNs: 0,
-};
+/** Ethernet frames other than ARP's, which has no checksum and would teach a wrong address for long. */
+const NOT_ARP = checkedProgram([
+  [0x28, 0, 0, 12],
+  [0x15, 0, 1, 0x0806],
+  [0x06, 0, 0, 0],
+  [0x06, 0, 0, 0xffffffff],
+]);
 
-/** A frame on its way. */
-class InFlight implements Task {
-  /** The sender. */
-  readonly port: SimPort;
-  readonly bytes: Uint8Array;
-  readonly valid: boolean;
-
-  constructor(port: SimPort, bytes: Uint8Array, valid: boolean) {
-    this.port = port;
-    this.bytes = bytes;
-    this.valid = valid;
-  }
-
-  run(): void {
-    this.port.peer?.deliver(this.bytes, this.valid);
-  }
-}
+/** In front of each frame on the wire, as a virtio-net header is: whether its checksum is left open. */
+const HDR = 1;
 
 /** One end of the wire: an interface and its driver. */
 export class SimPort implements IfDriver {
   readonly vnet: Vnet;
   readonly ifp: Ifnet;
   readonly net: SimNet;
-  peer: SimPort | null = null;
+  /** Which way its frames go through the wire's faults. */
+  readonly dir: Direction;
   frames = 0;
-  lost = 0;
   /** Frames that may still be sent before the wire is cut; for tests of time-outs. */
   framesLeft = Infinity;
   /** Called with every frame sent, before impairment. */
   onFrame: ((bytes: Uint8Array) => void) | null = null;
 
-  constructor(net: SimNet, addr: string, lladdr: string, offload: boolean, seed: number) {
+  constructor(net: SimNet, dir: Direction, addr: string, lladdr: string, o: SimOptions) {
     this.net = net;
-    this.vnet = vnet_alloc(new SeededPrng(seed));
+    this.dir = dir;
+    this.vnet = vnet_alloc(new SeededPrng(o.seed * 2 + 1 + dir));
     expect(inet_domain_attach(this.vnet)).to.equal(0);
     this.ifp = if_alloc(this.vnet, 'tn0');
     this.ifp.if_driver = this;
-    if (offload) {
-      this.ifp.if_capabilities = IFCAP_TXCSUM | IFCAP_TSO4 | IFCAP_NOMAP;
+    const tso = o.offload === 'tso';
+    if (tso || o.offload === 'csum') {
+      this.ifp.if_capabilities = IFCAP_TXCSUM | IFCAP_NOMAP | (tso ? IFCAP_TSO4 : 0);
       this.ifp.if_capenable = this.ifp.if_capabilities;
-      this.ifp.if_hwassist = CSUM_IP | CSUM_TCP | CSUM_IP_TSO;
+      this.ifp.if_hwassist = CSUM_IP | CSUM_TCP | (tso ? CSUM_IP_TSO : 0);
     }
     ether_ifattach(this.ifp, Uint8Array.from(mac(lladdr)));
+    this.ifp.if_mtu = (dir === TX ? o.mtuA : o.mtuB) ?? this.ifp.if_mtu;
     expect(in_aifaddr(this.ifp, parseInAddr(addr)!, 24)).to.equal(0);
   }
 
@@ -127,19 +130,22 @@ export class SimPort implements IfDriver {
 
   if_transmit(_ifp: Ifnet, m: Mbuf): Errno {
     const ph = m.m_pkthdr;
-    const bytes = new Uint8Array(ph.len);
+    const frame = new Uint8Array(HDR + ph.len);
+    const bytes = frame.subarray(HDR);
     // By way of a scratch page: m_copydata copies to mapped memory.
     for (let off = 0; off < ph.len; off += 4096) {
       const n = Math.min(4096, ph.len - off);
       m_copydata(m, off, n, kva(this.net.scratch));
       bytes.set(mem.subarray(this.net.scratch, this.net.scratch + n), off);
     }
-    const partial = (ph.csum_flags & CSUM_TCP) !== 0;
+    if ((ph.csum_flags & CSUM_TCP) !== 0) frame[0] = 1;
     if ((ph.csum_flags & CSUM_IP) !== 0) fillIpSum(bytes);
     m_freem(m);
     this.frames++;
     this.onFrame?.(bytes);
-    this.net.send(this, bytes, partial);
+    const arp = bytes[12] === 8 && bytes[13] === 6;
+    if (this.framesLeft > 0 || arp) this.net.stage.send(this.dir, frame);
+    this.framesLeft--;
     return 0;
   }
 
@@ -194,44 +200,40 @@ function frameMbuf(bytes: Uint8Array): Mbuf | null {
   return top;
 }
 
+/** Faults from their texts, each with a seed of its own. */
+export function simFaults(texts: readonly string[], prng: SeededPrng): FaultSpec[] {
+  return texts.map((text) => {
+    const { kind, texts: options } = faultTexts(text);
+    const spec = faultSpec(kind, options, prng.next32(), () => NOT_ARP);
+    return { ...spec, match: NOT_ARP };
+  });
+}
+
 /** The two stacks and the wire. Boots the machine; `close` checks that nothing is left. */
 export class SimNet {
   readonly clock: ManualClock;
-  readonly prng: SeededPrng;
-  readonly impair: Impairment;
+  readonly stage: FaultStage;
   readonly a: SimPort;
   readonly b: SimPort;
   /** A page for copying, taken from the top of the arena's device memory. */
   readonly scratch: number;
 
-  constructor(seed: number, impair: Impairment, offload: boolean) {
-    this.clock = bootMachine();
-    captureInit(this.clock);
+  constructor(o: SimOptions) {
+    const clock = bootMachine();
+    this.clock = clock;
+    captureInit(clock);
     this.scratch = mem.length - 4096;
-    this.prng = new SeededPrng(seed);
-    this.impair = impair;
-    this.a = new SimPort(this, ADDR_A, '02:00:00:00:00:01', offload, seed * 2 + 1);
-    this.b = new SimPort(this, ADDR_B, '02:00:00:00:00:02', offload, seed * 2 + 2);
-    this.a.peer = this.b;
-    this.b.peer = this.a;
-  }
-
-  /** Carries a frame, or not. */
-  send(port: SimPort, bytes: Uint8Array, partial: boolean): void {
-    const { impair: i, prng } = this;
-    const arp = bytes[12] === 8 && bytes[13] === 6;
-    if (port.framesLeft <= 0 && !arp) return;
-    port.framesLeft--;
-    const copies = !arp && fraction(prng) < i.duplicate ? 2 : 1;
-    for (let n = 0; n < copies; n++) {
-      if (!arp && fraction(prng) < i.loss) {
-        port.lost++;
-        continue;
-      }
-      const late = !arp && fraction(prng) < i.reorder ? below(prng, i.reorderNs + 1) : 0;
-      const at = this.clock.nowNs() + i.delayNs + late;
-      this.clock.schedule(at, new InFlight(port, bytes, partial));
-    }
+    this.stage = new FaultStage(new StageAlarm(clock), (seed) => new SeededPrng(seed), HDR);
+    this.stage.deliver = (dir, frame) => {
+      const port = dir === TX ? this.b : this.a;
+      port.deliver(frame.subarray(HDR), frame[0] === 1);
+    };
+    const texts = [...(o.faults ?? []), `delay,delay=${(o.delayNs ?? 100_000) / 1e6}`];
+    for (const spec of simFaults(texts, new SeededPrng(o.seed))) this.stage.add(spec);
+    // The frames of ARP take their time too, so that no answer comes within the call that asks.
+    this.stage.add(faultSpec('delay', { delay: '0.001' }, 0, () => NOT_ARP));
+    this.a = new SimPort(this, TX, ADDR_A, '02:00:00:00:00:01', o);
+    this.b = new SimPort(this, RX, ADDR_B, '02:00:00:00:00:02', o);
   }
 
   /** Ends both stacks; every pool must be as it was. */
@@ -241,10 +243,44 @@ export class SimNet {
       tcp_shutdownVnet(port.vnet, 'discard');
     }
     // What is still in flight arrives nowhere.
+    this.stage.stop();
     for (const port of [this.a, this.b]) {
       ether_ifdetach(port.ifp);
       inet_domain_detach(port.vnet);
     }
     expectMachineClean();
+  }
+}
+
+/** The stage's one event on the clock, which takes none back: one that was replaced does nothing. */
+class StageAlarm implements StageTimer {
+  readonly #clock: ManualClock;
+  #event: Task | null = null;
+  #atNs = Infinity;
+
+  constructor(clock: ManualClock) {
+    this.#clock = clock;
+  }
+
+  nowNs(): number {
+    return this.#clock.nowNs();
+  }
+
+  schedule(deadlineNs: number, event: Task): void {
+    this.#event = event;
+    this.#atNs = deadlineNs;
+    this.#clock.schedule(deadlineNs, this);
+  }
+
+  stop(): void {
+    this.#event = null;
+    this.#atNs = Infinity;
+  }
+
+  run(): void {
+    if (this.#event === null || this.#clock.nowNs() < this.#atNs) return;
+    const event = this.#event;
+    this.stop();
+    event.run();
   }
 }

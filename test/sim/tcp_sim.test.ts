@@ -4,7 +4,7 @@ import { SO_RCV, soclose, soupcall_set } from '../../src/kern/uipc_socket.ts';
 import { tcp_pcblist, tcpConnections } from '../../src/netinet/tcp_pcblist.ts';
 import { tcpstat, V_tcp } from '../../src/netinet/tcp_var.ts';
 import { Acceptor, connectTo, Endpoint, listenOn, type Plan, tcpSocket } from './endpoint.ts';
-import { ADDR_B, CLEAN, type Impairment, SimNet } from './sim_net.ts';
+import { ADDR_B, SimNet } from './sim_net.ts';
 
 const FULL = process.env['TAPNIC_FULL'] === '1';
 const SEEDS = FULL ? 500 : 60;
@@ -57,7 +57,7 @@ function expectWhole(r: ReturnType<typeof transfer>, what: string): void {
 describe('TCP between two stacks in virtual time', () => {
   for (const offload of [false, true]) {
     it(`carries 3 MB each way over a clean wire without a retransmission${offload ? ', TSO' : ''}`, () => {
-      const net = new SimNet(1, CLEAN, offload);
+      const net = new SimNet({ seed: 1, offload: offload ? 'tso' : 'none' });
       const r = transfer(net, new SeededPrng(1), 3_000_000, 3_000_000, 100 * SECOND);
       expectWhole(r, 'clean');
       for (const port of [net.a, net.b]) {
@@ -81,14 +81,14 @@ describe('TCP between two stacks in virtual time', () => {
     this.timeout(FULL ? 600_000 : 60_000);
     for (let seed = 1; seed <= SEEDS; seed++) {
       const prng = new SeededPrng(seed);
-      const impair: Impairment = {
-        loss: fraction(prng) * 0.03,
-        duplicate: fraction(prng) * 0.02,
-        reorder: fraction(prng) * 0.05,
-        delayNs: 50_000 + below(prng, 20_000_000),
-        reorderNs: 20_000_000,
-      };
-      const net = new SimNet(seed, impair, below(prng, 2) === 1);
+      const faults = [
+        `drop,rate=${fraction(prng) * 0.03}`,
+        `duplicate,rate=${fraction(prng) * 0.02}`,
+        `reorder,rate=${fraction(prng) * 0.05},delay=0,jitter=20`,
+      ];
+      const delayNs = 50_000 + below(prng, 20_000_000);
+      const offload = below(prng, 2) === 1 ? 'tso' : 'none';
+      const net = new SimNet({ seed, faults, delayNs, offload });
       const size = (): number => (below(prng, 5) === 0 ? below(prng, 3) : below(prng, 400_000));
       let r: ReturnType<typeof transfer>;
       try {
@@ -106,7 +106,7 @@ describe('TCP between two stacks in virtual time', () => {
   });
 
   it('carries a connection over lo0, both ends in one stack', () => {
-    const net = new SimNet(3, CLEAN, true);
+    const net = new SimNet({ seed: 3, offload: 'tso' });
     const { vnet } = net.a;
     const prng = new SeededPrng(3);
     const listener = listenOn(vnet, 80);
@@ -130,8 +130,8 @@ describe('TCP between two stacks in virtual time', () => {
 
   it('replays a run from its seed, frame by frame', () => {
     const traces = [7, 7, 8].map((seed) => {
-      const impair = { loss: 0.02, duplicate: 0.02, reorder: 0.05, delayNs: 1e6, reorderNs: 5e6 };
-      const net = new SimNet(seed, impair, false);
+      const faults = ['drop,rate=0.02', 'duplicate,rate=0.02', 'reorder,rate=0.05,jitter=5'];
+      const net = new SimNet({ seed, faults, delayNs: 1e6 });
       const trace: string[] = [];
       for (const port of [net.a, net.b])
         port.onFrame = (bytes) =>
@@ -148,7 +148,7 @@ describe('TCP between two stacks in virtual time', () => {
   });
 
   it('ends a connection whose peer has vanished', () => {
-    const net = new SimNet(5, CLEAN, false);
+    const net = new SimNet({ seed: 5 });
     const listener = listenOn(net.b.vnet, 80);
     const acceptor = new Acceptor(listener);
     const so = tcpSocket(net.a.vnet);
