@@ -6,6 +6,7 @@
 import { createHash } from 'node:crypto';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { request } from '../../src/cli/control_client.ts';
 import { below, SeededPrng } from '../../src/host/prng.ts';
 import { Instance } from '../support/instance.ts';
 import type { Netns } from '../support/netns.ts';
@@ -19,6 +20,8 @@ import type { Row } from './result.ts';
 
 export const MTU = 1500;
 const MEMORY = '256M';
+/** Forgets the ssthresh and round trip that earlier connections measured. */
+const FORGET = 'net.inet.tcp.hostcache.purgenow';
 const CLIENT_TIMEOUT_MS = 90_000;
 /** Between two looks at the send buffers. */
 const SAMPLE_MS = 5;
@@ -105,6 +108,8 @@ export class WebRig {
     const { pid, addr } = instance.ready;
     const args = ['-d', addr, '-l', this.#list(workload), '-n', String(workload.connections)];
     const client = this.#baselines.program('web');
+    // What the last run's crowd taught the stack about the client is not this run's business.
+    await request(instance.control, 'sysctl', { name: FORGET, value: '1' });
     const cpu0 = cpuSecondsOf(pid);
     const own0 = ownCpuSeconds();
     const busy0 = busySeconds();
