@@ -15,6 +15,7 @@ import {
   EPERM,
   type Errno,
 } from '../sys/errno.ts';
+import { count, R_TCP_SACK_REXMT } from '../sys/reason.ts';
 import { kva, type TcpSeq, tcpSeq } from '../sys/types.ts';
 import { m_freem, m_gethdr } from '../kern/kern_mbuf.ts';
 import { m_copydata } from '../kern/m_copydata.ts';
@@ -414,6 +415,7 @@ function countSent(tp: Tcpcb): void {
       stat.tcps_sndprobe++;
     } else if (p.hole !== null || SEQ_LT(tp.snd_nxt, tp.snd_max)) {
       if (p.hole !== null) {
+        count(R_TCP_SACK_REXMT);
         stat.tcps_sack_rexmits++;
         stat.tcps_sack_rexmit_bytes += p.len;
       }

@@ -12,6 +12,7 @@ import {
   type Errno,
   ETIMEDOUT,
 } from '../sys/errno.ts';
+import { count, R_TCP_CHALLENGE, R_TCP_CHALLENGE_LIMIT } from '../sys/reason.ts';
 import { kva, tcpSeq, type TcpSeq } from '../sys/types.ts';
 import { m_gethdr } from '../kern/kern_mbuf.ts';
 import { max_linkhdr, M_NOWAIT, MT_DATA, mtod } from '../kern/mbuf.ts';
@@ -451,7 +452,11 @@ export function tcp_send_challenge_ack(tp: Tcpcb): void {
     tp.t_challenge_ack_end = (now + params.ack_war_timewindow) | 0;
     tp.t_challenge_ack_cnt = 0;
   }
-  if (params.ack_war_cnt > 0 && tp.t_challenge_ack_cnt >= params.ack_war_cnt) return;
+  if (params.ack_war_cnt > 0 && tp.t_challenge_ack_cnt >= params.ack_war_cnt) {
+    count(R_TCP_CHALLENGE_LIMIT);
+    return;
+  }
+  count(R_TCP_CHALLENGE);
   tp.t_challenge_ack_cnt++;
   stat.tcps_challengeack++;
   tcp_respond(tp.t_tcp, tp, tp.t_inpcb.inp_inc, tp.snd_max, tp.rcv_nxt, TH_ACK);
