@@ -18,6 +18,8 @@ const CHECK = [
   'tcp.analyze_sequence_numbers:FALSE',
 ];
 const checkArgs = [...CHECK.flatMap((pref) => ['-o', pref]), '--disable-protocol', 'http'];
+/** Payloads are random bytes: what guesses protocols from them finds one now and then. */
+const NO_GUESSING = 'tcp udp'.split(' ').flatMap((proto) => ['-d', `${proto}.port==1-65535,data`]);
 
 /** Runs tshark on a capture and returns one array of field values per frame that `filter` takes. */
 export async function tsharkFields(
@@ -187,7 +189,7 @@ export async function assertCleanCapture(
   };
   const wrong: string[] = [];
   let wrongCount = 0;
-  await eachRow(file, [...FIELDS], [], (values) => {
+  await eachRow(file, [...FIELDS], NO_GUESSING, (values) => {
     const frame: Frame = (field) => values[column.get(field) ?? -1] ?? '';
     const why = judge(frame, mtu, counts);
     if (why === null) return;
@@ -198,6 +200,25 @@ export async function assertCleanCapture(
   if (wrongCount > 0)
     throw new Error(`${file}: ${wrongCount} of ${counts.frames} frames:\n${wrong.join('\n')}`);
   return counts;
+}
+
+/**
+ * What tshark's analysis of TCP remarks: everything under `tcp.analysis.flags`, and every expert item
+ * above a note, each as `frame SOURCE: messages`.
+ */
+export async function tcpRemarks(file: string): Promise<string[]> {
+  const options = `-n -r ${file} -o tcp.desegment_tcp_streams:FALSE -T fields -E aggregator=;`;
+  const fields = '-e frame.number -e ip.src -e _ws.expert.message';
+  const filter = 'tcp.analysis.flags || _ws.expert.severity > note';
+  const { stdout } = await execFileAsync(
+    'tshark',
+    [...`${options} ${fields}`.split(' '), ...NO_GUESSING, '-Y', filter],
+    { maxBuffer: 256 << 20 },
+  );
+  return stdout
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => line.replace('\t', ' ').replace('\t', ': '));
 }
 
 /** Frames in a capture as capinfos, another reader of the same makers, counts them. */

@@ -1,0 +1,126 @@
+/**
+ * The emulated host of these tests, as a program of its own: `node host.js STACK_OPTIONS_AS_JSON`.
+ * With --expose-gc it can say what its connections weigh.
+ */
+
+import {
+  connect,
+  createServer,
+  createStack,
+  type Stack,
+  type StackOptions,
+} from '../../src/index.ts';
+import type { TcpSocket } from '../../src/index.ts';
+import { type Answer, type Args, serveLines } from './lines.ts';
+import { receiveStream, sendStream } from './streams.ts';
+
+const options = JSON.parse(process.argv[2] ?? '{}') as StackOptions;
+const stack: Stack = await createStack(options);
+
+/** Connections that nobody does anything with. */
+const held = new Set<TcpSocket>();
+
+function hold(socket: TcpSocket): void {
+  held.add(socket);
+  socket.on('error', () => undefined);
+  socket.once('close', () => held.delete(socket));
+}
+
+/** What became of the one connection that a port was for. */
+const results = new Map<number, Promise<Answer>>();
+
+/** Listens for one connection to `port` and serves it by `body`; `result` waits for the outcome. */
+function serveOne(port: number, body: (socket: TcpSocket) => Promise<Answer>): Answer {
+  const result = new Promise<Answer>((resolve, reject) => {
+    const server = createServer(stack, (socket) => {
+      server.close();
+      body(socket).then(resolve, reject);
+    }).listen(port);
+  });
+  result.catch(() => undefined);
+  results.set(port, result);
+  return {};
+}
+
+const receive = async (socket: TcpSocket): Promise<Answer> => {
+  const received = await receiveStream(socket);
+  socket.end();
+  return received;
+};
+
+const send = async (socket: TcpSocket, bytes: number): Promise<Answer> => {
+  await sendStream(socket, bytes);
+  // The peer ends when it has everything.
+  socket.resume();
+  await new Promise((resolve, reject) => {
+    socket.once('close', resolve);
+    socket.once('error', reject);
+  });
+  return {};
+};
+
+const listeners: ReturnType<typeof createServer>[] = [];
+
+/** Lasting services on a port: answer each line of 8 bytes, or hold the connection. */
+function listen(port: number, what: string): void {
+  const server = createServer(stack, (socket) => {
+    if (what === 'hold') {
+      hold(socket);
+      return;
+    }
+    socket.on('error', () => undefined);
+    socket.on('data', (chunk: Buffer) => socket.write(chunk));
+    socket.once('end', () => socket.end());
+  });
+  listeners.push(server.listen(port));
+}
+
+/** Bytes in use after two collections. */
+async function weigh(): Promise<Answer> {
+  if (globalThis.gc === undefined) throw new Error('start with --expose-gc');
+  // One turn between them: finalizers of the first free what the second can take.
+  for (let i = 0; i < 3; i++) {
+    globalThis.gc();
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  const { heapUsed, external, arrayBuffers, rss } = process.memoryUsage();
+  return { heapUsed, external, arrayBuffers, rss, held: held.size };
+}
+
+const num = (args: Args, name: string): number => Number(args[name]);
+
+serveLines({
+  receiveAt: (args) => serveOne(num(args, 'port'), receive),
+  sendAt: (args) => serveOne(num(args, 'port'), (socket) => send(socket, num(args, 'bytes'))),
+  result: (args) => results.get(num(args, 'port'))!,
+  receiveFrom: async (args) => receive(await connect(stack, num(args, 'port'), '192.0.2.1')),
+  sendTo: async (args) =>
+    send(await connect(stack, num(args, 'port'), '192.0.2.1'), num(args, 'bytes')),
+  listen: (args) => {
+    listen(num(args, 'port'), String(args['what']));
+    return {};
+  },
+  dial: async (args) => {
+    for (let i = 0; i < num(args, 'count'); i++)
+      hold(await connect(stack, num(args, 'port'), '192.0.2.1'));
+    return {};
+  },
+  weigh,
+  held: () => ({ held: held.size }),
+  netstat: () => ({ ...stack.netstat('s') }),
+  sockets: () => ({ sockets: stack.netstat('an') }),
+  mbufs: () => ({ ...stack.netstat('m') }),
+  faults: () => ({ faults: stack.faults() }),
+  endHeld: () => {
+    for (const socket of held) {
+      socket.resume();
+      socket.end();
+    }
+    return {};
+  },
+  close: async () => {
+    const leaked = await stack.close();
+    process.stdin.destroy();
+    return { leaked };
+  },
+});
