@@ -504,10 +504,10 @@ function tp_overrun(sc: TpSoftc): void {
 /** The interrupt handler; runs as a pass of the stack. @see bus_setup_intr(9) */
 export function tp_intr(sc: TpSoftc): void {
   const { ifp, regs } = sc;
-  const running = (): boolean => (ifp.if_drv_flags & IFF_DRV_RUNNING) !== 0;
   // Masked while we look: what is left when we are done raises the line again.
   bus_space_write_4(regs, TP_IMR, 0);
-  for (let n = 0; n < INTR_LIMIT && running(); n++) {
+  for (let n = 0; n < INTR_LIMIT; n++) {
+    if ((ifp.if_drv_flags & IFF_DRV_RUNNING) === 0) break;
     const isr = bus_space_read_4(regs, TP_ISR) & INTERRUPTS;
     if (isr === 0) break;
     // An overflow is acknowledged as part of its recovery.
@@ -518,7 +518,7 @@ export function tp_intr(sc: TpSoftc): void {
     else if ((isr & TP_INT_PRX) !== 0) tp_rint(sc);
     tp_start(sc);
   }
-  if (running()) bus_space_write_4(regs, TP_IMR, INTERRUPTS);
+  if ((ifp.if_drv_flags & IFF_DRV_RUNNING) !== 0) bus_space_write_4(regs, TP_IMR, INTERRUPTS);
   else bus_space_write_4(regs, TP_ISR, TP_INT_MASK);
 }
 

@@ -40,8 +40,10 @@ export class ManualClock implements EventClock {
   #alarm: Task | null = null;
   #alarmNs = 0;
   #alarmSeq = 0;
-  #posted: Task[] = [];
+  /** Posted tasks from head to tail; the array is kept, so that posting allocates nothing. */
+  readonly #posted: (Task | null)[] = [];
   #postedHead = 0;
+  #postedTail = 0;
   /** A binary heap: events by time, those of one instant in the order they were asked for. */
   readonly #heap: Entry[] = [];
 
@@ -65,7 +67,7 @@ export class ManualClock implements EventClock {
   }
 
   post(task: Task): void {
-    this.#posted.push(task);
+    this.#posted[this.#postedTail++] = task;
   }
 
   schedule(deadlineNs: number, event: Task): void {
@@ -89,7 +91,7 @@ export class ManualClock implements EventClock {
 
   /** When the next thing happens: now if something is posted, Infinity if nothing ever will. */
   get nextNs(): number {
-    if (this.#postedHead < this.#posted.length) return this.#nowNs;
+    if (this.#postedHead < this.#postedTail) return this.#nowNs;
     const eventNs = this.#heap.length > 0 ? this.#heap[0]!.atNs : Infinity;
     const nextNs = this.#alarm === null ? eventNs : Math.min(eventNs, this.#alarmNs);
     return Math.max(nextNs, this.#nowNs);
@@ -98,11 +100,12 @@ export class ManualClock implements EventClock {
   /** Runs what is posted, and what that posts, until nothing is; time stands still. */
   runPosted(): void {
     let n = 0;
-    while (this.#postedHead < this.#posted.length) {
-      const task = this.#posted[this.#postedHead++]!;
-      if (this.#postedHead === this.#posted.length) {
-        this.#posted.length = 0;
+    while (this.#postedHead < this.#postedTail) {
+      const task = this.#posted[this.#postedHead]!;
+      this.#posted[this.#postedHead++] = null;
+      if (this.#postedHead === this.#postedTail) {
         this.#postedHead = 0;
+        this.#postedTail = 0;
       }
       if (++n > MAX_POSTED_PER_INSTANT) panic('ManualClock: posted tasks never end');
       task.run();
@@ -121,7 +124,7 @@ export class ManualClock implements EventClock {
 
   /** Does the next thing if it is due by `untilNs`; returns whether it did. */
   step(untilNs = Infinity): boolean {
-    if (this.#postedHead < this.#posted.length) {
+    if (this.#postedHead < this.#postedTail) {
       this.runPosted();
       return true;
     }

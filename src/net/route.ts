@@ -51,7 +51,8 @@ export class Nhop {
  */
 export class Route {
   ro_nh: Nhop | null = null;
-  ro_dst: InAddr = inAddr(0);
+  /** The address looked up, as signed bits. */
+  ro_dst = 0;
   /** The table's generation that `ro_nh` is of. */
   ro_gen = 0;
 }
@@ -103,11 +104,15 @@ export function fib4_lookup(vnet: Vnet, dst: InAddr): Nhop | null {
   return null;
 }
 
-/** Fills `ro` for `dst` unless it is already; returns its next hop or null. */
-export function routeLookup(vnet: Vnet, ro: Route, dst: InAddr): Nhop | null {
+/**
+ * Fills `ro` for the address with the bits `dst` unless it is already; returns its next hop or null.
+ * Bits, signed as `|` makes them, because an unsigned address is a number on the heap where V8 does
+ * not inline this.
+ */
+export function routeLookup(vnet: Vnet, ro: Route, dst: number): Nhop | null {
   const gen = V_rib(vnet).rnh_gen;
   if (ro.ro_nh !== null && ro.ro_dst === dst && ro.ro_gen === gen) return ro.ro_nh;
-  ro.ro_nh = fib4_lookup(vnet, dst);
+  ro.ro_nh = fib4_lookup(vnet, dst as InAddr);
   ro.ro_dst = dst;
   ro.ro_gen = gen;
   return ro.ro_nh;

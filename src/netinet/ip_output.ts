@@ -113,7 +113,7 @@ function route(p: Kva, ro: Route | null, flags: number, vnet: Vnet): Errno {
     out.mtu = ia.ia_ifp.if_mtu;
     return 0;
   }
-  const nh = routeLookup(vnet, ro ?? V_ip(vnet).scratchRoute, dst);
+  const nh = routeLookup(vnet, ro ?? V_ip(vnet).scratchRoute, dst | 0);
   if (nh === null) return EHOSTUNREACH;
   out.ifp = nh.nh_ifp;
   out.ia = nh.nh_ifa;

@@ -545,11 +545,9 @@ describe('udp_usrreq', () => {
     const own = bytesPerCall(() => m_freem(make()));
     const sent = (whom: Sockaddr | null): number =>
       bytesPerCall(() => so.so_proto.pr_send(so, 0, make(), whom)) - own;
-    // Alone this is 0.1. Tests that ran before may have taught V8 that an address can be null: then
-    // each costs the box of a number, 16 bytes, but never an object.
-    expect(sent(nam), 'sent to a name').to.be.below(24);
+    expect(sent(nam), 'sent to a name').to.be.below(8);
     expect(soconnect(so, nam)).to.equal(0);
-    expect(sent(null), 'sent to the peer').to.be.below(24);
+    expect(sent(null), 'sent to the peer').to.be.below(8);
     expect(so.so_proto.pr_disconnect(so)).to.equal(0);
     const packet = arrives();
     const receiveOne = (): void => {

@@ -13,4 +13,12 @@ describe('test support: bytesPerCall', () => {
     if (process.env['TAPNIC_COVERAGE'] === '1') this.skip();
     expect(bytesPerCall(() => (kept[0] = { n: sum++ }))).to.be.above(12);
   });
+
+  it('sees the whole size of large ones, which set off collections', function () {
+    if (process.env['TAPNIC_COVERAGE'] === '1') this.skip();
+    const hundred = Array.from({ length: 100 }, (_, i) => i);
+    const arrays: number[][] = [];
+    const bytes = bytesPerCall(() => (arrays[0] = hundred.slice()));
+    expect(bytes).to.be.within(800, 1000);
+  });
 });
