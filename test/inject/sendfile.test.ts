@@ -43,7 +43,7 @@ interface Road {
   readonly bytes: number;
 }
 
-const BYTES = full ? 300_000 : 100_000;
+const BYTES = full ? 300_000 : 80_000;
 
 const ROADS: readonly Road[] = [
   {
@@ -156,8 +156,8 @@ function takeLow(w: World): VmPage[] {
   return pages;
 }
 
-/** The k to take: all, or the first ones all and then one in seven. */
-const next = (k: number): number => (full || k < 50 ? k + 1 : k + 7);
+/** The k to take: all, or the first ones all and then one in eleven. */
+const next = (k: number): number => (full || k < 40 ? k + 1 : k + 11);
 
 describe('allocation failures during sendfile', function () {
   this.timeout(full ? 600_000 : 60_000);

@@ -58,4 +58,11 @@ describe('netns: NIC models', function () {
     expect(m.dma.defrags).to.be.greaterThan(0);
     expect(m.dma.bounced).to.equal(0);
   });
+
+  it('tl: pages above 4 GiB are bounced', async () => {
+    // 4 MiB below and the rest above: the file's pages do not fit below.
+    const m = await download(['--nic', 'tl', '--memory', '64M', '--phys-base', '0xffc00000']);
+    expect(m.dma.bounced).to.be.greaterThan(0);
+    expect(m.dma.defrags).to.be.greaterThan(0);
+  });
 });
