@@ -2,7 +2,7 @@
 
 import { EventEmitter } from 'node:events';
 import type { Task } from '../sys/clock.ts';
-import { EADDRINUSE, EINVAL, errnoError, type Errno } from '../sys/errno.ts';
+import { EADDRINUSE, ECONNABORTED, EINVAL, errnoError, type Errno } from '../sys/errno.ts';
 import { inAddr, port as portOf } from '../sys/types.ts';
 import { AF_INET, IPPROTO_TCP, SOCK_STREAM, type Sockaddr } from '../kern/protosw.ts';
 import {
@@ -87,8 +87,11 @@ export class TcpServer extends EventEmitter {
   }
 
   #accept(): void {
-    while (this.#so !== null && soaccept(this.#so) === 0) {
-      this.emit('connection', new TcpSocket(soResult.so!));
+    while (this.#so !== null) {
+      const error = soaccept(this.#so);
+      if (error === 0) this.emit('connection', new TcpSocket(soResult.so!));
+      // One that is over before it was accepted is nothing to report; the next may be well.
+      else if (error !== ECONNABORTED) return;
     }
   }
 

@@ -173,7 +173,7 @@ export class SendfileCall implements Task {
     const uio = this.#trailers!;
     while (uio.uio_resid > 0) {
       const before = uio.uio_resid;
-      const error = sosendLocked(this.#so, uio, false);
+      const error = sosendLocked(this.#so, uio, 0);
       if (error === 0) {
         this.#sbytes += before - uio.uio_resid;
         this.#someTrailers = true;

@@ -28,6 +28,18 @@ export const PR_ADDR = 0x02;
 export const PR_CONNREQUIRED = 0x04;
 export const PR_WANTRCVD = 0x08;
 
+// Flags of send and recv, sys/sys/socket.h. MSG_MORETOCOME is the kernel's own.
+export const MSG_OOB = 0x00000001;
+export const MSG_PEEK = 0x00000002;
+export const MSG_DONTROUTE = 0x00000004;
+export const MSG_EOR = 0x00000008;
+export const MSG_TRUNC = 0x00000010;
+export const MSG_WAITALL = 0x00000040;
+export const MSG_DONTWAIT = 0x00000080;
+export const MSG_EOF = 0x00000100;
+export const MSG_NOSIGNAL = 0x00020000;
+export const MSG_MORETOCOME = 0x00100000;
+
 // pr_send flags
 export const PRUS_OOB = 0x1;
 export const PRUS_EOF = 0x2;
@@ -62,6 +74,11 @@ export interface Protosw {
   pr_ready(so: Socket, m: Mbuf, count: number): Errno;
   /** The application took data: maybe a window update. */
   pr_rcvd(so: Socket, flags: number): Errno;
+  /**
+   * Puts the byte of urgent data, which is kept beside the stream, into `m`; with MSG_PEEK in `flags`
+   * it stays. EINVAL: there is none; EWOULDBLOCK: it is on its way. Without the function: EOPNOTSUPP.
+   */
+  pr_rcvoob?(so: Socket, m: Mbuf, flags: number): Errno;
   /** No more to send: FIN. */
   pr_shutdown(so: Socket): Errno;
   pr_disconnect(so: Socket): Errno;

@@ -6,7 +6,7 @@
 import { EWOULDBLOCK, type Errno } from '../sys/errno.ts';
 import { passEnter, passLeave } from '../sys/pass.ts';
 import { Uio, UIO_READ, UIO_WRITE } from '../vm/uio.ts';
-import type { Sockaddr } from './protosw.ts';
+import { MSG_MORETOCOME, type Sockaddr } from './protosw.ts';
 import { soreceive_dgram } from './uipc_dgram.ts';
 import { soreceive, sosend, type Socket } from './uipc_socket.ts';
 
@@ -28,11 +28,44 @@ export function soWrite(
   more: boolean,
 ): Errno {
   passEnter();
-  const error = sosend(so, $uio.single(buf, off, len, UIO_WRITE), null, more);
+  const flags = more ? MSG_MORETOCOME : 0;
+  const error = sosend(so, $uio.single(buf, off, len, UIO_WRITE), null, flags);
   const n = len - $uio.uio_resid;
   passLeave();
   ioResult.n = n;
   return n > 0 && error === EWOULDBLOCK ? 0 : error;
+}
+
+/** `soWrite` with flags of send(2): MSG_OOB, MSG_EOF, MSG_MORETOCOME. */
+export function soSend(
+  so: Socket,
+  buf: Uint8Array,
+  off: number,
+  len: number,
+  flags: number,
+): Errno {
+  passEnter();
+  const error = sosend(so, $uio.single(buf, off, len, UIO_WRITE), null, flags);
+  const n = len - $uio.uio_resid;
+  passLeave();
+  ioResult.n = n;
+  return n > 0 && error === EWOULDBLOCK ? 0 : error;
+}
+
+/** `soRead` with flags of recv(2): MSG_PEEK, MSG_OOB, MSG_DONTWAIT. */
+export function soRecv(
+  so: Socket,
+  buf: Uint8Array,
+  off: number,
+  len: number,
+  flags: number,
+): Errno {
+  passEnter();
+  const error = soreceive(so, $uio.single(buf, off, len, UIO_READ), flags);
+  const n = len - $uio.uio_resid;
+  passLeave();
+  ioResult.n = n;
+  return error;
 }
 
 /** Receives up to `len` bytes into `buf` at `off`. 0 bytes without an error is end of data. */
@@ -54,7 +87,7 @@ export function soSendDgram(
   nam: Sockaddr | null,
 ): Errno {
   passEnter();
-  const error = sosend(so, $uio.single(buf, off, len, UIO_WRITE), nam, false);
+  const error = sosend(so, $uio.single(buf, off, len, UIO_WRITE), nam, 0);
   passLeave();
   return error;
 }

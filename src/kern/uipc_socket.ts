@@ -2,13 +2,14 @@
  * Sockets, after sys/kern/uipc_socket.c: creation, listening, connecting, sending and receiving
  * bytes, shutdown, close, and what protocols tell a socket. Nothing sleeps: calls that would block
  * return EWOULDBLOCK (or EINPROGRESS for connect) and upcalls say when to try again. Left out:
- * options other than the few below, accept filters, out-of-band data, SIGIO, credentials.
+ * accept filters, SIGIO, credentials. Options are in uipc_sockopt.ts.
  */
 
 import type { Task } from '../sys/clock.ts';
 import {
   EINVAL,
   EISCONN,
+  ECONNABORTED,
   EMSGSIZE,
   ENOBUFS,
   ENOTCONN,
@@ -21,13 +22,21 @@ import {
 import { KASSERT } from '../sys/kassert.ts';
 import { passDefer, passEnter, passLeave } from '../sys/pass.ts';
 import { count, R_SO_LISTEN_OVERFLOW } from '../sys/reason.ts';
-import type { Uio } from '../vm/uio.ts';
+import { type Uio, uiomove } from '../vm/uio.ts';
+import { m_free, m_get } from './kern_mbuf.ts';
 import { m_mbuftouio } from './m_copydata.ts';
-import { max_hdr, MCLBYTES, M_NOWAIT, M_PKTHDR } from './mbuf.ts';
+import { type Mbuf, max_hdr, MCLBYTES, M_NOWAIT, M_PKTHDR, MT_DATA, mtod } from './mbuf.ts';
 import {
+  MSG_DONTWAIT,
+  MSG_EOF,
+  MSG_MORETOCOME,
+  MSG_OOB,
+  MSG_PEEK,
   PR_CONNREQUIRED,
   type Protosw,
+  PRUS_EOF,
   PRUS_MORETOCOME,
+  PRUS_OOB,
   PR_WANTRCVD,
   type Sockaddr,
   SOCK_STREAM,
@@ -35,6 +44,7 @@ import {
 import {
   SBS_CANTRCVMORE,
   SBS_CANTSENDMORE,
+  SBS_RCVATMARK,
   sbavail,
   sbdrop,
   sbflush,
@@ -102,6 +112,8 @@ export class Socket {
   so_pcb: object | null = null;
   readonly so_rcv = new Sockbuf();
   readonly so_snd = new Sockbuf();
+  /** Bytes to read in front of urgent data, 0 if none is ahead. */
+  so_oobmark = 0;
   /** References besides the descriptor: I/O in flight. */
   so_count = 1;
   /** Of a connection that is not accepted yet: its listener. */
@@ -199,7 +211,7 @@ export function soconnect(so: Socket, nam: Sockaddr): Errno {
 
 /**
  * Takes the oldest complete connection off a listener; on 0 it is `soResult.so` and the caller owns
- * it. EWOULDBLOCK when there is none.
+ * it. EWOULDBLOCK when there is none; ECONNABORTED: it was, but it is over already, and is gone.
  * @see accept(2)
  */
 export function soaccept(head: Socket): Errno {
@@ -207,6 +219,10 @@ export function soaccept(head: Socket): Errno {
   const so = head.sol_comp.shift();
   if (so === undefined) return EWOULDBLOCK;
   so.so_listen = null;
+  if ((so.so_state & SS_ISDISCONNECTED) !== 0) {
+    sorele(so);
+    return ECONNABORTED;
+  }
   so.so_state &= ~SS_NOFDREF;
   soResult.so = so;
   return 0;
@@ -257,6 +273,16 @@ export function sorwakeup(so: Socket): void {
 /** Space was made: wakes writers at the end of the pass. @see socket(9) */
 export function sowwakeup(so: Socket): void {
   sowakeup(so.so_snd);
+}
+
+/** Urgent data is announced: whoever waits for it should look. @see socket(9) */
+export function sohasoutofband(so: Socket): void {
+  sorwakeup(so);
+}
+
+/** Whether everything in front of the urgent data has been read: SIOCATMARK. @see sockatmark(3) */
+export function soAtMark(so: Socket): boolean {
+  return (so.so_rcv.sb_state & SBS_RCVATMARK) !== 0;
 }
 
 /** @see socket(9) */
@@ -333,29 +359,39 @@ export function soSendError(so: Socket): Errno {
 
 /**
  * Sends from `uio` as much as fits, without waiting; `uio_resid` tells what is left. EWOULDBLOCK:
- * nothing fitted. ENOBUFS: no mbufs. Waits behind a sendfile on the same socket: EWOULDBLOCK.
- * `more`: more follows, do not push yet.
+ * not even the low-water mark fitted. ENOBUFS: no mbufs. Waits behind a sendfile on the same
+ * socket: EWOULDBLOCK. `flags`: MSG_OOB marks the last byte as urgent and may exceed the buffer a
+ * little; MSG_EOF shuts down behind the last byte; MSG_MORETOCOME does not push yet.
  * @see socket(9)
  */
-export function sosend(so: Socket, uio: Uio, nam: Sockaddr | null, more: boolean): Errno {
+export function sosend(so: Socket, uio: Uio, nam: Sockaddr | null, flags: number): Errno {
   if (so.so_type !== SOCK_STREAM) return sosend_dgram(so, uio, nam);
   if (so.sndLock.length > 0) return soSendError(so) || EWOULDBLOCK;
-  return sosendLocked(so, uio, more);
+  return sosendLocked(so, uio, flags);
 }
 
+/** How much urgent data may exceed the buffer, sys/kern/uipc_socket.c. */
+const OOB_EXTRA = 1024;
+
 /** `sosend` on a stream for whoever holds the send side. */
-export function sosendLocked(so: Socket, uio: Uio, more: boolean): Errno {
+export function sosendLocked(so: Socket, uio: Uio, flags: number): Errno {
   const error = soSendError(so);
   if (error !== 0) return error;
-  if (uio.uio_resid === 0) return 0;
-  const space = sbspace(so.so_snd);
-  if (space <= 0) return EWOULDBLOCK;
-  const len = Math.min(space, uio.uio_resid);
-  const top = m_uiotombuf(uio, M_NOWAIT, len, 0, 0);
+  const { so_snd: sb, so_proto: pr } = so;
+  const resid = uio.uio_resid;
+  if (resid === 0 && (flags & MSG_EOF) === 0) return 0;
+  const space = sbspace(sb) + ((flags & MSG_OOB) !== 0 ? OOB_EXTRA : 0);
+  if (space < resid && (space <= 0 || space < sb.sb_lowat)) return EWOULDBLOCK;
+  const top =
+    resid === 0
+      ? m_get(M_NOWAIT, MT_DATA)
+      : m_uiotombuf(uio, M_NOWAIT, Math.min(space, resid), 0, 0);
   if (top === null) return ENOBUFS;
+  let prus = (flags & MSG_OOB) !== 0 ? PRUS_OOB : 0;
+  if (uio.uio_resid > 0 || (flags & MSG_MORETOCOME) !== 0) prus |= PRUS_MORETOCOME;
+  if (uio.uio_resid === 0 && (flags & MSG_EOF) !== 0) prus |= PRUS_EOF;
   passEnter();
-  const flags = more || uio.uio_resid > 0 ? PRUS_MORETOCOME : 0;
-  const err = so.so_proto.pr_send(so, flags, top, null);
+  const err = pr.pr_send(so, prus, top, null);
   passLeave();
   return err;
 }
@@ -373,38 +409,72 @@ function sosend_dgram(so: Socket, uio: Uio, nam: Sockaddr | null): Errno {
   return err;
 }
 
+/** Why there is nothing to read now: 0 is the end of data. With MSG_PEEK an error stays pending. */
+function nothingToRead(so: Socket, uio: Uio, flags: number): Errno {
+  const sb = so.so_rcv;
+  if (so.so_error !== 0) return (flags & MSG_PEEK) !== 0 ? so.so_error : soTakeError(so);
+  if ((sb.sb_state & SBS_CANTRCVMORE) !== 0) return 0;
+  if ((so.so_state & (SS_ISCONNECTED | SS_ISDISCONNECTED)) === 0) return ENOTCONN;
+  return uio.uio_resid === 0 ? 0 : EWOULDBLOCK;
+}
+
+/** The byte of urgent data that is kept beside the stream. @see sys/kern/uipc_socket.c */
+function soreceive_rcvoob(so: Socket, uio: Uio, flags: number): Errno {
+  const { so_proto: pr } = so;
+  if (pr.pr_rcvoob === undefined) return EOPNOTSUPP;
+  const m: Mbuf | null = m_get(M_NOWAIT, MT_DATA);
+  if (m === null) return ENOBUFS;
+  const error = pr.pr_rcvoob(so, m, flags);
+  if (error === 0) uiomove(mtod(m), m.m_len, uio);
+  m_free(m);
+  return error;
+}
+
 /**
- * Receives bytes of a stream into `uio`, as many as there are. 0 with `uio_resid` unchanged: end of
- * data. EWOULDBLOCK: none yet. ENOTCONN, or the pending error.
+ * Receives bytes of a stream into `uio`, as many as there are, up to urgent data if some is ahead. 0
+ * with `uio_resid` unchanged: end of data. EWOULDBLOCK: none yet, or, without MSG_DONTWAIT, fewer
+ * than were asked for and than SO_RCVLOWAT. ENOTCONN, or the pending error. `flags`: MSG_PEEK leaves
+ * the bytes where they are; MSG_OOB: see pr_rcvoob.
  * @see socket(9)
  */
-export function soreceive(so: Socket, uio: Uio): Errno {
+export function soreceive(so: Socket, uio: Uio, flags = 0): Errno {
   KASSERT(so.so_type === SOCK_STREAM, 'soreceive: stream sockets only');
+  if ((flags & MSG_OOB) !== 0) return soreceive_rcvoob(so, uio, flags);
   const sb = so.so_rcv;
-  if (sbavail(sb) === 0) {
-    if (so.so_error !== 0) return soTakeError(so);
-    if ((sb.sb_state & SBS_CANTRCVMORE) !== 0) return 0;
-    if ((so.so_state & (SS_ISCONNECTED | SS_ISDISCONNECTED)) === 0) return ENOTCONN;
-    return uio.uio_resid === 0 ? 0 : EWOULDBLOCK;
-  }
-  const len = Math.min(sbavail(sb), uio.uio_resid);
+  const avail = sbavail(sb);
+  const few = avail < sb.sb_lowat && avail < uio.uio_resid && (flags & MSG_DONTWAIT) === 0;
+  const last = so.so_error !== 0 || (sb.sb_state & SBS_CANTRCVMORE) !== 0;
+  if (avail === 0 || (few && !last)) return nothingToRead(so, uio, flags);
+  let len = Math.min(avail, uio.uio_resid);
   if (len === 0) return 0;
+  // What is urgent begins a new read, so that a program can tell where.
+  if (so.so_oobmark > 0) len = Math.min(len, so.so_oobmark);
   passEnter();
   m_mbuftouio(uio, sb.sb_mb, len);
-  sbdrop(sb, len);
-  if ((so.so_proto.pr_flags & PR_WANTRCVD) !== 0 && so.so_pcb !== null) so.so_proto.pr_rcvd(so, 0);
+  if ((flags & MSG_PEEK) === 0) {
+    sb.sb_state &= ~SBS_RCVATMARK;
+    sbdrop(sb, len);
+    if (so.so_oobmark > 0) {
+      so.so_oobmark -= len;
+      if (so.so_oobmark === 0) sb.sb_state |= SBS_RCVATMARK;
+    }
+    if ((so.so_proto.pr_flags & PR_WANTRCVD) !== 0 && so.so_pcb !== null)
+      so.so_proto.pr_rcvd(so, flags);
+  }
   passLeave();
   return 0;
 }
 
-/** @see shutdown(2) */
+/** EINVAL: `how` is none of SHUT_*; ENOTCONN. @see shutdown(2) */
 export function soshutdown(so: Socket, how: number): Errno {
+  if (how !== SHUT_RD && how !== SHUT_WR && how !== SHUT_RDWR) return EINVAL;
   if ((so.so_state & (SS_ISCONNECTED | SS_ISCONNECTING | SS_ISDISCONNECTING)) === 0)
     return ENOTCONN;
   passEnter();
   let error = 0;
   if (how !== SHUT_WR) {
     sbflush(so.so_rcv);
+    so.so_oobmark = 0;
     socantrcvmore(so);
   }
   if (how !== SHUT_RD) error = so.so_proto.pr_shutdown(so);

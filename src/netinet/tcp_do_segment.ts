@@ -1,7 +1,7 @@
 /**
  * A segment of a synchronized or connecting connection: RFC 9293, 3.10.7.3 and 3.10.7.4, one
  * function per step; tcp_do_segment of sys/netinet/tcp_input.c. In front of them the two cases that
- * bulk transfer consists of. Left out: urgent data (delivered in line), Fast Open.
+ * bulk transfer consists of. Urgent data is in tcp_oob.ts. Left out: Fast Open.
  */
 
 import { ECONNREFUSED, ECONNRESET } from '../sys/errno.ts';
@@ -21,7 +21,7 @@ import { m_freem } from '../kern/kern_mbuf.ts';
 import { sbspace } from '../kern/uipc_sockbuf.ts';
 import { socantrcvmore, soisconnected, SS_NOFDREF } from '../kern/uipc_socket.ts';
 import { m_adj } from '../kern/uipc_mbuf.ts';
-import { TCP_MAXWIN, TH_ACK, TH_FIN, TH_PUSH, TH_RST, TH_SYN } from './tcp.ts';
+import { TCP_MAXWIN, TH_ACK, TH_FIN, TH_PUSH, TH_RST, TH_SYN, TH_URG } from './tcp.ts';
 import {
   CONT,
   DEAD,
@@ -51,6 +51,7 @@ import {
   TCPS_TIME_WAIT,
 } from './tcp_fsm.ts';
 import { deliver, fastPath, mayDelayAck, tcp_autorcvbuf, updateTsRecent } from './tcp_fastpath.ts';
+import { stepUrg } from './tcp_oob.ts';
 import { tcp_reass } from './tcp_reass.ts';
 import { sackTrim, tcp_clean_sackreport, tcp_update_sack_list } from './tcp_sack.ts';
 import { SEQ_GEQ, SEQ_GT, SEQ_LEQ, SEQ_LT, seqAdd, seqDiff, TSTMP_LT } from './tcp_seq.ts';
@@ -158,8 +159,16 @@ function synSent(tp: Tcpcb, seg: TcpSegment): Verdict {
     seg.flags &= ~TH_FIN;
     tp.t_tcp.stat.tcps_rcvpackafterwin++;
   }
+  trimUrp(seg, 1);
+  tp.rcv_up = seg.seq;
   tp.snd_wl1 = seqAdd(seg.seq, -1);
   return CONT;
+}
+
+/** The first `n` sequence numbers of the segment are gone: the urgent pointer counts from there. */
+function trimUrp(seg: TcpSegment, n: number): void {
+  if ((seg.flags & TH_URG) === 0) return;
+  seg.urp = Math.max(seg.urp - n, 0);
 }
 
 /** Whether the segment is in the receive window at all: the table of RFC 9293, 3.10.7.4. */
@@ -227,6 +236,7 @@ function stepSyn(tp: Tcpcb, seg: TcpSegment): Verdict {
   if (tp.t_state === TCPS_SYN_RECEIVED && seg.seq === tp.irs && (seg.flags & TH_ACK) !== 0) {
     seg.flags &= ~TH_SYN;
     seg.seq = seqAdd(seg.seq, 1);
+    trimUrp(seg, 1);
     return CONT;
   }
   tp.t_tcp.stat.tcps_badsyn++;
@@ -287,6 +297,7 @@ function trimFront(tp: Tcpcb, seg: TcpSegment): void {
     stat.tcps_rcvpartdupbyte += todrop;
     duplicate(tp, seg.seq, todrop);
   }
+  trimUrp(seg, todrop);
   seg.hdrlen += todrop;
   seg.tlen -= todrop;
   seg.seq = seqAdd(seg.seq, todrop);
@@ -482,6 +493,7 @@ export function tcp_do_segment(tp: Tcpcb, seg: TcpSegment): void {
     return;
   }
   const windowMoved = updateWindow(tp, seg);
+  stepUrg(tp, seg);
   stepText(tp, seg);
   if ((seg.flags & TH_FIN) !== 0) verdict = finReceived(tp);
   m_freem(seg.m);

@@ -22,11 +22,13 @@ import { cc_ack_received } from './cc.ts';
 import { TH_ACK, TH_CWR, TH_ECE, TH_FIN, TH_RST, TH_SYN, TH_URG } from './tcp.ts';
 import { measureRtt, rearmRexmt, wakeWriter } from './tcp_ack.ts';
 import { TCPS_ESTABLISHED } from './tcp_fsm.ts';
+import { tcp_pulloutofband } from './tcp_oob.ts';
 import { tcp_clean_sackreport } from './tcp_sack.ts';
 import { SEQ_GT, SEQ_LEQ, seqAdd, seqDiff, TSTMP_LT } from './tcp_seq.ts';
 import { tcp_timer_activate, tcp_timer_active } from './tcp_timer.ts';
 import {
   TCP_RTT_SHIFT,
+  TCPOOB_EXPECT,
   type Tcpcb,
   tcprexmtthresh,
   type TcpSegment,
@@ -86,6 +88,7 @@ export function deliver(tp: Tcpcb, seg: TcpSegment): void {
     m_freem(m);
   } else {
     if (seg.hdrlen > 0) m_adj(m, seg.hdrlen);
+    if ((tp.t_oobflags & TCPOOB_EXPECT) !== 0) tcp_pulloutofband(tp, m, seg.seq, seg.tlen);
     sbappendstream(so.so_rcv, m, false);
   }
   sorwakeup(so);
@@ -142,6 +145,7 @@ function fastData(tp: Tcpcb, seg: TcpSegment): boolean {
   stat.tcps_rcvbyte += seg.tlen;
   tp.rcv_nxt = seqAdd(tp.rcv_nxt, seg.tlen);
   tp.snd_wl1 = seg.seq;
+  if (SEQ_GT(tp.rcv_nxt, tp.rcv_up)) tp.rcv_up = tp.rcv_nxt;
   tcp_autorcvbuf(tp, so, seg.tlen);
   deliver(tp, seg);
   if (mayDelayAck(tp, seg.tlen)) {

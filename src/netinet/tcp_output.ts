@@ -1,7 +1,7 @@
 /**
  * What a connection sends and when, after sys/netinet/tcp_output.c: `plan` decides (windows, Nagle,
  * silly windows, window updates, FIN), `send` builds one segment or TSO packet, hands it to IP and
- * keeps the books. Left out: Fast Open, urgent data, IP options.
+ * keeps the books. Left out: Fast Open, IP options.
  */
 
 import {
@@ -36,7 +36,17 @@ import { sowwakeup } from '../kern/uipc_socket.ts';
 import { payloadReason, READ_SMALL } from '../vm/payload.ts';
 import { nextPktId } from './in_pcb.ts';
 import { cc_after_idle } from './cc.ts';
-import { TCP_MAXWIN, Tcphdr, TH_ACK, TH_FIN, TH_PUSH, TH_RST, TH_SUM_OFF, TH_SYN } from './tcp.ts';
+import {
+  TCP_MAXWIN,
+  Tcphdr,
+  TH_ACK,
+  TH_FIN,
+  TH_PUSH,
+  TH_RST,
+  TH_SUM_OFF,
+  TH_SYN,
+  TH_URG,
+} from './tcp.ts';
 import { IPTOS_ECN_ECT0, tcp_ecn_output_established, tcp_ecn_output_syn_sent } from './tcp_ecn.ts';
 import {
   tcp_outflags,
@@ -256,7 +266,9 @@ function plan(tp: Tcpcb, idle: boolean): boolean {
   const maxseg = tcp_maxseg(tp);
   if (p.len > maxseg) {
     // The NIC would repeat the SACK blocks of the first segment in all.
-    if ((tp.t_flags & (TF_TSO | TF_FORCEDATA)) === TF_TSO && tp.rcv_numsacks === 0) {
+    // An urgent pointer counts from each segment, so the NIC cannot repeat that one either.
+    const alike = tp.rcv_numsacks === 0 && !SEQ_GT(tp.snd_up, tp.snd_una);
+    if ((tp.t_flags & (TF_TSO | TF_FORCEDATA)) === TF_TSO && alike) {
       p.tso = true;
     } else {
       p.len = maxseg;
@@ -269,6 +281,8 @@ function plan(tp: Tcpcb, idle: boolean): boolean {
   if (p.len > 0 && worthSending(tp, idle, maxseg, avail)) return true;
   if (windowUpdateDue(tp, so.so_rcv.sb_hiwat)) return true;
   if ((tp.t_flags & TF_ACKNOW) !== 0) return true;
+  // Urgency is told at once, whatever the windows say, but once: retransmission tells it again.
+  if ((tp.t_flags & TF_FORCEDATA) !== 0 && SEQ_GT(tp.snd_up, tp.snd_nxt)) return true;
   if ((p.flags & TH_FIN) !== 0 && ((tp.t_flags & TF_SENTFIN) === 0 || tp.snd_nxt === tp.snd_una))
     return true;
   guard(tp, avail);
@@ -430,6 +444,8 @@ function countSent(tp: Tcpcb): void {
     stat.tcps_sndacks++;
   } else if ((p.flags & (TH_SYN | TH_FIN | TH_RST)) !== 0) {
     stat.tcps_sndctrl++;
+  } else if (SEQ_GT(tp.snd_up, tp.snd_una)) {
+    stat.tcps_sndurg++;
   } else {
     stat.tcps_sndwinup++;
   }
@@ -478,6 +494,20 @@ function advance(tp: Tcpcb): void {
   }
 }
 
+/**
+ * The urgent pointer of the segment at `seq`, and its flag: RFC 9293, 3.8.5. Without urgent data
+ * ahead, snd_up goes along with the window. Unlike FreeBSD's it does not wrap beyond 65535.
+ */
+function urgent(tp: Tcpcb, seq: TcpSeq): number {
+  if ((p.flags & (TH_SYN | TH_RST)) !== 0) return 0;
+  if (SEQ_GT(tp.snd_up, seq)) {
+    p.flags |= TH_URG;
+    return Math.min(seqDiff(tp.snd_up, seq), 65535);
+  }
+  if (SEQ_LT(tp.snd_up, tp.snd_una)) tp.snd_up = tp.snd_una;
+  return 0;
+}
+
 /** Fills in the headers of the segment in `m`. */
 function fillHeaders(tp: Tcpcb, m: Mbuf, ipoptlen: number, hdrlen: number): void {
   const inp = tp.t_inpcb;
@@ -489,9 +519,9 @@ function fillHeaders(tp: Tcpcb, m: Mbuf, ipoptlen: number, hdrlen: number): void
   th.th_seq = segmentSeq(tp);
   th.th_ack = (p.flags & TH_ACK) !== 0 ? tp.rcv_nxt : tcpSeq(0);
   th.th_off = (Tcphdr.SIZE + ipoptlen) >> 2;
-  th.th_flags = p.flags;
   th.th_win = window(tp);
-  th.th_urp = 0;
+  th.th_urp = urgent(tp, th.th_seq);
+  th.th_flags = p.flags;
   const ph = m.m_pkthdr;
   ph.len = total;
   ph.csum_flags = af.csumTcp;

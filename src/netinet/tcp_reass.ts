@@ -14,7 +14,8 @@ import { m_adj, m_last } from '../kern/uipc_mbuf.ts';
 import { sorwakeup } from '../kern/uipc_socket.ts';
 import { TH_FIN } from './tcp.ts';
 import { SEQ_GEQ, SEQ_GT, SEQ_LEQ, SEQ_LT, seqAdd, seqDiff } from './tcp_seq.ts';
-import { type Tcpcb, TsegQent } from './tcp_var.ts';
+import { tcp_pulloutofband } from './tcp_oob.ts';
+import { type Tcpcb, TCPOOB_EXPECT, TsegQent } from './tcp_var.ts';
 
 /** Memory that a chain is charged for. */
 function charge(m: Mbuf | null): number {
@@ -194,13 +195,16 @@ function present(tp: Tcpcb): number {
   while (q !== null && q.tqe_start === tp.rcv_nxt) {
     const next: TsegQent | null = q.tqe_next;
     const m = q.tqe_m!;
-    tp.rcv_nxt = seqAdd(tp.rcv_nxt, q.tqe_len);
+    const len = q.tqe_len;
+    tp.rcv_nxt = seqAdd(tp.rcv_nxt, len);
     fin = q.tqe_flags & TH_FIN;
     qentFree(tp, q);
     if ((so.so_rcv.sb_state & SBS_CANTRCVMORE) !== 0) {
       count(R_TCP_AFTERCLOSE);
       m_freem(m);
     } else {
+      if ((tp.t_oobflags & TCPOOB_EXPECT) !== 0)
+        tcp_pulloutofband(tp, m, seqAdd(tp.rcv_nxt, -len), len);
       sbappendstream(so.so_rcv, m, false);
     }
     q = next;

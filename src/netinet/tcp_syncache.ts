@@ -439,6 +439,7 @@ function syncache_socket(v: SyncacheVnet, sc: Syncache, lso: Socket): Socket | n
   tp.iss = sc.sc_iss;
   tp.irs = sc.sc_irs;
   tp.rcv_nxt = seqAdd(sc.sc_irs, 1);
+  tp.rcv_up = tp.rcv_nxt;
   tp.rcv_adv = seqAdd(tp.rcv_nxt, sc.sc_wnd);
   tp.last_ack_sent = tp.rcv_nxt;
   tp.snd_wl1 = sc.sc_irs;

@@ -1,6 +1,6 @@
 /**
  * What a socket asks of TCP, after sys/netinet/tcp_usrreq.c: the protocol switch of stream sockets.
- * Its options are in tcp_sockopt.ts. Left out: implied connect, out-of-band data.
+ * Its options are in tcp_sockopt.ts. Left out: implied connect.
  */
 
 import {
@@ -10,8 +10,8 @@ import {
   ECONNRESET,
   EINVAL,
   EISCONN,
+  ENOBUFS,
   ENOTCONN,
-  EOPNOTSUPP,
   type Errno,
 } from '../sys/errno.ts';
 import { KASSERT } from '../sys/kassert.ts';
@@ -29,7 +29,14 @@ import {
   type Sockaddr,
   SOCK_STREAM,
 } from '../kern/protosw.ts';
-import { SB_AUTOSIZE, sbappendstream, sbflush, sbready } from '../kern/uipc_sockbuf.ts';
+import {
+  SB_AUTOSIZE,
+  sbappendstream,
+  sbflush,
+  sbready,
+  sbspace,
+  sbused,
+} from '../kern/uipc_sockbuf.ts';
 import {
   socantsendmore,
   soisconnecting,
@@ -74,10 +81,13 @@ import {
   tcp_newtcpcb,
   tcpTwClosed,
 } from './tcp_subr.ts';
+import { tcp_usr_rcvoob } from './tcp_oob.ts';
+import { seqAdd } from './tcp_seq.ts';
 import { tcp_ctloutput } from './tcp_sockopt.ts';
 import { tcp_timer_activate } from './tcp_timer.ts';
 import {
   type Tcpcb,
+  TF_FORCEDATA,
   TF_MORETOCOME,
   TF_NEEDFIN,
   TP_KEEPINIT,
@@ -215,9 +225,14 @@ function usrDisconnect(so: Socket): Errno {
 function send(so: Socket, flags: number, m: Mbuf): Errno {
   const notReady = (flags & PRUS_NOTREADY) !== 0;
   const tp = sototcpcb(so);
-  if (tp === null || tp.t_state === TCPS_TIME_WAIT || (flags & PRUS_OOB) !== 0) {
+  if (tp === null || tp.t_state === TCPS_TIME_WAIT) {
     if (!notReady) m_freem(m);
-    return tp === null || tp.t_state === TCPS_TIME_WAIT ? ECONNRESET : EOPNOTSUPP;
+    return ECONNRESET;
+  }
+  const oob = (flags & PRUS_OOB) !== 0;
+  if (oob && sbspace(so.so_snd) < -512) {
+    m_freem(m);
+    return ENOBUFS;
   }
   sbappendstream(so.so_snd, m, notReady);
   if ((flags & PRUS_EOF) !== 0) {
@@ -225,6 +240,14 @@ function send(so: Socket, flags: number, m: Mbuf): Errno {
     tcp_usrclosed(tp);
   }
   if (notReady) return 0;
+  if (oob) {
+    // RFC 6093, 4: behind the urgent byte, not at it, as everybody has it.
+    tp.snd_up = seqAdd(tp.snd_una, sbused(so.so_snd));
+    tp.t_flags |= TF_FORCEDATA;
+    const forced = tp.t_fb.tfb_tcp_output(tp);
+    tp.t_flags &= ~TF_FORCEDATA;
+    return forced;
+  }
   if ((flags & PRUS_MORETOCOME) !== 0) tp.t_flags |= TF_MORETOCOME;
   const error = tp.t_fb.tfb_tcp_output(tp);
   tp.t_flags &= ~TF_MORETOCOME;
@@ -239,6 +262,11 @@ function ready(so: Socket, m: Mbuf, count: number): Errno {
   }
   const error = sbready(so.so_snd, m, count);
   return error === 0 ? tp.t_fb.tfb_tcp_output(tp) : error;
+}
+
+function rcvoob(so: Socket, m: Mbuf, flags: number): Errno {
+  const tp = sototcpcb(so);
+  return tp === null ? ECONNRESET : tcp_usr_rcvoob(so, tp, m, flags);
 }
 
 function rcvd(so: Socket): Errno {
@@ -298,6 +326,7 @@ export function tcpProtosw(family: number): Protosw {
     pr_connect: connect,
     pr_send: send,
     pr_ready: ready,
+    pr_rcvoob: rcvoob,
     pr_rcvd: rcvd,
     pr_shutdown: shutdown,
     pr_disconnect: usrDisconnect,

@@ -55,6 +55,11 @@ export const TF2_ECN_PERMIT = 0x00000020;
 export const TF2_ECN_SND_CWR = 0x00000040;
 export const TF2_ECN_SND_ECE = 0x00000080;
 
+// t_oobflags: the urgent byte is kept in t_iobc, has been read, or (ours) is announced and not here yet.
+export const TCPOOB_HAVEDATA = 0x01;
+export const TCPOOB_HADDATA = 0x02;
+export const TCPOOB_EXPECT = 0x04;
+
 // Timers of a connection.
 export const TT_REXMT = 0;
 export const TT_PERSIST = 1;
@@ -418,6 +423,8 @@ export class Tcpcb implements Task {
   /** The right edge of the window we told the peer. */
   rcv_adv: TcpSeq = tcpSeq(0);
   irs: TcpSeq = tcpSeq(0);
+  /** Behind the peer's urgent data; goes along with rcv_nxt while there is none. */
+  rcv_up: TcpSeq = tcpSeq(0);
   last_ack_sent: TcpSeq = tcpSeq(0);
   rcv_wnd = 0;
   rcv_scale = 0;
@@ -497,6 +504,10 @@ export class Tcpcb implements Task {
   // Challenge ACKs, RFC 5961: when the present window of the limit ends, and how many it had.
   t_challenge_ack_end = 0;
   t_challenge_ack_cnt = 0;
+
+  // Urgent data: TCPOOB_*, and its byte.
+  t_oobflags = 0;
+  t_iobc = 0;
 
   // Reassembly queue, in order of sequence.
   t_segq: TsegQent | null = null;

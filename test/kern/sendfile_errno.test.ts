@@ -256,7 +256,7 @@ describe('sendfile: errno', () => {
     expect(sbavail(rig.so.so_snd)).to.equal(0);
     const uio = new Uio().single(new Uint8Array(1), 0, 1, UIO_WRITE);
     // Sending is over, which is looked at first; SO_ERROR has it.
-    expect(sosend(rig.so, uio, null, false)).to.equal(EPIPE);
+    expect(sosend(rig.so, uio, null, 0)).to.equal(EPIPE);
     expect(rig.so.so_error).to.equal(EIO);
   });
 

@@ -1,6 +1,7 @@
 import { expect } from 'chai';
 import {
   EADDRINUSE,
+  ECONNABORTED,
   EINVAL,
   EISCONN,
   ENOBUFS,
@@ -14,8 +15,16 @@ import { inAddr, port } from '../../src/sys/types.ts';
 import { counted, R_SO_LISTEN_OVERFLOW } from '../../src/sys/reason.ts';
 import { mbufZones } from '../../src/kern/kern_mbuf.ts';
 import { machineSysctl } from '../../src/kern/kern_sysctl.ts';
-import { AF_INET, AF_INET6, SOCK_DGRAM, SOCK_STREAM } from '../../src/kern/protosw.ts';
-import { ioResult, soRead, soWrite } from '../../src/kern/sys_generic.ts';
+import {
+  AF_INET,
+  AF_INET6,
+  MSG_DONTWAIT,
+  MSG_OOB,
+  MSG_PEEK,
+  SOCK_DGRAM,
+  SOCK_STREAM,
+} from '../../src/kern/protosw.ts';
+import { ioResult, soRead, soRecv, soWrite } from '../../src/kern/sys_generic.ts';
 import { sbappendstream, sbavail, sbused } from '../../src/kern/uipc_sockbuf.ts';
 import {
   SHUT_RD,
@@ -44,6 +53,7 @@ import {
   soupcall_set,
   SS_ISCONNECTED,
 } from '../../src/kern/uipc_socket.ts';
+import { SO_RCVLOWAT, SO_SNDLOWAT, SOL_SOCKET, soSetInt } from '../../src/kern/uipc_sockopt.ts';
 import { bootEach } from './boot.ts';
 import { chainBytes, must, pgsMbuf } from './chains.ts';
 import { fileBytes } from './disk.ts';
@@ -127,6 +137,13 @@ describe('uipc_socket: listening', () => {
     expect(called).to.equal(2);
     expect([soaccept(head), soResult.so]).to.eql([0, a]);
     expect([soaccept(head), soResult.so]).to.eql([0, b]);
+    expect(soaccept(head)).to.equal(EWOULDBLOCK);
+    // One that ended before it was accepted.
+    const dead = must(sonewconn(head, SS_ISCONNECTED));
+    dropConnection(dead, EPIPE);
+    const alive = soStats.current;
+    expect(soaccept(head)).to.equal(ECONNABORTED);
+    expect(soStats.current).to.equal(alive - 1);
     expect(soaccept(head)).to.equal(EWOULDBLOCK);
     expect(soaccept(a)).to.equal(EINVAL);
     for (const so of [a, b, head]) soclose(so);
@@ -212,6 +229,9 @@ describe('uipc_socket: sending and receiving', () => {
     expect(ioResult.n).to.equal(0);
     const peer = new Peer(so);
     peer.take(100);
+    // Less than the low-water mark is not worth a call that would have more.
+    expect(soWrite(so, data, 8192, 1808, true)).to.equal(EWOULDBLOCK);
+    expect(soSetInt(so, SOL_SOCKET, SO_SNDLOWAT, 100)).to.equal(0);
     expect(soWrite(so, data, 8192, 1808, true)).to.equal(0);
     expect(ioResult.n).to.equal(100);
     peer.take();
@@ -259,6 +279,35 @@ describe('uipc_socket: sending and receiving', () => {
     soclose(so);
   });
 
+  it('SO_RCVLOWAT: waits for as much, unless less is asked for or no more comes', () => {
+    const { so, bytes } = withData(9000);
+    const into = new Uint8Array(20_000);
+    expect(soSetInt(so, SOL_SOCKET, SO_RCVLOWAT, 10_000)).to.equal(0);
+    expect(soRead(so, into, 0, 20_000)).to.equal(EWOULDBLOCK);
+    expect([soRead(so, into, 0, 1000), ioResult.n]).to.eql([0, 1000]);
+    expect([soRecv(so, into, 0, 20_000, MSG_DONTWAIT | MSG_PEEK), ioResult.n]).to.eql([0, 8000]);
+    expect(into.slice(0, 8000)).to.eql(bytes.slice(1000));
+    expect(sbavail(so.so_rcv)).to.equal(8000);
+    socantrcvmore(so);
+    expect([soRead(so, into, 0, 20_000), ioResult.n]).to.eql([0, 8000]);
+    soclose(so);
+  });
+
+  it('MSG_PEEK leaves bytes and errors where they are', () => {
+    const { so, bytes } = withData(9000);
+    const into = new Uint8Array(9000);
+    for (let i = 0; i < 2; i++)
+      expect([soRecv(so, into, 0, 9000, MSG_PEEK), ioResult.n]).to.eql([0, 9000]);
+    expect(into).to.eql(bytes);
+    expect(soRead(so, into, 0, 9000)).to.equal(0);
+    so.so_error = EPIPE;
+    expect(soRecv(so, into, 0, 1, MSG_PEEK)).to.equal(EPIPE);
+    expect(soRecv(so, into, 0, 1, 0)).to.equal(EPIPE);
+    expect(soRecv(so, into, 0, 1, 0)).to.equal(EWOULDBLOCK);
+    expect(soRecv(so, into, 0, 1, MSG_OOB)).to.equal(EOPNOTSUPP);
+    soclose(so);
+  });
+
   it('end of data, the pending error, ENOTCONN', () => {
     const { so } = withData(9000);
     socantrcvmore(so);
@@ -280,6 +329,7 @@ describe('uipc_socket: sending and receiving', () => {
     expect(soshutdown(so, SHUT_RD)).to.equal(0);
     expect(sbavail(so.so_rcv)).to.equal(0);
     expect([soRead(so, new Uint8Array(1), 0, 1), ioResult.n]).to.eql([0, 0]);
+    expect(soshutdown(so, 3)).to.equal(EINVAL);
     expect(soshutdown(so, SHUT_RDWR)).to.equal(0);
     soclose(so);
     expect(socreate(testVnet(), AF_INET, SOCK_STREAM, 0)).to.equal(0);

@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { IPPROTO_TCP } from '../../src/kern/protosw.ts';
+import { IPPROTO_TCP, MSG_MORETOCOME } from '../../src/kern/protosw.ts';
 import { soSetInt } from '../../src/kern/uipc_sockopt.ts';
 import { counted, R_TCP_PAWS, R_TCP_REASS_FULL } from '../../src/sys/reason.ts';
 import { EWOULDBLOCK } from '../../src/sys/errno.ts';
@@ -329,7 +329,7 @@ describe('tcp: sending', () => {
   it('waits for the rest of what is announced as more to come', () => {
     const bytes = new TextEncoder().encode('head');
     const uio = new Uio().single(bytes, 0, 4, UIO_WRITE);
-    expect(sosend(c.so, uio, null, true)).to.equal(0);
+    expect(sosend(c.so, uio, null, MSG_MORETOCOME)).to.equal(0);
     expectTx(h.sent);
     h.write(c.so, 'body');
     expectTx(h.sent, [flags('P.'), payload('headbody')]);

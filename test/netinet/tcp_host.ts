@@ -93,7 +93,7 @@ export class TestHost extends Rig {
 
   write(so: Socket, data: string | ArrayLike<number>): number {
     const bytes = toBytes(data);
-    return sosend(so, new Uio().single(bytes, 0, bytes.length, UIO_WRITE), null, false);
+    return sosend(so, new Uio().single(bytes, 0, bytes.length, UIO_WRITE), null, 0);
   }
 
   /** Reads what there is, up to `max` bytes, as text; null at the end of data, else the errno. */

@@ -157,7 +157,7 @@ export class Endpoint implements Task {
       const len = Math.min(1 + below(this.prng, this.plan.chunk), this.plan.total - this.sent);
       for (let i = 0; i < len; i++) this.#buf[i] = streamByte(this.plan.sendKey, this.sent + i);
       const uio = this.#uio.single(this.#buf, 0, len, UIO_WRITE);
-      if (!this.#check(sosend(this.so, uio, null, false), 'send')) return;
+      if (!this.#check(sosend(this.so, uio, null, 0), 'send')) return;
       this.sent += len - uio.uio_resid;
     }
   }

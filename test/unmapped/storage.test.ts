@@ -88,7 +88,7 @@ describe('unmapped mbufs: storage', () => {
       const bytes = fileBytes(500_000, 5);
       passEnter();
       const uio = new Uio().single(bytes, 0, bytes.length, UIO_WRITE);
-      expect(sosend(conn.so, uio, null, false)).to.equal(0);
+      expect(sosend(conn.so, uio, null, 0)).to.equal(0);
       passLeave();
       w.pass(5);
       expect(chainOf(conn).unmapped).to.equal(0);
