@@ -4,6 +4,7 @@ import type { TcpServer } from './api/server.ts';
 import type { TcpSocket } from './api/socket.ts';
 import type { Stack, StackOptions } from './machine/stack.ts';
 
+export type { Bsd, Linger, OptionValue, SockaddrIn, Timeval } from './api/bsd.ts';
 export type { DgramInfo, DgramSocket, DgramSocketOptions } from './api/dgram.ts';
 export { openFile, type File } from './api/file.ts';
 export type { TcpServer } from './api/server.ts';
@@ -16,6 +17,8 @@ export {
   type TunOptions,
   tuntap,
 } from './host/tap_stream.ts';
+export type { Kevent } from './kern/kern_event.ts';
+export type { TcpInfo } from './netinet/tcp_sockopt.ts';
 export type { StackInfo } from './machine/host_stack.ts';
 export type { Leaked, NetstatReports, Stack, StackOptions } from './machine/stack.ts';
 export {

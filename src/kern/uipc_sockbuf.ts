@@ -76,6 +76,8 @@ export class Sockbuf implements Task {
   sb_upcall: Task | null = null;
   /** Whoever waits for the buffer inside the kernel, such as sendfile; woken once, in order. */
   readonly sb_waiters: Task[] = [];
+  /** Knotes of kqueues, told each time. */
+  readonly sb_notes: Task[] = [];
   wakePending = false;
 
   /** The wake-up itself, at the end of the pass that asked for it. */
@@ -83,13 +85,15 @@ export class Sockbuf implements Task {
     this.wakePending = false;
     // One that runs may withdraw another: then there are fewer than at the start.
     for (let n = this.sb_waiters.length; n > 0; n--) this.sb_waiters.shift()?.run();
+    for (let i = 0; i < this.sb_notes.length; i++) this.sb_notes[i]!.run();
     this.sb_upcall?.run();
   }
 }
 
 /** Wakes whoever waits for the buffer, once, at the end of the pass. @see sockbuf(9) */
 export function sowakeup(sb: Sockbuf): void {
-  if (sb.wakePending || (sb.sb_upcall === null && sb.sb_waiters.length === 0)) return;
+  if (sb.wakePending) return;
+  if (sb.sb_upcall === null && sb.sb_waiters.length === 0 && sb.sb_notes.length === 0) return;
   sb.wakePending = true;
   passDefer(sb);
 }

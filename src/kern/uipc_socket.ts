@@ -7,6 +7,7 @@
 
 import type { Task } from '../sys/clock.ts';
 import {
+  EALREADY,
   EINVAL,
   EISCONN,
   ECONNABORTED,
@@ -233,6 +234,12 @@ export function solistenRoom(head: Socket): boolean {
   return head.sol_comp.length + head.sol_incomp.length <= Math.floor((3 * head.sol_qlimit) / 2);
 }
 
+/** A listener has a connection to accept: tells whoever waits. @see sys/kern/uipc_socket.c */
+function solisten_wakeup(head: Socket): void {
+  if (head.sol_upcall !== null) passDefer(head.sol_upcall);
+  sorwakeup(head);
+}
+
 /**
  * A connection arrived on `head`: returns its new socket, or null if the queue is full or the
  * protocol has no memory. `connstatus` is SS_ISCONNECTED or 0 (embryonic until soisconnected).
@@ -258,7 +265,7 @@ export function sonewconn(head: Socket, connstatus: number): Socket | null {
   so.so_listen = head;
   if (connstatus !== 0) {
     head.sol_comp.push(so);
-    if (head.sol_upcall !== null) passDefer(head.sol_upcall);
+    solisten_wakeup(head);
   } else {
     head.sol_incomp.push(so);
   }
@@ -299,7 +306,7 @@ export function soisconnected(so: Socket): void {
   if (head !== null && !head.sol_comp.includes(so)) {
     removeFrom(head.sol_incomp, so);
     head.sol_comp.push(so);
-    if (head.sol_upcall !== null) passDefer(head.sol_upcall);
+    solisten_wakeup(head);
     return;
   }
   sorwakeup(so);
@@ -482,10 +489,22 @@ export function soshutdown(so: Socket, how: number): Errno {
   return error;
 }
 
+/** Ends the connection; what was sent still goes out. ENOTCONN; EALREADY: it is ending. @see socket(9) */
+export function sodisconnect(so: Socket): Errno {
+  if ((so.so_state & SS_ISCONNECTED) === 0) return ENOTCONN;
+  if ((so.so_state & SS_ISDISCONNECTING) !== 0) return EALREADY;
+  passEnter();
+  const error = so.so_proto.pr_disconnect(so);
+  passLeave();
+  return error;
+}
+
 /** The program no longer hears of this socket. */
 function soupcallsOff(so: Socket): void {
   so.so_rcv.sb_upcall = null;
   so.so_snd.sb_upcall = null;
+  so.so_rcv.sb_notes.length = 0;
+  so.so_snd.sb_notes.length = 0;
   so.sol_upcall = null;
 }
 

@@ -3,6 +3,7 @@
  * inside. `openStack` takes the command line's options under camel-case names.
  */
 
+import { Bsd } from '../api/bsd.ts';
 import { createSocket, type DgramSocket, type DgramSocketOptions } from '../api/dgram.ts';
 import {
   connect as connectOn,
@@ -120,6 +121,7 @@ export class Stack {
   readonly #servers = new Set<TcpServer>();
   readonly #sockets = new Set<TcpSocket>();
   readonly #dgrams = new Set<DgramSocket>();
+  readonly #tables = new Set<Bsd>();
   #closing: Promise<Leaked> | null = null;
   /** What was asked for and could not be had, one line each. */
   readonly warnings: readonly string[];
@@ -160,6 +162,14 @@ export class Stack {
     this.#dgrams.add(socket);
     socket.once('close', () => this.#dgrams.delete(socket));
     return socket;
+  }
+
+  /** BSD sockets by descriptor on this stack: a table of its own. */
+  bsd(): Bsd {
+    this.#open('bsd');
+    const table = new Bsd(this.#host.vnet);
+    this.#tables.add(table);
+    return table;
   }
 
   /** All interfaces. */
@@ -225,6 +235,7 @@ export class Stack {
         for (const server of this.#servers) server.close();
         for (const dgram of this.#dgrams) dgram.close();
         for (const socket of this.#sockets) socket.end();
+        for (const table of this.#tables) table.closeAll();
       },
       reset: () => {
         for (const socket of this.#sockets) socket.resetAndDestroy();

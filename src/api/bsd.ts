@@ -1,0 +1,502 @@
+/**
+ * BSD sockets by descriptor, for any front end: the calls of socket(2), bind(2), … on a stack. A call
+ * never waits and returns what the C call would, or an errno of FreeBSD's, negated; its `…Async` twin
+ * waits as a blocking descriptor does, and rejects with a TapnicError. Left out: poll and select (a
+ * kqueue does it), descriptors shared by processes, recvmsg's control data, IPv6.
+ */
+
+import type { Task } from '../sys/clock.ts';
+import {
+  EAFNOSUPPORT,
+  EALREADY,
+  EBADF,
+  EINPROGRESS,
+  EINVAL,
+  EMFILE,
+  ENOTCONN,
+  errnoError,
+  type Errno,
+  EWOULDBLOCK,
+} from '../sys/errno.ts';
+import { passEnter, passLeave } from '../sys/pass.ts';
+import { inAddr, port as portOf } from '../sys/types.ts';
+import {
+  type Kevent,
+  EV_ERROR,
+  EV_RECEIPT,
+  knote_fdclose,
+  Kqueue,
+  kqueue_close,
+  kqueue_register,
+  kqueue_scan,
+} from '../kern/kern_event.ts';
+import { Callout, callout_reset, callout_stop } from '../kern/kern_timeout.ts';
+import {
+  AF_INET,
+  IPPROTO_TCP,
+  MSG_DONTWAIT,
+  MSG_OOB,
+  MSG_PEEK,
+  MSG_WAITALL,
+  type Sockaddr,
+  SOCK_STREAM,
+} from '../kern/protosw.ts';
+import { intBytes, Sockopt, SOPT_GET, SOPT_SET, view } from '../kern/sockopt.ts';
+import { soReceivedFrom } from '../kern/uipc_dgram.ts';
+import { ioResult, soRecv, soRecvDgram, soSend, soSendDgram } from '../kern/sys_generic.ts';
+import { sbavail, type Sockbuf } from '../kern/uipc_sockbuf.ts';
+import { sogetopt, sosetopt } from '../kern/uipc_sockopt.ts';
+import {
+  SHUT_RDWR,
+  SO_ACCEPTCONN,
+  SO_LINGER,
+  soaccept,
+  soAtMark,
+  sobind,
+  soclose,
+  soconnect,
+  socreate,
+  sodisconnect,
+  type Socket,
+  solisten,
+  soResult,
+  soshutdown,
+  soTakeError,
+  SS_ISCONNECTED,
+  SS_ISCONNECTING,
+} from '../kern/uipc_socket.ts';
+import type { Vnet } from '../kern/vnet.ts';
+import { constants } from './constants.ts';
+import { inet_ntoa, parseInAddr } from '../netinet/in.ts';
+import { TCP_INFO, TCP_INFO_SIZE, type TcpInfo, tcpInfoOf } from '../netinet/tcp_sockopt.ts';
+
+/** An IPv4 address as text, and a port. */
+export interface SockaddrIn {
+  readonly address: string;
+  readonly port: number;
+}
+
+/** struct linger; seconds. */
+export interface Linger {
+  readonly l_onoff: number;
+  readonly l_linger: number;
+}
+
+/** struct timeval. */
+export interface Timeval {
+  readonly tv_sec: number;
+  readonly tv_usec: number;
+}
+
+/** What setsockopt takes: an int, a struct, a text such as an algorithm's name, or the bytes. */
+export type OptionValue = number | Linger | Timeval | string | Uint8Array;
+
+/** Descriptors of one table, kern.maxfilesperproc. */
+const FD_MAX = 65_536;
+
+function optionBytes(v: OptionValue): Uint8Array {
+  if (typeof v === 'number') return intBytes(v);
+  if (typeof v === 'string') return new TextEncoder().encode(`${v}\0`);
+  if (v instanceof Uint8Array) return v;
+  if ('l_onoff' in v) {
+    const bytes = new Uint8Array(8);
+    bytes.set(intBytes(v.l_onoff));
+    bytes.set(intBytes(v.l_linger), 4);
+    return bytes;
+  }
+  const bytes = new Uint8Array(16);
+  view(bytes).setBigInt64(0, BigInt(v.tv_sec), true);
+  view(bytes).setBigInt64(8, BigInt(v.tv_usec), true);
+  return bytes;
+}
+
+/** An errno as a result: negated, and 0 not -0. */
+function failed(error: Errno): number {
+  return error === 0 ? 0 : -error;
+}
+
+/** The kernel's form of an address; null if it is none. */
+function sockaddr(a: SockaddrIn): Sockaddr | null {
+  const addr = parseInAddr(a.address);
+  if (addr === null || !Number.isInteger(a.port) || a.port < 0 || a.port > 65_535) return null;
+  return { family: AF_INET, addr: inAddr(addr), addr6: null, port: portOf(a.port) };
+}
+
+function sockaddrIn(a: Sockaddr): SockaddrIn {
+  return { address: inet_ntoa(a.addr), port: a.port };
+}
+
+/** Resolves with 0 when the buffer wakes up, with EWOULDBLOCK after `timeoNs` (0: never). */
+function sbwait(sb: Sockbuf, timeoNs: number): Promise<Errno> {
+  return new Promise((resolve) => {
+    let timer: Callout | null = null;
+    const waiter: Task = {
+      run(): void {
+        if (timer !== null) callout_stop(timer);
+        resolve(0);
+      },
+    };
+    sb.sb_waiters.push(waiter);
+    if (timeoNs === 0) return;
+    timer = new Callout({
+      run(): void {
+        const at = sb.sb_waiters.indexOf(waiter);
+        if (at >= 0) sb.sb_waiters.splice(at, 1);
+        resolve(EWOULDBLOCK);
+      },
+    });
+    callout_reset(timer, timeoNs);
+  });
+}
+
+/** A result of a call that waits: throws what is negative. */
+function checked(n: number, call: string): number {
+  if (n < 0) throw errnoError(-n, call);
+  return n;
+}
+
+/** A table of descriptors on a stack. */
+export class Bsd {
+  /** FreeBSD's numbers by name: AF_INET, SO_LINGER, EVFILT_READ, … */
+  readonly constants = constants;
+  readonly #vnet: Vnet;
+  readonly #files = new Map<number, Socket | Kqueue>();
+  /** No descriptor below it is free. */
+  #next = 3;
+
+  constructor(vnet: Vnet) {
+    this.#vnet = vnet;
+  }
+
+  /** The lowest free descriptor, or -EMFILE. */
+  #install(file: Socket | Kqueue): number {
+    let fd = this.#next;
+    while (this.#files.has(fd)) fd++;
+    if (fd >= FD_MAX) {
+      if (!(file instanceof Kqueue)) soclose(file);
+      return -EMFILE;
+    }
+    this.#files.set(fd, file);
+    this.#next = fd + 1;
+    return fd;
+  }
+
+  #remove(fd: number): void {
+    this.#files.delete(fd);
+    this.#next = Math.min(this.#next, fd);
+    for (const file of this.#files.values()) if (file instanceof Kqueue) knote_fdclose(file, fd);
+  }
+
+  /** The socket behind a descriptor; null if there is none. */
+  socketOf(s: number): Socket | null {
+    const file = this.#files.get(s);
+    return file === undefined || file instanceof Kqueue ? null : file;
+  }
+
+  /** @see socket(2) */
+  socket(domain: number, type: number, protocol = 0): number {
+    const error = socreate(this.#vnet, domain, type, protocol);
+    return error !== 0 ? -error : this.#install(soResult.so!);
+  }
+
+  /** @see bind(2) */
+  bind(s: number, addr: SockaddrIn): number {
+    const so = this.socketOf(s);
+    if (so === null) return -EBADF;
+    const nam = sockaddr(addr);
+    return nam === null ? -EAFNOSUPPORT : failed(sobind(so, nam));
+  }
+
+  /** @see listen(2) */
+  listen(s: number, backlog: number): number {
+    const so = this.socketOf(s);
+    return so === null ? -EBADF : failed(solisten(so, backlog));
+  }
+
+  /** A connection's descriptor; -EWOULDBLOCK: none waits. @see accept(2) */
+  accept(s: number): number {
+    const head = this.socketOf(s);
+    if (head === null) return -EBADF;
+    const error = soaccept(head);
+    return error !== 0 ? -error : this.#install(soResult.so!);
+  }
+
+  /** Waits for a connection. ECONNABORTED: one that was over before it could be accepted. */
+  async acceptAsync(s: number): Promise<number> {
+    for (;;) {
+      const n = this.accept(s);
+      if (n !== -EWOULDBLOCK) return checked(n, 'accept');
+      const { so_rcv: sb } = this.socketOf(s)!;
+      if ((await sbwait(sb, sb.sb_timeo)) !== 0) throw errnoError(EWOULDBLOCK, 'accept');
+    }
+  }
+
+  /** 0: connected; -EINPROGRESS: under way, EVFILT_WRITE tells; -EALREADY: it was. @see connect(2) */
+  connect(s: number, addr: SockaddrIn): number {
+    const so = this.socketOf(s);
+    if (so === null) return -EBADF;
+    const nam = sockaddr(addr);
+    if (nam === null) return -EAFNOSUPPORT;
+    if ((so.so_state & SS_ISCONNECTING) !== 0) return -EALREADY;
+    const error = soconnect(so, nam);
+    if (error !== 0) return -error;
+    if ((so.so_state & SS_ISCONNECTING) !== 0) return -EINPROGRESS;
+    return failed(soTakeError(so));
+  }
+
+  /** Connects, however long the handshake takes. */
+  async connectAsync(s: number, addr: SockaddrIn): Promise<void> {
+    const n = this.connect(s, addr);
+    if (n !== -EINPROGRESS) {
+      checked(n, 'connect');
+      return;
+    }
+    const so = this.socketOf(s)!;
+    while ((so.so_state & SS_ISCONNECTING) !== 0 && so.so_error === 0) await sbwait(so.so_snd, 0);
+    checked(failed(soTakeError(so)), 'connect');
+  }
+
+  /** Bytes taken, fewer than `buf` has if there is no room for all; -EWOULDBLOCK. @see send(2) */
+  send(s: number, buf: Uint8Array, flags = 0): number {
+    return this.sendto(s, buf, flags, null);
+  }
+
+  /** `send`; a datagram goes to `addr`. @see sendto(2) */
+  sendto(s: number, buf: Uint8Array, flags: number, addr: SockaddrIn | null): number {
+    const so = this.socketOf(s);
+    if (so === null) return -EBADF;
+    if (so.so_type === SOCK_STREAM) {
+      const error = soSend(so, buf, 0, buf.length, flags);
+      return error !== 0 ? -error : ioResult.n;
+    }
+    const nam = addr === null ? null : sockaddr(addr);
+    if (addr !== null && nam === null) return -EAFNOSUPPORT;
+    const error = soSendDgram(so, buf, 0, buf.length, nam);
+    return error !== 0 ? -error : buf.length;
+  }
+
+  /** Sends all of `buf`; SO_SNDTIMEO may end it before that. */
+  async sendAsync(s: number, buf: Uint8Array, flags = 0): Promise<number> {
+    let sent = 0;
+    for (;;) {
+      const n = this.send(s, buf.subarray(sent), flags);
+      if (n < 0 && n !== -EWOULDBLOCK) throw errnoError(-n, 'send');
+      sent += Math.max(n, 0);
+      if ((sent === buf.length && n >= 0) || (flags & MSG_DONTWAIT) !== 0) {
+        if (n < 0 && sent === 0) throw errnoError(-n, 'send');
+        return sent;
+      }
+      const { so_snd: sb } = this.socketOf(s)!;
+      if (n < 0 && (await sbwait(sb, sb.sb_timeo)) !== 0) {
+        if (sent > 0) return sent;
+        throw errnoError(EWOULDBLOCK, 'send');
+      }
+    }
+  }
+
+  /** Bytes put into `buf`; 0 at the end of data; -EWOULDBLOCK. @see recv(2) */
+  recv(s: number, buf: Uint8Array, flags = 0): number {
+    const so = this.socketOf(s);
+    if (so === null) return -EBADF;
+    const error =
+      so.so_type === SOCK_STREAM
+        ? soRecv(so, buf, 0, buf.length, flags)
+        : soRecvDgram(so, buf, 0, buf.length);
+    return error !== 0 ? -error : ioResult.n;
+  }
+
+  /** `recv` of a datagram, with its sender. @see recvfrom(2) */
+  recvfrom(s: number, buf: Uint8Array): { n: number; from: SockaddrIn | null } {
+    const n = this.recv(s, buf);
+    const known = n >= 0 && this.socketOf(s)!.so_type !== SOCK_STREAM;
+    const { addr, port } = soReceivedFrom;
+    return { n, from: known ? { address: inet_ntoa(addr), port } : null };
+  }
+
+  /** Waits for data; with MSG_WAITALL until `buf` is full, the data ends or something urgent is next. */
+  async recvAsync(s: number, buf: Uint8Array, flags = 0): Promise<number> {
+    let got = 0;
+    const all = (flags & MSG_WAITALL) !== 0 && (flags & (MSG_PEEK | MSG_OOB | MSG_DONTWAIT)) === 0;
+    for (;;) {
+      const n = this.recv(s, buf.subarray(got), flags);
+      if (n >= 0) got += n;
+      else if (n !== -EWOULDBLOCK) {
+        if (got > 0) return got;
+        throw errnoError(-n, 'recv');
+      }
+      const so = this.socketOf(s)!;
+      const done = n === 0 || got === buf.length || soAtMark(so);
+      if (n >= 0 && (done || !all)) return got;
+      if ((flags & (MSG_DONTWAIT | MSG_OOB)) !== 0) throw errnoError(EWOULDBLOCK, 'recv');
+      if (n < 0 && (await sbwait(so.so_rcv, so.so_rcv.sb_timeo)) !== 0) {
+        if (got > 0) return got;
+        throw errnoError(EWOULDBLOCK, 'recv');
+      }
+    }
+  }
+
+  /** @see shutdown(2) */
+  shutdown(s: number, how = SHUT_RDWR): number {
+    const so = this.socketOf(s);
+    return so === null ? -EBADF : failed(soshutdown(so, how));
+  }
+
+  /** Closes a socket or a kqueue; what was sent still goes out. @see close(2) */
+  close(fd: number): number {
+    const file = this.#files.get(fd);
+    if (file === undefined) return -EBADF;
+    this.#remove(fd);
+    if (file instanceof Kqueue) kqueue_close(file);
+    else soclose(file);
+    return 0;
+  }
+
+  /** `close`; with SO_LINGER it waits until all is acknowledged, at most l_linger seconds. */
+  async closeAsync(fd: number): Promise<void> {
+    const so = this.socketOf(fd);
+    const lingers = so !== null && (so.so_options & SO_LINGER) !== 0 && so.so_linger > 0;
+    if (!lingers || (so.so_state & SS_ISCONNECTED) === 0) {
+      checked(this.close(fd), 'close');
+      return;
+    }
+    this.#remove(fd);
+    sodisconnect(so);
+    const limit = { late: false };
+    const timer = new Callout({
+      run(): void {
+        limit.late = true;
+        passEnter();
+        for (const w of so.so_snd.sb_waiters.splice(0)) w.run();
+        passLeave();
+      },
+    });
+    callout_reset(timer, so.so_linger * 1e9);
+    while ((so.so_state & SS_ISCONNECTED) !== 0 && !limit.late) await sbwait(so.so_snd, 0);
+    callout_stop(timer);
+    soclose(so);
+  }
+
+  /** The local address, or -errno. @see getsockname(2) */
+  getsockname(s: number): SockaddrIn | number {
+    const so = this.socketOf(s);
+    if (so === null) return -EBADF;
+    const name = so.so_pcb === null ? null : so.so_proto.pr_sockaddr(so);
+    return name === null ? -EINVAL : sockaddrIn(name);
+  }
+
+  /** The peer's address, or -errno. @see getpeername(2) */
+  getpeername(s: number): SockaddrIn | number {
+    const so = this.socketOf(s);
+    if (so === null) return -EBADF;
+    if ((so.so_state & SS_ISCONNECTED) === 0 || so.so_pcb === null) return -ENOTCONN;
+    const name = so.so_proto.pr_peeraddr(so);
+    return name === null ? -ENOTCONN : sockaddrIn(name);
+  }
+
+  /** @see setsockopt(2) */
+  setsockopt(s: number, level: number, name: number, value: OptionValue): number {
+    const so = this.socketOf(s);
+    if (so === null) return -EBADF;
+    return failed(sosetopt(so, new Sockopt(SOPT_SET, level, name, optionBytes(value))));
+  }
+
+  /** Reads an option into `value`: how many bytes it has. @see getsockopt(2) */
+  getsockoptBytes(s: number, level: number, name: number, value: Uint8Array): number {
+    const so = this.socketOf(s);
+    if (so === null) return -EBADF;
+    const sopt = new Sockopt(SOPT_GET, level, name, value);
+    const error = sogetopt(so, sopt);
+    return error !== 0 ? -error : sopt.sopt_valsize;
+  }
+
+  /** An option that is an int. No option's int is negative. @see getsockopt(2) */
+  getsockopt(s: number, level: number, name: number): number {
+    const bytes = new Uint8Array(4);
+    const n = this.getsockoptBytes(s, level, name, bytes);
+    return n < 0 ? n : view(bytes).getInt32(0, true);
+  }
+
+  /** TCP_INFO, or -errno. */
+  tcpInfo(s: number): TcpInfo | number {
+    const bytes = new Uint8Array(TCP_INFO_SIZE);
+    const n = this.getsockoptBytes(s, IPPROTO_TCP, TCP_INFO, bytes);
+    return n < 0 ? n : tcpInfoOf(bytes);
+  }
+
+  /** 1: what is read next is urgent; 0: not. @see sockatmark(3) */
+  sockatmark(s: number): number {
+    const so = this.socketOf(s);
+    if (so === null) return -EBADF;
+    return soAtMark(so) ? 1 : 0;
+  }
+
+  /** Bytes that can be read now, of a listener connections. FIONREAD. */
+  nread(s: number): number {
+    const so = this.socketOf(s);
+    if (so === null) return -EBADF;
+    return (so.so_options & SO_ACCEPTCONN) !== 0 ? so.sol_comp.length : sbavail(so.so_rcv);
+  }
+
+  /** @see kqueue(2) */
+  kqueue(): number {
+    return this.#install(new Kqueue());
+  }
+
+  /**
+   * Carries out `changes`, then tells at most `nevents` events; a change that fails is an event with
+   * EV_ERROR and the errno as data if there is room for it, else the result is -errno.
+   * @see kevent(2)
+   */
+  kevent(fd: number, changes: readonly Partial<Kevent>[], nevents: number): Kevent[] | number {
+    const kq = this.#files.get(fd);
+    if (!(kq instanceof Kqueue)) return -EBADF;
+    const errors: Kevent[] = [];
+    for (const change of changes) {
+      const kev = { ident: 0, filter: 0, flags: 0, fflags: 0, data: 0, udata: null, ...change };
+      const so = this.socketOf(kev.ident);
+      const error = so === null ? EBADF : kqueue_register(kq, kev, so);
+      if (error === 0 && (kev.flags & EV_RECEIPT) === 0) continue;
+      if (errors.length >= nevents) return error === 0 ? errors : -error;
+      errors.push({ ...kev, flags: EV_ERROR, data: error });
+    }
+    return errors.length > 0 ? errors : kqueue_scan(kq, nevents);
+  }
+
+  /** `kevent` that waits for an event, at most `timeoutMs`; then it resolves with none. */
+  async keventAsync(
+    fd: number,
+    changes: readonly Partial<Kevent>[],
+    nevents: number,
+    timeoutMs = Infinity,
+  ): Promise<Kevent[]> {
+    let events = this.kevent(fd, changes, nevents);
+    const kq = this.#files.get(fd) as Kqueue;
+    const limit = { late: false };
+    while (typeof events !== 'number' && events.length === 0 && !limit.late) {
+      await new Promise<void>((resolve) => {
+        const timer = new Callout({
+          run(): void {
+            limit.late = true;
+            resolve();
+          },
+        });
+        kq.kq_upcall = {
+          run(): void {
+            callout_stop(timer);
+            resolve();
+          },
+        };
+        if (timeoutMs !== Infinity) callout_reset(timer, timeoutMs * 1e6);
+      });
+      kq.kq_upcall = null;
+      events = this.kevent(fd, [], nevents);
+    }
+    if (typeof events === 'number') throw errnoError(-events, 'kevent');
+    return events;
+  }
+
+  /** Closes everything, as a process that exits. */
+  closeAll(): void {
+    for (const fd of this.#files.keys()) this.close(fd);
+  }
+}

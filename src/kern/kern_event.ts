@@ -1,0 +1,245 @@
+/**
+ * Readiness of sockets, after kqueue(2) and the socket filters of sys/kern/kern_event.c and
+ * uipc_socket.c: EVFILT_READ, EVFILT_WRITE and EVFILT_EMPTY, level-triggered unless EV_CLEAR,
+ * EV_ONESHOT or EV_DISPATCH says otherwise. Left out: files, timers, signals, processes, user
+ * events, a kqueue in a kqueue. Nothing sleeps here: kq_upcall says when to scan again.
+ */
+
+import { EINVAL, ENOENT, type Errno } from '../sys/errno.ts';
+import type { Task } from '../sys/clock.ts';
+import { passDefer } from '../sys/pass.ts';
+import { PR_CONNREQUIRED } from './protosw.ts';
+import {
+  sbavail,
+  SBS_CANTRCVMORE,
+  SBS_CANTSENDMORE,
+  type Sockbuf,
+  sbspace,
+  sbused,
+} from './uipc_sockbuf.ts';
+import { SO_ACCEPTCONN, type Socket, SS_ISCONNECTED } from './uipc_socket.ts';
+
+export const EVFILT_READ = -1;
+export const EVFILT_WRITE = -2;
+export const EVFILT_EMPTY = -13;
+
+// flags
+export const EV_ADD = 0x0001;
+export const EV_DELETE = 0x0002;
+export const EV_ENABLE = 0x0004;
+export const EV_DISABLE = 0x0008;
+export const EV_ONESHOT = 0x0010;
+export const EV_CLEAR = 0x0020;
+export const EV_RECEIPT = 0x0040;
+export const EV_DISPATCH = 0x0080;
+export const EV_ERROR = 0x4000;
+export const EV_EOF = 0x8000;
+/** fflags of EVFILT_READ and EVFILT_WRITE: `data` is the low-water mark. */
+export const NOTE_LOWAT = 0x0001;
+
+/** struct kevent: a change asked for, or an event. `udata` comes back as it was given. */
+export interface Kevent {
+  readonly ident: number;
+  readonly filter: number;
+  readonly flags: number;
+  readonly fflags: number;
+  /** Of an event: bytes to be read, room to write, or connections to accept. */
+  readonly data: number;
+  readonly udata: unknown;
+}
+
+/** What a kqueue watches of one socket. @see sys/sys/event.h */
+export class Knote implements Task {
+  readonly kn_kq: Kqueue;
+  readonly kn_ident: number;
+  readonly kn_filter: number;
+  readonly kn_so: Socket;
+  kn_flags = 0;
+  kn_sfflags = 0;
+  kn_sdata = 0;
+  kn_udata: unknown = null;
+  disabled = false;
+  /** Whether it is in the queue of those that may have something to tell. */
+  queued = false;
+  // What the filter found.
+  eof = false;
+  fflags = 0;
+  data = 0;
+
+  constructor(kq: Kqueue, ident: number, filter: number, so: Socket) {
+    this.kn_kq = kq;
+    this.kn_ident = ident;
+    this.kn_filter = filter;
+    this.kn_so = so;
+  }
+
+  /** The buffer woke up. */
+  run(): void {
+    if (!this.disabled) activate(this);
+  }
+}
+
+/** @see kqueue(2) */
+export class Kqueue implements Task {
+  readonly knotes = new Map<number, Knote>();
+  active: Knote[] = [];
+  /** Runs at the end of a pass in which something may have become ready. */
+  kq_upcall: Task | null = null;
+  wakePending = false;
+
+  run(): void {
+    this.wakePending = false;
+    this.kq_upcall?.run();
+  }
+}
+
+function key(ident: number, filter: number): number {
+  return ident * 16 - filter;
+}
+
+function buffer(kn: Knote): Sockbuf {
+  return kn.kn_filter === EVFILT_READ ? kn.kn_so.so_rcv : kn.kn_so.so_snd;
+}
+
+function activate(kn: Knote): void {
+  const kq = kn.kn_kq;
+  if (!kn.queued) {
+    kn.queued = true;
+    kq.active.push(kn);
+  }
+  if (kq.kq_upcall === null || kq.wakePending) return;
+  kq.wakePending = true;
+  passDefer(kq);
+}
+
+/** Whether as much is there as the program wants: its mark, or the buffer's. */
+function enough(kn: Knote, lowat: number): boolean {
+  return kn.data >= ((kn.kn_sfflags & NOTE_LOWAT) !== 0 ? kn.kn_sdata : lowat);
+}
+
+/** @see sys/kern/uipc_socket.c */
+function filt_soread(kn: Knote): boolean {
+  const so = kn.kn_so;
+  if ((so.so_options & SO_ACCEPTCONN) !== 0) {
+    kn.data = so.sol_comp.length;
+    return kn.data > 0;
+  }
+  kn.data = sbavail(so.so_rcv);
+  if ((so.so_rcv.sb_state & SBS_CANTRCVMORE) !== 0) {
+    kn.eof = true;
+    kn.fflags = so.so_error;
+    return true;
+  }
+  return so.so_error !== 0 || enough(kn, so.so_rcv.sb_lowat);
+}
+
+/** @see sys/kern/uipc_socket.c */
+function filt_sowrite(kn: Knote): boolean {
+  const so = kn.kn_so;
+  kn.data = sbspace(so.so_snd);
+  if ((so.so_snd.sb_state & SBS_CANTSENDMORE) !== 0) {
+    kn.eof = true;
+    kn.fflags = so.so_error;
+    return true;
+  }
+  if (so.so_error !== 0) return true;
+  if ((so.so_state & SS_ISCONNECTED) === 0 && (so.so_proto.pr_flags & PR_CONNREQUIRED) !== 0)
+    return false;
+  return enough(kn, so.so_snd.sb_lowat);
+}
+
+/** Whether the knote has something to tell now. */
+function f_event(kn: Knote): boolean {
+  kn.eof = false;
+  kn.fflags = 0;
+  if (kn.kn_filter === EVFILT_READ) return filt_soread(kn);
+  if (kn.kn_filter === EVFILT_WRITE) return filt_sowrite(kn);
+  kn.data = sbused(kn.kn_so.so_snd);
+  return kn.data === 0;
+}
+
+function drop(kn: Knote): void {
+  kn.kn_kq.knotes.delete(key(kn.kn_ident, kn.kn_filter));
+  const notes = buffer(kn).sb_notes;
+  const at = notes.indexOf(kn);
+  if (at >= 0) notes.splice(at, 1);
+  kn.disabled = true;
+}
+
+/**
+ * Carries out one change; `so` is the socket behind its ident. EINVAL: no such filter; ENOENT: there
+ * is nothing to change or delete.
+ * @see sys/kern/kern_event.c
+ */
+export function kqueue_register(kq: Kqueue, kev: Kevent, so: Socket): Errno {
+  const { ident, filter, flags } = kev;
+  if (filter !== EVFILT_READ && filter !== EVFILT_WRITE && filter !== EVFILT_EMPTY) return EINVAL;
+  let kn = kq.knotes.get(key(ident, filter));
+  if (kn === undefined) {
+    if ((flags & EV_ADD) === 0) return ENOENT;
+    kn = new Knote(kq, ident, filter, so);
+    kq.knotes.set(key(ident, filter), kn);
+    buffer(kn).sb_notes.push(kn);
+    kn.kn_flags = flags & (EV_ONESHOT | EV_CLEAR | EV_DISPATCH);
+  }
+  if ((flags & EV_DELETE) !== 0) {
+    drop(kn);
+    return 0;
+  }
+  kn.kn_udata = kev.udata;
+  kn.kn_sfflags = kev.fflags;
+  kn.kn_sdata = kev.data;
+  if ((flags & EV_ENABLE) !== 0) kn.disabled = false;
+  if ((flags & EV_DISABLE) !== 0) kn.disabled = true;
+  if (!kn.disabled && f_event(kn)) activate(kn);
+  return 0;
+}
+
+/**
+ * The events there are now, at most `max`, the one that waited longest first. What stays ready is told
+ * again by the next scan, behind the others.
+ * @see sys/kern/kern_event.c
+ */
+export function kqueue_scan(kq: Kqueue, max: number): Kevent[] {
+  const events: Kevent[] = [];
+  const again: Knote[] = [];
+  let i = 0;
+  for (; i < kq.active.length && events.length < max; i++) {
+    const kn = kq.active[i]!;
+    kn.queued = false;
+    if (kn.disabled || !f_event(kn)) continue;
+    events.push({
+      ident: kn.kn_ident,
+      filter: kn.kn_filter,
+      flags: kn.kn_flags | (kn.eof ? EV_EOF : 0),
+      fflags: kn.fflags,
+      data: kn.data,
+      udata: kn.kn_udata,
+    });
+    if ((kn.kn_flags & EV_ONESHOT) !== 0) {
+      drop(kn);
+    } else if ((kn.kn_flags & EV_DISPATCH) !== 0) {
+      kn.disabled = true;
+    } else if ((kn.kn_flags & EV_CLEAR) === 0) {
+      kn.queued = true;
+      again.push(kn);
+    }
+  }
+  kq.active = kq.active.slice(i).concat(again);
+  return events;
+}
+
+/** The descriptor `ident` is being closed: the kqueue forgets it. @see sys/kern/kern_event.c */
+export function knote_fdclose(kq: Kqueue, ident: number): void {
+  for (const filter of [EVFILT_READ, EVFILT_WRITE, EVFILT_EMPTY]) {
+    const kn = kq.knotes.get(key(ident, filter));
+    if (kn !== undefined) drop(kn);
+  }
+}
+
+/** The kqueue is closed: nothing wakes it any more. @see sys/kern/kern_event.c */
+export function kqueue_close(kq: Kqueue): void {
+  for (const kn of kq.knotes.values()) drop(kn);
+  kq.active = [];
+  kq.kq_upcall = null;
+}
