@@ -24,11 +24,9 @@ import {
   CSUM_DATA_VALID,
   CSUM_IP,
   CSUM_IP6_TCP,
-  CSUM_IP6_TSO,
   CSUM_IP6_UDP,
   CSUM_IP_CHECKED,
   CSUM_IP_TCP,
-  CSUM_IP_TSO,
   CSUM_IP_UDP,
   CSUM_IP_VALID,
   CSUM_PSEUDO_HDR,
@@ -108,9 +106,9 @@ import { TN_NSEGS, TN_RX_NDESC, type TnSoftc } from './if_tnvar.ts';
 
 const ETHER_HDR_LEN = 14;
 const ETHERTYPE_VLAN = 0x8100;
+const ETHERTYPE_IPV6 = 0x86dd;
 const L4_REQUESTS = CSUM_IP_TCP | CSUM_IP_UDP | CSUM_IP6_TCP | CSUM_IP6_UDP | CSUM_TSO;
 const TCP_REQUESTS = CSUM_IP_TCP | CSUM_IP6_TCP | CSUM_TSO;
-const V6_REQUESTS = CSUM_IP6_TCP | CSUM_IP6_UDP | CSUM_IP6_TSO;
 const REQUESTS = L4_REQUESTS | CSUM_IP;
 const IPPROTO_TCP = 6;
 const IPPROTO_UDP = 17;
@@ -130,12 +128,13 @@ function headers(sc: TnSoftc, m: Mbuf, need: number): Kva {
 
 /** Computes the context descriptor for what the packet asks of the NIC. EINVAL: headers are bad. */
 function tn_offload_setup(sc: TnSoftc, m: Mbuf): Errno {
-  const { csum_flags, len, tso_segsz, ether_vtag: _vtag } = m.m_pkthdr;
-  const v6 = (csum_flags & V6_REQUESTS) !== 0;
+  const { csum_flags, len, tso_segsz } = m.m_pkthdr;
   let l2 = ETHER_HDR_LEN;
   if (len < l2 + 4) return EINVAL;
-  let hdr = headers(sc, m, l2);
+  let hdr = headers(sc, m, l2 + 4);
   if (memView.getUint16(hdr + 12) === ETHERTYPE_VLAN) l2 += 4;
+  // Not from csum_flags: CSUM_TSO has a bit for each version, and FreeBSD's TCP sets both.
+  const v6 = memView.getUint16(hdr + l2 - 2) === ETHERTYPE_IPV6;
   let l3 = 40;
   if (len < l2 + (v6 ? 40 : 20)) return EINVAL;
   hdr = headers(sc, m, l2 + (v6 ? 40 : 20));
@@ -156,7 +155,7 @@ function tn_offload_setup(sc: TnSoftc, m: Mbuf): Errno {
     cmd |= TN_TXD_TXSM | (tcp ? TN_TXD_TCP : 0);
   }
   if (v6) cmd |= TN_TXD_V6;
-  if ((csum_flags & (CSUM_IP | CSUM_IP_TSO)) !== 0) cmd |= TN_TXD_IXSM;
+  else if ((csum_flags & (CSUM_IP | CSUM_TSO)) !== 0) cmd |= TN_TXD_IXSM;
   if ((csum_flags & CSUM_TSO) !== 0) cmd |= TN_TXD_TSE;
   sc.ctxCmd = cmd;
   sc.ctxLens = l2 | (l3 << TN_C_L3_SHIFT) | (l4 << TN_C_L4_SHIFT);
@@ -177,7 +176,7 @@ function tn_load(sc: TnSoftc, map: BusDmamap, m: Mbuf): Errno {
     if (error !== EFBIG) return error;
   }
   const defragged = m_defrag(sc.txHead!, M_NOWAIT);
-  if (defragged === null) return ENOMEM;
+  if (defragged === null) return ENOBUFS;
   sc.txHead = defragged;
   return bus_dmamap_load_mbuf_sg(sc.txTag, map, defragged, sc.segs);
 }
@@ -213,15 +212,15 @@ function fillData(sc: TnSoftc, m: Mbuf, n: number): void {
 
 /**
  * Queues `m` for transmission. On 0 the ring owns the packet. On any error the caller owns
- * `sc.txHead`, which is `m` unless it had to be copied together: ENOBUFS means the ring is full for
- * now, EINVAL that the headers are bad, EFBIG and ENOMEM that the packet cannot be sent.
+ * `sc.txHead`, which is `m` unless it had to be copied together: ENOMEM means that the ring is full
+ * or that there are no bounce pages for now; ENOBUFS, EFBIG and EINVAL that the packet cannot be sent.
  * @see bus_dma(9)
  */
 export function tn_encap(sc: TnSoftc, m: Mbuf): Errno {
   const { txr, segs } = sc;
   sc.txHead = m;
   const nctx = (m.m_pkthdr.csum_flags & REQUESTS) !== 0 ? 1 : 0;
-  if (txr.free < nctx + 1) return ENOBUFS;
+  if (txr.free < nctx + 1) return ENOMEM;
   let error = nctx === 0 ? 0 : tn_offload_setup(sc, m);
   if (error !== 0) return error;
   const first = txr.slot(txr.prod);
@@ -230,7 +229,7 @@ export function tn_encap(sc: TnSoftc, m: Mbuf): Errno {
   if (error !== 0) return error;
   if (segs.nsegs + nctx > txr.free) {
     bus_dmamap_unload(sc.txTag, map);
-    return ENOBUFS;
+    return ENOMEM;
   }
   const head = sc.txHead;
   if (nctx === 1) fillContext(sc, head);
@@ -253,23 +252,25 @@ function accountTx(sc: TnSoftc, m: Mbuf): void {
   if (bpf !== null && bpf.listeners > 0) bpf.mtap(m, true);
 }
 
-/** Puts a packet on the ring: 0 if that took it, or dropped it; ENOBUFS if there is no room. */
-function tn_put(sc: TnSoftc, m: Mbuf): Errno {
+/** Puts a packet on the ring: true if that took it, or dropped it; false if there is no room. */
+function tn_put(sc: TnSoftc, m: Mbuf): boolean {
   let error = tn_encap(sc, m);
-  if (error === ENOBUFS && sc.txr.prod !== sc.txRung) {
-    // A long pass filled the ring: ring early and take back what the device is done with.
+  if (error === ENOMEM && sc.txr.prod !== sc.txRung) {
+    // A long pass filled the ring or the bounce pages: ring early and take back what is done with.
     tn_txflush(sc);
     tn_txreap(sc);
     error = tn_encap(sc, sc.txHead!);
   }
   if (error === 0) {
     accountTx(sc, sc.txHead!);
-  } else if (error !== ENOBUFS) {
-    count(R_DRV_TX_ERROR);
-    if_inc_counter(sc.ifp, IFCOUNTER_OERRORS, 1);
-    m_freem(sc.txHead);
+    return true;
   }
-  return error === ENOBUFS ? ENOBUFS : 0;
+  // With nothing on the ring no completion would ever try it again.
+  if (error === ENOMEM && sc.txr.used > 0) return false;
+  count(R_DRV_TX_ERROR);
+  if_inc_counter(sc.ifp, IFCOUNTER_OERRORS, 1);
+  m_freem(sc.txHead);
+  return true;
 }
 
 function enqueue(sc: TnSoftc, m: Mbuf): Errno {
@@ -290,7 +291,7 @@ function tn_start(sc: TnSoftc): void {
   const { brRing, ifp } = sc;
   while (brRing.used > 0) {
     const slot = brRing.slot(brRing.cons);
-    if (tn_put(sc, sc.br[slot]!) === ENOBUFS) {
+    if (!tn_put(sc, sc.br[slot]!)) {
       // It may have been copied together on the way.
       sc.br[slot] = sc.txHead;
       ifp.if_drv_flags |= IFF_DRV_OACTIVE;
@@ -317,7 +318,7 @@ export function tn_transmit(sc: TnSoftc, m: Mbuf): Errno {
     return ENETDOWN;
   }
   if (sc.brRing.used > 0) return enqueue(sc, m);
-  if (tn_put(sc, m) === ENOBUFS) {
+  if (!tn_put(sc, m)) {
     count(R_DRV_RING_FULL);
     ifp.if_drv_flags |= IFF_DRV_OACTIVE;
     return enqueue(sc, sc.txHead!);

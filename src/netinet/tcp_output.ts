@@ -529,6 +529,8 @@ function fillHeaders(tp: Tcpcb, m: Mbuf, ipoptlen: number, hdrlen: number): void
   ph.pktId = nextPktId();
   // The NIC adds each segment's length itself when it cuts.
   if (p.tso) {
+    // Unlike FreeBSD, which sets CSUM_TSO, the bits of both versions: with TSO6 on and TSO4 off,
+    // ip_output would pass the packet on to be cut by an interface that does not do it.
     ph.csum_flags |= af.csumTso;
     ph.tso_segsz = tcp_maxseg(tp);
     th.th_sum = af.pseudo(inp.inp_inc, IPPROTO_TCP);

@@ -14,6 +14,7 @@ import { CSUM_IP, CSUM_IP_TCP, CSUM_IP_TSO, type Mbuf } from '../../src/kern/mbu
 import { bus_dmamap_unload, dmaStats } from '../../src/bus/bus_dma.ts';
 import { bounceZones } from '../../src/bus/busdma_bounce.ts';
 import { failPoint } from '../../src/sys/fail_point.ts';
+import { IFF_DRV_OACTIVE } from '../../src/net/if_var.ts';
 import { dmaCheck } from '../../src/bus/busdma_check.ts';
 import { iommu } from '../../src/bus/iommu.ts';
 import { TN_RX_NDESC } from '../../drivers/if_tnvar.ts';
@@ -74,7 +75,7 @@ describe('if_tn on a restricted bus', () => {
     expect(host.received.map((m) => [...chainBytes(m)])).to.deep.equal(frames.map((f) => [...f]));
   });
 
-  it('drops a packet for want of a bounce page, and goes on', () => {
+  it('drops a packet for want of a bounce page if none is in use, and goes on', () => {
     host = new TnHost('wire', 64 << 20, BUS32).up();
     for (let k = 0; k < 6; k++) {
       failPoint('bounce_page').arm(k + 1);
@@ -84,6 +85,32 @@ describe('if_tn on a restricted bus', () => {
     expect([counted(R_DMA_ENOMEM), counted(R_DRV_TX_ERROR)]).to.deep.equal([6, 6]);
     host.send(high(() => tso(20_000)));
     expect(host.wire.sent).to.have.lengthOf(14);
+  });
+
+  it('keeps a packet while there is no bounce page', () => {
+    host = new TnHost('wire', 64 << 20, BUS32).up();
+    host.wire.room = 0;
+    expect(host.send(high(() => tso(2000)))).to.deep.equal([0]);
+    failPoint('bounce_page').arm(1);
+    expect(
+      host.send(
+        high(() => tso(20_000)),
+        high(() => tso(1000)),
+      ),
+    ).to.deep.equal([0, 0]);
+    expect(host.ifp.if_drv_flags & IFF_DRV_OACTIVE).to.not.equal(0);
+    host.wire.drain(100);
+    host.clock.runPosted();
+    host.wire.drain(100);
+    expect(host.ifp.if_drv_flags & IFF_DRV_OACTIVE).to.equal(0);
+    expect([counted(R_DMA_ENOMEM), counted(R_DRV_TX_ERROR)]).to.deep.equal([1, 0]);
+    expect(host.wire.sent.map((f) => judge(f).payload.length)).to.deep.equal([
+      1448,
+      552,
+      ...Array.from({ length: 13 }, () => 1448),
+      20_000 - 13 * 1448,
+      1000,
+    ]);
   });
 
   it('runs behind an IOMMU without a fault', () => {
