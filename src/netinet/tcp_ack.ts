@@ -215,6 +215,10 @@ export function processAck(tp: Tcpcb, seg: TcpSegment): Verdict {
   stat.tcps_rcvackpack++;
   stat.tcps_rcvackbyte += acked;
   measureRtt(tp, seg);
+  // RFC 1122, 4.2.3.5: what counts towards giving up are time-outs without progress. The time-out
+  // itself stays backed off until a round trip is measured (RFC 6298, 5). Unlike FreeBSD, which
+  // counts them together, so that a lossy way without timestamps may end a connection that moves.
+  tp.t_rxtshift = 0;
   rearmRexmt(tp, seg.ack);
   if ((tp.t_flags & (TF_FASTRECOVERY | TF_CONGRECOVERY)) === 0) cc_ack_received(tp, acked);
   const finAcked = dropAcked(tp, acked);

@@ -127,6 +127,22 @@ describe('tcp: retransmission', () => {
   });
 
   // RFC 5681, 3.2.
+  // RFC 1122, 4.2.3.5: R2 is about one segment. Without timestamps nothing sent again is timed.
+  it('gives up after 12 time-outs without progress, not after 12 in all', () => {
+    const plain = h.establish({ sport: 41000, dport: 81 });
+    const tp = h.tp(plain.so);
+    tp.snd_cwnd = 20 * 536;
+    h.write(plain.so, new Uint8Array(20 * 536));
+    for (let n = 1; n <= 18; n++) {
+      h.advance(65_000);
+      plain.seg({ ack: plain.ack + n * 536 });
+    }
+    expect(tp.t_rttupdated).to.equal(0);
+    expect(plain.state).to.equal('ESTABLISHED');
+    h.advance(14 * 65_000);
+    expect(plain.state).to.equal('CLOSED');
+  });
+
   it('sends again after three duplicate ACKs, once', () => {
     fly(8);
     ackTo(1);
