@@ -1,6 +1,7 @@
 /** A program on a simulated host: sends a seeded stream, checks the one it receives, closes. */
 
 import { expect } from 'chai';
+import type { EventClock } from '../../src/host/manual_clock.ts';
 import { below, type SeededPrng } from '../../src/host/prng.ts';
 import { AF_INET, type Sockaddr, SOCK_STREAM } from '../../src/kern/protosw.ts';
 import {
@@ -13,18 +14,20 @@ import {
   soconnect,
   socreate,
   solisten,
+  SO_LINGER,
   SO_REUSEADDR,
   soreceive,
   soResult,
   sosend,
   soshutdown,
   type Socket,
+  SS_ISCONNECTING,
   soupcall_set,
 } from '../../src/kern/uipc_socket.ts';
 import type { Vnet } from '../../src/kern/vnet.ts';
 import { parseInAddr } from '../../src/netinet/in.ts';
 import type { Task } from '../../src/sys/clock.ts';
-import { errnoName, EWOULDBLOCK, ENOBUFS } from '../../src/sys/errno.ts';
+import { type Errno, errnoName, EWOULDBLOCK, ENOBUFS } from '../../src/sys/errno.ts';
 import { port } from '../../src/sys/types.ts';
 import { UIO_READ, UIO_WRITE, Uio } from '../../src/vm/uio.ts';
 
@@ -59,6 +62,10 @@ export interface Plan {
   readonly chunk: number;
   /** Do not end our side before the peer's end has come. */
   readonly closeLast: boolean;
+  /** Reads at most so many bytes, then none for so long. */
+  readonly pace?: { readonly bytes: number; readonly everyNs: number };
+  /** Closes as soon as all is written, without reading the peer's end. */
+  readonly early?: boolean;
 }
 
 export class Endpoint implements Task {
@@ -70,14 +77,29 @@ export class Endpoint implements Task {
   eof = false;
   ended = false;
   closed = false;
-  /** What went wrong, if anything. */
+  /** What went wrong, if anything, and the errno if it was one. */
   error = '';
+  errno: Errno = 0;
+  /** Reads nothing while true. */
+  stalled = false;
   #running = false;
   #again = false;
   readonly #uio = new Uio();
   readonly #buf: Uint8Array;
+  readonly #clock: EventClock | null;
+  #budget: number;
+  readonly #refill: Task;
 
-  constructor(so: Socket, plan: Plan, prng: SeededPrng) {
+  /** @param clock needed for a plan with a pace */
+  constructor(so: Socket, plan: Plan, prng: SeededPrng, clock: EventClock | null = null) {
+    this.#clock = clock;
+    this.#budget = plan.pace?.bytes ?? Infinity;
+    this.#refill = {
+      run: () => {
+        this.#budget = plan.pace!.bytes;
+        this.run();
+      },
+    };
     this.so = so;
     this.plan = plan;
     this.prng = prng;
@@ -110,9 +132,13 @@ export class Endpoint implements Task {
   }
 
   #turn(): void {
-    if (this.closed) return;
+    if (this.closed || (this.so.so_state & SS_ISCONNECTING) !== 0) return;
     this.#read();
     this.#write();
+    if (this.plan.early === true && this.sent === this.plan.total) {
+      this.close();
+      return;
+    }
     const mayEnd = this.sent === this.plan.total && (!this.plan.closeLast || this.eof);
     if (mayEnd && !this.ended && this.error === '') {
       this.ended = true;
@@ -122,20 +148,34 @@ export class Endpoint implements Task {
   }
 
   close(): void {
+    if (this.closed) return;
     this.closed = true;
     soclose(this.so);
+  }
+
+  /** Ends with a RST, whatever is under way. */
+  abort(): void {
+    if (this.closed) return;
+    this.so.so_options |= SO_LINGER;
+    this.so.so_linger = 0;
+    this.close();
   }
 
   #check(error: number, what: string, mayFail = false): boolean {
     if (error === 0) return true;
     if (error === EWOULDBLOCK || error === ENOBUFS || mayFail) return false;
+    this.errno = error;
     this.error = `${what}: ${errnoName(error)} after ${this.sent} sent, ${this.received} received`;
     return false;
   }
 
   #read(): void {
-    for (let n = 0; n < 10_000 && !this.eof; n++) {
-      const len = 1 + below(this.prng, this.plan.chunk);
+    for (let n = 0; !this.eof && !this.stalled && this.#budget > 0; n++) {
+      if (n === 10_000) {
+        this.#again = true;
+        return;
+      }
+      const len = Math.min(1 + below(this.prng, this.plan.chunk), this.#budget);
       const uio = this.#uio.single(this.#buf, 0, len, UIO_READ);
       if (!this.#check(soreceive(this.so, uio), 'receive')) return;
       const got = len - uio.uio_resid;
@@ -149,11 +189,18 @@ export class Endpoint implements Task {
         return;
       }
       this.received += got;
+      this.#budget -= got;
+      if (this.#budget === 0)
+        this.#clock!.schedule(this.#clock!.nowNs() + this.plan.pace!.everyNs, this.#refill);
     }
   }
 
   #write(): void {
-    for (let n = 0; n < 10_000 && this.sent < this.plan.total && this.error === ''; n++) {
+    for (let n = 0; this.sent < this.plan.total && this.error === ''; n++) {
+      if (n === 10_000) {
+        this.#again = true;
+        return;
+      }
       const len = Math.min(1 + below(this.prng, this.plan.chunk), this.plan.total - this.sent);
       for (let i = 0; i < len; i++) this.#buf[i] = streamByte(this.plan.sendKey, this.sent + i);
       const uio = this.#uio.single(this.#buf, 0, len, UIO_WRITE);

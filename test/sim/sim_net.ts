@@ -16,7 +16,7 @@ import {
   TX,
 } from '../../src/fault/fault_stage.ts';
 import type { ManualClock } from '../../src/host/manual_clock.ts';
-import { SeededPrng } from '../../src/host/prng.ts';
+import { fraction, SeededPrng } from '../../src/host/prng.ts';
 import { m_freem, m_getjcl } from '../../src/kern/kern_mbuf.ts';
 import { m_copydata } from '../../src/kern/m_copydata.ts';
 import {
@@ -73,6 +73,8 @@ export interface SimOptions {
   /** MTU of each side. */
   readonly mtuA?: number;
   readonly mtuB?: number;
+  /** Share of the frames that say they can be marked (ECN) which the wire marks. */
+  readonly mark?: number;
 }
 
 /** Ethernet frames other than ARP's, which has no checksum and would teach a wrong address for long. */
@@ -83,8 +85,11 @@ const NOT_ARP = checkedProgram([
   [0x06, 0, 0, 0xffffffff],
 ]);
 
-/** In front of each frame on the wire, as a virtio-net header is: whether its checksum is left open. */
-const HDR = 1;
+/**
+ * In front of each frame on the wire, as a virtio-net header is: whether its checksum is left open,
+ * and into how many segments it is to be cut.
+ */
+const HDR = 2;
 
 /** One end of the wire: an interface and its driver. */
 export class SimPort implements IfDriver {
@@ -139,6 +144,7 @@ export class SimPort implements IfDriver {
       bytes.set(mem.subarray(this.net.scratch, this.net.scratch + n), off);
     }
     if ((ph.csum_flags & CSUM_TCP) !== 0) frame[0] = 1;
+    frame[1] = (ph.csum_flags & CSUM_IP_TSO) !== 0 ? Math.ceil(ph.len / ph.tso_segsz) : 1;
     if ((ph.csum_flags & CSUM_IP) !== 0) fillIpSum(bytes);
     m_freem(m);
     this.frames++;
@@ -150,12 +156,11 @@ export class SimPort implements IfDriver {
   }
 
   /** The frame has arrived: up it goes. */
-  deliver(bytes: Uint8Array, valid: boolean): void {
-    const m = frameMbuf(bytes);
+  deliver(frame: Uint8Array): void {
+    const m = frameMbuf(frame.subarray(HDR));
     if (m === null) return;
-    // What is longer than a frame was put together by the wire, as GRO does.
-    m.m_pkthdr.lro_nsegs = Math.ceil(bytes.length / 1460);
-    if (valid) {
+    m.m_pkthdr.lro_nsegs = frame[1]!;
+    if (frame[0] === 1) {
       m.m_pkthdr.csum_flags = CSUM_DATA_VALID | CSUM_PSEUDO_HDR;
       m.m_pkthdr.csum_data = 0xffff;
     }
@@ -170,6 +175,18 @@ function fillIpSum(bytes: Uint8Array): void {
   let sum = 0;
   bytes[24] = bytes[25] = 0;
   for (let i = 14; i < 34; i += 2) sum += bytes[i]! * 256 + bytes[i + 1]!;
+  while (sum > 0xffff) sum = (sum & 0xffff) + (sum >>> 16);
+  bytes[24] = (~sum >>> 8) & 0xff;
+  bytes[25] = ~sum & 0xff;
+}
+
+/** "Congestion experienced", RFC 3168, on an IPv4 packet that is capable of it. */
+function markCe(bytes: Uint8Array): void {
+  if (bytes[12] !== 8 || bytes[13] !== 0 || (bytes[15]! & 3) % 3 === 0) return;
+  // The header's checksum goes along by RFC 1624, so that a broken header stays broken.
+  const old = bytes[15]!;
+  bytes[15] = old | 3;
+  let sum = (~(bytes[24]! * 256 + bytes[25]!) & 0xffff) + (~old & 0xffff) + bytes[15];
   while (sum > 0xffff) sum = (sum & 0xffff) + (sum >>> 16);
   bytes[24] = (~sum >>> 8) & 0xff;
   bytes[25] = ~sum & 0xff;
@@ -217,6 +234,7 @@ export class SimNet {
   readonly b: SimPort;
   /** A page for copying, taken from the top of the arena's device memory. */
   readonly scratch: number;
+  readonly #seeds: SeededPrng;
 
   constructor(o: SimOptions) {
     const clock = bootMachine();
@@ -224,16 +242,24 @@ export class SimNet {
     captureInit(clock);
     this.scratch = mem.length - 4096;
     this.stage = new FaultStage(new StageAlarm(clock), (seed) => new SeededPrng(seed), HDR);
+    const marks = new SeededPrng(o.seed + 0x1_0000_0000);
     this.stage.deliver = (dir, frame) => {
       const port = dir === TX ? this.b : this.a;
-      port.deliver(frame.subarray(HDR), frame[0] === 1);
+      if (o.mark !== undefined && fraction(marks) < o.mark) markCe(frame.subarray(HDR));
+      port.deliver(frame);
     };
     const texts = [...(o.faults ?? []), `delay,delay=${(o.delayNs ?? 100_000) / 1e6}`];
-    for (const spec of simFaults(texts, new SeededPrng(o.seed))) this.stage.add(spec);
+    this.#seeds = new SeededPrng(o.seed);
+    for (const spec of simFaults(texts, this.#seeds)) this.stage.add(spec);
     // The frames of ARP take their time too, so that no answer comes within the call that asks.
     this.stage.add(faultSpec('delay', { delay: '0.001' }, 0, () => NOT_ARP));
     this.a = new SimPort(this, TX, ADDR_A, '02:00:00:00:00:01', o);
     this.b = new SimPort(this, RX, ADDR_B, '02:00:00:00:00:02', o);
+  }
+
+  /** Adds a fault; returns its id. */
+  fault(text: string): number {
+    return this.stage.add(simFaults([text], this.#seeds)[0]!).id;
   }
 
   /** Ends both stacks; every pool must be as it was. */

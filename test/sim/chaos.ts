@@ -1,0 +1,263 @@
+/**
+ * A world of the simulation drawn from a seed: a wire with all faults mixed, two stacks set up each
+ * in its own way, and some connections that run at once, with programs that are fast, slow, stall,
+ * close half, early, or not at all in order. `run` says what was wrong with it, if anything.
+ */
+
+import { below, fraction, SeededPrng } from '../../src/host/prng.ts';
+import { sbreserve } from '../../src/kern/uipc_sockbuf.ts';
+import { type Socket, SO_REUSEADDR, soclose } from '../../src/kern/uipc_socket.ts';
+import type { Inpcb } from '../../src/netinet/in_pcb.ts';
+import { ccSetDefault } from '../../src/netinet/cc.ts';
+import { TCPS_FIN_WAIT_2 } from '../../src/netinet/tcp_fsm.ts';
+import { tcp_pcblist } from '../../src/netinet/tcp_pcblist.ts';
+import { TF_NODELAY, type Tcpcb, tcpstat, V_tcp } from '../../src/netinet/tcp_var.ts';
+import { ECONNRESET, ECONNREFUSED, EPIPE } from '../../src/sys/errno.ts';
+import { Acceptor, connectTo, Endpoint, listenOn, type Plan, tcpSocket } from './endpoint.ts';
+import { ADDR_B, type Offload, SimNet, type SimPort } from './sim_net.ts';
+
+const SECOND = 1e9;
+/** Longer than anything but the keepalive of a peer that is gone takes. */
+const LIMIT_NS = 3600 * SECOND;
+/** What that takes, and TIME_WAIT: two hours of quiet, eight probes, 2 MSL. */
+const REST_NS = 4 * 3600 * SECOND;
+
+/** Connections of a world. */
+export const PER_WORLD = 4;
+
+const pick = <T>(prng: SeededPrng, of: readonly T[]): T => of[below(prng, of.length)]!;
+const chance = (prng: SeededPrng, p: number): boolean => fraction(prng) < p;
+
+/** Faults of the wire; frames are only damaged where checksums are in them. */
+function drawFaults(prng: SeededPrng, damage: boolean): string[] {
+  const f: string[] = [];
+  const point = (): string => pick(prng, ['', '', ',point=tx', ',point=rx']);
+  const rate = (max: number): string => `rate=${(fraction(prng) * max).toFixed(5)}${point()}`;
+  if (chance(prng, 0.7)) f.push(`drop,${rate(0.08)}`);
+  if (chance(prng, 0.3)) f.push(`drop,${rate(0.005)},burst=${2 + below(prng, 5)}`);
+  if (chance(prng, 0.2)) f.push(`drop,every=${5 + below(prng, 60)}${point()}`);
+  if (chance(prng, 0.5)) f.push(`duplicate,${rate(0.05)}`);
+  if (damage && chance(prng, 0.5)) f.push(`corrupt,${rate(0.03)}`);
+  if (damage && chance(prng, 0.4)) f.push(`truncate,${rate(0.02)}`);
+  if (chance(prng, 0.3))
+    f.push(`rate,rate=${Math.round(5e5 * 200 ** fraction(prng))},burst=${5 + below(prng, 100)}`);
+  if (chance(prng, 0.4)) f.push(`delay,jitter=${below(prng, 60)}${point()}`);
+  if (chance(prng, 0.5)) f.push(`reorder,${rate(0.1)},delay=0,jitter=${1 + below(prng, 80)}`);
+  return f;
+}
+
+/** Sets a stack up in one of the ways that an administrator can. */
+function setUp(port: SimPort, prng: SeededPrng): void {
+  const { params } = V_tcp(port.vnet);
+  params.sack_enable = chance(prng, 0.7);
+  params.rfc1323 = chance(prng, 0.7);
+  params.ecn_enable = pick(prng, [0, 1, 2]);
+  params.do_prr = chance(prng, 0.8);
+  params.rfc3042 = chance(prng, 0.8);
+  params.delayed_ack = chance(prng, 0.8);
+  params.sack_lrd = chance(prng, 0.8);
+  params.syncookies_only = chance(prng, 0.1);
+  ccSetDefault(V_tcp(port.vnet), pick(prng, ['newreno', 'cubic']));
+}
+
+/** Buffers of a socket: mostly the default, at times next to nothing. */
+function drawBuffers(so: Socket, prng: SeededPrng): void {
+  if (chance(prng, 0.25)) sbreserve(so.so_rcv, 200 + below(prng, 8000));
+  if (chance(prng, 0.25)) sbreserve(so.so_snd, 200 + below(prng, 8000));
+}
+
+function drawSize(prng: SeededPrng): number {
+  return below(prng, pick(prng, [3, 3000, 20_000, 20_000, 150_000]));
+}
+
+function drawPlan(prng: SeededPrng, sendKey: number, recvKey: number, slow: boolean): Plan {
+  const plan: Plan = {
+    sendKey,
+    recvKey,
+    total: drawSize(prng),
+    chunk: 1 + below(prng, pick(prng, [10, 2000, 20_000])),
+    closeLast: false,
+    early: chance(prng, 0.08),
+  };
+  if (!slow) return plan;
+  const pace = { bytes: 200 + below(prng, 20_000), everyNs: (1 + below(prng, 400)) * 1e6 };
+  return { ...plan, pace };
+}
+
+/** One connection: its two programs and what the oracle knows of them. */
+class Pair {
+  readonly near: Endpoint;
+  far: Endpoint | null = null;
+  /** Somebody left before the end: the other one may be reset. */
+  readonly rude: boolean;
+  readonly #port: number;
+  readonly #listener: Socket;
+
+  constructor(net: SimNet, prng: SeededPrng, n: number) {
+    const { clock } = net;
+    const order = below(prng, 3);
+    const slow = below(prng, 8);
+    const key = 2 * n + 1;
+    const client = { ...drawPlan(prng, key, key + 1, slow === 0), closeLast: order === 1 };
+    const server = { ...drawPlan(prng, key + 1, key, slow === 1), closeLast: order === 2 };
+    const nodelay = chance(prng, 0.3);
+    this.#port = 1000 + n;
+    this.#listener = listenOn(net.b.vnet, this.#port);
+    drawBuffers(this.#listener, prng);
+    const acceptor = new Acceptor(this.#listener);
+    acceptor.onAccept = (so) => {
+      this.far = new Endpoint(so, server, prng, clock);
+      clock.post(this.far);
+    };
+    const so = tcpSocket(net.a.vnet);
+    so.so_options |= SO_REUSEADDR;
+    drawBuffers(so, prng);
+    this.near = new Endpoint(so, client, prng, clock);
+    if (nodelay) ((so.so_pcb as Inpcb).inp_ppcb as Tcpcb).t_flags |= TF_NODELAY;
+    const startNs = clock.nowNs() + below(prng, 2000) * 1e6;
+    clock.schedule(startNs, { run: () => connectTo(so, ADDR_B, this.#port) });
+    const aborts = chance(prng, 0.12);
+    if (aborts) {
+      const ofNear = chance(prng, 0.5);
+      const atNs = startNs + fraction(prng) ** 3 * 30 * SECOND;
+      clock.schedule(atNs, { run: () => (ofNear ? this.near : this.far)?.abort() });
+    }
+    if (chance(prng, 0.15)) {
+      const atNs = startNs + fraction(prng) * 3 * SECOND;
+      const forNs = fraction(prng) ** 2 * 90 * SECOND;
+      const ofNear = chance(prng, 0.5);
+      const set = (stalled: boolean) => (): void => {
+        const one = ofNear ? this.near : this.far;
+        if (one === null) return;
+        one.stalled = stalled;
+        if (!one.closed) one.run();
+      };
+      clock.schedule(atNs, { run: set(true) });
+      clock.schedule(atNs + forNs, { run: set(false) });
+    }
+    this.rude = aborts || client.early === true || server.early === true;
+  }
+
+  /** Both programs have ended, or the client's has and nobody was ever accepted. */
+  get done(): boolean {
+    return this.near.done && (this.far === null ? this.rude || this.refused : this.far.done);
+  }
+
+  /** The server gave up: all its SYN-ACKs, or what answered them, were lost. */
+  get refused(): boolean {
+    const { near, far } = this;
+    return far === null && near.errno === ECONNRESET && near.received === 0;
+  }
+
+  /**
+   * Whether its end cannot come by itself: one side was reset, the RST was lost, and the other one has
+   * ended its stream and only reads. In FIN_WAIT_2 nothing asks whether the peer is still there.
+   */
+  get forgotten(): boolean {
+    const open = [this.near, this.far].filter((one) => one !== null && !one.done);
+    const waits = (one: Endpoint): boolean =>
+      ((one.so.so_pcb as Inpcb).inp_ppcb as Tcpcb).t_state === TCPS_FIN_WAIT_2;
+    return this.rude && open.length === 1 && waits(open[0]!);
+  }
+
+  /** What is wrong, or ''. The peer of somebody rude may be reset; what it read must be right. */
+  verdict(): string {
+    const allowed = (one: Endpoint): boolean =>
+      (this.rude || this.refused) && [ECONNRESET, EPIPE, ECONNREFUSED].includes(one.errno);
+    for (const one of [this.near, this.far])
+      if (one !== null && one.error !== '' && !allowed(one)) return one.error;
+    if (this.rude || this.refused) return '';
+    if (this.far === null) return 'never accepted';
+    if (this.far.received !== this.near.plan.total) return 'the server has too little';
+    if (this.near.received !== this.far.plan.total) return 'the client has too little';
+    return '';
+  }
+
+  close(): void {
+    soclose(this.#listener);
+    this.near.close();
+    this.far?.close();
+  }
+
+  toString(): string {
+    return `port ${this.#port}: client ${String(this.near)} server ${String(this.far)}`;
+  }
+}
+
+export interface ChaosResult {
+  /** What was wrong, or ''. */
+  readonly wrong: string;
+  /** Bytes that arrived, connections that were reset. */
+  readonly bytes: number;
+  readonly resets: number;
+  readonly frames: number;
+}
+
+/** Draws the world of `seed`, runs it to the end and closes the accounts. */
+export function runWorld(seed: number, onNet?: (net: SimNet) => void): ChaosResult {
+  const prng = new SeededPrng(seed);
+  const offload = pick<Offload>(prng, ['none', 'none', 'csum', 'tso']);
+  const mtu = (): number => (chance(prng, 0.6) ? 1500 : 296 + below(prng, 1205));
+  const net = new SimNet({
+    seed,
+    offload,
+    faults: drawFaults(prng, offload === 'none'),
+    delayNs: Math.round(20_000 * 5000 ** fraction(prng)),
+    mtuA: mtu(),
+    mtuB: mtu(),
+    mark: chance(prng, 0.3) ? fraction(prng) * 0.1 : 0,
+  });
+  setUp(net.a, prng);
+  setUp(net.b, prng);
+  onNet?.(net);
+  const pairs: Pair[] = [];
+  for (let n = 0; n < PER_WORLD; n++) pairs.push(new Pair(net, prng, n));
+  drawOutage(net, prng);
+  const vnets = [net.a.vnet, net.b.vnet];
+  const states = (): string => JSON.stringify(vnets.map((vnet) => [...tcp_pcblist(vnet)]));
+  const told = (what: string): string => `seed ${seed}: ${what}`;
+  let wrong = '';
+  const all = (): boolean => pairs.every((pair) => pair.done);
+  let ended = net.clock.runUntil(all, LIMIT_NS);
+  // Two hours of quiet end a connection whose peer is gone: somebody rude, or a server that gave up.
+  const halfOpen = pairs.some((p) => p.rude) || tcpstat(net.b.vnet).tcps_sc_stale > 0;
+  if (!ended && halfOpen) ended = net.clock.runUntil(all, REST_NS);
+  const stuck = ended ? undefined : pairs.find((p) => !p.done && !p.forgotten);
+  if (stuck !== undefined) wrong = told(`no end: ${stuck.toString()} ${states()}`);
+  for (const pair of pairs) {
+    const verdict = wrong === '' ? pair.verdict() : '';
+    if (verdict !== '') wrong = told(`${verdict}: ${pair.toString()}`);
+    pair.close();
+  }
+  // Whatever the last segment's fate, both sides come to rest by themselves.
+  const left = (): number => vnets.reduce((n, v) => n + V_tcp(v).tcbinfo.ipi_count, 0);
+  if (!net.clock.runUntil(() => left() === 0, REST_NS) && wrong === '')
+    wrong = told(`connections left: ${states()}`);
+  const ends = pairs.flatMap(({ near, far }) => (far === null ? [near] : [near, far]));
+  try {
+    net.close();
+  } catch (err) {
+    if (wrong === '') wrong = told(String(err));
+  }
+  return {
+    wrong,
+    bytes: ends.reduce((n, one) => n + one.received, 0),
+    resets: ends.filter((one) => one.errno !== 0).length,
+    frames: net.a.frames + net.b.frames,
+  };
+}
+
+/** At times the wire is cut for a while, once or more, in one direction or both. */
+function drawOutage(net: SimNet, prng: SeededPrng): void {
+  for (let n = 0; n < 3 && chance(prng, 0.15); n++) {
+    const atNs = fraction(prng) * 5 * SECOND;
+    const forNs = fraction(prng) ** 2 * 20 * SECOND;
+    const point = pick(prng, ['wire', 'tx', 'rx']);
+    net.clock.schedule(atNs, {
+      run: () => {
+        const id = net.fault(`drop,rate=1,point=${point}`);
+        net.clock.schedule(atNs + forNs, { run: () => net.stage.remove(id) });
+      },
+    });
+  }
+}
