@@ -22,6 +22,7 @@ import { needs } from '../support/needs.ts';
 import { Netns } from '../support/netns.ts';
 import { distRoot } from '../support/root.ts';
 import { Site } from '../support/served.ts';
+import { pinged } from '../support/ping.ts';
 
 /** Rejects unless `promise` rejects with a TapnicError; resolves with that. */
 async function rejection(promise: Promise<unknown>): Promise<TapnicError> {
@@ -81,8 +82,7 @@ describe('api: createStack', () => {
       seed: 7,
       netns: ns.name,
     });
-    const out = await ns.execAsync('ping', ['-c', '3', '-i', '0.01', '192.0.2.2']);
-    expect(out).to.match(/3 received, 0% packet loss/);
+    expect(await pinged(ns, '192.0.2.2', 3)).to.equal(3);
     expect(ns.exec('ip', ['neigh'])).to.include('192.0.2.2 dev nic0 lladdr 02:00:5e:00:53:42');
     expect(s.ifconfig('tn0')).to.deep.include({ name: 'tn0', mtu: 1400, ether: s.info.mac });
     expect(s.ifconfig().map(({ name }) => name)).to.include('tn0');
@@ -280,7 +280,7 @@ describe('api: createStack', () => {
     try {
       const file = join(dir, 'wire.pcap');
       const s = await open({ capture: { wire: file } });
-      await ns.execAsync('ping', ['-c', '2', '-i', '0.01', '192.0.2.2']);
+      expect(await pinged(ns, '192.0.2.2', 2)).to.equal(2);
       await close();
       expect(s.captureProblem()).to.equal(null);
       const { stdout } = await ns.run('tcpdump', ['-n', '-r', file, 'icmp']);

@@ -6,6 +6,7 @@ import type { Instance } from '../support/instance.ts';
 import { needs } from '../support/needs.ts';
 import { sha256, Site, withServed } from '../support/served.ts';
 import { assertCleanCapture, tsharkFields } from '../support/tshark.ts';
+import { pinged } from '../support/ping.ts';
 
 interface NetstatM {
   emulator: {
@@ -94,9 +95,8 @@ describe('netns: tp, programmed I/O', function () {
     const result = await fetched([], async (tapnic) => {
       expect(tapnic.ready).to.include({ if: 'tp0', engine: 'ts', mode: 'wire' });
       const { addr } = tapnic.ready;
-      const ping = tapnic.ns.exec('ping', ['-c', '20', '-i', '0.01', '-s', '1472', addr]);
-      expect(ping).to.match(/20 received, 0% packet loss/);
-      expect(tapnic.ns.exec('ping', ['-c', '1', '-s', '20000', addr])).to.match(/ 0% packet loss/);
+      expect(await pinged(tapnic.ns, addr, 20, 1472)).to.equal(20);
+      expect(await pinged(tapnic.ns, addr, 1, 20_000)).to.equal(1);
       const tp0 = await tapnic.json<Ifconfig>('ifconfig', 'tp0');
       expect(tp0.options_names).to.deep.equal(['VLAN_MTU', 'LINKSTATE']);
       expect(tp0.flags_names).to.include('RUNNING').and.not.include('OACTIVE');

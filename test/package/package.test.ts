@@ -193,11 +193,10 @@ describe('package', function () {
       '-e',
       `console.log(Object.keys(await import('tapnic')).join())`,
     );
-    expect(names.trim().split(',').sort()).to.deep.equal([
-      ...['SF_FLAGS', 'SF_NOCACHE', 'SF_NODISKIO', 'SF_SYNC', 'SF_USER_READAHEAD'],
-      ...['Tap', 'TapnicError', 'Tun', 'connect', 'createServer', 'createStack'],
-      ...['openFile', 'tuntap'],
-    ]);
+    expect(names.trim().split(',').sort().join(' ')).to.equal(
+      'SF_FLAGS SF_NOCACHE SF_NODISKIO SF_SYNC SF_USER_READAHEAD ' +
+        'Tap TapnicError Tun connect createServer createStack openFile tuntap',
+    );
   });
 
   it('uses the prebuilt addon when installed with scripts, and builds where it cannot', () => {
@@ -262,7 +261,7 @@ describe('package', function () {
         using ns = new Netns(`n${major}`);
         writeFileSync(join(app, 'ping.mjs'), PING);
         const { status, stdout, stderr } = await ns.run(node, [join(app, 'ping.mjs')]);
-        expect([status, stdout, stderr]).to.deep.equal([0, '3 received tap0 {}\n', '']);
+        expect([status, stdout, stderr]).to.deep.equal([0, '1 received tap0 {}\n', '']);
         rmSync(dir, { recursive: true });
       });
   });
@@ -282,7 +281,7 @@ const PING = `
   import { createStack, Tap } from 'tapnic';
   const stack = await createStack({ memory: '32M' });
   const said = await new Promise((resolve) =>
-    execFile('ping', ['-c', '3', '-i', '0.01', '192.0.2.2'], (_error, stdout) => resolve(stdout)),
+    execFile('ping', ['-c', '1', '-W', '5', '192.0.2.2'], (_error, stdout) => resolve(stdout)),
   );
   const tap = new Tap();
   const leaked = await stack.close();

@@ -13,6 +13,7 @@ import { needs } from '../support/needs.ts';
 import { Netns } from '../support/netns.ts';
 import { distRoot } from '../support/root.ts';
 import { answerArpAndPing, answerPing } from './responder.ts';
+import { pinged } from '../support/ping.ts';
 
 interface IpLink {
   ifname: string;
@@ -112,8 +113,7 @@ describe('tap: Tap and Tun', () => {
     t.ipv4 = '192.0.2.1/24';
     t.isUp = true;
     const sent = answerArpAndPing(t, '192.0.2.2');
-    const out = await ns.execAsync('ping', ['-c', '20', '-i', '0.01', '-s', '1000', '192.0.2.2']);
-    expect(out).to.match(/20 packets transmitted, 20 received, 0% packet loss/);
+    expect(await pinged(ns, '192.0.2.2', 20, 1000)).to.equal(20);
     expect(ns.exec('ip', ['neigh'])).to.include('192.0.2.2 dev eth7 lladdr 02:00:5e:00:53:02');
     // Linux counts as received what we wrote, no more and no less.
     expect(link('eth7')!.stats64.rx).to.include({ packets: sent.frames, bytes: sent.bytes });
@@ -172,8 +172,7 @@ describe('tap: Tap and Tun', () => {
     expect(t.mac).to.equal('00:00:00:00:00:00');
     expect(thrown(() => (t.mac = '02:00:5e:00:53:07')).code).to.equal('EOPNOTSUPP');
     answerPing(t);
-    const out = await ns.execAsync('ping', ['-c', '5', '-i', '0.01', '192.0.2.77']);
-    expect(out).to.match(/5 received, 0% packet loss/);
+    expect(await pinged(ns, '192.0.2.77', 5)).to.equal(5);
   });
 
   it('has the virtio-net header and takes offloads where asked', async () => {
@@ -185,8 +184,7 @@ describe('tap: Tap and Tun', () => {
     expect(features).to.match(/tx-tcp-segmentation: on/);
     expect(features).to.match(/tx-tcp6-segmentation: off/);
     answerArpAndPing(t, '192.0.2.2', 12);
-    const out = await ns.execAsync('ping', ['-c', '3', '-i', '0.01', '192.0.2.2']);
-    expect(out).to.match(/3 received, 0% packet loss/);
+    expect(await pinged(ns, '192.0.2.2', 3)).to.equal(3);
   });
 
   it('has as many queues as asked for', async () => {
