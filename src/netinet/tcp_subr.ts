@@ -80,10 +80,10 @@ export function tcp_newtcpcb(inp: Inpcb): Tcpcb {
   tp.t_maxseg = p.mssdflt;
   if (p.rfc1323) tp.t_flags |= TF_REQ_SCALE | TF_REQ_TSTMP;
   if (p.sack_enable) tp.t_flags |= TF_SACK_PERMIT;
-  // RFC 6298 (2.1): without a measurement the RTO is a second. What backing off starts from then is
-  // FreeBSD's guess, a quarter of it.
+  // RFC 6298 (2.1): without a measurement the RTO is a second, and backing off starts from there:
+  // srtt + 4 * rttvar says so too.
   tp.t_srtt = 0;
-  tp.t_rttvar = p.rexmit_initial;
+  tp.t_rttvar = Math.floor((p.rexmit_initial << TCP_RTTVAR_SHIFT) / 4);
   tp.t_rttmin = p.rexmit_min;
   tp.t_rxtcur = p.rexmit_initial;
   tp.t_rcvtime = tcpTicks();

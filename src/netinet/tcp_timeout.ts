@@ -34,7 +34,6 @@ import {
   TCP_MAXRXTSHIFT,
   TCP_REXMTVAL,
   tcp_setpersist,
-  tcp_syn_backoff,
   tcp_timer_activate,
   TCPT_RANGESET,
   tcpTimerRearm,
@@ -105,9 +104,8 @@ function rexmt(tp: Tcpcb): void {
   } else {
     tp.t_flags &= ~TF_PREVVALID;
   }
-  const rto = TCPS_HAVEESTABLISHED(tp.t_state)
-    ? TCP_REXMTVAL(tp) * tcp_backoff[tp.t_rxtshift]!
-    : params.rexmit_initial * tcp_syn_backoff[tp.t_rxtshift]!;
+  const first = TCPS_HAVEESTABLISHED(tp.t_state) ? TCP_REXMTVAL(tp) : params.rexmit_initial;
+  const rto = first * tcp_backoff[tp.t_rxtshift]!;
   tp.t_rxtcur = TCPT_RANGESET(tp, rto, tp.t_rttmin, TCPTV_REXMTMAX);
   if (tp.t_rxtshift > TCP_MAXRXTSHIFT / 4) {
     // So long without an answer: look for another way, and do not trust the estimate.

@@ -15,11 +15,10 @@ import {
   TT_PERSIST,
 } from './tcp_var.ts';
 
-/** How much longer each retransmission waits, RFC 6298 (5.5); SYNs start slower. */
+/** How much longer each retransmission waits, RFC 6298 (5.5). */
 export const tcp_backoff: readonly number[] = [
   1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 512, 512, 512,
 ];
-export const tcp_syn_backoff: readonly number[] = [1, 1, 1, 1, 1, 2, 4, 8, 16, 32, 64, 64, 64];
 export const TCP_MAXRXTSHIFT = 12;
 
 /** Has `which` timer go off `delayMs` from now; 0 turns it off. @see sys/netinet/tcp_timer.c */
