@@ -1,0 +1,483 @@
+/**
+ * An emulated host that a test script drives: socket calls by descriptor, raw IPv4 packets in and
+ * out, time that passes when told to. What packetdrill's shared object reaches over a socket
+ * (src/cli/packetdrill.ts) and what our own runner calls directly. Calls take and return Linux's
+ * numbers: a result, or a negated errno. Each host is a Vnet of its own; the machine is the
+ * caller's. Left out: IPv6, descriptors other than sockets.
+ */
+
+import { EBADF, EINPROGRESS, EALREADY, EINVAL, EWOULDBLOCK, type Errno } from '../sys/errno.ts';
+import type { Prng } from '../sys/prng.ts';
+import type { InAddr } from '../sys/types.ts';
+import { inAddr } from '../sys/types.ts';
+import type { ManualClock } from '../host/manual_clock.ts';
+import {
+  AF_INET,
+  MSG_DONTWAIT,
+  MSG_MORETOCOME,
+  MSG_OOB,
+  MSG_PEEK,
+  SOCK_DGRAM,
+  SOCK_STREAM,
+} from '../kern/protosw.ts';
+import { machineSysctl, type SysctlValue } from '../kern/kern_sysctl.ts';
+import {
+  sbavail,
+  SBS_CANTRCVMORE,
+  SBS_CANTSENDMORE,
+  SBS_RCVATMARK,
+  sbspace,
+} from '../kern/uipc_sockbuf.ts';
+import {
+  SO_ACCEPTCONN,
+  SO_LINGER,
+  type Socket,
+  soaccept,
+  sobind,
+  soclose,
+  soconnect,
+  socreate,
+  solisten,
+  soreceive,
+  soResult,
+  sosend,
+  soshutdown,
+  soTakeError,
+  SS_ISCONNECTED,
+  SS_ISCONNECTING,
+} from '../kern/uipc_socket.ts';
+import { type Vnet, vnet_alloc } from '../kern/vnet.ts';
+import { inet_domain_attach, inet_domain_detach } from '../netinet/in_proto.ts';
+import { V_ip } from '../netinet/ip_var.ts';
+import { tcp_shutdownVnet } from '../netinet/tcp_pcblist.ts';
+import { KASSERT } from '../sys/kassert.ts';
+import { UIO_READ, UIO_WRITE, Uio } from '../vm/uio.ts';
+import {
+  fromLinuxSockaddr,
+  LINUX_AF_INET,
+  LINUX_AF_UNSPEC,
+  LINUX_ERRNO,
+  LINUX_F_GETFL,
+  LINUX_F_SETFL,
+  LINUX_FIONBIO,
+  LINUX_FIONREAD,
+  LINUX_MSG_DONTWAIT,
+  LINUX_MSG_MORE,
+  LINUX_MSG_NOSIGNAL,
+  LINUX_MSG_OOB,
+  LINUX_MSG_PEEK,
+  LINUX_MSG_WAITALL,
+  LINUX_O_NONBLOCK,
+  LINUX_O_RDWR,
+  LINUX_POLLERR,
+  LINUX_POLLHUP,
+  LINUX_POLLIN,
+  LINUX_POLLNVAL,
+  LINUX_POLLOUT,
+  LINUX_POLLPRI,
+  LINUX_SIOCATMARK,
+  LINUX_TIOCOUTQ,
+  linuxErrno,
+  linuxFamily,
+  toLinuxSockaddr,
+} from './packetdrill_linux.ts';
+import { linuxGetsockopt, linuxSetsockopt } from './packetdrill_sockopt.ts';
+import { PacketdrillWire, type SentPacket } from './packetdrill_wire.ts';
+
+/** What a call returns that would sleep: `takeStep` gives what to try again. */
+export const PD_BLOCK = -0x10000;
+
+/** One more try of a call that waits: its result, or PD_BLOCK. */
+export type PdStep = () => number;
+
+/** What a host is made with. */
+export interface PdHostOptions {
+  readonly clock: ManualClock;
+  readonly prng: Prng;
+  /** Its first address. */
+  readonly addr: InAddr;
+  /** Bytes; default 1500. */
+  readonly mtu?: number;
+}
+
+/** A descriptor to poll, as struct pollfd. */
+export interface PdPollfd {
+  readonly fd: number;
+  readonly events: number;
+  revents: number;
+}
+
+interface File {
+  readonly so: Socket;
+  nonblock: boolean;
+}
+
+const FDS_MAX = 4096;
+const MAX_EVENTS_PER_ADVANCE = 10_000_000;
+const MSG_KNOWN =
+  LINUX_MSG_OOB |
+  LINUX_MSG_PEEK |
+  LINUX_MSG_DONTWAIT |
+  LINUX_MSG_WAITALL |
+  LINUX_MSG_NOSIGNAL |
+  LINUX_MSG_MORE;
+
+interface Waiter {
+  readonly step: PdStep;
+  readonly done: (result: number) => void;
+}
+
+export class PdHost {
+  readonly clock: ManualClock;
+  readonly vnet: Vnet;
+  readonly wire: PacketdrillWire;
+  /** The address that the last accept, recvfrom, … tells of, as Linux lays it out. */
+  addressOut: Uint8Array = new Uint8Array(0);
+  /** The value the last getsockopt or ioctl gave. */
+  valueOut: Uint8Array = new Uint8Array(0);
+  readonly #files = new Map<number, File>();
+  #step: PdStep | null = null;
+  #waiters: Waiter[] = [];
+  readonly #sysctls = new Map<string, SysctlValue>();
+
+  constructor(options: PdHostOptions) {
+    this.clock = options.clock;
+    this.vnet = vnet_alloc(options.prng);
+    const error = inet_domain_attach(this.vnet);
+    KASSERT(error === 0, 'PdHost: inet_domain_attach');
+    this.wire = new PacketdrillWire(this.vnet, options.mtu ?? 1500);
+    this.wire.addAddress(options.addr);
+    for (const { name, set, setText, get } of machineSysctl.tree.list())
+      if (set !== null || setText !== undefined) this.#sysctls.set(name, get());
+  }
+
+  /** Ends all connections without a word, and puts the machine's sysctls back. */
+  close(): void {
+    this.#waiters = [];
+    for (const { so } of this.#files.values()) soclose(so);
+    this.#files.clear();
+    tcp_shutdownVnet(this.vnet, 'rst');
+    tcp_shutdownVnet(this.vnet, 'discard');
+    this.wire.detach();
+    inet_domain_detach(this.vnet);
+    for (const [name, value] of this.#sysctls) {
+      const oid = machineSysctl.tree.find(name);
+      if (oid !== undefined && oid.get() !== value) machineSysctl.tree.write(name, String(value));
+    }
+  }
+
+  // Time and packets.
+
+  get nowNs(): number {
+    return this.clock.nowNs();
+  }
+
+  /** Lets time pass until `untilNs`: timers run when they are due, calls that wait go on. */
+  advanceTo(untilNs: number): void {
+    for (let n = 0; n < MAX_EVENTS_PER_ADVANCE && this.clock.step(untilNs); n++) this.#wake();
+    this.clock.advanceTo(untilNs);
+    this.#wake();
+  }
+
+  /**
+   * The oldest packet that left; time passes until there is one, to `untilNs` at most. Null: there
+   * is none by then, or none will ever come.
+   */
+  receive(untilNs: number): SentPacket | null {
+    this.#wake();
+    for (let n = 0; this.wire.sent.length === 0 && n < MAX_EVENTS_PER_ADVANCE; n++) {
+      if (!this.clock.step(untilNs)) return null;
+      this.#wake();
+    }
+    return this.wire.sent.shift() ?? null;
+  }
+
+  /** A raw IPv4 packet arrives. Its destination is ours whatever it is: scripts choose at random. */
+  inject(packet: Uint8Array): void {
+    if (packet.length >= 20 && packet[0]! >>> 4 === 4) {
+      const dst = inAddr(
+        ((packet[16]! << 24) | (packet[17]! << 16) | (packet[18]! << 8) | packet[19]!) >>> 0,
+      );
+      this.#ownAddress(dst);
+    }
+    this.wire.inject(packet);
+    this.#wake();
+  }
+
+  #ownAddress(addr: InAddr): void {
+    if (addr !== 0 && !V_ip(this.vnet).addrs.has(addr | 0)) this.wire.addAddress(addr);
+  }
+
+  // Calls that wait.
+
+  /** What to try again after PD_BLOCK. */
+  takeStep(): PdStep {
+    const step = this.#step!;
+    this.#step = null;
+    return step;
+  }
+
+  /** Has `done` called with the result of `step` as soon as it has one. */
+  wait(step: PdStep, done: (result: number) => void): void {
+    this.#waiters.push({ step, done });
+  }
+
+  get waiting(): number {
+    return this.#waiters.length;
+  }
+
+  #wake(): void {
+    if (this.#waiters.length === 0) return;
+    const waiters = this.#waiters;
+    this.#waiters = [];
+    for (const waiter of waiters) {
+      const result = waiter.step();
+      if (result === PD_BLOCK) this.#waiters.push(waiter);
+      else waiter.done(result);
+    }
+  }
+
+  /** The result of `step` now, or PD_BLOCK with the step left for `takeStep`. */
+  #try(step: PdStep): number {
+    const result = step();
+    if (result === PD_BLOCK) this.#step = step;
+    return result;
+  }
+
+  // Descriptors.
+
+  #file(fd: number): File | null {
+    return this.#files.get(fd) ?? null;
+  }
+
+  /** The socket behind a descriptor, null if there is none. */
+  socketOf(fd: number): Socket | null {
+    return this.#file(fd)?.so ?? null;
+  }
+
+  #open(so: Socket, nonblock: boolean): number {
+    for (let fd = 3; fd < FDS_MAX; fd++) {
+      if (this.#files.has(fd)) continue;
+      this.#files.set(fd, { so, nonblock });
+      return fd;
+    }
+    soclose(so);
+    return -LINUX_ERRNO['EMFILE']!;
+  }
+
+  /** Runs `f` on the socket of `fd`; its errno negated, or 0. */
+  #on(fd: number, f: (so: Socket, file: File) => Errno): number {
+    const file = this.#file(fd);
+    const error = file === null ? EBADF : f(file.so, file);
+    this.#wake();
+    return error === 0 ? 0 : -linuxErrno(error);
+  }
+
+  // The calls.
+
+  socket(domain: number, type: number, protocol: number): number {
+    const nonblock = (type & LINUX_O_NONBLOCK) !== 0;
+    type &= 0xf;
+    if (domain !== LINUX_AF_INET) return -LINUX_ERRNO['EAFNOSUPPORT']!;
+    if (type !== SOCK_STREAM && type !== SOCK_DGRAM) return -LINUX_ERRNO['EPROTONOSUPPORT']!;
+    const error = socreate(this.vnet, AF_INET, type, protocol);
+    return error === 0 ? this.#open(soResult.so!, nonblock) : -linuxErrno(error);
+  }
+
+  bind(fd: number, sa: Uint8Array): number {
+    return this.#on(fd, (so) => {
+      const nam = fromLinuxSockaddr(sa);
+      if (nam === null) return EINVAL;
+      this.#ownAddress(nam.addr);
+      return sobind(so, nam);
+    });
+  }
+
+  listen(fd: number, backlog: number): number {
+    return this.#on(fd, (so) => solisten(so, backlog));
+  }
+
+  accept(fd: number): number {
+    const file = this.#file(fd);
+    if (file === null) return -LINUX_ERRNO['EBADF']!;
+    return this.#try(() => {
+      const error = soaccept(file.so);
+      if (error === EWOULDBLOCK && !file.nonblock) return PD_BLOCK;
+      if (error !== 0) return -linuxErrno(error);
+      const so = soResult.so!;
+      this.addressOut = toLinuxSockaddr(so.so_proto.pr_peeraddr(so));
+      return this.#open(so, file.nonblock);
+    });
+  }
+
+  /** AF_UNSPEC dissolves the association of a datagram socket. */
+  connect(fd: number, sa: Uint8Array): number {
+    const file = this.#file(fd);
+    if (file === null) return -LINUX_ERRNO['EBADF']!;
+    const { so } = file;
+    if (linuxFamily(sa) === LINUX_AF_UNSPEC)
+      return this.#on(fd, () => so.so_proto.pr_disconnect(so));
+    const nam = fromLinuxSockaddr(sa);
+    if (nam === null) return -LINUX_ERRNO['EINVAL']!;
+    if ((so.so_state & SS_ISCONNECTING) !== 0) return -linuxErrno(EALREADY);
+    const error = soconnect(so, nam);
+    if (error !== 0) return -linuxErrno(error);
+    if (file.nonblock && (so.so_state & SS_ISCONNECTING) !== 0) return -linuxErrno(EINPROGRESS);
+    return this.#try(() => {
+      if ((so.so_state & SS_ISCONNECTING) !== 0 && so.so_error === 0) return PD_BLOCK;
+      return -linuxErrno(soTakeError(so));
+    });
+  }
+
+  /** `read` and its kin: bytes received into `buf`. */
+  recv(fd: number, buf: Uint8Array, flags: number): number {
+    const file = this.#file(fd);
+    if (file === null) return -LINUX_ERRNO['EBADF']!;
+    if ((flags & ~MSG_KNOWN) !== 0) return -LINUX_ERRNO['EOPNOTSUPP']!;
+    const { so } = file;
+    const nonblock = file.nonblock || (flags & LINUX_MSG_DONTWAIT) !== 0;
+    const all = (flags & LINUX_MSG_WAITALL) !== 0;
+    const how =
+      ((flags & LINUX_MSG_PEEK) !== 0 ? MSG_PEEK : 0) |
+      ((flags & LINUX_MSG_OOB) !== 0 ? MSG_OOB : 0) |
+      (nonblock ? MSG_DONTWAIT : 0);
+    const uio = new Uio().single(buf, 0, buf.length, UIO_READ);
+    return this.#try(() => {
+      const before = uio.uio_resid;
+      const error = soreceive(so, uio, how);
+      const got = buf.length - uio.uio_resid;
+      const more = error === 0 && all && uio.uio_resid > 0 && uio.uio_resid !== before;
+      if (more || error === EWOULDBLOCK) {
+        if (!nonblock) return PD_BLOCK;
+        return got > 0 ? got : -linuxErrno(EWOULDBLOCK);
+      }
+      if (error !== 0) return got > 0 ? got : -linuxErrno(error);
+      this.addressOut = toLinuxSockaddr(so.so_proto.pr_peeraddr(so));
+      return got;
+    });
+  }
+
+  /** `write` and its kin: all of `data` unless the descriptor does not wait. `sa`: empty for none. */
+  send(fd: number, data: Uint8Array, flags: number, sa: Uint8Array): number {
+    const file = this.#file(fd);
+    if (file === null) return -LINUX_ERRNO['EBADF']!;
+    if ((flags & ~MSG_KNOWN) !== 0) return -LINUX_ERRNO['EOPNOTSUPP']!;
+    const { so } = file;
+    const nonblock = file.nonblock || (flags & LINUX_MSG_DONTWAIT) !== 0;
+    const uio = new Uio().single(data, 0, data.length, UIO_WRITE);
+    const nam = sa.length === 0 ? null : fromLinuxSockaddr(sa);
+    const how =
+      ((flags & LINUX_MSG_MORE) !== 0 ? MSG_MORETOCOME : 0) |
+      ((flags & LINUX_MSG_OOB) !== 0 ? MSG_OOB : 0);
+    return this.#try(() => {
+      const error = sosend(so, uio, nam, how);
+      const put = data.length - uio.uio_resid;
+      if (error !== 0 && error !== EWOULDBLOCK) return put > 0 ? put : -linuxErrno(error);
+      if (uio.uio_resid === 0) return put;
+      if (!nonblock) return PD_BLOCK;
+      return put > 0 ? put : -linuxErrno(EWOULDBLOCK);
+    });
+  }
+
+  shutdown(fd: number, how: number): number {
+    return this.#on(fd, (so) => (how < 0 || how > 2 ? EINVAL : soshutdown(so, how)));
+  }
+
+  closeFd(fd: number): number {
+    return this.#on(fd, (so) => {
+      this.#files.delete(fd);
+      // A close that lingers does not sleep here: what is left to send goes out by itself.
+      if ((so.so_options & SO_LINGER) !== 0 && so.so_linger > 0) so.so_options &= ~SO_LINGER;
+      return soclose(so);
+    });
+  }
+
+  getsockopt(fd: number, level: number, name: number, len: number): number {
+    return this.#on(fd, (so) => {
+      const value = new Uint8Array(Math.max(len, 0));
+      const n = linuxGetsockopt(so, level, name, value);
+      if (n < 0) return -n;
+      this.valueOut = value.subarray(0, n);
+      return 0;
+    });
+  }
+
+  setsockopt(fd: number, level: number, name: number, value: Uint8Array): number {
+    return this.#on(fd, (so) => linuxSetsockopt(so, level, name, value));
+  }
+
+  fcntl(fd: number, cmd: number, arg: number): number {
+    const file = this.#file(fd);
+    if (file === null) return -LINUX_ERRNO['EBADF']!;
+    if (cmd === LINUX_F_GETFL) return LINUX_O_RDWR | (file.nonblock ? LINUX_O_NONBLOCK : 0);
+    if (cmd !== LINUX_F_SETFL) return -LINUX_ERRNO['EINVAL']!;
+    file.nonblock = (arg & LINUX_O_NONBLOCK) !== 0;
+    return 0;
+  }
+
+  /** FIONREAD, TIOCOUTQ, FIONBIO, SIOCATMARK; an answer is `valueOut`, an int. */
+  ioctl(fd: number, request: number, arg: number): number {
+    return this.#on(fd, (so, file) => {
+      this.valueOut = new Uint8Array(4);
+      const answer = new DataView(this.valueOut.buffer);
+      switch (request) {
+        case LINUX_FIONREAD:
+          answer.setInt32(0, sbavail(so.so_rcv), true);
+          return 0;
+        case LINUX_TIOCOUTQ:
+          answer.setInt32(0, sbavail(so.so_snd), true);
+          return 0;
+        case LINUX_SIOCATMARK:
+          answer.setInt32(0, (so.so_rcv.sb_state & SBS_RCVATMARK) !== 0 ? 1 : 0, true);
+          return 0;
+        case LINUX_FIONBIO:
+          file.nonblock = arg !== 0;
+          answer.setInt32(0, arg, true);
+          return 0;
+        default:
+          return EINVAL;
+      }
+    });
+  }
+
+  /** Readiness of each descriptor, in `revents`; waits `timeoutMs`, for ever if negative. */
+  poll(fds: readonly PdPollfd[], timeoutMs: number): number {
+    const untilNs = timeoutMs < 0 ? Infinity : this.nowNs + timeoutMs * 1e6;
+    const step = (): number => {
+      let n = 0;
+      for (const p of fds) {
+        p.revents = this.#ready(p.fd, p.events);
+        if (p.revents !== 0) n++;
+      }
+      return n > 0 || this.nowNs >= untilNs ? n : PD_BLOCK;
+    };
+    const result = this.#try(step);
+    // Time stops at the end of the wait even if nothing else happens then.
+    if (result === PD_BLOCK && untilNs !== Infinity) this.clock.schedule(untilNs, NOTHING);
+    return result;
+  }
+
+  #ready(fd: number, events: number): number {
+    if (fd < 0) return 0;
+    const file = this.#file(fd);
+    if (file === null) return LINUX_POLLNVAL;
+    const { so } = file;
+    const { so_rcv: rcv, so_snd: snd } = so;
+    const eof = (rcv.sb_state & SBS_CANTRCVMORE) !== 0;
+    const shut = (snd.sb_state & SBS_CANTSENDMORE) !== 0;
+    const dead = so.so_error !== 0;
+    let revents = 0;
+    if ((so.so_options & SO_ACCEPTCONN) !== 0)
+      return so.sol_comp.length > 0 ? events & LINUX_POLLIN : 0;
+    if (sbavail(rcv) >= Math.max(rcv.sb_lowat, 1) || eof || dead) revents |= LINUX_POLLIN;
+    const room = (so.so_state & SS_ISCONNECTED) !== 0 && sbspace(snd) >= snd.sb_lowat;
+    if (room || shut || dead) revents |= LINUX_POLLOUT;
+    if (so.so_oobmark > 0 || (rcv.sb_state & SBS_RCVATMARK) !== 0) revents |= LINUX_POLLPRI;
+    revents &= events;
+    if (dead) revents |= LINUX_POLLERR;
+    if (eof && shut) revents = (revents & ~LINUX_POLLOUT) | LINUX_POLLHUP;
+    return revents;
+  }
+}
+
+const NOTHING = { run(): void {} };

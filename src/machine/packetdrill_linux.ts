@@ -1,0 +1,119 @@
+/**
+ * Linux's numbers, which packetdrill speaks on Linux whatever stack it tests: errnos, socket
+ * options, flags, address families, and the bytes of a socket address.
+ */
+
+import { type Errno, errnoName } from '../sys/errno.ts';
+import { inAddr, port } from '../sys/types.ts';
+import { AF_INET, type Sockaddr } from '../kern/protosw.ts';
+
+/** Linux's errnos by name. */
+export const LINUX_ERRNO: Readonly<Record<string, number>> = {
+  EPERM: 1,
+  ENOENT: 2,
+  ESRCH: 3,
+  EINTR: 4,
+  EIO: 5,
+  ENXIO: 6,
+  E2BIG: 7,
+  EBADF: 9,
+  EAGAIN: 11,
+  EWOULDBLOCK: 11,
+  ENOMEM: 12,
+  EACCES: 13,
+  EFAULT: 14,
+  EBUSY: 16,
+  EEXIST: 17,
+  ENODEV: 19,
+  EINVAL: 22,
+  ENFILE: 23,
+  EMFILE: 24,
+  EPIPE: 32,
+  EDOM: 33,
+  ERANGE: 34,
+  ENOSYS: 38,
+  EPROTO: 71,
+  ENOTSOCK: 88,
+  EDESTADDRREQ: 89,
+  EMSGSIZE: 90,
+  EPROTOTYPE: 91,
+  ENOPROTOOPT: 92,
+  EPROTONOSUPPORT: 93,
+  EOPNOTSUPP: 95,
+  EAFNOSUPPORT: 97,
+  EADDRINUSE: 98,
+  EADDRNOTAVAIL: 99,
+  ENETDOWN: 100,
+  ENETUNREACH: 101,
+  ENETRESET: 102,
+  ECONNABORTED: 103,
+  ECONNRESET: 104,
+  ENOBUFS: 105,
+  EISCONN: 106,
+  ENOTCONN: 107,
+  ESHUTDOWN: 108,
+  ETIMEDOUT: 110,
+  ECONNREFUSED: 111,
+  EHOSTDOWN: 112,
+  EHOSTUNREACH: 113,
+  EALREADY: 114,
+  EINPROGRESS: 115,
+};
+
+/** Linux's number of one of ours; EIO for what Linux does not have. */
+export function linuxErrno(error: Errno): number {
+  return error === 0 ? 0 : (LINUX_ERRNO[errnoName(error)] ?? LINUX_ERRNO['EIO']!);
+}
+
+export const LINUX_AF_UNSPEC = 0;
+export const LINUX_AF_INET = 2;
+export const LINUX_O_RDWR = 2;
+export const LINUX_O_NONBLOCK = 0x800;
+export const LINUX_F_GETFL = 3;
+export const LINUX_F_SETFL = 4;
+export const LINUX_FIONREAD = 0x541b;
+export const LINUX_TIOCOUTQ = 0x5411;
+export const LINUX_FIONBIO = 0x5421;
+export const LINUX_SIOCATMARK = 0x8905;
+export const LINUX_MSG_OOB = 1;
+export const LINUX_MSG_PEEK = 2;
+export const LINUX_MSG_DONTWAIT = 0x40;
+export const LINUX_MSG_WAITALL = 0x100;
+export const LINUX_MSG_NOSIGNAL = 0x4000;
+export const LINUX_MSG_MORE = 0x8000;
+export const LINUX_POLLIN = 1;
+export const LINUX_POLLPRI = 2;
+export const LINUX_POLLOUT = 4;
+export const LINUX_POLLERR = 8;
+export const LINUX_POLLHUP = 0x10;
+export const LINUX_POLLNVAL = 0x20;
+
+/** Bytes of a `struct sockaddr_in`. */
+export const LINUX_SOCKADDR_IN = 16;
+
+/** The family of a Linux socket address; -1 if there are no two bytes. */
+export function linuxFamily(sa: Uint8Array): number {
+  return sa.length < 2 ? -1 : sa[0]! | (sa[1]! << 8);
+}
+
+/** Reads a `struct sockaddr_in` as Linux lays it out; null if it is none. */
+export function fromLinuxSockaddr(sa: Uint8Array): Sockaddr | null {
+  if (sa.length < LINUX_SOCKADDR_IN || linuxFamily(sa) !== LINUX_AF_INET) return null;
+  const addr = ((sa[4]! << 24) | (sa[5]! << 16) | (sa[6]! << 8) | sa[7]!) >>> 0;
+  return {
+    family: AF_INET,
+    addr: inAddr(addr),
+    addr6: null,
+    port: port((sa[2]! << 8) | sa[3]!),
+  };
+}
+
+/** An address as Linux lays it out; no bytes for none. */
+export function toLinuxSockaddr(sa: Sockaddr | null): Uint8Array {
+  if (sa === null) return new Uint8Array(0);
+  const { addr, port: n } = sa;
+  const quad = [addr >>> 24, (addr >>> 16) & 0xff, (addr >>> 8) & 0xff, addr & 0xff];
+  const bytes = new Uint8Array(LINUX_SOCKADDR_IN);
+  bytes.set([LINUX_AF_INET, 0, n >>> 8, n & 0xff, ...quad]);
+  return bytes;
+}

@@ -1,0 +1,185 @@
+/**
+ * Commands that scripts for packetdrill call on FreeBSD, on an emulated host: sysctl(8),
+ * sockstat(1), tcpdrop(8), ifconfig(8); as much of each as test suites use. Left out: everything
+ * of them that says nothing about TCP over IPv4.
+ */
+
+import { formatInterface, gatherInterfaces } from '../ctl/ifconfig.ts';
+import { runIfconfig } from '../ctl/ifconfig_verbs.ts';
+import { ControlFailure } from '../ctl/protocol.ts';
+import { formatSysctl, readSysctl, writeSysctl } from '../ctl/sysctl.ts';
+import type { Vnet } from '../kern/vnet.ts';
+import { INP_DROPPED, type Inpcb } from '../netinet/in_pcb.ts';
+import { tcpstates, TCPS_CLOSED, TCPS_LISTEN, TCPS_TIME_WAIT } from '../netinet/tcp_fsm.ts';
+import { intotcpcb, tcp_close, tcp_drop } from '../netinet/tcp_subr.ts';
+import { syncacheList } from '../netinet/tcp_syncache.ts';
+import { V_tcp } from '../netinet/tcp_var.ts';
+import { ECONNABORTED } from '../sys/errno.ts';
+import { passEnter, passLeave } from '../sys/pass.ts';
+
+/** How a command ended and what it printed. */
+export interface ShimResult {
+  readonly status: number;
+  readonly out: string;
+  readonly err: string;
+}
+
+/** What the commands act on. */
+export interface ShimTarget {
+  readonly vnet: Vnet;
+}
+
+const ok = (out = ''): ShimResult => ({ status: 0, out, err: '' });
+const failed = (err: string, status = 1): ShimResult => ({ status, out: '', err: `${err}\n` });
+
+/** `sysctl [-abdeilNnoqTtwx] NAME[=VALUE] ...` */
+function sysctl({ vnet }: ShimTarget, argv: readonly string[]): ShimResult {
+  let out = '';
+  const flags = argv.filter((word) => word.startsWith('-')).join('');
+  const format = { n: flags.includes('n'), d: flags.includes('d'), t: flags.includes('t') };
+  const names = argv.filter((word) => !word.startsWith('-'));
+  if (names.length === 0 && !flags.includes('a')) return failed('usage: sysctl name[=value] ...');
+  for (const word of names.length === 0 ? [''] : names) {
+    const eq = word.indexOf('=');
+    try {
+      const leaves =
+        eq < 0
+          ? readSysctl(vnet, word)
+          : [writeSysctl(vnet, word.slice(0, eq), word.slice(eq + 1).trim())];
+      if (!flags.includes('q') || eq < 0) out += formatSysctl(leaves, format);
+    } catch (e) {
+      if (!(e instanceof ControlFailure)) throw e;
+      if (e.code === 'ENOENT' && flags.includes('i')) continue;
+      return { status: 1, out, err: `sysctl: ${e.message}\n` };
+    }
+  }
+  return ok(out);
+}
+
+interface Line {
+  readonly lport: number;
+  readonly fport: number;
+  readonly text: string;
+}
+
+function sockstatLines(vnet: Vnet): Line[] {
+  const tcp = V_tcp(vnet);
+  const lines: Line[] = [];
+  const add = (inc: Inpcb['inp_inc'], af: Inpcb['inp_af'], fd: string, state: string): void => {
+    const end = (foreign: boolean, n: number): string =>
+      `${n === 0 && foreign ? '*' : af.print(inc, foreign)}:${n === 0 ? '*' : n}`;
+    const local = end(false, inc.inc_lport).padEnd(21);
+    const foreign = end(true, inc.inc_fport).padEnd(21);
+    const text = `root     packetdril 1     ${fd.padEnd(3)} tcp4   ${local} ${foreign} ${state}\n`;
+    lines.push({ lport: inc.inc_lport, fport: inc.inc_fport, text });
+  };
+  let af: Inpcb['inp_af'] | null = null;
+  for (let inp = tcp.tcbinfo.ipi_listhead; inp !== null; inp = inp.listNext) {
+    af = inp.inp_af;
+    // The connection is over, its program has not closed it.
+    const dropped = (inp.inp_flags & INP_DROPPED) !== 0;
+    const fd = inp.inp_socket === null ? '?' : String(inp.inp_socket.so_id);
+    add(inp.inp_inc, af, fd, dropped ? 'CLOSED' : tcpstates[intotcpcb(inp).t_state]);
+  }
+  // A listener is there whenever the cache holds something, and so is its family.
+  if (af !== null) for (const inc of syncacheList(tcp)) add(inc, af, '?', 'SYN_RCVD');
+  return lines;
+}
+
+/** `sockstat [-46clsuw] [-P protocols] [-p ports]` */
+function sockstat({ vnet }: ShimTarget, argv: readonly string[]): ShimResult {
+  let ports: number[] | null = null;
+  let protocols = ['tcp'];
+  let only6 = false;
+  for (let i = 0; i < argv.length; i++) {
+    const word = argv[i]!;
+    if (word === '-p' || word === '-P') {
+      const value = argv[++i];
+      if (value === undefined) return failed(`sockstat: option requires an argument -- ${word[1]}`);
+      if (word === '-p') ports = value.split(',').map(Number);
+      else protocols = value.split(',');
+    } else if (/^-[46aclLnqsSuwU]+$/.test(word)) {
+      if (word.includes('6') && !word.includes('4')) only6 = true;
+      if (word.includes('4')) only6 = false;
+    } else {
+      return failed(`sockstat: illegal option -- ${word}`);
+    }
+  }
+  let out =
+    'USER     COMMAND    PID   FD  PROTO  LOCAL ADDRESS         FOREIGN ADDRESS       STATE\n';
+  if (only6 || !protocols.includes('tcp')) return ok(out);
+  for (const line of sockstatLines(vnet))
+    if (ports === null || ports.includes(line.lport) || ports.includes(line.fport))
+      out += line.text;
+  return ok(out);
+}
+
+/** `tcpdrop -a`, `tcpdrop -s STATE`, `tcpdrop LADDR LPORT FADDR FPORT` */
+function tcpdrop({ vnet }: ShimTarget, argv: readonly string[]): ShimResult {
+  const words = argv.filter((word) => word !== '-l');
+  let match: (inp: Inpcb) => boolean;
+  if (words[0] === '-a' && words.length === 1) {
+    match = (): boolean => true;
+  } else if (words[0] === '-s' && words.length === 2) {
+    const state = words[1]!.toUpperCase();
+    if (!(tcpstates as readonly string[]).includes(state))
+      return failed(`tcpdrop: ${words[1]}: no state`);
+    match = (inp): boolean => tcpstates[intotcpcb(inp).t_state] === state;
+  } else if (words.length === 4) {
+    const [laddr, lport, faddr, fport] = words;
+    match = ({ inp_af, inp_inc }): boolean =>
+      inp_af.print(inp_inc, false) === laddr &&
+      inp_inc.inc_lport === Number(lport) &&
+      inp_af.print(inp_inc, true) === faddr &&
+      inp_inc.inc_fport === Number(fport);
+  } else {
+    return failed('usage: tcpdrop -a | -s state | laddr lport faddr fport');
+  }
+  const found: Inpcb[] = [];
+  for (let inp = V_tcp(vnet).tcbinfo.ipi_listhead; inp !== null; inp = inp.listNext) {
+    if ((inp.inp_flags & INP_DROPPED) !== 0) continue;
+    const { t_state } = intotcpcb(inp);
+    if (t_state !== TCPS_CLOSED && t_state !== TCPS_LISTEN && match(inp)) found.push(inp);
+  }
+  passEnter();
+  for (const inp of found) {
+    const tp = intotcpcb(inp);
+    if (tp.t_state === TCPS_TIME_WAIT) tcp_close(tp);
+    else tcp_drop(tp, ECONNABORTED);
+  }
+  passLeave();
+  if (found.length === 0 && words.length === 4) return failed('tcpdrop: no such connection');
+  return ok();
+}
+
+/** `ifconfig [-a] [IF [WORDS]]` */
+function ifconfig({ vnet }: ShimTarget, argv: readonly string[]): ShimResult {
+  const [name, ...words] = argv.filter((word) => !/^-[al46]$/.test(word));
+  try {
+    if (name === undefined)
+      return ok(
+        gatherInterfaces(vnet)
+          .map((i) => formatInterface(i, false))
+          .join(''),
+      );
+    const info = runIfconfig(vnet, name, words);
+    return ok(words.length > 0 || info === null ? '' : formatInterface(info, false));
+  } catch (e) {
+    if (!(e instanceof ControlFailure)) throw e;
+    return failed(e.message.startsWith('ifconfig') ? e.message : `ifconfig: ${e.message}`);
+  }
+}
+
+const shims = new Map<string, (target: ShimTarget, argv: readonly string[]) => ShimResult>([
+  ['sysctl', sysctl],
+  ['sockstat', sockstat],
+  ['tcpdrop', tcpdrop],
+  ['ifconfig', ifconfig],
+]);
+
+/** Runs a command, `argv[0]` being its name; 127 for one that is not among them. */
+export function runShim(target: ShimTarget, argv: readonly string[]): ShimResult {
+  const shim = shims.get(argv[0] ?? '');
+  if (shim === undefined) return failed(`${argv[0] ?? ''}: not found`, 127);
+  return shim(target, argv.slice(1));
+}

@@ -1,0 +1,149 @@
+/**
+ * The interface of an emulated host whose wire is a test script: point-to-point, raw IPv4 packets,
+ * each kept with the time it left. Left out: IPv6, link-level headers, offloads.
+ */
+
+import { EAFNOSUPPORT, EEXIST, ENETDOWN, type Errno } from '../sys/errno.ts';
+import { inAddr, type InAddr, kva } from '../sys/types.ts';
+import { mem } from '../vm/arena.ts';
+import { m_freem, m_getcl } from '../kern/kern_mbuf.ts';
+import { m_copydata } from '../kern/m_copydata.ts';
+import { type Mbuf, M_NOWAIT, M_PKTHDR, MCLBYTES, MT_DATA } from '../kern/mbuf.ts';
+import { AF_INET } from '../kern/protosw.ts';
+import { nowNs } from '../kern/kern_timeout.ts';
+import type { Vnet } from '../kern/vnet.ts';
+import { if_alloc, if_attach, if_detach } from '../net/if.ts';
+import {
+  IFCOUNTER_IPACKETS,
+  IFCOUNTER_OPACKETS,
+  IFF_DRV_RUNNING,
+  IFF_POINTOPOINT,
+  IFF_UP,
+  if_inc_counter,
+  type IfDriver,
+  type IfIoctl,
+  type Ifnet,
+  LINK_STATE_UP,
+  SIOCSIFMTU,
+} from '../net/if_var.ts';
+import { NETISR_IP, netisr_dispatch } from '../net/netisr.ts';
+import { Nhop, rib_add_route, RTF_UP } from '../net/route.ts';
+import { in_aifaddr } from '../netinet/in_ifaddr.ts';
+import { passEnter, passLeave } from '../sys/pass.ts';
+
+/** A packet that left the stack. */
+export interface SentPacket {
+  readonly bytes: Uint8Array;
+  readonly timeNs: number;
+}
+
+/** Packets that wait to be asked for; more are dropped, the newest first. */
+const QUEUE_MAX = 65536;
+
+/** `pd0`: what it is given goes to `sent`, what it is told comes in. */
+export class PacketdrillWire implements IfDriver {
+  readonly ifp: Ifnet;
+  /** What left and nobody has taken yet, the oldest first. */
+  readonly sent: SentPacket[] = [];
+  dropped = 0;
+
+  constructor(vnet: Vnet, mtu: number) {
+    const ifp = if_alloc(vnet, 'pd0');
+    this.ifp = ifp;
+    ifp.if_mtu = mtu;
+    ifp.if_flags = IFF_POINTOPOINT | IFF_UP;
+    ifp.if_drv_flags = IFF_DRV_RUNNING;
+    ifp.if_link_state = LINK_STATE_UP;
+    ifp.if_driver = this;
+    ifp.if_output = (_ifp, m, dst): Errno => this.#output(m, dst.family);
+    ifp.if_input = (_ifp, m): void => m_freem(m);
+    if_attach(ifp);
+  }
+
+  /** Gives the host one more address; the first becomes the source to everywhere. Errno of in_aifaddr. */
+  addAddress(addr: InAddr): Errno {
+    const first = this.ifp.if_addrhead.length === 0;
+    const error = in_aifaddr(this.ifp, addr, 32);
+    if (error !== 0) return error === EEXIST ? 0 : error;
+    const ia = this.ifp.if_addrhead[0]!;
+    if (!first) return 0;
+    return rib_add_route(
+      this.ifp.if_vnet,
+      inAddr(0),
+      0,
+      new Nhop(this.ifp, ia, inAddr(0), RTF_UP, 0),
+    );
+  }
+
+  /** A packet arrives; the stack is done with it when this returns. */
+  inject(packet: Uint8Array): void {
+    const top = clusters(packet);
+    top.m_pkthdr.rcvif = this.ifp;
+    if_inc_counter(this.ifp, IFCOUNTER_IPACKETS, 1);
+    passEnter();
+    netisr_dispatch(this.ifp.if_vnet, NETISR_IP, top);
+    passLeave();
+  }
+
+  detach(): void {
+    this.sent.length = 0;
+    if_detach(this.ifp);
+  }
+
+  #output(m: Mbuf, family: number): Errno {
+    if (family !== AF_INET || (this.ifp.if_flags & IFF_UP) === 0) {
+      m_freem(m);
+      return family === AF_INET ? ENETDOWN : EAFNOSUPPORT;
+    }
+    const { len } = m.m_pkthdr;
+    if_inc_counter(this.ifp, IFCOUNTER_OPACKETS, 1);
+    if (this.sent.length >= QUEUE_MAX) this.dropped++;
+    else this.sent.push({ bytes: bytesOf(m, len), timeNs: nowNs() });
+    m_freem(m);
+    return 0;
+  }
+
+  // The driver: everything goes by if_output.
+  if_init(): void {}
+  if_transmit(_ifp: Ifnet, m: Mbuf): Errno {
+    m_freem(m);
+    return EAFNOSUPPORT;
+  }
+  if_qflush(): void {}
+  if_txflush(): void {}
+  if_ioctl(ifp: Ifnet, command: IfIoctl, data: number): Errno {
+    if (command === SIOCSIFMTU) ifp.if_mtu = data;
+    return 0;
+  }
+}
+
+/** The packet's bytes, by way of one cluster at a time: unmapped mbufs have no address. */
+function bytesOf(m: Mbuf, len: number): Uint8Array {
+  const out = new Uint8Array(len);
+  const via = m_getcl(M_NOWAIT, MT_DATA, 0)!;
+  for (let off = 0; off < len; off += MCLBYTES) {
+    const n = Math.min(MCLBYTES, len - off);
+    m_copydata(m, off, n, kva(via.m_data));
+    out.set(mem.subarray(via.m_data, via.m_data + n), off);
+  }
+  m_freem(via);
+  return out;
+}
+
+/** A packet in clusters, as drivers receive it. */
+function clusters(packet: Uint8Array): Mbuf {
+  const top = m_getcl(M_NOWAIT, MT_DATA, M_PKTHDR)!;
+  let tail = top;
+  for (let off = 0; off < packet.length;) {
+    if (off > 0) {
+      tail.m_next = m_getcl(M_NOWAIT, MT_DATA, 0)!;
+      tail = tail.m_next;
+    }
+    const n = Math.min(MCLBYTES, packet.length - off);
+    mem.set(packet.subarray(off, off + n), tail.m_data);
+    tail.m_len = n;
+    off += n;
+  }
+  top.m_pkthdr.len = packet.length;
+  return top;
+}
