@@ -71,7 +71,7 @@ export interface InterfaceInfo {
   lagg: LaggInfo | null;
   /** Null for an interface without media. */
   media: string | null;
-  /** Null while the driver does not know. */
+  /** Null while the driver does not know, and for an interface without media. */
   status: 'active' | 'no carrier' | null;
   counters: Record<string, number>;
 }
@@ -110,11 +110,17 @@ function inetLine({ ia_addr, ia_subnetmask, ia_broadaddr }: InIfaddr): InetLine 
   };
 }
 
+/** What a driver says of its link when it is asked for its media. */
+function linkStatus(ifp: Ifnet): InterfaceInfo['status'] {
+  if (ifp.if_media === '') return null;
+  const state = ifp.if_link_state;
+  return state === LINK_STATE_UP ? 'active' : state === LINK_STATE_DOWN ? 'no carrier' : null;
+}
+
 /** Gathers one interface. */
 export function gatherInterface(ifp: Ifnet): InterfaceInfo {
   const flags = ifp.if_flags | ifp.if_drv_flags;
   const loopback = (flags & IFF_LOOPBACK) !== 0;
-  const state = ifp.if_link_state;
   return {
     name: ifp.if_xname,
     index: ifp.if_index,
@@ -131,8 +137,8 @@ export function gatherInterface(ifp: Ifnet): InterfaceInfo {
     groups: [...ifp.if_groups],
     vlan: vlanInfo(ifp),
     lagg: laggInfo(ifp),
-    media: loopback || ifp.if_media === '' ? null : `Ethernet ${ifp.if_media}`,
-    status: state === LINK_STATE_UP ? 'active' : state === LINK_STATE_DOWN ? 'no carrier' : null,
+    media: ifp.if_media === '' ? null : `Ethernet ${ifp.if_media}`,
+    status: linkStatus(ifp),
     counters: Object.fromEntries(COUNTERS.map(([name, i]) => [name, if_get_counter(ifp, i)])),
   };
 }

@@ -181,6 +181,7 @@ export function loAttach(vnet: Vnet): Ifnet {
   ifp.if_capenable = ifp.if_capabilities;
   ifp.if_hwassist = LO_CSUM_FEATURES | LO_CSUM_FEATURES6;
   ifp.if_link_state = LINK_STATE_UP;
+  ifp.if_media = '';
   ifp.if_driver = loDriver;
   ifp.if_output = looutput;
   ifp.if_input = (_ifp, m): void => m_freem(m);

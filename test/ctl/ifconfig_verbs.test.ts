@@ -79,7 +79,18 @@ describe('ctl: ifconfig verbs', () => {
     expect(error('vlan100')).to.equal('ENXIO: interface vlan100 does not exist');
     expect(run('vlan create')!.name).to.equal('vlan0');
     expect(run('em1.5 create')!.vlan).to.include({ vlan: 5, parent: 'em1' });
-    expect(text('lo0')).to.include('\tgroups: lo\n');
+  });
+
+  it('prints lo0 as FreeBSD does: no link-level address, no media, so no status', () => {
+    expect(text('lo0')).to.equal(
+      [
+        'lo0: flags=8049<UP,LOOPBACK,RUNNING,MULTICAST> metric 0 mtu 16384',
+        '\toptions=680003<RXCSUM,TXCSUM,LINKSTATE,RXCSUM_IPV6,TXCSUM_IPV6>',
+        '\tinet 127.0.0.1 netmask 0xff000000',
+        '\tgroups: lo',
+        '',
+      ].join('\n'),
+    );
   });
 
   it('makes a lagg, prints it as FreeBSD does, moves an address to it', () => {
