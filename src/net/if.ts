@@ -1,7 +1,7 @@
 /**
  * Interfaces of a stack, after sys/net/if.c: attaching and detaching, up and down, flags, MTU,
- * capabilities, link state, multicast filters. Left out: renaming, groups, moving between
- * stacks, address families other than by hook.
+ * capabilities, link state, multicast filters. Left out: renaming, groups other than a cloner's,
+ * moving between stacks, address families other than by hook.
  */
 
 import { EAGAIN, EINVAL, ENETDOWN, ENOENT, EOPNOTSUPP, type Errno } from '../sys/errno.ts';
