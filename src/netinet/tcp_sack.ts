@@ -11,6 +11,7 @@ import { TCPOLEN_SACK } from './tcp.ts';
 import { SEQ_GEQ, SEQ_GT, SEQ_LEQ, SEQ_LT, SEQ_MAX, seqAdd, seqDiff } from './tcp_seq.ts';
 import {
   MAX_SACK_BLKS,
+  noSackblks,
   Sackhole,
   tcp_maxseg,
   type Tcpcb,
@@ -79,6 +80,7 @@ function keep(tp: Tcpcb, first: TcpSeq, last: TcpSeq): number {
 
 /** Puts a block in front of `n` others; the last one is lost if there are too many. */
 function putFirst(tp: Tcpcb, start: TcpSeq, end: TcpSeq, n: number): void {
+  if (tp.sackblks === noSackblks) tp.sackblks = new Int32Array(2 * MAX_SACK_BLKS);
   const b = tp.sackblks;
   const kept = Math.min(n, MAX_SACK_BLKS - 1);
   b.copyWithin(2, 0, 2 * kept);

@@ -321,6 +321,9 @@ export class CcVar {
 export const MAX_SACK_BLKS = 6;
 export const TCP_MAX_SACK = 4;
 
+/** Of connections that have nothing to report yet: most never have. Never written to. */
+export const noSackblks = new Int32Array(2 * MAX_SACK_BLKS);
+
 /** Bytes that the peer lacks, between others it has. Pooled. @see sys/netinet/tcp_var.h */
 export class Sackhole {
   start: TcpSeq = tcpSeq(0);
@@ -472,7 +475,7 @@ export class Tcpcb implements Task {
   prr_out = 0;
 
   /** What we report: pairs of first and next byte, the latest first. */
-  readonly sackblks = new Int32Array(2 * MAX_SACK_BLKS);
+  sackblks = noSackblks;
   rcv_numsacks = 0;
   /** Whether sackblks' first pair is a duplicate's, RFC 2883: reported once. */
   dsack = false;
@@ -520,8 +523,11 @@ export class Tcpcb implements Task {
   t_rcvoopack = 0;
   t_sndzerowin = 0;
 
-  /** Deadlines in ns of TT_*, Infinity while off; one callout serves them all. */
-  readonly t_timers = new Float64Array(TT_N).fill(Infinity);
+  /**
+   * Deadlines in ns of TT_*, Infinity while off; one callout serves them all. An array of doubles
+   * takes 90 bytes, a Float64Array 240.
+   */
+  readonly t_timers = [Infinity, Infinity, Infinity, Infinity, Infinity];
   readonly t_callout: Callout;
 
   // Links of the TIME_WAIT queue.

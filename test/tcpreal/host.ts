@@ -20,10 +20,15 @@ const stack: Stack = await createStack(options);
 /** Connections that nobody does anything with. */
 const held = new Set<TcpSocket>();
 
+// One function for all: a closure each would weigh more than what is weighed here.
+const ignore = (): void => undefined;
+function letGo(this: TcpSocket): void {
+  held.delete(this);
+}
+
 function hold(socket: TcpSocket): void {
   held.add(socket);
-  socket.on('error', () => undefined);
-  socket.once('close', () => held.delete(socket));
+  socket.on('error', ignore).on('close', letGo);
 }
 
 /** What became of the one connection that a port was for. */
@@ -61,7 +66,7 @@ const send = async (socket: TcpSocket, bytes: number): Promise<Answer> => {
 
 const listeners: ReturnType<typeof createServer>[] = [];
 
-/** Lasting services on a port: answer each line of 8 bytes, or hold the connection. */
+/** A lasting service on a port: `hold` it, `echo` till the peer ends, or `answer` once and end first. */
 function listen(port: number, what: string): void {
   const server = createServer(stack, (socket) => {
     if (what === 'hold') {
@@ -69,7 +74,8 @@ function listen(port: number, what: string): void {
       return;
     }
     socket.on('error', () => undefined);
-    socket.on('data', (chunk: Buffer) => socket.write(chunk));
+    if (what === 'answer') socket.once('data', (chunk: Buffer) => socket.end(chunk)).resume();
+    else socket.on('data', (chunk: Buffer) => socket.write(chunk));
     socket.once('end', () => socket.end());
   });
   listeners.push(server.listen(port));
@@ -100,13 +106,7 @@ serveLines({
     listen(num(args, 'port'), String(args['what']));
     return {};
   },
-  dial: async (args) => {
-    for (let i = 0; i < num(args, 'count'); i++)
-      hold(await connect(stack, num(args, 'port'), '192.0.2.1'));
-    return {};
-  },
   weigh,
-  held: () => ({ held: held.size }),
   netstat: () => ({ ...stack.netstat('s') }),
   sockets: () => ({ sockets: stack.netstat('an') }),
   mbufs: () => ({ ...stack.netstat('m') }),

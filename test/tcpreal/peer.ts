@@ -114,12 +114,6 @@ serveLines({
         hold(socket);
     return { held: held.size };
   },
-  listen: async (args) => {
-    const server = createServer(hold).listen(num(args, 'port'), '192.0.2.1', 4096);
-    server.unref();
-    await once(server, 'listening');
-    return {};
-  },
   endHeld: async () => {
     for (const socket of held) socket.end().resume();
     for (let i = 0; i < 300 && held.size > 0; i++)

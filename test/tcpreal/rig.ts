@@ -52,7 +52,7 @@ export class Program {
     const file = join(distRoot, 'test/tcpreal', `${name}.js`);
     const child = ns.spawn(
       'sh',
-      ['-c', 'ulimit -n 65536; exec "$@"', 'sh', process.execPath, ...node, file, arg],
+      ['-c', 'ulimit -n "$(ulimit -Hn)"; exec "$@"', 'sh', process.execPath, ...node, file, arg],
       { stdio: ['pipe', 'pipe', 'pipe'] },
     );
     child.stdin?.on('error', () => undefined);
@@ -77,14 +77,14 @@ export class Program {
   }
 
   /** Asks for `op`; rejects with what went wrong, or if it takes longer than `timeoutMs`. */
-  ask<T = Answer>(op: string, args: Args = {}, timeoutMs = 60_000): Promise<T> {
+  ask<T extends object = Answer>(op: string, args: Args = {}, timeoutMs = 60_000): Promise<T> {
     const id = this.#next++;
     const answer = new Promise<Answer>((resolve, reject) => {
       this.#waiting.set(id, { resolve, reject });
     });
     this.#child.stdin?.write(`${JSON.stringify({ id, op, args })}\n`);
     return within(
-      answer as Promise<T>,
+      answer as Promise<object> as Promise<T>,
       timeoutMs,
       () => `${this.#name}: ${op}: no answer in ${timeoutMs} ms: ${this.#stderr}`,
     );

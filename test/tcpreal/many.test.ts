@@ -1,0 +1,117 @@
+/** Many connections: one after the other in quick succession, and thousands at once. */
+
+import { expect } from 'chai';
+import type { SocketLine } from '../../src/ctl/netstat_an.ts';
+import type { NetstatM } from '../../src/ctl/netstat_m.ts';
+import type { NetstatS } from '../../src/ctl/netstat_s.ts';
+import { full, needs } from '../support/needs.ts';
+import { type Program, withRig } from './rig.ts';
+
+interface Weight {
+  heapUsed: number;
+  external: number;
+  arrayBuffers: number;
+  held: number;
+}
+
+interface Churned {
+  wrong: number;
+  first: string[];
+  seconds: number;
+  slowestMs: number;
+}
+
+const EXPOSE_GC = ['--expose-gc'];
+
+const weight = ({ heapUsed, external }: Weight): number => heapUsed + external;
+
+/** Waits until nothing is open or closing: connections that the peer has ended already. */
+async function drained(host: Program): Promise<void> {
+  for (let i = 0; i < 100; i++) {
+    const open = [...(await states(host)).keys()];
+    if (open.every((state) => state === 'LISTEN' || state === 'TIME_WAIT')) return;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+async function states(host: Program): Promise<Map<string, number>> {
+  const { sockets } = await host.ask<{ sockets: SocketLine[] }>('sockets');
+  const count = new Map<string, number>();
+  for (const { state } of sockets) count.set(state, (count.get(state) ?? 0) + 1);
+  return count;
+}
+
+describe('tcpreal: many connections', function () {
+  needs('root', 'tap', 'netns');
+  this.timeout(full ? 300_000 : 60_000);
+
+  const CHURN = full ? 20_000 : 1000;
+  const PER_SECOND = 1000;
+
+  /** The first to close keeps TIME_WAIT. Linux has 28232 ports, and finds the last of them slowly. */
+  for (const { who, what, count, timeWaits } of [
+    { who: 'Linux', what: 'echo', count: Math.min(CHURN, 9000), timeWaits: 0 },
+    { who: 'us', what: 'answer', count: CHURN, timeWaits: CHURN / 4 },
+  ])
+    it(`${count} connections opened, used and closed by ${who}, at most ${PER_SECOND} a second`, async () => {
+      const options = { sysctl: { 'net.inet.tcp.maxtcptw': timeWaits || 1 } };
+      await withRig(
+        options,
+        async ({ host, peer }) => {
+          await host.ask('listen', { port: 7, what });
+          const churn = (n: number): Promise<Churned> =>
+            peer.ask('churn', { port: 7, count: n, perSecond: PER_SECOND, atOnce: 100 }, 120_000);
+          const warm = await churn(count / 2);
+          expect(warm).to.deep.include({ wrong: 0, first: [] });
+          const before = await host.ask<Weight>('weigh');
+          const { wrong, first, seconds, slowestMs } = await churn(count);
+          expect({ wrong, first }).to.deep.equal({ wrong: 0, first: [] });
+
+          // One more than the limit only as long as it takes to let the oldest go.
+          await drained(host);
+          const left = await states(host);
+          expect(Object.fromEntries(left)).to.deep.equal({
+            LISTEN: 1,
+            ...(timeWaits === 0 ? {} : { TIME_WAIT: timeWaits }),
+          });
+          const after = await host.ask<Weight>('weigh');
+          const grown = weight(after) - weight(before);
+          const rate = (count / seconds).toFixed(0);
+          console.log(
+            `      ${rate}/s, slowest ${slowestMs.toFixed(0)} ms, heap ${(grown / 1024).toFixed(0)} KiB larger`,
+          );
+          expect(grown / count, 'bytes kept of each connection').to.be.below(full ? 128 : 1536);
+          const { protocols } = await host.ask<NetstatS>('netstat');
+          expect(protocols['tcp']).to.include({ tcps_accepts: count * 1.5, tcps_listendrop: 0 });
+        },
+        EXPOSE_GC,
+      );
+    });
+
+  const IDLE = full ? 10_000 : 1000;
+
+  it(`${IDLE} idle connections, each below 4 KiB of JavaScript's memory`, async () => {
+    await withRig(
+      {},
+      async ({ host, peer }) => {
+        await host.ask('listen', { port: 9, what: 'hold' });
+        // Tables that grow by doubling, and code that is compiled, are there before the first weighing.
+        await peer.ask('dial', { port: 9, count: IDLE / 10 });
+        const before = await host.ask<Weight>('weigh');
+        await peer.ask('dial', { port: 9, count: IDLE }, 120_000);
+        const after = await host.ask<Weight>('weigh');
+        expect(after.held - before.held).to.equal(IDLE);
+        const each = (weight(after) - weight(before)) / IDLE;
+        const { mbufs, clusters } = await host.ask<NetstatM>('mbufs');
+        console.log(
+          `      ${each.toFixed(0)} bytes each; ${mbufs.current} mbufs, ${clusters.current} clusters in use`,
+        );
+        expect((await states(host)).get('ESTABLISHED')).to.equal(IDLE * 1.1);
+        expect(each).to.be.below(4096);
+        await host.ask('endHeld');
+        expect(await peer.ask('endHeld')).to.deep.equal({ held: 0 });
+      },
+      EXPOSE_GC,
+    );
+  });
+});
