@@ -1,7 +1,7 @@
 /**
  * Internet protocol control blocks, after sys/netinet/in_pcb.c: which socket a packet belongs to,
  * local ports, and the per-family table through which TCP and UDP reach IPv4 or IPv6. Left out:
- * locking, load-balanced listener groups, RSS, FIBs other than 0, credentials, multicast options.
+ * locking, RSS, FIBs other than 0, credentials, multicast options.
  */
 
 import { EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT, EINVAL, type Errno } from '../sys/errno.ts';
@@ -9,7 +9,7 @@ import { KASSERT } from '../sys/kassert.ts';
 import { inAddr, type InAddr, type Kva, port, type Port } from '../sys/types.ts';
 import type { Mbuf } from '../kern/mbuf.ts';
 import { AF_INET, type Sockaddr } from '../kern/protosw.ts';
-import { SO_REUSEADDR, SO_REUSEPORT, type Socket } from '../kern/uipc_socket.ts';
+import { SO_REUSEADDR, SO_REUSEPORT, SO_REUSEPORT_LB, type Socket } from '../kern/uipc_socket.ts';
 import { type Vnet, VNET_DEFINE } from '../kern/vnet.ts';
 import type { Ifnet } from '../net/if_var.ts';
 import { Route } from '../net/route.ts';
@@ -185,6 +185,9 @@ export class Inpcbinfo {
 
 /** net.inet.ip.portrange.*: which local ports are given out. @see ip(4) */
 class Portrange {
+  /** For IP_PORTRANGE_LOW, from above; then the usual ones; then for IP_PORTRANGE_HIGH. */
+  lowfirst = 1023;
+  lowlast = 600;
   first = 10000;
   last = 65535;
   hifirst = 49152;
@@ -198,7 +201,7 @@ export function in_pcbSysctls(vnet: Vnet): void {
   const r = V_portrange(vnet);
   const tree = vnet.sysctl;
   const name = 'net.inet.ip.portrange';
-  const int = (leaf: 'first' | 'last' | 'hifirst' | 'hilast'): void =>
+  const int = (leaf: 'lowfirst' | 'lowlast' | 'first' | 'last' | 'hifirst' | 'hilast'): void =>
     tree.int(
       `${name}.${leaf}`,
       `${leaf} port of the range`,
@@ -207,6 +210,8 @@ export function in_pcbSysctls(vnet: Vnet): void {
       1,
       65535,
     );
+  int('lowfirst');
+  int('lowlast');
   int('first');
   int('last');
   int('hifirst');
@@ -368,10 +373,33 @@ export function in_pcblookupWild(info: Inpcbinfo, af: InpAf, inc: InConninfo): I
   let inp: Inpcb | null = info.wild[portBucket(info.wild, inc.inc_lport)]!;
   for (; inp !== null; inp = inp.hashNext) {
     if (inp.inp_inc.inc_lport !== inc.inc_lport || inp.inp_af !== af) continue;
-    if (af.laddrEqual(inp.inp_inc, inc)) return inp;
+    if (af.laddrEqual(inp.inp_inc, inc)) return lbMember(info, inp, inc);
     if (af.laddrAny(inp.inp_inc)) any = inp;
   }
-  return any;
+  return any === null ? null : lbMember(info, any, inc);
+}
+
+/** Whether `inp` shares its port by SO_REUSEPORT_LB. */
+function shares(inp: Inpcb): boolean {
+  return inp.inp_socket !== null && (inp.inp_socket.so_options & SO_REUSEPORT_LB) !== 0;
+}
+
+/** Which one of those that share a port with `inp` a packet of `inc` is for: always the same one. */
+function lbMember(info: Inpcbinfo, inp: Inpcb, inc: InConninfo): Inpcb {
+  if (!shares(inp)) return inp;
+  const af = inp.inp_af;
+  const { inc_lport } = inp.inp_inc;
+  const head = info.wild[portBucket(info.wild, inc_lport)]!;
+  const of = (t: Inpcb): boolean =>
+    t.inp_inc.inc_lport === inc_lport &&
+    t.inp_af === af &&
+    shares(t) &&
+    af.laddrEqual(t.inp_inc, inp.inp_inc);
+  let n = 0;
+  for (let t: Inpcb | null = head; t !== null; t = t.hashNext) if (of(t)) n++;
+  let pick = mix(af.hash(inc) ^ Math.imul(inc.inc_fport ^ info.seed, 0x9e3779b1)) % n;
+  for (let t: Inpcb | null = head; t !== null; t = t.hashNext) if (of(t) && pick-- === 0) return t;
+  return inp;
 }
 
 /**
@@ -396,9 +424,9 @@ function portConflict(inp: Inpcb, inc: InConninfo, options: number): boolean {
   for (; t !== null; t = t.portNext) {
     if (t === inp || t.inp_inc.inc_lport !== inc.inc_lport || t.inp_af !== af) continue;
     const theirs = t.inp_socket === null ? SO_REUSEADDR | SO_REUSEPORT : t.inp_socket.so_options;
-    if ((options & theirs & SO_REUSEPORT) !== 0) continue;
+    if ((options & theirs & (SO_REUSEPORT | SO_REUSEPORT_LB)) !== 0) continue;
     const same = af.laddrEqual(t.inp_inc, inc);
-    if ((options & (SO_REUSEADDR | SO_REUSEPORT)) !== 0) {
+    if ((options & (SO_REUSEADDR | SO_REUSEPORT | SO_REUSEPORT_LB)) !== 0) {
       // SO_REUSEADDR passes over connections and other addresses, not over the same binding.
       if (same && t.hashIn === 1) return true;
     } else if (same || af.laddrAny(t.inp_inc) || af.laddrAny(inc)) {
@@ -418,8 +446,12 @@ const $try = new InConninfo();
 export function in_pcb_lport(inp: Inpcb, inc: InConninfo): Errno {
   const info = inp.inp_pcbinfo;
   const range = V_portrange(info.ipi_vnet);
-  const first = Math.min(range.first, range.last);
-  const n = Math.max(range.first, range.last) - first + 1;
+  const high = (inp.inp_flags & INP_HIGHPORT) !== 0;
+  const low = (inp.inp_flags & INP_LOWPORT) !== 0;
+  const from = high ? range.hifirst : low ? range.lowfirst : range.first;
+  const to = high ? range.hilast : low ? range.lowlast : range.last;
+  const first = Math.min(from, to);
+  const n = Math.max(from, to) - first + 1;
   const connected = !inp.inp_af.faddrAny(inc);
   const start = range.randomized
     ? info.ipi_vnet.prng.next32() % n

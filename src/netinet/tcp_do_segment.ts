@@ -198,7 +198,7 @@ function stepReset(tp: Tcpcb, seg: TcpSegment): Verdict {
     count(R_TCP_BADRST);
     return DROP;
   }
-  if (seg.seq !== tp.rcv_nxt) {
+  if (seg.seq !== tp.rcv_nxt && !tp.t_tcp.params.insecure_rst) {
     tp.t_tcp.stat.tcps_badrst++;
     count(R_TCP_BADRST);
     tcp_send_challenge_ack(tp);
@@ -241,6 +241,10 @@ function stepSyn(tp: Tcpcb, seg: TcpSegment): Verdict {
   }
   tp.t_tcp.stat.tcps_badsyn++;
   count(R_TCP_BADSYN);
+  if (tp.t_tcp.params.insecure_syn && inWindow(tp, seg)) {
+    tcp_drop(tp, ECONNRESET);
+    return DEAD;
+  }
   tcp_send_challenge_ack(tp);
   return DROP;
 }
@@ -249,8 +253,9 @@ function stepSyn(tp: Tcpcb, seg: TcpSegment): Verdict {
 function stepPaws(tp: Tcpcb, seg: TcpSegment): Verdict {
   const ts = (seg.to_flags & TOF_TS) !== 0;
   if ((tp.t_flags & TF_RCVD_TSTMP) === 0) return CONT;
-  // RFC 7323, 3.2: once agreed upon, every segment has one; net.inet.tcp.tolerate_missing_ts is 0.
+  // RFC 7323, 3.2: once agreed upon, every segment has one. Not everybody holds to it.
   if (!ts) {
+    if (tp.t_tcp.params.tolerate_missing_ts) return CONT;
     count(R_TCP_PAWS);
     return DROP;
   }

@@ -197,8 +197,9 @@ function listenInput(tcp: TcpVnet, af: InpAf, seg: TcpSegment, lso: Socket): voi
 
 /** A segment for nobody: RFC 9293, 3.10.7.1, and blackhole(4). */
 function noConnection(tcp: TcpVnet, af: InpAf, seg: TcpSegment): void {
-  const { blackhole } = tcp.params;
-  if (blackhole === 2 || (blackhole === 1 && (seg.flags & TH_SYN) !== 0)) {
+  const { blackhole, blackhole_local } = tcp.params;
+  const silent = blackhole === 2 || (blackhole === 1 && (seg.flags & TH_SYN) !== 0);
+  if (silent && (blackhole_local || !af.isLocal(tcp.vnet, af.sockaddr($inc, true)))) {
     drop(seg, R_TCP_NOPCB);
     return;
   }

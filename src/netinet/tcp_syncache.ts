@@ -499,7 +499,8 @@ export function syncache_expand(
     return SYNCACHE_IGNORE;
   }
   const ts = (seg.to_flags & TOF_TS) !== 0;
-  if ((sc.sc_flags & SCF_TIMESTAMP) !== 0 && (!ts || TSTMP_LT(seg.to_tsval, sc.sc_tsreflect))) {
+  const stale = ts ? TSTMP_LT(seg.to_tsval, sc.sc_tsreflect) : !tcp.params.tolerate_missing_ts;
+  if ((sc.sc_flags & SCF_TIMESTAMP) !== 0 && stale) {
     count(R_TCP_PAWS);
     return SYNCACHE_IGNORE;
   }

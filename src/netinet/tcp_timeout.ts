@@ -25,6 +25,7 @@ import {
   TCPS_CLOSING,
   TCPS_FIN_WAIT_2,
   TCPS_HAVEESTABLISHED,
+  TCPS_SYN_SENT,
   TCPS_TIME_WAIT,
 } from './tcp_fsm.ts';
 import { seqAdd } from './tcp_seq.ts';
@@ -49,6 +50,9 @@ import {
   TF_FORCEDATA,
   TF_PREVVALID,
   TF_RCVD_TSTMP,
+  TF_REQ_SCALE,
+  TF_REQ_TSTMP,
+  TF_SACK_PERMIT,
   TF2_PLPMTU_BLACKHOLE,
   TF2_PLPMTU_MAXSEGSNT,
   TP_KEEPIDLE,
@@ -95,6 +99,9 @@ function rexmt(tp: Tcpcb): void {
     return;
   }
   stat.tcps_rexmttimeo++;
+  // A middlebox may not like what our SYNs ask for.
+  if (params.rexmit_drop_options && tp.t_state === TCPS_SYN_SENT && tp.t_rxtshift === 3)
+    tp.t_flags &= ~(TF_REQ_SCALE | TF_REQ_TSTMP | TF_SACK_PERMIT);
   count(R_TCP_REXMT);
   if (tp.t_rxtshift === 1 && TCPS_HAVEESTABLISHED(tp.t_state)) {
     // What it does may have to be undone. Timestamps tell better than time.

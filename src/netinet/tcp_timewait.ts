@@ -5,10 +5,10 @@
 
 import { m_freem } from '../kern/kern_mbuf.ts';
 import { TH_ACK, TH_FIN, TH_PUSH, TH_RST, TH_SYN } from './tcp.ts';
-import { SEQ_GT, seqAdd } from './tcp_seq.ts';
+import { SEQ_GT, seqAdd, TSTMP_LT } from './tcp_seq.ts';
 import { tcp_close, tcp_send_challenge_ack } from './tcp_subr.ts';
 import { tcp_timer_activate } from './tcp_timer.ts';
-import { type Tcpcb, type TcpSegment, TT_2MSL } from './tcp_var.ts';
+import { type Tcpcb, type TcpSegment, TF_RCVD_TSTMP, TOF_TS, TT_2MSL } from './tcp_var.ts';
 
 /**
  * A segment for a connection in TIME_WAIT: RFC 9293, 3.10.7.4, and RFC 1337 for RSTs. Returns
@@ -18,8 +18,13 @@ import { type Tcpcb, type TcpSegment, TT_2MSL } from './tcp_var.ts';
  */
 export function tcp_twcheck(tp: Tcpcb, seg: TcpSegment): boolean {
   const { flags } = seg;
-  // RFC 9293, 3.6.1: a SYN beyond what was received starts a new connection.
-  if ((flags & (TH_SYN | TH_ACK | TH_RST)) === TH_SYN && SEQ_GT(seg.seq, tp.rcv_nxt)) {
+  // RFC 9293, 3.6.1, and RFC 6191: a SYN beyond what was received, or later, starts a new connection.
+  const later =
+    (tp.t_flags & TF_RCVD_TSTMP) !== 0 &&
+    (seg.to_flags & TOF_TS) !== 0 &&
+    TSTMP_LT(tp.ts_recent, seg.to_tsval);
+  const fresh = later || SEQ_GT(seg.seq, tp.rcv_nxt);
+  if ((flags & (TH_SYN | TH_ACK | TH_RST)) === TH_SYN && fresh) {
     tcp_close(tp);
     return true;
   }

@@ -232,6 +232,11 @@ export class TcpParams {
   pmtud_blackhole_mss = 1200;
   drop_synfin = false;
   blackhole = 0;
+  blackhole_local = false;
+  insecure_rst = false;
+  insecure_syn = false;
+  tolerate_missing_ts = true;
+  rexmit_drop_options = false;
   log_in_vain = 0;
   icmp_may_rst = true;
   ack_war_timewindow = 1000;

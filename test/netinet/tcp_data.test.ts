@@ -264,6 +264,7 @@ describe('tcp: timestamps (RFC 7323)', () => {
   });
 
   it('ignores a segment without the timestamp that was agreed upon, but for a RST', () => {
+    h.vnet.sysctl.write('net.inet.tcp.tolerate_missing_ts', '0');
     c.ts = undefined;
     c.seg({ payload: 'x' });
     expect(h.read(c.so)).to.equal(EWOULDBLOCK);

@@ -186,6 +186,17 @@ describe('tcp: socket options', () => {
     expect(h.stat.tcps_progdrops).to.equal(1);
   });
 
+  it('TCP_MAXUNACKTIME: progress starts the time over', () => {
+    set(c.so, TCP_MAXUNACKTIME, 5);
+    h.write(c.so, 'x'.repeat(2920));
+    h.advance(4_000);
+    c.seg({ ack: c.ack + 1460 });
+    h.advance(4_500);
+    expect(c.state).to.equal('ESTABLISHED');
+    h.advance(20_000);
+    expect(c.state).to.equal('CLOSED');
+  });
+
   it('TCP_MAXUNACKTIME: a window that stays shut counts too', () => {
     set(c.so, TCP_MAXUNACKTIME, 20);
     c.seg({ win: 0 });
