@@ -90,6 +90,12 @@ class Pair {
   far: Endpoint | null = null;
   /** Somebody left before the end: the other one may be reset. */
   readonly rude: boolean;
+  /**
+   * Accepted when the connection was over already: an old duplicate of the handshake's last ACK is as
+   * good as a new one where only a cookie tells.
+   */
+  readonly #ghosts: Endpoint[] = [];
+  readonly #cookies: boolean;
   readonly #port: number;
   readonly #listener: Socket;
 
@@ -102,10 +108,15 @@ class Pair {
     const server = { ...drawPlan(prng, key + 1, key, slow === 1), closeLast: order === 2 };
     const nodelay = chance(prng, 0.3);
     this.#port = 1000 + n;
+    this.#cookies = V_tcp(net.b.vnet).params.syncookies_only;
     this.#listener = listenOn(net.b.vnet, this.#port);
     drawBuffers(this.#listener, prng);
     const acceptor = new Acceptor(this.#listener);
     acceptor.onAccept = (so) => {
+      if (this.far !== null) {
+        this.#ghosts.push(new Endpoint(so, { ...server, total: 0 }, prng, clock));
+        return;
+      }
       this.far = new Endpoint(so, server, prng, clock);
       clock.post(this.far);
     };
@@ -162,6 +173,7 @@ class Pair {
 
   /** What is wrong, or ''. The peer of somebody rude may be reset; what it read must be right. */
   verdict(): string {
+    if (this.#ghosts.length > 0 && !this.#cookies) return 'accepted twice';
     const allowed = (one: Endpoint): boolean =>
       (this.rude || this.refused) && [ECONNRESET, EPIPE, ECONNREFUSED].includes(one.errno);
     for (const one of [this.near, this.far])
@@ -177,6 +189,7 @@ class Pair {
     soclose(this.#listener);
     this.near.close();
     this.far?.close();
+    for (const ghost of this.#ghosts) ghost.abort();
   }
 
   toString(): string {
