@@ -15,6 +15,9 @@ const CUBIC_C = 0.4;
 /** RFC 9438, 4.3: Reno's increase that goes with a reduction by 0.7. */
 const ALPHA = (3 * (1 - CUBIC_BETA)) / (1 + CUBIC_BETA);
 
+/** RFC 9438, 4.2. By multiplication, which is exact alike everywhere; a power need not be. */
+const cubic = (t: number): number => CUBIC_C * (t * t * t);
+
 /** Begins an epoch of congestion avoidance at the present window: RFC 9438, 4.2. */
 function epochStart(tp: Tcpcb, maxseg: number): void {
   const v = tp.t_ccv;
@@ -67,13 +70,13 @@ export const cubic_cc_algo: CcAlgo = {
     v.wEst += ((v.wEst < v.cwndPrior ? ALPHA : 1) * segs) / cwnd;
     const t = (nowNs() - v.epochNs) / 1e9;
     const rtt = (tp.t_srtt >> TCP_RTT_SHIFT) / 1e3;
-    const now = CUBIC_C * (t - v.k) ** 3 + v.wMax;
+    const now = cubic(t - v.k) + v.wMax;
     let next: number;
     if (now < v.wEst) {
       next = Math.max(v.wEst, cwnd);
     } else {
       // 4.4 and 4.5: towards where the cubic is a round trip later, at most half as much again.
-      const ahead = CUBIC_C * (t + rtt - v.k) ** 3 + v.wMax;
+      const ahead = cubic(t + rtt - v.k) + v.wMax;
       const target = Math.min(Math.max(ahead, cwnd), 1.5 * cwnd);
       next = cwnd + ((target - cwnd) / cwnd) * segs;
     }

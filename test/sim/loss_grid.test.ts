@@ -1,0 +1,138 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import { expect } from 'chai';
+import { full } from '../support/needs.ts';
+import { packageRoot } from '../support/root.ts';
+import {
+  ALGORITHMS,
+  type Cell,
+  kindName,
+  LINE_BPS,
+  lineName,
+  LOSSES,
+  measure,
+  MSS,
+  RTTS_MS,
+} from './loss_grid.ts';
+
+const FILE = `${packageRoot()}/test/sim/loss_grid.snapshot.json`;
+const UPDATE = process.env['TAPNIC_UPDATE'] === '1';
+/** Seeds that are run; the snapshot has all of them. Without loss nothing depends on the seed. */
+const SEEDS = [1, 2, 3, 4];
+const seedsOf = (loss: number): number[] => (loss === 0 ? [1] : SEEDS);
+
+/** kbit/s by line, kind and seed. */
+type Snapshot = Record<string, Record<string, number[]>>;
+
+function text(s: Snapshot): string {
+  const lines = Object.entries(s).map(([line, kinds]) => {
+    const rows = Object.entries(kinds).map(([kind, v]) => `    "${kind}": [${v.join(', ')}]`);
+    return `  "${line}": {\n${rows.join(',\n')}\n  }`;
+  });
+  return `{\n${lines.join(',\n')}\n}\n`;
+}
+
+/** Mathis et al. 1997: what Reno does at a loss rate of `p`, bit/s. */
+const renoBps = (p: number, rttSec: number): number => ((MSS * 8) / rttSec) * Math.sqrt(1.5 / p);
+/** RFC 9438, 5.1, figure 4: what CUBIC does, as far as that is more. */
+const cubicBps = (p: number, rttSec: number): number => {
+  const window = ((0.4 * 3.7) / 1.2) ** 0.25 * (rttSec / p) ** 0.75;
+  return Math.max(((MSS * 8) / rttSec) * window, renoBps(p, rttSec));
+};
+
+describe('TCP throughput under loss', () => {
+  let snapshot: Snapshot = {};
+  before(() => {
+    snapshot = JSON.parse(readFileSync(FILE, 'utf8')) as Snapshot;
+  });
+
+  const each = (fn: (cell: Cell, line: string, kind: string) => void): void => {
+    for (const loss of LOSSES)
+      for (const rttMs of RTTS_MS)
+        for (const cc of ALGORITHMS)
+          for (const sack of [false, true])
+            fn({ loss, rttMs, cc, sack }, lineName(loss, rttMs), kindName(cc, sack));
+  };
+  /** Mean of a cell's seeds, bit/s. */
+  const mean = (loss: number, rttMs: number, cc: string, sack: boolean): number => {
+    const v = snapshot[lineName(loss, rttMs)]![kindName(cc, sack)]!;
+    return (v.reduce((a, b) => a + b, 0) / v.length) * 1000;
+  };
+
+  it(`is what it was, to the bit: 72 cells, ${full ? 'all seeds' : 'one seed'}`, function () {
+    this.timeout(full ? 600_000 : 120_000);
+    const changed: string[] = [];
+    const now: Snapshot = {};
+    each((cell, line, kind) => {
+      const was = snapshot[line]?.[kind] ?? [];
+      const values = seedsOf(cell.loss).map((seed, i) => {
+        if (!full && i > 0) return was[i] ?? 0;
+        return Math.round(measure(cell, seed).bps / 1000);
+      });
+      (now[line] ??= {})[kind] = values;
+      if (values.join() !== was.join())
+        changed.push(`${line} ${kind}: ${values.join(' ')} instead of ${was.join(' ')} kbit/s`);
+    });
+    if (UPDATE) {
+      writeFileSync(FILE, text(now));
+      snapshot = now;
+      return;
+    }
+    expect(changed.join('\n'), 'TAPNIC_UPDATE=1 TAPNIC_FULL=1 takes it over').to.equal('');
+  });
+
+  it('fills a clean line', () => {
+    each(({ loss, rttMs, cc, sack }) => {
+      if (loss === 0) expect(mean(loss, rttMs, cc, sack)).to.be.above(0.9 * LINE_BPS);
+    });
+  });
+
+  // Up to 3 %: beyond, time-outs rule, of which the formula knows nothing. The luck of a long gap between
+  // losses is worth more to CUBIC, whose window then grows ever faster.
+  it('is near Mathis’s formula with SACK, or at the line rate', () => {
+    for (const loss of [0.001, 0.003, 0.01, 0.03]) {
+      for (const rttMs of RTTS_MS) {
+        const want = Math.min(renoBps(loss, rttMs / 1000), 0.955 * LINE_BPS);
+        const what = `${lineName(loss, rttMs)}: theory ${Math.round(want / 1000)} kbit/s`;
+        expect(mean(loss, rttMs, 'newreno', true), what).to.be.within(want / 1.6, want * 1.6);
+        expect(mean(loss, rttMs, 'cubic', true), what).to.be.within(want / 1.6, want * 3);
+      }
+    }
+  });
+
+  // Below 1 % it is a handful of losses, and chance.
+  it('is better with SACK the more is lost', () => {
+    for (const cc of ALGORITHMS) {
+      for (const rttMs of RTTS_MS) {
+        for (const loss of LOSSES) {
+          const gain = mean(loss, rttMs, cc, true) / mean(loss, rttMs, cc, false);
+          const least = loss >= 0.03 ? 1.1 : loss >= 0.01 ? 1 : 0.85;
+          expect(gain, `${lineName(loss, rttMs)} ${cc}`).to.be.above(least);
+        }
+      }
+    }
+  });
+
+  it('is no worse with CUBIC than with NewReno', () => {
+    for (const rttMs of RTTS_MS)
+      for (const loss of LOSSES)
+        expect(
+          mean(loss, rttMs, 'cubic', true) / mean(loss, rttMs, 'newreno', true),
+          lineName(loss, rttMs),
+        ).to.be.above(0.97);
+  });
+
+  // RFC 9438, 5.1, whose model is one loss in so many segments, no chance involved.
+  it('follows the response functions over a long way, where CUBIC wins', function () {
+    this.timeout(60_000);
+    const every = 3000;
+    const o = { every, warmSec: 60, bytes: 5 * every * MSS, limitSec: 300 };
+    const [reno, cubic] = ALGORITHMS.map(
+      (cc) => measure({ loss: 0, rttMs: 200, cc, sack: true }, 1, o).bps,
+    );
+    const p = 1 / every;
+    expect(cubicBps(p, 0.2) / renoBps(p, 0.2), 'theory').to.be.above(1.8);
+    expect(reno! / renoBps(p, 0.2), 'NewReno, of theory').to.be.within(0.85, 1.15);
+    expect(cubic! / cubicBps(p, 0.2), 'CUBIC, of theory').to.be.within(0.85, 1.15);
+    expect(cubic! / reno!).to.be.above(1.6);
+  });
+});

@@ -1,0 +1,145 @@
+/**
+ * Bulk transfer over a line of 100 Mbit/s with a bounded queue, a delay and random loss, in virtual
+ * time: what a connection delivers, cell by cell of loss, round trip, algorithm and SACK.
+ */
+
+import {
+  SO_RCV,
+  SO_SND,
+  soclose,
+  soreceive,
+  sosend,
+  type Socket,
+  soupcall_set,
+} from '../../src/kern/uipc_socket.ts';
+import { ccSetDefault } from '../../src/netinet/cc.ts';
+import { tcpstat, V_tcp } from '../../src/netinet/tcp_var.ts';
+import type { Task } from '../../src/sys/clock.ts';
+import { UIO_READ, UIO_WRITE, Uio } from '../../src/vm/uio.ts';
+import { Acceptor, connectTo, listenOn, tcpSocket } from './endpoint.ts';
+import { ADDR_B, SimNet } from './sim_net.ts';
+
+/** Bits per second of the line. */
+export const LINE_BPS = 100e6;
+export const MSS = 1448;
+const SECOND = 1e9;
+
+export interface Cell {
+  /** Probability that a data segment is lost. */
+  readonly loss: number;
+  readonly rttMs: number;
+  readonly cc: 'newreno' | 'cubic';
+  readonly sack: boolean;
+}
+
+export interface Measured {
+  /** What the receiving program got, bit/s, once the start is over. */
+  readonly bps: number;
+  readonly timeouts: number;
+}
+
+export interface MeasureOptions {
+  /** Exactly every n-th data segment is lost; the model of the response functions. */
+  readonly every?: number;
+  /** How long the start takes that is not measured, s. */
+  readonly warmSec?: number;
+  /** Bytes that are measured, or seconds if that is sooner. */
+  readonly bytes?: number;
+  readonly limitSec?: number;
+}
+
+const buf = new Uint8Array(65536);
+
+/** Writes or reads whatever goes, without looking at it. */
+class Pump implements Task {
+  readonly so: Socket;
+  readonly #write: boolean;
+  readonly #uio = new Uio();
+  bytes = 0;
+  #running = false;
+  #again = false;
+
+  constructor(so: Socket, write: boolean) {
+    this.so = so;
+    this.#write = write;
+    soupcall_set(so, write ? SO_SND : SO_RCV, this);
+  }
+
+  run(): void {
+    this.#again = true;
+    if (this.#running) return;
+    this.#running = true;
+    while (this.#again) {
+      this.#again = false;
+      for (let moved = -1; moved !== 0; this.bytes += moved) moved = this.#once();
+    }
+    this.#running = false;
+  }
+
+  #once(): number {
+    const uio = this.#uio.single(buf, 0, buf.length, this.#write ? UIO_WRITE : UIO_READ);
+    if (this.#write) sosend(this.so, uio, null, 0);
+    else soreceive(this.so, uio);
+    return buf.length - uio.uio_resid;
+  }
+}
+
+/** Frames that the line's queue holds: a bandwidth-delay product, 100 at least. */
+export function queueFrames(rttMs: number): number {
+  return Math.max(100, Math.round((LINE_BPS / 8) * (rttMs / 1000) * (1 / 1514)));
+}
+
+/** Runs one cell with one seed. */
+export function measure(cell: Cell, seed: number, o: MeasureOptions = {}): Measured {
+  const faults = [`rate,rate=${LINE_BPS},burst=${queueFrames(cell.rttMs)},point=tx`];
+  if (o.every !== undefined) faults.unshift(`drop,every=${o.every},point=tx`);
+  else if (cell.loss > 0) faults.unshift(`drop,rate=${cell.loss},point=tx`);
+  const delayNs = (cell.rttMs * 1e6) / 2;
+  const net = new SimNet({ seed, faults, delayNs, offload: 'csum' });
+  const { clock } = net;
+  for (const port of [net.a, net.b]) {
+    V_tcp(port.vnet).params.sack_enable = cell.sack;
+    ccSetDefault(V_tcp(port.vnet), cell.cc);
+  }
+  const listener = listenOn(net.b.vnet, 80);
+  const acceptor = new Acceptor(listener);
+  let reader: Pump | null = null;
+  acceptor.onAccept = (so) => {
+    reader = new Pump(so, false);
+    clock.post(reader);
+  };
+  const so = tcpSocket(net.a.vnet);
+  const writer = new Pump(so, true);
+  connectTo(so, ADDR_B, 80);
+  const got = (): number => reader?.bytes ?? 0;
+  clock.advance((o.warmSec ?? 1 + 0.01 * cell.rttMs) * SECOND);
+  // The first losses end slow start somewhere; some more, and it no longer matters where.
+  const settled = cell.loss === 0 ? 0 : (6 / cell.loss) * MSS;
+  clock.runUntil(() => got() >= settled, 120 * SECOND);
+  const stat = tcpstat(net.a.vnet);
+  const before = stat.tcps_rexmttimeo;
+  const startBytes = got();
+  const startNs = clock.nowNs();
+  const bytes = o.bytes ?? (cell.loss === 0.001 ? 12e6 : 4e6);
+  clock.runUntil(() => got() - startBytes >= bytes, (o.limitSec ?? 60) * SECOND);
+  const bps = ((got() - startBytes) * 8 * SECOND) / (clock.nowNs() - startNs);
+  const timeouts = stat.tcps_rexmttimeo - before;
+  for (const one of [writer, reader as Pump | null]) {
+    if (one === null) continue;
+    soupcall_set(one.so, SO_RCV, null);
+    soupcall_set(one.so, SO_SND, null);
+    soclose(one.so);
+  }
+  soclose(listener);
+  net.close();
+  return { bps, timeouts };
+}
+
+export const LOSSES = [0, 0.001, 0.003, 0.01, 0.03, 0.1];
+export const RTTS_MS = [1, 20, 100];
+
+export const ALGORITHMS = ['newreno', 'cubic'] as const;
+
+/** What a line of the snapshot is called, and a value in it. */
+export const lineName = (loss: number, rttMs: number): string => `${loss * 100} %, ${rttMs} ms`;
+export const kindName = (cc: string, sack: boolean): string => (sack ? `${cc} sack` : cc);
