@@ -259,7 +259,7 @@ describe('mbuf routines: random chains against a flat array', () => {
       const len = y % (c.bytes.length - off + 1);
       const seen: number[] = [];
       const f = (_: null, at: number, n: number): number => {
-        seen.push(...mem.subarray(at, at + n));
+        for (const byte of mem.subarray(at, at + n)) seen.push(byte);
         return 0;
       };
       expect(m_apply(c.m, off, len, f, null)).to.equal(0);

@@ -74,7 +74,7 @@ class Model {
   append(segs: Seg[]): void {
     const c = new Chain(segs);
     this.chains.push(c);
-    this.stream.push(...c.bytes);
+    for (const byte of c.bytes) this.stream.push(byte);
     sbappendstream(this.sb, c.m, false);
   }
 
@@ -105,7 +105,7 @@ class Model {
       at += m.m_len;
     }
     const m = linked(...ms);
-    this.stream.push(...chainBytes(m));
+    for (const byte of chainBytes(m)) this.stream.push(byte);
     this.ios.push(io);
     sbappendstream(this.sb, m, true);
   }
