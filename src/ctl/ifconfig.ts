@@ -34,6 +34,7 @@ import {
 import { type VlanInfo, vlanInfo } from '../net/if_vlan.ts';
 import { bitNames, bitsText, CAP_NAMES, FLAG_NAMES, parseCapability } from './bits.ts';
 import { ControlFailure } from './protocol.ts';
+import { strerror } from './strerror.ts';
 
 /** An IPv4 address of an interface. */
 export interface InetLine {
@@ -173,11 +174,7 @@ export function setCapabilities(ifp: Ifnet, words: readonly string[]): void {
       const wanted = (on ? now | bits : now & ~bits) & ifp.if_capabilities;
       if (wanted === now) continue;
       const error: Errno = ifhwioctl(ifp, SIOCSIFCAP, wanted);
-      if (error !== 0)
-        throw new ControlFailure(
-          errnoName(error),
-          `${word}: ${ifp.if_xname} refuses it (${errnoName(error)})`,
-        );
+      if (error !== 0) throw new ControlFailure(errnoName(error), `${word}: ${strerror(error)}`);
     }
   } finally {
     passLeave();

@@ -25,21 +25,7 @@ import { in_aifaddr, in_difaddr } from '../netinet/in_ifaddr.ts';
 import { parseCapability } from './bits.ts';
 import { findInterface, gatherInterface, type InterfaceInfo, setCapabilities } from './ifconfig.ts';
 import { ControlFailure } from './protocol.ts';
-
-/** What strerror(3) says on FreeBSD. */
-const strerrors = new Map<string, string>([
-  ['EADDRNOTAVAIL', "Can't assign requested address"],
-  ['EBUSY', 'Device busy'],
-  ['EEXIST', 'File exists'],
-  ['EINVAL', 'Invalid argument'],
-  ['ENOBUFS', 'No buffer space available'],
-  ['ENOENT', 'No such file or directory'],
-  ['ENOMEM', 'Cannot allocate memory'],
-  ['ENOSPC', 'No space left on device'],
-  ['ENXIO', 'Device not configured'],
-  ['EOPNOTSUPP', 'Operation not supported'],
-  ['EPROTONOSUPPORT', 'Protocol not supported'],
-]);
+import { strerror } from './strerror.ts';
 
 function fail(code: string, message: string): never {
   throw new ControlFailure(code, message);
@@ -48,8 +34,7 @@ function fail(code: string, message: string): never {
 /** Fails as ifconfig does when an ioctl does. @param call the ioctl as it names it */
 function check(error: Errno, call: string): void {
   if (error === 0) return;
-  const code = errnoName(error);
-  fail(code, `${call}: ${strerrors.get(code) ?? code}`);
+  fail(errnoName(error), `${call}: ${strerror(error)}`);
 }
 
 /** The address of a command line, and what is to become of it. */

@@ -1,8 +1,8 @@
 /**
  * UDP, after sys/netinet/udp_usrreq.c (RFC 768, RFC 1122 4.1): datagrams in and out, the switch of
  * SOCK_DGRAM sockets, ICMP errors. IPv4 here, addresses by the PCB's family table. Left out: UDP-Lite,
- * tunnels, multicast membership, control data (IP_RECVDSTADDR, IP_SENDSRCADDR), options by number
- * (setters below). Unlike FreeBSD's, 0.0.0.0 is no name for this host, and 255.255.255.255 goes where
+ * tunnels, multicast membership, control data (IP_RECVDSTADDR, IP_SENDSRCADDR), options of its own
+ * level. Unlike FreeBSD's, 0.0.0.0 is no name for this host, and 255.255.255.255 goes where
  * the routes send it.
  */
 

@@ -1,0 +1,24 @@
+/** Errors in the words of FreeBSD's strerror(3), which its commands print. */
+
+import { type Errno, errnoName } from '../sys/errno.ts';
+
+const words = new Map<string, string>([
+  ['EADDRNOTAVAIL', "Can't assign requested address"],
+  ['EAGAIN', 'Resource temporarily unavailable'],
+  ['EBUSY', 'Device busy'],
+  ['EEXIST', 'File exists'],
+  ['EINVAL', 'Invalid argument'],
+  ['ENOBUFS', 'No buffer space available'],
+  ['ENOENT', 'No such file or directory'],
+  ['ENOMEM', 'Cannot allocate memory'],
+  ['ENOSPC', 'No space left on device'],
+  ['ENXIO', 'Device not configured'],
+  ['EOPNOTSUPP', 'Operation not supported'],
+  ['EPROTONOSUPPORT', 'Protocol not supported'],
+]);
+
+/** The words for an errno; its name for one that no command here can get. @see strerror(3) */
+export function strerror(error: Errno): string {
+  const name = errnoName(error);
+  return words.get(name) ?? name;
+}
