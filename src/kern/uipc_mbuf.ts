@@ -399,10 +399,14 @@ export function m_split(m0: Mbuf, len0: number, how: number): Mbuf | null {
   return n;
 }
 
-/** Where byte `off` lies: the mbuf, with `m_getptrOff.off` inside it; null beyond the end. */
+/** What m_getptr found: FreeBSD's out parameter. */
 export const m_getptrOff = { off: 0 };
 
-/** @see mbuf(9) (there the offset is an out parameter: here `m_getptrOff`) */
+/**
+ * The mbuf that holds byte `loc` of the chain, with `m_getptrOff.off` its place in there; the end of the
+ * chain is behind the last one. Null beyond. Of an unmapped mbuf it is no offset from an address.
+ * @see mbuf(9)
+ */
 export function m_getptr(m: Mbuf | null, loc: number): Mbuf | null {
   for (; m !== null; m = m.m_next) {
     if (m.m_len > loc || (m.m_len === loc && m.m_next === null)) {
