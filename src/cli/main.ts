@@ -10,6 +10,7 @@ import { ifconfigCommand } from './ifconfig.ts';
 import { inetdCommand } from './inetd.ts';
 import { netstatCommand } from './netstat.ts';
 import { nicsCommand } from './nics.ts';
+import { packetdrillCommand } from './packetdrill.ts';
 import { pingCommand } from './ping.ts';
 import { serveCommand } from './serve.ts';
 import { sysctlCommand } from './sysctl.ts';
@@ -35,6 +36,7 @@ const program = newCommand('tapnic')
   .addCommand(arpCommand)
   .addCommand(faultCommand)
   .addCommand(nicsCommand)
+  .addCommand(packetdrillCommand)
   .addCommand(doctorCommand);
 
 try {

@@ -392,14 +392,24 @@ export class PdHost {
     });
   }
 
+  /** -1: of the newest connection that is not accepted yet. The answer is `valueOut`. */
   getsockopt(fd: number, level: number, name: number, len: number): number {
-    return this.#on(fd, (so) => {
+    const newest = fd === -1 ? this.#newest() : null;
+    const call = (so: Socket): Errno => {
       const value = new Uint8Array(Math.max(len, 0));
       const n = linuxGetsockopt(so, level, name, value);
       if (n < 0) return -n;
       this.valueOut = value.subarray(0, n);
       return 0;
-    });
+    };
+    if (newest === null) return this.#on(fd, call);
+    return -linuxErrno(call(newest));
+  }
+
+  #newest(): Socket | null {
+    let newest: Socket | null = null;
+    for (const { so } of this.#files.values()) newest = so.sol_comp.at(-1) ?? newest;
+    return newest;
   }
 
   setsockopt(fd: number, level: number, name: number, value: Uint8Array): number {

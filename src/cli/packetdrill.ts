@@ -1,0 +1,135 @@
+/**
+ * `packetdrill`: the stack that packetdrill's scripts test, behind a Unix socket that the shared
+ * object of native-bindings/packetdrill talks to. With a command it runs that with everything set,
+ * and ends with it.
+ */
+
+import { spawn } from 'node:child_process';
+import { existsSync, lstatSync, mkdtempSync, rmSync, unlinkSync } from 'node:fs';
+import { constants, tmpdir } from 'node:os';
+import { delimiter, dirname, join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { Command } from 'commander';
+import {
+  CliError,
+  newCommand,
+  print,
+  printJson,
+  reportError,
+  UsageError,
+  warn,
+} from './command.ts';
+
+interface PacketdrillFlags {
+  socket?: string;
+  addr: string;
+  mtu: string;
+  seed: string;
+  json?: boolean;
+}
+
+const MEMORY = 64 * 1024 * 1024;
+
+/** Where scripts/build-packetdrill.mjs puts what it builds: at or above this file. */
+function buildDir(): string {
+  let dir = dirname(fileURLToPath(import.meta.url));
+  for (; dirname(dir) !== dir; dir = dirname(dir)) if (existsSync(join(dir, 'package.json'))) break;
+  return join(dir, 'build/packetdrill');
+}
+
+function numberOf(flag: string, text: string, min: number, max: number): number {
+  const n = /^\d+$/.test(text) ? Number(text) : NaN;
+  if (!(n >= min && n <= max)) throw new UsageError(`--${flag}: ${text}: ${min} to ${max}`);
+  return n;
+}
+
+/** Removes the socket of a process that died. Throws CliError if something else is in the way. */
+async function clear(path: string): Promise<void> {
+  if (!existsSync(path)) return;
+  if (!lstatSync(path).isSocket())
+    throw new CliError(`${path}: EADDRINUSE: a file of that name is there`);
+  const { isLive } = await import('./control_client.ts');
+  if (await isLive(path)) throw new CliError(`${path}: EADDRINUSE: a process listens there`);
+  unlinkSync(path);
+}
+
+/** Runs `words` with what scripts and the shared object look for; its exit status. */
+function run(words: readonly string[], path: string, stopping: AbortSignal): Promise<number> {
+  const build = buildDir();
+  const object = join(build, 'tapnic_packetdrill.so');
+  if (!existsSync(object))
+    throw new CliError(`${object}: not there: node scripts/build-packetdrill.mjs`);
+  const env = {
+    ...process.env,
+    TAPNIC_PACKETDRILL: path,
+    TAPNIC_PACKETDRILL_SO: object,
+    PATH: [join(build, 'bin'), process.env['PATH'] ?? ''].join(delimiter),
+  };
+  return new Promise((done, reject) => {
+    const child = spawn(words[0]!, words.slice(1), { env, stdio: 'inherit' });
+    stopping.addEventListener('abort', () => child.kill('SIGTERM'), { once: true });
+    child.once('error', (e) => reject(new CliError(`${words[0]}: ${e.message}`)));
+    child.once('exit', (code, signal) =>
+      done(code ?? 128 + (signal === null ? 0 : constants.signals[signal])),
+    );
+  });
+}
+
+async function packetdrill(words: string[], flags: PacketdrillFlags): Promise<void> {
+  const [{ PacketdrillServer }, { parseInAddr }, { exitProcess }] = await Promise.all([
+    import('./packetdrill_server.ts'),
+    import('../netinet/in.ts'),
+    import('../host/exit.ts'),
+  ]);
+  const addr = parseInAddr(flags.addr);
+  if (addr === null) throw new UsageError(`--addr: ${flags.addr}: not an IPv4 address`);
+  const mtu = numberOf('mtu', flags.mtu, 72, 65535);
+  const seed = numberOf('seed', flags.seed, 0, 0xffffffff);
+  const stopping = new AbortController();
+  for (const signal of ['SIGINT', 'SIGTERM'] as const)
+    process.on(signal, () => (stopping.signal.aborted ? exitProcess(1) : stopping.abort()));
+  const own = flags.socket === undefined ? mkdtempSync(join(tmpdir(), 'tapnic-pd-')) : null;
+  const path = own === null ? resolve(flags.socket!) : join(own, 'sock');
+  if (own === null) await clear(path);
+  const server = new PacketdrillServer({ path, addr, mtu, memory: MEMORY, seed });
+  let status = 0;
+  try {
+    await server.listen().catch((e: NodeJS.ErrnoException) => {
+      throw new CliError(`${path}: ${e.code ?? e.message}`);
+    });
+    if (words.length > 0) {
+      status = await run(words, path, stopping.signal);
+    } else {
+      const build = buildDir();
+      const ready = { event: 'ready', socket: path, shims: join(build, 'bin'), pid: process.pid };
+      if (flags.json === true) printJson(ready);
+      else print(`scripts are served at ${path}: TAPNIC_PACKETDRILL=${path}\n`);
+      await new Promise<void>((done) => {
+        if (stopping.signal.aborted) done();
+        stopping.signal.addEventListener('abort', () => done(), { once: true });
+      });
+    }
+  } catch (e) {
+    status = reportError(e);
+  }
+  const leaked = server.close();
+  if (own !== null) rmSync(own, { recursive: true, force: true });
+  else rmSync(path, { force: true });
+  if (flags.json === true) printJson({ event: 'exit', leaked, scripts: server.scripts });
+  if (Object.keys(leaked).length > 0) {
+    warn(`leaked: ${JSON.stringify(leaked)}`);
+    status ||= 1;
+  }
+  await new Promise<void>((done) => process.stdout.write('', () => done()));
+  exitProcess(status);
+}
+
+export const packetdrillCommand: Command = newCommand('packetdrill')
+  .description('the stack for scripts of packetdrill, over a Unix socket and on virtual time')
+  .argument('[command...]', 'behind --: run this with everything set, and end with it')
+  .option('--socket <path>', 'where to listen (default: a new place, for a command)')
+  .option('--addr <address>', "the emulated host's own address", '192.168.0.1')
+  .option('--mtu <bytes>', 'of its interface', '1500')
+  .option('--seed <n>', 'of every random choice', '1')
+  .option('--json', 'print JSON')
+  .action(packetdrill);

@@ -1,0 +1,324 @@
+/**
+ * The process side of packetdrill's shared object: a Unix socket on which one script at a time has an
+ * emulated host of its own, made by its HELLO and gone with its connection. Commands (the shims) act
+ * on the host of the script that runs. A client can at worst lose its connection.
+ */
+
+import { createServer, type Server, type Socket } from 'node:net';
+import { allocArena } from '../host/arena.ts';
+import { NativeCksum } from '../host/cksum.ts';
+import { ManualClock } from '../host/manual_clock.ts';
+import { NativePager } from '../host/pager.ts';
+import { SeededPrng } from '../host/prng.ts';
+import { Machine } from '../machine/machine.ts';
+import { PD_BLOCK, PdHost, type PdPollfd } from '../machine/packetdrill_host.ts';
+import { LINUX_ERRNO } from '../machine/packetdrill_linux.ts';
+import { runShim } from '../machine/packetdrill_shim.ts';
+import { parseInAddr } from '../netinet/in.ts';
+import type { InAddr } from '../sys/types.ts';
+import { arenaBytes } from '../vm/arena.ts';
+import {
+  LINK_VERSION,
+  LinkReader,
+  type LinkReply,
+  type LinkRequest,
+  OP_ACCEPT,
+  OP_BIND,
+  OP_CLOSE,
+  OP_CONNECT,
+  OP_FCNTL,
+  OP_GETSOCKOPT,
+  OP_HELLO,
+  OP_INJECT,
+  OP_IOCTL,
+  OP_LISTEN,
+  OP_POLL,
+  OP_RECEIVE,
+  OP_RECV,
+  OP_SEND,
+  OP_SETSOCKOPT,
+  OP_SHIM,
+  OP_SHUTDOWN,
+  OP_SLEEP,
+  OP_SOCKET,
+  PAYLOAD_MAX,
+  replyFrame,
+} from './packetdrill_frames.ts';
+
+const CLIENTS_MAX = 16;
+/** Real time for the rest of a request whose beginning is there. */
+const PARTIAL_MS = 5000;
+/** How far a single request may move the clock: a year. */
+const STEP_MAX_US = 366 * 86400e6;
+const POLLFD = 8;
+
+export interface PacketdrillOptions {
+  readonly path: string;
+  /** The host's own address, for connections that bind none. */
+  readonly addr: InAddr;
+  readonly mtu: number;
+  /** Bytes of RAM. */
+  readonly memory: number;
+  readonly seed: number;
+}
+
+/** What a HELLO may ask for: `mtu=1400,addr=192.168.0.2`, from --so_flags. */
+function settings(text: string, { addr, mtu }: PacketdrillOptions): { addr: InAddr; mtu: number } {
+  for (const pair of text.split(',').filter((p) => p !== '')) {
+    const eq = pair.indexOf('=');
+    const [name, value] = [pair.slice(0, eq), pair.slice(eq + 1)];
+    if (name === 'socket') continue;
+    if (name === 'mtu' && /^\d+$/.test(value) && Number(value) >= 72 && Number(value) <= 65535)
+      mtu = Number(value);
+    else if (name === 'addr' && parseInAddr(value) !== null) addr = parseInAddr(value)!;
+    else throw new Error(`--so_flags: ${pair}: mtu=BYTES, addr=ADDRESS or socket=PATH`);
+  }
+  return { addr, mtu };
+}
+
+/** A call under way: its result or PD_BLOCK, and what its reply carries when it is done. */
+interface Begun {
+  readonly result: number;
+  readonly out: (result?: number) => Pick<LinkReply, 'a' | 'payload'>;
+}
+
+class Session {
+  readonly host: PdHost;
+  readonly #socket: Socket;
+
+  constructor(socket: Socket, host: PdHost) {
+    this.#socket = socket;
+    this.host = host;
+  }
+
+  get nowUs(): number {
+    return Math.floor(this.host.nowNs / 1e3);
+  }
+
+  /** Carries a request out; answers it now, or when a call that waits is done. */
+  handle(q: LinkRequest): void {
+    const { host } = this;
+    // The script's clock is ahead of ours by what it counted itself.
+    const ahead = q.nowUs - this.nowUs;
+    if (ahead > 0 && ahead <= STEP_MAX_US) host.advanceTo(q.nowUs * 1e3);
+    let out: Pick<LinkReply, 'a' | 'payload'> = {};
+    const call = this.#begin(q);
+    if (call.result !== PD_BLOCK) {
+      if (call.result >= 0) out = call.out();
+      this.reply({ id: q.id, result: call.result, nowUs: this.nowUs, ...out });
+      return;
+    }
+    host.wait(host.takeStep(), (result) => {
+      out = result >= 0 ? call.out(result) : {};
+      this.reply({ id: q.id, result, late: true, nowUs: this.nowUs, ...out });
+    });
+  }
+
+  reply(reply: LinkReply): void {
+    this.#socket.write(replyFrame(reply));
+  }
+
+  #begin(q: LinkRequest): Begun {
+    const { host } = this;
+    const { fd, a, b, c, payload } = q;
+    const none = (): object => ({});
+    const value = (): object => ({ payload: host.valueOut });
+    switch (q.op) {
+      case OP_SOCKET:
+        return { result: host.socket(a, b, c), out: none };
+      case OP_BIND:
+        return { result: host.bind(fd, payload), out: none };
+      case OP_LISTEN:
+        return { result: host.listen(fd, a), out: none };
+      case OP_ACCEPT:
+        return { result: host.accept(fd), out: () => ({ payload: host.addressOut }) };
+      case OP_CONNECT:
+        return { result: host.connect(fd, payload), out: none };
+      case OP_RECV: {
+        const buf = new Uint8Array(Math.min(Math.max(a, 0), PAYLOAD_MAX / 2));
+        const result = host.recv(fd, buf, b);
+        const out = (late = result): object => ({
+          a: host.addressOut.length,
+          payload: Buffer.concat([host.addressOut, buf.subarray(0, late)]),
+        });
+        return { result, out };
+      }
+      case OP_SEND: {
+        const sa = payload.subarray(0, Math.max(a, 0));
+        return { result: host.send(fd, payload.subarray(sa.length), b, sa), out: none };
+      }
+      case OP_FCNTL:
+        return { result: host.fcntl(fd, a, b), out: none };
+      case OP_IOCTL:
+        return { result: host.ioctl(fd, a >>> 0, b), out: value };
+      case OP_CLOSE:
+        return { result: host.closeFd(fd), out: none };
+      case OP_SHUTDOWN:
+        return { result: host.shutdown(fd, a), out: none };
+      case OP_GETSOCKOPT:
+        return { result: host.getsockopt(fd, a, b, Math.min(c, PAYLOAD_MAX)), out: value };
+      case OP_SETSOCKOPT:
+        return { result: host.setsockopt(fd, a, b, payload), out: none };
+      case OP_POLL:
+        return this.#poll(payload, a);
+      case OP_INJECT:
+        host.inject(payload);
+        return { result: 0, out: none };
+      case OP_RECEIVE:
+        return this.#receive();
+      case OP_SLEEP:
+        return { result: 0, out: none };
+      default:
+        return { result: -LINUX_ERRNO['ENOSYS']!, out: none };
+    }
+  }
+
+  #poll(payload: Buffer, timeoutMs: number): Begun {
+    const fds: PdPollfd[] = [];
+    for (let at = 0; at + POLLFD <= payload.length; at += POLLFD)
+      fds.push({ fd: payload.readInt32LE(at), events: payload.readInt16LE(at + 4), revents: 0 });
+    const out = (): object => {
+      fds.forEach((p, i) => payload.writeInt16LE(p.revents, POLLFD * i + 6));
+      return { payload };
+    };
+    return { result: this.host.poll(fds, timeoutMs), out };
+  }
+
+  #receive(): Begun {
+    const packet = this.host.receive(this.host.nowNs + STEP_MAX_US * 1e3);
+    if (packet === null) return { result: 0, out: () => ({}) };
+    const payload = Buffer.alloc(8 + packet.bytes.length);
+    payload.writeBigInt64LE(BigInt(Math.floor(packet.timeNs / 1e3)), 0);
+    payload.set(packet.bytes, 8);
+    return { result: packet.bytes.length, out: () => ({ payload }) };
+  }
+}
+
+export class PacketdrillServer {
+  readonly #options: PacketdrillOptions;
+  readonly #server: Server;
+  readonly #clients = new Set<Socket>();
+  readonly #clock = new ManualClock({ startNs: 1e9 });
+  readonly #machine: Machine;
+  #session: Session | null = null;
+  /** Scripts that were run. */
+  scripts = 0;
+
+  constructor(options: PacketdrillOptions) {
+    this.#options = options;
+    const arena = allocArena(arenaBytes(options.memory));
+    this.#machine = new Machine({
+      memory: options.memory,
+      seed: options.seed,
+      clock: this.#clock,
+      prng: new SeededPrng(options.seed),
+      pager: new NativePager(arena),
+      cksum: new NativeCksum(arena),
+      arena,
+    });
+    this.#server = createServer((socket) => this.#accept(socket));
+    this.#server.maxConnections = CLIENTS_MAX;
+  }
+
+  /** Listens, for this user alone. Rejects with Node's own error. */
+  listen(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#server.once('error', reject);
+      // The socket is bound before listen() returns, so nobody else sees the narrower mask.
+      const umask = process.umask(0o177);
+      try {
+        this.#server.listen(this.#options.path, () => {
+          this.#server.off('error', reject);
+          this.#server.on('error', () => undefined);
+          resolve();
+        });
+      } finally {
+        process.umask(umask);
+      }
+    });
+  }
+
+  /** Stops; resolves with what leaked, pool names to counts. */
+  close(): Record<string, number> {
+    this.#server.close();
+    for (const client of this.#clients) client.destroy();
+    this.#end();
+    return this.#machine.leaked();
+  }
+
+  #end(): void {
+    this.#session?.host.close();
+    this.#session = null;
+  }
+
+  #accept(socket: Socket): void {
+    const reader = new LinkReader();
+    let session: Session | null = null;
+    this.#clients.add(socket);
+    socket.on('error', () => undefined); // it went away: 'close' follows
+    socket.on('timeout', () => socket.destroy());
+    socket.on('close', () => {
+      this.#clients.delete(socket);
+      if (session !== null && session === this.#session) this.#end();
+      session = null;
+    });
+    socket.on('data', (chunk) => {
+      const requests = reader.push(chunk);
+      if (requests === null) {
+        socket.destroy();
+        return;
+      }
+      socket.setTimeout(reader.partial ? PARTIAL_MS : 0);
+      for (const q of requests) {
+        if (socket.destroyed) return;
+        if (q.op === OP_SHIM) this.#shim(socket, q);
+        else if (q.op === OP_HELLO) session = this.#hello(socket, q) ?? session;
+        else if (session === null) socket.destroy();
+        else session.handle(q);
+      }
+    });
+  }
+
+  #refuse(socket: Socket, { id }: LinkRequest, errno: string, message: string): null {
+    const result = -LINUX_ERRNO[errno]!;
+    socket.end(replyFrame({ id, result, nowUs: 0, payload: Buffer.from(message) }));
+    return null;
+  }
+
+  #hello(socket: Socket, q: LinkRequest): Session | null {
+    if (q.a !== LINK_VERSION)
+      return this.#refuse(
+        socket,
+        q,
+        'EPROTO',
+        `version ${q.a} of the shared object, not ${LINK_VERSION}`,
+      );
+    if (this.#session !== null) return this.#refuse(socket, q, 'EBUSY', 'a script runs already');
+    let wanted;
+    try {
+      wanted = settings(q.payload.toString('latin1'), this.#options);
+    } catch (e) {
+      return this.#refuse(socket, q, 'EINVAL', (e as Error).message);
+    }
+    // Every script finds the same stack: a whole millisecond, the same random numbers.
+    this.#clock.advanceTo(Math.ceil(this.#clock.nowNs() / 1e9) * 1e9);
+    const prng = new SeededPrng(this.#options.seed);
+    const session = new Session(socket, new PdHost({ clock: this.#clock, prng, ...wanted }));
+    this.#session = session;
+    this.scripts++;
+    session.reply({ id: q.id, result: 0, nowUs: session.nowUs });
+    return session;
+  }
+
+  #shim(socket: Socket, q: LinkRequest): void {
+    const host = this.#session?.host;
+    const words = q.payload.toString().split('\0').slice(0, -1);
+    const { status, out, err } =
+      host === undefined
+        ? { status: 1, out: '', err: `${words[0]}: no script runs\n` }
+        : runShim(host, words);
+    const stdout = Buffer.from(out);
+    const payload = Buffer.concat([stdout, Buffer.from(err)]).subarray(0, PAYLOAD_MAX);
+    socket.end(replyFrame({ id: q.id, result: status, nowUs: 0, a: stdout.length, payload }));
+  }
+}
