@@ -145,6 +145,11 @@ describe('bounce pages', () => {
     expect(bus_dmamap_load_mbuf_sg(filtered, one, m, segs)).to.equal(0);
     expect([dmaStats.bounced, segs.ds_addr[0]]).to.deep.equal([0, vtophys(mtod(m))]);
     bus_dmamap_unload(filtered, one);
+    const heir = things.tag({ parent: filtered });
+    const three = things.map(heir);
+    expect(bus_dmamap_load_mbuf_sg(heir, three, m, segs)).to.equal(0);
+    expect(dmaStats.bounced, 'the filter is inherited').to.equal(0);
+    bus_dmamap_unload(heir, three);
     const parent = things.tag({ lowaddr: MAX32 });
     const child = things.tag({ parent });
     const two = things.map(child);

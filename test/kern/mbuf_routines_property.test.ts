@@ -271,6 +271,25 @@ describe('mbuf routines: random chains against a flat array', () => {
     }, MAPPED);
   });
 
+  it('m_unshare: small ones go behind a cluster, never behind one another', () => {
+    const lengths = (...sizes: number[]): number[] => {
+      const mbufs = sizes.map((n) => {
+        const m = must(n > 200 ? m_getcl(M_NOWAIT, MT_DATA, 0) : m_get(M_NOWAIT, MT_DATA));
+        m.m_len = n;
+        return m;
+      });
+      mbufs.forEach((m, i) => void (m.m_next = mbufs[i + 1] ?? null));
+      const top = m_unshare(mbufs[0]!, M_NOWAIT);
+      const out: number[] = [];
+      for (let m = top; m !== null; m = m.m_next) out.push(m.m_len);
+      m_freem(top);
+      return out;
+    };
+    expect(lengths(10, 20, 30)).to.deep.equal([10, 20, 30]);
+    expect(lengths(1000, 20, 30)).to.deep.equal([1050]);
+    expect(lengths(2040, 20, 8)).to.deep.equal([2040, 20, 8]);
+  });
+
   it('m_unshare: all writable, nothing shared written to', () => {
     onChains(
       (c) => {

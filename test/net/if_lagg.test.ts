@@ -307,6 +307,10 @@ describe('lagg(4)', () => {
     ]);
     expect(a.ifp.if_multiaddrs).to.have.length(0);
     expect(a.ifp.if_type).to.equal(IFT_ETHER);
+    // A port that comes later listens to the groups there are.
+    expect(lagg_port_create(lagg, a.ifp)).to.equal(0);
+    expect(a.ifp.if_multiaddrs.map((m) => m.ifma_lladdr[5])).to.have.members([1, 3]);
+    expect(lagg_port_destroy(lagg, a.ifp)).to.equal(0);
     expect(ports()).to.deep.equal(['em1 5<MASTER,ACTIVE>']);
     b.sent.length = 0;
     expect(sendUdp(1)).to.equal(0);

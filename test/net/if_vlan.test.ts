@@ -148,6 +148,10 @@ describe('vlan(4)', () => {
     expect(vlanInfo(ifCloned.ifp!)!.parent).to.equal(null);
     expect(create('em0.4094', null)).to.equal(0);
     expect(vlanInfo(ifCloned.ifp!)).to.include({ vlan: 4094, parent: 'em0' });
+    // A name is of 15 bytes at most.
+    expect(create('em0.4094.4094', null)).to.equal(0);
+    expect(create('em0.4094.4094.12', null)).to.equal(EINVAL);
+    expect(create('em0.4094.4094.1', null)).to.equal(0);
     expect(if_clone_destroy(nic.ifp), 'not made so').to.equal(EINVAL);
     expect(if_clone_destroy(vlan)).to.equal(0);
     expect(ifunit(rig.vnet, 'vlan100')).to.equal(null);

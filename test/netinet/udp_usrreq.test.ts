@@ -431,6 +431,11 @@ describe('udp_usrreq', () => {
       };
       rig.injectIp(arrives({ sum: 0x1234 }));
       expect(receive(so)).to.deep.equal(bytes(32));
+      // But not where it summed more than the datagram.
+      const padded = [...arrives({ sum: 0x1234 }).slice(20), 1, 2, 3];
+      rig.injectIp(buildIp4({ src: PEER, dst: US }, 17, padded));
+      expect(receive(so)).to.equal(EWOULDBLOCK);
+      expect(stat().udps_badsum).to.equal(1);
       verdict = 0x1111;
       rig.injectIp(arrives());
       expect(receive(so)).to.equal(EWOULDBLOCK);
