@@ -4,39 +4,26 @@
  * (and for that maps) everything itself. Left out: a watchdog, media selection.
  */
 
-import { EINVAL, ENOBUFS, ENOMEM, ENXIO, EOPNOTSUPP, type Errno } from '../src/sys/errno.ts';
+import { ENOMEM, ENXIO, type Errno } from '../src/sys/errno.ts';
 import { count, R_DRV_HW_ERROR } from '../src/sys/reason.ts';
 import { mem } from '../src/vm/arena.ts';
 import { MCLBYTES, MJUMPAGESIZE } from '../src/kern/mbuf.ts';
 import { bus_dmamap_sync, type BusDmamap, type BusDmaTag } from '../src/bus/bus_dma.ts';
 import { bus_space_read_4, bus_space_write_4 } from '../src/bus/bus_space.ts';
 import type { MmioRegion } from '../src/bus/device.ts';
-import { bus_setup_intr, bus_teardown_intr, type IntrVector } from '../src/bus/intr.ts';
-import { if_link_state_change } from '../src/net/if.ts';
-import { ether_ifattach, ether_ifdetach } from '../src/net/if_ethersubr.ts';
+import type { IntrVector } from '../src/bus/intr.ts';
+import { ether_crc32_le } from '../src/net/ether_crc.ts';
 import {
-  ETHER_ADDR_LEN,
   IFCAP_JUMBO_MTU,
   IFCAP_LINKSTATE,
   IFCAP_NOMAP,
   IFCAP_VLAN_MTU,
   IFF_ALLMULTI,
-  IFF_BROADCAST,
   IFF_DRV_OACTIVE,
   IFF_DRV_RUNNING,
-  IFF_MULTICAST,
   IFF_PROMISC,
-  IFF_SIMPLEX,
-  IFF_UP,
   type IfIoctl,
   type Ifnet,
-  LINK_STATE_DOWN,
-  LINK_STATE_UP,
-  SIOCADDMULTI,
-  SIOCDELMULTI,
-  SIOCSIFCAP,
-  SIOCSIFFLAGS,
-  SIOCSIFMTU,
 } from '../src/net/if_var.ts';
 import {
   TB_CMD,
@@ -76,23 +63,35 @@ import {
   TB_TXCNT,
 } from '../src/dev/tb/tbreg.ts';
 import { DmaSetup, RING_TO_DEVICE } from './dma_setup.ts';
-import { TB_NSEGS, TB_RX_NDESC, TB_TX_NDESC, type TbOps, TbSoftc } from './if_tbvar.ts';
+import { dmaRxdrain, dmaRxfill } from './dma_rx.ts';
+import type { NicOps } from './dma_softc.ts';
+import { dmaQflush, dmaTxdrain, dmaTxeof } from './dma_tx.ts';
+
+import { TB_NSEGS, TB_RX_NDESC, TB_TX_NDESC, TbSoftc } from './if_tbvar.ts';
 import {
-  tb_newbuf,
-  tb_qflush,
-  tb_rxdrain,
+  tb_doorbell,
+  tb_encap,
+  tb_rxaim,
   tb_rxeof,
   tb_rxkick,
-  tb_transmit,
-  tb_txdrain,
-  tb_txeof,
-  tb_txflush,
+  tb_rxpost,
+  tb_txreap,
 } from './if_tb_txrx.ts';
+import {
+  lladdrHigh,
+  lladdrLow,
+  multicastHash,
+  nicAttach,
+  nicAttached,
+  type NicControl,
+  nicDetach,
+  nicIoctl,
+  nicLink,
+} from './nic_ifnet.ts';
 
 /** Everything the model can do, in FreeBSD's words; all of it is on after attach. */
 export const TB_CAPABILITIES = IFCAP_VLAN_MTU | IFCAP_JUMBO_MTU | IFCAP_LINKSTATE | IFCAP_NOMAP;
 
-const MTU_MIN = 68; // RFC 791
 export const TB_MTU_MAX = 9000;
 /** Ethernet header and one VLAN tag. */
 const FRAME_OVERHEAD = 18;
@@ -100,8 +99,6 @@ const FRAME_OVERHEAD = 18;
 const TX_SEGSIZE_MAX = 8192;
 /** Descriptors one interrupt handles before others get their turn. */
 const RX_LIMIT = 64;
-
-const attached = new WeakMap<TbSoftc, DmaSetup>();
 
 /** Allocates everything DMA needs; null if memory is out. */
 function makeSoftc(
@@ -131,7 +128,8 @@ function makeSoftc(
   if (txRing === null || rxRing === null) return null;
   if (!setup.maps(txTag, TB_TX_NDESC, txMap)) return null;
   if (!setup.maps(rxTag, TB_RX_NDESC + 1, rxMap)) return null;
-  return new TbSoftc(ifp, regs, intr, tbOps, { txTag, rxTag, txRing, rxRing, txMap, rxMap });
+  const dma = { setup, txTag, rxTag, txRing, rxRing, txMap, rxMap };
+  return new TbSoftc(ifp, regs, intr, tbOps, dma);
 }
 
 /**
@@ -153,22 +151,10 @@ export function tb_attach(
     setup.undo();
     return ENOMEM;
   }
-  attached.set(sc, setup);
-  ifp.if_softc = sc;
-  ifp.if_driver = sc;
-  ifp.if_flags = IFF_BROADCAST | IFF_SIMPLEX | IFF_MULTICAST;
-  ifp.if_capabilities = TB_CAPABILITIES;
-  ifp.if_capenable = TB_CAPABILITIES;
-  ifp.if_hwassist = 0;
+  nicAttach(ifp, sc, TB_CAPABILITIES);
   ifp.if_baudrate = 1e9;
   ifp.if_media = '1000baseT <full-duplex>';
-  const lladdr = new Uint8Array(ETHER_ADDR_LEN);
-  const low = bus_space_read_4(regs, TB_MAC0);
-  const high = bus_space_read_4(regs, TB_MAC1);
-  for (let i = 0; i < 4; i++) lladdr[i] = (low >>> (8 * i)) & 0xff;
-  for (let i = 0; i < 2; i++) lladdr[4 + i] = (high >>> (8 * i)) & 0xff;
-  bus_setup_intr(intr, sc);
-  ether_ifattach(ifp, lladdr);
+  nicAttached(sc, bus_space_read_4(regs, TB_MAC0), bus_space_read_4(regs, TB_MAC1));
   tb_link(sc);
   return 0;
 }
@@ -179,12 +165,8 @@ export function tb_detach(ifp: Ifnet): Errno {
   if (!(sc instanceof TbSoftc)) return ENXIO;
   tb_stop(sc);
   bus_space_write_4(sc.regs, TB_CMD, TB_CMD_RST);
-  ether_ifdetach(ifp);
-  bus_teardown_intr(sc.intr);
-  attached.get(sc)!.undo();
-  attached.delete(sc);
-  ifp.if_softc = null;
-  ifp.if_driver = null;
+  nicDetach(sc);
+  sc.setup.undo();
   return 0;
 }
 
@@ -197,25 +179,11 @@ function tb_set_rxcfg(sc: TbSoftc): void {
   bus_space_write_4(sc.regs, TB_RXCFG, cfg);
 }
 
-/** The bit of the multicast hash that stands for an address: the low end of its CRC-32. */
-function hashBit(addr: Uint8Array): number {
-  let crc = 0xffffffff;
-  for (let i = 0; i < ETHER_ADDR_LEN; i++) {
-    crc ^= addr[i]!;
-    for (let bit = 0; bit < 8; bit++) crc = (crc & 1) === 0 ? crc >>> 1 : (crc >>> 1) ^ 0xedb88320;
-  }
-  return crc & 0x3f;
-}
-
 /** Lets in the multicast addresses that somebody listens to. */
 function tb_set_multi(sc: TbSoftc): void {
-  const hash = [0, 0];
-  for (const { ifma_lladdr } of sc.ifp.if_multiaddrs) {
-    const bit = hashBit(ifma_lladdr);
-    hash[bit >>> 5] = (hash[bit >>> 5]! | (1 << (bit & 31))) >>> 0;
-  }
-  bus_space_write_4(sc.regs, TB_HASH0, hash[0]!);
-  bus_space_write_4(sc.regs, TB_HASH1, hash[1]!);
+  const [low, high] = multicastHash(sc.ifp, (lladdr) => ether_crc32_le(lladdr) & 0x3f);
+  bus_space_write_4(sc.regs, TB_HASH0, low!);
+  bus_space_write_4(sc.regs, TB_HASH1, high!);
 }
 
 /** The small buffer if it holds the longest frame. */
@@ -223,59 +191,16 @@ function rxBufSizeOf(mtu: number): number {
   return mtu + FRAME_OVERHEAD < MCLBYTES ? MCLBYTES : MJUMPAGESIZE;
 }
 
-function tb_setmtu(sc: TbSoftc, mtu: number): Errno {
-  if (!Number.isInteger(mtu) || mtu < MTU_MIN || mtu > TB_MTU_MAX) return EINVAL;
-  const { ifp } = sc;
-  ifp.if_mtu = mtu;
-  if ((ifp.if_drv_flags & IFF_DRV_RUNNING) === 0) return 0;
-  if (sc.rxBufSize === rxBufSizeOf(mtu)) {
-    bus_space_write_4(sc.regs, TB_MAXFRM, mtu + FRAME_OVERHEAD);
+/** if_mtu has changed. */
+function tb_setmtu(sc: TbSoftc): Errno {
+  const { if_mtu } = sc.ifp;
+  if (sc.rxBufSize === rxBufSizeOf(if_mtu)) {
+    bus_space_write_4(sc.regs, TB_MAXFRM, if_mtu + FRAME_OVERHEAD);
     return 0;
   }
   // Buffers of another size: the rings have to be built anew.
   tb_stop(sc);
   return tb_init(sc);
-}
-
-/** @see ifnet(9) */
-export function tb_ioctl(sc: TbSoftc, command: IfIoctl, data: number): Errno {
-  const { ifp } = sc;
-  switch (command) {
-    case SIOCSIFFLAGS:
-      if ((ifp.if_flags & IFF_UP) === 0) {
-        if ((ifp.if_drv_flags & IFF_DRV_RUNNING) !== 0) tb_stop(sc);
-        return 0;
-      }
-      if ((ifp.if_drv_flags & IFF_DRV_RUNNING) === 0) return tb_init(sc);
-      tb_set_rxcfg(sc);
-      return 0;
-    case SIOCSIFCAP:
-      if ((data & ~ifp.if_capabilities) !== 0) return EINVAL;
-      // None of them is the hardware's business.
-      ifp.if_capenable = data;
-      return 0;
-    case SIOCSIFMTU:
-      return tb_setmtu(sc, data);
-    case SIOCADDMULTI:
-    case SIOCDELMULTI:
-      if ((ifp.if_drv_flags & IFF_DRV_RUNNING) !== 0) tb_set_multi(sc);
-      return 0;
-    default:
-      return EOPNOTSUPP;
-  }
-}
-
-/** Fills the receive ring; ENOBUFS, and nothing kept, if there are too few clusters. */
-function tb_rxfill(sc: TbSoftc): Errno {
-  sc.rxBufSize = rxBufSizeOf(sc.ifp.if_mtu);
-  sc.rxNext = 0;
-  sc.rxDiscard = false;
-  for (let slot = 0; slot < TB_RX_NDESC; slot++) {
-    if (tb_newbuf(sc, slot) === 0) continue;
-    tb_rxdrain(sc);
-    return ENOBUFS;
-  }
-  return 0;
 }
 
 function writeBase(sc: TbSoftc, low: number, high: number, addr: number): void {
@@ -292,13 +217,12 @@ export function tb_init(sc: TbSoftc): Errno {
   const { ifp, regs } = sc;
   if ((ifp.if_drv_flags & IFF_DRV_RUNNING) !== 0) return 0;
   bus_space_write_4(regs, TB_CMD, TB_CMD_RST);
-  const error = tb_rxfill(sc);
+  const error = dmaRxfill(sc, rxBufSizeOf(ifp.if_mtu));
   if (error !== 0) return error;
   // The ring starts anew: no descriptor of before may still look like the device's.
-  mem.fill(0, sc.txRing.vaddr, sc.txRing.vaddr + TB_TX_NDESC * TB_DESC_SIZE);
-  const mac = ifp.if_lladdr;
-  bus_space_write_4(regs, TB_MAC0, mac[0]! | (mac[1]! << 8) | (mac[2]! << 16) | (mac[3]! << 24));
-  bus_space_write_4(regs, TB_MAC1, mac[4]! | (mac[5]! << 8));
+  mem.fill(0, sc.txDesc, sc.txDesc + TB_TX_NDESC * TB_DESC_SIZE);
+  bus_space_write_4(regs, TB_MAC0, lladdrLow(ifp.if_lladdr));
+  bus_space_write_4(regs, TB_MAC1, lladdrHigh(ifp.if_lladdr));
   writeBase(sc, TB_TXBASEL, TB_TXBASEH, sc.txRing.busAddr);
   bus_space_write_4(regs, TB_TXCNT, TB_TX_NDESC);
   writeBase(sc, TB_RXBASEL, TB_RXBASEH, sc.rxRing.busAddr);
@@ -325,15 +249,14 @@ export function tb_stop(sc: TbSoftc): void {
   bus_space_write_4(regs, TB_IMR, 0);
   bus_space_write_4(regs, TB_CMD, 0);
   ifp.if_drv_flags &= ~(IFF_DRV_RUNNING | IFF_DRV_OACTIVE);
-  tb_qflush(sc);
-  tb_txdrain(sc);
-  tb_rxdrain(sc);
+  dmaQflush(sc);
+  dmaTxdrain(sc);
+  dmaRxdrain(sc);
 }
 
 /** Reads the link's state. */
 function tb_link(sc: TbSoftc): void {
-  const up = (bus_space_read_4(sc.regs, TB_STATUS) & TB_STATUS_LINK) !== 0;
-  if_link_state_change(sc.ifp, up ? LINK_STATE_UP : LINK_STATE_DOWN);
+  nicLink(sc.ifp, (bus_space_read_4(sc.regs, TB_STATUS) & TB_STATUS_LINK) !== 0);
 }
 
 /** The interrupt handler; runs as a pass of the stack. @see bus_setup_intr(9) */
@@ -352,18 +275,36 @@ export function tb_intr(sc: TbSoftc): void {
       return;
     }
   }
-  tb_txeof(sc);
+  dmaTxeof(sc);
   const more = tb_rxeof(sc, RX_LIMIT);
   // The stack may have taken the interface down meanwhile.
   if (more && (ifp.if_drv_flags & IFF_DRV_RUNNING) !== 0)
     bus_space_write_4(regs, TB_ISET, TB_INT_RX);
 }
 
-const tbOps: TbOps = {
-  init: (sc) => void tb_init(sc),
-  transmit: tb_transmit,
-  qflush: tb_qflush,
+const tbControl: NicControl<TbSoftc> = {
+  mtuMax: TB_MTU_MAX,
+  init: tb_init,
+  stop: tb_stop,
+  setmodes: tb_set_rxcfg,
+  setmulti: tb_set_multi,
+  setmtu: tb_setmtu,
+  // No capability is the hardware's business.
+  capsync: () => {},
+};
+
+/** @see ifnet(9) */
+export function tb_ioctl(sc: TbSoftc, command: IfIoctl, data: number): Errno {
+  return nicIoctl(sc, tbControl, command, data);
+}
+
+const tbOps: NicOps = {
+  init: (sc: TbSoftc) => void tb_init(sc),
   ioctl: tb_ioctl,
-  txflush: tb_txflush,
   intr: tb_intr,
+  encap: tb_encap,
+  doorbell: tb_doorbell,
+  txreap: tb_txreap,
+  rxaim: tb_rxaim,
+  rxpost: tb_rxpost,
 };

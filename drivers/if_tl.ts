@@ -3,7 +3,7 @@
  * transmit and receive paths are in if_tl_txrx.ts. Left out: a watchdog, media selection.
  */
 
-import { EINVAL, ENOBUFS, ENOMEM, ENXIO, EOPNOTSUPP, type Errno } from '../src/sys/errno.ts';
+import { ENOMEM, ENXIO, type Errno } from '../src/sys/errno.ts';
 import { count, R_DRV_HW_ERROR } from '../src/sys/reason.ts';
 import { m_freem, m_gethdr } from '../src/kern/kern_mbuf.ts';
 import {
@@ -22,11 +22,8 @@ import {
 } from '../src/bus/bus_dma.ts';
 import { bus_space_read_4, bus_space_write_4 } from '../src/bus/bus_space.ts';
 import type { MmioRegion } from '../src/bus/device.ts';
-import { bus_setup_intr, bus_teardown_intr, type IntrVector } from '../src/bus/intr.ts';
-import { if_link_state_change, ifToggleTxOffload } from '../src/net/if.ts';
-import { ether_ifattach, ether_ifdetach } from '../src/net/if_ethersubr.ts';
+import type { IntrVector } from '../src/bus/intr.ts';
 import {
-  ETHER_ADDR_LEN,
   IFCAP_HWCSUM,
   IFCAP_HWCSUM_IPV6,
   IFCAP_LINKSTATE,
@@ -36,22 +33,11 @@ import {
   IFCAP_TXCSUM_IPV6,
   IFCAP_VLAN_MTU,
   IFF_ALLMULTI,
-  IFF_BROADCAST,
   IFF_DRV_OACTIVE,
   IFF_DRV_RUNNING,
-  IFF_MULTICAST,
   IFF_PROMISC,
-  IFF_SIMPLEX,
-  IFF_UP,
   type IfIoctl,
   type Ifnet,
-  LINK_STATE_DOWN,
-  LINK_STATE_UP,
-  SIOCADDMULTI,
-  SIOCDELMULTI,
-  SIOCSIFCAP,
-  SIOCSIFFLAGS,
-  SIOCSIFMTU,
 } from '../src/net/if_var.ts';
 import {
   TL_ADDR0,
@@ -90,28 +76,37 @@ import {
   TL_TXSIZE,
 } from '../src/dev/tl/tlreg.ts';
 import { DmaSetup, RING_TO_DEVICE } from './dma_setup.ts';
-import { TL_NSEGS, TL_RX_NDESC, TL_TX_NBLOCKS, type TlOps, TlSoftc } from './if_tlvar.ts';
+import { dmaRxdrain, dmaRxfill } from './dma_rx.ts';
+import type { NicOps } from './dma_softc.ts';
+import { dmaQflush, dmaTxdrain, dmaTxeof } from './dma_tx.ts';
+
+import { TL_NSEGS, TL_RX_NDESC, TL_TX_NBLOCKS, TlSoftc } from './if_tlvar.ts';
 import {
-  tl_newbuf,
-  tl_qflush,
-  tl_rxdrain,
+  tl_doorbell,
+  tl_encap,
+  tl_rxaim,
   tl_rxeof,
+  tl_rxpost,
   tl_rxput,
-  tl_transmit,
-  tl_txdrain,
-  tl_txeof,
-  tl_txflush,
+  tl_txreap,
 } from './if_tl_txrx.ts';
+import {
+  lladdrHigh,
+  lladdrLow,
+  nicAttach,
+  nicAttached,
+  type NicControl,
+  nicDetach,
+  nicIoctl,
+  nicLink,
+} from './nic_ifnet.ts';
 
 /** Everything the model can do, in FreeBSD's words; all of it is on after attach. */
 export const TL_CAPABILITIES = IFCAP_HWCSUM | IFCAP_HWCSUM_IPV6 | IFCAP_VLAN_MTU | IFCAP_LINKSTATE;
 
-const MTU_MIN = 68; // RFC 791
 export const TL_MTU_MAX = 1500;
 /** Frames one interrupt handles before others get their turn. */
 const RX_LIMIT = 64;
-
-const attached = new WeakMap<TlSoftc, DmaSetup>();
 
 /** Allocates everything DMA needs; null if memory is out, or none of it below 4 GiB. */
 function makeSoftc(
@@ -152,8 +147,8 @@ function makeSoftc(
   const rxMap: BusDmamap[] = [];
   if (!setup.maps(txTag, TL_TX_NBLOCKS, txMap)) return null;
   if (!setup.maps(rxTag, TL_RX_NDESC + 1, rxMap)) return null;
-  const dma = { txTag, rxTag, txRing, rxRing, txMap, rxMap, scratch };
-  return new TlSoftc(ifp, regs, intr, tlOps, dma);
+  const dma = { setup, txTag, rxTag, txRing, rxRing, txMap, rxMap };
+  return new TlSoftc(ifp, regs, intr, tlOps, dma, scratch);
 }
 
 /**
@@ -176,22 +171,11 @@ export function tl_attach(
     setup.undo();
     return ENOMEM;
   }
-  attached.set(sc, setup);
-  ifp.if_softc = sc;
-  ifp.if_driver = sc;
-  ifp.if_flags = IFF_BROADCAST | IFF_SIMPLEX | IFF_MULTICAST;
-  ifp.if_capabilities = TL_CAPABILITIES;
-  ifp.if_capenable = ifp.if_capabilities;
+  nicAttach(ifp, sc, TL_CAPABILITIES);
   ifp.if_baudrate = 100e6;
   ifp.if_media = '100baseTX <full-duplex>';
   tl_capsync(sc);
-  const lladdr = new Uint8Array(ETHER_ADDR_LEN);
-  const low = bus_space_read_4(regs, TL_ADDR0);
-  const high = bus_space_read_4(regs, TL_ADDR1);
-  for (let i = 0; i < 4; i++) lladdr[i] = (low >>> (8 * i)) & 0xff;
-  for (let i = 0; i < 2; i++) lladdr[4 + i] = (high >>> (8 * i)) & 0xff;
-  bus_setup_intr(intr, sc);
-  ether_ifattach(ifp, lladdr);
+  nicAttached(sc, bus_space_read_4(regs, TL_ADDR0), bus_space_read_4(regs, TL_ADDR1));
   tl_link(sc);
   return 0;
 }
@@ -202,12 +186,8 @@ export function tl_detach(ifp: Ifnet): Errno {
   if (!(sc instanceof TlSoftc)) return ENXIO;
   tl_stop(sc);
   bus_space_write_4(sc.regs, TL_CTRL, TL_CTRL_RST);
-  ether_ifdetach(ifp);
-  bus_teardown_intr(sc.intr);
-  attached.get(sc)!.undo();
-  attached.delete(sc);
-  ifp.if_softc = null;
-  ifp.if_driver = null;
+  nicDetach(sc);
+  sc.setup.undo();
   return 0;
 }
 
@@ -234,56 +214,6 @@ function tl_capsync(sc: TlSoftc): void {
   tl_set_modes(sc);
 }
 
-/** SIOCSIFCAP. What is no transmit offload is a plain switch, whatever it stands for. */
-function tl_setcap(sc: TlSoftc, wanted: number): Errno {
-  const { ifp } = sc;
-  if ((wanted & ~ifp.if_capabilities) !== 0) return EINVAL;
-  const changed = wanted ^ ifp.if_capenable;
-  ifp.if_capenable ^= changed & ~(IFCAP_TXCSUM | IFCAP_TXCSUM_IPV6);
-  const error = ifToggleTxOffload(ifp, changed);
-  tl_capsync(sc);
-  return error;
-}
-
-/** @see ifnet(9) */
-export function tl_ioctl(sc: TlSoftc, command: IfIoctl, data: number): Errno {
-  const { ifp } = sc;
-  switch (command) {
-    case SIOCSIFFLAGS:
-      if ((ifp.if_flags & IFF_UP) === 0) {
-        if ((ifp.if_drv_flags & IFF_DRV_RUNNING) !== 0) tl_stop(sc);
-        return 0;
-      }
-      if ((ifp.if_drv_flags & IFF_DRV_RUNNING) === 0) return tl_init(sc);
-      tl_set_modes(sc);
-      return 0;
-    case SIOCSIFCAP:
-      return tl_setcap(sc, data);
-    case SIOCSIFMTU:
-      if (!Number.isInteger(data) || data < MTU_MIN || data > TL_MTU_MAX) return EINVAL;
-      // Buffers and filter are made for the longest frame anyway.
-      ifp.if_mtu = data;
-      return 0;
-    case SIOCADDMULTI:
-    case SIOCDELMULTI:
-      tl_set_modes(sc);
-      return 0;
-    default:
-      return EOPNOTSUPP;
-  }
-}
-
-/** Fills the receive ring; ENOBUFS, and nothing kept, if there is too little memory. */
-function tl_rxfill(sc: TlSoftc): Errno {
-  sc.rxNext = 0;
-  for (let slot = 0; slot < TL_RX_NDESC; slot++) {
-    if (tl_newbuf(sc, slot) === 0) continue;
-    tl_rxdrain(sc);
-    return ENOBUFS;
-  }
-  return 0;
-}
-
 /**
  * Brings the NIC up: rings, buffers, filter, interrupts. Nothing if it runs. ENOBUFS: there are too
  * few clusters or bounce pages; it stays down.
@@ -293,11 +223,10 @@ export function tl_init(sc: TlSoftc): Errno {
   const { ifp, regs } = sc;
   if ((ifp.if_drv_flags & IFF_DRV_RUNNING) !== 0) return 0;
   bus_space_write_4(regs, TL_CTRL, TL_CTRL_RST);
-  const error = tl_rxfill(sc);
+  const error = dmaRxfill(sc, TL_RXBUF_SIZE);
   if (error !== 0) return error;
-  const mac = ifp.if_lladdr;
-  bus_space_write_4(regs, TL_ADDR0, mac[0]! | (mac[1]! << 8) | (mac[2]! << 16) | (mac[3]! << 24));
-  bus_space_write_4(regs, TL_ADDR1, mac[4]! | (mac[5]! << 8));
+  bus_space_write_4(regs, TL_ADDR0, lladdrLow(ifp.if_lladdr));
+  bus_space_write_4(regs, TL_ADDR1, lladdrHigh(ifp.if_lladdr));
   bus_space_write_4(regs, TL_TXBASE, sc.txRing.busAddr);
   bus_space_write_4(regs, TL_TXSIZE, TL_TX_NBLOCKS);
   bus_space_write_4(regs, TL_RXBASE, sc.rxRing.busAddr);
@@ -321,15 +250,14 @@ export function tl_stop(sc: TlSoftc): void {
   bus_space_write_4(regs, TL_INTEN, 0);
   bus_space_write_4(regs, TL_CTRL, sc.ctrl);
   ifp.if_drv_flags &= ~(IFF_DRV_RUNNING | IFF_DRV_OACTIVE);
-  tl_qflush(sc);
-  tl_txdrain(sc);
-  tl_rxdrain(sc);
+  dmaQflush(sc);
+  dmaTxdrain(sc);
+  dmaRxdrain(sc);
 }
 
 /** Reads the link's state. */
 function tl_link(sc: TlSoftc): void {
-  const up = (bus_space_read_4(sc.regs, TL_STATUS) & TL_STATUS_LINK) !== 0;
-  if_link_state_change(sc.ifp, up ? LINK_STATE_UP : LINK_STATE_DOWN);
+  nicLink(sc.ifp, (bus_space_read_4(sc.regs, TL_STATUS) & TL_STATUS_LINK) !== 0);
 }
 
 /** The interrupt handler; runs as a pass of the stack. @see bus_setup_intr(9) */
@@ -348,18 +276,36 @@ export function tl_intr(sc: TlSoftc): void {
       return;
     }
   }
-  tl_txeof(sc);
+  dmaTxeof(sc);
   const more = tl_rxeof(sc, RX_LIMIT);
   // The stack may have taken the interface down meanwhile.
   if (more && (ifp.if_drv_flags & IFF_DRV_RUNNING) !== 0)
     bus_space_write_4(regs, TL_INTSET, TL_INT_RX);
 }
 
-const tlOps: TlOps = {
-  init: (sc) => void tl_init(sc),
-  transmit: tl_transmit,
-  qflush: tl_qflush,
+const tlControl: NicControl<TlSoftc> = {
+  mtuMax: TL_MTU_MAX,
+  init: tl_init,
+  stop: tl_stop,
+  setmodes: tl_set_modes,
+  setmulti: tl_set_modes,
+  // Buffers and filter are made for the longest frame anyway.
+  setmtu: () => 0,
+  capsync: tl_capsync,
+};
+
+/** @see ifnet(9) */
+export function tl_ioctl(sc: TlSoftc, command: IfIoctl, data: number): Errno {
+  return nicIoctl(sc, tlControl, command, data);
+}
+
+const tlOps: NicOps = {
+  init: (sc: TlSoftc) => void tl_init(sc),
   ioctl: tl_ioctl,
-  txflush: tl_txflush,
   intr: tl_intr,
+  encap: tl_encap,
+  doorbell: tl_doorbell,
+  txreap: tl_txreap,
+  rxaim: tl_rxaim,
+  rxpost: tl_rxpost,
 };

@@ -6,7 +6,7 @@
  * here), media selection.
  */
 
-import { EINVAL, ENOBUFS, ENXIO, EOPNOTSUPP, type Errno } from '../src/sys/errno.ts';
+import { ENOBUFS, ENXIO, type Errno } from '../src/sys/errno.ts';
 import {
   count,
   R_DRV_HW_ERROR,
@@ -36,11 +36,10 @@ import {
   bus_space_write_multi_4,
 } from '../src/bus/bus_space.ts';
 import type { MmioRegion } from '../src/bus/device.ts';
-import { bus_setup_intr, bus_teardown_intr, type IntrVector } from '../src/bus/intr.ts';
-import { if_link_state_change } from '../src/net/if.ts';
-import { ether_ifattach, ether_ifdetach, ether_ioctl } from '../src/net/if_ethersubr.ts';
+import type { IntrVector } from '../src/bus/intr.ts';
+import { ether_crc32_be } from '../src/net/ether_crc.ts';
+import { ETHERMTU } from '../src/net/ethernet.ts';
 import {
-  ETHER_ADDR_LEN,
   IFCAP_LINKSTATE,
   IFCAP_VLAN_MTU,
   IFCOUNTER_IERRORS,
@@ -50,22 +49,11 @@ import {
   IFCOUNTER_OPACKETS,
   if_inc_counter,
   IFF_ALLMULTI,
-  IFF_BROADCAST,
   IFF_DRV_OACTIVE,
   IFF_DRV_RUNNING,
-  IFF_MULTICAST,
   IFF_PROMISC,
-  IFF_SIMPLEX,
-  IFF_UP,
   type IfIoctl,
   type Ifnet,
-  LINK_STATE_DOWN,
-  LINK_STATE_UP,
-  SIOCADDMULTI,
-  SIOCDELMULTI,
-  SIOCSIFCAP,
-  SIOCSIFFLAGS,
-  SIOCSIFMTU,
 } from '../src/net/if_var.ts';
 import { IFQ_DRV_DEQUEUE, ifqDefaultMaxlen, IFQ_SET_MAXLEN } from '../src/net/ifq.ts';
 import { if_qflush } from '../src/net/ifq_start.ts';
@@ -120,12 +108,22 @@ import {
   TP_TSR,
   TP_TSR_PTX,
 } from '../src/dev/tp/tpreg.ts';
+import {
+  lladdrHigh,
+  lladdrLow,
+  multicastHash,
+  nicAttach,
+  nicAttached,
+  type NicControl,
+  nicDetach,
+  nicIoctl,
+  nicLink,
+} from './nic_ifnet.ts';
 import { TP_RING_START, TpSoftc, TP_TXBUF_PAGES, TP_TXBUFS, type TpOps } from './if_tpvar.ts';
 
 /** Everything the model can do, in FreeBSD's words: nothing that touches payload. */
 export const TP_CAPABILITIES = IFCAP_VLAN_MTU | IFCAP_LINKSTATE;
 
-const MTU_MIN = 68; // RFC 791
 /** Bytes in front of a received frame, so that the IP header behind 14 bytes is aligned. */
 const ETHER_ALIGN = 2;
 /** Rounds of one interrupt before others get their turn; each sends a frame or empties the ring. */
@@ -144,22 +142,11 @@ export function tp_attach(ifp: Ifnet, regs: MmioRegion, intr: IntrVector): Errno
   if (scratch === null) return ENOBUFS;
   const npages = bus_space_read_4(regs, TP_LIMITS) & 0xffff;
   const sc = new TpSoftc(ifp, regs, intr, tpOps, scratch, npages);
-  ifp.if_softc = sc;
-  ifp.if_driver = sc;
-  ifp.if_flags = IFF_BROADCAST | IFF_SIMPLEX | IFF_MULTICAST;
-  ifp.if_capabilities = TP_CAPABILITIES;
-  ifp.if_capenable = ifp.if_capabilities;
-  ifp.if_hwassist = 0;
+  nicAttach(ifp, sc, TP_CAPABILITIES);
   ifp.if_baudrate = 10e6;
   ifp.if_media = '10baseT/UTP <full-duplex>';
   IFQ_SET_MAXLEN(ifp.if_snd, ifqDefaultMaxlen());
-  const lladdr = new Uint8Array(ETHER_ADDR_LEN);
-  const low = bus_space_read_4(regs, TP_MACL);
-  const high = bus_space_read_4(regs, TP_MACH);
-  for (let i = 0; i < 4; i++) lladdr[i] = (low >>> (8 * i)) & 0xff;
-  for (let i = 0; i < 2; i++) lladdr[4 + i] = (high >>> (8 * i)) & 0xff;
-  bus_setup_intr(intr, sc);
-  ether_ifattach(ifp, lladdr);
+  nicAttached(sc, bus_space_read_4(regs, TP_MACL), bus_space_read_4(regs, TP_MACH));
   tp_link(sc);
   return 0;
 }
@@ -169,37 +156,18 @@ export function tp_detach(ifp: Ifnet): Errno {
   const sc = ifp.if_softc;
   if (!(sc instanceof TpSoftc)) return ENXIO;
   tp_stop(sc);
-  ether_ifdetach(ifp);
+  nicDetach(sc);
   if_qflush(ifp);
-  bus_teardown_intr(sc.intr);
   m_freem(sc.scratch);
-  ifp.if_softc = null;
-  ifp.if_driver = null;
   return 0;
-}
-
-/** The bit of the multicast hash that stands for an address: the top of its big-endian CRC-32. */
-function multiHash(addr: Uint8Array): number {
-  let crc = -1;
-  for (let i = 0; i < ETHER_ADDR_LEN; i++) {
-    for (let bit = 0; bit < 8; bit++) {
-      const carry = (crc >>> 31) ^ ((addr[i]! >>> bit) & 1);
-      crc = (crc << 1) ^ (carry === 1 ? 0x04c11db7 : 0);
-    }
-  }
-  return crc >>> 26;
 }
 
 /** What to receive: promiscuous or not, and which groups. */
 function tp_setrcr(sc: TpSoftc): void {
-  const { if_flags, if_multiaddrs } = sc.ifp;
-  const mta = [0, 0];
-  for (const { ifma_lladdr } of if_multiaddrs) {
-    const hash = multiHash(ifma_lladdr);
-    mta[hash >>> 5] = (mta[hash >>> 5]! | (1 << (hash & 31))) >>> 0;
-  }
-  bus_space_write_4(sc.regs, TP_MTA0, mta[0]!);
-  bus_space_write_4(sc.regs, TP_MTA1, mta[1]!);
+  const { if_flags } = sc.ifp;
+  const [low, high] = multicastHash(sc.ifp, (lladdr) => ether_crc32_be(lladdr) >>> 26);
+  bus_space_write_4(sc.regs, TP_MTA0, low!);
+  bus_space_write_4(sc.regs, TP_MTA1, high!);
   let rcr = TP_RCR_AB | TP_RCR_AM;
   if ((if_flags & IFF_ALLMULTI) !== 0) rcr |= TP_RCR_ALLMULTI;
   if ((if_flags & IFF_PROMISC) !== 0) rcr |= TP_RCR_PRO;
@@ -219,9 +187,8 @@ export function tp_init(sc: TpSoftc): Errno {
   bus_space_write_4(regs, TP_BNRY, TP_RING_START);
   bus_space_write_4(regs, TP_CURR, TP_RING_START);
   sc.nextPage = TP_RING_START;
-  const mac = ifp.if_lladdr;
-  bus_space_write_4(regs, TP_MACL, mac[0]! | (mac[1]! << 8) | (mac[2]! << 16) | (mac[3]! << 24));
-  bus_space_write_4(regs, TP_MACH, mac[4]! | (mac[5]! << 8));
+  bus_space_write_4(regs, TP_MACL, lladdrLow(ifp.if_lladdr));
+  bus_space_write_4(regs, TP_MACH, lladdrHigh(ifp.if_lladdr));
   tp_setrcr(sc);
   bus_space_write_4(regs, TP_CR, TP_CR_STA);
   if ((bus_space_read_4(regs, TP_CR) & TP_CR_STA) === 0) {
@@ -254,8 +221,7 @@ function tp_reset(sc: TpSoftc): void {
 
 /** Reads the link's state. */
 function tp_link(sc: TpSoftc): void {
-  const up = (bus_space_read_4(sc.regs, TP_STATUS) & TP_STATUS_LU) !== 0;
-  if_link_state_change(sc.ifp, up ? LINK_STATE_UP : LINK_STATE_DOWN);
+  nicLink(sc.ifp, (bus_space_read_4(sc.regs, TP_STATUS) & TP_STATUS_LU) !== 0);
 }
 
 /** Sets up the data port for `len` bytes at byte `addr` of packet memory. */
@@ -522,42 +488,25 @@ export function tp_intr(sc: TpSoftc): void {
   else bus_space_write_4(regs, TP_ISR, TP_INT_MASK);
 }
 
-/** SIOCSIFFLAGS: up, down, promiscuous. */
-function tp_setflags(sc: TpSoftc): Errno {
-  const { ifp } = sc;
-  const running = (ifp.if_drv_flags & IFF_DRV_RUNNING) !== 0;
-  if ((ifp.if_flags & IFF_UP) === 0) {
-    if (running) tp_stop(sc);
-    return 0;
-  }
-  if (running) {
-    tp_setrcr(sc);
-    return 0;
-  }
-  const error = tp_init(sc);
-  if (error === 0) tp_start(sc);
-  return error;
-}
+const tpControl: NicControl<TpSoftc> = {
+  mtuMax: ETHERMTU,
+  init(sc) {
+    const error = tp_init(sc);
+    // What waited in if_snd over a stop.
+    if (error === 0) tp_start(sc);
+    return error;
+  },
+  stop: tp_stop,
+  setmodes: tp_setrcr,
+  setmulti: tp_setrcr,
+  setmtu: () => 0,
+  // No capability is the hardware's business.
+  capsync: () => {},
+};
 
 /** @see ifnet(9) */
 export function tp_ioctl(sc: TpSoftc, command: IfIoctl, data: number): Errno {
-  const { ifp } = sc;
-  switch (command) {
-    case SIOCSIFFLAGS:
-      return tp_setflags(sc);
-    case SIOCSIFCAP:
-      if ((data & ~ifp.if_capabilities) !== 0) return EINVAL;
-      ifp.if_capenable = data;
-      return 0;
-    case SIOCSIFMTU:
-      return data < MTU_MIN ? EINVAL : ether_ioctl(ifp, command, data);
-    case SIOCADDMULTI:
-    case SIOCDELMULTI:
-      if ((ifp.if_drv_flags & IFF_DRV_RUNNING) !== 0) tp_setrcr(sc);
-      return 0;
-    default:
-      return EOPNOTSUPP;
-  }
+  return nicIoctl(sc, tpControl, command, data);
 }
 
 const tpOps: TpOps = {

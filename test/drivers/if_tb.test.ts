@@ -174,6 +174,14 @@ describe('if_tb: transmit', () => {
     expect(host.wire.sent).to.have.lengthOf(TB_TX_NDESC + 1);
     expect([...host.wire.sent.at(-1)!]).to.deep.equal([...large]);
   });
+
+  it('leaves no garbage, mapped or unmapped', () => {
+    host.up();
+    const frame = makePacket({ payload: 1400, cksum: 'full' });
+    expect(host.garbageOfSending(host.clusterMaker(frame)), 'a cluster').to.be.below(8);
+    expect(host.garbageOfSending(host.unmappedMaker(frame)), 'a page').to.be.below(8);
+    expect(host.wire.nsent).to.be.above(200_000);
+  });
 });
 
 describe('if_tb: receive', () => {
@@ -230,6 +238,13 @@ describe('if_tb: receive', () => {
     host.ifp.if_flags |= IFF_PROMISC;
     host.ioctl(SIOCSIFFLAGS);
     expect(passes([2, 0, 0, 0, 0, 7])).to.equal(1);
+  });
+
+  it('leaves no garbage, small frames copied and large ones handed on', () => {
+    for (const payload of [30, 1400]) {
+      const frame = makePacket({ payload, cksum: 'full' });
+      expect(host.garbageOfReceiving(frame), `${payload}`).to.be.below(8);
+    }
   });
 });
 

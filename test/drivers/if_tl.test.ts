@@ -269,6 +269,20 @@ describe('if_tl: transmit', () => {
     }
     expect(host.wire.sent).to.have.lengthOf(3);
   });
+
+  it('leaves no garbage, mapped, unmapped or bounced', () => {
+    host = new NicHost(tlModel, { base: CROSS, iommu: true }).up();
+    const frame = makePacket({ payload: 1400, cksum: 'full' });
+    const makers = {
+      cluster: host.clusterMaker(frame),
+      page: host.unmappedMaker(frame),
+      'page above 4 GiB': host.high(() => host.unmappedMaker(frame)),
+    };
+    for (const [what, make] of Object.entries(makers))
+      expect(host.garbageOfSending(make), what).to.be.below(8);
+    expect(dmaStats.bounced).to.be.above(100_000);
+    expect(host.wire.nsent).to.be.above(300_000);
+  });
 });
 
 describe('if_tl: receive', () => {
@@ -330,6 +344,14 @@ describe('if_tl: receive', () => {
     const before = host.received.length;
     for (let i = 0; i < 10; i++) host.inject(...frames);
     expect(host.received.length - before).to.equal(400);
+  });
+
+  it('leaves no garbage, small frames copied and large ones handed on', () => {
+    host = new NicHost(tlModel, { base: 0, iommu: true }).up();
+    for (const payload of [30, 1400]) {
+      const frame = makePacket({ payload, cksum: 'full' });
+      expect(host.garbageOfReceiving(frame), `${payload}`).to.be.below(8);
+    }
   });
 });
 

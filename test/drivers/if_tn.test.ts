@@ -108,10 +108,10 @@ describe('if_tn', () => {
     host.up();
     host.wire.room = 0;
     host.send(...Array.from({ length: 600 }, () => host.mapped(new Uint8Array(60))));
-    expect(host.sc.brRing.used).to.be.above(0);
+    expect(host.sc.br.used).to.be.above(0);
     host.ifp.if_flags &= ~IFF_UP;
     host.ioctl(SIOCSIFFLAGS, 0);
-    expect(host.sc.brRing.used).to.equal(0);
+    expect(host.sc.br.used).to.equal(0);
     host.wire.drain(Infinity);
     host.up();
     host.send(host.mapped(makePacket({ payload: 10, cksum: 'full' })));

@@ -6,18 +6,26 @@ import { TsCksum } from '../../src/host/cksum_ts.ts';
 import { SeededPrng } from '../../src/host/prng.ts';
 import { dmaStats } from '../../src/bus/bus_dma.ts';
 import { dmaCheck } from '../../src/bus/busdma_check.ts';
-import { m_freem, m_get, m_gethdr, m_getjcl } from '../../src/kern/kern_mbuf.ts';
+import { EAGAIN } from '../../src/sys/errno.ts';
+import { mb_alloc_ext_pgs, m_freem, m_get, m_gethdr, m_getjcl } from '../../src/kern/kern_mbuf.ts';
 import { timeoutEnd } from '../../src/kern/kern_timeout.ts';
-import { MCLBYTES, type Mbuf, M_NOWAIT, MT_DATA } from '../../src/kern/mbuf.ts';
+import { MCLBYTES, type Mbuf, M_NOWAIT, M_PKTHDR, MT_DATA } from '../../src/kern/mbuf.ts';
 import { Machine } from '../../src/machine/machine.ts';
 import type { NicModel } from '../../src/machine/nic_model.ts';
 import { PluggedNic } from '../../src/machine/plugged_nic.ts';
 import { type Ifnet, IFF_UP, type IfIoctl, SIOCSIFFLAGS } from '../../src/net/if_var.ts';
 import { passEnter, passLeave } from '../../src/sys/pass.ts';
-import { arenaBytes, mem } from '../../src/vm/arena.ts';
-import { vmPageAllocBelow, vm_page_unwire } from '../../src/vm/vm_page.ts';
+import { arenaBytes, mem, PAGE_SIZE } from '../../src/vm/arena.ts';
+import {
+  vmPageAllocBelow,
+  type VmPage,
+  vm_page_alloc_noobj,
+  VM_PAGE_TO_PHYS,
+  vm_page_unwire,
+} from '../../src/vm/vm_page.ts';
 import { HandDisk } from '../kern/disk.ts';
 import { FakeWire } from '../dev/fake_wire.ts';
+import { bytesPerCall } from '../support/alloc.ts';
 import { chainBytes } from './tn_host.ts';
 
 export interface NicHostOptions {
@@ -47,12 +55,16 @@ export function bootForNic(options: NicHostOptions = {}): Machine {
   });
 }
 
+/** The page is the host's, not the mbuf's. */
+const keepPage = (): void => {};
+
 export class NicHost {
   readonly machine: Machine;
   readonly wire = new FakeWire();
   readonly nic: PluggedNic;
   /** Frames handed to if_input; the test frees them, or `down` does. */
   readonly received: Mbuf[] = [];
+  readonly #pages: VmPage[] = [];
 
   constructor(model: NicModel, options: NicHostOptions = {}) {
     this.machine = bootForNic(options);
@@ -140,9 +152,83 @@ export class NicHost {
     return head;
   }
 
+  /** Makes the frame, anew each time, in one cluster. */
+  clusterMaker(frame: Uint8Array): () => Mbuf {
+    return () => {
+      const m = m_getjcl(M_NOWAIT, MT_DATA, M_PKTHDR, MCLBYTES)!;
+      mem.set(frame, m.m_data);
+      m.m_len = m.m_pkthdr.len = frame.length;
+      return m;
+    };
+  }
+
+  /** Makes the frame with 54 bytes mapped and the rest unmapped, on a page that is the host's. */
+  unmappedMaker(frame: Uint8Array): () => Mbuf {
+    const page = vm_page_alloc_noobj();
+    this.#pages.push(page);
+    mem.set(frame.subarray(54), page * PAGE_SIZE);
+    const pa = VM_PAGE_TO_PHYS(page);
+    return () => {
+      const head = m_gethdr(M_NOWAIT, MT_DATA)!;
+      for (let i = 0; i < 54; i++) mem[head.m_data + i] = frame[i]!;
+      head.m_len = 54;
+      head.m_pkthdr.len = frame.length;
+      const m = mb_alloc_ext_pgs(M_NOWAIT, false, keepPage)!;
+      const pgs = m.m_ext.ext_pgs!;
+      pgs.pa[pgs.pa0] = pa;
+      pgs.npgs = 1;
+      pgs.last_pg_len = frame.length - 54;
+      m.m_len = frame.length - 54;
+      m.m_ext.ext_size = PAGE_SIZE;
+      head.m_next = m;
+      return head;
+    };
+  }
+
+  /** Heap bytes that sending what `make` makes leaves behind, interrupt included. */
+  garbageOfSending(make: () => Mbuf): number {
+    this.wire.keep = false;
+    const own = bytesPerCall(() => m_freem(make()));
+    const { ifp, clock } = this;
+    const all = bytesPerCall(() => {
+      passEnter();
+      ifp.if_driver!.if_transmit(ifp, make());
+      passLeave();
+      clock.runPosted();
+    });
+    return all - own;
+  }
+
+  /** Heap bytes that receiving a frame leaves behind, interrupt included. */
+  garbageOfReceiving(frame: Uint8Array): number {
+    // A wire that copies the same frame from the arena each time, making nothing.
+    const keep = m_getjcl(M_NOWAIT, MT_DATA, M_PKTHDR, MCLBYTES)!;
+    mem.set(frame, keep.m_data);
+    let left = 0;
+    this.wire.readv = (iov) => {
+      if (left-- <= 0) return -EAGAIN;
+      mem.copyWithin(iov[0]!, keep.m_data, keep.m_data + frame.length);
+      return frame.length;
+    };
+    let n = 0;
+    this.ifp.if_input = (_ifp, m) => {
+      n++;
+      m_freem(m);
+    };
+    const bytes = bytesPerCall(() => {
+      left = 1;
+      this.wire.notify();
+      this.clock.runPosted();
+    });
+    expect(n).to.be.above(100_000);
+    m_freem(keep);
+    return bytes;
+  }
+
   /** Frees what came in, unplugs, and expects everything to be back and every call to be right. */
   down(): void {
     this.drop();
+    for (const page of this.#pages) vm_page_unwire(page, false);
     this.nic.stop();
     this.clock.runPosted();
     timeoutEnd();

@@ -18,7 +18,8 @@ import { IFF_DRV_OACTIVE } from '../../src/net/if_var.ts';
 import { dmaCheck } from '../../src/bus/busdma_check.ts';
 import { iommu } from '../../src/bus/iommu.ts';
 import { TN_RX_NDESC } from '../../drivers/if_tnvar.ts';
-import { tn_encap, tn_txeof, tn_txflush } from '../../drivers/tn_txrx.ts';
+import { dmaTxeof, dmaTxflush } from '../../drivers/dma_tx.ts';
+import { tn_encap } from '../../drivers/tn_txrx.ts';
 import { judge, makePacket, payloadBytes } from '../dev/judge.ts';
 import { chainBytes, TnHost } from './tn_host.ts';
 
@@ -133,8 +134,8 @@ describe('if_tn on a restricted bus', () => {
     expect(tn_encap(sc, host.mapped(makePacket({ payload: 100, cksum: 'full' })))).to.equal(0);
     // A page that holds other packets' headers: RAM, but nothing that is loaded.
     memView.setUint32(at, (memView.getUint32(at, true) ^ 0x800) >>> 0, true);
-    tn_txflush(sc);
-    tn_txeof(sc);
+    dmaTxflush(sc);
+    dmaTxeof(sc);
     host.clock.runPosted();
     expect([host.wire.sent.length, counted(R_DEV_DMA_FAULT), dmaStats.faults]).to.deep.equal([
       0, 1, 1,
@@ -152,7 +153,7 @@ describe('if_tn on a restricted bus', () => {
     const first = sc.txr.slot(sc.txr.prod);
     expect(tn_encap(sc, host.mapped(makePacket({ payload: 100, cksum: 'full' })))).to.equal(0);
     bus_dmamap_unload(sc.txTag, sc.txMap[first]!);
-    tn_txflush(sc);
+    dmaTxflush(sc);
     expect([counted(R_DMA_CHECK_UNLOAD_OWNED), counted(R_DMA_CHECK_UNLOADED)]).to.deep.equal([
       1, 1,
     ]);
@@ -166,7 +167,7 @@ describe('if_tn on a restricted bus', () => {
     map.loaded = true;
     map.owned = 4;
     dmaStats.mapsLoaded++;
-    tn_txeof(sc);
+    dmaTxeof(sc);
     host.clock.runPosted();
   });
 });

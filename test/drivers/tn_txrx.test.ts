@@ -51,7 +51,8 @@ import {
   SIOCSIFMTU,
 } from '../../src/net/if_var.ts';
 import { TN_BR_SIZE, TN_NSEGS, TN_RX_NDESC, TN_TX_NDESC } from '../../drivers/if_tnvar.ts';
-import { tn_encap, tn_rxeof, tn_txdrain, tn_txeof, tn_txflush } from '../../drivers/tn_txrx.ts';
+import { dmaTxdrain, dmaTxeof, dmaTxflush } from '../../drivers/dma_tx.ts';
+import { tn_encap, tn_rxeof } from '../../drivers/tn_txrx.ts';
 import { judge, makePacket, payloadBytes } from '../dev/judge.ts';
 import { segment } from '../dev/segments.ts';
 import { bytesPerCall } from '../support/alloc.ts';
@@ -239,7 +240,7 @@ describe('if_tn: transmit', () => {
       host.wire.drain(3);
       host.clock.runPosted();
       expect(counted(R_DRV_DEFRAG)).to.equal(1);
-      expect(host.sc.brRing.used).to.equal(1);
+      expect(host.sc.br.used).to.equal(1);
       host.wire.drain(Infinity);
       host.clock.runPosted();
       const got = host.wire.sent.slice(TN_TX_NDESC - 1).map((f) => judge(f));
@@ -287,7 +288,7 @@ describe('if_tn: transmit', () => {
   it('queues behind a full ring, drops behind a full queue, and goes on in order', () => {
     host.wire.room = 0;
     const frame = (i: number): Uint8Array => makePacket({ payload: 20, cksum: 'full', ipId: i });
-    const fit = TN_TX_NDESC - 1 + TN_BR_SIZE - 1;
+    const fit = TN_TX_NDESC - 1 + TN_BR_SIZE;
     const total = fit + 50;
     const errors = host.send(...Array.from({ length: total }, (_, i) => host.mapped(frame(i))));
     expect(host.ifp.if_drv_flags & IFF_DRV_OACTIVE).to.equal(IFF_DRV_OACTIVE);
@@ -319,7 +320,7 @@ describe('if_tn: transmit', () => {
     };
     const small = Array.from({ length: TN_TX_NDESC - 7 }, () => host.mapped(new Uint8Array(60)));
     expect(host.send(...small, big(1), big(2)).every((e) => e === 0)).to.equal(true);
-    expect(host.sc.brRing.used).to.equal(2);
+    expect(host.sc.br.used).to.equal(2);
     host.wire.drain(Infinity);
     host.clock.runPosted();
     expect(host.wire.nsent).to.equal(small.length + 2 * Math.ceil(30_000 / 1448));
@@ -365,8 +366,8 @@ describe('if_tn: transmit', () => {
       m.m_pkthdr.len = frame.length;
       m.m_pkthdr.csum_flags = CSUM_IP | CSUM_IP_TCP;
       tn_encap(sc, m);
-      tn_txflush(sc);
-      tn_txeof(sc);
+      dmaTxflush(sc);
+      dmaTxeof(sc);
     });
     host.clock.runPosted();
     expect(bytes).to.be.below(8);
@@ -388,7 +389,7 @@ describe('if_tn: transmit', () => {
       sc.txr.consume(sc.txNdesc[first]!);
     });
     expect(bytes).to.be.below(8);
-    tn_txdrain(sc);
+    dmaTxdrain(sc);
     m_freem(m);
     expect(counted(R_DEV_TX_BAD)).to.equal(0);
   });

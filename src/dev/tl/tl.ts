@@ -129,7 +129,7 @@ export class TlDevice implements MmioRegion, WireListener {
     switch (off) {
       case TL_TXBASE:
       case TL_RXBASE:
-        return ring.base;
+        return ring.base >>> 0;
       case TL_TXSIZE:
       case TL_RXSIZE:
         return ring.size;
@@ -188,7 +188,7 @@ export class TlDevice implements MmioRegion, WireListener {
     switch (off) {
       case TL_TXBASE:
       case TL_RXBASE:
-        engine.ring.base = value;
+        engine.ring.base = value | 0;
         return true;
       case TL_TXSIZE:
       case TL_RXSIZE:

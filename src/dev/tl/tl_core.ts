@@ -36,6 +36,7 @@ export interface TlConfig {
 
 /** A ring as its registers have it: the driver puts, the device gets. Both are indices. */
 export class TlRing {
+  /** Signed: an address above 2^31 is a number on the heap wherever it is passed on. */
   base = 0;
   /** Entries. */
   size = 0;

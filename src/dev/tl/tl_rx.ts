@@ -178,9 +178,9 @@ export class TlRx implements Task {
   /** Aims at a descriptor's buffer; if that cannot be used it goes back marked bad, and false. */
   #aim(at: number): boolean {
     const { dma, view, stats } = this.#core;
-    const addr = view.getUint32(at + TL_R_ADDR, true);
+    const addr = view.getInt32(at + TL_R_ADDR, true);
     let off = -1;
-    if ((addr % TL_BOUNDARY) + TL_RXBUF_SIZE <= TL_BOUNDARY) {
+    if ((addr & (TL_BOUNDARY - 1)) + TL_RXBUF_SIZE <= TL_BOUNDARY) {
       off = dma.map(addr, 0, TL_RXBUF_SIZE, true);
       if (off < 0) stats[TL_ST_DMA_FAULTS]! += 1;
     }

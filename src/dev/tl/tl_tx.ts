@@ -169,10 +169,10 @@ export class TlTx implements Task {
     if (n > TL_FRAGS) return -1;
     let total = 0;
     for (let i = 0; i < n; i++) {
-      const addr = view.getUint32(at + TL_B_FRAG + 8 * i, true);
+      const addr = view.getInt32(at + TL_B_FRAG + 8 * i, true);
       const len = view.getUint32(at + TL_B_FRAG + 8 * i + 4, true);
       if (len === 0 || len > TL_FRAG_MAX || total + len > TL_FRAME_MAX) return -1;
-      if ((addr % TL_BOUNDARY) + len > TL_BOUNDARY) return -1;
+      if ((addr & (TL_BOUNDARY - 1)) + len > TL_BOUNDARY) return -1;
       const off = dma.map(addr, 0, len, false);
       if (off < 0) {
         stats[TL_ST_DMA_FAULTS]! += 1;

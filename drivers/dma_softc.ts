@@ -1,0 +1,166 @@
+/**
+ * The software state that drivers with descriptor rings have in common, after what iflib(9) keeps for
+ * FreeBSD's: rings, maps, mbufs and the packets that wait. dma_tx.ts and dma_rx.ts work on it. Each
+ * driver extends it by what its own hardware needs and says by `NicOps` what is different about it.
+ */
+
+import type { Task } from '../src/sys/clock.ts';
+import type { Errno } from '../src/sys/errno.ts';
+import type { Kva } from '../src/sys/types.ts';
+import type { Mbuf } from '../src/kern/mbuf.ts';
+import { type BusDmamap, BusDmaSegs, type BusDmaTag } from '../src/bus/bus_dma.ts';
+import type { MmioRegion } from '../src/bus/device.ts';
+import type { IntrVector } from '../src/bus/intr.ts';
+import { Ring } from '../src/bus/ring.ts';
+import { BufRing } from '../src/net/buf_ring.ts';
+import type { IfDriver, IfIoctl, Ifnet } from '../src/net/if_var.ts';
+import type { DmaRing, DmaSetup } from './dma_setup.ts';
+import { dmaQflush, dmaTransmit, dmaTxflush } from './dma_tx.ts';
+
+/** What a driver tells the shared paths about its hardware. `sc` is the driver's own softc. */
+export interface NicOps {
+  init(sc: DmaSoftc): void;
+  ioctl(sc: DmaSoftc, command: IfIoctl, data: number): Errno;
+  intr(sc: DmaSoftc): void;
+  /**
+   * Puts `m` on the transmit ring. On 0 the ring owns the packet; on any error the caller owns
+   * `sc.txHead`. ENOMEM: ring or bus have no room for now; anything else: it cannot be sent.
+   */
+  encap(sc: DmaSoftc, m: Mbuf): Errno;
+  /** Tells the device of all packets up to the ring's producer. */
+  doorbell(sc: DmaSoftc): void;
+  /** Takes back packets that the device is done with (txDone); returns how many. */
+  txreap(sc: DmaSoftc): number;
+  /** Writes the address of the buffer that was loaded last, `sc.segs`, into a receive slot. */
+  rxaim(sc: DmaSoftc, slot: number): void;
+  /** Hands a receive slot to the device with the buffer it has, which is synced. */
+  rxpost(sc: DmaSoftc, slot: number): void;
+}
+
+/** What attach has allocated. */
+export interface NicDma {
+  /** What gives it all back. */
+  readonly setup: DmaSetup;
+  readonly txTag: BusDmaTag;
+  readonly rxTag: BusDmaTag;
+  readonly txRing: DmaRing;
+  readonly rxRing: DmaRing;
+  /** A map per transmit slot. */
+  readonly txMap: BusDmamap[];
+  /** A map per receive slot, and one to spare. */
+  readonly rxMap: BusDmamap[];
+}
+
+/** Sizes of a driver's choice. */
+export interface NicSizes {
+  /** Segments of a packet. */
+  readonly nsegs: number;
+  /** Packets that wait while the ring is full. */
+  readonly brSize: number;
+}
+
+/** Driver state of one NIC; also its entry points for ifnet and the interrupt. */
+export class DmaSoftc implements IfDriver, Task {
+  readonly ifp: Ifnet;
+  readonly regs: MmioRegion;
+  readonly intr: IntrVector;
+  readonly ops: NicOps;
+  readonly setup: DmaSetup;
+
+  // DMA
+  readonly txTag: BusDmaTag;
+  readonly rxTag: BusDmaTag;
+  readonly txRing: DmaRing;
+  readonly rxRing: DmaRing;
+  readonly segs: BusDmaSegs;
+
+  // Transmit: maps, mbufs and slot counts are kept at a packet's first slot.
+  readonly txr: Ring;
+  readonly txMap: BusDmamap[];
+  readonly txMbuf: (Mbuf | null)[] = [];
+  readonly txNdesc: Uint16Array;
+  /** Producer as the device knows it. */
+  txRung = 0;
+  /** The packet that encap had when it failed: collapsing may have replaced it. */
+  txHead: Mbuf | null = null;
+  readonly br: BufRing;
+
+  // Receive
+  /** Slots of the ring. */
+  readonly rxNdesc: number;
+  readonly rxMap: BusDmamap[];
+  /** Loaded first when a slot gets a new buffer, so that the old one stays if that fails. */
+  rxSpareMap: BusDmamap;
+  readonly rxMbuf: (Mbuf | null)[] = [];
+  /** Bytes of a receive buffer. */
+  rxBufSize = 0;
+  /** Next slot to look at. */
+  rxNext = 0;
+  /** A frame of several buffers under way; `rxDiscard`: the rest of it is to be thrown away. */
+  rxHead: Mbuf | null = null;
+  rxTail: Mbuf | null = null;
+  rxDiscard = false;
+
+  constructor(
+    ifp: Ifnet,
+    regs: MmioRegion,
+    intr: IntrVector,
+    ops: NicOps,
+    dma: NicDma,
+    sizes: NicSizes,
+  ) {
+    this.ifp = ifp;
+    this.regs = regs;
+    this.intr = intr;
+    this.ops = ops;
+    this.setup = dma.setup;
+    this.txTag = dma.txTag;
+    this.rxTag = dma.rxTag;
+    this.txRing = dma.txRing;
+    this.rxRing = dma.rxRing;
+    this.segs = new BusDmaSegs(sizes.nsegs);
+    this.txr = new Ring(dma.txMap.length);
+    this.txMap = dma.txMap;
+    this.txNdesc = new Uint16Array(dma.txMap.length);
+    this.br = new BufRing(sizes.brSize);
+    this.rxMap = dma.rxMap;
+    this.rxSpareMap = dma.rxMap.pop()!;
+    this.rxNdesc = dma.rxMap.length;
+    for (let i = 0; i < this.txMap.length; i++) this.txMbuf.push(null);
+    for (let i = 0; i < this.rxNdesc; i++) this.rxMbuf.push(null);
+  }
+
+  /** Where the rings are in memory. */
+  get txDesc(): Kva {
+    return this.txRing.vaddr;
+  }
+
+  get rxDesc(): Kva {
+    return this.rxRing.vaddr;
+  }
+
+  if_init(_ifp: Ifnet): void {
+    this.ops.init(this);
+  }
+
+  if_transmit(_ifp: Ifnet, m: Mbuf): Errno {
+    return dmaTransmit(this, m);
+  }
+
+  if_qflush(_ifp: Ifnet): void {
+    dmaQflush(this);
+  }
+
+  if_ioctl(_ifp: Ifnet, command: IfIoctl, data: number): Errno {
+    return this.ops.ioctl(this, command, data);
+  }
+
+  if_txflush(_ifp: Ifnet): void {
+    dmaTxflush(this);
+  }
+
+  /** The interrupt. */
+  run(): void {
+    this.ops.intr(this);
+  }
+}

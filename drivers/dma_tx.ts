@@ -1,0 +1,187 @@
+/**
+ * A packet's way from if_transmit to the descriptor ring and back, for drivers with bus_dma: what of
+ * it does not depend on the hardware. The driver fills the descriptors (encap), rings, and knows
+ * what the device is done with (txreap).
+ */
+
+import { EFBIG, ENETDOWN, ENOBUFS, ENOMEM, type Errno } from '../src/sys/errno.ts';
+import {
+  count,
+  R_DRV_DEFRAG,
+  R_DRV_DOWN,
+  R_DRV_IFQ_FULL,
+  R_DRV_RING_FULL,
+  R_DRV_TX_ERROR,
+} from '../src/sys/reason.ts';
+import { m_freem } from '../src/kern/kern_mbuf.ts';
+import { type Mbuf, M_MCAST, M_NOWAIT } from '../src/kern/mbuf.ts';
+import { m_collapse, m_defrag } from '../src/kern/uipc_mbuf.ts';
+import {
+  bus_dmamap_load_mbuf_sg,
+  bus_dmamap_sync,
+  bus_dmamap_unload,
+  BUS_DMASYNC_POSTWRITE,
+  type BusDmamap,
+  dmaStats,
+} from '../src/bus/bus_dma.ts';
+import {
+  IFCOUNTER_OBYTES,
+  IFCOUNTER_OERRORS,
+  IFCOUNTER_OMCASTS,
+  IFCOUNTER_OPACKETS,
+  IFCOUNTER_OQDROPS,
+  if_inc_counter,
+  IFF_DRV_OACTIVE,
+  IFF_DRV_RUNNING,
+} from '../src/net/if_var.ts';
+import { RING_TO_DEVICE } from './dma_setup.ts';
+import type { DmaSoftc } from './dma_softc.ts';
+
+/**
+ * Loads the chain into `sc.segs`, copying it together if it has too many segments; `sc.txHead` is
+ * what it became. ENOBUFS: no memory to copy it; else as bus_dma says, ENOMEM being for now.
+ */
+export function dmaLoadTx(sc: DmaSoftc, map: BusDmamap, m: Mbuf): Errno {
+  const { segs, txTag } = sc;
+  let error = bus_dmamap_load_mbuf_sg(txTag, map, m, segs);
+  if (error !== EFBIG) return error;
+  dmaStats.defrags++;
+  count(R_DRV_DEFRAG);
+  const collapsed = m_collapse(m, M_NOWAIT, txTag.nsegments);
+  if (collapsed !== null) {
+    sc.txHead = collapsed;
+    error = bus_dmamap_load_mbuf_sg(txTag, map, collapsed, segs);
+    if (error !== EFBIG) return error;
+  }
+  const defragged = m_defrag(sc.txHead!, M_NOWAIT);
+  if (defragged === null) return ENOBUFS;
+  sc.txHead = defragged;
+  return bus_dmamap_load_mbuf_sg(txTag, map, defragged, segs);
+}
+
+/** Counts a packet that is on the ring and shows it to listeners. */
+function accountTx(sc: DmaSoftc, m: Mbuf): void {
+  const { ifp } = sc;
+  if_inc_counter(ifp, IFCOUNTER_OPACKETS, 1);
+  if_inc_counter(ifp, IFCOUNTER_OBYTES, m.m_pkthdr.len);
+  if ((m.m_flags & M_MCAST) !== 0) if_inc_counter(ifp, IFCOUNTER_OMCASTS, 1);
+  const bpf = ifp.if_bpf;
+  if (bpf !== null && bpf.listeners > 0) bpf.mtap(m, true);
+}
+
+/** Puts a packet on the ring: true if that took it, or dropped it; false if there is no room. */
+function put(sc: DmaSoftc, m: Mbuf): boolean {
+  let error = sc.ops.encap(sc, m);
+  if (error === ENOMEM && sc.txr.prod !== sc.txRung) {
+    // A long pass filled ring or bounce pages: ring early and take back what the device is done with.
+    dmaTxflush(sc);
+    sc.ops.txreap(sc);
+    error = sc.ops.encap(sc, sc.txHead!);
+  }
+  if (error === 0) {
+    accountTx(sc, sc.txHead!);
+    return true;
+  }
+  // With nothing on the ring no completion would ever try it again.
+  if (error === ENOMEM && sc.txr.used > 0) return false;
+  count(R_DRV_TX_ERROR);
+  if_inc_counter(sc.ifp, IFCOUNTER_OERRORS, 1);
+  m_freem(sc.txHead);
+  return true;
+}
+
+function enqueue(sc: DmaSoftc, m: Mbuf): Errno {
+  if (sc.br.enqueue(m)) return 0;
+  count(R_DRV_IFQ_FULL);
+  if_inc_counter(sc.ifp, IFCOUNTER_OQDROPS, 1);
+  m_freem(m);
+  return ENOBUFS;
+}
+
+/** Moves waiting packets to the ring while it has room; without any, OACTIVE stays set. */
+function start(sc: DmaSoftc): void {
+  const { br, ifp } = sc;
+  for (let m = br.peek(); m !== null; m = br.peek()) {
+    if (!put(sc, m)) {
+      // It may have been copied together on the way.
+      br.putback(sc.txHead!);
+      ifp.if_drv_flags |= IFF_DRV_OACTIVE;
+      return;
+    }
+    br.advance();
+    ifp.deferTxflush();
+  }
+  ifp.if_drv_flags &= ~IFF_DRV_OACTIVE;
+}
+
+/**
+ * if_transmit: sends or queues `m`, and takes it on every outcome. ENETDOWN: the interface is not
+ * running, ENOBUFS: ring and queue are full.
+ */
+export function dmaTransmit(sc: DmaSoftc, m: Mbuf): Errno {
+  const { ifp } = sc;
+  if ((ifp.if_drv_flags & IFF_DRV_RUNNING) === 0) {
+    count(R_DRV_DOWN);
+    if_inc_counter(ifp, IFCOUNTER_OQDROPS, 1);
+    m_freem(m);
+    return ENETDOWN;
+  }
+  if (sc.br.used > 0) return enqueue(sc, m);
+  if (!put(sc, m)) {
+    count(R_DRV_RING_FULL);
+    ifp.if_drv_flags |= IFF_DRV_OACTIVE;
+    return enqueue(sc, sc.txHead!);
+  }
+  ifp.deferTxflush();
+  return 0;
+}
+
+/** if_qflush: frees the packets that wait for the ring. */
+export function dmaQflush(sc: DmaSoftc): void {
+  sc.br.flush();
+  sc.ifp.if_drv_flags &= ~IFF_DRV_OACTIVE;
+}
+
+/** if_txflush: rings the doorbell if there is anything new on the ring. */
+export function dmaTxflush(sc: DmaSoftc): void {
+  const { txr, txRing } = sc;
+  if (txr.prod === sc.txRung) return;
+  sc.txRung = txr.prod;
+  bus_dmamap_sync(txRing.tag, txRing.map, RING_TO_DEVICE);
+  sc.ops.doorbell(sc);
+}
+
+/** Unloads and frees the packet whose first slot is `first`. */
+function txfree(sc: DmaSoftc, first: number): void {
+  const map = sc.txMap[first]!;
+  const m = sc.txMbuf[first]!;
+  bus_dmamap_sync(sc.txTag, map, BUS_DMASYNC_POSTWRITE);
+  bus_dmamap_unload(sc.txTag, map);
+  sc.txMbuf[first] = null;
+  m_freem(m);
+}
+
+/** The device is done with the oldest packet on the ring; `failed`: it says it was bad. */
+export function dmaTxDone(sc: DmaSoftc, failed: boolean): void {
+  const { txr } = sc;
+  if (failed) {
+    count(R_DRV_TX_ERROR);
+    if_inc_counter(sc.ifp, IFCOUNTER_OERRORS, 1);
+  }
+  const first = txr.slot(txr.cons);
+  txfree(sc, first);
+  txr.consume(sc.txNdesc[first]!);
+}
+
+/** Transmit completions: frees packets and goes on with those that wait. */
+export function dmaTxeof(sc: DmaSoftc): void {
+  if (sc.ops.txreap(sc) > 0 && sc.br.used > 0) start(sc);
+}
+
+/** Frees everything on the transmit ring; the device has been stopped. */
+export function dmaTxdrain(sc: DmaSoftc): void {
+  const { txr } = sc;
+  while (txr.used > 0) dmaTxDone(sc, false);
+  txr.reset();
+  sc.txRung = 0;
+}

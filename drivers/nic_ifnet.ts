@@ -1,0 +1,152 @@
+/**
+ * What every NIC driver does with its interface: attach and detach, the ioctls that have nothing to
+ * do with the hardware, link state, the station address as registers hold it, the multicast hash.
+ */
+
+import { EINVAL, EOPNOTSUPP, type Errno } from '../src/sys/errno.ts';
+import type { Task } from '../src/sys/clock.ts';
+import { bus_setup_intr, bus_teardown_intr, type IntrVector } from '../src/bus/intr.ts';
+import { if_link_state_change, ifToggleTxOffload } from '../src/net/if.ts';
+import { ether_ifattach, ether_ifdetach } from '../src/net/if_ethersubr.ts';
+import {
+  ETHER_ADDR_LEN,
+  IFCAP_TSO,
+  IFCAP_TXCSUM,
+  IFCAP_TXCSUM_IPV6,
+  IFF_BROADCAST,
+  IFF_DRV_RUNNING,
+  IFF_MULTICAST,
+  IFF_SIMPLEX,
+  IFF_UP,
+  type IfDriver,
+  type IfIoctl,
+  type Ifnet,
+  LINK_STATE_DOWN,
+  LINK_STATE_UP,
+  SIOCADDMULTI,
+  SIOCDELMULTI,
+  SIOCSIFCAP,
+  SIOCSIFFLAGS,
+  SIOCSIFMTU,
+} from '../src/net/if_var.ts';
+
+const MTU_MIN = 68; // RFC 791
+
+/** A driver's state, as far as this file is concerned. */
+export interface NicSoftc extends IfDriver, Task {
+  readonly ifp: Ifnet;
+  readonly intr: IntrVector;
+}
+
+/** Bytes 0 to 3 of an address as NICs' registers have them, the first in bits 7:0; signed. */
+export function lladdrLow(lladdr: Uint8Array): number {
+  return lladdr[0]! | (lladdr[1]! << 8) | (lladdr[2]! << 16) | (lladdr[3]! << 24);
+}
+
+/** Bytes 4 and 5. */
+export function lladdrHigh(lladdr: Uint8Array): number {
+  return lladdr[4]! | (lladdr[5]! << 8);
+}
+
+/** Makes `sc` the driver of `ifp`; the driver then says what it can do, and calls nicAttached. */
+export function nicAttach(ifp: Ifnet, sc: NicSoftc, capabilities: number): void {
+  ifp.if_softc = sc;
+  ifp.if_driver = sc;
+  ifp.if_flags = IFF_BROADCAST | IFF_SIMPLEX | IFF_MULTICAST;
+  ifp.if_capabilities = capabilities;
+  ifp.if_capenable = capabilities;
+  ifp.if_hwassist = 0;
+}
+
+/** Ends an attach: interrupts are delivered, and the address in the two registers is the interface's. */
+export function nicAttached(sc: NicSoftc, addrLow: number, addrHigh: number): void {
+  const lladdr = new Uint8Array(ETHER_ADDR_LEN);
+  for (let i = 0; i < 4; i++) lladdr[i] = (addrLow >>> (8 * i)) & 0xff;
+  for (let i = 0; i < 2; i++) lladdr[4 + i] = (addrHigh >>> (8 * i)) & 0xff;
+  bus_setup_intr(sc.intr, sc);
+  ether_ifattach(sc.ifp, lladdr);
+}
+
+/** Takes the driver, which has stopped its NIC, off the interface. */
+export function nicDetach(sc: NicSoftc): void {
+  const { ifp } = sc;
+  ether_ifdetach(ifp);
+  bus_teardown_intr(sc.intr);
+  ifp.if_softc = null;
+  ifp.if_driver = null;
+}
+
+/** Says that the link is up or down. */
+export function nicLink(ifp: Ifnet, up: boolean): void {
+  if_link_state_change(ifp, up ? LINK_STATE_UP : LINK_STATE_DOWN);
+}
+
+/** The 64 bits, low word first, that let in the groups somebody listens to; `hash` is of an address. */
+export function multicastHash(ifp: Ifnet, hash: (lladdr: Uint8Array) => number): Uint32Array {
+  const bits = new Uint32Array(2);
+  for (const { ifma_lladdr } of ifp.if_multiaddrs) {
+    const bit = hash(ifma_lladdr);
+    bits[bit >>> 5]! |= 1 << (bit & 31);
+  }
+  return bits;
+}
+
+/** The parts of a driver that its ioctls come down to. */
+export interface NicControl<S> {
+  readonly mtuMax: number;
+  init(sc: S): Errno;
+  stop(sc: S): void;
+  /** if_flags changed while running: promiscuous, all groups. */
+  setmodes(sc: S): void;
+  /** The groups listened to changed while running. */
+  setmulti(sc: S): void;
+  /** if_mtu changed while running. */
+  setmtu(sc: S): Errno;
+  /** if_capenable changed: brings if_hwassist and the NIC in line. */
+  capsync(sc: S): void;
+}
+
+/** SIOCSIFCAP: what was toggled before an error stays toggled, as in FreeBSD's drivers. */
+function setcap(ifp: Ifnet, wanted: number): Errno {
+  const changed = wanted ^ ifp.if_capenable;
+  // What is no transmit offload is a plain switch, whatever it stands for.
+  ifp.if_capenable ^= changed & ~(IFCAP_TXCSUM | IFCAP_TXCSUM_IPV6 | IFCAP_TSO);
+  return ifToggleTxOffload(ifp, changed);
+}
+
+/** if_ioctl of a NIC. */
+export function nicIoctl<S extends NicSoftc>(
+  sc: S,
+  control: NicControl<S>,
+  command: IfIoctl,
+  data: number,
+): Errno {
+  const { ifp } = sc;
+  const running = (ifp.if_drv_flags & IFF_DRV_RUNNING) !== 0;
+  switch (command) {
+    case SIOCSIFFLAGS:
+      if ((ifp.if_flags & IFF_UP) === 0) {
+        if (running) control.stop(sc);
+        return 0;
+      }
+      if (!running) return control.init(sc);
+      control.setmodes(sc);
+      return 0;
+    case SIOCSIFCAP: {
+      if ((data & ~ifp.if_capabilities) !== 0) return EINVAL;
+      const error = setcap(ifp, data);
+      control.capsync(sc);
+      return error;
+    }
+    case SIOCSIFMTU:
+      if (!Number.isInteger(data) || data < MTU_MIN || data > control.mtuMax) return EINVAL;
+      ifp.if_mtu = data;
+      return running ? control.setmtu(sc) : 0;
+    case SIOCADDMULTI:
+    case SIOCDELMULTI:
+      if (running) control.setmulti(sc);
+      return 0;
+    default:
+      return EOPNOTSUPP;
+  }
+}
