@@ -278,6 +278,9 @@ function duplicate(tp: Tcpcb, start: TcpSeq, len: number): void {
     tcp_update_sack_list(tp, start, seqAdd(start, len));
 }
 
+/** The segment at hand asks for an ACK of the rate-limited kind, once all else is done with it. */
+let challengeOwed = false;
+
 /** Cuts off what was received before. What is left empty still has an ACK to give. */
 function trimFront(tp: Tcpcb, seg: TcpSegment): void {
   let todrop = seqDiff(tp.rcv_nxt, seg.seq);
@@ -285,7 +288,7 @@ function trimFront(tp: Tcpcb, seg: TcpSegment): void {
   const { stat } = tp.t_tcp;
   // What carries nothing (a keepalive) is answered too, but not for ever: RFC 9293, 3.8.4.
   if (seg.tlen === 0 && (seg.flags & TH_FIN) === 0) {
-    tcp_send_challenge_ack(tp);
+    challengeOwed = true;
     return;
   }
   tp.t_flags |= TF_ACKNOW;
@@ -450,7 +453,9 @@ function finish(tp: Tcpcb, seg: TcpSegment, verdict: Verdict): void {
       tcp_dropwithreset(tp.t_tcp, null, inp.inp_inc, seg, true);
       return;
     case DROPAFTERACK:
-      // Rate-limited, lest two ends that both think the other wrong never stop.
+      // Rate-limited, lest two ends that both think the other wrong never stop. It stands in for the ACK
+      // that a step before may have asked for.
+      tp.t_flags &= ~TF_ACKNOW;
       tcp_send_challenge_ack(tp);
       return;
     case DEAD:
@@ -459,6 +464,7 @@ function finish(tp: Tcpcb, seg: TcpSegment, verdict: Verdict): void {
     case DROP:
       // Half done is done: an ACK that became due on the way is sent.
       if ((tp.t_flags & TF_ACKNOW) !== 0) tp.t_fb.tfb_tcp_output(tp);
+      else if (challengeOwed) tcp_send_challenge_ack(tp);
       return;
   }
 }
@@ -467,8 +473,10 @@ function finish(tp: Tcpcb, seg: TcpSegment, verdict: Verdict): void {
 function steps(tp: Tcpcb, seg: TcpSegment): Verdict {
   if (tp.t_state === TCPS_SYN_SENT) return synSent(tp, seg);
   let verdict = stepReset(tp, seg);
-  if (verdict === CONT) verdict = stepPaws(tp, seg);
+  // In front of PAWS: the SYN of a peer that starts anew has any timestamp, and needs its answer to find
+  // out that we still think ourselves connected (RFC 9293, 3.5.1).
   if (verdict === CONT) verdict = stepSyn(tp, seg);
+  if (verdict === CONT) verdict = stepPaws(tp, seg);
   if (verdict === CONT) verdict = stepSequence(tp, seg);
   if (verdict === CONT) verdict = stepAck(tp, seg);
   return verdict;
@@ -492,6 +500,7 @@ export function tcp_do_segment(tp: Tcpcb, seg: TcpSegment): void {
     seg.m = null;
     return;
   }
+  challengeOwed = false;
   let verdict = steps(tp, seg);
   if (verdict !== CONT) {
     finish(tp, seg, verdict);
@@ -504,6 +513,7 @@ export function tcp_do_segment(tp: Tcpcb, seg: TcpSegment): void {
   m_freem(seg.m);
   seg.m = null;
   if (verdict === DEAD) return;
+  if (challengeOwed && (tp.t_flags & TF_ACKNOW) === 0) tcp_send_challenge_ack(tp);
   if (windowMoved || (tp.t_flags & TF_ACKNOW) !== 0) tp.t_fb.tfb_tcp_output(tp);
   if ((tp.t_flags & TF_DELACK) !== 0 && !tcp_timer_active(tp, TT_DELACK))
     tcp_timer_activate(tp, TT_DELACK, tp.t_tcp.params.delacktime);

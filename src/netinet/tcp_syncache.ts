@@ -34,8 +34,8 @@ import {
   syncookie_lookup,
 } from './tcp_syncookie.ts';
 import { putSynOptions } from './tcp_options.ts';
-import { SEQ_GT, SEQ_LEQ, seqAdd, TSTMP_LT } from './tcp_seq.ts';
-import { intotcpcb, tcp_mss, tcp_mssopt, tcpWscale } from './tcp_subr.ts';
+import { SEQ_GT, SEQ_LEQ, seqAdd, seqDiff, TSTMP_LT } from './tcp_seq.ts';
+import { intotcpcb, tcp_mss, tcp_mssopt, tcp_respond, tcpWscale } from './tcp_subr.ts';
 import { tcp_backoff, TCP_MAXRXTSHIFT, tcp_timer_activate } from './tcp_timer.ts';
 import {
   type Tcpcb,
@@ -387,9 +387,13 @@ function fillEntry(tcp: TcpVnet, sc: Syncache, inc: InConninfo, seg: TcpSegment,
 export function syncache_chkrst(tcp: TcpVnet, inc: InConninfo, seg: TcpSegment): void {
   const v = V_syncache(tcp.vnet);
   const sc = lookup(v, inpaf(tcp.vnet, inc.inc_family), inc);
-  if (sc === null || seg.seq !== seqAdd(sc.sc_irs, 1)) {
+  const off = sc === null ? -1 : seqDiff(seg.seq, seqAdd(sc.sc_irs, 1));
+  if (sc === null || off !== 0) {
     count(R_TCP_BADRST);
     tcp.stat.tcps_badrst++;
+    // RFC 5961, 3.2: in the window, but not where it starts.
+    if (sc !== null && off > 0 && off < sc.sc_wnd)
+      tcp_respond(tcp, null, inc, seqAdd(sc.sc_iss, 1), seqAdd(sc.sc_irs, 1), TH_ACK);
     return;
   }
   tcp.stat.tcps_sc_reset++;

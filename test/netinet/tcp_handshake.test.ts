@@ -107,6 +107,7 @@ describe('tcp: opening connections', () => {
     h.seg({ flags: 'S', seq: 5 });
     const first = h.take()[0]!.ip!.tcp!;
     h.seg({ flags: 'R', seq: 7 });
+    expectTx(h.sent, [flags('.'), seq(first.seq + 1), ack(6)]);
     h.seg({ flags: 'R', seq: 5 });
     expect(h.stat.tcps_sc_reset).to.equal(0);
     h.seg({ flags: 'R', seq: 6 });

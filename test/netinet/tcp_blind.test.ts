@@ -1,0 +1,475 @@
+/**
+ * What somebody who sees nothing of a connection can do to it, in every state: RST, SYN, data and
+ * ACKs at all edges of both windows (RFC 5961), ICMP errors by what they quote (RFC 5927).
+ */
+
+import { expect } from 'chai';
+import * as fc from 'fast-check';
+import { sbspace } from '../../src/kern/uipc_sockbuf.ts';
+import { SHUT_WR, soshutdown } from '../../src/kern/uipc_socket.ts';
+import { tcpstates } from '../../src/netinet/tcp_fsm.ts';
+import type { Tcpcb } from '../../src/netinet/tcp_var.ts';
+import { ECONNREFUSED, ECONNRESET, EHOSTUNREACH, ENOPROTOOPT } from '../../src/sys/errno.ts';
+import { buildIcmp, buildIp4, type Frame } from '../support/frames.ts';
+import { runs } from '../support/property.ts';
+import { Conn, PEER, PEER_PORT, TestHost, US } from './tcp_host.ts';
+
+const u32 = (n: number): number => n >>> 0;
+const HALF = 0x8000_0000;
+
+/** A connection, where its edges are, and what an injection could change of it. */
+class Target {
+  readonly h: TestHost;
+  readonly tp: Tcpcb;
+  readonly c: Conn;
+
+  constructor(h: TestHost, c: Conn) {
+    this.h = h;
+    this.c = c;
+    this.tp = h.tp(c.so);
+  }
+
+  /** What the window is when a segment comes: never less than was promised. */
+  get window(): number {
+    const { tp } = this;
+    return Math.max(sbspace(this.c.so.so_rcv), (tp.rcv_adv - tp.rcv_nxt) | 0, 0);
+  }
+
+  get state(): string {
+    return tcpstates[this.tp.t_state];
+  }
+
+  /** All that matters. */
+  look(): unknown {
+    const { tp, c } = this;
+    return {
+      state: this.state,
+      rcvNxt: u32(tp.rcv_nxt),
+      una: u32(tp.snd_una),
+      max: u32(tp.snd_max),
+      window: tp.snd_wnd,
+      queued: tp.t_segq === null,
+      readable: c.so.so_rcv.sb_ccc,
+      unsent: c.so.so_snd.sb_ccc,
+      error: c.so.so_error,
+    };
+  }
+
+  /** Whether `frame` is the ACK that tells the peer where we are, and nothing more. */
+  expectChallenge(frames: Frame[], n: number, what: string): void {
+    const told = frames.map(({ ip }) => {
+      const t = ip!.tcp!;
+      return { flags: t.flags, seq: t.seq, ack: t.ack, len: t.payload.length };
+    });
+    const { tp } = this;
+    const one = { flags: '.', seq: u32(tp.snd_max), ack: u32(tp.rcv_nxt), len: 0 };
+    expect(told, what).to.deep.equal(Array.from({ length: n }, () => one));
+  }
+}
+
+/** How to bring a connection into each synchronized state; ten bytes of ours are unacknowledged. */
+const reach: Record<string, (h: TestHost) => Conn> = {
+  SYN_RCVD: (h) => {
+    // SYN met SYN: RFC 9293, figure 7.
+    const so = h.connect(80);
+    const syn = h.take()[0]!.ip!.tcp!;
+    h.sent.length = 0;
+    h.seg({ sport: 80, dport: syn.sport, flags: 'S', seq: 5000, mss: 1460, win: 65535 });
+    const c = new Conn(h, 80, 5001, syn.seq + 1);
+    c.dport = syn.sport;
+    c.so = so;
+    return c;
+  },
+  ESTABLISHED: (h) => withData(h),
+  CLOSE_WAIT: (h) => {
+    const c = withData(h);
+    c.data('', { flags: 'F.' });
+    return c;
+  },
+  FIN_WAIT_1: (h) => {
+    const c = withData(h);
+    soshutdown(c.so, SHUT_WR);
+    return c;
+  },
+  FIN_WAIT_2: (h) => {
+    const c = withData(h);
+    soshutdown(c.so, SHUT_WR);
+    c.ack += 11;
+    c.seg({});
+    return c;
+  },
+  CLOSING: (h) => {
+    const c = reach['FIN_WAIT_1']!(h);
+    c.data('', { flags: 'F.' });
+    return c;
+  },
+  LAST_ACK: (h) => {
+    const c = reach['CLOSE_WAIT']!(h);
+    soshutdown(c.so, SHUT_WR);
+    return c;
+  },
+};
+const STATES = Object.keys(reach);
+
+function withData(h: TestHost): Conn {
+  const c = h.establish();
+  h.write(c.so, '0123456789');
+  return c;
+}
+
+/** A connection in `state`, everything so far sent and answered. */
+function target(h: TestHost, state: string): Target {
+  const t = new Target(h, reach[state]!(h));
+  expect(t.state).to.equal(state);
+  h.advance(100);
+  h.sent.length = 0;
+  return t;
+}
+
+interface Injection {
+  readonly flags: string;
+  readonly seq: number;
+  readonly ack: number;
+  readonly len: number;
+}
+
+/**
+ * What RFC 9293, 3.10.7.4 with RFC 5961 allows a segment to do: `dead`: the connection ends;
+ * `challenge`: one ACK, no effect; `nothing`: neither; `rst`: a RST at its ACK, no effect; `quiet`: no
+ * effect, an ACK or not; `open`: it is in both windows, so it may do what any segment may.
+ */
+type Effect = 'dead' | 'challenge' | 'nothing' | 'rst' | 'quiet' | 'open';
+
+function allowed(t: Target, i: Injection): Effect {
+  const { tp } = t;
+  const off = u32(i.seq - tp.rcv_nxt);
+  const ahead = (off | 0) > 0;
+  const has = (flag: string): boolean => i.flags.includes(flag);
+  if (has('R')) return off === 0 ? 'dead' : off < t.window ? 'challenge' : 'nothing';
+  const opening = t.state === 'SYN_RCVD';
+  if (has('S')) return opening && has('.') && (off | 0) === -1 ? 'open' : 'challenge';
+  if (ahead && off >= t.window) return 'challenge';
+  if (!has('.')) return 'quiet';
+  const beyond = ((i.ack - tp.snd_max) | 0) > 0;
+  const acks = (i.ack - tp.snd_una) | 0;
+  if (opening) return off !== 0 ? 'open' : beyond || acks <= 0 ? 'rst' : 'open';
+  // What is before the window may be an old duplicate: its ACK is read all the same.
+  if (beyond || acks < -tp.max_sndwnd)
+    return ahead || off === 0 || i.len === 0 ? 'challenge' : 'quiet';
+  return 'open';
+}
+
+/** Injects and holds what happened against what may. Returns false when the run is over. */
+function inject(t: Target, i: Injection): boolean {
+  const { h, c } = t;
+  const effect = allowed(t, i);
+  const before = t.look();
+  const what = `${t.state} ${JSON.stringify(i)} ${effect} of ${JSON.stringify(before)}`;
+  c.seg({ flags: i.flags, seq: i.seq, ack: i.ack, payload: 'x'.repeat(i.len) });
+  const frames = h.take();
+  switch (effect) {
+    case 'open':
+      return false;
+    case 'dead':
+      expect(t.state, what).to.equal('CLOSED');
+      expect(frames, what).to.have.length(0);
+      return false;
+    case 'nothing':
+      expect(frames, what).to.have.length(0);
+      break;
+    case 'challenge':
+      t.expectChallenge(frames, 1, what);
+      break;
+    case 'quiet':
+      t.expectChallenge(frames, Math.min(frames.length, 1), what);
+      break;
+    case 'rst':
+      expect(
+        frames.map((f) => [f.ip!.tcp!.flags, f.ip!.tcp!.seq]),
+        what,
+      ).to.deep.equal([['R', i.ack]]);
+      break;
+  }
+  expect(t.look(), what).to.deep.equal(before);
+  // The rate limit of challenges has a test of its own; time would bring retransmissions.
+  t.tp.t_challenge_ack_cnt = 0;
+  return true;
+}
+
+/** Edges of both windows, and how far to go on either side. */
+const around = [-2, -1, 0, 1, 2];
+function edges(t: Target): { seqs: number[]; acks: number[] } {
+  const { tp } = t;
+  const near = (at: number): number[] => around.map((d) => u32(at + d));
+  const seqs = [tp.rcv_nxt, tp.rcv_nxt + t.window, tp.rcv_nxt + HALF, tp.rcv_nxt - t.window];
+  const acks = [tp.snd_una, tp.snd_max, tp.snd_una - tp.max_sndwnd, tp.snd_una + HALF];
+  return { seqs: seqs.flatMap(near), acks: acks.flatMap(near) };
+}
+
+describe('tcp: blind injections', () => {
+  let h: TestHost;
+  beforeEach(() => (h = new TestHost()));
+  afterEach(() => h.close());
+
+  for (const state of STATES) {
+    it(`${state}: RSTs, SYNs and FINs at every edge do what RFC 5961 allows`, () => {
+      let t = target(h, state);
+      const n = edges(t).seqs.length;
+      for (const flags of ['R', 'R.', 'S', 'S.', 'F', '', 'FPU']) {
+        for (let k = 0; k < n; k++) {
+          const { seqs } = edges(t);
+          if (inject(t, { flags, seq: seqs[k]!, ack: u32(t.tp.snd_max), len: 0 })) continue;
+          h.close();
+          h = new TestHost();
+          t = target(h, state);
+        }
+      }
+    });
+
+    it(`${state}: ACKs and data at every edge of both windows`, () => {
+      let t = target(h, state);
+      const { seqs, acks } = edges(t);
+      for (let s = 0; s < seqs.length; s++) {
+        for (let a = 0; a < acks.length; a++) {
+          const e = edges(t);
+          const i = { flags: '.', seq: e.seqs[s]!, ack: e.acks[a]!, len: (s + a) % 3 };
+          if (allowed(t, i) === 'open') continue;
+          if (inject(t, i)) continue;
+          h.close();
+          h = new TestHost();
+          t = target(h, state);
+        }
+      }
+    });
+  }
+
+  it('holds for any numbers, in any state, one after the other', function () {
+    this.timeout(120_000);
+    const pos = fc.tuple(fc.integer({ min: 0, max: 3 }), fc.integer({ min: -3, max: 3 }));
+    const at = fc.oneof(pos, fc.integer({ min: 0, max: 0xffff_ffff }));
+    const one = fc.record({
+      flags: fc.constantFrom('R', 'R.', 'S', 'S.', '.', 'P.', 'F.', 'F', '', 'U.', 'SF', 'SR'),
+      seq: at,
+      ack: at,
+      len: fc.constantFrom(0, 0, 1, 5, 536),
+    });
+    fc.assert(
+      fc.property(fc.constantFrom(...STATES), fc.array(one, { maxLength: 12 }), (state, list) => {
+        h.close();
+        h = new TestHost();
+        const t = target(h, state);
+        for (const i of list) {
+          const { tp } = t;
+          const seqs = [tp.rcv_nxt, tp.rcv_nxt + t.window, tp.rcv_nxt + HALF, tp.rcv_nxt - 1000];
+          const acks = [tp.snd_una, tp.snd_max, tp.snd_una - tp.max_sndwnd, tp.snd_una + HALF];
+          const pick = (of: number[], p: typeof i.seq): number =>
+            u32(typeof p === 'number' ? p : of[p[0]]! + p[1]);
+          if (!inject(t, { ...i, seq: pick(seqs, i.seq), ack: pick(acks, i.ack) })) return;
+        }
+      }),
+      runs(60),
+    );
+  });
+
+  // net.inet.tcp.ack_war_cnt within ack_war_timewindow, one budget for whatever asks.
+  it('answers five of them in a second, whatever they are', () => {
+    const t = target(h, 'ESTABLISHED');
+    const { tp, c } = t;
+    const shots = [
+      { flags: 'S', seq: 77 },
+      { flags: 'R', seq: u32(tp.rcv_nxt + 5) },
+      { flags: '.', ack: u32(tp.snd_max + 1) },
+      { flags: '.', seq: u32(tp.rcv_nxt + HALF - 9), payload: 'x' },
+    ];
+    const before = t.look();
+    for (let second = 0; second < 3; second++) {
+      for (let n = 0; n < 40; n++) c.seg(shots[n % shots.length]!);
+      t.expectChallenge(h.take(), 5, `second ${second}`);
+      h.advance(1000);
+      h.sent.length = 0;
+    }
+    expect(t.look()).to.deep.equal(before);
+    expect(h.stat.tcps_challengeack).to.equal(15);
+  });
+
+  it('has as many as the sysctls say', () => {
+    const t = target(h, 'ESTABLISHED');
+    t.tp.t_tcp.params.ack_war_cnt = 2;
+    t.tp.t_tcp.params.ack_war_timewindow = 100;
+    for (let n = 0; n < 9; n++) t.c.seg({ flags: 'S' });
+    t.expectChallenge(h.take(), 2, 'two');
+    h.advance(100);
+    for (let n = 0; n < 9; n++) t.c.seg({ flags: 'S' });
+    t.expectChallenge(h.take(), 2, 'two more');
+    t.tp.t_tcp.params.ack_war_cnt = 0;
+    for (let n = 0; n < 9; n++) t.c.seg({ flags: 'S' });
+    t.expectChallenge(h.take(), 9, 'no limit');
+  });
+
+  // RFC 7323, 5.2: a RST needs no timestamp. A SYN is answered whatever its timestamp says.
+  it('asks for a timestamp in all but RSTs and SYNs, if told to', () => {
+    const c = h.establish({ ts: { val: 1000, ecr: 0 }, wscale: 4 });
+    const t = new Target(h, c);
+    t.tp.t_tcp.params.tolerate_missing_ts = false;
+    const before = t.look();
+    c.ts = undefined;
+    c.seg({ payload: 'evil' });
+    c.seg({ flags: 'F.' });
+    expect(h.take()).to.have.length(0);
+    c.seg({ flags: 'S', seq: 3 });
+    t.expectChallenge(h.take(), 1, 'SYN without timestamp');
+    c.seg({ flags: 'S', seq: 3, ts: { val: 1, ecr: 0 } });
+    t.expectChallenge(h.take(), 1, 'SYN with an old timestamp');
+    expect(t.look()).to.deep.equal(before);
+    c.seg({ flags: 'R' });
+    expect(t.state).to.equal('CLOSED');
+    expect(c.so.so_error).to.equal(ECONNRESET);
+  });
+
+  it('SYN_SENT: only what acknowledges the SYN counts', () => {
+    const so = h.connect(80);
+    const syn = h.take()[0]!.ip!.tcp!;
+    const shot = (flags: string, ack: number): Frame[] => {
+      h.seg({ sport: 80, dport: syn.sport, flags, seq: 9, ack: u32(ack) });
+      return h.take();
+    };
+    for (const d of [-HALF, -1, 0, 2, 1000]) {
+      expect(shot('R.', syn.seq + d), `RST ${d}`).to.have.length(0);
+      for (const flags of ['.', 'S.']) {
+        const told = shot(flags, syn.seq + d).map((f) => [f.ip!.tcp!.flags, f.ip!.tcp!.seq]);
+        expect(told, `${flags} ${d}`).to.deep.equal([['R', u32(syn.seq + d)]]);
+      }
+      expect(h.state(so)).to.equal('SYN_SENT');
+    }
+    expect(shot('R', syn.seq + 1)).to.have.length(0);
+    expect(h.state(so)).to.equal('SYN_SENT');
+    expect(shot('R.', syn.seq + 1)).to.have.length(0);
+    expect(h.state(so)).to.equal('CLOSED');
+    expect(so.so_error).to.equal(ECONNREFUSED);
+  });
+
+  it('a half-open entry of a listener: RSTs by the window, ACKs exact', () => {
+    h.listen(80);
+    h.seg({ flags: 'S', seq: 1000 });
+    const synAck = h.take()[0]!.ip!.tcp!;
+    const answers = (fields: object): unknown[] => {
+      h.seg(fields);
+      return h.take().map((f) => [f.ip!.tcp!.flags, f.ip!.tcp!.seq, f.ip!.tcp!.ack]);
+    };
+    const challenge = [['.', u32(synAck.seq + 1), 1001]];
+    for (const seq of [999, 1000, 1001 + synAck.win, u32(1001 + HALF)])
+      expect(answers({ flags: 'R', seq }), `RST ${seq}`).to.deep.equal([]);
+    for (const seq of [1002, 1000 + synAck.win])
+      expect(answers({ flags: 'R', seq }), `RST ${seq}`).to.deep.equal(challenge);
+    for (const d of [-1, 0, 2]) {
+      const ack = u32(synAck.seq + d);
+      expect(answers({ seq: 1001, ack }), `ACK ${d}`).to.deep.equal([['R', ack, 0]]);
+    }
+    expect(h.stat.tcps_sc_reset).to.equal(0);
+    expect(answers({ flags: 'R', seq: 1001 })).to.deep.equal([]);
+    expect(h.stat.tcps_sc_reset).to.equal(1);
+  });
+
+  // RFC 1337: no RST ends it; RFC 9293, 3.6.1: a SYN beyond what was received starts anew.
+  it('TIME_WAIT: no RST ends it, and a SYN only beyond', () => {
+    const t = target(h, 'FIN_WAIT_2');
+    const { c, tp } = t;
+    c.data('', { flags: 'F.' });
+    h.sent.length = 0;
+    expect(t.state).to.equal('TIME_WAIT');
+    for (const d of [-1, 0, 1, 100]) c.seg({ flags: 'R', seq: u32(tp.rcv_nxt + d) });
+    expect(h.take()).to.have.length(0);
+    for (const d of [-HALF, -1, 0]) {
+      c.seg({ flags: 'S', seq: u32(tp.rcv_nxt + d) });
+      t.expectChallenge(h.take(), 1, `SYN ${d}`);
+    }
+    expect(t.state).to.equal('TIME_WAIT');
+    c.seg({ flags: 'S', seq: u32(tp.rcv_nxt + 1) });
+    expect(t.state).to.equal('CLOSED');
+    expect(h.take().map((f) => f.ip!.tcp!.flags)).to.deep.equal(['S.']);
+  });
+});
+
+describe('tcp: ICMP errors', () => {
+  let h: TestHost;
+  beforeEach(() => (h = new TestHost()));
+  afterEach(() => h.close());
+
+  /** An error about what we sent at `seq` from `sport` to `dport`; MTU for "fragmentation needed". */
+  const icmp = (type: number, code: number, sport: number, dport: number, seq: number): void => {
+    const quoted = new Uint8Array(28);
+    quoted.set(buildIp4({ src: US, dst: PEER, df: true, len: 576 }, 6, new Uint8Array(8)));
+    const view = new DataView(quoted.buffer);
+    view.setUint16(20, sport);
+    view.setUint16(22, dport);
+    view.setUint32(24, seq);
+    const error = buildIcmp({
+      type,
+      code,
+      seq: type === 3 && code === 4 ? 400 : 0,
+      payload: quoted,
+    });
+    h.injectIp(buildIp4({ src: '192.0.2.77', dst: US }, 1, error));
+  };
+  // Type, code, what is noted when it is about something under way: RFC 5461, 4; 0: nothing.
+  const errors: [number, number, number][] = [
+    [3, 0, 0],
+    [3, 1, 0],
+    [3, 2, ECONNREFUSED],
+    [3, 3, ECONNREFUSED],
+    [3, 13, ECONNREFUSED],
+    [4, 0, 0],
+    [5, 1, 0],
+    [11, 0, 0],
+    [12, 0, ENOPROTOOPT],
+  ];
+
+  // "Unreachable" only asks for another route while a connection is established.
+  const other = new Map([
+    [300, EHOSTUNREACH],
+    [301, EHOSTUNREACH],
+  ]);
+
+  for (const state of STATES.slice(1)) {
+    it(`${state}: note what quotes something under way, end nothing`, () => {
+      const t = target(h, state);
+      const { tp } = t;
+      const una = u32(tp.snd_una);
+      const flight = u32(tp.snd_max - una);
+      const before = t.look();
+      const offs = [-1, 0, 1, flight - 1, flight, flight + 1, -HALF, HALF - 1, 100_000, -100_000];
+      for (const off of offs) {
+        for (const [type, code, soft] of errors) {
+          tp.t_softerror = 0;
+          const inside = off >= 0 && off < flight;
+          icmp(type, code, 80, PEER_PORT, u32(una + off));
+          const noted =
+            soft === 0 && state !== 'ESTABLISHED' ? (other.get(code + 100 * type) ?? 0) : soft;
+          expect(tp.t_softerror, `${type}/${code} at ${off}`).to.equal(inside ? noted : 0);
+          expect(t.look(), `${type}/${code} at ${off}`).to.deep.equal(before);
+          icmp(type, code, 80, PEER_PORT + 1, una);
+        }
+        if (off >= 0 && off < flight) continue;
+        icmp(3, 4, 80, PEER_PORT, u32(una + off));
+        expect(tp.t_maxseg, `MTU at ${off}`).to.equal(1460);
+      }
+      expect(h.take()).to.have.length(0);
+      if (flight === 0) return;
+      icmp(3, 4, 80, PEER_PORT, una);
+      expect(tp.t_maxseg, 'MTU').to.equal(400 - 40);
+    });
+  }
+
+  it('SYN_SENT: refused by what quotes the SYN, no other', () => {
+    const so = h.connect(80);
+    const syn = h.take()[0]!.ip!.tcp!;
+    for (const off of [-1, 1, 2, -HALF, 70_000])
+      for (const [type, code] of errors) icmp(type, code, syn.sport, 80, u32(syn.seq + off));
+    for (const [type, code, soft] of errors)
+      if (soft === 0) icmp(type, code, syn.sport, 80, syn.seq);
+    expect(h.state(so)).to.equal('SYN_SENT');
+    icmp(3, 3, syn.sport, 80, syn.seq);
+    expect(h.state(so)).to.equal('CLOSED');
+    expect(so.so_error).to.equal(ECONNREFUSED);
+  });
+});
