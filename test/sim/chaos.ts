@@ -157,7 +157,7 @@ class Pair {
   /** The server gave up: all its SYN-ACKs, or what answered them, were lost. */
   get refused(): boolean {
     const { near, far } = this;
-    return far === null && near.errno === ECONNRESET && near.received === 0;
+    return far === null && [ECONNRESET, EPIPE].includes(near.errno) && near.received === 0;
   }
 
   /**
