@@ -24,7 +24,7 @@ import { measureRtt, rearmRexmt, wakeWriter } from './tcp_ack.ts';
 import { TCPS_ESTABLISHED } from './tcp_fsm.ts';
 import { tcp_pulloutofband } from './tcp_oob.ts';
 import { tcp_clean_sackreport } from './tcp_sack.ts';
-import { SEQ_GT, SEQ_LEQ, seqAdd, seqDiff, TSTMP_LT } from './tcp_seq.ts';
+import { SEQ_GT, SEQ_LEQ, SEQ_LT, seqAdd, seqDiff, TSTMP_LT } from './tcp_seq.ts';
 import { tcp_timer_activate, tcp_timer_active } from './tcp_timer.ts';
 import {
   TCP_RTT_SHIFT,
@@ -94,9 +94,14 @@ export function deliver(tp: Tcpcb, seg: TcpSegment): void {
   sorwakeup(so);
 }
 
-/** Takes the timestamp of a segment that covers last_ack_sent: RFC 7323, 4.3. */
+/**
+ * Takes the timestamp of a segment that covers last_ack_sent: RFC 7323, 4.3. One that ends before it is
+ * an old duplicate or a guess, and half of all guesses have a timestamp that looks newer.
+ */
 export function updateTsRecent(tp: Tcpcb, seg: TcpSegment): void {
   if ((seg.to_flags & TOF_TS) === 0 || SEQ_GT(seg.seq, tp.last_ack_sent)) return;
+  const end = seqAdd(seg.seq, seg.tlen + ((seg.flags & (TH_SYN | TH_FIN)) !== 0 ? 1 : 0));
+  if (SEQ_LT(end, tp.last_ack_sent)) return;
   tp.ts_recent_age = tp.t_rcvtime;
   tp.ts_recent = seg.to_tsval;
 }

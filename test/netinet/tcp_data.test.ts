@@ -244,6 +244,23 @@ describe('tcp: timestamps (RFC 7323)', () => {
     expect(h.read(c.so)).to.equal('new');
   });
 
+  it('takes no timestamp from a segment that ends before the last ACK it sent', () => {
+    c.data('abc', { ts: { val: 2000, ecr: c.ts!.ecr } });
+    h.advance(50);
+    h.sent.length = 0;
+    // RFC 7323, 4.3 (2): SEG.SEQ <= Last.ACK.sent < SEG.SEQ + SEG.LEN is not so for a blind guess.
+    c.seg({ seq: c.seq - 100_000, payload: 'guess', ts: { val: 0x40000000, ecr: 0 } });
+    const [f] = expectTx(h.sent, [flags('.'), ack(c.seq)]);
+    expect(f!.ip!.tcp!.ts!.ecr).to.equal(2000);
+    c.data('def', { ts: { val: 2001, ecr: c.ts!.ecr } });
+    expect(h.read(c.so)).to.equal('abcdef');
+    h.advance(50);
+    h.sent.length = 0;
+    // What it acknowledged last, sent again because the ACK was lost, ends right there.
+    c.seg({ seq: c.seq - 3, payload: 'def', ts: { val: 2051, ecr: c.ts!.ecr } });
+    expect(h.take()[0]!.ip!.tcp!.ts!.ecr).to.equal(2051);
+  });
+
   it('compares timestamps modulo 2^32', () => {
     c.data('a', { ts: { val: 0x70000000, ecr: c.ts!.ecr } });
     h.advance(50);
