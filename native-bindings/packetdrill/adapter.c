@@ -25,6 +25,7 @@ enum {
   kIovMax = 1024,
   kPollMax = 1024,
   kEpollMax = 64,
+  kSiocatmark = 0x8905,
   // Real time until a process that does not answer is given up; a call may wait for the script.
   kTimeoutMs = 10000,
   kWaitMs = 120000,
@@ -293,12 +294,16 @@ static int do_ioctl(void *u, int fd, unsigned long request, ...) {
   (void)u;
   const int there = remote_of(fd);
   if (there < 0) return fail(EBADF);
-  va_list ap;
-  va_start(ap, request);
-  int *arg = va_arg(ap, int *);
-  va_end(ap);
   request &= 0xffffffff;
-  const bool in = request == FIONBIO;
+  // Others may come without their argument.
+  int *arg = NULL;
+  if (request == FIONREAD || request == TIOCOUTQ || request == FIONBIO || request == kSiocatmark) {
+    va_list ap;
+    va_start(ap, request);
+    arg = va_arg(ap, int *);
+    va_end(ap);
+  }
+  const bool in = request == FIONBIO && arg != NULL;
   struct request q = {.op = OP_IOCTL, .fd = there, .a = (int32_t)request, .b = in ? *arg : 0};
   struct reply r;
   const int result = call(&q, &r, kTimeoutMs);

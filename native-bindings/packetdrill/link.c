@@ -71,7 +71,11 @@ int link_open(const char *path) {
 // With the lock held: nobody gets a reply any more.
 static void down(void) {
   if (sock < 0) return;
-  close(sock);
+  // Who reads it still holds its number: it is not for anybody else.
+  if (reading)
+    shutdown(sock, SHUT_RDWR);
+  else
+    close(sock);
   sock = -1;
   pthread_cond_broadcast(&arrived);
 }

@@ -6,7 +6,15 @@
  * caller's. Left out: IPv6, descriptors other than sockets.
  */
 
-import { EBADF, EINPROGRESS, EALREADY, EINVAL, EWOULDBLOCK, type Errno } from '../sys/errno.ts';
+import {
+  EAFNOSUPPORT,
+  EBADF,
+  EINPROGRESS,
+  EALREADY,
+  EINVAL,
+  EWOULDBLOCK,
+  type Errno,
+} from '../sys/errno.ts';
 import type { Prng } from '../sys/prng.ts';
 import type { InAddr } from '../sys/types.ts';
 import { inAddr } from '../sys/types.ts';
@@ -46,6 +54,8 @@ import {
   SS_ISCONNECTED,
   SS_ISCONNECTING,
 } from '../kern/uipc_socket.ts';
+import { soReceivedFrom } from '../kern/uipc_dgram.ts';
+import { ioResult, soRecvDgram } from '../kern/sys_generic.ts';
 import { type Vnet, vnet_alloc } from '../kern/vnet.ts';
 import { inet_domain_attach, inet_domain_detach } from '../netinet/in_proto.ts';
 import { V_ip } from '../netinet/ip_var.ts';
@@ -316,7 +326,9 @@ export class PdHost {
     if (file === null) return -LINUX_ERRNO['EBADF']!;
     const { so } = file;
     if (linuxFamily(sa) === LINUX_AF_UNSPEC)
-      return this.#on(fd, () => so.so_proto.pr_disconnect(so));
+      return this.#on(fd, () =>
+        so.so_type === SOCK_STREAM ? EAFNOSUPPORT : so.so_proto.pr_disconnect(so),
+      );
     const nam = fromLinuxSockaddr(sa);
     if (nam === null) return -LINUX_ERRNO['EINVAL']!;
     if ((so.so_state & SS_ISCONNECTING) !== 0) return -linuxErrno(EALREADY);
@@ -341,6 +353,7 @@ export class PdHost {
       ((flags & LINUX_MSG_PEEK) !== 0 ? MSG_PEEK : 0) |
       ((flags & LINUX_MSG_OOB) !== 0 ? MSG_OOB : 0) |
       (nonblock ? MSG_DONTWAIT : 0);
+    if (so.so_type !== SOCK_STREAM) return this.#recvDgram(so, buf, flags, nonblock);
     const uio = new Uio().single(buf, 0, buf.length, UIO_READ);
     return this.#try(() => {
       const before = uio.uio_resid;
@@ -354,6 +367,18 @@ export class PdHost {
       if (error !== 0) return got > 0 ? got : -linuxErrno(error);
       this.addressOut = toLinuxSockaddr(so.so_proto.pr_peeraddr(so));
       return got;
+    });
+  }
+
+  #recvDgram(so: Socket, buf: Uint8Array, flags: number, nonblock: boolean): number {
+    if ((flags & (LINUX_MSG_PEEK | LINUX_MSG_OOB)) !== 0) return -LINUX_ERRNO['EOPNOTSUPP']!;
+    return this.#try(() => {
+      const error = soRecvDgram(so, buf, 0, buf.length);
+      if (error === EWOULDBLOCK && !nonblock) return PD_BLOCK;
+      if (error !== 0) return -linuxErrno(error);
+      const { addr, port } = soReceivedFrom;
+      this.addressOut = toLinuxSockaddr({ family: AF_INET, addr, addr6: null, port });
+      return ioResult.n;
     });
   }
 
@@ -372,7 +397,8 @@ export class PdHost {
     return this.#try(() => {
       const error = sosend(so, uio, nam, how);
       const put = data.length - uio.uio_resid;
-      if (error !== 0 && error !== EWOULDBLOCK) return put > 0 ? put : -linuxErrno(error);
+      // As in FreeBSD, an error counts even if the buffer has taken some of the data.
+      if (error !== 0 && error !== EWOULDBLOCK) return -linuxErrno(error);
       if (uio.uio_resid === 0) return put;
       if (!nonblock) return PD_BLOCK;
       return put > 0 ? put : -linuxErrno(EWOULDBLOCK);
