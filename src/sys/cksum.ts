@@ -6,3 +6,9 @@ export interface CksumKernel {
    */
   sum(off: number, len: number, sum: number): number;
 }
+
+/** Folds a sum of 16-bit words to 16 bits, RFC 1071. `n` is below 2^32. */
+export function fold16(n: number): number {
+  n = (n & 0xffff) + (n >>> 16);
+  return (n & 0xffff) + (n >>> 16);
+}

@@ -4,7 +4,6 @@
  * wire; it never calls up, it sets causes and raises the line.
  */
 
-import { count, R_DEV_BAD_REG } from '../../sys/reason.ts';
 import type { WireListener } from '../../sys/wire.ts';
 import type { MmioRegion } from '../../bus/device.ts';
 import { type TbConfig, TbCore } from './tb_core.ts';
@@ -23,7 +22,6 @@ import {
   TB_ID,
   TB_ID_REV1,
   TB_IMR,
-  TB_INT_MASK,
   TB_ISET,
   TB_ISR,
   TB_MAC0,
@@ -39,7 +37,6 @@ import {
   TB_RXKICK,
   TB_RXPOS,
   TB_SRAM_SIZE,
-  TB_ST_BAD_REG,
   TB_STATS,
   TB_STATUS,
   TB_STATUS_LINK,
@@ -58,15 +55,13 @@ export class TbDevice implements MmioRegion, WireListener {
   readonly #core: TbCore;
   readonly #tx: TbTx;
   readonly #rx: TbRx;
-  readonly #mac: Uint8Array;
   #cmd = 0;
 
   constructor(config: TbConfig) {
     if (config.wire.vnetHdr) throw new RangeError('tb: no virtio-net headers');
     this.#core = new TbCore(config);
     this.#tx = new TbTx(this.#core);
-    this.#rx = new TbRx(this.#core);
-    this.#mac = config.mac.slice(0, 6);
+    this.#rx = new TbRx(this.#core, config.mac);
     // What pads short frames.
     config.mem.fill(0, config.sramOff, config.sramOff + TB_SRAM_SIZE);
     this.#reset();
@@ -101,7 +96,7 @@ export class TbDevice implements MmioRegion, WireListener {
 
   read32(off: number): number {
     const core = this.#core;
-    const { mac, hash } = this.#rx;
+    const { filter } = this.#rx;
     if (off >= TB_STATS && off < TB_STATS + 4 * TB_NSTATS && off % 4 === 0)
       return core.stats[(off - TB_STATS) / 4]! % 0x100000000;
     switch (off) {
@@ -118,17 +113,17 @@ export class TbDevice implements MmioRegion, WireListener {
           (this.#rx.stopped ? TB_STATUS_RXSTOP : 0)
         );
       case TB_ISR:
-        return core.isr;
+        return core.causes;
       case TB_IMR:
-        return core.imr;
+        return core.mask;
       case TB_MAC0:
-        return ((mac[3]! << 24) | (mac[2]! << 16) | (mac[1]! << 8) | mac[0]!) >>> 0;
+        return filter.macLow;
       case TB_MAC1:
-        return (mac[5]! << 8) | mac[4]!;
+        return filter.macHigh;
       case TB_HASH0:
-        return hash[0]!;
+        return filter.bits[0]!;
       case TB_HASH1:
-        return hash[1]!;
+        return filter.bits[1]!;
       case TB_MAXFRM:
         return this.#rx.frameMax;
       default:
@@ -137,12 +132,7 @@ export class TbDevice implements MmioRegion, WireListener {
   }
 
   write32(off: number, value: number): void {
-    if (!this.#write(off, value >>> 0)) this.#bad();
-  }
-
-  #bad(): void {
-    this.#core.stats[TB_ST_BAD_REG]! += 1;
-    count(R_DEV_BAD_REG);
+    if (!this.#write(off, value >>> 0)) this.#core.badReg();
   }
 
   #readRing(off: number): number {
@@ -161,7 +151,7 @@ export class TbDevice implements MmioRegion, WireListener {
       case TB_RXPOS:
         return ring.pos;
       default:
-        this.#bad();
+        this.#core.badReg();
         return 0xffffffff;
     }
   }
@@ -180,13 +170,10 @@ export class TbDevice implements MmioRegion, WireListener {
         this.#rx.kick();
         return true;
       case TB_ISR:
-        core.isr &= ~value;
-        core.updateLine();
+        core.acknowledge(value);
         return true;
       case TB_IMR:
-        core.imr = value & TB_INT_MASK;
-        core.updateLine();
-        return (value & ~TB_INT_MASK) === 0;
+        return core.setMask(value);
       case TB_ISET:
         core.cause(value);
         return true;
@@ -205,19 +192,19 @@ export class TbDevice implements MmioRegion, WireListener {
   }
 
   #writeAddr(off: number, value: number): boolean {
-    const { mac, hash } = this.#rx;
+    const { filter } = this.#rx;
     switch (off) {
       case TB_MAC0:
-        for (let i = 0; i < 4; i++) mac[i] = (value >>> (8 * i)) & 0xff;
+        filter.macLow = value;
         return true;
       case TB_MAC1:
-        for (let i = 0; i < 2; i++) mac[4 + i] = (value >>> (8 * i)) & 0xff;
+        filter.macHigh = value;
         return true;
       case TB_HASH0:
-        hash[0] = value;
+        filter.bits[0] = value;
         return true;
       case TB_HASH1:
-        hash[1] = value;
+        filter.bits[1] = value;
         return true;
       default:
         return false;
@@ -277,11 +264,8 @@ export class TbDevice implements MmioRegion, WireListener {
     }
     this.#rx.config = 0;
     this.#rx.frameMax = 1518;
-    this.#rx.mac.set(this.#mac);
-    this.#rx.hash.fill(0);
+    this.#rx.filter.reset();
     this.#cmd = 0;
-    core.imr = 0;
-    core.isr = 0;
-    core.updateLine();
+    core.resetInterrupts();
   }
 }

@@ -4,19 +4,16 @@
  * driver pushes back on the wire instead of losing frames. It verifies nothing and strips nothing.
  */
 
-import { CAPTURE_IN, CAPTURE_WIRE } from '../../sys/capture.ts';
 import type { Task } from '../../sys/clock.ts';
 import { EAGAIN } from '../../sys/errno.ts';
 import {
   count,
   R_DEV_BAD_RING,
   R_DEV_RX_BAD,
-  R_DEV_RX_FILTER,
   R_DEV_RX_NODESC,
-  R_DEV_RX_OVERSIZE,
-  R_DEV_RX_RUNT,
   R_DEV_WIRE_ERROR,
 } from '../../sys/reason.ts';
+import { AddressFilter, hashLe } from '../blocks/address_filter.ts';
 import { type TbCore, TbRing } from './tb_core.ts';
 import {
   TB_CTL_EOP,
@@ -42,14 +39,10 @@ import {
   TB_ST_DMA_FAULTS,
   TB_ST_RX_BAD,
   TB_ST_RX_BYTES,
-  TB_ST_RX_FILTERED,
   TB_ST_RX_FRAMES,
   TB_ST_RX_NODESC,
-  TB_ST_RX_OVERSIZE,
-  TB_ST_RX_RUNT,
 } from './tbreg.ts';
 
-const ETHER_HDR_LEN = 14;
 /** Buffers of a frame; as many of the smallest hold the longest frame and a byte more. */
 const BUFS_MAX = Math.floor(TB_FRAME_MAX / TB_RXBUF_MIN) + 1;
 
@@ -62,9 +55,7 @@ export class TbRx implements Task {
   config = 0;
   /** TB_MAXFRM. */
   frameMax = 1518;
-  readonly mac = new Uint8Array(6);
-  /** TB_HASH0 and TB_HASH1. */
-  readonly hash = new Uint32Array(2);
+  readonly filter: AddressFilter;
   readonly #core: TbCore;
   /** Too few buffers: not reading the wire until TB_RXKICK. */
   #stalled = false;
@@ -73,8 +64,9 @@ export class TbRx implements Task {
   readonly #iov = new Uint32Array(2 * BUFS_MAX);
   #nbufs = 0;
 
-  constructor(core: TbCore) {
+  constructor(core: TbCore, mac: Uint8Array) {
     this.#core = core;
+    this.filter = new AddressFilter(mac, hashLe);
   }
 
   /** TB_CMD.RXE went up: takes the ring from the registers, from descriptor 0. */
@@ -221,23 +213,11 @@ export class TbRx implements Task {
 
   /** A frame of `len` bytes lies in the listed buffers: hands it over, or not. */
   #receive(base: number, len: number): void {
-    const { capture, stats } = this.#core;
+    const { stats } = this.#core;
     const iov = this.#iov;
-    if (len < ETHER_HDR_LEN) {
-      stats[TB_ST_RX_RUNT]! += 1;
-      count(R_DEV_RX_RUNT);
-      return;
-    }
-    if (len > this.frameMax) {
-      stats[TB_ST_RX_OVERSIZE]! += 1;
-      count(R_DEV_RX_OVERSIZE);
-      return;
-    }
-    if (capture !== null && capture.wants(CAPTURE_WIRE))
-      capture.capture(CAPTURE_WIRE, CAPTURE_IN, 0, iov, 0, this.#nbufs, len);
+    if (!this.#core.arrived(iov, this.#nbufs, len, this.frameMax)) return;
     if (!this.#accepts(iov[0]!)) {
-      stats[TB_ST_RX_FILTERED]! += 1;
-      count(R_DEV_RX_FILTER);
+      this.#core.filtered();
       return;
     }
     stats[TB_ST_RX_FRAMES]! += 1;
@@ -251,27 +231,9 @@ export class TbRx implements Task {
 
   /** The address filter: own, broadcast, multicast by hash, or whatever the modes let in. */
   #accepts(frame: number): boolean {
-    const { mem } = this.#core;
-    if ((this.config & TB_RXCFG_PROMISC) !== 0) return true;
-    if ((mem[frame]! & 1) === 0) {
-      for (let i = 0; i < 6; i++) if (mem[frame + i] !== this.mac[i]) return false;
-      return true;
-    }
-    if ((this.config & TB_RXCFG_ALLMULTI) !== 0) return true;
-    let all = 0xff;
-    for (let i = 0; i < 6; i++) all &= mem[frame + i]!;
-    if (all === 0xff) return true;
-    const bit = this.#hashBit(frame);
-    return ((this.hash[bit >>> 5]! >>> (bit & 31)) & 1) === 1;
-  }
-
-  /** The lower six bits of the address's little-endian CRC-32 (IEEE 802.3, before complement). */
-  #hashBit(frame: number): number {
-    let crc = 0xffffffff;
-    for (let i = 0; i < 6; i++) {
-      crc ^= this.#core.mem[frame + i]!;
-      for (let bit = 0; bit < 8; bit++) crc = (crc >>> 1) ^ ((crc & 1) === 1 ? 0xedb88320 : 0);
-    }
-    return crc & 0x3f;
+    const { config } = this;
+    const promisc = (config & TB_RXCFG_PROMISC) !== 0;
+    const allmulti = (config & TB_RXCFG_ALLMULTI) !== 0;
+    return this.filter.accepts(this.#core.mem, frame, promisc, allmulti);
   }
 }

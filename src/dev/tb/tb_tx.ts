@@ -5,17 +5,9 @@
  * descriptor may be hostile: what is wrong is counted and dropped.
  */
 
-import { CAPTURE_OUT, CAPTURE_WIRE } from '../../sys/capture.ts';
 import type { Task } from '../../sys/clock.ts';
-import { EAGAIN } from '../../sys/errno.ts';
-import {
-  count,
-  R_DEV_BAD_RING,
-  R_DEV_LINK_DOWN,
-  R_DEV_TX_BAD,
-  R_DEV_WIRE_ERROR,
-  R_DEV_WIRE_FULL,
-} from '../../sys/reason.ts';
+import { count, R_DEV_BAD_RING, R_DEV_TX_BAD } from '../../sys/reason.ts';
+import { BLOCKED, ETHER_HDR_LEN } from '../blocks/nic_core.ts';
 import { type TbCore, TbRing } from './tb_core.ts';
 import {
   TB_CTL_EOP,
@@ -36,17 +28,10 @@ import {
   TB_RING_ALIGN,
   TB_ST_DMA_FAULTS,
   TB_ST_TX_BAD,
-  TB_ST_TX_BYTES,
-  TB_ST_TX_FRAMES,
-  TB_ST_TX_NO_LINK,
-  TB_ST_TX_WIRE_ERROR,
-  TB_ST_TX_WIRE_FULL,
   TB_TX_BUDGET,
   TB_TX_SEGS,
   TB_TX_SEGSIZE_MAX,
 } from './tbreg.ts';
-
-const ETHER_HDR_LEN = 14;
 
 /** The transmit ring and the packet being sent. */
 export class TbTx implements Task {
@@ -222,11 +207,10 @@ export class TbTx implements Task {
 
   /** Puts the packet on the wire; false if that is full. One that it refuses is gone. */
   #emit(): boolean {
-    const { wire, stats, sramOff, capture, linkUp } = this.#core;
+    const { wire, sramOff, linkUp } = this.#core;
     const iov = this.#iov;
     if (!linkUp) {
-      stats[TB_ST_TX_NO_LINK]! += 1;
-      count(R_DEV_LINK_DOWN);
+      this.#core.noLink();
       return true;
     }
     let pieces = this.#npieces;
@@ -236,23 +220,8 @@ export class TbTx implements Task {
       pieces++;
     }
     const n = wire.writev(iov, pieces);
-    if (n >= 0) {
-      const len = Math.max(this.#total, TB_FRAME_MIN);
-      stats[TB_ST_TX_FRAMES]! += 1;
-      stats[TB_ST_TX_BYTES]! += len;
-      if (capture !== null && capture.wants(CAPTURE_WIRE))
-        capture.capture(CAPTURE_WIRE, CAPTURE_OUT, 0, iov, 0, pieces, len);
-      return true;
-    }
-    if (n === -EAGAIN) {
-      stats[TB_ST_TX_WIRE_FULL]! += 1;
-      count(R_DEV_WIRE_FULL);
-      this.#blocked = true;
-      wire.armWritable();
-      return false;
-    }
-    stats[TB_ST_TX_WIRE_ERROR]! += 1;
-    count(R_DEV_WIRE_ERROR);
-    return true;
+    this.#blocked =
+      this.#core.written(n, iov, pieces, Math.max(this.#total, TB_FRAME_MIN), 0) === BLOCKED;
+    return !this.#blocked;
   }
 }

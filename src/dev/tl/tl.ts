@@ -4,7 +4,6 @@
  * it never calls up, it sets causes and raises the line.
  */
 
-import { count, R_DEV_BAD_REG } from '../../sys/reason.ts';
 import type { WireListener } from '../../sys/wire.ts';
 import type { MmioRegion } from '../../bus/device.ts';
 import { type TlConfig, TlCore } from './tl_core.ts';
@@ -20,7 +19,6 @@ import {
   TL_CTRL_TXE,
   TL_ID,
   TL_ID_REV1,
-  TL_INT_MASK,
   TL_INTEN,
   TL_INTR,
   TL_INTSET,
@@ -30,7 +28,6 @@ import {
   TL_RXGET,
   TL_RXPUT,
   TL_RXSIZE,
-  TL_ST_BAD_REG,
   TL_STATS,
   TL_STATUS,
   TL_STATUS_LINK,
@@ -48,14 +45,12 @@ export class TlDevice implements MmioRegion, WireListener {
   readonly #core: TlCore;
   readonly #tx: TlTx;
   readonly #rx: TlRx;
-  readonly #mac: Uint8Array;
 
   constructor(config: TlConfig) {
     if (config.wire.vnetHdr) throw new RangeError('tl: no virtio-net headers');
     this.#core = new TlCore(config);
     this.#tx = new TlTx(this.#core);
-    this.#rx = new TlRx(this.#core);
-    this.#mac = config.mac.slice(0, 6);
+    this.#rx = new TlRx(this.#core, config.mac);
     this.#reset();
     config.wire.setListener(this);
   }
@@ -88,7 +83,7 @@ export class TlDevice implements MmioRegion, WireListener {
 
   read32(off: number): number {
     const core = this.#core;
-    const { mac } = this.#rx;
+    const { filter } = this.#rx;
     if (off >= TL_STATS && off < TL_STATS + 4 * TL_NSTATS && off % 4 === 0)
       return core.stats[(off - TL_STATS) / 4]! % 0x100000000;
     switch (off) {
@@ -103,25 +98,20 @@ export class TlDevice implements MmioRegion, WireListener {
           (this.#rx.stopped ? TL_STATUS_RXHALT : 0)
         );
       case TL_INTR:
-        return core.intr;
+        return core.causes;
       case TL_INTEN:
-        return core.inten;
+        return core.mask;
       case TL_ADDR0:
-        return ((mac[3]! << 24) | (mac[2]! << 16) | (mac[1]! << 8) | mac[0]!) >>> 0;
+        return filter.macLow;
       case TL_ADDR1:
-        return (mac[5]! << 8) | mac[4]!;
+        return filter.macHigh;
       default:
         return this.#readRing(off);
     }
   }
 
   write32(off: number, value: number): void {
-    if (!this.#write(off, value >>> 0)) this.#bad();
-  }
-
-  #bad(): void {
-    this.#core.stats[TL_ST_BAD_REG]! += 1;
-    count(R_DEV_BAD_REG);
+    if (!this.#write(off, value >>> 0)) this.#core.badReg();
   }
 
   #readRing(off: number): number {
@@ -140,7 +130,7 @@ export class TlDevice implements MmioRegion, WireListener {
       case TL_RXGET:
         return ring.get;
       default:
-        this.#bad();
+        this.#core.badReg();
         return 0xffffffff;
     }
   }
@@ -148,7 +138,7 @@ export class TlDevice implements MmioRegion, WireListener {
   /** Writes one register; false if there is none, or it does not take that now. */
   #write(off: number, value: number): boolean {
     const core = this.#core;
-    const { mac } = this.#rx;
+    const { filter } = this.#rx;
     switch (off) {
       case TL_TXPUT:
         if (!this.#tx.setPut(value)) return false;
@@ -158,23 +148,20 @@ export class TlDevice implements MmioRegion, WireListener {
       case TL_RXPUT:
         return this.#rx.setPut(value);
       case TL_INTR:
-        core.intr &= ~value;
-        core.updateLine();
+        core.acknowledge(value);
         return true;
       case TL_INTEN:
-        core.inten = value & TL_INT_MASK;
-        core.updateLine();
-        return (value & ~TL_INT_MASK) === 0;
+        return core.setMask(value);
       case TL_INTSET:
         core.cause(value);
         return true;
       case TL_CTRL:
         return this.#writeCtrl(value);
       case TL_ADDR0:
-        for (let i = 0; i < 4; i++) mac[i] = (value >>> (8 * i)) & 0xff;
+        filter.macLow = value;
         return true;
       case TL_ADDR1:
-        for (let i = 0; i < 2; i++) mac[4 + i] = (value >>> (8 * i)) & 0xff;
+        filter.macHigh = value;
         return true;
       default:
         return this.#writeRing(off, value);
@@ -227,10 +214,8 @@ export class TlDevice implements MmioRegion, WireListener {
       engine.stopped = false;
       engine.ring.clear();
     }
-    this.#rx.mac.set(this.#mac);
+    this.#rx.filter.reset();
     core.ctrl = 0;
-    core.inten = 0;
-    core.intr = 0;
-    core.updateLine();
+    core.resetInterrupts();
   }
 }

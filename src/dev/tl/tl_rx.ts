@@ -4,20 +4,19 @@
  * driver pushes back on the wire instead of losing frames.
  */
 
-import { CAPTURE_IN, CAPTURE_WIRE } from '../../sys/capture.ts';
+import { fold16 } from '../../sys/cksum.ts';
 import type { Task } from '../../sys/clock.ts';
 import { EAGAIN } from '../../sys/errno.ts';
 import {
   count,
   R_DEV_BAD_RING,
   R_DEV_RX_BAD,
-  R_DEV_RX_FILTER,
   R_DEV_RX_NODESC,
-  R_DEV_RX_OVERSIZE,
-  R_DEV_RX_RUNT,
   R_DEV_WIRE_ERROR,
 } from '../../sys/reason.ts';
-import { fold16, type TlCore, TlRing } from './tl_core.ts';
+import { AddressFilter, hashBe } from '../blocks/address_filter.ts';
+import { ETHER_HDR_LEN } from '../blocks/nic_core.ts';
+import { type TlCore, TlRing } from './tl_core.ts';
 import {
   TL_BOUNDARY,
   TL_CTRL_MULTI,
@@ -42,16 +41,12 @@ import {
   TL_ST_DMA_FAULTS,
   TL_ST_RX_BAD,
   TL_ST_RX_BYTES,
-  TL_ST_RX_FILTERED,
   TL_ST_RX_FRAMES,
   TL_ST_RX_IP_ERROR,
   TL_ST_RX_L4_ERROR,
   TL_ST_RX_NODESC,
-  TL_ST_RX_OVERSIZE,
-  TL_ST_RX_RUNT,
 } from './tlreg.ts';
 
-const ETHER_HDR_LEN = 14;
 const ETHERTYPE_IP = 0x0800;
 const ETHERTYPE_IPV6 = 0x86dd;
 const IPPROTO_TCP = 6;
@@ -62,7 +57,7 @@ export class TlRx implements Task {
   readonly ring = new TlRing();
   enabled = false;
   stopped = false;
-  readonly mac = new Uint8Array(6);
+  readonly filter: AddressFilter;
   readonly #core: TlCore;
   /** No buffer: not reading the wire until TL_RXPUT moves. */
   #stalled = false;
@@ -70,8 +65,9 @@ export class TlRx implements Task {
   #causes = 0;
   readonly #iov = new Uint32Array(2);
 
-  constructor(core: TlCore) {
+  constructor(core: TlCore, mac: Uint8Array) {
     this.#core = core;
+    this.filter = new AddressFilter(mac, hashBe);
     this.#iov[1] = TL_RXBUF_SIZE;
   }
 
@@ -205,23 +201,11 @@ export class TlRx implements Task {
 
   /** A frame of `len` bytes lies in the buffer: judges it and hands it over, or not. */
   #receive(at: number, len: number): void {
-    const { capture, stats, ctrl } = this.#core;
+    const { stats, ctrl } = this.#core;
     const frame = this.#iov[0]!;
-    if (len < ETHER_HDR_LEN) {
-      stats[TL_ST_RX_RUNT]! += 1;
-      count(R_DEV_RX_RUNT);
-      return;
-    }
-    if (len > TL_FRAME_MAX) {
-      stats[TL_ST_RX_OVERSIZE]! += 1;
-      count(R_DEV_RX_OVERSIZE);
-      return;
-    }
-    if (capture !== null && capture.wants(CAPTURE_WIRE))
-      capture.capture(CAPTURE_WIRE, CAPTURE_IN, 0, this.#iov, 0, 1, len);
+    if (!this.#core.arrived(this.#iov, 1, len, TL_FRAME_MAX)) return;
     if (!this.#accepts(frame, ctrl)) {
-      stats[TL_ST_RX_FILTERED]! += 1;
-      count(R_DEV_RX_FILTER);
+      this.#core.filtered();
       return;
     }
     stats[TL_ST_RX_FRAMES]! += 1;
@@ -233,10 +217,8 @@ export class TlRx implements Task {
   #accepts(frame: number, ctrl: number): boolean {
     const { mem } = this.#core;
     if ((ctrl & TL_CTRL_PROMISC) !== 0) return true;
-    const multi = (mem[frame]! & 1) !== 0;
-    if (multi && (ctrl & TL_CTRL_MULTI) !== 0) return true;
-    for (let i = 0; i < 6; i++) if (mem[frame + i] !== (multi ? 0xff : this.mac[i])) return false;
-    return true;
+    if ((mem[frame]! & 1) === 0) return this.filter.isOwn(mem, frame);
+    return (ctrl & TL_CTRL_MULTI) !== 0 || this.filter.isBroadcast(mem, frame);
   }
 
   /** Verifies the checksums of a frame without VLAN tag; the status bits that say what was found. */

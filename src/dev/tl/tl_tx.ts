@@ -5,17 +5,9 @@
  * counted and dropped.
  */
 
-import { CAPTURE_OUT, CAPTURE_WIRE } from '../../sys/capture.ts';
 import type { Task } from '../../sys/clock.ts';
-import { EAGAIN } from '../../sys/errno.ts';
-import {
-  count,
-  R_DEV_BAD_RING,
-  R_DEV_LINK_DOWN,
-  R_DEV_TX_BAD,
-  R_DEV_WIRE_ERROR,
-  R_DEV_WIRE_FULL,
-} from '../../sys/reason.ts';
+import { count, R_DEV_BAD_RING, R_DEV_TX_BAD } from '../../sys/reason.ts';
+import { BLOCKED, ETHER_HDR_LEN } from '../blocks/nic_core.ts';
 import { type TlCore, TlRing } from './tl_core.ts';
 import {
   TL_B_CMD,
@@ -38,15 +30,8 @@ import {
   TL_INT_TXERR,
   TL_ST_DMA_FAULTS,
   TL_ST_TX_BAD,
-  TL_ST_TX_BYTES,
-  TL_ST_TX_FRAMES,
-  TL_ST_TX_NO_LINK,
-  TL_ST_TX_WIRE_ERROR,
-  TL_ST_TX_WIRE_FULL,
   TL_TX_BUDGET,
 } from './tlreg.ts';
-
-const ETHER_HDR_LEN = 14;
 
 /** The transmit ring and the frame in the FIFO. */
 export class TlTx implements Task {
@@ -201,10 +186,9 @@ export class TlTx implements Task {
 
   /** Puts the frame on the wire; false if that is full. One that it refuses is gone. */
   #emit(): boolean {
-    const { wire, mem, stats, sramOff, capture, linkUp } = this.#core;
+    const { wire, mem, sramOff, linkUp } = this.#core;
     if (!linkUp) {
-      stats[TL_ST_TX_NO_LINK]! += 1;
-      count(R_DEV_LINK_DOWN);
+      this.#core.noLink();
       return true;
     }
     if (this.#len < TL_FRAME_MIN) {
@@ -213,22 +197,7 @@ export class TlTx implements Task {
     }
     this.#iov[1] = this.#len;
     const n = wire.writev(this.#iov, 1);
-    if (n >= 0) {
-      stats[TL_ST_TX_FRAMES]! += 1;
-      stats[TL_ST_TX_BYTES]! += this.#len;
-      if (capture !== null && capture.wants(CAPTURE_WIRE))
-        capture.capture(CAPTURE_WIRE, CAPTURE_OUT, this.#tag, this.#iov, 0, 1, this.#len);
-      return true;
-    }
-    if (n === -EAGAIN) {
-      stats[TL_ST_TX_WIRE_FULL]! += 1;
-      count(R_DEV_WIRE_FULL);
-      this.#blocked = true;
-      wire.armWritable();
-      return false;
-    }
-    stats[TL_ST_TX_WIRE_ERROR]! += 1;
-    count(R_DEV_WIRE_ERROR);
-    return true;
+    this.#blocked = this.#core.written(n, this.#iov, 1, this.#len, this.#tag) === BLOCKED;
+    return !this.#blocked;
   }
 }

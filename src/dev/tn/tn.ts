@@ -4,7 +4,6 @@
  * the wire; it never calls up, it sets causes and raises the line.
  */
 
-import { count, R_DEV_BAD_REG } from '../../sys/reason.ts';
 import type { WireListener } from '../../sys/wire.ts';
 import type { MmioRegion } from '../../bus/device.ts';
 import { type TnConfig, TnCore } from './tn_core.ts';
@@ -50,7 +49,6 @@ import {
   TN_RDT,
   TN_REG_SIZE,
   TN_RXBSZ,
-  TN_ST_BAD_REG,
   TN_STATS,
   TN_STATUS,
   TN_STATUS_LU,
@@ -74,7 +72,6 @@ export class TnDevice implements MmioRegion, WireListener {
   readonly #core: TnCore;
   readonly #tx: TnTx;
   readonly #rx: TnRx;
-  readonly #mac: Uint8Array;
   #ctrl = 0;
   /** The upper half that goes with the lower half of the counter read last. */
   #statHigh = 0;
@@ -84,8 +81,7 @@ export class TnDevice implements MmioRegion, WireListener {
       throw new RangeError('tn: the wire must have virtio-net headers exactly in mode vnet');
     this.#core = new TnCore(config);
     this.#tx = new TnTx(this.#core);
-    this.#rx = new TnRx(this.#core);
-    this.#mac = config.mac.slice(0, 6);
+    this.#rx = new TnRx(this.#core, config.mac);
     this.#reset();
     config.wire.setListener(this);
   }
@@ -143,33 +139,29 @@ export class TnDevice implements MmioRegion, WireListener {
           (core.vnet ? 0 : TN_FEAT_LRO)
         );
       case TN_MACL:
+        return this.#rx.filter.macLow;
       case TN_MACH:
-        return this.#readMac(off);
+        return this.#rx.filter.macHigh;
       case TN_MAXFRM:
         return this.#rx.frameMax;
       case TN_LIMITS:
         return (TN_FRAME_MAX << 16) | TN_TX_SEGS;
       case TN_ICR:
-        return core.icr;
+        return core.causes;
       case TN_IMS:
-        return core.ims;
+        return core.mask;
       case TN_ITR:
         return core.itr;
       case TN_MTA0:
       case TN_MTA1:
-        return this.#rx.mta[(off - TN_MTA0) / 4]!;
+        return this.#rx.filter.bits[(off - TN_MTA0) / 4]!;
       default:
         return this.#readRing(off);
     }
   }
 
   write32(off: number, value: number): void {
-    if (!this.#write(off, value >>> 0)) this.#bad();
-  }
-
-  #bad(): void {
-    this.#core.stats[TN_ST_BAD_REG]! += 1;
-    count(R_DEV_BAD_REG);
+    if (!this.#write(off, value >>> 0)) this.#core.badReg();
   }
 
   #readRing(off: number): number {
@@ -197,7 +189,7 @@ export class TnDevice implements MmioRegion, WireListener {
       case TN_RXBSZ:
         return this.#rx.bufSize;
       default:
-        this.#bad();
+        this.#core.badReg();
         return 0xffffffff;
     }
   }
@@ -207,19 +199,6 @@ export class TnDevice implements MmioRegion, WireListener {
     const n = this.#core.stats[(off - TN_STATS) / 8]!;
     this.#statHigh = Math.floor(n / 0x100000000) >>> 0;
     return n >>> 0;
-  }
-
-  #readMac(off: number): number {
-    const { mac } = this.#rx;
-    if (off === TN_MACH) return (mac[5]! << 8) | mac[4]!;
-    return ((mac[3]! << 24) | (mac[2]! << 16) | (mac[1]! << 8) | mac[0]!) >>> 0;
-  }
-
-  #writeMac(off: number, value: number): void {
-    const { mac } = this.#rx;
-    const first = off === TN_MACH ? 4 : 0;
-    for (let i = first; i < (off === TN_MACH ? 6 : 4); i++)
-      mac[i] = (value >>> (8 * (i - first))) & 0xff;
   }
 
   /** Writes one register; false if there is none, or it does not take that now. */
@@ -234,19 +213,16 @@ export class TnDevice implements MmioRegion, WireListener {
       case TN_RDT:
         return this.#rx.setTail(value);
       case TN_ICR:
-        core.icr &= ~value;
-        core.updateLine();
+        core.acknowledge(value);
         return true;
       case TN_ICS:
         core.cause(value);
         return true;
       case TN_IMS:
-        core.ims |= value & TN_INT_MASK;
-        core.updateLine();
+        core.setMask(core.mask | (value & TN_INT_MASK));
         return true;
       case TN_IMC:
-        core.ims &= ~value;
-        core.updateLine();
+        core.setMask(core.mask & ~value);
         return true;
       case TN_ITR:
         if (value > (core.timer === null ? 0 : ITR_MAX)) return false;
@@ -255,12 +231,14 @@ export class TnDevice implements MmioRegion, WireListener {
       case TN_CTRL:
         return this.#writeCtrl(value);
       case TN_MACL:
+        this.#rx.filter.macLow = value;
+        return true;
       case TN_MACH:
-        this.#writeMac(off, value);
+        this.#rx.filter.macHigh = value;
         return true;
       case TN_MTA0:
       case TN_MTA1:
-        this.#rx.mta[(off - TN_MTA0) / 4] = value;
+        this.#rx.filter.bits[(off - TN_MTA0) / 4] = value;
         return true;
       case TN_MAXFRM:
         if (value < TN_MAXFRM_MIN) return false;
@@ -332,13 +310,10 @@ export class TnDevice implements MmioRegion, WireListener {
     }
     this.#rx.bufSize = 2048;
     this.#rx.frameMax = 1518;
-    this.#rx.mac.set(this.#mac);
-    this.#rx.mta.fill(0);
+    this.#rx.filter.reset();
     this.#ctrl = 0;
     core.setModes(0);
     core.itr = 0;
-    core.ims = 0;
-    core.icr = 0;
-    core.updateLine();
+    core.resetInterrupts();
   }
 }

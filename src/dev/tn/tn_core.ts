@@ -1,10 +1,9 @@
-/** What the parts of the NIC `tn` share: the way to memory and wire, causes, statistics. */
+/** What the parts of the NIC `tn` share: modes, moderation, the map of on-board memory. */
 
-import type { CaptureTap } from '../../sys/capture.ts';
 import type { CksumKernel } from '../../sys/cksum.ts';
-import type { Clock, Task } from '../../sys/clock.ts';
-import type { Wire } from '../../sys/wire.ts';
-import type { DmaPort, IntrLine } from '../../bus/device.ts';
+import type { Task } from '../../sys/clock.ts';
+import type { DmaPort } from '../../bus/device.ts';
+import { type DmaNicConfig, NicCore, type NicNumbers } from '../blocks/nic_core.ts';
 import {
   TN_CTRL_ALLMULTI,
   TN_CTRL_LRO,
@@ -14,7 +13,16 @@ import {
   TN_INT_LSC,
   TN_INT_MASK,
   TN_NSTATS,
+  TN_ST_BAD_REG,
   TN_ST_INTERRUPTS,
+  TN_ST_RX_FILTERED,
+  TN_ST_RX_OVERSIZE,
+  TN_ST_RX_RUNT,
+  TN_ST_TX_BYTES,
+  TN_ST_TX_FRAMES,
+  TN_ST_TX_NO_LINK,
+  TN_ST_TX_WIRE_ERROR,
+  TN_ST_TX_WIRE_FULL,
 } from './tnreg.ts';
 
 /** Egress mode: `wire` sends finished frames, `vnet` leaves checksums and segmenting to the peer. */
@@ -25,27 +33,29 @@ export interface TnTimer {
   schedule(deadlineNs: number, event: Task): void;
 }
 
-/** What the device is built into. */
-export interface TnConfig {
-  readonly dma: DmaPort;
-  readonly intr: IntrLine;
-  /** `vnetHdr` of it must be true exactly in mode `vnet`. */
-  readonly wire: Wire;
+/** What the device is built into. `vnetHdr` of the wire must be true exactly in mode `vnet`. */
+export interface TnConfig extends DmaNicConfig {
   readonly cksum: CksumKernel;
-  readonly clock: Clock;
-  /** The whole arena; the device reaches it only where `dma` lets it, and in its own memory. */
-  readonly mem: Uint8Array;
-  readonly view: DataView;
-  /** Arena offset of TN_SRAM_SIZE bytes that are the device's own. */
-  readonly sramOff: number;
   readonly mode: TnMode;
-  /** Address it has at power-on, 6 bytes. */
-  readonly mac: Uint8Array;
-  /** The `wire` capture point. */
-  readonly capture?: CaptureTap | null;
   /** Without one TN_ITR reads 0 and takes nothing else. */
   readonly timer?: TnTimer | null;
 }
+
+const numbers: NicNumbers = {
+  causes: TN_INT_MASK,
+  link: TN_INT_LSC,
+  nstats: TN_NSTATS,
+  txFrames: TN_ST_TX_FRAMES,
+  txBytes: TN_ST_TX_BYTES,
+  txWireFull: TN_ST_TX_WIRE_FULL,
+  txWireError: TN_ST_TX_WIRE_ERROR,
+  txNoLink: TN_ST_TX_NO_LINK,
+  rxFiltered: TN_ST_RX_FILTERED,
+  rxOversize: TN_ST_RX_OVERSIZE,
+  rxRunt: TN_ST_RX_RUNT,
+  badReg: TN_ST_BAD_REG,
+  interrupts: TN_ST_INTERRUPTS,
+};
 
 /** Offsets in the on-board memory: transmit's virtio-net header and headers, padding, receive's. */
 export const SRAM_TX_VNET = 4;
@@ -65,26 +75,12 @@ export const VNET_GSO_TCPV4 = 1;
 export const VNET_GSO_TCPV6 = 4;
 export const VNET_GSO_ECN = 0x80;
 
-/** Folds a sum of 16-bit words to 16 bits, RFC 1071. `n` is below 2^32. */
-export function fold16(n: number): number {
-  n = (n & 0xffff) + (n >>> 16);
-  return (n & 0xffff) + (n >>> 16);
-}
-
 /** Shared state of one device. Implements the delayed interrupt of TN_ITR as a task. */
-export class TnCore implements Task {
+export class TnCore extends NicCore implements Task {
   readonly dma: DmaPort;
-  readonly wire: Wire;
   readonly cksum: CksumKernel;
-  readonly clock: Clock;
-  readonly mem: Uint8Array;
-  readonly view: DataView;
-  readonly sramOff: number;
   readonly vnet: boolean;
-  readonly capture: CaptureTap | null;
   readonly timer: TnTimer | null;
-  readonly stats = new Float64Array(TN_NSTATS);
-  linkUp = true;
   /** TN_CTRL's modes, spread out for the engines. */
   promisc = false;
   allmulti = false;
@@ -92,27 +88,17 @@ export class TnCore implements Task {
   rxCsum = false;
   /** Receive coalescing: asked for, and possible. */
   lro = false;
-  icr = 0;
-  ims = 0;
   /** TN_ITR, µs. */
   itr = 0;
-  readonly #intr: IntrLine;
-  #asserted = false;
   #lastIntrNs = -Infinity;
   #timerArmed = false;
 
   constructor(config: TnConfig) {
+    super(config, numbers);
     this.dma = config.dma;
-    this.wire = config.wire;
     this.cksum = config.cksum;
-    this.clock = config.clock;
-    this.mem = config.mem;
-    this.view = config.view;
-    this.sramOff = config.sramOff;
     this.vnet = config.mode === 'vnet';
-    this.capture = config.capture ?? null;
     this.timer = config.timer ?? null;
-    this.#intr = config.intr;
   }
 
   /** Spreads TN_CTRL's mode bits. */
@@ -124,38 +110,23 @@ export class TnCore implements Task {
     this.lro = (ctrl & TN_CTRL_LRO) !== 0 && this.rxCsum && !this.vnet;
   }
 
-  /** Sets causes and, if one of them is unmasked, raises the line. */
-  cause(bits: number): void {
-    this.icr |= bits & TN_INT_MASK;
-    if ((bits & this.ims) !== 0) this.updateLine();
+  /** TN_ITR holds an interrupt back that comes too early. */
+  override updateLine(): void {
+    if ((this.causes & this.mask) === 0 || !this.#early()) super.updateLine();
   }
 
-  /** The link went up or down. */
-  setLink(up: boolean): void {
-    if (this.linkUp === up) return;
-    this.linkUp = up;
-    this.cause(TN_INT_LSC);
-  }
-
-  /** Brings the line in step with causes and mask; a level that stays high is raised again. */
-  updateLine(): void {
-    if ((this.icr & this.ims) === 0) {
-      this.#asserted = false;
-      return;
-    }
-    if (this.itr > 0 && this.timer !== null) {
-      const dueNs = this.#lastIntrNs + this.itr * 1000;
-      if (this.clock.nowNs() < dueNs) {
-        if (this.#timerArmed) return;
-        this.#timerArmed = true;
-        this.timer.schedule(dueNs, this);
-        return;
-      }
+  #early(): boolean {
+    if (this.itr === 0 || this.timer === null) return false;
+    const dueNs = this.#lastIntrNs + this.itr * 1000;
+    if (this.clock.nowNs() >= dueNs) {
       this.#lastIntrNs = this.clock.nowNs();
+      return false;
     }
-    if (!this.#asserted) this.stats[TN_ST_INTERRUPTS]! += 1;
-    this.#asserted = true;
-    this.#intr.raise();
+    if (!this.#timerArmed) {
+      this.#timerArmed = true;
+      this.timer.schedule(dueNs, this);
+    }
+    return true;
   }
 
   /** The interrupt that TN_ITR held back is due. */

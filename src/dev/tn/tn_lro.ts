@@ -5,7 +5,8 @@
  * Left out: more than one flow at a time, VLAN tags, IP options and extension headers.
  */
 
-import { fold16, SRAM_RX_LRO, SRAM_RX_SEG, type TnCore } from './tn_core.ts';
+import { fold16 } from '../../sys/cksum.ts';
+import { SRAM_RX_LRO, SRAM_RX_SEG, type TnCore } from './tn_core.ts';
 import {
   TN_MAXFRM_MAX,
   TN_RXS_IPCS,

@@ -6,21 +6,19 @@
  * splitting.
  */
 
-import { CAPTURE_IN, CAPTURE_WIRE } from '../../sys/capture.ts';
+import { fold16 } from '../../sys/cksum.ts';
 import type { Task } from '../../sys/clock.ts';
 import { EAGAIN } from '../../sys/errno.ts';
 import {
   count,
   R_DEV_BAD_RING,
   R_DEV_RX_BAD,
-  R_DEV_RX_FILTER,
   R_DEV_RX_NODESC,
-  R_DEV_RX_OVERSIZE,
-  R_DEV_RX_RUNT,
   R_DEV_WIRE_ERROR,
 } from '../../sys/reason.ts';
+import { AddressFilter, hashBe } from '../blocks/address_filter.ts';
+import { ETHER_HDR_LEN } from '../blocks/nic_core.ts';
 import {
-  fold16,
   SRAM_RX_VNET,
   type TnCore,
   VNET_F_DATA_VALID,
@@ -55,18 +53,14 @@ import {
   TN_ST_DMA_FAULTS,
   TN_ST_RX_BAD,
   TN_ST_RX_BYTES,
-  TN_ST_RX_FILTERED,
   TN_ST_RX_FRAMES,
   TN_ST_RX_IP_ERROR,
   TN_ST_RX_L4_ERROR,
   TN_ST_RX_LRO,
   TN_ST_RX_LRO_SEGMENTS,
   TN_ST_RX_NODESC,
-  TN_ST_RX_OVERSIZE,
-  TN_ST_RX_RUNT,
 } from './tnreg.ts';
 
-const ETHER_HDR_LEN = 14;
 const BUFS_MAX = Math.floor(TN_MAXFRM_MAX / 2048) + 1;
 const ETHERTYPE_IP = 0x0800;
 const ETHERTYPE_IPV6 = 0x86dd;
@@ -89,9 +83,7 @@ export class TnRx implements Task {
   frameMax = 1518;
   enabled = false;
   stopped = false;
-  readonly mac = new Uint8Array(6);
-  /** TN_MTA0 and TN_MTA1. */
-  readonly mta = new Uint32Array(2);
+  readonly filter: AddressFilter;
   readonly #core: TnCore;
   /** Holds a frame only while a drain runs. */
   readonly #lro: TnLro;
@@ -106,8 +98,9 @@ export class TnRx implements Task {
   #nbufs = 0;
   #vtag = 0;
 
-  constructor(core: TnCore) {
+  constructor(core: TnCore, mac: Uint8Array) {
     this.#core = core;
+    this.filter = new AddressFilter(mac, hashBe);
     this.#lro = new TnLro(core);
     this.#iov[0] = core.sramOff + SRAM_RX_VNET;
     this.#iov[1] = VNET_HDR_LEN;
@@ -274,23 +267,11 @@ export class TnRx implements Task {
 
   /** A frame of `len` bytes lies in the listed buffers: judges it and hands it over, or not. */
   #receive(ring: number, len: number): void {
-    const { capture, lro, stats, rxCsum, vlStrip, view } = this.#core;
-    if (len < ETHER_HDR_LEN) {
-      stats[TN_ST_RX_RUNT]! += 1;
-      count(R_DEV_RX_RUNT);
-      return;
-    }
-    if (len > this.frameMax) {
-      stats[TN_ST_RX_OVERSIZE]! += 1;
-      count(R_DEV_RX_OVERSIZE);
-      return;
-    }
-    if (capture !== null && capture.wants(CAPTURE_WIRE))
-      capture.capture(CAPTURE_WIRE, CAPTURE_IN, 0, this.#bufs, 0, this.#nbufs, len);
+    const { lro, rxCsum, vlStrip, view } = this.#core;
+    if (!this.#core.arrived(this.#bufs, this.#nbufs, len, this.frameMax)) return;
     const frame = this.#bufs[0]!;
     if (!this.#accepts(frame)) {
-      stats[TN_ST_RX_FILTERED]! += 1;
-      count(R_DEV_RX_FILTER);
+      this.#core.filtered();
       return;
     }
     let status = 0;
@@ -349,31 +330,7 @@ export class TnRx implements Task {
   /** The address filter: own, broadcast, multicast by hash, or whatever the modes let in. */
   #accepts(frame: number): boolean {
     const { mem, promisc, allmulti } = this.#core;
-    if (promisc) return true;
-    if ((mem[frame]! & 1) === 0) {
-      for (let i = 0; i < 6; i++) if (mem[frame + i] !== this.mac[i]) return false;
-      return true;
-    }
-    if (allmulti) return true;
-    let all = 0xff;
-    for (let i = 0; i < 6; i++) all &= mem[frame + i]!;
-    if (all === 0xff) return true;
-    const hash = this.#hash(frame);
-    return ((this.mta[hash >>> 5]! >>> (hash & 31)) & 1) === 1;
-  }
-
-  /** The upper six bits of the address's big-endian CRC-32, as the filter numbers its bits. */
-  #hash(frame: number): number {
-    let crc = 0xffffffff;
-    for (let i = 0; i < 6; i++) {
-      let byte = this.#core.mem[frame + i]!;
-      for (let bit = 0; bit < 8; bit++, byte >>>= 1) {
-        const carry = (crc >>> 31) ^ (byte & 1);
-        crc = (crc << 1) >>> 0;
-        if (carry !== 0) crc = (crc ^ 0x04c11db7) >>> 0;
-      }
-    }
-    return crc >>> 26;
+    return this.filter.accepts(mem, frame, promisc, allmulti);
   }
 
   /** Verifies the checksums of a frame; the status bits that say what was found. */

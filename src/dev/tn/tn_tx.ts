@@ -6,19 +6,11 @@
  * be hostile: what is wrong is counted and dropped.
  */
 
-import { CAPTURE_OUT, CAPTURE_WIRE } from '../../sys/capture.ts';
+import { fold16 } from '../../sys/cksum.ts';
 import type { Task } from '../../sys/clock.ts';
-import { EAGAIN } from '../../sys/errno.ts';
+import { count, R_DEV_BAD_RING, R_DEV_TX_BAD } from '../../sys/reason.ts';
+import { BLOCKED as WIRE_BLOCKED, ETHER_HDR_LEN, SENT } from '../blocks/nic_core.ts';
 import {
-  count,
-  R_DEV_BAD_RING,
-  R_DEV_LINK_DOWN,
-  R_DEV_TX_BAD,
-  R_DEV_WIRE_ERROR,
-  R_DEV_WIRE_FULL,
-} from '../../sys/reason.ts';
-import {
-  fold16,
   SRAM_TX_HDR,
   SRAM_TX_VNET,
   SRAM_ZERO,
@@ -50,14 +42,9 @@ import {
   TN_RING_ALIGN,
   TN_ST_DMA_FAULTS,
   TN_ST_TX_BAD,
-  TN_ST_TX_BYTES,
-  TN_ST_TX_FRAMES,
-  TN_ST_TX_NO_LINK,
   TN_ST_TX_PACKETS,
   TN_ST_TX_SEGMENTS,
   TN_ST_TX_TSO,
-  TN_ST_TX_WIRE_ERROR,
-  TN_ST_TX_WIRE_FULL,
   TN_TX_BUDGET,
   TN_TX_SEGS,
   TN_TXD_CTX,
@@ -73,7 +60,6 @@ import {
   TN_TXS_ERR,
 } from './tnreg.ts';
 
-const ETHER_HDR_LEN = 14;
 const TCP_CKSUM_OFF = 16;
 const UDP_CKSUM_OFF = 6;
 const TH_FIN = 0x01;
@@ -573,8 +559,7 @@ export class TnTx implements Task {
   #emit(): number {
     const { stats, vnet, linkUp } = this.#core;
     if (!linkUp) {
-      stats[TN_ST_TX_NO_LINK]! += 1;
-      count(R_DEV_LINK_DOWN);
+      this.#core.noLink();
       return DONE;
     }
     const cut = !vnet && (this.#cmd & TN_TXD_TSE) !== 0;
@@ -599,7 +584,7 @@ export class TnTx implements Task {
 
   /** Puts the listed frame on the wire: DONE, BLOCKED, or DROPPED if the wire refuses it. */
   #write(): number {
-    const { wire, stats, vnet, sramOff, capture } = this.#core;
+    const { wire, vnet, sramOff } = this.#core;
     if (!vnet && this.#frameLen < TN_FRAME_MIN) {
       this.#frame[2 * this.#niov] = sramOff + SRAM_ZERO;
       this.#frame[2 * this.#niov + 1] = TN_FRAME_MIN - this.#frameLen;
@@ -607,31 +592,9 @@ export class TnTx implements Task {
       this.#frameLen = TN_FRAME_MIN;
     }
     const n = vnet ? wire.writev(this.#iov, this.#niov + 1) : wire.writev(this.#frame, this.#niov);
-    if (n >= 0) {
-      stats[TN_ST_TX_FRAMES]! += 1;
-      stats[TN_ST_TX_BYTES]! += this.#frameLen;
-      if (capture !== null && capture.wants(CAPTURE_WIRE)) {
-        capture.capture(
-          CAPTURE_WIRE,
-          CAPTURE_OUT,
-          this.#tag,
-          this.#frame,
-          0,
-          this.#niov,
-          this.#frameLen,
-        );
-      }
-      return DONE;
-    }
-    if (n === -EAGAIN) {
-      stats[TN_ST_TX_WIRE_FULL]! += 1;
-      count(R_DEV_WIRE_FULL);
-      this.#blocked = true;
-      wire.armWritable();
-      return BLOCKED;
-    }
-    stats[TN_ST_TX_WIRE_ERROR]! += 1;
-    count(R_DEV_WIRE_ERROR);
-    return DROPPED;
+    const did = this.#core.written(n, this.#frame, this.#niov, this.#frameLen, this.#tag);
+    this.#blocked = did === WIRE_BLOCKED;
+    if (did === SENT) return DONE;
+    return this.#blocked ? BLOCKED : DROPPED;
   }
 }

@@ -5,18 +5,10 @@
  * never calls up: it sets causes and raises the line.
  */
 
-import { CAPTURE_OUT, CAPTURE_WIRE } from '../../sys/capture.ts';
-import { EAGAIN } from '../../sys/errno.ts';
-import {
-  count,
-  R_DEV_BAD_REG,
-  R_DEV_LINK_DOWN,
-  R_DEV_TX_BAD,
-  R_DEV_WIRE_ERROR,
-  R_DEV_WIRE_FULL,
-} from '../../sys/reason.ts';
+import { count, R_DEV_BAD_REG, R_DEV_TX_BAD } from '../../sys/reason.ts';
 import type { WireListener } from '../../sys/wire.ts';
 import type { MmioRegion } from '../../bus/device.ts';
+import { BLOCKED, SENT } from '../blocks/nic_core.ts';
 import { type TpConfig, TpCore } from './tp_core.ts';
 import { TpRx } from './tp_rx.ts';
 import {
@@ -38,7 +30,6 @@ import {
   TP_ID,
   TP_ID_REV1,
   TP_IMR,
-  TP_INT_MASK,
   TP_INT_OVW,
   TP_INT_PTX,
   TP_INT_RDC,
@@ -61,15 +52,9 @@ import {
   TP_REG_SIZE,
   TP_RSAR,
   TP_ST_BAD_PIO,
-  TP_ST_BAD_REG,
   TP_ST_PIO_READ,
   TP_ST_PIO_WRITTEN,
   TP_ST_TX_BAD,
-  TP_ST_TX_BYTES,
-  TP_ST_TX_FRAMES,
-  TP_ST_TX_NO_LINK,
-  TP_ST_TX_WIRE_ERROR,
-  TP_ST_TX_WIRE_FULL,
   TP_STATS,
   TP_STATUS,
   TP_STATUS_LU,
@@ -97,7 +82,6 @@ export class TpDevice implements MmioRegion, WireListener {
   readonly size = TP_REG_SIZE;
   readonly #core: TpCore;
   readonly #rx: TpRx;
-  readonly #mac: Uint8Array;
   // Transmit. `#txBusy`: the frame waits for room on the wire.
   #tpsr = 0;
   #tbcr = 0;
@@ -116,8 +100,7 @@ export class TpDevice implements MmioRegion, WireListener {
     if (config.wire.vnetHdr)
       throw new RangeError('tp: it finishes no frames of mode vnet: give it a plain wire');
     this.#core = new TpCore(config);
-    this.#rx = new TpRx(this.#core);
-    this.#mac = config.mac.slice(0, 6);
+    this.#rx = new TpRx(this.#core, config.mac);
     config.mem.fill(0, config.sramOff + ZERO_OFF, config.sramOff + ZERO_OFF + TP_FRAME_MIN);
     this.#reset();
     config.wire.setListener(this);
@@ -169,9 +152,9 @@ export class TpDevice implements MmioRegion, WireListener {
           (rx.halted ? TP_STATUS_OVF : 0)
         );
       case TP_ISR:
-        return core.isr;
+        return core.causes;
       case TP_IMR:
-        return core.imr;
+        return core.mask;
       case TP_RCR:
         return rx.rcr;
       case TP_PSTART:
@@ -201,26 +184,21 @@ export class TpDevice implements MmioRegion, WireListener {
 
   write32(off: number, value: number): void {
     if (off === TP_DATA) this.#writeData(value);
-    else if (!this.#write(off, value >>> 0)) this.#badReg();
-  }
-
-  #badReg(): void {
-    this.#core.stats[TP_ST_BAD_REG]! += 1;
-    count(R_DEV_BAD_REG);
+    else if (!this.#write(off, value >>> 0)) this.#core.badReg();
   }
 
   #readAddress(off: number): number {
-    const { mac, mta } = this.#rx;
+    const { filter } = this.#rx;
     switch (off) {
       case TP_MACL:
-        return ((mac[3]! << 24) | (mac[2]! << 16) | (mac[1]! << 8) | mac[0]!) >>> 0;
+        return filter.macLow;
       case TP_MACH:
-        return (mac[5]! << 8) | mac[4]!;
+        return filter.macHigh;
       case TP_MTA0:
       case TP_MTA1:
-        return mta[(off - TP_MTA0) / 4]!;
+        return filter.bits[(off - TP_MTA0) / 4]!;
       default:
-        this.#badReg();
+        this.#core.badReg();
         return NOTHING;
     }
   }
@@ -233,13 +211,10 @@ export class TpDevice implements MmioRegion, WireListener {
       case TP_CR:
         return this.#command(value);
       case TP_ISR:
-        core.isr &= ~value;
-        core.updateLine();
+        core.acknowledge(value);
         return true;
       case TP_IMR:
-        core.imr = value & TP_INT_MASK;
-        core.updateLine();
-        return (value & ~TP_INT_MASK) === 0;
+        return core.setMask(value);
       case TP_RCR:
         if ((value & ~TP_RCR_MASK) !== 0) return false;
         rx.rcr = value;
@@ -289,17 +264,17 @@ export class TpDevice implements MmioRegion, WireListener {
   }
 
   #writeAddress(off: number, value: number): boolean {
-    const { mac, mta } = this.#rx;
+    const { filter } = this.#rx;
     switch (off) {
       case TP_MACL:
-        for (let i = 0; i < 4; i++) mac[i] = (value >>> (8 * i)) & 0xff;
+        filter.macLow = value;
         return true;
       case TP_MACH:
-        for (let i = 0; i < 2; i++) mac[4 + i] = (value >>> (8 * i)) & 0xff;
+        filter.macHigh = value;
         return true;
       case TP_MTA0:
       case TP_MTA1:
-        mta[(off - TP_MTA0) / 4] = value;
+        filter.bits[(off - TP_MTA0) / 4] = value;
         return true;
       default:
         return false;
@@ -328,7 +303,7 @@ export class TpDevice implements MmioRegion, WireListener {
   #start(): boolean {
     const rx = this.#rx;
     if (rx.running) return true;
-    if ((this.#core.isr & TP_INT_OVW) !== 0 || !rx.ringGood) return false;
+    if ((this.#core.causes & TP_INT_OVW) !== 0 || !rx.ringGood) return false;
     rx.start();
     return true;
   }
@@ -410,34 +385,18 @@ export class TpDevice implements MmioRegion, WireListener {
 
   /** Gives the frame to the wire, or keeps it until there is room. */
   #send(): void {
-    const { wire, stats, linkUp, capture } = this.#core;
+    const { wire, linkUp } = this.#core;
     this.#txBusy = false;
     if (!linkUp) {
-      stats[TP_ST_TX_NO_LINK]! += 1;
-      count(R_DEV_LINK_DOWN);
+      this.#core.noLink();
       this.#finish(TP_TSR_CRS);
       return;
     }
     const iovcnt = this.#iov[3]! > 0 ? 2 : 1;
     const n = wire.writev(this.#iov, iovcnt);
-    if (n === -EAGAIN) {
-      this.#txBusy = true;
-      stats[TP_ST_TX_WIRE_FULL]! += 1;
-      count(R_DEV_WIRE_FULL);
-      wire.armWritable();
-      return;
-    }
-    if (n < 0) {
-      stats[TP_ST_TX_WIRE_ERROR]! += 1;
-      count(R_DEV_WIRE_ERROR);
-      this.#finish(TP_TSR_ERR);
-      return;
-    }
-    stats[TP_ST_TX_FRAMES]! += 1;
-    stats[TP_ST_TX_BYTES]! += n;
-    if (capture !== null && capture.wants(CAPTURE_WIRE))
-      capture.capture(CAPTURE_WIRE, CAPTURE_OUT, 0, this.#iov, 0, iovcnt, n);
-    this.#finish(TP_TSR_PTX);
+    const did = this.#core.written(n, this.#iov, iovcnt, n, 0);
+    if (did === BLOCKED) this.#txBusy = true;
+    else this.#finish(did === SENT ? TP_TSR_PTX : TP_TSR_ERR);
   }
 
   #finish(tsr: number): void {
@@ -455,8 +414,7 @@ export class TpDevice implements MmioRegion, WireListener {
     rx.bnry = 0;
     rx.curr = 0;
     rx.rcr = 0;
-    rx.mac.set(this.#mac);
-    rx.mta.fill(0);
+    rx.filter.reset();
     this.#tpsr = 0;
     this.#tbcr = 0;
     this.#tsr = 0;
@@ -464,8 +422,6 @@ export class TpDevice implements MmioRegion, WireListener {
     this.#rsar = 0;
     this.#rbcr = 0;
     this.#pioDir = 0;
-    core.imr = 0;
-    core.isr = 0;
-    core.updateLine();
+    core.resetInterrupts();
   }
 }

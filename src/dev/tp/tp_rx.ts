@@ -5,20 +5,13 @@
  * recovered the ring. Left out: frames with errors, which a TAP does not deliver.
  */
 
-import { CAPTURE_IN, CAPTURE_WIRE } from '../../sys/capture.ts';
 import type { Task } from '../../sys/clock.ts';
 import { EAGAIN } from '../../sys/errno.ts';
-import {
-  count,
-  R_DEV_RX_FILTER,
-  R_DEV_RX_OVERFLOW,
-  R_DEV_RX_OVERSIZE,
-  R_DEV_RX_RUNT,
-} from '../../sys/reason.ts';
+import { count, R_DEV_RX_OVERFLOW } from '../../sys/reason.ts';
+import { AddressFilter, hashBe } from '../blocks/address_filter.ts';
 import type { TpCore } from './tp_core.ts';
 import {
   TP_FRAME_MAX,
-  TP_FRAME_RUNT,
   TP_INT_OVW,
   TP_INT_PRX,
   TP_MEM_SIZE,
@@ -36,12 +29,9 @@ import {
   TP_RXS_GROUP,
   TP_RXS_OK,
   TP_ST_RX_BYTES,
-  TP_ST_RX_FILTERED,
   TP_ST_RX_FRAMES,
   TP_ST_RX_MISSED,
   TP_ST_RX_OVERFLOWS,
-  TP_ST_RX_OVERSIZE,
-  TP_ST_RX_RUNT,
 } from './tpreg.ts';
 
 /** The FIFO lies behind packet memory; a frame that is longer than the longest still fits. */
@@ -57,15 +47,15 @@ export class TpRx implements Task {
   /** The ring overflowed and has not been recovered. */
   halted = false;
   running = false;
-  readonly mac = new Uint8Array(6);
-  readonly mta = new Uint32Array(2);
+  readonly filter: AddressFilter;
   readonly #core: TpCore;
   readonly #iov = new Uint32Array(2);
   #causes = 0;
   #posted = false;
 
-  constructor(core: TpCore) {
+  constructor(core: TpCore, mac: Uint8Array) {
     this.#core = core;
+    this.filter = new AddressFilter(mac, hashBe);
     this.#iov[0] = core.sramOff + FIFO_OFF;
     this.#iov[1] = FIFO_BYTES;
   }
@@ -125,23 +115,11 @@ export class TpRx implements Task {
 
   /** A frame of `len` bytes is in the FIFO. */
   #receive(len: number): void {
-    const { capture, mem, sramOff, stats } = this.#core;
-    if (len < TP_FRAME_RUNT) {
-      stats[TP_ST_RX_RUNT]! += 1;
-      count(R_DEV_RX_RUNT);
-      return;
-    }
-    if (len > TP_FRAME_MAX) {
-      stats[TP_ST_RX_OVERSIZE]! += 1;
-      count(R_DEV_RX_OVERSIZE);
-      return;
-    }
-    if (capture !== null && capture.wants(CAPTURE_WIRE))
-      capture.capture(CAPTURE_WIRE, CAPTURE_IN, 0, this.#iov, 0, 1, len);
+    const { mem, sramOff, stats } = this.#core;
+    if (!this.#core.arrived(this.#iov, 1, len, TP_FRAME_MAX)) return;
     const fifo = sramOff + FIFO_OFF;
     if (!this.#accepts(fifo)) {
-      stats[TP_ST_RX_FILTERED]! += 1;
-      count(R_DEV_RX_FILTER);
+      this.#core.filtered();
       return;
     }
     const pages = this.#pagesFor(len);
@@ -188,31 +166,11 @@ export class TpRx implements Task {
 
   #accepts(fifo: number): boolean {
     const { mem } = this.#core;
-    const { rcr, mac } = this;
+    const { rcr, filter } = this;
     if ((rcr & TP_RCR_PRO) !== 0) return true;
-    if ((mem[fifo]! & 1) === 0) {
-      for (let i = 0; i < 6; i++) if (mem[fifo + i] !== mac[i]) return false;
-      return true;
-    }
-    let broadcast = true;
-    for (let i = 0; i < 6; i++) if (mem[fifo + i] !== 0xff) broadcast = false;
-    if (broadcast) return (rcr & TP_RCR_AB) !== 0;
+    if ((mem[fifo]! & 1) === 0) return filter.isOwn(mem, fifo);
+    if (filter.isBroadcast(mem, fifo)) return (rcr & TP_RCR_AB) !== 0;
     if ((rcr & TP_RCR_ALLMULTI) !== 0) return true;
-    if ((rcr & TP_RCR_AM) === 0) return false;
-    const hash = this.#hash(fifo);
-    return (this.mta[hash >>> 5]! & (1 << (hash & 31))) !== 0;
-  }
-
-  /** The top six bits of the CRC-32 of the six bytes at `p`, least significant bit of each first. */
-  #hash(p: number): number {
-    const { mem } = this.#core;
-    let crc = -1;
-    for (let i = 0; i < 6; i++) {
-      for (let bit = 0, byte = mem[p + i]!; bit < 8; bit++, byte >>= 1) {
-        const carry = (crc >>> 31) ^ (byte & 1);
-        crc = (crc << 1) ^ (carry === 1 ? 0x04c11db7 : 0);
-      }
-    }
-    return crc >>> 26;
+    return (rcr & TP_RCR_AM) !== 0 && filter.inHash(mem, fifo);
   }
 }

@@ -1,0 +1,91 @@
+/** The address filter of a NIC: its own address, broadcasts, and groups by a hash of 64 bits. */
+
+/** A hash of the address at arena offset `at`: 0 to 63. */
+export type AddressHash = (mem: Uint8Array, at: number) => number;
+
+/** The upper six bits of the CRC-32, polynomial 0x04c11db7, lowest bit of each byte first. */
+export function hashBe(mem: Uint8Array, at: number): number {
+  let crc = -1;
+  for (let i = 0; i < 6; i++) {
+    for (let bit = 0, byte = mem[at + i]!; bit < 8; bit++, byte >>= 1) {
+      const carry = (crc >>> 31) ^ (byte & 1);
+      crc = (crc << 1) ^ (carry === 1 ? 0x04c11db7 : 0);
+    }
+  }
+  return crc >>> 26;
+}
+
+/** The lower six bits of the reflected CRC-32 (IEEE 802.3, before complement). */
+export function hashLe(mem: Uint8Array, at: number): number {
+  let crc = -1;
+  for (let i = 0; i < 6; i++) {
+    crc ^= mem[at + i]!;
+    for (let bit = 0; bit < 8; bit++) crc = (crc >>> 1) ^ ((crc & 1) === 1 ? 0xedb88320 : 0);
+  }
+  return crc & 0x3f;
+}
+
+/** Filter state, and the registers that hold it. */
+export class AddressFilter {
+  /** The station address, 6 bytes. */
+  readonly mac = new Uint8Array(6);
+  /** Bit h lets in the groups whose hash is h. */
+  readonly bits = new Uint32Array(2);
+  readonly #power: Uint8Array;
+  readonly #hash: AddressHash;
+
+  /** @param mac the address at power-on */
+  constructor(mac: Uint8Array, hash: AddressHash) {
+    this.#power = mac.slice(0, 6);
+    this.#hash = hash;
+    this.reset();
+  }
+
+  reset(): void {
+    this.mac.set(this.#power);
+    this.bits.fill(0);
+  }
+
+  /** Bytes 0 to 3 of the station address, the first in bits 7:0. */
+  get macLow(): number {
+    const { mac } = this;
+    return ((mac[3]! << 24) | (mac[2]! << 16) | (mac[1]! << 8) | mac[0]!) >>> 0;
+  }
+
+  set macLow(value: number) {
+    for (let i = 0; i < 4; i++) this.mac[i] = (value >>> (8 * i)) & 0xff;
+  }
+
+  /** Bytes 4 and 5. */
+  get macHigh(): number {
+    return (this.mac[5]! << 8) | this.mac[4]!;
+  }
+
+  set macHigh(value: number) {
+    for (let i = 0; i < 2; i++) this.mac[4 + i] = (value >>> (8 * i)) & 0xff;
+  }
+
+  /** Whether the frame at `at` is to the station address. */
+  isOwn(mem: Uint8Array, at: number): boolean {
+    for (let i = 0; i < 6; i++) if (mem[at + i] !== this.mac[i]) return false;
+    return true;
+  }
+
+  isBroadcast(mem: Uint8Array, at: number): boolean {
+    for (let i = 0; i < 6; i++) if (mem[at + i] !== 0xff) return false;
+    return true;
+  }
+
+  /** Whether the hash lets the group address at `at` in. */
+  inHash(mem: Uint8Array, at: number): boolean {
+    const h = this.#hash(mem, at);
+    return ((this.bits[h >>> 5]! >>> (h & 31)) & 1) === 1;
+  }
+
+  /** The whole filter, for NICs that always take broadcasts and have two modes. */
+  accepts(mem: Uint8Array, at: number, promisc: boolean, allmulti: boolean): boolean {
+    if (promisc) return true;
+    if ((mem[at]! & 1) === 0) return this.isOwn(mem, at);
+    return allmulti || this.isBroadcast(mem, at) || this.inHash(mem, at);
+  }
+}

@@ -1,0 +1,207 @@
+/**
+ * The middle of every NIC model: the way to wire and memory, interrupt causes and their line, the
+ * link, statistics, and what is counted and captured of each frame that passes the wire.
+ */
+
+import { CAPTURE_IN, CAPTURE_OUT, CAPTURE_WIRE, type CaptureTap } from '../../sys/capture.ts';
+import type { Clock } from '../../sys/clock.ts';
+import { EAGAIN } from '../../sys/errno.ts';
+import {
+  count,
+  R_DEV_BAD_REG,
+  R_DEV_LINK_DOWN,
+  R_DEV_RX_FILTER,
+  R_DEV_RX_OVERSIZE,
+  R_DEV_RX_RUNT,
+  R_DEV_WIRE_ERROR,
+  R_DEV_WIRE_FULL,
+} from '../../sys/reason.ts';
+import type { Wire } from '../../sys/wire.ts';
+import type { DmaPort, IntrLine } from '../../bus/device.ts';
+
+/** Bytes that are a frame at all. */
+export const ETHER_HDR_LEN = 14;
+
+/** What the device is built into. */
+export interface NicConfig {
+  readonly intr: IntrLine;
+  readonly wire: Wire;
+  readonly clock: Clock;
+  /** The whole arena; the device reaches its own memory in it, and the rest only as its bus lets it. */
+  readonly mem: Uint8Array;
+  readonly view: DataView;
+  /** Arena offset of the device's own memory; how much that is says the model's datasheet. */
+  readonly sramOff: number;
+  /** Address it has at power-on, 6 bytes. */
+  readonly mac: Uint8Array;
+  /** The `wire` capture point. */
+  readonly capture?: CaptureTap | null;
+}
+
+/** A busmaster's. */
+export interface DmaNicConfig extends NicConfig {
+  readonly dma: DmaPort;
+}
+
+/** What a model calls things: cause bits, and numbers of statistics. */
+export interface NicNumbers {
+  /** All causes there are. */
+  readonly causes: number;
+  readonly link: number;
+  readonly nstats: number;
+  readonly txFrames: number;
+  readonly txBytes: number;
+  readonly txWireFull: number;
+  readonly txWireError: number;
+  readonly txNoLink: number;
+  readonly rxFiltered: number;
+  readonly rxOversize: number;
+  readonly rxRunt: number;
+  readonly badReg: number;
+  readonly interrupts: number;
+}
+
+// What became of a frame that was given to the wire.
+export const SENT = 0;
+/** The wire is full, and says when it is not. */
+export const BLOCKED = 1;
+/** The wire refused it. */
+export const LOST = 2;
+
+/** Shared state of one device. */
+export class NicCore {
+  readonly wire: Wire;
+  readonly clock: Clock;
+  readonly mem: Uint8Array;
+  readonly view: DataView;
+  readonly sramOff: number;
+  readonly capture: CaptureTap | null;
+  readonly stats: Float64Array;
+  linkUp = true;
+  /** Causes that are set, and those that raise the line. */
+  causes = 0;
+  mask = 0;
+  readonly #numbers: NicNumbers;
+  readonly #line: IntrLine;
+  #asserted = false;
+
+  constructor(config: NicConfig, numbers: NicNumbers) {
+    this.wire = config.wire;
+    this.clock = config.clock;
+    this.mem = config.mem;
+    this.view = config.view;
+    this.sramOff = config.sramOff;
+    this.capture = config.capture ?? null;
+    this.stats = new Float64Array(numbers.nstats);
+    this.#numbers = numbers;
+    this.#line = config.intr;
+  }
+
+  /** Sets causes and, if one of them is unmasked, raises the line. */
+  cause(bits: number): void {
+    this.causes |= bits & this.#numbers.causes;
+    if ((bits & this.mask) !== 0) this.updateLine();
+  }
+
+  /** Clears causes. */
+  acknowledge(bits: number): void {
+    this.causes &= ~bits;
+    this.updateLine();
+  }
+
+  /** Sets the mask; false if there is no such cause, the others being set all the same. */
+  setMask(bits: number): boolean {
+    this.mask = bits & this.#numbers.causes;
+    this.updateLine();
+    return (bits & ~this.#numbers.causes) === 0;
+  }
+
+  /** Interrupts as at power-on. */
+  resetInterrupts(): void {
+    this.mask = 0;
+    this.causes = 0;
+    this.updateLine();
+  }
+
+  /** Brings the line in step with causes and mask; a level that stays high is raised again. */
+  updateLine(): void {
+    if ((this.causes & this.mask) === 0) {
+      this.#asserted = false;
+      return;
+    }
+    if (!this.#asserted) this.stats[this.#numbers.interrupts]! += 1;
+    this.#asserted = true;
+    this.#line.raise();
+  }
+
+  /** The link went up or down. */
+  setLink(up: boolean): void {
+    if (this.linkUp === up) return;
+    this.linkUp = up;
+    this.cause(this.#numbers.link);
+  }
+
+  /** Counts a register access that was refused. */
+  badReg(): void {
+    this.stats[this.#numbers.badReg]! += 1;
+    count(R_DEV_BAD_REG);
+  }
+
+  /** Counts a packet that finds no link. */
+  noLink(): void {
+    this.stats[this.#numbers.txNoLink]! += 1;
+    count(R_DEV_LINK_DOWN);
+  }
+
+  /**
+   * Counts and shows what the wire said, `n`, to a frame of `len` bytes in the first `pieces` pairs of
+   * `iov`, which the driver calls `tag`: SENT, BLOCKED or LOST.
+   */
+  written(n: number, iov: Uint32Array, pieces: number, len: number, tag: number): number {
+    const { stats, capture } = this;
+    const numbers = this.#numbers;
+    if (n >= 0) {
+      stats[numbers.txFrames]! += 1;
+      stats[numbers.txBytes]! += len;
+      if (capture !== null && capture.wants(CAPTURE_WIRE))
+        capture.capture(CAPTURE_WIRE, CAPTURE_OUT, tag, iov, 0, pieces, len);
+      return SENT;
+    }
+    if (n === -EAGAIN) {
+      stats[numbers.txWireFull]! += 1;
+      count(R_DEV_WIRE_FULL);
+      this.wire.armWritable();
+      return BLOCKED;
+    }
+    stats[numbers.txWireError]! += 1;
+    count(R_DEV_WIRE_ERROR);
+    return LOST;
+  }
+
+  /**
+   * Looks at a frame of `len` bytes that was read into the first `pieces` pairs of `iov`; false, and
+   * counted, if it is too short or above `max`. One that is neither is shown to captures.
+   */
+  arrived(iov: Uint32Array, pieces: number, len: number, max: number): boolean {
+    const { stats, capture } = this;
+    if (len < ETHER_HDR_LEN) {
+      stats[this.#numbers.rxRunt]! += 1;
+      count(R_DEV_RX_RUNT);
+      return false;
+    }
+    if (len > max) {
+      stats[this.#numbers.rxOversize]! += 1;
+      count(R_DEV_RX_OVERSIZE);
+      return false;
+    }
+    if (capture !== null && capture.wants(CAPTURE_WIRE))
+      capture.capture(CAPTURE_WIRE, CAPTURE_IN, 0, iov, 0, pieces, len);
+    return true;
+  }
+
+  /** Counts a frame that the address filter keeps out. */
+  filtered(): void {
+    this.stats[this.#numbers.rxFiltered]! += 1;
+    count(R_DEV_RX_FILTER);
+  }
+}
