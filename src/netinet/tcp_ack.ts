@@ -252,7 +252,7 @@ export function stepAck(tp: Tcpcb, seg: TcpSegment): Verdict {
   const sack = (tp.t_flags & TF_SACK_PERMIT) !== 0 && SEQ_GEQ(seg.ack, tp.snd_una);
   const news = sack && tcp_sack_doack(tp, seg, seg.ack);
   if (SEQ_LEQ(seg.ack, tp.snd_una)) return duplicateAck(tp, seg, news) ? DROP : CONT;
-  recoveryAck(tp, seg.ack, news);
+  recoveryAck(tp, seg.ack);
   tp.t_dupacks = 0;
   const verdict = processAck(tp, seg);
   if (verdict === CONT && news) lossAfterAck(tp);

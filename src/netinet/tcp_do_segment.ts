@@ -52,7 +52,7 @@ import {
 } from './tcp_fsm.ts';
 import { deliver, fastPath, mayDelayAck, tcp_autorcvbuf, updateTsRecent } from './tcp_fastpath.ts';
 import { stepUrg } from './tcp_oob.ts';
-import { tcp_reass } from './tcp_reass.ts';
+import { REASS_FULL, tcp_reass } from './tcp_reass.ts';
 import { sackTrim, tcp_clean_sackreport, tcp_update_sack_list } from './tcp_sack.ts';
 import { SEQ_GEQ, SEQ_GT, SEQ_LEQ, SEQ_LT, seqAdd, seqDiff, TSTMP_LT } from './tcp_seq.ts';
 import {
@@ -366,14 +366,10 @@ function updateWindow(tp: Tcpcb, seg: TcpSegment): boolean {
 
 /** [start, start + len) went into the reassembly queue, or through it: what to report now. */
 function reportSack(tp: Tcpcb, start: TcpSeq, len: number): void {
-  if (tp.t_segq === null) {
-    if (!tp.dsack) tcp_clean_sackreport(tp);
-  } else if (len > 0) {
-    const end = seqAdd(start, len);
-    // What has become part of the stream is acknowledged; the rest of the blocks stay.
-    if (SEQ_GT(end, tp.rcv_nxt)) tcp_update_sack_list(tp, start, end);
-    else sackTrim(tp);
-  }
+  const end = seqAdd(start, len);
+  // What has become part of the stream is acknowledged; the rest of the blocks stay.
+  if (SEQ_LEQ(end, tp.rcv_nxt)) sackTrim(tp);
+  else if (len > 0) tcp_update_sack_list(tp, start, end);
 }
 
 /** The seventh step: the segment's text. Takes the mbuf if there is any. */
@@ -404,8 +400,10 @@ function stepText(tp: Tcpcb, seg: TcpSegment): void {
   m_adj(m, seg.hdrlen);
   const { seq, tlen } = seg;
   const fin = tcp_reass(tp, seq, tlen, seg.flags, m);
-  if ((tp.t_flags & TF_SACK_PERMIT) !== 0) reportSack(tp, seq, tlen);
-  seg.flags = (seg.flags & ~TH_FIN) | fin;
+  // RFC 2018, 4: what there was no room for is not reported.
+  if ((tp.t_flags & TF_SACK_PERMIT) !== 0 && fin !== REASS_FULL) reportSack(tp, seq, tlen);
+  seg.flags &= ~TH_FIN;
+  if (fin === TH_FIN) seg.flags |= TH_FIN;
   tp.t_flags |= TF_ACKNOW;
 }
 
@@ -501,12 +499,14 @@ export function tcp_do_segment(tp: Tcpcb, seg: TcpSegment): void {
     return;
   }
   challengeOwed = false;
+  const una = tp.snd_una;
   let verdict = steps(tp, seg);
   if (verdict !== CONT) {
     finish(tp, seg, verdict);
     return;
   }
-  const windowMoved = updateWindow(tp, seg);
+  // An ACK that made room asks for output even where its window is not news.
+  const windowMoved = updateWindow(tp, seg) || tp.snd_una !== una;
   stepUrg(tp, seg);
   stepText(tp, seg);
   if ((seg.flags & TH_FIN) !== 0) verdict = finReceived(tp);

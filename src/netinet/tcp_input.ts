@@ -38,6 +38,7 @@ import { Tcphdr, TH_ACK, TH_FIN, TH_RST, TH_SYN } from './tcp.ts';
 import { TCPS_CLOSED, TCPS_LISTEN, TCPS_SYN_SENT, TCPS_TIME_WAIT } from './tcp_fsm.ts';
 import { tcp_hc_updatemtu } from './tcp_hostcache.ts';
 import { tcp_dooptions } from './tcp_options.ts';
+import { tcp_free_sackholes } from './tcp_sack.ts';
 import { SEQ_GEQ, SEQ_LT } from './tcp_seq.ts';
 import { intotcpcb, tcp_drop, tcp_dropwithreset, tcp_mss_update, tcp_notify } from './tcp_subr.ts';
 import {
@@ -49,7 +50,14 @@ import {
   SYNCACHE_OK,
 } from './tcp_syncache.ts';
 import { tcp_twcheck } from './tcp_timewait.ts';
-import { $seg, type TcpSegment, type TcpVnet, V_tcp } from './tcp_var.ts';
+import {
+  $seg,
+  type TcpSegment,
+  type TcpVnet,
+  TF_CONGRECOVERY,
+  TF_FASTRECOVERY,
+  V_tcp,
+} from './tcp_var.ts';
 
 const $th = new Tcphdr();
 const $inc = new InConninfo();
@@ -269,6 +277,10 @@ export function tcp_ctlinput(
     // What was too large is sent again in smaller pieces: RFC 1191, 6.4.
     tp.snd_nxt = tp.snd_una;
     tp.t_rtttime = 0;
+    // The board tells of segments that are no more; everything goes again as after a time-out.
+    tcp_free_sackholes(tp);
+    tp.snd_recover = tp.snd_max;
+    tp.t_flags &= ~(TF_FASTRECOVERY | TF_CONGRECOVERY);
     tp.t_fb.tfb_tcp_output(tp);
     return;
   }

@@ -201,10 +201,13 @@ function windowClosed(tp: Tcpcb, avail: number): void {
  */
 function planRecovery(tp: Tcpcb, avail: number): boolean {
   const room = tp.snd_cwnd - tcp_compute_pipe(tp);
-  if (planHole(tp, tcp_sack_output(tp, true), room)) return true;
+  const lost = tcp_sack_output(tp, true);
+  if (planHole(tp, lost, room)) return true;
   p.off = seqDiff(tp.snd_nxt, tp.snd_una);
   const fresh = Math.min(avail, tp.snd_wnd) - p.off;
-  p.len = Math.max(Math.min(fresh, room), 0);
+  // Nothing overtakes a lost hole that there is no room for yet.
+  p.len = lost === null ? Math.max(Math.min(fresh, room), 0) : 0;
+  if (lost !== null) return false;
   return fresh <= 0 && planHole(tp, tcp_sack_output(tp, false), room);
 }
 
@@ -289,13 +292,14 @@ function plan(tp: Tcpcb, idle: boolean): boolean {
   return false;
 }
 
-/** Nothing is to be sent now: what is still to arrive or to be sent needs a timer all the same. */
+/** No more is to be sent now: what is still to arrive or to be sent needs a timer all the same. */
 function guard(tp: Tcpcb, avail: number): void {
   if (tcp_timer_active(tp, TT_REXMT) || tcp_timer_active(tp, TT_PERSIST)) return;
-  if (tp.snd_max !== tp.snd_una && tp.snd_wnd > 0) {
+  const off = seqDiff(tp.snd_nxt, tp.snd_una);
+  if (tp.snd_max !== tp.snd_una && (tp.snd_wnd > 0 || avail <= off)) {
     // Recovery stopped it and found no room to send: RFC 6298 (5.1) holds nevertheless.
     tcp_timer_activate(tp, TT_REXMT, tp.t_rxtcur);
-  } else if (avail > p.off && p.off >= 0) {
+  } else if (avail > off && off >= 0) {
     // Data waits for the window: RFC 9293, 3.8.6.1.
     tp.t_rxtshift = 0;
     tcp_setpersist(tp);
@@ -587,6 +591,7 @@ function send(tp: Tcpcb): Errno {
   const error = inp.inp_af.output(m, inp, inp.inp_vnet);
   if (error === 0) return 0;
   // It never left: take the advance back, so that the data goes first next time.
+  if ((tp.t_flags & SACK_RECOVERY) === SACK_RECOVERY) tp.prr_out -= p.len;
   if (p.hole !== null) sackRexmitted(tp, p.hole, -p.len);
   else if ((p.flags & TH_SYN) === 0 && !tcp_timer_active(tp, TT_PERSIST)) tp.snd_nxt = start;
   return error;
@@ -597,6 +602,11 @@ function sendError(tp: Tcpcb, error: Errno): Errno {
   switch (error) {
     case ENOBUFS:
       // No memory, or the interface's queue is full: slow down; the timer tries again.
+      if (p.len === 0 && (p.flags & (TH_SYN | TH_FIN)) === 0 && tp.snd_una === tp.snd_max) {
+        // Only an ACK, which no time-out should be counted for.
+        tcp_timer_activate(tp, TT_DELACK, tp.t_tcp.params.delacktime);
+        return 0;
+      }
       if (!tcp_timer_active(tp, TT_REXMT) && !tcp_timer_active(tp, TT_PERSIST))
         tcp_timer_activate(tp, TT_REXMT, tp.t_rxtcur);
       tp.snd_cwnd = tcp_maxseg(tp);
@@ -659,7 +669,11 @@ export function tcp_output(tp: Tcpcb): Errno {
       continue;
     }
     sent(tp);
-    if (!p.sendalot) break;
+    if (p.sendalot) continue;
+    // An ACK that had to leave does not end the wait for a window.
+    if (p.len === 0 && TCPS_HAVEESTABLISHED(tp.t_state))
+      guard(tp, sbavail(tp.t_inpcb.inp_socket!.so_snd));
+    break;
   }
   return 0;
 }

@@ -169,10 +169,13 @@ function enqueue(tp: Tcpcb, start: TcpSeq, len: number, flags: number, m: Mbuf):
   join(tp, q);
 }
 
+/** What tcp_reass returns for a segment that it did not keep. */
+export const REASS_FULL = -1;
+
 /**
  * Takes an acceptable segment of `len` bytes from `start`, whose mbuf holds only payload, and hands
  * what is in order to the socket. `start` is not before rcv_nxt. Returns TH_FIN if the peer's FIN is
- * next, else 0. @see sys/netinet/tcp_reass.c
+ * next, REASS_FULL if there was no room, else 0. @see sys/netinet/tcp_reass.c
  */
 export function tcp_reass(tp: Tcpcb, start: TcpSeq, len: number, flags: number, m: Mbuf): number {
   m.m_flags &= ~M_PKTHDR;
@@ -181,7 +184,7 @@ export function tcp_reass(tp: Tcpcb, start: TcpSeq, len: number, flags: number, 
     tp.t_tcp.stat.tcps_rcvreassfull++;
     count(R_TCP_REASS_FULL);
     m_freem(m);
-    return 0;
+    return REASS_FULL;
   }
   enqueue(tp, start, len, flags & TH_FIN, m);
   return present(tp);

@@ -51,6 +51,8 @@ function limitedTransmit(tp: Tcpcb): void {
   const ocwnd = tp.snd_cwnd;
   const flight = seqDiff(tp.snd_nxt, tp.snd_una);
   if (tp.snd_nxt !== tp.snd_max || flight < 0) return;
+  // The window may have shrunk since; no more than two segments go beyond it.
+  if (flight >= ocwnd + (tcprexmtthresh - 1) * tcp_maxseg(tp)) return;
   const avail = sbavail(tp.t_inpcb.inp_socket!.so_snd) - flight;
   if (avail <= 0) return;
   tp.snd_cwnd = flight + tcp_maxseg(tp);
@@ -61,10 +63,10 @@ function limitedTransmit(tp: Tcpcb): void {
 
 /**
  * Proportional rate reduction: sets the window so that for what arrived (`delivered_data`) the right
- * share leaves. `ack` is what is acknowledged; `lossy` whether more was found missing. RFC 6937, 3.1.
+ * share leaves. `ack` is what is acknowledged. RFC 6937, 3.1.
  * @see sys/netinet/tcp_input.c
  */
-function tcp_do_prr_ack(tp: Tcpcb, ack: TcpSeq, lossy: boolean): void {
+function tcp_do_prr_ack(tp: Tcpcb, ack: TcpSeq): void {
   const maxseg = tcp_maxseg(tp);
   const pipe = tcp_compute_pipe(tp, ack);
   tp.prr_delivered += tp.delivered_data;
@@ -73,8 +75,8 @@ function tcp_do_prr_ack(tp: Tcpcb, ack: TcpSeq, lossy: boolean): void {
     sndcnt = Math.ceil((tp.prr_delivered * tp.snd_ssthresh) / tp.recover_fs) - tp.prr_out;
   } else {
     // Below the target: what arrived may be made up for, and a segment more while nothing gets worse.
-    let limit = Math.max(tp.prr_delivered - tp.prr_out, tp.delivered_data);
-    if (!lossy) limit += maxseg;
+    let limit = tp.prr_delivered - tp.prr_out;
+    if (!tp.sack_newloss && !tp.sack_again) limit = Math.max(limit, tp.delivered_data) + maxseg;
     sndcnt = Math.min(limit, tp.snd_ssthresh - pipe);
   }
   tp.snd_cwnd = Math.max(pipe, 0) + Math.max(sndcnt, 0);
@@ -88,9 +90,26 @@ function plainSackAck(tp: Tcpcb, ack: TcpSeq): void {
 }
 
 /** An ACK came in recovery by SACK: how much may leave for it. */
-function sackRecoveryAck(tp: Tcpcb, ack: TcpSeq, lossy: boolean): void {
-  if (tp.t_tcp.params.do_prr) tcp_do_prr_ack(tp, ack, lossy);
+function sackRecoveryAck(tp: Tcpcb, ack: TcpSeq): void {
+  if (tp.t_tcp.params.do_prr) tcp_do_prr_ack(tp, ack);
   else plainSackAck(tp, ack);
+}
+
+/** Starts to count what arrives and leaves, with `flight` bytes under way. */
+function startPrr(tp: Tcpcb, flight: number): void {
+  tp.recover_fs = Math.max(flight, tcp_maxseg(tp));
+  tp.prr_delivered = 0;
+  tp.prr_out = 0;
+}
+
+/**
+ * A retransmission of this recovery was lost: the window is lowered a second time (RFC 5681, 4.3),
+ * and recovery lasts until what is under way now is acknowledged.
+ */
+function lostAgain(tp: Tcpcb, ack: TcpSeq): void {
+  tp.t_flags &= ~(TF_FASTRECOVERY | TF_CONGRECOVERY);
+  cc_cong_signal(tp, CC_NDUPACK, ack);
+  startPrr(tp, tcp_compute_pipe(tp, ack));
 }
 
 /** Enters recovery with the loss of what follows `ack`, and sends it again. */
@@ -108,24 +127,23 @@ function enterRecovery(tp: Tcpcb, ack: TcpSeq, sack: boolean): void {
     return;
   }
   stat.tcps_sack_recovery_episode++;
-  tp.recover_fs = Math.max(flight, maxseg);
-  tp.prr_delivered = 0;
-  tp.prr_out = 0;
+  startPrr(tp, flight);
   tcp_timer_activate(tp, TT_REXMT, 0);
   tp.t_rtttime = 0;
-  sackRecoveryAck(tp, ack, false);
+  tp.sack_newloss = false;
+  sackRecoveryAck(tp, ack);
   // RFC 6937, 3.1: the first segment always goes again.
   tp.snd_cwnd = Math.max(tp.snd_cwnd, tcp_compute_pipe(tp, ack) + maxseg);
 }
 
 /**
  * An ACK that acknowledges nothing new: RFC 5681, 2 and 3.2. `news`: it says of more that arrived.
- * Returns whether it was a duplicate that is dealt with.
+ * Returns whether it was a duplicate that is dealt with: nothing else is in it.
  */
 export function duplicateAck(tp: Tcpcb, seg: TcpSegment, news: boolean): boolean {
+  // RFC 6675, 2: what brings news counts even with data or another window.
   const isDuplicate =
-    seg.tlen === 0 &&
-    (seg.wnd === tp.snd_wnd || news) &&
+    (news || (seg.tlen === 0 && seg.wnd === tp.snd_wnd)) &&
     (seg.flags & TH_FIN) === 0 &&
     seg.ack === tp.snd_una &&
     tcp_timer_active(tp, TT_REXMT);
@@ -142,36 +160,43 @@ export function duplicateAck(tp: Tcpcb, seg: TcpSegment, news: boolean): boolean
   tp.t_dupacks++;
   if ((tp.t_flags & TF_FASTRECOVERY) !== 0) {
     // Another segment has left the network: RFC 5681, 3.2 (4).
-    if (recoversBySack(tp)) sackRecoveryAck(tp, seg.ack, false);
-    else tp.snd_cwnd += tcp_maxseg(tp);
+    if (recoversBySack(tp)) {
+      if (tp.sack_again) lostAgain(tp, seg.ack);
+      sackRecoveryAck(tp, seg.ack);
+    } else {
+      tp.snd_cwnd += tcp_maxseg(tp);
+    }
     tp.t_fb.tfb_tcp_output(tp);
-    return true;
+    return seg.tlen === 0;
   }
   const lost = tp.t_dupacks === tcprexmtthresh || (sack && sackLost(tp));
   if (lost) {
     // RFC 6582, 3.2 (1): not again for a window that was dealt with. A scoreboard knows better.
     // After a time-out everything goes again anyway: RFC 6675, 5.1.
     const known = sack && tp.snd_holes !== null && tp.snd_nxt === tp.snd_max;
-    if (!known && SEQ_LEQ(seg.ack, tp.snd_recover)) {
+    // ECN keeps its own window in snd_recover, for which nothing was sent again.
+    const ecn = (tp.t_flags & TF_CONGRECOVERY) !== 0;
+    if (!known && !ecn && SEQ_LEQ(seg.ack, tp.snd_recover)) {
       tp.t_dupacks = 0;
       return false;
     }
     enterRecovery(tp, seg.ack, sack);
     if (sack) tp.t_fb.tfb_tcp_output(tp);
-    return true;
+    return seg.tlen === 0;
   }
   if (tp.t_dupacks < tcprexmtthresh && params.rfc3042) {
     limitedTransmit(tp);
-    return true;
+    return seg.tlen === 0;
   }
   return false;
 }
 
 /** In recovery, an ACK of some but not all of it: the next hole is lost too. RFC 6582, 3.2 (5). */
-function partialAck(tp: Tcpcb, ack: TcpSeq, news: boolean): void {
+function partialAck(tp: Tcpcb, ack: TcpSeq): void {
   if (recoversBySack(tp)) {
     tp.t_rtttime = 0;
-    sackRecoveryAck(tp, ack, !news && tp.snd_holes === null);
+    if (tp.sack_again) lostAgain(tp, ack);
+    sackRecoveryAck(tp, ack);
     return;
   }
   const ocwnd = tp.snd_cwnd;
@@ -183,10 +208,10 @@ function partialAck(tp: Tcpcb, ack: TcpSeq, news: boolean): void {
 }
 
 /** An ACK of new data: what it means for a recovery under way, or for one to begin. */
-export function recoveryAck(tp: Tcpcb, ack: TcpSeq, news: boolean): void {
+export function recoveryAck(tp: Tcpcb, ack: TcpSeq): void {
   if ((tp.t_flags & (TF_FASTRECOVERY | TF_CONGRECOVERY)) === 0) return;
   if (!SEQ_LT(ack, tp.snd_recover)) cc_post_recovery(tp, ack);
-  else if ((tp.t_flags & TF_FASTRECOVERY) !== 0) partialAck(tp, ack, news);
+  else if ((tp.t_flags & TF_FASTRECOVERY) !== 0) partialAck(tp, ack);
 }
 
 /** After an ACK of new data: whether the scoreboard says that the next byte is lost (RFC 6675, 5). */

@@ -38,29 +38,40 @@ export function tcp_update_sack_list(tp: Tcpcb, start: TcpSeq, end: TcpSeq): voi
   }
   let first = start;
   let last = end;
-  let again = false;
+  let dupStart = start;
+  let dupEnd = start;
   for (let i = 0; i < tp.rcv_numsacks; i++) {
     const s = tcpSeq(b[2 * i]!);
     const e = tcpSeq(b[2 * i + 1]!);
     if (SEQ_GT(s, last) || SEQ_LT(e, first)) continue;
-    if (SEQ_LEQ(s, start) && SEQ_GEQ(e, end)) again = true;
+    // What of it was there already; of several such parts the first one found.
+    if (dupStart === dupEnd && SEQ_LT(s, end) && SEQ_GT(e, start)) {
+      dupStart = SEQ_MAX(s, start);
+      dupEnd = SEQ_LT(e, end) ? e : end;
+    }
     if (SEQ_LT(s, first)) first = s;
     if (SEQ_GT(e, last)) last = e;
   }
   const n = keep(tp, first, last);
   if (SEQ_GT(first, tp.rcv_nxt)) putFirst(tp, first, last, n);
   else tp.rcv_numsacks = n;
-  if (again && start !== end) {
+  if (dupStart !== dupEnd) {
     // RFC 2883, 4: the duplicate, then the block it is part of.
-    putFirst(tp, start, end, tp.rcv_numsacks);
+    putFirst(tp, dupStart, dupEnd, tp.rcv_numsacks);
     tp.dsack = true;
   }
 }
 
-/** rcv_nxt has moved: forgets what it passed. */
+/** rcv_nxt has moved: forgets what it passed, but for a duplicate that is yet to be reported. */
 export function sackTrim(tp: Tcpcb): void {
+  const again = tp.dsack;
+  const start = tcpSeq(tp.sackblks[0]!);
+  const end = tcpSeq(tp.sackblks[1]!);
   tcp_clean_dsack_blocks(tp);
   tp.rcv_numsacks = keep(tp, tp.rcv_nxt, tp.rcv_nxt);
+  if (!again) return;
+  putFirst(tp, start, end, tp.rcv_numsacks);
+  tp.dsack = true;
 }
 
 /** Drops blocks that [first, last) covers or that rcv_nxt has passed; returns how many are left. */
@@ -206,17 +217,22 @@ function extend(tp: Tcpcb, start: TcpSeq, end: TcpSeq): void {
     // Without a place for it the block is as if it had not come.
     if (hole === null) return;
     insert(tp, hole, tp.snd_holesTail);
+    tp.sack_newloss = true;
   } else if (SEQ_LT(start, tp.snd_fack)) {
     fill(tp, start, tp.snd_fack);
   }
   tp.snd_fack = end;
 }
 
-/** Sends again what was sent again and lost again: later data has arrived since. */
+/**
+ * Sends again what was sent again and lost again: later data has arrived since. Sets sack_again if
+ * that was sent since the window was last lowered.
+ */
 function lostRetransmissions(tp: Tcpcb): void {
   const margin = tcprexmtthresh * tcp_maxseg(tp);
   for (let hole = tp.snd_holes; hole !== null; hole = hole.next) {
     if (hole.rxmit === hole.start || seqDiff(tp.snd_fack, hole.sentAt) < margin) continue;
+    if (SEQ_GEQ(hole.sentAt, tp.snd_recover)) tp.sack_again = true;
     tp.sack_bytes_rexmit -= seqDiff(hole.rxmit, hole.start);
     hole.rxmit = hole.start;
     tp.t_tcp.stat.tcps_sack_lostrexmits++;
@@ -233,9 +249,12 @@ export function tcp_sack_doack(tp: Tcpcb, seg: TcpSegment, ack: TcpSeq): boolean
   const { stat } = tp.t_tcp;
   const before = tp.sacked_bytes;
   tp.delivered_data = Math.max(seqDiff(ack, tp.snd_una), 0);
-  if (seg.to_nsacks === 0 && tp.snd_holes === null && tp.sacked_bytes === 0) {
+  tp.sack_again = false;
+  tp.sack_newloss = false;
+  if (tp.snd_holes === null && before === 0) {
+    // Nobody has kept it up to date: it may be gigabytes behind, and look ahead.
     tp.snd_fack = ack;
-    return false;
+    if (seg.to_nsacks === 0) return false;
   }
   // What is acknowledged for good leaves the board.
   if (SEQ_LT(tp.snd_fack, ack)) tp.snd_fack = ack;
@@ -259,7 +278,8 @@ export function tcp_sack_doack(tp: Tcpcb, seg: TcpSegment, ack: TcpSeq): boolean
       // RFC 2883: it arrived twice.
       stat.tcps_dsack_count++;
       stat.tcps_dsack_bytes += seqDiff(end, start);
-    } else if (SEQ_LEQ(end, start) || SEQ_LT(start, ack) || SEQ_GT(end, tp.snd_max)) {
+    } else if (SEQ_LEQ(end, start) || SEQ_LEQ(start, ack) || SEQ_GT(end, tp.snd_max)) {
+      // One that begins at `ack` would have been acknowledged.
       count(R_TCP_SACK_BAD);
     } else if (SEQ_GT(end, tp.snd_fack)) {
       extend(tp, start, end);

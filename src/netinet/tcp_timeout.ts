@@ -126,7 +126,8 @@ function rexmt(tp: Tcpcb): void {
   tp.t_rtttime = 0;
   // RFC 2018, 8: what the peer once had it may have thrown away.
   tcp_free_sackholes(tp);
-  cc_cong_signal(tp, CC_RTO, tp.snd_una);
+  // A SYN that was lost says nothing of the way's capacity; the window will begin with one segment.
+  if (TCPS_HAVEESTABLISHED(tp.t_state)) cc_cong_signal(tp, CC_RTO, tp.snd_una);
   tp.t_fb.tfb_tcp_output(tp);
 }
 

@@ -474,6 +474,9 @@ export class Tcpcb implements Task {
   sack_bytes_rexmit = 0;
   /** What the last ACK said to have arrived. */
   delivered_data = 0;
+  /** Whether it told of a new hole, and of a retransmission that was lost since the last reduction. */
+  sack_newloss = false;
+  sack_again = false;
   // PRR, RFC 6937: under way when recovery began, arrived and sent since.
   recover_fs = 0;
   prr_delivered = 0;

@@ -121,11 +121,12 @@ describe('TCP throughput under loss', () => {
         ).to.be.above(0.97);
   });
 
-  // RFC 9438, 5.1, whose model is one loss in so many segments, no chance involved.
+  // RFC 9438, 5.1, whose model is one loss in so many segments, no chance involved. How soon CUBIC is where
+  // it stays depends on the first losses: fast convergence may take it below first.
   it('follows the response functions over a long way, where CUBIC wins', function () {
     this.timeout(60_000);
     const every = 3000;
-    const o = { every, warmSec: 60, bytes: 5 * every * MSS, limitSec: 300 };
+    const o = { every, warmSec: 200, bytes: 5 * every * MSS, limitSec: 300 };
     const [reno, cubic] = ALGORITHMS.map(
       (cc) => measure({ loss: 0, rttMs: 200, cc, sack: true }, 1, o).bps,
     );
