@@ -7,7 +7,7 @@
 import type { Errno } from '../sys/errno.ts';
 import { EINVAL, ENOENT } from '../sys/errno.ts';
 import { TCP_MAXWIN } from './tcp.ts';
-import { SEQ_GEQ } from './tcp_seq.ts';
+import { SEQ_LEQ } from './tcp_seq.ts';
 import {
   type CcAlgo,
   tcp_maxseg,
@@ -18,6 +18,8 @@ import {
   TF_PREVVALID,
   TF_WASCRECOVERY,
   TF_WASFRECOVERY,
+  TF2_ECN_PERMIT,
+  TF2_ECN_SND_CWR,
 } from './tcp_var.ts';
 import { tcp_compute_pipe } from './tcp_sack.ts';
 import type { TcpSeq } from '../sys/types.ts';
@@ -128,9 +130,15 @@ function undo(tp: Tcpcb): void {
   tp.t_badrxtwin = 0;
 }
 
+/** The window was lowered: the next new data says so, whatever the reason. RFC 3168, 6.1.2. */
+function announceCwr(tp: Tcpcb): void {
+  if ((tp.t_flags2 & TF2_ECN_PERMIT) !== 0) tp.t_flags2 |= TF2_ECN_SND_CWR;
+}
+
 /**
  * Tells the algorithm of congestion: `type` is CC_*, `ack` the acknowledgment that told of it.
- * Enters the recovery that the type asks for; once per window for ECN.
+ * Enters the recovery that the type asks for. What happens in one window of data lowers the window
+ * once, be it marks, losses or both.
  * @see sys/netinet/tcp_input.c
  */
 export function cc_cong_signal(tp: Tcpcb, type: number, ack: TcpSeq): void {
@@ -138,17 +146,22 @@ export function cc_cong_signal(tp: Tcpcb, type: number, ack: TcpSeq): void {
   switch (type) {
     case CC_NDUPACK:
       if ((tp.t_flags & TF_FASTRECOVERY) !== 0) return;
-      tp.t_cc.cong_signal(tp, CC_NDUPACK);
+      if ((tp.t_flags & TF_CONGRECOVERY) === 0) {
+        tp.t_cc.cong_signal(tp, CC_NDUPACK);
+        announceCwr(tp);
+      }
       tp.snd_recover = tp.snd_max;
       tp.t_bytes_acked = 0;
       tp.t_flags |= TF_FASTRECOVERY | TF_CONGRECOVERY;
       return;
     case CC_ECN:
-      // RFC 3168, 6.1.2: once per window of data.
-      if ((tp.t_flags & TF_CONGRECOVERY) !== 0 && !SEQ_GEQ(ack, tp.snd_recover)) return;
-      tp.t_flags &= ~TF_CONGRECOVERY;
+      // RFC 3168, 6.1.2: once per window of data. Before more than that is acknowledged, the peer
+      // cannot know of the last reduction and go on without its echo.
+      if (SEQ_LEQ(ack, tp.snd_recover)) return;
+      if ((tp.t_flags & TF_FASTRECOVERY) !== 0) cc_post_recovery(tp, ack);
       stat.tcps_ecn_rcwnd++;
       tp.t_cc.cong_signal(tp, CC_ECN);
+      announceCwr(tp);
       tp.snd_recover = tp.snd_max;
       tp.t_bytes_acked = 0;
       tp.t_flags |= TF_CONGRECOVERY;
@@ -159,6 +172,7 @@ export function cc_cong_signal(tp: Tcpcb, type: number, ack: TcpSeq): void {
       tp.t_cc.cong_signal(tp, CC_RTO);
       tp.t_flags &= ~(TF_FASTRECOVERY | TF_CONGRECOVERY);
       tp.snd_recover = tp.snd_max;
+      announceCwr(tp);
       return;
     case CC_RTO_ERR:
       stat.tcps_sndrexmitbad++;
@@ -169,11 +183,12 @@ export function cc_cong_signal(tp: Tcpcb, type: number, ack: TcpSeq): void {
 }
 
 /**
- * All that was under way when recovery began is acknowledged up to `ack`: RFC 6582, 3.2 (3).
+ * All that was under way when recovery began is acknowledged up to `ack`: RFC 6582, 3.2 (3). A mark
+ * leaves no holes, so after one the window stays what it was lowered to.
  * @see sys/netinet/tcp_input.c
  */
 export function cc_post_recovery(tp: Tcpcb, ack: TcpSeq): void {
-  tp.t_cc.post_recovery(tp, ack);
+  if ((tp.t_flags & TF_FASTRECOVERY) !== 0) tp.t_cc.post_recovery(tp, ack);
   tp.t_bytes_acked = 0;
   tp.t_flags &= ~(TF_FASTRECOVERY | TF_CONGRECOVERY);
 }

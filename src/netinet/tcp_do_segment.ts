@@ -491,7 +491,7 @@ export function tcp_do_segment(tp: Tcpcb, seg: TcpSegment): void {
   const so = tp.t_inpcb.inp_socket!;
   tp.rcv_wnd = Math.max(sbspace(so.so_rcv), seqDiff(tp.rcv_adv, tp.rcv_nxt), 0);
   const missingTs = (tp.t_flags & TF_RCVD_TSTMP) !== 0 && (seg.to_flags & TOF_TS) === 0;
-  if ((tp.t_flags2 & TF2_ECN_PERMIT) !== 0 && TCPS_HAVEESTABLISHED(tp.t_state))
+  if ((tp.t_flags2 & TF2_ECN_PERMIT) !== 0 && tp.t_state !== TCPS_SYN_SENT && inWindow(tp, seg))
     tcp_ecn_input_segment(tp, seg);
   if (!missingTs && fastPath(tp, seg)) {
     m_freem(seg.m);

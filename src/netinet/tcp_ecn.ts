@@ -37,7 +37,7 @@ export function tcp_ecn_input_syn_sent(tp: Tcpcb, seg: TcpSegment): void {
 }
 
 /**
- * Looks at the ECN field and flags of a segment of a synchronized connection: notes a mark to echo,
+ * Looks at the ECN field and flags of a segment in the window of a synchronized connection: notes a mark to echo,
  * and reduces the window if the peer echoes one. @see sys/netinet/tcp_ecn.c
  */
 export function tcp_ecn_input_segment(tp: Tcpcb, seg: TcpSegment): void {
@@ -61,9 +61,7 @@ export function tcp_ecn_input_segment(tp: Tcpcb, seg: TcpSegment): void {
   const echo = (seg.flags & (TH_ECE | TH_ACK | TH_SYN)) === (TH_ECE | TH_ACK);
   if (!echo || SEQ_GT(seg.ack, tp.snd_max) || !SEQ_GEQ(seg.ack, tp.snd_una)) return;
   stat.tcps_ecn_ce++;
-  const before = stat.tcps_ecn_rcwnd;
   cc_cong_signal(tp, CC_ECN, seg.ack);
-  if (stat.tcps_ecn_rcwnd !== before) tp.t_flags2 |= TF2_ECN_SND_CWR;
 }
 
 /** TH_* that our SYN carries: the first ones ask for ECN if net.inet.tcp.ecn.enable is 1. @see sys/netinet/tcp_ecn.c */

@@ -227,6 +227,8 @@ function syncache_timer(v: SyncacheVnet): void {
         continue;
       }
       stat.tcps_sc_retransmitted++;
+      // RFC 3168, 6.1.1.1: something on the way may not let a SYN-ACK with ECE through.
+      if (sc.sc_rxmits > params.ecn_maxretries) sc.sc_flags &= ~SCF_ECN;
       syncache_respond(v, sc);
       syncache_timeout(v, sc);
     }
@@ -314,6 +316,8 @@ export function syncache_add(tcp: TcpVnet, inc: InConninfo, seg: TcpSegment, so:
     stat.tcps_sc_dupsyn++;
     if (old.sc_irs === seg.seq) {
       if ((seg.to_flags & TOF_TS) !== 0) old.sc_tsreflect = seg.to_tsval;
+      // RFC 3168, 6.1.1.1: the peer has given up asking.
+      if (!ecnWanted(tcp, seg.flags)) old.sc_flags &= ~SCF_ECN;
       syncache_respond(v, old);
       return;
     }
@@ -369,7 +373,8 @@ function fillEntry(tcp: TcpVnet, sc: Syncache, inc: InConninfo, seg: TcpSegment,
     sc.sc_requested_r_scale = tcpWscale();
   }
   if (params.sack_enable && (seg.to_flags & TOF_SACKPERM) !== 0) sc.sc_flags |= SCF_SACK;
-  if (ecnWanted(tcp, seg.flags)) {
+  // A cookie alone does not remember it, and marks that nobody echoes are worse than none.
+  if (ecnWanted(tcp, seg.flags) && !(params.syncookies && params.syncookies_only)) {
     sc.sc_flags |= SCF_ECN;
     stat.tcps_ecn_shs++;
   }

@@ -1,4 +1,5 @@
 import { expect } from 'chai';
+import { type Tcpcb, TF_FASTRECOVERY } from '../../src/netinet/tcp_var.ts';
 import { buildTcp, type Frame } from '../support/frames.ts';
 import { type Conn, PEER, TestHost, US } from './tcp_host.ts';
 
@@ -107,5 +108,129 @@ describe('tcp: ECN (RFC 3168)', () => {
     expect(flags(more[0]!)).to.include('W');
     expect(flags(more.at(-1)!)).to.not.include('W');
     expect(h.stat.tcps_sndrexmitpack).to.equal(0);
+  });
+
+  describe('with losses', () => {
+    let c: Conn;
+    let tp: Tcpcb;
+    const at = (n: number): number => (c.ack + n * size) >>> 0;
+    /** The peer has all before segment `n`, and echoes a mark if `fl` says so. */
+    const ack = (n: number, fl = '.', fields: object = {}): void =>
+      c.seg({ ack: at(n), flags: fl, ...fields });
+    const begin = (segments: number): void => {
+      h.vnet.sysctl.write('net.inet.tcp.cc.algorithm', 'newreno');
+      h.vnet.sysctl.write('net.inet.tcp.sendspace', '262144');
+      c = agreed();
+      tp = h.tp(c.so);
+      tp.snd_cwnd = segments * size;
+      h.write(c.so, new Uint8Array(segments * size));
+      expect(h.take()).to.have.length(segments);
+    };
+    const cwr = (): boolean[] =>
+      h
+        .take()
+        .filter((f) => f.ip!.tcp!.payload.length > 0)
+        .map((f) => flags(f).includes('W'));
+
+    // RFC 3168, 6.1.2: one reduction for what happens in one window of data.
+    it('are one reduction with the mark, and are repaired by fast retransmit', () => {
+      begin(20);
+      ack(1, '.E');
+      expect(tp.snd_ssthresh).to.equal(10 * size);
+      for (let i = 0; i < 3; i++) ack(1, '.E');
+      expect(h.take()[0]!.ip!.tcp!.seq).to.equal(at(1));
+      expect(tp.snd_ssthresh).to.equal(10 * size);
+      expect(h.stat.tcps_ecn_rcwnd).to.equal(1);
+    });
+
+    it('say CWR after fast retransmit, on the first new data only', () => {
+      begin(10);
+      h.write(c.so, new Uint8Array(10 * size));
+      h.take();
+      for (let i = 0; i < 3; i++) ack(0);
+      expect(cwr()).to.not.include(true);
+      ack(12); // two by limited transmit
+      expect(cwr()[0]).to.equal(true);
+      ack(14);
+      expect(cwr()).to.not.include(true);
+    });
+
+    it('say CWR after a time-out, but not on what is sent again', () => {
+      begin(4);
+      h.advance(3000);
+      expect(cwr()).to.not.include(true);
+      h.write(c.so, new Uint8Array(4 * size));
+      ack(4);
+      expect(cwr()[0]).to.equal(true);
+    });
+
+    // The peer cannot have seen CWR before it acknowledges more than was under way.
+    it('do not halve again for an echo that CWR has not reached yet', () => {
+      begin(10);
+      h.write(c.so, new Uint8Array(10 * size));
+      h.take();
+      for (let i = 0; i < 3; i++) ack(0, '.E');
+      const { snd_ssthresh } = tp;
+      ack(5, '.E');
+      ack(10, '.E');
+      expect(tp.t_flags & TF_FASTRECOVERY).to.equal(0);
+      expect(tp.snd_ssthresh).to.equal(snd_ssthresh);
+      ack(11, '.E');
+      expect(tp.snd_ssthresh).to.be.below(snd_ssthresh);
+    });
+  });
+
+  // RFC 6582's burst avoidance is for holes that were filled; a mark leaves none.
+  it('keeps half its window when all that was marked is acknowledged at once', () => {
+    h.vnet.sysctl.write('net.inet.tcp.cc.algorithm', 'newreno');
+    const c = agreed();
+    const tp = h.tp(c.so);
+    tp.snd_cwnd = 20 * size;
+    h.write(c.so, new Uint8Array(20 * size));
+    c.seg({ ack: (c.ack + size) >>> 0, flags: '.E', win: 60000 });
+    c.seg({ ack: (c.ack + 20 * size) >>> 0, win: 60000 });
+    expect(tp.snd_cwnd).to.be.within(10 * size, 12 * size);
+  });
+
+  // RFC 3168, 6.1.5: nobody marks what he could not have put into the window.
+  it('ignores marks and echoes outside the window', () => {
+    const c = agreed();
+    const tp = h.tp(c.so);
+    h.write(c.so, new Uint8Array(4 * size));
+    const { snd_cwnd } = tp;
+    h.take();
+    c.seg({ seq: (1001 - 100000) >>> 0, flags: '.E' });
+    marked(c, (1001 - 100000) >>> 0, 'old');
+    expect(tp.snd_cwnd).to.equal(snd_cwnd);
+    expect(h.stat.tcps_ecn_rcvce).to.equal(0);
+    expect(h.take().map(flags).join()).to.not.include('E');
+  });
+
+  it('echoes a mark on the data that completes the handshake', () => {
+    const head = h.listen(80);
+    h.seg({ mss: 1460, flags: 'SEW', seq: 1000 });
+    const t = h.take()[0]!.ip!.tcp!;
+    marked({ ack: (t.seq + 1) >>> 0 } as Conn, 1001, 'request');
+    h.accept(head);
+    h.advance(100);
+    expect(flags(h.take().at(-1)!)).to.equal('.E');
+  });
+
+  // RFC 3168, 6.1.1.1: something on the way may not let a SYN-ACK with ECE through.
+  it('takes its agreement back in a SYN-ACK that has to go again, and for a SYN that does not ask', () => {
+    h.listen(80);
+    h.seg({ mss: 1460, flags: 'SEW', seq: 1000 });
+    h.advance(8000);
+    expect(h.take().map(flags)).to.deep.equal(['S.E', 'S.E', 'S.', 'S.']);
+    h.seg({ sport: 40001, mss: 1460, flags: 'SEW', seq: 1000 });
+    h.seg({ sport: 40001, mss: 1460, flags: 'S', seq: 1000 });
+    expect(h.take().map(flags)).to.deep.equal(['S.E', 'S.']);
+  });
+
+  it('agrees to nothing that a cookie cannot remember', () => {
+    h.listen(80);
+    h.vnet.sysctl.write('net.inet.tcp.syncookies_only', '1');
+    h.seg({ mss: 1460, flags: 'SEW', seq: 1000 });
+    expect(h.take().map(flags)).to.deep.equal(['S.']);
   });
 });
