@@ -384,21 +384,25 @@ function shares(inp: Inpcb): boolean {
   return inp.inp_socket !== null && (inp.inp_socket.so_options & SO_REUSEPORT_LB) !== 0;
 }
 
+/** Whether `t` is one of those that share `inp`'s port and address. */
+function sharesWith(t: Inpcb, inp: Inpcb): boolean {
+  return (
+    t.inp_inc.inc_lport === inp.inp_inc.inc_lport &&
+    t.inp_af === inp.inp_af &&
+    shares(t) &&
+    t.inp_af.laddrEqual(t.inp_inc, inp.inp_inc)
+  );
+}
+
 /** Which one of those that share a port with `inp` a packet of `inc` is for: always the same one. */
 function lbMember(info: Inpcbinfo, inp: Inpcb, inc: InConninfo): Inpcb {
   if (!shares(inp)) return inp;
-  const af = inp.inp_af;
-  const { inc_lport } = inp.inp_inc;
-  const head = info.wild[portBucket(info.wild, inc_lport)]!;
-  const of = (t: Inpcb): boolean =>
-    t.inp_inc.inc_lport === inc_lport &&
-    t.inp_af === af &&
-    shares(t) &&
-    af.laddrEqual(t.inp_inc, inp.inp_inc);
+  const head = info.wild[portBucket(info.wild, inp.inp_inc.inc_lport)]!;
   let n = 0;
-  for (let t: Inpcb | null = head; t !== null; t = t.hashNext) if (of(t)) n++;
-  let pick = mix(af.hash(inc) ^ Math.imul(inc.inc_fport ^ info.seed, 0x9e3779b1)) % n;
-  for (let t: Inpcb | null = head; t !== null; t = t.hashNext) if (of(t) && pick-- === 0) return t;
+  for (let t: Inpcb | null = head; t !== null; t = t.hashNext) if (sharesWith(t, inp)) n++;
+  let pick = mix(inp.inp_af.hash(inc) ^ Math.imul(inc.inc_fport ^ info.seed, 0x9e3779b1)) % n;
+  for (let t: Inpcb | null = head; t !== null; t = t.hashNext)
+    if (sharesWith(t, inp) && pick-- === 0) return t;
   return inp;
 }
 
