@@ -13,13 +13,15 @@ import {
 import { AF_INET } from '../../src/kern/protosw.ts';
 import { sbappendstream, sbdrop } from '../../src/kern/uipc_sockbuf.ts';
 import { Ip } from '../../src/netinet/ip.ts';
-import { Tcphdr, TH_ACK } from '../../src/netinet/tcp.ts';
+import { Tcphdr, TH_ACK, TH_ECE } from '../../src/netinet/tcp.ts';
 import { tcp_input } from '../../src/netinet/tcp_input.ts';
 import { seqAdd } from '../../src/netinet/tcp_seq.ts';
+import { type Tcpcb, TF2_ECN_PERMIT } from '../../src/netinet/tcp_var.ts';
 import { kva, port, type TcpSeq } from '../../src/sys/types.ts';
+import { memView } from '../../src/vm/arena.ts';
 import { bytesPerCall } from '../support/alloc.ts';
 import { addr } from './rig.ts';
-import { type Conn, PEER, TestHost, US } from './tcp_host.ts';
+import { type Conn, PEER, type Seg, TestHost, US } from './tcp_host.ts';
 
 /** Less than the smallest thing on V8's heap: the box of a number, 16 bytes. */
 const NOTHING = 8;
@@ -33,15 +35,31 @@ describe('tcp: garbage per segment', function () {
   this.timeout(60_000);
   let h: TestHost;
   let c: Conn;
+  let hears: TestHost['ifp']['if_output'];
   beforeEach(() => {
     h = new TestHost();
     c = h.establish({ seq: 0x7fff0000, wscale: 8 });
+    hears = h.ifp.if_output;
+    mute();
+  });
+  afterEach(() => h.close());
+
+  /** From now on the interface forgets what it is given. */
+  function mute(): void {
     h.ifp.if_output = (_ifp, m): number => {
       m_freem(m);
       return 0;
     };
-  });
-  afterEach(() => h.close());
+  }
+
+  /** Another connection, from port 41000 to 81; tests of these go on. */
+  function another(fields: Seg): Tcpcb {
+    const forgets = h.ifp.if_output;
+    h.ifp.if_output = hears;
+    c = h.establish({ seq: 1, wscale: 8, sport: 41000, dport: 81, ...fields });
+    h.ifp.if_output = forgets;
+    return h.tp(c.so);
+  }
 
   /** A segment of `len` bytes as a driver would hand it up, checksum verified. */
   function segment(seq: TcpSeq, ack: TcpSeq, len: number): Mbuf {
@@ -53,7 +71,7 @@ describe('tcp: garbage per segment', function () {
     ip.ip_dst = us;
     th.at(kva(m.m_data + 20));
     th.th_sport = port(c.sport);
-    th.th_dport = port(80);
+    th.th_dport = port(c.dport);
     th.th_seq = seq;
     th.th_ack = ack;
     th.th_off = 5;
@@ -96,5 +114,111 @@ describe('tcp: garbage per segment', function () {
     expect(bytesPerCall(step)).to.be.below(NOTHING);
     expect(h.stat.tcps_sndrexmitpack).to.equal(0);
     expect(h.stat.tcps_predack).to.be.above(100_000);
+  });
+
+  /** Gives `m`, a segment without data, the blocks of `pairs`: first and next byte, `n` of them. */
+  function withSack(m: Mbuf, pairs: Int32Array, n: number): Mbuf {
+    const p = m.m_data + 40;
+    memView.setUint32(p, (0x01010500 | (2 + 8 * n)) >>> 0);
+    for (let i = 0; i < 2 * n; i++) memView.setInt32(p + 4 + 4 * i, pairs[i]!);
+    const optlen = 4 + 8 * n;
+    ip.at(kva(m.m_data)).ip_len = 40 + optlen;
+    th.at(kva(m.m_data + 20)).th_off = (20 + optlen) >> 2;
+    m.m_len = m.m_pkthdr.len = 40 + optlen;
+    return m;
+  }
+
+  for (const algorithm of ['newreno', 'cubic']) {
+    it(`recovery by SACK: a loss in sixteen segments, ${algorithm}`, () => {
+      h.vnet.sysctl.write('net.inet.tcp.cc.algorithm', algorithm);
+      const tp = another({ sackOk: true });
+      tp.snd_wnd = 65535 << 8;
+      const seg = (ack: TcpSeq): Mbuf => segment(tp.rcv_nxt, ack, 0);
+      const pairs = new Int32Array(4);
+      // One segment a call: sixteen go out, of which the first and the fourth are lost.
+      let k = 0;
+      const step = (): void => {
+        const una = tp.snd_una;
+        if (++k === 1) {
+          tp.snd_cwnd = 64 * 1460;
+          for (let i = 0; i < 16; i++) {
+            const m = m_getcl(M_NOWAIT, MT_DATA, 0)!;
+            m.m_len = 1460;
+            sbappendstream(c.so.so_snd, m, false);
+          }
+          tp.t_fb.tfb_tcp_output(tp);
+        } else if (k === 17) {
+          k = 0;
+          tcp_input(seg(tp.snd_max), 20, h.vnet, AF_INET);
+        } else if (k !== 4) {
+          pairs[0] = seqAdd(una, k > 4 ? 4 * 1460 : 1460);
+          pairs[1] = seqAdd(una, k * 1460);
+          pairs[2] = seqAdd(una, 1460);
+          pairs[3] = seqAdd(una, 3 * 1460);
+          tcp_input(withSack(seg(una), pairs, k > 4 ? 2 : 1), 20, h.vnet, AF_INET);
+        }
+      };
+      for (let i = 0; i < 17; i++) step();
+      expect(c.so.so_snd.sb_ccc).to.equal(0);
+      expect(h.stat.tcps_sack_rexmits).to.equal(2);
+      // What one of the sixteen left behind would show.
+      expect(bytesPerCall(step)).to.be.below(NOTHING / 8);
+      expect(h.stat.tcps_sack_recovery_episode).to.be.above(1000);
+      expect(h.stat.tcps_rexmttimeo).to.equal(0);
+    });
+  }
+
+  it('receiving with a gap: what is reported, and again', () => {
+    const tp = another({ sackOk: true });
+    c.so.so_rcv.sb_flags = 0;
+    const data = (seq: TcpSeq): void => {
+      tcp_input(segment(seq, tp.snd_una, 1460), 20, h.vnet, AF_INET);
+    };
+    const step = (): void => {
+      const from = tp.rcv_nxt;
+      data(seqAdd(from, 1460));
+      data(seqAdd(from, 2920));
+      data(seqAdd(from, 2920));
+      data(from);
+      sbdrop(c.so.so_rcv, c.so.so_rcv.sb_ccc);
+    };
+    step();
+    expect(h.stat.tcps_rcvduppack).to.equal(1);
+    expect(tp.t_segq).to.equal(null);
+    expect(bytesPerCall(step)).to.be.below(NOTHING);
+  });
+
+  it('ECN: a mark, its echo, and a window that is lowered for one', () => {
+    const tp = another({});
+    tp.t_flags2 |= TF2_ECN_PERMIT;
+    tp.snd_wnd = 65535 << 8;
+    c.so.so_rcv.sb_flags = 0;
+    let flags = TH_ACK;
+    const one = (len: number, ack: TcpSeq): void => {
+      const m = segment(tp.rcv_nxt, ack, len);
+      ip.at(kva(m.m_data)).ip_tos = len > 0 ? 3 : 0;
+      th.at(kva(m.m_data + 20)).th_flags = flags;
+      tcp_input(m, 20, h.vnet, AF_INET);
+    };
+    const step = (): void => {
+      flags = TH_ACK;
+      one(1460, tp.snd_una);
+      one(1460, tp.snd_una);
+      sbdrop(c.so.so_rcv, c.so.so_rcv.sb_ccc);
+      tp.snd_cwnd = 20 * 1460;
+      for (let i = 0; i < 4; i++) {
+        const m = m_getcl(M_NOWAIT, MT_DATA, 0)!;
+        m.m_len = 1460;
+        sbappendstream(c.so.so_snd, m, false);
+      }
+      tp.t_fb.tfb_tcp_output(tp);
+      flags = TH_ACK | TH_ECE;
+      one(0, seqAdd(tp.snd_una, 2920));
+      one(0, tp.snd_max);
+    };
+    step();
+    expect(bytesPerCall(step)).to.be.below(NOTHING);
+    expect(h.stat.tcps_ecn_rcvce).to.be.above(1000);
+    expect(h.stat.tcps_ecn_rcwnd).to.be.above(1000);
   });
 });
