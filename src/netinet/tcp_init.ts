@@ -103,6 +103,7 @@ const ints: readonly (readonly [string, NumberParam, number, number, string])[] 
     'Path MTU Discovery Black Hole Detection lowered MSS',
   ],
   ['blackhole', 'blackhole', 0, 2, 'Do not send RST on segments to closed ports'],
+  ['log_in_vain', 'log_in_vain', 0, 2, 'Log all incoming TCP segments to closed ports'],
   ['ack_war_timewindow', 'ack_war_timewindow', 0, 0x7fffffff, 'Time interval for ack_war_cnt'],
   ['ack_war_cnt', 'ack_war_cnt', 0, 0x7fffffff, 'Maximum number of challenge ACKs sent'],
   ['reass.maxqueuelen', 'reass_maxqueuelen', 0, 0x7fffffff, 'Segments per reassembly queue'],

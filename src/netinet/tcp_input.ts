@@ -22,6 +22,7 @@ import { IPPROTO_TCP } from '../kern/protosw.ts';
 import type { Socket } from '../kern/uipc_socket.ts';
 import { m_pullup } from '../kern/uipc_mbuf.ts';
 import type { Vnet } from '../kern/vnet.ts';
+import { ifConsole } from '../net/if.ts';
 import { memView } from '../vm/arena.ts';
 import { in_cksum_skip } from './in_cksum.ts';
 import {
@@ -203,8 +204,20 @@ function listenInput(tcp: TcpVnet, af: InpAf, seg: TcpSegment, lso: Socket): voi
   syncache_add(tcp, $inc, seg, lso);
 }
 
+/** Says on the console that somebody knocked at a port nobody listens to: log_in_vain. */
+function logInVain(af: InpAf, seg: TcpSegment): void {
+  const from = `[${af.print($inc, true)}]:${$inc.inc_fport}`;
+  const to = `[${af.print($inc, false)}]:${$inc.inc_lport}`;
+  const flags = `0x${seg.flags.toString(16)}`;
+  ifConsole.log?.(
+    `TCP: ${from} to ${to} tcpflags ${flags}; tcp_input: Connection attempt to closed port`,
+  );
+}
+
 /** A segment for nobody: RFC 9293, 3.10.7.1, and blackhole(4). */
 function noConnection(tcp: TcpVnet, af: InpAf, seg: TcpSegment): void {
+  const { log_in_vain } = tcp.params;
+  if (log_in_vain === 2 || (log_in_vain === 1 && (seg.flags & TH_SYN) !== 0)) logInVain(af, seg);
   const { blackhole, blackhole_local } = tcp.params;
   const silent = blackhole === 2 || (blackhole === 1 && (seg.flags & TH_SYN) !== 0);
   if (silent && (blackhole_local || !af.isLocal(tcp.vnet, af.sockaddr($inc, true)))) {

@@ -87,6 +87,22 @@ describe('tcp: settings', () => {
     }
   });
 
+  it('log_in_vain: 1 tells of SYNs to closed ports, 2 of everything', () => {
+    const said = (level: number): string[] => {
+      set('log_in_vain', level);
+      h.console.length = 0;
+      h.seg({ flags: 'S', seq: 1, dport: 999 });
+      h.seg({ flags: 'F.', seq: 1, ack: 1, dport: 999 });
+      return [...h.console];
+    };
+    const line = (tcpflags: string): string =>
+      `TCP: [192.0.2.1]:40000 to [192.0.2.2]:999 tcpflags ${tcpflags}; ` +
+      'tcp_input: Connection attempt to closed port';
+    expect(said(0)).to.deep.equal([]);
+    expect(said(1)).to.deep.equal([line('0x2')]);
+    expect(said(2)).to.deep.equal([line('0x2'), line('0x11')]);
+  });
+
   describe('TIME_WAIT', () => {
     let c: Conn;
     beforeEach(() => {
