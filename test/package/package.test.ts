@@ -121,11 +121,13 @@ describe('package', function () {
       'dist/native-bindings/index.js',
       'dist/drivers/if_tn.js',
       'native-bindings/src/module.cpp',
+      'native-bindings/packetdrill/adapter.c',
       'scripts/build-addon.mjs',
+      'scripts/build-packetdrill.mjs',
       PREBUILT,
     ]);
     const allowed =
-      /^(package\.json|LICENSE|README\.md|CHANGELOG\.md|docs\/.*|dist\/(src|drivers|native-bindings)\/.*|native-bindings\/(src|prebuilds)\/.*|scripts\/build-addon\.mjs)$/;
+      /^(package\.json|LICENSE|README\.md|CHANGELOG\.md|docs\/.*|dist\/(src|drivers|native-bindings)\/.*|native-bindings\/(src|prebuilds|packetdrill)\/.*|scripts\/build-(addon|packetdrill)\.mjs)$/;
     expect(files.filter((file) => !allowed.test(file))).to.deep.equal([]);
     expect(files).to.not.include('dist/src/stale.js');
   });
