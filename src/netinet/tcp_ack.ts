@@ -66,6 +66,9 @@ export const DEAD = 4;
 export type Verdict =
   typeof CONT | typeof DROP | typeof DROPAFTERACK | typeof DROPWITHRESET | typeof DEAD;
 
+/** The longest round trip that is believed, ms. */
+const RTT_MAX = 0x1000000;
+
 /**
  * Takes a round-trip time of `rtt` ms, at least 1, into the estimate: RFC 6298 (2), with a gain of
  * 1/8 and 1/4. @see sys/netinet/tcp_input.c
@@ -73,6 +76,8 @@ export type Verdict =
 export function tcp_xmit_timer(tp: Tcpcb, rtt: number): void {
   tp.t_tcp.stat.tcps_rttupdated++;
   tp.t_rttupdated++;
+  // Hours are a clock that jumped, and would not fit once shifted.
+  rtt = Math.min(rtt, RTT_MAX);
   if (tp.t_srtt !== 0) {
     // In units of a quarter ms: what was measured less what was expected.
     let delta = ((rtt - 1) << TCP_DELTA_SHIFT) - (tp.t_srtt >> (TCP_RTT_SHIFT - TCP_DELTA_SHIFT));
@@ -96,7 +101,7 @@ export function measureRtt(tp: Tcpcb, seg: TcpSegment): void {
   if ((seg.to_flags & TOF_TS) !== 0 && seg.to_tsecr !== 0) {
     const rtt = (now + tp.ts_offset - seg.to_tsecr) | 0;
     // An echo of the future, or of weeks ago, is no echo of ours.
-    if (rtt >= 0 && rtt < 0x1000000) {
+    if (rtt >= 0 && rtt < RTT_MAX) {
       tcp_xmit_timer(tp, rtt + 1);
       return;
     }

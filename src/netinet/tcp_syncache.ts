@@ -560,7 +560,9 @@ function expandCookie(v: SyncacheVnet, inc: InConninfo, seg: TcpSegment, lso: So
     sc.sc_requested_s_scale = cookieSays.wscale;
     sc.sc_requested_r_scale = tcpWscale();
   }
-  if (params.rfc1323 && (seg.to_flags & TOF_TS) !== 0) {
+  const noopt = (intotcpcb(lso.so_pcb as Inpcb).t_flags & TF_NOOPT) !== 0;
+  if (noopt) sc.sc_flags |= SCF_NOOPT;
+  if (params.rfc1323 && !noopt && (seg.to_flags & TOF_TS) !== 0) {
     sc.sc_flags |= SCF_TIMESTAMP;
     sc.sc_tsreflect = seg.to_tsval;
   } else {

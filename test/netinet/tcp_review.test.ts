@@ -1,6 +1,7 @@
 /** Corners where TCPs have gone wrong before: what a hostile peer or a long connection would find. */
 
 import { expect } from 'chai';
+import { tcp_xmit_timer } from '../../src/netinet/tcp_ack.ts';
 import { TF_FASTRECOVERY, type Tcpcb, V_tcp } from '../../src/netinet/tcp_var.ts';
 import { tcp_compute_pipe } from '../../src/netinet/tcp_sack.ts';
 import { seqDiff } from '../../src/netinet/tcp_seq.ts';
@@ -240,6 +241,19 @@ describe('tcp: corners', () => {
   });
 
   describe('congestion', () => {
+    // A machine that slept: shifted left by 5, a day in ms has no room in 32 bits.
+    it('takes no negative round trip from a clock that jumped', () => {
+      const plain = h.establish({ sport: 42000, dport: 82 });
+      const other = h.tp(plain.so);
+      other.t_srtt = 0;
+      tcp_xmit_timer(other, 86_400_000);
+      expect(other.t_srtt).to.be.above(0);
+      expect(other.t_rttvar).to.be.above(0);
+      tcp_xmit_timer(other, 0x7fffffff);
+      expect(other.t_srtt).to.be.above(0);
+      expect(other.t_rxtcur).to.equal(64_000);
+    });
+
     // RFC 5681, 3.1: what is lost before there is a round trip says nothing of the way's capacity.
     it('keeps its threshold when a SYN is lost', () => {
       const so = h.connect(8080);

@@ -7,7 +7,7 @@ import {
   syncookie_generate,
   syncookie_lookup,
 } from '../../src/netinet/tcp_syncookie.ts';
-import { V_tcp } from '../../src/netinet/tcp_var.ts';
+import { TF_NOOPT, TF_RCVD_TSTMP, V_tcp } from '../../src/netinet/tcp_var.ts';
 import { port, tcpSeq } from '../../src/sys/types.ts';
 import { expectTx, flags, seq, type TcpInfo } from '../support/frames.ts';
 import { addr } from './rig.ts';
@@ -120,5 +120,17 @@ describe('tcp: SYN cookies (RFC 4987, 3.6)', () => {
     expect(h.stat.tcps_sc_failcookie).to.equal(1);
     h.seg({ seq: 6, ack: t.seq + 1, ts: { val: 10, ecr: t.ts!.val } });
     h.accept(head);
+  });
+
+  it('give a listener with TCP_NOOPT a connection without options', () => {
+    const head = h.listen(80);
+    h.tp(head).t_flags |= TF_NOOPT;
+    h.vnet.sysctl.write('net.inet.tcp.syncookies_only', '1');
+    h.seg(syn);
+    const t = h.take()[0]!.ip!.tcp!;
+    expect(t.optionKinds).to.deep.equal([]);
+    h.seg({ seq: 6, ack: t.seq + 1, ts: { val: 10, ecr: 0 } });
+    const tp = h.tp(h.accept(head));
+    expect(tp.t_flags & (TF_NOOPT | TF_RCVD_TSTMP)).to.equal(TF_NOOPT);
   });
 });
