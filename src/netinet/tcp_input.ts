@@ -49,6 +49,7 @@ import {
   syncache_expand,
   SYNCACHE_NONE,
   SYNCACHE_OK,
+  syncache_unreach,
 } from './tcp_syncache.ts';
 import { tcp_twcheck } from './tcp_timewait.ts';
 import {
@@ -276,9 +277,13 @@ export function tcp_ctlinput(
   const error: Errno = inetctlerrmap(cmd);
   inc.inc_lport = port(memView.getUint16(l4));
   inc.inc_fport = port(memView.getUint16(l4 + 2));
+  const seq = tcpSeq(memView.getInt32(l4 + 4));
   const inp = in_pcblookupConn(tcp.tcbinfo, af, inc);
-  if (inp === null || error === 0 || intotcpcb(inp).t_state === TCPS_TIME_WAIT) return;
-  if (!inFlight(inp, tcpSeq(memView.getInt32(l4 + 4)))) return;
+  if (inp === null) {
+    if (error !== 0 && cmd !== PRC_MSGSIZE) syncache_unreach(tcp, af, inc, seq);
+    return;
+  }
+  if (error === 0 || intotcpcb(inp).t_state === TCPS_TIME_WAIT || !inFlight(inp, seq)) return;
   const tp = intotcpcb(inp);
   if (cmd === PRC_MSGSIZE) {
     if (!tcp.params.path_mtu_discovery || mtu <= 0) return;

@@ -70,6 +70,7 @@ const SCF_WINSCALE = 0x02;
 const SCF_TIMESTAMP = 0x04;
 const SCF_SACK = 0x08;
 const SCF_ECN = 0x10;
+const SCF_UNREACH = 0x20;
 
 /** One embryonic connection. Pooled. @see sys/netinet/tcp_syncache.h */
 class Syncache {
@@ -402,6 +403,23 @@ export function syncache_chkrst(tcp: TcpVnet, inc: InConninfo, seg: TcpSegment):
     return;
   }
   tcp.stat.tcps_sc_reset++;
+  syncache_drop(v, sc);
+}
+
+/**
+ * ICMP says that the peer of an entry cannot be reached, quoting our SYN-ACK's number `seq`. The first
+ * such word is not believed: the entry goes when it was sent often enough.
+ * @see sys/netinet/tcp_syncache.c
+ */
+export function syncache_unreach(tcp: TcpVnet, af: InpAf, inc: InConninfo, seq: TcpSeq): void {
+  const v = V_syncache(tcp.vnet);
+  const sc = lookup(v, af, inc);
+  if (sc === null || sc.sc_iss !== seq) return;
+  if ((sc.sc_flags & SCF_UNREACH) === 0 || sc.sc_rxmits < 4) {
+    sc.sc_flags |= SCF_UNREACH;
+    return;
+  }
+  tcp.stat.tcps_sc_unreach++;
   syncache_drop(v, sc);
 }
 

@@ -144,6 +144,34 @@ describe('tcp: opening connections', () => {
     expect(h.stat.tcps_listendrop).to.equal(1);
   });
 
+  it('gives up an embryonic connection that ICMP goes on to call unreachable', () => {
+    h.listen(80);
+    h.seg({ flags: 'S', seq: 5 });
+    const synAck = h.take()[0]!.ip!.tcp!;
+    const unreachable = (number: number): void => {
+      // Quoted: our IP header, ports and sequence number.
+      const quoted = new Uint8Array(28);
+      quoted.set(buildIp4({ src: US, dst: PEER, len: 60 }, 6, new Uint8Array(8)));
+      const view = new DataView(quoted.buffer);
+      view.setUint16(20, 80);
+      view.setUint16(22, 40000);
+      view.setUint32(24, number);
+      const icmp = buildIcmp({ type: 3, code: 1, payload: quoted });
+      h.injectIp(buildIp4({ src: PEER, dst: US }, 1, icmp));
+    };
+    const left = (): unknown => h.vnet.sysctl.find('net.inet.tcp.syncache.count')!.get();
+    unreachable(synAck.seq);
+    unreachable(synAck.seq);
+    expect(left(), 'sent once').to.equal(1);
+    h.advance(10_000);
+    expect(h.take().length, 'SYN-ACKs').to.be.at.least(3);
+    unreachable(synAck.seq + 1);
+    expect(left(), 'another number').to.equal(1);
+    unreachable(synAck.seq);
+    expect(left()).to.equal(0);
+    expect(h.stat.tcps_sc_unreach).to.equal(1);
+  });
+
   it('bounds the embryonic connections', () => {
     h.listen(80);
     V_tcp(h.vnet).params.syncache_cachelimit = 100;
