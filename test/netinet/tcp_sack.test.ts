@@ -284,7 +284,8 @@ describe('tcp: SACK', () => {
     });
   });
 
-  it('keeps a scoreboard that agrees with a flat one, whatever arrives', () => {
+  it('keeps a scoreboard that agrees with a flat one, whatever arrives', function () {
+    this.timeout(120_000);
     const FLIGHT = 20;
     fc.assert(
       fc.property(
