@@ -3,6 +3,8 @@
  * step that undoes it, so that an attach that fails halfway and a detach are the same few lines.
  */
 
+import { bus_space_write_4 } from '../src/bus/bus_space.ts';
+import type { MmioRegion } from '../src/bus/device.ts';
 import { KASSERT } from '../src/sys/kassert.ts';
 import type { Errno } from '../src/sys/errno.ts';
 import type { Kva } from '../src/sys/types.ts';
@@ -106,4 +108,10 @@ export class DmaSetup {
     this.add(() => bus_dmamap_unload(tag, map));
     return { tag, map, vaddr, busAddr: segs.ds_addr[0]! };
   }
+}
+
+/** Tells a NIC with 64 address bits where a ring is, in the registers `low` and `high`. */
+export function writeRingBase(regs: MmioRegion, low: number, high: number, addr: number): void {
+  bus_space_write_4(regs, low, addr >>> 0);
+  bus_space_write_4(regs, high, Math.floor(addr / 0x100000000));
 }

@@ -62,7 +62,7 @@ import {
   TB_TXBASEL,
   TB_TXCNT,
 } from '../src/dev/tb/tbreg.ts';
-import { DmaSetup, RING_TO_DEVICE } from './dma_setup.ts';
+import { DmaSetup, RING_TO_DEVICE, writeRingBase } from './dma_setup.ts';
 import { dmaRxdrain, dmaRxfill } from './dma_rx.ts';
 import type { NicOps } from './dma_softc.ts';
 import { dmaQflush, dmaTxdrain, dmaTxeof } from './dma_tx.ts';
@@ -203,11 +203,6 @@ function tb_setmtu(sc: TbSoftc): Errno {
   return tb_init(sc);
 }
 
-function writeBase(sc: TbSoftc, low: number, high: number, addr: number): void {
-  bus_space_write_4(sc.regs, low, addr >>> 0);
-  bus_space_write_4(sc.regs, high, Math.floor(addr / 0x100000000));
-}
-
 /**
  * Brings the NIC up: rings, buffers, filter, interrupts. Nothing if it runs. ENOBUFS: there are too
  * few clusters; it stays down.
@@ -223,9 +218,9 @@ export function tb_init(sc: TbSoftc): Errno {
   mem.fill(0, sc.txDesc, sc.txDesc + TB_TX_NDESC * TB_DESC_SIZE);
   bus_space_write_4(regs, TB_MAC0, lladdrLow(ifp.if_lladdr));
   bus_space_write_4(regs, TB_MAC1, lladdrHigh(ifp.if_lladdr));
-  writeBase(sc, TB_TXBASEL, TB_TXBASEH, sc.txRing.busAddr);
+  writeRingBase(regs, TB_TXBASEL, TB_TXBASEH, sc.txRing.busAddr);
   bus_space_write_4(regs, TB_TXCNT, TB_TX_NDESC);
-  writeBase(sc, TB_RXBASEL, TB_RXBASEH, sc.rxRing.busAddr);
+  writeRingBase(regs, TB_RXBASEL, TB_RXBASEH, sc.rxRing.busAddr);
   bus_space_write_4(regs, TB_RXCNT, TB_RX_NDESC);
   bus_space_write_4(regs, TB_MAXFRM, ifp.if_mtu + FRAME_OVERHEAD);
   bus_dmamap_sync(sc.txRing.tag, sc.txRing.map, RING_TO_DEVICE);

@@ -98,7 +98,7 @@ import {
   TN_TDLEN,
   TN_TSO_MAX,
 } from '../src/dev/tn/tnreg.ts';
-import { DmaSetup, RING_TO_DEVICE } from './dma_setup.ts';
+import { DmaSetup, RING_TO_DEVICE, writeRingBase } from './dma_setup.ts';
 import { dmaRxdrain, dmaRxfill } from './dma_rx.ts';
 import type { NicOps } from './dma_softc.ts';
 import { dmaQflush, dmaTxdrain, dmaTxeof } from './dma_tx.ts';
@@ -288,11 +288,6 @@ function rxBufSizeOf(sc: TnSoftc, mtu: number): number {
   return frameMaxOf(sc, mtu) < MCLBYTES ? MCLBYTES : MJUMPAGESIZE;
 }
 
-function writeBase(sc: TnSoftc, low: number, high: number, addr: number): void {
-  bus_space_write_4(sc.regs, low, addr >>> 0);
-  bus_space_write_4(sc.regs, high, Math.floor(addr / 0x100000000));
-}
-
 /**
  * Brings the NIC up: rings, buffers, filter, interrupts. Nothing if it runs. ENOBUFS: there are too
  * few clusters; it stays down.
@@ -306,9 +301,9 @@ export function tn_init(sc: TnSoftc): Errno {
   if (error !== 0) return error;
   bus_space_write_4(regs, TN_MACL, lladdrLow(ifp.if_lladdr));
   bus_space_write_4(regs, TN_MACH, lladdrHigh(ifp.if_lladdr));
-  writeBase(sc, TN_TDBAL, TN_TDBAH, sc.txRing.busAddr);
+  writeRingBase(regs, TN_TDBAL, TN_TDBAH, sc.txRing.busAddr);
   bus_space_write_4(regs, TN_TDLEN, TN_TX_NDESC * TN_DESC_SIZE);
-  writeBase(sc, TN_RDBAL, TN_RDBAH, sc.rxRing.busAddr);
+  writeRingBase(regs, TN_RDBAL, TN_RDBAH, sc.rxRing.busAddr);
   bus_space_write_4(regs, TN_RDLEN, TN_RX_NDESC * TN_DESC_SIZE);
   bus_space_write_4(regs, TN_RXBSZ, sc.rxBufSize);
   bus_space_write_4(regs, TN_MAXFRM, frameMaxOf(sc, ifp.if_mtu));

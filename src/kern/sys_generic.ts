@@ -27,13 +27,7 @@ export function soWrite(
   len: number,
   more: boolean,
 ): Errno {
-  passEnter();
-  const flags = more ? MSG_MORETOCOME : 0;
-  const error = sosend(so, $uio.single(buf, off, len, UIO_WRITE), null, flags);
-  const n = len - $uio.uio_resid;
-  passLeave();
-  ioResult.n = n;
-  return n > 0 && error === EWOULDBLOCK ? 0 : error;
+  return soSend(so, buf, off, len, more ? MSG_MORETOCOME : 0);
 }
 
 /** `soWrite` with flags of send(2): MSG_OOB, MSG_EOF, MSG_MORETOCOME. */
@@ -70,12 +64,7 @@ export function soRecv(
 
 /** Receives up to `len` bytes into `buf` at `off`. 0 bytes without an error is end of data. */
 export function soRead(so: Socket, buf: Uint8Array, off: number, len: number): Errno {
-  passEnter();
-  const error = soreceive(so, $uio.single(buf, off, len, UIO_READ));
-  const n = len - $uio.uio_resid;
-  passLeave();
-  ioResult.n = n;
-  return error;
+  return soRecv(so, buf, off, len, 0);
 }
 
 /** Sends `buf[off .. off + len)` as one packet to `nam`, or to the peer of a connected socket. */

@@ -34,14 +34,12 @@ import { ether_ifattach, ether_ifdetach } from './if_ethersubr.ts';
 import {
   ETHER_ADDR_LEN,
   IFCOUNTER_IPACKETS,
-  IFCOUNTER_OBYTES,
   IFCOUNTER_OERRORS,
-  IFCOUNTER_OMCASTS,
-  IFCOUNTER_OPACKETS,
   IFF_DRV_RUNNING,
   IFF_LOOPBACK,
   IFF_UP,
   if_inc_counter,
+  ifCountSent,
   type IfDriver,
   type IfIoctl,
   type IfLaggPort,
@@ -174,13 +172,7 @@ class LaggSoftc implements IfDriver {
       return ENETDOWN;
     }
     const error = lp.lp_ifp.if_driver!.if_transmit(lp.lp_ifp, m);
-    if (error === 0) {
-      if_inc_counter(ifp, IFCOUNTER_OPACKETS, 1);
-      if_inc_counter(ifp, IFCOUNTER_OBYTES, len);
-      if (mcast) if_inc_counter(ifp, IFCOUNTER_OMCASTS, 1);
-    } else {
-      if_inc_counter(ifp, IFCOUNTER_OERRORS, 1);
-    }
+    ifCountSent(ifp, error, len, mcast);
     return error;
   }
 

@@ -264,6 +264,20 @@ export function if_inc_counter(ifp: Ifnet, counter: number, n: number): void {
   ifp.counters[counter]! += n;
 }
 
+/**
+ * Counts what became of a frame of `len` bytes that `ifp` gave to another interface to send: an
+ * error of that one's is an error of this one's.
+ */
+export function ifCountSent(ifp: Ifnet, error: Errno, len: number, mcast: boolean): void {
+  if (error !== 0) {
+    if_inc_counter(ifp, IFCOUNTER_OERRORS, 1);
+    return;
+  }
+  if_inc_counter(ifp, IFCOUNTER_OPACKETS, 1);
+  if_inc_counter(ifp, IFCOUNTER_OBYTES, len);
+  if (mcast) if_inc_counter(ifp, IFCOUNTER_OMCASTS, 1);
+}
+
 /** @see ifnet(9) */
 export function if_get_counter(ifp: Ifnet, counter: number): number {
   return ifp.counters[counter]!;

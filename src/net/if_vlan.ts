@@ -60,16 +60,14 @@ import {
   IFCAP_VLAN_MTU,
   IFCOUNTER_IPACKETS,
   IFCOUNTER_NOPROTO,
-  IFCOUNTER_OBYTES,
   IFCOUNTER_OERRORS,
-  IFCOUNTER_OMCASTS,
-  IFCOUNTER_OPACKETS,
   IFF_BROADCAST,
   IFF_DRV_RUNNING,
   IFF_MULTICAST,
   IFF_SIMPLEX,
   IFF_UP,
   if_inc_counter,
+  ifCountSent,
   type IfDriver,
   type IfIoctl,
   type IfMultiaddr,
@@ -182,13 +180,7 @@ class Ifvlan implements IfDriver {
       }
     }
     const error = p.if_driver!.if_transmit(p, top);
-    if (error === 0) {
-      if_inc_counter(ifp, IFCOUNTER_OPACKETS, 1);
-      if_inc_counter(ifp, IFCOUNTER_OBYTES, len);
-      if (mcast) if_inc_counter(ifp, IFCOUNTER_OMCASTS, 1);
-    } else {
-      if_inc_counter(ifp, IFCOUNTER_OERRORS, 1);
-    }
+    ifCountSent(ifp, error, len, mcast);
     return error;
   }
 

@@ -100,8 +100,12 @@ export function cc_ack_received(tp: Tcpcb, acked: number): void {
   tp.t_cc.ack_received(tp, acked);
 }
 
-/** Remembers what a time-out is about to change, in case it was none. */
-function saveForUndo(tp: Tcpcb): void {
+/**
+ * The first time-out of some data: remembers what it is about to change, since what follows may show
+ * that nothing was lost.
+ * @param badrxtwin what is acknowledged of before then was sent before the time-out, ms
+ */
+export function ccSaveForUndo(tp: Tcpcb, badrxtwin: number): void {
   tp.snd_cwnd_prev = tp.snd_cwnd;
   tp.snd_ssthresh_prev = tp.snd_ssthresh;
   tp.snd_recover_prev = tp.snd_recover;
@@ -110,11 +114,6 @@ function saveForUndo(tp: Tcpcb): void {
   if ((f & TF_FASTRECOVERY) !== 0) tp.t_flags |= TF_WASFRECOVERY;
   if ((f & TF_CONGRECOVERY) !== 0) tp.t_flags |= TF_WASCRECOVERY;
   tp.t_flags |= TF_PREVVALID;
-}
-
-/** The first time-out of some data: what follows it may show that nothing was lost. */
-export function ccSaveForUndo(tp: Tcpcb, badrxtwin: number): void {
-  saveForUndo(tp);
   tp.t_badrxtwin = badrxtwin;
 }
 

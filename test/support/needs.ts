@@ -83,7 +83,12 @@ function lacking(wanted: readonly Need[]): string | null {
 /** As `needs`, for one test: to be called first in it, with its `this`. */
 export function needsHere(test: Mocha.Context, ...wanted: Need[]): void {
   const why = lacking(wanted);
-  if (why === null) return;
+  if (why !== null) skipHere(test, why);
+}
+
+/** For a lack that only the test itself can see: skips it, or, with TAPNIC_REQUIRE=1, fails. */
+export function skipHere(test: Mocha.Context, why: string): void {
+  if (process.env['TAPNIC_REQUIRE'] === '1') throw new Error(`missing, and required: ${why}`);
   skippedSuites.set(test.test?.fullTitle() ?? '', why);
   test.skip();
 }
