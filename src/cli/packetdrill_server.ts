@@ -48,6 +48,8 @@ import {
 const CLIENTS_MAX = 16;
 /** Real time for the rest of a request whose beginning is there. */
 const PARTIAL_MS = 5000;
+/** Real time that a script waits for the one before it to be gone: a program it started may hold on. */
+const BUSY_MS = 1000;
 /** How far a single request may move the clock: a year. */
 const STEP_MAX_US = 366 * 86400e6;
 const POLLFD = 8;
@@ -201,6 +203,8 @@ export class PacketdrillServer {
   readonly #clock = new ManualClock({ startNs: 1e9 });
   readonly #machine: Machine;
   #session: Session | null = null;
+  /** Scripts that wait for the end of the one that runs, in order. */
+  readonly #next: (() => void)[] = [];
   /** Scripts that were run. */
   scripts = 0;
 
@@ -241,6 +245,7 @@ export class PacketdrillServer {
   /** Stops; resolves with what leaked, pool names to counts. */
   close(): Record<string, number> {
     this.#server.close();
+    this.#next.length = 0;
     for (const client of this.#clients) client.destroy();
     this.#end();
     return this.#machine.leaked();
@@ -249,6 +254,7 @@ export class PacketdrillServer {
   #end(): void {
     this.#session?.host.close();
     this.#session = null;
+    this.#next.shift()?.();
   }
 
   #accept(socket: Socket): void {
@@ -272,41 +278,57 @@ export class PacketdrillServer {
       for (const q of requests) {
         if (socket.destroyed) return;
         if (q.op === OP_SHIM) this.#shim(socket, q);
-        else if (q.op === OP_HELLO) session = this.#hello(socket, q) ?? session;
+        else if (q.op === OP_HELLO) this.#hello(socket, q, (started) => (session = started));
         else if (session === null) socket.destroy();
         else session.handle(q);
       }
     });
   }
 
-  #refuse(socket: Socket, { id }: LinkRequest, errno: string, message: string): null {
+  #refuse(socket: Socket, { id }: LinkRequest, errno: string, message: string): void {
     const result = -LINUX_ERRNO[errno]!;
     socket.end(replyFrame({ id, result, nowUs: 0, payload: Buffer.from(message) }));
-    return null;
   }
 
-  #hello(socket: Socket, q: LinkRequest): Session | null {
-    if (q.a !== LINK_VERSION)
-      return this.#refuse(
-        socket,
-        q,
-        'EPROTO',
-        `version ${q.a} of the shared object, not ${LINK_VERSION}`,
-      );
-    if (this.#session !== null) return this.#refuse(socket, q, 'EBUSY', 'a script runs already');
-    let wanted;
+  /** Starts a script, `adopt` being told its session; one that runs may have BUSY_MS to end first. */
+  #hello(socket: Socket, q: LinkRequest, adopt: (session: Session) => void): void {
+    if (q.a !== LINK_VERSION) {
+      const message = `version ${q.a} of the shared object, not ${LINK_VERSION}`;
+      this.#refuse(socket, q, 'EPROTO', message);
+      return;
+    }
+    let wanted: { addr: InAddr; mtu: number };
     try {
       wanted = settings(q.payload.toString('latin1'), this.#options);
     } catch (e) {
-      return this.#refuse(socket, q, 'EINVAL', (e as Error).message);
+      this.#refuse(socket, q, 'EINVAL', (e as Error).message);
+      return;
     }
+    if (this.#session === null) {
+      adopt(this.#start(socket, q, wanted));
+      return;
+    }
+    const turn = (): void => {
+      clearTimeout(timer);
+      if (socket.destroyed) this.#next.shift()?.();
+      else adopt(this.#start(socket, q, wanted));
+    };
+    const timer = setTimeout(() => {
+      this.#next.splice(this.#next.indexOf(turn), 1);
+      this.#refuse(socket, q, 'EBUSY', 'a script runs already');
+    }, BUSY_MS);
+    timer.unref();
+    this.#next.push(turn);
+  }
+
+  #start(socket: Socket, { id }: LinkRequest, wanted: { addr: InAddr; mtu: number }): Session {
     // Every script finds the same stack: a whole millisecond, the same random numbers.
     this.#clock.advanceTo(Math.ceil(this.#clock.nowNs() / 1e9) * 1e9);
     const prng = new SeededPrng(this.#options.seed);
     const session = new Session(socket, new PdHost({ clock: this.#clock, prng, ...wanted }));
     this.#session = session;
     this.scripts++;
-    session.reply({ id: q.id, result: 0, nowUs: session.nowUs });
+    session.reply({ id, result: 0, nowUs: session.nowUs });
     return session;
   }
 

@@ -6,6 +6,7 @@ import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { expect } from 'chai';
 import { needs } from '../support/needs.ts';
@@ -72,8 +73,8 @@ describe("packetdrill's shared object", function () {
 
   it('cleans up behind a program that dies in the middle of a script', async () => {
     const script = `timeout -s KILL 0.15 ${driver} ${object}; ${driver} ${object} mtu=1400`;
-    const { status, out } = await tapnic('--json', '--', 'sh', '-c', script);
-    expect(status).to.equal(0);
+    const { status, out, err } = await tapnic('--json', '--', 'sh', '-c', script);
+    expect(status, err).to.equal(0);
     expect(JSON.parse(out.trim().split('\n').at(-1)!)).to.have.deep.property('leaked', {});
   });
 
@@ -136,6 +137,20 @@ describe("packetdrill's shared object", function () {
       // Unknown operations, descriptors that are none, packets that are none.
       const odd = [frame(77, 0), frame(5, 0), frame(16, 0, 'E'), frame(16, 0), frame(15, 0, 'abc')];
       expect(await ask(Buffer.concat([hello, ...odd]), 6)).to.deep.equal([0, -38, -9, 0, 0, 0]);
+    });
+
+    it('has a script wait for the end of another, not for ever, and not behind the dead', async () => {
+      const first = connect(path);
+      first.write(hello);
+      await once(first, 'data');
+      expect(await ask(hello, 1)).to.deep.equal([-16]);
+      const dead = connect(path);
+      dead.write(hello);
+      const next = ask(hello, 1);
+      await setTimeout(50);
+      dead.destroy();
+      first.destroy();
+      expect(await next).to.deep.equal([0]);
     });
 
     it('still serves', async () => {
