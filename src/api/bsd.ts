@@ -122,7 +122,8 @@ function sockaddr(a: SockaddrIn): Sockaddr | null {
   return { family: AF_INET, addr: inAddr(addr), addr6: null, port: portOf(a.port) };
 }
 
-function sockaddrIn(a: Sockaddr): SockaddrIn {
+/** The kernel's form of an IPv4 address as text and a port. */
+export function sockaddrIn(a: Sockaddr): SockaddrIn {
   return { address: inet_ntoa(a.addr), port: a.port };
 }
 
@@ -346,8 +347,8 @@ export class Bsd {
     const file = this.#files.get(fd);
     if (file === undefined) return -EBADF;
     this.#remove(fd);
-    if (file instanceof Kqueue) kqueue_close(file);
-    else soclose(file);
+    if (!(file instanceof Kqueue)) return failed(soclose(file));
+    kqueue_close(file);
     return 0;
   }
 

@@ -1,23 +1,17 @@
 /**
  * An emulated host that a test script drives: socket calls by descriptor, raw IPv4 packets in and
  * out, time that passes when told to. What packetdrill's shared object reaches over a socket
- * (src/cli/packetdrill.ts) and what our own runner calls directly. Calls take and return Linux's
- * numbers: a result, or a negated errno. Each host is a Vnet of its own; the machine is the
- * caller's. Left out: IPv6, descriptors other than sockets.
+ * (src/cli/packetdrill.ts) and what our own runner calls directly. Underneath are the BSD calls of
+ * src/api/bsd.ts; what is added here is Linux's side of it (calls take and return Linux's numbers: a
+ * result, or a negated errno) and calls that wait on virtual time. Each host is a Vnet of its own;
+ * the machine is the caller's. Left out: IPv6, descriptors other than sockets.
  */
 
-import {
-  EAFNOSUPPORT,
-  EBADF,
-  EINPROGRESS,
-  EALREADY,
-  EINVAL,
-  EWOULDBLOCK,
-  type Errno,
-} from '../sys/errno.ts';
+import { EAFNOSUPPORT, EBADF, EINPROGRESS, EINVAL, EWOULDBLOCK, type Errno } from '../sys/errno.ts';
 import type { Prng } from '../sys/prng.ts';
 import type { InAddr } from '../sys/types.ts';
 import { inAddr } from '../sys/types.ts';
+import { Bsd, sockaddrIn } from '../api/bsd.ts';
 import type { ManualClock } from '../host/manual_clock.ts';
 import {
   AF_INET,
@@ -29,39 +23,22 @@ import {
   SOCK_STREAM,
 } from '../kern/protosw.ts';
 import { machineSysctl, type SysctlValue } from '../kern/kern_sysctl.ts';
-import {
-  sbavail,
-  SBS_CANTRCVMORE,
-  SBS_CANTSENDMORE,
-  SBS_RCVATMARK,
-  sbspace,
-} from '../kern/uipc_sockbuf.ts';
+import { sbavail, SBS_CANTRCVMORE, SBS_CANTSENDMORE, sbspace } from '../kern/uipc_sockbuf.ts';
 import {
   SO_ACCEPTCONN,
   SO_LINGER,
+  soAtMark,
   type Socket,
-  soaccept,
-  sobind,
-  soclose,
-  soconnect,
-  socreate,
-  solisten,
-  soreceive,
-  soResult,
-  sosend,
-  soshutdown,
   soTakeError,
   SS_ISCONNECTED,
   SS_ISCONNECTING,
 } from '../kern/uipc_socket.ts';
 import { soReceivedFrom } from '../kern/uipc_dgram.ts';
-import { ioResult, soRecvDgram } from '../kern/sys_generic.ts';
 import { type Vnet, vnet_alloc } from '../kern/vnet.ts';
 import { inet_domain_attach, inet_domain_detach } from '../netinet/in_proto.ts';
 import { V_ip } from '../netinet/ip_var.ts';
 import { tcp_shutdownVnet } from '../netinet/tcp_pcblist.ts';
 import { KASSERT } from '../sys/kassert.ts';
-import { UIO_READ, UIO_WRITE, Uio } from '../vm/uio.ts';
 import {
   fromLinuxSockaddr,
   LINUX_AF_INET,
@@ -89,6 +66,7 @@ import {
   LINUX_TIOCOUTQ,
   linuxErrno,
   linuxFamily,
+  linuxResult,
   toLinuxSockaddr,
 } from './packetdrill_linux.ts';
 import { linuxGetsockopt, linuxSetsockopt } from './packetdrill_sockopt.ts';
@@ -117,12 +95,6 @@ export interface PdPollfd {
   revents: number;
 }
 
-interface File {
-  readonly so: Socket;
-  nonblock: boolean;
-}
-
-const FDS_MAX = 4096;
 const MAX_EVENTS_PER_ADVANCE = 10_000_000;
 const MSG_KNOWN =
   LINUX_MSG_OOB |
@@ -145,7 +117,9 @@ export class PdHost {
   addressOut: Uint8Array = new Uint8Array(0);
   /** The value the last getsockopt or ioctl gave. */
   valueOut: Uint8Array = new Uint8Array(0);
-  readonly #files = new Map<number, File>();
+  readonly #bsd: Bsd;
+  /** Every open descriptor: whether its calls do not wait, O_NONBLOCK. */
+  readonly #nonblock = new Map<number, boolean>();
   #step: PdStep | null = null;
   #waiters: Waiter[] = [];
   readonly #sysctls = new Map<string, SysctlValue>();
@@ -153,6 +127,7 @@ export class PdHost {
   constructor(options: PdHostOptions) {
     this.clock = options.clock;
     this.vnet = vnet_alloc(options.prng);
+    this.#bsd = new Bsd(this.vnet);
     const error = inet_domain_attach(this.vnet);
     KASSERT(error === 0, 'PdHost: inet_domain_attach');
     this.wire = new PacketdrillWire(this.vnet, options.mtu ?? 1500);
@@ -164,8 +139,8 @@ export class PdHost {
   /** Ends all connections without a word, and puts the machine's sysctls back. */
   close(): void {
     this.#waiters = [];
-    for (const { so } of this.#files.values()) soclose(so);
-    this.#files.clear();
+    this.#bsd.closeAll();
+    this.#nonblock.clear();
     tcp_shutdownVnet(this.vnet, 'rst');
     tcp_shutdownVnet(this.vnet, 'discard');
     this.wire.detach();
@@ -256,31 +231,23 @@ export class PdHost {
 
   // Descriptors.
 
-  #file(fd: number): File | null {
-    return this.#files.get(fd) ?? null;
+  /** Notes that `fd`, a result of the BSD calls, is open. */
+  #opened(fd: number, nonblock: boolean): number {
+    if (fd >= 0) this.#nonblock.set(fd, nonblock);
+    return linuxResult(fd);
   }
 
-  /** The socket behind a descriptor, null if there is none. */
-  socketOf(fd: number): Socket | null {
-    return this.#file(fd)?.so ?? null;
-  }
-
-  #open(so: Socket, nonblock: boolean): number {
-    for (let fd = 3; fd < FDS_MAX; fd++) {
-      if (this.#files.has(fd)) continue;
-      this.#files.set(fd, { so, nonblock });
-      return fd;
-    }
-    soclose(so);
-    return -LINUX_ERRNO['EMFILE']!;
+  /** Ends a call that may let others go on: `n` as Linux has it. */
+  #done(n: number): number {
+    this.#wake();
+    return linuxResult(n);
   }
 
   /** Runs `f` on the socket of `fd`; its errno negated, or 0. */
-  #on(fd: number, f: (so: Socket, file: File) => Errno): number {
-    const file = this.#file(fd);
-    const error = file === null ? EBADF : f(file.so, file);
-    this.#wake();
-    return error === 0 ? 0 : -linuxErrno(error);
+  #on(fd: number, f: (so: Socket) => Errno): number {
+    const so = this.#bsd.socketOf(fd);
+    const error = so === null ? EBADF : f(so);
+    return this.#done(error === 0 ? 0 : -error);
   }
 
   // The calls.
@@ -290,51 +257,47 @@ export class PdHost {
     type &= 0xf;
     if (domain !== LINUX_AF_INET) return -LINUX_ERRNO['EAFNOSUPPORT']!;
     if (type !== SOCK_STREAM && type !== SOCK_DGRAM) return -LINUX_ERRNO['EPROTONOSUPPORT']!;
-    const error = socreate(this.vnet, AF_INET, type, protocol);
-    return error === 0 ? this.#open(soResult.so!, nonblock) : -linuxErrno(error);
+    return this.#opened(this.#bsd.socket(AF_INET, type, protocol), nonblock);
   }
 
   bind(fd: number, sa: Uint8Array): number {
-    return this.#on(fd, (so) => {
-      const nam = fromLinuxSockaddr(sa);
-      if (nam === null) return EINVAL;
-      this.#ownAddress(nam.addr);
-      return sobind(so, nam);
-    });
+    const nam = fromLinuxSockaddr(sa);
+    if (nam === null) return this.#on(fd, () => EINVAL);
+    this.#ownAddress(nam.addr);
+    return this.#done(this.#bsd.bind(fd, sockaddrIn(nam)));
   }
 
   listen(fd: number, backlog: number): number {
-    return this.#on(fd, (so) => solisten(so, backlog));
+    return this.#done(this.#bsd.listen(fd, backlog));
   }
 
   accept(fd: number): number {
-    const file = this.#file(fd);
-    if (file === null) return -LINUX_ERRNO['EBADF']!;
+    const nonblock = this.#nonblock.get(fd) ?? false;
     return this.#try(() => {
-      const error = soaccept(file.so);
-      if (error === EWOULDBLOCK && !file.nonblock) return PD_BLOCK;
-      if (error !== 0) return -linuxErrno(error);
-      const so = soResult.so!;
-      this.addressOut = toLinuxSockaddr(so.so_proto.pr_peeraddr(so));
-      return this.#open(so, file.nonblock);
+      const n = this.#bsd.accept(fd);
+      if (n === -EWOULDBLOCK && !nonblock) return PD_BLOCK;
+      if (n >= 0) this.addressOut = this.#peerOf(n);
+      return this.#opened(n, nonblock);
     });
+  }
+
+  #peerOf(fd: number): Uint8Array {
+    const so = this.#bsd.socketOf(fd)!;
+    return toLinuxSockaddr(so.so_proto.pr_peeraddr(so));
   }
 
   /** AF_UNSPEC dissolves the association of a datagram socket. */
   connect(fd: number, sa: Uint8Array): number {
-    const file = this.#file(fd);
-    if (file === null) return -LINUX_ERRNO['EBADF']!;
-    const { so } = file;
     if (linuxFamily(sa) === LINUX_AF_UNSPEC)
-      return this.#on(fd, () =>
+      return this.#on(fd, (so) =>
         so.so_type === SOCK_STREAM ? EAFNOSUPPORT : so.so_proto.pr_disconnect(so),
       );
+    const so = this.#bsd.socketOf(fd);
+    if (so === null) return -LINUX_ERRNO['EBADF']!;
     const nam = fromLinuxSockaddr(sa);
     if (nam === null) return -LINUX_ERRNO['EINVAL']!;
-    if ((so.so_state & SS_ISCONNECTING) !== 0) return -linuxErrno(EALREADY);
-    const error = soconnect(so, nam);
-    if (error !== 0) return -linuxErrno(error);
-    if (file.nonblock && (so.so_state & SS_ISCONNECTING) !== 0) return -linuxErrno(EINPROGRESS);
+    const n = this.#bsd.connect(fd, sockaddrIn(nam));
+    if (n !== -EINPROGRESS || this.#nonblock.get(fd)!) return linuxResult(n);
     return this.#try(() => {
       if ((so.so_state & SS_ISCONNECTING) !== 0 && so.so_error === 0) return PD_BLOCK;
       return -linuxErrno(soTakeError(so));
@@ -343,79 +306,61 @@ export class PdHost {
 
   /** `read` and its kin: bytes received into `buf`. */
   recv(fd: number, buf: Uint8Array, flags: number): number {
-    const file = this.#file(fd);
-    if (file === null) return -LINUX_ERRNO['EBADF']!;
-    if ((flags & ~MSG_KNOWN) !== 0) return -LINUX_ERRNO['EOPNOTSUPP']!;
-    const { so } = file;
-    const nonblock = file.nonblock || (flags & LINUX_MSG_DONTWAIT) !== 0;
-    const all = (flags & LINUX_MSG_WAITALL) !== 0;
+    const so = this.#bsd.socketOf(fd);
+    if (so === null) return -LINUX_ERRNO['EBADF']!;
+    const stream = so.so_type === SOCK_STREAM;
+    const unknown = ~MSG_KNOWN | (stream ? 0 : LINUX_MSG_PEEK | LINUX_MSG_OOB);
+    if ((flags & unknown) !== 0) return -LINUX_ERRNO['EOPNOTSUPP']!;
+    const nonblock = this.#nonblock.get(fd)! || (flags & LINUX_MSG_DONTWAIT) !== 0;
+    const all = stream && (flags & LINUX_MSG_WAITALL) !== 0;
     const how =
       ((flags & LINUX_MSG_PEEK) !== 0 ? MSG_PEEK : 0) |
       ((flags & LINUX_MSG_OOB) !== 0 ? MSG_OOB : 0) |
       (nonblock ? MSG_DONTWAIT : 0);
-    if (so.so_type !== SOCK_STREAM) return this.#recvDgram(so, buf, flags, nonblock);
-    const uio = new Uio().single(buf, 0, buf.length, UIO_READ);
+    let got = 0;
     return this.#try(() => {
-      const before = uio.uio_resid;
-      const error = soreceive(so, uio, how);
-      const got = buf.length - uio.uio_resid;
-      const more = error === 0 && all && uio.uio_resid > 0 && uio.uio_resid !== before;
-      if (more || error === EWOULDBLOCK) {
-        if (!nonblock) return PD_BLOCK;
-        return got > 0 ? got : -linuxErrno(EWOULDBLOCK);
-      }
-      if (error !== 0) return got > 0 ? got : -linuxErrno(error);
-      this.addressOut = toLinuxSockaddr(so.so_proto.pr_peeraddr(so));
+      const n = this.#bsd.recv(fd, buf.subarray(got), how);
+      got += Math.max(n, 0);
+      const more = all && n > 0 && got < buf.length;
+      if ((more || n === -EWOULDBLOCK) && !nonblock) return PD_BLOCK;
+      if (n < 0) return got > 0 ? got : linuxResult(n);
+      this.addressOut = stream ? this.#peerOf(fd) : toLinuxSockaddr(soReceivedFrom);
       return got;
-    });
-  }
-
-  #recvDgram(so: Socket, buf: Uint8Array, flags: number, nonblock: boolean): number {
-    if ((flags & (LINUX_MSG_PEEK | LINUX_MSG_OOB)) !== 0) return -LINUX_ERRNO['EOPNOTSUPP']!;
-    return this.#try(() => {
-      const error = soRecvDgram(so, buf, 0, buf.length);
-      if (error === EWOULDBLOCK && !nonblock) return PD_BLOCK;
-      if (error !== 0) return -linuxErrno(error);
-      const { addr, port } = soReceivedFrom;
-      this.addressOut = toLinuxSockaddr({ family: AF_INET, addr, addr6: null, port });
-      return ioResult.n;
     });
   }
 
   /** `write` and its kin: all of `data` unless the descriptor does not wait. `sa`: empty for none. */
   send(fd: number, data: Uint8Array, flags: number, sa: Uint8Array): number {
-    const file = this.#file(fd);
-    if (file === null) return -LINUX_ERRNO['EBADF']!;
+    if (this.#bsd.socketOf(fd) === null) return -LINUX_ERRNO['EBADF']!;
     if ((flags & ~MSG_KNOWN) !== 0) return -LINUX_ERRNO['EOPNOTSUPP']!;
-    const { so } = file;
-    const nonblock = file.nonblock || (flags & LINUX_MSG_DONTWAIT) !== 0;
-    const uio = new Uio().single(data, 0, data.length, UIO_WRITE);
-    const nam = sa.length === 0 ? null : fromLinuxSockaddr(sa);
+    const nonblock = this.#nonblock.get(fd)! || (flags & LINUX_MSG_DONTWAIT) !== 0;
+    const nam = fromLinuxSockaddr(sa);
+    const to = nam === null ? null : sockaddrIn(nam);
     const how =
       ((flags & LINUX_MSG_MORE) !== 0 ? MSG_MORETOCOME : 0) |
       ((flags & LINUX_MSG_OOB) !== 0 ? MSG_OOB : 0);
+    let put = 0;
     return this.#try(() => {
-      const error = sosend(so, uio, nam, how);
-      const put = data.length - uio.uio_resid;
+      const n = this.#bsd.sendto(fd, data.subarray(put), how, to);
       // As in FreeBSD, an error counts even if the buffer has taken some of the data.
-      if (error !== 0 && error !== EWOULDBLOCK) return -linuxErrno(error);
-      if (uio.uio_resid === 0) return put;
+      if (n < 0 && n !== -EWOULDBLOCK) return linuxResult(n);
+      put += Math.max(n, 0);
+      if (put === data.length) return put;
       if (!nonblock) return PD_BLOCK;
       return put > 0 ? put : -linuxErrno(EWOULDBLOCK);
     });
   }
 
   shutdown(fd: number, how: number): number {
-    return this.#on(fd, (so) => (how < 0 || how > 2 ? EINVAL : soshutdown(so, how)));
+    return this.#done(this.#bsd.shutdown(fd, how));
   }
 
   closeFd(fd: number): number {
-    return this.#on(fd, (so) => {
-      this.#files.delete(fd);
-      // A close that lingers does not sleep here: what is left to send goes out by itself.
-      if ((so.so_options & SO_LINGER) !== 0 && so.so_linger > 0) so.so_options &= ~SO_LINGER;
-      return soclose(so);
-    });
+    const so = this.#bsd.socketOf(fd);
+    // A close that lingers does not sleep here: what is left to send goes out by itself.
+    if (so !== null && so.so_linger > 0) so.so_options &= ~SO_LINGER;
+    this.#nonblock.delete(fd);
+    return this.#done(this.#bsd.close(fd));
   }
 
   /** -1: of the newest connection that is not accepted yet. The answer is `valueOut`. */
@@ -434,7 +379,8 @@ export class PdHost {
 
   #newest(): Socket | null {
     let newest: Socket | null = null;
-    for (const { so } of this.#files.values()) newest = so.sol_comp.at(-1) ?? newest;
+    for (const fd of this.#nonblock.keys())
+      newest = this.#bsd.socketOf(fd)!.sol_comp.at(-1) ?? newest;
     return newest;
   }
 
@@ -443,17 +389,17 @@ export class PdHost {
   }
 
   fcntl(fd: number, cmd: number, arg: number): number {
-    const file = this.#file(fd);
-    if (file === null) return -LINUX_ERRNO['EBADF']!;
-    if (cmd === LINUX_F_GETFL) return LINUX_O_RDWR | (file.nonblock ? LINUX_O_NONBLOCK : 0);
+    const nonblock = this.#nonblock.get(fd);
+    if (nonblock === undefined) return -LINUX_ERRNO['EBADF']!;
+    if (cmd === LINUX_F_GETFL) return LINUX_O_RDWR | (nonblock ? LINUX_O_NONBLOCK : 0);
     if (cmd !== LINUX_F_SETFL) return -LINUX_ERRNO['EINVAL']!;
-    file.nonblock = (arg & LINUX_O_NONBLOCK) !== 0;
+    this.#nonblock.set(fd, (arg & LINUX_O_NONBLOCK) !== 0);
     return 0;
   }
 
   /** FIONREAD, TIOCOUTQ, FIONBIO, SIOCATMARK; an answer is `valueOut`, an int. */
   ioctl(fd: number, request: number, arg: number): number {
-    return this.#on(fd, (so, file) => {
+    return this.#on(fd, (so) => {
       this.valueOut = new Uint8Array(4);
       const answer = new DataView(this.valueOut.buffer);
       switch (request) {
@@ -464,10 +410,10 @@ export class PdHost {
           answer.setInt32(0, sbavail(so.so_snd), true);
           return 0;
         case LINUX_SIOCATMARK:
-          answer.setInt32(0, (so.so_rcv.sb_state & SBS_RCVATMARK) !== 0 ? 1 : 0, true);
+          answer.setInt32(0, soAtMark(so) ? 1 : 0, true);
           return 0;
         case LINUX_FIONBIO:
-          file.nonblock = arg !== 0;
+          this.#nonblock.set(fd, arg !== 0);
           answer.setInt32(0, arg, true);
           return 0;
         default:
@@ -495,9 +441,8 @@ export class PdHost {
 
   #ready(fd: number, events: number): number {
     if (fd < 0) return 0;
-    const file = this.#file(fd);
-    if (file === null) return LINUX_POLLNVAL;
-    const { so } = file;
+    const so = this.#bsd.socketOf(fd);
+    if (so === null) return LINUX_POLLNVAL;
     const { so_rcv: rcv, so_snd: snd } = so;
     const eof = (rcv.sb_state & SBS_CANTRCVMORE) !== 0;
     const shut = (snd.sb_state & SBS_CANTSENDMORE) !== 0;
@@ -508,7 +453,7 @@ export class PdHost {
     if (sbavail(rcv) >= Math.max(rcv.sb_lowat, 1) || eof || dead) revents |= LINUX_POLLIN;
     const room = (so.so_state & SS_ISCONNECTED) !== 0 && sbspace(snd) >= snd.sb_lowat;
     if (room || shut || dead) revents |= LINUX_POLLOUT;
-    if (so.so_oobmark > 0 || (rcv.sb_state & SBS_RCVATMARK) !== 0) revents |= LINUX_POLLPRI;
+    if (so.so_oobmark > 0 || soAtMark(so)) revents |= LINUX_POLLPRI;
     revents &= events;
     if (dead) revents |= LINUX_POLLERR;
     if (eof && shut) revents = (revents & ~LINUX_POLLOUT) | LINUX_POLLHUP;

@@ -65,6 +65,11 @@ export function linuxErrno(error: Errno): number {
   return error === 0 ? 0 : (LINUX_ERRNO[errnoName(error)] ?? LINUX_ERRNO['EIO']!);
 }
 
+/** A result, or one of our errnos negated, with Linux's number of it. */
+export function linuxResult(n: number): number {
+  return n < 0 ? -linuxErrno(-n) : n;
+}
+
 export const LINUX_AF_UNSPEC = 0;
 export const LINUX_AF_INET = 2;
 export const LINUX_O_RDWR = 2;
@@ -109,7 +114,7 @@ export function fromLinuxSockaddr(sa: Uint8Array): Sockaddr | null {
 }
 
 /** An address as Linux lays it out; no bytes for none. */
-export function toLinuxSockaddr(sa: Sockaddr | null): Uint8Array {
+export function toLinuxSockaddr(sa: Pick<Sockaddr, 'addr' | 'port'> | null): Uint8Array {
   if (sa === null) return new Uint8Array(0);
   const { addr, port: n } = sa;
   const quad = [addr >>> 24, (addr >>> 16) & 0xff, (addr >>> 8) & 0xff, addr & 0xff];

@@ -9,7 +9,6 @@ import { ipcSysctlInit } from '../../src/kern/kern_ipc_sysctl.ts';
 import { PD_BLOCK, PdHost } from '../../src/machine/packetdrill_host.ts';
 import { LINUX_ERRNO, toLinuxSockaddr } from '../../src/machine/packetdrill_linux.ts';
 import { runShim } from '../../src/machine/packetdrill_shim.ts';
-import { AF_INET } from '../../src/kern/protosw.ts';
 import { parseInAddr } from '../../src/netinet/in.ts';
 import { port } from '../../src/sys/types.ts';
 import { decodeIp4 } from '../support/frames.ts';
@@ -80,7 +79,7 @@ class Runner {
       mtu: option('mtu', 1500),
     });
     const address = (text: string, n: number): Uint8Array =>
-      toLinuxSockaddr({ family: AF_INET, addr: parseInAddr(text)!, addr6: null, port: port(n) });
+      toLinuxSockaddr({ addr: parseInAddr(text)!, port: port(n) });
     this.#ctx = {
       host: this.#host,
       fds: new Map(),
