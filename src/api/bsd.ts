@@ -1,8 +1,10 @@
 /**
  * BSD sockets by descriptor, for any front end: the calls of socket(2), bind(2), … on a stack. A call
  * never waits and returns what the C call would, or an errno of FreeBSD's, negated; its `…Async` twin
- * waits as a blocking descriptor does, and rejects with a TapnicError. Left out: poll and select (a
- * kqueue does it), descriptors shared by processes, recvmsg's control data, IPv6.
+ * waits as a blocking descriptor does, and rejects with a TapnicError. Unlike FreeBSD, whose threads
+ * keep a file that another one closes, whoever waits for a descriptor that is closed gets EBADF. Left
+ * out: poll and select (a kqueue does it), descriptors shared by processes, recvmsg's control data,
+ * IPv6.
  */
 
 import type { Task } from '../sys/clock.ts';
@@ -37,6 +39,7 @@ import {
   MSG_DONTWAIT,
   MSG_OOB,
   MSG_PEEK,
+  MSG_TRUNC,
   MSG_WAITALL,
   type Sockaddr,
   SOCK_STREAM,
@@ -86,6 +89,16 @@ export interface Linger {
 export interface Timeval {
   readonly tv_sec: number;
   readonly tv_usec: number;
+}
+
+/** What recvfrom found. */
+export interface Received {
+  /** As from recv. */
+  readonly n: number;
+  /** msg_flags: MSG_TRUNC or 0. */
+  readonly flags: number;
+  /** Null of a stream, and without a datagram. */
+  readonly from: SockaddrIn | null;
 }
 
 /** What setsockopt takes: an int, a struct, a text such as an algorithm's name, or the bytes. */
@@ -222,13 +235,23 @@ export class Bsd {
     return error !== 0 ? -error : this.#install(soResult.so!);
   }
 
-  /** Waits for a connection. ECONNABORTED: one that was over before it could be accepted. */
+  /** Waits for a buffer of `s`. EWOULDBLOCK: for too long; EBADF: `s` is closed, or another by now. */
+  async #wait(s: number, so: Socket, sb: Sockbuf, timeoNs: number): Promise<Errno> {
+    const error = await sbwait(sb, timeoNs);
+    return this.#files.get(s) === so ? error : EBADF;
+  }
+
+  /**
+   * Waits for a connection. ECONNABORTED: one that was over before it could be accepted, or the
+   * listener was shut down.
+   */
   async acceptAsync(s: number): Promise<number> {
     for (;;) {
       const n = this.accept(s);
       if (n !== -EWOULDBLOCK) return checked(n, 'accept');
-      const { so_rcv: sb } = this.socketOf(s)!;
-      if ((await sbwait(sb, sb.sb_timeo)) !== 0) throw errnoError(EWOULDBLOCK, 'accept');
+      const so = this.socketOf(s)!;
+      const error = await this.#wait(s, so, so.so_rcv, so.so_rcv.sb_timeo);
+      if (error !== 0) throw errnoError(error, 'accept');
     }
   }
 
@@ -253,8 +276,10 @@ export class Bsd {
       return;
     }
     const so = this.socketOf(s)!;
-    while ((so.so_state & SS_ISCONNECTING) !== 0 && so.so_error === 0) await sbwait(so.so_snd, 0);
-    checked(failed(soTakeError(so)), 'connect');
+    let error: Errno = 0;
+    while (error === 0 && (so.so_state & SS_ISCONNECTING) !== 0 && so.so_error === 0)
+      error = await this.#wait(s, so, so.so_snd, 0);
+    checked(failed(error !== 0 ? error : soTakeError(so)), 'connect');
   }
 
   /** Bytes taken, fewer than `buf` has if there is no room for all; -EWOULDBLOCK. @see send(2) */
@@ -287,11 +312,12 @@ export class Bsd {
         if (n < 0 && sent === 0) throw errnoError(-n, 'send');
         return sent;
       }
-      const { so_snd: sb } = this.socketOf(s)!;
-      if (n < 0 && (await sbwait(sb, sb.sb_timeo)) !== 0) {
-        if (sent > 0) return sent;
-        throw errnoError(EWOULDBLOCK, 'send');
-      }
+      if (n >= 0) continue;
+      const so = this.socketOf(s)!;
+      const error = await this.#wait(s, so, so.so_snd, so.so_snd.sb_timeo);
+      if (error === 0) continue;
+      if (error === EWOULDBLOCK && sent > 0) return sent;
+      throw errnoError(error, 'send');
     }
   }
 
@@ -302,16 +328,20 @@ export class Bsd {
     const error =
       so.so_type === SOCK_STREAM
         ? soRecv(so, buf, 0, buf.length, flags)
-        : soRecvDgram(so, buf, 0, buf.length);
+        : soRecvDgram(so, buf, 0, buf.length, flags);
     return error !== 0 ? -error : ioResult.n;
   }
 
-  /** `recv` of a datagram, with its sender. @see recvfrom(2) */
-  recvfrom(s: number, buf: Uint8Array): { n: number; from: SockaddrIn | null } {
-    const n = this.recv(s, buf);
-    const known = n >= 0 && this.socketOf(s)!.so_type !== SOCK_STREAM;
-    const { addr, port } = soReceivedFrom;
-    return { n, from: known ? { address: inet_ntoa(addr), port } : null };
+  /**
+   * `recv` of a datagram, with its sender; MSG_TRUNC in the `flags` that come back: it was longer than
+   * `buf`. @see recvfrom(2), recvmsg(2)
+   */
+  recvfrom(s: number, buf: Uint8Array, flags = 0): Received {
+    const n = this.recv(s, buf, flags);
+    if (n < 0 || this.socketOf(s)!.so_type === SOCK_STREAM) return { n, flags: 0, from: null };
+    const { addr, port, len } = soReceivedFrom;
+    const from = { address: inet_ntoa(addr), port };
+    return { n, flags: len > buf.length ? MSG_TRUNC : 0, from };
   }
 
   /** Waits for data; with MSG_WAITALL until `buf` is full, the data ends or something urgent is next. */
@@ -329,10 +359,11 @@ export class Bsd {
       const done = n === 0 || got === buf.length || soAtMark(so);
       if (n >= 0 && (done || !all)) return got;
       if ((flags & (MSG_DONTWAIT | MSG_OOB)) !== 0) throw errnoError(EWOULDBLOCK, 'recv');
-      if (n < 0 && (await sbwait(so.so_rcv, so.so_rcv.sb_timeo)) !== 0) {
-        if (got > 0) return got;
-        throw errnoError(EWOULDBLOCK, 'recv');
-      }
+      if (n >= 0) continue;
+      const error = await this.#wait(s, so, so.so_rcv, so.so_rcv.sb_timeo);
+      if (error === 0) continue;
+      if (got > 0) return got;
+      throw errnoError(error, 'recv');
     }
   }
 
@@ -435,7 +466,8 @@ export class Bsd {
   nread(s: number): number {
     const so = this.socketOf(s);
     if (so === null) return -EBADF;
-    return (so.so_options & SO_ACCEPTCONN) !== 0 ? so.sol_comp.length : sbavail(so.so_rcv);
+    const { so_rcv: sb } = so;
+    return (so.so_options & SO_ACCEPTCONN) !== 0 ? so.sol_comp.length : sbavail(sb) - sb.sb_ctl;
   }
 
   /** @see kqueue(2) */
@@ -472,26 +504,25 @@ export class Bsd {
   ): Promise<Kevent[]> {
     let events = this.kevent(fd, changes, nevents);
     const kq = this.#files.get(fd) as Kqueue;
-    const limit = { late: false };
+    const limit = { late: timeoutMs <= 0 };
+    const waiter: Task = { run(): void {} };
+    const timer = new Callout({
+      run(): void {
+        limit.late = true;
+        const at = kq.kq_waiters.indexOf(waiter);
+        if (at >= 0) kq.kq_waiters.splice(at, 1);
+        waiter.run();
+      },
+    });
+    if (timeoutMs > 0 && timeoutMs !== Infinity) callout_reset(timer, timeoutMs * 1e6);
     while (typeof events !== 'number' && events.length === 0 && !limit.late) {
       await new Promise<void>((resolve) => {
-        const timer = new Callout({
-          run(): void {
-            limit.late = true;
-            resolve();
-          },
-        });
-        kq.kq_upcall = {
-          run(): void {
-            callout_stop(timer);
-            resolve();
-          },
-        };
-        if (timeoutMs !== Infinity) callout_reset(timer, timeoutMs * 1e6);
+        waiter.run = resolve;
+        kq.kq_waiters.push(waiter);
       });
-      kq.kq_upcall = null;
-      events = this.kevent(fd, [], nevents);
+      events = this.#files.get(fd) === kq ? this.kevent(fd, [], nevents) : -EBADF;
     }
+    callout_stop(timer);
     if (typeof events === 'number') throw errnoError(-events, 'kevent');
     return events;
   }

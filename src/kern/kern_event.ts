@@ -85,10 +85,13 @@ export class Kqueue implements Task {
   active: Knote[] = [];
   /** Runs at the end of a pass in which something may have become ready. */
   kq_upcall: Task | null = null;
+  /** Whoever waits in kevent; all are woken, once. */
+  readonly kq_waiters: Task[] = [];
   wakePending = false;
 
   run(): void {
     this.wakePending = false;
+    for (let n = this.kq_waiters.length; n > 0; n--) this.kq_waiters.shift()?.run();
     this.kq_upcall?.run();
   }
 }
@@ -107,14 +110,13 @@ function activate(kn: Knote): void {
     kn.queued = true;
     kq.active.push(kn);
   }
-  if (kq.kq_upcall === null || kq.wakePending) return;
-  kq.wakePending = true;
-  passDefer(kq);
+  if (kq.kq_upcall !== null || kq.kq_waiters.length > 0) wake(kq);
 }
 
-/** Whether as much is there as the program wants: its mark, or the buffer's. */
-function enough(kn: Knote, lowat: number): boolean {
-  return kn.data >= ((kn.kn_sfflags & NOTE_LOWAT) !== 0 ? kn.kn_sdata : lowat);
+function wake(kq: Kqueue): void {
+  if (kq.wakePending) return;
+  kq.wakePending = true;
+  passDefer(kq);
 }
 
 /** @see sys/kern/uipc_socket.c */
@@ -122,20 +124,26 @@ function filt_soread(kn: Knote): boolean {
   const so = kn.kn_so;
   if ((so.so_options & SO_ACCEPTCONN) !== 0) {
     kn.data = so.sol_comp.length;
-    return kn.data > 0;
+    kn.eof = so.so_error !== 0;
+    kn.fflags = so.so_error;
+    return kn.eof || kn.data > 0;
   }
-  kn.data = sbavail(so.so_rcv);
+  kn.data = sbavail(so.so_rcv) - so.so_rcv.sb_ctl;
   if ((so.so_rcv.sb_state & SBS_CANTRCVMORE) !== 0) {
     kn.eof = true;
     kn.fflags = so.so_error;
     return true;
   }
-  return so.so_error !== 0 || enough(kn, so.so_rcv.sb_lowat);
+  if (so.so_error !== 0) return true;
+  if ((kn.kn_sfflags & NOTE_LOWAT) !== 0) return kn.data >= kn.kn_sdata;
+  // An empty datagram is something to read too: what counts is the buffer, with its addresses.
+  return sbavail(so.so_rcv) >= so.so_rcv.sb_lowat;
 }
 
 /** @see sys/kern/uipc_socket.c */
 function filt_sowrite(kn: Knote): boolean {
   const so = kn.kn_so;
+  if ((so.so_options & SO_ACCEPTCONN) !== 0) return false;
   kn.data = sbspace(so.so_snd);
   if ((so.so_snd.sb_state & SBS_CANTSENDMORE) !== 0) {
     kn.eof = true;
@@ -145,7 +153,7 @@ function filt_sowrite(kn: Knote): boolean {
   if (so.so_error !== 0) return true;
   if ((so.so_state & SS_ISCONNECTED) === 0 && (so.so_proto.pr_flags & PR_CONNREQUIRED) !== 0)
     return false;
-  return enough(kn, so.so_snd.sb_lowat);
+  return kn.data >= ((kn.kn_sfflags & NOTE_LOWAT) !== 0 ? kn.kn_sdata : so.so_snd.sb_lowat);
 }
 
 /** Whether the knote has something to tell now. */
@@ -190,7 +198,7 @@ export function kqueue_register(kq: Kqueue, kev: Kevent, so: Socket): Errno {
   kn.kn_sfflags = kev.fflags;
   kn.kn_sdata = kev.data;
   if ((flags & EV_ENABLE) !== 0) kn.disabled = false;
-  if ((flags & EV_DISABLE) !== 0) kn.disabled = true;
+  else if ((flags & EV_DISABLE) !== 0) kn.disabled = true;
   if (!kn.disabled && f_event(kn)) activate(kn);
   return 0;
 }
@@ -237,9 +245,10 @@ export function knote_fdclose(kq: Kqueue, ident: number): void {
   }
 }
 
-/** The kqueue is closed: nothing wakes it any more. @see sys/kern/kern_event.c */
+/** The kqueue is closed: whoever waits for it is woken, a last time. @see sys/kern/kern_event.c */
 export function kqueue_close(kq: Kqueue): void {
   for (const kn of kq.knotes.values()) drop(kn);
   kq.active = [];
   kq.kq_upcall = null;
+  if (kq.kq_waiters.length > 0) wake(kq);
 }

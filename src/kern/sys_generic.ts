@@ -6,8 +6,8 @@
 import { EWOULDBLOCK, type Errno } from '../sys/errno.ts';
 import { passEnter, passLeave } from '../sys/pass.ts';
 import { Uio, UIO_READ, UIO_WRITE } from '../vm/uio.ts';
-import { MSG_MORETOCOME, type Sockaddr } from './protosw.ts';
-import { soreceive_dgram } from './uipc_dgram.ts';
+import { MSG_MORETOCOME, MSG_TRUNC, type Sockaddr } from './protosw.ts';
+import { soReceivedFrom, soreceive_dgram } from './uipc_dgram.ts';
 import { soreceive, sosend, type Socket } from './uipc_socket.ts';
 
 // Borrowed until the pass ends: what runs then may come here again.
@@ -83,12 +83,19 @@ export function soSendDgram(
 
 /**
  * Receives one packet, at most `len` bytes of it, into `buf` at `off`; `ioResult.n` is its length
- * there, `soReceivedFrom` its sender. EWOULDBLOCK: none.
+ * there, or, with MSG_TRUNC in `flags`, what it was on the wire; `soReceivedFrom` its sender. Other
+ * flags and errors are soreceive_dgram's.
  */
-export function soRecvDgram(so: Socket, buf: Uint8Array, off: number, len: number): Errno {
+export function soRecvDgram(
+  so: Socket,
+  buf: Uint8Array,
+  off: number,
+  len: number,
+  flags = 0,
+): Errno {
   passEnter();
-  const error = soreceive_dgram(so, $uio.single(buf, off, len, UIO_READ));
-  const n = len - $uio.uio_resid;
+  const error = soreceive_dgram(so, $uio.single(buf, off, len, UIO_READ), flags);
+  const n = (flags & MSG_TRUNC) !== 0 ? soReceivedFrom.len : len - $uio.uio_resid;
   passLeave();
   ioResult.n = n;
   return error;

@@ -1,11 +1,10 @@
 /**
  * Records in socket buffers, after sys/kern/uipc_sockbuf.c and uipc_socket.c: what datagram and raw
  * sockets receive. A record is an mbuf with the sender's address and the mbufs of the packet;
- * records are linked by m_nextpkt. Left out: control data, MSG_PEEK, MSG_TRUNC, several senders'
- * queues in one buffer.
+ * records are linked by m_nextpkt. Left out: control data, several senders' queues in one buffer.
  */
 
-import { type Errno, EWOULDBLOCK } from '../sys/errno.ts';
+import { EOPNOTSUPP, type Errno, EWOULDBLOCK } from '../sys/errno.ts';
 import { KASSERT } from '../sys/kassert.ts';
 import { inAddr, type InAddr, port, type Port } from '../sys/types.ts';
 import { memView } from '../vm/arena.ts';
@@ -13,7 +12,7 @@ import type { Uio } from '../vm/uio.ts';
 import { m_freem, m_get } from './kern_mbuf.ts';
 import { m_mbuftouio } from './m_copydata.ts';
 import { type Mbuf, M_NOWAIT, M_PKTHDR, M_PROTOFLAGS, MT_SONAME, mtod } from './mbuf.ts';
-import { AF_INET } from './protosw.ts';
+import { AF_INET, MSG_OOB, MSG_PEEK } from './protosw.ts';
 import { SBS_CANTRCVMORE, sballoc, sbfree, type Sockbuf, sbspace } from './uipc_sockbuf.ts';
 import { type Socket, soTakeError } from './uipc_socket.ts';
 
@@ -71,27 +70,36 @@ export function sbflushRecords(sb: Sockbuf): void {
   while (sb.sb_mb !== null) sbdroprecord(sb);
 }
 
-/** Where the record came from that `soreceive_dgram` handed out last. */
-export const soReceivedFrom: { addr: InAddr; port: Port } = { addr: inAddr(0), port: port(0) };
+/** Whence the record that `soreceive_dgram` handed out last came, and its bytes, lost ones too. */
+export const soReceivedFrom: { addr: InAddr; port: Port; len: number } = {
+  addr: inAddr(0),
+  port: port(0),
+  len: 0,
+};
 
 /**
  * Receives one record into `uio`; what does not fit is lost. `soReceivedFrom` tells the sender. 0
  * with `uio_resid` unchanged is an empty packet, or, after a shutdown, the end. EWOULDBLOCK: none
- * yet. Else the pending error.
+ * yet. Else the pending error. `flags`: MSG_PEEK leaves record and error where they are; MSG_OOB is
+ * EOPNOTSUPP.
  * @see socket(9)
  */
-export function soreceive_dgram(so: Socket, uio: Uio): Errno {
+export function soreceive_dgram(so: Socket, uio: Uio, flags = 0): Errno {
+  if ((flags & MSG_OOB) !== 0) return EOPNOTSUPP;
   const sb = so.so_rcv;
+  const peek = (flags & MSG_PEEK) !== 0;
+  soReceivedFrom.len = 0;
   if (sb.sb_mb === null) {
-    if (so.so_error !== 0) return soTakeError(so);
+    if (so.so_error !== 0) return peek ? so.so_error : soTakeError(so);
     return (sb.sb_state & SBS_CANTRCVMORE) !== 0 ? 0 : EWOULDBLOCK;
   }
-  const record = takeRecord(sb)!;
+  const record = peek ? sb.sb_mb : takeRecord(sb)!;
   const p = mtod(record);
   soReceivedFrom.port = memView.getUint16(p + SIN_PORT) as Port;
   soReceivedFrom.addr = memView.getUint32(p + SIN_ADDR) as InAddr;
   const packet = record.m_next;
+  if (packet !== null) soReceivedFrom.len = packet.m_pkthdr.len;
   if (packet !== null && packet.m_pkthdr.len > 0) m_mbuftouio(uio, packet, packet.m_pkthdr.len);
-  m_freem(record);
+  if (!peek) m_freem(record);
   return 0;
 }

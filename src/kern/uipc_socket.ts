@@ -7,6 +7,7 @@
 
 import type { Task } from '../sys/clock.ts';
 import {
+  EAFNOSUPPORT,
   EALREADY,
   EINVAL,
   EISCONN,
@@ -17,6 +18,7 @@ import {
   EOPNOTSUPP,
   EPIPE,
   EPROTONOSUPPORT,
+  EPROTOTYPE,
   type Errno,
   EWOULDBLOCK,
 } from '../sys/errno.ts';
@@ -146,8 +148,8 @@ let nextId = 1;
 export const soResult: { so: Socket | null } = { so: null };
 
 /**
- * Makes a socket; on 0 it is `soResult.so` and the caller owns it. EPROTONOSUPPORT: no such
- * protocol in this Vnet.
+ * Makes a socket; on 0 it is `soResult.so` and the caller owns it. EAFNOSUPPORT: this Vnet has no
+ * such domain; EPROTOTYPE: the domain has no such type; EPROTONOSUPPORT: nor such a protocol.
  * @see socket(9) (there the socket is an out parameter)
  */
 export function socreate(vnet: Vnet, domain: number, type: number, protocol: number): Errno {
@@ -157,7 +159,10 @@ export function socreate(vnet: Vnet, domain: number, type: number, protocol: num
       p.pr_type === type &&
       (protocol === 0 || p.pr_protocol === protocol),
   );
-  if (pr === undefined) return EPROTONOSUPPORT;
+  if (pr === undefined) {
+    if (!vnet.protosw.some((p) => p.pr_domain === domain)) return EAFNOSUPPORT;
+    return protocol === 0 ? EPROTOTYPE : EPROTONOSUPPORT;
+  }
   const so = new Socket(vnet, pr);
   const error = pr.pr_attach(so);
   if (error !== 0) return error;
@@ -186,7 +191,9 @@ export function sobind(so: Socket, nam: Sockaddr): Errno {
 
 /** Starts to accept connections; `backlog` is clipped to kern.ipc.somaxconn. @see listen(2) */
 export function solisten(so: Socket, backlog: number): Errno {
-  if ((so.so_state & (SS_ISCONNECTED | SS_ISCONNECTING | SS_ISDISCONNECTING)) !== 0) return EINVAL;
+  const busy = (so.so_state & (SS_ISCONNECTED | SS_ISCONNECTING | SS_ISDISCONNECTING)) !== 0;
+  // A datagram socket is told that it cannot listen, connected or not.
+  if (busy && (so.so_proto.pr_flags & PR_CONNREQUIRED) !== 0) return EINVAL;
   const limit = backlog < 0 || backlog > soParams.somaxconn ? soParams.somaxconn : backlog;
   const error = so.so_proto.pr_listen(so, limit);
   if (error !== 0) return error;
@@ -212,11 +219,13 @@ export function soconnect(so: Socket, nam: Sockaddr): Errno {
 
 /**
  * Takes the oldest complete connection off a listener; on 0 it is `soResult.so` and the caller owns
- * it. EWOULDBLOCK when there is none; ECONNABORTED: it was, but it is over already, and is gone.
+ * it. EWOULDBLOCK when there is none; ECONNABORTED: it was, but it is over already, and is gone, or
+ * the listener was shut down.
  * @see accept(2)
  */
 export function soaccept(head: Socket): Errno {
   if ((head.so_options & SO_ACCEPTCONN) === 0) return EINVAL;
+  if (head.so_error !== 0) return soTakeError(head);
   const so = head.sol_comp.shift();
   if (so === undefined) return EWOULDBLOCK;
   so.so_listen = null;
@@ -421,7 +430,7 @@ function nothingToRead(so: Socket, uio: Uio, flags: number): Errno {
   const sb = so.so_rcv;
   if (so.so_error !== 0) return (flags & MSG_PEEK) !== 0 ? so.so_error : soTakeError(so);
   if ((sb.sb_state & SBS_CANTRCVMORE) !== 0) return 0;
-  if ((so.so_state & (SS_ISCONNECTED | SS_ISDISCONNECTED)) === 0) return ENOTCONN;
+  if ((so.so_state & (SS_ISCONNECTING | SS_ISCONNECTED | SS_ISDISCONNECTED)) === 0) return ENOTCONN;
   return uio.uio_resid === 0 ? 0 : EWOULDBLOCK;
 }
 
@@ -472,11 +481,23 @@ export function soreceive(so: Socket, uio: Uio, flags = 0): Errno {
   return 0;
 }
 
-/** EINVAL: `how` is none of SHUT_*; ENOTCONN. @see shutdown(2) */
+/**
+ * EINVAL: `how` is none of SHUT_*. ENOTCONN: there is no peer; of a listener whoever waits in accept
+ * gets ECONNABORTED all the same, and datagrams are shut down, as programs rely on.
+ * @see shutdown(2)
+ */
 export function soshutdown(so: Socket, how: number): Errno {
   if (how !== SHUT_RD && how !== SHUT_WR && how !== SHUT_RDWR) return EINVAL;
-  if ((so.so_state & (SS_ISCONNECTED | SS_ISCONNECTING | SS_ISDISCONNECTING)) === 0)
+  if ((so.so_options & SO_ACCEPTCONN) !== 0) {
+    if (how !== SHUT_WR) {
+      so.so_error = ECONNABORTED;
+      solisten_wakeup(so);
+    }
     return ENOTCONN;
+  }
+  const alone =
+    (so.so_state & (SS_ISCONNECTED | SS_ISCONNECTING | SS_ISDISCONNECTING)) === 0 ? ENOTCONN : 0;
+  if (alone !== 0 && so.so_type === SOCK_STREAM) return alone;
   passEnter();
   let error = 0;
   if (how !== SHUT_WR) {
@@ -486,7 +507,7 @@ export function soshutdown(so: Socket, how: number): Errno {
   }
   if (how !== SHUT_RD) error = so.so_proto.pr_shutdown(so);
   passLeave();
-  return error;
+  return error !== 0 ? error : alone;
 }
 
 /** Ends the connection; what was sent still goes out. ENOTCONN; EALREADY: it is ending. @see socket(9) */
@@ -560,6 +581,9 @@ export function soclose(so: Socket): Errno {
   if (so.so_pcb !== null) so.so_proto.pr_close(so);
   so.so_state |= SS_NOFDREF;
   soupcallsOff(so);
+  // Whoever still waits has to see that there is nothing left to wait for.
+  sorwakeup(so);
+  sowwakeup(so);
   sorele(so);
   passLeave();
   return error;

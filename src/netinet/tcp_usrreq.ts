@@ -7,6 +7,7 @@ import {
   EAFNOSUPPORT,
   EALREADY,
   ECONNABORTED,
+  ECONNREFUSED,
   ECONNRESET,
   EINVAL,
   EISCONN,
@@ -147,7 +148,8 @@ function listen(so: Socket): Errno {
 
 function connect(so: Socket, nam: Sockaddr): Errno {
   const tp = sototcpcb(so);
-  if (tp === null) return EINVAL;
+  // A socket connects once: whatever ended the first time, this is what the next ones hear.
+  if (tp === null) return ECONNREFUSED;
   if (tp.t_state !== TCPS_CLOSED) return tp.t_state === TCPS_SYN_SENT ? EALREADY : EISCONN;
   const inp = tp.t_inpcb;
   if (nam.family !== inp.inp_af.family) return EAFNOSUPPORT;

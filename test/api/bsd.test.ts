@@ -288,7 +288,7 @@ describe('api: bsd', () => {
     const buf = new Uint8Array(10);
     const { n, from } = b.recvfrom(z, buf);
     expect([n, buf[0], from!.address]).to.eql([1, 0x71, LO]);
-    expect(b.recvfrom(z, buf)).to.eql({ n: -EWOULDBLOCK, from: null });
+    expect(b.recvfrom(z, buf)).to.eql({ n: -EWOULDBLOCK, flags: 0, from: null });
     expect(b.connect(z, from!)).to.equal(0);
     expect(b.send(z, text('answer'))).to.equal(6);
     await settle();

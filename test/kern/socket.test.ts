@@ -1,5 +1,6 @@
 import { expect } from 'chai';
 import {
+  EAFNOSUPPORT,
   EADDRINUSE,
   ECONNABORTED,
   EINVAL,
@@ -9,6 +10,7 @@ import {
   EOPNOTSUPP,
   EPIPE,
   EPROTONOSUPPORT,
+  EPROTOTYPE,
   EWOULDBLOCK,
 } from '../../src/sys/errno.ts';
 import { inAddr, port } from '../../src/sys/types.ts';
@@ -72,11 +74,11 @@ function listener(backlog: number, vnet = testVnet()): Socket {
 describe('uipc_socket: life', () => {
   bootEach();
 
-  it('socreate: EPROTONOSUPPORT, or what the protocol says', () => {
+  it('socreate: EAFNOSUPPORT, EPROTOTYPE, EPROTONOSUPPORT, or what the protocol says', () => {
     const proto = new TestProto();
     const vnet = testVnet(proto);
-    expect(socreate(vnet, AF_INET6, SOCK_STREAM, 0)).to.equal(EPROTONOSUPPORT);
-    expect(socreate(vnet, AF_INET, SOCK_DGRAM, 0)).to.equal(EPROTONOSUPPORT);
+    expect(socreate(vnet, AF_INET6, SOCK_STREAM, 0)).to.equal(EAFNOSUPPORT);
+    expect(socreate(vnet, AF_INET, SOCK_DGRAM, 0)).to.equal(EPROTOTYPE);
     expect(socreate(vnet, AF_INET, SOCK_STREAM, 99)).to.equal(EPROTONOSUPPORT);
     proto.attachError = ENOBUFS;
     expect(socreate(vnet, AF_INET, SOCK_STREAM, 0)).to.equal(ENOBUFS);

@@ -1,0 +1,232 @@
+/** BSD sockets in states that programs get into by mistake, and calls that wait while others act. */
+
+import { expect } from 'chai';
+import { Bsd } from '../../src/api/bsd.ts';
+import {
+  EADDRNOTAVAIL,
+  EAFNOSUPPORT,
+  ECONNABORTED,
+  ECONNREFUSED,
+  EDESTADDRREQ,
+  EINPROGRESS,
+  EINVAL,
+  EISCONN,
+  ENOTCONN,
+  EOPNOTSUPP,
+  EPIPE,
+  EPROTONOSUPPORT,
+  EPROTOTYPE,
+  EWOULDBLOCK,
+  type TapnicError,
+} from '../../src/sys/errno.ts';
+import {
+  EV_ADD,
+  EV_DISABLE,
+  EV_ENABLE,
+  EV_EOF,
+  EVFILT_EMPTY,
+  EVFILT_READ,
+  EVFILT_WRITE,
+  type Kevent,
+} from '../../src/kern/kern_event.ts';
+import {
+  AF_INET,
+  IPPROTO_TCP,
+  MSG_OOB,
+  MSG_PEEK,
+  MSG_TRUNC,
+  SOCK_DGRAM,
+  SOCK_STREAM,
+} from '../../src/kern/protosw.ts';
+import { SHUT_RD, SHUT_RDWR, SHUT_WR } from '../../src/kern/uipc_socket.ts';
+import { SO_ERROR, SOL_SOCKET } from '../../src/kern/uipc_sockopt.ts';
+import { MS, TestHost } from '../netinet/tcp_host.ts';
+
+const LO = '127.0.0.1';
+
+describe('api: bsd at the edges', () => {
+  let h: TestHost;
+  let b: Bsd;
+  beforeEach(() => {
+    h = new TestHost();
+    b = new Bsd(h.vnet);
+  });
+  afterEach(() => {
+    b.closeAll();
+    h.close();
+  });
+
+  const text = (s: string): Uint8Array => Uint8Array.from(Buffer.from(s));
+  const stream = (): number => b.socket(AF_INET, SOCK_STREAM);
+  const dgram = (): number => b.socket(AF_INET, SOCK_DGRAM);
+  const at = (port: number, address = LO): { address: string; port: number } => ({ address, port });
+  const listener = (port: number): number => {
+    const s = stream();
+    expect([b.bind(s, at(port, '0.0.0.0')), b.listen(s, 5)]).to.eql([0, 0]);
+    return s;
+  };
+  /** What becomes of an async call: a result, the code it rejects with, or that it still waits. */
+  const outcome = (p: Promise<unknown>): { now: unknown } => {
+    const state: { now: unknown } = { now: 'waits' };
+    p.then(
+      (v) => (state.now = v),
+      (e: unknown) => (state.now = (e as TapnicError).code),
+    );
+    return state;
+  };
+  const settle = async (ms = 0): Promise<void> => {
+    for (let i = 0; i < 20; i++) await Promise.resolve();
+    h.clock.advance(ms * MS);
+    for (let i = 0; i < 20; i++) await Promise.resolve();
+  };
+  const events = (kq: number): Kevent[] => b.kevent(kq, [], 9) as Kevent[];
+
+  it('socket: what of domain, type and protocol is wrong', () => {
+    expect(b.socket(77, SOCK_STREAM)).to.equal(-EAFNOSUPPORT);
+    expect(b.socket(AF_INET, 77)).to.equal(-EPROTOTYPE);
+    expect(b.socket(AF_INET, SOCK_STREAM, 99)).to.equal(-EPROTONOSUPPORT);
+    expect(b.socket(AF_INET, SOCK_DGRAM, IPPROTO_TCP)).to.be.below(0);
+  });
+
+  it('a stream that connects: recv waits, send and getpeername say ENOTCONN', async () => {
+    const c = stream();
+    expect(b.connect(c, at(7, '192.0.2.1'))).to.equal(-EINPROGRESS);
+    expect(b.recv(c, new Uint8Array(9))).to.equal(-EWOULDBLOCK);
+    expect(b.send(c, text('x'))).to.equal(-ENOTCONN);
+    expect(b.getpeername(c)).to.equal(-ENOTCONN);
+    expect(b.listen(c, 1)).to.equal(-EINVAL);
+  });
+
+  it('a stream that was refused: ECONNREFUSED again, bound and listening no more', async () => {
+    const c = stream();
+    const first = outcome(b.connectAsync(c, at(9)));
+    await settle();
+    expect(first.now).to.equal('ECONNREFUSED');
+    expect(b.connect(c, at(9))).to.equal(-ECONNREFUSED);
+    expect([b.bind(c, at(99)), b.listen(c, 1)]).to.eql([-EINVAL, -EINVAL]);
+    expect([b.send(c, text('x')), b.recv(c, new Uint8Array(1))]).to.eql([-EPIPE, 0]);
+    expect(b.shutdown(c)).to.equal(-ENOTCONN);
+  });
+
+  it("bind: twice is EINVAL, somebody else's address EADDRNOTAVAIL", () => {
+    const s = stream();
+    expect(b.bind(s, at(80, '192.0.2.77'))).to.equal(-EADDRNOTAVAIL);
+    expect(b.bind(s, at(80))).to.equal(0);
+    expect(b.bind(s, at(81))).to.equal(-EINVAL);
+    expect(b.connect(s, at(80, '224.0.0.1'))).to.equal(-EAFNOSUPPORT);
+  });
+
+  it('a listener: no data, no peer; shutdown ends the accept that waits', async () => {
+    const l = listener(80);
+    expect([b.send(l, text('x')), b.recv(l, new Uint8Array(1))]).to.eql([-ENOTCONN, -ENOTCONN]);
+    expect([b.connect(l, at(81)), b.listen(l, 9)]).to.eql([-EOPNOTSUPP, 0]);
+    const kq = b.kqueue();
+    const add = { ident: l, flags: EV_ADD };
+    const filters = [EVFILT_READ, EVFILT_WRITE, EVFILT_EMPTY];
+    b.kevent(
+      kq,
+      filters.map((filter) => ({ ...add, filter })),
+      0,
+    );
+    expect(events(kq).map((e) => e.filter)).to.eql([EVFILT_EMPTY]);
+    const waiting = outcome(b.acceptAsync(l));
+    expect(b.shutdown(l, SHUT_WR)).to.equal(-ENOTCONN);
+    await settle();
+    expect(waiting.now).to.equal('waits');
+    expect(b.shutdown(l, SHUT_RD)).to.equal(-ENOTCONN);
+    const read = events(kq).find((e) => e.filter === EVFILT_READ);
+    expect(read).to.include({ flags: EV_EOF, fflags: ECONNABORTED });
+    expect(events(kq).map((e) => e.filter)).not.to.include(EVFILT_WRITE);
+    await settle();
+    expect(waiting.now).to.equal('ECONNABORTED');
+    expect(b.accept(l)).to.equal(-EWOULDBLOCK);
+  });
+
+  it('shutdown of datagrams: without a peer ENOTCONN, and it still works', async () => {
+    const u = dgram();
+    b.bind(u, at(53));
+    const waiting = outcome(b.recvAsync(u, new Uint8Array(9)));
+    expect(b.shutdown(u, SHUT_RDWR)).to.equal(-ENOTCONN);
+    await settle();
+    expect(waiting.now).to.equal(0);
+    const full = dgram();
+    b.bind(full, at(54));
+    for (const s of ['one', '', 'two']) b.sendto(dgram(), text(s), 0, at(54));
+    await settle();
+    b.shutdown(full, SHUT_RD);
+    expect([b.nread(full), b.recv(full, new Uint8Array(9))]).to.eql([0, 0]);
+    expect(b.sendto(u, text('x'), 0, at(54))).to.equal(-EPIPE);
+    expect(b.shutdown(u, 7)).to.equal(-EINVAL);
+  });
+
+  it('datagrams: MSG_PEEK, MSG_TRUNC, MSG_OOB, who has no peer and who has one', async () => {
+    const [a, z] = [dgram(), dgram()];
+    expect(b.bind(z, at(53))).to.equal(0);
+    expect(b.send(a, text('x'))).to.equal(-EDESTADDRREQ);
+    for (const s of ['hello', '', 'bye']) b.sendto(a, text(s), 0, at(53));
+    await settle();
+    const buf = new Uint8Array(3);
+    const from = { from: at((b.getsockname(a) as { port: number }).port) };
+    expect(b.recvfrom(z, buf, MSG_PEEK)).to.eql({ n: 3, flags: MSG_TRUNC, ...from });
+    expect(b.recv(z, buf, MSG_PEEK | MSG_TRUNC)).to.equal(5);
+    expect(Buffer.from(buf).toString()).to.equal('hel');
+    expect(b.recv(z, buf, MSG_OOB)).to.equal(-EOPNOTSUPP);
+    expect(b.recv(z, buf)).to.equal(3);
+    expect(b.recvfrom(z, buf)).to.eql({ n: 0, flags: 0, ...from });
+    expect(b.recvfrom(z, buf)).to.eql({ n: 3, flags: 0, ...from });
+    expect(b.recv(z, buf, MSG_PEEK)).to.equal(-EWOULDBLOCK);
+    expect(b.connect(a, at(53))).to.equal(0);
+    expect(b.sendto(a, text('x'), 0, at(54))).to.equal(-EISCONN);
+    expect([b.listen(a, 1), b.accept(a)]).to.eql([-EOPNOTSUPP, -EINVAL]);
+  });
+
+  it("closing wakes whoever waits: EBADF, also when the number is somebody else's by then", async () => {
+    const l = listener(80);
+    const u = dgram();
+    b.bind(u, at(53));
+    const c = stream();
+    const kq = b.kqueue();
+    const waiting = [
+      b.acceptAsync(l),
+      b.recvAsync(u, new Uint8Array(1)),
+      b.connectAsync(c, at(7, '192.0.2.1')),
+      b.keventAsync(kq, [], 1),
+    ].map(outcome);
+    await settle();
+    for (const fd of [l, u, c, kq]) b.close(fd);
+    const again = [listener(81), dgram(), stream(), b.kqueue()];
+    expect(again).to.eql([l, u, c, kq]);
+    await settle();
+    expect(waiting.map((w) => w.now)).to.eql(['EBADF', 'EBADF', 'EBADF', 'EBADF']);
+  });
+
+  it('a blocked reader and writer of one connection both hear of its close', async () => {
+    const l = listener(80);
+    const c = stream();
+    const accepted = b.acceptAsync(l);
+    await b.connectAsync(c, at(80));
+    const s = await accepted;
+    const reads = outcome(b.recvAsync(s, new Uint8Array(9)));
+    const writes = outcome(b.sendAsync(s, new Uint8Array(1 << 20)));
+    await settle(10);
+    expect([reads.now, writes.now]).to.eql(['waits', 'waits']);
+    b.close(s);
+    await settle();
+    expect([reads.now, writes.now]).to.eql(['EBADF', 'EBADF']);
+    expect(b.getsockopt(c, SOL_SOCKET, SO_ERROR)).to.equal(0);
+  });
+
+  it('two that wait on one kqueue both get on; EV_ENABLE wins over EV_DISABLE', async () => {
+    const u = dgram();
+    b.bind(u, at(53));
+    const kq = b.kqueue();
+    const flags = EV_ADD | EV_ENABLE | EV_DISABLE;
+    const one = outcome(b.keventAsync(kq, [{ ident: u, filter: EVFILT_READ, flags }], 1));
+    const two = outcome(b.keventAsync(kq, [], 1));
+    await settle();
+    expect([one.now, two.now]).to.eql(['waits', 'waits']);
+    b.sendto(dgram(), text('four'), 0, at(53));
+    await settle();
+    for (const w of [one, two]) expect((w.now as Kevent[])[0]).to.include({ ident: u, data: 4 });
+  });
+});
