@@ -30,6 +30,7 @@ import { SEQ_GEQ, SEQ_GT, SEQ_LEQ, SEQ_LT, seqAdd, seqDiff, TSTMP_LT } from './t
 import { tcp_close, tcp_twstart } from './tcp_subr.ts';
 import { setRxtcur, tcp_timer_activate, tcp_timer_active } from './tcp_timer.ts';
 import {
+  finwait2Ms,
   TCP_DELTA_SHIFT,
   TCP_RTT_SHIFT,
   TCP_RTTVAR_SHIFT,
@@ -175,7 +176,7 @@ function afterAck(tp: Tcpcb, finAcked: boolean): Verdict {
       // With nobody left to read, the peer gets only so long to finish.
       if ((so.so_rcv.sb_state & SBS_CANTRCVMORE) !== 0) {
         soisdisconnected(so);
-        tcp_timer_activate(tp, TT_2MSL, tp.t_tcp.params.finwait2_timeout);
+        tcp_timer_activate(tp, TT_2MSL, finwait2Ms(tp));
       }
       tcp_state_change(tp, TCPS_FIN_WAIT_2);
       return CONT;

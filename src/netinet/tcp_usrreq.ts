@@ -87,6 +87,7 @@ import { seqAdd } from './tcp_seq.ts';
 import { tcp_ctloutput } from './tcp_sockopt.ts';
 import { tcp_timer_activate } from './tcp_timer.ts';
 import {
+  finwait2Ms,
   type Tcpcb,
   TF_FORCEDATA,
   TF_MORETOCOME,
@@ -192,7 +193,7 @@ export function tcp_usrclosed(tp: Tcpcb): void {
       return;
     case TCPS_FIN_WAIT_2:
       soisdisconnected(tp.t_inpcb.inp_socket!);
-      tcp_timer_activate(tp, TT_2MSL, tp.t_tcp.params.finwait2_timeout);
+      tcp_timer_activate(tp, TT_2MSL, finwait2Ms(tp));
       return;
     case TCPS_FIN_WAIT_1:
     case TCPS_CLOSING:

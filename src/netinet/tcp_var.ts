@@ -582,6 +582,12 @@ export function TP_MAXIDLE(tp: Tcpcb): number {
   return TP_KEEPCNT(tp) * TP_KEEPINTVL(tp);
 }
 
+/** Ms after which FIN_WAIT_2 is looked at when nobody reads any more. @see sys/netinet/tcp_timer.c */
+export function finwait2Ms(tp: Tcpcb): number {
+  const { fast_finwait2_recycle, finwait2_timeout } = tp.t_tcp.params;
+  return fast_finwait2_recycle ? finwait2_timeout : TP_MAXIDLE(tp);
+}
+
 /** Ms that data may stay unacknowledged, 0 for ever: RFC 5482. @see sys/netinet/tcp_timer.h */
 export function TP_MAXUNACKTIME(tp: Tcpcb): number {
   return tp.t_maxunacktime || tp.t_tcp.params.maxunacktime;
