@@ -3,6 +3,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { getSystemErrorMap } from 'node:util';
 import { Command, CommanderError } from 'commander';
 import { TapnicError } from '../sys/errno.ts';
 import { Panic } from '../sys/kassert.ts';
@@ -15,6 +16,13 @@ export class UsageError extends Error {}
 
 /** It could not be done: exit status 1. */
 export class CliError extends Error {}
+
+/** Why a file could not be had: `ENOENT: no such file or directory`. */
+export function fileError(e: unknown): string {
+  const { code, errno = 0 } = e as NodeJS.ErrnoException;
+  const words = getSystemErrorMap().get(errno)?.[1];
+  return code === undefined ? String(e) : words === undefined ? code : `${code}: ${words}`;
+}
 
 /** A command without commander's own ideas of printing errors and exiting. */
 export function newCommand(name: string): Command {
@@ -41,7 +49,8 @@ export function reportError(error: unknown): number {
   if (error instanceof CommanderError) {
     if (error.exitCode === 0) return 0;
     // The help that answers a missing command has been printed already.
-    if (error.code !== 'commander.help') warn(error.message.replace(/^error: /, ''));
+    const more = error.code === 'commander.unknownCommand' ? ': `tapnic --help` lists them' : '';
+    if (error.code !== 'commander.help') warn(`${error.message.replace(/^error: /, '')}${more}`);
     return EXIT_USAGE;
   }
   if (!(error instanceof Error)) {

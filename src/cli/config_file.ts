@@ -2,7 +2,7 @@
 
 import { readFileSync } from 'node:fs';
 import { isMap, isScalar, isSeq, LineCounter, type Node, parseDocument } from 'yaml';
-import { UsageError } from './command.ts';
+import { fileError, UsageError } from './command.ts';
 
 /** A key and the texts of its value, as if they had been given on the command line. */
 export interface ConfigEntry {
@@ -80,7 +80,7 @@ export function readConfig(file: string, keys: ConfigKeys): ConfigEntry[] {
   try {
     text = readFileSync(file, 'utf8');
   } catch (e) {
-    throw new UsageError(`--config ${file}: ${(e as NodeJS.ErrnoException).code ?? String(e)}`);
+    throw new UsageError(`--config ${file}: ${fileError(e)}`);
   }
   return parseConfig(text, file, keys);
 }

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import type { Command } from 'commander';
 import { parseResponse, RESPONSE_MAX } from '../ctl/protocol.ts';
 import { CliError } from './command.ts';
-import { controlDirs, controlName, findSockets } from './control_path.ts';
+import { closedDirs, controlDirs, controlName, findSockets } from './control_path.ts';
 import { LineSplitter } from './lines.ts';
 
 const ANSWER_TIMEOUT_MS = 10_000;
@@ -32,7 +32,7 @@ export function addClientOptions(command: Command): Command {
 /** Whether an instance listens at `path`. Any other error than its absence is told by the caller. */
 export function isLive(path: string): Promise<boolean> {
   return new Promise((resolve) => {
-    const socket = connect(path);
+    const socket = connect({ path });
     const end = (live: boolean): void => {
       socket.destroy();
       resolve(live);
@@ -49,6 +49,12 @@ async function livePaths(paths: readonly string[]): Promise<string[]> {
   return paths.filter((_path, i) => live[i]);
 }
 
+/** Says so if there are places that this user may not look into. */
+function hidden(): string {
+  const dirs = closedDirs();
+  return dirs.length === 0 ? '' : ` that this user may ask (${dirs.join(', ')}: EACCES)`;
+}
+
 /** The control socket meant by `options`. Throws CliError if it is not clear or there is none. */
 export async function findInstance(options: ClientOptions): Promise<string> {
   if (options.control !== undefined) return options.control;
@@ -57,19 +63,23 @@ export async function findInstance(options: ClientOptions): Promise<string> {
     const [path] = await livePaths(controlDirs().map((dir) => join(dir, name)));
     if (path !== undefined) return path;
     const looked = controlDirs().join(' and ');
-    throw new CliError(`no running instance ${name.slice(0, -'.sock'.length)} (${looked})`);
+    throw new CliError(
+      `no running instance ${name.slice(0, -'.sock'.length)}${hidden()} (${looked})`,
+    );
   }
   const live = await livePaths(findSockets());
   if (live.length === 1) return live[0]!;
   if (live.length === 0)
-    throw new CliError('no running instance: start one with `tapnic serve DIR`, or use --control');
+    throw new CliError(
+      `no running instance${hidden()}: start one with \`tapnic serve DIR\`, or use --control`,
+    );
   throw new CliError(`${live.length} running instances, choose by --control: ${live.join(' ')}`);
 }
 
 /** Sends one request to the instance at `path` and returns the data of its answer. */
 export function request(path: string, cmd: string, args: object): Promise<unknown> {
   return new Promise((resolve, reject) => {
-    const socket = connect(path);
+    const socket = connect({ path });
     const lines = new LineSplitter(RESPONSE_MAX);
     const fail = (message: string): void => {
       socket.destroy();

@@ -3,9 +3,9 @@
  * where that cannot be written. TAPNIC_RUNDIR names another place.
  */
 
-import { accessSync, constants, lstatSync, mkdirSync, readdirSync } from 'node:fs';
+import { accessSync, constants, existsSync, lstatSync, mkdirSync, readdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { CliError } from './command.ts';
 
 /** Bytes of a Unix socket's path, without the zero behind it: unix(7). */
@@ -50,6 +50,12 @@ export function checkedPath(path: string): string {
   return path;
 }
 
+/** Why nothing could be bound at `path`: libuv says EACCES where the directory is missing. */
+export function bindError(path: string, e: unknown): string {
+  const { code = String(e) } = e as NodeJS.ErrnoException;
+  return code === 'EACCES' && !existsSync(dirname(path)) ? 'ENOENT: no such directory' : code;
+}
+
 /** Every control socket there is, live or not. */
 export function findSockets(): string[] {
   return controlDirs().flatMap((dir) => {
@@ -60,6 +66,18 @@ export function findSockets(): string[] {
         .map((name) => join(dir, name));
     } catch {
       return []; // no such directory, or not ours to read
+    }
+  });
+}
+
+/** Where there may be sockets, but this user cannot see. */
+export function closedDirs(): string[] {
+  return controlDirs().filter((dir) => {
+    try {
+      accessSync(dir, constants.R_OK | constants.X_OK);
+      return false;
+    } catch (e) {
+      return (e as NodeJS.ErrnoException).code === 'EACCES';
     }
   });
 }

@@ -5,7 +5,7 @@
 
 import { linkSync, lstatSync, rmSync, unlinkSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
-import { dirname, join } from 'node:path';
+import { dirname } from 'node:path';
 import {
   ControlFailure,
   type ControlRequest,
@@ -17,6 +17,7 @@ import {
 import { Panic } from '../sys/kassert.ts';
 import { CliError } from './command.ts';
 import { isLive } from './control_client.ts';
+import { bindError } from './control_path.ts';
 import { LineSplitter } from './lines.ts';
 
 const CLIENTS_MAX = 64;
@@ -45,7 +46,8 @@ export class ControlServer {
    * the name it was bound to when it closes, even if another instance has put its socket there.
    */
   listen(): Promise<void> {
-    const bound = join(dirname(this.path), `.${process.pid}`);
+    // Not join(): a bare `.123` would be a port to listen().
+    const bound = `${dirname(this.path)}/.${process.pid}`;
     rmSync(bound, { force: true }); // of a process that was killed here and had the same pid
     return new Promise((resolve, reject) => {
       this.#server.once('error', reject);
@@ -152,9 +154,10 @@ export async function openControlServer(path: string): Promise<ControlServer> {
       await server.listen();
       return server;
     } catch (e) {
-      const code = (e as NodeJS.ErrnoException).code ?? String(e);
-      if (code !== 'EEXIST')
-        throw new CliError(`control socket ${path}: ${code}: choose another place by --control`);
+      if ((e as NodeJS.ErrnoException).code !== 'EEXIST')
+        throw new CliError(
+          `control socket ${path}: ${bindError(path, e)}: choose another place by --control`,
+        );
     }
     if (!lstatSync(path).isSocket())
       throw new CliError(`control socket ${path}: EADDRINUSE: a file of that name is there`);

@@ -17,13 +17,19 @@ const KINDS = 'drop, duplicate, reorder, delay, corrupt, truncate, rate';
 async function add(kind: string, options: AddOptions): Promise<void> {
   const { control: _c, tap: _t, netns: _n, json, ...rest } = options;
   const args: Record<string, unknown> = { ...rest, op: 'add', kind };
-  if (options.match !== undefined) {
-    const { compileFilterInsns } = await import('./pcap_filter.ts');
-    try {
-      args['program'] = compileFilterInsns(options.match);
-    } catch (e) {
-      throw new UsageError(`fault add: ${(e as Error).message}`);
-    }
+  const [{ compileFilterInsns }, { checkedProgram, faultSpec }] = await Promise.all([
+    import('./pcap_filter.ts'),
+    import('../fault/fault_spec.ts'),
+  ]);
+  try {
+    // The instance reads the words again; here wrong ones are wrong usage, whoever runs.
+    faultSpec(kind, rest, 0, (match) => {
+      const insns = compileFilterInsns(match);
+      args['program'] = insns;
+      return checkedProgram(insns);
+    });
+  } catch (e) {
+    throw new UsageError(`fault add: ${(e as Error).message}`);
   }
   const line = await ask<FaultLine>(options, 'fault', args);
   if (json === true) printJson(line);

@@ -2,8 +2,8 @@
 
 import type { Command } from 'commander';
 import type { DgramSocketOptions } from '../api/dgram.ts';
-import { newCommand, print, printJson, UsageError } from './command.ts';
-import { aborted, runNicCommand } from './nic_command.ts';
+import { newCommand, print, printJson } from './command.ts';
+import { aborted, ownOption, runNicCommand } from './nic_command.ts';
 import { addNicFlags, type RawFlags } from './nic_flags.ts';
 
 const DEFAULT_SERVICES = 'echo,discard,chargen,daytime';
@@ -18,13 +18,14 @@ async function inetd(raw: RawFlags): Promise<void> {
   await runNicCommand(raw, {
     own: ['services'],
     check(own) {
-      const names = (own['services'] ?? DEFAULT_SERVICES).split(',').filter((n) => n !== '');
       const known = services.map(({ name }) => name);
-      for (const name of names)
-        if (!known.includes(name))
-          throw new UsageError(`--services: ${name}: one of ${known.join(', ')}`);
-      if (names.length === 0) throw new UsageError('--services: none named');
-      wanted = services.filter(({ name }) => names.includes(name));
+      wanted = ownOption(own, 'services', DEFAULT_SERVICES, (list) => {
+        const names = list.split(',').filter((name) => name !== '');
+        const stranger = names.find((name) => !known.includes(name));
+        if (stranger !== undefined) throw new Error(`${stranger}: one of ${known.join(', ')}`);
+        if (names.length === 0) throw new Error(`none named: ${known.join(', ')}`);
+        return services.filter(({ name }) => names.includes(name));
+      });
     },
     async run(instance, stopping) {
       const { log, vnet } = instance;

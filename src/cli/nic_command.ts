@@ -3,14 +3,14 @@
 import { exitProcess } from '../host/exit.ts';
 import { printJson, reportError, UsageError } from './command.ts';
 import type { Instance } from './instance.ts';
-import type { RawFlags } from './nic_flags.ts';
+import type { OwnTexts, RawFlags } from './nic_flags.ts';
 
 /** A command's own part. */
 export interface NicJob {
   /** Names of its own options, which a --config file may have too. */
   readonly own: readonly string[];
   /** Checks its own arguments before anything is brought up. Throws UsageError, CliError. */
-  check?(own: Record<string, string>): void;
+  check?(own: OwnTexts): void;
   /**
    * Runs on the instance, says that it is ready, and resolves with the exit status when its work is
    * done or `stopping` is aborted.
@@ -28,15 +28,15 @@ export function aborted(signal: AbortSignal): Promise<void> {
 
 /** The value of a command's own option read by `read`, whose errors become UsageErrors. */
 export function ownOption<T>(
-  own: Record<string, string>,
+  own: OwnTexts,
   name: string,
   fallback: string,
   read: (text: string) => T,
 ): T {
   try {
-    return read(own[name] ?? fallback);
+    return read(own[name]?.text ?? fallback);
   } catch (e) {
-    throw new UsageError(`--${name}: ${(e as Error).message}`);
+    throw new UsageError(`${own[name]?.where ?? `--${name}`}: ${(e as Error).message}`);
   }
 }
 

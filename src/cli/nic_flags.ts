@@ -55,6 +55,9 @@ export const NIC_FLAGS: readonly NicFlag[] = [
 /** Raw option texts as commander collects them, under camel-case names. */
 export type RawFlags = Record<string, string | string[] | boolean | undefined>;
 
+/** A command's own options by name, each with where it is from: `--port`, or `FILE:LINE:COLUMN`. */
+export type OwnTexts = Record<string, { readonly text: string; readonly where: string }>;
+
 /** `host-addr` as commander's property: `hostAddr`. */
 export function flagKey(name: string): string {
   return name.replace(/-([a-z0-9])/g, (_all, c: string) => c.toUpperCase());

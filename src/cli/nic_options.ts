@@ -3,6 +3,7 @@
  * and a NIC are made with. Imported only by what brings a NIC up: the checkers take time to load.
  */
 
+import { resolve } from 'node:path';
 import { Address4, Address6 } from 'ip-address';
 import { z } from 'zod';
 import { capabilityKeywords, parseCapability } from '../ctl/bits.ts';
@@ -14,7 +15,7 @@ import type { NicBuild, NicMode, NicModelInfo } from '../machine/nic_model.ts';
 import { UsageError } from './command.ts';
 import { type AddNicTexts, parseAddNic } from './add_nic.ts';
 import { readConfig } from './config_file.ts';
-import { flagKey, NIC_FLAGS, type RawFlags } from './nic_flags.ts';
+import { flagKey, NIC_FLAGS, type OwnTexts, type RawFlags } from './nic_flags.ts';
 import { wholeNumber } from './numbers.ts';
 import { compileFilter } from './pcap_filter.ts';
 
@@ -46,7 +47,7 @@ export interface NicSettings {
   readonly sysctl: [string, string][];
   readonly control: string | null;
   /** The command's own keys, such as `port`, by name; from the command line or the file. */
-  readonly own: Record<string, string>;
+  readonly own: OwnTexts;
   readonly warnings: string[];
 }
 
@@ -232,7 +233,7 @@ const DEFAULTS: Record<string, string | string[]> = {
 interface Texts {
   values: Record<string, string | string[]>;
   where: Map<string, string>;
-  own: Record<string, string>;
+  own: OwnTexts;
 }
 
 /** Puts the file under the command line; `ownKeys` are the command's own options. */
@@ -250,7 +251,7 @@ function collect(raw: RawFlags, ownKeys: readonly string[]): Texts {
       lists: ['cap'],
     })) {
       where.set(key, at);
-      if (ownKeys.includes(key)) own[key] = texts[0]!;
+      if (ownKeys.includes(key)) own[key] = { text: texts[0]!, where: at };
       else values[key] = repeated.includes(key) ? texts : texts[0]!;
     }
   for (const name of names) {
@@ -258,7 +259,7 @@ function collect(raw: RawFlags, ownKeys: readonly string[]): Texts {
     if (value === undefined) continue;
     const given = typeof value === 'boolean' ? String(value) : value;
     where.set(name, `--${name}`);
-    if (ownKeys.includes(name)) own[name] = String(given);
+    if (ownKeys.includes(name)) own[name] = { text: String(given), where: `--${name}` };
     // Later ones win, name by name.
     else if (name === 'sysctl') values[name] = [values[name] ?? [], given].flat();
     else values[name] = given;
@@ -274,7 +275,8 @@ function capChanges(list: string, model: NicModelInfo): { name: string; on: bool
     .filter((word) => word !== '')
     .flatMap((word) => {
       const change = parseCapability(word);
-      if (change === null) fail(`${word}: no capability`);
+      if (change === null)
+        fail(`${word}: no capability: ${model.name} has ${[...has].join(', ') || 'none'}`);
       const names = capabilityKeywords(change.bits).filter((name) => has.has(name));
       if (names.length === 0)
         fail(`${word}: ${model.name} lacks it: it has ${[...has].join(', ') || 'none'}`);
@@ -385,8 +387,11 @@ function ownTaps(nics: readonly NicOptions[]): void {
   if (twice !== undefined) fail(`${twice}: two NICs on one interface`);
 }
 
-/** Throws Error if a capture is of none of the NICs. */
-function knownTaps(captures: readonly CaptureText[], nics: readonly NicOptions[]): void {
+/** Throws Error if a capture is of none of the NICs, or two go to one file. */
+function checkCaptures(captures: readonly CaptureText[], nics: readonly NicOptions[]): void {
+  const files = captures.map(({ file }) => resolve(file));
+  const twice = captures.find((_capture, i) => files.indexOf(files[i]!) < i);
+  if (twice !== undefined) fail(`${twice.file}: two captures in one file`);
   const taps = nics.map(({ tap }) => tap);
   for (const { point, tap } of captures)
     if (tap !== null && !taps.includes(tap))
@@ -466,6 +471,13 @@ export function resolveNicOptions(
   const warnings: string[] = [];
   if (s.tap.startsWith('tap'))
     warnings.push(`${s.tap}: some programs (tcpreplay) refuse interfaces named tap*`);
+  if (
+    hostAddr !== null &&
+    !(inSubnet(hostPart(s.addr), hostAddr) && inSubnet(hostPart(hostAddr), s.addr))
+  )
+    warnings.push(
+      `${s.addr} and ${hostAddr} are not on one network: there must be routes between them`,
+    );
   const nic: NicOptions = {
     tap: s.tap,
     hostAddr,
@@ -492,7 +504,7 @@ export function resolveNicOptions(
     ownTaps([nic, ...all]);
     return all;
   });
-  checking('capture', () => knownTaps(s.capture, [nic, ...ports]));
+  checking('capture', () => checkCaptures(s.capture, [nic, ...ports]));
   return {
     nic,
     ports,

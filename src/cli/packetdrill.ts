@@ -19,6 +19,7 @@ import {
   UsageError,
   warn,
 } from './command.ts';
+import { bindError } from './control_path.ts';
 
 interface PacketdrillFlags {
   socket?: string;
@@ -68,7 +69,9 @@ function run(words: readonly string[], path: string, stopping: AbortSignal): Pro
   return new Promise((done, reject) => {
     const child = spawn(words[0]!, words.slice(1), { env, stdio: 'inherit' });
     stopping.addEventListener('abort', () => child.kill('SIGTERM'), { once: true });
-    child.once('error', (e) => reject(new CliError(`${words[0]}: ${e.message}`)));
+    child.once('error', (e: NodeJS.ErrnoException) =>
+      reject(new CliError(`${words[0]}: ${e.code ?? e.message}: cannot be run`)),
+    );
     child.once('exit', (code, signal) =>
       done(code ?? 128 + (signal === null ? 0 : constants.signals[signal])),
     );
@@ -94,8 +97,8 @@ async function packetdrill(words: string[], flags: PacketdrillFlags): Promise<vo
   const server = new PacketdrillServer({ path, addr, mtu, memory: MEMORY, seed });
   let status = 0;
   try {
-    await server.listen().catch((e: NodeJS.ErrnoException) => {
-      throw new CliError(`${path}: ${e.code ?? e.message}`);
+    await server.listen().catch((e: unknown) => {
+      throw new CliError(`${path}: ${bindError(path, e)}: choose another --socket`);
     });
     if (words.length > 0) {
       status = await run(words, path, stopping.signal);

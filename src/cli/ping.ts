@@ -1,10 +1,11 @@
 /** `ping`: echo requests from the emulated host, on a NIC of their own. */
 
-import { type Command } from 'commander';
+import { isIP } from 'node:net';
+import type { Command } from 'commander';
 import type { PingOptions } from '../apps/ping/ping.ts';
 import { newCommand, print, printJson, UsageError } from './command.ts';
 import { ownOption, runNicCommand } from './nic_command.ts';
-import { addNicFlags, type RawFlags } from './nic_flags.ts';
+import { addNicFlags, type OwnTexts, type RawFlags } from './nic_flags.ts';
 import { decimalNumber, wholeNumber } from './numbers.ts';
 
 /** The most data that fits an IP packet behind both headers. */
@@ -17,8 +18,8 @@ interface Settings extends PingOptions {
   readonly ttl: number | null;
 }
 
-function settingsOf(host: string, own: Record<string, string>): Settings {
-  if (!/^\d+(\.\d+){3}$/.test(host))
+function settingsOf(host: string, own: OwnTexts): Settings {
+  if (isIP(host) !== 4)
     throw new UsageError(`${host}: an IPv4 address is needed: the emulated host resolves no names`);
   const whole = (name: string, fallback: string, min: number, max: number): number =>
     ownOption(own, name, fallback, (text) => wholeNumber(text, min, max));

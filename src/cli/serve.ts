@@ -1,6 +1,6 @@
 /** `serve`: a directory over HTTP/1.1 from the emulated host, until a signal. */
 
-import { existsSync, readdirSync, statSync } from 'node:fs';
+import { accessSync, constants, existsSync, readdirSync, statSync } from 'node:fs';
 import { hostname } from 'node:os';
 import type { Command } from 'commander';
 import { CliError, newCommand, print, printJson } from './command.ts';
@@ -14,6 +14,7 @@ function checkDirectory(dir: string): void {
   let isDirectory = false;
   try {
     isDirectory = statSync(dir).isDirectory();
+    if (isDirectory) accessSync(dir, constants.R_OK | constants.X_OK);
   } catch (e) {
     const code = (e as NodeJS.ErrnoException).code ?? String(e);
     throw new CliError(`${dir}: ${code}: give a directory that exists and can be read`);
@@ -21,15 +22,20 @@ function checkDirectory(dir: string): void {
   if (!isDirectory) throw new CliError(`${dir}: ENOTDIR: not a directory`);
 }
 
-/** What engines put into their containers. */
-const inContainer = (): boolean => existsSync('/.dockerenv') || existsSync('/run/.containerenv');
+/**
+ * Whether this is what a container was started for: engines put these files into theirs, and the
+ * process, or an engine's init before it, is the first one. Whoever has a shell inside needs no engine.
+ */
+const isContainer = (): boolean =>
+  (process.pid === 1 || process.ppid === 1) &&
+  (existsSync('/.dockerenv') || existsSync('/run/.containerenv'));
 
 /** How to fetch something that is served, for people: its URL is reachable from few places. */
 function fetchHint(dir: string, url: string, netns: string | null): string {
   const file = readdirSync(dir, { withFileTypes: true }).find((entry) => entry.isFile())?.name;
   const command = `curl -sSO ${url}${encodeURIComponent(file ?? '')}`;
   // An engine takes the beginning of a container's id, its host name, for the container.
-  const prefix = inContainer()
+  const prefix = isContainer()
     ? `docker exec ${hostname()} `
     : netns === null
       ? ''

@@ -15,6 +15,7 @@ const words = new Map<string, string>([
   ['ENXIO', 'Device not configured'],
   ['EOPNOTSUPP', 'Operation not supported'],
   ['EPROTONOSUPPORT', 'Protocol not supported'],
+  ['ESRCH', 'No such process'],
 ]);
 
 /** The words for an errno; its name for one that no command here can get. @see strerror(3) */

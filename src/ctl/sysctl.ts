@@ -1,6 +1,6 @@
 /** sysctl(8) on the two trees an instance has: the machine's and its Vnet's. */
 
-import { EINVAL, ENOENT, EPERM, type Errno, errnoName } from '../sys/errno.ts';
+import { EISDIR, ENOENT, EPERM, type Errno, errnoName } from '../sys/errno.ts';
 import {
   machineSysctl,
   type SysctlOid,
@@ -9,6 +9,7 @@ import {
 } from '../kern/kern_sysctl.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { ControlFailure } from './protocol.ts';
+import { strerror } from './strerror.ts';
 
 /** A leaf as `sysctl --json` prints it. */
 export interface SysctlLeaf {
@@ -42,21 +43,25 @@ export function sysctlErrorText(name: string, text: string, error: Errno): strin
   switch (error) {
     case ENOENT:
       return `unknown oid '${name}'`;
+    case EISDIR:
+      return `oid '${name}' isn't a leaf node`;
     case EPERM:
       return `oid '${name}' is read only`;
-    case EINVAL:
-      return `${name}=${text}: Invalid argument`;
     default:
-      return `${name}=${text}: ${errnoName(error)}`;
+      return `${name}=${text}: ${strerror(error)}`;
   }
 }
 
 /**
- * Writes one leaf and returns it with its old value. Throws ControlFailure: ENOENT, EPERM (read
- * only), EINVAL (not a value of its type and range), or the leaf's own errno.
+ * Writes one leaf and returns it with its old value. Throws ControlFailure: ENOENT, EISDIR (a node),
+ * EPERM (read only), EINVAL (not a value of its type and range), or the leaf's own errno.
  */
 export function writeSysctl(vnet: Vnet, name: string, text: string): SysctlLeaf {
-  const tree = machineSysctl.tree.find(name) === undefined ? vnet.sysctl : machineSysctl.tree;
+  // A node may be in both trees, with leaves of its own in each.
+  const tree =
+    vnet.sysctl.find(name) === undefined && machineSysctl.tree.list(name).length > 0
+      ? machineSysctl.tree
+      : vnet.sysctl;
   const old = tree.find(name)?.get();
   const error = tree.write(name, text);
   if (error !== 0) throw new ControlFailure(errnoName(error), sysctlErrorText(name, text, error));

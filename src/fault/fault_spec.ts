@@ -49,6 +49,22 @@ function numberIn(
 const DAY_MS = 86_400_000;
 const COUNT_MAX = 1e9;
 
+/** Options that only some kinds have. */
+const ONLY_OF: Partial<Record<FaultOption, readonly FaultKind[]>> = {
+  delay: ['delay', 'reorder'],
+  jitter: ['delay', 'reorder'],
+  bits: ['corrupt', 'truncate'],
+};
+
+/** Throws Error for an option that `kind` would not heed. */
+function heeded(kind: FaultKind, texts: FaultTexts): void {
+  for (const name of FAULT_OPTIONS) {
+    const kinds = ONLY_OF[name] ?? FAULT_KINDS;
+    if (texts[name] !== undefined && !kinds.includes(kind))
+      fail(`${name}: only of ${kinds.join(' and ')}, not of ${kind}`);
+  }
+}
+
 /** A program as numbers, checked. Throws Error. */
 export function checkedProgram(insns: readonly (readonly number[])[]): BpfProgram {
   const prog = bpfProgram(insns);
@@ -68,6 +84,7 @@ export function faultSpec(
   compile: CompileFilter | BpfProgram,
 ): FaultSpec {
   const k: FaultKind = oneOf(kind, 'kind of fault', FAULT_KINDS);
+  heeded(k, texts);
   const { match } = texts;
   const rate =
     k === 'rate' ? numberIn(texts, 'rate', 1, 1e12) : numberIn(texts, 'rate', 0, 1, false);
@@ -102,6 +119,7 @@ export function faultTexts(text: string): { kind: string; texts: FaultTexts } {
     const eq = part.indexOf('=');
     if (eq < 0) fail(`${part}: NAME=VALUE is needed`);
     const name = oneOf(part.slice(0, eq), 'option of a fault', FAULT_OPTIONS);
+    if (texts[name] !== undefined) fail(`${part}: ${name} is given twice`);
     texts[name] = part.slice(eq + 1).replaceAll('\0', ',');
   }
   return { kind: kind!, texts };

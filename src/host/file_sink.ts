@@ -26,7 +26,7 @@ export class FileSink {
     try {
       this.#fd = openSync(path, 'w');
     } catch (e) {
-      throw asTapnicError(e, `open ${path}`);
+      throw asTapnicError(e, `open ${path}`, 'a file that can be written is needed');
     }
   }
 
@@ -85,9 +85,10 @@ export class FileSink {
   }
 }
 
-function asTapnicError(e: unknown, syscall: string): TapnicError {
+function asTapnicError(e: unknown, syscall: string, hint = ''): TapnicError {
   return new TapnicError(
     (e as NodeJS.ErrnoException).code ?? errnoName(errnoOf(undefined)),
     syscall,
+    hint,
   );
 }

@@ -4,7 +4,7 @@
  * other than arrays of counters.
  */
 
-import { EINVAL, ENOENT, EPERM, type Errno } from '../sys/errno.ts';
+import { EINVAL, EISDIR, ENOENT, EPERM, type Errno } from '../sys/errno.ts';
 import { KASSERT } from '../sys/kassert.ts';
 
 export type SysctlType = 'int' | 'bool' | 'string' | 'counters';
@@ -104,12 +104,12 @@ export class SysctlTree {
   }
 
   /**
-   * Writes `text` to a leaf. ENOENT: no such leaf; EPERM: read-only; EINVAL: not a number of the
-   * leaf's type and range.
+   * Writes `text` to a leaf. ENOENT: no such name; EISDIR: a node; EPERM: read-only; EINVAL: not a
+   * number of the leaf's type and range; or the leaf's own errno.
    */
   write(name: string, text: string): Errno {
     const oid = this.#oids.get(name);
-    if (oid === undefined) return ENOENT;
+    if (oid === undefined) return this.list(name).length > 0 ? EISDIR : ENOENT;
     if (oid.setText !== undefined) return oid.setText(text);
     if (oid.set === null) return EPERM;
     if (!/^-?(0x[0-9a-f]+|\d+)$/i.test(text)) return EINVAL;

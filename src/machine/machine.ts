@@ -103,7 +103,9 @@ export class Machine {
   /** Writes a sysctl of the machine or of its stack. ENOENT, EPERM, EINVAL. */
   sysctlWrite(name: string, text: string): Errno {
     const error = machineSysctl.tree.write(name, text);
-    return error === ENOENT ? this.vnet.sysctl.write(name, text) : error;
+    return this.vnet.sysctl.find(name) !== undefined || error === ENOENT
+      ? this.vnet.sysctl.write(name, text)
+      : error;
   }
 
   /** Pools that hold more than they did at boot, with how much more; empty when all is back. */

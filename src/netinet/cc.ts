@@ -4,8 +4,7 @@
  * time-out that was none). Left out: modules loaded at run time, HyStart++, ABE.
  */
 
-import type { Errno } from '../sys/errno.ts';
-import { EINVAL, ENOENT } from '../sys/errno.ts';
+import { type Errno, ESRCH } from '../sys/errno.ts';
 import { TCP_MAXWIN } from './tcp.ts';
 import { SEQ_LEQ } from './tcp_seq.ts';
 import {
@@ -51,18 +50,18 @@ export function ccFind(name: string): CcAlgo | null {
   return algorithms.get(name) ?? null;
 }
 
-/** Sets the algorithm of new connections: net.inet.tcp.cc.algorithm. ENOENT: there is none such. */
+/** Sets the algorithm of new connections: net.inet.tcp.cc.algorithm. ESRCH: there is none such. */
 export function ccSetDefault(tcp: TcpVnet, name: string): Errno {
   const algo = ccFind(name);
-  if (algo === null) return name === '' ? EINVAL : ENOENT;
+  if (algo === null) return ESRCH;
   tcp.ccAlgo = algo;
   return 0;
 }
 
-/** Gives a connection another algorithm: TCP_CONGESTION. Its window stays what it is. @see tcp(4) */
+/** Gives a connection another algorithm: TCP_CONGESTION; ESRCH: there is none such. Its window stays what it is. @see tcp(4) */
 export function tcp_set_cc_mod(tp: Tcpcb, name: string): Errno {
   const algo = ccFind(name);
-  if (algo === null) return ENOENT;
+  if (algo === null) return ESRCH;
   tp.t_cc = algo;
   tp.t_ccv.reset();
   algo.conn_init(tp);

@@ -4,7 +4,7 @@
  * Fast Open (EPERM, as while its sysctls are off), logging, statistics, TLS, options of other stacks.
  */
 
-import { ECONNRESET, EINVAL, ENOENT, ENOPROTOOPT, EPERM, type Errno, ESRCH } from '../sys/errno.ts';
+import { ECONNRESET, EINVAL, ENOENT, ENOPROTOOPT, EPERM, type Errno } from '../sys/errno.ts';
 import { AF_INET, IPPROTO_TCP } from '../kern/protosw.ts';
 import {
   $optval,
@@ -19,7 +19,7 @@ import {
 import type { Socket } from '../kern/uipc_socket.ts';
 import { INP_DROPPED, type Inpcb } from './in_pcb.ts';
 import { ip_ctloutput } from './ip_ctloutput.ts';
-import { ccFind, tcp_set_cc_mod } from './cc.ts';
+import { tcp_set_cc_mod } from './cc.ts';
 import {
   TCPS_CLOSING,
   TCPS_FIN_WAIT_2,
@@ -254,9 +254,7 @@ function setTime(tp: Tcpcb, name: number, seconds: number): Errno {
 function setCongestion(tp: Tcpcb, sopt: Sockopt): Errno {
   const error = sooptcopyin(sopt, TCP_CA_NAME_MAX - 1, 1);
   if (error !== 0) return error;
-  const name = text(sopt, TCP_CA_NAME_MAX);
-  if (ccFind(name) === null) return ESRCH;
-  return tcp_set_cc_mod(tp, name);
+  return tcp_set_cc_mod(tp, text(sopt, TCP_CA_NAME_MAX));
 }
 
 /** Only one stack is there: its name is right, any other is unknown. */

@@ -139,6 +139,18 @@ describe('cli: control socket', () => {
     expect(await request(dead, 'x', { b: 1 })).to.deep.equal({ b: 1 });
   });
 
+  it('listens in the current directory, where a name can look like a number', async () => {
+    const before = process.cwd();
+    process.chdir(dir);
+    try {
+      await open('1');
+      expect(await request('1', 'x', { b: 2 })).to.deep.equal({ b: 2 });
+      expect(existsSync(join(dir, '1'))).to.equal(true);
+    } finally {
+      process.chdir(before);
+    }
+  });
+
   it('never removes a file that is no socket', async () => {
     writeFileSync(path, 'precious');
     expect(await rejection(openControlServer(path))).to.match(/EADDRINUSE: a file of that name/);

@@ -51,7 +51,9 @@ describe('cli: tapnic', function () {
   });
 
   it('ends with 2 and one line for wrong usage', () => {
-    expect(complaint(2, 'nonesuch')).to.match(/unknown command 'nonesuch'/);
+    expect(complaint(2, 'nonesuch')).to.equal(
+      "unknown command 'nonesuch': `tapnic --help` lists them",
+    );
     expect(complaint(2, 'serv', '.')).to.match(/Did you mean serve\?/);
     expect(complaint(2, 'serve')).to.match(/missing required argument 'dir'/);
     expect(complaint(2, 'serve', dir, dir)).to.match(/too many arguments/);
@@ -62,6 +64,12 @@ describe('cli: tapnic', function () {
     expect(complaint(2, 'ifconfig', '-q')).to.match(/no option -q/);
     expect(complaint(2, 'sysctl')).to.match(/-a, or names/);
     expect(complaint(2, 'arp')).to.match(/-a lists/);
+    expect(complaint(2, 'ping', '192.0.2.256')).to.match(/an IPv4 address is needed/);
+    expect(complaint(2, 'inetd', '--services', 'echo,finger')).to.match(
+      /^--services: finger: one of echo, discard, daytime, chargen$/,
+    );
+    expect(complaint(2, 'fault', 'add', 'melt')).to.match(/^fault add: melt: no kind of fault/);
+    expect(complaint(2, 'fault', 'add', 'drop', '--rate', '2')).to.match(/rate: 2: not a number/);
     const bare = tapnic();
     expect(bare).to.include({ status: 2, stdout: '' });
     expect(bare.stderr).to.match(/^Usage: tapnic/);
@@ -85,6 +93,13 @@ describe('cli: tapnic', function () {
     expect(complaint(2, 'serve', dir, '--config', config)).to.equal(
       `${config}:2:1: unknown key "bogus"`,
     );
+    // A command's own option, too, is told by its place.
+    writeFileSync(config, 'mtu: 1500\nport: 99999\n');
+    expect(complaint(2, 'serve', dir, '--config', config)).to.match(/c\.yaml:2:7: 99999: a whole/);
+    expect(complaint(2, 'serve', dir, '--config', join(dir, 'none'))).to.match(
+      /none: ENOENT: no such file or directory$/,
+    );
+    expect(complaint(2, 'serve', dir, '--config', dir)).to.match(/EISDIR: illegal operation on a/);
   });
 
   it('ends with 1 and one line for a directory that cannot be served', () => {
@@ -101,6 +116,20 @@ describe('cli: tapnic', function () {
       /no instance listens there$/,
     );
     expect(complaint(1, 'netstat', '-m', '--tap', 'em1')).to.match(/^no running instance em1 /);
+    // A path, whatever it looks like: net.connect would take this one for a port.
+    expect(complaint(1, 'netstat', '-m', '--control', '9')).to.equal(
+      '9: no instance listens there',
+    );
+  });
+
+  it('ends with 1 and one line where no control socket can be', () => {
+    const nowhere = join(dir, 'none', 'x.sock');
+    expect(complaint(1, 'serve', dir, '--control', nowhere)).to.equal(
+      `control socket ${nowhere}: ENOENT: no such directory: choose another place by --control`,
+    );
+    expect(complaint(1, 'packetdrill', '--socket', nowhere)).to.equal(
+      `${nowhere}: ENOENT: no such directory: choose another --socket`,
+    );
   });
 
   it('lists the models', () => {

@@ -156,7 +156,7 @@ describe('cli: NIC options', () => {
         ['net.inet.tcp.mssdflt', '536'],
       ],
       control: '/tmp/x.sock',
-      own: { port: '8080' },
+      own: { port: { text: '8080', where: '--port' } },
       warnings: [],
     });
   });
@@ -274,6 +274,10 @@ describe('cli: NIC options', () => {
     expect(text('melt')).to.match(/^--fault: melt: no kind of fault: drop, /);
     expect(text('drop,often')).to.match(/NAME=VALUE/);
     expect(text('drop,colour=red')).to.match(/colour: no option of a fault/);
+    expect(text('drop,rate=0.1,rate=0.2')).to.match(/rate=0\.2: rate is given twice$/);
+    expect(text('drop,bits=1')).to.match(/bits: only of corrupt and truncate, not of drop$/);
+    expect(text('corrupt,jitter=1')).to.match(/jitter: only of delay and reorder, not of corrupt$/);
+    expect(text('reorder,delay=1,jitter=1')).to.equal('');
     expect(text('rate')).to.match(/bits per second/);
     expect(text('drop,nth=1.5')).to.match(/nth: 1\.5: not a whole number/);
     expect(resolve({ fault: ['drop'] }).nic.engine).to.equal('ts');
@@ -295,6 +299,24 @@ describe('cli: NIC options', () => {
     expect(resolve({ gateway: 'none' }).nic.gateway).to.equal(null);
     expect(resolve({ hostAddr: 'none', gateway: '192.0.2.7' }).nic.gateway).to.equal('192.0.2.7');
     expect(refusal({ hostAddr: '192.0.2.2/24' })).to.match(/the Linux side has that address/);
+  });
+
+  it('warns of two sides that are not on one network', () => {
+    expect(resolve({}).warnings).to.deep.equal([]);
+    expect(resolve({ hostAddr: 'none', addr: '10.0.0.1/24' }).warnings).to.deep.equal([]);
+    for (const raw of [
+      { addr: '10.0.0.1/24' },
+      { hostAddr: '10.0.0.1/8' },
+      // Linux's side is on our network, but we are not on its.
+      { addr: '192.0.2.200/24', hostAddr: '192.0.2.1/25' },
+    ])
+      expect(resolve(raw).warnings.join()).to.match(/are not on one network: there must be routes/);
+  });
+
+  it('refuses two captures in one file', () => {
+    expect(refusal({ capture: ['wire=a.pcap', 'if=./a.pcap'] })).to.equal(
+      '--capture: ./a.pcap: two captures in one file',
+    );
   });
 
   it('takes the ts build where DMA is to be watched, and says so', () => {
@@ -404,8 +426,10 @@ describe('cli: --config', () => {
       ['kern.ipc.somaxconn', '64'],
       ['kern.ipc.somaxconn', '32'],
     ]);
-    expect(s.own).to.deep.equal({ port: '82' });
-    expect(resolve({ config }).own).to.deep.equal({ port: '81' });
+    expect(s.own).to.deep.equal({ port: { text: '82', where: '--port' } });
+    expect(resolve({ config }).own).to.deep.equal({
+      port: { text: '81', where: `${config}:11:7` },
+    });
   });
 
   it('tells line and column of what is wrong', () => {
@@ -424,7 +448,9 @@ describe('cli: --config', () => {
   });
 
   it('says that a file is missing, and takes an empty one', () => {
-    expect(refusal({ config: join(dir, 'none.yaml') })).to.match(/none\.yaml: ENOENT$/);
+    expect(refusal({ config: join(dir, 'none.yaml') })).to.match(
+      /none\.yaml: ENOENT: no such file or directory$/,
+    );
     expect(resolve({ config: file('# nothing\n') }).nic.tap).to.equal('nic0');
     expect(parseConfig('', 'f', { names: [], repeated: [], lists: [] })).to.deep.equal([]);
   });

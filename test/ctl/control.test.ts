@@ -123,6 +123,9 @@ describe('ctl: sysctl', () => {
     expect(failure(() => writeSysctl(vnet, 'kern.ipc.x', '1'))).to.equal(
       "ENOENT: unknown oid 'kern.ipc.x'",
     );
+    expect(failure(() => writeSysctl(vnet, 'kern.ipc', '1'))).to.equal(
+      "EISDIR: oid 'kern.ipc' isn't a leaf node",
+    );
     expect(failure(() => writeSysctl(vnet, 'kern.ipc.a', '1'))).to.equal(
       "EPERM: oid 'kern.ipc.a' is read only",
     );

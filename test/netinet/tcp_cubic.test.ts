@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import { CUBIC_BETA } from '../../src/netinet/cc_cubic.ts';
 import { tcp_set_cc_mod } from '../../src/netinet/cc.ts';
-import { ENOENT } from '../../src/sys/errno.ts';
+import { ESRCH } from '../../src/sys/errno.ts';
 import type { Tcpcb } from '../../src/netinet/tcp_var.ts';
 import { type Conn, TestHost } from './tcp_host.ts';
 
@@ -36,14 +36,14 @@ describe('tcp: congestion control algorithms', () => {
     expect(tp.t_cc.name).to.equal('cubic');
     const { sysctl } = h.vnet;
     expect(sysctl.find('net.inet.tcp.cc.available')!.get()).to.equal('newreno, cubic');
-    expect(sysctl.write('net.inet.tcp.cc.algorithm', 'vegas')).to.equal(ENOENT);
+    expect(sysctl.write('net.inet.tcp.cc.algorithm', 'vegas')).to.equal(ESRCH);
     expect(sysctl.find('net.inet.tcp.cc.algorithm')!.get()).to.equal('cubic');
     expect(sysctl.write('net.inet.tcp.cc.algorithm', 'newreno')).to.equal(0);
     const other = h.establish({ sport: 41000, dport: 81 });
     expect(h.tp(other.so).t_cc.name).to.equal('newreno');
     expect(tp.t_cc.name).to.equal('cubic');
     expect(tcp_set_cc_mod(tp, 'newreno')).to.equal(0);
-    expect(tcp_set_cc_mod(tp, 'no such')).to.equal(ENOENT);
+    expect(tcp_set_cc_mod(tp, 'no such')).to.equal(ESRCH);
   });
 
   // RFC 9438, 4.2: K = cbrt((W_max - cwnd) / C), and the window is W_max again after K seconds.
