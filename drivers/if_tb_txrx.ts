@@ -40,9 +40,8 @@ function fillTx(sc: TbSoftc): void {
   const last = segs.nsegs - 1;
   for (let i = last; i >= 0; i--) {
     const at = sc.txDesc + txr.slot(txr.prod + i) * TB_DESC_SIZE;
-    const addr = segs.ds_addr[i]!;
-    memView.setUint32(at + TB_D_ADDRL, addr >>> 0, true);
-    memView.setUint32(at + TB_D_ADDRH, Math.floor(addr / 0x100000000), true);
+    memView.setInt32(at + TB_D_ADDRL, segs.addrLo[i]!, true);
+    memView.setInt32(at + TB_D_ADDRH, segs.addrHi[i]!, true);
     memView.setUint32(at + TB_D_LEN, segs.ds_len[i]!, true);
     const ctl = i === last ? TB_CTL_OWN | TB_CTL_EOP | TB_CTL_INT : TB_CTL_OWN;
     memView.setInt32(at + TB_D_CTL, ctl | 0, true);
@@ -99,9 +98,8 @@ export function tb_txreap(sc: TbSoftc): number {
 /** Writes the loaded buffer's address into a slot. @see bus_dma(9) */
 export function tb_rxaim(sc: TbSoftc, slot: number): void {
   const at = sc.rxDesc + slot * TB_DESC_SIZE;
-  const addr = sc.segs.ds_addr[0]!;
-  memView.setUint32(at + TB_D_ADDRL, addr >>> 0, true);
-  memView.setUint32(at + TB_D_ADDRH, Math.floor(addr / 0x100000000), true);
+  memView.setInt32(at + TB_D_ADDRL, sc.segs.addrLo[0]!, true);
+  memView.setInt32(at + TB_D_ADDRH, sc.segs.addrHi[0]!, true);
 }
 
 /** Hands a slot to the device with the buffer it has. @see bus_dma(9) */

@@ -106,7 +106,7 @@ export function tl_encap(sc: TlSoftc, m: Mbuf): Errno {
   memView.setUint32(at + TL_B_SUM, sc.sumWhere, true);
   memView.setUint32(at + TL_B_TAG, head.m_pkthdr.pktId, true);
   for (let i = 0; i < segs.nsegs; i++) {
-    memView.setUint32(at + TL_B_FRAG + 8 * i, segs.ds_addr[i]!, true);
+    memView.setInt32(at + TL_B_FRAG + 8 * i, segs.addrLo[i]!, true);
     memView.setUint32(at + TL_B_FRAG + 8 * i + 4, segs.ds_len[i]!, true);
   }
   sc.txMbuf[slot] = head;
@@ -136,7 +136,7 @@ export function tl_txreap(sc: TlSoftc): number {
 
 /** Writes the loaded buffer's address into a slot. @see bus_dma(9) */
 export function tl_rxaim(sc: TlSoftc, slot: number): void {
-  memView.setUint32(sc.rxDesc + slot * TL_RXD_SIZE + TL_R_ADDR, sc.segs.ds_addr[0]!, true);
+  memView.setInt32(sc.rxDesc + slot * TL_RXD_SIZE + TL_R_ADDR, sc.segs.addrLo[0]!, true);
 }
 
 /** Hands a slot to the device with the buffer it has; TL_RXPUT tells it so. @see bus_dma(9) */

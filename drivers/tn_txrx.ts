@@ -136,16 +136,15 @@ function fillData(sc: TnSoftc, m: Mbuf, n: number): void {
   const vlan = (m.m_flags & M_VLANTAG) !== 0;
   for (let i = 0; i <= last; i++) {
     const at = sc.txDesc + txr.slot(txr.prod + n + i) * TN_DESC_SIZE;
-    const addr = segs.ds_addr[i]!;
     let lenTag = segs.ds_len[i]!;
     let cmd = i === last ? TN_TXD_EOP | TN_TXD_RS : 0;
     if (vlan && i === 0) {
-      lenTag = (lenTag | (m.m_pkthdr.ether_vtag << 16)) >>> 0;
+      lenTag |= m.m_pkthdr.ether_vtag << 16;
       cmd |= TN_TXD_VLE;
     }
-    memView.setUint32(at + TN_D_ADDRL, addr >>> 0, true);
-    memView.setUint32(at + TN_D_ADDRH, Math.floor(addr / 0x100000000), true);
-    memView.setUint32(at + TN_D_LEN, lenTag, true);
+    memView.setInt32(at + TN_D_ADDRL, segs.addrLo[i]!, true);
+    memView.setInt32(at + TN_D_ADDRH, segs.addrHi[i]!, true);
+    memView.setInt32(at + TN_D_LEN, lenTag, true);
     memView.setUint32(at + TN_D_STAT, cmd, true);
   }
 }
@@ -204,10 +203,9 @@ export function tn_txreap(sc: TnSoftc): number {
 
 /** Writes the loaded buffer's address into a slot. @see bus_dma(9) */
 export function tn_rxaim(sc: TnSoftc, slot: number): void {
-  const addr = sc.segs.ds_addr[0]!;
   const at = sc.rxDesc + slot * TN_DESC_SIZE;
-  memView.setUint32(at + TN_D_ADDRL, addr >>> 0, true);
-  memView.setUint32(at + TN_D_ADDRH, Math.floor(addr / 0x100000000), true);
+  memView.setInt32(at + TN_D_ADDRL, sc.segs.addrLo[0]!, true);
+  memView.setInt32(at + TN_D_ADDRH, sc.segs.addrHi[0]!, true);
 }
 
 /** Hands a slot back to the device with the buffer it has. @see bus_dma(9) */

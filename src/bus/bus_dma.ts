@@ -195,15 +195,23 @@ export interface BusDmamapRef {
   map: BusDmamap | null;
 }
 
-/** The segments of a load: FreeBSD's array of bus_dma_segment_t and its count. */
+/**
+ * The segments of a load: FreeBSD's array of bus_dma_segment_t and its count. The addresses are there
+ * whole and, for descriptors, as two signed words: a number above 2^31 that is handed to a function
+ * is one more on the heap, unless the compiler happens to have inlined it.
+ */
 export class BusDmaSegs {
   readonly ds_addr: Float64Array;
+  readonly addrLo: Int32Array;
+  readonly addrHi: Int32Array;
   readonly ds_len: Uint32Array;
   nsegs = 0;
 
   /** @param max at least the nsegments of the tags it is used with */
   constructor(max: number) {
     this.ds_addr = new Float64Array(max);
+    this.addrLo = new Int32Array(max);
+    this.addrHi = new Int32Array(max);
     this.ds_len = new Uint32Array(max);
   }
 }

@@ -11,8 +11,9 @@ import { PAGE_SIZE, ramBase } from '../vm/arena.ts';
 import type { BusDmamap, BusDmaSegs, BusDmaTag } from './bus_dma.ts';
 import { type BouncePage, bounceTake } from './busdma_bounce.ts';
 
-/** Whether a device of this tag cannot get at `addr`. */
-function mustBounce(tag: BusDmaTag, addr: number): boolean {
+/** Whether a device of this tag cannot get at RAM at `off`; an offset, as for addPhys. */
+function mustBounce(tag: BusDmaTag, off: number): boolean {
+  const addr = off + ramBase;
   for (let t: BusDmaTag | null = tag; t !== null; t = t.parent) {
     const outside = (addr > t.lowaddr && addr <= t.highaddr) || addr % t.alignment !== 0;
     if (outside && (t.filter === null || t.filter(t.filterarg, addr))) return true;
@@ -52,7 +53,7 @@ function addPhys(
     let addr = off + ramBase;
     let s = size < maxsegsz ? size : maxsegsz;
     let page: BouncePage | null = null;
-    if (map.mayBounce && mustBounce(tag, addr)) {
+    if (map.mayBounce && mustBounce(tag, off)) {
       page = bounce(map, off, payload);
       if (page === null) return ENOMEM;
       addr = page.at + ramBase;
@@ -73,6 +74,8 @@ function addPhys(
         return EFBIG;
       }
       ds_addr[segs.nsegs] = addr;
+      segs.addrLo[segs.nsegs] = addr;
+      segs.addrHi[segs.nsegs] = addr / 0x100000000;
       ds_len[segs.nsegs] = s;
       segs.nsegs++;
     }

@@ -16,7 +16,7 @@ export function in_nullhost(a: InAddr): boolean {
   return a === 0;
 }
 
-/** 224.0.0.0/4 @see sys/netinet/in.h */
+/** 224.0.0.0/4; takes `a | 0` as well, as the next ones do. @see sys/netinet/in.h */
 export function IN_MULTICAST(a: InAddr): boolean {
   return a >>> 28 === 0xe;
 }

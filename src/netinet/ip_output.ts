@@ -41,7 +41,7 @@ import {
 import { type Route, routeLookup, RTF_HOST } from '../net/route.ts';
 import { mem, memView } from '../vm/arena.ts';
 import { ifaOnLink, in_broadcast } from './in_var.ts';
-import { IN_LOOPBACKNET, IN_MULTICAST, INADDR_BROADCAST, in_nullhost } from './in.ts';
+import { IN_LOOPBACKNET, IN_MULTICAST, INADDR_BROADCAST } from './in.ts';
 import { in_delayed_cksum } from './in_cksum.ts';
 import { Ip, IP_DF, IP_DST_OFF, IP_SRC_OFF } from './ip.ts';
 import { mbufFallback } from './ip_fallback.ts';
@@ -117,7 +117,7 @@ function route(p: Kva, ro: Route | null, flags: number, vnet: Vnet): Errno {
   if (nh === null) return EHOSTUNREACH;
   out.ifp = nh.nh_ifp;
   out.ia = nh.nh_ifa;
-  if (in_nullhost(nh.nh_gateway)) nexthop.addr = dst;
+  if (nh.nh_gateway === 0) nexthop.addr = dst;
   else nexthop.addr = nh.nh_gateway;
   out.mtu = (nh.nh_flags & RTF_HOST) !== 0 ? nh.nh_mtu : nh.nh_ifp.if_mtu;
   return 0;
@@ -129,7 +129,7 @@ function route(p: Kva, ro: Route | null, flags: number, vnet: Vnet): Errno {
  */
 function checkCast(m: Mbuf, p: Kva, flags: number, ifp: Ifnet): Errno {
   const dst = memView.getUint32(p + IP_DST_OFF) as InAddr;
-  if (IN_MULTICAST(dst)) {
+  if (IN_MULTICAST((dst | 0) as InAddr)) {
     m.m_flags |= M_MCAST;
     // A group is on every link: no router is asked.
     nexthop.addr = dst;

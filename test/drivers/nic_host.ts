@@ -25,7 +25,7 @@ import {
 } from '../../src/vm/vm_page.ts';
 import { HandDisk } from '../kern/disk.ts';
 import { FakeWire } from '../dev/fake_wire.ts';
-import { bytesPerCall } from '../support/alloc.ts';
+import { bytesPerCallUninlined } from '../support/alloc.ts';
 import { chainBytes } from './tn_host.ts';
 
 export interface NicHostOptions {
@@ -43,7 +43,8 @@ export function bootForNic(options: NicHostOptions = {}): Machine {
   new Uint8Array(arena).fill(0);
   return new Machine({
     memory: MEMORY,
-    base: options.base ?? 0x2_0000_0000,
+    // Neither half of an address is a small integer if it is read unsigned.
+    base: options.base ?? 0x8002_c000_0000,
     iommu: options.iommu ?? false,
     dmaCheck: true,
     seed: 1,
@@ -188,9 +189,9 @@ export class NicHost {
   /** Heap bytes that sending what `make` makes leaves behind, interrupt included. */
   garbageOfSending(make: () => Mbuf): number {
     this.wire.keep = false;
-    const own = bytesPerCall(() => m_freem(make()));
+    const own = bytesPerCallUninlined(() => m_freem(make()));
     const { ifp, clock } = this;
-    const all = bytesPerCall(() => {
+    const all = bytesPerCallUninlined(() => {
       passEnter();
       ifp.if_driver!.if_transmit(ifp, make());
       passLeave();
@@ -215,7 +216,7 @@ export class NicHost {
       n++;
       m_freem(m);
     };
-    const bytes = bytesPerCall(() => {
+    const bytes = bytesPerCallUninlined(() => {
       left = 1;
       this.wire.notify();
       this.clock.runPosted();

@@ -140,7 +140,7 @@ describe('if_tn on a restricted bus', () => {
     expect([host.wire.sent.length, counted(R_DEV_DMA_FAULT), dmaStats.faults]).to.deep.equal([
       0, 1, 1,
     ]);
-    expect(iommu.lastFault).to.match(/^read of 154 bytes at 0x2/);
+    expect(iommu.lastFault).to.match(/^read of 154 bytes at 0x8002/);
     expect(dmaCheck.reports).to.have.lengthOf(1);
     dmaCheck.reports.length = 0;
     host.send(host.mapped(makePacket({ payload: 100, cksum: 'full' })));

@@ -45,7 +45,8 @@ import { TnSoftc } from '../../drivers/if_tnvar.ts';
 import { FakeWire } from '../dev/fake_wire.ts';
 import { type InUse, machineInUse } from '../support/machine.ts';
 
-export const BASE = 0x2_0000_0000;
+/** Neither half of an address is a small integer if it is read unsigned. */
+export const BASE = 0x8002_c000_0000;
 
 const noOwner: PageOwner = { pageReclaimed: () => {} };
 

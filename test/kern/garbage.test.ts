@@ -24,7 +24,7 @@ import {
 import { passEnter, passLeave } from '../../src/sys/pass.ts';
 import { kva } from '../../src/sys/types.ts';
 import { VM_PAGE_TO_PHYS } from '../../src/vm/vm_page.ts';
-import { bytesPerCall } from '../support/alloc.ts';
+import { bytesPerCallUninlined } from '../support/alloc.ts';
 import { bootEach } from './boot.ts';
 import { must, newPage, scratchPages } from './chains.ts';
 import { vm_page_unwire } from '../../src/vm/vm_page.ts';
@@ -65,13 +65,15 @@ describe('garbage per packet', function () {
       sbdrop(sb, 4096);
       m_freem(top);
     };
-    expect(bytesPerCall(cycle)).to.be.below(NONE);
+    expect(bytesPerCallUninlined(cycle)).to.be.below(NONE);
     vm_page_unwire(page, false);
   });
 
   it('conversion to mapped mbufs leaves none', () => {
     const page = newPage();
-    expect(bytesPerCall(() => m_freem(mb_unmapped_to_ext(unmapped(page))))).to.be.below(NONE);
+    expect(bytesPerCallUninlined(() => m_freem(mb_unmapped_to_ext(unmapped(page))))).to.be.below(
+      NONE,
+    );
     vm_page_unwire(page, false);
   });
 
@@ -83,7 +85,7 @@ describe('garbage per packet', function () {
       m_copydata(m, 100, 2000, kva(to.off));
       m_free(must(m_getcl(M_NOWAIT, MT_DATA, M_PKTHDR)));
     };
-    expect(bytesPerCall(cycle)).to.be.below(NONE);
+    expect(bytesPerCallUninlined(cycle)).to.be.below(NONE);
     m_free(m);
     to.free();
     vm_page_unwire(page, false);
@@ -101,6 +103,6 @@ describe('garbage per packet', function () {
       passLeave();
       callout_stop(c);
     };
-    expect(bytesPerCall(cycle)).to.be.below(NONE);
+    expect(bytesPerCallUninlined(cycle)).to.be.below(NONE);
   });
 });

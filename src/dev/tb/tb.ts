@@ -140,10 +140,10 @@ export class TbDevice implements MmioRegion, WireListener {
     switch (off) {
       case TB_TXBASEL:
       case TB_RXBASEL:
-        return ring.baseLo;
+        return ring.baseLo >>> 0;
       case TB_TXBASEH:
       case TB_RXBASEH:
-        return ring.baseHi;
+        return ring.baseHi >>> 0;
       case TB_TXCNT:
       case TB_RXCNT:
         return ring.count;
@@ -218,11 +218,11 @@ export class TbDevice implements MmioRegion, WireListener {
     switch (off) {
       case TB_TXBASEL:
       case TB_RXBASEL:
-        engine.ring.baseLo = value;
+        engine.ring.baseLo = value | 0;
         return true;
       case TB_TXBASEH:
       case TB_RXBASEH:
-        engine.ring.baseHi = value;
+        engine.ring.baseHi = value | 0;
         return true;
       case TB_TXCNT:
       case TB_RXCNT:

@@ -128,8 +128,8 @@ export class TbTx implements Task {
     const { ring } = this;
     for (let i = 0; i < n; i++, ring.pos = ring.next(ring.pos)) {
       const at = base + ring.pos * TB_DESC_SIZE + TB_D_CTL;
-      const ctl = view.getUint32(at, true);
-      view.setUint32(at, ((ctl & ~TB_CTL_OWN) | status) >>> 0, true);
+      const ctl = view.getInt32(at, true);
+      view.setInt32(at, (ctl & ~TB_CTL_OWN) | status, true);
       if ((ctl & TB_CTL_INT) !== 0) this.#causes |= TB_INT_TX;
     }
   }

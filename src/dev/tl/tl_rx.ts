@@ -194,7 +194,7 @@ export class TlRx implements Task {
   #writeBack(at: number, len: number, status: number): void {
     const { view } = this.#core;
     view.setUint32(at + TL_R_LEN, len, true);
-    view.setUint32(at + TL_R_STATUS, (TL_RXS_DONE | status) >>> 0, true);
+    view.setInt32(at + TL_R_STATUS, TL_RXS_DONE | status, true);
     this.ring.advance();
     this.#causes |= TL_INT_RX;
   }

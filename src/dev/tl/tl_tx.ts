@@ -125,8 +125,8 @@ export class TlTx implements Task {
   /** Writes the status and goes on to the next block. */
   #complete(at: number, status: number): void {
     const { view } = this.#core;
-    if ((view.getUint32(at + TL_B_CMD, true) & TL_CMD_INT) !== 0) this.#causes |= TL_INT_TX;
-    view.setUint32(at + TL_B_CMD, (TL_CMD_DONE | status) >>> 0, true);
+    if ((view.getInt32(at + TL_B_CMD, true) & TL_CMD_INT) !== 0) this.#causes |= TL_INT_TX;
+    view.setInt32(at + TL_B_CMD, TL_CMD_DONE | status, true);
     this.#len = 0;
     this.ring.advance();
   }
@@ -134,7 +134,7 @@ export class TlTx implements Task {
   /** Brings the block's frame into the FIFO; if it is bad the block is done with, and false. */
   #fetch(at: number): boolean {
     const { view, stats } = this.#core;
-    const cmd = view.getUint32(at + TL_B_CMD, true);
+    const cmd = view.getInt32(at + TL_B_CMD, true);
     const len = this.#copyFrags(at, cmd & TL_CMD_NFRAGS);
     if (len < ETHER_HDR_LEN || !this.#insertSum(cmd, view.getUint32(at + TL_B_SUM, true), len)) {
       stats[TL_ST_TX_BAD]! += 1;

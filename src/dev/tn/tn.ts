@@ -167,9 +167,9 @@ export class TnDevice implements MmioRegion, WireListener {
   #readRing(off: number): number {
     switch (off) {
       case TN_TDBAL:
-        return this.#tx.baseLo;
+        return this.#tx.baseLo >>> 0;
       case TN_TDBAH:
-        return this.#tx.baseHi;
+        return this.#tx.baseHi >>> 0;
       case TN_TDLEN:
         return this.#tx.len;
       case TN_TDH:
@@ -177,9 +177,9 @@ export class TnDevice implements MmioRegion, WireListener {
       case TN_TDT:
         return this.#tx.tail;
       case TN_RDBAL:
-        return this.#rx.baseLo;
+        return this.#rx.baseLo >>> 0;
       case TN_RDBAH:
-        return this.#rx.baseHi;
+        return this.#rx.baseHi >>> 0;
       case TN_RDLEN:
         return this.#rx.len;
       case TN_RDH:
@@ -258,11 +258,11 @@ export class TnDevice implements MmioRegion, WireListener {
     switch (off) {
       case TN_TDBAL:
       case TN_RDBAL:
-        ring.baseLo = value;
+        ring.baseLo = value | 0;
         return true;
       case TN_TDBAH:
       case TN_RDBAH:
-        ring.baseHi = value;
+        ring.baseHi = value | 0;
         return true;
       case TN_TDLEN:
       case TN_RDLEN:

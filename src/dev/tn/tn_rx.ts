@@ -259,8 +259,8 @@ export class TnRx implements Task {
   #writeBack(ring: number, len: number, status: number): void {
     const at = ring + this.head * TN_DESC_SIZE;
     const tag = (status & TN_RXS_VP) !== 0 ? this.#vtag : 0;
-    this.#core.view.setUint32(at + TN_D_LEN, ((tag << 16) | len) >>> 0, true);
-    this.#core.view.setUint32(at + TN_D_STAT, (TN_RXS_DD | status) >>> 0, true);
+    this.#core.view.setInt32(at + TN_D_LEN, (tag << 16) | len, true);
+    this.#core.view.setInt32(at + TN_D_STAT, TN_RXS_DD | status, true);
     this.head = this.#next(this.head);
     this.#causes |= TN_INT_RXDW;
   }

@@ -224,7 +224,7 @@ export class TnTx implements Task {
   #complete(ring: number, status: number): void {
     if ((this.#eopStat & TN_TXD_RS) !== 0) {
       const at = ring + this.#eopSlot * TN_DESC_SIZE + TN_D_STAT;
-      this.#core.view.setUint32(at, TN_TXS_DD | status, true);
+      this.#core.view.setInt32(at, TN_TXS_DD | status, true);
       this.#causes |= TN_INT_TXDW;
     }
     this.#active = false;
@@ -253,7 +253,7 @@ export class TnTx implements Task {
     let n = 0;
     for (let slot = this.head; slot !== this.tail; slot = this.#next(slot)) {
       const at = ring + slot * TN_DESC_SIZE;
-      const stat = view.getUint32(at + TN_D_STAT, true);
+      const stat = view.getInt32(at + TN_D_STAT, true);
       n++;
       if ((stat & TN_TXD_CTX) !== 0) {
         if (n === 1 && (stat & TN_TXD_EOP) === 0) this.#context(at, stat);
@@ -279,7 +279,7 @@ export class TnTx implements Task {
   /** Drops descriptors up to the end of a packet that has been counted already. */
   #skip(ring: number): number {
     for (let slot = this.head; slot !== this.tail; slot = this.#next(slot)) {
-      const stat = this.#core.view.getUint32(ring + slot * TN_DESC_SIZE + TN_D_STAT, true);
+      const stat = this.#core.view.getInt32(ring + slot * TN_DESC_SIZE + TN_D_STAT, true);
       if ((stat & TN_TXD_EOP) === 0) continue;
       this.#skipping = false;
       this.#eopSlot = slot;
@@ -503,7 +503,7 @@ export class TnTx implements Task {
     const tcp = ip + this.#l3;
     const v6 = (this.#cmd & TN_TXD_V6) !== 0;
     stats[TN_ST_TX_TSO]! += 1;
-    this.#seq0 = view.getUint32(tcp + 4);
+    this.#seq0 = view.getInt32(tcp + 4);
     this.#thFlags = view.getUint8(tcp + 13);
     this.#ipId0 = v6 ? 0 : view.getUint16(ip + 4);
     this.#pseudo = fold16((v6 ? cksum.sum(ip + 8, 32, 0) : cksum.sum(ip + 12, 8, 0)) + 6);
@@ -547,7 +547,7 @@ export class TnTx implements Task {
     if (this.#segs > 0) flags &= ~TH_CWR; // RFC 3168, 6.1.2: once per reduction
     if ((this.#cmd & TN_TXD_V6) === 0) view.setUint16(ip + 4, (this.#ipId0 + this.#segs) & 0xffff);
     this.#lengths(payload);
-    view.setUint32(tcp + 4, (this.#seq0 + this.#sent) >>> 0);
+    view.setInt32(tcp + 4, this.#seq0 + this.#sent);
     view.setUint8(tcp + 13, flags);
     view.setUint16(tcp + TCP_CKSUM_OFF, 0);
     this.#gather(payload);

@@ -76,6 +76,9 @@ const ZERO_OFF = TP_MEM_SIZE + 2048;
 /** What an undefined register and an empty data port read as; signed, as TP_DATA's words are. */
 const NOTHING = 0xffffffff;
 const NO_DATA = -1;
+// Commands of which one write gives at most one.
+const START_STOP = TP_CR_STP | TP_CR_STA;
+const READ_WRITE = TP_CR_RRD | TP_CR_RWR;
 
 /** One NIC. Plugs itself into the wire it is given; `close` unplugs it. */
 export class TpDevice implements MmioRegion, WireListener {
@@ -283,18 +286,17 @@ export class TpDevice implements MmioRegion, WireListener {
 
   /** Carries out the commands of one write, or none of them. */
   #command(value: number): boolean {
-    const both = (bits: number): boolean => (value & bits) === bits;
     if ((value & TP_CR_RST) !== 0) {
       this.#reset();
       return true;
     }
     if ((value & ~TP_CR_MASK) !== 0) return false;
-    if (both(TP_CR_STP | TP_CR_STA) || both(TP_CR_RRD | TP_CR_RWR)) return false;
+    if ((value & START_STOP) === START_STOP || (value & READ_WRITE) === READ_WRITE) return false;
     let done = true;
     if ((value & TP_CR_ABT) !== 0) this.#pioDir = 0;
     if ((value & TP_CR_STP) !== 0) this.#rx.stop();
     if ((value & TP_CR_STA) !== 0) done = this.#start();
-    if ((value & (TP_CR_RRD | TP_CR_RWR)) !== 0) this.#beginPio(value & (TP_CR_RRD | TP_CR_RWR));
+    if ((value & READ_WRITE) !== 0) this.#beginPio(value & READ_WRITE);
     if ((value & TP_CR_TXP) !== 0) done = this.#transmit() && done;
     return done;
   }
