@@ -59,6 +59,7 @@ import {
 import { copymLen, tcp_m_copym } from './tcp_m_copym.ts';
 import { putSack, putSynOptions, putTimestamp } from './tcp_options.ts';
 import {
+  sackRescue,
   sackRexmitted,
   tcp_clean_dsack_blocks,
   tcp_compute_pipe,
@@ -110,6 +111,8 @@ const p = {
   sendalot: false,
   /** The hole it fills, in recovery by SACK. */
   hole: null as Sackhole | null,
+  /** It is a rescue retransmission. */
+  rescue: false,
   /** ECN bits of the IP header. */
   ecn: 0,
 };
@@ -196,19 +199,45 @@ function windowClosed(tp: Tcpcb, avail: number): void {
 }
 
 /**
- * In recovery by SACK the window is filled up to the pipe, not from snd_una on: RFC 6675, NextSeg. A
- * lost hole first (returns true), then new data (p.len, 0 for none), then a hole that may be lost.
+ * In recovery by SACK the window is filled up to the pipe, not from snd_una on: RFC 6675, NextSeg. By
+ * its rules a lost hole first (returns true), then new data (p.len, 0 for none), then a hole that may
+ * be lost, then the end of what is under way, once.
  */
-function planRecovery(tp: Tcpcb, avail: number): boolean {
+function planRecovery(tp: Tcpcb, idle: boolean, avail: number): boolean {
   const room = tp.snd_cwnd - tcp_compute_pipe(tp);
   const lost = tcp_sack_output(tp, true);
   if (planHole(tp, lost, room)) return true;
   p.off = seqDiff(tp.snd_nxt, tp.snd_una);
-  const fresh = Math.min(avail, tp.snd_wnd) - p.off;
+  p.len = 0;
   // Nothing overtakes a lost hole that there is no room for yet.
-  p.len = lost === null ? Math.max(Math.min(fresh, room), 0) : 0;
   if (lost !== null) return false;
-  return fresh <= 0 && planHole(tp, tcp_sack_output(tp, false), room);
+  const fresh = Math.min(avail, tp.snd_wnd) - p.off;
+  p.len = Math.max(fresh, 0);
+  // What Nagle would hold back keeps no ACK clock going.
+  if (p.len > 0 && worthSending(tp, idle, tcp_maxseg(tp), avail)) {
+    p.len = Math.max(Math.min(fresh, room), 0);
+    // Behind it the next rules have their turn.
+    p.sendalot = p.len > 0;
+    return false;
+  }
+  p.len = 0;
+  const any = tcp_sack_output(tp, false);
+  return any === null ? planRescue(tp, room) : planHole(tp, any, room);
+}
+
+/** Plans the rescue retransmission, if it is due and there is room for it. */
+function planRescue(tp: Tcpcb, room: number): boolean {
+  const maxseg = tcp_maxseg(tp);
+  if (room < maxseg || tp.snd_wnd === 0 || !sackRescue(tp)) return false;
+  // The last segment; a FIN in it has no byte in the buffer.
+  const fin = (tp.t_flags & TF_SENTFIN) !== 0 ? 1 : 0;
+  const end = seqDiff(tp.snd_max, tp.snd_una) - fin;
+  p.off = Math.max(end - maxseg, seqDiff(tp.snd_fack, tp.snd_una));
+  p.len = Math.max(end - p.off, 0);
+  if (fin === 0) p.flags &= ~TH_FIN;
+  p.rescue = true;
+  p.sendalot = true;
+  return true;
 }
 
 /** Plans a segment from `hole` if there is one and room for it. */
@@ -233,6 +262,7 @@ function plan(tp: Tcpcb, idle: boolean): boolean {
   p.sendalot = false;
   p.tso = false;
   p.hole = null;
+  p.rescue = false;
   const limit = SEQ_LT(tp.snd_nxt, tp.snd_max) ? tcp_sack_adjust(tp) : 0;
   p.off = seqDiff(tp.snd_nxt, tp.snd_una);
   p.flags = tcp_outflags[tp.t_state]!;
@@ -258,8 +288,9 @@ function plan(tp: Tcpcb, idle: boolean): boolean {
     p.len = limit;
     p.sendalot = true;
   }
-  if ((tp.t_flags & SACK_RECOVERY) === SACK_RECOVERY && tp.snd_holes !== null) {
-    if (planRecovery(tp, avail)) return true;
+  const sackRecovery = (tp.t_flags & SACK_RECOVERY) === SACK_RECOVERY && tp.recover_fs > 0;
+  if (sackRecovery && (tp.snd_holes !== null || tp.snd_wnd > 0)) {
+    if (planRecovery(tp, idle, avail)) return true;
   } else if (p.len < 0) {
     p.len = 0;
     windowClosed(tp, avail);
@@ -413,6 +444,7 @@ function window(tp: Tcpcb): number {
 /** The sequence number of the segment. */
 function segmentSeq(tp: Tcpcb): TcpSeq {
   if (p.hole !== null) return p.hole.rxmit;
+  if (p.rescue) return seqAdd(tp.snd_una, p.off);
   if ((p.flags & TH_RST) !== 0) {
     // A RST counts only at the peer's rcv_nxt (RFC 5961, 3.2): most likely what we sent last, if
     // the peer had room for it.
@@ -431,8 +463,8 @@ function countSent(tp: Tcpcb): void {
   if (p.len > 0) {
     if ((tp.t_flags & TF_FORCEDATA) !== 0 && p.len === 1) {
       stat.tcps_sndprobe++;
-    } else if (p.hole !== null || SEQ_LT(tp.snd_nxt, tp.snd_max)) {
-      if (p.hole !== null) {
+    } else if (p.hole !== null || p.rescue || SEQ_LT(tp.snd_nxt, tp.snd_max)) {
+      if (p.hole !== null || p.rescue) {
         count(R_TCP_SACK_REXMT);
         stat.tcps_sack_rexmits++;
         stat.tcps_sack_rexmit_bytes += p.len;
@@ -462,8 +494,9 @@ function advance(tp: Tcpcb): void {
   // For black holes only a segment as large as they get says anything.
   if (p.len >= tcp_maxseg(tp)) tp.t_flags2 |= TF2_PLPMTU_MAXSEGSNT;
   else if (p.len > 0) tp.t_flags2 &= ~TF2_PLPMTU_MAXSEGSNT;
-  if (p.hole !== null) {
-    sackRexmitted(tp, p.hole, p.len);
+  if (p.hole !== null || p.rescue) {
+    if (p.hole !== null) sackRexmitted(tp, p.hole, p.len);
+    else tp.rescueRxt = tp.snd_recover;
     if (!tcp_timer_active(tp, TT_REXMT)) tcp_timer_activate(tp, TT_REXMT, tp.t_rxtcur);
     return;
   }
@@ -555,6 +588,7 @@ function ecnFlags(tp: Tcpcb): void {
     const fresh =
       p.len > 0 &&
       p.hole === null &&
+      !p.rescue &&
       !SEQ_LT(tp.snd_nxt, tp.snd_max) &&
       (tp.t_flags & TF_FORCEDATA) === 0;
     p.flags |= tcp_ecn_output_established(tp, fresh);

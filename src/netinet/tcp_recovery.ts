@@ -10,7 +10,7 @@ import { sbavail } from '../kern/uipc_sockbuf.ts';
 import { CC_NDUPACK, cc_cong_signal, cc_post_recovery } from './cc.ts';
 import { TH_FIN } from './tcp.ts';
 import { sackLost, tcp_compute_pipe } from './tcp_sack.ts';
-import { SEQ_GT, SEQ_LEQ, SEQ_LT, seqDiff } from './tcp_seq.ts';
+import { SEQ_GT, SEQ_LEQ, SEQ_LT, seqAdd, seqDiff } from './tcp_seq.ts';
 import { tcp_timer_activate, tcp_timer_active } from './tcp_timer.ts';
 import {
   tcp_maxseg,
@@ -45,17 +45,23 @@ function resendFrom(tp: Tcpcb, ack: TcpSeq, cwnd: number): void {
   if (SEQ_GT(onxt, tp.snd_nxt)) tp.snd_nxt = onxt;
 }
 
-/** Limited transmit, RFC 3042: the first two duplicate ACKs let a new segment out each. */
-function limitedTransmit(tp: Tcpcb): void {
+/**
+ * Limited transmit, RFC 3042: the first two duplicate ACKs let a new segment out each. With a scoreboard
+ * as many as the ACK says to have left the network: RFC 6675, 5 (3).
+ */
+function limitedTransmit(tp: Tcpcb, sack: boolean): void {
   const onxt = tp.snd_nxt;
   const ocwnd = tp.snd_cwnd;
+  const maxseg = tcp_maxseg(tp);
   const flight = seqDiff(tp.snd_nxt, tp.snd_una);
   if (tp.snd_nxt !== tp.snd_max || flight < 0) return;
   // The window may have shrunk since; no more than two segments go beyond it.
-  if (flight >= ocwnd + (tcprexmtthresh - 1) * tcp_maxseg(tp)) return;
+  if (flight >= ocwnd + (tcprexmtthresh - 1) * maxseg) return;
   const avail = sbavail(tp.t_inpcb.inp_socket!.so_snd) - flight;
   if (avail <= 0) return;
-  tp.snd_cwnd = flight + tcp_maxseg(tp);
+  const segs = sack ? Math.floor((ocwnd - tcp_compute_pipe(tp)) / maxseg) : 1;
+  if (segs <= 0) return;
+  tp.snd_cwnd = flight + segs * maxseg;
   tp.t_fb.tfb_tcp_output(tp);
   tp.snd_cwnd = ocwnd;
   if (tp.snd_nxt !== onxt) tp.t_tcp.stat.tcps_limitedtransmit++;
@@ -95,11 +101,18 @@ function sackRecoveryAck(tp: Tcpcb, ack: TcpSeq): void {
   else plainSackAck(tp, ack);
 }
 
-/** Starts to count what arrives and leaves, with `flight` bytes under way. */
-function startPrr(tp: Tcpcb, flight: number): void {
-  tp.recover_fs = Math.max(flight, tcp_maxseg(tp));
+/**
+ * A recovery by the scoreboard begins with what follows `ack`: starts to count what arrives and leaves,
+ * with `flight` bytes under way, and notes which segment goes first (RFC 6675, 5, step 4.3).
+ */
+function startSackRecovery(tp: Tcpcb, ack: TcpSeq, flight: number): void {
+  const maxseg = tcp_maxseg(tp);
+  tp.recover_fs = Math.max(flight, maxseg);
   tp.prr_delivered = 0;
   tp.prr_out = 0;
+  tp.rescueRxt = seqAdd(ack, maxseg);
+  if (tp.snd_holes !== null && SEQ_LT(tp.snd_holes.end, tp.rescueRxt))
+    tp.rescueRxt = tp.snd_holes.end;
 }
 
 /**
@@ -109,7 +122,7 @@ function startPrr(tp: Tcpcb, flight: number): void {
 function lostAgain(tp: Tcpcb, ack: TcpSeq): void {
   tp.t_flags &= ~(TF_FASTRECOVERY | TF_CONGRECOVERY);
   cc_cong_signal(tp, CC_NDUPACK, ack);
-  startPrr(tp, tcp_compute_pipe(tp, ack));
+  startSackRecovery(tp, ack, tcp_compute_pipe(tp, ack));
 }
 
 /** Enters recovery with the loss of what follows `ack`, and sends it again. */
@@ -127,7 +140,7 @@ function enterRecovery(tp: Tcpcb, ack: TcpSeq, sack: boolean): void {
     return;
   }
   stat.tcps_sack_recovery_episode++;
-  startPrr(tp, flight);
+  startSackRecovery(tp, ack, flight);
   tcp_timer_activate(tp, TT_REXMT, 0);
   tp.t_rtttime = 0;
   tp.sack_newloss = false;
@@ -185,7 +198,7 @@ export function duplicateAck(tp: Tcpcb, seg: TcpSegment, news: boolean): boolean
     return seg.tlen === 0;
   }
   if (tp.t_dupacks < tcprexmtthresh && params.rfc3042) {
-    limitedTransmit(tp);
+    limitedTransmit(tp, sack);
     return seg.tlen === 0;
   }
   return false;

@@ -295,7 +295,14 @@ export function tcp_sack_doack(tp: Tcpcb, seg: TcpSegment, ack: TcpSeq): boolean
 }
 
 /**
- * Bytes under way when all up to `ack` is acknowledged: RFC 6675's pipe. Holes that count as lost
+ * Whether a byte with `bytes` SACKed above it, in `blocks` separate blocks, counts as lost: RFC 6675,
+ * IsLost.
+ */
+const isLost = (tp: Tcpcb, bytes: number, blocks: number): boolean =>
+  blocks >= tcprexmtthresh || bytes > (tcprexmtthresh - 1) * tcp_maxseg(tp);
+
+/**
+ * Bytes under way when all up to `ack` is acknowledged: RFC 6675, SetPipe. Holes that count as lost
  * are not, unless sent again.
  * @see sys/netinet/tcp_sack.c
  */
@@ -303,41 +310,61 @@ export function tcp_compute_pipe(tp: Tcpcb, ack: TcpSeq = tp.snd_una): number {
   const all = seqDiff(tp.snd_max, ack);
   if (tp.snd_holesTail === null) return all - tp.sacked_bytes;
   let pipe = all - tp.sacked_bytes + tp.sack_bytes_rexmit;
-  const lostBeyond = (tcprexmtthresh - 1) * tcp_maxseg(tp);
   let above = 0;
+  let blocks = 0;
   let edge = tp.snd_fack;
   for (let hole: Sackhole | null = tp.snd_holesTail; hole !== null; hole = hole.prev) {
     above += seqDiff(edge, hole.end);
+    // Behind each hole lies one block that the peer has.
+    blocks++;
     edge = hole.start;
-    if (above > lostBeyond) pipe -= seqDiff(hole.end, hole.start);
+    if (isLost(tp, above, blocks)) pipe -= seqDiff(hole.end, hole.start);
   }
   return pipe;
 }
 
-/** Whether so much beyond snd_una arrived that the byte there is lost: RFC 6675, IsLost. */
+/** Whether so much beyond snd_una arrived that the byte there is lost: RFC 6675, IsLost (HighACK + 1). */
 export function sackLost(tp: Tcpcb): boolean {
-  return tp.snd_holes !== null && tp.sacked_bytes > (tcprexmtthresh - 1) * tcp_maxseg(tp);
+  return tp.snd_holes !== null && isLost(tp, tp.sacked_bytes, tp.snd_numholes);
 }
 
 /**
  * The next hole to send from: with `lost` only one that counts as lost, else any (RFC 6675, NextSeg
- * rules 1 and 3). Null: none.
+ * rules 1 and 3). The first segment of a recovery goes whatever counts (section 5, step 4.3). Null:
+ * none.
  * @see sys/netinet/tcp_sack.c
  */
 export function tcp_sack_output(tp: Tcpcb, lost: boolean): Sackhole | null {
-  const limit = (tcprexmtthresh - 1) * tcp_maxseg(tp);
   // All that the peer has lies above the first hole's start, or between the holes.
   let above = tp.sacked_bytes;
+  let blocks = tp.snd_numholes;
   let edge = tp.snd_una;
-  for (let hole = tp.snd_holes; hole !== null; hole = hole.next) {
+  for (let hole = tp.snd_holes; hole !== null; hole = hole.next, blocks--) {
     above -= seqDiff(hole.start, edge);
     edge = hole.end;
     if (SEQ_LT(hole.rxmit, hole.end)) {
-      const first = hole.start === tp.snd_una;
-      return !lost || first || above > limit ? hole : null;
+      const first =
+        hole.rxmit === tp.snd_una &&
+        SEQ_LT(tp.snd_una, tp.rescueRxt) &&
+        tp.rescueRxt !== tp.snd_recover;
+      return !lost || first || isLost(tp, above, blocks) ? hole : null;
     }
   }
   return null;
+}
+
+/**
+ * Whether the end of what is under way is to be sent again: RFC 6675, NextSeg rule 4, once in a recovery
+ * and when the board has nothing left. A hole that this recovery has filled does not go a second time:
+ * the peer said nothing of it yet because it could not.
+ */
+export function sackRescue(tp: Tcpcb): boolean {
+  return (
+    SEQ_GT(tp.snd_una, tp.rescueRxt) &&
+    SEQ_LT(tp.snd_fack, tp.snd_max) &&
+    tp.snd_nxt === tp.snd_max &&
+    tcp_sack_output(tp, false) === null
+  );
 }
 
 /** `len` bytes of a hole were sent again; back if negative, because they never left. */

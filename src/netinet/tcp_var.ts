@@ -477,6 +477,8 @@ export class Tcpcb implements Task {
   /** Whether it told of a new hole, and of a retransmission that was lost since the last reduction. */
   sack_newloss = false;
   sack_again = false;
+  /** RFC 6675's RescueRxt: what is acknowledged must be beyond it for a rescue retransmission. */
+  rescueRxt: TcpSeq = tcpSeq(0);
   // PRR, RFC 6937: under way when recovery began, arrived and sent since.
   recover_fs = 0;
   prr_delivered = 0;
