@@ -312,7 +312,9 @@ export class PdHost {
     const unknown = ~MSG_KNOWN | (stream ? 0 : LINUX_MSG_PEEK | LINUX_MSG_OOB);
     if ((flags & unknown) !== 0) return -LINUX_ERRNO['EOPNOTSUPP']!;
     const nonblock = this.#nonblock.get(fd)! || (flags & LINUX_MSG_DONTWAIT) !== 0;
-    const all = stream && (flags & LINUX_MSG_WAITALL) !== 0;
+    // What is only looked at stays in front: waiting for more of it would read it twice.
+    const peek = (flags & (LINUX_MSG_PEEK | LINUX_MSG_OOB)) !== 0;
+    const all = stream && !peek && (flags & LINUX_MSG_WAITALL) !== 0;
     const how =
       ((flags & LINUX_MSG_PEEK) !== 0 ? MSG_PEEK : 0) |
       ((flags & LINUX_MSG_OOB) !== 0 ? MSG_OOB : 0) |

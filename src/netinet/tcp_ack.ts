@@ -4,7 +4,7 @@
  * loss is in tcp_recovery.ts. Part of tcp_do_segment in FreeBSD.
  */
 
-import { count, R_TCP_BADACK } from '../sys/reason.ts';
+import { count, R_TCP_BADACK, R_TCP_NOACK } from '../sys/reason.ts';
 import type { TcpSeq } from '../sys/types.ts';
 import { sbavail, SBS_CANTRCVMORE, sbdrop, sbspace } from '../kern/uipc_sockbuf.ts';
 import { soisconnected, soisdisconnected, sowwakeup, type Socket } from '../kern/uipc_socket.ts';
@@ -239,7 +239,10 @@ export function processAck(tp: Tcpcb, seg: TcpSegment): Verdict {
 
 /** The fifth step: the ACK field. RFC 9293, 3.10.7.4. */
 export function stepAck(tp: Tcpcb, seg: TcpSegment): Verdict {
-  if ((seg.flags & TH_ACK) === 0) return DROP;
+  if ((seg.flags & TH_ACK) === 0) {
+    count(R_TCP_NOACK);
+    return DROP;
+  }
   if (tp.t_state === TCPS_SYN_RECEIVED) {
     // Only what acknowledges our SYN opens the connection.
     if (SEQ_LEQ(seg.ack, tp.snd_una) || SEQ_GT(seg.ack, tp.snd_max)) {

@@ -10,6 +10,7 @@ import { KASSERT } from '../sys/kassert.ts';
 import {
   count,
   R_TCP_AFTERCLOSE,
+  R_TCP_AFTERFIN,
   R_TCP_BADACK,
   R_TCP_BADRST,
   R_TCP_BADSEQ,
@@ -121,7 +122,10 @@ function synSent(tp: Tcpcb, seg: TcpSegment): Verdict {
     tcp_drop(tp, ECONNREFUSED);
     return DEAD;
   }
-  if ((seg.flags & TH_SYN) === 0) return DROP;
+  if ((seg.flags & TH_SYN) === 0) {
+    count(R_TCP_BADSYN);
+    return DROP;
+  }
   tp.irs = seg.seq;
   tp.rcv_nxt = seqAdd(seg.seq, 1);
   tp.rcv_adv = tp.rcv_nxt;
@@ -339,6 +343,7 @@ function stepSequence(tp: Tcpcb, seg: TcpSegment): Verdict {
       tp.t_flags |= TF_ACKNOW;
     }
     stat.tcps_rcvbyteafterwin += beyond;
+    count(R_TCP_BADSEQ);
     m_adj(seg.m!, -beyond);
     seg.tlen -= beyond;
     seg.flags &= ~(TH_PUSH | TH_FIN);
@@ -376,6 +381,7 @@ function reportSack(tp: Tcpcb, start: TcpSeq, len: number): void {
 function stepText(tp: Tcpcb, seg: TcpSegment): void {
   if (seg.tlen === 0 && (seg.flags & TH_FIN) === 0) return;
   if (TCPS_HAVERCVDFIN(tp.t_state)) {
+    if (seg.tlen > 0) count(R_TCP_AFTERFIN);
     seg.flags &= ~TH_FIN;
     return;
   }

@@ -10,9 +10,11 @@ import {
   type Reason,
   R_TCP_BADSYN,
   R_TCP_CLOSED,
+  R_TCP_MTU_REXMT,
   R_TCP_NOPCB,
   R_TCP_OFF,
   R_TCP_SHORT,
+  R_TCP_STALE_ICMP,
   R_TCP_SUM,
 } from '../sys/reason.ts';
 import { kva, type Kva, port, type TcpSeq, tcpSeq } from '../sys/types.ts';
@@ -283,7 +285,11 @@ export function tcp_ctlinput(
     if (error !== 0 && cmd !== PRC_MSGSIZE) syncache_unreach(tcp, af, inc, seq);
     return;
   }
-  if (error === 0 || intotcpcb(inp).t_state === TCPS_TIME_WAIT || !inFlight(inp, seq)) return;
+  if (error === 0) return;
+  if (intotcpcb(inp).t_state === TCPS_TIME_WAIT || !inFlight(inp, seq)) {
+    count(R_TCP_STALE_ICMP);
+    return;
+  }
   const tp = intotcpcb(inp);
   if (cmd === PRC_MSGSIZE) {
     if (!tcp.params.path_mtu_discovery || mtu <= 0) return;
@@ -292,6 +298,7 @@ export function tcp_ctlinput(
     if (tp.t_maxseg >= before) return;
     tcp_hc_updatemtu(tcp, tp.t_inpcb.inp_inc, mtu);
     tcp.stat.tcps_mturesent++;
+    count(R_TCP_MTU_REXMT);
     // What was too large is sent again in smaller pieces: RFC 1191, 6.4.
     tp.snd_nxt = tp.snd_una;
     tp.t_rtttime = 0;

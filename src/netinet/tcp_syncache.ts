@@ -4,7 +4,17 @@
  * had to be dropped, SYN cookies stand in for them. Left out: Fast Open, TOE.
  */
 
-import { count, R_TCP_BADACK, R_TCP_BADRST, R_TCP_PAWS } from '../sys/reason.ts';
+import {
+  count,
+  R_TCP_BADACK,
+  R_TCP_BADRST,
+  R_TCP_CHALLENGE,
+  R_TCP_CHALLENGE_LIMIT,
+  R_TCP_HANDSHAKE,
+  R_TCP_PAWS,
+  R_TCP_SYNACK_REXMT,
+  R_TCP_SYNCACHE_FULL,
+} from '../sys/reason.ts';
 import { kva, tcpSeq, type TcpSeq } from '../sys/types.ts';
 import type { Task } from '../sys/clock.ts';
 import { m_gethdr } from '../kern/kern_mbuf.ts';
@@ -94,6 +104,9 @@ class Syncache {
   sc_rxmits = 0;
   /** When it is sent again, ns. */
   sc_rxttime = 0;
+  /** Challenge ACKs in the current while, and its end in ticks. */
+  sc_challenge_ack_cnt = 0;
+  sc_challenge_ack_end = 0;
   bucket = 0;
   bucketNext: Syncache | null = null;
   // The queue of all entries that were sent as often: one interval, so in order of time.
@@ -224,10 +237,12 @@ function syncache_timer(v: SyncacheVnet): void {
       if (sc === null || sc.sc_rxttime > now) break;
       if (sc.sc_rxmits > params.syncache_rexmtlimit) {
         stat.tcps_sc_stale++;
+        count(R_TCP_HANDSHAKE);
         syncache_drop(v, sc);
         continue;
       }
       stat.tcps_sc_retransmitted++;
+      count(R_TCP_SYNACK_REXMT);
       // RFC 3168, 6.1.1.1: something on the way may not let a SYN-ACK with ECE through.
       if (sc.sc_rxmits > params.ecn_maxretries) sc.sc_flags &= ~SCF_ECN;
       syncache_respond(v, sc);
@@ -287,6 +302,7 @@ function makeRoom(v: SyncacheVnet, b: number): void {
   const { stat, params } = v.tcp;
   if (v.lens[b]! >= params.syncache_bucketlimit) {
     stat.tcps_sc_bucketoverflow++;
+    count(R_TCP_SYNCACHE_FULL);
     v.overflowNs = nowNs();
     let last = v.buckets[b]!;
     while (last.bucketNext !== null) last = last.bucketNext;
@@ -294,6 +310,7 @@ function makeRoom(v: SyncacheVnet, b: number): void {
   }
   if (v.count < params.syncache_cachelimit) return;
   stat.tcps_sc_cacheoverflow++;
+  count(R_TCP_SYNCACHE_FULL);
   v.overflowNs = nowNs();
   for (let i = v.heads.length - 1; i >= 0; i--) {
     const oldest = v.heads[i]!;
@@ -353,6 +370,7 @@ function fillEntry(tcp: TcpVnet, sc: Syncache, inc: InConninfo, seg: TcpSegment,
   sc.sc_tsoff = tcp_new_ts_offset(tcp, inc);
   sc.sc_rxmits = 0;
   sc.sc_flags = 0;
+  sc.sc_challenge_ack_cnt = 0;
   sc.sc_wnd = Math.min(Math.max(sbspace(so.so_rcv), 0), TCP_MAXWIN);
   sc.sc_peer_mss = (seg.to_flags & TOF_MSS) !== 0 ? seg.to_mss : 0;
   const linp = so.so_pcb as Inpcb;
@@ -389,6 +407,24 @@ function fillEntry(tcp: TcpVnet, sc: Syncache, inc: InConninfo, seg: TcpSegment,
   stat.tcps_sc_sendcookie++;
 }
 
+/** A challenge ACK for an entry, as many in a while as for a connection: RFC 5961, 7. */
+function syncache_send_challenge_ack(tcp: TcpVnet, sc: Syncache): void {
+  const { ack_war_cnt, ack_war_timewindow } = tcp.params;
+  const now = tcpTicks();
+  if (sc.sc_challenge_ack_cnt === 0 || ((now - sc.sc_challenge_ack_end) | 0) >= 0) {
+    sc.sc_challenge_ack_end = (now + ack_war_timewindow) | 0;
+    sc.sc_challenge_ack_cnt = 0;
+  }
+  if (ack_war_cnt > 0 && sc.sc_challenge_ack_cnt >= ack_war_cnt) {
+    count(R_TCP_CHALLENGE_LIMIT);
+    return;
+  }
+  count(R_TCP_CHALLENGE);
+  sc.sc_challenge_ack_cnt++;
+  tcp.stat.tcps_challengeack++;
+  tcp_respond(tcp, null, sc.sc_inc, seqAdd(sc.sc_iss, 1), seqAdd(sc.sc_irs, 1), TH_ACK);
+}
+
 /** A RST: forgets the entry it is for, if its number is exactly right. @see sys/netinet/tcp_syncache.c */
 export function syncache_chkrst(tcp: TcpVnet, inc: InConninfo, seg: TcpSegment): void {
   const v = V_syncache(tcp.vnet);
@@ -398,8 +434,7 @@ export function syncache_chkrst(tcp: TcpVnet, inc: InConninfo, seg: TcpSegment):
     count(R_TCP_BADRST);
     tcp.stat.tcps_badrst++;
     // RFC 5961, 3.2: in the window, but not where it starts.
-    if (sc !== null && off > 0 && off < sc.sc_wnd)
-      tcp_respond(tcp, null, inc, seqAdd(sc.sc_iss, 1), seqAdd(sc.sc_irs, 1), TH_ACK);
+    if (sc !== null && off > 0 && off < sc.sc_wnd) syncache_send_challenge_ack(tcp, sc);
     return;
   }
   tcp.stat.tcps_sc_reset++;

@@ -3,6 +3,7 @@
  * there and leaves is in tcp_subr.ts and tcp_timeout.ts.
  */
 
+import { count, R_TCP_BADRST, R_TCP_TIMEWAIT } from '../sys/reason.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
 import { TH_ACK, TH_FIN, TH_PUSH, TH_RST, TH_SYN } from './tcp.ts';
 import { SEQ_GT, seqAdd, TSTMP_LT } from './tcp_seq.ts';
@@ -38,7 +39,13 @@ export function tcp_twcheck(tp: Tcpcb, seg: TcpSegment): boolean {
       seg.tlen === 0 &&
       seg.seq === tp.rcv_nxt &&
       seg.ack === tp.snd_max;
-    if (!duplicateAck) tcp_send_challenge_ack(tp);
+    if (!duplicateAck) {
+      count(R_TCP_TIMEWAIT);
+      tcp_send_challenge_ack(tp);
+    }
+  } else {
+    // RFC 1337: a RST does not end it.
+    count(R_TCP_BADRST);
   }
   m_freem(seg.m);
   seg.m = null;
