@@ -61,6 +61,18 @@ export interface NicNumbers {
   readonly interrupts: number;
 }
 
+/** A busmaster's, whose engines work on descriptor rings. */
+export interface DmaNicNumbers extends NicNumbers {
+  readonly dmaFaults: number;
+  readonly txBad: number;
+  readonly rxBad: number;
+  readonly rxNodesc: number;
+  /** Causes: something is wrong with what an engine was given, and: no receive buffers. */
+  readonly txError: number;
+  readonly rxError: number;
+  readonly rxEmpty: number;
+}
+
 // What became of a frame that was given to the wire.
 export const SENT = 0;
 /** The wire is full, and says when it is not. */
@@ -69,7 +81,8 @@ export const BLOCKED = 1;
 export const LOST = 2;
 
 /** Shared state of one device. */
-export class NicCore {
+export class NicCore<N extends NicNumbers = NicNumbers> {
+  readonly numbers: N;
   readonly wire: Wire;
   readonly clock: Clock;
   readonly mem: Uint8Array;
@@ -81,11 +94,11 @@ export class NicCore {
   /** Causes that are set, and those that raise the line. */
   causes = 0;
   mask = 0;
-  readonly #numbers: NicNumbers;
   readonly #line: IntrLine;
   #asserted = false;
 
-  constructor(config: NicConfig, numbers: NicNumbers) {
+  constructor(config: NicConfig, numbers: N) {
+    this.numbers = numbers;
     this.wire = config.wire;
     this.clock = config.clock;
     this.mem = config.mem;
@@ -93,13 +106,12 @@ export class NicCore {
     this.sramOff = config.sramOff;
     this.capture = config.capture ?? null;
     this.stats = new Float64Array(numbers.nstats);
-    this.#numbers = numbers;
     this.#line = config.intr;
   }
 
   /** Sets causes and, if one of them is unmasked, raises the line. */
   cause(bits: number): void {
-    this.causes |= bits & this.#numbers.causes;
+    this.causes |= bits & this.numbers.causes;
     if ((bits & this.mask) !== 0) this.updateLine();
   }
 
@@ -111,9 +123,9 @@ export class NicCore {
 
   /** Sets the mask; false if there is no such cause, the others being set all the same. */
   setMask(bits: number): boolean {
-    this.mask = bits & this.#numbers.causes;
+    this.mask = bits & this.numbers.causes;
     this.updateLine();
-    return (bits & ~this.#numbers.causes) === 0;
+    return (bits & ~this.numbers.causes) === 0;
   }
 
   /** Interrupts as at power-on. */
@@ -129,7 +141,7 @@ export class NicCore {
       this.#asserted = false;
       return;
     }
-    if (!this.#asserted) this.stats[this.#numbers.interrupts]! += 1;
+    if (!this.#asserted) this.stats[this.numbers.interrupts]! += 1;
     this.#asserted = true;
     this.#line.raise();
   }
@@ -138,18 +150,18 @@ export class NicCore {
   setLink(up: boolean): void {
     if (this.linkUp === up) return;
     this.linkUp = up;
-    this.cause(this.#numbers.link);
+    this.cause(this.numbers.link);
   }
 
   /** Counts a register access that was refused. */
   badReg(): void {
-    this.stats[this.#numbers.badReg]! += 1;
+    this.stats[this.numbers.badReg]! += 1;
     count(R_DEV_BAD_REG);
   }
 
   /** Counts a packet that finds no link. */
   noLink(): void {
-    this.stats[this.#numbers.txNoLink]! += 1;
+    this.stats[this.numbers.txNoLink]! += 1;
     count(R_DEV_LINK_DOWN);
   }
 
@@ -159,7 +171,7 @@ export class NicCore {
    */
   written(n: number, iov: Uint32Array, pieces: number, len: number, tag: number): number {
     const { stats, capture } = this;
-    const numbers = this.#numbers;
+    const numbers = this.numbers;
     if (n >= 0) {
       stats[numbers.txFrames]! += 1;
       stats[numbers.txBytes]! += len;
@@ -185,12 +197,12 @@ export class NicCore {
   arrived(iov: Uint32Array, pieces: number, len: number, max: number): boolean {
     const { stats, capture } = this;
     if (len < ETHER_HDR_LEN) {
-      stats[this.#numbers.rxRunt]! += 1;
+      stats[this.numbers.rxRunt]! += 1;
       count(R_DEV_RX_RUNT);
       return false;
     }
     if (len > max) {
-      stats[this.#numbers.rxOversize]! += 1;
+      stats[this.numbers.rxOversize]! += 1;
       count(R_DEV_RX_OVERSIZE);
       return false;
     }
@@ -201,7 +213,22 @@ export class NicCore {
 
   /** Counts a frame that the address filter keeps out. */
   filtered(): void {
-    this.stats[this.#numbers.rxFiltered]! += 1;
+    this.stats[this.numbers.rxFiltered]! += 1;
     count(R_DEV_RX_FILTER);
+  }
+}
+
+/** Shared state of one busmaster. */
+export class DmaNicCore extends NicCore<DmaNicNumbers> {
+  readonly dma: DmaPort;
+
+  constructor(config: DmaNicConfig, numbers: DmaNicNumbers) {
+    super(config, numbers);
+    this.dma = config.dma;
+  }
+
+  /** Counts memory that the bus does not let it reach. */
+  dmaFault(): void {
+    this.stats[this.numbers.dmaFaults]! += 1;
   }
 }

@@ -4,8 +4,7 @@
  * wire; it never calls up, it sets causes and raises the line.
  */
 
-import type { WireListener } from '../../sys/wire.ts';
-import type { MmioRegion } from '../../bus/device.ts';
+import { RingNic } from '../blocks/ring_nic.ts';
 import { type TbConfig, TbCore } from './tb_core.ts';
 import { TbRx } from './tb_rx.ts';
 import { TbTx } from './tb_tx.ts';
@@ -50,53 +49,22 @@ import {
 } from './tbreg.ts';
 
 /** One NIC. Plugs itself into the wire it is given; `close` unplugs it. */
-export class TbDevice implements MmioRegion, WireListener {
-  readonly size = TB_REG_SIZE;
-  readonly #core: TbCore;
-  readonly #tx: TbTx;
-  readonly #rx: TbRx;
+export class TbDevice extends RingNic<TbCore, TbTx, TbRx> {
+  override readonly size = TB_REG_SIZE;
   #cmd = 0;
 
   constructor(config: TbConfig) {
     if (config.wire.vnetHdr) throw new RangeError('tb: no virtio-net headers');
-    this.#core = new TbCore(config);
-    this.#tx = new TbTx(this.#core);
-    this.#rx = new TbRx(this.#core, config.mac);
+    const core = new TbCore(config);
+    super(core, new TbTx(core), new TbRx(core, config.mac));
     // What pads short frames.
     config.mem.fill(0, config.sramOff, config.sramOff + TB_SRAM_SIZE);
-    this.#reset();
-    config.wire.setListener(this);
+    this.plugIn();
   }
 
-  /** Unplugs it: nothing is sent or received any more. The wire stays open. */
-  close(): void {
-    this.#reset();
-    this.#core.wire.setListener(null);
-  }
-
-  /** The statistics by number (TB_ST_*). */
-  get stats(): Float64Array {
-    return this.#core.stats;
-  }
-
-  wireReadable(): void {
-    this.#rx.drain();
-  }
-
-  wireWritable(): void {
-    this.#tx.wireWritable();
-  }
-
-  wireState(up: boolean, _error: number): void {
-    this.#core.setLink(up);
-    // What waited for room on the wire is let go, so that the driver gets it back.
-    if (up) this.#rx.wireBack();
-    else this.#tx.wireWritable();
-  }
-
-  read32(off: number): number {
-    const core = this.#core;
-    const { filter } = this.#rx;
+  override read32(off: number): number {
+    const core = this.core;
+    const { filter } = this.rx;
     if (off >= TB_STATS && off < TB_STATS + 4 * TB_NSTATS && off % 4 === 0)
       return core.stats[(off - TB_STATS) / 4]! % 0x100000000;
     switch (off) {
@@ -105,12 +73,12 @@ export class TbDevice implements MmioRegion, WireListener {
       case TB_CMD:
         return this.#cmd;
       case TB_RXCFG:
-        return this.#rx.config;
+        return this.rx.config;
       case TB_STATUS:
         return (
           (core.linkUp ? TB_STATUS_LINK : 0) |
-          (this.#tx.stopped ? TB_STATUS_TXSTOP : 0) |
-          (this.#rx.stopped ? TB_STATUS_RXSTOP : 0)
+          (this.tx.stopped ? TB_STATUS_TXSTOP : 0) |
+          (this.rx.stopped ? TB_STATUS_RXSTOP : 0)
         );
       case TB_ISR:
         return core.causes;
@@ -125,18 +93,14 @@ export class TbDevice implements MmioRegion, WireListener {
       case TB_HASH1:
         return filter.bits[1]!;
       case TB_MAXFRM:
-        return this.#rx.frameMax;
+        return this.rx.frameMax;
       default:
         return this.#readRing(off);
     }
   }
 
-  write32(off: number, value: number): void {
-    if (!this.#write(off, value >>> 0)) this.#core.badReg();
-  }
-
   #readRing(off: number): number {
-    const { ring } = off >= TB_RXBASEL ? this.#rx : this.#tx;
+    const { ring } = off >= TB_RXBASEL ? this.rx : this.tx;
     switch (off) {
       case TB_TXBASEL:
       case TB_RXBASEL:
@@ -151,23 +115,21 @@ export class TbDevice implements MmioRegion, WireListener {
       case TB_RXPOS:
         return ring.pos;
       default:
-        this.#core.badReg();
+        this.core.badReg();
         return 0xffffffff;
     }
   }
 
-  /** Writes one register; false if there is none, or it does not take that now. */
-  #write(off: number, value: number): boolean {
-    const core = this.#core;
+  protected override write(off: number, value: number): boolean {
+    const core = this.core;
     switch (off) {
       case TB_TXKICK:
-        if (!this.#tx.enabled) return false;
-        this.#tx.consume();
-        this.#rx.drain();
+        if (!this.tx.enabled) return false;
+        this.kick();
         return true;
       case TB_RXKICK:
-        if (!this.#rx.enabled) return false;
-        this.#rx.kick();
+        if (!this.rx.enabled) return false;
+        this.rx.kick();
         return true;
       case TB_ISR:
         core.acknowledge(value);
@@ -180,11 +142,11 @@ export class TbDevice implements MmioRegion, WireListener {
       case TB_CMD:
         return this.#writeCmd(value);
       case TB_RXCFG:
-        this.#rx.config = value & TB_RXCFG_MASK;
+        this.rx.config = value & TB_RXCFG_MASK;
         return (value & ~TB_RXCFG_MASK) === 0;
       case TB_MAXFRM:
         if (value < TB_FRAME_MIN || value > TB_FRAME_MAX) return false;
-        this.#rx.frameMax = value;
+        this.rx.frameMax = value;
         return true;
       default:
         return this.#writeAddr(off, value) || this.#writeRing(off, value);
@@ -192,7 +154,7 @@ export class TbDevice implements MmioRegion, WireListener {
   }
 
   #writeAddr(off: number, value: number): boolean {
-    const { filter } = this.#rx;
+    const { filter } = this.rx;
     switch (off) {
       case TB_MAC0:
         filter.macLow = value;
@@ -213,7 +175,7 @@ export class TbDevice implements MmioRegion, WireListener {
 
   /** Rings cannot be moved while the engine runs. */
   #writeRing(off: number, value: number): boolean {
-    const engine = off >= TB_RXBASEL ? this.#rx : this.#tx;
+    const engine = off >= TB_RXBASEL ? this.rx : this.tx;
     if (engine.enabled) return false;
     switch (off) {
       case TB_TXBASEL:
@@ -235,37 +197,18 @@ export class TbDevice implements MmioRegion, WireListener {
 
   #writeCmd(value: number): boolean {
     if ((value & TB_CMD_RST) !== 0) {
-      this.#reset();
+      this.reset();
       return true;
     }
     const next = value & TB_CMD_MASK;
-    const changed = next ^ this.#cmd;
     this.#cmd = next;
-    if ((changed & TB_CMD_TXE) !== 0) {
-      if ((next & TB_CMD_TXE) !== 0) this.#tx.enable();
-      else this.#tx.disable();
-    }
-    if ((changed & TB_CMD_RXE) !== 0) {
-      if ((next & TB_CMD_RXE) !== 0) this.#rx.enable();
-      else this.#rx.disable();
-    }
+    this.tx.switchTo((next & TB_CMD_TXE) !== 0);
+    this.rx.switchTo((next & TB_CMD_RXE) !== 0);
     return (value & ~TB_CMD_MASK) === 0;
   }
 
-  /** Everything as at power-on but the statistics. */
-  #reset(): void {
-    const core = this.#core;
-    for (const engine of [this.#tx, this.#rx]) {
-      engine.disable();
-      engine.stopped = false;
-      engine.ring.baseLo = 0;
-      engine.ring.baseHi = 0;
-      engine.ring.count = 0;
-    }
-    this.#rx.config = 0;
-    this.#rx.frameMax = 1518;
-    this.#rx.filter.reset();
+  protected override reset(): void {
+    super.reset();
     this.#cmd = 0;
-    core.resetInterrupts();
   }
 }

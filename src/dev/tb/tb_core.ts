@@ -1,16 +1,26 @@
 /** What the parts of the NIC `tb` share. */
 
-import type { DmaPort } from '../../bus/device.ts';
-import { type DmaNicConfig, NicCore, type NicNumbers } from '../blocks/nic_core.ts';
+import { type DmaNicConfig, DmaNicCore, type DmaNicNumbers } from '../blocks/nic_core.ts';
+import type { DescRing } from '../blocks/ring_nic.ts';
 import {
   TB_INT_LINK,
   TB_INT_MASK,
+  TB_INT_RXEMPTY,
+  TB_INT_RXERR,
+  TB_INT_TXERR,
+  TB_NDESC_MAX,
+  TB_NDESC_MIN,
   TB_NSTATS,
+  TB_RING_ALIGN,
   TB_ST_BAD_REG,
+  TB_ST_DMA_FAULTS,
   TB_ST_INTERRUPTS,
+  TB_ST_RX_BAD,
   TB_ST_RX_FILTERED,
+  TB_ST_RX_NODESC,
   TB_ST_RX_OVERSIZE,
   TB_ST_RX_RUNT,
+  TB_ST_TX_BAD,
   TB_ST_TX_BYTES,
   TB_ST_TX_FRAMES,
   TB_ST_TX_NO_LINK,
@@ -21,7 +31,7 @@ import {
 /** What the device is built into; a wire without virtio-net headers. */
 export type TbConfig = DmaNicConfig;
 
-const numbers: NicNumbers = {
+const numbers: DmaNicNumbers = {
   causes: TB_INT_MASK,
   link: TB_INT_LINK,
   nstats: TB_NSTATS,
@@ -35,27 +45,47 @@ const numbers: NicNumbers = {
   rxRunt: TB_ST_RX_RUNT,
   badReg: TB_ST_BAD_REG,
   interrupts: TB_ST_INTERRUPTS,
+  dmaFaults: TB_ST_DMA_FAULTS,
+  txBad: TB_ST_TX_BAD,
+  rxBad: TB_ST_RX_BAD,
+  rxNodesc: TB_ST_RX_NODESC,
+  txError: TB_INT_TXERR,
+  rxError: TB_INT_RXERR,
+  rxEmpty: TB_INT_RXEMPTY,
 };
 
 /** A descriptor ring as its registers have it, and where the device is in it. */
-export class TbRing {
+export class TbRing implements DescRing {
+  /** Signed: half an address above 2^31 is a number on the heap wherever it is passed on. */
   baseLo = 0;
   baseHi = 0;
   /** Descriptors. */
   count = 0;
   pos = 0;
 
+  get fits(): boolean {
+    const { count, baseLo } = this;
+    return count >= TB_NDESC_MIN && count <= TB_NDESC_MAX && baseLo % TB_RING_ALIGN === 0;
+  }
+
   next(slot: number): number {
     return slot + 1 === this.count ? 0 : slot + 1;
+  }
+
+  rewind(): void {
+    this.pos = 0;
+  }
+
+  clear(): void {
+    this.baseLo = 0;
+    this.baseHi = 0;
+    this.count = 0;
   }
 }
 
 /** Shared state of one device. */
-export class TbCore extends NicCore {
-  readonly dma: DmaPort;
-
+export class TbCore extends DmaNicCore {
   constructor(config: TbConfig) {
     super(config, numbers);
-    this.dma = config.dma;
   }
 }

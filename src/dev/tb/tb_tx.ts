@@ -5,9 +5,8 @@
  * descriptor may be hostile: what is wrong is counted and dropped.
  */
 
-import type { Task } from '../../sys/clock.ts';
-import { count, R_DEV_BAD_RING, R_DEV_TX_BAD } from '../../sys/reason.ts';
 import { BLOCKED, ETHER_HDR_LEN } from '../blocks/nic_core.ts';
+import { TxEngine } from '../blocks/ring_nic.ts';
 import { type TbCore, TbRing } from './tb_core.ts';
 import {
   TB_CTL_EOP,
@@ -22,30 +21,15 @@ import {
   TB_FRAME_MAX,
   TB_FRAME_MIN,
   TB_INT_TX,
-  TB_INT_TXERR,
-  TB_NDESC_MAX,
-  TB_NDESC_MIN,
-  TB_RING_ALIGN,
-  TB_ST_DMA_FAULTS,
-  TB_ST_TX_BAD,
   TB_TX_BUDGET,
   TB_TX_SEGS,
   TB_TX_SEGSIZE_MAX,
 } from './tbreg.ts';
 
 /** The transmit ring and the packet being sent. */
-export class TbTx implements Task {
-  readonly ring = new TbRing();
-  enabled = false;
-  /** The ring cannot be used; stays until transmit is enabled anew. */
-  stopped = false;
-  readonly #core: TbCore;
-  /** The wire is full and has been asked to say when it is not. */
-  #blocked = false;
-  #posted = false;
+export class TbTx extends TxEngine<TbCore, TbRing> {
   /** The rest of a bad packet is still to come: drop up to its last descriptor. */
   #skipping = false;
-  #causes = 0;
   /** The packet being sent: its descriptors, and what is gathered of them. */
   #active = false;
   #ndesc = 0;
@@ -55,51 +39,20 @@ export class TbTx implements Task {
   readonly #iov = new Uint32Array(2 * (TB_TX_SEGS + 1));
 
   constructor(core: TbCore) {
-    this.#core = core;
+    super(core, new TbRing());
   }
 
-  /** TB_CMD.TXE went up: takes the ring from the registers, from descriptor 0. */
-  enable(): void {
-    this.disable();
-    this.enabled = true;
-    this.stopped = false;
-    const { count: n, baseLo } = this.ring;
-    if (n < TB_NDESC_MIN || n > TB_NDESC_MAX || baseLo % TB_RING_ALIGN !== 0) this.#stop();
-  }
-
-  /** TB_CMD.TXE went down, or a reset: forgets ring position and packet. */
-  disable(): void {
-    this.enabled = false;
-    this.ring.pos = 0;
+  protected override forget(): void {
     this.#active = false;
-    this.#blocked = false;
     this.#skipping = false;
-  }
-
-  /** The wire has room again. */
-  wireWritable(): void {
-    this.#blocked = false;
-    this.consume();
-  }
-
-  /** The rest of what a doorbell left over. */
-  run(): void {
-    this.#posted = false;
-    this.consume();
   }
 
   /** Sends what it owns: at most TB_TX_BUDGET frames now, the rest on later turns. */
   consume(): void {
-    if (!this.enabled || this.stopped || this.#blocked) return;
-    const { dma, clock, stats } = this.#core;
+    if (!this.enabled || this.stopped || this.blocked) return;
     const { ring } = this;
-    const base = dma.map(ring.baseLo, ring.baseHi, ring.count * TB_DESC_SIZE, true);
-    if (base < 0) {
-      stats[TB_ST_DMA_FAULTS]! += 1;
-      this.#stop();
-      return;
-    }
-    this.#causes = 0;
+    const base = this.beginRound(ring.baseLo, ring.baseHi, ring.count * TB_DESC_SIZE);
+    if (base < 0) return;
     let budget = TB_TX_BUDGET;
     for (; budget > 0; budget--) {
       if (!this.#active && !this.#fetch(base)) break;
@@ -108,29 +61,18 @@ export class TbTx implements Task {
       this.#giveBack(base, this.#ndesc, 0);
       this.#active = false;
     }
-    if (budget === 0 && !this.#posted) {
-      this.#posted = true;
-      clock.post(this);
-    }
-    if (this.#causes !== 0) this.#core.cause(this.#causes);
-  }
-
-  #stop(): void {
-    this.stopped = true;
-    this.#active = false;
-    count(R_DEV_BAD_RING);
-    this.#core.cause(TB_INT_TXERR);
+    this.endRound(budget === 0);
   }
 
   /** Gives the next `n` descriptors back to the driver. */
   #giveBack(base: number, n: number, status: number): void {
-    const { view } = this.#core;
+    const { view } = this.core;
     const { ring } = this;
     for (let i = 0; i < n; i++, ring.pos = ring.next(ring.pos)) {
       const at = base + ring.pos * TB_DESC_SIZE + TB_D_CTL;
       const ctl = view.getInt32(at, true);
       view.setInt32(at, (ctl & ~TB_CTL_OWN) | status, true);
-      if ((ctl & TB_CTL_INT) !== 0) this.#causes |= TB_INT_TX;
+      if ((ctl & TB_CTL_INT) !== 0) this.causes |= TB_INT_TX;
     }
   }
 
@@ -139,7 +81,7 @@ export class TbTx implements Task {
    * active, or bad descriptors have been given back.
    */
   #fetch(base: number): boolean {
-    const { view } = this.#core;
+    const { view } = this.core;
     const { ring } = this;
     if (this.#skipping) return this.#skip(base);
     this.#npieces = 0;
@@ -164,9 +106,7 @@ export class TbTx implements Task {
   }
 
   #drop(base: number, n: number): void {
-    this.#core.stats[TB_ST_TX_BAD]! += 1;
-    count(R_DEV_TX_BAD);
-    this.#causes |= TB_INT_TXERR;
+    this.badPacket();
     this.#giveBack(base, n, TB_CTL_ERR);
   }
 
@@ -176,7 +116,7 @@ export class TbTx implements Task {
     let n = 0;
     for (; n < ring.count; n++) {
       const at = base + ring.pos * TB_DESC_SIZE + TB_D_CTL;
-      const ctl = this.#core.view.getInt32(at, true);
+      const ctl = this.core.view.getInt32(at, true);
       if ((ctl & TB_CTL_OWN) === 0) break;
       this.#giveBack(base, 1, TB_CTL_ERR);
       if ((ctl & TB_CTL_EOP) === 0) continue;
@@ -188,14 +128,14 @@ export class TbTx implements Task {
 
   /** Takes a descriptor's bytes in; false if it is bad. */
   #piece(at: number): boolean {
-    const { view, dma, stats } = this.#core;
+    const { view, dma } = this.core;
     const len = view.getUint32(at + TB_D_LEN, true);
     if (len === 0 || len > TB_TX_SEGSIZE_MAX) return false;
     const lo = view.getInt32(at + TB_D_ADDRL, true);
     const hi = view.getInt32(at + TB_D_ADDRH, true);
     const off = dma.map(lo, hi, len, false);
     if (off < 0) {
-      stats[TB_ST_DMA_FAULTS]! += 1;
+      this.core.dmaFault();
       return false;
     }
     this.#iov[2 * this.#npieces] = off;
@@ -207,10 +147,10 @@ export class TbTx implements Task {
 
   /** Puts the packet on the wire; false if that is full. One that it refuses is gone. */
   #emit(): boolean {
-    const { wire, sramOff, linkUp } = this.#core;
+    const { wire, sramOff, linkUp } = this.core;
     const iov = this.#iov;
     if (!linkUp) {
-      this.#core.noLink();
+      this.core.noLink();
       return true;
     }
     let pieces = this.#npieces;
@@ -220,8 +160,8 @@ export class TbTx implements Task {
       pieces++;
     }
     const n = wire.writev(iov, pieces);
-    this.#blocked =
-      this.#core.written(n, iov, pieces, Math.max(this.#total, TB_FRAME_MIN), 0) === BLOCKED;
-    return !this.#blocked;
+    this.blocked =
+      this.core.written(n, iov, pieces, Math.max(this.#total, TB_FRAME_MIN), 0) === BLOCKED;
+    return !this.blocked;
   }
 }

@@ -4,8 +4,7 @@
  * it never calls up, it sets causes and raises the line.
  */
 
-import type { WireListener } from '../../sys/wire.ts';
-import type { MmioRegion } from '../../bus/device.ts';
+import { RingNic } from '../blocks/ring_nic.ts';
 import { type TlConfig, TlCore } from './tl_core.ts';
 import { TlRx } from './tl_rx.ts';
 import { TlTx } from './tl_tx.ts';
@@ -40,50 +39,19 @@ import {
 } from './tlreg.ts';
 
 /** One NIC. Plugs itself into the wire it is given; `close` unplugs it. */
-export class TlDevice implements MmioRegion, WireListener {
-  readonly size = TL_REG_SIZE;
-  readonly #core: TlCore;
-  readonly #tx: TlTx;
-  readonly #rx: TlRx;
+export class TlDevice extends RingNic<TlCore, TlTx, TlRx> {
+  override readonly size = TL_REG_SIZE;
 
   constructor(config: TlConfig) {
     if (config.wire.vnetHdr) throw new RangeError('tl: no virtio-net headers');
-    this.#core = new TlCore(config);
-    this.#tx = new TlTx(this.#core);
-    this.#rx = new TlRx(this.#core, config.mac);
-    this.#reset();
-    config.wire.setListener(this);
+    const core = new TlCore(config);
+    super(core, new TlTx(core), new TlRx(core, config.mac));
+    this.plugIn();
   }
 
-  /** Unplugs it: nothing is sent or received any more. The wire stays open. */
-  close(): void {
-    this.#reset();
-    this.#core.wire.setListener(null);
-  }
-
-  /** The statistics by number (TL_ST_*). */
-  get stats(): Float64Array {
-    return this.#core.stats;
-  }
-
-  wireReadable(): void {
-    this.#rx.drain();
-  }
-
-  wireWritable(): void {
-    this.#tx.wireWritable();
-  }
-
-  wireState(up: boolean, _error: number): void {
-    this.#core.setLink(up);
-    // What waited for room on the wire is let go, so that the driver gets it back.
-    if (up) this.#rx.wireBack();
-    else this.#tx.wireWritable();
-  }
-
-  read32(off: number): number {
-    const core = this.#core;
-    const { filter } = this.#rx;
+  override read32(off: number): number {
+    const core = this.core;
+    const { filter } = this.rx;
     if (off >= TL_STATS && off < TL_STATS + 4 * TL_NSTATS && off % 4 === 0)
       return core.stats[(off - TL_STATS) / 4]! % 0x100000000;
     switch (off) {
@@ -94,8 +62,8 @@ export class TlDevice implements MmioRegion, WireListener {
       case TL_STATUS:
         return (
           (core.linkUp ? TL_STATUS_LINK : 0) |
-          (this.#tx.stopped ? TL_STATUS_TXHALT : 0) |
-          (this.#rx.stopped ? TL_STATUS_RXHALT : 0)
+          (this.tx.stopped ? TL_STATUS_TXHALT : 0) |
+          (this.rx.stopped ? TL_STATUS_RXHALT : 0)
         );
       case TL_INTR:
         return core.causes;
@@ -110,12 +78,8 @@ export class TlDevice implements MmioRegion, WireListener {
     }
   }
 
-  write32(off: number, value: number): void {
-    if (!this.#write(off, value >>> 0)) this.#core.badReg();
-  }
-
   #readRing(off: number): number {
-    const { ring } = off >= TL_RXBASE ? this.#rx : this.#tx;
+    const { ring } = off >= TL_RXBASE ? this.rx : this.tx;
     switch (off) {
       case TL_TXBASE:
       case TL_RXBASE:
@@ -130,23 +94,21 @@ export class TlDevice implements MmioRegion, WireListener {
       case TL_RXGET:
         return ring.get;
       default:
-        this.#core.badReg();
+        this.core.badReg();
         return 0xffffffff;
     }
   }
 
-  /** Writes one register; false if there is none, or it does not take that now. */
-  #write(off: number, value: number): boolean {
-    const core = this.#core;
-    const { filter } = this.#rx;
+  protected override write(off: number, value: number): boolean {
+    const core = this.core;
+    const { filter } = this.rx;
     switch (off) {
       case TL_TXPUT:
-        if (!this.#tx.setPut(value)) return false;
-        this.#tx.consume();
-        this.#rx.drain();
+        if (!this.tx.setPut(value)) return false;
+        this.kick();
         return true;
       case TL_RXPUT:
-        return this.#rx.setPut(value);
+        return this.rx.setPut(value);
       case TL_INTR:
         core.acknowledge(value);
         return true;
@@ -170,7 +132,7 @@ export class TlDevice implements MmioRegion, WireListener {
 
   /** Rings cannot be moved while the engine runs. */
   #writeRing(off: number, value: number): boolean {
-    const engine = off >= TL_RXBASE ? this.#rx : this.#tx;
+    const engine = off >= TL_RXBASE ? this.rx : this.tx;
     if (engine.enabled) return false;
     switch (off) {
       case TL_TXBASE:
@@ -187,35 +149,20 @@ export class TlDevice implements MmioRegion, WireListener {
   }
 
   #writeCtrl(value: number): boolean {
-    const core = this.#core;
+    const core = this.core;
     if ((value & TL_CTRL_RST) !== 0) {
-      this.#reset();
+      this.reset();
       return true;
     }
     const next = value & TL_CTRL_MASK;
-    const changed = next ^ core.ctrl;
     core.ctrl = next;
-    if ((changed & TL_CTRL_TXE) !== 0) {
-      if ((next & TL_CTRL_TXE) !== 0) this.#tx.enable();
-      else this.#tx.disable();
-    }
-    if ((changed & TL_CTRL_RXE) !== 0) {
-      if ((next & TL_CTRL_RXE) !== 0) this.#rx.enable();
-      else this.#rx.disable();
-    }
+    this.tx.switchTo((next & TL_CTRL_TXE) !== 0);
+    this.rx.switchTo((next & TL_CTRL_RXE) !== 0);
     return (value & ~TL_CTRL_MASK) === 0;
   }
 
-  /** Everything as at power-on but the statistics. */
-  #reset(): void {
-    const core = this.#core;
-    for (const engine of [this.#tx, this.#rx]) {
-      engine.disable();
-      engine.stopped = false;
-      engine.ring.clear();
-    }
-    this.#rx.filter.reset();
-    core.ctrl = 0;
-    core.resetInterrupts();
+  protected override reset(): void {
+    super.reset();
+    this.core.ctrl = 0;
   }
 }

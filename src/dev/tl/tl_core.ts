@@ -1,20 +1,27 @@
 /** What the parts of the NIC `tl` share. */
 
 import type { CksumKernel } from '../../sys/cksum.ts';
-import type { DmaPort } from '../../bus/device.ts';
-import { type DmaNicConfig, NicCore, type NicNumbers } from '../blocks/nic_core.ts';
+import { type DmaNicConfig, DmaNicCore, type DmaNicNumbers } from '../blocks/nic_core.ts';
+import type { DescRing } from '../blocks/ring_nic.ts';
 import {
   TL_INT_LINK,
   TL_INT_MASK,
+  TL_INT_RXEMPTY,
+  TL_INT_RXERR,
+  TL_INT_TXERR,
   TL_NSTATS,
   TL_RING_ALIGN,
   TL_RING_MAX,
   TL_RING_MIN,
   TL_ST_BAD_REG,
+  TL_ST_DMA_FAULTS,
   TL_ST_INTERRUPTS,
+  TL_ST_RX_BAD,
   TL_ST_RX_FILTERED,
+  TL_ST_RX_NODESC,
   TL_ST_RX_OVERSIZE,
   TL_ST_RX_RUNT,
+  TL_ST_TX_BAD,
   TL_ST_TX_BYTES,
   TL_ST_TX_FRAMES,
   TL_ST_TX_NO_LINK,
@@ -27,7 +34,7 @@ export interface TlConfig extends DmaNicConfig {
   readonly cksum: CksumKernel;
 }
 
-const numbers: NicNumbers = {
+const numbers: DmaNicNumbers = {
   causes: TL_INT_MASK,
   link: TL_INT_LINK,
   nstats: TL_NSTATS,
@@ -41,10 +48,17 @@ const numbers: NicNumbers = {
   rxRunt: TL_ST_RX_RUNT,
   badReg: TL_ST_BAD_REG,
   interrupts: TL_ST_INTERRUPTS,
+  dmaFaults: TL_ST_DMA_FAULTS,
+  txBad: TL_ST_TX_BAD,
+  rxBad: TL_ST_RX_BAD,
+  rxNodesc: TL_ST_RX_NODESC,
+  txError: TL_INT_TXERR,
+  rxError: TL_INT_RXERR,
+  rxEmpty: TL_INT_RXEMPTY,
 };
 
 /** A ring as its registers have it: the driver puts, the device gets. Both are indices. */
-export class TlRing {
+export class TlRing implements DescRing {
   /** Signed: an address above 2^31 is a number on the heap wherever it is passed on. */
   base = 0;
   /** Entries. */
@@ -52,7 +66,6 @@ export class TlRing {
   put = 0;
   get = 0;
 
-  /** Whether the device can work on a ring like this. */
   get fits(): boolean {
     const { size } = this;
     const inRange = size >= TL_RING_MIN && size <= TL_RING_MAX && (size & (size - 1)) === 0;
@@ -63,7 +76,6 @@ export class TlRing {
     this.get = (this.get + 1) & (this.size - 1);
   }
 
-  /** Everything but the position, which belongs to an engine that runs. */
   clear(): void {
     this.base = 0;
     this.size = 0;
@@ -76,15 +88,13 @@ export class TlRing {
 }
 
 /** Shared state of one device. */
-export class TlCore extends NicCore {
-  readonly dma: DmaPort;
+export class TlCore extends DmaNicCore {
   readonly cksum: CksumKernel;
   /** TL_CTRL. */
   ctrl = 0;
 
   constructor(config: TlConfig) {
     super(config, numbers);
-    this.dma = config.dma;
     this.cksum = config.cksum;
   }
 }

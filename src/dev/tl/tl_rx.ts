@@ -5,17 +5,10 @@
  */
 
 import { fold16 } from '../../sys/cksum.ts';
-import type { Task } from '../../sys/clock.ts';
 import { EAGAIN } from '../../sys/errno.ts';
-import {
-  count,
-  R_DEV_BAD_RING,
-  R_DEV_RX_BAD,
-  R_DEV_RX_NODESC,
-  R_DEV_WIRE_ERROR,
-} from '../../sys/reason.ts';
 import { AddressFilter, hashBe } from '../blocks/address_filter.ts';
 import { ETHER_HDR_LEN } from '../blocks/nic_core.ts';
+import { RxEngine } from '../blocks/ring_nic.ts';
 import { type TlCore, TlRing } from './tl_core.ts';
 import {
   TL_BOUNDARY,
@@ -24,8 +17,6 @@ import {
   TL_CTRL_RXSUM,
   TL_FRAME_MAX,
   TL_INT_RX,
-  TL_INT_RXEMPTY,
-  TL_INT_RXERR,
   TL_R_ADDR,
   TL_R_LEN,
   TL_R_STATUS,
@@ -38,13 +29,10 @@ import {
   TL_RXS_IPBAD,
   TL_RXS_L4,
   TL_RXS_L4BAD,
-  TL_ST_DMA_FAULTS,
-  TL_ST_RX_BAD,
   TL_ST_RX_BYTES,
   TL_ST_RX_FRAMES,
   TL_ST_RX_IP_ERROR,
   TL_ST_RX_L4_ERROR,
-  TL_ST_RX_NODESC,
 } from './tlreg.ts';
 
 const ETHERTYPE_IP = 0x0800;
@@ -53,159 +41,80 @@ const IPPROTO_TCP = 6;
 const IPPROTO_UDP = 17;
 
 /** The receive ring, address filter and checksum verifier. */
-export class TlRx implements Task {
-  readonly ring = new TlRing();
-  enabled = false;
-  stopped = false;
-  readonly filter: AddressFilter;
-  readonly #core: TlCore;
-  /** No buffer: not reading the wire until TL_RXPUT moves. */
-  #stalled = false;
-  #posted = false;
-  #causes = 0;
+export class TlRx extends RxEngine<TlCore, TlRing> {
   readonly #iov = new Uint32Array(2);
 
   constructor(core: TlCore, mac: Uint8Array) {
-    this.#core = core;
-    this.filter = new AddressFilter(mac, hashBe);
+    super(core, new TlRing(), new AddressFilter(mac, hashBe));
     this.#iov[1] = TL_RXBUF_SIZE;
-  }
-
-  /** TL_CTRL.RXE went up: takes the ring from the registers, from descriptor 0. */
-  enable(): void {
-    this.disable();
-    this.enabled = true;
-    this.stopped = false;
-    if (!this.ring.fits) {
-      this.#stop();
-      return;
-    }
-    // No buffers yet: the first write of TL_RXPUT starts it.
-    this.#stalled = true;
-  }
-
-  /** TL_CTRL.RXE went down, or a reset. */
-  disable(): void {
-    if (this.enabled) this.#core.wire.setReadable(false);
-    this.enabled = false;
-    this.ring.rewind();
-    this.#stalled = false;
   }
 
   /** TL_RXPUT was written: false if there is no such descriptor. */
   setPut(index: number): boolean {
     if (!this.enabled || index >= this.ring.size) return false;
     this.ring.put = index;
-    if (this.#stalled && !this.stopped && this.ring.get !== index) {
-      this.#stalled = false;
-      this.#core.wire.setReadable(true);
-      this.drain();
-    }
+    if (this.stalled && !this.stopped && this.ring.get !== index) this.resume();
     return true;
-  }
-
-  /** The rest of what a drain's budget left over. */
-  run(): void {
-    this.#posted = false;
-    this.drain();
   }
 
   /** Receives what waits, at most TL_RX_BUDGET frames now, the rest on later turns. */
   drain(): void {
-    if (!this.enabled || this.stopped || this.#stalled) return;
-    const { dma, wire, clock, stats } = this.#core;
+    if (!this.enabled || this.stopped || this.stalled) return;
     const { ring } = this;
-    const base = dma.map(ring.base, 0, ring.size * TL_RXD_SIZE, true);
-    if (base < 0) {
-      stats[TL_ST_DMA_FAULTS]! += 1;
-      this.#stop();
-      return;
-    }
-    this.#causes = 0;
+    const { wire } = this.core;
+    const base = this.beginRound(ring.base, 0, ring.size * TL_RXD_SIZE);
+    if (base < 0) return;
     let budget = TL_RX_BUDGET;
     for (; budget > 0; budget--) {
       if (ring.get === ring.put) {
-        this.#stall();
+        this.stall();
         break;
       }
       const at = base + ring.get * TL_RXD_SIZE;
       if (!this.#aim(at)) continue;
       const n = wire.readv(this.#iov, 1);
       if (n < 0) {
-        if (n !== -EAGAIN) this.#wireGone();
+        if (n !== -EAGAIN) this.wireGone();
         break;
       }
       this.#receive(at, n);
     }
-    if (budget === 0 && !this.#posted) {
-      this.#posted = true;
-      clock.post(this);
-    }
-    if (this.#causes !== 0) this.#core.cause(this.#causes);
-  }
-
-  /** The wire came back. */
-  wireBack(): void {
-    if (this.enabled && !this.stopped && !this.#stalled) this.#core.wire.setReadable(true);
-  }
-
-  #stop(): void {
-    this.stopped = true;
-    this.#core.wire.setReadable(false);
-    count(R_DEV_BAD_RING);
-    this.#core.cause(TL_INT_RXERR);
-  }
-
-  /** Reading failed: without this the loop would go on being told that there is something to read. */
-  #wireGone(): void {
-    count(R_DEV_WIRE_ERROR);
-    this.#core.wire.setReadable(false);
-    this.#core.setLink(false);
-  }
-
-  #stall(): void {
-    this.#stalled = true;
-    this.#core.wire.setReadable(false);
-    this.#core.stats[TL_ST_RX_NODESC]! += 1;
-    count(R_DEV_RX_NODESC);
-    this.#causes |= TL_INT_RXEMPTY;
+    this.endRound(budget === 0);
   }
 
   /** Aims at a descriptor's buffer; if that cannot be used it goes back marked bad, and false. */
   #aim(at: number): boolean {
-    const { dma, view, stats } = this.#core;
+    const { dma, view } = this.core;
     const addr = view.getInt32(at + TL_R_ADDR, true);
     let off = -1;
     if ((addr & (TL_BOUNDARY - 1)) + TL_RXBUF_SIZE <= TL_BOUNDARY) {
       off = dma.map(addr, 0, TL_RXBUF_SIZE, true);
-      if (off < 0) stats[TL_ST_DMA_FAULTS]! += 1;
+      if (off < 0) this.core.dmaFault();
     }
     if (off >= 0) {
       this.#iov[0] = off;
       return true;
     }
-    stats[TL_ST_RX_BAD]! += 1;
-    count(R_DEV_RX_BAD);
+    this.badBuffer();
     this.#writeBack(at, 0, TL_RXS_ERR);
-    this.#causes |= TL_INT_RXERR;
     return false;
   }
 
   #writeBack(at: number, len: number, status: number): void {
-    const { view } = this.#core;
+    const { view } = this.core;
     view.setUint32(at + TL_R_LEN, len, true);
     view.setInt32(at + TL_R_STATUS, TL_RXS_DONE | status, true);
     this.ring.advance();
-    this.#causes |= TL_INT_RX;
+    this.causes |= TL_INT_RX;
   }
 
   /** A frame of `len` bytes lies in the buffer: judges it and hands it over, or not. */
   #receive(at: number, len: number): void {
-    const { stats, ctrl } = this.#core;
+    const { stats, ctrl } = this.core;
     const frame = this.#iov[0]!;
-    if (!this.#core.arrived(this.#iov, 1, len, TL_FRAME_MAX)) return;
+    if (!this.core.arrived(this.#iov, 1, len, TL_FRAME_MAX)) return;
     if (!this.#accepts(frame, ctrl)) {
-      this.#core.filtered();
+      this.core.filtered();
       return;
     }
     stats[TL_ST_RX_FRAMES]! += 1;
@@ -215,7 +124,7 @@ export class TlRx implements Task {
 
   /** The address filter: own, broadcast, all of multicast, or everything. */
   #accepts(frame: number, ctrl: number): boolean {
-    const { mem } = this.#core;
+    const { mem } = this.core;
     if ((ctrl & TL_CTRL_PROMISC) !== 0) return true;
     if ((mem[frame]! & 1) === 0) return this.filter.isOwn(mem, frame);
     return (ctrl & TL_CTRL_MULTI) !== 0 || this.filter.isBroadcast(mem, frame);
@@ -223,7 +132,7 @@ export class TlRx implements Task {
 
   /** Verifies the checksums of a frame without VLAN tag; the status bits that say what was found. */
   #verdict(frame: number, len: number): number {
-    const { view, cksum, stats } = this.#core;
+    const { view, cksum, stats } = this.core;
     const type = view.getUint16(frame + 12);
     const ip = frame + ETHER_HDR_LEN;
     const room = len - ETHER_HDR_LEN;
@@ -249,7 +158,7 @@ export class TlRx implements Task {
 
   /** @param addrSum sum of the IP addresses */
   #l4Verdict(at: number, len: number, proto: number, addrSum: number): number {
-    const { view, cksum, stats } = this.#core;
+    const { view, cksum, stats } = this.core;
     const udp = proto === IPPROTO_UDP;
     if (!udp && proto !== IPPROTO_TCP) return 0;
     if (len < (udp ? 8 : 20)) return 0;

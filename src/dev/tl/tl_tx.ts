@@ -5,9 +5,8 @@
  * counted and dropped.
  */
 
-import type { Task } from '../../sys/clock.ts';
-import { count, R_DEV_BAD_RING, R_DEV_TX_BAD } from '../../sys/reason.ts';
 import { BLOCKED, ETHER_HDR_LEN } from '../blocks/nic_core.ts';
+import { TxEngine } from '../blocks/ring_nic.ts';
 import { type TlCore, TlRing } from './tl_core.ts';
 import {
   TL_B_CMD,
@@ -27,47 +26,23 @@ import {
   TL_FRAME_MAX,
   TL_FRAME_MIN,
   TL_INT_TX,
-  TL_INT_TXERR,
-  TL_ST_DMA_FAULTS,
-  TL_ST_TX_BAD,
   TL_TX_BUDGET,
 } from './tlreg.ts';
 
 /** The transmit ring and the frame in the FIFO. */
-export class TlTx implements Task {
-  readonly ring = new TlRing();
-  enabled = false;
-  /** The ring cannot be used; stays until transmit is enabled anew. */
-  stopped = false;
-  readonly #core: TlCore;
-  /** The wire is full and has been asked to say when it is not. */
-  #blocked = false;
-  #posted = false;
-  #causes = 0;
+export class TlTx extends TxEngine<TlCore, TlRing> {
   /** Bytes in the FIFO, 0 if there is no frame, and what the driver calls it. */
   #len = 0;
   #tag = 0;
   readonly #iov = new Uint32Array(2);
 
   constructor(core: TlCore) {
-    this.#core = core;
+    super(core, new TlRing());
     this.#iov[0] = core.sramOff;
   }
 
-  /** TL_CTRL.TXE went up: takes the ring from the registers, from block 0. */
-  enable(): void {
-    this.disable();
-    this.enabled = true;
-    this.stopped = false;
-    if (!this.ring.fits) this.#stop();
-  }
-
-  /** TL_CTRL.TXE went down, or a reset: forgets ring position and frame. */
-  disable(): void {
-    this.enabled = false;
-    this.ring.rewind();
+  protected override forget(): void {
     this.#len = 0;
-    this.#blocked = false;
   }
 
   /** TL_TXPUT was written: false if there is no such block. */
@@ -77,30 +52,13 @@ export class TlTx implements Task {
     return true;
   }
 
-  /** The wire has room again. */
-  wireWritable(): void {
-    this.#blocked = false;
-    this.consume();
-  }
-
-  /** The rest of what a doorbell left over. */
-  run(): void {
-    this.#posted = false;
-    this.consume();
-  }
-
   /** Sends what is on the ring: at most TL_TX_BUDGET frames now, the rest on later turns. */
   consume(): void {
-    if (!this.enabled || this.stopped || this.#blocked) return;
+    if (!this.enabled || this.stopped || this.blocked) return;
     const { ring } = this;
     if (ring.get === ring.put) return;
-    const base = this.#core.dma.map(ring.base, 0, ring.size * TL_BLOCK_SIZE, true);
-    if (base < 0) {
-      this.#core.stats[TL_ST_DMA_FAULTS]! += 1;
-      this.#stop();
-      return;
-    }
-    this.#causes = 0;
+    const base = this.beginRound(ring.base, 0, ring.size * TL_BLOCK_SIZE);
+    if (base < 0) return;
     let budget = TL_TX_BUDGET;
     for (; budget > 0 && ring.get !== ring.put; budget--) {
       const at = base + ring.get * TL_BLOCK_SIZE;
@@ -108,24 +66,13 @@ export class TlTx implements Task {
       if (!this.#emit()) break;
       this.#complete(at, 0);
     }
-    if (budget === 0 && ring.get !== ring.put && !this.#posted) {
-      this.#posted = true;
-      this.#core.clock.post(this);
-    }
-    if (this.#causes !== 0) this.#core.cause(this.#causes);
-  }
-
-  #stop(): void {
-    this.stopped = true;
-    this.#len = 0;
-    count(R_DEV_BAD_RING);
-    this.#core.cause(TL_INT_TXERR);
+    this.endRound(budget === 0 && ring.get !== ring.put);
   }
 
   /** Writes the status and goes on to the next block. */
   #complete(at: number, status: number): void {
-    const { view } = this.#core;
-    if ((view.getInt32(at + TL_B_CMD, true) & TL_CMD_INT) !== 0) this.#causes |= TL_INT_TX;
+    const { view } = this.core;
+    if ((view.getInt32(at + TL_B_CMD, true) & TL_CMD_INT) !== 0) this.causes |= TL_INT_TX;
     view.setInt32(at + TL_B_CMD, TL_CMD_DONE | status, true);
     this.#len = 0;
     this.ring.advance();
@@ -133,13 +80,11 @@ export class TlTx implements Task {
 
   /** Brings the block's frame into the FIFO; if it is bad the block is done with, and false. */
   #fetch(at: number): boolean {
-    const { view, stats } = this.#core;
+    const { view } = this.core;
     const cmd = view.getInt32(at + TL_B_CMD, true);
     const len = this.#copyFrags(at, cmd & TL_CMD_NFRAGS);
     if (len < ETHER_HDR_LEN || !this.#insertSum(cmd, view.getUint32(at + TL_B_SUM, true), len)) {
-      stats[TL_ST_TX_BAD]! += 1;
-      count(R_DEV_TX_BAD);
-      this.#causes |= TL_INT_TXERR;
+      this.badPacket();
       this.#complete(at, TL_CMD_ERR);
       return false;
     }
@@ -150,7 +95,7 @@ export class TlTx implements Task {
 
   /** Copies `n` fragments into the FIFO. Returns how many bytes that is, -1 if one is bad. */
   #copyFrags(at: number, n: number): number {
-    const { dma, mem, view, stats, sramOff } = this.#core;
+    const { dma, mem, view, sramOff } = this.core;
     if (n > TL_FRAGS) return -1;
     let total = 0;
     for (let i = 0; i < n; i++) {
@@ -160,7 +105,7 @@ export class TlTx implements Task {
       if ((addr & (TL_BOUNDARY - 1)) + len > TL_BOUNDARY) return -1;
       const off = dma.map(addr, 0, len, false);
       if (off < 0) {
-        stats[TL_ST_DMA_FAULTS]! += 1;
+        this.core.dmaFault();
         return -1;
       }
       mem.copyWithin(sramOff + total, off, off + len);
@@ -172,7 +117,7 @@ export class TlTx implements Task {
   /** Sums the frame in the FIFO if the block asks for it; false if it asks for the impossible. */
   #insertSum(cmd: number, where: number, len: number): boolean {
     if ((cmd & TL_CMD_SUM) === 0) return true;
-    const { view, cksum, sramOff } = this.#core;
+    const { view, cksum, sramOff } = this.core;
     const start = where & 0xffff;
     const field = where >>> 16;
     if (start < ETHER_HDR_LEN || field < start || field % 2 !== start % 2) return false;
@@ -186,9 +131,9 @@ export class TlTx implements Task {
 
   /** Puts the frame on the wire; false if that is full. One that it refuses is gone. */
   #emit(): boolean {
-    const { wire, mem, sramOff, linkUp } = this.#core;
+    const { wire, mem, sramOff, linkUp } = this.core;
     if (!linkUp) {
-      this.#core.noLink();
+      this.core.noLink();
       return true;
     }
     if (this.#len < TL_FRAME_MIN) {
@@ -197,7 +142,7 @@ export class TlTx implements Task {
     }
     this.#iov[1] = this.#len;
     const n = wire.writev(this.#iov, 1);
-    this.#blocked = this.#core.written(n, this.#iov, 1, this.#len, this.#tag) === BLOCKED;
-    return !this.#blocked;
+    this.blocked = this.core.written(n, this.#iov, 1, this.#len, this.#tag) === BLOCKED;
+    return !this.blocked;
   }
 }

@@ -4,8 +4,7 @@
  * the wire; it never calls up, it sets causes and raises the line.
  */
 
-import type { WireListener } from '../../sys/wire.ts';
-import type { MmioRegion } from '../../bus/device.ts';
+import { RingNic } from '../blocks/ring_nic.ts';
 import { type TnConfig, TnCore } from './tn_core.ts';
 import { TnRx } from './tn_rx.ts';
 import { TnTx } from './tn_tx.ts';
@@ -67,11 +66,8 @@ const ITR_MAX = 0xffff;
 const STATS_END = TN_STATS + 8 * TN_NSTATS;
 
 /** One NIC. Plugs itself into the wire it is given; `close` unplugs it. */
-export class TnDevice implements MmioRegion, WireListener {
-  readonly size = TN_REG_SIZE;
-  readonly #core: TnCore;
-  readonly #tx: TnTx;
-  readonly #rx: TnRx;
+export class TnDevice extends RingNic<TnCore, TnTx, TnRx> {
+  override readonly size = TN_REG_SIZE;
   #ctrl = 0;
   /** The upper half that goes with the lower half of the counter read last. */
   #statHigh = 0;
@@ -79,41 +75,13 @@ export class TnDevice implements MmioRegion, WireListener {
   constructor(config: TnConfig) {
     if (config.wire.vnetHdr !== (config.mode === 'vnet'))
       throw new RangeError('tn: the wire must have virtio-net headers exactly in mode vnet');
-    this.#core = new TnCore(config);
-    this.#tx = new TnTx(this.#core);
-    this.#rx = new TnRx(this.#core, config.mac);
-    this.#reset();
-    config.wire.setListener(this);
+    const core = new TnCore(config);
+    super(core, new TnTx(core), new TnRx(core, config.mac));
+    this.plugIn();
   }
 
-  /** Unplugs it: nothing is sent or received any more. The wire stays open. */
-  close(): void {
-    this.#reset();
-    this.#core.wire.setListener(null);
-  }
-
-  /** The statistics by number (TN_ST_*); for tests and counters, which need no 64-bit reads. */
-  get stats(): Float64Array {
-    return this.#core.stats;
-  }
-
-  wireReadable(): void {
-    this.#rx.drain();
-  }
-
-  wireWritable(): void {
-    this.#tx.wireWritable();
-  }
-
-  wireState(up: boolean, _error: number): void {
-    this.#core.setLink(up);
-    // What waited for room on the wire is let go, so that the driver gets it back.
-    if (up) this.#rx.wireBack();
-    else this.#tx.wireWritable();
-  }
-
-  read32(off: number): number {
-    const core = this.#core;
+  override read32(off: number): number {
+    const core = this.core;
     if (off >= TN_STATS && off < STATS_END && off % 4 === 0) return this.#readStat(off);
     switch (off) {
       case TN_ID:
@@ -124,8 +92,8 @@ export class TnDevice implements MmioRegion, WireListener {
         return (
           (core.linkUp ? TN_STATUS_LU : 0) |
           (core.vnet ? TN_STATUS_VNET : 0) |
-          (this.#tx.stopped ? TN_STATUS_TXSTOP : 0) |
-          (this.#rx.stopped ? TN_STATUS_RXSTOP : 0)
+          (this.tx.stopped ? TN_STATUS_TXSTOP : 0) |
+          (this.rx.stopped ? TN_STATUS_RXSTOP : 0)
         );
       case TN_FEATURES:
         return (
@@ -139,11 +107,11 @@ export class TnDevice implements MmioRegion, WireListener {
           (core.vnet ? 0 : TN_FEAT_LRO)
         );
       case TN_MACL:
-        return this.#rx.filter.macLow;
+        return this.rx.filter.macLow;
       case TN_MACH:
-        return this.#rx.filter.macHigh;
+        return this.rx.filter.macHigh;
       case TN_MAXFRM:
-        return this.#rx.frameMax;
+        return this.rx.frameMax;
       case TN_LIMITS:
         return (TN_FRAME_MAX << 16) | TN_TX_SEGS;
       case TN_ICR:
@@ -154,64 +122,54 @@ export class TnDevice implements MmioRegion, WireListener {
         return core.itr;
       case TN_MTA0:
       case TN_MTA1:
-        return this.#rx.filter.bits[(off - TN_MTA0) / 4]!;
+        return this.rx.filter.bits[(off - TN_MTA0) / 4]!;
       default:
         return this.#readRing(off);
     }
   }
 
-  write32(off: number, value: number): void {
-    if (!this.#write(off, value >>> 0)) this.#core.badReg();
-  }
-
   #readRing(off: number): number {
+    const { ring } = off >= TN_RDBAL ? this.rx : this.tx;
     switch (off) {
       case TN_TDBAL:
-        return this.#tx.baseLo >>> 0;
-      case TN_TDBAH:
-        return this.#tx.baseHi >>> 0;
-      case TN_TDLEN:
-        return this.#tx.len;
-      case TN_TDH:
-        return this.#tx.head;
-      case TN_TDT:
-        return this.#tx.tail;
       case TN_RDBAL:
-        return this.#rx.baseLo >>> 0;
+        return ring.baseLo >>> 0;
+      case TN_TDBAH:
       case TN_RDBAH:
-        return this.#rx.baseHi >>> 0;
+        return ring.baseHi >>> 0;
+      case TN_TDLEN:
       case TN_RDLEN:
-        return this.#rx.len;
+        return ring.len;
+      case TN_TDH:
       case TN_RDH:
-        return this.#rx.head;
+        return ring.head;
+      case TN_TDT:
       case TN_RDT:
-        return this.#rx.tail;
+        return ring.tail;
       case TN_RXBSZ:
-        return this.#rx.bufSize;
+        return this.rx.bufSize;
       default:
-        this.#core.badReg();
+        this.core.badReg();
         return 0xffffffff;
     }
   }
 
   #readStat(off: number): number {
     if (off % 8 !== 0) return this.#statHigh;
-    const n = this.#core.stats[(off - TN_STATS) / 8]!;
+    const n = this.core.stats[(off - TN_STATS) / 8]!;
     this.#statHigh = Math.floor(n / 0x100000000) >>> 0;
     return n >>> 0;
   }
 
-  /** Writes one register; false if there is none, or it does not take that now. */
-  #write(off: number, value: number): boolean {
-    const core = this.#core;
+  protected override write(off: number, value: number): boolean {
+    const core = this.core;
     switch (off) {
       case TN_TDT:
-        if (!this.#tx.setTail(value)) return false;
-        this.#tx.consume();
-        this.#rx.drain();
+        if (!this.tx.setTail(value)) return false;
+        this.kick();
         return true;
       case TN_RDT:
-        return this.#rx.setTail(value);
+        return this.rx.setTail(value);
       case TN_ICR:
         core.acknowledge(value);
         return true;
@@ -231,19 +189,19 @@ export class TnDevice implements MmioRegion, WireListener {
       case TN_CTRL:
         return this.#writeCtrl(value);
       case TN_MACL:
-        this.#rx.filter.macLow = value;
+        this.rx.filter.macLow = value;
         return true;
       case TN_MACH:
-        this.#rx.filter.macHigh = value;
+        this.rx.filter.macHigh = value;
         return true;
       case TN_MTA0:
       case TN_MTA1:
-        this.#rx.filter.bits[(off - TN_MTA0) / 4] = value;
+        this.rx.filter.bits[(off - TN_MTA0) / 4] = value;
         return true;
       case TN_MAXFRM:
         if (value < TN_MAXFRM_MIN) return false;
         if (value > (core.vnet ? TN_MAXFRM_MAX : TN_FRAME_MAX)) return false;
-        this.#rx.frameMax = value;
+        this.rx.frameMax = value;
         return true;
       default:
         return this.#writeRing(off, value);
@@ -252,9 +210,9 @@ export class TnDevice implements MmioRegion, WireListener {
 
   /** Rings cannot be moved while the engine runs. */
   #writeRing(off: number, value: number): boolean {
-    const isTx = off < TN_RDBAL;
-    const ring = isTx ? this.#tx : this.#rx;
-    if (ring.enabled) return false;
+    const engine = off >= TN_RDBAL ? this.rx : this.tx;
+    if (engine.enabled) return false;
+    const { ring } = engine;
     switch (off) {
       case TN_TDBAL:
       case TN_RDBAL:
@@ -270,7 +228,7 @@ export class TnDevice implements MmioRegion, WireListener {
         return true;
       case TN_RXBSZ:
         if (value !== 2048 && value !== 4096) return false;
-        this.#rx.bufSize = value;
+        this.rx.bufSize = value;
         return true;
       default:
         return false;
@@ -279,41 +237,21 @@ export class TnDevice implements MmioRegion, WireListener {
 
   #writeCtrl(value: number): boolean {
     if ((value & TN_CTRL_RST) !== 0) {
-      this.#reset();
+      this.reset();
       return true;
     }
     const next = value & TN_CTRL_MASK;
-    const changed = next ^ this.#ctrl;
     this.#ctrl = next;
-    this.#core.setModes(next);
-    if ((changed & TN_CTRL_TXE) !== 0) {
-      if ((next & TN_CTRL_TXE) !== 0) this.#tx.enable();
-      else this.#tx.disable();
-    }
-    if ((changed & TN_CTRL_RXE) !== 0) {
-      if ((next & TN_CTRL_RXE) !== 0) this.#rx.enable();
-      else this.#rx.disable();
-    }
+    this.core.setModes(next);
+    this.tx.switchTo((next & TN_CTRL_TXE) !== 0);
+    this.rx.switchTo((next & TN_CTRL_RXE) !== 0);
     return (value & ~TN_CTRL_MASK) === 0;
   }
 
-  /** Everything as at power-on but the statistics. */
-  #reset(): void {
-    const core = this.#core;
-    this.#tx.disable();
-    this.#rx.disable();
-    for (const ring of [this.#tx, this.#rx]) {
-      ring.baseLo = 0;
-      ring.baseHi = 0;
-      ring.len = 0;
-      ring.stopped = false;
-    }
-    this.#rx.bufSize = 2048;
-    this.#rx.frameMax = 1518;
-    this.#rx.filter.reset();
+  protected override reset(): void {
+    super.reset();
     this.#ctrl = 0;
-    core.setModes(0);
-    core.itr = 0;
-    core.resetInterrupts();
+    this.core.setModes(0);
+    this.core.itr = 0;
   }
 }

@@ -2,22 +2,32 @@
 
 import type { CksumKernel } from '../../sys/cksum.ts';
 import type { Task } from '../../sys/clock.ts';
-import type { DmaPort } from '../../bus/device.ts';
-import { type DmaNicConfig, NicCore, type NicNumbers } from '../blocks/nic_core.ts';
+import { type DmaNicConfig, DmaNicCore, type DmaNicNumbers } from '../blocks/nic_core.ts';
+import type { DescRing } from '../blocks/ring_nic.ts';
 import {
   TN_CTRL_ALLMULTI,
   TN_CTRL_LRO,
   TN_CTRL_PROMISC,
   TN_CTRL_RXCSUM,
   TN_CTRL_VLSTRIP,
+  TN_DESC_SIZE,
   TN_INT_LSC,
   TN_INT_MASK,
+  TN_INT_RXERR,
+  TN_INT_RXO,
+  TN_INT_TXERR,
+  TN_NDESC_MAX,
   TN_NSTATS,
+  TN_RING_ALIGN,
   TN_ST_BAD_REG,
+  TN_ST_DMA_FAULTS,
   TN_ST_INTERRUPTS,
+  TN_ST_RX_BAD,
   TN_ST_RX_FILTERED,
+  TN_ST_RX_NODESC,
   TN_ST_RX_OVERSIZE,
   TN_ST_RX_RUNT,
+  TN_ST_TX_BAD,
   TN_ST_TX_BYTES,
   TN_ST_TX_FRAMES,
   TN_ST_TX_NO_LINK,
@@ -41,7 +51,7 @@ export interface TnConfig extends DmaNicConfig {
   readonly timer?: TnTimer | null;
 }
 
-const numbers: NicNumbers = {
+const numbers: DmaNicNumbers = {
   causes: TN_INT_MASK,
   link: TN_INT_LSC,
   nstats: TN_NSTATS,
@@ -55,6 +65,13 @@ const numbers: NicNumbers = {
   rxRunt: TN_ST_RX_RUNT,
   badReg: TN_ST_BAD_REG,
   interrupts: TN_ST_INTERRUPTS,
+  dmaFaults: TN_ST_DMA_FAULTS,
+  txBad: TN_ST_TX_BAD,
+  rxBad: TN_ST_RX_BAD,
+  rxNodesc: TN_ST_RX_NODESC,
+  txError: TN_INT_TXERR,
+  rxError: TN_INT_RXERR,
+  rxEmpty: TN_INT_RXO,
 };
 
 /** Offsets in the on-board memory: transmit's virtio-net header and headers, padding, receive's. */
@@ -75,9 +92,49 @@ export const VNET_GSO_TCPV4 = 1;
 export const VNET_GSO_TCPV6 = 4;
 export const VNET_GSO_ECN = 0x80;
 
+/** A ring as its registers have it: the driver moves the tail, the device the head. */
+export class TnRing implements DescRing {
+  /** Signed: half an address above 2^31 is a number on the heap wherever it is passed on. */
+  baseLo = 0;
+  baseHi = 0;
+  /** Bytes. */
+  len = 0;
+  head = 0;
+  tail = 0;
+  /** Descriptors; as long as the engine runs. */
+  ndesc = 0;
+
+  get fits(): boolean {
+    const { len, baseLo, ndesc } = this;
+    const aligned = len % TN_RING_ALIGN === 0 && baseLo % TN_RING_ALIGN === 0;
+    return len > 0 && aligned && ndesc <= TN_NDESC_MAX;
+  }
+
+  /** Descriptors from head to tail. */
+  get used(): number {
+    const n = this.tail - this.head;
+    return n >= 0 ? n : n + this.ndesc;
+  }
+
+  next(slot: number): number {
+    return slot + 1 === this.ndesc ? 0 : slot + 1;
+  }
+
+  rewind(): void {
+    this.head = 0;
+    this.tail = 0;
+    this.ndesc = this.len / TN_DESC_SIZE;
+  }
+
+  clear(): void {
+    this.baseLo = 0;
+    this.baseHi = 0;
+    this.len = 0;
+  }
+}
+
 /** Shared state of one device. Implements the delayed interrupt of TN_ITR as a task. */
-export class TnCore extends NicCore implements Task {
-  readonly dma: DmaPort;
+export class TnCore extends DmaNicCore implements Task {
   readonly cksum: CksumKernel;
   readonly vnet: boolean;
   readonly timer: TnTimer | null;
@@ -95,7 +152,6 @@ export class TnCore extends NicCore implements Task {
 
   constructor(config: TnConfig) {
     super(config, numbers);
-    this.dma = config.dma;
     this.cksum = config.cksum;
     this.vnet = config.mode === 'vnet';
     this.timer = config.timer ?? null;

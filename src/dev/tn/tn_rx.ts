@@ -7,20 +7,14 @@
  */
 
 import { fold16 } from '../../sys/cksum.ts';
-import type { Task } from '../../sys/clock.ts';
 import { EAGAIN } from '../../sys/errno.ts';
-import {
-  count,
-  R_DEV_BAD_RING,
-  R_DEV_RX_BAD,
-  R_DEV_RX_NODESC,
-  R_DEV_WIRE_ERROR,
-} from '../../sys/reason.ts';
 import { AddressFilter, hashBe } from '../blocks/address_filter.ts';
 import { ETHER_HDR_LEN } from '../blocks/nic_core.ts';
+import { RxEngine } from '../blocks/ring_nic.ts';
 import {
   SRAM_RX_VNET,
   type TnCore,
+  TnRing,
   VNET_F_DATA_VALID,
   VNET_F_NEEDS_CSUM,
   VNET_GSO_NONE,
@@ -34,11 +28,7 @@ import {
   TN_D_STAT,
   TN_DESC_SIZE,
   TN_INT_RXDW,
-  TN_INT_RXERR,
-  TN_INT_RXO,
   TN_MAXFRM_MAX,
-  TN_NDESC_MAX,
-  TN_RING_ALIGN,
   TN_RX_BUDGET,
   TN_RXS_DD,
   TN_RXS_EOP,
@@ -50,15 +40,12 @@ import {
   TN_RXS_SEGS_MASK,
   TN_RXS_SEGS_SHIFT,
   TN_RXS_VP,
-  TN_ST_DMA_FAULTS,
-  TN_ST_RX_BAD,
   TN_ST_RX_BYTES,
   TN_ST_RX_FRAMES,
   TN_ST_RX_IP_ERROR,
   TN_ST_RX_L4_ERROR,
   TN_ST_RX_LRO,
   TN_ST_RX_LRO_SEGMENTS,
-  TN_ST_RX_NODESC,
 } from './tnreg.ts';
 
 const BUFS_MAX = Math.floor(TN_MAXFRM_MAX / 2048) + 1;
@@ -69,29 +56,13 @@ const IPPROTO_TCP = 6;
 const IPPROTO_UDP = 17;
 
 /** The receive ring, address filter and checksum verifier. */
-export class TnRx implements Task {
-  // The ring as the registers have it.
-  baseLo = 0;
-  baseHi = 0;
-  /** Bytes. */
-  len = 0;
-  head = 0;
-  tail = 0;
+export class TnRx extends RxEngine<TnCore, TnRing> {
   /** TN_RXBSZ: bytes of a buffer. */
   bufSize = 2048;
   /** TN_MAXFRM. */
   frameMax = 1518;
-  enabled = false;
-  stopped = false;
-  readonly filter: AddressFilter;
-  readonly #core: TnCore;
   /** Holds a frame only while a drain runs. */
   readonly #lro: TnLro;
-  #ndesc = 0;
-  /** Too few buffers: not reading the wire until TN_RDT moves. */
-  #stalled = false;
-  #posted = false;
-  #causes = 0;
   // One frame: pair 0 is the virtio-net header, used in mode `vnet` alone.
   readonly #iov = new Uint32Array(2 * (BUFS_MAX + 1));
   readonly #bufs = this.#iov.subarray(2);
@@ -99,122 +70,50 @@ export class TnRx implements Task {
   #vtag = 0;
 
   constructor(core: TnCore, mac: Uint8Array) {
-    this.#core = core;
-    this.filter = new AddressFilter(mac, hashBe);
+    super(core, new TnRing(), new AddressFilter(mac, hashBe));
     this.#lro = new TnLro(core);
     this.#iov[0] = core.sramOff + SRAM_RX_VNET;
     this.#iov[1] = VNET_HDR_LEN;
   }
 
-  /** TN_CTRL.RXE went up: takes the ring from the registers, from slot 0, and listens. */
-  enable(): void {
-    this.disable();
-    this.enabled = true;
-    this.stopped = false;
-    this.#ndesc = this.len / TN_DESC_SIZE;
-    const fits =
-      this.len > 0 &&
-      this.len % TN_RING_ALIGN === 0 &&
-      this.baseLo % TN_RING_ALIGN === 0 &&
-      this.#ndesc <= TN_NDESC_MAX;
-    if (!fits) {
-      this.#stop();
-      return;
-    }
-    // No buffers yet: the first write of TN_RDT starts it.
-    this.#stalled = true;
-  }
-
-  /** TN_CTRL.RXE went down, or a reset. */
-  disable(): void {
-    if (this.enabled) this.#core.wire.setReadable(false);
-    this.enabled = false;
-    this.head = 0;
-    this.tail = 0;
-    this.#stalled = false;
+  override reset(): void {
+    super.reset();
+    this.bufSize = 2048;
+    this.frameMax = 1518;
   }
 
   /** TN_RDT was written: false if no such slot exists. */
   setTail(slot: number): boolean {
-    if (!this.enabled || slot >= this.#ndesc) return false;
-    this.tail = slot;
-    if (this.#stalled && !this.stopped && this.#avail() >= this.#needed()) {
-      this.#stalled = false;
-      this.#core.wire.setReadable(true);
-      this.drain();
-    }
+    const { ring } = this;
+    if (!this.enabled || slot >= ring.ndesc) return false;
+    ring.tail = slot;
+    if (this.stalled && !this.stopped && ring.used >= this.#needed()) this.resume();
     return true;
-  }
-
-  /** The rest of what a drain's budget left over. */
-  run(): void {
-    this.#posted = false;
-    this.drain();
   }
 
   /** Receives what waits, at most TN_RX_BUDGET frames now, the rest on later turns. */
   drain(): void {
-    if (!this.enabled || this.stopped || this.#stalled) return;
-    const { dma, wire, vnet, clock, stats } = this.#core;
-    const ring = dma.map(this.baseLo, this.baseHi, this.len, true);
-    if (ring < 0) {
-      stats[TN_ST_DMA_FAULTS]! += 1;
-      this.#stop();
-      return;
-    }
-    this.#causes = 0;
+    if (!this.enabled || this.stopped || this.stalled) return;
+    const { ring } = this;
+    const { wire, vnet } = this.core;
+    const base = this.beginRound(ring.baseLo, ring.baseHi, ring.len);
+    if (base < 0) return;
     let budget = TN_RX_BUDGET;
     for (; budget > 0; budget--) {
-      if (this.#avail() - this.#lro.nbufs < this.#needed()) {
-        this.#stall();
+      if (ring.used - this.#lro.nbufs < this.#needed()) {
+        this.stall();
         break;
       }
-      if (!this.#gather(ring)) continue;
+      if (!this.#gather(base)) continue;
       const n = vnet ? wire.readv(this.#iov, this.#nbufs + 1) : wire.readv(this.#bufs, this.#nbufs);
       if (n < 0) {
-        if (n !== -EAGAIN) this.#wireGone();
+        if (n !== -EAGAIN) this.wireGone();
         break;
       }
-      this.#receive(ring, vnet ? n - VNET_HDR_LEN : n);
+      this.#receive(base, vnet ? n - VNET_HDR_LEN : n);
     }
-    this.#flush(ring);
-    if (budget === 0 && !this.#posted) {
-      this.#posted = true;
-      clock.post(this);
-    }
-    if (this.#causes !== 0) this.#core.cause(this.#causes);
-  }
-
-  #stop(): void {
-    this.stopped = true;
-    this.#core.wire.setReadable(false);
-    count(R_DEV_BAD_RING);
-    this.#core.cause(TN_INT_RXERR);
-  }
-
-  /** The wire came back. */
-  wireBack(): void {
-    if (this.enabled && !this.stopped && !this.#stalled) this.#core.wire.setReadable(true);
-  }
-
-  /** Reading failed: without this the loop would go on being told that there is something to read. */
-  #wireGone(): void {
-    count(R_DEV_WIRE_ERROR);
-    this.#core.wire.setReadable(false);
-    this.#core.setLink(false);
-  }
-
-  #stall(): void {
-    this.#stalled = true;
-    this.#core.wire.setReadable(false);
-    this.#core.stats[TN_ST_RX_NODESC]! += 1;
-    count(R_DEV_RX_NODESC);
-    this.#causes |= TN_INT_RXO;
-  }
-
-  #avail(): number {
-    const n = this.tail - this.head;
-    return n >= 0 ? n : n + this.#ndesc;
+    this.#flush(base);
+    this.endRound(budget === 0);
   }
 
   /** Buffers that hold the longest frame and a byte more, so that a longer one is noticed. */
@@ -222,31 +121,26 @@ export class TnRx implements Task {
     return Math.floor(this.frameMax / this.bufSize) + 1;
   }
 
-  #next(slot: number): number {
-    return slot + 1 === this.#ndesc ? 0 : slot + 1;
-  }
-
   /**
    * Lists the buffers for one frame, behind those of a frame being coalesced. False if one cannot be
    * used: it and those before it go back marked bad, because descriptors are consumed in order.
    */
-  #gather(ring: number): boolean {
-    const { dma, view, stats } = this.#core;
+  #gather(base: number): boolean {
+    const { dma, view } = this.core;
+    const { ring } = this;
     const n = this.#needed();
-    let slot = this.head + this.#lro.nbufs;
-    if (slot >= this.#ndesc) slot -= this.#ndesc;
-    for (let i = 0; i < n; i++, slot = this.#next(slot)) {
-      const at = ring + slot * TN_DESC_SIZE;
+    let slot = ring.head + this.#lro.nbufs;
+    if (slot >= ring.ndesc) slot -= ring.ndesc;
+    for (let i = 0; i < n; i++, slot = ring.next(slot)) {
+      const at = base + slot * TN_DESC_SIZE;
       const lo = view.getInt32(at + TN_D_ADDRL, true);
       const hi = view.getInt32(at + TN_D_ADDRH, true);
       const off = dma.map(lo, hi, this.bufSize, true);
       if (off < 0) {
-        stats[TN_ST_DMA_FAULTS]! += 1;
-        stats[TN_ST_RX_BAD]! += 1;
-        count(R_DEV_RX_BAD);
-        this.#flush(ring);
-        for (let k = 0; k <= i; k++) this.#writeBack(ring, 0, TN_RXS_ERR);
-        this.#causes |= TN_INT_RXERR;
+        this.core.dmaFault();
+        this.badBuffer();
+        this.#flush(base);
+        for (let k = 0; k <= i; k++) this.#writeBack(base, 0, TN_RXS_ERR);
         return false;
       }
       this.#bufs[2 * i] = off;
@@ -256,59 +150,60 @@ export class TnRx implements Task {
     return true;
   }
 
-  #writeBack(ring: number, len: number, status: number): void {
-    const at = ring + this.head * TN_DESC_SIZE;
+  #writeBack(base: number, len: number, status: number): void {
+    const { ring } = this;
+    const at = base + ring.head * TN_DESC_SIZE;
     const tag = (status & TN_RXS_VP) !== 0 ? this.#vtag : 0;
-    this.#core.view.setInt32(at + TN_D_LEN, (tag << 16) | len, true);
-    this.#core.view.setInt32(at + TN_D_STAT, TN_RXS_DD | status, true);
-    this.head = this.#next(this.head);
-    this.#causes |= TN_INT_RXDW;
+    this.core.view.setInt32(at + TN_D_LEN, (tag << 16) | len, true);
+    this.core.view.setInt32(at + TN_D_STAT, TN_RXS_DD | status, true);
+    ring.head = ring.next(ring.head);
+    this.causes |= TN_INT_RXDW;
   }
 
   /** A frame of `len` bytes lies in the listed buffers: judges it and hands it over, or not. */
-  #receive(ring: number, len: number): void {
-    const { lro, rxCsum, vlStrip, view } = this.#core;
-    if (!this.#core.arrived(this.#bufs, this.#nbufs, len, this.frameMax)) return;
+  #receive(base: number, len: number): void {
+    const { lro, rxCsum, vlStrip, view } = this.core;
+    if (!this.core.arrived(this.#bufs, this.#nbufs, len, this.frameMax)) return;
     const frame = this.#bufs[0]!;
     if (!this.#accepts(frame)) {
-      this.#core.filtered();
+      this.core.filtered();
       return;
     }
     let status = 0;
     if (rxCsum) status = this.#verdict(frame, len);
-    else if (this.#core.vnet) this.#finishCsum(len);
-    if (lro && this.#coalesce(ring, frame, len, status)) return;
-    if (this.#core.vnet) status |= this.#segments(len) << TN_RXS_SEGS_SHIFT;
+    else if (this.core.vnet) this.#finishCsum(len);
+    if (lro && this.#coalesce(base, frame, len, status)) return;
+    if (this.core.vnet) status |= this.#segments(len) << TN_RXS_SEGS_SHIFT;
     if (vlStrip && len >= ETHER_HDR_LEN + 4 && view.getUint16(frame + 12) === ETHERTYPE_VLAN) {
       status |= TN_RXS_VP;
       this.#strip(frame, len);
       len -= 4;
     }
-    this.#deliver(ring, len, status);
+    this.#deliver(base, len, status);
   }
 
-  #deliver(ring: number, len: number, status: number): void {
-    const { stats } = this.#core;
+  #deliver(base: number, len: number, status: number): void {
+    const { stats } = this.core;
     stats[TN_ST_RX_FRAMES]! += 1;
     stats[TN_ST_RX_BYTES]! += len;
-    for (; len > this.bufSize; len -= this.bufSize) this.#writeBack(ring, this.bufSize, 0);
-    this.#writeBack(ring, len, status | TN_RXS_EOP);
+    for (; len > this.bufSize; len -= this.bufSize) this.#writeBack(base, this.bufSize, 0);
+    this.#writeBack(base, len, status | TN_RXS_EOP);
   }
 
   /** Hands a frame to coalescing. False if it is for delivery; what was under way is delivered. */
-  #coalesce(ring: number, frame: number, len: number, status: number): boolean {
+  #coalesce(base: number, frame: number, len: number, status: number): boolean {
     const lro = this.#lro;
     if (!lro.eligible(frame, len, status)) {
-      this.#flush(ring);
+      this.#flush(base);
       return false;
     }
     const { pushed } = lro;
     if (lro.nbufs > 0) {
       if (lro.merge(this.#bufs, this.#nbufs, this.bufSize)) {
-        if (pushed) this.#flush(ring);
+        if (pushed) this.#flush(base);
         return true;
       }
-      this.#flush(ring);
+      this.#flush(base);
     }
     if (pushed) return false;
     lro.hold(this.#bufs, this.bufSize);
@@ -316,26 +211,26 @@ export class TnRx implements Task {
   }
 
   /** Delivers the frame being coalesced, if there is one. */
-  #flush(ring: number): void {
+  #flush(base: number): void {
     const lro = this.#lro;
     if (lro.nbufs === 0) return;
-    const { stats } = this.#core;
+    const { stats } = this.core;
     if (lro.segs > 1) {
       stats[TN_ST_RX_LRO]! += 1;
       stats[TN_ST_RX_LRO_SEGMENTS]! += lro.segs;
     }
-    this.#deliver(ring, lro.len, lro.finish());
+    this.#deliver(base, lro.len, lro.finish());
   }
 
   /** The address filter: own, broadcast, multicast by hash, or whatever the modes let in. */
   #accepts(frame: number): boolean {
-    const { mem, promisc, allmulti } = this.#core;
+    const { mem, promisc, allmulti } = this.core;
     return this.filter.accepts(mem, frame, promisc, allmulti);
   }
 
   /** Verifies the checksums of a frame; the status bits that say what was found. */
   #verdict(frame: number, len: number): number {
-    const { view, cksum, stats } = this.#core;
+    const { view, cksum, stats } = this.core;
     let l2 = ETHER_HDR_LEN;
     let type = view.getUint16(frame + 12);
     if (type === ETHERTYPE_VLAN && len >= ETHER_HDR_LEN + 4) {
@@ -372,7 +267,7 @@ export class TnRx implements Task {
     addrSum: number,
     status: number,
   ): number {
-    const { view, stats, vnet, sramOff } = this.#core;
+    const { view, stats, vnet, sramOff } = this.core;
     const udp = proto === IPPROTO_UDP;
     if (!udp && proto !== IPPROTO_TCP) return status;
     if (l4Len < (udp ? 8 : 20) || l4 + l4Len > len) return status;
@@ -392,7 +287,7 @@ export class TnRx implements Task {
 
   /** Sums `len` bytes of the frame from `off` on, on top of `sum`: folded. */
   #sumBufs(off: number, len: number, sum: number): number {
-    const { cksum } = this.#core;
+    const { cksum } = this.core;
     let odd = false;
     for (let i = Math.floor(off / this.bufSize); len > 0; i++) {
       const skip = off % this.bufSize;
@@ -408,7 +303,7 @@ export class TnRx implements Task {
 
   /** How many segments the peer has not made of this frame; 0 if it is a plain one. */
   #segments(len: number): number {
-    const { view, sramOff } = this.#core;
+    const { view, sramOff } = this.core;
     const vnet = sramOff + SRAM_RX_VNET;
     const size = view.getUint16(vnet + 4, true);
     if (view.getUint8(vnet + 1) === VNET_GSO_NONE || size === 0) return 0;
@@ -418,7 +313,7 @@ export class TnRx implements Task {
 
   /** Computes the checksum the peer left to us, for a driver that does not take verdicts. */
   #finishCsum(len: number): void {
-    const { view, sramOff } = this.#core;
+    const { view, sramOff } = this.core;
     const vnet = sramOff + SRAM_RX_VNET;
     if ((view.getUint8(vnet) & VNET_F_NEEDS_CSUM) === 0) return;
     const start = view.getUint16(vnet + 6, true);
@@ -430,7 +325,7 @@ export class TnRx implements Task {
 
   /** Takes the four bytes of the VLAN tag out: what is behind them moves up, buffer by buffer. */
   #strip(frame: number, len: number): void {
-    const { mem, view } = this.#core;
+    const { mem, view } = this.core;
     this.#vtag = view.getUint16(frame + 14);
     const size = this.bufSize;
     mem.copyWithin(frame + 12, frame + 16, frame + Math.min(len, size));

@@ -7,14 +7,14 @@
  */
 
 import { fold16 } from '../../sys/cksum.ts';
-import type { Task } from '../../sys/clock.ts';
-import { count, R_DEV_BAD_RING, R_DEV_TX_BAD } from '../../sys/reason.ts';
 import { BLOCKED as WIRE_BLOCKED, ETHER_HDR_LEN, SENT } from '../blocks/nic_core.ts';
+import { TxEngine } from '../blocks/ring_nic.ts';
 import {
   SRAM_TX_HDR,
   SRAM_TX_VNET,
   SRAM_ZERO,
   type TnCore,
+  TnRing,
   VNET_F_NEEDS_CSUM,
   VNET_GSO_ECN,
   VNET_GSO_NONE,
@@ -36,12 +36,7 @@ import {
   TN_FRAME_MIN,
   TN_HDR_MAX,
   TN_INT_TXDW,
-  TN_INT_TXERR,
   TN_MSS_MIN,
-  TN_NDESC_MAX,
-  TN_RING_ALIGN,
-  TN_ST_DMA_FAULTS,
-  TN_ST_TX_BAD,
   TN_ST_TX_PACKETS,
   TN_ST_TX_SEGMENTS,
   TN_ST_TX_TSO,
@@ -75,25 +70,9 @@ const MORE = 4;
 const BLOCKED = 5;
 
 /** The transmit ring and the packet being sent. */
-export class TnTx implements Task {
-  // The ring as the registers have it.
-  baseLo = 0;
-  baseHi = 0;
-  /** Bytes. */
-  len = 0;
-  head = 0;
-  tail = 0;
-  enabled = false;
-  /** The ring cannot be used; stays until transmit is enabled anew. */
-  stopped = false;
-  readonly #core: TnCore;
-  #ndesc = 0;
-  /** The wire is full and has been asked to say when it is not. */
-  #blocked = false;
-  #posted = false;
+export class TnTx extends TxEngine<TnCore, TnRing> {
   /** The rest of a bad packet is still to come: drop up to its last descriptor. */
   #skipping = false;
-  #causes = 0;
 
   // The packet being sent.
   #active = false;
@@ -132,118 +111,67 @@ export class TnTx implements Task {
   #frameLen = 0;
 
   constructor(core: TnCore) {
-    this.#core = core;
+    super(core, new TnRing());
     this.#iov[0] = core.sramOff + SRAM_TX_VNET;
     this.#iov[1] = VNET_HDR_LEN;
   }
 
-  /** TN_CTRL.TXE went up: takes the ring from the registers, from slot 0. */
-  enable(): void {
-    this.disable();
-    this.enabled = true;
-    this.stopped = false;
-    this.#ndesc = this.len / TN_DESC_SIZE;
-    const fits =
-      this.len > 0 &&
-      this.len % TN_RING_ALIGN === 0 &&
-      this.baseLo % TN_RING_ALIGN === 0 &&
-      this.#ndesc <= TN_NDESC_MAX;
-    if (!fits) this.#stop();
-  }
-
-  /** TN_CTRL.TXE went down, or a reset: forgets ring position and packet. */
-  disable(): void {
-    this.enabled = false;
-    this.head = 0;
-    this.tail = 0;
+  protected override forget(): void {
     this.#active = false;
-    this.#blocked = false;
     this.#skipping = false;
   }
 
   /** TN_TDT was written: false if no such slot exists. */
   setTail(slot: number): boolean {
-    if (!this.enabled || slot >= this.#ndesc) return false;
-    this.tail = slot;
+    if (!this.enabled || slot >= this.ring.ndesc) return false;
+    this.ring.tail = slot;
     return true;
-  }
-
-  /** The wire has room again. */
-  wireWritable(): void {
-    this.#blocked = false;
-    this.consume();
-  }
-
-  /** The rest of what a doorbell left over. */
-  run(): void {
-    this.#posted = false;
-    this.consume();
   }
 
   /** Sends what is on the ring: at most TN_TX_BUDGET frames now, the rest on later turns. */
   consume(): void {
-    if (!this.enabled || this.stopped || this.#blocked) return;
-    if (this.head === this.tail && !this.#active) return;
-    const ring = this.#core.dma.map(this.baseLo, this.baseHi, this.len, true);
-    if (ring < 0) {
-      this.#core.stats[TN_ST_DMA_FAULTS]! += 1;
-      this.#stop();
-      return;
-    }
-    this.#causes = 0;
+    if (!this.enabled || this.stopped || this.blocked) return;
+    const { ring } = this;
+    if (ring.head === ring.tail && !this.#active) return;
+    const base = this.beginRound(ring.baseLo, ring.baseHi, ring.len);
+    if (base < 0) return;
     let budget = TN_TX_BUDGET;
     for (; budget > 0; budget--) {
       if (!this.#active) {
-        const found = this.#fetch(ring);
+        const found = this.#fetch(base);
         if (found === NOTHING) break;
         if (found === DROPPED) continue;
       }
       const did = this.#emit();
       if (did === BLOCKED) break;
-      if (did === DONE) this.#complete(ring, 0);
+      if (did === DONE) this.#complete(base, 0);
     }
-    if (budget === 0 && !this.#posted && (this.#active || this.head !== this.tail)) {
-      this.#posted = true;
-      this.#core.clock.post(this);
-    }
-    if (this.#causes !== 0) this.#core.cause(this.#causes);
-  }
-
-  #stop(): void {
-    this.stopped = true;
-    this.#active = false;
-    count(R_DEV_BAD_RING);
-    this.#core.cause(TN_INT_TXERR);
-  }
-
-  #next(slot: number): number {
-    return slot + 1 === this.#ndesc ? 0 : slot + 1;
+    this.endRound(budget === 0 && (this.#active || ring.head !== ring.tail));
   }
 
   /** Writes back and moves the head over the packet's descriptors. */
-  #complete(ring: number, status: number): void {
+  #complete(base: number, status: number): void {
     if ((this.#eopStat & TN_TXD_RS) !== 0) {
-      const at = ring + this.#eopSlot * TN_DESC_SIZE + TN_D_STAT;
-      this.#core.view.setInt32(at, TN_TXS_DD | status, true);
-      this.#causes |= TN_INT_TXDW;
+      const at = base + this.#eopSlot * TN_DESC_SIZE + TN_D_STAT;
+      this.core.view.setInt32(at, TN_TXS_DD | status, true);
+      this.causes |= TN_INT_TXDW;
     }
     this.#active = false;
-    this.head = this.#next(this.#eopSlot);
-    if (status === 0) this.#core.stats[TN_ST_TX_PACKETS]! += 1;
+    this.ring.head = this.ring.next(this.#eopSlot);
+    if (status === 0) this.core.stats[TN_ST_TX_PACKETS]! += 1;
   }
 
-  #drop(ring: number): number {
-    this.#core.stats[TN_ST_TX_BAD]! += 1;
-    count(R_DEV_TX_BAD);
-    this.#causes |= TN_INT_TXERR;
-    this.#complete(ring, TN_TXS_ERR);
+  #drop(base: number): number {
+    this.badPacket();
+    this.#complete(base, TN_TXS_ERR);
     return DROPPED;
   }
 
   /** Reads the next packet's descriptors; DROPPED if they are bad. At most a ring's worth. */
-  #fetch(ring: number): number {
-    const { view } = this.#core;
-    if (this.#skipping) return this.#skip(ring);
+  #fetch(base: number): number {
+    const { view } = this.core;
+    const { ring } = this;
+    if (this.#skipping) return this.#skip(base);
     this.#npieces = 0;
     this.#total = 0;
     this.#cmd = 0;
@@ -251,8 +179,8 @@ export class TnTx implements Task {
     this.#vle = false;
     let bad = false;
     let n = 0;
-    for (let slot = this.head; slot !== this.tail; slot = this.#next(slot)) {
-      const at = ring + slot * TN_DESC_SIZE;
+    for (let slot = ring.head; slot !== ring.tail; slot = ring.next(slot)) {
+      const at = base + slot * TN_DESC_SIZE;
       const stat = view.getInt32(at + TN_D_STAT, true);
       n++;
       if ((stat & TN_TXD_CTX) !== 0) {
@@ -264,35 +192,34 @@ export class TnTx implements Task {
       if ((stat & TN_TXD_EOP) === 0) continue;
       this.#eopSlot = slot;
       this.#eopStat = stat;
-      return bad || !this.#prepare() ? this.#drop(ring) : PACKET;
+      return bad || !this.#prepare() ? this.#drop(base) : PACKET;
     }
     // The last descriptor is not there yet. Wait for it, unless it can never come or is not wanted.
-    if (!bad && n < this.#ndesc - 1) return NOTHING;
+    if (!bad && n < ring.ndesc - 1) return NOTHING;
     this.#skipping = true;
-    this.#core.stats[TN_ST_TX_BAD]! += 1;
-    count(R_DEV_TX_BAD);
-    this.#causes |= TN_INT_TXERR;
-    this.head = this.tail;
+    this.badPacket();
+    ring.head = ring.tail;
     return DROPPED;
   }
 
   /** Drops descriptors up to the end of a packet that has been counted already. */
-  #skip(ring: number): number {
-    for (let slot = this.head; slot !== this.tail; slot = this.#next(slot)) {
-      const stat = this.#core.view.getInt32(ring + slot * TN_DESC_SIZE + TN_D_STAT, true);
+  #skip(base: number): number {
+    const { ring } = this;
+    for (let slot = ring.head; slot !== ring.tail; slot = ring.next(slot)) {
+      const stat = this.core.view.getInt32(base + slot * TN_DESC_SIZE + TN_D_STAT, true);
       if ((stat & TN_TXD_EOP) === 0) continue;
       this.#skipping = false;
       this.#eopSlot = slot;
       this.#eopStat = stat;
-      this.#complete(ring, TN_TXS_ERR);
+      this.#complete(base, TN_TXS_ERR);
       return DROPPED;
     }
-    this.head = this.tail;
+    ring.head = ring.tail;
     return NOTHING;
   }
 
   #context(at: number, stat: number): void {
-    const { view } = this.#core;
+    const { view } = this.core;
     const lens = view.getUint32(at, true);
     this.#cmd = stat;
     this.#l2 = lens & 0xff;
@@ -304,7 +231,7 @@ export class TnTx implements Task {
 
   /** Takes a data descriptor in; false if it is bad. */
   #piece(at: number, stat: number): boolean {
-    const { view, dma, stats } = this.#core;
+    const { view, dma } = this.core;
     const lenTag = view.getUint32(at + TN_D_LEN, true);
     const len = lenTag & 0xffff;
     if (len === 0 || this.#npieces === TN_TX_SEGS) return false;
@@ -316,7 +243,7 @@ export class TnTx implements Task {
     const hi = view.getInt32(at + TN_D_ADDRH, true);
     const off = dma.map(lo, hi, len, false);
     if (off < 0) {
-      stats[TN_ST_DMA_FAULTS]! += 1;
+      this.core.dmaFault();
       return false;
     }
     this.#pieceOff[this.#npieces] = off;
@@ -368,7 +295,7 @@ export class TnTx implements Task {
     } else if (this.#vle) {
       this.#copyHeaders(ETHER_HDR_LEN);
     }
-    if (this.#core.vnet) this.#clearVnet();
+    if (this.core.vnet) this.#clearVnet();
     if (tso) {
       this.#prepareTso();
     } else {
@@ -380,7 +307,7 @@ export class TnTx implements Task {
 
   /** Copies `len` header bytes to on-board memory, with the VLAN tag if one is to be inserted. */
   #copyHeaders(len: number): void {
-    const { mem, view, sramOff } = this.#core;
+    const { mem, view, sramOff } = this.core;
     const hdr = sramOff + SRAM_TX_HDR;
     let n = 0;
     while (n < len) {
@@ -410,7 +337,7 @@ export class TnTx implements Task {
     const frame = this.#frame;
     let n = 0;
     if (this.#hdrLen > 0) {
-      frame[0] = this.#core.sramOff + SRAM_TX_HDR;
+      frame[0] = this.core.sramOff + SRAM_TX_HDR;
       frame[1] = this.#hdrLen;
       n = 1;
     }
@@ -443,7 +370,7 @@ export class TnTx implements Task {
 
   /** Sums the frame as listed, from byte `from` of its headers on, on top of `sum`: folded. */
   #sumFrame(from: number, sum: number): number {
-    const { cksum } = this.#core;
+    const { cksum } = this.core;
     const frame = this.#frame;
     let odd = false;
     for (let i = 0; i < this.#niov; i++) {
@@ -458,13 +385,13 @@ export class TnTx implements Task {
   }
 
   #clearVnet(): void {
-    const at = this.#core.sramOff + SRAM_TX_VNET;
-    this.#core.mem.fill(0, at, at + VNET_HDR_LEN);
+    const at = this.core.sramOff + SRAM_TX_VNET;
+    this.core.mem.fill(0, at, at + VNET_HDR_LEN);
   }
 
   /** Leaves the TCP or UDP checksum to the peer: its field holds the pseudo-header's sum. */
   #vnetNeedsCsum(field: number): void {
-    const { view, sramOff } = this.#core;
+    const { view, sramOff } = this.core;
     const at = sramOff + SRAM_TX_VNET;
     view.setUint8(at, VNET_F_NEEDS_CSUM);
     view.setUint16(at + 6, this.#l2 + this.#l3, true);
@@ -472,7 +399,7 @@ export class TnTx implements Task {
   }
 
   #ipCksum(): void {
-    const { view, cksum, sramOff } = this.#core;
+    const { view, cksum, sramOff } = this.core;
     const ip = sramOff + SRAM_TX_HDR + this.#l2;
     view.setUint16(ip + 10, 0);
     view.setUint16(ip + 10, ~cksum.sum(ip, this.#l3, 0) & 0xffff);
@@ -480,7 +407,7 @@ export class TnTx implements Task {
 
   /** Inserts the checksums of a packet that is one frame. */
   #insertCksums(): void {
-    const { view, sramOff, vnet } = this.#core;
+    const { view, sramOff, vnet } = this.core;
     if ((this.#cmd & (TN_TXD_IXSM | TN_TXD_V6)) === TN_TXD_IXSM) this.#ipCksum();
     if ((this.#cmd & TN_TXD_TXSM) === 0) return;
     const tcp = (this.#cmd & TN_TXD_TCP) !== 0;
@@ -498,7 +425,7 @@ export class TnTx implements Task {
 
   /** Reads from the headers what every segment needs. The checksum field's content is not used. */
   #prepareTso(): void {
-    const { view, cksum, sramOff, stats, vnet } = this.#core;
+    const { view, cksum, sramOff, stats, vnet } = this.core;
     const ip = sramOff + SRAM_TX_HDR + this.#l2;
     const tcp = ip + this.#l3;
     const v6 = (this.#cmd & TN_TXD_V6) !== 0;
@@ -527,7 +454,7 @@ export class TnTx implements Task {
 
   /** Writes the IP lengths for `payload` bytes of TCP data, and the IPv4 header checksum. */
   #lengths(payload: number): void {
-    const { view, sramOff } = this.#core;
+    const { view, sramOff } = this.core;
     const ip = sramOff + SRAM_TX_HDR + this.#l2;
     if ((this.#cmd & TN_TXD_V6) !== 0) {
       view.setUint16(ip + 4, this.#l3 - 40 + this.#l4 + payload);
@@ -539,7 +466,7 @@ export class TnTx implements Task {
 
   /** Makes the next segment of a TSO packet: its headers in place, its payload listed. */
   #segment(payload: number, last: boolean): void {
-    const { view, sramOff } = this.#core;
+    const { view, sramOff } = this.core;
     const ip = sramOff + SRAM_TX_HDR + this.#l2;
     const tcp = ip + this.#l3;
     let flags = this.#thFlags;
@@ -557,9 +484,9 @@ export class TnTx implements Task {
 
   /** Sends one frame of the active packet: DONE with its last, MORE, or BLOCKED. */
   #emit(): number {
-    const { stats, vnet, linkUp } = this.#core;
+    const { stats, vnet, linkUp } = this.core;
     if (!linkUp) {
-      this.#core.noLink();
+      this.core.noLink();
       return DONE;
     }
     const cut = !vnet && (this.#cmd & TN_TXD_TSE) !== 0;
@@ -584,7 +511,7 @@ export class TnTx implements Task {
 
   /** Puts the listed frame on the wire: DONE, BLOCKED, or DROPPED if the wire refuses it. */
   #write(): number {
-    const { wire, vnet, sramOff } = this.#core;
+    const { wire, vnet, sramOff } = this.core;
     if (!vnet && this.#frameLen < TN_FRAME_MIN) {
       this.#frame[2 * this.#niov] = sramOff + SRAM_ZERO;
       this.#frame[2 * this.#niov + 1] = TN_FRAME_MIN - this.#frameLen;
@@ -592,9 +519,9 @@ export class TnTx implements Task {
       this.#frameLen = TN_FRAME_MIN;
     }
     const n = vnet ? wire.writev(this.#iov, this.#niov + 1) : wire.writev(this.#frame, this.#niov);
-    const did = this.#core.written(n, this.#frame, this.#niov, this.#frameLen, this.#tag);
-    this.#blocked = did === WIRE_BLOCKED;
+    const did = this.core.written(n, this.#frame, this.#niov, this.#frameLen, this.#tag);
+    this.blocked = did === WIRE_BLOCKED;
     if (did === SENT) return DONE;
-    return this.#blocked ? BLOCKED : DROPPED;
+    return this.blocked ? BLOCKED : DROPPED;
   }
 }

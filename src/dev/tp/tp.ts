@@ -6,9 +6,8 @@
  */
 
 import { count, R_DEV_BAD_REG, R_DEV_TX_BAD } from '../../sys/reason.ts';
-import type { WireListener } from '../../sys/wire.ts';
-import type { MmioRegion } from '../../bus/device.ts';
 import { BLOCKED, SENT } from '../blocks/nic_core.ts';
+import { NicShell } from '../blocks/nic_shell.ts';
 import { type TpConfig, TpCore } from './tp_core.ts';
 import { TpRx } from './tp_rx.ts';
 import {
@@ -81,10 +80,8 @@ const START_STOP = TP_CR_STP | TP_CR_STA;
 const READ_WRITE = TP_CR_RRD | TP_CR_RWR;
 
 /** One NIC. Plugs itself into the wire it is given; `close` unplugs it. */
-export class TpDevice implements MmioRegion, WireListener {
-  readonly size = TP_REG_SIZE;
-  readonly #core: TpCore;
-  readonly #rx: TpRx;
+export class TpDevice extends NicShell<TpCore, TpRx> {
+  override readonly size = TP_REG_SIZE;
   // Transmit. `#txBusy`: the frame waits for room on the wire.
   #tpsr = 0;
   #tbcr = 0;
@@ -102,44 +99,21 @@ export class TpDevice implements MmioRegion, WireListener {
   constructor(config: TpConfig) {
     if (config.wire.vnetHdr)
       throw new RangeError('tp: it finishes no frames of mode vnet: give it a plain wire');
-    this.#core = new TpCore(config);
-    this.#rx = new TpRx(this.#core, config.mac);
+    const core = new TpCore(config);
+    super(core, new TpRx(core, config.mac));
     config.mem.fill(0, config.sramOff + ZERO_OFF, config.sramOff + ZERO_OFF + TP_FRAME_MIN);
-    this.#reset();
-    config.wire.setListener(this);
+    this.plugIn();
   }
 
-  /** Unplugs it: nothing is sent or received any more. The wire stays open. */
-  close(): void {
-    this.#reset();
-    this.#core.wire.setListener(null);
-  }
-
-  /** The statistics by number (TP_ST_*). */
-  get stats(): Float64Array {
-    return this.#core.stats;
-  }
-
-  wireReadable(): void {
-    this.#rx.drain();
-  }
-
-  wireWritable(): void {
+  override wireWritable(): void {
     if (this.#txBusy) this.#send();
   }
 
-  wireState(up: boolean, _error: number): void {
-    this.#core.setLink(up);
-    if (up) this.#rx.wireBack();
-    // What waited for room is let go, so that the driver hears of it.
-    else this.wireWritable();
-  }
-
   /** TP_DATA comes as a signed number: V8 would put others on its heap, one for each word. */
-  read32(off: number): number {
+  override read32(off: number): number {
     if (off === TP_DATA) return this.#readData();
-    const core = this.#core;
-    const rx = this.#rx;
+    const core = this.core;
+    const rx = this.rx;
     if (off >= TP_STATS && off < STATS_END && off % 4 === 0)
       return core.stats[(off - TP_STATS) / 4]! >>> 0;
     switch (off) {
@@ -185,13 +159,13 @@ export class TpDevice implements MmioRegion, WireListener {
     }
   }
 
-  write32(off: number, value: number): void {
+  override write32(off: number, value: number): void {
     if (off === TP_DATA) this.#writeData(value);
-    else if (!this.#write(off, value >>> 0)) this.#core.badReg();
+    else super.write32(off, value);
   }
 
   #readAddress(off: number): number {
-    const { filter } = this.#rx;
+    const { filter } = this.rx;
     switch (off) {
       case TP_MACL:
         return filter.macLow;
@@ -201,15 +175,15 @@ export class TpDevice implements MmioRegion, WireListener {
       case TP_MTA1:
         return filter.bits[(off - TP_MTA0) / 4]!;
       default:
-        this.#core.badReg();
+        this.core.badReg();
         return NOTHING;
     }
   }
 
   /** Writes one register; false if there is none, or it does not take that now. */
-  #write(off: number, value: number): boolean {
-    const core = this.#core;
-    const rx = this.#rx;
+  protected override write(off: number, value: number): boolean {
+    const core = this.core;
+    const rx = this.rx;
     switch (off) {
       case TP_CR:
         return this.#command(value);
@@ -254,7 +228,7 @@ export class TpDevice implements MmioRegion, WireListener {
 
   /** The ring cannot be moved while frames come in. */
   #writeRing(off: number, value: number): boolean {
-    const rx = this.#rx;
+    const rx = this.rx;
     if (rx.running || value > TP_NPAGES) return false;
     if (off === TP_PSTOP) {
       rx.pstop = value;
@@ -267,7 +241,7 @@ export class TpDevice implements MmioRegion, WireListener {
   }
 
   #writeAddress(off: number, value: number): boolean {
-    const { filter } = this.#rx;
+    const { filter } = this.rx;
     switch (off) {
       case TP_MACL:
         filter.macLow = value;
@@ -287,14 +261,14 @@ export class TpDevice implements MmioRegion, WireListener {
   /** Carries out the commands of one write, or none of them. */
   #command(value: number): boolean {
     if ((value & TP_CR_RST) !== 0) {
-      this.#reset();
+      this.reset();
       return true;
     }
     if ((value & ~TP_CR_MASK) !== 0) return false;
     if ((value & START_STOP) === START_STOP || (value & READ_WRITE) === READ_WRITE) return false;
     let done = true;
     if ((value & TP_CR_ABT) !== 0) this.#pioDir = 0;
-    if ((value & TP_CR_STP) !== 0) this.#rx.stop();
+    if ((value & TP_CR_STP) !== 0) this.rx.stop();
     if ((value & TP_CR_STA) !== 0) done = this.#start();
     if ((value & READ_WRITE) !== 0) this.#beginPio(value & READ_WRITE);
     if ((value & TP_CR_TXP) !== 0) done = this.#transmit() && done;
@@ -303,9 +277,9 @@ export class TpDevice implements MmioRegion, WireListener {
 
   /** Starts the receiver. Not while an overflow has not been acknowledged, nor without a ring. */
   #start(): boolean {
-    const rx = this.#rx;
+    const rx = this.rx;
     if (rx.running) return true;
-    if ((this.#core.causes & TP_INT_OVW) !== 0 || !rx.ringGood) return false;
+    if ((this.core.causes & TP_INT_OVW) !== 0 || !rx.ringGood) return false;
     rx.start();
     return true;
   }
@@ -316,14 +290,14 @@ export class TpDevice implements MmioRegion, WireListener {
       this.#badPio();
       return;
     }
-    this.#pioAt = this.#core.sramOff + this.#rsar;
+    this.#pioAt = this.core.sramOff + this.#rsar;
     this.#pioLeft = this.#rbcr;
-    if (this.#pioLeft === 0) this.#core.cause(TP_INT_RDC);
+    if (this.#pioLeft === 0) this.core.cause(TP_INT_RDC);
     else this.#pioDir = dir;
   }
 
   #badPio(): void {
-    this.#core.stats[TP_ST_BAD_PIO]! += 1;
+    this.core.stats[TP_ST_BAD_PIO]! += 1;
     count(R_DEV_BAD_REG);
   }
 
@@ -333,7 +307,7 @@ export class TpDevice implements MmioRegion, WireListener {
     this.#pioLeft -= n;
     if (this.#pioLeft > 0) return;
     this.#pioDir = 0;
-    this.#core.cause(TP_INT_RDC);
+    this.core.cause(TP_INT_RDC);
   }
 
   #readData(): number {
@@ -341,7 +315,7 @@ export class TpDevice implements MmioRegion, WireListener {
       this.#badPio();
       return NO_DATA;
     }
-    const { mem, view, stats } = this.#core;
+    const { mem, view, stats } = this.core;
     const at = this.#pioAt;
     const n = Math.min(4, this.#pioLeft);
     let value = 0;
@@ -357,7 +331,7 @@ export class TpDevice implements MmioRegion, WireListener {
       this.#badPio();
       return;
     }
-    const { mem, view, stats } = this.#core;
+    const { mem, view, stats } = this.core;
     const at = this.#pioAt;
     const n = Math.min(4, this.#pioLeft);
     if (n === 4) view.setInt32(at, value, true);
@@ -371,12 +345,12 @@ export class TpDevice implements MmioRegion, WireListener {
     if (this.#txBusy) return false;
     const end = this.#tpsr * TP_PAGE_SIZE + this.#tbcr;
     if (this.#tbcr < TP_FRAME_RUNT || this.#tbcr > TP_FRAME_MAX || end > TP_MEM_SIZE) {
-      this.#core.stats[TP_ST_TX_BAD]! += 1;
+      this.core.stats[TP_ST_TX_BAD]! += 1;
       count(R_DEV_TX_BAD);
       this.#finish(TP_TSR_BAD);
       return true;
     }
-    const { sramOff } = this.#core;
+    const { sramOff } = this.core;
     this.#iov[0] = sramOff + this.#tpsr * TP_PAGE_SIZE;
     this.#iov[1] = this.#tbcr;
     this.#iov[2] = sramOff + ZERO_OFF;
@@ -387,29 +361,29 @@ export class TpDevice implements MmioRegion, WireListener {
 
   /** Gives the frame to the wire, or keeps it until there is room. */
   #send(): void {
-    const { wire, linkUp } = this.#core;
+    const { wire, linkUp } = this.core;
     this.#txBusy = false;
     if (!linkUp) {
-      this.#core.noLink();
+      this.core.noLink();
       this.#finish(TP_TSR_CRS);
       return;
     }
     const iovcnt = this.#iov[3]! > 0 ? 2 : 1;
     const n = wire.writev(this.#iov, iovcnt);
-    const did = this.#core.written(n, this.#iov, iovcnt, n, 0);
+    const did = this.core.written(n, this.#iov, iovcnt, n, 0);
     if (did === BLOCKED) this.#txBusy = true;
     else this.#finish(did === SENT ? TP_TSR_PTX : TP_TSR_ERR);
   }
 
   #finish(tsr: number): void {
     this.#tsr = tsr;
-    this.#core.cause(tsr === TP_TSR_PTX ? TP_INT_PTX : TP_INT_TXE);
+    this.core.cause(tsr === TP_TSR_PTX ? TP_INT_PTX : TP_INT_TXE);
   }
 
   /** Everything as at power-on but packet memory and the statistics. */
-  #reset(): void {
-    const core = this.#core;
-    const rx = this.#rx;
+  protected override reset(): void {
+    const core = this.core;
+    const rx = this.rx;
     rx.stop();
     rx.pstart = 0;
     rx.pstop = 0;
