@@ -14,14 +14,30 @@ import type { IntrVector } from '../src/bus/intr.ts';
 import { Ring } from '../src/bus/ring.ts';
 import { BufRing } from '../src/net/buf_ring.ts';
 import type { IfDriver, IfIoctl, Ifnet } from '../src/net/if_var.ts';
+import { dmaIntr } from './dma_nic.ts';
 import type { DmaRing, DmaSetup } from './dma_setup.ts';
 import { dmaQflush, dmaTransmit, dmaTxflush } from './dma_tx.ts';
+import { type NicControl, nicIoctl } from './nic_ifnet.ts';
+
+/** Where a NIC says what happened: registers, and bits in them. */
+export interface NicIntr {
+  /** The causes; writing them acknowledges. */
+  readonly causes: number;
+  /** Bits written here are set as causes. */
+  readonly setCauses: number;
+  /** The link changed; an engine found something bad; frames came. */
+  readonly link: number;
+  readonly errors: number;
+  readonly rx: number;
+  /** The status register: the link is up; an engine has stopped for good. */
+  readonly status: number;
+  readonly linkUp: number;
+  readonly stopped: number;
+}
 
 /** What a driver tells the shared paths about its hardware. `sc` is the driver's own softc. */
-export interface NicOps {
-  init(sc: DmaSoftc): void;
-  ioctl(sc: DmaSoftc, command: IfIoctl, data: number): Errno;
-  intr(sc: DmaSoftc): void;
+export interface NicOps extends NicControl<DmaSoftc> {
+  readonly intr: NicIntr;
   /**
    * Puts `m` on the transmit ring. On 0 the ring owns the packet; on any error the caller owns
    * `sc.txHead`. ENOMEM: ring or bus have no room for now; anything else: it cannot be sent.
@@ -31,6 +47,8 @@ export interface NicOps {
   doorbell(sc: DmaSoftc): void;
   /** Takes back packets that the device is done with (txDone); returns how many. */
   txreap(sc: DmaSoftc): number;
+  /** Hands up received frames, `limit` descriptors at most; returns whether there may be more. */
+  rxeof(sc: DmaSoftc, limit: number): boolean;
   /** Writes the address of the buffer that was loaded last, `sc.segs`, into a receive slot. */
   rxaim(sc: DmaSoftc, slot: number): void;
   /** Hands a receive slot to the device with the buffer it has, which is synced. */
@@ -152,7 +170,7 @@ export class DmaSoftc implements IfDriver, Task {
   }
 
   if_ioctl(_ifp: Ifnet, command: IfIoctl, data: number): Errno {
-    return this.ops.ioctl(this, command, data);
+    return nicIoctl(this, this.ops, command, data);
   }
 
   if_txflush(_ifp: Ifnet): void {
@@ -161,6 +179,6 @@ export class DmaSoftc implements IfDriver, Task {
 
   /** The interrupt. */
   run(): void {
-    this.ops.intr(this);
+    dmaIntr(this);
   }
 }

@@ -1,12 +1,10 @@
 /**
- * Driver for the NIC `tn`: attach and detach, init and stop, interrupt, capabilities. The transmit
- * and receive paths are in tn_txrx.ts. Left out: a watchdog (a wire that takes nothing for long is
- * legitimate here), media selection.
+ * Driver for the NIC `tn`: attach and detach, init and stop, capabilities. The transmit and receive
+ * paths are in tn_txrx.ts. Left out: a watchdog (a wire that takes nothing for long is legitimate
+ * here), media selection.
  */
 
 import { ENOMEM, ENXIO, type Errno } from '../src/sys/errno.ts';
-import { count, R_DRV_HW_ERROR } from '../src/sys/reason.ts';
-import { m_freem, m_gethdr } from '../src/kern/kern_mbuf.ts';
 import {
   CSUM_IP,
   CSUM_IP6_TCP,
@@ -15,12 +13,9 @@ import {
   CSUM_IP_TCP,
   CSUM_IP_TSO,
   CSUM_IP_UDP,
-  MCLBYTES,
   MJUMPAGESIZE,
-  M_WAITOK,
-  MT_DATA,
 } from '../src/kern/mbuf.ts';
-import { bus_dmamap_sync, type BusDmamap, type BusDmaTag } from '../src/bus/bus_dma.ts';
+import { type BusDmaTag } from '../src/bus/bus_dma.ts';
 import { bus_space_read_4, bus_space_write_4 } from '../src/bus/bus_space.ts';
 import type { MmioRegion } from '../src/bus/device.ts';
 import type { IntrVector } from '../src/bus/intr.ts';
@@ -44,10 +39,8 @@ import {
   IFCAP_VLAN_HWTSO,
   IFCAP_VLAN_MTU,
   IFF_ALLMULTI,
-  IFF_DRV_OACTIVE,
   IFF_DRV_RUNNING,
   IFF_PROMISC,
-  type IfIoctl,
   type Ifnet,
 } from '../src/net/if_var.ts';
 import {
@@ -98,22 +91,22 @@ import {
   TN_TDLEN,
   TN_TSO_MAX,
 } from '../src/dev/tn/tnreg.ts';
-import { DmaSetup, RING_TO_DEVICE, writeRingBase } from './dma_setup.ts';
-import { dmaRxdrain, dmaRxfill } from './dma_rx.ts';
-import type { NicOps } from './dma_softc.ts';
-import { dmaQflush, dmaTxdrain, dmaTxeof } from './dma_tx.ts';
-import { TN_NSEGS, TN_RX_NDESC, TN_SEGSIZE_MAX, TN_TX_NDESC, TnSoftc } from './if_tnvar.ts';
 import {
-  lladdrHigh,
-  lladdrLow,
-  multicastHash,
-  nicAttach,
-  nicAttached,
-  type NicControl,
-  nicDetach,
-  nicIoctl,
-  nicLink,
-} from './nic_ifnet.ts';
+  dmaAlloc,
+  dmaDetach,
+  dmaDown,
+  type DmaLayout,
+  dmaLink,
+  dmaScratch,
+  dmaSetFrameMax,
+  dmaUp,
+  rxBufSizeFor,
+} from './dma_nic.ts';
+import { writeRingBase } from './dma_setup.ts';
+import { dmaRxfill } from './dma_rx.ts';
+import type { NicOps } from './dma_softc.ts';
+import { TN_NSEGS, TN_RX_NDESC, TN_SEGSIZE_MAX, TN_TX_NDESC, TnSoftc } from './if_tnvar.ts';
+import { lladdrHigh, lladdrLow, multicastHash, nicAttach, nicAttached } from './nic_ifnet.ts';
 import { tn_doorbell, tn_encap, tn_rxaim, tn_rxeof, tn_rxpost, tn_txreap } from './tn_txrx.ts';
 
 /**
@@ -140,43 +133,29 @@ const FRAME_OVERHEAD = 18;
 const TSO_MAX = 65518;
 /** Header and padding mbufs that the stack does not count among a TSO packet's segments. */
 const TSO_SEGS_RESERVED = 2;
-/** Descriptors one interrupt handles before others get their turn. */
-const RX_LIMIT = 64;
 const INTERRUPTS =
   TN_INT_TXDW | TN_INT_RXDW | TN_INT_LSC | TN_INT_RXO | TN_INT_TXERR | TN_INT_RXERR;
 
-/** Allocates everything DMA needs; null if memory is out. */
-function makeSoftc(
-  setup: DmaSetup,
-  ifp: Ifnet,
-  regs: MmioRegion,
-  parent: BusDmaTag | null,
-  intr: IntrVector,
-): TnSoftc | null {
-  const txTag = setup.tag('tx', {
+/** What the driver wants of bus_dma. `parent` restricts DMA as the bus does. */
+function layout(parent: BusDmaTag | null): DmaLayout {
+  return {
     parent,
-    maxsize: TN_TSO_MAX,
-    nsegments: TN_NSEGS,
-    maxsegsz: TN_SEGSIZE_MAX,
-  });
-  const rxTag = setup.tag('rx', {
-    parent,
-    maxsize: MJUMPAGESIZE,
-    nsegments: 1,
-    maxsegsz: MJUMPAGESIZE,
-  });
-  const align = { parent, alignment: TN_RING_ALIGN };
-  const txRing = setup.ring('tx ring', TN_TX_NDESC * TN_DESC_SIZE, align);
-  const rxRing = setup.ring('rx ring', TN_RX_NDESC * TN_DESC_SIZE, align);
-  const scratch = m_gethdr(M_WAITOK, MT_DATA);
-  if (scratch !== null) setup.add(() => m_freem(scratch));
-  if (txRing === null || rxRing === null || scratch === null) return null;
-  const txMap: BusDmamap[] = [];
-  const rxMap: BusDmamap[] = [];
-  if (!setup.maps(txTag, TN_TX_NDESC, txMap)) return null;
-  if (!setup.maps(rxTag, TN_RX_NDESC + 1, rxMap)) return null;
-  const dma = { setup, txTag, rxTag, txRing, rxRing, txMap, rxMap };
-  return new TnSoftc(ifp, regs, intr, tnOps, dma, scratch);
+    ringAlign: TN_RING_ALIGN,
+    tx: {
+      slots: TN_TX_NDESC,
+      slotSize: TN_DESC_SIZE,
+      maxsize: TN_TSO_MAX,
+      nsegments: TN_NSEGS,
+      maxsegsz: TN_SEGSIZE_MAX,
+    },
+    rx: {
+      slots: TN_RX_NDESC,
+      slotSize: TN_DESC_SIZE,
+      maxsize: MJUMPAGESIZE,
+      nsegments: 1,
+      maxsegsz: MJUMPAGESIZE,
+    },
+  };
 }
 
 /**
@@ -193,12 +172,10 @@ export function tn_attach(
 ): Errno {
   if (bus_space_read_4(regs, TN_ID) !== TN_ID_REV1) return ENXIO;
   bus_space_write_4(regs, TN_CTRL, TN_CTRL_RST);
-  const setup = new DmaSetup(ifp.if_xname);
-  const sc = makeSoftc(setup, ifp, regs, parent, intr);
-  if (sc === null) {
-    setup.undo();
-    return ENOMEM;
-  }
+  const dma = dmaAlloc(ifp.if_xname, layout(parent));
+  const scratch = dma === null ? null : dmaScratch(dma);
+  if (dma === null || scratch === null) return ENOMEM;
+  const sc = new TnSoftc(ifp, regs, intr, tnOps, dma, scratch);
   sc.vnet = (bus_space_read_4(regs, TN_STATUS) & TN_STATUS_VNET) !== 0;
   const canLro = (bus_space_read_4(regs, TN_FEATURES) & TN_FEAT_LRO) !== 0;
   nicAttach(ifp, sc, canLro ? TN_CAPABILITIES : TN_CAPABILITIES & ~IFCAP_LRO);
@@ -209,7 +186,7 @@ export function tn_attach(
   ifp.if_media = '10Gbase-T <full-duplex>';
   tn_capsync(sc);
   nicAttached(sc, bus_space_read_4(regs, TN_MACL), bus_space_read_4(regs, TN_MACH));
-  tn_link(sc);
+  dmaLink(sc);
   return 0;
 }
 
@@ -219,8 +196,7 @@ export function tn_detach(ifp: Ifnet): Errno {
   if (!(sc instanceof TnSoftc)) return ENXIO;
   tn_stop(sc);
   bus_space_write_4(sc.regs, TN_CTRL, TN_CTRL_RST);
-  nicDetach(sc);
-  sc.setup.undo();
+  dmaDetach(sc);
   return 0;
 }
 
@@ -263,29 +239,12 @@ function tn_capsync(sc: TnSoftc): void {
   tn_set_modes(sc);
 }
 
-/** if_mtu has changed. */
-function tn_setmtu(sc: TnSoftc): Errno {
-  const { if_mtu } = sc.ifp;
-  if (sc.rxBufSize === rxBufSizeOf(sc, if_mtu)) {
-    bus_space_write_4(sc.regs, TN_MAXFRM, frameMaxOf(sc, if_mtu));
-    return 0;
-  }
-  // Buffers of another size: the rings have to be built anew.
-  tn_stop(sc);
-  return tn_init(sc);
-}
-
 /**
  * The longest frame to let in. A peer that does not segment (egress mode `vnet`) sends TCP packets
  * of up to 64 KB in one piece, whatever the MTU.
  */
-function frameMaxOf(sc: TnSoftc, mtu: number): number {
-  return sc.vnet ? TN_MAXFRM_MAX : mtu + FRAME_OVERHEAD;
-}
-
-/** The small buffer if it holds the longest frame. */
-function rxBufSizeOf(sc: TnSoftc, mtu: number): number {
-  return frameMaxOf(sc, mtu) < MCLBYTES ? MCLBYTES : MJUMPAGESIZE;
+function frameMaxOf(sc: TnSoftc): number {
+  return sc.vnet ? TN_MAXFRM_MAX : sc.ifp.if_mtu + FRAME_OVERHEAD;
 }
 
 /**
@@ -297,7 +256,7 @@ export function tn_init(sc: TnSoftc): Errno {
   const { ifp, regs } = sc;
   if ((ifp.if_drv_flags & IFF_DRV_RUNNING) !== 0) return 0;
   bus_space_write_4(regs, TN_CTRL, TN_CTRL_RST);
-  const error = dmaRxfill(sc, rxBufSizeOf(sc, ifp.if_mtu));
+  const error = dmaRxfill(sc, rxBufSizeFor(frameMaxOf(sc)));
   if (error !== 0) return error;
   bus_space_write_4(regs, TN_MACL, lladdrLow(ifp.if_lladdr));
   bus_space_write_4(regs, TN_MACH, lladdrHigh(ifp.if_lladdr));
@@ -306,14 +265,11 @@ export function tn_init(sc: TnSoftc): Errno {
   writeRingBase(regs, TN_RDBAL, TN_RDBAH, sc.rxRing.busAddr);
   bus_space_write_4(regs, TN_RDLEN, TN_RX_NDESC * TN_DESC_SIZE);
   bus_space_write_4(regs, TN_RXBSZ, sc.rxBufSize);
-  bus_space_write_4(regs, TN_MAXFRM, frameMaxOf(sc, ifp.if_mtu));
-  bus_dmamap_sync(sc.txRing.tag, sc.txRing.map, RING_TO_DEVICE);
-  bus_dmamap_sync(sc.rxRing.tag, sc.rxRing.map, RING_TO_DEVICE);
-  ifp.if_drv_flags |= IFF_DRV_RUNNING;
-  ifp.if_drv_flags &= ~IFF_DRV_OACTIVE;
+  bus_space_write_4(regs, TN_MAXFRM, frameMaxOf(sc));
+  dmaUp(sc);
   tn_set_modes(sc);
   tn_set_multi(sc);
-  tn_link(sc);
+  dmaLink(sc);
   bus_space_write_4(regs, TN_ICR, TN_INT_MASK);
   bus_space_write_4(regs, TN_IMS, INTERRUPTS);
   // The last slot stays with us, so that a full ring does not look empty. Reading starts here.
@@ -323,65 +279,34 @@ export function tn_init(sc: TnSoftc): Errno {
 
 /** Takes the NIC down and frees what is on its rings and in its queue. @see ifnet(9) */
 export function tn_stop(sc: TnSoftc): void {
-  const { ifp, regs } = sc;
+  const { regs } = sc;
   bus_space_write_4(regs, TN_IMC, TN_INT_MASK);
   writeCtrl(sc, 0);
-  ifp.if_drv_flags &= ~(IFF_DRV_RUNNING | IFF_DRV_OACTIVE);
-  dmaQflush(sc);
-  dmaTxdrain(sc);
-  dmaRxdrain(sc);
+  dmaDown(sc);
 }
 
-/** Reads the link's state. */
-function tn_link(sc: TnSoftc): void {
-  nicLink(sc.ifp, (bus_space_read_4(sc.regs, TN_STATUS) & TN_STATUS_LU) !== 0);
-}
-
-/** The interrupt handler; runs as a pass of the stack. @see bus_setup_intr(9) */
-export function tn_intr(sc: TnSoftc): void {
-  const { ifp, regs } = sc;
-  const causes = bus_space_read_4(regs, TN_ICR);
-  bus_space_write_4(regs, TN_ICR, causes);
-  if ((ifp.if_drv_flags & IFF_DRV_RUNNING) === 0) return;
-  if ((causes & TN_INT_LSC) !== 0) tn_link(sc);
-  if ((causes & (TN_INT_TXERR | TN_INT_RXERR)) !== 0) {
-    const status = bus_space_read_4(regs, TN_STATUS);
-    if ((status & (TN_STATUS_TXSTOP | TN_STATUS_RXSTOP)) !== 0) {
-      // The NIC cannot reach its rings: starting it again would end the same way.
-      count(R_DRV_HW_ERROR);
-      tn_stop(sc);
-      return;
-    }
-  }
-  dmaTxeof(sc);
-  const more = tn_rxeof(sc, RX_LIMIT);
-  // The stack may have taken the interface down meanwhile.
-  if (more && (ifp.if_drv_flags & IFF_DRV_RUNNING) !== 0)
-    bus_space_write_4(regs, TN_ICS, TN_INT_RXDW);
-}
-
-const tnControl: NicControl<TnSoftc> = {
+const tnOps: NicOps = {
   mtuMax: MTU_MAX,
+  intr: {
+    causes: TN_ICR,
+    setCauses: TN_ICS,
+    link: TN_INT_LSC,
+    errors: TN_INT_TXERR | TN_INT_RXERR,
+    rx: TN_INT_RXDW,
+    status: TN_STATUS,
+    linkUp: TN_STATUS_LU,
+    stopped: TN_STATUS_TXSTOP | TN_STATUS_RXSTOP,
+  },
   init: tn_init,
   stop: tn_stop,
   setmodes: tn_set_modes,
   setmulti: tn_set_multi,
-  setmtu: tn_setmtu,
+  setmtu: (sc: TnSoftc) => dmaSetFrameMax(sc, TN_MAXFRM, frameMaxOf(sc)),
   capsync: tn_capsync,
-};
-
-/** @see ifnet(9) */
-export function tn_ioctl(sc: TnSoftc, command: IfIoctl, data: number): Errno {
-  return nicIoctl(sc, tnControl, command, data);
-}
-
-const tnOps: NicOps = {
-  init: (sc: TnSoftc) => void tn_init(sc),
-  ioctl: tn_ioctl,
-  intr: tn_intr,
   encap: tn_encap,
   doorbell: tn_doorbell,
   txreap: tn_txreap,
+  rxeof: tn_rxeof,
   rxaim: tn_rxaim,
   rxpost: tn_rxpost,
 };

@@ -1,0 +1,143 @@
+/**
+ * The life of a driver with descriptor rings, after what iflib(9) does for FreeBSD's: memory for DMA at
+ * attach and back at detach, up and down, the interrupt. What is different about a NIC its driver
+ * says in NicOps.
+ */
+
+import type { Errno } from '../src/sys/errno.ts';
+import { count, R_DRV_HW_ERROR } from '../src/sys/reason.ts';
+import { m_freem, m_gethdr } from '../src/kern/kern_mbuf.ts';
+import { type Mbuf, MCLBYTES, MJUMPAGESIZE, M_WAITOK, MT_DATA } from '../src/kern/mbuf.ts';
+import {
+  bus_dmamap_sync,
+  type BusDmamap,
+  type BusDmaTag,
+  type BusDmaTagParams,
+} from '../src/bus/bus_dma.ts';
+import { bus_space_read_4, bus_space_write_4 } from '../src/bus/bus_space.ts';
+import { IFF_DRV_OACTIVE, IFF_DRV_RUNNING } from '../src/net/if_var.ts';
+import { dmaRxdrain } from './dma_rx.ts';
+import { DmaSetup, RING_TO_DEVICE } from './dma_setup.ts';
+import type { DmaSoftc, NicDma } from './dma_softc.ts';
+import { dmaQflush, dmaTxdrain, dmaTxeof } from './dma_tx.ts';
+import { nicDetach, nicLink } from './nic_ifnet.ts';
+
+/** Descriptors one interrupt handles before others get their turn. */
+const RX_LIMIT = 64;
+
+/** A ring: how many slots of how many bytes, each for one transfer of at most `maxsize` bytes. */
+export interface DmaRingLayout {
+  readonly slots: number;
+  readonly slotSize: number;
+  readonly maxsize: number;
+  readonly nsegments: number;
+  readonly maxsegsz: number;
+}
+
+/** What a NIC needs of bus_dma. */
+export interface DmaLayout {
+  /** What the bus lets through. */
+  readonly parent: BusDmaTag | null;
+  /** What of that the device reaches; default: all of it. */
+  readonly device?: BusDmaTagParams;
+  readonly ringAlign: number;
+  readonly tx: DmaRingLayout;
+  readonly rx: DmaRingLayout;
+}
+
+/** Rings, tags and maps of the interface `ifname`; null, and nothing kept, if memory is out. */
+export function dmaAlloc(ifname: string, layout: DmaLayout): NicDma | null {
+  const setup = new DmaSetup(ifname);
+  const { tx, rx, ringAlign: alignment } = layout;
+  const parent =
+    layout.device === undefined
+      ? layout.parent
+      : setup.tag('device', { parent: layout.parent, ...layout.device });
+  const tag = (what: string, { maxsize, nsegments, maxsegsz }: DmaRingLayout): BusDmaTag =>
+    setup.tag(what, { parent, maxsize, nsegments, maxsegsz });
+  const txTag = tag('tx', tx);
+  const rxTag = tag('rx', rx);
+  const txRing = setup.ring('tx ring', tx.slots * tx.slotSize, { parent, alignment });
+  const rxRing = setup.ring('rx ring', rx.slots * rx.slotSize, { parent, alignment });
+  const txMap: BusDmamap[] = [];
+  const rxMap: BusDmamap[] = [];
+  const mapped = setup.maps(txTag, tx.slots, txMap) && setup.maps(rxTag, rx.slots + 1, rxMap);
+  if (txRing !== null && rxRing !== null && mapped)
+    return { setup, txTag, rxTag, txRing, rxRing, txMap, rxMap };
+  setup.undo();
+  return null;
+}
+
+/** An mbuf to work with until detach; null, and `dma` given back, if there is none. */
+export function dmaScratch({ setup }: NicDma): Mbuf | null {
+  const m = m_gethdr(M_WAITOK, MT_DATA);
+  if (m === null) setup.undo();
+  else setup.add(() => m_freem(m));
+  return m;
+}
+
+/** Takes the driver, which has stopped its NIC, off the interface and gives its memory back. */
+export function dmaDetach(sc: DmaSoftc): void {
+  nicDetach(sc);
+  sc.setup.undo();
+}
+
+/** The rings are filled and the NIC knows where they are: the interface runs. */
+export function dmaUp({ ifp, txRing, rxRing }: DmaSoftc): void {
+  bus_dmamap_sync(txRing.tag, txRing.map, RING_TO_DEVICE);
+  bus_dmamap_sync(rxRing.tag, rxRing.map, RING_TO_DEVICE);
+  ifp.if_drv_flags |= IFF_DRV_RUNNING;
+  ifp.if_drv_flags &= ~IFF_DRV_OACTIVE;
+}
+
+/** The NIC has been stopped: frees what is on its rings and in its queue. */
+export function dmaDown(sc: DmaSoftc): void {
+  sc.ifp.if_drv_flags &= ~(IFF_DRV_RUNNING | IFF_DRV_OACTIVE);
+  dmaQflush(sc);
+  dmaTxdrain(sc);
+  dmaRxdrain(sc);
+}
+
+/** The buffer for frames of up to `frameMax` bytes: the small one if it holds them. */
+export function rxBufSizeFor(frameMax: number): number {
+  return frameMax < MCLBYTES ? MCLBYTES : MJUMPAGESIZE;
+}
+
+/** if_mtu has changed: `reg` is told of the longest frame, which may need other buffers. */
+export function dmaSetFrameMax(sc: DmaSoftc, reg: number, frameMax: number): Errno {
+  if (sc.rxBufSize === rxBufSizeFor(frameMax)) {
+    bus_space_write_4(sc.regs, reg, frameMax);
+    return 0;
+  }
+  // Buffers of another size: the rings have to be built anew.
+  sc.ops.stop(sc);
+  return sc.ops.init(sc);
+}
+
+/** Reads the link's state. */
+export function dmaLink({ ifp, regs, ops }: DmaSoftc): void {
+  nicLink(ifp, (bus_space_read_4(regs, ops.intr.status) & ops.intr.linkUp) !== 0);
+}
+
+/** The interrupt handler; runs as a pass of the stack. */
+export function dmaIntr(sc: DmaSoftc): void {
+  const { ifp, regs, ops } = sc;
+  const { intr } = ops;
+  const causes = bus_space_read_4(regs, intr.causes);
+  bus_space_write_4(regs, intr.causes, causes);
+  if ((ifp.if_drv_flags & IFF_DRV_RUNNING) === 0) return;
+  if ((causes & intr.link) !== 0) dmaLink(sc);
+  if ((causes & intr.errors) !== 0) {
+    if ((bus_space_read_4(regs, intr.status) & intr.stopped) !== 0) {
+      // The NIC cannot reach its rings: starting it again would end the same way.
+      count(R_DRV_HW_ERROR);
+      ops.stop(sc);
+      return;
+    }
+  }
+  dmaTxeof(sc);
+  const more = ops.rxeof(sc, RX_LIMIT);
+  // The stack may have taken the interface down meanwhile.
+  if (more && (ifp.if_drv_flags & IFF_DRV_RUNNING) !== 0)
+    bus_space_write_4(regs, intr.setCauses, intr.rx);
+}
