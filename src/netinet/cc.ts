@@ -1,7 +1,7 @@
 /**
  * Congestion control as the rest of TCP sees it, after sys/netinet/cc/cc.c: a table of algorithms,
  * the one a connection uses, and what does not depend on it (initial window, signals, undoing a
- * time-out that was none). Left out: modules loaded at run time, HyStart++, ABE.
+ * time-out that was none). Left out: modules loaded at run time, ABE.
  */
 
 import { type Errno, ESRCH } from '../sys/errno.ts';

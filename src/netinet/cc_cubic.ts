@@ -1,12 +1,15 @@
 /**
  * CUBIC, after sys/netinet/cc/cc_cubic.c by RFC 9438: in congestion avoidance the window follows a
  * cubic function of the time since it was last reduced, and never less than what Reno would have.
- * Left out: HyStart++.
+ * The first slow start is HyStart++'s (RFC 9406).
  */
 
 import { nowNs } from '../kern/kern_timeout.ts';
 import { CC_RTO, CC_RTO_ERR, cwndMax } from './cc.ts';
+import { Hystart } from './cc_hystart.ts';
 import { deflate, restart, slowStart } from './cc_newreno.ts';
+import { TCP_MAXWIN } from './tcp.ts';
+import { seqAdd } from './tcp_seq.ts';
 import { type CcAlgo, tcp_maxseg, TCP_RTT_SHIFT, type Tcpcb } from './tcp_var.ts';
 
 /** RFC 9438, 4.6 and 5: the factor a window is reduced by, and how steep the cubic is. */
@@ -46,12 +49,31 @@ function reduce(tp: Tcpcb): void {
   tp.snd_ssthresh = Math.max(Math.floor(Math.round(flight * CUBIC_BETA) / maxseg), 2) * maxseg;
 }
 
+/** Grows the window if this is slow start; returns whether it is. HyStart++ may end it before its time. */
+function inSlowStart(tp: Tcpcb, acked: number): boolean {
+  const { hystart } = tp.t_ccv;
+  if (hystart === null) return slowStart(tp, acked);
+  if (hystart.acked(tp, seqAdd(tp.snd_una, acked))) {
+    tp.snd_ssthresh = tp.snd_cwnd;
+    return false;
+  }
+  return slowStart(tp, acked, hystart.conservative ? tp.t_tcp.params.hystart_css_growth_div : 1);
+}
+
 /** @see cc_cubic(4) */
 export const cubic_cc_algo: CcAlgo = {
   name: 'cubic',
 
   conn_init(tp: Tcpcb): void {
-    tp.t_ccv.reset();
+    const v = tp.t_ccv;
+    v.reset();
+    // RFC 9406, 4.3: where nothing is known of the way yet.
+    if (tp.snd_ssthresh < TCP_MAXWIN << 14) return;
+    v.hystart = new Hystart();
+  },
+
+  rttsample(tp: Tcpcb, us: number): void {
+    tp.t_ccv.hystart?.sample(us);
   },
 
   app_limited(tp: Tcpcb): void {
@@ -60,8 +82,9 @@ export const cubic_cc_algo: CcAlgo = {
   },
 
   ack_received(tp: Tcpcb, acked: number): void {
-    if (slowStart(tp, acked)) return;
     const v = tp.t_ccv;
+    if (inSlowStart(tp, acked)) return;
+    v.hystart = null;
     const maxseg = tcp_maxseg(tp);
     if (v.epochNs < 0) epochStart(tp, maxseg);
     const cwnd = tp.snd_cwnd / maxseg;
@@ -85,6 +108,7 @@ export const cubic_cc_algo: CcAlgo = {
 
   cong_signal(tp: Tcpcb, type: number): void {
     const v = tp.t_ccv;
+    v.hystart = null;
     switch (type) {
       case CC_RTO:
         // RFC 9438, 4.8. Once per loss, as NewReno's.
@@ -110,5 +134,6 @@ export const cubic_cc_algo: CcAlgo = {
   after_idle(tp: Tcpcb): void {
     restart(tp);
     tp.t_ccv.epochNs = -1;
+    tp.t_ccv.hystart?.start();
   },
 };

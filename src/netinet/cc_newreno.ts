@@ -1,15 +1,19 @@
 /**
  * NewReno with byte counting, after sys/netinet/cc/cc_newreno.c: RFC 5681 (slow start, congestion
  * avoidance, restart after idle), 3465 (appropriate byte counting), 6582 (end of recovery). Slow
- * start and restart are shared with CUBIC. Left out: HyStart++, ABE's own factor.
+ * start and restart are shared with CUBIC. Left out: HyStart++, which FreeBSD's has and does not use
+ * unless a program asks for it; ABE's own factor.
  */
 
 import type { TcpSeq } from '../sys/types.ts';
 import { CC_RTO, CC_RTO_ERR, cwndMax, flightAfter, tcp_compute_initwnd } from './cc.ts';
 import { type CcAlgo, tcp_maxseg, type Tcpcb } from './tcp_var.ts';
 
-/** Slow start: RFC 5681, 3.1, by bytes (RFC 3465). Returns whether it applied. */
-export function slowStart(tp: Tcpcb, acked: number): boolean {
+/**
+ * Slow start: RFC 5681, 3.1, by bytes (RFC 3465), of which the window grows by one in `div` (RFC 9406).
+ * Returns whether it applied.
+ */
+export function slowStart(tp: Tcpcb, acked: number, div = 1): boolean {
   if (tp.snd_cwnd > tp.snd_ssthresh) return false;
   const maxseg = tcp_maxseg(tp);
   const p = tp.t_tcp.params;
@@ -20,7 +24,7 @@ export function slowStart(tp: Tcpcb, acked: number): boolean {
     const limit = tp.snd_nxt === tp.snd_max ? p.abc_l_var : 1;
     incr = Math.min(acked, limit * maxseg);
   }
-  tp.snd_cwnd = Math.min(tp.snd_cwnd + incr, cwndMax(tp));
+  tp.snd_cwnd = Math.min(tp.snd_cwnd + Math.floor(incr / div), cwndMax(tp));
   return true;
 }
 
@@ -51,6 +55,7 @@ export const newreno_cc_algo: CcAlgo = {
   conn_init(): void {},
 
   app_limited(): void {},
+  rttsample(): void {},
 
   ack_received(tp: Tcpcb, acked: number): void {
     if (slowStart(tp, acked)) return;

@@ -77,6 +77,7 @@ const RTT_MAX = 0x1000000;
 export function tcp_xmit_timer(tp: Tcpcb, rtt: number): void {
   tp.t_tcp.stat.tcps_rttupdated++;
   tp.t_rttupdated++;
+  tp.t_cc.rttsample(tp, rtt * 1000);
   // Hours are a clock that jumped, and would not fit once shifted.
   rtt = Math.min(rtt, RTT_MAX);
   if (tp.t_srtt !== 0) {

@@ -62,12 +62,26 @@ type BoolParam = {
   [K in keyof TcpParams]: TcpParams[K] extends boolean ? K : never;
 }[keyof TcpParams];
 
-// Name below net.inet.tcp, setting, least and largest value, description.
-const ints: readonly (readonly [string, NumberParam, number, number, string])[] = [
+/** Name below net.inet.tcp, setting, least and largest value, description. */
+type IntSysctl = readonly [string, NumberParam, number, number, string];
+
+const HS = 'cc.hystartplusplus';
+const MAX = 0x7fffffff;
+// Times in microseconds.
+const hystart: readonly IntSysctl[] = [
+  [`${HS}.minrtt_thresh`, 'hystart_minrtt_thresh', 1, MAX, 'Least rise of the RTT that tells'],
+  [`${HS}.maxrtt_thresh`, 'hystart_maxrtt_thresh', 1, MAX, 'Rise of the RTT that always tells'],
+  [`${HS}.n_rttsamples`, 'hystart_n_rttsamples', 1, MAX, 'RTT samples that a round must have'],
+  [`${HS}.css_growth_div`, 'hystart_css_growth_div', 1, MAX, 'Divisor of the growth in CSS'],
+  [`${HS}.css_rounds`, 'hystart_css_rounds', 1, MAX, 'Rounds that CSS lasts'],
+];
+
+const ints: readonly IntSysctl[] = [
   ['mssdflt', 'mssdflt', 216, 65495, 'Default TCP Maximum Segment Size'],
   ['minmss', 'minmss', 88, 65495, 'Minimum TCP Maximum Segment Size'],
   ['abc_l_var', 'abc_l_var', 1, 100, 'Cap the max cwnd increment during slow-start'],
   ['initcwnd_segments', 'initcwnd_segments', 0, 1000, 'Slow-start flight size in segments'],
+  ...hystart,
   ['sendspace', 'sendspace', 1, 0x7fffffff, 'Initial send socket buffer size'],
   ['recvspace', 'recvspace', 1, 0x7fffffff, 'Initial receive socket buffer size'],
   ['sendbuf_inc', 'sendbuf_inc', 1, 0x7fffffff, 'Incrementor step size of automatic send buffer'],

@@ -10,6 +10,7 @@ import { tcpSeq, type TcpSeq } from '../sys/types.ts';
 import { Callout, nowNs } from '../kern/kern_timeout.ts';
 import type { Mbuf } from '../kern/mbuf.ts';
 import { type Vnet, VNET_DEFINE } from '../kern/vnet.ts';
+import type { Hystart } from './cc_hystart.ts';
 import { type Inpcb, Inpcbinfo } from './in_pcb.ts';
 import {
   TCP_MAXOLEN,
@@ -192,6 +193,12 @@ export class TcpParams {
   rfc3465 = true;
   abc_l_var = 2;
   initcwnd_segments = 10;
+  // HyStart++, RFC 9406; thresholds in microseconds.
+  hystart_minrtt_thresh = 4000;
+  hystart_maxrtt_thresh = 16000;
+  hystart_n_rttsamples = 8;
+  hystart_css_growth_div = 4;
+  hystart_css_rounds = 5;
   sendspace = 32768;
   recvspace = 65536;
   sendbuf_auto = true;
@@ -276,6 +283,8 @@ export interface CcAlgo {
   readonly name: string;
   /** The connection is established, or begins to use the algorithm. */
   conn_init(tp: Tcpcb): void;
+  /** A round trip took `us` microseconds. @see mod_cc(9) */
+  rttsample(tp: Tcpcb, us: number): void;
   /** `acked` bytes were acknowledged, outside of recovery, while the window was the limit. */
   ack_received(tp: Tcpcb, acked: number): void;
   /** Bytes were acknowledged while the peer's window was the limit. Ours. */
@@ -298,6 +307,8 @@ export class CcVar {
   wEst = 0;
   /** Seconds until the cubic reaches wMax. */
   k = 0;
+  /** While the first slow start lasts. */
+  hystart: Hystart | null = null;
   #wMaxPrev = 0;
   #cwndPriorPrev = 0;
 
@@ -307,6 +318,7 @@ export class CcVar {
     this.cwndPrior = 0;
     this.wEst = 0;
     this.k = 0;
+    this.hystart = null;
   }
 
   /** Remembers what a time-out is about to change, and puts it back. */

@@ -121,6 +121,28 @@ describe('TCP throughput under loss', () => {
         ).to.be.above(0.97);
   });
 
+  // RFC 9406, 1: plain slow start overshoots by up to a window. Round trips tell in time, if the queue is long.
+  it('HyStart++ ends slow start before a long queue overflows, and overshoots a shorter one by less', () => {
+    const rexmits = (rttMs: number, queue: number, samples: number): number =>
+      measure({ loss: 0, rttMs, cc: 'cubic', sack: true }, 1, {
+        warmSec: 3,
+        bytes: 1e6,
+        queue,
+        sysctls: {
+          'cc.hystartplusplus.n_rttsamples': samples,
+          // Windows that are not what limits it.
+          sendspace: 1_800_000,
+          recvspace: 1_800_000,
+        },
+      }).rexmits;
+    for (const rttMs of [2, 5]) {
+      expect(rexmits(rttMs, 900, 0x7fffffff), `${rttMs} ms, without`).to.be.above(500);
+      expect(rexmits(rttMs, 900, 8), `${rttMs} ms`).to.equal(0);
+      const short = rexmits(rttMs, 300, 8) / rexmits(rttMs, 300, 0x7fffffff);
+      expect(short, `${rttMs} ms, short queue`).to.be.below(0.2);
+    }
+  });
+
   // RFC 9438, 5.1, whose model is one loss in so many segments, no chance involved. How soon CUBIC is where
   // it stays depends on the first losses: fast convergence may take it below first.
   it('follows the response functions over a long way, where CUBIC wins', function () {

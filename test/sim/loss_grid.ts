@@ -36,6 +36,8 @@ export interface Measured {
   /** What the receiving program got, bit/s, once the start is over. */
   readonly bps: number;
   readonly timeouts: number;
+  /** Segments sent again, from the beginning. */
+  readonly rexmits: number;
 }
 
 export interface MeasureOptions {
@@ -46,6 +48,10 @@ export interface MeasureOptions {
   /** Bytes that are measured, or seconds if that is sooner. */
   readonly bytes?: number;
   readonly limitSec?: number;
+  /** Frames that the queue holds. */
+  readonly queue?: number;
+  /** Settings of both ends, below net.inet.tcp. */
+  readonly sysctls?: Readonly<Record<string, number>>;
 }
 
 const buf = new Uint8Array(65536);
@@ -91,7 +97,7 @@ export function queueFrames(rttMs: number): number {
 
 /** Runs one cell with one seed. */
 export function measure(cell: Cell, seed: number, o: MeasureOptions = {}): Measured {
-  const faults = [`rate,rate=${LINE_BPS},burst=${queueFrames(cell.rttMs)},point=tx`];
+  const faults = [`rate,rate=${LINE_BPS},burst=${o.queue ?? queueFrames(cell.rttMs)},point=tx`];
   if (o.every !== undefined) faults.unshift(`drop,every=${o.every},point=tx`);
   else if (cell.loss > 0) faults.unshift(`drop,rate=${cell.loss},point=tx`);
   const delayNs = (cell.rttMs * 1e6) / 2;
@@ -100,6 +106,8 @@ export function measure(cell: Cell, seed: number, o: MeasureOptions = {}): Measu
   for (const port of [net.a, net.b]) {
     V_tcp(port.vnet).params.sack_enable = cell.sack;
     ccSetDefault(V_tcp(port.vnet), cell.cc);
+    for (const [name, v] of Object.entries(o.sysctls ?? {}))
+      port.vnet.sysctl.write(`net.inet.tcp.${name}`, String(v));
   }
   const listener = listenOn(net.b.vnet, 80);
   const acceptor = new Acceptor(listener);
@@ -124,6 +132,7 @@ export function measure(cell: Cell, seed: number, o: MeasureOptions = {}): Measu
   clock.runUntil(() => got() - startBytes >= bytes, (o.limitSec ?? 60) * SECOND);
   const bps = ((got() - startBytes) * 8 * SECOND) / (clock.nowNs() - startNs);
   const timeouts = stat.tcps_rexmttimeo - before;
+  const rexmits = stat.tcps_sndrexmitpack;
   for (const one of [writer, reader as Pump | null]) {
     if (one === null) continue;
     soupcall_set(one.so, SO_RCV, null);
@@ -132,7 +141,7 @@ export function measure(cell: Cell, seed: number, o: MeasureOptions = {}): Measu
   }
   soclose(listener);
   net.close();
-  return { bps, timeouts };
+  return { bps, timeouts, rexmits };
 }
 
 export const LOSSES = [0, 0.001, 0.003, 0.01, 0.03, 0.1];
