@@ -17,10 +17,24 @@ export {
   type TunOptions,
   tuntap,
 } from './host/tap_stream.ts';
+export type { FaultLine } from './ctl/fault.ts';
+export type { InterfaceInfo } from './ctl/ifconfig.ts';
+export type { SocketLine } from './ctl/netstat_an.ts';
+export type { NetstatM } from './ctl/netstat_m.ts';
+export type { NetstatS } from './ctl/netstat_s.ts';
+export type { FaultKind, FaultPoint } from './fault/fault.ts';
+export type { SysctlValue } from './kern/kern_sysctl.ts';
 export type { Kevent } from './kern/kern_event.ts';
 export type { TcpInfo } from './netinet/tcp_sockopt.ts';
 export type { StackInfo } from './machine/host_stack.ts';
-export type { Leaked, NetstatReports, Stack, StackOptions } from './machine/stack.ts';
+export type {
+  FaultOptions,
+  Leaked,
+  NetstatReports,
+  PortOptions,
+  Stack,
+  StackOptions,
+} from './machine/stack.ts';
 export {
   SF_FLAGS,
   SF_NOCACHE,
@@ -32,7 +46,7 @@ export { TapnicError } from './sys/errno.ts';
 
 /**
  * Boots a machine, plugs its NIC into a TAP interface and configures both sides. One stack in a
- * thread at a time. Rejects with TapnicError: EINVAL (an option), EBUSY (a stack is open, or the
+ * thread at a time; whoever opens it closes it. Rejects with TapnicError: EINVAL (an option), EBUSY (a stack is open, or the
  * interface is in use), EACCES, EPERM, ENOENT (no privilege or no device, with what to do).
  */
 export async function createStack(options: StackOptions = {}): Promise<Stack> {
@@ -41,12 +55,19 @@ export async function createStack(options: StackOptions = {}): Promise<Stack> {
   return openStack(options);
 }
 
-/** A server of the stack's emulated host; `onConnection` listens to 'connection'. */
+/**
+ * A server of the stack's emulated host, to be told where to `listen`; `onConnection` listens to
+ * 'connection' and owns the socket it gets. Throws TapnicError (EBADF: the stack is closed).
+ */
 export function createServer(stack: Stack, onConnection?: (socket: TcpSocket) => void): TcpServer {
   return stack.createServer(onConnection);
 }
 
-/** Connects from the stack's emulated host. Rejects with TapnicError (ECONNREFUSED, ETIMEDOUT, …). */
+/**
+ * Connects from the stack's emulated host to a port, 1 to 65535, of an IPv4 address. The caller owns
+ * the socket. Rejects with TapnicError (ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH, EINVAL: no port or no
+ * address, EBADF: the stack is closed).
+ */
 export function connect(stack: Stack, port: number, host: string): Promise<TcpSocket> {
   return stack.connect(port, host);
 }

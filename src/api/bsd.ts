@@ -12,6 +12,7 @@ import {
   EAFNOSUPPORT,
   EALREADY,
   EBADF,
+  EFAULT,
   EINPROGRESS,
   EINVAL,
   EMFILE,
@@ -291,6 +292,7 @@ export class Bsd {
   sendto(s: number, buf: Uint8Array, flags: number, addr: SockaddrIn | null): number {
     const so = this.socketOf(s);
     if (so === null) return -EBADF;
+    if (!(buf instanceof Uint8Array)) return -EFAULT;
     if (so.so_type === SOCK_STREAM) {
       const error = soSend(so, buf, 0, buf.length, flags);
       return error !== 0 ? -error : ioResult.n;
@@ -325,6 +327,7 @@ export class Bsd {
   recv(s: number, buf: Uint8Array, flags = 0): number {
     const so = this.socketOf(s);
     if (so === null) return -EBADF;
+    if (!(buf instanceof Uint8Array)) return -EFAULT;
     const error =
       so.so_type === SOCK_STREAM
         ? soRecv(so, buf, 0, buf.length, flags)

@@ -7,8 +7,7 @@
 import { EventEmitter } from 'node:events';
 import type { Task } from '../sys/clock.ts';
 import { EADDRINUSE, EBADF, EINVAL, errnoError, type Errno, EWOULDBLOCK } from '../sys/errno.ts';
-import { inAddr, port as portOf } from '../sys/types.ts';
-import { AF_INET, IPPROTO_UDP, type Sockaddr, SOCK_DGRAM } from '../kern/protosw.ts';
+import { AF_INET, IPPROTO_UDP, SOCK_DGRAM } from '../kern/protosw.ts';
 import { ioResult, soRecvDgram, soSendDgram } from '../kern/sys_generic.ts';
 import { soReceivedFrom } from '../kern/uipc_dgram.ts';
 import {
@@ -25,11 +24,13 @@ import {
   soupcall_set,
 } from '../kern/uipc_socket.ts';
 import type { Vnet } from '../kern/vnet.ts';
-import { INADDR_ANY, inet_ntoa, parseInAddr } from '../netinet/in.ts';
+import { inet_ntoa } from '../netinet/in.ts';
 import { udpSetDontfrag, udpSetTtl } from '../netinet/udp_usrreq.ts';
+import { localSockaddr, sockaddr } from './address.ts';
 
 const DATAGRAM_MAX = 65535;
 
+/** What a UDP socket is made with. */
 export interface DgramSocketOptions {
   /** SO_REUSEPORT: several sockets share a port. Default false. */
   readonly reusePort?: boolean;
@@ -96,7 +97,7 @@ export class DgramSocket extends EventEmitter {
    */
   bind(port = 0, address?: string): this {
     const so = this.#open('bind');
-    const nam = address === undefined ? anywhere(port) : sockaddr(address, port);
+    const nam = localSockaddr(address, port);
     check(sobind(so, nam), `bind ${port}`);
     this.emit('listening');
     return this;
@@ -124,13 +125,15 @@ export class DgramSocket extends EventEmitter {
   }
 
   /**
-   * Sends `message` as one datagram to `address`, or, without one, to the peer. Throws TapnicError:
-   * EMSGSIZE, EDESTADDRREQ, EISCONN, EHOSTUNREACH, ENOBUFS, EACCES, and ECONNREFUSED, which is the
-   * answer to an earlier one.
+   * Sends `message`, copied, as one datagram to `port` at `address`, 127.0.0.1 if that is left out; without
+   * a port to the peer. Throws TapnicError: EMSGSIZE, EDESTADDRREQ, EISCONN, EHOSTUNREACH, ENOBUFS,
+   * EACCES, EINVAL (no port, no address, no bytes), and ECONNREFUSED, which is the answer to an earlier one.
    */
   send(message: Uint8Array | string, port?: number, address?: string): void {
     const so = this.#open('send');
     const data = typeof message === 'string' ? Buffer.from(message) : message;
+    if (!(data instanceof Uint8Array))
+      throw errnoError(EINVAL, 'send', 'a Uint8Array or a text is needed');
     const nam = port === undefined ? null : sockaddr(address ?? '127.0.0.1', port);
     const error = soSendDgram(so, data, 0, data.length, nam);
     if (error !== 0) throw errnoError(error, nam === null ? 'send' : `send ${address}:${port}`);
@@ -183,20 +186,4 @@ function check(error: Errno, syscall: string): void {
       syscall,
       error === EADDRINUSE ? 'the port is in use: choose another one' : '',
     );
-}
-
-function checkedPort(port: number): number {
-  if (!Number.isInteger(port) || port < 0 || port > 65535)
-    throw errnoError(EINVAL, 'address', `port ${port} is not 0 to 65535`);
-  return port;
-}
-
-function anywhere(port: number): Sockaddr {
-  return { family: AF_INET, addr: INADDR_ANY, addr6: null, port: portOf(checkedPort(port)) };
-}
-
-function sockaddr(host: string, port: number): Sockaddr {
-  const addr = parseInAddr(host);
-  if (addr === null) throw errnoError(EINVAL, 'address', `${host} is not an IPv4 address`);
-  return { ...anywhere(port), addr: inAddr(addr) };
 }

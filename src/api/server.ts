@@ -3,8 +3,7 @@
 import { EventEmitter } from 'node:events';
 import type { Task } from '../sys/clock.ts';
 import { EADDRINUSE, ECONNABORTED, EINVAL, errnoError, type Errno } from '../sys/errno.ts';
-import { inAddr, port as portOf } from '../sys/types.ts';
-import { AF_INET, IPPROTO_TCP, SOCK_STREAM, type Sockaddr } from '../kern/protosw.ts';
+import { AF_INET, IPPROTO_TCP, SOCK_STREAM } from '../kern/protosw.ts';
 import {
   SO_REUSEADDR,
   soaccept,
@@ -17,7 +16,8 @@ import {
   soResult,
 } from '../kern/uipc_socket.ts';
 import type { Vnet } from '../kern/vnet.ts';
-import { INADDR_ANY, parseInAddr } from '../netinet/in.ts';
+import { inet_ntoa } from '../netinet/in.ts';
+import { localSockaddr, sockaddr } from './address.ts';
 import { TcpSocket } from './socket.ts';
 
 /** Backlog asked for; kern.ipc.soacceptqueue clips it. */
@@ -30,12 +30,6 @@ function check(error: Errno, syscall: string, hint = ''): void {
 function tcpSocket(vnet: Vnet): Socket {
   check(socreate(vnet, AF_INET, SOCK_STREAM, IPPROTO_TCP), 'socket');
   return soResult.so!;
-}
-
-function sockaddr(host: string | undefined, port: number): Sockaddr {
-  const addr = host === undefined ? INADDR_ANY : parseInAddr(host);
-  if (addr === null) throw errnoError(EINVAL, 'address', `${host} is not an IPv4 address`);
-  return { family: AF_INET, addr: inAddr(addr), addr6: null, port: portOf(port) };
 }
 
 /** Emits 'connection' with a TcpSocket, 'listening' and 'close'. */
@@ -59,15 +53,16 @@ export class TcpServer extends EventEmitter {
     const so = this.#so;
     if (so === null) return null;
     const name = so.so_proto.pr_sockaddr(so)!;
-    return { address: '0.0.0.0', family: 'IPv4', port: name.port };
+    return { address: inet_ntoa(name.addr), family: 'IPv4', port: name.port };
   }
 
   /**
    * Starts to accept connections to `port` (0: any free one) on every address or on `host`. Throws
-   * TapnicError EADDRINUSE, EADDRNOTAVAIL.
+   * TapnicError EADDRINUSE, EADDRNOTAVAIL, EINVAL: no port, no address, or it listens already.
    */
   listen(port: number, host?: string): this {
-    const local = sockaddr(host, port);
+    if (this.#so !== null) throw errnoError(EINVAL, `listen ${port}`, 'it listens already');
+    const local = localSockaddr(host, port);
     const so = tcpSocket(this.#vnet);
     so.so_options |= SO_REUSEADDR;
     const bound = sobind(so, local);
@@ -114,7 +109,7 @@ export function createServer(vnet: Vnet, onConnection?: (socket: TcpSocket) => v
   return server;
 }
 
-/** Connects from the emulated host. Rejects with TapnicError (ECONNREFUSED, ETIMEDOUT, EINVAL, …). */
+/** Connects from the emulated host to an IPv4 address; rejects with TapnicError (ECONNREFUSED, EINVAL, …). */
 export function connect(vnet: Vnet, port: number, host: string): Promise<TcpSocket> {
   return new Promise((resolve, reject) => {
     const peer = sockaddr(host, port);

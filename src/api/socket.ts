@@ -6,9 +6,9 @@
 
 import { Duplex } from 'node:stream';
 import type { Task } from '../sys/clock.ts';
-import { EPIPE, EWOULDBLOCK, errnoError, type Errno } from '../sys/errno.ts';
+import { EINVAL, EPIPE, EWOULDBLOCK, errnoError, type Errno } from '../sys/errno.ts';
 import { passEnter, passLeave } from '../sys/pass.ts';
-import type { File } from '../kern/kern_descrip.ts';
+import { File } from '../kern/kern_descrip.ts';
 import { sendfile, type SfHdtr } from '../kern/kern_sendfile.ts';
 import { Callout, callout_reset, callout_stop } from '../kern/kern_timeout.ts';
 import { AF_INET, IPPROTO_TCP, type Sockaddr } from '../kern/protosw.ts';
@@ -47,6 +47,15 @@ export interface SendfileOptions {
   hdtr?: SfHdtr;
   /** SF_* flags; default 0. */
   flags?: number;
+}
+
+/** Throws TapnicError EINVAL for what is no file, and for numbers that are none. */
+function checkSendfile(file: File, options: SendfileOptions): void {
+  if (!(file instanceof File))
+    throw errnoError(EINVAL, 'sendfile', 'a file that openFile made is needed');
+  for (const name of ['offset', 'nbytes', 'flags'] as const)
+    if (!Number.isSafeInteger(options[name] ?? 0))
+      throw errnoError(EINVAL, 'sendfile', `${name}: a whole number is needed`);
 }
 
 /** A connection. Made by `connect` or by a server. */
@@ -235,9 +244,11 @@ export class TcpSocket extends Duplex {
    * Sends part of an open file without copying it, behind what was written before. Resolves with
    * the bytes accepted into the socket buffer, headers and trailers included: fewer than asked for
    * when the file ends early. Rejects with what sendfile(2) reports; `bytes` on the error is what
-   * was accepted before it. The caller keeps its reference on `file`.
+   * was accepted before it. The caller keeps its reference on `file`, and leaves the headers and
+   * trailers alone until then.
    */
   async sendfile(file: File, options: SendfileOptions = {}): Promise<number> {
+    checkSendfile(file, options);
     await new Promise<void>((resolve, reject) => {
       this.write('', (error) => (error ? reject(error) : resolve()));
     });

@@ -326,6 +326,7 @@ export interface LegacyOptions {
   /** Dotted decimal; default 255.255.255.255. */
   readonly mask?: string;
   readonly up?: boolean;
+  readonly [other: string]: unknown;
 }
 
 /** The prefix length of a dotted mask. Throws TapnicError (EINVAL). */
@@ -343,7 +344,7 @@ function prefixOf(mask: string): number {
  * The function older programs call. A name cannot be asked for here (EINVAL): `new Tap({ name })`.
  * Throws as `Tap` does.
  */
-export function tuntap(options: LegacyOptions & Readonly<Record<string, unknown>> = {}): Tap | Tun {
+export function tuntap(options: LegacyOptions = {}): Tap | Tun {
   const { type = 'tun', mtu, addr, mask = '255.255.255.255', up } = options;
   if (options['name'] !== undefined)
     throw new TapnicError('EINVAL', 'tuntap', 'a name is for `new Tap({ name })`');

@@ -23,6 +23,7 @@ import type { NetstatM } from '../ctl/netstat_m.ts';
 import type { NetstatS } from '../ctl/netstat_s.ts';
 import type { SysctlLeaf } from '../ctl/sysctl.ts';
 import type { FaultKind, FaultPoint } from '../fault/fault.ts';
+import { FAULT_OPTIONS } from '../fault/fault_spec.ts';
 import { openTuntap2 } from '../host/tuntap2.ts';
 import type { SysctlValue } from '../kern/kern_sysctl.ts';
 import { TapnicError } from '../sys/errno.ts';
@@ -33,7 +34,7 @@ import { nicModels } from './nic_models.ts';
 export interface StackOptions {
   /** Linux's name of the interface. Default `nic0`. */
   readonly tap?: string;
-  /** Linux's addresses with prefix length; null for none. */
+  /** Linux's addresses with prefix length; null for none. Default `192.0.2.1/24`, `2001:db8::1/64`. */
   readonly hostAddr?: string | null;
   readonly hostAddr6?: string | null;
   /** The emulated host's addresses with prefix length. Default `192.0.2.2/24`, `2001:db8::2/64`. */
@@ -41,16 +42,21 @@ export interface StackOptions {
   readonly addr6?: string;
   /** Its default route; null for none. Default: Linux's address. */
   readonly gateway?: string | null;
+  /** The NIC's Ethernet address. Default: a local one, the same for the same `tap`. */
   readonly mac?: string;
-  /** Bytes. */
+  /** The largest IP packet, 72 to 9000 bytes as far as the model has it. Default 1500. */
   readonly mtu?: number;
-  /** A model of `tapnic nics`. */
+  /** A model of `tapnic nics`. Default `tn`. */
   readonly nic?: string;
   /** Capabilities to switch, in ifconfig's words, such as `-txcsum`. */
   readonly cap?: readonly string[];
+  /** `wire`: the NIC segments and sums; `vnet`: Linux does. Default `wire`. */
   readonly mode?: 'wire' | 'vnet';
+  /** `thread`: a thread of Linux's takes our frames, where it can be had. Default `off`. */
   readonly napi?: 'off' | 'thread';
+  /** The build of the NIC. Default: `native` where the model has it. */
   readonly engine?: 'native' | 'ts';
+  /** What opens the interface; `tuntap2` is a package to be installed. Default `native`. */
   readonly driver?: 'native' | 'tuntap2';
   /** A network namespace, made if it is missing. */
   readonly netns?: string;
@@ -138,6 +144,7 @@ export class Stack {
     this.warnings = [...warnings, ...host.warnings];
   }
 
+  /** What the command line prints as `ready`, without what is its own. */
   get info(): StackInfo {
     return this.#host.info;
   }
@@ -205,7 +212,15 @@ export class Stack {
    */
   addFault(kind: FaultKind, options: FaultOptions = {}): FaultLine {
     const args: Record<string, unknown> = { op: 'add', kind };
-    for (const [name, value] of Object.entries(options)) args[name] = String(value);
+    for (const [name, value] of Object.entries(options)) {
+      if (name !== 'if' && !FAULT_OPTIONS.some((one) => one === name))
+        throw new TapnicError(
+          'EINVAL',
+          'fault',
+          `${name}: none of ${FAULT_OPTIONS.join(', ')}, if`,
+        );
+      if (value !== undefined) args[name] = String(value);
+    }
     if (options.match !== undefined) {
       try {
         args['program'] = compileFilterInsns(options.match);
@@ -283,30 +298,59 @@ function keyOf(flag: string): string {
   return flag === 'add-nic' ? 'ports' : flagKey(flag);
 }
 
-function portText({ tap, cap = [], ...rest }: PortOptions): string {
-  const pairs = Object.entries(rest).map(([name, value]) => `,${name}=${String(value)}`);
+function wrong(what: string): never {
+  throw new TapnicError('EINVAL', 'createStack', what);
+}
+
+const isMap = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
+
+/** The text of one more NIC. */
+function portText(port: unknown): string {
+  if (!isMap(port)) wrong('ports: a list of objects is needed, such as [{ tap: "nic1" }]');
+  const { tap, cap = [], ...rest } = port;
+  if (typeof tap !== 'string') wrong('ports: tap: the name of an interface is needed');
+  if (!Array.isArray(cap)) wrong('ports: cap: a list is needed, such as ["-nomap"]');
+  const pairs = Object.entries(rest)
+    .filter(([, value]) => value !== undefined)
+    .map(([name, value]) => `,${name}=${String(value)}`);
   return `${tap}${pairs.join('')}${cap.map((word) => `,cap=${word}`).join('')}`;
 }
 
+const LISTS = ['cap', 'fault', 'ports'];
+const MAPS = ['capture', 'sysctl'];
+
+/** One option as the command line has it. */
+function textOf(key: string, value: unknown, isSwitch: boolean): RawFlags[string] {
+  if (LISTS.includes(key)) {
+    if (!Array.isArray(value)) wrong(`${key}: a list is needed`);
+    return key === 'ports'
+      ? value.map(portText)
+      : key === 'cap'
+        ? value.join(',')
+        : value.map(String);
+  }
+  if (MAPS.includes(key)) {
+    if (!isMap(value)) wrong(`${key}: an object is needed, values by name`);
+    return Object.entries(value).map(([name, to]) => `${name}=${String(to)}`);
+  }
+  if (isSwitch) return typeof value === 'boolean' ? value : wrong(`${key}: true or false`);
+  if (value === null) return 'none';
+  if (typeof value === 'string' || typeof value === 'number') return String(value);
+  return wrong(`${key}: not a text, a number or null`);
+}
+
 /** The options as texts, the way the command line has them. Throws TapnicError (EINVAL). */
-function textsOf(options: StackOptions): RawFlags {
+function textsOf(options: unknown): RawFlags {
+  if (!isMap(options)) wrong('an object of options is needed');
   const keys = NIC_FLAGS.map(({ name }) => keyOf(name)).filter((key) => key !== 'control');
   const switches = NIC_FLAGS.filter(({ value }) => value === '').map(({ name }) => flagKey(name));
   const texts: RawFlags = {};
-  for (const [key, value] of Object.entries(options) as [string, unknown][]) {
-    if (!keys.includes(key))
-      throw new TapnicError('EINVAL', 'createStack', `${key}: no option: ${keys.join(', ')}`);
+  for (const [key, value] of Object.entries(options)) {
+    if (!keys.includes(key)) wrong(`${key}: no option: ${keys.join(', ')}`);
     if (value === undefined) continue;
-    if (key === 'ports' && Array.isArray(value)) texts[flagKey('add-nic')] = value.map(portText);
-    else if (value === null) texts[key] = 'none';
-    else if (key === 'cap' && Array.isArray(value)) texts[key] = value.join(',');
-    else if (key === 'fault' && Array.isArray(value)) texts[key] = value.map(String);
-    else if (typeof value === 'object')
-      texts[key] = Object.entries(value).map(([name, to]) => `${name}=${String(to)}`);
-    else if (typeof value === 'string') texts[key] = value;
-    else if (typeof value === 'number') texts[key] = String(value);
-    else if (typeof value === 'boolean' && switches.includes(key)) texts[key] = value;
-    else throw new TapnicError('EINVAL', 'createStack', `${key}: not a text, a number or null`);
+    const flag = key === 'ports' ? flagKey('add-nic') : key;
+    texts[flag] = textOf(key, value, switches.includes(key));
   }
   return texts;
 }

@@ -8,6 +8,7 @@ import {
   EBADF,
   ECONNREFUSED,
   ECONNRESET,
+  EFAULT,
   EINPROGRESS,
   EINVAL,
   EISCONN,
@@ -300,6 +301,10 @@ describe('api: bsd', () => {
     const other = b.socket(AF_INET, SOCK_STREAM);
     expect(b.bind(other, { address: '0.0.0.0', port: 80 })).to.equal(-EADDRINUSE);
     expect(b.bind(other, { address: 'nowhere', port: 80 })).to.be.below(0);
+    expect(b.send(other, 'text' as never)).to.equal(-EFAULT);
+    expect(b.recv(other, 7 as never)).to.equal(-EFAULT);
+    const udp = b.socket(AF_INET, SOCK_DGRAM);
+    expect(b.sendto(udp, 7 as never, 0, { address: LO, port: 9 })).to.equal(-EFAULT);
     expect(b.accept(other)).to.equal(-EINVAL);
     expect(b.accept(l)).to.equal(-EWOULDBLOCK);
     expect(b.getpeername(l)).to.equal(-ENOTCONN);

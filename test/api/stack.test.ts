@@ -236,6 +236,13 @@ describe('api: createStack', () => {
       [{ nonesuch: 1 }, /: nonesuch: no option: /],
       [{ control: 'x' }, /: control: no option: /],
       [{ mtu: true }, /: mtu: not a text/],
+      [{ cap: 'nomap' }, /: cap: a list is needed/],
+      [{ fault: 'drop' }, /: fault: a list is needed/],
+      [{ ports: 'nic1' }, /: ports: a list is needed/],
+      [{ ports: [{}] }, /: ports: tap: the name of an interface is needed/],
+      [{ ports: [null] }, /: ports: a list of objects is needed/],
+      [{ capture: ['wire=a.pcap'] }, /: capture: an object is needed/],
+      [{ iommu: 'yes' }, /: iommu: true or false/],
       [{ sysctl: { 'kern.ipc.nonesuch': 1 } }, /unknown oid 'kern\.ipc\.nonesuch'/],
       [
         { driver: 'tuntap2', tap: 'x' },
@@ -244,12 +251,90 @@ describe('api: createStack', () => {
     ];
     for (const [options, message] of bad)
       expect((await rejection(open(options))).message, JSON.stringify(options)).to.match(message);
+    for (const options of [null, 5, 'nic1', []])
+      expect((await rejection(createStack(options as unknown as StackOptions))).message).to.equal(
+        'createStack: EINVAL: an object of options is needed',
+      );
     expect((await rejection(open({ sysctl: { 'kern.ipc.nonesuch': 1 } }))).code).to.equal('ENOENT');
     const missing = await rejection(createStack({ driver: 'tuntap2' }));
     expect(missing.message).to.include('not installed: npm install tuntap2');
     const busy = await open({ tap: 'nic1' });
     await busy.close();
     expect(ns.exec('ip', ['-br', 'link']).trim().split('\n')).to.have.lengthOf(1);
+  });
+
+  it('makes a wire bad and good again', async () => {
+    const s = await open({ engine: 'ts', fault: ['drop,nth=1000000'] });
+    const { id } = s.addFault('drop', { point: 'rx', match: 'icmp', rate: 1 });
+    expect((await ns.run('ping', ['-c1', '-W1', '192.0.2.2'])).status).to.equal(1);
+    expect(s.faults().map(({ kind, nth }) => [kind, nth])).to.deep.equal([
+      ['drop', 1_000_000],
+      ['drop', null],
+    ]);
+    expect(s.faults()[1]!.hits).to.be.above(0);
+    s.removeFault(id);
+    expect(await pinged(ns, '192.0.2.2', 1)).to.equal(1);
+    for (const [kind, options, why] of [
+      ['drop', { rate: 7 }, /^fault: EINVAL: rate: 7/],
+      ['drop', { colour: 'red' }, /^fault: EINVAL: colour: none of point, /],
+      ['drop', { match: 'no such' }, /^fault: EINVAL: match: no such: /],
+      ['drop', { if: 'tn7' }, /^fault: ENXIO: tn7/],
+      ['melt', {}, /^fault: EINVAL: melt: no kind/],
+    ] as const)
+      expect(thrown(() => s.addFault(kind as 'drop', options as object)).message).to.match(why);
+    expect(thrown(() => s.removeFault(99)).code).to.equal('ENOENT');
+    s.removeFault('all');
+    expect(s.faults()).to.deep.equal([]);
+  });
+
+  it('refuses what is no address, no port, no bytes and no file, by an errno', async () => {
+    const s = await open();
+    const wrong = undefined as never;
+    for (const [port, host] of [
+      [65_536, '192.0.2.1'],
+      [-1, '192.0.2.1'],
+      [1.5, '192.0.2.1'],
+      [wrong, '192.0.2.1'],
+      [80, 'localhost'],
+      [80, wrong],
+    ] as const) {
+      expect((await rejection(connect(s, port, host))).code, `${port} ${host}`).to.equal('EINVAL');
+      const code = (fn: () => unknown): string => `${host}:${port} ${thrown(fn).code}`;
+      const einval = `${host}:${port} EINVAL`;
+      if (host !== undefined)
+        expect(code(() => createServer(s).listen(port, host))).to.equal(einval);
+      expect(code(() => s.createSocket().connect(port, host))).to.equal(einval);
+    }
+    const server = createServer(s).listen(80, '192.0.2.2');
+    expect(server.address()).to.deep.equal({ address: '192.0.2.2', family: 'IPv4', port: 80 });
+    expect(thrown(() => server.listen(81)).message).to.equal(
+      'listen 81: EINVAL: it listens already',
+    );
+
+    const dgram = s.createSocket();
+    for (const message of [7, null, {}, [1], undefined])
+      expect(thrown(() => dgram.send(message as never, 9, '192.0.2.1')).code).to.equal('EINVAL');
+    dgram.send(new Uint8Array(1), 9, '192.0.2.1');
+    expect(thrown(() => dgram.send('x')).code).to.equal('EDESTADDRREQ');
+
+    for (const fd of [-1, 1.5, 'x', wrong])
+      expect(thrown(() => openFile(fd as number, closeSync)).code).to.equal('EBADF');
+    expect(thrown(() => openFile(0, wrong)).code).to.equal('EINVAL');
+    const client = connect(s, 80, '127.0.0.1').catch(() => connect(s, 80, '192.0.2.2'));
+    const socket = await client;
+    const file = openFile(openSync(site.path('big.bin'), 'r'), closeSync);
+    for (const options of [
+      { offset: 1.5 },
+      { offset: -1 },
+      { nbytes: -1 },
+      { flags: 'x' as never },
+    ])
+      expect((await rejection(socket.sendfile(file, options))).code).to.equal('EINVAL');
+    const hdtr = { headers: ['text'], trailers: [] } as never;
+    expect((await rejection(socket.sendfile(file, { hdtr }))).code).to.equal('EFAULT');
+    expect((await rejection(socket.sendfile({} as never))).code).to.equal('EINVAL');
+    file.drop();
+    socket.destroy();
   });
 
   it('has several NICs, and makes and takes away interfaces on them', async () => {

@@ -147,7 +147,7 @@ describe('package', function () {
     writeFileSync(
       join(app, 'program.ts'),
       `import { connect, createServer, createStack, openFile, Tap, TapnicError, Tun, tuntap } from 'tapnic';
-       import type { Leaked, Stack, StackOptions, TcpServer, TcpSocket, TunOptions } from 'tapnic';
+       import type { Bsd, FaultLine, FaultOptions, InterfaceInfo, Leaked, LegacyOptions, PortOptions, Stack, StackOptions, SysctlValue, TcpServer, TcpSocket, TunOptions } from 'tapnic';
        const options: StackOptions = { memory: '32M', cap: ['-txcsum'], hostAddr6: null };
        export async function go(): Promise<Leaked> {
          const stack: Stack = await createStack(options);
@@ -155,6 +155,13 @@ describe('package', function () {
          server.listen(80);
          const wired: number = stack.netstat('m').emulator.pages.wired;
          const socket = await connect(stack, wired, '192.0.2.1');
+         const bad: FaultOptions = { rate: 0.1, point: 'rx' };
+         const fault: FaultLine = stack.addFault('drop', bad);
+         stack.removeFault(fault.id);
+         const one: InterfaceInfo = stack.ifconfig('tn0', '-nomap');
+         const was: SysctlValue = stack.sysctl('kern.ipc.mb_use_ext_pgs', one.mtu);
+         const table: Bsd = stack.bsd();
+         table.close(Number(was));
          await socket.sendfile(openFile(3, () => undefined), { offset: 1 });
          return stack.close();
        }
@@ -167,6 +174,8 @@ describe('package', function () {
          void createStack({ nonesuch: 1 });
          return [tap.name, tap.ipv4 ?? '', tuntap({ type: 'tap' }).mac];
        }
+       export const more: PortOptions = { tap: 'nic1', nic: 'tl' };
+       export const old = (options: LegacyOptions): string => tuntap(options).name;
        export const isOurs = (e: unknown): boolean => e instanceof TapnicError && e.code === 'EPERM';
       `,
     );
