@@ -159,6 +159,37 @@ describe('bounce pages', () => {
     m_freem(m);
   });
 
+  it("are used for a parent's alignment", () => {
+    const m = packet();
+    m.m_data += 2;
+    m.m_len -= 2;
+    const parent = things.tag({ alignment: 8 });
+    const child = things.tag({ parent });
+    expect([child.alignment, child.couldBounce]).to.deep.equal([1, true]);
+    const map = things.map(child);
+    expect(bus_dmamap_load_mbuf_sg(child, map, m, segs)).to.equal(0);
+    expect(dmaStats.bounced).to.equal(1);
+    expect(segs.ds_addr[0]! % 8).to.equal(0);
+    bus_dmamap_unload(child, map);
+    m_freem(m);
+  });
+
+  it('are not used above the window, whose ends are the ends of pages', () => {
+    const m = packet();
+    const pgs = m.m_next!.m_ext.ext_pgs!;
+    const pages = [vtophys(mtod(m)), pgs.pa[pgs.pa0]!, pgs.pa[pgs.pa0 + 1]!];
+    pages.forEach((page, i) => (pages[i] = page - (page % PAGE_SIZE)));
+    for (const highaddr of pages) {
+      const t = things.tag({ lowaddr: MAX32, highaddr });
+      const map = things.map(t);
+      expect(bus_dmamap_load_mbuf_sg(t, map, m, segs)).to.equal(0);
+      expect(dmaStats.bounced).to.equal(pages.filter((page) => page <= highaddr).length);
+      bus_dmamap_unload(t, map);
+      dmaStats.bounced = 0;
+    }
+    m_freem(m);
+  });
+
   it('missing: ENOMEM, counted, and what was taken is back', () => {
     const t = things.tag({ lowaddr: MAX32, maxsize: 2 * PAGE_SIZE });
     const map = things.map(t);

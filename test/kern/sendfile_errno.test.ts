@@ -292,8 +292,22 @@ describe('sendfile: holes and pages that are there', () => {
     expect(rig.disk.pagesPending()).to.eql([2, 10, 1]);
     const got = rig.drain();
     expect(Buffer.compare(got, bytes)).to.equal(0);
+    const { valid } = counters();
     rig.call(file).expectDone(0, bytes.length);
     expect(rig.disk.pending).to.equal(0);
+    expect(counters().valid - valid, 'those of holes are valid now').to.equal(40);
+  });
+
+  it('a page of a hole that is valid is counted, among others that are not', () => {
+    const rig = make(1 << 20);
+    const { file, disk, bytes } = rig.file(new Uint8Array(4 * 4096));
+    disk.holes = [[0, 4 * 4096]];
+    rig.call(file, { offset: 2 * 4096, nbytes: 4096 }).expectDone(0, 4096);
+    const { valid } = counters();
+    const at = rig.drain().length;
+    rig.call(file).expectDone(0, 4 * 4096);
+    expect(counters().valid - valid).to.equal(1);
+    expect(Buffer.compare(rig.drain().subarray(at), bytes)).to.equal(0);
   });
 
   it('a file that is one hole needs no I/O', () => {

@@ -218,6 +218,18 @@ describe('uipc_sockbuf: ready and not ready', () => {
     sbflush(sb);
   });
 
+  it('224 unmapped bytes become ordinary when they become ready, 225 do not', () => {
+    const sb = newSockbuf();
+    const m = pending({ npgs: 1, last: 224 });
+    const n = pending({ npgs: 1, last: 225 });
+    sbappendstream(sb, linked(m, n), true);
+    expect(sbready(sb, m, 2)).to.equal(0);
+    expect([m.m_flags & M_NOMAP, n.m_flags & M_NOMAP]).to.eql([0, M_NOMAP]);
+    expect([sb.sb_mbcnt, sb.sb_ccnt]).to.eql([2 * 256 + 4096, 1]);
+    audit(sb);
+    sbflush(sb);
+  });
+
   it('same with a shadow alive (refcount 2): left as is', () => {
     const sb = newSockbuf();
     const m = pending({ npgs: 1, last: 200 });

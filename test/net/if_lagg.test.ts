@@ -206,6 +206,13 @@ describe('lagg(4)', () => {
     expect(lagg.if_hwassist & CSUM_IP_TSO).to.equal(CSUM_IP_TSO);
   });
 
+  it('offloads what every port offloads, whatever is enabled', () => {
+    a.ifp.if_hwassist &= ~CSUM_IP;
+    add(a, b);
+    expect(b.ifp.if_hwassist & CSUM_IP, 'the last one would').to.equal(CSUM_IP);
+    expect(lagg.if_hwassist).to.equal(b.ifp.if_hwassist & ~CSUM_IP);
+  });
+
   it('switching a port’s or the lagg’s capability switches all', () => {
     add(a, b);
     expect(ifhwioctl(b.ifp, SIOCSIFCAP, ALL & ~IFCAP_LRO)).to.equal(0);
@@ -222,6 +229,18 @@ describe('lagg(4)', () => {
       if_hw_tsomax: 60000,
       if_hw_tsomaxsegcount: 5,
       if_hw_tsomaxsegsize: 4096,
+    });
+    const c = nic('em2', MAC_C, ALL);
+    Object.assign(c.ifp, {
+      if_hw_tsomax: 6000,
+      if_hw_tsomaxsegcount: 7,
+      if_hw_tsomaxsegsize: 2048,
+    });
+    add(c);
+    expect(lagg).to.include({
+      if_hw_tsomax: 6000,
+      if_hw_tsomaxsegcount: 5,
+      if_hw_tsomaxsegsize: 2048,
     });
   });
 

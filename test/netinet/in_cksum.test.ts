@@ -162,6 +162,30 @@ describe('in_cksum', () => {
       }
   });
 
+  it('in_delayed_cksum lets a TCP sum of 0 stand, and makes a UDP one 0xffff', () => {
+    const ip = { src: '192.0.2.2', dst: '192.0.2.1' };
+    for (const [build, flags, at, want] of [
+      [buildTcp, CSUM_TCP, 16, 0],
+      [buildUdp, CSUM_UDP, 6, 0xffff],
+    ] as const) {
+      // A payload of the sum that these bytes have without it: then they sum up to 0xffff.
+      const bytes = [...build(ip, { sport: 1, dport: 2, payload: [0, 0] })];
+      const l4 = bytes.length - 20;
+      const pseudo = naiveSum([...bytes.slice(12, 20), 0, bytes[9]!, l4 >>> 8, l4 & 255]);
+      bytes[20 + at] = pseudo >>> 8;
+      bytes[21 + at] = pseudo & 255;
+      const rest = 0xffff - naiveSum(bytes.slice(20));
+      bytes.splice(-2, 2, rest >>> 8, rest & 255);
+      const m = split(bytes, [bytes.length]);
+      m.m_pkthdr.csum_flags = flags;
+      m.m_pkthdr.csum_data = at;
+      in_delayed_cksum(m);
+      const got = chainBytes(m);
+      expect((got[20 + at]! << 8) | got[21 + at]!).to.equal(want);
+      m_freem(m);
+    }
+  });
+
   it('leaves no garbage', () => {
     const m = split(
       [...Array(300).keys()].map((i) => i & 255),
