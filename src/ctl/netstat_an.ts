@@ -4,25 +4,26 @@
  */
 
 import type { Vnet } from '../kern/vnet.ts';
+import type { PcbRow } from '../netinet/in_pcblist.ts';
 import { TCPS_LISTEN, tcpstates } from '../netinet/tcp_fsm.ts';
 import { tcp_pcblist, type TcpPcbRow } from '../netinet/tcp_pcblist.ts';
-import { udp_pcblist, type UdpPcbRow } from '../netinet/udp_pcblist.ts';
+import { udp_pcblist } from '../netinet/udp_pcblist.ts';
 
 /** What every socket has, and TCP's more. */
-type PcbRow = Omit<UdpPcbRow, 'proto' | 'state'> &
-  Partial<Omit<TcpPcbRow, 'proto' | 'state'>> & { readonly proto: string; readonly state: string };
+type SocketRow = PcbRow & Partial<Omit<TcpPcbRow, keyof PcbRow>>;
 
 /** A line of `netstat -an --json`: a row of the protocol with its addresses as FreeBSD prints them. */
-export interface SocketLine extends PcbRow {
+export interface SocketLine extends SocketRow {
   /** Address and port with a dot between them; `*` for any. */
   readonly local: string;
   readonly foreign: string;
 }
 
 /** What `netstat -an` prints of a socket. */
-export type SocketColumns = Pick<SocketLine, 'recvq' | 'sendq' | 'local' | 'foreign' | 'state'> & {
-  readonly proto: string;
-};
+export type SocketColumns = Pick<
+  SocketLine,
+  'proto' | 'recvq' | 'sendq' | 'local' | 'foreign' | 'state'
+>;
 
 function endpoint(addr: string, port: number): string {
   const any = addr === '0.0.0.0' || addr === '::';
@@ -32,7 +33,7 @@ function endpoint(addr: string, port: number): string {
 /** Every TCP socket, the newest first, then UDP's; `all` includes the listening ones. */
 export function gatherNetstatAn(vnet: Vnet, all: boolean): SocketLine[] {
   const listening: string = tcpstates[TCPS_LISTEN];
-  const rows: PcbRow[] = [...tcp_pcblist(vnet), ...udp_pcblist(vnet)];
+  const rows: SocketRow[] = [...tcp_pcblist(vnet), ...udp_pcblist(vnet)];
   return (
     rows
       .map((row) => ({

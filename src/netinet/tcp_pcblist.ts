@@ -1,10 +1,10 @@
 /** What is seen of TCP from outside: the list behind netstat, and how a stack's connections end. */
 
 import { ECONNABORTED } from '../sys/errno.ts';
-import { type Mbuf, M_NOMAP } from '../kern/mbuf.ts';
 import { socantsendmore, SO_ACCEPTCONN } from '../kern/uipc_socket.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { INP_DROPPED, type Inpcb, inpaf } from './in_pcb.ts';
+import { type PcbRow, pcbRow } from './in_pcblist.ts';
 import {
   TCPS_CLOSE_WAIT,
   TCPS_CLOSED,
@@ -20,26 +20,8 @@ import { syncacheFlush, syncacheList } from './tcp_syncache.ts';
 import { tcp_usrclosed } from './tcp_usrreq.ts';
 import { type Tcpcb, type TcpVnet, V_tcp } from './tcp_var.ts';
 
-/** One line of `netstat -an`, and what `-x` and `-T` add. Addresses are text, ports 0 for any. */
-export interface TcpPcbRow {
-  readonly proto: 'tcp4' | 'tcp6';
-  readonly recvq: number;
-  readonly sendq: number;
-  readonly laddr: string;
-  readonly lport: number;
-  readonly faddr: string;
-  readonly fport: number;
-  readonly state: string;
-  readonly recv_mbufs: number;
-  readonly send_mbufs: number;
-  /** mbufs with external storage in the send buffer, and of those the unmapped ones. */
-  readonly send_clusters: number;
-  readonly send_ext_pgs: number;
-  /** Bytes of memory charged to the buffers. */
-  readonly recv_mbcnt: number;
-  readonly send_mbcnt: number;
-  readonly recv_hiwat: number;
-  readonly send_hiwat: number;
+/** What TCP adds to a line of `netstat -an`, for `-T`. */
+export interface TcpPcbRow extends PcbRow {
   /** Retransmitted and out-of-order segments, zero windows sent. */
   readonly rexmit: number;
   readonly ooorcv: number;
@@ -54,14 +36,6 @@ export interface TcpPcbRow {
   /** Of a listener: connections not accepted yet, and the limit; else 0. */
   readonly qlen: number;
   readonly qlimit: number;
-  /** The socket's id, 0 for a connection without one. */
-  readonly so_id: number;
-}
-
-function extPgs(first: Mbuf | null): number {
-  let n = 0;
-  for (let m = first; m !== null; m = m.m_next) if ((m.m_flags & M_NOMAP) !== 0) n++;
-  return n;
 }
 
 function row(inp: Inpcb): TcpPcbRow {
@@ -69,22 +43,7 @@ function row(inp: Inpcb): TcpPcbRow {
   const so = inp.inp_socket;
   const listening = so !== null && (so.so_options & SO_ACCEPTCONN) !== 0;
   return {
-    proto: inp.inp_inc.inc6_laddr === null ? 'tcp4' : 'tcp6',
-    recvq: so?.so_rcv.sb_ccc ?? 0,
-    sendq: so?.so_snd.sb_ccc ?? 0,
-    laddr: inp.inp_af.print(inp.inp_inc, false),
-    lport: inp.inp_inc.inc_lport,
-    faddr: inp.inp_af.print(inp.inp_inc, true),
-    fport: inp.inp_inc.inc_fport,
-    state: tcpstates[tp.t_state],
-    recv_mbufs: so?.so_rcv.sb_mcnt ?? 0,
-    send_mbufs: so?.so_snd.sb_mcnt ?? 0,
-    send_clusters: so?.so_snd.sb_ccnt ?? 0,
-    send_ext_pgs: extPgs(so?.so_snd.sb_mb ?? null),
-    recv_mbcnt: so?.so_rcv.sb_mbcnt ?? 0,
-    send_mbcnt: so?.so_snd.sb_mbcnt ?? 0,
-    recv_hiwat: so?.so_rcv.sb_hiwat ?? 0,
-    send_hiwat: so?.so_snd.sb_hiwat ?? 0,
+    ...pcbRow('tcp', inp.inp_inc, inp.inp_af, tcpstates[tp.t_state], so),
     rexmit: tp.t_sndrexmitpack,
     ooorcv: tp.t_rcvoopack,
     zerowin: tp.t_sndzerowin,
@@ -96,7 +55,6 @@ function row(inp: Inpcb): TcpPcbRow {
     rto: tp.t_rxtcur,
     qlen: listening ? so.sol_comp.length : 0,
     qlimit: listening ? so.sol_qlimit : 0,
-    so_id: so?.so_id ?? 0,
   };
 }
 
@@ -106,32 +64,15 @@ export function tcp_pcblist(vnet: Vnet): TcpPcbRow[] {
   const rows: TcpPcbRow[] = [];
   for (const inc of syncacheList(tcp)) {
     const af = inpaf(vnet, inc.inc_family);
-    rows.push({
-      ...EMPTY,
-      proto: inc.inc6_laddr === null ? 'tcp4' : 'tcp6',
-      laddr: af.print(inc, false),
-      lport: inc.inc_lport,
-      faddr: af.print(inc, true),
-      fport: inc.inc_fport,
-      state: tcpstates[TCPS_SYN_RECEIVED],
-    });
+    rows.push({ ...pcbRow('tcp', inc, af, tcpstates[TCPS_SYN_RECEIVED], null), ...EMPTY });
   }
   for (let inp = tcp.tcbinfo.ipi_listhead; inp !== null; inp = inp.listNext)
     if ((inp.inp_flags & INP_DROPPED) === 0) rows.push(row(inp));
   return rows;
 }
 
+/** What TCP says of an embryonic connection. */
 const EMPTY = {
-  recvq: 0,
-  sendq: 0,
-  recv_mbufs: 0,
-  send_mbufs: 0,
-  send_clusters: 0,
-  send_ext_pgs: 0,
-  recv_mbcnt: 0,
-  send_mbcnt: 0,
-  recv_hiwat: 0,
-  send_hiwat: 0,
   rexmit: 0,
   ooorcv: 0,
   zerowin: 0,
@@ -143,7 +84,6 @@ const EMPTY = {
   rto: 0,
   qlen: 0,
   qlimit: 0,
-  so_id: 0,
 };
 
 /** Runs `f` on every connection that is alive, of which it may end any. */
