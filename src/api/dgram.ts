@@ -7,7 +7,7 @@
 import { EventEmitter } from 'node:events';
 import type { Task } from '../sys/clock.ts';
 import { EADDRINUSE, EBADF, EINVAL, errnoError, type Errno, EWOULDBLOCK } from '../sys/errno.ts';
-import { AF_INET, IPPROTO_UDP, SOCK_DGRAM } from '../kern/protosw.ts';
+import { AF_INET, IPPROTO_IP, IPPROTO_UDP, SOCK_DGRAM } from '../kern/protosw.ts';
 import { ioResult, soRecvDgram, soSendDgram } from '../kern/sys_generic.ts';
 import { soReceivedFrom } from '../kern/uipc_dgram.ts';
 import {
@@ -23,9 +23,10 @@ import {
   soResult,
   soupcall_set,
 } from '../kern/uipc_socket.ts';
+import { soSetInt } from '../kern/uipc_sockopt.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { inet_ntoa } from '../netinet/in.ts';
-import { udpSetDontfrag, udpSetTtl } from '../netinet/udp_usrreq.ts';
+import { IP_DONTFRAG, IP_TTL } from '../netinet/ip_ctloutput.ts';
 import { localSockaddr, sockaddr } from './address.ts';
 
 const DATAGRAM_MAX = 65535;
@@ -81,8 +82,8 @@ export class DgramSocket extends EventEmitter {
       this.close();
       throw errnoError(wrong, 'setsockopt');
     }
-    if (ttl !== null) udpSetTtl(so, ttl);
-    udpSetDontfrag(so, options.dontFragment ?? false);
+    if (ttl !== null) soSetInt(so, IPPROTO_IP, IP_TTL, ttl);
+    soSetInt(so, IPPROTO_IP, IP_DONTFRAG, options.dontFragment === true ? 1 : 0);
     soupcall_set(so, SO_RCV, this.#onReadable);
   }
 

@@ -6,7 +6,7 @@
 import { EventEmitter } from 'node:events';
 import type { Task } from '../sys/clock.ts';
 import { EADDRNOTAVAIL, EBADF, EINVAL, errnoError, EWOULDBLOCK } from '../sys/errno.ts';
-import { AF_INET, IPPROTO_ICMP, type Sockaddr, SOCK_RAW } from '../kern/protosw.ts';
+import { AF_INET, IPPROTO_ICMP, IPPROTO_IP, type Sockaddr, SOCK_RAW } from '../kern/protosw.ts';
 import { soReceivedFrom } from '../kern/uipc_dgram.ts';
 import { ioResult, soRecvDgram, soSendDgram } from '../kern/sys_generic.ts';
 import {
@@ -19,9 +19,10 @@ import {
   soResult,
   soupcall_set,
 } from '../kern/uipc_socket.ts';
+import { soSetInt } from '../kern/uipc_sockopt.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { inet_ntoa, parseInAddr } from '../netinet/in.ts';
-import { ripSetDontfrag, ripSetTtl } from '../netinet/raw_ip.ts';
+import { IP_DONTFRAG, IP_TTL } from '../netinet/ip_ctloutput.ts';
 import { inAddr, port } from '../sys/types.ts';
 
 /** The largest IP packet, and room for a few of them. */
@@ -41,7 +42,7 @@ export class RawSocket extends EventEmitter {
   readonly #onReadable: Task = { run: () => this.#readable() };
   readonly #buf = Buffer.allocUnsafe(PACKET_MAX);
 
-  /** Throws TapnicError (ENOBUFS). */
+  /** Throws TapnicError (ENOBUFS, EINVAL). */
   constructor(vnet: Vnet, options: RawSocketOptions = {}) {
     super();
     const error = socreate(vnet, AF_INET, SOCK_RAW, IPPROTO_ICMP);
@@ -49,13 +50,15 @@ export class RawSocket extends EventEmitter {
     const so = soResult.so!;
     this.#so = so;
     so.so_options |= SO_BROADCAST;
-    const reserved = soreserve(so, BUFFER_BYTES, BUFFER_BYTES);
-    if (reserved !== 0) {
+    const { ttl } = options;
+    const wrong =
+      soreserve(so, BUFFER_BYTES, BUFFER_BYTES) ||
+      (ttl === undefined ? 0 : soSetInt(so, IPPROTO_IP, IP_TTL, ttl));
+    if (wrong !== 0) {
       this.close();
-      throw errnoError(reserved, 'setsockopt');
+      throw errnoError(wrong, 'setsockopt');
     }
-    if (options.ttl !== undefined) ripSetTtl(so, options.ttl);
-    ripSetDontfrag(so, options.dontFragment ?? false);
+    soSetInt(so, IPPROTO_IP, IP_DONTFRAG, options.dontFragment === true ? 1 : 0);
     soupcall_set(so, SO_RCV, this.#onReadable);
   }
 

@@ -335,6 +335,12 @@ export function in_pcbdrop(inp: Inpcb): void {
   unport(inp);
 }
 
+/** The PCB of a socket that has one. */
+export function sotoinpcb(so: Socket): Inpcb {
+  KASSERT(so.so_pcb !== null, 'sotoinpcb: detached');
+  return so.so_pcb as Inpcb;
+}
+
 /** Removes a PCB for good. @see sys/netinet/in_pcb.c */
 export function in_pcbfree(inp: Inpcb): void {
   in_pcbdrop(inp);

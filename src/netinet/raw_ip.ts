@@ -1,8 +1,8 @@
 /**
  * Raw sockets, after sys/netinet/raw_ip.c: ICMP messages as programs send and receive them, whole
  * packets with their IP header on the way up. What the kernel answers itself, echo requests, it
- * keeps to itself, as FreeBSD does. Left out: protocols other than ICMP, IP_HDRINCL, options by
- * number (setters below), multicast routing, firewall and dummynet controls.
+ * keeps to itself, as FreeBSD does. Left out: protocols other than ICMP, IP_HDRINCL, multicast
+ * routing, firewall and dummynet controls.
  */
 
 import {
@@ -12,43 +12,32 @@ import {
   EMSGSIZE,
   ENOBUFS,
   ENOTCONN,
-  EOPNOTSUPP,
   type Errno,
 } from '../sys/errno.ts';
-import { KASSERT } from '../sys/kassert.ts';
 import { count, R_RIP_FULL } from '../sys/reason.ts';
 import { inAddr, type InAddr, port } from '../sys/types.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
 import { type Mbuf, M_COPYALL, M_NOWAIT, mtod } from '../kern/mbuf.ts';
+import { AF_INET, IPPROTO_ICMP, type Protosw, type Sockaddr, SOCK_RAW } from '../kern/protosw.ts';
+import { sbappendaddr } from '../kern/uipc_dgram.ts';
 import {
-  AF_INET,
-  IPPROTO_ICMP,
-  PR_ADDR,
-  PR_ATOMIC,
-  type Protosw,
-  type Sockaddr,
-  SOCK_RAW,
-} from '../kern/protosw.ts';
-import { sbappendaddr, sbflushRecords } from '../kern/uipc_dgram.ts';
-import {
-  socantsendmore,
   soisconnected,
   soisdisconnected,
   SO_BROADCAST,
-  soreserve,
   type Socket,
   sorwakeup,
   SS_ISCONNECTED,
 } from '../kern/uipc_socket.ts';
 import { M_PREPEND, m_copym } from '../kern/uipc_mbuf.ts';
 import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
-import { in_pcballoc, in_pcbfree, INP_DONTFRAG, type Inpcb, inpaf, Inpcbinfo } from './in_pcb.ts';
+import { INP_DONTFRAG, type Inpcb, Inpcbinfo, sotoinpcb } from './in_pcb.ts';
+import { inDgramAttach, inDgramDetach, inDgramSwitch } from './in_dgram.ts';
 import { in_nullhost } from './in.ts';
 import { Ip, IP_DF, IP_MAXPACKET } from './ip.ts';
 import { ip_ctloutput } from './ip_ctloutput.ts';
 import { V_icmp } from './ip_icmp.ts';
 import { ip_output } from './ip_output.ts';
-import { in_localip, IP_ALLOWBROADCAST, type IpProto, V_ip } from './ip_var.ts';
+import { in_localip, IP_ALLOWBROADCAST, type IpProto } from './ip_var.ts';
 
 /** Bytes of both buffers of a new socket: net.inet.raw.maxdgram and recvspace of FreeBSD. */
 const RIPSNDQ = 9216;
@@ -67,11 +56,6 @@ export class RipVnet {
 }
 
 export const V_rip = VNET_DEFINE((vnet) => new RipVnet(vnet));
-
-function sotorawcb(so: Socket): Inpcb {
-  KASSERT(so.so_pcb !== null, 'rip: detached');
-  return so.so_pcb as Inpcb;
-}
 
 /** Whether a packet from `src` to `dst` is for `inp`. */
 function wants(inp: Inpcb, src: InAddr, dst: InAddr): boolean {
@@ -123,7 +107,7 @@ export function rip_input(m: Mbuf, _hlen: number, vnet: Vnet): void {
  * @see sys/netinet/raw_ip.c
  */
 function rip_output(m: Mbuf, so: Socket, dst: InAddr): Errno {
-  const inp = sotorawcb(so);
+  const inp = sotoinpcb(so);
   if (m.m_pkthdr.len + Ip.SIZE > IP_MAXPACKET) {
     m_freem(m);
     return EMSGSIZE;
@@ -146,34 +130,28 @@ function rip_output(m: Mbuf, so: Socket, dst: InAddr): Errno {
 const icmpRaw: IpProto = { input: rip_input, ctlinput(): void {} };
 
 function attach(so: Socket): Errno {
-  const vnet = so.so_vnet;
-  const error = soreserve(so, RIPSNDQ, RIPRCVQ);
-  if (error !== 0) return error;
-  const inp = in_pcballoc(so, V_rip(vnet).ripcbinfo, inpaf(vnet, AF_INET));
-  inp.inp_ip_ttl = V_ip(vnet).params.ttl;
-  so.so_pcb = inp;
-  V_icmp(vnet).raw = icmpRaw;
-  return 0;
+  const { so_vnet: vnet } = so;
+  const error = inDgramAttach(so, V_rip(vnet).ripcbinfo, RIPSNDQ, RIPRCVQ);
+  if (error === 0) V_icmp(vnet).raw = icmpRaw;
+  return error;
 }
 
 function detach(so: Socket): void {
-  const vnet = so.so_vnet;
-  sbflushRecords(so.so_rcv);
-  in_pcbfree(sotorawcb(so));
-  so.so_pcb = null;
+  const { so_vnet: vnet } = so;
+  inDgramDetach(so);
   if (V_rip(vnet).ripcbinfo.ipi_count === 0) V_icmp(vnet).raw = null;
 }
 
 function bind(so: Socket, nam: Sockaddr): Errno {
   if (nam.family !== AF_INET) return EAFNOSUPPORT;
   if (!in_nullhost(nam.addr) && !in_localip(so.so_vnet, nam.addr)) return EADDRNOTAVAIL;
-  sotorawcb(so).inp_inc.inc_laddr = nam.addr;
+  sotoinpcb(so).inp_inc.inc_laddr = nam.addr;
   return 0;
 }
 
 function connect(so: Socket, nam: Sockaddr): Errno {
   if (nam.family !== AF_INET) return EAFNOSUPPORT;
-  sotorawcb(so).inp_inc.inc_faddr = nam.addr;
+  sotoinpcb(so).inp_inc.inc_faddr = nam.addr;
   soisconnected(so);
   return 0;
 }
@@ -184,57 +162,30 @@ function send(so: Socket, _flags: number, m: Mbuf, nam: Sockaddr | null): Errno 
     m_freem(m);
     return connected ? EISCONN : ENOTCONN;
   }
-  return rip_output(m, so, nam === null ? sotorawcb(so).inp_inc.inc_faddr : nam.addr);
+  return rip_output(m, so, nam === null ? sotoinpcb(so).inp_inc.inc_faddr : nam.addr);
 }
 
 function disconnect(so: Socket): Errno {
   if ((so.so_state & SS_ISCONNECTED) === 0) return ENOTCONN;
-  sotorawcb(so).inp_inc.inc_faddr = ANY;
+  sotoinpcb(so).inp_inc.inc_faddr = ANY;
   so.so_state &= ~SS_ISCONNECTED;
   return 0;
 }
 
 /** The switch of raw ICMP sockets. @see sys/netinet/raw_ip.c */
 export const ripProtosw: Protosw = {
+  ...inDgramSwitch,
   pr_type: SOCK_RAW,
-  pr_domain: AF_INET,
   pr_protocol: IPPROTO_ICMP,
-  pr_flags: PR_ATOMIC | PR_ADDR,
   pr_attach: attach,
   pr_detach: detach,
   pr_bind: bind,
-  pr_listen: () => EOPNOTSUPP,
   pr_connect: connect,
   pr_send: send,
-  pr_ready: () => EOPNOTSUPP,
-  pr_rcvd: () => 0,
-  pr_shutdown(so: Socket): Errno {
-    socantsendmore(so);
-    return 0;
-  },
   pr_disconnect: disconnect,
-  pr_abort(so: Socket): void {
-    soisdisconnected(so);
-  },
-  pr_close(): void {},
-  pr_sockaddr: (so) => sotorawcb(so).inp_af.sockaddr(sotorawcb(so).inp_inc, false),
-  pr_peeraddr: (so) =>
-    (so.so_state & SS_ISCONNECTED) === 0
-      ? null
-      : sotorawcb(so).inp_af.sockaddr(sotorawcb(so).inp_inc, true),
+  pr_abort: soisdisconnected,
   pr_ctloutput: ip_ctloutput,
 };
-
-/** IP_TTL of a raw socket, 1 to 255. @see ip(4) */
-export function ripSetTtl(so: Socket, ttl: number): void {
-  sotorawcb(so).inp_ip_ttl = ttl;
-}
-
-/** IP_DONTFRAG of a raw socket. @see ip(4) */
-export function ripSetDontfrag(so: Socket, on: boolean): void {
-  if (on) sotorawcb(so).inp_flags |= INP_DONTFRAG;
-  else sotorawcb(so).inp_flags &= ~INP_DONTFRAG;
-}
 
 /**
  * Gives a stack raw ICMP sockets. Once per Vnet; the inet domain calls it.

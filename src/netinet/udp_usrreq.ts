@@ -14,7 +14,6 @@ import {
   EMSGSIZE,
   ENOBUFS,
   ENOTCONN,
-  EOPNOTSUPP,
   type Errno,
   ENOPROTOOPT,
 } from '../sys/errno.ts';
@@ -41,24 +40,14 @@ import {
   M_NOWAIT,
   mtod,
 } from '../kern/mbuf.ts';
-import {
-  AF_INET,
-  IPPROTO_UDP,
-  PR_ADDR,
-  PR_ATOMIC,
-  type Protosw,
-  type Sockaddr,
-  SOCK_DGRAM,
-} from '../kern/protosw.ts';
-import { sbappendaddr, sbflushRecords } from '../kern/uipc_dgram.ts';
+import { AF_INET, IPPROTO_UDP, type Protosw, type Sockaddr, SOCK_DGRAM } from '../kern/protosw.ts';
+import { sbappendaddr } from '../kern/uipc_dgram.ts';
 import {
   SO_BROADCAST,
   SO_REUSEADDR,
   SO_REUSEPORT,
-  socantsendmore,
   soisconnected,
   soisdisconnected,
-  soreserve,
   type Socket,
   sorwakeup,
   sowwakeup,
@@ -71,24 +60,24 @@ import { in_cksum_skip } from './in_cksum.ts';
 import { IN_MULTICAST } from './in.ts';
 import {
   InConninfo,
-  in_pcballoc,
   INP_DONTFRAG,
   in_pcbbind,
   in_pcbconnect,
   in_pcbdisconnect,
-  in_pcbfree,
   in_pcblookup,
   in_pcblookupConn,
   type InpAf,
   type Inpcb,
   inpaf,
   nextPktId,
+  sotoinpcb,
 } from './in_pcb.ts';
 import { in_broadcast } from './in_var.ts';
 import { inetAf } from './inp_inet.ts';
 import { IP_MAXPACKET } from './ip.ts';
 import { ICMP_UNREACH, ICMP_UNREACH_PORT, icmp_error } from './ip_icmp.ts';
-import { inetctlerrmap, in_localip, type IpProto, ipproto_register, V_ip } from './ip_var.ts';
+import { inetctlerrmap, in_localip, type IpProto, ipproto_register } from './ip_var.ts';
+import { inDgramAttach, inDgramDetach, inDgramSwitch } from './in_dgram.ts';
 import { ip_ctloutput } from './ip_ctloutput.ts';
 import { UH_SUM_OFF, Udphdr } from './udp.ts';
 import { type UdpVnet, V_udp } from './udp_var.ts';
@@ -96,11 +85,6 @@ import { type UdpVnet, V_udp } from './udp_var.ts';
 const $uh = new Udphdr();
 /** Addresses and ports of the datagram under way. */
 const $inc = new InConninfo();
-
-function sotoinpcb(so: Socket): Inpcb {
-  KASSERT(so.so_pcb !== null, 'udp: detached');
-  return so.so_pcb as Inpcb;
-}
 
 /** Counts why a datagram goes no further and frees it. */
 function drop(m: Mbuf, why: Reason): void {
@@ -352,20 +336,8 @@ function udp_output(inp: Inpcb, m: Mbuf, nam: Sockaddr | null, broadcast: boolea
 }
 
 function attach(so: Socket): Errno {
-  const vnet = so.so_vnet;
-  const { params, udbinfo } = V_udp(vnet);
-  const error = soreserve(so, params.maxdgram, params.recvspace);
-  if (error !== 0) return error;
-  const inp = in_pcballoc(so, udbinfo, inpaf(vnet, AF_INET));
-  inp.inp_ip_ttl = V_ip(vnet).params.ttl;
-  so.so_pcb = inp;
-  return 0;
-}
-
-function detach(so: Socket): void {
-  sbflushRecords(so.so_rcv);
-  in_pcbfree(sotoinpcb(so));
-  so.so_pcb = null;
+  const { params, udbinfo } = V_udp(so.so_vnet);
+  return inDgramAttach(so, udbinfo, params.maxdgram, params.recvspace);
 }
 
 function bind(so: Socket, nam: Sockaddr): Errno {
@@ -393,48 +365,23 @@ function disconnect(so: Socket): Errno {
 
 /** The switch of UDP sockets. @see sys/netinet/udp_usrreq.c */
 export const udpProtosw: Protosw = {
+  ...inDgramSwitch,
   pr_type: SOCK_DGRAM,
-  pr_domain: AF_INET,
   pr_protocol: IPPROTO_UDP,
-  pr_flags: PR_ATOMIC | PR_ADDR,
   pr_attach: attach,
-  pr_detach: detach,
+  pr_detach: inDgramDetach,
   pr_bind: bind,
-  pr_listen: () => EOPNOTSUPP,
   pr_connect: connect,
   pr_send: (so, _flags, m, nam) =>
     udp_output(sotoinpcb(so), m, nam, (so.so_options & SO_BROADCAST) !== 0),
-  pr_ready: () => EOPNOTSUPP,
-  pr_rcvd: () => 0,
-  pr_shutdown(so: Socket): Errno {
-    socantsendmore(so);
-    return 0;
-  },
   pr_disconnect: disconnect,
   pr_abort(so: Socket): void {
     disconnect(so);
     soisdisconnected(so);
   },
-  pr_close(): void {},
-  pr_sockaddr: (so) => sotoinpcb(so).inp_af.sockaddr(sotoinpcb(so).inp_inc, false),
-  pr_peeraddr: (so) =>
-    sotoinpcb(so).inp_af.faddrAny(sotoinpcb(so).inp_inc)
-      ? null
-      : sotoinpcb(so).inp_af.sockaddr(sotoinpcb(so).inp_inc, true),
   pr_ctloutput: (so, sopt) =>
     sopt.sopt_level === IPPROTO_UDP ? ENOPROTOOPT : ip_ctloutput(so, sopt),
 };
-
-/** IP_TTL of a UDP socket, 1 to 255. @see ip(4) */
-export function udpSetTtl(so: Socket, ttl: number): void {
-  sotoinpcb(so).inp_ip_ttl = ttl;
-}
-
-/** IP_DONTFRAG of a UDP socket. @see ip(4) */
-export function udpSetDontfrag(so: Socket, on: boolean): void {
-  if (on) sotoinpcb(so).inp_flags |= INP_DONTFRAG;
-  else sotoinpcb(so).inp_flags &= ~INP_DONTFRAG;
-}
 
 function sysctls(vnet: Vnet, { params, udbinfo }: UdpVnet): void {
   const t = vnet.sysctl;

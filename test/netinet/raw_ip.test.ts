@@ -3,7 +3,13 @@ import { mbEmulator } from '../../src/kern/kern_mbuf.ts';
 import { M_NOWAIT, M_PKTHDR } from '../../src/kern/mbuf.ts';
 import { m_uiotombuf_nomap } from '../../src/kern/m_uiotombuf.ts';
 import { soReceivedFrom } from '../../src/kern/uipc_dgram.ts';
-import { AF_INET, IPPROTO_ICMP, type Sockaddr, SOCK_RAW } from '../../src/kern/protosw.ts';
+import {
+  AF_INET,
+  IPPROTO_ICMP,
+  IPPROTO_IP,
+  type Sockaddr,
+  SOCK_RAW,
+} from '../../src/kern/protosw.ts';
 import { ioResult, soRecvDgram, soSendDgram } from '../../src/kern/sys_generic.ts';
 import {
   SO_BROADCAST,
@@ -21,7 +27,8 @@ import { IFCAP_NOMAP } from '../../src/net/if_var.ts';
 import { ipstat } from '../../src/netinet/ip_var.ts';
 import { inet_ntoa } from '../../src/netinet/in.ts';
 import { V_icmp } from '../../src/netinet/ip_icmp.ts';
-import { ripSetDontfrag, ripSetTtl } from '../../src/netinet/raw_ip.ts';
+import { IP_DONTFRAG, IP_TTL } from '../../src/netinet/ip_ctloutput.ts';
+import { soSetInt } from '../../src/kern/uipc_sockopt.ts';
 import {
   EACCES,
   EADDRNOTAVAIL,
@@ -102,8 +109,8 @@ describe('raw_ip', () => {
 
   it('sends with the time to live and DF that are set', () => {
     const so = socket();
-    ripSetTtl(so, 3);
-    ripSetDontfrag(so, true);
+    soSetInt(so, IPPROTO_IP, IP_TTL, 3);
+    soSetInt(so, IPPROTO_IP, IP_DONTFRAG, 1);
     expect(send(so, message(ECHO))).to.equal(0);
     expect(decodeFrame(rig.sent.splice(0)[0]!).ip).to.include({ ttl: 3, df: true });
     expect(send(so, message(ECHO, 1473))).to.equal(EMSGSIZE);

@@ -11,7 +11,13 @@ import {
   M_PKTHDR,
   MT_DATA,
 } from '../../src/kern/mbuf.ts';
-import { AF_INET, IPPROTO_UDP, type Sockaddr, SOCK_DGRAM } from '../../src/kern/protosw.ts';
+import {
+  AF_INET,
+  IPPROTO_IP,
+  IPPROTO_UDP,
+  type Sockaddr,
+  SOCK_DGRAM,
+} from '../../src/kern/protosw.ts';
 import { ioResult, soRecvDgram, soSendDgram } from '../../src/kern/sys_generic.ts';
 import { sbdroprecord, soReceivedFrom } from '../../src/kern/uipc_dgram.ts';
 import { m_uiotombuf_nomap } from '../../src/kern/m_uiotombuf.ts';
@@ -34,7 +40,9 @@ import {
 import { IFCAP_NOMAP } from '../../src/net/if_var.ts';
 import { inet_ntoa } from '../../src/netinet/in.ts';
 import { udp_pcblist } from '../../src/netinet/udp_pcblist.ts';
-import { udp_input, udpSetDontfrag, udpSetTtl } from '../../src/netinet/udp_usrreq.ts';
+import { IP_DONTFRAG, IP_TTL } from '../../src/netinet/ip_ctloutput.ts';
+import { udp_input } from '../../src/netinet/udp_usrreq.ts';
+import { soSetInt } from '../../src/kern/uipc_sockopt.ts';
 import { udpstat } from '../../src/netinet/udp_var.ts';
 import {
   EACCES,
@@ -232,8 +240,8 @@ describe('udp_usrreq', () => {
       expect(send(so, bytes(9217), sin(PEER, 5000)), 'net.inet.udp.maxdgram').to.equal(EMSGSIZE);
       big(so);
       expect(send(so, bytes(65508), sin(PEER, 5000))).to.equal(EMSGSIZE);
-      udpSetDontfrag(so, true);
-      udpSetTtl(so, 9);
+      soSetInt(so, IPPROTO_IP, IP_DONTFRAG, 1);
+      soSetInt(so, IPPROTO_IP, IP_TTL, 9);
       expect(send(so, bytes(1473), sin(PEER, 5000))).to.equal(EMSGSIZE);
       expectTx(rig.sent);
       expect(send(so, bytes(1472), sin(PEER, 5000))).to.equal(0);
