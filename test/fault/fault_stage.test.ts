@@ -99,6 +99,51 @@ describe('fault stage', () => {
     expect(kept({ rate: 0.25, seed: 2 }, 250)).to.not.deep.equal(some);
   });
 
+  // What a kind does to frames 0 to 9, 10 ms apart: number, ms of delay and length of what comes out.
+  const calm = upTo(10).map((n) => [n, 0, 64]);
+  const kinds: [Partial<FaultSpec> & Pick<FaultSpec, 'kind'>, number[][]][] = [
+    [{ kind: 'drop', nth: 4 }, calm.filter(([n]) => n !== 3)],
+    [{ kind: 'duplicate', nth: 4 }, [...calm.slice(0, 4), [3, 0, 64], ...calm.slice(4)]],
+    [
+      { kind: 'reorder', nth: 4, delayMs: 25 },
+      [...calm.slice(0, 3), ...calm.slice(4, 6), [3, 25, 64], ...calm.slice(6)],
+    ],
+    [{ kind: 'delay', delayMs: 5 }, calm.map(([n]) => [n!, 5, 64])],
+    [{ kind: 'corrupt', nth: 4, bits: 1 }, calm],
+    [{ kind: 'truncate', nth: 4, bits: 30 }, calm.map(([n]) => [n!, 0, n === 3 ? 30 : 64])],
+    // 64 bytes in 4 ms.
+    [{ kind: 'rate', rate: 128_000 }, calm.map(([n]) => [n!, 4, 64])],
+  ];
+  for (const [spec, want] of kinds) {
+    for (const point of ['tx', 'rx', 'wire'] as const) {
+      it(`${spec.kind} at ${point} is for that direction`, () => {
+        const r = new Rig();
+        r.add({ ...spec, point });
+        const sent = ([TX, RX] as const).map((dir) => {
+          const start = r.clock.nowNs() / MS;
+          r.out.length = 0;
+          r.send(10, dir, 10);
+          r.clock.advance(1000 * MS);
+          const left = r.out.map(({ n, atMs, frame }) => [n, atMs - start - 10 * n, frame.length]);
+          const broken = r.out.filter((o) => o.frame.some((byte, i) => byte !== 0 && i !== 20));
+          expect(r.out.every((o) => o.dir === dir)).to.equal(true);
+          return { left, broken: broken.length };
+        });
+        // The n-th is counted over both directions: at `wire` what is sent first has it.
+        const both = spec.nth === undefined;
+        for (const dir of [TX, RX]) {
+          const name = dir === TX ? 'tx' : 'rx';
+          const here = point === name || (point === 'wire' && (both || dir === TX));
+          const frames = sent[dir]!.left;
+          expect(frames).to.deep.equal(here ? want : calm);
+          const damaged = here && spec.kind === 'corrupt' ? 1 : 0;
+          expect(sent[dir]!.broken).to.equal(damaged);
+        }
+        expect(r.stage.held).to.equal(0);
+      });
+    }
+  }
+
   it('counts only frames that its filter lets through', () => {
     const r = new Rig();
     // Byte 20 odd: ldb [20]; jset #1; keep or not.
