@@ -64,7 +64,7 @@ import {
   SO_TYPE,
   SOL_SOCKET,
 } from '../kern/uipc_sockopt.ts';
-import { IP_DONTFRAG, IP_PORTRANGE, IP_TOS, IP_TTL } from '../netinet/ip_ctloutput.ts';
+import { IP_DONTFRAG, IP_MINTTL, IP_PORTRANGE, IP_TOS, IP_TTL } from '../netinet/ip_ctloutput.ts';
 import {
   TCP_CONGESTION,
   TCP_FUNCTION_BLK,
@@ -126,6 +126,7 @@ export const constants = Object.freeze({
   IP_TOS,
   IP_TTL,
   IP_PORTRANGE,
+  IP_MINTTL,
   IP_DONTFRAG,
   TCP_NODELAY,
   TCP_MAXSEG,

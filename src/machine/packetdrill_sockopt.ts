@@ -32,7 +32,7 @@ import {
   type Socket,
 } from '../kern/uipc_socket.ts';
 import { INP_DROPPED, type Inpcb } from '../netinet/in_pcb.ts';
-import { IP_DONTFRAG, IP_TOS, IP_TTL } from '../netinet/ip_ctloutput.ts';
+import { IP_DONTFRAG, IP_MINTTL, IP_TOS, IP_TTL } from '../netinet/ip_ctloutput.ts';
 import {
   TCP_CONGESTION,
   TCP_FASTOPEN,
@@ -94,6 +94,7 @@ const TCP_NAMES = new Map<number, number>([
 const IP_NAMES = new Map<number, number>([
   [1, IP_TOS],
   [2, IP_TTL],
+  [21, IP_MINTTL],
 ]);
 
 /** Options that are on or off: FreeBSD answers with a bit, Linux with 1. */

@@ -1,7 +1,7 @@
 /**
  * Congestion control as the rest of TCP sees it, after sys/netinet/cc/cc.c: a table of algorithms,
  * the one a connection uses, and what does not depend on it (initial window, signals, undoing a
- * time-out that was none). Left out: modules loaded at run time, ABE.
+ * time-out that was none). Left out: modules loaded at run time.
  */
 
 import { type Errno, ESRCH } from '../sys/errno.ts';
@@ -40,9 +40,16 @@ export function cc_register_algo(algo: CcAlgo): void {
   algorithms.set(algo.name, algo);
 }
 
-/** Names of the algorithms, for net.inet.tcp.cc.available. */
-export function ccAvailable(): string[] {
-  return [...algorithms.keys()];
+/** The table of algorithms and how many connections use each: net.inet.tcp.cc.available. */
+export function ccAvailable(tcp: TcpVnet): string {
+  const lines = ['', 'CCmod           D PCB count'];
+  for (const algo of algorithms.values()) {
+    let n = 0;
+    for (let inp = tcp.tcbinfo.ipi_listhead; inp !== null; inp = inp.listNext)
+      if ((inp.inp_ppcb as Tcpcb | null)?.t_cc === algo) n++;
+    lines.push(`${algo.name.padEnd(16)}${algo === tcp.ccAlgo ? '*' : ' '} ${n}`);
+  }
+  return [...lines, ''].join('\n');
 }
 
 /** The algorithm called `name`, or null. */
@@ -147,6 +154,8 @@ export function cc_cong_signal(tp: Tcpcb, type: number, ack: TcpSeq): void {
       if ((tp.t_flags & TF_CONGRECOVERY) === 0) {
         tp.t_cc.cong_signal(tp, CC_NDUPACK);
         announceCwr(tp);
+      } else {
+        tp.t_cc.loss_after_mark(tp);
       }
       tp.snd_recover = tp.snd_max;
       tp.t_bytes_acked = 0;

@@ -129,6 +129,8 @@ export const cubic_cc_algo: CcAlgo = {
     }
   },
 
+  loss_after_mark(): void {},
+
   post_recovery: deflate,
 
   after_idle(tp: Tcpcb): void {

@@ -2,11 +2,11 @@
  * NewReno with byte counting, after sys/netinet/cc/cc_newreno.c: RFC 5681 (slow start, congestion
  * avoidance, restart after idle), 3465 (appropriate byte counting), 6582 (end of recovery). Slow
  * start and restart are shared with CUBIC. Left out: HyStart++, which FreeBSD's has and does not use
- * unless a program asks for it; ABE's own factor.
+ * unless a program asks for it.
  */
 
 import type { TcpSeq } from '../sys/types.ts';
-import { CC_RTO, CC_RTO_ERR, cwndMax, flightAfter, tcp_compute_initwnd } from './cc.ts';
+import { CC_ECN, CC_RTO, CC_RTO_ERR, cwndMax, flightAfter, tcp_compute_initwnd } from './cc.ts';
 import { type CcAlgo, tcp_maxseg, type Tcpcb } from './tcp_var.ts';
 
 /**
@@ -28,11 +28,14 @@ export function slowStart(tp: Tcpcb, acked: number, div = 1): boolean {
   return true;
 }
 
-/** Where RFC 5681, equation 4, puts the threshold: half of what is under way, two segments at least. */
-export function halfOfFlight(tp: Tcpcb): number {
+/**
+ * Where RFC 5681, equation 4, puts the threshold: `percent` of what is under way, half by default, two
+ * segments at least.
+ */
+function partOfFlight(tp: Tcpcb, percent: number): number {
   const maxseg = tcp_maxseg(tp);
   const flight = Math.min(tp.snd_wnd, tp.snd_cwnd);
-  return Math.max(Math.floor(flight / 2 / maxseg), 2) * maxseg;
+  return Math.max(Math.floor((flight * percent) / 100 / maxseg), 2) * maxseg;
 }
 
 /** What is left under way limits the window after recovery: no burst. RFC 6582, 3.2 (3). */
@@ -72,18 +75,31 @@ export const newreno_cc_algo: CcAlgo = {
   },
 
   cong_signal(tp: Tcpcb, type: number): void {
+    const p = tp.t_tcp.params;
     switch (type) {
       case CC_RTO:
         // Once per loss: a second time-out of the same data halves nothing (RFC 5681, 3.1).
-        if (tp.t_rxtshift === 1) tp.snd_ssthresh = halfOfFlight(tp);
+        if (tp.t_rxtshift === 1) tp.snd_ssthresh = partOfFlight(tp, p.newreno_beta);
         tp.snd_cwnd = tcp_maxseg(tp);
         return;
       case CC_RTO_ERR:
         return;
       default:
-        tp.snd_ssthresh = halfOfFlight(tp);
+        // RFC 8511: a mark comes before the queue is full, so less has to go.
+        tp.snd_ssthresh = partOfFlight(
+          tp,
+          type === CC_ECN && p.abe ? p.newreno_beta_ecn : p.newreno_beta,
+        );
         tp.snd_cwnd = tp.snd_ssthresh;
     }
+  },
+
+  loss_after_mark(tp: Tcpcb): void {
+    const p = tp.t_tcp.params;
+    if (!p.abe || !p.abe_frlossreduce) return;
+    // As if the loss had come first.
+    tp.snd_ssthresh = partOfFlight(tp, (100 * p.newreno_beta) / p.newreno_beta_ecn);
+    tp.snd_cwnd = tp.snd_ssthresh;
   },
 
   post_recovery: deflate,

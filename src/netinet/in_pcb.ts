@@ -83,8 +83,9 @@ export interface InpAf {
   print(inc: InConninfo, foreign: boolean): string;
   /** Reads the addresses of the received packet `m` into `inc`. */
   parse(m: Mbuf, inc: InConninfo): void;
-  /** The header's ECN field, 0 to 3. */
+  /** The header's ECN field, 0 to 3, and its TTL or hop limit. */
   ecn(m: Mbuf): number;
+  ttl(m: Mbuf): number;
   /** Whether a segment may come from and to these addresses: no multicast, no broadcast. */
   unicast(vnet: Vnet, m: Mbuf, inc: InConninfo): boolean;
   /** Bytes behind the IP header of `hlen` bytes. */
@@ -140,6 +141,8 @@ export class Inpcb {
   inp_flags = 0;
   inp_ip_ttl = 64;
   inp_ip_tos = 0;
+  /** The least TTL that is taken: IP_MINTTL. */
+  inp_ip_minttl = 0;
   /** What ip_output caches between packets. */
   readonly inp_route = new Route();
   // Links of the tables of Inpcbinfo. hashIn says which: 0 none, 1 wild, 2 connected.

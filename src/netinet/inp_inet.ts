@@ -118,6 +118,9 @@ export const inetAf: InpAf = {
   ecn(m: Mbuf): number {
     return $ip.at(mtod(m)).ip_tos & 3;
   },
+  ttl(m: Mbuf): number {
+    return $ip.at(mtod(m)).ip_ttl;
+  },
   unicast(vnet: Vnet, m: Mbuf, inc: InConninfo): boolean {
     return (
       (m.m_flags & (M_BCAST | M_MCAST)) === 0 &&

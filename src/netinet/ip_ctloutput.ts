@@ -1,6 +1,6 @@
 /**
  * Options at IPPROTO_IP, after ip_ctloutput of sys/netinet/ip_output.c. Left out: IP options,
- * multicast, minimum TTL, and what recvmsg(2) would tell beside the data.
+ * multicast, and what recvmsg(2) would tell beside the data.
  */
 
 import { EINVAL, ENOPROTOOPT, type Errno } from '../sys/errno.ts';
@@ -13,6 +13,7 @@ import { INP_DONTFRAG, INP_HIGHPORT, INP_LOWPORT, type Inpcb } from './in_pcb.ts
 export const IP_TOS = 3;
 export const IP_TTL = 4;
 export const IP_PORTRANGE = 19;
+export const IP_MINTTL = 66;
 export const IP_DONTFRAG = 67;
 // Values of IP_PORTRANGE.
 export const IP_PORTRANGE_DEFAULT = 0;
@@ -38,6 +39,10 @@ function set(inp: Inpcb, name: number, v: number): Errno {
       if (v <= 0 || v > MAXTTL) return EINVAL;
       inp.inp_ip_ttl = v;
       return 0;
+    case IP_MINTTL:
+      if (v < 0 || v > MAXTTL) return EINVAL;
+      inp.inp_ip_minttl = v;
+      return 0;
     case IP_DONTFRAG:
       if (v !== 0) inp.inp_flags |= INP_DONTFRAG;
       else inp.inp_flags &= ~INP_DONTFRAG;
@@ -53,6 +58,8 @@ function get(inp: Inpcb, name: number): number {
       return inp.inp_ip_tos;
     case IP_TTL:
       return inp.inp_ip_ttl;
+    case IP_MINTTL:
+      return inp.inp_ip_minttl;
     case IP_DONTFRAG:
       return inp.inp_flags & INP_DONTFRAG;
     default:
@@ -72,6 +79,7 @@ export function ip_ctloutput(so: Socket, sopt: Sockopt): Errno {
   switch (sopt.sopt_name) {
     case IP_TOS:
     case IP_TTL:
+    case IP_MINTTL:
     case IP_DONTFRAG:
     case IP_PORTRANGE:
       if (sopt.sopt_dir === SOPT_SET) return sooptInt(sopt) || set(inp, sopt.sopt_name, $optval.v);

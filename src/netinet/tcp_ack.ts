@@ -254,7 +254,8 @@ export function stepAck(tp: Tcpcb, seg: TcpSegment): Verdict {
     if (seg.ack === tp.snd_una) return CONT;
   }
   // RFC 5961, 5.2: an ACK older than any window the peer had cannot be its.
-  if (SEQ_LT(seg.ack, seqAdd(tp.snd_una, -tp.max_sndwnd)) || SEQ_GT(seg.ack, tp.snd_max)) {
+  const old = !tp.t_tcp.params.insecure_ack && SEQ_LT(seg.ack, seqAdd(tp.snd_una, -tp.max_sndwnd));
+  if (old || SEQ_GT(seg.ack, tp.snd_max)) {
     if (SEQ_GT(seg.ack, tp.snd_max)) tp.t_tcp.stat.tcps_rcvacktoomuch++;
     count(R_TCP_BADACK);
     return DROPAFTERACK;

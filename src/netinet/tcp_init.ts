@@ -79,6 +79,28 @@ const hystart: readonly IntSysctl[] = [
 const ints: readonly IntSysctl[] = [
   ['mssdflt', 'mssdflt', 216, 65495, 'Default TCP Maximum Segment Size'],
   ['minmss', 'minmss', 88, 65495, 'Minimum TCP Maximum Segment Size'],
+  ['rfc1323', 'rfc1323', 0, 3, 'Window scaling and timestamps: 0 no, 1 both, 2 and 3 one of them'],
+  [
+    'isn_reseed_interval',
+    'isn_reseed_interval',
+    0,
+    0x7fffffff,
+    'Seconds between reseeding of ISN secret',
+  ],
+  [
+    'cc.newreno.beta',
+    'newreno_beta',
+    1,
+    100,
+    'New Reno beta, specified as number between 1 and 100',
+  ],
+  [
+    'cc.newreno.beta_ecn',
+    'newreno_beta_ecn',
+    1,
+    100,
+    'New Reno beta ecn, specified as number between 1 and 100',
+  ],
   ['abc_l_var', 'abc_l_var', 1, 100, 'Cap the max cwnd increment during slow-start'],
   ['initcwnd_segments', 'initcwnd_segments', 0, 1000, 'Slow-start flight size in segments'],
   ...hystart,
@@ -116,7 +138,7 @@ const ints: readonly IntSysctl[] = [
     65495,
     'Path MTU Discovery Black Hole Detection lowered MSS',
   ],
-  ['blackhole', 'blackhole', 0, 2, 'Do not send RST on segments to closed ports'],
+  ['blackhole', 'blackhole', 0, 3, 'Do not send RST on segments to closed ports'],
   ['log_in_vain', 'log_in_vain', 0, 2, 'Log all incoming TCP segments to closed ports'],
   ['ack_war_timewindow', 'ack_war_timewindow', 0, 0x7fffffff, 'Time interval for ack_war_cnt'],
   ['ack_war_cnt', 'ack_war_cnt', 0, 0x7fffffff, 'Maximum number of challenge ACKs sent'],
@@ -135,11 +157,11 @@ const ints: readonly IntSysctl[] = [
 ];
 
 const bools: readonly (readonly [string, BoolParam, string])[] = [
-  ['rfc1323', 'rfc1323', 'Enable rfc1323 (high performance TCP) extensions'],
   ['rfc3042', 'rfc3042', 'Enable RFC 3042 (Limited Transmit)'],
   ['rfc3390', 'rfc3390', 'Enable RFC 3390 (Increasing TCP initial window)'],
   ['rfc3465', 'rfc3465', 'Enable RFC 3465 (Appropriate Byte Counting)'],
   ['sack.enable', 'sack_enable', 'Enable/Disable TCP SACK support'],
+  ['sack.revised', 'sack_revised', 'Use revised SACK loss recovery per RFC 6675'],
   ['sack.lrd', 'sack_lrd', 'Perform Lost Retransmission Detection'],
   ['do_prr', 'do_prr', 'Enable Proportional Rate Reduction per RFC 6937'],
   ['sendbuf_auto', 'sendbuf_auto', 'Enable automatic send buffer sizing'],
@@ -154,6 +176,11 @@ const bools: readonly (readonly [string, BoolParam, string])[] = [
   ['blackhole_local', 'blackhole_local', 'Enforce blackhole for locally originated packets'],
   ['insecure_rst', 'insecure_rst', 'Follow RFC793 instead of RFC5961 criteria for accepting RST'],
   ['insecure_syn', 'insecure_syn', 'Follow RFC793 instead of RFC5961 criteria for accepting SYN'],
+  ['insecure_ack', 'insecure_ack', 'Follow RFC793 criteria for validating SEG.ACK'],
+  ['nolocaltimewait', 'nolocaltimewait', 'Do not create TIME_WAIT for local connections'],
+  ['ts_offset_per_conn', 'ts_offset_per_conn', 'Initialize TCP timestamps per connection'],
+  ['cc.abe', 'abe', 'Alternative Backoff with ECN, RFC 8511'],
+  ['cc.abe_frlossreduce', 'abe_frlossreduce', 'Apply beta too when a loss follows a mark'],
   ['tolerate_missing_ts', 'tolerate_missing_ts', 'Tolerate missing TCP timestamps'],
   [
     'rexmit_drop_options',
@@ -165,6 +192,18 @@ const bools: readonly (readonly [string, BoolParam, string])[] = [
   ['syncookies_only', 'syncookies_only', 'Use only TCP SYN cookies'],
   ['syncache.rst_on_sock_fail', 'syncache_rst_on_sock_fail', 'Send reset on socket failure'],
 ];
+
+/** The table that sysctl prints of stacks. */
+function stacks(tcp: TcpVnet): string {
+  const column = (text: string): string => text.padEnd(32);
+  const { tfb_tcp_block_name: block } = tcp.functions!;
+  return [
+    '',
+    `${column('Stack')}D ${column('Alias')} PCB count`,
+    `${column(block)}* ${column(block)} ${tcp.tcbinfo.ipi_count}`,
+    '',
+  ].join('\n');
+}
 
 function sysctls(vnet: Vnet, tcp: TcpVnet): void {
   const tree = vnet.sysctl;
@@ -211,8 +250,9 @@ function sysctls(vnet: Vnet, tcp: TcpVnet): void {
     (v) => ccSetDefault(tcp, v),
   );
   tree.string(name('cc.available'), 'List of congestion control algorithms', () =>
-    ccAvailable().join(', '),
+    ccAvailable(tcp),
   );
+  tree.string(name('functions_available'), 'List of available TCP stacks', () => stacks(tcp));
   tree.string(
     name('functions_default'),
     'Default TCP stack',

@@ -1,7 +1,7 @@
 /**
  * A TCP segment from IP to its connection, after tcp_input of sys/netinet/tcp_input.c: checks,
  * look-up, TIME_WAIT, LISTEN (RFC 9293, 3.10.7.1 and 3.10.7.2). Connections go on in
- * tcp_do_segment.ts. Left out: options of IP, forwarding to a local proxy, minimum TTL.
+ * tcp_do_segment.ts. Left out: options of IP, forwarding to a local proxy.
  */
 
 import { EHOSTUNREACH, type Errno } from '../sys/errno.ts';
@@ -10,6 +10,7 @@ import {
   type Reason,
   R_TCP_BADSYN,
   R_TCP_CLOSED,
+  R_TCP_MINTTL,
   R_TCP_MTU_REXMT,
   R_TCP_NOPCB,
   R_TCP_OFF,
@@ -87,8 +88,19 @@ function drop(seg: TcpSegment, why: Reason): void {
   seg.m = null;
 }
 
+/** Whether blackhole(4) keeps silent: from level `level` on, and to our own packets only if forced. */
+function silent(tcp: TcpVnet, af: InpAf, level: number): boolean {
+  const { blackhole, blackhole_local } = tcp.params;
+  if (blackhole < level) return false;
+  return blackhole_local || !af.isLocal(tcp.vnet, af.sockaddr($inc, true));
+}
+
 /** Answers with RST if the rate allows, and frees the segment. */
 function reset(tcp: TcpVnet, af: InpAf, seg: TcpSegment, why: Reason, limit: number): void {
+  if (limit === BANDLIM_RST_OPENPORT && silent(tcp, af, 3)) {
+    drop(seg, why);
+    return;
+  }
   const unicast = af.unicast(tcp.vnet, seg.m!, $inc);
   drop(seg, why);
   if ((seg.flags & TH_RST) !== 0 || !unicast || badport_bandlim(limit, tcp.vnet) < 0) return;
@@ -221,9 +233,7 @@ function logInVain(af: InpAf, seg: TcpSegment): void {
 function noConnection(tcp: TcpVnet, af: InpAf, seg: TcpSegment): void {
   const { log_in_vain } = tcp.params;
   if (log_in_vain === 2 || (log_in_vain === 1 && (seg.flags & TH_SYN) !== 0)) logInVain(af, seg);
-  const { blackhole, blackhole_local } = tcp.params;
-  const silent = blackhole === 2 || (blackhole === 1 && (seg.flags & TH_SYN) !== 0);
-  if (silent && (blackhole_local || !af.isLocal(tcp.vnet, af.sockaddr($inc, true)))) {
+  if (silent(tcp, af, (seg.flags & TH_SYN) !== 0 ? 1 : 2)) {
     drop(seg, R_TCP_NOPCB);
     return;
   }
@@ -241,6 +251,11 @@ export function tcp_input(m: Mbuf, hlen: number, vnet: Vnet, family: number): vo
   tcp.stat.tcps_rcvtotal++;
   if (!parse(tcp, af, m, hlen, seg)) return;
   let inp = in_pcblookup(tcp.tcbinfo, af, $inc, true);
+  // RFC 5082: from so near that nobody else could have sent it.
+  if (inp !== null && inp.inp_ip_minttl > 0 && af.ttl(seg.m!) < inp.inp_ip_minttl) {
+    drop(seg, R_TCP_MINTTL);
+    return;
+  }
   if (inp !== null && intotcpcb(inp).t_state === TCPS_TIME_WAIT) {
     if (!tcp_twcheck(intotcpcb(inp), seg)) return;
     // A new connection in the place of the old one: only a listener can take it.

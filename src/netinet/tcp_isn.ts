@@ -107,9 +107,11 @@ function layConn(inc: InConninfo): number {
   return 36;
 }
 
-/** Hashes addresses and ports of a connection. */
-function hashConn(key: Uint32Array, inc: InConninfo): number {
-  return siphash24(key, input, layConn(inc));
+/** Hashes addresses and, if `ports`, ports of a connection. */
+function hashConn(key: Uint32Array, inc: InConninfo, ports = true): number {
+  const len = layConn(inc);
+  if (!ports) view.setUint32(0, 0);
+  return siphash24(key, input, len);
 }
 
 /** Hashes a connection with two more words: what a SYN cookie vouches for. */
@@ -120,12 +122,25 @@ export function hashCookie(key: Uint32Array, inc: InConninfo, a: number, b: numb
   return siphash24(key, input, len + 8);
 }
 
-/** The first sequence number of a new connection. @see sys/netinet/tcp_subr.c */
+/**
+ * The first sequence number of a new connection. Every net.inet.tcp.isn_reseed_interval seconds the
+ * secret is made anew, and old duplicates may fit again: RFC 6528, 3.
+ * @see sys/netinet/tcp_subr.c
+ */
 export function tcp_new_isn(tcp: TcpVnet, inc: InConninfo): TcpSeq {
+  const { isn_reseed_interval } = tcp.params;
+  if (isn_reseed_interval > 0 && nowNs() - tcp.isnLastReseed >= isn_reseed_interval * 1e9) {
+    tcp.isnLastReseed = nowNs();
+    for (let i = 0; i < 4; i++) tcp.isn_secret[i] = tcp.vnet.prng.next32();
+  }
   return tcpSeq(Math.floor(nowNs() / 4000) + hashConn(tcp.isn_secret, inc));
 }
 
-/** What is added to the clock in a connection's timestamps. @see sys/netinet/tcp_subr.c */
+/**
+ * What is added to the clock in a connection's timestamps: its own, or with
+ * net.inet.tcp.ts_offset_per_conn off the same for all between two hosts.
+ * @see sys/netinet/tcp_subr.c
+ */
 export function tcp_new_ts_offset(tcp: TcpVnet, inc: InConninfo): number {
-  return hashConn(tcp.ts_offset_secret, inc) | 0;
+  return hashConn(tcp.ts_offset_secret, inc, tcp.params.ts_offset_per_conn) | 0;
 }

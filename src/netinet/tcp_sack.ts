@@ -296,10 +296,12 @@ export function tcp_sack_doack(tp: Tcpcb, seg: TcpSegment, ack: TcpSeq): boolean
 
 /**
  * Whether a byte with `bytes` SACKed above it, in `blocks` separate blocks, counts as lost: RFC 6675,
- * IsLost.
+ * IsLost. Without net.inet.tcp.sack.revised any does that has something above it.
  */
 const isLost = (tp: Tcpcb, bytes: number, blocks: number): boolean =>
-  blocks >= tcprexmtthresh || bytes > (tcprexmtthresh - 1) * tcp_maxseg(tp);
+  !tp.t_tcp.params.sack_revised ||
+  blocks >= tcprexmtthresh ||
+  bytes > (tcprexmtthresh - 1) * tcp_maxseg(tp);
 
 /**
  * Bytes under way when all up to `ack` is acknowledged: RFC 6675, SetPipe. Holes that count as lost
@@ -325,7 +327,11 @@ export function tcp_compute_pipe(tp: Tcpcb, ack: TcpSeq = tp.snd_una): number {
 
 /** Whether so much beyond snd_una arrived that the byte there is lost: RFC 6675, IsLost (HighACK + 1). */
 export function sackLost(tp: Tcpcb): boolean {
-  return tp.snd_holes !== null && isLost(tp, tp.sacked_bytes, tp.snd_numholes);
+  return (
+    tp.t_tcp.params.sack_revised &&
+    tp.snd_holes !== null &&
+    isLost(tp, tp.sacked_bytes, tp.snd_numholes)
+  );
 }
 
 /**
@@ -360,6 +366,7 @@ export function tcp_sack_output(tp: Tcpcb, lost: boolean): Sackhole | null {
  */
 export function sackRescue(tp: Tcpcb): boolean {
   return (
+    tp.t_tcp.params.sack_revised &&
     SEQ_GT(tp.snd_una, tp.rescueRxt) &&
     SEQ_LT(tp.snd_fack, tp.snd_max) &&
     tp.snd_nxt === tp.snd_max &&

@@ -37,6 +37,7 @@ import {
   inpaf,
   nextPktId,
 } from './in_pcb.ts';
+import { V_ip } from './ip_var.ts';
 import { TCP_MAXWIN, Tcphdr, TH_ACK, TH_FIN, TH_RST, TH_SUM_OFF, TH_SYN } from './tcp.ts';
 import {
   tcp_state_change,
@@ -67,6 +68,8 @@ import {
   TF_TSO,
   TT_2MSL,
   V_tcp,
+  wantsScale,
+  wantsTs,
 } from './tcp_var.ts';
 
 const $out = new Tcphdr();
@@ -78,7 +81,8 @@ export function tcp_newtcpcb(inp: Inpcb): Tcpcb {
   const tp = new Tcpcb(inp, tcp, tcp.functions!);
   tcp.states[TCPS_CLOSED]!++;
   tp.t_maxseg = p.mssdflt;
-  if (p.rfc1323) tp.t_flags |= TF_REQ_SCALE | TF_REQ_TSTMP;
+  if (wantsScale(p)) tp.t_flags |= TF_REQ_SCALE;
+  if (wantsTs(p)) tp.t_flags |= TF_REQ_TSTMP;
   if (p.sack_enable) tp.t_flags |= TF_SACK_PERMIT;
   // RFC 6298 (2.1): without a measurement the RTO is a second, and backing off starts from there:
   // srtt + 4 * rttvar says so too.
@@ -188,11 +192,21 @@ export function tcp_drop(tp: Tcpcb, error: Errno): void {
 
 /**
  * Enters TIME_WAIT for 2 MSL, or starts them over: RFC 9293, 3.6.1. A socket that its program has
- * closed is released, so that only the control block waits.
+ * closed is released, so that only the control block waits. With net.inet.tcp.nolocaltimewait a
+ * connection with ourselves is over at once: `tp` is dead then.
  * @see sys/netinet/tcp_timewait.c
  */
 export function tcp_twstart(tp: Tcpcb): void {
   const inp = tp.t_inpcb;
+  const { inp_af } = inp;
+  if (
+    tp.t_tcp.params.nolocaltimewait &&
+    inp_af.isLocal(inp.inp_vnet, inp_af.sockaddr(inp.inp_inc, true))
+  ) {
+    // No old duplicates come from a peer that is ourselves.
+    tcp_close(tp);
+    return;
+  }
   const again = tp.t_state === TCPS_TIME_WAIT;
   if (!again) {
     tcp_state_change(tp, TCPS_TIME_WAIT);
@@ -257,7 +271,7 @@ export function tcp_respond(
     inc,
     len,
     IPPROTO_TCP,
-    tp?.t_inpcb.inp_ip_ttl ?? 64,
+    tp?.t_inpcb.inp_ip_ttl ?? V_ip(tcp.vnet).params.ttl,
     0,
     tcp.params.path_mtu_discovery,
   );

@@ -69,6 +69,8 @@ import {
   TP_KEEPINIT,
   TT_KEEP,
   V_tcp,
+  wantsScale,
+  wantsTs,
 } from './tcp_var.ts';
 
 /** net.inet.tcp.syncache.hashsize. */
@@ -382,11 +384,11 @@ function fillEntry(tcp: TcpVnet, sc: Syncache, inc: InConninfo, seg: TcpSegment,
     sc.sc_flags |= SCF_NOOPT;
     seg.to_flags = 0;
   }
-  if (params.rfc1323 && (seg.to_flags & TOF_TS) !== 0) {
+  if (wantsTs(params) && (seg.to_flags & TOF_TS) !== 0) {
     sc.sc_flags |= SCF_TIMESTAMP;
     sc.sc_tsreflect = seg.to_tsval;
   }
-  if (params.rfc1323 && (seg.to_flags & TOF_SCALE) !== 0) {
+  if (wantsScale(params) && (seg.to_flags & TOF_SCALE) !== 0) {
     sc.sc_flags |= SCF_WINSCALE;
     sc.sc_requested_s_scale = seg.to_wscale;
     sc.sc_requested_r_scale = tcpWscale();
@@ -472,6 +474,7 @@ function inherit(tp: Tcpcb, linp: Inpcb): void {
   const inp = tp.t_inpcb;
   inp.inp_ip_ttl = linp.inp_ip_ttl;
   inp.inp_ip_tos = linp.inp_ip_tos;
+  inp.inp_ip_minttl = linp.inp_ip_minttl;
   inp.inp_flags |= linp.inp_flags & INP_DONTFRAG;
   tp.t_flags |= ltp.t_flags & (TF_NOPUSH | TF_NODELAY);
   tp.t_cc = ltp.t_cc;
@@ -608,14 +611,14 @@ function expandCookie(v: SyncacheVnet, inc: InConninfo, seg: TcpSegment, lso: So
   sc.sc_tsoff = tcp_new_ts_offset(tcp, inc);
   sc.sc_wnd = Math.min(Math.max(sbspace(lso.so_rcv), 0), TCP_MAXWIN);
   sc.sc_rxmits = 1;
-  if (params.rfc1323 && cookieSays.wscale >= 0) {
+  if (wantsScale(params) && cookieSays.wscale >= 0) {
     sc.sc_flags |= SCF_WINSCALE;
     sc.sc_requested_s_scale = cookieSays.wscale;
     sc.sc_requested_r_scale = tcpWscale();
   }
   const noopt = (intotcpcb(lso.so_pcb as Inpcb).t_flags & TF_NOOPT) !== 0;
   if (noopt) sc.sc_flags |= SCF_NOOPT;
-  if (params.rfc1323 && !noopt && (seg.to_flags & TOF_TS) !== 0) {
+  if (wantsTs(params) && !noopt && (seg.to_flags & TOF_TS) !== 0) {
     sc.sc_flags |= SCF_TIMESTAMP;
     sc.sc_tsreflect = seg.to_tsval;
   } else {

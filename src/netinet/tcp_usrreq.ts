@@ -73,6 +73,7 @@ import {
   TCPS_SYN_SENT,
   TCPS_TIME_WAIT,
 } from './tcp_fsm.ts';
+import { V_ip } from './ip_var.ts';
 import { tcp_new_isn, tcp_new_ts_offset } from './tcp_isn.ts';
 import {
   intotcpcb,
@@ -114,6 +115,7 @@ function attach(so: Socket): Errno {
   so.so_snd.sb_flags |= SB_AUTOSIZE;
   so.so_rcv.sb_flags |= SB_AUTOSIZE;
   const inp = in_pcballoc(so, tcp.tcbinfo, inpaf(vnet, so.so_proto.pr_domain));
+  inp.inp_ip_ttl = V_ip(vnet).params.ttl;
   tcp_newtcpcb(inp);
   so.so_pcb = inp;
   return 0;

@@ -187,7 +187,8 @@ export class Tcpstat {
 export class TcpParams {
   mssdflt = TCP_MSS;
   minmss = 216;
-  rfc1323 = true;
+  /** 0 neither, 1 window scaling and timestamps, 2 the former, 3 the latter. */
+  rfc1323 = 1;
   rfc3042 = true;
   rfc3390 = true;
   rfc3465 = true;
@@ -213,6 +214,7 @@ export class TcpParams {
   sack_maxholes = 128;
   sack_globalmaxholes = 65536;
   sack_lrd = true;
+  sack_revised = true;
   do_prr = true;
   ecn_enable = 2;
   ecn_maxretries = 1;
@@ -242,9 +244,19 @@ export class TcpParams {
   blackhole_local = false;
   insecure_rst = false;
   insecure_syn = false;
+  insecure_ack = false;
   tolerate_missing_ts = true;
   rexmit_drop_options = false;
   log_in_vain = 0;
+  nolocaltimewait = false;
+  /** Seconds, 0: never. */
+  isn_reseed_interval = 0;
+  ts_offset_per_conn = true;
+  /** Percent of the window that NewReno keeps after a loss, and with `abe` after a mark. */
+  newreno_beta = 50;
+  newreno_beta_ecn = 80;
+  abe = false;
+  abe_frlossreduce = false;
   icmp_may_rst = true;
   ack_war_timewindow = 1000;
   ack_war_cnt = 5;
@@ -252,7 +264,7 @@ export class TcpParams {
   /** nmbclusters / 16 in FreeBSD; set at init. */
   reass_maxsegments = 0;
   syncache_rexmtlimit = 3;
-  syncache_cachelimit = 15375;
+  syncache_cachelimit = 15360;
   syncache_bucketlimit = 30;
   syncache_rst_on_sock_fail = true;
   syncookies = true;
@@ -260,6 +272,11 @@ export class TcpParams {
   /** Ours: connections in TIME_WAIT; the oldest goes when one more comes. */
   maxtcptw = 16384;
 }
+
+/** Whether window scaling is asked for and granted: net.inet.tcp.rfc1323. */
+export const wantsScale = (p: TcpParams): boolean => p.rfc1323 === 1 || p.rfc1323 === 2;
+/** Whether timestamps are. */
+export const wantsTs = (p: TcpParams): boolean => p.rfc1323 === 1 || p.rfc1323 === 3;
 
 /** The longest a retransmission waits, ms: RFC 6298 asks for at least 60 s. */
 export const TCPTV_REXMTMAX = 64000;
@@ -291,6 +308,8 @@ export interface CcAlgo {
   app_limited(tp: Tcpcb): void;
   /** CC_ECN, CC_RTO, CC_RTO_ERR, CC_NDUPACK. */
   cong_signal(tp: Tcpcb, type: number): void;
+  /** A loss, while a mark's reduction is under way: the window is not lowered again as a rule. Ours. */
+  loss_after_mark(tp: Tcpcb): void;
   /** Recovery ends with the acknowledgment `ack`. */
   post_recovery(tp: Tcpcb, ack: TcpSeq): void;
   /** Nothing was under way for an RTO. */
@@ -376,6 +395,8 @@ export class TcpVnet {
   /** Secrets of RFC 6528's sequence numbers and of timestamp offsets: two SipHash keys. */
   readonly isn_secret = new Uint32Array(4);
   readonly ts_offset_secret = new Uint32Array(4);
+  /** When isn_secret was made, ns. */
+  isnLastReseed = 0;
   /** Segments in all reassembly queues, and entries that wait to be used again. */
   reassSegments = 0;
   reassFree: TsegQent | null = null;

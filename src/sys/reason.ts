@@ -87,6 +87,7 @@ export const R_TCP_SHORT = reason('tcp', 'too_short');
 export const R_TCP_SUM = reason('tcp', 'bad_checksum');
 export const R_TCP_OFF = reason('tcp', 'bad_data_offset');
 export const R_TCP_NOPCB = reason('tcp', 'no_connection');
+export const R_TCP_MINTTL = reason('tcp', 'ttl_below_minimum');
 export const R_TCP_CLOSED = reason('tcp', 'closed');
 export const R_TCP_BADSEQ = reason('tcp', 'out_of_window');
 export const R_TCP_BADACK = reason('tcp', 'bad_ack');

@@ -10,11 +10,15 @@ import {
   type Socket,
 } from '../../src/kern/uipc_socket.ts';
 import { soSetInt } from '../../src/kern/uipc_sockopt.ts';
-import { IP_PORTRANGE } from '../../src/netinet/ip_ctloutput.ts';
+import { CC_ECN, CC_NDUPACK, cc_cong_signal } from '../../src/netinet/cc.ts';
+import { IP_MINTTL, IP_PORTRANGE } from '../../src/netinet/ip_ctloutput.ts';
 import { TCPS_TIME_WAIT } from '../../src/netinet/tcp_fsm.ts';
-import { EADDRINUSE, ECONNRESET } from '../../src/sys/errno.ts';
-import { ack, expectTx, flags, payload, seq } from '../support/frames.ts';
-import { type Conn, PEER, sin, TestHost } from './tcp_host.ts';
+import { V_tcp } from '../../src/netinet/tcp_var.ts';
+import { EADDRINUSE, ECONNRESET, EINVAL } from '../../src/sys/errno.ts';
+import { counted, R_TCP_MINTTL } from '../../src/sys/reason.ts';
+import { tcpSeq } from '../../src/sys/types.ts';
+import { ack, buildTcp, expectTx, flags, payload, seq } from '../support/frames.ts';
+import { type Conn, PEER, type Seg, sin, TestHost, US } from './tcp_host.ts';
 
 describe('tcp: settings', () => {
   let h: TestHost;
@@ -29,11 +33,22 @@ describe('tcp: settings', () => {
       'blackhole_local',
       'insecure_rst',
       'insecure_syn',
+      'insecure_ack',
+      'nolocaltimewait',
+      'isn_reseed_interval',
+      'cc.abe',
+      'cc.abe_frlossreduce',
       'rexmit_drop_options',
       'drop_synfin',
     ];
     for (const leaf of off) expect(get(leaf), leaf).to.equal(0);
-    expect(get('tolerate_missing_ts')).to.equal(1);
+    for (const leaf of ['tolerate_missing_ts', 'rfc1323', 'ts_offset_per_conn', 'sack.revised'])
+      expect(get(leaf), leaf).to.equal(1);
+    expect([get('cc.newreno.beta'), get('cc.newreno.beta_ecn')]).to.eql([50, 80]);
+    expect(get('functions_available')).to.equal(
+      `\nStack                           D Alias                            PCB count\n` +
+        'freebsd                         * freebsd                          0\n',
+    );
   });
 
   it('tolerate_missing_ts: segments without the timestamp that was agreed upon', () => {
@@ -85,6 +100,206 @@ describe('tcp: settings', () => {
       h.advance(0);
       expect(so.so_error !== 0).to.equal(local === 0);
     }
+  });
+
+  it('blackhole: what each value keeps silent about', () => {
+    h.listen(80);
+    /** Whether there is an answer to a SYN to a closed port, another segment there, one for the listener. */
+    const answers = (level: number): boolean[] => {
+      set('blackhole', level);
+      return [
+        { flags: 'S', seq: 1, dport: 999 },
+        { flags: 'F', seq: 1, dport: 999 },
+        { flags: '.', seq: 1, ack: 1, dport: 80 },
+      ].map((fields) => {
+        h.seg(fields);
+        return h.take().length > 0;
+      });
+    };
+    expect([0, 1, 2, 3].map(answers)).to.eql([
+      [true, true, true],
+      [false, true, true],
+      [false, false, true],
+      [false, false, false],
+    ]);
+    expect(h.vnet.sysctl.write('net.inet.tcp.blackhole', '4')).not.to.equal(0);
+    // A listener still listens.
+    h.seg({ flags: 'S', seq: 1, dport: 80 });
+    expectTx(h.sent, [flags('S.')]);
+  });
+
+  it('rfc1323: both options, window scaling alone, timestamps alone, neither', () => {
+    const asked = (): [boolean, boolean] => {
+      const t = h.take()[0]!.ip!.tcp!;
+      return [t.wscale !== undefined, t.ts !== undefined];
+    };
+    for (const [v, want] of [
+      [0, [false, false]],
+      [1, [true, true]],
+      [2, [true, false]],
+      [3, [false, true]],
+    ] as const) {
+      set('rfc1323', v);
+      h.connect(7);
+      expect(asked(), `${v}, our SYN`).to.eql(want);
+      h.listen(80 + v);
+      h.seg({ flags: 'S', seq: 1, dport: 80 + v, mss: 1460, wscale: 3, ts: { val: 1, ecr: 0 } });
+      expect(asked(), `${v}, our SYN-ACK`).to.eql(want);
+    }
+  });
+
+  // RFC 5961, 5.2.
+  it('insecure_ack: an ACK older than any window', () => {
+    const c = h.establish();
+    c.seg({ ack: c.ack - 70_000, payload: 'abc' });
+    expect(h.read(c.so)).to.equal(35);
+    h.take();
+    set('insecure_ack', 1);
+    c.seg({ ack: c.ack - 70_000, payload: 'abc' });
+    expect(h.read(c.so)).to.equal('abc');
+    // What was never sent is acceptable to neither.
+    c.seg({ seq: c.seq + 3, ack: c.ack + 1, payload: 'def' });
+    expect(h.read(c.so)).to.equal(35);
+  });
+
+  it('nolocaltimewait: connections with ourselves do not wait', () => {
+    for (const [v, waits] of [
+      [1, 0],
+      [0, 1],
+    ] as const) {
+      set('nolocaltimewait', v);
+      const head = h.listen(80);
+      const so = h.socket();
+      soconnect(so, sin('127.0.0.1', 80));
+      h.advance(0);
+      const peer = h.accept(head);
+      h.closeSocket(so);
+      h.advance(0);
+      h.closeSocket(peer);
+      h.advance(0);
+      expect(h.count(TCPS_TIME_WAIT), String(v)).to.equal(waits);
+      h.closeSocket(head);
+    }
+    // With others they do.
+    set('nolocaltimewait', 1);
+    const c = h.establish({ dport: 81 });
+    h.closeSocket(c.so);
+    c.seg({ flags: 'F.', ack: c.ack + 1 });
+    expect(h.count(TCPS_TIME_WAIT)).to.equal(2);
+  });
+
+  it('isn_reseed_interval: the secret of sequence numbers is made anew', () => {
+    const { isn_secret } = V_tcp(h.vnet);
+    const at = (ms: number): string => {
+      h.advance(ms);
+      h.connect(7);
+      return isn_secret.join();
+    };
+    const first = at(0);
+    expect(at(100_000)).to.equal(first);
+    set('isn_reseed_interval', 10);
+    const second = at(0);
+    expect(second).not.to.equal(first);
+    expect(at(9_999)).to.equal(second);
+    expect(at(1)).not.to.equal(second);
+  });
+
+  it('ts_offset_per_conn: timestamps of their own, or of the pair of hosts', () => {
+    const offsets = (): number => {
+      const tps = [h.connect(7), h.connect(8)].map((so) => h.tp(so));
+      return new Set(tps.map((tp) => tp.ts_offset)).size;
+    };
+    expect(offsets()).to.equal(2);
+    set('ts_offset_per_conn', 0);
+    expect(offsets()).to.equal(1);
+  });
+
+  it('sack.revised: off, three duplicate ACKs are what tells, and nothing is rescued', () => {
+    set('sack.revised', 0);
+    const c = h.establish({ ts: { val: 1, ecr: 0 }, wscale: 8, sackOk: true });
+    const size = 1448;
+    const tell = (n: number, ...blocks: [number, number][]): number[] => {
+      const sack = blocks.map(([a, b]): [number, number] => [c.ack + a * size, c.ack + b * size]);
+      c.seg({ ack: c.ack + n * size, ...(sack.length === 0 ? {} : { sack }) });
+      return h.take().map((f) => ((f.ip!.tcp!.seq - c.ack) >>> 0) / size);
+    };
+    h.write(c.so, new Uint8Array(10 * size));
+    h.take();
+    expect(tell(0, [1, 6])).to.eql([]);
+    expect(tell(0, [1, 6], [7, 8])).to.eql([]);
+    // What lies below something that arrived counts as lost, however little that is.
+    expect(tell(0, [1, 6], [7, 8.5])).to.eql([0]);
+    expect(tell(0, [1, 6], [7, 9.5])).to.eql([6]);
+    expect(tell(9.5)).to.eql([]);
+  });
+
+  describe('cc.newreno and cc.abe', () => {
+    const reduce = (...signals: number[]): number => {
+      set('cc.newreno.beta', 60);
+      set('cc.newreno.beta_ecn', 90);
+      h.vnet.sysctl.write('net.inet.tcp.cc.algorithm', 'newreno');
+      const c = h.establish({ ts: { val: 1, ecr: 0 } });
+      const tp = h.tp(c.so);
+      tp.snd_wnd = tp.snd_cwnd = 100 * 1448;
+      tp.snd_recover = tcpSeq(tp.snd_una - 1);
+      for (const signal of signals) cc_cong_signal(tp, signal, tp.snd_una);
+      return tp.snd_ssthresh / 1448;
+    };
+
+    it('beta is for losses, and for marks too', () => {
+      expect(reduce(CC_NDUPACK)).to.equal(60);
+    });
+    it('without cc.abe a mark counts as much', () => {
+      expect(reduce(CC_ECN)).to.equal(60);
+    });
+    // RFC 8511.
+    it('with cc.abe beta_ecn is for marks', () => {
+      set('cc.abe', 1);
+      expect(reduce(CC_ECN)).to.equal(90);
+    });
+    it('a loss after the mark changes nothing, unless cc.abe_frlossreduce says so', () => {
+      set('cc.abe', 1);
+      expect(reduce(CC_ECN, CC_NDUPACK)).to.equal(90);
+    });
+    it('cc.abe_frlossreduce: then it is as if the loss had come first', () => {
+      set('cc.abe', 1);
+      set('cc.abe_frlossreduce', 1);
+      expect(reduce(CC_ECN, CC_NDUPACK)).to.equal(60);
+    });
+  });
+
+  // RFC 5082.
+  it('IP_MINTTL: segments from too far away are not there', () => {
+    const head = h.listen(80);
+    const from = (ttl: number, fields: Seg): void =>
+      h.injectIp(
+        buildTcp({ src: PEER, dst: US, ttl }, { sport: 40_000, dport: 80, flags: '.', ...fields }),
+        0,
+      );
+    expect(soSetInt(head, IPPROTO_IP, IP_MINTTL, 256)).to.equal(EINVAL);
+    expect(soSetInt(head, IPPROTO_IP, IP_MINTTL, 255)).to.equal(0);
+    from(254, { flags: 'S', seq: 1 });
+    expectTx(h.sent);
+    expect(counted(R_TCP_MINTTL)).to.equal(1);
+    from(255, { flags: 'S', seq: 1 });
+    const t = h.take()[0]!.ip!.tcp!;
+    from(255, { seq: 2, ack: t.seq + 1 });
+    const so = h.accept(head);
+    // What the listener has is the connection's too.
+    for (const ttl of [254, 255]) from(ttl, { seq: 2, ack: t.seq + 1, payload: String(ttl) });
+    expect(h.read(so)).to.equal('255');
+    from(1, { flags: 'R', seq: 5 });
+    expect(h.state(so)).to.equal('ESTABLISHED');
+    expect(soSetInt(so, IPPROTO_IP, IP_MINTTL, 0)).to.equal(0);
+    from(1, { flags: 'R', seq: 5 });
+    expect(h.state(so)).to.equal('CLOSED');
+  });
+
+  it('net.inet.ip.ttl is that of new sockets and of RSTs without one', () => {
+    h.vnet.sysctl.write('net.inet.ip.ttl', '77');
+    h.connect(7);
+    h.seg({ flags: 'S', seq: 1, dport: 999 });
+    expect(h.take().map((f) => f.ip!.ttl)).to.eql([77, 77]);
   });
 
   it('log_in_vain: 1 tells of SYNs to closed ports, 2 of everything', () => {

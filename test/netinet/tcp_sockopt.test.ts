@@ -10,7 +10,13 @@ import {
   sosetopt,
   soSetInt,
 } from '../../src/kern/uipc_sockopt.ts';
-import { IP_DONTFRAG, IP_PORTRANGE, IP_TOS, IP_TTL } from '../../src/netinet/ip_ctloutput.ts';
+import {
+  IP_DONTFRAG,
+  IP_MINTTL,
+  IP_PORTRANGE,
+  IP_TOS,
+  IP_TTL,
+} from '../../src/netinet/ip_ctloutput.ts';
 import {
   TCP_CONGESTION,
   TCP_FASTOPEN,
@@ -77,7 +83,7 @@ describe('tcp: socket options', () => {
     expect([TCP_NODELAY, TCP_MAXSEG, TCP_NOPUSH, TCP_NOOPT, TCP_INFO]).to.eql([1, 2, 4, 8, 32]);
     expect([TCP_CONGESTION, TCP_MAXUNACKTIME, TCP_FUNCTION_BLK]).to.eql([64, 68, 8192]);
     expect([TCP_KEEPINIT, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT]).to.eql([128, 256, 512, 1024]);
-    expect([IP_TOS, IP_TTL, IP_PORTRANGE, IP_DONTFRAG]).to.eql([3, 4, 19, 67]);
+    expect([IP_TOS, IP_TTL, IP_PORTRANGE, IP_MINTTL, IP_DONTFRAG]).to.eql([3, 4, 19, 66, 67]);
   });
 
   it('TCP_NOPUSH holds back what does not fill a segment, until it is off', () => {

@@ -50,7 +50,7 @@ function drawFaults(prng: SeededPrng, damage: boolean): string[] {
 function setUp(port: SimPort, prng: SeededPrng): void {
   const { params } = V_tcp(port.vnet);
   params.sack_enable = chance(prng, 0.7);
-  params.rfc1323 = chance(prng, 0.7);
+  params.rfc1323 = chance(prng, 0.7) ? 1 : 0;
   params.ecn_enable = pick(prng, [0, 1, 2]);
   params.do_prr = chance(prng, 0.8);
   params.rfc3042 = chance(prng, 0.8);
