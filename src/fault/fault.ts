@@ -2,6 +2,7 @@
 
 import { bpf_filter, type BpfProgram } from '../sys/bpf_filter.ts';
 import type { Prng } from '../sys/prng.ts';
+import { RateLine } from '../sys/rate_line.ts';
 
 export const FAULT_KINDS = [
   'drop',
@@ -51,9 +52,8 @@ export class Fault {
   /** Frames that `match` let through, and those it was done to. */
   matched = 0;
   hits = 0;
-  /** Kind `rate`: when the line is free again, per direction, and when each waiting frame leaves. */
-  readonly busyUntilNs = [0, 0];
-  readonly departures: number[][] = [[], []];
+  /** Kind `rate`: the line of each direction. */
+  readonly lines = [new RateLine(), new RateLine()];
   #burstLeft = 0;
 
   constructor(id: number, spec: FaultSpec, prng: Prng) {

@@ -186,17 +186,11 @@ export class FaultStage implements Task {
 
   /** When a frame of `bytes` has left a line of limited rate, or -1: its queue is full. */
   #queue(fault: Fault, dir: Direction, bytes: number, now: number): number {
-    const waiting = fault.departures[dir]!;
-    while (waiting.length > 0 && waiting[0]! <= now) waiting.shift();
-    if (waiting.length >= (fault.spec.burst ?? RATE_QUEUE)) {
-      count(R_FAULT_QUEUE_FULL);
-      return -1;
-    }
-    const takes = Math.ceil((bytes * 8e9) / fault.spec.rate!);
-    const done = Math.max(now, fault.busyUntilNs[dir]!) + takes;
-    fault.busyUntilNs[dir] = done;
-    waiting.push(done);
-    return done;
+    const line = fault.lines[dir]!;
+    if (line.waiting(now) < (fault.spec.burst ?? RATE_QUEUE))
+      return line.send(now, bytes, fault.spec.rate!);
+    count(R_FAULT_QUEUE_FULL);
+    return -1;
   }
 
   #hold(dueNs: number, dir: Direction, frame: Uint8Array): void {

@@ -5,9 +5,10 @@
  */
 
 import type { Task } from '../sys/clock.ts';
-import { EAGAIN, EFAULT, EINVAL } from '../sys/errno.ts';
+import { EAGAIN, EINVAL } from '../sys/errno.ts';
 import { count, R_FAULT_QUEUE_FULL, R_FAULT_WIRE_ERROR } from '../sys/reason.ts';
 import type { Wire, WireListener } from '../sys/wire.ts';
+import { iovGather, iovLength, iovScatter } from '../sys/wire_iov.ts';
 import { type Direction, type FaultStage, RX, TX } from './fault_stage.ts';
 
 /** Frames that wait for a full wire before the NIC has to. */
@@ -62,22 +63,18 @@ export class FaultWire implements Wire, WireListener {
 
   writev(iov: Uint32Array, iovcnt: number): number {
     if (this.#out.length === 0 && this.#stage.idle(TX)) return this.#wire.writev(iov, iovcnt);
-    const length = this.#lengthOf(iov, iovcnt);
+    const length = iovLength(this.#mem, iov, iovcnt);
     if (length < 0) return length;
     if (length === 0 || length > this.#room().bytes) return -EINVAL;
     if (this.#out.length >= OUT_MAX) return -EAGAIN;
     const frame = new Uint8Array(length);
-    for (let i = 0, at = 0; i < iovcnt; i++) {
-      const off = iov[2 * i]!;
-      frame.set(this.#mem.subarray(off, off + iov[2 * i + 1]!), at);
-      at += iov[2 * i + 1]!;
-    }
+    iovGather(this.#mem, iov, frame);
     this.#stage.send(TX, frame);
     return length;
   }
 
   readv(iov: Uint32Array, iovcnt: number): number {
-    const room = this.#lengthOf(iov, iovcnt);
+    const room = iovLength(this.#mem, iov, iovcnt);
     if (room < 0) return room;
     for (let n = 0; n < IN_MAX && this.#in.length === 0; n++) {
       if (this.#stage.idle(RX)) return this.#wire.readv(iov, iovcnt);
@@ -92,13 +89,7 @@ export class FaultWire implements Wire, WireListener {
     }
     const frame = this.#in.shift();
     if (frame === undefined) return -EAGAIN;
-    const length = Math.min(frame.length, room);
-    for (let i = 0, at = 0; at < length; i++) {
-      const n = Math.min(iov[2 * i + 1]!, length - at);
-      this.#mem.set(frame.subarray(at, at + n), iov[2 * i]);
-      at += n;
-    }
-    return length;
+    return iovScatter(this.#mem, iov, room, frame);
   }
 
   armWritable(): void {
@@ -197,16 +188,5 @@ export class FaultWire implements Wire, WireListener {
   #room(): FaultScratch {
     this.#scratch ??= this.#makeScratch();
     return this.#scratch;
-  }
-
-  /** Bytes the list holds; -EINVAL for a bad count, -EFAULT outside the arena. */
-  #lengthOf(iov: Uint32Array, iovcnt: number): number {
-    if (!(iovcnt >= 1 && 2 * iovcnt <= iov.length)) return -EINVAL;
-    let length = 0;
-    for (let i = 0; i < 2 * iovcnt; i += 2) {
-      if (iov[i]! + iov[i + 1]! > this.#mem.length) return -EFAULT;
-      length += iov[i + 1]!;
-    }
-    return length;
   }
 }

@@ -4,8 +4,10 @@
  * Left out: collisions, preambles, inter-frame gaps.
  */
 
-import { EAGAIN, EFAULT, EINVAL, EIO } from '../sys/errno.ts';
+import { EAGAIN, EINVAL, EIO } from '../sys/errno.ts';
+import { RateLine } from '../sys/rate_line.ts';
 import type { Wire, WireListener } from '../sys/wire.ts';
+import { iovGather, iovLength, iovScatter } from '../sys/wire_iov.ts';
 import type { EventClock } from './manual_clock.ts';
 import { fraction, type SeededPrng } from './prng.ts';
 
@@ -13,7 +15,6 @@ const VNET_HDR = 12;
 const ETHER_HDR = 14;
 /** The longest frame an end takes, header included: four times what IP can fill. */
 const MAX_FRAME = 256 * 1024;
-const MAX_IOV = 1024;
 
 /** What happens to frames of one direction. Probabilities are 0 to 1; may be changed at any time. */
 export interface Impairments {
@@ -112,9 +113,7 @@ export class SimLane {
   readonly #clock: EventClock;
   readonly #prng: SeededPrng;
   readonly #skip: number;
-  /** When the frames still waiting for the rate limit will have left. */
-  #departures: number[] = [];
-  #busyUntilNs = 0;
+  readonly #line = new RateLine();
   #lastArrivalNs = 0;
 
   constructor(link: SimLink, to: SimEnd, clock: EventClock, prng: SeededPrng) {
@@ -127,14 +126,13 @@ export class SimLane {
 
   /** Whether a frame sent now would find the queue full. */
   get isFull(): boolean {
-    const now = this.#clock.nowNs();
-    while (this.#departures.length > 0 && this.#departures[0]! <= now) this.#departures.shift();
-    return this.impair.rateBps > 0 && this.#departures.length >= this.impair.queueFrames;
+    const { rateBps, queueFrames } = this.impair;
+    return this.#line.waiting(this.#clock.nowNs()) >= queueFrames && rateBps > 0;
   }
 
   /** When the queue next has room; now if it has. */
   get roomAtNs(): number {
-    return this.isFull ? this.#departures[0]! : this.#clock.nowNs();
+    return this.isFull ? this.#line.nextNs : this.#clock.nowNs();
   }
 
   /** Takes a frame over and decides what becomes of it. */
@@ -190,11 +188,8 @@ export class SimLane {
   /** The time at which the frame's last bit has left. */
   #depart(bytes: number): number {
     const now = this.#clock.nowNs();
-    if (this.impair.rateBps <= 0) return now;
-    const takesNs = Math.ceil((bytes * 8e9) / this.impair.rateBps);
-    this.#busyUntilNs = Math.max(now, this.#busyUntilNs) + takesNs;
-    this.#departures.push(this.#busyUntilNs);
-    return this.#busyUntilNs;
+    const { rateBps } = this.impair;
+    return rateBps <= 0 ? now : this.#line.send(now, bytes, rateBps);
   }
 }
 
@@ -230,25 +225,20 @@ export class SimEnd implements Wire {
   }
 
   writev(iov: Uint32Array, iovcnt: number): number {
-    const length = this.#lengthOf(iov, iovcnt);
+    const length = iovLength(this.#mem, iov, iovcnt);
     if (length < 0) return length;
     if (length < ETHER_HDR + (this.vnetHdr ? VNET_HDR : 0) || length > MAX_FRAME) return -EINVAL;
     if (!this.#link.up || this.#closed) return -EIO;
     const lane = this.#link.laneFrom(this);
     if (lane.impair.full === 'wait' && lane.isFull) return -EAGAIN;
     const frame = new Uint8Array(length);
-    for (let i = 0, at = 0; i < iovcnt; i++) {
-      const off = iov[2 * i]!;
-      const n = iov[2 * i + 1]!;
-      frame.set(this.#mem.subarray(off, off + n), at);
-      at += n;
-    }
+    iovGather(this.#mem, iov, frame);
     lane.send(frame);
     return length;
   }
 
   readv(iov: Uint32Array, iovcnt: number): number {
-    const room = this.#lengthOf(iov, iovcnt);
+    const room = iovLength(this.#mem, iov, iovcnt);
     if (room < 0) return room;
     if (this.#closed) return -EIO;
     if (this.unread === 0) return this.#link.up ? -EAGAIN : -EIO;
@@ -257,13 +247,7 @@ export class SimEnd implements Wire {
       this.#rx = [];
       this.#rxHead = 0;
     }
-    const length = Math.min(frame.length, room);
-    for (let i = 0, at = 0; at < length; i++) {
-      const n = Math.min(iov[2 * i + 1]!, length - at);
-      this.#mem.set(frame.subarray(at, at + n), iov[2 * i]);
-      at += n;
-    }
-    return length;
+    return iovScatter(this.#mem, iov, room, frame);
   }
 
   armWritable(): void {
@@ -337,17 +321,6 @@ export class SimEnd implements Wire {
         if (this.#readable && this.unread > 0) this.#notify();
       },
     });
-  }
-
-  /** Bytes the list holds; -EINVAL for a bad count, -EFAULT outside the arena. */
-  #lengthOf(iov: Uint32Array, iovcnt: number): number {
-    if (!(iovcnt >= 1 && iovcnt <= MAX_IOV && 2 * iovcnt <= iov.length)) return -EINVAL;
-    let length = 0;
-    for (let i = 0; i < 2 * iovcnt; i += 2) {
-      if (iov[i]! + iov[i + 1]! > this.#mem.length) return -EFAULT;
-      length += iov[i + 1]!;
-    }
-    return length;
   }
 }
 

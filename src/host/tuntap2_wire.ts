@@ -5,8 +5,9 @@
  * namespace, the virtio-net header, NAPI and the native build, which tuntap2 has no way to ask for.
  */
 
-import { EAGAIN, EFAULT, EIO } from '../sys/errno.ts';
+import { EAGAIN, EIO } from '../sys/errno.ts';
 import type { Wire, WireListener } from '../sys/wire.ts';
+import { iovGather, iovLength, iovScatter } from '../sys/wire_iov.ts';
 import { assertCurrentArena } from './arena.ts';
 import { type Tuntap2Device, tuntap2Error } from './tuntap2.ts';
 
@@ -85,39 +86,25 @@ export class Tuntap2Wire implements Wire {
   writev(iov: Uint32Array, iovcnt: number): number {
     if (this.#dead) return -EIO;
     if (this.#full) return -EAGAIN;
-    let length = 0;
-    for (let i = 0; i < 2 * iovcnt; i += 2) {
-      if (iov[i]! + iov[i + 1]! > this.#mem.length) return -EFAULT;
-      length += iov[i + 1]!;
-    }
+    const length = iovLength(this.#mem, iov, iovcnt);
+    if (length < 0) return length;
     const frame = Buffer.allocUnsafe(length);
-    let at = 0;
-    for (let i = 0; i < 2 * iovcnt; i += 2) {
-      const off = iov[i]!;
-      frame.set(this.#mem.subarray(off, off + iov[i + 1]!), at);
-      at += iov[i + 1]!;
-    }
+    iovGather(this.#mem, iov, frame);
     this.#full = !this.#device.write(frame);
     return length;
   }
 
   readv(iov: Uint32Array, iovcnt: number): number {
     if (this.#dead) return -EIO;
+    const room = iovLength(this.#mem, iov, iovcnt);
+    if (room < 0) return room;
     const frame = this.#queue.shift();
     if (frame === undefined) return -EAGAIN;
     if (this.#paused && this.#queue.length < QUEUE_MAX / 2) {
       this.#paused = false;
       this.#device.resume();
     }
-    let at = 0;
-    for (let i = 0; i < 2 * iovcnt && at < frame.length; i += 2) {
-      const off = iov[i]!;
-      const n = Math.min(iov[i + 1]!, frame.length - at);
-      if (off + n > this.#mem.length) return -EFAULT;
-      this.#mem.set(frame.subarray(at, at + n), off);
-      at += n;
-    }
-    return at;
+    return iovScatter(this.#mem, iov, room, frame);
   }
 
   armWritable(): void {
