@@ -348,6 +348,15 @@ function commandOf(type: number, code: number): number {
   }
 }
 
+// The MTUs there are, by kind of link: RFC 1191, 7.1, and IPv6's least.
+const plateaus = [32000, 17914, 8166, 4352, 2002, 1492, 1280, 1006, 508, 296, 68];
+
+/** The largest usual MTU below `mtu`; 0 if there is none. @see sys/netinet/ip_icmp.c (there either way) */
+function ip_next_mtu(mtu: number): number {
+  for (const plateau of plateaus) if (plateau < mtu) return plateau;
+  return 0;
+}
+
 /** An error about one of our packets: tells its protocol. Only reads `m`. */
 function deliverError(icp: Kva, icmplen: number, have: number, vnet: Vnet): void {
   const { stat } = V_icmp(vnet);
@@ -370,7 +379,8 @@ function deliverError(icp: Kva, icmplen: number, have: number, vnet: Vnet): void
     return;
   }
   const pr = V_ip(vnet).protox[$oip.ip_p]!;
-  const mtu = cmd === PRC_MSGSIZE ? memView.getUint16(icp + 6) : 0;
+  // A router of before RFC 1191 leaves the field zero.
+  const mtu = cmd === PRC_MSGSIZE ? memView.getUint16(icp + 6) || ip_next_mtu($oip.ip_len) : 0;
   pr?.ctlinput(cmd, $oip.ip_src, $oip.ip_dst, kva(icp + l4), have - l4, mtu, vnet);
 }
 

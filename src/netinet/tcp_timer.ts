@@ -76,7 +76,7 @@ export function setRxtcur(tp: Tcpcb): void {
 export function tcp_setpersist(tp: Tcpcb): void {
   const { persmin, persmax } = tp.t_tcp.params;
   const t = ((tp.t_srtt >> 2) + tp.t_rttvar) >> 1;
-  const delay = Math.min(Math.max(t * tcp_backoff[tp.t_rxtshift]!, persmin), persmax);
+  const delay = TCPT_RANGESET(tp, t * tcp_backoff[tp.t_rxtshift]!, persmin, persmax);
   tcp_timer_activate(tp, TT_PERSIST, delay);
   if (tp.t_rxtshift < TCP_MAXRXTSHIFT) tp.t_rxtshift++;
 }

@@ -406,7 +406,7 @@ describe('tcp: sending', () => {
         c.seg({});
       }
     }
-    expect(at.slice(0, 3)).to.deep.equal([5, 10, 18]);
+    expect(at.slice(0, 3)).to.deep.equal([5, 10, 18.2]);
     expect(Math.max(...at.map((x, i) => x - (at[i - 1] ?? 0)))).to.be.within(40, 60);
     expect(c.state).to.equal('ESTABLISHED');
     expect(h.stat.tcps_sndprobe).to.equal(at.length);
