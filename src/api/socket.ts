@@ -6,7 +6,7 @@
 
 import { Duplex } from 'node:stream';
 import type { Task } from '../sys/clock.ts';
-import { EINVAL, EPIPE, EWOULDBLOCK, errnoError, type Errno } from '../sys/errno.ts';
+import { EINVAL, EPIPE, EWOULDBLOCK, errnoError, type Errno, TapnicError } from '../sys/errno.ts';
 import { passEnter, passLeave } from '../sys/pass.ts';
 import { File } from '../kern/kern_descrip.ts';
 import { sendfile, type SfHdtr } from '../kern/kern_sendfile.ts';
@@ -250,7 +250,12 @@ export class TcpSocket extends Duplex {
   async sendfile(file: File, options: SendfileOptions = {}): Promise<number> {
     checkSendfile(file, options);
     await new Promise<void>((resolve, reject) => {
-      this.write('', (error) => (error ? reject(error) : resolve()));
+      // Behind the end or a destroyed stream's: Node's error, which sendfile(2) calls EPIPE.
+      this.write('', (error) =>
+        error
+          ? reject(error instanceof TapnicError ? error : errnoError(EPIPE, 'sendfile'))
+          : resolve(),
+      );
     });
     return new Promise<number>((resolve, reject) => {
       const so = this.#so;
