@@ -115,6 +115,15 @@ describe('sendfile: cache and readahead', () => {
     expectSame(rig.drain(), bytes);
   });
 
+  it('what the program asks for comes on top of the rest of the request', () => {
+    const rig = make(8192);
+    const { file } = rig.file(400_000);
+    // Two pages of five in the first round.
+    rig.call(file, { nbytes: 5 * 4096, flags: SF_FLAGS(4, 0) });
+    expect(rig.disk.pagesPending()).to.eql([2, 3 + 4]);
+    rig.drain();
+  });
+
   it('SF_USER_READAHEAD: exactly what the program asks for, counted once a call', () => {
     const rig = make(8192);
     const { file, bytes } = rig.file(100_000);
