@@ -44,7 +44,11 @@ export function copyPkthdr(to: Mbuf, from: Mbuf): void {
   d.pktId = s.pktId;
 }
 
-/** Gives `to` a copy of `from`'s packet header. @see mbuf(9) */
+/**
+ * Gives `to` a copy of `from`'s packet header and its flags, but for those of storage. Unlike FreeBSD's
+ * it leaves M_RDONLY out, too: that `from` shows a file does not make `to` unwritable.
+ * @see mbuf(9)
+ */
 export function m_dup_pkthdr(to: Mbuf, from: Mbuf): void {
   KASSERT((from.m_flags & M_PKTHDR) !== 0, 'm_dup_pkthdr: no packet header');
   to.m_flags =
