@@ -147,6 +147,7 @@ describe('bus_dma', () => {
       const narrow = tag({ parent, lowaddr: 0xfffff, highaddr: 0xffffff, boundary: 4096 });
       expect([narrow.lowaddr, narrow.highaddr]).to.deep.equal([0xfffff, 0xfffffffff]);
       expect(narrow.boundary).to.equal(4096);
+      expect(tag({ parent, boundary: 1 << 20 }).boundary).to.equal(8192);
     });
 
     it('round their window to page ends and cut maxsegsz to the boundary', () => {
