@@ -436,6 +436,20 @@ function portOf(
   };
 }
 
+/** What is odd about names and addresses, though it may be meant. */
+function warningsOf(tap: string, addr: string, hostAddr: string | null): string[] {
+  const warnings: string[] = [];
+  if (tap.startsWith('tap'))
+    warnings.push(`${tap}: some programs (tcpreplay) refuse interfaces named tap*`);
+  const near =
+    hostAddr === null || (inSubnet(hostPart(addr), hostAddr) && inSubnet(hostPart(hostAddr), addr));
+  if (!near)
+    warnings.push(
+      `${addr} and ${hostAddr} are not on one network: there must be routes between them`,
+    );
+  return warnings;
+}
+
 /**
  * Checks the options given in `raw` and in the file it names. `ownKeys` are the command's own
  * options, passed through as text. Throws UsageError with one line that says where and why.
@@ -468,16 +482,7 @@ export function resolveNicOptions(
   const hostAddr = s['host-addr'];
   if (hostAddr !== null && hostPart(hostAddr) === hostPart(s.addr))
     throw new UsageError(`${place('addr')}: ${hostPart(s.addr)}: the Linux side has that address`);
-  const warnings: string[] = [];
-  if (s.tap.startsWith('tap'))
-    warnings.push(`${s.tap}: some programs (tcpreplay) refuse interfaces named tap*`);
-  if (
-    hostAddr !== null &&
-    !(inSubnet(hostPart(s.addr), hostAddr) && inSubnet(hostPart(hostAddr), s.addr))
-  )
-    warnings.push(
-      `${s.addr} and ${hostAddr} are not on one network: there must be routes between them`,
-    );
+  const warnings = warningsOf(s.tap, s.addr, hostAddr);
   const nic: NicOptions = {
     tap: s.tap,
     hostAddr,

@@ -29,13 +29,11 @@ export function ipcSysctlInit(): void {
   const tree = new SysctlTree();
   machineSysctl.tree = tree;
   const zones = mbufZones();
-  tree.bool(
+  tree.boolField(
     'kern.ipc.mb_use_ext_pgs',
     'Use unmapped mbufs for sendfile(2)',
-    () => mbParams.mb_use_ext_pgs,
-    (v) => {
-      mbParams.mb_use_ext_pgs = v;
-    },
+    mbParams,
+    'mb_use_ext_pgs',
   );
   zoneLimit(tree, 'kern.ipc.nmbufs', 'Maximum number of mbufs allowed', zones.mbuf);
   zoneLimit(tree, 'kern.ipc.nmbclusters', 'Maximum number of mbuf clusters allowed', zones.clust);
@@ -60,32 +58,25 @@ export function ipcSysctlInit(): void {
     () => Object.values(sfstat),
     sfstatReset,
   );
-  tree.int(
+  tree.intField(
     'kern.ipc.maxsockbuf',
     'Maximum socket buffer size',
-    () => sbParams.sb_max,
-    (v) => {
-      sbParams.sb_max = v;
-    },
+    sbParams,
+    'sb_max',
     2048 + 256,
   );
-  tree.int(
+  tree.intField(
     'kern.ipc.sockbuf_waste_factor',
     'Socket buffer size waste factor',
-    () => sbParams.sb_efficiency,
-    (v) => {
-      sbParams.sb_efficiency = v;
-    },
+    sbParams,
+    'sb_efficiency',
     1,
   );
-  const backlog = (v: number): void => {
-    soParams.somaxconn = v;
-  };
-  tree.int(
+  tree.intField(
     'kern.ipc.soacceptqueue',
     'Maximum listen socket pending connection accept queue size',
-    () => soParams.somaxconn,
-    backlog,
+    soParams,
+    'somaxconn',
     1,
     0xffff,
   );

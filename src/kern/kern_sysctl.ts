@@ -66,6 +66,34 @@ export class SysctlTree {
     });
   }
 
+  /** A read-write integer in [min, max] that lives in `params[key]`. @see sysctl(9), SYSCTL_INT */
+  intField<K extends string>(
+    name: string,
+    descr: string,
+    params: Record<K, number>,
+    key: K,
+    min?: number,
+    max?: number,
+  ): void {
+    const set = (v: number): void => {
+      params[key] = v;
+    };
+    this.int(name, descr, () => params[key], set, min, max);
+  }
+
+  /** A read-write boolean that lives in `params[key]`. @see sysctl(9), SYSCTL_BOOL */
+  boolField<K extends string>(
+    name: string,
+    descr: string,
+    params: Record<K, boolean>,
+    key: K,
+  ): void {
+    const set = (v: boolean): void => {
+      params[key] = v;
+    };
+    this.bool(name, descr, () => params[key], set);
+  }
+
   /** A text; read-only without `set`, which gets what is written and returns an errno. */
   string(name: string, descr: string, get: () => string, set?: (v: string) => Errno): void {
     const oid = { name, type: 'string', descr, min: 0, max: 0, get, set: null } as const;

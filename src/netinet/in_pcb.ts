@@ -204,27 +204,9 @@ export function in_pcbSysctls(vnet: Vnet): void {
   const r = V_portrange(vnet);
   const tree = vnet.sysctl;
   const name = 'net.inet.ip.portrange';
-  const int = (leaf: 'lowfirst' | 'lowlast' | 'first' | 'last' | 'hifirst' | 'hilast'): void =>
-    tree.int(
-      `${name}.${leaf}`,
-      `${leaf} port of the range`,
-      () => r[leaf],
-      (v) => void (r[leaf] = v),
-      1,
-      65535,
-    );
-  int('lowfirst');
-  int('lowlast');
-  int('first');
-  int('last');
-  int('hifirst');
-  int('hilast');
-  tree.bool(
-    `${name}.randomized`,
-    'Enable random port allocation',
-    () => r.randomized,
-    (v) => void (r.randomized = v),
-  );
+  for (const leaf of ['lowfirst', 'lowlast', 'first', 'last', 'hifirst', 'hilast'] as const)
+    tree.intField(`${name}.${leaf}`, `${leaf} port of the range`, r, leaf, 1, 65535);
+  tree.boolField(`${name}.randomized`, 'Enable random port allocation', r, 'randomized');
 }
 
 function mix(h: number): number {

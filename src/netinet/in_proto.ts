@@ -75,72 +75,49 @@ function ipSysctls(vnet: Vnet): void {
   const reass = V_ipreass(vnet);
   const ip = (name: string): string => `net.inet.ip.${name}`;
   t.int(ip('forwarding'), 'Enable IP forwarding between interfaces', () => 0, null);
-  t.int(
-    ip('ttl'),
-    'Maximum TTL on IP packets',
-    () => params.ttl,
-    (v) => void (params.ttl = v),
-    1,
-    255,
-  );
-  t.bool(
-    ip('rfc6864'),
-    'Use constant IP ID for atomic datagrams',
-    () => params.rfc6864,
-    (v) => {
-      params.rfc6864 = v;
-    },
-  );
-  t.bool(
-    ip('random_id'),
-    'Assign random ip_id values',
-    () => params.random_id,
-    (v) => {
-      params.random_id = v;
-    },
-  );
-  t.bool(
+  t.intField(ip('ttl'), 'Maximum TTL on IP packets', params, 'ttl', 1, 255);
+  t.boolField(ip('rfc6864'), 'Use constant IP ID for atomic datagrams', params, 'rfc6864');
+  t.boolField(ip('random_id'), 'Assign random ip_id values', params, 'random_id');
+  t.boolField(
     ip('source_address_validation'),
     'Drop incoming packets with source address that is a local address',
-    () => params.source_address_validation,
-    (v) => {
-      params.source_address_validation = v;
-    },
+    params,
+    'source_address_validation',
   );
-  t.int(
+  t.intField(
     ip('process_options'),
     'Check IP options: 0 ignores them',
-    () => params.process_options,
-    (v) => void (params.process_options = v),
+    params,
+    'process_options',
     0,
     1,
   );
-  t.int(
+  t.intField(
     ip('maxfragpackets'),
     'Maximum number of IPv4 fragment reassembly queue entries',
-    () => reass.maxfragpackets,
-    (v) => void (reass.maxfragpackets = v),
+    reass,
+    'maxfragpackets',
     -1,
   );
-  t.int(
+  t.intField(
     ip('maxfrags'),
     'Maximum number of IPv4 fragments allowed across all reassembly queues',
-    () => reass.maxfrags,
-    (v) => void (reass.maxfrags = v),
+    reass,
+    'maxfrags',
     -1,
   );
-  t.int(
+  t.intField(
     ip('maxfragsperpacket'),
     'Maximum number of IPv4 fragments allowed per packet',
-    () => reass.maxfragsperpacket,
-    (v) => void (reass.maxfragsperpacket = v),
+    reass,
+    'maxfragsperpacket',
     0,
   );
-  t.int(
+  t.intField(
     ip('fragttl'),
     'IP fragment life time on reassembly queue (seconds)',
-    () => reass.fragttl,
-    (v) => void (reass.fragttl = v),
+    reass,
+    'fragttl',
     1,
     255,
   );
@@ -158,42 +135,25 @@ function icmpSysctls(vnet: Vnet): void {
   const t = vnet.sysctl;
   const { params } = V_icmp(vnet);
   const icmp = (name: string): string => `net.inet.icmp.${name}`;
-  t.int(
-    icmp('icmplim'),
-    'Maximum number of ICMP responses per second',
-    () => params.icmplim,
-    (v) => void (params.icmplim = v),
-    0,
-  );
-  t.bool(
+  t.intField(icmp('icmplim'), 'Maximum number of ICMP responses per second', params, 'icmplim', 0);
+  t.boolField(
     icmp('icmplim_output'),
     'Enable logging of ICMP response rate limiting',
-    () => params.icmplim_output,
-    (v) => {
-      params.icmplim_output = v;
-    },
+    params,
+    'icmplim_output',
   );
-  t.bool(
+  t.boolField(
     icmp('bmcastecho'),
     'Reply to multicast ICMP Echo Request and Timestamp packets',
-    () => params.bmcastecho,
-    (v) => {
-      params.bmcastecho = v;
-    },
+    params,
+    'bmcastecho',
   );
-  t.bool(
-    icmp('tstamprepl'),
-    'Respond to ICMP Timestamp packets',
-    () => params.tstamprepl,
-    (v) => {
-      params.tstamprepl = v;
-    },
-  );
-  t.int(
+  t.boolField(icmp('tstamprepl'), 'Respond to ICMP Timestamp packets', params, 'tstamprepl');
+  t.intField(
     icmp('quotelen'),
     'Number of bytes from original packet to quote in ICMP reply',
-    () => params.quotelen,
-    (v) => void (params.quotelen = v),
+    params,
+    'quotelen',
     8,
     1500,
   );
@@ -203,52 +163,27 @@ function arpSysctls(vnet: Vnet): void {
   const t = vnet.sysctl;
   const { params } = V_arp(vnet);
   const arp = (name: string): string => `net.link.ether.inet.${name}`;
-  t.int(
-    arp('max_age'),
-    'ARP entry lifetime in seconds',
-    () => params.max_age,
-    (v) => void (params.max_age = v),
-    1,
-    86400,
-  );
-  t.int(
-    arp('wait'),
-    'Incomplete ARP entry lifetime in seconds',
-    () => params.wait,
-    (v) => void (params.wait = v),
-    1,
-    86400,
-  );
-  t.int(
+  t.intField(arp('max_age'), 'ARP entry lifetime in seconds', params, 'max_age', 1, 86400);
+  t.intField(arp('wait'), 'Incomplete ARP entry lifetime in seconds', params, 'wait', 1, 86400);
+  t.intField(
     arp('maxtries'),
     'ARP resolution attempts before returning error',
-    () => params.maxtries,
-    (v) => void (params.maxtries = v),
+    params,
+    'maxtries',
     1,
     1000,
   );
-  t.int(
-    arp('maxhold'),
-    'Number of packets to hold per ARP entry',
-    () => params.maxhold,
-    (v) => void (params.maxhold = v),
-    0,
-    1024,
-  );
-  t.bool(
+  t.intField(arp('maxhold'), 'Number of packets to hold per ARP entry', params, 'maxhold', 0, 1024);
+  t.boolField(
     arp('log_arp_movements'),
     'Log arp replies from MACs different than the one in the cache',
-    () => params.log_arp_movements,
-    (v) => {
-      params.log_arp_movements = v;
-    },
+    params,
+    'log_arp_movements',
   );
-  t.bool(
+  t.boolField(
     arp('log_arp_permanent_modify'),
     'Log arp replies from MACs different than the one in the permanent arp entry',
-    () => params.log_arp_permanent_modify,
-    (v) => {
-      params.log_arp_permanent_modify = v;
-    },
+    params,
+    'log_arp_permanent_modify',
   );
 }

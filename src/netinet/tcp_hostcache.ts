@@ -206,23 +206,16 @@ function list(tcp: TcpVnet, hc: HostCache): string {
 function sysctls(tcp: TcpVnet, hc: HostCache): void {
   const { sysctl: tree } = tcp.vnet;
   const name = (leaf: string): string => `net.inet.tcp.hostcache.${leaf}`;
-  tree.bool(
-    name('enable'),
-    'Enable the TCP hostcache',
-    () => hc.enable,
-    (v) => {
-      hc.enable = v;
-    },
-  );
+  tree.boolField(name('enable'), 'Enable the TCP hostcache', hc, 'enable');
   tree.int(name('cachelimit'), 'Overall entry limit for hostcache', () => hc.cachelimit, null);
   tree.int(name('hashsize'), 'Size of TCP hostcache hashtable', () => HASHSIZE, null);
   tree.int(name('bucketlimit'), 'Per-bucket hash limit for hostcache', () => hc.bucketlimit, null);
   tree.int(name('count'), 'Current number of entries in hostcache', () => hc.count, null);
-  tree.int(
+  tree.intField(
     name('expire'),
     'Expire time of TCP hostcache entries, s',
-    () => hc.expire,
-    (v) => void (hc.expire = v),
+    hc,
+    'expire',
     1,
     0x7fffffff,
   );

@@ -209,26 +209,9 @@ function sysctls(vnet: Vnet, tcp: TcpVnet): void {
   const tree = vnet.sysctl;
   const { params } = tcp;
   const name = (leaf: string): string => `net.inet.tcp.${leaf}`;
-  for (const [leaf, key, min, max, descr] of ints) {
-    tree.int(
-      name(leaf),
-      descr,
-      () => params[key],
-      (v) => void (params[key] = v),
-      min,
-      max,
-    );
-  }
-  for (const [leaf, key, descr] of bools) {
-    tree.bool(
-      name(leaf),
-      descr,
-      () => params[key],
-      (v) => {
-        params[key] = v;
-      },
-    );
-  }
+  for (const [leaf, key, min, max, descr] of ints)
+    tree.intField(name(leaf), descr, params, key, min, max);
+  for (const [leaf, key, descr] of bools) tree.boolField(name(leaf), descr, params, key);
   const ro = (leaf: string, descr: string, get: () => number): void =>
     tree.int(name(leaf), descr, get, null);
   ro('reass.maxsegments', 'Global maximum of segments that wait', () => params.reass_maxsegments);

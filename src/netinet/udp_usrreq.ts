@@ -390,27 +390,12 @@ function sysctls(vnet: Vnet, { params, udbinfo }: UdpVnet): void {
     ['blackhole', 'Do not send port unreachables for refused connects'],
     ['blackhole_local', 'Enforce net.inet.udp.blackhole for locally originated packets'],
   ] as const;
-  for (const [leaf, descr] of bools)
-    t.bool(
-      `net.inet.udp.${leaf}`,
-      descr,
-      () => params[leaf],
-      (v) => {
-        params[leaf] = v;
-      },
-    );
+  for (const [leaf, descr] of bools) t.boolField(`net.inet.udp.${leaf}`, descr, params, leaf);
   const ints = [
     ['maxdgram', 'Maximum outgoing UDP datagram size'],
     ['recvspace', 'Maximum space for incoming UDP datagrams'],
   ] as const;
-  for (const [leaf, descr] of ints)
-    t.int(
-      `net.inet.udp.${leaf}`,
-      descr,
-      () => params[leaf],
-      (v) => void (params[leaf] = v),
-      1,
-    );
+  for (const [leaf, descr] of ints) t.intField(`net.inet.udp.${leaf}`, descr, params, leaf, 1);
   t.int('net.inet.udp.pcbcount', 'Number of active PCBs', () => udbinfo.ipi_count, null);
 }
 
