@@ -1,7 +1,7 @@
 /** BSD sockets in states that programs get into by mistake, and calls that wait while others act. */
 
 import { expect } from 'chai';
-import { Bsd } from '../../src/api/bsd.ts';
+import { Bsd, type OptionValue } from '../../src/api/bsd.ts';
 import {
   EADDRNOTAVAIL,
   EAFNOSUPPORT,
@@ -32,14 +32,31 @@ import {
 import {
   AF_INET,
   IPPROTO_TCP,
+  MSG_EOF,
   MSG_OOB,
   MSG_PEEK,
   MSG_TRUNC,
   SOCK_DGRAM,
   SOCK_STREAM,
 } from '../../src/kern/protosw.ts';
-import { SHUT_RD, SHUT_RDWR, SHUT_WR } from '../../src/kern/uipc_socket.ts';
-import { SO_ERROR, SOL_SOCKET } from '../../src/kern/uipc_sockopt.ts';
+import {
+  SHUT_RD,
+  SHUT_RDWR,
+  SHUT_WR,
+  SO_ACCEPTCONN,
+  SO_KEEPALIVE,
+  SO_LINGER,
+} from '../../src/kern/uipc_socket.ts';
+import {
+  SO_ERROR,
+  SO_RCVBUF,
+  SO_RCVLOWAT,
+  SO_RCVTIMEO,
+  SO_SNDLOWAT,
+  SO_SNDTIMEO,
+  SOL_SOCKET,
+} from '../../src/kern/uipc_sockopt.ts';
+import { SB_AUTOSIZE } from '../../src/kern/uipc_sockbuf.ts';
 import { MS, TestHost } from '../netinet/tcp_host.ts';
 
 const LO = '127.0.0.1';
@@ -198,6 +215,58 @@ describe('api: bsd at the edges', () => {
     expect(again).to.eql([l, u, c, kq]);
     await settle();
     expect(waiting.map((w) => w.now)).to.eql(['EBADF', 'EBADF', 'EBADF', 'EBADF']);
+  });
+
+  it('what is accepted has the options of its listener', async () => {
+    const l = listener(80);
+    const set = (name: number, v: OptionValue): void => {
+      expect(b.setsockopt(l, SOL_SOCKET, name, v)).to.equal(0);
+    };
+    set(SO_LINGER, { l_onoff: 1, l_linger: 7 });
+    set(SO_RCVLOWAT, 30);
+    set(SO_SNDLOWAT, 4000);
+    set(SO_RCVTIMEO, { tv_sec: 3, tv_usec: 0 });
+    set(SO_SNDTIMEO, { tv_sec: 4, tv_usec: 0 });
+    set(SO_KEEPALIVE, 1);
+    set(SO_RCVBUF, 20_000);
+    const c = stream();
+    const accepted = b.acceptAsync(l);
+    await b.connectAsync(c, at(80));
+    const s = await accepted;
+    const of = (fd: number): number[][] =>
+      [SO_LINGER, SO_RCVLOWAT, SO_SNDLOWAT, SO_RCVTIMEO, SO_SNDTIMEO, SO_KEEPALIVE].map((name) => {
+        const bytes = new Uint8Array(16);
+        expect(b.getsockoptBytes(fd, SOL_SOCKET, name, bytes)).to.be.above(0);
+        return [...bytes];
+      });
+    expect(of(s)).to.eql(of(l));
+    expect(of(s)).not.to.eql(of(c));
+    expect(b.getsockopt(s, SOL_SOCKET, SO_ACCEPTCONN)).to.equal(0);
+    // A size that was set by hand stays.
+    const { so_rcv, so_snd } = b.socketOf(s)!;
+    expect([so_rcv.sb_flags & SB_AUTOSIZE, so_snd.sb_flags & SB_AUTOSIZE]).to.eql([0, SB_AUTOSIZE]);
+  });
+
+  it('MSG_EOF is the end behind the last byte; MSG_OOB finds room in a full buffer, some', async () => {
+    const l = listener(80);
+    const c = stream();
+    const accepted = b.acceptAsync(l);
+    await b.connectAsync(c, at(80));
+    const s = await accepted;
+    expect(b.send(s, text('bye'), MSG_EOF)).to.equal(3);
+    expect(b.send(s, text('x'))).to.equal(-EPIPE);
+    await settle(10);
+    const buf = new Uint8Array(9);
+    expect([b.recv(c, buf), b.recv(c, buf)]).to.eql([3, 0]);
+    // The other way nobody reads: both buffers are full some time.
+    for (let idle = 0, i = 0; idle < 100 && i < 10_000; i++) {
+      idle = b.send(c, new Uint8Array(10_000)) > 0 ? 0 : idle + 1;
+      h.clock.advance(10 * MS);
+    }
+    expect(b.send(c, text('x'))).to.equal(-EWOULDBLOCK);
+    let urgent = 0;
+    while (urgent < 5000 && b.send(c, text('!'), MSG_OOB) === 1) urgent++;
+    expect(urgent).to.be.within(100, 1024);
   });
 
   it('a blocked reader and writer of one connection both hear of its close', async () => {
