@@ -197,6 +197,21 @@ describe('api: bsd at the edges', () => {
     expect([b.listen(a, 1), b.accept(a)]).to.eql([-EOPNOTSUPP, -EINVAL]);
   });
 
+  it('a datagram socket that is refused hears of it once; another peer is another matter', async () => {
+    const [a, z] = [dgram(), dgram()];
+    b.bind(z, at(53));
+    expect(b.connect(a, at(54))).to.equal(0);
+    for (const hears of [true, false]) {
+      expect(b.send(a, text('x'))).to.equal(1);
+      await settle();
+      if (hears) expect(b.send(a, text('x'))).to.equal(-ECONNREFUSED);
+    }
+    expect(b.connect(a, at(53))).to.equal(0);
+    expect(b.send(a, text('new'))).to.equal(3);
+    await settle();
+    expect(b.recv(z, new Uint8Array(9))).to.equal(3);
+  });
+
   it("closing wakes whoever waits: EBADF, also when the number is somebody else's by then", async () => {
     const l = listener(80);
     const u = dgram();
