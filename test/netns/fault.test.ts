@@ -82,6 +82,39 @@ describe('netns: faults on the wire', function () {
     );
   });
 
+  it('rx is what the NIC receives, tx what it sends', async () => {
+    await withServed(site, ['--engine', 'ts'], async (tapnic) => {
+      /** How many of two pings from Linux are answered; how long it waits for what has to come. */
+      const answered = async (seconds = 20): Promise<number> => {
+        const { stdout } = await tapnic.ns.run('sh', [
+          '-c',
+          `ping -c 2 -i 0.1 -W ${seconds} ${tapnic.ready.addr}; true`,
+        ]);
+        return Number(/ (\d+) received/.exec(stdout)![1]);
+      };
+      expect(await answered()).to.equal(2);
+      // Requests come in, replies go out; each fault sees only its own direction.
+      const types = { rx: 'icmp-echo', tx: 'icmp-echoreply' };
+      for (const [point, other] of [
+        ['rx', 'tx'],
+        ['tx', 'rx'],
+      ] as const) {
+        const match = (t: string): string[] => ['--match', `icmp[icmptype] = ${t}`];
+        await tapnic.json('fault', 'add', 'drop', '--point', other, ...match(types[point]));
+        expect(await answered()).to.equal(2);
+        await tapnic.json('fault', 'add', 'drop', '--point', point, ...match(types[point]));
+        expect(await answered(1)).to.equal(0);
+        const lines = await tapnic.json<FaultLine[]>('fault', 'list');
+        expect(lines.map(({ hits, matched }) => [hits, matched])).to.deep.equal([
+          [0, 0],
+          [2, 2],
+        ]);
+        await tapnic.json('fault', 'remove', 'all');
+      }
+      expect(await answered()).to.equal(2);
+    });
+  });
+
   it('says what is wrong, and changes nothing', async () => {
     await withServed(site, ['--engine', 'native'], async (tapnic) => {
       const refused = await tapnic.command('fault', 'add', 'drop');
