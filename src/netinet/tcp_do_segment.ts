@@ -492,6 +492,12 @@ function steps(tp: Tcpcb, seg: TcpSegment): Verdict {
  * @see sys/netinet/tcp_input.c
  */
 export function tcp_do_segment(tp: Tcpcb, seg: TcpSegment): void {
+  if ((seg.flags & (TH_SYN | TH_FIN)) === (TH_SYN | TH_FIN) && tp.t_tcp.params.drop_synfin) {
+    count(R_TCP_BADSYN);
+    m_freem(seg.m);
+    seg.m = null;
+    return;
+  }
   tp.t_rcvtime = tcpTicks();
   if ((seg.flags & TH_SYN) === 0) seg.wnd <<= tp.snd_scale;
   const so = tp.t_inpcb.inp_socket!;

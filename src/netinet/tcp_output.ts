@@ -47,7 +47,12 @@ import {
   TH_SYN,
   TH_URG,
 } from './tcp.ts';
-import { IPTOS_ECN_ECT0, tcp_ecn_output_established, tcp_ecn_output_syn_sent } from './tcp_ecn.ts';
+import {
+  IPTOS_ECN_ECT0,
+  IPTOS_ECN_MASK,
+  tcp_ecn_output_established,
+  tcp_ecn_output_syn_sent,
+} from './tcp_ecn.ts';
 import {
   tcp_outflags,
   TCPS_CLOSED,
@@ -575,7 +580,9 @@ function fillHeaders(tp: Tcpcb, m: Mbuf, ipoptlen: number, hdrlen: number): void
     th.th_sum = af.pseudo(inp.inp_inc, Tcphdr.SIZE + ipoptlen + p.len + IPPROTO_TCP);
   }
   const df = tp.t_tcp.params.path_mtu_discovery;
-  const tos = inp.inp_ip_tos | p.ecn;
+  // With ECN its two bits are not the program's: RFC 3168, 5, would read IP_TOS's as a mark.
+  const ecn = (tp.t_flags2 & TF2_ECN_PERMIT) !== 0;
+  const tos = ecn ? (inp.inp_ip_tos & ~IPTOS_ECN_MASK) | p.ecn : inp.inp_ip_tos;
   af.fill(mtod(m), inp.inp_inc, total, IPPROTO_TCP, inp.inp_ip_ttl, tos, df);
 }
 

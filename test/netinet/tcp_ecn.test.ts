@@ -1,4 +1,7 @@
 import { expect } from 'chai';
+import { IPPROTO_IP } from '../../src/kern/protosw.ts';
+import { soSetInt } from '../../src/kern/uipc_sockopt.ts';
+import { IP_TOS } from '../../src/netinet/ip_ctloutput.ts';
 import { type Tcpcb, TF_FASTRECOVERY } from '../../src/netinet/tcp_var.ts';
 import { buildTcp, type Frame } from '../support/frames.ts';
 import { type Conn, PEER, TestHost, US } from './tcp_host.ts';
@@ -43,6 +46,16 @@ describe('tcp: ECN (RFC 3168)', () => {
     expect(flags(h.take()[0]!)).to.equal('S');
     agreed();
     expect(h.stat.tcps_ecn_shs).to.equal(1);
+  });
+
+  it('owns the two bits of IP_TOS once agreed upon', () => {
+    const c = agreed();
+    expect(soSetInt(c.so, IPPROTO_IP, IP_TOS, 0x2b)).to.equal(0);
+    h.write(c.so, 'abc');
+    marked(c, 1001, 'x');
+    h.advance(40);
+    // ECT(0) on data, nothing on the ACK; the other six bits are the program's.
+    expect(h.take().map((f) => f.ip!.tos)).to.eql([0x2a, 0x28]);
   });
 
   it('answers nobody with 0, asks with 1, and stops asking after a lost SYN', () => {

@@ -268,6 +268,22 @@ describe('tcp: settings', () => {
     });
   });
 
+  it('drop_synfin: in a connection too', () => {
+    const c = h.establish();
+    const so = h.connect(7);
+    const syn = h.take()[0]!.ip!.tcp!;
+    set('drop_synfin', 1);
+    c.seg({ flags: 'SF', seq: c.seq });
+    h.seg({ sport: 7, dport: syn.sport, flags: 'SF.', seq: 5000, ack: syn.seq + 1 });
+    expectTx(h.sent);
+    expect(h.state(so)).to.equal('SYN_SENT');
+    set('drop_synfin', 0);
+    c.seg({ flags: 'SF', seq: c.seq });
+    expectTx(h.sent, [flags('.')]);
+    h.seg({ sport: 7, dport: syn.sport, flags: 'SF.', seq: 5000, ack: syn.seq + 1 });
+    expect(h.state(so)).to.equal('CLOSE_WAIT');
+  });
+
   // RFC 5082.
   it('IP_MINTTL: segments from too far away are not there', () => {
     const head = h.listen(80);
