@@ -6,7 +6,7 @@
 
 import { type Errno, ESRCH } from '../sys/errno.ts';
 import { TCP_MAXWIN } from './tcp.ts';
-import { SEQ_LEQ } from './tcp_seq.ts';
+import { SEQ_LEQ, SEQ_LT } from './tcp_seq.ts';
 import {
   type CcAlgo,
   tcp_maxseg,
@@ -185,6 +185,9 @@ export function cc_cong_signal(tp: Tcpcb, type: number, ack: TcpSeq): void {
       stat.tcps_sndrexmitbad++;
       tp.t_cc.cong_signal(tp, CC_RTO_ERR);
       undo(tp);
+      // What came back is over if this very ACK ends it; nothing may be under way that another would.
+      if ((tp.t_flags & (TF_FASTRECOVERY | TF_CONGRECOVERY)) !== 0 && !SEQ_LT(ack, tp.snd_recover))
+        cc_post_recovery(tp, ack);
       return;
   }
 }

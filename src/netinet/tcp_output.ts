@@ -293,7 +293,9 @@ function plan(tp: Tcpcb, idle: boolean): boolean {
     p.len = limit;
     p.sendalot = true;
   }
-  const sackRecovery = (tp.t_flags & SACK_RECOVERY) === SACK_RECOVERY && tp.recover_fs > 0;
+  // A probe of the window goes whatever recovery thinks.
+  const sackRecovery =
+    (tp.t_flags & (SACK_RECOVERY | TF_FORCEDATA)) === SACK_RECOVERY && tp.recover_fs > 0;
   if (sackRecovery && (tp.snd_holes !== null || tp.snd_wnd > 0)) {
     if (planRecovery(tp, idle, avail)) return true;
   } else if (p.len < 0) {

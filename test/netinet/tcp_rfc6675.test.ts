@@ -4,7 +4,7 @@ import { expect } from 'chai';
 import * as fc from 'fast-check';
 import { soshutdown, SHUT_WR } from '../../src/kern/uipc_socket.ts';
 import { sackLost, tcp_compute_pipe } from '../../src/netinet/tcp_sack.ts';
-import { TF_FASTRECOVERY, type Tcpcb } from '../../src/netinet/tcp_var.ts';
+import { TF_FASTRECOVERY, TF_FORCEDATA, type Tcpcb } from '../../src/netinet/tcp_var.ts';
 import type { Frame, TcpInfo } from '../support/frames.ts';
 import { type Conn, TestHost } from './tcp_host.ts';
 
@@ -251,6 +251,37 @@ describe('tcp: RFC 6675', () => {
       ack(8);
       expect(segs()).to.deep.equal([]);
     });
+  });
+
+  it('a time-out that was none leaves no recovery that nothing can end', () => {
+    fly(10);
+    ack(0, [1, 5]);
+    segs();
+    const { val, ecr } = c.ts!;
+    h.advance(300);
+    expect(h.stat.tcps_rexmttimeo).to.equal(1);
+    segs();
+    // An ACK that was on its way before: everything arrived.
+    c.ts = { val, ecr };
+    ack(10);
+    expect(h.stat.tcps_sndrexmitbad).to.equal(1);
+    expect(recovering()).to.equal(false);
+    expect(tp.snd_cwnd).to.be.at.least(size);
+    h.write(c.so, new Uint8Array(size));
+    expect(segs()).to.deep.equal([10]);
+  });
+
+  it('probes a window whatever recovery thinks of it', () => {
+    fly(10, 1);
+    ack(0, [1, 8]);
+    segs();
+    ack(11);
+    // As if one had been left that lets nothing out.
+    tp.t_flags |= TF_FASTRECOVERY | TF_FORCEDATA;
+    tp.snd_cwnd = 0;
+    h.write(c.so, new Uint8Array(size));
+    expect(tcps().map((t) => t.payload.length)).to.deep.equal([1]);
+    tp.t_flags &= ~(TF_FASTRECOVERY | TF_FORCEDATA);
   });
 
   // Cumulative ACKs, blocks of quarter segments, more or less new data to send.

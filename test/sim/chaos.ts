@@ -50,12 +50,16 @@ function drawFaults(prng: SeededPrng, damage: boolean): string[] {
 function setUp(port: SimPort, prng: SeededPrng): void {
   const { params } = V_tcp(port.vnet);
   params.sack_enable = chance(prng, 0.7);
-  params.rfc1323 = chance(prng, 0.7) ? 1 : 0;
+  params.rfc1323 = pick(prng, [0, 0, 1, 1, 1, 1, 2, 3]);
   params.ecn_enable = pick(prng, [0, 1, 2]);
   params.do_prr = chance(prng, 0.8);
   params.rfc3042 = chance(prng, 0.8);
   params.delayed_ack = chance(prng, 0.8);
   params.sack_lrd = chance(prng, 0.8);
+  params.sack_revised = chance(prng, 0.8);
+  params.abe = chance(prng, 0.2);
+  params.abe_frlossreduce = chance(prng, 0.5);
+  params.hystart_n_rttsamples = pick(prng, [1, 8]);
   params.syncookies_only = chance(prng, 0.1);
   ccSetDefault(V_tcp(port.vnet), pick(prng, ['newreno', 'cubic']));
 }
