@@ -257,7 +257,7 @@ function choosePort(sc: LaggSoftc, m: Mbuf): LaggPortSoftc | null {
     case 'failover':
       return lagg_link_active(sc, sc.sc_primary);
     case 'loadbalance':
-      return lagg_link_active(sc, sc.sc_ports[laggHash(m) % n]!);
+      return lagg_link_active(sc, sc.sc_ports[(laggHash(m) >>> 0) % n]!);
     case 'roundrobin':
       sc.sc_seq = (sc.sc_seq + 1) >>> 0;
       return lagg_link_active(sc, sc.sc_ports[sc.sc_seq % n]!);
@@ -265,17 +265,17 @@ function choosePort(sc: LaggSoftc, m: Mbuf): LaggPortSoftc | null {
 }
 
 function mix(hash: number, word: number): number {
-  return Math.imul(hash ^ word, 0x01000193) >>> 0;
+  return Math.imul(hash ^ word, 0x01000193);
 }
 
 /**
  * A number that is the same for all packets of a flow: addresses, VLAN tag, IPv4 addresses and
  * ports, as far as they lie in the first mbuf, which is where the stack builds them. FNV-1a by
- * words, for FreeBSD's hash is seeded at random anyway.
+ * words, for FreeBSD's hash is seeded at random anyway. Signed: unsigned it would be on the heap.
  */
 function laggHash(m: Mbuf): number {
   const p = mtod(m);
-  let hash = mix(mix(0x811c9dc5, memView.getInt32(p)), memView.getInt32(p + 4));
+  let hash = mix(mix(0x811c9dc5 | 0, memView.getInt32(p)), memView.getInt32(p + 4));
   hash = mix(hash, memView.getInt32(p + 8));
   if ((m.m_flags & M_VLANTAG) !== 0) hash = mix(hash, m.m_pkthdr.ether_vtag);
   if (m.m_len >= ETHER_HDR_LEN + 20 && memView.getUint16(p + 12) === ETHERTYPE_IP) {
@@ -289,7 +289,7 @@ function laggHash(m: Mbuf): number {
   }
   // A product's low bits know nothing of the words' high ones, where the source port is.
   hash = Math.imul(hash ^ (hash >>> 16), 0x45d9f3b);
-  return (hash ^ (hash >>> 16)) >>> 0;
+  return hash ^ (hash >>> 16);
 }
 
 /** The least of two limits of which 0 is none. */

@@ -209,10 +209,11 @@ export function in_pcbSysctls(vnet: Vnet): void {
   tree.boolField(`${name}.randomized`, 'Enable random port allocation', r, 'randomized');
 }
 
+/** A hash in all its 32 bits; signed, because an unsigned one would be returned on the heap. */
 function mix(h: number): number {
   h = Math.imul(h ^ (h >>> 16), 0x21f0aaad);
   h = Math.imul(h ^ (h >>> 15), 0x735a2d97);
-  return (h ^ (h >>> 15)) >>> 0;
+  return h ^ (h >>> 15);
 }
 
 function connBucket(info: Inpcbinfo, af: InpAf, inc: InConninfo): number {
@@ -391,7 +392,8 @@ function lbMember(info: Inpcbinfo, inp: Inpcb, inc: InConninfo): Inpcb {
   const head = info.wild[portBucket(info.wild, inp.inp_inc.inc_lport)]!;
   let n = 0;
   for (let t: Inpcb | null = head; t !== null; t = t.hashNext) if (sharesWith(t, inp)) n++;
-  let pick = mix(inp.inp_af.hash(inc) ^ Math.imul(inc.inc_fport ^ info.seed, 0x9e3779b1)) % n;
+  const hash = mix(inp.inp_af.hash(inc) ^ Math.imul(inc.inc_fport ^ info.seed, 0x9e3779b1));
+  let pick = (hash >>> 0) % n;
   for (let t: Inpcb | null = head; t !== null; t = t.hashNext)
     if (sharesWith(t, inp) && pick-- === 0) return t;
   return inp;

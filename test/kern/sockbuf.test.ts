@@ -308,6 +308,23 @@ describe('uipc_sockbuf: ready and not ready', () => {
     mb_free_notready(a, 3);
   });
 
+  it('waits for the next pending mbuf when the first one is cut off', () => {
+    const sb = newSockbuf();
+    const a = pending({ npgs: 1, last: 300 });
+    const b = pending({ npgs: 1, last: 400 });
+    sbappendstream(sb, a, true);
+    sbappendstream(sb, plain(5), false);
+    sbappendstream(sb, b, true);
+    sbappendstream(sb, plain(7), false);
+    sbdrop(sb, 300);
+    expect([sb.sb_fnrdy, sb.sb_acc, sb.sb_ccc]).to.deep.equal([b, 5, 412]);
+    audit(sb);
+    expect(sbready(sb, b, 1)).to.equal(0);
+    expect([sb.sb_fnrdy, sb.sb_acc]).to.deep.equal([null, 412]);
+    mb_free_notready(a, 1);
+    sbflush(sb);
+  });
+
   it('panics when a pending mbuf is trimmed', () => {
     const sb = newSockbuf();
     const a = pending({ npgs: 1 });

@@ -360,10 +360,11 @@ describe('lagg(4)', () => {
     const vlan = ifCloned.ifp!;
     for (const ifp of [lagg, vlan])
       expect(ifhwioctl(ifp, SIOCSIFFLAGS, ifp.if_flags | IFF_UP)).to.equal(0);
-    a.if_transmit = (_ifp, m) => {
-      m_freem(m);
-      return 0;
-    };
+    for (const nic of [a, b])
+      nic.if_transmit = (_ifp, m) => {
+        m_freem(m);
+        return 0;
+      };
     const frame = buildEther({ dst: MAC_A, src: PEERS }, 0x88b5, new Uint8Array(46));
     const tag = Uint8Array.of(0x81, 0, 0, 7);
     const made = (tagged: boolean): Mbuf => {
@@ -378,6 +379,9 @@ describe('lagg(4)', () => {
       expect(ifhwioctl(lagg, SIOCSIFCAP, caps)).to.equal(0);
       const send = (): number => vlan.if_driver!.if_transmit(vlan, made(false));
       expect(bytesPerCallUninlined(send), `sent, ${caps}`).to.be.below(8);
+      expect(laggSetProto(lagg, 'loadbalance')).to.equal(0);
+      expect(bytesPerCallUninlined(send), `by its flow, ${caps}`).to.be.below(8);
+      expect(laggSetProto(lagg, 'failover')).to.equal(0);
     }
     const receive = (): void => a.ifp.if_input!(a.ifp, made(true));
     expect(bytesPerCallUninlined(receive), 'received').to.be.below(8);
