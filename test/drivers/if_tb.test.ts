@@ -181,7 +181,7 @@ describe('if_tb: transmit', () => {
     expect(host.garbageOfSending(host.clusterMaker(frame)), 'a cluster').to.be.below(8);
     expect(host.garbageOfSending(host.unmappedMaker(frame)), 'a page').to.be.below(8);
     expect(host.wire.nsent).to.be.above(200_000);
-  });
+  }).timeout(60_000);
 });
 
 describe('if_tb: receive', () => {
@@ -245,7 +245,7 @@ describe('if_tb: receive', () => {
       const frame = makePacket({ payload, cksum: 'full' });
       expect(host.garbageOfReceiving(frame), `${payload}`).to.be.below(8);
     }
-  });
+  }).timeout(60_000);
 });
 
 describe('if_tb: attach and ioctl', () => {

@@ -282,7 +282,7 @@ describe('if_tl: transmit', () => {
       expect(host.garbageOfSending(make), what).to.be.below(8);
     expect(dmaStats.bounced).to.be.above(100_000);
     expect(host.wire.nsent).to.be.above(300_000);
-  });
+  }).timeout(60_000);
 });
 
 describe('if_tl: receive', () => {
@@ -352,7 +352,7 @@ describe('if_tl: receive', () => {
       const frame = makePacket({ payload, cksum: 'full' });
       expect(host.garbageOfReceiving(frame), `${payload}`).to.be.below(8);
     }
-  });
+  }).timeout(60_000);
 });
 
 describe('if_tl: attach and ioctl', () => {

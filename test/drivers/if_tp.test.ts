@@ -254,7 +254,7 @@ describe('if_tp', () => {
         host.clock.runPosted();
       });
       expect(per).to.be.below(8);
-    });
+    }).timeout(60_000);
   });
 
   describe('receive', () => {

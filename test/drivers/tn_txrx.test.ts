@@ -372,7 +372,7 @@ describe('if_tn: transmit', () => {
     host.clock.runPosted();
     expect(bytes).to.be.below(8);
     expect(host.wire.nsent).to.be.above(100_000);
-  });
+  }).timeout(60_000);
 
   it('tn_encap leaves no garbage over a chain of pages', () => {
     const m = host.unmapped(makePacket({ payload: 20_000, cksum: 'tso' }), 54, 100);
@@ -392,7 +392,7 @@ describe('if_tn: transmit', () => {
     dmaTxdrain(sc);
     m_freem(m);
     expect(counted(R_DEV_TX_BAD)).to.equal(0);
-  });
+  }).timeout(60_000);
 });
 
 describe('if_tn: receive', () => {
@@ -447,7 +447,7 @@ describe('if_tn: receive', () => {
     expect(bytes).to.be.below(8);
     expect(n).to.be.above(100_000);
     m_freem(keep);
-  });
+  }).timeout(60_000);
 
   it('leaves no garbage either when the NIC coalesces', () => {
     // Three segments at a time, each the next one's predecessor.
@@ -482,7 +482,7 @@ describe('if_tn: receive', () => {
     expect(n).to.be.above(100_000);
     expect(segs).to.equal(3 * n);
     keep.forEach((m) => m_freem(m));
-  });
+  }).timeout(60_000);
 
   it('hands up what the NIC coalesced as one packet, and says of how many', () => {
     const frames = Array.from({ length: 12 }, (_, i) =>

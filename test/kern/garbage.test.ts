@@ -67,7 +67,7 @@ describe('garbage per packet', function () {
     };
     expect(bytesPerCallUninlined(cycle)).to.be.below(NONE);
     vm_page_unwire(page, false);
-  });
+  }).timeout(60_000);
 
   it('conversion to mapped mbufs leaves none', () => {
     const page = newPage();
@@ -75,7 +75,7 @@ describe('garbage per packet', function () {
       NONE,
     );
     vm_page_unwire(page, false);
-  });
+  }).timeout(60_000);
 
   it('m_copydata out of unmapped mbufs and clusters leave none', () => {
     const page = newPage();
@@ -89,7 +89,7 @@ describe('garbage per packet', function () {
     m_free(m);
     to.free();
     vm_page_unwire(page, false);
-  });
+  }).timeout(60_000);
 
   it('callouts, passes and wake-ups leave none', () => {
     timeoutInit(new ManualClock());
@@ -104,5 +104,5 @@ describe('garbage per packet', function () {
       callout_stop(c);
     };
     expect(bytesPerCallUninlined(cycle)).to.be.below(NONE);
-  });
+  }).timeout(60_000);
 });

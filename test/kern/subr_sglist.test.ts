@@ -142,5 +142,5 @@ describe('sglist(9)', () => {
     };
     expect(bytesPerCallUninlined(once)).to.be.below(8);
     m_freem(m);
-  });
+  }).timeout(60_000);
 });

@@ -354,14 +354,14 @@ describe('lagg(4)', () => {
   });
 
   it('leaves no garbage per frame, up and down, with a vlan on top', function () {
-    this.timeout(20_000);
+    this.timeout(60_000);
     add(a, b);
     expect(if_clone_create(rig.vnet, 'vlan7', { vlr_parent: 'lagg0', vlr_tag: 7 })).to.equal(0);
     const vlan = ifCloned.ifp!;
     for (const ifp of [lagg, vlan])
       expect(ifhwioctl(ifp, SIOCSIFFLAGS, ifp.if_flags | IFF_UP)).to.equal(0);
-    for (const nic of [a, b])
-      nic.if_transmit = (_ifp, m) => {
+    for (const port of [a, b])
+      port.if_transmit = (_ifp, m) => {
         m_freem(m);
         return 0;
       };

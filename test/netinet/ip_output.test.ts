@@ -449,7 +449,7 @@ describe('ip_output', () => {
     };
     const own = bytesPerCallUninlined(() => m_freem(outPacket(bytes)));
     expect(bytesPerCallUninlined(once) - own).to.be.below(8);
-  });
+  }).timeout(60_000);
 });
 
 /** Makes ip_len and uh_ulen right after mbufs were added. */

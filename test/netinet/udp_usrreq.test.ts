@@ -572,7 +572,7 @@ describe('udp_usrreq', () => {
     const mbuf = bytesPerCallUninlined(() => m_freem(outPacket(packet)));
     expect(bytesPerCallUninlined(receiveOne) - mbuf, 'received').to.be.below(8);
     expect(stat().udps_ipackets).to.be.above(100_000);
-  });
+  }).timeout(60_000);
 
   it('is listed for netstat', () => {
     boot();
