@@ -152,9 +152,13 @@ export function synAcked(tp: Tcpcb, seg: TcpSegment): void {
   rearmRexmt(tp, tp.snd_una);
 }
 
-/** Wakes whoever waits for space, once there is enough of it to be worth a turn. */
+/**
+ * Wakes whoever waits for space, once there is enough of it to be worth a turn; a kqueue, which may have
+ * marks of its own, each time.
+ */
 export function wakeWriter(so: Socket): void {
-  if (sbspace(so.so_snd) >= so.so_snd.sb_lowat) sowwakeup(so);
+  const sb = so.so_snd;
+  if (sbspace(sb) >= sb.sb_lowat || sb.sb_notes.length > 0) sowwakeup(so);
 }
 
 /** Takes what the segment acknowledges off the send buffer; returns whether our FIN is among it. */

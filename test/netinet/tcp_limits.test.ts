@@ -2,10 +2,20 @@
 
 import { expect } from 'chai';
 import { EHOSTUNREACH, ETIMEDOUT } from '../../src/sys/errno.ts';
+import {
+  EV_ADD,
+  EV_CLEAR,
+  EVFILT_WRITE,
+  Kqueue,
+  kqueue_close,
+  kqueue_register,
+  kqueue_scan,
+  NOTE_LOWAT,
+} from '../../src/kern/kern_event.ts';
 import { IPPROTO_TCP, MSG_MORETOCOME } from '../../src/kern/protosw.ts';
 import { soSend } from '../../src/kern/sys_generic.ts';
 import { SHUT_WR, soshutdown } from '../../src/kern/uipc_socket.ts';
-import { SO_RCVBUF, soSetInt, SOL_SOCKET } from '../../src/kern/uipc_sockopt.ts';
+import { SO_RCVBUF, SO_SNDLOWAT, soSetInt, SOL_SOCKET } from '../../src/kern/uipc_sockopt.ts';
 import { TCPS_FIN_WAIT_2 } from '../../src/netinet/tcp_fsm.ts';
 import { TCP_NODELAY } from '../../src/netinet/tcp_sockopt.ts';
 import { ack, buildIcmp, buildIp4, expectTx, flags, payload, win } from '../support/frames.ts';
@@ -96,6 +106,24 @@ describe('tcp: limits', () => {
     expectTx(h.sent);
     expect(h.read(c.so, 1)).to.have.length(1);
     expectTx(h.sent, [flags('.'), win(1460)]);
+  });
+
+  it('a kqueue with NOTE_LOWAT hears of room below the low-water mark', () => {
+    const c = h.establish();
+    expect(soSetInt(c.so, SOL_SOCKET, SO_SNDLOWAT, 30_000)).to.equal(0);
+    h.write(c.so, new Uint8Array(c.so.so_snd.sb_hiwat));
+    h.take();
+    const kq = new Kqueue();
+    let woken = 0;
+    kq.kq_upcall = { run: () => void woken++ };
+    const what = { ident: 1, filter: EVFILT_WRITE, flags: EV_ADD | EV_CLEAR };
+    const kev = { ...what, fflags: NOTE_LOWAT, data: 1000, udata: 0 };
+    expect(kqueue_register(kq, kev, c.so)).to.equal(0);
+    expect(kqueue_scan(kq, 1)).to.eql([]);
+    c.seg({ ack: c.ack + 1460 });
+    expect(woken).to.equal(1);
+    expect(kqueue_scan(kq, 1)).to.have.length(1);
+    kqueue_close(kq);
   });
 
   it('an ACK that completes a handshake has a number in the window', () => {
