@@ -35,7 +35,8 @@ const bench = (): Bench => new DmaBench((slot) => new TlDevice(slot));
 function block(b: Bench, slot: number, frags: [number, number][], cmd = 0, sum = 0): void {
   const at = TX_RING + slot * tl.TL_BLOCK_SIZE;
   b.put(at, cmd | frags.length, sum, 0, 0);
-  frags.slice(0, 4).forEach(([off, len], i) => b.put(at + tl.TL_B_FRAG + 8 * i, BASE + off, len));
+  // Six fill the words of the block, of which a fragment more than four is none.
+  frags.slice(0, 6).forEach(([off, len], i) => b.put(at + tl.TL_B_FRAG + 8 * i, BASE + off, len));
 }
 
 const cmdOf = (b: Bench, slot: number): number => b.get(TX_RING + slot * tl.TL_BLOCK_SIZE);
@@ -181,6 +182,7 @@ describe('tl', () => {
       [[[0, 60]], 0, 0],
       [[[SIZE - 10, 60]], 0, 0],
       [[ok, ok, ok, ok, ok], 0, 0],
+      [Array.from({ length: 5 }, () => [TX_DATA, 60]), 0, 0],
       [[ok], tl.TL_CMD_SUM, 13 | (15 << 16)],
       [[ok], tl.TL_CMD_SUM, 34 | (33 << 16)],
       [[ok], tl.TL_CMD_SUM, 34 | (41 << 16)],
