@@ -72,14 +72,16 @@ export function ipcSysctlInit(): void {
     'sb_efficiency',
     1,
   );
-  tree.intField(
-    'kern.ipc.soacceptqueue',
-    'Maximum listen socket pending connection accept queue size',
-    soParams,
-    'somaxconn',
-    1,
-    0xffff,
-  );
+  // The second is the name it had before.
+  for (const name of ['kern.ipc.soacceptqueue', 'kern.ipc.somaxconn'])
+    tree.intField(
+      name,
+      'Maximum listen socket pending connection accept queue size',
+      soParams,
+      'somaxconn',
+      1,
+      0xffff,
+    );
   tree.int('kern.ipc.numopensockets', 'Number of open sockets', () => soStats.current, null);
   tree.int('hw.pagesize', 'System memory page size', () => PAGE_SIZE, null);
   tree.int('hw.physmem', 'Size of memory, bytes', () => ramBytes, null, 0, 2 ** 40);

@@ -169,7 +169,8 @@ describe('uipc_socket: listening', () => {
 
   it('the backlog is clipped to kern.ipc.soacceptqueue', () => {
     const { tree } = machineSysctl;
-    expect(tree.write('kern.ipc.soacceptqueue', '7')).to.equal(0);
+    expect(tree.write('kern.ipc.somaxconn', '7')).to.equal(0);
+    expect(tree.find('kern.ipc.soacceptqueue')!.get()).to.equal(7);
     for (const asked of [-1, 8, 100]) {
       const head = listener(asked);
       expect(head.sol_qlimit).to.equal(7);
