@@ -66,7 +66,7 @@ import { TP_CAPABILITIES, tp_attach } from '../../drivers/if_tp.ts';
 import { TP_TXBUFS } from '../../drivers/if_tpvar.ts';
 import { frameOf, padded } from '../dev/tp_rig.ts';
 import { Chain, chainArb, chainBytes } from '../kern/chains.ts';
-import { bytesPerCallUninlined } from '../support/alloc.ts';
+import { bytesPerCall } from '../support/alloc.ts';
 import { eachFailure } from '../support/fail.ts';
 import { TpHost } from './tp_host.ts';
 
@@ -247,7 +247,7 @@ describe('if_tp', () => {
     it('leaves no garbage', () => {
       host.up();
       host.wire.keep = false;
-      const per = bytesPerCallUninlined(() => {
+      const per = bytesPerCall(() => {
         const m = m_getcl(M_NOWAIT, MT_DATA, M_PKTHDR)!;
         m.m_len = m.m_pkthdr.len = 401;
         host.sc.if_transmit(host.ifp, m);

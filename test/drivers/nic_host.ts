@@ -25,7 +25,7 @@ import {
 } from '../../src/vm/vm_page.ts';
 import { HandDisk } from '../kern/disk.ts';
 import { FakeWire } from '../dev/fake_wire.ts';
-import { bytesPerCallUninlined } from '../support/alloc.ts';
+import { bytesPerCall } from '../support/alloc.ts';
 import { chainBytes } from './tn_host.ts';
 
 export interface NicHostOptions {
@@ -189,9 +189,9 @@ export class NicHost {
   /** Heap bytes that sending what `make` makes leaves behind, interrupt included. */
   garbageOfSending(make: () => Mbuf): number {
     this.wire.keep = false;
-    const own = bytesPerCallUninlined(() => m_freem(make()));
+    const own = bytesPerCall(() => m_freem(make()));
     const { ifp, clock } = this;
-    const all = bytesPerCallUninlined(() => {
+    const all = bytesPerCall(() => {
       passEnter();
       ifp.if_driver!.if_transmit(ifp, make());
       passLeave();
@@ -216,7 +216,7 @@ export class NicHost {
       n++;
       m_freem(m);
     };
-    const bytes = bytesPerCallUninlined(() => {
+    const bytes = bytesPerCall(() => {
       left = 1;
       this.wire.notify();
       this.clock.runPosted();

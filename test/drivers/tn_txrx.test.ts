@@ -55,7 +55,7 @@ import { dmaTxdrain, dmaTxeof, dmaTxflush } from '../../drivers/dma_tx.ts';
 import { tn_encap, tn_rxeof } from '../../drivers/tn_txrx.ts';
 import { judge, makePacket, payloadBytes } from '../dev/judge.ts';
 import { segment } from '../dev/segments.ts';
-import { bytesPerCallUninlined } from '../support/alloc.ts';
+import { bytesPerCall } from '../support/alloc.ts';
 import { chainBytes, TnHost } from './tn_host.ts';
 
 const noPayloadRead = (): void =>
@@ -359,7 +359,7 @@ describe('if_tn: transmit', () => {
     host.wire.keep = false;
     const { sc } = host;
     // The interrupt stays pending: the loop's own queues are not what is measured.
-    const bytes = bytesPerCallUninlined(() => {
+    const bytes = bytesPerCall(() => {
       const m = m_getcl(M_NOWAIT, MT_DATA, M_PKTHDR)!;
       mem.set(frame, m.m_data);
       m.m_len = frame.length;
@@ -379,7 +379,7 @@ describe('if_tn: transmit', () => {
     m.m_pkthdr.csum_flags = CSUM_IP | CSUM_IP_TCP | CSUM_IP_TSO;
     m.m_pkthdr.tso_segsz = 1448;
     const { sc } = host;
-    const bytes = bytesPerCallUninlined(() => {
+    const bytes = bytesPerCall(() => {
       tn_encap(sc, m);
       // Takes it off again without freeing the packet: an extra reference would do the same.
       const first = sc.txr.slot(sc.txr.cons);
@@ -438,7 +438,7 @@ describe('if_tn: receive', () => {
       n++;
       m_freem(m);
     };
-    const bytes = bytesPerCallUninlined(() => {
+    const bytes = bytesPerCall(() => {
       left = 1;
       host.wire.notify();
       tn_rxeof(host.sc, 1);
@@ -472,7 +472,7 @@ describe('if_tn: receive', () => {
       segs += m.m_pkthdr.lro_nsegs;
       m_freem(m);
     };
-    const bytes = bytesPerCallUninlined(() => {
+    const bytes = bytesPerCall(() => {
       left = 3;
       host.wire.notify();
       tn_rxeof(host.sc, 2);

@@ -24,7 +24,7 @@ import {
 import { passEnter, passLeave } from '../../src/sys/pass.ts';
 import { kva } from '../../src/sys/types.ts';
 import { VM_PAGE_TO_PHYS } from '../../src/vm/vm_page.ts';
-import { bytesPerCallUninlined } from '../support/alloc.ts';
+import { bytesPerCall } from '../support/alloc.ts';
 import { bootEach } from './boot.ts';
 import { must, newPage, scratchPages } from './chains.ts';
 import { vm_page_unwire } from '../../src/vm/vm_page.ts';
@@ -65,15 +65,13 @@ describe('garbage per packet', function () {
       sbdrop(sb, 4096);
       m_freem(top);
     };
-    expect(bytesPerCallUninlined(cycle)).to.be.below(NONE);
+    expect(bytesPerCall(cycle)).to.be.below(NONE);
     vm_page_unwire(page, false);
   }).timeout(60_000);
 
   it('conversion to mapped mbufs leaves none', () => {
     const page = newPage();
-    expect(bytesPerCallUninlined(() => m_freem(mb_unmapped_to_ext(unmapped(page))))).to.be.below(
-      NONE,
-    );
+    expect(bytesPerCall(() => m_freem(mb_unmapped_to_ext(unmapped(page))))).to.be.below(NONE);
     vm_page_unwire(page, false);
   }).timeout(60_000);
 
@@ -85,7 +83,7 @@ describe('garbage per packet', function () {
       m_copydata(m, 100, 2000, kva(to.off));
       m_free(must(m_getcl(M_NOWAIT, MT_DATA, M_PKTHDR)));
     };
-    expect(bytesPerCallUninlined(cycle)).to.be.below(NONE);
+    expect(bytesPerCall(cycle)).to.be.below(NONE);
     m_free(m);
     to.free();
     vm_page_unwire(page, false);
@@ -103,6 +101,6 @@ describe('garbage per packet', function () {
       passLeave();
       callout_stop(c);
     };
-    expect(bytesPerCallUninlined(cycle)).to.be.below(NONE);
+    expect(bytesPerCall(cycle)).to.be.below(NONE);
   }).timeout(60_000);
 });

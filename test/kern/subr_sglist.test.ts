@@ -20,7 +20,7 @@ import { EFBIG, EINVAL } from '../../src/sys/errno.ts';
 import { Panic } from '../../src/sys/kassert.ts';
 import { kva, physAddr } from '../../src/sys/types.ts';
 import { mem, PAGE_SIZE, ramBase } from '../../src/vm/arena.ts';
-import { bytesPerCallUninlined } from '../support/alloc.ts';
+import { bytesPerCall } from '../support/alloc.ts';
 import { runs } from '../support/property.ts';
 import { bootEach } from './boot.ts';
 import { Chain, chainArb, chainBytes, must, pgsMbuf } from './chains.ts';
@@ -140,7 +140,7 @@ describe('sglist(9)', () => {
       sglist_reset(sg);
       sglist_append_mbuf(sg, m);
     };
-    expect(bytesPerCallUninlined(once)).to.be.below(8);
+    expect(bytesPerCall(once)).to.be.below(8);
     m_freem(m);
   }).timeout(60_000);
 });

@@ -146,7 +146,7 @@ describe('addon: descriptors on the event loop', () => {
     expect(bytesPerCall(() => b.readv(into, 1))).to.be.below(8); // EAGAIN
     const kernel = new NativeCksum(arena);
     expect(bytesPerCall(() => kernel.sum(54, 1460, 0xffff))).to.be.below(8);
-  }).timeout(20_000);
+  }).timeout(60_000);
 
   it('are 64 at most, one watch each, and the places come back', async () => {
     const addon = loadAddon();

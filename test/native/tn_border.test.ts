@@ -203,5 +203,5 @@ describe('native: the NIC tn at the border', () => {
     expect(bytesPerCall(() => dev.read32(TN_IMS))).to.be.below(8);
     expect(dev.stats[TN_ST_TX_FRAMES]).to.be.above(1000);
     close();
-  });
+  }).timeout(60_000);
 });

@@ -210,7 +210,7 @@ describe('capture ring', () => {
       ring.drain(nobody);
     });
     expect(bytes).to.be.below(8);
-  });
+  }).timeout(60_000);
 });
 
 describe('captures of an interface', () => {

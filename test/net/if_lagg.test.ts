@@ -54,7 +54,7 @@ import {
   decodeFrame,
 } from '../support/frames.ts';
 import { mem } from '../../src/vm/arena.ts';
-import { bytesPerCallUninlined } from '../support/alloc.ts';
+import { bytesPerCall } from '../support/alloc.ts';
 import { FakeNic } from './fake_nic.ts';
 
 const MAC_A = '02:00:00:00:00:0a';
@@ -378,13 +378,13 @@ describe('lagg(4)', () => {
     for (const caps of [ALL, ALL & ~IFCAP_VLAN_HWTAGGING]) {
       expect(ifhwioctl(lagg, SIOCSIFCAP, caps)).to.equal(0);
       const send = (): number => vlan.if_driver!.if_transmit(vlan, made(false));
-      expect(bytesPerCallUninlined(send), `sent, ${caps}`).to.be.below(8);
+      expect(bytesPerCall(send), `sent, ${caps}`).to.be.below(8);
       expect(laggSetProto(lagg, 'loadbalance')).to.equal(0);
-      expect(bytesPerCallUninlined(send), `by its flow, ${caps}`).to.be.below(8);
+      expect(bytesPerCall(send), `by its flow, ${caps}`).to.be.below(8);
       expect(laggSetProto(lagg, 'failover')).to.equal(0);
     }
     const receive = (): void => a.ifp.if_input!(a.ifp, made(true));
-    expect(bytesPerCallUninlined(receive), 'received').to.be.below(8);
+    expect(bytesPerCall(receive), 'received').to.be.below(8);
   });
 
   it('carries a vlan, whose capabilities follow the ports’', () => {

@@ -181,7 +181,7 @@ describe('ip_input', () => {
     const once = bytesPerCall(() => rig.ifp.if_input!(rig.ifp, outPacket(frame)));
     expect(once - own).to.be.below(8);
     expect(replies).to.be.above(1000);
-  });
+  }).timeout(60_000);
 
   describe('reassembly', () => {
     const whole = Uint8Array.from({ length: 3000 }, (_, i) => (i * 31 + (i >> 8)) & 255);

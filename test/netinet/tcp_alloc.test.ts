@@ -21,7 +21,7 @@ import { kva, port, type TcpSeq } from '../../src/sys/types.ts';
 import { memView } from '../../src/vm/arena.ts';
 import { bytesPerCall } from '../support/alloc.ts';
 import { addr } from './rig.ts';
-import { type Conn, PEER, type Seg, TestHost, US } from './tcp_host.ts';
+import { type Conn, PEER, type Seg, SECOND, TestHost, US } from './tcp_host.ts';
 
 /** Less than the smallest thing on V8's heap: the box of a number, 16 bytes. */
 const NOTHING = 8;
@@ -35,38 +35,30 @@ describe('tcp: garbage per segment', function () {
   this.timeout(60_000);
   let h: TestHost;
   let c: Conn;
-  let hears: TestHost['ifp']['if_output'];
   beforeEach(() => {
     h = new TestHost();
-    c = h.establish({ seq: 0x7fff0000, wscale: 8 });
-    hears = h.ifp.if_output;
-    mute();
+    // Where nanoseconds and the clock's sum with anything are no small integers.
+    h.clock.advance(10 * SECOND + 123_456_789);
   });
   afterEach(() => h.close());
 
-  /** From now on the interface forgets what it is given. */
-  function mute(): void {
+  /** The connection of the test; from now on the interface forgets what it is given. */
+  function connection(fields: Seg): Tcpcb {
+    c = h.establish({ seq: 0x7fff0000, wscale: 8, ...fields });
     h.ifp.if_output = (_ifp, m): number => {
       m_freem(m);
       return 0;
     };
-  }
-
-  /** Another connection, from port 41000 to 81; tests of these go on. */
-  function another(fields: Seg): Tcpcb {
-    const forgets = h.ifp.if_output;
-    h.ifp.if_output = hears;
-    c = h.establish({ seq: 1, wscale: 8, sport: 41000, dport: 81, ...fields });
-    h.ifp.if_output = forgets;
     return h.tp(c.so);
   }
 
   /** A segment of `len` bytes as a driver would hand it up, checksum verified. */
   function segment(seq: TcpSeq, ack: TcpSeq, len: number): Mbuf {
     const m = len > 0 ? m_getcl(M_NOWAIT, MT_DATA, M_PKTHDR)! : m_gethdr(M_NOWAIT, MT_DATA)!;
+    const hdrlen = c.ts === undefined ? 40 : 52;
     ip.at(kva(m.m_data));
     ip.ip_vhl = 0x45;
-    ip.ip_len = 40 + len;
+    ip.ip_len = hdrlen + len;
     ip.ip_src = peer;
     ip.ip_dst = us;
     th.at(kva(m.m_data + 20));
@@ -74,47 +66,57 @@ describe('tcp: garbage per segment', function () {
     th.th_dport = port(c.dport);
     th.th_seq = seq;
     th.th_ack = ack;
-    th.th_off = 5;
+    th.th_off = (hdrlen - 20) >> 2;
     th.th_flags = TH_ACK;
     th.th_win = 65535;
-    m.m_len = m.m_pkthdr.len = 40 + len;
+    if (c.ts !== undefined) {
+      memView.setUint32(m.m_data + 40, 0x0101080a);
+      memView.setUint32(m.m_data + 44, c.ts.val);
+      memView.setUint32(m.m_data + 48, c.ts.ecr);
+    }
+    m.m_len = m.m_pkthdr.len = hdrlen + len;
     m.m_pkthdr.csum_flags = CSUM_DATA_VALID | CSUM_PSEUDO_HDR;
     m.m_pkthdr.csum_data = 0xffff;
     return m;
   }
 
-  it('receiving: two full segments and the ACK for them', () => {
-    const tp = h.tp(c.so);
-    c.so.so_rcv.sb_flags = 0;
-    const step = (): void => {
-      for (let i = 0; i < 2; i++)
-        tcp_input(segment(tp.rcv_nxt, tp.snd_una, 1460), 20, h.vnet, AF_INET);
-      sbdrop(c.so.so_rcv, c.so.so_rcv.sb_ccc);
-    };
-    step();
-    expect(h.stat.tcps_preddat).to.equal(2);
-    expect(bytesPerCall(step)).to.be.below(NOTHING);
-    expect(h.stat.tcps_rcvoopack).to.equal(0);
-  });
+  for (const ts of [undefined, { val: 0xfffffff0, ecr: 0 }]) {
+    const named = ts === undefined ? '' : ', timestamps';
+    const full = ts === undefined ? 1460 : 1448;
 
-  it('sending: an ACK for two segments and two more', () => {
-    const tp = h.tp(c.so);
-    tp.snd_wnd = 65535 << 8;
-    const step = (): void => {
-      for (let i = 0; i < 2; i++) {
-        const m = m_getcl(M_NOWAIT, MT_DATA, 0)!;
-        m.m_len = 1460;
-        sbappendstream(c.so.so_snd, m, false);
-      }
-      tp.t_fb.tfb_tcp_output(tp);
-      tcp_input(segment(tp.rcv_nxt, seqAdd(tp.snd_una, 2920), 0), 20, h.vnet, AF_INET);
-    };
-    step();
-    expect(c.so.so_snd.sb_ccc).to.equal(0);
-    expect(bytesPerCall(step)).to.be.below(NOTHING);
-    expect(h.stat.tcps_sndrexmitpack).to.equal(0);
-    expect(h.stat.tcps_predack).to.be.above(100_000);
-  });
+    it(`receiving: two full segments and the ACK for them${named}`, () => {
+      const tp = connection(ts === undefined ? {} : { ts });
+      c.so.so_rcv.sb_flags = 0;
+      const step = (): void => {
+        for (let i = 0; i < 2; i++)
+          tcp_input(segment(tp.rcv_nxt, tp.snd_una, full), 20, h.vnet, AF_INET);
+        sbdrop(c.so.so_rcv, c.so.so_rcv.sb_ccc);
+      };
+      step();
+      expect(h.stat.tcps_preddat).to.equal(2);
+      expect(bytesPerCall(step)).to.be.below(NOTHING);
+      expect(h.stat.tcps_rcvoopack).to.equal(0);
+    });
+
+    it(`sending: an ACK for two segments and two more${named}`, () => {
+      const tp = connection(ts === undefined ? {} : { ts });
+      tp.snd_wnd = 65535 << 8;
+      const step = (): void => {
+        for (let i = 0; i < 2; i++) {
+          const m = m_getcl(M_NOWAIT, MT_DATA, 0)!;
+          m.m_len = full;
+          sbappendstream(c.so.so_snd, m, false);
+        }
+        tp.t_fb.tfb_tcp_output(tp);
+        tcp_input(segment(tp.rcv_nxt, seqAdd(tp.snd_una, 2 * full), 0), 20, h.vnet, AF_INET);
+      };
+      step();
+      expect(c.so.so_snd.sb_ccc).to.equal(0);
+      expect(bytesPerCall(step)).to.be.below(NOTHING);
+      expect(h.stat.tcps_sndrexmitpack).to.equal(0);
+      expect(h.stat.tcps_predack).to.be.above(100_000);
+    });
+  }
 
   /** Gives `m`, a segment without data, the blocks of `pairs`: first and next byte, `n` of them. */
   function withSack(m: Mbuf, pairs: Int32Array, n: number): Mbuf {
@@ -131,7 +133,7 @@ describe('tcp: garbage per segment', function () {
   for (const algorithm of ['newreno', 'cubic']) {
     it(`recovery by SACK: a loss in sixteen segments, ${algorithm}`, () => {
       h.vnet.sysctl.write('net.inet.tcp.cc.algorithm', algorithm);
-      const tp = another({ sackOk: true });
+      const tp = connection({ sackOk: true });
       tp.snd_wnd = 65535 << 8;
       const seg = (ack: TcpSeq): Mbuf => segment(tp.rcv_nxt, ack, 0);
       const pairs = new Int32Array(4);
@@ -169,7 +171,7 @@ describe('tcp: garbage per segment', function () {
   }
 
   it('receiving with a gap: what is reported, and again', () => {
-    const tp = another({ sackOk: true });
+    const tp = connection({ sackOk: true });
     c.so.so_rcv.sb_flags = 0;
     const data = (seq: TcpSeq): void => {
       tcp_input(segment(seq, tp.snd_una, 1460), 20, h.vnet, AF_INET);
@@ -189,7 +191,7 @@ describe('tcp: garbage per segment', function () {
   });
 
   it('ECN: a mark, its echo, and a window that is lowered for one', () => {
-    const tp = another({});
+    const tp = connection({});
     tp.t_flags2 |= TF2_ECN_PERMIT;
     tp.snd_wnd = 65535 << 8;
     c.so.so_rcv.sb_flags = 0;

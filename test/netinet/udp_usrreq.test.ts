@@ -72,7 +72,7 @@ import {
 import { port } from '../../src/sys/types.ts';
 import { Uio, UIO_WRITE } from '../../src/vm/uio.ts';
 import { chainBytes, must, pgsMbuf } from '../kern/chains.ts';
-import { bytesPerCallUninlined } from '../support/alloc.ts';
+import { bytesPerCall } from '../support/alloc.ts';
 import {
   BROADCAST_MAC,
   buildIcmp,
@@ -555,9 +555,9 @@ describe('udp_usrreq', () => {
     };
     const data = bytes(64);
     const make = (): Mbuf => outPacket(data);
-    const own = bytesPerCallUninlined(() => m_freem(make()));
+    const own = bytesPerCall(() => m_freem(make()));
     const sent = (whom: Sockaddr | null): number =>
-      bytesPerCallUninlined(() => so.so_proto.pr_send(so, 0, make(), whom)) - own;
+      bytesPerCall(() => so.so_proto.pr_send(so, 0, make(), whom)) - own;
     expect(sent(nam), 'sent to a name').to.be.below(8);
     expect(soconnect(so, nam)).to.equal(0);
     expect(sent(null), 'sent to the peer').to.be.below(8);
@@ -569,8 +569,8 @@ describe('udp_usrreq', () => {
       udp_input(m, 20, rig.vnet);
       sbdroprecord(so.so_rcv);
     };
-    const mbuf = bytesPerCallUninlined(() => m_freem(outPacket(packet)));
-    expect(bytesPerCallUninlined(receiveOne) - mbuf, 'received').to.be.below(8);
+    const mbuf = bytesPerCall(() => m_freem(outPacket(packet)));
+    expect(bytesPerCall(receiveOne) - mbuf, 'received').to.be.below(8);
     expect(stat().udps_ipackets).to.be.above(100_000);
   }).timeout(60_000);
 

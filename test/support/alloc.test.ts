@@ -1,7 +1,8 @@
 import { expect } from 'chai';
 import { bytesPerCall } from './alloc.ts';
 
-describe('test support: bytesPerCall', () => {
+describe('test support: bytesPerCall', function () {
+  this.timeout(60_000);
   const kept: { n: number }[] = [];
   let sum = 0;
 
@@ -12,6 +13,12 @@ describe('test support: bytesPerCall', () => {
   it('sees one small object', function () {
     if (process.env['TAPNIC_COVERAGE'] === '1') this.skip();
     expect(bytesPerCall(() => (kept[0] = { n: sum++ }))).to.be.above(12);
+  });
+
+  it('sees a number that is no small integer, although its callee could be inlined', function () {
+    if (process.env['TAPNIC_COVERAGE'] === '1') this.skip();
+    const unsigned = (n: number): number => n >>> 0;
+    expect(bytesPerCall(() => (sum = unsigned(~sum) & 1))).to.be.above(12);
   });
 
   it('sees the whole size of large ones, which set off collections', function () {

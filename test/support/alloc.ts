@@ -33,12 +33,7 @@ function growthPerCall(fn: () => unknown): number {
   return calls === 0 ? Number.POSITIVE_INFINITY : grown / calls;
 }
 
-/**
- * Heap bytes that one call of `fn` leaves behind, garbage included: the least of a few measurements,
- * because the runtime's own work only ever adds. 0.2 is none; one small object is about 40.
- * Under coverage it calls `fn` as often as for one measurement and says 0.
- */
-export function bytesPerCall(fn: () => unknown): number {
+function leastGrowth(fn: () => unknown): number {
   for (let i = 0; i < WARM_UP; i++) fn();
   if (underCoverage) {
     for (let i = 0; i < CALLS; i++) fn();
@@ -51,14 +46,18 @@ export function bytesPerCall(fn: () => unknown): number {
 }
 
 /**
- * `bytesPerCall` whatever the compiler inlines, which depends on what else the process has run: a
- * number above 2^31 or a closure costs nothing where its callee is inlined and is garbage where it is
- * not. So nothing is, of what is compiled during this.
+ * Heap bytes that one call of `fn` leaves behind, garbage included: the least of a few measurements,
+ * because the runtime's own work only ever adds. 0.2 is none; one small object is about 40.
+ * Under coverage it calls `fn` as often as for one measurement and says 0.
+ *
+ * What is compiled meanwhile is compiled without inlining. Which calls are inlined depends on what
+ * else the process has run, and a number above 2^31 or a closure costs nothing where its callee is
+ * inlined and is garbage where it is not.
  */
-export function bytesPerCallUninlined(fn: () => unknown): number {
+export function bytesPerCall(fn: () => unknown): number {
   setFlagsFromString('--no-turbo-inlining');
   try {
-    return bytesPerCall(fn);
+    return leastGrowth(fn);
   } finally {
     setFlagsFromString('--turbo-inlining');
   }
