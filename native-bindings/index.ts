@@ -12,7 +12,7 @@ import { fileURLToPath } from 'node:url';
 import { getSystemErrorName } from 'node:util';
 
 /** What `module.cpp` answers as `abi`: an addon built from other sources is refused at the door. */
-const ABI = 2;
+const ABI = 3;
 
 export interface NativeAddon {
   readonly abi: number;
@@ -78,6 +78,7 @@ export interface NativeAddon {
   // tn_napi.cpp: the NIC `tn`, device build `native`. What the numbers mean is in native_tn.ts.
   tnOpen(fd: number, mac: Uint8Array, params: Float64Array): number;
   tnClose(id: number): number;
+  tnRewire(id: number, fd: number): number;
   /** The register's 32 bits, unsigned; 0xffffffff for no such device, too. */
   tnRead(id: number, off: number): number;
   /** What the loop has to do, as flags. */

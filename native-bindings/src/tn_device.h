@@ -245,6 +245,8 @@ class Device {
 
   // The wire was closed: what is sent from now on fails.
   void Unplug() { c_.fd = -1; }
+  // From now on the wire is another one.
+  void Rewire(int fd) { c_.fd = fd; }
   int fd() const { return c_.fd; }
 
   double stats[TN_NSTATS] = {};

@@ -112,6 +112,19 @@ napi_value TnClose(napi_env env, napi_callback_info info) {
   return a.Return(0);
 }
 
+// tnRewire(id, fd) -> 0 or -errno. Puts the device on another wire; what the old one still holds for
+// it stays there. fd is one the addon opened.
+napi_value TnRewire(napi_env env, napi_callback_info info) {
+  Args<2> a(env, info);
+  const uint32_t id = a.Uint32(0);
+  const int fd = a.Int32(1);
+  if (!a.ok) return a.Return(-EINVAL);
+  Tn* t = Get(a.inst, id);
+  if (t == nullptr || !a.inst->Owns(fd)) return a.Return(-EBADF);
+  t->dev.Rewire(fd);
+  return a.Return(0);
+}
+
 // tnRead(id, off) -> the register, 0 to 2^32-1.
 napi_value TnRead(napi_env env, napi_callback_info info) {
   Args<2> a(env, info);
@@ -201,9 +214,11 @@ void TnsUnplug(Instance* inst, int fd) {
     if (t != nullptr && t->dev.fd() == fd) t->dev.Unplug();
 }
 
-const Entry kTnEntries[] = {{"tnOpen", TnOpen},   {"tnClose", TnClose}, {"tnRead", TnRead},
-                            {"tnWrite", TnWrite}, {"tnEvent", TnEvent}, {"tnTime", TnTime},
-                            {"tnTimer", TnTimer}, {"tnStats", TnStats}, {"tnReasons", TnReasons},
+const Entry kTnEntries[] = {{"tnOpen", TnOpen},     {"tnClose", TnClose},
+                            {"tnRewire", TnRewire}, {"tnRead", TnRead},
+                            {"tnWrite", TnWrite},   {"tnEvent", TnEvent},
+                            {"tnTime", TnTime},     {"tnTimer", TnTimer},
+                            {"tnStats", TnStats},   {"tnReasons", TnReasons},
                             {nullptr, nullptr}};
 
 }  // namespace tapnic

@@ -9,8 +9,7 @@ import { ControlFailure, type ControlRequest, stringArg } from './protocol.ts';
 export interface FaultPlace {
   /** The interface, such as tn0. */
   readonly if: string;
-  /** Null: the build of the device has no such place. */
-  readonly stage: FaultStage | null;
+  readonly stage: FaultStage;
   /** Makes sure that there is memory for it. Throws TapnicError. */
   prepare(): void;
 }
@@ -45,17 +44,11 @@ function lineOf(place: FaultPlace, { id, spec, matched, hits }: Fault): FaultLin
 }
 
 /** The NIC that a request names, else the first one. */
-function placeOf(places: readonly FaultPlace[], args: Args): FaultPlace & { stage: FaultStage } {
+function placeOf(places: readonly FaultPlace[], args: Args): FaultPlace {
   const name = stringArg(args, 'if');
   const place = name === undefined ? places[0] : places.find((p) => p.if === name);
   if (place === undefined) throw new ControlFailure('ENXIO', `${name}: no such interface`);
-  const { stage } = place;
-  if (stage === null)
-    throw new ControlFailure(
-      'EOPNOTSUPP',
-      `${place.if}: the native build of the NIC has no faults: start with --engine ts or --fault`,
-    );
-  return { ...place, stage };
+  return place;
 }
 
 function programArg(args: Args): Uint32Array | null {
@@ -118,7 +111,7 @@ export function runFault(places: readonly FaultPlace[], args: Args): unknown {
     case 'remove':
       return remove(places, args);
     case 'list':
-      return places.flatMap((place) => (place.stage?.faults ?? []).map((f) => lineOf(place, f)));
+      return places.flatMap((place) => place.stage.faults.map((f) => lineOf(place, f)));
     default:
       throw new ControlFailure('EINVAL', `fault: no operation ${op}`);
   }

@@ -111,6 +111,10 @@ export class NativeTnDevice implements WireListener {
   readonly size = TN_REG_SIZE;
   readonly #addon: NativeAddon;
   readonly #config: NativeTnConfig;
+  #wire: DescriptorWire;
+  /** What it wants of the wire. */
+  #reading = false;
+  #armed = false;
   readonly #id: number;
   /** Whether the addon is told the time before each call. */
   readonly #virtual: boolean;
@@ -126,6 +130,7 @@ export class NativeTnDevice implements WireListener {
       throw new RangeError('tn: the wire must have virtio-net headers exactly in mode vnet');
     this.#addon = loadAddon();
     this.#config = config;
+    this.#wire = config.wire;
     this.#virtual = !(config.clock instanceof RealClock);
     this.#timed = this.#virtual;
     const { clock, capture } = config;
@@ -149,8 +154,22 @@ export class NativeTnDevice implements WireListener {
     if (this.#closed) return;
     this.#event(EV_RESET);
     this.#closed = true;
-    this.#config.wire.setListener(null);
+    this.#wire.setListener(null);
     this.#addon.tnClose(this.#id);
+  }
+
+  /**
+   * Puts it on another wire, with the same headers; the old one has no listener afterwards, and what
+   * it still holds stays there. Throws TapnicError (EBADF: the wire is closed).
+   */
+  rewire(wire: DescriptorWire): void {
+    check(this.#addon.tnRewire(this.#id, wire.fd), 'tnRewire');
+    this.#wire.setReadable(false);
+    this.#wire.setListener(null);
+    this.#wire = wire;
+    wire.setListener(this);
+    wire.setReadable(this.#reading);
+    if (this.#armed) wire.armWritable();
   }
 
   /** The statistics by number (TN_ST_*), as they are now. */
@@ -165,6 +184,7 @@ export class NativeTnDevice implements WireListener {
   }
 
   wireWritable(): void {
+    this.#armed = false;
     this.#event(EV_WRITABLE);
   }
 
@@ -197,13 +217,18 @@ export class NativeTnDevice implements WireListener {
   #act(flags: number): void {
     if (flags === 0) return;
     KASSERT(flags > 0, 'native tn: refused by the addon');
-    const { wire, clock, intr } = this.#config;
+    const { clock, intr } = this.#config;
     if ((flags & POST_TX) !== 0) clock.post(this.#txTurn);
     if ((flags & INTR) !== 0) intr.raise();
     if ((flags & POST_RX) !== 0) clock.post(this.#rxTurn);
-    if ((flags & ARM) !== 0) wire.armWritable();
-    if ((flags & READ_ON) !== 0) wire.setReadable(true);
-    if ((flags & READ_OFF) !== 0) wire.setReadable(false);
+    if ((flags & ARM) !== 0) {
+      this.#armed = true;
+      this.#wire.armWritable();
+    }
+    if ((flags & (READ_ON | READ_OFF)) !== 0) {
+      this.#reading = (flags & READ_ON) !== 0;
+      this.#wire.setReadable(this.#reading);
+    }
     if ((flags & (TIMER | CAPTURED | REASONS)) === 0) return;
     if ((flags & TIMER) !== 0)
       this.#config.timer?.schedule(this.#addon.tnTimer(this.#id), this.#timerTurn);

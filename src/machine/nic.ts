@@ -4,6 +4,7 @@
  */
 
 import { FileSink } from '../host/file_sink.ts';
+import { NativeTnDevice } from '../host/native_tn.ts';
 import { openTap, TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_TSO_ECN } from '../host/tap.ts';
 import { parseCapability } from '../ctl/bits.ts';
 import type { FaultPlace } from '../ctl/fault.ts';
@@ -129,7 +130,7 @@ export class Nic {
   /** Resolves when the interface is gone for good: somebody deleted it or moved it away. */
   readonly gone: Promise<void>;
   readonly #wire: HostWire;
-  readonly #faults: NicFaults | null;
+  readonly #faults: NicFaults;
   readonly #plugged: PluggedNic;
   readonly #captures: CaptureFile[] = [];
 
@@ -147,13 +148,13 @@ export class Nic {
     this.gone = new Promise((resolve) => (wire.onGone = resolve));
     const model = nicModel(options.nic);
     if (model === null) throw errnoError(EINVAL, 'nic', `${options.nic}: no such model`);
-    // The native build takes the descriptor itself: nothing can come between.
-    this.#faults = this.engine === 'ts' ? new NicFaults(machine, wire) : null;
-    const plug = this.#faults?.wire ?? wire;
+    this.#faults = new NicFaults(machine, wire);
+    const plug = this.engine === 'ts' ? this.#faults.wire() : wire;
     this.#plugged = new PluggedNic(machine, model, plug, this.mac, this.engine);
+    const { device } = this.#plugged;
+    if (device instanceof NativeTnDevice) this.#faults.follow(device);
     try {
       for (const spec of options.faults ?? []) {
-        if (this.#faults === null) throw errnoError(EINVAL, 'fault', 'needs --engine ts');
         this.#faults.prepare();
         this.#faults.stage.add(spec);
       }
@@ -175,18 +176,14 @@ export class Nic {
 
   /** Where faults are put while it runs. */
   get faultPlace(): FaultPlace {
-    const faults = this.#faults;
-    return {
-      if: this.ifp.if_xname,
-      stage: faults?.stage ?? null,
-      prepare: () => faults?.prepare(),
-    };
+    const { stage } = this.#faults;
+    return { if: this.ifp.if_xname, stage, prepare: () => this.#faults.prepare() };
   }
 
   #down(): void {
     for (const capture of this.#captures) capture.close();
     this.#plugged.stop();
-    this.#faults?.close();
+    this.#faults.close();
   }
 
   /** Flushes captures, detaches the driver and removes the interface, unless it was there before. */

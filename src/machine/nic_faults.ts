@@ -1,8 +1,14 @@
-/** The faults of one NIC: their stage on its wire, with the machine's time and memory. */
+/**
+ * The faults of one NIC: their stage on its wire, with the machine's time and memory. The `ts` build
+ * of a device is plugged into the stage from the start; the `native` one, which wants a descriptor, is
+ * led there when the first fault comes.
+ */
 
 import { FaultStage } from '../fault/fault_stage.ts';
-import { FaultWire } from '../fault/fault_wire.ts';
+import { type FaultScratch, FaultWire } from '../fault/fault_wire.ts';
+import type { NativeTnDevice } from '../host/native_tn.ts';
 import { SeededPrng } from '../host/prng.ts';
+import { WireDetour } from '../host/wire_detour.ts';
 import { Callout, callout_reset, callout_stop, nowNs } from '../kern/kern_timeout.ts';
 import type { Task } from '../sys/clock.ts';
 import { ENOMEM, errnoError } from '../sys/errno.ts';
@@ -12,17 +18,24 @@ import { NOPAGE, vm_page_alloc_contig, vm_page_unwire } from '../vm/vm_page.ts';
 import type { Machine } from './machine.ts';
 
 /** The longest frame of mode vnet: an IP packet, Ethernet's and virtio-net's headers. */
-const SCRATCH_PAGES = Math.ceil((65_535 + 14 + 12) / PAGE_SIZE);
+const FRAME_PAGES = Math.ceil((65_535 + 14 + 12) / PAGE_SIZE);
 
 export class NicFaults {
   readonly stage: FaultStage;
-  /** To be plugged in instead of the wire. */
-  readonly wire: FaultWire;
+  readonly #machine: Machine;
+  readonly #wire: Wire;
   readonly #callout = new Callout({ run: () => this.#event?.run() });
   #event: Task | null = null;
-  #scratch = NOPAGE;
+  #front: FaultWire | null = null;
+  /** A native device, and how it gets here. */
+  #device: NativeTnDevice | null = null;
+  #detour: WireDetour | null = null;
+  #scratch: FaultScratch | null = null;
+  readonly #pages: number[] = [];
 
   constructor(machine: Machine, wire: Wire) {
+    this.#machine = machine;
+    this.#wire = wire;
     const timer = {
       nowNs,
       schedule: (deadlineNs: number, event: Task): void => {
@@ -33,33 +46,50 @@ export class NicFaults {
     };
     const skip = wire.vnetHdr ? 12 : 0;
     this.stage = new FaultStage(timer, (seed) => new SeededPrng(seed), skip);
-    this.wire = new FaultWire({
-      wire,
+  }
+
+  /** The stage as a wire, to be plugged in instead of the wire that it takes over. */
+  wire(): FaultWire {
+    this.#front ??= new FaultWire({
+      wire: this.#wire,
       stage: this.stage,
       mem,
-      scratch: () => this.#alloc(),
-      post: (task) => machine.clock.post(task),
+      scratch: () => (this.#scratch ??= this.#alloc(1)),
+      post: (task) => this.#machine.clock.post(task),
     });
+    return this.#front;
   }
 
-  #alloc(): { off: number; bytes: number } {
-    if (this.#scratch === NOPAGE) {
-      this.#scratch = vm_page_alloc_contig(SCRATCH_PAGES, 1, 0);
-      if (this.#scratch === NOPAGE) throw errnoError(ENOMEM, 'fault', 'raise --memory');
-    }
-    return { off: this.#scratch * PAGE_SIZE, bytes: SCRATCH_PAGES * PAGE_SIZE };
+  /** The device is on the wire itself, until there are faults. */
+  follow(device: NativeTnDevice): void {
+    this.#device = device;
   }
 
-  /** Gets its memory now, while an error still has somebody to hear it. Throws TapnicError (ENOMEM). */
+  /** Memory for frames. Throws TapnicError (ENOMEM). */
+  #alloc(frames: number): FaultScratch {
+    const pages = frames * FRAME_PAGES;
+    const first = vm_page_alloc_contig(pages, 1, 0);
+    if (first === NOPAGE) throw errnoError(ENOMEM, 'fault', 'raise --memory');
+    for (let i = 0; i < pages; i++) this.#pages.push(first + i);
+    return { off: first * PAGE_SIZE, bytes: FRAME_PAGES * PAGE_SIZE };
+  }
+
+  /** Gets what it needs now, while an error still has somebody to hear it. Throws TapnicError (ENOMEM, EMFILE). */
   prepare(): void {
-    this.#alloc();
+    this.#scratch ??= this.#alloc(1);
+    if (this.#device === null || this.#detour !== null) return;
+    const room = this.#alloc(2);
+    const detour = new WireDetour(this.#machine.arena, this.#wire.vnetHdr);
+    this.#device.rewire(detour.end);
+    detour.lead(this.wire(), this.#device, room);
+    this.#detour = detour;
   }
 
   /** Lets go of everything, when the NIC is unplugged. */
   close(): void {
-    this.wire.close();
-    if (this.#scratch === NOPAGE) return;
-    for (let i = 0; i < SCRATCH_PAGES; i++) vm_page_unwire(this.#scratch + i, false);
-    this.#scratch = NOPAGE;
+    this.#front?.close();
+    this.#detour?.close();
+    for (const page of this.#pages) vm_page_unwire(page, false);
+    this.#pages.length = 0;
   }
 }

@@ -207,8 +207,8 @@ export class Stack {
   }
 
   /**
-   * Makes a NIC's wire a bad one, as `tapnic fault add` does; the NIC has to be the `ts` build. Throws
-   * TapnicError (EINVAL, EOPNOTSUPP, ENXIO).
+   * Makes a NIC's wire a bad one, as `tapnic fault add` does. Throws TapnicError (EINVAL; ENXIO: no
+   * such interface; ENOMEM, EMFILE).
    */
   addFault(kind: FaultKind, options: FaultOptions = {}): FaultLine {
     const args: Record<string, unknown> = { op: 'add', kind };

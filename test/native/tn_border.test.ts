@@ -1,5 +1,6 @@
 /** What the addon refuses of the native NIC: the worst a wrong call does is to be refused. */
 
+import { setTimeout } from 'node:timers/promises';
 import { expect } from 'chai';
 import { linuxErrnoName, loadAddon } from '../../native-bindings/index.ts';
 import { allocArena } from '../../src/host/arena.ts';
@@ -23,6 +24,7 @@ import {
   TN_TXD_EOP,
   TN_TXD_RS,
 } from '../../src/dev/tn/tnreg.ts';
+import { EAGAIN } from '../../src/sys/errno.ts';
 import { bytesPerCall } from '../support/alloc.ts';
 
 const MAC = Uint8Array.of(2, 0, 0, 0, 0, 1);
@@ -175,6 +177,34 @@ describe('native: the NIC tn at the border', () => {
     expect(addon.tnClose(id)).to.equal(0);
     for (const fd of again) addon.fdClose(fd);
     close();
+  });
+
+  it('goes on on another wire, of its own descriptors alone', async () => {
+    const { dev, close } = sender();
+    dev.write32(TN_TDT, 1);
+    const [c, d] = socketPairWires(arena, false, 4096);
+    const iov = Uint32Array.of(SIZE - 4096, 4096);
+    dev.rewire(c);
+    dev.write32(TN_TDT, 2);
+    expect(d.readv(iov, 1)).to.equal(60);
+    expect(d.readv(iov, 1)).to.equal(-EAGAIN);
+    // Full, and then moved to one that is not: it hears that there is room.
+    dev.write32(TN_TDT, 255);
+    const [e, f] = socketPairWires(arena, false, 4 << 20);
+    const before = dev.stats[TN_ST_TX_FRAMES]!;
+    expect(before).to.be.below(255);
+    dev.rewire(e);
+    for (let i = 0; i < 100 && dev.stats[TN_ST_TX_FRAMES]! < 255; i++) await setTimeout(1);
+    expect(dev.stats[TN_ST_TX_FRAMES]).to.equal(255);
+    for (let n = 0; n < 255 - before; n++) expect(f.readv(iov, 1)).to.equal(60);
+    expect(f.readv(iov, 1)).to.equal(-EAGAIN);
+    const id = addon.tnOpen(fds[0]!, MAC, params());
+    expect(name(addon.tnRewire(id, 1))).to.equal('EBADF');
+    expect(name(addon.tnRewire(id + 1, fds[0]!))).to.equal('EBADF');
+    expect(name(addon.tnRewire(id, 0.5))).to.equal('EINVAL');
+    expect(addon.tnClose(id)).to.equal(0);
+    close();
+    for (const wire of [c, d, e, f]) wire.close();
   });
 
   it('does nothing any more once it is closed', () => {
