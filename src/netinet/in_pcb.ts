@@ -150,6 +150,7 @@ export class Inpcb {
   hashNext: Inpcb | null = null;
   portIn = false;
   portNext: Inpcb | null = null;
+  portPrev: Inpcb | null = null;
   listPrev: Inpcb | null = null;
   listNext: Inpcb | null = null;
 
@@ -260,6 +261,7 @@ export function in_pcbinshash(inp: Inpcb): void {
   if (inp.portIn) return;
   const p = portBucket(info.ports, inc.inc_lport);
   inp.portNext = info.ports[p]!;
+  if (inp.portNext !== null) inp.portNext.portPrev = inp;
   info.ports[p] = inp;
   inp.portIn = true;
 }
@@ -285,17 +287,18 @@ function unhash(inp: Inpcb): void {
   if (!wild) info.connCount--;
 }
 
+/** Thousands of connections share a server's port: none looks for another. */
 function unport(inp: Inpcb): void {
   if (!inp.portIn) return;
-  const table = inp.inp_pcbinfo.ports;
-  const b = portBucket(table, inp.inp_inc.inc_lport);
-  if (table[b] === inp) {
-    table[b] = inp.portNext;
+  const { portPrev, portNext } = inp;
+  if (portNext !== null) portNext.portPrev = portPrev;
+  if (portPrev !== null) {
+    portPrev.portNext = portNext;
   } else {
-    let p = table[b]!;
-    while (p.portNext !== inp) p = p.portNext!;
-    p.portNext = inp.portNext;
+    const table = inp.inp_pcbinfo.ports;
+    table[portBucket(table, inp.inp_inc.inc_lport)] = portNext;
   }
+  inp.portPrev = null;
   inp.portNext = null;
   inp.portIn = false;
 }
