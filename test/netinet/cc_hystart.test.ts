@@ -1,4 +1,4 @@
-/** HyStart++ of CUBIC's first slow start, against RFC 9406, 4.2. */
+/** HyStart++ in CUBIC's first slow start, RFC 9406, 4.2. */
 
 import { expect } from 'chai';
 import { CC_ECN, CC_NDUPACK, CC_RTO, tcp_set_cc_mod } from '../../src/netinet/cc.ts';
@@ -19,7 +19,7 @@ describe('cc: HyStart++', () => {
     tp = h.tp(c.so);
     tp.snd_wnd = 1 << 24;
     tp.snd_cwnd = 20 * size;
-    // The handshake's round trip was none.
+    // Drop the round-trip sample of the handshake: it took no virtual time.
     tp.t_ccv.hystart!.start();
   };
   beforeEach(start);
@@ -29,7 +29,10 @@ describe('cc: HyStart++', () => {
       0,
     );
 
-  /** A round: the window is sent, then acknowledged, two segments an ACK; the first `n` tell of round trips, us. */
+  /**
+   * Runs one round: sends a whole window, then acknowledges it, two segments per ACK. The first `n`
+   * ACKs carry a round-trip sample in microseconds.
+   */
   const round = (rtts: (i: number) => number, n = Infinity): void => {
     const segs = Math.floor(tp.snd_cwnd / size);
     tp.snd_nxt = tcpSeq(tp.snd_una + segs * size);
@@ -45,7 +48,7 @@ describe('cc: HyStart++', () => {
   const on = (): boolean => tp.t_ccv.hystart !== null;
   const css = (): boolean => tp.t_ccv.hystart?.conservative === true;
 
-  it('has the RFC’s constants, which are FreeBSD’s defaults', () => {
+  it('uses the constants of RFC 9406, which are FreeBSD’s defaults', () => {
     const get = (leaf: string): unknown =>
       h.vnet.sysctl.find(`net.inet.tcp.cc.hystartplusplus.${leaf}`)!.get();
     const leaves = [
@@ -58,7 +61,7 @@ describe('cc: HyStart++', () => {
     expect(leaves.map(get)).to.deep.equal([4000, 16000, 8, 4, 5]);
   });
 
-  it('grows as slow start does while round trips stay what they were', () => {
+  it('grows as in slow start while round-trip times stay the same', () => {
     round(rtt(50));
     const before = tp.snd_cwnd;
     round(rtt(53));
@@ -74,7 +77,7 @@ describe('cc: HyStart++', () => {
     [128, 16],
     [400, 16],
   ] as const)
-    it(`a rise by ${thresh} ms over ${last} ms tells, a microsecond less does not`, () => {
+    it(`enters CSS when the RTT rises by ${thresh} ms over ${last} ms, and not for one microsecond less`, () => {
       round(rtt(last));
       round(() => (last + thresh) * MS - 1);
       expect(css()).to.equal(false);
@@ -85,7 +88,7 @@ describe('cc: HyStart++', () => {
       expect(css()).to.equal(true);
     });
 
-  it('goes by the least of at least eight samples of a round', () => {
+  it('uses the smallest RTT of a round with at least eight samples', () => {
     round(rtt(50));
     round(rtt(90), 7);
     expect(css()).to.equal(false);
@@ -97,14 +100,14 @@ describe('cc: HyStart++', () => {
 
   it('grows a quarter as fast in CSS, for five rounds, and then ends slow start', () => {
     round(rtt(50));
-    // It begins within this round, which counts.
+    // CSS starts within this round, which counts as the first of the five.
     round(rtt(70));
     expect(css()).to.equal(true);
     for (let n = 2; n <= 5; n++) {
       const before = tp.snd_cwnd;
       expect([on(), tp.snd_ssthresh]).to.deep.equal([true, TCP_MAXWIN << 14]);
       round(rtt(70));
-      // The last ACK of the fifth ends it.
+      // The last ACK of the fifth round ends slow start.
       if (n < 5) expect(tp.snd_cwnd / before).to.be.closeTo(1.25, 0.01);
     }
     expect(on()).to.equal(false);
@@ -121,13 +124,13 @@ describe('cc: HyStart++', () => {
     expect(css()).to.equal(true);
     round(rtt(69));
     expect([on(), css()]).to.deep.equal([true, false]);
-    // What was too long then is the measure now.
+    // The new baseline is the RTT of the CSS rounds, so the same RTT does not start CSS again.
     const before = tp.snd_cwnd;
     round(rtt(69));
     expect([css(), tp.snd_cwnd]).to.deep.equal([false, 2 * before]);
   });
 
-  it('css_growth_div, css_rounds and n_rttsamples are heard', () => {
+  it('uses the values of css_growth_div, css_rounds and n_rttsamples', () => {
     set('css_growth_div', 2);
     set('css_rounds', 2);
     set('n_rttsamples', 3);
@@ -140,7 +143,7 @@ describe('cc: HyStart++', () => {
     expect(on()).to.equal(false);
   });
 
-  it('is over with the first congestion of any kind, and does not come back', () => {
+  it('ends at the first congestion signal of any type and does not restart', () => {
     for (const type of [CC_NDUPACK, CC_ECN, CC_RTO]) {
       expect(on()).to.equal(true);
       tp.t_cc.cong_signal(tp, type);
@@ -153,7 +156,7 @@ describe('cc: HyStart++', () => {
     }
   });
 
-  it('is not NewReno’s', () => {
+  it('does not run in NewReno', () => {
     tcp_set_cc_mod(tp, 'newreno');
     round(rtt(50));
     round(rtt(500));

@@ -29,7 +29,9 @@ import { PEER, PEER_MAC, Rig, US } from './rig.ts';
 const bytes = (n: number): Uint8Array =>
   Uint8Array.from({ length: n }, (_, i) => (i * 7 + 3) & 255);
 
-/** Cuts an IP packet as a router with `mtu` would; oracle code, RFC 791. */
+/**
+ * Fragments an IP packet for a link of `mtu` bytes, RFC 791. Independent of the stack's own code.
+ */
 function fragments(packet: Uint8Array, mtu: number, id: number): Uint8Array[] {
   const body = packet.subarray(20);
   const per = (mtu - 20) & ~7;
@@ -61,7 +63,7 @@ describe('icmp', () => {
     );
 
   for (const n of [0, 1, 2, 55, 56, 57, 128, 1000, 1471, 1472]) {
-    it(`answers ${n} bytes of echo with the same bytes`, () => {
+    it(`answers an echo request of ${n} bytes with the same bytes`, () => {
       rig.injectIp(ping(n));
       const [f] = expectTx(rig.sent, [
         from(US),
@@ -72,26 +74,26 @@ describe('icmp', () => {
       ]);
       expect(f!.ip!.icmp!.id).to.equal(0x1234);
       expect(f!.ip!.icmp!.seq).to.equal(7);
-      expect(f!.ip!.ttl, 'ttl starts anew').to.equal(64);
+      expect(f!.ip!.ttl, 'initial ttl in the reply').to.equal(64);
       expect(f!.ip!.tos).to.equal(0x10);
     });
   }
 
-  it('answers out of the mbuf the question came in, one frame in one mbuf', () => {
+  it('sends the echo reply in the mbuf of the request, as one frame in one mbuf', () => {
     rig.injectIp(ping(100));
     expect(rig.chains[0]!.mbufs).to.equal(1);
     expectTx(rig.sent, [icmp(0)]);
   });
 
   for (const piece of [14, 33, 60, 100]) {
-    it(`answers a question in mbufs of ${piece} bytes`, () => {
+    it(`answers an echo request that arrives in mbufs of ${piece} bytes`, () => {
       rig.injectIp(ping(500), piece);
       expectTx(rig.sent, [icmp(0), payload(bytes(500))]);
     });
   }
 
   for (const n of [1473, 2952, 8000, 23680, 65507]) {
-    it(`reassembles ${n} bytes, and cuts the answer up again`, () => {
+    it(`reassembles ${n} bytes and fragments the reply`, () => {
       const icmpEcho = buildIcmp({ type: 8, id: 1, seq: 2, payload: bytes(n) });
       const whole = buildIp4({ src: PEER, dst: US }, 1, icmpEcho);
       for (const f of fragments(whole, 1500, 77)) rig.injectIp(f);
@@ -122,7 +124,7 @@ describe('icmp', () => {
     });
   }
 
-  it('is silent on a wrong checksum, a short message and one cut off', () => {
+  it('drops messages with a wrong checksum, short messages and truncated ones without an answer', () => {
     rig.injectIp(buildIp4({ src: PEER, dst: US }, 1, buildIcmp({ type: 8, sum: 0xbeef })));
     expect(counted(R_ICMP_SUM)).to.equal(1);
     rig.injectIp(buildIp4({ src: PEER, dst: US }, 1, [8, 0, 0xf7, 0xff, 0, 0, 0]));
@@ -131,7 +133,7 @@ describe('icmp', () => {
     expect([st.icps_checksum, st.icps_tooshort]).to.deep.equal([1, 1]);
   });
 
-  it('does not answer broadcast or multicast echo, unless bmcastecho', () => {
+  it('answers broadcast and multicast echo requests only if net.inet.icmp.bmcastecho is set', () => {
     const all = buildIp4({ src: PEER, dst: '192.0.2.255' }, 1, buildIcmp({ type: 8, id: 5 }));
     rig.injectIp(all, 0, BROADCAST_MAC);
     const group = buildIp4({ src: PEER, dst: '224.0.0.1' }, 1, buildIcmp({ type: 8, id: 5 }));
@@ -143,7 +145,7 @@ describe('icmp', () => {
     expectTx(rig.sent, [from(US), to(PEER), toMac(PEER_MAC), icmp(0)]);
   });
 
-  it('answers time stamps with the time of day', () => {
+  it('answers timestamp requests with the time of day', () => {
     rig.clock.advance(5e9);
     const ask = buildIcmp({
       type: 13,
@@ -163,7 +165,7 @@ describe('icmp', () => {
     expect(icmpstat(rig.vnet).icps_badlen).to.equal(1);
   });
 
-  it('gives 200 answers a second and no more, then says so', () => {
+  it('sends at most 200 replies per second and logs the limit', () => {
     for (let i = 0; i < 205; i++) rig.injectIp(ping(8));
     expect(rig.sent.splice(0).length).to.equal(200);
     expect(counted(R_ICMP_RATE)).to.equal(5);
@@ -178,7 +180,7 @@ describe('icmp', () => {
     for (let i = 0; i < 500; i++) expect(badport_bandlim(BANDLIM_ICMP_ECHO, rig.vnet)).to.equal(0);
   });
 
-  it('says protocol unreachable, quoting header and body', () => {
+  it('sends protocol unreachable and quotes header and payload', () => {
     const packet = buildIp4({ src: PEER, dst: US, id: 99 }, 253, bytes(1000));
     rig.injectIp(packet);
     const [f] = expectTx(rig.sent, [from(US), to(PEER), icmp(3, 2)]);
@@ -189,14 +191,14 @@ describe('icmp', () => {
     expect(ipstat(rig.vnet).ips_noproto).to.equal(1);
   });
 
-  it('does not report on fragments but the first, broadcasts, or ICMP errors', () => {
+  it('sends no error about a broadcast', () => {
     rig.injectIp(buildIp4({ src: PEER, dst: '192.0.2.255' }, 253, bytes(8)), 0, BROADCAST_MAC);
     expectTx(rig.sent);
     expect(icmpstat(rig.vnet).icps_error).to.equal(1);
     expect(icmpstat(rig.vnet).icps_reflect).to.equal(0);
   });
 
-  it('passes errors on to the protocol they are about', () => {
+  it('passes errors to ctlinput of the protocol in the quoted header', () => {
     const calls: unknown[] = [];
     ipproto_register(rig.vnet, EXPERIMENT, {
       input: (m) => m_freem(m),
@@ -213,7 +215,7 @@ describe('icmp', () => {
     error(3, 4, 1280, ours.subarray(0, 28));
     error(3, 16, 0, ours); // no such code
     error(3, 3, 0, ours.subarray(0, 27)); // too short
-    error(3, 3, 0, Uint8Array.from([0x44, ...ours.subarray(1)])); // a header of 16 bytes
+    error(3, 3, 0, Uint8Array.from([0x44, ...ours.subarray(1)])); // a quoted IP header of 16 bytes
     expect(calls).to.deep.equal([
       [PRC_UNREACH_PORT, US, PEER, 5000, 13, 0],
       [PRC_MSGSIZE, US, PEER, 5000, 8, 1280],
@@ -223,7 +225,7 @@ describe('icmp', () => {
     expect(st.icps_inhist[3]).to.equal(5);
   });
 
-  it('takes the ports from behind quoted options', () => {
+  it('finds the quoted ports behind IP options', () => {
     const calls: number[] = [];
     ipproto_register(rig.vnet, EXPERIMENT, {
       input: (m) => m_freem(m),
@@ -242,13 +244,13 @@ describe('icmp', () => {
     expect(calls).to.deep.equal([5000, 5000]);
   });
 
-  it('reflects without the options of the question', () => {
+  it('drops the options of the request from the reply', () => {
     rig.injectIp(ping(10, { options: [7, 7, 4, 0, 0, 0, 0, 0] }));
     const [f] = expectTx(rig.sent, [icmp(0), payload(bytes(10))]);
     expect(f!.ip!.hlen).to.equal(20);
   });
 
-  it('does not answer sources that cannot be answered', () => {
+  it('does not answer requests whose source address is not a unicast host address', () => {
     for (const src of ['224.0.0.5', '0.0.0.0', '255.255.255.255', '240.0.0.1'])
       rig.injectIp(ping(8, { src }));
     expectTx(rig.sent);

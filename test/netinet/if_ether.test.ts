@@ -51,13 +51,13 @@ describe('arp', () => {
       0,
       rig.vnet,
     );
-  /** The entries as `arp -a` would show them, our own aside. */
+  /** The entries in the form of `arp -a`, without our own address. */
   const table = (): unknown[] =>
     arpEntries(rig.vnet)
       .filter((e) => inet_ntoa(e.addr) !== US)
       .map((e) => [inet_ntoa(e.addr), e.lladdr === null ? null : ether_ntoa(e.lladdr), e.expires]);
 
-  it('asks, holds what is sent, and sends it in order when the answer comes', () => {
+  it('sends an ARP request, queues packets and sends them in order when the reply arrives', () => {
     for (const text of ['one', 'two', 'three']) expect(send(text)).to.equal(0);
     const [f] = expectTx(rig.sent, [arpRequest(PEER), toMac(BROADCAST_MAC)]);
     expect(f!.arp).to.include({ sha: OUR_MAC, spa: US, tha: '00:00:00:00:00:00' });
@@ -72,7 +72,7 @@ describe('arp', () => {
     expectTx(rig.sent, [payload('four'), toMac(PEER_MAC)]);
   });
 
-  it('holds 16 packets and drops the oldest', () => {
+  it('queues 16 packets and drops the oldest', () => {
     for (let i = 0; i < 18; i++) send(`${i}`);
     expect(counted(R_ARP_HOLD_FULL)).to.equal(2);
     rig.sent.length = 0;
@@ -81,7 +81,7 @@ describe('arp', () => {
     expect(Buffer.from(sent[0]!.ip!.udp!.payload).toString()).to.equal('2');
   });
 
-  it('asks once a second, five times, then says EHOSTDOWN; 20 s later it starts over', () => {
+  it('sends five ARP requests, one per second, then returns EHOSTDOWN; starts over 20 s later', () => {
     for (let i = 0; i < 5; i++) {
       expect(send('a')).to.equal(0);
       expect(send('b')).to.equal(i === 4 ? EHOSTDOWN : 0);
@@ -100,7 +100,7 @@ describe('arp', () => {
     expectTx(rig.sent, [arpRequest(PEER)]);
   });
 
-  it('says EHOSTUNREACH when it is the gateway that does not answer', () => {
+  it('returns EHOSTUNREACH when the gateway does not answer', () => {
     rtAddGateway(rig.vnet, addr('0.0.0.0'), 0, addr(PEER));
     for (let i = 0; i < 5; i++) {
       expect(send('a', '203.0.113.1')).to.equal(0);
@@ -110,20 +110,20 @@ describe('arp', () => {
     rig.sent.length = 0;
   });
 
-  it('answers for our address, learns who asked, and reuses the frame', () => {
+  it('answers requests for our address, learns the sender, and reuses the frame', () => {
     rig.arpAsk(US);
     expectTx(rig.sent, [arpReply(US, OUR_MAC), toMac(PEER_MAC)]);
     expect(rig.chains[0]!.mbufs).to.equal(1);
     expect(table()).to.deep.equal([[PEER, PEER_MAC, 1200]]);
     rig.arpAsk('192.0.2.99');
     expectTx(rig.sent);
-    // A probe for our address, RFC 5227: defended, nothing learned.
+    // A probe for our address, RFC 5227: it is answered, and no entry is made.
     rig.arpAsk(US, '0.0.0.0', OTHER_MAC);
     expectTx(rig.sent, [arpReply(US, OUR_MAC), toMac(OTHER_MAC)]);
     expect(table().length).to.equal(1);
   });
 
-  it('learns nothing from talk among others, but keeps up with whom it knows', () => {
+  it('makes no entry from traffic between other hosts, but updates an existing entry', () => {
     rig.arpAsk('192.0.2.50', '192.0.2.60', OTHER_MAC);
     expect(table()).to.deep.equal([]);
     rig.arpReply(PEER, PEER_MAC);
@@ -132,13 +132,13 @@ describe('arp', () => {
     expect(rig.console.at(-1)).to.equal(
       `arp: ${PEER} moved from ${PEER_MAC} to ${OTHER_MAC} on tn0`,
     );
-    // Nor from addresses of other networks.
+    // A sender address outside the interface's networks makes no entry either.
     rig.arpAsk(US, '203.0.113.1', OTHER_MAC);
     expect(table().length).to.equal(1);
     rig.sent.length = 0;
   });
 
-  it('counts and reports a second owner of our address, and insists', () => {
+  it('counts and logs a second host with our address and sends an ARP reply to it', () => {
     rig.arpAsk('192.0.2.50', US, OTHER_MAC);
     expect(counted(R_ARP_DUPLICATE)).to.equal(1);
     expect(arpstat(rig.vnet).dupips).to.equal(1);
@@ -146,7 +146,7 @@ describe('arp', () => {
     expectTx(rig.sent, [arpReply(US, OUR_MAC), toMac(OTHER_MAC)]);
   });
 
-  it('drops what is no ARP for Ethernet and IPv4, and senders that cannot be', () => {
+  it('drops ARP packets that are not for Ethernet and IPv4, and invalid sender addresses', () => {
     const arp = { op: 1, sha: PEER_MAC, spa: PEER, tha: OUR_MAC, tpa: US };
     const e = { dst: BROADCAST_MAC, src: PEER_MAC };
     for (const [at, value] of [
@@ -168,7 +168,7 @@ describe('arp', () => {
     expect(table()).to.deep.equal([]);
   });
 
-  it('verifies entries in use before they expire, and lets the others go', () => {
+  it('re-verifies entries in use before they expire, and lets unused ones expire', () => {
     rig.arpReply(PEER, PEER_MAC);
     rig.arpReply('192.0.2.3', OTHER_MAC);
     rig.clock.advance(1195 * SEC);
@@ -183,7 +183,7 @@ describe('arp', () => {
     expect(arpstat(rig.vnet).timeouts).to.equal(1);
   });
 
-  it('asks at most maxtries times for an entry that is used but silent', () => {
+  it('sends at most maxtries requests for an entry in use that gets no reply', () => {
     rig.arpReply(PEER, PEER_MAC);
     rig.clock.advance(1195 * SEC);
     send('x');
@@ -194,7 +194,7 @@ describe('arp', () => {
     expect(n).to.be.within(4, 5);
   });
 
-  it('announces addresses and forgets them', () => {
+  it('announces a new address, and stops answering for a deleted one', () => {
     expect(in_aifaddr(rig.ifp, addr('198.51.100.7'), 24)).to.equal(0);
     const [f] = expectTx(rig.sent, [arpRequest('198.51.100.7')]);
     expect(f!.arp!.spa).to.equal('198.51.100.7');
@@ -209,7 +209,7 @@ describe('arp', () => {
     expectTx(rig.sent);
   });
 
-  it('forgets what it learned when the interface goes down and announces itself when it is back', () => {
+  it('deletes learned entries when the interface goes down, and announces its address when it comes up', () => {
     rig.arpReply(PEER, PEER_MAC);
     send('held', '192.0.2.44');
     rig.sent.length = 0;
@@ -219,7 +219,7 @@ describe('arp', () => {
     expectTx(rig.sent, [arpRequest(US)]);
   });
 
-  it('keeps permanent entries against all comers', () => {
+  it('does not let ARP packets change permanent entries', () => {
     const there = Uint8Array.from([2, 0, 0, 0, 0, 9]);
     send('waits', '192.0.2.9');
     rig.sent.length = 0;
@@ -236,7 +236,7 @@ describe('arp', () => {
     expect(arpSet(rig.ifp, addr('203.0.113.1'), there)).to.equal(EINVAL);
   });
 
-  it('neither asks nor learns on an interface without ARP', () => {
+  it('sends no request and learns nothing on an interface with IFF_NOARP or IFF_STATICARP', () => {
     rig.ifp.if_flags |= IFF_NOARP;
     expect(send('x')).to.equal(EINVAL);
     rig.arpAsk(US);

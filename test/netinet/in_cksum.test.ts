@@ -18,14 +18,14 @@ import { buildTcp, buildUdp, naiveSum } from '../support/frames.ts';
 import { bootMachine, expectMachineClean } from '../support/machine.ts';
 import { outPacket } from './rig.ts';
 
-/** A chain of plain mbufs of these lengths over `bytes`. */
+/** A chain of plain mbufs with the lengths `lens`, filled with `bytes`. */
 function split(bytes: number[], lens: number[]): Mbuf {
   let top: Mbuf | null = null;
   let tail: Mbuf | null = null;
   for (let at = 0; at < bytes.length || top === null;) {
     const m = m_get(M_NOWAIT, MT_DATA)!;
     m.m_len = Math.min(lens.shift() ?? bytes.length, bytes.length - at, 224);
-    // Odd places in memory, too.
+    // Start some mbufs at an odd address.
     if (m.m_len < 224 && lens.length % 2 === 1) m.m_data++;
     mem.set(bytes.slice(at, at + m.m_len), m.m_data);
     at += m.m_len;
@@ -48,20 +48,20 @@ describe('in_cksum', () => {
     m_freem(m);
   };
 
-  it('RFC 1071, section 3: the worked example', () => {
+  it('computes the example of RFC 1071, section 3', () => {
     const bytes = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
     check(bytes, [], ~0xddf2 & 0xffff);
     check(bytes, [1, 3, 2, 1, 1], ~0xddf2 & 0xffff);
   });
 
-  it('of nothing is 0xffff, of an odd byte is padded with 0', () => {
+  it('is 0xffff for no data, and pads an odd byte with 0', () => {
     check([], [], 0xffff);
     check([0xab], [], 0xffff - 0xab00);
     check([1, 2, 3], [2, 1], 0xffff - 0x0402);
     check([1, 2, 3], [1, 2], 0xffff - 0x0402);
   });
 
-  it('has the zero of RFC 1624: all zeros give 0xffff, all ones 0', () => {
+  it('follows RFC 1624 for zero: all zeros give 0xffff, all ones give 0', () => {
     check(
       Array.from({ length: 40 }, () => 0),
       [7, 9],
@@ -74,7 +74,7 @@ describe('in_cksum', () => {
     );
   });
 
-  it('agrees with the naive sum on any split of any bytes', () => {
+  it('equals a byte-by-byte sum for any bytes split in any way', () => {
     fc.assert(
       fc.property(fc.array(fc.nat(255), { maxLength: 600 }), fc.array(fc.nat(224)), (bytes, lens) =>
         check(
@@ -87,7 +87,7 @@ describe('in_cksum', () => {
     );
   });
 
-  it('agrees on any chain of clusters, pages and shadows, from any place', () => {
+  it('equals that sum for any chain of clusters, sf_bufs and references, from any offset', () => {
     fc.assert(
       fc.property(chainArb(MAPPED), fc.nat(), fc.nat(), (segs, a, b) => {
         const chain = new Chain(segs);
@@ -101,7 +101,7 @@ describe('in_cksum', () => {
     );
   });
 
-  it('counts file bytes seen through a mapping as checksum reads, and only those', () => {
+  it('counts file bytes read through a mapping as checksum reads, and only those', () => {
     const m = split([1, 2, 3, 4], []);
     m.m_next = sfbufMbuf(10, 1000);
     in_cksum_skip(m, 1004, 104);
@@ -119,7 +119,7 @@ describe('in_cksum', () => {
     m_freem(m);
   });
 
-  it('in_cksum_hdr and in_pseudo agree with the naive sum', () => {
+  it('in_cksum_hdr and in_pseudo equal a byte-by-byte sum', () => {
     const header = buildUdp({ src: '192.0.2.1', dst: '198.51.100.255' }, { sport: 1, dport: 2 });
     const m = outPacket(header);
     expect(in_cksum_hdr(m, 20)).to.equal(0);
@@ -133,7 +133,7 @@ describe('in_cksum', () => {
     );
   });
 
-  it('in_delayed_cksum finishes TCP and UDP whose field lies in any mbuf', () => {
+  it('in_delayed_cksum completes TCP and UDP checksums wherever the field lies in the chain', () => {
     const ip = { src: '192.0.2.2', dst: '192.0.2.1' };
     const payload = Array.from({ length: 333 }, (_, i) => i & 255);
     const right = [
@@ -162,13 +162,13 @@ describe('in_cksum', () => {
       }
   });
 
-  it('in_delayed_cksum lets a TCP sum of 0 stand, and makes a UDP one 0xffff', () => {
+  it('in_delayed_cksum keeps a TCP checksum of 0, and stores a UDP checksum of 0 as 0xffff', () => {
     const ip = { src: '192.0.2.2', dst: '192.0.2.1' };
     for (const [build, flags, at, want] of [
       [buildTcp, CSUM_TCP, 16, 0],
       [buildUdp, CSUM_UDP, 6, 0xffff],
     ] as const) {
-      // A payload of the sum that these bytes have without it: then they sum up to 0xffff.
+      // Choose the payload so that the sum over everything is 0xffff and its complement is 0.
       const bytes = [...build(ip, { sport: 1, dport: 2, payload: [0, 0] })];
       const l4 = bytes.length - 20;
       const pseudo = naiveSum([...bytes.slice(12, 20), 0, bytes[9]!, l4 >>> 8, l4 & 255]);
@@ -186,7 +186,7 @@ describe('in_cksum', () => {
     }
   });
 
-  it('leaves no garbage', () => {
+  it('allocates no garbage', () => {
     const m = split(
       [...Array(300).keys()].map((i) => i & 255),
       [100],

@@ -30,7 +30,7 @@ describe('in_pcb', () => {
 
   const lport = (so: { so_pcb: object | null }): number => (so.so_pcb as Inpcb).inp_inc.inc_lport;
 
-  it('binds to what is ours and free', () => {
+  it('binds to our own addresses and to free ports only', () => {
     const a = h.socket();
     expect(sobind(a, sin('203.0.113.1', 80))).to.equal(EADDRNOTAVAIL);
     expect(sobind(a, { ...sin(US, 80), family: AF_INET6 })).to.equal(EAFNOSUPPORT);
@@ -45,13 +45,15 @@ describe('in_pcb', () => {
     expect(sobind(d, sin(US, 80))).to.equal(0);
   });
 
-  it('lets SO_REUSEADDR pass over other addresses and connections, not over the same binding', () => {
+  it('SO_REUSEADDR ignores bindings to other addresses and connections, but not the same binding', () => {
     const c = h.establish({});
     const again = h.socket();
     expect(sobind(again, sin('0.0.0.0', 80))).to.equal(EADDRINUSE);
     again.so_options |= SO_REUSEADDR;
-    expect(sobind(again, sin('0.0.0.0', 80)), 'a listener is there').to.equal(EADDRINUSE);
-    expect(sobind(again, sin(US, 80)), 'more exact than the listener').to.equal(0);
+    expect(sobind(again, sin('0.0.0.0', 80)), 'a listener has the same binding').to.equal(
+      EADDRINUSE,
+    );
+    expect(sobind(again, sin(US, 80)), 'a specific address beside the listener').to.equal(0);
     h.closeSocket(c.so);
     const both = [h.socket(), h.socket()];
     for (const so of both) {
@@ -60,7 +62,7 @@ describe('in_pcb', () => {
     }
   });
 
-  it('may bind a port again whose old connections still linger', () => {
+  it('SO_REUSEADDR binds a port again while its old connections still exist', () => {
     const head = h.listen(81);
     const c = h.establish({ dport: 82 });
     h.closeSocket(h.sockets.find((so) => lport(so) === 82 && so !== c.so)!);
@@ -71,7 +73,7 @@ describe('in_pcb', () => {
     expect(sobind(plain, sin('0.0.0.0', 82))).to.equal(0);
   });
 
-  it('gives out ports of net.inet.ip.portrange, all of them, then none', () => {
+  it('allocates every port of net.inet.ip.portrange once, then returns EADDRNOTAVAIL', () => {
     V_portrange(h.vnet).first = 20000;
     V_portrange(h.vnet).last = 20009;
     const got = new Set<number>();
@@ -87,14 +89,14 @@ describe('in_pcb', () => {
     expect(soconnect(h.socket(), sin(PEER, 80))).to.equal(EADDRNOTAVAIL);
   });
 
-  it('uses a port for several connections if their peers differ', () => {
+  it('uses one local port for several connections to different foreign ports', () => {
     V_portrange(h.vnet).first = 20000;
     V_portrange(h.vnet).last = 20000;
     for (const to of [80, 81, 82]) expect(lport(h.connect(to))).to.equal(20000);
     expect(soconnect(h.socket(), sin(PEER, 80))).to.equal(EADDRNOTAVAIL);
   });
 
-  it('spreads ports over the range', () => {
+  it('chooses ports from the whole range', () => {
     const got = new Set(Array.from({ length: 50 }, (_, i) => lport(h.connect(1000 + i))));
     expect(got.size).to.be.above(45);
     const sorted = [...got].sort((x, y) => x - y);
@@ -102,14 +104,14 @@ describe('in_pcb', () => {
     expect(sorted[0]).to.be.at.least(10_000);
   });
 
-  it('connects to hosts, not to groups or everyone', () => {
+  it('refuses to connect to a multicast address, the broadcast address and port 0', () => {
     const so = h.socket();
     expect(soconnect(so, sin('224.0.0.1', 80))).to.equal(EAFNOSUPPORT);
     expect(soconnect(so, sin('192.0.2.255', 80))).to.equal(EACCES);
     expect(soconnect(so, sin(PEER, 0))).to.equal(EADDRNOTAVAIL);
   });
 
-  it('prefers a connection to a listener, and an exact address to any', () => {
+  it('prefers a connection to a listener, and a bound address to INADDR_ANY', () => {
     const any = h.listen(80);
     const exact = h.socket();
     exact.so_options |= SO_REUSEADDR;
@@ -129,14 +131,14 @@ describe('in_pcb', () => {
     expectTx(h.sent, [flags('S.')]);
   });
 
-  it('finds every connection of very many, and none of those that are gone', () => {
+  it('finds each of 500 connections, and none of the closed ones', () => {
     const info = V_tcp(h.vnet).tcbinfo;
     const sockets = Array.from({ length: 500 }, (_, i) => h.connect(2000 + i));
     h.sent.length = 0;
     const incs = sockets.map((so) => (so.so_pcb as Inpcb).inp_inc);
     for (let i = 0; i < 500; i++)
       expect(in_pcblookup(info, inetAf, incs[i]!, true)!.inp_socket).to.equal(sockets[i]);
-    // Very many near misses, so that some fall into the right chain.
+    // Try many near misses, so that some hash to the same chain.
     for (const field of ['inc_laddr', 'inc_faddr', 'inc_lport', 'inc_fport'] as const) {
       const other = new InConninfo();
       for (let n = 1; n < 5000; n++) {
@@ -152,7 +154,7 @@ describe('in_pcb', () => {
     expect(info.ipi_count).to.equal(333);
   });
 
-  it('lists what netstat prints', () => {
+  it('lists the rows that netstat prints', () => {
     const c = h.establish();
     h.seg({ flags: 'S', seq: 9, sport: 50000 });
     h.write(c.so, 'unacked');
@@ -167,7 +169,7 @@ describe('in_pcb', () => {
     expect(tcp_pcblist(h.vnet).find((r) => r.state === 'ESTABLISHED')!.sendq).to.equal(7);
   });
 
-  it('numbers packets, never 0', () => {
+  it('numbers packets from 1 upwards', () => {
     const first = nextPktId();
     expect(nextPktId()).to.equal(first + 1);
     expect(first).to.be.above(0);

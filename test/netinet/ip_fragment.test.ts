@@ -14,9 +14,9 @@ import { chainBytes, pgsMbuf, sfbufMbuf } from '../kern/chains.ts';
 import { buildIp4, decodeFrame, type Ip4Fields, type Ip4Info } from '../support/frames.ts';
 import { outPacket, PEER, Rig, type RigOptions, US } from './rig.ts';
 
-/** Copied into every fragment: a stream identifier (RFC 791, 3.1), 4 bytes. */
+/** Stream identifier (RFC 791, 3.1), 4 bytes: copied into every fragment. */
 const SATID = [136, 4, 0x12, 0x34];
-/** In the first one only: a record of the route with room for one address, 7 bytes. */
+/** Record route with room for one address, 7 bytes: only in the first fragment. */
 const RR = [7, 7, 4, 0, 0, 0, 0];
 const NOP = 1;
 const EOL = 0;
@@ -28,7 +28,7 @@ describe('ip_fragment', () => {
   afterEach(() => rig.close());
   const stat = (): Ipstat => ipstat(rig.vnet);
 
-  /** A packet whose header is complete, `data` behind it. */
+  /** A packet with a complete IP header in front of `data`. */
   function packet(data: Mbuf, fields: Partial<Ip4Fields> = {}): Mbuf {
     const len = m_length(data);
     const hlen = 20 + (fields.options?.length ?? 0);
@@ -47,10 +47,10 @@ describe('ip_fragment', () => {
   const sent = (l3: 'full' | 'none' = 'full'): Ip4Info[] =>
     rig.sent.splice(0).map((f) => decodeFrame(f, { l3 }).ip!);
 
-  it('keeps the id and everything else of the header, and sums each one', () => {
+  it('copies the id and the other header fields and computes each header checksum', () => {
     boot({ mtu: 576 });
     expect(send(packet(sfbufMbuf(0, 1500)))).to.equal(0);
-    const frags = sent(); // whose header checksums the decoder verifies
+    const frags = sent(); // decodeFrame verifies each header checksum
     expect(frags.map(({ fragOff, mf, len }) => [fragOff, mf, len])).to.deep.equal([
       [0, true, 572],
       [552, true, 572],
@@ -60,7 +60,7 @@ describe('ip_fragment', () => {
       expect(f).to.include({ id: 0x1234, ttl: 9, tos: 4, proto: PROTO, df: false });
   });
 
-  it('leaves the header checksums to a NIC that has them', () => {
+  it('leaves the header checksums to a NIC with CSUM_IP', () => {
     boot({ mtu: 576, hwassist: CSUM_IP });
     expect(send(packet(sfbufMbuf(0, 1500)))).to.equal(0);
     expect(rig.chains.map(({ csum_flags }) => csum_flags)).to.deep.equal([
@@ -71,30 +71,30 @@ describe('ip_fragment', () => {
     expect(sent('none')).to.have.lengthOf(3);
   });
 
-  it('copies the options that say so, padded to words, and no others', () => {
+  it('copies only options with the copied flag, and pads them to words', () => {
     boot({ mtu: 576 });
     const options = [NOP, ...RR, ...SATID];
     expect(send(packet(sfbufMbuf(0, 1200), { options }))).to.equal(0);
     const frags = sent();
     expect(frags.map((f) => [...f.options])).to.deep.equal([options, SATID, SATID]);
-    // The largest header decides: 576 - 32, down to a multiple of 8.
+    // The largest header sets the size of all fragments: 576 - 32, rounded down to a multiple of 8.
     expect(frags.map((f) => f.payload.length)).to.deep.equal([544, 544, 112]);
   });
 
-  it('stops at the end of the options, and at one that cannot be', () => {
+  it('stops copying options at EOL and at an option with an invalid length', () => {
     boot({ mtu: 576 });
     expect(
       send(packet(sfbufMbuf(0, 600), { options: [...SATID, EOL, ...SATID.slice(1)] })),
     ).to.equal(0);
     expect(sent().map((f) => f.hlen)).to.deep.equal([28, 24]);
-    // A length of 0, and one beyond the header.
+    // An option length of 0, and one beyond the header.
     for (const len of [0, 9]) {
       expect(send(packet(sfbufMbuf(0, 600), { options: [...SATID, 136, len, 0, 0] }))).to.equal(0);
       expect(sent().map((f) => f.hlen)).to.deep.equal([28, 24]);
     }
   });
 
-  it('fragments of a fragment keep its place and that more follow', () => {
+  it('adds the offset of a packet that is itself a fragment and keeps its MF flag', () => {
     boot({ mtu: 576 });
     expect(send(packet(sfbufMbuf(0, 1000), { fragOff: 4000, mf: true }))).to.equal(0);
     expect(sent().map(({ fragOff, mf }) => [fragOff, mf])).to.deep.equal([
@@ -103,7 +103,7 @@ describe('ip_fragment', () => {
     ]);
   });
 
-  it('needs room for eight bytes behind the header, and leave to cut', () => {
+  it('returns EMSGSIZE if DF is set or the MTU leaves fewer than 8 bytes for data', () => {
     boot();
     const options = [...SATID, ...SATID];
     for (const [mtu, error] of [
@@ -121,7 +121,7 @@ describe('ip_fragment', () => {
     expect(sent()).to.deep.equal([]);
   });
 
-  it('IP fragmentation with unmapped payload: fragments share storage', () => {
+  it('shares the unmapped payload among the fragments', () => {
     boot({ mtu: 1500, capabilities: IFCAP_NOMAP });
     const data = pgsMbuf({ npgs: 4, first: 4000, last: 1 });
     const want = chainBytes(data);
@@ -135,13 +135,13 @@ describe('ip_fragment', () => {
     expect(Buffer.concat(sent().map((f) => f.payload)).equals(want)).to.equal(true);
   });
 
-  it('rounds fragments to page multiples where the MTU holds a page, unmapped or not', () => {
+  it('rounds fragments to page multiples if the MTU holds a page, for mapped and unmapped payload', () => {
     boot({ mtu: 9000, capabilities: IFCAP_NOMAP });
     const data = pgsMbuf({ npgs: 5 });
     const want = chainBytes(data);
     expect(send(packet(data))).to.equal(0);
     const frags = sent();
-    // Not one mbuf of payload fits whole, so there is nothing to round to.
+    // No payload mbuf fits whole into the first fragment, so nothing is rounded.
     expect(frags.map((f) => f.payload.length)).to.deep.equal([8976, 8976, 20480 - 2 * 8976]);
     expect(Buffer.concat(frags.map((f) => f.payload)).equals(want)).to.equal(true);
     const mixed = sfbufMbuf(0, 4096);
@@ -150,7 +150,7 @@ describe('ip_fragment', () => {
     expect(sent().map((f) => f.payload.length)).to.deep.equal([4096, 8192, 8192]);
   });
 
-  it('frees the rest when the interface takes one no more', () => {
+  it('frees the remaining fragments when if_transmit fails', () => {
     boot({ mtu: 576 });
     const transmit = rig.if_transmit.bind(rig);
     let n = 0;
@@ -164,7 +164,7 @@ describe('ip_fragment', () => {
     expect(stat()).to.include({ ips_ofragments: 6, ips_fragmented: 0 });
   });
 
-  it('fails with ENOBUFS, counted, when what has to be summed cannot be mapped', () => {
+  it('returns ENOBUFS and counts a drop when a payload to checksum cannot be mapped', () => {
     boot({ mtu: 576, hwassist: CSUM_UDP, capabilities: IFCAP_NOMAP });
     const m = packet(pgsMbuf({ npgs: 2 }));
     m.m_pkthdr.csum_flags = CSUM_UDP;
@@ -198,7 +198,7 @@ describe('ip_fallback', () => {
           m_freem(m);
         });
 
-  it('a conversion that fails leaves nothing', () => {
+  it('frees the packet when a conversion fails', () => {
     rig = new Rig({ capabilities: IFCAP_NOMAP });
     const m = outPacket(new Uint8Array(40));
     m.m_next = pgsMbuf({ npgs: 3 });

@@ -60,7 +60,7 @@ describe('ip_input', () => {
   const packet = (f: Partial<Ip4Fields> = {}, data: ArrayLike<number> = body): Uint8Array =>
     buildIp4({ src: PEER, dst: US, ...f }, PROTO, data);
 
-  it('delivers header and payload, without the padding of the frame', () => {
+  it('delivers header and payload without the padding of the frame', () => {
     const p = packet();
     rig.injectIp(Uint8Array.from([...p, 0xee, 0xee, 0xee]));
     for (const piece of [15, 34, 35, 50]) rig.injectIp(Uint8Array.from([...p, 1, 2]), piece);
@@ -83,8 +83,18 @@ describe('ip_input', () => {
     ['a loopback source', () => packet({ src: '127.0.0.1' }), R_IP_BADADDR, 'ips_badaddr'],
     ['a loopback destination', () => packet({ dst: '127.0.0.1' }), R_IP_BADADDR, 'ips_badaddr'],
     ['our own address as source', () => packet({ src: US }), R_IP_BADADDR, 'ips_badaddr'],
-    ['another host', () => packet({ dst: '192.0.2.77' }), R_IP_NOTUS, 'ips_cantforward'],
-    ['a group', () => packet({ dst: '239.0.0.1' }), R_IP_NOTUS, 'ips_notmember'],
+    [
+      'an address of another host',
+      () => packet({ dst: '192.0.2.77' }),
+      R_IP_NOTUS,
+      'ips_cantforward',
+    ],
+    [
+      'a multicast group that was not joined',
+      () => packet({ dst: '239.0.0.1' }),
+      R_IP_NOTUS,
+      'ips_notmember',
+    ],
     [
       'a source route',
       () => packet({ options: [131, 7, 4, 1, 2, 3, 4, 0] }),
@@ -102,13 +112,13 @@ describe('ip_input', () => {
       expect(ipstat(rig.vnet).ips_total).to.equal(1);
     });
 
-  it('takes broadcasts of every kind', () => {
+  it('accepts all kinds of broadcast address', () => {
     for (const dst of ['192.0.2.255', '192.0.2.0', '255.255.255.255'])
       rig.injectIp(packet({ dst }), 0, BROADCAST_MAC);
     expect(got.length).to.equal(3);
   });
 
-  it('believes the NIC about the header sum, either way', () => {
+  it("uses the NIC's verdict on the header checksum, valid or invalid", () => {
     const frame = buildEther({ dst: OUR_MAC, src: PEER_MAC }, 0x0800, packet({ sum: 1 }));
     for (const flags of [CSUM_IP_CHECKED | CSUM_IP_VALID, CSUM_IP_CHECKED]) {
       const m = outPacket(frame);
@@ -119,7 +129,7 @@ describe('ip_input', () => {
     expect(ipstat(rig.vnet).ips_badsum).to.equal(1);
   });
 
-  it('walks options and says where they are wrong', () => {
+  it('parses options and reports the offset of a bad one', () => {
     const ok = [
       [1, 1, 1, 0],
       [7, 7, 4, 0, 0, 0, 0, 0],
@@ -128,10 +138,10 @@ describe('ip_input', () => {
     for (const options of ok) rig.injectIp(packet({ options }));
     expect(got.map((g) => g.hlen)).to.deep.equal([24, 28, 24]);
     const wrong: [number[], number][] = [
-      [[7, 1, 0, 0], 21], // shorter than its own header
-      [[1, 1, 1, 7], 23], // no length
-      [[1, 148, 4, 0], 22], // beyond the header
-      [[7, 3, 3, 0], 22], // a pointer into the option's header
+      [[7, 1, 0, 0], 21], // shorter than the option's own header
+      [[1, 1, 1, 7], 23], // the length byte is missing
+      [[1, 148, 4, 0], 22], // longer than the IP header
+      [[7, 3, 3, 0], 22], // pointer into the option's header
     ];
     for (const [options, at] of wrong) {
       rig.injectIp(packet({ options }));
@@ -144,7 +154,7 @@ describe('ip_input', () => {
     expect(got.length).to.equal(4);
   });
 
-  it('random bytes behind an Ethernet header do no harm', () => {
+  it('survives random bytes behind an Ethernet header', () => {
     fc.assert(
       fc.property(
         fc.uint8Array({ maxLength: 120 }),
@@ -167,7 +177,7 @@ describe('ip_input', () => {
     rig.sent.length = 0;
   });
 
-  it('answers an echo without garbage', () => {
+  it('answers an echo request without garbage', () => {
     const p = buildIp4({ src: PEER, dst: US }, 1, buildIcmp({ type: 8, payload: body }));
     const frame = buildEther({ dst: OUR_MAC, src: PEER_MAC }, 0x0800, p);
     rig.vnet.sysctl.write('net.inet.icmp.icmplim', '0');
@@ -192,11 +202,11 @@ describe('ip_input', () => {
       for (const { bytes } of got)
         expect(Buffer.from(bytes.subarray(20)).equals(whole)).to.equal(true);
     };
-    // Room for halves.
+    // Room for fragments of half the packet.
     beforeEach(() => (rig.ifp.if_mtu = 4000));
     const held = (): number => V_ipreass(rig.vnet).curfrags;
 
-    it('in order and backwards', () => {
+    it('accepts fragments in order and in reverse order', () => {
       for (const [a, b] of [
         [0, 1480],
         [1480, 2960],
@@ -215,7 +225,7 @@ describe('ip_input', () => {
       expect(held()).to.equal(0);
     });
 
-    it('forgets what the NIC said of the pieces', () => {
+    it('clears the checksum flags that the NIC set on the fragments', () => {
       const verdicts: number[] = [];
       ipproto_register(rig.vnet, 254, {
         input: (m): void => {
@@ -238,8 +248,8 @@ describe('ip_input', () => {
       expect(verdicts).to.deep.equal([0, 0]);
     });
 
-    it('any order, overlaps and repetitions', () => {
-      // All of it in one piece would be no fragment.
+    it('accepts fragments in any order, with overlaps and duplicates', () => {
+      // Leave out the range that covers the whole packet: it would not be a fragment.
       const cut = fc
         .tuple(fc.nat(374), fc.nat(374))
         .map(([a, b]) => [Math.min(a, b) * 8, Math.max(a, b) * 8 + 8] as const)
@@ -266,7 +276,7 @@ describe('ip_input', () => {
       );
     });
 
-    it('keeps packets of different ids, protocols and sources apart', () => {
+    it('keeps packets with different ids and sources apart', () => {
       rig.injectIp(frag(0, 1480));
       rig.injectIp(frag(1480, 3000, { id: 8 }));
       rig.injectIp(frag(1480, 3000, { src: '192.0.2.9' }));
@@ -276,7 +286,7 @@ describe('ip_input', () => {
       expect(held()).to.equal(2);
     });
 
-    it('gives up after 30 seconds', () => {
+    it('drops an incomplete packet after 30 seconds', () => {
       rig.injectIp(frag(0, 1480));
       rig.clock.advance(10e9);
       rig.injectIp(frag(0, 1480, { id: 8 }));
@@ -290,7 +300,7 @@ describe('ip_input', () => {
       expect(counted(R_IP_FRAGMENT)).to.equal(2);
     });
 
-    it('bounds packets, fragments of one and fragments of all', () => {
+    it('limits the number of packets, the fragments of one packet, and all fragments', () => {
       const reass = V_ipreass(rig.vnet);
       reass.maxfragpackets = 3;
       for (let id = 1; id <= 5; id++) rig.injectIp(frag(0, 8, { id }));
@@ -308,14 +318,14 @@ describe('ip_input', () => {
       expect(ipstat(rig.vnet).ips_fragdropped).to.equal(9);
     });
 
-    it('refuses what cannot be a fragment', () => {
+    it('drops fragments with an invalid length or offset', () => {
       rig.injectIp(packet({ id: 1, mf: true }, whole.subarray(0, 9))); // not a multiple of 8
       rig.injectIp(packet({ id: 1, fragOff: 8 }, [])); // empty
       rig.injectIp(packet({ id: 2, fragOff: 65528 }, whole.subarray(0, 8))); // beyond 65535
       expect(held()).to.equal(0);
       const { ips_toosmall, ips_toolong, ips_fragdropped } = ipstat(rig.vnet);
       expect([ips_toosmall, ips_toolong, ips_fragdropped]).to.deep.equal([2, 1, 3]);
-      // Two ends, and something beyond the end.
+      // Two last fragments with different ends, and a fragment beyond the end.
       rig.injectIp(frag(1000, 2000, {}, 2000));
       rig.injectIp(frag(1000, 3000, {}, 3000));
       expect(held()).to.equal(0);
@@ -324,7 +334,7 @@ describe('ip_input', () => {
       expect(held()).to.equal(0);
     });
 
-    it('merges ECN: RFC 3168, 5.3', () => {
+    it('merges the ECN fields as in RFC 3168, 5.3', () => {
       const tos = (a: number, b: number): number | undefined => {
         got = [];
         rig.injectIp(frag(0, 1480, { tos: a }));

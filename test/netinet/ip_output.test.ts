@@ -69,7 +69,10 @@ interface Seg {
   tso?: boolean;
 }
 
-/** A TCP segment as tcp_output hands it down: a header mbuf with the pseudo-header's sum, `data` behind. */
+/**
+ * A TCP segment as tcp_output passes it: a header mbuf with the sum of the pseudo-header, then
+ * `data`.
+ */
 function tcpSegment(
   data: Mbuf | null,
   { df = true, dst = PEER, src = US, tso = false }: Seg = {},
@@ -79,7 +82,7 @@ function tcpSegment(
     { src, dst, df, sum: 0, len: 40 + len },
     { sport: 80, dport: 40000, flags: '.', sum: pseudo(6, 20 + len, src, dst) },
   );
-  // What ip_output has to fill in is not there yet.
+  // Clear the version and header length: ip_output fills them in.
   header[0] = 0;
   const m = outPacket(header);
   m.m_next = data;
@@ -115,7 +118,7 @@ describe('ip_output', () => {
   afterEach(() => rig.close());
 
   describe('the fallback decision', () => {
-    // ip_output's decision: hwassist x NOMAP x what the payload is.
+    // The decision depends on hwassist, IFCAP_NOMAP and the kind of payload.
     for (const tcp of [false, true])
       for (const ip of [false, true])
         for (const nomap of [false, true])
@@ -168,7 +171,7 @@ describe('ip_output', () => {
       expectTx(rig.sent);
     });
 
-    it('drops it with ENOBUFS when there is no mbuf for a page, whichever page', () => {
+    it('drops the packet with ENOBUFS when mbufs run out at the first or the second page', () => {
       boot();
       for (let before = 0; before < 2; before++) {
         const m = tcpSegment(pgsMbuf({ npgs: 2, first: 4000, last: 100 }));
@@ -182,9 +185,9 @@ describe('ip_output', () => {
       expect(ipstat(rig.vnet).ips_odropped).to.equal(2);
     });
 
-    it('stores a UDP sum of 0 as 0xffff', () => {
+    it('stores a UDP checksum of 0 as 0xffff', () => {
       boot();
-      // The payload makes the sum of everything 0xffff: its complement is 0.
+      // The payload makes the sum over everything 0xffff; its complement is 0.
       const m = udpDatagram(null);
       const rest = naiveSum(
         buildUdp({ src: US, dst: PEER }, { sport: 53, dport: 5000, sum: 0 }).subarray(20),
@@ -200,7 +203,7 @@ describe('ip_output', () => {
   });
 
   describe('size', () => {
-    it('lets an oversized TSO packet through only to an interface that segments', () => {
+    it('passes an oversized TSO packet only to an interface with TSO', () => {
       boot({ hwassist: CSUM_TCP | CSUM_IP | CSUM_IP_TSO, capabilities: IFCAP_NOMAP });
       expect(send(tcpSegment(pgsMbuf({ npgs: 5 }), { tso: true }))).to.equal(0);
       expect(rig.chains[0]).to.include({ unmapped: 1, tso_segsz: 1460 });
@@ -214,14 +217,14 @@ describe('ip_output', () => {
       expectTx(rig.sent);
     });
 
-    it('takes exactly the MTU and not one byte more', () => {
+    it('sends a packet of exactly the MTU and refuses one more byte', () => {
       boot({ hwassist: CSUM_TCP });
       expect(send(tcpSegment(sfbufMbuf(0, 1460)))).to.equal(0);
       expect(send(tcpSegment(sfbufMbuf(0, 1461)))).to.equal(EMSGSIZE);
       expect(rig.sent.splice(0).map((f) => f.length)).to.deep.equal([1514]);
     });
 
-    it('keeps to the MTU of a host route', () => {
+    it('uses the MTU of a host route', () => {
       boot({ hwassist: CSUM_TCP });
       const far = addr('203.0.113.9');
       expect(rtAddGateway(rig.vnet, far, 32, addr(PEER), 1400)).to.equal(0);
@@ -230,12 +233,12 @@ describe('ip_output', () => {
       expectTxWith({ l4: 'pseudo' }, rig.sent, [to('203.0.113.9'), toMac(PEER_MAC)]);
     });
 
-    it('cuts what has no DF, sharing unmapped payload', () => {
+    it('fragments a packet without DF and shares its unmapped payload', () => {
       boot({ hwassist: CSUM_UDP, capabilities: IFCAP_NOMAP });
       const data = pgsMbuf({ npgs: 2, first: 100, last: 999 });
       const bytes = chainBytes(data);
       const m = udpDatagram(data);
-      m.m_pkthdr.csum_flags = 0; // summed before: nothing is left to the NIC
+      m.m_pkthdr.csum_flags = 0; // the checksum is already complete: nothing is left to the NIC
       expect(send(m)).to.equal(0);
       expect(mbEmulator.conversions).to.equal(0);
       expect(rig.chains.map((c) => c.unmapped)).to.deep.equal([1, 1, 1, 1]);
@@ -252,7 +255,7 @@ describe('ip_output', () => {
       expect([ips_fragmented, ips_ofragments]).to.deep.equal([1, 4]);
     });
 
-    it('sums before cutting: NICs do not sum over fragments', () => {
+    it('computes the UDP checksum before it fragments, because NICs do not sum over fragments', () => {
       boot({ hwassist: CSUM_UDP, capabilities: IFCAP_NOMAP });
       expect(send(udpDatagram(pgsMbuf({ npgs: 2 })))).to.equal(0);
       expect(counted(R_CONVERT_CSUM)).to.equal(1);
@@ -261,7 +264,7 @@ describe('ip_output', () => {
       expect(naiveSum([...body]) + pseudo(17, 8200)).to.be.oneOf([0xffff, 2 * 0xffff]);
     });
 
-    it('rounds fragments to pages when the MTU holds one', () => {
+    it('rounds fragments to pages when the MTU holds a page', () => {
       boot({ mtu: 9000 });
       const m = udpDatagram(sfbufMbuf(0, 4096));
       const rest = [sfbufMbuf(0, 4096), sfbufMbuf(0, 4096), sfbufMbuf(0, 4096)];
@@ -272,18 +275,19 @@ describe('ip_output', () => {
       m.m_pkthdr.csum_flags = 0;
       expect(send(fixLength(m))).to.equal(0);
       const frags = rig.sent.splice(0).map((f) => decodeFrame(f).ip!);
-      // Whole mbufs first, then page multiples that start where a page does.
+      // Whole mbufs first, then multiples of a page that start at a page boundary.
       expect(frags.map((f) => [f.fragOff, f.payload.length])).to.deep.equal([
         [0, 8 + 8192],
         [8200, 8192],
       ]);
     });
 
-    it('fragments any chain to any MTU and loses nothing', () => {
+    it('fragments any chain for any MTU and loses no byte', () => {
       fc.assert(
         fc.property(
           chainArb(),
-          // RFC 791: every network takes 68 bytes. With less the fragments would need all mbufs there are.
+          // RFC 791: every network carries 68 bytes. With a smaller MTU the fragments would use up
+          // all mbufs.
           fc.integer({ min: 68, max: 9000 }),
           fc.boolean(),
           (segs, mtu, nomap) => {
@@ -319,7 +323,7 @@ describe('ip_output', () => {
       boot();
     });
 
-    it('gives everything back when memory runs out in the middle', () => {
+    it('frees everything when mbufs run out while fragmenting', () => {
       boot();
       for (let after = 0; after < 12; after++) {
         const m = udpDatagram(sfbufMbuf(0, 4000));
@@ -332,7 +336,7 @@ describe('ip_output', () => {
       rig.sent.length = 0;
     });
 
-    it('refuses an MTU with no room for eight bytes', () => {
+    it('refuses an MTU that leaves fewer than 8 bytes for data', () => {
       boot();
       rig.ifp.if_mtu = 27;
       expect(send(udpDatagram(sfbufMbuf(0, 100)))).to.equal(EMSGSIZE);
@@ -340,8 +344,8 @@ describe('ip_output', () => {
     });
   });
 
-  describe('where to', () => {
-    it('no route: EHOSTUNREACH; with one, to the gateway', () => {
+  describe('routing', () => {
+    it('returns EHOSTUNREACH without a route, and sends to the gateway with one', () => {
       boot();
       const far = '203.0.113.5';
       expect(send(udpDatagram(null, far))).to.equal(EHOSTUNREACH);
@@ -352,7 +356,7 @@ describe('ip_output', () => {
       expect(send(udpDatagram(null, far), IP_ROUTETOIF)).to.equal(ENETUNREACH);
     });
 
-    it('asks again when the table changed under a cached route', () => {
+    it('looks the route up again when the table changed after it was cached', () => {
       boot();
       const ro = new Route();
       rtAddGateway(rig.vnet, addr('0.0.0.0'), 0, addr(PEER));
@@ -367,12 +371,12 @@ describe('ip_output', () => {
       boot();
       const m = tcpSegment(null, { src: '0.0.0.0' });
       expect(send(m)).to.equal(0);
-      // The pseudo-header was summed with 0.0.0.0: the stack above knows better than to rely on it.
+      // The pseudo-header was summed with source 0.0.0.0, so do not verify the TCP checksum.
       const ip = decodeFrame(rig.sent.splice(0)[0]!, { l4: 'none' }).ip!;
       expect(ip.src).to.equal(US);
     });
 
-    it('broadcasts only with leave, and never in pieces', () => {
+    it('broadcasts only with IP_ALLOWBROADCAST, and never in fragments', () => {
       boot();
       expect(send(udpDatagram(null, '192.0.2.255'))).to.equal(EACCES);
       expect(send(udpDatagram(null, '192.0.2.255'), IP_ALLOWBROADCAST)).to.equal(0);
@@ -386,27 +390,27 @@ describe('ip_output', () => {
       expect(ip.dst).to.equal('255.255.255.255');
     });
 
-    it('sends groups to their Ethernet address', () => {
+    it("sends multicast to the group's Ethernet address", () => {
       boot();
       rtAddGateway(rig.vnet, addr('0.0.0.0'), 0, addr(PEER));
       expect(send(udpDatagram(null, '239.129.2.3'))).to.equal(0);
       expectTx(rig.sent, [toMac('01:00:5e:01:02:03'), to('239.129.2.3')]);
     });
 
-    it('keeps loopback addresses off the wire', () => {
+    it('refuses to send from a loopback address to the wire', () => {
       boot();
       expect(send(tcpSegment(null, { src: '127.0.0.1' }))).to.equal(EADDRNOTAVAIL);
       expect(ipstat(rig.vnet).ips_badaddr).to.equal(1);
     });
 
-    it('an interface that is down has no routes', () => {
+    it('finds no route over an interface that is down', () => {
       boot();
       rig.ifp.if_flags &= ~IFF_UP;
       expect(send(udpDatagram(null))).to.be.oneOf([ENETDOWN, EHOSTUNREACH]);
       expectTx(rig.sent);
     });
 
-    it('reports the driver error and clears socket flags', () => {
+    it("returns the driver's error and clears M_NOTREADY", () => {
       boot();
       const data = sfbufMbuf(0, 10);
       data.m_flags |= M_NOTREADY;
@@ -416,7 +420,7 @@ describe('ip_output', () => {
     });
   });
 
-  it('ids count, are random, or are 0 with DF', () => {
+  it('counts ids up, draws them at random with random_id, and uses 0 with DF', () => {
     boot();
     const id = (df: boolean): number => {
       expect(send(tcpSegment(null, { df }))).to.equal(0);
@@ -433,7 +437,7 @@ describe('ip_output', () => {
     expect(ids[1]).to.not.equal((ids[0]! + 1) & 0xffff);
   });
 
-  it('leaves no garbage', () => {
+  it('allocates no garbage', () => {
     boot({ hwassist: CSUM_TCP | CSUM_IP });
     const template = tcpSegment(null);
     const bytes = chainBytes(template);
@@ -453,7 +457,7 @@ describe('ip_output', () => {
   }).timeout(60_000);
 });
 
-/** Makes ip_len and uh_ulen right after mbufs were added. */
+/** Returns the packet with ip_len and uh_ulen corrected after mbufs were added. */
 function fixLength(m: Mbuf): Mbuf {
   const len = m_length(m);
   m.m_pkthdr.len = len;

@@ -100,14 +100,14 @@ describe('raw_ip', () => {
   const arrives = (type: number, n = 16, seq = 1): Uint8Array =>
     buildIp4({ src: PEER, dst: US, ttl: 61 }, 1, message(type, n, seq));
 
-  it('sends a message behind an IP header of its own', () => {
+  it('puts its own IP header in front of the message', () => {
     expect(send(socket(), message(ECHO, 56))).to.equal(0);
     const [f] = expectTx(rig.sent, [from(US), to(PEER), icmp(ECHO), payload(bytes(56))]);
     expect(f!.ip).to.include({ ttl: 64, tos: 0, df: false });
     expect(rig.chains[0]!.mbufs, 'header and message in one mbuf').to.equal(1);
   });
 
-  it('sends with the time to live and DF that are set', () => {
+  it('sends with the TTL and DF set by IP_TTL and IP_DONTFRAG', () => {
     const so = socket();
     soSetInt(so, IPPROTO_IP, IP_TTL, 3);
     soSetInt(so, IPPROTO_IP, IP_DONTFRAG, 1);
@@ -131,7 +131,7 @@ describe('raw_ip', () => {
       expect(all.reduce((sum, { payload: p }) => sum + p.length, 0)).to.equal(n + 8);
     });
 
-  it('sends unmapped pages, which an interface without NOMAP gets mapped', () => {
+  it('sends unmapped pages, and maps them for an interface without IFCAP_NOMAP', () => {
     for (const [nomap, n] of [
       [false, 1000],
       [true, 1000],
@@ -151,16 +151,16 @@ describe('raw_ip', () => {
     expect(mbEmulator.conversions).to.equal(1);
   });
 
-  it('refuses what is no IP packet, or more than its buffer', () => {
+  it('refuses a message larger than the send buffer or than an IP packet', () => {
     const so = socket();
-    expect(send(so, message(ECHO, 9216)), 'the default buffer').to.equal(EMSGSIZE);
+    expect(send(so, message(ECHO, 9216)), 'larger than the default buffer').to.equal(EMSGSIZE);
     soreserve(so, 100_000, 100_000);
     expect(send(so, new Uint8Array(65516))).to.equal(EMSGSIZE);
     expect(send(so, new Uint8Array(65515))).to.equal(0);
     expect(rig.sent.splice(0)).not.to.have.lengthOf(0);
   });
 
-  it('sends to everyone only when told that it may', () => {
+  it('broadcasts only with SO_BROADCAST', () => {
     const so = socket();
     expect(send(so, message(ECHO), '192.0.2.255')).to.equal(EACCES);
     so.so_options |= SO_BROADCAST;
@@ -169,7 +169,7 @@ describe('raw_ip', () => {
     expect(send(so, message(ECHO), '198.51.100.1'), 'no route').to.equal(EHOSTUNREACH);
   });
 
-  it('receives whole packets, header included, from whoever sent them', () => {
+  it("receives whole packets with IP header, and the sender's address", () => {
     const so = socket();
     let woken = 0;
     soupcall_set(so, SO_RCV, { run: () => woken++ });
@@ -181,23 +181,25 @@ describe('raw_ip', () => {
     expect(receive(so)).to.equal(EWOULDBLOCK);
   });
 
-  it('keeps packets apart and in order, cut to the room there is', () => {
+  it("keeps packets separate and in order, and truncates a packet to the caller's buffer", () => {
     const so = socket();
     for (const seq of [1, 2, 3]) rig.injectIp(arrives(REPLY, seq * 10, seq));
     expect(receive(so)).to.deep.equal(arrives(REPLY, 10, 1));
     expect(receive(so, 25)).to.deep.equal(arrives(REPLY, 20, 2).slice(0, 25));
-    expect(receive(so), 'the rest of it is lost').to.deep.equal(arrives(REPLY, 30, 3));
+    expect(receive(so), 'the rest of the second packet is discarded').to.deep.equal(
+      arrives(REPLY, 30, 3),
+    );
     expect(so.so_rcv.sb_ccc).to.equal(0);
     expect(so.so_rcv.sb_mbcnt).to.equal(0);
   });
 
-  it('gives every socket a copy', () => {
+  it('gives every matching socket a copy', () => {
     const [a, b, c] = [socket(), socket(), socket()];
     rig.injectIp(arrives(REPLY, 1000));
     for (const so of [a, b, c]) expect(receive(so)).to.deep.equal(arrives(REPLY, 1000));
   });
 
-  it('minds the addresses that are bound and connected', () => {
+  it('matches packets against the bound and the connected address', () => {
     const [bound, connected, other] = [socket(), socket(), socket()];
     expect(sobind(bound, sin(US))).to.equal(0);
     expect(sobind(other, sin('192.0.2.3'))).to.equal(EADDRNOTAVAIL);
@@ -214,7 +216,7 @@ describe('raw_ip', () => {
     expect(bound.so_proto.pr_listen(bound, 1)).to.equal(EOPNOTSUPP);
   });
 
-  it('hands on errors, and not what the kernel answers', () => {
+  it('receives ICMP errors, but not the echo requests that the kernel answers', () => {
     const so = socket();
     rig.injectIp(arrives(ECHO));
     expectTx(rig.sent, [icmp(REPLY)]);
@@ -229,16 +231,16 @@ describe('raw_ip', () => {
     expect(receive(so)).to.deep.equal(unreach);
   });
 
-  it('counts what a full socket cannot take, and takes it again when there is room', () => {
+  it('counts packets that a full receive buffer drops, and receives again after a read', () => {
     const so = socket();
     for (let i = 0; i < 8; i++) rig.injectIp(arrives(REPLY, 1400, i));
-    expect(counted(R_RIP_FULL)).to.equal(2); // 9216 bytes hold six of 1428 + 16
+    expect(counted(R_RIP_FULL)).to.equal(2); // 9216 bytes hold six packets of 1428 + 16 bytes
     for (let i = 0; i < 6; i++) expect(receive(so)).to.deep.equal(arrives(REPLY, 1400, i));
     rig.injectIp(arrives(REPLY, 1400, 9));
     expect(receive(so)).to.deep.equal(arrives(REPLY, 1400, 9));
   });
 
-  it('frees what nobody read, and leaves ICMP as it was', () => {
+  it('frees unread packets on close and removes its ICMP hook', () => {
     const so = socket();
     for (let i = 0; i < 4; i++) rig.injectIp(arrives(REPLY, 1400, i));
     soclose(open.pop()!);

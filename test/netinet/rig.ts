@@ -1,6 +1,6 @@
 /**
- * A stack with one Ethernet interface whose driver is a list: what was sent is in `sent` as bytes,
- * `inject` is the wire's other end.
+ * A stack with one Ethernet interface. The driver records each sent frame as bytes in `sent`;
+ * `inject` delivers a frame to the stack.
  */
 
 import { expect } from 'chai';
@@ -46,11 +46,11 @@ export interface RigOptions {
   hwassist?: number;
   capabilities?: number;
   mtu?: number;
-  /** Default true: the peer's link-level address is known. */
+  /** Default true: the ARP entry of the peer exists. */
   arp?: boolean;
 }
 
-/** What the chain of a frame was like that the driver was given. */
+/** Properties of the mbuf chain that the driver was given for one frame. */
 export interface SentChain {
   mbufs: number;
   unmapped: number;
@@ -87,7 +87,6 @@ export class Rig implements IfDriver {
     this.chains.length = 0;
   }
 
-  // The driver.
   if_init(ifp: Ifnet): void {
     ifp.if_drv_flags |= IFF_DRV_RUNNING;
   }
@@ -127,7 +126,7 @@ export class Rig implements IfDriver {
     }
   }
 
-  /** Hands the stack one frame, in pieces of `piece` bytes if given. */
+  /** Delivers one frame to the stack, in mbufs of `piece` bytes if given. */
   inject(frame: Uint8Array, piece = 0): void {
     const m = piece > 0 ? pieces(frame, piece) : clusters(frame);
     passEnter();
@@ -135,19 +134,19 @@ export class Rig implements IfDriver {
     passLeave();
   }
 
-  /** An IPv4 packet from the peer to us. */
+  /** Delivers an IPv4 packet from the peer to us. */
   injectIp(packet: Uint8Array, piece = 0, dst = OUR_MAC): void {
     this.inject(buildEther({ dst, src: PEER_MAC }, ETHERTYPE_IPV4, packet), piece);
   }
 
-  /** The peer says where `who` is. */
+  /** Delivers an ARP reply: `who` is at `sha`. */
   arpReply(who: string, sha: string): void {
     this.inject(
       buildArp({ dst: OUR_MAC, src: sha }, { op: 2, sha, spa: who, tha: OUR_MAC, tpa: US }),
     );
   }
 
-  /** The peer asks who has `tpa`. */
+  /** Delivers an ARP request for `tpa` from the peer. */
   arpAsk(tpa: string, spa = PEER, sha = PEER_MAC): void {
     this.inject(
       buildArp(
@@ -157,7 +156,7 @@ export class Rig implements IfDriver {
     );
   }
 
-  /** Takes everything down; nothing may be left of it. */
+  /** Detaches everything and verifies that nothing was leaked. */
   close(): void {
     ether_ifdetach(this.ifp);
     inet_domain_detach(this.vnet);
@@ -166,7 +165,10 @@ export class Rig implements IfDriver {
   }
 }
 
-/** A received frame as drivers make them: 2 KiB clusters, two bytes in for the IP header's sake. */
+/**
+ * A received frame in 2 KiB clusters, as drivers allocate them; 2 bytes of offset align the IP
+ * header.
+ */
 function clusters(frame: Uint8Array): Mbuf {
   const top = m_getcl(M_NOWAIT, MT_DATA, M_PKTHDR)!;
   top.m_data += 2;
@@ -202,7 +204,10 @@ function pieces(frame: Uint8Array, piece: number): Mbuf {
   return top;
 }
 
-/** A packet as a protocol builds it: `bytes` behind max_linkhdr in one mbuf or cluster. */
+/**
+ * A packet as a protocol builds it: `bytes` in one mbuf or cluster, with room for max_linkhdr in
+ * front.
+ */
 export function outPacket(bytes: Uint8Array): Mbuf {
   const m =
     bytes.length + 16 <= 168 ? m_gethdr(M_NOWAIT, MT_DATA)! : m_getcl(M_NOWAIT, MT_DATA, M_PKTHDR)!;

@@ -1,4 +1,7 @@
-/** The bulk paths leave no garbage: segments straight into tcp_input, an interface that forgets. */
+/**
+ * The bulk paths allocate no garbage. Segments go straight into tcp_input; the interface frees what
+ * is sent.
+ */
 
 import { expect } from 'chai';
 import { m_freem, m_getcl, m_gethdr } from '../../src/kern/kern_mbuf.ts';
@@ -23,7 +26,7 @@ import { bytesPerCall } from '../support/alloc.ts';
 import { addr } from './rig.ts';
 import { type Conn, PEER, type Seg, SECOND, TestHost, US } from './tcp_host.ts';
 
-/** Less than the smallest thing on V8's heap: the box of a number, 16 bytes. */
+/** Less than the smallest object on V8's heap: the box of a number, 16 bytes. */
 const NOTHING = 8;
 
 const ip = new Ip();
@@ -37,12 +40,12 @@ describe('tcp: garbage per segment', function () {
   let c: Conn;
   beforeEach(() => {
     h = new TestHost();
-    // Where nanoseconds and the clock's sum with anything are no small integers.
+    // Start where times in nanoseconds do not fit V8's small integers.
     h.clock.advance(10 * SECOND + 123_456_789);
   });
   afterEach(() => h.close());
 
-  /** The connection of the test; from now on the interface forgets what it is given. */
+  /** Establishes the connection; from now on the interface frees every packet. */
   function connection(fields: Seg): Tcpcb {
     c = h.establish({ seq: 0x7fff0000, wscale: 8, ...fields });
     h.ifp.if_output = (_ifp, m): number => {
@@ -52,7 +55,7 @@ describe('tcp: garbage per segment', function () {
     return h.tp(c.so);
   }
 
-  /** A segment of `len` bytes as a driver would hand it up, checksum verified. */
+  /** A segment of `len` bytes as a driver delivers it, with verified checksum. */
   function segment(seq: TcpSeq, ack: TcpSeq, len: number): Mbuf {
     const m = len > 0 ? m_getcl(M_NOWAIT, MT_DATA, M_PKTHDR)! : m_gethdr(M_NOWAIT, MT_DATA)!;
     const hdrlen = c.ts === undefined ? 40 : 52;
@@ -84,7 +87,7 @@ describe('tcp: garbage per segment', function () {
     const named = ts === undefined ? '' : ', timestamps';
     const full = ts === undefined ? 1460 : 1448;
 
-    it(`receiving: two full segments and the ACK for them${named}`, () => {
+    it(`allocates nothing for two received full segments and the ACK for them${named}`, () => {
       const tp = connection(ts === undefined ? {} : { ts });
       c.so.so_rcv.sb_flags = 0;
       const step = (): void => {
@@ -98,7 +101,7 @@ describe('tcp: garbage per segment', function () {
       expect(h.stat.tcps_rcvoopack).to.equal(0);
     });
 
-    it(`sending: an ACK for two segments and two more${named}`, () => {
+    it(`allocates nothing for an ACK of two segments and two new segments${named}`, () => {
       const tp = connection(ts === undefined ? {} : { ts });
       tp.snd_wnd = 65535 << 8;
       const step = (): void => {
@@ -118,7 +121,9 @@ describe('tcp: garbage per segment', function () {
     });
   }
 
-  /** Gives `m`, a segment without data, the blocks of `pairs`: first and next byte, `n` of them. */
+  /**
+   * Adds SACK blocks to `m`, a segment without data: `n` pairs of first and next sequence number.
+   */
   function withSack(m: Mbuf, pairs: Int32Array, n: number): Mbuf {
     const p = m.m_data + 40;
     memView.setUint32(p, (0x01010500 | (2 + 8 * n)) >>> 0);
@@ -131,13 +136,13 @@ describe('tcp: garbage per segment', function () {
   }
 
   for (const algorithm of ['newreno', 'cubic']) {
-    it(`recovery by SACK: a loss in sixteen segments, ${algorithm}`, () => {
+    it(`allocates nothing in SACK recovery of two losses in sixteen segments, ${algorithm}`, () => {
       h.vnet.sysctl.write('net.inet.tcp.cc.algorithm', algorithm);
       const tp = connection({ sackOk: true });
       tp.snd_wnd = 65535 << 8;
       const seg = (ack: TcpSeq): Mbuf => segment(tp.rcv_nxt, ack, 0);
       const pairs = new Int32Array(4);
-      // One segment a call: sixteen go out, of which the first and the fourth are lost.
+      // One segment per call. Sixteen segments are sent; the first and the fourth are lost.
       let k = 0;
       const step = (): void => {
         const una = tp.snd_una;
@@ -163,14 +168,14 @@ describe('tcp: garbage per segment', function () {
       for (let i = 0; i < 17; i++) step();
       expect(c.so.so_snd.sb_ccc).to.equal(0);
       expect(h.stat.tcps_sack_rexmits).to.equal(2);
-      // What one of the sixteen left behind would show.
+      // The limit is per call, so one object in sixteen calls would exceed it.
       expect(bytesPerCall(step)).to.be.below(NOTHING / 8);
       expect(h.stat.tcps_sack_recovery_episode).to.be.above(1000);
       expect(h.stat.tcps_rexmttimeo).to.equal(0);
     });
   }
 
-  it('receiving with a gap: what is reported, and again', () => {
+  it('allocates nothing for segments behind a gap and their SACK blocks, duplicates included', () => {
     const tp = connection({ sackOk: true });
     c.so.so_rcv.sb_flags = 0;
     const data = (seq: TcpSeq): void => {
@@ -190,7 +195,7 @@ describe('tcp: garbage per segment', function () {
     expect(bytesPerCall(step)).to.be.below(NOTHING);
   });
 
-  it('ECN: a mark, its echo, and a window that is lowered for one', () => {
+  it('allocates nothing for an ECN mark, its echo, and the window reduction', () => {
     const tp = connection({});
     tp.t_flags2 |= TF2_ECN_PERMIT;
     tp.snd_wnd = 65535 << 8;

@@ -1,6 +1,6 @@
 /**
- * What somebody who sees nothing of a connection can do to it, in every state: RST, SYN, data and
- * ACKs at all edges of both windows (RFC 5961), ICMP errors by what they quote (RFC 5927).
+ * Blind attacks on a connection in every state: RST, SYN, data and ACK at all edges of both windows
+ * (RFC 5961), and ICMP errors by the sequence number they quote (RFC 5927).
  */
 
 import { expect } from 'chai';
@@ -17,7 +17,7 @@ import { Conn, PEER, PEER_PORT, TestHost, US } from './tcp_host.ts';
 const u32 = (n: number): number => n >>> 0;
 const HALF = 0x8000_0000;
 
-/** A connection, where its edges are, and what an injection could change of it. */
+/** A connection under attack, with its window edges and the state that an attack could change. */
 class Target {
   readonly h: TestHost;
   readonly tp: Tcpcb;
@@ -29,7 +29,7 @@ class Target {
     this.tp = h.tp(c.so);
   }
 
-  /** What the window is when a segment comes: never less than was promised. */
+  /** The receive window when a segment arrives: at least what was advertised. */
   get window(): number {
     const { tp } = this;
     return Math.max(sbspace(this.c.so.so_rcv), (tp.rcv_adv - tp.rcv_nxt) | 0, 0);
@@ -39,7 +39,7 @@ class Target {
     return tcpstates[this.tp.t_state];
   }
 
-  /** All that matters. */
+  /** The state that an accepted segment would change. */
   look(): unknown {
     const { tp, c } = this;
     return {
@@ -55,7 +55,9 @@ class Target {
     };
   }
 
-  /** Whether `frame` is the ACK that tells the peer where we are, and nothing more. */
+  /**
+   * Expects `n` challenge ACKs with the current sequence and acknowledgment numbers, and no data.
+   */
   expectChallenge(frames: Frame[], n: number, what: string): void {
     const told = frames.map(({ ip }) => {
       const t = ip!.tcp!;
@@ -67,10 +69,10 @@ class Target {
   }
 }
 
-/** How to bring a connection into each synchronized state; ten bytes of ours are unacknowledged. */
+/** Brings a connection into each synchronized state; ten bytes of ours are unacknowledged. */
 const reach: Record<string, (h: TestHost) => Conn> = {
   SYN_RCVD: (h) => {
-    // SYN met SYN: RFC 9293, figure 7.
+    // Simultaneous open: RFC 9293, figure 7.
     const so = h.connect(80);
     const syn = h.take()[0]!.ip!.tcp!;
     h.sent.length = 0;
@@ -117,7 +119,7 @@ function withData(h: TestHost): Conn {
   return c;
 }
 
-/** A connection in `state`, everything so far sent and answered. */
+/** A connection in `state`; the frames sent so far are discarded. */
 function target(h: TestHost, state: string): Target {
   const t = new Target(h, reach[state]!(h));
   expect(t.state).to.equal(state);
@@ -134,9 +136,10 @@ interface Injection {
 }
 
 /**
- * What RFC 9293, 3.10.7.4 with RFC 5961 allows a segment to do: `dead`: the connection ends;
- * `challenge`: one ACK, no effect; `nothing`: neither; `rst`: a RST at its ACK, no effect; `quiet`: no
- * effect, an ACK or not; `open`: it is in both windows, so it may do what any segment may.
+ * What RFC 9293, 3.10.7.4, with RFC 5961 allows a segment to do. `dead`: the connection ends.
+ * `challenge`: one ACK, no other effect. `nothing`: no effect and no answer. `rst`: one RST whose
+ * sequence number is the segment's ACK, no other effect. `quiet`: no effect, with or without one
+ * ACK. `open`: the segment is valid in both windows and may have any effect.
  */
 type Effect = 'dead' | 'challenge' | 'nothing' | 'rst' | 'quiet' | 'open';
 
@@ -153,13 +156,16 @@ function allowed(t: Target, i: Injection): Effect {
   const beyond = ((i.ack - tp.snd_max) | 0) > 0;
   const acks = (i.ack - tp.snd_una) | 0;
   if (opening) return off !== 0 ? 'open' : beyond || acks <= 0 ? 'rst' : 'open';
-  // What is before the window may be an old duplicate: its ACK is read all the same.
+  // A segment before the window may be an old duplicate; its ACK is processed all the same.
   if (beyond || acks < -tp.max_sndwnd)
     return ahead || off === 0 || i.len === 0 ? 'challenge' : 'quiet';
   return 'open';
 }
 
-/** Injects and holds what happened against what may. Returns false when the run is over. */
+/**
+ * Injects a segment and compares the effect with the allowed one. Returns false when the connection
+ * is used up.
+ */
 function inject(t: Target, i: Injection): boolean {
   const { h, c } = t;
   const effect = allowed(t, i);
@@ -191,12 +197,13 @@ function inject(t: Target, i: Injection): boolean {
       break;
   }
   expect(t.look(), what).to.deep.equal(before);
-  // The rate limit of challenges has a test of its own; time would bring retransmissions.
+  // Another test covers the rate limit of challenge ACKs. Reset it here; waiting would cause
+  // retransmissions.
   t.tp.t_challenge_ack_cnt = 0;
   return true;
 }
 
-/** Edges of both windows, and how far to go on either side. */
+/** Offsets to try around each edge of both windows. */
 const around = [-2, -1, 0, 1, 2];
 function edges(t: Target): { seqs: number[]; acks: number[] } {
   const { tp } = t;
@@ -212,7 +219,7 @@ describe('tcp: blind injections', () => {
   afterEach(() => h.close());
 
   for (const state of STATES) {
-    it(`${state}: RSTs, SYNs and FINs at every edge do what RFC 5961 allows`, () => {
+    it(`${state}: RSTs, SYNs and FINs at every window edge have the effect that RFC 5961 allows`, () => {
       let t = target(h, state);
       const n = edges(t).seqs.length;
       for (const flags of ['R', 'R.', 'S', 'S.', 'F', '', 'FPU']) {
@@ -226,7 +233,7 @@ describe('tcp: blind injections', () => {
       }
     });
 
-    it(`${state}: ACKs and data at every edge of both windows`, () => {
+    it(`${state}: ACKs and data at every edge of both windows have the effect that RFC 5961 allows`, () => {
       let t = target(h, state);
       const { seqs, acks } = edges(t);
       for (let s = 0; s < seqs.length; s++) {
@@ -243,7 +250,7 @@ describe('tcp: blind injections', () => {
     });
   }
 
-  it('holds for any numbers, in any state, one after the other', function () {
+  it('random sequences of segments in any state have the effect that RFC 5961 allows', function () {
     this.timeout(120_000);
     const pos = fc.tuple(fc.integer({ min: 0, max: 3 }), fc.integer({ min: -3, max: 3 }));
     const at = fc.oneof(pos, fc.integer({ min: 0, max: 0xffff_ffff }));
@@ -271,8 +278,8 @@ describe('tcp: blind injections', () => {
     );
   });
 
-  // net.inet.tcp.ack_war_cnt within ack_war_timewindow, one budget for whatever asks.
-  it('answers five of them in a second, whatever they are', () => {
+  // net.inet.tcp.ack_war_cnt ACKs per ack_war_timewindow, shared by all causes.
+  it('sends at most five challenge ACKs per second, all causes together', () => {
     const t = target(h, 'ESTABLISHED');
     const { tp, c } = t;
     const shots = [
@@ -292,7 +299,7 @@ describe('tcp: blind injections', () => {
     expect(h.stat.tcps_challengeack).to.equal(15);
   });
 
-  it('has as many as the sysctls say', () => {
+  it('uses the limits in ack_war_cnt and ack_war_timewindow', () => {
     const t = target(h, 'ESTABLISHED');
     t.tp.t_tcp.params.ack_war_cnt = 2;
     t.tp.t_tcp.params.ack_war_timewindow = 100;
@@ -306,8 +313,8 @@ describe('tcp: blind injections', () => {
     t.expectChallenge(h.take(), 9, 'no limit');
   });
 
-  // RFC 7323, 5.2: a RST needs no timestamp. A SYN is answered whatever its timestamp says.
-  it('asks for a timestamp in all but RSTs and SYNs, if told to', () => {
+  // RFC 7323, 5.2: a RST needs no timestamp. A SYN gets a challenge ACK with any timestamp or none.
+  it('drops segments without a timestamp, except RST and SYN, if tolerate_missing_ts is 0', () => {
     const c = h.establish({ ts: { val: 1000, ecr: 0 }, wscale: 4 });
     const t = new Target(h, c);
     t.tp.t_tcp.params.tolerate_missing_ts = false;
@@ -326,7 +333,7 @@ describe('tcp: blind injections', () => {
     expect(c.so.so_error).to.equal(ECONNRESET);
   });
 
-  it('SYN_SENT: only what acknowledges the SYN counts', () => {
+  it('SYN_SENT: accepts only a segment that acknowledges the SYN', () => {
     const so = h.connect(80);
     const syn = h.take()[0]!.ip!.tcp!;
     const shot = (flags: string, ack: number): Frame[] => {
@@ -348,7 +355,7 @@ describe('tcp: blind injections', () => {
     expect(so.so_error).to.equal(ECONNREFUSED);
   });
 
-  it('a half-open entry of a listener: RSTs by the window, ACKs exact', () => {
+  it('syncache entry: checks a RST against the window, and accepts only the exact ACK', () => {
     h.listen(80);
     h.seg({ flags: 'S', seq: 1000 });
     const synAck = h.take()[0]!.ip!.tcp!;
@@ -370,8 +377,9 @@ describe('tcp: blind injections', () => {
     expect(h.stat.tcps_sc_reset).to.equal(1);
   });
 
-  // RFC 1337: no RST ends it; RFC 9293, 3.6.1: a SYN beyond what was received starts anew.
-  it('TIME_WAIT: no RST ends it, and a SYN only beyond', () => {
+  // RFC 1337: a RST does not end TIME_WAIT. RFC 9293, 3.6.1: a SYN above RCV.NXT opens a new
+  // connection.
+  it('TIME_WAIT: ignores RSTs, and accepts only a SYN above RCV.NXT', () => {
     const t = target(h, 'FIN_WAIT_2');
     const { c, tp } = t;
     c.data('', { flags: 'F.' });
@@ -395,7 +403,9 @@ describe('tcp: ICMP errors', () => {
   beforeEach(() => (h = new TestHost()));
   afterEach(() => h.close());
 
-  /** An error about what we sent at `seq` from `sport` to `dport`; MTU for "fragmentation needed". */
+  /**
+   * An ICMP error that quotes our segment at `seq`. "Fragmentation needed" carries an MTU of 400.
+   */
   const icmp = (type: number, code: number, sport: number, dport: number, seq: number): void => {
     const quoted = new Uint8Array(28);
     quoted.set(buildIp4({ src: US, dst: PEER, df: true, len: 576 }, 6, new Uint8Array(8)));
@@ -411,7 +421,7 @@ describe('tcp: ICMP errors', () => {
     });
     h.injectIp(buildIp4({ src: '192.0.2.77', dst: US }, 1, error));
   };
-  // Type, code, what is noted when it is about something under way: RFC 5461, 4; 0: nothing.
+  // Type, code, soft error (0: none) for a quoted segment in flight: RFC 5461, 4.
   const errors: [number, number, number][] = [
     [3, 0, 0],
     [3, 1, 0],
@@ -424,14 +434,14 @@ describe('tcp: ICMP errors', () => {
     [12, 0, ENOPROTOOPT],
   ];
 
-  // "Unreachable" only asks for another route while a connection is established.
+  // In ESTABLISHED, "unreachable" only makes the stack look for another route.
   const other = new Map([
     [300, EHOSTUNREACH],
     [301, EHOSTUNREACH],
   ]);
 
   for (const state of STATES.slice(1)) {
-    it(`${state}: note what quotes something under way, end nothing`, () => {
+    it(`${state}: stores a soft error for a quoted segment in flight, and does not end the connection`, () => {
       const t = target(h, state);
       const { tp } = t;
       const una = u32(tp.snd_una);
@@ -460,7 +470,7 @@ describe('tcp: ICMP errors', () => {
     });
   }
 
-  it('SYN_SENT: refused by what quotes the SYN, no other', () => {
+  it('SYN_SENT: is refused by an error that quotes the SYN, and by no other', () => {
     const so = h.connect(80);
     const syn = h.take()[0]!.ip!.tcp!;
     for (const off of [-1, 1, 2, -HALF, 70_000])

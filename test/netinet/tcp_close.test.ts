@@ -26,7 +26,7 @@ describe('tcp: closing', () => {
     c.data('', { flags: 'F.', ack: c.ack + 1 });
     expectTx(h.sent, [flags('.'), seq(c.ack + 1), ack(c.seq)]);
     expect(h.count(TCPS_TIME_WAIT)).to.equal(1);
-    // Nobody needs the socket any more: only the control block waits.
+    // The socket is freed; only the control block stays for 2 MSL.
     expect(soStats.current).to.equal(sockets - 1);
     h.advance(59_999);
     expect(h.count(TCPS_TIME_WAIT)).to.equal(1);
@@ -35,7 +35,7 @@ describe('tcp: closing', () => {
     expect(V_tcp(h.vnet).twCount).to.equal(0);
   });
 
-  it('goes to TIME_WAIT at once if FIN and the ACK of ours come together', () => {
+  it("enters TIME_WAIT immediately if the peer's FIN also acknowledges ours", () => {
     h.closeSocket(c.so);
     h.take();
     c.data('', { flags: 'F.', ack: c.ack + 1 });
@@ -54,7 +54,7 @@ describe('tcp: closing', () => {
     expectTx(h.sent);
   });
 
-  it('closes passively: CLOSE_WAIT, LAST_ACK, nothing', () => {
+  it('closes passively: CLOSE_WAIT, LAST_ACK, CLOSED', () => {
     c.data('bye', { flags: 'FP.' });
     expectTx(h.sent, [flags('.'), ack(c.seq)]);
     expect(c.state).to.equal('CLOSE_WAIT');
@@ -67,12 +67,12 @@ describe('tcp: closing', () => {
     expectTx(h.sent, [flags('F.'), seq(c.ack + 10)]);
     c.seg({ ack: c.ack + 11 });
     expect(tcpConnections(h.vnet)).to.equal(0);
-    // A late one finds nobody.
+    // A late ACK gets a RST, because the connection is gone.
     c.seg({ ack: c.ack + 11 });
     expectTx(h.sent, [flags('R'), seq(c.ack + 11)]);
   });
 
-  it('sends what is buffered before its FIN, and the FIN again', () => {
+  it('sends buffered data before its FIN, and retransmits the FIN', () => {
     c.win = 65535;
     const n = 30_000;
     h.write(c.so, new Uint8Array(n));
@@ -99,7 +99,7 @@ describe('tcp: closing', () => {
     expect(h.count(TCPS_FIN_WAIT_2)).to.equal(1);
   });
 
-  it('answers a repeated FIN in TIME_WAIT and starts 2 MSL over', () => {
+  it('acknowledges a retransmitted FIN in TIME_WAIT and restarts 2 MSL', () => {
     h.closeSocket(c.so);
     c.seg({ ack: c.ack + 1 });
     c.seg({ flags: 'F.', ack: c.ack + 1 });
@@ -114,21 +114,21 @@ describe('tcp: closing', () => {
   });
 
   // RFC 1337; RFC 9293, 3.6.1.
-  it('ignores RSTs in TIME_WAIT, and lets a new SYN in', () => {
+  it('ignores RSTs in TIME_WAIT, and accepts a new SYN above RCV.NXT', () => {
     h.closeSocket(c.so);
     c.seg({ ack: c.ack + 1 });
     c.seg({ flags: 'F.', ack: c.ack + 1 });
     h.take();
     c.seg({ flags: 'R', seq: c.seq + 1 });
     expect(h.count(TCPS_TIME_WAIT)).to.equal(1);
-    c.seg({ flags: 'S', seq: c.seq - 10 }); // an old one
+    c.seg({ flags: 'S', seq: c.seq - 10 }); // an old SYN
     expectTx(h.sent, [flags('.')]);
     c.seg({ flags: 'S', seq: c.seq + 5000 });
     expectTx(h.sent, [flags('S.'), ack(c.seq + 5001)]);
     expect(h.count(TCPS_TIME_WAIT)).to.equal(0);
   });
 
-  it('discards the oldest in TIME_WAIT when there are too many', () => {
+  it('discards the oldest TIME_WAIT entries above maxtcptw', () => {
     V_tcp(h.vnet).params.maxtcptw = 3;
     const make = (sport: number): void => {
       h.take();
@@ -143,12 +143,13 @@ describe('tcp: closing', () => {
     expect(left.map((r) => r.fport)).to.deep.equal([41004, 41003, 41002]);
   });
 
-  it('does not wait for ever in FIN_WAIT_2 once nobody reads', () => {
-    // FreeBSD heeds this only with fast_finwait2_recycle.
+  it('leaves FIN_WAIT_2 after a timeout if the socket is closed', () => {
+    // FreeBSD uses finwait2_timeout only with fast_finwait2_recycle.
     h.vnet.sysctl.write('net.inet.tcp.finwait2_timeout', '5000');
     h.closeSocket(c.so);
     c.seg({ ack: c.ack + 1 });
-    // It looks after keepcnt times keepintvl, then every keepintvl, whether nothing came for longer.
+    // The timer first fires after keepcnt times keepintvl, then every keepintvl, and checks how
+    // long the connection was idle.
     h.advance(674_900);
     expect(h.count(TCPS_FIN_WAIT_2)).to.equal(1);
     h.advance(200);
@@ -164,7 +165,7 @@ describe('tcp: closing', () => {
     expect(h.stat.tcps_finwait2_drops).to.equal(1);
   });
 
-  it('reads on after shutdown(SHUT_WR), and cannot write', () => {
+  it('receives data after shutdown(SHUT_WR), and refuses to send', () => {
     expect(soshutdown(c.so, SHUT_WR)).to.equal(0);
     c.seg({ ack: c.ack + 1 });
     c.data('answer', { ack: c.ack + 1 });
@@ -175,7 +176,7 @@ describe('tcp: closing', () => {
     expect(c.state).to.equal('TIME_WAIT');
   });
 
-  it('probes an idle peer after two hours, eight times every 75 s, then drops it', () => {
+  it('sends keepalive probes after two hours, eight of them 75 s apart, then drops the connection', () => {
     h.advance(7_200_000);
     expectTx(h.sent, [flags('.'), seq(c.ack - 1), payload(0)]);
     c.seg({});
@@ -190,12 +191,12 @@ describe('tcp: closing', () => {
     expect(h.stat.tcps_keepdrops).to.equal(1);
   });
 
-  it('answers keepalives', () => {
+  it('answers keepalive probes', () => {
     c.seg({ seq: c.seq - 1 });
     expectTx(h.sent, [flags('.'), seq(c.ack), ack(c.seq)]);
   });
 
-  it('ends all connections of a stack: FIN, RST, nothing left', () => {
+  it('tcp_shutdownVnet ends all connections by FIN, by RST, or silently', () => {
     const d = h.establish({ sport: 41000, dport: 81 });
     h.seg({ flags: 'S', seq: 1, sport: 42000, dport: 81 });
     h.write(d.so, 'rest');
@@ -215,7 +216,7 @@ describe('tcp: closing', () => {
     expect(h.count(TCPS_TIME_WAIT)).to.equal(0);
   });
 
-  it('aborts what its listener never accepted', () => {
+  it('resets connections that a closed listener never accepted', () => {
     const head = h.listen(90);
     h.seg({ flags: 'S', seq: 1, sport: 42000, dport: 90 });
     const t = h.take()[0]!.ip!.tcp!;
@@ -225,7 +226,7 @@ describe('tcp: closing', () => {
     expectTx(h.sent, [flags('R.'), seq(t.seq + 1)]);
   });
 
-  it('refuses calls that make no sense', () => {
+  it('returns ENOTCONN for shutdown and write on an unconnected socket', () => {
     const so = h.socket();
     expect(soshutdown(so, SHUT_WR)).to.equal(ENOTCONN);
     expect(h.write(so, 'x')).to.equal(ENOTCONN);

@@ -18,25 +18,28 @@ describe('tcp: congestion control algorithms', () => {
   });
   afterEach(() => h.close());
 
-  /** In congestion avoidance at `segs` segments, with `rttMs` measured. */
+  /**
+   * Puts the connection into congestion avoidance with a window of `segs` segments and an SRTT of
+   * `rttMs`.
+   */
   const avoid = (segs: number, rttMs: number): void => {
     tp.snd_cwnd = segs * size;
     tp.t_srtt = rttMs << 5;
     tp.snd_wnd = 1 << 24;
     tp.snd_ssthresh = Math.floor(tp.snd_cwnd / 2);
   };
-  /** A round trip in which the whole window is acknowledged, two segments an ACK. */
+  /** One round trip in which the whole window is acknowledged, two segments per ACK. */
   const round = (rttMs: number): void => {
     for (let left = tp.snd_cwnd; left > 0; left -= 2 * size)
       tp.t_cc.ack_received(tp, Math.min(left, 2 * size));
     h.advance(rttMs);
   };
 
-  it('starts with CUBIC, and takes what net.inet.tcp.cc.algorithm says for new connections', () => {
+  it('starts with CUBIC; new connections use net.inet.tcp.cc.algorithm', () => {
     expect(tp.t_cc.name).to.equal('cubic');
     const { sysctl } = h.vnet;
     const available = (): unknown => sysctl.find('net.inet.tcp.cc.available')!.get();
-    // The listener that the connection came from, and the connection.
+    // Counts the listener of the connection and the connection.
     expect(available()).to.equal(
       '\nCCmod           D PCB count\nnewreno           0\ncubic           * 2\n',
     );
@@ -50,8 +53,8 @@ describe('tcp: congestion control algorithms', () => {
     expect(tcp_set_cc_mod(tp, 'no such')).to.equal(ESRCH);
   });
 
-  // RFC 9438, 4.2: K = cbrt((W_max - cwnd) / C), and the window is W_max again after K seconds.
-  it('is back at the window of the last loss after K seconds, flat there, then steeper', () => {
+  // RFC 9438, 4.2: K = cbrt((W_max - cwnd) / C). The window reaches W_max again after K seconds.
+  it('reaches W_max again after K seconds, with a flat curve there and a steeper one later', () => {
     const rtt = 100;
     avoid(1000, rtt);
     tp.t_cc.cong_signal(tp, 8);
@@ -69,26 +72,26 @@ describe('tcp: congestion control algorithms', () => {
     const late = when(k * 1.8) - when(k * 1.7);
     expect(flat).to.be.below(early / 5);
     expect(late).to.be.above(flat * 5);
-    // Both halves of the cubic: as far above after 2K as it was below at the start.
+    // The cubic is symmetric: after 2K the window is as far above W_max as it was below.
     expect(at.at(-1)! - 1000).to.be.within(200, 330);
   });
 
-  it('leaves room for others when it was cut below its last maximum: fast convergence', () => {
+  it('sets W_max below the current window when a loss comes before the last W_max: fast convergence', () => {
     avoid(1000, 100);
     tp.t_cc.cong_signal(tp, 8);
     tp.t_cc.cong_signal(tp, 8);
     expect(tp.t_ccv.wMax).to.be.closeTo((700 * (1 + CUBIC_BETA)) / 2, 1);
   });
 
-  // RFC 9438, 4.3: on short paths no slower than Reno.
-  it('grows at least as Reno does where Reno is faster', () => {
+  // RFC 9438, 4.3: not slower than Reno on short paths.
+  it('grows at least as fast as Reno where Reno is faster', () => {
     const rtt = 1;
     avoid(100, rtt);
     tp.t_cc.cong_signal(tp, 8);
     const before = tp.snd_cwnd / size;
     for (let i = 0; i < 100; i++) round(rtt);
     const alpha = (3 * (1 - CUBIC_BETA)) / (1 + CUBIC_BETA);
-    // alpha segments a round trip until it is back at 100, then one.
+    // alpha segments per round trip up to 100 segments, then one segment per round trip.
     expect(tp.snd_cwnd / size - before).to.be.within(100 * alpha * 0.9, 100);
   });
 });

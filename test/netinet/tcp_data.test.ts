@@ -25,7 +25,7 @@ describe('tcp: receiving', () => {
   afterEach(() => h.close());
 
   // RFC 9293, 3.8.6.3; net.inet.tcp.delacktime.
-  it('delays the ACK of one segment for 40 ms, not of a second one', () => {
+  it('delays the ACK of one segment for 40 ms, and acknowledges a second segment immediately', () => {
     c.data(text(1460));
     h.advance(39.9);
     expectTx(h.sent);
@@ -40,7 +40,7 @@ describe('tcp: receiving', () => {
     expectTx(h.sent);
   });
 
-  it('sends the delayed ACK with data of its own', () => {
+  it('sends the delayed ACK with its own data', () => {
     c.data('ping');
     h.write(c.so, 'pong');
     expectTx(h.sent, [flags('P.'), payload('pong'), ack(c.seq)]);
@@ -48,24 +48,24 @@ describe('tcp: receiving', () => {
     expectTx(h.sent);
   });
 
-  it('acknowledges at once with net.inet.tcp.delayed_ack=0', () => {
+  it('acknowledges immediately with net.inet.tcp.delayed_ack=0', () => {
     expect(h.vnet.sysctl.write('net.inet.tcp.delayed_ack', '0')).to.equal(0);
     c.data('x');
     expectTx(h.sent, [flags('.'), ack(c.seq)]);
   });
 
-  it('puts segments into order, whatever theirs was', () => {
+  it('reassembles segments that arrive in any order', () => {
     const t = text(6000);
     const at = (from: number, to: number): void =>
       c.seg({ seq: c.seq + from, payload: t.slice(from, to) });
     at(1000, 2000);
-    expectTx(h.sent, [flags('.'), ack(c.seq)]); // RFC 5681, 3.2: a duplicate ACK at once
+    expectTx(h.sent, [flags('.'), ack(c.seq)]); // RFC 5681, 3.2: an immediate duplicate ACK
     at(4000, 5000);
-    at(2000, 3000); // joins the first
-    at(500, 1500); // overlaps it
-    at(4500, 5500); // overlaps the other
+    at(2000, 3000); // joins the first block
+    at(500, 1500); // overlaps the first block
+    at(4500, 5500); // overlaps the second block
     at(3900, 4100);
-    at(1000, 2000); // again
+    at(1000, 2000); // a duplicate
     expect(h.tp(c.so).t_segqlen).to.equal(2);
     expect(reassOrdered(h.tp(c.so))).to.equal(true);
     expect(h.read(c.so)).to.equal(EWOULDBLOCK);
@@ -78,7 +78,7 @@ describe('tcp: receiving', () => {
     expect(h.read(c.so)).to.equal(t.slice(0, 5500));
   });
 
-  it('joins what a segment fills the gap between', () => {
+  it('merges two queued blocks when a segment fills the gap between them', () => {
     const t = text(3000);
     for (const at of [1000, 2500, 1500, 2000])
       c.seg({ seq: c.seq + at, payload: t.slice(at, at + 500) });
@@ -88,7 +88,7 @@ describe('tcp: receiving', () => {
     expect(h.read(c.so)).to.equal(t);
   });
 
-  it('keeps a FIN that came ahead of a gap', () => {
+  it('keeps a FIN that arrives behind a gap', () => {
     c.seg({ seq: c.seq + 3, payload: 'def', flags: 'F.' });
     c.seg({ seq: c.seq + 6, flags: 'F.' });
     h.sent.length = 0;
@@ -99,18 +99,18 @@ describe('tcp: receiving', () => {
     expect(h.read(c.so)).to.equal(null);
   });
 
-  it('bounds what it keeps behind a gap', () => {
-    h.clock.advance(2e9); // let challenges be
+  it('limits the number of segments queued behind a gap', () => {
+    h.clock.advance(2e9); // let the challenge ACK limit start over
     for (let i = 0; i < 150; i++) c.seg({ seq: c.seq + 2 + 2 * i, payload: 'x' });
     expect(h.tp(c.so).t_segqlen).to.equal(100);
     expect(counted(R_TCP_REASS_FULL)).to.equal(50);
-    // What fills the gap is taken in spite of it.
+    // The segment that fills the gap is accepted even if the queue is full.
     c.seg({ payload: 'abc' });
     expect(h.read(c.so)).to.equal('abc');
     expect(V_tcp(h.vnet).reassSegments).to.equal(99);
   });
 
-  it('bounds the memory behind a gap as it does the buffer', () => {
+  it('limits the memory of the reassembly queue by that of the receive buffer', () => {
     V_tcp(h.vnet).params.reass_maxqueuelen = 100_000;
     const { so_rcv } = c.so;
     so_rcv.sb_mbmax = 20_000;
@@ -119,7 +119,7 @@ describe('tcp: receiving', () => {
     expect(counted(R_TCP_REASS_FULL)).to.be.above(10);
   });
 
-  it('takes the new part of a segment that is half old', () => {
+  it('accepts the new part of a segment that is partly duplicate', () => {
     c.data('abcdef');
     h.advance(50);
     h.sent.length = 0;
@@ -129,10 +129,10 @@ describe('tcp: receiving', () => {
     expect(h.stat.tcps_rcvpartdupbyte).to.equal(3);
   });
 
-  it('works across the end of the sequence space', () => {
+  it('works across the wrap of the sequence space', () => {
     const w = h.establish({ dport: 81, seq: 0xfffffffb });
     w.data('abc');
-    w.seg({ seq: w.seq + 3, payload: 'ghi' }); // beyond 0, behind a gap
+    w.seg({ seq: w.seq + 3, payload: 'ghi' }); // beyond the wrap to 0, behind a gap
     h.advance(50);
     h.sent.length = 0;
     w.data('def'); // 0xffffffff to 1
@@ -140,8 +140,9 @@ describe('tcp: receiving', () => {
     expect(h.read(w.so)).to.equal('abcdefghi');
   });
 
-  // RFC 9293, 3.8.6: the window is shut when the buffer is full, and opens by two segments or half.
-  it('shuts its window and opens it again, without silly windows', () => {
+  // RFC 9293, 3.8.6: the window closes when the buffer is full, and opens again by two segments or
+  // half the buffer.
+  it('closes its window and reopens it without a silly window', () => {
     const { so_rcv } = c.so;
     V_tcp(h.vnet).params.recvbuf_auto = false;
     let sent = 0;
@@ -153,23 +154,23 @@ describe('tcp: receiving', () => {
     const last = h.take().at(-1)!.ip!.tcp!;
     expect(last.ack).to.equal(c.seq);
     expect(last.win).to.equal(so_rcv.sb_hiwat - sent);
-    // A byte beyond it: refused, and the ACK says where we stand.
+    // A byte beyond the window is refused with an ACK.
     c.data(text(Math.max(so_rcv.sb_hiwat - sent, 0)));
     h.advance(50);
     h.sent.length = 0;
     c.seg({ payload: '!' });
     expectTx(h.sent, [flags('.'), ack(c.seq), win(0)]);
     expect(h.stat.tcps_rcvwinprobe).to.equal(1);
-    // Reading a little is not worth an update, reading much is.
+    // A small read sends no window update; a large one does.
     h.read(c.so, 1000);
     expectTx(h.sent);
-    c.data('!'); // there is room for it now, but not for saying so
+    c.data('!'); // the buffer has room for it, but too little for a window update
     expectTx(h.sent, [ack(c.seq), win(0)]);
     h.read(c.so, 20_000);
     expectTx(h.sent, [flags('.'), ack(c.seq), win(20_999)]);
   });
 
-  it('takes data up to the last byte of the window and no further', () => {
+  it('accepts data up to the last byte of the window and no further', () => {
     const edge = c.seq + c.so.so_rcv.sb_hiwat;
     c.seg({ seq: edge, payload: 'x' });
     expect(h.tp(c.so).t_segqlen).to.equal(0);
@@ -179,8 +180,8 @@ describe('tcp: receiving', () => {
     expect(h.tp(c.so).t_segq!.tqe_len).to.equal(2);
   });
 
-  // RFC 9293, 3.8.6: the right edge of the window stays where it was announced.
-  it('does not take back a window when its buffer shrinks', () => {
+  // RFC 9293, 3.8.6: the right edge of the window does not move left.
+  it('does not shrink an advertised window when its buffer shrinks', () => {
     const { so_rcv } = c.so;
     c.data('a');
     h.advance(50);
@@ -192,7 +193,7 @@ describe('tcp: receiving', () => {
     expect(after.ack + after.win).to.equal(before.ack + before.win);
   });
 
-  it('grows its buffer with what arrives in a round trip', () => {
+  it('grows the receive buffer with the amount of data per round trip', () => {
     const w = h.establish({ dport: 81, ts: { val: 1, ecr: 0 }, wscale: 6 });
     const before = w.so.so_rcv.sb_hiwat;
     const segment = text(1448);
@@ -203,7 +204,7 @@ describe('tcp: receiving', () => {
       h.read(w.so);
     }
     expect(w.so.so_rcv.sb_hiwat).to.be.above(before * 2);
-    // A program that set its buffer itself keeps it.
+    // A buffer without SB_AUTOSIZE keeps its size.
     w.so.so_rcv.sb_flags &= ~SB_AUTOSIZE;
     const kept = w.so.so_rcv.sb_hiwat;
     for (let i = 0; i < 400; i++) {
@@ -224,15 +225,15 @@ describe('tcp: timestamps (RFC 7323)', () => {
   });
   afterEach(() => h.close());
 
-  it('echoes the timestamp of the segment it acknowledges', () => {
+  it('echoes the timestamp of the segment that it acknowledges', () => {
     c.data('a', { ts: { val: 1005, ecr: c.ts!.ecr } });
     c.data('b', { ts: { val: 1006, ecr: c.ts!.ecr } });
-    // RFC 7323, 4.3 (2): of two segments acknowledged together, the earlier one's.
+    // RFC 7323, 4.3 (2): of two segments acknowledged together, the timestamp of the earlier one.
     const [f] = expectTx(h.sent, [flags('.'), ack(c.seq)]);
     expect(f!.ip!.tcp!.ts!.ecr).to.equal(1005);
   });
 
-  it('drops what is older than the last timestamp, and acknowledges it', () => {
+  it('drops a segment with an old timestamp and sends an ACK (PAWS)', () => {
     c.data('a', { ts: { val: 2000, ecr: c.ts!.ecr } });
     h.advance(50);
     h.sent.length = 0;
@@ -244,11 +245,11 @@ describe('tcp: timestamps (RFC 7323)', () => {
     expect(h.read(c.so)).to.equal('new');
   });
 
-  it('takes no timestamp from a segment that ends before the last ACK it sent', () => {
+  it('ignores the timestamp of a segment that ends before Last.ACK.sent', () => {
     c.data('abc', { ts: { val: 2000, ecr: c.ts!.ecr } });
     h.advance(50);
     h.sent.length = 0;
-    // RFC 7323, 4.3 (2): SEG.SEQ <= Last.ACK.sent < SEG.SEQ + SEG.LEN is not so for a blind guess.
+    // RFC 7323, 4.3 (2): a blind guess does not meet SEG.SEQ <= Last.ACK.sent < SEG.SEQ + SEG.LEN.
     c.seg({ seq: c.seq - 100_000, payload: 'guess', ts: { val: 0x40000000, ecr: 0 } });
     const [f] = expectTx(h.sent, [flags('.'), ack(c.seq)]);
     expect(f!.ip!.tcp!.ts!.ecr).to.equal(2000);
@@ -256,7 +257,8 @@ describe('tcp: timestamps (RFC 7323)', () => {
     expect(h.read(c.so)).to.equal('abcdef');
     h.advance(50);
     h.sent.length = 0;
-    // What it acknowledged last, sent again because the ACK was lost, ends right there.
+    // A retransmission of the last acknowledged segment, whose ACK was lost, ends exactly at
+    // Last.ACK.sent.
     c.seg({ seq: c.seq - 3, payload: 'def', ts: { val: 2051, ecr: c.ts!.ecr } });
     expect(h.take()[0]!.ip!.tcp!.ts!.ecr).to.equal(2051);
   });
@@ -270,7 +272,7 @@ describe('tcp: timestamps (RFC 7323)', () => {
     expect(h.read(c.so)).to.equal('abc');
   });
 
-  it('believes anything after 24 idle days', () => {
+  it('accepts any timestamp after 24 idle days', () => {
     c.data('a', { ts: { val: 2000, ecr: c.ts!.ecr } });
     h.advance(50);
     V_tcp(h.vnet).params.always_keepalive = false;
@@ -280,7 +282,7 @@ describe('tcp: timestamps (RFC 7323)', () => {
     expect(h.read(c.so)).to.equal('ab');
   });
 
-  it('ignores a segment without the timestamp that was agreed upon, but for a RST', () => {
+  it('drops a segment without the negotiated timestamp, except a RST', () => {
     h.vnet.sysctl.write('net.inet.tcp.tolerate_missing_ts', '0');
     c.ts = undefined;
     c.seg({ payload: 'x' });
@@ -290,7 +292,7 @@ describe('tcp: timestamps (RFC 7323)', () => {
     expect(c.state).to.equal('CLOSED');
   });
 
-  it('measures the round trip by the echo', () => {
+  it('measures the round-trip time by the echoed timestamp', () => {
     h.write(c.so, 'x');
     const t = h.take()[0]!.ip!.tcp!;
     h.advance(30);
@@ -298,13 +300,13 @@ describe('tcp: timestamps (RFC 7323)', () => {
     expect(h.tp(c.so).t_srtt / 32).to.be.closeTo(1 + 29 / 8, 0.5);
   });
 
-  it('does not believe an echo from the future', () => {
+  it('ignores an echoed timestamp from the future', () => {
     h.write(c.so, 'x');
     const t = h.take()[0]!.ip!.tcp!;
     h.advance(30);
     const before = h.tp(c.so).t_srtt;
     c.seg({ ack: t.seq + 1, ts: { val: 1001, ecr: t.ts!.val + 5000 } });
-    // Then the timed segment counts.
+    // The RTT sample then comes from the timed segment.
     expect(h.tp(c.so).t_srtt).to.be.above(before);
     expect(h.tp(c.so).t_srtt / 32).to.be.below(10);
   });
@@ -321,7 +323,7 @@ describe('tcp: sending', () => {
 
   const lengths = (): number[] => h.take().map((f) => f.ip!.tcp!.payload.length);
 
-  /** A smaller window counts only with a newer segment: RFC 9293, 3.10.7.4. */
+  /** Shrinks the send window. A smaller window needs a newer segment: RFC 9293, 3.10.7.4. */
   const shrinkTo = (bytes: number): void => {
     c.data('x');
     c.win = bytes;
@@ -331,7 +333,7 @@ describe('tcp: sending', () => {
   };
 
   // Nagle, RFC 9293, 3.7.4.
-  it('holds a small segment back while one is under way, not with TCP_NODELAY', () => {
+  it('holds a small segment back while data is in flight, unless TCP_NODELAY is set', () => {
     h.write(c.so, 'a');
     expectTx(h.sent, [payload('a')]);
     h.write(c.so, 'b');
@@ -344,7 +346,7 @@ describe('tcp: sending', () => {
     expectTx(h.sent, [payload('d')]);
   });
 
-  it('waits for the rest of what is announced as more to come', () => {
+  it('waits for more data after MSG_MORETOCOME', () => {
     const bytes = new TextEncoder().encode('head');
     const uio = new Uio().single(bytes, 0, 4, UIO_WRITE);
     expect(sosend(c.so, uio, null, MSG_MORETOCOME)).to.equal(0);
@@ -353,9 +355,9 @@ describe('tcp: sending', () => {
     expectTx(h.sent, [flags('P.'), payload('headbody')]);
   });
 
-  it('sends full segments at once, and the rest when all is acknowledged', () => {
+  it('sends full segments immediately, and the rest when all data is acknowledged', () => {
     h.write(c.so, text(1460 * 2 + 100));
-    // From idle, all of it goes: nothing was under way.
+    // An idle connection sends all of it, the short segment included.
     const frames = h.take();
     expect(frames.map((f) => f.ip!.tcp!.payload.length)).to.deep.equal([1460, 1460, 100]);
     expect(frames.map((f) => f.ip!.tcp!.flags)).to.deep.equal(['.', '.', 'P.']);
@@ -365,23 +367,24 @@ describe('tcp: sending', () => {
     expect(lengths()).to.deep.equal([50]);
   });
 
-  it('starts with ten segments and grows by what is acknowledged', () => {
+  it('starts with ten segments and grows by the acknowledged amount', () => {
     h.write(c.so, text(30_000));
     expect(h.take()).to.have.length(10);
     c.seg({ ack: c.ack + 2 * 1460 });
-    expect(h.take(), 'two acknowledged, two more allowed').to.have.length(4);
+    expect(h.take(), 'two segments acknowledged, window two segments larger').to.have.length(4);
   });
 
-  it('keeps within the peer’s window', () => {
+  it('stays within the peer’s window', () => {
     shrinkTo(2000);
     h.write(c.so, text(5000));
     expect(lengths()).to.deep.equal([1460]);
-    // 540 bytes are left of the window: silly (RFC 9293, 3.8.6.2.1), less than half of the largest.
+    // 540 bytes of window are left, less than half of the largest window, so they are not used: RFC
+    // 9293, 3.8.6.2.1.
     c.seg({ ack: c.ack + 1460, win: 65535 });
     expect(lengths()).to.deep.equal([1460, 1460, 620]);
   });
 
-  it('learns the window from the newest segment, not from the last to arrive', () => {
+  it('takes the window from the newest segment, not from the last to arrive', () => {
     c.data('abc');
     c.data('def');
     c.seg({ seq: c.seq - 3, win: 10 });
@@ -391,7 +394,7 @@ describe('tcp: sending', () => {
     expect(h.tp(c.so).snd_wnd).to.equal(30);
   });
 
-  it('probes a shut window after 5 s and more, up to a minute, and goes on when it opens', () => {
+  it('probes a zero window after 5 s, backs off up to a minute, and resumes when it opens', () => {
     shrinkTo(0);
     h.write(c.so, text(3000));
     expectTx(h.sent);
@@ -420,7 +423,7 @@ describe('tcp: sending', () => {
     expectTx(h.sent, [payload(80), seq(c.ack + 2920)]);
   });
 
-  it('takes a probe’s byte back when the window opens over it', () => {
+  it('continues after the probed byte when the window opens', () => {
     shrinkTo(0);
     h.write(c.so, 'abc');
     h.advance(5000);
@@ -432,13 +435,13 @@ describe('tcp: sending', () => {
     expect(c.so.so_snd.sb_ccc).to.equal(0);
   });
 
-  it('waits when the peer takes its window back', () => {
+  it('probes instead of retransmitting when the peer shrinks its window', () => {
     h.write(c.so, text(3000));
     h.take();
     c.seg({ ack: c.ack + 1460, win: 0 });
     expect(h.tp(c.so).snd_wnd).to.equal(0);
     h.write(c.so, 'x');
-    // What lies beyond the window is not lost, only refused: it is probed for, not sent again.
+    // Data beyond the window counts as refused, not as lost: it is probed, not retransmitted.
     h.advance(4999);
     expectTx(h.sent);
     h.advance(1);
@@ -447,7 +450,7 @@ describe('tcp: sending', () => {
     expectTx(h.sent, [payload('x')]);
   });
 
-  it('grows the send buffer when it is the limit', () => {
+  it('grows the send buffer when the buffer limits the rate', () => {
     const w = h.establish({ dport: 81, wscale: 8 });
     const before = w.so.so_snd.sb_hiwat;
     let acked = 0;

@@ -15,7 +15,7 @@ describe('tcp: ECN (RFC 3168)', () => {
 
   const flags = (f: Frame): string => f.ip!.tcp!.flags;
   const ecn = (f: Frame): number => f.ip!.tos & 3;
-  /** A passive connection whose peer asked for ECN. */
+  /** A passive connection whose peer asked for ECN in its SYN. */
   const agreed = (): Conn => {
     const head = h.listen(80);
     h.seg({ mss: 1460, flags: 'SEW', seq: 1000 });
@@ -41,24 +41,24 @@ describe('tcp: ECN (RFC 3168)', () => {
       ),
     );
 
-  it('answers who asks and asks nobody: net.inet.tcp.ecn.enable is 2', () => {
+  it('accepts ECN but does not ask for it with net.inet.tcp.ecn.enable=2', () => {
     h.connect(8080);
     expect(flags(h.take()[0]!)).to.equal('S');
     agreed();
     expect(h.stat.tcps_ecn_shs).to.equal(1);
   });
 
-  it('owns the two bits of IP_TOS once agreed upon', () => {
+  it('overwrites the ECN bits of IP_TOS once ECN is negotiated', () => {
     const c = agreed();
     expect(soSetInt(c.so, IPPROTO_IP, IP_TOS, 0x2b)).to.equal(0);
     h.write(c.so, 'abc');
     marked(c, 1001, 'x');
     h.advance(40);
-    // ECT(0) on data, nothing on the ACK; the other six bits are the program's.
+    // ECT(0) on data, Not-ECT on the ACK; the other six bits come from IP_TOS.
     expect(h.take().map((f) => f.ip!.tos)).to.eql([0x2a, 0x28]);
   });
 
-  it('answers nobody with 0, asks with 1, and stops asking after a lost SYN', () => {
+  it('refuses ECN with enable=0, asks for it with enable=1, and stops asking after lost SYNs', () => {
     const { sysctl } = h.vnet;
     sysctl.write('net.inet.tcp.ecn.enable', '0');
     h.listen(81);
@@ -79,7 +79,7 @@ describe('tcp: ECN (RFC 3168)', () => {
     expect(sysctl.write('net.inet.tcp.ecn.enable', '7')).to.not.equal(0);
   });
 
-  it('marks new data as capable, not ACKs and not what is sent again', () => {
+  it('sets ECT(0) on new data, and not on ACKs or retransmissions', () => {
     const c = agreed();
     h.write(c.so, new Uint8Array(100));
     expect(h.take().map(ecn)).to.deep.equal([2]);
@@ -90,7 +90,7 @@ describe('tcp: ECN (RFC 3168)', () => {
     expect(h.take().map(ecn)).to.deep.equal([0]);
   });
 
-  it('echoes a mark until the peer says that it has slowed down', () => {
+  it('echoes a mark with ECE until the peer sends CWR', () => {
     const c = agreed();
     const ack = (): string => {
       h.advance(100);
@@ -105,7 +105,7 @@ describe('tcp: ECN (RFC 3168)', () => {
     expect(h.stat.tcps_ecn_rcvce).to.equal(1);
   });
 
-  it('halves its window once per round trip for echoes, and says so', () => {
+  it('halves its window once per round trip for ECE, and sends CWR', () => {
     h.vnet.sysctl.write('net.inet.tcp.cc.algorithm', 'newreno');
     const c = agreed();
     const tp = h.tp(c.so);
@@ -127,7 +127,7 @@ describe('tcp: ECN (RFC 3168)', () => {
     let c: Conn;
     let tp: Tcpcb;
     const at = (n: number): number => (c.ack + n * size) >>> 0;
-    /** The peer has all before segment `n`, and echoes a mark if `fl` says so. */
+    /** Acknowledges everything before segment `n`, with the TCP flags `fl`. */
     const ack = (n: number, fl = '.', fields: object = {}): void =>
       c.seg({ ack: at(n), flags: fl, ...fields });
     const begin = (segments: number): void => {
@@ -145,8 +145,8 @@ describe('tcp: ECN (RFC 3168)', () => {
         .filter((f) => f.ip!.tcp!.payload.length > 0)
         .map((f) => flags(f).includes('W'));
 
-    // RFC 3168, 6.1.2: one reduction for what happens in one window of data.
-    it('are one reduction with the mark, and are repaired by fast retransmit', () => {
+    // RFC 3168, 6.1.2: one reduction for all congestion signals in one window of data.
+    it('reduces the window once for a mark and a loss in the same window, and retransmits fast', () => {
       begin(20);
       ack(1, '.E');
       expect(tp.snd_ssthresh).to.equal(10 * size);
@@ -156,19 +156,19 @@ describe('tcp: ECN (RFC 3168)', () => {
       expect(h.stat.tcps_ecn_rcwnd).to.equal(1);
     });
 
-    it('say CWR after fast retransmit, on the first new data only', () => {
+    it('sends CWR after fast retransmit on the first new data only', () => {
       begin(10);
       h.write(c.so, new Uint8Array(10 * size));
       h.take();
       for (let i = 0; i < 3; i++) ack(0);
       expect(cwr()).to.not.include(true);
-      ack(12); // two by limited transmit
+      ack(12); // limited transmit sent two of them
       expect(cwr()[0]).to.equal(true);
       ack(14);
       expect(cwr()).to.not.include(true);
     });
 
-    it('say CWR after a time-out, but not on what is sent again', () => {
+    it('sends CWR after a retransmission timeout, but not on retransmitted data', () => {
       begin(4);
       h.advance(3000);
       expect(cwr()).to.not.include(true);
@@ -177,8 +177,8 @@ describe('tcp: ECN (RFC 3168)', () => {
       expect(cwr()[0]).to.equal(true);
     });
 
-    // The peer cannot have seen CWR before it acknowledges more than was under way.
-    it('do not halve again for an echo that CWR has not reached yet', () => {
+    // The peer cannot have received CWR before it acknowledges more than was in flight.
+    it('does not halve again for an ECE sent before the peer could receive CWR', () => {
       begin(10);
       h.write(c.so, new Uint8Array(10 * size));
       h.take();
@@ -193,8 +193,8 @@ describe('tcp: ECN (RFC 3168)', () => {
     });
   });
 
-  // RFC 6582's burst avoidance is for holes that were filled; a mark leaves none.
-  it('keeps half its window when all that was marked is acknowledged at once', () => {
+  // The burst avoidance of RFC 6582 is for filled holes; a mark leaves no hole.
+  it('keeps half its window when one ACK covers everything sent before the mark', () => {
     h.vnet.sysctl.write('net.inet.tcp.cc.algorithm', 'newreno');
     const c = agreed();
     const tp = h.tp(c.so);
@@ -205,8 +205,8 @@ describe('tcp: ECN (RFC 3168)', () => {
     expect(tp.snd_cwnd).to.be.within(10 * size, 12 * size);
   });
 
-  // RFC 3168, 6.1.5: nobody marks what he could not have put into the window.
-  it('ignores marks and echoes outside the window', () => {
+  // RFC 3168, 6.1.5: ignore CE on a segment outside the window.
+  it('ignores CE and ECE on segments outside the window', () => {
     const c = agreed();
     const tp = h.tp(c.so);
     h.write(c.so, new Uint8Array(4 * size));
@@ -219,7 +219,7 @@ describe('tcp: ECN (RFC 3168)', () => {
     expect(h.take().map(flags).join()).to.not.include('E');
   });
 
-  it('echoes a mark on the data that completes the handshake', () => {
+  it('echoes a CE mark on the data that completes the handshake', () => {
     const head = h.listen(80);
     h.seg({ mss: 1460, flags: 'SEW', seq: 1000 });
     const t = h.take()[0]!.ip!.tcp!;
@@ -229,8 +229,8 @@ describe('tcp: ECN (RFC 3168)', () => {
     expect(flags(h.take().at(-1)!)).to.equal('.E');
   });
 
-  // RFC 3168, 6.1.1.1: something on the way may not let a SYN-ACK with ECE through.
-  it('takes its agreement back in a SYN-ACK that has to go again, and for a SYN that does not ask', () => {
+  // RFC 3168, 6.1.1.1: a middlebox may drop a SYN-ACK with ECE.
+  it('drops ECN from a retransmitted SYN-ACK, and after a repeated SYN without ECN', () => {
     h.listen(80);
     h.seg({ mss: 1460, flags: 'SEW', seq: 1000 });
     h.advance(8000);
@@ -240,7 +240,7 @@ describe('tcp: ECN (RFC 3168)', () => {
     expect(h.take().map(flags)).to.deep.equal(['S.E', 'S.']);
   });
 
-  it('agrees to nothing that a cookie cannot remember', () => {
+  it('refuses ECN with a SYN cookie, which has no room for it', () => {
     h.listen(80);
     h.vnet.sysctl.write('net.inet.tcp.syncookies_only', '1');
     h.seg({ mss: 1460, flags: 'SEW', seq: 1000 });

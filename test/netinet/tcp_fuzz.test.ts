@@ -1,4 +1,6 @@
-/** Segments that nobody would send, into every state: nothing throws, nothing leaks. */
+/**
+ * Random segments in every state: nothing throws, nothing leaks, and every answer is well-formed.
+ */
 
 import * as fc from 'fast-check';
 import { expect } from 'chai';
@@ -17,7 +19,7 @@ const STATES = [
   'SYN_SENT',
   'SYN_RCVD',
   'ESTABLISHED',
-  'with data both ways',
+  'ESTABLISHED with data in both directions',
   'CLOSE_WAIT',
   'FIN_WAIT_1',
   'FIN_WAIT_2',
@@ -26,7 +28,7 @@ const STATES = [
   'TIME_WAIT',
 ] as const;
 
-/** Brings a host into a state; returns where the peer stands. */
+/** Brings a host into a state; returns the peer's sequence numbers and the ports. */
 function reach(
   h: TestHost,
   state: (typeof STATES)[number],
@@ -48,7 +50,7 @@ function reach(
   }
   const c = h.establish({ seq: at.seq, ...(ts ? { ts: { val: 5, ecr: 0 } } : {}) });
   const fin = (): void => void soshutdown(c.so, SHUT_WR);
-  if (state === 'with data both ways') {
+  if (state === 'ESTABLISHED with data in both directions') {
     c.data('hello');
     h.write(c.so, new Uint8Array(5000));
     c.seg({ seq: c.seq + 100, payload: 'ahead' });
@@ -66,7 +68,7 @@ function reach(
   return c;
 }
 
-/** Numbers near a place, and anywhere. */
+/** Offsets near a reference point, and a few anywhere. */
 const near = fc.oneof(
   { weight: 6, arbitrary: fc.integer({ min: -20, max: 20 }) },
   { weight: 3, arbitrary: fc.integer({ min: -70_000, max: 70_000 }) },
@@ -101,7 +103,7 @@ describe('tcp: hostile segments', function () {
   const runs = process.env['TAPNIC_FULL'] === '1' ? 1000 : 40;
 
   for (const state of STATES) {
-    it(`survives anything in ${state}`, () => {
+    it(`survives random segments in ${state}`, () => {
       fc.assert(
         fc.property(
           fc.array(segment, { minLength: 1, maxLength: 25 }),
@@ -123,7 +125,7 @@ describe('tcp: hostile segments', function () {
                 ...(options === undefined ? {} : { options }),
               };
               h.seg(fields, s.piece);
-              // Every frame that comes out is well-formed, checksums included.
+              // decodeFrame verifies that every sent frame is well-formed, checksums included.
               h.take();
               if (s.waitMs > 0) h.advance(s.waitMs);
               for (const so of h.sockets) {
@@ -140,12 +142,12 @@ describe('tcp: hostile segments', function () {
     });
   }
 
-  it('reads options of any bytes within their bounds', () => {
+  it('does not read beyond the end of the options', () => {
     bootMachine();
     const base = 8192;
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 40 }), fc.boolean(), (bytes, syn) => {
-        // What lies behind must not be read: a valid option there would be seen.
+        // Put valid options behind the end: reading too far would set their flags.
         mem.fill(0, base, base + 64);
         mem.set([2, 4, 0x12, 0x34, 3, 3, 9], base + bytes.length);
         mem.set(bytes, base);
@@ -153,13 +155,13 @@ describe('tcp: hostile segments', function () {
         if (!bytes.includes(2)) expect($seg.to_flags & 1, 'MSS').to.equal(0);
         if (!bytes.includes(3)) expect($seg.to_flags & 2, 'window scale').to.equal(0);
         if (($seg.to_flags & 2) !== 0) expect($seg.to_wscale).to.be.at.most(14);
-        if (!syn) expect($seg.to_flags & 3, 'only a SYN says these').to.equal(0);
+        if (!syn) expect($seg.to_flags & 3, 'MSS and window scale without SYN').to.equal(0);
       }),
       { numRuns: runs * 100 },
     );
   });
 
-  it('takes each option at its length and no other', () => {
+  it('accepts each option with its exact length only', () => {
     bootMachine();
     const read = (bytes: number[], syn = true): number => {
       mem.set(bytes, 8192);
@@ -172,11 +174,11 @@ describe('tcp: hostile segments', function () {
     expect(read([2, 4, 5])).to.equal(0);
     expect(read([3, 3, 200])).to.equal(2);
     expect($seg.to_wscale).to.equal(14);
-    expect(read([99, 0, 2, 4, 5, 180]), 'a length of 0 ends the reading').to.equal(0);
-    expect(read([99, 1, 2, 4, 5, 180]), 'and one of 1').to.equal(0);
-    expect(read([99, 2, 2, 4, 5, 180]), 'the unknown is skipped').to.equal(1);
+    expect(read([99, 0, 2, 4, 5, 180]), 'a length of 0 ends parsing').to.equal(0);
+    expect(read([99, 1, 2, 4, 5, 180]), 'a length of 1 ends parsing').to.equal(0);
+    expect(read([99, 2, 2, 4, 5, 180]), 'an unknown option is skipped').to.equal(1);
     expect(read([99, 255, 2, 4, 5, 180])).to.equal(0);
-    expect(read([0, 2, 4, 5, 180]), 'nothing behind the end').to.equal(0);
+    expect(read([0, 2, 4, 5, 180]), 'bytes behind EOL are ignored').to.equal(0);
     expect(read([1, 1, 1, 2, 4, 5, 180])).to.equal(1);
     expect(read([8])).to.equal(0);
     expect(read([8, 10, 0, 0, 0, 1, 0, 0, 0, 2])).to.equal(0x10);
@@ -185,7 +187,7 @@ describe('tcp: hostile segments', function () {
   });
 });
 
-/** Options in whole words, as a header can hold them. */
+/** Pads the options to a multiple of 4 bytes, at most 40. */
 function pad(options: number[]): number[] {
   while (options.length % 4 !== 0) options.push(1);
   return options.slice(0, 40);

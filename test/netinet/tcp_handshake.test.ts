@@ -33,7 +33,7 @@ describe('tcp: opening connections', () => {
     expectTx(h.sent, [from(US, 80), to(PEER, PEER_PORT), flags('S.'), ack(0)]);
   });
 
-  it('offers MSS of the MTU, and scale and timestamps only if the peer does', () => {
+  it('offers the MSS of the MTU, and window scale and timestamps only if the peer offers them', () => {
     h.listen(80);
     h.seg({ flags: 'S', seq: 5 });
     const [plain] = expectTx(h.sent, [flags('S.'), mss(1460), wscale(undefined)]);
@@ -46,7 +46,7 @@ describe('tcp: opening connections', () => {
     expect(full!.ip!.tcp!.ts!.ecr).to.equal(77);
   });
 
-  it('holds no socket before the handshake is complete', () => {
+  it('allocates no socket before the handshake is complete', () => {
     const head = h.listen(80);
     h.seg({ flags: 'S', seq: 5 });
     const synAck = h.take()[0]!.ip!.tcp!;
@@ -62,7 +62,7 @@ describe('tcp: opening connections', () => {
     expectTx(h.sent);
   });
 
-  it('takes data that comes with the last ACK of the handshake', () => {
+  it('accepts data that arrives with the last ACK of the handshake', () => {
     const head = h.listen(80);
     h.seg({ flags: 'S', seq: 5 });
     const synAck = h.take()[0]!.ip!.tcp!;
@@ -74,7 +74,7 @@ describe('tcp: opening connections', () => {
     expectTx(h.sent, [flags('.'), ack(12)]);
   });
 
-  it('sends the SYN-ACK again after 1, 2.2, 4.2 s, then forgets', () => {
+  it('retransmits the SYN-ACK after 1, 2.2 and 4.2 s, then drops the entry', () => {
     h.listen(80);
     h.seg({ flags: 'S', seq: 5 });
     const first = h.take()[0]!.ip!.tcp!;
@@ -92,7 +92,7 @@ describe('tcp: opening connections', () => {
     expectTx(h.sent, [flags('R'), seq(first.seq + 1)]);
   });
 
-  it('answers a repeated SYN at once, a different one anew', () => {
+  it('answers a repeated SYN with the same SYN-ACK, and a SYN with another number with a new one', () => {
     h.listen(80);
     h.seg({ flags: 'S', seq: 5 });
     const first = h.take()[0]!.ip!.tcp!;
@@ -102,7 +102,7 @@ describe('tcp: opening connections', () => {
     expectTx(h.sent, [flags('S.'), ack(901)]);
   });
 
-  it('forgets an embryonic connection on an exact RST only', () => {
+  it('drops a syncache entry only for a RST with the exact sequence number', () => {
     h.listen(80);
     h.seg({ flags: 'S', seq: 5 });
     const first = h.take()[0]!.ip!.tcp!;
@@ -116,7 +116,7 @@ describe('tcp: opening connections', () => {
     expectTx(h.sent, [flags('R'), seq(first.seq + 1)]);
   });
 
-  it('resets what does not acknowledge the SYN-ACK and keeps the entry', () => {
+  it('sends a RST for a wrong ACK of the SYN-ACK and keeps the entry', () => {
     const head = h.listen(80);
     h.seg({ flags: 'S', seq: 5 });
     const first = h.take()[0]!.ip!.tcp!;
@@ -129,14 +129,15 @@ describe('tcp: opening connections', () => {
     expectTx(h.sent);
   });
 
-  it('resets a connection its listener has no room for', () => {
+  it('resets a connection when the accept queue is full', () => {
     const head = h.listen(80, 1);
     for (let i = 0; i < 3; i++) {
       const sport = 41000 + i;
       h.seg({ flags: 'S', seq: 5, sport });
       const synAck = h.take()[0]!.ip!.tcp!;
       h.seg({ seq: 6, ack: synAck.seq + 1, sport });
-      // A backlog of 1 holds 3/2 of it, and one more: sonewconn counts before it adds.
+      // The limit is 3/2 of the backlog. sonewconn checks before it adds, so a backlog of 1 holds
+      // two connections.
       if (i < 2) expectTx(h.sent);
       else expectTx(h.sent, [flags('R')]);
     }
@@ -144,12 +145,12 @@ describe('tcp: opening connections', () => {
     expect(h.stat.tcps_listendrop).to.equal(1);
   });
 
-  it('gives up an embryonic connection that ICMP goes on to call unreachable', () => {
+  it('drops a syncache entry for ICMP unreachable only after retransmissions of the SYN-ACK', () => {
     h.listen(80);
     h.seg({ flags: 'S', seq: 5 });
     const synAck = h.take()[0]!.ip!.tcp!;
     const unreachable = (number: number): void => {
-      // Quoted: our IP header, ports and sequence number.
+      // The quote: our IP header, ports and sequence number.
       const quoted = new Uint8Array(28);
       quoted.set(buildIp4({ src: US, dst: PEER, len: 60 }, 6, new Uint8Array(8)));
       const view = new DataView(quoted.buffer);
@@ -162,17 +163,17 @@ describe('tcp: opening connections', () => {
     const left = (): unknown => h.vnet.sysctl.find('net.inet.tcp.syncache.count')!.get();
     unreachable(synAck.seq);
     unreachable(synAck.seq);
-    expect(left(), 'sent once').to.equal(1);
+    expect(left(), 'entry kept: the SYN-ACK was sent once').to.equal(1);
     h.advance(10_000);
     expect(h.take().length, 'SYN-ACKs').to.be.at.least(3);
     unreachable(synAck.seq + 1);
-    expect(left(), 'another number').to.equal(1);
+    expect(left(), 'entry kept: wrong sequence number').to.equal(1);
     unreachable(synAck.seq);
     expect(left()).to.equal(0);
     expect(h.stat.tcps_sc_unreach).to.equal(1);
   });
 
-  it('bounds the embryonic connections', () => {
+  it('limits the number of syncache entries', () => {
     h.listen(80);
     V_tcp(h.vnet).params.syncache_cachelimit = 100;
     for (let i = 0; i < 300; i++) h.seg({ flags: 'S', seq: 5, sport: 10000 + i });
@@ -181,7 +182,7 @@ describe('tcp: opening connections', () => {
     expect(h.stat.tcps_sc_cacheoverflow).to.equal(200);
   });
 
-  it('connects: SYN, SYN-ACK, ACK, with the peer’s options', () => {
+  it('connects with SYN, SYN-ACK, ACK and uses the peer’s options', () => {
     const so = h.connect(7);
     const [syn] = expectTx(h.sent, [from(US), to(PEER, 7), flags('S'), mss(1460), wscale(6)]);
     const t = syn!.ip!.tcp!;
@@ -213,7 +214,7 @@ describe('tcp: opening connections', () => {
   });
 
   // Karn's algorithm, RFC 6298 (3), and RFC 5681, 3.1.
-  it('measures nothing by a SYN that was sent twice, and starts with one segment', () => {
+  it('takes no RTT sample after a retransmitted SYN, and starts with one segment', () => {
     const so = h.connect(7);
     h.advance(1050);
     const t = h.take()[0]!.ip!.tcp!;
@@ -222,7 +223,7 @@ describe('tcp: opening connections', () => {
     expect(h.tp(so).snd_cwnd).to.equal(1460);
   });
 
-  it('sends its SYN again, and gives up after 75 s', () => {
+  it('retransmits its SYN, and gives up after 75 s', () => {
     const so = h.connect(7);
     h.take();
     const at: number[] = [];
@@ -230,13 +231,13 @@ describe('tcp: opening connections', () => {
       h.advance(100);
       for (const f of h.take()) if (f.ip?.tcp?.flags === 'S') at.push((ms + 100) / 1000);
     }
-    // RFC 6298's second, with FreeBSD's slope: five times one second and 200 ms of slop.
+    // RFC 6298: the first RTO is 1 s. Then 2, 4, 8 s follow, each with 200 ms of slop.
     expect(at.slice(0, 5)).to.deep.equal([1, 3.2, 7.4, 15.6, 31.8]);
     expect(at.at(-1)).to.be.below(75);
     expect(so.so_error).to.equal(ETIMEDOUT);
   });
 
-  it('is refused by RST, but only by one that acknowledges its SYN', () => {
+  it('is refused only by a RST that acknowledges its SYN', () => {
     const so = h.connect(7);
     const t = h.take()[0]!.ip!.tcp!;
     const back = { sport: 7, dport: t.sport };
@@ -249,8 +250,8 @@ describe('tcp: opening connections', () => {
     expectTx(h.sent);
   });
 
-  // RFC 5461, RFC 5927: an ICMP error counts while connecting, if it quotes our SYN.
-  it('is refused by ICMP’s port unreachable for its SYN, not for another', () => {
+  // RFC 5461, RFC 5927: while connecting, a hard ICMP error that quotes our SYN ends the attempt.
+  it('is refused by an ICMP port unreachable that quotes its SYN, and by no other', () => {
     const so = h.connect(7);
     const t = h.take()[0]!.ip!.tcp!;
     const unreachable = (quotedSeq: number): void => {
@@ -267,7 +268,7 @@ describe('tcp: opening connections', () => {
     expect(so.so_error).to.equal(ECONNREFUSED);
   });
 
-  it('answers a wrong ACK to its SYN with RST and goes on', () => {
+  it('sends a RST for a wrong ACK of its SYN and stays in SYN_SENT', () => {
     const so = h.connect(7);
     const t = h.take()[0]!.ip!.tcp!;
     h.seg({ sport: 7, dport: t.sport, flags: 'S.', seq: 50, ack: t.seq + 2 });
@@ -290,7 +291,7 @@ describe('tcp: opening connections', () => {
     expect(h.read(so)).to.equal('x');
   });
 
-  it('queues what is written before the connection is there', () => {
+  it('sends data written after the connection is established', () => {
     const so = h.connect(7);
     const t = h.take()[0]!.ip!.tcp!;
     h.seg({ sport: 7, dport: t.sport, flags: 'S.', seq: 1, ack: t.seq + 1 });
@@ -299,7 +300,7 @@ describe('tcp: opening connections', () => {
     expectTx(h.sent, [flags('P.'), payload('abc'), seq(t.seq + 1)]);
   });
 
-  it('says what stands in the way of connecting', () => {
+  it('returns EHOSTUNREACH from connect without a route', () => {
     const so = h.socket();
     expect(soconnect(so, sin('203.0.113.9', 80))).to.equal(EHOSTUNREACH);
     expect(h.count(TCPS_SYN_RECEIVED)).to.equal(0);

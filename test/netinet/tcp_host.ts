@@ -1,4 +1,7 @@
-/** A stack with TCP whose peer is the test: segments go in as frames and come out as frames. */
+/**
+ * A stack with TCP. The test plays the peer: it injects segments as frames and reads the sent
+ * frames.
+ */
 
 import { expect } from 'chai';
 import { AF_INET, type Sockaddr, SOCK_STREAM } from '../../src/kern/protosw.ts';
@@ -34,7 +37,7 @@ import { addr, PEER, PEER_MAC, Rig, type RigOptions, US } from './rig.ts';
 export { PEER, US };
 export const MS = 1e6;
 export const SECOND = 1e9;
-/** What the peer uses unless told otherwise. */
+/** The peer's default port. */
 export const PEER_PORT = 40000;
 
 export function sin(text: string, n: number): Sockaddr {
@@ -45,7 +48,7 @@ export type Seg = Partial<TcpFields>;
 
 export class TestHost extends Rig {
   readonly sockets: Socket[] = [];
-  /** How far `take` looks; less than all for an interface that sums itself. */
+  /** How deep `take` verifies; less for an interface with checksum offload. */
   decode: DecodeOptions = {};
 
   constructor(options: RigOptions = {}) {
@@ -77,7 +80,7 @@ export class TestHost extends Rig {
     return soResult.so!;
   }
 
-  /** Starts to connect to the peer's `n`. */
+  /** Starts to connect to port `n` of the peer. */
   connect(n: number): Socket {
     const so = this.socket();
     expect(soconnect(so, sin(PEER, n))).to.equal(0);
@@ -96,7 +99,7 @@ export class TestHost extends Rig {
     return sosend(so, new Uio().single(bytes, 0, bytes.length, UIO_WRITE), null, 0);
   }
 
-  /** Reads what there is, up to `max` bytes, as text; null at the end of data, else the errno. */
+  /** Reads up to `max` available bytes as text. Returns null at end of data, or the errno. */
   read(so: Socket, max = 65536): string | number | null {
     const buf = new Uint8Array(max);
     const uio = new Uio().single(buf, 0, max, UIO_READ);
@@ -106,18 +109,18 @@ export class TestHost extends Rig {
     return got === 0 ? null : Buffer.from(buf.subarray(0, got)).toString('latin1');
   }
 
-  /** A segment from the peer. */
+  /** Delivers a segment from the peer. */
   seg(fields: Seg, piece = 0): void {
     const packet = buildTcp({ src: PEER, dst: US }, { sport: PEER_PORT, dport: 80, ...fields });
     this.injectIp(packet, piece);
   }
 
-  /** The frames sent since the last look, decoded. */
+  /** Decodes and removes the frames sent since the last call. */
   take(): Frame[] {
     return this.sent.splice(0).map((bytes) => decodeFrame(bytes, this.decode));
   }
 
-  /** Time passes; the peer's link-level address stays known. */
+  /** Advances the clock and keeps the ARP entry of the peer alive. */
   advance(ms: number): void {
     for (; ms > 600_000; ms -= 600_000) {
       this.clock.advance(600_000 * MS);
@@ -134,12 +137,14 @@ export class TestHost extends Rig {
     return tcpstates[this.tp(so).t_state];
   }
 
-  /** How many connections are in `state`. */
+  /** The number of connections in `state`. */
   count(state: TcpState): number {
     return V_tcp(this.vnet).states[state]!;
   }
 
-  /** Does a passive handshake and returns the connection; our window scale and timestamps if asked. */
+  /**
+   * Opens a connection passively. Window scaling and timestamps are used if `options` offers them.
+   */
   establish(options: Seg = {}): Conn {
     const head = this.listen(options.dport ?? 80);
     const seq = options.seq ?? 1000;
@@ -164,12 +169,12 @@ export class TestHost extends Rig {
   }
 }
 
-/** The peer's side of one connection: where it stands in both sequence spaces. */
+/** The peer's side of one connection, with its position in both sequence spaces. */
 export class Conn {
   readonly h: TestHost;
   readonly sport: number;
   dport = 80;
-  /** The peer's next sequence number, and ours as it expects it. */
+  /** The peer's SND.NXT and RCV.NXT. */
   seq: number;
   ack: number;
   so!: Socket;
@@ -183,7 +188,7 @@ export class Conn {
     this.ack = ack >>> 0;
   }
 
-  /** A segment at the peer's place; moves neither number. */
+  /** Sends a segment at the peer's position; changes neither number. */
   seg(fields: Seg): void {
     this.h.seg({
       sport: this.sport,
@@ -197,7 +202,7 @@ export class Conn {
     });
   }
 
-  /** Data (or FIN) from the peer, who then stands behind it. */
+  /** Sends data or a FIN from the peer and advances its sequence number. */
   data(payload: string, fields: Seg = {}): void {
     this.seg({ payload, ...fields });
     const fin = (fields.flags ?? '').includes('F') ? 1 : 0;

@@ -25,7 +25,7 @@ describe('tcp: host cache', () => {
     h.closeSocket(c.so);
   };
 
-  it('begins with the round trip that the last connection measured', () => {
+  it('starts with the RTT that the last connection to the host measured', () => {
     connection(200);
     expect(leaf('count')).to.equal(1);
     const c = h.establish({ sport: 50000, dport: 8080, mss: 1460 });
@@ -36,7 +36,7 @@ describe('tcp: host cache', () => {
     expect(String(leaf('list'))).to.match(/\n192\.0\.2\.1 .*ms/);
   });
 
-  it('forgets after an hour, when told to, and when it is off', () => {
+  it('discards an entry after an hour and on purgenow, and uses none when disabled', () => {
     connection(200);
     h.advance(3_601_000);
     expect(h.tp(h.establish({ sport: 50000, dport: 8080 }).so).t_srtt).to.equal(0);
@@ -50,14 +50,14 @@ describe('tcp: host cache', () => {
     expect(h.tp(h.establish({ sport: 50003, dport: 8083 }).so).t_srtt).to.equal(0);
   });
 
-  it('learns nothing from a connection that measured nothing', () => {
+  it('stores nothing from a connection without an RTT sample', () => {
     const c = h.establish({});
     c.seg({ flags: 'R', seq: c.seq, ack: 0 });
     expect(leaf('count')).to.equal(0);
   });
 
-  // RFC 1191: the path is narrow for the next connection too.
-  it('remembers the path MTU that ICMP told', () => {
+  // RFC 1191: the next connection starts with the smaller path MTU.
+  it('stores the path MTU from an ICMP error', () => {
     const c = h.establish({ mss: 1460 });
     h.write(c.so, new Uint8Array(2 * size));
     h.take();
@@ -74,7 +74,7 @@ describe('tcp: host cache', () => {
     expect(h.tp(next.so).t_maxseg).to.equal(960);
   });
 
-  it('looks for a black hole if told to, and goes back if that was not it', () => {
+  it('lowers the MSS with pmtud_blackhole_detection, and restores it if that does not help', () => {
     h.vnet.sysctl.write('net.inet.tcp.pmtud_blackhole_detection', '1');
     const c = h.establish({ mss: 1460 });
     const tp = h.tp(c.so);

@@ -12,7 +12,7 @@ import { addr } from './rig.ts';
 import { TestHost } from './tcp_host.ts';
 
 describe('tcp: initial sequence numbers', () => {
-  // The reference implementation's vectors: key 00 01 … 0f, input 00 01 … of each length.
+  // Vectors of the reference implementation: key 00 01 … 0f, input 00 01 … of each length.
   const key = Uint32Array.from([0x03020100, 0x07060504, 0x0b0a0908, 0x0f0e0d0c]);
   const input = Uint8Array.from({ length: 64 }, (_, i) => i);
   const vectors: [number, number, number][] = [
@@ -32,7 +32,7 @@ describe('tcp: initial sequence numbers', () => {
   }
 
   // RFC 6528, 3.
-  it('differ between connections and go up with the clock', () => {
+  it('differ between connections and increase with the clock', () => {
     const h = new TestHost();
     const tcp = V_tcp(h.vnet);
     const inc = new InConninfo();
@@ -42,7 +42,7 @@ describe('tcp: initial sequence numbers', () => {
     inc.inc_fport = port(2);
     const first = tcp_new_isn(tcp, inc);
     h.advance(1);
-    expect((tcp_new_isn(tcp, inc) - first) | 0, '4 us a step').to.equal(250);
+    expect((tcp_new_isn(tcp, inc) - first) | 0, 'one step per 4 us').to.equal(250);
     const isns = new Set<number>();
     for (let i = 0; i < 1000; i++) {
       inc.inc_fport = port(1000 + i);

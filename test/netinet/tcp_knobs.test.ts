@@ -1,4 +1,7 @@
-/** Settings that change what a peer sees, and edges that they guard; defaults are FreeBSD 14's. */
+/**
+ * Settings that change behaviour on the wire, and the limits they guard. Defaults are those of
+ * FreeBSD 14.
+ */
 
 import { expect } from 'chai';
 import { IPPROTO_IP } from '../../src/kern/protosw.ts';
@@ -28,7 +31,7 @@ describe('tcp: settings', () => {
     void expect(h.vnet.sysctl.write(`net.inet.tcp.${leaf}`, String(v))).to.equal(0);
   const get = (leaf: string): unknown => h.vnet.sysctl.find(`net.inet.tcp.${leaf}`)!.get();
 
-  it('defaults', () => {
+  it('has the defaults of FreeBSD 14', () => {
     const off = [
       'blackhole_local',
       'insecure_rst',
@@ -51,7 +54,7 @@ describe('tcp: settings', () => {
     );
   });
 
-  it('tolerate_missing_ts: segments without the timestamp that was agreed upon', () => {
+  it('tolerate_missing_ts: accepts segments without the negotiated timestamp if 1, drops them if 0', () => {
     const c = h.establish({ ts: { val: 100, ecr: 0 } });
     c.ts = undefined;
     c.data('abc');
@@ -61,7 +64,7 @@ describe('tcp: settings', () => {
     expect(h.read(c.so)).to.equal(35);
   });
 
-  it('insecure_rst, insecure_syn: in the window is enough', () => {
+  it('insecure_rst, insecure_syn: a RST or SYN anywhere in the window ends the connection', () => {
     const c = h.establish();
     set('insecure_rst', 1);
     c.seg({ flags: 'R', seq: c.seq + 100_000 });
@@ -77,7 +80,7 @@ describe('tcp: settings', () => {
     expect([d.state, d.so.so_error]).to.eql(['CLOSED', ECONNRESET]);
   });
 
-  it('rexmit_drop_options: the third SYN has only an MSS', () => {
+  it('rexmit_drop_options: sends only the MSS option from the third retransmission of a SYN on', () => {
     set('rexmit_drop_options', 1);
     h.connect(7);
     const options = (): unknown => {
@@ -89,7 +92,7 @@ describe('tcp: settings', () => {
     for (const all of [true, true, false, false]) expect(options()).to.eql([true, all, all]);
   });
 
-  it('blackhole spares packets of our own unless blackhole_local', () => {
+  it('blackhole: still answers local packets, unless blackhole_local is 1', () => {
     set('blackhole', 2);
     h.seg({ flags: 'S', seq: 1, dport: 999 });
     expectTx(h.sent);
@@ -102,9 +105,12 @@ describe('tcp: settings', () => {
     }
   });
 
-  it('blackhole: what each value keeps silent about', () => {
+  it('blackhole: suppresses more kinds of RST with each value', () => {
     h.listen(80);
-    /** Whether there is an answer to a SYN to a closed port, another segment there, one for the listener. */
+    /**
+     * Whether there is an answer to a SYN to a closed port, another segment to it, an ACK to the
+     * listener.
+     */
     const answers = (level: number): boolean[] => {
       set('blackhole', level);
       return [
@@ -123,12 +129,12 @@ describe('tcp: settings', () => {
       [false, false, false],
     ]);
     expect(h.vnet.sysctl.write('net.inet.tcp.blackhole', '4')).not.to.equal(0);
-    // A listener still listens.
+    // The listener still accepts connections.
     h.seg({ flags: 'S', seq: 1, dport: 80 });
     expectTx(h.sent, [flags('S.')]);
   });
 
-  it('rfc1323: both options, window scaling alone, timestamps alone, neither', () => {
+  it('rfc1323: 0 disables both options, 1 enables both, 2 window scaling only, 3 timestamps only', () => {
     const asked = (): [boolean, boolean] => {
       const t = h.take()[0]!.ip!.tcp!;
       return [t.wscale !== undefined, t.ts !== undefined];
@@ -149,7 +155,7 @@ describe('tcp: settings', () => {
   });
 
   // RFC 5961, 5.2.
-  it('insecure_ack: an ACK older than any window', () => {
+  it('insecure_ack: accepts an ACK that is older than any window', () => {
     const c = h.establish();
     c.seg({ ack: c.ack - 70_000, payload: 'abc' });
     expect(h.read(c.so)).to.equal(35);
@@ -157,12 +163,12 @@ describe('tcp: settings', () => {
     set('insecure_ack', 1);
     c.seg({ ack: c.ack - 70_000, payload: 'abc' });
     expect(h.read(c.so)).to.equal('abc');
-    // What was never sent is acceptable to neither.
+    // An ACK of data never sent is refused with either value.
     c.seg({ seq: c.seq + 3, ack: c.ack + 1, payload: 'def' });
     expect(h.read(c.so)).to.equal(35);
   });
 
-  it('nolocaltimewait: connections with ourselves do not wait', () => {
+  it('nolocaltimewait: connections to a local address skip TIME_WAIT', () => {
     for (const [v, waits] of [
       [1, 0],
       [0, 1],
@@ -180,7 +186,7 @@ describe('tcp: settings', () => {
       expect(h.count(TCPS_TIME_WAIT), String(v)).to.equal(waits);
       h.closeSocket(head);
     }
-    // With others they do.
+    // Connections to other hosts still enter TIME_WAIT.
     set('nolocaltimewait', 1);
     const c = h.establish({ dport: 81 });
     h.closeSocket(c.so);
@@ -188,7 +194,7 @@ describe('tcp: settings', () => {
     expect(h.count(TCPS_TIME_WAIT)).to.equal(2);
   });
 
-  it('isn_reseed_interval: the secret of sequence numbers is made anew', () => {
+  it('isn_reseed_interval: draws a new secret for sequence numbers after the interval', () => {
     const { isn_secret } = V_tcp(h.vnet);
     const at = (ms: number): string => {
       h.advance(ms);
@@ -204,7 +210,7 @@ describe('tcp: settings', () => {
     expect(at(1)).not.to.equal(second);
   });
 
-  it('ts_offset_per_conn: timestamps of their own, or of the pair of hosts', () => {
+  it('ts_offset_per_conn: one timestamp offset per connection, or one per pair of hosts', () => {
     const offsets = (): number => {
       const tps = [h.connect(7), h.connect(8)].map((so) => h.tp(so));
       return new Set(tps.map((tp) => tp.ts_offset)).size;
@@ -214,7 +220,7 @@ describe('tcp: settings', () => {
     expect(offsets()).to.equal(1);
   });
 
-  it('sack.revised: off, three duplicate ACKs are what tells, and nothing is rescued', () => {
+  it('sack.revised=0: enters recovery after three duplicate ACKs, and sends no rescue retransmission', () => {
     set('sack.revised', 0);
     const c = h.establish({ ts: { val: 1, ecr: 0 }, wscale: 8, sackOk: true });
     const size = 1448;
@@ -227,7 +233,7 @@ describe('tcp: settings', () => {
     h.take();
     expect(tell(0, [1, 6])).to.eql([]);
     expect(tell(0, [1, 6], [7, 8])).to.eql([]);
-    // What lies below something that arrived counts as lost, however little that is.
+    // Everything below SACKed data counts as lost, even if little was SACKed.
     expect(tell(0, [1, 6], [7, 8.5])).to.eql([0]);
     expect(tell(0, [1, 6], [7, 9.5])).to.eql([6]);
     expect(tell(9.5)).to.eql([]);
@@ -246,29 +252,29 @@ describe('tcp: settings', () => {
       return tp.snd_ssthresh / 1448;
     };
 
-    it('beta is for losses, and for marks too', () => {
+    it('beta sets the reduction for a loss', () => {
       expect(reduce(CC_NDUPACK)).to.equal(60);
     });
-    it('without cc.abe a mark counts as much', () => {
+    it('without cc.abe, beta also sets the reduction for an ECN mark', () => {
       expect(reduce(CC_ECN)).to.equal(60);
     });
     // RFC 8511.
-    it('with cc.abe beta_ecn is for marks', () => {
+    it('with cc.abe, beta_ecn sets the reduction for an ECN mark', () => {
       set('cc.abe', 1);
       expect(reduce(CC_ECN)).to.equal(90);
     });
-    it('a loss after the mark changes nothing, unless cc.abe_frlossreduce says so', () => {
+    it('a loss after the mark does not reduce the window again', () => {
       set('cc.abe', 1);
       expect(reduce(CC_ECN, CC_NDUPACK)).to.equal(90);
     });
-    it('cc.abe_frlossreduce: then it is as if the loss had come first', () => {
+    it('with cc.abe_frlossreduce, a loss after the mark reduces the window to beta', () => {
       set('cc.abe', 1);
       set('cc.abe_frlossreduce', 1);
       expect(reduce(CC_ECN, CC_NDUPACK)).to.equal(60);
     });
   });
 
-  it('drop_synfin: in a connection too', () => {
+  it('drop_synfin: drops SYN with FIN in an existing connection too', () => {
     const c = h.establish();
     const so = h.connect(7);
     const syn = h.take()[0]!.ip!.tcp!;
@@ -285,7 +291,7 @@ describe('tcp: settings', () => {
   });
 
   // RFC 5082.
-  it('IP_MINTTL: segments from too far away are not there', () => {
+  it('IP_MINTTL: drops segments with a lower TTL', () => {
     const head = h.listen(80);
     const from = (ttl: number, fields: Seg): void =>
       h.injectIp(
@@ -301,7 +307,7 @@ describe('tcp: settings', () => {
     const t = h.take()[0]!.ip!.tcp!;
     from(255, { seq: 2, ack: t.seq + 1 });
     const so = h.accept(head);
-    // What the listener has is the connection's too.
+    // The connection inherits the listener's value.
     for (const ttl of [254, 255]) from(ttl, { seq: 2, ack: t.seq + 1, payload: String(ttl) });
     expect(h.read(so)).to.equal('255');
     from(1, { flags: 'R', seq: 5 });
@@ -311,14 +317,14 @@ describe('tcp: settings', () => {
     expect(h.state(so)).to.equal('CLOSED');
   });
 
-  it('net.inet.ip.ttl is that of new sockets and of RSTs without one', () => {
+  it('net.inet.ip.ttl: sets the TTL of new sockets, and of RSTs for closed ports', () => {
     h.vnet.sysctl.write('net.inet.ip.ttl', '77');
     h.connect(7);
     h.seg({ flags: 'S', seq: 1, dport: 999 });
     expect(h.take().map((f) => f.ip!.ttl)).to.eql([77, 77]);
   });
 
-  it('log_in_vain: 1 tells of SYNs to closed ports, 2 of everything', () => {
+  it('log_in_vain: 1 logs SYNs to closed ports, 2 all segments to closed ports', () => {
     const said = (level: number): string[] => {
       set('log_in_vain', level);
       h.console.length = 0;
@@ -345,7 +351,7 @@ describe('tcp: settings', () => {
     });
 
     // RFC 6191.
-    it('gives way to a SYN with a later timestamp, whatever its number', () => {
+    it('accepts a SYN with a later timestamp and any sequence number', () => {
       c.seg({ flags: 'S', seq: c.seq - 5000, ts: { val: 1000, ecr: 0 } });
       expectTx(h.sent, [flags('.')]);
       expect(h.count(TCPS_TIME_WAIT)).to.equal(1);
@@ -364,7 +370,7 @@ describe('tcp: settings', () => {
     });
   });
 
-  it('data and FIN in a SYN: not kept by a listener, kept while connecting', () => {
+  it('ignores data and FIN in a SYN to a listener, and accepts them in a SYN-ACK', () => {
     const head = h.listen(80);
     h.seg({ flags: 'SF', seq: 1000, payload: 'early' });
     expectTx(h.sent, [flags('S.'), ack(1001)]);
@@ -378,16 +384,16 @@ describe('tcp: settings', () => {
     expect([h.read(so), h.read(so)]).to.eql(['early', null]);
   });
 
-  it('a peer that has forgotten us: challenge, its RST, ECONNRESET', () => {
+  it('challenges a SYN from a restarted peer, and ends with ECONNRESET on its RST', () => {
     const c = h.establish();
-    // It starts anew with the same ports and another number: RFC 9293, figure 9, and RFC 5961, 4.
+    // The peer restarted with a new ISN on the same ports: RFC 9293, figure 9; RFC 5961, 4.
     c.seg({ flags: 'S', seq: 77 });
     expectTx(h.sent, [flags('.'), seq(c.ack), ack(c.seq)]);
     c.seg({ flags: 'R', seq: c.seq });
     expect([c.state, c.so.so_error]).to.eql(['CLOSED', ECONNRESET]);
   });
 
-  it('IP_PORTRANGE: the range of a port that nobody named', () => {
+  it('IP_PORTRANGE: selects the range of automatically chosen ports', () => {
     for (const [range, from, to] of [
       [0, 10_000, 65_535],
       [1, 49_152, 65_535],
@@ -401,7 +407,7 @@ describe('tcp: settings', () => {
       }
   });
 
-  it('SO_REUSEPORT_LB: listeners share a port, each peer has one of them', () => {
+  it('SO_REUSEPORT_LB: listeners share a port, and each gets part of the connections', () => {
     const listener = (lb: boolean): [Socket, number] => {
       const so = h.socket();
       if (lb) so.so_options |= SO_REUSEPORT_LB;

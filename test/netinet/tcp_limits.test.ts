@@ -1,4 +1,4 @@
-/** Timers and limits that only a patient, a silent or a narrow peer finds. */
+/** Timers and limits that apply to slow, silent or narrow-window peers. */
 
 import { expect } from 'chai';
 import { EHOSTUNREACH, ETIMEDOUT } from '../../src/sys/errno.ts';
@@ -26,7 +26,7 @@ describe('tcp: limits', () => {
   beforeEach(() => (h = new TestHost()));
   afterEach(() => h.close());
 
-  /** What is sent in `seconds`: the flags of it, one by one. */
+  /** Advances the clock by `seconds` and returns the flags of each sent segment. */
   const during = (seconds: number): string[] => {
     const seen: string[] = [];
     for (let i = 0; i < seconds; i++) {
@@ -35,11 +35,11 @@ describe('tcp: limits', () => {
     }
     return seen;
   };
-  /** A connection whose peer shut its window, with data that waits. */
+  /** A connection with a zero send window and buffered data. */
   const shut = (): Conn => {
     const c = h.establish();
     c.win = 0;
-    // Smaller is news only from a later segment.
+    // A smaller window is accepted only from a later segment.
     c.data('x');
     c.seg({});
     h.advance(40);
@@ -49,7 +49,7 @@ describe('tcp: limits', () => {
     return c;
   };
 
-  it('MSG_MORETOCOME: what is small waits for what comes', () => {
+  it('MSG_MORETOCOME: holds a small segment until more data is written', () => {
     const c = h.establish();
     const bytes = Uint8Array.from(Buffer.from('half'));
     expect(soSend(c.so, bytes, 0, 4, MSG_MORETOCOME)).to.equal(0);
@@ -64,8 +64,9 @@ describe('tcp: limits', () => {
     expectTx(h.sent, [payload('halfhalf')]);
   });
 
-  // RFC 9293, 3.8.6.3: at least every second segment; what a NIC has merged is two or more.
-  it('acknowledges at once what is more than a segment', () => {
+  // RFC 9293, 3.8.6.3: an ACK for at least every second segment. A NIC may have merged several
+  // segments into one.
+  it('acknowledges more than one MSS of data immediately', () => {
     const c = h.establish({ mss: 500 });
     c.data('a'.repeat(500));
     expectTx(h.sent);
@@ -75,12 +76,12 @@ describe('tcp: limits', () => {
     expectTx(h.sent, [ack(c.seq)]);
   });
 
-  it('a socket closed in FIN_WAIT_2 does not stay there for ever', () => {
+  it('ends FIN_WAIT_2 ten minutes after the socket is closed', () => {
     const c = h.establish();
     soshutdown(c.so, SHUT_WR);
     c.seg({ ack: c.ack + 1 });
     expect(h.count(TCPS_FIN_WAIT_2)).to.equal(1);
-    // As long as somebody may read, it has time.
+    // An open socket may still read, so no timeout applies.
     h.advance(3_000_000);
     expect(h.count(TCPS_FIN_WAIT_2)).to.equal(1);
     h.closeSocket(c.so);
@@ -90,15 +91,16 @@ describe('tcp: limits', () => {
     expect(h.count(TCPS_FIN_WAIT_2)).to.equal(0);
   });
 
-  // RFC 9293, 3.8.6.2.2: half the buffer is worth telling, if it is less than two segments too.
-  it('a buffer of less than two segments announces half of it', () => {
+  // RFC 9293, 3.8.6.2.2: half the buffer is enough for a window update if it is less than two
+  // segments.
+  it('advertises a window again once half of a small buffer is free', () => {
     const head = h.listen(80);
     expect(soSetInt(head, SOL_SOCKET, SO_RCVBUF, 2000)).to.equal(0);
     h.seg({ flags: 'S', seq: 1000, mss: 1460 });
     const c = new Conn(h, PEER_PORT, 1001, h.take()[0]!.ip!.tcp!.seq + 1);
     c.seg({});
     c.so = h.accept(head);
-    // In whole segments.
+    // SO_RCVBUF is rounded up to whole segments.
     expect(c.so.so_rcv.sb_hiwat).to.equal(2920);
     for (let i = 0; i < 2; i++) c.data('x'.repeat(1460));
     expect(h.take().at(-1)!.ip!.tcp!.win).to.equal(0);
@@ -108,7 +110,7 @@ describe('tcp: limits', () => {
     expectTx(h.sent, [flags('.'), win(1460)]);
   });
 
-  it('a kqueue with NOTE_LOWAT hears of room below the low-water mark', () => {
+  it('NOTE_LOWAT: a kqueue reports room below SO_SNDLOWAT', () => {
     const c = h.establish();
     expect(soSetInt(c.so, SOL_SOCKET, SO_SNDLOWAT, 30_000)).to.equal(0);
     h.write(c.so, new Uint8Array(c.so.so_snd.sb_hiwat));
@@ -126,7 +128,7 @@ describe('tcp: limits', () => {
     kqueue_close(kq);
   });
 
-  it('an ACK that completes a handshake has a number in the window', () => {
+  it('accepts an ACK that completes a handshake only with a sequence number in the window', () => {
     const head = h.listen(80);
     h.seg({ flags: 'S', seq: 1000 });
     const iss = h.take()[0]!.ip!.tcp!.seq;
@@ -137,8 +139,8 @@ describe('tcp: limits', () => {
     expect(head.sol_comp).to.have.length(1);
   });
 
-  // RFC 5461, 4, and RFC 1122, 4.2.3.9: what is soft is told when it is all there is to tell.
-  it('a connect that times out says what ICMP said', () => {
+  // RFC 5461, 4, and RFC 1122, 4.2.3.9: a connect that times out reports the soft error.
+  it('returns the soft ICMP error when a connect times out', () => {
     for (const told of [false, true]) {
       const so = h.connect(80);
       const syn = h.take().find((f) => f.ip?.tcp?.flags === 'S')!.ip!.tcp!;
@@ -157,7 +159,7 @@ describe('tcp: limits', () => {
     }
   });
 
-  it('probes a window that stays shut, and gives up on a peer that is silent', () => {
+  it('probes a zero window, and gives up if the peer stays silent', () => {
     const c = shut();
     const seen = during(3600);
     expect(seen.filter((f) => !f.includes('R'))).to.have.length.above(11);
@@ -165,7 +167,7 @@ describe('tcp: limits', () => {
     expect(h.stat.tcps_persistdrop).to.equal(1);
   });
 
-  it('does not give up on one that answers', () => {
+  it('keeps probing a peer that answers', () => {
     const c = shut();
     for (let i = 0; i < 3600; i++) {
       h.advance(1000);
@@ -175,7 +177,7 @@ describe('tcp: limits', () => {
     expect(h.stat.tcps_persistdrop).to.equal(0);
   });
 
-  it('a program that is gone waits a minute for a shut window', () => {
+  it('gives up on a zero window a minute after the socket is closed', () => {
     const c = shut();
     h.closeSocket(c.so);
     during(59);

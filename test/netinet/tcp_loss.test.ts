@@ -53,7 +53,8 @@ describe('tcp: retransmission', () => {
     expect(segs(h.take())).to.deep.equal(Array.from({ length: n }, (_, i) => i));
   };
 
-  // RFC 6298 (5.5): doubled each time, from net.inet.tcp.rexmit_min + slop, 64 s at most.
+  // RFC 6298 (5.5): the RTO is net.inet.tcp.rexmit_min + slop. The first part doubles, to 64 s at
+  // most.
   it('backs off from 230 ms to 64 s, twelve times, and gives up', () => {
     h.write(c.so, 'lost');
     expectTx(h.sent, [payload('lost')]);
@@ -79,7 +80,7 @@ describe('tcp: retransmission', () => {
     fly(3);
     h.advance(200);
     ackTo(1);
-    const rto = h.tp(c.so).t_rxtcur; // 200 ms of round trip have been measured
+    const rto = h.tp(c.so).t_rxtcur; // an RTT of 200 ms was measured
     expect(rto).to.be.above(400);
     h.advance(rto - 1);
     expectTx(h.sent);
@@ -87,7 +88,7 @@ describe('tcp: retransmission', () => {
     expectTx(h.sent, [seq(c.ack + size)]);
   });
 
-  it('sends one segment after a time-out, then slow start again', () => {
+  it('sends one segment after a timeout, then slow-starts', () => {
     expect(tcp_set_cc_mod(h.tp(c.so), 'newreno')).to.equal(0);
     fly(8);
     h.advance(230);
@@ -101,8 +102,8 @@ describe('tcp: retransmission', () => {
     expect(segs(h.take())).to.deep.equal([3, 4, 5]);
   });
 
-  // An echo older than the retransmission: the original arrived, only late.
-  it('undoes a time-out that was for nothing', () => {
+  // The echoed timestamp is older than the retransmission: the original arrived late.
+  it('undoes a spurious timeout', () => {
     fly(8);
     const tp = h.tp(c.so);
     const { snd_cwnd, snd_ssthresh } = tp;
@@ -113,10 +114,10 @@ describe('tcp: retransmission', () => {
     expect(h.stat.tcps_sndrexmitbad).to.equal(1);
     expect(tp.snd_ssthresh).to.equal(snd_ssthresh);
     expect(tp.snd_cwnd).to.be.at.least(snd_cwnd);
-    expectTx(h.sent); // nothing of it is sent again
+    expectTx(h.sent); // nothing more is retransmitted
   });
 
-  it('takes an ACK of everything after a time-out as the end of it', () => {
+  it('ends recovery when an ACK after the timeout covers all data', () => {
     fly(8);
     h.advance(230);
     h.take();
@@ -126,9 +127,9 @@ describe('tcp: retransmission', () => {
     expect(c.so.so_snd.sb_ccc).to.equal(0);
   });
 
-  // RFC 5681, 3.2.
-  // RFC 1122, 4.2.3.5: R2 is about one segment. Without timestamps nothing sent again is timed.
-  it('gives up after 12 time-outs without progress, not after 12 in all', () => {
+  // RFC 1122, 4.2.3.5: R2 applies to one segment. Without timestamps a retransmitted segment gives
+  // no RTT sample.
+  it('gives up after 12 timeouts without progress, not after 12 in total', () => {
     const plain = h.establish({ sport: 41000, dport: 81 });
     const tp = h.tp(plain.so);
     tp.snd_cwnd = 20 * 536;
@@ -143,7 +144,7 @@ describe('tcp: retransmission', () => {
     expect(plain.state).to.equal('CLOSED');
   });
 
-  it('sends again after three duplicate ACKs, once', () => {
+  it('retransmits once after three duplicate ACKs', () => {
     fly(8);
     ackTo(1);
     h.take();
@@ -163,7 +164,7 @@ describe('tcp: retransmission', () => {
     expectTx(h.sent);
   });
 
-  it('does not count window updates or data as duplicate ACKs', () => {
+  it('does not count window updates or data segments as duplicate ACKs', () => {
     fly(8);
     ackTo(1, { win: 1000 });
     h.take();
@@ -187,9 +188,9 @@ describe('tcp: retransmission', () => {
   });
 
   // RFC 6582, 3.2 (5).
-  it('fills one hole per partial ACK, without waiting for duplicates', () => {
+  it('fills one hole per partial ACK without waiting for duplicate ACKs', () => {
     fly(10);
-    for (let i = 0; i < 3; i++) ackTo(0); // 0, 3 and 6 are lost
+    for (let i = 0; i < 3; i++) ackTo(0); // segments 0, 3 and 6 are lost
     expect(segs(h.take())).to.deep.equal([0]);
     ackTo(3);
     expect(segs(h.take())[0]).to.equal(3);
@@ -202,8 +203,8 @@ describe('tcp: retransmission', () => {
     expect(h.stat.tcps_rexmttimeo).to.equal(0);
   });
 
-  // RFC 6582, 3.2 (1): what the time-out sends again may itself be duplicated.
-  it('takes duplicate ACKs of data sent again for no loss', () => {
+  // RFC 6582, 3.2 (1): data retransmitted after a timeout can itself cause duplicate ACKs.
+  it('ignores duplicate ACKs of retransmitted data', () => {
     fly(8);
     h.advance(230);
     h.take();
@@ -211,14 +212,14 @@ describe('tcp: retransmission', () => {
     expect(counted(R_TCP_FASTREXMT)).to.equal(0);
   });
 
-  it('doubles in slow start, then adds a segment per window', () => {
+  it('grows exponentially in slow start, then by one segment per window', () => {
     expect(tcp_set_cc_mod(h.tp(c.so), 'newreno')).to.equal(0);
     const tp = h.tp(c.so);
     h.write(c.so, new Uint8Array(20 * size));
     h.take();
     ackTo(10);
     h.take();
-    // RFC 3465: an ACK of much opens by two segments at most.
+    // RFC 3465: an ACK opens the window by two segments at most.
     expect(tp.snd_cwnd).to.equal(12 * size);
     tp.snd_ssthresh = 12 * size - 1;
     ackTo(20);
@@ -228,7 +229,7 @@ describe('tcp: retransmission', () => {
     expect(tp.snd_cwnd).to.equal(13 * size);
   });
 
-  it('does not open a window that was not the limit', () => {
+  it('does not grow a congestion window that was not the limit', () => {
     const tp = h.tp(c.so);
     const before = tp.snd_cwnd;
     c.data('x', { win: 20 });
@@ -238,7 +239,7 @@ describe('tcp: retransmission', () => {
     expect(tp.snd_cwnd).to.equal(before);
   });
 
-  it('forgets its window after an idle time', () => {
+  it('restarts with the initial window after an idle time', () => {
     const tp = h.tp(c.so);
     tp.snd_cwnd = 100 * size;
     h.write(c.so, 'x');
@@ -249,7 +250,7 @@ describe('tcp: retransmission', () => {
     expect(h.take()).to.have.length(10);
   });
 
-  it('survives an interface that is full, and one that loses its MTU', () => {
+  it('retransmits after ENOBUFS, and uses a smaller MTU of the interface', () => {
     h.txError = 55; // ENOBUFS
     h.write(c.so, new Uint8Array(3 * size));
     expectTx(h.sent);
@@ -265,9 +266,9 @@ describe('tcp: retransmission', () => {
     expect(lens).to.deep.equal([1000, 1400 - 948 + 52]);
   });
 
-  it('answers ICMP’s next-hop MTU with smaller segments', () => {
+  it('lowers the segment size to the next-hop MTU of an ICMP error', () => {
     fly(2);
-    // Quoted: our IP header, ports and sequence number. RFC 1191.
+    // The quote: our IP header, ports and sequence number, RFC 1191.
     const quoted = new Uint8Array(28);
 
     quoted.set(

@@ -16,7 +16,7 @@ import { type Conn, TestHost } from './tcp_host.ts';
 const CAPS = IFCAP_TXCSUM | IFCAP_TSO4 | IFCAP_NOMAP;
 const ASSIST = CSUM_IP | CSUM_TCP | CSUM_IP_TSO;
 
-/** An unmapped mbuf as sendfile makes it while its pages are being read. */
+/** An unmapped mbuf as sendfile creates it, before its pages are read. */
 function pending(npgs: number, last = 4096): Mbuf {
   const m = pgsMbuf({ npgs, last });
   m.m_flags |= M_NOTREADY;
@@ -28,7 +28,7 @@ function readsButSmall(): number {
   return payloadReasons.reduce((n, _, i) => n + (i === READ_SMALL ? 0 : payloadBytesRead(i)), 0);
 }
 
-describe('tcp_output: sendfile’s data', () => {
+describe('tcp_output: data of sendfile', () => {
   let h: TestHost;
   let c: Conn;
   beforeEach(() => {
@@ -41,7 +41,7 @@ describe('tcp_output: sendfile’s data', () => {
   const send = (m: Mbuf, flags = 0): number => c.so.so_proto.pr_send(c.so, flags, m, null);
   const ready = (m: Mbuf, n: number): number => c.so.so_proto.pr_ready(c.so, m, n);
 
-  it('sends nothing of what is not ready, and all of it when it is', () => {
+  it('sends no data before all its pages are ready, and then all of it', () => {
     const m = pending(3, 1000);
     expect(send(m, PRUS_NOTREADY)).to.equal(0);
     h.write(c.so, 'behind');
@@ -52,12 +52,12 @@ describe('tcp_output: sendfile’s data', () => {
     expect(ready(m, 2)).to.equal(0);
     expect(h.sent.reduce((n, f) => n + f.length - 66, 0)).to.equal(2 * 4096 + 1000 + 6);
     expect(h.chains[0]!.unmapped).to.equal(1);
-    // The mapped header and nothing else was read by the CPU.
+    // The CPU read nothing but the headers.
     expect(readsButSmall()).to.equal(0);
     expect(mbEmulator.conversions).to.equal(0);
   });
 
-  it('puts no FIN before what is not ready', () => {
+  it('sends no FIN before data that is not ready', () => {
     const m = pending(1, 200);
     send(m, PRUS_NOTREADY);
     h.closeSocket(c.so);
@@ -69,7 +69,7 @@ describe('tcp_output: sendfile’s data', () => {
     expect(f.flags).to.equal('FP.');
   });
 
-  it('leaves what is not ready to its I/O when the connection is gone', () => {
+  it('leaves data that is not ready to pr_ready when the connection ends', () => {
     const m = pending(2);
     send(m, PRUS_NOTREADY);
     c.seg({ flags: 'R' });
@@ -77,20 +77,21 @@ describe('tcp_output: sendfile’s data', () => {
     const use = machineInUse();
     expect(ready(m, 2)).to.equal(ECONNRESET);
     expect(machineInUse()['unmapped_mbufs']).to.equal(use['unmapped_mbufs']! - 1);
-    // And a send that fails does not free it either.
+    // A failing send does not free it either.
     const again = pending(1);
     expect(send(again, PRUS_NOTREADY)).to.equal(ECONNRESET);
     expect(ready(again, 1)).to.equal(ECONNRESET);
     expectMachineClean({ ...machineInUse(), unmapped_mbufs: 0, mbuf_extpgs: 0 });
   });
 
-  it('hands the NIC one TSO packet with the pseudo-header sum without a length', () => {
+  it('passes one TSO packet to the NIC, with a pseudo-header sum without length', () => {
     V_tcp(h.vnet).params.initcwnd_segments = 40;
     const w = h.establish({ dport: 81, ts: { val: 1, ecr: 0 }, wscale: 8 });
     h.chains.length = 0;
     const m = pgsMbuf({ npgs: 10 });
     expect(w.so.so_proto.pr_send(w.so, 0, m, null)).to.equal(0);
-    // 40960 bytes are 28 segments and a rest, which empties the buffer and so goes along.
+    // 40960 bytes are 28 segments and a rest. The rest empties the buffer, so it goes in the same
+    // packet.
     expect(h.sent).to.have.length(1);
     const [chain] = h.chains;
     expect(chain).to.include({ unmapped: 1, mbufs: 2, csum_data: 16, tso_segsz: 1448 });
@@ -102,7 +103,7 @@ describe('tcp_output: sendfile’s data', () => {
     expect(readsButSmall()).to.equal(0);
   });
 
-  it('leaves a packet of one segment to the checksum engine alone', () => {
+  it('uses only checksum offload for a packet of one segment', () => {
     send(pgsMbuf({ npgs: 1, last: 1448 }));
     expect(h.chains[0]).to.include({ csum_data: 16, tso_segsz: 0, unmapped: 1 });
     expect(h.chains[0]!.csum_flags & CSUM_IP_TSO).to.equal(0);
@@ -110,12 +111,12 @@ describe('tcp_output: sendfile’s data', () => {
   });
 
   // MHLEN - 52 - max_linkhdr: 168 - 52 - 16.
-  it('copies 100 bytes into the header mbuf, not 101', () => {
+  it('copies 100 bytes into the header mbuf, but not 101', () => {
     const before = payloadBytesRead(READ_SMALL);
     send(pgsMbuf({ npgs: 1, last: 300 }), PRUS_MORETOCOME);
     h.write(c.so, '');
     const tp = h.tp(c.so);
-    // Cut the 300 bytes by the window: 100, then 101.
+    // The window splits the 300 bytes: 100, then 101.
     expect(h.chains).to.have.length(0);
     tp.snd_wnd = 100;
     tp.max_sndwnd = 100;
@@ -128,7 +129,7 @@ describe('tcp_output: sendfile’s data', () => {
     expect(payloadBytesRead(READ_SMALL) - before).to.equal(100);
   });
 
-  it('keeps TSO packets within the NIC’s limits', () => {
+  it('keeps TSO packets within if_hw_tsomax', () => {
     h.ifp.if_hw_tsomax = 20_000;
     h.ifp.if_hw_tsomaxsegcount = 35;
     h.ifp.if_hw_tsomaxsegsize = 4096;
@@ -140,7 +141,7 @@ describe('tcp_output: sendfile’s data', () => {
     expect(lens).to.deep.equal([13 * 1448, 13 * 1448, 40960 - 26 * 1448]);
   });
 
-  it('stops at the segment limit, in whole segments', () => {
+  it('stops at if_hw_tsomaxsegcount, in whole segments', () => {
     h.ifp.if_hw_tsomax = 65518;
     h.ifp.if_hw_tsomaxsegcount = 16;
     h.ifp.if_hw_tsomaxsegsize = 4096;
@@ -152,22 +153,22 @@ describe('tcp_output: sendfile’s data', () => {
     const lens = h.sent.map((f) => f.length - 66);
     expect(lens.reduce((a, b) => a + b)).to.equal(12 * 4096);
     for (const len of lens.slice(0, -1)) expect(len % 1448).to.equal(0);
-    // Four pages count 4 + 3: two such mbufs fit 16, three do not.
+    // A mbuf of four pages counts 4 + 3 DMA segments: two such mbufs fit 16, three do not.
     for (const chain of h.chains) expect(chain.unmapped).to.be.at.most(2);
   });
 
-  it('estimates DMA segments: a page crossing, a header, a trailer', () => {
+  it('estimates DMA segments with a page crossing, a header and a trailer', () => {
     const a = pgsMbuf({ npgs: 2 });
     const b = pgsMbuf({ npgs: 2 });
     a.m_next = b;
-    // 8192 / min(4096, 4096) + 3 = 5 each.
+    // 8192 / min(4096, 4096) + 3 = 5 for each mbuf.
     const cases: [number, number, number][] = [
       [0, 4096, 16384],
       [11, 4096, 16384],
       [10, 4096, 8192],
       [6, 4096, 8192],
-      [5, 4096, 8192], // the first mbuf always goes
-      [11, 2048, 8192], // 4 + 3 each
+      [5, 4096, 8192], // the first mbuf is always taken
+      [11, 2048, 8192], // 4 + 3 for each mbuf
     ];
     for (const [segcount, segsize, want] of cases) {
       const n = tcp_m_copym(a, 0, 16384, segcount, segsize);
@@ -177,7 +178,7 @@ describe('tcp_output: sendfile’s data', () => {
     m_freem(a);
   });
 
-  it('gives up TSO when the interface does', () => {
+  it('stops TSO when the interface loses the capability', () => {
     h.ifp.if_hwassist = CSUM_IP | CSUM_TCP;
     h.ifp.if_capenable &= ~IFCAP_TSO4;
     send(pgsMbuf({ npgs: 3 }));
@@ -185,7 +186,7 @@ describe('tcp_output: sendfile’s data', () => {
     for (const f of h.sent) expect(f.length).to.be.at.most(1514);
   });
 
-  it('converts for an interface without NOMAP, and the bytes are the same', () => {
+  it('maps the payload for an interface without IFCAP_NOMAP', () => {
     h.ifp.if_capenable &= ~IFCAP_NOMAP;
     send(pgsMbuf({ npgs: 1, last: 1000 }));
     expect(h.chains[0]!.unmapped).to.equal(0);

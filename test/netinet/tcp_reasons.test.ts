@@ -1,4 +1,4 @@
-/** Whatever TCP drops, challenges or sends again has a reason that is counted, and just one. */
+/** Every drop, challenge and retransmission of TCP counts exactly the expected reasons. */
 
 import { expect } from 'chai';
 import { reasonCounts, resetReasons } from '../../src/sys/reason.ts';
@@ -14,14 +14,14 @@ describe('tcp: reasons', () => {
   });
   afterEach(() => h.close());
 
-  /** TCP's reasons that `act` had counted. */
+  /** TCP's reasons counted while `act` runs. */
   const reasons = (act: () => void): Record<string, number> => {
     resetReasons();
     act();
     const seen = reasonCounts().filter((r) => r.layer === 'tcp' && r.count > 0);
     return Object.fromEntries(seen.map((r) => [r.reason, r.count]));
   };
-  /** A half-open connection: our SYN-ACK's number. */
+  /** Creates a half-open connection and returns the sequence number of our SYN-ACK. */
   const halfOpen = (): number => {
     h.seg({ flags: 'S', seq: 1000 });
     return h.take()[0]!.ip!.tcp!.seq;
@@ -36,18 +36,18 @@ describe('tcp: reasons', () => {
     return c;
   };
 
-  it('a listener: what is no SYN, RSTs, ACKs of nothing', () => {
+  it('listener: counts segments without SYN, RSTs, and ACKs', () => {
     expect(reasons(() => h.seg({ flags: 'F', seq: 1 }))).to.eql({ bad_syn: 1 });
     expect(reasons(() => h.seg({ flags: 'R', seq: 1 }))).to.eql({ bad_reset: 1 });
     expect(reasons(() => h.seg({ flags: '.', seq: 1, ack: 2 }))).to.include({ bad_ack: 1 });
   });
 
-  it('a half-open connection: SYN-ACKs that go again, and that it is given up', () => {
+  it('half-open connection: counts SYN-ACK retransmissions and the timeout', () => {
     halfOpen();
     expect(reasons(() => h.advance(60_000))).to.eql({ synack_retransmit: 3, handshake_timeout: 1 });
   });
 
-  it('a half-open connection that had to go', () => {
+  it('half-open connection: counts an entry dropped from a full bucket', () => {
     V_tcp(h.vnet).params.syncache_bucketlimit = 1;
     h.seg({ flags: 'S', seq: 1 });
     let full = 0;
@@ -58,8 +58,8 @@ describe('tcp: reasons', () => {
     expect(full).to.equal(1);
   });
 
-  // RFC 5961, 7: as many as for a connection.
-  it('a half-open connection: five challenges in a second', () => {
+  // RFC 5961, 7: the same limit as for a connection.
+  it('half-open connection: sends five challenge ACKs per second', () => {
     halfOpen();
     const knock = (): void => {
       for (let i = 0; i < 8; i++) h.seg({ flags: 'R', seq: 1002 + i });
@@ -77,7 +77,7 @@ describe('tcp: reasons', () => {
     expect(h.take()).to.have.length(5);
   });
 
-  it('SYN_SENT: what has neither SYN nor RST', () => {
+  it('SYN_SENT: counts segments without SYN or RST', () => {
     h.connect(80);
     const syn = h.take().find((f) => f.ip?.tcp?.flags === 'S')?.ip?.tcp;
     const to = { sport: 80, dport: syn!.sport, ack: syn!.seq + 1 };
@@ -86,7 +86,7 @@ describe('tcp: reasons', () => {
     expect(reasons(() => h.seg({ ...to, flags: 'R' }))).to.eql({ bad_reset: 1 });
   });
 
-  it('a connection: no ACK, beyond the window, behind the FIN', () => {
+  it('connection: counts segments without ACK, beyond the window, and behind the FIN', () => {
     const c = established();
     expect(reasons(() => c.seg({ flags: 'P', payload: 'x' }))).to.eql({ no_ack: 1 });
     for (let i = 0; i < 46; i++) c.data('y'.repeat(1400));
@@ -100,7 +100,7 @@ describe('tcp: reasons', () => {
     expect(reasons(() => c.seg({ payload: 'late' }))).to.eql({ data_after_fin: 1 });
   });
 
-  it('TIME_WAIT: RSTs, old SYNs, data; not a second ACK', () => {
+  it('TIME_WAIT: counts RSTs, old SYNs and data, and not a duplicate ACK', () => {
     const c = timeWait();
     const at = { seq: c.seq + 1, ack: c.ack + 1 };
     expect(reasons(() => c.seg({ ...at, flags: 'R' }))).to.eql({ bad_reset: 1 });
@@ -110,7 +110,7 @@ describe('tcp: reasons', () => {
     expect(reasons(() => c.seg({ ...at, payload: 'x' }))).to.eql(answered);
   });
 
-  it('ICMP about what is not under way; what is too large goes again', () => {
+  it('ICMP: counts an error about data not in flight, and a retransmission for the path MTU', () => {
     const c = established();
     h.write(c.so, 'q'.repeat(1400));
     const { seq } = h.take()[0]!.ip!.tcp!;

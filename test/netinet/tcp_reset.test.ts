@@ -11,26 +11,26 @@ describe('tcp: resets and challenges', () => {
   afterEach(() => h.close());
 
   // RFC 9293, 3.5.2, group 1.
-  it('resets a SYN for a closed port with its acknowledgment', () => {
+  it('answers a SYN to a closed port with a RST that acknowledges it', () => {
     h.seg({ flags: 'S', seq: 0xffffffff, payload: 'abc' });
     expectTx(h.sent, [to(PEER), flags('R.'), seq(0), ack(3)]);
   });
 
-  it('counts SYN and FIN in what it acknowledges', () => {
+  it('counts SYN and FIN in the acknowledgment of a RST', () => {
     h.seg({ flags: 'FS', seq: 10 });
     expectTx(h.sent, [flags('R.'), seq(0), ack(12)]);
     h.seg({ flags: 'FPU', seq: 10 }); // nmap's Xmas scan
     expectTx(h.sent, [flags('R.'), seq(0), ack(11)]);
-    h.seg({ flags: '', seq: 10 }); // and its null scan
+    h.seg({ flags: '', seq: 10 }); // nmap's null scan
     expectTx(h.sent, [flags('R.'), seq(0), ack(10)]);
   });
 
-  it('resets an ACK for a closed port at its own number', () => {
+  it('answers an ACK to a closed port with a RST at the acknowledged number', () => {
     h.seg({ flags: '.', seq: 10, ack: 77 });
     expectTx(h.sent, [flags('R'), seq(77)]);
   });
 
-  it('never answers a RST, a broadcast or a broken segment', () => {
+  it('never answers a RST or a malformed segment', () => {
     h.seg({ flags: 'R', seq: 10 });
     h.seg({ flags: 'R.', seq: 10, ack: 4 });
     h.seg({ flags: 'S', seq: 10, sum: 0x1234 });
@@ -43,7 +43,7 @@ describe('tcp: resets and challenges', () => {
     expect(counted(R_TCP_SHORT)).to.equal(1);
   });
 
-  it('listens to SYNs only', () => {
+  it('a listener accepts only SYNs', () => {
     h.listen(80);
     h.seg({ flags: '.', seq: 10, ack: 77 });
     expectTx(h.sent, [flags('R'), seq(77)]);
@@ -55,7 +55,7 @@ describe('tcp: resets and challenges', () => {
   });
 
   // RFC 5961, 3.2.
-  it('takes a RST at exactly rcv_nxt, challenges one in the window, ignores one outside', () => {
+  it('accepts a RST at exactly rcv_nxt, challenges one in the window, ignores one outside', () => {
     const c = h.establish();
     c.seg({ flags: 'R', seq: c.seq - 1 });
     c.seg({ flags: 'R', seq: c.seq + 70000 });
@@ -75,7 +75,7 @@ describe('tcp: resets and challenges', () => {
   });
 
   // RFC 5961, 4.2.
-  it('challenges a SYN in a connection, whatever its number', () => {
+  it('sends a challenge ACK for a SYN in a connection, with any sequence number', () => {
     const c = h.establish();
     c.seg({ flags: 'S', seq: c.seq });
     expectTx(h.sent, [flags('.'), seq(c.ack), ack(c.seq)]);
@@ -84,8 +84,8 @@ describe('tcp: resets and challenges', () => {
     expect(c.state).to.equal('ESTABLISHED');
   });
 
-  // net.inet.tcp.ack_war_cnt in ack_war_timewindow.
-  it('sends five challenges a second', () => {
+  // net.inet.tcp.ack_war_cnt per ack_war_timewindow.
+  it('sends five challenge ACKs per second', () => {
     const c = h.establish();
     for (let i = 0; i < 20; i++) c.seg({ flags: 'S' });
     expect(h.take()).to.have.length(5);
@@ -98,7 +98,7 @@ describe('tcp: resets and challenges', () => {
   });
 
   // RFC 5961, 5.2.
-  it('answers an ACK of what was never sent, or is too old, and takes nothing of it', () => {
+  it('drops a segment with an unacceptable ACK and answers with an ACK', () => {
     const c = h.establish();
     c.seg({ ack: c.ack + 1, payload: 'evil' });
     expectTx(h.sent, [flags('.'), ack(c.seq)]);
@@ -108,14 +108,14 @@ describe('tcp: resets and challenges', () => {
     expect(h.read(c.so)).to.equal('good');
   });
 
-  it('answers data outside the window, not RSTs', () => {
+  it('answers data outside the window with an ACK', () => {
     const c = h.establish();
     c.seg({ seq: c.seq + 70000, payload: 'late' });
     expectTx(h.sent, [flags('.'), ack(c.seq)]);
     expect(h.stat.tcps_rcvpackafterwin).to.equal(1);
   });
 
-  it('closes with RST if it lingers 0 s, unread data or not', () => {
+  it('sends a RST on close with SO_LINGER of 0 s, with unread and unacknowledged data', () => {
     const c = h.establish();
     c.data('unread');
     h.write(c.so, 'unacked');
@@ -126,7 +126,7 @@ describe('tcp: resets and challenges', () => {
     expectTx(h.sent, [flags('R.'), seq(c.ack + 7), ack(c.seq)]);
   });
 
-  it('resets new data for a program that is gone', () => {
+  it('sends a RST for new data after the socket is closed', () => {
     const c = h.establish();
     h.closeSocket(c.so);
     expectTx(h.sent, [flags('F.'), seq(c.ack)]);

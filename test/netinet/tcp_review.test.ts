@@ -1,4 +1,4 @@
-/** Corners where TCPs have gone wrong before: what a hostile peer or a long connection would find. */
+/** Corner cases in which TCP stacks have failed before. */
 
 import { expect } from 'chai';
 import { tcp_xmit_timer } from '../../src/netinet/tcp_ack.ts';
@@ -11,7 +11,7 @@ import { type Conn, PEER, type Seg, TestHost, US } from './tcp_host.ts';
 
 const size = 1448;
 
-describe('tcp: corners', () => {
+describe('tcp: corner cases', () => {
   let h: TestHost;
   let c: Conn;
   let tp: Tcpcb;
@@ -28,7 +28,10 @@ describe('tcp: corners', () => {
       .filter((f) => f.ip!.tcp!.payload.length > 0)
       .map((f) => ((f.ip!.tcp!.seq - c.ack) >>> 0) / size);
   const at = (k: number): number => (c.ack + Math.round(k * size)) >>> 0;
-  /** The peer has all before segment `n`, and the segments of `pairs`, [from, to). */
+  /**
+   * Acknowledges everything before segment `n`, with SACK blocks for the segments of `pairs`,
+   * [from, to).
+   */
   const sackTo = (n: number, pairs: [number, number][], fields: Seg = {}): void =>
     c.seg({
       ack: at(n),
@@ -54,8 +57,8 @@ describe('tcp: corners', () => {
   };
 
   describe('receiver', () => {
-    // RFC 2018, 4: a block is data that was received and queued.
-    it('does not report what it could not keep', () => {
+    // RFC 2018, 4: a block describes data that was received and queued.
+    it('sends no SACK block for data that it had to drop', () => {
       V_tcp(h.vnet).params.reass_maxqueuelen = 2;
       const gap = (off: number): void => c.seg({ seq: c.seq + off, payload: 'xxxxx' });
       gap(10);
@@ -72,8 +75,8 @@ describe('tcp: corners', () => {
       ]);
     });
 
-    // RFC 2883, 4.2: a duplicate in part, before what waits, in it, and across both ends.
-    it('reports as duplicate what of a segment it had', () => {
+    // RFC 2883, 4.2: partial duplicates before the queued data, in it, and across both ends.
+    it('reports the duplicate part of a segment as D-SACK', () => {
       const dsack = (): number[][] =>
         tcps()
           .at(-1)!
@@ -92,7 +95,7 @@ describe('tcp: corners', () => {
         [-10, -5],
         [15, 23],
       ]);
-      // The gap closes with a segment that overlaps on the left: nothing stale is said later.
+      // A segment that overlaps on the left closes the gap: later segments carry no stale block.
       c.seg({ seq: c.seq - 1, payload: 'e'.padEnd(16, 'f') });
       c.seq += 23;
       expect(dsack()).to.deep.equal([[-24, -23]]);
@@ -100,8 +103,8 @@ describe('tcp: corners', () => {
       expect(tcps()[0]!.sack).to.equal(undefined);
     });
 
-    // RFC 7323, 4.3, and CVE-2005-0356: only a segment that covers what was acknowledged last.
-    it('does not take the timestamp of a segment from outside the window', () => {
+    // RFC 7323, 4.3, and CVE-2005-0356: the segment must cover Last.ACK.sent.
+    it('ignores the timestamp of a segment outside the window', () => {
       c.seg({ seq: (c.seq - 0x10000000) >>> 0, ts: { val: 0x7000_0000, ecr: 0 } });
       expect(tp.ts_recent).to.equal(1000);
       c.seg({ seq: c.seq - 9, payload: 'abc', ts: { val: 0x7000_0000, ecr: 0 } });
@@ -111,8 +114,9 @@ describe('tcp: corners', () => {
       expect(h.read(c.so)).to.equal('hello');
     });
 
-    // FreeBSD: without this the persist timer never starts. The peer's window may open unheard.
-    it('probes a window that was shut by a segment that had to be acknowledged', () => {
+    // FreeBSD: without this the persist timer never starts, and a lost window update blocks the
+    // connection.
+    it('starts the persist timer when an out-of-order segment closes the window', () => {
       tp.snd_cwnd = 2 * size;
       h.write(c.so, new Uint8Array(6 * size));
       h.take();
@@ -121,10 +125,10 @@ describe('tcp: corners', () => {
       expect(h.stat.tcps_persisttimeo).to.be.above(0);
     });
 
-    it('probes a window that is shut when the timer goes off', () => {
+    it('starts the persist timer when the retransmission timer fires with a zero window', () => {
       fly(4);
       sackTo(0, [[1, 2]]);
-      // A byte later the window is shut, in the middle of recovery.
+      // The window closes in the middle of recovery, one byte later.
       tp.t_dupacks = 2;
       c.data('x');
       c.data('y', { win: 0, ack: at(0), sack: [[at(1), at(3)]] });
@@ -137,7 +141,7 @@ describe('tcp: corners', () => {
       expect(segs(h.take())).to.include(0);
     });
 
-    it('goes on sending when an ACK comes in a segment from before the window', () => {
+    it('continues to send for an ACK in a segment before the window', () => {
       tp.snd_cwnd = 2 * size;
       h.write(c.so, new Uint8Array(6 * size));
       expect(segs(h.take())).to.have.length(2);
@@ -147,8 +151,9 @@ describe('tcp: corners', () => {
   });
 
   describe('scoreboard', () => {
-    // Blocks below 2^31 bytes of fast-path ACKs later mean what they say.
-    it('is right after gigabytes without a gap', () => {
+    // The scoreboard stays right when many gigabytes were acknowledged on the fast path before the
+    // first block.
+    it('is correct after gigabytes without a gap', () => {
       fly(4);
       tp.snd_fack = tcpSeq(tp.snd_una + 0x70000000);
       sackTo(0, [[1, 2]]);
@@ -156,7 +161,7 @@ describe('tcp: corners', () => {
       expect(tp.sacked_bytes).to.equal(size);
     });
 
-    it('does not believe a peer that has what it does not acknowledge', () => {
+    it('ignores a SACK block that starts at the acknowledged sequence number', () => {
       fly(10);
       sackTo(0, [[0, 1]]);
       expect([tp.sacked_bytes, tp.snd_numholes]).to.deep.equal([0, 0]);
@@ -165,7 +170,7 @@ describe('tcp: corners', () => {
       expect(tp.snd_holes!.start).to.equal(tp.snd_una);
     });
 
-    // RFC 6675, 2: a duplicate is what brings news, be there data in it or not.
+    // RFC 6675, 2: an ACK with new SACK information is a duplicate ACK, with or without data.
     it('recovers when every ACK carries data', () => {
       newreno();
       fly(10);
@@ -178,7 +183,7 @@ describe('tcp: corners', () => {
       expect(c.so.so_rcv.sb_ccc).to.equal(4);
     });
 
-    it('sends no new data ahead of a hole that there is no room for yet', () => {
+    it('sends no new data while a lost segment waits for room', () => {
       newreno();
       fly(10);
       tp.t_flags |= 4; // TF_NODELAY
@@ -187,7 +192,7 @@ describe('tcp: corners', () => {
         [5, 8],
         [1, 4],
       ]);
-      // Segment 4 counts as lost, and a little less than it fits.
+      // Segment 4 is lost, and the window has one byte too little to retransmit it.
       const hole = tp.snd_holesTail!;
       tp.sack_bytes_rexmit -= seqDiff(hole.rxmit, hole.start);
       hole.rxmit = hole.start;
@@ -210,8 +215,8 @@ describe('tcp: corners', () => {
       expect(tp.snd_ssthresh).to.be.at.least(5 * size);
     });
 
-    // FreeBSD's tcp_mtudisc: the board is of segments that are no more.
-    it('starts over when the path turns out to be narrow in the middle of recovery', () => {
+    // FreeBSD's tcp_mtudisc: the scoreboard describes segments of the old size.
+    it('starts over when the path MTU shrinks in the middle of recovery', () => {
       fly(10);
       sackTo(0, [[1, 4]]);
       h.take();
@@ -229,7 +234,7 @@ describe('tcp: corners', () => {
       expect(Math.max(...sent.map((f) => f.ip!.len))).to.equal(1000);
     });
 
-    it('takes back what PRR counts when the interface refuses a retransmission', () => {
+    it('corrects the PRR counters when the interface refuses a retransmission', () => {
       fly(10);
       h.txError = 55; // ENOBUFS
       sackTo(0, [[1, 4]]);
@@ -241,8 +246,8 @@ describe('tcp: corners', () => {
   });
 
   describe('congestion', () => {
-    // A machine that slept: shifted left by 5, a day in ms has no room in 32 bits.
-    it('takes no negative round trip from a clock that jumped', () => {
+    // The clock can jump after the host slept. A day in ms, shifted left by 5, overflows 32 bits.
+    it('computes no negative RTT after a clock jump', () => {
       const plain = h.establish({ sport: 42000, dport: 82 });
       const other = h.tp(plain.so);
       other.t_srtt = 0;
@@ -254,8 +259,8 @@ describe('tcp: corners', () => {
       expect(other.t_rxtcur).to.equal(64_000);
     });
 
-    // RFC 5681, 3.1: what is lost before there is a round trip says nothing of the way's capacity.
-    it('keeps its threshold when a SYN is lost', () => {
+    // RFC 5681, 3.1: a loss before the first RTT sample says nothing about the path's capacity.
+    it('keeps ssthresh when a SYN is lost', () => {
       const so = h.connect(8080);
       const active = h.tp(so);
       const before = active.snd_ssthresh;
@@ -275,7 +280,7 @@ describe('tcp: corners', () => {
     });
 
     // RFC 3042, 2: no more than two segments beyond the congestion window.
-    it('holds limited transmit to two segments beyond the window', () => {
+    it('limits limited transmit to two segments beyond the window', () => {
       fly(10);
       tp.snd_cwnd = 5 * size;
       h.write(c.so, new Uint8Array(2 * size));
@@ -284,7 +289,7 @@ describe('tcp: corners', () => {
       expect(segs(h.take())).to.deep.equal([]);
     });
 
-    it('does not stop retransmitting, nor time out, for an ACK that found no buffer', () => {
+    it('does not start the retransmission timer for an ACK that failed with ENOBUFS', () => {
       c.data('x');
       h.txError = 55;
       h.advance(100);

@@ -1,4 +1,7 @@
-/** Recovery by the scoreboard, against RFC 6675's text: by example, and by an oracle that knows only that text. */
+/**
+ * SACK recovery as in RFC 6675: by examples, and by comparison with an independent model of the
+ * RFC's text.
+ */
 
 import { expect } from 'chai';
 import * as fc from 'fast-check';
@@ -9,12 +12,14 @@ import type { Frame, TcpInfo } from '../support/frames.ts';
 import { type Conn, TestHost } from './tcp_host.ts';
 
 const RUNS = process.env['TAPNIC_FULL'] === '1' ? 5000 : 250;
-/** SMSS, and the unit that blocks begin and end at. */
+/** SMSS, and the unit at which blocks begin and end. */
 const size = 1448;
 const UNIT = size / 4;
 const SEG = 4;
 
-/** RFC 6675, sections 2 to 5, on one flag per unit. Ends are exclusive: HighACK + 1, HighRxt + 1. */
+/**
+ * RFC 6675, sections 2 to 5, with one flag per unit. Ends are exclusive: HighACK + 1, HighRxt + 1.
+ */
 class Rfc6675 {
   readonly sacked: boolean[] = [];
   una = 0;
@@ -22,10 +27,10 @@ class Rfc6675 {
   highRxt = 0;
   rescueRxt = 0;
   dupAcks = 0;
-  /** Behind RecoveryPoint, while recovering. */
+  /** RecoveryPoint + 1 during recovery, else null. */
   recovery: number | null = null;
 
-  /** Update (); whether there is news of anything beyond the acknowledgment. */
+  /** Update (). Returns whether a block covers data not SACKed before. */
   update(ack: number, blocks: readonly (readonly [number, number])[]): boolean {
     this.una = ack;
     let news = false;
@@ -59,14 +64,14 @@ class Rfc6675 {
     return n;
   }
 
-  /** The segment from `s` on: at most SMSS, and nothing the peer has. */
+  /** The segment that starts at `s`: at most SMSS, and no SACKed data. */
   #segment(s: number): [number, number] {
     let to = s;
     while (to < this.highData && to - s < SEG && this.sacked[to] !== true) to++;
     return [s, to];
   }
 
-  /** NextSeg (), and the rule it went by; `total` is where the program's data ends. */
+  /** NextSeg (), with the number of the rule; the program's data ends at `total`. */
   nextSeg(total: number): { rule: number; from: number; to: number } | null {
     const top = this.sacked.lastIndexOf(true);
     let third = -1;
@@ -84,7 +89,7 @@ class Rfc6675 {
     }
     let last = this.highData - 1;
     while (last >= this.una && this.sacked[last] === true) last--;
-    // What this recovery has sent again already does not go a third time: there we differ.
+    // Unlike the RFC, do not retransmit twice what this recovery already retransmitted.
     if (last < this.una || last < this.highRxt || this.una <= this.rescueRxt) return null;
     let from = last;
     while (from > this.una && last - from + 1 < SEG && this.sacked[from - 1] !== true) from--;
@@ -92,8 +97,8 @@ class Rfc6675 {
   }
 
   /**
-   * Section 5, step 4. Returns the segment of 4.3; null if the recovery before has sent it: unlike the
-   * RFC, HighRxt does not begin anew, and what left a moment ago does not go again.
+   * Section 5, step 4. Returns the segment of step 4.3, or null if the previous recovery already
+   * sent it. Unlike in the RFC, HighRxt is not reset, so a segment just sent is not sent again.
    */
   enter(): [number, number] | null {
     this.recovery = this.highData;
@@ -126,9 +131,12 @@ describe('tcp: RFC 6675', () => {
 
   const tcps = (): TcpInfo[] => h.take().map((f: Frame) => f.ip!.tcp!);
   const at = (n: number): number => (c.ack + n * size) >>> 0;
-  /** Segments sent, by number; a part of one has a fraction. */
+  /** The segments sent, by number; a fraction stands for a part of a segment. */
   const segs = (): number[] => tcps().map((t) => ((t.seq - c.ack) >>> 0) / size);
-  /** The peer has everything before segment `n`, and the segments of `pairs`, [from, to). */
+  /**
+   * Acknowledges everything before segment `n`, with SACK blocks for the segments of `pairs`,
+   * [from, to).
+   */
   const ack = (n: number, ...pairs: [number, number][]): void =>
     c.seg({
       ack: at(n),
@@ -142,7 +150,7 @@ describe('tcp: RFC 6675', () => {
   const recovering = (): boolean => (tp.t_flags & TF_FASTRECOVERY) !== 0;
 
   describe('IsLost', () => {
-    it('by more than two segments above', () => {
+    it('is true with more than two SACKed segments above', () => {
       fly(8);
       ack(0, [2, 4]);
       expect(sackLost(tp)).to.equal(false);
@@ -152,7 +160,7 @@ describe('tcp: RFC 6675', () => {
       expect(segs()[0]).to.equal(0);
     });
 
-    it('by three separate blocks above, however small', () => {
+    it('is true with three separate SACKed blocks above, however small', () => {
       fly(8);
       const bit = 1 / size;
       ack(0, [2, 2 + bit], [4, 4 + bit]);
@@ -161,12 +169,12 @@ describe('tcp: RFC 6675', () => {
       ack(0, [2, 2 + bit], [4, 4 + bit], [6, 6 + bit]);
       expect(recovering()).to.equal(true);
       expect(segs()[0]).to.equal(0);
-      // Of the three holes only the first has three blocks above.
+      // Only the first of the three holes has three blocks above it.
       expect(tcp_compute_pipe(tp)).to.equal(8 * size - 3 - 2 * size + size);
     });
   });
 
-  it('limited transmit lets out as much as has left: section 5, step 3', () => {
+  it('limited transmit sends as much as has left the network: section 5, step 3', () => {
     fly(8, 4);
     ack(0, [1, 3]);
     expect(segs()).to.deep.equal([8, 9]);
@@ -175,18 +183,18 @@ describe('tcp: RFC 6675', () => {
   });
 
   describe('NextSeg', () => {
-    it('new data goes before a hole that is not lost: rules 2 and 3', () => {
+    it('sends new data before a hole that is not lost: rules 2 and 3', () => {
       fly(10, 5);
       ack(0, [1, 4]);
       expect(segs()).to.deep.equal([0]);
       ack(0, [1, 8]);
       expect(segs()).to.deep.equal([10, 11, 12, 13]);
-      // Behind segment 8 one has arrived: not enough to call it lost.
+      // Only one segment above 8 is SACKed: not enough to call 8 lost.
       ack(8, [9, 10]);
       expect(segs()).to.deep.equal([14, 8]);
     });
 
-    it('what Nagle holds back does not keep rule 3 waiting', () => {
+    it('applies rule 3 while Nagle holds new data back', () => {
       fly(10, 0.5);
       ack(0, [1, 8]);
       expect(segs()).to.deep.equal([0]);
@@ -194,15 +202,15 @@ describe('tcp: RFC 6675', () => {
       expect(segs()).to.deep.equal([8]);
     });
 
-    it('rescues the end of the flight, once: rule 4', () => {
+    it('retransmits the end of the flight once: rule 4', () => {
       fly(10);
       ack(0, [1, 6]);
       expect(segs()).to.deep.equal([0]);
-      // The tail, 6 to 9, is lost too: nobody would tell of it.
+      // The tail, 6 to 9, is lost too, and no ACK can report it.
       ack(6);
       expect(segs()).to.deep.equal([9]);
       expect(recovering()).to.equal(true);
-      // It arrived: what is missing in front of it goes by rules 1 and 3, and nothing twice.
+      // Segment 9 arrived. The gaps below it are sent by rules 1 and 3, each once.
       ack(6, [9, 10]);
       expect(segs()).to.deep.equal([6, 7, 8]);
       ack(7, [9, 10]);
@@ -213,13 +221,13 @@ describe('tcp: RFC 6675', () => {
       expect(h.stat.tcps_rexmttimeo).to.equal(0);
     });
 
-    it('rescues but once in a recovery, and not before more than the first segment is acknowledged', () => {
+    it('retransmits the end once per recovery, and only after a partial ACK beyond the first segment', () => {
       fly(10);
       ack(0, [1, 5]);
       expect(segs()).to.deep.equal([0]);
       ack(5);
       expect(segs()).to.deep.equal([9]);
-      // The rescue was lost as well: the timer's turn.
+      // The rescue retransmission is lost too, so the retransmission timer takes over.
       ack(6);
       ack(7);
       expect(segs()).to.deep.equal([]);
@@ -227,7 +235,7 @@ describe('tcp: RFC 6675', () => {
       expect(segs()).to.include(7);
     });
 
-    it('rescues with the FIN, where that was last', () => {
+    it('sets FIN on the rescue retransmission if the flight ended with one', () => {
       fly(10);
       soshutdown(c.so, SHUT_WR);
       expect(tcps().map((t) => t.flags)).to.deep.equal(['F.']);
@@ -243,7 +251,7 @@ describe('tcp: RFC 6675', () => {
       expect(c.state).to.equal('FIN_WAIT_2');
     });
 
-    it('rescues nothing into a closed window', () => {
+    it('sends no rescue retransmission into a zero window', () => {
       fly(10);
       ack(0, [1, 8]);
       segs();
@@ -253,7 +261,7 @@ describe('tcp: RFC 6675', () => {
     });
   });
 
-  it('a time-out that was none leaves no recovery that nothing can end', () => {
+  it('ends recovery when a timeout turns out to be spurious', () => {
     fly(10);
     ack(0, [1, 5]);
     segs();
@@ -261,7 +269,7 @@ describe('tcp: RFC 6675', () => {
     h.advance(300);
     expect(h.stat.tcps_rexmttimeo).to.equal(1);
     segs();
-    // An ACK that was on its way before: everything arrived.
+    // An ACK sent before the retransmission: everything arrived.
     c.ts = { val, ecr };
     ack(10);
     expect(h.stat.tcps_sndrexmitbad).to.equal(1);
@@ -271,12 +279,12 @@ describe('tcp: RFC 6675', () => {
     expect(segs()).to.deep.equal([10]);
   });
 
-  it('probes a window whatever recovery thinks of it', () => {
+  it('sends a window probe even during recovery', () => {
     fly(10, 1);
     ack(0, [1, 8]);
     segs();
     ack(11);
-    // As if one had been left that lets nothing out.
+    // Force a recovery state that allows no data.
     tp.t_flags |= TF_FASTRECOVERY | TF_FORCEDATA;
     tp.snd_cwnd = 0;
     h.write(c.so, new Uint8Array(size));
@@ -285,7 +293,7 @@ describe('tcp: RFC 6675', () => {
   });
 
   // Cumulative ACKs, blocks of quarter segments, more or less new data to send.
-  it('does what an oracle of the RFC’s text does, ACK by ACK', function () {
+  it('sends what the model of RFC 6675 sends, ACK by ACK', function () {
     this.timeout(240_000);
     const FLIGHT = 16;
     const seen = new Set<number>();
@@ -319,23 +327,23 @@ describe('tcp: RFC 6675', () => {
     expect([...seen].sort((a, b) => a - b)).to.deep.equal([1, 2, 3, 4]);
   });
 
-  /** One ACK to both, and what the stack sends for it held against the oracle. */
+  /** Gives one ACK to stack and model, and compares what the stack sends with the model. */
   function follow(
     o: Rfc6675,
     s: { ack: number; blocks: [number, number][]; top: boolean },
     total: number,
     seen: Set<number>,
   ): void {
-    // Where the peer is: no ACK stops in front of what it has said to have.
+    // A cumulative ACK never stops before SACKed data.
     let una = Math.min(o.una + s.ack, o.highData);
     while (una < o.highData && o.sacked[una] === true) una++;
-    // The end of the flight is as likely as all the rest.
+    // Half of the time, place the blocks at the end of the flight.
     const base = s.top ? Math.max(o.highData - FLIGHT_TOP, 0) : o.una;
     const blocks = s.blocks
       .map(([from, n]): [number, number] => [base + (s.top ? from % FLIGHT_TOP : from), n])
       .map(([from, n]): [number, number] => [from, Math.min(from + n, o.highData)])
       .filter(([from, to]) => from > una && to > from);
-    // An ACK that says nothing is RFC 5681's matter.
+    // An ACK without new information belongs to RFC 5681.
     if (una === o.una && blocks.length === 0) return;
     const wasUna = o.una;
     const news = o.update(una, blocks);
@@ -357,7 +365,7 @@ describe('tcp: RFC 6675', () => {
     if (o.recovery !== null && una >= o.recovery) o.recovery = null;
     if (una > wasUna) o.dupAcks = 0;
     else if (news && o.recovery === null) o.dupAcks++;
-    // Unlike the RFC, also when a cumulative ACK brings the news.
+    // Unlike the RFC, recovery also starts when a cumulative ACK carries the new information.
     const enters =
       o.recovery === null &&
       news &&
@@ -399,5 +407,5 @@ describe('tcp: RFC 6675', () => {
   }
 });
 
-/** Units at the end of the flight that blocks prefer. */
+/** The units at the end of the flight at which blocks are placed half of the time. */
 const FLIGHT_TOP = 5 * SEG;

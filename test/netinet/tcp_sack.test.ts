@@ -27,7 +27,10 @@ describe('tcp: SACK', () => {
   const tcps = (): TcpInfo[] => h.take().map((f) => f.ip!.tcp!);
   const segs = (frames: Frame[]): number[] =>
     frames.map((f) => ((f.ip!.tcp!.seq - c.ack) >>> 0) / size);
-  /** The peer has everything before segment `n`, and the segments of `pairs`, [from, to). */
+  /**
+   * Acknowledges everything before segment `n`, with SACK blocks for the segments of `pairs`,
+   * [from, to).
+   */
   const sackTo = (n: number, ...pairs: [number, number][]): void => {
     const at = (k: number): number => (c.ack + k * size) >>> 0;
     c.seg({
@@ -46,13 +49,13 @@ describe('tcp: SACK', () => {
   describe('receiver', () => {
     const gap = (off: number, text: string): void =>
       c.seg({ seq: (c.seq + off) >>> 0, payload: text });
-    /** Blocks of the last ACK, from the first byte missing. */
+    /** The blocks of the last ACK, relative to the first missing byte. */
     const blocks = (): [number, number][] | undefined =>
       tcps()
         .at(-1)!
         .sack?.map(([a, b]) => [(a - c.seq) >>> 0, (b - c.seq) >>> 0]);
 
-    it('is agreed upon by both SYNs or not at all', () => {
+    it('is used only if both SYNs permit it', () => {
       expect(h.tp(c.so).t_flags & TF_SACK_PERMIT).to.equal(TF_SACK_PERMIT);
       const plain = h.establish({ sport: 41000, dport: 81 });
       expect(h.tp(plain.so).t_flags & TF_SACK_PERMIT).to.equal(0);
@@ -60,13 +63,13 @@ describe('tcp: SACK', () => {
       expect(tcps().at(-1)!.optionKinds).to.deep.equal([]);
     });
 
-    it('offers it in FreeBSD’s order of options', () => {
+    it('puts SACK-permitted where FreeBSD puts it in the SYN options', () => {
       h.connect(8080);
       expect(tcps()[0]!.optionKinds).to.deep.equal([2, 1, 3, 4, 8]);
     });
 
-    // RFC 2018, 4: the block with the latest data first, then those reported before.
-    it('reports the latest block first, joins neighbours and forgets what is filled', () => {
+    // RFC 2018, 4: first the block with the latest data, then those reported before.
+    it('reports the latest block first, merges adjacent blocks and drops acknowledged ones', () => {
       gap(10, 'aaaaa');
       expect(blocks()).to.deep.equal([[10, 15]]);
       gap(30, 'bbbbb');
@@ -97,7 +100,7 @@ describe('tcp: SACK', () => {
       expect([(last.ack - c.seq) >>> 0, last.sack]).to.deep.equal([55, undefined]);
     });
 
-    it('has room for three blocks beside a timestamp, and says the rest later', () => {
+    it('reports the three latest blocks beside a timestamp', () => {
       for (const off of [10, 30, 50, 70, 90]) gap(off, 'xxxxx');
       expect(blocks()).to.deep.equal([
         [90, 95],
@@ -107,7 +110,7 @@ describe('tcp: SACK', () => {
     });
 
     // RFC 2883, 4.
-    it('reports a duplicate once, in front: D-SACK', () => {
+    it('reports a duplicate once, as the first block: D-SACK', () => {
       c.data('0123456789');
       h.take();
       c.seg({ seq: c.seq - 10, payload: '0123456789' });
@@ -126,7 +129,7 @@ describe('tcp: SACK', () => {
       ]);
     });
 
-    it('leaves room for the blocks in data it sends', () => {
+    it('shortens its data segments to make room for the blocks', () => {
       gap(10, 'aaaaa');
       h.take();
       h.write(c.so, new Uint8Array(2 * size));
@@ -137,12 +140,12 @@ describe('tcp: SACK', () => {
 
   describe('sender', () => {
     // RFC 6675, 5.1 and NextSeg (1).
-    it('sends each hole once, in order, and nothing the peer has', () => {
+    it('retransmits each hole once, in order, and no SACKed data', () => {
       fly(20);
       sackTo(0, [1, 2]);
       sackTo(0, [1, 3]);
       h.take();
-      // Segments 0, 5 and 9 are lost: everything else arrives, one ACK each.
+      // Segments 0, 5 and 9 are lost. Everything else arrives, with one ACK each.
       sackTo(0, [1, 4]);
       expect(segs(h.take())).to.deep.equal([0]);
       const resent: number[] = [];
@@ -168,15 +171,15 @@ describe('tcp: SACK', () => {
       expect(h.stat.tcps_sack_recovery_episode).to.equal(1);
     });
 
-    it('takes an ACK without news for no duplicate', () => {
+    it('does not count an ACK without new SACK information as a duplicate', () => {
       const tp = fly(10);
       for (let i = 0; i < 6; i++) sackTo(0, [3, 4]);
       expect(tp.t_dupacks).to.equal(1);
       expect(tp.t_flags & TF_FASTRECOVERY).to.equal(0);
     });
 
-    // As without SACK: a middlebox may have taken the option out of ACKs.
-    it('hears duplicates without a block while it knows of no hole', () => {
+    // As without SACK: a middlebox may have removed the option from ACKs.
+    it('counts duplicate ACKs without blocks while the scoreboard is empty', () => {
       const tp = fly(8);
       for (let i = 0; i < 3; i++) sackTo(0);
       expect(segs(h.take())).to.deep.equal([0]);
@@ -186,11 +189,11 @@ describe('tcp: SACK', () => {
       expect(tp.t_flags & TF_FASTRECOVERY).to.equal(0);
     });
 
-    it('keeps the timer when recovery finds no room to send: RFC 6298 (5.1)', () => {
+    it('keeps the retransmission timer running when recovery has no room to send: RFC 6298 (5.1)', () => {
       const tp = fly(8);
       sackTo(0, [1, 8]);
       expect(segs(h.take())).to.deep.equal([0]);
-      // The whole window is full of what was lost again.
+      // The congestion window is full.
       tp.snd_cwnd = 1;
       tcp_timer_activate(tp, TT_REXMT, 0);
       tp.t_fb.tfb_tcp_output(tp);
@@ -199,14 +202,14 @@ describe('tcp: SACK', () => {
       expect(segs(h.take())).to.include(0);
     });
 
-    it('enters recovery on one ACK that tells enough: RFC 6675, IsLost', () => {
+    it('enters recovery on one ACK with enough SACKed data: RFC 6675, IsLost', () => {
       fly(10);
       sackTo(0, [1, 4]);
       expect(segs(h.take())[0]).to.equal(0);
     });
 
-    // RFC 6937, 3: about every second ACK lets a segment out while cwnd goes down to half.
-    it('spreads retransmission and new data over the round trip: PRR', () => {
+    // RFC 6937, 3: about every second ACK sends a segment while cwnd drops to half.
+    it('spreads retransmissions and new data over the round trip: PRR', () => {
       h.vnet.sysctl.write('net.inet.tcp.cc.algorithm', 'newreno');
       const n = h.establish({
         ts: { val: 1, ecr: 0 },
@@ -224,18 +227,18 @@ describe('tcp: SACK', () => {
         n.seg({ ack: n.ack, sack: [[n.ack + size, n.ack + k * size]] });
         out.push(h.take().length);
       }
-      // Two by limited transmit, the retransmission, then one for two.
+      // Two by limited transmit, the retransmission, then one segment for every two ACKs.
       const sent = out.slice(2).reduce((a, b) => a + b, 0);
       expect(Math.max(...out)).to.equal(1);
       expect(sent).to.be.within(1, 10);
       expect(tp.snd_ssthresh).to.equal(10 * size);
     });
 
-    it('sends a retransmission that is lost again before the timer does', () => {
+    it('detects a lost retransmission before the timer fires', () => {
       fly(12);
       for (let to = 2; to <= 12; to++) sackTo(0, [1, to]);
       expect(segs(h.take())).to.include(0);
-      // Data sent after the retransmission arrives, the retransmission does not.
+      // Data sent after the retransmission arrives; the retransmission does not.
       h.write(c.so, new Uint8Array(10 * size));
       const again: number[] = [];
       for (let to = 13; to <= 22; to++) {
@@ -247,7 +250,7 @@ describe('tcp: SACK', () => {
       expect(h.stat.tcps_rexmttimeo).to.equal(0);
     });
 
-    it('skips what the peer has while it sends again after a time-out', () => {
+    it('skips SACKed data in the retransmissions after a timeout', () => {
       const tp = fly(8);
       sackTo(0, [6, 8]);
       h.advance(5000);
@@ -259,7 +262,7 @@ describe('tcp: SACK', () => {
       expect(segs(h.take())).to.deep.equal([1, 2, 3, 5]);
     });
 
-    it('counts and ignores blocks that cannot be', () => {
+    it('counts and ignores invalid SACK blocks', () => {
       const tp = fly(5);
       const at = (n: number): number => (c.ack + n) >>> 0;
       const bad: [number, number][][] = [
@@ -273,7 +276,7 @@ describe('tcp: SACK', () => {
       expect(counted(R_TCP_SACK_BAD)).to.equal(4);
     });
 
-    it('bounds holes per connection: net.inet.tcp.sack.maxholes', () => {
+    it('limits the holes per connection: net.inet.tcp.sack.maxholes', () => {
       h.vnet.sysctl.write('net.inet.tcp.sack.maxholes', '2');
       const tp = fly(12);
       for (let n = 1; n < 12; n += 2) sackTo(0, [n, n + 1]);
@@ -284,7 +287,7 @@ describe('tcp: SACK', () => {
     });
   });
 
-  it('keeps a scoreboard that agrees with a flat one, whatever arrives', function () {
+  it('keeps the same scoreboard as a flat array, for random ACKs', function () {
     this.timeout(120_000);
     const FLIGHT = 20;
     fc.assert(
@@ -328,7 +331,7 @@ describe('tcp: SACK', () => {
   });
 });
 
-/** What of `has` is missing between `una` and the highest that is there, as runs. */
+/** The gaps in `has` between `una` and the highest byte present, as runs. */
 function runs(has: Uint8Array, una: number): [number, number][] {
   const top = has.lastIndexOf(1);
   const found: [number, number][] = [];

@@ -79,14 +79,14 @@ describe('tcp: socket options', () => {
     return tcpInfoOf(sopt.sopt_val.subarray(0, sopt.sopt_valsize));
   };
 
-  it('has FreeBSD 14 numbers', () => {
+  it('has the option numbers of FreeBSD 14', () => {
     expect([TCP_NODELAY, TCP_MAXSEG, TCP_NOPUSH, TCP_NOOPT, TCP_INFO]).to.eql([1, 2, 4, 8, 32]);
     expect([TCP_CONGESTION, TCP_MAXUNACKTIME, TCP_FUNCTION_BLK]).to.eql([64, 68, 8192]);
     expect([TCP_KEEPINIT, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT]).to.eql([128, 256, 512, 1024]);
     expect([IP_TOS, IP_TTL, IP_PORTRANGE, IP_MINTTL, IP_DONTFRAG]).to.eql([3, 4, 19, 66, 67]);
   });
 
-  it('TCP_NOPUSH holds back what does not fill a segment, until it is off', () => {
+  it('TCP_NOPUSH: holds a partial segment back until it is cleared', () => {
     expect(set(c.so, TCP_NOPUSH, 1)).to.equal(0);
     h.write(c.so, 'part');
     expectTx(h.sent);
@@ -94,7 +94,7 @@ describe('tcp: socket options', () => {
     expectTx(h.sent, [payload('part')]);
   });
 
-  it('TCP_MAXSEG only makes it smaller', () => {
+  it('TCP_MAXSEG: can only lower the MSS', () => {
     expect(get(c.so, TCP_MAXSEG)).to.equal(1460);
     for (const v of [0, -1, 1461, 175]) expect(set(c.so, TCP_MAXSEG, v)).to.equal(EINVAL);
     expect(set(c.so, TCP_MAXSEG, 500)).to.equal(0);
@@ -102,7 +102,7 @@ describe('tcp: socket options', () => {
     expectTx(h.sent, [payload(500)], [payload(200)]);
   });
 
-  it('TCP_NOOPT: no options in our SYN, nor in the SYN-ACK of a listener', () => {
+  it('TCP_NOOPT: sends no options in a SYN, nor in the SYN-ACK of a listener', () => {
     const so = h.socket();
     expect(set(so, TCP_NOOPT, 1)).to.equal(0);
     expect(soconnect(so, sin(PEER, 7))).to.equal(0);
@@ -115,7 +115,7 @@ describe('tcp: socket options', () => {
     expect([t.flags, t.mss, t.wscale, t.ts]).to.eql(['S.', undefined, undefined, undefined]);
   });
 
-  it('keepalive of one connection: TCP_KEEPIDLE, INTVL and CNT', () => {
+  it('TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT: set the keepalive times of one connection', () => {
     for (const [name, v] of [
       [TCP_KEEPIDLE, 10],
       [TCP_KEEPINTVL, 2],
@@ -139,7 +139,7 @@ describe('tcp: socket options', () => {
     expect(c.so.so_error).to.equal(ETIMEDOUT);
   });
 
-  it('TCP_KEEPINIT: how long connecting may take', () => {
+  it('TCP_KEEPINIT: limits the time of a connection attempt', () => {
     const so = h.socket();
     expect(set(so, TCP_KEEPINIT, 4)).to.equal(0);
     expect(get(h.socket(), TCP_KEEPINIT)).to.equal(75);
@@ -150,7 +150,7 @@ describe('tcp: socket options', () => {
     expect(so.so_error).to.equal(ETIMEDOUT);
   });
 
-  it('connections take over the options of their listener', () => {
+  it('accepted connections inherit the options of the listener', () => {
     const head = h.listen(92);
     set(head, TCP_KEEPIDLE, 33);
     set(head, TCP_NODELAY, 1);
@@ -175,10 +175,10 @@ describe('tcp: socket options', () => {
   });
 
   // RFC 5482; tcp(4).
-  it('TCP_MAXUNACKTIME: data unacknowledged for so long ends the connection', () => {
+  it('TCP_MAXUNACKTIME: drops a connection whose data stays unacknowledged that long', () => {
     expect(get(c.so, TCP_MAXUNACKTIME)).to.equal(0);
     expect(set(c.so, TCP_MAXUNACKTIME, 5)).to.equal(0);
-    h.advance(60_000); // nothing is under way: no limit
+    h.advance(60_000); // no data is in flight: no limit
     expect(c.state).to.equal('ESTABLISHED');
     h.write(c.so, 'a');
     h.advance(4_000);
@@ -192,7 +192,7 @@ describe('tcp: socket options', () => {
     expect(h.stat.tcps_progdrops).to.equal(1);
   });
 
-  it('TCP_MAXUNACKTIME: progress starts the time over', () => {
+  it('TCP_MAXUNACKTIME: progress restarts the time', () => {
     set(c.so, TCP_MAXUNACKTIME, 5);
     h.write(c.so, 'x'.repeat(2920));
     h.advance(4_000);
@@ -203,7 +203,7 @@ describe('tcp: socket options', () => {
     expect(c.state).to.equal('CLOSED');
   });
 
-  it('TCP_MAXUNACKTIME: a window that stays shut counts too', () => {
+  it('TCP_MAXUNACKTIME: a zero window counts too', () => {
     set(c.so, TCP_MAXUNACKTIME, 20);
     c.seg({ win: 0 });
     h.write(c.so, 'waits');
@@ -214,7 +214,7 @@ describe('tcp: socket options', () => {
     expect(h.stat.tcps_progdrops).to.equal(1);
   });
 
-  it('TCP_CONGESTION and TCP_FUNCTION_BLK by name', () => {
+  it('TCP_CONGESTION, TCP_FUNCTION_BLK: get and set by name', () => {
     expect(getText(TCP_CONGESTION, 16)).to.equal('cubic'.padEnd(16, '\0'));
     expect(setText(TCP_CONGESTION, 'newreno')).to.equal(0);
     expect(getText(TCP_CONGESTION, 4)).to.equal('newr');
@@ -226,7 +226,7 @@ describe('tcp: socket options', () => {
     expect(setText(TCP_FUNCTION_BLK, 'freebsd', 8)).to.equal(EINVAL);
   });
 
-  it('TCP_INFO: state, options, times in microseconds, windows', () => {
+  it('TCP_INFO: returns state, options, times in microseconds, windows', () => {
     const x = h.establish({
       sport: 41000,
       dport: 81,
@@ -253,7 +253,7 @@ describe('tcp: socket options', () => {
     c.seg({ ack: c.ack + 1 });
     h.advance(50);
     const later = info(c.so);
-    // A first measurement of 100 ms over the hand-shake's 0.
+    // A first RTT sample of 100 ms after the handshake's 0.
     expect(later.tcpi_rtt).to.be.within(1000, 101_000);
     expect(later.tcpi_last_data_recv).to.equal(50_000);
     expect(later.tcpi_rto).to.equal(h.tp(c.so).t_rxtcur * 1000);
@@ -266,7 +266,7 @@ describe('tcp: socket options', () => {
     expect(set(c.so, TCP_INFO, 1)).to.equal(EINVAL);
   });
 
-  it('IP_TTL, IP_TOS, IP_PORTRANGE, IP_DONTFRAG', () => {
+  it('IP_TTL, IP_TOS, IP_PORTRANGE: get, set, and refuse values out of range', () => {
     const ip = (name: number, v: number): Errno => soSetInt(c.so, IPPROTO_IP, name, v);
     const read = (name: number): number => {
       expect(soGetInt(c.so, IPPROTO_IP, name)).to.equal(0);
@@ -292,7 +292,7 @@ describe('tcp: socket options', () => {
     expect(soGetInt(c.so, IPPROTO_IP, 99)).to.equal(ENOPROTOOPT);
   });
 
-  it('refuses what it does not know, and a dead connection', () => {
+  it('refuses unknown options, and options of a dead connection', () => {
     expect(set(c.so, 3, 1)).to.equal(ENOPROTOOPT);
     expect(soGetInt(c.so, IPPROTO_TCP, 16)).to.equal(ENOPROTOOPT);
     expect(set(c.so, TCP_FASTOPEN, 1)).to.equal(EPERM);

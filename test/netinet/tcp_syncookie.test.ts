@@ -27,7 +27,7 @@ describe('tcp: SYN cookies (RFC 4987, 3.6)', () => {
     return c;
   };
 
-  it('say what the peer offered, rounded down', () => {
+  it("encode the peer's options, rounded down", () => {
     const tcp = V_tcp(h.vnet);
     fc.assert(
       fc.property(
@@ -43,7 +43,7 @@ describe('tcp: SYN cookies (RFC 4987, 3.6)', () => {
           expect(cookieSays.mss).to.be.within(Math.min(mss / 2.5, 216), mss);
           if (wscale < 0) expect(cookieSays.wscale).to.equal(-1);
           else expect(cookieSays.wscale).to.be.within(Math.max(Math.min(wscale - 2, 8), 0), wscale);
-          // Another connection's, another number's, or one bit changed: not ours.
+          // The cookie is invalid for another port and for another sequence number.
           const other = (fport % 65535) + 1;
           expect(syncookie_lookup(tcp, inc(other), tcpSeq(irs), iss)).to.equal(false);
           expect(syncookie_lookup(tcp, inc(fport), tcpSeq(irs + 1), iss)).to.equal(false);
@@ -53,7 +53,7 @@ describe('tcp: SYN cookies (RFC 4987, 3.6)', () => {
     );
   });
 
-  it('are good for one to two lifetimes of a secret', () => {
+  it('are valid for one to two lifetimes of a secret', () => {
     const tcp = V_tcp(h.vnet);
     const irs = tcpSeq(7);
     const iss = syncookie_generate(tcp, inc(1), irs, 1460, 6, true);
@@ -63,7 +63,7 @@ describe('tcp: SYN cookies (RFC 4987, 3.6)', () => {
     expect(syncookie_lookup(tcp, inc(1), irs, iss)).to.equal(false);
   });
 
-  it('are guessed once in 2^24 tries at most', () => {
+  it('are guessed at most once in 20,000 random tries', () => {
     const tcp = V_tcp(h.vnet);
     syncookie_generate(tcp, inc(1), tcpSeq(7), 1460, 6, true);
     let hits = 0;
@@ -73,7 +73,9 @@ describe('tcp: SYN cookies (RFC 4987, 3.6)', () => {
   });
 
   const syn = { flags: 'S', seq: 5, mss: 1400, wscale: 7, sackOk: true, ts: { val: 9, ecr: 0 } };
-  /** Fills the syncache so that the first peer's entry has to go; returns our answer to that one. */
+  /**
+   * Fills the syncache until the first peer's entry is dropped; returns our SYN-ACK to that peer.
+   */
   const flood = (): TcpInfo => {
     V_tcp(h.vnet).params.syncache_cachelimit = 50;
     h.seg(syn);
@@ -83,7 +85,7 @@ describe('tcp: SYN cookies (RFC 4987, 3.6)', () => {
     return synAck;
   };
 
-  it('complete a connection whose entry the flood drove out', () => {
+  it('complete a connection whose entry was dropped in a SYN flood', () => {
     const head = h.listen(80);
     const t = flood();
     h.seg({ seq: 6, ack: t.seq + 1, ts: { val: 10, ecr: t.ts!.val }, payload: 'hello' });
@@ -95,7 +97,7 @@ describe('tcp: SYN cookies (RFC 4987, 3.6)', () => {
     expect(h.stat.tcps_sc_recvcookie).to.equal(1);
   });
 
-  it('are not taken without a flood, nor with net.inet.tcp.syncookies=0', () => {
+  it('are refused without a recent overflow, and with net.inet.tcp.syncookies=0', () => {
     const head = h.listen(80);
     const t = flood();
     h.advance(16_000);
@@ -109,7 +111,7 @@ describe('tcp: SYN cookies (RFC 4987, 3.6)', () => {
     expect(head.sol_comp).to.have.length(0);
   });
 
-  it('need no entries at all with net.inet.tcp.syncookies_only=1', () => {
+  it('need no syncache entries with net.inet.tcp.syncookies_only=1', () => {
     const head = h.listen(80);
     h.vnet.sysctl.write('net.inet.tcp.syncookies_only', '1');
     h.seg(syn);

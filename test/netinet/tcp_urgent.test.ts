@@ -1,4 +1,4 @@
-/** Urgent data both ways: RFC 9293, 3.8.5, RFC 6093, and what BSD sockets make of it. */
+/** Urgent data in both directions: RFC 9293, 3.8.5, RFC 6093, and the BSD socket interface. */
 
 import { expect } from 'chai';
 import { MSG_OOB, MSG_PEEK } from '../../src/kern/protosw.ts';
@@ -24,7 +24,7 @@ describe('tcp: urgent data', () => {
   });
   afterEach(() => h.close());
 
-  /** What recv(2) says: bytes as text, or the errno's name. */
+  /** The result of recv(2): the bytes as text, or the errno's name. */
   const recv = (so: Socket, f = 0, max = 100): string => {
     const buf = Buffer.alloc(max);
     const error = soRecv(so, buf, 0, max, f);
@@ -38,11 +38,11 @@ describe('tcp: urgent data', () => {
       return [t.flags, t.payload.length, t.urp];
     });
 
-  it('keeps the byte beside the stream, and stops a read in front of it', () => {
+  it('keeps the urgent byte out of the stream, and stops a read at the mark', () => {
     c.data('abcXdef', { flags: 'PU.', urp: 4 });
     expect(recv(c.so, MSG_OOB | MSG_PEEK)).to.equal('X');
     expect(recv(c.so, MSG_OOB)).to.equal('X');
-    expect(recv(c.so, MSG_OOB), 'read already').to.equal('EINVAL');
+    expect(recv(c.so, MSG_OOB), 'a second read of the urgent byte').to.equal('EINVAL');
     expect(soAtMark(c.so)).to.equal(false);
     expect(recv(c.so)).to.equal('abc');
     expect(soAtMark(c.so)).to.equal(true);
@@ -51,14 +51,14 @@ describe('tcp: urgent data', () => {
     expect(h.tp(c.so).rcv_nxt).to.equal(c.seq);
   });
 
-  it('leaves it in line with SO_OOBINLINE', () => {
+  it('leaves the urgent byte in the stream with SO_OOBINLINE', () => {
     expect(soSetInt(c.so, SOL_SOCKET, SO_OOBINLINE, 1)).to.equal(0);
     c.data('abcXdef', { flags: 'PU.', urp: 4 });
     expect(recv(c.so, MSG_OOB)).to.equal('EINVAL');
     expect([recv(c.so), soAtMark(c.so), recv(c.so)]).to.eql(['abc', true, 'Xdef']);
   });
 
-  it('announced before it is there: EWOULDBLOCK, then the byte', () => {
+  it('returns EWOULDBLOCK for an urgent byte that was announced but did not arrive', () => {
     expect(recv(c.so, MSG_OOB)).to.equal('EINVAL');
     let woken = 0;
     soupcall_set(c.so, SO_RCV, { run: () => void woken++ });
@@ -74,7 +74,7 @@ describe('tcp: urgent data', () => {
     expect(recv(c.so)).to.equal('more');
   });
 
-  it('is alone in its segment: the mark is where we are', () => {
+  it('sets the mark at the read position when the urgent byte comes alone', () => {
     c.data('X', { flags: 'PU.', urp: 1 });
     expect(soAtMark(c.so)).to.equal(true);
     expect(recv(c.so)).to.equal('EAGAIN');
@@ -83,7 +83,7 @@ describe('tcp: urgent data', () => {
     expect(recv(c.so)).to.equal('in');
   });
 
-  it('peeking stops at the mark and moves nothing', () => {
+  it('MSG_PEEK stops at the mark and does not move it', () => {
     c.data('abX', { flags: 'PU.', urp: 3 });
     c.data('cd');
     expect(recv(c.so, MSG_PEEK)).to.equal('ab');
@@ -92,9 +92,9 @@ describe('tcp: urgent data', () => {
   });
 
   for (const inline of [false, true])
-    it(`is the right byte after reordering and overlap${inline ? ', in line' : ''}`, () => {
+    it(`finds the urgent byte after reordering and overlap${inline ? ', in line' : ''}`, () => {
       soSetInt(c.so, SOL_SOCKET, SO_OOBINLINE, inline ? 1 : 0);
-      // Bytes 0 to 8: abcdXefgh; the urgent one is the fifth.
+      // Bytes 0 to 8 are abcdXefgh; the urgent byte is the fifth.
       const at = (off: number, text: string, fields = {}): void =>
         c.seg({ seq: c.seq + off, payload: text, flags: 'U.', urp: 5 - off, ...fields });
       at(3, 'dXe');
@@ -107,34 +107,34 @@ describe('tcp: urgent data', () => {
       if (!inline) expect(recv(c.so, MSG_OOB)).to.equal('EINVAL'); // past the mark
     });
 
-  it('a repeated segment does not bring it again', () => {
+  it('delivers the urgent byte once when the segment is retransmitted', () => {
     c.data('aX', { flags: 'U.', urp: 2 });
     c.seg({ seq: c.seq - 2, payload: 'aXb', flags: 'U.', urp: 2 });
     expect(recv(c.so, MSG_OOB)).to.equal('X');
     expect([recv(c.so), recv(c.so)]).to.eql(['a', 'b']);
   });
 
-  it('a second mark replaces the first, whose byte is lost', () => {
+  it('replaces the mark by a second one and discards the first urgent byte', () => {
     c.data('aX', { flags: 'U.', urp: 2 });
     c.data('bY', { flags: 'U.', urp: 2 });
     expect(recv(c.so, MSG_OOB)).to.equal('Y');
     expect([recv(c.so), soAtMark(c.so)]).to.eql(['ab', true]);
   });
 
-  it('a pointer beyond all reason, or behind us, is ignored', () => {
+  it('ignores an urgent pointer of 0 and one behind rcv_nxt, and accepts one far ahead', () => {
     c.seg({ flags: 'U.', urp: 0 });
     expect(recv(c.so, MSG_OOB)).to.equal('EINVAL');
     c.data('abc');
     c.seg({ seq: c.seq - 3, payload: 'abc', flags: 'U.', urp: 2 });
     expect([recv(c.so), recv(c.so, MSG_OOB)]).to.eql(['abc', errnoName(EINVAL)]);
-    // As far ahead as the field reaches: it is waited for, and the stream goes on.
+    // The largest pointer: the urgent byte does not arrive, and the stream goes on.
     c.data('x', { flags: 'U.', urp: 65_535 });
     expect(recv(c.so)).to.equal('x');
     c.data('y');
     expect(recv(c.so)).to.equal('y');
   });
 
-  it('sends the byte at once, Nagle or not, with a pointer behind it', () => {
+  it('sends the urgent byte immediately in spite of Nagle, with the pointer behind it', () => {
     h.write(c.so, 'first');
     h.take();
     h.write(c.so, 'waits');
@@ -147,7 +147,7 @@ describe('tcp: urgent data', () => {
     expect(h.tp(c.so).snd_up).to.equal(h.tp(c.so).snd_una);
   });
 
-  it('tells of it in every segment in front, and again when they are lost', () => {
+  it('sends the urgent pointer in the segments before the urgent byte when they are retransmitted', () => {
     const n = 2000;
     h.write(c.so, 'x'.repeat(n));
     h.take();
@@ -159,7 +159,7 @@ describe('tcp: urgent data', () => {
     expect([again[0]!.flags.includes('U'), again[0]!.urp]).to.eql([true, n + 1]);
   });
 
-  it('gets through a closed window by a probe, and the pointer does not wrap', () => {
+  it('sends an urgent byte as a window probe, and limits the pointer to 65535', () => {
     c.data('z');
     c.win = 0;
     c.data('z');
@@ -175,8 +175,8 @@ describe('tcp: urgent data', () => {
     expect([t.flags.includes('U'), t.urp]).to.eql([true, 65_535]);
   });
 
-  it('reaches the other end of a connection of ours', () => {
-    // The peer echoes what we sent: same bytes, same pointer.
+  it('receives urgent data that it sent itself', () => {
+    // The peer echoes the segment with the same bytes and the same urgent pointer.
     sendOob('ab!');
     const t = h.take()[0]!.ip!.tcp!;
     c.data(Buffer.from(t.payload).toString('latin1'), {

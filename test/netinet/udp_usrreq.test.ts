@@ -143,7 +143,7 @@ describe('udp_usrreq', () => {
     buildUdp({ src: PEER, dst: US, ...ip }, { sport: 4000, dport: 53, payload: bytes(32), ...f });
   const stat = (): ReturnType<typeof udpstat> => udpstat(rig.vnet);
 
-  /** The datagram that the fragments just sent are. */
+  /** Reassembles the datagram from the fragments just sent. */
   function reassemble(): { frags: Ip4Info[]; ip: Ip4Info } {
     const frags = rig.sent.splice(0).map((f) => decodeFrame(f).ip!);
     const body = Buffer.concat(frags.map((f) => f.payload));
@@ -158,8 +158,8 @@ describe('udp_usrreq', () => {
     return { frags, ip: decodeIp4(buildIp4({ src, dst }, proto, body)) };
   }
 
-  describe('sends', () => {
-    it('to whom it is told, from a port of its own that stays', () => {
+  describe('sending', () => {
+    it('uses an ephemeral port, and keeps it for the next datagram', () => {
       boot();
       const so = socket();
       expect(send(so, bytes(100), sin(PEER, 5000))).to.equal(0);
@@ -173,7 +173,7 @@ describe('udp_usrreq', () => {
       expect(stat().udps_opackets).to.equal(2);
     });
 
-    it('to its peer when it is connected, and says what does not go together', () => {
+    it('sends to the connected peer, and refuses an address then', () => {
       boot();
       const so = socket(sin(US, 53));
       expect(send(so, bytes(1), null)).to.equal(EDESTADDRREQ);
@@ -183,7 +183,7 @@ describe('udp_usrreq', () => {
       expect(send(so, bytes(9), null)).to.equal(0);
       expectTx(rig.sent, [from(US, 53), to(PEER, 5000), payload(bytes(9))]);
       expect(send(so, bytes(1), sin(PEER, 5000))).to.equal(EISCONN);
-      // Another connect moves it; a disconnect leaves the port.
+      // A second connect changes the peer; a disconnect keeps the local port.
       expect(soconnect(so, sin(PEER, 6000))).to.equal(0);
       expect(send(so, bytes(9), null)).to.equal(0);
       expectTx(rig.sent, [from(US, 53), to(PEER, 6000)]);
@@ -194,14 +194,14 @@ describe('udp_usrreq', () => {
       expect(so.so_proto.pr_listen(so, 1)).to.equal(EOPNOTSUPP);
     });
 
-    it('an empty datagram', () => {
+    it('sends an empty datagram', () => {
       boot();
       expect(send(socket(), bytes(0), sin(PEER, 5000))).to.equal(0);
       const [f] = expectTx(rig.sent, [payload(0)]);
       expect(f!.ip!.len).to.equal(28);
     });
 
-    it('without a checksum when told so', () => {
+    it('sends no checksum with net.inet.udp.checksum=0', () => {
       boot();
       rig.vnet.sysctl.write('net.inet.udp.checksum', '0');
       expect(send(socket(), bytes(10), sin(PEER, 5000))).to.equal(0);
@@ -209,7 +209,7 @@ describe('udp_usrreq', () => {
       expect([ip.payload[6], ip.payload[7]]).to.deep.equal([0, 0]);
     });
 
-    it('leaves the checksum to a NIC that has it', () => {
+    it('leaves the checksum to a NIC with CSUM_UDP', () => {
       boot({ hwassist: CSUM_UDP | CSUM_IP });
       expect(send(socket(), bytes(10), sin(PEER, 5000))).to.equal(0);
       expect(rig.chains[0]).to.include({ csum_flags: CSUM_UDP | CSUM_IP, csum_data: 6 });
@@ -222,8 +222,8 @@ describe('udp_usrreq', () => {
       [9216, 7],
       [65507, 45],
     ] as const)
-      it(`${n} bytes in ${frames} frames`, () => {
-        boot({ hwassist: CSUM_UDP }); // no NIC sums over fragments
+      it(`sends ${n} bytes in ${frames} frames`, () => {
+        boot({ hwassist: CSUM_UDP }); // the NIC cannot sum over fragments
         expect(send(big(socket()), bytes(n), sin(PEER, 5000))).to.equal(0);
         if (frames === 1) {
           expectTxWith({ l4: 'pseudo' }, rig.sent, [payload(bytes(n))]);
@@ -234,7 +234,7 @@ describe('udp_usrreq', () => {
         expect(Buffer.from(ip.udp!.payload).equals(bytes(n))).to.equal(true);
       });
 
-    it('not more than its buffer or an IP packet holds, nor in pieces with DF', () => {
+    it('refuses a datagram larger than the send buffer or an IP packet, or larger than the MTU with DF', () => {
       boot();
       const so = socket();
       expect(send(so, bytes(9217), sin(PEER, 5000)), 'net.inet.udp.maxdgram').to.equal(EMSGSIZE);
@@ -249,7 +249,7 @@ describe('udp_usrreq', () => {
       expect(f!.ip).to.include({ ttl: 9, df: true });
     });
 
-    it('to everyone only with SO_BROADCAST, and nowhere without a route', () => {
+    it('broadcasts only with SO_BROADCAST, and sends nothing without a route', () => {
       boot();
       const so = socket();
       expect(send(so, bytes(1), sin('192.0.2.255', 5000))).to.equal(EACCES);
@@ -261,7 +261,7 @@ describe('udp_usrreq', () => {
       expectTx(rig.sent);
     });
 
-    it('nothing any more after shutdown', () => {
+    it('sends nothing after shutdown', () => {
       boot();
       const so = socket();
       expect(soshutdown(so, SHUT_WR)).to.equal(ENOTCONN);
@@ -272,8 +272,8 @@ describe('udp_usrreq', () => {
     });
   });
 
-  describe('sends unmapped payload', () => {
-    /** An empty packet header with pages behind, or, for a program's bytes, pages that are the packet. */
+  describe('sending unmapped payload', () => {
+    /** An empty packet header with pages behind it; with `first` 0, a packet made of pages only. */
     function unmapped(npgs: number, first: number, last: number): Mbuf {
       if (first === 0) {
         const n = (npgs - 1) * 4096 + last;
@@ -298,7 +298,7 @@ describe('udp_usrreq', () => {
             const hwassist = txcsum ? CSUM_UDP | CSUM_IP : 0;
             boot({ mtu, hwassist, capabilities: nomap ? IFCAP_NOMAP : 0 });
             const so = socket(sin(US, 53));
-            // More than a frame, and less.
+            // Some larger than a frame, some smaller.
             for (const [npgs, first, last] of [
               [5, 1000, 77],
               [1, 3800, 200],
@@ -331,7 +331,8 @@ describe('udp_usrreq', () => {
               }
             }
             const converted = counted(R_CONVERT_CSUM) + counted(R_CONVERT_NOMAP);
-            // The long ones are always cut; the short ones are converted if the NIC lacks either.
+            // A large datagram is always fragmented and so converted. A small one is converted if
+            // the NIC lacks either capability.
             expect(converted).to.equal(txcsum && nomap ? 2 : 4);
           });
 
@@ -339,8 +340,8 @@ describe('udp_usrreq', () => {
       naiveSum([192, 0, 2, 2, 192, 0, 2, 1, 0, 17, len >>> 8, len & 255]);
   });
 
-  describe('receives', () => {
-    it('datagrams, apart and in order, with their sender', () => {
+  describe('receiving', () => {
+    it("delivers datagrams separately and in order, with the sender's address", () => {
       boot();
       const so = socket(sin('0.0.0.0', 53));
       let woken = 0;
@@ -355,12 +356,12 @@ describe('udp_usrreq', () => {
       }
       expect(receive(so)).to.equal(EWOULDBLOCK);
       rig.injectIp(arrives());
-      expect(receive(so, 5), 'the rest is lost').to.deep.equal(bytes(5));
+      expect(receive(so, 5), 'the rest of the datagram is discarded').to.deep.equal(bytes(5));
       expect(receive(so)).to.equal(EWOULDBLOCK);
       expect([so.so_rcv.sb_ccc, so.so_rcv.sb_mbcnt]).to.deep.equal([0, 0]);
     });
 
-    it('in pieces of any size, and longer than a frame', () => {
+    it('accepts a datagram in mbufs of any size and in fragments', () => {
       boot();
       const so = big(socket(sin(US, 53)));
       for (const piece of [21, 40, 100]) {
@@ -380,7 +381,7 @@ describe('udp_usrreq', () => {
       expect(receive(so)).to.deep.equal(bytes(20_000));
     });
 
-    it('for the connection before the address before everyone', () => {
+    it('prefers a connected socket to a bound address, and that to INADDR_ANY', () => {
       boot();
       const any = socket(sin('0.0.0.0', 53), SO_REUSEPORT);
       const own = socket(sin(US, 53), SO_REUSEPORT);
@@ -396,7 +397,7 @@ describe('udp_usrreq', () => {
       expect(receive(connected)).to.equal(EWOULDBLOCK);
     });
 
-    it('cuts what is behind the datagram, whatever the NIC summed', () => {
+    it('cuts bytes behind the UDP length', () => {
       boot();
       const so = socket(sin(US, 53));
       const udp = arrives().slice(20);
@@ -404,7 +405,7 @@ describe('udp_usrreq', () => {
       expect(receive(so)).to.deep.equal(bytes(32));
     });
 
-    it('counts and drops what is wrong', () => {
+    it('counts and drops invalid datagrams', () => {
       boot();
       const so = socket(sin(US, 53));
       const ip = { src: PEER, dst: US };
@@ -427,7 +428,7 @@ describe('udp_usrreq', () => {
       expectTx(rig.sent);
     });
 
-    it('believes the NIC about the checksum', () => {
+    it("uses the NIC's verdict on the checksum", () => {
       boot();
       const so = socket(sin(US, 53));
       const inject = rig.ifp.if_input!;
@@ -439,7 +440,7 @@ describe('udp_usrreq', () => {
       };
       rig.injectIp(arrives({ sum: 0x1234 }));
       expect(receive(so)).to.deep.equal(bytes(32));
-      // But not where it summed more than the datagram.
+      // The verdict does not hold if the NIC summed more than the datagram.
       const padded = [...arrives({ sum: 0x1234 }).slice(20), 1, 2, 3];
       rig.injectIp(buildIp4({ src: PEER, dst: US }, 17, padded));
       expect(receive(so)).to.equal(EWOULDBLOCK);
@@ -450,7 +451,7 @@ describe('udp_usrreq', () => {
       rig.ifp.if_input = inject;
     });
 
-    it('counts what a full socket cannot take', () => {
+    it('counts datagrams that a full receive buffer drops', () => {
       boot();
       const so = socket(sin(US, 53));
       for (let i = 0; i < 40; i++) rig.injectIp(arrives({ payload: bytes(1400, i) }));
@@ -461,10 +462,10 @@ describe('udp_usrreq', () => {
         expect(receive(so)).to.deep.equal(bytes(1400, i));
       rig.injectIp(arrives());
       expect(receive(so)).to.deep.equal(bytes(32));
-      rig.injectIp(arrives()); // freed with the socket
+      rig.injectIp(arrives()); // left in the buffer: soclose frees it
     });
 
-    it('what is for everyone, once for each that shares the port', () => {
+    it('delivers a broadcast or multicast once to each socket that shares the port', () => {
       boot();
       const shared = [1, 2, 3].map(() => socket(sin('0.0.0.0', 53), SO_REUSEPORT));
       rig.injectIp(arrives({}, { dst: '192.0.2.255' }), 0, BROADCAST_MAC);
@@ -486,8 +487,8 @@ describe('udp_usrreq', () => {
     });
   });
 
-  describe('a port where nobody listens', () => {
-    it('is reported, quoting the datagram', () => {
+  describe('closed ports', () => {
+    it('sends port unreachable with the whole datagram quoted', () => {
       boot();
       const packet = arrives();
       rig.injectIp(packet);
@@ -498,7 +499,7 @@ describe('udp_usrreq', () => {
       expect([stat().udps_noport, counted(R_UDP_NOPCB)]).to.deep.equal([2, 2]);
     });
 
-    it('is not with net.inet.udp.blackhole, nor more often than icmplim', () => {
+    it('sends no port unreachable with net.inet.udp.blackhole, and at most icmplim per second', () => {
       boot();
       rig.vnet.sysctl.write('net.inet.udp.blackhole', '1');
       rig.injectIp(arrives());
@@ -510,7 +511,7 @@ describe('udp_usrreq', () => {
       expect(stat().udps_noport).to.equal(11);
     });
 
-    it('at the peer is told to the socket that is connected to it, once', () => {
+    it('port unreachable from the peer sets ECONNREFUSED once on the connected socket only', () => {
       boot();
       const so = socket(sin(US, 53));
       const lone = socket(sin(US, 54));
@@ -531,7 +532,7 @@ describe('udp_usrreq', () => {
     });
   });
 
-  it('binds as in_pcb says, and reaches itself over lo0', () => {
+  it('checks bindings as in_pcb does, and sends to itself over lo0', () => {
     boot();
     const a = socket(sin('127.0.0.1', 53));
     const b = socket();
@@ -545,7 +546,7 @@ describe('udp_usrreq', () => {
     expectTx(rig.sent);
   });
 
-  it('leaves no garbage', () => {
+  it('allocates no garbage', () => {
     boot({ hwassist: CSUM_UDP | CSUM_IP });
     const so = socket(sin(US, 53));
     const nam = sin(PEER, 5000);
@@ -558,9 +559,9 @@ describe('udp_usrreq', () => {
     const own = bytesPerCall(() => m_freem(make()));
     const sent = (whom: Sockaddr | null): number =>
       bytesPerCall(() => so.so_proto.pr_send(so, 0, make(), whom)) - own;
-    expect(sent(nam), 'sent to a name').to.be.below(8);
+    expect(sent(nam), 'sent to an address').to.be.below(8);
     expect(soconnect(so, nam)).to.equal(0);
-    expect(sent(null), 'sent to the peer').to.be.below(8);
+    expect(sent(null), 'sent on a connected socket').to.be.below(8);
     expect(so.so_proto.pr_disconnect(so)).to.equal(0);
     const packet = arrives();
     const receiveOne = (): void => {
@@ -574,7 +575,7 @@ describe('udp_usrreq', () => {
     expect(stat().udps_ipackets).to.be.above(100_000);
   }).timeout(60_000);
 
-  it('is listed for netstat', () => {
+  it('lists sockets for netstat', () => {
     boot();
     const so = socket(sin('0.0.0.0', 53));
     rig.injectIp(arrives());

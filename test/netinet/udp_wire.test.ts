@@ -1,4 +1,4 @@
-/** Datagrams of unmapped payload on the wire behind each kind of NIC, judged by tshark. */
+/** Datagrams with unmapped payload on the wire, for each kind of NIC, verified by tshark. */
 
 import { expect } from 'chai';
 import { M_NOWAIT, M_PKTHDR } from '../../src/kern/mbuf.ts';
@@ -24,7 +24,7 @@ const ARMS: [string, WorldOptions][] = [
 ];
 const SIZES = [1, 500, 1472, 1473, 4096, 20_000];
 
-/** Sends the data as one datagram whose payload is unmapped pages. */
+/** Sends `data` as one datagram whose payload is unmapped pages. */
 function sendUnmapped(w: World, data: Uint8Array): void {
   passEnter();
   expect(socreate(w.vnet, AF_INET, SOCK_DGRAM, IPPROTO_UDP)).to.equal(0);
@@ -43,7 +43,7 @@ describe('udp: unmapped payload on the wire', function () {
   this.timeout(60_000);
 
   for (const [name, options] of ARMS)
-    it(`is what was sent, in valid frames: ${name}`, () =>
+    it(`sends the right bytes in valid frames: ${name}`, () =>
       inWorldAsync(options, async (w) => {
         w.pass(10);
         for (const size of SIZES) {
@@ -53,7 +53,7 @@ describe('udp: unmapped payload on the wire', function () {
         const mtu = options.mtu ?? 1500;
         const fit = SIZES.filter((size) => size + 28 <= mtu).length;
         const { conversions } = (w.ask('netstat', { report: 'm' }) as NetstatM).emulator;
-        // What is cut is summed before, whatever the NIC can do.
+        // A datagram is summed, and so converted, before it is fragmented, with any NIC.
         expect(conversions).to.equal(
           options.caps === undefined ? SIZES.length - fit : SIZES.length,
         );
