@@ -10,7 +10,7 @@ describe('buf_ring', () => {
   beforeEach(() => bootMachine());
   afterEach(() => expectMachineClean());
 
-  it('is first in, first out, round and round, and takes as many as it holds', () => {
+  it('is first in, first out across wraps, and refuses a packet when full', () => {
     const ring = new BufRing(3);
     expect([ring.peek(), ring.used]).to.deep.equal([null, 0]);
     for (let round = 0; round < 4; round++) {
@@ -30,7 +30,7 @@ describe('buf_ring', () => {
     }
   });
 
-  it('puts back what the head was made into', () => {
+  it('putback replaces the head of the ring', () => {
     const ring = new BufRing(2);
     const [a, b, c] = [packet(), packet(), packet()];
     ring.enqueue(a);

@@ -72,13 +72,13 @@ describe('capture ring', () => {
     book = new Book(() => memory);
   });
   afterEach(() => {
-    // Nothing outside the region was touched.
+    // Verify that no byte outside the region changed.
     for (let i = 0; i < OFF; i++) if (memory[i] !== 0xa5) throw new Error(`byte ${i}`);
     for (let i = OFF + RING; i < memory.length; i++)
       if (memory[i] !== 0xa5) throw new Error(`byte ${i}`);
   });
 
-  it('keeps what it is given, in order, with the time it came', () => {
+  it('records packets in order, with the time of capture', () => {
     ring.setPoint(CAPTURE_WIRE, 65535);
     const tap = ring.tap(7);
     clock.advance(300_000_001);
@@ -87,7 +87,6 @@ describe('capture ring', () => {
     expect(ring.drain(book)).to.equal(1);
     expect(ring.drain(book)).to.equal(0);
     const [r] = book.recs;
-    // 1000.75 s + 0.300000001 s
     expect([r!.sec, r!.nsec]).to.deep.equal([1001, 50_000_001]);
     expect([...r!.bytes]).to.deep.equal([1, 2, 3, 4, 5, 6]);
     expect(r).to.include({
@@ -100,7 +99,7 @@ describe('capture ring', () => {
     memory.fill(0xa5, 0, OFF);
   });
 
-  it('is off until someone listens, and keeps to the snap length', () => {
+  it('records nothing before a snap length is set, and cuts records to it', () => {
     const iov = Uint32Array.of(0, 1000, 1000, 500);
     const tap = ring.tap(1);
     tap.capture(CAPTURE_WIRE, 0, 0, iov, 0, 2, 1500);
@@ -114,7 +113,7 @@ describe('capture ring', () => {
     expect(book.recs.map((r) => [r.bytes.length, r.wirelen])).to.deep.equal([[1100, 1500]]);
   });
 
-  it('never blocks: what has no room is counted', () => {
+  it('drops and counts a record without room instead of blocking', () => {
     ring.setPoint(CAPTURE_WIRE, 65535);
     const iov = Uint32Array.of(0, 1500);
     for (let i = 0; i < 100; i++) ring.tap(1).capture(CAPTURE_WIRE, 0, i, iov, 0, 1, 1500);
@@ -125,7 +124,7 @@ describe('capture ring', () => {
     expect(book.recs.map((r) => r.pktId)).to.deep.equal([...Array(n).keys()]);
   });
 
-  it('loses and mixes up nothing, whatever sizes and rhythm', () => {
+  it('loses and mixes up no records, for random sizes and drains', () => {
     ring.setPoint(CAPTURE_WIRE, 65535);
     let id = 0;
     fc.assert(
@@ -162,7 +161,7 @@ describe('capture ring', () => {
     );
   });
 
-  it('tells full from empty where a record ends just at the oldest one, or at the end', () => {
+  it('tells full from empty when a record ends exactly at the oldest record or at the end of the ring', () => {
     ring.setPoint(CAPTURE_WIRE, 65535);
     const put = (size: number): boolean => {
       const at = ring.reserve(CAPTURE_WIRE, 0, 1, size, size - 32);
@@ -170,23 +169,23 @@ describe('capture ring', () => {
       return at >= 0;
     };
     const room = RING - 64;
-    // One that fills the ring would look like none.
+    // A record that fills the ring would make it look empty.
     expect(put(room)).to.equal(false);
     expect(put(room - 8)).to.equal(true);
     ring.drain(book);
-    // Behind it only 8 bytes are left: the next wraps, and may not reach where it began.
+    // Only 8 bytes are left behind it. The next record wraps and must not reach the old start.
     expect(put(room - 8)).to.equal(false);
     expect(put(room - 16)).to.equal(true);
     ring.drain(book);
-    expect(put(48)).to.equal(true); // at the start again
-    // Up to the oldest record, but not touching it.
+    expect(put(48)).to.equal(true); // at the start of the ring again
+    // The record may end 8 bytes before the oldest record, but not at it.
     expect(put(room - 16 - 48)).to.equal(false);
     expect(put(room - 16 - 48 - 8)).to.equal(true);
     ring.drain(book);
     expect(book.recs.map((r) => r.pktId)).to.deep.equal([room - 8, room - 16, 48, room - 72]);
   });
 
-  it('posts its drain once per batch', () => {
+  it('posts its drain task once per batch', () => {
     let runs = 0;
     ring.setDrainTask({ run: () => void (runs++, ring.drain(book)) });
     ring.setPoint(CAPTURE_WIRE, 64);
@@ -200,7 +199,7 @@ describe('capture ring', () => {
     expect([runs, book.recs.length]).to.deep.equal([2, 6]);
   });
 
-  it('leaves no garbage', () => {
+  it('allocates no garbage', () => {
     ring.setPoint(CAPTURE_WIRE, 64);
     const tap = ring.tap(1);
     const iov = Uint32Array.of(0, 64);
@@ -224,7 +223,7 @@ describe('captures of an interface', () => {
       buildIp4({ src: PEER, dst: US }, 1, buildIcmp({ type: 8, payload: new Uint8Array(n) })),
     );
 
-  it('record both directions at `if`, until they are closed', () => {
+  it('record both directions at point `if` until they are closed', () => {
     const book = new Book(() => mem);
     const c = captureOpen(CAPTURE_IF, rig.ifp, 0, book);
     rig.inject(echo(3));
@@ -236,7 +235,7 @@ describe('captures of an interface', () => {
     ]);
     expect([...book.recs[0]!.bytes]).to.deep.equal([...echo(3)]);
     expect([...book.recs[1]!.bytes]).to.deep.equal([...sent]);
-    expect(payloadBytesRead(READ_BPF), 'no file bytes were read').to.equal(0);
+    expect(payloadBytesRead(READ_BPF), 'file bytes read by bpf').to.equal(0);
     rig.inject(echo(4));
     captureClose(c);
     expect([c.packets, c.drops]).to.deep.equal([4, 0]);
@@ -248,7 +247,7 @@ describe('captures of an interface', () => {
     rig.sent.length = 0;
   });
 
-  it('are of different lengths, points and devices side by side', () => {
+  it('run side by side with different snap lengths, points and devices', () => {
     const [a, b, w] = [new Book(() => mem), new Book(() => mem), new Book(() => mem)];
     rig.ifp.if_capunit = captureUnit();
     const long = captureOpen(CAPTURE_IF, rig.ifp, 0, a);

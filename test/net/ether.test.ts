@@ -78,7 +78,7 @@ describe('ethernet', () => {
 
   const drops: [string, () => void, Reason][] = [
     ['13 bytes', () => rig.inject(frame().subarray(0, 13)), R_ETHER_SHORT],
-    ['a tag without a type', () => rig.inject(frame(0x8100).subarray(0, 17)), R_ETHER_SHORT],
+    ['a VLAN tag without a type', () => rig.inject(frame(0x8100).subarray(0, 17)), R_ETHER_SHORT],
     [
       '1501 bytes of payload',
       () => rig.inject(buildEther({ dst: OUR_MAC, src: PEER_MAC }, 0x800, new Uint8Array(1501))),
@@ -91,11 +91,11 @@ describe('ethernet', () => {
     ],
     ['our own frame', () => rig.inject(frame(0x800, { src: OUR_MAC })), R_ETHER_LOOP],
     ['an unknown type', () => rig.inject(frame(0x88b5)), R_ETHER_TYPE],
-    ['IPv6, as long as there is none', () => rig.inject(frame(0x86dd)), R_ETHER_TYPE],
+    ['IPv6 on a stack without IPv6', () => rig.inject(frame(0x86dd)), R_ETHER_TYPE],
     ['a VLAN tag', () => rig.inject(frame(0x0800, { vlan: 5 })), R_ETHER_VLAN],
-    ['a tag the NIC took off', () => injectTagged(5), R_ETHER_VLAN],
+    ['a VLAN tag that the NIC stripped', () => injectTagged(5), R_ETHER_VLAN],
     [
-      'anything while down',
+      'a frame while the interface is down',
       () => {
         rig.ifp.if_flags &= ~IFF_UP;
         rig.inject(frame());
@@ -117,7 +117,7 @@ describe('ethernet', () => {
       expect(counted(reason)).to.equal(1);
     });
 
-  it('takes a full frame, counts bytes, multicasts and frames nobody wants', () => {
+  it('accepts a full frame, and counts bytes, multicasts and unknown protocols', () => {
     const before = count(IFCOUNTER_IBYTES);
     rig.inject(frame());
     expectTx(rig.sent, [icmp(0)]);
@@ -138,7 +138,7 @@ describe('ethernet', () => {
     expectTx(rig.sent, [icmp(0)]);
   });
 
-  it('takes what the NIC coalesced, whatever its size', () => {
+  it('accepts a packet of any size if the NIC coalesced it', () => {
     const big = buildIp4({ src: PEER, dst: US }, 253, new Uint8Array(1600));
     const m = outPacket(buildEther({ dst: OUR_MAC, src: PEER_MAC }, 0x800, big));
     m.m_pkthdr.lro_nsegs = 2;
@@ -146,7 +146,7 @@ describe('ethernet', () => {
     expectTx(rig.sent, [icmp(3, 2)]);
   });
 
-  it('sends only while up and running, and only families it knows', () => {
+  it('sends only while up and running, and only known address families', () => {
     const dst = { family: AF_INET, addr: addr(PEER), addr6: null };
     const send = (family = AF_INET): number =>
       ether_output(rig.ifp, outPacket(echo), { ...dst, family });
@@ -168,16 +168,16 @@ describe('ethernet', () => {
     expectTx(rig.sent, [icmp(8)]);
   });
 
-  it('a packet that waits for an address has been sent', () => {
+  it('returns 0 for a packet that waits for ARP', () => {
     const dst = { family: AF_INET, addr: addr('192.0.2.9'), addr6: null };
     expect(ether_output(rig.ifp, outPacket(echo), dst)).to.equal(0);
     const [request] = rig.sent.splice(0);
     expect(decodeFrame(request!)).to.include({ dst: BROADCAST_MAC, type: 0x0806 });
-    // ARP's own broadcast does not come back.
+    // The broadcast of ARP itself is not looped back.
     expect(count(IFCOUNTER_IMCASTS)).to.equal(0);
   });
 
-  describe('a broadcast', () => {
+  describe('broadcasts', () => {
     const ALL = '192.0.2.255';
     const packet = buildIp4({ src: US, dst: ALL }, 253, new Uint8Array(100));
     const broadcast = (bytes = packet): number => {
@@ -186,7 +186,7 @@ describe('ethernet', () => {
       return ether_output(rig.ifp, m, { family: AF_INET, addr: addr(ALL), addr6: null });
     };
 
-    it('comes back as a copy on a card that cannot hear itself, at the end of the pass', () => {
+    it('are looped back as a copy at the end of the pass with IFF_SIMPLEX', () => {
       const ears = [BPF_D_IN, BPF_D_OUT].map((d) => new Ear(d));
       for (const ear of ears) bpfOf(rig.ifp)!.attach(ear);
       const before = [IFCOUNTER_IPACKETS, IFCOUNTER_IBYTES].map(count);
@@ -207,17 +207,17 @@ describe('ethernet', () => {
       }
     });
 
-    it('with a checksum left to the NIC counts as verified when it comes back', () => {
+    it('are looped back as verified when the checksum is left to the NIC', () => {
       const m = outPacket(packet.with(10, 0).with(11, 0));
       m.m_flags |= M_BCAST;
       m.m_pkthdr.csum_flags = CSUM_IP;
       ether_output(rig.ifp, m, { family: AF_INET, addr: addr(ALL), addr6: null });
-      expect(rig.chains.at(-1)!.csum_flags, 'of what the NIC gets').to.equal(CSUM_IP);
+      expect(rig.chains.at(-1)!.csum_flags, 'csum_flags at the NIC').to.equal(CSUM_IP);
       expect(ipstat(rig.vnet).ips_badsum).to.equal(0);
       rig.sent.length = 0;
     });
 
-    it('does not come back to a card that hears itself, nor without memory', () => {
+    it('are not looped back without IFF_SIMPLEX, nor without memory', () => {
       const total = ipstat(rig.vnet).ips_total;
       rig.ifp.if_flags &= ~IFF_SIMPLEX;
       expect(broadcast()).to.equal(0);
@@ -237,7 +237,7 @@ describe('ethernet', () => {
     });
   });
 
-  it('puts its header into the room in front, else into a new mbuf', () => {
+  it('puts its header into leading space, or else into a new mbuf', () => {
     const send = (m: Mbuf): number =>
       ether_output(rig.ifp, m, { family: AF_INET, addr: addr(PEER), addr6: null });
     send(outPacket(echo));
@@ -259,7 +259,7 @@ describe('ethernet', () => {
     mbuf.max = max;
   });
 
-  it('shows listeners what comes and goes, by direction', () => {
+  it('passes packets to BPF listeners by direction', () => {
     const ears = [BPF_D_IN, BPF_D_INOUT, BPF_D_OUT].map((d) => new Ear(d));
     for (const ear of ears) bpfOf(rig.ifp)!.attach(ear);
     rig.inject(frame());
@@ -278,14 +278,14 @@ describe('ethernet', () => {
     rig.sent.length = 0;
   });
 
-  it('puts a VLAN tag back where it was on the wire', () => {
+  it('inserts a stripped VLAN tag again for BPF listeners', () => {
     const ear = new Ear(BPF_D_INOUT);
     bpfOf(rig.ifp)!.attach(ear);
     const m = outPacket(frame());
     m.m_flags |= M_VLANTAG;
     m.m_pkthdr.ether_vtag = 0x6123;
     rig.ifp.if_bpf!.mtap(m, false);
-    expect([...chainBytes(m)], 'the packet is as it was').to.deep.equal([...frame()]);
+    expect([...chainBytes(m)], 'the packet itself is unchanged').to.deep.equal([...frame()]);
     m_freem(m);
     const seen = decodeFrame(ear.heard[0]!.bytes);
     expect(seen).to.include({ vlan: 0x6123, type: 0x0800, dst: OUR_MAC, src: PEER_MAC });
@@ -293,7 +293,7 @@ describe('ethernet', () => {
     bpfOf(rig.ifp)!.detach(ear);
   });
 
-  it('counts reads of file bytes by listeners as bpf reads', () => {
+  it('counts file bytes that BPF listeners read as bpf reads', () => {
     const scratch = m_getcl(M_NOWAIT, MT_DATA, 0)!;
     const ear: BpfListener = {
       bd_direction: BPF_D_INOUT,
@@ -314,7 +314,7 @@ describe('ethernet', () => {
   });
 });
 
-/** Moves the bytes of `m` to its new place, `max_linkhdr - 4` lower. */
+/** Moves m_data down by 12 bytes (max_linkhdr - 4) and writes the packet there. */
 function mbufMove(m: Mbuf): void {
   const bytes = echo;
   m.m_data -= 12;

@@ -10,7 +10,7 @@ const reverse = (n: number): number => {
 };
 
 describe('ether_crc', () => {
-  it("is zlib's CRC-32 before the last complement, or its mirror image", () => {
+  it("equals zlib's CRC-32 before the final complement, and its bit-reversed form", () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 20 }), (bytes) => {
         const le = ~crc32(bytes);

@@ -1,6 +1,7 @@
 /**
- * An Ethernet interface whose driver is a list: what it was given is in `sent`, as bytes and as the
- * chain it was; `inject` is the wire's other end. Capabilities couple as a driver's do.
+ * An Ethernet interface. The driver records each sent frame in `sent`, as bytes and with the
+ * properties of its chain; `inject` delivers a frame to the stack. Capabilities depend on each
+ * other as in a real driver.
  */
 
 import { expect } from 'chai';
@@ -46,7 +47,7 @@ import { mac } from '../support/frames.ts';
 export interface SentFrame {
   bytes: Uint8Array;
   unmapped: number;
-  /** The tag left to the NIC; null for none. */
+  /** The VLAN tag that the NIC has to insert, or null. */
   vtag: number | null;
 }
 
@@ -81,7 +82,7 @@ export class FakeNic implements IfDriver {
 
   if_transmit(_ifp: Ifnet, m: Mbuf): Errno {
     expect(m.m_pkthdr.len, 'm_pkthdr.len').to.equal(m_length(m));
-    expect(m.m_flags & M_NOMAP, 'the header is mapped').to.equal(0);
+    expect(m.m_flags & M_NOMAP, 'M_NOMAP on the header mbuf').to.equal(0);
     let unmapped = 0;
     for (let n = m.m_next; n !== null; n = n.m_next) if ((n.m_flags & M_NOMAP) !== 0) unmapped++;
     const vtag = (m.m_flags & M_VLANTAG) !== 0 ? m.m_pkthdr.ether_vtag : null;
@@ -108,7 +109,7 @@ export class FakeNic implements IfDriver {
     return error;
   }
 
-  /** A frame from the wire; `vtag` as a NIC that took the tag out reports it. */
+  /** Delivers a frame from the wire; `vtag` is the tag that the NIC stripped. */
   inject(frame: Uint8Array, vtag?: number): void {
     const m = outPacket(frame);
     if (vtag !== undefined) {

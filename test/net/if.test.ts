@@ -72,11 +72,11 @@ describe('net', () => {
       const twin = if_alloc(rig.vnet, 'tn0');
       expect(() => if_attach(twin)).to.throw('name taken');
       expect(() => if_detach(twin)).to.throw('not attached');
-      // Another stack's interfaces are its own.
+      // Another stack does not list these interfaces.
       expect(ifnetList(vnet_alloc(new SeededPrng(2)))).to.deep.equal([]);
     });
 
-    it('SIOCSIFCAP: EINVAL for what the card lacks, EOPNOTSUPP without a driver', () => {
+    it('SIOCSIFCAP: EINVAL for a capability the card lacks, EOPNOTSUPP without a driver', () => {
       const { ifp } = rig;
       expect(ifhwioctl(ifp, SIOCSIFCAP, IFCAP_TXCSUM)).to.equal(0);
       expect(ifp.if_capenable).to.equal(IFCAP_TXCSUM);
@@ -90,7 +90,7 @@ describe('net', () => {
       ifp.if_driver = rig;
     });
 
-    it('SIOCSIFMTU: 72 to what the driver takes', () => {
+    it('SIOCSIFMTU: accepts 72 up to the maximum of the driver', () => {
       for (const [mtu, error] of [
         [71, EINVAL],
         [72, 0],
@@ -103,7 +103,7 @@ describe('net', () => {
       expect(rig.ifp.if_mtu).to.equal(1500);
     });
 
-    it('SIOCSIFFLAGS: changes what users may change', () => {
+    it('SIOCSIFFLAGS: changes only the flags that users may change', () => {
       const { ifp } = rig;
       const before = ifp.if_flags;
       expect(ifhwioctl(ifp, SIOCSIFFLAGS, IFF_UP | IFF_PPROMISC)).to.equal(0);
@@ -113,7 +113,7 @@ describe('net', () => {
       expect(ifp.if_flags).to.equal(before);
     });
 
-    it("have FreeBSD's numbers for counters, link states and the driver's flags", () => {
+    it("use FreeBSD's numbers for counters, link states and driver flags", () => {
       const { ifp } = rig;
       const names = [
         ['IPACKETS', 'IERRORS', 'OPACKETS', 'OERRORS', 'COLLISIONS', 'IBYTES'],
@@ -125,11 +125,11 @@ describe('net', () => {
       ]);
       expect([ifVar.LINK_STATE_UNKNOWN, LINK_STATE_DOWN, LINK_STATE_UP]).to.deep.equal([0, 1, 2]);
       expect([ifVar.IFF_DRV_RUNNING, ifVar.IFF_DRV_OACTIVE]).to.deep.equal([0x40, 0x400]);
-      expect(ifp.if_flags & 0x440, 'they are not among if_flags').to.equal(0);
+      expect(ifp.if_flags & 0x440, 'driver flags in if_flags').to.equal(0);
       expect(ifp.if_drv_flags).to.equal(0x40);
     });
 
-    it('tell of link changes once', () => {
+    it('log each change of the link state once', () => {
       if_link_state_change(rig.ifp, LINK_STATE_UP);
       if_link_state_change(rig.ifp, LINK_STATE_UP);
       if_link_state_change(rig.ifp, LINK_STATE_DOWN);
@@ -139,7 +139,7 @@ describe('net', () => {
       ]);
     });
 
-    it('count who listens to a group', () => {
+    it('count the members of a multicast group', () => {
       const calls: IfIoctl[] = [];
       const ioctl = rig.if_ioctl.bind(rig);
       rig.if_ioctl = (ifp, command, data): number => {
@@ -147,7 +147,7 @@ describe('net', () => {
         return command === SIOCADDMULTI ? 0 : ioctl(ifp, command, data);
       };
       const group = Uint8Array.from([1, 0, 0x5e, 1, 2, 3]);
-      // The all-hosts group came with the address.
+      // The address added the all-hosts group.
       expect(rig.ifp.if_multiaddrs.length).to.equal(1);
       if_addmulti(rig.ifp, group);
       if_addmulti(rig.ifp, group);
@@ -158,7 +158,7 @@ describe('net', () => {
       expect(calls).to.deep.equal(['SIOCADDMULTI', 'SIOCDELMULTI']);
     });
 
-    it('take their addresses and routes with them', () => {
+    it('remove their addresses and routes when they detach', () => {
       rtAddGateway(rig.vnet, inAddr(0), 0, addr(PEER));
       ether_ifdetach(rig.ifp);
       expect(ribEntries(rig.vnet).map((rt) => inet_ntoa(rt.rt_dst))).to.deep.equal(['127.0.0.1']);
@@ -166,7 +166,7 @@ describe('net', () => {
       expect(ifunit(rig.vnet, 'tn0')).to.equal(null);
       rig.arpAsk(US);
       expect(rig.sent).to.deep.equal([]);
-      if_attach(rig.ifp); // for close()
+      if_attach(rig.ifp); // close() detaches it again
     });
   });
 
@@ -176,7 +176,7 @@ describe('net', () => {
       return nh === null ? undefined : `${nh.nh_ifp.if_xname} ${inet_ntoa(nh.nh_gateway)}`;
     };
 
-    it('by longest prefix: host, network, default', () => {
+    it('are chosen by longest prefix: host, network, default', () => {
       expect(via(PEER)).to.equal('tn0 0.0.0.0');
       expect(via(US)).to.equal('lo0 0.0.0.0');
       expect(via('127.0.0.1')).to.equal('lo0 0.0.0.0');
@@ -187,7 +187,7 @@ describe('net', () => {
       expect(rtAddGateway(rig.vnet, inAddr(0), 0, addr(PEER))).to.equal(EEXIST);
       expect(rtAddGateway(rig.vnet, addr('198.51.100.0'), 24, addr('192.0.2.7'))).to.equal(0);
       expect(rtAddGateway(rig.vnet, addr('198.51.100.9'), 32, addr('192.0.2.8'))).to.equal(0);
-      // A router behind a router is none.
+      // A gateway must be on a directly connected network.
       expect(rtAddGateway(rig.vnet, addr('203.0.113.0'), 24, addr('198.51.100.1'))).to.equal(
         ENETUNREACH,
       );
@@ -202,7 +202,7 @@ describe('net', () => {
       expect(inet_ntoa(in_sourceAddr(rig.vnet, addr('203.0.113.1')))).to.equal(US);
     });
 
-    it('agree with a search of everything', () => {
+    it('are found as by a linear search', () => {
       const entry = fc.tuple(fc.nat(0xffffffff), fc.integer({ min: 0, max: 32 }));
       const ia = rig.ifp.if_addrhead[0]!;
       fc.assert(
@@ -229,7 +229,7 @@ describe('net', () => {
       );
     });
 
-    it('cached lookups notice other destinations and changes', () => {
+    it('are looked up again for another destination or after a change', () => {
       const ro = new Route();
       const first = routeLookup(rig.vnet, ro, addr(PEER));
       expect(first!.nh_ifp).to.equal(rig.ifp);
@@ -241,7 +241,7 @@ describe('net', () => {
     });
   });
 
-  it('addresses are parsed strictly and printed', () => {
+  it('parses addresses strictly, and prints them', () => {
     for (const text of ['0.0.0.0', '192.0.2.255', '255.255.255.255'])
       expect(inet_ntoa(parseInAddr(text)!)).to.equal(text);
     for (const text of ['', '1.2.3', '1.2.3.4.5', '256.1.1.1', '01.2.3.4', '1.2.3.x', ' 1.2.3.4'])
@@ -262,7 +262,7 @@ describe('net', () => {
         rig.vnet,
       );
 
-    it('answers our own addresses at the end of the pass', () => {
+    it('delivers packets for our own addresses at the end of the pass', () => {
       for (const dst of ['127.0.0.1', US]) {
         passEnter();
         expect(ping(dst)).to.equal(0);
@@ -275,22 +275,22 @@ describe('net', () => {
       expect(ipstat(rig.vnet).ips_badsum).to.equal(0);
     });
 
-    it('bounds what waits', () => {
+    it('limits the packets in the queue', () => {
       passEnter();
       for (let i = 0; i < 300; i++) ping();
       passLeave();
       expect(counted(R_NETISR_FULL)).to.equal(300 - 256);
     });
 
-    it('does not hold up the next passes with a packet that never ends', () => {
-      // A stack that answers itself for ever would be a bug of the protocol; 127.0.0.1 answers an
-      // echo once, and nobody answers the answer.
+    it('delivers an echo request and its reply once each', () => {
+      // A protocol that answered its own answers would loop. An echo request to 127.0.0.1 gets one
+      // reply, and the reply gets none.
       expect(ping()).to.equal(0);
       expect(V_ip(rig.vnet).stat.ips_total).to.equal(2);
     });
   });
 
-  it('two stacks on one machine keep their own addresses', () => {
+  it('keeps the addresses of two stacks on one machine separate', () => {
     expect(in_aifaddr(rig.ifp, addr('198.51.100.2'), 24)).to.equal(0);
     const other = vnet_alloc(new SeededPrng(9));
     expect(in_localip(other, addr(US))).to.equal(false);

@@ -1,10 +1,10 @@
-/** The numbers of FreeBSD's capability and checksum bits: what programs and dumps of it hold. */
+/** FreeBSD's numbers for capability and checksum bits, which programs and crash dumps contain. */
 
 import { expect } from 'chai';
 import * as mbuf from '../../src/kern/mbuf.ts';
 import * as ifvar from '../../src/net/if_var.ts';
 
-/** sys/net/if.h of r349529, and the two that kernel TLS brought. */
+/** sys/net/if.h of r349529, and the two bits that kernel TLS added. */
 const IFCAP: Record<string, number> = {
   IFCAP_RXCSUM: 0x1,
   IFCAP_TXCSUM: 0x2,
@@ -59,7 +59,7 @@ const CSUM: Record<string, number> = {
   CSUM_L5_CALC: 0x10000000,
   CSUM_L5_VALID: 0x20000000,
   CSUM_COALESCED: 0x40000000,
-  // Bit 31: a word in JavaScript's arithmetic of bits.
+  // Bit 31, as a signed 32-bit integer.
   CSUM_SND_TAG: 0x80000000 | 0,
   CSUM_TSO: 0x1010,
   CSUM_DELAY_DATA: 0x6,
@@ -75,7 +75,7 @@ const named = (module: object, prefix: string): Record<string, unknown> =>
   Object.fromEntries(Object.entries(module).filter(([name]) => name.startsWith(prefix)));
 
 describe('net: bits of if_capabilities, if_hwassist and csum_flags', () => {
-  it('IFCAP_* have the values of FreeBSD, and there are no others', () => {
+  it('IFCAP_* have the values of FreeBSD, and no others exist', () => {
     expect(named(ifvar, 'IFCAP_')).to.deep.equal(IFCAP);
   });
 

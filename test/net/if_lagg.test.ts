@@ -109,7 +109,7 @@ describe('lagg(4)', () => {
       0x0800,
       buildIp4({ src: PEER, dst: US }, 1, buildIcmp({ type: 8, payload: 'x' })),
     );
-  /** lagg0 over `nics` with its address; the peer is known. */
+  /** Configures lagg0 over `nics` with its address and an ARP entry for the peer. */
   const up = (...nics: FakeNic[]): void => {
     add(...nics);
     expect(in_aifaddr(lagg, addr(US), 24)).to.equal(0);
@@ -126,50 +126,50 @@ describe('lagg(4)', () => {
   const ports = (): string[] =>
     laggInfo(lagg)!.ports.map((p) => `${p.name} ${p.flags}<${p.flags_names.join(',')}>`);
 
-  it('is made without ports, which can do nothing', () => {
+  it('is created without ports and without capabilities, and its link is down', () => {
     expect(lagg).to.include({ if_capabilities: 0, if_capenable: 0, if_hwassist: 0, if_mtu: 1500 });
     expect(lagg.if_link_state).to.equal(LINK_STATE_DOWN);
     expect(laggInfo(lagg)).to.deep.equal({ proto: 'failover', hash: 'l2,l3,l4', ports: [] });
     expect(lagg.if_groups).to.deep.equal(['lagg']);
     expect(in_aifaddr(lagg, addr(US), 24)).to.equal(0);
-    expect(sendUdp(1)).to.equal(0); // waits for ARP, whose question has nowhere to go
+    expect(sendUdp(1)).to.equal(0); // queued for ARP; the request has no port to go out
     expect(counted(R_LAGG_NOPORT)).to.be.greaterThan(0);
   });
 
-  it('takes ports in, refuses what cannot be one', () => {
+  it('adds ports, and refuses invalid ones', () => {
     const small = nic('em2', MAC_C, ALL);
     expect(ifhwioctl(small.ifp, SIOCSIFMTU, 1400)).to.equal(0);
     expect(ifhwioctl(a.ifp, SIOCSIFMTU, 1600)).to.equal(0);
     expect(ifhwioctl(b.ifp, SIOCSIFMTU, 1600)).to.equal(0);
     add(b, a);
-    expect(lagg.if_mtu, 'the first port’s').to.equal(1600);
+    expect(lagg.if_mtu, 'MTU of the first port').to.equal(1600);
     expect([lagg, a.ifp, b.ifp].map(mac)).to.deep.equal(Array(3).fill('02000000000b'));
     expect([a.ifp.if_type, lagg.if_type]).to.deep.equal([IFT_IEEE8023ADLAG, IFT_ETHER]);
-    expect(ports(), 'in the order of their numbers').to.deep.equal([
+    expect(ports(), 'sorted by interface number').to.deep.equal([
       'em0 0<>',
       'em1 5<MASTER,ACTIVE>',
     ]);
     expect(lagg_port_create(lagg, a.ifp)).to.equal(EEXIST);
     expect(lagg_port_create(lagg, lagg)).to.equal(EINVAL);
     expect(lagg_port_create(lagg, ifunit(rig.vnet, 'lo0')!)).to.equal(EINVAL);
-    expect(lagg_port_create(a.ifp, b.ifp), 'no lagg').to.equal(EINVAL);
-    expect(lagg_port_create(lagg, small.ifp), 'another MTU').to.equal(EINVAL);
+    expect(lagg_port_create(a.ifp, b.ifp), 'not a lagg interface').to.equal(EINVAL);
+    expect(lagg_port_create(lagg, small.ifp), 'different MTU').to.equal(EINVAL);
     expect(if_clone_create(rig.vnet, 'lagg1', null)).to.equal(0);
     const other = ifCloned.ifp!;
-    expect(lagg_port_create(other, a.ifp), 'another lagg’s').to.equal(EBUSY);
+    expect(lagg_port_create(other, a.ifp), 'port of another lagg').to.equal(EBUSY);
     expect(lagg_port_destroy(other, a.ifp)).to.equal(ENOENT);
     expect(laggSetProto(lagg, 'lacp')).to.equal(EPROTONOSUPPORT);
     expect(laggInfo(lagg)!.proto).to.equal('failover');
   });
 
-  it('MTU: a port has the lagg’s, which is all ports’', () => {
+  it('sets its MTU on all ports, and refuses another MTU on a port', () => {
     add(a, b);
     expect(ifhwioctl(a.ifp, SIOCSIFMTU, 1400)).to.equal(EINVAL);
     expect(ifhwioctl(lagg, SIOCSIFMTU, 1400)).to.equal(0);
     expect([lagg, a.ifp, b.ifp].map((i) => i.if_mtu)).to.deep.equal([1400, 1400, 1400]);
   });
 
-  it('lagg: a port without NOMAP takes it from lagg and from the other ports, and gives only its own back', () => {
+  it('NOMAP: a port without it disables it on lagg and all ports; a removed port gets its own setting back', () => {
     const c = nic('em2', MAC_C, ALL & ~IFCAP_NOMAP);
     const enabled = (): number[] => [lagg, a.ifp, b.ifp, c.ifp].map((i) => i.if_capenable);
     add(a, b);
@@ -179,19 +179,24 @@ describe('lagg(4)', () => {
     const less = ALL & ~IFCAP_NOMAP;
     expect(enabled()).to.deep.equal([less, less, less, less]);
     expect(lagg.if_capabilities).to.equal(less);
-    expect(a.ifp.if_capabilities, 'it could still').to.equal(ALL);
+    expect(a.ifp.if_capabilities, 'the capability itself stays').to.equal(ALL);
     expect(lagg_port_destroy(lagg, c.ifp)).to.equal(0);
     expect(lagg.if_capabilities).to.equal(ALL);
-    expect(enabled(), 'the others stay as they are').to.deep.equal([less, less, less, less]);
+    expect(enabled(), 'the remaining ports do not change').to.deep.equal([less, less, less, less]);
     expect(ifhwioctl(lagg, SIOCSIFCAP, ALL)).to.equal(0);
     expect(enabled()).to.deep.equal([ALL, ALL, ALL, less]);
     add(c);
     expect(lagg_port_destroy(lagg, a.ifp)).to.equal(0);
-    expect(enabled(), 'what a port had before').to.deep.equal([less, ALL, less, less]);
+    expect(enabled(), 'the removed port gets its old setting back').to.deep.equal([
+      less,
+      ALL,
+      less,
+      less,
+    ]);
   });
 
-  it('AND until it is stable: what one thing off takes along goes off everywhere', () => {
-    // TSO does not need its checksums on this one, on the next it does.
+  it('capabilities: repeats the AND until it is stable, because ports clear dependent capabilities', () => {
+    // On port c TSO does not depend on TXCSUM, on port d it does.
     const c = nic('em2', MAC_C, ALL & ~IFCAP_TXCSUM);
     const d = nic('em3', '02:00:00:00:00:0d', ALL);
     add(c, d);
@@ -206,14 +211,14 @@ describe('lagg(4)', () => {
     expect(lagg.if_hwassist & CSUM_IP_TSO).to.equal(CSUM_IP_TSO);
   });
 
-  it('offloads what every port offloads, whatever is enabled', () => {
+  it('hwassist is the AND of the ports, independent of the enabled capabilities', () => {
     a.ifp.if_hwassist &= ~CSUM_IP;
     add(a, b);
-    expect(b.ifp.if_hwassist & CSUM_IP, 'the last one would').to.equal(CSUM_IP);
+    expect(b.ifp.if_hwassist & CSUM_IP, 'CSUM_IP on the last port').to.equal(CSUM_IP);
     expect(lagg.if_hwassist).to.equal(b.ifp.if_hwassist & ~CSUM_IP);
   });
 
-  it('switching a port’s or the lagg’s capability switches all', () => {
+  it('a change of capabilities on lagg or a port changes all of them', () => {
     add(a, b);
     expect(ifhwioctl(b.ifp, SIOCSIFCAP, ALL & ~IFCAP_LRO)).to.equal(0);
     for (const ifp of [lagg, a.ifp, b.ifp]) expect(ifp.if_capenable).to.equal(ALL & ~IFCAP_LRO);
@@ -244,7 +249,7 @@ describe('lagg(4)', () => {
     });
   });
 
-  it('failover: sends by the master while its link is up, else by the next', () => {
+  it('failover: sends on the master while its link is up, else on the next port', () => {
     up(a, b);
     expect(sendUdp(1)).to.equal(0);
     expect(sent()).to.deep.equal([1, 0]);
@@ -258,7 +263,7 @@ describe('lagg(4)', () => {
     expect(sendUdp(3)).to.equal(0);
     expect(sent()).to.deep.equal([1, 0]);
     expect(ifhwioctl(a.ifp, SIOCSIFFLAGS, a.ifp.if_flags & ~IFF_UP)).to.equal(0);
-    expect(sendUdp(4), 'a port that is down is not active').to.equal(0);
+    expect(sendUdp(4), 'the master is down').to.equal(0);
     expect(sent()).to.deep.equal([0, 1]);
     b.link(false);
     expect(sendUdp(5)).to.equal(ENETDOWN);
@@ -266,10 +271,10 @@ describe('lagg(4)', () => {
     a.link(false);
     expect(lagg.if_link_state).to.equal(LINK_STATE_DOWN);
     expect(if_get_counter(lagg, IFCOUNTER_OERRORS)).to.equal(1);
-    expect(if_get_counter(lagg, IFCOUNTER_OPACKETS)).to.equal(5); // four, and the announcement
+    expect(if_get_counter(lagg, IFCOUNTER_OPACKETS)).to.equal(5); // four, and the gratuitous ARP
   });
 
-  it('failover: takes frames from the active port, or with failover_rx_all from any', () => {
+  it('failover: receives on the active port only, or on any port with failover_rx_all', () => {
     up(a, b);
     b.inject(echo());
     expect(counted(R_LAGG_INACTIVE)).to.equal(1);
@@ -285,13 +290,13 @@ describe('lagg(4)', () => {
     expect(counted(R_LAGG_INACTIVE)).to.equal(1);
   });
 
-  it('a frame that comes in on a lagg that is down is dropped', () => {
+  it('drops received frames while lagg is down', () => {
     add(a, b);
     a.inject(echo());
     expect(sent()).to.deep.equal([0, 0]);
   });
 
-  it('loadbalance: one flow, one port; many flows, all ports; a dead port’s go elsewhere', () => {
+  it('loadbalance: keeps a flow on one port, spreads flows over all ports, and moves flows from a dead port', () => {
     up(a, b);
     expect(laggSetProto(lagg, 'loadbalance')).to.equal(0);
     expect(ports()).to.deep.equal(['em0 4<ACTIVE>', 'em1 4<ACTIVE>']);
@@ -314,7 +319,7 @@ describe('lagg(4)', () => {
     expect(sent()).to.deep.equal([5, 5]);
   });
 
-  it('removing the master: the next port is it, with its own address', () => {
+  it('makes the next port the master, with its own address, when the master is removed', () => {
     up(a, b);
     expect(if_addmulti(lagg, Uint8Array.of(1, 0, 0x5e, 1, 2, 3))).to.equal(0);
     expect(b.ifp.if_multiaddrs.map((m) => m.ifma_lladdr[5])).to.have.members([1, 3]);
@@ -326,7 +331,7 @@ describe('lagg(4)', () => {
     ]);
     expect(a.ifp.if_multiaddrs).to.have.length(0);
     expect(a.ifp.if_type).to.equal(IFT_ETHER);
-    // A port that comes later listens to the groups there are.
+    // A port added later joins the existing multicast groups.
     expect(lagg_port_create(lagg, a.ifp)).to.equal(0);
     expect(a.ifp.if_multiaddrs.map((m) => m.ifma_lladdr[5])).to.have.members([1, 3]);
     expect(lagg_port_destroy(lagg, a.ifp)).to.equal(0);
@@ -340,7 +345,7 @@ describe('lagg(4)', () => {
     b = new FakeNic(rig.vnet, 'em1', MAC_B, ALL);
   });
 
-  it('a port sends nothing of its own', () => {
+  it('a port sends no packets of its own', () => {
     expect(in_aifaddr(a.ifp, addr('203.0.113.2'), 24)).to.equal(0);
     add(a);
     a.sent.length = 0;
@@ -353,7 +358,7 @@ describe('lagg(4)', () => {
     expect(a.sent.map((f) => decodeFrame(f.bytes).arp?.op)).to.deep.equal([1]);
   });
 
-  it('leaves no garbage per frame, up and down, with a vlan on top', function () {
+  it('allocates no garbage per sent and received frame, with a vlan on top', function () {
     this.timeout(60_000);
     add(a, b);
     expect(if_clone_create(rig.vnet, 'vlan7', { vlr_parent: 'lagg0', vlr_tag: 7 })).to.equal(0);
@@ -380,14 +385,14 @@ describe('lagg(4)', () => {
       const send = (): number => vlan.if_driver!.if_transmit(vlan, made(false));
       expect(bytesPerCall(send), `sent, ${caps}`).to.be.below(8);
       expect(laggSetProto(lagg, 'loadbalance')).to.equal(0);
-      expect(bytesPerCall(send), `by its flow, ${caps}`).to.be.below(8);
+      expect(bytesPerCall(send), `sent with loadbalance, ${caps}`).to.be.below(8);
       expect(laggSetProto(lagg, 'failover')).to.equal(0);
     }
     const receive = (): void => a.ifp.if_input!(a.ifp, made(true));
     expect(bytesPerCall(receive), 'received').to.be.below(8);
   });
 
-  it('carries a vlan, whose capabilities follow the ports’', () => {
+  it('carries a vlan whose capabilities follow those of the ports', () => {
     add(a, b);
     expect(if_clone_create(rig.vnet, 'vlan7', { vlr_parent: 'lagg0', vlr_tag: 7 })).to.equal(0);
     const vlan = ifCloned.ifp!;

@@ -87,7 +87,9 @@ describe('vlan(4)', () => {
   const setcap = (ifp: Ifnet, cap: number): void => {
     expect(ifhwioctl(ifp, SIOCSIFCAP, cap)).to.equal(0);
   };
-  /** A tagged frame without IP identification and header sum, which a NIC would fill in. */
+  /**
+   * Clears the IP identification and header checksum of a tagged frame, which a NIC would fill in.
+   */
   const comparable = (frame: Uint8Array): Uint8Array => {
     const bytes = frame.slice();
     for (const i of [22, 23, 28, 29]) bytes[i] = 0;
@@ -112,7 +114,7 @@ describe('vlan(4)', () => {
       0x0800,
       buildIp4({ src: PEER, dst: US }, 1, buildIcmp({ type: 8, payload: 'x' })),
     );
-  /** An IP packet of no known protocol whose 1200 bytes of payload are unmapped. */
+  /** An IP packet of an experimental protocol with 1200 bytes of unmapped payload. */
   const unmapped = (): Mbuf => {
     const m = outPacket(buildIp4({ src: US, dst: PEER }, 253, []));
     m.m_next = pgsMbuf({ npgs: 1, last: 1200 });
@@ -126,38 +128,41 @@ describe('vlan(4)', () => {
     rig.close();
   });
 
-  it('is made by name and taken away, and tells what it is', () => {
+  it('is created and destroyed by name, and reports its configuration', () => {
     boot();
     expect(vlanInfo(vlan)).to.deep.equal({ vlan: 100, proto: '802.1q', pcp: 0, parent: 'em0' });
     expect(vlan.if_groups).to.deep.equal(['vlan']);
-    expect([...vlan.if_lladdr], 'the address is the parent’s').to.deep.equal([
+    expect([...vlan.if_lladdr], 'the Ethernet address of the parent').to.deep.equal([
       ...nic.ifp.if_lladdr,
     ]);
     expect(create('vlan100', null)).to.equal(EEXIST);
-    expect(create('vlan07', null), 'not a unit').to.equal(EINVAL);
-    expect(create('gif0', null), 'no such kind').to.equal(EINVAL);
-    expect(create('vlan1', { vlr_parent: 'em0', vlr_tag: 100 }), 'tag in use').to.equal(EEXIST);
+    expect(create('vlan07', null), 'invalid unit number').to.equal(EINVAL);
+    expect(create('gif0', null), 'unknown cloner').to.equal(EINVAL);
+    expect(
+      create('vlan1', { vlr_parent: 'em0', vlr_tag: 100 }),
+      'tag in use on the parent',
+    ).to.equal(EEXIST);
     expect(create('vlan1', { vlr_parent: 'em9', vlr_tag: 5 })).to.equal(ENXIO);
     expect(create('vlan1', { vlr_parent: 'lo0', vlr_tag: 5 })).to.equal(EPROTONOSUPPORT);
     for (const tag of [0, 4095, 4096, -1, 1.5])
       expect(create('vlan1', { vlr_parent: 'em0', vlr_tag: tag })).to.equal(EINVAL);
-    expect(ifunit(rig.vnet, 'vlan1'), 'nothing stays of a failure').to.equal(null);
+    expect(ifunit(rig.vnet, 'vlan1'), 'a failed create leaves no interface').to.equal(null);
     expect(vlan_config(vlan, nic.ifp, 101)).to.equal(EBUSY);
     expect(create('vlan', null)).to.equal(0);
     expect(ifCloned.ifp!.if_xname).to.equal('vlan0');
     expect(vlanInfo(ifCloned.ifp!)!.parent).to.equal(null);
     expect(create('em0.4094', null)).to.equal(0);
     expect(vlanInfo(ifCloned.ifp!)).to.include({ vlan: 4094, parent: 'em0' });
-    // A name is of 15 bytes at most.
+    // An interface name has at most 15 bytes.
     expect(create('em0.4094.4094', null)).to.equal(0);
     expect(create('em0.4094.4094.12', null)).to.equal(EINVAL);
     expect(create('em0.4094.4094.1', null)).to.equal(0);
-    expect(if_clone_destroy(nic.ifp), 'not made so').to.equal(EINVAL);
+    expect(if_clone_destroy(nic.ifp), 'not a cloned interface').to.equal(EINVAL);
     expect(if_clone_destroy(vlan)).to.equal(0);
     expect(ifunit(rig.vnet, 'vlan100')).to.equal(null);
   });
 
-  it('sends with the tag left to the NIC, or in the frame: the same on the wire', () => {
+  it('sends the same bytes on the wire with a hardware tag and with a tag in the frame', () => {
     boot();
     nic.inject(reply, 100);
     nic.inject(echo(), 100);
@@ -170,12 +175,12 @@ describe('vlan(4)', () => {
     const f = decodeFrame(soft!.bytes);
     expect(f).to.include({ vlan: 100, src: OURS, dst: PEERS });
     expect(f.ip!.icmp!.type).to.equal(0);
-    expect(if_get_counter(vlan, IFCOUNTER_OPACKETS)).to.equal(3); // the announcement of our address
+    expect(if_get_counter(vlan, IFCOUNTER_OPACKETS)).to.equal(3); // two, and the gratuitous ARP
     expect(if_get_counter(vlan, IFCOUNTER_OBYTES)).to.equal(2 * hard!.bytes.length + 42);
     expect(if_get_counter(vlan, IFCOUNTER_IPACKETS)).to.equal(3);
   });
 
-  it('a listener sees the frame untagged on the vlan, tagged on the parent', () => {
+  it('BPF shows frames without the tag on the vlan, and with the tag on the parent', () => {
     boot();
     nic.inject(reply, 100);
     const heard: [string, number | undefined][] = [];
@@ -190,11 +195,11 @@ describe('vlan(4)', () => {
       ['em0', 100],
       ['vlan100', undefined],
       ['vlan100', undefined],
-      // The fake driver has no tap; if_tn's is tested with it.
+      // The fake driver has no tap; the tests of if_tn cover its tap.
     ]);
   });
 
-  it('drops and counts what is for no vlan, takes a priority tag for none', () => {
+  it('drops and counts frames for unknown tags, and treats a priority tag as untagged', () => {
     boot();
     const parent = (i: number): number => if_get_counter(nic.ifp, i);
     nic.inject(echo(), 101);
@@ -205,7 +210,7 @@ describe('vlan(4)', () => {
     expect(counted(R_VLAN_DOWN)).to.equal(1);
     expect(parent(IFCOUNTER_NOPROTO)).to.equal(3);
     expect(nic.sent).to.have.length(0);
-    // A priority is not part of the id; VLAN 0 is the interface itself.
+    // The priority bits are not part of the VLAN id. VLAN id 0 means the parent itself.
     vlan.if_flags |= IFF_UP;
     nic.inject(reply, 100);
     nic.inject(echo(), 0xe000 | 100);
@@ -224,7 +229,7 @@ describe('vlan(4)', () => {
     ]);
   });
 
-  it('VLAN: inherits NOMAP, whoever inserts the tag, and follows the parent', () => {
+  it('NOMAP: is inherited with and without hardware tagging, and follows the parent', () => {
     boot();
     const nomap = (): [boolean, boolean] => [
       (vlan.if_capabilities & IFCAP_NOMAP) !== 0,
@@ -238,15 +243,15 @@ describe('vlan(4)', () => {
     setcap(nic.ifp, ALL);
     setcap(vlan, vlan.if_capenable & ~IFCAP_NOMAP);
     expect(nomap()).to.deep.equal([true, false]);
-    expect(nic.ifp.if_capenable, 'the parent keeps its own').to.equal(ALL);
+    expect(nic.ifp.if_capenable, 'the parent does not change').to.equal(ALL);
     setcap(nic.ifp, ALL & ~IFCAP_NOMAP);
     setcap(nic.ifp, ALL);
-    expect(nomap(), 'what the user switched off stays off').to.deep.equal([true, false]);
+    expect(nomap(), 'a capability the user disabled stays disabled').to.deep.equal([true, false]);
     setcap(vlan, vlan.if_capenable | IFCAP_NOMAP);
     expect(nomap()).to.deep.equal([true, true]);
   });
 
-  it('passes unmapped mbufs on with the tag in a mapped header, or converts them', () => {
+  it('passes unmapped payload on behind a mapped header with the tag, or maps it', () => {
     boot();
     nic.inject(reply, 100);
     const wire: Uint8Array[] = [];
@@ -275,7 +280,7 @@ describe('vlan(4)', () => {
     }
   });
 
-  it('offloads checksums with VLAN_HWCSUM and hardware tags, TSO with VLAN_HWTSO', () => {
+  it('offloads checksums with VLAN_HWCSUM and VLAN_HWTAGGING, and TSO with VLAN_HWTSO', () => {
     boot();
     const csum = IFCAP_HWCSUM | IFCAP_HWCSUM_IPV6;
     const CAP = csum | IFCAP_TSO | IFCAP_LRO | IFCAP_NOMAP;
@@ -300,7 +305,7 @@ describe('vlan(4)', () => {
     expect(vlan.if_capabilities).to.equal(IFCAP_LRO | IFCAP_NOMAP);
   });
 
-  it('has the parent’s TSO limits', () => {
+  it('has the TSO limits of the parent', () => {
     boot();
     Object.assign(nic.ifp, {
       if_hw_tsomax: 60000,
@@ -315,7 +320,7 @@ describe('vlan(4)', () => {
     });
   });
 
-  it('has the parent’s MTU, or 4 less without VLAN_MTU', () => {
+  it('has the MTU of the parent, or 4 less without VLAN_MTU', () => {
     boot();
     expect(vlan.if_mtu).to.equal(1500);
     expect(ifhwioctl(vlan, SIOCSIFMTU, 1501)).to.equal(EINVAL);
@@ -329,7 +334,7 @@ describe('vlan(4)', () => {
     expect(ifhwioctl(vlan, SIOCSIFMTU, 1496)).to.equal(0);
   });
 
-  it('follows the parent’s link, address and group filter, and loses it when it goes', () => {
+  it('follows link state, address and multicast filter of the parent, and detaches with it', () => {
     boot();
     expect(vlan.if_link_state).to.equal(LINK_STATE_UP);
     nic.link(false);
@@ -351,7 +356,7 @@ describe('vlan(4)', () => {
     nic = new FakeNic(rig.vnet, 'em1', OURS, ALL);
   });
 
-  it('drops and counts what it cannot send', () => {
+  it('drops and counts packets that it cannot send', () => {
     boot();
     nic.inject(reply, 100);
     nic.ifp.if_drv_flags &= ~IFF_DRV_RUNNING;
@@ -363,7 +368,7 @@ describe('vlan(4)', () => {
     setcap(nic.up().ifp, ALL & ~IFCAP_VLAN_HWTAGGING);
     const m = unmapped();
     failPoint('mbuf').arm(1);
-    expect(ip_output(m, null, 0, rig.vnet), 'no memory for the tag').to.equal(ENOBUFS);
+    expect(ip_output(m, null, 0, rig.vnet), 'no mbuf for the tag').to.equal(ENOBUFS);
     failPoint('mbuf').disarm();
     expect(if_get_counter(vlan, IFCOUNTER_OERRORS)).to.equal(3);
     expect(nic.sent).to.have.length(0);

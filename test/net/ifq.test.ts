@@ -36,7 +36,7 @@ const packet = (len = 60): Mbuf => {
   return m;
 };
 
-/** A driver with nothing but if_start; the card takes `room` frames. */
+/** A driver with only if_start; the card accepts `room` frames. */
 class StartNic extends IfStartDriver {
   room = 0;
   starts = 0;
@@ -66,7 +66,7 @@ describe('if_snd', () => {
   beforeEach(() => void bootMachine());
   afterEach(() => expectMachineClean());
 
-  it('is a bounded queue: against an array', () => {
+  it('behaves like a bounded array', () => {
     const ops = fc.array(fc.constantFrom('put', 'put', 'take', 'back'), { maxLength: 60 });
     fc.assert(
       fc.property(ops, fc.integer({ min: 1, max: 8 }), (list, maxlen) => {
@@ -94,7 +94,7 @@ describe('if_snd', () => {
     );
   });
 
-  it('default if_transmit: queue, count, start unless OACTIVE; full is ENOBUFS and OQDROPS', () => {
+  it('if_transmit: queues, counts, calls if_start unless OACTIVE; a full queue returns ENOBUFS', () => {
     const ifp = new Ifnet(vnet_alloc(new SeededPrng(1)), 'st0');
     const nic = new StartNic();
     ifp.if_driver = nic;
@@ -104,14 +104,14 @@ describe('if_snd', () => {
     multicast.m_flags |= M_MCAST;
     expect([send(packet(60)), send(multicast), send(packet(61))]).to.deep.equal([0, 0, 0]);
     expect([nic.lens, nic.starts, ifp.if_snd.ifq_len]).to.deep.equal([[60, 100], 2, 1]);
-    // OACTIVE: only queued from now on.
+    // OACTIVE is set: packets are only queued from now on.
     for (let i = 1; i < IFQ_MAXLEN; i++) expect(send(packet())).to.equal(0);
     expect([nic.starts, send(packet()), send(packet())]).to.deep.equal([2, ENOBUFS, ENOBUFS]);
     expect([ifp.counters[IFCOUNTER_OQDROPS], counted(R_DRV_IFQ_FULL)]).to.deep.equal([2, 2]);
     expect(ifp.counters[IFCOUNTER_OBYTES]).to.equal(60 + 100 + 61 + 49 * 60);
     expect(ifp.counters[IFCOUNTER_OMCASTS]).to.equal(1);
-    expect(ifp.counters[IFCOUNTER_OPACKETS], "the driver's business").to.equal(0);
-    // A completion: the driver starts again.
+    expect(ifp.counters[IFCOUNTER_OPACKETS], 'OPACKETS, which the driver counts').to.equal(0);
+    // A transmit completion: the driver calls if_start again.
     nic.room = 3;
     nic.if_start(ifp);
     expect([nic.lens, ifp.if_snd.ifq_len]).to.deep.equal([[60, 100, 61, 60, 60], 47]);
@@ -119,7 +119,7 @@ describe('if_snd', () => {
     expect(ifp.if_snd.ifq_len).to.equal(0);
   });
 
-  it('net.link.ifqmaxlen is 50 and settable until a driver has asked for it', () => {
+  it('net.link.ifqmaxlen: is 50, and is writable until a driver reads it', () => {
     machineSysctl.tree = new SysctlTree();
     ifqInit();
     const { tree } = machineSysctl;
