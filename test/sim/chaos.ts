@@ -1,7 +1,7 @@
 /**
- * A world of the simulation drawn from a seed: a wire with all faults mixed, two stacks set up each
- * in its own way, and some connections that run at once, with programs that are fast, slow, stall,
- * close half, early, or not at all in order. `run` says what was wrong with it, if anything.
+ * A simulated world drawn from a seed: a wire with mixed faults, two stacks with different
+ * settings, and some concurrent connections whose programs are fast or slow, stall, half-close, or
+ * close early. `runWorld` returns what went wrong.
  */
 
 import { below, fraction, SeededPrng } from '../../src/host/prng.ts';
@@ -17,18 +17,18 @@ import { Acceptor, connectTo, Endpoint, listenOn, type Plan, tcpSocket } from '.
 import { ADDR_B, type Offload, SimNet, type SimPort } from './sim_net.ts';
 
 const SECOND = 1e9;
-/** Longer than anything but the keepalive of a peer that is gone takes. */
+/** Longer than everything takes, except the keepalive of a lost peer. */
 const LIMIT_NS = 3600 * SECOND;
-/** What that takes, and TIME_WAIT: two hours of quiet, eight probes, 2 MSL. */
+/** Time for keepalive and TIME_WAIT: two hours idle, eight probes, 2 MSL. */
 const REST_NS = 4 * 3600 * SECOND;
 
-/** Connections of a world. */
+/** Connections per world. */
 export const PER_WORLD = 4;
 
 const pick = <T>(prng: SeededPrng, of: readonly T[]): T => of[below(prng, of.length)]!;
 const chance = (prng: SeededPrng, p: number): boolean => fraction(prng) < p;
 
-/** Faults of the wire; frames are only damaged where checksums are in them. */
+/** Faults of the wire. Frames are damaged only if they carry checksums computed in software. */
 function drawFaults(prng: SeededPrng, damage: boolean): string[] {
   const f: string[] = [];
   const point = (): string => pick(prng, ['', '', ',point=tx', ',point=rx']);
@@ -46,7 +46,7 @@ function drawFaults(prng: SeededPrng, damage: boolean): string[] {
   return f;
 }
 
-/** Sets a stack up in one of the ways that an administrator can. */
+/** Draws the settings of a stack that an administrator can change. */
 function setUp(port: SimPort, prng: SeededPrng): void {
   const { params } = V_tcp(port.vnet);
   params.sack_enable = chance(prng, 0.7);
@@ -64,7 +64,7 @@ function setUp(port: SimPort, prng: SeededPrng): void {
   ccSetDefault(V_tcp(port.vnet), pick(prng, ['newreno', 'cubic']));
 }
 
-/** Buffers of a socket: mostly the default, at times next to nothing. */
+/** Draws the buffer sizes of a socket: mostly the default, sometimes very small. */
 function drawBuffers(so: Socket, prng: SeededPrng): void {
   if (chance(prng, 0.25)) sbreserve(so.so_rcv, 200 + below(prng, 8000));
   if (chance(prng, 0.25)) sbreserve(so.so_snd, 200 + below(prng, 8000));
@@ -88,15 +88,15 @@ function drawPlan(prng: SeededPrng, sendKey: number, recvKey: number, slow: bool
   return { ...plan, pace };
 }
 
-/** One connection: its two programs and what the oracle knows of them. */
+/** One connection: its two programs and the expected outcome. */
 class Pair {
   readonly near: Endpoint;
   far: Endpoint | null = null;
-  /** Somebody left before the end: the other one may be reset. */
+  /** One program leaves early, so the other may be reset. */
   readonly rude: boolean;
   /**
-   * Accepted when the connection was over already: an old duplicate of the handshake's last ACK is as
-   * good as a new one where only a cookie tells.
+   * Connections accepted after the end of the real one: with SYN cookies only, an old duplicate of
+   * the handshake's last ACK opens another connection.
    */
   readonly #ghosts: Endpoint[] = [];
   readonly #cookies: boolean;
@@ -153,20 +153,20 @@ class Pair {
     this.rude = aborts || client.early === true || server.early === true;
   }
 
-  /** Both programs have ended, or the client's has and nobody was ever accepted. */
+  /** Both programs have ended, or the client's has and no connection was accepted. */
   get done(): boolean {
     return this.near.done && (this.far === null ? this.rude || this.refused : this.far.done);
   }
 
-  /** The server gave up: all its SYN-ACKs, or what answered them, were lost. */
+  /** The server dropped the connection: all its SYN-ACKs, or all answers to them, were lost. */
   get refused(): boolean {
     const { near, far } = this;
     return far === null && [ECONNRESET, EPIPE].includes(near.errno) && near.received === 0;
   }
 
   /**
-   * Whether its end cannot come by itself: one side was reset, the RST was lost, and the other one has
-   * ended its stream and only reads. In FIN_WAIT_2 nothing asks whether the peer is still there.
+   * True if the connection cannot end by itself: one side was reset, the RST was lost, and the
+   * other side has sent its FIN and only reads. In FIN_WAIT_2 no timer checks the peer.
    */
   get forgotten(): boolean {
     const open = [this.near, this.far].filter((one) => one !== null && !one.done);
@@ -175,7 +175,10 @@ class Pair {
     return this.rude && open.length === 1 && waits(open[0]!);
   }
 
-  /** What is wrong, or ''. The peer of somebody rude may be reset; what it read must be right. */
+  /**
+   * Returns what is wrong, or ''. If one program left early the other may be reset, but its data
+   * must be right.
+   */
   verdict(): string {
     if (this.#ghosts.length > 0 && !this.#cookies) return 'accepted twice';
     const allowed = (one: Endpoint): boolean =>
@@ -184,8 +187,8 @@ class Pair {
       if (one !== null && one.error !== '' && !allowed(one)) return one.error;
     if (this.rude || this.refused) return '';
     if (this.far === null) return 'never accepted';
-    if (this.far.received !== this.near.plan.total) return 'the server has too little';
-    if (this.near.received !== this.far.plan.total) return 'the client has too little';
+    if (this.far.received !== this.near.plan.total) return 'the server received too few bytes';
+    if (this.near.received !== this.far.plan.total) return 'the client received too few bytes';
     return '';
   }
 
@@ -202,15 +205,15 @@ class Pair {
 }
 
 export interface ChaosResult {
-  /** What was wrong, or ''. */
+  /** What went wrong, or ''. */
   readonly wrong: string;
-  /** Bytes that arrived, connections that were reset. */
+  /** Bytes received, and connections reset. */
   readonly bytes: number;
   readonly resets: number;
   readonly frames: number;
 }
 
-/** Draws the world of `seed`, runs it to the end and closes the accounts. */
+/** Draws the world of `seed`, runs it to the end and checks for leaks. */
 export function runWorld(seed: number, onNet?: (net: SimNet) => void): ChaosResult {
   const prng = new SeededPrng(seed);
   const offload = pick<Offload>(prng, ['none', 'none', 'csum', 'tso']);
@@ -236,17 +239,18 @@ export function runWorld(seed: number, onNet?: (net: SimNet) => void): ChaosResu
   let wrong = '';
   const all = (): boolean => pairs.every((pair) => pair.done);
   let ended = net.clock.runUntil(all, LIMIT_NS);
-  // Two hours of quiet end a connection whose peer is gone: somebody rude, or a server that gave up.
+  // Keepalive ends a half-open connection after two idle hours: a program left early, or the server
+  // gave up.
   const halfOpen = pairs.some((p) => p.rude) || tcpstat(net.b.vnet).tcps_sc_stale > 0;
   if (!ended && halfOpen) ended = net.clock.runUntil(all, REST_NS);
   const stuck = ended ? undefined : pairs.find((p) => !p.done && !p.forgotten);
-  if (stuck !== undefined) wrong = told(`no end: ${stuck.toString()} ${states()}`);
+  if (stuck !== undefined) wrong = told(`does not end: ${stuck.toString()} ${states()}`);
   for (const pair of pairs) {
     const verdict = wrong === '' ? pair.verdict() : '';
     if (verdict !== '') wrong = told(`${verdict}: ${pair.toString()}`);
     pair.close();
   }
-  // Whatever the last segment's fate, both sides come to rest by themselves.
+  // All control blocks must disappear by themselves, even if the last segments are lost.
   const left = (): number => vnets.reduce((n, v) => n + V_tcp(v).tcbinfo.ipi_count, 0);
   if (!net.clock.runUntil(() => left() === 0, REST_NS) && wrong === '')
     wrong = told(`connections left: ${states()}`);
@@ -264,7 +268,7 @@ export function runWorld(seed: number, onNet?: (net: SimNet) => void): ChaosResu
   };
 }
 
-/** At times the wire is cut for a while, once or more, in one direction or both. */
+/** Sometimes cuts the wire for a while, up to three times, in one direction or both. */
 function drawOutage(net: SimNet, prng: SeededPrng): void {
   for (let n = 0; n < 3 && chance(prng, 0.15); n++) {
     const atNs = fraction(prng) * 5 * SECOND;

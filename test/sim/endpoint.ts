@@ -1,4 +1,4 @@
-/** A program on a simulated host: sends a seeded stream, checks the one it receives, closes. */
+/** A program on a simulated host: sends a seeded stream, verifies the received one, closes. */
 
 import { expect } from 'chai';
 import type { EventClock } from '../../src/host/manual_clock.ts';
@@ -54,17 +54,17 @@ export function streamByte(key: number, i: number): number {
 }
 
 export interface Plan {
-  /** Keys of the streams sent and received, and bytes to send. */
+  /** Keys of the sent and the received stream, and the number of bytes to send. */
   readonly sendKey: number;
   readonly recvKey: number;
   readonly total: number;
   /** Largest write and read, bytes. */
   readonly chunk: number;
-  /** Do not end our side before the peer's end has come. */
+  /** Send our FIN only after the peer's FIN. */
   readonly closeLast: boolean;
-  /** Reads at most so many bytes, then none for so long. */
+  /** Read at most `bytes` bytes, then pause for `everyNs`. */
   readonly pace?: { readonly bytes: number; readonly everyNs: number };
-  /** Closes as soon as all is written, without reading the peer's end. */
+  /** Close as soon as everything is written, without waiting for the peer's FIN. */
   readonly early?: boolean;
 }
 
@@ -77,7 +77,7 @@ export class Endpoint implements Task {
   eof = false;
   ended = false;
   closed = false;
-  /** What went wrong, if anything, and the errno if it was one. */
+  /** A description of the error, or '', and its errno if it has one. */
   error = '';
   errno: Errno = 0;
   /** Reads nothing while true. */
@@ -117,7 +117,7 @@ export class Endpoint implements Task {
     return JSON.stringify({ sent, received, eof, ended, error, plan });
   }
 
-  /** A socket call may wake us while we are in it: then once more round. */
+  /** A socket call may call this again while it runs; then run one more turn. */
   run(): void {
     if (this.#running) {
       this.#again = true;
@@ -153,7 +153,7 @@ export class Endpoint implements Task {
     soclose(this.so);
   }
 
-  /** Ends with a RST, whatever is under way. */
+  /** Closes with a RST, with data pending or not. */
   abort(): void {
     if (this.closed) return;
     this.so.so_options |= SO_LINGER;
@@ -210,7 +210,7 @@ export class Endpoint implements Task {
   }
 }
 
-/** Accepts one connection. */
+/** Accepts every connection of a listener. */
 export class Acceptor implements Task {
   readonly listener: Socket;
   readonly accepted: Socket[] = [];

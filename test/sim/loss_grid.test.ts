@@ -16,7 +16,7 @@ import {
 
 const FILE = `${packageRoot()}/test/sim/loss_grid.snapshot.json`;
 const UPDATE = process.env['TAPNIC_UPDATE'] === '1';
-/** Seeds that are run; the snapshot has all of them. Without loss nothing depends on the seed. */
+/** The snapshot has all seeds. Without loss the result does not depend on the seed. */
 const SEEDS = [1, 2, 3, 4];
 const seedsOf = (loss: number): number[] => (loss === 0 ? [1] : SEEDS);
 
@@ -31,9 +31,9 @@ function text(s: Snapshot): string {
   return `{\n${lines.join(',\n')}\n}\n`;
 }
 
-/** Mathis et al. 1997: what Reno does at a loss rate of `p`, bit/s. */
+/** Mathis et al. 1997: Reno's throughput at a loss rate of `p`, bit/s. */
 const renoBps = (p: number, rttSec: number): number => ((MSS * 8) / rttSec) * Math.sqrt(1.5 / p);
-/** RFC 9438, 5.1, figure 4: what CUBIC does, as far as that is more. */
+/** RFC 9438, 5.1, figure 4: CUBIC's throughput, at least Reno's, bit/s. */
 const cubicBps = (p: number, rttSec: number): number => {
   const window = ((0.4 * 3.7) / 1.2) ** 0.25 * (rttSec / p) ** 0.75;
   return Math.max(((MSS * 8) / rttSec) * window, renoBps(p, rttSec));
@@ -52,13 +52,13 @@ describe('TCP throughput under loss', () => {
           for (const sack of [false, true])
             fn({ loss, rttMs, cc, sack }, lineName(loss, rttMs), kindName(cc, sack));
   };
-  /** Mean of a cell's seeds, bit/s. */
+  /** The mean over the seeds of a cell, bit/s. */
   const mean = (loss: number, rttMs: number, cc: string, sack: boolean): number => {
     const v = snapshot[lineName(loss, rttMs)]![kindName(cc, sack)]!;
     return (v.reduce((a, b) => a + b, 0) / v.length) * 1000;
   };
 
-  it(`is what it was, to the bit: 72 cells, ${full ? 'all seeds' : 'one seed'}`, function () {
+  it(`equals the snapshot exactly: 72 cells, ${full ? 'all seeds' : 'one seed'}`, function () {
     this.timeout(full ? 600_000 : 120_000);
     const changed: string[] = [];
     const now: Snapshot = {};
@@ -77,18 +77,18 @@ describe('TCP throughput under loss', () => {
       snapshot = now;
       return;
     }
-    expect(changed.join('\n'), 'TAPNIC_UPDATE=1 TAPNIC_FULL=1 takes it over').to.equal('');
+    expect(changed.join('\n'), 'TAPNIC_UPDATE=1 TAPNIC_FULL=1 updates the snapshot').to.equal('');
   });
 
-  it('fills a clean line', () => {
+  it('fills a line without loss', () => {
     each(({ loss, rttMs, cc, sack }) => {
       if (loss === 0) expect(mean(loss, rttMs, cc, sack)).to.be.above(0.9 * LINE_BPS);
     });
   });
 
-  // Up to 3 %: beyond, time-outs rule, of which the formula knows nothing. The luck of a long gap between
-  // losses is worth more to CUBIC, whose window then grows ever faster.
-  it('is near Mathis’s formula with SACK, or at the line rate', () => {
+  // Only up to 3 %: beyond that timeouts dominate, which the formula ignores. CUBIC may exceed the
+  // formula, because its window grows faster in a long gap between losses.
+  it('is close to Mathis’s formula with SACK, or at the line rate', () => {
     for (const loss of [0.001, 0.003, 0.01, 0.03]) {
       for (const rttMs of RTTS_MS) {
         const want = Math.min(renoBps(loss, rttMs / 1000), 0.955 * LINE_BPS);
@@ -99,8 +99,8 @@ describe('TCP throughput under loss', () => {
     }
   });
 
-  // Below 1 % it is a handful of losses, and chance.
-  it('is better with SACK the more is lost', () => {
+  // Below 1 % the few losses make the result random.
+  it('improves with SACK, and more at higher loss', () => {
     for (const cc of ALGORITHMS) {
       for (const rttMs of RTTS_MS) {
         for (const loss of LOSSES) {
@@ -112,7 +112,7 @@ describe('TCP throughput under loss', () => {
     }
   });
 
-  it('is no worse with CUBIC than with NewReno', () => {
+  it('is not lower with CUBIC than with NewReno', () => {
     for (const rttMs of RTTS_MS)
       for (const loss of LOSSES)
         expect(
@@ -121,8 +121,9 @@ describe('TCP throughput under loss', () => {
         ).to.be.above(0.97);
   });
 
-  // RFC 9406, 1: plain slow start overshoots by up to a window. Round trips tell in time, if the queue is long.
-  it('HyStart++ ends slow start before a long queue overflows, and overshoots a shorter one by less', () => {
+  // RFC 9406, 1: plain slow start overshoots by up to a window. With a long queue, round-trip times
+  // rise early enough to prevent that.
+  it('HyStart++ ends slow start before a long queue overflows, and loses less with a short one', () => {
     const rexmits = (rttMs: number, queue: number, samples: number): number =>
       measure({ loss: 0, rttMs, cc: 'cubic', sack: true }, 1, {
         warmSec: 3,
@@ -130,22 +131,22 @@ describe('TCP throughput under loss', () => {
         queue,
         sysctls: {
           'cc.hystartplusplus.n_rttsamples': samples,
-          // Windows that are not what limits it.
+          // Buffers large enough not to limit the rate.
           sendspace: 1_800_000,
           recvspace: 1_800_000,
         },
       }).rexmits;
     for (const rttMs of [2, 5]) {
-      expect(rexmits(rttMs, 900, 0x7fffffff), `${rttMs} ms, without`).to.be.above(500);
+      expect(rexmits(rttMs, 900, 0x7fffffff), `${rttMs} ms, without HyStart++`).to.be.above(500);
       expect(rexmits(rttMs, 900, 8), `${rttMs} ms`).to.equal(0);
       const short = rexmits(rttMs, 300, 8) / rexmits(rttMs, 300, 0x7fffffff);
       expect(short, `${rttMs} ms, short queue`).to.be.below(0.2);
     }
   });
 
-  // RFC 9438, 5.1, whose model is one loss in so many segments, no chance involved. How soon CUBIC is where
-  // it stays depends on the first losses: fast convergence may take it below first.
-  it('follows the response functions over a long way, where CUBIC wins', function () {
+  // RFC 9438, 5.1. The model is exactly one loss in `every` segments, not a random loss. The first
+  // losses decide how long CUBIC takes to converge: fast convergence may first lower its window.
+  it('follows the response functions at an RTT of 200 ms, where CUBIC is faster', function () {
     this.timeout(60_000);
     const every = 3000;
     const o = { every, warmSec: 200, bytes: 5 * every * MSS, limitSec: 300 };
@@ -154,8 +155,8 @@ describe('TCP throughput under loss', () => {
     );
     const p = 1 / every;
     expect(cubicBps(p, 0.2) / renoBps(p, 0.2), 'theory').to.be.above(1.8);
-    expect(reno! / renoBps(p, 0.2), 'NewReno, of theory').to.be.within(0.85, 1.15);
-    expect(cubic! / cubicBps(p, 0.2), 'CUBIC, of theory').to.be.within(0.85, 1.15);
+    expect(reno! / renoBps(p, 0.2), 'NewReno / theory').to.be.within(0.85, 1.15);
+    expect(cubic! / cubicBps(p, 0.2), 'CUBIC / theory').to.be.within(0.85, 1.15);
     expect(cubic! / reno!).to.be.above(1.6);
   });
 });

@@ -1,6 +1,7 @@
 /**
  * Bulk transfer over a line of 100 Mbit/s with a bounded queue, a delay and random loss, in virtual
- * time: what a connection delivers, cell by cell of loss, round trip, algorithm and SACK.
+ * time. Measures the throughput of one connection for each combination of loss, round-trip time,
+ * algorithm and SACK.
  */
 
 import {
@@ -33,30 +34,30 @@ export interface Cell {
 }
 
 export interface Measured {
-  /** What the receiving program got, bit/s, once the start is over. */
+  /** Throughput at the receiving program after the warm-up, bit/s. */
   readonly bps: number;
   readonly timeouts: number;
-  /** Segments sent again, from the beginning. */
+  /** Retransmitted segments, warm-up included. */
   readonly rexmits: number;
 }
 
 export interface MeasureOptions {
-  /** Exactly every n-th data segment is lost; the model of the response functions. */
+  /** Lose exactly every n-th data segment, as the response functions assume. */
   readonly every?: number;
-  /** How long the start takes that is not measured, s. */
+  /** Length of the warm-up that is not measured, s. */
   readonly warmSec?: number;
-  /** Bytes that are measured, or seconds if that is sooner. */
+  /** Measure until this many bytes arrive, or until `limitSec` has passed. */
   readonly bytes?: number;
   readonly limitSec?: number;
-  /** Frames that the queue holds. */
+  /** Capacity of the queue in frames. */
   readonly queue?: number;
-  /** Settings of both ends, below net.inet.tcp. */
+  /** Settings of both stacks, below net.inet.tcp. */
   readonly sysctls?: Readonly<Record<string, number>>;
 }
 
 const buf = new Uint8Array(65536);
 
-/** Writes or reads whatever goes, without looking at it. */
+/** Writes or reads as much as possible and ignores the contents. */
 class Pump implements Task {
   readonly so: Socket;
   readonly #write: boolean;
@@ -90,7 +91,7 @@ class Pump implements Task {
   }
 }
 
-/** Frames that the line's queue holds: a bandwidth-delay product, 100 at least. */
+/** Capacity of the line's queue in frames: one bandwidth-delay product, at least 100. */
 export function queueFrames(rttMs: number): number {
   return Math.max(100, Math.round((LINE_BPS / 8) * (rttMs / 1000) * (1 / 1514)));
 }
@@ -121,7 +122,8 @@ export function measure(cell: Cell, seed: number, o: MeasureOptions = {}): Measu
   connectTo(so, ADDR_B, 80);
   const got = (): number => reader?.bytes ?? 0;
   clock.advance((o.warmSec ?? 1 + 0.01 * cell.rttMs) * SECOND);
-  // The first losses end slow start somewhere; some more, and it no longer matters where.
+  // The first losses end slow start at a random point. After some more losses that point no longer
+  // matters.
   const settled = cell.loss === 0 ? 0 : (6 / cell.loss) * MSS;
   clock.runUntil(() => got() >= settled, 120 * SECOND);
   const stat = tcpstat(net.a.vnet);
@@ -149,6 +151,6 @@ export const RTTS_MS = [1, 20, 100];
 
 export const ALGORITHMS = ['newreno', 'cubic'] as const;
 
-/** What a line of the snapshot is called, and a value in it. */
+/** The name of a line in the snapshot, and of a value in it. */
 export const lineName = (loss: number, rttMs: number): string => `${loss * 100} %, ${rttMs} ms`;
 export const kindName = (cc: string, sack: boolean): string => (sack ? `${cc} sack` : cc);

@@ -1,8 +1,8 @@
 /**
- * Two stacks of one machine on one virtual Ethernet, in virtual time: a pair of interface drivers
- * that copy frames, with the seeded faults of src/fault in between. With offloads the wire is like a
- * TAP in vnet mode: super-frames and partial checksums cross as such (so do not corrupt them: nobody
- * would notice).
+ * Two stacks of one machine on one virtual Ethernet, in virtual time. A pair of interface drivers
+ * copies frames; the seeded faults of src/fault act between them. With offloads the wire behaves
+ * like a TAP in vnet mode: TSO packets and partial checksums cross it unchanged. Do not corrupt
+ * such frames, because no checksum would detect it.
  */
 
 import { expect } from 'chai';
@@ -60,24 +60,30 @@ import { bootMachine, expectMachineClean } from '../support/machine.ts';
 export const ADDR_A = '192.0.2.1';
 export const ADDR_B = '192.0.2.2';
 
-/** What the interfaces can do for the stack. */
+/** Offloads of both interfaces. */
 export type Offload = 'none' | 'csum' | 'tso';
 
 export interface SimOptions {
   readonly seed: number;
-  /** Faults of the wire, as `tapnic fault add` has them; none hits ARP. `tx` is from a to b. */
+  /**
+   * Faults of the wire, in the syntax of `tapnic fault add`; they do not apply to ARP. `tx` is from
+   * a to b.
+   */
   readonly faults?: readonly string[];
-  /** One way, ns. */
+  /** One-way delay, ns. */
   readonly delayNs?: number;
   readonly offload?: Offload;
   /** MTU of each side. */
   readonly mtuA?: number;
   readonly mtuB?: number;
-  /** Share of the frames that say they can be marked (ECN) which the wire marks. */
+  /** Probability that the wire marks an ECN-capable frame with CE. */
   readonly mark?: number;
 }
 
-/** Ethernet frames other than ARP's, which has no checksum and would teach a wrong address for long. */
+/**
+ * A filter for frames other than ARP. ARP has no checksum, so damage would leave a wrong address in
+ * the table.
+ */
 const NOT_ARP = checkedProgram([
   [0x28, 0, 0, 12],
   [0x15, 0, 1, 0x0806],
@@ -86,8 +92,8 @@ const NOT_ARP = checkedProgram([
 ]);
 
 /**
- * In front of each frame on the wire, as a virtio-net header is: whether its checksum is left open,
- * and into how many segments it is to be cut.
+ * Bytes in front of each frame on the wire, like a virtio-net header: whether the checksum is
+ * partial, and the number of segments of a TSO packet.
  */
 const HDR = 2;
 
@@ -96,10 +102,10 @@ export class SimPort implements IfDriver {
   readonly vnet: Vnet;
   readonly ifp: Ifnet;
   readonly net: SimNet;
-  /** Which way its frames go through the wire's faults. */
+  /** The direction of its frames in the fault stage. */
   readonly dir: Direction;
   frames = 0;
-  /** Frames that may still be sent before the wire is cut; for tests of time-outs. */
+  /** Frames that may still be sent before the wire is cut; for tests of timeouts. */
   framesLeft = Infinity;
   /** Called with every frame sent, before impairment. */
   onFrame: ((bytes: Uint8Array) => void) | null = null;
@@ -137,7 +143,7 @@ export class SimPort implements IfDriver {
     const ph = m.m_pkthdr;
     const frame = new Uint8Array(HDR + ph.len);
     const bytes = frame.subarray(HDR);
-    // By way of a scratch page: m_copydata copies to mapped memory.
+    // Copy through a scratch page, because m_copydata copies to mapped memory.
     for (let off = 0; off < ph.len; off += 4096) {
       const n = Math.min(4096, ph.len - off);
       m_copydata(m, off, n, kva(this.net.scratch));
@@ -155,7 +161,7 @@ export class SimPort implements IfDriver {
     return 0;
   }
 
-  /** The frame has arrived: up it goes. */
+  /** Passes an arrived frame to the stack. */
   deliver(frame: Uint8Array): void {
     const m = frameMbuf(frame.subarray(HDR));
     if (m === null) return;
@@ -180,10 +186,10 @@ function fillIpSum(bytes: Uint8Array): void {
   bytes[25] = ~sum & 0xff;
 }
 
-/** "Congestion experienced", RFC 3168, on an IPv4 packet that is capable of it. */
+/** Sets CE (RFC 3168) in an ECN-capable IPv4 packet. */
 function markCe(bytes: Uint8Array): void {
   if (bytes[12] !== 8 || bytes[13] !== 0 || (bytes[15]! & 3) % 3 === 0) return;
-  // The header's checksum goes along by RFC 1624, so that a broken header stays broken.
+  // Update the header checksum as in RFC 1624, so that a corrupted header stays invalid.
   const old = bytes[15]!;
   bytes[15] = old | 3;
   let sum = (~(bytes[24]! * 256 + bytes[25]!) & 0xffff) + (~old & 0xffff) + bytes[15];
@@ -192,7 +198,7 @@ function markCe(bytes: Uint8Array): void {
   bytes[25] = ~sum & 0xff;
 }
 
-/** A received frame in page clusters, as posted receive buffers hold it; null without memory. */
+/** A received frame in page clusters, like posted receive buffers; null without memory. */
 function frameMbuf(bytes: Uint8Array): Mbuf | null {
   let top: Mbuf | null = null;
   let tail: Mbuf | null = null;
@@ -217,7 +223,7 @@ function frameMbuf(bytes: Uint8Array): Mbuf | null {
   return top;
 }
 
-/** Faults from their texts, each with a seed of its own. */
+/** Parses faults from their texts; each gets its own seed. */
 export function simFaults(texts: readonly string[], prng: SeededPrng): FaultSpec[] {
   return texts.map((text) => {
     const { kind, texts: options } = faultTexts(text);
@@ -226,13 +232,13 @@ export function simFaults(texts: readonly string[], prng: SeededPrng): FaultSpec
   });
 }
 
-/** The two stacks and the wire. Boots the machine; `close` checks that nothing is left. */
+/** The two stacks and the wire. Boots the machine; `close` checks for leaks. */
 export class SimNet {
   readonly clock: ManualClock;
   readonly stage: FaultStage;
   readonly a: SimPort;
   readonly b: SimPort;
-  /** A page for copying, taken from the top of the arena's device memory. */
+  /** A page for copying, at the top of the arena's device memory. */
   readonly scratch: number;
   readonly #seeds: SeededPrng;
 
@@ -251,7 +257,7 @@ export class SimNet {
     const texts = [...(o.faults ?? []), `delay,delay=${(o.delayNs ?? 100_000) / 1e6}`];
     this.#seeds = new SeededPrng(o.seed);
     for (const spec of simFaults(texts, this.#seeds)) this.stage.add(spec);
-    // The frames of ARP take their time too, so that no answer comes within the call that asks.
+    // ARP frames are delayed too, so that no reply arrives within the call that sends the request.
     this.stage.add(faultSpec('delay', { delay: '0.001' }, 0, () => NOT_ARP));
     this.a = new SimPort(this, TX, ADDR_A, '02:00:00:00:00:01', o);
     this.b = new SimPort(this, RX, ADDR_B, '02:00:00:00:00:02', o);
@@ -262,13 +268,13 @@ export class SimNet {
     return this.stage.add(simFaults([text], this.#seeds)[0]!).id;
   }
 
-  /** Ends both stacks; every pool must be as it was. */
+  /** Ends both stacks and verifies that nothing was leaked. */
   close(): void {
     for (const port of [this.a, this.b]) {
       tcp_shutdownVnet(port.vnet, 'rst');
       tcp_shutdownVnet(port.vnet, 'discard');
     }
-    // What is still in flight arrives nowhere.
+    // Discard frames in flight.
     this.stage.stop();
     for (const port of [this.a, this.b]) {
       ether_ifdetach(port.ifp);
@@ -278,7 +284,10 @@ export class SimNet {
   }
 }
 
-/** The stage's one event on the clock, which takes none back: one that was replaced does nothing. */
+/**
+ * The stage's single timer on the clock. The clock cannot cancel an event, so a replaced one does
+ * nothing.
+ */
 class StageAlarm implements StageTimer {
   readonly #clock: ManualClock;
   #event: Task | null = null;

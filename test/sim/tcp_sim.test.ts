@@ -10,7 +10,7 @@ const FULL = process.env['TAPNIC_FULL'] === '1';
 const SEEDS = FULL ? 500 : 60;
 const SECOND = 1e9;
 
-/** Runs one connection over `net` to the end; returns what both programs saw. */
+/** Runs one connection over `net` to the end; returns both programs and whether they ended. */
 function transfer(net: SimNet, prng: SeededPrng, toB: number, toA: number, limitNs: number) {
   const chunk = 1 + below(prng, 20_000);
   const order = below(prng, 3);
@@ -56,7 +56,7 @@ function expectWhole(r: ReturnType<typeof transfer>, what: string): void {
 
 describe('TCP between two stacks in virtual time', () => {
   for (const offload of [false, true]) {
-    it(`carries 3 MB each way over a clean wire without a retransmission${offload ? ', TSO' : ''}`, () => {
+    it(`carries 3 MB in each direction over a clean wire without a retransmission${offload ? ', TSO' : ''}`, () => {
       const net = new SimNet({ seed: 1, offload: offload ? 'tso' : 'none' });
       const r = transfer(net, new SeededPrng(1), 3_000_000, 3_000_000, 100 * SECOND);
       expectWhole(r, 'clean');
@@ -67,7 +67,7 @@ describe('TCP between two stacks in virtual time', () => {
         expect(stat.tcps_rcvduppack, 'duplicates').to.equal(0);
         if (offload) expect(port.frames, 'frames').to.be.below(3_000_000 / 1448 / 2);
       }
-      // TIME_WAIT is 2 MSL, on one side at least; then nothing is left.
+      // At least one side stays in TIME_WAIT for 2 MSL; after that no control block is left.
       net.clock.advance(61 * SECOND);
       for (const port of [net.a, net.b]) {
         expect(tcpConnections(port.vnet)).to.equal(0);
@@ -97,7 +97,7 @@ describe('TCP between two stacks in virtual time', () => {
         throw new Error(`seed ${seed}: ${String(err)}`, { cause: err });
       }
       expectWhole(r, `seed ${seed}`);
-      // Whatever the last ACK's fate, both sides come to rest by themselves.
+      // All control blocks must disappear by themselves, even if the last ACK is lost.
       net.clock.advance(1000 * SECOND);
       for (const port of [net.a, net.b])
         expect(V_tcp(port.vnet).tcbinfo.ipi_count, `seed ${seed}: PCBs left`).to.equal(0);
@@ -105,7 +105,7 @@ describe('TCP between two stacks in virtual time', () => {
     }
   });
 
-  it('carries a connection over lo0, both ends in one stack', () => {
+  it('carries a connection over lo0 with both ends in one stack', () => {
     const net = new SimNet({ seed: 3, offload: 'tso' });
     const { vnet } = net.a;
     const prng = new SeededPrng(3);
@@ -128,7 +128,7 @@ describe('TCP between two stacks in virtual time', () => {
     net.close();
   });
 
-  it('replays a run from its seed, frame by frame', () => {
+  it('replays a run from its seed with the same frames', () => {
     const traces = [7, 7, 8].map((seed) => {
       const faults = ['drop,rate=0.02', 'duplicate,rate=0.02', 'reorder,rate=0.05,jitter=5'];
       const net = new SimNet({ seed, faults, delayNs: 1e6 });
@@ -147,7 +147,7 @@ describe('TCP between two stacks in virtual time', () => {
     expect(traces[2]).to.not.deep.equal(traces[0]);
   });
 
-  it('ends a connection whose peer has vanished', () => {
+  it('ends a connection whose peer does not answer any more', () => {
     const net = new SimNet({ seed: 5 });
     const listener = listenOn(net.b.vnet, 80);
     const acceptor = new Acceptor(listener);
