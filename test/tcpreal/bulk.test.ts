@@ -1,4 +1,7 @@
-/** Bulk data over a wire that loses and reorders, each way and in both roles; SHA-256 judges. */
+/**
+ * Bulk data over a wire that loses and reorders, in both directions and roles; SHA-256 verifies the
+ * data.
+ */
 
 import { expect } from 'chai';
 import { full, needs } from '../support/needs.ts';
@@ -9,7 +12,7 @@ import { streamSum } from './streams.ts';
 const BYTES = full ? 1_000_000_000 : 10_000_000;
 const LIMIT_MS = full ? 1_200_000 : 60_000;
 
-/** 1 % of the frames in each direction are lost, 1 % come 2 ms late and so behind others. */
+/** In each direction 1 % of the frames are lost, and 1 % are 2 ms late and so reordered. */
 const FAULTS = ['drop,rate=0.01,seed=11', 'reorder,rate=0.01,delay=2,seed=12'];
 
 function rate(bytes: number, beginMs: number): string {
@@ -21,7 +24,7 @@ describe('tcpreal: bulk data under loss and reordering', function () {
   needs('root', 'tap', 'netns', 'curl');
   this.timeout(4 * LIMIT_MS);
 
-  it(`${BYTES / 1e6} MB by curl from serve`, async () => {
+  it(`serve delivers ${BYTES / 1e6} MB to curl`, async () => {
     using site = new Site();
     site.file('big.bin', BYTES);
     const sum = await sha256File(site.path('big.bin'));
@@ -39,7 +42,7 @@ describe('tcpreal: bulk data under loss and reordering', function () {
     });
   });
 
-  it(`${BYTES / 1e6} MB each way, as server and as client`, async () => {
+  it(`carries ${BYTES / 1e6} MB in each direction, as server and as client`, async () => {
     await withRig({ engine: 'ts', fault: FAULTS, seed: 5 }, async ({ host, peer }) => {
       const programs = { host, peer };
       for (const [title, server, at, client, to] of [

@@ -1,4 +1,4 @@
-/** A clean wire by tshark's TCP analysis: nothing lost, nothing sent twice, nothing out of order. */
+/** tshark's TCP analysis finds no loss, no retransmission and no reordering on a clean wire. */
 
 import { expect } from 'chai';
 import { readFileSync, mkdtempSync, rmSync } from 'node:fs';
@@ -13,17 +13,17 @@ import { streamSum } from './streams.ts';
 
 const BYTES = full ? 50_000_000 : 2_000_000;
 
-/** An ACK that only opens the window. */
+/** An ACK that only updates the window. */
 const UPDATE = /^\d+ [\d.]+: TCP window update$/;
 /**
- * Flow control at work: the sender has used up the window, and the receiver says that it is shut
- * until its program has read. Linux hands over a whole window in one go, and FreeBSD's receive
- * buffers grow by half a round trip by round trip.
+ * Flow control: the sender has filled the window, and the receiver advertises a zero window until
+ * its program reads. Linux sends a whole window at once, and FreeBSD's receive buffer grows by half
+ * per round trip.
  */
 const FLOW_CONTROL =
   /^\d+ [\d.]+: TCP (window update|Zero Window segment|window specified by the receiver is now completely full)$/;
 
-describe('tcpreal: a clean wire by tshark', function () {
+describe('tcpreal: tshark analysis of a clean wire', function () {
   needs('root', 'tap', 'netns', 'curl', 'tshark', 'capinfos');
   this.timeout(full ? 300_000 : 60_000);
 
@@ -31,7 +31,10 @@ describe('tcpreal: a clean wire by tshark', function () {
   before(() => (dir = mkdtempSync(join(tmpdir(), 'tapnic-clean-'))));
   after(() => rmSync(dir, { recursive: true, force: true }));
 
-  /** Linux's windows hold all that is sent, however late its program comes to read. */
+  /**
+   * Makes Linux's receive window large enough for everything that is sent, even if its program
+   * reads late.
+   */
   function roomy(ns: Netns): void {
     ns.exec('sysctl', ['-qw', 'net.ipv4.tcp_rmem=4096 134217728 134217728']);
   }
@@ -44,7 +47,7 @@ describe('tcpreal: a clean wire by tshark', function () {
   }
 
   for (const mtu of [1500, 9000]) {
-    it(`MTU ${mtu}: downloads by sendfile`, async () => {
+    it(`MTU ${mtu}: finds nothing in downloads by sendfile`, async () => {
       using site = new Site();
       const file = join(dir, `serve${mtu}.pcap`);
       const sums = [1, 1000, 70_000, BYTES].map((size) => sha256(site.file(`f${size}`, size)));
@@ -65,18 +68,19 @@ describe('tcpreal: a clean wire by tshark', function () {
     });
 
     for (const { windows, allowed, sysctl } of [
-      { windows: 'windows that grow', allowed: FLOW_CONTROL, sysctl: {} },
+      { windows: 'growing windows', allowed: FLOW_CONTROL, sysctl: {} },
       {
         windows: 'wide windows',
         allowed: UPDATE,
         sysctl: { 'net.inet.tcp.recvspace': 1_800_000 },
       },
     ])
-      it(`MTU ${mtu}: each way, as server and as client, ${windows}`, async () => {
+      it(`MTU ${mtu}: finds nothing in either direction, as server and as client, ${windows}`, async () => {
         const file = join(dir, 'rig.pcap');
         await withRig({ mtu, sysctl, capture: { wire: file } }, async ({ ns, host, peer }) => {
           roomy(ns);
-          // Linux probes for a lost tail when an ACK is 8 ms late, which a busy machine makes it.
+          // Linux sends a tail loss probe when an ACK is 8 ms late, which happens on a busy
+          // machine.
           ns.exec('sysctl', ['-qw', 'net.ipv4.tcp_early_retrans=0']);
           const programs = { host, peer };
           for (const [server, at, client, to] of [

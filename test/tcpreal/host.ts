@@ -1,6 +1,6 @@
 /**
- * The emulated host of these tests, as a program of its own: `node host.js STACK_OPTIONS_AS_JSON`.
- * With --expose-gc it can say what its connections weigh.
+ * The emulated host of these tests as a separate program: `node host.js STACK_OPTIONS_AS_JSON`.
+ * With --expose-gc it can report the memory of its connections.
  */
 
 import {
@@ -17,10 +17,10 @@ import { receiveStream, sendStream } from './streams.ts';
 const options = JSON.parse(process.argv[2] ?? '{}') as StackOptions;
 const stack: Stack = await createStack(options);
 
-/** Connections that nobody does anything with. */
+/** Open connections that stay idle. */
 const held = new Set<TcpSocket>();
 
-// One function for all: a closure each would weigh more than what is weighed here.
+// Use shared functions: a closure per connection would take more memory than what is measured.
 const ignore = (): void => undefined;
 function letGo(this: TcpSocket): void {
   held.delete(this);
@@ -31,10 +31,10 @@ function hold(socket: TcpSocket): void {
   socket.on('error', ignore).on('close', letGo);
 }
 
-/** What became of the one connection that a port was for. */
+/** The outcome of the single connection to each port. */
 const results = new Map<number, Promise<Answer>>();
 
-/** Listens for one connection to `port` and serves it by `body`; `result` waits for the outcome. */
+/** Listens for one connection to `port` and runs `body` on it; `result` waits for the outcome. */
 function serveOne(port: number, body: (socket: TcpSocket) => Promise<Answer>): Answer {
   const result = new Promise<Answer>((resolve, reject) => {
     const server = createServer(stack, (socket) => {
@@ -55,7 +55,7 @@ const receive = async (socket: TcpSocket): Promise<Answer> => {
 
 const send = async (socket: TcpSocket, bytes: number): Promise<Answer> => {
   await sendStream(socket, bytes);
-  // The peer ends when it has everything.
+  // The peer closes after it has received everything.
   socket.resume();
   await new Promise((resolve, reject) => {
     socket.once('close', resolve);
@@ -66,7 +66,10 @@ const send = async (socket: TcpSocket, bytes: number): Promise<Answer> => {
 
 const listeners: ReturnType<typeof createServer>[] = [];
 
-/** A lasting service on a port: `hold` it, `echo` till the peer ends, or `answer` once and end first. */
+/**
+ * A permanent service on a port: `hold` keeps connections idle, `echo` runs until the peer's FIN,
+ * `answer` echoes once and closes first.
+ */
 function listen(port: number, what: string): void {
   const server = createServer(stack, (socket) => {
     if (what === 'hold') {
@@ -81,10 +84,10 @@ function listen(port: number, what: string): void {
   listeners.push(server.listen(port));
 }
 
-/** Bytes in use after two collections. */
+/** Memory in use after three garbage collections. */
 async function weigh(): Promise<Answer> {
   if (globalThis.gc === undefined) throw new Error('start with --expose-gc');
-  // One turn between them: finalizers of the first free what the second can take.
+  // Wait between collections: finalizers of one free memory that the next can collect.
   for (let i = 0; i < 3; i++) {
     globalThis.gc();
     await new Promise((resolve) => setTimeout(resolve, 20));

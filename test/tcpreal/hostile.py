@@ -1,9 +1,9 @@
-"""Segments that no kernel would send, made by Scapy's fuzz() from a fixed seed.
+"""Sends segments that no kernel sends, made by Scapy's fuzz() from a fixed seed.
 
-hostile.py IF MAC ADDRESS OPEN_PORT CLOSED_PORT COUNT SEED: sends COUNT frames out of IF to the host with
-MAC and ADDRESS, at its open and its closed port, as strangers, into a bystander's connection with
-numbers drawn blindly, and into victims' connections with numbers that are in their windows. The
-bystander then has its text echoed. Prints what was sent, as JSON.
+hostile.py IF MAC ADDRESS OPEN_PORT CLOSED_PORT COUNT SEED: sends COUNT frames on IF to the host with
+MAC and ADDRESS: to its open and its closed port from random sources, into the bystander's
+connection with random sequence numbers, and into the victims' connections with numbers near their
+windows. Then the bystander's connection must still echo a text. Prints the numbers of frames as JSON.
 """
 
 import json
@@ -34,7 +34,7 @@ def connection():
 
 
 def numbers(c):
-    """What the host expects next of c, and what it has sent: from the ACK of one more byte."""
+    """The host's RCV.NXT and SND.NXT for c, read from its answer to one more byte."""
     c.sendall(b"!")
     port = c.getsockname()[1]
     while True:
@@ -48,7 +48,7 @@ def numbers(c):
 
 
 def options():
-    """Now well-formed, now anything at all."""
+    """TCP options: none, one random option, or malformed known ones."""
     if random.random() < 0.5:
         return []
     raw = random.randbytes(random.randrange(1, 41))
@@ -62,7 +62,7 @@ def text():
 def send(packet, kind):
     try:
         raw = bytes(packet)[:MTU]
-    except Exception:  # fuzz() now and then draws what Scapy itself cannot build
+    except Exception:  # fuzz() sometimes draws a packet that Scapy cannot build
         sent["unbuilt"] = sent.get("unbuilt", 0) + 1
         return
     wire.send(ether + raw)
@@ -85,7 +85,8 @@ for i in range(count):
     elif kind == 2:
         send(fuzz(IP(src=stranger, dst=addr, proto=6)) / fuzz(TCP(dport=open_port)) / text(), "ip")
     elif kind == 3:
-        # RFC 9293, 3.10.7.4 and RFC 5961: nothing of this is acceptable, but for luck of one in 10^5.
+        # RFC 9293, 3.10.7.4 and RFC 5961: the host accepts a blind segment with a probability of 1
+        # in 10^5.
         blind = fuzz(TCP(sport=local[1], dport=open_port, options=options()))
         send(IP(src=local[0], dst=addr) / blind / text(), "blind")
     else:

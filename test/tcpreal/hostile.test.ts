@@ -1,4 +1,4 @@
-/** Segments and scans of the hostile kind, by Scapy and nmap. */
+/** Hostile segments by Scapy, and port scans by nmap. */
 
 import { expect } from 'chai';
 import { join } from 'node:path';
@@ -38,7 +38,7 @@ describe('tcpreal: hostile segments and scans', function () {
     expect(end, end.stderr).to.deep.include({ code: 0, leaked: {} });
   }
 
-  it(`${FRAMES} frames of Scapy's fuzz(): a bystander's connection lives on, nothing leaks`, async function () {
+  it(`${FRAMES} frames of Scapy's fuzz(): another connection still works, and nothing leaks`, async function () {
     needsHere(this, SCAPY);
     await withEcho(async (tapnic) => {
       const { tap, mac } = tapnic.ready;
@@ -58,25 +58,26 @@ describe('tcpreal: hostile segments and scans', function () {
       const { reasons } = await tapnic.json<NetstatS>('netstat', '-s');
       const counted = (reason: string): number =>
         reasons.find((r) => r.layer === 'tcp' && r.reason === reason)?.count ?? 0;
-      // The fuzz got that far: all these were tried and turned away.
+      // Verify that the frames reached these checks.
       for (const reason of ['no_connection', 'bad_syn', 'out_of_window', 'challenge_ack'])
         expect(counted(reason), reason).to.be.above(0);
     });
   });
 
-  /** Ports 1 to 12, of which 7 and 9 are open: what nmap calls each kind, and why. */
+  /** nmap's state and reason for ports 1 to 12, of which 7 and 9 are open. */
   const EXACT: Record<string, { open: string; closed: string }> = {
     '-sS': { open: 'open syn-ack', closed: 'closed reset' },
     '-sT': { open: 'open syn-ack', closed: 'closed conn-refused' },
-    // RFC 9293, 3.10.7.2: an ACK for a listener is answered with RST, as for nobody.
+    // RFC 9293, 3.10.7.2: an ACK to a listener gets a RST, as an ACK to a closed port does.
     '-sA': { open: 'unfiltered reset', closed: 'unfiltered reset' },
-    // 3.10.7.1 and 3.10.7.2: no ACK, no SYN, no RST: a listener drops it, nobody answers RST.
+    // 3.10.7.1 and 3.10.7.2: a segment without ACK, SYN and RST is dropped by a listener and gets a
+    // RST from a closed port.
     '-sX': { open: 'open|filtered no-response', closed: 'closed reset' },
     '-sN': { open: 'open|filtered no-response', closed: 'closed reset' },
     '-sF': { open: 'open|filtered no-response', closed: 'closed reset' },
   };
 
-  it(`nmap ${Object.keys(EXACT).join(' ')}: open and closed are told exactly`, async function () {
+  it(`nmap ${Object.keys(EXACT).join(' ')}: reports the right state and reason for each port`, async function () {
     needsHere(this, 'nmap');
     await withEcho(async ({ ns }) => {
       const scan = async (kind: string): Promise<void> => {
@@ -103,10 +104,10 @@ describe('tcpreal: hostile segments and scans', function () {
     });
   });
 
-  it('nmap -O takes it for FreeBSD', async function () {
+  it('nmap -O identifies the host as FreeBSD', async function () {
     needsHere(this, 'nmap');
     await withEcho(async ({ ns }) => {
-      // It times its probes: on a busy machine one round may measure the machine instead.
+      // nmap times its probes, and on a busy machine a round may fail; allow five rounds.
       let said = '';
       for (let round = 0; round < 5 && !/^OS details:.*FreeBSD/m.test(said); round++)
         said = await ns.execAsync('nmap', ['-n', '-Pn', '-T4', '-O', '-p1-12', ADDR]);

@@ -1,4 +1,6 @@
-/** Requests and answers of the programs in this folder: one line of JSON each, on stdin and stdout. */
+/**
+ * Requests and answers of the programs in this folder: one line of JSON each, on stdin and stdout.
+ */
 
 import { createInterface } from 'node:readline';
 
@@ -6,7 +8,10 @@ export type Args = Record<string, string | number | boolean>;
 export type Answer = Record<string, unknown>;
 type Handler = (args: Args) => Answer | Promise<Answer>;
 
-/** Answers requests until stdin ends, several at a time; what a handler throws is the answer's `error`. */
+/**
+ * Answers requests until stdin ends, several concurrently; an exception of a handler becomes the
+ * answer's `error`.
+ */
 export function serveLines(handlers: Record<string, Handler>): void {
   const say = (line: object): void => void process.stdout.write(`${JSON.stringify(line)}\n`);
   const one = async (line: string): Promise<void> => {

@@ -1,4 +1,4 @@
-/** Many connections: one after the other in quick succession, and thousands at once. */
+/** Many connections: in quick succession, and thousands at once. */
 
 import { expect } from 'chai';
 import type { SocketLine } from '../../src/ctl/netstat_an.ts';
@@ -25,7 +25,10 @@ const EXPOSE_GC = ['--expose-gc'];
 
 const weight = ({ heapUsed, external }: Weight): number => heapUsed + external;
 
-/** Waits until nothing is open or closing: connections that the peer has ended already. */
+/**
+ * Waits until only LISTEN and TIME_WAIT sockets are left; the peer has closed its connections
+ * already.
+ */
 async function drained(host: Program): Promise<void> {
   for (let i = 0; i < 100; i++) {
     const open = [...(await states(host)).keys()];
@@ -48,12 +51,15 @@ describe('tcpreal: many connections', function () {
   const CHURN = full ? 20_000 : 1000;
   const PER_SECOND = 1000;
 
-  /** The first to close keeps TIME_WAIT. Linux has 28232 ports, and finds the last of them slowly. */
+  /**
+   * The side that closes first stays in TIME_WAIT. Linux has 28232 ports and searches slowly for
+   * the last free ones.
+   */
   for (const { who, what, count, timeWaits } of [
     { who: 'Linux', what: 'echo', count: Math.min(CHURN, 9000), timeWaits: 0 },
-    { who: 'us', what: 'answer', count: CHURN, timeWaits: CHURN / 4 },
+    { who: 'our side', what: 'answer', count: CHURN, timeWaits: CHURN / 4 },
   ])
-    it(`${count} connections opened, used and closed by ${who}, at most ${PER_SECOND} a second`, async () => {
+    it(`${count} connections closed first by ${who}, at most ${PER_SECOND} per second`, async () => {
       const options = { sysctl: { 'net.inet.tcp.maxtcptw': timeWaits || 1 } };
       await withRig(
         options,
@@ -67,7 +73,7 @@ describe('tcpreal: many connections', function () {
           const { wrong, first, seconds, slowestMs } = await churn(count);
           expect({ wrong, first }).to.deep.equal({ wrong: 0, first: [] });
 
-          // One more than the limit only as long as it takes to let the oldest go.
+          // TIME_WAIT may briefly exceed the limit by one.
           await drained(host);
           const left = await states(host);
           expect(Object.fromEntries(left)).to.deep.equal({
@@ -80,7 +86,7 @@ describe('tcpreal: many connections', function () {
           console.log(
             `      ${rate}/s, slowest ${slowestMs.toFixed(0)} ms, heap ${(grown / 1024).toFixed(0)} KiB larger`,
           );
-          expect(grown / count, 'bytes kept of each connection').to.be.below(full ? 128 : 1536);
+          expect(grown / count, 'bytes still used per connection').to.be.below(full ? 128 : 1536);
           const { protocols } = await host.ask<NetstatS>('netstat');
           expect(protocols['tcp']).to.include({ tcps_accepts: count * 1.5, tcps_listendrop: 0 });
         },
@@ -90,12 +96,12 @@ describe('tcpreal: many connections', function () {
 
   const IDLE = full ? 10_000 : 1000;
 
-  it(`${IDLE} idle connections, each below 4 KiB of JavaScript's memory`, async () => {
+  it(`${IDLE} idle connections use less than 4 KiB of JavaScript memory each`, async () => {
     await withRig(
       {},
       async ({ host, peer }) => {
         await host.ask('listen', { port: 9, what: 'hold' });
-        // Tables that grow by doubling, and code that is compiled, are there before the first weighing.
+        // Warm up, so that growing tables and compiled code do not count.
         await peer.ask('dial', { port: 9, count: IDLE / 10 });
         const before = await host.ask<Weight>('weigh');
         await peer.ask('dial', { port: 9, count: IDLE }, 120_000);

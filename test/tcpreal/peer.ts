@@ -1,4 +1,4 @@
-/** The peer of these tests, on Linux's own sockets: `node peer.js ADDRESS_OF_THE_EMULATED_HOST`. */
+/** The peer of these tests, on Linux sockets: `node peer.js ADDRESS_OF_THE_EMULATED_HOST`. */
 
 import { once } from 'node:events';
 import { connect, createServer, type Socket } from 'node:net';
@@ -14,10 +14,10 @@ async function dial(port: number): Promise<Socket> {
   return socket;
 }
 
-/** What became of the one connection that a port was for. */
+/** The outcome of the single connection to each port. */
 const results = new Map<number, Promise<Answer>>();
 
-/** Listens for one connection to `port` and serves it by `body`; `result` waits for the outcome. */
+/** Listens for one connection to `port` and runs `body` on it; `result` waits for the outcome. */
 async function serveOne(port: number, body: (socket: Socket) => Promise<Answer>): Promise<Answer> {
   const server = createServer({ allowHalfOpen: true });
   const result = new Promise<Answer>((resolve, reject) => {
@@ -55,7 +55,10 @@ function hold(socket: Socket): void {
   socket.once('close', () => held.delete(socket));
 }
 
-/** Opens a connection, has `text` sent back, closes it. Resolves with what was wrong, if anything. */
+/**
+ * Opens a connection, sends `text`, waits for its echo, closes. Resolves with an error text or
+ * null.
+ */
 function roundTrip(port: number, text: string): Promise<string | null> {
   return new Promise((resolve) => {
     let said = '';
@@ -71,8 +74,8 @@ function roundTrip(port: number, text: string): Promise<string | null> {
 }
 
 /**
- * Opens and closes `count` connections, at most `perSecond` a second and `atOnce` at a time; each
- * has a text of its own echoed. Tells how long that took and what went wrong.
+ * Opens and closes `count` connections, at most `perSecond` per second and `atOnce` at a time; each
+ * echoes its own text. Returns the time it took and what went wrong.
  */
 async function churn(args: Args): Promise<Answer> {
   const [port, count, perSecond, atOnce] = ['port', 'count', 'perSecond', 'atOnce'].map((name) =>

@@ -1,4 +1,4 @@
-/** Starts the emulated host and its peer in a namespace of their own and asks things of them. */
+/** Starts the emulated host and its peer in a new namespace and sends them requests. */
 
 import type { ChildProcess } from 'node:child_process';
 import { join } from 'node:path';
@@ -19,7 +19,7 @@ interface Line {
   error?: string;
 }
 
-/** A program of this folder that answers requests. */
+/** A child process of this folder that answers requests. */
 export class Program {
   readonly #child: ChildProcess;
   readonly #waiting = new Map<
@@ -76,7 +76,7 @@ export class Program {
     else asked?.reject(new Error(`${this.#name}: ${error}`));
   }
 
-  /** Asks for `op`; rejects with what went wrong, or if it takes longer than `timeoutMs`. */
+  /** Sends request `op`. Rejects with the program's error, or after `timeoutMs`. */
   ask<T extends object = Answer>(op: string, args: Args = {}, timeoutMs = 60_000): Promise<T> {
     const id = this.#next++;
     const answer = new Promise<Answer>((resolve, reject) => {
@@ -106,8 +106,8 @@ export interface Rig {
 }
 
 /**
- * Runs `body` with an emulated host and a peer. The host must then close within its time, with
- * nothing leaked and status 0.
+ * Runs `body` with an emulated host and a peer. Afterwards the host must close in time, with
+ * nothing leaked and exit status 0.
  */
 export async function withRig(
   options: StackOptions,

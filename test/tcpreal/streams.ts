@@ -1,13 +1,13 @@
-/** What both ends of a connection do in these tests: send known bytes, hash what comes. */
+/** The streams of these tests: the sender sends known bytes, the receiver hashes them. */
 
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import type { Duplex } from 'node:stream';
 import { seededBytes } from '../support/served.ts';
 
-/** One piece of the stream: prime, so that it never falls in step with segments or buffers. */
+/** The length of one piece: a prime, so that pieces do not align with segments or buffers. */
 const PIECE = 65_537;
-/** Pieces that are not alike; the stream repeats after them. */
+/** The number of different pieces; after them the stream repeats. */
 const PIECES = 16;
 
 const pool: Buffer[] = [];
@@ -36,7 +36,7 @@ export async function sendStream(socket: Duplex, bytes: number): Promise<void> {
   socket.end();
 }
 
-/** Reads to the end. */
+/** Reads to the end; returns the length and SHA-256. */
 export async function receiveStream(socket: Duplex): Promise<{ bytes: number; sum: string }> {
   const hash = createHash('sha256');
   let bytes = 0;

@@ -1,7 +1,7 @@
-"""Sends SYNs from addresses that are nobody's: synflood.py ADDRESS PORT COUNT PER_SECOND SEED.
+"""Sends SYNs from unused addresses: synflood.py ADDRESS PORT COUNT PER_SECOND SEED.
 
-Sources are from 198.18.0.0/15, which RFC 2544 sets aside for such tests. Prints how many left and how
-long it took, as JSON.
+The sources are from 198.18.0.0/15, which RFC 2544 reserves for such tests. Prints the number of SYNs
+sent and the time it took, as JSON.
 """
 
 import json
@@ -20,13 +20,13 @@ s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
 
 OPTIONS = bytes.fromhex("020405b40402080a") + b"\0\0\0\1\0\0\0\0" + bytes.fromhex("01030307")
 TCP_LEN = 20 + len(OPTIONS)
-# What all of them have in common, summed once.
+# The checksum over everything that all segments share, computed once.
 base = sum(struct.unpack("!%dH" % (len(OPTIONS) // 2), OPTIONS))
 base += sum(struct.unpack("!2H", dst)) + 6 + TCP_LEN + port + (TCP_LEN // 4 << 12 | 2) + 64240
 
 begin = time.monotonic()
 for i in range(count):
-    # In bursts that the queue of a TAP, 1000 packets, takes.
+    # Send in bursts that fit the queue of a TAP, 1000 packets.
     if i % 100 == 0:
         time.sleep(max(0, begin + i / rate - time.monotonic()))
     src = 0xC6120000 | rng.getrandbits(17)

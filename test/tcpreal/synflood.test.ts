@@ -1,4 +1,4 @@
-/** A flood of SYNs from addresses that are nobody's, and a client that is served all the same. */
+/** A SYN flood from unused addresses, and a client that is served during the flood. */
 
 import { expect } from 'chai';
 import { join } from 'node:path';
@@ -10,7 +10,7 @@ import { packageRoot } from '../support/root.ts';
 import { sha256File, Site, withServed } from '../support/served.ts';
 
 const SYNS = full ? 100_000 : 20_000;
-/** Of the sender, and how often it may send a quarter of them. */
+/** SYNs per second of the sender; each round sends a quarter of SYNS. */
 const PER_SECOND = 20_000;
 const ROUNDS_MAX = 40;
 const script = join(packageRoot(), 'test/tcpreal/synflood.py');
@@ -24,7 +24,7 @@ describe('tcpreal: SYN flood', function () {
   const value = async (tapnic: Instance, name: string): Promise<number> =>
     Number((await tapnic.json<SysctlLeaf[]>('sysctl', `net.inet.tcp.${name}`))[0]!.value);
 
-  it(`${SYNS} spoofed SYNs: the file arrives meanwhile, cookies count, the cache is bounded`, async () => {
+  it(`${SYNS} spoofed SYNs: files still arrive, cookies are used, and the syncache stays bounded`, async () => {
     using site = new Site();
     site.file('f', 300_000);
     const sum = await sha256File(site.path('f'));
@@ -36,7 +36,7 @@ describe('tcpreal: SYN flood', function () {
       };
       const taken = async (): Promise<number> => (await counters(tapnic))['tcps_sc_added']!;
 
-      // What does not fit into the TAP's queue is lost on the side of Linux: more is sent then.
+      // Linux drops SYNs that do not fit the TAP's queue; further rounds make up for them.
       const flood = (count: number, seed: number): Promise<string> => {
         const args = [count, PER_SECOND, seed].map(String);
         return tapnic.ns.execAsync('/usr/bin/python3', [script, '192.0.2.2', '80', ...args]);
@@ -66,7 +66,7 @@ describe('tcpreal: SYN flood', function () {
       const rate = (added! / seconds).toFixed(0);
       console.log(`      ${added} SYNs, ${rate}/s, ${count} kept, ${fetched} files meanwhile`);
 
-      // With the cache full of strangers, and then without a cache at all.
+      // First with a full syncache, then without a syncache.
       await fetchOne();
       expect((await tapnic.command('sysctl', 'net.inet.tcp.syncookies_only=1')).status).to.equal(0);
       await fetchOne();
