@@ -1,21 +1,21 @@
-/** System calls of scripts, by name, on an emulated host. */
+/** The system calls of scripts, by name, on an emulated host. */
 
 import { type PdHost, type PdPollfd } from '../../src/machine/packetdrill_host.ts';
 import type { Arg, CallSpec } from './parser.ts';
 
-/** The addresses that `...` stands for, and the descriptors behind a script's. */
+/** The addresses that `...` stands for, and the host's descriptors by those of the script. */
 export interface CallContext {
   readonly host: PdHost;
   readonly fds: Map<number, number>;
-  /** As Linux lays it out. */
+  /** In Linux's sockaddr layout. */
   readonly bindAddress: Uint8Array;
   readonly connectAddress: Uint8Array;
 }
 
-/** A call under way: its result, and what is to be checked once there is one. */
+/** A call that was started: its result (PD_BLOCK while it blocks), and the check of its output. */
 export interface CallResult {
   readonly result: number;
-  /** What an out-argument holds that the script did not expect; '' if nothing. */
+  /** Describes how an out-argument differs from the script; '' if it does not. */
   readonly check: () => string;
 }
 
@@ -25,7 +25,7 @@ const num = (arg: Arg | undefined): number => {
   if (arg?.kind === 'num') return arg.value;
   throw new CallError('a number is missing');
 };
-/** Of `[5]`. */
+/** The number in `[5]`. */
 const boxed = (arg: Arg | undefined): number => {
   if (arg?.kind === 'list' && arg.items.length === 1) return num(arg.items[0]);
   throw new CallError('[number] is missing');
@@ -35,7 +35,7 @@ const int = (v: number): Uint8Array => new Uint8Array(Int32Array.of(v).buffer);
 const intOf = (bytes: Uint8Array): number =>
   bytes.length >= 4 ? new DataView(bytes.buffer, bytes.byteOffset).getInt32(0, true) : 0;
 
-/** Bytes of an iovec. */
+/** The total length of an iovec. */
 function iovBytes(arg: Arg | undefined): number {
   if (arg?.kind !== 'list') throw new CallError('[{..., number}] is missing');
   let n = 0;
@@ -125,7 +125,7 @@ function transfer(ctx: CallContext, name: string, fd: number, args: readonly Arg
   }
 }
 
-/** Begins a call. Throws for arguments it does not take. */
+/** Starts a call. Throws for unsupported arguments. */
 export function beginCall(ctx: CallContext, { name, args }: CallSpec): CallResult {
   const { host } = ctx;
   if (name === 'socket') {

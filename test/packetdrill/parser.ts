@@ -1,7 +1,7 @@
 /**
- * The part of packetdrill's language that our scripts use, read into events: options, shell lines,
- * system calls, TCP and ICMP packets, the ways to say when. Errors name line and column. Left out:
- * Python blocks, UDP, tunnels, IPv6, struct-valued arguments other than linger, iovec and pollfd.
+ * Parses the part of packetdrill's language that our scripts use into events: options, shell lines,
+ * system calls, TCP and ICMP packets, and times. Errors name line and column. Not supported: Python
+ * blocks, UDP, tunnels, IPv6, and struct arguments other than linger, iovec and pollfd.
  */
 
 export class ScriptError extends Error {
@@ -10,20 +10,20 @@ export class ScriptError extends Error {
   }
 }
 
-/** A place in a script, counted from 1. */
+/** A position in a script, counted from 1. */
 export interface At {
   readonly line: number;
   readonly column: number;
 }
 
-/** When something happens; microseconds. `rel`: from the event before. */
+/** The time of an event, in microseconds. `rel`: relative to the previous event. */
 export interface When {
   readonly any: boolean;
   readonly rel: boolean;
   readonly us: number;
-  /** `a~b`: the end of the range, as `us` is its beginning. */
+  /** `a~b`: the end of the range that starts at `us`; else null. */
   readonly toUs: number | null;
-  /** `a...b`: when a call that blocks returns. */
+  /** `a...b`: the time at which a blocking call returns; else null. */
   readonly endUs: number | null;
 }
 
@@ -47,14 +47,14 @@ export interface TcpSpec {
   readonly ip: IpSpec;
   /** Source and destination port as written, from the sender's side. */
   readonly ports: readonly [number, number] | null;
-  /** Letters of tcpdump's: FSRP.UEW, sorted in that order. */
+  /** tcpdump's letters FSRP.UEW, sorted in that order. */
   readonly flags: string;
   readonly seq: number;
   readonly len: number;
   readonly ack: number | null;
   readonly win: number | null;
   readonly urg: number | null;
-  /** Null: `<...>`, any. */
+  /** Null for `<...>`: any options. */
   readonly options: readonly TcpOption[] | null;
 }
 
@@ -63,7 +63,7 @@ export interface IcmpSpec {
   readonly icmpType: number;
   readonly code: number;
   readonly mtu: number;
-  /** Of the segment it quotes. */
+  /** The sequence number of the quoted segment. */
   readonly seq: number;
   readonly len: number;
 }
@@ -79,9 +79,9 @@ export interface CallSpec {
   readonly type: 'call';
   readonly name: string;
   readonly args: readonly Arg[];
-  /** Null: any. */
+  /** Null for any result. */
   readonly result: number | null;
-  /** The errno's name, '' for none asked for. */
+  /** The errno's name, or '' if the script does not check it. */
   readonly errno: string;
 }
 
@@ -99,12 +99,12 @@ export interface Event {
 export interface Script {
   readonly file: string;
   readonly options: ReadonlyMap<string, string>;
-  /** What the comment the script begins with says. */
+  /** The text of the script's first comment. */
   readonly title: string;
   readonly events: readonly Event[];
 }
 
-/** Linux's numbers behind the words of scripts. */
+/** Linux's values of the symbols in scripts. */
 export const SYMBOLS: Readonly<Record<string, number>> = {
   AF_UNSPEC: 0,
   AF_INET: 2,
@@ -221,7 +221,7 @@ const ICMP_CODES: Readonly<Record<string, number>> = {
 
 const FLAG_ORDER = 'FSRP.UEW';
 const ECN_WORDS: readonly string[] = ['noecn', 'ect0', 'ect1', 'ect01', 'ce'];
-/** The C preprocessor of no script needs more. */
+/** Upper limit for the size of a script. */
 const TEXT_MAX = 1 << 20;
 
 class Parser {
@@ -262,7 +262,7 @@ class Parser {
     return { line, column: pos - before.lastIndexOf('\n') };
   }
 
-  /** Spaces, line breaks and comments. */
+  /** Skips spaces, line breaks and comments. */
   #skip(): void {
     const blank = /(?:\s+|\/\/[^\n]*|\/\*[^]*?\*\/)*/y;
     blank.lastIndex = this.#pos;
@@ -275,7 +275,7 @@ class Parser {
     return this.#text.startsWith(text, this.#pos);
   }
 
-  /** Takes `text` if it is there, and what is blank behind it. */
+  /** Consumes `text` and the blanks behind it, if it is next. */
   #take(text: string): boolean {
     if (!this.#is(text)) return false;
     this.#pos += text.length;
@@ -342,12 +342,12 @@ class Parser {
       };
     const when = this.#when();
     if (this.#is('`')) return { at, when, what: this.#shell() };
-    if (this.#is('%{')) this.fail('Python blocks are not of this runner');
+    if (this.#is('%{')) this.fail('Python blocks are not supported');
     if (this.#is('<') || this.#is('>')) {
-      if (when.endUs !== null) this.fail('a packet does not block');
+      if (when.endUs !== null) this.fail('a packet has no a...b time');
       return { at, when, what: this.#packet() };
     }
-    if (when.any || when.toUs !== null) this.fail('only a packet that is sent has such a time');
+    if (when.any || when.toUs !== null) this.fail('only a sent packet has a time of * or a range');
     return { at, when, what: this.#call() };
   }
 
@@ -466,7 +466,7 @@ class Parser {
         : Array.from(FLAG_ORDER)
             .filter((c) => letters.includes(c))
             .join('');
-    if (letters !== '-' && flags.length !== letters.length) this.fail('a flag twice', from);
+    if (letters !== '-' && flags.length !== letters.length) this.fail('a duplicate flag', from);
     const { seq, len } = this.#seq();
     let ack: number | null = null;
     let win: number | null = null;
@@ -478,7 +478,7 @@ class Parser {
       else break;
     }
     if (flags.includes('.') !== (ack !== null)) this.fail("flag '.' and ack go together", from);
-    if (!out && win === null && !flags.includes('R')) this.fail('what is received has a win');
+    if (!out && win === null && !flags.includes('R')) this.fail('a received packet needs a win');
     return {
       type: 'tcp',
       out,
@@ -496,10 +496,10 @@ class Parser {
 
   #tcpOptions(out: boolean): TcpOption[] | null {
     if (!this.#is('<')) return [];
-    // The next event may be a packet that is received: '<' with a time before it.
+    // The next event may be a received packet, but then a time precedes its '<'.
     this.#take('<');
     if (this.#take('...')) {
-      if (!out) this.fail('<...> is for what is sent');
+      if (!out) this.fail('<...> is only for sent packets');
       this.#expect('>');
       return null;
     }
@@ -568,7 +568,7 @@ class Parser {
     return { type: 'call', name, args, result, errno };
   }
 
-  /** `(Text)` or `(flags A|B)` behind a result: for the reader. */
+  /** Skips `(Text)` or `(flags A|B)` behind a result. */
   #note(): void {
     if (this.#match(/\([^)\n]*\)/) === null) this.fail("a '(' without its end");
   }
@@ -621,7 +621,7 @@ class Parser {
   }
 }
 
-/** Reads a script. Throws ScriptError. */
+/** Parses a script. Throws ScriptError. */
 export function parseScript(file: string, text: string): Script {
   return new Parser(file, text).script();
 }

@@ -18,16 +18,16 @@ const OPEN = [
   '+0 accept(3, ..., ...) = 4',
 ];
 
-/** Runs the opening and `lines`. */
+/** Runs the lines of OPEN followed by `lines`. */
 const run = (...lines: string[]): void => runScript('t.pkt', [...OPEN, ...lines, ''].join('\n'));
 const fails = (message: string | RegExp, ...lines: string[]): void => {
   expect(() => run(...lines)).to.throw(message);
 };
 
-describe('the language of packetdrill', () => {
+describe('packetdrill parser', () => {
   const packet = (text: string): TcpSpec => parseScript('t.pkt', text).events[0]!.what as TcpSpec;
 
-  it('reads times, packets, options', () => {
+  it('parses times, packets and options', () => {
     const { events, options, title } = parseScript(
       't.pkt',
       '// A title.\n--tolerance_usecs=10\n/* more */ 0.5 `a` * > . 1:1(0) ack 1\n+.1~+.2 > [ect0] SEW 1 > 2 5:7(2)'.replace(
@@ -61,33 +61,33 @@ describe('the language of packetdrill', () => {
   });
 
   const bad: [string, string, string][] = [
-    ['a length that is not one', '0 > . 1:3(1) ack 1', 't.pkt:1:7: 1:3 is not 1 bytes'],
+    ['a length that does not match', '0 > . 1:3(1) ack 1', 't.pkt:1:7: 1:3 is not 1 bytes'],
     ['an ACK without the flag', '0 > S 1:1(0) ack 1', "t.pkt:1:5: flag '.' and ack go together"],
-    ['an option of another program', '--fast=1\n0 `a`', 't.pkt:1:1: --fast: not an option'],
+    ['an unknown option', '--fast=1\n0 `a`', 't.pkt:1:1: --fast: not an option'],
     ['an unknown TCP option', '0 > . 1:1(0) ack 1 <md5>', 't.pkt:1:21: md5: not a TCP option'],
     ['an unknown symbol', '0 socket(SOCK_X) = 3', 't.pkt:1:10: SOCK_X: unknown symbol'],
     ['a comment without an end', '/* a\n', 't.pkt:1:1: a comment without an end'],
     ['Python', '0 %{ pass }%', 't.pkt:1:3: Python blocks'],
-    ['no time', '> . 1:1(0) ack 1', "t.pkt:1:1: a time expected, not '>'"],
+    ['a missing time', '> . 1:1(0) ack 1', "t.pkt:1:1: a time expected, not '>'"],
     ['a shell line without an end', '0 `true', "t.pkt:1:3: a '`' without its end"],
-    ['an end', '0 >', 't.pkt:1:4: TCP flags expected, not the end of the script'],
+    ['the end of the script', '0 >', 't.pkt:1:4: TCP flags expected, not the end of the script'],
     [
-      'received without a window',
+      'a received packet without a window',
       '\n  0 < . 1:1(0) ack 1',
-      't.pkt:2:21: what is received has a win',
+      't.pkt:2:21: a received packet needs a win',
     ],
     ['an errno without -1', '0 read(3) = 0 EINVAL', 't.pkt:1:21: EINVAL goes with -1'],
   ];
   for (const [what, text, message] of bad)
-    it(`tells where: ${what}`, () => {
+    it(`reports line and column of ${what}`, () => {
       expect(() => parseScript('t.pkt', text)).to.throw(message);
     });
 });
 
-describe('the runner of packetdrill scripts', () => {
+describe('packetdrill runner', () => {
   it('runs a script', () => run('+0 write(4, ..., 10) = 10', '+0 > P. 1:11(10) ack 1'));
 
-  it('sees a packet that is not as expected, field by field', () => {
+  it('reports each field of a sent packet that differs', () => {
     const write = '+0 write(4, ..., 10) = 10';
     fails('t.pkt:10:1: flags P., not .\n', write, '+0 > . 1:11(10) ack 1');
     fails('seq 1, not 2', write, '+0 > P. 2:12(10) ack 1');
@@ -99,14 +99,14 @@ describe('the runner of packetdrill scripts', () => {
     fails('options <>, not <nop,nop>', write, '+0 > P. 1:11(10) ack 1 <nop,nop>');
   });
 
-  it('sees a packet at the wrong time, too many and too few', () => {
+  it('reports a packet at the wrong time, a missing one and an unexpected one', () => {
     const write = '+0 write(4, ..., 10) = 10';
     fails('t.pkt:9:1: no packet was sent by 0.100000', '+0 > P. 1:11(10) ack 1');
     fails('sent at 0.100000, not 0.200000', write, '+.1 > P. 1:11(10) ack 1');
-    fails('packets that nothing expects behind this:\n  sent at 0.100000: P. 1:11(10)', write);
+    fails('unexpected packets after this:\n  sent at 0.100000: P. 1:11(10)', write);
   });
 
-  it('sees results, errnos and values that are others', () => {
+  it('reports results, errnos and values that differ', () => {
     fails('t.pkt:9:1: write: 10, not 9', '+0 write(4, ..., 10) = 9');
     fails('read: -1 EBADF, not -1 EAGAIN', '+0 read(9, ..., 10) = -1 EAGAIN');
     fails('ioctl: the value is 0, not 5', '+0 ioctl(4, SIOCINQ, [5]) = 0');
@@ -120,26 +120,26 @@ describe('the runner of packetdrill scripts', () => {
     fails('sendfile: not a call of this runner', '+0 sendfile(4, ..., 10) = 10');
   });
 
-  it('sees commands that fail', () => {
+  it('reports commands that fail', () => {
     fails("exit status 1: sysctl: unknown oid 'net.nothing'", '+0 `sysctl -w net.nothing=1`');
     fails('exit status 1; there was', '+0 `sockstat -4 -P tcp -s | grep CLOSING`');
     fails('only grep', '+0 `sockstat | wc`');
     fails('exit status 127', '+0 `reboot`');
   });
 
-  it('does not echo what was never sent', () => {
+  it('refuses to echo a timestamp that was never sent', () => {
     fails('ecr 7: no packet sent had that TS val', '+0 < . 1:1(0) ack 1 win 1 <TS val 1 ecr 7>');
   });
 });
 
-describe('the commands of packetdrill scripts', () => {
+describe('packetdrill commands', () => {
   bootMachine();
   const vnet = vnet_alloc(new SeededPrng(1));
   inet_domain_attach(vnet);
   after(() => inet_domain_detach(vnet));
   const shim = (line: string): ReturnType<typeof runShim> => runShim({ vnet }, line.split(' '));
 
-  it('sysctl reads, writes, and fails as FreeBSD does', () => {
+  it('sysctl reads, writes, and fails as in FreeBSD', () => {
     expect(shim('sysctl net.inet.tcp.msl').out).to.equal('net.inet.tcp.msl: 30000\n');
     expect(shim('sysctl -w net.inet.tcp.msl=100').out).to.equal('net.inet.tcp.msl: 30000 -> 100\n');
     expect(shim('sysctl -n net.inet.tcp.msl').out).to.equal('100\n');
@@ -148,7 +148,7 @@ describe('the commands of packetdrill scripts', () => {
     expect(shim('sysctl').status).to.equal(1);
   });
 
-  it('ifconfig lists and sets, tcpdrop and sockstat refuse what they do not know', () => {
+  it('ifconfig lists and sets; tcpdrop and sockstat refuse unknown arguments', () => {
     expect(shim('ifconfig lo0').out).to.match(/^lo0: flags=/);
     expect(shim('ifconfig lo0 mtu 1400')).to.deep.equal({ status: 0, out: '', err: '' });
     expect(shim('ifconfig lo0').out).to.match(/mtu 1400/);

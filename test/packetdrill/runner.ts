@@ -1,7 +1,7 @@
 /**
- * Runs a script of packetdrill's language against the stack on virtual time. Unlike packetdrill:
- * times are exact unless the script gives a tolerance, every packet that is sent has to be expected,
- * echoes of timestamps are compared, and nothing merges segments.
+ * Runs a script in packetdrill's language against the stack on virtual time. Differences from
+ * packetdrill: times are exact unless the script sets a tolerance, every sent packet must be
+ * expected, echoed timestamps are compared, and segments are never merged.
  */
 
 import { SeededPrng } from '../../src/host/prng.ts';
@@ -30,11 +30,11 @@ const US = '192.168.0.1';
 const PEER = '192.0.2.1';
 const BIND_PORT = 8080;
 const CONNECT_PORT = 8080;
-/** Of the first connection to us; each further one has the next. */
+/** The peer's port of the first connection to us; each further connection uses the next port. */
 const EPHEMERAL = 40000;
-/** How long a packet at any time is waited for, and a call at the end. */
+/** How long to wait for a packet with time `*`. */
 const PATIENCE_US = 24 * 3600e6;
-/** Scripts begin on a whole millisecond, the tick of TCP's timers. */
+/** Scripts start on a whole millisecond, the tick of TCP's timers. */
 const START_NS = 1e9;
 
 const errnoNames = new Map(Object.entries(LINUX_ERRNO).map(([name, n]) => [n, name]));
@@ -53,9 +53,9 @@ class Runner {
   readonly #ctx: CallContext;
   readonly #tolerance: number;
   readonly #tick: number;
-  /** When the event before this one was, in microseconds of the script. */
+  /** The time of the previous event, in microseconds of the script. */
   #lastUs = 0;
-  /** The connection under test, null until there is a packet of it; all that have named ports. */
+  /** The connection under test, or null before its first packet. `#conns` holds all connections. */
   #conn: Conn | null = null;
   readonly #conns: Conn[] = [];
   #active = false;
@@ -141,7 +141,7 @@ class Runner {
 
   // Packets.
 
-  /** The connection with the script's ports, the one under test without them. */
+  /** The connection with the ports of the packet, or the one under test if it names none. */
   #connOf(spec: TcpSpec): Conn {
     if (spec.ports === null) {
       this.#conn ??= this.#newConn(BIND_PORT, this.#nextPort++);
@@ -169,7 +169,7 @@ class Runner {
   }
 
   #icmp(event: Event, spec: IcmpSpec): void {
-    if (this.#conn === null) this.fail(event, 'no connection that it could be about');
+    if (this.#conn === null) this.fail(event, 'no connection for the quoted segment');
     this.#host.inject(buildIcmpError(spec, this.#conn));
   }
 
@@ -187,7 +187,7 @@ class Runner {
     const { bytes, timeNs } = packet;
     const atUs = (timeNs - START_NS) / 1e3;
     const ip = decodeIp4(bytes);
-    // The SYN of a connect() tells our port.
+    // Our port is in the SYN that connect() sent.
     if (this.#conn === null && this.#active && ip.tcp !== undefined)
       this.#conn = this.#newConn(ip.tcp.sport, CONNECT_PORT);
     const conn = this.#connOf(spec);
@@ -266,7 +266,7 @@ class Runner {
       if (line.trim() !== '') this.#command(event, line.trim());
   }
 
-  /** One of our commands, and any number of greps behind it. */
+  /** Runs one of our commands, piped into any number of greps. */
   #command(event: Event, line: string): void {
     const [first, ...filters] = line.split('|').map((part) => part.trim().split(/\s+/));
     const { status, out, err } = runShim(this.#host, first!);
@@ -298,7 +298,7 @@ class Runner {
       const text = ip.tcp === undefined ? `protocol ${ip.proto}` : segmentText(ip, conn);
       return `\n  sent at ${seconds((timeNs - START_NS) / 1e3)}: ${text}`;
     });
-    this.fail(last, `packets that nothing expects behind this:${texts.join('')}`);
+    this.fail(last, `unexpected packets after this:${texts.join('')}`);
   }
 }
 

@@ -10,14 +10,14 @@ const files = readdirSync(folder)
   .sort();
 
 describe('packetdrill scripts on virtual time', () => {
-  it('are at least sixty', () => {
+  it('has at least sixty scripts', () => {
     expect(files.length).to.be.at.least(60);
   });
 
   for (const name of files) {
     const text = readFileSync(join(folder, name), 'utf8');
     it(`${name}: ${/^\/\/ *(.*)/.exec(text)?.[1] ?? ''}`, () => {
-      expect(text, 'the first line names the section').to.match(/^\/\/ (RFC \d+|FreeBSD|POSIX)/);
+      expect(text, 'section in the first line').to.match(/^\/\/ (RFC \d+|FreeBSD|POSIX)/);
       runScript(name, text);
     });
   }

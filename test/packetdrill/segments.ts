@@ -1,4 +1,4 @@
-/** Segments of scripts against segments of the wire: building what is received, judging what was sent. */
+/** Builds received packets from scripts, and compares sent packets with scripts. */
 
 import {
   buildIcmp,
@@ -10,18 +10,18 @@ import {
 } from '../support/frames.ts';
 import type { EcnWord, IcmpSpec, TcpOption, TcpSpec } from './parser.ts';
 
-/** What the runner knows of one connection: addresses, and what scripts number from 0. */
+/** The state of one connection: addresses, and the numbers that scripts count from 0. */
 export class Conn {
   readonly us: string;
   readonly peer: string;
   lport: number;
   rport: number;
-  /** Initial sequence numbers as they are on the wire; null until a SYN showed them. */
+  /** Initial sequence numbers on the wire; null before a SYN. */
   localIss: number | null = null;
   remoteIss: number | null = null;
-  /** Sequence number of the last SYN received: a connection's own, or a stray one. */
+  /** Sequence number of the last SYN received, whether it belongs to the connection or not. */
   lastSyn: number | null = null;
-  /** Our timestamps: the script's number to the one on the wire, and the first pair. */
+  /** Our timestamps: from the script's number to the number on the wire, and the first pair. */
   readonly ts = new Map<number, number>();
   tsFirst: { script: number; live: number } | null = null;
 
@@ -68,7 +68,7 @@ function optionBytes(options: readonly TcpOption[], conn: Conn): number[] {
 
 const ECN_BITS: Readonly<Record<EcnWord, number>> = { noecn: 0, ect1: 1, ect0: 2, ect01: 2, ce: 3 };
 
-/** The packet that `spec` has the peer send. */
+/** Builds the packet that the peer sends according to `spec`. */
 export function buildReceived(spec: TcpSpec, conn: Conn): Uint8Array {
   const syn = spec.flags.includes('S');
   if (syn) {
@@ -93,7 +93,7 @@ export function buildReceived(spec: TcpSpec, conn: Conn): Uint8Array {
   );
 }
 
-/** An ICMP error about the segment `spec` quotes, which we sent on `conn`. */
+/** An ICMP error that quotes our segment described in `spec`. */
 export function buildIcmpError(spec: IcmpSpec, conn: Conn): Uint8Array {
   const seq = add(conn.localIss ?? 0, spec.seq);
   const l4 = [...u16(conn.lport), ...u16(conn.rport), ...u32(seq)];
@@ -111,7 +111,7 @@ export function buildIcmpError(spec: IcmpSpec, conn: Conn): Uint8Array {
   return buildIp4({ src: conn.peer, dst: conn.us, ttl: 255 }, 1, icmp);
 }
 
-/** The options of a segment as they lie in it, the padding behind EOL as further ones. */
+/** The options of a segment in their order; each padding byte behind EOL counts as EOL. */
 function optionsOf(tcp: TcpInfo): TcpOption[] {
   const list: TcpOption[] = [];
   let length = 0;
@@ -145,7 +145,7 @@ function optionText(o: TcpOption): string {
   }
 }
 
-/** A segment as scripts write it, numbers from the connection's ISNs. */
+/** A segment in the syntax of scripts, with numbers relative to the ISNs. */
 export function segmentText(ip: Ip4Info, conn: Conn): string {
   const tcp = ip.tcp!;
   const syn = tcp.flags.includes('S');
@@ -161,7 +161,7 @@ export function segmentText(ip: Ip4Info, conn: Conn): string {
   );
 }
 
-/** The options with SACK blocks from the peer's ISN. */
+/** The options, with SACK blocks relative to the peer's ISN. */
 function relativeOptions(tcp: TcpInfo, conn: Conn): TcpOption[] {
   const iss = conn.remoteIss ?? 0;
   return optionsOf(tcp).map((o) =>
@@ -194,9 +194,9 @@ function sameOptions(want: readonly TcpOption[], tcp: TcpInfo, conn: Conn, tick:
 }
 
 /**
- * What of a packet we sent is not as `spec` has it, empty if all is; notes ISN and timestamps in
+ * Returns how a sent packet differs from `spec`, or an empty list. Stores ISN and timestamps in
  * `conn`. Throws if a length or a checksum is wrong.
- * @param tick microseconds of a timestamp's tick, 0 not to look at timestamps' values
+ * @param tick microseconds per timestamp tick; 0 ignores the timestamps' values
  */
 export function faultsOf(spec: TcpSpec, bytes: Uint8Array, conn: Conn, tick: number): string[] {
   const ip = decodeIp4(bytes);
@@ -210,7 +210,7 @@ export function faultsOf(spec: TcpSpec, bytes: Uint8Array, conn: Conn, tick: num
   same('flags', tcp.flags, spec.flags);
   if (faults.length > 0) return faults;
   if (syn) {
-    // What answers another SYN than the first begins a connection of its own.
+    // An answer to a different SYN starts a new connection.
     if (tcp.flags.includes('.') && conn.lastSyn !== null && conn.lastSyn !== conn.remoteIss) {
       conn.remoteIss = conn.lastSyn;
       conn.localIss = null;
