@@ -14,7 +14,7 @@ import { vmObjectCount, vmObjectInit, vmObjectsFlush } from '../../src/vm/vm_obj
 import { vmPageCounts } from '../../src/vm/vm_page.ts';
 import { bootMachine, expectMachineClean, type InUse } from '../support/machine.ts';
 
-/** Boots 32 MiB with everything at its default; the disk comes with `bootDisk`. */
+/** Boots a machine of 32 MiB with known settings and no disk; `bootDisk` adds the disk. */
 export function bootKern(nsfbufs = 4096): ManualClock {
   const clock = bootMachine();
   sfBufInit(nsfbufs);
@@ -30,13 +30,16 @@ export function bootKern(nsfbufs = 4096): ManualClock {
   return clock;
 }
 
-/** Gives the machine its disk. */
+/** Attaches the disk `pager` to the machine and returns it. */
 export function bootDisk<T extends Pager>(pager: T): T {
   vmObjectInit(pager);
   return pager;
 }
 
-/** Fails unless everything is back; the page cache may keep pages, and gives them up when told to. */
+/**
+ * Fails unless every resource in use has returned to `before`. The page cache may hold pages until
+ * it is flushed.
+ */
 export function expectAllBack(before: InUse = {}): void {
   expect(sendfileLive, 'sendfile').to.deep.equal({ calls: 0, ios: 0 });
   expect(soStats.current, 'sockets').to.equal(0);
@@ -47,7 +50,7 @@ export function expectAllBack(before: InUse = {}): void {
   expect(vmObjectCount(), 'vm objects after a flush').to.equal(0);
 }
 
-/** Boots before each test of the suite and, after one that passed, looks whether all came back. */
+/** Boots a machine before each test and, after a test that passed, checks that nothing leaked. */
 export function bootEach(): void {
   beforeEach(() => {
     bootKern();

@@ -1,6 +1,6 @@
 /**
- * mbuf chains of every kind with known bytes. The reader here is the tests' own: it shares no code
- * with m_copydata, which it judges.
+ * Builds mbuf chains of every kind with known bytes. `chainBytes` shares no code with m_copydata,
+ * so the tests can use it to check m_copydata.
  */
 
 import * as fc from 'fast-check';
@@ -44,7 +44,7 @@ import {
   vm_page_unwire,
 } from '../../src/vm/vm_page.ts';
 
-/** `value`, which must not be null. */
+/** Returns `value`; throws if it is null or undefined. */
 export function must<T>(value: T | null | undefined): T {
   if (value === null || value === undefined) throw new Error('allocation failed');
   return value;
@@ -52,7 +52,7 @@ export function must<T>(value: T | null | undefined): T {
 
 let pattern = 1;
 
-/** Fills arena bytes with numbers that do not repeat soon. */
+/** Fills arena bytes with pseudo-random numbers. */
 export function fillPattern(off: number, len: number): void {
   for (let i = 0; i < len; i++) {
     pattern = (Math.imul(pattern, 1103515245) + 12345) >>> 0;
@@ -60,14 +60,14 @@ export function fillPattern(off: number, len: number): void {
   }
 }
 
-/** The bytes a chain stands for, in order. */
+/** Returns the bytes of a chain, in order. */
 export function chainBytes(m: Mbuf | null): Uint8Array {
   const parts: Uint8Array[] = [];
   for (; m !== null; m = m.m_next) parts.push(mbufBytes(m));
   return new Uint8Array(Buffer.concat(parts));
 }
 
-/** The window [m_data, m_data + m_len) of one mbuf. */
+/** Returns the bytes [m_data, m_data + m_len) of one mbuf. */
 function mbufBytes(m: Mbuf): Uint8Array {
   if ((m.m_flags & M_NOMAP) === 0) return mem.slice(m.m_data, m.m_data + m.m_len);
   const p = must(m.m_ext.ext_pgs);
@@ -82,7 +82,7 @@ function mbufBytes(m: Mbuf): Uint8Array {
   return Buffer.concat(all).subarray(m.m_data, m.m_data + m.m_len);
 }
 
-/** Wired pages of the kernel's own, filled. */
+/** Allocates a wired kernel page and fills it with the pattern. */
 export function newPage(): number {
   const page = vm_page_alloc_noobj();
   if (page === NOPAGE) throw new Error('no page');
@@ -90,14 +90,14 @@ export function newPage(): number {
   return page;
 }
 
-/** Free callback of `pgsMbuf`. */
+/** The free routine of `pgsMbuf`: unwires the pages. */
 export function freePages(m: Mbuf): void {
   const p = must(m.m_ext.ext_pgs);
   for (let i = 0; i < p.npgs; i++)
     vm_page_unwire(PHYS_TO_VM_PAGE(p.pa[p.pa0 + i]! as PhysAddr), false);
 }
 
-/** What an unmapped mbuf is made of. */
+/** Layout of an unmapped mbuf: page count, offset into the first page, and byte counts. */
 export interface PgsShape {
   npgs: number;
   first?: number;
@@ -106,7 +106,7 @@ export interface PgsShape {
   trail?: number;
 }
 
-/** An unmapped mbuf over new pages; its window is everything. */
+/** Makes an unmapped mbuf over new pages; m_data and m_len cover all its bytes. */
 export function pgsMbuf({ npgs, first = 0, last, hdr = 0, trail = 0 }: PgsShape): Mbuf {
   const m = must(mb_alloc_ext_pgs(M_NOWAIT, false, freePages));
   const p = must(m.m_ext.ext_pgs);
@@ -123,7 +123,7 @@ export function pgsMbuf({ npgs, first = 0, last, hdr = 0, trail = 0 }: PgsShape)
   return m;
 }
 
-/** A mapped mbuf over part of a new page, as sendfile makes it without unmapped mbufs. */
+/** Makes an EXT_SFBUF mbuf over part of a new page, as sendfile does when mb_use_ext_pgs is 0. */
 export function sfbufMbuf(off: number, len: number): Mbuf {
   const sf = must(sf_buf_alloc(newPage()));
   const m = must(m_get(M_NOWAIT, MT_DATA));
@@ -141,7 +141,7 @@ export function sfbufMbuf(off: number, len: number): Mbuf {
 
 export type Kind = 'plain' | 'cluster' | 'jumbo' | 'sfbuf' | 'pgs' | 'empty';
 
-/** One mbuf of a random chain: numbers that `segMbuf` makes a valid one of. */
+/** One mbuf of a random chain. `plainOrExt` derives a valid mbuf from the random numbers. */
 export interface Seg {
   kind: Kind;
   a: number;
@@ -166,7 +166,7 @@ export function segArb(kinds: Kind[] = ALL): fc.Arbitrary<Seg> {
   });
 }
 
-/** Random chains, as lists of segments. */
+/** Generates random chains as lists of segments. */
 export function chainArb(kinds: Kind[] = ALL, maxLength = 6): fc.Arbitrary<Seg[]> {
   return fc.array(segArb(kinds), { minLength: 1, maxLength });
 }
@@ -213,14 +213,14 @@ function plainOrExt(s: Seg): Mbuf {
   }
 }
 
-/** Chains under test, with the mbufs that hold storage they only share. */
+/** A chain under test, and the mbufs outside it that hold storage the chain shares. */
 export class Chain {
   readonly m: Mbuf;
   readonly bytes: Uint8Array;
   /** Mbufs outside the chain whose storage it shares. */
   readonly holders: Mbuf[] = [];
 
-  /** @param pkt the first mbuf is a packet header with `pkt` bytes, in front of the segments */
+  /** @param pkt if not negative, a packet header mbuf with `pkt` bytes precedes the segments */
   constructor(segs: Seg[], pkt = -1) {
     let top: Mbuf | null = null;
     let tail: Mbuf | null = null;
@@ -252,13 +252,13 @@ export class Chain {
     return n;
   }
 
-  /** Frees the holders that outlived their chain. */
+  /** Frees the holders after the chain itself was freed. */
   done(): void {
     for (const m of this.holders) m_free(m);
   }
 }
 
-/** Fails unless the chain's bytes are `want`; of a packet, also its length. */
+/** Fails unless the chain holds the bytes `want` and, for a packet, m_pkthdr.len is their count. */
 export function expectBytes(m: Mbuf | null, want: Uint8Array, what = 'bytes'): void {
   const got = chainBytes(m);
   expect(got.length, `${what}: length`).to.equal(want.length);
@@ -268,10 +268,13 @@ export function expectBytes(m: Mbuf | null, want: Uint8Array, what = 'bytes'): v
   if ((m.m_flags & M_PKTHDR) !== 0)
     expect(m.m_pkthdr.len, `${what}: packet length`).to.equal(want.length);
   for (let n = m.m_next; n !== null; n = n.m_next)
-    expect(n.m_flags & M_PKTHDR, `${what}: packet header behind the first mbuf`).to.equal(0);
+    expect(n.m_flags & M_PKTHDR, `${what}: packet header after the first mbuf`).to.equal(0);
 }
 
-/** `n` adjacent wired pages to copy into: their arena offset, and how to give them back. */
+/**
+ * Allocates `n` adjacent wired pages to copy into. Returns their arena offset and a function that
+ * frees them.
+ */
 export function scratchPages(n: number): { off: number; free: () => void } {
   const first = vm_page_alloc_contig(n, 1, 0);
   if (first === NOPAGE) throw new Error('no pages');

@@ -38,7 +38,7 @@ function lens(m: Mbuf | null): number[] {
   return out;
 }
 
-/** Converts and checks that the bytes are the same and nothing is unmapped. */
+/** Converts `m` and checks that the bytes are unchanged and no mbuf is unmapped. */
 function converted(m: Mbuf): Mbuf {
   const want = chainBytes(m);
   const top = must(mb_unmapped_to_ext(m));
@@ -50,7 +50,7 @@ function converted(m: Mbuf): Mbuf {
 describe('mb_unmapped_to_ext', () => {
   bootEach();
 
-  /** What sendfile makes of 10,000 bytes from file offset 5000. */
+  /** The unmapped mbuf that sendfile makes for 10,000 bytes from file offset 5000. */
   const example = (): Mbuf => pgsMbuf({ npgs: 3, first: 904, last: 2712 });
 
   it('window: m_data 2000, m_len 1448 of 10,000 bytes from file offset 5000', () => {
@@ -106,12 +106,12 @@ describe('mb_unmapped_to_ext', () => {
     m.m_len = 12;
     const top = converted(m);
     expect(lens(top)).to.eql([12]);
-    // Nothing of the page list is left in use: the trailer was copied.
+    // The page list is free again, because the trailer was copied.
     expect(mbufZones().extpgs.current).to.equal(0);
     m_freem(top);
   });
 
-  it('copies no page byte', () => {
+  it('copies no byte of the pages', () => {
     const m = pgsMbuf({ npgs: 19 });
     const top = must(mb_unmapped_to_ext(m));
     expect(sfstatBufs.current).to.equal(19);
@@ -119,14 +119,14 @@ describe('mb_unmapped_to_ext', () => {
     m_freem(top);
   });
 
-  it('takes an empty unmapped mbuf for a failure', () => {
+  it('fails on an unmapped mbuf with m_len 0', () => {
     const m = pgsMbuf({ npgs: 1 });
     m.m_len = 0;
     expect(mb_unmapped_to_ext(m)).to.equal(null);
     expect(mbEmulator.conversionFailures).to.equal(1);
   });
 
-  it('counts a chain once, and not one without unmapped mbufs', () => {
+  it('counts one conversion per chain, and none for a chain without unmapped mbufs', () => {
     const a = pgsMbuf({ npgs: 2 });
     a.m_next = pgsMbuf({ npgs: 1 });
     const top = converted(a);
@@ -152,7 +152,8 @@ describe('mb_unmapped_to_ext', () => {
           m_freem(must(top));
         } else {
           expect(top, `step ${step}`).to.equal(null);
-          // a's mbuf itself lives on as the holder of the pages that `holder` shares.
+          // The mbuf of `a` stays allocated: it holds the reference count of the pages that
+          // `holder` shares.
           expect(mbufZones().mbuf.current).to.equal(use - 1);
           expect(counted(R_CONVERT_FAILED)).to.equal(step + 1);
         }
@@ -161,7 +162,7 @@ describe('mb_unmapped_to_ext', () => {
       }
     });
 
-  it('a refused mapping is one conversion lost, not the next', () => {
+  it('converts again after one sf_buf allocation failed', () => {
     failPoint('sf_buf').arm(1);
     expect(mb_unmapped_to_ext(pgsMbuf({ npgs: 1 }))).to.equal(null);
     m_freem(must(mb_unmapped_to_ext(pgsMbuf({ npgs: 1 }))));
@@ -182,7 +183,7 @@ describe('mb_unmapped_to_ext', () => {
   });
 
   for (const shape of [{ npgs: 2 }, { npgs: 1, hdr: 13 }, { npgs: 1, first: 5, trail: 9 }])
-    it(`keeps the packet header of what m_split made of ${JSON.stringify(shape)}`, () => {
+    it(`keeps the packet header of the second part of m_split: ${JSON.stringify(shape)}`, () => {
       const h = must(m_gethdr(M_NOWAIT, MT_DATA));
       h.m_len = 40;
       h.m_next = pgsMbuf(shape);
@@ -208,7 +209,7 @@ describe('mb_unmapped_compress', () => {
   bootEach();
 
   for (const len of [1, 200, 224])
-    it(`makes an ordinary mbuf of ${len} bytes and lets the page go`, () => {
+    it(`copies ${len} bytes into the mbuf itself and frees the page`, () => {
       const m = pgsMbuf({ npgs: 1, first: 300, last: len });
       const bytes = chainBytes(m);
       expect(mb_unmapped_compress(m)).to.equal(0);
@@ -246,7 +247,7 @@ describe('mb_unmapped_compress', () => {
     m_free(m);
   });
 
-  it('may be entered again by whoever waited for the page it frees', () => {
+  it('can be called again from the free routine of the pages', () => {
     const [a, b] = [pgsMbuf({ npgs: 1, last: 100 }), pgsMbuf({ npgs: 1, last: 50 })];
     const bytes = [chainBytes(a), chainBytes(b)];
     const free = must(a.m_ext.ext_free);
@@ -256,13 +257,13 @@ describe('mb_unmapped_compress', () => {
     };
     expect(mb_unmapped_compress(a)).to.equal(0);
     expect([chainBytes(a), chainBytes(b)]).to.eql(bytes);
-    // Both page lists are free, each once.
+    // Both page lists are free, and each was freed once.
     const [c, d] = [pgsMbuf({ npgs: 1 }), pgsMbuf({ npgs: 1 })];
     expect(c.m_ext.ext_pgs).to.not.equal(d.m_ext.ext_pgs);
     for (const m of [a, b, c, d]) m_free(m);
   });
 
-  it('leaves a shadow alone whose holder is dead', () => {
+  it('returns EBUSY for a shadow whose holder was freed', () => {
     const m = pgsMbuf({ npgs: 1, last: 200 });
     const s = must(m_copym(m, 0, 200, M_NOWAIT));
     m_free(m);

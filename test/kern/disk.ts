@@ -1,4 +1,6 @@
-/** A disk worked by hand: reads wait until the test completes them, in any order. */
+/**
+ * A disk under the test's control: a read stays pending until the test completes it, in any order.
+ */
 
 import { EIO, EBADF, type Errno } from '../../src/sys/errno.ts';
 import type { FileStat, Pager, PagerRequest } from '../../src/sys/pager.ts';
@@ -12,7 +14,7 @@ export interface HandFile {
   ctimeNsec: number;
   isFile: boolean;
   readable: boolean;
-  /** First byte and the one behind the last of each hole, in order; its bytes are zeros. */
+  /** Start and end (exclusive) of each hole, in ascending order. `bytes` must be 0 there. */
   holes: [number, number][];
   open: boolean;
 }
@@ -24,7 +26,7 @@ export interface HandRead {
   req: PagerRequest;
 }
 
-/** `n` bytes that differ from place to place. */
+/** Returns `n` pseudo-random bytes; the same `salt` gives the same bytes. */
 export function fileBytes(n: number, salt = 1): Uint8Array {
   const bytes = new Uint8Array(n);
   let x = salt;
@@ -37,13 +39,13 @@ export function fileBytes(n: number, salt = 1): Uint8Array {
 
 export class HandDisk implements Pager {
   readonly reads: HandRead[] = [];
-  /** Errnos that the next preads return instead of starting. */
+  /** Errnos that the next calls of pread return instead of starting a read. */
   failReads: Errno[] = [];
   statError: Errno = 0;
   readonly #files = new Map<number, HandFile>();
   #next = 3;
 
-  /** Makes a file, last changed an hour before boot. Returns it open. */
+  /** Creates a file whose change time is an hour before boot, and opens it. */
   file(bytes: Uint8Array): { file: File; disk: HandFile } {
     const fd = this.#next++;
     const disk: HandFile = {
@@ -75,7 +77,7 @@ export class HandDisk implements Pager {
     });
   }
 
-  /** Replaces the contents and says so in the change time. */
+  /** Replaces the contents and advances the change time. */
   change(disk: HandFile, bytes: Uint8Array): void {
     disk.bytes = bytes;
     disk.ctimeNsec += 1_000_000;
@@ -116,7 +118,7 @@ export class HandDisk implements Pager {
     return this.reads.length;
   }
 
-  /** Completes read `i`: with the file's bytes as they are now, or with an error. */
+  /** Completes read `i` with the file's current bytes, or with an error. */
   complete(i = 0, error: Errno = 0): void {
     const [read] = this.reads.splice(i, 1) as [HandRead];
     const { file, off, iov, req } = read;
@@ -131,22 +133,22 @@ export class HandDisk implements Pager {
     req.pagerDone(error, error === 0 ? n : 0);
   }
 
-  /** Completes all there are, and what those bring about. */
+  /** Completes all pending reads, and the reads that these completions start. */
   completeAll(limit = 10_000): void {
     for (let i = 0; i < limit && this.reads.length > 0; i++) this.complete();
-    if (this.reads.length > 0) throw new Error('reads without end');
+    if (this.reads.length > 0) throw new Error('completeAll: reads are still pending at the limit');
   }
 
   fail(i = 0): void {
     this.complete(i, EIO);
   }
 
-  /** File pages that the reads under way fetch, by their order. */
+  /** Number of file pages in each pending read, in the order of the reads. */
   pagesPending(): number[] {
     return this.reads.map(({ iov }) => iov.length / 2);
   }
 
-  /** First file page of each read under way. */
+  /** First file page of each pending read. */
   firstPages(): number[] {
     return this.reads.map(({ off }) => off / PAGE_SIZE);
   }

@@ -29,7 +29,7 @@ import { bootEach } from './boot.ts';
 import { must, newPage, scratchPages } from './chains.ts';
 import { vm_page_unwire } from '../../src/vm/vm_page.ts';
 
-/** Bytes of garbage a call may leave: none, but for the measurement's own. */
+/** Limit in heap bytes per call. It is not 0 because the measurement itself allocates. */
 const NONE = 8;
 
 describe('garbage per packet', function () {
@@ -49,7 +49,7 @@ describe('garbage per packet', function () {
     return m;
   }
 
-  it('a segment of unmapped data through a socket buffer leaves none', () => {
+  it('a segment of unmapped data through a socket buffer allocates no heap memory', () => {
     const sb = new Sockbuf();
     sbreserve(sb, 65_536);
     const page = newPage();
@@ -69,13 +69,13 @@ describe('garbage per packet', function () {
     vm_page_unwire(page, false);
   }).timeout(60_000);
 
-  it('conversion to mapped mbufs leaves none', () => {
+  it('conversion to mapped mbufs allocates no heap memory', () => {
     const page = newPage();
     expect(bytesPerCall(() => m_freem(mb_unmapped_to_ext(unmapped(page))))).to.be.below(NONE);
     vm_page_unwire(page, false);
   }).timeout(60_000);
 
-  it('m_copydata out of unmapped mbufs and clusters leave none', () => {
+  it('m_copydata from an unmapped mbuf and a cluster allocate no heap memory', () => {
     const page = newPage();
     const m = unmapped(page);
     const to = scratchPages(1);
@@ -89,7 +89,7 @@ describe('garbage per packet', function () {
     vm_page_unwire(page, false);
   }).timeout(60_000);
 
-  it('callouts, passes and wake-ups leave none', () => {
+  it('callouts, passes and wake-ups allocate no heap memory', () => {
     timeoutInit(new ManualClock());
     const c = new Callout({ run: noFree });
     const sb = new Sockbuf();

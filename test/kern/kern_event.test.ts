@@ -68,13 +68,13 @@ describe('kern_event: sockets', () => {
   };
   const read = (n: number): number => soRead(so, new Uint8Array(n), 0, n);
 
-  it('has the numbers of sys/sys/event.h', () => {
+  it('uses the constants of sys/sys/event.h', () => {
     expect([EVFILT_READ, EVFILT_WRITE, EVFILT_EMPTY]).to.eql([-1, -2, -13]);
     expect([EV_ADD, EV_DELETE, EV_ENABLE, EV_DISABLE, EV_ONESHOT]).to.eql([1, 2, 4, 8, 16]);
     expect([EV_CLEAR, EV_DISPATCH, EV_EOF]).to.eql([0x20, 0x80, 0x8000]);
   });
 
-  it('EVFILT_READ tells again while there is something, with how much', () => {
+  it('EVFILT_READ is reported at every scan while data is available, with the byte count', () => {
     expect(add(EVFILT_READ)).to.equal(0);
     expect(scan()).to.eql([]);
     arrive();
@@ -87,13 +87,13 @@ describe('kern_event: sockets', () => {
     expect(scan()).to.eql([[EVFILT_READ, 0, 0, 4096]]);
   });
 
-  it('what was there before the knote counts', () => {
+  it('EVFILT_READ reports data that arrived before the knote was added', () => {
     arrive();
     add(EVFILT_READ);
     expect(scan()).to.eql([[EVFILT_READ, 0, 0, 4096]]);
   });
 
-  it('EV_CLEAR tells once for each change, EV_ONESHOT once', () => {
+  it('EV_CLEAR reports each change once; EV_ONESHOT reports one event and deletes the knote', () => {
     add(EVFILT_READ, EV_CLEAR);
     arrive();
     expect(scan()).to.have.length(1);
@@ -108,7 +108,7 @@ describe('kern_event: sockets', () => {
     expect(change(EVFILT_READ, EV_ENABLE)).to.equal(ENOENT);
   });
 
-  it('EV_DISPATCH and EV_DISABLE wait for EV_ENABLE', () => {
+  it('EV_DISPATCH (after one event) and EV_DISABLE suppress events until EV_ENABLE', () => {
     add(EVFILT_READ, EV_DISPATCH);
     arrive();
     expect(scan()).to.have.length(1);
@@ -121,7 +121,7 @@ describe('kern_event: sockets', () => {
     expect(scan()).to.eql([]);
   });
 
-  it('EVFILT_WRITE: room, at least the low-water mark or NOTE_LOWAT', () => {
+  it('EVFILT_WRITE is reported when the free space reaches the low-water mark or NOTE_LOWAT', () => {
     add(EVFILT_WRITE);
     expect(scan()).to.eql([[EVFILT_WRITE, 0, 0, 8192]]);
     soWrite(so, new Uint8Array(7000), 0, 7000, false);
@@ -137,7 +137,7 @@ describe('kern_event: sockets', () => {
     expect(scan()).to.eql([[EVFILT_WRITE, 0, 0, 5192]]);
   });
 
-  it('EVFILT_READ with NOTE_LOWAT, EVFILT_EMPTY', () => {
+  it('EVFILT_READ with NOTE_LOWAT waits for that many bytes; EVFILT_EMPTY waits for an empty send buffer', () => {
     add(EVFILT_READ, 0, { fflags: NOTE_LOWAT, data: 5000 });
     add(EVFILT_EMPTY);
     expect(scan()).to.eql([[EVFILT_EMPTY, 0, 0, 0]]);
@@ -152,7 +152,7 @@ describe('kern_event: sockets', () => {
     ]);
   });
 
-  it('EV_EOF: the end of data with what is left of it, errors in fflags', () => {
+  it('EV_EOF marks the end of data; data is the unread byte count, fflags is so_error', () => {
     add(EVFILT_READ);
     add(EVFILT_WRITE, EV_CLEAR);
     scan();
@@ -166,14 +166,14 @@ describe('kern_event: sockets', () => {
     ]);
   });
 
-  it('a pending error alone makes it ready', () => {
+  it('EVFILT_READ is reported for a pending error without data', () => {
     add(EVFILT_READ);
     so.so_error = EPIPE;
     sorwakeup(so);
     expect(scan()).to.eql([[EVFILT_READ, 0, 0, 0]]);
   });
 
-  it('a listener is ready with as many as can be accepted', () => {
+  it('EVFILT_READ on a listener reports the number of connections to accept', () => {
     expect(socreate(testVnet(), AF_INET, SOCK_STREAM, 0)).to.equal(0);
     const head = must(soResult.so);
     soreserve(head, 8192, 8192);
@@ -189,7 +189,7 @@ describe('kern_event: sockets', () => {
     soclose(head);
   });
 
-  it('tells in turn when there is not room for all', () => {
+  it('kqueue_scan reports the knotes in rotation when more are ready than max', () => {
     arrive();
     for (const ident of [1, 2, 3]) add(EVFILT_READ, 0, {}, ident);
     const turn = (): number[] => kqueue_scan(kq, 2).map((e) => e.ident);
@@ -200,7 +200,7 @@ describe('kern_event: sockets', () => {
     ]);
   });
 
-  it('refuses unknown filters and what is not there; forgets a closed descriptor', () => {
+  it('EINVAL for an unknown filter, ENOENT for a missing knote; knote_fdclose deletes all knotes of a descriptor', () => {
     expect(add(-7)).to.equal(EINVAL);
     expect(change(EVFILT_READ, EV_DELETE)).to.equal(ENOENT);
     add(EVFILT_READ);

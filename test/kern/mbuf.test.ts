@@ -48,7 +48,7 @@ import { chainBytes, freePages, must, pgsMbuf } from './chains.ts';
 describe('kern_mbuf: allocation', () => {
   bootEach();
 
-  it('gives a plain mbuf MLEN bytes and one with packet header MHLEN', () => {
+  it('gives a plain mbuf MLEN bytes of data and an mbuf with packet header MHLEN', () => {
     const m = must(m_get(M_NOWAIT, MT_DATA));
     const h = must(m_gethdr(M_NOWAIT, MT_DATA));
     expect([MLEN, MHLEN]).to.deep.equal([224, 168]);
@@ -60,7 +60,7 @@ describe('kern_mbuf: allocation', () => {
     m_freem(h);
   });
 
-  it('forgets the packet header of the packet before', () => {
+  it('clears the packet header of a recycled mbuf', () => {
     const h = must(m_gethdr(M_NOWAIT, MT_DATA));
     Object.assign(h.m_pkthdr, { len: 9, csum_flags: 7, tso_segsz: 5, ether_vtag: 3, pktId: 4 });
     m_free(h);
@@ -70,7 +70,7 @@ describe('kern_mbuf: allocation', () => {
     m_free(again);
   });
 
-  it('denies beyond a limit, and gives the mbuf back when it is the cluster that is missing', () => {
+  it('returns null or false when an allocation fails; m_getcl frees its mbuf when the cluster fails', () => {
     const { mbuf, clust, extpgs } = mbufZones();
     mbuf.failPoint.arm(1);
     expect(m_get(M_NOWAIT, MT_DATA)).to.equal(null);
@@ -88,7 +88,7 @@ describe('kern_mbuf: allocation', () => {
     ]);
   });
 
-  it('stops at the zone limit exactly', () => {
+  it('allocates up to the zone limit and not beyond', () => {
     const { clust } = mbufZones();
     clust.max = 3;
     const held = [1, 2, 3].map(() => must(m_getcl(M_NOWAIT, MT_DATA, 0)));
@@ -98,9 +98,9 @@ describe('kern_mbuf: allocation', () => {
     for (const m of held) m_freem(m);
   });
 
-  it('has the limits FreeBSD computes, which sysctl can only raise', () => {
+  it('computes the zone limits as FreeBSD does; sysctl can only raise them', () => {
     const { mbuf, clust, jumbop } = mbufZones();
-    // Half of 32 MiB; a quarter of that for each kind of cluster, a fifth for mbufs.
+    // Half of the 32 MiB is mbuf memory: a quarter of it for each cluster zone, a fifth for mbufs.
     expect(clust.max).to.equal(2048);
     expect(jumbop.max).to.equal(1024);
     expect(mbuf.max).to.equal(Math.floor((16 * 1024 * 1024) / 256 / 5));
@@ -110,7 +110,7 @@ describe('kern_mbuf: allocation', () => {
     expect(clust.max).to.equal(2049);
   });
 
-  it('recycles the item freed last', () => {
+  it('allocates the item that was freed last', () => {
     const [a, b] = [must(m_get(M_NOWAIT, MT_DATA)), must(m_get(M_NOWAIT, MT_DATA))];
     m_free(a);
     m_free(b);
@@ -129,7 +129,7 @@ describe('kern_mbuf: allocation', () => {
 describe('kern_mbuf: unmapped mbufs', () => {
   bootEach();
 
-  it('come empty, read-only and without an address', () => {
+  it('are allocated empty, read-only and without an address', () => {
     const m = must(mb_alloc_ext_pgs(M_NOWAIT, false, () => {}));
     expect(m.m_flags).to.equal(M_EXT | M_RDONLY | M_NOMAP);
     expect(m.m_data).to.equal(0);
@@ -144,7 +144,7 @@ describe('kern_mbuf: unmapped mbufs', () => {
     m_free(m);
   });
 
-  it('may have a packet header', () => {
+  it('can have a packet header', () => {
     const m = must(mb_alloc_ext_pgs(M_NOWAIT, true, () => {}));
     expect(m.m_flags & M_PKTHDR).to.equal(M_PKTHDR);
     expect(m.m_pkthdr.len).to.equal(0);
@@ -160,7 +160,7 @@ describe('kern_mbuf: unmapped mbufs', () => {
     for (const m of [a, b, c]) m_free(m);
   });
 
-  it('have no address, no room and are not writable', () => {
+  it('have no address and no leading or trailing space, and are not writable', () => {
     const m = pgsMbuf({ npgs: 1, first: 100, last: 50 });
     expect(() => mtod(m)).to.throw('unmapped');
     expect(M_WRITABLE(m)).to.equal(false);
@@ -168,7 +168,7 @@ describe('kern_mbuf: unmapped mbufs', () => {
     m_free(m);
   });
 
-  it('get headers prepended in a mapped mbuf', () => {
+  it('M_PREPEND puts the header into a new mapped mbuf', () => {
     const m = pgsMbuf({ npgs: 1 });
     const top = must(M_PREPEND(m, 20, M_NOWAIT));
     expect(top).to.not.equal(m);
@@ -177,7 +177,7 @@ describe('kern_mbuf: unmapped mbufs', () => {
     m_freem(top);
   });
 
-  it('mb_ext_pgs_check panics at each broken rule, and only there', () => {
+  it('mb_ext_pgs_check panics for each invalid field and accepts the limits', () => {
     const m = pgsMbuf({ npgs: 2, first: 4095, last: 4096, hdr: 23, trail: 64 });
     const p = must(m.m_ext.ext_pgs);
     p.nrdy = 2;
@@ -223,7 +223,7 @@ describe('kern_mbuf: reference counts', () => {
     const make = (): Mbuf =>
       kind === 'unmapped' ? pgsMbuf({ npgs: 2 }) : must(m_getcl(M_NOWAIT, MT_DATA, 0));
 
-    it(`${kind}: the holder freed first lives on as memory until its last shadow goes`, () => {
+    it(`${kind}: a holder freed before its shadows stays allocated until the last shadow is freed`, () => {
       const m = make();
       const s = shadowOf(m);
       const t = shadowOf(s);
@@ -238,7 +238,7 @@ describe('kern_mbuf: reference counts', () => {
       expect([mbuf.current, storage()]).to.eql([0, 0]);
     });
 
-    it(`${kind}: shadows freed first leave the holder with one reference`, () => {
+    it(`${kind}: a holder has one reference after its shadows are freed`, () => {
       const m = make();
       const s = shadowOf(m);
       expect(M_WRITABLE(m)).to.equal(false);
@@ -249,7 +249,7 @@ describe('kern_mbuf: reference counts', () => {
     });
   }
 
-  it('calls the free routine once, with the mbuf that held the count', () => {
+  it('calls the free routine once, with the mbuf that holds the reference count', () => {
     const seen: Mbuf[] = [];
     const m = must(m_get(M_NOWAIT, MT_DATA));
     m_extadd(m, kva(8192), 64, (h) => seen.push(h), null, null, M_RDONLY, EXT_DISPOSABLE);
@@ -261,7 +261,7 @@ describe('kern_mbuf: reference counts', () => {
     expect(seen[0]).to.equal(m);
   });
 
-  it('counts unmapped mbufs alive, shadows included, the dead holder not', () => {
+  it('unmappedCurrent counts shadows, but not a holder that was freed', () => {
     const m = pgsMbuf({ npgs: 1 });
     const s = must(m_copym(m, 10, 20, M_NOWAIT));
     expect(mbEmulator.unmappedCurrent).to.equal(2);
@@ -271,7 +271,7 @@ describe('kern_mbuf: reference counts', () => {
     expect(mbEmulator.unmappedCurrent).to.equal(0);
   });
 
-  it('keeps the pages wired for a shadow after the holder is gone', () => {
+  it('keeps the pages wired for a shadow after the holder is freed', () => {
     const before = vmPageCounts().wired;
     const m = pgsMbuf({ npgs: 3 });
     const s = must(m_copym(m, 0, 5000, M_NOWAIT));
@@ -286,7 +286,7 @@ describe('kern_mbuf: reference counts', () => {
 describe('mb_free_notready', () => {
   bootEach();
 
-  it('takes a page at a time of unmapped mbufs and any other mbuf whole', () => {
+  it('counts each page of an unmapped mbuf, and any other mbuf, as one unit', () => {
     const a = pgsMbuf({ npgs: 3 });
     const b = must(m_getcl(M_NOWAIT, MT_DATA, 0));
     const c = pgsMbuf({ npgs: 2 });
@@ -300,18 +300,18 @@ describe('mb_free_notready', () => {
     mb_free_notready(a, 2);
     expect(must(a.m_ext.ext_pgs).nrdy).to.equal(1);
     mb_free_notready(a, 1 + 1 + 2);
-    // d is not one of the units: it stays.
+    // d is not among the counted units, so it stays allocated.
     expect(mbufZones().mbuf.current).to.equal(1);
     m_free(d);
   });
 
-  it('panics when there are fewer units than counted', () => {
+  it('panics when the chain has fewer units than count', () => {
     const a = pgsMbuf({ npgs: 1 });
     must(a.m_ext.ext_pgs).nrdy = 1;
     expect(() => mb_free_notready(a, 2)).to.throw('fewer units');
   });
 
-  it('leaves a page list alone that a shadow still uses', () => {
+  it('does not free a page list that a shadow still references', () => {
     const a = pgsMbuf({ npgs: 2 });
     must(a.m_ext.ext_pgs).nrdy = 2;
     const s = must(m_copym(a, 0, 100, M_NOWAIT));

@@ -1,6 +1,6 @@
 /**
- * What memory a set of chains stands for, counted anew: every reference count and every zone must
- * agree. Shares no code with the allocator it judges.
+ * Recounts the memory of a set of chains and compares it with every reference count and zone
+ * counter. Shares no code with the allocator.
  */
 
 import { expect } from 'chai';
@@ -18,12 +18,14 @@ import {
 } from '../../src/kern/mbuf.ts';
 import { sfstatBufs } from '../../src/vm/sf_buf.ts';
 
-/** The mbuf that holds the count of m's storage. */
+/** Returns the mbuf that holds the reference count of m's storage. */
 function holderOf(m: Mbuf): Mbuf {
   return (m.m_ext.ext_flags & EXT_FLAG_EMBREF) === 0 ? m.m_ext.ext_cnt! : m;
 }
 
-/** Fails unless the machine's mbufs are those of `chains`, every storage counted as often as used. */
+/**
+ * Fails unless the mbufs in use are exactly those of `chains` and every reference count is right.
+ */
 export function auditMemory(chains: Iterable<Mbuf | null>): void {
   const live = new Set<Mbuf>();
   let unmapped = 0;
@@ -38,7 +40,8 @@ export function auditMemory(chains: Iterable<Mbuf | null>): void {
   const refer = (holder: Mbuf): void => {
     const n = refs.get(holder) ?? 0;
     refs.set(holder, n + 1);
-    // A page of a converted mbuf holds the page list as long as the page's own storage is held.
+    // An EXT_SFBUF storage from a conversion holds one reference to the page list until it is
+    // freed.
     if (n === 0 && holder.m_ext.ext_type === EXT_SFBUF && holder.m_ext.ext_arg2 !== null)
       refer(holder.m_ext.ext_arg2 as Mbuf);
   };

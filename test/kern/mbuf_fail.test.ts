@@ -69,7 +69,7 @@ function packet(...rest: Mbuf[]): Mbuf {
   return h;
 }
 
-/** A packet of every kind of mbuf. */
+/** A packet with mbufs of every kind. */
 const mixed = (): Mbuf =>
   packet(
     plain(200),
@@ -80,21 +80,23 @@ const mixed = (): Mbuf =>
 const mapped = (): Mbuf => packet(plain(10), sfbufMbuf(3, 900), plain(100), cluster(2000));
 
 interface Case {
-  /** What the routine gets; null if nothing. */
+  /** Makes the argument; absent if the routine takes none. */
   make?: () => Mbuf;
-  /** The new chain, or null for failure; false and true stand for those without one. */
+  /**
+   * Returns the new chain, or null on failure. A routine without a new chain returns true or false.
+   */
   call: (m: Mbuf) => Mbuf | boolean | null;
   /**
-   * What becomes of the argument when it fails: `kept`, the caller owns it with the same bytes;
-   * `consumed`, it is freed; `prefix`, the caller owns it and it may have grown.
+   * Ownership of the argument after a failure: `kept`, the caller owns it with the same bytes;
+   * `consumed`, it was freed; `prefix`, the caller owns it and it may have grown.
    */
   onFail: 'kept' | 'consumed' | 'prefix';
-  /** When it succeeds: does the caller still own the argument? */
+  /** Whether the caller still owns the argument after success. */
   keeps?: boolean;
 }
 
 const program = Uint8Array.from({ length: 9000 }, (_, i) => i & 0xff);
-const from = kva(0x2000); // any bytes will do
+const from = kva(0x2000); // the bytes do not matter
 
 const CASES: Record<string, Case> = {
   m_get: { call: () => m_get(M_NOWAIT, MT_DATA), onFail: 'kept' },
@@ -150,7 +152,7 @@ const CASES: Record<string, Case> = {
     onFail: 'kept',
     keeps: true,
   },
-  // Into a new mbuf: a cluster is not filled up.
+  // m_pullup allocates a new mbuf here, because it does not fill up a cluster.
   m_pullup: {
     make: () => {
       const m = filled(m_getcl(M_NOWAIT, MT_DATA, M_PKTHDR), 10);
@@ -199,7 +201,7 @@ describe('mbuf routines when the k-th allocation fails', () => {
       let refused = 0;
       for (const pool of MEMORY_POOLS) {
         const setup = (): [Mbuf | null, Uint8Array] => {
-          bootKern(); // empty zones, which ask for pages
+          bootKern(); // makes the zones empty, so that they allocate pages
           const m = make?.() ?? null;
           return [m, chainBytes(m)];
         };
@@ -221,7 +223,7 @@ describe('mbuf routines when the k-th allocation fails', () => {
     });
 
   for (const flags of [0, M_PKTHDR, M_NOMAP, M_NOMAP | M_PKTHDR])
-    it(`m_uiotombuf, flags 0x${flags.toString(16)}: the uio as it was`, () => {
+    it(`m_uiotombuf, flags 0x${flags.toString(16)}: a failed allocation leaves the uio unchanged`, () => {
       for (const pool of MEMORY_POOLS)
         eachFailure(
           pool,
@@ -243,7 +245,7 @@ describe('mbuf routines when the k-th allocation fails', () => {
         );
     });
 
-  it('sbappendaddr: false, the packet still the caller’s', () => {
+  it('sbappendaddr returns false and the caller keeps the packet when no mbuf is available', () => {
     const runs = eachFailure(
       'mbuf',
       () => mixed(),
@@ -261,7 +263,7 @@ describe('mbuf routines when the k-th allocation fails', () => {
     expect(runs).to.equal(2);
   });
 
-  it('m_copym of everything without the last mbuf frees the others', () => {
+  it('m_copym frees the mbufs it has made when the last allocation fails', () => {
     const m = mixed();
     const before = chainBytes(m);
     failPoint('mbuf').arm(5);

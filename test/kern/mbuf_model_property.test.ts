@@ -49,7 +49,7 @@ import {
 } from './chains.ts';
 import { auditMemory } from './mbuf_audit.ts';
 
-/** A chain and the bytes it must stand for. */
+/** A chain and the bytes it must hold. */
 interface Item {
   m: Mbuf;
   bytes: Uint8Array;
@@ -63,7 +63,7 @@ const concat = (a: Uint8Array, b: Uint8Array): Uint8Array => {
   return all;
 };
 
-/** Several chains that come to share storage, each beside a flat array. */
+/** Several chains that may share storage, each with a flat array of its expected bytes. */
 class World {
   readonly items: Item[] = [];
   readonly chains: Chain[] = [];
@@ -90,7 +90,7 @@ class World {
     it.bytes = it.bytes.slice(0, at);
   }
 
-  /** Joins the next item behind this one. */
+  /** Appends the next item to this one. */
   cat(it: Item, i: number): void {
     const j = (i + 1) % this.items.length;
     const next = this.items[j]!;
@@ -116,7 +116,7 @@ class World {
     it.bytes = concat(mem.slice(it.m.m_data, it.m.m_data + n), it.bytes);
   }
 
-  /** An empty unmapped mbuf fails conversion by definition: those go first. */
+  /** Skips chains with an empty unmapped mbuf: their conversion fails by definition. */
   convert(it: Item): void {
     for (let m: Mbuf | null = it.m; m !== null; m = m.m_next)
       if ((m.m_flags & M_NOMAP) !== 0 && m.m_len === 0) return;
@@ -136,7 +136,7 @@ class World {
   copyback(it: Item, x: number, y: number): void {
     const len = y % 400;
     const off = x % (it.bytes.length + 300);
-    // Where it may: nothing unmapped, read-only or shared is hit.
+    // Skip ranges that touch unmapped, read-only or shared mbufs: m_copyback must not write there.
     let at = 0;
     for (let m: Mbuf | null = it.m; m !== null; at += m.m_len, m = m.m_next)
       if (!M_WRITABLE(m) && at < off + len && at + m.m_len > off) return;
@@ -144,7 +144,7 @@ class World {
     m_copyback(it.m, off, len, kva(this.scratch.off));
     const all = new Uint8Array(Math.max(it.bytes.length, off + len));
     all.set(it.bytes);
-    // m_copyback of nothing may still make the chain reach `off`.
+    // m_copyback with len 0 may still extend the chain up to `off`.
     all.set(mem.subarray(this.scratch.off, this.scratch.off + len), off);
     it.bytes = len === 0 ? all.slice(0, m_length(it.m)) : all;
   }
@@ -245,7 +245,7 @@ const OPS = [
 ] as const;
 type Op = [(typeof OPS)[number], Seg[], number, number, number, number];
 
-describe('mbufs: sequences of routines against flat arrays', function () {
+describe('mbufs: random sequences of routines against flat arrays', function () {
   this.timeout(600_000);
   bootEach();
 
@@ -259,7 +259,7 @@ describe('mbufs: sequences of routines against flat arrays', function () {
     n,
   );
 
-  it('bytes, lengths, reference counts and zones are right after each', () => {
+  it('bytes, lengths, reference counts and zones are right after each step', () => {
     fc.assert(
       fc.property(fc.array(op, { minLength: 3, maxLength: 25, size: 'max' }), (ops) => {
         try {
@@ -271,7 +271,7 @@ describe('mbufs: sequences of routines against flat arrays', function () {
           world.done();
           expectAllBack();
         } catch (error) {
-          bootKern(); // for the runs that make the counterexample smaller
+          bootKern(); // clean state for the runs that shrink the counterexample
           throw error;
         }
       }),

@@ -68,18 +68,18 @@ import { auditMemory } from './mbuf_audit.ts';
 
 const n31 = fc.nat(0x7fffffff);
 
-/** Runs `body`; everything must be back afterwards. */
+/** Runs `body` and fails if it leaks. */
 function clean(body: () => void): void {
   try {
     body();
     expectAllBack();
   } catch (error) {
-    bootKern(); // for the runs that make the counterexample smaller
+    bootKern(); // clean state for the runs that shrink the counterexample
     throw error;
   }
 }
 
-/** Runs `body` on random chains, which it consumes. */
+/** Runs `body` on random chains; `body` frees the chain. */
 function onChains(body: (c: Chain, x: number, y: number) => void, kinds?: Kind[]): void {
   const pkt = fc.oneof(fc.constant(-1), fc.nat(MHLEN));
   fc.assert(
@@ -95,7 +95,7 @@ function onChains(body: (c: Chain, x: number, y: number) => void, kinds?: Kind[]
   );
 }
 
-/** File-page bytes read since the last call. */
+/** Returns a function that returns the file bytes read for `reason` since its last call. */
 function readOf(reason: number): () => number {
   let before = payloadBytesRead(reason);
   return () => {
@@ -111,7 +111,7 @@ const program = (len: number, seed: number): Uint8Array =>
 describe('mbuf routines: random chains against a flat array', () => {
   bootEach();
 
-  it('m_unmappedtouio: every window, from every offset', () => {
+  it('m_unmappedtouio copies any part of an unmapped mbuf and no byte more', () => {
     onChains((c, x, y) => {
       for (let m: Mbuf | null = c.m; m !== null; m = m.m_next) {
         if ((m.m_flags & M_NOMAP) === 0) continue;
@@ -130,7 +130,7 @@ describe('mbuf routines: random chains against a flat array', () => {
     });
   });
 
-  it('_mb_unmapped_to_ext: one mbuf per page, headers and trailers copied', () => {
+  it('_mb_unmapped_to_ext makes at most one mbuf per page, header and trailer, and reads no file byte', () => {
     onChains((c) => {
       let m: Mbuf | null = c.m;
       const read = readOf(READ_COPY);
@@ -156,7 +156,7 @@ describe('mbuf routines: random chains against a flat array', () => {
     });
   });
 
-  it('mb_unmapped_to_ext: references of everything that shares the pages', () => {
+  it('mb_unmapped_to_ext keeps the reference counts right when chains share pages', () => {
     onChains((c, x) => {
       for (let m: Mbuf | null = c.m; m !== null; m = m.m_next)
         if ((m.m_flags & M_NOMAP) !== 0 && m.m_len === 0) return m_freem(c.m);
@@ -173,7 +173,7 @@ describe('mbuf routines: random chains against a flat array', () => {
     });
   });
 
-  it('mb_unmapped_compress: small windows anywhere, shadows left alone', () => {
+  it('mb_unmapped_compress copies small windows at any offset, and returns EBUSY for shared ones', () => {
     const shape = fc.record({
       npgs: fc.integer({ min: 1, max: 3 }),
       first: fc.nat(4095),
@@ -189,7 +189,7 @@ describe('mbuf routines: random chains against a flat array', () => {
           m.m_len = y % (Math.min(MLEN, total - m.m_data) + 1);
           const want = chainBytes(m);
           const other = shared ? m_copym(m, 0, m.m_len, M_NOWAIT) : null;
-          const alone = m_extrefcnt(m) === 1; // m_copym of nothing is null, shares nothing
+          const alone = m_extrefcnt(m) === 1; // m_copym of 0 bytes returns null and shares nothing
           const small = readOf(READ_SMALL);
           expect(mb_unmapped_compress(m)).to.equal(alone ? 0 : EBUSY);
           expect(m.m_flags).to.equal(alone ? 0 : M_EXT | M_RDONLY | M_NOMAP);
@@ -204,7 +204,7 @@ describe('mbuf routines: random chains against a flat array', () => {
     );
   });
 
-  it('m_uiotombuf_nomap: whole pages, maxseg bytes per mbuf, anonymous', () => {
+  it('m_uiotombuf_nomap fills anonymous pages, maxseg bytes per mbuf', () => {
     fc.assert(
       fc.property(n31, n31, fc.boolean(), fc.nat(19), (x, y, pkt, pages) =>
         clean(() => {
@@ -236,7 +236,7 @@ describe('mbuf routines: random chains against a flat array', () => {
     );
   });
 
-  it('m_copyup: the front in one writable mbuf, dstoff into it', () => {
+  it('m_copyup copies len bytes into one new mbuf, dstoff bytes after its start', () => {
     onChains((c, x, y) => {
       const len = x % (MHLEN + 2);
       const dstoff = y % 40;
@@ -253,7 +253,7 @@ describe('mbuf routines: random chains against a flat array', () => {
     }, MAPPED);
   });
 
-  it('m_apply: each piece once, in order, until one says stop', () => {
+  it('m_apply calls f once per piece, in order, and stops when f returns non-zero', () => {
     onChains((c, x, y) => {
       const off = x % (c.bytes.length + 1);
       const len = y % (c.bytes.length - off + 1);
@@ -271,7 +271,7 @@ describe('mbuf routines: random chains against a flat array', () => {
     }, MAPPED);
   });
 
-  it('m_unshare: small ones go behind a cluster, never behind one another', () => {
+  it('m_unshare appends small mbufs to a cluster with room, and does not join plain mbufs', () => {
     const lengths = (...sizes: number[]): number[] => {
       const mbufs = sizes.map((n) => {
         const m = must(n > 200 ? m_getcl(M_NOWAIT, MT_DATA, 0) : m_get(M_NOWAIT, MT_DATA));
@@ -290,7 +290,7 @@ describe('mbuf routines: random chains against a flat array', () => {
     expect(lengths(2040, 20, 8)).to.deep.equal([2040, 20, 8]);
   });
 
-  it('m_unshare: all writable, nothing shared written to', () => {
+  it('m_unshare makes every mbuf writable and leaves shared storage unchanged', () => {
     onChains(
       (c) => {
         const other = must(m_copym(c.m, 0, M_COPYALL, M_NOWAIT));
@@ -309,7 +309,7 @@ describe('mbuf routines: random chains against a flat array', () => {
     );
   });
 
-  it('m_fragment: pieces of at most the length asked, all mapped', () => {
+  it('m_fragment makes mapped mbufs of at most the requested length', () => {
     onChains((c, x) => {
       const length = 1 + (x % 3000);
       const m = m_fragment(c.m, M_NOWAIT, length);
@@ -323,7 +323,7 @@ describe('mbuf routines: random chains against a flat array', () => {
     });
   });
 
-  it('m_copyback and m_append: over, behind and beyond the end', () => {
+  it('m_copyback writes inside the chain, across its end and beyond it; m_append extends it', () => {
     onChains(
       (c, x, y) => {
         const from = scratchPages(1);
@@ -348,8 +348,8 @@ describe('mbuf routines: random chains against a flat array', () => {
 describe('mbuf routines: rules', () => {
   bootEach();
 
-  it('m_getm2: the fewest mbufs with room for len bytes', () => {
-    // A page cluster above 2048, a cluster from 169 on, else a plain mbuf.
+  it('m_getm2 allocates the fewest mbufs with room for len bytes', () => {
+    // More than 2048 bytes take a page cluster, 169 or more a cluster, fewer a plain mbuf.
     const cases: [number, number[]][] = [
       [0, []],
       [1, [224]],
@@ -373,13 +373,13 @@ describe('mbuf routines: rules', () => {
       M_PKTHDR,
       M_EOR,
     ]);
-    // Behind a chain there is no second packet header.
+    // Extending a chain adds no second packet header.
     expect(m_getm2(m, 200, M_NOWAIT, MT_DATA, M_PKTHDR)).to.equal(m);
     expect(m_last(m).m_flags & M_PKTHDR).to.equal(0);
     m_freem(m);
   });
 
-  it('m_devget: header mbuf with room for a link header, or clusters', () => {
+  it('m_devget uses a header mbuf with room for a link header, or clusters', () => {
     const device = program(6000, 77);
     const copy = (at: number, to: number, len: number): void =>
       mem.set(device.subarray(at, at + len), to);
@@ -403,7 +403,7 @@ describe('mbuf routines: rules', () => {
     expect(m_devget(0, 60, MHLEN + 1, null, copy)).to.equal(null);
   });
 
-  it('m_demote: data only, storage flags and the ones named stay', () => {
+  it('m_demote clears all flags except storage flags and the named ones; all=false skips the first mbuf', () => {
     const m = must(m_gethdr(M_NOWAIT, MT_DATA));
     m.m_flags |= M_BCAST | M_EOR;
     m.m_next = pgsMbuf({ npgs: 1 });
@@ -416,7 +416,7 @@ describe('mbuf routines: rules', () => {
     m_freem(m);
   });
 
-  it('m_sanity finds each broken rule, and repairs what it can', () => {
+  it('m_sanity detects each broken rule and repairs those it can', () => {
     const whole = (): Mbuf => {
       const m = must(m_gethdr(M_NOWAIT, MT_DATA));
       m.m_len = 20;
@@ -426,13 +426,13 @@ describe('mbuf routines: rules', () => {
       return m;
     };
     const broken: Record<string, [(m: Mbuf) => void, boolean]> = {
-      'a window in front of its storage': [(m) => m.m_data--, false],
-      'a window behind its storage': [(m) => (m_last(m).m_len = 2049), false],
-      'a window behind unmapped storage': [(m) => m.m_next!.m_len++, false],
+      'data before the start of the storage': [(m) => m.m_data--, false],
+      'data after the end of the storage': [(m) => (m_last(m).m_len = 2049), false],
+      'data after the end of unmapped storage': [(m) => m.m_next!.m_len++, false],
       'a negative length': [(m) => (m.m_len = -1), false],
-      'a packet length': [(m) => m.m_pkthdr.len++, true],
-      'a packet header inside': [(m) => (m_last(m).m_flags |= M_PKTHDR), true],
-      'a packet behind an inner mbuf': [
+      'a wrong packet length': [(m) => m.m_pkthdr.len++, true],
+      'a packet header after the first mbuf': [(m) => (m_last(m).m_flags |= M_PKTHDR), true],
+      'm_nextpkt set after the first mbuf': [
         (m) => (m_last(m).m_nextpkt = must(m_get(M_NOWAIT, MT_DATA))),
         true,
       ],
@@ -461,14 +461,14 @@ describe('mbuf routines: rules', () => {
     m_freem(m);
   });
 
-  it('m_uiotombuf refuses an alignment that leaves nothing of a header mbuf', () => {
+  it('m_uiotombuf returns null for an alignment that leaves no space in a header mbuf', () => {
     const uio = new Uio().single(new Uint8Array(10), 0, 10, UIO_WRITE);
     expect(m_uiotombuf(uio, M_NOWAIT, 0, MHLEN, M_PKTHDR)).to.equal(null);
     expect(() => m_uiotombuf_nomap(uio, M_NOWAIT, 0, 19 * 4096 + 1, 0)).to.throw('maxseg');
     expect(uio.uio_resid).to.equal(10);
   });
 
-  it('file bytes are counted wherever the CPU reads them', () => {
+  it('counts the file bytes that each routine reads with the CPU', () => {
     const read = readOf(READ_COPY);
     const to = scratchPages(1);
     const counts: Record<string, [number, (m: Mbuf) => Mbuf | null]> = {

@@ -30,7 +30,7 @@ import { mem, PAGE_SIZE, ramBase } from '../../src/vm/arena.ts';
 import { bootEach } from './boot.ts';
 import { chainBytes, must, pgsMbuf, scratchPages, sfbufMbuf } from './chains.ts';
 
-/** The values of the exported constants called as the keys are. */
+/** Returns the values of the exported constants that the keys of `want` name. */
 function valuesOf(want: Record<string, number>): Record<string, unknown> {
   return Object.fromEntries(Object.keys(want).map((name) => [name, Reflect.get(mbuf, name)]));
 }
@@ -104,7 +104,7 @@ describe('mbuf: constants of sys/mbuf.h', () => {
       expect(valuesOf(want)).to.deep.equal(want);
     });
 
-  it('M_COPYFLAGS has what goes with a packet header, not M_NOMAP: that belongs to storage', () => {
+  it('M_COPYFLAGS contains the packet header flags and no storage flag such as M_NOMAP', () => {
     expect(mbuf.M_COPYFLAGS & (mbuf.M_NOMAP | mbuf.M_EXT | mbuf.M_NOFREE)).to.equal(0);
     expect(mbuf.M_COPYFLAGS & 0xfff).to.equal(0xcfe & ~mbuf.M_NOMAP);
   });
@@ -113,7 +113,7 @@ describe('mbuf: constants of sys/mbuf.h', () => {
 describe('mbuf: the 256-byte record of an unmapped mbuf', () => {
   bootEach();
 
-  it('is 256 bytes, aligned, hdr at 160 and trail at 192, none over another', () => {
+  it('is 256 bytes and aligned, with hdr at 160 and trail at 192; records do not overlap', () => {
     const { extpgs } = mbufZones();
     expect(extpgs.size).to.equal(256);
     const ms = Array.from({ length: 40 }, () => must(mb_alloc_ext_pgs(M_NOWAIT, false, () => {})));
@@ -122,7 +122,7 @@ describe('mbuf: the 256-byte record of an unmapped mbuf', () => {
       const base = p.hdr - 160;
       expect(base % 256).to.equal(0);
       expect(p.trail - base).to.equal(192);
-      // 23 bytes end where the flags byte is, 64 at the end of the record.
+      // The 23 header bytes end at the flags byte; the 64 trailer bytes end the record.
       expect(p.hdr + mbuf.MBUF_PEXT_HDR_LEN - base).to.equal(183);
       expect(p.trail + mbuf.MBUF_PEXT_TRAIL_LEN - base).to.equal(256);
       expect(p.pa0 % mbuf.MBUF_PEXT_MAX_PGS).to.equal(0);
@@ -161,7 +161,7 @@ describe('mbuf: byte offsets of an unmapped mbuf', () => {
     m_free(m);
   });
 
-  it('byte b of page i is at pa[i] + (i = 0: first_pg_off) + b; around them hdr and trail', () => {
+  it('byte b of page i is at pa[i] + (i = 0: first_pg_off) + b; hdr precedes and trail follows the pages', () => {
     const m = pgsMbuf({ npgs: 2, first: 100, last: 50, hdr: 3, trail: 2 });
     const p = must(m.m_ext.ext_pgs);
     const to = scratchPages(1);
@@ -185,7 +185,7 @@ describe('mbuf: byte offsets of an unmapped mbuf', () => {
     m_free(m);
   });
 
-  it('shadows have windows of their own over the same stream', () => {
+  it('shadows have their own m_data and m_len over the same bytes', () => {
     const m = pgsMbuf({ npgs: 2, hdr: 10 });
     const bytes = chainBytes(m);
     const s = must(m_copym(m, 5, 100, M_NOWAIT));
@@ -199,7 +199,7 @@ describe('mbuf: byte offsets of an unmapped mbuf', () => {
 describe('mbuf: M_WRITABLE, M_START, M_SIZE and space, by kind', () => {
   bootEach();
 
-  /** Ten bytes, 20 into the storage. */
+  /** Sets `m` to ten bytes at offset 20 of its storage. */
   function aimed(m: Mbuf | null): Mbuf {
     const n = must(m);
     n.m_data = M_START(n) + 20;
@@ -234,7 +234,7 @@ describe('mbuf: M_WRITABLE, M_START, M_SIZE and space, by kind', () => {
       m_free(m);
     });
 
-  it('a shared cluster is nobody’s to write to', () => {
+  it('a cluster is not writable while it is shared', () => {
     const m = cluster();
     const s = must(m_copym(m, 0, 10, M_NOWAIT));
     for (const n of [m, s])
@@ -245,7 +245,7 @@ describe('mbuf: M_WRITABLE, M_START, M_SIZE and space, by kind', () => {
   });
 });
 
-describe('mbuf: what a socket buffer is charged', () => {
+describe('mbuf: charge to a socket buffer', () => {
   bootEach();
 
   // mbcnt, ccnt.
@@ -256,7 +256,7 @@ describe('mbuf: what a socket buffer is charged', () => {
     'mapped file page': [() => sfbufMbuf(0, 4096), 256 + 4096, 1],
     'unmapped, one page': [() => pgsMbuf({ npgs: 1 }), 256 + 4096, 1],
     'unmapped, part of two pages': [() => pgsMbuf({ npgs: 2, first: 4000, last: 300 }), 8448, 1],
-    'unmapped, header and trailer free': [
+    'unmapped, with header and trailer (not charged)': [
       () => pgsMbuf({ npgs: 4, hdr: 13, trail: 16 }),
       16_640,
       1,

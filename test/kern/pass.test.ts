@@ -15,7 +15,7 @@ describe('passes', () => {
     log = [];
   });
 
-  it('run what was deferred when the outermost one ends, first in, first out', () => {
+  it('run deferred tasks in FIFO order when the outermost pass ends', () => {
     passEnter();
     passDefer(task('a'));
     passEnter();
@@ -26,12 +26,12 @@ describe('passes', () => {
     expect(log).to.eql(['a', 'b']);
   });
 
-  it('without one, a task runs now', () => {
+  it('run a task immediately when no pass is open', () => {
     passDefer(task('a'));
     expect(log).to.eql(['a']);
   });
 
-  it('what a deferred task defers runs after what is waiting, passes inside it do not drain', () => {
+  it('run a task deferred by a task after those already waiting; a pass inside a task does not drain the queue', () => {
     passEnter();
     passDefer(
       task('a', () => {
@@ -47,7 +47,7 @@ describe('passes', () => {
     expect(log).to.eql(['a', 'a ends', 'b', 'c', 'd']);
   });
 
-  it('a task that throws loses nothing of what waits behind it', () => {
+  it('keep the waiting tasks when a task throws', () => {
     passEnter();
     passDefer(
       task('a', () => {

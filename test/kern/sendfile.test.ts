@@ -58,7 +58,7 @@ describe('sendfile: mbufs', () => {
     expectNoPayloadReads();
   });
 
-  it('cached: ready at once, no I/O', () => {
+  it('cached pages: data is ready at once, no I/O', () => {
     const rig = make(200_000);
     const { file, bytes } = rig.cachedFile(150_000);
     const call = rig.call(file);
@@ -69,10 +69,10 @@ describe('sendfile: mbufs', () => {
     expectSame(rig.drain(), bytes);
   });
 
-  it('mixed: every mbuf of the round is pending, per page, even where pages are valid', () => {
+  it('mixed: every page of a round is pending when one page must be read, valid pages too', () => {
     const rig = make(200_000);
     const { file, bytes } = rig.file(150_000);
-    // The first page into the cache, by a call for it alone without readahead.
+    // Load the first page into the cache with a call for that page alone, without readahead.
     rig.call(file, { nbytes: 4096, flags: SF_USER_READAHEAD });
     rig.drain();
     const readies = pcbOf(rig.so).readies;
@@ -88,7 +88,7 @@ describe('sendfile: mbufs', () => {
     expectSame(rig.drain(), cat(bytes.slice(0, 4096), bytes));
   });
 
-  it('mb_use_ext_pgs=0: one EXT_SFBUF mbuf per page, the zone of page lists stays at 0', () => {
+  it('mb_use_ext_pgs=0: one EXT_SFBUF mbuf per page, zone mbuf_extpgs stays at 0', () => {
     const rig = make(200_000);
     mbParams.mb_use_ext_pgs = false;
     const { file, bytes } = rig.file(150_000);
@@ -101,7 +101,7 @@ describe('sendfile: mbufs', () => {
     expectNoPayloadReads();
   });
 
-  it('another protocol than TCP never gets unmapped mbufs', () => {
+  it('makes no unmapped mbufs for a protocol other than TCP', () => {
     const rig = make(65_536, testVnet(new TestProto(IPPROTO_TCP + 1)));
     const { file, bytes } = rig.file(10_000);
     rig.call(file);
@@ -109,7 +109,7 @@ describe('sendfile: mbufs', () => {
     expectSame(rig.drain(), bytes);
   });
 
-  it('the switch is read at each round', () => {
+  it('reads kern.ipc.mb_use_ext_pgs at each round', () => {
     const rig = make(65_536);
     const { file, bytes } = rig.file(120_000);
     rig.call(file);
@@ -142,7 +142,7 @@ describe('sendfile: mbufs', () => {
       expectSame(rig.drain(), cat(want, want));
     });
 
-  it('mb_unmapped_compress: many small ranges leave no page wired and nothing unmapped', () => {
+  it('mb_unmapped_compress: many small ranges leave no page wired and no mbuf unmapped', () => {
     const rig = make();
     const { file, bytes } = rig.cachedFile(20_000);
     const wired = vmPageCounts().wiredFile;
@@ -160,7 +160,7 @@ describe('sendfile: mbufs', () => {
     expectNoPayloadReads();
   });
 
-  it('small file behind a header in the buffer counts as small reads only', () => {
+  it('the bytes of a small file after headers are counted as READ_SMALL only', () => {
     const rig = make();
     const { file, bytes } = rig.cachedFile(100);
     rig.call(file, { headers: [text('HTTP/1.1 200 OK\r\n\r\n')] }).expectDone(0, 119);
@@ -169,10 +169,10 @@ describe('sendfile: mbufs', () => {
   });
 });
 
-describe('sendfile: what is sent', () => {
+describe('sendfile: data sent', () => {
   const make = rigEach();
 
-  it('nbytes 0 is to the end, nbytes beyond the end too', () => {
+  it('nbytes 0 sends to the end of the file, and so does nbytes beyond the end', () => {
     const rig = make();
     const { file, bytes } = rig.file(9000);
     rig.call(file, { offset: 10 }).expectDone(0, 8990);
@@ -190,12 +190,12 @@ describe('sendfile: what is sent', () => {
     expectSame(rig.drain(), text('tailtail'));
   });
 
-  it('an empty file', () => {
+  it('an empty file: success, 0 bytes', () => {
     const rig = make();
     rig.call(rig.file(0).file).expectDone(0, 0);
   });
 
-  it('headers in several pieces, file, trailers', () => {
+  it('sends headers in several pieces, then the file, then the trailers', () => {
     const rig = make();
     const { file, bytes } = rig.file(10_000);
     const headers = [text('one'), new Uint8Array(0), fileBytes(3000), text('two')];
@@ -204,7 +204,7 @@ describe('sendfile: what is sent', () => {
     call.expectDone(0, 3006 + 10_000 + 5);
   });
 
-  it('headers larger than the buffer go in rounds of their own', () => {
+  it('sends headers larger than the send buffer in rounds without file data', () => {
     const rig = make(8192);
     const { file, bytes } = rig.file(6000);
     const headers = [fileBytes(20_000, 5)];
@@ -215,7 +215,7 @@ describe('sendfile: what is sent', () => {
     call.expectDone(0, 36_000);
   });
 
-  it('headers that fill the buffer to the byte', () => {
+  it('sends headers that fill the send buffer exactly', () => {
     const rig = make(8192);
     const { file, bytes } = rig.file(100);
     const headers = [fileBytes(8192, 5)];
@@ -224,7 +224,7 @@ describe('sendfile: what is sent', () => {
     call.expectDone(0, 8292);
   });
 
-  it('keeps the data of one call together: a second call waits for the first', () => {
+  it('does not interleave two calls: the second waits for the first', () => {
     const rig = make(32_768);
     const a = rig.file(100_000);
     const b = rig.file(50_000);
@@ -236,7 +236,7 @@ describe('sendfile: what is sent', () => {
     two.expectDone(0, 50_000);
   });
 
-  it('a call started by the end of another one', () => {
+  it('a call can be started in the completion callback of another call', () => {
     const rig = make(32_768);
     const a = rig.file(50_000);
     const b = rig.file(30_000);
@@ -259,7 +259,7 @@ describe('sendfile: what is sent', () => {
     call.expectDone(0, 120_000);
   });
 
-  it('file grows during the transfer: nbytes keeps its word', () => {
+  it('file grows during the transfer: a call with nbytes sends exactly nbytes', () => {
     const rig = make(32_768);
     const { file, disk, bytes } = rig.file(100_000);
     const call = rig.call(file, { offset: 100, nbytes: 80_000 });
@@ -268,7 +268,7 @@ describe('sendfile: what is sent', () => {
     call.expectDone(0, 80_000);
   });
 
-  it('file truncated during the transfer: the call ends short, successfully', () => {
+  it('file truncated during the transfer: the call succeeds with fewer bytes', () => {
     const rig = make(32_768);
     const { file, disk, bytes } = rig.file(100_000);
     const call = rig.call(file, { trailers: [text('t')] });
@@ -279,7 +279,7 @@ describe('sendfile: what is sent', () => {
     expect(counted(R_SF_TRUNCATED)).to.equal(1);
   });
 
-  it('file truncated under a read: the missing bytes read as zeros', () => {
+  it('file truncated during a read: the missing bytes read as zeros', () => {
     const rig = make(32_768);
     const { file, disk, bytes } = rig.file(20_000);
     rig.call(file).expectDone(0, 20_000);
@@ -287,7 +287,7 @@ describe('sendfile: what is sent', () => {
     expectSame(rig.drain(), cat(bytes.slice(0, 6000), new Uint8Array(14_000)));
   });
 
-  it('file rewritten during the transfer: what was sent stays, what follows is new', () => {
+  it('file rewritten during the transfer: queued data is unchanged, later data is new', () => {
     const rig = make(32_768);
     const { file, disk, bytes } = rig.file(100_000);
     const call = rig.call(file);
@@ -303,7 +303,7 @@ describe('sendfile: what is sent', () => {
 describe('sendfile: errors', () => {
   const make = rigEach();
 
-  it('refuses before it starts: EINVAL, EBADF, ENOTCONN', () => {
+  it('returns EINVAL, EBADF, ENOTCONN or the error of fstat before it starts', () => {
     const rig = make();
     const { file, disk } = rig.file(10);
     expect(rig.call(file, { offset: -1 }).started).to.equal(EINVAL);
@@ -324,7 +324,7 @@ describe('sendfile: errors', () => {
     expect(sfstat.sf_syscalls).to.equal(0);
   });
 
-  it('EAGAIN on a non-blocking socket without space; sbytes tells the progress', () => {
+  it('EAGAIN on a non-blocking socket without space; sbytes counts the bytes sent', () => {
     const rig = make(65_536);
     const { file, bytes } = rig.file(200_000);
     rig.call(file, { nonblocking: true }).expectDone(EAGAIN, 65_536);
@@ -337,7 +337,7 @@ describe('sendfile: errors', () => {
     const rig = make(16_384);
     const { file, bytes } = rig.file(8000);
     const trailers = [fileBytes(10_000, 3)];
-    // The low-water mark is half of the buffer by then; less room would be EAGAIN.
+    // sendfile has set the low-water mark to half of the buffer; less space would give EAGAIN.
     rig.call(file, { trailers, nonblocking: true }).expectDone(0, 16_384);
     expectSame(rig.drain(), cat(bytes, trailers[0]!.slice(0, 8384)));
   });
@@ -349,7 +349,7 @@ describe('sendfile: errors', () => {
     rig.drain();
   });
 
-  it('EPIPE when the send side is shut down, also in the middle', () => {
+  it('EPIPE when the send side is shut down before or during a call', () => {
     const rig = make(32_768);
     const { file } = rig.file(100_000);
     const call = rig.call(file);
@@ -358,7 +358,7 @@ describe('sendfile: errors', () => {
     rig.call(file).expectDone(EPIPE, 0);
   });
 
-  it('the pending error of the socket, once', () => {
+  it('reports the pending error of the socket once', () => {
     const rig = make(32_768);
     const { file } = rig.file(1000);
     rig.so.so_error = ECONNRESET;
@@ -380,7 +380,7 @@ describe('sendfile: errors', () => {
     }
   });
 
-  it('EIO when a read cannot even be started; what went before it is sent', () => {
+  it('EIO when a read cannot be started; the data before it is sent', () => {
     const rig = make(200_000);
     const { file, bytes } = rig.file(150_000);
     rig.disk.failReads = [0, EIO];
@@ -392,12 +392,12 @@ describe('sendfile: errors', () => {
     expect(counted(R_PAGER_EIO)).to.equal(2);
   });
 
-  it('an asynchronous read error: abort, so_error EIO, everything back', () => {
+  it('an asynchronous read error: connection aborted, so_error EIO, buffer empty, pages unwired', () => {
     const rig = make(200_000);
     const { file } = rig.file(150_000);
     rig.call(file).expectDone(0, 150_000);
     rig.disk.fail(1);
-    expect(pcbOf(rig.so).aborts, 'not before the last read').to.equal(0);
+    expect(pcbOf(rig.so).aborts, 'no abort before the last read ends').to.equal(0);
     rig.disk.complete();
     expect(pcbOf(rig.so).aborts).to.equal(1);
     expect(soTakeError(rig.so)).to.equal(EIO);
@@ -407,7 +407,7 @@ describe('sendfile: errors', () => {
     rig.call(file).expectDone(EPIPE, 0);
   });
 
-  it('looks at the socket in each round: EPIPE, then its error, then ENOTCONN', () => {
+  it('checks the socket in this order: EPIPE, the pending error, ENOTCONN', () => {
     const rig = make();
     const { file } = rig.file(10);
     const { so } = rig;
@@ -421,7 +421,7 @@ describe('sendfile: errors', () => {
     so.so_state |= SS_ISCONNECTED;
   });
 
-  it('a read error behind data that is ready: the ready data goes too', () => {
+  it('a read error also discards the ready data in front of it', () => {
     const rig = make(200_000);
     const a = rig.cachedFile(5000);
     const b = rig.file(50_000);
@@ -448,7 +448,7 @@ describe('sendfile: errors', () => {
     expect(bytes.length).to.equal(10_000);
   });
 
-  it('no page lists: ENOBUFS, nothing kept', () => {
+  it('ENOBUFS when no page list can be allocated; nothing leaks', () => {
     const rig = make(65_536);
     const { file } = rig.file(10_000);
     mbufZones().extpgs.failPoint.arm(1);
@@ -456,7 +456,8 @@ describe('sendfile: errors', () => {
     rig.disk.completeAll();
     mbufZones().extpgs.failPoint.arm(1);
     rig.call(file).expectDone(ENOBUFS, 0);
-    // The second mbuf of a round is missing: the first goes out, the rest in the next round.
+    // The second mbuf of a round cannot be allocated: the first is sent, the rest in the next
+    // round.
     const big = rig.file(120_000);
     const so = rig.socket(200_000);
     mbufZones().extpgs.failPoint.arm(2);
@@ -468,7 +469,7 @@ describe('sendfile: errors', () => {
     expect(sbavail(so.so_snd)).to.equal(120_000);
   });
 
-  it('no mbufs for the headers: ENOBUFS, pages back after their reads', () => {
+  it('ENOBUFS when no mbuf can be allocated for the headers; pages are unwired after their reads', () => {
     const rig = make(65_536);
     const { file } = rig.file(10_000);
     mbufZones().clust.failPoint.arm(1);
@@ -477,7 +478,7 @@ describe('sendfile: errors', () => {
     expect(vmPageCounts().wiredFile).to.equal(0);
   });
 
-  it('a listener that throws leaves the machine running', () => {
+  it('other calls still work after a completion callback throws', () => {
     const rig = make(32_768);
     const { file, bytes } = rig.file(20_000);
     const other = rig.file(100_000);
@@ -496,10 +497,10 @@ describe('sendfile: errors', () => {
   });
 });
 
-describe('sendfile: ends', () => {
+describe('sendfile: close, drop and cancel', () => {
   const make = rigEach();
 
-  it('file closed while its reads are in flight: it stays open for them', () => {
+  it('file closed while its reads are in flight: it stays open until they end', () => {
     const rig = make(65_536);
     const { file, disk, bytes } = rig.file(30_000);
     rig.call(file);
@@ -509,7 +510,7 @@ describe('sendfile: ends', () => {
     expect(disk.open).to.equal(false);
   });
 
-  it('file closed in the middle of the call', () => {
+  it('file closed during the call: the call completes, then the file is closed', () => {
     const rig = make(8192);
     const { file, disk, bytes } = rig.file(50_000);
     const call = rig.call(file);
@@ -519,19 +520,19 @@ describe('sendfile: ends', () => {
     expect(disk.open).to.equal(false);
   });
 
-  it('connection dropped while reads are in flight', () => {
+  it('connection dropped while reads are in flight: EPIPE; pages are unwired when the reads end', () => {
     const rig = make(65_536);
     const { file } = rig.file(100_000);
     const call = rig.call(file);
     rig.peer.reset(ECONNRESET);
     call.expectDone(EPIPE, 65_536);
-    expect(vmPageCounts().wiredFile).to.equal(16 + 9); // the reads, and the readahead
+    expect(vmPageCounts().wiredFile).to.equal(16 + 9); // pages of the reads and of the readahead
     rig.disk.completeAll();
     expect(vmPageCounts().wiredFile).to.equal(0);
     expect(rig.so.so_error).to.equal(ECONNRESET);
   });
 
-  it('connection dropped, then the read fails: no second abort', () => {
+  it('connection dropped, then the read fails: one abort, pages unwired', () => {
     const rig = make(65_536);
     const { file } = rig.file(30_000);
     rig.call(file);
@@ -541,7 +542,7 @@ describe('sendfile: ends', () => {
     expect(vmPageCounts().wiredFile).to.equal(0);
   });
 
-  it('socket closed while reads are in flight: it lives until they are done', () => {
+  it('socket closed while reads are in flight: it is freed when they end', () => {
     const rig = make(65_536);
     const { file } = rig.file(30_000);
     rig.call(file);
@@ -552,7 +553,7 @@ describe('sendfile: ends', () => {
     expect(so.so_pcb).to.equal(null);
   });
 
-  it('socket closed in the middle of a call', () => {
+  it('socket closed during calls: they end with EPIPE', () => {
     const rig = make(8192);
     const { file } = rig.file(50_000);
     const one = rig.call(file);
@@ -562,7 +563,7 @@ describe('sendfile: ends', () => {
     two.expectDone(EPIPE, 0);
   });
 
-  it('protocol control block gone while reads are in flight: nothing is freed twice', () => {
+  it('control block detached while reads are in flight: nothing is freed twice', () => {
     const rig = make(65_536);
     const { file } = rig.file(30_000);
     rig.call(file);
@@ -571,7 +572,7 @@ describe('sendfile: ends', () => {
     expect(sbused(rig.so.so_snd)).to.equal(0);
   });
 
-  it('cancel() wherever the call waits', () => {
+  it('cancel() ends a call in each of its wait states', () => {
     const rig = make(8192);
     const { file } = rig.file(50_000);
     const forSpace = rig.call(file);
@@ -600,7 +601,7 @@ describe('sendfile: ends', () => {
     expect(sendfileLive).to.eql({ calls: 0, ios: 0 });
   });
 
-  it('tells the writer when the send side is free again, after the call’s listener', () => {
+  it('runs the send upcall once when the send side is free again', () => {
     const rig = make(65_536);
     const { file } = rig.file(1000);
     const seen: string[] = [];

@@ -18,7 +18,7 @@ const cat = (...parts: Uint8Array[]): Uint8Array => Uint8Array.from(Buffer.conca
 describe('sendfile: order of completion', () => {
   const make = rigEach();
 
-  it('reads that end out of order: bytes in order; sb_acc and sb_ccc', () => {
+  it('reads that end out of order: data stays in order; sb_acc rises when the first read ends', () => {
     const rig = make(65_536);
     const [a, b] = [rig.file(10_000), rig.file(20_000)];
     rig.call(a.file);
@@ -32,7 +32,7 @@ describe('sendfile: order of completion', () => {
     expectSame(rig.drain(), cat(a.bytes, b.bytes));
   });
 
-  it('a cached file behind one that is being read', () => {
+  it('cached data queued after a pending read is sent after it', () => {
     const rig = make(65_536);
     const a = rig.cachedFile(10_000);
     const b = rig.file(20_000);
@@ -44,7 +44,7 @@ describe('sendfile: order of completion', () => {
     expectSame(rig.drain(), cat(b.bytes, a.bytes));
   });
 
-  it('busy pages shared by two calls: one read, both get the bytes', () => {
+  it('busy pages shared by two calls: one read serves both', () => {
     const rig = make(65_536);
     const { file, disk, bytes } = rig.file(30_000);
     const so = rig.socket();
@@ -62,7 +62,7 @@ describe('sendfile: order of completion', () => {
     expectSame(rig.drain(), bytes);
   });
 
-  it('whoever waits for a busy page reads it again if that read fails', () => {
+  it('a call that waits for a busy page reads it again if that read fails', () => {
     const rig = make(65_536);
     const { file } = rig.file(30_000);
     const so = rig.socket();
@@ -76,7 +76,7 @@ describe('sendfile: order of completion', () => {
     expect(sbavail(so.so_snd)).to.equal(30_000);
   });
 
-  it('SF_NODISKIO: EBUSY at the first busy page, what is before it is sent', () => {
+  it('SF_NODISKIO: EBUSY at the first busy page; the data before it is sent', () => {
     const rig = make(200_000);
     const { file, bytes } = rig.file(100_000);
     rig.call(file, { nbytes: 8192, flags: SF_USER_READAHEAD });
@@ -115,16 +115,16 @@ describe('sendfile: cache and readahead', () => {
     expectSame(rig.drain(), bytes);
   });
 
-  it('what the program asks for comes on top of the rest of the request', () => {
+  it('adds the requested readahead to the rest of the request', () => {
     const rig = make(8192);
     const { file } = rig.file(400_000);
-    // Two pages of five in the first round.
+    // The first round takes two of the five pages.
     rig.call(file, { nbytes: 5 * 4096, flags: SF_FLAGS(4, 0) });
     expect(rig.disk.pagesPending()).to.eql([2, 3 + 4]);
     rig.drain();
   });
 
-  it('SF_USER_READAHEAD: exactly what the program asks for, counted once a call', () => {
+  it('SF_USER_READAHEAD: reads ahead exactly the requested pages, counted once per call', () => {
     const rig = make(8192);
     const { file, bytes } = rig.file(100_000);
     const call = rig.call(file, { flags: SF_FLAGS(3, SF_USER_READAHEAD) });
@@ -135,7 +135,7 @@ describe('sendfile: cache and readahead', () => {
     expect(sfstat.sf_rhpages_requested).to.equal(3);
   });
 
-  it('asks for no page beyond the end of the file, and none that is there', () => {
+  it('limits readahead to the end of the file; a later call waits for a page being read ahead', () => {
     const rig = make(65_536);
     const { file } = rig.file(20_000);
     rig.call(file, { nbytes: 4096, flags: SF_FLAGS(100, SF_USER_READAHEAD) });
@@ -148,7 +148,7 @@ describe('sendfile: cache and readahead', () => {
     rig.drain();
   });
 
-  it('reads ahead only when the round’s last page was read', () => {
+  it('reads ahead only when the last page of the round had to be read', () => {
     const rig = make(65_536);
     const { file } = rig.file(65_536);
     rig.call(file, { offset: 4096, nbytes: 4096, flags: SF_USER_READAHEAD });
@@ -158,7 +158,7 @@ describe('sendfile: cache and readahead', () => {
     rig.drain();
   });
 
-  it('counts as FreeBSD does', () => {
+  it('updates the counters of sfstat as FreeBSD does', () => {
     const rig = make(200_000);
     const { file } = rig.file(150_000);
     rig.call(file);
@@ -168,21 +168,21 @@ describe('sendfile: cache and readahead', () => {
     expect(Object.values(sfstat)).to.eql([2, 1, 2, 37, 3, 0, 0, 0, 0, 0, 0]);
   });
 
-  it('keeps pages cached after sending, and with SF_NOCACHE frees them', () => {
+  it('keeps pages cached after sending; SF_NOCACHE frees them', () => {
     const rig = make(200_000);
     const [a, b] = [rig.file(8192), rig.file(8192)];
     rig.call(a.file);
     rig.drain();
     rig.call(b.file, { flags: SF_NOCACHE });
     rig.drain();
-    expect(vmPageCounts().cached, "a's").to.equal(2);
+    expect(vmPageCounts().cached, 'pages of a').to.equal(2);
     const so = rig.socket(200_000);
     rig.call(a.file, {}, so);
     expect(rig.disk.pending, 'a is cached').to.equal(0);
   });
 
   for (const mapped of [false, true])
-    it(`SF_NOCACHE keeps a page that is partly sent if readahead says more follows (mapped: ${mapped})`, () => {
+    it(`SF_NOCACHE keeps a partly sent page when readahead is requested (mapped: ${mapped})`, () => {
       const rig = make(200_000);
       mbParams.mb_use_ext_pgs = !mapped;
       const [a, b] = [rig.file(4096), rig.file(8192)];
@@ -191,7 +191,8 @@ describe('sendfile: cache and readahead', () => {
       const flags = SF_FLAGS(1, SF_NOCACHE | SF_USER_READAHEAD);
       rig.call(b.file, { nbytes: 5000, flags });
       rig.drain();
-      // b's first page is free; a's goes for a frame more than are free, and b's second one stays.
+      // b's first page was freed. Allocating one frame more than are free reclaims a's page; b's
+      // second page stays.
       expect(vmPageCounts().cached).to.equal(2);
       const taken: number[] = [];
       while (vmPageCounts().cached > 1) taken.push(vm_page_alloc_noobj());
@@ -201,7 +202,7 @@ describe('sendfile: cache and readahead', () => {
       rig.drain();
     });
 
-  it('SF_SYNC returns only when the last reference is gone', () => {
+  it('SF_SYNC completes only when the last reference to the data is released', () => {
     const rig = make(200_000);
     const { file, bytes } = rig.file(150_000);
     const call = rig.call(file, { flags: SF_SYNC });
@@ -214,7 +215,7 @@ describe('sendfile: cache and readahead', () => {
     expectSame(rig.peer.received, bytes);
   });
 
-  it('SF_SYNC with small pieces that are copied at once, and with mapped pages', () => {
+  it('SF_SYNC completes at once for copied small pieces, and waits for mapped pages', () => {
     const rig = make(200_000);
     const { file } = rig.cachedFile(10_000);
     rig.call(file, { nbytes: 200, flags: SF_SYNC }).expectDone(0, 200);
@@ -225,7 +226,7 @@ describe('sendfile: cache and readahead', () => {
     call.expectDone(0, 10_000);
   });
 
-  it('SF_SYNC lets the next call in while it waits', () => {
+  it('SF_SYNC does not block the next call while it waits', () => {
     const rig = make(200_000);
     const { file } = rig.cachedFile(10_000);
     const one = rig.call(file, { flags: SF_SYNC });

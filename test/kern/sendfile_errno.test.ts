@@ -1,4 +1,4 @@
-/** Every errno of sendfile(2), and when. */
+/** Each errno of sendfile(2) and the condition that causes it. */
 
 import { expect } from 'chai';
 import { SF_NODISKIO, SF_USER_READAHEAD } from '../../src/kern/sendfile_flags.ts';
@@ -47,14 +47,17 @@ interface Case {
   readonly error: Errno;
   readonly when: string;
   readonly options?: CallOptions;
-  /** Bytes that the socket takes. Default 65536. */
+  /** Size of the send buffer in bytes. Default 65536. */
   readonly hiwat?: number;
   /** Bytes of the file. Default 100,000. */
   readonly size?: number;
-  /** Before the call; and while it is under way, if it is. */
+  /** `before` runs before the call, `during` right after its start. */
   readonly before?: (rig: Rig, f: TheFile) => void;
   readonly during?: (rig: Rig, call: Call, f: TheFile) => void;
-  /** What `sendfileDone` is told of bytes; null: the call ends before it starts, nobody is told. */
+  /**
+   * The count passed to `sendfileDone`; null if sendfile() itself fails and `sendfileDone` is not
+   * called.
+   */
   readonly sbytes: number | null;
 }
 
@@ -93,14 +96,14 @@ const CASES: Case[] = [
   {
     errno: 'EINVAL',
     error: EINVAL,
-    when: 'the file is a directory, a pipe, a device',
+    when: 'the file is not a regular file',
     sbytes: null,
     before: (_rig, { disk }) => void (disk.isFile = false),
   },
   {
     errno: 'EINVAL',
     error: EINVAL,
-    when: 'the socket is no stream',
+    when: 'the socket is not a stream socket',
     sbytes: null,
     before: ({ so }) => void ((so as { so_type: number }).so_type = SOCK_DGRAM),
   },
@@ -121,14 +124,14 @@ const CASES: Case[] = [
   {
     errno: 'EFAULT',
     error: EFAULT,
-    when: 'a header is no memory',
+    when: 'a header is not a Uint8Array',
     sbytes: null,
     options: { headers: [bad] },
   },
   {
     errno: 'EFAULT',
     error: EFAULT,
-    when: 'a trailer is no memory',
+    when: 'a trailer is not a Uint8Array',
     sbytes: null,
     options: { trailers: [new Uint8Array(1), bad] },
   },
@@ -178,7 +181,7 @@ const CASES: Case[] = [
   {
     errno: 'EBUSY',
     error: EBUSY,
-    when: 'SF_NODISKIO meets a page that somebody else reads',
+    when: 'SF_NODISKIO meets a page that another call is reading',
     options: { flags: SF_NODISKIO },
     sbytes: 0,
     before: (rig, { file }) => void rig.call(file, { nbytes: 4096 }, rig.socket()),
@@ -186,7 +189,7 @@ const CASES: Case[] = [
   {
     errno: 'ENOBUFS',
     error: ENOBUFS,
-    when: 'there is no page list',
+    when: 'no page list can be allocated',
     sbytes: 0,
     size: 1000,
     before: () => failPoint('mbuf_extpgs').arm(1),
@@ -194,7 +197,7 @@ const CASES: Case[] = [
   {
     errno: 'ENOBUFS',
     error: ENOBUFS,
-    when: 'there is no mbuf for a mapped page',
+    when: 'no mbuf can be allocated for a mapped page',
     sbytes: 0,
     size: 1000,
     before: () => {
@@ -212,7 +215,7 @@ const CASES: Case[] = [
   {
     errno: 'EIO',
     error: EIO,
-    when: 'a read cannot even be started',
+    when: 'a read cannot be started',
     sbytes: 0,
     before: ({ disk }) => void disk.failReads.push(EIO),
   },
@@ -239,14 +242,14 @@ describe('sendfile: errno', () => {
         expect(call.started).to.equal(0);
         call.expectDone(error, sbytes);
       }
-      // As the socket was made, for its end.
+      // Restore the socket, so that the rig can close it.
       (rig.so as { so_type: number }).so_type = rig.so.so_proto.pr_type;
       rig.so.so_state |= SS_ISCONNECTED;
       rig.so.so_options &= ~SO_ACCEPTCONN;
       if (f.file.f_count === 0) rig.files.length = 0;
     });
 
-  it('EIO, asynchronously: the call ends well, the connection is aborted, the next call says why', () => {
+  it('EIO of an asynchronous read: the call succeeds, the connection is aborted, so_error is EIO', () => {
     const rig = make();
     const { file } = rig.file(10_000);
     const call = rig.call(file);
@@ -255,12 +258,12 @@ describe('sendfile: errno', () => {
     expect(pcbOf(rig.so).aborts).to.equal(1);
     expect(sbavail(rig.so.so_snd)).to.equal(0);
     const uio = new Uio().single(new Uint8Array(1), 0, 1, UIO_WRITE);
-    // Sending is over, which is looked at first; SO_ERROR has it.
+    // The closed send side is checked first and gives EPIPE; so_error still holds EIO.
     expect(sosend(rig.so, uio, null, 0)).to.equal(EPIPE);
     expect(rig.so.so_error).to.equal(EIO);
   });
 
-  it('no page lists in the middle: what was built is sent, and the rest', () => {
+  it('a failed page list allocation in the middle: the whole file is still sent', () => {
     const rig = make(1 << 20);
     const { file, bytes } = rig.file(300_000);
     failPoint('mbuf_extpgs').arm(3);
@@ -271,13 +274,13 @@ describe('sendfile: errno', () => {
   });
 });
 
-describe('sendfile: holes and pages that are there', () => {
+describe('sendfile: holes and valid pages', () => {
   const make = rigEach();
 
-  it('sparse files: holes are zeros that nobody reads', () => {
+  it('sparse files: holes are sent as zeros without I/O', () => {
     const rig = make(1 << 20);
     const bytes = fileBytes(40 * 4096 - 5, 9);
-    // Pages 2 to 9 and half of page 10; pages 20.. to the end of the file but for its page 30.
+    // Holes: pages 2 to 9 and half of page 10, and pages 20 to the end of the file except page 30.
     const holes: [number, number][] = [
       [2 * 4096, 10 * 4096 + 2000],
       [20 * 4096, 30 * 4096],
@@ -295,10 +298,10 @@ describe('sendfile: holes and pages that are there', () => {
     const { valid } = counters();
     rig.call(file).expectDone(0, bytes.length);
     expect(rig.disk.pending).to.equal(0);
-    expect(counters().valid - valid, 'those of holes are valid now').to.equal(40);
+    expect(counters().valid - valid, 'pages of holes are valid now').to.equal(40);
   });
 
-  it('a page of a hole that is valid is counted, among others that are not', () => {
+  it('counts one valid page of a hole among pages that are not valid', () => {
     const rig = make(1 << 20);
     const { file, disk, bytes } = rig.file(new Uint8Array(4 * 4096));
     disk.holes = [[0, 4 * 4096]];
@@ -319,7 +322,7 @@ describe('sendfile: holes and pages that are there', () => {
     expect(Buffer.compare(rig.drain(), bytes)).to.equal(0);
   });
 
-  it('valid pages inside a read are read over, not overwritten, and counted', () => {
+  it('valid pages inside a read are replaced by the bogus page, keep their bytes, and are counted', () => {
     const rig = make(200_000);
     const { file, disk, bytes } = rig.file(10 * 4096);
     for (const page of [3, 4, 9]) {
@@ -327,13 +330,14 @@ describe('sendfile: holes and pages that are there', () => {
       rig.drain();
     }
     const before = { ...counters() };
-    // On the disk these pages are different now, and nobody is told: what is valid stays.
+    // Change these pages on the disk without a new change time: the valid pages in memory stay in
+    // use.
     disk.bytes = Uint8Array.from(bytes);
     for (const page of [3, 4, 9]) disk.bytes.fill(0xee, page * 4096, (page + 1) * 4096);
     const at = rig.peer.received.length;
     rig.call(file);
     expect(rig.disk.firstPages()).to.eql([0]);
-    expect(rig.disk.pagesPending()).to.eql([9]); // the valid one at the end is not read
+    expect(rig.disk.pagesPending()).to.eql([9]); // the valid page at the end is not read
     const got = rig.drain().subarray(at);
     expect(Buffer.compare(got, bytes)).to.equal(0);
     const now = counters();
@@ -348,7 +352,7 @@ describe('sendfile: holes and pages that are there', () => {
     const { file, bytes } = rig.file(5 * 4096);
     rig.call(file, { offset: 2 * 4096, nbytes: 4096, flags: SF_USER_READAHEAD });
     rig.drain();
-    // The four pages that are missing get frames, the bogus page does not.
+    // The four missing pages get frames; the allocation of the bogus page fails.
     failPoint('vm_page').arm(5);
     const at = rig.peer.received.length;
     rig.call(file);
@@ -357,7 +361,7 @@ describe('sendfile: holes and pages that are there', () => {
     expect(Buffer.compare(rig.drain().subarray(at), bytes)).to.equal(0);
   });
 
-  it('a read that fails leaves what was valid', () => {
+  it('a failed read leaves valid pages valid', () => {
     const rig = make(200_000);
     const { file } = rig.file(5 * 4096);
     rig.call(file, { offset: 2 * 4096, nbytes: 4096, flags: SF_USER_READAHEAD });
@@ -371,7 +375,7 @@ describe('sendfile: holes and pages that are there', () => {
       .expectDone(0, 4096);
     expect(rig.disk.pending).to.equal(0);
     expect(sbavail(so.so_snd)).to.equal(4096);
-    // And so does one that cannot be started.
+    // A read that cannot be started leaves them valid, too.
     rig.disk.failReads.push(EIO);
     rig.call(file, {}, rig.socket()).expectDone(EIO, 0);
   });

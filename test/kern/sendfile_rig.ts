@@ -1,4 +1,7 @@
-/** A sendfile under test: a socket with its peer, a disk worked by hand, and what the calls said. */
+/**
+ * A rig for tests of sendfile: a socket with its peer, a disk under the test's control, and the
+ * results of the calls.
+ */
 
 import { expect } from 'chai';
 import type { ManualClock } from '../../src/host/manual_clock.ts';
@@ -27,13 +30,13 @@ export interface CallOptions {
   trailers?: Uint8Array[];
 }
 
-/** A call and what its listener heard. */
+/** A sendfile call and the results passed to its callback. */
 export class Call {
   readonly call: SendfileCall | null;
-  /** What sendfile() itself returned. */
+  /** The return value of sendfile(). */
   readonly started: number;
   heard: { error: number; sbytes: number }[] = [];
-  /** Runs when the call is done, inside the listener. */
+  /** Runs inside the callback when the call is done. */
   whenDone: (() => void) | null = null;
 
   constructor(so: Socket, file: File, o: CallOptions) {
@@ -64,7 +67,7 @@ export class Call {
     return this.heard.length > 0;
   }
 
-  /** Fails unless the call has ended, once, with these. */
+  /** Fails unless the call has ended exactly once, with this error and count. */
   expectDone(error: number, sbytes: number): void {
     expect(this.heard).to.deep.equal([{ error, sbytes }]);
   }
@@ -117,7 +120,7 @@ export class Rig {
     return new Call(so, file, o);
   }
 
-  /** Works disk and peer until nothing moves; returns what the peer has. */
+  /** Completes reads and takes data until nothing is left; returns all bytes the peer received. */
   drain(peer = this.peer): Uint8Array {
     for (let i = 0; i < 10_000; i++) {
       this.disk.completeAll();
@@ -126,7 +129,7 @@ export class Rig {
     throw new Error('drain does not end');
   }
 
-  /** Closes all; everything must be back. */
+  /** Closes all sockets and files, and fails if anything leaked. */
   finish(): void {
     for (const so of this.socks) if ((so.so_state & SS_NOFDREF) === 0) soclose(so);
     for (const f of this.files) if (f.f_count > 0) f.drop();
@@ -137,7 +140,10 @@ export class Rig {
 
 let current: ManualClock;
 
-/** Boots before each test and checks after it; `make` gives the rig. */
+/**
+ * Boots a machine before each test and checks for leaks after it. Returns the function that makes
+ * the rig.
+ */
 export function rigEach(): (hiwat?: number, vnet?: Vnet) => Rig {
   let rig: Rig | null = null;
   beforeEach(() => {

@@ -30,28 +30,31 @@ import { connectedSocket, dropConnection, pcbOf } from './testproto.ts';
 
 const SEEDS = 200;
 
-/** Makes a zone hold `n` items, at most. */
+/** Grows a zone to `n` items and makes that its limit. */
 function growZone<T>(zone: UmaZone<T>, n: number): void {
   const items = Array.from({ length: n }, () => must(zone.alloc()));
   for (const item of items) zone.free(item);
   zone.max = n;
 }
 
-/** A call that was made, and the bytes it would send if nothing stopped it. */
+/** A call, and the bytes it sends if it completes. */
 interface Made {
   call: Call;
   would: Uint8Array;
-  /** How much less may be sent without an error: trailers, when the call must not wait. */
+  /** Bytes that may be missing without an error: the trailers of a non-blocking call. */
   less: number;
 }
 
-/** One connection: its calls, and a peer that takes data at its own pace. */
+/** One connection: its calls, and a peer that takes data at random times. */
 class Conn {
   readonly so: Socket;
   readonly made: Made[] = [];
   readonly received: Uint8Array[] = [];
   readonly #world: World;
-  /** Never reset, closed or failed: all it accepted must arrive. */
+  /**
+   * False once the connection is reset, closed or failed. While true, all accepted bytes must
+   * arrive.
+   */
   alive = true;
   inFlight = 0;
 
@@ -60,7 +63,10 @@ class Conn {
     this.so = connectedSocket(8192 << world.below(6));
   }
 
-  /** Takes a segment now; it stays with the wire for a while after the acknowledgement. */
+  /**
+   * Takes a segment and acknowledges it; the mbufs of the segment stay in use for some time after
+   * that.
+   */
   take(): void {
     const sb = this.so.so_snd;
     const len = Math.min(sbavail(sb), 1 + this.#world.below(30_000));
@@ -82,7 +88,7 @@ class Conn {
 
   check(): void {
     const said = this.made.map(({ call, would, less }) => {
-      expect(call.heard, 'the call ended, once').to.have.lengthOf(1);
+      expect(call.heard, 'the call ended once').to.have.lengthOf(1);
       expect(call.heard[0]!.sbytes).to.be.at.most(would.length);
       if (call.heard[0]!.error === 0)
         expect(call.heard[0]!.sbytes).to.be.at.least(would.length - less);
@@ -90,13 +96,13 @@ class Conn {
     });
     const accepted = Buffer.concat(said);
     const got = Buffer.concat(this.received);
-    if (this.alive) expect(got.length, 'all that was accepted').to.equal(accepted.length);
+    if (this.alive) expect(got.length, 'all accepted bytes').to.equal(accepted.length);
     expect(got.length).to.be.at.most(accepted.length);
     expect(Buffer.compare(got, accepted.subarray(0, got.length)), 'bytes').to.equal(0);
   }
 }
 
-/** One run: files, connections, a disk with moods, and now and then an accident. */
+/** One run: files, connections, a disk with random delays and errors, and random accidents. */
 class World {
   readonly clock: ManualClock;
   readonly prng: SeededPrng;
@@ -123,7 +129,7 @@ class World {
       }),
     );
     for (let i = 0; i < 4; i++) this.addFile();
-    this.clock.advance(1_000_000_000); // the files are old
+    this.clock.advance(1_000_000_000); // the files are old enough to stay cached
     for (let i = 0; i < 4; i++) this.conns.push(new Conn(this));
     if (this.below(2) === 0) this.hog();
   }
@@ -158,7 +164,7 @@ class World {
     this.files.push({ file: new File(fd, (n) => this.pager.close(n)), bytes: disk.bytes });
   }
 
-  /** Takes memory: the zones may not grow any more, and few pages are left for files. */
+  /** Takes memory: the zones cannot grow, and few pages are left for files. */
   hog(): void {
     const { mbuf, clust, jumbop, extpgs } = mbufZones();
     growZone(mbuf, 300);
@@ -205,7 +211,7 @@ class World {
         return;
       }
       case 3: {
-        // The program closes one of its files; calls and reads in flight go on.
+        // The program closes one of its files; calls and reads in flight continue.
         const i = this.below(this.files.length);
         this.files[i]!.file.drop();
         this.files.splice(i, 1);
@@ -236,10 +242,10 @@ class World {
   }
 
   close(conn: Conn): void {
-    // A read that failed aborted it.
+    // A failed read has aborted the connection.
     if ((conn.so.so_state & SS_NOFDREF) !== 0) return;
     if (pcbOf(conn.so).dropped) conn.alive = false;
-    // What became ready after the last look.
+    // Take the data that became ready after the last `take`.
     while (conn.alive && sbavail(conn.so.so_snd) > 0) {
       this.over = true;
       conn.take();
@@ -249,7 +255,7 @@ class World {
   }
 }
 
-/** What happened over all worlds: a world in which nothing goes wrong proves little. */
+/** Counts over all worlds. A low count means that the runs did not exercise that path. */
 const seen = { waits: 0, busy: 0, ioErrors: 0, sfWaits: 0, calls: 0, cut: 0, bogus: 0, holes: 0 };
 
 function tally(world: World): void {
@@ -268,7 +274,7 @@ function tally(world: World): void {
 describe(`sendfile: ${SEEDS} random worlds`, function () {
   this.timeout(60_000);
 
-  it('bytes received are those accepted, every call ends, all comes back', () => {
+  it('the peer receives the accepted bytes, every call ends, nothing leaks', () => {
     const first = Number(process.env['TAPNIC_SEED'] ?? 1);
     const seeds = process.env['TAPNIC_SEED'] === undefined ? SEEDS : 1;
     for (let seed = first; seed < first + seeds; seed++) {

@@ -35,15 +35,15 @@ describe('sendfile: size of a round', () => {
     expect(sendfilePages(100, n)).to.equal(1);
   });
 
-  it('space of a page is taken whole, of a byte more up to the end of a page', () => {
+  it('fills space up to one page completely; cuts a larger round at the end of a page', () => {
     expect(sendfileRoundBytes(100, 10_000, 4096)).to.equal(4096);
     expect(sendfileRoundBytes(100, 10_000, 4097)).to.equal(3996);
     expect(sendfileRoundBytes(0, 10_000, 4097)).to.equal(4096);
-    expect(sendfileRoundBytes(100, 4097, 4097), 'all that is asked for').to.equal(3996);
+    expect(sendfileRoundBytes(100, 4097, 4097), 'rem equals space').to.equal(3996);
     expect(sendfileRoundBytes(100, 4096, 4097)).to.equal(4096);
   });
 
-  it('fills at least a byte, never more than asked or than fits, and its pages add up', () => {
+  it('is at least 1 byte, at most rem and space, and the bytes of its pages add up', () => {
     const size = fc.oneof(
       fc.integer({ min: 1, max: 20_000 }),
       fc.integer({ min: 1, max: 2 ** 40 }),

@@ -12,7 +12,7 @@ import { must } from './chains.ts';
 import { expectSame, rigEach } from './sendfile_rig.ts';
 import { Peer } from './testproto.ts';
 
-/** Takes all memory but `left` frames; returns how to give it back. */
+/** Allocates all frames except `left`; returns a function that frees them. */
 function hog(left: number): () => void {
   const pages: number[] = [];
   while (vmPageCounts().free + vmPageCounts().cached > left) {
@@ -28,10 +28,10 @@ function hog(left: number): () => void {
 describe('sendfile: waits for pages', () => {
   const make = rigEach();
 
-  it('a machine with a handful of pages still sends a file, some at a time', () => {
+  it('sends a file in small pieces when only a few pages are free', () => {
     const rig = make(200_000);
     const { file, bytes } = rig.file(300_000);
-    // The zones grow on their own pages first.
+    // Let the zones allocate their pages first.
     rig.call(file, { nbytes: 1 });
     rig.drain();
     const giveBack = hog(5);
@@ -55,7 +55,7 @@ describe('sendfile: waits for pages', () => {
     expect(bytes.length).to.equal(30_000);
   });
 
-  it('all who wait get their turn', () => {
+  it('every waiting call gets pages in turn', () => {
     const rig = make(100_000);
     const { file } = rig.file(1);
     rig.call(file);
@@ -77,7 +77,7 @@ describe('sendfile: waits for pages', () => {
     giveBack();
   });
 
-  it('wired file pages stop at 75 % of memory, and the call goes on as they come back', () => {
+  it('a call waits when 75 % of memory is wired file pages, and continues when pages are unwired', () => {
     sbParams.sb_max = 64 * 1024 * 1024;
     const rig = make(1000);
     sbParams.sb_max = 64 * 1024 * 1024;
@@ -89,7 +89,7 @@ describe('sendfile: waits for pages', () => {
     const limit = Math.floor(8191 * 0.75);
     expect(vmPageCounts().wiredFile).to.equal(limit);
     expect(counted(R_VM_WIRE_LIMIT)).to.be.above(0);
-    // A page that is wired already costs nothing more.
+    // A page that is already wired does not count again.
     const so = rig.socket();
     rig.call(file, { nbytes: 8192 }, so).expectDone(0, 8192);
     expect(vmPageCounts().wiredFile).to.equal(limit);
@@ -97,7 +97,7 @@ describe('sendfile: waits for pages', () => {
     call.expectDone(0, size);
   });
 
-  it('a connection dropped while its call waits for pages', () => {
+  it('a connection dropped while its call waits for pages: EPIPE', () => {
     const rig = make(100_000);
     const { file } = rig.file(50_000);
     rig.call(file, { nbytes: 1 });
@@ -110,7 +110,7 @@ describe('sendfile: waits for pages', () => {
     call.expectDone(EPIPE, 0);
   });
 
-  it('cancel() while it waits for pages', () => {
+  it('cancel() ends a call that waits for pages', () => {
     const rig = make(100_000);
     const { file } = rig.file(50_000);
     rig.call(file, { nbytes: 1 });
@@ -130,7 +130,7 @@ describe('sendfile: waits for sf_bufs (mb_use_ext_pgs=0)', () => {
     mbParams.mb_use_ext_pgs = false;
   });
 
-  it('sends what it can map and waits only when that is nothing', () => {
+  it('sends the pages it can map and waits only when it can map none', () => {
     const rig = make(200_000);
     sfBufInit(5);
     const { file, bytes } = rig.file(100_000);
@@ -144,7 +144,7 @@ describe('sendfile: waits for sf_bufs (mb_use_ext_pgs=0)', () => {
     expect(sfstat.sf_allocwait).to.be.above(1);
   });
 
-  it('a woken call that needs no mapping any more does not keep the others asleep', () => {
+  it('a woken call that ends without a mapping does not keep other calls waiting', () => {
     const rig = make();
     sfBufInit(1);
     const { file, bytes } = rig.cachedFile(4096);
@@ -154,7 +154,7 @@ describe('sendfile: waits for sf_bufs (mb_use_ext_pgs=0)', () => {
     const one = rig.call(file, {}, a);
     const two = rig.call(file, {}, b);
     expect([one.done, two.done]).to.eql([false, false]);
-    new Peer(a).reset(ECONNRESET); // says nothing to one, which waits for a mapping
+    new Peer(a).reset(ECONNRESET); // does not wake `one`, which waits for an sf_buf
     rig.peer.take();
     one.expectDone(EPIPE, 0);
     two.expectDone(0, 4096);
@@ -163,7 +163,7 @@ describe('sendfile: waits for sf_bufs (mb_use_ext_pgs=0)', () => {
     expectSame(peer.received, bytes);
   });
 
-  it('raising kern.ipc.nsfbufs wakes who waits', () => {
+  it('raising kern.ipc.nsfbufs wakes waiting calls', () => {
     const rig = make();
     sfBufInit(0);
     mbParams.mb_use_ext_pgs = true;
@@ -176,7 +176,7 @@ describe('sendfile: waits for sf_bufs (mb_use_ext_pgs=0)', () => {
     rig.drain();
   });
 
-  it('cancel() while it waits', () => {
+  it('cancel() ends a call that waits for an sf_buf', () => {
     const rig = make();
     sfBufInit(0);
     const { file } = rig.file(4096);

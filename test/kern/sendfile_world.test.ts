@@ -1,4 +1,7 @@
-/** sendfile on real TCP over a simulated wire: what a peer and the tools see of it. */
+/**
+ * sendfile with the TCP stack over a simulated wire, checked at the peer and in the reports of the
+ * tools.
+ */
 
 import { expect } from 'chai';
 import type { NetstatM } from '../../src/ctl/netstat_m.ts';
@@ -22,7 +25,7 @@ import { type Conn, inWorld, type World, type WorldFile } from '../support/world
 const MAX_PGS = 19;
 const same = (a: Uint8Array, b: Uint8Array): boolean => Buffer.compare(a, b) === 0;
 
-/** Sends it once, so that its pages are in memory. */
+/** Sends `file` once, so that its pages are cached. */
 function cache(w: World, file: WorldFile): void {
   const conn = w.connect({ sport: 50_000 });
   w.transfer(conn, file);
@@ -31,7 +34,7 @@ function cache(w: World, file: WorldFile): void {
   w.settle();
 }
 
-/** A connection whose send buffer takes everything at once. */
+/** A connection whose send buffer takes the data of a whole test at once. */
 function wide(w: World, options: Parameters<World['connect']>[0] = {}): Conn {
   const conn = w.connect(options);
   expect(soreserve(conn.so, 800_000, 65_536)).to.equal(0);
@@ -75,7 +78,7 @@ describe('sendfile over TCP', () => {
       conn.reader.ackAll();
       expect(w.until(() => call.done)).to.equal(true);
       call.expectDone(0, 6000);
-      expect(w.clock.nowNs() - before, 'one way of the wire').to.be.at.least(100_000);
+      expect(w.clock.nowNs() - before, 'at least the one-way delay').to.be.at.least(100_000);
     }));
 
   it('SF_SYNC: with a receiver that does not read, it blocks', () =>
@@ -96,7 +99,7 @@ describe('sendfile over TCP', () => {
       expect(vmPageCounts().wiredFile).to.equal(0);
     }));
 
-  it('NOTREADY blocking and sbready unit counting: no data overtakes', () =>
+  it('NOTREADY blocking and sbready unit counting: no data overtakes pending data', () =>
     inWorld({}, (w) => {
       const cached = w.file(30_000);
       cache(w, cached);
@@ -104,7 +107,7 @@ describe('sendfile over TCP', () => {
       const file = w.file(60 * PAGE_SIZE);
       const conn = wide(w);
       const { so_snd: sb } = conn.so;
-      // One page of it is there: the round is not ready all the same.
+      // One page of the file is cached; the round is still not ready.
       const one = w.sendfile(conn, file, {
         offset: 3 * PAGE_SIZE,
         nbytes: 100,
@@ -123,9 +126,13 @@ describe('sendfile over TCP', () => {
       expect(seen()).to.deep.equal([0, size + 30_000, 100]);
       w.disk.complete(1);
       w.pass(50);
-      expect(seen(), 'the later half is not enough').to.deep.equal([0, size + 30_000, 100]);
+      expect(seen(), 'the second read alone releases nothing').to.deep.equal([
+        0,
+        size + 30_000,
+        100,
+      ]);
       w.disk.complete();
-      expect(sb.sb_acc, 'everything at once').to.equal(sb.sb_ccc);
+      expect(sb.sb_acc, 'the first read releases everything').to.equal(sb.sb_ccc);
       w.until(() => conn.reader.length >= 100 + size + 30_000, 10_000);
       const want = [
         file.bytes.subarray(3 * PAGE_SIZE, 3 * PAGE_SIZE + 100),
@@ -139,7 +146,7 @@ describe('sendfile over TCP', () => {
       ]);
     }));
 
-  it('asynchronous I/O error: the peer sees RST, the next call says so', () =>
+  it('asynchronous I/O error: the peer receives RST, the next call fails', () =>
     inWorld({}, (w) => {
       w.diskWorks = false;
       const file = w.file(100_000);
@@ -201,7 +208,7 @@ describe('sendfile over TCP', () => {
       expect(emulator.unmapped_mbufs_current).to.equal(0);
     }));
 
-  it('SF_NOCACHE, readahead, NODISKIO: the counters of kern.ipc.sfstat, and that writing resets them', () =>
+  it('SF_NOCACHE, readahead, NODISKIO: the counters of kern.ipc.sfstat; writing resets them', () =>
     inWorld({}, (w) => {
       const sfstat = (): number[] =>
         (w.ask('sysctl', { name: 'kern.ipc.sfstat' }) as SysctlLeaf[])[0]!
@@ -229,7 +236,7 @@ describe('sendfile over TCP', () => {
       w.sendfile(conn, file, { nbytes: 2 * PAGE_SIZE, flags: SF_FLAGS(3, SF_USER_READAHEAD) });
       expect(counts()).to.include({ syscalls: 1, io: 1, read: 2, rhwanted: 3, rhread: 3 });
       w.disk.completeAll();
-      // Pages 2 to 4 are there; page 5 is being read for somebody else.
+      // Pages 2 to 4 are cached; page 5 is being read for another call.
       const other = wide(w, { sport: 40_001 });
       w.sendfile(other, file, { offset: 5 * PAGE_SIZE, nbytes: 10, flags: SF_USER_READAHEAD });
       const partial = w.sendfile(conn, file, { offset: 2 * PAGE_SIZE, flags: SF_NODISKIO });
@@ -239,7 +246,7 @@ describe('sendfile over TCP', () => {
       w.settle();
       expect(w.ask('sysctl', { name: 'kern.ipc.sfstat', value: '0' })).to.be.an('array');
       expect(sfstat()).to.deep.equal(Array.from({ length: 11 }, () => 0));
-      // What was sent and acknowledged is freed, not cached.
+      // With SF_NOCACHE, acknowledged pages are freed instead of cached.
       const before = vmPageCounts().cached;
       const nocache = w.sendfile(conn, file, {
         offset: 10 * PAGE_SIZE,

@@ -61,7 +61,7 @@ describe('uipc_sockbuf: accounting', () => {
     sbflush(sb);
   });
 
-  it('sbspace is the lesser of bytes and memory, may be negative, and 0 when stopped', () => {
+  it('sbspace is the smaller of free bytes and free memory; it can be negative, and is 0 with SB_STOP', () => {
     const sb = newSockbuf();
     expect(sb.sb_mbmax).to.equal(65_536 * 8);
     expect(sbspace(sb)).to.equal(65_536);
@@ -75,7 +75,7 @@ describe('uipc_sockbuf: accounting', () => {
     sbflush(sb);
   });
 
-  it('sbreserve refuses more than kern.ipc.maxsockbuf allows', () => {
+  it('sbreserve returns false above the limit of kern.ipc.maxsockbuf', () => {
     const sb = new Sockbuf();
     const most = Math.floor((2 * 1024 * 1024 * 2048) / (256 + 2048));
     expect(sbreserve(sb, most + 1)).to.equal(false);
@@ -98,7 +98,7 @@ describe('uipc_sockbuf: accounting', () => {
     expect(() => sbdrop(sb, 1)).to.throw('more than there is');
   });
 
-  it('sbcut hands out what it cuts off', () => {
+  it('sbcut returns the mbufs it removes whole', () => {
     const sb = newSockbuf();
     sb.sb_flags |= SB_NOCOALESCE;
     sbappendstream(sb, linked(plain(100), plain(100), plain(100)), false);
@@ -132,7 +132,7 @@ describe('uipc_sockbuf: compression', () => {
     sbflush(sb);
   });
 
-  it('copies neither into shared nor into unmapped mbufs', () => {
+  it('does not copy into shared or unmapped mbufs', () => {
     const sb = newSockbuf();
     const tail = must(m_getcl(M_NOWAIT, MT_DATA, 0));
     tail.m_len = 100;
@@ -148,7 +148,7 @@ describe('uipc_sockbuf: compression', () => {
     sbflush(sb);
   });
 
-  it('keeps everything apart with SB_NOCOALESCE, and drops empty mbufs', () => {
+  it('does not join mbufs with SB_NOCOALESCE, and frees empty mbufs', () => {
     const sb = newSockbuf();
     sb.sb_flags |= SB_NOCOALESCE;
     sbappendstream(sb, linked(plain(1), plain(0), plain(2), plain(0)), false);
@@ -157,7 +157,7 @@ describe('uipc_sockbuf: compression', () => {
     sbflush(sb);
   });
 
-  it('a stream keeps no ends of records', () => {
+  it('sbappendstream clears M_EOR', () => {
     const sb = newSockbuf();
     const m = plain(5);
     m.m_flags |= M_EOR;
@@ -167,7 +167,7 @@ describe('uipc_sockbuf: compression', () => {
     sbflush(sb);
   });
 
-  it('224 unmapped bytes become ordinary when appended ready, 225 do not', () => {
+  it('224 unmapped bytes become a plain mbuf when appended ready; 225 stay unmapped', () => {
     const sb = newSockbuf();
     const wired = vmPageCounts().wired;
     sbappendstream(sb, pgsMbuf({ npgs: 1, last: 224 }), false);
@@ -179,7 +179,7 @@ describe('uipc_sockbuf: compression', () => {
     sbflush(sb);
   });
 
-  it('counts file bytes copied into a tail as small, in append and when ready', () => {
+  it('counts file bytes copied into the tail as READ_SMALL, on append and in sbready', () => {
     const sb = newSockbuf();
     const tail = must(m_getcl(M_NOWAIT, MT_DATA, 0));
     tail.m_len = 10;
@@ -218,7 +218,7 @@ describe('uipc_sockbuf: ready and not ready', () => {
     sbflush(sb);
   });
 
-  it('224 unmapped bytes become ordinary when they become ready, 225 do not', () => {
+  it('224 unmapped bytes become a plain mbuf when they become ready; 225 stay unmapped', () => {
     const sb = newSockbuf();
     const m = pending({ npgs: 1, last: 224 });
     const n = pending({ npgs: 1, last: 225 });
@@ -244,7 +244,7 @@ describe('uipc_sockbuf: ready and not ready', () => {
     sbflush(sb);
   });
 
-  it('sbready counts pages, not mbufs: the front must be complete', () => {
+  it('sbready counts pages, not mbufs; sb_acc rises when the first mbuf is complete', () => {
     const sb = newSockbuf();
     const a = pending({ npgs: 3 });
     const b = pending({ npgs: 2 });
@@ -262,7 +262,7 @@ describe('uipc_sockbuf: ready and not ready', () => {
     sbflush(sb);
   });
 
-  it('blocks what is ready behind what is not, and frees it all at once', () => {
+  it('blocks ready mbufs behind a pending one, and releases them together', () => {
     const sb = newSockbuf();
     const a = pending({ npgs: 1 });
     const b = pending({ npgs: 1, last: 1000 });
@@ -296,7 +296,7 @@ describe('uipc_sockbuf: ready and not ready', () => {
     sbflush(sb);
   });
 
-  it('does not free a pending mbuf that is cut off: its I/O does', () => {
+  it('sbflush does not free a pending mbuf; its I/O frees it', () => {
     const sb = newSockbuf();
     const a = pending({ npgs: 2 });
     const b = pending({ npgs: 1 });
@@ -308,7 +308,7 @@ describe('uipc_sockbuf: ready and not ready', () => {
     mb_free_notready(a, 3);
   });
 
-  it('waits for the next pending mbuf when the first one is cut off', () => {
+  it('sb_fnrdy moves to the next pending mbuf when the first one is dropped', () => {
     const sb = newSockbuf();
     const a = pending({ npgs: 1, last: 300 });
     const b = pending({ npgs: 1, last: 400 });
@@ -338,7 +338,7 @@ describe('uipc_sockbuf: ready and not ready', () => {
 describe('uipc_sockbuf: sbsndptr', () => {
   bootEach();
 
-  it('sbsndmbuf finds every byte, and moves nothing', () => {
+  it('sbsndmbuf finds every offset and does not move sb_sndptr', () => {
     const sb = newSockbuf();
     sb.sb_flags |= SB_NOCOALESCE;
     sbappendstream(sb, linked(plain(100), plain(1), plain(200)), false);
@@ -354,7 +354,7 @@ describe('uipc_sockbuf: sbsndptr', () => {
     expect(sbsndmbuf(sb, 0)).to.equal(null);
   });
 
-  it('sbsndptr_noadv begins where sbsndptr_adv came to; sent again, at the front', () => {
+  it('sbsndptr_noadv starts at sb_sndptr, or at the first mbuf for an earlier offset', () => {
     const sb = newSockbuf();
     sb.sb_flags |= SB_NOCOALESCE;
     sbappendstream(sb, linked(plain(100), plain(1), plain(200)), false);
@@ -367,11 +367,11 @@ describe('uipc_sockbuf: sbsndptr', () => {
     expect([sb.sb_sndptr, sb.sb_sndptroff]).to.eql([c, 101]);
     expect(look(101)).to.eql([c, 0]);
     expect(look(150)).to.eql([c, 49]);
-    // What was sent before is sent again: from the front, and the place is kept.
+    // A retransmission starts at the first mbuf and does not move sb_sndptr.
     expect(look(100)).to.eql([a, 100]);
     sbsndptr_adv(sb, a, 200);
     expect([sb.sb_sndptr, sb.sb_sndptroff]).to.eql([c, 101]);
-    // It stays on the last mbuf: more may be copied behind its data.
+    // sb_sndptr stays at the last mbuf, because appended data may be copied into it.
     sbsndptr_adv(sb, c, 200);
     expect(look(301)).to.eql([c, 200]);
     audit(sb);
@@ -404,10 +404,10 @@ describe('uipc_sockbuf: records', () => {
     return m;
   }
 
-  it('sbappend fills the last record until it ends, then begins one', () => {
+  it('sbappend appends to the last record until M_EOR, then starts a new record', () => {
     const sb = newSockbuf();
     sbappend(sb, plain(10), false);
-    sbappend(sb, ended(20), false); // copied behind: the end goes with it
+    sbappend(sb, ended(20), false); // copied into the tail, and M_EOR with it
     expect(shape(sb)).to.eql([[30]]);
     expect(sb.sb_mb!.m_flags & M_EOR).to.equal(M_EOR);
     sbappend(sb, plain(40), false);
@@ -418,7 +418,7 @@ describe('uipc_sockbuf: records', () => {
     expect([sb.sb_mb, sb.sb_lastrecord, sb.sb_mbtail]).to.eql([null, null, null]);
   });
 
-  it('sbappendrecord begins one each, its end on its last mbuf', () => {
+  it('sbappendrecord starts a new record and moves M_EOR to its last mbuf', () => {
     const sb = newSockbuf();
     sb.sb_flags |= SB_NOCOALESCE;
     sbappendrecord(sb, linked(ended(5), plain(6)));
@@ -429,7 +429,7 @@ describe('uipc_sockbuf: records', () => {
     sbflush(sb);
   });
 
-  it('sbdrop and sbcut go across records', () => {
+  it('sbdrop and sbcut cross record boundaries', () => {
     const sb = newSockbuf();
     sb.sb_flags |= SB_NOCOALESCE;
     for (const m of [linked(plain(5), plain(6)), plain(7), plain(8)]) sbappendrecord(sb, m);
@@ -449,7 +449,7 @@ describe('uipc_sockbuf: records', () => {
     sbflush(sb);
   });
 
-  it('sb_ctl counts what is not data', () => {
+  it('sb_ctl counts the bytes of mbufs that are not data', () => {
     const sb = newSockbuf();
     const name = plain(16);
     name.m_type = MT_SONAME;
@@ -464,7 +464,7 @@ describe('uipc_sockbuf: records', () => {
     expect(sb.sb_ctl).to.equal(0);
   });
 
-  it('a stream takes no second record', () => {
+  it('sbappendstream panics when the buffer holds more than one record', () => {
     const sb = newSockbuf();
     sbappendrecord(sb, plain(1));
     sbappendrecord(sb, plain(1));
@@ -478,7 +478,7 @@ describe('uipc_sockbuf: records', () => {
 describe('uipc_sockbuf: sbcheck', () => {
   bootEach();
 
-  it('panics at each count that is wrong', () => {
+  it('panics for each wrong counter, pointer and flag', () => {
     const sb = newSockbuf();
     sbappendstream(sb, plain(10), false);
     const p = pending({ npgs: 2 });
@@ -514,7 +514,7 @@ describe('uipc_sockbuf: sbcheck', () => {
 describe('uipc_sockbuf: wake-ups', () => {
   bootEach();
 
-  it('come once per pass, at its end, waiters first and in order', () => {
+  it('run once per pass, at its end: the waiters in order, then the upcall', () => {
     const sb = newSockbuf();
     const seen: string[] = [];
     const task = (name: string): Task => ({ run: () => void seen.push(name) });
@@ -530,7 +530,7 @@ describe('uipc_sockbuf: wake-ups', () => {
     expect(seen).to.eql(['a', 'b', 'upcall', 'upcall']);
   });
 
-  it('leave who waits again for the next time', () => {
+  it('leave a task that waits again for the next wake-up', () => {
     const sb = newSockbuf();
     let runs = 0;
     const again: Task = {
@@ -544,7 +544,7 @@ describe('uipc_sockbuf: wake-ups', () => {
     expect(runs).to.equal(1);
   });
 
-  it('stand a waiter that withdraws another one', () => {
+  it('skip a waiter that another waiter has removed', () => {
     const sb = newSockbuf();
     const seen: string[] = [];
     sb.sb_waiters.push(

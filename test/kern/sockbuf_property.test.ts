@@ -23,7 +23,7 @@ import { bootEach, bootKern, expectAllBack } from './boot.ts';
 import { Chain, chainBytes, expectBytes, must, segArb, type Seg, sfbufMbuf } from './chains.ts';
 import { audit, linked, newSockbuf, pending, plain } from './sockbufs.ts';
 
-/** One random operation: what to do, and three numbers. */
+/** The operations. A repeated name is chosen more often. */
 const OPS = [
   'append',
   'pend',
@@ -43,16 +43,19 @@ type Op = [(typeof OPS)[number], Seg[], number, number];
 interface Part {
   m: Mbuf;
   units: number;
-  /** Where its bytes begin in the stream. */
+  /** Offset of its first byte in the stream. */
   at: number;
 }
 
-/** An I/O under way: what of it is not complete. */
+/** An I/O in flight: its pending mbufs. */
 type Io = Part[];
 
 const unitsOf = (io: Io): number => io.reduce((n, part) => n + part.units, 0);
 
-/** A socket buffer beside a flat array: the stream from `dropped` on, and what is pending in it. */
+/**
+ * A socket buffer and its model: a flat array of the stream from `dropped` on, and the pending
+ * I/Os.
+ */
 class Model {
   readonly sb = newSockbuf();
   readonly chains: Chain[] = [];
@@ -79,8 +82,8 @@ class Model {
   }
 
   /**
-   * A round of sendfile: one to three pending mbufs, mapped or not, of which maybe small ones; maybe
-   * with headers, which are ready, in front.
+   * Appends a round of sendfile: one to three pending mbufs, mapped or unmapped, some of them
+   * small, sometimes preceded by ready headers.
    */
   pend(x: number, y: number): void {
     const ms: Mbuf[] = [];
@@ -110,7 +113,7 @@ class Model {
     sbappendstream(this.sb, m, true);
   }
 
-  /** The end of an I/O: of all of it, or of some units. */
+  /** Completes an I/O, or some units of it. */
   ready(x: number, some: number): void {
     if (this.ios.length === 0) return;
     const i = x % this.ios.length;
@@ -125,7 +128,7 @@ class Model {
       if (io[0]!.units === 0) io.shift();
     }
     if (io.length === 0) this.ios.splice(i, 1);
-    // The I/O that is pending first lets data out, once its first mbuf is complete.
+    // Data becomes available only when the first mbuf of the first pending I/O is complete.
     const out = i === 0 && first.units === 0;
     expect(sbready(this.sb, first.m, units)).to.equal(out ? 0 : EINPROGRESS);
   }
@@ -137,7 +140,7 @@ class Model {
     this.dropped += n;
   }
 
-  /** Like drop, but the mbufs that are cut off whole are handed out. */
+  /** Like drop, but sbcut returns the mbufs that it removes whole. */
   cut(x: number): void {
     const n = x % (this.available() + 1);
     const cut = sbcut(this.sb, n);
@@ -149,7 +152,7 @@ class Model {
     this.dropped += n;
   }
 
-  /** The connection is gone: the buffer is emptied, each I/O frees what it owned, in any order. */
+  /** Drops the connection: the buffer is flushed, then each I/O frees its mbufs, in any order. */
   die(x: number): void {
     sbflush(this.sb);
     audit(this.sb);
@@ -168,11 +171,11 @@ class Model {
       expect(m).to.equal(null);
       return;
     }
-    // The chain from m on begins with m's bytes.
+    // sbsndOff.off is an offset into m, so it also indexes the bytes of the chain from m.
     expect(chainBytes(m)[sbsndOff.off]).to.equal(this.stream[off]);
     const from = sbsndptr_noadv(this.sb, off);
     expect(chainBytes(from)[sbsndOff.off]).to.equal(this.stream[off]);
-    // As tcp_output says what it has sent; of data sent before, it is not the place any more.
+    // Advance as tcp_output does after sending. For retransmitted data sb_sndptr must not move.
     sbsndptr_adv(this.sb, from, sbsndOff.off + (x % 300));
   }
 
@@ -247,7 +250,7 @@ describe('uipc_sockbuf: random operations against a model', function () {
     fc.nat(0x7fffffff),
   );
 
-  it('acc, ccc, mbcnt, mcnt, ccnt, fnrdy, sndptr and the bytes are right after each', () => {
+  it('acc, ccc, mbcnt, mcnt, ccnt, fnrdy, sndptr and the bytes are right after each step', () => {
     fc.assert(
       fc.property(
         fc.array(op, { minLength: 5, maxLength: 40, size: 'max' }),
@@ -262,7 +265,7 @@ describe('uipc_sockbuf: random operations against a model', function () {
             model.done();
             expectAllBack();
           } catch (error) {
-            bootKern(); // for the runs that make the counterexample smaller
+            bootKern(); // clean state for the runs that shrink the counterexample
             throw error;
           }
         },

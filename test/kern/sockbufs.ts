@@ -1,4 +1,6 @@
-/** Socket buffers for tests, what to put into them, and a recount that shares no code with sbcheck. */
+/**
+ * Makes socket buffers and mbufs for tests, and recounts a buffer without using code of sbcheck.
+ */
 
 import { expect } from 'chai';
 import { m_get } from '../../src/kern/kern_mbuf.ts';
@@ -42,7 +44,7 @@ export function linked(...ms: Mbuf[]): Mbuf {
   return ms[0]!;
 }
 
-/** Counts the buffer anew and compares with what it says of itself. */
+/** Recounts the buffer and compares the result with its counters and pointers. */
 export function audit(sb: Sockbuf): void {
   let [acc, ccc, mbcnt, mcnt, ccnt] = [0, 0, 0, 0, 0];
   let fnrdy: Mbuf | null = null;
@@ -60,9 +62,9 @@ export function audit(sb: Sockbuf): void {
     if (fnrdy === null && (m.m_flags & M_NOTREADY) !== 0) fnrdy = m;
     if (fnrdy === null) {
       acc += m.m_len;
-      expect(m.m_flags & M_NOTAVAIL, 'flags in front of the first pending').to.equal(0);
+      expect(m.m_flags & M_NOTAVAIL, 'flags before the first pending mbuf').to.equal(0);
     } else if ((m.m_flags & M_NOTREADY) === 0) {
-      expect(m.m_flags & M_BLOCKED, 'blocked behind the first pending').to.equal(M_BLOCKED);
+      expect(m.m_flags & M_BLOCKED, 'M_BLOCKED after the first pending mbuf').to.equal(M_BLOCKED);
     }
     tail = m;
   }

@@ -71,10 +71,10 @@ function listener(backlog: number, vnet = testVnet()): Socket {
   return so;
 }
 
-describe('uipc_socket: life', () => {
+describe('uipc_socket: create, connect, close', () => {
   bootEach();
 
-  it('socreate: EAFNOSUPPORT, EPROTOTYPE, EPROTONOSUPPORT, or what the protocol says', () => {
+  it('socreate: EAFNOSUPPORT, EPROTOTYPE, EPROTONOSUPPORT, or the error of pr_attach', () => {
     const proto = new TestProto();
     const vnet = testVnet(proto);
     expect(socreate(vnet, AF_INET6, SOCK_STREAM, 0)).to.equal(EAFNOSUPPORT);
@@ -85,7 +85,7 @@ describe('uipc_socket: life', () => {
     expect(soStats.current).to.equal(0);
   });
 
-  it('soreserve: ENOBUFS beyond kern.ipc.maxsockbuf; the send low-water mark', () => {
+  it('soreserve: ENOBUFS above kern.ipc.maxsockbuf; sets the send low-water mark', () => {
     const so = connectedSocket(65_536);
     expect(so.so_snd.sb_lowat).to.equal(2048);
     expect(soreserve(so, 4 << 20, 100)).to.equal(ENOBUFS);
@@ -104,7 +104,7 @@ describe('uipc_socket: life', () => {
     soclose(head);
   });
 
-  it('a reference of an I/O keeps a closed socket', () => {
+  it('a closed socket stays allocated while an I/O holds a reference', () => {
     const so = connectedSocket();
     soref(so);
     soclose(so);
@@ -135,12 +135,12 @@ describe('uipc_socket: listening', () => {
     const b = must(sonewconn(head, 0));
     expect(called).to.equal(1);
     soisconnected(b);
-    soisconnected(b); // once more does no harm
+    soisconnected(b); // a second call has no effect
     expect(called).to.equal(2);
     expect([soaccept(head), soResult.so]).to.eql([0, a]);
     expect([soaccept(head), soResult.so]).to.eql([0, b]);
     expect(soaccept(head)).to.equal(EWOULDBLOCK);
-    // One that ended before it was accepted.
+    // A connection that ended before it was accepted.
     const dead = must(sonewconn(head, SS_ISCONNECTED));
     dropConnection(dead, EPIPE);
     const alive = soStats.current;
@@ -151,7 +151,7 @@ describe('uipc_socket: listening', () => {
     for (const so of [a, b, head]) soclose(so);
   });
 
-  it('takes 3/2 of the backlog and one, then counts an overflow', () => {
+  it('queues 3/2 of the backlog plus one connections, then counts an overflow', () => {
     for (const [backlog, room] of [
       [0, 1],
       [2, 4],
@@ -179,7 +179,7 @@ describe('uipc_socket: listening', () => {
     expect(tree.write('kern.ipc.soacceptqueue', '128')).to.equal(0);
   });
 
-  it('no socket is left when the protocol has no memory for it', () => {
+  it('sonewconn returns null and leaks no socket when pr_attach fails', () => {
     const proto = new TestProto();
     const head = listener(5, testVnet(proto));
     proto.attachError = ENOBUFS;
@@ -189,7 +189,7 @@ describe('uipc_socket: listening', () => {
     soclose(head);
   });
 
-  it('closing aborts whom nobody accepted, embryonic ones too', () => {
+  it('closing a listener aborts its unaccepted connections, incomplete ones too', () => {
     const head = listener(5);
     const a = must(sonewconn(head, SS_ISCONNECTED));
     const b = must(sonewconn(head, 0));
@@ -199,7 +199,7 @@ describe('uipc_socket: listening', () => {
     expect(soStats.current).to.equal(0);
   });
 
-  it('soabort makes room again', () => {
+  it('soabort frees a place in the queue', () => {
     const head = listener(0);
     for (const status of [SS_ISCONNECTED, 0]) {
       const so = must(sonewconn(head, status));
@@ -223,7 +223,7 @@ describe('uipc_socket: sending and receiving', () => {
     return { so, bytes };
   }
 
-  it('sends what fits, EWOULDBLOCK when nothing does', () => {
+  it('soWrite sends what fits, and returns EWOULDBLOCK when nothing fits', () => {
     const so = connectedSocket(8192);
     const data = fileBytes(10_000);
     expect(soWrite(so, data, 0, data.length, false)).to.equal(0);
@@ -232,7 +232,7 @@ describe('uipc_socket: sending and receiving', () => {
     expect(ioResult.n).to.equal(0);
     const peer = new Peer(so);
     peer.take(100);
-    // Less than the low-water mark is not worth a call that would have more.
+    // Free space below the low-water mark gives EWOULDBLOCK, because more data is waiting.
     expect(soWrite(so, data, 8192, 1808, true)).to.equal(EWOULDBLOCK);
     expect(soSetInt(so, SOL_SOCKET, SO_SNDLOWAT, 100)).to.equal(0);
     expect(soWrite(so, data, 8192, 1808, true)).to.equal(0);
@@ -242,7 +242,7 @@ describe('uipc_socket: sending and receiving', () => {
     soclose(so);
   });
 
-  it('sends from the middle of a buffer and nothing of nothing', () => {
+  it('soWrite sends a part of a buffer; a length of 0 succeeds', () => {
     const so = connectedSocket();
     const data = fileBytes(100);
     expect(soWrite(so, data, 30, 40, false)).to.equal(0);
@@ -254,7 +254,7 @@ describe('uipc_socket: sending and receiving', () => {
     soclose(so);
   });
 
-  it('EPIPE, the pending error, ENOTCONN; ENOBUFS takes no byte', () => {
+  it('soWrite returns EPIPE, the pending error, ENOTCONN or ENOBUFS; ENOBUFS takes no byte', () => {
     const so = connectedSocket();
     const data = fileBytes(3000);
     mbufZones().jumbop.failPoint.arm(1);
@@ -270,7 +270,7 @@ describe('uipc_socket: sending and receiving', () => {
     soclose(so);
   });
 
-  it('receives mapped and unmapped bytes in pieces', () => {
+  it('soRead receives unmapped data in pieces', () => {
     const { so, bytes } = withData(10_000);
     const into = new Uint8Array(12_000);
     expect(soRead(so, into, 7, 6000)).to.equal(0);
@@ -282,7 +282,7 @@ describe('uipc_socket: sending and receiving', () => {
     soclose(so);
   });
 
-  it('SO_RCVLOWAT: waits for as much, unless less is asked for or no more comes', () => {
+  it('SO_RCVLOWAT: EWOULDBLOCK below the mark, unless less is requested, MSG_DONTWAIT is set or the data has ended', () => {
     const { so, bytes } = withData(9000);
     const into = new Uint8Array(20_000);
     expect(soSetInt(so, SOL_SOCKET, SO_RCVLOWAT, 10_000)).to.equal(0);
@@ -296,7 +296,7 @@ describe('uipc_socket: sending and receiving', () => {
     soclose(so);
   });
 
-  it('MSG_PEEK leaves bytes and errors where they are', () => {
+  it('MSG_PEEK removes neither data nor the pending error', () => {
     const { so, bytes } = withData(9000);
     const into = new Uint8Array(9000);
     for (let i = 0; i < 2; i++)
@@ -311,7 +311,7 @@ describe('uipc_socket: sending and receiving', () => {
     soclose(so);
   });
 
-  it('end of data, the pending error, ENOTCONN', () => {
+  it('soRead returns 0 bytes at the end of data, the pending error once, ENOTCONN if never connected', () => {
     const { so } = withData(9000);
     socantrcvmore(so);
     const into = new Uint8Array(9000);
@@ -327,7 +327,7 @@ describe('uipc_socket: sending and receiving', () => {
     soclose(fresh);
   });
 
-  it('shutdown of the read side throws away what was not read', () => {
+  it('shutdown of the read side discards unread data; EINVAL and ENOTCONN', () => {
     const { so } = withData(9000);
     expect(soshutdown(so, SHUT_RD)).to.equal(0);
     expect(sbavail(so.so_rcv)).to.equal(0);
@@ -341,7 +341,7 @@ describe('uipc_socket: sending and receiving', () => {
     soclose(fresh);
   });
 
-  it('a dropped connection forgets what it had to send', () => {
+  it('a dropped connection discards its send buffer', () => {
     const so = connectedSocket();
     soWrite(so, fileBytes(5000), 0, 5000, false);
     dropConnection(so, EPIPE);
@@ -349,7 +349,7 @@ describe('uipc_socket: sending and receiving', () => {
     soclose(so);
   });
 
-  it('counts its own bytes when an upcall writes on another socket meanwhile', () => {
+  it('ioResult.n is right when an upcall writes to another socket during the call', () => {
     class Waking extends TestProto {
       override pr_rcvd(): number {
         sorwakeup(b);
@@ -376,7 +376,7 @@ describe('uipc_socket: sending and receiving', () => {
     soclose(b);
   });
 
-  it('upcalls end with the descriptor', () => {
+  it('soclose removes the upcalls', () => {
     const so = connectedSocket();
     const seen: string[] = [];
     soupcall_set(so, SO_SND, { run: () => void seen.push('snd') });

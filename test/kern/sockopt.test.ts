@@ -51,7 +51,7 @@ import { connectedSocket, testVnet } from './testproto.ts';
 
 describe('uipc_sockopt', () => {
   let so: Socket;
-  afterEach(() => soclose(so)); // before the one of bootEach, which counts
+  afterEach(() => soclose(so)); // runs before the leak check of bootEach
   bootEach();
   beforeEach(() => (so = connectedSocket()));
 
@@ -82,7 +82,7 @@ describe('uipc_sockopt', () => {
     SO_REUSEPORT: [SO_REUSEPORT, 0x200],
     SO_REUSEPORT_LB: [SO_REUSEPORT_LB, 0x10000],
   }))
-    it(`${name} is a switch and reads as its bit`, () => {
+    it(`${name} is a boolean option and reads as its bit when set`, () => {
       expect(bit[0]).to.equal(bit[1]);
       expect(int(bit[0]!)).to.equal(0);
       expect(soSetInt(so, SOL_SOCKET, bit[0]!, 7)).to.equal(0);
@@ -91,7 +91,7 @@ describe('uipc_sockopt', () => {
       expect(int(bit[0]!)).to.equal(0);
     });
 
-  it('buffer sizes and low-water marks; a size set by hand ends the growing', () => {
+  it('buffer sizes and low-water marks; setting a size clears SB_AUTOSIZE', () => {
     so.so_snd.sb_flags |= SB_AUTOSIZE;
     so.so_rcv.sb_flags |= SB_AUTOSIZE;
     expect(soSetInt(so, SOL_SOCKET, SO_SNDBUF, 20_000)).to.equal(0);
@@ -101,7 +101,7 @@ describe('uipc_sockopt', () => {
     expect([int(SO_RCVBUF), so.so_rcv.sb_flags & SB_AUTOSIZE]).to.eql([1000, 0]);
     expect(int(SO_SNDLOWAT)).to.equal(2048);
     expect(int(SO_RCVLOWAT)).to.equal(1);
-    // The mark never exceeds the size.
+    // The low-water mark is limited to the buffer size.
     expect(soSetInt(so, SOL_SOCKET, SO_RCVLOWAT, 5000)).to.equal(0);
     expect(int(SO_RCVLOWAT)).to.equal(1000);
     for (const name of [SO_SNDBUF, SO_RCVBUF, SO_SNDLOWAT, SO_RCVLOWAT])
@@ -132,7 +132,7 @@ describe('uipc_sockopt', () => {
     expect(so.so_snd.sb_timeo).to.equal(0);
   });
 
-  it('SO_ERROR is taken, SO_TYPE, SO_PROTOCOL and SO_DOMAIN tell', () => {
+  it('SO_ERROR returns and clears so_error; SO_TYPE, SO_PROTOCOL and SO_DOMAIN are read-only', () => {
     so.so_error = EADDRINUSE;
     expect([int(SO_ERROR), int(SO_ERROR)]).to.eql([48, 0]);
     expect([int(SO_TYPE), int(SO_PROTOCOL), int(SO_DOMAIN)]).to.eql([SOCK_STREAM, 6, AF_INET]);
@@ -140,7 +140,7 @@ describe('uipc_sockopt', () => {
       expect(soSetInt(so, SOL_SOCKET, name, 1)).to.equal(ENOPROTOOPT);
   });
 
-  it('a listener tells its queues', () => {
+  it('SO_ACCEPTCONN and SO_LISTEN* report the queues of a listener', () => {
     expect(socreate(testVnet(), AF_INET, SOCK_STREAM, 0)).to.equal(0);
     const head = must(soResult.so);
     soreserve(head, 8192, 8192);
@@ -159,8 +159,8 @@ describe('uipc_sockopt', () => {
     soclose(head);
   });
 
-  it('unknown names and levels, values too short, answers cut to the room there is', () => {
-    // 0xc: two switches at once.
+  it('ENOPROTOOPT for unknown names and levels, EINVAL for short values; results are cut to the buffer', () => {
+    // 0xc has the bits of two options.
     for (const name of [0, 0xc, 0x40000, 0x1100, -1]) {
       expect(soSetInt(so, SOL_SOCKET, name, 1)).to.equal(ENOPROTOOPT);
       expect(soGetInt(so, SOL_SOCKET, name)).to.equal(ENOPROTOOPT);

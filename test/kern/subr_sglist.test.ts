@@ -29,11 +29,11 @@ import { Chain, chainArb, chainBytes, must, pgsMbuf } from './chains.ts';
 const segs = (sg: Sglist): [number, number][] =>
   Array.from({ length: sg.sg_nseg }, (_, i) => [sg.ss_paddr[i]!, sg.ss_len[i]!]);
 
-/** What hardware reads at the segments. */
+/** Returns the bytes that hardware reads at the segments. */
 const gather = (sg: Sglist): Uint8Array =>
   Buffer.concat(segs(sg).map(([addr, n]) => mem.slice(addr - ramBase, addr - ramBase + n)));
 
-/** Gives the pages of an unmapped mbuf back in another order, so that none follows its neighbour. */
+/** Reverses the pages of an unmapped mbuf, so that no page follows its predecessor in memory. */
 function scatter(m: Mbuf): void {
   const { pa, pa0, npgs } = must(m.m_ext.ext_pgs);
   pa.subarray(pa0, pa0 + npgs).reverse();
@@ -42,7 +42,7 @@ function scatter(m: Mbuf): void {
 describe('sglist(9)', () => {
   bootEach();
 
-  it('joins neighbours, and is left as it was by what does not fit', () => {
+  it('joins adjacent ranges; a failed append leaves the list unchanged', () => {
     const sg = sglist_alloc(2);
     expect(sglist_append_phys(sg, physAddr(0x1_0000_0000), 100)).to.equal(0);
     expect(sglist_append_phys(sg, physAddr(0x1_0000_0064), 28)).to.equal(0);
@@ -56,7 +56,7 @@ describe('sglist(9)', () => {
     expect(sglist_length(sg)).to.equal(10_128);
     expect(sglist_append_phys(sg, physAddr(0x9000_0000), 1)).to.equal(EFBIG);
     expect(sglist_append(sg, kva(0x5000), 1)).to.equal(EFBIG);
-    // The first of these mbufs is behind the last segment, the second is not.
+    // The first mbuf follows the last segment in memory, the second does not.
     const m = must(m_getcl(M_NOWAIT, MT_DATA, 0));
     m.m_len = 50;
     m.m_next = must(m_get(M_NOWAIT, MT_DATA));
@@ -71,7 +71,7 @@ describe('sglist(9)', () => {
     expect([sg.sg_nseg, sglist_length(sg)]).to.deep.equal([0, 0]);
   });
 
-  it('takes nothing without segments', () => {
+  it('EINVAL when the list has no segments', () => {
     const none = sglist_alloc(0);
     const m = pgsMbuf({ npgs: 1 });
     expect(sglist_append(none, kva(0x5000), 10)).to.equal(EINVAL);
@@ -81,10 +81,10 @@ describe('sglist(9)', () => {
     m_freem(m);
   });
 
-  it('counts a page list: header pieces, runs of pages, trailer pieces', () => {
+  it('counts the segments of a page list: header, runs of adjacent pages, trailer', () => {
     const m = pgsMbuf({ npgs: 4, hdr: 13, trail: 16 });
     const pgs = must(m.m_ext.ext_pgs);
-    expect(sglist_count_mb_ext_pgs(m), 'adjacent pages are one').to.equal(3);
+    expect(sglist_count_mb_ext_pgs(m), 'adjacent pages are one segment').to.equal(3);
     scatter(m);
     expect(sglist_count_mb_ext_pgs(m)).to.equal(6);
     expect(sglist_count_ext_pgs(pgs, 10, 20), 'header and page').to.equal(2);
@@ -108,7 +108,7 @@ describe('sglist(9)', () => {
     m_freem(m);
   });
 
-  it('any chain: the same bytes, in no more segments than counted', () => {
+  it('any chain: keeps the bytes, and uses no more segments than counted', () => {
     fc.assert(
       fc.property(chainArb(), (shape) => {
         const chain = new Chain(shape);
@@ -132,7 +132,7 @@ describe('sglist(9)', () => {
     );
   });
 
-  it('leaves no garbage', () => {
+  it('allocates no heap memory per call', () => {
     const m = pgsMbuf({ npgs: 19, first: 100 });
     scatter(m);
     const sg = sglist_alloc(32);

@@ -40,7 +40,7 @@ describe('kern_sysctl', () => {
     expect(v).to.equal(31);
   });
 
-  it('ENOENT, EPERM, and what the setter says', () => {
+  it('write returns ENOENT, EPERM or the error of the setter', () => {
     const tree = new SysctlTree();
     tree.int('a', '', () => 1, null);
     tree.string('s', '', () => 'text');
@@ -73,7 +73,7 @@ describe('kern_sysctl', () => {
     expect(tree.find('kern.ipc.sfstat')!.get()).to.eql(Array.from({ length: 11 }, () => 0));
   });
 
-  it('lists by name, below a prefix and not beside it', () => {
+  it('lists in order of names; a prefix selects itself and the names below it', () => {
     const tree = new SysctlTree();
     for (const name of ['b.x', 'a.bc', 'a.b.c', 'a.b']) tree.int(name, '', () => 0, null);
     expect(tree.list().map((o) => o.name)).to.eql(['a.b', 'a.b.c', 'a.bc', 'b.x']);
@@ -90,7 +90,7 @@ describe('kern_sysctl', () => {
 });
 
 describe('vnet', () => {
-  it('gives each stack its own variables, made at the first use', () => {
+  it('gives each stack its own variables, created at the first use', () => {
     let made = 0;
     const V_thing = VNET_DEFINE((vnet) => ({ n: ++made, vnet }));
     const [a, b] = [1, 2].map((s) => vnet_alloc(new SeededPrng(s)));

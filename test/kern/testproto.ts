@@ -1,6 +1,6 @@
 /**
- * A stream protocol without a network: what is sent stays in the send buffer until the test's peer
- * takes it, as data stays until it is acknowledged. It treats pending data as TCP does.
+ * A stream protocol without a network. Sent data stays in the send buffer until the test's peer
+ * takes it, as TCP's data stays until it is acknowledged. Pending data is handled as in TCP.
  */
 
 import { ECONNABORTED, ECONNRESET, EPIPE, type Errno } from '../../src/sys/errno.ts';
@@ -43,7 +43,7 @@ export class TestPcb {
   dropped = false;
   aborts = 0;
   readies = 0;
-  /** Errnos that the next pr_sends return instead of appending. */
+  /** Errnos that the next calls of pr_send return instead of appending. */
   failSends: Errno[] = [];
 }
 
@@ -123,7 +123,7 @@ export class TestProto implements Protosw {
   }
 }
 
-/** The connection is gone: by RST from the peer, or a timeout. */
+/** Drops the connection, as an RST from the peer or a time-out does. */
 export function dropConnection(so: Socket, error: Errno): void {
   if (pcbOf(so).dropped) return;
   pcbOf(so).dropped = true;
@@ -131,7 +131,7 @@ export function dropConnection(so: Socket, error: Errno): void {
   soisdisconnected(so);
 }
 
-/** A stack with `proto` alone. */
+/** A network stack with `proto` as its only protocol. */
 export function testVnet(proto: Protosw = new TestProto()): Vnet {
   const vnet = vnet_alloc(new SeededPrng(1));
   vnet.protosw.push(proto);
@@ -147,7 +147,7 @@ export function connectedSocket(hiwat = 65_536, vnet = testVnet()): Socket {
   return so;
 }
 
-/** The other end: takes bytes out of the send buffer as acknowledgements would. */
+/** The peer: removes bytes from the send buffer as acknowledgements do. */
 export class Peer {
   readonly so: Socket;
   readonly #parts: Uint8Array[] = [];
@@ -162,8 +162,8 @@ export class Peer {
   }
 
   /**
-   * Takes up to `n` available bytes; returns how many. They are read as a device would, by physical
-   * address, from a shadow that outlives the acknowledgement.
+   * Takes up to `n` available bytes and returns the count. Reads them by physical address, as a
+   * device does, from a shadow that is freed after the acknowledgement.
    */
   take(n = Infinity): number {
     const sb = this.so.so_snd;

@@ -26,7 +26,7 @@ describe('kern_timeout', () => {
     log = [];
   });
 
-  it('runs callouts in the order of their deadlines, then of their arming', () => {
+  it('runs callouts in order of deadline, then of arming', () => {
     const [a, b, c, d] = ['a', 'b', 'c', 'd'].map(named) as [Callout, Callout, Callout, Callout];
     callout_reset(a, 30);
     callout_reset(b, 10);
@@ -40,7 +40,7 @@ describe('kern_timeout', () => {
     expect(machineClock()).to.equal(clock);
   });
 
-  it('rearms, earlier and later', () => {
+  it('callout_reset moves a pending callout to an earlier or later time', () => {
     const a = named('a');
     callout_reset(a, 50);
     callout_reset(a, 10);
@@ -52,7 +52,7 @@ describe('kern_timeout', () => {
     expect(log).to.eql(['a@80']);
   });
 
-  it('stops, and says whether there was anything to stop', () => {
+  it('callout_stop returns whether the callout was pending', () => {
     const a = named('a');
     expect(callout_stop(a)).to.equal(false);
     callout_reset(a, 5);
@@ -76,7 +76,7 @@ describe('kern_timeout', () => {
     expect(log).to.eql([]);
   });
 
-  it('a callout that rearms itself with 0 runs again, without starving time', () => {
+  it('a callout that rearms itself with 0 ns runs again within the same advance of time', () => {
     let n = 0;
     const a: Callout = new Callout({
       run: () => {
@@ -88,7 +88,7 @@ describe('kern_timeout', () => {
     expect(n).to.equal(5);
   });
 
-  it('goes on after one of them, or what it deferred, throws', () => {
+  it('runs the other callouts after a callout or a task it deferred throws', () => {
     const bad = new Callout({
       run: () => {
         throw new Error('callout');
@@ -114,7 +114,7 @@ describe('kern_timeout', () => {
     expect(log).to.eql(['a@2', 'b@3', 'c@13']);
   });
 
-  it('a new machine forgets the callouts of the old one', () => {
+  it('timeoutInit discards the callouts of the previous machine', () => {
     const a = named('a');
     callout_reset(a, 5);
     timeoutInit(new ManualClock());
@@ -124,7 +124,7 @@ describe('kern_timeout', () => {
     expect(log).to.eql([]);
   });
 
-  it('random arming, stopping and time against a sorted list', () => {
+  it('random arming, stopping and advancing against a sorted list', () => {
     const op = fc.tuple(fc.constantFrom('reset', 'stop', 'advance'), fc.nat(9), fc.nat(100));
     fc.assert(
       fc.property(fc.array(op, { maxLength: 60 }), (ops) => {

@@ -56,7 +56,7 @@ const RUNS = runs(150);
 const pktArb = fc.integer({ min: -1, max: 168 });
 const n31 = fc.nat(0x7fffffff);
 
-/** Runs `body` on random chains; everything must be back afterwards. */
+/** Runs `body` on random chains and fails if it leaks. */
 function onChains(
   body: (c: Chain, x: number, y: number) => void,
   kinds = undefined as never,
@@ -69,7 +69,7 @@ function onChains(
         c.done();
         expectAllBack();
       } catch (error) {
-        bootKern(); // for the runs that make the counterexample smaller
+        bootKern(); // clean state for the runs that shrink the counterexample
         throw error;
       }
     }),
@@ -77,13 +77,13 @@ function onChains(
   );
 }
 
-/** A position in `bytes` and a length from there, out of two random numbers. */
+/** Derives an offset into `bytes` and a length from there from two random numbers. */
 function range(bytes: Uint8Array, x: number, y: number): [number, number] {
   const off = x % (bytes.length + 1);
   return [off, y % (bytes.length - off + 1)];
 }
 
-/** A program's buffer in several pieces. */
+/** A user buffer in several pieces, and a uio over them. */
 function pieces(len: number, seed: number): { parts: Uint8Array[]; uio: Uio } {
   const parts: Uint8Array[] = [];
   for (let left = len, s = seed; left > 0 || parts.length === 0; s = (s >>> 3) + 7) {
@@ -112,13 +112,13 @@ describe('uipc_mbuf: random chains against a flat array', function () {
       m_copydata(c.m, off, len, kva(to.off));
       const got = mem.slice(to.off, to.off + len);
       expect(got).to.eql(c.bytes.slice(off, off + len));
-      expect(mem[to.off + len]).to.equal(0x5a); // not a byte more
+      expect(mem[to.off + len]).to.equal(0x5a); // no byte past the end is written
       to.free();
       m_freem(c.m);
     });
   });
 
-  it('m_mbuftouio, all of it and a part', () => {
+  it('m_mbuftouio of the whole chain and of a part', () => {
     onChains((c, x, y) => {
       for (const len of [0, y % (c.bytes.length + 1)]) {
         const room = len === 0 ? c.bytes.length : Math.max(len, x % (c.bytes.length + 1));
@@ -184,7 +184,7 @@ describe('uipc_mbuf: random chains against a flat array', function () {
     });
   });
 
-  it('m_split without memory changes nothing', () => {
+  it('m_split that fails leaks nothing and leaves a packet unchanged', () => {
     onChains((c, x, y) => {
       const at = x % (c.bytes.length + 1);
       const { mbuf } = mbufZones();
@@ -202,7 +202,7 @@ describe('uipc_mbuf: random chains against a flat array', function () {
 
   it('m_adj from the front and from the end', () => {
     onChains((c, x, y) => {
-      const front = x % (c.bytes.length + 20); // may be more than there is
+      const front = x % (c.bytes.length + 20); // may exceed the length of the chain
       m_adj(c.m, front);
       const left = c.bytes.slice(Math.min(front, c.bytes.length));
       expectBytes(c.m, left, 'front');
@@ -257,7 +257,7 @@ describe('uipc_mbuf: random chains against a flat array', function () {
     });
   });
 
-  it('m_defrag gives mapped clusters, or leaves all as it was', () => {
+  it('m_defrag returns mapped mbufs, or null with the chain unchanged', () => {
     onChains((c, x) => {
       if ((c.m.m_flags & M_PKTHDR) === 0) return m_freem(c.m);
       const { mbuf } = mbufZones();
@@ -270,7 +270,7 @@ describe('uipc_mbuf: random chains against a flat array', function () {
     });
   });
 
-  /** Pieces by the tests' own count. */
+  /** Counts the fragments without using the code under test. */
   function frags(m: Mbuf | null): number {
     let n = 0;
     for (; m !== null; m = m.m_next) {
@@ -280,7 +280,7 @@ describe('uipc_mbuf: random chains against a flat array', function () {
     return n;
   }
 
-  it('m_collapse reaches the limit or says so; bytes stay', () => {
+  it('m_collapse reaches the limit or returns null; the bytes are unchanged', () => {
     onChains((c, x, y) => {
       const max = 1 + (x % 10);
       const before = frags(c.m);
@@ -330,7 +330,7 @@ describe('uipc_mbuf: random chains against a flat array', function () {
     );
   });
 
-  it('m_uiotombuf without memory leaves the uio as it was', () => {
+  it('m_uiotombuf leaves the uio unchanged when an allocation fails', () => {
     const part = Uint8Array.from({ length: 9000 }, (_, i) => i & 0xff);
     const uio = new Uio().single(part, 0, 9000, UIO_WRITE);
     m_freem(m_uiotombuf(uio, M_NOWAIT, 1000, 0, 0));
@@ -359,7 +359,7 @@ describe('uipc_mbuf: rules', () => {
     m_free(t);
   });
 
-  it('m_cat links an unmapped mbuf even if it would fit', () => {
+  it('m_cat links an unmapped mbuf and does not copy it, even if it fits', () => {
     const m = must(m_getcl(M_NOWAIT, MT_DATA, 0));
     const n = pgsMbuf({ npgs: 1, last: 10 });
     m_cat(m, n);
@@ -367,7 +367,7 @@ describe('uipc_mbuf: rules', () => {
     m_freem(m);
   });
 
-  it('m_copym shares what is external and copies what is not', () => {
+  it('m_copym shares external storage and copies internal data', () => {
     const a = must(m_get(M_NOWAIT, MT_DATA));
     a.m_len = 20;
     a.m_next = pgsMbuf({ npgs: 2 });
@@ -379,13 +379,13 @@ describe('uipc_mbuf: rules', () => {
     m_freem(a);
   });
 
-  it('m_copym panics when the chain is shorter than asked', () => {
+  it('m_copym panics when the chain is shorter than off + len', () => {
     const a = pgsMbuf({ npgs: 1 });
     expect(() => m_copym(a, 0, 4097, M_NOWAIT)).to.throw('too short');
     bootKern();
   });
 
-  it('m_copym without memory leaves the source alone and frees what it made', () => {
+  it('m_copym that fails leaves the source unchanged and frees the mbufs it has made', () => {
     const a = pgsMbuf({ npgs: 2 });
     a.m_next = pgsMbuf({ npgs: 2 });
     const { mbuf } = mbufZones();
@@ -417,7 +417,7 @@ describe('uipc_mbuf: rules', () => {
     m_free(m);
   });
 
-  it('counts what it reads of file pages, mapped or not, and nothing else', () => {
+  it('counts the bytes read from file pages, mapped or unmapped, and no other bytes', () => {
     const to = scratchPages(2);
     const m = pgsMbuf({ npgs: 1, last: 100, hdr: 10, trail: 5 });
     m.m_next = sfbufMbuf(50, 70);
@@ -433,7 +433,7 @@ describe('uipc_mbuf: rules', () => {
     to.free();
   });
 
-  describe('unsafe routines refuse unmapped data', () => {
+  describe('unsafe routines panic on unmapped data', () => {
     it('mtod', () => {
       const m = pgsMbuf({ npgs: 1 });
       expect(() => mtod(m)).to.throw('unmapped');

@@ -17,22 +17,22 @@ import { payloadBytesRead, payloadReasons } from '../../src/vm/payload.ts';
 import { bootEach, bootKern } from './boot.ts';
 import { chainBytes, expectBytes, must, pgsMbuf } from './chains.ts';
 
-/** What may stand in the way: the chain, and where its first unmapped byte is. */
+/** Chains with unmapped data, each with the offset of its first unmapped byte. */
 const PLACES: Record<string, () => { m: Mbuf; at: number }> = {
-  'an unmapped mbuf in front': () => ({ m: pgsMbuf({ npgs: 2, hdr: 13 }), at: 0 }),
-  'a shadow of one': () => {
+  'unmapped mbuf first': () => ({ m: pgsMbuf({ npgs: 2, hdr: 13 }), at: 0 }),
+  'shadow of an unmapped mbuf': () => {
     const holder = pgsMbuf({ npgs: 2, first: 100 });
     const m = must(m_copym(holder, 500, 2000, M_NOWAIT));
     m_free(holder);
     return { m, at: 0 };
   },
-  'one with a packet header, of m_split': () => {
-    const { m } = PLACES['one behind a header']!();
+  'unmapped mbuf with a packet header, from m_split': () => {
+    const { m } = PLACES['unmapped mbuf after a header']!();
     const rest = must(m_split(m, 140, M_NOWAIT));
     m_freem(m);
     return { m: rest, at: 0 };
   },
-  'one behind a header': () => {
+  'unmapped mbuf after a header': () => {
     const m = must(m_gethdr(M_NOWAIT, MT_DATA));
     m.m_len = 100;
     mem.fill(0x45, m.m_data, m.m_data + 100);
@@ -42,7 +42,7 @@ const PLACES: Record<string, () => { m: Mbuf; at: number }> = {
   },
 };
 
-/** Each unsafe routine, asked for the byte at `at`. */
+/** Each unsafe routine, called so that it accesses the byte at `at`. */
 const UNSAFE: Record<string, (m: Mbuf, at: number) => unknown> = {
   m_pullup: (m, at) => m_pullup(m, at + 1),
   m_copyup: (m, at) => m_copyup(m, at + 1, 8),
@@ -54,14 +54,14 @@ const UNSAFE: Record<string, (m: Mbuf, at: number) => unknown> = {
   in_cksum_skip: (m, at) => in_cksum_skip(m, at + 2, at),
 };
 
-/** Those that look at the first mbuf only. */
+/** Unsafe routines that access only the first mbuf. */
 const UNSAFE_FIRST: Record<string, (m: Mbuf) => unknown> = {
   mtod: (m) => mtod(m),
   in_cksum_hdr: (m) => in_cksum_hdr(m, 20),
   in_delayed_cksum: (m) => in_delayed_cksum(m),
 };
 
-/** Fails unless `call` panics, by name, and reads no byte of the pages. */
+/** Fails unless `call` panics with the name of the routine and reads no byte of the pages. */
 function expectRefusal(name: string, call: () => unknown): void {
   let thrown: unknown = null;
   try {
@@ -70,7 +70,7 @@ function expectRefusal(name: string, call: () => unknown): void {
     thrown = error;
   }
   expect(thrown, `${name} returned`).to.be.instanceOf(Panic);
-  // in_cksum_skip is the same sum: it panics as in_cksum.
+  // in_cksum_skip uses the code of in_cksum, so the panic names in_cksum.
   const by = name === 'in_cksum_skip' ? 'in_cksum' : name;
   expect((thrown as Panic).message).to.match(new RegExp(`^panic: ${by}: unmapped`));
   const read = payloadReasons.map((_, reason) => payloadBytesRead(reason));
@@ -80,7 +80,7 @@ function expectRefusal(name: string, call: () => unknown): void {
 describe('unmapped data: each unsafe routine refuses, none returns garbage', () => {
   bootEach();
   afterEach(() => {
-    bootKern(); // a panic leaves its mbufs behind
+    bootKern(); // a panic leaks its mbufs
   });
 
   for (const [place, make] of Object.entries(PLACES)) {
@@ -90,7 +90,7 @@ describe('unmapped data: each unsafe routine refuses, none returns garbage', () 
         expectRefusal(name, () => call(m, at));
         bootKern();
       });
-    if (make === PLACES['one behind a header']) continue;
+    if (make === PLACES['unmapped mbuf after a header']) continue;
     for (const [name, call] of Object.entries(UNSAFE_FIRST))
       it(`${name}: ${place}`, () => {
         expectRefusal(name, () => call(make().m));
@@ -99,15 +99,15 @@ describe('unmapped data: each unsafe routine refuses, none returns garbage', () 
   }
 
   it('in_delayed_cksum: a UDP header that is not mapped', () => {
-    const { m } = PLACES['one behind a header']!();
+    const { m } = PLACES['unmapped mbuf after a header']!();
     m.m_len = 20;
     m.m_pkthdr.csum_flags = CSUM_UDP;
     expectRefusal('in_delayed_cksum', () => in_delayed_cksum(m));
     bootKern();
   });
 
-  it('they work up to the first unmapped byte', () => {
-    const { m } = PLACES['one behind a header']!();
+  it('the routines work up to the first unmapped byte', () => {
+    const { m } = PLACES['unmapped mbuf after a header']!();
     const bytes = chainBytes(m);
     expect(m_pullup(m, 100)).to.equal(m);
     m_copyback(m, 0, 0, kva(0x2000));
@@ -119,8 +119,8 @@ describe('unmapped data: each unsafe routine refuses, none returns garbage', () 
     m_freem(n);
   });
 
-  it('m_dup is safe on purpose', () => {
-    const { m } = PLACES['one with a packet header, of m_split']!();
+  it('m_dup copies unmapped data and does not panic', () => {
+    const { m } = PLACES['unmapped mbuf with a packet header, from m_split']!();
     const bytes = chainBytes(m);
     const n = must(m_dup(m, M_NOWAIT));
     m_freem(m);
