@@ -1,4 +1,4 @@
-/** The map from file pages to frames, against a Map. */
+/** Compares PageIndex, the map from file pages to frames, with a Map. */
 
 import { expect } from 'chai';
 import * as fc from 'fast-check';
@@ -6,8 +6,8 @@ import { PageIndex } from '../../src/vm/page_index.ts';
 import { NOPAGE } from '../../src/vm/vm_page.ts';
 
 describe('PageIndex', () => {
-  it('holds what a Map holds, whatever is added and removed', () => {
-    // Around the ends of pieces of 256 pages, and far away: 2^40 pages are 4 PiB.
+  it('equals a Map after any sequence of additions and removals', () => {
+    // Indexes around the ends of blocks of 256 pages, and large ones: 2^40 pages are 4 PiB.
     const pindex = fc.oneof(
       fc.integer({ min: 0, max: 8 }),
       fc.integer({ min: 250, max: 262 }),

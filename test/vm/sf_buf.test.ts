@@ -28,13 +28,13 @@ describe('sf_buf', () => {
     expect(sfstatBufs).to.eql({ max: 2, current: 0, peak: 2, total: 2 });
   });
 
-  it('its fail point fails the next ones only', () => {
+  it('the fail point fails only the armed number of allocations', () => {
     failPoint('sf_buf').arm(1, 2);
     expect([sf_buf_alloc(1), sf_buf_alloc(1)]).to.eql([null, null]);
     sf_buf_free(sf_buf_alloc(1)!);
   });
 
-  it('wakes all who wait, in order, once', () => {
+  it('wakes all waiting tasks once, in order', () => {
     sfBufInit(1);
     const seen: string[] = [];
     const task = (n: string): { run: () => void } => ({ run: () => void seen.push(n) });

@@ -11,7 +11,7 @@ import { fileBytes } from '../kern/disk.ts';
 describe('uio', () => {
   beforeEach(() => bootKern());
 
-  /** Ranges of one buffer with gaps between, some of them empty. */
+  /** Makes a uio of ranges of one buffer, with gaps between them; some ranges are empty. */
   function ranges(buf: Uint8Array, cuts: number[]): Uio {
     let off = 3;
     const iov = cuts.map((n) => {
@@ -22,7 +22,7 @@ describe('uio', () => {
     return new Uio().set(iov, UIO_READ);
   }
 
-  it('copies through any ranges in any steps, both ways, and nothing beside them', () => {
+  it('copies through random ranges in random steps, both ways, and writes nothing outside the ranges', () => {
     const lens = fc.array(fc.nat(60), { minLength: 1, maxLength: 6 });
     fc.assert(
       fc.property(
@@ -32,7 +32,7 @@ describe('uio', () => {
         (cuts, steps, own) => {
           const total = cuts.reduce((a, b) => a + b, 0);
           const room = total + 5 + 2 * cuts.length;
-          // A program's own buffer, or a part of the arena that does not begin at 0.
+          // A separate user buffer, or a part of the arena that does not start at 0.
           const buf = own ? new Uint8Array(room) : mem.subarray(50_000, 50_000 + room);
           buf.fill(0xaa);
           const uio = ranges(buf, cuts);
@@ -49,7 +49,7 @@ describe('uio', () => {
           ]);
           expect(inside).to.eql([...src]);
           expect([...buf].filter((b) => b === 0xaa).length).to.be.at.least(room - total);
-          // And back to another place.
+          // Copy the data back to another address.
           const back = uio.set(uio.uio_iov, UIO_WRITE);
           uiomove(kva(20_000), 1e9, back);
           expect([...mem.subarray(20_000, 20_000 + total)]).to.eql([...src]);
@@ -59,7 +59,7 @@ describe('uio', () => {
     );
   });
 
-  it('uiomove_fromphys goes from page to page and counts reads, not writes', () => {
+  it('uiomove_fromphys continues across pages; it counts reads and not writes', () => {
     const pa = Float64Array.from([0, VM_PAGE_TO_PHYS(9), VM_PAGE_TO_PHYS(5)]);
     const src = fileBytes(2 * PAGE_SIZE);
     mem.set(src.subarray(0, PAGE_SIZE), 9 * PAGE_SIZE);
@@ -68,7 +68,8 @@ describe('uio', () => {
     const uio = new Uio().single(out, 0, 5000, UIO_READ);
     const before = payloadReason(READ_BPF);
     uiomove_fromphys(pa, 1, 4000, 300, uio);
-    uiomove_fromphys(pa, 1, 4300, 9999, uio); // past the first page; only resid counts
+    // starts past the first page; uio_resid limits the length
+    uiomove_fromphys(pa, 1, 4300, 9999, uio);
     payloadReason(before);
     expect(out.slice(0, 4192)).to.eql(src.slice(4000, 8192));
     expect(payloadReasons[READ_BPF]).to.equal('bpf');

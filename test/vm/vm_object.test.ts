@@ -71,7 +71,7 @@ describe('vm_object', () => {
   }
 
   describe('page-in', () => {
-    it('reads straight into the frames; pages are busy until then', () => {
+    it('reads directly into the frames; the pages are busy until the read ends', () => {
       const object = vmObjectOf(stat(1, 100_000), NOW);
       const pages: number[] = [];
       expect(vm_page_grab_pages(object, 2, pages, 3)).to.equal(GRAB_OK);
@@ -90,7 +90,7 @@ describe('vm_object', () => {
       vm_object_deallocate(object);
     });
 
-    it('what lies past the end of the file is zero, in any frame', () => {
+    it('bytes past the end of the file are zero, whatever the frame held before', () => {
       for (let p = 1; p < 100; p++) mem.fill(0xee, p * PAGE_SIZE, (p + 1) * PAGE_SIZE);
       const object = vmObjectOf(stat(1, 100_000), NOW);
       const pages = load(object, 23, 4); // the file ends 1696 bytes into page 24
@@ -103,7 +103,7 @@ describe('vm_object', () => {
       vm_object_deallocate(object);
     });
 
-    it('a failed read leaves nothing in the cache and wakes who waits', () => {
+    it('a failed read leaves no page in the cache and wakes the waiting tasks', () => {
       const object = vmObjectOf(stat(1, 100_000), NOW);
       const pages: number[] = [];
       vm_page_grab_pages(object, 0, pages, 2);
@@ -118,7 +118,7 @@ describe('vm_object', () => {
       vm_object_deallocate(object);
     });
 
-    it('a read that cannot start hands the pages back, not busy and invalid', () => {
+    it('a read that cannot be started returns its errno; the pages are not busy and invalid', () => {
       const object = vmObjectOf(stat(1, 100_000), NOW);
       const pages: number[] = [];
       vm_page_grab_pages(object, 0, pages, 2);
@@ -131,7 +131,7 @@ describe('vm_object', () => {
       expect(vmObjectCount()).to.equal(0);
     });
 
-    it('keeps its frames when the requester goes away', () => {
+    it('a read in flight keeps its frames after the requester has unwired them', () => {
       const object = vmObjectOf(stat(1, 100_000), NOW);
       const pages: number[] = [];
       vm_page_grab_pages(object, 0, pages, 2);
@@ -143,7 +143,7 @@ describe('vm_object', () => {
       expect(vmPageCounts()).to.include({ wired: 0, cached: 2 });
     });
 
-    it('a listener that throws does not keep others waiting', () => {
+    it('waiting tasks are woken even if the listener throws', () => {
       const object = vmObjectOf(stat(1, 100_000), NOW);
       const pages: number[] = [];
       vm_page_grab_pages(object, 0, pages, 1);
@@ -163,7 +163,7 @@ describe('vm_object', () => {
   });
 
   describe('vm_page_grab_pages', () => {
-    it('stops at a busy page and keeps what it has', () => {
+    it('stops at a busy page and keeps the pages before it', () => {
       const object = vmObjectOf(stat(1, 100_000), NOW);
       const [first, then]: number[][] = [[], []];
       vm_page_grab_pages(object, 2, first!, 1);
@@ -176,7 +176,7 @@ describe('vm_object', () => {
       vm_object_deallocate(object);
     });
 
-    it('stops when memory is out, and finds cached pages even then', () => {
+    it('stops when no frame is free, but still finds cached pages', () => {
       const object = vmObjectOf(stat(1, 100_000), NOW);
       load(object, 0, 3);
       const pages: number[] = [];
@@ -189,8 +189,8 @@ describe('vm_object', () => {
     });
   });
 
-  describe('what a file was', () => {
-    it('pages of an unchanged file are used again', () => {
+  describe('change of a file', () => {
+    it('pages of an unchanged file are reused', () => {
       const a = vmObjectOf(stat(1, 100_000), NOW);
       load(a, 0, 4);
       vm_object_deallocate(a);
@@ -204,7 +204,7 @@ describe('vm_object', () => {
       ['size', stat(1, 99_999)],
       ['change time, by a nanosecond', stat(1, 100_000, NOW - S + 256)],
     ] as const)
-      it(`a change of ${what} gives up the pages; wired ones keep their bytes`, () => {
+      it(`a change of ${what} discards the cached pages; wired pages keep their bytes`, () => {
         const object = vmObjectOf(stat(1, 100_000), NOW);
         load(object, 0, 4);
         const held: number[] = [];
@@ -213,7 +213,7 @@ describe('vm_object', () => {
         revalidate(object, st, NOW, false);
         expect(object.resident).to.equal(0);
         expect(vmPageCounts()).to.include({ cached: 0, wired: 1 });
-        load(object, 0, 4); // new frames, and the old one stays as it is
+        load(object, 0, 4); // uses new frames; the old frame is unchanged
         expect(object.lookup(1)).to.not.equal(held[0]);
         expect(mem.slice(held[0]! * PAGE_SIZE, (held[0]! + 1) * PAGE_SIZE)).to.eql(copy);
         vm_page_unwire(held[0]!, false);
@@ -221,7 +221,7 @@ describe('vm_object', () => {
         vm_object_deallocate(object);
       });
 
-    it('pages given up while they are being read do not come back', () => {
+    it('pages discarded while they are being read do not enter the cache', () => {
       const object = vmObjectOf(stat(1, 100_000), NOW);
       const pages: number[] = [];
       vm_page_grab_pages(object, 0, pages, 2);
@@ -241,20 +241,20 @@ describe('vm_object', () => {
 
     describe('young files (10 ms)', () => {
       const MS = 1_000_000;
-      // Whole milliseconds since the epoch are exact only to 256 ns, hence the margin.
+      // Times in ns since the epoch are exact only to 256 ns as numbers, so leave a margin.
       for (const [ageNs, kept] of [
         [0, false],
         [10 * MS - 1000, false],
         [10 * MS + 1000, true],
       ] as const)
-        it(`${kept ? 'uses' : 'does not use'} again what was read ${ageNs} ns after a change`, () => {
+        it(`${kept ? 'reuses' : 'does not reuse'} pages read ${ageNs} ns after a change`, () => {
           const st = stat(1, 100_000, NOW - ageNs);
           const a = vmObjectOf(st, NOW);
           load(a, 0, 2);
           vm_object_deallocate(a);
           const b = vmObjectOf(st, NOW + S);
           expect(b.resident).to.equal(kept ? 2 : 0);
-          // What is read now is old enough to be kept.
+          // Pages read now are kept, because the change is long ago.
           if (!kept) load(b, 0, 2);
           vm_object_deallocate(b);
           const c = vmObjectOf(st, NOW + 2 * S);
@@ -262,7 +262,7 @@ describe('vm_object', () => {
           vm_object_deallocate(c);
         });
 
-      it('uses them again for the request that read them', () => {
+      it('reuses them within the request that read them', () => {
         const st = stat(1, 100_000, NOW);
         const a = vmObjectOf(st, NOW);
         load(a, 0, 2);
@@ -271,7 +271,7 @@ describe('vm_object', () => {
         vm_object_deallocate(a);
       });
 
-      it('a round of a long request on a file that became young counts too', () => {
+      it('does not reuse pages that a long request read right after a change of the file', () => {
         const a = vmObjectOf(stat(1, 100_000), NOW);
         const changed = stat(1, 100_000, NOW + S);
         revalidate(a, changed, NOW + S + MS, false);
@@ -285,10 +285,10 @@ describe('vm_object', () => {
   });
 
   describe('one object per file', () => {
-    it('stays the only one while somebody works with it, even without pages', () => {
+    it('stays the only object while a request references it, even without pages', () => {
       const a = vmObjectOf(stat(1, 100_000), NOW);
       load(a, 0, 1);
-      // All its pages are reclaimed while a request still holds it.
+      // Reclaim all its pages while a request still references it.
       while (vm_page_alloc_noobj() !== NOPAGE);
       expect(a.resident).to.equal(0);
       const b = vmObjectOf(stat(1, 100_000), NOW);
@@ -299,7 +299,7 @@ describe('vm_object', () => {
       expect(vmObjectCount()).to.equal(0);
     });
 
-    it('a request that reads nothing leaves nothing behind', () => {
+    it('is freed after a request that read no page', () => {
       for (let ino = 1; ino < 100; ino++) vm_object_deallocate(vmObjectOf(stat(ino, 0), NOW));
       expect(vmObjectCount()).to.equal(0);
       const a = vmObjectOf(stat(1, 5), NOW);
@@ -307,7 +307,7 @@ describe('vm_object', () => {
       expect(() => vm_object_deallocate(a)).to.throw('no references');
     });
 
-    it('a flush empties an object in use and leaves it in place', () => {
+    it('stays allocated while referenced when a flush frees its pages', () => {
       const a = vmObjectOf(stat(1, 100_000), NOW);
       load(a, 0, 3);
       vmObjectsFlush();
@@ -319,7 +319,7 @@ describe('vm_object', () => {
       expect(vmPageCounts().cached).to.equal(0);
     });
 
-    it('goes with its last page', () => {
+    it('is freed with its last page', () => {
       const a = vmObjectOf(stat(1, 100_000), NOW);
       load(a, 0, 3);
       vm_object_deallocate(a);

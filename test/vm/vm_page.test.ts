@@ -31,7 +31,7 @@ import { kva } from '../../src/sys/types.ts';
 const TOTAL = 8191;
 const LIMIT = Math.floor(TOTAL * 0.75);
 
-/** Hears of reclaimed pages. */
+/** Records the pages reclaimed from it. */
 class Owner implements PageOwner {
   readonly lost: number[] = [];
   pageReclaimed(pindex: number): void {
@@ -39,7 +39,7 @@ class Owner implements PageOwner {
   }
 }
 
-/** A valid page of `own`, cached. */
+/** Makes a valid, unwired page of `own`; it is cached unless `noreuse`. */
 function cachedPage(own: PageOwner, pindex: number, noreuse = false): number {
   const p = vm_page_alloc(own, pindex);
   vm_page_xunbusy(p, true);
@@ -47,7 +47,7 @@ function cachedPage(own: PageOwner, pindex: number, noreuse = false): number {
   return p;
 }
 
-/** Takes every free frame; the cached ones stay. */
+/** Allocates every free frame; cached frames stay cached. */
 function takeFree(): number[] {
   const taken: number[] = [];
   while (vmPageCounts().free > 0) taken.push(vm_page_alloc_noobj());
@@ -57,7 +57,7 @@ function takeFree(): number[] {
 describe('vm_page: memory', () => {
   beforeEach(() => bootKern());
 
-  it('32 MiB are 8191 frames: frame 0 is never used', () => {
+  it('32 MiB give 8191 frames: frame 0 is never used', () => {
     expect(vmPageCounts()).to.eql({ free: TOTAL, cached: 0, wired: 0, total: TOTAL, wiredFile: 0 });
     const taken = takeFree();
     expect(taken).to.not.include(0);
@@ -67,14 +67,14 @@ describe('vm_page: memory', () => {
     expect(vmPageCounts().free).to.equal(TOTAL);
   });
 
-  it('takes 16 MiB to 4096 MiB in whole pages', () => {
+  it('vm_page_startup accepts 16 MiB to 4096 MiB in whole pages', () => {
     for (const size of [0, (16 << 20) - 4096, (16 << 20) + 1, 2 ** 32 + 4096])
       expect(() => vm_page_startup(size, 0, new ArrayBuffer(0)), String(size)).to.throw(RangeError);
     vm_page_startup(16 << 20, 0);
     expect(vmPageCounts().total).to.equal(4095);
   });
 
-  it('physical addresses begin at the base, above 4 GiB too', () => {
+  it('physical addresses start at the base, also above 4 GiB', () => {
     const base = 5 * 2 ** 32;
     vm_page_startup(16 << 20, base, new ArrayBuffer(arenaBytes(16 << 20)));
     const p = vm_page_alloc_noobj();
@@ -92,7 +92,7 @@ describe('vm_page: memory', () => {
 describe('vm_page: wiring and reclaim', () => {
   beforeEach(() => bootKern());
 
-  it('a page of a file is busy, wired and invalid until it has been read', () => {
+  it('a new file page is busy, wired and invalid until it has been read', () => {
     const own = new Owner();
     const p = vm_page_alloc(own, 5);
     expect([vm_page_busied(p), vm_page_all_valid(p), vm_page_wired(p)]).to.eql([true, false, true]);
@@ -105,30 +105,30 @@ describe('vm_page: wiring and reclaim', () => {
     expect(() => vm_page_unwire(p, false)).to.throw('not wired');
   });
 
-  it('one that could not be read is freed with its last wiring, and its owner told', () => {
+  it('a page whose read failed is freed at its last unwire, and its owner is notified', () => {
     const own = new Owner();
     const p = vm_page_alloc(own, 5);
     vm_page_wire(p);
     vm_page_xunbusy(p, false);
     vm_page_unwire(p, false);
     expect(own.lost).to.eql([]);
-    vm_page_busy_acquire(p); // somebody else may try
+    vm_page_busy_acquire(p); // another request may read it again
     vm_page_xunbusy(p, false);
     vm_page_unwire(p, false);
     expect(own.lost).to.eql([5]);
     expect(vmPageCounts().free).to.equal(TOTAL);
   });
 
-  it('panics when the last wiring of a busy page goes', () => {
+  it('panics at the last unwire of a busy page', () => {
     const p = vm_page_alloc(new Owner(), 0);
     expect(() => vm_page_unwire(p, false)).to.throw('busy page');
   });
 
-  it('reclaims the page used longest ago; one that is not wanted again is free at once', () => {
+  it('reclaims the least recently used page; a page unwired with noreuse is freed at once', () => {
     const own = new Owner();
     const pages = [0, 1, 2, 3].map((i) => cachedPage(own, i));
     takeFree();
-    vm_page_wire(pages[0]!); // used again: now the youngest
+    vm_page_wire(pages[0]!); // now the most recently used page
     vm_page_unwire(pages[0]!, false);
     vm_page_wire(pages[2]!);
     vm_page_unwire(pages[2]!, true); // SF_NOCACHE
@@ -140,7 +140,7 @@ describe('vm_page: wiring and reclaim', () => {
     expect(vm_page_alloc_noobj()).to.equal(NOPAGE);
   });
 
-  it('a reclaimed frame is nobody’s: not valid, not busy', () => {
+  it('a reclaimed frame is allocated invalid and busy, as a new page', () => {
     const own = new Owner();
     cachedPage(own, 9);
     takeFree();
@@ -149,7 +149,7 @@ describe('vm_page: wiring and reclaim', () => {
     expect(own.lost).to.eql([9]);
   });
 
-  it('a disowned page: free at once if cached, with its last wiring if wired', () => {
+  it('a disowned page is freed at once if cached, or at its last unwire', () => {
     const own = new Owner();
     const a = cachedPage(own, 0);
     vmPageDisown(a);
@@ -163,14 +163,14 @@ describe('vm_page: wiring and reclaim', () => {
     expect(own.lost).to.eql([]);
   });
 
-  it('more than 65,536 wirings of one page, as many requests for one file make them', () => {
+  it('a page can be wired more than 65,536 times, by many requests for one file', () => {
     const p = cachedPage(new Owner(), 0);
     for (let i = 0; i < 70_000; i++) vm_page_wire(p);
     for (let i = 0; i < 70_000; i++) vm_page_unwire(p, false);
     expect(vmPageCounts()).to.include({ cached: 1, wired: 0 });
   });
 
-  it('file pages stop at 75 % wired, both sides of the limit; the kernel’s own do not', () => {
+  it('at most 75 % of the frames can be wired file pages; kernel pages have no such limit', () => {
     const own = new Owner();
     const pages: number[] = [];
     for (let i = 0; i < LIMIT; i++) pages.push(vm_page_alloc(own, i));
@@ -187,7 +187,7 @@ describe('vm_page: wiring and reclaim', () => {
 describe('vm_page_alloc_contig', () => {
   beforeEach(() => bootKern());
 
-  it('gives adjacent frames, aligned, inside a boundary', () => {
+  it('allocates adjacent frames, aligned, that do not cross a boundary', () => {
     const p = vm_page_alloc_contig(5, 16 * PAGE_SIZE, 64 * PAGE_SIZE);
     expect(p % 16).to.equal(0);
     expect(Math.floor(p / 64)).to.equal(Math.floor((p + 4) / 64));
@@ -198,7 +198,7 @@ describe('vm_page_alloc_contig', () => {
     expect(vm_page_alloc_contig(5, 1, 0)).to.equal(p);
   });
 
-  it('crosses no boundary even if that is where memory is free', () => {
+  it('fails rather than cross a boundary', () => {
     const taken = takeFree();
     for (let q = 62; q < 67; q++) vm_page_unwire(q, false);
     expect(vm_page_alloc_contig(4, 1, 64 * PAGE_SIZE)).to.equal(NOPAGE);
@@ -207,7 +207,7 @@ describe('vm_page_alloc_contig', () => {
     expect(taken).to.have.lengthOf(TOTAL);
   });
 
-  it('counts from the base of memory', () => {
+  it('aligns physical addresses, not frame numbers', () => {
     vm_page_startup(16 << 20, 0x1000);
     const p = vm_page_alloc_contig(2, 0x10000, 0);
     expect(VM_PAGE_TO_PHYS(p) % 0x10000).to.equal(0);
@@ -217,7 +217,7 @@ describe('vm_page_alloc_contig', () => {
 describe('vm_page: waiting', () => {
   beforeEach(() => bootKern());
 
-  it('runs waiters once, in order, at the end of the pass in which a page came free', () => {
+  it('runs waiting tasks once, in order, at the end of the pass in which a page was freed', () => {
     const seen: string[] = [];
     const task = (name: string): { run: () => void } => ({ run: () => void seen.push(name) });
     const [a, b, c] = [task('a'), task('b'), task('c')];
@@ -234,7 +234,7 @@ describe('vm_page: waiting', () => {
     expect(seen).to.eql(['a', 'c']);
   });
 
-  it('wakes for a page that became reclaimable or was disowned too', () => {
+  it('also wakes tasks when a page becomes reclaimable or is disowned', () => {
     let n = 0;
     const task = { run: (): void => void n++ };
     vmWaitPages(task);
@@ -257,7 +257,7 @@ describe('vm_page: random operations against a model', () => {
     file: boolean;
   }
 
-  /** Frames beside plain objects and an array in order of use. */
+  /** The model: plain objects for the frames, and an array in order of use. */
   class Model implements PageOwner {
     pages: Page[] = [];
     lru: Page[] = [];
@@ -269,7 +269,7 @@ describe('vm_page: random operations against a model', () => {
       expect(page.owned).to.equal(true);
       this.pages = this.pages.filter((x) => x !== page);
       if (page.wired > 0) return;
-      expect(this.lru[0] === page, 'the one used longest ago').to.equal(true);
+      expect(this.lru[0] === page, 'the least recently used page').to.equal(true);
       this.lru.shift();
     }
 
@@ -309,15 +309,15 @@ describe('vm_page: random operations against a model', () => {
       if (p === NOPAGE) return;
       expect(
         this.pages.some((q) => q.p === p),
-        'a frame given out twice',
+        'a frame allocated twice',
       ).to.equal(false);
       this.pages.push({ p, pindex, wired: 1, busy: file, valid: false, owned: file, file });
     }
 
     unwire(page: Page, noreuse: boolean): void {
-      if (page.wired === 1 && page.busy) return; // a panic of its own
+      if (page.wired === 1 && page.busy) return; // this would panic
       vm_page_unwire(page.p, noreuse);
-      // Of an invalid one pageReclaimed has told.
+      // For an invalid page, pageReclaimed has already updated the model.
       if (--page.wired > 0) return;
       if (!page.owned) this.pages = this.pages.filter((q) => q !== page);
       else if (page.valid && !noreuse) this.lru.push(page);
@@ -335,7 +335,7 @@ describe('vm_page: random operations against a model', () => {
     }
   }
 
-  it('free + cached + wired = total, by kind, after each; reclaim in order of use', () => {
+  it('free + cached + wired = total after each operation; pages are reclaimed in order of use', () => {
     const op = fc.tuple(
       fc.constantFrom(
         'file',
