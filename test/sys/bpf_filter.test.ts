@@ -20,20 +20,20 @@ describe('bpf_filter', () => {
       expect(bpf_validate(prog)).to.equal(result !== -1);
       if (result === -1) return;
       const bytes = Uint8Array.from(Buffer.from(packet, 'hex'));
-      // Two of them lie about the length of one byte: only LEN looks at it.
+      // Two vectors give a length larger than their one byte; only the LEN instructions use it.
       const there = Math.min(buflen, bytes.length);
       expect(bpf_filter(prog, bytes, 0, wirelen, there)).to.equal(result);
     });
   });
 
-  it('runs a thousand instructions', () => {
+  it('runs a program of 1001 instructions', () => {
     const prog = assemble(`${'20 0; 20 1; '.repeat(500)}16 0`);
     expect(bpf_validate(prog)).to.equal(true);
     const bytes = Uint8Array.from([0x01, 0x23, 0x45, 0x67, 0x89]);
     expect(bpf_filter(prog, bytes, 0, 5, 5)).to.equal(0x23456789);
   });
 
-  it('never reads outside the packet and always ends, whatever passes the check', () => {
+  it('any program that passes bpf_validate ends and reads no byte outside the packet', () => {
     const word = fc.integer({ min: 0, max: 0xffffffff });
     const insn = fc.tuple(
       fc.oneof(fc.constantFrom(0x20, 0x28, 0x30, 0x40, 0x48, 0x50, 0xb1, 0x15, 0x06), fc.nat(255)),
@@ -51,7 +51,7 @@ describe('bpf_filter', () => {
         frame.set(p, 8);
         const result = bpf_filter(prog, frame, 8, p.length, p.length);
         expect(result).to.be.within(0, 0xffffffff);
-        // The bytes around it make no difference.
+        // The result must not depend on the bytes around the packet.
         frame.fill(0x11, 0, 8);
         frame.fill(0x22, p.length + 8);
         expect(bpf_filter(prog, frame, 8, p.length, p.length)).to.equal(result);

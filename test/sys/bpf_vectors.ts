@@ -1,6 +1,8 @@
 /** Vectors of the BPF machine: program (`code k [jt jf]`), packet, lengths, result. */
 
-/** [program, packet in hexadecimal, wire length, bytes there, result; -1: must not validate] */
+/**
+ * [program, packet in hexadecimal, wire length, captured bytes, result; -1: bpf_validate must fail]
+ */
 export type BpfVector = readonly [string, string, number, number, number];
 
 export const bpfVectors: readonly BpfVector[] = [

@@ -2,7 +2,7 @@ import { expect } from 'chai';
 import { failPoint, failPointNames, failPointsReset } from '../../src/sys/fail_point.ts';
 
 describe('fail points', () => {
-  it('refuse the k-th request and the n - 1 after it, no other', () => {
+  it('refuse the k-th request and the n - 1 after it, and no other', () => {
     const p = failPoint('test');
     expect(p.refuses()).to.equal(false);
     p.arm(3, 2);
@@ -21,7 +21,7 @@ describe('fail points', () => {
     expect([p.refuses(), p.seen]).to.eql([false, 0]);
   });
 
-  it('are the same for everybody who asks by name, and all disarmed together', () => {
+  it('are shared by name, and failPointsReset disarms all of them', () => {
     const p = failPoint('test');
     expect(failPoint('test')).to.equal(p);
     expect(failPointNames()).to.include('test');
