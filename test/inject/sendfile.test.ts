@@ -1,6 +1,6 @@
 /**
- * The k-th request to each pool refused during a transfer by sendfile: nothing crashes, nothing leaks,
- * and the stream arrives whole or ends cleanly where the call said it failed.
+ * Refuses the k-th request to each pool during a sendfile transfer. Nothing may crash or leak, and
+ * the stream must arrive whole or end cleanly after the bytes that the call reported.
  */
 
 import { expect } from 'chai';
@@ -28,13 +28,13 @@ import {
   type WorldOptions,
 } from '../support/world.ts';
 
-/** A way for file pages to take, and the pools on it. */
+/** A path of file pages through the stack, and the pools it allocates from. */
 interface Road {
   readonly title: string;
   readonly world: WorldOptions;
-  /** Whether the file's pages are in memory before. */
+  /** Whether the pages of the file are cached before the transfer. */
   readonly cached?: boolean;
-  /** Whether the low part of memory is taken first, so that the file is in the high one. */
+  /** Whether the pages below 4 GiB are allocated first, so that the file lies above 4 GiB. */
   readonly high?: boolean;
   readonly headers?: readonly Uint8Array[];
   readonly trailers?: readonly Uint8Array[];
@@ -47,7 +47,7 @@ const BYTES = full ? 300_000 : 80_000;
 
 const ROADS: readonly Road[] = [
   {
-    title: 'unmapped to the wire',
+    title: 'unmapped down to the wire',
     world: {},
     pools: ['mbuf', 'mbuf_extpgs', 'vm_page'],
     bytes: BYTES,
@@ -67,7 +67,7 @@ const ROADS: readonly Road[] = [
     bytes: BYTES,
   },
   {
-    title: 'bounced: 32 bits of address, memory around 4 GiB',
+    title: 'bounced: 32-bit device, memory around 4 GiB',
     world: { model: 'tl', base: 0x1_0000_0000 - (4 << 20), memory: 16 << 20 },
     high: true,
     pools: ['bounce_page', 'mbuf', 'mbuf_cluster', 'sf_buf'],
@@ -81,7 +81,7 @@ const ROADS: readonly Road[] = [
     bytes: BYTES,
   },
   {
-    title: 'summed by ip_output, -txcsum',
+    title: 'checksum in ip_output, -txcsum',
     world: { caps: ['-txcsum'] },
     cached: true,
     pools: ['mbuf', 'sf_buf'],
@@ -89,14 +89,17 @@ const ROADS: readonly Road[] = [
   },
 ];
 
-/** What happened over all k of a pool. */
+/** Results over all k of a pool: whole transfers, cut transfers by cause, refused requests. */
 interface Tally {
   whole: number;
   cut: Record<string, number>;
   fired: number;
 }
 
-/** One transfer with the pool armed; returns whether the transfer reached the k-th request. */
+/**
+ * Runs one transfer with the fail point of the pool armed. Returns whether the transfer reached the
+ * k-th request.
+ */
 function once(
   w: World,
   road: Road,
@@ -114,7 +117,7 @@ function once(
   let closed = false;
   const ended = w.until(() => {
     if (call.done && !closed) {
-      // As a server does: the connection ends with the file, or with what could be sent of it.
+      // Close as a server does: after the file, or after the part of it that could be sent.
       closed = true;
       w.closeConn(conn);
     }
@@ -123,7 +126,7 @@ function once(
   point.disarm();
   const { reset } = conn.reader;
   conn.reader.abort();
-  expect(ended, `${pool} ${k}: the reader sees an end`).to.equal(true);
+  expect(ended, `${pool} ${k}: the reader sees the end of the stream`).to.equal(true);
   const [heard] = call.heard;
   const sbytes = heard?.sbytes ?? 0;
   const { received } = conn.reader;
@@ -132,7 +135,7 @@ function once(
   expect(Buffer.compare(received, want), `${pool} ${k}: content`).to.equal(0);
   if (heard?.error === 0 && sbytes === would.length && !reset) tally.whole++;
   else {
-    expect(point.fired, `${pool} ${k}: cut short, by what?`).to.be.above(0);
+    expect(point.fired, `${pool} ${k}: cut short without a refused request`).to.be.above(0);
     const why = reset ? 'RST' : errnoName(heard!.error);
     tally.cut[why] = (tally.cut[why] ?? 0) + 1;
   }
@@ -140,7 +143,7 @@ function once(
   return point.fired > 0;
 }
 
-/** Takes every free page below 4 GiB but a few; returns them. */
+/** Allocates every free page below 4 GiB and returns them; pages above 4 GiB are freed again. */
 function takeLow(w: World): VmPage[] {
   const pages: VmPage[] = [];
   const high: VmPage[] = [];
@@ -156,7 +159,7 @@ function takeLow(w: World): VmPage[] {
   return pages;
 }
 
-/** The k to take: all, or the first ones all and then one in eleven. */
+/** The next k: at full size every k, otherwise the first 40 and then every eleventh. */
 const next = (k: number): number => (full || k < 40 ? k + 1 : k + 11);
 
 describe('allocation failures during sendfile', function () {
@@ -173,23 +176,23 @@ describe('allocation failures during sendfile', function () {
           const low = road.high === true ? takeLow(w) : [];
           let before: InUse | null = null;
           for (let k = 0, fired = true; fired; k = next(k)) {
-            expect(k, 'the transfer has an end').to.be.below(10_000);
+            expect(k, 'number of requests of the transfer').to.be.below(10_000);
             if (!cached) vmObjectsFlush();
             fired = once(w, road, file, pool, k, tally) || k === 0;
             w.settle();
             const now = machineInUse();
-            // The first round fills caches and the ARP table; from then on nothing may grow.
+            // The first run fills caches and the ARP table. After that, no pool may grow.
             if (before === null) before = now;
             expect(now, `${pool} ${k}: in use`).to.deep.equal(before);
           }
           for (const page of low) vm_page_unwire(page, false);
         });
         expect(tally.fired, 'failures').to.be.above(0);
-        expect(tally.whole, 'the last one, at least').to.be.above(0);
+        expect(tally.whole, 'at least the last transfer is whole').to.be.above(0);
         if (process.env['TAPNIC_VERBOSE'] === '1') console.log(pool, JSON.stringify(tally));
       });
 
-  it('DMA maps: a NIC that cannot have all of its maps does not attach, and leaves nothing', () => {
+  it('DMA maps: a NIC that cannot allocate all its maps fails to attach with ENOMEM and leaks nothing', () => {
     for (const model of nicModels)
       inWorld({}, (w) => {
         w.settle();
@@ -197,7 +200,7 @@ describe('allocation failures during sendfile', function () {
         const point = failPoint('dma_map');
         let attached = false;
         for (let k = 1; !attached; k = full || k < 20 ? k + 1 : k + 37) {
-          expect(k, 'an end').to.be.below(10_000);
+          expect(k, 'number of DMA maps of the NIC').to.be.below(10_000);
           point.arm(k);
           try {
             new PluggedNic(w.machine, model, new FakeWire(false), '02:00:5e:00:53:01').stop();
