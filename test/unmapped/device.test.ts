@@ -1,4 +1,7 @@
-/** Rows about DMA, captures, VLANs, aggregation, local delivery, and what must refuse. */
+/**
+ * Features of DMA, captures, VLANs, lagg and local delivery, and the routines that must refuse
+ * unmapped mbufs.
+ */
 
 import { expect } from 'chai';
 import { tn_attach } from '../../drivers/if_tn.ts';
@@ -48,12 +51,15 @@ import { cpuReads, dataFrames, expectAllReleased, expectArrives } from './rows.t
 
 const tn = must(nicModel('tn'));
 
-/** What `ifconfig NAME --json` says. */
+/** Returns the output of `ifconfig NAME --json`. */
 function interfaceOf(w: World, name: string): InterfaceInfo {
   return w.ask('ifconfig', { if: name, words: [] }) as InterfaceInfo;
 }
 
-/** A connection whose send buffer holds `n` bytes of a file, unmapped, unsent. */
+/**
+ * A connection whose send buffer holds `n` unmapped bytes of a file. The peer's window is 0, so
+ * none is sent.
+ */
 function stalled(w: World, n: number): { conn: Conn; file: WorldFile; chain: Mbuf } {
   const conn = w.connect({ window: 0 });
   conn.so.so_snd.sb_hiwat = 1 << 20;
@@ -64,7 +70,10 @@ function stalled(w: World, n: number): { conn: Conn; file: WorldFile; chain: Mbu
   return { conn, file, chain: must(conn.so.so_snd.sb_mb) };
 }
 
-/** Loads a chain for DMA under `params` and returns the errno and the segments' lengths. */
+/**
+ * Loads a chain for DMA with a tag of `params`. Returns the errno, the segment lengths and the
+ * bytes.
+ */
 function load(
   m: Mbuf,
   params: BusDmaTagParams,
@@ -94,7 +103,7 @@ function pagesOf(m: Mbuf): number[] {
   return Array.from({ length: npgsOf(m) }, (_, i) => pgs.pa[pgs.pa0 + i]! / PAGE_SIZE);
 }
 
-/** How many runs of adjacent pages there are. */
+/** Counts the runs of adjacent pages. */
 const runs = (pages: number[]): number => pages.filter((p, i) => p !== pages[i - 1]! + 1).length;
 
 describe('unmapped mbufs: devices', () => {
@@ -105,9 +114,9 @@ describe('unmapped mbufs: devices', () => {
       expect(pages.length).to.equal(10);
       const whole = { maxsize: 1 << 20, nsegments: 64, maxsegsz: 1 << 20 };
       const free = load(chain, whole);
-      expect(free.lengths.length, 'adjacent pages, one segment').to.equal(runs(pages));
+      expect(free.lengths.length, 'one segment per run of adjacent pages').to.equal(runs(pages));
       expectSame(free.bytes, file.bytes);
-      // At most a page each; then nothing bigger than 1000; then no multiple of 2048 crossed.
+      // Limit the segments to one page, then to 1000 bytes, then to a boundary of 2048.
       expect(load(chain, { ...whole, maxsegsz: PAGE_SIZE }).lengths).to.deep.equal(
         Array(10).fill(PAGE_SIZE),
       );
@@ -117,17 +126,18 @@ describe('unmapped mbufs: devices', () => {
       expect(load(chain, { ...whole, boundary: 2048 }).lengths).to.deep.equal(Array(20).fill(2048));
       expect(load(chain, { ...whole, maxsegsz: PAGE_SIZE, nsegments: 9 }).error).to.equal(EFBIG);
     });
-    // A NIC that takes four fragments of 512 bytes: what has more is copied together, and arrives.
+    // A NIC that takes four fragments of 512 bytes: the driver copies a longer chain together, and
+    // the data arrives.
     inWorld({ model: 'tl' }, (w) => {
       expectArrives(w, w.file(300_000));
       expect(w.m.emulator.dma.defrags, 'defrags').to.be.above(20);
       const most = Math.max(...Object.keys(w.m.emulator.dma.histogram).map(Number));
-      expect(most, 'segments, in the histogram').to.equal(4);
+      expect(most, 'largest segment count in the histogram').to.equal(4);
       expect(w.m.emulator.dma.faults).to.equal(0);
       w.settle();
       expectAllReleased(w);
     });
-    // Scattered in memory: two files read by turns, so that no two pages of one are adjacent.
+    // Scattered pages: read two files in turn, so that no two pages of one file are adjacent.
     inWorld({}, (w) => {
       const a = w.connect({ window: 0 });
       const b = w.connect({ window: 0 });
@@ -146,13 +156,13 @@ describe('unmapped mbufs: devices', () => {
         nsegments: 64,
         maxsegsz: 1 << 20,
       });
-      expect(lengths, 'one segment each').to.deep.equal(Array(8).fill(PAGE_SIZE));
+      expect(lengths, 'one segment per page').to.deep.equal(Array(8).fill(PAGE_SIZE));
       expectSame(bytes, fa.bytes);
     });
   });
 
   it('bounce', () => {
-    // A NIC of 32 address bits in a machine whose memory begins 4 MiB below 4 GiB.
+    // A NIC with 32-bit addresses in a machine whose memory starts 4 MiB below 4 GiB.
     const params = {
       lowaddr: BUS_SPACE_MAXADDR_32BIT,
       highaddr: BUS_SPACE_MAXADDR,
@@ -174,7 +184,7 @@ describe('unmapped mbufs: devices', () => {
       },
     };
     inWorld({ model: tn32, base: 0x1_0000_0000 - (4 << 20) }, (w) => {
-      // Enough of the cache that pages beyond 4 GiB are in use.
+      // The files are large enough that the cache uses pages above 4 GiB.
       const files = [3_500_000, 500_000].map((n) => w.file(n));
       const conn = w.connect();
       const got = w.transfer(conn, ...files);
@@ -189,7 +199,7 @@ describe('unmapped mbufs: devices', () => {
       expect(total, 'hw.busdma.zoneN.total_bounced').to.be.above(10);
       for (const { name, value } of leaves)
         if (name.endsWith('.active_bpages')) w.until(() => value === 0, 1);
-      expect(w.m.emulator.conversions, 'DMA is no mapping').to.equal(0);
+      expect(w.m.emulator.conversions, 'bouncing does not convert mbufs').to.equal(0);
     });
   });
 
@@ -197,19 +207,19 @@ describe('unmapped mbufs: devices', () => {
     inWorld({}, (w) => {
       const file = w.file(500_000);
       expectArrives(w, file);
-      expect(cpuReads(w), 'no listener').to.equal(0);
-      expect(w.m.emulator.sf_bufs.total, 'nothing mapped').to.equal(0);
+      expect(cpuReads(w), 'CPU reads without a listener').to.equal(0);
+      expect(w.m.emulator.sf_bufs.total, 'sf_bufs allocated').to.equal(0);
       const capture = captureOpen(CAPTURE_IF, w.ifp, 0, { captureRecord(): void {} });
       expectArrives(w, file);
       captureClose(capture);
       const { bpf, ...rest } = w.m.emulator.payload_bytes_read;
-      expect(bpf, 'one copy').to.equal(file.bytes.length);
+      expect(bpf, 'one copy for the listener').to.equal(file.bytes.length);
       expect(Object.values(rest).every((n) => n === 0)).to.equal(true);
     });
   });
 
   it('BPF copy', () => {
-    /** Frames as a listener at the interface keeps them. */
+    /** Records frames as a listener at the interface gets them. */
     class Book implements CaptureSink {
       readonly frames: Buffer[] = [];
       readonly lengths: number[] = [];
@@ -236,9 +246,10 @@ describe('unmapped mbufs: devices', () => {
     expect(plain.frames.length).to.be.above(20);
     expectSame(Buffer.concat(mapped.frames), Buffer.concat(plain.frames));
     const cut = record([], 100);
-    expect(cut.lengths, 'the length on the wire is told').to.deep.equal(plain.lengths);
+    expect(cut.lengths, 'recorded lengths on the wire').to.deep.equal(plain.lengths);
     cut.frames.forEach((frame, i) => expectSame(frame, plain.frames[i]!.subarray(0, 100)));
-    // A listener that nobody empties: what has no room is counted, and nothing else is harmed.
+    // A capture ring that is never drained: frames without room are counted as drops, and the
+    // transfer still works.
     inWorld({ mode: 'vnet' }, (w) => {
       const capture = captureOpen(CAPTURE_IF, w.ifp, 0, new Book());
       captureRing().setDrainTask({ run(): void {} });
@@ -258,7 +269,7 @@ describe('unmapped mbufs: devices', () => {
         w.address(vlan);
         w.port.vlan = 7;
         const options = (): string[] => interfaceOf(w, 'vlan7').options_names;
-        expect(options(), 'inherited').to.include('NOMAP');
+        expect(options(), 'inherited from the parent').to.include('NOMAP');
         const book: Uint8Array[] = [];
         const capture = captureOpen(CAPTURE_IF, w.ifp, 64, {
           captureRecord(...[, , , , , , off, caplen]): void {
@@ -273,15 +284,16 @@ describe('unmapped mbufs: devices', () => {
           'tagged on the wire',
         ).to.equal(true);
         expect(dataFrames(w).length).to.be.above(100);
-        // In a capture at the parent the tag is where it will be, even if the NIC is to insert it.
+        // A capture at the parent shows the tag inside the frame, even if the NIC inserts it later.
         expect(book.filter((b) => b[12] === 0x81 && b[13] === 0 && b[15] === 7).length).to.equal(
           book.length,
         );
-        // NOMAP is the parent's whoever inserts the tag. But a NIC that does not insert it cannot sum
-        // behind it either, so that the sums are made before, of mapped mbufs.
+        // The VLAN has the NOMAP setting of its parent in both cases. A NIC that does not insert
+        // the tag cannot compute checksums behind it, so ip_output computes them, after conversion
+        // to mapped mbufs.
         expect(options().includes('TXCSUM')).to.equal(hwtag);
         expect(w.m.emulator.conversions > 0).to.equal(!hwtag);
-        // It follows its parent.
+        // A change at the parent changes the VLAN, too.
         w.ifconfig('-nomap');
         expect(options()).not.to.include('NOMAP');
         expectArrives(w, file);
@@ -298,7 +310,7 @@ describe('unmapped mbufs: devices', () => {
       passLeave();
       const lagg = must(ifCloned.ifp);
       const has = (name: string): boolean => interfaceOf(w, name).options_names.includes('NOMAP');
-      expect(interfaceOf(w, 'lagg0').capabilities, 'no ports').to.equal(0);
+      expect(interfaceOf(w, 'lagg0').capabilities, 'capabilities without ports').to.equal(0);
       const add = (ifp: Ifnet): void => {
         passEnter();
         expect(lagg_port_create(lagg, ifp)).to.equal(0);
@@ -310,7 +322,7 @@ describe('unmapped mbufs: devices', () => {
       const file = w.file(200_000);
       expectArrives(w, file);
       expect(w.m.emulator.conversions).to.equal(0);
-      // A second port, which cannot take unmapped mbufs: then nobody of them does.
+      // Add a second port without NOMAP: the lagg and all its ports lose NOMAP.
       const without: NicModel = {
         ...tn,
         attach: (ifp, device, intr) => {
@@ -323,10 +335,12 @@ describe('unmapped mbufs: devices', () => {
       const { nic } = w.plugAnother(without, '02:00:00:00:00:03', '198.51.100.3/24');
       add(nic.ifp);
       expect([has('lagg0'), has('tn0'), has('tn1')]).to.deep.equal([false, false, false]);
-      expect(interfaceOf(w, 'tn0').capabilities_names, 'it could').to.include('NOMAP');
+      expect(interfaceOf(w, 'tn0').capabilities_names, 'the capability remains').to.include(
+        'NOMAP',
+      );
       expectArrives(w, file);
       expect(w.m.emulator.conversions).to.be.above(0);
-      // The link of the first port fails: the second carries on.
+      // The link of the first port fails; traffic continues on the second.
       const before = w.port.frames.length;
       w.link.setUp(false);
       w.pass(100);
@@ -370,7 +384,7 @@ describe('unmapped mbufs: devices', () => {
   });
 
   it('m_pullup, m_dup, in_cksum ... on unmapped', () => {
-    /** A shadow of some bytes: what a routine consumes is not the socket buffer's. */
+    /** A shadow of some bytes, so that a routine does not consume mbufs of the socket buffer. */
     const shadow = (chain: Mbuf): Mbuf => must(m_copym(chain, 100, 5000, M_NOWAIT));
     const refusals: Record<string, (m: Mbuf) => unknown> = {
       mtod: (m) => mtod(m),
@@ -382,7 +396,7 @@ describe('unmapped mbufs: devices', () => {
       in_cksum: (m) => in_cksum(m, 100),
       in_cksum_skip: (m) => in_cksum_skip(m, 200, 100),
     };
-    // A machine that has panicked is not asked for its books.
+    // Use a separate machine: the pools of a machine that panicked are not checked for leaks.
     const panicked = new World();
     const doomed = shadow(stalled(panicked, 20_000).chain);
     for (const [name, call] of Object.entries(refusals))
@@ -391,12 +405,12 @@ describe('unmapped mbufs: devices', () => {
     inWorld({}, (w) => {
       const { chain, file } = stalled(w, 20_000);
       const want = file.bytes.subarray(100, 5100);
-      // m_dup is safe here, unlike FreeBSD's: it copies.
+      // Unlike FreeBSD: m_dup copies unmapped data.
       const from = shadow(chain);
       const dup = must(m_dup(from, M_NOWAIT));
       expectSame(chainBytes(dup), want);
       m_freem(from);
-      // Converted, the same bytes can be had by all of them.
+      // After conversion the same bytes can be read at their addresses.
       const mapped = must(mb_unmapped_to_ext(shadow(chain)));
       expectSame(chainBytes(mapped), want);
       expect(in_cksum(mapped, 5000)).to.equal(in_cksum(dup, 5000)).and.not.equal(0);
@@ -407,17 +421,19 @@ describe('unmapped mbufs: devices', () => {
 
   it('unsupported interface', () => {
     inWorld({}, (w) => {
-      // lo0 lacks it: ifconfig asks for what is left of the wish, which is nothing.
+      // lo0 lacks NOMAP: ifconfig drops unsupported capabilities from the request, so nothing
+      // changes.
       const before = interfaceOf(w, 'lo0');
       const after = w.ask('ifconfig', { if: 'lo0', words: ['nomap'] }) as InterfaceInfo;
       expect(after.options).to.equal(before.options);
       const lo0 = must(w.interface('lo0'));
-      expect(ifhwioctl(lo0, SIOCSIFCAP, before.options | IFCAP_NOMAP), 'the ioctl').to.equal(
-        EINVAL,
-      );
+      expect(
+        ifhwioctl(lo0, SIOCSIFCAP, before.options | IFCAP_NOMAP),
+        'SIOCSIFCAP with an unsupported capability',
+      ).to.equal(EINVAL);
       expect(lo0.if_capenable).to.equal(before.options);
     });
-    // NICs that lack it: the same, and every unmapped packet is converted.
+    // NICs without NOMAP behave the same, and every unmapped packet is converted.
     for (const model of ['tl', 'tp'])
       inWorld({ model }, (w) => {
         const name = w.ifp.if_xname;

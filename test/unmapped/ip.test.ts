@@ -1,4 +1,4 @@
-/** Rows about ip_output's fallback and what TCP and IP do with unmapped mbufs. */
+/** Features of the conversion in ip_output, and of TCP and IP output with unmapped mbufs. */
 
 import { expect } from 'chai';
 import { m_copym } from '../../src/kern/uipc_mbuf.ts';
@@ -31,7 +31,10 @@ import {
   isUnmapped,
 } from './rows.ts';
 
-/** Payload that tcp_output copies into the header mbuf: MHLEN - max_linkhdr - 52 bytes of headers. */
+/**
+ * Largest payload that tcp_output copies into the header mbuf: MHLEN - max_linkhdr - 52 bytes of
+ * headers.
+ */
 const COPIED_MAX = 100;
 
 /** A packet of `head` and the first `len` bytes of a send buffer that holds unmapped mbufs. */
@@ -46,7 +49,10 @@ function packetOver(conn: Conn, head: Uint8Array, len: number): Mbuf {
   return m;
 }
 
-/** A connection that holds `n` bytes of a file, unmapped, and sends none of them. */
+/**
+ * A connection whose send buffer holds `n` unmapped bytes of a file. The peer's window is 0, so
+ * none is sent.
+ */
 function stalled(w: World, n: number): { conn: Conn; file: WorldFile } {
   const conn = w.connect({ window: 0 });
   const file = w.file(n);
@@ -73,7 +79,7 @@ describe('unmapped mbufs: IP and TCP output', () => {
         const file = w.file(200_000);
         expectArrives(w, file);
         run.conversions = w.m.emulator.conversions;
-        // Without TSO a packet is a frame.
+        // Without TSO each packet is one frame.
         const sizes = dataFrames(w).map((f) => f.ip!.tcp!.payload.length);
         run.carrying = sizes.filter((n) => n > COPIED_MAX).length;
         run.frames = w.port.frames;
@@ -84,11 +90,12 @@ describe('unmapped mbufs: IP and TCP output', () => {
     expect(both!.conversions, 'NOMAP and TXCSUM').to.equal(0);
     for (const { off, conversions, carrying, frames } of runs) {
       if (off.length > 0) expect(conversions, off.join(' ')).to.equal(carrying).and.above(130);
-      // The NIC or the CPU, mapped or not: what is on the wire is the same to the last bit.
+      // The frames on the wire must be identical in all four runs.
       expect(frames.length).to.equal(both!.frames.length);
       frames.forEach((frame, i) => expectSame(frame, both!.frames[i]!));
     }
-    // It looks at the interface per packet, not at the socket buffer: in the middle of a transfer.
+    // ip_output checks the capabilities of the interface for each packet, so a change takes effect
+    // during a transfer.
     inWorld({ caps: ['-tso4'] }, (w) => {
       const file = w.file(600_000);
       const conn = w.connect();
@@ -101,7 +108,7 @@ describe('unmapped mbufs: IP and TCP output', () => {
       expect(some).to.be.above(50);
       w.ifconfig('nomap');
       w.until(() => conn.reader.length === file.bytes.length);
-      expect(w.m.emulator.conversions - some, 'and back').to.be.below(2);
+      expect(w.m.emulator.conversions - some, 'conversions after nomap').to.be.below(2);
       expectSame(conn.reader.received, file.bytes);
     });
   });
@@ -142,9 +149,11 @@ describe('unmapped mbufs: IP and TCP output', () => {
       expectArrives(w, w.file(300_000));
       const sizes = dataFrames(w).map((f) => f.ip!.tcp!.payload.length);
       expect(Math.max(...sizes), 'the NIC cuts to the MSS').to.equal(1448);
-      expect(w.m.emulator.dma.loads - before, 'few packets').to.be.below(sizes.length / 4);
+      expect(w.m.emulator.dma.loads - before, 'fewer packets than frames').to.be.below(
+        sizes.length / 4,
+      );
     });
-    // What a TAP in mode vnet is shown: the super-frame itself, with the sum of the pseudo-header.
+    // A TAP in mode vnet receives the super-frame itself, with the checksum of the pseudo-header.
     inWorld({ mode: 'vnet' }, (w) => {
       expectArrives(w, w.file(300_000));
       const sizes = dataFrames(w).map((f) => f.ip!.tcp!.payload.length);
@@ -154,7 +163,8 @@ describe('unmapped mbufs: IP and TCP output', () => {
       expect(w.port.vnetHeaders[big]![1]! & 0x7f, 'GSO TCPv4').to.equal(1);
       expect(() => decodeFrame(w.port.frames[big]!, { l4: 'pseudo' })).not.to.throw();
     });
-    // The same packet where the interface does not segment is too big, and is not cut by IP.
+    // Without TSO on the interface, the same packet is too big: IP returns EMSGSIZE and does not
+    // fragment it.
     for (const [caps, error] of [
       [[], 0],
       [['-tso4'], EMSGSIZE],
@@ -168,7 +178,8 @@ describe('unmapped mbufs: IP and TCP output', () => {
         m.m_pkthdr.csum_flags = CSUM_TCP | CSUM_IP_TSO;
         m.m_pkthdr.csum_data = 16;
         m.m_pkthdr.tso_segsz = 1000;
-        // The field holds the sum of the pseudo-header; its length is the NIC's to add per frame.
+        // The checksum field holds the sum of the pseudo-header, with the length of the whole
+        // segment.
         const pseudo = naiveSum([192, 0, 2, 2, 192, 0, 2, 1, 0, 6, 20_020 >> 8, 20_020 & 0xff]);
         new DataView(mem.buffer).setUint16(m.m_data + 36, pseudo);
         const before = w.stat('ip', 'ips_cantfrag');
@@ -180,7 +191,7 @@ describe('unmapped mbufs: IP and TCP output', () => {
   });
 
   it('IP fragmentation with unmapped payload', async () => {
-    /** UDP header and the file's bytes, as they should arrive. */
+    /** Payload bytes of the UDP datagram. */
     const LEN = 7000;
     for (const summed of [false, true])
       await inWorldAsync({}, async (w) => {
@@ -197,7 +208,8 @@ describe('unmapped mbufs: IP and TCP output', () => {
         }
         const before = w.m.emulator;
         expect(output(w, m)).to.equal(0);
-        // The NIC does not sum over fragments: with a sum to make, the packet is converted first.
+        // The NIC cannot compute a checksum over fragments, so a packet with a pending checksum is
+        // converted first.
         expect(w.m.emulator.conversions - before.conversions).to.equal(summed ? 1 : 0);
         expect(cpuReads(w)).to.equal(summed ? LEN : 0);
         const pieces = w.port.frames.map((f) => decodeFrame(f)).filter((f) => f.ip?.proto === 17);
@@ -211,7 +223,7 @@ describe('unmapped mbufs: IP and TCP output', () => {
             ['udp.length', 'udp.checksum.status'],
             'udp && ip.fragment',
           );
-          expect(whole, 'put together by tshark').to.deep.equal([
+          expect(whole, 'reassembled by tshark').to.deep.equal([
             [String(LEN + 8), summed ? '1' : '3'],
           ]);
         });
@@ -224,7 +236,7 @@ describe('unmapped mbufs: IP and TCP output', () => {
       [COPIED_MAX + 1, false],
     ] as const)
       inWorld({ caps: ['-nomap'] }, (w) => {
-        // Segments are as long as the reader's window.
+        // Each segment is as long as the reader's window.
         const conn = w.connect({ window });
         const file = w.file(4000);
         expectSame(w.transfer(conn, file), file.bytes);
@@ -242,7 +254,7 @@ describe('unmapped mbufs: IP and TCP output', () => {
     inWorld({ memory: 16 << 20 }, (w) => {
       const file = w.file(300_000);
       const conn = w.connect();
-      // Every fifth data frame of the first 200 is lost.
+      // Drop every fifth of the first 200 data frames.
       let n = 0;
       w.link.ab.filter = (frame): boolean => frame.length < 200 || n > 200 || ++n % 5 !== 0;
       const call = w.sendfile(conn, file);
@@ -251,7 +263,7 @@ describe('unmapped mbufs: IP and TCP output', () => {
       expect(held, 'pages stay wired until acknowledged').to.be.above(0);
       const unacked = w.line(conn).sendq;
       expect(held * 4096).to.be.at.least(unacked);
-      // Meanwhile other files go through the cache, more than memory holds.
+      // Meanwhile send other files, so that the cache reuses its pages.
       for (let i = 0; i < 3; i++) {
         const other = w.file(5_000_000);
         expectArrives(w, other);
@@ -267,7 +279,8 @@ describe('unmapped mbufs: IP and TCP output', () => {
   });
 
   it('software checksum', async () => {
-    // A UDP sum of 0 means that there is none, so it goes out as ffff: the port makes it 0 here.
+    // A UDP checksum field of 0 means no checksum, so a computed 0 is sent as ffff. The source port
+    // is chosen to make the sum 0.
     inWorld({ caps: ['-txcsum'] }, (w) => {
       const { conn, file } = stalled(w, 30_000);
       const LEN = 1000;

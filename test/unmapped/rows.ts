@@ -1,4 +1,4 @@
-/** What the tests of this folder share: the chains of a send buffer, frames told apart, counts. */
+/** Helpers of the tests in this folder: mbufs of a send buffer, data frames, counters. */
 
 import { expect } from 'chai';
 import { type Mbuf, M_NOMAP, EXT_SFBUF } from '../../src/kern/mbuf.ts';
@@ -8,7 +8,7 @@ import { decodeFrame, type Frame } from '../support/frames.ts';
 import { expectSame } from '../kern/sendfile_rig.ts';
 import type { Conn, World, WorldFile } from '../support/world.ts';
 
-/** A line of `vmstat -z --json`. */
+/** Returns the line of zone `name` in `vmstat -z --json`. */
 export function zone(w: World, name: string): ZoneLine {
   const lines = w.ask('vmstat', { report: 'z' }) as ZoneLine[];
   const line = lines.find((z) => z.name === name);
@@ -19,7 +19,7 @@ export function zone(w: World, name: string): ZoneLine {
 export const isUnmapped = (m: Mbuf): boolean => (m.m_flags & M_NOMAP) !== 0;
 export const isSfbuf = (m: Mbuf): boolean => !isUnmapped(m) && m.m_ext.ext_type === EXT_SFBUF;
 
-/** How many mbufs of a send buffer are unmapped, and how many there are. */
+/** Counts the mbufs of a send buffer: all, unmapped, and EXT_SFBUF. */
 export function chainOf(conn: Conn): { mbufs: number; unmapped: number; sfbuf: number } {
   const all = sndMbufs(conn.so);
   return {
@@ -36,20 +36,23 @@ export function dataFrames(w: World): Frame[] {
     .filter((frame) => (frame.ip?.tcp?.payload.length ?? 0) > 0);
 }
 
-/** File bytes that the CPU read for any reason but those given. */
+/** File bytes that the CPU read, except for the reasons in `but`. */
 export function cpuReads(w: World, ...but: string[]): number {
   const reads = Object.entries(w.m.emulator.payload_bytes_read);
   return reads.reduce((sum, [reason, n]) => sum + (but.includes(reason) ? 0 : n), 0);
 }
 
-/** Sends `file` on a connection of its own and compares what arrives. */
+/** Sends `file` on a new connection and compares the received bytes. */
 export function expectArrives(w: World, file: WorldFile): Conn {
   const conn = w.connect();
   expectSame(w.transfer(conn, file), file.bytes);
   return conn;
 }
 
-/** Nothing is left of any transfer: pages unwired, no unmapped mbuf, no mapping, no side structure. */
+/**
+ * Fails unless all transfers have released their page lists, unmapped mbufs, mappings and wired
+ * pages.
+ */
 export function expectAllReleased(w: World): void {
   const { ext_pgs, emulator } = w.m;
   expect(ext_pgs.current, 'ext_pgs').to.equal(0);

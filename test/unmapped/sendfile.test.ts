@@ -1,4 +1,4 @@
-/** Rows about sendfile(2): readiness, order, partial pages, flags, counters, errors. */
+/** Features of sendfile(2): readiness, order, partial pages, flags, counters, errors. */
 
 import { expect } from 'chai';
 import * as fc from 'fast-check';
@@ -18,7 +18,7 @@ import { expectSame, npgsOf, sndMbufs } from '../kern/sendfile_rig.ts';
 import { type Conn, inWorld, type World } from '../support/world.ts';
 import { expectAllReleased } from './rows.ts';
 
-/** A connection with room for `n` bytes in one go. */
+/** A connection whose send buffer takes `n` bytes at once. */
 function roomy(w: World, n: number, acks = true): Conn {
   const conn = w.connect({ acks });
   conn.so.so_snd.sb_hiwat = n;
@@ -26,7 +26,7 @@ function roomy(w: World, n: number, acks = true): Conn {
   return conn;
 }
 
-/** Of an unmapped mbuf. */
+/** Most pages of one unmapped mbuf. */
 const MAX_PAGES = 19;
 
 describe('unmapped mbufs: sendfile', () => {
@@ -34,7 +34,7 @@ describe('unmapped mbufs: sendfile', () => {
     const PAGES = 60;
     inWorld({}, (w) => {
       const file = w.file(PAGES * PAGE_SIZE);
-      // Pages 4 to 7 are in memory, the others are not.
+      // Cache pages 4 to 7 only.
       const warm = w.connect();
       const part = { offset: 4 * PAGE_SIZE, nbytes: 4 * PAGE_SIZE, flags: SF_USER_READAHEAD };
       w.sendfile(warm, file, part);
@@ -47,20 +47,25 @@ describe('unmapped mbufs: sendfile', () => {
       const sb = conn.so.so_snd;
       expect([sb.sb_ccc, sb.sb_acc]).to.deep.equal([PAGES * PAGE_SIZE, 0]);
       expect(w.disk.pending, 'several reads').to.be.above(1);
-      // The last reads first, then the front one: the first mbuf is whole only with all 19 pages.
+      // Complete the reads from last to first. Data becomes ready only when the first mbuf has all
+      // its pages.
       while (w.disk.pending > 1) {
         w.disk.complete(w.disk.pending - 1);
         w.pass(5);
-        expect([sb.sb_acc, conn.reader.length], 'not without the first').to.deep.equal([0, 0]);
+        expect(
+          [sb.sb_acc, conn.reader.length],
+          'nothing is ready before the first read',
+        ).to.deep.equal([0, 0]);
       }
       w.disk.complete();
-      expect(sb.sb_acc, 'all at once').to.equal(PAGES * PAGE_SIZE);
+      expect(sb.sb_acc, 'all data is ready after the first read').to.equal(PAGES * PAGE_SIZE);
       w.diskWorks = true;
       expect(w.until(() => conn.reader.length === file.bytes.length)).to.equal(true);
       expectSame(conn.reader.received, file.bytes);
     });
-    // A round becomes ready with its last read, by one call that counts its pages: 60 of them make
-    // four mbufs whole, and the round behind it, cached and of less than one mbuf, comes free with it.
+    // The last read of a round makes it ready with one call of sbready that counts its pages: 60
+    // pages complete four mbufs. The same call unblocks the cached round of less than one mbuf
+    // behind it.
     inWorld({}, (w) => {
       const cached = w.file(10 * PAGE_SIZE);
       const warm = w.connect();
@@ -87,7 +92,7 @@ describe('unmapped mbufs: sendfile', () => {
       w.diskWorks = false;
       const conn = roomy(w, 400_000);
       const sb = conn.so.so_snd;
-      // Five files in a row on one connection; the disk answers in another order.
+      // Send five files on one connection; the disk completes their reads in another order.
       const files = [70_000, 10, 5000, 30_000, 4096].map((n) => w.file(n));
       for (const file of files) w.sendfile(conn, file);
       w.pass(2);
@@ -98,7 +103,7 @@ describe('unmapped mbufs: sendfile', () => {
         for (let at = w.disk.pending - 1; at >= 0; at--)
           if (w.disk.reads[at]!.file === files[i]!.disk) w.disk.complete(at);
         w.pass(2);
-        expect([sb.sb_ccc, sb.sb_acc], 'behind the first, nothing may go').to.deep.equal([
+        expect([sb.sb_ccc, sb.sb_acc], 'nothing may be sent before the first file').to.deep.equal([
           total,
           0,
         ]);
@@ -120,13 +125,14 @@ describe('unmapped mbufs: sendfile', () => {
       const call = w.sendfile(conn, file);
       w.pass(2);
       call.expectDone(0, 100_000);
-      // The call that started it has long returned.
+      // The sendfile call has ended before the read fails.
       w.disk.fail();
       w.disk.completeAll();
       w.pass(2);
-      expect(conn.reader.reset, 'the peer sees a RST').to.equal(true);
+      expect(conn.reader.reset, 'the peer receives an RST').to.equal(true);
       expect(conn.so.so_error).to.equal(EIO);
-      // A send finds the socket shut first; who asks for the error, hears of it once.
+      // A send returns EPIPE first, because the send side is closed. A receive returns the pending
+      // error once.
       w.sendfile(conn, file).expectDone(EPIPE, 0);
       const uio = (): Uio => new Uio().single(new Uint8Array(10), 0, 10, UIO_READ);
       expect(soreceive(conn.so, uio()), 'the next call').to.equal(EIO);
@@ -167,8 +173,8 @@ describe('unmapped mbufs: sendfile', () => {
       const file = w.file(14_000);
       const call = w.sendfile(conn, file, { flags: SF_SYNC });
       w.pass(3000);
-      expect(conn.reader.length, 'it has everything').to.equal(14_000);
-      expect(call.done, 'and has not said so').to.equal(false);
+      expect(conn.reader.length, 'the reader has all data').to.equal(14_000);
+      expect(call.done, 'the call waits for the acknowledgement').to.equal(false);
       conn.reader.ackAll();
       expect(w.until(() => call.done, 1000)).to.equal(true);
       call.expectDone(0, 14_000);
@@ -195,7 +201,7 @@ describe('unmapped mbufs: sendfile', () => {
         );
       };
       const range = { offset: 0, nbytes: 4 * PAGE_SIZE };
-      // Exactly 8 pages ahead, as the application asked.
+      // Read exactly 8 pages ahead, as the application requests.
       expect(
         delta(() => w.sendfile(conn, file, { ...range, flags: SF_FLAGS(8, SF_USER_READAHEAD) })),
       ).to.deep.equal({
@@ -205,7 +211,7 @@ describe('unmapped mbufs: sendfile', () => {
         sf_rhpages_requested: 8,
         sf_rhpages_read: 8,
       });
-      // They are there now.
+      // These 8 pages are cached now.
       expect(
         delta(() =>
           w.sendfile(conn, file, {
@@ -216,12 +222,12 @@ describe('unmapped mbufs: sendfile', () => {
         ),
       ).to.deep.equal({ sf_syscalls: 1, sf_noiocnt: 1, sf_pages_valid: 8 });
       w.settle();
-      // Those sent with SF_NOCACHE are gone again, the first four are not.
+      // The pages sent with SF_NOCACHE were freed; the first four are still cached.
       expect(w.m.emulator.pages.cached).to.equal(4);
       expect(
         delta(() => w.sendfile(conn, file, { nbytes: 6 * PAGE_SIZE, flags: SF_USER_READAHEAD })),
       ).to.deep.equal({ sf_syscalls: 1, sf_iocnt: 1, sf_pages_valid: 4, sf_pages_read: 2 });
-      // A page that somebody else is reading: SF_NODISKIO does not wait for it.
+      // SF_NODISKIO does not wait for a page that another call is reading.
       w.diskWorks = false;
       const other = roomy(w, 1 << 20);
       w.sendfile(other, file, {

@@ -1,4 +1,4 @@
-/** Rows about what an unmapped mbuf is and who makes one. */
+/** Features of the storage of unmapped mbufs, and of the calls that create them. */
 
 import { expect } from 'chai';
 import { sosend } from '../../src/kern/uipc_socket.ts';
@@ -30,12 +30,12 @@ describe('unmapped mbufs: storage', () => {
       const file = w.file(150_000);
       const call = w.sendfile(conn, file);
       w.pass(5);
-      // 37 pages: an mbuf of 19, which is as many as it takes, and one of 18.
+      // 37 pages take one mbuf of 19 pages, the maximum, and one of 18.
       expect(MBUF_PEXT_MAX_PGS).to.equal(19);
       expect(sndMbufs(conn.so).map(npgsOf)).to.deep.equal([19, 18]);
-      expect(zone(w, 'mbuf_extpgs').used, 'shadows share it').to.equal(2);
+      expect(zone(w, 'mbuf_extpgs').used, 'shadows share the page lists').to.equal(2);
       expect(w.m.ext_pgs.current).to.equal(2);
-      expect(w.m.emulator.unmapped_mbufs_current, 'with shadows on the way').to.be.at.least(2);
+      expect(w.m.emulator.unmapped_mbufs_current, 'including shadows in flight').to.be.at.least(2);
       expect(w.m.emulator.pages.wired_file).to.equal(37);
       conn.reader.ackAll();
       expect(w.until(() => conn.reader.length === file.bytes.length)).to.equal(true);
@@ -66,7 +66,8 @@ describe('unmapped mbufs: storage', () => {
             sfbuf: 0,
           });
         }
-        // Read at every step: what is in the buffer stays, what comes next is of the other kind.
+        // The switch is read at every round: queued mbufs stay as they are, new mbufs are of the
+        // other kind.
         w.ask('sysctl', { name: 'kern.ipc.mb_use_ext_pgs', value: value === '0' ? '1' : '0' });
         const small = w.file(8192);
         w.sendfile(conn, small);
@@ -95,7 +96,7 @@ describe('unmapped mbufs: storage', () => {
       conn.reader.ackAll();
       expect(w.until(() => conn.reader.length === bytes.length)).to.equal(true);
       expectSame(conn.reader.received, bytes);
-      // A stream that is not TCP's, as UNIX-domain sockets are.
+      // A stream socket of another protocol, such as a UNIX-domain socket.
       const so = connectedSocket(200_000, testVnet(new TestProto(IPPROTO_UDP)));
       const file = w.file(100_000);
       const call = w.sendfile({ so }, file);
@@ -111,7 +112,7 @@ describe('unmapped mbufs: storage', () => {
       expectSame(peer.received, file.bytes);
       soclose(so);
       expect(zone(w, 'mbuf_extpgs')).to.include({ used: 0, requests: 0 });
-      // The same file by TCP does use them.
+      // TCP uses unmapped mbufs for the same file.
       expectArrives(w, file);
       expect(zone(w, 'mbuf_extpgs').requests).to.be.above(0);
     });
@@ -123,7 +124,7 @@ describe('unmapped mbufs: storage', () => {
       const file = w.file(150_000);
       w.sendfile(conn, file);
       w.pass(5);
-      // 256 and a whole page for each page held, however little of the last one is used.
+      // Each mbuf is charged 256 bytes and a whole page for each of its pages.
       expect(w.line(conn)).to.include({
         sendq: 150_000,
         send_mbufs: 2,
@@ -142,7 +143,7 @@ describe('unmapped mbufs: storage', () => {
         send_mbcnt: 0,
       });
     });
-    // The charge of one full mbuf, and of the same pages one by one.
+    // The charge of one full unmapped mbuf, and of the same pages in one mbuf each.
     for (const [useExtPgs, mbufs, mbcnt] of [
       [true, 1, 78_080],
       [false, 19, 82_688],
@@ -166,7 +167,7 @@ describe('unmapped mbufs: storage', () => {
       w.settle();
       const conn = w.connect({ acks: false, window: 1 << 20 });
       const sent: Uint8Array[] = [];
-      // 64 ranges of 224 bytes, each on another page: what is that small becomes a plain mbuf.
+      // Send 64 ranges of 224 bytes, each on another page: each becomes a plain mbuf.
       for (let i = 0; i < 64; i++) {
         const offset = i * 4096 + 100;
         w.sendfile(conn, file, { offset, nbytes: 224 });
@@ -177,7 +178,7 @@ describe('unmapped mbufs: storage', () => {
       expect(chainOf(conn).unmapped).to.equal(0);
       expect(w.m.emulator.pages.wired_file, 'wired pages stay flat').to.equal(0);
       expect(w.m.emulator.unmapped_mbufs_current).to.equal(0);
-      // One byte more, and it stays as it is.
+      // A range of 225 bytes stays unmapped.
       w.sendfile(conn, file, { offset: 100, nbytes: 225 });
       sent.push(file.bytes.subarray(100, 325));
       w.pass(2);
@@ -187,12 +188,12 @@ describe('unmapped mbufs: storage', () => {
       const want = Buffer.concat(sent);
       expect(w.until(() => conn.reader.length === want.length)).to.equal(true);
       expectSame(conn.reader.received, want);
-      // At ready time too: the same from a disk that has to be asked.
+      // The same happens at ready time, when the page must be read from the disk first.
       w.diskWorks = false;
       const cold = w.file(4096);
       const late = w.connect({ acks: false });
       w.sendfile(late, cold, { nbytes: 200 });
-      expect(chainOf(late).unmapped, 'not there yet').to.equal(1);
+      expect(chainOf(late).unmapped, 'unmapped until the read ends').to.equal(1);
       expect(w.line(late).send_mbcnt).to.equal(256 + 4096);
       w.disk.completeAll();
       w.pass(2);

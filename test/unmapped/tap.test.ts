@@ -1,4 +1,4 @@
-/** Rows about what commands show, on a running instance with a TAP: `tapnic` as users have it. */
+/** Features that commands show, tested with a running `tapnic` on a TAP. */
 
 import { readFileSync } from 'node:fs';
 import { expect } from 'chai';
@@ -11,7 +11,7 @@ import { needs } from '../support/needs.ts';
 import { sha256, Site, withServed } from '../support/served.ts';
 import { assertCleanCapture } from '../support/tshark.ts';
 
-/** The `options=` or `capabilities=` line: its number and its names. */
+/** Parses the `options=` or `capabilities=` line: its number and its names. */
 function bits(text: string, word: string): { number: number; names: string[] } {
   const [, hex = '', names = ''] =
     new RegExp(`^\\t${word}=([0-9a-f]+)<(.*)>$`, 'm').exec(text) ?? [];
@@ -24,7 +24,7 @@ async function ifconfig(tapnic: Instance, ...words: string[]): Promise<string> {
   return run.stdout;
 }
 
-describe('unmapped mbufs: what commands show', function () {
+describe('unmapped mbufs: output of commands', function () {
   needs('root', 'tap', 'netns', 'curl', 'tshark');
   this.timeout(60_000);
 
@@ -42,7 +42,7 @@ describe('unmapped mbufs: what commands show', function () {
         const after = bits(text, 'options');
         expect(before.number - after.number).to.equal(0x4000000);
         expect(after.names).to.deep.equal(before.names.slice(0, -1));
-        expect(bits(text, 'capabilities'), 'still what it can do').to.deep.equal(before);
+        expect(bits(text, 'capabilities'), 'capabilities are unchanged').to.deep.equal(before);
         expect(text).to.match(/\n\tsupported media:\n\t\tmedia 10Gbase-T mediaopt full-duplex\n$/);
         expect(await ifconfig(tapnic, 'tn0', on)).to.equal('');
         const { options } = (await request(tapnic.control, 'ifconfig', {
@@ -53,7 +53,7 @@ describe('unmapped mbufs: what commands show', function () {
     });
   });
 
-  it('unsupported interface: the command changes nothing, and is content', async () => {
+  it('unsupported interface: the command changes nothing and exits with status 0', async () => {
     using site = new Site();
     await withServed(site, ['--nic', 'tp'], async (tapnic) => {
       const tp0 = async (): Promise<InterfaceInfo> =>
@@ -88,7 +88,7 @@ describe('unmapped mbufs: what commands show', function () {
     expect(counts.tcpPayload).to.be.at.least(4 * bytes.length);
   });
 
-  it('EXT_PGS storage: `vmstat -z` and back to the start', async () => {
+  it('EXT_PGS storage: `vmstat -z` shows zone mbuf_extpgs in use, and back at the start value', async () => {
     using site = new Site();
     site.file('file', 5_000_000);
     await withServed(site, [], async (tapnic) => {
@@ -108,7 +108,7 @@ describe('unmapped mbufs: what commands show', function () {
       );
       let most = 0;
       for (let i = 0; i < 2000 && most === 0; i++) most = Math.max(most, (await zone()).used);
-      expect(most, 'while a reader is slow').to.be.above(0);
+      expect(most, 'zone in use while a reader is slow').to.be.above(0);
       await slow;
       const fast = await tapnic.curl('-o', '/dev/null', tapnic.urlOf('file'));
       expect(fast.status).to.equal(0);
