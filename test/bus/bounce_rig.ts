@@ -1,4 +1,4 @@
-/** Memory across 4 GiB for tests of bus_dma: half of it is out of a 32-bit device's reach. */
+/** Memory around 4 GiB for tests of bus_dma: a 32-bit device reaches only half of it. */
 
 import { expect } from 'chai';
 import { resetReasons } from '../../src/sys/reason.ts';
@@ -33,11 +33,11 @@ import {
 import { expectMachineClean } from '../support/machine.ts';
 
 export const RAM = 16 << 20;
-/** RAM begins 8 MiB below 4 GiB. */
+/** RAM starts 8 MiB below 4 GiB. */
 export const LOW_BASE = 0x1_0000_0000 - RAM / 2;
 export const MAX32 = 0xffffffff;
 
-/** Boots bus_dma's part of a machine with RAM at `base`. */
+/** Boots the parts of a machine that bus_dma needs, with RAM at `base`. */
 export function bootDma(base: number): void {
   vm_page_startup(RAM, base);
   sfBufInit(4096);
@@ -47,7 +47,7 @@ export function bootDma(base: number): void {
   resetReasons();
 }
 
-/** Runs `fn` while all memory below 4 GiB is taken, so that what it allocates lies above. */
+/** Runs `fn` while all memory below 4 GiB is allocated, so that `fn` allocates above 4 GiB. */
 export function above4G<T>(fn: () => T): T {
   const low: VmPage[] = [];
   vmPageAllocBelow(RAM / PAGE_SIZE, MAX32, 1, low);
@@ -67,7 +67,7 @@ function freePages(m: Mbuf): void {
     vm_page_unwire(PHYS_TO_VM_PAGE(pgs.pa[pgs.pa0 + i] as never), false);
 }
 
-/** An unmapped mbuf of `len` bytes, `off` bytes into its first page, over new pages. */
+/** Makes an unmapped mbuf over new pages: `len` bytes from offset `off` of the first page. */
 export function newUnmapped(off: number, len: number): Mbuf {
   const m = mb_alloc_ext_pgs(M_NOWAIT, false, freePages)!;
   const pgs = m.m_ext.ext_pgs!;
@@ -93,7 +93,7 @@ export function fillUnmapped(m: Mbuf, n: number): void {
   }
 }
 
-/** What a device would read at the segments. */
+/** Returns the bytes that a device reads at the segments. */
 export function gather(segs: BusDmaSegs): number[] {
   const out: number[] = [];
   for (let i = 0; i < segs.nsegs; i++) {
@@ -103,7 +103,7 @@ export function gather(segs: BusDmaSegs): number[] {
   return out;
 }
 
-/** Tags and maps of a test, taken away again afterwards. */
+/** Creates the tags and maps of a test; `end` destroys them. */
 export class DmaThings {
   readonly #tags: BusDmaTag[] = [];
   readonly #maps: BusDmamap[] = [];
@@ -123,7 +123,7 @@ export class DmaThings {
     return ref.map!;
   }
 
-  /** Unloads and destroys everything, and expects everything to be back. */
+  /** Unloads and destroys all maps and tags, and fails if anything leaked. */
   end(): void {
     for (const map of this.#maps.splice(0)) {
       bus_dmamap_unload(map.tag, map);

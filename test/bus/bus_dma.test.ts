@@ -44,7 +44,7 @@ import {
 } from '../../src/bus/bus_dma.ts';
 import { expectMachineClean } from '../support/machine.ts';
 
-const BASE = 0x1_4000_0000; // RAM above 4 GiB, so that every address needs both halves
+const BASE = 0x1_4000_0000; // RAM above 4 GiB, so that every address needs both 32-bit halves
 
 function tagOf(params: Partial<BusDmaTagParams> = {}): BusDmaTag {
   const ref = { tag: null };
@@ -62,7 +62,7 @@ const freePages = (m: Mbuf): void => {
     vm_page_unwire(PHYS_TO_VM_PAGE(pgs.pa[pgs.pa0 + i] as never), false);
 };
 
-/** An unmapped mbuf over `pages`, of `len` bytes from `off` bytes into the first. */
+/** Makes an unmapped mbuf over `pages`: `len` bytes from offset `off` of the first page. */
 function extPgs(pages: VmPage[], off: number, len: number): Mbuf {
   const m = mb_alloc_ext_pgs(M_NOWAIT, false, freePages)!;
   const pgs = m.m_ext.ext_pgs!;
@@ -76,7 +76,7 @@ function extPgs(pages: VmPage[], off: number, len: number): Mbuf {
   return m;
 }
 
-/** `n` pages of which no two neighbours follow each other in RAM. */
+/** Allocates `n` pages of which none follows its predecessor in RAM. */
 function scattered(n: number): VmPage[] {
   const all = Array.from({ length: 2 * n }, () => vm_page_alloc_noobj());
   const odd = all.filter((_, i) => i % 2 === 1);
@@ -121,7 +121,7 @@ describe('bus_dma', () => {
     for (const t of tags) expect(bus_dma_tag_destroy(t)).to.equal(0);
     expect([dmaStats.mapsLive, dmaStats.mapsLoaded]).to.deep.equal([0, 0]);
     expectMachineClean();
-    // Reading descriptors' worth of addresses is not reading payload.
+    // Loading a map must not count as reading payload.
     payloadReasons.forEach((_, i) => expect(payloadBytesRead(i)).to.equal(0));
   });
 
@@ -129,7 +129,7 @@ describe('bus_dma', () => {
     const create = (params: Partial<BusDmaTagParams>): number =>
       bus_dma_tag_create({ maxsize: 4096, nsegments: 1, maxsegsz: 4096, ...params }, { tag: null });
 
-    it('refuse sizes of 0 and alignments that are no power of two', () => {
+    it('refuse sizes of 0, and alignments and boundaries that are not powers of two', () => {
       expect(create({ maxsegsz: 0 })).to.equal(EINVAL);
       expect(create({ nsegments: 0 })).to.equal(EINVAL);
       expect(create({ maxsize: 0 })).to.equal(EINVAL);
@@ -140,7 +140,7 @@ describe('bus_dma', () => {
       expect(create({})).to.equal(0);
     });
 
-    it('inherit: lowaddr the least, highaddr the most, boundary the least that is not 0', () => {
+    it('inherit the lowest lowaddr, the highest highaddr and the smallest boundary that is not 0', () => {
       const parent = tag({ lowaddr: 0xffffff, highaddr: 0xfffffffff, boundary: 8192 });
       const wide = tag({ parent });
       expect([wide.lowaddr, wide.boundary]).to.deep.equal([0xffffff, 8192]);
@@ -150,12 +150,12 @@ describe('bus_dma', () => {
       expect(tag({ parent, boundary: 1 << 20 }).boundary).to.equal(8192);
     });
 
-    it('round their window to page ends and cut maxsegsz to the boundary', () => {
+    it('round lowaddr and highaddr up to page ends and limit maxsegsz to the boundary', () => {
       const t = tag({ lowaddr: 0x1001, highaddr: 0x2000, boundary: 1024, maxsegsz: 4096 });
       expect([t.lowaddr, t.highaddr, t.maxsegsz]).to.deep.equal([0x1fff, 0x2fff, 1024]);
     });
 
-    it('are busy while they have maps or children', () => {
+    it('cannot be destroyed while they have maps or children: EBUSY', () => {
       const parent = tag();
       const child = tag({ parent });
       const m = map(child);
@@ -169,7 +169,10 @@ describe('bus_dma', () => {
   });
 
   describe('bus_dmamap_load_mbuf_sg', () => {
-    /** A window into three pages: pages 904 bytes in, 10,000 bytes, m_data 2000, m_len 1448. */
+    /**
+     * A header of 66 bytes and a window into three pages: first_pg_off 904, 10,000 bytes, m_data
+     * 2000, m_len 1448.
+     */
     function packet(pages: VmPage[]): Mbuf {
       const m = m_gethdr(M_NOWAIT, MT_DATA)!;
       m.m_len = 66;
@@ -197,7 +200,7 @@ describe('bus_dma', () => {
       m_freem(m);
     });
 
-    it('makes two when the second page follows the first', () => {
+    it('makes two segments when the second page follows the first in memory', () => {
       const t = tag();
       const first = vm_page_alloc_contig(3, 1, 0);
       const m = packet([first, first + 1, first + 2]);
@@ -209,7 +212,7 @@ describe('bus_dma', () => {
       m_freem(m);
     });
 
-    it('takes header and trailer bytes of an unmapped mbuf in order', () => {
+    it('loads header, pages and trailer of an unmapped mbuf in order', () => {
       const t = tag();
       const pages = scattered(2);
       const m = extPgs(pages, 0, 8192);
@@ -234,7 +237,7 @@ describe('bus_dma', () => {
         [VM_PAGE_TO_PHYS(pages[0]!), 17],
       ]);
       bus_dmamap_unload(t, maps[0]!);
-      // … and one that lies in the trailer alone.
+      // A window inside the trailer.
       m.m_data = 13 + 8192 + 4;
       m.m_len = 12;
       expect(bus_dmamap_load_mbuf_sg(t, maps[0]!, m, segs)).to.equal(0);
@@ -242,7 +245,7 @@ describe('bus_dma', () => {
       m_freem(m);
     });
 
-    it('coalesces neighbours across mbufs, and skips empty ones', () => {
+    it('coalesces adjacent ranges across mbufs, and skips empty mbufs', () => {
       const t = tag();
       const first = vm_page_alloc_contig(2, 1, 0);
       const a = extPgs([first], 0, 4096);
@@ -255,13 +258,14 @@ describe('bus_dma', () => {
       m_freem(a);
     });
 
-    it('cuts at maxsegsz and at the boundary', () => {
+    it('splits segments at maxsegsz and at the boundary', () => {
       const first = vm_page_alloc_contig(4, 16384, 0);
       const pa = VM_PAGE_TO_PHYS(first);
       const m = extPgs([first, first + 1, first + 2, first + 3], 1000, 15_000);
       const size = tag({ maxsegsz: 5000 });
       expect(bus_dmamap_load_mbuf_sg(size, map(size), m, segs)).to.equal(0);
-      // Page by page: the rest of page 0 leaves no room in its segment for the whole of page 1.
+      // Ranges are added page by page: page 1 does not fit whole into the segment that starts in
+      // page 0.
       expect(list(segs).every(([, len]) => len <= 5000)).to.equal(true);
       expect(list(segs).reduce((n, [, len]) => n + len, 0)).to.equal(15_000);
       const boundary = tag({ boundary: 8192 });
@@ -273,7 +277,7 @@ describe('bus_dma', () => {
       m_freem(m);
     });
 
-    it('fails with EFBIG past nsegments, leaving nothing loaded', () => {
+    it('fails with EFBIG above nsegments, and leaves the map unloaded', () => {
       const m = extPgs(scattered(4), 0, 16_384);
       const three = tag({ nsegments: 3 });
       const held = map(three);
@@ -297,7 +301,7 @@ describe('bus_dma', () => {
       m_freem(m);
     });
 
-    it('takes a cluster as one segment', () => {
+    it('loads a cluster as one segment', () => {
       const t = tag({ nsegments: 1, maxsegsz: MCLBYTES, maxsize: MCLBYTES });
       const m = m_getcl(M_NOWAIT, MT_DATA, M_PKTHDR)!;
       m.m_len = MCLBYTES;
@@ -308,7 +312,7 @@ describe('bus_dma', () => {
     });
   });
 
-  it('keeps to one mapping per map, and to PRE or POST', () => {
+  it('panics on a second load of a map, on sync of an unloaded map, and on PRE and POST in one sync', () => {
     const t = tag();
     const held = map(t);
     const m = m_gethdr(M_NOWAIT, MT_DATA)!;
@@ -338,7 +342,7 @@ describe('bus_dma', () => {
   });
 
   describe('bus_dmamem_alloc', () => {
-    it('gives contiguous zeroed memory, aligned, and takes it back', () => {
+    it('allocates contiguous, aligned memory, and bus_dmamem_free frees it', () => {
       const t = tag({ alignment: 16384, maxsize: 12_288, nsegments: 1 });
       const before = vmPageCounts();
       const held = bus_dmamem_alloc(t, BUS_DMA_NOWAIT | BUS_DMA_ZERO)!;
@@ -353,14 +357,14 @@ describe('bus_dma', () => {
       expect(vmPageCounts()).to.deep.equal(before);
     });
 
-    it('fails where the device could not reach it', () => {
+    it('fails when the device can reach no free memory', () => {
       const t = tag({ lowaddr: 0xffffffff, maxsize: 4096 });
       const before = vmPageCounts();
       expect(bus_dmamem_alloc(t, BUS_DMA_NOWAIT)).to.equal(null);
       expect(vmPageCounts()).to.deep.equal(before);
     });
 
-    it('hands every frame out once, and fails when no run is long enough', () => {
+    it('fails when no run of frames is long enough; allocates no frame twice', () => {
       const t = tag({ maxsize: 4096 * 4096, maxsegsz: 4096 * 4096, nsegments: 1 });
       expect(bus_dmamem_alloc(t, BUS_DMA_NOWAIT)).to.equal(null);
       const seen = new Set<number>();

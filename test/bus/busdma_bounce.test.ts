@@ -49,7 +49,7 @@ describe('bounce pages', () => {
   beforeEach(() => bootDma(LOW_BASE));
   afterEach(() => things.end());
 
-  /** A packet above 4 GiB: 66 header bytes and two unmapped pages, with the pattern in it. */
+  /** A packet above 4 GiB: 66 header bytes and two unmapped pages, filled with the pattern. */
   function packet(): Mbuf {
     return above4G(() => {
       const m = m_gethdr(M_NOWAIT, MT_DATA)!;
@@ -64,7 +64,7 @@ describe('bounce pages', () => {
 
   const expected = (len: number): number[] => Array.from({ length: len }, (_, i) => pattern(i));
 
-  it('stand in for memory above lowaddr, and are copied into at PREWRITE', () => {
+  it('replace memory above lowaddr; PREWRITE copies the data into them', () => {
     const t = things.tag({ lowaddr: MAX32 });
     const map = things.map(t);
     const m = packet();
@@ -79,7 +79,7 @@ describe('bounce pages', () => {
     expect([dmaStats.bounced, counted(R_DMA_BOUNCED), zone!.total_bounced]).to.deep.equal([
       3, 3, 1,
     ]);
-    // File bytes were read by the CPU: those of the pages, not the header's.
+    // The CPU read the file bytes in the pages; the header bytes do not count.
     payloadReasons.forEach((_, i) =>
       expect(payloadBytesRead(i)).to.equal(i === READ_COPY ? 5000 : 0),
     );
@@ -90,7 +90,7 @@ describe('bounce pages', () => {
     m_freem(m);
   });
 
-  it('count file bytes that a mapping shows as read, too', () => {
+  it('count file bytes of EXT_SFBUF mbufs as read by the CPU, too', () => {
     const t = things.tag({ lowaddr: MAX32 });
     const map = things.map(t);
     const m = above4G(() => mb_unmapped_to_ext(newUnmapped(0, 3000))!);
@@ -101,7 +101,7 @@ describe('bounce pages', () => {
     m_freem(m);
   });
 
-  it('are copied out of at POSTREAD, and not before', () => {
+  it('replace memory for reception; POSTREAD copies the data out of them', () => {
     const t = things.tag({ lowaddr: MAX32, nsegments: 1, maxsize: MCLBYTES, maxsegsz: MCLBYTES });
     const map = things.map(t);
     const m = above4G(() => m_getcl(M_NOWAIT, MT_DATA, M_PKTHDR)!);
@@ -118,7 +118,7 @@ describe('bounce pages', () => {
     m_freem(m);
   });
 
-  it('stand in for misaligned memory, at the same place of the page if asked', () => {
+  it('replace misaligned memory, at the same page offset with BUS_DMA_KEEP_PG_OFFSET', () => {
     const m = packet();
     mem.copyWithin(m.m_data + 2, m.m_data, m.m_data + 66);
     m.m_data += 2;
@@ -126,7 +126,7 @@ describe('bounce pages', () => {
       const t = things.tag({ alignment: 8, flags });
       const map = things.map(t);
       expect(bus_dmamap_load_mbuf_sg(t, map, m, segs)).to.equal(0);
-      // The header begins in the middle of 8 bytes, the pages do not.
+      // The header is not aligned to 8 bytes, the pages are.
       expect(dmaStats.bounced).to.equal(1);
       const want = flags === 0 ? 0 : m.m_data % PAGE_SIZE;
       expect(segs.ds_addr[0]! % PAGE_SIZE).to.equal(want);
@@ -138,7 +138,7 @@ describe('bounce pages', () => {
     m_freem(m);
   });
 
-  it("are not used where a filter says so, and are for a parent's window", () => {
+  it('are not used where a filter returns false; are used for the window of a parent tag', () => {
     const m = packet();
     const filtered = things.tag({ lowaddr: MAX32, filter: () => false });
     const one = things.map(filtered);
@@ -159,7 +159,7 @@ describe('bounce pages', () => {
     m_freem(m);
   });
 
-  it("are used for a parent's alignment", () => {
+  it('are used for the alignment of a parent tag', () => {
     const m = packet();
     m.m_data += 2;
     m.m_len -= 2;
@@ -174,7 +174,7 @@ describe('bounce pages', () => {
     m_freem(m);
   });
 
-  it('are not used above the window, whose ends are the ends of pages', () => {
+  it('are not used above highaddr, which is rounded up to the end of its page', () => {
     const m = packet();
     const pgs = m.m_next!.m_ext.ext_pgs!;
     const pages = [vtophys(mtod(m)), pgs.pa[pgs.pa0]!, pgs.pa[pgs.pa0 + 1]!];
@@ -190,7 +190,7 @@ describe('bounce pages', () => {
     m_freem(m);
   });
 
-  it('missing: ENOMEM, counted, and what was taken is back', () => {
+  it('missing: the load returns ENOMEM, counts it and frees the pages it took', () => {
     const t = things.tag({ lowaddr: MAX32, maxsize: 2 * PAGE_SIZE });
     const map = things.map(t);
     const [zone] = bounceZones;
@@ -207,7 +207,7 @@ describe('bounce pages', () => {
     m_freem(m);
   });
 
-  it('fail at each allocation in turn, leaving nothing', () => {
+  it('are freed when the k-th allocation of a load fails, for each k', () => {
     const t = things.tag({ lowaddr: MAX32 });
     const map = things.map(t);
     const m = packet();
@@ -222,7 +222,7 @@ describe('bounce pages', () => {
     m_freem(m);
   });
 
-  it('are back after EFBIG', () => {
+  it('are freed after EFBIG', () => {
     const t = things.tag({ lowaddr: MAX32, nsegments: 2, maxsegsz: 2048 });
     const map = things.map(t);
     const m = packet();
@@ -233,7 +233,7 @@ describe('bounce pages', () => {
   });
 
   describe('zones', () => {
-    it('are shared by tags with the same needs, or less', () => {
+    it('are shared by tags with the same or weaker restrictions', () => {
       things.map(things.tag({ lowaddr: MAX32 }));
       things.map(things.tag({ lowaddr: MAX32 + 4 * PAGE_SIZE }));
       expect(bounceZones).to.have.lengthOf(1);
@@ -243,7 +243,7 @@ describe('bounce pages', () => {
       expect(bounceZones[2]!.alignment).to.equal(16384);
     });
 
-    it('grow with each map by a mapping, up to a part of memory', () => {
+    it('grow with each map by the pages of one mapping, up to 1/16 of memory', () => {
       const t = things.tag({ lowaddr: MAX32, maxsize: 16 * PAGE_SIZE });
       things.map(t);
       const [zone] = bounceZones;
@@ -254,14 +254,14 @@ describe('bounce pages', () => {
       expect(zone!.total_bpages).to.equal(RAM / PAGE_SIZE / 16);
     });
 
-    it('are filled at once with BUS_DMA_ALLOCNOW, and the first map adds none', () => {
+    it('are filled at tag creation with BUS_DMA_ALLOCNOW; the first map adds no pages', () => {
       const t = things.tag({ lowaddr: MAX32, maxsize: 8 * PAGE_SIZE, flags: BUS_DMA_ALLOCNOW });
       expect(bounceZones[0]!.total_bpages).to.equal(8);
       things.map(t);
       expect(bounceZones[0]!.total_bpages).to.equal(8);
     });
 
-    it('without memory: ENOMEM for the tag or the first map, nothing made', () => {
+    it('without memory: ENOMEM for a tag with BUS_DMA_ALLOCNOW and for the first map of a tag', () => {
       const low: number[] = [];
       vmPageAllocBelow(RAM / PAGE_SIZE, MAX32, 1, low);
       for (const p of low.splice(0, 3)) vm_page_unwire(p, false);
@@ -275,7 +275,7 @@ describe('bounce pages', () => {
       const ref: BusDmamapRef = { map: null };
       expect(bus_dmamap_create(t, 0, ref)).to.equal(ENOMEM);
       expect([ref.map, t.mapCount, dmaStats.mapsLive]).to.deep.equal([null, 0, 0]);
-      // What could be had stays with the zone, which has few pages now but works.
+      // The zone keeps the three pages that could be allocated.
       expect(bounceZones[0]!.total_bpages).to.equal(3);
       expect(vmPageCounts().wired).to.equal(before.wired + 3);
       for (const p of low) vm_page_unwire(p, false);
@@ -309,7 +309,7 @@ describe('bounce pages', () => {
     });
   });
 
-  it('make a map fail where the test says so', () => {
+  it('bus_dmamap_create returns ENOMEM at fail point dma_map', () => {
     const t = things.tag();
     failPoint('dma_map').arm(2);
     things.map(t);
@@ -352,7 +352,7 @@ describe('bus_dma: any chain under any restriction', function () {
     keep: fc.boolean(),
   });
 
-  /** A chain of the pieces, its bytes the pattern from 0 on. */
+  /** Builds a chain of the pieces, filled with the pattern from 0 on. */
   function build(list: Piece[]): Mbuf {
     const head = m_gethdr(M_NOWAIT, MT_DATA)!;
     head.m_len = 0;
@@ -377,7 +377,7 @@ describe('bus_dma: any chain under any restriction', function () {
     return head;
   }
 
-  it('the device gathers the bytes of the chain, inside its limits, and all comes back', () => {
+  it('the segments hold the bytes of the chain and respect all restrictions; nothing leaks', () => {
     let loaded = 0;
     let failed = 0;
     fc.assert(
@@ -408,7 +408,10 @@ describe('bus_dma: any chain under any restriction', function () {
             expect(segs.ds_len[i]).to.be.within(1, limits.maxsegsz);
             expect(first % limits.alignment).to.equal(0);
             for (const a of [first, last])
-              expect(a > limits.lowaddr && a <= limits.highaddr, 'in the window').to.equal(false);
+              expect(
+                a > limits.lowaddr && a <= limits.highaddr,
+                'address in the excluded window',
+              ).to.equal(false);
             const { boundary } = limits;
             if (boundary !== 0)
               expect(Math.floor(first / boundary)).to.equal(Math.floor(last / boundary));
@@ -420,7 +423,7 @@ describe('bus_dma: any chain under any restriction', function () {
       }),
       { numRuns: process.env['TAPNIC_FULL'] === '1' ? 2000 : 150 },
     );
-    // Both outcomes were seen.
+    // Both outcomes must occur.
     expect(loaded).to.be.above(20);
     expect(failed).to.be.above(5);
   });

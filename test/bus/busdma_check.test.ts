@@ -61,12 +61,12 @@ describe('the checker of bus_dma calls', () => {
   const load = (map: BusDmamap): void => {
     expect(bus_dmamap_load_mbuf_sg(map.tag, map, m, segs)).to.equal(0);
   };
-  /** The device's access to `len` bytes from `off` into the last load. */
+  /** A device access to `len` bytes at offset `off` of the last load. */
   const touch = (write: boolean, off = 0, len = 1000): number => {
     const addr = segs.ds_addr[0]! + off;
     return port.map(addr >>> 0, Math.floor(addr / 2 ** 32), len, write);
   };
-  /** Expects one report, of this kind and text; `@` is where the load lies. */
+  /** Expects one report with reason `why` and this text; `@` stands for the address of the load. */
   const expectOne = (why: number, text: string): void => {
     const at = `0x${segs.ds_addr[0]!.toString(16)}`;
     expect(dmaCheck.reports).to.deep.equal([text.replace('@', at)]);
@@ -74,7 +74,7 @@ describe('the checker of bus_dma calls', () => {
     dmaCheck.reports.length = 0;
   };
 
-  it('says nothing of a driver that does it right', () => {
+  it('reports nothing for correct calls', () => {
     const map = things.map(tag);
     load(map);
     bus_dmamap_sync(tag, map, BUS_DMASYNC_PREWRITE);
@@ -92,7 +92,7 @@ describe('the checker of bus_dma calls', () => {
     expect([dmaCheck.violations, windowCount]).to.deep.equal([0, 0]);
   });
 
-  it('lets driver and device share the memory of bus_dmamem_alloc', () => {
+  it('allows driver and device to share memory of bus_dmamem_alloc', () => {
     const ring = bus_dmamem_alloc(tag, 0)!;
     expect(bus_dmamap_load(tag, ring.map, ring.vaddr, 8192, segs)).to.equal(0);
     bus_dmamap_sync(tag, ring.map, BUS_DMASYNC_PREREAD | BUS_DMASYNC_PREWRITE);
@@ -104,7 +104,7 @@ describe('the checker of bus_dma calls', () => {
     expect(dmaCheck.reports).to.deep.equal([]);
   });
 
-  it('missing PRE: the device reads what no PREWRITE gave it', () => {
+  it('missing PRE: the device reads memory without a PREWRITE', () => {
     const map = things.map(tag);
     load(map);
     bus_dmamap_sync(tag, map, BUS_DMASYNC_PREREAD);
@@ -116,7 +116,7 @@ describe('the checker of bus_dma calls', () => {
     bus_dmamap_sync(tag, map, BUS_DMASYNC_POSTREAD);
   });
 
-  it('missing PRE: the device writes after a POST took the memory back', () => {
+  it('missing PRE: the device writes memory after POSTREAD', () => {
     const map = things.map(tag);
     load(map);
     bus_dmamap_sync(tag, map, BUS_DMASYNC_PREREAD);
@@ -129,7 +129,7 @@ describe('the checker of bus_dma calls', () => {
     );
   });
 
-  it('missing POST: unloaded, or given to the device again, after the device used it', () => {
+  it('missing POST: unload, or another PRE, after the device used the memory', () => {
     const map = things.map(tag);
     load(map);
     bus_dmamap_sync(tag, map, BUS_DMASYNC_PREWRITE);
@@ -149,7 +149,7 @@ describe('the checker of bus_dma calls', () => {
     bus_dmamap_sync(tag, map, BUS_DMASYNC_POSTREAD);
   });
 
-  it('POST without its PRE, also where the other PRE was there', () => {
+  it('POST without its own PRE, although the other PRE was done', () => {
     const map = things.map(tag);
     load(map);
     bus_dmamap_sync(tag, map, BUS_DMASYNC_PREWRITE);
@@ -161,7 +161,7 @@ describe('the checker of bus_dma calls', () => {
     bus_dmamap_sync(tag, map, BUS_DMASYNC_POSTWRITE);
   });
 
-  it('use after unload names the map that it was', () => {
+  it('use after unload: the report names the former map', () => {
     const map = things.map(tag);
     load(map);
     bus_dmamap_unload(tag, map);
@@ -172,7 +172,7 @@ describe('the checker of bus_dma calls', () => {
     );
   });
 
-  it('unload while the device owns it', () => {
+  it('unload while the device owns the memory', () => {
     const map = things.map(tag);
     load(map);
     bus_dmamap_sync(tag, map, BUS_DMASYNC_PREWRITE);
@@ -183,7 +183,7 @@ describe('the checker of bus_dma calls', () => {
     );
   });
 
-  it('double load of memory that the device may write; reading it twice is fine', () => {
+  it('double load of memory that the device may write; two loads for reading are allowed', () => {
     const other = things.tag({ name: 'test0 rx' });
     const one = things.map(tag);
     const two = things.map(other);
@@ -203,7 +203,7 @@ describe('the checker of bus_dma calls', () => {
     bus_dmamap_sync(other, two, BUS_DMASYNC_POSTREAD);
   });
 
-  it('what was never loaded, and the rest of an access that begins well', () => {
+  it('access that starts in loaded memory and ends in memory that was never loaded', () => {
     const map = things.map(tag);
     load(map);
     bus_dmamap_sync(tag, map, BUS_DMASYNC_PREWRITE);
@@ -216,7 +216,7 @@ describe('the checker of bus_dma calls', () => {
     bus_dmamap_sync(tag, map, BUS_DMASYNC_POSTWRITE);
   });
 
-  it('only looks: the access is let through, and nothing is a fault', () => {
+  it('only reports: the access succeeds and no fault is counted', () => {
     const map = things.map(tag);
     load(map);
     bus_dmamap_unload(tag, map);
@@ -224,7 +224,7 @@ describe('the checker of bus_dma calls', () => {
     expect([port.faults, counted(R_DEV_DMA_FAULT)]).to.deep.equal([0, 0]);
   });
 
-  it('tells the console, at most 64 times, keeps 32 and shows them as sysctls', () => {
+  it('prints at most 64 reports on the console, keeps 32 and shows them as sysctls', () => {
     ipcSysctlInit();
     dmaCheckSysctlInit();
     const lines: string[] = [];
@@ -241,7 +241,7 @@ describe('the checker of bus_dma calls', () => {
     expect(String(value('hw.busdma.violation_report')).split('\n')).to.have.lengthOf(32);
   });
 
-  it('off, notes nothing', () => {
+  it('records nothing when it is off', () => {
     busDmaWatch({});
     const map = things.map(tag);
     load(map);

@@ -8,7 +8,7 @@ const SIZE = 16 << 20;
 
 describe('RamDmaPort', () => {
   for (const base of [0, 0xffff_f000, 0x12_0000_0000]) {
-    it(`lets RAM at 0x${base.toString(16)} through and nothing else`, () => {
+    it(`allows access to RAM at 0x${base.toString(16)} and to nothing else`, () => {
       vm_page_startup(SIZE, base);
       resetReasons();
       const port = new RamDmaPort();
@@ -18,7 +18,8 @@ describe('RamDmaPort', () => {
       expect(at(base + SIZE - 1, 1)).to.equal(SIZE - 1);
       expect(at(base + PAGE_SIZE, SIZE - PAGE_SIZE)).to.equal(PAGE_SIZE);
       expect(port.faults).to.equal(0);
-      // Frame 0, past the end, over the end, before the start.
+      // Frame 0, a range that starts in frame 0, past the end, across the end, and two addresses
+      // far outside.
       expect(at(base, 1)).to.equal(-1);
       expect(at(base + PAGE_SIZE - 1, 2)).to.equal(-1);
       expect(at(base + SIZE, 1)).to.equal(-1);

@@ -4,7 +4,7 @@ import { passDefer } from '../../src/sys/pass.ts';
 import { bus_setup_intr, bus_teardown_intr, IntrVector } from '../../src/bus/intr.ts';
 
 describe('IntrVector', () => {
-  it('runs the handler once, later, as a pass', () => {
+  it('runs the handler once for two raises, later, inside a pass', () => {
     const clock = new ManualClock();
     const line = new IntrVector(clock);
     const log: string[] = [];
@@ -22,7 +22,7 @@ describe('IntrVector', () => {
     expect(line.delivered).to.equal(1);
   });
 
-  it('runs it again if it was raised meanwhile', () => {
+  it('runs the handler again if the line is raised while it runs', () => {
     const clock = new ManualClock();
     const line = new IntrVector(clock);
     let runs = 0;
@@ -36,7 +36,7 @@ describe('IntrVector', () => {
     expect(runs).to.equal(3);
   });
 
-  it('counts what nobody handles', () => {
+  it('counts an interrupt without a handler as stray', () => {
     const clock = new ManualClock();
     const line = new IntrVector(clock);
     bus_setup_intr(line, { run: () => expect.fail() });
@@ -46,7 +46,7 @@ describe('IntrVector', () => {
     expect(line.stray).to.equal(1);
   });
 
-  it('leaves the pass when the handler throws', () => {
+  it('closes the pass when the handler throws', () => {
     const clock = new ManualClock();
     const line = new IntrVector(clock);
     bus_setup_intr(line, {

@@ -31,7 +31,7 @@ describe('IOMMU', () => {
   const things = new DmaThings();
   const segs = new BusDmaSegs(64);
   let port: RamDmaPort;
-  /** Arena offset of BYTES bytes that the test loads from. */
+  /** Arena offset of the BYTES bytes that the test loads. */
   let base: number;
 
   beforeEach(() => {
@@ -55,7 +55,7 @@ describe('IOMMU', () => {
   const load = (map: BusDmamap, off: number, len: number): void =>
     void bus_dmamap_load(map.tag, map, kva(base + off), len, segs);
 
-  it('lets a device at the bytes that are loaded, and at none beside them', () => {
+  it('allows a device to access loaded bytes and no others', () => {
     const map = things.map(things.tag());
     expect(reaches(100, 1, false)).to.equal(false);
     load(map, 100, 5000);
@@ -72,7 +72,7 @@ describe('IOMMU', () => {
     );
   });
 
-  it('lets it write where PREREAD said so, and into memory of bus_dmamem_alloc', () => {
+  it('allows a device to write after PREREAD, and to write memory of bus_dmamem_alloc', () => {
     const tag = things.tag();
     const map = things.map(tag);
     load(map, 0, 2048);
@@ -91,7 +91,7 @@ describe('IOMMU', () => {
     bus_dmamem_free(tag, ring);
   });
 
-  it('agrees with a bitmap of bytes, whatever is loaded and unloaded', () => {
+  it('agrees with a byte-by-byte model after random loads and unloads', () => {
     const steps = fc.array(
       fc.record({
         map: fc.nat(3),
@@ -135,7 +135,7 @@ describe('IOMMU', () => {
     );
   });
 
-  it('shows itself in read-only sysctls', () => {
+  it('shows its state in read-only sysctls', () => {
     ipcSysctlInit();
     iommuSysctlInit();
     load(things.map(things.tag()), 0, 5000);

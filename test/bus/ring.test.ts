@@ -3,7 +3,7 @@ import { Panic } from '../../src/sys/kassert.ts';
 import { Ring } from '../../src/bus/ring.ts';
 
 describe('Ring', () => {
-  it('keeps one slot free, so that full is not empty', () => {
+  it('keeps one slot free, so that a full ring differs from an empty one', () => {
     const ring = new Ring(8);
     expect([ring.used, ring.free]).to.deep.equal([0, 7]);
     ring.produce(7);
@@ -13,7 +13,7 @@ describe('Ring', () => {
     expect(() => ring.consume(1)).to.throw(Panic, 'underrun');
   });
 
-  it('goes on over the end of the counters, at 2^32', () => {
+  it('works across the wrap of the counters at 2^32', () => {
     const ring = new Ring(8, 0xffff_fffe);
     expect(ring.slot(ring.prod)).to.equal(6);
     ring.produce(5);
@@ -24,7 +24,7 @@ describe('Ring', () => {
     expect(ring.free).to.equal(0);
   });
 
-  it('takes powers of two only', () => {
+  it('panics unless the size is a power of two above 1', () => {
     expect(() => new Ring(6)).to.throw(Panic);
     expect(() => new Ring(1)).to.throw(Panic);
   });
