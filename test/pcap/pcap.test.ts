@@ -54,7 +54,7 @@ describe('pcap files', () => {
     };
     const pcap = new PcapWriter(sink, { snaplen: 262144, ...options });
     for (const [i, frame] of frames.entries()) {
-      // The bytes lie somewhere in a larger memory.
+      // The frame lies at offset 100 of a larger memory.
       const memory = new Uint8Array(frame.length + 200).fill(0xee);
       memory.set(frame, 100);
       pcap.packet(1767225600 + i, 123_456_789, memory, 100, frame.length, frame.length);
@@ -92,10 +92,10 @@ describe('pcap files', () => {
     );
   });
 
-  describe('for Wireshark', () => {
+  describe('in Wireshark', () => {
     needs('tshark', 'capinfos');
 
-    it('are what Wireshark takes them for, in micro- and nanoseconds', async () => {
+    it('are decoded by tshark, with microseconds and nanoseconds', async () => {
       const fields = [
         'frame.time_epoch',
         'frame.len',
@@ -119,7 +119,7 @@ describe('pcap files', () => {
       }
     });
 
-    it('pass capinfos', () => {
+    it('are accepted by capinfos', () => {
       const out = execFileSync('capinfos', ['-M', '-t', '-E', '-c', write()], { encoding: 'utf8' });
       expect(out).to.match(/Number of packets:\s+3/);
       expect(out).to.match(/File type:\s+pcap\n/);
