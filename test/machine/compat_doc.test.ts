@@ -1,4 +1,4 @@
-/** docs/compat.md: where each default comes from. Here: that none is left out. */
+/** Checks that docs/compat.md lists every sysctl that can be set. */
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -15,7 +15,7 @@ import { packageRoot } from '../support/root.ts';
 const MEMORY = 32 << 20;
 
 describe('machine: docs/compat.md', () => {
-  it('has every sysctl that can be set', () => {
+  it('lists every sysctl that can be set', () => {
     const arena = new ArrayBuffer(arenaBytes(MEMORY));
     const clock = new ManualClock();
     const { vnet } = new Machine({
@@ -28,7 +28,7 @@ describe('machine: docs/compat.md', () => {
       arena,
     });
     const text = readFileSync(join(packageRoot(), 'docs/compat.md'), 'utf8');
-    // A row may leave out what its section or the name before it says: `cc.abe`, `beta_ecn`.
+    // A row may omit a prefix that its section or the previous name gives: `cc.abe`, `beta_ecn`.
     const words = new Set(
       [...text.matchAll(/`([a-z0-9_.]+)`/g)].map(([, name]) => name!.split('.').at(-1)),
     );

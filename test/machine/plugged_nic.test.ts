@@ -29,7 +29,7 @@ function boot(): Machine {
   });
 }
 
-/** The `code` that `call` throws. */
+/** Returns the `code` of the error that `call` throws. */
 function codeOf(call: () => unknown): string {
   try {
     call();
@@ -41,7 +41,7 @@ function codeOf(call: () => unknown): string {
 }
 
 describe('plugged NICs', () => {
-  it('are numbered by model, each with a device of its own', () => {
+  it('are numbered per model, and each has its own device', () => {
     const machine = boot();
     const nics = [...nicModels, ...nicModels].map(
       (model) => new PluggedNic(machine, model, new FakeWire(false), MAC),
@@ -52,7 +52,7 @@ describe('plugged NICs', () => {
       ...names.map((name) => `${name}1`),
     ]);
     expect(new Set(nics.map(({ ifp }) => ifp.if_capunit)).size).to.equal(nics.length);
-    // The number of one that left is the next one's.
+    // A new NIC reuses the number of a removed one.
     nics[0]!.stop();
     nics[0] = new PluggedNic(machine, nicModels[0]!, new FakeWire(false), MAC);
     expect(nics[0].ifp.if_xname).to.equal(`${names[0]}0`);
@@ -61,7 +61,7 @@ describe('plugged NICs', () => {
     expect(machine.leaked()).to.deep.equal({});
   });
 
-  it('are as many as there are slots', () => {
+  it('fail with EBUSY when all slots are in use', () => {
     const machine = boot();
     const tn = nicModel('tn')!;
     const plug = (): PluggedNic => new PluggedNic(machine, tn, new FakeWire(false), MAC);
@@ -73,7 +73,7 @@ describe('plugged NICs', () => {
     expect(machine.leaked()).to.deep.equal({});
   });
 
-  it('are refused what their model lacks', () => {
+  it('fail with EINVAL for a build or mode that the model lacks', () => {
     const machine = boot();
     for (const model of nicModels) {
       const wire = new FakeWire(!model.modes.includes('wire'));
