@@ -6,22 +6,22 @@ describe('test support: bytesPerCall', function () {
   const kept: { n: number }[] = [];
   let sum = 0;
 
-  it('sees no garbage where there is none', () => {
+  it('reports less than 1 byte for a function that allocates nothing', () => {
     expect(bytesPerCall(() => (sum = (sum + 1) | 0))).to.be.below(1);
   });
 
-  it('sees one small object', function () {
+  it('reports one small object', function () {
     if (process.env['TAPNIC_COVERAGE'] === '1') this.skip();
     expect(bytesPerCall(() => (kept[0] = { n: sum++ }))).to.be.above(12);
   });
 
-  it('sees a number that is no small integer, although its callee could be inlined', function () {
+  it('reports a heap number that the callee returns, although the callee could be inlined', function () {
     if (process.env['TAPNIC_COVERAGE'] === '1') this.skip();
     const unsigned = (n: number): number => n >>> 0;
     expect(bytesPerCall(() => (sum = unsigned(~sum) & 1))).to.be.above(12);
   });
 
-  it('sees the whole size of large ones, which set off collections', function () {
+  it('reports the whole size of large objects, which trigger garbage collections', function () {
     if (process.env['TAPNIC_COVERAGE'] === '1') this.skip();
     const hundred = Array.from({ length: 100 }, (_, i) => i);
     const arrays: number[][] = [];

@@ -1,4 +1,4 @@
-/** Proof that a per-packet path leaves no garbage. */
+/** Measures the heap bytes that a function allocates per call. */
 
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
@@ -6,18 +6,23 @@ import { runInNewContext } from 'node:vm';
 setFlagsFromString('--expose-gc');
 const gc: () => void = runInNewContext('gc');
 
-// Coverage counters leave garbage of their own: nothing can be measured under them.
+// Coverage counters allocate memory themselves, so nothing can be measured under coverage.
 const underCoverage = process.env['TAPNIC_COVERAGE'] === '1';
 
 const WARM_UP = 20_000;
 const CALLS = 100_000;
-/** Calls between two looks at the heap: few enough that a collection spoils few of them. */
+/**
+ * Calls between two reads of the heap size. The number is small, so that a collection spoils few
+ * calls.
+ */
 const BATCH = 5_000;
-/** The compiler works beside us: on a busy machine what it does about a number comes late. */
+/** Number of measurements. The compiler runs in parallel, and optimises late on a busy machine. */
 const TRIES_LEAST = 2;
 const TRIES_MOST = 20;
 
-/** Growth of the heap by one call, without the batches in which a collection shows as shrinking. */
+/**
+ * Heap growth per call. Batches in which the heap shrank, because a collection ran, are left out.
+ */
 function growthPerCall(fn: () => unknown): number {
   gc();
   let grown = 0;
@@ -46,13 +51,14 @@ function leastGrowth(fn: () => unknown): number {
 }
 
 /**
- * Heap bytes that one call of `fn` leaves behind, garbage included: the least of a few measurements,
- * because the runtime's own work only ever adds. 0.2 is none; one small object is about 40.
- * Under coverage it calls `fn` as often as for one measurement and says 0.
+ * Heap bytes that one call of `fn` allocates, garbage included. Returns the smallest of several
+ * measurements, because the runtime's own work only adds bytes. About 0.2 means no allocation; one
+ * small object gives about 40. Under coverage it calls `fn` as often as for one measurement and
+ * returns 0.
  *
- * What is compiled meanwhile is compiled without inlining. Which calls are inlined depends on what
- * else the process has run, and a number above 2^31 or a closure costs nothing where its callee is
- * inlined and is garbage where it is not.
+ * Inlining is off during the measurement, because the inlined calls depend on what else the process
+ * has run. A number above 2^31 or a closure costs no memory if its callee is inlined, and is
+ * allocated if it is not.
  */
 export function bytesPerCall(fn: () => unknown): number {
   setFlagsFromString('--no-turbo-inlining');

@@ -1,4 +1,4 @@
-/** Walks an allocator's failures: the first request refused, then the second, until none is reached. */
+/** Runs a function repeatedly and refuses its first allocation, then its second, and so on. */
 
 import { failPoint } from '../../src/sys/fail_point.ts';
 
@@ -13,9 +13,9 @@ export const MEMORY_POOLS = [
 ] as const;
 
 /**
- * Runs `run(setup(), fired)` with the `k`-th request that `run` makes to the fail point `name`
- * refused, for k = 1, 2, … until a run makes fewer than k requests; returns that k. `fired()` tells
- * whether the refusal has happened yet. Throws if `max` runs do not reach the end.
+ * Runs `run(setup(), fired)` for k = 1, 2, … and refuses the k-th request that `run` makes to fail
+ * point `name`. Ends when a run makes fewer than k requests, and returns that k. `fired()` returns
+ * whether the refusal has happened. Throws after `max` runs.
  */
 export function eachFailure<T>(
   name: string,

@@ -1,7 +1,7 @@
 /**
- * Ethernet, ARP, IPv4, ICMP, UDP and TCP frames, built and decoded from the RFCs by code of its own:
- * the stack is never judged by itself. `decodeFrame` checks every length and checksum unasked and
- * throws with the frame printed as tcpdump would.
+ * Builds and decodes Ethernet, ARP, IPv4, ICMP, UDP and TCP frames after the RFCs, without code of
+ * the stack, so that the stack does not check itself. `decodeFrame` always checks every length and
+ * checksum; its errors show the frame in hexadecimal.
  */
 
 import { expect } from 'chai';
@@ -10,7 +10,7 @@ export const ETHERTYPE_IPV4 = 0x0800;
 export const ETHERTYPE_ARP = 0x0806;
 export const BROADCAST_MAC = 'ff:ff:ff:ff:ff:ff';
 
-/** What `decodeFrame` says of one TCP header. */
+/** A decoded TCP header. */
 export interface TcpInfo {
   sport: number;
   dport: number;
@@ -88,11 +88,11 @@ export interface Frame {
 
 export interface DecodeOptions {
   /**
-   * TCP and UDP checksums: `full` (default), `pseudo` (a packet on its way to an offloading NIC: the
-   * field holds the pseudo-header's sum), `none` (do not look).
+   * TCP and UDP checksums: `full` (default), `pseudo` (a packet before an offloading NIC: the field
+   * holds the pseudo-header's sum), `none` (not checked).
    */
   l4?: 'full' | 'pseudo' | 'none';
-  /** IP header checksum: `full` (default) or `none`, on its way to an offloading NIC. */
+  /** IP header checksum: `full` (default), or `none` for a packet before an offloading NIC. */
   l3?: 'full' | 'none';
 }
 
@@ -138,7 +138,7 @@ const pseudoHeader = (src: number[], dst: number[], proto: number, len: number):
   ...u16(len),
 ];
 
-/** Bytes of a string (UTF-8), an array or nothing. */
+/** Converts a string (UTF-8), an array or undefined to bytes. */
 export function toBytes(data: string | ArrayLike<number> | undefined): Uint8Array {
   if (data === undefined) return new Uint8Array(0);
   return typeof data === 'string' ? new TextEncoder().encode(data) : Uint8Array.from(data);
@@ -181,7 +181,7 @@ export interface Ip4Fields {
   ttl?: number;
   /** A multiple of 4 bytes. */
   options?: ArrayLike<number>;
-  /** For broken packets: values in place of the right ones. */
+  /** For invalid packets: values that replace the right ones. */
   version?: number;
   hl?: number;
   len?: number;
@@ -253,7 +253,7 @@ export function buildUdp(ip: Ip4Fields, f: UdpFields): Uint8Array {
   return buildIp4(ip, 17, all);
 }
 
-/** By bit, FIN first; tcpdump prints them in this order. */
+/** Flag letters by bit, FIN first, in the order in which tcpdump prints them. */
 const FLAG_LETTERS = 'FSRP.UEW';
 
 export interface TcpFields {
@@ -274,7 +274,7 @@ export interface TcpFields {
   options?: ArrayLike<number>;
   payload?: string | ArrayLike<number>;
   sum?: number;
-  /** In place of the right data offset, in words. */
+  /** Replaces the right data offset, in words. */
   off?: number;
 }
 
@@ -385,7 +385,10 @@ function checkL4(b: Uint8Array, l4: Uint8Array, proto: number, mode: string): vo
   const name = proto === 6 ? 'TCP' : 'UDP';
   if (mode === 'pseudo') {
     if (get16(l4, at) !== pseudo)
-      throw new FrameError(`${name} field holds no pseudo-header sum, which is ${pseudo}`, b);
+      throw new FrameError(
+        `${name} checksum field does not hold the pseudo-header sum ${pseudo}`,
+        b,
+      );
     return;
   }
   if (proto === 17 && get16(l4, at) === 0) return;
@@ -470,7 +473,7 @@ export function decodeFrame(bytes: Uint8Array, options: DecodeOptions = {}): Fra
   return frame;
 }
 
-/** One line, as tcpdump -n would print it. */
+/** Formats a frame as one line, as tcpdump -n prints it. */
 export function formatFrame(f: Frame): string {
   const vlan = f.vlan === undefined ? '' : `vlan ${f.vlan & 0xfff}, `;
   if (f.arp !== undefined) {
@@ -509,19 +512,19 @@ export function formatFrame(f: Frame): string {
   return `${vlan}IP ${ip.src} > ${ip.dst}: proto ${ip.proto}${frag}, length ${ip.payload.length}`;
 }
 
-// Checking: small functions to compose. Each throws if the frame is not so.
+// Checkers: small functions to compose. Each throws if the frame does not match.
 
 export type Checker = (f: Frame) => void;
 
 /**
- * Exactly these frames were sent, in this order, and nothing else; `sent` is emptied. Each further
- * argument is the list of what must hold for one frame.
+ * Checks that exactly these frames were sent, in this order, and empties `sent`. Each further
+ * argument is the list of checkers for one frame.
  */
 export function expectTx(sent: Uint8Array[], ...want: Checker[][]): Frame[] {
   return expectTxWith({}, sent, ...want);
 }
 
-/** `expectTx` for frames that an offloading NIC has still to finish. */
+/** `expectTx` for frames whose checksums an offloading NIC still has to complete. */
 export function expectTxWith(
   options: DecodeOptions,
   sent: Uint8Array[],
@@ -588,7 +591,7 @@ export const wscale =
   (n: number | undefined): Checker =>
   (f) =>
     expect(tcpOf(f).wscale, 'wscale').to.equal(n);
-/** Transport payload: its bytes, or only how many. */
+/** Transport payload: its bytes, or only its length. */
 export const payload =
   (data: string | ArrayLike<number> | number): Checker =>
   (f) => {
@@ -607,7 +610,7 @@ export const toMac =
   (addr: string): Checker =>
   (f) =>
     expect(f.dst, 'Ethernet destination').to.equal(addr);
-/** An ARP request for `tpa` or a reply that `spa` is ours. */
+/** An ARP request for `tpa`. */
 export const arpRequest =
   (tpa: string): Checker =>
   (f) => {

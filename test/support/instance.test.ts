@@ -3,7 +3,7 @@ import { expect } from 'chai';
 import { within } from './instance.ts';
 
 describe('within', () => {
-  it('does nothing any more once the promise has settled', async () => {
+  it('does not call `expired` after the promise has settled', async () => {
     let expired = 0;
     const late = (): string => `late ${++expired}`;
     expect(await within(Promise.resolve(7), 5, late)).to.equal(7);
@@ -13,7 +13,7 @@ describe('within', () => {
     expect(expired).to.equal(0);
   });
 
-  it('rejects with what the end of the time says', async () => {
+  it('rejects with the message of `expired` when the time is over', async () => {
     const failure = await within(sleep(50), 5, () => 'too long').catch(String);
     expect(failure).to.equal('Error: too long');
   });

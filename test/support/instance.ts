@@ -1,4 +1,4 @@
-/** A running `tapnic` in a namespace of its own, driven through the command line alone. */
+/** A running `tapnic` in a network namespace, driven only through its command line. */
 
 import type { ChildProcess } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -8,7 +8,7 @@ import { createInterface } from 'node:readline';
 import type { Netns, Result } from './netns.ts';
 import { cliMain } from './root.ts';
 
-/** The `ready` line, as docs/usage.md has it. */
+/** The `ready` line, as docs/usage.md defines it. */
 export interface Ready {
   event: 'ready';
   tap: string;
@@ -72,8 +72,8 @@ export class Instance {
 
   /**
    * Runs `tapnic ARGS --json` in `ns` and waits for its `ready` line. Its control socket is in a
-   * temporary directory unless ARGS say otherwise. Rejects with what it said if it ends instead.
-   * @param wrapper a program and its arguments that become tapnic, such as env
+   * temporary directory unless ARGS say otherwise. Rejects with its stderr if it exits before.
+   * @param wrapper a program with its arguments that executes tapnic, such as env
    */
   static async start(ns: Netns, args: string[], wrapper: string[] = []): Promise<Instance> {
     const dir = mkdtempSync(join(tmpdir(), 'tapnic-'));
@@ -145,12 +145,14 @@ export class Instance {
     return new URL(path.split('/').map(encodeURIComponent).join('/'), this.url).href;
   }
 
-  /** Runs a client command (`netstat -m`, …) against this instance; any status is a result. */
+  /**
+   * Runs a client command (`netstat -m`, …) against this instance. Resolves with any exit status.
+   */
   command(...args: string[]): Promise<Result> {
     return this.#ns.run(process.execPath, [cliMain, ...args, '--control', this.control]);
   }
 
-  /** As `command`, with --json and its output parsed. Rejects if the status is not 0. */
+  /** Like `command`, with --json and its output parsed. Rejects if the status is not 0. */
   async json<T>(...args: string[]): Promise<T> {
     const { status, stdout, stderr } = await this.command(...args, '--json');
     if (status !== 0) throw new Error(`tapnic ${args.join(' ')}: status ${status}: ${stderr}`);
@@ -167,12 +169,15 @@ export class Instance {
     this.#child.kill(signal);
   }
 
-  /** Waits for the end without asking for it. */
+  /** Waits until the instance exits, without stopping it. */
   exited(): Promise<Exit> {
     return this.#exit;
   }
 
-  /** SIGTERM; resolves with how it ended. Kills it and rejects if it does not. */
+  /**
+   * Sends SIGTERM and resolves with the exit. Kills the instance and rejects if it does not exit in
+   * time.
+   */
   async stop(): Promise<Exit> {
     this.#child.kill('SIGTERM');
     return await within(this.#exit, STOP_TIMEOUT_MS, () => {
@@ -182,7 +187,7 @@ export class Instance {
   }
 }
 
-/** What `promise` resolves with; rejects with what `expired` says if that takes longer than `ms`. */
+/** Settles as `promise` does. Rejects with the message of `expired` after `ms` milliseconds. */
 export function within<T>(promise: Promise<T>, ms: number, expired: () => string): Promise<T> {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => reject(new Error(expired())), ms);

@@ -1,4 +1,4 @@
-/** A machine for tests, and the accounting invariant: after a test every pool is as it was before. */
+/** A machine for tests, and the leak check: after a test every pool must have its earlier count. */
 
 import { expect } from 'chai';
 import { busDmaInit } from '../../src/bus/bus_dma.ts';
@@ -16,15 +16,15 @@ import { payloadReset } from '../../src/vm/payload.ts';
 import { sfBufInit, sfstatBufs } from '../../src/vm/sf_buf.ts';
 import { vm_page_startup, vmPageCounts } from '../../src/vm/vm_page.ts';
 
-/** What is in use, by pool. */
+/** Items in use, by pool. */
 export type InUse = Record<string, number>;
 
 const MACHINE_BYTES = 32 * 1024 * 1024;
 let arena: ArrayBuffer | undefined;
 
 /**
- * Boots a machine of 32 MiB with virtual time, everything counted from 0. The memory is the same in
- * every test, zeroed: boot before each.
+ * Boots a machine of 32 MiB with virtual time and all counters at 0. All tests share one arena,
+ * which is zeroed here: boot before each test.
  */
 export function bootMachine(): ManualClock {
   const clock = new ManualClock();
@@ -43,7 +43,7 @@ export function bootMachine(): ManualClock {
   return clock;
 }
 
-/** Counts what is in use now. Pages that a zone was carved from are the zone's, not in use. */
+/** Counts the items in use. Pages that back a zone do not count. */
 export function machineInUse(): InUse {
   const pages = vmPageCounts();
   const use: InUse = {
@@ -66,7 +66,10 @@ export function machineInUse(): InUse {
   return use;
 }
 
-/** Fails unless what is in use is `before`, as `machineInUse()` told it; nothing, by default. */
+/**
+ * Fails unless the items in use equal `before`, a result of `machineInUse()`. By default none may
+ * be in use.
+ */
 export function expectMachineClean(before: InUse = {}): void {
   const now = machineInUse();
   const want = Object.fromEntries(Object.keys(now).map((pool) => [pool, before[pool] ?? 0]));

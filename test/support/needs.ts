@@ -1,13 +1,15 @@
 /**
- * What a suite needs of the machine. A missing need is never silent: the suite is skipped with the
- * reason, and with TAPNIC_REQUIRE=1, as in CI, it fails.
+ * Requirements of a suite. If one is missing, the suite is skipped and the reason is reported. With
+ * TAPNIC_REQUIRE=1, as in CI, the suite fails.
  */
 
 import { execFileSync, spawnSync } from 'node:child_process';
 import { accessSync, closeSync, constants, existsSync, openSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 
-/** A condition of the machine; a file, if it begins with /; any other word, a program on the PATH. */
+/**
+ * A condition of the machine; a file, if it starts with /; any other word is a program on the PATH.
+ */
 export type Need = 'root' | 'tap' | 'netns' | 'registry' | (string & {});
 
 function onPath(program: string): boolean {
@@ -21,7 +23,7 @@ function onPath(program: string): boolean {
   });
 }
 
-/** Tries it: a namespace that can be made is the only proof that one can be had. */
+/** Creates a namespace, because only that proves that it is possible. */
 function netnsMissing(): string | null {
   if (!onPath('ip')) return 'netns: no `ip` (install iproute2)';
   const name = `tn-probe-${process.pid}`;
@@ -41,7 +43,7 @@ function tapMissing(): string | null {
   }
 }
 
-/** Packages that are not in the lock file can be had only from the npm registry. */
+/** Packages that are not in the lock file come only from the npm registry. */
 function registryMissing(): string | null {
   const { status } = spawnSync('npm', ['view', 'node-api-headers', 'version'], { timeout: 30_000 });
   return status === 0 ? null : 'registry: the npm registry cannot be reached';
@@ -56,7 +58,7 @@ const probes: Record<string, () => string | null> = {
 
 const results = new Map<string, string | null>();
 
-/** Why `need` is not met, null if it is. Probed once per process. */
+/** Returns why `need` is not met, or null if it is. Probes once per process. */
 export function missing(need: Need): string | null {
   let why = results.get(need);
   if (why === undefined) {
@@ -68,10 +70,13 @@ export function missing(need: Need): string | null {
   return why;
 }
 
-/** Full titles of skipped suites, and why. For the reporter. */
+/** Full titles of skipped suites with the reasons, for the reporter. */
 export const skippedSuites = new Map<string, string>();
 
-/** What the machine lacks of `wanted`, null if nothing. Throws where a lack is a failure. */
+/**
+ * Returns which of `wanted` are missing, or null. Throws if something is missing and
+ * TAPNIC_REQUIRE=1.
+ */
 function lacking(wanted: readonly Need[]): string | null {
   const why = wanted.map(missing).filter((reason) => reason !== null);
   if (why.length === 0) return null;
@@ -80,13 +85,16 @@ function lacking(wanted: readonly Need[]): string | null {
   return why.join('; ');
 }
 
-/** As `needs`, for one test: to be called first in it, with its `this`. */
+/** Like `needs`, for one test: call it first in the test, with the test's `this`. */
 export function needsHere(test: Mocha.Context, ...wanted: Need[]): void {
   const why = lacking(wanted);
   if (why !== null) skipHere(test, why);
 }
 
-/** For a lack that only the test itself can see: skips it, or, with TAPNIC_REQUIRE=1, fails. */
+/**
+ * For a requirement that only the test itself can check: skips the test, or fails it with
+ * TAPNIC_REQUIRE=1.
+ */
 export function skipHere(test: Mocha.Context, why: string): void {
   if (process.env['TAPNIC_REQUIRE'] === '1') throw new Error(`missing, and required: ${why}`);
   skippedSuites.set(test.test?.fullTitle() ?? '', why);
@@ -94,8 +102,8 @@ export function skipHere(test: Mocha.Context, why: string): void {
 }
 
 /**
- * To be called in a `describe`: unless the machine has all of `wanted`, its tests are skipped, or,
- * with TAPNIC_REQUIRE=1, fail.
+ * Call it in a `describe`. If the machine lacks any of `wanted`, the tests are skipped, or fail
+ * with TAPNIC_REQUIRE=1.
  */
 export function needs(...wanted: Need[]): void {
   before(function () {
@@ -103,8 +111,8 @@ export function needs(...wanted: Need[]): void {
     if (why === null) return;
     const suite = this.test?.parent;
     skippedSuites.set(suite?.fullTitle() ?? '', why);
-    // What its other `before` hooks would have made is not there to be taken away; mocha would run
-    // the `after` hooks all the same.
+    // Remove the `after` hooks: mocha would run them, but the `before` hooks that they clean up
+    // after are skipped.
     const hooks: unknown = suite === undefined ? null : Reflect.get(suite, '_afterAll');
     if (Array.isArray(hooks)) hooks.length = 0;
     this.skip();

@@ -9,7 +9,7 @@ const names = (): string => execFileSync('ip', ['netns', 'list'], { encoding: 'u
 describe('test support: namespaces', () => {
   needs('root', 'netns');
 
-  it('has a namespace with nothing but lo, up, and no trace of it afterwards', async () => {
+  it('creates a namespace with only lo, which is up, and removes it and its processes afterwards', async () => {
     let name = '';
     let pid: number | undefined;
     {
@@ -30,10 +30,10 @@ describe('test support: namespaces', () => {
     expect(names()).not.to.contain(name);
     for (let i = 0; i < 100 && existsSync(`/proc/${pid}`); i++)
       await new Promise((resolve) => setTimeout(resolve, 10));
-    expect(existsSync(`/proc/${pid}`), 'the child lives').to.equal(false);
+    expect(existsSync(`/proc/${pid}`), 'the child is still alive').to.equal(false);
   });
 
-  it('is gone after a throw', () => {
+  it('is removed after a throw', () => {
     let name = '';
     expect(() => {
       using ns = new Netns();
@@ -44,7 +44,7 @@ describe('test support: namespaces', () => {
     expect(names()).not.to.contain(name);
   });
 
-  it('kills a program that does not end', async () => {
+  it('kills a program that exceeds its time limit', async () => {
     using ns = new Netns();
     const { signal } = await ns.run('sleep', ['1000'], { timeoutMs: 50 });
     expect(signal).to.equal('SIGKILL');

@@ -1,7 +1,8 @@
 /**
- * A private network namespace for one test: `using ns = new Netns()`. It has a unique name and `lo`
- * up, and is gone, with every program started in it, when the block is left, by a throw as well, or
- * when the process ends. Only programs started through it are killed, by their pids. Needs root.
+ * A private network namespace for one test: `using ns = new Netns()`. It has a unique name, and
+ * `lo` is up. It is removed, with every program started in it, when the block ends, normally or by
+ * a throw, or when the process ends. Only programs started through it are killed, by pid. Needs
+ * root.
  */
 
 import { execFileSync, spawn } from 'node:child_process';
@@ -21,7 +22,7 @@ function guardProcess(): void {
   process.once('SIGHUP', () => process.exit(129));
 }
 
-/** How a program ended, and what it said. */
+/** The exit status and the output of a program. */
 export interface Result {
   /** Exit status; null if a signal ended it. */
   status: number | null;
@@ -31,7 +32,7 @@ export interface Result {
 }
 
 export interface RunOptions {
-  /** SIGKILL after so many milliseconds; 30000 unless given. */
+  /** Milliseconds until SIGKILL. Default 30000. */
   timeoutMs?: number;
   input?: string | Buffer;
   env?: NodeJS.ProcessEnv;
@@ -42,10 +43,10 @@ export class Netns implements Disposable {
   readonly name: string;
   readonly #children = new Set<ChildProcess>();
 
-  /** Makes the namespace. @param tag shows up in the name, to tell two hosts of a test apart */
+  /** Creates the namespace. @param tag part of the name, to distinguish two hosts of a test */
   constructor(tag = '') {
     if (made++ === 0) guardProcess();
-    // scripts/test sets the prefix, and removes what a killed run may have left under it.
+    // scripts/test sets the prefix, and removes the namespaces that a killed run left with it.
     const prefix = process.env['TAPNIC_NETNS_PREFIX'] ?? 'tn';
     this.name = `${prefix}-${process.pid}-${made}${tag === '' ? '' : `-${tag}`}`;
     execFileSync('ip', ['netns', 'add', this.name]);
@@ -67,7 +68,10 @@ export class Netns implements Disposable {
     });
   }
 
-  /** Starts `cmd`. The child's pid is the program's own: `ip netns exec` becomes it. */
+  /**
+   * Starts `cmd`. The child's pid is the pid of the program, because `ip netns exec` executes it in
+   * its own process.
+   */
   spawn(cmd: string, args: string[] = [], options: SpawnOptions = {}): ChildProcess {
     const child = spawn('ip', ['netns', 'exec', this.name, cmd, ...args], options);
     this.#children.add(child);
@@ -76,7 +80,7 @@ export class Netns implements Disposable {
     return child;
   }
 
-  /** Runs `cmd` to its end without blocking the loop. Any status is a result. */
+  /** Runs `cmd` to its end without blocking the event loop. Resolves with any exit status. */
   run(cmd: string, args: string[] = [], options: RunOptions = {}): Promise<Result> {
     return new Promise((resolve, reject) => {
       const child = this.spawn(cmd, args, {
@@ -89,7 +93,7 @@ export class Netns implements Disposable {
       const stderr: Buffer[] = [];
       child.stdout?.on('data', (chunk: Buffer) => stdout.push(chunk));
       child.stderr?.on('data', (chunk: Buffer) => stderr.push(chunk));
-      child.stdin?.on('error', () => undefined); // EPIPE: it did not want its input
+      child.stdin?.on('error', () => undefined); // EPIPE: the program did not read its input
       child.stdin?.end(options.input);
       child.once('error', (error) => {
         clearTimeout(timer);
@@ -103,7 +107,7 @@ export class Netns implements Disposable {
     });
   }
 
-  /** As `run`, resolves with stdout and rejects if the status is not 0. */
+  /** Like `run`, but resolves with stdout, and rejects if the status is not 0. */
   async execAsync(cmd: string, args: string[] = [], options: RunOptions = {}): Promise<string> {
     const { status, signal, stdout, stderr } = await this.run(cmd, args, options);
     if (status === 0) return stdout;
@@ -117,7 +121,7 @@ export class Netns implements Disposable {
     try {
       execFileSync('ip', ['netns', 'delete', this.name], { stdio: 'pipe' });
     } catch (error) {
-      // It may have been deleted by hand; a throw here would hide the test's own.
+      // It may have been deleted by hand. A throw here would hide an error of the test.
       console.error(`netns ${this.name}: ${String(error)}`);
     }
   }

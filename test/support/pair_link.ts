@@ -1,7 +1,7 @@
 /**
- * A link of two descriptors (AF_UNIX SEQPACKET, one frame a write, natural EAGAIN) whose near end
- * takes a NIC of the native build and whose far end is a test's. There is no event loop in virtual
- * time: `pump` does what a poll would.
+ * A link of two descriptors (AF_UNIX SEQPACKET: one frame per write, EAGAIN when full). The near
+ * end is for a NIC of the native build, the far end for the test. Virtual time has no event loop:
+ * `pump` does the work of a poll.
  */
 
 import { loadAddon } from '../../native-bindings/index.ts';
@@ -11,12 +11,12 @@ import { NIC_SLOTS, NIC_SRAM_BYTES } from '../../src/machine/nic_model.ts';
 import type { WireListener } from '../../src/sys/wire.ts';
 import { deviceSramOff, mem } from '../../src/vm/arena.ts';
 
-/** Passes between the ends hold no more than a socket does; this bounds mistakes. */
+/** Limit of the rounds of `pump`, against endless loops. */
 const PUMP_MAX = 100_000;
-/** Where the far end's frames pass: the on-board memory of slots that no test fills. */
+/** The far end copies its frames through the on-board memory of slots that no test uses. */
 const SCRATCH_SLOTS = 4;
 
-/** A wire that nobody polls. */
+/** A wire without an event loop; `PairLink.pump` polls it. */
 class PumpedWire extends FdWire {
   wantsReadable = false;
   armed = false;
@@ -34,7 +34,7 @@ class PumpedWire extends FdWire {
   }
 }
 
-/** The far end, as a ReaderPort wants it. */
+/** The far end, with the interface that a ReaderPort needs. */
 class FarEnd {
   readonly vnetHdr: boolean;
   onFrame: ((frame: Uint8Array) => void) | null = null;
@@ -49,13 +49,13 @@ class FarEnd {
     this.vnetHdr = wire.vnetHdr;
   }
 
-  /** Sends a frame, with its virtio-net header iff `vnetHdr`, when there is room. */
+  /** Sends a frame, with a virtio-net header if `vnetHdr`, as soon as the socket has room. */
   inject(frame: Uint8Array): void {
     this.#waiting.push(frame.slice());
     this.flush();
   }
 
-  /** Returns whether anything could be sent. */
+  /** Sends waiting frames. Returns whether any was sent. */
   flush(): boolean {
     let sent = false;
     for (;;) {
@@ -70,7 +70,7 @@ class FarEnd {
     }
   }
 
-  /** Takes what has come. Returns whether anything had. */
+  /** Reads the frames that have arrived. Returns whether there was any. */
   drain(): boolean {
     for (let n = 0; ; n++) {
       this.#iov[0] = this.#off;
@@ -87,7 +87,7 @@ export class PairLink {
   readonly b: FarEnd;
   readonly #far: FdWire;
 
-  /** @param arena the one that `allocArena` returned last and that the machine was booted with */
+  /** @param arena the arena that `allocArena` returned last and that the machine was booted with */
   constructor(arena: ArrayBuffer, vnetHdr: boolean) {
     const fds = new Int32Array(2);
     check(loadAddon().socketPair(fds, 0), 'socketpair');
@@ -96,7 +96,7 @@ export class PairLink {
     this.b = new FarEnd(this.#far);
   }
 
-  /** Carries frames both ways until none moves. Returns whether any did. */
+  /** Moves frames both ways until none is left. Returns whether any moved. */
   pump(): boolean {
     for (let n = 0; n < PUMP_MAX; n++) {
       let moved = this.b.drain();
@@ -108,7 +108,7 @@ export class PairLink {
       if (this.a.wantsReadable) this.a.heardBy?.wireReadable();
       if (!moved) return n > 0;
     }
-    throw new Error('the link never comes to rest');
+    throw new Error('PairLink: frames still move after the last round');
   }
 
   close(): void {

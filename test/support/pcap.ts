@@ -1,6 +1,6 @@
 /**
- * Reads classic microsecond pcap files by the npm package pcap-parser: a reader that is not ours.
- * It ends without a word at a truncated record, so the bytes are counted here.
+ * Reads classic microsecond pcap files with the npm package pcap-parser, which is not our code. It
+ * reports no error for a truncated record, so the bytes are counted here.
  */
 
 import { statSync } from 'node:fs';
@@ -15,7 +15,7 @@ export interface Pcap {
 const GLOBAL_HEADER_LEN = 24;
 const RECORD_HEADER_LEN = 16;
 
-/** Rejects unless `file` is a well-formed pcap that ends where its last record does. */
+/** Reads `file`. Rejects unless it is a well-formed pcap file that ends with its last record. */
 export function readPcap(file: string): Promise<Pcap> {
   return new Promise((resolve, reject) => {
     let header: GlobalHeader | null = null;

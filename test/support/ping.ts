@@ -1,4 +1,4 @@
-/** Linux's ping, judged by the kernel's own count of replies. */
+/** Runs Linux's ping and counts the replies with the kernel's own counter. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Netns } from './netns.ts';
@@ -13,9 +13,9 @@ function echoReplies(ns: Netns): number {
 }
 
 /**
- * Pings `addr` and returns how many replies Linux received. Not what ping says: once it has any, it
- * waits for the last one only twice the longest round trip so far, which on a busy machine is less
- * than a turn of the scheduler.
+ * Pings `addr` and returns how many replies Linux received. The count that ping prints can be too
+ * low on a busy machine: after the first reply, ping waits for the last one only twice the longest
+ * round trip so far, which can be shorter than a scheduling delay.
  */
 export async function pinged(ns: Netns, addr: string, count: number, size = 56): Promise<number> {
   const before = echoReplies(ns);

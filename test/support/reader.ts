@@ -1,8 +1,8 @@
 /**
- * A TCP client at the far end of a simulated wire, which keeps what it receives: written from the
- * RFCs on test/support/frames.ts, so that nothing of the stack judges the stack. It acknowledges at
- * once, or when told to; it can refuse data by its window. Left out: sending data, retransmission of
- * its own (its SYN apart), SACK.
+ * A TCP client at the far end of a simulated wire that stores the received data. It is written from
+ * the RFCs with test/support/frames.ts, without code of the stack under test. It acknowledges at
+ * once, or when the test calls `ackAll`, and can limit the data by its window. Left out: sending
+ * data, retransmission (except of its SYN), SACK.
  */
 
 import type { SimEnd } from '../../src/host/sim_wire.ts';
@@ -25,10 +25,10 @@ export const HOST_ADDR = '192.0.2.2';
 export const HOST_MAC = '02:00:00:00:00:02';
 
 const VNET_HDR = 12;
-/** virtio-net: the checksum is left to the receiver. */
+/** virtio-net: the checksum field holds the pseudo-header sum; the receiver completes it. */
 const NEEDS_CSUM = 1;
 const SYN_AGAIN_NS = 1_000_000_000;
-/** Window scale of windows that need one. */
+/** Window scale for windows above 65535 bytes. */
 const WSCALE = 7;
 
 export interface ReaderOptions {
@@ -36,7 +36,7 @@ export interface ReaderOptions {
   mss?: number;
   /** Receive window in bytes; below 65536 it is exact. Default 1 MiB. */
   window?: number;
-  /** Whether it acknowledges what it gets; default yes. `ackAll` does it later. */
+  /** Whether it acknowledges received data; default yes. `ackAll` acknowledges later. */
   acks?: boolean;
   sport?: number;
 }
@@ -47,10 +47,10 @@ export class Reader {
   window: number;
   acks: boolean;
   established = false;
-  /** The peer's FIN has come, or its RST. */
+  /** The peer's FIN or RST was received. */
   eof = false;
   reset = false;
-  /** Data segments received, with their payload's length. */
+  /** Payload lengths of the received data segments. */
   readonly segments: number[] = [];
   readonly #wire: ReaderPort;
   readonly #mss: number;
@@ -109,7 +109,7 @@ export class Reader {
     );
   }
 
-  /** Acknowledges everything received, and goes on acknowledging. */
+  /** Acknowledges all received data, and acknowledges at once from now on. */
   ackAll(): void {
     this.acks = true;
     this.#ack();
@@ -119,13 +119,13 @@ export class Reader {
     this.#send('.', { seq: (this.#iss + 1) >>> 0, ack: this.#rcvNxt });
   }
 
-  /** Gives the connection up. */
+  /** Resets the connection. */
   abort(): void {
     this.reset = true;
     this.#send('R', { seq: (this.#iss + 1) >>> 0, ack: 0 });
   }
 
-  /** For ReaderPort. */
+  /** Handles a received segment. ReaderPort calls it. */
   segment(tcp: TcpInfo): void {
     if (this.reset) return;
     if (tcp.flags.includes('R')) {
@@ -164,7 +164,7 @@ export class Reader {
     this.#parts.push(fresh);
     this.#length += fresh.length;
     this.#rcvNxt = (this.#rcvNxt + fresh.length) >>> 0;
-    // What came too early may be due now.
+    // Segments received out of order may be in order now.
     for (const [at, bytes] of this.#ahead) {
       if (((this.#rcvNxt - at) | 0) < 0) continue;
       this.#ahead.delete(at);
@@ -173,22 +173,24 @@ export class Reader {
   }
 }
 
-/** An end of a link, simulated or real, that a test holds. */
+/** The test's end of a simulated or real link. */
 export type TestEnd = Pick<SimEnd, 'vnetHdr' | 'onFrame' | 'inject'>;
 
-/** The far end of the wire: answers ARP, gives TCP segments to their readers, keeps every frame. */
+/**
+ * The far end of the wire: answers ARP, passes TCP segments to their readers, stores every frame.
+ */
 export class ReaderPort {
   readonly clock: ManualClock;
   /** Frames of the host under test, without virtio-net headers, as they arrived. */
   readonly frames: Uint8Array[] = [];
-  /** For virtio-net: what the header in front of each of `frames` said. */
+  /** With virtio-net: the header of each frame in `frames`. */
   readonly vnetHeaders: Uint8Array[] = [];
   readonly readers = new Map<number, Reader>();
-  /** Sees every decoded frame first. */
+  /** Called with every decoded frame before it is handled. */
   onFrame: ((frame: Frame) => void) | null = null;
-  /** The VLAN it is in, null for none: what has another tag or none is only kept. */
+  /** The VLAN of the readers, or null. Frames with another tag are stored but not handled. */
   vlan: number | null = null;
-  /** Where frames go out: the end of the link that was heard last. */
+  /** The end on which frames are sent: the one that received the last frame. */
   #end: TestEnd;
 
   constructor(end: TestEnd, clock: ManualClock) {
@@ -197,7 +199,7 @@ export class ReaderPort {
     this.listen(end);
   }
 
-  /** Hears another link too. */
+  /** Also receives frames from another link. */
   listen(end: TestEnd): void {
     end.onFrame = (bytes): void => {
       this.#end = end;

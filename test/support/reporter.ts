@@ -1,6 +1,6 @@
 /**
- * Mocha's spec reporter, closing with each skipped title and its reason and, as the last line, the
- * plain `N passed, N failed, N skipped` that scripts read.
+ * Mocha's spec reporter. At the end it prints each skipped title with its reason and, as the last
+ * line, the plain `N passed, N failed, N skipped` that scripts read.
  */
 
 import mocha from 'mocha';

@@ -1,13 +1,13 @@
-/** Where things are, found from the place of the compiled file: dist/test/support. */
+/** Paths of the package, derived from the path of this compiled file in dist/test/support. */
 
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-/** The tree this file was compiled into: `dist`, or wherever `--outDir` pointed. */
+/** The tree this file was compiled into: `dist`, or the directory of `--outDir`. */
 export const distRoot: string = fileURLToPath(new URL('../..', import.meta.url));
 
-/** The command line, compiled. */
+/** The compiled command line. */
 export const cliMain: string = join(distRoot, 'src/cli/main.js');
 
 /** The package root, where the sources are: the nearest parent with a tsconfig.json, else the cwd. */

@@ -1,4 +1,4 @@
-/** What the send buffers of a running instance hold while something is under way. */
+/** Samples the send buffers of a running instance while some work is in progress. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { request } from '../../src/cli/control_client.ts';
@@ -6,24 +6,24 @@ import type { SocketLine } from '../../src/ctl/netstat_an.ts';
 
 const MB = 1e6;
 
-/** The send buffers of all connections, summed over all looks. */
+/** The send buffers of all connections, summed over all samples. */
 export interface Fill {
-  /** Looks that found something. */
+  /** Samples that found data in a send buffer. */
   looks: number;
   bytes: number;
   mbufs: number;
-  /** Unmapped ones among them. */
+  /** Unmapped mbufs among `mbufs`. */
   extPgs: number;
 }
 
-/** Mbufs per 10^6 bytes in the send buffers: the mean over all looks, each byte of it as heavy. */
+/** Mbufs per 10^6 bytes in the send buffers: the mean over all samples, weighted by bytes. */
 export function mbufsPerMB({ mbufs, bytes }: Fill): number {
   return mbufs / (bytes / MB);
 }
 
 /**
- * Looks into the send buffers of the instance at `control` every `everyMs` until `work` is done.
- * Rejects as `work` does.
+ * Samples the send buffers of the instance at `control` every `everyMs` milliseconds until `work`
+ * is done. Rejects if `work` rejects.
  */
 export async function watchSendBuffers(
   control: string,

@@ -1,4 +1,4 @@
-/** A directory with files of known content, and `tapnic serve` on it in a namespace of its own. */
+/** A directory with files of known content, and `tapnic serve` on it in a network namespace. */
 
 import { createHash } from 'node:crypto';
 import { createReadStream, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -8,7 +8,7 @@ import { SeededPrng } from '../../src/host/prng.ts';
 import { Instance } from './instance.ts';
 import { Netns } from './netns.ts';
 
-/** Bytes that look random and are the same for the same seed. */
+/** Pseudo-random bytes; the same seed gives the same bytes. */
 export function seededBytes(length: number, seed: number): Buffer {
   const words = new Uint32Array(Math.ceil(length / 4));
   const prng = new SeededPrng(seed);
@@ -47,7 +47,9 @@ export class Site implements Disposable {
   }
 }
 
-/** Runs `body` against a fresh instance that serves `site`; it must stop cleanly afterwards. */
+/**
+ * Runs `body` with a new instance that serves `site`. Throws if the instance does not stop cleanly.
+ */
 export async function withServed(
   site: Site,
   args: string[],
@@ -60,7 +62,7 @@ export async function withServed(
   } catch (e) {
     tapnic.kill('SIGKILL');
     const { signal, stderr } = await tapnic.exited();
-    // It may have been the instance that failed first.
+    // The instance may have exited by itself before; then its stderr explains the error.
     if (signal !== 'SIGKILL' && e instanceof Error) e.message += `; tapnic had ended: ${stderr}`;
     throw e;
   }

@@ -1,7 +1,7 @@
 /**
- * A directory with one file, `slow.bin`, whose reads take as long as the test wants: a FUSE file
- * system that this process serves itself. Kernel interface: linux/fuse.h, protocol 7.31; reads are
- * direct, so that no page cache answers in its place. Needs root and /dev/fuse.
+ * A directory with one file, `slow.bin`, whose reads take as long as the test wants. It is a FUSE
+ * file system that this process serves. Kernel interface: linux/fuse.h, protocol 7.31. Reads are
+ * direct, so that the page cache does not answer them. Needs root and /dev/fuse.
  */
 
 import { execFileSync, spawn } from 'node:child_process';
@@ -40,11 +40,11 @@ const live = new Set<SlowDir>();
 
 export class SlowDir implements AsyncDisposable {
   readonly dir = mkdtempSync(join(tmpdir(), 'tapnic-slow-'));
-  /** Milliseconds from now on that a read takes. */
+  /** Duration of each new read, in milliseconds. */
   delayMs = 0;
   readonly #content: Buffer;
   readonly #fd: number;
-  /** Reads that wait, by the number of their request. */
+  /** Pending reads, by the number of their request. */
   readonly #waiting = new Map<bigint, NodeJS.Timeout>();
   #mounted = false;
   #ended: Promise<void> = Promise.resolve();
@@ -54,7 +54,7 @@ export class SlowDir implements AsyncDisposable {
     this.#fd = openSync('/dev/fuse', 'r+');
   }
 
-  /** Mounts it, with `content` in its file. */
+  /** Mounts the file system, with `content` in its file. */
   static async mount(content: Buffer): Promise<SlowDir> {
     const fs = new SlowDir(content);
     if (live.size === 0) process.on('exit', unmountAll);
@@ -78,7 +78,7 @@ export class SlowDir implements AsyncDisposable {
         read(this.#fd, buf, 0, buf.length, null, (e, got) => resolve([e?.code ?? null, got])),
       );
       if (code === 'ENODEV' || code === 'EBADF') return;
-      // Else the request was withdrawn before it could be read.
+      // On any other error the request was withdrawn before it could be read.
       if (code === null && n >= IN_HEADER) this.#request(Buffer.from(buf.subarray(0, n)));
     }
   }
@@ -91,7 +91,7 @@ export class SlowDir implements AsyncDisposable {
     try {
       writeSync(this.#fd, Buffer.concat([head, data]));
     } catch {
-      // Whoever asked was interrupted, or the file system is going.
+      // The requester was interrupted, or the file system is being unmounted.
     }
   }
 
@@ -130,7 +130,8 @@ export class SlowDir implements AsyncDisposable {
       case BATCH_FORGET:
         return;
       case INTERRUPT:
-        // Whoever reads was killed; without an answer the kernel would keep it until the read ends.
+        // The reading process was killed. Without an answer the kernel would keep it until the read
+        // ends.
         return this.#end(body.readBigUInt64LE(0), EINTR);
       default:
         return this.#reply(unique, ENOSYS);
@@ -150,7 +151,7 @@ export class SlowDir implements AsyncDisposable {
     if (this.#waiting.delete(unique)) this.#reply(unique, error, data);
   }
 
-  /** Reads that wait. */
+  /** Number of pending reads. */
   get pending(): number {
     return this.#waiting.size;
   }
@@ -167,7 +168,7 @@ export class SlowDir implements AsyncDisposable {
     return b;
   }
 
-  /** Unmounts it; reads that still wait fail. */
+  /** Unmounts the file system; pending reads fail. */
   unmount(): void {
     if (!live.delete(this)) return;
     for (const timer of this.#waiting.values()) clearTimeout(timer);
@@ -177,7 +178,7 @@ export class SlowDir implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.unmount();
-    // The kernel ends the connection when nobody has anything open there.
+    // The kernel ends the connection when no process has a file open there.
     const patience = new Promise((resolve) => setTimeout(resolve, 2000).unref());
     await Promise.race([this.#ended, patience]);
     closeSync(this.#fd);

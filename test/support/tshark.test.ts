@@ -1,4 +1,4 @@
-/** The judges themselves: each must be able to say no. */
+/** Tests of the capture checks: each check must reject a bad capture. */
 
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -70,7 +70,7 @@ describe('test support: captures', () => {
     return path;
   };
 
-  it('counts what is clean', async () => {
+  it('counts the frames of a clean capture', async () => {
     const path = file(tcpFrame(0), tcpFrame(1460));
     const counts = await assertCleanCapture(path, { mtu: 1500 });
     expect(counts).to.include({ frames: 2, ip: 2, tcp: 2, tcpPayload: 1460, frameMax: 1514 });
@@ -91,14 +91,16 @@ describe('test support: captures', () => {
     expect(said).to.contain('1 of 2 frames').and.contain('frame 2: bad TCP checksum');
   });
 
-  /** From the Linux side: the addresses exchanged, which leaves the sums as they are. */
+  /**
+   * Exchanges the addresses, so that the frame comes from the Linux side; the checksums stay valid.
+   */
   const fromLinux = (frame: Buffer): Buffer => {
     frame.writeUInt32BE(0xc0000201, 26);
     frame.writeUInt32BE(0xc0000202, 30);
     return frame;
   };
 
-  it('takes ffff for a TCP checksum of 0 from Linux, and for no other', async () => {
+  it('accepts ffff instead of a TCP checksum of 0 from Linux, and from no other host', async () => {
     const frame = fromLinux(tcpFrame(2));
     const sum = frame.readUInt16BE(50);
     frame.writeUInt16BE(0x5a5a + sum - (0x5a5a + sum > 0xffff ? 0xffff : 0), 54);

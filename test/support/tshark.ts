@@ -1,6 +1,6 @@
 /**
- * Captures judged by Wireshark's dissectors, so that nothing of ours reads what ours wrote.
- * TCP streams are not reassembled and HTTP is not dissected: a frame is judged by itself, and a
+ * Checks captures with Wireshark's dissectors, so that our own code does not read what it wrote.
+ * TCP streams are not reassembled and HTTP is not dissected: each frame is checked alone, and a
  * capture of 100 MB takes seconds.
  */
 
@@ -18,10 +18,15 @@ const CHECK = [
   'tcp.analyze_sequence_numbers:FALSE',
 ];
 const checkArgs = [...CHECK.flatMap((pref) => ['-o', pref]), '--disable-protocol', 'http'];
-/** Payloads are random bytes: what guesses protocols from them finds one now and then. */
+/**
+ * Payloads are random bytes, in which tshark's heuristics sometimes detect a protocol: decode them
+ * as data.
+ */
 const NO_GUESSING = 'tcp udp'.split(' ').flatMap((proto) => ['-d', `${proto}.port==1-65535,data`]);
 
-/** Runs tshark on a capture and returns one array of field values per frame that `filter` takes. */
+/**
+ * Runs tshark on a capture and returns one array of field values per frame that matches `filter`.
+ */
 export async function tsharkFields(
   file: string,
   fields: string[],
@@ -51,14 +56,14 @@ function eachRow(
   return new Promise((resolve, reject) => {
     child.once('error', reject);
     child.once('close', (status) => {
-      // A file cut short is status 2 and all the frames before the cut.
+      // For a truncated file tshark prints the frames before the cut and exits with status 2.
       if (status !== 0) reject(new Error(`tshark ${file}: status ${status}: ${said.trim()}`));
       else void drained.then(() => resolve());
     });
   });
 }
 
-/** What a clean capture held; frame counts unless said. */
+/** Contents of a clean capture, as frame counts unless stated otherwise. */
 export interface CaptureCounts {
   frames: number;
   /** Bytes of all frames. */
@@ -76,7 +81,7 @@ export interface CaptureCounts {
 }
 
 export interface CleanOptions {
-  /** Layer-3 bytes; a frame may be 14 longer. */
+  /** In bytes. A frame may be 14 bytes longer. */
   mtu: number;
 }
 
@@ -99,23 +104,23 @@ const FIELDS = [
   'tcp.len',
 ] as const;
 type Field = (typeof FIELDS)[number];
-/** One frame's fields, as tshark printed them; empty if it has none. */
+/** Returns a field of one frame as tshark printed it, or an empty string. */
 type Frame = (field: Field) => string;
 
 const column = new Map<Field, number>(FIELDS.map((name, i) => [name, i]));
 
-/** The Linux side's address where `--host-addr` does not say otherwise. */
+/** Address of the Linux side unless `--host-addr` changes it. */
 const LINUX_ADDR = '192.0.2.1';
 const ETHER_HDR_LEN = 14;
 const isSet = (value: string): boolean => value === '1' || value === 'True';
 const isGood = (status: string): boolean => status === '1' || status === 'Good';
-/** UDP over IPv4 may go without: the field is 0. */
+/** UDP over IPv4 may have no checksum: the field is 0. */
 const isAbsent = (status: string): boolean => status === '3' || status === 'Not present';
 
 /**
- * Linux, like UDP, sends ffff where the sum is 0 when it fills in a checksum late, once in 65536
- * frames. To a receiver both are the same number (RFC 1071, 1), and so the frame is valid; to tshark
- * it is bad. From anyone but the Linux side it is bad here too.
+ * When Linux fills in a checksum late, it sends ffff instead of 0 for TCP as for UDP, once in 65536
+ * frames. For a receiver both are the same number (RFC 1071, 1), so the frame is valid, but tshark
+ * calls it bad. It is accepted here from the Linux side only.
  */
 function isTcpSumGood(frame: Frame): boolean {
   if (isGood(frame('tcp.checksum.status'))) return true;
@@ -126,7 +131,7 @@ function isTcpSumGood(frame: Frame): boolean {
   );
 }
 
-/** What is wrong with one frame, null if nothing is; adds it to `counts`. */
+/** Checks one frame and adds it to `counts`. Returns the fault, or null. */
 function judge(frame: Frame, mtu: number, counts: CaptureCounts): string | null {
   const len = Number(frame('frame.len'));
   counts.frames++;
@@ -136,7 +141,7 @@ function judge(frame: Frame, mtu: number, counts: CaptureCounts): string | null 
   if (len > mtu + ETHER_HDR_LEN) return `${len} bytes, above the MTU of ${mtu}`;
   if (frame('frame.cap_len') !== frame('frame.len')) return 'cut short by the capture';
 
-  // eth:ethertype:ip:tcp…; an ICMP error quotes the headers of another packet behind its own.
+  // For example eth:ethertype:ip:tcp. In an ICMP error the protocols of the quoted packet follow.
   const [, , network = '', transport = ''] = frame('frame.protocols').split(':');
   if (network === 'arp') counts.arp++;
   else if (network === 'ipv6') counts.ip6++;
@@ -203,7 +208,7 @@ export async function assertCleanCapture(
 }
 
 /**
- * What tshark's analysis of TCP remarks: everything under `tcp.analysis.flags`, and every expert item
+ * Returns the findings of tshark's TCP analysis: all of `tcp.analysis.flags` and every expert item
  * above a note, each as `frame SOURCE: messages`.
  */
 export async function tcpRemarks(file: string): Promise<string[]> {
@@ -221,13 +226,13 @@ export async function tcpRemarks(file: string): Promise<string[]> {
     .map((line) => line.replace('\t', ' ').replace('\t', ': '));
 }
 
-/** Frames in a capture as capinfos, another reader of the same makers, counts them. */
+/** Number of frames in a capture, counted by Wireshark's capinfos. */
 export async function capinfosFrames(file: string): Promise<number> {
   const { stdout } = await execFileAsync('capinfos', ['-TrMc', file]);
   return Number(stdout.trim().split('\t').at(-1));
 }
 
-/** The frames as tcpdump prints them, one line each, its complaints about checksums included. */
+/** The lines that tcpdump prints for a capture, including its messages about bad checksums. */
 export async function tcpdumpLines(file: string, filter: string[] = []): Promise<string[]> {
   const { stdout } = await execFileAsync('tcpdump', ['-nnvr', file, ...filter], {
     maxBuffer: 256 << 20,

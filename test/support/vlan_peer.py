@@ -1,8 +1,8 @@
 """A host on a VLAN at the far end of a TAP, on a packet socket: for kernels without 802.1Q devices.
 
-vlan_peer.py IF VID OUR_IP THEIR_IP PATH: asks for THEIR_IP's address, sends two pings, fetches PATH by
-HTTP over a TCP of its own, and prints what came of it as JSON. Every frame it sends is tagged; it
-takes nothing that is not.
+vlan_peer.py IF VID OUR_IP THEIR_IP PATH: resolves THEIR_IP by ARP, sends two pings, fetches PATH by HTTP
+over its own small TCP, and prints the results as JSON. Every frame it sends is tagged. It counts frames
+without the right tag as stray and does not handle them.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ ifname, vid, us, them, path = sys.argv[1], int(sys.argv[2]), *sys.argv[3:6]
 us_ip, them_ip = socket.inet_aton(us), socket.inet_aton(them)
 them_mac = b"\xff" * 6
 stray = 0
-# The last run's connection may be in TIME_WAIT.
+# The port differs from run to run: the connection of the last run may be in TIME_WAIT.
 port = 20000 + os.getpid() % 20000
 
 s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
@@ -61,7 +61,7 @@ def tcp(seq, ack, flags, data=b""):
 
 
 def receive():
-    """The next tagged frame for us, as type and payload; answers ARP meanwhile."""
+    """Returns type and payload of the next tagged frame for us. Answers ARP requests meanwhile."""
     global stray
     while True:
         frame, anc, _, addr = s.recvmsg(65600, 256)

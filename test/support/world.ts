@@ -1,7 +1,7 @@
 /**
- * A whole host on a simulated wire, in virtual time: machine, stack, driver and device as `tapnic
- * serve` has them, a disk worked by hand, a server on port 80, and readers at the far end. What a
- * client of the command line would see is asked for by the control protocol.
+ * A whole host on a simulated wire, in virtual time: machine, stack, driver and device as in
+ * `tapnic serve`, a disk under the test's control, a server on port 80, and readers at the far end.
+ * Reports of the commands come through the control protocol.
  */
 
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -57,24 +57,29 @@ const DELAY_NS = 100_000;
 export interface WorldOptions {
   /** A NIC model, or its name. Default `tn`. */
   model?: string | NicModel;
-  /** The NIC's own address, where the reader's network is not its own but a VLAN's or a lagg's. */
+  /**
+   * Address of the NIC itself, for tests in which a VLAN or lagg has the address in the readers'
+   * network.
+   */
   addr?: string;
   mode?: 'wire' | 'vnet';
-  /** Of the device; `native` runs on a socket pair. Default `ts`. */
+  /** Build of the device; `native` runs on a socket pair. Default `ts`. */
   build?: NicBuild;
   mtu?: number;
-  /** Capabilities to switch, in ifconfig's words: `-nomap`. */
+  /** Capabilities to switch, as words of ifconfig: `-nomap`. */
   caps?: string[];
   useExtPgs?: boolean;
-  /** Bytes of RAM and the physical address of the first. */
+  /** Bytes of RAM; `base` is the physical address of the first byte. */
   memory?: number;
   base?: number;
-  /** Drivers' bus_dma calls are checked; devices reach only what is loaded. */
+  /**
+   * `dmaCheck` checks the drivers' bus_dma calls; with `iommu` devices reach only loaded memory.
+   */
   dmaCheck?: boolean;
   iommu?: boolean;
 }
 
-/** A file on the disk, and what is in it. */
+/** A file on the disk, and its bytes. */
 export interface WorldFile {
   readonly file: File;
   readonly disk: HandFile;
@@ -96,12 +101,12 @@ export class World {
   readonly port: ReaderPort;
   readonly conns: Conn[] = [];
   readonly calls: Call[] = [];
-  /** Whether reads complete by themselves as time passes; else by `disk`. */
+  /** Whether reads complete as time passes. If false, the test completes them through `disk`. */
   diskWorks = true;
   readonly nics: PluggedNic[] = [];
   readonly #options: WorldOptions;
   readonly #files: File[] = [];
-  /** The wire of a native device; the simulated one is idle then. */
+  /** The wire of a native device, which then replaces `link`; otherwise null. */
   readonly #pair: PairLink | null;
   readonly #acceptor: Acceptor;
 
@@ -159,7 +164,7 @@ export class World {
     return nic;
   }
 
-  /** Plugs another NIC in, on a link of its own whose far end the same readers hear. */
+  /** Plugs in another NIC on its own link; the same readers receive at its far end. */
   plugAnother(model: NicModel, mac: string, addr: string): { nic: PluggedNic; link: SimLink } {
     const link = this.#link();
     this.port.listen(link.b);
@@ -177,7 +182,7 @@ export class World {
     });
   }
 
-  /** Gives an interface made by name the address that readers connect to. */
+  /** Configures a cloned interface with the address that readers connect to. */
   address(ifp: Ifnet): void {
     passEnter();
     expect(in_aifaddr(ifp, parseInAddr(HOST_ADDR)!, 24)).to.equal(0);
@@ -193,7 +198,7 @@ export class World {
     return this.nic.ifp;
   }
 
-  /** What the server has accepted. */
+  /** The sockets that the server has accepted. */
   get accepted(): readonly Socket[] {
     return this.#acceptor.accepted;
   }
@@ -202,7 +207,7 @@ export class World {
     return ifunit(this.vnet, name);
   }
 
-  /** What a client of the control socket gets. */
+  /** Returns the data that a client of the control socket gets. */
   ask(cmd: string, args: Record<string, unknown> = {}): unknown {
     const answer = handleRequest({ vnet: this.vnet, info: {} }, { id: 1, cmd, args });
     if (!answer.ok) throw new Error(`${cmd}: ${answer.err.code}: ${answer.err.message}`);
@@ -226,7 +231,7 @@ export class World {
   line(conn: Conn): SocketLine {
     const lines = this.ask('netstat', { report: 'an', all: false }) as SocketLine[];
     const line = lines.find(({ foreign }) => foreign === `${READER_ADDR}.${conn.reader.sport}`);
-    if (line === undefined) throw new Error('netstat -an: the connection is not there');
+    if (line === undefined) throw new Error('netstat -an: no line for the connection');
     return line;
   }
 
@@ -242,12 +247,15 @@ export class World {
     return { ...made, bytes };
   }
 
-  /** Lets `ms` milliseconds pass, the disk working unless told otherwise. */
+  /** Lets `ms` milliseconds pass. Reads complete if `diskWorks` is true. */
   pass(ms: number): void {
     this.until(() => false, ms);
   }
 
-  /** Lets time pass until `done()`, `ms` milliseconds at most. Returns whether it was done. */
+  /**
+   * Lets time pass until `done()` is true, at most `ms` milliseconds. Returns the last result of
+   * `done()`.
+   */
   until(done: () => boolean, ms = 60_000): boolean {
     const endNs = this.clock.nowNs() + ms * 1e6;
     for (;;) {
@@ -260,7 +268,7 @@ export class World {
     return done();
   }
 
-  /** A reader connects; returns both ends. */
+  /** Connects a reader and returns both ends. */
   connect(options: ReaderOptions = {}): Conn {
     const { accepted } = this.#acceptor;
     const before = accepted.length;
@@ -283,7 +291,10 @@ export class World {
     return call;
   }
 
-  /** Sends files whole, one after the other on one connection; returns what the reader got. */
+  /**
+   * Sends whole files one after the other on one connection. Returns all data that the reader
+   * received.
+   */
   transfer(conn: Conn, ...files: WorldFile[]): Uint8Array {
     let total = conn.reader.length;
     for (const file of files) {
@@ -297,17 +308,19 @@ export class World {
     }
     expect(
       this.until(() => conn.reader.length >= total),
-      'all arrives',
+      'all data arrives',
     ).to.equal(true);
     return conn.reader.received;
   }
 
-  /** Everything that was sent is acknowledged and every buffer is back from the NIC. */
+  /**
+   * Lets enough time pass that all sent data is acknowledged and the NIC has returned all buffers.
+   */
   settle(): void {
     this.pass(500);
   }
 
-  /** Closes both ends of a connection of the host with itself. */
+  /** Closes both ends of a connection from the host to itself. */
   closeLocal(...ends: Socket[]): void {
     passEnter();
     for (const so of ends) soclose(so);
@@ -322,7 +335,7 @@ export class World {
     passLeave();
   }
 
-  /** The frames of the host under test as a pcap file, judged by `body`. */
+  /** Writes the frames of the host under test to a pcap file and runs `body` on it. */
   async withPcap(body: (file: string) => Promise<void>): Promise<void> {
     const dir = mkdtempSync(join(tmpdir(), 'tapnic-world-'));
     try {
@@ -342,7 +355,7 @@ export class World {
     }
   }
 
-  /** Ends everything; every pool of the machine must be as it was at boot. */
+  /** Closes everything, and fails unless every pool of the machine is as it was at boot. */
   end(): void {
     this.diskWorks = true;
     for (const conn of this.conns) {
@@ -369,7 +382,10 @@ export class World {
   }
 }
 
-/** Runs `body` in a world and ends it; what `body` throws is not hidden by what that leaves behind. */
+/**
+ * Runs `body` in a world and ends it. If `body` throws, the leak check is skipped, so that it does
+ * not hide the error.
+ */
 export function inWorld(options: WorldOptions, body: (world: World) => void): void {
   const world = new World(options);
   try {
@@ -381,7 +397,7 @@ export function inWorld(options: WorldOptions, body: (world: World) => void): vo
   world.end();
 }
 
-/** As `inWorld`, for a body that waits for a judge. */
+/** Like `inWorld`, for an asynchronous body. */
 export async function inWorldAsync(
   options: WorldOptions,
   body: (world: World) => Promise<void>,
