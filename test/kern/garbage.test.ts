@@ -32,7 +32,7 @@ import { vm_page_unwire } from '../../src/vm/vm_page.ts';
 /** Limit in heap bytes per call. It is not 0 because the measurement itself allocates. */
 const NONE = 8;
 
-describe('garbage per packet', function () {
+describe('heap allocation per packet', function () {
   this.timeout(30_000);
   bootEach();
 

@@ -105,7 +105,7 @@ const CASES: Record<string, Case> = {
   m_getcl: { call: () => m_getcl(M_NOWAIT, MT_DATA, M_PKTHDR), onFail: 'kept' },
   'm_getjcl, a page': { call: () => m_getjcl(M_NOWAIT, MT_DATA, 0, MJUMPAGESIZE), onFail: 'kept' },
   m_getm2: { call: () => m_getm2(null, 12_000, M_NOWAIT, MT_DATA, M_PKTHDR), onFail: 'kept' },
-  'm_getm2 behind a chain': {
+  'm_getm2 that extends a chain': {
     make: mixed,
     call: (m) => m_getm2(m, 9000, M_NOWAIT, MT_DATA, 0),
     onFail: 'kept',

@@ -159,14 +159,14 @@ const CASES: Case[] = [
   {
     errno: 'EPIPE',
     error: EPIPE,
-    when: 'the send side is shut down while the call waits for room',
+    when: 'the send side is shut down while the call waits for space',
     sbytes: 65_536,
     during: ({ so }) => void soshutdown(so, SHUT_WR),
   },
   {
     errno: 'so_error',
     error: ECONNRESET,
-    when: 'an error is pending, which is reported once',
+    when: 'a socket error is pending; it is reported once',
     sbytes: 0,
     before: ({ so }) => void (so.so_error = ECONNRESET),
     during: ({ so }) => expect(so.so_error).to.equal(0),
@@ -208,7 +208,7 @@ const CASES: Case[] = [
   {
     errno: 'EINTR',
     error: EINTR,
-    when: 'the call is interrupted while it waits for room',
+    when: 'the call is interrupted while it waits for space',
     sbytes: 65_536,
     during: (_rig, { call }) => call!.cancel(EINTR),
   },

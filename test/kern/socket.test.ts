@@ -232,7 +232,7 @@ describe('uipc_socket: sending and receiving', () => {
     expect(ioResult.n).to.equal(0);
     const peer = new Peer(so);
     peer.take(100);
-    // Free space below the low-water mark gives EWOULDBLOCK, because more data is waiting.
+    // EWOULDBLOCK: the data does not fit, and the free space is below the low-water mark.
     expect(soWrite(so, data, 8192, 1808, true)).to.equal(EWOULDBLOCK);
     expect(soSetInt(so, SOL_SOCKET, SO_SNDLOWAT, 100)).to.equal(0);
     expect(soWrite(so, data, 8192, 1808, true)).to.equal(0);

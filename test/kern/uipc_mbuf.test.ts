@@ -159,7 +159,7 @@ describe('uipc_mbuf: random chains against a flat array', function () {
     });
   });
 
-  it('m_dup is writable and shares nothing', () => {
+  it('m_dup returns writable mbufs that share no storage', () => {
     onChains((c) => {
       const n = must(m_dup(c.m, M_NOWAIT));
       m_freem(c.m);

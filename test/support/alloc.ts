@@ -16,7 +16,10 @@ const CALLS = 100_000;
  * calls.
  */
 const BATCH = 5_000;
-/** Number of measurements. The compiler runs in parallel, and optimises late on a busy machine. */
+/**
+ * Least and greatest number of measurements. The compiler runs in parallel, and optimises late on a
+ * busy machine.
+ */
 const TRIES_LEAST = 2;
 const TRIES_MOST = 20;
 

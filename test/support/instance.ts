@@ -136,7 +136,8 @@ export class Instance {
 
   /** `http://addr/`, with a slash at the end. */
   get url(): string {
-    if (this.ready.url === undefined) throw new Error('this instance serves nothing');
+    if (this.ready.url === undefined)
+      throw new Error('this instance does not serve files: its ready line has no url');
     return new URL('/', this.ready.url).href;
   }
 

@@ -28,7 +28,7 @@ function netnsMissing(): string | null {
   if (!onPath('ip')) return 'netns: no `ip` (install iproute2)';
   const name = `tn-probe-${process.pid}`;
   const { status, stderr } = spawnSync('ip', ['netns', 'add', name], { encoding: 'utf8' });
-  if (status !== 0) return `netns: cannot make one (${stderr.trim()})`;
+  if (status !== 0) return `netns: cannot create a namespace (${stderr.trim()})`;
   execFileSync('ip', ['netns', 'delete', name]);
   return null;
 }

@@ -17,7 +17,7 @@ import { bootKern } from '../kern/boot.ts';
 describe('sf_buf', () => {
   beforeEach(() => bootKern(2));
 
-  it('maps a page at its place in the direct map, up to the limit', () => {
+  it('maps a page at its direct-map address, up to the limit of sf_bufs', () => {
     const [a, b] = [sf_buf_alloc(7)!, sf_buf_alloc(7)!];
     expect([sf_buf_page(a), sf_buf_kva(a), sf_buf_kva(b)]).to.eql([7, 28_672, 28_672]);
     expect(sf_buf_alloc(8)).to.equal(null);

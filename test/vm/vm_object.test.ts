@@ -118,7 +118,7 @@ describe('vm_object', () => {
       vm_object_deallocate(object);
     });
 
-    it('a read that cannot be started returns its errno; the pages are not busy and invalid', () => {
+    it('a read that cannot be started returns its errno; the pages are neither busy nor valid', () => {
       const object = vmObjectOf(stat(1, 100_000), NOW);
       const pages: number[] = [];
       vm_page_grab_pages(object, 0, pages, 2);
