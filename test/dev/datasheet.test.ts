@@ -1,4 +1,4 @@
-/** The pages docs/<nic>-datasheet.md against the datasheets in code, src/dev/<nic>/<nic>reg.ts. */
+/** Compares the pages docs/<nic>-datasheet.md with the definitions in src/dev/<nic>/<nic>reg.ts. */
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -16,18 +16,18 @@ const models = {
   tp: { reg: tp, names: tp.tpStatNames, statBytes: 4 },
 };
 
-/** Groups of bits: the middle of a constant's name, as in TN_CTRL_RST. */
+/** Constants that are bits: their middle part names the register or word, as in TN_CTRL_RST. */
 const BITS = /^T[A-Z]_(?:CTRL|CMD|CR|RXCFG|RCR|STATUS|FEAT|INT|CTL|TXD|TXS|RXS|TSR)_([A-Z0-9]+)$/;
-/** Of the same form, but no bits. */
+/** Constants that match BITS but are masks, shifts or counts. */
 const NO_BIT = /_(?:MASK|SHIFT|NFRAGS|SEGS)$/;
 
-/** Registers have one word behind the prefix. */
+/** A register's name has one word after the prefix. */
 const isRegister = (name: string): boolean =>
   /^T[A-Z]_[A-Z0-9]+$/.test(name) && !/_(NSTATS|NPAGES|FRAGS)$/.test(name);
 
 const section = (page: string, n: number): string => page.split(/^## /m)[n]!;
 
-/** The cells of a section's table rows, headings left out. */
+/** The cells of every table row in a section, heading rows included. */
 function rows(text: string): string[][] {
   return text
     .split('\n')
@@ -46,13 +46,14 @@ for (const [nic, { reg, names, statBytes }] of Object.entries(models)) {
     const value = (name: string): number | undefined =>
       constants.find(([constant]) => constant === name)?.[1];
 
-    it('has each register at its offset', () => {
+    it('lists every register at the offset that the code defines', () => {
       const registers = rows(section(page, 2)).slice(1);
       expect(registers.length).to.be.above(10);
       for (const [offsets, cell] of registers) {
         const at = offsets!.match(/0x[0-9a-f]+/g)!.map(Number);
         const of = cell!.match(/[A-Z][A-Z0-9_]+/g)!;
-        // `A to B` and `A …` name the first; the others are by name in the text.
+        // A row such as `A to B` gives offsets for the names in it. The loop below finds the others
+        // by name.
         for (const [i, name] of of.entries()) expect(value(name), name).to.equal(at[i]);
       }
       for (const [name, offset] of constants)
@@ -60,7 +61,7 @@ for (const [nic, { reg, names, statBytes }] of Object.entries(models)) {
           expect(section(page, 2), `${name} 0x${offset.toString(16)}`).to.include(name);
     });
 
-    it('has each bit by name and value', () => {
+    it('lists every bit with its name and value', () => {
       const said = new Set<string>();
       for (const found of page.matchAll(/\b([A-Z][A-Z0-9]*) (0x[0-9a-f]+)/g))
         said.add(`${found[1]} ${Number(found[2])}`);
@@ -71,7 +72,7 @@ for (const [nic, { reg, names, statBytes }] of Object.entries(models)) {
       expect(missing).to.deep.equal([]);
     });
 
-    it('numbers the statistics alike', () => {
+    it('numbers the statistics as the code does', () => {
       const counted = page.split(/^## \d+\. Statistics$/m)[1]!.split(/^## /m)[0]!;
       const listed = rows(counted)
         .slice(1)
@@ -82,7 +83,7 @@ for (const [nic, { reg, names, statBytes }] of Object.entries(models)) {
       expect(listed).to.deep.equal(names.map((name, n) => [n, name]));
       const base = value(`${prefix}STATS`)!.toString(16);
       expect(counted).to.include(`Counter n is at 0x${base} + ${statBytes}n`);
-      // And the numbers in code are those of the names in code.
+      // The *_ST_* constants must match the positions in the list of names.
       for (const [n, name] of names.entries())
         expect(value(`${prefix}ST_${name.toUpperCase()}`), name).to.equal(n);
     });

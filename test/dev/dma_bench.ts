@@ -1,6 +1,6 @@
 /**
- * What the fuzzers of devices share: RAM full of a pattern, and the proof that a device wrote only
- * where it was allowed to; frames and words of all kinds.
+ * Shared by the fuzzers of devices: RAM filled with a pattern, a check that a device wrote only
+ * where it was allowed to, and generators of frames and words.
  */
 
 import { expect } from 'chai';
@@ -25,7 +25,7 @@ export const RUNS = full ? 5000 : 80;
 const seed = process.env['FC_SEED'];
 export const fuzzParams = { numRuns: RUNS, ...(seed === undefined ? {} : { seed: Number(seed) }) };
 
-/** What a device under test is built into; `wire` and `raised` are the test's. */
+/** The constructor arguments of a device under test. */
 export interface Slot {
   readonly dma: RamDmaPort;
   readonly intr: { raise(): void };
@@ -46,7 +46,7 @@ export interface TestDevice extends MmioRegion {
 let pristine = Buffer.alloc(0);
 let expected = Buffer.alloc(0);
 
-/** Boots RAM at `base`, full of a pattern that says where it is from. */
+/** Boots RAM at `base` and fills it with a pattern in which each byte depends on its offset. */
 export function patternRam(base: number): void {
   vm_page_startup(SIZE, base);
   pristine = Buffer.alloc(mem.length);
@@ -54,7 +54,7 @@ export function patternRam(base: number): void {
   expected = Buffer.alloc(mem.length);
 }
 
-/** A device in memory as it was at first. */
+/** A device on RAM that holds only the pattern. */
 export class DmaBench<D extends TestDevice> {
   readonly wire = new FakeWire();
   readonly clock = new ManualClock();
@@ -86,7 +86,7 @@ export class DmaBench<D extends TestDevice> {
     return this.dev.read32(reg);
   }
 
-  /** Writes words, as the driver would: at an arena offset. */
+  /** Writes words at an arena offset, as a driver would. */
   put(off: number, ...words: number[]): void {
     words.forEach((word, i) => memView.setUint32(off + 4 * i, word >>> 0, true));
   }
@@ -95,17 +95,21 @@ export class DmaBench<D extends TestDevice> {
     return memView.getUint32(off, true);
   }
 
-  /** Declares that the device may have written there, or that the test did. */
+  /**
+   * Accepts the present content of a range: the device was allowed to write there, or the test did.
+   */
   allow(off: number, len: number): void {
     expected.set(mem.subarray(off, off + len), off);
   }
 
-  /** All of RAM: rings may lie anywhere. */
+  /** Allows all of RAM except frame 0, for tests whose rings may lie anywhere. */
   allowRam(): void {
     this.allow(PAGE_SIZE, ramBytes - PAGE_SIZE);
   }
 
-  /** Lets posted turns run, sees that they end, and adds the statistics to `reached`. */
+  /**
+   * Runs the posted turns to their end, adds the statistics to `reached`, and closes the device.
+   */
   finish(reached: Float64Array): void {
     this.wire.drain(100_000);
     this.clock.runPosted();
@@ -122,14 +126,14 @@ export class DmaBench<D extends TestDevice> {
   }
 }
 
-/** Fails unless each of the statistics was seen in one run of a hundred: else the fuzzer is idle. */
+/** Fails if the sum of a statistic is below RUNS / 100: the fuzzer does not reach that path. */
 export function expectReached(
   reached: Float64Array,
   names: readonly string[],
   ...stats: number[]
 ): void {
   const short = stats.filter((st) => reached[st]! < RUNS / 100).map((st) => names[st]!);
-  expect(short, 'hardly ever happened').to.deep.equal([]);
+  expect(short, 'statistics below one per hundred runs').to.deep.equal([]);
 }
 
 export const word: fc.Arbitrary<number> = fc.oneof(

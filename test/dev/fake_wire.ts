@@ -1,4 +1,6 @@
-/** A wire whose other end is the test: it keeps what is sent, and gives out what it is told to. */
+/**
+ * A wire whose other end is the test: it keeps the frames sent and delivers the frames injected.
+ */
 
 import { EAGAIN } from '../../src/sys/errno.ts';
 import type { Wire, WireListener } from '../../src/sys/wire.ts';
@@ -10,18 +12,18 @@ export class FakeWire implements Wire {
   readonly vnetHdr: boolean;
   /** Frames as written, with their virtio-net header if there is one. */
   readonly sent: Uint8Array[] = [];
-  /** Pieces of each frame sent. */
+  /** Number of iovec entries of each frame sent. */
   readonly pieces: number[] = [];
-  /** Frames it takes before it answers -EAGAIN. */
+  /** Frames that writev accepts before it returns -EAGAIN. */
   room = Infinity;
-  /** What it answers instead of taking a frame, 0 for nothing special; negated FreeBSD errno. */
+  /** If not 0, writev returns this negated FreeBSD errno and does not take the frame. */
   error = 0;
   readError = 0;
   readable = false;
   armed = 0;
   reads = 0;
   listener: WireListener | null = null;
-  /** Whether what is sent is kept; a bench would fill memory. */
+  /** Whether to keep the frames sent; a long run turns it off to save memory. */
   keep = true;
   nsent = 0;
   readonly #queue: Uint8Array[] = [];
@@ -81,12 +83,15 @@ export class FakeWire implements Wire {
 
   close(): void {}
 
-  /** Frames that nobody has read. */
+  /** Frames injected but not read yet. */
   get waiting(): number {
     return this.#queue.length;
   }
 
-  /** Puts frames on the wire (with an empty virtio-net header if it has them) and says so. */
+  /**
+   * Injects frames, after an empty virtio-net header if the wire has them, and notifies the
+   * listener.
+   */
   inject(...frames: Uint8Array[]): void {
     for (const frame of frames) {
       if (!this.vnetHdr) this.#queue.push(frame);
@@ -95,7 +100,7 @@ export class FakeWire implements Wire {
     this.notify();
   }
 
-  /** Puts one frame on the wire as it is, virtio-net header included. */
+  /** Injects one frame as it is, virtio-net header included, and notifies the listener. */
   injectRaw(frame: Uint8Array): void {
     this.#queue.push(frame);
     this.notify();
@@ -105,7 +110,7 @@ export class FakeWire implements Wire {
     if (this.readable) this.listener?.wireReadable();
   }
 
-  /** Takes `n` more frames, and says so if it was asked to. */
+  /** Makes room for `n` frames, and calls wireWritable if the device armed it. */
   drain(n: number): void {
     this.room = n;
     if (this.armed === 0) return;

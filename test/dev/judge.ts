@@ -1,6 +1,6 @@
 /**
- * Judges frames by code of its own, written from RFC 791, 793/9293, 768, 8200 and 1071; one byte
- * at a time, so that it shares nothing with what it judges. Also makes frames to send.
+ * Judges frames with code written from RFC 791, 793/9293, 768, 8200 and 1071. It works byte by byte
+ * and shares no code with the stack and the devices. Also makes frames to send.
  */
 
 import { expect } from 'chai';
@@ -20,7 +20,7 @@ const put16 = (b: Uint8Array, off: number, v: number): void => {
 };
 
 export interface Judged {
-  /** 802.1Q tag, -1 without. */
+  /** 802.1Q tag, -1 if the frame has none. */
   vtag: number;
   v6: boolean;
   proto: number;
@@ -31,7 +31,7 @@ export interface Judged {
   payload: Uint8Array;
 }
 
-/** Checks every length and checksum of a TCP or UDP frame over IPv4 or IPv6; throws what is wrong. */
+/** Checks every length and checksum of a TCP or UDP frame over IPv4 or IPv6; throws on an error. */
 export function judge(frame: Uint8Array): Judged {
   expect(frame.length, 'minimum frame').to.be.at.least(60);
   let l2 = 14;
@@ -83,9 +83,12 @@ export interface PacketOptions {
   ipOptions?: number;
   dst?: number[];
   vlan?: number;
-  /** `full`: all checksums right. `pseudo`: as a stack with offload leaves them. */
+  /**
+   * `full`: all checksums are right. `pseudo`, `tso`: the TCP or UDP field holds the pseudo-header
+   * sum that a stack leaves for checksum offload, or for TSO (without the length).
+   */
   cksum: 'full' | 'pseudo' | 'tso';
-  /** Added to the checksum, to make it wrong. */
+  /** Added to the TCP or UDP checksum to make it wrong. */
   spoil?: number;
 }
 

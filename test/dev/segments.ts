@@ -1,4 +1,4 @@
-/** TCP segments of one connection, with any field of their headers as a test wants it. */
+/** TCP segments of one connection. A test can set any header field. */
 
 import { makePacket, sum1071 } from './judge.ts';
 
@@ -10,16 +10,16 @@ export interface SegmentOptions {
   win?: number;
   /** TCP flags; ACK unless given. */
   flags?: number;
-  /** Time stamp and echo, behind two NOPs; none without. */
+  /** Time stamp value and echo reply, after two NOPs. Without it the option is missing. */
   ts?: [number, number];
-  /** TCP options instead, a multiple of 4 bytes of NOPs. */
+  /** Bytes of NOP options instead of time stamps, a multiple of 4. */
   nops?: number;
   ipOptions?: number;
   vlan?: number;
   dst?: number[];
-  /** Bytes put into the frame before the checksums are made: offset from the IP header, value. */
+  /** Bytes set before the checksums are computed: offset from the IP header, value. */
   ip?: [number, number][];
-  /** Likewise, from the TCP header. */
+  /** The same, with the offset from the TCP header. */
   tcp?: [number, number][];
   ether?: [number, number][];
   /** Bytes of padding behind the IP packet. */
@@ -34,7 +34,10 @@ const put32 = (b: Uint8Array, off: number, v: number): void => {
   put16(b, off + 2, v & 0xffff);
 };
 
-/** A frame whose checksums are right, whatever else was changed. Its data depend on `seq` alone. */
+/**
+ * A frame with right checksums over all changes, unless `spoil` is set. The payload depends only on
+ * `seq`.
+ */
 export function segment(o: SegmentOptions): Uint8Array {
   const tcpOptions = o.ts === undefined ? (o.nops ?? 0) : 12;
   const made = makePacket({

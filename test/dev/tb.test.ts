@@ -1,4 +1,4 @@
-/** The NIC `tb` by registers and memory, as docs/tb-datasheet.md has it; then as no driver would. */
+/** The NIC `tb`, through registers and memory as docs/tb-datasheet.md describes it, then fuzzed. */
 
 import { expect } from 'chai';
 import * as fc from 'fast-check';
@@ -20,7 +20,7 @@ import {
 import { makePacket } from './judge.ts';
 
 const { TB_CTL_EOP: EOP, TB_CTL_ERR: ERR, TB_CTL_INT: INT, TB_CTL_OWN: OWN } = tb;
-/** RAM that reaches over the 4 GiB line, so that both halves of an address matter. */
+/** RAM crosses the 4 GiB line, so that both halves of an address matter. */
 const BASE = 0xffc0_0000;
 const TX_RING = 0x4000;
 const RX_RING = 0x8000;
@@ -62,7 +62,7 @@ const stat = (b: Bench, n: number): number => b.r(tb.TB_STATS + 4 * n);
 describe('tb', () => {
   before(() => patternRam(BASE));
 
-  it('has its registers, and counts accesses to what is none', () => {
+  it('implements its registers, and counts reads and writes that they do not allow', () => {
     const b = bench();
     expect(b.r(tb.TB_ID)).to.equal(0x54420001);
     expect(b.r(tb.TB_STATUS)).to.equal(tb.TB_STATUS_LINK);
@@ -112,11 +112,11 @@ describe('tb', () => {
     expect([b.r(tb.TB_MAC0), b.r(tb.TB_HASH1), b.r(tb.TB_IMR), b.r(tb.TB_TXBASEL)]).to.deep.equal([
       2, 0, 0, 0,
     ]);
-    expect(stat(b, tb.TB_ST_BAD_REG), 'statistics outlive a reset').to.be.above(10);
+    expect(stat(b, tb.TB_ST_BAD_REG), 'statistics survive a reset').to.be.above(10);
     b.dev.close();
   });
 
-  it('stops at a ring it cannot use, and says so', () => {
+  it('stops transmission with TXSTOP and TXERR when the ring is invalid', () => {
     for (const [base, count] of [
       [0x4001, N],
       [0x4080, N],
@@ -140,7 +140,7 @@ describe('tb', () => {
     }
   });
 
-  it('sends pieces as one frame, pads short ones, and gives all descriptors back', () => {
+  it('gathers descriptors into one frame, pads short frames, and returns all descriptors', () => {
     const b = start(bench());
     const bytes = makePacket({ payload: 500, cksum: 'full' });
     mem.set(bytes.subarray(0, 30), TX_DATA);
@@ -161,7 +161,7 @@ describe('tb', () => {
     b.dev.close();
   });
 
-  it('waits for the end of a packet, and for room on the wire', () => {
+  it('waits for EOP and for room on the wire, and counts wire errors and frames sent without link', () => {
     const b = start(bench());
     desc(b, TX_RING, 0, TX_DATA, 100, OWN);
     b.w(tb.TB_TXKICK, 1);
@@ -187,7 +187,7 @@ describe('tb', () => {
     b.dev.close();
   });
 
-  it('drops bad packets whole, and goes on behind them', () => {
+  it('drops a bad packet with all its descriptors, and sends the next packet', () => {
     const bad: [number, number, number][][] = [
       [[TX_DATA, 0, EOP]],
       [[TX_DATA, 13, EOP]],
@@ -220,7 +220,7 @@ describe('tb', () => {
       expect(b.r(tb.TB_ISR) & tb.TB_INT_TXERR).to.not.equal(0);
       b.dev.close();
     }
-    // A ring without an end anywhere.
+    // A full ring without EOP in any descriptor.
     const b = start(bench(), 8);
     for (let i = 0; i < 8; i++) desc(b, TX_RING, i, TX_DATA, 60, OWN);
     b.w(tb.TB_TXKICK, 1);
@@ -229,7 +229,7 @@ describe('tb', () => {
     b.dev.close();
   });
 
-  it('fills buffers in order, stalls without, and goes on when kicked', () => {
+  it('fills buffers in order, stalls when too few are left, and resumes at RXKICK', () => {
     const b = start(bench());
     b.w(tb.TB_MAXFRM, 9018);
     const small = makePacket({ payload: 10, cksum: 'full' });
@@ -242,7 +242,7 @@ describe('tb', () => {
     expect([...mem.subarray(RX_DATA + 2048, RX_DATA + 2048 + 8192)]).to.deep.equal([
       ...large.subarray(0, 8192),
     ]);
-    // Of 64 buffers 6 are gone, and a frame may need 5.
+    // 6 of the 64 buffers are used, and a frame of up to TB_MAXFRM may need 5.
     for (let i = 0; i < 60; i++) b.wire.inject(small);
     expect([b.wire.waiting, b.wire.readable, stat(b, tb.TB_ST_RX_NODESC)]).to.deep.equal([
       6,
@@ -256,7 +256,7 @@ describe('tb', () => {
     b.dev.close();
   });
 
-  it('gives bad buffers back with ERR, and those the frame would have needed before them', () => {
+  it('returns a bad buffer with ERR, and with it the good buffers before it that the frame would have used', () => {
     for (const [off, len] of [
       [RX_DATA, 1023],
       [RX_DATA, 16384],
@@ -279,7 +279,7 @@ describe('tb', () => {
     b.dev.close();
   });
 
-  it('drops runts and giants, and what is not for it', () => {
+  it('drops runts, oversized frames and frames for other addresses', () => {
     const b = start(bench());
     b.wire.inject(
       new Uint8Array(13),
@@ -303,7 +303,7 @@ describe('tb: fuzzing', function () {
   before(() => patternRam(BASE));
   beforeEach(() => (reached = new Float64Array(tb.TB_NSTATS)));
 
-  it(`any ${RUNS} sequences of register accesses leave all but RAM alone`, () => {
+  it(`${RUNS} random sequences of register accesses write only to RAM and device memory`, () => {
     const op = fc.oneof(
       fc.record({
         reg: fc.oneof(
@@ -353,7 +353,7 @@ describe('tb: fuzzing', function () {
     expectReached(reached, tb.tbStatNames, tb.TB_ST_BAD_REG, tb.TB_ST_DMA_FAULTS);
   });
 
-  it(`any ${RUNS} rings of descriptors make it write to owned buffers only`, () => {
+  it(`${RUNS} random descriptor rings make it write only to owned buffers`, () => {
     const addr = fc.oneof(
       { weight: 6, arbitrary: fc.nat(SIZE - 0x30000).map((n) => BASE + 0x20000 + n) },
       fc.constantFrom(0, BASE, BASE + 4095, BASE + SIZE, BASE + SIZE - 1, BASE + SIZE - 2048),

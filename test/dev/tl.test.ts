@@ -1,4 +1,4 @@
-/** The NIC `tl` by registers and memory, as docs/tl-datasheet.md has it; then as no driver would. */
+/** The NIC `tl`, through registers and memory as docs/tl-datasheet.md describes it, then fuzzed. */
 
 import { expect } from 'chai';
 import * as fc from 'fast-check';
@@ -19,7 +19,7 @@ import {
 } from './dma_bench.ts';
 import { judge, makePacket } from './judge.ts';
 
-/** RAM ends at 4 GiB: an address beyond it wraps to one that is none. */
+/** RAM ends at 4 GiB: an address past its end wraps to a low address outside RAM. */
 const BASE = 2 ** 32 - SIZE;
 const TX_RING = 0x4000;
 const RX_RING = 0x8000;
@@ -31,11 +31,11 @@ const { TL_CMD_DONE: DONE, TL_CMD_ERR: ERR, TL_CMD_INT: INT } = tl;
 type Bench = DmaBench<TlDevice>;
 const bench = (): Bench => new DmaBench((slot) => new TlDevice(slot));
 
-/** A block of fragments given as [offset, length]. */
+/** Writes a transmit block whose fragments are given as [offset, length]. */
 function block(b: Bench, slot: number, frags: [number, number][], cmd = 0, sum = 0): void {
   const at = TX_RING + slot * tl.TL_BLOCK_SIZE;
   b.put(at, cmd | frags.length, sum, 0, 0);
-  // Six fill the words of the block, of which a fragment more than four is none.
+  // The block has room for six fragments, but the device accepts at most four.
   frags.slice(0, 6).forEach(([off, len], i) => b.put(at + tl.TL_B_FRAG + 8 * i, BASE + off, len));
 }
 
@@ -63,7 +63,7 @@ const stat = (b: Bench, n: number): number => b.r(tl.TL_STATS + 4 * n);
 describe('tl', () => {
   before(() => patternRam(BASE));
 
-  it('has its registers, and counts accesses to what is none', () => {
+  it('implements its registers, and counts reads and writes that they do not allow', () => {
     const b = bench();
     expect(b.r(tl.TL_ID)).to.equal(0x544c0001);
     expect([b.r(tl.TL_ADDR0), b.r(tl.TL_ADDR1), b.r(tl.TL_STATUS)]).to.deep.equal([2, 0x100, 1]);
@@ -108,7 +108,7 @@ describe('tl', () => {
     b.dev.close();
   });
 
-  it('stops at a ring it cannot use, and says so', () => {
+  it('stops transmission with TXHALT and TXERR when the ring is invalid', () => {
     for (const [base, size] of [
       [BASE + 0x4020, N],
       [BASE + 0x4000, 4],
@@ -130,7 +130,7 @@ describe('tl', () => {
     }
   });
 
-  it('puts fragments together, sums where it is told to, pads, and keeps memory as it was', () => {
+  it('gathers fragments, writes the checksum at the given offset, pads, and leaves source memory unchanged', () => {
     const b = start(bench());
     const bytes = makePacket({ payload: 1001, cksum: 'pseudo', v6: true, udp: true });
     mem.set(bytes, TX_DATA);
@@ -154,7 +154,7 @@ describe('tl', () => {
     b.dev.close();
   });
 
-  it('sends a UDP checksum of 0 as 0xffff, and TCP and others as they are', () => {
+  it('sends a computed UDP checksum of 0 as 0xffff, and leaves 0 for other protocols', () => {
     for (const [flag, want] of [
       [tl.TL_CMD_UDP, 0xffff],
       [0, 0],
@@ -170,7 +170,7 @@ describe('tl', () => {
     }
   });
 
-  it('drops bad blocks, and goes on behind them', () => {
+  it('drops a bad block, and sends the next block', () => {
     const ok: [number, number] = [TX_DATA, 512];
     const bad: [[number, number][], number, number][] = [
       [[], 0, 0],
@@ -199,7 +199,7 @@ describe('tl', () => {
       expect(b.r(tl.TL_INTR)).to.equal(tl.TL_INT_TXERR | tl.TL_INT_TX);
       b.dev.close();
     });
-    // The limits themselves are good.
+    // Blocks exactly at the limits are accepted.
     const b = start(bench());
     block(b, 0, [ok, ok, [TX_DATA, 494]]);
     block(b, 1, [[0x2fff0, 16]]);
@@ -209,7 +209,7 @@ describe('tl', () => {
     b.dev.close();
   });
 
-  it('keeps the frame for which the wire has no room, and drops it when the link goes', () => {
+  it('keeps a frame while the wire is full, and drops it when the link goes down', () => {
     const b = start(bench());
     b.wire.room = 0;
     block(b, 0, [[TX_DATA, 100]], INT);
@@ -226,7 +226,7 @@ describe('tl', () => {
     b.dev.close();
   });
 
-  it('receives with verdicts, stalls without buffers, and goes on when there are', () => {
+  it('reports checksum verdicts, stalls without posted buffers, and resumes when buffers are posted', () => {
     const b = start(bench(), tl.TL_CTRL_RXSUM);
     const good = makePacket({ payload: 1460, cksum: 'full' });
     b.wire.inject(
@@ -249,7 +249,7 @@ describe('tl', () => {
     b.dev.close();
   });
 
-  it('gives bad buffers back, and drops runts, giants and what is not for it', () => {
+  it('returns bad buffers with ERR, and drops runts, oversized frames and frames for other addresses', () => {
     for (const off of [0x50f801, SIZE - 100, 100]) {
       const b = start(bench());
       b.put(RX_RING, BASE + off);
@@ -283,7 +283,7 @@ describe('tl: fuzzing', function () {
   before(() => patternRam(BASE));
   beforeEach(() => (reached = new Float64Array(tl.TL_NSTATS)));
 
-  it(`any ${RUNS} sequences of register accesses leave all but RAM alone`, () => {
+  it(`${RUNS} random sequences of register accesses write only to RAM and device memory`, () => {
     const op = fc.oneof(
       fc.record({
         reg: fc.oneof(
@@ -336,7 +336,7 @@ describe('tl: fuzzing', function () {
     expectReached(reached, tl.tlStatNames, tl.TL_ST_BAD_REG, tl.TL_ST_TX_BAD, tl.TL_ST_RX_BAD);
   });
 
-  it(`any ${RUNS} rings make it write to posted buffers only`, () => {
+  it(`${RUNS} random rings make it write only to posted buffers`, () => {
     const addr = fc.oneof(
       { weight: 8, arbitrary: fc.nat(SIZE - 0x30000).map((n) => BASE + 0x20000 + n) },
       fc.constantFrom(0, BASE, BASE + 4095, BASE + SIZE - 1, BASE + SIZE - 2048, 0xffff_0000),
@@ -368,7 +368,6 @@ describe('tl: fuzzing', function () {
             b.put(TX_RING + i * tl.TL_BLOCK_SIZE, cmd, sum, i, 0, ...frags.flat()),
           );
           rxs.forEach((a, i) => b.put(RX_RING + i * tl.TL_RXD_SIZE, a, 0, 0, 0));
-          // What start() and this test wrote is no doing of the device.
           b.wire.room = 5;
           b.wire.inject(...frames);
           for (const put of puts) b.w(tl.TL_TXPUT, put);

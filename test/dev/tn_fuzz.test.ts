@@ -1,7 +1,7 @@
 /**
- * What a hostile driver can do: any register write, any descriptor. The device must not throw, not
- * hang, and not write a byte that no descriptor gave it. fast-check prints seed and path of a
- * failure; `FC_SEED` replays it.
+ * A hostile driver: any register write, any descriptor. The device must not throw, hang, or write a
+ * byte that no descriptor gave it. fast-check prints seed and path of a failure; `FC_SEED` replays
+ * it.
  */
 
 import { expect } from 'chai';
@@ -47,7 +47,7 @@ import { full } from '../support/needs.ts';
 import { FakeWire } from './fake_wire.ts';
 import { makePacket } from './judge.ts';
 
-const BASE = 0xff80_0000; // RAM reaches over the 4 GiB line
+const BASE = 0xff80_0000; // RAM crosses the 4 GiB line
 const SIZE = 16 << 20;
 const RUNS = full ? 20_000 : 500;
 const seed = process.env['FC_SEED'];
@@ -60,7 +60,9 @@ const NDESC = 64;
 
 let pristine: Buffer;
 let expected: Buffer;
-/** Sums of the devices' statistics over all runs: a fuzzer that never gets anywhere proves nothing. */
+/**
+ * Statistics summed over all runs; expectReached checks that the fuzzer reaches the paths it tests.
+ */
 let reached = new Float64Array(TN_NSTATS);
 
 /** A transmit descriptor: data, or a context. */
@@ -96,7 +98,9 @@ function bench(vnet: boolean): Bench {
   return { dev, wire, clock };
 }
 
-/** Declares that the device may have written there. */
+/**
+ * Accepts the present content of a range: the device was allowed to write there, or the test did.
+ */
 function allow(off: number, len: number): void {
   expected.set(mem.subarray(off, off + len), off);
 }
@@ -109,7 +113,7 @@ function expectUntouched(): void {
   expect.fail(`the device wrote at 0x${at.toString(16)}`);
 }
 
-/** Lets the device's posted turns run, and sees that they end. */
+/** Runs the device's posted turns to their end. */
 function settle({ clock, wire }: Bench): void {
   wire.drain(100_000);
   clock.runPosted();
@@ -123,7 +127,7 @@ function finish(b: Bench): void {
 
 function expectReached(...stats: number[]): void {
   const short = stats.filter((st) => reached[st]! < RUNS / 100).map((st) => tnStatNames[st]!);
-  expect(short, 'hardly ever happened').to.deep.equal([]);
+  expect(short, 'statistics below one per hundred runs').to.deep.equal([]);
 }
 
 const word = fc.oneof(
@@ -168,7 +172,7 @@ describe('tn: fuzzing', function () {
     expected = Buffer.alloc(mem.length);
   });
 
-  it(`any ${RUNS} sequences of register accesses leave all but RAM alone`, () => {
+  it(`${RUNS} random sequences of register accesses write only to RAM and device memory`, () => {
     const inRam = fc.nat(SIZE - 1).map((n) => (BASE + n) >>> 0);
     const op = fc.oneof(
       fc.record({
@@ -190,7 +194,7 @@ describe('tn: fuzzing', function () {
       fc.record({ frame }),
       fc.record({ room: fc.nat(3) }),
       fc.record({ link: fc.boolean() }),
-      // Rings that are in RAM, or almost; what lies there is what they hold.
+      // Rings inside RAM or partly outside it. The bytes that lie there are their descriptors.
       fc.record({
         ring: fc.nat(SIZE / 128 - 1).map((n) => BASE + n * 128),
         len: fc.oneof(fc.integer({ min: 1, max: 512 }), fc.nat(70_000)).map((n) => n * 128),
@@ -228,7 +232,8 @@ describe('tn: fuzzing', function () {
           }
         }
         finish(b);
-        // With rings anywhere in RAM, it may have written anywhere in RAM; but nowhere else.
+        // The rings may lie anywhere in RAM, so the device may write anywhere in RAM, but not
+        // elsewhere.
         allow(PAGE_SIZE, ramBytes - PAGE_SIZE);
         expectUntouched();
       }),
@@ -237,7 +242,7 @@ describe('tn: fuzzing', function () {
     expectReached(TN_ST_BAD_REG, TN_ST_DMA_FAULTS, TN_ST_TX_BAD, TN_ST_RX_BAD);
   });
 
-  it(`any ${RUNS} rings of descriptors make it write to posted buffers only`, () => {
+  it(`${RUNS} random descriptor rings make it write only to posted buffers`, () => {
     const goodAddr = fc.nat(SIZE - 0x20000).map((n) => BASE + 0x10000 + n);
     const addr = fc.oneof(
       { weight: 6, arbitrary: goodAddr },
@@ -266,7 +271,7 @@ describe('tn: fuzzing', function () {
           .map((c) => c | 4),
       }),
     );
-    // A packet as a driver would send it, so that the fuzzed ones come upon an engine at work.
+    // A valid TSO packet, so that fuzzed descriptors also reach an engine that is busy.
     const tso = fc
       .record({
         addr: goodAddr,
@@ -302,7 +307,7 @@ describe('tn: fuzzing', function () {
           rx.forEach((d, i) =>
             put(RX_RING + i * TN_DESC_SIZE, [d.addr, Math.floor(d.addr / 2 ** 32), 0, 0]),
           );
-          // What the driver wrote is no doing of the device.
+          // The test wrote the rings, not the device.
           allow(TX_RING, NDESC * TN_DESC_SIZE);
           allow(RX_RING, NDESC * TN_DESC_SIZE);
           const w = (reg: number, value: number): void => b.dev.write32(reg, value >>> 0);
@@ -335,7 +340,7 @@ describe('tn: fuzzing', function () {
     expectReached(TN_ST_RX_FRAMES, TN_ST_RX_BAD, TN_ST_RX_FILTERED, TN_ST_RX_OVERSIZE);
   });
 
-  it('does not spin on a wire that never has room', () => {
+  it('posts no endless turns on a wire that never has room', () => {
     const b = bench(false);
     b.wire.error = -EAGAIN;
     settle(b);

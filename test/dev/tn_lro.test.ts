@@ -1,4 +1,4 @@
-/** Receive coalescing, judged by a checker that knows nothing of it, and by the bytes that went in. */
+/** Receive coalescing (LRO), checked by the general frame judge and against the injected bytes. */
 
 import { expect } from 'chai';
 import type { CaptureTap } from '../../src/sys/capture.ts';
@@ -43,7 +43,7 @@ const newRig = (ctrl = LRO, options: RigOptions = {}, frameMax = 1518): Rig => {
   return rig;
 };
 
-/** The frames written back since it was asked last. */
+/** Takes the frames written back since the last call, and posts their buffers again. */
 function collect(rig: Rig): Got[] {
   const got: Got[] = [];
   let bytes: number[] = [];
@@ -62,7 +62,7 @@ function collect(rig: Rig): Got[] {
   return got;
 }
 
-/** Puts frames on the wire so that one drain finds them all. */
+/** Injects frames so that one drain of the wire reads them all. */
 function burst(rig: Rig, frames: Uint8Array[]): void {
   const { readable } = rig.wire;
   rig.wire.readable = false;
@@ -81,7 +81,7 @@ function train(n: number, o: Partial<SegmentOptions> = {}): SegmentOptions[] {
 const concat = (parts: Uint8Array[]): Uint8Array =>
   Uint8Array.from(parts.flatMap((part) => [...part]));
 
-/** A merged frame against what it was made of. */
+/** Checks a merged frame against the frames that went into it. */
 function expectMerged(got: Got, frames: Uint8Array[]): Judged {
   const merged = judge(got.bytes);
   const parts = frames.map((frame) => judge(frame));
@@ -97,7 +97,7 @@ describe('tn: receive coalescing', () => {
   for (const v6 of [false, true])
     for (const ts of [undefined, true])
       for (const payload of [1, 7, 999, MSS - 40])
-        it(`makes one frame of segments of ${payload} bytes, IPv${v6 ? 6 : 4}${ts ? ', time stamps' : ''}`, () => {
+        it(`merges 20 segments of ${payload} bytes into one frame, IPv${v6 ? 6 : 4}${ts ? ', time stamps' : ''}`, () => {
           const options = train(20, { v6, payload, seq: 0xffffff00 }).map((o, i) => ({
             ...o,
             ack: 0xfffffffe + i,
@@ -107,7 +107,8 @@ describe('tn: receive coalescing', () => {
           }));
           const frames = options.map((o) => segment(o));
           const rig = newRig();
-          // Too short for a wire: what this is about is the arithmetic.
+          // Some frames are shorter than 60 bytes: this test checks only the arithmetic of the
+          // merge.
           burst(rig, frames);
           const [got, ...more] = collect(rig);
           expect(more).to.deep.equal([]);
@@ -129,7 +130,7 @@ describe('tn: receive coalescing', () => {
           expect(stats[TN_ST_RX_BYTES]).to.equal(bytes.length);
         });
 
-  /** As expectMerged; frames may be shorter than a wire has them. */
+  /** Like expectMerged, but accepts frames shorter than 60 bytes. */
   function expectMergedShort(got: Got, frames: Uint8Array[], payload: number): Judged {
     if (frames[0]!.length >= 60) return expectMerged(got, frames);
     const parts = frames.map((frame) => frame.subarray(frame.length - payload));
@@ -139,13 +140,13 @@ describe('tn: receive coalescing', () => {
     return merged;
   }
 
-  describe('ends a frame', () => {
+  describe('ends a merged frame', () => {
     const base: SegmentOptions = { payload: 100, seq: 1000, ack: 500, ts: [50, 40] };
     const second: SegmentOptions = { ...base, seq: 1100 };
-    /** What the second of three segments is like; the third follows the second. */
+    /** The second of two segments: each differs in one way from `second`, which would merge. */
     const breaks: Record<string, SegmentOptions> = {
       'at a gap': { ...second, seq: 1101 },
-      'at a byte that was there': { ...second, seq: 1099 },
+      'at a segment that overlaps by one byte': { ...second, seq: 1099 },
       'at a retransmission': { ...second, seq: 1000 },
       'at an older acknowledgement': { ...second, ack: 499 },
       'at an older time stamp': { ...second, ts: [49, 40] },
@@ -155,12 +156,12 @@ describe('tn: receive coalescing', () => {
       'at URG': { ...second, flags: 0x30 },
       'at ECE': { ...second, flags: 0x50 },
       'at CWR': { ...second, flags: 0x90 },
-      'at one without ACK': { ...second, flags: 0 },
+      'at a segment without ACK': { ...second, flags: 0 },
       'at a reserved bit': { ...second, tcp: [[12, 0x81]] },
-      'at no data': { ...second, payload: 0 },
-      'at no time stamp': { payload: 100, seq: 1100, ack: 500 },
-      'at other options of that length': { payload: 100, seq: 1100, ack: 500, nops: 12 },
-      'at more options': { payload: 100, seq: 1100, ack: 500, nops: 16 },
+      'at a segment without data': { ...second, payload: 0 },
+      'at a segment without time stamps': { payload: 100, seq: 1100, ack: 500 },
+      'at other TCP options of the same length': { payload: 100, seq: 1100, ack: 500, nops: 12 },
+      'at longer TCP options': { payload: 100, seq: 1100, ack: 500, nops: 16 },
       'at another source port': { ...second, tcp: [[0, 9]] },
       'at another destination port': { ...second, tcp: [[3, 9]] },
       'at another source': { ...second, ip: [[15, 9]] },
@@ -170,14 +171,14 @@ describe('tn: receive coalescing', () => {
       'at DF': { ...second, ip: [[6, 0x40]] },
       'at the reserved flag': { ...second, ip: [[6, 0x80]] },
       'at a fragment': { ...second, ip: [[6, 0x20]] },
-      'at the end of fragments': { ...second, ip: [[7, 1]] },
+      'at a fragment with an offset': { ...second, ip: [[7, 1]] },
       'at IP options': { ...second, ipOptions: 4 },
       'at a VLAN tag': { ...second, vlan: 5 },
       'at padding': { ...second, pad: 3 },
       'at another sender': { ...second, ether: [[11, 9]] },
       'at another receiver': { ...second, dst: [255, 255, 255, 255, 255, 255] },
       'at a wrong checksum': { ...second, spoil: 1 },
-      'at IPv6': { ...second, v6: true },
+      'at a change to IPv6': { ...second, v6: true },
     };
     for (const [name, twist] of Object.entries(breaks))
       it(name, () => {
@@ -190,7 +191,7 @@ describe('tn: receive coalescing', () => {
         expect(rig.dev.stats[TN_ST_RX_LRO]).to.equal(0);
       });
 
-    it('at nothing of that, in the same setting', () => {
+    it('and merges two segments without such a difference', () => {
       const rig = newRig();
       const sent = [base, second].map((o) => segment(o));
       burst(rig, sent);
@@ -220,7 +221,7 @@ describe('tn: receive coalescing', () => {
         expectMerged(got[1]!, sent.slice(1));
       });
 
-    it('behind PSH', () => {
+    it('after a segment with PSH', () => {
       const rig = newRig();
       const sent = train(5, { payload: 200 }).map((o, i) =>
         segment({ ...o, flags: i === 0 || i === 2 ? 0x18 : 0x10 }),
@@ -233,7 +234,7 @@ describe('tn: receive coalescing', () => {
       expect(expectMerged(got[2]!, sent.slice(3)).thFlags).to.equal(0x10);
     });
 
-    it('with the drain', () => {
+    it('at the end of a drain', () => {
       const rig = newRig();
       const sent = train(4).map((o) => segment(o));
       burst(rig, sent.slice(0, 2));
@@ -241,7 +242,7 @@ describe('tn: receive coalescing', () => {
       expect(collect(rig).map(({ segs }) => segs)).to.deep.equal([2, 2]);
     });
 
-    it('with the budget of a drain', () => {
+    it('when a drain has used its budget', () => {
       const rig = newRig(LRO, { nrx: 512 });
       const sent = train(TN_RX_BUDGET + 2, { payload: 100 }).map((o) => segment(o));
       burst(rig, sent);
@@ -250,7 +251,7 @@ describe('tn: receive coalescing', () => {
       expect(collect(rig).map(({ segs }) => segs)).to.deep.equal([2]);
     });
 
-    it('before it would be longer than IP can say', () => {
+    it('before its IP length would exceed 65535', () => {
       const rig = newRig(LRO, { nrx: 128 }, 9018);
       const sent = train(9, { payload: 8000 }).map((o) => segment(o));
       burst(rig, sent);
@@ -258,7 +259,7 @@ describe('tn: receive coalescing', () => {
       expect(got.map(({ segs }) => segs)).to.deep.equal([8, 0]);
       expectMerged(got[0]!, sent.slice(0, 8));
       expect(got[1]!.bytes).to.deep.equal(sent[8]);
-      // To the byte: 40 bytes of headers.
+      // The exact limit: 65535 bytes, of which 40 are headers.
       const last = 65535 - 40 - 8 * 8000;
       for (const n of [last, last + 1]) {
         burst(rig, [...sent.slice(0, 8), segment({ payload: n, seq: 1000 + 8 * 8000 })]);
@@ -270,7 +271,7 @@ describe('tn: receive coalescing', () => {
     });
   });
 
-  it('keeps the order of two connections', () => {
+  it('keeps the arrival order of two interleaved connections', () => {
     const rig = newRig();
     const a = train(4, { payload: 500 }).map((o) => segment(o));
     const b = train(4, { payload: 500, tcp: [[0, 9]] }).map((o) => segment(o));
@@ -285,7 +286,7 @@ describe('tn: receive coalescing', () => {
     expect(got[4]!.bytes).to.deep.equal(sent[7]);
   });
 
-  it('goes on over a frame for somebody else, and over a tag that is stripped', () => {
+  it('merges across a frame for another address, but not across a stripped VLAN tag', () => {
     const rig = newRig(LRO | TN_CTRL_VLSTRIP);
     const [x, y, z] = train(3, { payload: 300 }).map((o) => segment(o));
     const other = segment({ payload: 300, seq: 1300, dst: [2, 0, 0, 0, 0, 9] });
@@ -298,7 +299,7 @@ describe('tn: receive coalescing', () => {
     expect(got[2]!.bytes).to.deep.equal(z);
   });
 
-  it('is done only when asked for, with verdicts, in mode wire', () => {
+  it('merges only with TN_CTRL_LRO and TN_CTRL_RXCSUM set, in mode wire', () => {
     const sent = train(3).map((o) => segment(o));
     for (const ctrl of [TN_CTRL_RXCSUM, TN_CTRL_LRO, LRO]) {
       for (const mode of ['wire', 'vnet'] as const) {
@@ -311,7 +312,7 @@ describe('tn: receive coalescing', () => {
     }
   });
 
-  it('loses nothing when buffers are short, and reads only while there are enough', () => {
+  it('loses no frame when buffers run short: it stops reading until enough are posted', () => {
     for (const frameMax of [1518, 9018]) {
       const rig = newRig(LRO, { nrx: 16 }, frameMax);
       const sent = train(200, { payload: MSS }).map((o) => segment(o));
@@ -325,25 +326,25 @@ describe('tn: receive coalescing', () => {
       expect(concat(parts)).to.deep.equal(concat(sent.map((frame) => judge(frame).payload)));
       expect(rig.wire.waiting).to.equal(0);
       expect(rig.dev.stats[TN_ST_RX_NODESC]).to.be.greaterThan(0);
-      // Every drain of so few buffers merged all that it could read.
+      // Each drain merged all frames it read, so a few merged frames carry the 200 segments.
       expect(parts.length).to.be.lessThan(30);
     }
   });
 
-  it('delivers what is under way before a buffer that is bad', () => {
+  it('delivers the merged frame in progress before it returns a bad buffer', () => {
     const rig = new Rig({ nrx: 8 }).start(LRO);
     for (let i = 0; i < 8; i++) rig.post(i, RX_DATA + i * 2048);
-    rig.post(2, (16 << 20) - 2047); // ends behind RAM
+    rig.post(2, (16 << 20) - 2047); // ends past RAM
     const sent = train(4, { payload: MSS }).map((o) => segment(o));
     rig.wire.inject(...sent);
     rig.w(TN_RDT, 7);
-    // Two segments fill slots 0 and 1; slot 2 is looked at for the third.
+    // Two segments fill slots 0 and 1. The device finds slot 2 bad when the third needs it.
     expect(rig.rx(1).status >>> TN_RXS_SEGS_SHIFT).to.equal((TN_RXS_DD >>> TN_RXS_SEGS_SHIFT) | 2);
     expect(rig.rx(2).status).to.equal((TN_RXS_DD | TN_RXS_ERR) >>> 0);
     expect(rig.rx(4).status >>> TN_RXS_SEGS_SHIFT).to.equal((TN_RXS_DD >>> TN_RXS_SEGS_SHIFT) | 2);
   });
 
-  it('shows captures the frames that came', () => {
+  it('passes frames to captures as received, before the merge', () => {
     const lens: number[] = [];
     const tap: CaptureTap = {
       wants: () => true,

@@ -50,7 +50,7 @@ import { makePacket } from './judge.ts';
 import { MAC, Rig } from './tn_rig.ts';
 
 describe('tn: registers', () => {
-  it('say what it is', () => {
+  it('identify the device and its limits', () => {
     const rig = new Rig();
     expect(rig.r(TN_ID)).to.equal(TN_ID_REV1);
     expect(rig.r(TN_STATUS)).to.equal(TN_STATUS_LU);
@@ -61,7 +61,7 @@ describe('tn: registers', () => {
     expect(tnStatNames.length).to.equal(TN_NSTATS);
   });
 
-  it('that do not exist or are read-only are left alone and counted', () => {
+  it('count accesses to undefined registers and writes to read-only ones', () => {
     const rig = new Rig();
     for (const off of [0x34, 0x1c0, 0xffc, 0x1000, 0x7fffffff, 2, 5, -4, 0.5])
       expect(rig.r(off), `${off}`).to.equal(0xffffffff);
@@ -74,7 +74,7 @@ describe('tn: registers', () => {
     expect(rig.r(TN_ID)).to.equal(TN_ID_REV1);
   });
 
-  it('of a ring cannot be written while it runs, nor its tail beyond it', () => {
+  it('refuse ring addresses and sizes while the ring runs, and a tail past its end', () => {
     const rig = new Rig({ ntx: 8 }).start();
     const before = counted(R_DEV_BAD_REG);
     const base = rig.r(TN_TDBAL);
@@ -87,7 +87,7 @@ describe('tn: registers', () => {
     expect([rig.r(TN_TDBAL), rig.r(TN_TDT), rig.r(TN_RXBSZ)]).to.deep.equal([base, 0, 2048]);
   });
 
-  it('take values in range only', () => {
+  it('accept only values in range', () => {
     const rig = new Rig();
     for (const [reg, bad, good] of [
       [TN_MAXFRM, [0, 59, 9217, 0xffffffff], [60, 9216]],
@@ -106,7 +106,7 @@ describe('tn: registers', () => {
     expect(vnet.r(TN_MAXFRM)).to.equal(65553);
   });
 
-  it('refuse a ring that is misaligned, empty, too long or no multiple of 8', () => {
+  it('stop at a ring that is misaligned, empty, too long or not a multiple of 8 descriptors', () => {
     for (const [base, len] of [
       [0x10040, 1024],
       [0x10000, 0],
@@ -120,14 +120,14 @@ describe('tn: registers', () => {
       rig.w(TN_CTRL, TN_CTRL_TXE);
       expect(rig.r(TN_STATUS) & TN_STATUS_TXSTOP).to.equal(TN_STATUS_TXSTOP);
       rig.w(TN_TDT, 1);
-      // Enabled anew with a good ring, it works again.
+      // Enabling a valid ring clears the stop.
       rig.w(TN_CTRL, 0);
       rig.start();
       expect(rig.r(TN_STATUS) & TN_STATUS_TXSTOP).to.equal(0);
     }
   });
 
-  it('reset', () => {
+  it('return to their initial values at a reset', () => {
     const rig = new Rig().start();
     rig.postAll();
     rig.w(TN_MACL, 0x12345678);
@@ -143,7 +143,7 @@ describe('tn: registers', () => {
     expect(rig.wire.waiting).to.equal(1);
   });
 
-  it('count in 64 bits, the high half latched by the low one', () => {
+  it('hold 64-bit statistics: a read of the low half latches the high half', () => {
     const rig = new Rig();
     const { stats } = rig.dev;
     stats[TN_ST_TX_BYTES] = 5 * 2 ** 32 - 1;
@@ -155,7 +155,7 @@ describe('tn: registers', () => {
   });
 
   describe('interrupts', () => {
-    it('are level-triggered: raised again while a cause is left', () => {
+    it('are level-triggered: raised again while a cause remains', () => {
       const rig = new Rig();
       rig.w(TN_ICS, TN_INT_TXDW | TN_INT_LSC);
       expect(rig.line.raised).to.equal(0);
@@ -169,7 +169,7 @@ describe('tn: registers', () => {
       expect(rig.dev.stats[TN_ST_INTERRUPTS]).to.equal(1);
     });
 
-    it('are held back by TN_ITR', () => {
+    it('are delayed by TN_ITR', () => {
       const rig = new Rig({ timer: true });
       expect(rig.r(TN_FEATURES) & TN_FEAT_ITR).to.equal(TN_FEAT_ITR);
       rig.w(TN_ITR, 50);
@@ -193,7 +193,7 @@ describe('tn: registers', () => {
       expect(rig.line.raised).to.equal(2);
     });
 
-    it('cannot be held back without a timer', () => {
+    it('are not delayed if the device has no timer', () => {
       const rig = new Rig();
       rig.w(TN_ITR, 50);
       expect(rig.r(TN_ITR)).to.equal(0);
@@ -201,7 +201,7 @@ describe('tn: registers', () => {
     });
   });
 
-  it('shows captures each frame as it is on the wire', () => {
+  it('passes each frame to captures as it is on the wire', () => {
     const log: [number, number, number][] = [];
     let bytes: number[] = [];
     const capture: CaptureTap = {
@@ -231,7 +231,7 @@ describe('tn: registers', () => {
     }
   });
 
-  it('needs a wire with virtio-net headers exactly in mode vnet', () => {
+  it('throws RangeError unless the wire has virtio-net headers in mode vnet, and none in mode wire', () => {
     vm_page_startup(16 << 20, 0);
     for (const mode of ['wire', 'vnet'] as const)
       expect(

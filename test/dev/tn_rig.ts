@@ -1,4 +1,4 @@
-/** A `tn` in a bare machine, driven as hardware is: by registers and memory. */
+/** A `tn` without a driver: tests drive it through its registers and memory. */
 
 import { ManualClock } from '../../src/host/manual_clock.ts';
 import { TsCksum } from '../../src/host/cksum_ts.ts';
@@ -40,7 +40,7 @@ export const BASE = 0x3_0000_0000;
 
 export const TX_RING = 0x10000;
 export const RX_RING = 0x20000;
-/** Where packets to send are put, and where receive buffers are. */
+/** Arena offsets of packets to send and of receive buffers. */
 export const TX_DATA = 0x100000;
 export const RX_DATA = 0x800000;
 
@@ -114,7 +114,7 @@ export class Rig {
     return this.dev.read32(reg);
   }
 
-  /** Sets both rings up and starts the engines, with `ctrl` besides. */
+  /** Sets up both rings and starts both engines; `ctrl` gives further TN_CTRL bits. */
   start(ctrl = 0): this {
     this.w(TN_TDBAL, (this.base + TX_RING) >>> 0);
     this.w(TN_TDBAH, Math.floor((this.base + TX_RING) / 2 ** 32));
@@ -126,7 +126,9 @@ export class Rig {
     return this;
   }
 
-  /** Writes a descriptor into transmit slot `tail` and moves on; the tail register is not written. */
+  /**
+   * Writes a descriptor into transmit slot `tail` and advances `tail`, but not the tail register.
+   */
   desc(words: [number, number, number, number]): number {
     const slot = this.tail;
     words.forEach((w, i) =>
@@ -147,7 +149,9 @@ export class Rig {
     return this.desc([addr, Math.floor(addr / 2 ** 32), len + tag * 65536, cmd]);
   }
 
-  /** Puts bytes into RAM in pieces of `cut` bytes with gaps, and their descriptors on the ring. */
+  /**
+   * Copies bytes into RAM in pieces of the lengths `cuts`, with gaps, and writes their descriptors.
+   */
   packet(bytes: Uint8Array, cuts: number[] = [], firstCmd = 0, tag = 0): number {
     const lens = [...cuts];
     const rest = bytes.length - cuts.reduce((a, b) => a + b, 0);
@@ -172,7 +176,7 @@ export class Rig {
     return memView.getUint32(TX_RING + slot * TN_DESC_SIZE + TN_D_STAT, true);
   }
 
-  /** Posts all receive buffers but one, of `size` bytes each, and gives them to the device. */
+  /** Writes a buffer of `size` bytes into every receive slot, and posts all but the last. */
   postAll(size = 2048): void {
     for (let i = 0; i < this.nrx; i++) this.post(i, RX_DATA + i * size);
     this.w(TN_RDT, this.nrx - 1);

@@ -41,7 +41,7 @@ const packet = (o: Partial<PacketOptions> = {}): Uint8Array =>
   makePacket({ payload: 100, cksum: 'full', ...o });
 
 describe('tn: receive', () => {
-  it('puts a frame into a posted buffer and says so', () => {
+  it('writes a frame into a posted buffer, completes the descriptor and sets RXDW', () => {
     const rig = new Rig().start();
     expect(rig.wire.readable).to.equal(false);
     rig.postAll();
@@ -54,7 +54,7 @@ describe('tn: receive', () => {
     expect(rig.r(TN_ICR) & TN_INT_RXDW).to.equal(TN_INT_RXDW);
   });
 
-  it('spreads a long frame over buffers', () => {
+  it('spreads a long frame over several buffers', () => {
     const rig = new Rig();
     rig.w(TN_MAXFRM, 9018);
     rig.start(TN_CTRL_RXCSUM).postAll();
@@ -67,7 +67,7 @@ describe('tn: receive', () => {
     expect(rig.rxBytes(0, frame.length)).to.deep.equal(frame);
   });
 
-  it('fills a buffer of exactly the frame, and one of 4096 bytes', () => {
+  it('fills a 4096-byte buffer with a frame of exactly that length', () => {
     const rig = new Rig();
     rig.w(TN_MAXFRM, 4096);
     rig.w(TN_RXBSZ, 4096);
@@ -90,7 +90,7 @@ describe('tn: receive', () => {
     const OTHER = [2, 0, 0, 0, 0, 9];
     const ALL_HOSTS = [0x01, 0, 0x5e, 0, 0, 1];
 
-    it('takes its own, broadcast, and what the modes let in', () => {
+    it('accepts its own address, broadcast, and what PROMISC and ALLMULTI admit', () => {
       expect(seen(0, [2, 0, 0, 0, 0, 1])).to.equal(true);
       expect(seen(0, [255, 255, 255, 255, 255, 255])).to.equal(true);
       expect(seen(0, OTHER)).to.equal(false);
@@ -100,7 +100,7 @@ describe('tn: receive', () => {
       expect(seen(TN_CTRL_ALLMULTI, OTHER)).to.equal(false);
     });
 
-    it('takes multicast by its hash', () => {
+    it('accepts a multicast address whose hash bit is set', () => {
       const bits = Array.from({ length: 64 }, (_, h) =>
         seen(0, ALL_HOSTS, h < 32 ? [(1 << h) >>> 0, 0] : [0, (1 << (h - 32)) >>> 0]),
       );
@@ -118,7 +118,7 @@ describe('tn: receive', () => {
     };
     const V4 = TN_RXS_IPCS | TN_RXS_L4CS;
 
-    it('is good for good frames', () => {
+    it('is good for right checksums', () => {
       for (const payload of [0, 1, 2, 1400]) {
         expect(verdict(packet({ payload }))).to.equal(V4);
         expect(verdict(packet({ payload, udp: true }))).to.equal(V4);
@@ -129,7 +129,7 @@ describe('tn: receive', () => {
       expect(verdict(packet({ vlan: 3 }))).to.equal(V4);
     });
 
-    it('is bad for bad ones', () => {
+    it('is an error for a wrong TCP or IP header checksum', () => {
       expect(verdict(packet({ spoil: 1 }))).to.equal(V4 | TN_RXS_L4E);
       expect(verdict(packet({ spoil: 1, v6: true }))).to.equal(TN_RXS_L4CS | TN_RXS_L4E);
       const bad = packet();
@@ -137,9 +137,9 @@ describe('tn: receive', () => {
       expect(verdict(bad)).to.equal(TN_RXS_IPCS | TN_RXS_IPE);
     });
 
-    it('says nothing of what it cannot judge', () => {
+    it('is absent for fragments, UDP without checksum, other ethertypes and bad lengths', () => {
       const fragment = packet();
-      fragment[20] = 0x20; // more fragments; sum mended
+      fragment[20] = 0x20; // more fragments; the next line corrects the sum
       fragment[24] = (fragment[24]! - 0x20) & 0xff;
       expect(verdict(fragment)).to.equal(TN_RXS_IPCS);
       const noUdpSum = packet({ udp: true });
@@ -152,12 +152,12 @@ describe('tn: receive', () => {
       const short = packet().slice(0, 30);
       expect(verdict(short)).to.equal(0);
       const long = packet();
-      long[17] = 255; // IP length above the frame's, sum mended
+      long[17] = 255; // an IP length beyond the frame; the next line corrects the sum
       long[25] = (long[25]! - (255 - 140)) & 0xff;
       expect(verdict(long) & TN_RXS_L4CS).to.equal(0);
     });
 
-    it('is given only when asked for', () => {
+    it('is given only with TN_CTRL_RXCSUM', () => {
       const rig = new Rig().start();
       rig.postAll();
       rig.wire.inject(packet());
@@ -173,7 +173,7 @@ describe('tn: receive', () => {
         return rig;
       };
 
-      it('believes NEEDS_CSUM and DATA_VALID', () => {
+      it('reports a good checksum for NEEDS_CSUM and DATA_VALID', () => {
         const frame = makePacket({ payload: 50, cksum: 'pseudo' });
         frame.set(packet({ payload: 50 }).subarray(24, 26), 24); // a good IP header checksum
         for (const flags of [1, 2]) {
@@ -186,7 +186,7 @@ describe('tn: receive', () => {
         );
       });
 
-      it('finishes the checksum for a driver that does not want to hear of it', () => {
+      it('completes the checksum if the driver has not enabled RXCSUM', () => {
         const frame = makePacket({ payload: 51, cksum: 'pseudo' });
         const full = packet({ payload: 51 });
         frame.set(full.subarray(24, 26), 24);
@@ -195,7 +195,7 @@ describe('tn: receive', () => {
         expect(rig.rxBytes(0, frame.length)).to.deep.equal(full);
       });
 
-      it('takes what the peer has not segmented, and says in how many it would have', () => {
+      it('receives an unsegmented TSO packet, and reports its number of segments', () => {
         const rig = new Rig({ mode: 'vnet' });
         rig.w(TN_MAXFRM, 65553);
         rig.w(TN_RXBSZ, 4096);
@@ -210,7 +210,7 @@ describe('tn: receive', () => {
         expect(rig.rxBytes(0, frame.length, 4096)).to.deep.equal(frame);
       });
 
-      it('bears hostile header fields', () => {
+      it('writes nothing outside the frame for hostile header fields', () => {
         for (const hdr of [
           [1, 0, 0, 0, 0, 0, 255, 255, 255, 255, 0, 0],
           [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
@@ -220,8 +220,8 @@ describe('tn: receive', () => {
           rig.postAll();
           const frame = packet({ payload: 10 });
           rig.wire.injectRaw(Uint8Array.from([...hdr, ...frame]));
-          rig.wire.injectRaw(Uint8Array.from(hdr)); // nothing behind it
-          rig.wire.injectRaw(Uint8Array.from([1])); // not even that
+          rig.wire.injectRaw(Uint8Array.from(hdr)); // a header without a frame
+          rig.wire.injectRaw(Uint8Array.from([1])); // an incomplete header
           expect(rig.rxBytes(0, frame.length)).to.deep.equal(frame);
           const behind = mem.subarray(RX_DATA + frame.length, RX_DATA + 0x30000);
           expect(behind.every((byte) => byte === 0)).to.equal(true);
@@ -231,7 +231,7 @@ describe('tn: receive', () => {
     });
   });
 
-  it('strips VLAN tags, over the ends of buffers too', () => {
+  it('strips VLAN tags, also from frames that span buffers', () => {
     for (const payload of [20, 3000, 2048 - 58 + 1, 2048 - 58 + 4, 2 * 2048 - 58 + 3]) {
       const rig = new Rig();
       rig.w(TN_MAXFRM, 9018);
@@ -246,7 +246,7 @@ describe('tn: receive', () => {
     }
   });
 
-  it('drops runts and what is longer than TN_MAXFRM', () => {
+  it('drops runts and frames longer than TN_MAXFRM', () => {
     const rig = new Rig().start();
     rig.postAll();
     rig.wire.inject(new Uint8Array(13));
@@ -258,7 +258,7 @@ describe('tn: receive', () => {
     expect(rig.rx(0)).to.deep.include({ status: WHOLE, len: 1518 });
   });
 
-  it('notices a frame longer than the buffers', () => {
+  it('drops a frame longer than the buffers, and counts it as oversize', () => {
     const rig = new Rig();
     rig.w(TN_MAXFRM, 4096);
     rig.start().postAll();
@@ -266,7 +266,7 @@ describe('tn: receive', () => {
     expect(rig.dev.stats[TN_ST_RX_OVERSIZE]).to.equal(1);
   });
 
-  it('leaves frames on the wire while there are no buffers, and goes on when there are', () => {
+  it('leaves frames on the wire without free buffers, and reads them when buffers are posted', () => {
     const rig = new Rig({ nrx: 8 }).start();
     rig.postAll();
     const frames = Array.from({ length: 20 }, (_, i) => packet({ payload: i, ipId: i }));
@@ -277,7 +277,7 @@ describe('tn: receive', () => {
     expect(counted(R_DEV_RX_NODESC)).to.equal(1);
     expect(rig.r(TN_ICR) & TN_INT_RXO).to.equal(TN_INT_RXO);
     for (let slot = 0; slot < 7; slot++) expect(rig.rx(slot).status).to.equal(WHOLE);
-    // Four slots come back: four frames, and it waits again.
+    // Four posted buffers let in four frames; then reception stalls again.
     for (const slot of [7, 0, 1, 2]) rig.post(slot, RX_DATA + slot * 2048);
     rig.w(TN_RDT, 3);
     expect(rig.wire.waiting).to.equal(9);
@@ -285,7 +285,7 @@ describe('tn: receive', () => {
     expect(counted(R_DEV_RX_NODESC)).to.equal(2);
   });
 
-  it('receives 128 frames a turn at most', () => {
+  it('receives at most 128 frames per turn', () => {
     const rig = new Rig({ nrx: 512 }).start();
     rig.postAll();
     rig.wire.readable = false;
@@ -297,12 +297,12 @@ describe('tn: receive', () => {
     expect(rig.dev.stats[TN_ST_RX_FRAMES]).to.equal(300);
   });
 
-  it('gives bad buffers back marked, in order, and goes on', () => {
+  it('returns bad buffers with ERR, in order, and uses the next good one', () => {
     const rig = new Rig({ nrx: 8 });
     rig.w(TN_MAXFRM, 4000);
     rig.start();
     for (let i = 0; i < 8; i++) rig.post(i, RX_DATA + i * 2048);
-    rig.post(1, (16 << 20) - 2047); // ends behind RAM
+    rig.post(1, (16 << 20) - 2047); // ends past RAM
     const canary = mem.slice(RX_DATA, RX_DATA + 2048);
     rig.wire.inject(packet());
     rig.w(TN_RDT, 7);
@@ -313,7 +313,7 @@ describe('tn: receive', () => {
     expect(mem.slice(RX_DATA, RX_DATA + 2048)).to.deep.equal(canary);
   });
 
-  it('takes the link down when the wire is gone, and up when it is back', () => {
+  it('reports link down when the wire fails, and receives again when the wire is back', () => {
     const rig = new Rig().start();
     rig.postAll();
     rig.wire.readError = -EIO;

@@ -1,4 +1,4 @@
-/** What the device puts on the wire, judged by Wireshark's dissectors. */
+/** Frames that the device sends, checked by Wireshark's dissectors. */
 
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -16,7 +16,7 @@ import { assertCleanCapture, tsharkFields } from '../support/tshark.ts';
 import { makePacket } from './judge.ts';
 import { Rig } from './tn_rig.ts';
 
-/** A classic pcap file of Ethernet frames, by the format's own description. */
+/** A classic pcap file of Ethernet frames, written from the format's description. */
 function pcap(frames: Uint8Array[]): Buffer {
   const header = Buffer.alloc(24);
   header.writeUInt32LE(0xa1b2c3d4, 0);

@@ -40,7 +40,7 @@ const TSO4 = { cmd: TN_TXD_TSE | TN_TXD_TCP, l3: 20, l4: 20 };
 const joined = (parts: Uint8Array[]): number[] => parts.flatMap((p) => [...p]);
 
 describe('tn: transmit', () => {
-  it('sends a frame as it lies in memory, and reports', () => {
+  it('gathers a frame from its descriptors unchanged, and reports DD and TXDW', () => {
     const rig = new Rig().start();
     const frame = makePacket({ payload: 100, cksum: 'full' });
     const slot = rig.packet(frame, [14, 1, 30]);
@@ -50,13 +50,13 @@ describe('tn: transmit', () => {
     expect(rig.txStatus(slot)).to.equal(TN_TXS_DD);
     expect(rig.r(TN_TDH)).to.equal(rig.tail);
     expect(rig.r(TN_ICR) & TN_INT_TXDW).to.equal(TN_INT_TXDW);
-    // Nothing is unmasked.
+    // No cause is unmasked yet.
     expect(rig.line.raised).to.equal(0);
     rig.w(TN_IMS, TN_INT_TXDW);
     expect(rig.line.raised).to.equal(1);
   });
 
-  it('pads to 60 bytes, with zeros', () => {
+  it('pads short frames to 60 bytes with zeros', () => {
     const rig = new Rig().start();
     rig.packet(makePacket({ payload: 0, cksum: 'full' }));
     rig.doorbell();
@@ -92,7 +92,7 @@ describe('tn: transmit', () => {
     it('a UDP checksum of 0 is sent as 0xffff', () => {
       const rig = new Rig().start();
       const frame = makePacket({ payload: 2, udp: true, cksum: 'pseudo' });
-      // A payload that makes the sum come out as 0xffff, whose complement is 0.
+      // This payload makes the sum 0xffff, whose complement is 0.
       const full = makePacket({ payload: 2, udp: true, cksum: 'full' });
       const sum = full[40]! * 256 + full[41]!;
       const old = frame[42]! * 256 + frame[43]!;
@@ -107,7 +107,7 @@ describe('tn: transmit', () => {
       judge(sent);
     });
 
-    it('the IP header alone, over an odd protocol', () => {
+    it('the IP header checksum alone', () => {
       const rig = new Rig().start();
       const frame = makePacket({ payload: 40, udp: true, cksum: 'pseudo' });
       rig.context({ cmd: TN_TXD_IXSM, l3: 20, l4: 0 });
@@ -160,7 +160,7 @@ describe('tn: transmit', () => {
           expect(rig.dev.stats[TN_ST_TX_SEGMENTS]).to.equal(n);
         });
 
-    it('keeps its place when the wire is full in the middle', () => {
+    it('resumes at the next segment after the wire was full in the middle of a packet', () => {
       const rig = new Rig().start();
       rig.wire.room = 3;
       rig.context({ ...TSO4, mss: 1000 });
@@ -169,7 +169,7 @@ describe('tn: transmit', () => {
       rig.doorbell();
       expect([rig.wire.nsent, rig.wire.armed]).to.deep.equal([3, 1]);
       expect(rig.txStatus(slot) & TN_TXS_DD).to.equal(0);
-      // Another doorbell does not try again, and does not overtake.
+      // Another doorbell neither tries again nor sends a later packet.
       rig.doorbell();
       expect(rig.dev.stats[TN_ST_TX_WIRE_FULL]).to.equal(1);
       rig.wire.drain(1);
@@ -184,7 +184,7 @@ describe('tn: transmit', () => {
       expect(rig.txStatus(next)).to.equal(TN_TXS_DD);
     });
 
-    it('emits at most 256 frames a doorbell, the rest on the next turns', () => {
+    it('emits at most 256 frames per doorbell, and the rest in later turns', () => {
       const rig = new Rig().start();
       for (let i = 0; i < 6; i++) {
         rig.context({ ...TSO4, mss: 100 });
@@ -208,7 +208,7 @@ describe('tn: transmit', () => {
       expect([...rig.wire.sent[0]!.subarray(16)]).to.deep.equal([...frame.subarray(12)]);
     });
 
-    it('inserts it into a frame whose checksum it computes, and into every segment', () => {
+    it('inserts the tag into a frame whose checksum it computes, and into every TSO segment', () => {
       const rig = new Rig().start();
       rig.context({ cmd: TN_TXD_TXSM | TN_TXD_TCP | TN_TXD_IXSM, l3: 20, l4: 20 });
       rig.packet(makePacket({ payload: 100, cksum: 'pseudo' }), [54], TN_TXD_VLE, 7);
@@ -224,7 +224,7 @@ describe('tn: transmit', () => {
       ]);
     });
 
-    it('takes headers that have a tag in them', () => {
+    it('computes the checksum of a frame that already has a tag', () => {
       const rig = new Rig().start();
       rig.context({ cmd: TN_TXD_TXSM | TN_TXD_TCP | TN_TXD_IXSM, l2: 18, l3: 20, l4: 20 });
       rig.packet(makePacket({ payload: 100, vlan: 5, cksum: 'pseudo' }));
@@ -245,7 +245,7 @@ describe('tn: transmit', () => {
       le16(f, 10),
     ];
 
-    it('leaves a TCP checksum to the peer, with the pseudo-header sum in place', () => {
+    it('leaves the TCP checksum to the peer, with the pseudo-header sum in the field', () => {
       const rig = new Rig({ mode: 'vnet' }).start();
       rig.context({ cmd: TN_TXD_TXSM | TN_TXD_TCP | TN_TXD_IXSM, l3: 20, l4: 20 });
       const frame = makePacket({ payload: 1000, cksum: 'pseudo' });
@@ -260,7 +260,7 @@ describe('tn: transmit', () => {
     });
 
     for (const v6 of [false, true])
-      it(`sends a whole TSO packet over IPv${v6 ? 6 : 4}, its sum with the whole length`, () => {
+      it(`sends a TSO packet over IPv${v6 ? 6 : 4} unsegmented, with the full length in the pseudo-header sum`, () => {
         const rig = new Rig({ mode: 'vnet' }).start();
         const l3 = v6 ? 40 : 20;
         rig.context({ cmd: TSO4.cmd | (v6 ? TN_TXD_V6 : 0), l3, l4: 20, mss: 1448 });
@@ -274,7 +274,7 @@ describe('tn: transmit', () => {
         expect([...sent.subarray(12)]).to.deep.equal([...want]);
       });
 
-    it('says ECN for CWR, and nothing of segments for a packet that is one', () => {
+    it('sets the ECN flag for CWR, and no GSO type for a packet of one segment', () => {
       const rig = new Rig({ mode: 'vnet' }).start();
       rig.context({ ...TSO4, mss: 1000 });
       rig.packet(makePacket({ payload: 1001, cksum: 'tso', thFlags: 0x90 }));
@@ -285,7 +285,7 @@ describe('tn: transmit', () => {
       expect(hdr(rig.wire.sent[1]!)).to.deep.equal([1, 0, 0, 0, 34, 16, 0]);
     });
 
-    it('clears the header for a frame without offloads, and counts the tag in csum_start', () => {
+    it('clears the header of a frame without offloads, and adds an inserted tag to csum_start', () => {
       const rig = new Rig({ mode: 'vnet' }).start();
       rig.context({ cmd: TN_TXD_TXSM | TN_TXD_TCP, l3: 20, l4: 20 });
       rig.packet(makePacket({ payload: 10, cksum: 'pseudo' }), [], TN_TXD_VLE, 9);
@@ -296,8 +296,11 @@ describe('tn: transmit', () => {
     });
   });
 
-  describe('what a driver does wrong', () => {
-    /** Sends `make`'s packet and a good one behind it: the first is dropped, the second is not. */
+  describe('driver errors', () => {
+    /**
+     * Sends the packet that `make` queues and a good one after it. Expects the first to be dropped
+     * and the second to be sent.
+     */
     function expectDropped(rig: Rig, make: () => number): void {
       const slot = make();
       const good = makePacket({ payload: 77, cksum: 'full' });
@@ -318,12 +321,12 @@ describe('tn: transmit', () => {
         return rig.data(TX_DATA, 100, last);
       },
       'less than an Ethernet header': (rig) => rig.data(TX_DATA, 13, last),
-      'an address behind RAM': (rig) => rig.data(16 << 20, 100, last),
-      'an address that ends behind RAM': (rig) => rig.data((16 << 20) - 99, 100, last),
+      'an address past RAM': (rig) => rig.data(16 << 20, 100, last),
+      'a buffer that ends past RAM': (rig) => rig.data((16 << 20) - 99, 100, last),
       'an address in frame 0': (rig) => rig.data(64, 100, last),
       'an address of all ones': (rig) => rig.desc([-1, -1, 100, last]),
       'a frame above 9216 bytes': (rig) => rig.data(TX_DATA, 9217, last),
-      'a context alone': (rig) => rig.desc([0, 0, 0, 0x4 | last]),
+      'a context without data': (rig) => rig.desc([0, 0, 0, 0x4 | last]),
       'a second context': (rig) => {
         rig.context({ ...TSO4, mss: 1000 });
         rig.context({ ...TSO4, mss: 1000 });
@@ -370,7 +373,7 @@ describe('tn: transmit', () => {
         expectDropped(rig, () => make(rig));
       });
 
-    it('64 descriptors are not too many', () => {
+    it('a packet of 64 descriptors is sent', () => {
       const rig = new Rig().start();
       const frame = makePacket({ payload: 2000, cksum: 'full' });
       rig.packet(frame, Array(TN_TX_SEGS - 1).fill(20));
@@ -378,7 +381,7 @@ describe('tn: transmit', () => {
       expect(rig.wire.sent).to.deep.equal([frame]);
     });
 
-    it('waits for a last descriptor that is not there yet', () => {
+    it('waits for the descriptor with EOP', () => {
       const rig = new Rig().start();
       const frame = makePacket({ payload: 100, cksum: 'full' });
       rig.packet(frame, [50]);
@@ -391,12 +394,12 @@ describe('tn: transmit', () => {
       expect(rig.wire.sent).to.deep.equal([frame]);
     });
 
-    it('a full ring without a last descriptor is dropped, up to the next packet', () => {
+    it('a full ring without EOP is dropped, up to the next packet', () => {
       const rig = new Rig({ ntx: 8 }).start();
       for (let i = 0; i < 7; i++) rig.data(TX_DATA, 100, 0);
       rig.doorbell();
       expect(rig.dev.stats[TN_ST_TX_BAD]).to.equal(1);
-      // The end of the bad one, and a good one.
+      // The end of the bad packet, and a good packet.
       const end = rig.data(TX_DATA, 100, TN_TXD_EOP | TN_TXD_RS);
       rig.packet(makePacket({ payload: 7, cksum: 'full' }));
       rig.doorbell();
@@ -417,8 +420,8 @@ describe('tn: transmit', () => {
     });
   });
 
-  describe('the wire', () => {
-    it('that refuses a frame loses it, and the rest of its TSO packet', () => {
+  describe('wire failures', () => {
+    it('a frame that the wire refuses is lost with the rest of its TSO packet, and counted', () => {
       const rig = new Rig().start();
       rig.wire.error = -EINVAL;
       rig.context({ ...TSO4, mss: 1000 });
@@ -433,7 +436,7 @@ describe('tn: transmit', () => {
       expect(rig.dev.stats[TN_ST_TX_FRAMES]).to.equal(0);
     });
 
-    it('that is down swallows everything, what waited for room too', () => {
+    it('a link that goes down drops every frame, also one that waits for room', () => {
       const rig = new Rig().start();
       rig.wire.room = 1;
       rig.packet(makePacket({ payload: 1, cksum: 'full' }));
@@ -452,7 +455,7 @@ describe('tn: transmit', () => {
     });
   });
 
-  it('goes round a ring many times', () => {
+  it('sends in order over many wraps of the ring', () => {
     const rig = new Rig({ ntx: 8 }).start();
     for (let i = 0; i < 100; i++) {
       const slot = rig.packet(makePacket({ payload: i, cksum: 'full', ipId: i }), [20, 11]);

@@ -85,14 +85,14 @@ describe('tp', () => {
   beforeEach(() => (rig = new TpRig()));
   afterEach(() => rig.close());
 
-  /** Gives the wire `n` frames one by one, with the turns of the loop that receiving takes. */
+  /** Injects frames one by one, then runs the turns of the event loop that receiving takes. */
   const inject = (...frames: Uint8Array[]): void => {
     for (const frame of frames) rig.wire.inject(frame);
     rig.clock.runPosted();
   };
 
   describe('registers', () => {
-    it('are at power-on as the datasheet has them', () => {
+    it("have the datasheet's values at power-on", () => {
       const want: [number, number][] = [
         [TP_ID, 0x54500001],
         [TP_CR, TP_CR_STP],
@@ -110,9 +110,9 @@ describe('tp', () => {
       expect(tpStatNames.length).to.equal(TP_NSTATS);
     });
 
-    it('take what is in range, count and ignore the rest', () => {
+    it('accept values in range, and count and ignore others', () => {
       const cases: [number, number, number][] = [
-        // register, largest value taken, one that is not
+        // register, largest value accepted, a value refused
         [TP_PSTART, 127, 128],
         [TP_PSTOP, 128, 129],
         [TP_BNRY, 127, 128],
@@ -133,7 +133,7 @@ describe('tp', () => {
       }
     });
 
-    it('count accesses to nothing', () => {
+    it('count accesses to undefined registers and writes to read-only ones', () => {
       let bad = 0;
       for (const reg of [0x54, 0x7c, 1, 2, 0x3d, TP_STATS + 4 * TP_NSTATS, TP_REG_SIZE, -4, 1e9]) {
         expect(rig.rd(reg)).to.equal(0xffffffff);
@@ -148,7 +148,7 @@ describe('tp', () => {
       expect(counted(R_DEV_BAD_REG)).to.equal(bad);
     });
 
-    it('refuse contradictory and unknown commands whole', () => {
+    it('ignore contradictory and unknown commands, and count them', () => {
       rig.ring();
       const before = rig.stat(TP_ST_BAD_REG);
       const contradictory = [TP_CR_STP | TP_CR_STA, TP_CR_RRD | TP_CR_RWR, 0x40, 0x100 | TP_CR_STP];
@@ -177,7 +177,7 @@ describe('tp', () => {
       expect(rig.stat(TP_ST_RX_FRAMES)).to.equal(1);
     });
 
-    it('wants a wire without virtio-net headers', () => {
+    it('throws for a wire with virtio-net headers', () => {
       expect(
         () =>
           new TpDevice({
@@ -194,7 +194,7 @@ describe('tp', () => {
   });
 
   describe('data port', () => {
-    it('moves any number of bytes from and to anywhere', () => {
+    it('reads and writes any range of packet memory', () => {
       const range = fc
         .tuple(fc.nat(TP_MEM_SIZE - 1), fc.integer({ min: 0, max: 70 }))
         .map(([at, len]) => [at, Math.min(len, TP_MEM_SIZE - at)] as const);
@@ -214,7 +214,7 @@ describe('tp', () => {
       expect(rig.stat(TP_ST_PIO_READ)).to.be.above(TP_MEM_SIZE);
     });
 
-    it('refuses what goes beyond packet memory, and accesses without a transfer', () => {
+    it('refuses transfers past packet memory, and accesses without a transfer', () => {
       expect(rig.rd(TP_DATA)).to.equal(-1);
       rig.wr(TP_DATA, 5);
       rig.wr(TP_RSAR, TP_MEM_SIZE - 1);
@@ -234,7 +234,7 @@ describe('tp', () => {
       expect(rig.rd(TP_CR)).to.equal(TP_CR_STP);
     });
 
-    it('ABT gives a transfer up, a new one takes its place', () => {
+    it('ABT aborts a transfer, and a new command replaces the transfer in progress', () => {
       rig.wr(TP_RBCR, 8);
       rig.wr(TP_CR, TP_CR_RWR);
       rig.wr(TP_DATA, 0x04030201);
@@ -250,7 +250,7 @@ describe('tp', () => {
   });
 
   describe('transmit', () => {
-    it('sends every length, padded to 60', () => {
+    it('sends frames of all lengths, padded to 60 bytes', () => {
       for (const len of [14, 15, 59, 60, 61, 64, 256, 1514, TP_FRAME_MAX]) {
         const frame = frameOf(len, len);
         rig.send(frame, len % 100);
@@ -261,7 +261,7 @@ describe('tp', () => {
       expect(rig.stat(TP_ST_TX_FRAMES)).to.equal(9);
     });
 
-    it('refuses what is no frame', () => {
+    it('refuses a frame with a bad length or past packet memory', () => {
       const cases: [number, number][] = [
         [0, 0],
         [0, 13],
@@ -282,14 +282,14 @@ describe('tp', () => {
       expect([rig.stat(TP_ST_TX_BAD), rig.wire.nsent]).to.deep.equal([5, 1]);
     });
 
-    it('waits for room on the wire, and sends once', () => {
+    it('waits for room on the wire, and sends the frame once', () => {
       rig.wire.room = 0;
       rig.send(frameOf(100));
       expect(rig.rd(TP_STATUS) & TP_STATUS_TXB).to.equal(TP_STATUS_TXB);
       expect(rig.rd(TP_CR)).to.equal(TP_CR_STP | TP_CR_TXP);
       expect(rig.rd(TP_ISR)).to.equal(0);
       rig.wr(TP_CR, TP_CR_TXP);
-      expect(rig.stat(TP_ST_BAD_REG), 'TXP while one waits').to.equal(1);
+      expect(rig.stat(TP_ST_BAD_REG), 'TXP while a frame waits').to.equal(1);
       rig.wire.drain(5);
       expect([rig.wire.nsent, rig.rd(TP_ISR), rig.stat(TP_ST_TX_WIRE_FULL)]).to.deep.equal([
         1,
@@ -300,7 +300,7 @@ describe('tp', () => {
       expect(rig.wire.nsent).to.equal(1);
     });
 
-    it('forgets the frame that waits on a reset', () => {
+    it('discards the waiting frame at a reset', () => {
       rig.wire.room = 0;
       rig.send(frameOf(100));
       rig.wr(TP_CR, TP_CR_RST);
@@ -308,7 +308,7 @@ describe('tp', () => {
       expect([rig.wire.nsent, rig.rd(TP_ISR)]).to.deep.equal([0, 0]);
     });
 
-    it('loses frames without link, also the one that waits', () => {
+    it('drops frames without link, also the waiting one', () => {
       rig.wire.room = 0;
       rig.send(frameOf(100));
       rig.wire.listener!.wireState(false, 0);
@@ -328,7 +328,7 @@ describe('tp', () => {
   });
 
   describe('receive ring', () => {
-    it('any sequence of frame sizes arrives intact, over the end of the ring and back', () => {
+    it('delivers any sequence of frame sizes intact, across the end of the ring', () => {
       const sizes = fc.array(fc.integer({ min: 14, max: TP_FRAME_MAX }), { maxLength: 40 });
       const place = fc
         .tuple(fc.nat(100), fc.integer({ min: 7, max: 60 }))
@@ -341,7 +341,8 @@ describe('tp', () => {
           const got: Uint8Array[] = [];
           for (const [i, len] of lens.entries()) {
             want.push(frameOf(len, i));
-            // As many as surely fit: the smallest ring holds one of the longest.
+            // Take frames at random, and always if the next frame may not fit. The smallest ring
+            // holds one frame of the greatest length.
             if (take.next().value === true || i % 2 === 1) got.push(...rig.takeAll());
             const used = (rig.rd(TP_CURR) - rig.next + stop - first) % (stop - first);
             const free = stop - first - 1 - used;
@@ -358,9 +359,9 @@ describe('tp', () => {
       );
     });
 
-    it('keeps one page free, counts what does not fit, and loses all until recovered', () => {
-      rig.ring(12, 12 + 8); // seven pages to use
-      const small = frameOf(252); // a page with its header
+    it('keeps one page free, and after an overflow drops and counts frames until the driver recovers', () => {
+      rig.ring(12, 12 + 8); // seven usable pages
+      const small = frameOf(252); // fills a page, with its header
       for (let i = 0; i < 7; i++) inject(frameOf(252, i));
       expect(rig.rd(TP_ISR)).to.equal(TP_INT_PRX);
       expect(rig.rd(TP_CURR)).to.equal(19);
@@ -370,10 +371,10 @@ describe('tp', () => {
       rig.wr(TP_BNRY, 15);
       rig.next = 15;
       inject(small, frameOf(60));
-      expect(rig.rd(TP_CURR), 'room does not help').to.equal(19);
+      expect(rig.rd(TP_CURR), 'no reception before recovery, although pages are free').to.equal(19);
       expect([rig.stat(TP_ST_RX_OVERFLOWS), rig.stat(TP_ST_RX_MISSED)]).to.deep.equal([1, 3]);
       expect(counted(R_DEV_RX_OVERFLOW)).to.equal(3);
-      // The recovery, with a step left out first.
+      // The recovery, first with a step missing.
       rig.wr(TP_CR, TP_CR_STA);
       expect(rig.rd(TP_STATUS) & TP_STATUS_OVF, 'without STP').to.equal(TP_STATUS_OVF);
       rig.wr(TP_CR, TP_CR_STP);
@@ -389,7 +390,7 @@ describe('tp', () => {
       expect([rig.takeAll().length, rig.stat(TP_ST_RX_OVERFLOWS)]).to.deep.equal([1, 1]);
     });
 
-    it('starts only with a ring', () => {
+    it('starts only with a valid ring', () => {
       const bad: [number, number, number, number][] = [
         [0, 0, 0, 0],
         [12, 18, 12, 12], // six pages: the longest frame would never fit
@@ -441,7 +442,7 @@ describe('tp', () => {
       expect(rig.stat(TP_ST_RX_FILTERED)).to.equal(4 + 3 + 4 + 3 + 2);
     });
 
-    it('drops runts and giants, and marks group frames', () => {
+    it('drops runts and oversized frames, and marks group frames', () => {
       rig.ring();
       inject(frameOf(13), frameOf(TP_FRAME_MAX + 1), frameOf(14), frameOf(60, 0, BROADCAST));
       expect([rig.stat(TP_ST_RX_RUNT), rig.stat(TP_ST_RX_OVERSIZE)]).to.deep.equal([1, 1]);
@@ -450,7 +451,7 @@ describe('tp', () => {
       expect(rig.takeAll().map((f) => f.length)).to.deep.equal([14, 60]);
     });
 
-    it('takes eight frames at a time, the rest on later turns', () => {
+    it('reads eight frames per turn', () => {
       rig.ring();
       rig.wire.listener = null;
       rig.wire.inject(...Array.from({ length: 20 }, (_, i) => frameOf(60, i)));
@@ -462,7 +463,7 @@ describe('tp', () => {
       expect(rig.takeAll().length).to.equal(20);
     });
 
-    it('leaves frames on the wire while stopped', () => {
+    it('leaves frames on the wire while stopped, and stops reading a wire that fails', () => {
       rig.ring();
       rig.wr(TP_CR, TP_CR_STP);
       inject(frameOf(60));
@@ -472,14 +473,14 @@ describe('tp', () => {
       expect(rig.takeAll().length).to.equal(1);
       rig.wire.readError = -EIO;
       rig.wire.notify();
-      expect(rig.wire.readable, 'a dead wire is not asked again').to.equal(false);
+      expect(rig.wire.readable, 'a failed wire is not read').to.equal(false);
       rig.wire.readError = 0;
       rig.wire.listener!.wireState(true, 0);
       expect(rig.wire.readable).to.equal(true);
     });
   });
 
-  it('signals the line by level', () => {
+  it('raises a level-triggered interrupt', () => {
     rig.ring();
     inject(frameOf(60));
     expect(rig.raised).to.equal(1);
@@ -494,7 +495,7 @@ describe('tp', () => {
     expect([rig.rd(TP_ISR), rig.raised]).to.deep.equal([0, 2]);
   });
 
-  it('no sequence of register accesses and frames does harm', () => {
+  it('works after random register accesses, frames and a reset, and changes no other memory', () => {
     const seed = Number(process.env['TAPNIC_SEED'] ?? 0x7470);
     for (let round = 0; round < 40; round++) {
       const prng = new SeededPrng(seed + round);
@@ -524,7 +525,7 @@ describe('tp', () => {
       if (below(4) === 0) rig.clock.runPosted();
     }
     for (const frame of rig.wire.sent) expect(frame.length).to.be.within(60, TP_FRAME_MAX);
-    // Whatever has happened: after a reset it is as good as new.
+    // After a reset the device must work, in any state that the accesses left.
     rig.wire.sent.length = 0;
     rig.wire.room = Infinity;
     rig.wire.listener!.wireState(true, 0);

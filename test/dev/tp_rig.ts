@@ -1,4 +1,4 @@
-/** A `tp` on a wire held by the test, and a driver of a few lines for it. */
+/** A `tp` on a wire held by the test, with a minimal driver. */
 
 import { expect } from 'chai';
 import { ManualClock } from '../../src/host/manual_clock.ts';
@@ -39,7 +39,7 @@ import { FakeWire } from './fake_wire.ts';
 export const MAC = [2, 0, 0, 0, 0, 1];
 const PEER = [2, 0, 0, 0, 0, 2];
 
-/** A frame of `len` bytes for `dst`, its payload counted up from `seed`. */
+/** A frame of `len` bytes for `dst`; `seed` selects its payload. */
 export function frameOf(len: number, seed = 0, dst = MAC): Uint8Array {
   const frame = Uint8Array.from({ length: len }, (_, i) => (i * 7 + seed) & 0xff);
   frame.set(dst.slice(0, len));
@@ -59,9 +59,9 @@ export class TpRig {
   readonly clock = new ManualClock();
   readonly wire = new FakeWire();
   readonly dev: TpDevice;
-  /** Times the line was signalled. */
+  /** Number of interrupts raised. */
   raised = 0;
-  /** The ring, for `ring` and `takeAll`. */
+  /** The ring for `take`: its first page, the page past its end, the next page to read. */
   first = 0;
   stop = 0;
   next = 0;
@@ -70,7 +70,7 @@ export class TpRig {
     passReset();
     vm_page_startup(16 << 20, 0);
     resetReasons();
-    // Around the device's own memory nothing may change.
+    // A pattern around the device's own memory; `close` checks that it is unchanged.
     mem.fill(0xaa, deviceSramOff() - 4096, deviceSramOff());
     mem.fill(0xaa, deviceSramOff() + TP_SRAM_SIZE, deviceSramOff() + TP_SRAM_SIZE + 4096);
     this.dev = new TpDevice({
@@ -148,7 +148,7 @@ export class TpRig {
     this.wr(TP_CR, TP_CR_TXP);
   }
 
-  /** The oldest frame in the ring, or null; its pages are given back. */
+  /** Takes the oldest frame from the ring and frees its pages; null if the ring is empty. */
   take(): Uint8Array | null {
     if (this.next === this.rd(TP_CURR)) return null;
     const at = this.next * TP_PAGE_SIZE;
@@ -170,7 +170,7 @@ export class TpRig {
     return frames;
   }
 
-  /** Nothing but its own memory may have changed. */
+  /** Closes the device, and checks that the memory around its own is unchanged. */
   close(): void {
     this.dev.close();
     const before = mem.subarray(deviceSramOff() - 4096, deviceSramOff());
