@@ -36,7 +36,7 @@ import { FakeWire } from '../dev/fake_wire.ts';
 import { inWorld, type World } from '../support/world.ts';
 import { bootForNic, NicHost } from './nic_host.ts';
 
-/** Downloads a file; every frame is judged. */
+/** Downloads a file, compares the bytes, and judges every IPv4 frame. */
 function download(world: World, bytes: number, mtu: number): void {
   const file = world.file(bytes);
   const got = world.transfer(world.connect(), file);
@@ -51,7 +51,7 @@ function download(world: World, bytes: number, mtu: number): void {
 }
 
 describe('if_tb: downloads', () => {
-  it('are converted and summed in software, at every MTU', () => {
+  it('convert unmapped mbufs and compute checksums in software, at every MTU', () => {
     for (const mtu of [576, 1500, 9000]) {
       inWorld({ model: 'tb', mtu, base: 0x2_0000_0000, dmaCheck: true, iommu: true }, (world) => {
         download(world, 200_000, mtu);
@@ -70,7 +70,7 @@ describe('if_tb: transmit', () => {
   beforeEach(() => (host = new NicHost(tbModel, { iommu: true })));
   afterEach(() => host.down());
 
-  it('sends chains of up to 32 pieces as they are, and copies longer ones together', () => {
+  it('sends chains of up to 32 segments as they are, and defragments longer ones', () => {
     host.up();
     expect(host.ioctl(SIOCSIFMTU, 9000)).to.equal(0);
     const frame = makePacket({ payload: 8900, cksum: 'full' });
@@ -88,11 +88,11 @@ describe('if_tb: transmit', () => {
     }
   });
 
-  it('drops, counted, what it cannot copy together for want of memory', () => {
+  it('drops and counts a packet that it cannot defragment for lack of mbufs', () => {
     host.up();
     expect(host.ioctl(SIOCSIFMTU, 9000)).to.equal(0);
     const frame = makePacket({ payload: 8900, cksum: 'full' });
-    // Too full to be merged where they are.
+    // Mbufs too full for m_collapse to merge them in place.
     const cuts = Array.from({ length: 40 }, (_, i) => (i === 0 ? 100 : 200));
     for (let k = 1; k <= 4; k++) {
       const m = host.chain(frame, cuts);
@@ -104,7 +104,7 @@ describe('if_tb: transmit', () => {
     expect(host.wire.sent).to.deep.equal([]);
   });
 
-  it('queues while the ring is full, and loses what the queue does not hold', () => {
+  it('queues while the ring is full, and returns ENOBUFS when the queue is full too', () => {
     host.up();
     host.wire.room = 0;
     const ring = TB_TX_NDESC - 1;
@@ -125,7 +125,7 @@ describe('if_tb: transmit', () => {
     expect(seqs).to.deep.equal(Array.from({ length: ring + TB_BR_SIZE }, (_, i) => i));
   });
 
-  it('sends a long pass whole, ringing early where the ring fills', () => {
+  it('sends a pass longer than the ring: writes the doorbell early when the ring is full', () => {
     host.up();
     const n = 3 * TB_TX_NDESC;
     const chains = Array.from({ length: n }, (_, i) =>
@@ -137,7 +137,7 @@ describe('if_tb: transmit', () => {
     );
   });
 
-  it('sends nothing when it is down, and no frame of before when it is up again', () => {
+  it('sends nothing while down, and after up no frame from before', () => {
     const frame = makePacket({ payload: 500, cksum: 'full' });
     expect(host.send(host.chain(frame))).to.deep.equal([ENETDOWN]);
     for (let i = 1; i <= 3; i++) {
@@ -155,7 +155,7 @@ describe('if_tb: transmit', () => {
     }
   });
 
-  it('keeps a chain that was copied together while it waits', () => {
+  it('keeps a defragmented packet in the queue while it waits for descriptors', () => {
     host.up();
     expect(host.ioctl(SIOCSIFMTU, 9000)).to.equal(0);
     host.wire.room = 0;
@@ -164,7 +164,7 @@ describe('if_tb: transmit', () => {
     for (let i = 0; i < TB_TX_NDESC; i++) host.send(host.chain(small, [114]));
     host.send(host.chain(large, [100, ...Array.from({ length: 40 }, () => 200)]));
     expect(dmaStats.defrags).to.equal(0);
-    // Room for the small one that waits and for three pieces, not for the five of the large one.
+    // Frees descriptors for the waiting small frame and three more; the large frame needs five.
     host.wire.drain(4);
     host.clock.runPosted();
     expect(dmaStats.defrags).to.equal(1);
@@ -190,7 +190,7 @@ describe('if_tb: receive', () => {
   beforeEach(() => (host = new NicHost(tbModel, { iommu: true }).up()));
   afterEach(() => host.down());
 
-  it('hands up frames of one buffer and of several, round the ring', () => {
+  it('passes frames of one buffer and of several to the stack, over two rounds of the ring', () => {
     for (const mtu of [1500, 9000]) {
       expect(host.ioctl(SIOCSIFMTU, mtu)).to.equal(0);
       for (let i = 0; i < 2 * TB_RX_NDESC; i++) {
@@ -204,7 +204,7 @@ describe('if_tb: receive', () => {
     }
   });
 
-  it('loses frames, not slots, without mbufs or clusters', () => {
+  it('drops frames but keeps its ring full when mbufs or clusters run out', () => {
     const frames = Array.from({ length: 40 }, (_, i) =>
       makePacket({ payload: i % 2 === 0 ? 10 : 1000, seq: i, cksum: 'full' }),
     );
@@ -240,7 +240,7 @@ describe('if_tb: receive', () => {
     expect(passes([2, 0, 0, 0, 0, 7])).to.equal(1);
   });
 
-  it('leaves no garbage, small frames copied and large ones handed on', () => {
+  it('leaves no garbage, for small frames that it copies and large ones that it passes on', () => {
     for (const payload of [30, 1400]) {
       const frame = makePacket({ payload, cksum: 'full' });
       expect(host.garbageOfReceiving(frame), `${payload}`).to.be.below(8);
@@ -249,7 +249,7 @@ describe('if_tb: receive', () => {
 });
 
 describe('if_tb: attach and ioctl', () => {
-  it('gives everything back if memory runs out at any point of attach', () => {
+  it('frees everything if memory runs out at any point of attach', () => {
     const machine = bootForNic();
     let failures = 0;
     for (let k = 0; k < 900; k += k < 8 ? 1 : 61) {
@@ -268,7 +268,7 @@ describe('if_tb: attach and ioctl', () => {
     timeoutEnd();
   });
 
-  it('stays down when there are too few clusters, and comes up when there are', () => {
+  it('stays down when there are too few clusters, and comes up when there are enough', () => {
     const host = new NicHost(tbModel);
     host.ifp.if_flags |= IFF_UP;
     for (const k of [1, 100, TB_RX_NDESC]) {
@@ -283,7 +283,7 @@ describe('if_tb: attach and ioctl', () => {
     host.down();
   });
 
-  it('finds no tb elsewhere', () => {
+  it('returns ENXIO for a device that is not a tb', () => {
     const machine = bootForNic({ base: 0 });
     const tl = new PluggedNic(machine, nicModel('tl')!, new FakeWire(), '02:00:00:00:00:01');
     expect(tb_attach(tl.ifp, tl.device, null, new IntrVector(machine.clock))).to.equal(ENXIO);
@@ -292,7 +292,7 @@ describe('if_tb: attach and ioctl', () => {
     timeoutEnd();
   });
 
-  it('takes an MTU up to 9000 and the capabilities it has', () => {
+  it('accepts an MTU up to 9000, and only its own capabilities', () => {
     const host = new NicHost(tbModel).up();
     const mtu = (n: number): number => host.ioctl(SIOCSIFMTU, n);
     expect([67, 68, 9001, 1.5, 9000].map(mtu)).to.deep.equal([EINVAL, 0, EINVAL, EINVAL, 0]);

@@ -60,7 +60,7 @@ import { bootForNic, NicHost } from './nic_host.ts';
 const CROSS = 0xffc0_0000;
 const ABOVE = 0x2_0000_0000;
 
-/** Downloads a file and returns it with the world's frames judged. */
+/** Downloads a file, compares the bytes, and judges every IPv4 frame. */
 function download(world: World, bytes: number): void {
   const file = world.file(bytes);
   const got = world.transfer(world.connect(), file);
@@ -77,7 +77,7 @@ function download(world: World, bytes: number): void {
 }
 
 describe('if_tl: downloads', () => {
-  it('are converted for want of NOMAP, summed by the NIC, and copied together', () => {
+  it('convert unmapped mbufs without NOMAP, leave checksums to the NIC, and defragment long chains', () => {
     inWorld({ model: 'tl', base: 0, dmaCheck: true }, (world) => {
       download(world, 500_000);
       const { conversions, dma, payload_bytes_read: read } = world.m.emulator;
@@ -88,7 +88,7 @@ describe('if_tl: downloads', () => {
     });
   });
 
-  it('are bounced where memory lies above 4 GiB', () => {
+  it('use bounce pages where memory lies above 4 GiB', () => {
     inWorld(
       { model: 'tl', memory: 32 << 20, base: CROSS, dmaCheck: true, iommu: true },
       (world) => {
@@ -100,12 +100,12 @@ describe('if_tl: downloads', () => {
     );
   });
 
-  it('need one changed line to do without conversion: NOMAP among the capabilities', async () => {
+  it('need no conversion once one changed line adds NOMAP to the capabilities', async () => {
     const dir = join(packageRoot(), 'dist', 'drivers');
     const lines = readFileSync(join(dir, 'if_tl.js'), 'utf8').split('\n');
     const at = lines.findIndex((line) => line.startsWith('export const TL_CAPABILITIES ='));
     expect(lines[at]).to.match(/;$/);
-    // In C this would be the name of the bit, which its header has brought in.
+    // In C the name of the bit would do; the compiled module does not import it.
     lines[at] = lines[at]!.replace(/;$/, ` | ${IFCAP_NOMAP};`);
     const path = join(dir, `if_tl_nomap.${process.pid}.js`);
     writeFileSync(path, lines.join('\n'));
@@ -138,7 +138,7 @@ describe('if_tl: transmit', () => {
 
   const CSUM = { tcp: CSUM_IP_TCP, udp: CSUM_IP_UDP, tcp6: CSUM_IP6_TCP, udp6: CSUM_IP6_UDP };
 
-  it('has the NIC insert TCP and UDP checksums, IPv4 and IPv6, with and without a tag', () => {
+  it('has the NIC insert TCP and UDP checksums, IPv4 and IPv6, with and without a VLAN tag', () => {
     host = new NicHost(tlModel, { base: 0, iommu: true }).up();
     for (const [kind, request] of Object.entries(CSUM)) {
       for (const vlan of [undefined, 7]) {
@@ -147,11 +147,12 @@ describe('if_tl: transmit', () => {
           const udp = kind.startsWith('udp');
           const options = { v6, udp, payload, ...(vlan === undefined ? {} : { vlan }) };
           const frame = makePacket({ ...options, cksum: 'pseudo' });
-          // The IP header is the stack's to sum; `full` differs from `pseudo` in checksums only.
+          // The stack computes the IP header checksum; `full` and `pseudo` differ only in
+          // checksums.
           const whole = makePacket({ ...options, cksum: 'full' });
           const l3 = vlan === undefined ? 14 : 18;
           if (!v6) frame.set(whole.subarray(l3 + 10, l3 + 12), l3 + 10);
-          // Headers in two mbufs, so that they must be gathered to be looked at.
+          // Headers in two mbufs, so that the driver must gather them.
           const m = host.chain(frame, [20, 30]);
           m.m_pkthdr.csum_flags = request;
           expect(host.send(m)).to.deep.equal([0]);
@@ -164,7 +165,7 @@ describe('if_tl: transmit', () => {
     }
   });
 
-  it('refuses headers that cannot be', () => {
+  it('drops and counts packets whose headers are cut short', () => {
     host = new NicHost(tlModel, { base: 0 }).up();
     for (const len of [14, 33, 40, 53]) {
       const m = host.chain(makePacket({ payload: 100, cksum: 'pseudo' }).subarray(0, len));
@@ -176,7 +177,7 @@ describe('if_tl: transmit', () => {
     expect(if_get_counter(host.ifp, IFCOUNTER_OERRORS)).to.equal(4);
   });
 
-  it('collapses chains of small mbufs, and defragments what stays too long', () => {
+  it('collapses chains of small mbufs, and defragments chains that stay too long', () => {
     host = new NicHost(tlModel, { base: 0 }).up();
     const frame = makePacket({ payload: 1400, cksum: 'full' });
     for (const cuts of [
@@ -192,7 +193,7 @@ describe('if_tl: transmit', () => {
     expect(dmaStats.segHist.subarray(5).some((n) => n > 0)).to.equal(false);
   });
 
-  it('drops, counted, what it cannot copy together for want of memory', () => {
+  it('drops and counts a packet that it cannot defragment for lack of mbufs', () => {
     host = new NicHost(tlModel, { base: 0 }).up();
     const frame = makePacket({ payload: 1400, cksum: 'full' });
     const cuts = Array.from({ length: 20 }, () => 60);
@@ -211,7 +212,7 @@ describe('if_tl: transmit', () => {
     for (const sent of host.wire.sent) expect([...sent]).to.deep.equal([...frame]);
   });
 
-  it('queues while the ring is full, and loses what the queue does not hold', () => {
+  it('queues while the ring is full, and returns ENOBUFS when the queue is full too', () => {
     host = new NicHost(tlModel, { base: 0 }).up();
     host.wire.room = 0;
     const ring = TL_TX_NBLOCKS - 1;
@@ -233,13 +234,13 @@ describe('if_tl: transmit', () => {
     expect(seqs).to.deep.equal(Array.from({ length: ring + TL_BR_SIZE }, (_, i) => i));
   });
 
-  it('keeps a packet while there is no bounce page, and drops it if none will ever be', () => {
+  it('keeps a packet until a bounce page is free, and drops it if no transfer in progress can free one', () => {
     host = new NicHost(tlModel, { base: CROSS }).up();
     const frame = makePacket({ payload: 1000, cksum: 'full' });
     const far = (): Mbuf => host.high(() => host.chain(frame, [54], MJUMPAGESIZE));
     expect(host.send(far())).to.deep.equal([0]);
     expect(dmaStats.bounced).to.be.above(0);
-    // Nothing is under way whose end could free a page.
+    // No transfer is in progress that could free a bounce page.
     failPoint('bounce_page').arm(1);
     expect(host.send(far())).to.deep.equal([0]);
     expect([counted(R_DMA_ENOMEM), counted(R_DRV_TX_ERROR)]).to.deep.equal([1, 1]);
@@ -254,7 +255,7 @@ describe('if_tl: transmit', () => {
     expect(host.wire.sent.map((f) => [...f])).to.deep.equal([1, 2, 3].map(() => [...frame]));
   });
 
-  it('sends nothing when it is down, and everything again when it is up', () => {
+  it('sends nothing while down, and sends again after each up', () => {
     host = new NicHost(tlModel, { base: 0 });
     const frame = makePacket({ payload: 500, cksum: 'full' });
     expect(host.send(host.chain(frame))).to.deep.equal([ENETDOWN]);
@@ -290,7 +291,7 @@ describe('if_tl: receive', () => {
 
   afterEach(() => host.down());
 
-  it('hands frames up with the verdicts the stack asked for', () => {
+  it('passes frames to the stack with the checksum verdicts that RXCSUM enables', () => {
     host = new NicHost(tlModel, { base: CROSS, iommu: true }).up();
     const good = CSUM_DATA_VALID | CSUM_PSEUDO_HDR;
     const ip = CSUM_IP_CHECKED | CSUM_IP_VALID;
@@ -320,7 +321,7 @@ describe('if_tl: receive', () => {
     expect(host.received.at(-1)!.m_pkthdr.csum_flags).to.equal(0);
   });
 
-  it('goes round the ring many times, small frames and large', () => {
+  it('receives small and large frames over three rounds of the ring', () => {
     host = new NicHost(tlModel, { base: CROSS, iommu: true }).up();
     for (let i = 0; i < 3 * TL_RX_NDESC; i++) {
       const frame = makePacket({ payload: (i * 37) % 1400, seq: i, cksum: 'full' });
@@ -330,7 +331,7 @@ describe('if_tl: receive', () => {
     }
   });
 
-  it('loses frames, not slots, without mbufs or clusters', () => {
+  it('drops frames but keeps its ring full when mbufs or clusters run out', () => {
     host = new NicHost(tlModel, { base: 0 }).up();
     const frames = Array.from({ length: 40 }, (_, i) =>
       makePacket({ payload: i % 2 === 0 ? 10 : 1000, seq: i, cksum: 'full' }),
@@ -346,7 +347,7 @@ describe('if_tl: receive', () => {
     expect(host.received.length - before).to.equal(400);
   });
 
-  it('leaves no garbage, small frames copied and large ones handed on', () => {
+  it('leaves no garbage, for small frames that it copies and large ones that it passes on', () => {
     host = new NicHost(tlModel, { base: 0, iommu: true }).up();
     for (const payload of [30, 1400]) {
       const frame = makePacket({ payload, cksum: 'full' });
@@ -356,7 +357,7 @@ describe('if_tl: receive', () => {
 });
 
 describe('if_tl: attach and ioctl', () => {
-  it('gives everything back if memory runs out at any point of attach', () => {
+  it('frees everything if memory runs out at any point of attach', () => {
     const machine = bootForNic({ base: CROSS });
     for (const [what, arm] of [
       ['map', (k: number) => failPoint('dma_map').arm(k + 1)],
@@ -382,7 +383,7 @@ describe('if_tl: attach and ioctl', () => {
     timeoutEnd();
   });
 
-  it('finds no tl elsewhere, and no memory below 4 GiB where there is none', () => {
+  it('fails with ENXIO for a device that is not a tl, and with ENOMEM without memory below 4 GiB', () => {
     const machine = bootForNic({ base: ABOVE });
     expect(() => new PluggedNic(machine, tlModel, new FakeWire(), '02:00:00:00:00:01')).to.throw(
       /ENOMEM/,
@@ -394,7 +395,7 @@ describe('if_tl: attach and ioctl', () => {
     timeoutEnd();
   });
 
-  it('takes an MTU up to 1500 and the capabilities it has', () => {
+  it('accepts an MTU up to 1500, and only its own capabilities', () => {
     const host = new NicHost(tlModel, { base: 0 }).up();
     const mtu = (n: number): number => host.ioctl(SIOCSIFMTU, n);
     expect([67, 68, 576, 1500, 1501, 9000, 1.5].map(mtu)).to.deep.equal([
@@ -419,7 +420,7 @@ describe('if_tl: attach and ioctl', () => {
     host.down();
   });
 
-  it('reports the link', () => {
+  it('reports link state changes', () => {
     const host = new NicHost(tlModel, { base: 0 }).up();
     host.wire.listener!.wireState(false, 0);
     host.clock.runPosted();

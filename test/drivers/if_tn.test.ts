@@ -69,12 +69,13 @@ describe('if_tn', () => {
 
   afterEach(() => host.down());
 
-  it('attaches with everything the model can do', () => {
+  it('attaches with all capabilities of the model enabled', () => {
     const { ifp } = host;
     expect([...ifp.if_lladdr]).to.deep.equal([2, 0, 0, 0, 0, 1]);
     expect(ifp.if_capabilities).to.equal(TN_CAPABILITIES);
     expect(ifp.if_capenable).to.equal(TN_CAPABILITIES);
-    // What a NIC of that class has, with VLAN_HWTAGGING, VLAN_HWCSUM, VLAN_HWTSO and LRO besides.
+    // The capabilities of a NIC of that class, plus VLAN_HWTAGGING, VLAN_HWCSUM, VLAN_HWTSO and
+    // LRO.
     const besides = 0x10 | 0x80 | 0x40000 | 0x400;
     expect(TN_CAPABILITIES.toString(16)).to.equal((0x468032b | besides).toString(16));
     expect(ifp.if_hwassist).to.equal(ALL);
@@ -82,7 +83,7 @@ describe('if_tn', () => {
     expect([ifp.if_hw_tsomax, ifp.if_hw_tsomaxsegcount]).to.deep.equal([65518, 62]);
   });
 
-  it('finds no tn where there is none', () => {
+  it('returns ENXIO where there is no tn', () => {
     const ifp = new Ifnet(vnet_alloc(new SeededPrng(1)), 'tn1');
     const nothing = { size: 0, read32: () => 0xffffffff, write32: () => {} };
     const error = tn_attach(ifp, nothing, null, new IntrVector(new ManualClock()));
@@ -104,7 +105,7 @@ describe('if_tn', () => {
     expect([host.wire.nsent, host.received.length]).to.deep.equal([2, 1]);
   });
 
-  it('starts afresh after going down with a full ring and a queue', () => {
+  it('discards a full ring and queue when it goes down, and starts empty', () => {
     host.up();
     host.wire.room = 0;
     host.send(...Array.from({ length: 600 }, () => host.mapped(new Uint8Array(60))));
@@ -118,7 +119,7 @@ describe('if_tn', () => {
     expect(host.wire.nsent).to.equal(1);
   });
 
-  it('stays down without clusters, keeping none', () => {
+  it('stays down when clusters run out, and frees those it has', () => {
     mbufZones().clust.max = 100;
     host.ifp.if_flags |= IFF_UP;
     expect(host.ioctl(SIOCSIFFLAGS, 0)).to.equal(ENOBUFS);
@@ -132,7 +133,7 @@ describe('if_tn', () => {
       host.ioctl(SIOCSIFCAP, (host.ifp.if_capenable | on) & ~off);
     const has = (cap: number): boolean => (host.ifp.if_capenable & cap) === cap;
 
-    it('takes TSO down with transmit checksums, family by family', () => {
+    it('disables TSO together with the transmit checksums of the same family', () => {
       expect(set(0, IFCAP_TXCSUM)).to.equal(0);
       expect([has(IFCAP_TXCSUM), has(IFCAP_TSO4), has(IFCAP_TSO6)]).to.deep.equal([
         false,
@@ -145,7 +146,7 @@ describe('if_tn', () => {
       expect(host.ifp.if_hwassist).to.equal(0);
     });
 
-    it('says on the console what the coupling did', () => {
+    it('logs on the console when it disables or refuses TSO', () => {
       const console: string[] = [];
       ifConsole.log = (line): void => void console.push(line);
       try {
@@ -153,7 +154,7 @@ describe('if_tn', () => {
         expect(set(IFCAP_TSO4, 0)).to.equal(EAGAIN);
         set(0, IFCAP_TXCSUM_IPV6);
         expect(set(IFCAP_TSO6, 0)).to.equal(EAGAIN);
-        // Off by itself: nothing to tell.
+        // TSO turned off explicitly: no message.
         set(IFCAP_TXCSUM | IFCAP_TSO4, 0);
         set(0, IFCAP_TSO4);
         set(0, IFCAP_TXCSUM);
@@ -176,14 +177,14 @@ describe('if_tn', () => {
       expect(host.ifp.if_hwassist).to.equal(ALL);
     });
 
-    it('takes TSO alone', () => {
+    it('turns TSO off and on without changing transmit checksums', () => {
       expect(set(0, IFCAP_TSO4 | IFCAP_TSO6)).to.equal(0);
       expect(host.ifp.if_hwassist).to.equal(HW4 | HW6);
       expect(set(IFCAP_TSO6, 0)).to.equal(0);
       expect(host.ifp.if_hwassist).to.equal(HW4 | HW6 | CSUM_IP6_TSO);
     });
 
-    it('toggles NOMAP alone, at once', () => {
+    it('toggles NOMAP without a restart and without other changes', () => {
       host.up();
       const before = host.ifp.if_hwassist;
       expect(set(0, IFCAP_NOMAP)).to.equal(0);
@@ -194,12 +195,12 @@ describe('if_tn', () => {
       expect(host.ifp.if_capenable).to.equal(TN_CAPABILITIES);
     });
 
-    it('refuses what the model lacks', () => {
+    it('refuses capabilities that the model lacks', () => {
       expect(set(IFCAP_WOL_MAGIC, 0)).to.equal(EINVAL);
       expect(host.ifp.if_capenable).to.equal(TN_CAPABILITIES);
     });
 
-    it('coalesces when asked, where the NIC can', () => {
+    it('turns LRO on and off in mode wire, and refuses it in mode vnet', () => {
       host.up();
       const lro = (): number => host.dev.read32(TN_CTRL) & TN_CTRL_LRO;
       expect(lro()).to.equal(TN_CTRL_LRO);
@@ -214,19 +215,19 @@ describe('if_tn', () => {
       expect(lro()).to.equal(0);
     });
 
-    it('tells the NIC', () => {
+    it('sets VLSTRIP and RXCSUM in the NIC', () => {
       host.up();
       const modes = (): number => host.dev.read32(TN_CTRL) & (TN_CTRL_VLSTRIP | TN_CTRL_RXCSUM);
       expect(modes()).to.equal(TN_CTRL_VLSTRIP | TN_CTRL_RXCSUM);
       set(0, IFCAP_VLAN_HWTAGGING);
       expect(modes()).to.equal(TN_CTRL_RXCSUM);
       set(0, IFCAP_RXCSUM);
-      // IPv6's verdict is still wanted.
+      // RXCSUM_IPV6 is still enabled.
       expect(modes()).to.equal(TN_CTRL_RXCSUM);
     });
   });
 
-  it('SIOCSIFMTU takes 68 to 9000, with buffers to match', () => {
+  it('SIOCSIFMTU accepts 68 to 9000, and sets the buffer size to match', () => {
     host.up();
     for (const bad of [0, 67, 9001, 1500.5, -1])
       expect(host.ioctl(SIOCSIFMTU, bad), `${bad}`).to.equal(EINVAL);
@@ -270,7 +271,7 @@ describe('if_tn', () => {
     expect(host.received.length).to.equal(2);
   });
 
-  it('follows the link', () => {
+  it('reports link state changes', () => {
     host.up();
     host.wire.listener!.wireState(false, 0);
     host.clock.runPosted();
@@ -280,11 +281,11 @@ describe('if_tn', () => {
     expect(host.ifp.if_link_state).to.equal(LINK_STATE_UP);
   });
 
-  it('stops for good when the NIC cannot reach its ring', () => {
+  it('stops and counts a hardware error when the NIC cannot read its ring', () => {
     host.up();
     tn_stop(host.sc);
     host.up();
-    // Somebody else scribbles over the registers.
+    // Foreign writes give the NIC a ring address outside RAM.
     const { dev } = host;
     dev.write32(TN_CTRL, 0);
     dev.write32(TN_TDBAL, 0);
@@ -295,7 +296,7 @@ describe('if_tn', () => {
     expect(host.ifp.if_drv_flags & IFF_DRV_RUNNING).to.equal(0);
   });
 
-  it('bears interrupts without cause', () => {
+  it('acknowledges and ignores an interrupt without an error behind it', () => {
     host.up();
     host.dev.write32(TN_ICS, TN_INT_TXERR);
     host.clock.runPosted();
@@ -305,7 +306,7 @@ describe('if_tn', () => {
 });
 
 describe('if_tn, detached', () => {
-  it('leaves nothing behind, whatever was under way', () => {
+  it('frees everything, with a full ring, a queue and a received frame pending', () => {
     const host = new TnHost().up();
     host.wire.room = 0;
     host.send(...Array.from({ length: 700 }, () => host.mapped(new Uint8Array(60))));

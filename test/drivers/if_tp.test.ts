@@ -76,14 +76,14 @@ describe('if_tp', () => {
   let host: TpHost;
   beforeEach(() => (host = new TpHost()));
   afterEach(() => {
-    // Nothing the driver did was wrong in the device's eyes.
+    // The device counted no bad access to a register or the data port.
     expect([host.dev.stats[TP_ST_BAD_REG], host.dev.stats[TP_ST_BAD_PIO]]).to.deep.equal([0, 0]);
     host.down();
   });
   const oactive = (): boolean => (host.ifp.if_drv_flags & IFF_DRV_OACTIVE) !== 0;
   const running = (): boolean => (host.ifp.if_drv_flags & IFF_DRV_RUNNING) !== 0;
 
-  it('attaches with no capability that touches payload', () => {
+  it('attaches without NOMAP and checksum capabilities', () => {
     const { ifp } = host;
     expect([...ifp.if_lladdr]).to.deep.equal([2, 0, 0, 0, 0, 1]);
     expect(TP_CAPABILITIES & IFCAP_NOMAP).to.equal(0);
@@ -105,14 +105,14 @@ describe('if_tp', () => {
       expect(ifhwioctl(ifp, SIOCSIFMTU, mtu)).to.equal(error);
   });
 
-  it('finds no tp where there is none', () => {
+  it('returns ENXIO where there is no tp', () => {
     const ifp = new Ifnet(vnet_alloc(new SeededPrng(1)), 'tp1');
     const nothing = { size: 0, read32: () => 0xffffffff, write32: () => {} };
     expect(tp_attach(ifp, nothing, new IntrVector(new ManualClock()))).to.equal(ENXIO);
   });
 
   describe('transmit', () => {
-    it('copies chains of every kind, any cut, as they are', () => {
+    it('sends chains of every kind of mbuf, cut anywhere, unchanged', () => {
       host.up();
       fc.assert(
         fc.property(chainArb(), (segs) => {
@@ -136,7 +136,7 @@ describe('if_tp', () => {
         if (reason !== READ_PIO) expect(payloadBytesRead(reason), name).to.equal(0);
     });
 
-    it('any sequence of sizes leaves in order, intact', () => {
+    it('sends any sequence of sizes in order, intact', () => {
       host.up();
       const sizes = fc.array(fc.integer({ min: 14, max: 1514 }), { minLength: 1, maxLength: 40 });
       fc.assert(
@@ -159,7 +159,7 @@ describe('if_tp', () => {
       );
     });
 
-    it('fills its buffers, then OACTIVE and if_snd, then ENOBUFS; and all the way back', () => {
+    it('fills its buffers, sets OACTIVE and fills if_snd, returns ENOBUFS; then drains again', () => {
       host.up();
       host.wire.room = 0;
       const frames = Array.from({ length: NHELD + 3 }, (_, i) => frameOf(100, i));
@@ -172,7 +172,7 @@ describe('if_tp', () => {
       expect(host.counter(IFCOUNTER_OPACKETS)).to.equal(0);
       host.wire.drain(1);
       host.turn();
-      // One has left: its buffer was filled again, the next one waits for the wire.
+      // One frame has left. The driver refilled its buffer, and the next frame waits for the wire.
       expect([host.wire.nsent, oactive(), host.ifp.if_snd.ifq_len]).to.deep.equal([1, true, 49]);
       host.wire.drain(Infinity);
       host.turn();
@@ -187,7 +187,7 @@ describe('if_tp', () => {
       );
     });
 
-    it('counts groups, and shows what it sends', () => {
+    it('counts multicast frames, and passes sent frames to bpf', () => {
       host.up();
       const seen: number[] = [];
       bpfOf(host.ifp)!.attach({
@@ -202,7 +202,7 @@ describe('if_tp', () => {
       expect(seen).to.deep.equal([70, 80]);
     });
 
-    it('goes on after errors of the wire, and drops what is too long', () => {
+    it('continues after wire errors, and drops frames that are too long', () => {
       host.up();
       host.wire.error = -EIO;
       host.send(host.packet(frameOf(100)), host.packet(frameOf(1519)), host.packet(frameOf(101)));
@@ -218,7 +218,7 @@ describe('if_tp', () => {
       ]);
     });
 
-    it('keeps the queue while it does not run, and loses it when it goes down', () => {
+    it('keeps the queue while not running, and drops it when the interface goes down', () => {
       host.send(host.packet(frameOf(60)));
       expect(host.ifp.if_snd.ifq_len, 'not running: waits').to.equal(1);
       host.up();
@@ -233,15 +233,15 @@ describe('if_tp', () => {
       host.up();
       host.send(host.packet(frameOf(60, 99)));
       host.turn();
-      expect(host.wire.nsent, 'what was in the buffers is gone').to.equal(2);
+      expect(host.wire.nsent, 'frames in the buffers are dropped').to.equal(2);
     });
 
-    it('detaches with frames everywhere', () => {
+    it('detaches with frames in every buffer and queue', () => {
       host.up();
       host.wire.room = 0;
       host.send(...Array.from({ length: 30 }, () => host.packet(frameOf(1514))));
       host.wire.inject(frameOf(300));
-      // afterEach: detached, and nothing is left.
+      // afterEach detaches the driver and checks for leaks.
     });
 
     it('leaves no garbage', () => {
@@ -258,7 +258,7 @@ describe('if_tp', () => {
   });
 
   describe('receive', () => {
-    it('any sequence of frame sizes arrives intact', () => {
+    it('delivers any sequence of frame sizes intact', () => {
       host.up();
       const sizes = fc.array(fc.integer({ min: 14, max: 1518 }), { minLength: 1, maxLength: 50 });
       fc.assert(
@@ -266,7 +266,8 @@ describe('if_tp', () => {
           host.received.length = 0;
           const frames = lens.map((len, i) => frameOf(len, i));
           if (burst) {
-            // All on the wire at once: the device takes eight at a time, and the driver keeps up.
+            // All frames are on the wire at once. The device reads eight per turn, and the driver
+            // keeps up.
             const { listener } = host.wire;
             host.wire.listener = null;
             host.wire.inject(...frames);
@@ -286,11 +287,11 @@ describe('if_tp', () => {
       expect(host.dev.stats[TP_ST_RX_OVERFLOWS]).to.equal(0);
     });
 
-    it('recovers from an overflow, frame on its way out included', () => {
+    it('recovers from an overflow, and keeps a frame that waits for transmission', () => {
       host.up();
       host.wire.room = 0;
       host.send(host.packet(frameOf(200, 77)));
-      // The interrupt does not come while frames do.
+      // The interrupt handler runs only when all frames are in.
       for (let i = 0; i < 40; i++) host.wire.inject(frameOf(1514, i));
       expect(host.dev.stats[TP_ST_RX_OVERFLOWS]).to.equal(1);
       host.turn();
@@ -308,7 +309,7 @@ describe('if_tp', () => {
       expect(host.counter(IFCOUNTER_OPACKETS)).to.equal(1);
     });
 
-    it('overflows again and again, answering each frame, without losing its way', () => {
+    it('survives repeated overflows while the stack answers each frame', () => {
       host.up();
       host.onInput = () => void host.ifp.if_driver!.if_transmit(host.ifp, host.packet(frameOf(64)));
       for (let round = 0; round < 30; round++) {
@@ -328,7 +329,7 @@ describe('if_tp', () => {
     });
 
     for (const pool of ['mbuf', 'mbuf_cluster'])
-      it(`loses one frame and no more when ${pool} is refused`, () => {
+      it(`drops exactly one frame when an allocation from ${pool} fails`, () => {
         host.up();
         const frames = [60, 100, 166, 1514, 170, 64].map((len, i) => frameOf(len, i));
         const setup = (): void => {
@@ -343,10 +344,10 @@ describe('if_tp', () => {
         expect(host.counter(IFCOUNTER_IQDROPS)).to.equal(end - 1);
       });
 
-    it('resets a card whose ring makes no sense', () => {
+    it('resets the card when its ring is inconsistent', () => {
       host.up();
       host.wire.inject(frameOf(300, 1));
-      // Somebody moved what the device has written.
+      // Move the boundary away from the page that the device wrote.
       host.dev.write32(TP_BNRY, 40);
       host.sc.nextPage = 40;
       host.turn();
@@ -356,7 +357,7 @@ describe('if_tp', () => {
       expect(host.received.map((f) => [...f])).to.deep.equal([[...frameOf(300, 2)]]);
     });
 
-    it('survives being stopped and started by the stack in the middle of it', () => {
+    it('survives a stop and start by the stack during receive', () => {
       host.up();
       let n = 0;
       host.onInput = () => {
@@ -375,7 +376,7 @@ describe('if_tp', () => {
     });
   });
 
-  it('a NIC that was pulled out does not hang the machine', () => {
+  it('does not hang when register reads return all ones, as from a NIC that was removed', () => {
     host.up();
     const { dev } = host;
     const read = dev.read32.bind(dev);
@@ -390,7 +391,7 @@ describe('if_tp', () => {
     dev.stats[TP_ST_BAD_PIO] = 0;
   });
 
-  it('a port that does not complete transfers: the frame is dropped, the card reset', () => {
+  it('drops the frame and resets the card when a data port transfer does not complete', () => {
     host.up();
     const { dev } = host;
     const write = dev.write32.bind(dev);
@@ -410,7 +411,7 @@ describe('if_tp', () => {
     expect(host.wire.sent.map((f) => f.length)).to.deep.equal([101]);
   });
 
-  it('sets promiscuous mode and the multicast filter, and follows the link', () => {
+  it('sets promiscuous mode and the multicast filter, and reports link state changes', () => {
     host.up();
     const lines: string[] = [];
     ifConsole.log = (line): void => void lines.push(line);
@@ -439,7 +440,9 @@ describe('if_tp', () => {
   });
 });
 
-/** Bytes of file pages in a chain: what lies between header and trailer of unmapped mbufs, and sf_bufs. */
+/**
+ * Bytes of file pages in a chain: those between header and trailer of unmapped mbufs, and sf_bufs.
+ */
 function filePageBytes(top: Mbuf): number {
   let sum = 0;
   for (let m: Mbuf | null = top; m !== null; m = m.m_next) {

@@ -37,13 +37,13 @@ export interface NicHostOptions {
 const MEMORY = 32 << 20;
 let arena: ArrayBuffer | null = null;
 
-/** Boots a machine in memory that all hosts share, one at a time. The driver's calls are checked. */
+/** Boots a machine, in memory that all hosts use one after the other. bus_dma calls are checked. */
 export function bootForNic(options: NicHostOptions = {}): Machine {
   arena ??= new ArrayBuffer(arenaBytes(MEMORY));
   new Uint8Array(arena).fill(0);
   return new Machine({
     memory: MEMORY,
-    // Neither half of an address is a small integer if it is read unsigned.
+    // Addresses exceed 2^32 and their low halves 2^31: V8 stores neither as a small integer.
     base: options.base ?? 0x8002_c000_0000,
     iommu: options.iommu ?? false,
     dmaCheck: true,
@@ -56,7 +56,7 @@ export function bootForNic(options: NicHostOptions = {}): Machine {
   });
 }
 
-/** The page is the host's, not the mbuf's. */
+/** ext_free: the host owns the page, so freeing the mbuf leaves it alone. */
 const keepPage = (): void => {};
 
 export class NicHost {
@@ -92,7 +92,7 @@ export class NicHost {
     return this;
   }
 
-  /** Sends chains in one pass; completions are handled. */
+  /** Sends chains in one pass, then runs the interrupt handler. */
   send(...chains: Mbuf[]): number[] {
     passEnter();
     const errors = chains.map((m) => this.ifp.if_driver!.if_transmit(this.ifp, m));
@@ -101,18 +101,18 @@ export class NicHost {
     return errors;
   }
 
-  /** Frames come in and are handled. */
+  /** Injects frames, then runs the interrupt handler. */
   inject(...frames: Uint8Array[]): void {
     this.wire.inject(...frames);
     this.clock.runPosted();
   }
 
-  /** The bytes of what came in so far. */
+  /** The bytes of each received frame. */
   get receivedBytes(): Uint8Array[] {
     return this.received.map((m) => chainBytes(m));
   }
 
-  /** Frees what came in so far. */
+  /** Frees the received frames. */
   drop(): void {
     for (const m of this.received.splice(0)) m_freem(m);
   }
@@ -153,7 +153,7 @@ export class NicHost {
     return head;
   }
 
-  /** Makes the frame, anew each time, in one cluster. */
+  /** Returns a function that makes a copy of the frame in one cluster. */
   clusterMaker(frame: Uint8Array): () => Mbuf {
     return () => {
       const m = m_getjcl(M_NOWAIT, MT_DATA, M_PKTHDR, MCLBYTES)!;
@@ -163,7 +163,10 @@ export class NicHost {
     };
   }
 
-  /** Makes the frame with 54 bytes mapped and the rest unmapped, on a page that is the host's. */
+  /**
+   * Returns a function that makes the frame with 54 bytes mapped and the rest unmapped, on a page
+   * that the host owns.
+   */
   unmappedMaker(frame: Uint8Array): () => Mbuf {
     const page = vm_page_alloc_noobj();
     this.#pages.push(page);
@@ -186,7 +189,7 @@ export class NicHost {
     };
   }
 
-  /** Heap bytes that sending what `make` makes leaves behind, interrupt included. */
+  /** Heap bytes allocated per chain sent, interrupt included, `make` itself excluded. */
   garbageOfSending(make: () => Mbuf): number {
     this.wire.keep = false;
     const own = bytesPerCall(() => m_freem(make()));
@@ -200,9 +203,9 @@ export class NicHost {
     return all - own;
   }
 
-  /** Heap bytes that receiving a frame leaves behind, interrupt included. */
+  /** Heap bytes allocated per frame received, interrupt included. */
   garbageOfReceiving(frame: Uint8Array): number {
-    // A wire that copies the same frame from the arena each time, making nothing.
+    // A wire that copies the same frame from the arena each time, and allocates nothing.
     const keep = m_getjcl(M_NOWAIT, MT_DATA, M_PKTHDR, MCLBYTES)!;
     mem.set(frame, keep.m_data);
     let left = 0;
@@ -226,7 +229,7 @@ export class NicHost {
     return bytes;
   }
 
-  /** Frees what came in, unplugs, and expects everything to be back and every call to be right. */
+  /** Frees the received frames, unplugs the NIC, and checks for leaks and wrong bus_dma calls. */
   down(): void {
     this.drop();
     for (const page of this.#pages) vm_page_unwire(page, false);

@@ -23,7 +23,7 @@ import { tn_encap } from '../../drivers/tn_txrx.ts';
 import { judge, makePacket, payloadBytes } from '../dev/judge.ts';
 import { chainBytes, TnHost } from './tn_host.ts';
 
-/** 32 MiB below 4 GiB and 32 MiB above; the bus carries 32 bits. */
+/** RAM has 32 MiB below 4 GiB and 32 MiB above; the bus carries 32 address bits. */
 const CROSS = 0xfe00_0000;
 const MAX32 = 0xffff_ffff;
 const BUS32 = {
@@ -54,7 +54,7 @@ describe('if_tn on a restricted bus', () => {
     }
   }
 
-  it('bounces what lies above 4 GiB, and the frames are the same', () => {
+  it('bounces memory above 4 GiB, and sends the same frames', () => {
     host = new TnHost('wire', 64 << 20, BUS32).up();
     const m = high(() => tso(20_000));
     const bounced = dmaStats.bounced;
@@ -76,7 +76,7 @@ describe('if_tn on a restricted bus', () => {
     expect(host.received.map((m) => [...chainBytes(m)])).to.deep.equal(frames.map((f) => [...f]));
   });
 
-  it('drops a packet for want of a bounce page if none is in use, and goes on', () => {
+  it('drops a packet that finds no bounce page while none is in use, and sends the next', () => {
     host = new TnHost('wire', 64 << 20, BUS32).up();
     for (let k = 0; k < 6; k++) {
       failPoint('bounce_page').arm(k + 1);
@@ -88,7 +88,7 @@ describe('if_tn on a restricted bus', () => {
     expect(host.wire.sent).to.have.lengthOf(14);
   });
 
-  it('keeps a packet while there is no bounce page', () => {
+  it('keeps a packet in the queue until a bounce page in use is freed', () => {
     host = new TnHost('wire', 64 << 20, BUS32).up();
     host.wire.room = 0;
     expect(host.send(high(() => tso(2000)))).to.deep.equal([0]);
@@ -127,12 +127,12 @@ describe('if_tn on a restricted bus', () => {
     expect([dmaStats.faults, iommu.lastFault]).to.deep.equal([0, '']);
   });
 
-  it('loses a packet whose descriptor leads astray behind an IOMMU, and no more', () => {
+  it('loses only the packet whose descriptor holds an unmapped address, behind an IOMMU', () => {
     host = new TnHost('wire', 64 << 20, { iommu: true }).up();
     const { sc } = host;
     const at = sc.txDesc + sc.txr.slot(sc.txr.prod) * 16;
     expect(tn_encap(sc, host.mapped(makePacket({ payload: 100, cksum: 'full' })))).to.equal(0);
-    // A page that holds other packets' headers: RAM, but nothing that is loaded.
+    // A page with other packets' headers: it is RAM, but no loaded map covers it.
     memView.setUint32(at, (memView.getUint32(at, true) ^ 0x800) >>> 0, true);
     dmaTxflush(sc);
     dmaTxeof(sc);
@@ -147,7 +147,7 @@ describe('if_tn on a restricted bus', () => {
     expect(host.wire.sent).to.have.lengthOf(1);
   });
 
-  it('is told off by the checker for an unload that comes too early', () => {
+  it('an unload before completion is reported by the bus_dma checker', () => {
     host = new TnHost().up();
     const { sc } = host;
     const first = sc.txr.slot(sc.txr.prod);
@@ -162,7 +162,7 @@ describe('if_tn on a restricted bus', () => {
       /^tn0 tx map 0: device reads 154 bytes at 0x\w+ after the unload$/,
     );
     dmaCheck.reports.length = 0;
-    // The driver's own completion would sync a map that is not loaded: put it back.
+    // The driver's completion would sync a map that is not loaded, so mark it as loaded again.
     const map = sc.txMap[first]!;
     map.loaded = true;
     map.owned = 4;

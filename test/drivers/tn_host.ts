@@ -45,12 +45,12 @@ import { TnSoftc } from '../../drivers/if_tnvar.ts';
 import { FakeWire } from '../dev/fake_wire.ts';
 import { type InUse, machineInUse } from '../support/machine.ts';
 
-/** Neither half of an address is a small integer if it is read unsigned. */
+/** Addresses exceed 2^32 and their low halves 2^31: V8 stores neither as a small integer. */
 export const BASE = 0x8002_c000_0000;
 
 const noOwner: PageOwner = { pageReclaimed: () => {} };
 
-/** Bytes of a chain; for tests, which may look. */
+/** Bytes of a mapped chain. The read is not counted as a payload read. */
 export function chainBytes(m: Mbuf): Uint8Array {
   const parts: number[] = [];
   for (let n: Mbuf | null = m; n !== null; n = n.m_next)
@@ -58,7 +58,7 @@ export function chainBytes(m: Mbuf): Uint8Array {
   return Uint8Array.from(parts);
 }
 
-/** How the host's DMA differs: RAM's place, the IOMMU, the bus. The driver's calls are checked. */
+/** DMA options of the host: base of RAM, IOMMU, parent tag of the bus. */
 export interface TnHostDma {
   readonly base?: number;
   readonly iommu?: boolean;
@@ -74,7 +74,7 @@ export class TnHost {
   /** Frames handed to if_input; the test frees them. */
   readonly received: Mbuf[] = [];
   readonly before: InUse;
-  /** Whether file pages are taken so that no two follow each other in RAM. */
+  /** Whether to allocate file pages so that no two are adjacent in RAM. */
   scatter = false;
   readonly #spares: VmPage[] = [];
   #pindex = 0;
@@ -131,7 +131,9 @@ export class TnHost {
     return this.sc.if_ioctl(this.ifp, command, data);
   }
 
-  /** Frees what came in, takes the driver off, and expects everything to be back. */
+  /**
+   * Frees the received frames, detaches the driver, and checks for leaks and wrong bus_dma calls.
+   */
   down(): void {
     for (const m of this.received) m_freem(m);
     for (const p of this.#spares) vm_page_unwire(p, false);
@@ -141,10 +143,10 @@ export class TnHost {
     this.clock.runPosted();
     expect(machineInUse(), 'leaked').to.deep.equal(this.before);
     expect([dmaStats.mapsLive, dmaStats.mapsLoaded]).to.deep.equal([0, 0]);
-    expect(dmaCheck.reports, 'breaches of bus_dma').to.deep.equal([]);
+    expect(dmaCheck.reports, 'bus_dma calls').to.deep.equal([]);
   }
 
-  /** Sends one chain in a pass of its own; completions are handled. */
+  /** Sends chains in one pass, then runs the interrupt handler. */
   send(...chains: Mbuf[]): number[] {
     passEnter();
     const errors = chains.map((m) => this.sc.if_transmit(this.ifp, m));
@@ -164,7 +166,7 @@ export class TnHost {
 
   /**
    * The frame as the stack would send a file: `hdrLen` bytes in a mapped mbuf, the rest in unmapped
-   * ones over file pages, `pagesPer` to an mbuf, the first page begun at `off`.
+   * mbufs over file pages, `pagesPer` pages per mbuf, from offset `off` in the first page.
    */
   unmapped(frame: Uint8Array, hdrLen: number, off = 0, pagesPer = 19): Mbuf {
     const head = this.mapped(frame.subarray(0, hdrLen));

@@ -70,7 +70,7 @@ describe('if_tn: transmit', () => {
 
   afterEach(() => host.down());
 
-  it('sends an unmapped packet whole, without the CPU reading a byte of it', () => {
+  it('sends an unmapped packet without a CPU read of its payload', () => {
     const frame = makePacket({ payload: 1448, cksum: 'pseudo' });
     const m = host.unmapped(frame, 54, 2904);
     m.m_pkthdr.csum_flags = CSUM_IP | CSUM_IP_TCP;
@@ -90,7 +90,7 @@ describe('if_tn: transmit', () => {
       const payload = 65_000;
       const frame = makePacket({ payload, v6, cksum: 'tso' });
       const m = host.unmapped(frame, frame.length - payload, 1000, 10);
-      // Both TSO bits, as FreeBSD's TCP has it: the packet says which version it is.
+      // FreeBSD's TCP sets both TSO bits; the driver takes the IP version from the packet.
       m.m_pkthdr.csum_flags = CSUM_TSO | (v6 ? CSUM_IP6_TCP : CSUM_IP | CSUM_IP_TCP);
       m.m_pkthdr.tso_segsz = 1448;
       expect(host.send(m)).to.deep.equal([0]);
@@ -100,7 +100,7 @@ describe('if_tn: transmit', () => {
       noPayloadRead();
     });
 
-  it('sums UDP, and the IP header alone', () => {
+  it('sends a UDP checksum, and an IP header checksum alone', () => {
     const udp = host.mapped(makePacket({ payload: 99, udp: true, cksum: 'pseudo' }));
     udp.m_pkthdr.csum_flags = CSUM_IP | CSUM_IP_UDP;
     const full = makePacket({ payload: 20, cksum: 'full' });
@@ -126,7 +126,7 @@ describe('if_tn: transmit', () => {
     expect(host.wire.sent.map((f) => judge(f).vtag)).to.deep.equal([0xe00a, 11, 11, 11]);
   });
 
-  it('finds headers that are spread over mbufs, and only them', () => {
+  it('reads headers that are spread over mbufs, and no payload', () => {
     const frame = makePacket({ payload: 2000, cksum: 'tso', tcpOptions: 12 });
     const hdr = 66;
     const rest = host.unmapped(frame, hdr);
@@ -152,7 +152,7 @@ describe('if_tn: transmit', () => {
     noPayloadRead();
   });
 
-  it('drops what has no such headers, freeing it', () => {
+  it('drops and frees packets without the headers that csum_flags needs', () => {
     const bad = makePacket({ payload: 10, udp: true, cksum: 'pseudo' });
     const m = host.mapped(bad);
     m.m_pkthdr.csum_flags = CSUM_IP_TCP; // it is UDP
@@ -165,7 +165,7 @@ describe('if_tn: transmit', () => {
   });
 
   describe('EFBIG', () => {
-    /** `n` mbufs of `size` bytes each behind a header mbuf. */
+    /** `n` mbufs of `size` bytes each after a header mbuf. */
     function chopped(n: number, size: number): [Mbuf, Uint8Array] {
       const frame = makePacket({ payload: n * size, cksum: 'tso' });
       const top = host.mapped(frame.subarray(0, 54));
@@ -175,7 +175,7 @@ describe('if_tn: transmit', () => {
       const spare: Mbuf[] = [];
       let tail = top;
       for (let i = 0; i < n; i++) {
-        // Every other mbuf is given back, so that no two of the chain are neighbours in RAM.
+        // Every other mbuf is freed, so that no two of the chain are adjacent in RAM.
         spare.push(m_get(M_NOWAIT, MT_DATA)!);
         const m = m_get(M_NOWAIT, MT_DATA)!;
         mem.set(frame.subarray(54 + i * size, 54 + (i + 1) * size), m.m_data);
@@ -221,7 +221,7 @@ describe('if_tn: transmit', () => {
       return [top, n * 1500];
     }
 
-    it('copies unmapped pages together when nothing else helps, and counts the reading', () => {
+    it('defragments unmapped pages when m_collapse cannot help, and counts the bytes read', () => {
       const [m, len] = pages();
       host.send(m);
       expect(counted(R_DRV_DEFRAG)).to.equal(1);
@@ -230,13 +230,13 @@ describe('if_tn: transmit', () => {
       expect(payloadBytesRead(payloadReasons.indexOf('copy'))).to.be.at.least(len);
     });
 
-    it('keeps in the queue what it was copied into there', () => {
+    it('keeps the defragmented packet in the queue', () => {
       const [m, len] = pages();
       host.wire.room = 0;
       host.send(...Array.from({ length: TN_TX_NDESC - 1 }, () => host.mapped(new Uint8Array(60))));
       host.send(m);
       expect(counted(R_DRV_DEFRAG)).to.equal(0);
-      // Room for three descriptors: enough to look at it, not enough to take it.
+      // Three free descriptors: the driver tries to load the packet, but it does not fit.
       host.wire.drain(3);
       host.clock.runPosted();
       expect(counted(R_DRV_DEFRAG)).to.equal(1);
@@ -247,7 +247,7 @@ describe('if_tn: transmit', () => {
       expect(got.flatMap((g) => [...g.payload])).to.deep.equal([...payloadBytes(len)]);
     });
 
-    it('drops the packet when there is no memory for that', () => {
+    it('drops the packet when there is no memory to defragment it', () => {
       const [m] = chopped(TN_NSEGS + 20, 200);
       mbufZones().clust.failPoint.arm(1, 1000);
       host.send(m);
@@ -256,7 +256,7 @@ describe('if_tn: transmit', () => {
       expect(counted(R_DRV_TX_ERROR)).to.equal(1);
     });
 
-    it('tn_encap leaves the packet to its caller', () => {
+    it('tn_encap leaves the packet to its caller on an error', () => {
       const m = host.mapped(makePacket({ payload: 10, cksum: 'full' }));
       m.m_pkthdr.len = 70_000;
       expect(tn_encap(host.sc, m)).to.equal(EINVAL);
@@ -266,7 +266,7 @@ describe('if_tn: transmit', () => {
     });
   });
 
-  it('rings once a pass', () => {
+  it('writes the doorbell once per pass', () => {
     let rung = 0;
     const { dev } = host;
     const write = dev.write32.bind(dev);
@@ -278,14 +278,14 @@ describe('if_tn: transmit', () => {
     expect([rung, host.wire.nsent]).to.deep.equal([1, 20]);
   });
 
-  it('rings early when one pass fills the ring', () => {
+  it('writes the doorbell early when one pass fills the ring', () => {
     const n = TN_TX_NDESC + 100;
     const errors = host.send(...Array.from({ length: n }, () => host.mapped(new Uint8Array(60))));
     expect(errors.every((e) => e === 0)).to.equal(true);
     expect(host.wire.nsent).to.equal(n);
   });
 
-  it('queues behind a full ring, drops behind a full queue, and goes on in order', () => {
+  it('queues when the ring is full, drops when the queue is full, and sends the rest in order', () => {
     host.wire.room = 0;
     const frame = (i: number): Uint8Array => makePacket({ payload: 20, cksum: 'full', ipId: i });
     const fit = TN_TX_NDESC - 1 + TN_BR_SIZE;
@@ -327,7 +327,7 @@ describe('if_tn: transmit', () => {
     expect(dmaStats.mapsLoaded).to.equal(2 + TN_RX_NDESC);
   });
 
-  it('survives the counters of its ring passing 2^32', () => {
+  it('works across the wrap of its ring counters at 2^32', () => {
     host.sc.txr.prod = 0xffff_fe00;
     host.sc.txr.cons = 0xffff_fe00;
     host.sc.txRung = 0xffff_fe00;
@@ -343,7 +343,7 @@ describe('if_tn: transmit', () => {
     expect(host.sc.txr.prod).to.be.below(2000);
   });
 
-  it('shows listeners each frame before it is on the wire', () => {
+  it('passes each frame to bpf listeners before it is on the wire', () => {
     const log: string[] = [];
     host.ifp.if_bpf = {
       listeners: 1,
@@ -358,7 +358,7 @@ describe('if_tn: transmit', () => {
     const frame = makePacket({ payload: 1400, cksum: 'pseudo' });
     host.wire.keep = false;
     const { sc } = host;
-    // The interrupt stays pending: the loop's own queues are not what is measured.
+    // The interrupt stays pending, so that the event loop's queues are not measured.
     const bytes = bytesPerCall(() => {
       const m = m_getcl(M_NOWAIT, MT_DATA, M_PKTHDR)!;
       mem.set(frame, m.m_data);
@@ -381,7 +381,7 @@ describe('if_tn: transmit', () => {
     const { sc } = host;
     const bytes = bytesPerCall(() => {
       tn_encap(sc, m);
-      // Takes it off again without freeing the packet: an extra reference would do the same.
+      // Take the packet off the ring without freeing it, so that the next call can send it again.
       const first = sc.txr.slot(sc.txr.cons);
       bus_dmamap_sync(sc.txTag, sc.txMap[first]!, BUS_DMASYNC_POSTWRITE);
       bus_dmamap_unload(sc.txTag, sc.txMap[first]!);
@@ -409,7 +409,7 @@ describe('if_tn: receive', () => {
     host.clock.runPosted();
   };
 
-  it('hands frames up with their bytes', () => {
+  it('passes received frames to the stack, and copies small ones', () => {
     const big = makePacket({ payload: 1400, cksum: 'full' });
     const small = makePacket({ payload: 10, cksum: 'full' });
     inject(big, small);
@@ -417,13 +417,13 @@ describe('if_tn: receive', () => {
     expect([...chainBytes(a!)]).to.deep.equal([...big]);
     expect([...chainBytes(b!)]).to.deep.equal([...small]);
     expect([a!.m_pkthdr.len, a!.m_pkthdr.rcvif]).to.deep.equal([big.length, host.ifp]);
-    // A small frame is copied and its cluster stays.
+    // A small frame is copied, and its cluster stays in the ring.
     expect([a!.m_flags & M_EXT, b!.m_flags & M_EXT]).to.deep.equal([M_EXT, 0]);
     expect(if_get_counter(host.ifp, IFCOUNTER_IPACKETS)).to.equal(2);
   });
 
   it('leaves no garbage, from wire to mbuf and back to the pool', () => {
-    // A wire that copies the same frame from the arena each time, making nothing.
+    // A wire that copies the same frame from the arena each time, and allocates nothing.
     const frame = makePacket({ payload: 1400, cksum: 'full' });
     const keep = m_getcl(M_NOWAIT, MT_DATA, M_PKTHDR)!;
     mem.set(frame, keep.m_data);
@@ -449,8 +449,8 @@ describe('if_tn: receive', () => {
     m_freem(keep);
   }).timeout(60_000);
 
-  it('leaves no garbage either when the NIC coalesces', () => {
-    // Three segments at a time, each the next one's predecessor.
+  it('leaves no garbage when the NIC coalesces segments', () => {
+    // Three consecutive segments per call.
     const frames = [0, 1, 2].map((i) => segment({ payload: 1001, seq: 0xfffff000 + i * 1001 }));
     const keep = frames.map((frame) => {
       const m = m_getcl(M_NOWAIT, MT_DATA, M_PKTHDR)!;
@@ -484,7 +484,7 @@ describe('if_tn: receive', () => {
     keep.forEach((m) => m_freem(m));
   }).timeout(60_000);
 
-  it('hands up what the NIC coalesced as one packet, and says of how many', () => {
+  it('passes coalesced segments up as one packet, with their number in lro_nsegs', () => {
     const frames = Array.from({ length: 12 }, (_, i) =>
       segment({ payload: 1448, seq: 1 + i * 1448, ts: [i, 1] }),
     );
@@ -504,7 +504,7 @@ describe('if_tn: receive', () => {
     expect(if_get_counter(host.ifp, IFCOUNTER_IPACKETS)).to.equal(1);
   });
 
-  it('goes round its ring many times', () => {
+  it('receives over many rounds of its ring', () => {
     for (let i = 0; i < 30; i++) {
       const frames = Array.from({ length: 50 }, (_, k) =>
         makePacket({ payload: 100 + k, cksum: 'full', ipId: i * 50 + k }),
@@ -519,7 +519,7 @@ describe('if_tn: receive', () => {
     expect(if_get_counter(host.ifp, IFCOUNTER_IPACKETS)).to.equal(1500);
   });
 
-  it('takes more than a ring at once', () => {
+  it('receives a burst longer than its ring', () => {
     const n = 3 * TN_RX_NDESC;
     inject(
       ...Array.from({ length: n }, (_, i) => makePacket({ payload: 6, cksum: 'full', ipId: i })),
@@ -529,7 +529,7 @@ describe('if_tn: receive', () => {
     );
   });
 
-  it('says what the NIC found out about checksums', () => {
+  it('sets csum_flags from the checksum verdicts of the NIC', () => {
     const good = CSUM_DATA_VALID | CSUM_PSEUDO_HDR;
     const ip = CSUM_IP_CHECKED | CSUM_IP_VALID;
     inject(
@@ -545,7 +545,7 @@ describe('if_tn: receive', () => {
     expect(host.received.slice(3).map((m) => m.m_pkthdr.csum_flags)).to.deep.equal([0, good]);
   });
 
-  it('takes VLAN tags out, or leaves them in', () => {
+  it('moves VLAN tags to ether_vtag, or leaves them in the frame without VLAN_HWTAGGING', () => {
     inject(makePacket({ payload: 300, vlan: 0x200a, cksum: 'full' }));
     const m = host.received[0]!;
     expect(m.m_flags & M_VLANTAG).to.equal(M_VLANTAG);
@@ -570,7 +570,7 @@ describe('if_tn: receive', () => {
     expect(host.received.length).to.equal(2);
   });
 
-  it('loses frames, never buffers, when clusters run out', () => {
+  it('drops frames but keeps its buffers when clusters run out', () => {
     mbufZones().clust.failPoint.arm(1, 1_000_000);
     for (let i = 0; i < 10; i++)
       inject(...Array.from({ length: 50 }, () => makePacket({ payload: 1000, cksum: 'full' })));
@@ -582,7 +582,7 @@ describe('if_tn: receive', () => {
     expect(host.received.length).to.equal(300);
   });
 
-  it('loses a jumbo frame whole when one of its buffers cannot be replaced', () => {
+  it('drops a whole jumbo frame when one of its buffers cannot be replaced', () => {
     host.ioctl(SIOCSIFMTU, 9000);
     const frame = makePacket({ payload: 8960, cksum: 'full' });
     for (const failing of [1, 2, 3]) {
@@ -614,7 +614,8 @@ describe('if_tn in mode vnet', () => {
     host.wire.inject(makePacket({ payload: 1000, cksum: 'full' }));
     host.clock.runPosted();
     expect(host.received.length).to.equal(1);
-    // What Linux has not segmented: longer than the MTU, and marked so that the stack takes it.
+    // An unsegmented TSO packet from Linux, longer than the MTU. lro_nsegs makes the stack accept
+    // it.
     const big = makePacket({ payload: 60_000, cksum: 'full' });
     const hdr = [1, 1, 54, 0, 1448 & 255, 1448 >> 8, 34, 0, 16, 0, 0, 0];
     host.wire.injectRaw(Uint8Array.from([...hdr, ...big]));

@@ -28,7 +28,7 @@ export class TpHost {
   readonly ifp: Ifnet;
   /** Frames handed to if_input. */
   readonly received: Uint8Array[] = [];
-  /** What the stack does with each frame, before it is freed. */
+  /** Called for each frame after it was freed. */
   onInput: () => void = () => {};
 
   constructor() {
@@ -71,7 +71,7 @@ export class TpHost {
     return this.ifp.counters[index]!;
   }
 
-  /** Gives the driver frames in one pass; what the device then interrupts for waits for `turn`. */
+  /** Passes frames to the driver in one pass. Interrupts that follow wait for `turn`. */
   send(...chains: Mbuf[]): number[] {
     passEnter();
     const errors = chains.map((m) => this.ifp.if_driver!.if_transmit(this.ifp, m));
@@ -79,7 +79,7 @@ export class TpHost {
     return errors;
   }
 
-  /** Runs the loop until nothing is left to do. */
+  /** Runs the posted turns until none is left. */
   turn(): this {
     this.clock.runPosted();
     return this;
@@ -92,7 +92,7 @@ export class TpHost {
     }
   }
 
-  /** One cluster with the bytes. */
+  /** A packet in one cluster. */
   packet(bytes: Uint8Array): Mbuf {
     const m = m_getcl(M_NOWAIT, MT_DATA, M_PKTHDR)!;
     mem.set(bytes, m.m_data);
@@ -100,7 +100,7 @@ export class TpHost {
     return m;
   }
 
-  /** Takes the driver off, and expects everything to be back. */
+  /** Detaches the driver, and checks for leaks. */
   down(): void {
     tp_detach(this.ifp);
     this.dev.close();
