@@ -1,6 +1,6 @@
 /**
- * One arena, one wire, one build of `tn` at a time, and a script of what a driver, a peer and a loop
- * do to it. `play` runs the script and writes down all that can be seen of the device.
+ * One arena, one wire, one build of `tn` at a time, and a script of steps by a driver, a peer and
+ * an event loop. `play` runs the script and records everything that can be observed of the device.
  */
 
 import { loadAddon } from '../../native-bindings/index.ts';
@@ -27,38 +27,38 @@ import { TnDevice } from '../../src/dev/tn/tn.ts';
 
 export type Build = 'ts' | 'native';
 
-/** RAM reaches over the 4 GiB line, so both halves of an address matter. */
+/** RAM crosses the 4 GiB line, so that both halves of an address matter. */
 export const BASE = 0xffe0_0000;
 export const MAC = Uint8Array.from([2, 0, 0, 0, 0, 1]);
-/** A small ring, whose data area records of 64 bytes fill to the last one. */
+/** A small capture ring, whose data area records of 64 bytes fill exactly. */
 const CAPTURE_BYTES = 8192;
-/** Where the peer's frames pass: in the on-board memory's region, behind the device's own. */
+/** A buffer for the peer's frames: in the region of on-board memory, after the device's own. */
 const PEER_OFF = 65536;
 const PEER_BYTES = 131072;
 
-/** One step. Numbers of registers and events are the device's, bytes are frames. */
+/** One step of a script. `reg` is a register offset, `at` an offset into the arena. */
 export type Step =
   | { do: 'write'; reg: number; value: number }
   | { do: 'read'; reg: number }
-  /** The driver fills memory. */
+  /** The driver writes memory. */
   | { do: 'words'; at: number; words: number[] }
   | { do: 'bytes'; at: number; bytes: Uint8Array }
-  /** The peer sends, with its virtio-net header if there are such. */
+  /** The peer sends a frame, with its virtio-net header in mode vnet. */
   | { do: 'send'; frame: Uint8Array }
-  /** The peer takes up to `n` frames; the device hears of it if it asked to. */
+  /** The peer takes up to `n` frames; wireWritable is called if the device armed it. */
   | { do: 'take'; n: number }
-  /** The loop says that frames wait, if the device wants to know. */
+  /** The loop calls wireReadable if the device asked for it. */
   | { do: 'poll' }
-  /** The loop's next turn. */
+  /** The loop runs its posted turns. */
   | { do: 'turn' }
   | { do: 'link'; up: boolean }
   | { do: 'time'; ns: number }
   | { do: 'listen'; snaplen: number }
-  /** The host takes the capture records. */
+  /** The host drains the capture ring. */
   | { do: 'drain' }
   | { do: 'hangup' };
 
-/** How a device is built in. */
+/** Options of a device and its wire. */
 export interface Setup {
   vnet: boolean;
   timer: boolean;
@@ -66,9 +66,9 @@ export interface Setup {
   room: number;
 }
 
-/** All that was seen. */
+/** Everything observed of a run. */
 export interface Outcome {
-  /** One line a step: what was read, the interrupt line, what was asked of the loop. */
+  /** One line per step: the value read, the interrupt line, requests to the event loop. */
   log: string[];
   frames: string[];
   stats: number[];
@@ -78,7 +78,7 @@ export interface Outcome {
 
 const scratch = new Uint32Array(2);
 
-/** One end of a socket pair, without a loop. */
+/** One end of a socket pair, without an event loop. */
 class PairWire implements Wire {
   readonly vnetHdr: boolean;
   readonly fd: number;
@@ -124,7 +124,10 @@ type Device = MmioRegion & WireListener & { readonly stats: Float64Array; close(
 
 let pristine: Buffer = Buffer.alloc(0);
 
-/** Makes the arena: 16 MiB, filled with what is no valid descriptor by chance. Once a suite. */
+/**
+ * Allocates the arena of 16 MiB and fills it with a pattern that hardly ever forms a valid
+ * descriptor. Once per suite.
+ */
 export function benchInit(): void {
   arenaSet(allocArena(16 << 20), BASE);
   const bytes = Buffer.alloc(ramBytes);
@@ -265,7 +268,7 @@ class Bench {
     return limit;
   }
 
-  /** Lets all come out that still wants to, in bounded time. */
+  /** Runs turns and takes frames until the device waits for nothing, for at most 100 rounds. */
   settle(): void {
     for (let i = 0; i < 100; i++) {
       this.step({ do: 'turn' });
@@ -295,7 +298,7 @@ class Bench {
   }
 }
 
-/** Runs `steps` on a new device of `build` and leaves RAM as it was then. */
+/** Runs `steps` on a new device of `build`, and leaves RAM as the device left it. */
 export function play(build: Build, setup: Setup, steps: readonly Step[]): Outcome {
   const bench = new Bench(build, setup);
   try {

@@ -1,4 +1,4 @@
-/** What drivers and peers do, kind and hostile, as fast-check makes it up. */
+/** fast-check generators of what drivers and peers do, correct and hostile. */
 
 import * as fc from 'fast-check';
 import {
@@ -44,11 +44,11 @@ import { BASE, MAC, type Setup, type Step } from './bench.ts';
 const TX_RING = 0x4000;
 export const RX_RING = 0x18000;
 const HEADERS = 0x30000;
-/** Payload to send lies in what the arena was filled with; receive buffers behind it. */
+/** Payload to send is the arena's fill pattern in this range; receive buffers follow it. */
 const DATA = 0x80000;
 const DATA_END = 0x300000;
 export const RX_DATA = 0x400000;
-/** Bytes of RAM: 16 MiB less the regions behind it. */
+/** Bytes of RAM: the arena of 16 MiB without the regions after it. */
 const RAM = 7 << 20;
 
 export const addrWords = (off: number): [number, number] => [
@@ -62,7 +62,7 @@ export const setup: fc.Arbitrary<Setup> = fc.record({
   room: fc.constantFrom(0, 0, 1, 8192, 40_000),
 });
 
-/** Ring sizes, and what is switched on besides the engines. */
+/** Ring sizes, mode bits and further register values. */
 export interface Driver {
   ntx: number;
   nrx: number;
@@ -85,7 +85,7 @@ export const driver: fc.Arbitrary<Driver> = fc.record({
   snaplen: fc.constantFrom(0, 32, 32, 64, 262144),
 });
 
-/** Sets both rings up, starts the engines and posts the receive buffers. */
+/** Sets up both rings, starts the engines and posts the receive buffers. */
 export function bringUp(d: Driver): Step[] {
   const [tlo, thi] = addrWords(TX_RING);
   const [rlo, rhi] = addrWords(RX_RING);
@@ -114,7 +114,7 @@ export function bringUp(d: Driver): Step[] {
   return steps;
 }
 
-/** A packet as a driver with offloads would send it, or nearly. */
+/** A packet as a driver with offloads would send it, or with small errors. */
 interface Packet {
   v6: boolean;
   udp: boolean;
@@ -126,20 +126,20 @@ interface Packet {
   thFlags: number;
   /** Bytes of headers in the first piece; the rest of them in the second. */
   cut: number;
-  /** Offsets from DATA, lengths. */
+  /** Offset from DATA and length of each piece. */
   payload: [number, number][];
   offload: 'none' | 'ip' | 'csum' | 'tso';
   mss: number;
   /** VLAN tag to insert, -1 for none. */
   vtag: number;
   rs: boolean;
-  /** Added to one header length, to make it wrong, or headers longer than they are. */
+  /** Added to the IP header length in the context descriptor, to make it wrong. */
   off: number;
-  /** Chosen so that the TCP or UDP sum comes out as all ones, where there is no payload. */
+  /** Adjusts the headers so that the TCP or UDP sum is all ones if there is no payload. */
   ones: boolean;
   /**
-   * Descriptors without an end after it: 0 for none, more than the ring has to fill it. Without
-   * `rs` the packet has no end itself.
+   * Number of descriptors without EOP after the packet; 1000 fills the ring. If it is not 0 and
+   * `rs` is false, the packet itself has no EOP.
    */
   endless: number;
   tag: number;
@@ -166,23 +166,26 @@ const packet: fc.Arbitrary<Packet> = fc.record({
   mss: fc.constantFrom(64, 63, 536, 1448, 1460, 8948, 9216),
   vtag: fc.constantFrom(-1, -1, -1, 0, 0xffff),
   rs: fc.constantFrom(true, true, false),
-  // 176 and 180: 250 and 254 bytes of headers, just in and just out, for IPv6 with TCP.
+  // 176 and 180 make 250 and 254 bytes of headers for IPv6 with TCP: just within and just past the
+  // limit.
   off: fc.constantFrom(0, 0, 0, 0, 0, 0, 0, 0, 1, 4, -4, 176, 180),
   ones: fc.boolean(),
   endless: fc.constantFrom(0, 0, 0, 0, 0, 0, 0, 3, 1000),
   tag: fc.nat(0xffffffff),
 });
 
-/** Changes a header without payload so that its sum, as the device takes it, is 0xffff. */
+/** Changes a header without payload so that its sum, as the device computes it, is 0xffff. */
 function allOnes(bytes: Uint8Array, l4: number, udp: boolean): void {
-  const at = udp ? l4 : l4 + 18; // the source port; the urgent pointer
+  const at = udp ? l4 : l4 + 18; // UDP: the source port; TCP: the urgent pointer
   bytes.fill(0, at, at + 2);
   const rest = 0xffff - sum1071(bytes.subarray(l4));
   bytes[at] = rest >>> 8;
   bytes[at + 1] = rest & 0xff;
 }
 
-/** Puts packets on the ring from slot `tail` on, as far as they fit into `room` slots. */
+/**
+ * Writes packets into the ring from slot `from` on; skips a packet that does not fit into the ring.
+ */
 function fill(d: Driver, packets: Packet[], from: number): { steps: Step[]; tail: number } {
   const steps: Step[] = [];
   let tail = from;
@@ -266,10 +269,10 @@ const goodFrame = fc
     spoil: fc.constantFrom(0, 0, 1),
     ipOptions: fc.constantFrom(0, 0, 8),
     dst,
-    // A byte somewhere in the headers, changed: fragments, lengths, versions, protocols.
+    // One changed byte in the headers: fragments, lengths, versions, protocols.
     poke: fc.option(fc.tuple(fc.integer({ min: 12, max: 60 }), fc.nat(255)), { nil: null }),
     udpZero: fc.boolean(),
-    // The fragment field of an IPv4 header that is right: DF, MF, an offset, reserved.
+    // The fragment field of an IPv4 header with a right checksum: DF, MF, an offset, reserved.
     frag: fc.constantFrom(0, 0, 0, 0x4000, 0x2000, 0x0001, 0x1fff, 0x8000),
     extra: fc.constantFrom(0, 0, 6),
   })
@@ -280,7 +283,7 @@ const goodFrame = fc
     });
     const frame = new Uint8Array(made.length + extra);
     frame.set(made);
-    // A checksum that the device is to finish, and comes out as 0.
+    // A checksum that the device completes, with the result 0.
     const l4 = (vlan < 0 ? 14 : 18) + (o.v6 ? 40 : 20 + o.ipOptions);
     if (o.payload === 0 && o.cksum === 'pseudo') allOnes(frame, l4, o.udp);
     const ip = frame.subarray(vlan < 0 ? 14 : 18);
@@ -335,7 +338,7 @@ export const sendOf = (
   frame: vnet ? Uint8Array.from([...hdr, ...bytes]) : bytes,
 });
 
-/** What happens between doorbells. */
+/** Steps between doorbells. */
 export const between: fc.Arbitrary<Step> = fc.oneof(
   fc.nat(40).map((n): Step => ({ do: 'take', n })),
   fc.constant<Step>({ do: 'poll' }),
@@ -354,7 +357,7 @@ export const between: fc.Arbitrary<Step> = fc.oneof(
   fc.nat(64).map((value): Step => ({ do: 'write', reg: TN_RDT, value })),
 );
 
-/** A driver that knows what it does, on a full-size script. */
+/** A correct driver, on a full-size script. */
 export const kindScript: fc.Arbitrary<{ setup: Setup; steps: Step[] }> = fc
   .record({
     setup,
@@ -387,7 +390,7 @@ const word = fc.oneof(
   fc.nat(0xffffffff),
   fc.constantFrom(0, 1, 2, 0x7fffffff, 0x80000000, 0xffffffff, 0xfffffff0),
 );
-/** Bus addresses: good, at the edges, wrapping, anywhere; rings and other buffers among them. */
+/** Bus addresses: in RAM, at its edges, wrapping, anywhere; in rings and other buffers too. */
 const anyAddr = fc.oneof(
   { weight: 6, arbitrary: fc.nat(RAM - 0x20000).map((n) => BASE + 0x10000 + n) },
   fc.constantFrom(0, BASE, BASE + 4095, BASE + 4096, BASE + RAM, BASE + RAM - 1, BASE + RAM - 2048),
@@ -461,7 +464,7 @@ const hostileStep: fc.Arbitrary<Step> = fc.oneof(
   between,
 );
 
-/** Rings that hold anything, registers written with anything, after a proper start or none. */
+/** Rings with any content, registers with any value, after a proper start or without one. */
 export const hostileScript: fc.Arbitrary<{ setup: Setup; steps: Step[] }> = fc
   .record({
     setup,
@@ -484,7 +487,7 @@ export const hostileScript: fc.Arbitrary<{ setup: Setup; steps: Step[] }> = fc
     return { setup: s, steps };
   });
 
-/** Rings of any length anywhere in RAM: what lies there is what they hold. */
+/** Rings of any length anywhere in RAM. The bytes that lie there are their descriptors. */
 export const lostScript: fc.Arbitrary<{ setup: Setup; steps: Step[] }> = fc
   .record({
     setup,

@@ -1,4 +1,4 @@
-/** Trains of TCP segments for receive coalescing, with all that may interrupt them. */
+/** Trains of TCP segments for receive coalescing, with everything that can interrupt them. */
 
 import * as fc from 'fast-check';
 import { TN_CTRL, TN_CTRL_RXE, TN_CTRL_TXE, TN_DESC_SIZE, TN_RDT } from '../../src/dev/tn/tnreg.ts';
@@ -6,7 +6,7 @@ import { segment, type SegmentOptions } from '../dev/segments.ts';
 import type { Setup, Step } from './bench.ts';
 import { addrWords, between, bringUp, driver, frame, RX_DATA, RX_RING, sendOf } from './gen.ts';
 
-/** What is wrong with a segment; nothing, most of the time. */
+/** Changes to one segment; most segments have none. */
 const twist: fc.Arbitrary<Partial<SegmentOptions> & { skip?: number }> = fc.oneof(
   { weight: 30, arbitrary: fc.constant({}) },
   { weight: 3, arbitrary: fc.constant({ flags: 0x18 }) },
@@ -23,13 +23,13 @@ const twist: fc.Arbitrary<Partial<SegmentOptions> & { skip?: number }> = fc.oneo
   fc.boolean().map((v6) => ({ v6 })),
   fc.constant<Partial<SegmentOptions>>({ dst: [2, 0, 0, 0, 0, 9] }),
   fc.constant<Partial<SegmentOptions>>({ dst: [255, 255, 255, 255, 255, 255] }),
-  // Any byte of the headers, right sums or not; lengths and protocols among them.
+  // Any byte of the headers, set before the checksums are computed: lengths and protocols too.
   fc.tuple(fc.nat(39), fc.nat(255)).map((byte) => ({ ip: [byte] })),
   fc.tuple(fc.nat(31), fc.nat(255)).map((byte) => ({ tcp: [byte] })),
   fc.tuple(fc.integer({ min: 6, max: 13 }), fc.nat(255)).map((byte) => ({ ether: [byte] })),
 );
 
-/** A segment, and whether the bytes of its IP header change behind the checksums' back. */
+/** A segment, and an optional byte that changes after the checksums are computed. */
 interface Part {
   twist: Partial<SegmentOptions> & { skip?: number };
   /** Added to the acknowledgement and the time stamp. */
@@ -88,7 +88,7 @@ function framesOf({ v6, payload, seq, ack, stamps, parts }: Train): Uint8Array[]
   });
 }
 
-/** A driver that asks for coalescing, now and then not, and posts buffers as it gets round to it. */
+/** A driver that usually enables coalescing, and posts buffers irregularly. */
 export const trainScript: fc.Arbitrary<{ setup: Setup; steps: Step[] }> = fc
   .record({
     setup: fc.record({
@@ -124,7 +124,7 @@ export const trainScript: fc.Arbitrary<{ setup: Setup; steps: Step[] }> = fc
     rounds.forEach(({ trains, strangers, between: others, repost, mix }, i) => {
       let frames = trains.flatMap((t) => framesOf(t));
       if (mix) {
-        // Two connections by turns.
+        // Alternate between the first and the second half.
         const half = Math.ceil(frames.length / 2);
         frames = frames.map((_, k) => frames[(k >> 1) + (k % 2) * half] ?? frames[half - 1]!);
       }
@@ -141,7 +141,7 @@ export const trainScript: fc.Arbitrary<{ setup: Setup; steps: Step[] }> = fc
     return { setup, steps };
   });
 
-/** What came between may have switched the engine off. */
+/** Turns the engines on again: a step before may have turned them off. */
 function continueAs(steps: Step[], ctrl: number): void {
   steps.push({ do: 'write', reg: TN_CTRL, value: TN_CTRL_TXE | TN_CTRL_RXE | ctrl });
 }

@@ -1,6 +1,6 @@
 /**
- * The native build of `tn` does what the TypeScript build does, byte for byte. fast-check prints
- * seed and path of a difference, shrunk; `FC_SEED` replays a seed.
+ * Checks that the native build of `tn` does what the TypeScript build does, byte for byte.
+ * fast-check prints seed and path of a shrunk difference; `FC_SEED` replays a seed.
  */
 
 import { expect } from 'chai';
@@ -20,15 +20,17 @@ import { trainScript } from './gen_lro.ts';
 const seed = process.env['FC_SEED'];
 const RUNS = Number(process.env['TAPNIC_EQUIVALENCE_RUNS'] ?? (full ? 20_000 : 500));
 
-/** A slow machine makes do with fewer runs; but not with none. */
+/** A slow machine stops here after fewer runs; RUNS_LEAST are required. */
 const LIMIT_MS = full ? 900_000 : 8000;
 const RUNS_LEAST = 50;
 
-/** Sums of the statistics over all runs: a suite that never gets anywhere proves nothing. */
+/**
+ * Statistics summed over all runs; expectReached checks that the scripts reach the paths they test.
+ */
 let reached = new Float64Array(TN_NSTATS);
 let runs = 0;
 
-/** Where two strings of bytes begin to differ, for a message. */
+/** Describes where two strings of bytes begin to differ. */
 function firstDifference(a: string, b: string): string {
   let at = 0;
   while (at < a.length && a[at] === b[at]) at++;
@@ -75,11 +77,11 @@ function same(script: fc.Arbitrary<{ setup: Setup; steps: Step[] }>): void {
   });
 }
 
-/** Each of these happened in at least one run of fifty, on average. */
+/** Fails unless each statistic is at least one per fifty runs on average. */
 function expectReached(names: readonly (typeof tnStatNames)[number][]): void {
-  expect(runs, 'runs in the time there was').to.be.least(Math.min(RUNS, RUNS_LEAST));
+  expect(runs, 'runs within the time limit').to.be.least(Math.min(RUNS, RUNS_LEAST));
   const short = names.filter((name) => reached[tnStatNames.indexOf(name)]! < runs / 50);
-  expect(short, 'hardly ever happened').to.deep.equal([]);
+  expect(short, 'statistics below one per fifty runs').to.deep.equal([]);
 }
 
 describe('equivalence: ts and native', function () {
@@ -91,7 +93,7 @@ describe('equivalence: ts and native', function () {
     runs = 0;
   });
 
-  it(`${RUNS} scripts of drivers that know what they do`, () => {
+  it(`${RUNS} scripts of correct drivers`, () => {
     same(kindScript);
     expectReached([
       'tx_frames',
@@ -112,21 +114,21 @@ describe('equivalence: ts and native', function () {
     ]);
   });
 
-  it(`${RUNS} trains of segments to coalesce, whole and broken`, () => {
+  it(`${RUNS} trains of segments for receive coalescing, intact and broken`, () => {
     same(trainScript);
     expectReached(['rx_lro', 'rx_nodesc', 'rx_bad', 'rx_filtered', 'rx_ip_error', 'rx_l4_error']);
     const [made, of] = [reached[TN_ST_RX_LRO]!, reached[TN_ST_RX_LRO_SEGMENTS]!];
-    expect(made / runs, 'frames made of several a run').to.be.greaterThan(0.8);
-    expect(of / made, 'segments of each').to.be.greaterThan(2.5);
-    expect(reached[TN_ST_RX_FRAMES]! / runs, 'others').to.be.greaterThan(2);
+    expect(made / runs, 'merged frames per run').to.be.greaterThan(0.8);
+    expect(of / made, 'segments per merged frame').to.be.greaterThan(2.5);
+    expect(reached[TN_ST_RX_FRAMES]! / runs, 'frames per run').to.be.greaterThan(2);
   });
 
-  it(`${RUNS} hostile rings and registers`, () => {
+  it(`${RUNS} scripts with hostile rings and register writes`, () => {
     same(hostileScript);
     expectReached(['tx_frames', 'tx_bad', 'rx_bad', 'dma_faults', 'bad_reg']);
   });
 
-  it(`${RUNS} sequences of rings anywhere in RAM`, () => {
+  it(`${RUNS} scripts with rings anywhere in RAM`, () => {
     same(lostScript);
     expectReached(['tx_bad', 'rx_bad', 'dma_faults']);
   });
