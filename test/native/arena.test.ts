@@ -16,7 +16,7 @@ function alloc(bytes: number): ArrayBuffer {
 }
 
 describe('addon: arena', () => {
-  it('is zeroed memory of the size asked for', () => {
+  it('is zeroed memory of the requested size', () => {
     const arena = alloc(16 * MIB);
     expect(arena.byteLength).to.equal(16 * MIB);
     expect(new Uint8Array(arena).every((b) => b === 0)).to.equal(true);
@@ -30,11 +30,11 @@ describe('addon: arena', () => {
     expect([...got]).to.deep.equal([1, 2, 3]);
   });
 
-  it('takes its limits and nothing past them', () => {
+  it('accepts sizes at its limits and refuses sizes past them', () => {
     expect(addon.arenaAlloc(16 * MIB - 4096)).to.equal(EINVAL);
     expect(addon.arenaAlloc(16 * MIB + 1)).to.equal(EINVAL);
     expect(addon.arenaAlloc(4096 * MIB + 4096)).to.equal(EINVAL);
-    const most = new Uint8Array(alloc(4096 * MIB)); // memory is taken as it is touched
+    const most = new Uint8Array(alloc(4096 * MIB)); // pages are allocated on first access
     most[4096 * MIB - 1] = 1;
     expect(addon.cksum(4096 * MIB - 1, 1, 0, 0)).to.equal(0x100);
     expect(addon.cksum(4096 * MIB - 1, 2, 0, 0)).to.equal(-14);
@@ -42,12 +42,12 @@ describe('addon: arena', () => {
       expect(addon.arenaAlloc(bad as number)).to.equal(EINVAL);
   });
 
-  it('cannot be cut from under the process', () => {
+  it('cannot be truncated while it is mapped', () => {
     alloc(16 * MIB);
     expect(() => ftruncateSync(addon.arenaFd(), 0)).to.throw('EPERM');
   });
 
-  it('is attached by its descriptor, and only if it is sealed', () => {
+  it('can be attached by its descriptor, but only if it is sealed', () => {
     const first = new Uint8Array(alloc(16 * MIB));
     const second = addon.arenaAttach(addon.arenaFd());
     if (typeof second === 'number') throw new Error(linuxErrnoName(-second));
@@ -60,7 +60,7 @@ describe('addon: arena', () => {
     expect(addon.arenaAttach(-1)).to.equal(-9);
   });
 
-  it('outlives a newer one for as long as its ArrayBuffer does', () => {
+  it('stays usable after a newer one, as long as its ArrayBuffer lives', () => {
     const old = new Uint8Array(alloc(16 * MIB));
     old[0] = 9;
     alloc(16 * MIB);
@@ -68,7 +68,7 @@ describe('addon: arena', () => {
     expect([old[0], old.at(-1)]).to.deep.equal([9, 8]);
   });
 
-  it('ends with its worker, reads and polls under way', async () => {
+  it('is freed with its worker while reads and polls are pending', async () => {
     const code = `
       const { parentPort } = require('node:worker_threads');
       const addon = require(${JSON.stringify(addonFile)});
@@ -95,7 +95,7 @@ describe('addon: arena', () => {
     }
   });
 
-  it('leaves process.exit in the middle of it all clean', () => {
+  it('lets process.exit succeed while reads and polls are pending', () => {
     const code = `
       const addon = require(${JSON.stringify(addonFile)});
       addon.arenaAlloc(16 * 1024 * 1024);

@@ -1,4 +1,4 @@
-/** The border: whatever JavaScript passes, the addon answers with a number and the process lives. */
+/** The addon's argument checks: any call returns a number, and the process survives. */
 
 import { expect } from 'chai';
 import * as fc from 'fast-check';
@@ -28,7 +28,7 @@ describe('addon: border', () => {
     for (const fd of fds) addon.fdClose(fd);
   });
 
-  it('moves one frame from pieces into pieces', () => {
+  it('gathers one frame from several pieces and scatters it into several', () => {
     mem.set(Buffer.from('hello, wire'), 1000);
     const out = new Uint32Array([1000, 5, 1005, 2, 1007, 4]);
     expect(addon.frameWritev(fds[0]!, out, 3)).to.equal(11);
@@ -39,7 +39,7 @@ describe('addon: border', () => {
     expect(addon.frameReadv(fds[1]!, into, 2)).to.equal(-11);
   });
 
-  it('takes 1024 pieces and no more', () => {
+  it('accepts at most 1024 pieces', () => {
     const iov = new Uint32Array(2050);
     for (let i = 0; i < 1025; i++) iov.set([i * 16, 1], 2 * i);
     expect(addon.frameWritev(fds[0]!, iov, 1024)).to.equal(1024);
@@ -51,13 +51,13 @@ describe('addon: border', () => {
     expect(addon.frameReadv(fds[1]!, iov, 4)).to.equal(4);
   });
 
-  it('cuts a frame longer than the room, as a TAP does', () => {
+  it('truncates a frame longer than the buffers, as a TAP does', () => {
     expect(addon.frameWritev(fds[0]!, new Uint32Array([0, 100]), 1)).to.equal(100);
     expect(addon.frameReadv(fds[1]!, new Uint32Array([0, 60]), 1)).to.equal(60);
     expect(addon.frameReadv(fds[1]!, new Uint32Array([0, 60]), 1)).to.equal(-11);
   });
 
-  it('says EAGAIN when the wire is full', () => {
+  it('returns EAGAIN when the wire is full', () => {
     const small = new Int32Array(2);
     expect(addon.socketPair(small, 4096)).to.equal(0);
     const iov = new Uint32Array([0, 1500]);
@@ -67,13 +67,13 @@ describe('addon: border', () => {
     expect(n).to.equal(-11);
     expect(sent).to.be.within(2, 20);
     addon.fdClose(small[1]!);
-    expect(addon.frameWritev(small[0]!, iov, 1)).to.equal(ECONNRESET); // it had frames unread
+    expect(addon.frameWritev(small[0]!, iov, 1)).to.equal(ECONNRESET); // the closed end had unread frames
     expect(addon.frameWritev(small[0]!, iov, 1)).to.equal(EPIPE);
     addon.fdClose(small[0]!);
   });
 
   for (const name of ['frameWritev', 'frameReadv'] as const)
-    it(`${name}: no byte outside the arena`, () => {
+    it(`${name}: refuses any byte outside the arena`, () => {
       const call = (...iov: number[]) =>
         addon[name](fds[0]!, new Uint32Array(iov), iov.length >>> 1);
       expect(call(SIZE, 1)).to.equal(EFAULT);
@@ -85,7 +85,7 @@ describe('addon: border', () => {
       expect(call(SIZE, 0, SIZE + 1, 0)).to.equal(EFAULT);
     });
 
-  it('checks every pair of a list as a model does', () => {
+  it('checks every pair of a list, compared with a model', () => {
     const edge = fc.oneof(
       fc.nat(0xffffffff),
       fc.constantFrom(0, 1, SIZE - 1, SIZE, SIZE + 1, 0xffffffff, 0xffffffff - SIZE),
@@ -104,7 +104,7 @@ describe('addon: border', () => {
         const n = addon.frameWritev(fds[0]!, iov, iovcnt);
         if (iovcnt === 0 || iovcnt > list.length) expect(n).to.equal(EINVAL);
         else if (outside) expect(n).to.equal(EFAULT);
-        else expect(n).to.be.oneOf([bytes, -90, -105, -11]); // or more than a socket takes at once
+        else expect(n).to.be.oneOf([bytes, -90, -105, -11]); // the errors: more than a socket takes at once
         if (n > 0) expect(addon.frameReadv(fds[1]!, into, 1)).to.equal(1);
       }),
       { numRuns: 3000 },
@@ -127,7 +127,7 @@ describe('addon: border', () => {
     for (const fd of other) expect(addon.fdClose(fd)).to.equal(EBADF);
   });
 
-  it('refuses names a path or the kernel would take for something else', () => {
+  it('refuses names that are paths or that the kernel would interpret', () => {
     const bytes = (s: string) => new TextEncoder().encode(s);
     const bad = [
       '',
@@ -157,11 +157,11 @@ describe('addon: border', () => {
     addon.fdClose(nl);
   });
 
-  it('answers any argument list with a number', () => {
+  it('returns a number for any argument list', () => {
     const detached = new Uint32Array(8);
     structuredClone(detached.buffer, { transfer: [detached.buffer] });
-    // Descriptors are drawn from ones that are not open, so that a call that passes every check
-    // still does nothing; names from ones that do not exist.
+    // These descriptors are not open and these names do not exist, so that a call that passes every
+    // check has no effect.
     const anything = fc.oneof(
       { weight: 4, arbitrary: fc.constantFrom(-1, 0, 1, 2, 3, 12, 64, 1024, 1025, 65535) },
       fc.constantFrom(2 ** 31 - 1, 2 ** 31, 2 ** 32 - 1, 2 ** 32, 2 ** 53, -(2 ** 53), 0.5, NaN),
@@ -190,13 +190,13 @@ describe('addon: border', () => {
         new Uint8ClampedArray(16),
       ),
     );
-    // Left out: what a chance hit would really do. Without the openers of devices and route sockets
-    // no descriptor is there through which an interface of the machine could be changed.
+    // Left out are calls that would have an effect. Without an open device or route socket no call
+    // can change an interface of the machine.
     const skip = new Set<string>([
       'abi',
       'arenaAlloc',
-      'exitNow', // would end the tests: test/netns/collide.test.ts has it
-      'filePread', // its answers would come to whoever reads: read.test.ts has it
+      'exitNow', // ends the process; test/netns/collide.test.ts tests it
+      'filePread', // its completions would go to another reader; read.test.ts tests it
       'readCallback',
       'pollCallback',
       'netnsCreate',
@@ -218,7 +218,7 @@ describe('addon: border', () => {
     );
   });
 
-  it('takes fewer arguments than it wants for bad ones', () => {
+  it('returns EINVAL for missing arguments', () => {
     const bare = addon as unknown as Record<string, (...args: unknown[]) => unknown>;
     for (const name of ['frameWritev', 'frameReadv', 'cksum', 'filePread', 'linkSet', 'pollOpen'])
       expect(bare[name]!(), name).to.equal(EINVAL);

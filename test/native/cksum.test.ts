@@ -34,7 +34,7 @@ describe('addon: checksum', () => {
     for (let i = 0; i < 64; i++) bytes[SIZE - 64 + i] = i * 3;
   });
 
-  it('knows the example of RFC 1071, section 3', () => {
+  it('computes the example of RFC 1071, section 3', () => {
     bytes.set([0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7], 1 << 20);
     for (const [name, k] of Object.entries(kernels))
       expect(k.sum(1 << 20, 8, 0), name).to.equal(0xddf2);
@@ -61,12 +61,12 @@ describe('addon: checksum', () => {
       expect(kernels[name].sum(0, SIZE, 0)).to.equal(naive(bytes, 0, SIZE, 0));
     });
 
-    it(`${name}: nothing stays nothing`, () => {
+    it(`${name}: zeros and an empty range leave the sum unchanged`, () => {
       expect(kernels[name].sum(500_000, 1460, 0)).to.equal(0);
       expect(kernels[name].sum(500_001, 0, 0xffff)).to.equal(0xffff);
     });
 
-    it(`${name}: the last byte of the arena, and none after it`, () => {
+    it(`${name}: sums up to the last byte of the arena, and panics past it`, () => {
       for (const len of [1, 2, 3, 31, 32, 33, 64])
         expect(kernels[name].sum(SIZE - len, len, 0)).to.equal(naive(bytes, SIZE - len, len, 0));
       expect(kernels[name].sum(SIZE, 0, 5)).to.equal(5);
@@ -76,7 +76,7 @@ describe('addon: checksum', () => {
     });
   }
 
-  it('all agree on random data, and sums of pieces are the sum of the whole', () => {
+  it('all kernels agree on random data, and sums of parts add up to the sum of the whole', () => {
     fc.assert(
       fc.property(
         fc.uint8Array({ minLength: 0, maxLength: 3000 }),

@@ -1,4 +1,4 @@
-/** The shared object, loaded as packetdrill does by a program of ours, against the command. */
+/** A program of ours loads the shared object as packetdrill does, against `tapnic packetdrill`. */
 
 import { execFile, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -22,7 +22,7 @@ interface Done {
   err: string;
 }
 
-/** `tapnic packetdrill ARGS...` to its end, for 30 s at most. */
+/** Runs `tapnic packetdrill ARGS...` to its end, for 30 s at most. */
 async function tapnic(...args: string[]): Promise<Done> {
   const child = spawn(process.execPath, [cliMain, 'packetdrill', ...args], { timeout: 30_000 });
   let out = '';
@@ -50,14 +50,14 @@ describe("packetdrill's shared object", function () {
   });
   after(() => rmSync(work, { recursive: true, force: true }));
 
-  it('passes calls, packets and time on: handshake, data, blocking, errors, close, commands', async () => {
+  it('passes calls, packets and time to the host: handshake, data, blocking, errors, close, commands', async () => {
     const { status, out, err } = await tapnic('--json', '--', driver, object, 'mtu=1400');
     expect(err).to.equal('');
     expect(status).to.equal(0);
     expect(JSON.parse(out.trim())).to.deep.equal({ event: 'exit', leaked: {}, scripts: 2 });
   });
 
-  it('says what fails, with the status of the program', async () => {
+  it('reports what fails, and exits with the status of the program', async () => {
     // The driver expects an MTU of 1400, once for each of its two rounds.
     const wrong = await tapnic('--', driver, object);
     expect(wrong.status).to.equal(1);
@@ -71,14 +71,14 @@ describe("packetdrill's shared object", function () {
     expect((await tapnic('--mtu', '5')).status).to.equal(2);
   });
 
-  it('cleans up behind a program that dies in the middle of a script', async () => {
+  it('cleans up after a program that is killed in the middle of a script', async () => {
     const script = `timeout -s KILL 0.15 ${driver} ${object}; ${driver} ${object} mtu=1400`;
     const { status, out, err } = await tapnic('--json', '--', 'sh', '-c', script);
     expect(status, err).to.equal(0);
     expect(JSON.parse(out.trim().split('\n').at(-1)!)).to.have.deep.property('leaked', {});
   });
 
-  describe('and its process, told nonsense', () => {
+  describe('and its process, given bad input', () => {
     let child: ReturnType<typeof spawn>;
     let path: string;
 
@@ -96,7 +96,7 @@ describe("packetdrill's shared object", function () {
       expect(code).to.equal(0);
     });
 
-    /** A frame with a header of 40 bytes, and what follows it. */
+    /** A frame with a header of 40 bytes, then the payload. */
     const frame = (op: number, a: number, payload = '', size?: number): Buffer => {
       const bytes = Buffer.alloc(40 + payload.length);
       bytes.writeUInt32LE(size ?? bytes.length, 0);
@@ -107,7 +107,10 @@ describe("packetdrill's shared object", function () {
       bytes.write(payload, 40, 'latin1');
       return bytes;
     };
-    /** The results in the replies to `sent`; the connection is closed by the other end or after it. */
+    /**
+     * Sends `sent` and returns the results in the replies. Ends when the other end closes or after
+     * `replies` replies.
+     */
     async function ask(sent: Buffer, replies: number): Promise<number[]> {
       const socket = connect(path);
       let got = Buffer.alloc(0);
@@ -127,19 +130,19 @@ describe("packetdrill's shared object", function () {
     }
     const hello = frame(1, 1);
 
-    it('refuses frames that are none, calls before HELLO, a second script, another version', async () => {
+    it('refuses invalid frames, calls before HELLO, a second script and another version', async () => {
       expect(await ask(Buffer.alloc(64), 0)).to.deep.equal([]);
       expect(await ask(Buffer.alloc(64, 0xff), 0)).to.deep.equal([]);
       expect(await ask(frame(2, 2), 0)).to.deep.equal([]);
       expect(await ask(Buffer.concat([hello, hello]), 0)).to.deep.equal([0, -16]);
       expect(await ask(frame(1, 99), 0)).to.deep.equal([-71]);
       expect(await ask(frame(19, 0, 'sysctl\0-a\0'), 0)).to.deep.equal([1]);
-      // Unknown operations, descriptors that are none, packets that are none.
+      // Unknown operations, bad descriptors, bad packets.
       const odd = [frame(77, 0), frame(5, 0), frame(16, 0, 'E'), frame(16, 0), frame(15, 0, 'abc')];
       expect(await ask(Buffer.concat([hello, ...odd]), 6)).to.deep.equal([0, -38, -9, 0, 0, 0]);
     });
 
-    it('has a script wait for the end of another, not for ever, and not behind the dead', async () => {
+    it('lets a script wait for the end of another, up to a time limit, and skips a waiter that has died', async () => {
       const first = connect(path);
       first.write(hello);
       await once(first, 'data');
@@ -153,7 +156,7 @@ describe("packetdrill's shared object", function () {
       expect(await next).to.deep.equal([0]);
     });
 
-    it('still serves', async () => {
+    it('still serves after an incomplete frame', async () => {
       await ask(Buffer.concat([hello, frame(2, 2).subarray(0, 20)]), 1);
       const env = { ...process.env, TAPNIC_PACKETDRILL: path };
       const bin = join(root, 'build/packetdrill/bin');
@@ -171,7 +174,7 @@ describe("packetdrill's shared object", function () {
   });
 });
 
-/** Given by the user, never required: it is in no distribution. */
+/** Path of packetdrill, set by the user. Not required, because no distribution packages it. */
 const packetdrill = process.env['PACKETDRILL'] ?? '';
 
 if (packetdrill !== '')

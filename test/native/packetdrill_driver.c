@@ -1,5 +1,6 @@
-// Loads the shared object as packetdrill does and runs one connection and its errors through it.
-// Each check that fails is a line on stderr; the status is 0 if none did. driver SO [FLAGS]
+// Loads the shared object as packetdrill does, and runs one connection and error cases through it.
+// Each failed check prints a line on stderr; the status is 0 if all checks passed. Usage: driver SO
+// [FLAGS]
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <dlfcn.h>
@@ -44,7 +45,7 @@ static struct sockaddr_in address(const char *text, int port) {
   return sa;
 }
 
-// A segment of the peer's, from 192.0.2.1:4000 to 192.168.77.5:8080.
+// Injects a segment from the peer, 192.0.2.1:4000, to 192.168.77.5:8080.
 static int inject(uint8_t flags, uint32_t seq, uint32_t ack, const void *data, size_t len) {
   uint8_t p[2048] = {0};
   struct iphdr *ip = (struct iphdr *)p;
@@ -68,7 +69,7 @@ static int inject(uint8_t flags, uint32_t seq, uint32_t ack, const void *data, s
   return ifc.netdev_send(ifc.userdata, p, 40 + len);
 }
 
-// The next segment the stack sends, and when.
+// Receives the next segment that the stack sends, and its time.
 static struct tcphdr expect(size_t payload, long long *when) {
   uint8_t p[65536];
   size_t count = sizeof p;
@@ -96,7 +97,7 @@ static int handshake(void) {
   const int fd = ifc.socket(u, AF_INET, SOCK_STREAM, IPPROTO_TCP);
   CHECK(fd >= 0 && fcntl(fd, F_GETFD) >= 0);
   CHECK(ifc.setsockopt(u, fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) == 0);
-  // Any address is ours: packetdrill chooses one at random.
+  // The host accepts any local address: packetdrill chooses one at random.
   const struct sockaddr_in sa = address("192.168.77.5", 8080);
   CHECK(ifc.bind(u, fd, (const struct sockaddr *)&sa, sizeof sa) == 0);
   CHECK(ifc.listen(u, fd, 5) == 0);
@@ -105,7 +106,7 @@ static int handshake(void) {
   struct tcphdr th = expect(0, &when);
   CHECK(th.syn && th.ack && ntohl(th.ack_seq) == 1001);
   CHECK(when >= sent && when <= sent + 1000);
-  // Without an answer it comes again a second later, in no time.
+  // Without an answer the SYN-ACK is sent again after one second of virtual time.
   const uint32_t first = ntohl(th.seq);
   th = expect(0, &when);
   CHECK(th.syn && ntohl(th.seq) == first && when >= sent + 1000000 && when <= sent + 1002000);
@@ -149,7 +150,7 @@ static void data(int fd) {
   CHECK(ifc.recvmsg(u, fd, &msg, 0) == 100 && msg.msg_flags == 0 && msg.msg_controllen == 0);
   th = expect(0, &when);
   CHECK(ntohl(th.ack_seq) == peer_next);
-  // The snapshots of %{ }% blocks.
+  // TCP_INFO, which %{ }% blocks read.
   unsigned char info[280];
   socklen_t len = sizeof info;
   CHECK(ifc.getsockopt(u, fd, IPPROTO_TCP, TCP_INFO, info, &len) == 0 && len == 280 &&
@@ -187,20 +188,20 @@ static void *reader(void *arg) {
   return NULL;
 }
 
-// A call that blocks on the second thread, while the first one lets time pass.
+// A call blocks on a second thread while the first thread advances time.
 static void blocking(int fd) {
   void *u = ifc.userdata;
   CHECK(ifc.fcntl(u, fd, F_SETFL, O_RDWR) == 0);
   struct blocked b = {.fd = fd};
   pthread_t thread;
   CHECK(pthread_create(&thread, NULL, reader, &b) == 0);
-  usleep(100000);  // until it sleeps
+  usleep(100000);  // until the reader sleeps
   const long long start = now();
   CHECK(ifc.usleep(u, 200000) == 0);
   CHECK(inject(TH_ACK | TH_PUSH, peer_next, iss, "0123456789", 10) == 0);
   peer_next += 10;
   const long long arrived = now();
-  // Time goes on before the other thread looks at its clock.
+  // Time advances before the other thread reads its clock.
   CHECK(ifc.usleep(u, 1000000) == 0);
   pthread_join(thread, NULL);
   CHECK(b.n == 10);
@@ -228,10 +229,10 @@ static void finish(int fd) {
   CHECK(system("tcpdrop -s TIME_WAIT") == 0);
   CHECK(system("sockstat -4 -P tcp -s | grep -q TIME_WAIT") != 0);
   CHECK(system("ifconfig pd0 | grep -q 'mtu 1400'") == 0);
-  // Nothing is left to come: no bytes, instead of for ever.
+  // No packet will follow: the call returns 0 bytes instead of blocking.
   size_t count = sizeof buf;
   CHECK(ifc.netdev_receive(u, buf, &count, &when) == 0 && count == 0);
-  // packetdrill closes what is open by libc.
+  // packetdrill closes open descriptors with close() of libc.
   CHECK(close(fd) == 0);
 }
 

@@ -61,7 +61,7 @@ describe('addon: descriptors on the event loop', () => {
     return seen;
   }
 
-  it('tell of frames while it is wanted, never inside a call', async () => {
+  it('report frames while reading is on, never inside a call', async () => {
     const [a, b] = pair();
     const seen = watch(b);
     mem.fill(0x41, 0, 1000);
@@ -82,7 +82,7 @@ describe('addon: descriptors on the event loop', () => {
     expect(seen.readable).to.equal(before);
   });
 
-  it('tell once of room after EAGAIN', async () => {
+  it('report room once after EAGAIN', async () => {
     const [a, b] = pair(4096);
     const seen = watch(a);
     let n = 0;
@@ -97,7 +97,7 @@ describe('addon: descriptors on the event loop', () => {
     expect(seen.writable).to.equal(1);
   });
 
-  it('see the other end close', async () => {
+  it('report that the other end has closed', async () => {
     const [a, b] = pair();
     const seen = watch(b);
     b.setReadable(true);
@@ -112,7 +112,7 @@ describe('addon: descriptors on the event loop', () => {
     b.armWritable();
   });
 
-  it('may be closed by their own handler, and by another one`s', async () => {
+  it('may be closed by their own handler, and by the handler of another', async () => {
     const [a, b] = pair();
     const [c, d] = pair();
     let calls = 0;
@@ -148,7 +148,7 @@ describe('addon: descriptors on the event loop', () => {
     expect(bytesPerCall(() => kernel.sum(54, 1460, 0xffff))).to.be.below(8);
   }).timeout(60_000);
 
-  it('are 64 at most, one watch each, and the places come back', async () => {
+  it('are at most 64 with one watch each, and closed slots can be used again', async () => {
     const addon = loadAddon();
     const handler = { pollEvent: () => undefined };
     const fds = new Int32Array(66);
@@ -169,7 +169,7 @@ describe('addon: descriptors on the event loop', () => {
     expect(addon.pollEvents(0, 4, 1)).to.equal(-22);
   });
 
-  it('a handler that throws is an uncaught exception; the loop goes on', () => {
+  it('a handler that throws causes an uncaught exception, and polling continues', () => {
     const code = `
       const addon = require(${JSON.stringify(addonFile)});
       addon.arenaAlloc(1 << 24);

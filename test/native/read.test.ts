@@ -1,4 +1,6 @@
-/** Reads without a pager: in a process of its own, since an isolate has one completion callback. */
+/**
+ * Reads without a pager, each in a separate process, since an isolate has one completion callback.
+ */
 
 import { expect } from 'chai';
 import { execFileSync } from 'node:child_process';
@@ -27,7 +29,7 @@ describe('addon: reads', () => {
     expect(run(code)).to.deep.equal([-6, -14, -14, -6]);
   });
 
-  it('are 64 at a time; each is answered once, by its number', () => {
+  it('are at most 64 at a time, and each completes once with its number', () => {
     const code = `
       addon.arenaAlloc(1 << 24);
       const answers = [];
@@ -43,7 +45,7 @@ describe('addon: reads', () => {
     expect(back).to.deep.equal(Array.from({ length: 64 }, (_, i) => [1000 + i, 0, 512]));
   });
 
-  it('answer any argument list with a number, and call back for no other', () => {
+  it('return a number for any argument list, and call back only for reads that started', () => {
     const code = `
       addon.arenaAlloc(1 << 24);
       let started = 0;
@@ -67,7 +69,7 @@ describe('addon: reads', () => {
     expect(run(code)).to.deep.equal([0, true, 0]);
   });
 
-  it('keep what was there before an error, and go on after a callback that throws', () => {
+  it('report an error, and continue after a callback that throws', () => {
     const code = `
       addon.arenaAlloc(1 << 24);
       const errors = [];
@@ -84,7 +86,7 @@ describe('addon: reads', () => {
     expect(run(code)).to.deep.equal([2, 0, 8, ['mine']]);
   });
 
-  it('go into the arena they were started for, even if it was replaced meanwhile', () => {
+  it('go into the arena they were started with, even if a newer one has replaced it', () => {
     const code = `
       const old = new Uint8Array(addon.arenaAlloc(1 << 24));
       let next;

@@ -1,4 +1,4 @@
-/** What the addon refuses of the native NIC: the worst a wrong call does is to be refused. */
+/** The argument checks of the native NIC: a wrong call is refused and has no other effect. */
 
 import { setTimeout } from 'node:timers/promises';
 import { expect } from 'chai';
@@ -29,7 +29,7 @@ import { bytesPerCall } from '../support/alloc.ts';
 
 const MAC = Uint8Array.of(2, 0, 0, 0, 0, 1);
 const SIZE = 16 << 20;
-/** vnet, timer, RAM base and bytes, capture place and bytes and unit, now, own time. */
+/** vnet, timer, RAM base and bytes, capture offset, bytes and unit, now, own time. */
 const params = (change: Record<number, number> = {}): Float64Array => {
   const p = Float64Array.of(0, 1, 0, SIZE / 2, SIZE / 2, 65536, 1, 0, 1);
   for (const [i, value] of Object.entries(change)) p[Number(i)] = value;
@@ -54,7 +54,7 @@ describe('native: the NIC tn at the border', () => {
 
   const name = (n: number): string => (n >= 0 ? String(n) : linuxErrnoName(-n));
 
-  it('opens only on a descriptor of its own, with parameters in range', () => {
+  it('opens only on a descriptor of the addon, with parameters in range', () => {
     const open = (fd: number, p: Float64Array, mac = MAC): string => name(addon.tnOpen(fd, mac, p));
     expect(open(0, params())).to.equal('EBADF');
     expect(open(-1, params())).to.equal('EBADF');
@@ -81,14 +81,14 @@ describe('native: the NIC tn at the border', () => {
     expect(addon.tnClose(id)).to.equal(0);
   });
 
-  it('has room for 64, and says so', () => {
+  it('opens at most 64 devices, then returns EMFILE', () => {
     const ids = Array.from({ length: 64 }, () => addon.tnOpen(fds[0]!, MAC, params()));
     expect(Math.min(...ids)).to.be.at.least(0);
     expect(name(addon.tnOpen(fds[0]!, MAC, params()))).to.equal('EMFILE');
     for (const id of ids) expect(addon.tnClose(id)).to.equal(0);
   });
 
-  it('refuses numbers of no device, and what is no number', () => {
+  it('refuses unknown device numbers and arguments that are not valid numbers', () => {
     const id = addon.tnOpen(fds[0]!, MAC, params());
     const out = new Float64Array(TN_NSTATS);
     for (const bad of [id + 1, 64, 0xffffffff]) {
@@ -119,7 +119,7 @@ describe('native: the NIC tn at the border', () => {
     expect(name(addon.tnClose(id))).to.equal('EBADF');
   });
 
-  /** A device with a ring of 256 at 4096 whose descriptors all send the same 60 bytes. */
+  /** A device with a ring of 256 descriptors at offset 4096, which all send the same 60 bytes. */
   function sender(): { dev: NativeTnDevice; close: () => void; drain: () => void } {
     const [a, b] = socketPairWires(arena, false, 4 << 20);
     const dev = new NativeTnDevice({
@@ -154,7 +154,7 @@ describe('native: the NIC tn at the border', () => {
     };
   }
 
-  it('loses its wire when the descriptor is closed, and does not take another for it', () => {
+  it('counts wire errors after its descriptor is closed, and does not use a new one with that number', () => {
     const { dev, close } = sender();
     const before = dev.stats[TN_ST_TX_FRAMES]!;
     dev.write32(TN_TDT, 1);
@@ -179,7 +179,7 @@ describe('native: the NIC tn at the border', () => {
     close();
   });
 
-  it('goes on on another wire, of its own descriptors alone', async () => {
+  it('continues on another wire, and accepts only descriptors of the addon', async () => {
     const { dev, close } = sender();
     dev.write32(TN_TDT, 1);
     const [c, d] = socketPairWires(arena, false, 4096);
@@ -188,7 +188,7 @@ describe('native: the NIC tn at the border', () => {
     dev.write32(TN_TDT, 2);
     expect(d.readv(iov, 1)).to.equal(60);
     expect(d.readv(iov, 1)).to.equal(-EAGAIN);
-    // Full, and then moved to one that is not: it hears that there is room.
+    // The wire is full. After the move to a wire with room, the device continues to send.
     dev.write32(TN_TDT, 255);
     const [e, f] = socketPairWires(arena, false, 4 << 20);
     const before = dev.stats[TN_ST_TX_FRAMES]!;
@@ -207,7 +207,7 @@ describe('native: the NIC tn at the border', () => {
     for (const wire of [c, d, e, f]) wire.close();
   });
 
-  it('does nothing any more once it is closed', () => {
+  it('does nothing after it is closed', () => {
     const { dev, close } = sender();
     dev.close();
     dev.close();
