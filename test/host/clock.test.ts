@@ -8,7 +8,7 @@ import { distRoot } from '../support/root.ts';
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 describe('host: RealClock', () => {
-  it('goes on, in whole nanoseconds, and knows the date', () => {
+  it('advances in whole nanoseconds, and agrees with the date', () => {
     const clock = new RealClock();
     const a = clock.nowNs();
     let b = a;
@@ -18,7 +18,7 @@ describe('host: RealClock', () => {
     expect(clock.bootSec + b / 1e9).to.be.closeTo(Date.now() / 1000, 0.05);
   });
 
-  it('never gives an alarm early, and soon after', async () => {
+  it('never runs an alarm early, and at most 200 ms late', async () => {
     const clock = new RealClock();
     for (const delayNs of [0, 300_000, 1_000_000, 7_500_000, 20_000_000]) {
       const deadline = clock.nowNs() + delayNs;
@@ -29,7 +29,7 @@ describe('host: RealClock', () => {
     }
   });
 
-  it('has one alarm: replaced by an earlier or a later one, or cleared', async () => {
+  it('has one alarm: an earlier or a later one replaces it, and it can be cleared', async () => {
     const clock = new RealClock();
     const log: string[] = [];
     const note = (what: string) => ({ run: () => void log.push(what) });
@@ -48,7 +48,7 @@ describe('host: RealClock', () => {
     expect(log).to.deep.equal(['later', 'earlier']);
   });
 
-  it('runs posted tasks in order, after the code now running; a throw loses none', async () => {
+  it('runs posted tasks in order, after the running code', async () => {
     const clock = new RealClock();
     const log: string[] = [];
     clock.post({ run: () => void log.push('a') });
@@ -63,7 +63,7 @@ describe('host: RealClock', () => {
     expect(log).to.deep.equal(['a', 'b', 'posted by b']);
   });
 
-  it('with ref off an alarm does not keep the process alive; without one nothing does', () => {
+  it('keeps the process alive only for an alarm with ref on, and runs the task after one that throws', () => {
     const url = JSON.stringify(pathToFileURL(join(distRoot, 'src/host/clock.js')));
     const run = (code: string) => {
       const text = `import { RealClock } from ${url}; const task = { run() { console.log('ran'); } }; ${code}`;

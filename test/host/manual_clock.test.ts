@@ -12,7 +12,7 @@ describe('host: ManualClock', () => {
     log = [];
   });
 
-  it('stands still until told', () => {
+  it('stands still until advance() is called', () => {
     clock.setAlarm(10, note('alarm'));
     clock.post(note('posted'));
     expect(clock.nowNs()).to.equal(0);
@@ -26,7 +26,7 @@ describe('host: ManualClock', () => {
     expect(clock.idle).to.equal(true);
   });
 
-  it('runs events by time, those of one instant in the order asked for, alarm included', () => {
+  it('runs events by time, and those of the same instant in the order they were set, alarm included', () => {
     clock.schedule(30, note('d'));
     clock.schedule(10, note('a'));
     clock.setAlarm(20, note('alarm'));
@@ -38,7 +38,7 @@ describe('host: ManualClock', () => {
     expect(clock.nowNs()).to.equal(100);
   });
 
-  it('runs what is posted first in first out before time goes on, what it posts included', () => {
+  it('runs posted tasks first in, first out before time advances, also tasks that they post', () => {
     clock.schedule(5, note('later'));
     clock.post({
       run: () => {
@@ -61,7 +61,7 @@ describe('host: ManualClock', () => {
     expect(log).to.deep.equal(['new@7']);
   });
 
-  it('an alarm may set the next one; one in the past comes at once, not earlier', () => {
+  it('an alarm may set the next one; an alarm in the past runs at the current time', () => {
     let left = 3;
     const tick = {
       run: () => {
@@ -75,7 +75,7 @@ describe('host: ManualClock', () => {
     expect(log).to.deep.equal(['50', '1050', '2050']);
   });
 
-  it('runUntilIdle comes to rest, or stops at its limit', () => {
+  it('runUntilIdle stops when idle, or at its limit', () => {
     clock.schedule(1_000_000, note('x'));
     expect(clock.runUntilIdle(2_000_000)).to.equal(true);
     expect(clock.nowNs()).to.equal(1_000_000);

@@ -42,7 +42,10 @@ describe('host: NativePager', () => {
     rmSync(dir, { recursive: true });
   });
 
-  /** Starts a read; resolves with what the request was told, or with what `pread` answered. */
+  /**
+   * Starts a read; resolves with the result of the request, or with the errno that `pread`
+   * returned.
+   */
   function read(
     file: number,
     off: number,
@@ -52,12 +55,12 @@ describe('host: NativePager', () => {
       const list = new Uint32Array(iov);
       const pagerDone = (error: Errno, nbytes: number) => resolve({ error, nbytes });
       const error = pager.pread(file, off, list, iov.length / 2, { pagerDone });
-      list.fill(0xffffffff); // it was copied
+      list.fill(0xffffffff); // pread has copied the list
       if (error !== 0) resolve({ error, nbytes: -1 });
     });
   }
 
-  it('knows holes, and what may be read, and leaves the file offset alone', function () {
+  it('reports holes and readability, and leaves the file offset unchanged', function () {
     const st = new FileStat();
     const holey = join(dir, 'holey');
     writeFileSync(holey, content);
@@ -95,16 +98,16 @@ describe('host: NativePager', () => {
     expect([mem[8191], mem[12288], mem[65546], mem[101]]).to.deep.equal([0xee, 0xee, 0xee, 0xee]);
   });
 
-  it('is short only at the end of the file', async () => {
+  it('reads short only at the end of the file', async () => {
     expect(await read(fd, 98_000, 0, 4096)).to.deep.equal({ error: 0, nbytes: 2000 });
     expect([mem[1999], mem[2000]]).to.deep.equal([content[99_999], 0xee]);
     expect(await read(fd, 100_000, 0, 4096)).to.deep.equal({ error: 0, nbytes: 0 });
     expect(await read(fd, 2 ** 40, 0, 4096)).to.deep.equal({ error: 0, nbytes: 0 });
   });
 
-  it('goes on where the kernel gives less than was asked for', async function () {
+  it('continues after a short read of the kernel', async function () {
     needsHere(this, '/proc/kallsyms');
-    // Text the kernel makes up comes a page at a time, and this file has some megabytes of it.
+    // The kernel returns generated text a page at a time, and this file has some megabytes of it.
     const symbols = openSync('/proc/kallsyms', 'r');
     const want = Buffer.alloc(300_000);
     for (let at = 0; at < want.length;) at += readSync(symbols, want, at, want.length - at, at);
@@ -134,7 +137,7 @@ describe('host: NativePager', () => {
     expect(await read(folder, 0, 0, 4096)).to.deep.equal({ error: EBADF, nbytes: 0 });
   });
 
-  it('refuses bad lists at once', async () => {
+  it('refuses bad lists immediately', async () => {
     expect((await read(fd, 0, SIZE - 1, 2)).error).to.equal(EFAULT);
     expect((await read(fd, 0, 0xffffffff, 0xffffffff)).error).to.equal(EFAULT);
     expect((await read(fd, -1, 0, 1)).error).to.equal(EINVAL);
@@ -147,7 +150,7 @@ describe('host: NativePager', () => {
     expect(pager.pread(-1, 0, iov, 1, never)).to.equal(EBADF);
   });
 
-  it('takes more reads than the addon does and finishes each once', async () => {
+  it('accepts more reads than the addon does, and completes each once', async () => {
     const results = await Promise.all(
       Array.from({ length: 1000 }, (_, i) => read(fd, i * 97, i * 1024, 1024)),
     );
@@ -167,7 +170,7 @@ describe('host: NativePager', () => {
     expect(st.size).to.equal(100_000);
     expect(BigInt(st.ctimeSec) * 10n ** 9n + BigInt(st.ctimeNsec)).to.equal(want.ctimeNs);
     expect(BigInt(st.mtimeSec) * 10n ** 9n + BigInt(st.mtimeNsec)).to.equal(want.mtimeNs);
-    // The pair is exact: the inode's high bits lie above bit 32 of the device.
+    // (dev, ino) is exact: the inode's high bits lie above bit 32 of the device.
     const ino = ((BigInt(st.dev) >> 32n) << 48n) | BigInt(st.ino);
     expect(ino).to.equal(want.ino);
 

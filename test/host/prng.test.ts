@@ -17,7 +17,7 @@ function chiSquared(prng: Prng): number[] {
 }
 
 describe('host: randomness', () => {
-  it('repeats for a seed and for no other', () => {
+  it('repeats its sequence for the same seed only', () => {
     expect(take(new SeededPrng(42), 100)).to.deep.equal(take(new SeededPrng(42), 100));
     const firsts = new Set<number>();
     for (const base of [0, 2 ** 32, 2 ** 53 - 1001])
@@ -40,7 +40,7 @@ describe('host: randomness', () => {
     }
   });
 
-  it('forks into streams that do not follow each other', () => {
+  it('forks into different streams', () => {
     const a = new SeededPrng(5);
     const b = a.fork();
     const c = a.fork();

@@ -28,7 +28,7 @@ function setup(options: Partial<SimPagerOptions> = {}, seed = 1) {
 }
 
 describe('host: SimPager', () => {
-  it('reads into pieces, on time, and not before', () => {
+  it('reads into several pieces after the latency, not before', () => {
     const { clock, pager, done, read, mem } = setup();
     const fd = pager.open(content);
     expect(read(fd, 100, [4096, 10, 8192, 4096])).to.equal(0);
@@ -43,7 +43,7 @@ describe('host: SimPager', () => {
     expect(pager.pending).to.equal(0);
   });
 
-  it('is short at the end of the file only', () => {
+  it('reads short only at the end of the file', () => {
     const { clock, pager, done, read } = setup();
     const fd = pager.open(content);
     read(fd, 9990, [0, 4096], 1);
@@ -55,7 +55,7 @@ describe('host: SimPager', () => {
     ]);
   });
 
-  it('refuses what the real one refuses', () => {
+  it('refuses what NativePager refuses', () => {
     const { clock, pager, done, read } = setup();
     const fd = pager.open(content);
     expect(read(fd + 1, 0, [0, 1])).to.equal(EBADF);
@@ -84,7 +84,7 @@ describe('host: SimPager', () => {
     expect(order(3)).to.not.deep.equal([...order(3)].sort((a, b) => a - b));
   });
 
-  it('fails at its rate, and in bad sectors, without touching memory', () => {
+  it('fails at its error rate and in bad sectors, without writing to memory', () => {
     const { clock, pager, done, read, mem } = setup({ errorRate: 0.25 });
     const fd = pager.open(content);
     for (let i = 0; i < 1000; i++) read(fd, 0, [0, 16]);
@@ -105,7 +105,7 @@ describe('host: SimPager', () => {
     expect(mem[8192]).to.equal(0);
   });
 
-  it('shows a file as it is when the read ends, and says that it changed', () => {
+  it('reads the file as it is when the read completes, and updates its times on a change', () => {
     const { clock, pager, done, read, mem } = setup();
     const fd = pager.open(content);
     const st = new FileStat();
@@ -132,7 +132,7 @@ describe('host: SimPager', () => {
     expect(st.ino).to.equal(ino);
   });
 
-  it('punches holes: zeros, and where they are', () => {
+  it('punches holes, which read as zeros and which extent reports', () => {
     const { clock, pager, done, read, mem } = setup();
     const fd = pager.open(content);
     const st = new FileStat();
@@ -151,7 +151,7 @@ describe('host: SimPager', () => {
     expect(done).to.have.lengthOf(1);
     expect(mem.slice(0, 100)).to.deep.equal(content.slice(900, 1000));
     expect(mem.slice(100, 200)).to.deep.equal(new Uint8Array(100));
-    expect(content[1000], 'the bytes it was made of are as they were').to.not.equal(0);
+    expect(content[1000], 'the source bytes are unchanged').to.not.equal(0);
     pager.file(fd).truncate(5000);
     pager.fstat(fd, st);
     expect(st.sparse).to.equal(false);

@@ -47,7 +47,7 @@ function run(options: Partial<SimLinkOptions>, count: number, seed = 1) {
 }
 
 describe('host: SimLink', () => {
-  it('moves a frame from pieces into pieces', () => {
+  it('gathers a frame from several pieces and scatters it into several', () => {
     const { clock, link, mem } = setup();
     const f = frame(7, 100).map((_, i) => i);
     mem.set(f.subarray(0, 33), 5000);
@@ -63,7 +63,7 @@ describe('host: SimLink', () => {
     expect(link.a.readv(into, 2)).to.equal(-EAGAIN);
   });
 
-  it('refuses what a TAP refuses, and cuts what does not fit', () => {
+  it('refuses what a TAP refuses, and truncates a frame to the buffers', () => {
     const { clock, link } = setup();
     const w = (...iov: number[]) => link.a.writev(new Uint32Array(iov), iov.length / 2);
     expect(w(0, 13)).to.equal(-EINVAL);
@@ -82,19 +82,19 @@ describe('host: SimLink', () => {
     expect(vnet.a.writev(new Uint32Array([0, 26]), 1)).to.equal(26);
   });
 
-  it('is perfect unless told otherwise', () => {
+  it('delivers all frames in order by default', () => {
     const { numbers, stats } = run({}, 500);
     expect(numbers).to.deep.equal(Array.from({ length: 500 }, (_, i) => i));
     expect(stats).to.include({ sent: 500, delivered: 500, bytes: 30_000, lost: 0 });
   });
 
-  it('does the same again for a seed, and something else for another', () => {
+  it('repeats a run for the same seed, and differs for another', () => {
     const impair = { loss: 0.1, duplicate: 0.1, reorder: 0.1, corrupt: 0.1, jitterNs: 5000 };
     expect(run({ impair }, 400, 3).got).to.deep.equal(run({ impair }, 400, 3).got);
     expect(run({ impair }, 400, 3).got).to.not.deep.equal(run({ impair }, 400, 4).got);
   });
 
-  it('a setting changed leaves the luck of the others alone', () => {
+  it('a change of one impairment leaves the random choices of the others unchanged', () => {
     const lost = (impair: object) => {
       const { numbers } = run({ impair }, 1000);
       return Array.from({ length: 1000 }, (_, i) => i).filter((n) => !numbers.includes(n));
@@ -151,7 +151,7 @@ describe('host: SimLink', () => {
     ]);
   });
 
-  it('keeps a rate: the queue drains bit by bit, and what is too much is lost', () => {
+  it('limits the rate: the queue drains at that rate, and drops frames when it is full', () => {
     const { clock, link } = setup({ impair: { rateBps: 1e6, queueFrames: 10 } });
     const got: number[] = [];
     link.b.onFrame = () => void got.push(clock.nowNs());
@@ -164,7 +164,7 @@ describe('host: SimLink', () => {
     expect(got.at(-1)).to.equal(11 * MS);
   });
 
-  it('or holds the sender back: EAGAIN, and one call when there is room', () => {
+  it('or makes the sender wait: EAGAIN, and one wireWritable when there is room', () => {
     const { clock, link } = setup({ impair: { rateBps: 1e6, queueFrames: 2, full: 'wait' } });
     const log: string[] = [];
     link.a.setListener(listener(log));
@@ -182,14 +182,14 @@ describe('host: SimLink', () => {
     expect(link.a.writev(iov, 1)).to.equal(125);
     clock.advance(10 * MS);
     expect(log).to.deep.equal(['writable']);
-    link.a.armWritable(); // there is room now: it comes, but not inside the call
+    link.a.armWritable(); // there is room: wireWritable comes, but not inside the call
     expect(log).to.have.length(1);
     clock.advance(0);
     expect(log).to.have.length(2);
     expect(link.ab.stats).to.include({ sent: 3, delivered: 3, queueDrops: 0 });
   });
 
-  it('tells a reader while it is wanted, until all is read', () => {
+  it('calls wireReadable while reading is on, until all frames are read', () => {
     const { clock, link } = setup();
     const log: string[] = [];
     const iov = new Uint32Array([0, 2048]);
@@ -211,7 +211,7 @@ describe('host: SimLink', () => {
     expect(log).to.have.length(3);
   });
 
-  it('does not spin on a reader that reads nothing, and tells it of the next frame', () => {
+  it('calls a reader that reads nothing once per frame', () => {
     const { clock, link } = setup();
     const log: string[] = [];
     link.b.setListener(listener(log));
@@ -223,7 +223,7 @@ describe('host: SimLink', () => {
     expect(log).to.deep.equal(['readable', 'readable']);
   });
 
-  it('loses what nobody reads', () => {
+  it('drops frames beyond the receive queue', () => {
     const { clock, link } = setup({ rxQueueFrames: 10 });
     for (let i = 0; i < 12; i++) link.a.inject(frame(i));
     clock.advance(1);
@@ -231,7 +231,7 @@ describe('host: SimLink', () => {
     expect(link.ab.stats).to.include({ sent: 12, delivered: 10, rxDrops: 2 });
   });
 
-  it('can be pulled and plugged in again', () => {
+  it('can be set down and up again', () => {
     const { clock, link } = setup({ impair: { delayNs: MS } });
     const log: string[] = [];
     link.a.setListener(listener(log));
@@ -256,7 +256,7 @@ describe('host: SimLink', () => {
     expect(link.b.writev(iov, 1)).to.equal(-EIO);
   });
 
-  it('follows a script', () => {
+  it('drops the frames that its filter refuses', () => {
     const { clock, link } = setup();
     const got: number[] = [];
     link.b.onFrame = (f) => void got.push(numberOf(f));

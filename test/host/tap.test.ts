@@ -91,7 +91,7 @@ describe('host: TAP', () => {
     if (netnsExists(NETNS)) removeNetns(NETNS);
   });
 
-  it('is what `ip` says it is', () => {
+  it('has the settings that `ip` shows', () => {
     const wire = tap({
       hostMac: '02:00:5e:00:53:01',
       mtu: 1400,
@@ -122,7 +122,7 @@ describe('host: TAP', () => {
     expect(exists('nic0')).to.equal(false);
   });
 
-  it('is made in the namespace named and nowhere else, and the thread comes back', () => {
+  it('is created only in the given namespace, and the thread returns to its own', () => {
     const home = execFileSync('readlink', ['/proc/self/ns/net'], { encoding: 'utf8' });
     tap();
     expect(exists('nic0')).to.equal(true);
@@ -163,7 +163,7 @@ describe('host: TAP', () => {
     expect(thrown(() => wire.setMac('02:00:5e:00:53')).code).to.equal('EINVAL');
   });
 
-  it('carries frames both ways, and says EIO while it is down', async () => {
+  it('carries frames both ways, and returns EIO while it is down', async () => {
     const wire = tap({ hostAddr: '192.0.2.1/24' });
     const events: string[] = [];
     const iov = new Uint32Array([4096, 2048]);
@@ -184,12 +184,12 @@ describe('host: TAP', () => {
     await until(() => events.includes('writable'));
     expect(events.filter((e) => e === 'writable')).to.have.length(1);
 
-    // Linux asks for 192.0.2.2: its ARP request is a frame to us.
+    // Linux sends an ARP request for 192.0.2.2, which arrives as a frame.
     spawnSync('ip', ['netns', 'exec', NETNS, 'bash', '-c', 'echo x > /dev/udp/192.0.2.2/9']);
     await until(() => arp !== undefined);
     expect([...arp!.subarray(38, 42)]).to.deep.equal([192, 0, 2, 2]);
 
-    // Answer it, in two pieces: Linux then knows the neighbour.
+    // Answer it, in two pieces: Linux then has the neighbour.
     const reply = arp!.slice(0, 42);
     reply.set(arp!.subarray(6, 12), 0);
     reply.set([2, 0, 0x5e, 0, 0x53, 2], 6);
@@ -216,7 +216,7 @@ describe('host: TAP', () => {
     expect(thrown(() => wire.link()).code).to.equal('ENODEV');
   });
 
-  it('has the 12-byte header and takes offloads where asked', async () => {
+  it('has the 12-byte virtio-net header and accepts offloads when requested', async () => {
     const wire = tap({ vnetHdr: true, offload: TUN_F_CSUM | TUN_F_TSO4, hostAddr: '192.0.2.1/24' });
     expect(wire.vnetHdr).to.equal(true);
     const features = execFileSync('ip', ['netns', 'exec', NETNS, 'ethtool', '-k', 'nic0'], {
@@ -231,7 +231,7 @@ describe('host: TAP', () => {
     expect(thrown(() => wire.setOffload(TUN_F_TSO4)).code).to.equal('EINVAL');
   });
 
-  it('refuses a second opener, with the remedy', () => {
+  it('refuses a second opener, and names a remedy', () => {
     tap();
     const e = thrown(() => tap());
     expect(e.code).to.equal('EBUSY');
@@ -258,7 +258,7 @@ describe('host: TAP', () => {
     }
   });
 
-  it('refuses what is no TAP of one queue, and bad names, with the remedy', () => {
+  it('refuses bad names and interfaces that are not single-queue TAPs, and names a remedy', () => {
     ip('tuntap', 'add', 'dev', 'many0', 'mode', 'tap', 'multi_queue');
     try {
       for (const name of ['lo', 'many0', '', 'a/b', 'tap%d', '0123456789abcdef']) {
@@ -271,13 +271,13 @@ describe('host: TAP', () => {
     }
   });
 
-  it('leaves nothing behind when an address is refused', () => {
+  it('leaves no interface behind when an address is refused', () => {
     expect(thrown(() => tap({ hostAddr: '192.0.2.1' })).code).to.equal('EINVAL');
     expect(thrown(() => tap({ hostMac: '01:00:5e:00:00:01' })).code).to.equal('EADDRNOTAVAIL');
     expect(exists('nic0')).to.equal(false);
   });
 
-  it('goes on without IPv6 where it is disabled, and says so', () => {
+  it('opens without IPv6 where it is disabled, and warns', () => {
     const all = '/proc/sys/net/ipv6/conf/default/disable_ipv6';
     const set = (n: number) =>
       execFileSync('ip', ['netns', 'exec', NETNS, 'bash', '-c', `echo ${n} > ${all}`]);
@@ -292,15 +292,18 @@ describe('host: TAP', () => {
     }
   });
 
-  it('opens plain where no NAPI thread can be had, and says so', () => {
-    const wire = tap({ napi: 'thread' }); // our sysfs is not that namespace's
+  it('opens without a NAPI thread where it cannot have one, and warns', () => {
+    const wire = tap({ napi: 'thread' }); // the mounted sysfs belongs to another namespace
     expect(wire.napi).to.equal('off');
     expect(wire.warnings).to.have.length(1);
     expect(wire.warnings[0]).to.match(/^no NAPI thread: /);
     expect(wire.created).to.equal(true);
   });
 
-  /** Opens `nic1` in a process of its own, in a namespace with its own sysfs, and says how it went. */
+  /**
+   * Opens `nic1` in a separate process and namespace, after the command `first`; returns the
+   * output.
+   */
   function opening(options: string, { first = ':', as = '' } = {}): string {
     const module = (path: string) => JSON.stringify(pathToFileURL(join(distRoot, path)));
     const code = `
@@ -319,11 +322,11 @@ describe('host: TAP', () => {
     return stdout.trim() + stderr;
   }
 
-  it('has a NAPI thread where sysfs is of its namespace', () => {
+  it('has a NAPI thread where sysfs belongs to its namespace', () => {
     expect(opening(`napi: 'thread'`, { first: 'mount -t sysfs sysfs /sys' })).to.equal('thread');
   });
 
-  it('says what to do without the privilege or the device', () => {
+  it('names a remedy when the privilege or the device is missing', () => {
     const remedy = 'run as root or add --device /dev/net/tun --cap-add NET_ADMIN';
     expect(opening('')).to.equal('off');
     expect(opening('', { as: 'setpriv --bounding-set -net_admin --inh-caps -net_admin' })).to.equal(
@@ -341,7 +344,7 @@ describe('host: TAP', () => {
     );
   });
 
-  it('takes over a descriptor that was inherited', () => {
+  it('adopts an inherited descriptor', () => {
     const addon = loadAddon();
     const addonFile = addonPaths().find((p) => existsSync(p));
     const fd = withNetns(NETNS, () => addon.tunOpen());
@@ -371,7 +374,7 @@ describe('host: network namespaces', () => {
     if (netnsExists(name)) removeNetns(name);
   });
 
-  it('are those of `ip netns`', () => {
+  it('are visible to `ip netns`', () => {
     createNetns(name);
     expect(execFileSync('ip', ['netns', 'list'], { encoding: 'utf8' })).to.include(name);
     withNetns(name, loopbackUp);
@@ -395,7 +398,7 @@ describe('host: network namespaces', () => {
     expect(withNetns(name, () => 42)).to.equal(42);
   });
 
-  it('know who is inside', async () => {
+  it('list the processes inside', async () => {
     createNetns(name);
     expect(netnsUsers(name)).to.deep.equal([]);
     const child = spawn('ip', ['netns', 'exec', name, 'sleep', '30'], { stdio: 'ignore' });
@@ -407,7 +410,7 @@ describe('host: network namespaces', () => {
     }
   });
 
-  it('bring the thread back after a throw, and refuse to wait', () => {
+  it('return the thread to its namespace after a throw, and refuse an async function', () => {
     createNetns(name);
     const inside = () => execFileSync('readlink', ['/proc/self/ns/net'], { encoding: 'utf8' });
     const home = inside();

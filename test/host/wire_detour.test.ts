@@ -1,4 +1,4 @@
-/** The detour of a device that wants a descriptor, between two socket pairs. */
+/** The detour for a device that needs a descriptor, between two socket pairs. */
 
 import { setTimeout } from 'node:timers/promises';
 import { expect } from 'chai';
@@ -34,7 +34,7 @@ describe('host: wire detour', () => {
     outer.close();
   });
 
-  /** Sends as many numbered frames as there is room for, up to `most`; how many that were. */
+  /** Sends numbered frames while there is room, at most `most`; returns how many. */
   function send(wire: FdWire, from: number, most: number): number {
     let n = 0;
     for (; n < most; n++) {
@@ -47,7 +47,9 @@ describe('host: wire detour', () => {
     return n;
   }
 
-  /** Takes what is there; the frames have to be the numbered ones from `from`. */
+  /**
+   * Reads all frames that wait, checks that they are numbered from `from`, and returns how many.
+   */
   function take(wire: FdWire, from: number): number {
     for (let n = 0; ; n++) {
       const length = wire.readv(Uint32Array.of(RECV, FRAME), 1);
@@ -57,14 +59,14 @@ describe('host: wire detour', () => {
     }
   }
 
-  it('loses nothing and keeps the order, both ways, however full either end is', async () => {
+  it('loses no frame and keeps the order in both directions, however full either end is', async () => {
     for (const [from, to] of [
       [detour.end, outer],
       [outer, detour.end],
     ] as const) {
       let sent = 0;
       let got = 0;
-      // Nobody reads: everything fills up.
+      // Without a reader all queues fill up.
       for (let idle = 0; idle < 5;) {
         const n = send(from, sent, 5000);
         sent += n;
@@ -81,7 +83,7 @@ describe('host: wire detour', () => {
     }
   });
 
-  it('drops what the wire refuses and goes on', async () => {
+  it('drops frames that the wire refuses, and continues', async () => {
     outer.close();
     expect(send(detour.end, 0, 3)).to.equal(3);
     await setTimeout(10);
