@@ -1,8 +1,8 @@
 /**
- * A stand-in for the npm package tuntap2 0.9.1, which the registry does not carry: the members its
- * `Tap` has, and no others, with its manners where they are awkward. It throws strings, wants the link
- * up before it tells addresses, has no choice of a name, and cannot be iterated. Underneath is our
- * own Tap, so that the kernel is a real one.
+ * A stand-in for the npm package tuntap2 0.9.1. It has exactly the members of that package's `Tap`,
+ * and its difficult behaviour: it throws strings, returns addresses only while the link is up,
+ * cannot choose its name, and cannot be iterated. It uses our own Tap, so that tests run against
+ * the real kernel.
  */
 
 import { EventEmitter } from 'node:events';
@@ -10,7 +10,7 @@ import { Tap as OwnTap } from '../../src/index.ts';
 
 const EVENTS = ['close', 'data', 'drain', 'end', 'error', 'finish', 'open', 'pause', 'ready'];
 
-/** Every member the package's documentation names, and those of the EventEmitter it is. */
+/** Every member that the package documents, and those of its base class EventEmitter. */
 export const TUNTAP2_MEMBERS: readonly string[] = `name isTap isTun isUp mtu mac ipv4 ipv6 release
    write end cork uncork pipe unpipe pause resume unshift read
    on once off addListener removeListener emit listenerCount`.split(/\s+/);
@@ -19,7 +19,7 @@ function failing(what: string, change: () => void): void {
   try {
     change();
   } catch (e) {
-    // It throws strings: that is part of what is to be coped with.
+    // tuntap2 throws strings, and the adapter must handle them.
     const thrown: unknown = `${what}: ${(e as Error).message}`;
     throw thrown;
   }
@@ -38,7 +38,7 @@ export class Tap extends EventEmitter {
       this.#own.on(event, (arg: unknown) => {
         if (event !== 'error' || this.listenerCount('error') > 0) this.emit(event, arg);
       });
-    // Its stream flows as soon as there is a listener.
+    // As in tuntap2, the stream flows as soon as there is a listener.
     this.#own.pause();
     this.on('newListener', (event: string) => {
       if (event === 'data') this.#own.resume();

@@ -1,4 +1,7 @@
-/** The stream under Tap and Tun, over a socket pair: boundaries, order, waiting, ends. No privilege. */
+/**
+ * FrameStream, the base of Tap and Tun, over a socket pair: frame boundaries, order, waiting, ends.
+ * Needs no privilege.
+ */
 
 import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -9,7 +12,7 @@ import { TapnicError } from '../../src/sys/errno.ts';
 
 const addon = loadAddon();
 
-/** A frame whose bytes tell which one it is. */
+/** A frame whose bytes identify it. */
 function frame(i: number, length: number): Buffer {
   const bytes = Buffer.alloc(length, i & 0xff);
   bytes.writeUInt32BE(i, 0);
@@ -20,7 +23,7 @@ describe('tap: FrameStream', () => {
   const open: FrameStream[] = [];
   let closedFds: number;
 
-  /** Two ends; `bufBytes` is what one holds before a write has to wait. */
+  /** Two connected ends; a write waits when `bufBytes` are queued. */
   function pair(bufBytes = 0): [FrameStream, FrameStream] {
     const fds = new Int32Array(2);
     expect(addon.socketPair(fds, bufBytes)).to.equal(0);
@@ -43,7 +46,7 @@ describe('tap: FrameStream', () => {
     expect(closedFds % 2).to.equal(0);
   });
 
-  it('keeps frames apart, whatever their length', async () => {
+  it('keeps frame boundaries for any length', async () => {
     const [a, b] = pair();
     const lengths = [4, 60, 1514, 9014, 65535 + 26];
     lengths.forEach((length, i) => a.write(frame(i, length)));
@@ -56,7 +59,7 @@ describe('tap: FrameStream', () => {
     got.forEach((bytes, i) => expect(bytes.equals(frame(i, lengths[i]!))).to.equal(true));
   });
 
-  it('waits where the other side is full, and loses and reorders nothing', async () => {
+  it('waits while the other side is full, and neither loses nor reorders frames', async () => {
     const COUNT = 5000;
     const [a, b] = pair(20_000);
     let waits = 0;
@@ -67,7 +70,7 @@ describe('tap: FrameStream', () => {
           await once(a, 'drain');
         }
     })();
-    // Nobody reads: what the pair and the reader's buffer hold is what gets through.
+    // Without a reader only as much gets through as the pair and the reader's buffer hold.
     b.read(0);
     for (let i = 0; i < 500 && b.readableLength < b.readableHighWaterMark; i++) await sleep(2);
     await sleep(10);
@@ -84,7 +87,7 @@ describe('tap: FrameStream', () => {
     expect(waits).to.be.greaterThan(1);
   });
 
-  it('tells each write when it is through, corked ones together', async () => {
+  it('calls back for each write when it is done, also for corked ones', async () => {
     const [a, b] = pair();
     b.resume();
     const done: number[] = [];
@@ -96,7 +99,7 @@ describe('tap: FrameStream', () => {
     expect(done).to.deep.equal(Array.from({ length: 600 }, (_, i) => i));
   });
 
-  it('gives the loop its turn between batches', async () => {
+  it('returns to the event loop between batches', async () => {
     const [a, b] = pair(4 << 20);
     b.resume();
     a.cork();
@@ -108,7 +111,7 @@ describe('tap: FrameStream', () => {
     expect(through, '1000 frames in one turn').to.equal(false);
   });
 
-  it('ends with the last frame written, for the reader too', async () => {
+  it('closes after the last frame is written, and so does the reader', async () => {
     const [a, b] = pair();
     const events: string[] = [];
     for (const event of ['finish', 'end', 'close']) a.on(event, () => events.push(event));
@@ -118,12 +121,12 @@ describe('tap: FrameStream', () => {
     expect(events).to.have.members(['finish', 'end', 'close']);
     const got: Buffer[] = [];
     b.on('data', (chunk: Buffer) => got.push(chunk));
-    // The other end of a socket pair that was closed reads as an end.
+    // A socket pair reads as an end when its other end was closed.
     await once(b, 'close');
     expect(got).to.deep.equal([frame(7, 100)]);
   });
 
-  it('fails a write that waits when it is destroyed', async () => {
+  it('fails a waiting write when it is destroyed', async () => {
     const [a] = pair(5000);
     let failure: Error | undefined;
     for (let i = 0; i < 100; i++) a.write(frame(i, 1500), (e) => (failure ??= e ?? undefined));
@@ -135,7 +138,7 @@ describe('tap: FrameStream', () => {
     expect((failure as TapnicError).code).to.equal('ECANCELED');
   });
 
-  it('is an Error with code and syscall when the kernel refuses', async () => {
+  it('emits an Error with code and syscall when the kernel refuses a write', async () => {
     const [a, b] = pair();
     b.destroy();
     a.write(frame(0, 60));
@@ -156,7 +159,7 @@ describe('tap: FrameStream', () => {
     expect(e.code).to.equal('EINVAL');
   });
 
-  it('pipes', async () => {
+  it('can be piped', async () => {
     const [a, b] = pair();
     const [c, d] = pair();
     b.pipe(c);
@@ -176,7 +179,7 @@ describe('tap: addon', () => {
   const EBADF = -9;
   const bytes = new Uint8Array(64);
 
-  it('answers nonsense with a number', () => {
+  it('returns an errno for bad arguments', () => {
     const addonAny = addon as unknown as Record<string, (...args: unknown[]) => number>;
     for (const call of ['fdRead', 'fdWrite']) {
       const f = (...args: unknown[]): number => addonAny[call]!(...args);

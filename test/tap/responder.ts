@@ -1,6 +1,6 @@
 /**
- * A host of a few lines behind a Tap or Tun: answers ARP requests and pings with code of its own,
- * so that Linux's ping can judge the frames' way in both directions.
+ * A minimal host behind a Tap or Tun. It answers ARP requests and pings with its own code, so that
+ * Linux's ping tests both directions.
  */
 
 import type { Duplex } from 'node:stream';
@@ -10,7 +10,7 @@ const ETHERTYPE_ARP = 0x0806;
 const ETHERTYPE_IP = 0x0800;
 const IPPROTO_ICMP = 1;
 
-/** What was written. */
+/** Totals of the frames written. */
 export interface Sent {
   frames: number;
   bytes: number;
@@ -24,7 +24,7 @@ function sum(bytes: Buffer): number {
   return ~total & 0xffff;
 }
 
-/** Turns an echo request into its reply in place; false if the packet is none. */
+/** Turns an echo request into its reply in place; false if the packet is not an echo request. */
 function echo(ip: Buffer): boolean {
   const hlen = (ip[0]! & 0x0f) * 4;
   if (ip[0]! >> 4 !== 4 || ip[9] !== IPPROTO_ICMP || ip[hlen] !== 8) return false;
@@ -45,14 +45,16 @@ export function answerPing(tun: Duplex): void {
   });
 }
 
-/** Is `address` on the Ethernet. @param headerLen bytes of a virtio-net header on each frame */
+/**
+ * Answers ARP and pings for `address`. @param headerLen bytes of a virtio-net header on each frame
+ */
 export function answerArpAndPing(tap: Duplex, address: string, headerLen = 0): Sent {
   const own = Buffer.from(address.split('.').map(Number));
   const sent: Sent = { frames: 0, bytes: 0 };
   const send = (frame: Buffer): void => {
     sent.frames++;
     sent.bytes += frame.length;
-    // A reply's virtio-net header of zeros: nothing is left to do.
+    // A virtio-net header of zeros: the reply needs no checksum and no segmentation.
     tap.write(frame.fill(0, 0, headerLen));
   };
   tap.on('data', (whole: Buffer) => {

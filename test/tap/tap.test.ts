@@ -1,4 +1,4 @@
-/** Tap, Tun and tuntap against the kernel: what `ip`, `ping`, `tcpdump` and `ethtool` say of them. */
+/** Tap, Tun and tuntap against the kernel, checked with `ip`, `ping`, `tcpdump` and `ethtool`. */
 
 import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
@@ -66,7 +66,7 @@ describe('tap: Tap and Tun', () => {
     }
   });
 
-  it('is what `ip` says it is, and changes with its properties', () => {
+  it('has the settings that `ip` shows, and changes with its properties', () => {
     const t = tap({ name: 'eth7' });
     expect(t).to.include({ name: 'eth7', isTap: true, isTun: false, created: true, isUp: false });
     expect(link('eth7')!.linkinfo).to.deep.include({ info_kind: 'tun' });
@@ -78,10 +78,10 @@ describe('tap: Tap and Tun', () => {
     t.mac = '02:00:5e:00:53:07';
     t.mtu = 1400;
     t.ipv4 = '198.51.100.1/28';
-    t.ipv4 = '192.0.2.1/24'; // takes the other's place
+    t.ipv4 = '192.0.2.1/24'; // replaces the other address
     t.isUp = true;
     t.ipv6 = '2001:db8::1/64';
-    t.ipv6 = '2001:db8::1:0:0:1/80'; // one more
+    t.ipv6 = '2001:db8::1:0:0:1/80'; // adds an address
     const now = link('eth7')!;
     expect(now.mtu).to.equal(1400);
     expect(now.address).to.equal('02:00:5e:00:53:07');
@@ -96,26 +96,26 @@ describe('tap: Tap and Tun', () => {
     t.ipv4 = '192.0.2.1/24';
     t.ipv6 = '2001:db8::1/64';
 
-    // What others change is seen: nothing is remembered.
+    // Changes made by others are visible: no value is cached.
     ns.exec('ip', ['link', 'set', 'eth7', 'down', 'mtu', '1300']);
     expect(t).to.include({ isUp: false, mtu: 1300 });
   });
 
-  it('has a name of the kernel where none is asked for', () => {
+  it('gets a name from the kernel if none is given', () => {
     expect(tap().name).to.equal('tap0');
     expect(tap().name).to.equal('tap1');
     expect(tun().name).to.equal('tun0');
     expect(links().map(({ ifname }) => ifname)).to.have.members(['lo', 'tap0', 'tap1', 'tun0']);
   });
 
-  it('answers Linux: ARP and ping, frame by frame', async () => {
+  it('delivers ARP and ping of Linux, and the replies, frame by frame', async () => {
     const t = tap({ name: 'eth7' });
     t.ipv4 = '192.0.2.1/24';
     t.isUp = true;
     const sent = answerArpAndPing(t, '192.0.2.2');
     expect(await pinged(ns, '192.0.2.2', 20, 1000)).to.equal(20);
     expect(ns.exec('ip', ['neigh'])).to.include('192.0.2.2 dev eth7 lladdr 02:00:5e:00:53:02');
-    // Linux counts as received what we wrote, no more and no less.
+    // Linux counts exactly the frames we wrote as received.
     expect(link('eth7')!.stats64.rx).to.include({ packets: sent.frames, bytes: sent.bytes });
     expect(sent.frames).to.be.within(21, 23);
   });
@@ -131,7 +131,7 @@ describe('tap: Tap and Tun', () => {
     });
     const state = { dumped: false };
     void dump.then(() => (state.dumped = true));
-    // Until tcpdump listens; it is done with the first three it sees.
+    // Repeat until tcpdump listens; it ends after the first three frames it sees.
     for (let i = 0; i < 300 && !state.dumped; i++) {
       for (const frame of payload) t.write(frame);
       await sleep(20);
@@ -145,7 +145,7 @@ describe('tap: Tap and Tun', () => {
     }
   });
 
-  it('hands frames to async iteration', async () => {
+  it('delivers frames to async iteration', async () => {
     const t = tap({ name: 'eth7' });
     t.ipv4 = '192.0.2.1/24';
     t.isUp = true;
@@ -157,13 +157,13 @@ describe('tap: Tap and Tun', () => {
       asked = frame;
       break;
     }
-    // Linux asks who has 192.0.2.99; leaving the loop closed the interface.
+    // The ARP request was for 192.0.2.99. Leaving the loop has closed the interface.
     expect([...asked!.subarray(38, 42)]).to.deep.equal([192, 0, 2, 99]);
     expect(t.destroyed).to.equal(true);
     await ping;
   });
 
-  it('is IP packets with Tun, and has no MAC', async () => {
+  it('carries IP packets as a Tun, and has no MAC address', async () => {
     const t = tun({ name: 'wg7' });
     expect(t).to.include({ name: 'wg7', isTap: false, isTun: true });
     expect(link('wg7')!.linkinfo!.info_data).to.include({ type: 'tun', pi: false });
@@ -175,7 +175,7 @@ describe('tap: Tap and Tun', () => {
     expect(await pinged(ns, '192.0.2.77', 5)).to.equal(5);
   });
 
-  it('has the virtio-net header and takes offloads where asked', async () => {
+  it('has the virtio-net header and accepts offloads when requested', async () => {
     const t = tap({ name: 'eth7', vnetHdr: true, offloads: ['csum', 'tso4'] });
     t.ipv4 = '192.0.2.1/24';
     t.isUp = true;
@@ -187,14 +187,14 @@ describe('tap: Tap and Tun', () => {
     expect(await pinged(ns, '192.0.2.2', 3)).to.equal(3);
   });
 
-  it('has as many queues as asked for', async () => {
+  it('has the requested number of queues', async () => {
     const t = tap({ name: 'eth7', queues: 4 });
     t.ipv4 = '192.0.2.1/24';
     t.isUp = true;
     const data = link('eth7')!.linkinfo!.info_data;
     expect(data).to.include({ multi_queue: true, numqueues: 4 });
     answerArpAndPing(t, '192.0.2.2');
-    // Many flows, so that Linux picks many queues; every packet comes out of one of them.
+    // Many flows, so that Linux uses many queues. Every packet must come out of one of them.
     const before = t.listenerCount('data');
     let echoes = 0;
     t.on('data', (frame: Buffer) => {
@@ -228,14 +228,14 @@ describe('tap: Tap and Tun', () => {
     expect(link('eth7')).to.equal(undefined);
   });
 
-  it('is made in the namespace named and nowhere else', () => {
+  it('is created only in the given namespace', () => {
     tap({ name: 'eth7' });
     expect(execFileSync('ip', ['link'], { encoding: 'utf8' })).to.not.include('eth7');
     expect(thrown(() => tap({ netns: `${ns.name}-none` })).code).to.equal('ENOENT');
     expect(netnsExists(`${ns.name}-none`)).to.equal(false);
   });
 
-  it('says what is wrong, as an Error with code and syscall', () => {
+  it('throws an Error with code and syscall', () => {
     tap({ name: 'eth7' });
     const busy = thrown(() => tap({ name: 'eth7' }));
     expect(busy).to.include({ code: 'EBUSY', syscall: 'TUNSETIFF eth7', name: 'TapnicError' });
@@ -269,7 +269,7 @@ describe('tap: Tap and Tun', () => {
       expect(thrown(() => (t.ipv6 = cidr)).code, cidr).to.equal('EINVAL');
   });
 
-  it('fails a write with EIO while the link is down, and with the interface it is gone', async () => {
+  it('fails a write with EIO while the link is down, and with ENODEV when the interface is gone', async () => {
     const down = tap({ name: 'eth7' });
     down.write(Buffer.alloc(60));
     const [e] = (await once(down, 'error')) as [TapnicError];
@@ -290,7 +290,7 @@ describe('tap: Tap and Tun', () => {
     }
   });
 
-  it('goes with end, destroy and release, after what was written', async () => {
+  it('closes on end, destroy and release, after the queued frames are written', async () => {
     const ending = tap({ name: 'eth7' });
     ending.isUp = true;
     const frames = Array.from({ length: 50 }, () => Buffer.alloc(60, 0xff));
@@ -305,12 +305,12 @@ describe('tap: Tap and Tun', () => {
 
     const released = tap({ name: 'eth7', persist: true });
     released.isUp = true;
-    released.cork(); // so that all of it still waits
+    released.cork(); // so that all frames still wait
     for (const frame of frames) released.write(frame);
     released.pause();
     await new Promise<void>((resolve) => released.release(resolve));
     expect(released.closed).to.equal(true);
-    expect(link('eth7')!.stats64.rx.packets, 'all was written').to.equal(50);
+    expect(link('eth7')!.stats64.rx.packets, 'all frames written').to.equal(50);
     let again = 0;
     released.release(() => again++);
     await until('called back', () => again === 1);
@@ -331,7 +331,7 @@ describe('tap: Tap and Tun', () => {
     expect(events).to.deep.equal(['open']);
   });
 
-  it('is what tuntap(options) asks for', () => {
+  it('is created by tuntap(options) as the options describe', () => {
     const legacy = (options: Parameters<typeof tuntap>[0]): Tap | Tun =>
       keep(withNetns(ns.name, () => tuntap(options)));
     const t = legacy({
@@ -356,10 +356,10 @@ describe('tap: Tap and Tun', () => {
       { mtu: 1 },
     ])
       expect(thrown(() => legacy(options)).code, JSON.stringify(options)).to.equal('EINVAL');
-    expect(links().length, 'nothing left behind').to.equal(before);
+    expect(links().length, 'no interface left behind').to.equal(before);
   });
 
-  it('says what to do without the privilege, and lets the process end', () => {
+  it('names a remedy without the privilege, and lets the process end', () => {
     const code = `
       import { Tap } from ${JSON.stringify(pathToFileURL(join(distRoot, 'src/index.js')))};
       try {
@@ -378,7 +378,7 @@ describe('tap: Tap and Tun', () => {
         '-e',
         code,
       ]);
-    // Nobody reads it, so nothing keeps the process.
+    // The stream has no reader, so it does not keep the process alive.
     expect(run()).to.equal('tap0\n');
     expect(run('setpriv', '--bounding-set', '-net_admin', '--inh-caps', '-net_admin')).to.equal(
       'EPERM TUNSETIFF: EPERM: run as root or add --device /dev/net/tun --cap-add NET_ADMIN\n',

@@ -1,4 +1,4 @@
-/** `--driver tuntap2`: the adapter's contract, against a stand-in with that package's surface. */
+/** The adapter of `--driver tuntap2`, against a stand-in with the members of that package. */
 
 import { EventEmitter } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -19,7 +19,7 @@ import { TUNTAP2_MEMBERS } from './fake_tuntap2.ts';
 
 const SIZE = 16 * 1024 * 1024;
 
-/** A device that does as it is told; whatever tuntap2 does not have, it does not have either. */
+/** A scripted device with the members of tuntap2 and no others. */
 class Scripted extends EventEmitter {
   readonly name = 'tap5';
   readonly set: string[] = [];
@@ -69,7 +69,7 @@ class Scripted extends EventEmitter {
     this.emit('close');
   }
 
-  /** What the adapter gets: members that tuntap2 lacks are mistakes. */
+  /** The device as the adapter gets it: access to a member that tuntap2 lacks fails. */
   get device(): Tuntap2Device {
     const proxy: unknown = new Proxy(this, {
       get: (target, key) => {
@@ -128,10 +128,10 @@ describe('tap: Tuntap2Wire', () => {
     w.close();
     w.close();
     expect(scripted.released).to.equal(1);
-    expect(events, 'no word after close').to.deep.equal([]);
+    expect(events, 'no event after close').to.deep.equal([]);
   });
 
-  it('makes Errors of what the device throws, and goes on without IPv6', () => {
+  it('turns what the device throws into Errors, and continues without IPv6', () => {
     scripted.refuses = 'ipv6';
     expect(wire().warnings).to.deep.equal(['tuntap2 2001:db8::1/64: EIO: ipv6 refused']);
     scripted.refuses = 'ipv4';
@@ -148,7 +148,7 @@ describe('tap: Tuntap2Wire', () => {
     const out = new Uint32Array([100, 7, 9000, 4]);
     expect(w.writev(out, 2)).to.equal(11);
     scripted.full = true;
-    expect(w.writev(out, 2), 'the one that fills it is taken').to.equal(11);
+    expect(w.writev(out, 2), 'the frame that fills it is accepted').to.equal(11);
     expect(w.writev(out, 2)).to.equal(-EAGAIN);
     expect(scripted.written.map(String)).to.deep.equal(['hello, wire', 'hello, wire']);
     w.armWritable();
@@ -156,7 +156,7 @@ describe('tap: Tuntap2Wire', () => {
     expect(events).to.deep.equal([]);
     scripted.full = false;
     scripted.emit('drain');
-    expect(events, 'not from inside').to.deep.equal([]);
+    expect(events, 'not inside the call').to.deep.equal([]);
     await turn();
     expect(events).to.deep.equal(['writable']);
     scripted.emit('drain');
@@ -170,19 +170,19 @@ describe('tap: Tuntap2Wire', () => {
 
   it('scatters frames into the arena, once reading is on', async () => {
     const w = wire();
-    expect(scripted.listenerCount('data'), 'nobody reads yet').to.equal(0);
+    expect(scripted.listenerCount('data'), 'reading is off').to.equal(0);
     w.setReadable(true);
     scripted.emit('data', Buffer.from('first frame'));
     scripted.emit('data', Buffer.from('second'));
-    expect(events, 'not from inside').to.deep.equal([]);
+    expect(events, 'not inside the call').to.deep.equal([]);
     await turn();
     expect(events).to.deep.equal(['readable']);
     expect(w.readv(new Uint32Array([4096, 5, 8192, 100]), 2)).to.equal(11);
     expect(Buffer.from(mem.subarray(4096, 4101)).toString()).to.equal('first');
     expect(Buffer.from(mem.subarray(8192, 8198)).toString()).to.equal(' frame');
     await turn();
-    expect(events, 'one is left').to.deep.equal(['readable', 'readable']);
-    expect(w.readv(new Uint32Array([4096, 3]), 1), 'cut to the room').to.equal(3);
+    expect(events, 'one frame is left').to.deep.equal(['readable', 'readable']);
+    expect(w.readv(new Uint32Array([4096, 3]), 1), 'truncated to the buffer').to.equal(3);
     expect(w.readv(iov, 1)).to.equal(-EAGAIN);
     w.setReadable(false);
     scripted.emit('data', Buffer.from('later'));
@@ -213,7 +213,7 @@ describe('tap: Tuntap2Wire', () => {
     await turn();
   });
 
-  it('is down, with an error, when the device fails or closes by itself', async () => {
+  it('reports link down with an error when the device fails or closes by itself', async () => {
     for (const event of ['error', 'close']) {
       scripted = new Scripted();
       events = [];
@@ -282,7 +282,7 @@ describe('tap: --driver tuntap2', () => {
     );
   });
 
-  it('conflicts with what the package cannot do', async () => {
+  it('refuses options that the package does not support', async () => {
     using ns = new Netns('t2');
     const conflicts: [string[], string][] = [
       [['--tap', 'nic0'], '--tap: tuntap2 has no choice of a name'],
