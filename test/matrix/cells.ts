@@ -19,7 +19,7 @@ const NOMAP = 'nomap';
 const TXCSUM = 'txcsum';
 const TSO = 'tso4';
 
-/** Values a capability can have: what a model lacks is off. */
+/** Values that a capability can have: only off if the model lacks it. */
 function choices({ capabilities }: NicModelInfo, name: string): boolean[] {
   return capabilities.includes(name) ? [true, false] : [false];
 }
@@ -39,7 +39,7 @@ export function allCells(models: readonly NicModelInfo[]): Cell[] {
   return cells;
 }
 
-/** The words that make a model be `cell`: what it has and is off. */
+/** `-name` for each capability of the model that `cell` turns off. */
 export function capWords(cell: Cell, { capabilities }: NicModelInfo): string[] {
   const on: [string, boolean][] = [
     [NOMAP, cell.nomap],
@@ -55,9 +55,9 @@ export function cellName(cell: Cell): string {
   return [model, build, mode, mtu, ...flags].join(' ');
 }
 
-/** The pairs of values in a cell, as texts. */
+/** The pairs of values in a cell, as strings. */
 function pairsOf(cell: Cell): string[] {
-  // A build is a model's: together they are one value.
+  // Each model has its own builds, so model and build are one value.
   const { model, build, ...rest } = cell;
   const values = Object.entries({ device: `${model} ${build}`, ...rest }).map(
     ([name, value]) => `${name}=${value}`,
@@ -65,7 +65,10 @@ function pairsOf(cell: Cell): string[] {
   return values.flatMap((a, i) => values.slice(i + 1).map((b) => `${a} ${b}`));
 }
 
-/** Cells in which every pair of values that occurs in `cells` occurs; the same ones for a seed. */
+/**
+ * Chooses cells that together contain every pair of values in `cells`. The choice depends on
+ * `seed`.
+ */
 export function coveringCells(cells: readonly Cell[], seed: number): Cell[] {
   const prng = new SeededPrng(seed);
   const left = new Set(cells.flatMap(pairsOf));

@@ -1,4 +1,4 @@
-/** What `netstat -m` must say after a cell's workload. */
+/** Checks of `netstat -m` after a cell's workload. */
 
 import { expect } from 'chai';
 import type { NetstatM } from '../../src/ctl/netstat_m.ts';
@@ -6,7 +6,7 @@ import type { Cell } from './cells.ts';
 
 const PAGE = 4096;
 
-/** The counters that the cell's choices imply, for `bytes` of files sent whole. */
+/** Checks the counters that the cell's choices imply, after `bytes` of files were sent whole. */
 export function expectCounters({ ext_pgs, emulator }: NetstatM, cell: Cell, bytes: number): void {
   const { small, checksum, ...others } = emulator.payload_bytes_read;
   const untouched = cell.nomap && cell.txcsum;
@@ -17,7 +17,7 @@ export function expectCounters({ ext_pgs, emulator }: NetstatM, cell: Cell, byte
   expect(emulator.conversion_failures, 'failed conversions').to.equal(0);
   if (cell.extPgs && untouched) expect(emulator.sf_bufs.total, 'pages mapped').to.equal(0);
   else expect(emulator.sf_bufs.total, 'pages mapped').to.be.at.least(Math.floor(bytes / PAGE));
-  // What is copied for being small is summed along with the headers.
+  // Small payloads are copied and summed with the headers; `small` counts them.
   if (cell.txcsum) expect(checksum, 'bytes summed').to.equal(0);
   else expect(checksum + small, 'bytes summed').to.be.at.least(bytes);
   if (untouched)

@@ -11,11 +11,11 @@ import { runSimCell } from './sim_cell.ts';
 
 const SEED = Number(process.env['MATRIX_SEED'] ?? 4);
 
-/** The frames of all cells of an MTU, for one run of the judge. */
+/** The frames of all cells with one MTU, for one run of tshark. */
 class Frames {
   readonly file: string;
   count = 0;
-  /** Which cell the frames from a number on are of, numbers from 1. */
+  /** The cell of the frames from number `first` on; numbers start at 1. */
   readonly firsts: { first: number; cell: string }[] = [];
   readonly #fd: number;
   readonly #pcap: PcapWriter;

@@ -1,4 +1,7 @@
-/** One cell on the simulated wire: a whole host does the workload, and everything about it is looked at. */
+/**
+ * One cell on the simulated wire: a whole host runs the workload, and its bytes, counters and
+ * frames are checked.
+ */
 
 import { expect } from 'chai';
 import { SeededPrng } from '../../src/host/prng.ts';
@@ -15,7 +18,7 @@ import { makeWorkload, type Request, requestBytes, type Workload } from './workl
 
 const ETHER_HDR = 14;
 const MEMORY = 16 << 20;
-/** RAM across the 4 GiB line: where addresses of 32 bits end. */
+/** RAM crosses the 4 GiB line, where 32-bit addresses end. */
 const BASE = 2 ** 32 - MEMORY / 2;
 const CONNECTIONS = 3;
 const TIME_MS = 120_000;
@@ -47,7 +50,7 @@ class Stream {
     );
   }
 
-  /** Bytes of files among them. */
+  /** Bytes of files requested so far. */
   get fileBytes(): number {
     return this.#fileBytes;
   }
@@ -73,10 +76,13 @@ class Stream {
   }
 }
 
-/** What of a cell is judged later, together with others: finished frames of at most the MTU. */
+/**
+ * Takes the finished frames of a cell, of at most the MTU. tshark judges them later, with other
+ * cells.
+ */
 export type FrameSink = (frame: Uint8Array) => void;
 
-/** Runs `cell`; throws if anything is not as the cell has it. */
+/** Runs `cell`; throws if bytes, counters or frames are not as the cell implies. */
 export function runSimCell(cell: Cell, seed: number, sink: FrameSink): void {
   const model = nicModel(cell.model)!;
   const { mode, build, mtu } = cell;
@@ -112,7 +118,7 @@ export function runSimCell(cell: Cell, seed: number, sink: FrameSink): void {
   });
 }
 
-/** A client that goes away in the middle of a file. */
+/** A client that aborts in the middle of a file. */
 function abortOne(w: World, { aborted }: Workload, files: readonly WorldFile[]): Reader {
   const conn = w.connect({ mss: w.ifp.if_mtu - 40 });
   const call = w.sendfile(conn, files[aborted.file]!);
@@ -133,7 +139,10 @@ function expectBytes(got: Uint8Array, want: Uint8Array): void {
   expect(Buffer.compare(got, want), 'content').to.equal(0);
 }
 
-/** The host's frames as a receiver has them at last; checks what virtio-net headers say. */
+/**
+ * The host's frames after a receiver has segmented them and completed their checksums. Checks the
+ * virtio-net headers.
+ */
 function finishedFrames(w: World, { mode, txcsum, tso, mtu }: Cell): Uint8Array[] {
   const { frames, vnetHeaders } = w.port;
   if (mode === 'wire') return frames;
@@ -153,7 +162,7 @@ function finishedFrames(w: World, { mode, txcsum, tso, mtu }: Cell): Uint8Array[
   return out;
 }
 
-/** The data that finished `frames` carry to `reader` is `expected`. */
+/** Checks that the data which `frames` carry to `reader` is `expected`. */
 function expectStream(frames: readonly Uint8Array[], reader: Reader, expected: Uint8Array): void {
   const got = new Uint8Array(expected.length);
   const seen = new Uint8Array(expected.length);

@@ -13,7 +13,7 @@ import { makeWorkload, type Request, requestBytes, type Workload } from './workl
 
 const SEED = Number(process.env['MATRIX_SEED'] ?? 4);
 const CELLS_FULL = 16;
-/** Cells at CI size: what differs most between a TAP and a simulated wire is the builds and modes. */
+/** Cells at CI size: few, because mainly builds and modes behave differently on a TAP. */
 const CELLS_CI = 4;
 
 /** The options that start `cell`. */
@@ -22,7 +22,7 @@ function optionsOf(cell: Cell): string[] {
   const caps = capWords(cell, nicModel(model)!);
   const list = caps.length === 0 ? [] : [`--cap=${caps.join(',')}`];
   const sysctl = ['--sysctl', `kern.ipc.mb_use_ext_pgs=${extPgs ? 1 : 0}`];
-  // The device may reach all memory, or has to make do: half of it lies above 4 GiB.
+  // Half of memory lies above 4 GiB: some devices reach it, others need bounce pages.
   const memory = ['--memory', '64M', '--phys-base', String(2 ** 32 - (32 << 20))];
   return [
     '--nic',
@@ -38,7 +38,7 @@ function optionsOf(cell: Cell): string[] {
   ].concat(memory);
 }
 
-/** Different devices in different modes first. */
+/** The first `n` cells, ordered so that each combination of model, build and mode comes first. */
 function byVariety(cells: readonly Cell[], n: number): Cell[] {
   const kind = ({ model, build, mode }: Cell): string => `${model} ${build} ${mode}`;
   const firsts = cells.filter((cell, i) => cells.findIndex((c) => kind(c) === kind(cell)) === i);
@@ -69,7 +69,7 @@ async function fetchAll(
   return outs.map((out) => readFileSync(out));
 }
 
-/** A client that goes away in the middle of a file. */
+/** A client that aborts in the middle of a file. */
 async function abortOne(tapnic: Instance, { aborted }: Workload): Promise<void> {
   const script = `curl -sS -N --max-time 20 '${tapnic.urlOf(`f${aborted.file}`)}' | head -c ${aborted.after} | wc -c`;
   const { stdout } = await tapnic.ns.run('sh', ['-c', script]);
@@ -84,7 +84,7 @@ async function runCell(cell: Cell): Promise<void> {
   load.sizes.forEach((size, i) => site.file(`f${i}`, size, i + 1));
   const capture = site.path('wire.pcap');
   const options = optionsOf(cell);
-  // In mode vnet Linux cuts the frames up: what leaves is no frame of a cable.
+  // In mode vnet Linux segments the frames, so a capture has frames longer than the MTU.
   const captures = mode === 'wire' ? ['--capture', `wire=${capture}`] : [];
   await withServed(site, [...options, ...captures], async (tapnic) => {
     const bodies = load.conns.map(async (requests, c) => {

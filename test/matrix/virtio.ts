@@ -1,7 +1,7 @@
 /**
- * What a receiver of virtio-net frames does with a super-frame: cuts it into segments and finishes
- * the checksums (VIRTIO 1.1, 5.1.6; RFC 1624). From the partial sum that the sender left and nothing
- * else: a wrong one makes wrong frames, which whoever judges them will see.
+ * Does with a super-frame what a receiver of virtio-net frames does: segments it and completes the
+ * checksums (VIRTIO 1.1, 5.1.6; RFC 1624). It uses only the partial sum that the sender left, so
+ * that a wrong sum makes wrong frames, which the judges of the frames detect.
  */
 
 const ETHER_HDR = 14;
@@ -53,7 +53,7 @@ function finish(frame: Uint8Array, { csumStart, csumOffset }: VirtioHeader): voi
   new DataView(frame.buffer, frame.byteOffset).setUint16(csumStart + csumOffset, sum);
 }
 
-/** The frames, each with whole checksums, that `frame` stands for. */
+/** Segments `frame`, and returns the frames with complete checksums. */
 export function cutUp(frame: Uint8Array, header: VirtioHeader): Uint8Array[] {
   const whole = frame.slice();
   if (header.gsoType === GSO_NONE) {
@@ -80,7 +80,7 @@ export function cutUp(frame: Uint8Array, header: VirtioHeader): Uint8Array[] {
     v.setUint32(l4 + 4, (seq + off - headers) >>> 0);
     if (end < whole.length) one[l4 + 13]! &= ~FIN_PSH;
     if (i > 0) one[l4 + 13]! &= ~CWR;
-    // The pseudo-header's sum holds the length of all: out with it, in with the segment's own.
+    // The pseudo-header sum contains the length of the super-frame. Replace it with the segment's.
     const lengths = (~(whole.length - l4) & 0xffff) + (one.length - l4);
     v.setUint16(l4 + csumOffset, fold(partial + lengths));
     finish(one, header);

@@ -1,14 +1,16 @@
 /**
  * The workload of a cell: files of sizes around the boundaries (page, 19 pages, segment, cluster,
- * what is compressed, what is copied), ranges of them, headers in front, on several connections at
- * once, and one connection that its client gives up half-way.
+ * limits for compressing and for copying), ranges of files, headers before them, several
+ * connections at once, and one connection that its client aborts half-way.
  */
 
 import { below, type SeededPrng } from '../../src/host/prng.ts';
 
 const PAGE = 4096;
 const PAGES_MAX = 19 * PAGE;
-/** What mb_unmapped_compress takes, and what tcp_output copies into the header mbuf. */
+/**
+ * Most bytes that mb_unmapped_compress compresses, and that tcp_output copies into the header mbuf.
+ */
 const COMPRESS_MAX = 224;
 const COPY_MAX = 100;
 const CLUSTER = 2048;
@@ -19,9 +21,9 @@ export interface Request {
   /** Index into the sizes. */
   readonly file: number;
   readonly offset: number;
-  /** 0: to the end. */
+  /** 0 means to the end of the file. */
   readonly nbytes: number;
-  /** Bytes of header in front. */
+  /** Bytes of header before the file. */
   readonly header: number;
 }
 
@@ -29,7 +31,7 @@ export interface Workload {
   readonly sizes: readonly number[];
   /** A list of requests for each connection. */
   readonly conns: readonly (readonly Request[])[];
-  /** The file of the connection that is given up, and after how many bytes. */
+  /** The file of the connection that is aborted, and after how many bytes. */
   readonly aborted: { readonly file: number; readonly after: number };
 }
 
@@ -39,7 +41,7 @@ export function requestBytes({ sizes }: Workload, { file, offset, nbytes }: Requ
   return nbytes === 0 ? rest : Math.min(nbytes, rest);
 }
 
-/** The workload for segments of an MTU; always the same for the same numbers from `prng`. */
+/** The workload for an MTU. It depends only on the numbers from `prng`. */
 export function makeWorkload(prng: SeededPrng, mtu: number, connections: number): Workload {
   const mss = mtu - TCPIP_HDR - TIMESTAMPS;
   const edges = [COPY_MAX, COMPRESS_MAX, CLUSTER, mss, 2 * mss, PAGE, 2 * PAGE, PAGES_MAX];
@@ -64,7 +66,7 @@ export function makeWorkload(prng: SeededPrng, mtu: number, connections: number)
         nbytes: 1 + below(prng, 2 * PAGE),
         header: 0,
       });
-  // Around the boundary that ends the range, too.
+  // A range that ends at a boundary.
   requests.push({ file: largest, offset: 1, nbytes: PAGES_MAX - 1, header: 0 });
   for (let i = requests.length - 1; i > 0; i--) {
     const j = below(prng, i + 1);
