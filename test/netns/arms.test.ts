@@ -1,6 +1,6 @@
 /**
- * The four arms of a transfer, told apart by counters and not by bytes: unmapped to the wire, one
- * mapped mbuf per page, converted in ip_output, converted and summed in software.
+ * The four transmit paths of a file, told apart by counters: unmapped mbufs to the wire, one mapped
+ * mbuf per page, converted in ip_output, converted and summed in software.
  */
 
 import { expect } from 'chai';
@@ -22,7 +22,7 @@ interface NetstatM {
 
 const BYTES = 5_000_000;
 
-describe('netns: the four arms', function () {
+describe('netns: the four transmit paths', function () {
   needs('root', 'tap', 'netns', 'curl', 'tshark');
   this.timeout(60_000);
 
@@ -57,7 +57,7 @@ describe('netns: the four arms', function () {
     expect(m.sendfile['sf_syscalls']).to.equal(1);
   });
 
-  it('the capture at the wire shows valid frames of at most the MTU', async () => {
+  it('the capture at the wire has only valid frames of at most the MTU', async () => {
     const m = await arm([], 1500, true);
     expect(cpuReads(m)).to.equal(0);
     await arm([], 576, true);
@@ -72,7 +72,7 @@ describe('netns: the four arms', function () {
     expect(m.emulator.sf_bufs.current).to.equal(0);
   });
 
-  it('-nomap: ip_output converts, nobody reads', async () => {
+  it('-nomap: ip_output converts, and the CPU reads no payload', async () => {
     const m = await arm(['--cap=-nomap'], 1500, true);
     expect(m.emulator.conversions).to.be.greaterThan(0);
     expect(m.emulator.sf_bufs.total).to.be.at.least(Math.ceil(BYTES / 4096));

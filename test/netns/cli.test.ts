@@ -1,4 +1,7 @@
-/** The command line against running instances: what is ready, what clients print, what is refused. */
+/**
+ * The command line against running instances: the ready event, output of clients, refused
+ * arguments.
+ */
 
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -114,7 +117,7 @@ describe('netns: clients of an instance', function () {
     });
   });
 
-  it('see what is in a socket buffer while a reader is slow', async () => {
+  it('show the content of a socket buffer while its reader is slow', async () => {
     using site = new Site();
     site.file('big.bin', 20_000_000);
     await withServed(site, [], async (tapnic) => {
@@ -169,12 +172,13 @@ describe('netns: clients of an instance', function () {
       );
       expect(got.stdout).to.equal(String(bytes.length));
       const m = await tapnic.json<NetstatM>('netstat', '-m');
-      // What is small enough to be copied, is summed as a copy.
+      // Small payloads are copied and summed then; `small` counts them.
       const { checksum, small } = m.emulator.payload_bytes_read;
       expect(checksum + small).to.be.least(FILE_BYTES);
       expect(await set('txcsum', 'tso4')).to.deep.equal(before);
 
-      // One that the NIC lacks changes nothing and is no error; a word that is none changes nothing.
+      // A capability that the NIC lacks is ignored. An unknown word is an error and changes
+      // nothing.
       expect(await set('wol', '-polling')).to.deep.equal(before);
       const bad = await tapnic.command('ifconfig', 'tn0', '-txcsum', 'bogus');
       expect(complaint(bad, 1)).to.equal('bogus: bad value');
@@ -205,13 +209,13 @@ describe('netns: clients of an instance', function () {
   });
 });
 
-/** Linux's own MAC on its side of the wire. */
+/** The MAC address of Linux's interface. */
 function linuxMac(ns: Netns, dev: string): string {
   const [link] = JSON.parse(ns.exec('ip', ['-j', 'link', 'show', dev])) as { address: string }[];
   return link!.address;
 }
 
-/** Commands that run a command without /dev/net, and without the privilege. */
+/** Command prefixes that run a command without /dev/net, and without CAP_NET_ADMIN. */
 const hidden = ['unshare', '-m', 'sh', '-c', 'mount -t tmpfs none /dev/net && exec "$@"', 'sh'];
 const weak = ['setpriv', '--bounding-set', '-net_admin', '--inh-caps', '-net_admin'];
 
@@ -234,13 +238,15 @@ describe('netns: an instance that cannot start', function () {
     ...args,
   ];
 
-  /** Runs `serve` by way of `prefix`, a command that runs a command. */
+  /**
+   * Runs `serve` after the command prefix `prefix`, expects it to fail, and returns its message.
+   */
   async function failing(ns: Netns, prefix: string[], ...args: string[]): Promise<string> {
     const [cmd, ...rest] = [...prefix, ...node('fail.sock', ...args)];
     return complaint(await ns.run(cmd!, rest), 1);
   }
 
-  it('says so in one line when the interface or the control socket is taken', async () => {
+  it('prints one line when the interface or the control socket is in use', async () => {
     using ns = new Netns();
     const args = ['serve', dir, '--tap', 'em7', '--control', join(dir, 'live.sock')];
     const tapnic = await Instance.start(ns, args);
@@ -250,12 +256,12 @@ describe('netns: an instance that cannot start', function () {
     expect(complaint(await ns.run(node('').shift()!, node('live.sock').slice(1)), 1)).to.match(
       /live\.sock: EADDRINUSE: an instance is running there: stop it/,
     );
-    // A name that is no TAP's.
+    // An interface that is not a TAP.
     expect(await failing(ns, [], '--tap', 'lo')).to.match(/TUNSETIFF lo: EINVAL: .* TAP$/);
     expect(await tapnic.stop()).to.deep.include({ code: 0, leaked: {} });
   });
 
-  it('says so in one line without the device node or the privilege', async () => {
+  it('prints one line without the device node or the privilege', async () => {
     using ns = new Netns();
     expect(await failing(ns, hidden)).to.match(
       /ENOENT: no TAP device here: modprobe tun, or add --device \/dev\/net\/tun --cap-add NET_ADMIN$/,
@@ -268,7 +274,7 @@ describe('netns: an instance that cannot start', function () {
     expect(ns.exec('ip', ['netns', 'list'])).not.to.include(`${ns.name}-x`);
   });
 
-  it('is told why by doctor', async () => {
+  it('gets the reason from doctor', async () => {
     using ns = new Netns();
     const verdicts = async (prefix: string[]): Promise<string[]> => {
       const [cmd, ...rest] = [...prefix, process.execPath, cliMain, 'doctor', '--json'];
@@ -285,7 +291,7 @@ describe('netns: an instance that cannot start', function () {
     expect(ns.exec('ip', ['-br', 'link']), 'the probe is gone').not.to.include('tnprobe');
   });
 
-  it('refuses a sysctl that does not exist, with 2', async () => {
+  it('refuses a sysctl that does not exist, with status 2', async () => {
     using ns = new Netns();
     const [cmd, ...rest] = node('s.sock', '--sysctl', 'kern.ipc.nonesuch=1');
     expect(complaint(await ns.run(cmd!, rest), 2)).to.equal(
@@ -299,9 +305,9 @@ describe('netns: --netns', function () {
   this.timeout(60_000);
 
   /**
-   * Runs `serve --netns NAME` from this process's own namespaces, calls `body` when it is ready, and
-   * stops it. (Not by `ip netns exec`: that has a mount namespace of its own, and so has its own
-   * idea of which namespaces have names.)
+   * Runs `serve --netns NAME` from this process's own namespaces, calls `body` when it is ready,
+   * and stops it. It does not use `ip netns exec`, whose own mount namespace has its own list of
+   * named namespaces.
    */
   async function withInstance(name: string, body: () => void): Promise<void> {
     using site = new Site();
@@ -329,7 +335,7 @@ describe('netns: --netns', function () {
 
   const ip = (...args: string[]): string => execFileSync('ip', args, { encoding: 'utf8' });
 
-  it('makes the namespace and takes it away again', async () => {
+  it('creates the namespace and removes it at the end', async () => {
     const name = `${process.env['TAPNIC_NETNS_PREFIX'] ?? 'tn'}-${process.pid}-made`;
     const before = ip('-br', 'link');
     await withInstance(name, () => {
@@ -337,12 +343,12 @@ describe('netns: --netns', function () {
         expect(ip('netns', 'exec', name, 'ping', '-c', '1', '-W', '2', addr)).to.include(
           ' 0% packet loss',
         );
-      expect(ip('-br', 'link'), 'in ours').to.equal(before);
+      expect(ip('-br', 'link'), 'links outside the namespace').to.equal(before);
     });
     expect(ip('netns', 'list')).not.to.include(name);
   });
 
-  it('leaves a namespace that was there', async () => {
+  it('keeps a namespace that existed before', async () => {
     using inside = new Netns('b');
     const links = (): string => inside.exec('ip', ['-br', 'link']);
     await withInstance(inside.name, () => expect(links()).to.match(/^nic0/m));

@@ -1,7 +1,6 @@
 /**
- * What an instance meets on a machine that is not its own: others of its kind, interfaces and
- * namespaces in use, a disk that is full or slow, an interface that is taken away, and signals at
- * any time.
+ * An instance on a shared machine: other instances, interfaces and namespaces in use, a full or a
+ * slow disk, an interface that is deleted, and signals at any time.
  */
 
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
@@ -31,20 +30,21 @@ const ip = (...args: string[]): string => execFileSync('ip', args, { encoding: '
 const links = (ns: Netns): string => ns.exec('ip', ['-br', 'link']);
 const prefix = process.env['TAPNIC_NETNS_PREFIX'] ?? 'tn';
 const CLEAN = { code: 0, signal: null, leaked: {} };
-/** The contract's two seconds, and what a loaded machine takes to end a process. */
+/** The two seconds that the contract allows for a stop, and slack for a loaded machine. */
 const STOP_MS = 2000;
 const SLACK_MS = 700;
 
 /** User and system time of a process, in milliseconds. */
 function cpuMs(pid: number): number {
-  // proc(5): fields 14 and 15, counted from behind the name, which may hold spaces; 100 a second.
+  // proc(5): fields 14 and 15, counted from the end of the name, which may contain spaces. A tick
+  // is 10 ms.
   const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
     .replace(/^.*\) /, '')
     .split(' ');
   return 10 * (Number(fields[11]) + Number(fields[12]));
 }
 
-/** Expects that the process burns less than a tenth of a core for a second. */
+/** Expects that the process uses less than a tenth of a core for a second. */
 async function expectNoSpin(pid: number): Promise<void> {
   const before = cpuMs(pid);
   await sleep(1000);
@@ -126,8 +126,8 @@ describe('netns: collisions', function () {
     }
   };
 
-  describe('with others', () => {
-    it('two have the same name in two namespaces, and are told apart', async () => {
+  describe('with other instances', () => {
+    it('two with the same interface name in two namespaces are separate', async () => {
       const rundir = join(dir, 'two');
       const names = [named('one'), named('two')];
       const both = names.map((ns) => new Outside(rundir, ['serve', site.dir, '--netns', ns]));
@@ -147,7 +147,7 @@ describe('netns: collisions', function () {
         const unclear = command(rundir, 'netstat', '-m');
         expect(unclear.status).to.equal(1);
         for (const ns of names) expect(unclear.stderr).to.include(`${ns}.nic0.sock`);
-        // The same interface in the same namespace once more.
+        // A third instance with the same interface in the same namespace.
         const third = new Outside(rundir, ['serve', site.dir, '--netns', names[0]!]);
         const end = await third.exit;
         expect(end).to.deep.include({ code: 1, lines: [] });
@@ -159,7 +159,7 @@ describe('netns: collisions', function () {
       expect(readdirSync(rundir)).to.deep.equal([]);
     });
 
-    it('leaves the namespace it made to an instance that came later', async () => {
+    it('keeps the namespace it created while a later instance uses it', async () => {
       const rundir = join(dir, 'later');
       const name = named('shared');
       const first = new Outside(rundir, ['serve', site.dir, '--netns', name]);
@@ -189,12 +189,12 @@ describe('netns: collisions', function () {
         expect(got).to.equal('1000');
       } finally {
         await second.stop();
-        // It did not make it: whoever is last does not know that nobody else wants it.
+        // The second instance did not create the namespace, so it does not remove it.
         ip('netns', 'delete', name);
       }
     });
 
-    it('leaves the namespace it made to a program that is inside', async () => {
+    it('keeps the namespace it created while a program runs inside', async () => {
       const rundir = join(dir, 'inside');
       const name = named('inside');
       const one = new Outside(rundir, ['serve', site.dir, '--netns', name]);
@@ -213,7 +213,7 @@ describe('netns: collisions', function () {
   });
 
   describe('with interfaces', () => {
-    it('attaches a persistent one that is down, leaves it so, and works when it comes up', async () => {
+    it('attaches a persistent interface that is down, leaves it down, and works when it comes up', async () => {
       using ns = new Netns();
       ns.exec('ip', ['tuntap', 'add', 'dev', 'keep0', 'mode', 'tap']);
       ns.exec('ip', ['addr', 'add', '203.0.113.1/24', 'dev', 'keep0']);
@@ -221,9 +221,7 @@ describe('netns: collisions', function () {
       const one = await Instance.start(ns, [...args, '--host-addr', '198.51.100.1/24']);
       expect(one.ready.created).to.equal(false);
       const state = (): string => ns.exec('ip', ['-br', 'addr', 'show', 'keep0']).trim();
-      expect(state(), 'its link and its addresses are not ours').to.match(
-        /^keep0 +DOWN +203\.0\.113\.1\/24$/,
-      );
+      expect(state(), 'link and addresses unchanged').to.match(/^keep0 +DOWN +203\.0\.113\.1\/24$/);
       ns.exec('ip', ['link', 'set', 'keep0', 'up']);
       const got = await one.curl('-w', '%{size_download}', '-o', '/dev/null', one.urlOf('a.bin'));
       expect(got.stdout, got.stderr).to.equal('1000');
@@ -235,7 +233,7 @@ describe('netns: collisions', function () {
       expect(state()).to.include('203.0.113.1/24');
     });
 
-    it('does without IPv6 where it is disabled, and says so', async () => {
+    it('runs without IPv6 where it is disabled, and warns', async () => {
       using ns = new Netns();
       for (const which of ['all', 'default'])
         ns.exec('sysctl', ['-qw', `net.ipv6.conf.${which}.disable_ipv6=1`]);
@@ -250,7 +248,7 @@ describe('netns: collisions', function () {
     });
 
     for (const engine of full ? ['native', 'ts'] : ['native'])
-      it(`ends with an error when its interface is deleted under 5 downloads (${engine})`, async () => {
+      it(`ends with an error when its interface is deleted during 5 downloads (${engine})`, async () => {
         using ns = new Netns();
         const one = await Instance.start(ns, ['serve', site.dir, '--engine', engine]);
         const curls = Array.from({ length: 5 }, () =>
@@ -276,7 +274,7 @@ describe('netns: collisions', function () {
       });
 
     for (const engine of full ? ['native', 'ts'] : ['native'])
-      it(`recovers when its interface is set down and up under a download (${engine})`, async () => {
+      it(`recovers when its interface is set down and up during a download (${engine})`, async () => {
         using ns = new Netns();
         const out = join(dir, 'down.bin');
         const one = await Instance.start(ns, ['serve', site.dir, '--engine', engine]);
@@ -285,7 +283,7 @@ describe('netns: collisions', function () {
         ns.exec('ip', ['link', 'set', 'nic0', 'down']);
         await sleep(100);
         await expectNoSpin(one.pid);
-        // Linux has forgotten the address's route with the link, not the address.
+        // With the link Linux has removed the route of the address, but not the address.
         ns.exec('ip', ['link', 'set', 'nic0', 'up']);
         const { status, stderr } = await curl;
         expect(status, stderr).to.equal(0);
@@ -299,7 +297,9 @@ describe('netns: collisions', function () {
   });
 
   describe('with the device and the control socket', () => {
-    /** Runs `serve` by way of `wrap`, a command that runs a command, and expects it to fail. */
+    /**
+     * Runs `serve` after the command prefix `wrap`, expects it to fail, and returns its message.
+     */
     async function complaint(wrap: string[], ...args: string[]): Promise<string> {
       using ns = new Netns();
       const all = [...wrap, process.execPath, cliMain, 'serve', site.dir, '--json', ...args];
@@ -317,7 +317,7 @@ describe('netns: collisions', function () {
       'sh',
     ];
 
-    it('says in one line that the device cannot be opened, or is none', async () => {
+    it('prints one line when the device cannot be opened or is not a TUN device', async () => {
       const own = (node: string): string =>
         `mount -t tmpfs none /dev/net && ${node} && chmod 000 /dev/net/tun`;
       const weak = ['setpriv', '--bounding-set', '-dac_override', '--inh-caps', '-dac_override'];
@@ -330,7 +330,7 @@ describe('netns: collisions', function () {
       );
     });
 
-    it('says in one line that there is no place for its control socket', async () => {
+    it('prints one line when there is no place for its control socket', async () => {
       const ro = `mount -t tmpfs -o ro none ${dir}/ro`;
       mkdirSync(join(dir, 'ro'));
       const wrap = inMounts(ro);
@@ -346,7 +346,7 @@ describe('netns: collisions', function () {
       );
     });
 
-    it('replaces a socket that nobody listens on, and leaves a file alone', async () => {
+    it('replaces a stale socket, and refuses to replace a file', async () => {
       using ns = new Netns();
       const path = join(dir, 'stale.sock');
       const script = `const s = require('net').createServer().listen(${JSON.stringify(path)}, () => process.kill(process.pid, 'SIGKILL'))`;
@@ -364,7 +364,7 @@ describe('netns: collisions', function () {
   });
 
   describe('with disks', () => {
-    it('goes on serving when the disk is full of its capture, which stays readable', async () => {
+    it('continues to serve when its capture fills the disk, and the capture stays readable', async () => {
       using ns = new Netns();
       const small = join(dir, 'small');
       mkdirSync(small);
@@ -387,7 +387,7 @@ describe('netns: collisions', function () {
       }
     });
 
-    it('stops in time while it waits for the disk, and says what that keeps', async function () {
+    it('stops in time while it waits for the disk, and reports what the pending reads hold', async function () {
       needsHere(this, '/dev/fuse');
       await using slow = await SlowDir.mount(seededBytes(500_000, 1));
       for (const [delayMs, want] of [
@@ -410,7 +410,7 @@ describe('netns: collisions', function () {
           one.urlOf('slow.bin'),
         );
         for (let i = 0; i < 100 && slow.pending === 0; i++) await sleep(20);
-        expect(slow.pending, 'reads under way').to.be.above(0);
+        expect(slow.pending, 'pending reads').to.be.above(0);
         if (delayMs > 1000) await expectNoSpin(one.pid);
         const begin = performance.now();
         one.kill('SIGTERM');
@@ -439,7 +439,7 @@ describe('netns: collisions', function () {
         using ns = new Netns();
         const control = join(dir, `early-${signal}.sock`);
         const one = async (ms: number, i: number): Promise<void> => {
-          // In CI every third: three signals together cover them all.
+          // In CI each signal takes every third delay. The three signals together cover all delays.
           if (!full && i % 3 !== ['SIGTERM', 'SIGINT', 'SIGKILL'].indexOf(signal)) return;
           const child = serve(ns, control);
           const closed = once(child, 'close');
@@ -447,7 +447,7 @@ describe('netns: collisions', function () {
           child.kill(signal);
           const [code, how] = (await closed) as [number | null, string | null];
           if (signal === 'SIGKILL') expect(how).to.equal(signal);
-          // Before it runs JavaScript the signal has its default action.
+          // Before the process runs JavaScript, the signal has its default action.
           else if (how !== signal) expect(code, `after ${ms} ms`).to.equal(0);
           expect(links(ns), `after ${ms} ms`).not.to.include('nic0');
           if (signal !== 'SIGKILL') expect(existsSync(control)).to.equal(false);
@@ -457,7 +457,7 @@ describe('netns: collisions', function () {
         expect(await after.stop()).to.deep.include(CLEAN);
       });
 
-    it('is replaced after SIGKILL under 50 downloads', async () => {
+    it('can be started again after SIGKILL during 50 downloads', async () => {
       using ns = new Netns();
       const args = ['serve', site.dir, '--control', join(dir, 'killed.sock')];
       const one = await Instance.start(ns, args);

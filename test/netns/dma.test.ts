@@ -1,4 +1,4 @@
-/** A transfer with everything that watches DMA, in memory that lies across 4 GiB. */
+/** A transfer with the IOMMU and the bus_dma checker, in memory that crosses 4 GiB. */
 
 import { expect } from 'chai';
 import { nicModels } from '../../src/machine/nic_models.ts';
@@ -13,9 +13,9 @@ describe('netns: --iommu --dma-check --phys-base', function () {
   needs('root', 'tap', 'netns', 'curl');
   this.timeout(60_000);
 
-  // What a driver of each model does passes the checker, and what its device does the IOMMU.
+  // The checker must accept the calls of each driver, and the IOMMU the accesses of each device.
   for (const { name, builds } of nicModels)
-    it(`${name} serves a file without a fault or a breach`, async () => {
+    it(`${name} serves a file without a DMA fault or a bus_dma violation`, async () => {
       using site = new Site();
       using ns = new Netns();
       const sum = sha256(site.file('file', BYTES));
@@ -52,7 +52,7 @@ describe('netns: --iommu --dma-check --phys-base', function () {
         emulator: { dma: Record<string, number>; payload_bytes_read: Record<string, number> };
       }>('netstat', '-m');
       expect(emulator.dma['faults']).to.equal(0);
-      // `tl` has 32 address bits: what lies above 4 GiB is bounced.
+      // `tl` has 32 address bits, so memory above 4 GiB is bounced.
       expect(emulator.dma['bounced']! > 0, 'bounced').to.equal(name === 'tl');
       if (name === 'tn') expect(emulator.payload_bytes_read['copy']).to.equal(0);
       const exit = await tapnic.stop();

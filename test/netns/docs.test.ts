@@ -1,4 +1,4 @@
-/** The shell examples of the documentation, run as they stand. */
+/** Runs the shell examples of the documentation unchanged. */
 
 import { expect } from 'chai';
 import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -17,7 +17,7 @@ function examples(document: string): string[] {
     .filter((block) => /tapnic serve DIR/.test(block));
 }
 
-/** A block as a script: the instance in the background, then its clients, then its end. */
+/** Turns a block into a script: start the instance in the background, run its clients, stop it. */
 function scriptOf(block: string): string {
   const lines = block.replaceAll('./scripts/tapnic', 'tapnic').split('\n');
   const serve = lines.findIndex((line) => line.startsWith('tapnic serve'));
@@ -48,7 +48,7 @@ describe('netns: the documentation', function () {
   afterEach(() => rmSync(dir, { recursive: true, force: true }));
 
   for (const document of ['README.md', 'docs/usage.md', 'docs/vlan-lagg.md']) {
-    it(`${document}: the commands do what they say`, async () => {
+    it(`${document}: the example commands work`, async () => {
       const blocks = examples(document);
       expect(blocks).not.to.have.length(0);
       for (const block of blocks) {

@@ -1,4 +1,4 @@
-/** A bad wire end to end: `tapnic fault` between the emulated NIC and Linux. */
+/** Faults end to end: `tapnic fault` between the emulated NIC and Linux. */
 
 import { expect } from 'chai';
 import type { FaultLine } from '../../src/ctl/fault.ts';
@@ -34,14 +34,14 @@ describe('netns: faults on the wire', function () {
   };
 
   for (const engine of ['native', 'ts']) {
-    it(`${engine}: lists, hits and removes; the file arrives whole under all kinds at once`, async () => {
+    it(`${engine}: adds, lists and removes faults; the file arrives intact under all kinds at once`, async () => {
       await withServed(site, ['--engine', engine], async (tapnic) => {
         const add = async (...words: string[]): Promise<number> =>
           (await tapnic.json<FaultLine>('fault', 'add', ...words)).id;
         await add('drop', '--rate', '0.01', '--point', 'tx', '--seed', '7');
         await add('duplicate', '--rate', '0.01');
         await add('reorder', '--rate', '0.02', '--delay', '2');
-        // One bit: of three, the Internet checksum misses one frame in some hundreds.
+        // One bit only: with three the Internet checksum misses one frame in some hundreds.
         await add('corrupt', '--rate', '0.01', '--match', 'tcp and greater 500');
         await add('truncate', '--every', '500', '--match', 'tcp');
         await add('delay', '--delay', '1', '--jitter', '1', '--point', 'rx');
@@ -72,7 +72,10 @@ describe('netns: faults on the wire', function () {
 
     it(`${engine}: rx is what the NIC receives, tx what it sends`, async () => {
       await withServed(site, ['--engine', engine], async (tapnic) => {
-        /** How many of two pings from Linux are answered; how long it waits for what has to come. */
+        /**
+         * Sends two pings from Linux, waits for up to `seconds`, and returns how many were
+         * answered.
+         */
         const answered = async (seconds = 20): Promise<number> => {
           const { stdout } = await tapnic.ns.run('sh', [
             '-c',
@@ -81,7 +84,7 @@ describe('netns: faults on the wire', function () {
           return Number(/ (\d+) received/.exec(stdout)![1]);
         };
         expect(await answered()).to.equal(2);
-        // Requests come in, replies go out; each fault sees only its own direction.
+        // Requests are received and replies are sent. Each fault applies to its own direction only.
         const types = { rx: 'icmp-echo', tx: 'icmp-echoreply' };
         for (const [point, other] of [
           ['rx', 'tx'],
@@ -105,7 +108,7 @@ describe('netns: faults on the wire', function () {
   }
 
   for (const mode of ['wire', 'vnet'])
-    it(`${mode}: is there from the start with --fault`, async () => {
+    it(`${mode}: --fault adds faults at the start`, async () => {
       const faults = [
         '--fault',
         'drop,rate=0.01',
@@ -122,7 +125,7 @@ describe('netns: faults on the wire', function () {
       });
     });
 
-  it('native: the first one comes and the last one goes in the middle of a download', async () => {
+  it('native: the first fault is added and the last one removed during a download', async () => {
     await withServed(site, ['--engine', 'native'], async (tapnic) => {
       const slow = fetched(tapnic, `--limit-rate ${BYTES}`);
       const { id } = await tapnic.json<FaultLine>('fault', 'add', 'drop', '--rate', '0.01');
@@ -135,7 +138,7 @@ describe('netns: faults on the wire', function () {
     });
   });
 
-  it('says what is wrong, and changes nothing', async () => {
+  it('refuses wrong arguments, and changes nothing', async () => {
     await withServed(site, [], async (tapnic) => {
       expect((await tapnic.command('fault', 'add', 'drop', '--match', 'no such')).status).to.equal(
         2,

@@ -10,7 +10,7 @@ import { tsharkFields } from '../support/tshark.ts';
 
 const BYTES = 5_000_000;
 
-/** Serves the file that it is given as /file, and says on stdout who asked for what. */
+/** Serves the given file as /file, and prints the client's address and each request. */
 const SERVER = `
 const { createReadStream, statSync } = require('node:fs');
 const file = process.argv[1];
@@ -59,7 +59,7 @@ describe('netns: fetch', function () {
     ns.run(process.execPath, [cliMain, 'fetch', '--control', site.path('c.sock'), ...args]);
   const links = (): string => ns.exec('ip', ['-br', 'link']);
 
-  it('writes what the server sent to a file, says how it went, and leaves nothing', async () => {
+  it('writes the body to a file, reports the result, and leaves nothing behind', async () => {
     const out = site.path('out.bin');
     const pcap = site.path('wire.pcap');
     const run = await fetch(`${base}/file`, '-o', out, '--json', '--capture', `wire=${pcap}`);
@@ -73,7 +73,7 @@ describe('netns: fetch', function () {
     expect(exit).to.deep.equal({ event: 'exit', leaked: {} });
     expect(run.stderr).to.match(/^http:\S+: 200 OK, 5000000 bytes in [\d.]+ s \([\d.]+ MB\/s\)$/m);
     expect(await sha256File(out)).to.equal(sum);
-    // It came over the wire, and not by way of Linux.
+    // The request went over the emulated wire, not through Linux's own stack.
     expect(log).to.equal('192.0.2.2 GET /file\n');
     const asked = await tsharkFields(pcap, ['ip.src', 'tcp.payload'], 'tcp contains "GET "');
     expect(asked.map(([src]) => src)).to.deep.equal(['192.0.2.2']);
@@ -91,19 +91,14 @@ describe('netns: fetch', function () {
   });
 
   for (const [what, args, status, stderr] of [
-    ['a status that is no success', [`${base}/nope`], 1, /: 404 Not Found, 12 bytes in /],
+    ['an error status', [`${base}/nope`], 1, /: 404 Not Found, 12 bytes in /],
     ['a body cut short', [`${base}/short`, '-o', '/dev/null'], 1, /\/short: aborted$/],
-    [
-      'a port where nobody listens',
-      ['http://192.0.2.1:81/'],
-      1,
-      /: connect 192\.0\.2\.1:81: ECONNREFUSED$/,
-    ],
-    ['silence', [`${base}/silent`, '-T', '1'], 1, /\/silent: timed out$/],
+    ['a closed port', ['http://192.0.2.1:81/'], 1, /: connect 192\.0\.2\.1:81: ECONNREFUSED$/],
+    ['a server that does not answer', [`${base}/silent`, '-T', '1'], 1, /\/silent: timed out$/],
     ['a file that cannot be written', [`${base}/file`, '-o', '/nonexistent/x'], 1, /ENOENT/],
-    ['a name', ['http://example.org/'], 2, /an IPv4 address is needed/],
+    ['a host name', ['http://example.org/'], 2, /an IPv4 address is needed/],
     [
-      'JSON and the body on one stream',
+      'JSON and the body on the same stream',
       [`${base}/file`, '--json'],
       2,
       /--json needs --output FILE$/,
@@ -118,7 +113,7 @@ describe('netns: fetch', function () {
       expect(links()).not.to.include('nic0');
     });
 
-  it('ends with 1 on a signal, in the middle of a body that does not come', async () => {
+  it('exits with 1 on a signal while it waits for a response', async () => {
     const child = ns.spawn(
       process.execPath,
       [cliMain, 'fetch', `${base}/silent`, '--control', site.path('c.sock')],

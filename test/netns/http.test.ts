@@ -1,4 +1,4 @@
-/** `tapnic serve` as curl and plain sockets of the Linux side see it. */
+/** `tapnic serve`, tested with curl and plain sockets from the Linux side. */
 
 import { expect } from 'chai';
 import { readFileSync, symlinkSync, writeFileSync } from 'node:fs';
@@ -9,7 +9,9 @@ import { Instance as Tapnic } from '../support/instance.ts';
 import { needs } from '../support/needs.ts';
 import { sha256, Site } from '../support/served.ts';
 
-/** Sends `script` (a Python program with `addr` and `port`) from the Linux side; returns stdout. */
+/**
+ * Runs `script` (a Python program that uses `addr` and `port`) on the Linux side; returns stdout.
+ */
 async function python(tapnic: Instance, ns: Netns, script: string): Promise<string> {
   const head = `import socket, sys, time, hashlib\naddr = '${tapnic.ready.addr}'\nport = 80\n`;
   const { status, stdout, stderr } = await ns.run('python3', ['-c', head + script], {
@@ -95,7 +97,7 @@ describe('netns: HTTP', function () {
     expect((await get('-H', 'If-None-Match: "x"', url)).status).to.equal(200);
   });
 
-  it('lists a directory, types what it serves, refuses other methods', async () => {
+  it('lists a directory, sets the content type, and refuses other methods', async () => {
     const { status, body } = await get(tapnic.url);
     expect(status).to.equal(200);
     expect(body.toString()).to.include('page.html');
@@ -104,7 +106,7 @@ describe('netns: HTTP', function () {
     expect((await get('-X', 'DELETE', tapnic.urlOf('page.html'))).status).to.equal(405);
   });
 
-  it('gives nothing outside its directory', async () => {
+  it('serves nothing outside its directory', async () => {
     expect((await get('--path-as-is', `${tapnic.url}../etc/passwd`)).status).to.be.oneOf([
       403, 404,
     ]);
@@ -123,7 +125,7 @@ describe('netns: HTTP', function () {
     expect(lines.reduce((sum, l) => sum + Number(l.split(' ')[0]), 0)).to.equal(1);
   });
 
-  it('answers 20 pipelined GETs in order, and lives on when a pipeline is aborted', async () => {
+  it('answers 20 pipelined GETs in order, and continues when a pipeline is aborted', async () => {
     const names = Array.from({ length: 20 }, (_, i) => `f${sizes[(i * 7) % sizes.length]}`);
     const want = sha256(Buffer.concat(names.map((n) => readFileSync(site.path(n)))));
     const script = (limit: number): string => `
@@ -174,7 +176,7 @@ print(hashlib.sha256(data.split(b'\\r\\n\\r\\n', 1)[1]).hexdigest())
     expect(out.trim()).to.equal(want);
   });
 
-  it('answers nonsense with 400 and closes', async () => {
+  it('answers an invalid request with 400', async () => {
     const out = await python(
       tapnic,
       ns,

@@ -1,4 +1,6 @@
-/** Capabilities toggled hundreds of times while downloads run; and the tools' refusals, to the letter. */
+/**
+ * Capabilities toggled hundreds of times during downloads; the exact error messages of the tools.
+ */
 
 import { readFileSync } from 'node:fs';
 import { expect } from 'chai';
@@ -14,7 +16,7 @@ import { assertCleanCapture } from '../support/tshark.ts';
 const WORDS = ['nomap', '-mextpg', 'txcsum', '-txcsum', 'tso4', '-tso4', 'mextpg', '-nomap'];
 const TOGGLES = full ? 5000 : 600;
 const BYTES = full ? 40_000_000 : 4_000_000;
-/** How long a download is made to take, and how many toggles it must have seen on any machine. */
+/** Duration of a download, by a rate limit, and the least number of toggles during it. */
 const SECONDS = full ? 20 : 2;
 const DURING = full ? 1000 : 60;
 
@@ -43,7 +45,7 @@ describe('netns: ifconfig while transfers run', function () {
       for (let i = 0; i < TOGGLES && running.now > 0; i++) {
         const word = WORDS[below(prng, WORDS.length)]!;
         try {
-          // What `tapnic ifconfig tn0 WORD` sends.
+          // The request that `tapnic ifconfig tn0 WORD` sends.
           await request(tapnic.control, 'ifconfig', { if: 'tn0', words: [word] });
         } catch (e) {
           expect(String(e)).to.match(/tso4: Resource temporarily unavailable/);
@@ -64,7 +66,7 @@ describe('netns: ifconfig while transfers run', function () {
     expect(counts.tcpPayload).to.be.at.least(4 * BYTES);
   });
 
-  it('refuses what is wrong with status 1 and one line, and changes nothing', async () => {
+  it('refuses wrong arguments with status 1 and one line, and changes nothing', async () => {
     using site = new Site();
     await withServed(site, [], async (tapnic) => {
       const state = async (): Promise<unknown[]> => [

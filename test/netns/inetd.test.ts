@@ -14,7 +14,7 @@ import { sha256, sha256File, Site } from '../support/served.ts';
 const BYTES = full ? 200_000_000 : 4_000_000;
 const ADDR = '192.0.2.2';
 
-/** Bash in `ns`, with `$addr` for the emulated host. */
+/** Runs bash in `ns`, with `$addr` set to the emulated host's address. */
 const bash = (ns: Netns, script: string): Promise<Result> =>
   ns.run('bash', ['-c', `set -o pipefail; addr=${ADDR}; ${script}`], { timeoutMs: 60_000 });
 
@@ -39,7 +39,7 @@ describe('netns: inetd', function () {
     expect(end, end.stderr).to.deep.include({ code: 0, leaked: {} });
   }
 
-  it('echoes, discards, tells the time and generates characters', async () => {
+  it('runs echo, discard, daytime and chargen', async () => {
     using site = new Site();
     const sum = sha256(site.file('in.bin', BYTES));
     await withInetd([], async ({ ns, ready }) => {
@@ -54,14 +54,14 @@ describe('netns: inetd', function () {
       expect(echoed.status, echoed.stderr).to.equal(0);
       expect(await sha256File(site.path('out.bin'))).to.equal(sum);
 
-      // Takes everything, says nothing, and ends when the peer has ended.
+      // discard accepts everything, sends nothing, and closes when the peer has closed.
       const sunk = await bash(ns, `socat -t 20 - TCP:$addr:9 <${site.path('in.bin')} | wc -c`);
       expect(sunk).to.include({ status: 0, stdout: '0\n' });
 
       const before = Date.now() - 1000;
       const time = await bash(ns, 'socat -t 5 - TCP:$addr:13 </dev/null');
       expect(time.stdout).to.match(/^\w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d \d{4}\r\n$/);
-      // date(1) reads it back.
+      // date(1) parses the time.
       const said =
         1000 *
         Number(execFileSync('date', ['-d', time.stdout.trim(), '+%s'], { encoding: 'utf8' }));
@@ -84,7 +84,7 @@ describe('netns: inetd', function () {
     });
   });
 
-  it('echoes to fifty at once, each its own', async () => {
+  it('echoes to fifty clients at once, to each its own data', async () => {
     await withInetd(['--services', 'echo'], async (tapnic) => {
       const { ns } = tapnic;
       const one = (i: number): Promise<Result> =>
@@ -98,7 +98,7 @@ describe('netns: inetd', function () {
         expect(status, stderr).to.equal(0);
         expect(stdout).to.equal(stderr);
       }
-      // What is not asked for is not there.
+      // A service that was not requested is not running.
       const refused = await bash(ns, 'socat - TCP:$addr:9 </dev/null');
       expect(refused.stderr).to.match(/Connection refused/);
       const lines = await tapnic.json<SocketLine[]>('netstat', '-an');
@@ -108,13 +108,13 @@ describe('netns: inetd', function () {
     });
   });
 
-  it('stops in two seconds with writers that nobody reads and readers that never write', async () => {
+  it('stops within two seconds with clients that never read and clients that never write', async () => {
     await withInetd([], async (tapnic) => {
       const { ns } = tapnic;
       const held = [7, 9, 19, 19].map((port) =>
         bash(ns, `exec 3<>/dev/tcp/$addr/${port}; sleep 0.1; kill -STOP $$`),
       );
-      // chargen's window is full, the echo that is not read back as well.
+      // The window of chargen is full, and that of the echo whose client does not read.
       const fill = bash(ns, `head -c 5000000 /dev/zero >/dev/tcp/$addr/7; true`);
       await new Promise((resolve) => setTimeout(resolve, 1500));
       const begin = performance.now();
@@ -128,7 +128,7 @@ describe('netns: inetd', function () {
     });
   });
 
-  it('refuses services that it does not have, with 2', async () => {
+  it('refuses services that it does not have, with status 2', async () => {
     using ns = new Netns();
     const run = await ns.run(process.execPath, [cliMain, 'inetd', '--services', 'echo,time']);
     expect(run).to.deep.include({

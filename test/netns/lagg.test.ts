@@ -1,6 +1,6 @@
 /**
- * A lagg(4) over two TAPs that a Linux bridge joins: a download goes on when one of them is set down
- * in its middle; a port without a capability takes it from the others.
+ * A lagg(4) over two TAPs in a Linux bridge: a download continues when one of them is set down, and
+ * a port without a capability turns it off on the others.
  */
 
 import { readFileSync } from 'node:fs';
@@ -19,7 +19,7 @@ async function must(tapnic: Instance, line: string): Promise<string> {
   return stdout;
 }
 
-/** The TAPs in one bridge that has the Linux side's address. */
+/** Puts the TAPs into one bridge, which gets the Linux side's address. */
 function bridge({ ns }: Instance, ...taps: string[]): void {
   const ip = (line: string): string => ns.exec('ip', line.split(' '));
   ip('link add br0 type bridge');
@@ -28,7 +28,7 @@ function bridge({ ns }: Instance, ...taps: string[]): void {
   ip('link set br0 up');
 }
 
-/** Serves by lagg0 over tn0 and `port`, with tn0's address moved to it. */
+/** Serves through lagg0 over tn0 and `port`; tn0's address moves to lagg0. */
 async function aggregated(
   site: Site,
   args: string[],
@@ -44,7 +44,7 @@ async function aggregated(
   });
 }
 
-/** The lines of ifconfig about ports. */
+/** The port lines of `ifconfig lagg0`. */
 async function ports(tapnic: Instance): Promise<string[]> {
   const text = await must(tapnic, 'ifconfig lagg0');
   return text.split('\n').filter((line) => line.startsWith('\tlaggport'));
@@ -58,7 +58,7 @@ async function until(what: string, check: () => Promise<boolean>): Promise<void>
   throw new Error(`${what}: not in 15 s`);
 }
 
-// The equivalence suite says that the builds behave alike.
+// test/equivalence checks that the builds behave alike, so CI runs one.
 const engines = full ? ['native', 'ts'] : ['native'];
 
 describe('netns: lagg(4)', function () {
@@ -66,7 +66,7 @@ describe('netns: lagg(4)', function () {
   this.timeout(60_000);
 
   for (const engine of engines)
-    it(`engine ${engine}: a download survives its port, and the port's return`, async () => {
+    it(`engine ${engine}: a download survives the loss and the return of its port`, async () => {
       using site = new Site();
       const bytes = site.file('file', 12_000_000);
       await aggregated(site, ['nic1', '--engine', engine], 'tn1', async (tapnic) => {
@@ -75,7 +75,8 @@ describe('netns: lagg(4)', function () {
         ]);
         const out = site.path('out');
         const opackets = async (name: string): Promise<number> =>
-          // Not by the command: on a busy machine the download would be over before it has started.
+          // Not with the command: on a busy machine the download could end before the command has
+          // started.
           ((await request(tapnic.control, 'ifconfig', { if: name })) as InterfaceInfo).counters[
             'opackets'
           ]!;
@@ -102,7 +103,7 @@ describe('netns: lagg(4)', function () {
       });
     });
 
-  it('a port without NOMAP takes it from lagg0 and tn0; all is converted', async () => {
+  it('a port without NOMAP turns it off on lagg0 and tn0, and everything is converted', async () => {
     using site = new Site();
     const bytes = site.file('file', 1_000_000);
     await aggregated(site, ['nic1,nic=tl'], 'tl0', async (tapnic) => {
@@ -120,12 +121,12 @@ describe('netns: lagg(4)', function () {
           .to.include('TXCSUM')
           .and.not.to.include('NOMAP');
       expect(await download()).to.be.greaterThan(0);
-      // By the other NIC, with 32-bit DMA and four fragments.
+      // Through the other NIC, with 32-bit DMA and four fragments.
       tapnic.ns.exec('ip', ['link', 'set', 'nic0', 'down']);
       await download();
       tapnic.ns.exec('ip', ['link', 'set', 'nic0', 'up']);
       await must(tapnic, 'ifconfig lagg0 -laggport tl0');
-      expect(await options('lagg0'), 'the other port stays as it is').not.to.include('NOMAP');
+      expect(await options('lagg0'), 'the other port is unchanged').not.to.include('NOMAP');
       await must(tapnic, 'ifconfig lagg0 nomap');
       expect(await options('tn0')).to.include('NOMAP');
       await must(tapnic, 'ifconfig lagg0 destroy');
@@ -133,7 +134,7 @@ describe('netns: lagg(4)', function () {
     });
   });
 
-  it('a port whose TAP is deleted has no link; the instance goes on', async () => {
+  it('a port whose TAP is deleted has no link, and the instance continues', async () => {
     using site = new Site();
     site.file('file', 100_000);
     await aggregated(site, ['nic1'], 'tn1', async (tapnic) => {

@@ -1,4 +1,7 @@
-/** Receive coalescing end to end: Linux sends segments, the emulated host takes them as few frames. */
+/**
+ * Receive coalescing end to end: Linux sends segments, and the emulated host gets fewer, longer
+ * ones.
+ */
 
 import { once } from 'node:events';
 import { expect } from 'chai';
@@ -39,7 +42,7 @@ describe('netns: receive coalescing', function () {
     site[Symbol.dispose]();
   });
 
-  /** Fetches the file; the lengths of TCP data as the wire and as the driver had them. */
+  /** Fetches the file; returns the TCP payload lengths on the wire and at the interface. */
   async function fetch(...args: string[]): Promise<{ wire: number[]; up: number[] }> {
     const file = site.path('out.bin');
     const pcaps = ['wire', 'if'].map((point) => [point, site.path(`${point}.pcap`)] as const);
@@ -75,7 +78,7 @@ describe('netns: receive coalescing', function () {
   const total = (lens: number[]): number => lens.reduce((a, b) => a + b, 0);
 
   for (const engine of ['native', 'ts'])
-    it(`5 MB arrive whole, in fewer and longer frames, with right checksums: ${engine}`, async () => {
+    it(`5 MB arrive intact, in fewer and longer frames, with right checksums: ${engine}`, async () => {
       const { wire, up } = await fetch('--engine', engine);
       expect(Math.max(...wire)).to.equal(MSS);
       expect(total(wire)).to.be.least(BYTES);
@@ -84,7 +87,7 @@ describe('netns: receive coalescing', function () {
       expect(up.length).to.be.lessThan(wire.length / 2);
     });
 
-  it('not with --cap=-lro', async () => {
+  it('--cap=-lro turns coalescing off', async () => {
     const { wire, up } = await fetch('--cap=-lro');
     expect(Math.max(...up)).to.equal(MSS);
     expect(up).to.deep.equal(wire);

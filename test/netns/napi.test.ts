@@ -1,4 +1,4 @@
-/** `--napi thread`: frames taken by a kernel thread, where the namespace's sysfs lets us have one. */
+/** `--napi thread`: a kernel thread processes the frames, if the namespace's sysfs is writable. */
 
 import { expect } from 'chai';
 import { readFileSync } from 'node:fs';
@@ -23,11 +23,11 @@ describe('netns: --napi thread', function () {
     });
   });
 
-  it('goes on without one, and says why, where sysfs cannot be written', async () => {
+  it('runs without one, and warns, where sysfs cannot be written', async () => {
     using site = new Site();
     site.file('file', 100_000);
     using ns = new Netns();
-    // As in a container: sysfs is there and read-only.
+    // As in a container: sysfs is mounted read-only.
     const tapnic = await Instance.start(
       ns,
       ['serve', site.dir, '--napi', 'thread'],

@@ -1,4 +1,7 @@
-/** Each NIC model under a real kernel's traffic: what it forces on the stack, and what leaves it. */
+/**
+ * Each NIC model with a real kernel as the peer: what the stack must do for it, and the frames it
+ * sends.
+ */
 
 import { expect } from 'chai';
 import { readFileSync } from 'node:fs';
@@ -51,7 +54,7 @@ describe('netns: NIC models', function () {
     }
   });
 
-  it('tl: without NOMAP everything is converted, and long chains are copied together', async () => {
+  it('tl: without NOMAP everything is converted, and long chains are defragmented', async () => {
     const m = await download(['--nic', 'tl']);
     expect(m.conversions).to.be.greaterThan(0);
     expect(m.payload_bytes_read['checksum'], 'the NIC sums').to.equal(0);
@@ -60,7 +63,7 @@ describe('netns: NIC models', function () {
   });
 
   it('tl: pages above 4 GiB are bounced', async () => {
-    // 4 MiB below and the rest above: the file's pages do not fit below.
+    // 4 MiB of RAM are below 4 GiB and the rest above: the file's pages do not fit below.
     const m = await download(['--nic', 'tl', '--memory', '64M', '--phys-base', '0xffc00000']);
     expect(m.dma.bounced).to.be.greaterThan(0);
     expect(m.dma.defrags).to.be.greaterThan(0);

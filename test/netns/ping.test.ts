@@ -9,7 +9,7 @@ describe('netns: ping', function () {
   needs('root', 'tap', 'netns', 'ping');
   this.timeout(60_000);
 
-  it('answers every size from 0 to 1472, and fragments above', async () => {
+  it('answers sizes from 0 to 1472 in one frame, and larger ones in fragments', async () => {
     using site = new Site();
     await withServed(site, ['--sysctl', 'net.inet.icmp.icmplim=0'], async (tapnic) => {
       const ping = (size: number, count: number): Promise<number> =>

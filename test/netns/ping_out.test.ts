@@ -1,4 +1,6 @@
-/** `ping` from the emulated host: Linux answers, tshark and Linux's own counters judge. */
+/**
+ * `ping` from the emulated host: Linux answers, and tshark and Linux's counters check the packets.
+ */
 
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -30,7 +32,7 @@ describe('netns: ping from the emulated host', function () {
   const ping = (ns: Netns, ...more: string[]): Promise<Result> =>
     ns.run(process.execPath, args(...more));
 
-  /** What Linux has counted of ICMP in its namespace. */
+  /** Linux's ICMP counters in its namespace. */
   function icmpCounts(ns: Netns): Record<string, number> {
     const [names, values] = ns
       .exec('cat', ['/proc/net/snmp'])
@@ -40,7 +42,7 @@ describe('netns: ping from the emulated host', function () {
     return Object.fromEntries(names!.map((name, i) => [name, Number(values![i])]));
   }
 
-  it('prints what ping prints, and what Linux saw is what it says', async () => {
+  it("prints the output of ping, which agrees with Linux's counters and the capture", async () => {
     using ns = new Netns();
     const pcap = join(dir, 'ping.pcap');
     const run = await ping(ns, '192.0.2.1', '-c', '4', '-i', '0.2', '--capture', `wire=${pcap}`);
@@ -74,9 +76,10 @@ describe('netns: ping from the emulated host', function () {
     expect(seconds, 'three intervals').to.be.within(0.55, 1.5);
   });
 
-  it('sends more than a frame holds, and not with DF', async () => {
+  it('sends fragments, but not with DF', async () => {
     using ns = new Netns();
-    // Of the first one's 45 fragments ARP holds 16 until it knows where to (net.link.ether.inet.maxhold).
+    // The first request has 45 fragments. ARP holds 16 of them while it resolves
+    // (net.link.ether.inet.maxhold).
     const big = await ping(
       ns,
       '192.0.2.1',
@@ -97,7 +100,7 @@ describe('netns: ping from the emulated host', function () {
     expect(refused).to.include({ status: 1, stderr: 'ping: sendto: Message too long\n' });
   });
 
-  it('ends with 1 when nobody answers, and says in JSON what it knows', async () => {
+  it('exits with 1 without a reply, and prints its statistics as JSON', async () => {
     using ns = new Netns();
     const run = await ping(ns, '192.0.2.77', '-c', '2', '-i', '0.1', '-W', '300', '--json');
     expect(run.status).to.equal(1);
@@ -118,7 +121,7 @@ describe('netns: ping from the emulated host', function () {
     expect(lines.at(-1)).to.deep.equal({ event: 'exit', leaked: {} });
   });
 
-  it('tells the errors of a router', async () => {
+  it('prints the ICMP errors of a router', async () => {
     using ns = new Netns();
     ns.exec('sysctl', ['-qw', 'net.ipv4.ip_forward=1']);
     ns.exec('ip', ['route', 'add', 'unreachable', '198.51.100.0/25']);
@@ -132,7 +135,7 @@ describe('netns: ping from the emulated host', function () {
     expect(expired.stdout).to.match(/^92 bytes from 192\.0\.2\.1: Time to live exceeded$/m);
   });
 
-  it('goes on until a signal, then prints its statistics', async () => {
+  it('runs until a signal, then prints its statistics', async () => {
     using ns = new Netns();
     const child = ns.spawn(process.execPath, args('192.0.2.1', '-i', '0.1'), {
       stdio: ['ignore', 'pipe', 'inherit'],
@@ -154,12 +157,12 @@ describe('netns: ping from the emulated host', function () {
   });
 
   for (const [what, more] of [
-    ['a name', ['localhost']],
+    ['a host name', ['localhost']],
     ['too much data', ['192.0.2.1', '-s', '65508']],
-    ['no interval', ['192.0.2.1', '-i', '0']],
+    ['an interval of 0', ['192.0.2.1', '-i', '0']],
     ['a time to live of 0', ['192.0.2.1', '-m', '0']],
   ] as const)
-    it(`refuses ${what}, with 2`, async () => {
+    it(`refuses ${what}, with status 2`, async () => {
       using ns = new Netns();
       const run = await ping(ns, ...more);
       expect(run).to.include({ status: 2, stdout: '' });

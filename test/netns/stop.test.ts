@@ -1,4 +1,4 @@
-/** The end of an instance: in time, without leaks, with every connection told. */
+/** The stop of an instance: in time, without leaks, with FIN or RST on every connection. */
 
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -10,15 +10,17 @@ import { Netns } from '../support/netns.ts';
 import { Site } from '../support/served.ts';
 import { tsharkFields } from '../support/tshark.ts';
 
-/** RST comes a second after FIN; the clocks of a capture and of this process may differ a little. */
+/**
+ * RST follows FIN after a second; the clocks of a capture and of this process may differ a little.
+ */
 const FIN_MS = 950;
-/** The contract's two seconds, and what a loaded machine takes to start and end processes. */
+/** The two seconds that the contract allows for a stop, and slack for a loaded machine. */
 const STOP_MS = 2000;
 const SLACK_MS = 500;
 
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** Waits until `n` bodies are on their way. */
+/** Waits until `n` bodies are being sent. */
 async function allSending(tapnic: Instance, n: number): Promise<void> {
   for (let tries = 0; tries < 200; tries++) {
     const { sendfile } = await tapnic.json<{ sendfile: { sf_syscalls: number } }>('netstat', '-m');
@@ -42,13 +44,13 @@ describe('netns: stop', function () {
     ['SIGTERM', 50],
     ['SIGINT', 5],
   ] as const)
-    it(`ends in two seconds in the middle of ${downloads} downloads, on ${signal}`, async () => {
+    it(`stops within two seconds during ${downloads} downloads, on ${signal}`, async () => {
       using site = new Site();
       site.file('big.bin', 30_000_000);
       using ns = new Netns();
       const capture = join(dir, `${signal}.pcap`);
       const tapnic = await Instance.start(ns, ['serve', site.dir, '--capture', `wire=${capture}`]);
-      // The second half reads so slowly that its FIN cannot be out in a second.
+      // The second half reads so slowly that the FIN cannot be sent within a second.
       const rate = (i: number): string => (i < downloads / 2 ? '1M' : '20K');
       const curls = Array.from({ length: downloads }, (_none, i) =>
         tapnic.curl(
@@ -78,7 +80,7 @@ describe('netns: stop', function () {
         expect(Number(stdout)).to.be.above(0);
       }
 
-      // Every connection was told of its end, and none by a reset in the first second.
+      // Every connection gets FIN or RST, but no RST in the first second.
       const told = await tsharkFields(
         capture,
         ['tcp.dstport', 'frame.time_epoch', 'tcp.flags.reset'],
@@ -90,13 +92,13 @@ describe('netns: stop', function () {
       for (const [, at] of resets) expect(Number(at) * 1000 - begin).to.be.above(FIN_MS);
     });
 
-  it('sends FIN to idle connections and discards TIME_WAIT at once', async () => {
+  it('sends FIN to idle connections and discards TIME_WAIT immediately', async () => {
     using site = new Site();
     site.file('a.bin', 1000);
     using ns = new Netns();
     const capture = join(dir, 'idle.pcap');
     const tapnic = await Instance.start(ns, ['serve', site.dir, '--capture', `wire=${capture}`]);
-    // bash keeps the connection until the other side ends it, then says so by ending.
+    // bash keeps the connection until the other side closes it, then exits.
     const script = `exec 3<>/dev/tcp/${tapnic.ready.addr}/80; printf 'GET /a.bin HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n' >&3; cat <&3 | wc -c`;
     const idle = Array.from({ length: 5 }, () => ns.run('bash', ['-c', script]));
     await sleep(1000);
@@ -117,7 +119,7 @@ describe('netns: stop', function () {
     expect(await sent('tcp.flags.reset == 1')).to.equal(0);
   });
 
-  it('ends at once, with 1, on a second signal', async () => {
+  it('exits immediately with 1 on a second signal', async () => {
     using site = new Site();
     site.file('big.bin', 30_000_000);
     using ns = new Netns();
@@ -136,7 +138,7 @@ describe('netns: stop', function () {
     await curl;
   });
 
-  it('leaves nothing in the way after SIGKILL', async () => {
+  it('can be started again after SIGKILL', async () => {
     using site = new Site();
     using ns = new Netns();
     const args = ['serve', site.dir, '--control', join(dir, 'dead.sock')];
@@ -150,7 +152,7 @@ describe('netns: stop', function () {
     expect(await second.stop()).to.deep.include({ code: 0, leaked: {} });
   });
 
-  it('never removes a persistent interface, nor what is set on it', async () => {
+  it('keeps a persistent interface and its settings', async () => {
     using site = new Site();
     using ns = new Netns();
     ns.exec('ip', ['tuntap', 'add', 'dev', 'keep0', 'mode', 'tap']);

@@ -1,4 +1,4 @@
-/** The NIC without DMA: the same bytes on the wire, each of them read by the CPU. */
+/** The NIC without DMA: it sends the same bytes, and the CPU reads each of them. */
 
 import { expect } from 'chai';
 import { readFileSync, statSync } from 'node:fs';
@@ -28,8 +28,8 @@ interface Ifconfig {
 const BYTES = 3_000_000;
 
 /**
- * Bytes of the body in the frames that the emulated host sent, those sent again included: what is in
- * its TCP segments but the first `headerBytes` of the stream.
+ * Bytes of the body in the frames that the emulated host sent, retransmissions included: the
+ * payload of its TCP segments without the first `headerBytes` of the stream.
  */
 async function bodyBytesSent(capture: string, headerBytes: number): Promise<number> {
   const rows = await tsharkFields(
@@ -52,7 +52,9 @@ describe('netns: tp, programmed I/O', function () {
   needs('root', 'tap', 'netns', 'curl', 'ping', 'tshark');
   this.timeout(60_000);
 
-  /** Fetches a file over `tp`; returns what netstat and the capture say. */
+  /**
+   * Fetches a file over `tp`; returns the counters of netstat and the body bytes in the capture.
+   */
   async function fetched(
     args: string[],
     more: (tapnic: Instance) => Promise<void> = async () => {},
@@ -79,7 +81,7 @@ describe('netns: tp, programmed I/O', function () {
   function expectPio({ m, sent }: { m: NetstatM; sent: number }): void {
     const { payload_bytes_read: read, dma, conversions } = m.emulator;
     expect(sent).to.be.at.least(BYTES);
-    // A small segment is copied before the driver comes to it, whether if_snd then takes it or not.
+    // A small segment is copied before the driver reads it, even if if_snd then drops it.
     expect(read['pio']!).to.be.within(sent - read['small']!, sent);
     expect(read['small']!).to.be.below(10_000);
     expect(read['checksum']! + read['small']!, 'summed in software').to.be.at.least(BYTES);
@@ -91,7 +93,7 @@ describe('netns: tp, programmed I/O', function () {
     expect(conversions).to.be.greaterThan(0);
   }
 
-  it('the CPU reads each byte sent, through the data port; nothing goes by DMA', async () => {
+  it('the CPU reads each byte sent and writes it to the data port, without DMA', async () => {
     const result = await fetched([], async (tapnic) => {
       expect(tapnic.ready).to.include({ if: 'tp0', engine: 'ts', mode: 'wire' });
       const { addr } = tapnic.ready;
@@ -106,7 +108,7 @@ describe('netns: tp, programmed I/O', function () {
     expectPio(result);
   });
 
-  it('with a small MTU, and without unmapped mbufs in the socket buffer', async () => {
+  it('the same with a small MTU, and without unmapped mbufs in the socket buffer', async () => {
     expectPio(await fetched(['--mtu', '576']));
     const { m, sent } = await fetched(['--sysctl', 'kern.ipc.mb_use_ext_pgs=0']);
     const { pio, small } = m.emulator.payload_bytes_read;
@@ -114,7 +116,7 @@ describe('netns: tp, programmed I/O', function () {
     expect(m.emulator.conversions).to.equal(0);
   });
 
-  it('net.link.ifqmaxlen is set at start, and read-only then', async () => {
+  it('net.link.ifqmaxlen is set at start, and read-only afterwards', async () => {
     using site = new Site();
     const args = ['--nic', 'tp', '--sysctl', 'net.link.ifqmaxlen=77'];
     await withServed(site, args, async (tapnic) => {

@@ -19,7 +19,7 @@ describe('netns: transfers', function () {
   needs('root', 'tap', 'netns', 'curl');
   this.timeout(full ? 300_000 : 120_000);
 
-  it(`${full ? 200 : 60} concurrent downloads, some aborted half-way, are right and leak nothing`, async () => {
+  it(`${full ? 200 : 60} concurrent downloads, some aborted half-way, deliver the right bytes and leak nothing`, async () => {
     using site = new Site();
     const n = full ? 200 : 60;
     const bytes = [300_000, 1_000_000, 2_500_000].map((size) => site.file(`f${size}`, size));
@@ -30,7 +30,7 @@ describe('netns: transfers', function () {
         const name = names[i % names.length]!;
         const out = site.path(`out${i}`);
         if (i % 5 === 4) {
-          // A reader that goes away in the middle.
+          // A client that aborts half-way.
           const r = await tapnic.curl(
             '--max-time',
             '0.3',
@@ -70,7 +70,7 @@ describe('netns: transfers', function () {
 
   const BYTES = 24_000_000;
 
-  it('a file truncated under way: the peer gets what there was, then a reset', async () => {
+  it('a file truncated during a transfer: the peer gets what is left of it, then a reset', async () => {
     using site = new Site();
     const bytes = site.file('file', BYTES);
     await withServed(site, [], async (tapnic) => {
@@ -85,7 +85,7 @@ describe('netns: transfers', function () {
     });
   });
 
-  it('a file that grows under way is sent as long as promised', async () => {
+  it('a file that grows during a transfer is sent with the promised length', async () => {
     using site = new Site();
     const bytes = site.file('file', BYTES);
     await withServed(site, [], async (tapnic) => {
@@ -97,7 +97,7 @@ describe('netns: transfers', function () {
     });
   });
 
-  it('a file deleted under way is sent to its end, then 404', async () => {
+  it('a file deleted during a transfer is sent to its end; the next request gets 404', async () => {
     using site = new Site();
     const bytes = site.file('file', BYTES);
     await withServed(site, [], async (tapnic) => {
@@ -110,7 +110,7 @@ describe('netns: transfers', function () {
     });
   });
 
-  it('a file replaced under way: the old one to its end, then the new one', async () => {
+  it('a file replaced during a transfer: the old one is sent to its end, the next request gets the new one', async () => {
     using site = new Site();
     const bytes = site.file('file', BYTES);
     const next = site.file('next', 3_000_000, 77);
@@ -138,7 +138,7 @@ describe('netns: transfers', function () {
     });
   });
 
-  it('more file than memory: pages are reclaimed, nothing waits for ever', async () => {
+  it('a file larger than memory: pages are reclaimed, and all downloads finish', async () => {
     using site = new Site();
     const bytes = site.file('file', BYTES);
     await withServed(site, ['--memory', '16M'], async (tapnic) => {

@@ -1,6 +1,6 @@
 /**
- * UDP with Linux as the peer: the small services, datagrams longer than a frame that Linux cuts and we
- * put together, and the other way round, in the arms of the fallback.
+ * UDP with Linux as the peer: the small services, and datagrams longer than a frame, which both
+ * sides fragment and reassemble, on each transmit path.
  */
 
 import { expect } from 'chai';
@@ -16,12 +16,12 @@ import { assertCleanCapture, tsharkFields } from '../support/tshark.ts';
 
 const ADDR = '192.0.2.2';
 const ROUNDS = full ? 200 : 5;
-/** Around a frame, around fragments, the one of the promise, the longest. */
+/** Sizes around one frame and around two fragments, a page, and the longest datagram. */
 const SIZES = [0, 1, 548, 549, 1472, 1473, 2952, 2953, 4096, 20_000, 65_507];
 
 /**
- * A program of Linux: sends datagrams of these sizes to a port, one after the other, each when the last
- * one is answered, and prints for each whether the answer is what was sent, or what else it was.
+ * A program for the Linux side: sends datagrams of these sizes to a port, each after the answer to
+ * the one before. Prints `same` for an answer equal to what was sent, otherwise the answer.
  */
 const CLIENT = `
 const dgram = require('node:dgram');
@@ -89,7 +89,7 @@ describe('netns: UDP', function () {
       try {
         lines = await client(ns, 7, ROUNDS, SIZES);
         stat = await tapnic.json<NetstatS>('netstat', '-s');
-        // One that never becomes whole: the stop finds its fragments.
+        // A datagram that is never complete: its fragments are still queued at the stop.
         await tapnic.command('sysctl', 'net.inet.ip.maxfragsperpacket=4');
         await ns.run('bash', ['-c', `dd if=/dev/zero bs=8000 count=1 >/dev/udp/${ADDR}/7`]);
       } finally {
@@ -103,7 +103,7 @@ describe('netns: UDP', function () {
       expect(stat.protocols['ip']).to.include({ ips_fragmented: cut });
       expect(stat.protocols['ip']!['ips_reassembled']).to.be.at.least(cut);
 
-      // In mode vnet a datagram in one frame leaves its sum to Linux.
+      // In mode vnet Linux completes the checksum of a datagram in one frame.
       if (args.includes('vnet')) return;
       const counts = await assertCleanCapture(pcap, { mtu });
       expect(counts.frameMax).to.be.at.most(mtu + 14);
@@ -124,14 +124,14 @@ describe('netns: UDP', function () {
       );
       let end = 0;
       for (const [off, mf, len] of offsets) {
-        // In units of 8 bytes, or, from a newer tshark, in bytes.
+        // The offset is in units of 8 bytes, or, from a newer tshark, in bytes.
         expect([Number(off), Number(off) * 8]).to.include(end);
         end = ['1', 'True'].includes(mf!) ? end + Number(len) - 20 : 0;
       }
       expect(end, 'the last one has no MF').to.equal(0);
     });
 
-  it('tells the time, generates characters, discards, refuses, and is listed', async () => {
+  it('runs daytime, chargen and discard, refuses a closed port, and lists its sockets', async () => {
     using ns = new Netns();
     const tapnic = await Instance.start(ns, ['inetd']);
     try {
@@ -142,7 +142,7 @@ describe('netns: UDP', function () {
       expect(chars.filter((line) => line !== '')).to.deep.equal(pattern.slice(0, 2));
       const sent = await ns.run('bash', ['-c', `echo gone >/dev/udp/${ADDR}/9`]);
       expect(sent.status, sent.stderr).to.equal(0);
-      // Nobody there: Linux hears of it by ICMP.
+      // No service on this port: Linux gets an ICMP error.
       expect(await client(ns, 4444, 1, [5])).to.deep.equal(['ECONNREFUSED']);
       const { protocols } = await tapnic.json<NetstatS>('netstat', '-s');
       expect(protocols['udp']).to.include({ udps_ipackets: 5, udps_opackets: 3, udps_noport: 1 });

@@ -1,6 +1,6 @@
 /**
- * A vlan(4) on a TAP, whose far end is a packet socket: this works on kernels without 802.1Q devices
- * as well. tcpdump on the TAP and our own captures are judged by tshark.
+ * A vlan(4) on a TAP. The far end is a packet socket, so that this works on kernels without 802.1Q
+ * devices as well. tshark judges the captures of tcpdump on the TAP and our own.
  */
 
 import { once } from 'node:events';
@@ -65,7 +65,7 @@ async function dumped(tapnic: Instance, file: string, body: () => Promise<void>)
   }
 }
 
-/** Every frame of the peer's network has the tag; if `sums`, all sums are right. */
+/** Checks that every frame of the peer's network has the tag and, if `sums`, right checksums. */
 async function expectTagged(file: string, sums: boolean): Promise<void> {
   const fields = ['vlan.id', 'ip.checksum.status', 'tcp.checksum.status', 'icmp.checksum.status'];
   const rows = await tsharkFields(file, [...fields, 'ip.len', 'ip.src'], `ip.addr == ${US}`);
@@ -78,7 +78,7 @@ async function expectTagged(file: string, sums: boolean): Promise<void> {
   }
 }
 
-// The equivalence suite says that the builds behave alike.
+// test/equivalence checks that the builds behave alike, so CI runs one.
 const engines = full ? ['native', 'ts'] : ['native'];
 
 describe('netns: vlan(4)', function () {
@@ -86,14 +86,14 @@ describe('netns: vlan(4)', function () {
   this.timeout(60_000);
 
   for (const engine of engines)
-    it(`engine ${engine}: tagged frames, whether the NIC inserts the tag or the stack`, async () => {
+    it(`engine ${engine}: frames are tagged, by the NIC or by the stack`, async () => {
       using site = new Site();
       const bytes = site.file('file', 700_000);
       const captures = ['if', 'wire'].flatMap((point) => [
         '--capture',
         `${point}=${site.path(`${point}.pcap`)}`,
       ]);
-      // A capture at `if` reads what it shows: conversions are counted without one.
+      // A capture at `if` makes the CPU read payload, but it converts no mbuf.
       const run = (args: string[], body: (tapnic: Instance) => Promise<void>): Promise<void> =>
         withServed(site, ['--engine', engine, ...args], async (tapnic) => {
           await must(tapnic, `ifconfig vlan100 create vlan 100 vlandev tn0 inet ${US}/24 up`);
@@ -129,7 +129,7 @@ describe('netns: vlan(4)', function () {
       });
     });
 
-  it('is taken away again, and what it cannot be is said in one line', async () => {
+  it('destroys vlan interfaces, and refuses wrong commands with one line', async () => {
     using site = new Site();
     await withServed(site, [], async (tapnic) => {
       expect(await must(tapnic, 'ifconfig vlan create')).to.equal('vlan0\n');
