@@ -5,7 +5,7 @@ import { expect } from 'chai';
 import type { TcpSocket } from '../../src/api/socket.ts';
 import { checkUrl, type FetchResult, fetchUrl } from '../../src/apps/fetch/fetch.ts';
 
-/** Two ends of a connection in this process. */
+/** Two connected streams in this process. */
 function pair(): [Duplex, Duplex] {
   let a: End;
   let b: End;
@@ -15,7 +15,7 @@ function pair(): [Duplex, Duplex] {
       super({ allowHalfOpen: true });
       this.#other = other;
     }
-    // What node:http wants of a net.Socket.
+    // node:http calls this method of net.Socket.
     setTimeout(): this {
       return this;
     }
@@ -88,7 +88,7 @@ async function failure(promise: Promise<unknown>): Promise<NodeJS.ErrnoException
 }
 
 describe('fetch', () => {
-  it('refuses what it cannot fetch', () => {
+  it('refuses URLs that it cannot fetch', () => {
     for (const text of [
       'x',
       'https://192.0.2.1/',
@@ -101,7 +101,7 @@ describe('fetch', () => {
     expect(checkUrl('http://192.0.2.1').href).to.equal('http://192.0.2.1/');
   });
 
-  it('connects where the URL says and hands on the body', async () => {
+  it('connects to the host and port of the URL, and delivers the body', async () => {
     const { result, body, hosts } = await fetched((req, res) => {
       expect(req.headers.host).to.equal('192.0.2.1:8080');
       expect(req.headers.connection).to.equal('close');
@@ -115,7 +115,7 @@ describe('fetch', () => {
     expect(result.seconds).to.be.within(0, 10);
   });
 
-  it('takes a status that is no success, and a body of unknown length, as results', async () => {
+  it('returns an error status, and a body of unknown length, as results', async () => {
     const { result, body } = await fetched((_req, res) => {
       res.statusCode = 404;
       res.write('not ');
@@ -125,7 +125,7 @@ describe('fetch', () => {
     expect(body).to.equal('not here');
   });
 
-  it('follows redirects, as many as it may and nowhere else than it may', async () => {
+  it('follows redirects up to its limit, and only to http: URLs', async () => {
     const redirecting =
       (location: (n: number) => string): RequestListener =>
       (req, res) => {
@@ -145,7 +145,7 @@ describe('fetch', () => {
     );
   });
 
-  it('fails for a body that is cut short, and when it is stopped', async () => {
+  it('fails for a truncated body, and when it is aborted', async () => {
     const short = fetched((_req, res) => {
       res.setHeader('Content-Length', 10);
       res.write('12345');

@@ -24,12 +24,12 @@ describe('inetd', () => {
     expect(lines[94]!.startsWith('~ !"#$')).to.equal(true);
   });
 
-  it('tells the time as ctime(3) does', () => {
+  it('formats the time as ctime(3) does', () => {
     expect(ctime(new Date(2026, 10, 2, 9, 5, 7))).to.equal('Mon Nov  2 09:05:07 2026');
     expect(ctime(new Date(2027, 0, 31, 23, 59, 59))).to.equal('Sun Jan 31 23:59:59 2027');
   });
 
-  it('takes down what it has brought up when one port cannot be had', () => {
+  it('closes the sockets it has opened when one port is in use', () => {
     const open: number[] = [];
     const server = (): TcpServer => {
       const fake = {
@@ -57,7 +57,7 @@ describe('inetd', () => {
     expect(bound).to.deep.equal([]);
   });
 
-  it('answers datagrams, but not those of services like itself', () => {
+  it('answers datagrams, except from port 0 and from ports of such services', () => {
     const sockets: { port: number; listener: (data: Buffer, from: DgramInfo) => void }[] = [];
     const sent: { from: number; to: number; data: string }[] = [];
     const server = (): TcpServer => {

@@ -37,10 +37,10 @@ function answer(request: Uint8Array): Buffer {
 const packet = (icmp: Uint8Array, ttl = 64): Buffer =>
   Buffer.from(buildIp4({ src: PEER, dst: US, ttl }, 1, icmp));
 
-/** What answers a request: with packets, now or after some milliseconds. */
+/** Answers a request with packets, immediately or after some milliseconds. */
 type Peer = (request: Buffer, reply: (packet: Buffer, delayMs?: number) => void) => void;
 
-/** A socket whose other end is `peer`: it is given each request and what answers it. */
+/** A socket whose other end is `peer`, which gets each request and a function to reply. */
 class FakeSocket {
   readonly sent: Buffer[] = [];
   closed = false;
@@ -92,11 +92,11 @@ async function ping(options: Partial<PingOptions>, peer: Peer): Promise<Run> {
 }
 
 describe('ping', () => {
-  it('sends echo requests with right sums, numbered, all of one run alike', async () => {
+  it('sends numbered echo requests with right checksums and one id per run', async () => {
     const { socket, replies, statistics } = await ping({}, (request, reply) =>
       reply(packet(answer(request), 61)),
     );
-    // Decoded, and their sums verified, by the tests' own decoder.
+    // The tests' own decoder decodes the requests and verifies their checksums.
     const sent = socket.sent.map(
       (icmp) => decodeIp4(buildIp4({ src: US, dst: PEER }, 1, icmp)).icmp!,
     );
@@ -117,7 +117,7 @@ describe('ping', () => {
     expect(stddev).to.be.within(0, max - min);
   });
 
-  it('does not take what answers somebody else', async () => {
+  it('ignores replies to other ids and sequence numbers, and malformed packets', async () => {
     const { replies, statistics } = await ping({ count: 1, waitMs: 30 }, (request, reply) => {
       const other = Buffer.from(request);
       other.writeUInt16BE(request.readUInt16BE(4) ^ 1, 4);
@@ -125,7 +125,7 @@ describe('ping', () => {
       const never = Buffer.from(request);
       never.writeUInt16BE(99, 6);
       reply(packet(answer(never)));
-      reply(packet(request)); // our own request, back
+      reply(packet(request)); // our own request, looped back
       reply(Buffer.alloc(19));
       reply(packet(answer(request).subarray(0, 7)));
     });
@@ -139,7 +139,7 @@ describe('ping', () => {
     });
   });
 
-  it('tells duplicates, changed bytes and late answers apart', async () => {
+  it('reports duplicates, changed bytes and late replies separately', async () => {
     const { replies, statistics } = await ping({ waitMs: 60, intervalMs: 5 }, (request, reply) => {
       const seq = request.readUInt16BE(6);
       const good = answer(request);
@@ -160,7 +160,7 @@ describe('ping', () => {
     expect(statistics).to.include({ transmitted: 3, received: 3, duplicates: 2, late: 1 });
   });
 
-  it('says what ICMP errors say, in ping’s words', async () => {
+  it('prints ICMP errors in the words of ping', async () => {
     const about = (icmp: Uint8Array): Uint8Array => buildIp4({ src: US, dst: PEER }, 1, icmp);
     const { errors } = await ping({ count: 1, waitMs: 30 }, (request, reply) => {
       const error = (type: number, code: number, id = 0, seq = 0): void =>
@@ -170,7 +170,7 @@ describe('ping', () => {
       error(11, 0);
       error(12, 0, 0x0900);
       error(3, 99);
-      // About somebody else's.
+      // An error about a request to another host.
       reply(
         packet(
           buildIcmp({
@@ -192,7 +192,7 @@ describe('ping', () => {
     ]);
   });
 
-  it('goes on when a request cannot be sent, and ends at the timeout', async () => {
+  it('continues when a request cannot be sent, and ends at the timeout', async () => {
     const begin = performance.now();
     const { errors, statistics } = await ping({ count: 0, intervalMs: 10, timeoutMs: 100 }, () => {
       throw Object.assign(new Error('no'), { code: 'EHOSTDOWN' });
