@@ -50,7 +50,7 @@ class Rig {
   add(spec: Partial<FaultSpec> & Pick<FaultSpec, 'kind'>): void {
     this.stage.add({ ...NONE, ...spec });
   }
-  /** Frames 0 to n-1 of 64 bytes, their number in byte 20. */
+  /** Sends frames 0 to n-1 of 64 bytes, with the number in byte 20. */
   send(n: number, dir: Direction = TX, gapMs = 0): void {
     for (let i = 0; i < n; i++) {
       const frame = new Uint8Array(64);
@@ -67,7 +67,7 @@ class Rig {
 const upTo = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
 
 describe('fault stage', () => {
-  it('is out of the way while there is nothing to do', () => {
+  it('is idle in a direction without faults', () => {
     const r = new Rig();
     expect([r.stage.idle(TX), r.stage.idle(RX)]).to.deep.equal([true, true]);
     r.add({ kind: 'drop', point: 'rx' });
@@ -99,7 +99,7 @@ describe('fault stage', () => {
     expect(kept({ rate: 0.25, seed: 2 }, 250)).to.not.deep.equal(some);
   });
 
-  // What a kind does to frames 0 to 9, 10 ms apart: number, ms of delay and length of what comes out.
+  // Output of each kind for frames 0 to 9, sent 10 ms apart: number, delay in ms, length.
   const calm = upTo(10).map((n) => [n, 0, 64]);
   const kinds: [Partial<FaultSpec> & Pick<FaultSpec, 'kind'>, number[][]][] = [
     [{ kind: 'drop', nth: 4 }, calm.filter(([n]) => n !== 3)],
@@ -116,7 +116,7 @@ describe('fault stage', () => {
   ];
   for (const [spec, want] of kinds) {
     for (const point of ['tx', 'rx', 'wire'] as const) {
-      it(`${spec.kind} at ${point} is for that direction`, () => {
+      it(`${spec.kind} at ${point} applies to that direction only`, () => {
         const r = new Rig();
         r.add({ ...spec, point });
         const sent = ([TX, RX] as const).map((dir) => {
@@ -129,7 +129,7 @@ describe('fault stage', () => {
           expect(r.out.every((o) => o.dir === dir)).to.equal(true);
           return { left, broken: broken.length };
         });
-        // The n-th is counted over both directions: at `wire` what is sent first has it.
+        // At `wire` the n-th frame is counted over both directions, so it is in the one sent first.
         const both = spec.nth === undefined;
         for (const dir of [TX, RX]) {
           const name = dir === TX ? 'tx' : 'rx';
@@ -144,9 +144,9 @@ describe('fault stage', () => {
     }
   }
 
-  it('counts only frames that its filter lets through', () => {
+  it('counts only frames that match its filter', () => {
     const r = new Rig();
-    // Byte 20 odd: ldb [20]; jset #1; keep or not.
+    // Matches if byte 20 is odd: ldb [20]; jset #1; ret 0xffff or 0.
     const match = bpfProgram([
       [0x30, 0, 0, 20],
       [0x45, 0, 1, 1],
@@ -159,7 +159,7 @@ describe('fault stage', () => {
     expect([r.stage.faults[0]!.matched, r.stage.faults[0]!.hits]).to.deep.equal([4, 1]);
   });
 
-  it('delays without reordering, jitter or not', () => {
+  it('delays without reordering, with and without jitter', () => {
     const r = new Rig();
     r.add({ kind: 'delay', delayMs: 10, jitterMs: 20 });
     r.send(50, RX, 1);
@@ -171,7 +171,7 @@ describe('fault stage', () => {
     expect(r.stage.held).to.equal(0);
   });
 
-  it('lets others pass a reordered frame', () => {
+  it('lets other frames pass a reordered frame', () => {
     const r = new Rig();
     r.add({ kind: 'reorder', nth: 2, delayMs: 3 });
     r.send(8, TX, 1);
@@ -198,7 +198,7 @@ describe('fault stage', () => {
     expect(bits).to.be.within(1, 3);
   });
 
-  it('limits the rate, and drops what its queue does not hold', () => {
+  it('limits the rate, and drops frames when its queue is full', () => {
     const r = new Rig();
     // 64 bytes at 512 kbit/s: a millisecond each.
     r.add({ kind: 'rate', rate: 512_000, burst: 10 });

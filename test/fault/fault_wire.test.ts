@@ -114,7 +114,7 @@ describe('fault wire', () => {
     expect([far, got, scratches]).to.deep.equal([[0, 2, 3], [0, 1, 3], 1]);
   });
 
-  it('delays what is received and wakes the NIC when it is due', () => {
+  it('delays received frames, and notifies the NIC when they are due', () => {
     stage.add(spec('delay', { delayMs: 10 }));
     receive(8);
     send(2);
@@ -127,7 +127,7 @@ describe('fault wire', () => {
     ]);
   });
 
-  it('delivers what it held when the last fault has gone', () => {
+  it('delivers held frames when the last fault is removed', () => {
     stage.add(spec('delay', { delayMs: 10 }));
     send(2);
     stage.removeAll();
@@ -137,7 +137,7 @@ describe('fault wire', () => {
     expect(far).to.deep.equal([0, 1, 0]);
   });
 
-  it('keeps a full wire waiting instead of losing frames', () => {
+  it('waits for a full wire instead of dropping frames', () => {
     link.ab.impair.rateBps = 512_000;
     link.ab.impair.queueFrames = 4;
     link.ab.impair.full = 'wait';
@@ -147,7 +147,7 @@ describe('fault wire', () => {
     expect(far).to.have.length(30);
   });
 
-  it('refuses what is outside memory as a wire does', () => {
+  it('refuses addresses outside memory as a wire does', () => {
     stage.add(spec('drop'));
     expect(wire.writev(Uint32Array.from([arena.byteLength - 4, 64]), 1)).to.be.below(0);
     expect(wire.writev(Uint32Array.from([0, 64]), 2)).to.be.below(0);
