@@ -1,4 +1,7 @@
-/** The tarball that `npm pack` makes: complete, installable without scripts, good for every Node. */
+/**
+ * The tarball that `npm pack` makes: complete, installable without scripts, usable with each Node
+ * version.
+ */
 
 import { execFileSync, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -30,7 +33,7 @@ interface Ran {
   stderr: string;
 }
 
-/** npm's own settings of the run that started us are not for the runs in here. */
+/** The environment without the settings of the npm run that started this process. */
 const env = Object.fromEntries(
   Object.entries(process.env).filter(
     ([name]) => !/^npm_|^NODE_OPTIONS$|^TAPNIC_ADDON$/i.test(name),
@@ -69,7 +72,7 @@ describe('package', function () {
   const tapnic = (...args: string[]): Ran => run(app, 'npx', '--no-install', 'tapnic', ...args);
 
   before(() => {
-    // A copy: what packing does to dist and what others run there are none of each other's business.
+    // Pack a copy, because packing changes dist, which other tests run from.
     mkdirSync(checkout);
     const tracked = must(
       root,
@@ -108,7 +111,7 @@ describe('package', function () {
   });
   after(() => rmSync(work, { recursive: true, force: true }));
 
-  it('has what runs and what builds it, and nothing else', () => {
+  it('contains what is needed to run and to build it, and nothing else', () => {
     expect(files).to.include.members([
       'package.json',
       'LICENSE',
@@ -143,7 +146,7 @@ describe('package', function () {
     expect(tapnic('nonesuch').status).to.equal(2);
   });
 
-  it('exports what its documentation says, with types that tsc takes', () => {
+  it('exports the documented names, with types that tsc accepts', () => {
     writeFileSync(
       join(app, 'program.ts'),
       `import { connect, createServer, createStack, openFile, Tap, TapnicError, Tun, tuntap } from 'tapnic';
@@ -210,12 +213,12 @@ describe('package', function () {
     );
   });
 
-  it('uses the prebuilt addon when installed with scripts, and builds where it cannot', () => {
+  it('uses the prebuilt addon, and names the build command where it cannot be loaded', () => {
     const script = join(installed, 'scripts/build-addon.mjs');
     must(app, process.execPath, script);
     expect(existsSync(join(installed, 'build')), 'nothing was built').to.equal(false);
 
-    // A prebuilt for another system.
+    // A prebuilt that cannot be loaded, as on another system.
     const prebuilt = join(installed, PREBUILT);
     renameSync(prebuilt, `${prebuilt}.kept`);
     try {
@@ -228,7 +231,7 @@ describe('package', function () {
       rmSync(prebuilt);
       const plain = 'node node_modules/tapnic/scripts/build-addon.mjs';
       expect(load().stdout).to.equal(`tapnic's addon is not built: run \`${plain}\`\n`);
-      // The command that it names does it.
+      // The command in the message builds the addon.
       must(app, 'bash', '-c', plain);
       expect(load().stdout).to.equal('loaded\n');
     } finally {
@@ -237,7 +240,7 @@ describe('package', function () {
     }
   });
 
-  it('has the same prebuilt addon wherever it is made', () => {
+  it('builds the same prebuilt addon in any folder', () => {
     const sha = (file: string): string =>
       createHash('sha256').update(readFileSync(file)).digest('hex');
     const elsewhere = join(work, 'else/where');
@@ -258,7 +261,7 @@ describe('package', function () {
     needs('root', 'tap', 'netns');
 
     for (const major of NODES)
-      it(`${major}: brings a stack up that Linux pings`, async () => {
+      it(`${major}: starts a stack that Linux can ping`, async () => {
         const dir = join(work, `node${major}`);
         mkdirSync(dir);
         writeFileSync(join(dir, 'package.json'), '{"private":true}\n');
@@ -278,7 +281,7 @@ describe('package', function () {
   });
 });
 
-/** The addon is loaded before the options are looked at. */
+/** Tap loads the addon before it checks its options. */
 const LOAD = `
   const { Tap } = await import('tapnic');
   try {
