@@ -1,12 +1,12 @@
-/** What a bench is. */
+/** The interface of a bench. */
 
 import type { Need } from '../support/needs.ts';
 import type { Row } from './result.ts';
 
 export interface BenchOptions {
-  /** A tiny size: shows that it runs; the figures mean nothing. */
+  /** A tiny size that only shows that the bench runs; its figures mean nothing. */
   readonly quick: boolean;
-  /** Says what is going on, on standard error. */
+  /** Reports progress on standard error. */
   readonly progress: (text: string) => void;
 }
 
@@ -14,8 +14,8 @@ export interface Bench {
   readonly name: string;
   readonly description: string;
   readonly needs: readonly Need[];
-  /** Rejects if it could not measure, or if a figure's path was not the claimed one. */
+  /** Rejects if it cannot measure, or if the bytes of a figure took another path than claimed. */
   readonly run: (options: BenchOptions) => Promise<Row[]>;
-  /** The rows as text; a line for each unless given. */
+  /** Formats the rows as text; formatRows if not given. */
   readonly format?: (rows: readonly Row[]) => string;
 }

@@ -1,4 +1,4 @@
-/** The benches there are. */
+/** All benches. */
 
 import type { Bench } from './bench.ts';
 import { sendfile } from './sendfile.ts';

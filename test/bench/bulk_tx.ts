@@ -1,7 +1,7 @@
 /**
- * Bulk transmit: a file that lies in the arena leaves by sendfile, through unmapped mbufs, bus_dma and
- * the emulated NIC, and a C program receives and discards it. In turns with `baseline/bulk_tx.c`,
- * the least sender there can be, which serves the same receiver over a TAP of its own.
+ * Bulk transmit: sendfile sends a file in the arena through unmapped mbufs, bus_dma and the
+ * emulated NIC, and a C program receives and discards it. Runs alternate with those of
+ * `baseline/bulk_tx.c`, a minimal sender that serves the same receiver over its own TAP.
  */
 
 import { createHash, randomFillSync } from 'node:crypto';
@@ -33,14 +33,14 @@ interface Run {
   foreign: number;
 }
 
-/** What the C programs print, as far as it is used. */
+/** The fields used of what the C programs print. */
 export interface Report {
   bytes: number;
   seconds: number;
   cpuSeconds: number;
 }
 
-/** What the transfers of one row are. */
+/** Size of the transfers of one row. */
 export interface Size {
   fileBytes: number;
   /** Requests for the file on one connection. */
@@ -53,7 +53,7 @@ export function reportOf(stdout: string): Report {
   return report;
 }
 
-/** The receiver, the file, and which CPU is whose: what the senders have in common. */
+/** What all senders share: the receiver, the file, and the assignment of CPUs. */
 export class BulkRig {
   readonly baselines: Baselines;
   readonly size: Size;
@@ -75,7 +75,7 @@ export class BulkRig {
     return this.size.fileBytes * this.size.requests;
   }
 
-  /** One transfer from `address` in `ns`; `senderCpu` tells the sender's CPU seconds so far. */
+  /** One transfer from `address` in `ns`; `senderCpu` returns the sender's CPU seconds so far. */
   async #transfer(ns: Netns, address: string, senderCpu: () => Promise<number>): Promise<Run> {
     const { fileBytes, requests } = this.size;
     const sink = this.baselines.program('sink');
@@ -89,7 +89,7 @@ export class BulkRig {
     const busy = busySeconds() - busy0;
     const own = ownCpuSeconds() - own0;
     const cpu = (await senderCpu()) - cpu0;
-    // More than the bodies are only their headers.
+    // Bytes beyond the bodies can only be their headers.
     const headers = report.bytes - this.payload;
     if (headers < 0 || headers > 2048 * requests)
       throw new Error(`${address}: received ${report.bytes} bytes for ${this.payload}`);
@@ -123,7 +123,7 @@ export class BulkRig {
     });
     try {
       await ready;
-      // It counts its own CPU time, from ready to the last acknowledgment.
+      // The sender counts its own CPU time, from ready to the last acknowledgment.
       let first = true;
       return await this.#transfer(ns, '192.0.2.2', async () => {
         if (first) {
@@ -141,7 +141,9 @@ export class BulkRig {
     }
   }
 
-  /** Starts a serving instance, the file in its arena and checked to arrive as it is. */
+  /**
+   * Starts a serving instance, loads the file into its arena, and checks that it arrives intact.
+   */
   async startInstance(ns: Netns, engine: Engine, mode: Mode): Promise<Instance> {
     const options = ['--engine', engine, '--mode', mode, '--memory', MEMORY, '--mtu', String(MTU)];
     const instance = await Instance.start(ns, ['serve', this.#www, ...options]);
@@ -151,17 +153,17 @@ export class BulkRig {
     if (status !== 0) throw new Error(`curl: status ${status}: ${stderr.trim()}`);
     const sha256 = createHash('sha256').update(readFileSync(out)).digest('hex');
     rmSync(out);
-    if (sha256 !== this.#sha256) throw new Error('the file did not arrive as it is');
+    if (sha256 !== this.#sha256) throw new Error('the file did not arrive intact');
     return instance;
   }
 
-  /** A run of ours. */
+  /** A run of the emulated host. */
   async runInstance(instance: Instance): Promise<Run> {
     const { pid, addr, control } = instance.ready;
     try {
       return await this.#transfer(instance.ns, addr, () => Promise.resolve(cpuSecondsOf(pid)));
     } catch (e) {
-      // What the connection waited for cannot be seen later.
+      // Read the state of the connections now; it cannot be read later.
       const state = await request(control, 'netstat', { report: 'an' }).catch(String);
       throw new Error(`${String(e)}; connections: ${JSON.stringify(state)}`, { cause: e });
     }
@@ -180,7 +182,7 @@ export class BulkRig {
   }
 }
 
-/** One row: `engine` in `mode` in turns with the C sender. */
+/** Measures one row: `engine` in `mode`, alternating with the C sender. */
 export async function bulkTxRow(
   name: string,
   rig: BulkRig,

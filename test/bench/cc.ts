@@ -17,14 +17,14 @@ function compiler(): string {
   );
 }
 
-/** Compiled baselines in a directory of their own, gone when disposed of. */
+/** Compiles baselines into a temporary directory, which dispose removes. */
 export class Baselines implements Disposable {
   readonly #dir = mkdtempSync(join(tmpdir(), 'tapnic-bench-'));
   readonly #done = new Set<string>();
   readonly #cc: string;
 
   constructor() {
-    // An interrupted bench leaves by way of the exit handlers alone.
+    // An interrupted bench runs its exit handlers only.
     process.once('exit', this.#remove);
     try {
       this.#cc = compiler();
@@ -34,7 +34,7 @@ export class Baselines implements Disposable {
     }
   }
 
-  /** Scratch space with the same end. */
+  /** Scratch space, removed together with the programs. */
   get dir(): string {
     return this.#dir;
   }
@@ -45,7 +45,7 @@ export class Baselines implements Disposable {
     return `${text.split('\n')[0]} ${FLAGS[1]}`;
   }
 
-  /** The program made of `baseline/<name>.c`. */
+  /** Compiles `baseline/<name>.c` once; returns the path of the program. */
   program(name: string): string {
     const out = join(this.#dir, name);
     if (!this.#done.has(name)) {

@@ -1,19 +1,19 @@
-/** The machine while a bench runs: what it is, and how much of it others used. */
+/** Facts about the machine, and the CPU time that others used while a bench runs. */
 
 import { readFileSync, readdirSync } from 'node:fs';
 import { cpus, loadavg, release } from 'node:os';
 import type { Fact } from './result.ts';
 
-/** `/proc/stat` counts in these. */
+/** Ticks of `/proc/stat` per second. */
 const TICKS_PER_SECOND = 100;
 
-/** Fields of the `cpu` line of /proc/stat. */
+/** Indexes of fields in the `cpu` line of /proc/stat. */
 const IDLE = 3;
 const IOWAIT = 4;
-/** The guest times that follow are in user and nice already. */
+/** Fields to sum: the guest times after them are included in user and nice. */
 const FIELDS = 8;
 
-/** CPU seconds used since boot by everything, time that the hypervisor gave to others included. */
+/** CPU seconds used since boot by everything, including time that the hypervisor gave to others. */
 export function busySeconds(): number {
   const [line = ''] = readFileSync('/proc/stat', 'utf8').split('\n');
   const ticks = line
@@ -31,7 +31,7 @@ export function cpuSecondsOf(pid: number): number {
     try {
       ns += Number(readFileSync(`/proc/${pid}/task/${tid}/schedstat`, 'utf8').split(' ')[0]);
     } catch {
-      // The thread ended meanwhile.
+      // The thread has ended meanwhile.
     }
   }
   return ns / 1e9;
@@ -53,7 +53,7 @@ export function allowedCpus(): number[] {
   });
 }
 
-/** What every row says of the machine. */
+/** The facts about the machine that every row has. */
 export function machineFacts(): Record<string, Fact> {
   const [cpu] = cpus();
   return {

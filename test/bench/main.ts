@@ -1,6 +1,6 @@
 /**
- * `npm run bench -- NAME [--json] [--quick]`: runs a bench and prints its rows. Status 0 done, 1 it
- * could not measure, 2 usage.
+ * `npm run bench -- NAME [--json] [--quick]`: runs a bench and prints its rows. Status 0: done, 1:
+ * it could not measure, 2: wrong usage.
  */
 
 import { parseArgs } from 'node:util';
@@ -58,7 +58,7 @@ async function main(): Promise<number> {
   return 0;
 }
 
-// An interrupt ends by way of the exit handlers, which remove the namespaces.
+// On an interrupt run the exit handlers, which remove the namespaces.
 process.once('SIGINT', () => process.exit(130));
 try {
   process.exitCode = await main();

@@ -1,4 +1,4 @@
-/** Which CPU is whose: sender and receiver on one of their own each, where there are two. */
+/** Assignment of CPUs: sender and receiver get a CPU each, if there are two. */
 
 import { spawnSync } from 'node:child_process';
 import { allowedCpus } from './load.ts';
@@ -8,7 +8,7 @@ interface Cpus {
   receiver: number;
 }
 
-/** The CPUs of a bench; null where there is but one, or no `taskset`. */
+/** The CPUs of a bench; null if there is only one, or no `taskset`. */
 export class Pins {
   readonly cpus: Cpus | null;
 
@@ -21,12 +21,12 @@ export class Pins {
     this.cpus = can ? { sender, receiver } : null;
   }
 
-  /** The argument of a baseline program. */
+  /** The arguments that pin a baseline program. */
   args(who: keyof Cpus): string[] {
     return this.cpus === null ? [] : ['-c', String(this.cpus[who])];
   }
 
-  /** Moves all threads of process `pid`. */
+  /** Pins all threads of process `pid`. */
   move(pid: number, who: keyof Cpus): void {
     if (this.cpus === null) return;
     const args = ['-a', '-p', '-c', String(this.cpus[who]), String(pid)];

@@ -1,6 +1,6 @@
 /**
- * Proof of the path: what the instance, its driver and Linux's side of the TAP counted while the
- * bytes of a figure went through. A figure whose counters do not say what it claims is refused.
+ * Proof of the path: checks what the instance, its driver and Linux's side of the TAP counted
+ * during the runs of a figure. A figure whose counters contradict its claim is refused.
  */
 
 import { request } from '../../src/cli/control_client.ts';
@@ -15,15 +15,15 @@ export type Mode = 'wire' | 'vnet';
 const ETHER_HEADER = 14;
 const PAGE_SIZE = 4096;
 
-/** The ways that file bytes can take; see ARMS. */
+/** The transmit paths of file bytes; see ARMS. */
 export type ArmName = 'default' | 'no-ext-pgs' | 'no-nomap' | 'no-txcsum';
 
 export interface Arm {
   readonly name: ArmName;
-  /** What the user asks for. */
+  /** The option that selects the arm, for tables. */
   readonly label: string;
   readonly args: readonly string[];
-  /** Capabilities that are on, and off. */
+  /** Capabilities that must be on, and off. */
   readonly on: readonly string[];
   readonly off: readonly string[];
   /** Whether unmapped mbufs are converted in ip_output. */
@@ -82,7 +82,7 @@ export function armOf(name: ArmName): Arm {
   return ARMS.find((arm) => arm.name === name)!;
 }
 
-/** Of the payload, at most this may be what FreeBSD copies itself for being small. */
+/** Largest part of the payload that FreeBSD may copy because it is small. */
 const SMALL_MAX = 0.01;
 
 export interface Counts {
@@ -96,7 +96,7 @@ interface LinkStats {
   stats64: { rx: { packets: number; bytes: number } };
 }
 
-/** Linux's counters of the TAP: a witness that is not ours. */
+/** Linux's counters of the TAP, which are independent of ours. */
 async function tapCounts(instance: Instance): Promise<Counts['tap']> {
   const args = ['-s', '-j', 'link', 'show', 'dev', instance.ready.tap];
   const links: LinkStats[] = JSON.parse(await instance.ns.execAsync('ip', args));
@@ -113,7 +113,7 @@ export async function readCounts(instance: Instance): Promise<Counts> {
   return { emulator: m.emulator, sendfile: m.sendfile, nic, tap: await tapCounts(instance) };
 }
 
-/** What is claimed of the runs between two readings. */
+/** What a figure claims about the runs between two readings. */
 export interface Claim {
   engine: Engine;
   mode: Mode;
@@ -121,7 +121,7 @@ export interface Claim {
   mtu: number;
   /** Payload bytes received. */
   bytes: number;
-  /** sendfile(2) calls at the least. */
+  /** Least number of sendfile(2) calls. */
   requests: number;
 }
 
@@ -135,7 +135,7 @@ function cpuReads(before: Counts, after: Counts): [string, number][] {
     .filter(([, n]) => n !== 0);
 }
 
-/** Proves `claim` from what was counted between `before` and `after`; throws if it does not hold. */
+/** Proves `claim` by what was counted between `before` and `after`; throws if it does not hold. */
 export function provePath(
   instance: Instance,
   claim: Claim,
@@ -183,7 +183,7 @@ export function provePath(
   must(arm.maps ? path.sf_bufs >= claim.bytes / PAGE_SIZE : path.sf_bufs === 0, pages);
   must(path.dmaBounced === 0, `${path.dmaBounced} bounced pages`);
   must(path.dmaFaults === 0, `${path.dmaFaults} DMA faults`);
-  // What tcp_output copied for being small is summed along with the header.
+  // Payload that tcp_output copies because it is small is summed together with the header.
   const summed = reads.reduce((n, [, bytes]) => n + bytes, 0);
   if (arm.sums) must(summed >= claim.bytes, `only ${summed} bytes summed or copied by the CPU`);
   for (const [why, n] of reads) {
@@ -192,7 +192,8 @@ export function provePath(
     must(n <= most, `the CPU read ${n} file bytes: ${why}`);
   }
   must(tapBytes >= claim.bytes, `the TAP took ${tapBytes} bytes of ${claim.bytes}`);
-  // With TSO the driver hands over long frames in both modes; who cuts them up tells the modes apart.
+  // With TSO the driver sends long frames in both modes. In mode wire the NIC segments them, in
+  // mode vnet Linux does.
   const frameMax = claim.mtu + ETHER_HEADER;
   const tso = arm.on.includes('TSO4');
   must(!tso || driverFrames * frameMax * 2 < claim.bytes, `${driverFrames} frames sent: no TSO`);

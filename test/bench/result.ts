@@ -1,39 +1,41 @@
-/** What a bench prints: rows, as JSON for scripts or as a table. */
+/** The output of a bench: rows, as JSON for scripts or as a table. */
 
 import Table from 'cli-table3';
 
-/** What a proof or a condition may be. */
+/** The type of values in `path` and `conditions`. */
 export type Fact = string | number | boolean | null | readonly string[];
 
 /** One figure with everything needed to judge it. */
 export interface Row {
   name: string;
-  /** Median over the runs that count. */
+  /** Median over the counted runs. */
   value: number;
   unit: string;
   higherIsBetter: boolean;
-  /** The same of the least program that does the same work, measured in turns with ours. */
+  /** The same figure of the baseline, measured in alternation with ours. */
   baseline: { name: string; value: number; cpuPerGB: number };
   /** Median over the rounds of value : baseline within the round. */
   ratio: number;
-  /** Least and greatest value of the runs that count. */
+  /** Smallest and largest value of the counted runs. */
   spread: [number, number];
   ratioSpread: [number, number];
-  /** Runs that count. */
+  /** Number of counted runs. */
   runs: number;
-  /** CPU seconds of our sending process per 10^9 payload bytes, kernel work on its account included. */
+  /**
+   * CPU seconds of our sending process per 10^9 payload bytes, including the kernel's work for it.
+   */
   cpuPerGB: number;
-  /** What was counted in these runs that proves which path the bytes took. */
+  /** Counters of these runs that prove which path the bytes took. */
   path: Record<string, Fact>;
   /**
-   * Median over the rounds of baseline : ours in CPU seconds per byte; above 1 ours needs less. On a
-   * machine that others use as well it says more than `ratio`, which waits for a core along with us.
+   * Median over the rounds of baseline : ours in CPU seconds per byte; above 1 ours needs less. On
+   * a shared machine it means more than `ratio`, which includes the time spent waiting for a CPU.
    */
   cpuRatio: number;
   conditions: Record<string, Fact>;
 }
 
-/** The middle value; of an even number the mean of the middle two. */
+/** The middle value; for an even number of values the mean of the middle two. */
 export function median(values: readonly number[]): number {
   const sorted = [...values].sort((a, b) => a - b);
   const mid = sorted.length >> 1;
@@ -41,12 +43,12 @@ export function median(values: readonly number[]): number {
   return (sorted[mid - 1]! + sorted[mid]!) / 2;
 }
 
-/** Least and greatest. */
+/** Smallest and largest value. */
 export function spread(values: readonly number[]): [number, number] {
   return [Math.min(...values), Math.max(...values)];
 }
 
-/** Four significant digits: more would claim what no run here can tell. */
+/** Rounds to four significant digits: the runs are not more precise. */
 export function rounded(n: number): number {
   return Number(n.toPrecision(4));
 }
@@ -55,7 +57,7 @@ function rangeText([min, max]: readonly [number, number]): string {
   return `[${min}-${max}]`;
 }
 
-/** The rows as a table, and under it the conditions that all of them share. */
+/** The rows as a table, then the conditions that all of them share. */
 export function formatRows(rows: readonly Row[]): string {
   const table = new Table({
     head: [
@@ -89,7 +91,7 @@ export function formatRows(rows: readonly Row[]): string {
   return `${table.toString()}\n${sharedConditions(rows)}`;
 }
 
-/** The conditions that all rows share, a line each. */
+/** The conditions that all rows share, one line each. */
 export function sharedConditions(rows: readonly Row[]): string {
   const [first] = rows;
   const shared = Object.entries(first?.conditions ?? {}).filter(([key, value]) =>

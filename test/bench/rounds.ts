@@ -1,30 +1,31 @@
-/** Rounds of runs in turns, and which of them count. */
+/** Repeats rounds of alternating runs, and selects those that count. */
 
-/** Others used this much of a core: the round counts only if there are no better ones. */
+/** If others use more of a core than this, a round counts only if too few are better. */
 const NOISE_CORES = 0.12;
 
 /** How long a figure may take. */
 export interface Effort {
-  /** Runs of ours first: the compiler's threads share the sender's CPU until they are done. */
+  /**
+   * Runs of ours before the first round: until V8's compiler threads are done, they use the
+   * sender's CPU.
+   */
   warmUps: number;
   /** Undisturbed rounds wanted. */
   rounds: number;
-  /** Disturbed rounds are measured again until so many seconds have passed. */
+  /** Disturbed rounds are repeated until this many seconds have passed. */
   seconds: number;
 }
 
 export interface Rounds<T> {
-  /** Those that count. */
+  /** The rounds that count. */
   counted: T[];
-  /** All, in order. */
+  /** All rounds, in order. */
   all: T[];
-  /** Too few were undisturbed: all count. */
+  /** Too few rounds were undisturbed, so all count. */
   noisy: boolean;
 }
 
-/**
- * Repeats `round` as `effort` says. `foreign`: the cores that others used during a round.
- */
+/** Repeats `round` within `effort`. `foreign` returns the cores that others used during a round. */
 export async function runRounds<T>(
   effort: Effort,
   round: (i: number) => Promise<T>,

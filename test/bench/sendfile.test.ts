@@ -17,7 +17,7 @@ function readBytes({ path }: Row, why: string): number {
 describe('bench: sendfile', () => {
   needs('root', 'netns', 'tap', 'curl', 'taskset', 'cc');
 
-  it('has every figure of every arm, next to mb_use_ext_pgs=0, and the proof of its path', function () {
+  it('prints every figure of every arm, next to mb_use_ext_pgs=0, and the proof of its path', function () {
     this.timeout(60_000);
     const { status, stdout, stderr } = bench('sendfile', '--quick', '--json');
     expect(status, stderr).to.equal(0);

@@ -1,7 +1,8 @@
 /**
  * `sendfile`: web serving from a warm page cache in four arms: unmapped mbufs, one mapped mbuf per
- * page as it was before them, and unmapped mbufs that are converted because the NIC lacks NOMAP or
- * checksum offload. Mbufs in the send buffers, CPU time, and what was mapped, converted and read.
+ * page as before unmapped mbufs existed, and unmapped mbufs that are converted because the NIC
+ * lacks NOMAP or checksum offload. Measures mbufs in the send buffers, CPU time, and what was
+ * mapped, converted and read.
  */
 
 import Table from 'cli-table3';
@@ -26,11 +27,11 @@ const KIB = 1024;
 const MIB = KIB * KIB;
 const SEED = 349529;
 const BASELINE: ArmName = 'no-ext-pgs';
-/** In bulk the default arm has at least so many times fewer mbufs than the baseline. */
+/** In bulk the baseline must have at least this many times the mbufs of the default arm. */
 const FEWER = 15;
 const FREEBSD_CLAIM = '5-10 % less CPU time in web serving';
 
-/** 1 KiB to 4 MiB and a third: no size is a number of whole pages. */
+/** 4/3 of 1 KiB to 4 MiB: no size is a whole number of pages. */
 const MIX_SIZES = Array.from({ length: 13 }, (_none, i) => Math.floor((KIB << i) * (4 / 3)));
 const MIX: Workload = { name: 'mix', connections: 64, sizes: MIX_SIZES, timesEach: 32 };
 const BULK: Workload = { name: 'bulk', connections: 4, sizes: [64 * MIB], timesEach: 4 };
@@ -41,7 +42,7 @@ const QUICK_MIX: Workload = { ...MIX, connections: 4, timesEach: 1 };
 const QUICK_BULK: Workload = { ...BULK, connections: 1, sizes: [16 * MIB], timesEach: 1 };
 const QUICK_EFFORT: Effort = { warmUps: 0, rounds: 1, seconds: 0 };
 
-/** One arm in one round. */
+/** The results of one arm in one round. */
 interface Measured {
   run: WebRun;
   mix: Fill;
@@ -57,18 +58,18 @@ interface Plan {
   readonly mix: Workload;
   readonly bulk: Workload;
   readonly effort: Effort;
-  /** Whether the figures are to be judged. */
+  /** Whether to check the figures. */
   readonly judge: boolean;
 }
 
 async function measure(plan: Plan, instance: Instance): Promise<Measured> {
   const { rig, mix, bulk } = plan;
-  // Looking costs the server CPU time: the timed run is the one that nobody looks into.
+  // Sampling costs the server CPU time, so the timed run is not sampled.
   const run = await rig.run(instance, mix);
   return { run, mix: await rig.fill(instance, mix), bulk: await rig.fill(instance, bulk) };
 }
 
-/** All arms of `plan`, in turns; every round begins with another arm. */
+/** Runs all arms of `plan` alternately; every round begins with another arm. */
 async function runArms(
   plan: Plan,
   instances: ReadonlyMap<Arm, Instance>,
@@ -107,7 +108,7 @@ async function runArms(
   return { rounds, paths: paths as Record<ArmName, Row['path']> };
 }
 
-/** What must be true of the send buffers, whatever the machine's speed. */
+/** Checks the send buffers by criteria that do not depend on the machine's speed. */
 function proveFill({ all }: Rounds<Round>, judge: boolean): void {
   for (const { name } of ARMS) {
     const extPgs = all.reduce((sum, r) => sum + r[name].bulk.extPgs + r[name].mix.extPgs, 0);
@@ -123,7 +124,7 @@ function proveFill({ all }: Rounds<Round>, judge: boolean): void {
     );
 }
 
-/** A row about `arm`: `figure` of each round against the baseline arm's in the same round. */
+/** A row for `arm`: `figure` of each round, compared with the baseline arm in the same round. */
 function rowOf(
   name: string,
   unit: string,
@@ -206,7 +207,7 @@ async function rowsOf(plan: Plan): Promise<Row[]> {
   }
 }
 
-/** One namespace for each arm, all gone at the end. */
+/** One namespace for each arm; `dispose` removes all. */
 class DisposableNamespaces {
   readonly #all: Netns[] = [];
 
@@ -225,7 +226,7 @@ function cellOf({ value, spread: [min, max], ratio }: Row): string {
   return `${value} [${min}-${max}]\n${ratio < 0.5 ? `1/${(1 / ratio).toFixed(1)}` : ratio.toFixed(3)}`;
 }
 
-/** File bytes the CPU read, by reason, per 10^9 sent. */
+/** File bytes read by the CPU, by reason, per 10^9 bytes sent. */
 function readsCell({ path }: Row): string {
   const reads = path['payload_bytes_read'] as string[];
   const perGB = reads.map((text) => {
@@ -239,7 +240,7 @@ function perGBText(n: number, path: Row['path']): string {
   return String(Math.round(n / (Number(path['bytes']) / 1e9)));
 }
 
-/** A table for each mode with a column for each arm, and what they share below. */
+/** A table for each mode with a column for each arm, then the conditions they share. */
 export function formatArms(rows: readonly Row[]): string {
   const modes = [...new Set(rows.map(({ path }) => String(path['mode'])))];
   const tables = modes.map((mode) => {

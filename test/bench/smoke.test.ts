@@ -5,7 +5,7 @@ import type { Row } from './result.ts';
 import { bench } from './run_bench.ts';
 
 describe('bench', () => {
-  it('takes an unknown name, and none, for a mistake in usage', () => {
+  it('exits with 2 for an unknown name, and without a name', () => {
     expect(bench('nonesuch')).to.include({ status: 2, stdout: '' });
     expect(bench()).to.include({ status: 2, stdout: '' });
   });
@@ -14,7 +14,7 @@ describe('bench', () => {
 describe('bench: smoke', () => {
   needs('root', 'netns', 'tap', 'curl', 'taskset', 'cc');
 
-  it('has a figure, its baseline and the proof of its path for every build and mode', function () {
+  it('prints a figure, its baseline and the proof of its path for every build and mode', function () {
     this.timeout(60_000);
     const { status, stdout, stderr } = bench('smoke', '--quick', '--json');
     expect(status, stderr).to.equal(0);

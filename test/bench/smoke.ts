@@ -1,6 +1,5 @@
 /**
- * `smoke`: the first figures. Bulk transmit with every build of the device in both egress modes, in
- * under a minute.
+ * `smoke`: bulk transmit with every build of the device in both egress modes, in under a minute.
  */
 
 import { nicModels } from '../../src/machine/nic_models.ts';
@@ -11,10 +10,10 @@ import type { Mode } from './proof.ts';
 import type { Row } from './result.ts';
 
 const MIB = 1 << 20;
-/** Larger than what the second-level cache holds, so that the payload comes from further away. */
+/** Larger than the second-level cache, so that the payload comes from further away. */
 const FILE_BYTES = 16 * MIB;
 
-/** Some 0.3 s of the C sender each. */
+/** About 0.3 s of the C sender each. */
 const SIZES: Record<Mode, Size> = {
   vnet: { fileBytes: FILE_BYTES, requests: 96 },
   wire: { fileBytes: FILE_BYTES, requests: 8 },

@@ -1,6 +1,6 @@
 /**
- * The web-serving workload: files of many sizes that lie in the arena, asked for in a seeded order
- * by a C client on many connections, and how full of mbufs the send buffers are meanwhile.
+ * The web-serving workload: files of many sizes in the arena, which a C client requests in a seeded
+ * order on many connections, and samples of the mbufs in the send buffers meanwhile.
  */
 
 import { createHash } from 'node:crypto';
@@ -20,22 +20,22 @@ import type { Row } from './result.ts';
 
 export const MTU = 1500;
 const MEMORY = '256M';
-/** Forgets the ssthresh and round trip that earlier connections measured. */
+/** The sysctl that clears the ssthresh and round-trip times of earlier connections. */
 const FORGET = 'net.inet.tcp.hostcache.purgenow';
 const CLIENT_TIMEOUT_MS = 90_000;
-/** Between two looks at the send buffers. */
+/** Milliseconds between two samples of the send buffers. */
 const SAMPLE_MS = 5;
 
-/** What is asked for. */
+/** The requests of a run. */
 export interface Workload {
   readonly name: string;
   readonly connections: number;
-  /** Sizes of the files, bytes, each asked for `timesEach` times. */
+  /** Sizes of the files in bytes; each file is requested `timesEach` times. */
   readonly sizes: readonly number[];
   readonly timesEach: number;
 }
 
-/** Bytes of all answers. */
+/** Bytes of all response bodies. */
 export function workloadBytes({ sizes, timesEach }: Workload): number {
   return sizes.reduce((sum, n) => sum + n, 0) * timesEach;
 }
@@ -53,14 +53,14 @@ export interface WebRun {
   foreign: number;
 }
 
-/** Files, lists and client of the workloads. */
+/** Files, request lists and client of the workloads. */
 export class WebRig {
   readonly #baselines: Baselines;
   readonly #pins = new Pins();
   readonly #www: string;
   readonly #seed: number;
   readonly #sizes: readonly number[];
-  /** Of all files, one after the other. */
+  /** SHA-256 of all files, one after the other. */
   readonly #sha256: string;
   readonly #workloads: readonly Workload[];
 
@@ -88,7 +88,9 @@ export class WebRig {
     return join(this.#baselines.dir, `list-${name}`);
   }
 
-  /** A serving instance with every file in its arena, all checked to arrive as they are. */
+  /**
+   * Starts a serving instance, loads every file into its arena, and checks that all arrive intact.
+   */
   async start(ns: Netns, arm: Arm, engine: Engine, mode: Mode): Promise<Instance> {
     const options = ['--engine', engine, '--mode', mode, '--memory', MEMORY, '--mtu', String(MTU)];
     const instance = await Instance.start(ns, ['serve', this.#www, ...options, ...arm.args]);
@@ -99,7 +101,7 @@ export class WebRig {
       `curl -sSf --max-time 60 ${urls} | sha256sum`,
     ]);
     if (!stdout.startsWith(this.#sha256))
-      throw new Error(`${arm.label}: the files did not arrive as they are: ${stderr}`);
+      throw new Error(`${arm.label}: the files did not arrive intact: ${stderr}`);
     return instance;
   }
 
@@ -108,7 +110,7 @@ export class WebRig {
     const { pid, addr } = instance.ready;
     const args = ['-d', addr, '-l', this.#list(workload), '-n', String(workload.connections)];
     const client = this.#baselines.program('web');
-    // What the last run's crowd taught the stack about the client is not this run's business.
+    // Clear the host cache, so that the connections of the last run do not affect this one.
     await request(instance.control, 'sysctl', { name: FORGET, value: '1' });
     const cpu0 = cpuSecondsOf(pid);
     const own0 = ownCpuSeconds();
@@ -135,7 +137,7 @@ export class WebRig {
     };
   }
 
-  /** As `run`, and looks into the send buffers all the while. */
+  /** Like `run`, but samples the send buffers meanwhile. */
   async fill(instance: Instance, workload: Workload): Promise<Fill> {
     const run = this.run(instance, workload);
     const fill = await watchSendBuffers(instance.control, run, SAMPLE_MS);

@@ -1,15 +1,15 @@
 /*
- * The least a TCP sender over a TAP can be: what is left of a bulk transfer when there is no socket
- * buffer, no congestion control and no driver. Answers ARP, accepts one connection, waits for its
- * first byte, then sends a stream gathered page by page from an arena by writev(2), as fast as the
- * peer's window lets it, and closes.
+ * A minimal TCP sender over a TAP: a bulk transfer without socket buffer, congestion control and
+ * driver. Answers ARP, accepts one connection, waits for its first byte, then sends a stream
+ * gathered page by page from an arena with writev(2), as fast as the peer's window allows, and
+ * closes.
  *
  *   bulk_tx -t TAP -m wire|vnet -b BYTES [-a ARENA_BYTES] [-c CPU]
  *
- * wire: segments of one MSS, the checksum computed here. vnet: segments of 44 MSS behind a
- * virtio-net header that leaves checksum and segmentation to Linux. At most 16 segments go out
- * between two looks at the acknowledgments. No timestamps, no SACK; a silence of 200 ms sends again
- * from the first unacknowledged byte.
+ * wire: segments of one MSS, with the checksum computed here. vnet: segments of 44 MSS after a
+ * virtio-net header that leaves checksum and segmentation to Linux. At most 16 segments are sent
+ * between two reads of acknowledgments. No timestamps, no SACK; after 200 ms without a frame it
+ * sends again from the first unacknowledged byte.
  *
  * Prints "ready" when the interface is up, and at the end one line of JSON. Linux's address is
  * 192.0.2.1/24, ours is 192.0.2.2, port 80.
@@ -41,7 +41,7 @@ enum {
   MSS = 1460,
   TSO_SEGMENT = 44 * MSS,
   BURST = 16,
-  VNET = 10, /* sizeof(struct virtio_net_hdr), what a TAP expects unless told otherwise */
+  VNET = 10, /* sizeof(struct virtio_net_hdr), the default header size of a TAP */
   ETH = 14,
   IP = 20,
   TCP = 20,
@@ -69,7 +69,8 @@ static uint16_t peer_port;
 static unsigned wscale;
 static uint32_t mss = MSS;
 static uint32_t rcv_nxt;
-/* Stream offsets: first unacknowledged, next to send, highest sent. The FIN is the byte after the last. */
+/* Stream offsets: first unacknowledged, next to send, highest sent. The FIN is the byte after
+ * the last. */
 static uint64_t una, nxt, sent_max, total;
 static uint64_t wnd;
 static bool open_, asked, peer_fin;
@@ -93,7 +94,7 @@ static void put32(uint8_t *p, uint32_t v) {
 static unsigned get16(const uint8_t *p) { return (unsigned)p[0] << 8 | p[1]; }
 static uint32_t get32(const uint8_t *p) { return (uint32_t)get16(p) << 16 | get16(p + 2); }
 
-/* Sum in memory order; every piece but a segment's last has an even length. */
+/* Sums in memory order. Every piece of a segment except the last must have an even length. */
 static uint64_t sum(const uint8_t *p, size_t n, uint64_t s) {
   size_t i = 0;
   for (; i + 4 <= n; i += 4) {
@@ -125,7 +126,7 @@ static uint16_t fold(uint64_t s) {
 
 static void store_sum(uint8_t *at, uint16_t v) { memcpy(at, &v, 2); }
 
-/* Headers, virtio-net header included, of the segment at `off` of the stream; returns their length. */
+/* Writes the headers, virtio-net header included, of the segment at `off`; returns their length. */
 static size_t headers(uint8_t *h, uint64_t off, unsigned flags, const uint8_t *opts, size_t optlen,
                       const struct iovec *iov, int iovcnt, size_t len) {
   static uint16_t id;
@@ -173,7 +174,7 @@ static size_t headers(uint8_t *h, uint64_t off, unsigned flags, const uint8_t *o
   return (size_t)vnet + ETH + IP + thl;
 }
 
-/* Sends `len` bytes of the stream from `off`, and `flags`. */
+/* Sends `len` bytes of the stream from `off`, with `flags`. */
 static void emit(uint64_t off, size_t len, unsigned flags, const uint8_t *opts, size_t optlen) {
   uint8_t h[VNET + HEADERS + 40];
   struct iovec iov[2 + TSO_SEGMENT / PAGE + 2];
@@ -221,7 +222,7 @@ static void syn(const uint8_t *f, const uint8_t *tcp, size_t thl) {
     if (kind == 3 && optlen == 3) wscale = tcp[i + 2] > 14 ? 14 : tcp[i + 2];
     i += optlen;
   }
-  /* MSS, no-operation, window scale 0 (the windows we offer are small, the peer's may not be). */
+  /* MSS, no-operation, window scale 0: our windows are small, but the peer may scale its own. */
   const uint8_t opts[] = {2, 4, MSS >> 8, MSS & 0xff, 1, 3, 3, 0};
   emit(0, 0, SYN | ACK, opts, sizeof opts);
 }
@@ -243,7 +244,7 @@ static void tcp_in(const uint8_t *f, size_t len) {
   const uint32_t acked = get32(tcp + 8) - (iss + 1 + (uint32_t)una);
   if (acked <= sent_max - una) {
     una += acked;
-    if (nxt < una) nxt = una; /* what is being sent again had arrived after all */
+    if (nxt < una) nxt = una; /* the bytes being sent again had arrived */
     wnd = (uint64_t)get16(tcp + 14) << wscale;
   }
   const uint32_t data = (uint32_t)(iplen - ihl - thl);
@@ -255,11 +256,11 @@ static void tcp_in(const uint8_t *f, size_t len) {
       peer_fin = true;
     }
   }
-  /* Data that no segment of ours is about to acknowledge. */
+  /* No data segment will carry the acknowledgment, so send it alone. */
   if ((data > 0 || (tcp[13] & FIN)) && nxt >= total) emit(nxt, 0, ACK, NULL, 0);
 }
 
-/* Takes every frame there is; returns whether there was one. */
+/* Reads and handles all frames that wait; returns whether there was one. */
 static bool drain(void) {
   static uint8_t f[VNET + 65536 + ETH];
   bool any = false;
@@ -279,14 +280,15 @@ static bool drain(void) {
   }
 }
 
-/* One burst into the peer's window; returns whether anything went out. */
+/* Sends one burst into the peer's window; returns whether it sent a segment. */
 static bool burst(void) {
   int n = 0;
   for (; n < BURST && nxt < total; n++) {
     const uint64_t room = una + wnd > nxt ? una + wnd - nxt : 0;
     uint64_t len = total - nxt < segment ? total - nxt : segment;
     if (len > room) {
-      /* A small segment costs as much as a large one: wait, unless nothing else would come. */
+      /* A small segment costs as much as a large one: wait for more window, unless all data is
+       * acknowledged. */
       if (room == 0 || nxt != una) break;
       len = room;
     }
@@ -305,7 +307,7 @@ static void wait_frames(void) {
   if (n != 0 || !asked || una >= total) return;
   if (nxt > una) retransmits++;
   nxt = una;
-  /* An old sequence number: the answer says what has arrived and what the window is. */
+  /* An old sequence number: the peer answers with its acknowledgment and its window. */
   emit(una - 1, 0, ACK, NULL, 0);
 }
 

@@ -1,12 +1,12 @@
 /*
- * A receiver that does nothing but receive: connects, asks for a path over HTTP/1.1 a number of
- * times on one connection, at most four requests ahead of the answers, and throws away what comes
- * until the peer closes. The socket has the kernel's default buffers.
+ * A minimal receiver: connects, requests a path over HTTP/1.1 a number of times on one connection,
+ * at most four requests ahead of the responses, and discards the data until the peer closes. The
+ * socket has the kernel's default buffers.
  *
  *   sink -d ADDRESS -p PORT -f PATH -r REQUESTS -s BODY_BYTES [-c CPU]
  *
- * Answers are not parsed: an answer counts as here when its body's size has come, and headers of
- * earlier answers only make the next request a little early. The caller judges the sum of bytes.
+ * Responses are not parsed: a response counts as complete after as many bytes as its body has.
+ * Headers count too, so a request may be sent a little early. The caller checks the sum of bytes.
  * Prints one line of JSON; the time is from the first request to the end of the stream.
  */
 #define _GNU_SOURCE

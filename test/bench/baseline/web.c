@@ -1,13 +1,13 @@
 /*
- * A web client that does nothing but fetch: many connections on one epoll, each asking for one file
- * after another over HTTP/1.1 keep-alive, the next when the last has come whole. The sockets have
- * the kernel's default buffers; bodies are thrown away.
+ * A minimal web client: many connections on one epoll. Each requests one file after another over
+ * HTTP/1.1 keep-alive, the next when the last response is complete. The sockets have the kernel's
+ * default buffers; bodies are discarded.
  *
  *   web -d ADDRESS -l LIST -n CONNECTIONS [-p PORT] [-c CPU]
  *
- * LIST has a line `PATH BYTES` for each request; connection i makes requests i, i+n, i+2n, ...
- * An answer that is not 200 with just that Content-Length ends the program with status 1.
- * Prints one line of JSON; the time is from the first request to the last byte.
+ * LIST has a line `PATH BYTES` for each request; connection i makes requests i, i+n, i+2n, ... A
+ * response that is not 200 with exactly that Content-Length ends the program with status 1. Prints
+ * one line of JSON; the time is from the first request to the last byte.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -32,8 +32,8 @@ struct Request {
 
 struct Conn {
   int fd;
-  size_t next;        /* index of the request under way */
-  size_t head_len;    /* bytes of its answer's header so far */
+  size_t next;        /* index of the request in progress */
+  size_t head_len;    /* bytes of its response's header so far */
   int in_body;
   uint64_t left;      /* bytes of the body still to come */
   char head[HEAD + 1];
@@ -79,7 +79,7 @@ static void ask(struct Conn *c, const char *host) {
     die("send");
 }
 
-/* Takes bytes of the answer under way; returns how many were its own. */
+/* Consumes bytes of the current response; returns how many belong to it. */
 static size_t take(struct Conn *c, const char *p, size_t n) {
   size_t used = 0;
   while (!c->in_body && used < n) {
@@ -158,7 +158,7 @@ int main(int argc, char **argv) {
       if (got == 0) fail("connection closed early", requests[c->next].path);
       if (got < 0 && errno != EAGAIN && errno != EINTR) die("recv");
       if (got <= 0) continue;
-      if (take(c, buffer, (size_t)got) != (size_t)got) fail("bytes nobody asked for", "");
+      if (take(c, buffer, (size_t)got) != (size_t)got) fail("bytes after the response", "");
       if (!c->in_body || c->left != 0) continue;
       bytes += requests[c->next].bytes;
       c->next += n;
