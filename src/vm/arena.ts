@@ -1,7 +1,7 @@
 /**
  * Physical memory: one arena of 4 KiB page frames, shown to the kernel as its direct map. A `Kva`
  * is an offset into it and a `PhysAddr` is base + offset, so both directions are one addition.
- * Behind the RAM lie two regions that no host DMA address reaches: the NIC's on-board memory and
+ * After the RAM come two regions that no host DMA address reaches: the NIC's on-board memory and
  * the capture ring. Left out: page tables, other address spaces, growth.
  *
  *   0           PAGE_SIZE                      ramBytes        + DEVICE_SRAM      + CAPTURE_RING
@@ -15,11 +15,11 @@ export const PAGE_SHIFT = 12;
 export const PAGE_SIZE = 4096;
 export const PAGE_MASK = 4095;
 
-/** Bytes of NIC on-board memory behind the RAM. */
+/** Bytes of NIC on-board memory after the RAM. */
 export const DEVICE_SRAM_BYTES = 1 << 20;
-/** Bytes of the capture ring behind the NIC's memory. */
+/** Bytes of the capture ring after the NIC's memory. */
 export const CAPTURE_RING_BYTES = 8 << 20;
-/** Bytes an arena holds beyond its RAM. */
+/** Bytes of an arena beyond its RAM. */
 const ARENA_EXTRA_BYTES = DEVICE_SRAM_BYTES + CAPTURE_RING_BYTES;
 
 export const VM_SIZE_MIN = 16 * 1024 * 1024;
@@ -27,7 +27,7 @@ export const VM_SIZE_MAX = 4096 * 1024 * 1024;
 
 /**
  * Bytes of arena for a machine of `size` bytes of memory. Offsets stay below 2^32, so at 4096 MiB
- * the regions behind the RAM are taken from it.
+ * the regions after the RAM are taken from it.
  */
 export function arenaBytes(size: number): number {
   return Math.min(size + ARENA_EXTRA_BYTES, 2 ** 32);
@@ -42,7 +42,7 @@ export let ramBytes = 0;
 /** Physical address of the first byte of RAM. */
 export let ramBase = 0;
 
-/** Offset of the NIC's on-board memory, and of the capture ring behind it. */
+/** Offset of the NIC's on-board memory, and of the capture ring after it. */
 export function deviceSramOff(): number {
   return ramBytes;
 }

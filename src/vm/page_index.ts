@@ -1,23 +1,23 @@
 /**
- * Which frame holds which page of a file: a map from page index to frame, in pieces of consecutive
- * pages, because sendfile asks for runs. A look-up beside the last one is two loads.
+ * Maps page indexes of a file to frames, in chunks of consecutive pages, because sendfile uses runs
+ * of pages. A look-up in the chunk used last takes two loads.
  */
 
 import { NOPAGE, type VmPage } from './vm_page.ts';
 
 const CHUNK_SHIFT = 8;
 const CHUNK_PAGES = 1 << CHUNK_SHIFT;
-/** Behind the frames of a piece: how many there are. */
+/** Index of the number of frames, after the frames of a chunk. */
 const COUNT = CHUNK_PAGES;
 
 const EMPTY = new Int32Array(CHUNK_PAGES + 1).fill(NOPAGE);
 
 export class PageIndex {
   readonly #chunks = new Map<number, Int32Array>();
-  // The piece used last; EMPTY stands for one that is not there.
+  // The chunk used last; EMPTY if that chunk does not exist.
   #lastKey = -1;
   #last: Int32Array = EMPTY;
-  /** Pages in it. */
+  /** Number of pages. */
   size = 0;
 
   #chunk(key: number): Int32Array {
@@ -33,7 +33,7 @@ export class PageIndex {
     return this.#chunk(Math.floor(pindex / CHUNK_PAGES))[pindex % CHUNK_PAGES]!;
   }
 
-  /** Adds a page that is not in it. */
+  /** Adds a page whose index is not in use. */
   add(pindex: number, page: VmPage): void {
     const key = Math.floor(pindex / CHUNK_PAGES);
     let chunk = this.#chunk(key);
@@ -48,7 +48,7 @@ export class PageIndex {
     this.size++;
   }
 
-  /** Takes a page out that is in it. */
+  /** Removes a page, which must be present. */
   remove(pindex: number): void {
     const key = Math.floor(pindex / CHUNK_PAGES);
     const chunk = this.#chunk(key);
@@ -59,7 +59,7 @@ export class PageIndex {
     this.#last = EMPTY;
   }
 
-  /** Empties it, handing out every frame it held. */
+  /** Empties the index, and calls `each` with every frame. */
   drain(each: (page: VmPage) => void): void {
     for (const chunk of this.#chunks.values())
       for (let i = 0; i < CHUNK_PAGES; i++) if (chunk[i] !== NOPAGE) each(chunk[i]!);

@@ -1,7 +1,7 @@
 /**
- * The count of file-page bytes that the host CPU reads, by reason. Every such read passes through
- * src/vm or a mapped sf_buf, and both count here; DMA is not the CPU and does not. On the path with
- * NOMAP and TXCSUM every reason but `small` stays 0.
+ * Counts the file-page bytes that the host CPU reads, by reason. Every such read passes through
+ * src/vm or a mapped sf_buf, and both count here; DMA is not counted. On the path with NOMAP and
+ * TXCSUM every reason but `small` stays 0.
  */
 
 /** What FreeBSD copies by design: mb_unmapped_compress, tcp_output's small segments. */
@@ -22,14 +22,14 @@ export const payloadReasons = ['small', 'checksum', 'copy', 'bpf', 'pio', 'other
 const bytes = new Float64Array(payloadReasons.length);
 let current = READ_COPY;
 
-/** Names the reason for the reads that follow; returns the one before, to be put back. */
+/** Sets the reason for the reads that follow; returns the one before, which the caller restores. */
 export function payloadReason(reason: number): number {
   const before = current;
   current = reason;
   return before;
 }
 
-/** Counts a read of `n` file-page bytes by the CPU, for the reason now set. */
+/** Counts a read of `n` file-page bytes by the CPU, for the current reason. */
 export function payloadRead(n: number): void {
   bytes[current]! += n;
 }

@@ -1,7 +1,7 @@
 /**
- * sf_bufs, after sf_buf(9): a charged handle that makes one file page addressable. The direct map
+ * sf_bufs, after sf_buf(9): a limited handle that makes one file page addressable. The direct map
  * gives the address; the handle models the scarcity of 32-bit FreeBSD, where kern.ipc.nsfbufs
- * limits them. Who must wait for one queues a task instead of sleeping.
+ * limits them. A caller that must wait queues a task instead of sleeping.
  */
 
 import type { Task } from '../sys/clock.ts';
@@ -15,7 +15,7 @@ import { NOPAGE, type VmPage } from './vm_page.ts';
 
 /** A mapping of one page. */
 export class SfBuf {
-  /** The page mapped; NOPAGE while the handle is free. */
+  /** The mapped page; NOPAGE while the handle is free. */
   m: VmPage = NOPAGE;
 }
 
@@ -25,7 +25,9 @@ export const sfstatBufs = { max: 4096, current: 0, peak: 0, total: 0 };
 const pool: SfBuf[] = [];
 let waiters: Task[] = [];
 const sfBufFail = failPoint('sf_buf');
-/** What ends a wait that only an injected failure began: nothing else may ever be freed. */
+/**
+ * Ends a wait after an injected failure: possibly no handle is in use, so that none will be freed.
+ */
 const retry: Task = { run: wakeup };
 
 /** Maps page `m`. Returns null when kern.ipc.nsfbufs are in use. The caller owns it. @see sf_buf(9) */
@@ -53,8 +55,8 @@ export function sf_buf_free(sf: SfBuf): void {
 }
 
 /**
- * Wakes all who wait, in order: who comes too late waits again. Waking only the first would lose the
- * wake-up if that one does not want the handle any more.
+ * Wakes all waiters in order; one that finds no handle waits again. Waking only the first would
+ * lose the wake-up if that one no longer wants a handle.
  */
 function wakeup(): void {
   if (waiters.length === 0) return;
@@ -69,7 +71,7 @@ export function sfBufLimit(max: number): void {
   wakeup();
 }
 
-/** Runs `task` once when a handle comes free, at the end of that pass. First in, first out. */
+/** Runs `task` once when a handle is freed, at the end of that pass. First in, first out. */
 export function sfBufWait(task: Task): void {
   waiters.push(task);
 }
@@ -89,7 +91,7 @@ export function sf_buf_page(sf: SfBuf): VmPage {
   return sf.m;
 }
 
-/** Forgets all handles; `max` is kern.ipc.nsfbufs. Only `vm_init` calls this. */
+/** Discards all handles; `max` is kern.ipc.nsfbufs. Only `vm_init` calls this. */
 export function sfBufInit(max: number): void {
   sfstatBufs.max = max;
   sfstatBufs.current = 0;

@@ -28,7 +28,7 @@ export class Uio {
   uio_resid = 0;
   uio_rw = UIO_READ;
 
-  /** Aims at one range and returns this. */
+  /** Sets one range and returns this. */
   single(base: Uint8Array, off: number, len: number, rw: number): this {
     return this.set([{ iov_base: base, iov_off: off, iov_len: len }], rw);
   }

@@ -1,8 +1,8 @@
 /**
  * The page cache of one file, after vm_object(9) and the vnode pager: pages by index, filled by
- * asynchronous reads straight into page frames. One object per (st_dev, st_ino). A file that
- * changed gives up its cached pages, while wired ones keep their bytes for whoever still sends
- * them. Left out: dirty pages, mappings, shadow objects, swap.
+ * asynchronous reads straight into page frames. One object per (st_dev, st_ino). When a file has
+ * changed, its cached pages are freed, and wired ones keep their bytes until they are unwired. Left
+ * out: dirty pages, mappings, shadow objects, swap.
  */
 
 import type { Task } from '../sys/clock.ts';
@@ -35,7 +35,7 @@ export const MAXPAGES_IO = 32;
 /** A file whose status changed less than this ago may change again without a new time stamp. */
 const YOUNG_NS = 10_000_000;
 
-/** Hears of a page-in that it waits for. */
+/** Called when a page-in ends. */
 export interface PageinListener {
   /** One read of `npages` pages is done; its pages are valid iff `error` is 0. */
   pageinDone(error: Errno, npages: number): void;
@@ -47,13 +47,13 @@ let pager: Pager | null = null;
 /** The page cache of a file. */
 export class VmObject implements PageOwner {
   readonly key: string;
-  /** What the file's status was when the pages were read. */
+  /** Size and change time of the file when the pages were read. */
   size = -1;
   ctimeSec = 0;
   ctimeNsec = 0;
-  /** Some page was read while the file was young: the next request reads anew. */
+  /** A page was read while the file was young, so the next request reads again. */
   young = false;
-  /** Whoever works with the object; as long as there is one, it is the file's only object. */
+  /** Number of users; while there is one, this is the file's only object. */
   refs = 0;
   readonly #pages = new PageIndex();
   #waiters: Task[] = [];
@@ -81,13 +81,13 @@ export class VmObject implements PageOwner {
     this.forgetIfUnused();
   }
 
-  /** An object without pages that nobody works with is forgotten. */
+  /** Removes an object without pages and users from the table. */
   forgetIfUnused(): void {
     if (this.#pages.size !== 0 || this.refs !== 0) return;
     if (objects.get(this.key) === this) objects.delete(this.key);
   }
 
-  /** Gives up all pages; wired ones live on without an owner until their last wiring goes. */
+  /** Releases all pages; wired ones stay without an owner until their last wiring is dropped. */
   invalidate(): void {
     this.#pages.drain(vmPageDisown);
   }
@@ -110,7 +110,7 @@ export class VmObject implements PageOwner {
   }
 }
 
-/** Boots the page cache: forgets all objects, takes the disk. */
+/** Boots the page cache: discards all objects, and sets the disk. */
 export function vmObjectInit(disk: Pager): void {
   objects.clear();
   freeReads.length = 0;
@@ -128,7 +128,7 @@ export function vmObjectCount(): number {
   return objects.size;
 }
 
-/** Gives up every cached page of every file. For tests and benchmarks of a cold cache. */
+/** Releases every cached page of every file. For tests and benchmarks of a cold cache. */
 export function vmObjectsFlush(): void {
   for (const object of objects.values()) {
     object.invalidate();
@@ -137,9 +137,9 @@ export function vmObjectsFlush(): void {
 }
 
 /**
- * The object of the file that `st` describes, with stale pages given up: those of another size or
- * change time, and those read while the file was young. `wallNs` is the time now since 1970. The
- * caller holds a reference, to be dropped by `vm_object_deallocate`.
+ * The object of the file that `st` describes. Releases stale pages: those of another size or change
+ * time, and those read while the file was young. `wallNs` is the time now since 1970. The caller
+ * gets a reference, and drops it with `vm_object_deallocate`.
  */
 export function vmObjectOf(st: FileStat, wallNs: number): VmObject {
   const key = `${st.dev}:${st.ino}`;
@@ -161,8 +161,8 @@ export function vm_object_deallocate(object: VmObject): void {
 }
 
 /**
- * Compares the object with the file's status now. Pages of another version are given up. `begin`:
- * a new request, which also gives up what was read while the file was young.
+ * Compares the object with the file's status now, and releases pages of another version. `begin`: a
+ * new request, which also releases pages that were read while the file was young.
  */
 export function revalidate(object: VmObject, st: FileStat, wallNs: number, begin: boolean): void {
   const ageNs = wallNs - (st.ctimeSec * 1e9 + st.ctimeNsec);
@@ -186,8 +186,8 @@ export const GRAB_NOMEM = 2;
 
 /**
  * Wires `n` pages from `pindex` on into `pages`, allocating those that are missing (busy, invalid).
- * Unlike FreeBSD nothing sleeps: GRAB_BUSY when page `grabbed.n` is being read for somebody else,
- * GRAB_NOMEM when no frame is to be had for it; what was grabbed before it stays grabbed.
+ * Unlike FreeBSD nothing sleeps: returns GRAB_BUSY if page `grabbed.n` is being read for another
+ * request, and GRAB_NOMEM if there is no frame for it. The pages before it stay wired.
  * @see sys/vm/vm_page.c
  */
 export function vm_page_grab_pages(
@@ -217,21 +217,21 @@ export function vm_page_grab_pages(
 /** How many pages the last `vm_page_grab_pages` wired. */
 export const grabbed = { n: 0 };
 
-/** One read in flight: which pages it fills and who hears of it. Pooled. */
+/** One read in flight: the pages it fills, and its listener. Pooled. */
 class PageRead implements PagerRequest {
-  /** NOPAGE for one that is read over. */
+  /** NOPAGE for a valid page, whose bytes go to the bogus page. */
   readonly pages = new Int32Array(MAXPAGES_IO);
   readonly iov = new Uint32Array(2 * MAXPAGES_IO);
   npages = 0;
-  /** Some of it goes to the bogus page. */
+  /** Some bytes go to the bogus page. */
   bogus = false;
   object: VmObject | null = null;
   listener: PageinListener | null = null;
 
   pagerDone(error: Errno, nbytes: number): void {
     const { object, listener, npages } = this;
-    // A file that shrank under the read gives fewer bytes: what is missing reads as zeros, as past
-    // the end of file, and the next round's fstat sees the new size.
+    // A file that shrank during the read gives fewer bytes. The missing ones are zeros, as past the
+    // end of file, and the next fstat returns the new size.
     if (error === 0) zeroFrom(this, nbytes);
     else count(R_PAGER_EIO);
     if (this.bogus) bogusRelease();
@@ -239,7 +239,7 @@ class PageRead implements PagerRequest {
     for (let i = 0; i < npages; i++) {
       if (this.pages[i] === NOPAGE) continue;
       vm_page_xunbusy(this.pages[i]!, error === 0);
-      // The read's own wiring, which kept the frame while its requester could go away.
+      // Drop the read's own wiring, which kept the frame in case its requester went away.
       vm_page_unwire(this.pages[i]!, false);
     }
     this.object = null;
@@ -266,12 +266,12 @@ function zeroFrom(read: PageRead, nbytes: number): void {
 
 const freeReads: PageRead[] = [];
 
-// Where bytes of the file go that are in memory already. Unlike FreeBSD's it is there only while a
-// read needs it.
+// The bogus page takes bytes of the file that are in memory already. Unlike FreeBSD's it exists
+// only while a read needs it.
 let bogusPage = NOPAGE;
 let bogusUsers = 0;
 
-/** Holds the bogus page for a read that is about to start. False: there is no frame for it. */
+/** Reserves the bogus page for a read that is about to start. False if there is no frame for it. */
 export function vmBogusHold(): boolean {
   if (bogusUsers === 0) {
     bogusPage = vm_page_alloc_noobj();
@@ -285,7 +285,7 @@ function bogusRelease(): void {
   if (--bogusUsers === 0) vm_page_unwire(bogusPage, false);
 }
 
-/** Gives back what a read that was not started holds of its first `n` pages. */
+/** Releases the first `n` pages of a read that was not started. */
 function abandon(read: PageRead, n: number): void {
   for (let i = 0; i < n; i++) {
     if (read.pages[i] === NOPAGE) continue;
@@ -300,11 +300,10 @@ function abandon(read: PageRead, n: number): void {
 }
 
 /**
- * Starts one read of `n` pages, consecutive in the file from `pindex`, at most MAXPAGES_IO: into the
- * busy ones; those that are valid are read over with the bogus page, which the caller holds and the
- * read takes over. Returns 0, and `listener.pageinDone` follows; or an
- * errno, the busy pages then unbusied and invalid. Each page is wired once more for the time of the
- * read.
+ * Starts one read of `n` pages, consecutive in the file from `pindex`, at most MAXPAGES_IO. It
+ * fills the busy pages; bytes of valid pages go to the bogus page, which the caller holds and the
+ * read takes over. Returns 0, and `listener.pageinDone` follows; or an errno, the busy pages then
+ * unbusied and invalid. Each page is wired once more during the read.
  * @see sys/vm/vm_pager.c
  */
 export function vm_pager_get_pages_async(

@@ -25,9 +25,9 @@ import {
 export type VmPage = number;
 export const NOPAGE: VmPage = -1;
 
-/** What a page belongs to; the file's page cache in vm_object.ts. */
+/** The owner of a page: the file's page cache in vm_object.ts. */
 export interface PageOwner {
-  /** The frame is being reclaimed: forget it. */
+  /** The frame is being reclaimed: drop the reference to it. */
   pageReclaimed(pindex: number, page: VmPage): void;
 }
 
@@ -51,13 +51,13 @@ let lruPrev = new Int32Array(0);
 let owner: (PageOwner | null)[] = [];
 let waiters: Task[] = [];
 const pageFail = failPoint('vm_page');
-/** What ends a wait that only an injected failure began: nothing else may ever be freed. */
+/** Ends a wait after an injected failure: possibly no frame will ever be freed. */
 const retry: Task = { run: wakeup };
 
 /**
  * Boots the machine's memory: `size` bytes of RAM (16 MiB to 4096 MiB, whole pages) at physical
- * address `base`. `memory` is arenaBytes(size) long and zeroed; without it a plain buffer is taken.
- * Throws RangeError for a size out of range.
+ * address `base`. `memory` is arenaBytes(size) long and zeroed; without it a plain buffer is
+ * allocated. Throws RangeError for a size out of range.
  * @see sys/vm/vm_page.c
  */
 export function vm_page_startup(size: number, base: number, memory?: ArrayBuffer): void {
@@ -193,9 +193,9 @@ export function vmPageAllocBelow(n: number, high: number, alignment: number, out
 }
 
 /**
- * Allocates a busy, wired, invalid frame for page `pindex` of `own`. Returns NOPAGE when none can
- * be had or when wired file pages are at their limit, 75 % of memory, which keeps room for receive
- * clusters.
+ * Allocates a busy, wired, invalid frame for page `pindex` of `own`. Returns NOPAGE when no frame
+ * is available or when wired file pages are at their limit, 75 % of memory, which keeps room for
+ * receive clusters.
  * @see vm_page_alloc(9)
  */
 export function vm_page_alloc(own: PageOwner, pindex: number): VmPage {
@@ -209,7 +209,7 @@ export function vm_page_alloc(own: PageOwner, pindex: number): VmPage {
   return p;
 }
 
-/** Whether one file page more may be wired; a refusal is counted. */
+/** Whether one more file page may be wired; a refusal is counted. */
 export function vmWireAllowed(): boolean {
   if (nwiredFile < wiredFileMax) return true;
   count(R_VM_WIRE_LIMIT);
@@ -271,8 +271,8 @@ export function vm_page_unwire(p: VmPage, noreuse: boolean): void {
 }
 
 /**
- * Takes a page away from its owner: at once if it is cached; a wired one keeps its bytes and is
- * freed with its last wiring. The owner has forgotten it already.
+ * Removes the owner of a page. A cached page is freed at once; a wired one keeps its bytes and is
+ * freed with its last wiring. The owner must have dropped the page already.
  */
 export function vmPageDisown(p: VmPage): void {
   owner[p] = null;
@@ -287,7 +287,7 @@ export function vm_page_all_valid(p: VmPage): boolean {
   return (flags[p]! & VALID) !== 0;
 }
 
-/** Whether a read into the page is under way. @see vm_page_busy(9) */
+/** Whether a read into the page is in progress. @see vm_page_busy(9) */
 export function vm_page_busied(p: VmPage): boolean {
   return (flags[p]! & BUSY) !== 0;
 }
