@@ -1,4 +1,4 @@
-/** One fault: which frames it takes, and what is to happen to them. */
+/** One fault: which frames it selects, and what it does to them. */
 
 import { bpf_filter, type BpfProgram } from '../sys/bpf_filter.ts';
 import type { Prng } from '../sys/prng.ts';
@@ -19,21 +19,21 @@ export type FaultKind = (typeof FAULT_KINDS)[number];
 export const FAULT_POINTS = ['wire', 'rx', 'tx'] as const;
 export type FaultPoint = (typeof FAULT_POINTS)[number];
 
-/** A fault as it was asked for; null: not given. */
+/** The options of a fault; null if not given. */
 export interface FaultSpec {
   readonly kind: FaultKind;
   readonly point: FaultPoint;
-  /** Probability of a frame, 0 to 1; of kind `rate` bits per second. */
+  /** Probability that a frame is selected, 0 to 1; for kind `rate` bits per second. */
   readonly rate: number | null;
-  /** Every n-th frame; only the n-th. Frames that `match` passes are counted, from 1. */
+  /** Selects every n-th frame, or only the n-th. Counts frames that `match` accepts, from 1. */
   readonly every: number | null;
   readonly nth: number | null;
-  /** So many frames in a row once one was chosen; of kind `rate` frames in the queue. */
+  /** Number of frames in a row once one is selected; for kind `rate` frames in the queue. */
   readonly burst: number | null;
   readonly delayMs: number | null;
-  /** Up to so much more, uniform. */
+  /** Greatest additional delay; the delay is uniform. */
   readonly jitterMs: number | null;
-  /** Bits to flip; of kind `truncate` bytes to leave. */
+  /** Bits to flip; for kind `truncate` bytes to keep. */
   readonly bits: number | null;
   /** A filter over the Ethernet frame, and the text it was made from. */
   readonly match: BpfProgram | null;
@@ -41,7 +41,7 @@ export interface FaultSpec {
   readonly seed: number;
 }
 
-/** Frames a rate limit's queue holds, ms a reordered frame is late, unless told otherwise. */
+/** Defaults: frames in the queue of a rate limit, delay in ms of a reordered frame. */
 export const RATE_QUEUE = 100;
 export const REORDER_MS = 1;
 
@@ -49,10 +49,10 @@ export class Fault {
   readonly id: number;
   readonly spec: FaultSpec;
   readonly prng: Prng;
-  /** Frames that `match` let through, and those it was done to. */
+  /** Frames that `match` accepted, and frames that were selected. */
   matched = 0;
   hits = 0;
-  /** Kind `rate`: the line of each direction. */
+  /** Kind `rate`: the rate-limited line of each direction. */
   readonly lines = [new RateLine(), new RateLine()];
   #burstLeft = 0;
 
@@ -62,18 +62,20 @@ export class Fault {
     this.prng = prng;
   }
 
-  /** Uniform, 0 to below 1. */
+  /** Uniform in [0, 1). */
   fraction(): number {
     return this.prng.next32() / 0x1_0000_0000;
   }
 
-  /** Whether it happens to `frame`, whose Ethernet header is at `off`. Counts. */
+  /**
+   * Whether the fault applies to `frame`, whose Ethernet header is at `off`. Updates the counters.
+   */
   picks(frame: Uint8Array, off: number): boolean {
     const { spec } = this;
     const len = frame.length - off;
     if (spec.match !== null && bpf_filter(spec.match, frame, off, len, len) === 0) return false;
     this.matched++;
-    // A draw a frame whatever happens: a burst does not change the luck of those after it.
+    // Draw a number for every frame, so that a burst does not change the choices after it.
     const chance = spec.kind !== 'rate' && spec.rate !== null ? this.fraction() < spec.rate : true;
     if (this.#burstLeft > 0) {
       this.#burstLeft--;
@@ -88,7 +90,7 @@ export class Fault {
     return true;
   }
 
-  /** How late a frame is to be, ns. */
+  /** The delay of a frame in ns. */
   delayNs(): number {
     const { delayMs, jitterMs, kind } = this.spec;
     const base = delayMs ?? (kind === 'reorder' ? REORDER_MS : 0);

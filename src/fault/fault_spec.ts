@@ -1,9 +1,9 @@
-/** A fault from the texts that a command line, a file or a program gives. */
+/** Makes a fault from the texts of a command line, a file or a program. */
 
 import { bpf_validate, BPF_MAXINSNS, bpfProgram, type BpfProgram } from '../sys/bpf_filter.ts';
 import { FAULT_KINDS, FAULT_POINTS, type FaultKind, type FaultSpec } from './fault.ts';
 
-/** Names of a fault's options, as `fault add` has them. */
+/** Names of a fault's options, as `fault add` takes them. */
 export const FAULT_OPTIONS = [
   'point',
   'rate',
@@ -56,7 +56,7 @@ const ONLY_OF: Partial<Record<FaultOption, readonly FaultKind[]>> = {
   bits: ['corrupt', 'truncate'],
 };
 
-/** Throws Error for an option that `kind` would not heed. */
+/** Throws Error for an option that `kind` does not use. */
 function heeded(kind: FaultKind, texts: FaultTexts): void {
   for (const name of FAULT_OPTIONS) {
     const kinds = ONLY_OF[name] ?? FAULT_KINDS;
@@ -65,7 +65,7 @@ function heeded(kind: FaultKind, texts: FaultTexts): void {
   }
 }
 
-/** A program as numbers, checked. Throws Error. */
+/** A BPF program made from numbers, checked. Throws Error. */
 export function checkedProgram(insns: readonly (readonly number[])[]): BpfProgram {
   const prog = bpfProgram(insns);
   if (insns.length === 0 || insns.length > BPF_MAXINSNS || !bpf_validate(prog))
@@ -74,8 +74,8 @@ export function checkedProgram(insns: readonly (readonly number[])[]): BpfProgra
 }
 
 /**
- * Makes a fault of its texts. Throws Error with one line that says what is wrong.
- * @param compile what turns `match` into a program; `program` is one that is there already
+ * Makes a fault from its texts. Throws Error with one line that says what is wrong.
+ * @param compile compiles `match`, or is its compiled program
  */
 export function faultSpec(
   kind: string,

@@ -1,7 +1,7 @@
 /**
- * The faults on a NIC's wire, and the frames they hold back. A frame goes through the list in order;
- * what is left of it leaves at its time. Frames of one direction keep their order but for those a
- * `reorder` took.
+ * The faults on a NIC's wire, and the frames they hold. A frame passes through the faults in order,
+ * and the result is delivered at its time. Frames of one direction keep their order, except those
+ * that a `reorder` selected.
  */
 
 import type { Task } from '../sys/clock.ts';
@@ -23,18 +23,18 @@ export const TX = 0;
 export const RX = 1;
 export type Direction = typeof TX | typeof RX;
 
-/** Frames that may be held back at once; more are dropped. */
+/** Frames that may be held at once; more are dropped. */
 const HELD_MAX = 100_000;
 const ETHER_HDR = 14;
 
-/** Time for the stage: one event at a time, replaced by the next `schedule`. */
+/** The timer of the stage: one event at a time, which the next `schedule` replaces. */
 export interface StageTimer {
   nowNs(): number;
   schedule(deadlineNs: number, event: Task): void;
   stop(): void;
 }
 
-/** Takes frames that leave the stage; they are its own. */
+/** Receives the frames that leave the stage, and owns them. */
 export type Deliver = (dir: Direction, frame: Uint8Array) => void;
 
 interface Held {
@@ -46,17 +46,17 @@ interface Held {
 
 export class FaultStage implements Task {
   readonly faults: Fault[] = [];
-  /** Set by who takes the frames. */
+  /** Set by the receiver of the frames. */
   deliver: Deliver = () => undefined;
   readonly #timer: StageTimer;
   readonly #makePrng: (seed: number) => Prng;
-  /** Bytes in front of the Ethernet header. */
+  /** Bytes before the Ethernet header. */
   readonly #skip: number;
   readonly #lastNs = [0, 0];
   /** A heap by time, then order of arrival. */
   readonly #held: Held[] = [];
   #order = 0;
-  /** The id that the next fault gets. */
+  /** The id of the next fault. */
   nextId = 1;
 
   /** @param skip bytes of virtio-net header in front of each frame */
@@ -66,7 +66,9 @@ export class FaultStage implements Task {
     this.#skip = skip;
   }
 
-  /** Whether frames of `dir` go through untouched: no fault is for it, none is held back. */
+  /**
+   * Whether frames of `dir` pass unchanged: no fault is for that direction, and no frame is held.
+   */
   idle(dir: Direction): boolean {
     if (this.#held.length > 0) return false;
     const other = dir === TX ? 'rx' : 'tx';
@@ -74,7 +76,7 @@ export class FaultStage implements Task {
     return true;
   }
 
-  /** Frames held back now. */
+  /** Number of frames held. */
   get held(): number {
     return this.#held.length;
   }
@@ -85,7 +87,10 @@ export class FaultStage implements Task {
     return fault;
   }
 
-  /** Takes a fault away; what it has held back still leaves at its time. False: no such id. */
+  /**
+   * Removes a fault; frames it holds are still delivered at their time. False if there is no such
+   * id.
+   */
   remove(id: number): boolean {
     const i = this.faults.findIndex((fault) => fault.id === id);
     if (i < 0) return false;
@@ -97,7 +102,7 @@ export class FaultStage implements Task {
     return this.faults.splice(0).length;
   }
 
-  /** Takes a frame over and decides what becomes of it. */
+  /** Takes over a frame and applies the faults to it. */
   send(dir: Direction, frame: Uint8Array): void {
     const other = dir === TX ? 'rx' : 'tx';
     const now = this.#timer.nowNs();
@@ -148,7 +153,7 @@ export class FaultStage implements Task {
     }
   }
 
-  /** The timer: what is due leaves. */
+  /** Timer event: delivers the frames that are due. */
   run(): void {
     const now = this.#timer.nowNs();
     while (this.#held.length > 0 && this.#held[0]!.dueNs <= now) {
@@ -158,7 +163,7 @@ export class FaultStage implements Task {
     if (this.#held.length > 0) this.#timer.schedule(this.#held[0]!.dueNs, this);
   }
 
-  /** Throws away what is held back. */
+  /** Discards the frames held. */
   stop(): void {
     this.#held.length = 0;
     this.#timer.stop();
@@ -184,7 +189,7 @@ export class FaultStage implements Task {
     return frame.subarray(0, Math.min(least + Math.max(keep, 0), frame.length));
   }
 
-  /** When a frame of `bytes` has left a line of limited rate, or -1: its queue is full. */
+  /** When a frame of `bytes` has left a rate-limited line, or -1 if its queue is full. */
   #queue(fault: Fault, dir: Direction, bytes: number, now: number): number {
     const line = fault.lines[dir]!;
     if (line.waiting(now) < (fault.spec.burst ?? RATE_QUEUE))

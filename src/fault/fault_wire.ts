@@ -1,7 +1,7 @@
 /**
- * A wire with a fault stage in front: between a NIC and its TAP or simulated link. While the stage is
- * idle it is not in the way: frames pass without being looked at. Otherwise each is copied, which is
- * what makes a fault possible and the wire slower.
+ * A wire with a fault stage in front, between a NIC and its TAP or simulated link. While the stage
+ * is idle, frames go directly to and from the wire below. Otherwise each frame is copied, which
+ * makes faults possible and the wire slower.
  */
 
 import type { Task } from '../sys/clock.ts';
@@ -11,12 +11,14 @@ import type { Wire, WireListener } from '../sys/wire.ts';
 import { iovGather, iovLength, iovScatter } from '../sys/wire_iov.ts';
 import { type Direction, type FaultStage, RX, TX } from './fault_stage.ts';
 
-/** Frames that wait for a full wire before the NIC has to. */
+/** Frames that wait for a full wire before the NIC gets EAGAIN. */
 const OUT_MAX = 256;
-/** Frames that have arrived and that the NIC has no room for yet. */
+/** Received frames that wait for the NIC. */
 const IN_MAX = 1000;
 
-/** Memory that the wire can be given frames in: arena bytes, enough for the longest frame. */
+/**
+ * A range of the arena for frames to and from the wire below, long enough for the longest frame.
+ */
 export interface FaultScratch {
   readonly off: number;
   readonly bytes: number;
@@ -29,7 +31,7 @@ export interface FaultWireOptions {
   readonly mem: Uint8Array;
   /** Called once, when the first frame has to be copied. */
   readonly scratch: () => FaultScratch;
-  /** Runs a task soon, not now. */
+  /** Runs a task later, not inside the call. */
   readonly post: (task: Task) => void;
 }
 
@@ -107,7 +109,7 @@ export class FaultWire implements Wire, WireListener {
     this.#listener = listener;
   }
 
-  /** Gives up what is held back. The wire below stays open: it belongs to who made it. */
+  /** Discards the frames held. The wire below stays open: its creator closes it. */
   close(): void {
     this.#stage.stop();
     this.#out.length = 0;
@@ -116,7 +118,7 @@ export class FaultWire implements Wire, WireListener {
     this.#wire.setListener(null);
   }
 
-  // For the wire below.
+  // WireListener, called by the wire below.
 
   wireReadable(): void {
     this.#listener?.wireReadable();
@@ -158,7 +160,9 @@ export class FaultWire implements Wire, WireListener {
     if (!this.#reading && this.#readable) this.#postReadable();
   }
 
-  /** Hands a frame to the wire. False: it is full. What it refuses is lost. */
+  /**
+   * Writes a frame to the wire below. False if the wire is full. A frame that it refuses is lost.
+   */
   #emit(frame: Uint8Array): boolean {
     const { off } = this.#room();
     this.#mem.set(frame, off);
@@ -179,7 +183,7 @@ export class FaultWire implements Wire, WireListener {
         if (!this.#readable || this.#in.length === 0) return;
         const before = this.#in.length;
         this.#listener?.wireReadable();
-        // As a level-triggered poll would, but not for ever where nobody reads.
+        // Repeat as a level-triggered poll would, but stop if the listener has read nothing.
         if (this.#readable && this.#in.length > 0 && this.#in.length < before) this.#postReadable();
       },
     });
