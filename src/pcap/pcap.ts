@@ -13,10 +13,10 @@ export const LINKTYPE_ETHERNET = 1;
 const FILE_HEADER_BYTES = 24;
 const PACKET_HEADER_BYTES = 16;
 
-/** Where the bytes go; the range is only good until `write` returns. */
+/** The destination of the bytes; the range is valid only until `write` returns. */
 export interface ByteSink {
   write(bytes: Uint8Array, off: number, len: number): void;
-  /** The next `len` bytes, in several writes, belong together. */
+  /** Announces that the next `len` bytes, in several writes, belong together. */
   together?(len: number): void;
 }
 
@@ -25,11 +25,11 @@ export interface PcapOptions {
   readonly snaplen: number;
   /** Default LINKTYPE_ETHERNET. */
   readonly linktype?: number;
-  /** Nanosecond time stamps; default false: microseconds, which every reader takes. */
+  /** Nanosecond time stamps; default false: microseconds, which every reader accepts. */
   readonly nanoseconds?: boolean;
 }
 
-/** Writes one file. The header goes out at once. */
+/** Writes one file. The constructor writes the header. */
 export class PcapWriter {
   readonly #sink: ByteSink;
   readonly #snaplen: number;
