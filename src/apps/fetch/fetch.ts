@@ -14,11 +14,11 @@ export type Connect = (port: number, host: string) => Promise<TcpSocket>;
 
 export interface FetchOptions {
   readonly url: URL;
-  /** Milliseconds without traffic after which it fails with ETIMEDOUT. */
+  /** Milliseconds without traffic after which the request fails with ETIMEDOUT. */
   readonly idleMs: number;
   /** Redirects to follow. */
   readonly redirects: number;
-  /** Opens what the body goes to; called once, when the final response's header is there. */
+  /** Opens the destination of the body; called once, after the header of the final response. */
   readonly output: (response: FetchResponse) => Writable;
   readonly signal: AbortSignal;
 }
@@ -27,14 +27,14 @@ export interface FetchResponse {
   readonly url: string;
   readonly status: number;
   readonly statusText: string;
-  /** Content-Length, null if it is not told. */
+  /** Content-Length, null if the header is missing. */
   readonly length: number | null;
 }
 
 export interface FetchResult extends FetchResponse {
-  /** Bytes of the body that came. */
+  /** Bytes of the body received. */
   readonly bytes: number;
-  /** From the start to the last byte. */
+  /** Seconds from the start to the last byte. */
   readonly seconds: number;
 }
 
@@ -54,11 +54,11 @@ export function checkUrl(text: string): URL {
 /** Sends the request; resolves when the response's header is there. */
 function get(connect: Connect, url: URL, options: FetchOptions): Promise<IncomingMessage> {
   return new Promise((resolve, reject) => {
-    // No `agent`: with one, node:http would connect by itself, from Linux.
+    // No `agent`: an agent would connect through Linux's own stack.
     const req = request(url, {
       signal: options.signal,
       headers: { 'User-Agent': 'tapnic', Accept: '*/*', Connection: 'close' },
-      // node:http takes what is given to `done`, and does with it what a net.Socket allows.
+      // node:http uses the socket passed to `done` as a net.Socket.
       createConnection: (_options, done): Duplex | undefined => {
         connect(Number(url.port || 80), url.hostname).then(
           (socket) => done(null, socket as unknown as NetSocket),
@@ -73,7 +73,7 @@ function get(connect: Connect, url: URL, options: FetchOptions): Promise<Incomin
     req.once('error', reject);
     req.once('response', (response) => {
       req.off('error', reject);
-      req.on('error', () => undefined); // the response's own 'error' tells
+      req.on('error', () => undefined); // the response emits its own 'error'
       resolve(response);
     });
     req.end();
@@ -81,8 +81,8 @@ function get(connect: Connect, url: URL, options: FetchOptions): Promise<Incomin
 }
 
 /**
- * Fetches and resolves when the whole body has been written; a status that is no success is a
- * result too. Rejects as `connect`, node:http and the output do, and for a body that was cut short.
+ * Fetches `options.url`; resolves when the whole body has been written, also for an error status.
+ * Rejects with the errors of `connect`, node:http and the output, and for a truncated body.
  */
 export async function fetchUrl(connect: Connect, options: FetchOptions): Promise<FetchResult> {
   const start = performance.now();

@@ -1,6 +1,7 @@
 /**
- * What a URL names below the served directory. A file is opened first and judged by its
- * descriptor, so nothing outside the directory is reached, symbolic links and races included.
+ * Finds the file that a URL names below the served directory. A file is opened first and checked by
+ * its descriptor, so that nothing outside the directory is reached, even by symbolic links or
+ * races.
  */
 
 import {
@@ -43,7 +44,7 @@ export function contentType(path: string): string {
   return types.get(path.slice(dot + 1).toLowerCase()) ?? 'application/octet-stream';
 }
 
-/** A regular file, open for reading; whoever gets it closes `fd`. */
+/** A regular file, open for reading; the caller closes `fd`. */
 export interface FoundFile {
   readonly kind: 'file';
   readonly fd: number;
@@ -82,7 +83,7 @@ function failed(error: unknown): Found {
   return { kind: 'error', status: statusOf(code), code };
 }
 
-/** The directory that is served. Throws as fs does if it is none. */
+/** The served directory. The constructor throws the errors of fs if it is not a directory. */
 export class Root {
   readonly #root: string;
 
@@ -152,7 +153,7 @@ function closeQuietly(fd: number): void {
   try {
     closeSync(fd);
   } catch {
-    // It was closed before the error came.
+    // The error came after the close.
   }
 }
 

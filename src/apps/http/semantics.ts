@@ -27,12 +27,12 @@ export function preconditionFailed(req: IncomingMessage, etag: string, mtimeMs: 
   return !Number.isNaN(since) && Math.floor(mtimeMs / 1000) * 1000 > since;
 }
 
-/** Bytes to send: all of them, one range, or none that exist. */
+/** Bytes to send: all of them, one range, or a range that does not exist. */
 export type Range =
   { kind: 'all' } | { kind: 'range'; first: number; last: number } | { kind: 'bad' };
 
 /**
- * The range a GET asks for. Several ranges, other units, malformed ones and a failed If-Range mean
+ * The range a GET requests. Several ranges, other units, malformed ones and a failed If-Range mean
  * the whole file; a range beyond the end is 'bad': 416. RFC 9110, 14.2.
  */
 export function rangeOf(req: IncomingMessage, size: number, etag: string, mtimeMs: number): Range {

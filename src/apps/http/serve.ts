@@ -1,7 +1,7 @@
 /**
- * A static file server on the emulated host. HTTP is node:http's over our sockets; bodies leave by
- * sendfile and never pass through a Buffer. Left out: compression, several ranges in one response,
- * anything but GET and HEAD.
+ * A static file server on the emulated host. node:http speaks HTTP over our sockets; sendfile sends
+ * the bodies, which never pass through a Buffer. Left out: compression, several ranges in one
+ * response, methods other than GET and HEAD.
  */
 
 import { closeSync } from 'node:fs';
@@ -18,7 +18,7 @@ import type { TcpSocket } from '../../api/socket.ts';
 import { contentType, type FoundFile, Root } from './files.ts';
 import { etagOf, notModified, preconditionFailed, rangeOf } from './semantics.ts';
 
-/** Where an application reports what went wrong; pino's loggers fit. */
+/** Receives reports of problems; pino's loggers fit. */
 export interface Logger {
   info(fields: object, message: string): void;
   warn(fields: object, message: string): void;
@@ -37,12 +37,15 @@ export class HttpApp {
   readonly #tcp: TcpServer;
   readonly #root: Root;
   readonly #log: Logger;
-  /** Open connections, and who waits for a turn on each. */
+  /** Open connections, each with the callbacks of the responses that wait for their turn. */
   readonly #sockets = new Map<TcpSocket, Set<() => void>>();
   #idle: (() => void)[] = [];
   #closing = false;
 
-  /** Takes over `server`, which does not listen yet. Throws as fs does for the directory, or EADDRINUSE. */
+  /**
+   * Takes over `server`, which must not listen yet. Throws the errors of fs for the directory, or
+   * EADDRINUSE.
+   */
   constructor(server: TcpServer, options: ServeOptions) {
     this.#root = new Root(options.dir);
     this.#log = options.log;
@@ -63,7 +66,7 @@ export class HttpApp {
     return this.#tcp.address()?.port ?? 0;
   }
 
-  /** Connections open. */
+  /** Number of open connections. */
   get connections(): number {
     return this.#sockets.size;
   }
@@ -80,11 +83,11 @@ export class HttpApp {
     socket.on('error', (error: NodeJS.ErrnoException) => {
       this.#log.info({ peer: peerOf(socket), code: error.code }, 'connection error');
     });
-    // What node:http needs of a net.Socket, TcpSocket has.
+    // TcpSocket has everything that node:http needs of a net.Socket.
     this.#http.emit('connection', socket as unknown as NetSocket);
   }
 
-  /** Stops accepting connections and ends those that are open when their response is out. */
+  /** Stops accepting connections, and ends each open connection when its response is sent. */
   close(): void {
     this.#closing = true;
     this.#tcp.close();
@@ -92,7 +95,7 @@ export class HttpApp {
     for (const socket of this.#sockets.keys()) socket.end();
   }
 
-  /** Resets every connection that is left. */
+  /** Resets every open connection. */
   destroy(): void {
     this.#tcp.close();
     for (const socket of this.#sockets.keys()) socket.resetAndDestroy();
@@ -180,7 +183,7 @@ export class HttpApp {
     await this.#sendBytes(req, res, file, offset, nbytes);
   }
 
-  /** The body: in this response's turn, behind its header, by reference. */
+  /** Sends the body by reference, after the header, when it is this response's turn. */
   async #sendBytes(
     req: IncomingMessage,
     res: ServerResponse,
@@ -204,9 +207,10 @@ export class HttpApp {
       res.end();
       return;
     }
-    // close() ended the connection under it: the FIN behind what is queued tells the client.
+    // close() ended the connection during the transfer. The client sees a FIN after the queued
+    // data.
     if (this.#closing && code === 'EPIPE') return;
-    // The header promised more than there is: only a reset tells the client so.
+    // The header promised more bytes than were sent. Only a reset shows the client the error.
     this.#log.warn(
       { url: req.url, peer: peerOf(socket), code, sent, nbytes },
       'response cut short',
@@ -214,13 +218,15 @@ export class HttpApp {
     socket.resetAndDestroy();
   }
 
-  /** The connection once it is this response's turn on it; null if it is gone. */
+  /**
+   * Resolves with the connection when it is this response's turn, or with null if it has closed.
+   */
   #turn(req: IncomingMessage, res: ServerResponse): Promise<TcpSocket | null> {
     const socket = req.socket as unknown as TcpSocket;
     if (res.socket !== null) return Promise.resolve(socket);
     const waiting = this.#sockets.get(socket);
     if (waiting === undefined) return Promise.resolve(null);
-    // node:http forgets the responses that wait behind a connection's current one when it closes.
+    // When a connection closes, node:http drops the responses that wait behind the current one.
     return new Promise((resolve) => {
       const gone = (): void => resolve(null);
       waiting.add(gone);

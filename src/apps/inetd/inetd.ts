@@ -8,7 +8,7 @@ import type { DgramInfo, DgramSocket, DgramSocketOptions } from '../../api/dgram
 import type { TcpServer } from '../../api/server.ts';
 import type { TcpSocket } from '../../api/socket.ts';
 
-/** Where the services report what went wrong; pino's loggers fit. */
+/** Receives reports of problems; pino's loggers fit. */
 export interface Logger {
   info(fields: object, message: string): void;
 }
@@ -17,16 +17,16 @@ export interface Service {
   readonly name: string;
   readonly port: number;
   readonly serve: (socket: TcpSocket) => void;
-  /** What a datagram is answered with; null: nothing. */
+  /** The answer to a datagram; null for none. */
   readonly answer: (data: Buffer) => Buffer | null;
 }
 
-/** Sends back what comes. A reader that is slow slows its own sending down. */
+/** Sends received data back. A client that reads slowly is also read slowly. */
 function echo(socket: TcpSocket): void {
   socket.pipe(socket);
 }
 
-/** Throws away what comes. */
+/** Discards received data. */
 function discard(socket: TcpSocket): void {
   socket.once('end', () => socket.end());
   socket.resume();
@@ -35,10 +35,10 @@ function discard(socket: TcpSocket): void {
 const FIRST_PRINTABLE = 0x20;
 /** Printable characters of ASCII, the space included. */
 const PRINTABLE = 95;
-/** Characters of a line, RFC 864's example. */
+/** Characters of a line, as in RFC 864's example. */
 const LINE = 72;
 
-/** One turn of the ring of printable characters: a line starts at each of them. */
+/** One period of the pattern: a line starting at each of the printable characters. */
 export function chargenPattern(): Buffer {
   const lines: string[] = [];
   for (let first = 0; first < PRINTABLE; first++) {
@@ -50,7 +50,7 @@ export function chargenPattern(): Buffer {
   return Buffer.from(lines.join(''), 'ascii');
 }
 
-/** Sends the pattern until the connection ends; throws away what comes. */
+/** Sends the pattern until the connection ends; discards received data. */
 function chargen(socket: TcpSocket): void {
   const pattern = chargenPattern();
   const more = (): void => {
@@ -72,7 +72,7 @@ export function ctime(t: Date): string {
   return `${DAYS[t.getDay()]} ${MONTHS[t.getMonth()]} ${day} ${time} ${t.getFullYear()}`;
 }
 
-/** Says what time it is and ends. */
+/** Sends the time and closes. */
 function daytime(socket: TcpSocket): void {
   socket.resume();
   socket.end(`${ctime(new Date())}\r\n`);
@@ -80,14 +80,14 @@ function daytime(socket: TcpSocket): void {
 
 let nextLine = 0;
 
-/** One line, each time the next one of the pattern. */
+/** One line; each call returns the next line of the pattern. */
 function chargenLine(): Buffer {
   const bytes = LINE + 2;
   const at = (nextLine++ % PRINTABLE) * bytes;
   return chargenPattern().subarray(at, at + bytes);
 }
 
-/** The services there are, on their RFCs' ports. */
+/** All services, on the ports of their RFCs. */
 export const services: readonly Service[] = [
   { name: 'echo', port: 7, serve: echo, answer: (data) => data },
   { name: 'discard', port: 9, serve: discard, answer: () => null },
@@ -100,10 +100,10 @@ export const services: readonly Service[] = [
   { name: 'chargen', port: 19, serve: chargen, answer: chargenLine },
 ];
 
-/** Whole datagrams, and a few of them. */
+/** Socket buffers for one datagram to send and four to receive, of any size. */
 const DGRAM: DgramSocketOptions = { sendBufferSize: 65535, recvBufferSize: 4 * 65535 };
 
-/** Makes the sockets of the emulated host: servers that do not listen yet, UDP sockets not bound. */
+/** Makes sockets of the emulated host: servers that do not listen yet, UDP sockets not bound. */
 export interface InetdSockets {
   server(): TcpServer;
   dgram(options: DgramSocketOptions): DgramSocket;
@@ -114,7 +114,10 @@ export interface InetdOptions {
   readonly log: Logger;
 }
 
-/** A datagram for `service`: answers it, unless another service would answer in turn, for ever. */
+/**
+ * Answers a datagram for `service`, unless it comes from port 0 or from the port of such a service:
+ * two services would answer each other without end.
+ */
 function answerDatagram(
   service: Service,
   dgram: DgramSocket,
@@ -175,11 +178,11 @@ export class Inetd {
     service.serve(socket);
   }
 
-  /** Stops accepting connections and ends those that are open. */
+  /** Stops accepting connections, and ends the open ones. */
   close(): void {
     this.#closeDoors();
     for (const socket of this.#sockets) {
-      // Whoever still writes must not do so behind the end.
+      // Stop the writers first: they must not write after end().
       socket.unpipe();
       socket.removeAllListeners('drain');
       socket.resume();
@@ -187,7 +190,7 @@ export class Inetd {
     }
   }
 
-  /** Resets every connection that is left. */
+  /** Resets every open connection. */
   destroy(): void {
     this.#closeDoors();
     for (const socket of this.#sockets) socket.resetAndDestroy();

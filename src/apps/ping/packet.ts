@@ -45,7 +45,7 @@ export function makeEcho(ident: number, seq: number, size: number): Buffer {
   return b;
 }
 
-/** The first of the `size` data bytes that is not as it was sent; null if all are. */
+/** The first of the `size` data bytes that differs from the request; null if all are equal. */
 export function patternMismatch(
   data: Uint8Array,
   size: number,
@@ -55,7 +55,7 @@ export function patternMismatch(
   return null;
 }
 
-/** The symbolic errno of what a socket threw. */
+/** The symbolic errno of an error that a socket threw. */
 export function errorCode(e: unknown): string {
   return (e as NodeJS.ErrnoException).code ?? String(e);
 }
@@ -77,7 +77,7 @@ const unreachable = [
   'Communication prohibited by filter',
 ];
 
-/** An error in sbin/ping's words; `word` is what follows the checksum. */
+/** The text of an error as sbin/ping prints it; `word` is the 32-bit word after the checksum. */
 function errorText(type: number, code: number, word: number): string {
   switch (type) {
     case UNREACH: {
@@ -105,7 +105,7 @@ export class IcmpPacket {
     this.ttl = ttl;
   }
 
-  /** Null for anything that is too short to be one. */
+  /** Null for a packet that is too short, or not ICMP. */
   static parse(packet: Buffer): IcmpPacket | null {
     if (packet.length < IP_HDR + ICMP_HDR) return null;
     const hlen = (packet[0]! & 0xf) << 2;
@@ -125,12 +125,12 @@ export class IcmpPacket {
     return this.#icmp.subarray(ICMP_HDR);
   }
 
-  /** Whether it answers a request with this identifier. */
+  /** Whether it is an echo reply to a request with this identifier. */
   isReplyTo(ident: number): boolean {
     return this.#icmp[0] === ECHOREPLY && this.#icmp.readUInt16BE(4) === ident;
   }
 
-  /** What it says of a request with this identifier to `host`; null if it is no such error. */
+  /** The ICMP error about a request with this identifier to `host`; null if it is anything else. */
   errorAbout(ident: number, host: string, from: string): IcmpError | null {
     const b = this.#icmp;
     const type = b[0]!;

@@ -1,7 +1,7 @@
 /**
- * Echo requests from the emulated host, after sbin/ping: sends them, matches the answers, keeps the
- * statistics. `print.ts` says it in ping's words. Left out: name resolution, sweeps, floods,
- * patterns of one's own, record route, IPv6.
+ * Echo requests from the emulated host, after sbin/ping: sends them, matches the replies, keeps the
+ * statistics. `print.ts` formats the output. Left out: name resolution, sweeps, floods, patterns
+ * chosen by the user, record route, IPv6.
  */
 
 import { randomInt } from 'node:crypto';
@@ -16,19 +16,19 @@ export interface PingSocket {
 
 export interface PingOptions {
   readonly host: string;
-  /** Requests to send; 0: until stopped. */
+  /** Requests to send; 0 means until stopped. */
   readonly count: number;
   /** Milliseconds between requests. */
   readonly intervalMs: number;
-  /** Bytes of data behind the ICMP header, 0 to 65507. */
+  /** Bytes of data after the ICMP header, 0 to 65507. */
   readonly size: number;
-  /** Milliseconds to wait for an answer; later ones are counted apart. */
+  /** Milliseconds to wait for a reply; later replies are counted separately. */
   readonly waitMs: number | null;
-  /** Milliseconds after which it ends whatever was answered; 0: never. */
+  /** Milliseconds after which the run ends in any case; 0 means never. */
   readonly timeoutMs: number;
 }
 
-/** An answer to one of our requests. */
+/** A reply to one of our requests. */
 export interface PingReply {
   readonly seq: number;
   readonly from: string;
@@ -36,23 +36,23 @@ export interface PingReply {
   readonly bytes: number;
   readonly ttl: number;
   readonly timeMs: number;
-  /** Not the first one to its request. */
+  /** An earlier reply to the same request was received. */
   readonly duplicate: boolean;
-  /** The first data byte that came back changed, or null. */
+  /** The first changed data byte, or null. */
   readonly wrong: { readonly at: number; readonly sent: number; readonly got: number } | null;
 }
 
-/** How it went. Times are in milliseconds; null when nothing came back. */
+/** The results of a run. Times are in milliseconds; null if no reply was received. */
 export interface PingStatistics {
   readonly transmitted: number;
   readonly received: number;
   readonly duplicates: number;
-  /** Answers that took longer than the wait time. */
+  /** Replies that took longer than the wait time. */
   readonly late: number;
   readonly rttMs: { min: number; avg: number; max: number; stddev: number } | null;
 }
 
-/** What happens while it runs. */
+/** Events during a run. */
 export interface PingListener {
   reply(reply: PingReply): void;
   /** An ICMP error about one of our requests. */
@@ -62,9 +62,9 @@ export interface PingListener {
 }
 
 const SEQS = 65536;
-/** How long to wait for the last answers when none has come yet, as ping does. */
+/** How long to wait for the last replies if none has come yet, as ping does. */
 const MAXWAIT_MS = 10_000;
-/** The least time to wait for the last answers when others have come. */
+/** The least time to wait for the last replies if others have come. */
 const LINGER_MS = 1000;
 
 /** One run. */
@@ -73,7 +73,7 @@ export class Ping {
   readonly #options: PingOptions;
   readonly #listener: PingListener;
   readonly #ident = randomInt(0x10000);
-  /** When each request left, by sequence number, in milliseconds; NaN: none is out. */
+  /** When each request was sent, by sequence number, in milliseconds; NaN if it was not sent. */
   readonly #sentMs = new Float64Array(SEQS).fill(Number.NaN);
   readonly #answered = new Uint8Array(SEQS);
   #transmitted = 0;
@@ -95,7 +95,10 @@ export class Ping {
     socket.on('message', (packet, from) => this.#message(packet, from));
   }
 
-  /** Sends, and resolves with the statistics when all is answered, waited for, or stopped. */
+  /**
+   * Sends requests; resolves with the statistics when all are answered, the wait is over, or it is
+   * stopped.
+   */
   async run(): Promise<PingStatistics> {
     const { timeoutMs } = this.#options;
     await new Promise<void>((resolve) => {
@@ -108,13 +111,13 @@ export class Ping {
     return this.#statistics();
   }
 
-  /** Ends it: `run` resolves with what there is. */
+  /** Stops the run: `run` resolves with the statistics so far. */
   stop(): void {
     this.#done?.();
     this.#done = null;
   }
 
-  /** Sends the request that was due at `dueMs` and plans the next one. */
+  /** Sends the request that was due at `dueMs` and schedules the next one. */
   #next(dueMs: number): void {
     if (this.#done === null) return;
     const { host, size, count, intervalMs } = this.#options;
@@ -131,7 +134,7 @@ export class Ping {
       this.#timers.push(setTimeout(() => this.stop(), this.#lastWaitMs()));
       return;
     }
-    // Late timers must not add up, nor be made good for by a burst.
+    // A late timer must neither add to later delays nor cause a burst.
     const now = performance.now();
     const nextMs = Math.max(dueMs + intervalMs, now);
     this.#timers = [setTimeout(() => this.#next(nextMs), nextMs - now)];
@@ -156,7 +159,7 @@ export class Ping {
   #reply(icmp: IcmpPacket, from: string, now: number): void {
     const { seq } = icmp;
     const timeMs = now - this.#sentMs[seq]!;
-    if (Number.isNaN(timeMs)) return; // nothing with that number is out
+    if (Number.isNaN(timeMs)) return; // no request with that number was sent
     const duplicate = this.#answered[seq] === 1;
     this.#answered[seq] = 1;
     if (duplicate) this.#duplicates++;

@@ -1,4 +1,4 @@
-/** What ping prints, in sbin/ping's words. Each function returns lines with their line feeds. */
+/** Formats output as sbin/ping prints it. Each function returns lines with their line feeds. */
 
 import type { IcmpError } from './packet.ts';
 import type { PingReply, PingStatistics } from './ping.ts';
@@ -37,7 +37,7 @@ export function printSendError(code: string): string {
   return `ping: sendto: ${sendErrors[code] ?? code}\n`;
 }
 
-/** Packets without an answer, in percent; 0 if none was sent. */
+/** Requests without a reply, in percent; 0 if none was sent. */
 export function lossPercent({ transmitted, received }: PingStatistics): number {
   return transmitted === 0 ? 0 : ((transmitted - received) * 100) / transmitted;
 }
