@@ -53,8 +53,8 @@ export class PcapWriter {
   }
 
   /**
-   * Appends a packet of `wirelen` bytes, `caplen` of which lie in `bytes` at `off`; no more than the
-   * snap length is written. Times: seconds since 1970 and nanoseconds.
+   * Appends a packet of `wirelen` bytes, of which `caplen` are in `bytes` at `off`; no more than
+   * the snap length is written. Times: seconds since 1970 and nanoseconds.
    */
   packet(
     sec: number,

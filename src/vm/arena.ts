@@ -1,7 +1,7 @@
 /**
  * Physical memory: one arena of 4 KiB page frames, shown to the kernel as its direct map. A `Kva`
  * is an offset into it and a `PhysAddr` is base + offset, so both directions are one addition.
- * After the RAM come two regions that no host DMA address reaches: the NIC's on-board memory and
+ * After the RAM are two regions that no host DMA address reaches: the NIC's on-board memory and
  * the capture ring. Left out: page tables, other address spaces, growth.
  *
  *   0           PAGE_SIZE                      ramBytes        + DEVICE_SRAM      + CAPTURE_RING

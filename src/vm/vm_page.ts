@@ -271,8 +271,8 @@ export function vm_page_unwire(p: VmPage, noreuse: boolean): void {
 }
 
 /**
- * Removes the owner of a page. A cached page is freed at once; a wired one keeps its bytes and is
- * freed with its last wiring. The owner must have dropped the page already.
+ * Removes the owner of a page. A cached page is freed immediately; a wired one keeps its bytes and
+ * is freed with its last wiring. The owner must have dropped the page already.
  */
 export function vmPageDisown(p: VmPage): void {
   owner[p] = null;

@@ -22,7 +22,7 @@ export interface SegmentOptions {
   /** The same, with the offset from the TCP header. */
   tcp?: [number, number][];
   ether?: [number, number][];
-  /** Bytes of padding behind the IP packet. */
+  /** Bytes of padding after the IP packet. */
   pad?: number;
   spoil?: number;
 }

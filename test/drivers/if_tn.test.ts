@@ -296,7 +296,7 @@ describe('if_tn', () => {
     expect(host.ifp.if_drv_flags & IFF_DRV_RUNNING).to.equal(0);
   });
 
-  it('acknowledges and ignores an interrupt without an error behind it', () => {
+  it('acknowledges and ignores TXERR if the engine has not stopped', () => {
     host.up();
     host.dev.write32(TN_ICS, TN_INT_TXERR);
     host.clock.runPosted();

@@ -63,7 +63,7 @@ export class NicHost {
   readonly machine: Machine;
   readonly wire = new FakeWire();
   readonly nic: PluggedNic;
-  /** Frames handed to if_input; the test frees them, or `down` does. */
+  /** Frames passed to if_input; the test frees them, or `down` does. */
   readonly received: Mbuf[] = [];
   readonly #pages: VmPage[] = [];
 

@@ -71,7 +71,7 @@ export class TnHost {
   readonly dev: TnDevice;
   readonly intr: IntrVector;
   readonly ifp: Ifnet;
-  /** Frames handed to if_input; the test frees them. */
+  /** Frames passed to if_input; the test frees them. */
   readonly received: Mbuf[] = [];
   readonly before: InUse;
   /** Whether to allocate file pages so that no two are adjacent in RAM. */

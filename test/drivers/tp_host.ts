@@ -26,7 +26,7 @@ export class TpHost {
   readonly dev: TpDevice;
   readonly intr: IntrVector;
   readonly ifp: Ifnet;
-  /** Frames handed to if_input. */
+  /** Frames passed to if_input. */
   readonly received: Uint8Array[] = [];
   /** Called for each frame after it was freed. */
   onInput: () => void = () => {};

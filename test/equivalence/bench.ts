@@ -47,7 +47,7 @@ export type Step =
   | { do: 'send'; frame: Uint8Array }
   /** The peer takes up to `n` frames; wireWritable is called if the device armed it. */
   | { do: 'take'; n: number }
-  /** The loop calls wireReadable if the device asked for it. */
+  /** The loop calls wireReadable if the device has enabled it. */
   | { do: 'poll' }
   /** The loop runs its posted turns. */
   | { do: 'turn' }

@@ -63,7 +63,7 @@ describe('host: RealClock', () => {
     expect(log).to.deep.equal(['a', 'b', 'posted by b']);
   });
 
-  it('keeps the process alive only for an alarm with ref on, and runs the task after one that throws', () => {
+  it('keeps the process alive only for an alarm with ref on, and a task that throws does not stop the next one', () => {
     const url = JSON.stringify(pathToFileURL(join(distRoot, 'src/host/clock.js')));
     const run = (code: string) => {
       const text = `import { RealClock } from ${url}; const task = { run() { console.log('ran'); } }; ${code}`;

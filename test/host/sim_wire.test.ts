@@ -164,7 +164,7 @@ describe('host: SimLink', () => {
     expect(got.at(-1)).to.equal(11 * MS);
   });
 
-  it('or makes the sender wait: EAGAIN, and one wireWritable when there is room', () => {
+  it('returns EAGAIN when full if configured to wait, and calls wireWritable once when there is room', () => {
     const { clock, link } = setup({ impair: { rateBps: 1e6, queueFrames: 2, full: 'wait' } });
     const log: string[] = [];
     link.a.setListener(listener(log));
@@ -182,7 +182,7 @@ describe('host: SimLink', () => {
     expect(link.a.writev(iov, 1)).to.equal(125);
     clock.advance(10 * MS);
     expect(log).to.deep.equal(['writable']);
-    link.a.armWritable(); // there is room: wireWritable comes, but not inside the call
+    link.a.armWritable(); // there is room: wireWritable follows, but not inside the call
     expect(log).to.have.length(1);
     clock.advance(0);
     expect(log).to.have.length(2);

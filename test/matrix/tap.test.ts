@@ -46,7 +46,7 @@ function byVariety(cells: readonly Cell[], n: number): Cell[] {
   return [...firsts, ...rest].slice(0, n);
 }
 
-/** Fetches what `requests` ask for on one connection, ranges included; returns the bodies. */
+/** Fetches the files and ranges of `requests` on one connection; returns the bodies. */
 async function fetchAll(
   tapnic: Instance,
   site: Site,

@@ -22,7 +22,7 @@ describe('addon: arena', () => {
     expect(new Uint8Array(arena).every((b) => b === 0)).to.equal(true);
   });
 
-  it('is the memory behind its descriptor', () => {
+  it('is the memory that its descriptor maps', () => {
     const bytes = new Uint8Array(alloc(16 * MIB));
     bytes.set([1, 2, 3], 5 * MIB);
     const got = new Uint8Array(3);

@@ -11,7 +11,7 @@ const EINVAL = -22;
 const EPIPE = -32;
 const ECONNRESET = -104;
 
-describe('addon: border', () => {
+describe('addon: argument checks', () => {
   const addon = loadAddon();
   const fds = new Int32Array(2);
   let mem: Uint8Array;

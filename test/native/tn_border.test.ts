@@ -36,7 +36,7 @@ const params = (change: Record<number, number> = {}): Float64Array => {
   return p;
 };
 
-describe('native: the NIC tn at the border', () => {
+describe('native: argument checks of the NIC tn', () => {
   const addon = loadAddon();
   let arena: ArrayBuffer;
   let fds: Int32Array;

@@ -1,6 +1,6 @@
 /**
- * The four transmit paths of a file, told apart by counters: unmapped mbufs to the wire, one mapped
- * mbuf per page, converted in ip_output, converted and summed in software.
+ * The four transmit paths of a file, distinguished by their counters: unmapped mbufs to the wire,
+ * one mapped mbuf per page, converted in ip_output, converted and summed in software.
  */
 
 import { expect } from 'chai';

@@ -194,7 +194,7 @@ describe('tap: Tap and Tun', () => {
     const data = link('eth7')!.linkinfo!.info_data;
     expect(data).to.include({ multi_queue: true, numqueues: 4 });
     answerArpAndPing(t, '192.0.2.2');
-    // Many flows, so that Linux uses many queues. Every packet must come out of one of them.
+    // Many flows, so that Linux uses many queues. Every packet must arrive through one of them.
     const before = t.listenerCount('data');
     let echoes = 0;
     t.on('data', (frame: Buffer) => {

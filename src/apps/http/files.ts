@@ -153,7 +153,7 @@ function closeQuietly(fd: number): void {
   try {
     closeSync(fd);
   } catch {
-    // The error came after the close.
+    // The descriptor was closed before the error.
   }
 }
 

@@ -1,6 +1,6 @@
 /**
- * A static file server on the emulated host. node:http speaks HTTP over our sockets; sendfile sends
- * the bodies, which never pass through a Buffer. Left out: compression, several ranges in one
+ * A static file server on the emulated host. node:http handles HTTP over our sockets; sendfile
+ * sends the bodies, which never pass through a Buffer. Left out: compression, several ranges in one
  * response, methods other than GET and HEAD.
  */
 
