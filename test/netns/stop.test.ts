@@ -146,7 +146,7 @@ describe('netns: stop', function () {
     first.kill('SIGKILL');
     await first.exited();
     expect(links(ns)).not.to.include('nic0');
-    expect(existsSync(first.control), 'the dead socket').to.equal(true);
+    expect(existsSync(first.control), 'the stale socket').to.equal(true);
     const second = await Instance.start(ns, args);
     expect(second.ready.created).to.equal(true);
     expect(await second.stop()).to.deep.include({ code: 0, leaked: {} });
