@@ -6,10 +6,12 @@
 const filesNamed = process.argv.slice(2).some((arg) => /\.(js|mjs|cjs)$/.test(arg));
 const { CI, TAPNIC_REQUIRE } = process.env;
 
+// Not by 'node-option': mocha would start a second node for it.
+process.setSourceMapsEnabled(true);
+
 module.exports = {
   ...(filesNamed ? {} : { spec: ['dist/test/**/*.test.js'] }),
   reporter: './dist/test/support/reporter.js',
-  'node-option': ['enable-source-maps'],
   timeout: 10_000,
   parallel: false,
   forbidOnly: CI !== undefined || TAPNIC_REQUIRE === '1',

@@ -3,50 +3,19 @@
  * clocks, randomness and files, and the looks of the tree. Read from the sources as text.
  */
 
-import { existsSync, readFileSync, readdirSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join, posix } from 'node:path';
 import { expect } from 'chai';
 import { packageRoot } from './support/root.ts';
+import { filesBelow, readSources, specifiers, stripComments } from './support/sources.ts';
+import type { Source } from './support/sources.ts';
 
 const root = packageRoot();
 const TREES = ['src', 'drivers', 'native-bindings', 'test', 'scripts', 'types'];
 const LINES_MAX = 800;
 
-interface Source {
-  /** From the package root, with forward slashes. */
-  path: string;
-  text: string;
-  /** The text without comments; what is in string literals stays. */
-  code: string;
-}
-
-/**
- * Replaces comments by spaces, line breaks kept. Strings, templates and regular expressions are
- * recognised only as far as a comment's beginning inside them must not count.
- */
-function stripComments(text: string): string {
-  const token =
-    /\/\*[^]*?\*\/|\/\/[^\n]*|'(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*"|`(?:\\.|[^`\\])*`|(?<=[=(,:[!&|?{};]\s*)\/(?![*/])(?:\\.|\[(?:\\.|[^\]\\\n])*\]|[^/\\\n[])+\//g;
-  return text.replace(token, (found) =>
-    found.startsWith('/*') || found.startsWith('//') ? found.replace(/[^\n]/g, ' ') : found,
-  );
-}
-
-function filesBelow(dir: string): string[] {
-  if (!existsSync(join(root, dir))) return [];
-  return readdirSync(join(root, dir), { withFileTypes: true }).flatMap((entry) => {
-    const path = posix.join(dir, entry.name);
-    return entry.isDirectory() ? filesBelow(path) : [path];
-  });
-}
-
 const allFiles = TREES.flatMap(filesBelow);
-const sources: Source[] = allFiles
-  .filter((path) => path.endsWith('.ts'))
-  .map((path) => {
-    const text = readFileSync(join(root, path), 'utf8');
-    return { path, text, code: stripComments(text) };
-  });
+const sources = readSources(allFiles);
 
 /** A folder of the table, and what else it may import; null is everything. */
 interface Rule {
@@ -99,16 +68,6 @@ const ruleOf = (path: string): Rule | undefined =>
 /** A sibling below src/dev is another NIC: two models meet only in src/dev/blocks. */
 const ownFolder = (path: string, rule: Rule): string =>
   rule.folder === 'src/dev/' ? path.split('/').slice(0, 3).join('/') + '/' : rule.folder;
-
-/** Module specifiers of imports, re-exports, `import()` and `require()`, import types included. */
-function specifiers(code: string): string[] {
-  const patterns = [
-    /\bfrom\s*(['"])([^'"\n]+)\1/g,
-    /(?:^|[;\n])\s*import\s*(['"])([^'"\n]+)\1/g,
-    /\b(?:import|require)\s*\(\s*(['"`])([^'"`\n]+)\1/g,
-  ];
-  return patterns.flatMap((pattern) => [...code.matchAll(pattern)].map((found) => found[2]!));
-}
 
 /** What in `sources` breaks the table, one line each. */
 function importFaults({ path, code }: Pick<Source, 'path' | 'code'>): string[] {
