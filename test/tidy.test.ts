@@ -7,12 +7,15 @@ import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join, posix } from 'node:path';
 import { expect } from 'chai';
 import { packageRoot } from './support/root.ts';
+import { linesOf, parsePackage, type SourceFile, SyntaxKind } from './support/program.ts';
+import { textOf, walk } from './support/program.ts';
 import { filesBelow, readSources, specifiers, stripComments } from './support/sources.ts';
 import type { Source } from './support/sources.ts';
 
 const root = packageRoot();
 const TREES = ['src', 'drivers', 'native-bindings', 'test', 'scripts', 'types'];
 const LINES_MAX = 800;
+const FUNCTION_LINES_MAX = 70;
 
 const allFiles = TREES.flatMap(filesBelow);
 const sources = readSources(allFiles);
@@ -128,6 +131,37 @@ function withoutSee({ path, text }: Pick<Source, 'path' | 'text'>): string[] {
   return faults;
 }
 
+const FUNCTIONS = new Set([
+  SyntaxKind.FunctionDeclaration,
+  SyntaxKind.FunctionExpression,
+  SyntaxKind.ArrowFunction,
+  SyntaxKind.MethodDeclaration,
+  SyntaxKind.Constructor,
+  SyntaxKind.GetAccessor,
+  SyntaxKind.SetAccessor,
+]);
+
+/**
+ * Functions of more than `max` lines, as `path:line: lines`. Exempt is the function passed to a
+ * `describe`: it is a list of tests, and each of those is measured.
+ */
+function longFunctions(files: ReadonlyMap<string, SourceFile>, max: number): string[] {
+  const long: string[] = [];
+  for (const [path, file] of files) {
+    walk(file, (node) => {
+      if (!FUNCTIONS.has(node.kind)) return;
+      const [first, last] = linesOf(node, file);
+      const lines = last - first + 1;
+      if (lines <= max) return;
+      const { parent } = node;
+      const described =
+        parent.kind === SyntaxKind.CallExpression && textOf(parent, file).startsWith('describe(');
+      if (!described) long.push(`${path}:${first}: ${lines} lines`);
+    });
+  }
+  return long;
+}
+
 const NOT_ERASABLE = /^\s*(export\s+|declare\s+)*(const\s+enum|enum|namespace)\s+\w+[^=]*\{/;
 const MACHINE_PATH = /(^|['"`\s=(:])\/(work|root|home|farm)\//;
 
@@ -161,6 +195,17 @@ describe('tidy', () => {
       .map((path) => [path, readFileSync(join(root, path), 'utf8').split('\n').length - 1] as const)
       .filter(([, lines]) => lines > LINES_MAX);
     expect(long).to.deep.equal([]);
+  });
+
+  it(`has no function above ${FUNCTION_LINES_MAX} lines`, function () {
+    this.timeout(60_000);
+    const files = parsePackage(root);
+    expect(files.size).to.be.at.least(sources.length - 5);
+    expect(longFunctions(files, FUNCTION_LINES_MAX)).to.deep.equal([]);
+    // It sees functions, and none of the blocks of tests, which are longer than any.
+    const tests = new Map([...files].filter(([path]) => path === 'test/tidy.test.ts'));
+    expect(longFunctions(tests, 15)).to.not.be.empty;
+    expect(longFunctions(tests, 90)).to.be.empty;
   });
 
   it('has a README.md in every folder with TypeScript', () => {

@@ -480,6 +480,7 @@ export function resolveNicOptions(
   if (hostAddr !== null && hostPart(hostAddr) === hostPart(s.addr))
     throw new UsageError(`${place('addr')}: ${hostPart(s.addr)}: the Linux side has that address`);
   const warnings = warningsOf(s.tap, s.addr, hostAddr);
+  const engine = checking('engine', () => engineOf(s.engine, model, tuntap2));
   const nic: NicOptions = {
     tap: s.tap,
     hostAddr,
@@ -492,11 +493,7 @@ export function resolveNicOptions(
     caps: checking('cap', () => capChanges(s.cap, model)),
     mode: checking<NicMode>('mode', () => ofModel(s.mode, model, model.modes)),
     napi: s.napi as NicOptions['napi'],
-    engine: watchedEngine(
-      checking('engine', () => engineOf(s.engine, model, tuntap2)),
-      s,
-      warnings,
-    ),
+    engine: watchedEngine(engine, s, warnings),
     netns: s.netns ?? null,
     faults: checking('fault', () => faultsOf(s.fault)),
     captures: capturesOf(s.capture, null, s.tap),

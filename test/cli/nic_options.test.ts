@@ -54,6 +54,35 @@ const NO_FAULT = {
   matchText: null,
 };
 
+/** Each option with a value that is not its default. */
+const EVERY_OPTION = {
+  tap: 'em9',
+  hostAddr: '198.51.100.1/28',
+  hostAddr6: 'none',
+  addr: '198.51.100.2/28',
+  addr6: '2001:DB8:0::9/48',
+  gateway: '198.51.100.14',
+  mac: '02-00-5E-00-53-01',
+  mtu: '9000',
+  nic: 'tn',
+  cap: '-mextpg,-tso,txcsum',
+  mode: 'vnet',
+  napi: 'thread',
+  engine: 'ts',
+  driver: 'native',
+  netns: 'blue',
+  capture: ['if=a.pcap', 'wire=b=c.pcap'],
+  control: '/tmp/x.sock',
+  fault: ['drop,rate=0.5,point=rx', 'delay,delay=3,seed=9'],
+  sysctl: ['kern.ipc.mb_use_ext_pgs=0', 'net.inet.tcp.mssdflt=536'],
+  memory: '1G',
+  physBase: '0xf8000000',
+  iommu: true,
+  dmaCheck: true,
+  seed: '4294967295',
+  port: '8080',
+};
+
 describe('cli: NIC options', () => {
   it('has the defaults of the contract', () => {
     expect(resolve({})).to.deep.equal({
@@ -88,33 +117,7 @@ describe('cli: NIC options', () => {
   });
 
   it('takes every option', () => {
-    const { nic, ...rest } = resolve({
-      tap: 'em9',
-      hostAddr: '198.51.100.1/28',
-      hostAddr6: 'none',
-      addr: '198.51.100.2/28',
-      addr6: '2001:DB8:0::9/48',
-      gateway: '198.51.100.14',
-      mac: '02-00-5E-00-53-01',
-      mtu: '9000',
-      nic: 'tn',
-      cap: '-mextpg,-tso,txcsum',
-      mode: 'vnet',
-      napi: 'thread',
-      engine: 'ts',
-      driver: 'native',
-      netns: 'blue',
-      capture: ['if=a.pcap', 'wire=b=c.pcap'],
-      control: '/tmp/x.sock',
-      fault: ['drop,rate=0.5,point=rx', 'delay,delay=3,seed=9'],
-      sysctl: ['kern.ipc.mb_use_ext_pgs=0', 'net.inet.tcp.mssdflt=536'],
-      memory: '1G',
-      physBase: '0xf8000000',
-      iommu: true,
-      dmaCheck: true,
-      seed: '4294967295',
-      port: '8080',
-    });
+    const { nic, ...rest } = resolve(EVERY_OPTION);
     expect(nic).to.deep.equal({
       tap: 'em9',
       hostAddr: '198.51.100.1/28',

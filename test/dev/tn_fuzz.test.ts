@@ -158,6 +158,47 @@ const frame = fc.oneof(
     }),
 );
 
+/** Addresses inside RAM, and any. */
+const goodAddr = fc.nat(SIZE - 0x20000).map((n) => BASE + 0x10000 + n);
+const addr = fc.oneof(
+  { weight: 6, arbitrary: goodAddr },
+  fc.constantFrom(0, BASE, BASE + 4095, BASE + SIZE, BASE + SIZE - 1, BASE + SIZE - 2048),
+  fc.nat(0xffffffff),
+  fc.nat(0xffffffff).map((n) => n * 2 ** 20),
+);
+const txDesc = fc.oneof(
+  {
+    weight: 3,
+    arbitrary: fc.record({
+      addr,
+      len: fc.oneof(fc.nat(2000), fc.nat(0xffff), fc.constantFrom(0, 1, 13, 14, 0xffff)),
+      tag: fc.nat(0xffff),
+      cmd: fc.oneof(fc.constantFrom(0, 1, 3, 8, 11), fc.nat(0x1ff), word),
+    }),
+  },
+  fc.record({
+    lens: fc.oneof(fc.constantFrom(14 | (20 << 8) | (20 << 17), 14 | (40 << 8) | (32 << 17)), word),
+    mss: fc.oneof(fc.nat(2000), word),
+    cmd: fc
+      .oneof(fc.constantFrom(0x10, 0x30, 0x130, 0x170, 0x1e0), fc.nat(0x1ff))
+      .map((c) => c | 4),
+  }),
+);
+// A valid TSO packet, so that fuzzed descriptors also reach an engine that is busy.
+const tso = fc
+  .record({
+    addr: goodAddr,
+    len: fc.integer({ min: 1000, max: 9000 }),
+    mss: fc.integer({ min: 60, max: 1460 }),
+  })
+  .map((o): TxDesc[] => [
+    { lens: 14 | (20 << 8) | (20 << 17), mss: o.mss, cmd: 0x174 },
+    { addr: o.addr, len: o.len, tag: 0, cmd: 3 },
+  ]);
+const txDescs = fc.oneof({ weight: 4, arbitrary: txDesc.map((d): TxDesc[] => [d]) }, tso);
+const vnetHdr = fc.uint8Array({ minLength: 12, maxLength: 12 });
+const rxDesc = fc.record({ addr });
+
 describe('tn: fuzzing', function () {
   this.timeout(full ? 1_200_000 : 120_000);
 
@@ -243,48 +284,6 @@ describe('tn: fuzzing', function () {
   });
 
   it(`${RUNS} random descriptor rings make it write only to posted buffers`, () => {
-    const goodAddr = fc.nat(SIZE - 0x20000).map((n) => BASE + 0x10000 + n);
-    const addr = fc.oneof(
-      { weight: 6, arbitrary: goodAddr },
-      fc.constantFrom(0, BASE, BASE + 4095, BASE + SIZE, BASE + SIZE - 1, BASE + SIZE - 2048),
-      fc.nat(0xffffffff),
-      fc.nat(0xffffffff).map((n) => n * 2 ** 20),
-    );
-    const txDesc = fc.oneof(
-      {
-        weight: 3,
-        arbitrary: fc.record({
-          addr,
-          len: fc.oneof(fc.nat(2000), fc.nat(0xffff), fc.constantFrom(0, 1, 13, 14, 0xffff)),
-          tag: fc.nat(0xffff),
-          cmd: fc.oneof(fc.constantFrom(0, 1, 3, 8, 11), fc.nat(0x1ff), word),
-        }),
-      },
-      fc.record({
-        lens: fc.oneof(
-          fc.constantFrom(14 | (20 << 8) | (20 << 17), 14 | (40 << 8) | (32 << 17)),
-          word,
-        ),
-        mss: fc.oneof(fc.nat(2000), word),
-        cmd: fc
-          .oneof(fc.constantFrom(0x10, 0x30, 0x130, 0x170, 0x1e0), fc.nat(0x1ff))
-          .map((c) => c | 4),
-      }),
-    );
-    // A valid TSO packet, so that fuzzed descriptors also reach an engine that is busy.
-    const tso = fc
-      .record({
-        addr: goodAddr,
-        len: fc.integer({ min: 1000, max: 9000 }),
-        mss: fc.integer({ min: 60, max: 1460 }),
-      })
-      .map((o): TxDesc[] => [
-        { lens: 14 | (20 << 8) | (20 << 17), mss: o.mss, cmd: 0x174 },
-        { addr: o.addr, len: o.len, tag: 0, cmd: 3 },
-      ]);
-    const txDescs = fc.oneof({ weight: 4, arbitrary: txDesc.map((d): TxDesc[] => [d]) }, tso);
-    const vnetHdr = fc.uint8Array({ minLength: 12, maxLength: 12 });
-    const rxDesc = fc.record({ addr });
     fc.assert(
       fc.property(
         fc.boolean(),

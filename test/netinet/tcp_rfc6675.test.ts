@@ -327,6 +327,16 @@ describe('tcp: RFC 6675', () => {
     expect([...seen].sort((a, b) => a - b)).to.deep.equal([1, 2, 3, 4]);
   });
 
+  /** First and next unit of each data segment just sent. */
+  function dataSent(): [from: number, to: number][] {
+    return tcps()
+      .filter((t) => t.payload.length > 0)
+      .map((t) => {
+        const from = ((t.seq - c.ack) >>> 0) / UNIT;
+        return [from, from + t.payload.length / UNIT];
+      });
+  }
+
   /** Gives one ACK to stack and model, and compares what the stack sends with the model. */
   function follow(
     o: Rfc6675,
@@ -349,18 +359,9 @@ describe('tcp: RFC 6675', () => {
     const news = o.update(una, blocks);
     const cwndBefore = tp.snd_cwnd;
     const pipeBefore = o.pipe();
-    c.seg({
-      ack: (c.ack + una * UNIT) >>> 0,
-      ...(blocks.length === 0
-        ? {}
-        : { sack: blocks.map(([a, b]) => [c.ack + a * UNIT, c.ack + b * UNIT]) }),
-    });
-    const out = tcps()
-      .filter((t) => t.payload.length > 0)
-      .map((t): [number, number] => {
-        const from = ((t.seq - c.ack) >>> 0) / UNIT;
-        return [from, from + t.payload.length / UNIT];
-      });
+    const sack = blocks.map(([a, b]): [number, number] => [c.ack + a * UNIT, c.ack + b * UNIT]);
+    c.seg({ ack: (c.ack + una * UNIT) >>> 0, ...(sack.length === 0 ? {} : { sack }) });
+    const out = dataSent();
     const left = (): [number, number] | undefined => out.shift();
     if (o.recovery !== null && una >= o.recovery) o.recovery = null;
     if (una > wasUna) o.dupAcks = 0;

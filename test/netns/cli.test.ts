@@ -32,6 +32,54 @@ function complaint(run: Result, status: number): string {
   return run.stderr.slice('tapnic: '.length, -1);
 }
 
+/** ifconfig after a download of FILE_BYTES. */
+async function expectIfconfig(tapnic: Instance): Promise<void> {
+  const all = await tapnic.command('ifconfig');
+  expect(all.stdout).to.match(
+    /^tn0: flags=8843<UP,BROADCAST,RUNNING,SIMPLEX,MULTICAST> metric 0 mtu 1500\n\toptions=[0-9a-f]+<.*\bNOMAP\b.*>\n\tether .*\n\tinet 192\.0\.2\.2 netmask 0xffffff00 broadcast 192\.0\.2\.255\n\tmedia: Ethernet .*\n\tstatus: active\n/m,
+  );
+  const [tn0] = [await tapnic.json<InterfaceInfo>('ifconfig', 'tn0')];
+  expect(tn0).to.include({ name: 'tn0', mtu: 1500, ether: tapnic.ready.mac, status: 'active' });
+  expect(tn0.counters['obytes']).to.be.above(FILE_BYTES);
+  expect(tn0.capabilities_names).to.include.members(['TXCSUM', 'TSO4', 'NOMAP']);
+}
+
+/** netstat -m after a download by sendfile. */
+async function expectMbufs(tapnic: Instance): Promise<void> {
+  const m = await tapnic.json<NetstatM>('netstat', '-m');
+  expect(m.sendfile.sf_syscalls).to.be.above(0);
+  expect(m.emulator.dma.loads).to.be.above(0);
+  expect(m.emulator.conversions).to.equal(0);
+  const { wired, cached, free, total } = m.emulator.pages;
+  expect(wired + cached + free).to.equal(total);
+  const text = (await tapnic.command('netstat', '-m')).stdout;
+  expect(text.split('\n')[0]).to.match(/^\d+\/\d+\/\d+ mbufs in use \(current\/cache\/total\)$/);
+  expect(text).to.match(/^[1-9]\d* sendfile syscalls$/m);
+}
+
+/** netstat -s, -an and -i of a server with one connection so far. */
+async function expectProtocols(tapnic: Instance): Promise<void> {
+  const s = await tapnic.json<NetstatS>('netstat', '-s');
+  expect(s.protocols['tcp']).to.include({ tcps_accepts: 1 });
+  expect(s.reasons.length).to.be.above(50);
+  const stats = (await tapnic.command('netstat', '-s')).stdout;
+  expect(stats).to.match(/^tcp:\n\t\d+ packets sent\n/m);
+  expect(stats).to.match(/^\t1 connection accept$/m);
+
+  const sockets = await tapnic.json<SocketLine[]>('netstat', '-an');
+  expect(sockets.find(({ state }) => state === 'LISTEN')).to.include({
+    proto: 'tcp4',
+    local: '*.80',
+    foreign: '*.*',
+  });
+  expect((await tapnic.command('netstat', '-an')).stdout).to.match(
+    /^tcp4 {7}0 {6}0 \*\.80 {19}\*\.\* {20}LISTEN$/m,
+  );
+  expect((await tapnic.command('netstat', '-i')).stdout).to.match(
+    /^tn0 {4}1500 <Link#\d> {6}[0-9a-f:]{17} +[1-9]/m,
+  );
+}
+
 describe('netns: clients of an instance', function () {
   needs('root', 'tap', 'netns', 'ping', 'curl');
   this.timeout(60_000);
@@ -66,46 +114,9 @@ describe('netns: clients of an instance', function () {
       );
       expect(got.stdout).to.equal(String(FILE_BYTES));
 
-      const all = await tapnic.command('ifconfig');
-      expect(all.stdout).to.match(
-        /^tn0: flags=8843<UP,BROADCAST,RUNNING,SIMPLEX,MULTICAST> metric 0 mtu 1500\n\toptions=[0-9a-f]+<.*\bNOMAP\b.*>\n\tether .*\n\tinet 192\.0\.2\.2 netmask 0xffffff00 broadcast 192\.0\.2\.255\n\tmedia: Ethernet .*\n\tstatus: active\n/m,
-      );
-      const [tn0] = [await tapnic.json<InterfaceInfo>('ifconfig', 'tn0')];
-      expect(tn0).to.include({ name: 'tn0', mtu: 1500, ether: ready.mac, status: 'active' });
-      expect(tn0.counters['obytes']).to.be.above(FILE_BYTES);
-      expect(tn0.capabilities_names).to.include.members(['TXCSUM', 'TSO4', 'NOMAP']);
-
-      const m = await tapnic.json<NetstatM>('netstat', '-m');
-      expect(m.sendfile.sf_syscalls).to.be.above(0);
-      expect(m.emulator.dma.loads).to.be.above(0);
-      expect(m.emulator.conversions).to.equal(0);
-      const { wired, cached, free, total } = m.emulator.pages;
-      expect(wired + cached + free).to.equal(total);
-      const text = (await tapnic.command('netstat', '-m')).stdout;
-      expect(text.split('\n')[0]).to.match(
-        /^\d+\/\d+\/\d+ mbufs in use \(current\/cache\/total\)$/,
-      );
-      expect(text).to.match(/^[1-9]\d* sendfile syscalls$/m);
-
-      const s = await tapnic.json<NetstatS>('netstat', '-s');
-      expect(s.protocols['tcp']).to.include({ tcps_accepts: 1 });
-      expect(s.reasons.length).to.be.above(50);
-      const stats = (await tapnic.command('netstat', '-s')).stdout;
-      expect(stats).to.match(/^tcp:\n\t\d+ packets sent\n/m);
-      expect(stats).to.match(/^\t1 connection accept$/m);
-
-      const sockets = await tapnic.json<SocketLine[]>('netstat', '-an');
-      expect(sockets.find(({ state }) => state === 'LISTEN')).to.include({
-        proto: 'tcp4',
-        local: '*.80',
-        foreign: '*.*',
-      });
-      expect((await tapnic.command('netstat', '-an')).stdout).to.match(
-        /^tcp4 {7}0 {6}0 \*\.80 {19}\*\.\* {20}LISTEN$/m,
-      );
-      expect((await tapnic.command('netstat', '-i')).stdout).to.match(
-        /^tn0 {4}1500 <Link#\d> {6}[0-9a-f:]{17} +[1-9]/m,
-      );
+      await expectIfconfig(tapnic);
+      await expectMbufs(tapnic);
+      await expectProtocols(tapnic);
 
       const [host] = await tapnic
         .json<ArpLine[]>('arp', '-a')
