@@ -14,7 +14,7 @@ import type { Source } from './support/sources.ts';
 
 const root = packageRoot();
 const TREES = ['src', 'drivers', 'native-bindings', 'test', 'scripts', 'types'];
-const LINES_MAX = 800;
+const LINES_MAX = 700;
 const FUNCTION_LINES_MAX = 70;
 
 const allFiles = TREES.flatMap(filesBelow);
@@ -150,13 +150,12 @@ function longFunctions(files: ReadonlyMap<string, SourceFile>, max: number): str
   for (const [path, file] of files) {
     walk(file, (node) => {
       if (!FUNCTIONS.has(node.kind)) return;
-      const [first, last] = linesOf(node, file);
-      const lines = last - first + 1;
+      const lines = textOf(node, file).split('\n').length;
       if (lines <= max) return;
       const { parent } = node;
       const described =
         parent.kind === SyntaxKind.CallExpression && textOf(parent, file).startsWith('describe(');
-      if (!described) long.push(`${path}:${first}: ${lines} lines`);
+      if (!described) long.push(`${path}:${linesOf(node, file)[0]}: ${lines} lines`);
     });
   }
   return long;

@@ -74,3 +74,13 @@ export function tcp_m_copym(
   }
   return top;
 }
+
+/** Shortens the chain `m`, a copy made here, to `len` bytes, also in `copymLen`. Frees the rest. */
+export function trimChain(m: Mbuf, len: number): void {
+  copymLen.len = len;
+  let n: Mbuf = m;
+  for (; len > n.m_len; n = n.m_next!) len -= n.m_len;
+  n.m_len = len;
+  m_freem(n.m_next);
+  n.m_next = null;
+}

@@ -22,17 +22,13 @@ import { m_copydata } from '../kern/m_copydata.ts';
 import { type Mbuf, max_linkhdr, MHLEN, M_NOWAIT, MT_DATA, mtod } from '../kern/mbuf.ts';
 import { IPPROTO_TCP } from '../kern/protosw.ts';
 import {
-  SB_AUTOSIZE,
   sbavail,
-  sbreserve,
   sbsndOff,
   sbsndptr_adv,
   sbsndptr_noadv,
   sbspace,
   sbused,
-  type Sockbuf,
 } from '../kern/uipc_sockbuf.ts';
-import { sowwakeup } from '../kern/uipc_socket.ts';
 import { payloadReason, READ_SMALL } from '../vm/payload.ts';
 import { nextPktId } from './in_pcb.ts';
 import { cc_after_idle } from './cc.ts';
@@ -61,7 +57,7 @@ import {
   TCPS_HAVERCVDSYN,
   TCPS_SYN_RECEIVED,
 } from './tcp_fsm.ts';
-import { copymLen, tcp_m_copym } from './tcp_m_copym.ts';
+import { copymLen, tcp_m_copym, trimChain } from './tcp_m_copym.ts';
 import { putSack, putSynOptions, putTimestamp } from './tcp_options.ts';
 import {
   sackRescue,
@@ -72,6 +68,7 @@ import {
   tcp_sack_output,
 } from './tcp_sack.ts';
 import { SEQ_GT, SEQ_LT, seqAdd, seqDiff } from './tcp_seq.ts';
+import { tcp_sndbuf_autoscale } from './tcp_sndbuf.ts';
 import { tcp_mss_update, tcp_mssopt, tcpWscale } from './tcp_subr.ts';
 import { tcp_setpersist, tcp_timer_activate, tcp_timer_active } from './tcp_timer.ts';
 import {
@@ -126,28 +123,6 @@ const SACK_RECOVERY = TF_FASTRECOVERY | TF_SACK_PERMIT;
 const $th = new Tcphdr();
 /** No connection sends more packets than this in one go: the window bounds it, this bounds mistakes. */
 const MAX_BURST = 1 << 20;
-
-/**
- * Lets the send buffer grow while it, and not the network, is what limits the connection.
- * @see sys/netinet/tcp_output.c
- */
-function tcp_sndbuf_autoscale(tp: Tcpcb, sb: Sockbuf, sendwin: number): void {
-  const { params } = tp.t_tcp;
-  if (!params.sendbuf_auto || (sb.sb_flags & SB_AUTOSIZE) === 0) return;
-  const lowat = params.sendbuf_auto_lowat ? sb.sb_lowat : 0;
-  const used = sbused(sb);
-  if (
-    (tp.snd_wnd / 4) * 5 < sb.sb_hiwat - lowat ||
-    used < (sb.sb_hiwat / 8) * 7 - lowat ||
-    used >= params.sendbuf_max ||
-    sendwin < used - seqDiff(tp.snd_nxt, tp.snd_una)
-  )
-    return;
-  const size = Math.min(sb.sb_hiwat + params.sendbuf_inc, params.sendbuf_max);
-  // At kern.ipc.maxsockbuf the growing is over.
-  if (!sbreserve(sb, size)) sb.sb_flags &= ~SB_AUTOSIZE;
-  else sowwakeup(tp.t_inpcb.inp_socket!);
-}
 
 /** Whether a segment of p.len > 0 bytes is worth sending now: Nagle, RFC 9293 3.7.4, and silly windows, 3.8.6.2.1. */
 function worthSending(tp: Tcpcb, idle: boolean, maxseg: number, avail: number): boolean {
@@ -418,16 +393,6 @@ function addPayload(tp: Tcpcb, m: Mbuf, hdrlen: number): Errno {
   }
   sbsndptr_adv(sb, from, moff + p.len);
   return 0;
-}
-
-/** Shortens a chain to `len` bytes. */
-function trimChain(m: Mbuf, len: number): void {
-  copymLen.len = len;
-  let n: Mbuf = m;
-  for (; len > n.m_len; n = n.m_next!) len -= n.m_len;
-  n.m_len = len;
-  m_freem(n.m_next);
-  n.m_next = null;
 }
 
 /** The window field: never less than was promised, nothing silly. Sets p.recwin to it in bytes. */
