@@ -142,8 +142,8 @@ const FUNCTIONS = new Set([
 ]);
 
 /**
- * Functions of more than `max` lines, as `path:line: lines`. Exempt is the function passed to a
- * `describe`: it is a list of tests, and each of those is measured.
+ * Functions of more than `max` lines, as `path:line: lines`. The function passed to a `describe` is
+ * exempt: it is a list of tests, and each test is measured.
  */
 function longFunctions(files: ReadonlyMap<string, SourceFile>, max: number): string[] {
   const long: string[] = [];
@@ -201,7 +201,7 @@ describe('tidy', () => {
     const files = parsePackage(root);
     expect(files.size).to.be.at.least(sources.length - 5);
     expect(longFunctions(files, FUNCTION_LINES_MAX)).to.deep.equal([]);
-    // It sees functions, and none of the blocks of tests, which are longer than any.
+    // Proof that it measures functions and leaves out the blocks of tests.
     const tests = new Map([...files].filter(([path]) => path === 'test/tidy.test.ts'));
     expect(longFunctions(tests, 15)).to.not.be.empty;
     expect(longFunctions(tests, 90)).to.be.empty;

@@ -19,7 +19,7 @@ const sin = (text: string, p: number): Sockaddr => ({
 });
 
 describe('udp: garbage per datagram', () => {
-  it('is zero for sending and for receiving', () => {
+  it('allocates no garbage, sent or received', () => {
     const rig = new Rig({ hwassist: CSUM_UDP | CSUM_IP });
     expect(socreate(rig.vnet, AF_INET, SOCK_DGRAM, IPPROTO_UDP)).to.equal(0);
     const so = soResult.so!;

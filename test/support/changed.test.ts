@@ -10,12 +10,12 @@ const affected = (...changed: string[]): string[] => affectedSuites(changed, sou
 
 const KERNEL = ['tap', 'netns', 'tcpreal', 'matrix', 'unmapped', 'bench', 'api'];
 
-describe('suites that a change can affect', () => {
-  it('are none if nothing has changed', () => {
+describe('affectedSuites', () => {
+  it('returns no suite if nothing changed', () => {
     expect(affected()).to.deep.equal([]);
   });
 
-  it('are those whose test files import the file, directly or not', () => {
+  it('returns the suites whose test files import the file, directly or indirectly', () => {
     const suites = affected('src/vm/sf_buf.ts');
     expect(suites).to.include.members(['vm', 'kern', 'drivers', 'netinet', 'tidy', ...KERNEL]);
     expect(suites).to.not.include('sys');
@@ -24,13 +24,13 @@ describe('suites that a change can affect', () => {
       .and.not.include('vm');
   });
 
-  it('are the own one for a test file, and the users of a helper', () => {
+  it('returns the suite of a test file, and the users of a helper', () => {
     expect(affected('test/kern/garbage.test.ts')).to.deep.equal(['kern', 'tidy']);
     expect(affected('test/support/tshark.ts')).to.include.members(['support', 'tidy']);
     expect(affected('test/kern/gone.test.ts')).to.deep.equal(['kern', 'tidy']);
   });
 
-  it('are those that read a document', () => {
+  it('returns the suites that read a document', () => {
     expect(affected('docs/api.md')).to.deep.equal(['api', 'package', 'tidy']);
     expect(affected('docs/compat.md')).to.include.members(['machine']);
     expect(affected('docs/tn-datasheet.md')).to.include.members(['dev']);
@@ -38,7 +38,7 @@ describe('suites that a change can affect', () => {
     expect(affected('docs/usage.md')).to.not.include('kern');
   });
 
-  it('are those that run a program or read a folder', () => {
+  it('returns the suites that run a program or read a folder', () => {
     expect(affected('src/cli/main.ts')).to.include.members(['cli', 'netns', 'tap', 'native']);
     expect(affected('test/tcpreal/hostile.py')).to.deep.equal(['tcpreal', 'tidy']);
     expect(affected('test/packetdrill/posix-poll.pkt')).to.include.members([
@@ -49,14 +49,14 @@ describe('suites that a change can affect', () => {
     expect(affected('test/bench/baseline/sink.c')).to.include.members(['bench']);
   });
 
-  it('are all that load the addon for its sources, and none that does not', () => {
+  it('returns only the suites that load the addon for a source file of the addon', () => {
     const [source] = files.filter((file) => /^native-bindings\/src\/.*\.cpp$/.test(file));
     const suites = affected(source!);
     expect(suites).to.include.members(['native', 'equivalence', 'host', 'package', ...KERNEL]);
     for (const name of ['vm', 'sys', 'pcap', 'dev']) expect(suites).to.not.include(name);
   });
 
-  it('are all for what has no rule and no reader', () => {
+  it('returns every suite for a file without a rule and without a reader', () => {
     const all = affected('package.json');
     expect(all).to.include.members(['vm', 'kern', 'netns', 'bench', 'tidy', 'support']);
     expect(affected('scripts/lib.sh')).to.deep.equal(all);
@@ -64,7 +64,7 @@ describe('suites that a change can affect', () => {
     expect(affected('nonesuch.bin')).to.deep.equal(all);
   });
 
-  it('are none but the rules of the tree for settings of other tools', () => {
+  it('returns only tidy for the settings of other tools', () => {
     expect(affected('.ci/run')).to.deep.equal(['tidy']);
   });
 });

@@ -14,11 +14,11 @@ type Tree = Pick<Source, 'path' | 'code'>;
 const EVERY_SUITE =
   /^(package(-lock)?\.json|tsconfig\.json|\.mocharc\.cjs|\.npmrc|types\/.*|scripts\/(lib\.sh|test)|test\/support\/reporter\.ts)$/;
 
-/** Settings of tools, and what other programs than the suites run: only the rules of the tree. */
+/** Settings of tools, and scripts that no suite runs. They select only tidy. */
 const NO_SUITE =
   /^(\.prettier|\.oxlintrc|\.gitignore|\.dockerignore|LICENSE|Dockerfile|\.ci\/|scripts\/(sanitize|fuzz)\.sh$|scripts\/image)/;
 
-/** The package suite packs and runs everything but these. */
+/** Files that the package suite does not pack. A change of any other file selects that suite. */
 const NOT_PACKED = /^(test|\.ci)\/|^Dockerfile$|^\./;
 
 /** Files that a module loads or reads without importing or naming them. */
@@ -37,7 +37,7 @@ const READS: [from: string, files: RegExp][] = [
 const FILE_NAME =
   /(?:[\w.-]+\/)*[\w.-]*\w\.(?:c|h|js|json|md|mjs|pkt|py|sh|ts|yaml)\b|\bscripts\/[a-z-]+\b/g;
 
-/** It holds the names that others use. */
+/** Holds file names for other files, so the names in it are not read by it. */
 const NAMES_FOR_OTHERS = 'test/support/root.ts';
 
 /** The files that `code` names, from the package root. A bare name means any file called so. */
@@ -71,7 +71,7 @@ function dependents(sources: readonly Tree[], files: readonly string[]): Map<str
     for (const spec of specifiers(code))
       if (spec.startsWith('.')) add(posix.join(posix.dirname(path), spec), path);
     if (!/^(test|scripts)\//.test(path) || path === NAMES_FOR_OTHERS) continue;
-    // Rules that name files are not readers of them.
+    // These name files in rules and examples, and do not read them.
     if (!/^test\/(tidy|support\/changed)/.test(path))
       for (const file of named(path, code, byBase)) add(file, path);
   }
@@ -98,7 +98,7 @@ function reaching(file: string, users: Map<string, Set<string>>): Set<string> {
 
 /**
  * The suites, sorted, that a change of the files `changed` can affect. `files` is the whole tree and
- * `sources` its TypeScript. A file that is gone counts for its own suite and by its rule.
+ * `sources` its TypeScript. A deleted file selects its own suite and what its rule says.
  */
 export function affectedSuites(
   changed: readonly string[],
@@ -116,7 +116,7 @@ export function affectedSuites(
     const own = suiteOf(file);
     if (own !== null) suites.add(own);
     const reached = reaching(file, users);
-    // Documents without a reader are looked at by the rules of the tree alone.
+    // Only tidy checks a document that no test reads.
     const unknown = reached.size === 0 && !/\.md$|^test\/.*\.test\.ts$/.test(file);
     for (const suite of EVERY_SUITE.test(file) || unknown ? all : reached) suites.add(suite);
   }

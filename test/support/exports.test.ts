@@ -5,7 +5,7 @@ import { expect } from 'chai';
 import { unusedExports } from './exports.ts';
 import { parsePackage } from './program.ts';
 
-describe('exports without a user', function () {
+describe('unusedExports', function () {
   this.timeout(60_000);
   const dir = mkdtempSync(join(tmpdir(), 'tapnic-exports-'));
   after(() => rmSync(dir, { recursive: true }));
@@ -24,7 +24,7 @@ describe('exports without a user', function () {
     return unusedExports(parsePackage(dir)).map(({ name, own }) => [name, own]);
   }
 
-  it('are found, and whether their own file uses them', () => {
+  it('returns each unused export, and whether its own file uses it', () => {
     const a = `export const x = 1, y = 2;
       export function f(): I { return { n: x }; }
       export interface I { n: number }
@@ -40,7 +40,7 @@ describe('exports without a user', function () {
     ]);
   });
 
-  it('are not those that another file takes, in any form', () => {
+  it('leaves out exports that another file imports, in every form of import', () => {
     const a = 'export const x = 1, y = 2; export type T = number;';
     for (const taking of [
       "import { x, y as z, type T } from '../src/a.ts';",
@@ -53,7 +53,7 @@ describe('exports without a user', function () {
     expect(found({ 'src/a.ts': a, 'test/b.ts': "import '../src/a.ts';" })).to.have.lengthOf(3);
   });
 
-  it('are not those of the library and of the public API', () => {
+  it('leaves out the library and the public API', () => {
     expect(found({ 'src/a.ts': '/** A library routine. */\nexport const x = 1;' })).to.be.empty;
     expect(found({ 'src/a.ts': '/** The library of sglist(9). */\n\nexport const x = 1;' })).to.be
       .empty;

@@ -1,7 +1,7 @@
 /**
- * Exports without a user. An export is in use if another file imports it, or if it stands in the
- * public API, src/index.ts. A routine whose doc comment, or whose file's first comment, says
- * "library" is offered to drivers and protocols to come, and needs no user.
+ * Finds unused exports. An export is used if another file imports it; src/index.ts is the public API,
+ * so what it re-exports is used. A routine needs no user if its doc comment, or the first comment of
+ * its file, contains the word "library": drivers that are added later may call it.
  */
 
 import { posix } from 'node:path';
@@ -11,7 +11,7 @@ export interface UnusedExport {
   path: string;
   line: number;
   name: string;
-  /** Whether its own file uses it: then `export` is too much, else the whole declaration. */
+  /** True if its own file uses it: only `export` is superfluous. False: the whole declaration is. */
   own: boolean;
 }
 

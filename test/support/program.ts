@@ -1,6 +1,6 @@
 /**
- * Syntax trees of a package by the installed compiler's own parser. Its API is marked unstable, and
- * the version of the compiler is fixed in package.json, so it is used here alone.
+ * Syntax trees of a package, from the parser of the installed compiler. The API is marked unstable:
+ * package.json fixes the version, and no other file uses the API.
  */
 
 import { join } from 'node:path';
