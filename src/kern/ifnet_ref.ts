@@ -1,6 +1,6 @@
 /**
- * What the layers below src/net may know of an interface: that a packet came in by one. The real
- * thing is `Ifnet` in src/net/if_var.ts, which implements this.
+ * The part of an interface that layers below src/net use: the name of a packet's receive interface.
+ * `Ifnet` in src/net/if_var.ts implements this type.
  */
 export interface IfnetRef {
   readonly if_xname: string;

@@ -1,28 +1,29 @@
 /**
- * Open files, after sys/kern/kern_descrip.c: a counted reference to a host descriptor, so that a
- * file closed by its program stays open for reads in flight. Left out: descriptor tables.
+ * Open files, after sys/kern/kern_descrip.c: a reference count over a host descriptor. Reads in
+ * flight hold a reference, so the descriptor stays open when the program closes the file first.
+ * Left out: descriptor tables.
  */
 
 import { KASSERT } from '../sys/kassert.ts';
 
-/** Files open on the machine. */
+/** `current`: number of open files on the machine. */
 export const fileStats = { current: 0 };
 
-/** An open file. Whoever makes it owns one reference. */
+/** An open file. The caller of the constructor owns one reference. */
 export class File {
   /** The host's descriptor. */
   readonly f_fd: number;
   f_count = 1;
   readonly #close: (fd: number) => void;
 
-  /** @param close closes the descriptor when the last reference goes */
+  /** @param close called with the descriptor when the last reference is dropped */
   constructor(fd: number, close: (fd: number) => void) {
     this.f_fd = fd;
     this.#close = close;
     fileStats.current++;
   }
 
-  /** Drops a reference. */
+  /** Drops a reference. The last one closes the descriptor. */
   drop(): void {
     KASSERT(this.f_count > 0, 'fdrop: no references');
     if (--this.f_count !== 0) return;

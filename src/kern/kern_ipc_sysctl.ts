@@ -1,6 +1,6 @@
 /**
- * The machine's sysctls: kern.ipc.*, vm.*, hw.*. Names, types and access are FreeBSD's; what is
- * tapnic's own is said in the description. The limits can only be raised, as in FreeBSD.
+ * The machine's sysctls: kern.ipc.*, vm.*, hw.*. Names, types and access are FreeBSD's; the
+ * description marks tapnic's own variables. As in FreeBSD, the zone limits can only be raised.
  */
 
 import { EINVAL, type Errno } from '../sys/errno.ts';
@@ -14,7 +14,10 @@ import { sbParams } from './uipc_sockbuf.ts';
 import { soParams, soStats } from './uipc_socket.ts';
 import type { UmaZone } from './uma.ts';
 
-/** A zone's limit: raising works, lowering is EINVAL. @see tuning(7) */
+/**
+ * Adds a read-write variable for a zone's limit. Raising it succeeds; lowering it returns EINVAL.
+ * @see tuning(7)
+ */
 function zoneLimit<T>(tree: SysctlTree, name: string, descr: string, zone: UmaZone<T>): void {
   const set = (v: number): Errno => {
     if (v < zone.max) return EINVAL;
@@ -24,7 +27,7 @@ function zoneLimit<T>(tree: SysctlTree, name: string, descr: string, zone: UmaZo
   tree.int(name, descr, () => zone.max, set, 1);
 }
 
-/** Makes the machine's tree anew. Called at boot, after `mbuf_init`. */
+/** Creates a new sysctl tree for the machine. Called at boot, after `mbuf_init`. */
 export function ipcSysctlInit(): void {
   const tree = new SysctlTree();
   machineSysctl.tree = tree;
@@ -72,7 +75,7 @@ export function ipcSysctlInit(): void {
     'sb_efficiency',
     1,
   );
-  // The second is the name it had before.
+  // kern.ipc.somaxconn is the old name of the same variable.
   for (const name of ['kern.ipc.soacceptqueue', 'kern.ipc.somaxconn'])
     tree.intField(
       name,

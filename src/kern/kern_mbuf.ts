@@ -1,7 +1,7 @@
 /**
  * The mbuf allocator, after sys/kern/kern_mbuf.c as of r349529: zones and their limits, plain and
  * external mbufs, clusters, unmapped mbufs and their conversion. Left out: packet secondary zone
- * (its netstat line reads 0), 9k and 16k clusters (nothing asks for them), debugnet.
+ * (its netstat line reads 0), 9k and 16k clusters (no code here allocates them), debugnet.
  */
 
 import { KASSERT } from '../sys/kassert.ts';
@@ -56,7 +56,10 @@ import { m_dup_pkthdr, m_pkthdr_init } from './m_pkthdr.ts';
 const EXTPGS_SIZE = 256;
 const EXTPGS_HDR_OFF = 160;
 const EXTPGS_TRAIL_OFF = 192;
-/** Unlike FreeBSD's, the zone of page lists has a limit: its lists are one preallocated array. */
+/**
+ * Unlike FreeBSD, the zone of page lists has a limit, because all lists share one preallocated
+ * array.
+ */
 const EXTPGS_MAX = 1 << 18;
 
 const never = (): never => {
@@ -67,21 +70,26 @@ let zone_clust = new UmaZone<Kva>('mbuf_cluster', MCLBYTES, 0, never);
 let zone_jumbop = new UmaZone<Kva>('mbuf_jumbo_page', MJUMPAGESIZE, 0, never);
 let zone_extpgs = new UmaZone<MbufExtPgs>('mbuf_extpgs', EXTPGS_SIZE, 0, never);
 
-/** kern.ipc.mb_use_ext_pgs. Unlike r349529's, on at the start: it is what tapnic is for. */
+/**
+ * kern.ipc.mb_use_ext_pgs. Unlike r349529, on by default, because unmapped mbufs are what tapnic
+ * exists to test.
+ */
 export const mbParams = { mb_use_ext_pgs: true };
 
-/** What FreeBSD does not count. */
+/** Counters that FreeBSD does not have. */
 export const mbEmulator = {
-  /** Unmapped mbufs alive, shadows included. */
+  /** Unmapped mbufs in use, including those that share storage. */
   unmappedCurrent: 0,
-  /** Chains that ip_output had to convert, and those it could not. */
+  /**
+   * Chains with unmapped mbufs that mb_unmapped_to_ext converted, and chains it failed to convert.
+   */
   conversions: 0,
   conversionFailures: 0,
 };
 
 /**
- * Builds the zones, with the limits FreeBSD computes from the size of memory (tuning(7)). Only
- * `vm_init`'s caller, the machine's boot, calls this.
+ * Builds the zones, with the limits FreeBSD computes from the size of memory (tuning(7)). Only the
+ * machine's boot calls this, after `vm_init`.
  * @see sys/kern/kern_mbuf.c
  */
 export function mbuf_init(): void {
@@ -166,7 +174,10 @@ function extInit(m: Mbuf, buf: Kva, size: number, type: number, free: ExtFree | 
   m.m_data = buf;
 }
 
-/** Attaches a 2 KiB cluster. Returns false, leaving `m` as it was, if none can be had. @see mbuf(9) */
+/**
+ * Attaches a 2 KiB cluster. If none is free, returns false and leaves `m` unchanged.
+ * @see mbuf(9)
+ */
 export function m_clget(m: Mbuf, _how: number): boolean {
   KASSERT((m.m_flags & M_EXT) === 0, 'm_clget: already external');
   const cl = zone_clust.alloc();
@@ -204,9 +215,10 @@ export function m_getcl(how: number, type: number, flags: number): Mbuf | null {
 }
 
 /**
- * Room for `len` bytes in new mbufs and clusters, the fewest that do: behind the chain `m`, or, if that
- * is null, a chain of its own, with packet header if `flags` has M_PKTHDR. M_EOR goes to the last
- * mbuf. The new mbufs are empty. Returns the head; null, `m` as it was, without memory.
+ * Allocates as few mbufs and clusters as hold `len` bytes. They are appended to the chain `m`. If
+ * `m` is null they form a new chain, with packet header if `flags` has M_PKTHDR. M_EOR is set on
+ * the last mbuf. The new mbufs are empty (m_len 0). Returns the head, or null if memory runs out;
+ * `m` is then unchanged.
  * @see mbuf(9)
  */
 export function m_getm2(
@@ -243,8 +255,9 @@ export function m_getm2(
 }
 
 /**
- * Attaches caller's storage of `size` bytes at `buf`, freed by `free`, which gets the mbuf that
- * holds the count. `flags` are or-ed into m_flags (M_RDONLY).
+ * Attaches the caller's storage of `size` bytes at `buf`. When the last reference is dropped,
+ * `free` is called with the mbuf that holds the reference count. `flags` (M_RDONLY) are or-ed into
+ * m_flags.
  * @see mbuf(9)
  */
 export function m_extadd(
@@ -264,8 +277,8 @@ export function m_extadd(
 }
 
 /**
- * An unmapped mbuf without pages: the caller adds them and increases m_len and ext_size. Null if
- * the mbuf or the page list cannot be had. `free` releases the pages.
+ * Allocates an unmapped mbuf without pages. The caller adds the pages and increases m_len and
+ * ext_size. Returns null if no mbuf or no page list is free. `free` releases the pages.
  * @see sys/kern/kern_mbuf.c
  */
 export function mb_alloc_ext_pgs(how: number, pkthdr: boolean, free: ExtFree): Mbuf | null {
@@ -291,7 +304,7 @@ export function mb_alloc_ext_pgs(how: number, pkthdr: boolean, free: ExtFree): M
   return m;
 }
 
-/** Panics unless the page list keeps its rules. @see sys/kern/kern_mbuf.c */
+/** Panics if the page list is inconsistent. @see sys/kern/kern_mbuf.c */
 export function mb_ext_pgs_check(pgs: MbufExtPgs): void {
   KASSERT(pgs.npgs > 0, 'ext_pgs with no pages');
   KASSERT(pgs.npgs <= MBUF_PEXT_MAX_PGS, 'ext_pgs with too many pages');
@@ -315,7 +328,7 @@ function freeMbuf(m: Mbuf): void {
   zone_mbuf.free(m);
 }
 
-/** Releases storage through the mbuf that holds its count, then that mbuf. */
+/** Frees external storage and then the mbuf `holder`, which holds its reference count. */
 function releaseStorage(holder: Mbuf): void {
   const ext = holder.m_ext;
   switch (ext.ext_type) {
@@ -337,8 +350,8 @@ function releaseStorage(holder: Mbuf): void {
 }
 
 /**
- * Drops m's reference on its external storage and frees `m`. The mbuf that holds the count lives
- * on, as memory, until the count is 0.
+ * Drops m's reference on its external storage and frees `m`. If `m` holds the reference count, its
+ * memory is kept until the count is 0.
  * @see sys/kern/kern_mbuf.c
  */
 export function mb_free_ext(m: Mbuf): void {
@@ -365,9 +378,9 @@ export function m_freem(m: Mbuf | null): void {
 }
 
 /**
- * Frees what an I/O that failed would have made ready: `units` units from `m` on, a unit being a
- * page of an unmapped mbuf or any other mbuf whole. Consumes those mbufs; whatever the last of
- * them links to is not touched.
+ * Frees mbufs whose I/O failed: `units` units from `m` on. A unit is one page of an unmapped mbuf,
+ * or one whole mbuf of any other kind. Frees each mbuf when all its units are counted. Does not
+ * touch the mbufs behind the last unit.
  * @see sys/kern/kern_mbuf.c
  */
 export function mb_free_notready(m: Mbuf | null, units: number): void {
@@ -380,10 +393,11 @@ export function mb_free_notready(m: Mbuf | null, units: number): void {
   }
 }
 
-// The temporary that holds m_ext while mb_unmapped_compress copies out of it. It owns no storage.
+// Scratch mbuf: holds m_ext while mb_unmapped_compress copies the data. It has no storage of its
+// own.
 const compressTmp = new Mbuf(kva(0));
 
-/** Moves the whole m_ext of `from` to `to`; neither is counted. */
+/** Copies all fields of m_ext from `from` to `to`. Reference counts are not changed. */
 function extMove(to: Mbuf, from: Mbuf): void {
   const d = to.m_ext;
   const s = from.m_ext;
@@ -400,16 +414,17 @@ function extMove(to: Mbuf, from: Mbuf): void {
 }
 
 /**
- * Turns a small unmapped mbuf (no packet header, at most MLEN bytes) into an ordinary one, so that
- * a peer cannot pin a page with a few bytes. EBUSY, nothing changed, if its storage is shared.
+ * Converts a small unmapped mbuf (no packet header, at most MLEN bytes) to an ordinary one in
+ * place, so that a few unacknowledged bytes do not keep a whole page wired. Returns EBUSY and
+ * changes nothing if the storage is shared.
  * @see sys/kern/kern_mbuf.c
  */
 export function mb_unmapped_compress(m: Mbuf): Errno {
   KASSERT((m.m_flags & M_NOMAP) !== 0 && m.m_ext.ext_type === EXT_PGS, 'compress: not unmapped');
   KASSERT((m.m_flags & M_PKTHDR) === 0, 'compress: packet header');
   KASSERT(m.m_len <= MLEN, 'compress: too long');
-  // Unlike FreeBSD: a shadow that outlived its holder has a count of 1 as well; its free callback
-  // belongs to the holder, so it is left alone.
+  // Unlike FreeBSD, also refuse an mbuf that does not hold the count itself, even when the count is
+  // 1: the free callback is stored in the holder.
   if ((m.m_ext.ext_flags & EXT_FLAG_EMBREF) === 0 || m.m_ext.ext_count !== 1) return EBUSY;
   const tmp = compressTmp;
   tmp.m_flags = m.m_flags;
@@ -421,7 +436,7 @@ export function mb_unmapped_compress(m: Mbuf): Errno {
   const before = payloadReason(READ_SMALL);
   m_copydata(tmp, 0, m.m_len, m.m_dat);
   payloadReason(before);
-  // Freeing pages may run whoever waits for them, and that may come here again.
+  // Call the free callback last: freeing pages can wake a waiter that calls this function again.
   const pgs = tmp.m_ext.ext_pgs!;
   tmp.m_ext.ext_free!(tmp);
   zone_extpgs.free(pgs);
@@ -430,14 +445,20 @@ export function mb_unmapped_compress(m: Mbuf): Errno {
   return 0;
 }
 
-/** Free callback of a page of a converted mbuf: unmaps it and drops its hold on the page list. */
+/**
+ * Free callback of an mbuf made by mapPart: unmaps the page and drops the reference on the page
+ * list.
+ */
 function mb_unmapped_free_mext(m: Mbuf): void {
   sf_buf_free(m.m_ext.ext_arg1 as SfBuf);
   const holder = m.m_ext.ext_arg2 as Mbuf;
   if (--holder.m_ext.ext_count === 0) releaseStorage(holder);
 }
 
-/** A plain mbuf, with packet header if `pkt`, with a copy of `len` header or trailer bytes. */
+/**
+ * Copies `len` header or trailer bytes at `src` into a new mbuf, with packet header if `pkt`. Null
+ * if none is free.
+ */
 function copyPart(src: Kva, len: number, pkt: boolean): Mbuf | null {
   const m = pkt ? m_gethdr(0, MT_DATA) : m_get(0, MT_DATA);
   if (m === null) return null;
@@ -446,7 +467,10 @@ function copyPart(src: Kva, len: number, pkt: boolean): Mbuf | null {
   return m;
 }
 
-/** A read-only mbuf over `len` bytes of one page of `holder`'s list, mapped; null if it can't be. */
+/**
+ * Maps `len` bytes of one page of `holder`'s list into a new read-only mbuf. Null if no mbuf or
+ * sf_buf is free.
+ */
 function mapPart(
   holder: Mbuf,
   pa: PhysAddr,
@@ -468,10 +492,11 @@ function mapPart(
 }
 
 /**
- * Converts one unmapped mbuf to a chain of mapped ones: header and trailer bytes are copied, each
- * page is mapped into an mbuf of its own that holds a reference on the page list. Consumes `m`; what
- * it links to is not touched. Null on failure, and for an empty mbuf. Unlike FreeBSD's it hands m's
- * packet header to the first new mbuf: m_split inside unmapped data makes packets that begin so.
+ * Converts one unmapped mbuf to a chain of mapped ones. Header and trailer bytes are copied. Each
+ * page is mapped into its own mbuf, which holds a reference on the page list. Consumes `m`; does
+ * not touch the mbufs behind it. Returns null on failure and for an empty mbuf. Unlike FreeBSD,
+ * copies m's packet header to the first new mbuf: m_split inside unmapped data makes packets whose
+ * first mbuf is unmapped.
  * @see sys/kern/kern_mbuf.c
  */
 export function _mb_unmapped_to_ext(m: Mbuf): Mbuf | null {
@@ -517,7 +542,8 @@ export function _mb_unmapped_to_ext(m: Mbuf): Mbuf | null {
     off = 0;
     len -= n;
   }
-  // The pages' references go on before the source's own comes off, so the list outlives it.
+  // Add the references of the new mbufs before m_free drops m's, so that the page list is not
+  // freed.
   holder.m_ext.ext_count += refs;
   m_free(m);
   if (!failed) return top;
@@ -526,8 +552,8 @@ export function _mb_unmapped_to_ext(m: Mbuf): Mbuf | null {
 }
 
 /**
- * Replaces every unmapped mbuf of a chain by mapped ones; the others are relinked as they are.
- * Consumes `top`. Returns null, with everything freed, if an mbuf or an sf_buf cannot be had.
+ * Replaces every unmapped mbuf of a chain by mapped ones; mapped mbufs stay as they are. Consumes
+ * `top`. If no mbuf or sf_buf is free, frees the whole chain and returns null.
  * @see sys/kern/kern_mbuf.c
  */
 export function mb_unmapped_to_ext(top: Mbuf): Mbuf | null {

@@ -1,7 +1,8 @@
 /**
- * mbuf routines that reach the data by its address, after sys/kern/uipc_mbuf.c: those that write
- * into chains and those that hand out pieces of them. FreeBSD lets them go wrong on unmapped data;
- * here each panics by its name, and the message says `unmapped`.
+ * mbuf routines that access data by address, after sys/kern/uipc_mbuf.c: m_copyup, m_copyback,
+ * m_append, m_apply, m_print and m_devget. FreeBSD's versions do not check for unmapped data. Here
+ * each panics when it would access unmapped data; the message names the function and says
+ * `unmapped`.
  */
 
 import { KASSERT } from '../sys/kassert.ts';
@@ -29,10 +30,10 @@ import { m_move_pkthdr } from './m_pkthdr.ts';
 import { m_last } from './uipc_mbuf.ts';
 
 /**
- * Copies the first `len` bytes into a new mbuf, `dstoff` bytes into it, so that headers in front of
- * them can be rewritten; the rest of the chain stays behind it. Takes `n`; null, everything freed,
- * if the chain is shorter, `len + dstoff` is more than MHLEN, or there is no memory. Panics if
- * unmapped data would be copied.
+ * Copies the first `len` bytes into a new mbuf, `dstoff` bytes from its start, so that headers can
+ * be rewritten in front of them. The rest of the chain follows the new mbuf. Takes `n`. Frees
+ * everything and returns null if the chain is shorter than `len`, `len + dstoff` exceeds MHLEN, or
+ * there is no memory. Panics if the bytes to copy are unmapped.
  * @see mbuf(9)
  */
 export function m_copyup(n: Mbuf, len: number, dstoff: number): Mbuf | null {
@@ -66,7 +67,9 @@ export function m_copyup(n: Mbuf, len: number, dstoff: number): Mbuf | null {
   return null;
 }
 
-/** A zeroed mbuf behind `m` for a chain that has to grow by `len` bytes; null without memory. */
+/**
+ * Appends a zeroed mbuf of up to `len` bytes to `m` and returns it, or null if there is no memory.
+ */
 function growBy(m: Mbuf, len: number): Mbuf | null {
   const n = m_get(M_NOWAIT, m.m_type);
   if (n === null) return null;
@@ -77,9 +80,10 @@ function growBy(m: Mbuf, len: number): Mbuf | null {
 }
 
 /**
- * Copies `len` bytes from `cp` over the chain from `off` on, which grows (zeroed in between) if it is
- * too short, and with it the packet length; what there is no memory for is not copied. Panics on
- * unmapped data; unlike FreeBSD's also on read-only data.
+ * Copies `len` bytes from `cp` into the chain, starting at offset `off`. A chain that is too short
+ * grows, with zeros between the old end and `off`, and the packet length grows with it. If memory
+ * runs out, the remaining bytes are not copied. Panics on unmapped data; unlike FreeBSD's also on
+ * read-only data.
  * @see mbuf(9)
  */
 export function m_copyback(m0: Mbuf, off: number, len: number, cp: Kva): void {
@@ -113,8 +117,9 @@ export function m_copyback(m0: Mbuf, off: number, len: number, cp: Kva): void {
 }
 
 /**
- * Appends `len` bytes from `cp`, first into the room of the last mbuf, then in new ones. Returns
- * false if memory ran out: then only a part is appended. Behind unmapped data it always adds mbufs.
+ * Appends `len` bytes from `cp`, first into the free space of the last mbuf, then into new mbufs.
+ * Returns false if memory ran out; then only a part is appended. If the last mbuf is unmapped, all
+ * bytes go into new mbufs.
  * @see mbuf(9)
  */
 export function m_append(m0: Mbuf, len: number, cp: Kva): boolean {
@@ -138,13 +143,13 @@ export function m_append(m0: Mbuf, len: number, cp: Kva): boolean {
   return left === 0;
 }
 
-/** What m_apply calls: `len` bytes at `data`; anything but 0 ends the walk. */
+/** Callback of m_apply for `len` bytes at `data`. A return value other than 0 stops m_apply. */
 export type ApplyFn<T> = (arg: T, data: Kva, len: number) => number;
 
 /**
- * Calls `f` for each contiguous piece of the `len` bytes from `off` on, in order; returns 0, or what
- * `f` returned when it was not 0. Only reads `m`. Panics if the chain is shorter, and on unmapped
- * data.
+ * Calls `f` for each contiguous piece of the `len` bytes from `off` on, in order. Returns the first
+ * value other than 0 that `f` returns, or 0. Does not change `m`. Panics if the chain is too short
+ * or the data is unmapped.
  * @see mbuf(9)
  */
 export function m_apply<T>(m: Mbuf, off: number, len: number, f: ApplyFn<T>, arg: T): number {
@@ -169,9 +174,9 @@ export function m_apply<T>(m: Mbuf, off: number, len: number, f: ApplyFn<T>, arg
 }
 
 /**
- * The bytes of a chain (at most `maxlen` if that is not -1) in hexadecimal, a line per mbuf. Unlike
- * FreeBSD's, which prints to the console, it returns the text. Only reads `m`. Panics on unmapped
- * data.
+ * Returns the bytes of a chain in hexadecimal, one line per mbuf: at most `maxlen` bytes, or the
+ * whole packet if `maxlen` is -1. Unlike FreeBSD, returns the text instead of printing it to the
+ * console. Does not change `m`. Panics on unmapped data.
  * @see sys/kern/uipc_mbuf.c
  */
 export function m_print(m: Mbuf | null, maxlen: number): string {
@@ -191,13 +196,13 @@ export function m_print(m: Mbuf | null, maxlen: number): string {
   return text;
 }
 
-/** Copies `len` bytes at `from`, an address of the device's own, to mapped memory at `to`. */
+/** Copies `len` bytes from the device address `from` to mapped memory at `to`. */
 export type DevCopy = (from: number, to: Kva, len: number) => void;
 
 /**
- * A packet received on `ifp` of `totlen` bytes, copied out of a device's memory at `buf` by `copy`;
- * the data begins `off` bytes into the first mbuf. Null if there is no memory or `off` is out of
- * 0 to MHLEN. The caller owns it.
+ * Builds a packet of `totlen` bytes received on `ifp`. `copy` copies the bytes from device memory
+ * at `buf`. The data begins `off` bytes into the first mbuf. Returns null if there is no memory or
+ * `off` is not in 0 to MHLEN. The caller owns the packet.
  * @see mbuf(9)
  */
 export function m_devget(
@@ -228,7 +233,7 @@ export function m_devget(
     if (first) {
       m.m_pkthdr.rcvif = ifp;
       m.m_pkthdr.len = totlen;
-      // A short packet leaves room for the link header of an answer.
+      // Reserve room for a link header, so that a short packet can be reused for the reply.
       const skip: number = off + (!cluster && left + off + max_linkhdr <= MHLEN ? max_linkhdr : 0);
       m.m_data += skip;
       room -= skip;

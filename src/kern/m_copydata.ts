@@ -1,6 +1,7 @@
 /**
- * Reading mbuf chains of any kind, after sys/kern/uipc_mbuf.c. Apart from uipc_mbuf.ts because the
- * allocator itself (mb_unmapped_compress) copies out of mbufs.
+ * Functions that read mbuf chains, mapped or unmapped, after sys/kern/uipc_mbuf.c. They are not in
+ * uipc_mbuf.ts because the allocator (mb_unmapped_compress) imports them and uipc_mbuf.ts imports
+ * the allocator.
  */
 
 import { KASSERT } from '../sys/kassert.ts';
@@ -10,12 +11,12 @@ import { payloadRead } from '../vm/payload.ts';
 import { copyFromPhys, type Uio, uiomove, uiomove_fromphys } from '../vm/uio.ts';
 import { EXT_SFBUF, type Mbuf, mbuf_ext_pg_len, M_EXT, M_NOMAP, mtod } from './mbuf.ts';
 
-/** Counts a CPU read of `n` bytes of `m` if they are file bytes seen through a mapping. */
+/** Counts a CPU read of `n` bytes of `m` if its storage is a mapped file page (EXT_SFBUF). */
 export function countMappedRead(m: Mbuf, n: number): void {
   if ((m.m_flags & M_EXT) !== 0 && m.m_ext.ext_type === EXT_SFBUF) payloadRead(n);
 }
 
-/** Copies `len` bytes from `off` bytes into the window of an unmapped mbuf to `cp`. */
+/** Copies `len` bytes of the unmapped mbuf `m`, starting `off` bytes behind m_data, to `cp`. */
 function m_copyfromunmapped(m: Mbuf, off: number, len: number, cp: Kva): void {
   const pgs = m.m_ext.ext_pgs!;
   let skip = m.m_data + off;
@@ -48,8 +49,8 @@ function m_copyfromunmapped(m: Mbuf, off: number, len: number, cp: Kva): void {
 }
 
 /**
- * Copies `len` bytes, from `off` bytes into the chain, to mapped memory at `cp`. Only reads `m`:
- * the caller keeps it. Panics if the chain holds fewer than `off + len` bytes.
+ * Copies `len` bytes, starting at offset `off` of the chain, to mapped memory at `cp`. Does not
+ * change `m`; the caller keeps it. Panics if the chain holds fewer than `off + len` bytes.
  * @see mbuf(9), sys/kern/uipc_mbuf.c
  */
 export function m_copydata(m: Mbuf | null, off: number, len: number, cp: Kva): void {
@@ -72,8 +73,8 @@ export function m_copydata(m: Mbuf | null, off: number, len: number, cp: Kva): v
 }
 
 /**
- * Copies `len` bytes from `m_off` bytes into the window of the unmapped mbuf `m` to `uio`. Only
- * reads `m`.
+ * Copies `len` bytes of the unmapped mbuf `m`, starting `m_off` bytes behind m_data, to `uio`. Does
+ * not change `m`.
  * @see sys/kern/uipc_mbuf.c
  */
 export function m_unmappedtouio(m: Mbuf, m_off: number, uio: Uio, len: number): void {
@@ -107,7 +108,8 @@ export function m_unmappedtouio(m: Mbuf, m_off: number, uio: Uio, len: number): 
 }
 
 /**
- * Copies up to `len` bytes (all if 0) of a chain to `uio`, mapped or not. Only reads `m`.
+ * Copies up to `len` bytes (all if 0) of a chain, mapped or unmapped, to `uio`. Does not change
+ * `m`.
  * @see sys/kern/uipc_mbuf.c
  */
 export function m_mbuftouio(uio: Uio, m: Mbuf | null, len: number): void {

@@ -1,5 +1,6 @@
 /**
- * Packet headers: cleared, copied, moved; after sys/kern/uipc_mbuf.c. Left out: mbuf tags.
+ * Functions that clear, copy and move packet headers, after sys/kern/uipc_mbuf.c. Left out: mbuf
+ * tags.
  */
 
 import { KASSERT } from '../sys/kassert.ts';
@@ -24,7 +25,7 @@ export function m_pkthdr_init(m: Mbuf): void {
   ph.pktId = 0;
 }
 
-/** Copies the packet header of `from` to `to`, which keeps its own. */
+/** Copies the packet header fields of `from` to `to`. Both mbufs keep their flags. */
 export function copyPkthdr(to: Mbuf, from: Mbuf): void {
   const d = to.m_pkthdr;
   const s = from.m_pkthdr;
@@ -45,8 +46,9 @@ export function copyPkthdr(to: Mbuf, from: Mbuf): void {
 }
 
 /**
- * Gives `to` a copy of `from`'s packet header and its flags, but for those of storage. Unlike FreeBSD's
- * it leaves M_RDONLY out, too: that `from` shows a file does not make `to` unwritable.
+ * Copies the packet header and the flags of `from` to `to`. `to` keeps its own storage flags
+ * (M_EXT, M_RDONLY, M_NOMAP). Unlike FreeBSD, M_RDONLY is not copied, because it describes the
+ * storage of `from` and not that of `to`.
  * @see mbuf(9)
  */
 export function m_dup_pkthdr(to: Mbuf, from: Mbuf): void {
@@ -57,7 +59,7 @@ export function m_dup_pkthdr(to: Mbuf, from: Mbuf): void {
   copyPkthdr(to, from);
 }
 
-/** Moves `from`'s packet header to `to`; `from` is no packet any more. @see mbuf(9) */
+/** Moves the packet header of `from` to `to` and clears M_PKTHDR in `from`. @see mbuf(9) */
 export function m_move_pkthdr(to: Mbuf, from: Mbuf): void {
   m_dup_pkthdr(to, from);
   from.m_flags &= ~M_PKTHDR;

@@ -1,7 +1,7 @@
 /**
- * Program data into mbufs, after m_uiotombuf and m_uiotombuf_nomap of sys/kern/uipc_mbuf.c:
- * ordinary mbufs, or unmapped ones over anonymous pages, which is what kTLS asks for and nothing
- * here does. Left out: sleeping for memory.
+ * Copies program data into mbufs, after m_uiotombuf and m_uiotombuf_nomap of sys/kern/uipc_mbuf.c:
+ * into ordinary mbufs, or into unmapped mbufs over anonymous pages. FreeBSD uses the unmapped form
+ * for kTLS; tapnic does not use it. Left out: sleeping for memory.
  */
 
 import { KASSERT } from '../sys/kassert.ts';
@@ -28,14 +28,19 @@ import {
   M_TRAILINGSPACE,
 } from './mbuf.ts';
 
-/** Free callback of m_uiotombuf_nomap's mbufs: unwires and frees their pages. @see sys/kern/uipc_mbuf.c */
+/**
+ * Free callback of m_uiotombuf_nomap's mbufs: unwires and frees their pages.
+ * @see sys/kern/uipc_mbuf.c
+ */
 export function mb_free_mext_pgs(m: Mbuf): void {
   const pgs = m.m_ext.ext_pgs!;
   for (let i = 0; i < pgs.npgs; i++)
     vm_page_unwire(PHYS_TO_VM_PAGE(pgs.pa[pgs.pa0 + i]! as PhysAddr), false);
 }
 
-/** Gives the empty unmapped mbuf `m` new pages for `len` bytes; false if one cannot be had. */
+/**
+ * Adds new pages for `len` bytes to the empty unmapped mbuf `m`. Returns false if memory runs out.
+ */
 function addPages(m: Mbuf, len: number): boolean {
   const pgs = m.m_ext.ext_pgs!;
   pgs.flags = MBUF_PEXT_FLAG_ANON;
@@ -52,9 +57,10 @@ function addPages(m: Mbuf, len: number): boolean {
 }
 
 /**
- * Copies `len` bytes (0: all) of `uio` into new unmapped mbufs of at most `maxseg` bytes each (0: 19
- * pages), whole pages but for the last of each mbuf; with M_PKTHDR in `flags` that is a packet. Null,
- * `uio` as it was, if there is no memory. The caller owns the chain.
+ * Copies `len` bytes (0: all) of `uio` into new unmapped mbufs of at most `maxseg` bytes each (0:
+ * 19 pages). Every page is full, except possibly the last one of each mbuf. With M_PKTHDR in
+ * `flags` the chain is a packet. Returns null and leaves `uio` unchanged if there is no memory. The
+ * caller owns the chain.
  * @see sys/kern/uipc_mbuf.c
  */
 export function m_uiotombuf_nomap(
@@ -96,10 +102,10 @@ export function m_uiotombuf_nomap(
 }
 
 /**
- * Copies `len` bytes (0: all) of `uio` into new mbufs, `align` bytes into the first one; with
- * M_PKTHDR in `flags` that is a packet; with M_NOMAP it is m_uiotombuf_nomap, `align` the most bytes
- * per mbuf. Null, `uio` as it was, if there is no memory or `align` leaves none of a header mbuf.
- * The caller owns the chain.
+ * Copies `len` bytes (0: all) of `uio` into new mbufs. The data starts `align` bytes into the first
+ * mbuf. With M_PKTHDR in `flags` the chain is a packet. With M_NOMAP this is m_uiotombuf_nomap and
+ * `align` is its `maxseg`. Returns null and leaves `uio` unchanged if there is no memory or `align`
+ * is MHLEN or more. The caller owns the chain.
  * @see mbuf(9)
  */
 export function m_uiotombuf(

@@ -1,6 +1,6 @@
 /**
- * Copies of packets that a writer or a driver's test needs, after sys/kern/uipc_mbuf.c: m_unshare
- * for who must write in place, m_fragment for who wants chains of many small pieces.
+ * Copies of packets, after sys/kern/uipc_mbuf.c: m_unshare makes a packet writable in place;
+ * m_fragment splits a packet into many small mbufs to test a driver.
  */
 
 import { KASSERT } from '../sys/kassert.ts';
@@ -22,7 +22,10 @@ import {
 import { m_dup_pkthdr, m_move_pkthdr } from './m_pkthdr.ts';
 import { m_fixhdr, m_last } from './uipc_mbuf.ts';
 
-/** A writable copy of `m`'s data in as few clusters as hold it, m's packet header on the first. */
+/**
+ * Copies m's data into as few writable mbufs as hold it and moves m's packet header to the first.
+ * Null: no memory.
+ */
 function copyOne(m: Mbuf, how: number): Mbuf | null {
   let top: Mbuf | null = null;
   let tail: Mbuf | null = null;
@@ -48,15 +51,16 @@ function copyOne(m: Mbuf, how: number): Mbuf | null {
   return top;
 }
 
-/** Whether m's bytes fit into the room of the cluster `tail`. */
+/** Whether `tail` has external storage and m's bytes fit into its free space. */
 function fitsBehind(tail: Mbuf, m: Mbuf): boolean {
   return (tail.m_flags & M_EXT) !== 0 && M_TRAILINGSPACE(tail) >= m.m_len;
 }
 
 /**
- * Makes every mbuf of a packet writable: those that share storage or are read-only are replaced by
- * copies, plain ones go into the room behind a cluster where they fit. Takes `m0` and returns the
- * chain, or null, everything freed, without memory. Panics on unmapped data.
+ * Makes every mbuf of a packet writable. Mbufs that are read-only or share storage are replaced by
+ * copies. Copied and plain mbufs are merged into the free space of a preceding cluster if they fit.
+ * Takes `m0` and returns the chain. Frees everything and returns null if there is no memory. Panics
+ * on unmapped data.
  * @see sys/kern/uipc_mbuf.c
  */
 export function m_unshare(m0: Mbuf, how: number): Mbuf | null {
@@ -92,10 +96,10 @@ export function m_unshare(m0: Mbuf, how: number): Mbuf | null {
 }
 
 /**
- * Copies a packet into mbufs of at most `length` bytes (at most a cluster) each, to try a driver's
- * gathering. Takes `m0` and returns the copy; `m0` itself, untouched, if it is no packet, `length` is
- * not above 0, or there is no memory. Reads with m_copydata, so unmapped data is no obstacle. Left
- * out: the random lengths that FreeBSD takes -1 and -2 for.
+ * Copies a packet into mbufs of at most `length` bytes each (at most MCLBYTES), to test a driver's
+ * scatter/gather code. Takes `m0` and returns the copy. Returns `m0` unchanged if it has no packet
+ * header, `length` is not above 0, or there is no memory. Reads with m_copydata, so unmapped data
+ * is allowed. Left out: FreeBSD's random lengths (`length` -1 and -2).
  * @see sys/kern/uipc_mbuf.c
  */
 export function m_fragment(m0: Mbuf, how: number, length: number): Mbuf {

@@ -1,8 +1,8 @@
 /**
  * The mbuf structure, after sys/sys/mbuf.h as of r349529: sizes, flags and field names are
- * FreeBSD's, the objects are ours. An Mbuf object stands for a 256-byte piece of arena memory of
- * which it knows the data part; its fields, a packet header and the external-storage header are
- * preallocated JavaScript objects, so that all mbufs have one shape.
+ * FreeBSD's, the objects are ours. An Mbuf object represents 256 bytes of arena memory; `m_dat` is
+ * the address of its data area. The packet header and the external-storage header are preallocated
+ * JavaScript objects in every Mbuf, so that all mbufs have one shape.
  *
  *   arena, MSIZE bytes:  | 32: header, unused | 56: pkthdr, unused | MHLEN 168: m_pktdat |
  *                        |                    | MLEN 224: m_dat                          |
@@ -24,7 +24,7 @@ export const MCLBYTES = 2048;
 export const MJUMPAGESIZE = 4096;
 export const M_COPYALL = 1000000000;
 
-/** Room kept in front of a packet for link headers, and for protocol headers. */
+/** Bytes reserved in front of a packet for the link header, for protocol headers, and for both. */
 export const max_linkhdr = 16;
 export const max_protohdr = 60;
 export const max_hdr = max_linkhdr + max_protohdr;
@@ -64,9 +64,9 @@ export const M_COPYFLAGS =
   M_TSTMP |
   M_TSTMP_HPREC |
   M_PROTOFLAGS;
-/** Socket buffers: contents have not arrived. */
+/** Socket buffers: the data is still being read. */
 export const M_NOTREADY = M_PROTO1;
-/** Socket buffers: ready, but behind an mbuf that is not. */
+/** Socket buffers: the data is ready, but an mbuf in front of it is not. */
 export const M_BLOCKED = M_PROTO2;
 export const M_NOTAVAIL = M_NOTREADY | M_BLOCKED;
 
@@ -78,7 +78,8 @@ export const MT_SONAME = 8;
 export const MT_CONTROL = 14;
 export const MT_OOBDATA = 15;
 
-// How allocators wait. Nothing here can sleep: both fail at once when the zone is at its limit.
+// `how` of allocators. No allocator here sleeps: with both values it fails at once when the zone is
+// full.
 export const M_NOWAIT = 0x1;
 export const M_WAITOK = 0x2;
 
@@ -104,12 +105,12 @@ export const EXT_FLAG_NOFREE = 0x10;
 export const EXT_FLAG_VENDOR1 = 0x10000;
 export const EXT_FLAG_VENDOR2 = 0x20000;
 export const EXT_FLAG_VENDOR3 = 0x40000;
-// sendfile's private use of them
+// The meaning sendfile gives to the vendor flags.
 export const EXT_FLAG_SYNC = EXT_FLAG_VENDOR1;
 export const EXT_FLAG_NOCACHE = EXT_FLAG_VENDOR2;
 export const EXT_FLAG_CACHE_LAST = EXT_FLAG_VENDOR3;
 
-// m_pkthdr.csum_flags: what the stack asks of the NIC …
+// m_pkthdr.csum_flags of a packet to send: offloads that the NIC must perform.
 export const CSUM_IP = 0x1;
 export const CSUM_IP_UDP = 0x2;
 export const CSUM_IP_TCP = 0x4;
@@ -129,7 +130,7 @@ export const CSUM_TSO = CSUM_IP_TSO | CSUM_IP6_TSO;
 export const CSUM_DELAY_DATA = CSUM_IP_TCP | CSUM_IP_UDP;
 export const CSUM_DELAY_IP = CSUM_IP;
 export const CSUM_DELAY_DATA_IPV6 = CSUM_IP6_TCP | CSUM_IP6_UDP;
-// … and what the NIC says of a received packet
+// m_pkthdr.csum_flags of a received packet: checksums that the NIC verified.
 export const CSUM_L3_CALC = 0x01000000;
 export const CSUM_L3_VALID = 0x02000000;
 export const CSUM_L4_CALC = 0x04000000;
@@ -137,7 +138,10 @@ export const CSUM_L4_VALID = 0x08000000;
 export const CSUM_L5_CALC = 0x10000000;
 export const CSUM_L5_VALID = 0x20000000;
 export const CSUM_COALESCED = 0x40000000;
-/** 0x80000000 as the word that bit operations make of it: snd_tag is valid. No offload. */
+/**
+ * snd_tag is valid; this is no offload. A signed number (0x80000000 | 0), as bit operations produce
+ * it.
+ */
 export const CSUM_SND_TAG = 0x80000000 | 0;
 export const CSUM_IP_CHECKED = CSUM_L3_CALC;
 export const CSUM_IP_VALID = CSUM_L3_VALID;
@@ -146,9 +150,9 @@ export const CSUM_DATA_VALID = CSUM_L4_VALID;
 
 /** Packet header. @see mbuf(9) */
 export class Pkthdr {
-  /** Interface it came in by; null for a packet made here. */
+  /** Receive interface; null for a packet that this stack created. */
   rcvif: IfnetRef | null = null;
-  /** Bytes of the whole packet. */
+  /** Length of the whole packet in bytes. */
   len = 0;
   flowid = 0;
   csum_flags = 0;
@@ -158,19 +162,22 @@ export class Pkthdr {
   csum_data = 0;
   /** Transmit: MSS of a TSO packet. */
   tso_segsz = 0;
-  /** Receive: segments that were coalesced into this packet. Shares tso_segsz's place in FreeBSD. */
+  /**
+   * Receive: number of segments coalesced into this packet. FreeBSD stores it in the field of
+   * tso_segsz.
+   */
   lro_nsegs = 0;
   ether_vtag = 0;
   l2hlen = 0;
   l3hlen = 0;
   l4hlen = 0;
-  /** Ours: packet id for captures, born in tcp/udp output; 0 if none. */
+  /** Ours: packet id for captures, assigned in TCP and UDP output; 0 if unassigned. */
   pktId = 0;
 }
 
 /**
- * The page list of an unmapped mbuf, fact for fact `struct mbuf_ext_pgs`. Page addresses are a
- * slice of one preallocated Float64Array; header and trailer bytes are arena memory.
+ * The page list of an unmapped mbuf, with the fields of `struct mbuf_ext_pgs`. The page addresses
+ * are a slice of one preallocated Float64Array; header and trailer bytes are in arena memory.
  * @see sys/sys/mbuf.h
  */
 export class MbufExtPgs {
@@ -184,7 +191,7 @@ export class MbufExtPgs {
   /** All page lists; this one is pa[pa0 .. pa0 + npgs). */
   readonly pa: Float64Array;
   readonly pa0: number;
-  /** Arena bytes of the TLS-shaped header and trailer. */
+  /** Arena addresses of the header and the trailer (in FreeBSD those of a TLS record). */
   readonly hdr: Kva;
   readonly trail: Kva;
 
@@ -196,16 +203,19 @@ export class MbufExtPgs {
   }
 }
 
-/** Frees external storage; gets the mbuf that holds the reference count. */
+/** Frees external storage. `m` is the mbuf that holds the reference count. */
 export type ExtFree = (m: Mbuf) => void;
 
-/** External storage. `ext_free` and the arguments are valid only in the mbuf that holds the count. */
+/**
+ * External storage. `ext_free`, `ext_arg1` and `ext_arg2` are valid only in the mbuf that holds the
+ * count.
+ */
 export class MExt {
-  /** The count, if this mbuf holds it (EXT_FLAG_EMBREF). */
+  /** The reference count, if this mbuf holds it (EXT_FLAG_EMBREF). */
   ext_count = 0;
   /** The mbuf that holds the count; FreeBSD's ext_cnt points at the count itself. */
   ext_cnt: Mbuf | null = null;
-  /** Mapped storage; meaningless for EXT_PGS. */
+  /** Address of mapped storage; 0 for EXT_PGS. */
   ext_buf: Kva = kva(0);
   ext_pgs: MbufExtPgs | null = null;
   ext_size = 0;
@@ -220,14 +230,14 @@ export class MExt {
 export class Mbuf {
   m_next: Mbuf | null = null;
   m_nextpkt: Mbuf | null = null;
-  /** A Kva; for M_NOMAP a byte offset into the storage, which `mtod` refuses to hand out. */
+  /** A Kva. With M_NOMAP a byte offset into the storage; `mtod` panics then. */
   m_data = 0;
   m_len = 0;
   m_type = MT_NOTMBUF;
   m_flags = 0;
   readonly m_pkthdr = new Pkthdr();
   readonly m_ext = new MExt();
-  /** The MLEN bytes of internal data; m_pktdat lies 56 bytes in. */
+  /** Address of the MLEN bytes of internal data; m_pktdat is 56 bytes further. */
   readonly m_dat: Kva;
 
   constructor(m_dat: Kva) {
@@ -240,7 +250,7 @@ export function m_pktdat(m: Mbuf): Kva {
   return kva(m.m_dat + PKTHDR_SIZE);
 }
 
-/** The address of the data. Panics on an unmapped mbuf: it has none. @see mbuf(9) */
+/** The address of the data. Panics on an unmapped mbuf, which has no address. @see mbuf(9) */
 export function mtod(m: Mbuf): Kva {
   if ((m.m_flags & M_NOMAP) !== 0) panic('mtod: unmapped mbuf');
   return kva(m.m_data);
@@ -257,7 +267,7 @@ export function extHolder(m: Mbuf): Mbuf {
   return (m.m_ext.ext_flags & EXT_FLAG_EMBREF) !== 0 ? m : m.m_ext.ext_cnt!;
 }
 
-/** References to m's external storage. @see mbuf(9) */
+/** Number of references to m's external storage. @see mbuf(9) */
 export function m_extrefcnt(m: Mbuf): number {
   KASSERT((m.m_flags & M_EXT) !== 0, 'm_extrefcnt: no external storage');
   return extHolder(m).m_ext.ext_count;

@@ -1,6 +1,7 @@
 /**
- * The mbufs of a round of sendfile, after sys/kern/kern_sendfile.c as of r349529: unmapped, up to 19
- * pages each, or, with kern.ipc.mb_use_ext_pgs=0 and for protocols other than TCP, one mapped page each.
+ * Builds the mbufs of a round of sendfile, after sys/kern/kern_sendfile.c as of r349529. For TCP an
+ * mbuf is unmapped and holds up to 19 pages. With kern.ipc.mb_use_ext_pgs=0, and for other
+ * protocols, an mbuf holds one mapped page.
  */
 
 import { PAGE_MASK, PAGE_SIZE } from '../vm/arena.ts';
@@ -25,13 +26,16 @@ import { SF_NOCACHE } from './sendfile_flags.ts';
 import { round } from './sendfile_round.ts';
 import { sendfilePageBytes } from './sendfile_size.ts';
 
-/** Whether the last page of a round of `bytes` will be wanted again: it is partly sent. */
+/**
+ * Whether the last page of a round of `bytes` is sent only in part and will be needed again: more
+ * of the file follows, or the call asked for readahead.
+ */
 function keepLast(bytes: number): boolean {
   const partial = ((round.off + bytes) & PAGE_MASK) !== 0;
   return partial && (round.rem > bytes || round.flags >>> 16 !== 0);
 }
 
-/** Marks a page mbuf with what the call asked for. */
+/** Sets the flags of a page mbuf that follow from the flags of the call (SF_NOCACHE, SF_SYNC). */
 function dress(m: Mbuf, notReady: number, cacheLast: number): void {
   m.m_flags |= notReady;
   if ((round.flags & SF_NOCACHE) !== 0) m.m_ext.ext_flags |= EXT_FLAG_NOCACHE | cacheLast;
@@ -96,8 +100,9 @@ function buildMapped(sfio: Sfio, npages: number, bytes: number, notReady: number
 }
 
 /**
- * Builds the mbufs of `bytes` in the round's first `npages` pages as `sfio.m`, not ready if `sfio` has
- * reads under way. Returns for how many pages there was memory; the others are unwired.
+ * Builds the mbufs for `bytes` bytes in the round's first `npages` pages and stores the chain in
+ * `sfio.m`. The mbufs are M_NOTREADY if `sfio` has reads in flight. Returns the number of pages for
+ * which there was memory; unwires the others.
  */
 export function sendfileBuild(sfio: Sfio, npages: number, bytes: number): number {
   const notReady = sfio.nios > 1 ? M_NOTREADY : 0;

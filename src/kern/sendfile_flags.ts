@@ -1,17 +1,22 @@
 /** The flags of sendfile(2), after sys/sys/socket.h. */
 
-/** Ends with EBUSY instead of waiting for a page that is being read for somebody else. */
+/**
+ * The call returns EBUSY instead of waiting for memory or for a page that another call is reading.
+ */
 export const SF_NODISKIO = 0x1;
-/** Obsolete, ignored. */
+/** Obsolete; ignored. */
 export const SF_MNOWAIT = 0x2;
-/** Ends when nothing refers to the file's pages any more: all is acknowledged. */
+/**
+ * The call returns when no mbuf refers to the file's pages any more, that is when all data is
+ * acknowledged.
+ */
 export const SF_SYNC = 0x4;
-/** Reads ahead the pages that SF_FLAGS says, and no others. */
+/** Reads ahead only the number of pages given with SF_FLAGS. */
 export const SF_USER_READAHEAD = 0x8;
-/** Gives pages up once they are sent. */
+/** Frees pages after they are sent instead of keeping them in the cache. */
 export const SF_NOCACHE = 0x10;
 
-/** Flags with a number of pages to read ahead, 0 to 65535. @see sendfile(2) */
+/** Combines `flags` with `rh`, the number of pages to read ahead, 0 to 65535. @see sendfile(2) */
 export function SF_FLAGS(rh: number, flags: number): number {
   return ((rh & 0xffff) << 16) | flags;
 }

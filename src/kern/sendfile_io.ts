@@ -1,6 +1,6 @@
 /**
- * The parts of sendfile that outlive the call: reads in flight, readahead, what frees file pages,
- * and the statistics; after sys/kern/kern_sendfile.c.
+ * The parts of sendfile that continue after the call returns: reads in flight, readahead, the free
+ * callbacks of file pages, and the statistics; after sys/kern/kern_sendfile.c.
  */
 
 import type { Task } from '../sys/clock.ts';
@@ -33,24 +33,24 @@ export const sfstat = {
   sf_pages_bogus: 0,
 };
 
-/** Sets all of sfstat to 0. */
+/** Sets all counters of sfstat to 0. */
 export function sfstatReset(): void {
   for (const name of Object.keys(sfstat) as (keyof typeof sfstat)[]) sfstat[name] = 0;
 }
 
-/** I/O calls in flight, for accounting. */
+/** For leak checks: sendfile calls in progress, and Sfio objects in use. */
 export const sendfileLive = { calls: 0, ios: 0 };
 
-/** One round's reads: the last to end makes the mbufs ready. Pooled. */
+/** The reads of one round. The last read to complete makes the mbufs ready. Objects are pooled. */
 export class Sfio implements PageinListener {
-  /** Reads under way, plus one for the call itself until it has handed the data over. */
+  /** Reads in flight, plus one for the call until it has passed the data to the protocol. */
   nios = 0;
   error: Errno = 0;
   npages = 0;
   so: Socket | null = null;
   file: File | null = null;
   m: Mbuf | null = null;
-  /** The socket has taken the mbufs. */
+  /** Set when the protocol has accepted the mbufs. */
   sent = false;
 
   pageinDone(error: Errno): void {
@@ -58,7 +58,7 @@ export class Sfio implements PageinListener {
     this.drop();
   }
 
-  /** Drops one of `nios`. */
+  /** Decrements `nios`; at 0 completes the round and returns this object to the pool. */
   drop(): void {
     if (--this.nios !== 0) return;
     const { so, m, npages } = this;
@@ -74,7 +74,7 @@ export class Sfio implements PageinListener {
 
   finish(so: Socket, m: Mbuf, npages: number): void {
     if (!this.sent) {
-      // The protocol refused the data, and the call has said so.
+      // The protocol rejected the data, and the call has already returned the error.
       mb_free_notready(m, npages);
       return;
     }
@@ -83,12 +83,13 @@ export class Sfio implements PageinListener {
       return;
     }
     if (this.error !== 0) {
-      // Too late to tell the call: the connection goes, and so_error says why.
+      // The call has already returned: abort the connection and set so_error.
       count(R_SF_IOERR);
       if (so.so_pcb !== null) so.so_proto.pr_abort(so);
       so.so_error = EIO;
     }
-    // A protocol that is gone may have left the buffer as it was; what is freed must not be in it.
+    // A detached protocol may have left these mbufs in so_snd. Remove them there before they are
+    // freed.
     if (so.so_pcb === null) sbflush(so.so_snd);
     KASSERT(so.so_snd.sb_fnrdy === null, 'sendfile: pending data on a dead connection');
     mb_free_notready(m, npages);
@@ -97,7 +98,10 @@ export class Sfio implements PageinListener {
 
 const freeSfios: Sfio[] = [];
 
-/** A descriptor for one round's reads. The caller owns one of its `nios`. */
+/**
+ * An Sfio for one round's reads, with references on `so` and `file`. The caller owns one count of
+ * `nios`.
+ */
 export function sfioAlloc(so: Socket, file: File): Sfio {
   const sfio = freeSfios.pop() ?? new Sfio();
   sfio.nios = 1;
@@ -113,7 +117,7 @@ export function sfioAlloc(so: Socket, file: File): Sfio {
   return sfio;
 }
 
-/** Reads ahead of any call: nobody waits for them. */
+/** A readahead. No call waits for it to complete. */
 export class Readahead implements PageinListener {
   file: File | null = null;
 
@@ -127,7 +131,9 @@ export class Readahead implements PageinListener {
 
 const freeReadaheads: Readahead[] = [];
 
-/** A listener for a read ahead from `file`, which it holds until the read is done. */
+/**
+ * A listener for a readahead from `file`. It holds a reference on `file` until the read completes.
+ */
 export function readaheadAlloc(file: File): Readahead {
   const ra = freeReadaheads.pop() ?? new Readahead();
   ra.file = file;
@@ -135,7 +141,7 @@ export function readaheadAlloc(file: File): Readahead {
   return ra;
 }
 
-/** SF_SYNC's count of the mbufs that still refer to file pages. */
+/** For SF_SYNC: the number of mbufs that still refer to file pages. At 0 schedules `waiter`. */
 export class Sync {
   count = 0;
   waiter: Task | null = null;
@@ -145,7 +151,10 @@ export class Sync {
   }
 }
 
-/** Free callback of an unmapped mbuf of file pages. @see sys/kern/kern_sendfile.c */
+/**
+ * Free callback of an unmapped mbuf of file pages: unwires the pages.
+ * @see sys/kern/kern_sendfile.c
+ */
 export function sendfile_free_mext_pg(m: Mbuf): void {
   const ext = m.m_ext;
   const pgs = ext.ext_pgs!;
@@ -160,7 +169,10 @@ export function sendfile_free_mext_pg(m: Mbuf): void {
   sync?.drop();
 }
 
-/** Free callback of a mapped mbuf of one file page. @see sys/kern/kern_sendfile.c */
+/**
+ * Free callback of a mapped mbuf of one file page: unmaps and unwires the page.
+ * @see sys/kern/kern_sendfile.c
+ */
 export function sendfile_free_mext(m: Mbuf): void {
   const ext = m.m_ext;
   const sf = ext.ext_arg1 as SfBuf;

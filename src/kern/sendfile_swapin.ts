@@ -1,6 +1,6 @@
 /**
- * The pages of a round of sendfile and their reads, after sendfile_swapin of sys/kern/kern_sendfile.c:
- * grab, wire, start what is missing, read ahead.
+ * The pages of a round of sendfile, after sendfile_swapin of sys/kern/kern_sendfile.c: grabs and
+ * wires them, starts reads of missing pages, and reads ahead.
  */
 
 import type { Task } from '../sys/clock.ts';
@@ -33,8 +33,9 @@ import { SF_NODISKIO, SF_USER_READAHEAD } from './sendfile_flags.ts';
 import { round } from './sendfile_round.ts';
 
 /**
- * Wires the round's `npages` pages. Returns how many, or -1 if the call has to wait: `waiter` runs
- * when to try again. With SF_NODISKIO it does not: the round ends early and the call with EBUSY.
+ * Wires the round's `npages` pages. Returns the number of pages wired, or -1 if the call must wait;
+ * `waiter` then runs when the call can retry. With SF_NODISKIO the call does not wait: the round is
+ * cut short and the call returns EBUSY (`round.soft`).
  */
 export function sendfileGrab(npages: number, waiter: Task): number {
   const object = round.object!;
@@ -53,7 +54,7 @@ export function sendfileGrab(npages: number, waiter: Task): number {
     }
   } else {
     KASSERT(result === GRAB_NOMEM, 'sendfile: grab ended early');
-    if (n > 0) return n; // send these; the next round waits
+    if (n > 0) return n; // send these pages; the next round waits
     count(R_VM_WAIT);
     if ((round.flags & SF_NODISKIO) === 0) {
       vmWaitPages(waiter);
@@ -64,7 +65,7 @@ export function sendfileGrab(npages: number, waiter: Task): number {
   return n;
 }
 
-/** Reads pages behind the round into the cache, as far as nobody has them. */
+/** Reads the pages behind the round into the cache, up to the first page that is cached already. */
 function readAhead(pindex: number): void {
   const object = round.object!;
   const asked = round.flags >>> 16;
@@ -89,8 +90,8 @@ function readAhead(pindex: number): void {
 }
 
 /**
- * How many pages the file stores from page `pindex` on, at most `n`; negative if they are a hole. A
- * page that is stored in part is data.
+ * Length in pages of the data extent that starts at page `pindex`, at most `n`. For a hole, the
+ * length is negative. A page that contains any data counts as data.
  */
 function stored(pindex: number, n: number): number {
   if (!round.sparse) return n;
@@ -107,7 +108,10 @@ function stored(pindex: number, n: number): number {
   return Math.min(Math.ceil(data / PAGE_SIZE), n);
 }
 
-/** Pages [i, i + n) are in a hole: those that are not valid become zeros, without a read. */
+/**
+ * Fills the invalid pages of [i, i + n), which are in a hole, with zeros and makes them valid. No
+ * read.
+ */
 function zeroFill(i: number, n: number): void {
   for (let j = i; j < i + n; j++) {
     const p = round.pages[j]!;
@@ -122,13 +126,14 @@ function zeroFill(i: number, n: number): void {
 }
 
 /**
- * How many pages from `i` on, of `n` that may be, one read fetches: to the last one that is not
- * valid. Valid ones before it are read over with the bogus page, if there is a frame for it.
+ * Number of pages that one read fetches from `i` on, at most `n` and MAXPAGES_IO. The run ends at
+ * its last invalid page. For valid pages within the run, the read fills the bogus page instead. If
+ * there is no frame for the bogus page, the run ends before the first valid page.
  */
 function runLength(i: number, n: number): number {
   const { pages } = round;
   n = Math.min(n, MAXPAGES_IO);
-  while (vm_page_all_valid(pages[i + n - 1]!)) n--; // page i itself is not
+  while (vm_page_all_valid(pages[i + n - 1]!)) n--; // page i is invalid
   let bogus = 0;
   for (let k = 0; k < n; k++) {
     const p = pages[i + k]!;
@@ -146,8 +151,9 @@ function runLength(i: number, n: number): number {
 }
 
 /**
- * Starts the reads of the pages that are not valid, a run at a time, fills holes, and reads ahead. Returns how
- * many pages can be sent: fewer than `npages` if a read could not be started.
+ * Starts one read for each run of invalid pages, fills holes with zeros, and reads ahead. Returns
+ * the number of pages to send. It is less than `npages` if a read could not be started;
+ * `round.soft` is then EIO.
  */
 export function sendfileSwapin(sfio: Sfio, npages: number): number {
   const first = Math.floor(round.off / PAGE_SIZE);

@@ -1,7 +1,7 @@
 /**
- * An option on its way between program and protocol, after struct sockopt of sys/sys/sockopt.h:
- * level, name and the bytes of the value as C lays them out on amd64, little-endian, so that every
- * front end can pass on what its own programs wrote.
+ * A socket option passed between program and protocol, after struct sockopt of sys/sys/sockopt.h:
+ * level, name and value. The value has C's layout on amd64 (little-endian), so that each front end
+ * can pass on the bytes its programs wrote.
  */
 
 import { EINVAL, type Errno } from '../sys/errno.ts';
@@ -14,9 +14,9 @@ export class Sockopt {
   readonly sopt_dir: number;
   readonly sopt_level: number;
   readonly sopt_name: number;
-  /** What the program wrote, or where the answer goes. */
+  /** SOPT_SET: the value from the program. SOPT_GET: the buffer for the value. */
   readonly sopt_val: Uint8Array;
-  /** Bytes of it that count: after reading an option, those of the answer. */
+  /** Valid bytes in `sopt_val`. After SOPT_GET, the length of the returned value. */
   sopt_valsize: number;
 
   constructor(dir: number, level: number, name: number, val: Uint8Array) {
@@ -29,8 +29,8 @@ export class Sockopt {
 }
 
 /**
- * Checks that the program gave at least `minlen` bytes, and cuts off what is beyond `len`. EINVAL.
- * @see sockopt(9) (there it also copies)
+ * Limits the value to `len` bytes. EINVAL: the program passed fewer than `minlen` bytes.
+ * @see sockopt(9) (FreeBSD's also copies the value)
  */
 export function sooptcopyin(sopt: Sockopt, len: number, minlen: number): Errno {
   if (sopt.sopt_valsize < minlen) return EINVAL;
@@ -38,7 +38,7 @@ export function sooptcopyin(sopt: Sockopt, len: number, minlen: number): Errno {
   return 0;
 }
 
-/** Answers with `bytes`, as many of them as the program has room for. @see sockopt(9) */
+/** Copies `bytes` to the program, truncated to the size of its buffer. @see sockopt(9) */
 export function sooptcopyout(sopt: Sockopt, bytes: Uint8Array): Errno {
   const n = Math.min(sopt.sopt_valsize, bytes.length);
   sopt.sopt_val.set(bytes.subarray(0, n));
@@ -56,7 +56,7 @@ export function sooptInt(sopt: Sockopt): Errno {
   return error;
 }
 
-/** Answers with an `int`. */
+/** Copies an `int` to the program. */
 export function sooptPutInt(sopt: Sockopt, v: number): Errno {
   return sooptcopyout(sopt, intBytes(v));
 }
@@ -68,7 +68,7 @@ export function intBytes(v: number): Uint8Array {
   return bytes;
 }
 
-/** `bytes` as C's numbers. */
+/** A DataView over `bytes`. */
 export function view(bytes: Uint8Array): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

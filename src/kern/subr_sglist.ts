@@ -1,9 +1,9 @@
 /**
- * sglist(9), after sys/kern/subr_sglist.c as of r349529: a list of physical segments of fixed length,
- * for drivers that hand their hardware such a list instead of using bus_dma, as vtnet does. Unmapped
- * mbufs are appended by their page lists. What does not fit leaves the list as it was. Left out:
- * reference counts, user memory, bios, and joining, splitting and slicing lists; no driver here needs
- * an sglist.
+ * sglist(9), after sys/kern/subr_sglist.c as of r349529: a list of physical segments with a fixed
+ * capacity. In FreeBSD drivers such as vtnet use it instead of bus_dma. Unmapped mbufs are appended
+ * by their page lists. An append that does not fit leaves the list unchanged. Left out: reference
+ * counts, user memory, bios, and joining, splitting and slicing lists. No driver here needs an
+ * sglist.
  */
 
 import { EFBIG, EINVAL, type Errno } from '../sys/errno.ts';
@@ -12,9 +12,12 @@ import type { Kva, PhysAddr } from '../sys/types.ts';
 import { ramBase } from '../vm/arena.ts';
 import { type Mbuf, type MbufExtPgs, mbuf_ext_pg_len, M_NOMAP, mtod } from './mbuf.ts';
 
-/** Segments of physical memory; of the arrays, the first sg_nseg entries count. @see sglist(9) */
+/**
+ * Segments of physical memory; the first sg_nseg entries of the arrays are valid.
+ * @see sglist(9)
+ */
 export class Sglist {
-  /** FreeBSD's sg_segs, a field an array. */
+  /** FreeBSD's sg_segs, with one array for each field. */
   readonly ss_paddr: Float64Array;
   readonly ss_len: Float64Array;
   sg_nseg = 0;
@@ -27,7 +30,7 @@ export class Sglist {
   }
 }
 
-/** An empty list for `nsegs` segments. Unlike FreeBSD's it cannot fail. @see sglist(9) */
+/** An empty list for `nsegs` segments. Unlike FreeBSD's, it cannot fail. @see sglist(9) */
 export function sglist_alloc(nsegs: number): Sglist {
   return new Sglist(nsegs);
 }
@@ -44,7 +47,10 @@ export function sglist_length(sg: Sglist): number {
   return len;
 }
 
-/** Adds a piece behind the last one, or to it if it lies behind it in memory. EFBIG: no room. */
+/**
+ * Appends a segment, or extends the last segment if the new one directly follows it in memory.
+ * EFBIG: the list is full.
+ */
 function appendRange(sg: Sglist, paddr: number, len: number): Errno {
   if (len === 0) return 0;
   const last = sg.sg_nseg - 1;
@@ -59,12 +65,14 @@ function appendRange(sg: Sglist, paddr: number, len: number): Errno {
   return 0;
 }
 
-/** Adds mapped memory, which here is one piece: the map is the direct map. */
+/**
+ * Appends mapped memory. It is always one segment, because kernel addresses are in the direct map.
+ */
 function appendVirtual(sg: Sglist, va: number, len: number): Errno {
   return appendRange(sg, va + ramBase, len);
 }
 
-/** Adds the bytes [off, off + len) of a page list, header and trailer among them. */
+/** Appends the bytes [off, off + len) of a page list, header and trailer included. */
 function appendExtPgs(sg: Sglist, pgs: MbufExtPgs, off: number, len: number): Errno {
   let error: Errno = 0;
   if (off < pgs.hdr_len) {
@@ -92,7 +100,7 @@ function appendExtPgs(sg: Sglist, pgs: MbufExtPgs, off: number, len: number): Er
   return appendVirtual(sg, pgs.trail + off, len);
 }
 
-// What an append that fails puts back: only its last segment and their number can have changed.
+// State that a failed append restores: the number of segments and the length of the last one.
 let savedNseg = 0;
 let savedLen = 0;
 
@@ -108,15 +116,15 @@ function restoreOn(sg: Sglist, error: Errno): Errno {
   return error;
 }
 
-/** Segments that `len` bytes of mapped memory need: one, unless there are none. @see sglist(9) */
+/** Number of segments for `len` bytes of mapped memory: 1, or 0 if `len` is 0. @see sglist(9) */
 export function sglist_count(_buf: Kva, len: number): number {
   return len === 0 ? 0 : 1;
 }
 
 /**
- * Segments that the bytes [off, off + len) of a page list need at most: pieces of the header, runs of
- * pages that follow each other in memory, pieces of the trailer. That one of these three may continue
- * another is not looked at, though an append would.
+ * Upper bound of the segments for the bytes [off, off + len) of a page list: one for header bytes,
+ * one for each run of contiguous pages, one for trailer bytes. An append may need fewer, because it
+ * also joins the header, the pages and the trailer where they are contiguous.
  * @see sys/kern/subr_sglist.c
  */
 export function sglist_count_ext_pgs(pgs: MbufExtPgs, off: number, len: number): number {
@@ -148,26 +156,33 @@ export function sglist_count_ext_pgs(pgs: MbufExtPgs, off: number, len: number):
   return nsegs + sglist_count(pgs.trail, len);
 }
 
-/** `sglist_count_ext_pgs` of what an unmapped mbuf shows. @see sys/kern/subr_sglist.c */
+/** `sglist_count_ext_pgs` for the data of an unmapped mbuf. @see sys/kern/subr_sglist.c */
 export function sglist_count_mb_ext_pgs(m: Mbuf): number {
   KASSERT((m.m_flags & M_NOMAP) !== 0, 'sglist_count_mb_ext_pgs: mapped mbuf');
   return sglist_count_ext_pgs(m.m_ext.ext_pgs!, m.m_data, m.m_len);
 }
 
-/** Appends `len` bytes of mapped memory. EINVAL: a list for no segments; EFBIG. @see sglist(9) */
+/**
+ * Appends `len` bytes of mapped memory. EINVAL: the list has capacity 0; EFBIG: the list is full.
+ * @see sglist(9)
+ */
 export function sglist_append(sg: Sglist, buf: Kva, len: number): Errno {
   if (sg.sg_maxseg === 0) return EINVAL;
-  return appendVirtual(sg, buf, len); // one piece: it fits or changes nothing
+  return appendVirtual(sg, buf, len); // one segment: a failure changes nothing
 }
 
-/** Appends a range of physical memory. EINVAL: a list for no segments; EFBIG. @see sglist(9) */
+/**
+ * Appends a range of physical memory. EINVAL: the list has capacity 0; EFBIG: the list is full.
+ * @see sglist(9)
+ */
 export function sglist_append_phys(sg: Sglist, paddr: PhysAddr, len: number): Errno {
   if (sg.sg_maxseg === 0) return EINVAL;
   return appendRange(sg, paddr, len);
 }
 
 /**
- * Appends the bytes [off, off + len) of a page list. EINVAL: a list for no segments; EFBIG.
+ * Appends the bytes [off, off + len) of a page list. EINVAL: the list has capacity 0; EFBIG: they
+ * do not fit.
  * @see sys/kern/subr_sglist.c
  */
 export function sglist_append_ext_pgs(
@@ -181,15 +196,16 @@ export function sglist_append_ext_pgs(
   return restoreOn(sg, appendExtPgs(sg, pgs, off, len));
 }
 
-/** `sglist_append_ext_pgs` of what an unmapped mbuf shows. @see sys/kern/subr_sglist.c */
+/** `sglist_append_ext_pgs` for the data of an unmapped mbuf. @see sys/kern/subr_sglist.c */
 export function sglist_append_mb_ext_pgs(sg: Sglist, m: Mbuf): Errno {
   KASSERT((m.m_flags & M_NOMAP) !== 0, 'sglist_append_mb_ext_pgs: mapped mbuf');
   return sglist_append_ext_pgs(sg, m.m_ext.ext_pgs!, m.m_data, m.m_len);
 }
 
 /**
- * Appends a chain, mapped and unmapped mbufs alike; empty ones are skipped. Only reads `m0`, and only
- * its headers. EINVAL: a list for no segments; EFBIG: the driver may m_defrag and try again.
+ * Appends the data of a chain of mapped and unmapped mbufs; skips empty mbufs. Does not change `m0`
+ * and does not read its data. EINVAL: the list has capacity 0; EFBIG: the chain does not fit, and
+ * the driver may call m_defrag and retry.
  * @see sglist(9)
  */
 export function sglist_append_mbuf(sg: Sglist, m0: Mbuf): Errno {

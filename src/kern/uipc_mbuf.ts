@@ -1,8 +1,8 @@
 /**
- * mbuf routines, after sys/kern/uipc_mbuf.c as of r349529; those that only read chains are in
- * m_copydata.ts, those that reach data by its address in m_copyback.ts, m_uiotombuf and m_unshare in
- * files of their own. m_pullup, which FreeBSD lets go wrong on unmapped data, panics. Left out: mbuf
- * tags, m_copymdata, m_pulldown.
+ * mbuf routines, after sys/kern/uipc_mbuf.c as of r349529. Functions that only read chains are in
+ * m_copydata.ts, those that access data by address in m_copyback.ts; m_uiotombuf and m_unshare have
+ * files of their own. m_pullup panics if it would access unmapped data. Left out: mbuf tags,
+ * m_copymdata, m_pulldown.
  */
 
 import { KASSERT } from '../sys/kassert.ts';
@@ -36,7 +36,7 @@ import {
 } from './mbuf.ts';
 
 /**
- * Makes `n` a shadow of m's external storage: both share it and its count. `n` must be plain.
+ * Attaches m's external storage to `n` and adds a reference. `n` must have no external storage.
  * @see sys/kern/uipc_mbuf.c
  */
 export function mb_dupcl(n: Mbuf, m: Mbuf): void {
@@ -61,8 +61,9 @@ export function mb_dupcl(n: Mbuf, m: Mbuf): void {
 }
 
 /**
- * Makes a chain (all of it, or all behind its first mbuf) pure data: packet headers go, and all flags
- * but those of the storage and `flags`. @see sys/kern/uipc_mbuf.c
+ * Removes packet headers from a chain (from all mbufs, or from all but the first). Clears all
+ * m_flags except the storage flags and `flags`.
+ * @see sys/kern/uipc_mbuf.c
  */
 export function m_demote(m0: Mbuf, all: boolean, flags: number): void {
   const keep = M_EXT | M_RDONLY | M_NOFREE | M_NOMAP | flags;
@@ -72,7 +73,7 @@ export function m_demote(m0: Mbuf, all: boolean, flags: number): void {
   }
 }
 
-/** Bytes that m's storage holds: of an unmapped mbuf header, pages and trailer. */
+/** Size of m's storage in bytes. For an unmapped mbuf: header, pages and trailer. */
 function storageBytes(m: Mbuf): number {
   if ((m.m_flags & M_NOMAP) === 0) return M_SIZE(m);
   const pgs = m.m_ext.ext_pgs!;
@@ -82,10 +83,10 @@ function storageBytes(m: Mbuf): number {
 }
 
 /**
- * Whether a chain keeps the rules: each window inside its storage, a packet header only in front,
- * with the right length, no packets behind later mbufs. With `sanitize` repairs what can be repaired
- * (headers, lengths) and then calls that sane. Unlike FreeBSD's it knows the header and trailer of
- * unmapped mbufs.
+ * Whether a chain is consistent: the data of each mbuf is inside its storage, only the first mbuf
+ * has a packet header, the packet length is right, and no mbuf but the first has m_nextpkt set.
+ * With `sanitize`, repairs headers, packet length and m_nextpkt and returns true for a repaired
+ * chain. Unlike FreeBSD's, handles the header and trailer of unmapped mbufs.
  * @see mbuf(9)
  */
 export function m_sanity(m0: Mbuf, sanitize: boolean): boolean {
@@ -128,7 +129,8 @@ export function m_last(m: Mbuf): Mbuf {
 }
 
 /**
- * Puts a new mbuf of `len` bytes in front. Takes `m`; on failure frees it and returns null.
+ * Adds a new mbuf of `len` bytes in front of `m`. Takes `m`; frees it and returns null if there is
+ * no memory.
  * @see mbuf(9)
  */
 export function m_prepend(m: Mbuf, len: number, how: number): Mbuf | null {
@@ -147,7 +149,8 @@ export function m_prepend(m: Mbuf, len: number, how: number): Mbuf | null {
 }
 
 /**
- * Makes room for `plen` bytes in front, in place if it can. Takes `m`; null if there is no memory.
+ * Adds `plen` bytes in front of the data, in m's leading space if they fit, else in a new mbuf.
+ * Takes `m`; frees it and returns null if there is no memory.
  * @see mbuf(9)
  */
 export function M_PREPEND(m: Mbuf, plen: number, how: number): Mbuf | null {
@@ -163,8 +166,9 @@ export function M_PREPEND(m: Mbuf, plen: number, how: number): Mbuf | null {
 }
 
 /**
- * A read-only copy of `len` bytes (or M_COPYALL) from `off0`: external storage is shared, the rest
- * copied. Only reads `m`; null if there is no memory. The caller owns the copy.
+ * A read-only copy of `len` bytes (or M_COPYALL) from offset `off0` on. External storage is shared,
+ * internal data is copied. Does not change `m`'s data. Returns null if there is no memory. The
+ * caller owns the copy.
  * @see mbuf(9)
  */
 export function m_copym(m: Mbuf, off0: number, len: number, how: number): Mbuf | null {
@@ -216,9 +220,9 @@ export function m_copypacket(m: Mbuf, how: number): Mbuf | null {
 }
 
 /**
- * A writable copy of a whole packet in new clusters. Unlike FreeBSD: it reads with m_copydata, so
- * unmapped data may be duplicated too. Only reads `m`; the caller owns the copy; null if there is
- * no memory.
+ * A writable copy of a whole packet in new mbufs and clusters. Unlike FreeBSD, reads with
+ * m_copydata, so that unmapped data can be duplicated too. Does not change `m`. Returns null if
+ * there is no memory. The caller owns the copy.
  * @see mbuf(9)
  */
 export function m_dup(m: Mbuf, how: number): Mbuf | null {
@@ -227,7 +231,7 @@ export function m_dup(m: Mbuf, how: number): Mbuf | null {
   return n;
 }
 
-/** An empty mbuf for `len` bytes or as many of them as one holds: plain, 2 KiB or page cluster. */
+/** Allocates an empty mbuf for up to `len` bytes: plain, or with a 2 KiB or a page-size cluster. */
 function getFor(len: number, how: number, type: number, hdr: boolean): Mbuf | null {
   const flags = hdr ? M_PKTHDR : 0;
   if (len > MCLBYTES) return m_getjcl(how, type, flags, MJUMPAGESIZE);
@@ -235,7 +239,10 @@ function getFor(len: number, how: number, type: number, hdr: boolean): Mbuf | nu
   return hdr ? m_gethdr(how, type) : m_get(how, type);
 }
 
-/** Copies `len` bytes of `m` into a new packet, or chain, of 2 KiB clusters. */
+/**
+ * Copies `len` bytes of `m` into a new chain of mbufs of at most 2 KiB, with packet header if
+ * `pkthdr`.
+ */
 function copyToClusters(m: Mbuf, len: number, how: number, pkthdr: boolean): Mbuf | null {
   let top: Mbuf | null = null;
   let tail: Mbuf | null = null;
@@ -257,7 +264,10 @@ function copyToClusters(m: Mbuf, len: number, how: number, pkthdr: boolean): Mbu
   return top;
 }
 
-/** Trims `req_len` bytes from the front, or from the end if negative. @see mbuf(9) */
+/**
+ * Removes `req_len` bytes from the front, or `-req_len` bytes from the end if it is negative.
+ * @see mbuf(9)
+ */
 export function m_adj(mp: Mbuf, req_len: number): void {
   const pkt = (mp.m_flags & M_PKTHDR) !== 0;
   if (req_len >= 0) {
@@ -280,7 +290,11 @@ export function m_adj(mp: Mbuf, req_len: number): void {
   }
 }
 
-/** Appends `n` to the chain `m`, copying what fits into its last mbuf. Takes `n`. @see mbuf(9) */
+/**
+ * Appends `n` to the chain `m`. Copies mbufs of `n` into the last mbuf of `m` while they fit. Takes
+ * `n`.
+ * @see mbuf(9)
+ */
 export function m_cat(m: Mbuf, n: Mbuf | null): void {
   m = m_last(m);
   while (n !== null) {
@@ -294,7 +308,10 @@ export function m_cat(m: Mbuf, n: Mbuf | null): void {
   }
 }
 
-/** `m_cat` of two packets: the lengths are added, n's header is dropped. Takes `n`. @see mbuf(9) */
+/**
+ * `m_cat` for two packets: adds the packet lengths and removes n's packet header. Takes `n`.
+ * @see mbuf(9)
+ */
 export function m_catpkt(m: Mbuf, n: Mbuf): void {
   m.m_pkthdr.len += n.m_pkthdr.len;
   m_demote(n, true, 0);
@@ -302,8 +319,9 @@ export function m_catpkt(m: Mbuf, n: Mbuf): void {
 }
 
 /**
- * Brings the first `len` bytes (at most MHLEN) into one mbuf. Takes `n`; null, everything freed, if
- * the chain is shorter or there is no memory. Panics if unmapped data would be pulled.
+ * Makes the first `len` bytes (at most MHLEN if they must be copied to a new mbuf) contiguous.
+ * Takes `n`. Frees everything and returns null if the chain is shorter than `len` or there is no
+ * memory. Panics if the first mbuf or any data to copy is unmapped.
  * @see mbuf(9)
  */
 export function m_pullup(n: Mbuf, len: number): Mbuf | null {
@@ -346,8 +364,9 @@ export function m_pullup(n: Mbuf, len: number): Mbuf | null {
 }
 
 /**
- * Splits a chain at `len0`: `m0` keeps the front, the rest is returned, sharing external storage.
- * Null if there is no memory (`m0` is whole then) or nothing behind.
+ * Splits a chain at offset `len0`: `m0` keeps the front; the rest is returned and shares external
+ * storage with it. Returns null if there is no memory (`m0` is then unchanged) or nothing follows
+ * `len0`.
  * @see mbuf(9)
  */
 export function m_split(m0: Mbuf, len0: number, how: number): Mbuf | null {
@@ -377,7 +396,8 @@ export function m_split(m0: Mbuf, len0: number, how: number): Mbuf | null {
       mb_dupcl(n, m);
       n.m_data = m.m_data + len;
     } else if (remain > (pkt ? MHLEN : MLEN)) {
-      // More than a packet-header mbuf holds: leave it empty in front of a plain one.
+      // The rest does not fit into a packet-header mbuf: leave that mbuf empty and add a plain one
+      // for the data.
       const rest = m_get(how, m.m_type);
       if (rest === null) {
         m_free(n);
@@ -399,12 +419,14 @@ export function m_split(m0: Mbuf, len0: number, how: number): Mbuf | null {
   return n;
 }
 
-/** What m_getptr found: FreeBSD's out parameter. */
+/** Out parameter of m_getptr. */
 export const m_getptrOff = { off: 0 };
 
 /**
- * The mbuf that holds byte `loc` of the chain, with `m_getptrOff.off` its place in there; the end of the
- * chain is behind the last one. Null beyond. Of an unmapped mbuf it is no offset from an address.
+ * The mbuf that holds byte `loc` of the chain; sets `m_getptrOff.off` to the byte's offset from
+ * m_data. The position behind the last byte belongs to the last mbuf. Null if `loc` is beyond the
+ * chain. The data of an unmapped mbuf has no address; the offset is then only usable with
+ * m_copydata and similar functions.
  * @see mbuf(9)
  */
 export function m_getptr(m: Mbuf | null, loc: number): Mbuf | null {
@@ -419,8 +441,8 @@ export function m_getptr(m: Mbuf | null, loc: number): Mbuf | null {
 }
 
 /**
- * Copies a packet into as few 2 KiB clusters as hold it; the result is mapped. On success takes
- * `m0` and returns the copy; null, `m0` untouched, if there is no memory.
+ * Copies a packet into as few mbufs of at most 2 KiB as hold it; the copy is mapped. On success
+ * frees `m0` and returns the copy. If there is no memory, returns null and leaves `m0` unchanged.
  * @see mbuf(9)
  */
 export function m_defrag(m0: Mbuf, how: number): Mbuf | null {
@@ -432,7 +454,10 @@ export function m_defrag(m0: Mbuf, how: number): Mbuf | null {
   return n;
 }
 
-/** Pieces `m` may turn into for DMA; ignores contiguity and trimming. @see sys/kern/uipc_mbuf.c */
+/**
+ * Upper bound of the DMA segments for `m`; ignores contiguous pages and trimmed data.
+ * @see sys/kern/uipc_mbuf.c
+ */
 function frags_per_mbuf(m: Mbuf): number {
   if ((m.m_flags & M_NOMAP) === 0) return 1;
   const pgs = m.m_ext.ext_pgs!;
@@ -440,15 +465,15 @@ function frags_per_mbuf(m: Mbuf): number {
 }
 
 /**
- * Shortens a chain to at most `maxfrags` pieces by copying neighbours together. Takes `m0`'s
- * content in place: returns m0, or null if it cannot be done; then m0 is still the caller's, maybe
+ * Reduces a chain to at most `maxfrags` DMA segments by copying adjacent mbufs together, in place.
+ * Returns `m0`. If that is not possible, returns null; the caller still owns `m0`, which may have
  * changed.
  * @see mbuf(9)
  */
 export function m_collapse(m0: Mbuf, how: number, maxfrags: number): Mbuf | null {
   let curfrags = 0;
   for (let m: Mbuf | null = m0; m !== null; m = m.m_next) curfrags += frags_per_mbuf(m);
-  // First: into free space behind a neighbour.
+  // First, copy an mbuf into the free space of the one in front of it.
   for (let m: Mbuf = m0; curfrags > maxfrags;) {
     const n = m.m_next;
     if (n === null) break;
@@ -462,7 +487,7 @@ export function m_collapse(m0: Mbuf, how: number, maxfrags: number): Mbuf | null
       m = n;
     }
   }
-  // Then: pairs behind the first one into a new cluster, until a round brings nothing.
+  // Then copy pairs of mbufs behind the first one into new clusters, until a pass merges no pair.
   while (curfrags > maxfrags) {
     const before = curfrags;
     let prev: Mbuf = m0;

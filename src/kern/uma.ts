@@ -1,7 +1,7 @@
 /**
- * Zones of equal items, after uma(9): carved out of wired page frames, recycled last in, first out
- * so that what was used last is reused while it is in the cache. A zone grows by a page and never
- * shrinks. Left out: per-CPU caches, reclaim, keg sharing.
+ * Zones of items of one size, after uma(9). Items are cut from wired page frames. Free items are
+ * reused last in, first out, so that a reused item is likely still in the CPU cache. A zone grows
+ * by one page at a time and never shrinks. Left out: per-CPU caches, reclaim, keg sharing.
  */
 
 import { type FailPoint, failPoint } from '../sys/fail_point.ts';
@@ -10,21 +10,21 @@ import { kva, type Kva } from '../sys/types.ts';
 import { PAGE_SIZE } from '../vm/arena.ts';
 import { NOPAGE, vm_page_alloc_noobj } from '../vm/vm_page.ts';
 
-/** A zone of items of `size` bytes of arena each, every one represented by a `T`. */
+/** A zone of items of `size` bytes of arena memory each. A `T` represents each item. */
 export class UmaZone<T> {
   readonly uz_name: string;
   /** Bytes of one item; a divisor of PAGE_SIZE. */
   readonly size: number;
   /** Items in use. */
   current = 0;
-  /** Items ever carved out: in use or cached. */
+  /** Items in existence: in use or free. */
   total = 0;
-  /** Most items there may be; kern.ipc.nmb*. */
+  /** Limit of items in use (for example kern.ipc.nmbclusters). */
   max: number;
-  /** Items handed out since boot, and allocations denied. */
+  /** Successful and failed allocations since boot. */
   requests = 0;
   failures = 0;
-  /** Makes allocations fail for tests; bears the zone's name. */
+  /** Fail point with the zone's name, with which tests make allocations fail. */
   readonly failPoint: FailPoint;
   readonly #free: T[] = [];
   readonly #make: (va: Kva, index: number) => T;
@@ -38,12 +38,12 @@ export class UmaZone<T> {
     this.#make = make;
   }
 
-  /** Free items at hand. */
+  /** Number of free items. */
   get cached(): number {
     return this.#free.length;
   }
 
-  /** Takes an item, or returns null: the zone is at its limit or memory is out. @see uma(9) */
+  /** Allocates an item. Null: the zone is at its limit or no page is free. @see uma(9) */
   alloc(): T | null {
     if (this.current >= this.max || this.failPoint.refuses()) {
       this.failures++;
@@ -58,7 +58,7 @@ export class UmaZone<T> {
     return this.#free.pop()!;
   }
 
-  /** Gives an item back. @see uma(9) */
+  /** Returns an item to the zone. @see uma(9) */
   free(item: T): void {
     KASSERT(this.current > 0, 'UmaZone: freed more than allocated');
     this.current--;
@@ -68,7 +68,7 @@ export class UmaZone<T> {
   #grow(): boolean {
     const page = vm_page_alloc_noobj();
     if (page === NOPAGE) return false;
-    // Pushed from the end, so that items leave in the order of their addresses.
+    // Push from the highest address down, so that items are allocated in address order.
     for (let off = PAGE_SIZE - this.size; off >= 0; off -= this.size)
       this.#free.push(this.#make(kva(page * PAGE_SIZE + off), this.total++));
     return true;

@@ -1,7 +1,7 @@
 /**
  * Vnet, after vnet(9): one network stack of the machine. Subsystems define their per-stack state
- * with VNET_DEFINE, FreeBSD's V_ variables, and read it back typed; nothing registers itself by
- * being imported. Left out: moving interfaces between stacks, jails.
+ * with VNET_DEFINE (FreeBSD's V_ variables), which returns a typed accessor. Importing a module
+ * registers nothing. Left out: moving interfaces between stacks, jails.
  */
 
 import type { Prng } from '../sys/prng.ts';
@@ -10,15 +10,15 @@ import type { Protosw } from './protosw.ts';
 
 let nextSlot = 0;
 
-/** A network stack. Made by `vnet_alloc`. @see vnet(9) */
+/** A network stack. `vnet_alloc` creates it. @see vnet(9) */
 export class Vnet {
-  /** Randomness of this stack: initial sequence numbers, ports, IP ids. */
+  /** Random numbers of this stack: initial sequence numbers, ports, IP ids. */
   readonly prng: Prng;
-  /** `net.*` of this stack. */
+  /** The `net.*` variables of this stack. */
   readonly sysctl = new SysctlTree();
-  /** Protocols that sockets can be made of; filled by the domains when the Vnet is created. */
+  /** Protocols for which sockets can be created; the domains fill it when the Vnet is created. */
   readonly protosw: Protosw[] = [];
-  /** Per-subsystem state by VNET_DEFINE's index. */
+  /** State of each subsystem, indexed by the slot that VNET_DEFINE assigned. */
   readonly vnet_data: object[] = [];
 
   constructor(prng: Prng) {
@@ -27,8 +27,8 @@ export class Vnet {
 }
 
 /**
- * Defines a per-Vnet variable: returns the accessor FreeBSD spells V_name. `init` runs once per
- * Vnet, at the first use, and may use other variables.
+ * Defines a per-Vnet variable and returns its accessor (V_name in FreeBSD). `init` runs once for
+ * each Vnet, at the first use, and may use other variables.
  * @see vnet(9)
  */
 export function VNET_DEFINE<T extends object>(init: (vnet: Vnet) => T): (vnet: Vnet) => T {
