@@ -1,7 +1,7 @@
 /**
- * BPF taps, after sys/net/bpf.c: what an interface sends and receives is shown to listeners. Left
- * out for now: the bpf(4) device, its buffers and the filter machine; a listener gets whole packets
- * and copies what it wants with m_copydata.
+ * BPF taps, after sys/net/bpf.c: they pass the packets that an interface sends and receives to
+ * listeners. A listener gets whole packets and copies what it needs with m_copydata. Left out for
+ * now: the bpf(4) device, its buffers and the filter machine.
  */
 
 import { m_free, m_gethdr } from '../kern/kern_mbuf.ts';
@@ -16,23 +16,23 @@ import type { BpfIf, Ifnet } from './if_var.ts';
 export const DLT_NULL = 0;
 export const DLT_EN10MB = 1;
 
-// Which packets a listener sees; BIOCSDIRECTION's numbers.
+// Direction of the packets that a listener gets, with the values of BIOCSDIRECTION.
 export const BPF_D_IN = 0;
 export const BPF_D_INOUT = 1;
 export const BPF_D_OUT = 2;
 
-/** Someone who watches an interface. */
+/** A listener on an interface. */
 export interface BpfListener {
   /** BPF_D_*. */
   readonly bd_direction: number;
   /**
-   * A packet of `pktlen` bytes was sent or received by `ifp`, link header in front. Reads of it are
-   * counted as READ_BPF. Only reads `m`.
+   * Called for each packet of `pktlen` bytes that `ifp` sends or receives, link header included.
+   * Reads of the payload are counted as READ_BPF. Must not change or keep `m`.
    */
   bpfPacket(ifp: Ifnet, m: Mbuf, pktlen: number, outgoing: boolean): void;
 }
 
-/** An interface's listeners. */
+/** The listeners of an interface. */
 export class BpfInterface implements BpfIf {
   readonly bif_ifp: Ifnet;
   readonly bif_dlt: number;
@@ -59,7 +59,8 @@ export class BpfInterface implements BpfIf {
   }
 
   mtap(m: Mbuf, outgoing: boolean): void {
-    // What was sent by ourselves and comes back as promiscuous feedback is shown once.
+    // A transmitted packet with M_PROMISC and no receive interface is feedback of a packet already
+    // shown: skip it.
     if (outgoing && (m.m_flags & M_PROMISC) !== 0 && m.m_pkthdr.rcvif === null) {
       m.m_flags &= ~M_PROMISC;
       return;
@@ -71,9 +72,9 @@ export class BpfInterface implements BpfIf {
   }
 
   /**
-   * Shows a frame whose VLAN tag is only in its packet header as it looks on the wire: a header with
-   * the tag in front, the frame without its own header behind. Restores `m`. Without memory for the
-   * header the frame is shown untagged.
+   * Shows a frame whose VLAN tag is only in its packet header as it looks on the wire: builds an
+   * Ethernet header with the tag in a new mbuf and links the frame, less its own header, behind it.
+   * Restores `m` afterwards. If there is no memory for the header, shows the frame untagged.
    */
   #tapTagged(m: Mbuf, outgoing: boolean): void {
     const head = m.m_len < ETHER_HDR_LEN ? null : m_gethdr(M_NOWAIT, MT_DATA);
@@ -109,22 +110,22 @@ export class BpfInterface implements BpfIf {
   }
 }
 
-/** Gives an interface its BPF tap. @see bpf(9) */
+/** Creates the BPF tap of an interface. @see bpf(9) */
 export function bpfattach(ifp: Ifnet, dlt: number, hdrlen: number): void {
   ifp.if_bpf = new BpfInterface(ifp, dlt, hdrlen);
 }
 
-/** Takes the tap off; its listeners hear nothing more. @see bpf(9) */
+/** Removes the tap; its listeners get no more packets. @see bpf(9) */
 export function bpfdetach(ifp: Ifnet): void {
   ifp.if_bpf = null;
 }
 
-/** The tap of an interface with its listeners; null if it has none. */
+/** The BPF tap of an interface, or null if it has no tap. */
 export function bpfOf(ifp: Ifnet): BpfInterface | null {
   return ifp.if_bpf instanceof BpfInterface ? ifp.if_bpf : null;
 }
 
-/** Whether anyone listens: ask before a tap costs anything. @see bpf(9) */
+/** Whether the interface has listeners. Check this before any work for a tap. @see bpf(9) */
 export function bpf_peers_present(ifp: Ifnet): boolean {
   return ifp.if_bpf !== null && ifp.if_bpf.listeners > 0;
 }

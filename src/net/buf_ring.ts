@@ -1,19 +1,19 @@
 /**
- * The queue of packets between if_transmit and a full descriptor ring, after buf_ring(9) and the
- * drbr_* functions as drivers use them: bounded, first in first out, and its head can be looked at
- * before it is taken. Left out: several producers, atomics.
+ * The packet queue between if_transmit and a full descriptor ring, after buf_ring(9) and the drbr_*
+ * functions that drivers use. It is bounded and first in, first out; `peek` reads the head without
+ * removing it. Left out: several producers, atomics.
  */
 
 import { m_freem } from '../kern/kern_mbuf.ts';
 import type { Mbuf } from '../kern/mbuf.ts';
 
-/** A ring of packets. It owns what is in it. */
+/** A ring of packets. It owns the packets in it. */
 export class BufRing {
   readonly #slots: (Mbuf | null)[];
   #head = 0;
   #used = 0;
 
-  /** @param size packets it holds */
+  /** @param size capacity in packets */
   constructor(size: number) {
     this.#slots = Array.from({ length: size }, () => null);
   }
@@ -22,7 +22,7 @@ export class BufRing {
     return this.#used;
   }
 
-  /** Takes `m` over; false, and the caller keeps it, if the ring is full. */
+  /** Takes `m`. Returns false if the ring is full; the caller then keeps `m`. */
   enqueue(m: Mbuf): boolean {
     const { length } = this.#slots;
     if (this.#used === length) return false;
@@ -32,24 +32,24 @@ export class BufRing {
     return true;
   }
 
-  /** The packet at the head, which stays; null if there is none. */
+  /** The packet at the head, which stays in the ring; null if the ring is empty. */
   peek(): Mbuf | null {
     return this.#used === 0 ? null : this.#slots[this.#head]!;
   }
 
-  /** Puts `m` in the place of the packet at the head, which it was made from. */
+  /** Replaces the packet at the head by `m`, which the caller made from it (drbr_putback). */
   putback(m: Mbuf): void {
     this.#slots[this.#head] = m;
   }
 
-  /** Drops the head from the ring: the packet is the caller's now. */
+  /** Removes the head from the ring. The caller owns that packet. */
   advance(): void {
     this.#slots[this.#head] = null;
     this.#head = this.#head + 1 === this.#slots.length ? 0 : this.#head + 1;
     this.#used--;
   }
 
-  /** Frees all packets. */
+  /** Frees all packets in the ring. */
   flush(): void {
     for (let m = this.peek(); m !== null; m = this.peek()) {
       this.advance();

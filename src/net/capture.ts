@@ -1,8 +1,8 @@
 /**
- * Captures of a machine: who listens at which point, fed from the one capture ring of the arena. A
- * listener gets records while the ring is drained and writes them where it likes; at the `if` point a
- * BPF listener per interface fills the ring. Left out for now: the points `sockbuf`, `ip` and
- * `ring`, filters.
+ * The captures of a machine. Each capture listens at one point of one interface. All captures get
+ * their records from the one capture ring in the arena. When the ring is drained, a capture's sink
+ * gets the records and writes them. At the `if` point, one BPF listener for each interface fills
+ * the ring. Left out for now: the points `sockbuf`, `ip` and `ring`, filters.
  */
 
 import {
@@ -23,21 +23,21 @@ import { CAPTURE_RING_BYTES, captureRingOff, mem, memView } from '../vm/arena.ts
 import { BPF_D_INOUT, bpfOf, type BpfListener } from './bpf.ts';
 import type { Ifnet } from './if_var.ts';
 
-/** Bytes kept of a packet when nobody asks for less: all of it. */
+/** Default and largest snap length in bytes; no packet is longer. */
 export const CAPTURE_SNAPLEN_MAX = 262144;
 
 let ring: CaptureRing | null = null;
 let lastUnit = 0;
 const open: Capture[] = [];
 
-/** One listener at one point of one interface. */
+/** One capture: a sink for one point of one interface. */
 export class Capture {
   readonly point: number;
   /** The interface's number in records. */
   readonly unit: number;
   readonly snaplen: number;
   readonly sink: CaptureSink;
-  /** Records handed to the sink. */
+  /** Number of records passed to the sink. */
   packets = 0;
   readonly #lostBefore: number;
 
@@ -49,7 +49,9 @@ export class Capture {
     this.#lostBefore = lost;
   }
 
-  /** Records that the ring had no room for since this capture began, at any point. */
+  /**
+   * Number of records dropped because the ring was full, at any point, since this capture began.
+   */
   get drops(): number {
     return ring === null ? 0 : (ring.lost - this.#lostBefore) >>> 0;
   }
@@ -94,7 +96,7 @@ const drainTask: Task = {
   },
 };
 
-/** Empties the capture ring of the arena and forgets all captures. Called at boot. */
+/** Creates an empty capture ring in the arena and removes all captures. Called at boot. */
 export function captureInit(clock: Clock): void {
   ring = new CaptureRing(mem, memView, captureRingOff(), CAPTURE_RING_BYTES, clock);
   ring.setDrainTask(drainTask);
@@ -109,22 +111,27 @@ export function captureRing(): CaptureRing {
   return ring;
 }
 
-/** A number for one interface and its device, unique on the machine. */
+/** Allocates a number, unique on the machine, for an interface and its device. */
 export function captureUnit(): number {
   return ++lastUnit;
 }
 
-/** The device's end of the ring for interface number `unit`. */
+/** The tap with which the device of interface number `unit` adds records to the ring. */
 export function captureTap(unit: number): CaptureTap {
   return captureRing().tap(unit);
 }
 
-/** Hands what waits in the ring to the listeners; returns how many records. Once per turn. */
+/**
+ * Passes the records in the ring to the captures and returns their number. Called once per turn.
+ */
 export function drainCaptureRing(): number {
   return ring === null ? 0 : ring.drain(dispatch);
 }
 
-/** Sets the ring's points to what the open captures ask for together. */
+/**
+ * Sets each point of the ring to the largest snap length of the open captures there; 0 turns it
+ * off.
+ */
 function updatePoints(): void {
   for (let point = 0; point < CAPTURE_POINTS_MAX; point++) {
     let snaplen = 0;
@@ -134,8 +141,9 @@ function updatePoints(): void {
 }
 
 /**
- * Begins to record `point` of `ifp`, up to `snaplen` bytes of each packet, to `sink`. An interface
- * without a number gets one; the device's tap must have been made for the same.
+ * Starts a capture of `point` of `ifp` to `sink`, with at most `snaplen` bytes of each packet (0 or
+ * less: CAPTURE_SNAPLEN_MAX). Assigns a number to an interface without one. The device's tap must
+ * use the same number.
  */
 export function captureOpen(
   point: number,
@@ -157,7 +165,7 @@ export function captureOpen(
   return c;
 }
 
-/** Ends a capture; what was recorded before is handed over first. */
+/** Ends a capture, after the records in the ring have been passed to the sinks. */
 export function captureClose(c: Capture): void {
   drainCaptureRing();
   const at = open.indexOf(c);

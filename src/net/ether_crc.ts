@@ -1,9 +1,14 @@
 /**
- * The CRC-32 of link-level addresses that multicast filters of NICs hash by, after ether_crc32_be and
- * ether_crc32_le of sys/net/if_ethersubr.c: from all ones, not inverted at the end.
+ * The CRC-32 with which NICs hash multicast addresses for their filters, after ether_crc32_be and
+ * ether_crc32_le of sys/net/if_ethersubr.c. The initial value is all ones; the result is not
+ * inverted.
  */
 
-/** Of the bytes of `buf`, the polynomial's highest bit first; signed. @see sys/net/if_ethersubr.c */
+/**
+ * The CRC-32 of `buf`, shifting left (highest bit of the polynomial first), as a signed 32-bit
+ * number.
+ * @see sys/net/if_ethersubr.c
+ */
 export function ether_crc32_be(buf: Uint8Array): number {
   let crc = -1;
   for (let i = 0; i < buf.length; i++) {
@@ -15,7 +20,10 @@ export function ether_crc32_be(buf: Uint8Array): number {
   return crc;
 }
 
-/** Of the bytes of `buf`, reflected: the lowest bit first; signed. @see sys/net/if_ethersubr.c */
+/**
+ * The reflected CRC-32 of `buf`, shifting right (lowest bit first), as a signed 32-bit number.
+ * @see sys/net/if_ethersubr.c
+ */
 export function ether_crc32_le(buf: Uint8Array): number {
   let crc = -1;
   for (let i = 0; i < buf.length; i++) {

@@ -1,7 +1,8 @@
 /**
- * lagg(4), after sys/net/if_lagg.c: several interfaces as one. Protocols failover, loadbalance and
- * roundrobin. What the lagg can do is what all its ports can, and the ports are told to do no more.
- * Left out: LACP, broadcast, flow ids for the hash, InfiniBand, kTLS and rate limits.
+ * lagg(4), after sys/net/if_lagg.c: combines several interfaces (ports) into one. It supports the
+ * protocols failover, loadbalance and roundrobin. The lagg has the capabilities that all its ports
+ * have; other capabilities are disabled on the ports. Left out: LACP, broadcast, flow ids for the
+ * hash, InfiniBand, kTLS and rate limits.
  */
 
 import {
@@ -57,14 +58,14 @@ import {
   SIOCSIFMTU,
 } from './if_var.ts';
 
-/** Ports of one lagg. */
+/** Most ports of one lagg. */
 export const LAGG_MAX_PORTS = 32;
 
-// What `ifconfig` prints of a port.
+// Port flags that `ifconfig` prints.
 export const LAGG_PORT_MASTER = 0x1;
 export const LAGG_PORT_ACTIVE = 0x4;
 
-/** Protocols there are, the default first. */
+/** The supported protocols, the default first. */
 export const laggProtos = ['failover', 'loadbalance', 'roundrobin'] as const;
 export type LaggProto = (typeof laggProtos)[number];
 
@@ -78,7 +79,7 @@ class LaggVnet {
 
 const V_lagg = VNET_DEFINE(() => new LaggVnet());
 
-/** One port. What it was like before is kept, to be given back. */
+/** One port, with the values of the interface to restore when it leaves the lagg. */
 class LaggPortSoftc implements IfLaggPort {
   readonly lp_softc: LaggSoftc;
   readonly lp_ifp: Ifnet;
@@ -86,7 +87,7 @@ class LaggPortSoftc implements IfLaggPort {
   readonly lp_ifcapenable: number;
   readonly lp_iftype: number;
   readonly lp_output: Ifnet['if_output'];
-  /** Group addresses we have the port listen to. */
+  /** Group addresses that the lagg has joined on the port. */
   readonly lp_mc_head: Uint8Array[] = [];
 
   constructor(sc: LaggSoftc, ifp: Ifnet) {
@@ -138,14 +139,17 @@ class LaggPortSoftc implements IfLaggPort {
 /** One lagg: its softc and its driver. @see lagg(4) */
 class LaggSoftc implements IfDriver {
   readonly sc_ifp: Ifnet;
-  /** In the order of the interfaces' numbers. */
+  /** Ordered by if_index. */
   readonly sc_ports: LaggPortSoftc[] = [];
-  /** The port that was added first. */
+  /**
+   * The primary port: the first one of the lagg, and after its removal the one with the lowest
+   * if_index.
+   */
   sc_primary: LaggPortSoftc | null = null;
   sc_proto: LaggProto = laggProtos[0];
   /** For roundrobin: frames sent. */
   sc_seq = 0;
-  /** While lagg_capabilities runs: what it changes comes back to it. */
+  /** Set while lagg_capabilities runs, because its changes to the ports call it again. */
   computing = false;
 
   constructor(ifp: Ifnet) {
@@ -200,7 +204,10 @@ function softcOf(ifp: Ifnet): LaggSoftc | null {
   return ifp.if_softc instanceof LaggSoftc ? ifp.if_softc : null;
 }
 
-/** The MTU of all ports; if one refuses, the others get the old one back. */
+/**
+ * Sets the MTU of all ports and of the lagg. If a port refuses it, restores the old MTU and returns
+ * the port's error.
+ */
 function setMtu(sc: LaggSoftc, mtu: number): Errno {
   const was = sc.sc_ifp.if_mtu;
   for (const { lp_ifp } of sc.sc_ports) {
@@ -215,7 +222,7 @@ function setMtu(sc: LaggSoftc, mtu: number): Errno {
   return 0;
 }
 
-/** Has a port listen to the group addresses that the lagg listens to. @see sys/net/if_lagg.c */
+/** Joins all group addresses of the lagg on a port. @see sys/net/if_lagg.c */
 function lagg_setmulti(lp: LaggPortSoftc): void {
   lagg_clrmulti(lp);
   for (const { ifma_lladdr } of lp.lp_softc.sc_ifp.if_multiaddrs)
@@ -227,7 +234,10 @@ function lagg_clrmulti(lp: LaggPortSoftc): void {
   for (const addr of lp.lp_mc_head.splice(0)) if_delmulti(lp.lp_ifp, addr);
 }
 
-/** `lp` if its link is up, else the next port whose link is; null if none's. @see sys/net/if_lagg.c */
+/**
+ * `lp` if it is active, else the next active port; null if no port is active.
+ * @see sys/net/if_lagg.c
+ */
 function lagg_link_active(sc: LaggSoftc, lp: LaggPortSoftc | null): LaggPortSoftc | null {
   if (lp !== null && lp.active) return lp;
   const { sc_ports } = sc;
@@ -240,16 +250,16 @@ function lagg_link_active(sc: LaggSoftc, lp: LaggPortSoftc | null): LaggPortSoft
   return null;
 }
 
-/** Whether a failover lagg takes what came in on `lp`. @see sys/net/if_lagg.c */
+/** Whether a failover lagg accepts a frame received on `lp`. @see sys/net/if_lagg.c */
 function lagg_fail_input(sc: LaggSoftc, lp: LaggPortSoftc): boolean {
   const { sc_primary } = sc;
   if (lp === sc_primary || V_lagg(sc.sc_ifp.if_vnet).failover_rx_all) return true;
   const active = lagg_link_active(sc, sc_primary);
-  // With all links down a frame is strange, and taken.
+  // Accept the frame also if no port is active.
   return active === null || active === lp;
 }
 
-/** The port a frame goes out by; null if none is active. Only reads `m`. */
+/** The port that sends the frame `m`; null if no port is active. Does not change `m`. */
 function choosePort(sc: LaggSoftc, m: Mbuf): LaggPortSoftc | null {
   const n = sc.sc_ports.length;
   if (n === 0) return null;
@@ -269,9 +279,10 @@ function mix(hash: number, word: number): number {
 }
 
 /**
- * A number that is the same for all packets of a flow: addresses, VLAN tag, IPv4 addresses and
- * ports, as far as they lie in the first mbuf, which is where the stack builds them. FNV-1a by
- * words, for FreeBSD's hash is seeded at random anyway. Signed: unsigned it would be on the heap.
+ * A hash that is the same for all packets of a flow. It covers the MAC addresses, the VLAN tag, the
+ * IPv4 addresses and the ports, if they are in the first mbuf, where the stack puts them. It is
+ * FNV-1a over 32-bit words; it need not equal FreeBSD's hash, whose seed is random. The result is
+ * signed, because an unsigned one would be allocated on the heap.
  */
 function laggHash(m: Mbuf): number {
   const p = mtod(m);
@@ -287,12 +298,13 @@ function laggHash(m: Mbuf): number {
     if (whole && (proto === 6 || proto === 17) && m.m_len >= ETHER_HDR_LEN + l4 + 4)
       hash = mix(hash, memView.getInt32(ip + l4));
   }
-  // A product's low bits know nothing of the words' high ones, where the source port is.
+  // The low bits of a product do not depend on the high bits of a word, where the source port is.
+  // Mix them in.
   hash = Math.imul(hash ^ (hash >>> 16), 0x45d9f3b);
   return hash ^ (hash >>> 16);
 }
 
-/** The least of two limits of which 0 is none. */
+/** The lower of two limits; 0 means no limit. */
 function least(a: number, b: number): number {
   return a === 0 ? b : b === 0 ? a : Math.min(a, b);
 }
@@ -305,9 +317,10 @@ function lagg_setcaps(lp: LaggPortSoftc, cap: number): void {
 }
 
 /**
- * Computes what the lagg can do: what is enabled on every port, which the ports are then set to
- * until nothing changes any more (switching one thing off may switch another off); capabilities and
- * offloads likewise; the smallest TSO limits. Without ports, nothing.
+ * Computes the capabilities of the lagg. Enabled are the capabilities that are enabled on every
+ * port. Sets each port to them and repeats until nothing changes, because disabling one capability
+ * may disable another. The supported capabilities and offloads are those that all ports have; the
+ * TSO limits are the lowest of all ports. A lagg without ports has no capabilities.
  * @see sys/net/if_lagg.c
  */
 function lagg_capabilities(sc: LaggSoftc): void {
@@ -346,7 +359,10 @@ function lagg_capabilities(sc: LaggSoftc): void {
   ifCapabilitiesChanged(sc_ifp);
 }
 
-/** The lagg's link is up if any port's is. @see sys/net/if_lagg.c */
+/**
+ * Sets the lagg's link state: up if the link of any port is up. Also computes the bit rate.
+ * @see sys/net/if_lagg.c
+ */
 function lagg_linkstate(sc: LaggSoftc): void {
   let state = LINK_STATE_DOWN;
   let sum = 0;
@@ -359,23 +375,24 @@ function lagg_linkstate(sc: LaggSoftc): void {
   if_link_state_change(sc.sc_ifp, state);
 }
 
-/** A port has no output of its own: what is sent by it directly is dropped. */
+/** if_output of a port: drops a packet that is sent through the port directly. ENETDOWN always. */
 function lagg_port_output(_ifp: Ifnet, m: Mbuf, _dst: OutputDst): Errno {
   m_freem(m);
   return ENETDOWN;
 }
 
-/** Gives the lagg and all its ports `lladdr`. */
+/** Sets the MAC address of the lagg and all its ports to `lladdr`. */
 function setLladdr(sc: LaggSoftc, lladdr: Uint8Array): void {
   if_setlladdr(sc.sc_ifp, lladdr);
   for (const { lp_ifp } of sc.sc_ports) if_setlladdr(lp_ifp, lladdr);
 }
 
 /**
- * Makes `ifp` a port of the lagg `laggIfp`. The first port gives the lagg its MTU and its address,
- * which every port then has. EINVAL: no lagg, itself, or another MTU; EEXIST: it is one already;
- * EBUSY: another lagg's; EPROTONOSUPPORT: no Ethernet; ENOSPC: there are 32. Unlike FreeBSD's it
- * takes the lagg's interface.
+ * Makes `ifp` a port of the lagg `laggIfp`. The first port gives the lagg its MTU and its MAC
+ * address, which later ports take over. EINVAL: `laggIfp` is not a lagg, `ifp` is a lagg or a
+ * loopback interface, or its MTU differs; EEXIST: `ifp` is already a port of this lagg; EBUSY: it
+ * is a port of another lagg; EPROTONOSUPPORT: it is not Ethernet; ENOSPC: the lagg has 32 ports.
+ * Unlike FreeBSD's, the first parameter is the lagg's interface.
  * @see lagg(4), sys/net/if_lagg.c
  */
 export function lagg_port_create(laggIfp: Ifnet, ifp: Ifnet): Errno {
@@ -406,8 +423,9 @@ export function lagg_port_create(laggIfp: Ifnet, ifp: Ifnet): Errno {
 }
 
 /**
- * Takes `ifp` off its lagg `laggIfp` and gives it back its address and capabilities; the other ports
- * keep theirs as they are. ENOENT: it is no port of it; EINVAL: no lagg.
+ * Removes `ifp` from the lagg `laggIfp` and restores its MAC address and capabilities. The other
+ * ports keep their capabilities. ENOENT: `ifp` is not a port of it; EINVAL: `laggIfp` is not a
+ * lagg.
  * @see lagg(4), sys/net/if_lagg.c
  */
 export function lagg_port_destroy(laggIfp: Ifnet, ifp: Ifnet): Errno {
@@ -432,7 +450,10 @@ export function lagg_port_destroy(laggIfp: Ifnet, ifp: Ifnet): Errno {
   return 0;
 }
 
-/** Changes the protocol. EINVAL: no lagg; EPROTONOSUPPORT: no such protocol. @see lagg(4) */
+/**
+ * Changes the protocol. EINVAL: `laggIfp` is not a lagg; EPROTONOSUPPORT: unknown protocol.
+ * @see lagg(4)
+ */
 export function laggSetProto(laggIfp: Ifnet, proto: string): Errno {
   const sc = softcOf(laggIfp);
   if (sc === null) return EINVAL;
@@ -443,15 +464,15 @@ export function laggSetProto(laggIfp: Ifnet, proto: string): Errno {
   return 0;
 }
 
-/** What `ifconfig` prints of a lagg(4) interface. */
+/** The values of a lagg(4) interface that `ifconfig` prints. */
 export interface LaggInfo {
   proto: LaggProto;
-  /** What the hash is of. */
+  /** The layers that the hash covers. */
   hash: string;
   ports: { name: string; flags: number; flags_names: string[] }[];
 }
 
-/** The protocol and ports of `ifp`; null if it is no lagg(4) interface. */
+/** The protocol and ports of `ifp`; null if it is not a lagg(4) interface. */
 export function laggInfo(ifp: Ifnet): LaggInfo | null {
   const sc = softcOf(ifp);
   if (sc === null) return null;
@@ -490,7 +511,7 @@ const laggCloner: IfClone = {
   },
 };
 
-/** Lets a stack have lagg(4) interfaces. Once per Vnet; more do nothing. */
+/** Registers lagg(4) with a stack. Further calls for the same Vnet do nothing. */
 export function laggAttach(vnet: Vnet): void {
   const v = V_lagg(vnet);
   if (v.attached) return;
@@ -510,7 +531,7 @@ export function laggAttach(vnet: Vnet): void {
       if (ifp.if_lagg !== null) lagg_port_destroy(ifp.if_lagg.laggIfp, ifp);
     },
     ifChanged(ifp: Ifnet): void {
-      // `ifconfig lagg0 ether ...`: the ports follow.
+      // After `ifconfig lagg0 ether ...`, set the ports to the new MAC address.
       const sc = softcOf(ifp);
       if (sc === null || sc.sc_primary === null) return;
       for (const { lp_ifp } of sc.sc_ports) {

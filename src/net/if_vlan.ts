@@ -1,8 +1,8 @@
 /**
- * vlan(4), after sys/net/if_vlan.c: interfaces that send and receive with an 802.1Q tag through a
- * parent. The tag goes into the mapped header in front of the payload, or is left to the NIC. Left
- * out: 802.1ad (QinQ), priorities other than 0, hardware filters, taking the parent's promiscuous
- * mode along, kTLS and rate limits.
+ * vlan(4), after sys/net/if_vlan.c: interfaces that send and receive frames with an 802.1Q tag
+ * through a parent interface. Either vlan(4) writes the tag into the mapped header in front of the
+ * payload, or the NIC inserts it. Left out: 802.1ad (QinQ), priorities other than 0, hardware
+ * filters, setting the parent to promiscuous mode, kTLS and rate limits.
  */
 
 import {
@@ -83,12 +83,12 @@ import {
   SIOCSIFMTU,
 } from './if_var.ts';
 
-/** Smallest MTU, the least that an Ethernet frame carries. */
+/** Smallest MTU: the minimum payload of an Ethernet frame. */
 const VLAN_MINMTU = 46;
 
 const NO_ADDR = new Uint8Array(ETHER_ADDR_LEN);
 
-/** What `ifconfig vlan100 create vlan 100 vlandev tn0` says: params of the cloner. @see vlan(4) */
+/** Parameters of the cloner, from `ifconfig vlan100 create vlan 100 vlandev tn0`. @see vlan(4) */
 export interface Vlanreq {
   /** The parent's name. */
   readonly vlr_parent: string;
@@ -134,11 +134,14 @@ class Ifvlan implements IfDriver {
   readonly ifv_ifp: Ifnet;
   ifv_trunk: Trunk | null = null;
   ifv_vid = 0;
-  /** Capabilities the user has not switched off; all at the start. */
+  /** Capabilities that the user has not disabled; initially all. */
   ifv_capenable = -1;
-  /** Bytes by which our MTU is below the parent's: 4 if its frames cannot be longer for a tag. */
+  /**
+   * Difference of the parent's MTU and ours: 4 if the parent cannot send frames that are 4 bytes
+   * longer, else 0.
+   */
   ifv_mtufudge = 0;
-  /** Group addresses we have the parent listen to. */
+  /** Group addresses that this interface has joined on the parent. */
   readonly vlan_mc_listhead: Uint8Array[] = [];
 
   constructor(ifp: Ifnet) {
@@ -211,7 +214,7 @@ function softcOf(ifp: Ifnet): Ifvlan | null {
   return ifp.if_softc instanceof Ifvlan ? ifp.if_softc : null;
 }
 
-/** Has the parent listen to the group addresses that we listen to. @see sys/net/if_vlan.c */
+/** Joins the group addresses of the interface on the parent. @see sys/net/if_vlan.c */
 function vlan_setmulti(ifv: Ifvlan): void {
   const p = ifv.ifv_trunk?.parent;
   if (p === undefined) return;
@@ -222,9 +225,10 @@ function vlan_setmulti(ifv: Ifvlan): void {
 }
 
 /**
- * Computes what the interface can do from what its parent can, less what the user switched off.
- * Unlike FreeBSD, TSO of a family is not on without its transmit checksums: the NICs here take a TSO
- * packet's checksum from the pseudo-header's, which software sums would have overwritten.
+ * Computes the capabilities of the interface from its parent's, less those that the user disabled.
+ * Unlike FreeBSD, TSO of an address family is enabled only together with its transmit checksum
+ * offload: the NICs here expect the pseudo-header sum in the checksum field of a TSO packet, and a
+ * software checksum would overwrite it.
  * @see sys/net/if_vlan.c
  */
 function vlan_capabilities(ifv: Ifvlan): void {
@@ -238,7 +242,8 @@ function vlan_capabilities(ifv: Ifvlan): void {
   let ena = 0;
   let hwa = 0;
   if ((pcap & IFCAP_VLAN_HWCSUM) !== 0) cap |= pcap & hwcsum;
-  // A NIC that finds a tag in the frame does not find the headers behind it: it has to insert the tag.
+  // A NIC does not find the headers behind a tag in the frame data. It can only sum if it inserts
+  // the tag itself.
   if ((pena & IFCAP_VLAN_HWCSUM) !== 0 && (pena & IFCAP_VLAN_HWTAGGING) !== 0) {
     ena |= mena & hwcsum;
     if ((ena & IFCAP_TXCSUM) !== 0) hwa |= phwa & (CSUM_IP | CSUM_TCP | CSUM_UDP);
@@ -253,7 +258,7 @@ function vlan_capabilities(ifv: Ifvlan): void {
   }
   cap |= pcap & IFCAP_LRO;
   ena |= mena & IFCAP_LRO;
-  // Whoever inserts the tag: it goes into the mapped header, never between unmapped payload.
+  // vlan(4) and the NIC both insert the tag into the mapped header, never into unmapped payload.
   cap |= pcap & IFCAP_NOMAP;
   ena |= mena & IFCAP_NOMAP;
   ifp.if_hw_tsomax = p.if_hw_tsomax;
@@ -266,9 +271,10 @@ function vlan_capabilities(ifv: Ifvlan): void {
 }
 
 /**
- * Puts the interface on parent `p` as VLAN `vid`. EPROTONOSUPPORT: `p` is no Ethernet; EINVAL: 0,
- * 4095 and above; EBUSY: it has a parent; EEXIST: `p` has such a VLAN. Unlike FreeBSD's it takes no
- * protocol: it is 802.1Q.
+ * Configures the interface as VLAN `vid` on parent `p`. EPROTONOSUPPORT: `p` is not Ethernet, or
+ * lacks broadcast or multicast; EINVAL: `vid` is not in 1 to 4094, `ifp` is not a vlan(4)
+ * interface, or `p` is `ifp`; EBUSY: `ifp` has a parent; EEXIST: `p` already has VLAN `vid`. Unlike
+ * FreeBSD's, takes no protocol, because only 802.1Q is supported.
  * @see vlan(4), sys/net/if_vlan.c
  */
 export function vlan_config(ifp: Ifnet, p: Ifnet, vid: number): Errno {
@@ -298,7 +304,10 @@ export function vlan_config(ifp: Ifnet, p: Ifnet, vid: number): Errno {
   return 0;
 }
 
-/** Takes the interface off its parent; nothing if it has none. @see vlan(4), sys/net/if_vlan.c */
+/**
+ * Removes the interface from its parent. Does nothing if it has no parent.
+ * @see vlan(4), sys/net/if_vlan.c
+ */
 export function vlan_unconfig(ifp: Ifnet): void {
   const ifv = softcOf(ifp);
   const trunk = ifv?.ifv_trunk ?? null;
@@ -318,16 +327,16 @@ export function vlan_unconfig(ifp: Ifnet): void {
   if_link_state_change(ifp, LINK_STATE_UNKNOWN);
 }
 
-/** What `ifconfig` prints of a vlan(4) interface. */
+/** The values of a vlan(4) interface that `ifconfig` prints. */
 export interface VlanInfo {
   vlan: number;
   proto: '802.1q';
   pcp: number;
-  /** Null without one. */
+  /** The parent's name, or null. */
   parent: string | null;
 }
 
-/** The VLAN and parent of `ifp`; null if it is no vlan(4) interface. */
+/** The VLAN and parent of `ifp`; null if it is not a vlan(4) interface. */
 export function vlanInfo(ifp: Ifnet): VlanInfo | null {
   const ifv = softcOf(ifp);
   if (ifv === null) return null;
@@ -335,7 +344,9 @@ export function vlanInfo(ifp: Ifnet): VlanInfo | null {
   return { vlan: ifv.ifv_vid, proto: '802.1q', pcp: 0, parent };
 }
 
-/** `tn0.100` taken apart: the parent and the VLAN id; null if the name is no such. */
+/**
+ * Splits a name such as `tn0.100` into parent and VLAN id. Null: another form, or no such parent.
+ */
 function ethernetDotTag(vnet: Vnet, name: string): Vlanreq | null {
   const match = /^(.+)\.([1-9]\d{0,3})$/.exec(name);
   if (match === null || ifunit(vnet, match[1]!) === null) return null;
@@ -345,7 +356,9 @@ function ethernetDotTag(vnet: Vnet, name: string): Vlanreq | null {
 const vlanCloner: IfClone = {
   ifc_name: 'vlan',
   match: (vnet, name) => ifc_simple_match('vlan', name) || ethernetDotTag(vnet, name) !== null,
-  /** `params`: a Vlanreq or null. ENXIO: there is no such parent; else vlan_config's. */
+  /**
+   * `params`: a Vlanreq or null. ENXIO: the parent does not exist; other errors are vlan_config's.
+   */
   create(vnet: Vnet, name: string, params: object | null): Errno {
     const vlr = (params as Vlanreq | null) ?? ethernetDotTag(vnet, name);
     const p = vlr === null ? null : ifunit(vnet, vlr.vlr_parent);
@@ -370,7 +383,7 @@ const vlanCloner: IfClone = {
 
 const V_vlan = VNET_DEFINE(() => ({ attached: false }));
 
-/** Lets a stack have vlan(4) interfaces. Once per Vnet; more do nothing. */
+/** Registers vlan(4) with a stack. Further calls for the same Vnet do nothing. */
 export function vlanAttach(vnet: Vnet): void {
   const v = V_vlan(vnet);
   if (v.attached) return;

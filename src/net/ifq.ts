@@ -1,7 +1,7 @@
 /**
- * The output queue of an interface (if_snd), after sys/net/ifq.h: a list of packets with a limit.
- * For drivers that start output from a queue; those with an if_transmit of their own leave it
- * empty. Left out: ALTQ's disciplines, locks, buf_ring(9).
+ * The output queue of an interface (if_snd), after sys/net/ifq.h: a bounded list of packets.
+ * Drivers with an if_start take packets from it; drivers with their own if_transmit do not use it.
+ * Left out: ALTQ's disciplines, locks, buf_ring(9).
  */
 
 import { ENOBUFS, EPERM, type Errno } from '../sys/errno.ts';
@@ -10,15 +10,15 @@ import { m_freem } from '../kern/kern_mbuf.ts';
 import { machineSysctl } from '../kern/kern_sysctl.ts';
 import type { Mbuf } from '../kern/mbuf.ts';
 
-/** net.link.ifqmaxlen where nobody says otherwise. */
+/** Default of net.link.ifqmaxlen, in packets. */
 export const IFQ_MAXLEN = 50;
-/** The longest queue that can be asked for. */
+/** Largest value of net.link.ifqmaxlen. */
 const IFQ_MAXLEN_MAX = 65536;
 
 let ifqmaxlen = IFQ_MAXLEN;
 let ifqmaxlenUsed = false;
 
-/** Packets in the order of their sending, linked by m_nextpkt. @see ifnet(9) */
+/** Packets in transmit order, linked by m_nextpkt. @see ifnet(9) */
 export class Ifqueue {
   ifq_head: Mbuf | null = null;
   ifq_tail: Mbuf | null = null;
@@ -27,8 +27,8 @@ export class Ifqueue {
 }
 
 /**
- * Makes net.link.ifqmaxlen, as at boot. A tunable: it is taken until a driver has asked for it, then
- * it is read-only (EPERM).
+ * Creates net.link.ifqmaxlen with its default. Called at boot. It can be set until the first driver
+ * reads it with ifqDefaultMaxlen; then setting it returns EPERM.
  */
 export function ifqInit(): void {
   ifqmaxlen = IFQ_MAXLEN;
@@ -47,21 +47,21 @@ export function ifqInit(): void {
   );
 }
 
-/** net.link.ifqmaxlen, for a driver that attaches. Cannot be changed afterwards. */
+/** Returns net.link.ifqmaxlen for a driver that attaches, and makes the variable read-only. */
 export function ifqDefaultMaxlen(): number {
   ifqmaxlenUsed = true;
   return ifqmaxlen;
 }
 
-/** Sets how many packets may wait. @see ifnet(9) */
+/** Sets the limit of the queue in packets. @see ifnet(9) */
 export function IFQ_SET_MAXLEN(ifq: Ifqueue, len: number): void {
   KASSERT(len > 0, 'IFQ_SET_MAXLEN: no room at all');
   ifq.ifq_maxlen = len;
 }
 
 /**
- * Puts `m` behind the others. Takes it on every outcome: ENOBUFS, and freed, if the queue is full;
- * the caller counts.
+ * Appends `m` to the queue. Takes `m` on every outcome. ENOBUFS: the queue is full and `m` is
+ * freed; the caller counts the drop.
  * @see ifnet(9)
  */
 export function IFQ_ENQUEUE(ifq: Ifqueue, m: Mbuf): Errno {
@@ -77,7 +77,10 @@ export function IFQ_ENQUEUE(ifq: Ifqueue, m: Mbuf): Errno {
   return 0;
 }
 
-/** Takes the first packet, null if there is none; the caller owns it. @see ifnet(9) */
+/**
+ * Removes the first packet and returns it, or null if the queue is empty. The caller owns it.
+ * @see ifnet(9)
+ */
 export function IFQ_DRV_DEQUEUE(ifq: Ifqueue): Mbuf | null {
   const m = ifq.ifq_head;
   if (m === null) return null;
@@ -88,7 +91,10 @@ export function IFQ_DRV_DEQUEUE(ifq: Ifqueue): Mbuf | null {
   return m;
 }
 
-/** Puts a packet that could not be sent back at the front, limit or not. @see ifnet(9) */
+/**
+ * Puts a packet that could not be sent back at the front, even if the queue is full.
+ * @see ifnet(9)
+ */
 export function IFQ_DRV_PREPEND(ifq: Ifqueue, m: Mbuf): void {
   m.m_nextpkt = ifq.ifq_head;
   ifq.ifq_head = m;
@@ -101,7 +107,7 @@ export function IFQ_DRV_IS_EMPTY(ifq: Ifqueue): boolean {
   return ifq.ifq_len === 0;
 }
 
-/** Frees all that wait. @see ifnet(9) */
+/** Frees all packets in the queue. @see ifnet(9) */
 export function IFQ_PURGE(ifq: Ifqueue): void {
   for (let m = IFQ_DRV_DEQUEUE(ifq); m !== null; m = IFQ_DRV_DEQUEUE(ifq)) m_freem(m);
 }

@@ -1,7 +1,8 @@
 /**
- * The output path of interfaces whose driver has no if_transmit of its own, after the defaults in
- * sys/net/if.c: queue on if_snd, then have the driver's if_start empty the queue, unless the
- * hardware is full (OACTIVE); the driver starts it again when it is not.
+ * The output path of interfaces whose driver has no if_transmit, after the defaults in
+ * sys/net/if.c. A frame is queued on if_snd; the driver's if_start then sends from the queue,
+ * unless the hardware is full (OACTIVE). The driver clears OACTIVE and calls if_start again when
+ * there is room.
  */
 
 import type { Errno } from '../sys/errno.ts';
@@ -27,7 +28,10 @@ import { IFQ_ENQUEUE, IFQ_PURGE } from './ifq.ts';
  */
 export abstract class IfStartDriver implements IfDriver {
   abstract if_init(ifp: Ifnet): void;
-  /** Sends what waits in if_snd until there is nothing or no room; then it sets OACTIVE. */
+  /**
+   * Sends packets from if_snd until it is empty or the hardware is full; in the latter case sets
+   * OACTIVE.
+   */
   abstract if_start(ifp: Ifnet): void;
   abstract if_ioctl(ifp: Ifnet, command: IfIoctl, data: number): Errno;
 
@@ -39,18 +43,18 @@ export abstract class IfStartDriver implements IfDriver {
     if_qflush(ifp);
   }
 
-  /** Nothing is put off to the end of a pass: if_start has sent. */
+  /** Does nothing: if_start sends immediately and defers no work to the end of a pass. */
   if_txflush(_ifp: Ifnet): void {}
 }
 
 /**
- * Queues a frame and starts output unless OACTIVE is set. Takes `m` on every outcome. ENOBUFS,
- * counted as OQDROPS: the queue is full. Bytes (and OMCASTS, for groups) are counted as soon as the
- * frame is queued, packets by the driver when they are sent.
+ * Queues a frame and starts output unless OACTIVE is set. Takes `m` on every outcome. ENOBUFS: the
+ * queue is full; the drop is counted in OQDROPS. Counts OBYTES, and OMCASTS for a multicast frame,
+ * when the frame is queued. The driver counts packets when it sends them.
  * @see ifnet(9), sys/net/if.c (if_transmit)
  */
 export function if_transmit_default(ifp: Ifnet, driver: IfStartDriver, m: Mbuf): Errno {
-  // The packet is the queue's, and perhaps sent and freed, when the counters have their turn.
+  // Read the packet header first: after IFQ_ENQUEUE the queue owns `m`.
   const { len } = m.m_pkthdr;
   const multicast = (m.m_flags & M_MCAST) !== 0;
   const error = IFQ_ENQUEUE(ifp.if_snd, m);
@@ -65,7 +69,7 @@ export function if_transmit_default(ifp: Ifnet, driver: IfStartDriver, m: Mbuf):
   return 0;
 }
 
-/** Frees what waits in if_snd. @see ifnet(9) */
+/** Frees all packets in if_snd. @see ifnet(9) */
 export function if_qflush(ifp: Ifnet): void {
   IFQ_PURGE(ifp.if_snd);
 }
