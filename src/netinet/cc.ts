@@ -1,7 +1,7 @@
 /**
- * Congestion control as the rest of TCP sees it, after sys/netinet/cc/cc.c: a table of algorithms,
- * the one a connection uses, and what does not depend on it (initial window, signals, undoing a
- * time-out that was none). Left out: modules loaded at run time.
+ * The interface between TCP and its congestion control, after sys/netinet/cc/cc.c: a table of
+ * algorithms, the algorithm of each connection, and the parts common to all algorithms (initial
+ * window, congestion signals, undoing a spurious time-out). Left out: modules loaded at run time.
  */
 
 import { type Errno, ESRCH } from '../sys/errno.ts';
@@ -23,24 +23,26 @@ import {
 import { tcp_compute_pipe } from './tcp_sack.ts';
 import type { TcpSeq } from '../sys/types.ts';
 
-// What an algorithm is told by cong_signal.
+// Types of congestion signals, the argument of cong_signal.
 /** ECN: the network marked a packet instead of dropping it. */
 export const CC_ECN = 0x00000001;
-/** The retransmission timer went off. */
+/** The retransmission timer expired. */
 export const CC_RTO = 0x00000002;
-/** It should not have: nothing was lost. */
+/** The last time-out was spurious: no data was lost. */
 export const CC_RTO_ERR = 0x00000004;
-/** Duplicate ACKs or SACK say that a segment is lost. */
+/** Duplicate ACKs or SACK show that a segment is lost. */
 export const CC_NDUPACK = 0x00000008;
 
 const algorithms = new Map<string, CcAlgo>();
 
-/** Adds an algorithm under its name. @see mod_cc(9) */
+/** Adds an algorithm to the table under its name. @see mod_cc(9) */
 export function cc_register_algo(algo: CcAlgo): void {
   algorithms.set(algo.name, algo);
 }
 
-/** The table of algorithms and how many connections use each: net.inet.tcp.cc.available. */
+/**
+ * Text of net.inet.tcp.cc.available: the algorithms and the number of connections that use each.
+ */
 export function ccAvailable(tcp: TcpVnet): string {
   const lines = ['', 'CCmod           D PCB count'];
   for (const algo of algorithms.values()) {
@@ -57,7 +59,7 @@ export function ccFind(name: string): CcAlgo | null {
   return algorithms.get(name) ?? null;
 }
 
-/** Sets the algorithm of new connections: net.inet.tcp.cc.algorithm. ESRCH: there is none such. */
+/** Sets the algorithm of new connections (net.inet.tcp.cc.algorithm). ESRCH: unknown algorithm. */
 export function ccSetDefault(tcp: TcpVnet, name: string): Errno {
   const algo = ccFind(name);
   if (algo === null) return ESRCH;
@@ -65,7 +67,11 @@ export function ccSetDefault(tcp: TcpVnet, name: string): Errno {
   return 0;
 }
 
-/** Gives a connection another algorithm: TCP_CONGESTION; ESRCH: there is none such. Its window stays what it is. @see tcp(4) */
+/**
+ * Changes the algorithm of a connection (TCP_CONGESTION). The congestion window does not change.
+ * ESRCH: unknown algorithm.
+ * @see tcp(4)
+ */
 export function tcp_set_cc_mod(tp: Tcpcb, name: string): Errno {
   const algo = ccFind(name);
   if (algo === null) return ESRCH;
@@ -86,18 +92,24 @@ export function tcp_compute_initwnd(tp: Tcpcb, maxseg: number): number {
   return (maxseg > 2190 ? 2 : maxseg > 1095 ? 3 : 4) * maxseg;
 }
 
-/** The connection is established: sets the window it starts with. @see sys/netinet/tcp_input.c */
+/**
+ * Sets the congestion window of a connection that is now established.
+ * @see sys/netinet/tcp_input.c
+ */
 export function cc_conn_init(tp: Tcpcb): void {
   const maxseg = tcp_maxseg(tp);
-  // RFC 5681, 3.1: after a lost SYN one segment.
+  // RFC 5681, 3.1: after a lost SYN the window is one segment.
   tp.snd_cwnd = tp.t_rxtshift > 0 ? maxseg : tcp_compute_initwnd(tp, maxseg);
   tp.t_bytes_acked = 0;
   tp.t_cc.conn_init(tp);
 }
 
-/** New data was acknowledged: `acked` bytes, none in recovery. @see sys/netinet/tcp_input.c */
+/**
+ * Called when `acked` bytes of new data are acknowledged outside of recovery.
+ * @see sys/netinet/tcp_input.c
+ */
 export function cc_ack_received(tp: Tcpcb, acked: number): void {
-  // RFC 7661's thought, as FreeBSD has it: a window that was not the limit proves nothing.
+  // Like FreeBSD (after RFC 7661), do not grow a congestion window that did not limit sending.
   if (tp.snd_cwnd > tp.snd_wnd) {
     tp.t_bytes_acked = 0;
     tp.t_cc.app_limited(tp);
@@ -107,9 +119,10 @@ export function cc_ack_received(tp: Tcpcb, acked: number): void {
 }
 
 /**
- * The first time-out of some data: remembers what it is about to change, since what follows may show
- * that nothing was lost.
- * @param badrxtwin what is acknowledged of before then was sent before the time-out, ms
+ * Saves the state that the first time-out of some data will change. It is restored if later ACKs
+ * show that the time-out was spurious.
+ * @param badrxtwin an ACK whose receive time or timestamp echo is before this time (ms) shows that
+ * the time-out was spurious
  */
 export function ccSaveForUndo(tp: Tcpcb, badrxtwin: number): void {
   tp.snd_cwnd_prev = tp.snd_cwnd;
@@ -123,7 +136,7 @@ export function ccSaveForUndo(tp: Tcpcb, badrxtwin: number): void {
   tp.t_badrxtwin = badrxtwin;
 }
 
-/** Puts back what the time-out changed. */
+/** Restores the state saved by ccSaveForUndo. */
 function undo(tp: Tcpcb): void {
   tp.snd_cwnd = tp.snd_cwnd_prev;
   tp.snd_ssthresh = tp.snd_ssthresh_prev;
@@ -135,15 +148,15 @@ function undo(tp: Tcpcb): void {
   tp.t_badrxtwin = 0;
 }
 
-/** The window was lowered: the next new data says so, whatever the reason. RFC 3168, 6.1.2. */
+/** The window was reduced, for any reason: send CWR with the next new data. RFC 3168, 6.1.2. */
 function announceCwr(tp: Tcpcb): void {
   if ((tp.t_flags2 & TF2_ECN_PERMIT) !== 0) tp.t_flags2 |= TF2_ECN_SND_CWR;
 }
 
 /**
- * Tells the algorithm of congestion: `type` is CC_*, `ack` the acknowledgment that told of it.
- * Enters the recovery that the type asks for. What happens in one window of data lowers the window
- * once, be it marks, losses or both.
+ * Passes a congestion signal to the algorithm and enters the recovery state of its type. `type` is
+ * CC_*, `ack` the acknowledgment that showed the congestion. The window is reduced once per window
+ * of data, even if that window has both marks and losses.
  * @see sys/netinet/tcp_input.c
  */
 export function cc_cong_signal(tp: Tcpcb, type: number, ack: TcpSeq): void {
@@ -162,8 +175,8 @@ export function cc_cong_signal(tp: Tcpcb, type: number, ack: TcpSeq): void {
       tp.t_flags |= TF_FASTRECOVERY | TF_CONGRECOVERY;
       return;
     case CC_ECN:
-      // RFC 3168, 6.1.2: once per window of data. Before more than that is acknowledged, the peer
-      // cannot know of the last reduction and go on without its echo.
+      // RFC 3168, 6.1.2: reduce the window once per window of data. Until `ack` passes snd_recover,
+      // the peer may still send ECE for the last reduction, because it has not received our CWR.
       if (SEQ_LEQ(ack, tp.snd_recover)) return;
       if ((tp.t_flags & TF_FASTRECOVERY) !== 0) cc_post_recovery(tp, ack);
       stat.tcps_ecn_rcwnd++;
@@ -185,7 +198,8 @@ export function cc_cong_signal(tp: Tcpcb, type: number, ack: TcpSeq): void {
       stat.tcps_sndrexmitbad++;
       tp.t_cc.cong_signal(tp, CC_RTO_ERR);
       undo(tp);
-      // What came back is over if this very ACK ends it; nothing may be under way that another would.
+      // The undo may have restored a recovery. End it here if this ACK completes it, because
+      // without data in flight no later ACK will.
       if ((tp.t_flags & (TF_FASTRECOVERY | TF_CONGRECOVERY)) !== 0 && !SEQ_LT(ack, tp.snd_recover))
         cc_post_recovery(tp, ack);
       return;
@@ -193,8 +207,9 @@ export function cc_cong_signal(tp: Tcpcb, type: number, ack: TcpSeq): void {
 }
 
 /**
- * All that was under way when recovery began is acknowledged up to `ack`: RFC 6582, 3.2 (3). A mark
- * leaves no holes, so after one the window stays what it was lowered to.
+ * Ends recovery: `ack` acknowledges all data that was in flight when it began (RFC 6582, 3.2 (3)).
+ * Only after loss does the algorithm adjust the window. After an ECN mark no data is missing and
+ * the reduced window stays.
  * @see sys/netinet/tcp_input.c
  */
 export function cc_post_recovery(tp: Tcpcb, ack: TcpSeq): void {
@@ -203,17 +218,20 @@ export function cc_post_recovery(tp: Tcpcb, ack: TcpSeq): void {
   tp.t_flags &= ~(TF_FASTRECOVERY | TF_CONGRECOVERY);
 }
 
-/** Nothing was under way for a whole RTO: start slowly again. RFC 5681, 4.1. @see sys/netinet/tcp_output.c */
+/**
+ * Restarts with a small window after no data was in flight for one RTO. RFC 5681, 4.1.
+ * @see sys/netinet/tcp_output.c
+ */
 export function cc_after_idle(tp: Tcpcb): void {
   tp.t_cc.after_idle(tp);
 }
 
-/** Bytes under way when all up to `ack` is acknowledged, by the scoreboard if there is one. */
+/** Bytes in flight after `ack` is processed, less SACKed and lost data if there is a scoreboard. */
 export function flightAfter(tp: Tcpcb, ack: TcpSeq): number {
   return Math.max(tcp_compute_pipe(tp, ack), 0);
 }
 
-/** The most a window may be: what the peer's scale can announce. */
+/** Largest congestion window: the largest window that the peer can advertise with its scale. */
 export function cwndMax(tp: Tcpcb): number {
   return TCP_MAXWIN << tp.snd_scale;
 }

@@ -1,7 +1,7 @@
 /**
  * CUBIC, after sys/netinet/cc/cc_cubic.c by RFC 9438: in congestion avoidance the window follows a
- * cubic function of the time since it was last reduced, and never less than what Reno would have.
- * The first slow start is HyStart++'s (RFC 9406).
+ * cubic function of the time since it was last reduced. It is never smaller than Reno's window. The
+ * first slow start uses HyStart++ (RFC 9406).
  */
 
 import { nowNs } from '../kern/kern_timeout.ts';
@@ -12,23 +12,25 @@ import { TCP_MAXWIN } from './tcp.ts';
 import { seqAdd } from './tcp_seq.ts';
 import { type CcAlgo, tcp_maxseg, TCP_RTT_SHIFT, type Tcpcb } from './tcp_var.ts';
 
-/** RFC 9438, 4.6 and 5: the factor a window is reduced by, and how steep the cubic is. */
+/**
+ * RFC 9438, 4.6 and 5: the reduction factor of the window, and the constant of the cubic function.
+ */
 export const CUBIC_BETA = 0.7;
 const CUBIC_C = 0.4;
-/** RFC 9438, 4.3: Reno's increase that goes with a reduction by 0.7. */
+/** RFC 9438, 4.3: the additive increase with which Reno matches a reduction factor of 0.7. */
 const ALPHA = (3 * (1 - CUBIC_BETA)) / (1 + CUBIC_BETA);
 
-/** RFC 9438, 4.2. By multiplication, which is exact alike everywhere; a power need not be. */
+/** RFC 9438, 4.2. Multiplication gives the same result on every machine; Math.pow may not. */
 const cubic = (t: number): number => CUBIC_C * (t * t * t);
 
-/** Begins an epoch of congestion avoidance at the present window: RFC 9438, 4.2. */
+/** Begins an epoch of congestion avoidance at the current window: RFC 9438, 4.2. */
 function epochStart(tp: Tcpcb, maxseg: number): void {
   const v = tp.t_ccv;
   v.epochNs = nowNs();
   const cwnd = tp.snd_cwnd / maxseg;
   v.wEst = cwnd;
   if (v.wMax <= cwnd) {
-    // Nothing was lost at a larger window: the plateau is here.
+    // No loss occurred at a larger window: the plateau is at the current window.
     v.wMax = cwnd;
     v.k = 0;
   } else {
@@ -36,12 +38,12 @@ function epochStart(tp: Tcpcb, maxseg: number): void {
   }
 }
 
-/** Where the window goes when it is reduced, in segments: RFC 9438, 4.6 and 4.7. */
+/** Records the window at a reduction (in segments) and sets ssthresh: RFC 9438, 4.6 and 4.7. */
 function reduce(tp: Tcpcb): void {
   const v = tp.t_ccv;
   const maxseg = tcp_maxseg(tp);
   const cwnd = tp.snd_cwnd / maxseg;
-  // Fast convergence: a window that did not get back to where it was makes room for others.
+  // Fast convergence: if the window did not reach its last maximum, leave bandwidth to other flows.
   v.wMax = cwnd < v.wMax ? (cwnd * (1 + CUBIC_BETA)) / 2 : cwnd;
   v.cwndPrior = cwnd;
   v.epochNs = -1;
@@ -49,7 +51,10 @@ function reduce(tp: Tcpcb): void {
   tp.snd_ssthresh = Math.max(Math.floor(Math.round(flight * CUBIC_BETA) / maxseg), 2) * maxseg;
 }
 
-/** Grows the window if this is slow start; returns whether it is. HyStart++ may end it before its time. */
+/**
+ * Grows the window if the connection is in slow start; returns whether it is. HyStart++ may end
+ * slow start early.
+ */
 function inSlowStart(tp: Tcpcb, acked: number): boolean {
   const { hystart } = tp.t_ccv;
   if (hystart === null) return slowStart(tp, acked);
@@ -67,7 +72,7 @@ export const cubic_cc_algo: CcAlgo = {
   conn_init(tp: Tcpcb): void {
     const v = tp.t_ccv;
     v.reset();
-    // RFC 9406, 4.3: where nothing is known of the way yet.
+    // RFC 9406, 4.3: use HyStart++ only if ssthresh still has its initial value.
     if (tp.snd_ssthresh < TCP_MAXWIN << 14) return;
     v.hystart = new Hystart();
   },
@@ -77,7 +82,7 @@ export const cubic_cc_algo: CcAlgo = {
   },
 
   app_limited(tp: Tcpcb): void {
-    // RFC 9438, 4.2: time in which nothing was asked of the window does not count.
+    // RFC 9438, 4.2: time in which the window did not limit sending does not count.
     tp.t_ccv.epochNs = -1;
   },
 
@@ -89,7 +94,7 @@ export const cubic_cc_algo: CcAlgo = {
     if (v.epochNs < 0) epochStart(tp, maxseg);
     const cwnd = tp.snd_cwnd / maxseg;
     const segs = acked / maxseg;
-    // What Reno would have by now: RFC 9438, 4.3.
+    // Estimate of Reno's window: RFC 9438, 4.3.
     v.wEst += ((v.wEst < v.cwndPrior ? ALPHA : 1) * segs) / cwnd;
     const t = (nowNs() - v.epochNs) / 1e9;
     const rtt = (tp.t_srtt >> TCP_RTT_SHIFT) / 1e3;
@@ -98,7 +103,8 @@ export const cubic_cc_algo: CcAlgo = {
     if (now < v.wEst) {
       next = Math.max(v.wEst, cwnd);
     } else {
-      // 4.4 and 4.5: towards where the cubic is a round trip later, at most half as much again.
+      // RFC 9438, 4.4 and 4.5: grow towards the value of the cubic one round trip later, at most
+      // 1.5 times the window.
       const ahead = cubic(t + rtt - v.k) + v.wMax;
       const target = Math.min(Math.max(ahead, cwnd), 1.5 * cwnd);
       next = cwnd + ((target - cwnd) / cwnd) * segs;
@@ -111,7 +117,7 @@ export const cubic_cc_algo: CcAlgo = {
     v.hystart = null;
     switch (type) {
       case CC_RTO:
-        // RFC 9438, 4.8. Once per loss, as NewReno's.
+        // RFC 9438, 4.8. Reduce once per loss, as NewReno does.
         if (tp.t_rxtshift === 1) {
           v.save();
           reduce(tp);
@@ -120,7 +126,7 @@ export const cubic_cc_algo: CcAlgo = {
         tp.snd_cwnd = tcp_maxseg(tp);
         return;
       case CC_RTO_ERR:
-        // 4.9: as if it had not been.
+        // RFC 9438, 4.9: restore the state from before the time-out.
         v.restore();
         return;
       default:

@@ -1,26 +1,33 @@
 /**
- * HyStart++, RFC 9406: slow start that ends when round trips get longer, before the queue on the way
- * overflows. On a first sign the window grows a quarter as fast for a few rounds (conservative slow
- * start); if round trips get shorter again it was none. CUBIC uses it in a connection's first slow
- * start. Left out: pacing, for which the RFC would lift the limit of an ACK's growth.
+ * HyStart++, RFC 9406: slow start that ends when round-trip times increase, before the queue on the
+ * path overflows. At a first increase the window grows by a smaller amount for a few rounds
+ * (conservative slow start, by default a quarter). If round-trip times decrease again, the increase
+ * was spurious and slow start resumes. CUBIC uses it in the first slow start of a connection. Left
+ * out: pacing, with which the RFC removes the limit on the growth per ACK.
  */
 
 import { type TcpSeq, tcpSeq } from '../sys/types.ts';
 import { SEQ_GEQ } from './tcp_seq.ts';
 import type { Tcpcb } from './tcp_var.ts';
 
-/** No round trip was measured. */
+/** Value of a minimum round-trip time without a sample. */
 const NONE = 0x3fffffff;
 
-// The state: slow start, conservative slow start.
+// States: slow start, conservative slow start.
 const HS_SS = 1;
 const HS_CSS = 2;
 
-/** A round is the time until what was sent when it began is acknowledged. Times in microseconds. */
+/**
+ * HyStart++ state of a connection. A round ends when the data in flight at its beginning is
+ * acknowledged. Times are in microseconds.
+ */
 export class Hystart {
   #state: number = HS_SS;
   #windowEnd: TcpSeq = tcpSeq(0);
-  /** A round begins: it ends with what is sent for the ACK at hand, so windowEnd is set at the next. */
+  /**
+   * Set when a round begins. windowEnd is set at the next ACK, so that the round includes the data
+   * sent for the current ACK.
+   */
   #begins = true;
   #lastRoundMinRtt = NONE;
   #currentRoundMinRtt = NONE;
@@ -28,12 +35,12 @@ export class Hystart {
   #cssBaselineMinRtt = NONE;
   #cssRounds = 0;
 
-  /** Whether growth is conservative. */
+  /** Whether the state is conservative slow start. */
   get conservative(): boolean {
     return this.#state === HS_CSS;
   }
 
-  /** Slow start begins, with what is sent next. */
+  /** Begins slow start with the next segment sent. */
   start(): void {
     this.#state = HS_SS;
     this.#begins = true;
@@ -44,15 +51,15 @@ export class Hystart {
     this.#cssRounds = 0;
   }
 
-  /** A round trip of `us` microseconds was measured. */
+  /** Adds a round-trip sample of `us` microseconds. */
   sample(us: number): void {
     if (us < this.#currentRoundMinRtt) this.#currentRoundMinRtt = us;
     this.#samples++;
   }
 
   /**
-   * Everything before `ack` is acknowledged. Returns true when slow start is over: the round trips
-   * stayed long for as many rounds as it takes.
+   * Processes an ACK of all data before `ack`. Returns true when slow start must end: round-trip
+   * times stayed high for hystart_css_rounds rounds.
    */
   acked(tp: Tcpcb, ack: TcpSeq): boolean {
     const p = tp.t_tcp.params;
@@ -78,7 +85,7 @@ export class Hystart {
     this.#lastRoundMinRtt = now;
     this.#currentRoundMinRtt = NONE;
     this.#samples = 0;
-    // The rest of the round in which it began counts as one.
+    // The rest of the round in which conservative slow start began counts as a round.
     return this.#state === HS_CSS && ++this.#cssRounds >= p.hystart_css_rounds;
   }
 }

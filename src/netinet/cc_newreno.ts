@@ -1,8 +1,8 @@
 /**
  * NewReno with byte counting, after sys/netinet/cc/cc_newreno.c: RFC 5681 (slow start, congestion
  * avoidance, restart after idle), 3465 (appropriate byte counting), 6582 (end of recovery). Slow
- * start and restart are shared with CUBIC. Left out: HyStart++, which FreeBSD's has and does not use
- * unless a program asks for it.
+ * start and restart are shared with CUBIC. Left out: HyStart++, which FreeBSD's NewReno uses only
+ * if a program enables it.
  */
 
 import type { TcpSeq } from '../sys/types.ts';
@@ -10,8 +10,9 @@ import { CC_ECN, CC_RTO, CC_RTO_ERR, cwndMax, flightAfter, tcp_compute_initwnd }
 import { type CcAlgo, tcp_maxseg, type Tcpcb } from './tcp_var.ts';
 
 /**
- * Slow start: RFC 5681, 3.1, by bytes (RFC 3465), of which the window grows by one in `div` (RFC 9406).
- * Returns whether it applied.
+ * Slow start (RFC 5681, 3.1) with byte counting (RFC 3465): grows the window by the counted bytes
+ * divided by `div` (RFC 9406). Returns false, with the window unchanged, if the connection is not
+ * in slow start.
  */
 export function slowStart(tp: Tcpcb, acked: number, div = 1): boolean {
   if (tp.snd_cwnd > tp.snd_ssthresh) return false;
@@ -19,7 +20,7 @@ export function slowStart(tp: Tcpcb, acked: number, div = 1): boolean {
   const p = tp.t_tcp.params;
   let incr = maxseg;
   tp.t_bytes_acked = 0;
-  // After a time-out, while lost data is sent again, an ACK may cover much: then L is 1.
+  // While data is sent again after a time-out, one ACK may cover much data: the limit L is then 1.
   if (p.rfc3465) {
     const limit = tp.snd_nxt === tp.snd_max ? p.abc_l_var : 1;
     incr = Math.min(acked, limit * maxseg);
@@ -29,8 +30,8 @@ export function slowStart(tp: Tcpcb, acked: number, div = 1): boolean {
 }
 
 /**
- * Where RFC 5681, equation 4, puts the threshold: `percent` of what is under way, half by default, two
- * segments at least.
+ * The new ssthresh by RFC 5681, equation 4: `percent` of the data in flight (50 by default), at
+ * least two segments.
  */
 function partOfFlight(tp: Tcpcb, percent: number): number {
   const maxseg = tcp_maxseg(tp);
@@ -38,14 +39,17 @@ function partOfFlight(tp: Tcpcb, percent: number): number {
   return Math.max(Math.floor((flight * percent) / 100 / maxseg), 2) * maxseg;
 }
 
-/** What is left under way limits the window after recovery: no burst. RFC 6582, 3.2 (3). */
+/**
+ * Limits the window after recovery to the data in flight plus one segment, to avoid a burst. RFC
+ * 6582, 3.2 (3).
+ */
 export function deflate(tp: Tcpcb, ack: TcpSeq): void {
   const maxseg = tcp_maxseg(tp);
   const pipe = flightAfter(tp, ack);
   tp.snd_cwnd = Math.min(tp.snd_ssthresh, Math.max(pipe, maxseg) + maxseg);
 }
 
-/** The window after an idle time: RFC 5681, 4.1. */
+/** Sets the window after an idle period: RFC 5681, 4.1. */
 export function restart(tp: Tcpcb): void {
   tp.snd_ssthresh = Math.max(tp.snd_ssthresh, Math.floor((tp.snd_cwnd * 3) / 4));
   tp.snd_cwnd = Math.min(tp.snd_cwnd, tcp_compute_initwnd(tp, tcp_maxseg(tp)));
@@ -78,14 +82,15 @@ export const newreno_cc_algo: CcAlgo = {
     const p = tp.t_tcp.params;
     switch (type) {
       case CC_RTO:
-        // Once per loss: a second time-out of the same data halves nothing (RFC 5681, 3.1).
+        // Once per loss: further time-outs of the same data do not change ssthresh (RFC 5681, 3.1).
         if (tp.t_rxtshift === 1) tp.snd_ssthresh = partOfFlight(tp, p.newreno_beta);
         tp.snd_cwnd = tcp_maxseg(tp);
         return;
       case CC_RTO_ERR:
         return;
       default:
-        // RFC 8511: a mark comes before the queue is full, so less has to go.
+        // RFC 8511: an ECN mark arrives before the queue is full, so reduce the window less than
+        // for a loss.
         tp.snd_ssthresh = partOfFlight(
           tp,
           type === CC_ECN && p.abe ? p.newreno_beta_ecn : p.newreno_beta,
@@ -97,7 +102,7 @@ export const newreno_cc_algo: CcAlgo = {
   loss_after_mark(tp: Tcpcb): void {
     const p = tp.t_tcp.params;
     if (!p.abe || !p.abe_frlossreduce) return;
-    // As if the loss had come first.
+    // Reduce further, to the value that the loss alone would have given.
     tp.snd_ssthresh = partOfFlight(tp, (100 * p.newreno_beta) / p.newreno_beta_ecn);
     tp.snd_cwnd = tp.snd_ssthresh;
   },

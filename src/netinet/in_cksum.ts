@@ -1,7 +1,7 @@
 /**
  * The Internet checksum over mbuf chains, after sys/netinet/in_cksum.c (RFC 1071), and the software
- * form of the NIC's checksum offload (in_delayed_cksum, sys/netinet/ip_output.c). The sum's inner
- * loop is the machine's CksumKernel. Left out: SCTP's CRC32c.
+ * form of the NIC's checksum offload (in_delayed_cksum, sys/netinet/ip_output.c). The inner loop is
+ * the machine's CksumKernel. Left out: SCTP's CRC32c.
  */
 
 import type { CksumKernel } from '../sys/cksum.ts';
@@ -16,12 +16,12 @@ import { Ip } from './ip.ts';
 let kernel: CksumKernel | null = null;
 const $ip = new Ip();
 
-/** Gives the machine its checksum loop. Called at boot. */
+/** Sets the machine's checksum loop. Called at boot. */
 export function in_cksumInit(k: CksumKernel): void {
   kernel = k;
 }
 
-/** Folds carries in: n below 2^53 to 16 bits. */
+/** Folds `n`, below 2^53, to 16 bits by adding the carries. */
 function fold(n: number): number {
   while (n > 0xffff) n = (n % 0x10000) + Math.floor(n / 0x10000);
   return n;
@@ -29,7 +29,7 @@ function fold(n: number): number {
 
 /**
  * The one's complement sum, folded but not complemented, of bytes [skip, len) of the chain. Panics
- * if the chain is shorter and on unmapped data: it has no address to sum at.
+ * if the chain is too short or the data is unmapped (it has no address).
  */
 function sumChain(m: Mbuf | null, len: number, skip: number): number {
   KASSERT(kernel !== null, 'in_cksum: no checksum kernel: in_cksumInit comes first');
@@ -49,7 +49,7 @@ function sumChain(m: Mbuf | null, len: number, skip: number): number {
     if (n === 0) continue;
     countMappedRead(m, n);
     const part = kernel.sum(mtod(m) + skip, n, 0);
-    // Bytes behind an odd number of others are the other halves of their words: RFC 1071, 2 (B).
+    // After an odd number of bytes, swap the bytes of the partial sum: RFC 1071, 2 (B).
     sum += odd ? ((part & 0xff) << 8) | (part >>> 8) : part;
     if ((n & 1) === 1) odd = !odd;
     len -= n;
@@ -58,14 +58,17 @@ function sumChain(m: Mbuf | null, len: number, skip: number): number {
   return fold(sum);
 }
 
-/** The checksum field of bytes [skip, len) of the chain, complemented. @see sys/netinet/in_cksum.c */
+/**
+ * The checksum field (complemented sum) of bytes [skip, len) of the chain.
+ * @see sys/netinet/in_cksum.c
+ */
 export function in_cksum_skip(m: Mbuf, len: number, skip: number): number {
   return ~sumChain(m, len, skip) & 0xffff;
 }
 
 /**
- * The checksum field of the first `len` bytes of the chain; 0 if they hold a right one. Panics on
- * unmapped mbufs.
+ * The checksum field of the first `len` bytes of the chain; 0 if they contain a correct checksum.
+ * Panics on unmapped mbufs.
  * @see sys/netinet/in_cksum.c
  */
 export function in_cksum(m: Mbuf, len: number): number {
@@ -73,8 +76,9 @@ export function in_cksum(m: Mbuf, len: number): number {
 }
 
 /**
- * The checksum field of the IP header of `hlen` bytes at the start of `m`, which must be in one
- * piece there; 0 if it holds a right one. @see sys/netinet/in_cksum.c
+ * The checksum field of the IP header of `hlen` bytes at the start of `m`; 0 if it contains a
+ * correct checksum. Panics if the header is not contiguous or unmapped.
+ * @see sys/netinet/in_cksum.c
  */
 export function in_cksum_hdr(m: Mbuf, hlen: number): number {
   KASSERT((m.m_flags & M_NOMAP) === 0, 'in_cksum_hdr: unmapped mbuf');
@@ -86,15 +90,15 @@ export function in_cksum_hdr(m: Mbuf, hlen: number): number {
 }
 
 /**
- * One's complement sum, folded, of two addresses and `c`, a number up to 2^32: what a pseudo-header
- * adds. TCP and UDP pass length + protocol and store the result as the NIC's starting value.
+ * The pseudo-header sum: folded one's complement sum of two addresses and `c`, a number up to 2^32.
+ * TCP and UDP pass length + protocol and store the result as the NIC's starting value.
  * @see sys/netinet/in_cksum.c
  */
 export function in_pseudo(a: InAddr, b: InAddr, c: number): number {
   return fold((a >>> 16) + (a & 0xffff) + (b >>> 16) + (b & 0xffff) + c);
 }
 
-/** Writes a 16-bit field `off` bytes into the chain, which has it mapped and to itself. */
+/** Writes a 16-bit field at offset `off` of the chain. The field must be mapped and writable. */
 function storeSum(m: Mbuf, off: number, sum: number): void {
   let at: Mbuf | null = m;
   for (let i = 0; i < 2; i++) {
@@ -108,7 +112,7 @@ function storeSum(m: Mbuf, off: number, sum: number): void {
   }
 }
 
-/** Reads a 16-bit field `off` bytes into the chain. */
+/** Reads a 16-bit field at offset `off` of the chain. Panics if it is unmapped. */
 function loadField(m: Mbuf, off: number): number {
   let at: Mbuf | null = m;
   let v = 0;
@@ -126,9 +130,9 @@ function loadField(m: Mbuf, off: number): number {
 }
 
 /**
- * Computes the TCP or UDP checksum that was left to the NIC (CSUM_DELAY_DATA) and stores it; the
- * field holds the pseudo-header's sum. `m` starts at its IP header and stays the caller's. Panics
- * on unmapped payload: convert first.
+ * Computes in software a TCP or UDP checksum that was delayed for the NIC (CSUM_DELAY_DATA), and
+ * stores it. Before the call the field contains the pseudo-header sum. `m` starts with its IP
+ * header; the caller keeps it. Panics on unmapped payload: the caller must convert it first.
  * @see sys/netinet/ip_output.c
  */
 export function in_delayed_cksum(m: Mbuf): void {
@@ -138,7 +142,7 @@ export function in_delayed_cksum(m: Mbuf): void {
   const udp = (m.m_pkthdr.csum_flags & CSUM_UDP) !== 0;
   const end = udp ? offset + loadField(m, offset + 4) : $ip.ip_len;
   let csum = in_cksum_skip(m, end, offset);
-  // RFC 768: a sent 0 means no checksum, so a computed one goes out as all ones.
+  // RFC 768: 0 means no checksum, so a computed 0 is sent as all ones.
   if (udp && csum === 0) csum = 0xffff;
   storeSum(m, offset + m.m_pkthdr.csum_data, csum);
 }

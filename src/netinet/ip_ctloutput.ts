@@ -1,6 +1,6 @@
 /**
- * Options at IPPROTO_IP, after ip_ctloutput of sys/netinet/ip_output.c. Left out: IP options,
- * multicast, and what recvmsg(2) would tell beside the data.
+ * Socket options at level IPPROTO_IP, after ip_ctloutput of sys/netinet/ip_output.c. Left out: IP
+ * options, multicast, and options for ancillary data of recvmsg(2).
  */
 
 import { EINVAL, ENOPROTOOPT, type Errno } from '../sys/errno.ts';
@@ -9,7 +9,7 @@ import { $optval, sooptInt, sooptPutInt, type Sockopt, SOPT_SET } from '../kern/
 import type { Socket } from '../kern/uipc_socket.ts';
 import { INP_DONTFRAG, INP_HIGHPORT, INP_LOWPORT, type Inpcb } from './in_pcb.ts';
 
-// Names, sys/netinet/in.h.
+// Option names of sys/netinet/in.h.
 export const IP_TOS = 3;
 export const IP_TTL = 4;
 export const IP_PORTRANGE = 19;
@@ -69,8 +69,8 @@ function get(inp: Inpcb, name: number): number {
 }
 
 /**
- * Reads or sets an option of IPv4 on a socket whose control block is an Inpcb. EINVAL: another
- * level, or a value it does not take; ENOPROTOOPT: no such option.
+ * Gets or sets an IPv4 option of a socket whose control block is an Inpcb. EINVAL: the level is not
+ * IPPROTO_IP, or the value is out of range; ENOPROTOOPT: unknown option.
  * @see ip(4)
  */
 export function ip_ctloutput(so: Socket, sopt: Sockopt): Errno {

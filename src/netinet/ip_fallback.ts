@@ -1,6 +1,7 @@
 /**
- * What an interface cannot do with unmapped mbufs is undone in front of it, for either family: the
- * block that ip_output and ip6_output share in sys/netinet/ip_output.c and sys/netinet6/ip6_output.c.
+ * Converts unmapped mbufs before a packet reaches an interface that cannot handle them, for IPv4
+ * and IPv6: the code that ip_output and ip6_output have in common in sys/netinet/ip_output.c and
+ * sys/netinet6/ip6_output.c.
  */
 
 import { count, R_CONVERT_CSUM, R_CONVERT_NOMAP, type Reason } from '../sys/reason.ts';
@@ -9,8 +10,8 @@ import type { Mbuf } from '../kern/mbuf.ts';
 import { IFCAP_NOMAP, type Ifnet } from '../net/if_var.ts';
 
 /**
- * Converts the unmapped mbufs of a packet that is about to leave, counting `why` if there were any.
- * Takes `m`; null, with everything freed, if there is no mapping or no mbuf for it.
+ * Converts the unmapped mbufs of an outgoing packet and counts `why` if there were any. Takes `m`.
+ * Frees everything and returns null if no sf_buf or mbuf is free.
  */
 export function convertMbufs(m: Mbuf, why: Reason): Mbuf | null {
   const before = mbEmulator.conversions;
@@ -20,14 +21,14 @@ export function convertMbufs(m: Mbuf, why: Reason): Mbuf | null {
 }
 
 /**
- * Makes a packet one that `ifp` takes. `swSum`: its transport checksum is still to be computed, by
- * software, because the interface has no offload for it; then the data must be mapped whatever the
- * interface can do, and the caller sums next, with its family's routine. Else data may stay unmapped
- * where IFCAP_NOMAP is enabled. Takes `m` and returns it; null, with everything freed, if a
- * conversion failed: the caller counts that among its family's drops and reports ENOBUFS.
+ * Converts a packet as far as `ifp` requires. `swSum`: the transport checksum must be computed in
+ * software, because the interface does not offload it. The data is then converted even with
+ * IFCAP_NOMAP, and the caller computes the checksum with the routine of its family. Without
+ * `swSum`, data stays unmapped if IFCAP_NOMAP is enabled. Takes `m` and returns it. If a conversion
+ * fails, frees everything and returns null; the caller counts the drop and returns ENOBUFS.
  *
- * IPv4 asks with csum_flags & CSUM_DELAY_DATA & ~if_hwassist, IPv6 with CSUM_DELAY_DATA_IPV6, or
- * with all flags if there are extension headers.
+ * IPv4 sets `swSum` if csum_flags & CSUM_DELAY_DATA & ~if_hwassist is not 0. IPv6 does so with
+ * CSUM_DELAY_DATA_IPV6, and ignores if_hwassist if there are extension headers.
  */
 export function mbufFallback(m: Mbuf, ifp: Ifnet, swSum: boolean): Mbuf | null {
   if (swSum) return convertMbufs(m, R_CONVERT_CSUM);

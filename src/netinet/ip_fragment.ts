@@ -1,6 +1,6 @@
 /**
- * Cutting IPv4 packets, after ip_fragment of sys/netinet/ip_output.c (RFC 791, 3.2): the pieces share
- * the payload, mapped or not.
+ * IPv4 fragmentation, after ip_fragment of sys/netinet/ip_output.c (RFC 791, 3.2). The fragments
+ * share the payload, mapped or unmapped.
  */
 
 import { EMSGSIZE, ENOBUFS, type Errno } from '../sys/errno.ts';
@@ -27,7 +27,10 @@ import type { IpVnet } from './ip_var.ts';
 const $ip = new Ip();
 const $frag = new Ip();
 
-/** Sums the IP header of `m` unless the interface does. */
+/**
+ * Computes the IP header checksum of `m` if CSUM_IP is set and not in `hwassist`; else leaves
+ * ip_sum 0.
+ */
 export function sumHeader(m: Mbuf, ip: Ip, hwassist: number): void {
   ip.ip_sum = 0;
   const ph = m.m_pkthdr;
@@ -36,12 +39,12 @@ export function sumHeader(m: Mbuf, ip: Ip, hwassist: number): void {
   ph.csum_flags &= ~CSUM_IP;
 }
 
-/** What ip_fragment made: packets linked by m_nextpkt; the caller takes them. */
+/** Result of ip_fragment: packets linked by m_nextpkt. The caller owns them. */
 export const ipFragments: { m0: Mbuf | null } = { m0: null };
 
 /**
- * Copies the options that every fragment carries (RFC 791, 3.1: the copied flag) from the header at
- * `src` to behind the header at `dst`; returns the new header's length.
+ * Copies the options with the copied flag (RFC 791, 3.1) from the header at `src` of `hlen` bytes
+ * to the header at `dst`, padded. Returns the length of the new header.
  */
 function ip_optcopy(src: number, hlen: number, dst: number): number {
   let from = Ip.SIZE;
@@ -49,7 +52,7 @@ function ip_optcopy(src: number, hlen: number, dst: number): number {
   while (from < hlen) {
     const opt = mem[src + from]!;
     if (opt === IPOPT_EOL) break;
-    // The header was validated when it was built or received; an absurd length ends the options.
+    // The header was validated when it was built or received. An invalid length ends the options.
     const len = opt === IPOPT_NOP ? 1 : mem[src + from + 1]!;
     if (len < 1 || from + len > hlen) break;
     if ((opt & 0x80) !== 0) {
@@ -63,8 +66,9 @@ function ip_optcopy(src: number, hlen: number, dst: number): number {
 }
 
 /**
- * How many payload bytes go into the first fragment when the others take page multiples: the whole
- * mbufs that fit, so that the rest starts where a page does; 0 if that leaves nothing.
+ * Payload bytes of the first fragment when the later fragments have page multiples: as many whole
+ * mbufs as fit into `mtu`, so that the second fragment starts at a page boundary. 0 if no payload
+ * fits that way.
  */
 function firstWholeMbufs(m0: Mbuf, hlen: number, mtu: number): number {
   let off = 0;
@@ -72,7 +76,10 @@ function firstWholeMbufs(m0: Mbuf, hlen: number, mtu: number): number {
   return off > hlen ? (off - hlen) & ~7 : 0;
 }
 
-/** One fragment: `len` payload bytes from byte `off` of the packet `m0`; null without memory. */
+/**
+ * Makes one fragment of the `len` bytes from offset `off` of the packet `m0`. Null if there is no
+ * memory.
+ */
 function makeFragment(m0: Mbuf, hlen: number, off: number, len: number): Mbuf | null {
   const m = m_gethdr(M_NOWAIT, MT_DATA);
   if (m === null) return null;
@@ -99,10 +106,10 @@ function makeFragment(m0: Mbuf, hlen: number, off: number, len: number): Mbuf | 
 }
 
 /**
- * Cuts the packet `m0` into fragments for `mtu`, which share its payload. On 0 they are
- * `ipFragments.m0`, ready to transmit, `m0` the first of them. EMSGSIZE: DF, or an MTU too small;
- * ENOBUFS: no memory. Takes `m0` on every outcome. Unlike FreeBSD's it frees what it could not
- * finish and takes no header pointer.
+ * Splits the packet `m0` into fragments of at most `mtu` bytes that share its payload. On success
+ * returns 0; `ipFragments.m0` is the list, ready to transmit, with `m0` as its first packet.
+ * EMSGSIZE: DF is set, or the MTU is too small; ENOBUFS: no memory. Takes `m0` on every outcome.
+ * Unlike FreeBSD's, frees all fragments on failure and has no parameter for the header.
  * @see sys/netinet/ip_output.c
  */
 export function ip_fragment(m0: Mbuf, mtu: number, hwassist: number, v: IpVnet): Errno {
@@ -119,7 +126,7 @@ export function ip_fragment(m0: Mbuf, mtu: number, hwassist: number, v: IpVnet):
   }
   const ph = m0.m_pkthdr;
   if ((ph.csum_flags & CSUM_DELAY_DATA) !== 0) {
-    // No NIC sums over fragments.
+    // A NIC cannot compute a transport checksum over fragments.
     if (convertMbufs(m0, R_CONVERT_CSUM) === null) {
       v.stat.ips_odropped++;
       return ENOBUFS;
@@ -148,7 +155,7 @@ export function ip_fragment(m0: Mbuf, mtu: number, hwassist: number, v: IpVnet):
       count(R_IP_NOBUFS);
       return ENOBUFS;
     }
-    // A fragment of a fragment keeps the flag that more follow it.
+    // If the packet is itself a fragment with MF set, keep MF on its last fragment.
     const more = off + n < ipLen || (ipOff & IP_MF) !== 0 ? IP_MF : 0;
     $frag.ip_off = ((ipOff & IP_OFFMASK) + ((off - hlen) >>> 3)) | more;
     sumHeader(m, $frag, hwassist);

@@ -1,8 +1,9 @@
 /**
- * IPv4 reassembly, after sys/netinet/ip_reass.c and RFC 791: bounded in packets, in fragments of one
- * packet and in fragments altogether, and in time. A fragment is kept as its payload; its offset is
- * in m_pkthdr.csum_data, and the header of the first one stays in the bytes before its data. Where
- * fragments overlap, what came first is kept.
+ * IPv4 reassembly, after sys/netinet/ip_reass.c and RFC 791: with limits on packets, on fragments
+ * per packet, on all fragments, and on time. The queue stores the payload of a fragment; its offset
+ * is in m_pkthdr.csum_data. The IP header of the first fragment stays in the bytes in front of its
+ * data. Of overlapping fragments, the front of the new one and the front of those behind it are
+ * trimmed.
  */
 
 import type { Task } from '../sys/clock.ts';
@@ -35,21 +36,21 @@ const SEC = 1e9;
 
 const $ip = new Ip();
 
-/** A packet being put together. */
+/** The reassembly queue of one packet. */
 class Ipq {
   ipq_src: InAddr = inAddr(0);
   ipq_dst: InAddr = inAddr(0);
   ipq_id = 0;
   ipq_p = 0;
   ipq_ecn = IPTOS_ECN_NOTECT;
-  /** Fragments by offset, linked by m_nextpkt. */
+  /** Fragments ordered by offset, linked by m_nextpkt. */
   ipq_frags: Mbuf | null = null;
   ipq_nfrags = 0;
-  /** Payload bytes of the whole packet once the last fragment told; else -1. */
+  /** Payload bytes of the whole packet; -1 until the last fragment has arrived. */
   total = -1;
-  /** Header bytes of the first fragment once it is here; else 0. */
+  /** Header bytes of the first fragment; 0 until it has arrived. */
   hlen = 0;
-  /** ns since boot. */
+  /** Time-out of the queue, ns since boot. */
   expiresNs = 0;
   bucket = 0;
   nextHash: Ipq | null = null;
@@ -57,18 +58,18 @@ class Ipq {
   younger: Ipq | null = null;
 }
 
-/** Settings and gauges under net.inet.ip. */
+/** The reassembly queues of a stack, with the settings and gauges under net.inet.ip. */
 export class IpReass implements Task {
-  /** Packets being reassembled at once; 0 takes no fragments, -1 is no limit. */
+  /** Limit of packets in reassembly; 0: accept no fragments; -1: no limit. */
   maxfragpackets: number;
-  /** Fragments waiting altogether; likewise. */
+  /** Limit of all queued fragments; 0: accept no fragments; -1: no limit. */
   maxfrags: number;
   /**
-   * Fragments of one packet. Unlike FreeBSD's 16: 64, so that the largest packet there is can come
-   * over Ethernet, in 45.
+   * Limit of fragments of one packet. Unlike FreeBSD's 16, this is 64, because the largest IP
+   * packet needs 45 fragments over Ethernet.
    */
   maxfragsperpacket = 64;
-  /** Seconds a packet may take to get complete. */
+  /** Seconds after which an incomplete packet is dropped. */
   fragttl = 30;
   fragpackets = 0;
   curfrags = 0;
@@ -102,7 +103,7 @@ export class IpReass implements Task {
     return null;
   }
 
-  /** A new queue; at the limit the one that waits longest makes room. */
+  /** Creates a queue. At the limit of packets, drops the oldest queue first. */
   create(src: InAddr, dst: InAddr, id: number, p: number): Ipq {
     if (this.maxfragpackets >= 0 && this.fragpackets >= this.maxfragpackets) {
       const old = this.#oldest;
@@ -131,7 +132,7 @@ export class IpReass implements Task {
     return q;
   }
 
-  /** Takes a queue out; its fragments are the caller's. */
+  /** Removes a queue and returns it to the pool. The caller owns its fragments. */
   remove(q: Ipq): void {
     let at = this.#buckets[q.bucket]!;
     if (at === q) {
@@ -171,7 +172,7 @@ export class IpReass implements Task {
     }
   }
 
-  /** The timer: packets that took too long go. */
+  /** Timer: drops the queues whose time-out has passed. */
   run(): void {
     const now = nowNs();
     while (this.#oldest !== null && this.#oldest.expiresNs <= now) {
@@ -182,7 +183,7 @@ export class IpReass implements Task {
     if (next !== null) callout_reset(this.#callout, Math.max(next.expiresNs - now, 0));
   }
 
-  /** Drops everything; for a stack that goes away. */
+  /** Drops all queues. Called when the stack is destroyed. */
   drain(): void {
     while (this.#oldest !== null) this.dropQueue(this.#oldest);
   }
@@ -197,7 +198,10 @@ function discard(m: Mbuf, stat: Ipstat): null {
   return null;
 }
 
-/** Notes the ECN bits of one more fragment, RFC 3168, 5.3; false if the packet must go. */
+/**
+ * Merges the ECN bits of a fragment into the queue's (RFC 3168, 5.3). False: drop the packet,
+ * because CE and not-ECT are mixed.
+ */
 function ecnMerge(q: Ipq, ecn: number): boolean {
   if (q.ipq_nfrags === 0) q.ipq_ecn = ecn;
   if (ecn === q.ipq_ecn) return true;
@@ -208,8 +212,9 @@ function ecnMerge(q: Ipq, ecn: number): boolean {
 }
 
 /**
- * Puts the payload `m` in its place. Takes it; returns whether anything of it was kept. Overlaps are
- * trimmed from the newcomer in front and from what is there behind.
+ * Inserts the payload `m` into the queue. Takes `m`; returns whether any of it was kept. Trims the
+ * front of `m` where an earlier fragment overlaps it, and the front of later fragments that `m`
+ * overlaps.
  */
 function insert(q: Ipq, m: Mbuf, reass: IpReass, stat: Ipstat): boolean {
   let prev: Mbuf | null = null;
@@ -252,7 +257,7 @@ function insert(q: Ipq, m: Mbuf, reass: IpReass, stat: Ipstat): boolean {
   return true;
 }
 
-/** Whether every byte is there. */
+/** Whether all bytes of the packet have arrived. */
 function isComplete(q: Ipq): boolean {
   if (q.total < 0 || q.hlen === 0) return false;
   let off = 0;
@@ -263,7 +268,7 @@ function isComplete(q: Ipq): boolean {
   return off === q.total;
 }
 
-/** Makes one packet of a complete queue. */
+/** Joins the fragments of a complete queue into one packet and removes the queue. */
 function join(q: Ipq, reass: IpReass): Mbuf {
   const m = q.ipq_frags!;
   const { hlen, total, ipq_ecn } = q;
@@ -283,7 +288,7 @@ function join(q: Ipq, reass: IpReass): Mbuf {
   m.m_len += hlen;
   const ph = m.m_pkthdr;
   ph.len = total + hlen;
-  // Nobody verified the sum over the whole.
+  // The checksum of the whole packet has not been verified.
   ph.csum_flags = 0;
   ph.csum_data = 0;
   $ip.at(mtod(m));
@@ -294,8 +299,8 @@ function join(q: Ipq, reass: IpReass): Mbuf {
 }
 
 /**
- * A fragment came in: `m` starts at its IP header, contiguous and checked. Takes `m`; returns the
- * whole packet, the caller's, if this was the last piece missing, else null.
+ * Processes a received fragment. `m` starts with its IP header, which is contiguous and validated.
+ * Takes `m`. Returns the whole packet, which the caller owns, if it is complete now, else null.
  * @see sys/netinet/ip_reass.c
  */
 export function ip_reass(m: Mbuf, vnet: Vnet): Mbuf | null {
@@ -319,7 +324,7 @@ export function ip_reass(m: Mbuf, vnet: Vnet): Mbuf | null {
   }
   const { ip_src, ip_dst, ip_id, ip_p } = ip;
   const q = reass.find(ip_src, ip_dst, ip_id, ip_p) ?? reass.create(ip_src, ip_dst, ip_id, ip_p);
-  // A packet of two lengths, or longer than its end, is no packet.
+  // Drop the packet if this fragment contradicts its known total length.
   const end = off + len;
   const lies = q.total >= 0 && (more ? end > q.total : end !== q.total);
   if (lies || !ecnMerge(q, ip.ip_tos & IPTOS_ECN_MASK)) {

@@ -1,7 +1,7 @@
 /**
- * What an acknowledgment does to the sender's side: RFC 9293, 3.10.7.4, fifth step, with 6298 (round
- * trips), 3522's thought (a time-out that was none) and 5961, 5 (ACKs that cannot be). What tells of
- * loss is in tcp_recovery.ts. Part of tcp_do_segment in FreeBSD.
+ * ACK processing of the sender: RFC 9293, 3.10.7.4, fifth step, with RFC 6298 (round-trip times),
+ * the idea of RFC 3522 (detection of spurious time-outs) and RFC 5961, 5 (unacceptable ACKs). Loss
+ * detection is in tcp_recovery.ts. In FreeBSD this is part of tcp_do_segment.
  */
 
 import { count, R_TCP_BADACK, R_TCP_NOACK } from '../sys/reason.ts';
@@ -53,35 +53,36 @@ import {
 } from './tcp_var.ts';
 import { KASSERT } from '../sys/kassert.ts';
 
-// What a step says of the segment.
-/** Go on with the next step. */
+// Results of a step of segment processing.
+/** Continue with the next step. */
 export const CONT = 0;
-/** Done with it: free it. Output may be due. */
+/** Processing is complete: free the segment. Output may be due. */
 export const DROP = 1;
 /** Answer with an ACK and free it. */
 export const DROPAFTERACK = 2;
 /** Answer with a RST and free it. */
 export const DROPWITHRESET = 3;
-/** The connection is gone, or waits in TIME_WAIT: free the segment, touch nothing. */
+/** The connection is closed or in TIME_WAIT: free the segment and do not use the tcpcb. */
 export const DEAD = 4;
 export type Verdict =
   typeof CONT | typeof DROP | typeof DROPAFTERACK | typeof DROPWITHRESET | typeof DEAD;
 
-/** The longest round trip that is believed, ms. */
+/** Longest accepted round-trip time, ms. */
 const RTT_MAX = 0x1000000;
 
 /**
- * Takes a round-trip time of `rtt` ms, at least 1, into the estimate: RFC 6298 (2), with a gain of
- * 1/8 and 1/4. @see sys/netinet/tcp_input.c
+ * Updates the estimate with a round-trip time of `rtt` ms, at least 1: RFC 6298 (2), with gains of
+ * 1/8 and 1/4.
+ * @see sys/netinet/tcp_input.c
  */
 export function tcp_xmit_timer(tp: Tcpcb, rtt: number): void {
   tp.t_tcp.stat.tcps_rttupdated++;
   tp.t_rttupdated++;
   tp.t_cc.rttsample(tp, rtt * 1000);
-  // Hours are a clock that jumped, and would not fit once shifted.
+  // A round-trip time of hours means that a clock jumped. It would also overflow when shifted.
   rtt = Math.min(rtt, RTT_MAX);
   if (tp.t_srtt !== 0) {
-    // In units of a quarter ms: what was measured less what was expected.
+    // Measured less expected round-trip time, in units of 1/4 ms.
     let delta = ((rtt - 1) << TCP_DELTA_SHIFT) - (tp.t_srtt >> (TCP_RTT_SHIFT - TCP_DELTA_SHIFT));
     tp.t_srtt = Math.max(tp.t_srtt + delta, 1);
     if (delta < 0) delta = -delta;
@@ -97,12 +98,15 @@ export function tcp_xmit_timer(tp: Tcpcb, rtt: number): void {
   tp.t_softerror = 0;
 }
 
-/** Measures the round trip that the segment ends, by timestamp or by the timed segment. */
+/**
+ * Takes a round-trip sample from the segment's timestamp echo, or from the timed segment if it is
+ * acknowledged.
+ */
 export function measureRtt(tp: Tcpcb, seg: TcpSegment): void {
   const now = tp.t_rcvtime; // just set
   if ((seg.to_flags & TOF_TS) !== 0 && seg.to_tsecr !== 0) {
     const rtt = (now + tp.ts_offset - seg.to_tsecr) | 0;
-    // An echo of the future, or of weeks ago, is no echo of ours.
+    // Ignore an echo that is in the future or older than RTT_MAX: we did not send it.
     if (rtt >= 0 && rtt < RTT_MAX) {
       tcp_xmit_timer(tp, rtt + 1);
       return;
@@ -112,13 +116,16 @@ export function measureRtt(tp: Tcpcb, seg: TcpSegment): void {
     tcp_xmit_timer(tp, Math.max((now - tp.t_rtttime) | 0, 0) + 1);
 }
 
-/** Sets the retransmission timer anew, or stops it if all is acknowledged: RFC 6298 (5.2), (5.3). */
+/**
+ * Restarts the retransmission timer, or stops it if all data is acknowledged: RFC 6298 (5.2),
+ * (5.3).
+ */
 export function rearmRexmt(tp: Tcpcb, ack: TcpSeq): void {
   if (ack === tp.snd_max) tcp_timer_activate(tp, TT_REXMT, 0);
   else if (!tcp_timer_active(tp, TT_PERSIST)) tcp_timer_activate(tp, TT_REXMT, tp.t_rxtcur);
 }
 
-/** The ACK of our SYN, in SYN_RECEIVED: RFC 9293, 3.10.7.4, fifth step. */
+/** Processes the ACK of our SYN in SYN_RECEIVED: RFC 9293, 3.10.7.4, fifth step. */
 function ackOfSyn(tp: Tcpcb, seg: TcpSegment): void {
   const so = tp.t_inpcb.inp_socket!;
   tp.t_tcp.stat.tcps_connects++;
@@ -137,13 +144,13 @@ function ackOfSyn(tp: Tcpcb, seg: TcpSegment): void {
   cc_conn_init(tp);
   tcp_timer_activate(tp, TT_KEEP, TP_KEEPIDLE(tp));
   synAcked(tp, seg);
-  // So that the window of this very segment is taken below.
+  // Lets the window update below accept the window of this segment.
   tp.snd_wl1 = seqAdd(seg.seq, -1);
 }
 
-/** Our SYN is acknowledged: it is not in the send buffer, so it is taken off here. */
+/** Advances snd_una past our SYN, which is acknowledged. The SYN is not in the send buffer. */
 export function synAcked(tp: Tcpcb, seg: TcpSegment): void {
-  // A SYN that was sent twice is not timed any more (Karn); a timestamp's echo still counts.
+  // A retransmitted SYN is not timed (Karn's algorithm); a timestamp echo is still used.
   measureRtt(tp, seg);
   tp.t_rxtshift = 0;
   tp.t_acktime = tp.t_rcvtime;
@@ -153,15 +160,18 @@ export function synAcked(tp: Tcpcb, seg: TcpSegment): void {
 }
 
 /**
- * Wakes whoever waits for space, once there is enough of it to be worth a turn; a kqueue, which may have
- * marks of its own, each time.
+ * Wakes writers when the free space in the send buffer reaches sb_lowat. With kqueue notes, which
+ * may have their own low-water marks, wakes them on every call.
  */
 export function wakeWriter(so: Socket): void {
   const sb = so.so_snd;
   if (sbspace(sb) >= sb.sb_lowat || sb.sb_notes.length > 0) sowwakeup(so);
 }
 
-/** Takes what the segment acknowledges off the send buffer; returns whether our FIN is among it. */
+/**
+ * Drops `acked` bytes from the send buffer and reduces snd_wnd. Returns whether our FIN is
+ * acknowledged.
+ */
 function dropAcked(tp: Tcpcb, acked: number): boolean {
   const so = tp.t_inpcb.inp_socket!;
   const avail = sbavail(so.so_snd);
@@ -172,13 +182,13 @@ function dropAcked(tp: Tcpcb, acked: number): boolean {
   return finAcked;
 }
 
-/** Our FIN was acknowledged, or not: what the states after close do about it. */
+/** The state transitions after close that the ACK of our FIN (`finAcked`) causes. */
 function afterAck(tp: Tcpcb, finAcked: boolean): Verdict {
   const so = tp.t_inpcb.inp_socket!;
   switch (tp.t_state) {
     case TCPS_FIN_WAIT_1:
       if (!finAcked) return CONT;
-      // With nobody left to read, the peer gets only so long to finish.
+      // The program can read no more data, so limit the time that the peer has to send its FIN.
       if ((so.so_rcv.sb_state & SBS_CANTRCVMORE) !== 0) {
         soisdisconnected(so);
         tcp_timer_activate(tp, TT_2MSL, finwait2Ms(tp));
@@ -208,8 +218,9 @@ function afterAck(tp: Tcpcb, finAcked: boolean): Verdict {
 }
 
 /**
- * Whether the first time-out of some data was for nothing: what it sent before is acknowledged, by a
- * timestamp older than the retransmission, or sooner than an answer to that could be here.
+ * Whether the first time-out of some data was spurious, because this ACK answers the original
+ * transmission. With timestamps, the echo is older than the retransmission. Without timestamps, the
+ * ACK arrived too early to answer the retransmission.
  */
 function spurious(tp: Tcpcb, seg: TcpSegment): boolean {
   if (tp.t_rxtshift !== 1 || (tp.t_flags & TF_PREVVALID) === 0 || tp.t_badrxtwin === 0)
@@ -218,7 +229,7 @@ function spurious(tp: Tcpcb, seg: TcpSegment): boolean {
   return seg.to_tsecr !== 0 && TSTMP_LT(seg.to_tsecr - tp.ts_offset, tp.t_badrxtwin);
 }
 
-/** New data is acknowledged: RFC 9293, 3.10.7.4, fifth step, and RFC 5681. */
+/** Processes an ACK of new data: RFC 9293, 3.10.7.4, fifth step, and RFC 5681. */
 export function processAck(tp: Tcpcb, seg: TcpSegment): Verdict {
   const { stat } = tp.t_tcp;
   const acked = seqDiff(seg.ack, tp.snd_una);
@@ -226,9 +237,10 @@ export function processAck(tp: Tcpcb, seg: TcpSegment): Verdict {
   stat.tcps_rcvackpack++;
   stat.tcps_rcvackbyte += acked;
   measureRtt(tp, seg);
-  // RFC 1122, 4.2.3.5: what counts towards giving up are time-outs without progress. The time-out
-  // itself stays backed off until a round trip is measured (RFC 6298, 5). Unlike FreeBSD, which
-  // counts them together, so that a lossy way without timestamps may end a connection that moves.
+  // RFC 1122, 4.2.3.5: only time-outs without progress count towards giving up, so reset
+  // t_rxtshift. t_rxtcur keeps its back-off until a round trip is measured (RFC 6298, 5). Unlike
+  // FreeBSD, which uses one counter for both: there, loss on a path without timestamps may end a
+  // connection that makes progress.
   tp.t_rxtshift = 0;
   rearmRexmt(tp, seg.ack);
   if ((tp.t_flags & (TF_FASTRECOVERY | TF_CONGRECOVERY)) === 0) cc_ack_received(tp, acked);
@@ -249,7 +261,7 @@ export function stepAck(tp: Tcpcb, seg: TcpSegment): Verdict {
     return DROP;
   }
   if (tp.t_state === TCPS_SYN_RECEIVED) {
-    // Only what acknowledges our SYN opens the connection.
+    // Only an ACK of our SYN opens the connection.
     if (SEQ_LEQ(seg.ack, tp.snd_una) || SEQ_GT(seg.ack, tp.snd_max)) {
       count(R_TCP_BADACK);
       return DROPWITHRESET;
@@ -257,7 +269,7 @@ export function stepAck(tp: Tcpcb, seg: TcpSegment): Verdict {
     ackOfSyn(tp, seg);
     if (seg.ack === tp.snd_una) return CONT;
   }
-  // RFC 5961, 5.2: an ACK older than any window the peer had cannot be its.
+  // RFC 5961, 5.2: reject an ACK that is older than the largest window the peer has advertised.
   const old = !tp.t_tcp.params.insecure_ack && SEQ_LT(seg.ack, seqAdd(tp.snd_una, -tp.max_sndwnd));
   if (old || SEQ_GT(seg.ack, tp.snd_max)) {
     if (SEQ_GT(seg.ack, tp.snd_max)) tp.t_tcp.stat.tcps_rcvacktoomuch++;

@@ -1,7 +1,8 @@
 /**
- * Explicit congestion notification, after sys/netinet/tcp_ecn.c: RFC 3168, section 6.1. Negotiated in
- * the handshake; data we send is marked as capable, marks we get are echoed until the peer says that
- * it has reduced its window. Left out: accurate ECN, ECN++ on SYN-ACKs.
+ * Explicit congestion notification, after sys/netinet/tcp_ecn.c: RFC 3168, section 6.1. ECN is
+ * negotiated in the handshake. Data we send is marked ECN-capable. A received CE mark is echoed
+ * with ECE until the peer confirms with CWR that it has reduced its window. Left out: accurate ECN,
+ * ECN++ on SYN-ACKs.
  */
 
 import { TH_ACK, TH_CWR, TH_ECE, TH_SYN } from './tcp.ts';
@@ -23,12 +24,12 @@ export const IPTOS_ECN_ECT0 = 2;
 export const IPTOS_ECN_CE = 3;
 export const IPTOS_ECN_MASK = 3;
 
-/** Whether a SYN with `flags` asks for ECN and we answer that: net.inet.tcp.ecn.enable 1 or 2. */
+/** Whether a SYN with `flags` requests ECN and we accept it (net.inet.tcp.ecn.enable is 1 or 2). */
 export function ecnWanted(tcp: TcpVnet, flags: number): boolean {
   return tcp.params.ecn_enable !== 0 && (flags & (TH_ECE | TH_CWR)) === (TH_ECE | TH_CWR);
 }
 
-/** The peer's SYN-ACK: ECN is agreed upon if we asked and it says so. @see sys/netinet/tcp_ecn.c */
+/** Enables ECN if we requested it and the peer's SYN-ACK accepts it. @see sys/netinet/tcp_ecn.c */
 export function tcp_ecn_input_syn_sent(tp: Tcpcb, seg: TcpSegment): void {
   const agreed = (seg.flags & (TH_ECE | TH_CWR | TH_ACK)) === (TH_ECE | TH_ACK);
   if (!agreed || tp.t_tcp.params.ecn_enable !== 1) return;
@@ -37,12 +38,14 @@ export function tcp_ecn_input_syn_sent(tp: Tcpcb, seg: TcpSegment): void {
 }
 
 /**
- * Looks at the ECN field and flags of a segment in the window of a synchronized connection: notes a mark to echo,
- * and reduces the window if the peer echoes one. @see sys/netinet/tcp_ecn.c
+ * Processes the ECN field and flags of an acceptable segment of a synchronized connection: a CE
+ * mark sets TF2_ECN_SND_ECE; an ECE from the peer reduces the window.
+ * @see sys/netinet/tcp_ecn.c
  */
 export function tcp_ecn_input_segment(tp: Tcpcb, seg: TcpSegment): void {
   const { stat } = tp.t_tcp;
-  // RFC 3168, 6.1.3: the peer has reduced its window; a mark on this very segment starts over.
+  // RFC 3168, 6.1.3: the peer has reduced its window, so stop sending ECE. A CE mark on this
+  // segment sets it again.
   if ((seg.flags & TH_CWR) !== 0) tp.t_flags2 &= ~TF2_ECN_SND_ECE;
   switch (seg.ecn) {
     case IPTOS_ECN_CE:
@@ -64,11 +67,15 @@ export function tcp_ecn_input_segment(tp: Tcpcb, seg: TcpSegment): void {
   cc_cong_signal(tp, CC_ECN, seg.ack);
 }
 
-/** TH_* that our SYN carries: the first ones ask for ECN if net.inet.tcp.ecn.enable is 1. @see sys/netinet/tcp_ecn.c */
+/**
+ * ECN flags (TH_*) of our SYN or SYN-ACK. A SYN requests ECN if net.inet.tcp.ecn.enable is 1,
+ * except after ecn_maxretries retransmissions.
+ * @see sys/netinet/tcp_ecn.c
+ */
 export function tcp_ecn_output_syn_sent(tp: Tcpcb): number {
   const { params } = tp.t_tcp;
   if (tp.t_state === TCPS_SYN_RECEIVED) return (tp.t_flags2 & TF2_ECN_PERMIT) !== 0 ? TH_ECE : 0;
-  // RFC 3168, 6.1.1.1: something on the way may not let such a SYN through.
+  // RFC 3168, 6.1.1.1: a middlebox may drop a SYN that requests ECN.
   if (
     params.ecn_enable !== 1 ||
     tp.t_state !== TCPS_SYN_SENT ||
@@ -78,7 +85,11 @@ export function tcp_ecn_output_syn_sent(tp: Tcpcb): number {
   return TH_ECE | TH_CWR;
 }
 
-/** TH_* that a segment carries; `fresh` data is news to the peer. @see sys/netinet/tcp_ecn.c */
+/**
+ * ECN flags (TH_*) of a segment. `fresh`: it contains new data. Clears TF2_ECN_SND_CWR when it
+ * sends CWR.
+ * @see sys/netinet/tcp_ecn.c
+ */
 export function tcp_ecn_output_established(tp: Tcpcb, fresh: boolean): number {
   let flags = 0;
   if ((tp.t_flags2 & TF2_ECN_SND_ECE) !== 0) flags |= TH_ECE;

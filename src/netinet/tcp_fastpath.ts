@@ -1,8 +1,8 @@
 /**
- * The two cases that bulk transfer consists of, tried before RFC 9293's steps (header prediction, Van
- * Jacobson 1990): an ACK of new data and nothing else, and the next data in order and nothing else.
- * With them what both ways share: delivery to the socket, delayed ACKs, buffer growth. Nothing here
- * allocates. Part of tcp_do_segment in FreeBSD.
+ * The two common cases of bulk transfer, tried before the steps of RFC 9293 (header prediction, Van
+ * Jacobson 1990): a pure ACK of new data, and the next data in order without other changes. This
+ * file also has the code that both paths share: delivery to the socket, delayed ACKs, buffer
+ * growth. Nothing here allocates. In FreeBSD this is part of tcp_do_segment.
  */
 
 import { count, R_TCP_AFTERCLOSE } from '../sys/reason.ts';
@@ -44,7 +44,10 @@ import {
   TT_DELACK,
 } from './tcp_var.ts';
 
-/** Whether an ACK for `tlen` bytes may wait for a second segment or the timer: RFC 9293, 3.8.6.3. */
+/**
+ * Whether the ACK of `tlen` bytes may be delayed until a second segment or the timer: RFC 9293,
+ * 3.8.6.3.
+ */
 export function mayDelayAck(tp: Tcpcb, tlen: number): boolean {
   return (
     tp.t_tcp.params.delayed_ack &&
@@ -54,7 +57,10 @@ export function mayDelayAck(tp: Tcpcb, tlen: number): boolean {
   );
 }
 
-/** Lets the receive buffer grow with what arrives in a round trip. @see sys/netinet/tcp_input.c */
+/**
+ * Enlarges the receive buffer according to the bytes received in half a round trip.
+ * @see sys/netinet/tcp_input.c
+ */
 export function tcp_autorcvbuf(tp: Tcpcb, so: Socket, tlen: number): void {
   const { params } = tp.t_tcp;
   const sb = so.so_rcv;
@@ -78,7 +84,10 @@ export function tcp_autorcvbuf(tp: Tcpcb, so: Socket, tlen: number): void {
   tp.rfbuf_cnt = 0;
 }
 
-/** Cuts the headers off and gives the payload to the socket. Takes the segment's mbuf. */
+/**
+ * Removes the headers and appends the payload to the receive buffer. Frees it if the program can
+ * read no more. Takes the segment's mbuf.
+ */
 export function deliver(tp: Tcpcb, seg: TcpSegment): void {
   const so = tp.t_inpcb.inp_socket!;
   const m = seg.m!;
@@ -95,8 +104,9 @@ export function deliver(tp: Tcpcb, seg: TcpSegment): void {
 }
 
 /**
- * Takes the timestamp of a segment that covers last_ack_sent: RFC 7323, 4.3. One that ends before it is
- * an old duplicate or a guess, and half of all guesses have a timestamp that looks newer.
+ * Updates ts_recent from a segment that covers last_ack_sent: RFC 7323, 4.3. A segment that ends
+ * before last_ack_sent is an old duplicate or forged, and half of all random timestamps compare as
+ * newer.
  */
 export function updateTsRecent(tp: Tcpcb, seg: TcpSegment): void {
   if ((seg.to_flags & TOF_TS) === 0 || SEQ_GT(seg.seq, tp.last_ack_sent)) return;
@@ -106,7 +116,10 @@ export function updateTsRecent(tp: Tcpcb, seg: TcpSegment): void {
   tp.ts_recent = seg.to_tsval;
 }
 
-/** An ACK of new data and nothing else, the sender's side of bulk transfer. Returns whether it was. */
+/**
+ * Processes a pure ACK of new data (sender of a bulk transfer). Returns false, with nothing
+ * changed, for other segments.
+ */
 function fastAck(tp: Tcpcb, seg: TcpSegment): boolean {
   if (
     !SEQ_GT(seg.ack, tp.snd_una) ||
@@ -138,12 +151,15 @@ function fastAck(tp: Tcpcb, seg: TcpSegment): boolean {
   return true;
 }
 
-/** The next data in order and nothing else, the receiver's side. Takes the mbuf if it was. */
+/**
+ * Processes the next data in order (receiver of a bulk transfer). Returns false, with nothing
+ * changed, for other segments; else takes the mbuf.
+ */
 function fastData(tp: Tcpcb, seg: TcpSegment): boolean {
   const so = tp.t_inpcb.inp_socket!;
   if (seg.ack !== tp.snd_una || tp.t_segq !== null || seg.tlen > sbspace(so.so_rcv)) return false;
   const { stat } = tp.t_tcp;
-  // A duplicate that was reported; of gaps there are none.
+  // The reassembly queue is empty, so the only block left is a D-SACK that was reported.
   if (tp.rcv_numsacks > 0) tcp_clean_sackreport(tp);
   stat.tcps_preddat++;
   stat.tcps_rcvpack++;
@@ -165,7 +181,10 @@ function fastData(tp: Tcpcb, seg: TcpSegment): boolean {
 
 const SPECIAL = TH_SYN | TH_FIN | TH_RST | TH_URG | TH_ACK | TH_ECE | TH_CWR;
 
-/** Header prediction (Van Jacobson): the two common cases of an established connection. */
+/**
+ * Header prediction (Van Jacobson). Returns whether the segment was one of the two common cases and
+ * is processed.
+ */
 export function fastPath(tp: Tcpcb, seg: TcpSegment): boolean {
   if (
     tp.t_state !== TCPS_ESTABLISHED ||

@@ -1,6 +1,6 @@
 /**
- * The states of a connection, after sys/netinet/tcp_fsm.h: RFC 9293, 3.3.2. `tcp_state_change` is
- * the only writer of t_state and knows every edge of figure 5 of the RFC.
+ * The states of a connection, after sys/netinet/tcp_fsm.h: RFC 9293, 3.3.2. Only `tcp_state_change`
+ * writes t_state; it checks the transition against figure 5 of the RFC.
  */
 
 import { KASSERT } from '../sys/kassert.ts';
@@ -48,7 +48,10 @@ export const tcpstates = [
   'TIME_WAIT',
 ] as const;
 
-/** The flags that segments of a connection in each state carry. @see sys/netinet/tcp_fsm.h */
+/**
+ * TCP flags of outgoing segments, indexed by the state of the connection.
+ * @see sys/netinet/tcp_fsm.h
+ */
 export const tcp_outflags: readonly number[] = [
   TH_RST | TH_ACK, // CLOSED
   0, // LISTEN
@@ -63,7 +66,7 @@ export const tcp_outflags: readonly number[] = [
   TH_ACK, // TIME_WAIT
 ];
 
-/** Whether the peer's SYN has come. @see sys/netinet/tcp_fsm.h */
+/** Whether the peer's SYN has been received. @see sys/netinet/tcp_fsm.h */
 export function TCPS_HAVERCVDSYN(s: TcpState): boolean {
   return s >= TCPS_SYN_RECEIVED;
 }
@@ -73,19 +76,19 @@ export function TCPS_HAVEESTABLISHED(s: TcpState): boolean {
   return s >= TCPS_ESTABLISHED;
 }
 
-/** Whether the peer's FIN has come. @see sys/netinet/tcp_fsm.h */
+/** Whether the peer's FIN has been received. @see sys/netinet/tcp_fsm.h */
 export function TCPS_HAVERCVDFIN(s: TcpState): boolean {
   return s === TCPS_CLOSE_WAIT || (s >= TCPS_CLOSING && s !== TCPS_FIN_WAIT_2);
 }
 
-// Bit s of edges[t] says that t may follow s. CLOSED may follow any state.
+// Bit s of edges[t] is set if t may follow s. CLOSED may follow any state.
 const edges: readonly number[] = [
   0x7ff, // CLOSED
   1 << TCPS_CLOSED, // LISTEN
   (1 << TCPS_CLOSED) | (1 << TCPS_LISTEN), // SYN_SENT
   (1 << TCPS_CLOSED) | (1 << TCPS_LISTEN) | (1 << TCPS_SYN_SENT), // SYN_RECEIVED: syncache, SYN met SYN
   (1 << TCPS_SYN_SENT) | (1 << TCPS_SYN_RECEIVED), // ESTABLISHED
-  // The FIN may ride on the ACK of our SYN; then ESTABLISHED was passed on the way.
+  // The ACK of our SYN may carry a FIN; ESTABLISHED is then passed through.
   (1 << TCPS_ESTABLISHED) | (1 << TCPS_SYN_RECEIVED), // CLOSE_WAIT
   (1 << TCPS_ESTABLISHED) | (1 << TCPS_SYN_RECEIVED), // FIN_WAIT_1
   1 << TCPS_FIN_WAIT_1, // CLOSING
@@ -95,8 +98,8 @@ const edges: readonly number[] = [
 ];
 
 /**
- * Moves a connection to `newstate`, the only way to do so. Panics on an edge that the state machine
- * does not have.
+ * Changes the state of a connection to `newstate` and updates the counts per state. Panics on a
+ * transition that the state machine does not allow.
  * @see sys/netinet/tcp_subr.c
  */
 export function tcp_state_change(tp: Tcpcb, newstate: TcpState): void {

@@ -1,6 +1,6 @@
 /**
- * The payload of an outgoing segment, after tcp_m_copym of sys/netinet/tcp_output.c: storage shared
- * with the socket buffer, cut short where a TSO engine's segment limit would be reached.
+ * The payload of an outgoing segment, after tcp_m_copym of sys/netinet/tcp_output.c. It shares
+ * storage with the socket buffer and is shortened to the DMA segment limit of a TSO engine.
  */
 
 import { KASSERT } from '../sys/kassert.ts';
@@ -9,12 +9,12 @@ import { type Mbuf, M_EXT, M_NOMAP, M_NOWAIT } from '../kern/mbuf.ts';
 import { mb_dupcl } from '../kern/uipc_mbuf.ts';
 import { mem, PAGE_SIZE } from '../vm/arena.ts';
 
-/** How many bytes the last tcp_m_copym took: its in-out parameter of FreeBSD. */
+/** Number of bytes that the last tcp_m_copym copied; an in-out parameter in FreeBSD. */
 export const copymLen = { len: 0 };
 
 /**
- * DMA segments a TSO engine may need for `len` bytes of `m`: one per page or segment, and for
- * unmapped data one for crossing a page and two for a header and a trailer.
+ * Estimate of the DMA segments that a TSO engine needs for `len` bytes of `m`: one per page or
+ * `segsize`, and for unmapped data three more (page crossing, header, trailer).
  */
 function fragsOf(m: Mbuf, len: number, segsize: number): number {
   if ((m.m_flags & M_NOMAP) !== 0) return Math.ceil(len / Math.min(segsize, PAGE_SIZE)) + 3;
@@ -22,9 +22,10 @@ function fragsOf(m: Mbuf, len: number, segsize: number): number {
 }
 
 /**
- * Shares `len` bytes from `off0` bytes into `m` for a packet. With `segcount` above 0 stops before
- * the estimate of DMA segments, each of at most `segsize` bytes, reaches it. Sets `copymLen.len` to
- * what it took. Only reads `m`; the caller owns the copy; null without memory.
+ * Copies `len` bytes of `m` from offset `off0` on, sharing external storage. If `segcount` is above
+ * 0, stops before the estimated number of DMA segments, each of at most `segsize` bytes, reaches
+ * it. Sets `copymLen.len` to the bytes copied. Does not change `m`'s data. Returns null if there is
+ * no memory. The caller owns the copy.
  * @see sys/netinet/tcp_output.c
  */
 export function tcp_m_copym(
@@ -49,7 +50,7 @@ export function tcp_m_copym(
     const n = Math.min(len, src.m_len - off);
     if (segcount > 0) {
       frags += fragsOf(src, n, segsize);
-      // The first mbuf always goes: a limit that not even one fits is no limit to keep to.
+      // Always copy the first mbuf, even if it alone reaches the limit.
       if (frags >= segcount && top !== null) return top;
     }
     const c = m_get(M_NOWAIT, src.m_type);

@@ -1,10 +1,10 @@
 /**
- * Urgent data as received, after the sixth step of tcp_do_segment and tcp_pulloutofband of
+ * Received urgent data, after the sixth step of tcp_do_segment and tcp_pulloutofband of
  * sys/netinet/tcp_input.c: RFC 9293, 3.8.5, and RFC 6093, with the semantics of BSD sockets. The
- * urgent pointer is taken to point behind the last urgent byte (RFC 6093, 3.1 tells how everybody
- * came to do so), and that one byte is kept beside the stream unless SO_OOBINLINE is set.
- * Unlike FreeBSD, which takes the byte out of the segment at hand, it is taken out when its turn in
- * the stream comes: then it is the right one after reordering and retransmission too.
+ * urgent pointer is taken to point behind the last urgent byte (RFC 6093, 3.1 gives the reason).
+ * That one byte is kept outside the stream unless SO_OOBINLINE is set. Unlike FreeBSD, which
+ * removes the byte from the segment that carries URG, the byte is removed when its position in the
+ * stream is delivered, so that the right byte is found after reordering and retransmission too.
  */
 
 import { EINVAL, type Errno, EWOULDBLOCK } from '../sys/errno.ts';
@@ -31,18 +31,19 @@ import {
 /** The sixth step: the URG bit. RFC 9293, 3.10.7.4. */
 export function stepUrg(tp: Tcpcb, seg: TcpSegment): void {
   if ((seg.flags & TH_URG) === 0 || seg.urp === 0 || TCPS_HAVERCVDFIN(tp.t_state)) {
-    // Without news the pointer goes along with the window, lest it be taken for one ahead later.
+    // Keep rcv_up at or beyond rcv_nxt. An old value could otherwise compare as ahead when sequence
+    // numbers wrap.
     if (SEQ_GT(tp.rcv_nxt, tp.rcv_up)) tp.rcv_up = tp.rcv_nxt;
     return;
   }
   const so = tp.t_inpcb.inp_socket!;
-  // Nobody sends so much that is urgent: a mark so far ahead is a lie.
+  // Ignore an urgent pointer that is farther ahead than the largest socket buffer.
   if (seg.urp + sbavail(so.so_rcv) > sbParams.sb_max) return;
   const up = seqAdd(seg.seq, seg.urp);
   if (!SEQ_GT(up, tp.rcv_up)) return;
   tp.rcv_up = up;
   const ahead = seqDiff(up, tp.rcv_nxt) - 1;
-  // What was received before cannot become urgent afterwards.
+  // Data that was received already cannot become urgent.
   if (ahead < 0) return;
   so.so_oobmark = sbavail(so.so_rcv) + ahead;
   if (so.so_oobmark === 0) so.so_rcv.sb_state |= SBS_RCVATMARK;
@@ -52,9 +53,9 @@ export function stepUrg(tp: Tcpcb, seg: TcpSegment): void {
 }
 
 /**
- * `m` with `len` bytes of the stream from `start` is about to go to the socket: takes the urgent byte
- * out if it is among them. `m` stays the caller's, and may be left with an empty mbuf. Without memory
- * the byte stays in line.
+ * Removes the urgent byte from `m`, which holds `len` bytes of the stream from `start` on and is
+ * about to be delivered. Does nothing if the byte is not in `m`. The caller keeps `m`, which may
+ * then contain an empty mbuf. If there is no memory, the byte stays in line.
  * @see sys/netinet/tcp_input.c
  */
 export function tcp_pulloutofband(tp: Tcpcb, m: Mbuf, start: TcpSeq, len: number): void {
@@ -66,7 +67,8 @@ export function tcp_pulloutofband(tp: Tcpcb, m: Mbuf, start: TcpSeq, len: number
   for (; off >= n.m_len; n = n.m_next!) off -= n.m_len;
   const rest = n.m_len - off - 1;
   const byte = m_get(M_NOWAIT, MT_DATA);
-  // Storage may be shared with others: what follows the byte is lent, not moved.
+  // The storage may be shared, so do not move bytes in it: reference the bytes behind the urgent
+  // byte with m_copym.
   const tail = rest > 0 && off > 0 ? m_copym(n, off + 1, rest, M_NOWAIT) : null;
   if (byte === null || (tail === null && rest > 0 && off > 0)) {
     m_freem(byte);
@@ -90,8 +92,8 @@ export function tcp_pulloutofband(tp: Tcpcb, m: Mbuf, start: TcpSeq, len: number
 }
 
 /**
- * Hands the urgent byte to the socket: pr_rcvoob. EINVAL: none was announced, it was read already,
- * or it is in line; EWOULDBLOCK: announced, but not here yet.
+ * pr_rcvoob: stores the urgent byte in `m`. EINVAL: no urgent data was announced, the byte was read
+ * already, or SO_OOBINLINE is set; EWOULDBLOCK: the byte was announced but has not arrived.
  * @see sys/netinet/tcp_usrreq.c
  */
 export function tcp_usr_rcvoob(so: Socket, tp: Tcpcb, m: Mbuf, flags: number): Errno {

@@ -1,7 +1,7 @@
 /**
- * TCP options: reading those of a segment and writing ours, after tcp_dooptions and tcp_addoptions
- * of FreeBSD. Known are MSS, window scale, timestamps (RFC 9293, RFC 7323) and SACK (RFC 2018); all
- * others are skipped by their length. Left out: Fast Open, MD5 signatures.
+ * Parsing and writing of TCP options, after tcp_dooptions and tcp_addoptions of FreeBSD. Supported
+ * are MSS, window scale, timestamps (RFC 9293, RFC 7323) and SACK (RFC 2018). Other options are
+ * skipped by their length. Left out: Fast Open, MD5 signatures.
  */
 
 import type { Kva } from '../sys/types.ts';
@@ -34,14 +34,14 @@ import {
   TOF_TS,
 } from './tcp_var.ts';
 
-/** Two NOPs, kind 8, length 10: the timestamp option as everybody sends it (RFC 7323, appendix A). */
+/** Two NOPs, kind 8, length 10: the usual form of the timestamp option (RFC 7323, appendix A). */
 const TSTAMP_HDR =
   (TCPOPT_NOP << 24) | (TCPOPT_NOP << 16) | (TCPOPT_TIMESTAMP << 8) | TCPOLEN_TIMESTAMP;
 
 /**
- * Reads `cnt` bytes of options at `cp` into `seg.to_*`. What only a SYN may say is ignored without
- * `syn`; so is an option of a wrong length. A length that is too small or runs over the end stops
- * the reading: nothing behind it can be found.
+ * Parses `cnt` bytes of options at `cp` into `seg.to_*`. Ignores options of a wrong length, and
+ * without `syn` options that are only valid in a SYN. A length below 2 or beyond the end stops the
+ * parsing, because the next option cannot be found.
  * @see sys/netinet/tcp_input.c
  */
 export function tcp_dooptions(seg: TcpSegment, cp: Kva, cnt: number, syn: boolean): void {
@@ -107,7 +107,10 @@ export function putTimestamp(p: Kva, tsval: number, tsecr: number): number {
   return TCPOLEN_TSTAMP_APPA;
 }
 
-/** Writes the SACK blocks there are to report, as many as fit, padded; returns their length. */
+/**
+ * Writes as many of the SACK blocks to report as fit, padded. Returns the option's length; 0 if
+ * there are no blocks.
+ */
 export function putSack(p: Kva, tp: Tcpcb): number {
   const len = sackOptlen(tp);
   if (len === 0) return 0;
@@ -122,8 +125,8 @@ export function putSack(p: Kva, tp: Tcpcb): number {
 }
 
 /**
- * Writes the options of a SYN at `p`: MSS, with `wscale >= 0` the window scale, with `sack` that SACK
- * is permitted, with `ts` a timestamp; padded to 4 bytes. Returns their length.
+ * Writes the options of a SYN at `p`: MSS, window scale if `wscale >= 0`, SACK permitted if `sack`,
+ * timestamp if `ts`; padded to 4 bytes. Returns their length.
  */
 export function putSynOptions(
   p: Kva,
@@ -146,7 +149,7 @@ export function putSynOptions(
     len += 4;
   }
   if (sack) {
-    // In place of the timestamp's padding where there is one, in front of it.
+    // If there is a timestamp, this option takes the place of its padding.
     mem[p + len] = TCPOPT_SACK_PERMITTED;
     mem[p + len + 1] = TCPOLEN_SACK_PERMITTED;
     len += TCPOLEN_SACK_PERMITTED;

@@ -1,7 +1,7 @@
 /**
- * The reassembly queue, after sys/netinet/tcp_reass.c: segments that arrived ahead of a gap, in
- * order, without overlap, neighbours joined. Bounded by entries per connection, entries per stack
- * and the memory of the receive buffer. Left out: D-SACK reports.
+ * The reassembly queue, after sys/netinet/tcp_reass.c: segments beyond a gap, in sequence order,
+ * without overlap, adjacent ones joined. The number of entries per connection, the number of
+ * entries per stack and the memory of the receive buffer limit it. Left out: D-SACK reports.
  */
 
 import { count, R_TCP_AFTERCLOSE, R_TCP_DUP, R_TCP_REASS_FULL } from '../sys/reason.ts';
@@ -17,7 +17,7 @@ import { SEQ_GEQ, SEQ_GT, SEQ_LEQ, SEQ_LT, seqAdd, seqDiff } from './tcp_seq.ts'
 import { tcp_pulloutofband } from './tcp_oob.ts';
 import { type Tcpcb, TCPOOB_EXPECT, TsegQent } from './tcp_var.ts';
 
-/** Memory that a chain is charged for. */
+/** Bytes of memory charged for a chain: mbufs and external storage. */
 function charge(m: Mbuf | null): number {
   let n = 0;
   for (; m !== null; m = m.m_next) n += MSIZE + ((m.m_flags & M_EXT) !== 0 ? m.m_ext.ext_size : 0);
@@ -39,7 +39,7 @@ function qentAlloc(tp: Tcpcb, start: TcpSeq, len: number, flags: number, m: Mbuf
   return q;
 }
 
-/** Gives an entry back; its mbufs are the caller's. */
+/** Returns an entry to the pool. The caller owns its mbufs. */
 function qentFree(tp: Tcpcb, q: TsegQent): void {
   const tcp = tp.t_tcp;
   tp.t_segqmbuflen -= charge(q.tqe_m);
@@ -51,7 +51,7 @@ function qentFree(tp: Tcpcb, q: TsegQent): void {
   tcp.reassFree = q;
 }
 
-/** Frees everything that waits. @see sys/netinet/tcp_reass.c */
+/** Frees all entries of the queue and their mbufs. @see sys/netinet/tcp_reass.c */
 export function tcp_reass_flush(tp: Tcpcb): void {
   for (let q = tp.t_segq; q !== null;) {
     const next: TsegQent | null = q.tqe_next;
@@ -63,7 +63,10 @@ export function tcp_reass_flush(tp: Tcpcb): void {
   tp.t_segq = null;
 }
 
-/** Appends the chain `m` to the bytes of `q`, copying what is small. Takes `m`. */
+/**
+ * Appends the chain `m` to the data of `q`; copies small mbufs into its last mbuf if they fit.
+ * Takes `m`.
+ */
 function append(tp: Tcpcb, q: TsegQent, m: Mbuf): void {
   let n: Mbuf | null = m;
   while (n !== null) {
@@ -83,7 +86,7 @@ function append(tp: Tcpcb, q: TsegQent, m: Mbuf): void {
   }
 }
 
-/** Joins `q` with what follows it directly. */
+/** Joins `q` with the next entry if that one directly follows it in sequence. */
 function join(tp: Tcpcb, q: TsegQent): void {
   const n = q.tqe_next;
   if (n === null || seqAdd(q.tqe_start, q.tqe_len) !== n.tqe_start) return;
@@ -95,7 +98,7 @@ function join(tp: Tcpcb, q: TsegQent): void {
   append(tp, q, m);
 }
 
-/** Whether there is no room for one more entry with the mbufs `m`. */
+/** Whether a limit forbids one more entry with the mbufs `m`. */
 function full(tp: Tcpcb, m: Mbuf): boolean {
   const tcp = tp.t_tcp;
   const rcv = tp.t_inpcb.inp_socket!.so_rcv;
@@ -107,8 +110,8 @@ function full(tp: Tcpcb, m: Mbuf): boolean {
 }
 
 /**
- * Puts the segment of `len` bytes from `start` into the queue, trimmed to what is new. Takes `m`,
- * which holds nothing but the payload.
+ * Inserts the segment of `len` bytes from `start` on into the queue and trims bytes that are there
+ * already. Takes `m`, which contains only the payload.
  */
 function enqueue(tp: Tcpcb, start: TcpSeq, len: number, flags: number, m: Mbuf): void {
   const stat = tp.t_tcp.stat;
@@ -121,7 +124,7 @@ function enqueue(tp: Tcpcb, start: TcpSeq, len: number, flags: number, m: Mbuf):
   if (prev !== null) {
     const over = seqDiff(seqAdd(prev.tqe_start, prev.tqe_len), start);
     if (over >= len && over > 0) {
-      // All of it is there. A FIN may still be news.
+      // The whole segment is a duplicate. Its FIN may still be new.
       if (over === len) prev.tqe_flags |= flags;
       stat.tcps_rcvduppack++;
       stat.tcps_rcvdupbyte += len;
@@ -135,7 +138,8 @@ function enqueue(tp: Tcpcb, start: TcpSeq, len: number, flags: number, m: Mbuf):
       len -= over;
     }
   }
-  // What follows and is covered goes; a FIN in it stays known. The last one may lose its front.
+  // Free later entries that the segment covers, but keep their FIN. If it overlaps the front of a
+  // longer entry, trim the end of the segment.
   const end = seqAdd(start, len);
   while (next !== null && SEQ_LT(next.tqe_start, end)) {
     const over = seqDiff(end, next.tqe_start);
@@ -169,17 +173,19 @@ function enqueue(tp: Tcpcb, start: TcpSeq, len: number, flags: number, m: Mbuf):
   join(tp, q);
 }
 
-/** What tcp_reass returns for a segment that it did not keep. */
+/** Result of tcp_reass for a segment that it dropped. */
 export const REASS_FULL = -1;
 
 /**
- * Takes an acceptable segment of `len` bytes from `start`, whose mbuf holds only payload, and hands
- * what is in order to the socket. `start` is not before rcv_nxt. Returns TH_FIN if the peer's FIN is
- * next, REASS_FULL if there was no room, else 0. @see sys/netinet/tcp_reass.c
+ * Queues an acceptable segment of `len` bytes from `start` on, then delivers all data in order to
+ * the socket. Takes `m`, which contains only the payload. `start` must not be before rcv_nxt.
+ * Returns TH_FIN if the data delivered ends with the peer's FIN, REASS_FULL if the queue was full
+ * and `m` was freed, else 0.
+ * @see sys/netinet/tcp_reass.c
  */
 export function tcp_reass(tp: Tcpcb, start: TcpSeq, len: number, flags: number, m: Mbuf): number {
   m.m_flags &= ~M_PKTHDR;
-  // What fills the gap is always taken, or nothing could ever go on.
+  // Always accept the segment at rcv_nxt. Otherwise a full queue could never empty.
   if (start !== tp.rcv_nxt && full(tp, m)) {
     tp.t_tcp.stat.tcps_rcvreassfull++;
     count(R_TCP_REASS_FULL);
@@ -190,7 +196,10 @@ export function tcp_reass(tp: Tcpcb, start: TcpSeq, len: number, flags: number, 
   return present(tp);
 }
 
-/** Hands over what is in order. */
+/**
+ * Delivers the entries that are in order to the socket. Returns TH_FIN if the last one has a FIN,
+ * else 0.
+ */
 function present(tp: Tcpcb): number {
   const so = tp.t_inpcb.inp_socket!;
   let fin = 0;
@@ -218,7 +227,9 @@ function present(tp: Tcpcb): number {
   return fin;
 }
 
-/** Whether the queue holds nothing before `seq`; for assertions in tests. */
+/**
+ * Whether the entries are in order, not adjacent and not before rcv_nxt; for assertions in tests.
+ */
 export function reassOrdered(tp: Tcpcb): boolean {
   for (let q = tp.t_segq; q !== null && q.tqe_next !== null; q = q.tqe_next) {
     const end = seqAdd(q.tqe_start, q.tqe_len);

@@ -1,7 +1,8 @@
 /**
- * Finding out that data was lost, and sending it again before the timer does: duplicate ACKs and fast
- * retransmit (RFC 5681, 3.2), limited transmit (3042), recovery by SACK (6675) paced by proportional
- * rate reduction (6937), recovery without SACK (6582). Part of tcp_do_segment in FreeBSD.
+ * Loss detection and recovery before the retransmission timer expires: duplicate ACKs and fast
+ * retransmit (RFC 5681, 3.2), limited transmit (RFC 3042), SACK recovery (RFC 6675) with
+ * proportional rate reduction (RFC 6937), and recovery without SACK (RFC 6582). In FreeBSD this is
+ * part of tcp_do_segment.
  */
 
 import { count, R_TCP_FASTREXMT } from '../sys/reason.ts';
@@ -25,16 +26,19 @@ import {
 } from './tcp_var.ts';
 
 /**
- * Whether `seg`'s connection goes by its scoreboard. A peer that agreed to SACK and reports nothing
- * while nothing is missing is heard as one without.
+ * Whether the SACK scoreboard is used to process `seg`. If SACK was negotiated, but the segment has
+ * no SACK blocks and the scoreboard is empty, process the segment as without SACK.
  */
 const bySack = (tp: Tcpcb, seg: TcpSegment): boolean =>
   (tp.t_flags & TF_SACK_PERMIT) !== 0 && ((seg.to_flags & TOF_SACK) !== 0 || tp.snd_holes !== null);
 
-/** Whether the recovery under way began by the scoreboard. */
+/** Whether the current recovery is a SACK recovery. */
 const recoversBySack = (tp: Tcpcb): boolean => tp.recover_fs > 0;
 
-/** Sends one segment from `ack` on with a window of `cwnd`, whatever else was under way. */
+/**
+ * Retransmits from `ack` on as much as a congestion window of `cwnd` bytes allows. Restores
+ * snd_nxt; the caller sets snd_cwnd.
+ */
 function resendFrom(tp: Tcpcb, ack: TcpSeq, cwnd: number): void {
   const onxt = tp.snd_nxt;
   tcp_timer_activate(tp, TT_REXMT, 0);
@@ -46,8 +50,9 @@ function resendFrom(tp: Tcpcb, ack: TcpSeq, cwnd: number): void {
 }
 
 /**
- * Limited transmit, RFC 3042: the first two duplicate ACKs let a new segment out each. With a scoreboard
- * as many as the ACK says to have left the network: RFC 6675, 5 (3).
+ * Limited transmit, RFC 3042: each of the first two duplicate ACKs sends one new segment. With a
+ * scoreboard, sends as many segments as the congestion window allows beyond the pipe: RFC 6675, 5
+ * (3).
  */
 function limitedTransmit(tp: Tcpcb, sack: boolean): void {
   const onxt = tp.snd_nxt;
@@ -55,7 +60,7 @@ function limitedTransmit(tp: Tcpcb, sack: boolean): void {
   const maxseg = tcp_maxseg(tp);
   const flight = seqDiff(tp.snd_nxt, tp.snd_una);
   if (tp.snd_nxt !== tp.snd_max || flight < 0) return;
-  // The window may have shrunk since; no more than two segments go beyond it.
+  // Send at most two segments beyond the congestion window.
   if (flight >= ocwnd + (tcprexmtthresh - 1) * maxseg) return;
   const avail = sbavail(tp.t_inpcb.inp_socket!.so_snd) - flight;
   if (avail <= 0) return;
@@ -68,8 +73,9 @@ function limitedTransmit(tp: Tcpcb, sack: boolean): void {
 }
 
 /**
- * Proportional rate reduction: sets the window so that for what arrived (`delivered_data`) the right
- * share leaves. `ack` is what is acknowledged. RFC 6937, 3.1.
+ * Proportional rate reduction, RFC 6937, 3.1: sets the congestion window so that the bytes sent are
+ * in proportion to the bytes that have arrived (`delivered_data`). `ack` is the cumulative
+ * acknowledgment.
  * @see sys/netinet/tcp_input.c
  */
 function tcp_do_prr_ack(tp: Tcpcb, ack: TcpSeq): void {
@@ -80,7 +86,8 @@ function tcp_do_prr_ack(tp: Tcpcb, ack: TcpSeq): void {
   if (pipe > tp.snd_ssthresh) {
     sndcnt = Math.ceil((tp.prr_delivered * tp.snd_ssthresh) / tp.recover_fs) - tp.prr_out;
   } else {
-    // Below the target: what arrived may be made up for, and a segment more while nothing gets worse.
+    // Below ssthresh: send at most as many bytes as were delivered, and one segment more if there
+    // was no further loss.
     let limit = tp.prr_delivered - tp.prr_out;
     if (!tp.sack_newloss && !tp.sack_again) limit = Math.max(limit, tp.delivered_data) + maxseg;
     sndcnt = Math.min(limit, tp.snd_ssthresh - pipe);
@@ -88,22 +95,25 @@ function tcp_do_prr_ack(tp: Tcpcb, ack: TcpSeq): void {
   tp.snd_cwnd = Math.max(pipe, 0) + Math.max(sndcnt, 0);
 }
 
-/** The window while recovering without PRR: grows by a segment per ACK up to the threshold. */
+/**
+ * SACK recovery without PRR: while the pipe is below ssthresh, grows the window by a segment per
+ * ACK, up to ssthresh.
+ */
 function plainSackAck(tp: Tcpcb, ack: TcpSeq): void {
   const maxseg = tcp_maxseg(tp);
   if (tcp_compute_pipe(tp, ack) < tp.snd_ssthresh)
     tp.snd_cwnd = Math.min(tp.snd_cwnd + maxseg, tp.snd_ssthresh);
 }
 
-/** An ACK came in recovery by SACK: how much may leave for it. */
+/** Sets the congestion window for an ACK during SACK recovery. */
 function sackRecoveryAck(tp: Tcpcb, ack: TcpSeq): void {
   if (tp.t_tcp.params.do_prr) tcp_do_prr_ack(tp, ack);
   else plainSackAck(tp, ack);
 }
 
 /**
- * A recovery by the scoreboard begins with what follows `ack`: starts to count what arrives and leaves,
- * with `flight` bytes under way, and notes which segment goes first (RFC 6675, 5, step 4.3).
+ * Begins a SACK recovery with the data behind `ack`, with `flight` bytes in flight. Resets the PRR
+ * counters. Sets rescueRxt to the end of the segment to send first (RFC 6675, 5, step 4.3).
  */
 function startSackRecovery(tp: Tcpcb, ack: TcpSeq, flight: number): void {
   const maxseg = tcp_maxseg(tp);
@@ -116,8 +126,8 @@ function startSackRecovery(tp: Tcpcb, ack: TcpSeq, flight: number): void {
 }
 
 /**
- * A retransmission of this recovery was lost: the window is lowered a second time (RFC 5681, 4.3),
- * and recovery lasts until what is under way now is acknowledged.
+ * A retransmission of this recovery was lost: reduces the window again (RFC 5681, 4.3). Recovery
+ * then lasts until all data now in flight is acknowledged.
  */
 function lostAgain(tp: Tcpcb, ack: TcpSeq): void {
   tp.t_flags &= ~(TF_FASTRECOVERY | TF_CONGRECOVERY);
@@ -125,7 +135,10 @@ function lostAgain(tp: Tcpcb, ack: TcpSeq): void {
   startSackRecovery(tp, ack, tcp_compute_pipe(tp, ack));
 }
 
-/** Enters recovery with the loss of what follows `ack`, and sends it again. */
+/**
+ * Enters recovery because the data behind `ack` is lost. Without SACK also retransmits it; with
+ * SACK the caller calls output.
+ */
 function enterRecovery(tp: Tcpcb, ack: TcpSeq, sack: boolean): void {
   const maxseg = tcp_maxseg(tp);
   const { stat } = tp.t_tcp;
@@ -145,28 +158,30 @@ function enterRecovery(tp: Tcpcb, ack: TcpSeq, sack: boolean): void {
   tp.t_rtttime = 0;
   tp.sack_newloss = false;
   sackRecoveryAck(tp, ack);
-  // RFC 6937, 3.1: the first segment always goes again.
+  // RFC 6937, 3.1: always allow the retransmission of the first segment.
   tp.snd_cwnd = Math.max(tp.snd_cwnd, tcp_compute_pipe(tp, ack) + maxseg);
 }
 
 /**
- * An ACK that acknowledges nothing new: RFC 5681, 2 and 3.2. `news`: it says of more that arrived.
- * Returns whether it was a duplicate that is dealt with: nothing else is in it.
+ * Processes an ACK that acknowledges no new data: RFC 5681, 2 and 3.2. `news`: its SACK blocks
+ * report new data. Returns true if the segment is a duplicate ACK without data and is fully
+ * processed.
  */
 export function duplicateAck(tp: Tcpcb, seg: TcpSegment, news: boolean): boolean {
-  // RFC 6675, 2: what brings news counts even with data or another window.
+  // RFC 6675, 2: an ACK with new SACK information is a duplicate even if it has data or another
+  // window.
   const isDuplicate =
     (news || (seg.tlen === 0 && seg.wnd === tp.snd_wnd)) &&
     (seg.flags & TH_FIN) === 0 &&
     seg.ack === tp.snd_una &&
     tcp_timer_active(tp, TT_REXMT);
   if (!isDuplicate) {
-    // Data or a window update that repeats the last ACK says nothing about loss.
+    // Data or a window update that repeats the last ACK does not reset the count.
     if (seg.ack !== tp.snd_una || (seg.tlen === 0 && seg.wnd === tp.snd_wnd)) tp.t_dupacks = 0;
     return false;
   }
   const sack = bySack(tp, seg);
-  // With SACK an ACK that says nothing new is no sign of anything: RFC 6675, 2.
+  // RFC 6675, 2: with SACK, an ACK without new SACK information is not a duplicate.
   if (sack && !news) return false;
   const { stat, params } = tp.t_tcp;
   stat.tcps_rcvdupack++;
@@ -184,10 +199,11 @@ export function duplicateAck(tp: Tcpcb, seg: TcpSegment, news: boolean): boolean
   }
   const lost = tp.t_dupacks === tcprexmtthresh || (sack && sackLost(tp));
   if (lost) {
-    // RFC 6582, 3.2 (1): not again for a window that was dealt with. A scoreboard knows better.
-    // After a time-out everything goes again anyway: RFC 6675, 5.1.
+    // RFC 6582, 3.2 (1): do not enter recovery twice for the same window. A scoreboard with holes
+    // shows a loss reliably, so skip this check then; but not after a time-out, when all data is
+    // sent again anyway (RFC 6675, 5.1).
     const known = sack && tp.snd_holes !== null && tp.snd_nxt === tp.snd_max;
-    // ECN keeps its own window in snd_recover, for which nothing was sent again.
+    // After an ECN reduction, snd_recover marks that window; none of it was retransmitted.
     const ecn = (tp.t_flags & TF_CONGRECOVERY) !== 0;
     if (!known && !ecn && SEQ_LEQ(seg.ack, tp.snd_recover)) {
       tp.t_dupacks = 0;
@@ -204,7 +220,7 @@ export function duplicateAck(tp: Tcpcb, seg: TcpSegment, news: boolean): boolean
   return false;
 }
 
-/** In recovery, an ACK of some but not all of it: the next hole is lost too. RFC 6582, 3.2 (5). */
+/** Processes a partial ACK in recovery: the data behind it is lost too. RFC 6582, 3.2 (5). */
 function partialAck(tp: Tcpcb, ack: TcpSeq): void {
   if (recoversBySack(tp)) {
     tp.t_rtttime = 0;
@@ -215,19 +231,22 @@ function partialAck(tp: Tcpcb, ack: TcpSeq): void {
   const ocwnd = tp.snd_cwnd;
   const acked = seqDiff(ack, tp.snd_una);
   const maxseg = tcp_maxseg(tp);
-  // Room for one segment behind what this ACK acknowledges, which still counts as sent.
+  // Allow one segment behind `ack`. snd_una has not moved yet, so add the acknowledged bytes.
   resendFrom(tp, ack, maxseg + acked);
   tp.snd_cwnd = Math.max(ocwnd - acked, 0) + maxseg;
 }
 
-/** An ACK of new data: what it means for a recovery under way, or for one to begin. */
+/** Processes an ACK of new data during recovery: ends recovery, or handles a partial ACK. */
 export function recoveryAck(tp: Tcpcb, ack: TcpSeq): void {
   if ((tp.t_flags & (TF_FASTRECOVERY | TF_CONGRECOVERY)) === 0) return;
   if (!SEQ_LT(ack, tp.snd_recover)) cc_post_recovery(tp, ack);
   else if ((tp.t_flags & TF_FASTRECOVERY) !== 0) partialAck(tp, ack);
 }
 
-/** After an ACK of new data: whether the scoreboard says that the next byte is lost (RFC 6675, 5). */
+/**
+ * After an ACK of new data: enters recovery if the scoreboard shows that the next byte is lost (RFC
+ * 6675, 5).
+ */
 export function lossAfterAck(tp: Tcpcb): void {
   if ((tp.t_flags & TF_FASTRECOVERY) !== 0 || !sackLost(tp)) return;
   if (tp.snd_holes!.start !== tp.snd_una || tp.snd_nxt !== tp.snd_max) return;

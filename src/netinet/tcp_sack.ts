@@ -1,7 +1,8 @@
 /**
- * Selective acknowledgments, after sys/netinet/tcp_sack.c. Sender: the scoreboard of what the peer
- * has (RFC 2018, 6675), kept as a list of holes between snd_una and snd_fack. Receiver: the blocks we
- * report, duplicates included (RFC 2883). Nothing here allocates but a hole, once.
+ * Selective acknowledgments, after sys/netinet/tcp_sack.c. Sender: the scoreboard (RFC 2018, RFC
+ * 6675), a list of the holes between snd_una and snd_fack. Receiver: the blocks to report, D-SACK
+ * blocks included (RFC 2883). Only a new hole and the first block of a connection allocate; holes
+ * are pooled.
  */
 
 import { count, R_TCP_SACK_BAD } from '../sys/reason.ts';
@@ -23,15 +24,16 @@ import {
 // The receiver.
 
 /**
- * The bytes [start, end) arrived out of order or again: they are reported first, joined with what
- * they touch. Everything before rcv_nxt is forgotten, but for a duplicate, reported once.
+ * Records that the bytes [start, end) arrived out of order or as a duplicate. They become the first
+ * block to report, joined with the blocks they touch. Blocks before rcv_nxt are removed, except a
+ * D-SACK block, which is reported once.
  * @see sys/netinet/tcp_sack.c
  */
 export function tcp_update_sack_list(tp: Tcpcb, start: TcpSeq, end: TcpSeq): void {
   tcp_clean_dsack_blocks(tp);
   const b = tp.sackblks;
   if (SEQ_LEQ(end, tp.rcv_nxt)) {
-    // It was there already: a D-SACK, which is no part of the list.
+    // The data is a duplicate: report it as a D-SACK, in front of the other blocks.
     putFirst(tp, start, end, keep(tp, start, start));
     tp.dsack = true;
     return;
@@ -44,7 +46,7 @@ export function tcp_update_sack_list(tp: Tcpcb, start: TcpSeq, end: TcpSeq): voi
     const s = tcpSeq(b[2 * i]!);
     const e = tcpSeq(b[2 * i + 1]!);
     if (SEQ_GT(s, last) || SEQ_LT(e, first)) continue;
-    // What of it was there already; of several such parts the first one found.
+    // The part that was received before. If there are several, use the first one found.
     if (dupStart === dupEnd && SEQ_LT(s, end) && SEQ_GT(e, start)) {
       dupStart = SEQ_MAX(s, start);
       dupEnd = SEQ_LT(e, end) ? e : end;
@@ -62,7 +64,7 @@ export function tcp_update_sack_list(tp: Tcpcb, start: TcpSeq, end: TcpSeq): voi
   }
 }
 
-/** rcv_nxt has moved: forgets what it passed, but for a duplicate that is yet to be reported. */
+/** Removes the blocks that rcv_nxt has passed, except a D-SACK block that is not reported yet. */
 export function sackTrim(tp: Tcpcb): void {
   const again = tp.dsack;
   const start = tcpSeq(tp.sackblks[0]!);
@@ -89,7 +91,10 @@ function keep(tp: Tcpcb, first: TcpSeq, last: TcpSeq): number {
   return n;
 }
 
-/** Puts a block in front of `n` others; the last one is lost if there are too many. */
+/**
+ * Puts a block in front of the first `n` blocks. Drops the last one if there are more than
+ * MAX_SACK_BLKS.
+ */
 function putFirst(tp: Tcpcb, start: TcpSeq, end: TcpSeq, n: number): void {
   if (tp.sackblks === noSackblks) tp.sackblks = new Int32Array(2 * MAX_SACK_BLKS);
   const b = tp.sackblks;
@@ -100,7 +105,7 @@ function putFirst(tp: Tcpcb, start: TcpSeq, end: TcpSeq, n: number): void {
   tp.rcv_numsacks = kept + 1;
 }
 
-/** Forgets a duplicate that has been reported. @see sys/netinet/tcp_sack.c */
+/** Removes a D-SACK block that has been reported. @see sys/netinet/tcp_sack.c */
 export function tcp_clean_dsack_blocks(tp: Tcpcb): void {
   if (!tp.dsack) return;
   tp.dsack = false;
@@ -108,7 +113,7 @@ export function tcp_clean_dsack_blocks(tp: Tcpcb): void {
   tp.rcv_numsacks--;
 }
 
-/** Nothing is missing any more: there is nothing to report. @see sys/netinet/tcp_sack.c */
+/** Removes all blocks, because no data is missing any more. @see sys/netinet/tcp_sack.c */
 export function tcp_clean_sackreport(tp: Tcpcb): void {
   tp.rcv_numsacks = 0;
   tp.dsack = false;
@@ -134,7 +139,7 @@ function holeAlloc(tp: Tcpcb, start: TcpSeq, end: TcpSeq): Sackhole | null {
   return hole;
 }
 
-/** Puts `hole` behind `after`, or in front if that is null. */
+/** Inserts `hole` behind `after`, or at the front if `after` is null. */
 function insert(tp: Tcpcb, hole: Sackhole, after: Sackhole | null): void {
   hole.prev = after;
   hole.next = after === null ? tp.snd_holes : after.next;
@@ -144,7 +149,7 @@ function insert(tp: Tcpcb, hole: Sackhole, after: Sackhole | null): void {
   else after.next = hole;
 }
 
-/** Takes a hole off the board; returns the next one. */
+/** Removes a hole from the scoreboard and returns the next one. */
 function remove(tp: Tcpcb, hole: Sackhole): Sackhole | null {
   const { prev, next } = hole;
   if (prev === null) tp.snd_holes = next;
@@ -160,7 +165,7 @@ function remove(tp: Tcpcb, hole: Sackhole): Sackhole | null {
   return next;
 }
 
-/** Forgets the scoreboard. @see sys/netinet/tcp_sack.c */
+/** Clears the scoreboard. @see sys/netinet/tcp_sack.c */
 export function tcp_free_sackholes(tp: Tcpcb): void {
   for (let hole = tp.snd_holes; hole !== null;) hole = remove(tp, hole);
   tp.snd_fack = tp.snd_una;
@@ -168,7 +173,7 @@ export function tcp_free_sackholes(tp: Tcpcb): void {
   tp.sack_bytes_rexmit = 0;
 }
 
-/** Adds the sums of the board up anew. */
+/** Computes sacked_bytes and sack_bytes_rexmit from the holes. */
 function recount(tp: Tcpcb, una: TcpSeq): void {
   let missing = 0;
   let rexmit = 0;
@@ -180,7 +185,7 @@ function recount(tp: Tcpcb, una: TcpSeq): void {
   tp.sack_bytes_rexmit = rexmit;
 }
 
-/** The peer has [start, end), which is below snd_fack: takes it out of the holes it is in. */
+/** The peer has [start, end), which is below snd_fack: removes that range from the holes. */
 function fill(tp: Tcpcb, start: TcpSeq, end: TcpSeq): void {
   let hole = tp.snd_holes;
   while (hole !== null && SEQ_LT(hole.start, end)) {
@@ -197,7 +202,8 @@ function fill(tp: Tcpcb, start: TcpSeq, end: TcpSeq): void {
       if (SEQ_GT(hole.rxmit, start)) hole.rxmit = start;
       hole = hole.next;
     } else {
-      // In the middle: two holes, if there is room for one more; else it stays one, a bit too large.
+      // The range is inside the hole: split the hole. At the limit of holes, leave it whole; it is
+      // then too large.
       const rest = holeAlloc(tp, end, hole.end);
       if (rest === null) return;
       rest.rxmit = SEQ_MAX(hole.rxmit, end);
@@ -210,11 +216,14 @@ function fill(tp: Tcpcb, start: TcpSeq, end: TcpSeq): void {
   }
 }
 
-/** The peer has [start, end), which reaches beyond snd_fack. */
+/**
+ * The peer has [start, end), which ends beyond snd_fack: advances snd_fack and adds a hole for a
+ * gap.
+ */
 function extend(tp: Tcpcb, start: TcpSeq, end: TcpSeq): void {
   if (SEQ_GT(start, tp.snd_fack)) {
     const hole = holeAlloc(tp, tp.snd_fack, start);
-    // Without a place for it the block is as if it had not come.
+    // At the limit of holes, ignore the block.
     if (hole === null) return;
     insert(tp, hole, tp.snd_holesTail);
     tp.sack_newloss = true;
@@ -225,8 +234,9 @@ function extend(tp: Tcpcb, start: TcpSeq, end: TcpSeq): void {
 }
 
 /**
- * Sends again what was sent again and lost again: later data has arrived since. Sets sack_again if
- * that was sent since the window was last lowered.
+ * Detects lost retransmissions: data sent at least three segments later has arrived. Resets these
+ * holes, so that they are sent again. Sets sack_again if such a retransmission was sent after the
+ * window was last reduced.
  */
 function lostRetransmissions(tp: Tcpcb): void {
   const margin = tcprexmtthresh * tcp_maxseg(tp);
@@ -240,9 +250,9 @@ function lostRetransmissions(tp: Tcpcb): void {
 }
 
 /**
- * Enters what an acceptable ACK says into the scoreboard, and what it says to have arrived into
- * delivered_data. `ack` is its acknowledgment, not before snd_una, which the caller moves later.
- * Returns whether there is news of anything beyond `ack`.
+ * Updates the scoreboard from an acceptable ACK and sets delivered_data to the bytes it newly
+ * reports as received. `ack` is its acknowledgment number, not before snd_una; the caller advances
+ * snd_una later. Returns whether the ACK reports new data beyond `ack`.
  * @see sys/netinet/tcp_sack.c
  */
 export function tcp_sack_doack(tp: Tcpcb, seg: TcpSegment, ack: TcpSeq): boolean {
@@ -252,11 +262,12 @@ export function tcp_sack_doack(tp: Tcpcb, seg: TcpSegment, ack: TcpSeq): boolean
   tp.sack_again = false;
   tp.sack_newloss = false;
   if (tp.snd_holes === null && before === 0) {
-    // Nobody has kept it up to date: it may be gigabytes behind, and look ahead.
+    // snd_fack is not updated while the scoreboard is empty. It may be so old that it compares as
+    // ahead.
     tp.snd_fack = ack;
     if (seg.to_nsacks === 0) return false;
   }
-  // What is acknowledged for good leaves the board.
+  // Remove acknowledged data from the scoreboard.
   if (SEQ_LT(tp.snd_fack, ack)) tp.snd_fack = ack;
   let hole = tp.snd_holes;
   while (hole !== null && SEQ_LT(hole.start, ack)) {
@@ -275,11 +286,11 @@ export function tcp_sack_doack(tp: Tcpcb, seg: TcpSegment, ack: TcpSeq): boolean
     const end = tcpSeq(memView.getInt32(seg.to_sacks + i * TCPOLEN_SACK + 4));
     stat.tcps_sack_rcv_blocks++;
     if (SEQ_GT(end, start) && SEQ_LEQ(end, ack)) {
-      // RFC 2883: it arrived twice.
+      // RFC 2883: a D-SACK, the data arrived twice.
       stat.tcps_dsack_count++;
       stat.tcps_dsack_bytes += seqDiff(end, start);
     } else if (SEQ_LEQ(end, start) || SEQ_LEQ(start, ack) || SEQ_GT(end, tp.snd_max)) {
-      // One that begins at `ack` would have been acknowledged.
+      // Invalid. Data of a block that begins at `ack` would have been acknowledged.
       count(R_TCP_SACK_BAD);
     } else if (SEQ_GT(end, tp.snd_fack)) {
       extend(tp, start, end);
@@ -288,15 +299,15 @@ export function tcp_sack_doack(tp: Tcpcb, seg: TcpSegment, ack: TcpSeq): boolean
     }
   }
   recount(tp, ack);
-  // Of what `ack` covers, `before - held` had been reported already.
+  // `before - held` of the bytes that `ack` covers were SACKed before: do not count them again.
   tp.delivered_data += tp.sacked_bytes - before;
   if (tp.t_tcp.params.sack_lrd && tp.sack_bytes_rexmit > 0) lostRetransmissions(tp);
   return tp.sacked_bytes > held;
 }
 
 /**
- * Whether a byte with `bytes` SACKed above it, in `blocks` separate blocks, counts as lost: RFC 6675,
- * IsLost. Without net.inet.tcp.sack.revised any does that has something above it.
+ * Whether a byte with `bytes` SACKed above it, in `blocks` separate blocks, counts as lost: RFC
+ * 6675, IsLost. Without net.inet.tcp.sack.revised, any hole below SACKed data counts as lost.
  */
 const isLost = (tp: Tcpcb, bytes: number, blocks: number): boolean =>
   !tp.t_tcp.params.sack_revised ||
@@ -304,8 +315,8 @@ const isLost = (tp: Tcpcb, bytes: number, blocks: number): boolean =>
   bytes > (tcprexmtthresh - 1) * tcp_maxseg(tp);
 
 /**
- * Bytes under way when all up to `ack` is acknowledged: RFC 6675, SetPipe. Holes that count as lost
- * are not, unless sent again.
+ * Bytes in flight after `ack` is processed: RFC 6675, SetPipe. Holes that count as lost are not in
+ * flight, except for their retransmitted bytes.
  * @see sys/netinet/tcp_sack.c
  */
 export function tcp_compute_pipe(tp: Tcpcb, ack: TcpSeq = tp.snd_una): number {
@@ -317,7 +328,7 @@ export function tcp_compute_pipe(tp: Tcpcb, ack: TcpSeq = tp.snd_una): number {
   let edge = tp.snd_fack;
   for (let hole: Sackhole | null = tp.snd_holesTail; hole !== null; hole = hole.prev) {
     above += seqDiff(edge, hole.end);
-    // Behind each hole lies one block that the peer has.
+    // One block that the peer has follows each hole.
     blocks++;
     edge = hole.start;
     if (isLost(tp, above, blocks)) pipe -= seqDiff(hole.end, hole.start);
@@ -325,7 +336,7 @@ export function tcp_compute_pipe(tp: Tcpcb, ack: TcpSeq = tp.snd_una): number {
   return pipe;
 }
 
-/** Whether so much beyond snd_una arrived that the byte there is lost: RFC 6675, IsLost (HighACK + 1). */
+/** Whether the byte at snd_una counts as lost: RFC 6675, IsLost (HighACK + 1). */
 export function sackLost(tp: Tcpcb): boolean {
   return (
     tp.t_tcp.params.sack_revised &&
@@ -335,13 +346,14 @@ export function sackLost(tp: Tcpcb): boolean {
 }
 
 /**
- * The next hole to send from: with `lost` only one that counts as lost, else any (RFC 6675, NextSeg
- * rules 1 and 3). The first segment of a recovery goes whatever counts (section 5, step 4.3). Null:
- * none.
+ * The next hole to retransmit: with `lost`, only if it counts as lost, else any hole (RFC 6675,
+ * NextSeg rules 1 and 3). The first segment of a recovery need not count as lost (section 5, step
+ * 4.3). Null: no hole to send.
  * @see sys/netinet/tcp_sack.c
  */
 export function tcp_sack_output(tp: Tcpcb, lost: boolean): Sackhole | null {
-  // All that the peer has lies above the first hole's start, or between the holes.
+  // `above` is the number of SACKed bytes above the current hole, `blocks` the number of blocks
+  // above it.
   let above = tp.sacked_bytes;
   let blocks = tp.snd_numholes;
   let edge = tp.snd_una;
@@ -360,9 +372,9 @@ export function tcp_sack_output(tp: Tcpcb, lost: boolean): Sackhole | null {
 }
 
 /**
- * Whether the end of what is under way is to be sent again: RFC 6675, NextSeg rule 4, once in a recovery
- * and when the board has nothing left. A hole that this recovery has filled does not go a second time:
- * the peer said nothing of it yet because it could not.
+ * Whether to retransmit the last segment in flight: RFC 6675, NextSeg rule 4. This happens once per
+ * recovery, when the scoreboard has no hole left to send. A hole that this recovery has
+ * retransmitted is not sent again, because the peer cannot have reported it yet.
  */
 export function sackRescue(tp: Tcpcb): boolean {
   return (
@@ -374,7 +386,9 @@ export function sackRescue(tp: Tcpcb): boolean {
   );
 }
 
-/** `len` bytes of a hole were sent again; back if negative, because they never left. */
+/**
+ * Records the retransmission of `len` bytes of a hole. A negative `len` undoes it if output failed.
+ */
 export function sackRexmitted(tp: Tcpcb, hole: Sackhole, len: number): void {
   hole.rxmit = seqAdd(hole.rxmit, len);
   hole.sentAt = tp.snd_max;
@@ -382,8 +396,8 @@ export function sackRexmitted(tp: Tcpcb, hole: Sackhole, len: number): void {
 }
 
 /**
- * After a time-out, while all is sent again: moves snd_nxt over what the peer has. Returns how many
- * bytes may be sent from there before the next such place; 0: no limit.
+ * After a time-out, when data is sent again from snd_una on: advances snd_nxt past data that the
+ * peer has. Returns the number of bytes from snd_nxt to the end of the hole; 0: no limit.
  * @see sys/netinet/tcp_sack.c
  */
 export function tcp_sack_adjust(tp: Tcpcb): number {

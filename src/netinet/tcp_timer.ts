@@ -1,7 +1,7 @@
 /**
- * Setting a connection's timers, after sys/netinet/tcp_timer.c: five deadlines on one callout, which
- * is only ever moved forward; when it goes off early it looks again. What happens when a timer
- * expires is in tcp_timeout.ts.
+ * The timers of a connection, after sys/netinet/tcp_timer.c: five deadlines share one callout.
+ * Setting a timer moves the callout only to an earlier time. If it expires before any deadline, it
+ * is set to the next one. The actions on expiry are in tcp_timeout.ts.
  */
 
 import { nowNs } from '../kern/kern_timeout.ts';
@@ -15,13 +15,13 @@ import {
   TT_PERSIST,
 } from './tcp_var.ts';
 
-/** How much longer each retransmission waits, RFC 6298 (5.5). */
+/** Back-off factors, indexed by the number of retransmissions: RFC 6298 (5.5). */
 export const tcp_backoff: readonly number[] = [
   1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 512, 512, 512,
 ];
 export const TCP_MAXRXTSHIFT = 12;
 
-/** Has `which` timer go off `delayMs` from now; 0 turns it off. @see sys/netinet/tcp_timer.c */
+/** Sets the timer `which` to expire in `delayMs` ms; 0 stops it. @see sys/netinet/tcp_timer.c */
 export function tcp_timer_activate(tp: Tcpcb, which: number, delayMs: number): void {
   if (delayMs === 0) {
     tp.t_timers[which] = Infinity;
@@ -34,18 +34,18 @@ export function tcp_timer_activate(tp: Tcpcb, which: number, delayMs: number): v
   if (!callout_pending(c) || due < c.c_time) callout_reset(c, delayNs);
 }
 
-/** Whether `which` timer is running. @see sys/netinet/tcp_timer.c */
+/** Whether the timer `which` is running. @see sys/netinet/tcp_timer.c */
 export function tcp_timer_active(tp: Tcpcb, which: number): boolean {
   return tp.t_timers[which]! !== Infinity;
 }
 
-/** Turns all timers off, the callout included. @see sys/netinet/tcp_timer.c */
+/** Stops all timers and the callout. @see sys/netinet/tcp_timer.c */
 export function tcp_cancel_timers(tp: Tcpcb): void {
   tp.t_timers.fill(Infinity);
   callout_stop(tp.t_callout);
 }
 
-/** Moves the callout to the next deadline, or leaves it off. */
+/** Sets the callout to the next deadline, or stops it if no timer is running. */
 export function tcpTimerRearm(tp: Tcpcb): void {
   let due = Infinity;
   for (let i = 0; i < TT_N; i++) due = Math.min(due, tp.t_timers[i]!);
@@ -62,17 +62,17 @@ export function TCP_REXMTVAL(tp: Tcpcb): number {
   return Math.max(tp.t_rttmin, rto);
 }
 
-/** Adds net.inet.tcp.rexmit_slop and brings the sum into [min, max]. @see sys/netinet/tcp_timer.h */
+/** Adds net.inet.tcp.rexmit_slop and limits the sum to [min, max]. @see sys/netinet/tcp_timer.h */
 export function TCPT_RANGESET(tp: Tcpcb, value: number, min: number, max: number): number {
   return Math.min(Math.max(value + tp.t_tcp.params.rexmit_slop, min), max);
 }
 
-/** Sets t_rxtcur from the estimate, without back-off. */
+/** Sets t_rxtcur from the round-trip estimate, without back-off. */
 export function setRxtcur(tp: Tcpcb): void {
   tp.t_rxtcur = TCPT_RANGESET(tp, TCP_REXMTVAL(tp), tp.t_rttmin, TCPTV_REXMTMAX);
 }
 
-/** Starts the persist timer, backed off: RFC 9293, 3.8.6.1. @see sys/netinet/tcp_output.c */
+/** Starts the persist timer with back-off: RFC 9293, 3.8.6.1. @see sys/netinet/tcp_output.c */
 export function tcp_setpersist(tp: Tcpcb): void {
   const { persmin, persmax } = tp.t_tcp.params;
   const t = ((tp.t_srtt >> 2) + tp.t_rttvar) >> 1;

@@ -1,6 +1,6 @@
 /**
- * Segments for connections in TIME_WAIT, after sys/netinet/tcp_timewait.c. How a connection gets
- * there and leaves is in tcp_subr.ts and tcp_timeout.ts.
+ * Segments for connections in TIME_WAIT, after sys/netinet/tcp_timewait.c. Entering and leaving
+ * TIME_WAIT is in tcp_subr.ts and tcp_timeout.ts.
  */
 
 import { count, R_TCP_BADRST, R_TCP_TIMEWAIT } from '../sys/reason.ts';
@@ -12,14 +12,15 @@ import { tcp_timer_activate } from './tcp_timer.ts';
 import { type Tcpcb, type TcpSegment, TF_RCVD_TSTMP, TOF_TS, TT_2MSL } from './tcp_var.ts';
 
 /**
- * A segment for a connection in TIME_WAIT: RFC 9293, 3.10.7.4, and RFC 1337 for RSTs. Returns
- * whether it is a SYN that may open the connection anew: then the old one is gone and the caller
- * keeps the segment; else it is freed.
+ * Processes a segment for a connection in TIME_WAIT: RFC 9293, 3.10.7.4, and RFC 1337 for RSTs.
+ * Returns true for a SYN that may open a new connection; the old connection is then closed and the
+ * caller keeps the segment. Otherwise frees the segment.
  * @see sys/netinet/tcp_timewait.c
  */
 export function tcp_twcheck(tp: Tcpcb, seg: TcpSegment): boolean {
   const { flags } = seg;
-  // RFC 9293, 3.6.1, and RFC 6191: a SYN beyond what was received, or later, starts a new connection.
+  // RFC 9293, 3.6.1, and RFC 6191: a SYN with a sequence number beyond rcv_nxt or a later timestamp
+  // starts a new connection.
   const later =
     (tp.t_flags & TF_RCVD_TSTMP) !== 0 &&
     (seg.to_flags & TOF_TS) !== 0 &&
@@ -31,7 +32,7 @@ export function tcp_twcheck(tp: Tcpcb, seg: TcpSegment): boolean {
   }
   if ((flags & TH_RST) === 0) {
     const end = seqAdd(seg.seq, seg.tlen);
-    // Our last ACK was lost: 2 MSL start over.
+    // A retransmitted FIN means that our last ACK was lost: restart the 2 MSL timer.
     if ((flags & TH_FIN) !== 0 && seqAdd(end, 1) === tp.rcv_nxt)
       tcp_timer_activate(tp, TT_2MSL, 2 * tp.t_tcp.params.msl);
     const duplicateAck =
@@ -44,7 +45,7 @@ export function tcp_twcheck(tp: Tcpcb, seg: TcpSegment): boolean {
       tcp_send_challenge_ack(tp);
     }
   } else {
-    // RFC 1337: a RST does not end it.
+    // RFC 1337: a RST does not end TIME_WAIT.
     count(R_TCP_BADRST);
   }
   m_freem(seg.m);

@@ -6,7 +6,10 @@ import { memView } from '../vm/arena.ts';
 /** Offset of the checksum field in the header; CSUM_UDP's csum_data. */
 export const UH_SUM_OFF = 6;
 
-/** A view: `at` aims it, nothing is copied or parsed. The caller has checked that 8 bytes are there. */
+/**
+ * A view of a UDP header: `at` sets its address; nothing is copied or parsed. The caller must
+ * ensure that 8 bytes are there.
+ */
 export class Udphdr {
   static readonly SIZE = 8;
   #off = 0;
@@ -28,14 +31,14 @@ export class Udphdr {
   set uh_dport(v: Port) {
     memView.setUint16(this.#off + 2, v);
   }
-  /** Bytes of this header and the data. */
+  /** Length of header and data in bytes. */
   get uh_ulen(): number {
     return memView.getUint16(this.#off + 4);
   }
   set uh_ulen(v: number) {
     memView.setUint16(this.#off + 4, v);
   }
-  /** 0: the sender did not sum. */
+  /** Checksum; 0: the sender computed none. */
   get uh_sum(): number {
     return memView.getUint16(this.#off + UH_SUM_OFF);
   }

@@ -1,10 +1,10 @@
-/** What is seen of UDP from outside: the list behind netstat. */
+/** The list of UDP sockets that netstat shows. */
 
 import type { Vnet } from '../kern/vnet.ts';
 import { type PcbRow, pcbRow } from './in_pcblist.ts';
 import { V_udp } from './udp_var.ts';
 
-/** Every UDP socket of a stack, the newest first. @see netstat(1) */
+/** All UDP sockets of a stack, the newest first. @see netstat(1) */
 export function udp_pcblist(vnet: Vnet): PcbRow[] {
   const rows: PcbRow[] = [];
   for (let inp = V_udp(vnet).udbinfo.ipi_listhead; inp !== null; inp = inp.listNext)
