@@ -78,7 +78,7 @@ export function m_uiotombuf_nomap(
   let top: Mbuf | null = null;
   let tail: Mbuf | null = null;
   let left = total;
-  // All memory first: whoever tries again must not find bytes missing.
+  // Allocate all memory before reading uio: on failure uio must be unchanged.
   do {
     const pkt: boolean = (flags & M_PKTHDR) !== 0 && top === null;
     const m: Mbuf | null = mb_alloc_ext_pgs(how, pkt, mb_free_mext_pgs);
@@ -119,7 +119,7 @@ export function m_uiotombuf(
   KASSERT(uio.uio_rw === UIO_WRITE, 'm_uiotombuf: not a write');
   if (align >= MHLEN) return null;
   const total = len > 0 ? Math.min(uio.uio_resid, len) : uio.uio_resid;
-  // All memory first: whoever tries again must not find bytes missing.
+  // Allocate all memory before reading uio: on failure uio must be unchanged.
   const top = m_getm2(null, Math.max(total + align, 1), how, MT_DATA, flags);
   if (top === null) return null;
   top.m_data += align;

@@ -1,5 +1,5 @@
 /**
- * Copies of packets, after sys/kern/uipc_mbuf.c: m_unshare makes a packet writable in place;
+ * Copies of packets, after sys/kern/uipc_mbuf.c: m_unshare makes every mbuf of a packet writable;
  * m_fragment splits a packet into many small mbufs to test a driver.
  */
 

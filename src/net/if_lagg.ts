@@ -388,8 +388,8 @@ function setLladdr(sc: LaggSoftc, lladdr: Uint8Array): void {
 }
 
 /**
- * Makes `ifp` a port of the lagg `laggIfp`. The first port gives the lagg its MTU and its MAC
- * address, which later ports take over. EINVAL: `laggIfp` is not a lagg, `ifp` is a lagg or a
+ * Makes `ifp` a port of the lagg `laggIfp`. The lagg takes the MTU and the MAC address of the first
+ * port; later ports get that MAC address. EINVAL: `laggIfp` is not a lagg, `ifp` is a lagg or a
  * loopback interface, or its MTU differs; EEXIST: `ifp` is already a port of this lagg; EBUSY: it
  * is a port of another lagg; EPROTONOSUPPORT: it is not Ethernet; ENOSPC: the lagg has 32 ports.
  * Unlike FreeBSD's, the first parameter is the lagg's interface.

@@ -1,9 +1,9 @@
 /**
  * HyStart++, RFC 9406: slow start that ends when round-trip times increase, before the queue on the
- * path overflows. At a first increase the window grows by a smaller amount for a few rounds
- * (conservative slow start, by default a quarter). If round-trip times decrease again, the increase
- * was spurious and slow start resumes. CUBIC uses it in the first slow start of a connection. Left
- * out: pacing, with which the RFC removes the limit on the growth per ACK.
+ * path overflows. After a first increase, conservative slow start follows for a few rounds: the
+ * window grows more slowly, by default a quarter as fast. If round-trip times decrease again, the
+ * increase was spurious and slow start resumes. CUBIC uses it in the first slow start of a
+ * connection. Left out: pacing, with which the RFC removes the limit on the growth per ACK.
  */
 
 import { type TcpSeq, tcpSeq } from '../sys/types.ts';

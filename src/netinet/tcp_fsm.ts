@@ -86,7 +86,7 @@ const edges: readonly number[] = [
   0x7ff, // CLOSED
   1 << TCPS_CLOSED, // LISTEN
   (1 << TCPS_CLOSED) | (1 << TCPS_LISTEN), // SYN_SENT
-  (1 << TCPS_CLOSED) | (1 << TCPS_LISTEN) | (1 << TCPS_SYN_SENT), // SYN_RECEIVED: syncache, SYN met SYN
+  (1 << TCPS_CLOSED) | (1 << TCPS_LISTEN) | (1 << TCPS_SYN_SENT), // SYN_RECEIVED: syncache, simultaneous open
   (1 << TCPS_SYN_SENT) | (1 << TCPS_SYN_RECEIVED), // ESTABLISHED
   // The ACK of our SYN may carry a FIN; ESTABLISHED is then passed through.
   (1 << TCPS_ESTABLISHED) | (1 << TCPS_SYN_RECEIVED), // CLOSE_WAIT
