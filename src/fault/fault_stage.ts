@@ -6,6 +6,7 @@
 
 import type { Task } from '../sys/clock.ts';
 import type { Prng } from '../sys/prng.ts';
+import { ETHER_HDR_LEN } from '../sys/protocols.ts';
 import {
   count,
   R_FAULT_CORRUPT,
@@ -25,7 +26,6 @@ export type Direction = typeof TX | typeof RX;
 
 /** Frames that may be held at once; more are dropped. */
 const HELD_MAX = 100_000;
-const ETHER_HDR = 14;
 
 /** The timer of the stage: one event at a time, which the next `schedule` replaces. */
 export interface StageTimer {
@@ -181,11 +181,11 @@ export class FaultStage implements Task {
 
   #truncate(fault: Fault, frame: Uint8Array): Uint8Array {
     count(R_FAULT_TRUNCATE);
-    const least = this.#skip + ETHER_HDR;
+    const least = this.#skip + ETHER_HDR_LEN;
     const room = frame.length - least;
     if (room <= 0) return frame;
     const { bits } = fault.spec;
-    const keep = bits === null ? Math.floor(fault.fraction() * room) : bits - ETHER_HDR;
+    const keep = bits === null ? Math.floor(fault.fraction() * room) : bits - ETHER_HDR_LEN;
     return frame.subarray(0, Math.min(least + Math.max(keep, 0), frame.length));
   }
 

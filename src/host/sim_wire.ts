@@ -5,14 +5,13 @@
  */
 
 import { EAGAIN, EINVAL, EIO } from '../sys/errno.ts';
+import { ETHER_HDR_LEN } from '../sys/protocols.ts';
 import { RateLine } from '../sys/rate_line.ts';
-import type { Wire, WireListener } from '../sys/wire.ts';
+import { VNET_HDR_LEN, type Wire, type WireListener } from '../sys/wire.ts';
 import { iovGather, iovLength, iovScatter } from '../sys/wire_iov.ts';
 import type { EventClock } from './manual_clock.ts';
 import { fraction, type SeededPrng } from './prng.ts';
 
-const VNET_HDR = 12;
-const ETHER_HDR = 14;
 /** The longest frame an end takes, header included: four times what IP can fill. */
 const MAX_FRAME = 256 * 1024;
 
@@ -121,7 +120,7 @@ export class SimLane {
     this.#to = to;
     this.#clock = clock;
     this.#prng = prng;
-    this.#skip = link.vnetHdr ? VNET_HDR : 0;
+    this.#skip = link.vnetHdr ? VNET_HDR_LEN : 0;
   }
 
   /** Whether a frame sent now would find the queue full. */
@@ -227,7 +226,8 @@ export class SimEnd implements Wire {
   writev(iov: Uint32Array, iovcnt: number): number {
     const length = iovLength(this.#mem, iov, iovcnt);
     if (length < 0) return length;
-    if (length < ETHER_HDR + (this.vnetHdr ? VNET_HDR : 0) || length > MAX_FRAME) return -EINVAL;
+    if (length < ETHER_HDR_LEN + (this.vnetHdr ? VNET_HDR_LEN : 0) || length > MAX_FRAME)
+      return -EINVAL;
     if (!this.#link.up || this.#closed) return -EIO;
     const lane = this.#link.laneFrom(this);
     if (lane.impair.full === 'wait' && lane.isFull) return -EAGAIN;

@@ -17,10 +17,7 @@ export const SOCK_RAW = 3;
 export const AF_INET = 2;
 export const AF_INET6 = 28;
 
-export const IPPROTO_IP = 0;
-export const IPPROTO_ICMP = 1;
-export const IPPROTO_TCP = 6;
-export const IPPROTO_UDP = 17;
+export { IPPROTO_ICMP, IPPROTO_IP, IPPROTO_TCP, IPPROTO_UDP } from '../sys/protocols.ts';
 
 // pr_flags
 export const PR_ATOMIC = 0x01;

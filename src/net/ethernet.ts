@@ -4,18 +4,19 @@ import type { Kva } from '../sys/types.ts';
 import { mem, memView } from '../vm/arena.ts';
 import { ETHER_ADDR_LEN } from './if_var.ts';
 
-export const ETHER_HDR_LEN = 14;
-export const ETHER_VLAN_ENCAP_LEN = 4;
+export {
+  ETHER_HDR_LEN,
+  ETHERTYPE_ARP,
+  ETHERTYPE_IP,
+  ETHERTYPE_IPV6,
+  ETHERTYPE_QINQ,
+  ETHERTYPE_VLAN,
+  ETHER_VLAN_ENCAP_LEN,
+} from '../sys/protocols.ts';
 /** Payload bytes of a standard frame. */
 export const ETHERMTU = 1500;
 /** Shortest frame without FCS. */
 export const ETHER_MIN_NOCRC = 60;
-
-export const ETHERTYPE_IP = 0x0800;
-export const ETHERTYPE_ARP = 0x0806;
-export const ETHERTYPE_VLAN = 0x8100;
-export const ETHERTYPE_IPV6 = 0x86dd;
-export const ETHERTYPE_QINQ = 0x88a8;
 
 /** VLAN ids; 0 is a frame with a priority only, 4095 is reserved. IEEE 802.1Q, table 9-2. */
 export const EVL_VLID_MASK = 0x0fff;

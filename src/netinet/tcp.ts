@@ -7,14 +7,16 @@ import { tcpSeq, type Kva, type Port, type TcpSeq } from '../sys/types.ts';
 import { mem, memView } from '../vm/arena.ts';
 
 // th_flags
-export const TH_FIN = 0x01;
-export const TH_SYN = 0x02;
-export const TH_RST = 0x04;
-export const TH_PUSH = 0x08;
-export const TH_ACK = 0x10;
-export const TH_URG = 0x20;
-export const TH_ECE = 0x40;
-export const TH_CWR = 0x80;
+export {
+  TH_ACK,
+  TH_CWR,
+  TH_ECE,
+  TH_FIN,
+  TH_PUSH,
+  TH_RST,
+  TH_SYN,
+  TH_URG,
+} from '../sys/protocols.ts';
 
 // Options: kind and length.
 export const TCPOPT_EOL = 0;

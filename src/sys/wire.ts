@@ -1,5 +1,14 @@
 /** What a NIC is plugged into: a TAP interface or a simulated link (src/host). */
 
+// The virtio-net header with num_buffers: VIRTIO 1.1, 5.1.6
+export const VNET_HDR_LEN = 12;
+export const VNET_F_NEEDS_CSUM = 1;
+export const VNET_F_DATA_VALID = 2;
+export const VNET_GSO_NONE = 0;
+export const VNET_GSO_TCPV4 = 1;
+export const VNET_GSO_TCPV6 = 4;
+export const VNET_GSO_ECN = 0x80;
+
 /** What a wire tells the NIC on it. Called from the event loop, never from inside a wire call. */
 export interface WireListener {
   /** Frames may be waiting: read until -EAGAIN. */

@@ -1,6 +1,7 @@
 /** ICMP messages as ping sends and reads them, RFC 792: network byte order, in Buffers. */
 
-const IPPROTO_ICMP = 1;
+import { IPPROTO_ICMP } from '../../sys/protocols.ts';
+
 const ECHOREPLY = 0;
 const UNREACH = 3;
 const REDIRECT = 5;

@@ -6,6 +6,7 @@
 import { CAPTURE_IN, CAPTURE_OUT, CAPTURE_WIRE, type CaptureTap } from '../../sys/capture.ts';
 import type { Clock } from '../../sys/clock.ts';
 import { EAGAIN } from '../../sys/errno.ts';
+import { ETHER_HDR_LEN } from '../../sys/protocols.ts';
 import {
   count,
   R_DEV_BAD_REG,
@@ -18,9 +19,6 @@ import {
 } from '../../sys/reason.ts';
 import type { Wire } from '../../sys/wire.ts';
 import type { DmaPort, IntrLine } from '../../bus/device.ts';
-
-/** Bytes that are a frame at all. */
-export const ETHER_HDR_LEN = 14;
 
 /** What the device is built into. */
 export interface NicConfig {

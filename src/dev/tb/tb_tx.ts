@@ -5,7 +5,8 @@
  * descriptor may be hostile: what is wrong is counted and dropped.
  */
 
-import { BLOCKED, ETHER_HDR_LEN } from '../blocks/nic_core.ts';
+import { ETHER_HDR_LEN } from '../../sys/protocols.ts';
+import { BLOCKED } from '../blocks/nic_core.ts';
 import { TxEngine } from '../blocks/ring_nic.ts';
 import { type TbCore, TbRing } from './tb_core.ts';
 import {

@@ -4,11 +4,10 @@
  * driver pushes back on the wire instead of losing frames.
  */
 
-import { fold16 } from '../../sys/cksum.ts';
 import { EAGAIN } from '../../sys/errno.ts';
 import { AddressFilter, hashBe } from '../blocks/address_filter.ts';
-import { ETHER_HDR_LEN } from '../blocks/nic_core.ts';
 import { RxEngine } from '../blocks/ring_nic.ts';
+import { RxVerdict, type VerdictNumbers } from '../blocks/rx_verdict.ts';
 import { type TlCore, TlRing } from './tl_core.ts';
 import {
   TL_BOUNDARY,
@@ -35,18 +34,26 @@ import {
   TL_ST_RX_L4_ERROR,
 } from './tlreg.ts';
 
-const ETHERTYPE_IP = 0x0800;
-const ETHERTYPE_IPV6 = 0x86dd;
-const IPPROTO_TCP = 6;
-const IPPROTO_UDP = 17;
+/** A frame with a VLAN tag gets no verdict. */
+const numbers: VerdictNumbers = {
+  ip4: TL_RXS_IP4,
+  ip4Bad: TL_RXS_IPBAD,
+  l4: TL_RXS_L4,
+  l4Bad: TL_RXS_L4BAD,
+  ipErrors: TL_ST_RX_IP_ERROR,
+  l4Errors: TL_ST_RX_L4_ERROR,
+  vlan: false,
+};
 
 /** The receive ring, address filter and checksum verifier. */
 export class TlRx extends RxEngine<TlCore, TlRing> {
   readonly #iov = new Uint32Array(2);
+  readonly #checker: RxVerdict;
 
   constructor(core: TlCore, mac: Uint8Array) {
     super(core, new TlRing(), new AddressFilter(mac, hashBe));
     this.#iov[1] = TL_RXBUF_SIZE;
+    this.#checker = new RxVerdict(core, this.#iov, numbers);
   }
 
   /** TL_RXPUT was written: false if there is no such descriptor. */
@@ -119,7 +126,8 @@ export class TlRx extends RxEngine<TlCore, TlRing> {
     }
     stats[TL_ST_RX_FRAMES]! += 1;
     stats[TL_ST_RX_BYTES]! += len;
-    this.#writeBack(at, len, (ctrl & TL_CTRL_RXSUM) === 0 ? 0 : this.#verdict(frame, len));
+    const wanted = (ctrl & TL_CTRL_RXSUM) !== 0;
+    this.#writeBack(at, len, wanted ? this.#checker.verdict(len, TL_RXBUF_SIZE, false) : 0);
   }
 
   /** The address filter: own, broadcast, all of multicast, or everything. */
@@ -128,44 +136,5 @@ export class TlRx extends RxEngine<TlCore, TlRing> {
     if ((ctrl & TL_CTRL_PROMISC) !== 0) return true;
     if ((mem[frame]! & 1) === 0) return this.filter.isOwn(mem, frame);
     return (ctrl & TL_CTRL_MULTI) !== 0 || this.filter.isBroadcast(mem, frame);
-  }
-
-  /** Verifies the checksums of a frame without VLAN tag; the status bits that say what was found. */
-  #verdict(frame: number, len: number): number {
-    const { view, cksum, stats } = this.core;
-    const type = view.getUint16(frame + 12);
-    const ip = frame + ETHER_HDR_LEN;
-    const room = len - ETHER_HDR_LEN;
-    if (type === ETHERTYPE_IPV6) {
-      if (room < 40) return 0;
-      const l4Len = view.getUint16(ip + 4);
-      if (l4Len > room - 40) return 0;
-      return this.#l4Verdict(ip + 40, l4Len, view.getUint8(ip + 6), cksum.sum(ip + 8, 32, 0));
-    }
-    if (type !== ETHERTYPE_IP || room < 20) return 0;
-    const hlen = (view.getUint8(ip) & 0xf) * 4;
-    if (view.getUint8(ip) >>> 4 !== 4 || hlen < 20 || room < hlen) return 0;
-    if (cksum.sum(ip, hlen, 0) !== 0xffff) {
-      stats[TL_ST_RX_IP_ERROR]! += 1;
-      return TL_RXS_IP4 | TL_RXS_IPBAD;
-    }
-    const l4Len = view.getUint16(ip + 2) - hlen;
-    // A fragment's checksum covers the whole datagram, which is not here.
-    if ((view.getUint16(ip + 6) & 0x3fff) !== 0 || l4Len > room - hlen) return TL_RXS_IP4;
-    const proto = view.getUint8(ip + 9);
-    return TL_RXS_IP4 | this.#l4Verdict(ip + hlen, l4Len, proto, cksum.sum(ip + 12, 8, 0));
-  }
-
-  /** @param addrSum sum of the IP addresses */
-  #l4Verdict(at: number, len: number, proto: number, addrSum: number): number {
-    const { view, cksum, stats } = this.core;
-    const udp = proto === IPPROTO_UDP;
-    if (!udp && proto !== IPPROTO_TCP) return 0;
-    if (len < (udp ? 8 : 20)) return 0;
-    if (udp && view.getUint16(at + 4) !== len) return 0;
-    if (udp && view.getUint16(at + 6) === 0) return 0; // RFC 768: the sender made none
-    if (cksum.sum(at, len, fold16(addrSum + proto + len)) === 0xffff) return TL_RXS_L4;
-    stats[TL_ST_RX_L4_ERROR]! += 1;
-    return TL_RXS_L4 | TL_RXS_L4BAD;
   }
 }

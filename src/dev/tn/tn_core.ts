@@ -83,15 +83,6 @@ export const SRAM_RX_VNET = 1024;
 export const SRAM_RX_LRO = 1280;
 export const SRAM_RX_SEG = 1408;
 
-/** Bytes of a virtio-net header with num_buffers, VIRTIO 1.1, 5.1.6. */
-export const VNET_HDR_LEN = 12;
-export const VNET_F_NEEDS_CSUM = 1;
-export const VNET_F_DATA_VALID = 2;
-export const VNET_GSO_NONE = 0;
-export const VNET_GSO_TCPV4 = 1;
-export const VNET_GSO_TCPV6 = 4;
-export const VNET_GSO_ECN = 0x80;
-
 /** A ring as its registers have it: the driver moves the tail, the device the head. */
 export class TnRing implements DescRing {
   /** Signed: half an address above 2^31 is a number on the heap wherever it is passed on. */

@@ -6,6 +6,14 @@
  */
 
 import { fold16 } from '../../sys/cksum.ts';
+import {
+  ETHER_HDR_LEN,
+  ETHERTYPE_IP,
+  ETHERTYPE_IPV6,
+  IPPROTO_TCP,
+  TH_ACK,
+  TH_PUSH,
+} from '../../sys/protocols.ts';
 import { SRAM_RX_LRO, SRAM_RX_SEG, type TnCore } from './tn_core.ts';
 import {
   TN_MAXFRM_MAX,
@@ -15,12 +23,6 @@ import {
   TN_RXS_SEGS_SHIFT,
 } from './tnreg.ts';
 
-const ETHER_HDR_LEN = 14;
-const ETHERTYPE_IP = 0x0800;
-const ETHERTYPE_IPV6 = 0x86dd;
-const IPPROTO_TCP = 6;
-const TH_PUSH = 0x08;
-const TH_ACK = 0x10;
 /** Longest headers looked at: Ethernet, IPv6, TCP with time stamps. */
 const HDR_MAX = 14 + 40 + 32;
 const HDR_MIN = 14 + 20 + 20;

@@ -6,20 +6,18 @@
  * splitting.
  */
 
-import { fold16 } from '../../sys/cksum.ts';
 import { EAGAIN } from '../../sys/errno.ts';
-import { AddressFilter, hashBe } from '../blocks/address_filter.ts';
-import { ETHER_HDR_LEN } from '../blocks/nic_core.ts';
-import { RxEngine } from '../blocks/ring_nic.ts';
+import { ETHER_HDR_LEN, ETHERTYPE_VLAN } from '../../sys/protocols.ts';
 import {
-  SRAM_RX_VNET,
-  type TnCore,
-  TnRing,
   VNET_F_DATA_VALID,
   VNET_F_NEEDS_CSUM,
   VNET_GSO_NONE,
   VNET_HDR_LEN,
-} from './tn_core.ts';
+} from '../../sys/wire.ts';
+import { AddressFilter, hashBe } from '../blocks/address_filter.ts';
+import { RxEngine } from '../blocks/ring_nic.ts';
+import { RxVerdict, type VerdictNumbers } from '../blocks/rx_verdict.ts';
+import { SRAM_RX_VNET, type TnCore, TnRing } from './tn_core.ts';
 import { TnLro } from './tn_lro.ts';
 import {
   TN_D_ADDRH,
@@ -49,11 +47,16 @@ import {
 } from './tnreg.ts';
 
 const BUFS_MAX = Math.floor(TN_MAXFRM_MAX / 2048) + 1;
-const ETHERTYPE_IP = 0x0800;
-const ETHERTYPE_IPV6 = 0x86dd;
-const ETHERTYPE_VLAN = 0x8100;
-const IPPROTO_TCP = 6;
-const IPPROTO_UDP = 17;
+
+const numbers: VerdictNumbers = {
+  ip4: TN_RXS_IPCS,
+  ip4Bad: TN_RXS_IPE,
+  l4: TN_RXS_L4CS,
+  l4Bad: TN_RXS_L4E,
+  ipErrors: TN_ST_RX_IP_ERROR,
+  l4Errors: TN_ST_RX_L4_ERROR,
+  vlan: true,
+};
 
 /** The receive ring, address filter and checksum verifier. */
 export class TnRx extends RxEngine<TnCore, TnRing> {
@@ -66,12 +69,14 @@ export class TnRx extends RxEngine<TnCore, TnRing> {
   // One frame: pair 0 is the virtio-net header, used in mode `vnet` alone.
   readonly #iov = new Uint32Array(2 * (BUFS_MAX + 1));
   readonly #bufs = this.#iov.subarray(2);
+  readonly #checker: RxVerdict;
   #nbufs = 0;
   #vtag = 0;
 
   constructor(core: TnCore, mac: Uint8Array) {
     super(core, new TnRing(), new AddressFilter(mac, hashBe));
     this.#lro = new TnLro(core);
+    this.#checker = new RxVerdict(core, this.#bufs, numbers);
     this.#iov[0] = core.sramOff + SRAM_RX_VNET;
     this.#iov[1] = VNET_HDR_LEN;
   }
@@ -170,7 +175,7 @@ export class TnRx extends RxEngine<TnCore, TnRing> {
       return;
     }
     let status = 0;
-    if (rxCsum) status = this.#verdict(frame, len);
+    if (rxCsum) status = this.#checker.verdict(len, this.bufSize, this.#trusted());
     else if (this.core.vnet) this.#finishCsum(len);
     if (lro && this.#coalesce(base, frame, len, status)) return;
     if (this.core.vnet) status |= this.#segments(len) << TN_RXS_SEGS_SHIFT;
@@ -228,77 +233,12 @@ export class TnRx extends RxEngine<TnCore, TnRing> {
     return this.filter.accepts(mem, frame, promisc, allmulti);
   }
 
-  /** Verifies the checksums of a frame; the status bits that say what was found. */
-  #verdict(frame: number, len: number): number {
-    const { view, cksum, stats } = this.core;
-    let l2 = ETHER_HDR_LEN;
-    let type = view.getUint16(frame + 12);
-    if (type === ETHERTYPE_VLAN && len >= ETHER_HDR_LEN + 4) {
-      type = view.getUint16(frame + 16);
-      l2 += 4;
-    }
-    const ip = frame + l2;
-    if (type === ETHERTYPE_IPV6) {
-      if (len < l2 + 40) return 0;
-      const payload = view.getUint16(ip + 4);
-      const proto = view.getUint8(ip + 6);
-      return this.#l4Verdict(len, l2 + 40, payload, proto, cksum.sum(ip + 8, 32, 0), 0);
-    }
-    if (type !== ETHERTYPE_IP || len < l2 + 20) return 0;
-    const hlen = (view.getUint8(ip) & 0xf) * 4;
-    if (view.getUint8(ip) >>> 4 !== 4 || hlen < 20 || len < l2 + hlen) return 0;
-    if (cksum.sum(ip, hlen, 0) !== 0xffff) {
-      stats[TN_ST_RX_IP_ERROR]! += 1;
-      return TN_RXS_IPCS | TN_RXS_IPE;
-    }
-    const payload = view.getUint16(ip + 2) - hlen;
-    // A fragment's checksum covers the whole datagram, which is not here.
-    if ((view.getUint16(ip + 6) & 0x3fff) !== 0) return TN_RXS_IPCS;
-    const proto = view.getUint8(ip + 9);
-    return this.#l4Verdict(len, l2 + hlen, payload, proto, cksum.sum(ip + 12, 8, 0), TN_RXS_IPCS);
-  }
-
-  /** @param l4 offset of the TCP or UDP header; `l4Len` bytes long with its data, as IP says */
-  #l4Verdict(
-    len: number,
-    l4: number,
-    l4Len: number,
-    proto: number,
-    addrSum: number,
-    status: number,
-  ): number {
-    const { view, stats, vnet, sramOff } = this.core;
-    const udp = proto === IPPROTO_UDP;
-    if (!udp && proto !== IPPROTO_TCP) return status;
-    if (l4Len < (udp ? 8 : 20) || l4 + l4Len > len) return status;
-    const at = this.#bufs[0]! + l4;
-    if (udp && view.getUint16(at + 4) !== l4Len) return status;
-    if (udp && view.getUint16(at + 6) === 0) return status; // RFC 768: the sender made none
-    if (vnet) {
-      // VIRTIO 1.1, 5.1.6.4: either flag says the data are as the sender had them.
-      const flags = view.getUint8(sramOff + SRAM_RX_VNET);
-      if ((flags & (VNET_F_NEEDS_CSUM | VNET_F_DATA_VALID)) !== 0) return status | TN_RXS_L4CS;
-    }
-    if (this.#sumBufs(l4, l4Len, fold16(addrSum + proto + l4Len)) === 0xffff)
-      return status | TN_RXS_L4CS;
-    stats[TN_ST_RX_L4_ERROR]! += 1;
-    return status | TN_RXS_L4CS | TN_RXS_L4E;
-  }
-
-  /** Sums `len` bytes of the frame from `off` on, on top of `sum`: folded. */
-  #sumBufs(off: number, len: number, sum: number): number {
-    const { cksum } = this.core;
-    let odd = false;
-    for (let i = Math.floor(off / this.bufSize); len > 0; i++) {
-      const skip = off % this.bufSize;
-      const n = Math.min(this.bufSize - skip, len);
-      const s = cksum.sum(this.#bufs[2 * i]! + skip, n, 0);
-      sum += odd ? ((s & 0xff) << 8) | (s >>> 8) : s;
-      if ((n & 1) === 1) odd = !odd;
-      off += n;
-      len -= n;
-    }
-    return fold16(sum);
+  /** VIRTIO 1.1, 5.1.6.4: either flag says that the data are as the sender had them. */
+  #trusted(): boolean {
+    const { view, sramOff, vnet } = this.core;
+    if (!vnet) return false;
+    const flags = view.getUint8(sramOff + SRAM_RX_VNET);
+    return (flags & (VNET_F_NEEDS_CSUM | VNET_F_DATA_VALID)) !== 0;
   }
 
   /** How many segments the peer has not made of this frame; 0 if it is a plain one. */
@@ -319,7 +259,7 @@ export class TnRx extends RxEngine<TnCore, TnRing> {
     const start = view.getUint16(vnet + 6, true);
     const field = start + view.getUint16(vnet + 8, true);
     if (start < ETHER_HDR_LEN || field + 2 > Math.min(len, this.bufSize)) return;
-    const sum = ~this.#sumBufs(start, len - start, 0) & 0xffff;
+    const sum = ~this.#checker.sum(start, len - start, this.bufSize, 0) & 0xffff;
     view.setUint16(this.#bufs[0]! + field, sum === 0 ? 0xffff : sum);
   }
 

@@ -7,21 +7,26 @@
  */
 
 import { fold16 } from '../../sys/cksum.ts';
-import { BLOCKED as WIRE_BLOCKED, ETHER_HDR_LEN, SENT } from '../blocks/nic_core.ts';
-import { TxEngine } from '../blocks/ring_nic.ts';
 import {
-  SRAM_TX_HDR,
-  SRAM_TX_VNET,
-  SRAM_ZERO,
-  type TnCore,
-  TnRing,
+  ETHER_HDR_LEN,
+  ETHERTYPE_VLAN,
+  TCP_CKSUM_OFF,
+  TH_CWR,
+  TH_FIN,
+  TH_PUSH,
+  UDP_CKSUM_OFF,
+} from '../../sys/protocols.ts';
+import {
   VNET_F_NEEDS_CSUM,
   VNET_GSO_ECN,
   VNET_GSO_NONE,
   VNET_GSO_TCPV4,
   VNET_GSO_TCPV6,
   VNET_HDR_LEN,
-} from './tn_core.ts';
+} from '../../sys/wire.ts';
+import { BLOCKED as WIRE_BLOCKED, SENT } from '../blocks/nic_core.ts';
+import { TxEngine } from '../blocks/ring_nic.ts';
+import { SRAM_TX_HDR, SRAM_TX_VNET, SRAM_ZERO, type TnCore, TnRing } from './tn_core.ts';
 import {
   TN_C_L3_SHIFT,
   TN_C_L4_SHIFT,
@@ -54,12 +59,6 @@ import {
   TN_TXS_DD,
   TN_TXS_ERR,
 } from './tnreg.ts';
-
-const TCP_CKSUM_OFF = 16;
-const UDP_CKSUM_OFF = 6;
-const TH_FIN = 0x01;
-const TH_PUSH = 0x08;
-const TH_CWR = 0x80;
 
 // What fetch() found, and what emit() did.
 const NOTHING = 0;
@@ -324,7 +323,7 @@ export class TnTx extends TxEngine<TnCore, TnRing> {
     }
     if (this.#vle) {
       mem.copyWithin(hdr + 16, hdr + 12, hdr + len);
-      view.setUint16(hdr + 12, 0x8100);
+      view.setUint16(hdr + 12, ETHERTYPE_VLAN);
       view.setUint16(hdr + 14, this.#vtag);
       n += 4;
       this.#l2 += 4;

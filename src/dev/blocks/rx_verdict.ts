@@ -1,0 +1,135 @@
+/**
+ * The receive checksum unit: verifies the IPv4 header checksum and the TCP or UDP checksum of a frame
+ * that lies in receive buffers. A model names its status bits and statistics in VerdictNumbers. Left
+ * out: IPv6 extension headers, and more than one VLAN tag.
+ */
+
+import { type CksumKernel, fold16 } from '../../sys/cksum.ts';
+import {
+  ETHER_HDR_LEN,
+  ETHER_VLAN_ENCAP_LEN,
+  ETHERTYPE_IP,
+  ETHERTYPE_IPV6,
+  ETHERTYPE_VLAN,
+  IPPROTO_TCP,
+  IPPROTO_UDP,
+} from '../../sys/protocols.ts';
+
+/** A model's status bits, and the numbers of its statistics. */
+export interface VerdictNumbers {
+  /** IPv4, and its header checksum was verified. */
+  readonly ip4: number;
+  /** The IPv4 header checksum is wrong. */
+  readonly ip4Bad: number;
+  /** The TCP or UDP checksum was verified. */
+  readonly l4: number;
+  /** The TCP or UDP checksum is wrong. */
+  readonly l4Bad: number;
+  /** Statistics: wrong checksums of either kind. */
+  readonly ipErrors: number;
+  readonly l4Errors: number;
+  /** Whether the unit looks behind a VLAN tag. */
+  readonly vlan: boolean;
+}
+
+/** What the unit uses of its device. */
+interface VerdictCore {
+  readonly view: DataView;
+  readonly cksum: CksumKernel;
+  readonly stats: Float64Array;
+}
+
+/** The checksum unit of one device. */
+export class RxVerdict {
+  readonly #core: VerdictCore;
+  readonly #numbers: VerdictNumbers;
+  readonly #bufs: Uint32Array;
+
+  /** @param bufs (offset, length) pairs: the buffers that every frame lies in, from the first on */
+  constructor(core: VerdictCore, bufs: Uint32Array, numbers: VerdictNumbers) {
+    this.#core = core;
+    this.#bufs = bufs;
+    this.#numbers = numbers;
+  }
+
+  /**
+   * Verifies the checksums of a frame of `len` bytes in buffers of `bufSize` bytes; its headers are
+   * in the first one. Returns the model's status bits. With `trusted` the TCP or UDP checksum counts
+   * as right without being computed.
+   */
+  verdict(len: number, bufSize: number, trusted: boolean): number {
+    const { view, cksum, stats } = this.#core;
+    const { ip4, ip4Bad, ipErrors, vlan } = this.#numbers;
+    const frame = this.#bufs[0]!;
+    let l2 = ETHER_HDR_LEN;
+    let type = view.getUint16(frame + 12);
+    if (vlan && type === ETHERTYPE_VLAN && len >= ETHER_HDR_LEN + ETHER_VLAN_ENCAP_LEN) {
+      type = view.getUint16(frame + 16);
+      l2 += ETHER_VLAN_ENCAP_LEN;
+    }
+    const ip = frame + l2;
+    if (type === ETHERTYPE_IPV6) {
+      if (len < l2 + 40) return 0;
+      const payload = view.getUint16(ip + 4);
+      const proto = view.getUint8(ip + 6);
+      const addrs = cksum.sum(ip + 8, 32, 0);
+      return this.#l4(len, bufSize, l2 + 40, payload, proto, addrs, trusted);
+    }
+    if (type !== ETHERTYPE_IP || len < l2 + 20) return 0;
+    const hlen = (view.getUint8(ip) & 0xf) * 4;
+    if (view.getUint8(ip) >>> 4 !== 4 || hlen < 20 || len < l2 + hlen) return 0;
+    if (cksum.sum(ip, hlen, 0) !== 0xffff) {
+      stats[ipErrors]! += 1;
+      return ip4 | ip4Bad;
+    }
+    // The checksum of a fragment covers the whole datagram, which is not here.
+    if ((view.getUint16(ip + 6) & 0x3fff) !== 0) return ip4;
+    const payload = view.getUint16(ip + 2) - hlen;
+    const proto = view.getUint8(ip + 9);
+    const addrs = cksum.sum(ip + 12, 8, 0);
+    return ip4 | this.#l4(len, bufSize, l2 + hlen, payload, proto, addrs, trusted);
+  }
+
+  /**
+   * @param at offset of the TCP or UDP header in the frame
+   * @param l4Len bytes of that header and its data, as IP says
+   */
+  #l4(
+    len: number,
+    bufSize: number,
+    at: number,
+    l4Len: number,
+    proto: number,
+    addrSum: number,
+    trusted: boolean,
+  ): number {
+    const { view, stats } = this.#core;
+    const { l4, l4Bad, l4Errors } = this.#numbers;
+    const udp = proto === IPPROTO_UDP;
+    if (!udp && proto !== IPPROTO_TCP) return 0;
+    if (l4Len < (udp ? 8 : 20) || at + l4Len > len) return 0;
+    const header = this.#bufs[0]! + at;
+    if (udp && view.getUint16(header + 4) !== l4Len) return 0;
+    if (udp && view.getUint16(header + 6) === 0) return 0; // RFC 768: the sender computed none
+    if (trusted) return l4;
+    if (this.sum(at, l4Len, bufSize, fold16(addrSum + proto + l4Len)) === 0xffff) return l4;
+    stats[l4Errors]! += 1;
+    return l4 | l4Bad;
+  }
+
+  /** Sums `len` bytes of the frame from byte `off` on, on top of `sum`: folded. */
+  sum(off: number, len: number, bufSize: number, sum: number): number {
+    const { cksum } = this.#core;
+    let odd = false;
+    for (let i = Math.floor(off / bufSize); len > 0; i++) {
+      const skip = off % bufSize;
+      const n = Math.min(bufSize - skip, len);
+      const s = cksum.sum(this.#bufs[2 * i]! + skip, n, 0);
+      sum += odd ? ((s & 0xff) << 8) | (s >>> 8) : s;
+      if ((n & 1) === 1) odd = !odd;
+      off += n;
+      len -= n;
+    }
+    return fold16(sum);
+  }
+}
