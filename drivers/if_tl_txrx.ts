@@ -6,16 +6,14 @@
  */
 
 import { EINVAL, ENOMEM, type Errno } from '../src/sys/errno.ts';
-import type { Kva } from '../src/sys/types.ts';
+import { ETHER_HDR_LEN, TCP_CKSUM_OFF, UDP_CKSUM_OFF } from '../src/sys/protocols.ts';
 import { memView } from '../src/vm/arena.ts';
-import { m_copydata } from '../src/kern/m_copydata.ts';
 import {
   CSUM_IP6_TCP,
   CSUM_IP6_UDP,
   CSUM_IP_TCP,
   CSUM_IP_UDP,
   type Mbuf,
-  mtod,
 } from '../src/kern/mbuf.ts';
 import { bus_dmamap_sync, BUS_DMASYNC_POSTREAD, BUS_DMASYNC_PREWRITE } from '../src/bus/bus_dma.ts';
 import { bus_space_read_4, bus_space_write_4 } from '../src/bus/bus_space.ts';
@@ -49,16 +47,12 @@ import { dmaRxAfter, dmaRxBad, dmaRxTake, rxInput, rxVerdict } from './dma_rx.ts
 import { RING_TO_DEVICE, RING_TO_US } from './dma_setup.ts';
 import { dmaLoadTx, dmaTxDone } from './dma_tx.ts';
 import { TL_RX_NDESC, type TlSoftc } from './if_tlvar.ts';
+import { TxHeaders, txHeaders } from './tx_headers.ts';
 
-const ETHER_HDR_LEN = 14;
-const ETHERTYPE_VLAN = 0x8100;
 const TCP_REQUESTS = CSUM_IP_TCP | CSUM_IP6_TCP;
-const V6_REQUESTS = CSUM_IP6_TCP | CSUM_IP6_UDP;
 const REQUESTS = TCP_REQUESTS | CSUM_IP_UDP | CSUM_IP6_UDP;
-const TCP_CKSUM_OFF = 16;
-const UDP_CKSUM_OFF = 6;
-/** Headers that are looked at: Ethernet with a VLAN tag, IPv6. */
-const LOOK_MAX = ETHER_HDR_LEN + 4 + 40;
+
+const $headers = new TxHeaders();
 
 /** What the packet asks of the NIC, for its block. EINVAL: the headers are bad. */
 function tl_offload_setup(sc: TlSoftc, m: Mbuf): Errno {
@@ -66,17 +60,10 @@ function tl_offload_setup(sc: TlSoftc, m: Mbuf): Errno {
   sc.sumCmd = 0;
   sc.sumWhere = 0;
   if ((csum_flags & REQUESTS) === 0) return 0;
-  const v6 = (csum_flags & V6_REQUESTS) !== 0;
+  const error = txHeaders(m, sc.scratch, $headers);
+  if (error !== 0) return error;
   const tcp = (csum_flags & TCP_REQUESTS) !== 0;
-  const look = Math.min(LOOK_MAX, len);
-  let hdr: number = sc.scratch.m_data;
-  if (m.m_len >= look) hdr = mtod(m);
-  else m_copydata(m, 0, look, hdr as Kva);
-  if (look < ETHER_HDR_LEN + 20) return EINVAL;
-  const l2 = memView.getUint16(hdr + 12) === ETHERTYPE_VLAN ? ETHER_HDR_LEN + 4 : ETHER_HDR_LEN;
-  if (look < l2 + (v6 ? 40 : 20)) return EINVAL;
-  // With IPv6 extension headers the stack sums in software.
-  const start = l2 + (v6 ? 40 : (memView.getUint8(hdr + l2) & 0xf) * 4);
+  const start = $headers.l2 + $headers.l3;
   if (len < start + (tcp ? 20 : 8)) return EINVAL;
   sc.sumCmd = tcp ? TL_CMD_SUM : TL_CMD_SUM | TL_CMD_UDP;
   sc.sumWhere = start | ((start + (tcp ? TCP_CKSUM_OFF : UDP_CKSUM_OFF)) << 16);

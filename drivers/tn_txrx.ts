@@ -5,9 +5,8 @@
  */
 
 import { EINVAL, ENOMEM, type Errno } from '../src/sys/errno.ts';
-import type { Kva } from '../src/sys/types.ts';
+import { IPPROTO_TCP, IPPROTO_UDP } from '../src/sys/protocols.ts';
 import { memView } from '../src/vm/arena.ts';
-import { m_copydata } from '../src/kern/m_copydata.ts';
 import {
   CSUM_IP,
   CSUM_IP6_TCP,
@@ -17,7 +16,6 @@ import {
   CSUM_TSO,
   type Mbuf,
   M_VLANTAG,
-  mtod,
 } from '../src/kern/mbuf.ts';
 import {
   bus_dmamap_sync,
@@ -65,49 +63,30 @@ import { dmaRxAfter, dmaRxBad, dmaRxTake, rxInput, rxVerdict } from './dma_rx.ts
 import { RING_TO_DEVICE, RING_TO_US } from './dma_setup.ts';
 import { dmaLoadTx, dmaTxDone } from './dma_tx.ts';
 import { TN_RX_NDESC, type TnSoftc } from './if_tnvar.ts';
+import { headerBytes, TxHeaders, txHeaders } from './tx_headers.ts';
 
-const ETHER_HDR_LEN = 14;
-const ETHERTYPE_VLAN = 0x8100;
-const ETHERTYPE_IPV6 = 0x86dd;
 const L4_REQUESTS = CSUM_IP_TCP | CSUM_IP_UDP | CSUM_IP6_TCP | CSUM_IP6_UDP | CSUM_TSO;
 const TCP_REQUESTS = CSUM_IP_TCP | CSUM_IP6_TCP | CSUM_TSO;
 const REQUESTS = L4_REQUESTS | CSUM_IP;
-const IPPROTO_TCP = 6;
-const IPPROTO_UDP = 17;
-/**
- * The first `need` bytes of the packet in one piece: in place if the first mbuf has them, else
- * copied. Asks for headers only, never for a payload byte.
- */
-function headers(sc: TnSoftc, m: Mbuf, need: number): Kva {
-  if (m.m_len >= need) return mtod(m);
-  m_copydata(m, 0, need, sc.scratch.m_data as Kva);
-  return sc.scratch.m_data as Kva;
-}
+
+const $headers = new TxHeaders();
 
 /** Computes the context descriptor for what the packet asks of the NIC. EINVAL: headers are bad. */
 function tn_offload_setup(sc: TnSoftc, m: Mbuf): Errno {
   const { csum_flags, len, tso_segsz } = m.m_pkthdr;
-  let l2 = ETHER_HDR_LEN;
-  if (len < l2 + 4) return EINVAL;
-  let hdr = headers(sc, m, l2 + 4);
-  if (memView.getUint16(hdr + 12) === ETHERTYPE_VLAN) l2 += 4;
-  // Not from csum_flags: CSUM_TSO has a bit for each version, and FreeBSD's TCP sets both.
-  const v6 = memView.getUint16(hdr + l2 - 2) === ETHERTYPE_IPV6;
-  let l3 = 40;
-  if (len < l2 + (v6 ? 40 : 20)) return EINVAL;
-  hdr = headers(sc, m, l2 + (v6 ? 40 : 20));
-  if (!v6) l3 = (memView.getUint8(hdr + l2) & 0xf) * 4;
+  const error = txHeaders(m, sc.scratch, $headers);
+  if (error !== 0) return error;
+  const { l2, l3, v6, proto } = $headers;
   let cmd = TN_TXD_CTX;
   let l4 = 0;
   if ((csum_flags & L4_REQUESTS) !== 0) {
     const tcp = (csum_flags & TCP_REQUESTS) !== 0;
     // With IPv6 extension headers the stack sums in software: the next header is TCP or UDP.
-    const proto = memView.getUint8(hdr + l2 + (v6 ? 6 : 9));
     if (proto !== (tcp ? IPPROTO_TCP : IPPROTO_UDP)) return EINVAL;
     l4 = tcp ? 20 : 8;
     if (len < l2 + l3 + l4) return EINVAL;
     if (tcp) {
-      hdr = headers(sc, m, l2 + l3 + l4);
+      const hdr = headerBytes(m, l2 + l3 + l4, sc.scratch);
       l4 = (memView.getUint8(hdr + l2 + l3 + 12) >>> 4) * 4;
     }
     cmd |= TN_TXD_TXSM | (tcp ? TN_TXD_TCP : 0);
