@@ -7,7 +7,7 @@
 import { ENOMEM, ENXIO, type Errno } from '../src/sys/errno.ts';
 import { mem } from '../src/vm/arena.ts';
 import { MJUMPAGESIZE } from '../src/kern/mbuf.ts';
-import { type BusDmaTag } from '../src/bus/bus_dma.ts';
+import type { BusDmaTag } from '../src/bus/bus_dma.ts';
 import { bus_space_read_4, bus_space_write_4 } from '../src/bus/bus_space.ts';
 import type { MmioRegion } from '../src/bus/device.ts';
 import type { IntrVector } from '../src/bus/intr.ts';

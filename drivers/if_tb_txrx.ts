@@ -7,7 +7,7 @@
 
 import { ENOMEM, type Errno } from '../src/sys/errno.ts';
 import { memView } from '../src/vm/arena.ts';
-import { type Mbuf } from '../src/kern/mbuf.ts';
+import type { Mbuf } from '../src/kern/mbuf.ts';
 import {
   bus_dmamap_sync,
   bus_dmamap_unload,

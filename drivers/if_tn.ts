@@ -15,7 +15,7 @@ import {
   CSUM_IP_UDP,
   MJUMPAGESIZE,
 } from '../src/kern/mbuf.ts';
-import { type BusDmaTag } from '../src/bus/bus_dma.ts';
+import type { BusDmaTag } from '../src/bus/bus_dma.ts';
 import { bus_space_read_4, bus_space_write_4 } from '../src/bus/bus_space.ts';
 import type { MmioRegion } from '../src/bus/device.ts';
 import type { IntrVector } from '../src/bus/intr.ts';

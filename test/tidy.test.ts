@@ -88,6 +88,49 @@ function importFaults({ path, code }: Pick<Source, 'path' | 'code'>): string[] {
   return faults;
 }
 
+/**
+ * Module specifiers of the imports and re-exports that exist at run time: not `import type`, and not a
+ * list of nothing but inline `type` names. `import()` does not count: it runs when the module that
+ * calls it has been evaluated.
+ */
+function valueSpecifiers(code: string): string[] {
+  const statement =
+    /(?:^|[;\n])[ \t]*(?:import|export)\s*((?:\w+\s*,?\s*)?(?:\*(?:\s*as\s+\w+)?|\{[^}]*\})?)\s*from\s*(['"])([^'"\n]+)\2/g;
+  const sideEffect = /(?:^|[;\n])[ \t]*import\s*(['"])([^'"\n]+)\1/g;
+  const found = [...code.matchAll(sideEffect)].map((match) => match[2]!);
+  for (const [, clause, , spec] of code.matchAll(statement)) {
+    if (/^type\s*[{*\w]/.test(clause!)) continue;
+    const names = /^\{([^}]*)\}$/.exec(clause!)?.[1]?.split(',') ?? null;
+    const values = names?.filter((name) => name.trim() !== '' && !/^\s*type\s/.test(name));
+    if (values?.length !== 0) found.push(spec!);
+  }
+  return found;
+}
+
+/** Cycles of value imports, each as `a -> b -> a`; one for each import that closes a cycle. */
+function importCycles(files: readonly Pick<Source, 'path' | 'code'>[]): string[] {
+  const edges = new Map(
+    files.map(({ path, code }) => {
+      const local = valueSpecifiers(code).filter((spec) => spec.startsWith('.'));
+      return [path, local.map((spec) => posix.join(posix.dirname(path), spec))];
+    }),
+  );
+  const cycles: string[] = [];
+  const done = new Set<string>();
+  const open: string[] = [];
+  const visit = (path: string): void => {
+    const at = open.indexOf(path);
+    if (at >= 0) cycles.push([...open.slice(at), path].join(' -> '));
+    if (at >= 0 || done.has(path)) return;
+    open.push(path);
+    for (const target of edges.get(path) ?? []) visit(target);
+    open.pop();
+    done.add(path);
+  };
+  for (const path of edges.keys()) visit(path);
+  return cycles;
+}
+
 /** Folders whose business the real world is, and what is no part of the machine. */
 const REAL_WORLD = /^(src\/(host|cli|apps)|test|scripts|native-bindings|types)\//;
 const FORBIDDEN: [RegExp, string][] = [
@@ -174,6 +217,12 @@ describe('tidy', () => {
 
   it('keeps the import directions', () => {
     expect(sources.flatMap(importFaults)).to.deep.equal([]);
+  });
+
+  it('has no cycle of imports that exist at run time', () => {
+    const ours = sources.filter(({ path }) => /^(src|drivers|native-bindings)\//.test(path));
+    expect(ours.flatMap(({ code }) => valueSpecifiers(code)).length).to.be.above(1000);
+    expect(importCycles(ours)).to.deep.equal([]);
   });
 
   it('keeps clocks, timers, randomness and files to src/host, src/cli and src/apps', () => {
@@ -277,6 +326,44 @@ describe('tidy', () => {
       expect(faultsOf('src/host/tap.ts', "from '../../native-bindings/index.ts'")).to.be.empty;
       expect(faultsOf('src/vm/a.ts', "from '../../native-bindings/index.ts'")).to.have.lengthOf(1);
       expect(faultsOf('src/nonesuch/a.ts', '')).to.have.lengthOf(1);
+    });
+
+    it('tell a value import from a type import', () => {
+      const values = [
+        "import { a } from './a.ts';",
+        "import {\n  type A,\n  b,\n} from './a.ts';",
+        "import a from './a.ts';",
+        "import a, { type A } from './a.ts';",
+        "import * as a from './a.ts';",
+        "export * from './a.ts';",
+        "export { a } from './a.ts';",
+        "import './a.ts';",
+      ];
+      for (const code of values) expect(valueSpecifiers(code), code).to.deep.equal(['./a.ts']);
+      const types = [
+        "import type { A } from './a.ts';",
+        "import type A from './a.ts';",
+        "import type * as A from './a.ts';",
+        "import { type A, type B } from './a.ts';",
+        "export type { A } from './a.ts';",
+        "const a = await import('./a.ts');",
+        "export function f() {}\nimport type { A } from './a.ts';",
+      ];
+      for (const code of types) expect(valueSpecifiers(code), code).to.deep.equal([]);
+    });
+
+    it('see a cycle of value imports, and no other', () => {
+      const a = { path: 'src/vm/a.ts', code: "import { b } from './b.ts';" };
+      const b = (code: string) => ({ path: 'src/vm/b.ts', code });
+      const c = { path: 'src/sys/c.ts', code: "export { a } from '../vm/a.ts';" };
+      expect(importCycles([a, b("import { c } from '../sys/c.ts';"), c])).to.deep.equal([
+        'src/vm/a.ts -> src/vm/b.ts -> src/sys/c.ts -> src/vm/a.ts',
+      ]);
+      expect(importCycles([a, b("import { b } from './b.ts';")])).to.deep.equal([
+        'src/vm/b.ts -> src/vm/b.ts',
+      ]);
+      expect(importCycles([a, b("import type { c } from '../sys/c.ts';"), c])).to.deep.equal([]);
+      expect(importCycles([a, b('')])).to.deep.equal([]);
     });
 
     it('tell a timer from a method of its name', () => {
