@@ -75,7 +75,7 @@ export interface NativeAddon {
   // cksum.cpp
   cksum(off: number, len: number, sum: number, scalar: 0 | 1): number;
 
-  // tn_napi.cpp: the NIC `tn`, device build `native`. What the numbers mean is in native_tn.ts.
+  // tn_napi.cpp: the NIC `tn`, device build `native`. What the numbers mean is in tn_abi.ts.
   tnOpen(fd: number, mac: Uint8Array, params: Float64Array): number;
   tnClose(id: number): number;
   tnRewire(id: number, fd: number): number;

@@ -47,7 +47,7 @@ const RULES: Rule[] = [
   },
   { folder: 'src/fault/', may: inSrc('sys') },
   { folder: 'src/pcap/', may: inSrc('sys') },
-  { folder: 'src/host/', may: /^(src\/sys|native-bindings)\// },
+  { folder: 'src/host/', may: /^(src\/sys\/|native-bindings\/|src\/dev\/[^/]+\/[^/]*reg\.ts$)/ },
   { folder: 'src/api/', may: inSrc('sys', 'kern', 'net', 'netinet', 'netinet6') },
   {
     folder: 'src/ctl/',
@@ -324,6 +324,8 @@ describe('tidy', () => {
       expect(faultsOf('drivers/if_tn.ts', "from '../src/dev/tn/tnreg.ts'")).to.deep.equal([]);
       expect(faultsOf('drivers/if_tn.ts', "from '../src/dev/tn/tn.ts'")).to.have.lengthOf(1);
       expect(faultsOf('src/host/tap.ts', "from '../../native-bindings/index.ts'")).to.be.empty;
+      expect(faultsOf('src/host/native_tn.ts', "from '../dev/tn/tnreg.ts'")).to.deep.equal([]);
+      expect(faultsOf('src/host/native_tn.ts', "from '../dev/tn/tn.ts'")).to.have.lengthOf(1);
       expect(faultsOf('src/vm/a.ts', "from '../../native-bindings/index.ts'")).to.have.lengthOf(1);
       expect(faultsOf('src/nonesuch/a.ts', '')).to.have.lengthOf(1);
     });

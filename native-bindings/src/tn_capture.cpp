@@ -8,29 +8,26 @@ namespace tapnic::tn {
 
 namespace {
 
-constexpr uint32_t kProd = 0, kCons = 4, kLost = 8, kPoints = 12, kSnaplen = 16, kBoot = 48;
-constexpr uint32_t kHeaderBytes = 64, kRecordBytes = 32;
-constexpr uint32_t kPointWire = 4, kPointWrap = 0xffff;
 constexpr int64_t kSecond = 1000000000;
 
 // Finds `size` bytes in one piece of a data area of `bytes`, wrapping if need be; the ring never
 // fills to the last byte. The position, or -1.
 int64_t Room(uint8_t* ring, uint32_t bytes, uint32_t size) {
-  const uint32_t prod = LoadLe32(ring + kProd), cons = LoadLe32(ring + kCons);
+  const uint32_t prod = LoadLe32(ring + CAPTURE_PROD), cons = LoadLe32(ring + CAPTURE_CONS);
   if (prod >= bytes || cons >= bytes || prod % 8 != 0 || size >= bytes) return -1;
   if (prod < cons) return prod + size < cons ? int64_t{prod} : -1;
   if (size < bytes - prod || (size == bytes - prod && cons > 0)) return prod;
   if (size >= cons) return -1;
-  uint8_t* rec = ring + kHeaderBytes + prod;
-  StoreLe32(rec, bytes - prod);
-  PutLe16(rec + 4, kPointWrap);
+  uint8_t* rec = ring + CAPTURE_HEADER_BYTES + prod;
+  StoreLe32(rec + CAPTURE_R_SIZE, bytes - prod);
+  PutLe16(rec + CAPTURE_R_POINT, CAPTURE_WRAP);
   return 0;
 }
 
 }  // namespace
 
 bool Device::CaptureWants() const {
-  return c_.capture != nullptr && (LoadLe32(c_.capture + kPoints) & 1u << kPointWire) != 0;
+  return c_.capture != nullptr && (LoadLe32(c_.capture + CAPTURE_POINTS) & 1u << CAPTURE_WIRE) != 0;
 }
 
 void Device::Stamp(uint8_t* rec) const {
@@ -40,36 +37,36 @@ void Device::Stamp(uint8_t* rec) const {
     clock_gettime(CLOCK_MONOTONIC, &ts);
     now = ts.tv_sec * kSecond + ts.tv_nsec - c_.monotonicBias;
   }
-  const int64_t nsec = now % kSecond + LoadLe32(c_.capture + kBoot + 4);
-  const int64_t sec = now / kSecond + LoadLe32(c_.capture + kBoot);
-  StoreLe32(rec + 8, static_cast<uint32_t>(sec + nsec / kSecond));
-  StoreLe32(rec + 12, static_cast<uint32_t>(nsec % kSecond));
+  const int64_t nsec = now % kSecond + LoadLe32(c_.capture + CAPTURE_BOOT + 4);
+  const int64_t sec = now / kSecond + LoadLe32(c_.capture + CAPTURE_BOOT);
+  StoreLe32(rec + CAPTURE_R_SEC, static_cast<uint32_t>(sec + nsec / kSecond));
+  StoreLe32(rec + CAPTURE_R_NSEC, static_cast<uint32_t>(nsec % kSecond));
 }
 
 // Records one frame of `wirelen` bytes, which the pieces have at least.
 void Device::Capture(uint32_t flags, uint32_t pktId, const iovec* iov, uint32_t niov,
                      uint32_t wirelen) {
   uint8_t* ring = c_.capture;
-  const uint32_t snaplen = LoadLe32(ring + kSnaplen + 4 * kPointWire);
+  const uint32_t snaplen = LoadLe32(ring + CAPTURE_SNAPLEN + 4 * CAPTURE_WIRE);
   const uint32_t caplen = wirelen < snaplen ? wirelen : snaplen;
-  const uint32_t size = (kRecordBytes + caplen + 7) & ~7u;
-  const uint32_t bytes = c_.captureBytes - kHeaderBytes;
+  const uint32_t size = (CAPTURE_RECORD_BYTES + caplen + 7) & ~7u;
+  const uint32_t bytes = c_.captureBytes - CAPTURE_HEADER_BYTES;
   const int64_t at = Room(ring, bytes, size);
   if (at < 0) {
-    StoreLe32(ring + kLost, LoadLe32(ring + kLost) + 1);
-    Count(kReasonCaptureFull);
+    StoreLe32(ring + CAPTURE_LOST, LoadLe32(ring + CAPTURE_LOST) + 1);
+    Count(TN_REASON_CAPTURE_FULL);
     return;
   }
-  uint8_t* rec = ring + kHeaderBytes + at;
-  StoreLe32(rec, size);
-  PutLe16(rec + 4, kPointWire);
-  PutLe16(rec + 6, flags);
+  uint8_t* rec = ring + CAPTURE_HEADER_BYTES + at;
+  StoreLe32(rec + CAPTURE_R_SIZE, size);
+  PutLe16(rec + CAPTURE_R_POINT, CAPTURE_WIRE);
+  PutLe16(rec + CAPTURE_R_FLAGS, flags);
   Stamp(rec);
-  StoreLe32(rec + 16, c_.captureUnit);
-  StoreLe32(rec + 20, pktId);
-  StoreLe32(rec + 24, caplen);
-  StoreLe32(rec + 28, wirelen);
-  uint8_t* dst = rec + kRecordBytes;
+  StoreLe32(rec + CAPTURE_R_UNIT, c_.captureUnit);
+  StoreLe32(rec + CAPTURE_R_PKTID, pktId);
+  StoreLe32(rec + CAPTURE_R_CAPLEN, caplen);
+  StoreLe32(rec + CAPTURE_R_WIRELEN, wirelen);
+  uint8_t* dst = rec + CAPTURE_RECORD_BYTES;
   uint32_t left = caplen;
   for (uint32_t i = 0; i < niov && left > 0; i++) {
     const uint32_t n = iov[i].iov_len < left ? static_cast<uint32_t>(iov[i].iov_len) : left;
@@ -78,8 +75,8 @@ void Device::Capture(uint32_t flags, uint32_t pktId, const iovec* iov, uint32_t 
     left -= n;
   }
   const auto next = static_cast<uint32_t>(at) + size;
-  StoreLe32(ring + kProd, next == bytes ? 0 : next);
-  flags_ |= kCaptured;
+  StoreLe32(ring + CAPTURE_PROD, next == bytes ? 0 : next);
+  flags_ |= TN_DO_CAPTURED;
 }
 
 }  // namespace tapnic::tn

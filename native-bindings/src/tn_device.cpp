@@ -5,6 +5,12 @@
 
 namespace tapnic::tn {
 
+namespace {
+// TN_FEATURES without what depends on timer and mode.
+constexpr uint32_t kFeatures = TN_FEAT_IXSM | TN_FEAT_TXSM | TN_FEAT_TSO4 | TN_FEAT_TSO6 |
+                               TN_FEAT_VLAN | TN_FEAT_RXCSUM;
+}  // namespace
+
 void PieceSum::Add(const uint8_t* p, size_t len) {
   const uint32_t s = CksumAdd(p, len, 0);
   sum_ += odd_ ? CksumSwapHalves(s) : s;
@@ -12,8 +18,8 @@ void PieceSum::Add(const uint8_t* p, size_t len) {
 }
 
 Device::Device(const Config& config) : c_(config) {
-  tx_.iov[0] = {tx_.vnetHdr, kVnetHdrLen};
-  rx_.iov[0] = {rx_.vnetHdr, kVnetHdrLen};
+  tx_.iov[0] = {tx_.vnetHdr, VNET_HDR_LEN};
+  rx_.iov[0] = {rx_.vnetHdr, VNET_HDR_LEN};
   Reset();
   flags_ = 0;
 }
@@ -24,15 +30,15 @@ uint32_t Device::Flags() {
   return flags;
 }
 
-void Device::Count(Reason why) {
+void Device::Count(uint32_t why) {
   reasons[why]++;
-  flags_ |= kReasonsUp;
+  flags_ |= TN_DO_REASONS;
 }
 
 // The last call of a run counts.
 void Device::SetReadable(bool on) {
-  flags_ &= ~(kReadOn | kReadOff);
-  flags_ |= on ? kReadOn : kReadOff;
+  flags_ &= ~(TN_DO_READ_ON | TN_DO_READ_OFF);
+  flags_ |= on ? TN_DO_READ_ON : TN_DO_READ_OFF;
 }
 
 // `len` bytes of RAM at a bus address, or null after counting a fault. Page 0 is never used.
@@ -42,7 +48,7 @@ uint8_t* Device::Map(uint32_t lo, uint32_t hi, uint32_t len) {
   if (addr >= c_.ramBase && off >= 4096 && off <= c_.ramBytes && len <= c_.ramBytes - off)
     return c_.mem + off;
   stats[TN_ST_DMA_FAULTS]++;
-  Count(kReasonDmaFault);
+  Count(TN_REASON_DMA_FAULT);
   return nullptr;
 }
 
@@ -77,7 +83,7 @@ void Device::UpdateLine() {
       if (timerArmed_) return;
       timerArmed_ = true;
       timerNs = dueNs;
-      flags_ |= kTimer;
+      flags_ |= TN_DO_TIMER;
       return;
     }
     everRaised_ = true;
@@ -85,48 +91,48 @@ void Device::UpdateLine() {
   }
   if (!asserted_) stats[TN_ST_INTERRUPTS]++;
   asserted_ = true;
-  flags_ |= kIntr;
+  flags_ |= TN_DO_INTR;
 }
 
 void Device::Stop(Ring* ring, uint32_t cause) {
   ring->stopped = true;
-  Count(kReasonBadRing);
+  Count(TN_REASON_BAD_RING);
   Cause(cause);
 }
 
-uint32_t Device::OnEvent(Event event) {
+uint32_t Device::OnEvent(uint32_t event) {
   switch (event) {
-    case kEventReadable:
+    case TN_EV_READABLE:
       RxDrain();
       break;
-    case kEventWritable:
+    case TN_EV_WRITABLE:
       TxWritable();
       break;
-    case kEventLinkUp:
+    case TN_EV_LINK_UP:
       SetLink(true);
       RxWireBack();
       break;
-    case kEventLinkDown:
+    case TN_EV_LINK_DOWN:
       SetLink(false);
       // What waited for room on the wire is let go, so that the driver gets it back.
       TxWritable();
       break;
-    case kEventTx:
+    case TN_EV_TX:
       tx_.posted = false;
       TxConsume();
       break;
-    case kEventRx:
+    case TN_EV_RX:
       rx_.posted = false;
       RxDrain();
       break;
-    case kEventTimer:
+    case TN_EV_TIMER:
       timerArmed_ = false;
       UpdateLine();
       break;
-    case kEventReset:
+    case TN_EV_RESET:
       Reset();
       break;
-    case kNEvents:
+    default:
       break;
   }
   return Flags();
@@ -148,7 +154,7 @@ uint32_t Device::Read(uint32_t off) {
     case TN_STATUS:
       return ReadStatus();
     case TN_FEATURES:
-      return TN_FEAT_ALWAYS | (c_.hasTimer ? TN_FEAT_ITR : 0) | (c_.vnet ? 0 : TN_FEAT_LRO);
+      return kFeatures | (c_.hasTimer ? TN_FEAT_ITR : 0) | (c_.vnet ? 0 : TN_FEAT_LRO);
     case TN_MACL:
       return Le16(mac + 2) << 16 | Le16(mac);
     case TN_MACH:
@@ -194,7 +200,7 @@ uint32_t Device::ReadRing(uint32_t off) {
       return rx_.bufSize;
     default:
       stats[TN_ST_BAD_REG]++;
-      reasons[kReasonBadReg]++;
+      reasons[TN_REASON_BAD_REG]++;
       return 0xffffffff;
   }
 }
@@ -209,7 +215,7 @@ uint32_t Device::ReadStat(uint32_t off) {
 uint32_t Device::Write(uint32_t off, uint32_t value) {
   if (!WriteReg(off, value)) {
     stats[TN_ST_BAD_REG]++;
-    Count(kReasonBadReg);
+    Count(TN_REASON_BAD_REG);
   }
   return Flags();
 }
@@ -285,7 +291,7 @@ bool Device::WriteRing(uint32_t off, uint32_t value) {
       ring.len = value;
       return true;
     case TN_RXBSZ:
-      if (value != 2048 && value != 4096) return false;
+      if (value != TN_RXBSZ_MIN && value != TN_RXBSZ_MAX) return false;
       rx_.bufSize = value;
       return true;
     default:
@@ -326,8 +332,8 @@ void Device::Reset() {
     ring->baseLo = ring->baseHi = ring->len = 0;
     ring->stopped = false;
   }
-  rx_.bufSize = 2048;
-  rx_.frameMax = 1518;
+  rx_.bufSize = TN_RXBSZ_MIN;
+  rx_.frameMax = TN_MAXFRM_RESET;
   memcpy(rx_.mac, c_.mac, sizeof rx_.mac);
   rx_.mta[0] = rx_.mta[1] = 0;
   ctrl_ = 0;

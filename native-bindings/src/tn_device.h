@@ -2,8 +2,8 @@
 // access or an event runs the device to its end and returns what the loop has to do; it never calls
 // up, never blocks and never allocates. tn_device.cpp has the registers and the interrupt line,
 // tn_tx.cpp and tn_offload.cpp transmit, tn_rx.cpp, tn_verdict.cpp and tn_lro.cpp receive,
-// tn_capture.cpp records, tn_napi.cpp is the door to JavaScript. src/dev/tn is the
-// reference: it does the same.
+// tn_capture.cpp records, tn_napi.cpp is the door to JavaScript. tn_regs.h has the numbers and is
+// generated. src/dev/tn is the reference: it does the same.
 //
 // Distrust: registers and host memory may hold anything, and host memory may change while the
 // device looks at it (file pages are filled by other threads). So every word that decides something
@@ -18,52 +18,6 @@
 #include "tn_regs.h"
 
 namespace tapnic::tn {
-
-// What the loop has to do after a call.
-constexpr uint32_t kPostTx = 0x1;       // send kEventTx on the next turn
-constexpr uint32_t kPostRx = 0x2;       // send kEventRx on the next turn
-constexpr uint32_t kArm = 0x4;          // ask the wire for one kEventWritable
-constexpr uint32_t kReadOn = 0x8;       // kEventReadable is wanted
-constexpr uint32_t kReadOff = 0x10;     // and now it is not
-constexpr uint32_t kIntr = 0x20;        // raise the interrupt line
-constexpr uint32_t kTimer = 0x40;       // send kEventTimer at `timerNs`
-constexpr uint32_t kCaptured = 0x80;    // records wait in the capture ring
-constexpr uint32_t kReasonsUp = 0x100;  // `reasons` counted something
-
-enum Event : uint32_t {
-  kEventReadable,  // frames wait on the wire
-  kEventWritable,  // the wire has room
-  kEventLinkUp,
-  kEventLinkDown,
-  kEventTx,     // the turn asked for with kPostTx
-  kEventRx,     // with kPostRx
-  kEventTimer,  // with kTimer
-  kEventReset,  // as TN_CTRL.RST: being unplugged
-  kNEvents,
-};
-
-// Why something was dropped or delayed; src/host/native_tn.ts has the reasons in the same order.
-enum Reason : uint32_t {
-  kReasonBadReg,
-  kReasonDmaFault,
-  kReasonTxBad,
-  kReasonRxNodesc,
-  kReasonRxBad,
-  kReasonRxRunt,
-  kReasonBadRing,
-  kReasonRxOversize,
-  kReasonRxFilter,
-  kReasonWireFull,
-  kReasonWireError,
-  kReasonLinkDown,
-  kReasonCaptureFull,
-  kNReasons,
-};
-
-constexpr uint32_t kVnetHdrLen = 12;  // virtio-net header with num_buffers, VIRTIO 1.1, 5.1.6
-constexpr uint8_t kVnetNeedsCsum = 1, kVnetDataValid = 2;
-constexpr uint8_t kVnetGsoTcpv4 = 1, kVnetGsoTcpv6 = 4, kVnetGsoEcn = 0x80;
-constexpr uint32_t kEtherHdrLen = 14;
 
 // Big- and little-endian fields at any address.
 inline uint32_t Be16(const uint8_t* p) { return static_cast<uint32_t>(p[0] << 8 | p[1]); }
@@ -174,7 +128,7 @@ struct Tx : Ring {
   uint32_t frameLen = 0;
 
   // On-board memory.
-  uint8_t vnetHdr[kVnetHdrLen] = {};
+  uint8_t vnetHdr[VNET_HDR_LEN] = {};
   uint8_t hdr[TN_HDR_MAX] = {};
   uint8_t zero[TN_FRAME_MIN] = {};
 
@@ -184,7 +138,7 @@ struct Tx : Ring {
   uint32_t PayloadLen() const { return total + (vle ? 4 : 0) - hdrLen; }
 };
 
-constexpr uint32_t kRxBufsMax = TN_MAXFRM_MAX / 2048 + 1;
+constexpr uint32_t kRxBufsMax = TN_MAXFRM_MAX / TN_RXBSZ_MIN + 1;
 
 // Coalescing: the frame under way, which exists only while a drain runs, and the segment looked at.
 // Headers are in on-board memory; what host memory holds decides nothing once they are copied.
@@ -207,15 +161,15 @@ struct Lro {
   uint32_t Finish();
 
  private:
-  uint32_t SegPayload() const { return segLen - kEtherHdrLen - segL3 - segL4; }
+  uint32_t SegPayload() const { return segLen - ETHER_HDR_LEN - segL3 - segL4; }
   uint32_t PayloadSum() const;
   bool Continues() const;
   void Append(const iovec* from, uint32_t bufSize, uint32_t at, uint32_t n);
 };
 
 struct Rx : Ring {
-  uint32_t bufSize = 2048;
-  uint32_t frameMax = 1518;
+  uint32_t bufSize = TN_RXBSZ_MIN;
+  uint32_t frameMax = TN_MAXFRM_RESET;
   uint8_t mac[6] = {};
   uint32_t mta[2] = {};
   bool stalled = false;  // too few buffers: not reading the wire until TN_RDT moves
@@ -224,7 +178,7 @@ struct Rx : Ring {
   iovec iov[kRxBufsMax + 1];
   uint32_t nbufs = 0;
   uint32_t vtag = 0;
-  uint8_t vnetHdr[kVnetHdrLen] = {};
+  uint8_t vnetHdr[VNET_HDR_LEN] = {};
   Lro lro;
 
   iovec* Bufs() { return iov + 1; }
@@ -238,9 +192,9 @@ class Device {
  public:
   explicit Device(const Config& config);
 
-  // Both run to the end; the flags are what the loop has to do.
+  // Both run to the end and return TN_DO_* flags; `event` is one of TN_EV_*.
   uint32_t Write(uint32_t off, uint32_t value);
-  uint32_t OnEvent(Event event);
+  uint32_t OnEvent(uint32_t event);
   uint32_t Read(uint32_t off);
 
   // The wire was closed: what is sent from now on fails.
@@ -250,7 +204,7 @@ class Device {
   int fd() const { return c_.fd; }
 
   double stats[TN_NSTATS] = {};
-  uint32_t reasons[kNReasons] = {};  // since the loop took them last
+  uint32_t reasons[TN_REASON_COUNT] = {};  // since the loop took them last
   int64_t nowNs = 0;                 // the machine's time, set by the loop where it matters
   int64_t timerNs = 0;
 
@@ -269,7 +223,7 @@ class Device {
   void Cause(uint32_t bits);
   void SetLink(bool up);
   void UpdateLine();
-  void Count(Reason why);
+  void Count(uint32_t why);
   void Stop(Ring* ring, uint32_t cause);
   void SetReadable(bool on);
   uint8_t* Map(uint32_t lo, uint32_t hi, uint32_t len);

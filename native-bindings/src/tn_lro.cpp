@@ -7,9 +7,6 @@
 namespace tapnic::tn {
 
 namespace {
-constexpr uint32_t kEthertypeIp = 0x0800, kEthertypeIpv6 = 0x86dd;
-constexpr uint32_t kIpprotoTcp = 6;
-constexpr uint32_t kThPush = 0x08, kThAck = 0x10;
 constexpr uint32_t kHdrMin = 14 + 20 + 20;
 constexpr uint32_t kIpLenMax = 65535;
 // First word of options that are NOP, NOP and a time stamp, RFC 7323, appendix A.
@@ -17,9 +14,9 @@ constexpr uint32_t kTsWord = 0x0101080a;
 
 // Sums a pseudo-header and the TCP header, not folded.
 uint32_t HeaderSum(const uint8_t* hdr, uint32_t l3, uint32_t l4, uint32_t l4Len) {
-  const uint8_t* ip = hdr + kEtherHdrLen;
+  const uint8_t* ip = hdr + ETHER_HDR_LEN;
   const uint32_t addrs = l3 == 20 ? CksumAdd(ip + 12, 8, 0) : CksumAdd(ip + 8, 32, 0);
-  return addrs + kIpprotoTcp + l4Len + CksumAdd(ip + l3, l4, 0);
+  return addrs + IPPROTO_TCP + l4Len + CksumAdd(ip + l3, l4, 0);
 }
 
 // Whether the 32-bit number at `a` is that at `b` or later, modulo 2^32.
@@ -33,31 +30,31 @@ bool Lro::Eligible(const uint8_t* frame, uint32_t len, uint32_t verdict) {
   if ((verdict & ~TN_RXS_IPCS) != TN_RXS_L4CS || len <= kHdrMin) return false;
   memcpy(seg, frame, len < sizeof seg ? len : sizeof seg);
   const uint32_t type = Be16(seg + 12);
-  const uint8_t* ip = seg + kEtherHdrLen;
-  const bool v4 = type == kEthertypeIp;
-  if (!v4 && type != kEthertypeIpv6) return false;
+  const uint8_t* ip = seg + ETHER_HDR_LEN;
+  const bool v4 = type == ETHERTYPE_IP;
+  if (!v4 && type != ETHERTYPE_IPV6) return false;
   if (v4 ? ip[0] != 0x45 : ip[0] >> 4 != 6) return false;
-  if (ip[v4 ? 9 : 6] != kIpprotoTcp) return false;
+  if (ip[v4 ? 9 : 6] != IPPROTO_TCP) return false;
   const uint32_t ipLen = v4 ? Be16(ip + 2) : Be16(ip + 4) + 40;
-  if (kEtherHdrLen + ipLen != len) return false;
+  if (ETHER_HDR_LEN + ipLen != len) return false;
   const uint32_t hlen = v4 ? 20 : 40;
   const uint8_t* th = ip + hlen;
   const uint32_t thLen = (th[12] >> 4) * 4u;
   if ((th[12] & 0xf) != 0 || (thLen != 20 && thLen != 32)) return false;
   if (ipLen <= hlen + thLen) return false;
   if (thLen == 32 && Be32(th + 20) != kTsWord) return false;
-  if ((th[13] & ~kThPush) != kThAck) return false;
+  if ((th[13] & ~TH_PUSH) != TH_ACK) return false;
   segL3 = hlen;
   segL4 = thLen;
   segLen = len;
   segStatus = verdict;
-  pushed = (th[13] & kThPush) != 0;
+  pushed = (th[13] & TH_PUSH) != 0;
   return true;
 }
 
 // What the segment's data sum up to: all of it sums up to 0xffff, as has been verified.
 uint32_t Lro::PayloadSum() const {
-  return ~Fold16(HeaderSum(seg, segL3, segL4, segLen - kEtherHdrLen - segL3)) & 0xffff;
+  return ~Fold16(HeaderSum(seg, segL3, segL4, segLen - ETHER_HDR_LEN - segL3)) & 0xffff;
 }
 
 // Begins a frame with the segment, which lies in `from`.
@@ -70,16 +67,16 @@ void Lro::Hold(const iovec* from, uint32_t bufSize) {
   status = segStatus;
   nbufs = (len + bufSize - 1) / bufSize;
   for (uint32_t i = 0; i < nbufs; i++) bufs[i] = static_cast<uint8_t*>(from[i].iov_base);
-  next = Be32(hdr + kEtherHdrLen + l3 + 4) + SegPayload();
+  next = Be32(hdr + ETHER_HDR_LEN + l3 + 4) + SegPayload();
   sum = PayloadSum();
 }
 
 // Whether the segment is the next one of the frame under way.
 bool Lro::Continues() const {
   if (segL3 != l3 || segL4 != l4 || segs >= TN_RXS_SEGS_MASK) return false;
-  if (len - kEtherHdrLen + SegPayload() > kIpLenMax) return false;
-  const uint8_t* a = seg + kEtherHdrLen + l3;
-  const uint8_t* b = hdr + kEtherHdrLen + l3;
+  if (len - ETHER_HDR_LEN + SegPayload() > kIpLenMax) return false;
+  const uint8_t* a = seg + ETHER_HDR_LEN + l3;
+  const uint8_t* b = hdr + ETHER_HDR_LEN + l3;
   if (Be32(a + 4) != next) return false;
   // Ethernet header and first word of IP but the length; then flags, offset, TTL, addresses.
   const auto same = [this](uint32_t off, uint32_t n) {
@@ -119,8 +116,8 @@ bool Lro::Merge(const iovec* from, uint32_t count, uint32_t bufSize) {
   segs++;
   nbufs = (len + bufSize - 1) / bufSize;
   next += payload;
-  uint8_t* to = hdr + kEtherHdrLen + l3;
-  const uint8_t* th = seg + kEtherHdrLen + l3;
+  uint8_t* to = hdr + ETHER_HDR_LEN + l3;
+  const uint8_t* th = seg + ETHER_HDR_LEN + l3;
   memcpy(to + 8, th + 8, 4);  // acknowledgement
   to[13] |= th[13];
   memcpy(to + 14, th + 14, 2);  // window
@@ -132,8 +129,8 @@ bool Lro::Merge(const iovec* from, uint32_t count, uint32_t bufSize) {
 uint32_t Lro::Finish() {
   nbufs = 0;
   if (segs == 1) return status;
-  uint8_t* ip = hdr + kEtherHdrLen;
-  const uint32_t ipLen = len - kEtherHdrLen;
+  uint8_t* ip = hdr + ETHER_HDR_LEN;
+  const uint32_t ipLen = len - ETHER_HDR_LEN;
   if (l3 == 20) {
     PutBe16(ip + 2, ipLen);
     PutBe16(ip + 10, 0);
@@ -144,7 +141,7 @@ uint32_t Lro::Finish() {
   uint8_t* th = ip + l3;
   PutBe16(th + 16, 0);
   PutBe16(th + 16, ~Fold16(HeaderSum(hdr, l3, l4, ipLen - l3) + sum) & 0xffff);
-  memcpy(bufs[0], hdr, kEtherHdrLen + l3 + l4);
+  memcpy(bufs[0], hdr, ETHER_HDR_LEN + l3 + l4);
   return status | segs << TN_RXS_SEGS_SHIFT;
 }
 

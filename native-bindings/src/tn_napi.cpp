@@ -22,58 +22,57 @@ namespace {
 
 constexpr double kMaxWhole = 9007199254740991.0;  // 2^53 - 1
 
-// What tnOpen's `params` hold, in this order.
-enum Param {
-  kVnet,          // 1: mode `vnet`
-  kHasTimer,      // 1: TN_ITR works
-  kRamBase,       // bus address of the arena's first byte
-  kRamBytes,      // bytes of RAM from there
-  kCaptureOff,    // the capture ring's place in the arena
-  kCaptureBytes,  // 0: none
-  kCaptureUnit,   // number in its records
-  kNow,           // the machine's time, ns
-  kOwnTime,       // 1: it comes from tnTime alone, 0: it runs as CLOCK_MONOTONIC does
-  kNParams,
-};
-
 bool Whole(double d, double max) {
   return d >= 0 && d <= max && d == static_cast<double>(static_cast<uint64_t>(d));
 }
 
+// The largest value of tnOpen's parameter `i`.
+double ParamMax(uint32_t i) {
+  switch (i) {
+    case tn::TN_P_VNET:
+    case tn::TN_P_HAS_TIMER:
+    case tn::TN_P_OWN_TIME:
+      return 1;
+    case tn::TN_P_CAPTURE_BYTES:
+    case tn::TN_P_CAPTURE_UNIT:
+      return UINT32_MAX;
+    default:
+      return kMaxWhole;
+  }
+}
+
 // Fills `config` from `params`: 0 or -errno.
 int Configure(const double* params, const Arena* arena, tn::Config* config) {
-  static constexpr double kMax[kNParams] = {1,          1,          kMaxWhole, kMaxWhole, kMaxWhole,
-                                            UINT32_MAX, UINT32_MAX, kMaxWhole, 1};
-  double p[kNParams];
-  for (int i = 0; i < kNParams; i++) {
+  double p[tn::TN_P_COUNT];
+  for (uint32_t i = 0; i < tn::TN_P_COUNT; i++) {
     p[i] = params[i];
-    if (!Whole(p[i], kMax[i])) return -EINVAL;
+    if (!Whole(p[i], ParamMax(i))) return -EINVAL;
   }
-  const auto ramBytes = static_cast<uint64_t>(p[kRamBytes]);
-  const auto capOff = static_cast<uint64_t>(p[kCaptureOff]);
-  const auto capBytes = static_cast<uint32_t>(p[kCaptureBytes]);
+  const auto ramBytes = static_cast<uint64_t>(p[tn::TN_P_RAM_BYTES]);
+  const auto capOff = static_cast<uint64_t>(p[tn::TN_P_CAPTURE_OFF]);
+  const auto capBytes = static_cast<uint32_t>(p[tn::TN_P_CAPTURE_BYTES]);
   if (ramBytes > arena->size) return -EFAULT;
   if (capBytes > 0) {
     if (capBytes < 4096 || capBytes % 8 != 0 || capOff % 8 != 0) return -EINVAL;
     if (capOff > arena->size || capBytes > arena->size - capOff) return -EFAULT;
   }
-  config->vnet = p[kVnet] == 1;
-  config->hasTimer = p[kHasTimer] == 1;
+  config->vnet = p[tn::TN_P_VNET] == 1;
+  config->hasTimer = p[tn::TN_P_HAS_TIMER] == 1;
   config->mem = arena->base;
-  config->ramBase = static_cast<uint64_t>(p[kRamBase]);
+  config->ramBase = static_cast<uint64_t>(p[tn::TN_P_RAM_BASE]);
   config->ramBytes = ramBytes;
   config->capture = capBytes == 0 ? nullptr : arena->base + capOff;
   config->captureBytes = capBytes;
-  config->captureUnit = static_cast<uint32_t>(p[kCaptureUnit]);
-  config->ownTime = p[kOwnTime] == 1;
+  config->captureUnit = static_cast<uint32_t>(p[tn::TN_P_CAPTURE_UNIT]);
+  config->ownTime = p[tn::TN_P_OWN_TIME] == 1;
   timespec ts;
   clock_gettime(CLOCK_MONOTONIC, &ts);
   config->monotonicBias =
-      ts.tv_sec * int64_t{1000000000} + ts.tv_nsec - static_cast<int64_t>(p[kNow]);
+      ts.tv_sec * int64_t{1000000000} + ts.tv_nsec - static_cast<int64_t>(p[tn::TN_P_NOW]);
   return 0;
 }
 
-// tnOpen(fd, mac: Uint8Array(6), params: Float64Array) -> id, or -errno.
+// tnOpen(fd, mac: Uint8Array(6), params: Float64Array) -> id, or -errno. TN_P_* index `params`.
 //
 // A device on the wire behind fd, which stays the caller's and is one the addon opened; its memory
 // is in the arena made last. -EFAULT: RAM or capture ring outside the arena. Closing fd unplugs it.
@@ -82,7 +81,7 @@ napi_value TnOpen(napi_env env, napi_callback_info info) {
   const int fd = a.Int32(0);
   const Span<uint8_t> mac = a.Bytes(1);
   const Span<double> params = a.Doubles(2);
-  if (!a.ok || mac.len != 6 || params.len != kNParams) return a.Return(-EINVAL);
+  if (!a.ok || mac.len != 6 || params.len != tn::TN_P_COUNT) return a.Return(-EINVAL);
   Instance* inst = a.inst;
   if (!inst->Owns(fd)) return a.Return(-EBADF);
   if (inst->arena == nullptr) return a.Return(-ENXIO);
@@ -146,10 +145,10 @@ napi_value TnWrite(napi_env env, napi_callback_info info) {
 napi_value TnEvent(napi_env env, napi_callback_info info) {
   Args<2> a(env, info);
   const uint32_t id = a.Uint32(0), event = a.Uint32(1);
-  if (!a.ok || event >= tn::kNEvents) return a.Return(-EINVAL);
+  if (!a.ok || event >= tn::TN_EV_COUNT) return a.Return(-EINVAL);
   Tn* t = Get(a.inst, id);
   if (t == nullptr) return a.Return(-EBADF);
-  return a.Return(t->dev.OnEvent(static_cast<tn::Event>(event)));
+  return a.Return(t->dev.OnEvent(event));
 }
 
 // tnTime(id, nowNs) -> 0 or -errno. The machine's time; needed before calls while TN_ITR is not 0.
@@ -190,14 +189,14 @@ napi_value TnReasons(napi_env env, napi_callback_info info) {
   Args<2> a(env, info);
   const uint32_t id = a.Uint32(0);
   const Span<double> out = a.Doubles(1);
-  if (!a.ok || out.len < tn::kNReasons) return a.Return(-EINVAL);
+  if (!a.ok || out.len < tn::TN_REASON_COUNT) return a.Return(-EINVAL);
   Tn* t = Get(a.inst, id);
   if (t == nullptr) return a.Return(-EBADF);
-  for (uint32_t i = 0; i < tn::kNReasons; i++) {
+  for (uint32_t i = 0; i < tn::TN_REASON_COUNT; i++) {
     out.p[i] = t->dev.reasons[i];
     t->dev.reasons[i] = 0;
   }
-  return a.Return(static_cast<int64_t>(tn::kNReasons));
+  return a.Return(static_cast<int64_t>(tn::TN_REASON_COUNT));
 }
 
 }  // namespace

@@ -6,10 +6,6 @@
 namespace tapnic::tn {
 
 namespace {
-constexpr uint32_t kTcpCksum = 16, kUdpCksum = 6;
-constexpr uint32_t kThFin = 0x01, kThPush = 0x08, kThCwr = 0x80;
-constexpr uint32_t kIpprotoTcp = 6;
-
 uint8_t* Base(const iovec& v) { return static_cast<uint8_t*>(v.iov_base); }
 }  // namespace
 
@@ -19,7 +15,7 @@ bool Device::TxOffloadsValid() const {
   const bool tcp = (t.cmd & TN_TXD_TCP) != 0;
   const bool v6 = (t.cmd & TN_TXD_V6) != 0;
   const bool l4Wanted = (t.cmd & (TN_TXD_TXSM | TN_TXD_TSE)) != 0;
-  if (t.l2 < kEtherHdrLen || t.l3 % 4 != 0 || t.l3 < (v6 ? 40u : 20u)) return false;
+  if (t.l2 < ETHER_HDR_LEN || t.l3 % 4 != 0 || t.l3 < (v6 ? 40u : 20u)) return false;
   if (!v6 && t.l3 > 60) return false;
   if (l4Wanted && tcp && (t.l4 < 20 || t.l4 > 60 || t.l4 % 4 != 0)) return false;
   if (l4Wanted && !tcp && t.l4 != 8) return false;
@@ -35,7 +31,7 @@ bool Device::TxPrepare() {
   const bool offloads = (tx_.cmd & (TN_TXD_IXSM | TN_TXD_TXSM | TN_TXD_TSE)) != 0;
   const bool tso = (tx_.cmd & TN_TXD_TSE) != 0;
   const uint32_t total = tx_.total + (tx_.vle ? 4 : 0);
-  if (tx_.npieces == 0 || tx_.total < kEtherHdrLen) return false;
+  if (tx_.npieces == 0 || tx_.total < ETHER_HDR_LEN) return false;
   if (!tso && total > TN_FRAME_MAX) return false;
   if (offloads && !TxOffloadsValid()) return false;
   tx_.pi = tx_.po = tx_.sent = tx_.segs = tx_.hdrLen = 0;
@@ -44,7 +40,7 @@ bool Device::TxPrepare() {
     const bool l4Wanted = (tx_.cmd & (TN_TXD_TXSM | TN_TXD_TSE)) != 0;
     TxCopyHeaders(tx_.l2 + tx_.l3 + (l4Wanted ? tx_.l4 : 0));
   } else if (tx_.vle) {
-    TxCopyHeaders(kEtherHdrLen);
+    TxCopyHeaders(ETHER_HDR_LEN);
   }
   if (c_.vnet) memset(tx_.vnetHdr, 0, sizeof tx_.vnetHdr);
   if (tso) {
@@ -74,7 +70,7 @@ void Device::TxCopyHeaders(uint32_t len) {
   }
   if (tx_.vle) {
     memmove(hdr + 16, hdr + 12, len - 12);
-    PutBe16(hdr + 12, 0x8100);
+    PutBe16(hdr + 12, ETHERTYPE_VLAN);
     PutBe16(hdr + 14, tx_.vtag);
     n += 4;
     tx_.l2 += 4;
@@ -124,7 +120,7 @@ uint32_t Device::TxSumFrame(uint32_t from, uint32_t sum) {
 
 // Leaves the TCP or UDP checksum to the peer: its field holds the pseudo-header's sum.
 void Device::TxVnetNeedsCsum(uint32_t field) {
-  tx_.vnetHdr[0] = kVnetNeedsCsum;
+  tx_.vnetHdr[0] = VNET_F_NEEDS_CSUM;
   PutLe16(tx_.vnetHdr + 6, tx_.l2 + tx_.l3);
   PutLe16(tx_.vnetHdr + 8, field);
 }
@@ -140,7 +136,7 @@ void Device::TxInsertCksums() {
   if ((tx_.cmd & (TN_TXD_IXSM | TN_TXD_V6)) == TN_TXD_IXSM) TxIpCksum();
   if ((tx_.cmd & TN_TXD_TXSM) == 0) return;
   const bool tcp = (tx_.cmd & TN_TXD_TCP) != 0;
-  const uint32_t field = tcp ? kTcpCksum : kUdpCksum;
+  const uint32_t field = tcp ? TCP_CKSUM_OFF : UDP_CKSUM_OFF;
   if (c_.vnet) {
     TxVnetNeedsCsum(field);
     return;
@@ -160,16 +156,16 @@ void Device::TxPrepareTso() {
   tx_.seq0 = Be32(tcp + 4);
   tx_.thFlags = tcp[13];
   tx_.ipId0 = v6 ? 0 : Be16(ip + 4);
-  tx_.pseudo = Fold16((v6 ? CksumAdd(ip + 8, 32, 0) : CksumAdd(ip + 12, 8, 0)) + kIpprotoTcp);
+  tx_.pseudo = Fold16((v6 ? CksumAdd(ip + 8, 32, 0) : CksumAdd(ip + 12, 8, 0)) + IPPROTO_TCP);
   if (!c_.vnet) return;
   const uint32_t payload = tx_.PayloadLen();
   TxGather(payload);
   TxLengths(payload);
-  PutBe16(tcp + kTcpCksum, Fold16(tx_.pseudo + tx_.l4 + payload));
-  TxVnetNeedsCsum(kTcpCksum);
+  PutBe16(tcp + TCP_CKSUM_OFF, Fold16(tx_.pseudo + tx_.l4 + payload));
+  TxVnetNeedsCsum(TCP_CKSUM_OFF);
   if (payload <= tx_.mss) return;
-  const uint8_t ecn = (tx_.thFlags & kThCwr) != 0 ? kVnetGsoEcn : 0;
-  tx_.vnetHdr[1] = (v6 ? kVnetGsoTcpv6 : kVnetGsoTcpv4) | ecn;
+  const uint8_t ecn = (tx_.thFlags & TH_CWR) != 0 ? VNET_GSO_ECN : 0;
+  tx_.vnetHdr[1] = (v6 ? VNET_GSO_TCPV6 : VNET_GSO_TCPV4) | ecn;
   PutLe16(tx_.vnetHdr + 2, tx_.hdrLen);
   PutLe16(tx_.vnetHdr + 4, tx_.mss);
 }
@@ -189,15 +185,15 @@ void Device::TxLengths(uint32_t payload) {
 void Device::TxSegment(uint32_t payload, bool last) {
   uint8_t* tcp = tx_.L4();
   uint32_t flags = tx_.thFlags;
-  if (!last) flags &= ~(kThFin | kThPush);
-  if (tx_.segs > 0) flags &= ~kThCwr;  // RFC 3168, 6.1.2: once per reduction
+  if (!last) flags &= ~(TH_FIN | TH_PUSH);
+  if (tx_.segs > 0) flags &= ~TH_CWR;  // RFC 3168, 6.1.2: once per reduction
   if ((tx_.cmd & TN_TXD_V6) == 0) PutBe16(tx_.Ip() + 4, tx_.ipId0 + tx_.segs);
   TxLengths(payload);
   PutBe32(tcp + 4, tx_.seq0 + tx_.sent);
   tcp[13] = static_cast<uint8_t>(flags);
-  PutBe16(tcp + kTcpCksum, 0);
+  PutBe16(tcp + TCP_CKSUM_OFF, 0);
   TxGather(payload);
-  PutBe16(tcp + kTcpCksum, ~TxSumFrame(tx_.l2 + tx_.l3, tx_.pseudo + tx_.l4 + payload));
+  PutBe16(tcp + TCP_CKSUM_OFF, ~TxSumFrame(tx_.l2 + tx_.l3, tx_.pseudo + tx_.l4 + payload));
 }
 
 }  // namespace tapnic::tn

@@ -11,9 +11,6 @@ namespace tapnic::tn {
 
 namespace {
 
-constexpr uint32_t kEthertypeVlan = 0x8100;
-constexpr uint32_t kCaptureIn = 2;
-
 // The upper six bits of the address's big-endian CRC-32, as the filter numbers its bits.
 uint32_t HashOf(const uint8_t* addr) {
   uint32_t crc = 0xffffffff;
@@ -88,13 +85,13 @@ void Device::RxDrain() {
       if (n != -EAGAIN) RxWireGone();
       break;
     }
-    const long hdr = c_.vnet ? kVnetHdrLen : 0;
+    const long hdr = c_.vnet ? VNET_HDR_LEN : 0;
     RxReceive(ring, n > hdr ? static_cast<uint32_t>(n - hdr) : 0);
   }
   RxFlush(ring);
   if (budget == 0 && !rx_.posted) {
     rx_.posted = true;
-    flags_ |= kPostRx;
+    flags_ |= TN_DO_POST_RX;
   }
   if (rx_.causes != 0) Cause(rx_.causes);
 }
@@ -105,7 +102,7 @@ void Device::RxWireBack() {
 
 // Reading failed: without this the loop would go on being told that there is something to read.
 void Device::RxWireGone() {
-  Count(kReasonWireError);
+  Count(TN_REASON_WIRE_ERROR);
   SetReadable(false);
   SetLink(false);
 }
@@ -114,7 +111,7 @@ void Device::RxStall() {
   rx_.stalled = true;
   SetReadable(false);
   stats[TN_ST_RX_NODESC]++;
-  Count(kReasonRxNodesc);
+  Count(TN_REASON_RX_NODESC);
   rx_.causes |= TN_INT_RXO;
 }
 
@@ -129,7 +126,7 @@ bool Device::RxGather(uint8_t* ring) {
     uint8_t* buf = Map(LoadLe32(desc + TN_D_ADDRL), LoadLe32(desc + TN_D_ADDRH), rx_.bufSize);
     if (buf == nullptr) {
       stats[TN_ST_RX_BAD]++;
-      Count(kReasonRxBad);
+      Count(TN_REASON_RX_BAD);
       RxFlush(ring);
       for (uint32_t k = 0; k <= i; k++) RxWriteBack(ring, 0, TN_RXS_ERR);
       rx_.causes |= TN_INT_RXERR;
@@ -152,21 +149,21 @@ void Device::RxWriteBack(uint8_t* ring, uint32_t len, uint32_t status) {
 
 // A frame of `len` bytes lies in the listed buffers: judges it and hands it over, or not.
 void Device::RxReceive(uint8_t* ring, uint32_t len) {
-  if (len < kEtherHdrLen) {
+  if (len < ETHER_HDR_LEN) {
     stats[TN_ST_RX_RUNT]++;
-    Count(kReasonRxRunt);
+    Count(TN_REASON_RX_RUNT);
     return;
   }
   if (len > rx_.frameMax) {
     stats[TN_ST_RX_OVERSIZE]++;
-    Count(kReasonRxOversize);
+    Count(TN_REASON_RX_OVERSIZE);
     return;
   }
-  if (CaptureWants()) Capture(kCaptureIn, 0, rx_.Bufs(), rx_.nbufs, len);
+  if (CaptureWants()) Capture(CAPTURE_IN, 0, rx_.Bufs(), rx_.nbufs, len);
   const uint8_t* frame = rx_.Buf(0);
   if (!RxAccepts(frame)) {
     stats[TN_ST_RX_FILTERED]++;
-    Count(kReasonRxFilter);
+    Count(TN_REASON_RX_FILTER);
     return;
   }
   uint32_t status = 0;
@@ -176,7 +173,7 @@ void Device::RxReceive(uint8_t* ring, uint32_t len) {
     RxFinishCsum(len);
   if (lro_ && RxCoalesce(ring, len, status)) return;
   if (c_.vnet) status |= RxSegments(len) << TN_RXS_SEGS_SHIFT;
-  if (vlStrip_ && len >= kEtherHdrLen + 4 && Be16(frame + 12) == kEthertypeVlan) {
+  if (vlStrip_ && len >= ETHER_HDR_LEN + 4 && Be16(frame + 12) == ETHERTYPE_VLAN) {
     status |= TN_RXS_VP;
     RxStrip(len);
     len -= 4;

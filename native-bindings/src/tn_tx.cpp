@@ -11,7 +11,6 @@ namespace tapnic::tn {
 namespace {
 // What TxFetch found, and what TxEmit did.
 enum { kNothing, kPacket, kDropped, kDone, kMore, kBlocked };
-constexpr uint32_t kCaptureOut = 1;
 }  // namespace
 
 // TN_CTRL.TXE went up: takes the ring from the registers, from slot 0.
@@ -67,7 +66,7 @@ void Device::TxConsume() {
   }
   if (budget == 0 && !tx_.posted && (tx_.active || tx_.head != tx_.tail)) {
     tx_.posted = true;
-    flags_ |= kPostTx;
+    flags_ |= TN_DO_POST_TX;
   }
   if (tx_.causes != 0) Cause(tx_.causes);
 }
@@ -85,7 +84,7 @@ void Device::TxComplete(uint8_t* ring, uint32_t status) {
 
 void Device::TxBad() {
   stats[TN_ST_TX_BAD]++;
-  Count(kReasonTxBad);
+  Count(TN_REASON_TX_BAD);
   tx_.causes |= TN_INT_TXERR;
 }
 
@@ -146,11 +145,11 @@ int Device::TxSkip(uint8_t* ring) {
 }
 
 void Device::TxContext(const uint8_t* desc, uint32_t stat) {
-  const uint32_t lens = LoadLe32(desc);
+  const uint32_t lens = LoadLe32(desc + TN_C_HDRLEN);
   tx_.cmd = stat;
-  tx_.l2 = lens & 0xff;
-  tx_.l3 = (lens >> 8) & 0x1ff;
-  tx_.l4 = (lens >> 17) & 0xff;
+  tx_.l2 = lens & TN_C_L2_MASK;
+  tx_.l3 = (lens >> TN_C_L3_SHIFT) & TN_C_L3_MASK;
+  tx_.l4 = (lens >> TN_C_L4_SHIFT) & TN_C_L4_MASK;
   tx_.mss = LoadLe32(desc + TN_C_MSS) & 0xffff;
   tx_.tag = LoadLe32(desc + TN_C_TAG);
 }
@@ -175,7 +174,7 @@ bool Device::TxPiece(const uint8_t* desc, uint32_t stat) {
 int Device::TxEmit() {
   if (!linkUp_) {
     stats[TN_ST_TX_NO_LINK]++;
-    Count(kReasonLinkDown);
+    Count(TN_REASON_LINK_DOWN);
     return kDone;
   }
   const bool cut = !c_.vnet && (tx_.cmd & TN_TXD_TSE) != 0;
@@ -207,18 +206,18 @@ int Device::TxWrite() {
     stats[TN_ST_TX_FRAMES]++;
     stats[TN_ST_TX_BYTES] += tx_.frameLen;
     if (CaptureWants())
-      Capture(kCaptureOut, tx_.tag, frame, static_cast<uint32_t>(tx_.niov), tx_.frameLen);
+      Capture(CAPTURE_OUT, tx_.tag, frame, static_cast<uint32_t>(tx_.niov), tx_.frameLen);
     return kDone;
   }
   if (n == -EAGAIN) {
     stats[TN_ST_TX_WIRE_FULL]++;
-    Count(kReasonWireFull);
+    Count(TN_REASON_WIRE_FULL);
     tx_.blocked = true;
-    flags_ |= kArm;
+    flags_ |= TN_DO_ARM;
     return kBlocked;
   }
   stats[TN_ST_TX_WIRE_ERROR]++;
-  Count(kReasonWireError);
+  Count(TN_REASON_WIRE_ERROR);
   return kDropped;
 }
 

@@ -4,27 +4,22 @@
 
 namespace tapnic::tn {
 
-namespace {
-constexpr uint32_t kEthertypeIp = 0x0800, kEthertypeIpv6 = 0x86dd, kEthertypeVlan = 0x8100;
-constexpr uint32_t kIpprotoTcp = 6, kIpprotoUdp = 17;
-}  // namespace
-
 // Verifies the checksums of the frame in the listed buffers; the status bits that say what was
 // found. Headers are within the first buffer: at most 18 bytes of Ethernet, 60 of IP, 8 looked at.
 uint32_t Device::RxVerdict(uint32_t len) {
   const uint8_t* frame = rx_.Buf(0);
-  uint32_t l2 = kEtherHdrLen;
+  uint32_t l2 = ETHER_HDR_LEN;
   uint32_t type = Be16(frame + 12);
-  if (type == kEthertypeVlan && len >= kEtherHdrLen + 4) {
+  if (type == ETHERTYPE_VLAN && len >= ETHER_HDR_LEN + 4) {
     type = Be16(frame + 16);
     l2 += 4;
   }
   const uint8_t* ip = frame + l2;
-  if (type == kEthertypeIpv6) {
+  if (type == ETHERTYPE_IPV6) {
     if (len < l2 + 40) return 0;
     return RxL4Verdict(len, l2 + 40, Be16(ip + 4), ip[6], CksumAdd(ip + 8, 32, 0), 0);
   }
-  if (type != kEthertypeIp || len < l2 + 20) return 0;
+  if (type != ETHERTYPE_IP || len < l2 + 20) return 0;
   const uint32_t first = ip[0];
   const uint32_t hlen = (first & 0xf) * 4;
   if (first >> 4 != 4 || hlen < 20 || len < l2 + hlen) return 0;
@@ -41,15 +36,15 @@ uint32_t Device::RxVerdict(uint32_t len) {
 // l4 is the offset of the TCP or UDP header, which is `l4Len` bytes long with its data, as IP says.
 uint32_t Device::RxL4Verdict(uint32_t len, uint32_t l4, int64_t l4Len, uint32_t proto,
                              uint32_t addrSum, uint32_t status) {
-  const bool udp = proto == kIpprotoUdp;
-  if (!udp && proto != kIpprotoTcp) return status;
+  const bool udp = proto == IPPROTO_UDP;
+  if (!udp && proto != IPPROTO_TCP) return status;
   if (l4Len < (udp ? 8 : 20) || l4 + l4Len > len) return status;
   const auto n = static_cast<uint32_t>(l4Len);
   const uint8_t* at = rx_.Buf(0) + l4;
   if (udp && Be16(at + 4) != n) return status;
   if (udp && Be16(at + 6) == 0) return status;  // RFC 768: the sender made none
   // VIRTIO 1.1, 5.1.6.4: either flag says the data are as the sender had them.
-  if (c_.vnet && (rx_.vnetHdr[0] & (kVnetNeedsCsum | kVnetDataValid)) != 0)
+  if (c_.vnet && (rx_.vnetHdr[0] & (VNET_F_NEEDS_CSUM | VNET_F_DATA_VALID)) != 0)
     return status | TN_RXS_L4CS;
   if (RxSum(l4, n, Fold16(addrSum + proto + n)) == 0xffff) return status | TN_RXS_L4CS;
   stats[TN_ST_RX_L4_ERROR]++;
@@ -72,11 +67,11 @@ uint32_t Device::RxSum(uint32_t off, uint32_t len, uint32_t sum) {
 
 // Computes the checksum the peer left to us, for a driver that does not take verdicts.
 void Device::RxFinishCsum(uint32_t len) {
-  if ((rx_.vnetHdr[0] & kVnetNeedsCsum) == 0) return;
+  if ((rx_.vnetHdr[0] & VNET_F_NEEDS_CSUM) == 0) return;
   const uint32_t start = Le16(rx_.vnetHdr + 6);
   const uint32_t field = start + Le16(rx_.vnetHdr + 8);
   const uint32_t room = len < rx_.bufSize ? len : rx_.bufSize;
-  if (start < kEtherHdrLen || field + 2 > room) return;
+  if (start < ETHER_HDR_LEN || field + 2 > room) return;
   const uint32_t sum = ~RxSum(start, len - start, 0) & 0xffff;
   PutBe16(rx_.Buf(0) + field, sum == 0 ? 0xffff : sum);
 }

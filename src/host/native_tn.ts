@@ -7,71 +7,49 @@
  */
 
 import { loadAddon, type NativeAddon } from '../../native-bindings/index.ts';
+import {
+  TN_DO_ARM,
+  TN_DO_CAPTURED,
+  TN_DO_INTR,
+  TN_DO_POST_RX,
+  TN_DO_POST_TX,
+  TN_DO_READ_OFF,
+  TN_DO_READ_ON,
+  TN_DO_REASONS,
+  TN_DO_TIMER,
+  TN_EV_LINK_DOWN,
+  TN_EV_LINK_UP,
+  TN_EV_READABLE,
+  TN_EV_RESET,
+  TN_EV_RX,
+  TN_EV_TIMER,
+  TN_EV_TX,
+  TN_EV_WRITABLE,
+  TN_P_CAPTURE_BYTES,
+  TN_P_CAPTURE_OFF,
+  TN_P_CAPTURE_UNIT,
+  TN_P_COUNT,
+  TN_P_HAS_TIMER,
+  TN_P_NOW,
+  TN_P_OWN_TIME,
+  TN_P_RAM_BASE,
+  TN_P_RAM_BYTES,
+  TN_P_VNET,
+} from '../../native-bindings/tn_abi.ts';
+import {
+  TN_ITR,
+  TN_NSTATS,
+  TN_REASON_COUNT,
+  TN_REASON_DMA_FAULT,
+  TN_REG_SIZE,
+  tnReasons,
+} from '../dev/tn/tnreg.ts';
 import type { Clock, Task } from '../sys/clock.ts';
 import { KASSERT } from '../sys/kassert.ts';
-import {
-  count,
-  R_CAPTURE_FULL,
-  R_DEV_BAD_REG,
-  R_DEV_BAD_RING,
-  R_DEV_DMA_FAULT,
-  R_DEV_LINK_DOWN,
-  R_DEV_RX_BAD,
-  R_DEV_RX_FILTER,
-  R_DEV_RX_NODESC,
-  R_DEV_RX_OVERSIZE,
-  R_DEV_RX_RUNT,
-  R_DEV_TX_BAD,
-  R_DEV_WIRE_ERROR,
-  R_DEV_WIRE_FULL,
-} from '../sys/reason.ts';
+import { count } from '../sys/reason.ts';
 import type { Wire, WireListener } from '../sys/wire.ts';
 import { RealClock } from './clock.ts';
 import { check } from './linux_errno.ts';
-
-// What the addon asks for: tn_device.h.
-const POST_TX = 0x1;
-const POST_RX = 0x2;
-const ARM = 0x4;
-const READ_ON = 0x8;
-const READ_OFF = 0x10;
-const INTR = 0x20;
-const TIMER = 0x40;
-const CAPTURED = 0x80;
-const REASONS = 0x100;
-
-// Events, likewise.
-const EV_READABLE = 0;
-const EV_WRITABLE = 1;
-const EV_LINK_UP = 2;
-const EV_LINK_DOWN = 3;
-const EV_TX = 4;
-const EV_RX = 5;
-const EV_TIMER = 6;
-const EV_RESET = 7;
-
-/** TN_ITR: while it is not 0, the device needs to know the time. */
-const TN_ITR = 0x030;
-const TN_REG_SIZE = 0x1000;
-const TN_NSTATS = 23;
-
-/** Reasons in the addon's order. */
-const reasons = [
-  R_DEV_BAD_REG,
-  R_DEV_DMA_FAULT,
-  R_DEV_TX_BAD,
-  R_DEV_RX_NODESC,
-  R_DEV_RX_BAD,
-  R_DEV_RX_RUNT,
-  R_DEV_BAD_RING,
-  R_DEV_RX_OVERSIZE,
-  R_DEV_RX_FILTER,
-  R_DEV_WIRE_FULL,
-  R_DEV_WIRE_ERROR,
-  R_DEV_LINK_DOWN,
-  R_CAPTURE_FULL,
-];
-const DMA_FAULT = 1;
 
 /** Scratch for the addon's answers. */
 const $out = new Float64Array(32);
@@ -120,9 +98,9 @@ export class NativeTnDevice implements WireListener {
   readonly #virtual: boolean;
   #timed: boolean;
   #closed = false;
-  readonly #txTurn: Task = { run: () => this.#event(EV_TX) };
-  readonly #rxTurn: Task = { run: () => this.#event(EV_RX) };
-  readonly #timerTurn: Task = { run: () => this.#event(EV_TIMER) };
+  readonly #txTurn: Task = { run: () => this.#event(TN_EV_TX) };
+  readonly #rxTurn: Task = { run: () => this.#event(TN_EV_RX) };
+  readonly #timerTurn: Task = { run: () => this.#event(TN_EV_TIMER) };
 
   /** Throws TapnicError (EBADF: the wire is closed; EFAULT: RAM is not the current arena's). */
   constructor(config: NativeTnConfig) {
@@ -134,17 +112,16 @@ export class NativeTnDevice implements WireListener {
     this.#virtual = !(config.clock instanceof RealClock);
     this.#timed = this.#virtual;
     const { clock, capture } = config;
-    const params = Float64Array.of(
-      config.mode === 'vnet' ? 1 : 0,
-      (config.timer ?? null) === null ? 0 : 1,
-      config.ramBase,
-      config.ramBytes,
-      capture?.off ?? 0,
-      capture?.bytes ?? 0,
-      capture?.unit ?? 0,
-      clock.nowNs(),
-      this.#virtual ? 1 : 0,
-    );
+    const params = new Float64Array(TN_P_COUNT);
+    params[TN_P_VNET] = config.mode === 'vnet' ? 1 : 0;
+    params[TN_P_HAS_TIMER] = (config.timer ?? null) === null ? 0 : 1;
+    params[TN_P_RAM_BASE] = config.ramBase;
+    params[TN_P_RAM_BYTES] = config.ramBytes;
+    params[TN_P_CAPTURE_OFF] = capture?.off ?? 0;
+    params[TN_P_CAPTURE_BYTES] = capture?.bytes ?? 0;
+    params[TN_P_CAPTURE_UNIT] = capture?.unit ?? 0;
+    params[TN_P_NOW] = clock.nowNs();
+    params[TN_P_OWN_TIME] = this.#virtual ? 1 : 0;
     this.#id = check(this.#addon.tnOpen(config.wire.fd, config.mac.slice(0, 6), params), 'tnOpen');
     config.wire.setListener(this);
   }
@@ -152,7 +129,7 @@ export class NativeTnDevice implements WireListener {
   /** Unplugs it: nothing is sent or received any more. The wire stays open. */
   close(): void {
     if (this.#closed) return;
-    this.#event(EV_RESET);
+    this.#event(TN_EV_RESET);
     this.#closed = true;
     this.#wire.setListener(null);
     this.#addon.tnClose(this.#id);
@@ -180,16 +157,16 @@ export class NativeTnDevice implements WireListener {
   }
 
   wireReadable(): void {
-    this.#event(EV_READABLE);
+    this.#event(TN_EV_READABLE);
   }
 
   wireWritable(): void {
     this.#armed = false;
-    this.#event(EV_WRITABLE);
+    this.#event(TN_EV_WRITABLE);
   }
 
   wireState(up: boolean, _error: number): void {
-    this.#event(up ? EV_LINK_UP : EV_LINK_DOWN);
+    this.#event(up ? TN_EV_LINK_UP : TN_EV_LINK_DOWN);
   }
 
   read32(off: number): number {
@@ -218,32 +195,32 @@ export class NativeTnDevice implements WireListener {
     if (flags === 0) return;
     KASSERT(flags > 0, 'native tn: refused by the addon');
     const { clock, intr } = this.#config;
-    if ((flags & POST_TX) !== 0) clock.post(this.#txTurn);
-    if ((flags & INTR) !== 0) intr.raise();
-    if ((flags & POST_RX) !== 0) clock.post(this.#rxTurn);
-    if ((flags & ARM) !== 0) {
+    if ((flags & TN_DO_POST_TX) !== 0) clock.post(this.#txTurn);
+    if ((flags & TN_DO_INTR) !== 0) intr.raise();
+    if ((flags & TN_DO_POST_RX) !== 0) clock.post(this.#rxTurn);
+    if ((flags & TN_DO_ARM) !== 0) {
       this.#armed = true;
       this.#wire.armWritable();
     }
-    if ((flags & (READ_ON | READ_OFF)) !== 0) {
-      this.#reading = (flags & READ_ON) !== 0;
+    if ((flags & (TN_DO_READ_ON | TN_DO_READ_OFF)) !== 0) {
+      this.#reading = (flags & TN_DO_READ_ON) !== 0;
       this.#wire.setReadable(this.#reading);
     }
-    if ((flags & (TIMER | CAPTURED | REASONS)) === 0) return;
-    if ((flags & TIMER) !== 0)
+    if ((flags & (TN_DO_TIMER | TN_DO_CAPTURED | TN_DO_REASONS)) === 0) return;
+    if ((flags & TN_DO_TIMER) !== 0)
       this.#config.timer?.schedule(this.#addon.tnTimer(this.#id), this.#timerTurn);
-    if ((flags & CAPTURED) !== 0) this.#config.capture?.kick();
-    if ((flags & REASONS) !== 0) this.#countReasons();
+    if ((flags & TN_DO_CAPTURED) !== 0) this.#config.capture?.kick();
+    if ((flags & TN_DO_REASONS) !== 0) this.#countReasons();
   }
 
   #countReasons(): void {
     const n = this.#addon.tnReasons(this.#id, $out);
-    KASSERT(n === reasons.length, 'native tn: reasons');
+    KASSERT(n === TN_REASON_COUNT, 'native tn: reasons');
     for (let i = 0; i < n; i++) {
       const times = $out[i]!;
-      if (times > 0) count(reasons[i]!, times);
+      if (times > 0) count(tnReasons[i]!, times);
     }
-    const faults = $out[DMA_FAULT]!;
+    const faults = $out[TN_REASON_DMA_FAULT]!;
     if (faults > 0) this.#config.dmaFaults?.(faults);
   }
 }

@@ -43,20 +43,33 @@ export const CAPTURE_WIRE = 4;
 /** Names of the points, in the order of their numbers. */
 export const capturePoints = ['sockbuf', 'ip', 'if', 'ring', 'wire'] as const;
 export const CAPTURE_POINTS_MAX = 8;
-const CAPTURE_WRAP = 0xffff;
+/** Point of a record that ends the data area early. */
+export const CAPTURE_WRAP = 0xffff;
 
 // Record flags.
 export const CAPTURE_OUT = 1;
 export const CAPTURE_IN = 2;
 
-const PROD = 0;
-const CONS = 4;
-const LOST = 8;
-const POINTS = 12;
-const SNAPLEN = 16;
-const BOOT = 48;
-const HEADER_BYTES = 64;
-const RECORD_BYTES = 32;
+// The region: byte offsets
+export const CAPTURE_PROD = 0;
+export const CAPTURE_CONS = 4;
+export const CAPTURE_LOST = 8;
+export const CAPTURE_POINTS = 12;
+export const CAPTURE_SNAPLEN = 16;
+export const CAPTURE_BOOT = 48;
+export const CAPTURE_HEADER_BYTES = 64;
+
+// A record: byte offsets
+export const CAPTURE_R_SIZE = 0;
+export const CAPTURE_R_POINT = 4;
+export const CAPTURE_R_FLAGS = 6;
+export const CAPTURE_R_SEC = 8;
+export const CAPTURE_R_NSEC = 12;
+export const CAPTURE_R_UNIT = 16;
+export const CAPTURE_R_PKTID = 20;
+export const CAPTURE_R_CAPLEN = 24;
+export const CAPTURE_R_WIRELEN = 28;
+export const CAPTURE_RECORD_BYTES = 32;
 
 /** What a device sees of captures: it hands over whole frames as (offset, length) pairs. */
 export interface CaptureTap {
@@ -120,14 +133,14 @@ export class CaptureRing {
     this.#mem = mem;
     this.#view = view;
     this.#base = off;
-    this.#data = off + HEADER_BYTES;
-    this.#size = bytes - HEADER_BYTES;
+    this.#data = off + CAPTURE_HEADER_BYTES;
+    this.#size = bytes - CAPTURE_HEADER_BYTES;
     this.#clock = clock;
     this.#bootSec = Math.floor(clock.bootSec);
     this.#bootNsec = Math.round((clock.bootSec - this.#bootSec) * 1e9);
-    mem.fill(0, off, off + HEADER_BYTES);
-    view.setUint32(off + BOOT, this.#bootSec, true);
-    view.setUint32(off + BOOT + 4, this.#bootNsec, true);
+    mem.fill(0, off, off + CAPTURE_HEADER_BYTES);
+    view.setUint32(off + CAPTURE_BOOT, this.#bootSec, true);
+    view.setUint32(off + CAPTURE_BOOT + 4, this.#bootNsec, true);
   }
 
   /** Sets what is posted to the clock when records wait; it should call `drain`. */
@@ -139,27 +152,30 @@ export class CaptureRing {
   /** Listens at `point`, keeping `snaplen` bytes of each packet; 0 stops. */
   setPoint(point: number, snaplen: number): void {
     const view = this.#view;
-    const bits = view.getUint32(this.#base + POINTS, true);
+    const bits = view.getUint32(this.#base + CAPTURE_POINTS, true);
     view.setUint32(
-      this.#base + POINTS,
+      this.#base + CAPTURE_POINTS,
       snaplen > 0 ? bits | (1 << point) : bits & ~(1 << point),
       true,
     );
-    view.setUint32(this.#base + SNAPLEN + 4 * point, snaplen, true);
+    view.setUint32(this.#base + CAPTURE_SNAPLEN + 4 * point, snaplen, true);
   }
 
   wants(point: number): boolean {
-    return (this.#view.getUint32(this.#base + POINTS, true) & (1 << point)) !== 0;
+    return (this.#view.getUint32(this.#base + CAPTURE_POINTS, true) & (1 << point)) !== 0;
   }
 
   /** Records dropped since the ring was made, the addon's included. */
   get lost(): number {
-    return this.#view.getUint32(this.#base + LOST, true);
+    return this.#view.getUint32(this.#base + CAPTURE_LOST, true);
   }
 
   get empty(): boolean {
     const view = this.#view;
-    return view.getUint32(this.#base + PROD, true) === view.getUint32(this.#base + CONS, true);
+    return (
+      view.getUint32(this.#base + CAPTURE_PROD, true) ===
+      view.getUint32(this.#base + CAPTURE_CONS, true)
+    );
   }
 
   /**
@@ -169,36 +185,36 @@ export class CaptureRing {
   reserve(point: number, flags: number, unit: number, pktId: number, wirelen: number): number {
     if (!this.wants(point)) return -1;
     const view = this.#view;
-    const snaplen = view.getUint32(this.#base + SNAPLEN + 4 * point, true);
+    const snaplen = view.getUint32(this.#base + CAPTURE_SNAPLEN + 4 * point, true);
     const caplen = Math.min(wirelen, snaplen);
-    const size = (RECORD_BYTES + caplen + 7) & ~7;
+    const size = (CAPTURE_RECORD_BYTES + caplen + 7) & ~7;
     const at = this.#room(size);
     if (at < 0) {
-      view.setUint32(this.#base + LOST, this.lost + 1, true);
+      view.setUint32(this.#base + CAPTURE_LOST, this.lost + 1, true);
       count(R_CAPTURE_FULL);
       return -1;
     }
     this.#stamp();
     const rec = this.#data + at;
-    view.setUint32(rec, size, true);
-    view.setUint16(rec + 4, point, true);
-    view.setUint16(rec + 6, flags, true);
-    view.setUint32(rec + 8, this.#stampSec, true);
-    view.setUint32(rec + 12, this.#stampNsec, true);
-    view.setUint32(rec + 16, unit, true);
-    view.setUint32(rec + 20, pktId, true);
-    view.setUint32(rec + 24, caplen, true);
-    view.setUint32(rec + 28, wirelen, true);
+    view.setUint32(rec + CAPTURE_R_SIZE, size, true);
+    view.setUint16(rec + CAPTURE_R_POINT, point, true);
+    view.setUint16(rec + CAPTURE_R_FLAGS, flags, true);
+    view.setUint32(rec + CAPTURE_R_SEC, this.#stampSec, true);
+    view.setUint32(rec + CAPTURE_R_NSEC, this.#stampNsec, true);
+    view.setUint32(rec + CAPTURE_R_UNIT, unit, true);
+    view.setUint32(rec + CAPTURE_R_PKTID, pktId, true);
+    view.setUint32(rec + CAPTURE_R_CAPLEN, caplen, true);
+    view.setUint32(rec + CAPTURE_R_WIRELEN, wirelen, true);
     this.#at = at;
     this.#next = at + size === this.#size ? 0 : at + size;
     this.caplen = caplen;
-    return rec + RECORD_BYTES;
+    return rec + CAPTURE_RECORD_BYTES;
   }
 
   /** Ends the record that `reserve` began. */
   commit(): void {
     KASSERT(this.#at >= 0, 'CaptureRing: commit without reserve');
-    this.#view.setUint32(this.#base + PROD, this.#next, true);
+    this.#view.setUint32(this.#base + CAPTURE_PROD, this.#next, true);
     this.#at = -1;
     this.kick();
   }
@@ -214,32 +230,32 @@ export class CaptureRing {
   drain(sink: CaptureSink): number {
     const view = this.#view;
     this.#posted = false;
-    const until = view.getUint32(this.#base + PROD, true);
-    let at = view.getUint32(this.#base + CONS, true);
+    const until = view.getUint32(this.#base + CAPTURE_PROD, true);
+    let at = view.getUint32(this.#base + CAPTURE_CONS, true);
     let n = 0;
     while (at !== until) {
       const rec = this.#data + at;
-      const point = view.getUint16(rec + 4, true);
+      const point = view.getUint16(rec + CAPTURE_R_POINT, true);
       if (point === CAPTURE_WRAP) {
         at = 0;
         continue;
       }
       sink.captureRecord(
         point,
-        view.getUint16(rec + 6, true),
-        view.getUint32(rec + 8, true),
-        view.getUint32(rec + 12, true),
-        view.getUint32(rec + 16, true),
-        view.getUint32(rec + 20, true),
-        rec + RECORD_BYTES,
-        view.getUint32(rec + 24, true),
-        view.getUint32(rec + 28, true),
+        view.getUint16(rec + CAPTURE_R_FLAGS, true),
+        view.getUint32(rec + CAPTURE_R_SEC, true),
+        view.getUint32(rec + CAPTURE_R_NSEC, true),
+        view.getUint32(rec + CAPTURE_R_UNIT, true),
+        view.getUint32(rec + CAPTURE_R_PKTID, true),
+        rec + CAPTURE_RECORD_BYTES,
+        view.getUint32(rec + CAPTURE_R_CAPLEN, true),
+        view.getUint32(rec + CAPTURE_R_WIRELEN, true),
       );
       n++;
-      at += view.getUint32(rec, true);
+      at += view.getUint32(rec + CAPTURE_R_SIZE, true);
       if (at === this.#size) at = 0;
     }
-    view.setUint32(this.#base + CONS, at, true);
+    view.setUint32(this.#base + CAPTURE_CONS, at, true);
     return n;
   }
 
@@ -251,13 +267,13 @@ export class CaptureRing {
   /** Finds `size` bytes in one piece, wrapping if need be; the ring never fills to the last byte. */
   #room(size: number): number {
     const view = this.#view;
-    const prod = view.getUint32(this.#base + PROD, true);
-    const cons = view.getUint32(this.#base + CONS, true);
+    const prod = view.getUint32(this.#base + CAPTURE_PROD, true);
+    const cons = view.getUint32(this.#base + CAPTURE_CONS, true);
     if (prod < cons) return prod + size < cons ? prod : -1;
     if (prod + size < this.#size || (prod + size === this.#size && cons > 0)) return prod;
     if (size >= cons) return -1;
     view.setUint32(this.#data + prod, this.#size - prod, true);
-    view.setUint16(this.#data + prod + 4, CAPTURE_WRAP, true);
+    view.setUint16(this.#data + prod + CAPTURE_R_POINT, CAPTURE_WRAP, true);
     return 0;
   }
 

@@ -198,12 +198,12 @@ void Step(Device* dev, Script* s) {
       train = 0;
       memset(frame, 0, frameLen);
       for (uint32_t i = 0; i < n; i++) frame[i] = static_cast<uint8_t>(s->U8());
-      Check(dev->OnEvent(kEventReadable));
+      Check(dev->OnEvent(TN_EV_READABLE));
       break;
     }
     case 9:
       room = s->U8();
-      Check(dev->OnEvent(static_cast<Event>(s->U8() % kNEvents)));
+      Check(dev->OnEvent(s->U8() % TN_EV_COUNT));
       break;
     case 10: {
       dev->nowNs += s->U32();
@@ -235,7 +235,7 @@ void Step(Device* dev, Script* s) {
       MakeSegment((bits & 1) != 0, (bits & 2) != 0, len);
       if (poke < 86) frame[poke] = static_cast<uint8_t>(value);
       frameCopies = 1 + copies % 200;
-      Check(dev->OnEvent(kEventReadable));
+      Check(dev->OnEvent(TN_EV_READABLE));
       break;
     }
     case 11: {
@@ -261,7 +261,7 @@ long WireWritev(int, const iovec* iov, int iovcnt) {
     memcpy(sink + total, p, len);
     total += len;
   }
-  if (vnet ? total < kVnetHdrLen + kEtherHdrLen || total > kVnetHdrLen + kFrameMost
+  if (vnet ? total < VNET_HDR_LEN + ETHER_HDR_LEN || total > VNET_HDR_LEN + kFrameMost
            : total < TN_FRAME_MIN || total > TN_FRAME_MAX)
     Fail("a frame that no wire takes");
   if (hungUp) return -EIO;

@@ -32,6 +32,7 @@ import {
   TN_IMS,
   TN_INT_MASK,
   TN_ITR,
+  TN_ITR_MAX,
   TN_LIMITS,
   TN_MACH,
   TN_MACL,
@@ -40,7 +41,6 @@ import {
   TN_MAXFRM_MIN,
   TN_MTA0,
   TN_MTA1,
-  TN_NSTATS,
   TN_RDBAH,
   TN_RDBAL,
   TN_RDH,
@@ -48,7 +48,10 @@ import {
   TN_RDT,
   TN_REG_SIZE,
   TN_RXBSZ,
+  TN_RXBSZ_MAX,
+  TN_RXBSZ_MIN,
   TN_STATS,
+  TN_STATS_END,
   TN_STATUS,
   TN_STATUS_LU,
   TN_STATUS_RXSTOP,
@@ -61,9 +64,6 @@ import {
   TN_TDT,
   TN_TX_SEGS,
 } from './tnreg.ts';
-
-const ITR_MAX = 0xffff;
-const STATS_END = TN_STATS + 8 * TN_NSTATS;
 
 /** One NIC. Plugs itself into the wire it is given; `close` unplugs it. */
 export class TnDevice extends RingNic<TnCore, TnTx, TnRx> {
@@ -82,7 +82,7 @@ export class TnDevice extends RingNic<TnCore, TnTx, TnRx> {
 
   override read32(off: number): number {
     const core = this.core;
-    if (off >= TN_STATS && off < STATS_END && off % 4 === 0) return this.#readStat(off);
+    if (off >= TN_STATS && off < TN_STATS_END && off % 4 === 0) return this.#readStat(off);
     switch (off) {
       case TN_ID:
         return TN_ID_REV1;
@@ -183,7 +183,7 @@ export class TnDevice extends RingNic<TnCore, TnTx, TnRx> {
         core.setMask(core.mask & ~value);
         return true;
       case TN_ITR:
-        if (value > (core.timer === null ? 0 : ITR_MAX)) return false;
+        if (value > (core.timer === null ? 0 : TN_ITR_MAX)) return false;
         core.itr = value;
         return true;
       case TN_CTRL:
@@ -227,7 +227,7 @@ export class TnDevice extends RingNic<TnCore, TnTx, TnRx> {
         ring.len = value;
         return true;
       case TN_RXBSZ:
-        if (value !== 2048 && value !== 4096) return false;
+        if (value !== TN_RXBSZ_MIN && value !== TN_RXBSZ_MAX) return false;
         this.rx.bufSize = value;
         return true;
       default:

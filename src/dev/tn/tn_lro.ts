@@ -17,6 +17,7 @@ import {
 import { SRAM_RX_LRO, SRAM_RX_SEG, type TnCore } from './tn_core.ts';
 import {
   TN_MAXFRM_MAX,
+  TN_RXBSZ_MIN,
   TN_RXS_IPCS,
   TN_RXS_L4CS,
   TN_RXS_SEGS_MASK,
@@ -30,7 +31,7 @@ const HDR_MIN = 14 + 20 + 20;
 const TS_WORD = 0x0101080a;
 const IP_LEN_MAX = 65535;
 /** Buffers of the longest frame, and of a segment read behind it. */
-const BUFS_MAX = 2 * (Math.floor(TN_MAXFRM_MAX / 2048) + 1);
+const BUFS_MAX = 2 * (Math.floor(TN_MAXFRM_MAX / TN_RXBSZ_MIN) + 1);
 
 /** The frame under way and the segment just read. */
 export class TnLro {

@@ -27,7 +27,9 @@ import {
   TN_DESC_SIZE,
   TN_INT_RXDW,
   TN_MAXFRM_MAX,
+  TN_MAXFRM_RESET,
   TN_RX_BUDGET,
+  TN_RXBSZ_MIN,
   TN_RXS_DD,
   TN_RXS_EOP,
   TN_RXS_ERR,
@@ -46,7 +48,7 @@ import {
   TN_ST_RX_LRO_SEGMENTS,
 } from './tnreg.ts';
 
-const BUFS_MAX = Math.floor(TN_MAXFRM_MAX / 2048) + 1;
+const BUFS_MAX = Math.floor(TN_MAXFRM_MAX / TN_RXBSZ_MIN) + 1;
 
 const numbers: VerdictNumbers = {
   ip4: TN_RXS_IPCS,
@@ -61,9 +63,9 @@ const numbers: VerdictNumbers = {
 /** The receive ring, address filter and checksum verifier. */
 export class TnRx extends RxEngine<TnCore, TnRing> {
   /** TN_RXBSZ: bytes of a buffer. */
-  bufSize = 2048;
+  bufSize = TN_RXBSZ_MIN;
   /** TN_MAXFRM. */
-  frameMax = 1518;
+  frameMax = TN_MAXFRM_RESET;
   /** Holds a frame only while a drain runs. */
   readonly #lro: TnLro;
   // One frame: pair 0 is the virtio-net header, used in mode `vnet` alone.
@@ -83,8 +85,8 @@ export class TnRx extends RxEngine<TnCore, TnRing> {
 
   override reset(): void {
     super.reset();
-    this.bufSize = 2048;
-    this.frameMax = 1518;
+    this.bufSize = TN_RXBSZ_MIN;
+    this.frameMax = TN_MAXFRM_RESET;
   }
 
   /** TN_RDT was written: false if no such slot exists. */

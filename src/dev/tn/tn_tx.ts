@@ -28,7 +28,11 @@ import { BLOCKED as WIRE_BLOCKED, SENT } from '../blocks/nic_core.ts';
 import { TxEngine } from '../blocks/ring_nic.ts';
 import { SRAM_TX_HDR, SRAM_TX_VNET, SRAM_ZERO, type TnCore, TnRing } from './tn_core.ts';
 import {
+  TN_C_HDRLEN,
+  TN_C_L2_MASK,
+  TN_C_L3_MASK,
   TN_C_L3_SHIFT,
+  TN_C_L4_MASK,
   TN_C_L4_SHIFT,
   TN_C_MSS,
   TN_C_TAG,
@@ -219,11 +223,11 @@ export class TnTx extends TxEngine<TnCore, TnRing> {
 
   #context(at: number, stat: number): void {
     const { view } = this.core;
-    const lens = view.getUint32(at, true);
+    const lens = view.getUint32(at + TN_C_HDRLEN, true);
     this.#cmd = stat;
-    this.#l2 = lens & 0xff;
-    this.#l3 = (lens >>> TN_C_L3_SHIFT) & 0x1ff;
-    this.#l4 = (lens >>> TN_C_L4_SHIFT) & 0xff;
+    this.#l2 = lens & TN_C_L2_MASK;
+    this.#l3 = (lens >>> TN_C_L3_SHIFT) & TN_C_L3_MASK;
+    this.#l4 = (lens >>> TN_C_L4_SHIFT) & TN_C_L4_MASK;
     this.#mss = view.getUint32(at + TN_C_MSS, true) & 0xffff;
     this.#tag = view.getUint32(at + TN_C_TAG, true);
   }

@@ -1,8 +1,26 @@
 /**
  * The datasheet of the NIC `tn` in code: registers, descriptors, limits. The prose, with diagrams
  * and the rules for each field, is docs/tn-datasheet.md. All registers are 32 bits wide, all
- * descriptors little-endian and 16 bytes long. Prefix TN_, as a FreeBSD if_tnreg.h would have it.
+ * descriptors little-endian and 16 bytes long. Prefix TN_, as a FreeBSD if_tnreg.h would have it. The
+ * header of the native build is generated from this file: scripts/gen_tnreg.ts.
  */
+
+import {
+  R_CAPTURE_FULL,
+  R_DEV_BAD_REG,
+  R_DEV_BAD_RING,
+  R_DEV_DMA_FAULT,
+  R_DEV_LINK_DOWN,
+  R_DEV_RX_BAD,
+  R_DEV_RX_FILTER,
+  R_DEV_RX_NODESC,
+  R_DEV_RX_OVERSIZE,
+  R_DEV_RX_RUNT,
+  R_DEV_TX_BAD,
+  R_DEV_WIRE_ERROR,
+  R_DEV_WIRE_FULL,
+  type Reason,
+} from '../../sys/reason.ts';
 
 /** Bytes of register space. */
 export const TN_REG_SIZE = 0x1000;
@@ -23,6 +41,7 @@ export const TN_IMS = 0x024; // reads the mask; write 1 to set
 export const TN_IMC = 0x028; // write 1 to clear mask bits
 export const TN_ICS = 0x02c; // write 1 to set causes, for tests
 export const TN_ITR = 0x030; // least time between interrupts, µs; 0: none
+export const TN_ITR_MAX = 0xffff;
 
 // Multicast hash: bit h of the 64 accepts addresses whose hash is h
 export const TN_MTA0 = 0x040;
@@ -41,7 +60,7 @@ export const TN_RDBAH = 0x184;
 export const TN_RDLEN = 0x188; // bytes
 export const TN_RDH = 0x18c; // RO
 export const TN_RDT = 0x190;
-export const TN_RXBSZ = 0x194; // bytes of a receive buffer: 2048 or 4096
+export const TN_RXBSZ = 0x194; // bytes of a receive buffer: TN_RXBSZ_MIN or TN_RXBSZ_MAX
 
 // Statistics: 64-bit counters, low half at TN_STATS + 8 * n, high half 4 behind it. Reading the low
 // half latches the high one. Cleared by nothing but power-on.
@@ -71,6 +90,8 @@ export const TN_ST_RX_LRO = 21;
 export const TN_ST_RX_LRO_SEGMENTS = 22;
 /** How many there are. */
 export const TN_NSTATS = 23;
+/** Offset behind the last of them. */
+export const TN_STATS_END = TN_STATS + 8 * TN_NSTATS;
 
 /** Names of the statistics, in the order of their numbers. */
 export const tnStatNames = [
@@ -156,6 +177,11 @@ export const TN_MSS_MIN = 64;
 /** What TN_MAXFRM takes: a minimal frame to, in mode `vnet`, a coalesced one. */
 export const TN_MAXFRM_MIN = 60;
 export const TN_MAXFRM_MAX = 65535 + 18;
+/** TN_MAXFRM after a reset: an Ethernet frame with one VLAN tag. */
+export const TN_MAXFRM_RESET = 1518;
+/** Bytes of a receive buffer: one or the other. */
+export const TN_RXBSZ_MIN = 2048;
+export const TN_RXBSZ_MAX = 4096;
 /** Frames one doorbell emits before the rest waits for the next turn; frames one drain receives. */
 export const TN_TX_BUDGET = 256;
 export const TN_RX_BUDGET = 128;
@@ -172,8 +198,11 @@ export const TN_D_STAT = 12; // command in, status out
 
 // Context descriptor, first of a packet that wants offloads
 export const TN_C_HDRLEN = 0; // Ethernet 7:0, IP 16:8, TCP/UDP 24:17 header bytes
+export const TN_C_L2_MASK = 0xff;
 export const TN_C_L3_SHIFT = 8;
+export const TN_C_L3_MASK = 0x1ff;
 export const TN_C_L4_SHIFT = 17;
+export const TN_C_L4_MASK = 0xff;
 export const TN_C_MSS = 4; // payload bytes of a segment in 15:0
 export const TN_C_TAG = 8; // the driver's name for the packet; only captures show it
 
@@ -204,3 +233,36 @@ export const TN_RXS_SEGS_SHIFT = 16;
 export const TN_RXS_SEGS_MASK = 0xff;
 export const TN_RXS_ERR = 0x40000000; // the buffer could not be used: length 0, no frame
 export const TN_RXS_DD = 0x80000000;
+
+// Why the device drops or delays something: indices into tnReasons
+export const TN_REASON_BAD_REG = 0;
+export const TN_REASON_DMA_FAULT = 1;
+export const TN_REASON_TX_BAD = 2;
+export const TN_REASON_RX_NODESC = 3;
+export const TN_REASON_RX_BAD = 4;
+export const TN_REASON_RX_RUNT = 5;
+export const TN_REASON_BAD_RING = 6;
+export const TN_REASON_RX_OVERSIZE = 7;
+export const TN_REASON_RX_FILTER = 8;
+export const TN_REASON_WIRE_FULL = 9;
+export const TN_REASON_WIRE_ERROR = 10;
+export const TN_REASON_LINK_DOWN = 11;
+export const TN_REASON_CAPTURE_FULL = 12;
+export const TN_REASON_COUNT = 13;
+
+/** The machine's reasons in the order of the device's. */
+export const tnReasons: readonly Reason[] = [
+  R_DEV_BAD_REG,
+  R_DEV_DMA_FAULT,
+  R_DEV_TX_BAD,
+  R_DEV_RX_NODESC,
+  R_DEV_RX_BAD,
+  R_DEV_RX_RUNT,
+  R_DEV_BAD_RING,
+  R_DEV_RX_OVERSIZE,
+  R_DEV_RX_FILTER,
+  R_DEV_WIRE_FULL,
+  R_DEV_WIRE_ERROR,
+  R_DEV_LINK_DOWN,
+  R_CAPTURE_FULL,
+];
