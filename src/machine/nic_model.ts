@@ -22,11 +22,39 @@ export type NicBuild = 'ts' | 'native';
 export const NIC_SLOTS = 16;
 export const NIC_SRAM_BYTES = DEVICE_SRAM_BYTES / NIC_SLOTS;
 
+/** What a card says of itself in PCI configuration space, in the words of pciconf(8). */
+export interface PciIdentity {
+  /** 16 bits each. */
+  readonly vendor: number;
+  readonly device: number;
+  readonly subvendor: number;
+  readonly subdevice: number;
+  /** Base class, subclass and programming interface: 24 bits, 0x020000 for Ethernet. */
+  readonly class: number;
+  /** 8 bits. */
+  readonly revision: number;
+}
+
+/** The identity of our own model number `device`: its vendor id, "TN", is made up. */
+export function ownPciIdentity(device: number): PciIdentity {
+  return {
+    vendor: 0x544e,
+    device,
+    subvendor: 0x544e,
+    subdevice: 0,
+    class: 0x020000,
+    revision: 1,
+  };
+}
+
 /** A model as users see it. */
 export interface NicModelInfo {
-  /** Also the name of its interfaces, before the unit number. */
+  /** What `--nic` takes. */
   readonly name: string;
+  /** Name of its interfaces before the unit number; models of one driver may share it. */
+  readonly ifname: string;
   readonly description: string;
+  readonly pci: PciIdentity;
   /** What its driver can do, in ifconfig's words; all of it is on at the start. */
   readonly capabilities: readonly string[];
   readonly modes: readonly NicMode[];

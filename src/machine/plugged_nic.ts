@@ -1,7 +1,7 @@
 /**
  * A NIC of any model in a machine: a slot with on-board memory, an interrupt line and a capture
  * number, the device on its wire, the driver on the device, and an interface with the next free unit
- * number of the model.
+ * number of the model's interface name.
  */
 
 import { IntrVector } from '../bus/intr.ts';
@@ -50,9 +50,10 @@ function slotsOf(machine: Machine): (PluggedNic | null)[] {
   return slots;
 }
 
-function freeUnit(slots: readonly (PluggedNic | null)[], model: NicModel): number {
+/** The lowest unit number that no NIC has whose interfaces are called `ifname`. */
+function freeUnit(slots: readonly (PluggedNic | null)[], ifname: string): number {
   let unit = 0;
-  while (slots.some((nic) => nic?.model.name === model.name && nic.unit === unit)) unit++;
+  while (slots.some((nic) => nic?.model.ifname === ifname && nic.unit === unit)) unit++;
   return unit;
 }
 
@@ -67,7 +68,7 @@ function must(error: Errno, syscall: string, hint = ''): void {
 /** A device, its driver and its interface on a wire; for TAPs and simulated links alike. */
 export class PluggedNic {
   readonly model: NicModel;
-  /** Of its model: 0 is `tn0` or `tb0`. */
+  /** Behind its model's interface name: 0 is `tn0` or `tb0`. */
   readonly unit: number;
   readonly ifp: Ifnet;
   readonly device: NicDevice;
@@ -76,7 +77,7 @@ export class PluggedNic {
   readonly #timer = new DeviceTimer();
 
   /**
-   * Builds device and driver as the next interface of the model on the machine's stack; the mode is
+   * Builds device and driver as the next interface of the model's name on the machine's stack; the mode is
    * that of the wire. Throws TapnicError (EBUSY: no slot is free; EINVAL: the model has no such mode
    * or build; ENOMEM).
    * @param mac such as 02:00:5e:00:53:01
@@ -92,7 +93,7 @@ export class PluggedNic {
     const slot = slots.indexOf(null);
     if (slot < 0) throw errnoError(EBUSY, 'nic', `a machine takes ${NIC_SLOTS} NICs`);
     this.model = model;
-    this.unit = freeUnit(slots, model);
+    this.unit = freeUnit(slots, model.ifname);
     this.#slots = slots;
     this.#slot = slot;
     const intr = new IntrVector(machine.clock);
@@ -109,13 +110,13 @@ export class PluggedNic {
       sramOff: deviceSramOff() + slot * NIC_SRAM_BYTES,
       capunit,
     });
-    this.ifp = if_alloc(machine.vnet, `${model.name}${this.unit}`);
+    this.ifp = if_alloc(machine.vnet, `${model.ifname}${this.unit}`);
     this.ifp.if_capunit = capunit;
     passEnter();
     const error = model.attach(this.ifp, this.device, intr);
     passLeave();
     if (error !== 0) this.device.close();
-    must(error, `${model.name}_attach`, 'not enough memory: raise --memory');
+    must(error, `${model.ifname}_attach`, 'not enough memory: raise --memory');
     slots[slot] = this;
   }
 
@@ -123,7 +124,7 @@ export class PluggedNic {
   stop(): void {
     passEnter();
     if_down(this.ifp);
-    must(this.model.detach(this.ifp), `${this.model.name}_detach`);
+    must(this.model.detach(this.ifp), `${this.model.ifname}_detach`);
     passLeave();
     this.#timer.stop();
     this.device.close();

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import type { Check } from '../../src/cli/checks.ts';
+import type { NicModelInfo } from '../../src/machine/nic_model.ts';
 import { cliMain, packageRoot } from '../support/root.ts';
 
 interface Run {
@@ -135,10 +136,14 @@ describe('cli: tapnic', function () {
   it('lists the models', () => {
     const { status, stdout } = tapnic('nics', '--json');
     expect(status).to.equal(0);
-    const models: { name: string; capabilities: string[] }[] = JSON.parse(stdout);
+    const models: NicModelInfo[] = JSON.parse(stdout);
     const tn = models.find(({ name }) => name === 'tn');
     expect(tn?.capabilities).to.include.members(['txcsum', 'rxcsum', 'tso4', 'nomap']);
-    expect(tapnic('nics').stdout).to.match(/^tn\b.*\n.*\bnomap\b/m);
+    expect(tn).to.deep.include({ ifname: 'tn' });
+    expect(tn?.pci).to.include({ vendor: 0x544e, device: 1, class: 0x020000 });
+    expect(tapnic('nics').stdout)
+      .to.match(/^tn\b.*\n.*\bnomap\b/m)
+      .and.match(/^\tinterface: tn0 {2}pci: class=0x020000 rev=0x01 vendor=0x544e device=0x0001 /m);
   });
 
   it('checks the machine, with a remedy for each failure', () => {

@@ -6,11 +6,13 @@ import { UsageError } from '../../src/cli/command.ts';
 import { parseConfig } from '../../src/cli/config_file.ts';
 import { type NicSettings, resolveNicOptions } from '../../src/cli/nic_options.ts';
 import type { RawFlags } from '../../src/cli/nic_flags.ts';
-import type { NicModelInfo } from '../../src/machine/nic_model.ts';
+import { type NicModelInfo, ownPciIdentity } from '../../src/machine/nic_model.ts';
 
 const MODELS: NicModelInfo[] = [
   {
     name: 'tn',
+    ifname: 'tn',
+    pci: ownPciIdentity(1),
     description: 'everything',
     capabilities: ['rxcsum', 'txcsum', 'tso4', 'tso6', 'nomap'],
     modes: ['wire', 'vnet'],
@@ -19,6 +21,8 @@ const MODELS: NicModelInfo[] = [
   },
   {
     name: 'plain',
+    ifname: 'pl',
+    pci: ownPciIdentity(2),
     description: 'nothing',
     capabilities: [],
     modes: ['wire'],

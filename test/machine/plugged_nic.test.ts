@@ -3,9 +3,11 @@ import { TsCksum } from '../../src/host/cksum_ts.ts';
 import { ManualClock } from '../../src/host/manual_clock.ts';
 import { SeededPrng } from '../../src/host/prng.ts';
 import { SimPager } from '../../src/host/sim_pager.ts';
+import { handleRequest } from '../../src/ctl/control.ts';
+import type { InterfaceInfo } from '../../src/ctl/ifconfig.ts';
 import { ifunit } from '../../src/net/if.ts';
 import { Machine } from '../../src/machine/machine.ts';
-import { NIC_SLOTS } from '../../src/machine/nic_model.ts';
+import { NIC_SLOTS, type NicModel } from '../../src/machine/nic_model.ts';
 import { nicModel, nicModels } from '../../src/machine/nic_models.ts';
 import { PluggedNic } from '../../src/machine/plugged_nic.ts';
 import { TapnicError } from '../../src/sys/errno.ts';
@@ -59,6 +61,52 @@ describe('plugged NICs', () => {
     for (const nic of nics) nic.stop();
     expect(ifunit(machine.vnet, `${names[0]}0`)).to.equal(null);
     expect(machine.leaked()).to.deep.equal({});
+  });
+
+  it('take the interface name from the ifname of the model, not from its name', () => {
+    const machine = boot();
+    // The identity of Intel's 82540EM as emulators present it.
+    const pci = {
+      vendor: 0x8086,
+      device: 0x100e,
+      subvendor: 0x1af4,
+      subdevice: 0x1100,
+      class: 0x020000,
+      revision: 3,
+    };
+    const e1000: NicModel = { ...nicModel('tn')!, name: 'e1000', ifname: 'em', pci };
+    const other: NicModel = { ...nicModel('tb')!, name: 'e1000e', ifname: 'em' };
+    const plug = (model: NicModel): PluggedNic =>
+      new PluggedNic(machine, model, new FakeWire(false), MAC);
+    const nics = [plug(e1000), plug(nicModel('tn')!), plug(other)];
+    expect(nics.map(({ ifp }) => ifp.if_xname)).to.deep.equal(['em0', 'tn0', 'em1']);
+    expect(ifunit(machine.vnet, 'em0')).to.equal(nics[0]!.ifp);
+    const target = { vnet: machine.vnet, info: {} };
+    const answer = handleRequest(target, { id: 1, cmd: 'ifconfig', args: { if: 'em0' } });
+    if (!answer.ok) throw new Error(answer.err.message);
+    expect((answer.data as InterfaceInfo).name).to.equal('em0');
+    // The unit number is free after stop, for every model with this ifname.
+    nics[0]!.stop();
+    expect(ifunit(machine.vnet, 'em0')).to.equal(null);
+    nics[0] = plug(other);
+    expect(nics[0].ifp.if_xname).to.equal('em0');
+    for (const nic of nics) nic.stop();
+    expect(machine.leaked()).to.deep.equal({});
+  });
+
+  it('have a valid PCI identity that differs between models', () => {
+    const words = ({ pci }: NicModel): number[] => [
+      pci.vendor,
+      pci.device,
+      pci.subvendor,
+      pci.subdevice,
+    ];
+    for (const model of nicModels) {
+      for (const id of words(model)) expect(id, model.name).to.be.within(0, 0xffff);
+      expect(model.pci.class >>> 16, 'a network controller').to.equal(2);
+      expect(model.pci.revision).to.be.within(0, 0xff);
+    }
+    expect(new Set(nicModels.map((model) => words(model).join())).size).to.equal(nicModels.length);
   });
 
   it('fail with EBUSY when all slots are in use', () => {

@@ -6,11 +6,13 @@ import { capabilityKeywords } from '../../ctl/bits.ts';
 import { TbDevice } from '../../dev/tb/tb.ts';
 import { captureTap } from '../../net/capture.ts';
 import { mem, memView } from '../../vm/arena.ts';
-import type { NicModel } from '../nic_model.ts';
+import { type NicModel, ownPciIdentity } from '../nic_model.ts';
 
 export const tbModel: NicModel = {
   name: 'tb',
+  ifname: 'tb',
   description: 'multi-segment DMA, unmapped mbufs; checksums in software',
+  pci: ownPciIdentity(2),
   capabilities: capabilityKeywords(TB_CAPABILITIES),
   modes: ['wire'],
   builds: ['ts'],

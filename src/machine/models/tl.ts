@@ -6,11 +6,13 @@ import { capabilityKeywords } from '../../ctl/bits.ts';
 import { TlDevice } from '../../dev/tl/tl.ts';
 import { captureTap } from '../../net/capture.ts';
 import { mem, memView } from '../../vm/arena.ts';
-import type { NicModel } from '../nic_model.ts';
+import { type NicModel, ownPciIdentity } from '../nic_model.ts';
 
 export const tlModel: NicModel = {
   name: 'tl',
+  ifname: 'tl',
   description: '32-bit DMA, four fragments of 512 bytes; checksum offload, no unmapped mbufs',
+  pci: ownPciIdentity(3),
   capabilities: capabilityKeywords(TL_CAPABILITIES),
   modes: ['wire'],
   builds: ['ts'],

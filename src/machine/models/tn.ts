@@ -17,7 +17,7 @@ import {
   ramBase,
   ramBytes,
 } from '../../vm/arena.ts';
-import type { NicDevice, NicModel, NicSlot } from '../nic_model.ts';
+import { type NicDevice, type NicModel, type NicSlot, ownPciIdentity } from '../nic_model.ts';
 
 function buildNative(slot: NicSlot): NicDevice {
   const { wire, intr, clock, mode, mac, timer, capunit } = slot;
@@ -61,7 +61,9 @@ function buildTs(slot: NicSlot): NicDevice {
 
 export const tnModel: NicModel = {
   name: 'tn',
+  ifname: 'tn',
   description: 'multi-segment DMA, unmapped mbufs, checksum and TCP segmentation offload',
+  pci: ownPciIdentity(1),
   capabilities: capabilityKeywords(TN_CAPABILITIES),
   modes: ['wire', 'vnet'],
   builds: ['native', 'ts'],

@@ -5,11 +5,13 @@ import { capabilityKeywords } from '../../ctl/bits.ts';
 import { TpDevice } from '../../dev/tp/tp.ts';
 import { captureTap } from '../../net/capture.ts';
 import { mem, memView } from '../../vm/arena.ts';
-import type { NicModel } from '../nic_model.ts';
+import { type NicModel, ownPciIdentity } from '../nic_model.ts';
 
 export const tpModel: NicModel = {
   name: 'tp',
+  ifname: 'tp',
   description: 'programmed I/O: the CPU copies every byte; no DMA, no offloads, mapped mbufs only',
+  pci: ownPciIdentity(4),
   capabilities: capabilityKeywords(TP_CAPABILITIES),
   modes: ['wire'],
   builds: ['ts'],
