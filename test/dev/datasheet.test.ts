@@ -17,13 +17,14 @@ const models = {
 };
 
 /** Constants that are bits: their middle part names the register or word, as in TN_CTRL_RST. */
-const BITS = /^T[A-Z]_(?:CTRL|CMD|CR|RXCFG|RCR|STATUS|FEAT|INT|CTL|TXD|TXS|RXS|TSR)_([A-Z0-9]+)$/;
+const BITS =
+  /^[A-Z0-9]+_(?:CTRL|CMD|CR|RXCFG|RCR|STATUS|FEAT|INT|CTL|TXD|TXS|RXS|TSR)_([A-Z0-9]+)$/;
 /** Constants that match BITS but are masks, shifts or counts. */
 const NO_BIT = /_(?:MASK|SHIFT|NFRAGS|SEGS)$/;
 
 /** A register's name has one word after the prefix. */
 const isRegister = (name: string): boolean =>
-  /^T[A-Z]_[A-Z0-9]+$/.test(name) && !/_(NSTATS|NPAGES|FRAGS)$/.test(name);
+  /^[A-Z0-9]+_[A-Z0-9]+$/.test(name) && !/_(NSTATS|NPAGES|FRAGS)$/.test(name);
 
 const section = (page: string, n: number): string => page.split(/^## /m)[n]!;
 
