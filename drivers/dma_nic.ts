@@ -1,7 +1,7 @@
 /**
- * The life of a driver with descriptor rings, after what iflib(9) does for FreeBSD's: memory for DMA at
- * attach and back at detach, up and down, the interrupt. What is different about a NIC its driver
- * says in NicOps.
+ * What drivers with descriptor rings share, as iflib(9) does it for FreeBSD's drivers: allocate DMA
+ * memory at attach and free it at detach, start and stop, handle the interrupt. A driver describes
+ * its NIC with NicOps.
  */
 
 import type { Errno } from '../src/sys/errno.ts';
@@ -22,7 +22,7 @@ import type { DmaSoftc, NicDma } from './dma_softc.ts';
 import { dmaQflush, dmaTxdrain, dmaTxeof } from './dma_tx.ts';
 import { nicDetach, nicLink } from './nic_ifnet.ts';
 
-/** Descriptors one interrupt handles before others get their turn. */
+/** Descriptors that one interrupt handles at most. */
 const RX_LIMIT = 64;
 
 /** A ring: how many slots of how many bytes, each for one transfer of at most `maxsize` bytes. */
@@ -36,16 +36,16 @@ export interface DmaRingLayout {
 
 /** What a NIC needs of bus_dma. */
 export interface DmaLayout {
-  /** What the bus lets through. */
+  /** Restrictions of the bus. */
   readonly parent: BusDmaTag | null;
-  /** What of that the device reaches; default: all of it. */
+  /** Further restrictions of the device; default: none. */
   readonly device?: BusDmaTagParams;
   readonly ringAlign: number;
   readonly tx: DmaRingLayout;
   readonly rx: DmaRingLayout;
 }
 
-/** Rings, tags and maps of the interface `ifname`; null, and nothing kept, if memory is out. */
+/** Rings, tags and maps of the interface `ifname`. Null: memory is out, and nothing is kept. */
 export function dmaAlloc(ifname: string, layout: DmaLayout): NicDma | null {
   const setup = new DmaSetup(ifname);
   const { tx, rx, ringAlign: alignment } = layout;
@@ -68,7 +68,7 @@ export function dmaAlloc(ifname: string, layout: DmaLayout): NicDma | null {
   return null;
 }
 
-/** An mbuf to work with until detach; null, and `dma` given back, if there is none. */
+/** An mbuf for the driver's own use until detach. Returns null and frees `dma` if memory is out. */
 export function dmaScratch({ setup }: NicDma): Mbuf | null {
   const m = m_gethdr(M_WAITOK, MT_DATA);
   if (m === null) setup.undo();
@@ -76,13 +76,13 @@ export function dmaScratch({ setup }: NicDma): Mbuf | null {
   return m;
 }
 
-/** Takes the driver, which has stopped its NIC, off the interface and gives its memory back. */
+/** Detaches the driver from the interface and frees its DMA memory. The NIC has been stopped. */
 export function dmaDetach(sc: DmaSoftc): void {
   nicDetach(sc);
   sc.setup.undo();
 }
 
-/** The rings are filled and the NIC knows where they are: the interface runs. */
+/** Marks the interface as running. The rings are filled and their addresses are in the NIC. */
 export function dmaUp({ ifp, txRing, rxRing }: DmaSoftc): void {
   bus_dmamap_sync(txRing.tag, txRing.map, RING_TO_DEVICE);
   bus_dmamap_sync(rxRing.tag, rxRing.map, RING_TO_DEVICE);
@@ -90,7 +90,7 @@ export function dmaUp({ ifp, txRing, rxRing }: DmaSoftc): void {
   ifp.if_drv_flags &= ~IFF_DRV_OACTIVE;
 }
 
-/** The NIC has been stopped: frees what is on its rings and in its queue. */
+/** Frees what is on the rings and in the queue. The NIC has been stopped. */
 export function dmaDown(sc: DmaSoftc): void {
   sc.ifp.if_drv_flags &= ~(IFF_DRV_RUNNING | IFF_DRV_OACTIVE);
   dmaQflush(sc);
@@ -103,13 +103,13 @@ export function rxBufSizeFor(frameMax: number): number {
   return frameMax < MCLBYTES ? MCLBYTES : MJUMPAGESIZE;
 }
 
-/** if_mtu has changed: `reg` is told of the longest frame, which may need other buffers. */
+/** Handles a change of if_mtu: writes `reg`, or restarts the NIC if the buffer size changes. */
 export function dmaSetFrameMax(sc: DmaSoftc, reg: number, frameMax: number): Errno {
   if (sc.rxBufSize === rxBufSizeFor(frameMax)) {
     bus_space_write_4(sc.regs, reg, frameMax);
     return 0;
   }
-  // Buffers of another size: the rings have to be built anew.
+  // The buffer size changes, so the rings must be filled again.
   sc.ops.stop(sc);
   return sc.ops.init(sc);
 }
@@ -129,7 +129,7 @@ export function dmaIntr(sc: DmaSoftc): void {
   if ((causes & intr.link) !== 0) dmaLink(sc);
   if ((causes & intr.errors) !== 0) {
     if ((bus_space_read_4(regs, intr.status) & intr.stopped) !== 0) {
-      // The NIC cannot reach its rings: starting it again would end the same way.
+      // The NIC cannot read its rings; a restart would fail in the same way.
       count(R_DRV_HW_ERROR);
       ops.stop(sc);
       return;

@@ -1,7 +1,7 @@
 /**
- * Receive buffers of drivers with bus_dma: refilling a ring, putting together frames of several
- * buffers, copying small ones, and handing frames up. The driver reads the descriptors and knows
- * what they mean. A slot never loses its buffer: without memory for a new one the frame is lost.
+ * Receive buffers of drivers with bus_dma: refill a ring, assemble frames of several buffers, copy
+ * small ones, pass frames to the stack. The driver itself reads the descriptors. A slot always has
+ * a buffer: if no new one can be allocated, the frame is dropped and its buffer is posted again.
  */
 
 import { ENOBUFS, type Errno } from '../src/sys/errno.ts';
@@ -43,7 +43,7 @@ function repost(sc: DmaSoftc, slot: number): void {
   sc.ops.rxpost(sc, slot);
 }
 
-/** Gives a slot a new buffer; ENOBUFS, and the slot as it was, if there is none. */
+/** Gives a slot a new buffer. ENOBUFS: memory is out, and the slot is unchanged. */
 export function dmaNewbuf(sc: DmaSoftc, slot: number): Errno {
   const m = m_getjcl(M_NOWAIT, MT_DATA, M_PKTHDR, sc.rxBufSize);
   if (m === null) return ENOBUFS;
@@ -63,7 +63,7 @@ export function dmaNewbuf(sc: DmaSoftc, slot: number): Errno {
   return 0;
 }
 
-/** Fills the ring with buffers of `bufSize` bytes; ENOBUFS, and nothing kept, if memory is short. */
+/** Fills the ring with buffers of `bufSize` bytes. ENOBUFS: memory is out; the ring is empty. */
 export function dmaRxfill(sc: DmaSoftc, bufSize: number): Errno {
   sc.rxBufSize = bufSize;
   sc.rxNext = 0;
@@ -76,7 +76,7 @@ export function dmaRxfill(sc: DmaSoftc, bufSize: number): Errno {
   return 0;
 }
 
-/** Frees every receive buffer and what has come of a frame; the device has been stopped. */
+/** Frees every receive buffer and a partly received frame. The device has been stopped. */
 export function dmaRxdrain(sc: DmaSoftc): void {
   discard(sc, true);
   for (let slot = 0; slot < sc.rxNdesc; slot++) {
@@ -94,7 +94,7 @@ export function dmaRxAfter(sc: DmaSoftc, slot: number): number {
   return slot + 1 === sc.rxNdesc ? 0 : slot + 1;
 }
 
-/** A small frame leaves its buffer in place: copying it is cheaper than a new cluster. */
+/** Copies a small frame and keeps its buffer in the slot: cheaper than a new cluster. */
 function copySmall(sc: DmaSoftc, slot: number, len: number): Mbuf | null {
   const m = m_gethdr(M_NOWAIT, MT_DATA);
   if (m === null) return null;
@@ -105,7 +105,7 @@ function copySmall(sc: DmaSoftc, slot: number, len: number): Mbuf | null {
   return m;
 }
 
-/** Takes the filled buffer out of a slot that gets a new one; null if there is none to be had. */
+/** Replaces the filled buffer of a slot and returns it; null if no new buffer can be allocated. */
 function takeBuffer(sc: DmaSoftc, slot: number, len: number): Mbuf | null {
   const m = sc.rxMbuf[slot]!;
   if (dmaNewbuf(sc, slot) !== 0) return null;
@@ -113,7 +113,7 @@ function takeBuffer(sc: DmaSoftc, slot: number, len: number): Mbuf | null {
   return m;
 }
 
-/** Throws away what has come of a frame; the rest of it follows. */
+/** Frees a partly received frame. Unless `eop`, its remaining buffers will be dropped. */
 function discard(sc: DmaSoftc, eop: boolean): void {
   m_freem(sc.rxHead);
   sc.rxHead = null;
@@ -121,7 +121,7 @@ function discard(sc: DmaSoftc, eop: boolean): void {
   sc.rxDiscard = !eop;
 }
 
-/** A slot came back without a frame, or with one that cannot be. */
+/** Counts and reposts a slot that has no valid frame. */
 export function dmaRxBad(sc: DmaSoftc, slot: number): void {
   count(R_DRV_RX_ERROR);
   if_inc_counter(sc.ifp, IFCOUNTER_IERRORS, 1);
@@ -130,8 +130,8 @@ export function dmaRxBad(sc: DmaSoftc, slot: number): void {
 }
 
 /**
- * Adds the `len` bytes that a slot has got to the frame under way; the slot is posted again. The
- * frame, which is the caller's, if this was the last of it; else null, be it lost or not complete.
+ * Appends the `len` bytes in a slot to the current frame and posts the slot again. Returns a
+ * complete frame, which the caller owns; null if it is incomplete or was dropped.
  */
 export function dmaRxTake(sc: DmaSoftc, slot: number, len: number, eop: boolean): Mbuf | null {
   if (sc.rxDiscard) {
@@ -142,7 +142,7 @@ export function dmaRxTake(sc: DmaSoftc, slot: number, len: number, eop: boolean)
   const first = sc.rxHead === null;
   const m = first && eop && len <= MHLEN ? copySmall(sc, slot, len) : takeBuffer(sc, slot, len);
   if (m === null) {
-    // The buffer stays: without one the slot would be lost to the ring for good.
+    // Keep the buffer: the ring could never use a slot without one again.
     count(R_DRV_RX_NOBUF);
     if_inc_counter(sc.ifp, IFCOUNTER_IQDROPS, 1);
     discard(sc, eop);
@@ -166,8 +166,8 @@ export function dmaRxTake(sc: DmaSoftc, slot: number, len: number, eop: boolean)
 }
 
 /**
- * What the device found out about the checksums of `m`, in the words of the stack, if the stack
- * wants to hear: `v4` an IPv4 header was verified, `ipGood` and is right; `l4Good` TCP or UDP is.
+ * Sets the checksum flags of `m` from the device's verdict, if the capability is enabled. `v4`: an
+ * IPv4 header was verified; `ipGood`: it is correct; `l4Good`: the TCP or UDP checksum is correct.
  */
 export function rxVerdict(
   ifp: Ifnet,
@@ -186,7 +186,7 @@ export function rxVerdict(
   m.m_pkthdr.csum_flags = flags;
 }
 
-/** Hands a whole frame to the stack. */
+/** Passes a complete frame to the stack, which owns it then. */
 export function rxInput(ifp: Ifnet, m: Mbuf): void {
   m.m_pkthdr.rcvif = ifp;
   if_inc_counter(ifp, IFCOUNTER_IPACKETS, 1);

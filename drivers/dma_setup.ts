@@ -1,6 +1,6 @@
 /**
- * What attaching a driver that uses bus_dma comes down to: tags, maps and ring memory, each with the
- * step that undoes it, so that an attach that fails halfway and a detach are the same few lines.
+ * DMA resources of a driver: tags, maps and ring memory. Each is recorded with the step that frees
+ * it, so that a failed attach and a detach run the same code.
  */
 
 import { bus_space_write_4 } from '../src/bus/bus_space.ts';
@@ -35,12 +35,12 @@ import {
 export const RING_TO_DEVICE = BUS_DMASYNC_PREREAD | BUS_DMASYNC_PREWRITE;
 export const RING_TO_US = BUS_DMASYNC_POSTREAD | BUS_DMASYNC_POSTWRITE;
 
-/** Memory that driver and device share, in one piece and loaded. */
+/** Contiguous memory that driver and device share, loaded for DMA. */
 export interface DmaRing {
   readonly tag: BusDmaTag;
   readonly map: BusDmamap;
   readonly vaddr: Kva;
-  /** Where the device finds it. */
+  /** Its bus address. */
   readonly busAddr: number;
 }
 
@@ -48,27 +48,27 @@ function mustDo(error: Errno): void {
   KASSERT(error === 0, 'dma_setup: a DMA resource is still in use');
 }
 
-/** DMA resources of one device. Null results mean that there is no memory: call `undo` then. */
+/** DMA resources of one device. If a call returns null or false, memory is out: call `undo`. */
 export class DmaSetup {
   readonly #ifname: string;
   readonly #steps: (() => void)[] = [];
 
-  /** @param ifname of the interface, which the tags are named after */
+  /** @param ifname the interface; its name is part of the tags' names */
   constructor(ifname: string) {
     this.#ifname = ifname;
   }
 
-  /** Adds what `undo` is to do before everything added so far. */
+  /** Adds a step that `undo` runs before all steps added earlier. */
   add(step: () => void): void {
     this.#steps.push(step);
   }
 
-  /** Gives everything back, the last first. Nothing may be loaded but rings. */
+  /** Frees everything, the last allocation first. Only rings may still be loaded. */
   undo(): void {
     for (let step = this.#steps.pop(); step !== undefined; step = this.#steps.pop()) step();
   }
 
-  /** A tag called `what`, such as `tx`. Panics on parameters that make none. */
+  /** A tag called `what`, such as `tx`. Panics if bus_dma refuses the parameters. */
   tag(what: string, params: BusDmaTagParams): BusDmaTag {
     const ref: BusDmaTagRef = { tag: null };
     mustDo(bus_dma_tag_create({ ...params, name: `${this.#ifname} ${what}` }, ref));
@@ -78,8 +78,8 @@ export class DmaSetup {
   }
 
   /**
-   * `n` maps, in `maps`, which the driver may reorder and exchange among each other. False if there
-   * is no memory for one, or for its bounce pages.
+   * Appends `n` maps to `maps`; the driver may reorder them. False if memory is out for a map or
+   * its bounce pages.
    */
   maps(tag: BusDmaTag, n: number, maps: BusDmamap[]): boolean {
     const ref: BusDmamapRef = { map: null };
@@ -110,7 +110,7 @@ export class DmaSetup {
   }
 }
 
-/** Tells a NIC with 64 address bits where a ring is, in the registers `low` and `high`. */
+/** Writes the 64-bit bus address of a ring to the registers `low` and `high`. */
 export function writeRingBase(regs: MmioRegion, low: number, high: number, addr: number): void {
   bus_space_write_4(regs, low, addr >>> 0);
   bus_space_write_4(regs, high, Math.floor(addr / 0x100000000));

@@ -1,7 +1,7 @@
 /**
- * The software state that drivers with descriptor rings have in common, after what iflib(9) keeps for
- * FreeBSD's: rings, maps, mbufs and the packets that wait. dma_tx.ts and dma_rx.ts work on it. Each
- * driver extends it by what its own hardware needs and says by `NicOps` what is different about it.
+ * The software state that drivers with descriptor rings share, as iflib(9) keeps it for FreeBSD's
+ * drivers: rings, maps, mbufs and waiting packets. dma_tx.ts and dma_rx.ts use it. Each driver
+ * extends it with the state of its own hardware and describes the hardware with `NicOps`.
  */
 
 import type { Task } from '../src/sys/clock.ts';
@@ -19,35 +19,35 @@ import type { DmaRing, DmaSetup } from './dma_setup.ts';
 import { dmaQflush, dmaTransmit, dmaTxflush } from './dma_tx.ts';
 import { type NicControl, nicIoctl } from './nic_ifnet.ts';
 
-/** Where a NIC says what happened: registers, and bits in them. */
+/** Interrupt and status registers of a NIC, and the bits in them. */
 export interface NicIntr {
   /** The causes; writing them acknowledges. */
   readonly causes: number;
   /** Bits written here are set as causes. */
   readonly setCauses: number;
-  /** The link changed; an engine found something bad; frames came. */
+  /** Causes: the link changed; an engine found an error; frames were received. */
   readonly link: number;
   readonly errors: number;
   readonly rx: number;
-  /** The status register: the link is up; an engine has stopped for good. */
+  /** The status register, and its bits: the link is up; an engine stopped until the next init. */
   readonly status: number;
   readonly linkUp: number;
   readonly stopped: number;
 }
 
-/** What a driver tells the shared paths about its hardware. `sc` is the driver's own softc. */
+/** The hardware-specific functions of a driver. `sc` is the driver's own softc. */
 export interface NicOps extends NicControl<DmaSoftc> {
   readonly intr: NicIntr;
   /**
    * Puts `m` on the transmit ring. On 0 the ring owns the packet; on any error the caller owns
-   * `sc.txHead`. ENOMEM: ring or bus have no room for now; anything else: it cannot be sent.
+   * `sc.txHead`. ENOMEM: no room now, try again later; any other error: the packet cannot be sent.
    */
   encap(sc: DmaSoftc, m: Mbuf): Errno;
-  /** Tells the device of all packets up to the ring's producer. */
+  /** Rings the doorbell: the device may send all packets up to the ring's producer. */
   doorbell(sc: DmaSoftc): void;
-  /** Takes back packets that the device is done with (txDone); returns how many. */
+  /** Calls dmaTxDone for each packet that the device has finished; returns how many. */
   txreap(sc: DmaSoftc): number;
-  /** Hands up received frames, `limit` descriptors at most; returns whether there may be more. */
+  /** Passes received frames to the stack, at most `limit` descriptors. True: there may be more. */
   rxeof(sc: DmaSoftc, limit: number): boolean;
   /** Writes the address of the buffer that was loaded last, `sc.segs`, into a receive slot. */
   rxaim(sc: DmaSoftc, slot: number): void;
@@ -57,7 +57,7 @@ export interface NicOps extends NicControl<DmaSoftc> {
 
 /** What attach has allocated. */
 export interface NicDma {
-  /** What gives it all back. */
+  /** Frees all of it. */
   readonly setup: DmaSetup;
   readonly txTag: BusDmaTag;
   readonly rxTag: BusDmaTag;
@@ -69,7 +69,7 @@ export interface NicDma {
   readonly rxMap: BusDmamap[];
 }
 
-/** Sizes of a driver's choice. */
+/** Sizes that the driver chooses. */
 export interface NicSizes {
   /** Segments of a packet. */
   readonly nsegs: number;
@@ -97,9 +97,9 @@ export class DmaSoftc implements IfDriver, Task {
   readonly txMap: BusDmamap[];
   readonly txMbuf: (Mbuf | null)[] = [];
   readonly txNdesc: Uint16Array;
-  /** Producer as the device knows it. */
+  /** The ring's producer at the last doorbell. */
   txRung = 0;
-  /** The packet that encap had when it failed: collapsing may have replaced it. */
+  /** The packet that encap works on: its argument, or the copy that replaced it. */
   txHead: Mbuf | null = null;
   readonly br: BufRing;
 
@@ -112,9 +112,9 @@ export class DmaSoftc implements IfDriver, Task {
   readonly rxMbuf: (Mbuf | null)[] = [];
   /** Bytes of a receive buffer. */
   rxBufSize = 0;
-  /** Next slot to look at. */
+  /** Next slot to read. */
   rxNext = 0;
-  /** A frame of several buffers under way; `rxDiscard`: the rest of it is to be thrown away. */
+  /** A partly received frame; `rxDiscard`: drop the rest of it. */
   rxHead: Mbuf | null = null;
   rxTail: Mbuf | null = null;
   rxDiscard = false;

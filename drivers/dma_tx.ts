@@ -1,7 +1,7 @@
 /**
- * A packet's way from if_transmit to the descriptor ring and back, for drivers with bus_dma: what of
- * it does not depend on the hardware. The driver fills the descriptors (encap), rings, and knows
- * what the device is done with (txreap).
+ * Transmit for drivers with bus_dma, from if_transmit to the descriptor ring and back, as far as it
+ * does not depend on the hardware. The driver fills the descriptors (encap), rings the doorbell and
+ * finds the packets that the device has finished (txreap).
  */
 
 import { EFBIG, ENETDOWN, ENOBUFS, ENOMEM, type Errno } from '../src/sys/errno.ts';
@@ -38,8 +38,8 @@ import { RING_TO_DEVICE } from './dma_setup.ts';
 import type { DmaSoftc } from './dma_softc.ts';
 
 /**
- * Loads the chain into `sc.segs`, copying it together if it has too many segments; `sc.txHead` is
- * what it became. ENOBUFS: no memory to copy it; else as bus_dma says, ENOMEM being for now.
+ * Loads the chain into `sc.segs`, and copies it first if it has too many segments; `sc.txHead` is
+ * the loaded chain. ENOBUFS: no memory for the copy. ENOMEM: bus_dma has no bounce pages now.
  */
 export function dmaLoadTx(sc: DmaSoftc, map: BusDmamap, m: Mbuf): Errno {
   const { segs, txTag } = sc;
@@ -59,7 +59,7 @@ export function dmaLoadTx(sc: DmaSoftc, map: BusDmamap, m: Mbuf): Errno {
   return bus_dmamap_load_mbuf_sg(txTag, map, defragged, segs);
 }
 
-/** Counts a packet that is on the ring and shows it to listeners. */
+/** Counts a packet that is on the ring and passes it to BPF. */
 function accountTx(sc: DmaSoftc, m: Mbuf): void {
   const { ifp } = sc;
   if_inc_counter(ifp, IFCOUNTER_OPACKETS, 1);
@@ -69,11 +69,11 @@ function accountTx(sc: DmaSoftc, m: Mbuf): void {
   if (bpf !== null && bpf.listeners > 0) bpf.mtap(m, true);
 }
 
-/** Puts a packet on the ring: true if that took it, or dropped it; false if there is no room. */
+/** Puts a packet on the ring. True: queued or dropped. False: no room, and the caller owns it. */
 function put(sc: DmaSoftc, m: Mbuf): boolean {
   let error = sc.ops.encap(sc, m);
   if (error === ENOMEM && sc.txr.prod !== sc.txRung) {
-    // A long pass filled ring or bounce pages: ring early and take back what the device is done with.
+    // A long pass has filled the ring or the bounce pages: ring early and free finished packets.
     dmaTxflush(sc);
     sc.ops.txreap(sc);
     error = sc.ops.encap(sc, sc.txHead!);
@@ -82,7 +82,7 @@ function put(sc: DmaSoftc, m: Mbuf): boolean {
     accountTx(sc, sc.txHead!);
     return true;
   }
-  // With nothing on the ring no completion would ever try it again.
+  // If the ring is empty, no completion will retry this packet.
   if (error === ENOMEM && sc.txr.used > 0) return false;
   count(R_DRV_TX_ERROR);
   if_inc_counter(sc.ifp, IFCOUNTER_OERRORS, 1);
@@ -98,7 +98,7 @@ function enqueue(sc: DmaSoftc, m: Mbuf): Errno {
   return ENOBUFS;
 }
 
-/** Moves waiting packets to the ring while it has room; without any, OACTIVE stays set. */
+/** Moves waiting packets to the ring while it has room. OACTIVE stays set if the ring is full. */
 function start(sc: DmaSoftc): void {
   const { br, ifp } = sc;
   for (let m = br.peek(); m !== null; m = br.peek()) {
@@ -115,7 +115,7 @@ function start(sc: DmaSoftc): void {
 }
 
 /**
- * if_transmit: sends or queues `m`, and takes it on every outcome. ENETDOWN: the interface is not
+ * if_transmit: sends or queues `m`, and owns it on every outcome. ENETDOWN: the interface is not
  * running, ENOBUFS: ring and queue are full.
  */
 export function dmaTransmit(sc: DmaSoftc, m: Mbuf): Errno {
@@ -161,7 +161,7 @@ function txfree(sc: DmaSoftc, first: number): void {
   m_freem(m);
 }
 
-/** The device is done with the oldest packet on the ring; `failed`: it says it was bad. */
+/** Completes the oldest packet on the ring. `failed`: the device reported it as bad. */
 export function dmaTxDone(sc: DmaSoftc, failed: boolean): void {
   const { txr } = sc;
   if (failed) {
@@ -173,7 +173,7 @@ export function dmaTxDone(sc: DmaSoftc, failed: boolean): void {
   txr.consume(sc.txNdesc[first]!);
 }
 
-/** Transmit completions: frees packets and goes on with those that wait. */
+/** Handles transmit completions: frees packets and queues waiting ones. */
 export function dmaTxeof(sc: DmaSoftc): void {
   if (sc.ops.txreap(sc) > 0 && sc.br.used > 0) start(sc);
 }

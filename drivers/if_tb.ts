@@ -1,7 +1,7 @@
 /**
  * Driver for the NIC `tb`: attach and detach, init and stop. The transmit and receive paths are in
- * if_tb_txrx.ts. The NIC has no offload, so if_hwassist is 0 and the stack sums (and for that maps)
- * everything itself. Left out: a watchdog, media selection.
+ * if_tb_txrx.ts. The NIC has no offload, so if_hwassist is 0; the stack maps each packet and
+ * computes its checksums. Left out: a watchdog, media selection.
  */
 
 import { ENOMEM, ENXIO, type Errno } from '../src/sys/errno.ts';
@@ -84,7 +84,7 @@ import {
 } from './if_tb_txrx.ts';
 import { lladdrHigh, lladdrLow, multicastHash, nicAttach, nicAttached } from './nic_ifnet.ts';
 
-/** Everything the model can do, in FreeBSD's words; all of it is on after attach. */
+/** Capabilities of the model; all are enabled after attach. */
 export const TB_CAPABILITIES = IFCAP_VLAN_MTU | IFCAP_JUMBO_MTU | IFCAP_LINKSTATE | IFCAP_NOMAP;
 
 export const TB_MTU_MAX = 9000;
@@ -93,7 +93,7 @@ const FRAME_OVERHEAD = 18;
 /** A power of two that the length field of a descriptor holds. */
 const TX_SEGSIZE_MAX = 8192;
 
-/** What the driver wants of bus_dma. `parent` restricts DMA as the bus does. */
+/** The DMA resources of the driver. `parent` holds the restrictions of the bus. */
 function layout(parent: BusDmaTag | null): DmaLayout {
   return {
     parent,
@@ -117,7 +117,8 @@ function layout(parent: BusDmaTag | null): DmaLayout {
 
 /**
  * Attaches the driver to the NIC at `regs` as interface `ifp`, whose address becomes the NIC's.
- * `parent` restricts DMA as the bus does. ENXIO: there is no `tb`; ENOMEM: no memory for rings.
+ * `parent` holds the restrictions of the bus. ENXIO: no `tb` is at `regs`; ENOMEM: no memory for
+ * rings.
  * @see ether_ifattach(9)
  */
 export function tb_attach(
@@ -139,7 +140,7 @@ export function tb_attach(
   return 0;
 }
 
-/** Stops the NIC, gives every buffer back and takes the driver off `ifp`. @see ether_ifdetach(9) */
+/** Stops the NIC, frees every buffer and detaches the driver from `ifp`. @see ether_ifdetach(9) */
 export function tb_detach(ifp: Ifnet): Errno {
   const sc = ifp.if_softc;
   if (!(sc instanceof TbSoftc)) return ENXIO;
@@ -149,7 +150,7 @@ export function tb_detach(ifp: Ifnet): Errno {
   return 0;
 }
 
-/** Tells the NIC what the flags say. */
+/** Sets the NIC's receive modes from if_flags. */
 function tb_set_rxcfg(sc: TbSoftc): void {
   const { if_flags } = sc.ifp;
   let cfg = 0;
@@ -158,21 +159,21 @@ function tb_set_rxcfg(sc: TbSoftc): void {
   bus_space_write_4(sc.regs, TB_RXCFG, cfg);
 }
 
-/** Lets in the multicast addresses that somebody listens to. */
+/** Programs the multicast filter from the interface's groups. */
 function tb_set_multi(sc: TbSoftc): void {
   const [low, high] = multicastHash(sc.ifp, (lladdr) => ether_crc32_le(lladdr) & 0x3f);
   bus_space_write_4(sc.regs, TB_HASH0, low!);
   bus_space_write_4(sc.regs, TB_HASH1, high!);
 }
 
-/** The longest frame to let in. */
+/** The longest frame to receive. */
 function frameMaxOf({ ifp }: DmaSoftc): number {
   return ifp.if_mtu + FRAME_OVERHEAD;
 }
 
 /**
- * Brings the NIC up: rings, buffers, filter, interrupts. Nothing if it runs. ENOBUFS: there are too
- * few clusters; it stays down.
+ * Starts the NIC: rings, buffers, filter, interrupts. Does nothing if it runs. ENOBUFS: clusters
+ * are out, and the NIC stays down.
  * @see ifnet(9)
  */
 export function tb_init(sc: TbSoftc): Errno {
@@ -181,7 +182,7 @@ export function tb_init(sc: TbSoftc): Errno {
   bus_space_write_4(regs, TB_CMD, TB_CMD_RST);
   const error = dmaRxfill(sc, rxBufSizeFor(frameMaxOf(sc)));
   if (error !== 0) return error;
-  // The ring starts anew: no descriptor of before may still look like the device's.
+  // The ring restarts at slot 0: clear OWN in all old descriptors.
   mem.fill(0, sc.txDesc, sc.txDesc + TB_TX_NDESC * TB_DESC_SIZE);
   bus_space_write_4(regs, TB_MAC0, lladdrLow(ifp.if_lladdr));
   bus_space_write_4(regs, TB_MAC1, lladdrHigh(ifp.if_lladdr));
@@ -197,12 +198,12 @@ export function tb_init(sc: TbSoftc): Errno {
   dmaLink(sc);
   bus_space_write_4(regs, TB_ISR, TB_INT_MASK);
   bus_space_write_4(regs, TB_IMR, TB_INT_MASK);
-  // Reading starts here.
+  // This starts reception.
   tb_rxkick(sc);
   return 0;
 }
 
-/** Takes the NIC down and frees what is on its rings and in its queue. @see ifnet(9) */
+/** Stops the NIC and frees what is on its rings and in its queue. @see ifnet(9) */
 export function tb_stop(sc: TbSoftc): void {
   const { regs } = sc;
   bus_space_write_4(regs, TB_IMR, 0);
@@ -227,7 +228,7 @@ const tbOps: NicOps = {
   setmodes: tb_set_rxcfg,
   setmulti: tb_set_multi,
   setmtu: (sc) => dmaSetFrameMax(sc, TB_MAXFRM, frameMaxOf(sc)),
-  // No capability is the hardware's business.
+  // No capability needs a register write.
   capsync: () => {},
   encap: tb_encap,
   doorbell: tb_doorbell,

@@ -1,8 +1,8 @@
 /**
- * Transmit and receive of the driver for `tb`. A descriptor belongs to whom its OWN bit says: the
- * driver fills a packet's descriptors, gives away the first one last, and looks at the last one to
- * see whether the packet is done. The NIC does nothing to a packet, so neither does the driver: what
- * it is handed has its checksums. Descriptor rules: docs/tb-datasheet.md.
+ * Transmit and receive of the driver for `tb`. A descriptor's OWN bit names its owner. The driver
+ * fills a packet's descriptors, sets OWN in the first one last, and reads the last one to see
+ * whether the packet is finished. The NIC has no offload: packets arrive here with their checksums.
+ * Descriptor rules: docs/tb-datasheet.md.
  */
 
 import { ENOMEM, type Errno } from '../src/sys/errno.ts';
@@ -34,7 +34,7 @@ import { RING_TO_DEVICE, RING_TO_US } from './dma_setup.ts';
 import { dmaLoadTx, dmaTxDone } from './dma_tx.ts';
 import type { TbSoftc } from './if_tbvar.ts';
 
-/** Fills the descriptors of the loaded packet; the first is the device's only when all are there. */
+/** Fills the descriptors of the loaded packet, the first one last: it hands over the packet. */
 function fillTx(sc: TbSoftc): void {
   const { txr, segs } = sc;
   const last = segs.nsegs - 1;
@@ -50,8 +50,8 @@ function fillTx(sc: TbSoftc): void {
 
 /**
  * Queues `m` for transmission. On 0 the ring owns the packet. On any error the caller owns
- * `sc.txHead`, which is `m` unless it had to be copied together: ENOMEM means that ring or bus have no
- * room for now, ENOBUFS, EFBIG and EINVAL that the packet cannot be sent.
+ * `sc.txHead`, which is `m` or its copy. ENOMEM: no room on the ring or no bounce pages now.
+ * ENOBUFS, EFBIG and EINVAL: the packet cannot be sent.
  * @see bus_dma(9)
  */
 export function tb_encap(sc: TbSoftc, m: Mbuf): Errno {
@@ -71,16 +71,16 @@ export function tb_encap(sc: TbSoftc, m: Mbuf): Errno {
   sc.txMbuf[first] = sc.txHead;
   sc.txNdesc[first] = segs.nsegs;
   txr.produce(segs.nsegs);
-  // The doorbell is not rung here but once, when the output pass ends.
+  // The doorbell is rung once, at the end of the output pass.
   return 0;
 }
 
-/** The doorbell; the device finds out itself how far the ring is filled. @see bus_space(9) */
+/** The doorbell; the device reads the descriptors to find the end. @see bus_space(9) */
 export function tb_doorbell(sc: TbSoftc): void {
   bus_space_write_4(sc.regs, TB_TXKICK, 1);
 }
 
-/** Takes back packets the device is done with; returns how many. @see bus_dma(9) */
+/** Completes the packets that the device has finished; returns how many. @see bus_dma(9) */
 export function tb_txreap(sc: TbSoftc): number {
   const { txr } = sc;
   let n = 0;
@@ -121,8 +121,8 @@ function tb_rxdesc(sc: TbSoftc, slot: number, ctl: number, len: number): void {
 }
 
 /**
- * Received frames: hands up what the device has filled, `limit` descriptors at most, and gives the
- * slots back. Returns whether there may be more.
+ * Passes received frames to the stack, at most `limit` descriptors, and posts their slots again.
+ * Returns whether there may be more.
  * @see ifnet(9)
  */
 export function tb_rxeof(sc: TbSoftc, limit: number): boolean {
@@ -137,7 +137,7 @@ export function tb_rxeof(sc: TbSoftc, limit: number): boolean {
     const len = memView.getInt32(at + TB_D_LEN, true);
     sc.rxNext = dmaRxAfter(sc, slot);
     tb_rxdesc(sc, slot, ctl, len);
-    // The stack may have stopped the interface in the middle of this.
+    // The stack may have stopped the interface meanwhile.
     if ((ifp.if_drv_flags & IFF_DRV_RUNNING) === 0) return false;
   }
   if (n === 0) return false;
@@ -145,7 +145,7 @@ export function tb_rxeof(sc: TbSoftc, limit: number): boolean {
   return n === limit;
 }
 
-/** Tells the device that there are buffers. @see ifnet(9) */
+/** Rings the receive doorbell: buffers are posted. @see ifnet(9) */
 export function tb_rxkick(sc: TbSoftc): void {
   const { rxRing } = sc;
   bus_dmamap_sync(rxRing.tag, rxRing.map, RING_TO_DEVICE);

@@ -13,7 +13,7 @@ export const TB_BR_SIZE = 1024;
 /** Segments of a packet: all the hardware takes. */
 export const TB_NSEGS = TB_TX_SEGS;
 
-/** Driver state of one NIC: nothing but what all have. */
+/** Driver state of one NIC: only the shared part. */
 export class TbSoftc extends DmaSoftc {
   constructor(ifp: Ifnet, regs: MmioRegion, intr: IntrVector, ops: NicOps, dma: NicDma) {
     super(ifp, regs, intr, ops, dma, { nsegs: TB_NSEGS, brSize: TB_BR_SIZE });

@@ -82,12 +82,12 @@ import {
 } from './if_tl_txrx.ts';
 import { lladdrHigh, lladdrLow, nicAttach, nicAttached } from './nic_ifnet.ts';
 
-/** Everything the model can do, in FreeBSD's words; all of it is on after attach. */
+/** Capabilities of the model; all are enabled after attach. */
 export const TL_CAPABILITIES = IFCAP_HWCSUM | IFCAP_HWCSUM_IPV6 | IFCAP_VLAN_MTU | IFCAP_LINKSTATE;
 
 export const TL_MTU_MAX = 1500;
 
-/** What the driver wants of bus_dma. `parent` restricts DMA as the bus does. */
+/** The DMA resources of the driver. `parent` holds the restrictions of the bus. */
 function layout(parent: BusDmaTag | null): DmaLayout {
   return {
     parent,
@@ -119,8 +119,8 @@ function layout(parent: BusDmaTag | null): DmaLayout {
 
 /**
  * Attaches the driver to the NIC at `regs` as interface `ifp`, whose address becomes the NIC's.
- * `parent` restricts DMA as the bus does. ENXIO: there is no `tl`; ENOMEM: no memory for rings that the
- * NIC reaches.
+ * `parent` holds the restrictions of the bus. ENXIO: no `tl` is at `regs`; ENOMEM: no memory within
+ * the NIC's reach for rings.
  * @see ether_ifattach(9)
  */
 export function tl_attach(
@@ -144,7 +144,7 @@ export function tl_attach(
   return 0;
 }
 
-/** Stops the NIC, gives every buffer back and takes the driver off `ifp`. @see ether_ifdetach(9) */
+/** Stops the NIC, frees every buffer and detaches the driver from `ifp`. @see ether_ifdetach(9) */
 export function tl_detach(ifp: Ifnet): Errno {
   const sc = ifp.if_softc;
   if (!(sc instanceof TlSoftc)) return ENXIO;
@@ -159,7 +159,7 @@ function tl_set_modes(sc: TlSoftc): void {
   const { if_flags, if_capenable, if_drv_flags, if_multiaddrs } = sc.ifp;
   let ctrl = 0;
   if ((if_flags & IFF_PROMISC) !== 0) ctrl |= TL_CTRL_PROMISC;
-  // The NIC has no filter for single groups: it takes in all of them or none.
+  // The NIC has no filter for single groups: it receives all of them or none.
   if ((if_flags & IFF_ALLMULTI) !== 0 || if_multiaddrs.length > 0) ctrl |= TL_CTRL_MULTI;
   if ((if_capenable & (IFCAP_RXCSUM | IFCAP_RXCSUM_IPV6)) !== 0) ctrl |= TL_CTRL_RXSUM;
   sc.ctrl = ctrl;
@@ -167,7 +167,7 @@ function tl_set_modes(sc: TlSoftc): void {
     bus_space_write_4(sc.regs, TL_CTRL, ctrl | TL_CTRL_RXE | TL_CTRL_TXE);
 }
 
-/** The CSUM_* that the enabled capabilities stand for. The IP header is the stack's to sum. */
+/** The CSUM_* bits of the enabled capabilities. The stack sums the IP header. */
 function tl_capsync(sc: TlSoftc): void {
   const { ifp } = sc;
   let assist = 0;
@@ -178,8 +178,8 @@ function tl_capsync(sc: TlSoftc): void {
 }
 
 /**
- * Brings the NIC up: rings, buffers, filter, interrupts. Nothing if it runs. ENOBUFS: there are too
- * few clusters or bounce pages; it stays down.
+ * Starts the NIC: rings, buffers, filter, interrupts. Does nothing if it runs. ENOBUFS: clusters or
+ * bounce pages are out, and the NIC stays down.
  * @see ifnet(9)
  */
 export function tl_init(sc: TlSoftc): Errno {
@@ -199,12 +199,12 @@ export function tl_init(sc: TlSoftc): Errno {
   dmaLink(sc);
   bus_space_write_4(regs, TL_INTR, TL_INT_MASK);
   bus_space_write_4(regs, TL_INTEN, TL_INT_MASK);
-  // Reading starts here.
+  // This starts reception.
   tl_rxput(sc);
   return 0;
 }
 
-/** Takes the NIC down and frees what is on its rings and in its queue. @see ifnet(9) */
+/** Stops the NIC and frees what is on its rings and in its queue. @see ifnet(9) */
 export function tl_stop(sc: TlSoftc): void {
   const { regs } = sc;
   bus_space_write_4(regs, TL_INTEN, 0);
@@ -228,7 +228,7 @@ const tlOps: NicOps = {
   stop: tl_stop,
   setmodes: tl_set_modes,
   setmulti: tl_set_modes,
-  // Buffers and filter are made for the longest frame anyway.
+  // Buffers and filter hold the longest frame for every MTU.
   setmtu: () => 0,
   capsync: tl_capsync,
   encap: tl_encap,

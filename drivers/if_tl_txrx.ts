@@ -1,8 +1,7 @@
 /**
- * Transmit and receive of the driver for `tl`. A frame has four fragments of at most 512 bytes in the
- * lowest 4 GiB: bus_dma bounces what lies above, and a chain with more fragments is copied together.
- * Which packets the NIC is done with is what TL_TXGET says. Block and descriptor rules:
- * docs/tl-datasheet.md.
+ * Transmit and receive of the driver for `tl`. A frame has four fragments of at most 512 bytes in
+ * the lowest 4 GiB. bus_dma bounces what lies above, and a chain with more fragments is copied.
+ * Packets before TL_TXGET are finished. Block and descriptor rules: docs/tl-datasheet.md.
  */
 
 import { EINVAL, ENOMEM, type Errno } from '../src/sys/errno.ts';
@@ -54,7 +53,7 @@ const REQUESTS = TCP_REQUESTS | CSUM_IP_UDP | CSUM_IP6_UDP;
 
 const $headers = new TxHeaders();
 
-/** What the packet asks of the NIC, for its block. EINVAL: the headers are bad. */
+/** Computes the checksum command of the packet's block. EINVAL: the headers are bad. */
 function tl_offload_setup(sc: TlSoftc, m: Mbuf): Errno {
   const { csum_flags, len } = m.m_pkthdr;
   sc.sumCmd = 0;
@@ -72,8 +71,8 @@ function tl_offload_setup(sc: TlSoftc, m: Mbuf): Errno {
 
 /**
  * Queues `m` for transmission. On 0 the ring owns the packet. On any error the caller owns
- * `sc.txHead`, which is `m` unless it had to be copied together: ENOMEM means that the ring is full
- * or that there are no bounce pages for now; ENOBUFS, EFBIG and EINVAL that the packet cannot be sent.
+ * `sc.txHead`, which is `m` or its copy. ENOMEM: no room on the ring or no bounce pages now.
+ * ENOBUFS, EFBIG and EINVAL: the packet cannot be sent.
  * @see bus_dma(9)
  */
 export function tl_encap(sc: TlSoftc, m: Mbuf): Errno {
@@ -83,7 +82,7 @@ export function tl_encap(sc: TlSoftc, m: Mbuf): Errno {
   const slot = txr.slot(txr.prod);
   const map = sc.txMap[slot]!;
   let error = tl_offload_setup(sc, m);
-  // Copied together, the longest frame is three fragments.
+  // A copy of the longest frame has three fragments.
   if (error === 0) error = dmaLoadTx(sc, map, m);
   if (error !== 0) return error;
   bus_dmamap_sync(sc.txTag, map, BUS_DMASYNC_PREWRITE);
@@ -99,7 +98,7 @@ export function tl_encap(sc: TlSoftc, m: Mbuf): Errno {
   sc.txMbuf[slot] = head;
   sc.txNdesc[slot] = 1;
   txr.produce(1);
-  // The doorbell is not rung here but once, when the output pass ends.
+  // The doorbell is rung once, at the end of the output pass.
   return 0;
 }
 
@@ -108,7 +107,7 @@ export function tl_doorbell(sc: TlSoftc): void {
   bus_space_write_4(sc.regs, TL_TXPUT, sc.txr.slot(sc.txr.prod));
 }
 
-/** Takes back packets the device is done with; returns how many. @see bus_dma(9) */
+/** Completes the packets that the device has finished; returns how many. @see bus_dma(9) */
 export function tl_txreap(sc: TlSoftc): number {
   const { txr } = sc;
   let n = 0;
@@ -126,17 +125,17 @@ export function tl_rxaim(sc: TlSoftc, slot: number): void {
   memView.setInt32(sc.rxDesc + slot * TL_RXD_SIZE + TL_R_ADDR, sc.segs.addrLo[0]!, true);
 }
 
-/** Hands a slot to the device with the buffer it has; TL_RXPUT tells it so. @see bus_dma(9) */
+/** Clears a slot's status for the device; TL_RXPUT hands it over. @see bus_dma(9) */
 export function tl_rxpost(sc: TlSoftc, slot: number): void {
   memView.setUint32(sc.rxDesc + slot * TL_RXD_SIZE + TL_R_STATUS, 0, true);
 }
 
-/** Handles one descriptor that the device is done with. */
+/** Handles one descriptor that the device has finished. */
 function tl_rxdesc(sc: TlSoftc, slot: number): void {
   const at = sc.rxDesc + slot * TL_RXD_SIZE;
   const status = memView.getInt32(at + TL_R_STATUS, true);
   const len = memView.getInt32(at + TL_R_LEN, true);
-  // With bounce pages this is what brings the frame into the cluster.
+  // With bounce pages this copies the frame into the cluster.
   bus_dmamap_sync(sc.rxTag, sc.rxMap[slot]!, BUS_DMASYNC_POSTREAD);
   if ((status & TL_RXS_ERR) !== 0 || len < ETHER_HDR_LEN || len > TL_RXBUF_SIZE) {
     dmaRxBad(sc, slot);
@@ -151,8 +150,8 @@ function tl_rxdesc(sc: TlSoftc, slot: number): void {
 }
 
 /**
- * Received frames: hands up what the device has filled, `limit` frames at most, and gives the slots
- * back. Returns whether there may be more.
+ * Passes received frames to the stack, at most `limit`, and posts their slots again. Returns
+ * whether there may be more.
  * @see ifnet(9)
  */
 export function tl_rxeof(sc: TlSoftc, limit: number): boolean {
@@ -164,17 +163,17 @@ export function tl_rxeof(sc: TlSoftc, limit: number): boolean {
     const slot = sc.rxNext;
     sc.rxNext = dmaRxAfter(sc, slot);
     tl_rxdesc(sc, slot);
-    // The stack may have stopped the interface in the middle of this.
+    // The stack may have stopped the interface meanwhile.
     if ((ifp.if_drv_flags & IFF_DRV_RUNNING) === 0) return false;
   }
   if (n > 0) tl_rxput(sc);
   return n === limit;
 }
 
-/** Tells the device which buffers it has. @see ifnet(9) */
+/** Hands all posted buffers to the device. @see ifnet(9) */
 export function tl_rxput(sc: TlSoftc): void {
   const { rxRing } = sc;
   bus_dmamap_sync(rxRing.tag, rxRing.map, RING_TO_DEVICE);
-  // One slot stays with us, so that a full ring does not look empty.
+  // Keep one slot back, so that a full ring does not look empty.
   bus_space_write_4(sc.regs, TL_RXPUT, (sc.rxNext + TL_RX_NDESC - 1) % TL_RX_NDESC);
 }

@@ -17,9 +17,9 @@ export const TL_NSEGS = TL_FRAGS;
 
 /** Driver state of one NIC. */
 export class TlSoftc extends DmaSoftc {
-  /** What the stack is told to use of the device, kept over a stop: TL_CTRL's mode bits. */
+  /** TL_CTRL's mode bits for the enabled capabilities; kept while the NIC is stopped. */
   ctrl = 0;
-  /** An mbuf whose data area takes headers that do not lie in one piece. */
+  /** An mbuf whose data area holds a copy of headers that are not contiguous. */
   readonly scratch: Mbuf;
   // TL_B_CMD and TL_B_SUM of the packet in tl_encap.
   sumCmd = 0;

@@ -1,7 +1,7 @@
 /**
  * Driver for the NIC `tn`: attach and detach, init and stop, capabilities. The transmit and receive
- * paths are in tn_txrx.ts. Left out: a watchdog (a wire that takes nothing for long is legitimate
- * here), media selection.
+ * paths are in tn_txrx.ts. Left out: a watchdog (a wire may accept nothing for a long time), media
+ * selection.
  */
 
 import { ENOMEM, ENXIO, type Errno } from '../src/sys/errno.ts';
@@ -110,8 +110,8 @@ import { lladdrHigh, lladdrLow, multicastHash, nicAttach, nicAttached } from './
 import { tn_doorbell, tn_encap, tn_rxaim, tn_rxeof, tn_rxpost, tn_txreap } from './tn_txrx.ts';
 
 /**
- * Everything the model can do, in FreeBSD's words; all of it is on after attach. LRO is not there in
- * egress mode `vnet`, where the peer leaves packets in one piece itself.
+ * Capabilities of the model; all are enabled after attach. LRO is missing in egress mode `vnet`,
+ * where the peer itself leaves packets unsegmented.
  */
 export const TN_CAPABILITIES =
   IFCAP_HWCSUM |
@@ -136,7 +136,7 @@ const TSO_SEGS_RESERVED = 2;
 const INTERRUPTS =
   TN_INT_TXDW | TN_INT_RXDW | TN_INT_LSC | TN_INT_RXO | TN_INT_TXERR | TN_INT_RXERR;
 
-/** What the driver wants of bus_dma. `parent` restricts DMA as the bus does. */
+/** The DMA resources of the driver. `parent` holds the restrictions of the bus. */
 function layout(parent: BusDmaTag | null): DmaLayout {
   return {
     parent,
@@ -160,8 +160,8 @@ function layout(parent: BusDmaTag | null): DmaLayout {
 
 /**
  * Attaches the driver to the NIC at `regs` as interface `ifp`, whose address becomes the NIC's.
- * `parent` restricts DMA as the bus does. ENXIO: there is no `tn`; ENOMEM: no memory for rings, maps
- * or bounce pages.
+ * `parent` holds the restrictions of the bus. ENXIO: no `tn` is at `regs`; ENOMEM: no memory for
+ * rings, maps or bounce pages.
  * @see ether_ifattach(9)
  */
 export function tn_attach(
@@ -190,7 +190,7 @@ export function tn_attach(
   return 0;
 }
 
-/** Stops the NIC, gives every buffer back and takes the driver off `ifp`. @see ether_ifdetach(9) */
+/** Stops the NIC, frees every buffer and detaches the driver from `ifp`. @see ether_ifdetach(9) */
 export function tn_detach(ifp: Ifnet): Errno {
   const sc = ifp.if_softc;
   if (!(sc instanceof TnSoftc)) return ENXIO;
@@ -213,20 +213,20 @@ function tn_set_modes(sc: TnSoftc): void {
   if ((if_flags & IFF_ALLMULTI) !== 0) ctrl |= TN_CTRL_ALLMULTI;
   if ((if_capenable & IFCAP_VLAN_HWTAGGING) !== 0) ctrl |= TN_CTRL_VLSTRIP;
   if ((if_capenable & (IFCAP_RXCSUM | IFCAP_RXCSUM_IPV6)) !== 0) ctrl |= TN_CTRL_RXCSUM;
-  // Without verdicts of the NIC there is nothing to coalesce: then the bit has no effect.
+  // Coalescing needs verified checksums: without RXCSUM the bit has no effect.
   if ((if_capenable & IFCAP_LRO) !== 0) ctrl |= TN_CTRL_LRO;
   sc.ctrl = ctrl;
   if ((ifp.if_drv_flags & IFF_DRV_RUNNING) !== 0) writeCtrl(sc, TN_CTRL_RXE | TN_CTRL_TXE);
 }
 
-/** Lets in the multicast addresses that somebody listens to. */
+/** Programs the multicast filter from the interface's groups. */
 function tn_set_multi(sc: TnSoftc): void {
   const [low, high] = multicastHash(sc.ifp, (lladdr) => ether_crc32_be(lladdr) >>> 26);
   bus_space_write_4(sc.regs, TN_MTA0, low!);
   bus_space_write_4(sc.regs, TN_MTA1, high!);
 }
 
-/** The CSUM_* that the enabled capabilities stand for; NOMAP has none. */
+/** The CSUM_* bits of the enabled capabilities; NOMAP has none. */
 function tn_capsync(sc: TnSoftc): void {
   const { ifp } = sc;
   const cap = ifp.if_capenable;
@@ -240,16 +240,16 @@ function tn_capsync(sc: TnSoftc): void {
 }
 
 /**
- * The longest frame to let in. A peer that does not segment (egress mode `vnet`) sends TCP packets
- * of up to 64 KB in one piece, whatever the MTU.
+ * The longest frame to receive. In egress mode `vnet` the peer sends TCP packets of up to 64 KB
+ * unsegmented, regardless of the MTU.
  */
 function frameMaxOf(sc: TnSoftc): number {
   return sc.vnet ? TN_MAXFRM_MAX : sc.ifp.if_mtu + FRAME_OVERHEAD;
 }
 
 /**
- * Brings the NIC up: rings, buffers, filter, interrupts. Nothing if it runs. ENOBUFS: there are too
- * few clusters; it stays down.
+ * Starts the NIC: rings, buffers, filter, interrupts. Does nothing if it runs. ENOBUFS: clusters
+ * are out, and the NIC stays down.
  * @see ifnet(9)
  */
 export function tn_init(sc: TnSoftc): Errno {
@@ -272,12 +272,12 @@ export function tn_init(sc: TnSoftc): Errno {
   dmaLink(sc);
   bus_space_write_4(regs, TN_ICR, TN_INT_MASK);
   bus_space_write_4(regs, TN_IMS, INTERRUPTS);
-  // The last slot stays with us, so that a full ring does not look empty. Reading starts here.
+  // Keep the last slot back, so that a full ring does not look empty. This starts reception.
   bus_space_write_4(regs, TN_RDT, TN_RX_NDESC - 1);
   return 0;
 }
 
-/** Takes the NIC down and frees what is on its rings and in its queue. @see ifnet(9) */
+/** Stops the NIC and frees what is on its rings and in its queue. @see ifnet(9) */
 export function tn_stop(sc: TnSoftc): void {
   const { regs } = sc;
   bus_space_write_4(regs, TN_IMC, TN_INT_MASK);

@@ -22,11 +22,11 @@ export const TN_SEGSIZE_MAX = 32768;
 
 /** Driver state of one NIC. */
 export class TnSoftc extends DmaSoftc {
-  /** What the stack is told to use of the device, kept over a stop: TN_CTRL's mode bits. */
+  /** TN_CTRL's mode bits for the enabled capabilities; kept while the NIC is stopped. */
   ctrl = 0;
-  /** Egress mode `vnet`: the peer neither segments nor sums for us, nor we for it. */
+  /** Egress mode `vnet`: segmentation and checksums are left out in both directions. */
   vnet = false;
-  /** An mbuf whose data area takes headers that do not lie in one piece. */
+  /** An mbuf whose data area holds a copy of headers that are not contiguous. */
   readonly scratch: Mbuf;
   // The context of the packet in tn_encap.
   ctxCmd = 0;

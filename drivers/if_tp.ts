@@ -1,9 +1,9 @@
 /**
  * Driver for the NIC `tp`, which has no DMA: the CPU copies every byte through a data port. Output
- * takes FreeBSD's default way, if_snd and if_start. It has no NOMAP, because it reads payload, and no
- * checksum offload, so packets reach it mapped and summed; each byte of file pages that it reads
- * is counted as `pio`. Left out: a watchdog (a wire that takes nothing for long is legitimate
- * here), media selection.
+ * takes FreeBSD's default way, if_snd and if_start. It has no NOMAP, because it reads payload, and
+ * no checksum offload, so packets reach it mapped and summed; each byte of file pages that it reads
+ * is counted as `pio`. Left out: a watchdog (a wire may accept nothing for a long time), media
+ * selection.
  */
 
 import { ENOBUFS, ENXIO, type Errno } from '../src/sys/errno.ts';
@@ -121,18 +121,18 @@ import {
 } from './nic_ifnet.ts';
 import { TP_RING_START, TpSoftc, TP_TXBUF_PAGES, TP_TXBUFS, type TpOps } from './if_tpvar.ts';
 
-/** Everything the model can do, in FreeBSD's words: nothing that touches payload. */
+/** Capabilities of the model: none that needs the NIC to read payload. */
 export const TP_CAPABILITIES = IFCAP_VLAN_MTU | IFCAP_LINKSTATE;
 
 /** Bytes in front of a received frame, so that the IP header behind 14 bytes is aligned. */
 const ETHER_ALIGN = 2;
-/** Rounds of one interrupt before others get their turn; each sends a frame or empties the ring. */
+/** Rounds that one interrupt handles at most; each sends a frame or empties the ring. */
 const INTR_LIMIT = 64;
 const INTERRUPTS = TP_INT_PRX | TP_INT_PTX | TP_INT_TXE | TP_INT_OVW | TP_INT_LSC;
 
 /**
  * Attaches the driver to the NIC at `regs` as interface `ifp`, whose address becomes the NIC's.
- * ENXIO: there is no `tp`; ENOBUFS: no cluster to work with.
+ * ENXIO: no `tp` is at `regs`; ENOBUFS: no cluster is free.
  * @see ether_ifattach(9)
  */
 export function tp_attach(ifp: Ifnet, regs: MmioRegion, intr: IntrVector): Errno {
@@ -151,7 +151,7 @@ export function tp_attach(ifp: Ifnet, regs: MmioRegion, intr: IntrVector): Errno
   return 0;
 }
 
-/** Stops the NIC, frees what waits and takes the driver off `ifp`. @see ether_ifdetach(9) */
+/** Stops the NIC, frees its packets and detaches the driver from `ifp`. @see ether_ifdetach(9) */
 export function tp_detach(ifp: Ifnet): Errno {
   const sc = ifp.if_softc;
   if (!(sc instanceof TpSoftc)) return ENXIO;
@@ -175,7 +175,7 @@ function tp_setrcr(sc: TpSoftc): void {
 }
 
 /**
- * Brings the NIC up: ring, filter, interrupts. Nothing if it runs. ENXIO: it does not start.
+ * Starts the NIC: ring, filter, interrupts. Does nothing if it runs. ENXIO: it does not start.
  * @see ifnet(9)
  */
 export function tp_init(sc: TpSoftc): Errno {
@@ -202,7 +202,7 @@ export function tp_init(sc: TpSoftc): Errno {
   return 0;
 }
 
-/** Takes the NIC down; what its transmit buffers hold is lost, if_snd is not. @see ifnet(9) */
+/** Stops the NIC. Frames in its transmit buffers are lost; if_snd is kept. @see ifnet(9) */
 export function tp_stop(sc: TpSoftc): void {
   bus_space_write_4(sc.regs, TP_CR, TP_CR_RST);
   sc.ifp.if_drv_flags &= ~(IFF_DRV_RUNNING | IFF_DRV_OACTIVE);
@@ -212,7 +212,7 @@ export function tp_stop(sc: TpSoftc): void {
   sc.txBusy = false;
 }
 
-/** The NIC does not do what it was told: starts it afresh. */
+/** Restarts a NIC that does not follow its commands. */
 function tp_reset(sc: TpSoftc): void {
   count(R_DRV_HW_ERROR);
   tp_stop(sc);
@@ -233,7 +233,7 @@ function beginPio(sc: TpSoftc, addr: number, len: number, command: number): void
   bus_space_write_4(regs, TP_CR, command);
 }
 
-/** Ends a transfer; false if the NIC has not seen all of it, which is then given up. */
+/** Ends a transfer. False: the NIC did not take all of it, and the transfer was aborted. */
 function endPio(sc: TpSoftc): boolean {
   const { regs } = sc;
   if ((bus_space_read_4(regs, TP_ISR) & TP_INT_RDC) !== 0) {
@@ -244,7 +244,7 @@ function endPio(sc: TpSoftc): boolean {
   return false;
 }
 
-// Bytes of a frame that do not fill a word yet: the port takes whole words only.
+// Bytes of a frame that do not fill a word yet: the port accepts only whole words.
 let carry = 0;
 let ncarry = 0;
 
@@ -265,9 +265,9 @@ function pioWrite(regs: MmioRegion, p: number, len: number): void {
 }
 
 /**
- * Copies the packet into packet memory at byte `addr`; the caller keeps it. The bytes of unmapped
- * mbufs come by m_copydata, so that the driver is right about them too; it is not sent any. False
- * if the NIC did not take it all.
+ * Copies the packet into packet memory at byte `addr`; the caller keeps it. m_copydata can read
+ * unmapped mbufs, although the stack passes none to this driver. False if the NIC did not take all
+ * of it.
  */
 function tp_pio_write_mbufs(sc: TpSoftc, top: Mbuf, addr: number): boolean {
   const { regs, scratch } = sc;
@@ -292,7 +292,7 @@ function tp_pio_write_mbufs(sc: TpSoftc, top: Mbuf, addr: number): boolean {
   return endPio(sc);
 }
 
-/** Tells the NIC to send the next buffer. */
+/** Starts transmission of the next buffer. */
 function tp_xmit(sc: TpSoftc): void {
   const { regs } = sc;
   sc.txBusy = true;
@@ -308,9 +308,9 @@ function txError(sc: TpSoftc, m: Mbuf): void {
 }
 
 /**
- * Moves frames from if_snd to the transmit buffers until there is none, or no buffer: then OACTIVE
- * is set and the interrupt of the frame being sent goes on. A frame is shown to listeners and
- * freed when it is in packet memory.
+ * Moves frames from if_snd to the transmit buffers until the queue is empty or no buffer is free.
+ * Then OACTIVE is set, and the interrupt of the frame being sent continues. A frame is passed to
+ * BPF and freed as soon as it is in packet memory.
  * @see ifnet(9)
  */
 export function tp_start(sc: TpSoftc): void {
@@ -343,7 +343,7 @@ export function tp_start(sc: TpSoftc): void {
   }
 }
 
-/** The NIC is done with a frame, sent or not: the next one goes. */
+/** Completes a frame, whether it was sent or not, and starts the next one. */
 function tp_txeof(sc: TpSoftc): void {
   const { ifp } = sc;
   if (!sc.txBusy) return;
@@ -357,18 +357,20 @@ function tp_txeof(sc: TpSoftc): void {
   if (sc.txInuse > 0) tp_xmit(sc);
 }
 
-/** Reads `len` bytes of packet memory from `addr` on; memory behind `p` takes up to 3 bytes more. */
+/**
+ * Reads `len` bytes of packet memory from `addr` on; memory behind `p` takes up to 3 bytes more.
+ */
 function tp_pio_read(sc: TpSoftc, addr: number, p: Kva, len: number): boolean {
   beginPio(sc, addr, len, TP_CR_RRD);
   bus_space_read_multi_4(sc.regs, TP_DATA, p, (len + 3) >>> 2);
   return endPio(sc);
 }
 
-/** An mbuf with room for a frame of `len` bytes in one piece; null if there is none. */
+/** An mbuf with contiguous room for a frame of `len` bytes; null if memory is out. */
 function tp_getbuf(len: number): Mbuf | null {
   const m = m_gethdr(M_NOWAIT, MT_DATA);
   if (m === null) return null;
-  // Words are stored whole: three bytes may come behind the frame.
+  // Whole words are stored: up to three bytes may follow the frame.
   if (ETHER_ALIGN + len + 3 > MHLEN && !m_clget(m, M_NOWAIT)) {
     m_freem(m);
     return null;
@@ -385,7 +387,7 @@ function tp_getbuf(len: number): Mbuf | null {
  */
 function tp_ring_copy(sc: TpSoftc, page: number, m: Mbuf, len: number): boolean {
   const addr = page * TP_PAGE_SIZE + TP_RXHDR_SIZE;
-  // A transfer does not go over the end of the ring, a frame does: its rest is at the beginning.
+  // A transfer ends at the end of the ring; the rest of a frame that wraps is at the start.
   const first = Math.min(len, sc.memEnd * TP_PAGE_SIZE - addr);
   if (!tp_pio_read(sc, addr, mtod(m), first)) return false;
   if (first === len) return true;
@@ -398,14 +400,16 @@ function pageAfter(sc: TpSoftc, page: number, len: number): number {
   return next < sc.memEnd ? next : next - (sc.memEnd - TP_RING_START);
 }
 
-/** Driver and NIC disagree about the ring. */
+/** Resets the NIC: its ring is not as the driver expects. */
 function ringError(sc: TpSoftc): void {
   count(R_DRV_RX_ERROR);
   if_inc_counter(sc.ifp, IFCOUNTER_IERRORS, 1);
   tp_reset(sc);
 }
 
-/** Takes the frame at `sc.nextPage` out of the ring and hands it to the stack; false after a reset. */
+/**
+ * Takes the frame at `sc.nextPage` out of the ring and hands it to the stack; false after a reset.
+ */
 function tp_get_packet(sc: TpSoftc): boolean {
   const { ifp, regs } = sc;
   const page = sc.nextPage;
@@ -439,13 +443,13 @@ function tp_get_packet(sc: TpSoftc): boolean {
 }
 
 /**
- * Received frames: reads them out of the ring and hands them up until it is empty. A header that
- * makes no sense means that driver and NIC disagree about the ring: then the NIC is reset.
+ * Reads received frames out of the ring and passes them to the stack until the ring is empty. An
+ * invalid header means that the ring is corrupt: the NIC is reset.
  * @see ifnet(9)
  */
 export function tp_rint(sc: TpSoftc): void {
   const { ifp, regs } = sc;
-  // As long as we are at it nothing is added; a card gone mad must not keep us here.
+  // The device adds no frames meanwhile; the limit ends the loop on broken hardware.
   for (let n = 0; n < sc.memEnd; n++) {
     if (sc.nextPage === bus_space_read_4(regs, TP_CURR)) return;
     if (!tp_get_packet(sc)) return;
@@ -454,8 +458,8 @@ export function tp_rint(sc: TpSoftc): void {
 }
 
 /**
- * The ring overflowed, and the NIC loses what comes until it is recovered in this order: stop, take
- * the frames out, acknowledge, start. A frame on its way out is not disturbed.
+ * Recovers an overflowed ring; until then the NIC drops all frames. The order is: stop, read the
+ * frames, acknowledge, start. A frame being sent is not affected.
  */
 function tp_overrun(sc: TpSoftc): void {
   const { ifp, regs } = sc;
@@ -470,7 +474,7 @@ function tp_overrun(sc: TpSoftc): void {
 /** The interrupt handler; runs as a pass of the stack. @see bus_setup_intr(9) */
 export function tp_intr(sc: TpSoftc): void {
   const { ifp, regs } = sc;
-  // Masked while we look: what is left when we are done raises the line again.
+  // Mask all causes meanwhile: those left at the end raise the line again.
   bus_space_write_4(regs, TP_IMR, 0);
   for (let n = 0; n < INTR_LIMIT; n++) {
     if ((ifp.if_drv_flags & IFF_DRV_RUNNING) === 0) break;
@@ -492,7 +496,7 @@ const tpControl: NicControl<TpSoftc> = {
   mtuMax: ETHERMTU,
   init(sc) {
     const error = tp_init(sc);
-    // What waited in if_snd over a stop.
+    // Send what was in if_snd while the NIC was stopped.
     if (error === 0) tp_start(sc);
     return error;
   },
@@ -500,7 +504,7 @@ const tpControl: NicControl<TpSoftc> = {
   setmodes: tp_setrcr,
   setmulti: tp_setrcr,
   setmtu: () => 0,
-  // No capability is the hardware's business.
+  // No capability needs a register write.
   capsync: () => {},
 };
 

@@ -16,7 +16,7 @@ export const TP_TXBUFS = 2;
 /** The receive ring has the pages behind them. */
 export const TP_RING_START = TP_TXBUFS * TP_TXBUF_PAGES;
 
-/** The driver's functions; the softc is told them, so that it needs no import of them. */
+/** The driver's functions, passed to the softc so that it does not import them. */
 export interface TpOps {
   init(sc: TpSoftc): Errno;
   start(sc: TpSoftc): void;
@@ -41,7 +41,7 @@ export class TpSoftc extends IfStartDriver implements Task {
   txInuse = 0;
   txNext = 0;
   txFill = 0;
-  /** The NIC has been told to send `txNext` and has not said that it did. */
+  /** The NIC is sending `txNext`. */
   txBusy = false;
 
   constructor(

@@ -1,6 +1,6 @@
 /**
- * What every NIC driver does with its interface: attach and detach, the ioctls that have nothing to
- * do with the hardware, link state, the station address as registers hold it, the multicast hash.
+ * What every NIC driver does with its interface: attach and detach, ioctls that do not depend on
+ * hardware, link state, the station address in register format, the multicast hash.
  */
 
 import { EINVAL, EOPNOTSUPP, type Errno } from '../src/sys/errno.ts';
@@ -32,7 +32,7 @@ import {
 
 const MTU_MIN = 68; // RFC 791
 
-/** A driver's state, as far as this file is concerned. */
+/** The part of a driver's state that this file uses. */
 export interface NicSoftc extends IfDriver, Task {
   readonly ifp: Ifnet;
   readonly intr: IntrVector;
@@ -48,7 +48,7 @@ export function lladdrHigh(lladdr: Uint8Array): number {
   return lladdr[4]! | (lladdr[5]! << 8);
 }
 
-/** Makes `sc` the driver of `ifp`; the driver then says what it can do, and calls nicAttached. */
+/** Makes `sc` the driver of `ifp`. The driver then sets its limits and calls nicAttached. */
 export function nicAttach(ifp: Ifnet, sc: NicSoftc, capabilities: number): void {
   ifp.if_softc = sc;
   ifp.if_driver = sc;
@@ -58,7 +58,10 @@ export function nicAttach(ifp: Ifnet, sc: NicSoftc, capabilities: number): void 
   ifp.if_hwassist = 0;
 }
 
-/** Ends an attach: interrupts are delivered, and the address in the two registers is the interface's. */
+/**
+ * Ends an attach: interrupts are delivered, and the address in the two registers is the
+ * interface's.
+ */
 export function nicAttached(sc: NicSoftc, addrLow: number, addrHigh: number): void {
   const lladdr = new Uint8Array(ETHER_ADDR_LEN);
   for (let i = 0; i < 4; i++) lladdr[i] = (addrLow >>> (8 * i)) & 0xff;
@@ -67,7 +70,7 @@ export function nicAttached(sc: NicSoftc, addrLow: number, addrHigh: number): vo
   ether_ifattach(sc.ifp, lladdr);
 }
 
-/** Takes the driver, which has stopped its NIC, off the interface. */
+/** Detaches the driver from the interface. The NIC has been stopped. */
 export function nicDetach(sc: NicSoftc): void {
   const { ifp } = sc;
   ether_ifdetach(ifp);
@@ -76,12 +79,12 @@ export function nicDetach(sc: NicSoftc): void {
   ifp.if_driver = null;
 }
 
-/** Says that the link is up or down. */
+/** Reports the link state to the stack. */
 export function nicLink(ifp: Ifnet, up: boolean): void {
   if_link_state_change(ifp, up ? LINK_STATE_UP : LINK_STATE_DOWN);
 }
 
-/** The 64 bits, low word first, that let in the groups somebody listens to; `hash` is of an address. */
+/** The 64-bit multicast filter for the groups of `ifp`, low word first. `hash` maps an address. */
 export function multicastHash(ifp: Ifnet, hash: (lladdr: Uint8Array) => number): Uint32Array {
   const bits = new Uint32Array(2);
   for (const { ifma_lladdr } of ifp.if_multiaddrs) {
@@ -91,25 +94,25 @@ export function multicastHash(ifp: Ifnet, hash: (lladdr: Uint8Array) => number):
   return bits;
 }
 
-/** The parts of a driver that its ioctls come down to. */
+/** The driver functions that the ioctls call. */
 export interface NicControl<S> {
   readonly mtuMax: number;
   init(sc: S): Errno;
   stop(sc: S): void;
   /** if_flags changed while running: promiscuous, all groups. */
   setmodes(sc: S): void;
-  /** The groups listened to changed while running. */
+  /** The joined groups changed while running. */
   setmulti(sc: S): void;
   /** if_mtu changed while running. */
   setmtu(sc: S): Errno;
-  /** if_capenable changed: brings if_hwassist and the NIC in line. */
+  /** if_capenable changed: updates if_hwassist and the NIC. */
   capsync(sc: S): void;
 }
 
-/** SIOCSIFCAP: what was toggled before an error stays toggled, as in FreeBSD's drivers. */
+/** SIOCSIFCAP. Changes made before an error are kept, as in FreeBSD's drivers. */
 function setcap(ifp: Ifnet, wanted: number): Errno {
   const changed = wanted ^ ifp.if_capenable;
-  // What is no transmit offload is a plain switch, whatever it stands for.
+  // A capability that is not a transmit offload is toggled without further checks.
   ifp.if_capenable ^= changed & ~(IFCAP_TXCSUM | IFCAP_TXCSUM_IPV6 | IFCAP_TSO);
   return ifToggleTxOffload(ifp, changed);
 }

@@ -71,7 +71,7 @@ const REQUESTS = L4_REQUESTS | CSUM_IP;
 
 const $headers = new TxHeaders();
 
-/** Computes the context descriptor for what the packet asks of the NIC. EINVAL: headers are bad. */
+/** Computes the context descriptor of the packet. EINVAL: the headers are bad. */
 function tn_offload_setup(sc: TnSoftc, m: Mbuf): Errno {
   const { csum_flags, len, tso_segsz } = m.m_pkthdr;
   const error = txHeaders(m, sc.scratch, $headers);
@@ -81,7 +81,7 @@ function tn_offload_setup(sc: TnSoftc, m: Mbuf): Errno {
   let l4 = 0;
   if ((csum_flags & L4_REQUESTS) !== 0) {
     const tcp = (csum_flags & TCP_REQUESTS) !== 0;
-    // With IPv6 extension headers the stack sums in software: the next header is TCP or UDP.
+    // The stack itself sums a packet with IPv6 extension headers, so the next header is TCP or UDP.
     if (proto !== (tcp ? IPPROTO_TCP : IPPROTO_UDP)) return EINVAL;
     l4 = tcp ? 20 : 8;
     if (len < l2 + l3 + l4) return EINVAL;
@@ -130,8 +130,8 @@ function fillData(sc: TnSoftc, m: Mbuf, n: number): void {
 
 /**
  * Queues `m` for transmission. On 0 the ring owns the packet. On any error the caller owns
- * `sc.txHead`, which is `m` unless it had to be copied together: ENOMEM means that ring or bus have no
- * room for now; EINVAL, that the headers are bad, EFBIG and ENOBUFS that the packet cannot be sent.
+ * `sc.txHead`, which is `m` or its copy. ENOMEM: no room on the ring or no bounce pages now.
+ * EINVAL: the headers are bad. EFBIG and ENOBUFS: the packet cannot be sent.
  * @see bus_dma(9)
  */
 export function tn_encap(sc: TnSoftc, m: Mbuf): Errno {
@@ -156,7 +156,7 @@ export function tn_encap(sc: TnSoftc, m: Mbuf): Errno {
   sc.txNdesc[first] = segs.nsegs + nctx;
   txr.produce(segs.nsegs + nctx);
   bus_dmamap_sync(sc.txTag, map, BUS_DMASYNC_PREWRITE);
-  // The doorbell is not rung here but once, when the output pass ends.
+  // The doorbell is rung once, at the end of the output pass.
   return 0;
 }
 
@@ -165,7 +165,7 @@ export function tn_doorbell(sc: TnSoftc): void {
   bus_space_write_4(sc.regs, TN_TDT, sc.txr.slot(sc.txr.prod));
 }
 
-/** Takes back packets the device is done with; returns how many. @see bus_dma(9) */
+/** Completes the packets that the device has finished; returns how many. @see bus_dma(9) */
 export function tn_txreap(sc: TnSoftc): number {
   const { txr } = sc;
   let n = 0;
@@ -194,10 +194,10 @@ export function tn_rxpost(sc: TnSoftc, slot: number): void {
   memView.setUint32(at + TN_D_STAT, 0, true);
 }
 
-/** Hands up a whole frame; what its last descriptor says is about all of it. */
+/** Passes a complete frame to the stack. `status` is that of its last descriptor. */
 function deliver(sc: TnSoftc, m: Mbuf, status: number, vtag: number): void {
   const { ifp } = sc;
-  // What the NIC coalesced or the peer left in one piece may be more than an MTU: not too long.
+  // A coalesced or unsegmented frame may exceed the MTU; lro_nsegs marks it as valid.
   m.m_pkthdr.lro_nsegs = (status >>> TN_RXS_SEGS_SHIFT) & TN_RXS_SEGS_MASK;
   const v4 = (status & TN_RXS_IPCS) !== 0;
   const l4Good = (status & (TN_RXS_L4CS | TN_RXS_L4E)) === TN_RXS_L4CS;
@@ -223,8 +223,8 @@ function tn_rxdesc(sc: TnSoftc, slot: number, status: number, lenTag: number): v
 }
 
 /**
- * Received frames: hands up what the device has filled, `limit` descriptors at most, and gives the
- * slots back. Returns whether there may be more.
+ * Passes received frames to the stack, at most `limit` descriptors, and posts their slots again.
+ * Returns whether there may be more.
  * @see ifnet(9)
  */
 export function tn_rxeof(sc: TnSoftc, limit: number): boolean {
@@ -239,12 +239,12 @@ export function tn_rxeof(sc: TnSoftc, limit: number): boolean {
     const lenTag = memView.getInt32(at + TN_D_LEN, true);
     sc.rxNext = dmaRxAfter(sc, slot);
     tn_rxdesc(sc, slot, status, lenTag);
-    // The stack may have stopped the interface in the middle of this.
+    // The stack may have stopped the interface meanwhile.
     if ((ifp.if_drv_flags & IFF_DRV_RUNNING) === 0) return false;
   }
   if (n === 0) return false;
   bus_dmamap_sync(sc.rxRing.tag, sc.rxRing.map, RING_TO_DEVICE);
-  // One slot stays with us, so that a full ring does not look empty.
+  // Keep one slot back, so that a full ring does not look empty.
   bus_space_write_4(sc.regs, TN_RDT, (sc.rxNext + TN_RX_NDESC - 1) % TN_RX_NDESC);
   return n === limit;
 }

@@ -1,7 +1,7 @@
 /**
  * Where the headers of an outgoing packet lie, for drivers whose NIC computes checksums. Reads the
- * Ethernet and IP headers, never a payload byte. Left out: IPv6 extension headers; the stack computes
- * the checksum of such a packet itself.
+ * Ethernet and IP headers, never a payload byte. Left out: IPv6 extension headers; the stack
+ * computes the checksum of such a packet itself.
  */
 
 import { EINVAL, type Errno } from '../src/sys/errno.ts';

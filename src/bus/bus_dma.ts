@@ -1,10 +1,10 @@
 /**
  * bus_dma, after sys/kern/subr_bus_dma.c and sys/x86/x86/busdma_bounce.c: tags say what a device
  * can address, maps hold what is loaded for it, a load turns an mbuf chain (unmapped mbufs by their
- * page lists, never by a mapping) into physical segments.
- * What a device cannot reach is bounced (busdma_bounce.ts).
- * Unlike FreeBSD: loads fill a struct the caller preallocated, at once, and never defer, as all loads
- * of mbufs in FreeBSD: a load that finds no bounce page free fails with ENOMEM. Left out: uio loads.
+ * page lists, never by a mapping) into physical segments. What a device cannot reach is bounced
+ * (busdma_bounce.ts). Unlike FreeBSD: loads fill a struct the caller preallocated, at once, and
+ * never defer, as all loads of mbufs in FreeBSD: a load that finds no bounce page free fails with
+ * ENOMEM. Left out: uio loads.
  */
 
 import { EBUSY, EINVAL, ENOMEM, type Errno } from '../sys/errno.ts';
@@ -49,7 +49,7 @@ export const BUS_SPACE_MAXADDR_32BIT = 0xffffffff;
 export const BUS_SPACE_MAXADDR = Number.MAX_SAFE_INTEGER;
 export const BUS_SPACE_UNRESTRICTED = 0x7fffffff;
 
-/** Segments that the histogram tells apart; the last entry counts all longer loads. */
+/** Index of the last histogram entry, which counts loads of that many segments or more. */
 const HIST_MAX = 128;
 
 /** Counters of all tags; ours, FreeBSD counts only bouncing. */
@@ -61,7 +61,7 @@ export const dmaStats = {
   bounced: 0,
   /** Chains that a driver had to copy together because of EFBIG. */
   defrags: 0,
-  /** Addresses that a device asked for and could not have. */
+  /** Accesses of devices that were refused. */
   faults: 0,
   mapsLive: 0,
   /** mapsLoaded: maps that hold a mapping now. */
@@ -70,7 +70,7 @@ export const dmaStats = {
   segHist: new Float64Array(HIST_MAX + 1),
 };
 
-/** Sets the counters of the past to 0; those of the present stay. For tests. */
+/** Sets the counters of events to 0 and keeps those of live maps. For tests. */
 export function dmaStatsReset(): void {
   dmaStats.loads = 0;
   dmaStats.segments = 0;
@@ -82,7 +82,7 @@ export function dmaStatsReset(): void {
 
 const mapFail = failPoint('dma_map');
 
-/** Forgets the bounce zones and counts from 0. Called at boot, after memory was set up. */
+/** Drops the bounce zones and clears the counters. Called at boot, after memory was set up. */
 export function busDmaInit(): void {
   bounceInit();
   dmaStatsReset();
@@ -92,8 +92,8 @@ export function busDmaInit(): void {
 }
 
 /**
- * Turns the IOMMU and the checker on or off; both are off after boot. Before anything is loaded:
- * what a device may reach is noted at the load.
+ * Turns the IOMMU and the checker on or off; both are off after boot. Panics if a map is loaded:
+ * each load records what a device may reach.
  */
 export function busDmaWatch({ iommu: remap = false, check = false }): void {
   KASSERT(dmaStats.mapsLoaded === 0, 'busDmaWatch: something is loaded');
@@ -103,10 +103,10 @@ export function busDmaWatch({ iommu: remap = false, check = false }): void {
   watchStart(remap || check, ramBytes / PAGE_SIZE);
 }
 
-/** Says whether an address inside the excluded window must be bounced after all. */
+/** Returns whether an address inside the excluded window must be bounced. */
 export type BusDmaFilter = (arg: object | null, addr: number) => boolean;
 
-/** What bus_dma_tag_create is told. @see bus_dma(9) */
+/** Parameters of bus_dma_tag_create. @see bus_dma(9) */
 export interface BusDmaTagParams {
   /** For the checker's reports, such as `tn0 tx`; ours. Default: the parent's. */
   name?: string;
@@ -145,7 +145,7 @@ export class BusDmaTag {
   keepOffset = false;
   /** Whether any address of this machine may have to be bounced. */
   couldBounce = false;
-  /** Where bounce pages come from; null until the first map, or BUS_DMA_ALLOCNOW, asks for it. */
+  /** Zone of the bounce pages; null before the first map, or before BUS_DMA_ALLOCNOW. */
   zone: BounceZone | null = null;
   /** Whether the zone holds what one mapping of `maxsize` bytes needs. */
   minAllocDone = false;
@@ -196,9 +196,9 @@ export interface BusDmamapRef {
 }
 
 /**
- * The segments of a load: FreeBSD's array of bus_dma_segment_t and its count. The addresses are there
- * whole and, for descriptors, as two signed words: a number above 2^31 that is handed to a function
- * is one more on the heap, unless the compiler happens to have inlined it.
+ * The segments of a load: FreeBSD's array of bus_dma_segment_t and its count. The addresses are
+ * there whole and, for descriptors, as two signed words: a number above 2^31 that is handed to a
+ * function is one more on the heap, unless the compiler happens to have inlined it.
  */
 export class BusDmaSegs {
   readonly ds_addr: Float64Array;
@@ -362,15 +362,15 @@ export function bus_dmamap_destroy(tag: BusDmaTag, map: BusDmamap): Errno {
 }
 
 /**
- * Allocates `tag.maxsize` bytes of physically contiguous memory, aligned as the tag asks but at
- * least to a page, with a map; zeroed with BUS_DMA_ZERO. Null if there is none.
+ * Allocates `tag.maxsize` bytes of physically contiguous memory with a map. Aligns it as the tag
+ * requires, at least to a page; zeroes it with BUS_DMA_ZERO. Returns null if memory is out.
  * @see bus_dma(9)
  */
 export function bus_dmamem_alloc(tag: BusDmaTag, flags: number): BusDmamem | null {
   const npages = Math.ceil(tag.maxsize / PAGE_SIZE);
   const first = vm_page_alloc_contig(npages, tag.alignment, tag.boundary);
   if (first === NOPAGE) return null;
-  // The run is the lowest there is: if it is out of the device's reach, so is every other.
+  // This is the lowest free run: if the device cannot reach it, it cannot reach any other.
   if (VM_PAGE_TO_PHYS(first) + npages * PAGE_SIZE - 1 > tag.lowaddr) {
     for (let i = 0; i < npages; i++) vm_page_unwire(first + i, false);
     return null;

@@ -53,7 +53,7 @@ export function bus_space_write_multi_4(
 
 /**
  * Orders accesses before it against those after it. One thread runs driver and device and sees
- * everything in order, so nothing is to be done; drivers call it where hardware would need it.
+ * everything in order, so this does nothing; drivers call it where hardware would need it.
  * @see bus_space(9)
  */
 export function bus_space_barrier(

@@ -13,9 +13,9 @@ import { mem, PAGE_MASK, PAGE_SIZE, ramBytes } from '../vm/arena.ts';
 import { payloadRead, payloadReason, READ_COPY } from '../vm/payload.ts';
 import { type VmPage, vmPageAllocBelow } from '../vm/vm_page.ts';
 
-/** Pages that a zone does not outgrow on a large machine: FreeBSD/amd64's MAX_BPAGES. */
+/** Largest zone on a large machine, in pages: FreeBSD/amd64's MAX_BPAGES. */
 const MAX_BPAGES = 8192;
-/** Unlike FreeBSD: nor more than this part of memory; our machines are small. */
+/** Unlike FreeBSD: a zone has at most this part of memory, because our machines are small. */
 const MEMORY_PART = 16;
 
 const bounceFail = failPoint('bounce_page');
@@ -67,7 +67,7 @@ export class BounceZone {
 /** All zones, in the order of their making. */
 export const bounceZones: BounceZone[] = [];
 
-/** Forgets all zones; their pages belong to a machine that is no more. */
+/** Drops all zones without freeing pages: the machine that had them is gone. */
 export function bounceInit(): void {
   bounceZones.length = 0;
 }
@@ -88,7 +88,7 @@ export function bouncePagesMax(lowaddr: number, alignment: number, ramEnd: numbe
   return Math.min(most, Math.ceil(ramEnd / PAGE_SIZE) - Math.floor(lowaddr / PAGE_SIZE));
 }
 
-/** Adds `n` pages to the pool, or as many as there are; returns how many. */
+/** Adds up to `n` pages to the pool; returns how many were free. */
 export function bounceGrow(zone: BounceZone, n: number): number {
   const pages: VmPage[] = [];
   vmPageAllocBelow(n, zone.lowaddr, zone.alignment, pages);

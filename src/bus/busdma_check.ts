@@ -1,8 +1,8 @@
 /**
- * A checker of drivers' bus_dma calls: what a device touches is compared with what the driver has
- * loaded and synced, and each breach is counted, kept and told in one line. Ours. A map that was
- * synced PRE is the device's until the POST; memory of bus_dmamem_alloc is shared, so there POST
- * takes nothing back. Not seen: what the CPU does to memory that is the device's.
+ * A checker of drivers' bus_dma calls (ours). It compares what a device accesses with what the
+ * driver has loaded and synced; it counts, keeps and prints each violation. The device owns a map
+ * from the PRE sync to the POST sync. Memory of bus_dmamem_alloc is shared: POST does not end the
+ * device's ownership there. Left out: CPU accesses to memory that the device owns.
  */
 
 import { machineSysctl } from '../kern/kern_sysctl.ts';
@@ -50,7 +50,7 @@ export const dmaCheck = {
 const past = Array.from({ length: PAST_MAX }, () => new PastWindow());
 let pastNext = 0;
 
-/** Forgets everything; on or off. */
+/** Clears the checker's state and turns it on or off. */
 export function dmaCheckInit(enabled: boolean): void {
   dmaCheck.enabled = enabled;
   dmaCheck.violations = 0;
@@ -87,7 +87,7 @@ function opName(op: number): string {
   return names.join('|');
 }
 
-/** Where a map's memory begins, for people. */
+/** Text for a report: where the memory of a map begins. */
 function place(map: BusDmamap): string {
   let first: Window | null = map.windows;
   // Windows are kept last first.
@@ -95,7 +95,7 @@ function place(map: BusDmamap): string {
   return first === null ? 'nothing' : `memory at ${hex(first.start)}`;
 }
 
-/** Another map over bytes of this one, of which the device may write one; null if there is none. */
+/** Another map that shares bytes with this one, or null. */
 function overlapping(map: BusDmamap): BusDmamap | null {
   for (let mine = map.windows; mine !== null; mine = mine.nextOfMap)
     for (let w = windowsAt(mine.start); w !== null; w = w.nextOfPage)
@@ -103,7 +103,7 @@ function overlapping(map: BusDmamap): BusDmamap | null {
   return null;
 }
 
-/** Told of each sync, before its state is noted. */
+/** Checks a sync, before the map records it. */
 export function checkSync(map: BusDmamap, op: number): void {
   const pre = op & PRE;
   if (pre !== 0) {
@@ -131,7 +131,7 @@ export function checkSync(map: BusDmamap, op: number): void {
     );
 }
 
-/** Told of each unload, before anything is forgotten. */
+/** Checks an unload, before the map's state is cleared. */
 export function checkUnload(map: BusDmamap): void {
   if (!map.isMemory) {
     const unseen = map.touched & map.owned;
@@ -168,7 +168,7 @@ function reportStray(off: number, len: number, write: boolean, at: number): void
   report(R_DMA_CHECK_NOT_LOADED, `${access(write, len, off)}${inside} are in no map`);
 }
 
-/** The window at `at` that best explains an access which needs `pre`; null if there is none. */
+/** The window at `at` for an access that needs `pre`: one that was synced so, else any; or null. */
 function windowFor(at: number, pre: number): Window | null {
   let best: Window | null = null;
   for (let w = windowsAt(at); w !== null; w = w.nextOfPage) {
@@ -179,7 +179,7 @@ function windowFor(at: number, pre: number): Window | null {
   return best;
 }
 
-/** Told of each access of a device to RAM; one report at most. */
+/** Checks an access of a device to RAM; makes at most one report. */
 export function checkAccess(off: number, len: number, write: boolean): void {
   const pre = write ? PREREAD : PREWRITE;
   const end = off + len;

@@ -21,7 +21,9 @@ function mustBounce(tag: BusDmaTag, off: number): boolean {
   return false;
 }
 
-/** A bounce page for the map that stands for memory at `off`; null, and counted, if none is free. */
+/**
+ * A bounce page for the map that stands for memory at `off`; null, and counted, if none is free.
+ */
 function bounce(map: BusDmamap, off: number, payload: boolean): BouncePage | null {
   const { tag } = map;
   const page = bounceTake(tag.zone!, off, tag.keepOffset, payload);
@@ -85,7 +87,9 @@ function addPhys(
   return 0;
 }
 
-/** Adds mapped memory: page by page, because neighbours in the map need not be neighbours in RAM. */
+/**
+ * Adds mapped memory: page by page, because neighbours in the map need not be neighbours in RAM.
+ */
 export function addVirtual(
   map: BusDmamap,
   segs: BusDmaSegs,

@@ -1,7 +1,7 @@
 /**
- * What is loaded at each page, for those who want to know when a device touches it: the IOMMU
- * (iommu.ts) and the checker (busdma_check.ts). Kept only while one of them is on; otherwise
- * bus_dma and the DMA port find `watching` false and go on. Ours; an IOMMU has page tables.
+ * A record of what is loaded at each page, for the IOMMU (iommu.ts) and the checker
+ * (busdma_check.ts). It is kept only while one of them is on; otherwise `watching` is false and
+ * bus_dma and the DMA port skip it. Ours; a hardware IOMMU has page tables.
  */
 
 import { PAGE_SIZE, ramBase } from '../vm/arena.ts';
@@ -26,7 +26,7 @@ export let windowCount = 0;
 let pages: (Window | null)[] = [];
 let pool: Window | null = null;
 
-/** Begins to record, from nothing, for RAM of `npages` pages; or ends it. Nothing may be loaded. */
+/** Starts an empty record for RAM of `npages` pages, or ends recording. No map may be loaded. */
 export function watchStart(on: boolean, npages: number): void {
   watching = on;
   windowCount = 0;
@@ -69,7 +69,7 @@ function unlink(w: Window): void {
   else prev.nextOfPage = w.nextOfPage;
 }
 
-/** Forgets what was loaded into `map`. */
+/** Removes the windows of `map`. */
 export function watchUnload(map: BusDmamap): void {
   for (let w = map.windows; w !== null;) {
     const next: Window | null = w.nextOfMap;

@@ -1,10 +1,12 @@
 /**
  * What hardware sees of the computer it is plugged into: addresses on the bus, an interrupt line,
- * its own registers. Devices (src/dev) know nothing else of the machine, and drivers reach a device
- * only through MmioRegion.
+ * its own registers. Devices (src/dev) import nothing else of the machine, and drivers access a
+ * device only through MmioRegion.
  */
 
-/** A device's registers, 32 bits wide, on its side of the bus. A value may come as signed number. */
+/**
+ * A device's registers, 32 bits wide, on its side of the bus. A value may come as signed number.
+ */
 export interface MmioRegion {
   /** Bytes of register space. */
   readonly size: number;
@@ -21,7 +23,8 @@ export interface MmioRegion {
 export interface DmaPort {
   /**
    * The arena offset of `len` bytes at `addr` (as two 32-bit halves, signed or not: no BigInt, no
-   * lost bits, and a signed half is never a number on the heap), or -1 after counting a DMA fault if any byte of it is out of reach.
+   * lost bits, and a signed half is never a number on the heap), or -1 after counting a DMA fault
+   * if any byte of it is out of reach.
    */
   map(addrLo: number, addrHi: number, len: number, write: boolean): number;
   /** DMA faults counted. */

@@ -1,7 +1,6 @@
 /**
- * The path from a bus master to RAM: each address is checked against the page frames, frame 0 (which
- * is never used) and everything behind RAM left out, and with the IOMMU on against what is loaded.
- * Bus addresses are physical addresses.
+ * The path from a bus master to RAM. Each address must be in RAM and not in frame 0, which is never
+ * used. With the IOMMU on it must also be loaded. Bus addresses are physical addresses.
  */
 
 import { count, R_DEV_DMA_FAULT } from '../sys/reason.ts';
@@ -12,7 +11,7 @@ import { watching } from './busdma_watch.ts';
 import type { DmaPort } from './device.ts';
 import { iommu, iommuAllows } from './iommu.ts';
 
-/** Whether the watchers let a device at RAM; the checker only looks. */
+/** Whether the IOMMU allows the access. The checker only reports. */
 function allowed(off: number, len: number, write: boolean): boolean {
   if (dmaCheck.enabled) checkAccess(off, len, write);
   return !iommu.enabled || iommuAllows(off, len, write);

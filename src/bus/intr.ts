@@ -12,7 +12,7 @@ import type { IntrLine } from './device.ts';
 export class IntrVector implements IntrLine, Task {
   /** Times the handler ran. */
   delivered = 0;
-  /** Times the line went up with nobody listening. */
+  /** Times the line was raised without a handler. */
   stray = 0;
   readonly #clock: Clock;
   #handler: Task | null = null;

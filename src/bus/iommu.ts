@@ -1,8 +1,8 @@
 /**
- * An IOMMU between the devices and memory: a device reaches what bus_dma has loaded and nothing
- * else, and writes only where it was told that it may. One domain for all devices, and addresses
- * are not translated: a bus address is the physical one. Unlike hardware it is exact to the byte,
- * so that an overrun inside a page is found as well.
+ * An IOMMU between the devices and memory: a device can access only what bus_dma has loaded, and
+ * write only what was synced for writing. All devices share one domain. Addresses are not
+ * translated: a bus address is a physical address. Unlike hardware it is exact to the byte, so it
+ * also finds an overrun inside a page.
  */
 
 import { machineSysctl } from '../kern/kern_sysctl.ts';

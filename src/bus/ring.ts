@@ -1,6 +1,6 @@
 /**
  * The arithmetic of a descriptor ring: two counters that run free and wrap at 2^32, so that full
- * and empty differ without a flag. The descriptors themselves are memory and belong to the driver.
+ * and empty differ without a flag. The driver owns the memory of the descriptors.
  */
 
 import { KASSERT } from '../sys/kassert.ts';
