@@ -32,7 +32,7 @@ napi_value Map(napi_env env, Args<1>& a, int fd, size_t size) {
     return a.Return(-error);
   }
   auto* arena = new (std::nothrow) Arena{static_cast<uint8_t*>(base), size, fd, {1}};
-  if (arena == nullptr) abort();  // some 40 bytes: there is no going on without them
+  if (arena == nullptr) abort();  // 40 bytes: without them nothing works
   napi_value buffer = nullptr;
   if (napi_create_external_arraybuffer(env, base, size, Finalize, arena, &buffer) != napi_ok) {
     napi_value ignored;
@@ -49,8 +49,8 @@ napi_value Map(napi_env env, Args<1>& a, int fd, size_t size) {
 // arenaAlloc(bytes) -> ArrayBuffer, or -errno.
 //
 // New zeroed memory, a multiple of 4096 bytes from 16 MiB to 4 GiB, which every later call
-// of this instance means by an offset. An arena before it lives on until its ArrayBuffer is
-// collected and its reads are done, but can no longer be named.
+// of this instance means by an offset. An earlier arena is freed when its ArrayBuffer is collected
+// and its reads are done; no call can use it any more.
 napi_value ArenaAlloc(napi_env env, napi_callback_info info) {
   Args<1> a(env, info);
   const auto size = static_cast<size_t>(a.Whole(0, kMin, kMax));

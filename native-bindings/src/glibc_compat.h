@@ -1,6 +1,6 @@
-// Put in front of every file of the prebuilt addon, and of no other: a build on a new system must
-// run with the glibc that Node itself asks for (2.28), but glibc gave a few functions new versions
-// when it moved them. Here the old ones are meant, which every glibc has. x86-64 only.
+// Included before every file of the prebuilt addon, and only there. A build on a new system must
+// run with the glibc that Node requires (2.28), but glibc gave a few functions new versions when it
+// moved them. This selects the old versions, which every glibc has. x86-64 only.
 #pragma once
 
 #include <features.h>

@@ -1,5 +1,5 @@
-// What one instance of the addon (one per isolate) owns: its arena, the descriptors it opened, its
-// polls, its reads in flight and its devices.
+// The state of one instance of the addon (one per isolate): its arena, the descriptors it opened,
+// its polls, its reads in flight and its devices.
 #pragma once
 
 #include <node_api.h>
@@ -11,14 +11,14 @@
 
 namespace tapnic {
 
-constexpr uint32_t kMaxSegs = 1024;    // IOV_MAX: one more piece and the kernel says EINVAL
-constexpr uint32_t kMaxReads = 64;     // page-ins in flight; the rest waits in TypeScript
+constexpr uint32_t kMaxSegs = 1024;    // IOV_MAX: the kernel returns EINVAL for more pieces
+constexpr uint32_t kMaxReads = 64;     // page-ins in flight; further ones wait in TypeScript
 constexpr uint32_t kMaxPolls = 64;     // descriptors on the event loop
 constexpr uint32_t kMaxTns = 64;       // native builds of the NIC
-constexpr uint32_t kMaxFds = 1 << 16;  // descriptor numbers the ownership table knows
+constexpr uint32_t kMaxFds = 1 << 16;  // descriptor numbers in the ownership table
 
 // One memfd mapped into the process. Shared by the ArrayBuffer over it, the instance that calls it
-// its own, and every read in flight; unmapped when the last of them lets go.
+// its own, and every read in flight; unmapped with the last reference.
 struct Arena {
   uint8_t* base;
   size_t size;

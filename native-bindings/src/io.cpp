@@ -40,7 +40,7 @@ napi_value FrameReadv(napi_env env, napi_callback_info info) {
 
 // socketPair(fds: Int32Array(2), bufBytes) -> 0 or -errno.
 //
-// Two ends of a wire with the manners of a TAP and no privilege: AF_UNIX SEQPACKET, one frame per
+// Two ends of a wire that behaves as a TAP and needs no privilege: AF_UNIX SEQPACKET, one frame per
 // call, EAGAIN when bufBytes (0: the system's default) are full.
 napi_value SocketPair(napi_env env, napi_callback_info info) {
   Args<2> a(env, info);
@@ -64,7 +64,7 @@ napi_value SocketPair(napi_env env, napi_callback_info info) {
 }
 
 // fdClose(fd) -> 0 or -errno. Only descriptors the addon opened (-EBADF), and none that is still
-// polled (-EBUSY): libuv would go on watching the number.
+// polled (-EBUSY): libuv would continue to watch the number.
 napi_value FdClose(napi_env env, napi_callback_info info) {
   Args<1> a(env, info);
   const int fd = a.Int32(0);

@@ -248,7 +248,7 @@ int64_t FirstAddr(nlmsghdr* nh, int index, const Span<uint8_t>& out, int64_t non
   int64_t found = none;
   int left = static_cast<int>(IFA_PAYLOAD(nh));
   for (auto* rta = IFA_RTA(ifa); RTA_OK(rta, left); rta = RTA_NEXT(rta, left)) {
-    // IPv6 has IFA_ADDRESS alone; with IPv4 on a point-to-point link that one is the peer.
+    // IPv6 has only IFA_ADDRESS; with IPv4 on a point-to-point link that one is the peer.
     if (RTA_PAYLOAD(rta) != out.len) continue;
     if (rta->rta_type != IFA_LOCAL && (rta->rta_type != IFA_ADDRESS || found >= 0)) continue;
     memcpy(out.p, RTA_DATA(rta), out.len);
@@ -266,7 +266,7 @@ napi_value AddrGet(napi_env env, napi_callback_info info) {
   const Span<uint8_t> out = a.Bytes(2);
   if (!a.ok || index <= 0 || (out.len != 4 && out.len != 16)) return a.Return(-EINVAL);
   if (!a.inst->Owns(nl)) return a.Return(-EBADF);
-  // The kernel lists one interface only where it is asked to look at the request's index.
+  // The kernel filters by the request's index only in strict checking mode.
   const int strict = 1;
   setsockopt(nl, SOL_NETLINK, NETLINK_GET_STRICT_CHK, &strict, sizeof strict);
   Request q;
@@ -325,7 +325,7 @@ napi_value RouteAdd(napi_env env, napi_callback_info info) {
 
 // linkNext(nl, ifindex) -> the IFF_* flags after the newest change of that interface among those
 // waiting, or -EAGAIN when there is none, -ENODEV when it was deleted, -ENOBUFS when changes were
-// lost (ask linkGet). nl comes from netlinkOpen(1).
+// lost (call linkGet). nl comes from netlinkOpen(1).
 napi_value LinkNext(napi_env env, napi_callback_info info) {
   Args<2> a(env, info);
   const int nl = a.Int32(0);
@@ -343,7 +343,7 @@ napi_value LinkNext(napi_env env, napi_callback_info info) {
          nh = NLMSG_NEXT(nh, left)) {
       if (nh->nlmsg_len < NLMSG_LENGTH(sizeof(ifinfomsg))) continue;
       const auto* ifi = static_cast<ifinfomsg*>(NLMSG_DATA(nh));
-      // A change of a bridge port is told with AF_BRIDGE and is not the end of the interface.
+      // AF_BRIDGE reports a bridge port's change; the interface itself still exists.
       if (ifi->ifi_index != index || ifi->ifi_family != AF_UNSPEC) continue;
       if (nh->nlmsg_type == RTM_NEWLINK) result = ifi->ifi_flags;
       if (nh->nlmsg_type == RTM_DELLINK) result = -ENODEV;

@@ -27,8 +27,8 @@ struct Path {
   }
 };
 
-// The folder must be a shared mount of its own, or other mount namespaces never learn of what is
-// mounted in it later (mount_namespaces(7)).
+// The folder must be a shared mount of its own; otherwise later mounts in it are not propagated to
+// other mount namespaces (mount_namespaces(7)).
 int PrepareDir() {
   if (mkdir(kDir, 0755) != 0 && errno != EEXIST) return -errno;
   if (mount("", kDir, "none", MS_SHARED | MS_REC, nullptr) == 0) return 0;
@@ -73,8 +73,8 @@ napi_value NetnsCreate(napi_env env, napi_callback_info info) {
   return a.Return(error);
 }
 
-// netnsRemove(name: Uint8Array) -> 0 or -errno. Takes the name away; the namespace itself goes when
-// nobody is inside and no descriptor holds it.
+// netnsRemove(name: Uint8Array) -> 0 or -errno. Removes the name; the kernel frees the namespace
+// when no process is inside and no descriptor refers to it.
 napi_value NetnsRemove(napi_env env, napi_callback_info info) {
   Args<1> a(env, info);
   Path path;
@@ -87,7 +87,7 @@ napi_value NetnsRemove(napi_env env, napi_callback_info info) {
 }
 
 // netnsOpen(name: Uint8Array) -> descriptor of the namespace, or -errno. An empty name means the
-// one the thread is in.
+// thread's own.
 napi_value NetnsOpen(napi_env env, napi_callback_info info) {
   Args<1> a(env, info);
   Path path;

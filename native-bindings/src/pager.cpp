@@ -30,7 +30,7 @@ struct Read {
 
 namespace {
 
-// Reads until everything asked for is there, or end of file, or an error.
+// Reads until the request is complete, or to the end of the file, or until an error.
 void Execute(napi_env, void* data) {
   auto* r = static_cast<Read*>(data);
   iovec* v = r->iov;
@@ -71,7 +71,7 @@ void Complete(napi_env env, napi_status status, void* data) {
       napi_create_int32(env, error, &argv[1]) != napi_ok ||
       napi_create_double(env, static_cast<double>(nbytes), &argv[2]) != napi_ok)
     return;
-  // What it throws is left pending: Node reports it as an uncaught exception.
+  // An exception stays pending, and Node reports it as uncaught.
   napi_call_function(env, recv, cb, 3, argv, nullptr);
 }
 

@@ -1,5 +1,5 @@
 // A descriptor on the event loop, by uv_poll. Its header is not needed: the few functions used are
-// stable C symbols of the node executable, and the handle's size is asked for.
+// stable C symbols of the node executable, and uv_handle_size returns the handle's size.
 #include <errno.h>
 #include <stdlib.h>
 

@@ -16,7 +16,7 @@ napi_value Plain(napi_env env, napi_callback_info info, Call call) {
   const Span<uint8_t> bytes = a.Bytes(1);
   if (!a.ok) return a.Return(-EINVAL);
   if (!a.inst->Owns(fd)) return a.Return(-EBADF);
-  // A TAP takes a frame of no bytes without a word; a read of none would look like an end.
+  // A TAP accepts an empty frame silently; an empty read would look like the end of the stream.
   if (bytes.len == 0) return a.Return(-EINVAL);
   const ssize_t n = TEMP_FAILURE_RETRY(call(fd, bytes.p, bytes.len));
   return a.Return(n < 0 ? -errno : n);

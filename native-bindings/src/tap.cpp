@@ -22,8 +22,8 @@ napi_value TunOpen(napi_env env, napi_callback_info info) {
   return a.Return(fd < 0 ? -errno : a.inst->Own(fd));
 }
 
-// Attaches fd to the interface named in `ifr`, which it makes if there is none. Returns 1 if this
-// made it, 0 if it was there as a persistent one, or -errno.
+// Attaches fd to the interface named in `ifr` and creates it if needed. Returns 1 if this created
+// it, 0 if it existed as a persistent one, or -errno.
 int Attach(int fd, ifreq& ifr, int flags, int vnetHdr) {
   flags |= IFF_NO_PI | (vnetHdr != 0 ? IFF_VNET_HDR : 0);
   ifr.ifr_flags = static_cast<short>(flags);
@@ -43,7 +43,7 @@ int Attach(int fd, ifreq& ifr, int flags, int vnetHdr) {
 // as a persistent TAP, or -errno.
 //
 // Single queue, no packet information; with vnetHdr every frame has a virtio-net header of that
-// many bytes (12) in little-endian order, 0 for none. -EBUSY: somebody else has the interface;
+// many bytes (12) in little-endian order, 0 for none. -EBUSY: another process has the interface;
 // -EINVAL: bad name, or an interface of that name that is not a single-queue TAP; -EPERM.
 napi_value TapAttach(napi_env env, napi_callback_info info) {
   Args<4> a(env, info);
@@ -61,7 +61,7 @@ napi_value TapAttach(napi_env env, napi_callback_info info) {
 // tunAttach(fd, name: Uint8Array, vnetHdr, flags) -> as tapAttach.
 //
 // flags: 1 a TUN (IP packets) instead of a TAP, 2 several queues: each descriptor attached under
-// the same name is one more. With an empty name the kernel picks one, which tapName tells.
+// the same name is one more. With an empty name the kernel picks one; tapName returns it.
 napi_value TunAttach(napi_env env, napi_callback_info info) {
   Args<4> a(env, info);
   const int fd = a.Int32(0);

@@ -1,5 +1,5 @@
 // Capture records of the `wire` point, written into the arena's capture ring as src/sys/capture.ts
-// lays it out. That ring is shared memory: a position that is not one loses the record.
+// lays it out. That ring is shared memory: an invalid position drops the record.
 #include <time.h>
 
 #include "tn_device.h"

@@ -35,7 +35,7 @@ void Device::Count(uint32_t why) {
   flags_ |= TN_DO_REASONS;
 }
 
-// The last call of a run counts.
+// The last call of a run is effective.
 void Device::SetReadable(bool on) {
   flags_ &= ~(TN_DO_READ_ON | TN_DO_READ_OFF);
   flags_ |= on ? TN_DO_READ_ON : TN_DO_READ_OFF;
@@ -71,7 +71,7 @@ void Device::SetLink(bool up) {
   Cause(TN_INT_LSC);
 }
 
-// Brings the line in step with causes and mask; a level that stays high is raised again.
+// Updates the line from causes and mask; a level that stays high is raised again.
 void Device::UpdateLine() {
   if ((icr_ & ims_) == 0) {
     asserted_ = false;
@@ -114,7 +114,7 @@ uint32_t Device::OnEvent(uint32_t event) {
       break;
     case TN_EV_LINK_DOWN:
       SetLink(false);
-      // What waited for room on the wire is let go, so that the driver gets it back.
+      // Drop the packets that wait for room on the wire: the driver gets their buffers back.
       TxWritable();
       break;
     case TN_EV_TX:
@@ -220,7 +220,7 @@ uint32_t Device::Write(uint32_t off, uint32_t value) {
   return Flags();
 }
 
-// Writes one register; false if there is none, or it does not take that now.
+// Writes one register. False: it does not exist, or refuses the value now.
 bool Device::WriteReg(uint32_t off, uint32_t value) {
   switch (off) {
     case TN_TDT:
@@ -323,7 +323,7 @@ bool Device::WriteCtrl(uint32_t value) {
   return (value & ~TN_CTRL_MASK) == 0;
 }
 
-// Everything as at power-on but the statistics.
+// Resets everything except the statistics.
 void Device::Reset() {
   TxDisable();
   RxDisable();

@@ -1,13 +1,13 @@
-// The NIC `tn`, device build `native`: what docs/tn-datasheet.md says, without Node. A register
-// access or an event runs the device to its end and returns what the loop has to do; it never calls
-// up, never blocks and never allocates. tn_device.cpp has the registers and the interrupt line,
-// tn_tx.cpp and tn_offload.cpp transmit, tn_rx.cpp, tn_verdict.cpp and tn_lro.cpp receive,
-// tn_capture.cpp records, tn_napi.cpp is the door to JavaScript. tn_regs.h has the numbers and is
-// generated. src/dev/tn is the reference: it does the same.
+// The NIC `tn`, device build `native`: docs/tn-datasheet.md in C++, without Node. A register access
+// or an event runs the device until it has nothing left to do and returns TN_DO_* flags; it never
+// calls up, never blocks and never allocates. tn_device.cpp has the registers and the interrupt
+// line, tn_tx.cpp and tn_offload.cpp transmit, tn_rx.cpp, tn_verdict.cpp and tn_lro.cpp receive,
+// tn_capture.cpp records, tn_napi.cpp has the functions for JavaScript. tn_regs.h defines the
+// numbers and is generated. src/dev/tn is the reference and behaves in the same way.
 //
 // Distrust: registers and host memory may hold anything, and host memory may change while the
-// device looks at it (file pages are filled by other threads). So every word that decides something
-// is read once, and no length or address from memory is used before it was checked against RAM.
+// device reads it (other threads fill file pages). So every word that decides something is read
+// once, and every length and address from memory is checked against RAM before its use.
 #pragma once
 
 #include <stddef.h>
@@ -70,7 +70,7 @@ class PieceSum {
   bool odd_ = false;
 };
 
-// What the device is built into. `mem` outlives it and is page-aligned.
+// The environment of the device. `mem` outlives it and is page-aligned.
 struct Config {
   int fd;  // of the wire; -1 once it is closed
   bool vnet;
@@ -78,7 +78,7 @@ struct Config {
   uint8_t mac[6];
   uint8_t* mem;
   uint64_t ramBase;   // bus address of mem[0]
-  uint64_t ramBytes;  // the first page is never used, what is behind is no RAM
+  uint64_t ramBytes;  // the first page is never used
   uint8_t* capture;   // the capture ring (src/sys/capture.ts), 8-aligned; null for none
   uint32_t captureBytes;
   uint32_t captureUnit;
@@ -91,8 +91,8 @@ struct Ring {
   uint32_t head = 0, tail = 0;
   uint32_t ndesc = 0;
   bool enabled = false;
-  bool stopped = false;  // cannot be used; stays until it is enabled anew
-  bool posted = false;   // a turn was asked for
+  bool stopped = false;  // cannot be used until it is enabled again
+  bool posted = false;   // a turn was requested
 
   bool Fits() const {
     return len > 0 && len % TN_RING_ALIGN == 0 && baseLo % TN_RING_ALIGN == 0 &&
@@ -104,8 +104,8 @@ struct Ring {
 };
 
 struct Tx : Ring {
-  bool blocked = false;   // the wire is full and was asked to say when it is not
-  bool skipping = false;  // the rest of a bad packet is still to come
+  bool blocked = false;   // the wire is full; TN_EV_WRITABLE will follow
+  bool skipping = false;  // a bad packet is not complete yet: drop up to its last descriptor
   uint32_t causes = 0;
 
   // The packet being sent. Its memory is not read before `active`.
@@ -116,8 +116,8 @@ struct Tx : Ring {
   uint32_t total = 0, cmd = 0;
   bool vle = false;
   uint32_t vtag = 0, l2 = 0, l3 = 0, l4 = 0, mss = 0, tag = 0;
-  uint32_t hdrLen = 0;  // bytes of headers in `hdr`; 0 if the frame leaves as it lies in memory
-  // Where the payload goes on: piece, byte in it, bytes and segments sent.
+  uint32_t hdrLen = 0;  // bytes of headers in `hdr`; 0 if the frame is sent unchanged
+  // Position in the payload: piece, byte in it, bytes and segments sent.
   uint32_t pi = 0, po = 0, sent = 0, segs = 0;
   // What each segment's headers derive from.
   uint32_t seq0 = 0, ipId0 = 0, thFlags = 0, pseudo = 0;
@@ -140,10 +140,10 @@ struct Tx : Ring {
 
 constexpr uint32_t kRxBufsMax = TN_MAXFRM_MAX / TN_RXBSZ_MIN + 1;
 
-// Coalescing: the frame under way, which exists only while a drain runs, and the segment looked at.
-// Headers are in on-board memory; what host memory holds decides nothing once they are copied.
+// Coalescing: the current frame, which exists only while a drain runs, and the current segment. All
+// decisions use the copy of the headers in on-board memory, never host memory.
 struct Lro {
-  uint32_t nbufs = 0;  // that the frame fills; 0: there is none
+  uint32_t nbufs = 0;  // buffers that the frame fills; 0 without a frame
   uint32_t len = 0, segs = 0, status = 0;
   uint32_t l3 = 0, l4 = 0;
   uint32_t next = 0;  // sequence number behind it
@@ -197,9 +197,9 @@ class Device {
   uint32_t OnEvent(uint32_t event);
   uint32_t Read(uint32_t off);
 
-  // The wire was closed: what is sent from now on fails.
+  // The wire was closed: every later send fails.
   void Unplug() { c_.fd = -1; }
-  // From now on the wire is another one.
+  // Connects the device to another wire.
   void Rewire(int fd) { c_.fd = fd; }
   int fd() const { return c_.fd; }
 
@@ -300,7 +300,7 @@ class Device {
   uint32_t itr_ = 0;  // us
   bool linkUp_ = true;
   bool promisc_ = false, allmulti_ = false, vlStrip_ = false, rxCsum_ = false;
-  bool lro_ = false;  // asked for, and possible
+  bool lro_ = false;  // enabled and possible
   bool asserted_ = false, timerArmed_ = false;
   bool everRaised_ = false;
   int64_t lastIntrNs_ = 0;

@@ -1,6 +1,6 @@
 // Receive coalescing of `tn`, datasheet section 6.5: consecutive segments of one TCP connection
-// become one frame. The frame under way keeps its headers in on-board memory; its data lie where
-// they arrived, in the buffers posted first, and each further segment's are moved up behind them.
+// become one frame. The headers of the current frame are kept in on-board memory. Its data stay in
+// the buffers in which they arrived; the data of each further segment are moved behind them.
 #include "cksum.h"
 #include "tn_device.h"
 
@@ -52,7 +52,7 @@ bool Lro::Eligible(const uint8_t* frame, uint32_t len, uint32_t verdict) {
   return true;
 }
 
-// What the segment's data sum up to: all of it sums up to 0xffff, as has been verified.
+// The sum of the segment's data, from its headers: the verified whole sums up to 0xffff.
 uint32_t Lro::PayloadSum() const {
   return ~Fold16(HeaderSum(seg, segL3, segL4, segLen - ETHER_HDR_LEN - segL3)) & 0xffff;
 }
@@ -71,14 +71,14 @@ void Lro::Hold(const iovec* from, uint32_t bufSize) {
   sum = PayloadSum();
 }
 
-// Whether the segment is the next one of the frame under way.
+// Whether the segment is the next one of the current frame.
 bool Lro::Continues() const {
   if (segL3 != l3 || segL4 != l4 || segs >= TN_RXS_SEGS_MASK) return false;
   if (len - ETHER_HDR_LEN + SegPayload() > kIpLenMax) return false;
   const uint8_t* a = seg + ETHER_HDR_LEN + l3;
   const uint8_t* b = hdr + ETHER_HDR_LEN + l3;
   if (Be32(a + 4) != next) return false;
-  // Ethernet header and first word of IP but the length; then flags, offset, TTL, addresses.
+  // Ethernet header, first word of IP without the length; then flags, offset, TTL, addresses.
   const auto same = [this](uint32_t off, uint32_t n) {
     return memcmp(seg + off, hdr + off, n) == 0;
   };
@@ -125,7 +125,7 @@ bool Lro::Merge(const iovec* from, uint32_t count, uint32_t bufSize) {
   return true;
 }
 
-// The frame under way is over: its headers are finished. The status bits to report.
+// Completes the headers of the current frame and ends it. Returns its status bits.
 uint32_t Lro::Finish() {
   nbufs = 0;
   if (segs == 1) return status;
@@ -145,7 +145,7 @@ uint32_t Lro::Finish() {
   return status | segs << TN_RXS_SEGS_SHIFT;
 }
 
-// Hands a frame to coalescing. False if it is for delivery; what was under way is delivered.
+// Tries to coalesce a frame. False: deliver it; an earlier frame has been delivered first.
 bool Device::RxCoalesce(uint8_t* ring, uint32_t len, uint32_t status) {
   Lro& lro = rx_.lro;
   if (!lro.Eligible(rx_.Buf(0), len, status)) {

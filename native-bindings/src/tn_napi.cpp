@@ -1,5 +1,6 @@
-// The door to the native build of the NIC `tn`: devices by number, registers and events as
-// integers. One call runs the device to its end; nothing is called back.
+// The Node-API functions of the native build of the NIC `tn`: devices by number, registers and
+// events as integers. One call runs the device until it has nothing left to do; it never calls
+// back.
 #include <errno.h>
 #include <time.h>
 
@@ -111,8 +112,8 @@ napi_value TnClose(napi_env env, napi_callback_info info) {
   return a.Return(0);
 }
 
-// tnRewire(id, fd) -> 0 or -errno. Puts the device on another wire; what the old one still holds for
-// it stays there. fd is one the addon opened.
+// tnRewire(id, fd) -> 0 or -errno. Connects the device to another wire; frames that wait on the old
+// one stay there. fd is one the addon opened.
 napi_value TnRewire(napi_env env, napi_callback_info info) {
   Args<2> a(env, info);
   const uint32_t id = a.Uint32(0);
@@ -132,7 +133,7 @@ napi_value TnRead(napi_env env, napi_callback_info info) {
   return a.Return(t == nullptr ? 0xffffffff : t->dev.Read(off));
 }
 
-// tnWrite(id, off, value) -> flags of what the loop has to do, or -errno.
+// tnWrite(id, off, value) -> TN_DO_* flags, or -errno.
 napi_value TnWrite(napi_env env, napi_callback_info info) {
   Args<3> a(env, info);
   const uint32_t id = a.Uint32(0), off = a.Uint32(1), value = a.Uint32(2);
@@ -141,7 +142,7 @@ napi_value TnWrite(napi_env env, napi_callback_info info) {
   return a.Return(t == nullptr ? -EBADF : static_cast<int64_t>(t->dev.Write(off, value)));
 }
 
-// tnEvent(id, event) -> flags, or -errno.
+// tnEvent(id, event) -> TN_DO_* flags, or -errno. `event` is one of TN_EV_*.
 napi_value TnEvent(napi_env env, napi_callback_info info) {
   Args<2> a(env, info);
   const uint32_t id = a.Uint32(0), event = a.Uint32(1);
@@ -163,7 +164,7 @@ napi_value TnTime(napi_env env, napi_callback_info info) {
   return a.Return(0);
 }
 
-// tnTimer(id) -> when the timer asked for last is due, ns of the machine's time; or -errno.
+// tnTimer(id) -> the deadline of the last TN_DO_TIMER, ns of the machine's time; or -errno.
 napi_value TnTimer(napi_env env, napi_callback_info info) {
   Args<1> a(env, info);
   const uint32_t id = a.Uint32(0);
@@ -183,8 +184,8 @@ napi_value TnStats(napi_env env, napi_callback_info info) {
   return a.Return(static_cast<int64_t>(tn::TN_NSTATS));
 }
 
-// tnReasons(id, out: Float64Array) -> how many reasons there are, or -errno. What was counted since
-// the last time, by reason; counting starts over.
+// tnReasons(id, out: Float64Array) -> TN_REASON_COUNT, or -errno. Puts the counts since the last
+// call into `out`, indexed by TN_REASON_*, and clears them.
 napi_value TnReasons(napi_env env, napi_callback_info info) {
   Args<2> a(env, info);
   const uint32_t id = a.Uint32(0);

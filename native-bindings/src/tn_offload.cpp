@@ -1,5 +1,5 @@
-// What `tn` does to a packet on its way out: checks what the driver asks for, copies headers into
-// on-board memory to be patched there, inserts VLAN tag and checksums, cuts TSO packets.
+// Transmit offloads of `tn`: checks the driver's requests, copies headers into on-board memory and
+// changes them there, inserts VLAN tag and checksums, cuts TSO packets.
 #include "cksum.h"
 #include "tn_device.h"
 
@@ -9,7 +9,7 @@ namespace {
 uint8_t* Base(const iovec& v) { return static_cast<uint8_t*>(v.iov_base); }
 }  // namespace
 
-// Whether the context's header lengths and commands make sense for this packet.
+// Whether the context's header lengths and commands are valid for this packet.
 bool Device::TxOffloadsValid() const {
   const Tx& t = tx_;
   const bool tcp = (t.cmd & TN_TXD_TCP) != 0;
@@ -141,7 +141,7 @@ void Device::TxInsertCksums() {
     TxVnetNeedsCsum(field);
     return;
   }
-  // The field holds the pseudo-header's sum, which is thereby part of this one.
+  // The field holds the pseudo-header's sum, so this sum includes it.
   uint32_t sum = ~TxSumFrame(tx_.l2 + tx_.l3, 0) & 0xffff;
   if (sum == 0 && !tcp) sum = 0xffff;  // RFC 768: 0 would mean none
   PutBe16(tx_.L4() + field, sum);

@@ -49,7 +49,7 @@ constexpr uint32_t TN_RDT = 0x190;
 constexpr uint32_t TN_RXBSZ = 0x194;
 
 // Statistics: 64-bit counters, low half at TN_STATS + 8 * n, high half 4 behind it. Reading the low
-// half latches the high one. Cleared by nothing but power-on.
+// half latches the high one. Only power-on clears them.
 constexpr uint32_t TN_STATS = 0x200;
 constexpr uint32_t TN_ST_TX_FRAMES = 0;
 constexpr uint32_t TN_ST_TX_BYTES = 1;
@@ -140,7 +140,7 @@ constexpr uint32_t TN_D_ADDRH = 4;
 constexpr uint32_t TN_D_LEN = 8;
 constexpr uint32_t TN_D_STAT = 12;
 
-// Context descriptor, first of a packet that wants offloads
+// Context descriptor, first of a packet with offloads
 constexpr uint32_t TN_C_HDRLEN = 0;
 constexpr uint32_t TN_C_L2_MASK = 0xff;
 constexpr uint32_t TN_C_L3_SHIFT = 8;

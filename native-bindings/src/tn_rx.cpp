@@ -27,7 +27,7 @@ uint32_t HashOf(const uint8_t* addr) {
 
 }  // namespace
 
-// TN_CTRL.RXE went up: takes the ring from the registers, from slot 0, and listens.
+// TN_CTRL.RXE was set: starts at slot 0 of the ring in the registers.
 void Device::RxEnable() {
   RxDisable();
   rx_.enabled = true;
@@ -42,7 +42,7 @@ void Device::RxEnable() {
   rx_.stalled = true;
 }
 
-// RXE went down, or a reset.
+// RXE was cleared, or a reset.
 void Device::RxDisable() {
   if (rx_.enabled) SetReadable(false);
   rx_.enabled = false;
@@ -100,7 +100,7 @@ void Device::RxWireBack() {
   if (rx_.enabled && !rx_.stopped && !rx_.stalled) SetReadable(true);
 }
 
-// Reading failed: without this the loop would go on being told that there is something to read.
+// Reading failed: stop polling, or the loop would report the wire as readable again and again.
 void Device::RxWireGone() {
   Count(TN_REASON_WIRE_ERROR);
   SetReadable(false);
@@ -147,7 +147,7 @@ void Device::RxWriteBack(uint8_t* ring, uint32_t len, uint32_t status) {
   rx_.causes |= TN_INT_RXDW;
 }
 
-// A frame of `len` bytes lies in the listed buffers: judges it and hands it over, or not.
+// Filters and verifies a frame of `len` bytes in the listed buffers and hands it to the driver.
 void Device::RxReceive(uint8_t* ring, uint32_t len) {
   if (len < ETHER_HDR_LEN) {
     stats[TN_ST_RX_RUNT]++;
@@ -188,7 +188,7 @@ void Device::RxDeliver(uint8_t* ring, uint32_t len, uint32_t status) {
   RxWriteBack(ring, len, status | TN_RXS_EOP);
 }
 
-// The address filter: own, broadcast, multicast by hash, or whatever the modes let in.
+// The address filter: own address, broadcast, multicast by hash, and the two modes.
 bool Device::RxAccepts(const uint8_t* frame) const {
   if (promisc_) return true;
   if ((frame[0] & 1) == 0) return memcmp(frame, rx_.mac, 6) == 0;
@@ -200,7 +200,7 @@ bool Device::RxAccepts(const uint8_t* frame) const {
   return (rx_.mta[hash >> 5] >> (hash & 31) & 1) == 1;
 }
 
-// How many segments the peer has not made of this frame; 0 if it is a plain one.
+// Segments into which the peer would have cut this frame; 0 for a plain one.
 uint32_t Device::RxSegments(uint32_t len) const {
   const uint32_t size = Le16(rx_.vnetHdr + 4), hdrLen = Le16(rx_.vnetHdr + 2);
   if (rx_.vnetHdr[1] == 0 || size == 0) return 0;
@@ -208,7 +208,7 @@ uint32_t Device::RxSegments(uint32_t len) const {
   return n < TN_RXS_SEGS_MASK ? n : TN_RXS_SEGS_MASK;
 }
 
-// Takes the four bytes of the VLAN tag out: what is behind them moves up, buffer by buffer.
+// Removes the four bytes of the VLAN tag and moves the bytes behind it up, buffer by buffer.
 void Device::RxStrip(uint32_t len) {
   const uint32_t size = rx_.bufSize;
   uint8_t* frame = rx_.Buf(0);

@@ -1,6 +1,6 @@
 // The transmit engine of `tn`: fetches descriptors, one gather write per frame, write-back. Only
-// headers are copied, payload is never moved. Its position inside a packet outlives a full wire and
-// the end of a doorbell's budget.
+// headers are copied, payload is never moved. The position inside a packet is kept while the wire
+// is full and between turns.
 #include <errno.h>
 
 #include "tn_device.h"
@@ -9,11 +9,11 @@
 namespace tapnic::tn {
 
 namespace {
-// What TxFetch found, and what TxEmit did.
+// Results of TxFetch and TxEmit.
 enum { kNothing, kPacket, kDropped, kDone, kMore, kBlocked };
 }  // namespace
 
-// TN_CTRL.TXE went up: takes the ring from the registers, from slot 0.
+// TN_CTRL.TXE was set: starts at slot 0 of the ring in the registers.
 void Device::TxEnable() {
   TxDisable();
   tx_.enabled = true;
@@ -24,7 +24,7 @@ void Device::TxEnable() {
   Stop(&tx_, TN_INT_TXERR);
 }
 
-// TXE went down, or a reset: forgets ring position and packet.
+// TXE was cleared, or a reset: clears the ring position and drops the current packet.
 void Device::TxDisable() {
   tx_.enabled = false;
   tx_.head = tx_.tail = 0;
@@ -121,7 +121,7 @@ int Device::TxFetch(uint8_t* ring) {
     tx_.eopStat = stat;
     return bad || !TxPrepare() ? TxDrop(ring) : kPacket;
   }
-  // The last descriptor is not there yet. Wait for it, unless it can never come or is not wanted.
+  // The packet is not complete yet. Wait, unless it is bad or can never be complete.
   if (!bad && n < tx_.ndesc - 1) return kNothing;
   tx_.skipping = true;
   TxBad();
@@ -154,7 +154,7 @@ void Device::TxContext(const uint8_t* desc, uint32_t stat) {
   tx_.tag = LoadLe32(desc + TN_C_TAG);
 }
 
-// Takes a data descriptor in; false if it is bad.
+// Adds a data descriptor to the packet; false if it is bad.
 bool Device::TxPiece(const uint8_t* desc, uint32_t stat) {
   const uint32_t lenTag = LoadLe32(desc + TN_D_LEN);
   const uint32_t len = lenTag & 0xffff;

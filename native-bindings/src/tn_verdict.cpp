@@ -1,11 +1,12 @@
-// Receive checksums of `tn`: the verdict on a frame, and the sum a virtio-net peer left to us.
+// Receive checksums of `tn`: the verdict on a frame, and the checksum that a virtio-net peer left
+// out.
 #include "cksum.h"
 #include "tn_device.h"
 
 namespace tapnic::tn {
 
 // Verifies the checksums of the frame in the listed buffers; the status bits that say what was
-// found. Headers are within the first buffer: at most 18 bytes of Ethernet, 60 of IP, 8 looked at.
+// found. The headers lie in the first buffer: at most 18 bytes of Ethernet, 60 of IP, 8 of UDP.
 uint32_t Device::RxVerdict(uint32_t len) {
   const uint8_t* frame = rx_.Buf(0);
   uint32_t l2 = ETHER_HDR_LEN;
@@ -42,7 +43,7 @@ uint32_t Device::RxL4Verdict(uint32_t len, uint32_t l4, int64_t l4Len, uint32_t 
   const auto n = static_cast<uint32_t>(l4Len);
   const uint8_t* at = rx_.Buf(0) + l4;
   if (udp && Be16(at + 4) != n) return status;
-  if (udp && Be16(at + 6) == 0) return status;  // RFC 768: the sender made none
+  if (udp && Be16(at + 6) == 0) return status;  // RFC 768: the sender computed none
   // VIRTIO 1.1, 5.1.6.4: either flag says the data are as the sender had them.
   if (c_.vnet && (rx_.vnetHdr[0] & (VNET_F_NEEDS_CSUM | VNET_F_DATA_VALID)) != 0)
     return status | TN_RXS_L4CS;
@@ -65,7 +66,7 @@ uint32_t Device::RxSum(uint32_t off, uint32_t len, uint32_t sum) {
   return s.Folded();
 }
 
-// Computes the checksum the peer left to us, for a driver that does not take verdicts.
+// Computes the checksum that the peer left out, for a driver that does not use verdicts.
 void Device::RxFinishCsum(uint32_t len) {
   if ((rx_.vnetHdr[0] & VNET_F_NEEDS_CSUM) == 0) return;
   const uint32_t start = Le16(rx_.vnetHdr + 6);

@@ -1,5 +1,5 @@
-// The device's way to its wire: one system call a frame. A seam of its own, so that a fuzzer can
-// put another wire in its place.
+// Access to the device's wire: one system call per frame. Separate, so that a fuzzer can replace
+// it.
 #pragma once
 
 #include <sys/uio.h>

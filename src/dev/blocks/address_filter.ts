@@ -29,7 +29,7 @@ export function hashLe(mem: Uint8Array, at: number): number {
 export class AddressFilter {
   /** The station address, 6 bytes. */
   readonly mac = new Uint8Array(6);
-  /** Bit h lets in the groups whose hash is h. */
+  /** Bit h accepts the groups whose hash is h. */
   readonly bits = new Uint32Array(2);
   readonly #power: Uint8Array;
   readonly #hash: AddressHash;
@@ -76,13 +76,13 @@ export class AddressFilter {
     return true;
   }
 
-  /** Whether the hash lets the group address at `at` in. */
+  /** Whether the hash accepts the group address at `at`. */
   inHash(mem: Uint8Array, at: number): boolean {
     const h = this.#hash(mem, at);
     return ((this.bits[h >>> 5]! >>> (h & 31)) & 1) === 1;
   }
 
-  /** The whole filter, for NICs that always take broadcasts and have two modes. */
+  /** The whole filter, for NICs that always accept broadcasts and have two modes. */
   accepts(mem: Uint8Array, at: number, promisc: boolean, allmulti: boolean): boolean {
     if (promisc) return true;
     if ((mem[at]! & 1) === 0) return this.isOwn(mem, at);

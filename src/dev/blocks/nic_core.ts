@@ -1,6 +1,6 @@
 /**
- * The middle of every NIC model: the way to wire and memory, interrupt causes and their line, the
- * link, statistics, and what is counted and captured of each frame that passes the wire.
+ * The common state of every NIC model: access to wire and memory, interrupt causes and their line,
+ * the link, statistics, and the counting and capture of each frame on the wire.
  */
 
 import { CAPTURE_IN, CAPTURE_OUT, CAPTURE_WIRE, type CaptureTap } from '../../sys/capture.ts';
@@ -20,15 +20,17 @@ import {
 import type { Wire } from '../../sys/wire.ts';
 import type { DmaPort, IntrLine } from '../../bus/device.ts';
 
-/** What the device is built into. */
+/** The environment of the device. */
 export interface NicConfig {
   readonly intr: IntrLine;
   readonly wire: Wire;
   readonly clock: Clock;
-  /** The whole arena; the device reaches its own memory in it, and the rest only as its bus lets it. */
+  /**
+   * The whole arena. The device may access its own memory in it, and the rest only through its bus.
+   */
   readonly mem: Uint8Array;
   readonly view: DataView;
-  /** Arena offset of the device's own memory; how much that is says the model's datasheet. */
+  /** Arena offset of the device's own memory; the datasheet defines its size. */
   readonly sramOff: number;
   /** Address it has at power-on, 6 bytes. */
   readonly mac: Uint8Array;
@@ -41,7 +43,7 @@ export interface DmaNicConfig extends NicConfig {
   readonly dma: DmaPort;
 }
 
-/** What a model calls things: cause bits, and numbers of statistics. */
+/** A model's cause bits and numbers of statistics. */
 export interface NicNumbers {
   /** All causes there are. */
   readonly causes: number;
@@ -65,15 +67,15 @@ export interface DmaNicNumbers extends NicNumbers {
   readonly txBad: number;
   readonly rxBad: number;
   readonly rxNodesc: number;
-  /** Causes: something is wrong with what an engine was given, and: no receive buffers. */
+  /** Causes: an engine found a bad descriptor or ring; no receive buffer is posted. */
   readonly txError: number;
   readonly rxError: number;
   readonly rxEmpty: number;
 }
 
-// What became of a frame that was given to the wire.
+// Result of sending a frame.
 export const SENT = 0;
-/** The wire is full, and says when it is not. */
+/** The wire is full; wireWritable follows when it has room. */
 export const BLOCKED = 1;
 /** The wire refused it. */
 export const LOST = 2;
@@ -119,7 +121,7 @@ export class NicCore<N extends NicNumbers = NicNumbers> {
     this.updateLine();
   }
 
-  /** Sets the mask; false if there is no such cause, the others being set all the same. */
+  /** Sets the mask. False: a bit is not a cause; the valid bits are set. */
   setMask(bits: number): boolean {
     this.mask = bits & this.numbers.causes;
     this.updateLine();
@@ -133,7 +135,7 @@ export class NicCore<N extends NicNumbers = NicNumbers> {
     this.updateLine();
   }
 
-  /** Brings the line in step with causes and mask; a level that stays high is raised again. */
+  /** Updates the line from causes and mask; a level that stays high is raised again. */
   updateLine(): void {
     if ((this.causes & this.mask) === 0) {
       this.#asserted = false;
@@ -157,15 +159,15 @@ export class NicCore<N extends NicNumbers = NicNumbers> {
     count(R_DEV_BAD_REG);
   }
 
-  /** Counts a packet that finds no link. */
+  /** Counts a packet that is dropped because the link is down. */
   noLink(): void {
     this.stats[this.numbers.txNoLink]! += 1;
     count(R_DEV_LINK_DOWN);
   }
 
   /**
-   * Counts and shows what the wire said, `n`, to a frame of `len` bytes in the first `pieces` pairs of
-   * `iov`, which the driver calls `tag`: SENT, BLOCKED or LOST.
+   * Counts and captures the result `n` of sending a frame of `len` bytes in the first `pieces`
+   * pairs of `iov`; `tag` is the driver's packet id. Returns SENT, BLOCKED or LOST.
    */
   written(n: number, iov: Uint32Array, pieces: number, len: number, tag: number): number {
     const { stats, capture } = this;
@@ -189,8 +191,8 @@ export class NicCore<N extends NicNumbers = NicNumbers> {
   }
 
   /**
-   * Looks at a frame of `len` bytes that was read into the first `pieces` pairs of `iov`; false, and
-   * counted, if it is too short or above `max`. One that is neither is shown to captures.
+   * Checks a frame of `len` bytes that was read into the first `pieces` pairs of `iov`. False: it
+   * is too short or longer than `max`, and was counted. A valid frame is captured.
    */
   arrived(iov: Uint32Array, pieces: number, len: number, max: number): boolean {
     const { stats, capture } = this;
@@ -209,7 +211,7 @@ export class NicCore<N extends NicNumbers = NicNumbers> {
     return true;
   }
 
-  /** Counts a frame that the address filter keeps out. */
+  /** Counts a frame that the address filter rejects. */
   filtered(): void {
     this.stats[this.numbers.rxFiltered]! += 1;
     count(R_DEV_RX_FILTER);
@@ -225,7 +227,7 @@ export class DmaNicCore extends NicCore<DmaNicNumbers> {
     this.dma = config.dma;
   }
 
-  /** Counts memory that the bus does not let it reach. */
+  /** Counts an access that the bus refused. */
   dmaFault(): void {
     this.stats[this.numbers.dmaFaults]! += 1;
   }

@@ -1,6 +1,6 @@
 /**
- * The shell of every NIC model: how it is plugged into its wire and taken off, what the wire tells
- * it, and what becomes of a register write that is refused. Left to the model: its registers.
+ * The shell of every NIC model: it connects to the wire and disconnects, handles the wire's events
+ * and counts refused register writes. The model defines its registers.
  */
 
 import type { WireListener } from '../../sys/wire.ts';
@@ -11,7 +11,7 @@ import type { NicCore } from './nic_core.ts';
 export interface NicReceiver {
   /** Receives what waits on the wire. */
   drain(): void;
-  /** The wire came back. */
+  /** The wire is up again. */
   wireBack(): void;
 }
 
@@ -28,7 +28,7 @@ export abstract class NicShell<C extends NicCore, R extends NicReceiver>
     this.rx = rx;
   }
 
-  /** Brings the device into the state of power-on and onto its wire. */
+  /** Resets the device to its power-on state and connects it to its wire. */
   protected plugIn(): void {
     this.reset();
     this.core.wire.setListener(this);
@@ -53,7 +53,7 @@ export abstract class NicShell<C extends NicCore, R extends NicReceiver>
 
   wireState(up: boolean, _error: number): void {
     this.core.setLink(up);
-    // What waited for room on the wire is let go, so that the driver gets it back.
+    // Drop the packets that wait for room on the wire: the driver gets their buffers back.
     if (up) this.rx.wireBack();
     else this.wireWritable();
   }
@@ -64,9 +64,9 @@ export abstract class NicShell<C extends NicCore, R extends NicReceiver>
     if (!this.write(off, value >>> 0)) this.core.badReg();
   }
 
-  /** Writes one register; false if there is none, or it does not take that now. */
+  /** Writes one register. False: it does not exist, or refuses the value now. */
   protected abstract write(off: number, value: number): boolean;
 
-  /** Everything as at power-on but the statistics. */
+  /** Resets everything except the statistics. */
   protected abstract reset(): void;
 }

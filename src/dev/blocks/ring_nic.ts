@@ -1,7 +1,7 @@
 /**
- * Busmasters with two descriptor rings: the engines that work on them, in rounds of a limited number
- * of frames, and the shell that holds both. What a descriptor looks like, who owns it and how the
- * ring's registers work is the model's.
+ * Busmasters with two descriptor rings: an engine for each ring, which works in rounds of a limited
+ * number of frames, and the shell that holds both. The model defines the descriptors, their
+ * ownership and the ring's registers.
  */
 
 import type { Task } from '../../sys/clock.ts';
@@ -17,13 +17,13 @@ import type { AddressFilter } from './address_filter.ts';
 import type { DmaNicCore } from './nic_core.ts';
 import { NicShell } from './nic_shell.ts';
 
-/** A descriptor ring as its registers have it, and where the device is in it. */
+/** A descriptor ring: its registers, and the device's position in it. */
 export interface DescRing {
-  /** Whether the device can work on a ring like this. */
+  /** Whether base and length are valid. */
   readonly fits: boolean;
-  /** Takes the ring from its registers, from the first descriptor. */
+  /** Starts at the first descriptor of the ring in the registers. */
   rewind(): void;
-  /** Clears what the registers say of it; the position belongs to an engine that runs. */
+  /** Clears the registers; the position is valid only while the engine runs. */
   clear(): void;
 }
 
@@ -31,12 +31,12 @@ export interface DescRing {
 export abstract class RingEngine<C extends DmaNicCore, G extends DescRing> implements Task {
   readonly ring: G;
   enabled = false;
-  /** The ring cannot be used; stays until the engine is enabled anew. */
+  /** The ring cannot be used. Cleared when the engine is enabled again. */
   stopped = false;
   protected readonly core: C;
-  /** Causes of the round under way. */
+  /** Causes of the current round. */
   protected causes = 0;
-  /** The next round is on the clock's list. */
+  /** The next round is posted to the clock. */
   #posted = false;
 
   constructor(core: C, ring: G) {
@@ -44,10 +44,10 @@ export abstract class RingEngine<C extends DmaNicCore, G extends DescRing> imple
     this.ring = ring;
   }
 
-  /** A round: what there is to do, up to a limit; the rest on later turns. */
+  /** One round: works up to a limit; later turns do the rest. */
   protected abstract work(): void;
 
-  /** Says that the ring cannot be used. */
+  /** Sets the cause for a ring that cannot be used. */
   protected abstract tellStopped(): void;
 
   /** The control register's bit of this engine. */
@@ -64,7 +64,7 @@ export abstract class RingEngine<C extends DmaNicCore, G extends DescRing> imple
     if (!this.ring.fits) this.stop();
   }
 
-  /** Forgets the ring's position and what is under way. */
+  /** Clears the ring's position and drops the current packet or frame. */
   protected disable(): void {
     this.enabled = false;
     this.ring.rewind();
@@ -83,13 +83,15 @@ export abstract class RingEngine<C extends DmaNicCore, G extends DescRing> imple
     this.tellStopped();
   }
 
-  /** The rest of what a round left over. */
+  /** Continues after a round that reached its limit. */
   run(): void {
     this.#posted = false;
     this.work();
   }
 
-  /** Begins a round: where the ring's `bytes` lie in the arena, or -1 after stopping. */
+  /**
+   * Begins a round. Returns the arena offset of the ring's `bytes`, or -1: the engine was stopped.
+   */
   protected beginRound(addrLo: number, addrHi: number, bytes: number): number {
     this.causes = 0;
     const base = this.core.dma.map(addrLo, addrHi, bytes, true);
@@ -99,7 +101,7 @@ export abstract class RingEngine<C extends DmaNicCore, G extends DescRing> imple
     return -1;
   }
 
-  /** Ends a round: sets its causes, and goes on later if there is `more`. */
+  /** Ends a round: sets its causes, and posts the next one if there is `more`. */
   protected endRound(more: boolean): void {
     if (more && !this.#posted) {
       this.#posted = true;
@@ -111,13 +113,13 @@ export abstract class RingEngine<C extends DmaNicCore, G extends DescRing> imple
 
 /** The transmit engine. */
 export abstract class TxEngine<C extends DmaNicCore, G extends DescRing> extends RingEngine<C, G> {
-  /** The wire is full and has been asked to say when it is not. */
+  /** The wire is full; wireWritable will follow. */
   protected blocked = false;
 
   /** Sends what is on the ring. */
   abstract consume(): void;
 
-  /** Forgets the packet under way. */
+  /** Drops the current packet. */
   protected abstract forget(): void;
 
   protected override work(): void {
@@ -141,7 +143,7 @@ export abstract class TxEngine<C extends DmaNicCore, G extends DescRing> extends
     this.consume();
   }
 
-  /** Counts a packet that cannot be sent as its descriptors are. */
+  /** Counts a packet whose descriptors are bad. */
   protected badPacket(): void {
     this.core.stats[this.core.numbers.txBad]! += 1;
     count(R_DEV_TX_BAD);
@@ -155,7 +157,7 @@ export abstract class TxEngine<C extends DmaNicCore, G extends DescRing> extends
  */
 export abstract class RxEngine<C extends DmaNicCore, G extends DescRing> extends RingEngine<C, G> {
   readonly filter: AddressFilter;
-  /** Too few buffers: not reading the wire until the driver says that there are more. */
+  /** Too few buffers: the wire is not read until the driver posts more. */
   protected stalled = false;
 
   constructor(core: C, ring: G, filter: AddressFilter) {
@@ -177,7 +179,7 @@ export abstract class RxEngine<C extends DmaNicCore, G extends DescRing> extends
 
   protected override enable(): void {
     super.enable();
-    // No buffers yet: the driver's first word of some starts it.
+    // No buffers yet: reception starts when the driver posts some.
     this.stalled = !this.stopped;
   }
 
@@ -192,14 +194,14 @@ export abstract class RxEngine<C extends DmaNicCore, G extends DescRing> extends
     this.filter.reset();
   }
 
-  /** The driver says that there are buffers: reads the wire again. */
+  /** The driver has posted buffers: reads the wire again. */
   protected resume(): void {
     this.stalled = false;
     this.core.wire.setReadable(true);
     this.drain();
   }
 
-  /** The buffers do not hold another frame. */
+  /** The posted buffers cannot hold another frame. */
   protected stall(): void {
     this.stalled = true;
     this.core.wire.setReadable(false);
@@ -208,12 +210,14 @@ export abstract class RxEngine<C extends DmaNicCore, G extends DescRing> extends
     this.causes |= this.core.numbers.rxEmpty;
   }
 
-  /** The wire came back. */
+  /** The wire is up again. */
   wireBack(): void {
     if (this.enabled && !this.stopped && !this.stalled) this.core.wire.setReadable(true);
   }
 
-  /** Reading failed: without this the loop would go on being told that there is something to read. */
+  /**
+   * Reading failed: stop polling, or the loop would report the wire as readable again and again.
+   */
   protected wireGone(): void {
     count(R_DEV_WIRE_ERROR);
     this.core.wire.setReadable(false);
@@ -228,7 +232,7 @@ export abstract class RxEngine<C extends DmaNicCore, G extends DescRing> extends
   }
 }
 
-/** One NIC of an engine for each direction. */
+/** One NIC with an engine for each direction. */
 export abstract class RingNic<
   C extends DmaNicCore,
   T extends TxEngine<C, DescRing>,

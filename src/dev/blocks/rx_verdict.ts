@@ -1,7 +1,7 @@
 /**
- * The receive checksum unit: verifies the IPv4 header checksum and the TCP or UDP checksum of a frame
- * that lies in receive buffers. A model names its status bits and statistics in VerdictNumbers. Left
- * out: IPv6 extension headers, and more than one VLAN tag.
+ * The receive checksum unit: verifies the IPv4 header checksum and the TCP or UDP checksum of a
+ * frame that lies in receive buffers. A model names its status bits and statistics in
+ * VerdictNumbers. Left out: IPv6 extension headers, and more than one VLAN tag.
  */
 
 import { type CksumKernel, fold16 } from '../../sys/cksum.ts';
@@ -54,8 +54,8 @@ export class RxVerdict {
 
   /**
    * Verifies the checksums of a frame of `len` bytes in buffers of `bufSize` bytes; its headers are
-   * in the first one. Returns the model's status bits. With `trusted` the TCP or UDP checksum counts
-   * as right without being computed.
+   * in the first one. Returns the model's status bits. With `trusted` the TCP or UDP checksum
+   * counts as right without being computed.
    */
   verdict(len: number, bufSize: number, trusted: boolean): number {
     const { view, cksum, stats } = this.#core;

@@ -57,7 +57,7 @@ export class TbDevice extends RingNic<TbCore, TbTx, TbRx> {
     if (config.wire.vnetHdr) throw new RangeError('tb: no virtio-net headers');
     const core = new TbCore(config);
     super(core, new TbTx(core), new TbRx(core, config.mac));
-    // What pads short frames.
+    // Padding of short frames.
     config.mem.fill(0, config.sramOff, config.sramOff + TB_SRAM_SIZE);
     this.plugIn();
   }

@@ -28,7 +28,7 @@ import {
   TB_ST_TX_WIRE_FULL,
 } from './tbreg.ts';
 
-/** What the device is built into; a wire without virtio-net headers. */
+/** The environment of the device: a wire without virtio-net headers. */
 export type TbConfig = DmaNicConfig;
 
 const numbers: DmaNicNumbers = {
@@ -54,9 +54,9 @@ const numbers: DmaNicNumbers = {
   rxEmpty: TB_INT_RXEMPTY,
 };
 
-/** A descriptor ring as its registers have it, and where the device is in it. */
+/** A descriptor ring: its registers, and the device's position in it. */
 export class TbRing implements DescRing {
-  /** Signed: half an address above 2^31 is a number on the heap wherever it is passed on. */
+  /** Signed: V8 would allocate a heap number for an unsigned half above 2^31. */
   baseLo = 0;
   baseHi = 0;
   /** Descriptors. */

@@ -80,7 +80,7 @@ export class TbRx extends RxEngine<TbCore, TbRing> {
 
   /**
    * Lists buffers that hold the longest frame and a byte more, so that a longer one is noticed.
-   * False if there are too few, which stalls the engine, or if one is bad: then those up to it have
+   * False if there are too few, which stalls the engine, or if one is bad: then all up to it have
    * been given back, because descriptors are consumed in order.
    */
   #gather(base: number): boolean {
@@ -123,7 +123,7 @@ export class TbRx extends RxEngine<TbCore, TbRing> {
     this.causes |= TB_INT_RX;
   }
 
-  /** A frame of `len` bytes lies in the listed buffers: hands it over, or not. */
+  /** Filters a frame of `len` bytes in the listed buffers and hands it to the driver. */
   #receive(base: number, len: number): void {
     const { stats } = this.core;
     const iov = this.#iov;
@@ -141,7 +141,7 @@ export class TbRx extends RxEngine<TbCore, TbRing> {
     }
   }
 
-  /** The address filter: own, broadcast, multicast by hash, or whatever the modes let in. */
+  /** The address filter: own address, broadcast, multicast by hash, and the two modes. */
   #accepts(frame: number): boolean {
     const { config } = this;
     const promisc = (config & TB_RXCFG_PROMISC) !== 0;

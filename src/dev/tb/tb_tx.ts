@@ -29,9 +29,9 @@ import {
 
 /** The transmit ring and the packet being sent. */
 export class TbTx extends TxEngine<TbCore, TbRing> {
-  /** The rest of a bad packet is still to come: drop up to its last descriptor. */
+  /** A bad packet is not complete yet: drop descriptors up to its last one. */
   #skipping = false;
-  /** The packet being sent: its descriptors, and what is gathered of them. */
+  /** The packet being sent: its descriptors and the pieces gathered from them. */
   #active = false;
   #ndesc = 0;
   #npieces = 0;
@@ -92,7 +92,7 @@ export class TbTx extends TxEngine<TbCore, TbRing> {
     for (let n = 1, slot = ring.pos; n <= max; n++, slot = ring.next(slot)) {
       const at = base + slot * TB_DESC_SIZE;
       const ctl = view.getInt32(at + TB_D_CTL, true);
-      // Without its last descriptor the packet is not there yet.
+      // The packet is not complete yet: its last descriptor is missing.
       if ((ctl & TB_CTL_OWN) === 0) return false;
       if (!bad) bad = !this.#piece(at);
       if ((ctl & TB_CTL_EOP) === 0) continue;
@@ -111,7 +111,9 @@ export class TbTx extends TxEngine<TbCore, TbRing> {
     this.#giveBack(base, n, TB_CTL_ERR);
   }
 
-  /** Gives back the rest of a packet that has been counted already; at most one round of the ring. */
+  /**
+   * Gives back the rest of a packet that has been counted already; at most one round of the ring.
+   */
   #skip(base: number): boolean {
     const { ring } = this;
     let n = 0;
@@ -146,7 +148,7 @@ export class TbTx extends TxEngine<TbCore, TbRing> {
     return true;
   }
 
-  /** Puts the packet on the wire; false if that is full. One that it refuses is gone. */
+  /** Puts the packet on the wire. False: the wire is full. A packet that it refuses is dropped. */
   #emit(): boolean {
     const { wire, sramOff, linkUp } = this.core;
     const iov = this.#iov;

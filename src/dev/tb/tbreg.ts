@@ -53,7 +53,7 @@ export const TB_ST_RX_BAD = 12;
 export const TB_ST_DMA_FAULTS = 13;
 export const TB_ST_BAD_REG = 14;
 export const TB_ST_INTERRUPTS = 15;
-/** How many there are. */
+/** Number of statistics. */
 export const TB_NSTATS = 16;
 
 /** Names of the statistics, in the order of their numbers. */

@@ -29,7 +29,7 @@ import {
   TL_ST_TX_WIRE_FULL,
 } from './tlreg.ts';
 
-/** What the device is built into; a wire without virtio-net headers. */
+/** The environment of the device: a wire without virtio-net headers. */
 export interface TlConfig extends DmaNicConfig {
   readonly cksum: CksumKernel;
 }
@@ -57,9 +57,9 @@ const numbers: DmaNicNumbers = {
   rxEmpty: TL_INT_RXEMPTY,
 };
 
-/** A ring as its registers have it: the driver puts, the device gets. Both are indices. */
+/** A ring: its registers. The driver moves the put index, the device the get index. */
 export class TlRing implements DescRing {
-  /** Signed: an address above 2^31 is a number on the heap wherever it is passed on. */
+  /** Signed: V8 would allocate a heap number for an unsigned address above 2^31. */
   base = 0;
   /** Entries. */
   size = 0;

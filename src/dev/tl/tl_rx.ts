@@ -1,7 +1,7 @@
 /**
  * The receive engine of `tl`: reads a frame into one posted buffer, filters by address, verifies
- * checksums and writes the descriptor back. It reads the wire only while there is a buffer, so a slow
- * driver pushes back on the wire instead of losing frames.
+ * checksums and writes the descriptor back. It reads the wire only while there is a buffer, so a
+ * slow driver pushes back on the wire instead of losing frames.
  */
 
 import { EAGAIN } from '../../sys/errno.ts';
@@ -89,7 +89,7 @@ export class TlRx extends RxEngine<TlCore, TlRing> {
     this.endRound(budget === 0);
   }
 
-  /** Aims at a descriptor's buffer; if that cannot be used it goes back marked bad, and false. */
+  /** Takes a descriptor's buffer for the next frame. False: it is bad and was given back. */
   #aim(at: number): boolean {
     const { dma, view } = this.core;
     const addr = view.getInt32(at + TL_R_ADDR, true);
@@ -115,7 +115,7 @@ export class TlRx extends RxEngine<TlCore, TlRing> {
     this.causes |= TL_INT_RX;
   }
 
-  /** A frame of `len` bytes lies in the buffer: judges it and hands it over, or not. */
+  /** Filters and verifies a frame of `len` bytes in the buffer and hands it to the driver. */
   #receive(at: number, len: number): void {
     const { stats, ctrl } = this.core;
     const frame = this.#iov[0]!;

@@ -1,8 +1,8 @@
 /**
  * The transmit engine of `tl`: store and forward. It copies the fragments of a block into its FIFO,
- * inserts a checksum there if the block asks for one, and puts the frame on the wire. A frame that a
- * full wire did not take stays in the FIFO. Every word of a block may be hostile: what is wrong is
- * counted and dropped.
+ * inserts a checksum there if the block asks for one, and puts the frame on the wire. A frame that
+ * a full wire did not take stays in the FIFO. Every word of a block may be hostile: what is wrong
+ * is counted and dropped.
  */
 
 import { ETHER_HDR_LEN } from '../../sys/protocols.ts';
@@ -32,7 +32,7 @@ import {
 
 /** The transmit ring and the frame in the FIFO. */
 export class TlTx extends TxEngine<TlCore, TlRing> {
-  /** Bytes in the FIFO, 0 if there is no frame, and what the driver calls it. */
+  /** Bytes in the FIFO, 0 without a frame, and the driver's packet id. */
   #len = 0;
   #tag = 0;
   readonly #iov = new Uint32Array(2);
@@ -70,7 +70,7 @@ export class TlTx extends TxEngine<TlCore, TlRing> {
     this.endRound(budget === 0 && ring.get !== ring.put);
   }
 
-  /** Writes the status and goes on to the next block. */
+  /** Writes the status and moves to the next block. */
   #complete(at: number, status: number): void {
     const { view } = this.core;
     if ((view.getInt32(at + TL_B_CMD, true) & TL_CMD_INT) !== 0) this.causes |= TL_INT_TX;
@@ -79,7 +79,7 @@ export class TlTx extends TxEngine<TlCore, TlRing> {
     this.ring.advance();
   }
 
-  /** Brings the block's frame into the FIFO; if it is bad the block is done with, and false. */
+  /** Copies the block's frame into the FIFO. False: the block is bad and was completed. */
   #fetch(at: number): boolean {
     const { view } = this.core;
     const cmd = view.getInt32(at + TL_B_CMD, true);
@@ -115,7 +115,7 @@ export class TlTx extends TxEngine<TlCore, TlRing> {
     return total;
   }
 
-  /** Sums the frame in the FIFO if the block asks for it; false if it asks for the impossible. */
+  /** Inserts the checksum if the block requests it. False: the request is invalid. */
   #insertSum(cmd: number, where: number, len: number): boolean {
     if ((cmd & TL_CMD_SUM) === 0) return true;
     const { view, cksum, sramOff } = this.core;
@@ -123,7 +123,7 @@ export class TlTx extends TxEngine<TlCore, TlRing> {
     const field = where >>> 16;
     if (start < ETHER_HDR_LEN || field < start || field % 2 !== start % 2) return false;
     if (field + 2 > len) return false;
-    // The field holds the pseudo-header's sum, which is thereby part of this one.
+    // The field holds the pseudo-header's sum, so this sum includes it.
     let sum = ~cksum.sum(sramOff + start, len - start, 0) & 0xffff;
     if (sum === 0 && (cmd & TL_CMD_UDP) !== 0) sum = 0xffff; // RFC 768: 0 would mean none
     view.setUint16(sramOff + field, sum);

@@ -49,7 +49,7 @@ export const TL_ST_RX_L4_ERROR = 14;
 export const TL_ST_DMA_FAULTS = 15;
 export const TL_ST_BAD_REG = 16;
 export const TL_ST_INTERRUPTS = 17;
-/** How many there are. */
+/** Number of statistics. */
 export const TL_NSTATS = 18;
 
 /** Names of the statistics, in the order of their numbers. */

@@ -35,7 +35,9 @@ import {
   TN_ST_TX_WIRE_FULL,
 } from './tnreg.ts';
 
-/** Egress mode: `wire` sends finished frames, `vnet` leaves checksums and segmenting to the peer. */
+/**
+ * Egress mode: `wire` sends finished frames, `vnet` leaves checksums and segmenting to the peer.
+ */
 export type TnMode = 'wire' | 'vnet';
 
 /** A timer for interrupt moderation: runs `event` once at `deadlineNs`. */
@@ -43,11 +45,11 @@ export interface TnTimer {
   schedule(deadlineNs: number, event: Task): void;
 }
 
-/** What the device is built into. `vnetHdr` of the wire must be true exactly in mode `vnet`. */
+/** The environment of the device. `vnetHdr` of the wire must be true exactly in mode `vnet`. */
 export interface TnConfig extends DmaNicConfig {
   readonly cksum: CksumKernel;
   readonly mode: TnMode;
-  /** Without one TN_ITR reads 0 and takes nothing else. */
+  /** Without one TN_ITR reads 0 and accepts only 0. */
   readonly timer?: TnTimer | null;
 }
 
@@ -74,25 +76,27 @@ const numbers: DmaNicNumbers = {
   rxEmpty: TN_INT_RXO,
 };
 
-/** Offsets in the on-board memory: transmit's virtio-net header and headers, padding, receive's. */
+/**
+ * Offsets in on-board memory: virtio-net header and headers of transmit, padding, receive header.
+ */
 export const SRAM_TX_VNET = 4;
 export const SRAM_TX_HDR = 16;
 export const SRAM_ZERO = 512;
 export const SRAM_RX_VNET = 1024;
-/** Headers of a frame being coalesced, and of the segment looked at. */
+/** Headers of a frame being coalesced, and of the current segment. */
 export const SRAM_RX_LRO = 1280;
 export const SRAM_RX_SEG = 1408;
 
-/** A ring as its registers have it: the driver moves the tail, the device the head. */
+/** A ring: its registers. The driver moves the tail, the device the head. */
 export class TnRing implements DescRing {
-  /** Signed: half an address above 2^31 is a number on the heap wherever it is passed on. */
+  /** Signed: V8 would allocate a heap number for an unsigned half above 2^31. */
   baseLo = 0;
   baseHi = 0;
   /** Bytes. */
   len = 0;
   head = 0;
   tail = 0;
-  /** Descriptors; as long as the engine runs. */
+  /** Descriptors; valid while the engine runs. */
   ndesc = 0;
 
   get fits(): boolean {
@@ -129,12 +133,12 @@ export class TnCore extends DmaNicCore implements Task {
   readonly cksum: CksumKernel;
   readonly vnet: boolean;
   readonly timer: TnTimer | null;
-  /** TN_CTRL's modes, spread out for the engines. */
+  /** TN_CTRL's mode bits, decoded for the engines. */
   promisc = false;
   allmulti = false;
   vlStrip = false;
   rxCsum = false;
-  /** Receive coalescing: asked for, and possible. */
+  /** Receive coalescing: enabled and possible. */
   lro = false;
   /** TN_ITR, µs. */
   itr = 0;
@@ -148,7 +152,7 @@ export class TnCore extends DmaNicCore implements Task {
     this.timer = config.timer ?? null;
   }
 
-  /** Spreads TN_CTRL's mode bits. */
+  /** Decodes TN_CTRL's mode bits. */
   setModes(ctrl: number): void {
     this.promisc = (ctrl & TN_CTRL_PROMISC) !== 0;
     this.allmulti = (ctrl & TN_CTRL_ALLMULTI) !== 0;
@@ -157,7 +161,7 @@ export class TnCore extends DmaNicCore implements Task {
     this.lro = (ctrl & TN_CTRL_LRO) !== 0 && this.rxCsum && !this.vnet;
   }
 
-  /** TN_ITR holds an interrupt back that comes too early. */
+  /** Delays an interrupt that is earlier than TN_ITR allows. */
   override updateLine(): void {
     if ((this.causes & this.mask) === 0 || !this.#early()) super.updateLine();
   }
@@ -176,7 +180,7 @@ export class TnCore extends DmaNicCore implements Task {
     return true;
   }
 
-  /** The interrupt that TN_ITR held back is due. */
+  /** Raises the interrupt that TN_ITR delayed. */
   run(): void {
     this.#timerArmed = false;
     this.updateLine();

@@ -1,7 +1,7 @@
 /**
  * Receive coalescing of `tn`, datasheet section 6.5: consecutive segments of one TCP connection
- * become one frame. The frame under way keeps its headers in on-board memory; its data lie where
- * they arrived, in the buffers posted first, and each further segment's are moved up behind them.
+ * become one frame. The headers of the current frame are kept in on-board memory. Its data stay in
+ * the buffers in which they arrived; the data of each further segment are moved behind them.
  * Left out: more than one flow at a time, VLAN tags, IP options and extension headers.
  */
 
@@ -24,7 +24,7 @@ import {
   TN_RXS_SEGS_SHIFT,
 } from './tnreg.ts';
 
-/** Longest headers looked at: Ethernet, IPv6, TCP with time stamps. */
+/** Longest headers that can be coalesced: Ethernet, IPv6, TCP with time stamps. */
 const HDR_MAX = 14 + 40 + 32;
 const HDR_MIN = 14 + 20 + 20;
 /** First word of options that are NOP, NOP and a time stamp, RFC 7323, appendix A. */
@@ -33,9 +33,9 @@ const IP_LEN_MAX = 65535;
 /** Buffers of the longest frame, and of a segment read behind it. */
 const BUFS_MAX = 2 * (Math.floor(TN_MAXFRM_MAX / TN_RXBSZ_MIN) + 1);
 
-/** The frame under way and the segment just read. */
+/** The current frame and the segment just read. */
 export class TnLro {
-  /** Buffers that the frame under way fills; 0: there is none. */
+  /** Buffers that the current frame fills; 0 without a frame. */
   nbufs = 0;
   /** Its bytes, segments, and status bits. */
   len = 0;
@@ -45,7 +45,7 @@ export class TnLro {
   readonly #held: number;
   readonly #seg: number;
   readonly #bufs = new Uint32Array(BUFS_MAX);
-  // The frame under way: headers, sequence number behind it, sum of its data.
+  // The current frame: header lengths, next sequence number, sum of its data.
   #l3 = 0;
   #l4 = 0;
   #next = 0;
@@ -62,7 +62,7 @@ export class TnLro {
     this.#seg = core.sramOff + SRAM_RX_SEG;
   }
 
-  /** Whether the frame of `len` bytes at `frame`, with the verdict `status`, may be part of one. */
+  /** Whether the frame of `len` bytes at `frame`, with the verdict `status`, may be coalesced. */
   eligible(frame: number, len: number, status: number): boolean {
     const { mem, view } = this.#core;
     if ((status & ~TN_RXS_IPCS) !== TN_RXS_L4CS || len <= HDR_MIN) return false;
@@ -115,8 +115,8 @@ export class TnLro {
   }
 
   /**
-   * Appends the segment, which lies in the `nbufs` buffers `bufs` behind those of the frame under
-   * way. False, and nothing done, if it does not continue the frame.
+   * Appends the segment, which lies in the `nbufs` buffers `bufs` behind those of the current
+   * frame. False: it does not continue the frame, and nothing changes.
    */
   merge(bufs: Uint32Array, nbufs: number, bufSize: number): boolean {
     if (!this.#continues()) return false;
@@ -140,7 +140,7 @@ export class TnLro {
     return true;
   }
 
-  /** The frame under way is over: its headers are finished. The status bits to report. */
+  /** Completes the headers of the current frame and ends it. Returns its status bits. */
   finish(): number {
     this.nbufs = 0;
     if (this.segs === 1) return this.status;
@@ -175,7 +175,7 @@ export class TnLro {
     return addrs + IPPROTO_TCP + l4Len + cksum.sum(ip + this.#l3, this.#l4, 0);
   }
 
-  /** What the segment's data sum up to: all of it sums up to 0xffff, as has been verified. */
+  /** The sum of the segment's data, from its headers: the verified whole sums up to 0xffff. */
   #payloadSum(): number {
     const l4Len = this.#segLen - ETHER_HDR_LEN - this.#segL3;
     return ~fold16(this.#headerSum(this.#seg, l4Len)) & 0xffff;
@@ -188,7 +188,7 @@ export class TnLro {
     return true;
   }
 
-  /** Whether the segment is the next one of the frame under way. */
+  /** Whether the segment is the next one of the current frame. */
   #continues(): boolean {
     const { view } = this.#core;
     if (this.#segL3 !== this.#l3 || this.#segL4 !== this.#l4) return false;
@@ -196,7 +196,7 @@ export class TnLro {
     if (this.len - ETHER_HDR_LEN + this.#segPayload() > IP_LEN_MAX) return false;
     const th = ETHER_HDR_LEN + this.#l3;
     if (view.getInt32(this.#seg + th + 4) !== this.#next) return false;
-    // Ethernet header and first word of IP but the length; then flags, offset, TTL, addresses.
+    // Ethernet header, first word of IP without the length; then flags, offset, TTL, addresses.
     const sameIp =
       this.#l3 === 20
         ? this.#same(0, 16) && this.#same(20, 3) && this.#same(26, 8)

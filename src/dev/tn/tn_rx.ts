@@ -129,8 +129,8 @@ export class TnRx extends RxEngine<TnCore, TnRing> {
   }
 
   /**
-   * Lists the buffers for one frame, behind those of a frame being coalesced. False if one cannot be
-   * used: it and those before it go back marked bad, because descriptors are consumed in order.
+   * Lists the buffers for one frame, behind those of a frame being coalesced. False if one cannot
+   * be used: it and those before it go back marked bad, because descriptors are consumed in order.
    */
   #gather(base: number): boolean {
     const { dma, view } = this.core;
@@ -167,7 +167,9 @@ export class TnRx extends RxEngine<TnCore, TnRing> {
     this.causes |= TN_INT_RXDW;
   }
 
-  /** A frame of `len` bytes lies in the listed buffers: judges it and hands it over, or not. */
+  /**
+   * Filters and verifies a frame of `len` bytes in the listed buffers and hands it to the driver.
+   */
   #receive(base: number, len: number): void {
     const { lro, rxCsum, vlStrip, view } = this.core;
     if (!this.core.arrived(this.#bufs, this.#nbufs, len, this.frameMax)) return;
@@ -197,7 +199,7 @@ export class TnRx extends RxEngine<TnCore, TnRing> {
     this.#writeBack(base, len, status | TN_RXS_EOP);
   }
 
-  /** Hands a frame to coalescing. False if it is for delivery; what was under way is delivered. */
+  /** Tries to coalesce a frame. False: deliver it; an earlier frame has been delivered first. */
   #coalesce(base: number, frame: number, len: number, status: number): boolean {
     const lro = this.#lro;
     if (!lro.eligible(frame, len, status)) {
@@ -229,7 +231,7 @@ export class TnRx extends RxEngine<TnCore, TnRing> {
     this.#deliver(base, lro.len, lro.finish());
   }
 
-  /** The address filter: own, broadcast, multicast by hash, or whatever the modes let in. */
+  /** The address filter: own address, broadcast, multicast by hash, and the two modes. */
   #accepts(frame: number): boolean {
     const { mem, promisc, allmulti } = this.core;
     return this.filter.accepts(mem, frame, promisc, allmulti);
@@ -243,7 +245,7 @@ export class TnRx extends RxEngine<TnCore, TnRing> {
     return (flags & (VNET_F_NEEDS_CSUM | VNET_F_DATA_VALID)) !== 0;
   }
 
-  /** How many segments the peer has not made of this frame; 0 if it is a plain one. */
+  /** Segments into which the peer would have cut this frame; 0 for a plain one. */
   #segments(len: number): number {
     const { view, sramOff } = this.core;
     const vnet = sramOff + SRAM_RX_VNET;
@@ -253,7 +255,7 @@ export class TnRx extends RxEngine<TnCore, TnRing> {
     return Math.min(Math.max(Math.ceil(payload / size), 1), TN_RXS_SEGS_MASK);
   }
 
-  /** Computes the checksum the peer left to us, for a driver that does not take verdicts. */
+  /** Computes the checksum that the peer left out, for a driver that does not use verdicts. */
   #finishCsum(len: number): void {
     const { view, sramOff } = this.core;
     const vnet = sramOff + SRAM_RX_VNET;
@@ -265,7 +267,7 @@ export class TnRx extends RxEngine<TnCore, TnRing> {
     view.setUint16(this.#bufs[0]! + field, sum === 0 ? 0xffff : sum);
   }
 
-  /** Takes the four bytes of the VLAN tag out: what is behind them moves up, buffer by buffer. */
+  /** Removes the four bytes of the VLAN tag and moves the bytes behind it up, buffer by buffer. */
   #strip(frame: number, len: number): void {
     const { mem, view } = this.core;
     this.#vtag = view.getUint16(frame + 14);

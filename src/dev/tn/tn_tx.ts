@@ -1,9 +1,9 @@
 /**
  * The transmit engine of `tn`: fetches descriptors, gathers by physical address, inserts checksums
  * and VLAN tags, cuts TSO packets into segments, one gather write per frame. Only headers are
- * copied, into on-board memory, to be patched there; payload is never moved. Its position inside a
- * packet outlives a full wire and the end of a doorbell's budget. Every field of a descriptor may
- * be hostile: what is wrong is counted and dropped.
+ * copied, into on-board memory, and changed there; payload is never moved. The position inside a
+ * packet is kept while the wire is full and between turns. Every field of a descriptor may be
+ * hostile: a bad packet is counted and dropped.
  */
 
 import { fold16 } from '../../sys/cksum.ts';
@@ -64,7 +64,7 @@ import {
   TN_TXS_ERR,
 } from './tnreg.ts';
 
-// What fetch() found, and what emit() did.
+// Results of fetch() and emit().
 const NOTHING = 0;
 const PACKET = 1;
 const DROPPED = 2;
@@ -74,7 +74,7 @@ const BLOCKED = 5;
 
 /** The transmit ring and the packet being sent. */
 export class TnTx extends TxEngine<TnCore, TnRing> {
-  /** The rest of a bad packet is still to come: drop up to its last descriptor. */
+  /** A bad packet is not complete yet: drop descriptors up to its last one. */
   #skipping = false;
 
   // The packet being sent.
@@ -92,11 +92,11 @@ export class TnTx extends TxEngine<TnCore, TnRing> {
   #l3 = 0;
   #l4 = 0;
   #mss = 0;
-  /** What the driver calls the packet, for captures; 0 if nothing. */
+  /** The driver's packet id for captures; 0 for none. */
   #tag = 0;
-  /** Bytes of headers in on-board memory; 0 if the frame leaves as it lies in memory. */
+  /** Bytes of headers in on-board memory; 0 if the frame is sent unchanged. */
   #hdrLen = 0;
-  // Where the payload goes on: piece, byte in it, bytes sent, segments sent.
+  // Position in the payload: piece, byte in it, bytes sent, segments sent.
   #pi = 0;
   #po = 0;
   #sent = 0;
@@ -197,7 +197,7 @@ export class TnTx extends TxEngine<TnCore, TnRing> {
       this.#eopStat = stat;
       return bad || !this.#prepare() ? this.#drop(base) : PACKET;
     }
-    // The last descriptor is not there yet. Wait for it, unless it can never come or is not wanted.
+    // The packet is not complete yet. Wait, unless it is bad or can never be complete.
     if (!bad && n < ring.ndesc - 1) return NOTHING;
     this.#skipping = true;
     this.badPacket();
@@ -232,7 +232,7 @@ export class TnTx extends TxEngine<TnCore, TnRing> {
     this.#tag = view.getUint32(at + TN_C_TAG, true);
   }
 
-  /** Takes a data descriptor in; false if it is bad. */
+  /** Adds a data descriptor to the packet; false if it is bad. */
   #piece(at: number, stat: number): boolean {
     const { view, dma } = this.core;
     const lenTag = view.getUint32(at + TN_D_LEN, true);
@@ -256,7 +256,7 @@ export class TnTx extends TxEngine<TnCore, TnRing> {
     return true;
   }
 
-  /** Whether the context's header lengths and commands make sense for this packet. */
+  /** Whether the context's header lengths and commands are valid for this packet. */
   #offloadsValid(): boolean {
     const cmd = this.#cmd;
     const tcp = (cmd & TN_TXD_TCP) !== 0;
@@ -420,7 +420,7 @@ export class TnTx extends TxEngine<TnCore, TnRing> {
       return;
     }
     const l4 = this.#l2 + this.#l3;
-    // The field holds the pseudo-header's sum, which is thereby part of this one.
+    // The field holds the pseudo-header's sum, so this sum includes it.
     let sum = ~this.#sumFrame(l4, 0) & 0xffff;
     if (sum === 0 && !tcp) sum = 0xffff; // RFC 768: 0 would mean none
     view.setUint16(sramOff + SRAM_TX_HDR + l4 + field, sum);

@@ -1,8 +1,8 @@
 /**
  * The datasheet of the NIC `tn` in code: registers, descriptors, limits. The prose, with diagrams
  * and the rules for each field, is docs/tn-datasheet.md. All registers are 32 bits wide, all
- * descriptors little-endian and 16 bytes long. Prefix TN_, as a FreeBSD if_tnreg.h would have it. The
- * header of the native build is generated from this file: scripts/gen_tnreg.ts.
+ * descriptors little-endian and 16 bytes long. Prefix TN_, as a FreeBSD if_tnreg.h would have it.
+ * The header of the native build is generated from this file: scripts/gen_tnreg.ts.
  */
 
 import {
@@ -63,7 +63,7 @@ export const TN_RDT = 0x190;
 export const TN_RXBSZ = 0x194; // bytes of a receive buffer: TN_RXBSZ_MIN or TN_RXBSZ_MAX
 
 // Statistics: 64-bit counters, low half at TN_STATS + 8 * n, high half 4 behind it. Reading the low
-// half latches the high one. Cleared by nothing but power-on.
+// half latches the high one. Only power-on clears them.
 export const TN_STATS = 0x200;
 export const TN_ST_TX_FRAMES = 0;
 export const TN_ST_TX_BYTES = 1;
@@ -88,7 +88,7 @@ export const TN_ST_BAD_REG = 19;
 export const TN_ST_INTERRUPTS = 20;
 export const TN_ST_RX_LRO = 21;
 export const TN_ST_RX_LRO_SEGMENTS = 22;
-/** How many there are. */
+/** Number of statistics. */
 export const TN_NSTATS = 23;
 /** Offset behind the last of them. */
 export const TN_STATS_END = TN_STATS + 8 * TN_NSTATS;
@@ -196,7 +196,7 @@ export const TN_D_ADDRH = 4;
 export const TN_D_LEN = 8; // length in 15:0, VLAN tag in 31:16
 export const TN_D_STAT = 12; // command in, status out
 
-// Context descriptor, first of a packet that wants offloads
+// Context descriptor, first of a packet with offloads
 export const TN_C_HDRLEN = 0; // Ethernet 7:0, IP 16:8, TCP/UDP 24:17 header bytes
 export const TN_C_L2_MASK = 0xff;
 export const TN_C_L3_SHIFT = 8;
@@ -228,7 +228,7 @@ export const TN_RXS_IPCS = 0x4; // IPv4, and its header checksum was verified
 export const TN_RXS_L4CS = 0x8; // the TCP or UDP checksum was verified
 export const TN_RXS_IPE = 0x10; // the IPv4 header checksum is wrong
 export const TN_RXS_L4E = 0x20; // the TCP or UDP checksum is wrong
-/** Where the number of segments is that were, or the peer would have made, this frame, 0 to 255. */
+/** Number of coalesced segments, or of segments that the peer would have sent; 0 to 255. */
 export const TN_RXS_SEGS_SHIFT = 16;
 export const TN_RXS_SEGS_MASK = 0xff;
 export const TN_RXS_ERR = 0x40000000; // the buffer could not be used: length 0, no frame

@@ -1,8 +1,8 @@
 /**
  * The NIC `tp`: register file, data port, transmitter, interrupts and link; the receiver is in
- * tp_rx.ts. What each register does is in docs/tp-datasheet.md. The device has no way to host memory:
- * frames are in its own packet memory, and the driver moves them a word at a time. A register write
- * never calls up: it sets causes and raises the line.
+ * tp_rx.ts. What each register does is in docs/tp-datasheet.md. The device has no way to host
+ * memory: frames are in its own packet memory, and the driver moves them a word at a time. A
+ * register write never calls up: it sets causes and raises the line.
  */
 
 import { count, R_DEV_BAD_REG, R_DEV_TX_BAD } from '../../sys/reason.ts';
@@ -180,7 +180,7 @@ export class TpDevice extends NicShell<TpCore, TpRx> {
     }
   }
 
-  /** Writes one register; false if there is none, or it does not take that now. */
+  /** Writes one register. False: it does not exist, or refuses the value now. */
   protected override write(off: number, value: number): boolean {
     const core = this.core;
     const rx = this.rx;
@@ -380,7 +380,7 @@ export class TpDevice extends NicShell<TpCore, TpRx> {
     this.core.cause(tsr === TP_TSR_PTX ? TP_INT_PTX : TP_INT_TXE);
   }
 
-  /** Everything as at power-on but packet memory and the statistics. */
+  /** Resets everything except packet memory and the statistics. */
   protected override reset(): void {
     const core = this.core;
     const rx = this.rx;

@@ -17,7 +17,7 @@ import {
   TP_ST_TX_WIRE_FULL,
 } from './tpreg.ts';
 
-/** What the device is built into; a wire without virtio-net headers. It has no way to host memory. */
+/** The environment of the device: a wire without virtio-net headers, no access to host memory. */
 export type TpConfig = NicConfig;
 
 const numbers: NicNumbers = {

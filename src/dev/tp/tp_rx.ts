@@ -1,8 +1,8 @@
 /**
- * The receive engine of `tp`: a FIFO takes a frame off the wire, the filter looks at it, and what is
- * for us goes into the ring of pages with a header in front. A frame that finds too little room is
- * lost, as on a card without flow control, and so is all that follows until the driver has
- * recovered the ring. Left out: frames with errors, which a TAP does not deliver.
+ * The receive engine of `tp`: it reads a frame into a FIFO, filters it by address, and stores it
+ * with a header in the ring of pages. A frame without enough room is lost, as on a card without
+ * flow control, and so are all later ones until the driver has recovered the ring. Left out: frames
+ * with errors, which a TAP does not deliver.
  */
 
 import type { Task } from '../../sys/clock.ts';
@@ -34,7 +34,7 @@ import {
   TP_ST_RX_OVERFLOWS,
 } from './tpreg.ts';
 
-/** The FIFO lies behind packet memory; a frame that is longer than the longest still fits. */
+/** The FIFO lies behind packet memory and is longer than the longest frame. */
 const FIFO_OFF = TP_MEM_SIZE;
 const FIFO_BYTES = 2048;
 
@@ -60,14 +60,14 @@ export class TpRx implements Task {
     this.#iov[1] = FIFO_BYTES;
   }
 
-  /** Whether PSTART, PSTOP, BNRY and CURR describe a ring. */
+  /** Whether PSTART, PSTOP, BNRY and CURR describe a valid ring. */
   get ringGood(): boolean {
     const { pstart, pstop, bnry, curr } = this;
     const inRing = bnry >= pstart && bnry < pstop && curr >= pstart && curr < pstop;
     return pstop <= TP_NPAGES && pstop - pstart >= TP_RING_MIN && inRing;
   }
 
-  /** Begins to receive; the ring is good. */
+  /** Starts reception; the ring is valid. */
   start(): void {
     this.running = true;
     this.halted = false;
@@ -80,12 +80,12 @@ export class TpRx implements Task {
     this.halted = false;
   }
 
-  /** The wire came back. */
+  /** The wire is up again. */
   wireBack(): void {
     if (this.running) this.#core.wire.setReadable(true);
   }
 
-  /** The rest of what a drain's budget left over. */
+  /** Continues a drain that reached its budget. */
   run(): void {
     this.#posted = false;
     this.drain();
@@ -100,7 +100,7 @@ export class TpRx implements Task {
     for (; budget > 0; budget--) {
       const n = wire.readv(this.#iov, 1);
       if (n < 0) {
-        // Otherwise the loop would go on being told that there is something to read.
+        // Stop polling, or the loop would report the wire as readable again and again.
         if (n !== -EAGAIN) wire.setReadable(false);
         break;
       }
@@ -131,7 +131,7 @@ export class TpRx implements Task {
     this.#causes |= TP_INT_PRX;
   }
 
-  /** Pages that a frame takes; 0, and counted, if the ring has too few: one always stays free. */
+  /** Pages for a frame. 0: the ring has too few, which is counted; one page always stays free. */
   #pagesFor(len: number): number {
     const { stats } = this.#core;
     const pages = Math.ceil((len + TP_RXHDR_SIZE) / TP_PAGE_SIZE);
@@ -148,7 +148,7 @@ export class TpRx implements Task {
     return 0;
   }
 
-  /** Puts header and frame into the ring, over its end if need be. */
+  /** Stores header and frame in the ring and wraps at its end. */
   #store(fifo: number, len: number, pages: number, group: boolean): void {
     const { mem, view, sramOff } = this.#core;
     const at = sramOff + this.curr * TP_PAGE_SIZE;

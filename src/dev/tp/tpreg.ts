@@ -33,7 +33,7 @@ export const TP_MTA0 = 0x48; // multicast hash: bit h of the 64 accepts addresse
 export const TP_MTA1 = 0x4c;
 export const TP_LIMITS = 0x50; // RO: longest frame in 31:16, pages of packet memory in 15:0
 
-// Statistics: 32-bit counters modulo 2^32 at TP_STATS + 4 * n. Cleared by nothing but power-on.
+// Statistics: 32-bit counters modulo 2^32 at TP_STATS + 4 * n. Only power-on clears them.
 export const TP_STATS = 0x80;
 export const TP_ST_TX_FRAMES = 0;
 export const TP_ST_TX_BYTES = 1;
@@ -53,7 +53,7 @@ export const TP_ST_PIO_WRITTEN = 14;
 export const TP_ST_BAD_PIO = 15;
 export const TP_ST_BAD_REG = 16;
 export const TP_ST_INTERRUPTS = 17;
-/** How many there are. */
+/** Number of statistics. */
 export const TP_NSTATS = 18;
 
 /** Names of the statistics, in the order of their numbers. */
@@ -138,7 +138,7 @@ export const TP_FRAME_MAX = 1518;
 export const TP_FRAME_RUNT = 14;
 /** Pages of the smallest ring: the longest frame, and one that stays free. */
 export const TP_RING_MIN = 7;
-/** Frames received in one go before others get their turn. */
+/** Frames received in one turn at most. */
 export const TP_RX_BUDGET = 8;
 /** Bytes of on-board memory the device needs: packet memory, receive FIFO, padding. */
 export const TP_SRAM_SIZE = TP_MEM_SIZE + 4096;
