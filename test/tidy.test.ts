@@ -57,6 +57,11 @@ const RULES: Rule[] = [
   { folder: 'src/index.ts', may: null },
   // Assembly: boots a machine, plugs a NIC between a stack and a wire; no logic of its own.
   { folder: 'src/machine/', may: null },
+  // Hosts for scripts: a machine without NICs, and ctl for the commands that scripts call.
+  {
+    folder: 'src/packetdrill/',
+    may: inSrc('sys', 'vm', 'kern', 'net', 'netinet', 'host', 'api', 'ctl', 'machine'),
+  },
   { folder: 'src/testing/', may: null },
   { folder: 'src/cli/', may: null },
   { folder: 'native-bindings/', may: /^$/ },
@@ -132,7 +137,8 @@ function importCycles(files: readonly Pick<Source, 'path' | 'code'>[]): string[]
 }
 
 /** Folders whose business the real world is, and what is no part of the machine. */
-const REAL_WORLD = /^(src\/(host|cli|apps)|test|scripts|native-bindings|types)\//;
+const REAL_WORLD =
+  /^((src\/(host|cli|apps)|test|scripts|native-bindings|types)\/|src\/packetdrill\/server\.ts$)/;
 const FORBIDDEN: [RegExp, string][] = [
   [/\bDate\.now\b|\bnew Date\(\s*\)/, 'reads the clock'],
   [/\bperformance\.now\b|\bprocess\.(hrtime|uptime)\b/, 'reads the clock'],
@@ -327,6 +333,8 @@ describe('tidy', () => {
       expect(faultsOf('src/host/native_tn.ts', "from '../dev/tn/tnreg.ts'")).to.deep.equal([]);
       expect(faultsOf('src/host/native_tn.ts', "from '../dev/tn/tn.ts'")).to.have.lengthOf(1);
       expect(faultsOf('src/vm/a.ts', "from '../../native-bindings/index.ts'")).to.have.lengthOf(1);
+      expect(faultsOf('src/packetdrill/a.ts', "from '../machine/machine.ts'")).to.be.empty;
+      expect(faultsOf('src/packetdrill/a.ts', "from '../cli/command.ts'")).to.have.lengthOf(1);
       expect(faultsOf('src/nonesuch/a.ts', '')).to.have.lengthOf(1);
     });
 

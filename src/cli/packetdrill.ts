@@ -80,7 +80,7 @@ function run(words: readonly string[], path: string, stopping: AbortSignal): Pro
 
 async function packetdrill(words: string[], flags: PacketdrillFlags): Promise<void> {
   const [{ PacketdrillServer }, { parseInAddr }, { exitProcess }] = await Promise.all([
-    import('./packetdrill_server.ts'),
+    import('../packetdrill/server.ts'),
     import('../netinet/in.ts'),
     import('../host/exit.ts'),
   ]);

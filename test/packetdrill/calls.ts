@@ -1,6 +1,6 @@
 /** The system calls of scripts, by name, on an emulated host. */
 
-import type { PdHost, PdPollfd } from '../../src/machine/packetdrill_host.ts';
+import type { PdHost, PdPollfd } from '../../src/packetdrill/host.ts';
 import type { Arg, CallSpec } from './parser.ts';
 
 /** The addresses that `...` stands for, and the host's descriptors by those of the script. */

@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { runShim } from '../../src/machine/packetdrill_shim.ts';
+import { runShim } from '../../src/packetdrill/shim.ts';
 import { vnet_alloc } from '../../src/kern/vnet.ts';
 import { SeededPrng } from '../../src/host/prng.ts';
 import { inet_domain_attach, inet_domain_detach } from '../../src/netinet/in_proto.ts';

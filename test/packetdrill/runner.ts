@@ -6,9 +6,9 @@
 
 import { SeededPrng } from '../../src/host/prng.ts';
 import { ipcSysctlInit } from '../../src/kern/kern_ipc_sysctl.ts';
-import { PD_BLOCK, PdHost } from '../../src/machine/packetdrill_host.ts';
-import { LINUX_ERRNO, toLinuxSockaddr } from '../../src/machine/packetdrill_linux.ts';
-import { runShim } from '../../src/machine/packetdrill_shim.ts';
+import { PD_BLOCK, PdHost } from '../../src/packetdrill/host.ts';
+import { LINUX_ERRNO, toLinuxSockaddr } from '../../src/packetdrill/linux.ts';
+import { runShim } from '../../src/packetdrill/shim.ts';
 import { parseInAddr } from '../../src/netinet/in.ts';
 import { port } from '../../src/sys/types.ts';
 import { decodeIp4 } from '../support/frames.ts';

@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import * as fc from 'fast-check';
-import { LinkReader, PAYLOAD_MAX, replyFrame } from '../../src/cli/packetdrill_frames.ts';
+import { LinkReader, PAYLOAD_MAX, replyFrame } from '../../src/packetdrill/frames.ts';
 
 /** A request as the shared object writes it: native-bindings/packetdrill/link.h. */
 function request(id: number, op: number, nowUs: number, payload: Uint8Array): Buffer {

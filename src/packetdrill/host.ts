@@ -1,7 +1,7 @@
 /**
  * An emulated host that a test script drives: socket calls by descriptor, raw IPv4 packets in and
  * out, time that passes when told to. What packetdrill's shared object reaches over a socket
- * (src/cli/packetdrill.ts) and what our own runner calls directly. Underneath are the BSD calls of
+ * (server.ts) and what our own runner calls directly. Underneath are the BSD calls of
  * src/api/bsd.ts; what is added here is Linux's side of it (calls take and return Linux's numbers: a
  * result, or a negated errno) and calls that wait on virtual time. Each host is a Vnet of its own;
  * the machine is the caller's. Left out: IPv6, descriptors other than sockets.
@@ -68,9 +68,9 @@ import {
   linuxFamily,
   linuxResult,
   toLinuxSockaddr,
-} from './packetdrill_linux.ts';
-import { linuxGetsockopt, linuxSetsockopt } from './packetdrill_sockopt.ts';
-import { PacketdrillWire, type SentPacket } from './packetdrill_wire.ts';
+} from './linux.ts';
+import { linuxGetsockopt, linuxSetsockopt } from './sockopt.ts';
+import { PacketdrillWire, type SentPacket } from './wire.ts';
 
 /** What a call returns that would sleep: `takeStep` gives what to try again. */
 export const PD_BLOCK = -0x10000;

@@ -48,7 +48,7 @@ import {
   TCP_NOPUSH,
 } from '../netinet/tcp_sockopt.ts';
 import { intotcpcb } from '../netinet/tcp_subr.ts';
-import { linuxErrno } from './packetdrill_linux.ts';
+import { linuxErrno } from './linux.ts';
 
 const LINUX_SOL_SOCKET = 1;
 const LINUX_SO_MEMINFO = 55;

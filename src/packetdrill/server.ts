@@ -11,9 +11,9 @@ import { ManualClock } from '../host/manual_clock.ts';
 import { NativePager } from '../host/pager.ts';
 import { SeededPrng } from '../host/prng.ts';
 import { Machine } from '../machine/machine.ts';
-import { PD_BLOCK, PdHost, type PdPollfd } from '../machine/packetdrill_host.ts';
-import { LINUX_ERRNO } from '../machine/packetdrill_linux.ts';
-import { runShim } from '../machine/packetdrill_shim.ts';
+import { PD_BLOCK, PdHost, type PdPollfd } from './host.ts';
+import { LINUX_ERRNO } from './linux.ts';
+import { runShim } from './shim.ts';
 import { parseInAddr } from '../netinet/in.ts';
 import type { InAddr } from '../sys/types.ts';
 import { arenaBytes } from '../vm/arena.ts';
@@ -43,7 +43,7 @@ import {
   OP_SOCKET,
   PAYLOAD_MAX,
   replyFrame,
-} from './packetdrill_frames.ts';
+} from './frames.ts';
 
 const CLIENTS_MAX = 16;
 /** Real time for the rest of a request whose beginning is there. */
