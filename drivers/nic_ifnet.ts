@@ -109,7 +109,7 @@ export interface NicControl<S> {
   capsync(sc: S): void;
 }
 
-/** SIOCSIFCAP. Changes made before an error are kept, as in FreeBSD's drivers. */
+/** SIOCSIFCAP; ifhwioctl has masked the request. Changes made before an error are kept, as in FreeBSD's drivers. */
 function setcap(ifp: Ifnet, wanted: number): Errno {
   const changed = wanted ^ ifp.if_capenable;
   // A capability that is not a transmit offload is toggled without further checks.
@@ -136,7 +136,6 @@ export function nicIoctl<S extends NicSoftc>(
       control.setmodes(sc);
       return 0;
     case SIOCSIFCAP: {
-      if ((data & ~ifp.if_capabilities) !== 0) return EINVAL;
       const error = setcap(ifp, data);
       control.capsync(sc);
       return error;

@@ -1,13 +1,11 @@
 /**
- * ifconfig(8) on an instance's interfaces: what it prints, and capability words switched on and off.
- * The words that change more are in ifconfig_verbs.ts. Left out: descriptions, choosing among media.
+ * What ifconfig(8) prints of an instance's interfaces. The words that change something are in
+ * ifconfig_verbs.ts. Left out: descriptions, choosing among media.
  */
 
-import { type Errno, errnoName } from '../sys/errno.ts';
-import { passEnter, passLeave } from '../sys/pass.ts';
 import type { InAddr } from '../sys/types.ts';
 import type { Vnet } from '../kern/vnet.ts';
-import { ifhwioctl, ifnetList, ifunit } from '../net/if.ts';
+import { ifnetList, ifunit } from '../net/if.ts';
 import { type LaggInfo, laggInfo } from '../net/if_lagg.ts';
 import {
   ETHER_ADDR_LEN,
@@ -29,12 +27,10 @@ import {
   type InIfaddr,
   LINK_STATE_DOWN,
   LINK_STATE_UP,
-  SIOCSIFCAP,
 } from '../net/if_var.ts';
 import { type VlanInfo, vlanInfo } from '../net/if_vlan.ts';
-import { bitNames, bitsText, CAP_NAMES, FLAG_NAMES, parseCapability } from './bits.ts';
+import { bitNames, bitsText, CAP_NAMES, FLAG_NAMES } from './bits.ts';
 import { ControlFailure } from './protocol.ts';
-import { strerror } from './strerror.ts';
 
 /** An IPv4 address of an interface. */
 export interface InetLine {
@@ -154,31 +150,6 @@ export function findInterface(vnet: Vnet, name: string): Ifnet {
   const ifp = ifunit(vnet, name);
   if (ifp === null) throw new ControlFailure('ENXIO', `interface ${name} does not exist`);
   return ifp;
-}
-
-/**
- * Switches capabilities, one word after the other as ifconfig(8) does; one that the NIC lacks
- * changes nothing. Throws ControlFailure: EINVAL for a word that is no capability, before anything
- * is changed, or the driver's errno for a word it refuses, with the words before it in force.
- */
-export function setCapabilities(ifp: Ifnet, words: readonly string[]): void {
-  const changes = words.map((word) => {
-    const change = parseCapability(word);
-    if (change === null) throw new ControlFailure('EINVAL', `${word}: bad value`);
-    return { word, ...change };
-  });
-  passEnter();
-  try {
-    for (const { word, bits, on } of changes) {
-      const now = ifp.if_capenable;
-      const wanted = (on ? now | bits : now & ~bits) & ifp.if_capabilities;
-      if (wanted === now) continue;
-      const error: Errno = ifhwioctl(ifp, SIOCSIFCAP, wanted);
-      if (error !== 0) throw new ControlFailure(errnoName(error), `${word}: ${strerror(error)}`);
-    }
-  } finally {
-    passLeave();
-  }
 }
 
 /**

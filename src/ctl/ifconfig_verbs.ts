@@ -9,7 +9,7 @@ import { type Errno, errnoName } from '../sys/errno.ts';
 import { passEnter, passLeave } from '../sys/pass.ts';
 import type { InAddr } from '../sys/types.ts';
 import type { Vnet } from '../kern/vnet.ts';
-import { if_setlladdr, ifhwioctl, ifunit } from '../net/if.ts';
+import { if_setlladdr, ifhwioctl, ifSwitchCapabilities, ifunit } from '../net/if.ts';
 import { if_clone_create, if_clone_destroy, ifCloned } from '../net/if_clone.ts';
 import {
   lagg_port_create,
@@ -23,7 +23,7 @@ import { ETHER_ADDR_LEN, IFF_UP, type Ifnet, SIOCSIFFLAGS, SIOCSIFMTU } from '..
 import { maskPrefix, parseInAddr } from '../netinet/in.ts';
 import { in_aifaddr, in_difaddr } from '../netinet/in_ifaddr.ts';
 import { parseCapability } from './bits.ts';
-import { findInterface, gatherInterface, type InterfaceInfo, setCapabilities } from './ifconfig.ts';
+import { findInterface, gatherInterface, type InterfaceInfo } from './ifconfig.ts';
 import { ControlFailure } from './protocol.ts';
 import { strerror } from './strerror.ts';
 
@@ -215,9 +215,11 @@ function readWord(plan: Plan, word: string, words: Words): void {
     case 'remove':
       addressOf(plan).does = 'delete';
       return;
-    default:
-      if (parseCapability(word) !== null) steps.push((ifp) => setCapabilities(ifp, [word]));
-      else readAddress(plan, word);
+    default: {
+      const change = parseCapability(word);
+      if (change === null) readAddress(plan, word);
+      else steps.push((ifp) => check(ifSwitchCapabilities(ifp, change.bits, change.on), word));
+    }
   }
 }
 

@@ -208,9 +208,21 @@ export function ifToggleTxOffload(ifp: Ifnet, toggle: number): Errno {
   return error4 !== 0 ? error4 : error6;
 }
 
+/**
+ * Switches those of `bits` on or off that the interface has, as ifconfig(8) does: without any of them
+ * nothing happens. 0, EOPNOTSUPP without a driver, EINVAL for netmap, or the driver's errno.
+ * @see sbin/ifconfig/ifconfig.c, setifcap
+ */
+export function ifSwitchCapabilities(ifp: Ifnet, bits: number, on: boolean): Errno {
+  const has = bits & ifp.if_capabilities;
+  const now = ifp.if_capenable;
+  const wanted = on ? now | has : now & ~has;
+  return wanted === now ? 0 : setCapabilities(ifp, wanted);
+}
+
+/** SIOCSIFCAP of what is within if_capabilities. */
 function setCapabilities(ifp: Ifnet, reqcap: number): Errno {
   if (ifp.if_driver === null) return EOPNOTSUPP;
-  if ((reqcap & ~ifp.if_capabilities) !== 0) return EINVAL;
   if (((reqcap ^ ifp.if_capenable) & IFCAP_NETMAP) !== 0) return EINVAL;
   const error = ifp.if_driver.if_ioctl(ifp, SIOCSIFCAP, reqcap);
   // Told on an error too: drivers keep what they switched before it.
@@ -256,6 +268,7 @@ export function ifhwioctl(ifp: Ifnet, command: IfIoctl, data: number): Errno {
     case SIOCSIFMTU:
       return setMtu(ifp, data);
     case SIOCSIFCAP:
+      if (ifp.if_driver !== null && (data & ~ifp.if_capabilities) !== 0) return EINVAL;
       return setCapabilities(ifp, data);
     case SIOCADDMULTI:
     case SIOCDELMULTI:

@@ -50,7 +50,7 @@ import {
   TN_TDBAH,
   TN_TDBAL,
 } from '../../src/dev/tn/tnreg.ts';
-import { ifConsole } from '../../src/net/if.ts';
+import { ifConsole, ifhwioctl } from '../../src/net/if.ts';
 import { TN_CAPABILITIES, tn_attach, tn_stop } from '../../drivers/if_tn.ts';
 import { makePacket } from '../dev/judge.ts';
 import { expectMachineClean } from '../support/machine.ts';
@@ -130,7 +130,7 @@ describe('if_tn', () => {
 
   describe('SIOCSIFCAP', () => {
     const set = (on: number, off: number): number =>
-      host.ioctl(SIOCSIFCAP, (host.ifp.if_capenable | on) & ~off);
+      ifhwioctl(host.ifp, SIOCSIFCAP, (host.ifp.if_capenable | on) & ~off);
     const has = (cap: number): boolean => (host.ifp.if_capenable & cap) === cap;
 
     it('disables TSO together with the transmit checksums of the same family', () => {

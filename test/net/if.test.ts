@@ -11,6 +11,7 @@ import {
   if_link_state_change,
   ifhwioctl,
   ifnetList,
+  ifSwitchCapabilities,
   ifunit,
 } from '../../src/net/if.ts';
 import * as ifVar from '../../src/net/if_var.ts';
@@ -88,6 +89,35 @@ describe('net', () => {
       expect(ifhwioctl(ifp, SIOCSIFCAP, 0)).to.equal(EOPNOTSUPP);
       expect(ifhwioctl(ifp, SIOCSIFMTU, 1400)).to.equal(EOPNOTSUPP);
       ifp.if_driver = rig;
+    });
+
+    it('ifSwitchCapabilities: switches what the card has, and calls the driver only for a change', () => {
+      const { ifp } = rig;
+      expect(ifhwioctl(ifp, SIOCSIFCAP, 0)).to.equal(0);
+      const driver = ifp.if_driver!;
+      const asked: number[] = [];
+      ifp.if_driver = Object.create(driver, {
+        if_ioctl: {
+          value: (_ifp: unknown, command: IfIoctl, cap: number): number => {
+            asked.push(cap);
+            return driver.if_ioctl(ifp, command, cap);
+          },
+        },
+      }) as typeof driver;
+      try {
+        expect(ifSwitchCapabilities(ifp, IFCAP_TXCSUM | IFCAP_NETMAP, true)).to.equal(0);
+        expect(ifp.if_capenable).to.equal(IFCAP_TXCSUM);
+        expect(ifSwitchCapabilities(ifp, IFCAP_TXCSUM, true)).to.equal(0);
+        expect(ifSwitchCapabilities(ifp, 0x400, true)).to.equal(0);
+        expect(ifSwitchCapabilities(ifp, 0x400, false)).to.equal(0);
+        expect(asked).to.deep.equal([IFCAP_TXCSUM]);
+        expect(ifSwitchCapabilities(ifp, IFCAP_TXCSUM, false)).to.equal(0);
+        expect(ifp.if_capenable).to.equal(0);
+        ifp.if_driver = null;
+        expect(ifSwitchCapabilities(ifp, IFCAP_TXCSUM, true)).to.equal(EOPNOTSUPP);
+      } finally {
+        ifp.if_driver = driver;
+      }
     });
 
     it('SIOCSIFMTU: accepts 72 up to the maximum of the driver', () => {
