@@ -32,6 +32,7 @@ export type {
   Leaked,
   NetstatReports,
   PortOptions,
+  StartFault,
   Stack,
   StackOptions,
 } from './machine/stack.ts';

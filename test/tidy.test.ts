@@ -28,6 +28,10 @@ interface Rule {
 
 const inSrc = (...folders: string[]): RegExp => new RegExp(`^src/(${folders.join('|')})/`);
 
+/** All but the fronts and what runs on them. */
+const BELOW_FRONTS =
+  /^(drivers\/|native-bindings\/|src\/(?!(cli|apps|testing|packetdrill)\/|index\.ts$))/;
+
 /** The first rule whose folder holds the file counts. */
 const RULES: Rule[] = [
   { folder: 'src/sys/', may: /^$/ },
@@ -54,9 +58,9 @@ const RULES: Rule[] = [
     may: inSrc('sys', 'vm', 'kern', 'bus', 'net', 'netinet', 'netinet6', 'pcap', 'fault'),
   },
   { folder: 'src/apps/', may: inSrc('api', 'sys') },
-  { folder: 'src/index.ts', may: null },
-  // Assembly: boots a machine, plugs a NIC between a stack and a wire; no logic of its own.
-  { folder: 'src/machine/', may: null },
+  { folder: 'src/index.ts', may: BELOW_FRONTS },
+  // Assembly: checks options, boots a machine, plugs NICs between a stack and wires.
+  { folder: 'src/machine/', may: BELOW_FRONTS },
   // Hosts for scripts: a machine without NICs, and ctl for the commands that scripts call.
   {
     folder: 'src/packetdrill/',
@@ -333,6 +337,11 @@ describe('tidy', () => {
       expect(faultsOf('src/host/native_tn.ts', "from '../dev/tn/tnreg.ts'")).to.deep.equal([]);
       expect(faultsOf('src/host/native_tn.ts', "from '../dev/tn/tn.ts'")).to.have.lengthOf(1);
       expect(faultsOf('src/vm/a.ts', "from '../../native-bindings/index.ts'")).to.have.lengthOf(1);
+      expect(faultsOf('src/machine/a.ts', "from '../ctl/b.ts'")).to.be.empty;
+      expect(faultsOf('src/machine/a.ts', "from '../../drivers/if_tn.ts'")).to.be.empty;
+      for (const target of ['cli/a.ts', 'apps/a.ts', 'testing/a.ts', 'index.ts'])
+        expect(faultsOf('src/machine/a.ts', `from '../${target}'`), target).to.have.lengthOf(1);
+      expect(faultsOf('src/index.ts', "from './cli/a.ts'")).to.have.lengthOf(1);
       expect(faultsOf('src/packetdrill/a.ts', "from '../machine/machine.ts'")).to.be.empty;
       expect(faultsOf('src/packetdrill/a.ts', "from '../cli/command.ts'")).to.have.lengthOf(1);
       expect(faultsOf('src/nonesuch/a.ts', '')).to.have.lengthOf(1);

@@ -1,4 +1,4 @@
-/** The --config file: YAML whose keys are option names. What is wrong is told by line and column. */
+/** The --config file: YAML whose keys are option names. An error names line and column. */
 
 import { readFileSync } from 'node:fs';
 import { isMap, isScalar, isSeq, LineCounter, type Node, parseDocument } from 'yaml';

@@ -15,15 +15,19 @@ interface AddOptions extends ClientOptions {
 const KINDS = 'drop, duplicate, reorder, delay, corrupt, truncate, rate';
 
 async function add(kind: string, options: AddOptions): Promise<void> {
-  const { control: _c, tap: _t, netns: _n, json, ...rest } = options;
-  const args: Record<string, unknown> = { ...rest, op: 'add', kind };
-  const [{ compileFilterInsns }, { checkedProgram, faultSpec }] = await Promise.all([
-    import('./pcap_filter.ts'),
-    import('../fault/fault_spec.ts'),
-  ]);
+  const [{ compileFilterInsns }, { checkedProgram, FAULT_OPTIONS, faultSpec, faultValue }] =
+    await Promise.all([import('../host/pcap_filter.ts'), import('../fault/fault_spec.ts')]);
+  const values: Record<string, unknown> = {};
+  for (const name of FAULT_OPTIONS) {
+    const text = options[name];
+    if (typeof text === 'string') values[name] = faultValue(name, text);
+  }
+  const { json, if: on } = options;
+  const args: Record<string, unknown> = { ...values, op: 'add', kind };
+  if (on !== undefined) args['if'] = on;
   try {
-    // The instance reads the words again; here wrong ones are wrong usage, whoever runs.
-    faultSpec(kind, rest, 0, (match) => {
+    // The instance checks again; here a wrong value is wrong usage, whether an instance runs or not.
+    faultSpec(kind, values, 0, (match) => {
       const insns = compileFilterInsns(match);
       args['program'] = insns;
       return checkedProgram(insns);
@@ -44,7 +48,12 @@ async function list(options: ClientOptions): Promise<void> {
 }
 
 async function remove(id: string, options: ClientOptions & { if?: string }): Promise<void> {
-  const args = { op: 'remove', id, ...(options.if === undefined ? {} : { if: options.if }) };
+  // The instance refuses a text that is not an id.
+  const args = {
+    op: 'remove',
+    id: /^\d+$/.test(id) ? Number(id) : id,
+    ...(options.if === undefined ? {} : { if: options.if }),
+  };
   const answer = await ask<{ removed: number }>(options, 'fault', args);
   if (options.json === true) printJson(answer);
 }

@@ -1,4 +1,4 @@
-/** The options of every command that brings up a NIC: names and help. nic_options.ts checks them. */
+/** The options of every command that brings up a NIC: names and help. nic_options.ts reads them. */
 
 import type { Command } from 'commander';
 
@@ -51,6 +51,16 @@ export const NIC_FLAGS: readonly NicFlag[] = [
   flag('dma-check', '', "check the driver's bus_dma calls; needs the ts build"),
   flag('seed', 'n', 'seed of every random choice (default: random)'),
 ];
+
+/** The name of an option in a StackConfig: `hostAddr` for `host-addr`, `ports` for `add-nic`. */
+export function optionOf(flagName: string): string {
+  return flagName === 'add-nic' ? 'ports' : flagKey(flagName);
+}
+
+/** The flag of an option of a StackConfig. */
+export function flagOf(option: string): string {
+  return NIC_FLAGS.find(({ name }) => optionOf(name) === option)?.name ?? option;
+}
 
 /** Raw option texts as commander collects them, under camel-case names. */
 export type RawFlags = Record<string, string | string[] | boolean | undefined>;

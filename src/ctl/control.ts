@@ -5,27 +5,19 @@
  */
 
 import type { Vnet } from '../kern/vnet.ts';
-import { icmpstat } from '../netinet/ip_icmp.ts';
-import { arpstat } from '../netinet/if_ether.ts';
-import { ipstat } from '../netinet/ip_var.ts';
-import { V_tcp } from '../netinet/tcp_var.ts';
-import { udpstat } from '../netinet/udp_var.ts';
 import { gatherArp } from './arp.ts';
-import { type FaultPlace, runFault } from './fault.ts';
+import { addFault, type FaultPlace, listFaults, removeFault } from './fault.ts';
 import { gatherInterfaces } from './ifconfig.ts';
 import { runIfconfig } from './ifconfig_verbs.ts';
-import { gatherNetstatAn } from './netstat_an.ts';
-import { gatherNetstatM } from './netstat_m.ts';
-import { gatherNetstatS } from './netstat_s.ts';
+import { gatherNetstat } from './netstat.ts';
 import {
   ControlFailure,
   type ControlRequest,
   type ControlResponse,
   errResponse,
   okResponse,
-  stringArg,
-  stringsArg,
 } from './protocol.ts';
+import { readRequest, type Request } from './request.ts';
 import { readSysctl, writeSysctl } from './sysctl.ts';
 import { gatherZones } from './vmstat.ts';
 
@@ -38,67 +30,39 @@ export interface ControlTarget {
   readonly faults?: readonly FaultPlace[];
 }
 
-type Args = ControlRequest['args'];
-
-function netstat({ vnet }: ControlTarget, args: Args): unknown {
-  const report: string = stringArg(args, 'report') ?? '(none named)';
-  switch (report) {
-    case 'm':
-      return gatherNetstatM();
-    case 'an':
-      return gatherNetstatAn(vnet, args['all'] === true);
-    case 'i':
-      return gatherInterfaces(vnet);
-    case 's': {
-      const { stat, states } = V_tcp(vnet);
-      return gatherNetstatS({
-        tcp: Object.assign({}, stat, { states }),
-        udp: udpstat(vnet),
-        ip: ipstat(vnet),
-        icmp: icmpstat(vnet),
-        arp: arpstat(vnet),
-      });
-    }
-    default:
-      throw new ControlFailure('EINVAL', `netstat: no report ${report}`);
+/** Carries a request out and returns the data of its answer. Throws ControlFailure. */
+function runRequest({ vnet, info, faults = [] }: ControlTarget, req: Request): unknown {
+  switch (req.cmd) {
+    case 'info':
+      return info;
+    case 'arp':
+      return gatherArp(vnet);
+    case 'ifconfig':
+      return req.if === null ? gatherInterfaces(vnet) : runIfconfig(vnet, req.if, req.words);
+    case 'netstat':
+      return gatherNetstat(vnet, req.report, req.all);
+    case 'sysctl':
+      return req.value === null
+        ? readSysctl(vnet, req.name)
+        : [writeSysctl(vnet, req.name, req.value)];
+    case 'vmstat':
+      return gatherZones();
+    case 'fault':
+      switch (req.op) {
+        case 'add':
+          return addFault(faults, req);
+        case 'remove':
+          return removeFault(faults, req);
+        case 'list':
+          return listFaults(faults);
+      }
   }
 }
 
-function ifconfig({ vnet }: ControlTarget, args: Args): unknown {
-  const name = stringArg(args, 'if');
-  if (name === undefined) return gatherInterfaces(vnet);
-  return runIfconfig(vnet, name, stringsArg(args, 'words'));
-}
-
-function sysctl({ vnet }: ControlTarget, args: Args): unknown {
-  const name = stringArg(args, 'name') ?? '';
-  const value = stringArg(args, 'value');
-  return value === undefined ? readSysctl(vnet, name) : [writeSysctl(vnet, name, value)];
-}
-
-function vmstat(args: Args): unknown {
-  const report = stringArg(args, 'report') ?? '(none named)';
-  if (report !== 'z') throw new ControlFailure('EINVAL', `vmstat: no report ${report}`);
-  return gatherZones();
-}
-
-const commands = new Map<string, (target: ControlTarget, args: Args) => unknown>([
-  ['info', (target) => target.info],
-  ['ifconfig', ifconfig],
-  ['netstat', netstat],
-  ['sysctl', sysctl],
-  ['vmstat', (_target, args) => vmstat(args)],
-  ['fault', ({ faults = [] }, args) => runFault(faults, args)],
-  ['arp', ({ vnet }) => gatherArp(vnet)],
-]);
-
-/** Carries a request out. Never throws for what a request can contain. */
+/** Carries out a request of the socket. Never throws for what a request can contain. */
 export function handleRequest(target: ControlTarget, req: ControlRequest): ControlResponse {
-  const command = commands.get(req.cmd);
-  if (command === undefined)
-    return errResponse(req.id, 'ENOSYS', `no command ${JSON.stringify(req.cmd)}`);
   try {
-    return okResponse(req.id, command(target, req.args));
+    return okResponse(req.id, runRequest(target, readRequest(req)));
   } catch (e) {
     if (e instanceof ControlFailure) return errResponse(req.id, e.code, e.message);
     throw e;

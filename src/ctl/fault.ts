@@ -1,9 +1,10 @@
 /** `fault`: faults on the wires of a running instance. */
 
 import type { Fault, FaultSpec } from '../fault/fault.ts';
-import { checkedProgram, FAULT_OPTIONS, faultSpec, type FaultTexts } from '../fault/fault_spec.ts';
+import { checkedProgram, faultSpec } from '../fault/fault_spec.ts';
 import type { FaultStage } from '../fault/fault_stage.ts';
-import { ControlFailure, type ControlRequest, stringArg } from './protocol.ts';
+import { ControlFailure } from './protocol.ts';
+import type { AddFault, RemoveFault } from './request.ts';
 
 /** A NIC's place for faults. */
 export interface FaultPlace {
@@ -27,8 +28,6 @@ export interface FaultLine extends Omit<FaultSpec, 'match' | 'matchText' | 'dela
   readonly hits: number;
 }
 
-type Args = ControlRequest['args'];
-
 function lineOf(place: FaultPlace, { id, spec, matched, hits }: Fault): FaultLine {
   const { match: _match, matchText, delayMs, jitterMs, ...rest } = spec;
   return {
@@ -43,78 +42,49 @@ function lineOf(place: FaultPlace, { id, spec, matched, hits }: Fault): FaultLin
   };
 }
 
-/** The NIC that a request names, else the first one. */
-function placeOf(places: readonly FaultPlace[], args: Args): FaultPlace {
-  const name = stringArg(args, 'if');
-  const place = name === undefined ? places[0] : places.find((p) => p.if === name);
-  if (place === undefined) throw new ControlFailure('ENXIO', `${name}: no such interface`);
+/** The place of the interface `name`; null is the first one. Throws ControlFailure (ENXIO). */
+function placeOf(places: readonly FaultPlace[], name: string | null): FaultPlace {
+  const place = name === null ? places[0] : places.find((p) => p.if === name);
+  if (place === undefined)
+    throw new ControlFailure('ENXIO', `${name ?? 'the first interface'}: no such interface`);
   return place;
 }
 
-function programArg(args: Args): Uint32Array | null {
-  const { program } = args;
-  if (program === undefined) return null;
-  const ok =
-    Array.isArray(program) &&
-    program.every(
-      (insn) =>
-        Array.isArray(insn) &&
-        insn.length === 4 &&
-        insn.every((n) => Number.isInteger(n) && n >= 0 && n <= 0xffffffff),
-    );
-  if (!ok) throw new ControlFailure('EINVAL', 'program: not a BPF program');
-  return checkedProgram(program as number[][]);
+function noProgram(): never {
+  throw new Error('match: its program is missing');
 }
 
-function add(places: readonly FaultPlace[], args: Args): FaultLine {
-  const place = placeOf(places, args);
-  const texts: FaultTexts = {};
-  for (const name of FAULT_OPTIONS) {
-    const text = stringArg(args, name);
-    if (text !== undefined) texts[name] = text;
-  }
+/** `fault add`. Throws ControlFailure (EINVAL, ENXIO), TapnicError (ENOMEM, EMFILE). */
+export function addFault(
+  places: readonly FaultPlace[],
+  { if: name, kind, values, program }: Omit<AddFault, 'op'>,
+): FaultLine {
+  const place = placeOf(places, name);
   let spec: FaultSpec;
   try {
-    const program = programArg(args);
-    spec = faultSpec(
-      stringArg(args, 'kind') ?? '',
-      texts,
-      place.stage.nextId,
-      program ??
-        (() => {
-          throw new Error('match: its program is missing');
-        }),
-    );
+    const compiled = program === null ? noProgram : checkedProgram(program);
+    spec = faultSpec(kind, values, place.stage.nextId, compiled);
   } catch (e) {
-    if (e instanceof ControlFailure) throw e;
     throw new ControlFailure('EINVAL', e instanceof Error ? e.message : String(e));
   }
   place.prepare();
   return lineOf(place, place.stage.add(spec));
 }
 
-function remove(places: readonly FaultPlace[], args: Args): { removed: number } {
-  const id = stringArg(args, 'id') ?? '';
-  const place = placeOf(places, args);
+/** `fault remove`. Throws ControlFailure (ENOENT, ENXIO). */
+export function removeFault(
+  places: readonly FaultPlace[],
+  { if: name, id }: Omit<RemoveFault, 'op'>,
+): { removed: number } {
+  const place = placeOf(places, name);
   if (id === 'all') return { removed: place.stage.removeAll() };
-  if (!/^\d+$/.test(id)) throw new ControlFailure('EINVAL', `${id}: not an id, nor all`);
-  if (!place.stage.remove(Number(id))) throw new ControlFailure('ENOENT', `${id}: no such fault`);
+  if (!place.stage.remove(id)) throw new ControlFailure('ENOENT', `${id}: no such fault`);
   return { removed: 1 };
 }
 
-/** Carries `fault add`, `list` or `remove` out. Throws ControlFailure. */
-export function runFault(places: readonly FaultPlace[], args: Args): unknown {
-  const op = stringArg(args, 'op') ?? '';
-  switch (op) {
-    case 'add':
-      return add(places, args);
-    case 'remove':
-      return remove(places, args);
-    case 'list':
-      return places.flatMap((place) => place.stage.faults.map((f) => lineOf(place, f)));
-    default:
-      throw new ControlFailure('EINVAL', `fault: no operation ${op}`);
-  }
+/** `fault list`: the faults of all NICs. */
+export function listFaults(places: readonly FaultPlace[]): FaultLine[] {
+  return places.flatMap((place) => place.stage.faults.map((f) => lineOf(place, f)));
 }
 
 /** What `fault list` prints. */

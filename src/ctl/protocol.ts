@@ -9,6 +9,7 @@ export const REQUEST_MAX = 64 * 1024;
 /** Bytes in an answer line that a client takes: tens of thousands of connections. */
 export const RESPONSE_MAX = 64 * 1024 * 1024;
 
+/** A request as the line has it; request.ts reads its arguments. */
 export interface ControlRequest {
   readonly id: number;
   readonly cmd: string;
@@ -83,18 +84,4 @@ export function parseResponse(line: string): ControlResponse {
   if (!isObject(err) || typeof err['code'] !== 'string' || typeof err['message'] !== 'string')
     throw bad;
   return errResponse(id, err['code'], err['message']);
-}
-
-/** A string argument, undefined if it is not there. Throws ControlFailure (EINVAL). */
-export function stringArg(args: ControlRequest['args'], name: string): string | undefined {
-  const value = args[name];
-  if (value === undefined || typeof value === 'string') return value;
-  throw new ControlFailure('EINVAL', `${name}: not a string`);
-}
-
-/** A list of strings, empty if it is not there. Throws ControlFailure (EINVAL). */
-export function stringsArg(args: ControlRequest['args'], name: string): string[] {
-  const value = args[name] ?? [];
-  if (Array.isArray(value) && value.every((v) => typeof v === 'string')) return value;
-  throw new ControlFailure('EINVAL', `${name}: not a list of strings`);
 }

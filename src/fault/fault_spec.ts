@@ -1,7 +1,13 @@
-/** Makes a fault from the texts of a command line, a file or a program. */
+/** Makes a fault from the values of a command line, a file, a request or a program. */
 
 import { bpf_validate, BPF_MAXINSNS, bpfProgram, type BpfProgram } from '../sys/bpf_filter.ts';
-import { FAULT_KINDS, FAULT_POINTS, type FaultKind, type FaultSpec } from './fault.ts';
+import {
+  FAULT_KINDS,
+  FAULT_POINTS,
+  type FaultKind,
+  type FaultPoint,
+  type FaultSpec,
+} from './fault.ts';
 
 /** Names of a fault's options, as `fault add` takes them. */
 export const FAULT_OPTIONS = [
@@ -17,7 +23,24 @@ export const FAULT_OPTIONS = [
   'seed',
 ] as const;
 export type FaultOption = (typeof FAULT_OPTIONS)[number];
-export type FaultTexts = Partial<Record<FaultOption, string>>;
+
+/** A fault's options: `tapnic fault add --help`, times in milliseconds. */
+export interface FaultOptions {
+  readonly point?: FaultPoint | undefined;
+  readonly rate?: number | undefined;
+  readonly every?: number | undefined;
+  readonly nth?: number | undefined;
+  readonly burst?: number | undefined;
+  readonly delay?: number | undefined;
+  readonly jitter?: number | undefined;
+  readonly bits?: number | undefined;
+  /** In the language of pcap-filter(7). */
+  readonly match?: string | undefined;
+  readonly seed?: number | undefined;
+}
+
+/** The same before it is checked: the values may be anything. */
+export type FaultValues = Partial<Record<FaultOption, unknown>>;
 
 /** Compiles a filter expression; throws Error with one line. */
 export type CompileFilter = (expression: string) => BpfProgram;
@@ -26,23 +49,25 @@ function fail(message: string): never {
   throw new Error(message);
 }
 
-function oneOf<T extends string>(word: string, what: string, words: readonly T[]): T {
-  return words.find((one) => one === word) ?? fail(`${word}: no ${what}: ${words.join(', ')}`);
+function oneOf<T extends string>(word: unknown, what: string, words: readonly T[]): T {
+  return (
+    words.find((one) => one === word) ?? fail(`${String(word)}: no ${what}: ${words.join(', ')}`)
+  );
 }
 
 /** The number in option `name`, within bounds; null if it is not given. */
 function numberIn(
-  texts: FaultTexts,
+  values: FaultValues,
   name: FaultOption,
   min: number,
   max: number,
   whole = true,
 ): number | null {
-  const text = texts[name];
-  if (text === undefined) return null;
-  const value = /^\d+(\.\d+)?(e[+-]?\d+)?$/i.test(text) ? Number(text) : NaN;
-  if (!(value >= min && value <= max) || (whole && !Number.isInteger(value)))
-    fail(`${name}: ${text}: not a ${whole ? 'whole ' : ''}number from ${min} to ${max}`);
+  const value = values[name];
+  if (value === undefined) return null;
+  const ok = typeof value === 'number' && value >= min && value <= max;
+  if (!ok || (whole && !Number.isInteger(value)))
+    fail(`${name}: ${value as string}: not a ${whole ? 'whole ' : ''}number from ${min} to ${max}`);
   return value;
 }
 
@@ -57,10 +82,10 @@ const ONLY_OF: Partial<Record<FaultOption, readonly FaultKind[]>> = {
 };
 
 /** Throws Error for an option that `kind` does not use. */
-function heeded(kind: FaultKind, texts: FaultTexts): void {
+function checkUsed(kind: FaultKind, values: FaultValues): void {
   for (const name of FAULT_OPTIONS) {
     const kinds = ONLY_OF[name] ?? FAULT_KINDS;
-    if (texts[name] !== undefined && !kinds.includes(kind))
+    if (values[name] !== undefined && !kinds.includes(kind))
       fail(`${name}: only of ${kinds.join(' and ')}, not of ${kind}`);
   }
 }
@@ -74,53 +99,63 @@ export function checkedProgram(insns: readonly (readonly number[])[]): BpfProgra
 }
 
 /**
- * Makes a fault from its texts. Throws Error with one line that says what is wrong.
+ * Checks a fault. Throws Error with one line that says what is wrong.
  * @param compile compiles `match`, or is its compiled program
  */
 export function faultSpec(
-  kind: string,
-  texts: FaultTexts,
+  kind: unknown,
+  values: FaultValues,
   defaultSeed: number,
   compile: CompileFilter | BpfProgram,
 ): FaultSpec {
   const k: FaultKind = oneOf(kind, 'kind of fault', FAULT_KINDS);
-  heeded(k, texts);
-  const { match } = texts;
+  checkUsed(k, values);
+  const { match = null } = values;
+  if (match !== null && typeof match !== 'string') fail('match: not a text');
   const rate =
-    k === 'rate' ? numberIn(texts, 'rate', 1, 1e12) : numberIn(texts, 'rate', 0, 1, false);
+    k === 'rate' ? numberIn(values, 'rate', 1, 1e12) : numberIn(values, 'rate', 0, 1, false);
   if (k === 'rate' && rate === null) fail('rate: bits per second are needed');
-  const delayMs = numberIn(texts, 'delay', 0, DAY_MS, false);
-  const jitterMs = numberIn(texts, 'jitter', 0, DAY_MS, false);
+  const delayMs = numberIn(values, 'delay', 0, DAY_MS, false);
+  const jitterMs = numberIn(values, 'jitter', 0, DAY_MS, false);
   if (k === 'delay' && delayMs === null && jitterMs === null)
     fail('delay: milliseconds are needed: delay or jitter');
   const bits =
-    k === 'truncate' ? numberIn(texts, 'bits', 14, 65_549) : numberIn(texts, 'bits', 1, 524_288);
+    k === 'truncate' ? numberIn(values, 'bits', 14, 65_549) : numberIn(values, 'bits', 1, 524_288);
   return {
     kind: k,
-    point: oneOf(texts.point ?? 'wire', 'point', FAULT_POINTS),
+    point: oneOf(values.point ?? 'wire', 'point', FAULT_POINTS),
     rate,
-    every: numberIn(texts, 'every', 1, COUNT_MAX),
-    nth: numberIn(texts, 'nth', 1, COUNT_MAX),
-    burst: numberIn(texts, 'burst', 1, COUNT_MAX),
+    every: numberIn(values, 'every', 1, COUNT_MAX),
+    nth: numberIn(values, 'nth', 1, COUNT_MAX),
+    burst: numberIn(values, 'burst', 1, COUNT_MAX),
     delayMs,
     jitterMs,
     bits,
-    match: match === undefined ? null : compile instanceof Uint32Array ? compile : compile(match),
-    matchText: match ?? null,
-    seed: numberIn(texts, 'seed', 0, 0xffffffff) ?? defaultSeed,
+    match: match === null ? null : compile instanceof Uint32Array ? compile : compile(match),
+    matchText: match,
+    seed: numberIn(values, 'seed', 0, 0xffffffff) ?? defaultSeed,
   };
 }
 
-/** `drop,rate=0.01,point=rx` as kind and texts; a comma in a filter is written twice. Throws Error. */
-export function faultTexts(text: string): { kind: string; texts: FaultTexts } {
+/** Options whose value is a text. */
+const TEXT_OPTIONS: readonly FaultOption[] = ['point', 'match'];
+
+/** The value that a text stands for; a text that is not a number stays one, for `faultSpec` to refuse. */
+export function faultValue(name: FaultOption, text: string): number | string {
+  const isNumber = !TEXT_OPTIONS.includes(name) && /^\d+(\.\d+)?(e[+-]?\d+)?$/i.test(text);
+  return isNumber ? Number(text) : text;
+}
+
+/** `drop,rate=0.01,point=rx` taken apart; a comma in a filter is written twice. Throws Error. */
+export function parseFault(text: string): { kind: string; values: FaultValues } {
   const [kind, ...rest] = text.replaceAll(',,', '\0').split(',');
-  const texts: FaultTexts = {};
+  const values: FaultValues = {};
   for (const part of rest) {
     const eq = part.indexOf('=');
     if (eq < 0) fail(`${part}: NAME=VALUE is needed`);
     const name = oneOf(part.slice(0, eq), 'option of a fault', FAULT_OPTIONS);
-    if (texts[name] !== undefined) fail(`${part}: ${name} is given twice`);
-    texts[name] = part.slice(eq + 1).replaceAll('\0', ',');
+    if (values[name] !== undefined) fail(`${part}: ${name} is given twice`);
+    values[name] = faultValue(name, part.slice(eq + 1).replaceAll('\0', ','));
   }
-  return { kind: kind!, texts };
+  return { kind: kind!, values };
 }

@@ -106,7 +106,7 @@ export class HostStack {
   /**
    * Boots a machine and plugs its NICs in; what failed halfway is taken down again. Throws
    * TapnicError: EBUSY while another stack is open in this isolate.
-   * @param device the opened interface of --driver tuntap2, taken over; null to open a TAP
+   * @param device the opened interface of driver `tuntap2`, taken over; null to open a TAP
    */
   static open(settings: StackSettings, device: Tuntap2Device | null = null): HostStack {
     if (current !== null)

@@ -6,15 +6,15 @@
 import { FileSink } from '../host/file_sink.ts';
 import { NativeTnDevice } from '../host/native_tn.ts';
 import { openTap, TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_TSO_ECN } from '../host/tap.ts';
-import { parseCapability } from '../ctl/bits.ts';
+import type { CapabilityChange } from '../ctl/bits.ts';
 import type { FaultPlace } from '../ctl/fault.ts';
 import type { FaultSpec } from '../fault/fault.ts';
 import { capturePoints } from '../sys/capture.ts';
 import { EINVAL, errnoError, type Errno } from '../sys/errno.ts';
 import { passEnter, passLeave } from '../sys/pass.ts';
 import type { Wire } from '../sys/wire.ts';
-import { ifhwioctl } from '../net/if.ts';
-import { IFF_UP, type Ifnet, SIOCSIFCAP, SIOCSIFFLAGS, SIOCSIFMTU } from '../net/if_var.ts';
+import { ifhwioctl, ifSwitchCapabilities } from '../net/if.ts';
+import { IFF_UP, type Ifnet, SIOCSIFFLAGS, SIOCSIFMTU } from '../net/if_var.ts';
 import { rtAddGateway } from '../net/route.ts';
 import { in_aifaddr } from '../netinet/in_ifaddr.ts';
 import { INADDR_ANY, parseInAddr } from '../netinet/in.ts';
@@ -25,7 +25,7 @@ import { nicModel } from './nic_models.ts';
 import { NicFaults } from './nic_faults.ts';
 import { PluggedNic } from './plugged_nic.ts';
 
-/** What a NIC is plugged in with; texts as the command line has them, already checked. */
+/** What a NIC is plugged in with, checked by `checkOptions` (options.ts). */
 export interface NicOptions {
   /** Linux's name of the interface. */
   readonly tap: string;
@@ -40,8 +40,8 @@ export interface NicOptions {
   readonly mtu: number;
   /** A name of `nicModels`. */
   readonly nic: string;
-  /** Capabilities to switch, in ifconfig's words. */
-  readonly caps: readonly { readonly name: string; readonly on: boolean }[];
+  /** Capabilities to switch, in this order. */
+  readonly caps: readonly CapabilityChange[];
   readonly mode: NicMode;
   readonly napi: 'off' | 'thread';
   readonly engine: NicBuild;
@@ -73,11 +73,8 @@ export function configureInterface(ifp: Ifnet, options: NicOptions): void {
   passEnter();
   try {
     must(ifhwioctl(ifp, SIOCSIFMTU, options.mtu), 'SIOCSIFMTU');
-    for (const { name, on } of options.caps) {
-      const bits = parseCapability(name)?.bits ?? 0;
-      const wanted = on ? ifp.if_capenable | bits : ifp.if_capenable & ~bits;
-      must(ifhwioctl(ifp, SIOCSIFCAP, wanted & ifp.if_capabilities), 'SIOCSIFCAP');
-    }
+    for (const { bits, on } of options.caps)
+      must(ifSwitchCapabilities(ifp, bits, on), 'SIOCSIFCAP');
     if (options.addr !== null) {
       const [addr, prefix] = options.addr.split('/');
       const ip = parseInAddr(addr!);
@@ -90,7 +87,7 @@ export function configureInterface(ifp: Ifnet, options: NicOptions): void {
       const gateway = parseInAddr(via);
       if (gateway === null) throw errnoError(EINVAL, 'gateway', via);
       const error = rtAddGateway(ifp.if_vnet, INADDR_ANY, 0, gateway);
-      must(error, `gateway ${via}`, 'choose an address on the network of --addr');
+      must(error, `gateway ${via}`, 'choose an address on the network of the emulated host');
     }
   } finally {
     passLeave();

@@ -69,7 +69,7 @@ export class NicFaults {
   #alloc(frames: number): FaultScratch {
     const pages = frames * FRAME_PAGES;
     const first = vm_page_alloc_contig(pages, 1, 0);
-    if (first === NOPAGE) throw errnoError(ENOMEM, 'fault', 'raise --memory');
+    if (first === NOPAGE) throw errnoError(ENOMEM, 'fault', 'give the machine more memory');
     for (let i = 0; i < pages; i++) this.#pages.push(first + i);
     return { off: first * PAGE_SIZE, bytes: FRAME_PAGES * PAGE_SIZE };
   }

@@ -116,7 +116,7 @@ export class PluggedNic {
     const error = model.attach(this.ifp, this.device, intr);
     passLeave();
     if (error !== 0) this.device.close();
-    must(error, `${model.ifname}_attach`, 'not enough memory: raise --memory');
+    must(error, `${model.ifname}_attach`, 'not enough memory: give the machine more');
     slots[slot] = this;
   }
 

@@ -1,6 +1,6 @@
 /**
  * The public API's stack: a machine with its NIC and TAP in this process, its sockets, and a look
- * inside. `openStack` takes the command line's options under camel-case names.
+ * inside. `openStack` makes a StackConfig of the library's options; options.ts checks it.
  */
 
 import { Bsd } from '../api/bsd.ts';
@@ -11,24 +11,25 @@ import {
   type TcpServer,
 } from '../api/server.ts';
 import type { TcpSocket } from '../api/socket.ts';
-import { UsageError } from '../cli/command.ts';
-import { flagKey, NIC_FLAGS, type RawFlags } from '../cli/nic_flags.ts';
-import { resolveNicOptions } from '../cli/nic_options.ts';
-import { compileFilterInsns } from '../cli/pcap_filter.ts';
-import { handleRequest } from '../ctl/control.ts';
-import type { FaultLine } from '../ctl/fault.ts';
-import type { InterfaceInfo } from '../ctl/ifconfig.ts';
-import type { SocketLine } from '../ctl/netstat_an.ts';
-import type { NetstatM } from '../ctl/netstat_m.ts';
-import type { NetstatS } from '../ctl/netstat_s.ts';
-import type { SysctlLeaf } from '../ctl/sysctl.ts';
-import type { FaultKind, FaultPoint } from '../fault/fault.ts';
-import { FAULT_OPTIONS } from '../fault/fault_spec.ts';
+import { addFault, type FaultLine, listFaults, removeFault } from '../ctl/fault.ts';
+import { gatherInterfaces, type InterfaceInfo } from '../ctl/ifconfig.ts';
+import { runIfconfig } from '../ctl/ifconfig_verbs.ts';
+import { gatherNetstat, type NetstatReports } from '../ctl/netstat.ts';
+import { ControlFailure } from '../ctl/protocol.ts';
+import { readSysctl, writeSysctl } from '../ctl/sysctl.ts';
+import type { FaultKind } from '../fault/fault.ts';
+import { FAULT_OPTIONS, type FaultOptions as WireFaultOptions } from '../fault/fault_spec.ts';
+import { compileFilterInsns } from '../host/pcap_filter.ts';
 import { openTuntap2 } from '../host/tuntap2.ts';
 import type { SysctlValue } from '../kern/kern_sysctl.ts';
 import { TapnicError } from '../sys/errno.ts';
-import { HostStack, type StackInfo, type StackSettings } from './host_stack.ts';
+import { HostStack, type StackInfo } from './host_stack.ts';
 import { nicModels } from './nic_models.ts';
+import { checking, issueText, OptionError, type OptionIssue } from './option_error.ts';
+import { addressOf, capturePointOf, faultOf, sizeOf } from './option_texts.ts';
+import { type CheckedOptions, checkOptions, type StackConfig } from './options.ts';
+
+export type { NetstatReports } from '../ctl/netstat.ts';
 
 /** What a stack is made with; every default is the command line's. */
 export interface StackOptions {
@@ -64,8 +65,8 @@ export interface StackOptions {
   readonly ports?: readonly PortOptions[];
   /** Capture points and the files they are written to; `if@nic1` is that of another NIC. */
   readonly capture?: Readonly<Record<string, string>>;
-  /** On the wire from the start: `drop,rate=0.01,point=rx`. */
-  readonly fault?: readonly string[];
+  /** On the wire from the start: `{ kind: 'drop', rate: 0.01 }`, or the text `drop,rate=0.01`. */
+  readonly fault?: readonly (string | StartFault)[];
   /** Set before the NIC is there, in this order. */
   readonly sysctl?: Readonly<Record<string, string | number>>;
   /** Bytes, or a text such as `64M`. Default `256M`. */
@@ -93,29 +94,15 @@ export interface PortOptions {
   readonly cap?: readonly string[];
 }
 
-/** Of a fault: `tapnic fault add --help`, times in milliseconds. */
-export interface FaultOptions {
-  /** The interface, such as tn0. Default: the first. */
-  readonly if?: string;
-  readonly point?: FaultPoint;
-  readonly rate?: number;
-  readonly every?: number;
-  readonly nth?: number;
-  readonly burst?: number;
-  readonly delay?: number;
-  readonly jitter?: number;
-  readonly bits?: number;
-  /** In the language of pcap-filter(7). */
-  readonly match?: string;
-  readonly seed?: number;
+/** A fault's kind and options. */
+export interface StartFault extends WireFaultOptions {
+  readonly kind: FaultKind;
 }
 
-/** Reports of `netstat` and what they are. */
-export interface NetstatReports {
-  m: NetstatM;
-  an: SocketLine[];
-  i: InterfaceInfo[];
-  s: NetstatS;
+/** A fault's options: `tapnic fault add --help`, times in milliseconds. */
+export interface FaultOptions extends WireFaultOptions {
+  /** The interface, such as tn0. Default: the first. */
+  readonly if?: string | undefined;
 }
 
 /** Pool names to what has not come back; empty when all has. */
@@ -194,14 +181,16 @@ export class Stack {
   ifconfig(name: string, word: 'destroy'): null;
   ifconfig(name: string, ...words: string[]): InterfaceInfo;
   ifconfig(name?: string, ...words: string[]): InterfaceInfo[] | InterfaceInfo | null {
-    const args = name === undefined ? {} : { if: name, words };
-    return this.#request('ifconfig', args) as InterfaceInfo[] | InterfaceInfo | null;
+    return this.#ctl('ifconfig', ({ vnet }) =>
+      name === undefined ? gatherInterfaces(vnet) : runIfconfig(vnet, name, words),
+    );
   }
 
   /** The value of a leaf; with `value`, sets it and returns what it was. Throws TapnicError. */
   sysctl(name: string, value?: string | number): SysctlValue {
-    const args = value === undefined ? { name } : { name, value: String(value) };
-    const [leaf] = this.#request('sysctl', args) as SysctlLeaf[];
+    const [leaf] = this.#ctl('sysctl', ({ vnet }) =>
+      value === undefined ? readSysctl(vnet, name) : [writeSysctl(vnet, name, String(value))],
+    );
     if (leaf?.name !== name) throw new TapnicError('EISDIR', `sysctl ${name}`, 'not a leaf');
     return value === undefined ? leaf.value : (leaf.old ?? leaf.value);
   }
@@ -211,39 +200,30 @@ export class Stack {
    * such interface; ENOMEM, EMFILE).
    */
   addFault(kind: FaultKind, options: FaultOptions = {}): FaultLine {
-    const args: Record<string, unknown> = { op: 'add', kind };
-    for (const [name, value] of Object.entries(options)) {
-      if (name !== 'if' && !FAULT_OPTIONS.some((one) => one === name))
-        throw new TapnicError(
-          'EINVAL',
-          'fault',
-          `${name}: none of ${FAULT_OPTIONS.join(', ')}, if`,
-        );
-      if (value !== undefined) args[name] = String(value);
-    }
-    if (options.match !== undefined) {
-      try {
-        args['program'] = compileFilterInsns(options.match);
-      } catch (e) {
-        throw new TapnicError('EINVAL', 'fault', e instanceof Error ? e.message : String(e));
-      }
-    }
-    return this.#request('fault', args) as FaultLine;
+    const { if: name = null, ...values } = options;
+    const known: readonly string[] = FAULT_OPTIONS;
+    const stranger = Object.keys(values).find((option) => !known.includes(option));
+    return this.#ctl('fault', ({ faultPlaces }) => {
+      if (stranger !== undefined)
+        throw new ControlFailure('EINVAL', `${stranger}: none of ${known.join(', ')}, if`);
+      const program = options.match === undefined ? null : compiled(options.match);
+      return addFault(faultPlaces, { if: name, kind, values, program });
+    });
   }
 
   /** The faults there are, with how often they hit. */
   faults(): FaultLine[] {
-    return this.#request('fault', { op: 'list' }) as FaultLine[];
+    return this.#ctl('fault', ({ faultPlaces }) => listFaults(faultPlaces));
   }
 
   /** Takes a fault away, or all; what it holds back still arrives. Throws TapnicError (ENOENT). */
   removeFault(id: number | 'all'): void {
-    this.#request('fault', { op: 'remove', id: String(id) });
+    this.#ctl('fault', ({ faultPlaces }) => removeFault(faultPlaces, { if: null, id }));
   }
 
   /** What `tapnic netstat --json` prints, as it is now. */
   netstat<R extends keyof NetstatReports>(report: R): NetstatReports[R] {
-    return this.#request('netstat', { report, all: true }) as NetstatReports[R];
+    return this.#ctl('netstat', ({ vnet }) => gatherNetstat(vnet, report, true));
   }
 
   /**
@@ -283,98 +263,87 @@ export class Stack {
     if (this.#closing !== null) throw new TapnicError('EBADF', call, 'the stack is closed');
   }
 
-  #request(cmd: string, args: Record<string, unknown>): unknown {
-    this.#open(cmd);
-    const { vnet, faultPlaces: faults } = this.#host;
-    const target = { vnet, info: this.info, faults };
-    const answer = handleRequest(target, { id: 0, cmd, args });
-    if (!answer.ok) throw new TapnicError(answer.err.code, cmd, answer.err.message);
-    return answer.data;
+  /** Runs what the command `call` does. Throws TapnicError: EBADF after `close`, or what failed. */
+  #ctl<T>(call: string, run: (host: HostStack) => T): T {
+    this.#open(call);
+    try {
+      return run(this.#host);
+    } catch (e) {
+      if (!(e instanceof ControlFailure)) throw e;
+      throw new TapnicError(e.code, call, e.message);
+    }
   }
 }
 
-/** The property that stands for an option of the command line, where `--port` is the server's. */
-function keyOf(flag: string): string {
-  return flag === 'add-nic' ? 'ports' : flagKey(flag);
-}
-
-function wrong(what: string): never {
-  throw new TapnicError('EINVAL', 'createStack', what);
+/** The program of a filter. Throws ControlFailure (EINVAL). */
+function compiled(filter: string): number[][] {
+  try {
+    return compileFilterInsns(filter);
+  } catch (e) {
+    throw new ControlFailure('EINVAL', e instanceof Error ? e.message : String(e));
+  }
 }
 
 const isMap = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value);
 
-/** The text of one more NIC. */
-function portText(port: unknown): string {
-  if (!isMap(port)) wrong('ports: a list of objects is needed, such as [{ tap: "nic1" }]');
-  const { tap, cap = [], ...rest } = port;
-  if (typeof tap !== 'string') wrong('ports: tap: the name of an interface is needed');
-  if (!Array.isArray(cap)) wrong('ports: cap: a list is needed, such as ["-nomap"]');
-  const pairs = Object.entries(rest)
-    .filter(([, value]) => value !== undefined)
-    .map(([name, value]) => `,${name}=${String(value)}`);
-  return `${tap}${pairs.join('')}${cap.map((word) => `,cap=${word}`).join('')}`;
+/** The entries of an option that is an object; what is not one is refused. */
+function entriesOf(option: string, value: unknown): [string, unknown][] {
+  if (isMap(value)) return Object.entries(value);
+  throw new OptionError({ path: [option], problem: 'an object is needed, values by name' });
 }
 
-const LISTS = ['cap', 'fault', 'ports'];
-const MAPS = ['capture', 'sysctl'];
+/** How the library writes the options that it does not have as a StackConfig does. */
+const READ: Readonly<Record<string, (value: unknown) => unknown>> = {
+  memory: (value) => (typeof value === 'string' ? sizeOf(value) : value),
+  physBase: (value) => (typeof value === 'string' ? addressOf(value) : value),
+  capture: (value) =>
+    entriesOf('capture', value).map(([point, file]) => ({ ...capturePointOf(point), file })),
+  sysctl: (value) => entriesOf('sysctl', value),
+  fault: (value) => {
+    if (!Array.isArray(value)) return value;
+    return value.map((fault: unknown, i) =>
+      typeof fault === 'string' ? checking(['fault', i], () => faultOf(fault)) : fault,
+    );
+  },
+};
 
-/** One option as the command line has it. */
-function textOf(key: string, value: unknown, isSwitch: boolean): RawFlags[string] {
-  if (LISTS.includes(key)) {
-    if (!Array.isArray(value)) wrong(`${key}: a list is needed`);
-    return key === 'ports'
-      ? value.map(portText)
-      : key === 'cap'
-        ? value.join(',')
-        : value.map(String);
-  }
-  if (MAPS.includes(key)) {
-    if (!isMap(value)) wrong(`${key}: an object is needed, values by name`);
-    return Object.entries(value).map(([name, to]) => `${name}=${String(to)}`);
-  }
-  if (isSwitch) return typeof value === 'boolean' ? value : wrong(`${key}: true or false`);
-  if (value === null) return 'none';
-  if (typeof value === 'string' || typeof value === 'number') return String(value);
-  return wrong(`${key}: not a text, a number or null`);
+/** The library's options as data. Their values may be of other types still: checkOptions says so. */
+function configOf(options: StackOptions): StackConfig {
+  // checkOptions refuses what is not an object.
+  if (!isMap(options)) return options as unknown as StackConfig;
+  return Object.fromEntries(
+    Object.entries(options).map(([name, value]) => {
+      const read = value === undefined ? undefined : READ[name];
+      return [name, read === undefined ? value : read(value)];
+    }),
+  );
 }
 
-/** The options as texts, the way the command line has them. Throws TapnicError (EINVAL). */
-function textsOf(options: unknown): RawFlags {
-  if (!isMap(options)) wrong('an object of options is needed');
-  const keys = NIC_FLAGS.map(({ name }) => keyOf(name)).filter((key) => key !== 'control');
-  const switches = NIC_FLAGS.filter(({ value }) => value === '').map(({ name }) => flagKey(name));
-  const texts: RawFlags = {};
-  for (const [key, value] of Object.entries(options)) {
-    if (!keys.includes(key)) wrong(`${key}: no option: ${keys.join(', ')}`);
-    if (value === undefined) continue;
-    const flag = key === 'ports' ? flagKey('add-nic') : key;
-    texts[flag] = textOf(key, value, switches.includes(key));
-  }
-  return texts;
+/** One line that names the option as the library does. */
+function lineOf(issue: OptionIssue): string {
+  const [option] = issue.path;
+  const quoted =
+    issue.wants === 'number' ? { ...issue, value: JSON.stringify(issue.value) } : issue;
+  const text = issueText(quoted, (name) => name);
+  return option === undefined ? text : `${option}: ${text}`;
 }
 
-interface Settings extends StackSettings {
-  readonly driver: 'native' | 'tuntap2';
-  readonly warnings: string[];
-}
-
-function settingsOf(options: StackOptions): Settings {
+function checked(options: StackOptions): CheckedOptions {
   try {
-    return resolveNicOptions(textsOf(options), nicModels);
+    return checkOptions(configOf(options), nicModels);
   } catch (e) {
-    if (!(e instanceof UsageError)) throw e;
-    const text = e.message.replace(/--([a-z0-9-]+)/g, (_all, name: string) => keyOf(name));
-    throw new TapnicError('EINVAL', 'createStack', text);
+    if (!(e instanceof OptionError)) throw e;
+    throw new TapnicError('EINVAL', 'createStack', lineOf(e.issue));
   }
 }
 
 /** `createStack` of src/index.ts. */
 export async function openStack(options: StackOptions): Promise<Stack> {
-  const settings = settingsOf(options);
-  if (settings.driver !== 'tuntap2') return new Stack(HostStack.open(settings), settings.warnings);
+  const settings = checked(options);
+  const warnings = settings.warnings.map(lineOf);
+  if (settings.driver !== 'tuntap2') return new Stack(HostStack.open(settings), warnings);
   const device = await openTuntap2();
   const nic = { ...settings.nic, tap: device.name };
-  return new Stack(HostStack.open({ ...settings, nic }, device), settings.warnings);
+  return new Stack(HostStack.open({ ...settings, nic }, device), warnings);
 }

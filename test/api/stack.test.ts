@@ -1,7 +1,15 @@
 /** createStack, createServer and connect: Linux's curl, socat and ping are the other side. */
 
 import { createHash } from 'node:crypto';
-import { closeSync, existsSync, mkdtempSync, openSync, rmSync, statSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+} from 'node:fs';
 import { createServer as createHttpServer } from 'node:http';
 import type { Socket as NetSocket } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -236,6 +244,10 @@ describe('api: createStack', () => {
       [{ nonesuch: 1 }, /: nonesuch: no option: /],
       [{ control: 'x' }, /: control: no option: /],
       [{ mtu: true }, /: mtu: not a text/],
+      [{ mtu: '1500' }, /: mtu: "1500": a whole number from 72 to 9000 is needed$/],
+      [{ memory: 'lots' }, /: memory: "lots": not a size, such as 256M$/],
+      [{ fault: ['drop,x=1'] }, /: fault: x: no option of a fault: /],
+      [{ fault: [{ kind: 'drop', rate: 2 }] }, /: fault: rate: 2: not a number from 0 to 1$/],
       [{ cap: 'nomap' }, /: cap: a list is needed/],
       [{ fault: 'drop' }, /: fault: a list is needed/],
       [{ ports: 'nic1' }, /: ports: a list is needed/],
@@ -371,6 +383,41 @@ describe('api: createStack', () => {
       expect(s.captureProblem()).to.equal(null);
       const { stdout } = await ns.run('tcpdump', ['-n', '-r', file, 'icmp']);
       expect(stdout.match(/ICMP echo reply/g)).to.have.lengthOf(2);
+    } finally {
+      rmSync(dir, { recursive: true });
+    }
+  });
+
+  it('needs nothing of the command line', async () => {
+    const dir = mkdtempSync(join(tmpdir(), 'tapnic-api-'));
+    try {
+      // A hook that notes every module that is resolved, in a file: hooks have a thread of their own.
+      const list = join(dir, 'modules');
+      const hooks = `import { appendFileSync } from 'node:fs';
+        export async function resolve(specifier, context, next) {
+          const found = await next(specifier, context);
+          appendFileSync(${JSON.stringify(list)}, found.url + '\\n');
+          return found;
+        }`;
+      const dataUrl = (code: string): string => `data:text/javascript,${encodeURIComponent(code)}`;
+      const register = `import { register } from 'node:module';
+        register(${JSON.stringify(dataUrl(hooks))});`;
+      const url = JSON.stringify(pathToFileURL(join(distRoot, 'src/index.js')));
+      const { status, stderr } = await ns.run(process.execPath, [
+        '--import',
+        dataUrl(register),
+        '--input-type=module',
+        '-e',
+        `import { createStack } from ${url};
+         const stack = await createStack({ memory: '32M', cap: ['-nomap'] });
+         stack.ifconfig('tn0', 'nomap');
+         await stack.close();`,
+      ]);
+      expect([status, stderr]).to.deep.equal([0, '']);
+      const modules = readFileSync(list, 'utf8').split('\n');
+      expect(modules.filter((m) => m.endsWith('/src/machine/stack.js'))).to.have.lengthOf.above(0);
+      const front = /\/node_modules\/(commander|yaml|pino)\/|\/src\/(cli|apps|testing)\//;
+      expect(modules.filter((m) => front.test(m))).to.deep.equal([]);
     } finally {
       rmSync(dir, { recursive: true });
     }

@@ -6,7 +6,9 @@ import { UsageError } from '../../src/cli/command.ts';
 import { parseConfig } from '../../src/cli/config_file.ts';
 import { type NicSettings, resolveNicOptions } from '../../src/cli/nic_options.ts';
 import type { RawFlags } from '../../src/cli/nic_flags.ts';
+import { type CapabilityChange, capabilityKeywords } from '../../src/ctl/bits.ts';
 import { type NicModelInfo, ownPciIdentity } from '../../src/machine/nic_model.ts';
+import { IFCAP_NOMAP, IFCAP_TSO4, IFCAP_TSO6, IFCAP_TXCSUM } from '../../src/net/if_var.ts';
 
 const MODELS: NicModelInfo[] = [
   {
@@ -32,6 +34,10 @@ const MODELS: NicModelInfo[] = [
 ];
 
 const resolve = (raw: RawFlags): NicSettings => resolveNicOptions(raw, MODELS, ['port']);
+
+/** Capability changes in ifconfig's words, one for each bit. */
+const words = (caps: readonly CapabilityChange[]): string[] =>
+  caps.flatMap(({ bits, on }) => capabilityKeywords(bits).map((word) => `${on ? '' : '-'}${word}`));
 
 /** The one line that `raw` is refused with. */
 function refusal(raw: RawFlags): string {
@@ -132,10 +138,9 @@ describe('cli: NIC options', () => {
       mtu: 9000,
       nic: 'tn',
       caps: [
-        { name: 'nomap', on: false },
-        { name: 'tso4', on: false },
-        { name: 'tso6', on: false },
-        { name: 'txcsum', on: true },
+        { bits: IFCAP_NOMAP, on: false },
+        { bits: IFCAP_TSO4 | IFCAP_TSO6, on: false },
+        { bits: IFCAP_TXCSUM, on: true },
       ],
       mode: 'vnet',
       napi: 'thread',
@@ -357,12 +362,7 @@ describe('cli: NIC options', () => {
     expect(s.ports[0]).to.include({ tap: 'nic1', nic: 'tn', mode: 'vnet', mtu: 9000 });
     expect(s.ports[1]).to.include({ nic: 'plain', mode: 'wire', engine: 'ts', mtu: 1500 });
     expect(s.ports[2]).to.include({ mtu: 576, mac: '02:00:5e:00:53:09' });
-    expect(s.ports[2]!.caps.map(({ name, on }) => `${on ? '' : '-'}${name}`)).to.deep.equal([
-      '-nomap',
-      '-tso4',
-      '-tso6',
-      '-txcsum',
-    ]);
+    expect(words(s.ports[2]!.caps)).to.deep.equal(['-nomap', '-tso4', '-tso6', '-txcsum']);
     expect(s.nic.captures).to.deep.equal([
       { point: 'if', file: 'a.pcap' },
       { point: 'wire', file: 'c.pcap' },
@@ -421,7 +421,7 @@ describe('cli: --config', () => {
     );
     const s = resolve({ config, mtu: '1400', sysctl: ['kern.ipc.somaxconn=32'], port: '82' });
     expect(s.nic).to.include({ tap: 'em9', mtu: 1400, mac: '02:00:5e:00:53:01', hostAddr: null });
-    expect(s.nic.caps.map(({ name }) => name)).to.deep.equal(['nomap', 'txcsum']);
+    expect(words(s.nic.caps)).to.deep.equal(['-nomap', '-txcsum']);
     expect(s.nic.captures).to.deep.equal([{ point: 'wire', file: 'a.pcap' }]);
     expect(s.ports.map(({ tap, mtu }) => [tap, mtu])).to.deep.equal([
       ['nic1', 1400],

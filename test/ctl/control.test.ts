@@ -2,6 +2,7 @@ import { expect } from 'chai';
 import { machineSysctl, SysctlTree } from '../../src/kern/kern_sysctl.ts';
 import { vnet_alloc, type Vnet } from '../../src/kern/vnet.ts';
 import { ControlFailure, parseRequest, parseResponse } from '../../src/ctl/protocol.ts';
+import { readRequest } from '../../src/ctl/request.ts';
 import { formatSysctl, readSysctl, writeSysctl } from '../../src/ctl/sysctl.ts';
 import { SeededPrng } from '../../src/host/prng.ts';
 
@@ -56,6 +57,70 @@ describe('ctl: protocol', () => {
       ok: true,
       data: [],
     });
+  });
+});
+
+describe('ctl: requests', () => {
+  const read = (cmd: string, args: object = {}): ReturnType<typeof readRequest> =>
+    readRequest({ id: 1, cmd, args: args as Record<string, unknown> });
+
+  it('become typed ones', () => {
+    const cases: [string, object, object][] = [
+      ['info', {}, {}],
+      ['arp', {}, {}],
+      ['ifconfig', {}, { if: null, words: [] }],
+      ['ifconfig', { if: 'tn0', words: ['-nomap'] }, { if: 'tn0', words: ['-nomap'] }],
+      ['netstat', { report: 'an', all: true }, { report: 'an', all: true }],
+      ['netstat', { report: 'm' }, { report: 'm', all: false }],
+      ['sysctl', {}, { name: '', value: null }],
+      ['sysctl', { name: 'a.b', value: '1' }, { name: 'a.b', value: '1' }],
+      ['vmstat', { report: 'z' }, { report: 'z' }],
+      ['fault', { op: 'list' }, { op: 'list' }],
+      ['fault', { op: 'remove', id: 3 }, { op: 'remove', id: 3, if: null }],
+      ['fault', { op: 'remove', id: 'all', if: 'tn0' }, { op: 'remove', id: 'all', if: 'tn0' }],
+      [
+        'fault',
+        { op: 'add', kind: 'drop', rate: 0.5, match: 'icmp', program: [[6, 0, 0, 1]] },
+        {
+          op: 'add',
+          if: null,
+          kind: 'drop',
+          values: { rate: 0.5, match: 'icmp' },
+          program: [[6, 0, 0, 1]],
+        },
+      ],
+    ];
+    for (const [cmd, args, rest] of cases)
+      expect(read(cmd, args), cmd).to.deep.equal({ cmd, ...rest });
+  });
+
+  it('are refused for an argument of another type', () => {
+    const cases: [string, object, RegExp][] = [
+      ['nonesuch', {}, /^ENOSYS: no command "nonesuch"$/],
+      ['ifconfig', { if: 1 }, /^EINVAL: if: not a string$/],
+      ['ifconfig', { if: 'tn0', words: 'up' }, /^EINVAL: words: not a list of strings$/],
+      ['ifconfig', { if: 'tn0', words: [1] }, /^EINVAL: words: not a list of strings$/],
+      ['netstat', {}, /^EINVAL: netstat: no report \(none named\)$/],
+      ['netstat', { report: 'x' }, /^EINVAL: netstat: no report x$/],
+      ['vmstat', { report: 'i' }, /^EINVAL: vmstat: no report i$/],
+      ['sysctl', { name: [] }, /^EINVAL: name: not a string$/],
+      ['sysctl', { name: 'a.b', value: 1 }, /^EINVAL: value: not a string$/],
+      ['fault', {}, /^EINVAL: fault: no operation $/],
+      ['fault', { op: 'remove' }, /^EINVAL: : not an id, nor all$/],
+      ['fault', { op: 'remove', id: 'x' }, /^EINVAL: x: not an id, nor all$/],
+      ['fault', { op: 'remove', id: 1.5 }, /^EINVAL: 1\.5: not an id, nor all$/],
+      ['fault', { op: 'add', kind: 1 }, /^EINVAL: kind: not a string$/],
+      [
+        'fault',
+        { op: 'add', kind: 'drop', program: [[1]] },
+        /^EINVAL: program: not a BPF program$/,
+      ],
+    ];
+    for (const [cmd, args, message] of cases)
+      expect(
+        failure(() => read(cmd, args)),
+        cmd,
+      ).to.match(message);
   });
 });
 

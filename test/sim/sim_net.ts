@@ -7,7 +7,7 @@
 
 import { expect } from 'chai';
 import type { FaultSpec } from '../../src/fault/fault.ts';
-import { checkedProgram, faultSpec, faultTexts } from '../../src/fault/fault_spec.ts';
+import { checkedProgram, faultSpec, parseFault } from '../../src/fault/fault_spec.ts';
 import {
   type Direction,
   FaultStage,
@@ -226,8 +226,8 @@ function frameMbuf(bytes: Uint8Array): Mbuf | null {
 /** Parses faults from their texts; each gets its own seed. */
 export function simFaults(texts: readonly string[], prng: SeededPrng): FaultSpec[] {
   return texts.map((text) => {
-    const { kind, texts: options } = faultTexts(text);
-    const spec = faultSpec(kind, options, prng.next32(), () => NOT_ARP);
+    const { kind, values } = parseFault(text);
+    const spec = faultSpec(kind, values, prng.next32(), () => NOT_ARP);
     return { ...spec, match: NOT_ARP };
   });
 }
@@ -258,7 +258,7 @@ export class SimNet {
     this.#seeds = new SeededPrng(o.seed);
     for (const spec of simFaults(texts, this.#seeds)) this.stage.add(spec);
     // ARP frames are delayed too, so that no reply arrives within the call that sends the request.
-    this.stage.add(faultSpec('delay', { delay: '0.001' }, 0, () => NOT_ARP));
+    this.stage.add(faultSpec('delay', { delay: 0.001 }, 0, () => NOT_ARP));
     this.a = new SimPort(this, TX, ADDR_A, '02:00:00:00:00:01', o);
     this.b = new SimPort(this, RX, ADDR_B, '02:00:00:00:00:02', o);
   }

@@ -8,6 +8,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
+import { parseCapability } from '../../src/ctl/bits.ts';
 import { handleRequest } from '../../src/ctl/control.ts';
 import type { NetstatM } from '../../src/ctl/netstat_m.ts';
 import type { NetstatS } from '../../src/ctl/netstat_s.ts';
@@ -142,9 +143,11 @@ export class World {
     const options = this.#options;
     const wire = this.#pair?.a ?? link.a;
     const nic = new PluggedNic(this.machine, model, wire, mac, options.build ?? 'ts');
-    const caps = (options.caps ?? []).map((word) =>
-      word.startsWith('-') ? { name: word.slice(1), on: false } : { name: word, on: true },
-    );
+    const caps = (options.caps ?? []).map((word) => {
+      const change = parseCapability(word);
+      if (change === null) throw new Error(`${word}: no capability`);
+      return change;
+    });
     configureInterface(nic.ifp, {
       tap: 'sim',
       hostAddr: null,

@@ -1,8 +1,6 @@
 /** Filter expressions in the language of pcap-filter(7), compiled by tcpdump: it has libpcap. */
 
 import { spawnSync } from 'node:child_process';
-import { checkedProgram } from '../fault/fault_spec.ts';
-import type { BpfProgram } from '../sys/bpf_filter.ts';
 
 /** An empty capture of Ethernet frames: with a file tcpdump needs no interface and no privilege. */
 function emptyPcap(): Buffer {
@@ -33,9 +31,4 @@ export function compileFilterInsns(expression: string): number[][] {
     .split('\n')
     .slice(1)
     .map((line) => line.split(' ').map(Number));
-}
-
-/** The program of `expression`. Throws Error with one line. */
-export function compileFilter(expression: string): BpfProgram {
-  return checkedProgram(compileFilterInsns(expression));
 }

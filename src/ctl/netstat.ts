@@ -1,0 +1,49 @@
+/** The reports of netstat(1), by the letter of their option. */
+
+import type { Vnet } from '../kern/vnet.ts';
+import { icmpstat } from '../netinet/ip_icmp.ts';
+import { arpstat } from '../netinet/if_ether.ts';
+import { ipstat } from '../netinet/ip_var.ts';
+import { V_tcp } from '../netinet/tcp_var.ts';
+import { udpstat } from '../netinet/udp_var.ts';
+import { gatherInterfaces, type InterfaceInfo } from './ifconfig.ts';
+import { gatherNetstatAn, type SocketLine } from './netstat_an.ts';
+import { gatherNetstatM, type NetstatM } from './netstat_m.ts';
+import { gatherNetstatS, type NetstatS } from './netstat_s.ts';
+
+/** Reports of `netstat` and what they are. */
+export interface NetstatReports {
+  m: NetstatM;
+  an: SocketLine[];
+  i: InterfaceInfo[];
+  s: NetstatS;
+}
+
+function statistics(vnet: Vnet): NetstatS {
+  const { stat, states } = V_tcp(vnet);
+  return gatherNetstatS({
+    tcp: Object.assign({}, stat, { states }),
+    udp: udpstat(vnet),
+    ip: ipstat(vnet),
+    icmp: icmpstat(vnet),
+    arp: arpstat(vnet),
+  });
+}
+
+const gather: {
+  readonly [R in keyof NetstatReports]: (vnet: Vnet, all: boolean) => NetstatReports[R];
+} = {
+  m: gatherNetstatM,
+  an: gatherNetstatAn,
+  i: gatherInterfaces,
+  s: statistics,
+};
+
+/** Gathers a report. @param all of report `an`: the sockets that listen, too */
+export function gatherNetstat<R extends keyof NetstatReports>(
+  vnet: Vnet,
+  report: R,
+  all: boolean,
+): NetstatReports[R] {
+  return gather[report](vnet, all);
+}

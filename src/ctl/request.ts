@@ -1,0 +1,134 @@
+/**
+ * The requests of the control protocol as types. A line's JSON becomes one of them here, once, at the
+ * border of the socket; everything behind takes typed requests.
+ */
+
+import { FAULT_OPTIONS, type FaultValues } from '../fault/fault_spec.ts';
+import { ControlFailure, type ControlRequest } from './protocol.ts';
+
+export const NETSTAT_REPORTS = ['m', 'an', 'i', 's'] as const;
+export type NetstatReport = (typeof NETSTAT_REPORTS)[number];
+
+/** The values of `values` may be anything: `addFault` checks them. `program` is what `match` compiles to. */
+export interface AddFault {
+  readonly op: 'add';
+  /** The interface, such as tn0; null is the first one. */
+  readonly if: string | null;
+  readonly kind: string;
+  readonly values: FaultValues;
+  readonly program: readonly (readonly number[])[] | null;
+}
+
+export interface RemoveFault {
+  readonly op: 'remove';
+  readonly if: string | null;
+  readonly id: number | 'all';
+}
+
+/** What a client can ask for. */
+export type Request =
+  | { readonly cmd: 'info' }
+  | { readonly cmd: 'arp' }
+  /** `if` null: all interfaces. `words` are ifconfig(8)'s. */
+  | { readonly cmd: 'ifconfig'; readonly if: string | null; readonly words: readonly string[] }
+  /** `all`: the sockets that listen, too. */
+  | { readonly cmd: 'netstat'; readonly report: NetstatReport; readonly all: boolean }
+  /** `name` '' is the root; `value` null reads. */
+  | { readonly cmd: 'sysctl'; readonly name: string; readonly value: string | null }
+  | { readonly cmd: 'vmstat'; readonly report: 'z' }
+  | ({ readonly cmd: 'fault' } & (AddFault | RemoveFault | { readonly op: 'list' }));
+
+type Args = ControlRequest['args'];
+
+function fail(message: string): never {
+  throw new ControlFailure('EINVAL', message);
+}
+
+/** A string argument, null if it is not there. */
+function stringArg(args: Args, name: string): string | null {
+  const value = args[name];
+  if (value === undefined) return null;
+  return typeof value === 'string' ? value : fail(`${name}: not a string`);
+}
+
+/** A list of strings, empty if it is not there. */
+function stringsArg(args: Args, name: string): string[] {
+  const value = args[name] ?? [];
+  if (Array.isArray(value) && value.every((v) => typeof v === 'string')) return value;
+  return fail(`${name}: not a list of strings`);
+}
+
+function netstatOf(args: Args): Request {
+  const name = stringArg(args, 'report') ?? '(none named)';
+  const report = NETSTAT_REPORTS.find((one) => one === name);
+  if (report === undefined) return fail(`netstat: no report ${name}`);
+  return { cmd: 'netstat', report, all: args['all'] === true };
+}
+
+function vmstatOf(args: Args): Request {
+  const report = stringArg(args, 'report') ?? '(none named)';
+  return report === 'z' ? { cmd: 'vmstat', report } : fail(`vmstat: no report ${report}`);
+}
+
+function programOf({ program }: Args): AddFault['program'] {
+  if (program === undefined) return null;
+  const isWord = (n: unknown): boolean =>
+    Number.isInteger(n) && (n as number) >= 0 && (n as number) <= 0xffffffff;
+  const ok =
+    Array.isArray(program) &&
+    program.every((insn) => Array.isArray(insn) && insn.length === 4 && insn.every(isWord));
+  return ok ? (program as number[][]) : fail('program: not a BPF program');
+}
+
+function faultOf(args: Args): Request {
+  const op = stringArg(args, 'op') ?? '';
+  const on = stringArg(args, 'if');
+  switch (op) {
+    case 'list':
+      return { cmd: 'fault', op };
+    case 'remove': {
+      const { id = '' } = args;
+      if (id !== 'all' && !Number.isSafeInteger(id)) fail(`${String(id)}: not an id, nor all`);
+      return { cmd: 'fault', op, if: on, id: id as number | 'all' };
+    }
+    case 'add': {
+      const values: FaultValues = {};
+      for (const name of FAULT_OPTIONS) if (args[name] !== undefined) values[name] = args[name];
+      const kind = stringArg(args, 'kind') ?? '';
+      return { cmd: 'fault', op, if: on, kind, values, program: programOf(args) };
+    }
+    default:
+      return fail(`fault: no operation ${op}`);
+  }
+}
+
+const readers = new Map<string, (args: Args) => Request>([
+  ['info', () => ({ cmd: 'info' })],
+  ['arp', () => ({ cmd: 'arp' })],
+  [
+    'ifconfig',
+    (args) => ({
+      cmd: 'ifconfig',
+      if: stringArg(args, 'if'),
+      words: stringsArg(args, 'words'),
+    }),
+  ],
+  ['netstat', netstatOf],
+  [
+    'sysctl',
+    (args) => ({
+      cmd: 'sysctl',
+      name: stringArg(args, 'name') ?? '',
+      value: stringArg(args, 'value'),
+    }),
+  ],
+  ['vmstat', vmstatOf],
+  ['fault', faultOf],
+]);
+
+/** The request in a line. Throws ControlFailure: ENOSYS (no such command), EINVAL (an argument). */
+export function readRequest({ cmd, args }: ControlRequest): Request {
+  const read = readers.get(cmd);
+  if (read === undefined) throw new ControlFailure('ENOSYS', `no command ${JSON.stringify(cmd)}`);
+  return read(args);
+}

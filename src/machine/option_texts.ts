@@ -1,0 +1,41 @@
+/**
+ * The data that texts stand for, for whoever takes options as text. A text that stands for nothing is
+ * returned as it is: the check of the option refuses it and says what is needed.
+ */
+
+import { type FaultValues, parseFault } from '../fault/fault_spec.ts';
+import { OptionError } from './option_error.ts';
+
+const SCALE: Readonly<Record<string, number>> = { '': 1, K: 1024, M: 1024 ** 2, G: 1024 ** 3 };
+
+/** A decimal number without sign, point or exponent. */
+export function numberOf(text: string): number | string {
+  return /^\d+$/.test(text) ? Number(text) : text;
+}
+
+/** A size in bytes: `256M`, `64KiB`, `1048576`. */
+export function sizeOf(text: string): number | string {
+  const match = /^(\d+)([KMG]?)(?:i?B)?$/i.exec(text);
+  return match === null ? text : Number(match[1]) * SCALE[match[2]!.toUpperCase()]!;
+}
+
+/** An address, decimal or hexadecimal after `0x`. */
+export function addressOf(text: string): number | string {
+  return /^(0x[0-9a-f]+|\d+)$/i.test(text) ? Number(text) : text;
+}
+
+/** `wire`, or `wire@nic1` for the capture point of another NIC. */
+export function capturePointOf(text: string): { point: string; tap: string | null } {
+  const [point = '', tap = null] = text.split('@', 2);
+  return { point, tap };
+}
+
+/** `drop,rate=0.01,point=rx`. Throws OptionError without a path. */
+export function faultOf(text: string): FaultValues & { kind: string } {
+  try {
+    const { kind, values } = parseFault(text);
+    return { kind, ...values };
+  } catch (e) {
+    throw new OptionError({ path: [], problem: (e as Error).message });
+  }
+}

@@ -1,0 +1,437 @@
+/**
+ * The options of a stack: their type, their schema, their defaults, and what they mean together. The
+ * command line, a YAML file and the library each make a StackConfig; `checkOptions` is the only place
+ * that checks one.
+ */
+
+import { resolve } from 'node:path';
+import { z } from 'zod';
+import { capabilityKeywords, type CapabilityChange, parseCapability } from '../ctl/bits.ts';
+import { capturePoints } from '../sys/capture.ts';
+import type { BpfProgram } from '../sys/bpf_filter.ts';
+import type { FaultSpec } from '../fault/fault.ts';
+import {
+  checkedProgram,
+  FAULT_OPTIONS,
+  type FaultOptions,
+  faultSpec,
+  type FaultValues,
+} from '../fault/fault_spec.ts';
+import { compileFilterInsns } from '../host/pcap_filter.ts';
+import type { StackSettings } from './host_stack.ts';
+import type { NicOptions } from './nic.ts';
+import type { NicBuild, NicMode, NicModelInfo } from './nic_model.ts';
+import { checking, OptionError, type OptionIssue, type Spell, wrong } from './option_error.ts';
+import {
+  addr4,
+  anyText,
+  boolean,
+  cidr4,
+  cidr6,
+  inSubnet,
+  macAddr,
+  memorySize,
+  netnsName,
+  oneOf,
+  orNone,
+  physAddress,
+  portName,
+  sysctlPair,
+  tapName,
+  wholeNumber,
+} from './option_values.ts';
+
+/** FreeBSD's least MTU (IF_MINMTU), and a jumbo frame. */
+const MTU_MIN = 72;
+const MTU_MAX = 9000;
+/** Capture points that this version records at. */
+const POINTS_NOW: readonly string[] = ['if', 'wire'];
+
+/** A capture point and its file; `tap` names the NIC, null is the first one. */
+export interface CaptureConfig {
+  readonly point: string;
+  readonly tap: string | null;
+  readonly file: string;
+}
+
+/** One more NIC. What it leaves out is as the first NIC has it, where its model can. */
+export interface PortConfig {
+  readonly tap: string;
+  readonly nic?: string | undefined;
+  readonly mac?: string | undefined;
+  readonly mtu?: number | undefined;
+  readonly cap?: readonly string[] | undefined;
+}
+
+/** A stack's options as data. What is left out, or undefined, has its default. */
+export interface StackConfig {
+  readonly tap?: string | undefined;
+  readonly hostAddr?: string | null | undefined;
+  readonly hostAddr6?: string | null | undefined;
+  readonly addr?: string | undefined;
+  readonly addr6?: string | undefined;
+  readonly gateway?: string | null | undefined;
+  readonly mac?: string | undefined;
+  readonly mtu?: number | undefined;
+  readonly nic?: string | undefined;
+  readonly cap?: readonly string[] | undefined;
+  readonly mode?: NicMode | undefined;
+  readonly napi?: 'off' | 'thread' | undefined;
+  readonly engine?: NicBuild | undefined;
+  readonly driver?: 'native' | 'tuntap2' | undefined;
+  readonly netns?: string | undefined;
+  readonly ports?: readonly PortConfig[] | undefined;
+  readonly capture?: readonly CaptureConfig[] | undefined;
+  /** In this order. */
+  readonly sysctl?: readonly (readonly [string, string | number])[] | undefined;
+  readonly fault?: readonly (FaultOptions & { readonly kind: string })[] | undefined;
+  /** Bytes. */
+  readonly memory?: number | undefined;
+  readonly physBase?: number | undefined;
+  readonly iommu?: boolean | undefined;
+  readonly dmaCheck?: boolean | undefined;
+  readonly seed?: number | undefined;
+}
+
+/** What a stack is brought up with, all of it checked. */
+export interface CheckedOptions extends StackSettings {
+  /** What opens the TAP. With `tuntap2` the name in `nic` does not count: the kernel picks one. */
+  readonly driver: 'native' | 'tuntap2';
+  /** What works but may not be meant, or is not done as asked. */
+  readonly warnings: readonly OptionIssue[];
+}
+
+/** A schema from a check that throws OptionError; the issue travels in the zod issue's `params`. */
+function field<T>(check: (value: unknown) => T): z.ZodType<T> {
+  return z.unknown().transform((value, ctx): T => {
+    try {
+      return check(value);
+    } catch (e) {
+      if (!(e instanceof OptionError)) throw e;
+      ctx.addIssue({ code: 'custom', message: e.message, params: { issue: e.issue } });
+      return z.NEVER;
+    }
+  });
+}
+
+/** What zod says itself: `otherwise`, or which key is none of `shape`. */
+function objectError(otherwise: string, what: string, shape: object) {
+  return (issue: { code?: string | undefined; keys?: unknown }): string => {
+    if (issue.code !== 'unrecognized_keys') return otherwise;
+    const [key] = issue.keys as string[];
+    return `${key}: ${what}: ${Object.keys(shape).join(', ')}`;
+  };
+}
+
+function listOf<T>(item: z.ZodType<T>): z.ZodDefault<z.ZodArray<z.ZodType<T>>> {
+  return z.array(item, { error: 'a list is needed' }).default([]);
+}
+
+function capturePoint(value: unknown): string {
+  const point = anyText(value);
+  if (!(capturePoints as readonly string[]).includes(point))
+    wrong(point, 'no capture point', { remedy: `one of ${POINTS_NOW.join(', ')}` });
+  if (!POINTS_NOW.includes(point))
+    wrong(point, `this version captures only at ${POINTS_NOW.join(', ')}`);
+  return point;
+}
+
+function captureFile(value: unknown): string {
+  const file = anyText(value);
+  return file.endsWith('.pcap') ? file : wrong(file, 'this version writes only .pcap files');
+}
+
+function compileFilter(expression: string): BpfProgram {
+  return checkedProgram(compileFilterInsns(expression));
+}
+
+/** A fault from its kind and options, both in one object; its seed is the fault's number. */
+function faultOf(value: unknown, number: number): FaultSpec {
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    throw new OptionError({ path: [], problem: 'a list of faults is needed' });
+  const { kind, ...values } = value as FaultValues & { kind?: unknown };
+  const key = Object.keys(values).find((name) => !FAULT_OPTIONS.some((one) => one === name));
+  if (key !== undefined) wrong(key, 'no option of a fault', { remedy: FAULT_OPTIONS.join(', ') });
+  try {
+    return faultSpec(kind, values, number, compileFilter);
+  } catch (e) {
+    throw new OptionError({ path: [], problem: e instanceof Error ? e.message : String(e) });
+  }
+}
+
+const PORTS = 'a list of objects is needed, such as [{ tap: "nic1" }]';
+
+const portShape = {
+  tap: field(portName),
+  nic: field(anyText).optional(),
+  mac: field(macAddr).optional(),
+  mtu: field(wholeNumber(MTU_MIN, MTU_MAX)).optional(),
+  cap: listOf(field(anyText)),
+};
+
+const portSchema = z.strictObject(portShape, {
+  error: objectError(PORTS, 'not an option of a port', portShape),
+});
+
+const shape = {
+  tap: field(tapName).default('nic0'),
+  hostAddr: field(orNone(cidr4)).default('192.0.2.1/24'),
+  hostAddr6: field(orNone(cidr6)).default('2001:db8::1/64'),
+  addr: field(cidr4).default('192.0.2.2/24'),
+  addr6: field(cidr6).default('2001:db8::2/64'),
+  gateway: field(orNone(addr4)).optional(),
+  mac: field(macAddr).optional(),
+  mtu: field(wholeNumber(MTU_MIN, MTU_MAX)).default(1500),
+  nic: field(anyText).default('tn'),
+  cap: listOf(field(anyText)),
+  mode: field(oneOf('wire', 'vnet')).default('wire'),
+  napi: field(oneOf('off', 'thread')).default('off'),
+  engine: field(oneOf('native', 'ts')).optional(),
+  driver: field(oneOf('native', 'tuntap2')).default('native'),
+  netns: field(netnsName).optional(),
+  ports: listOf(portSchema),
+  capture: listOf(
+    z.strictObject({
+      point: field(capturePoint),
+      tap: field(orNone(anyText)),
+      file: field(captureFile),
+    }),
+  ),
+  sysctl: listOf(field(sysctlPair)),
+  // Checked last: a filter is compiled by another program.
+  fault: listOf(z.unknown()),
+  memory: field(memorySize).default(256 * 1024 * 1024),
+  physBase: field(physAddress).default(0),
+  iommu: field(boolean).default(false),
+  dmaCheck: field(boolean).default(false),
+  seed: field(wholeNumber(0, 0xffffffff)).optional(),
+};
+
+const schema = z.strictObject(shape, {
+  error: objectError('an object of options is needed', 'no option', shape),
+});
+
+type Options = z.output<typeof schema>;
+
+function parse(config: unknown): Options {
+  const result = schema.safeParse(config);
+  if (result.success) return result.data;
+  const [issue] = result.error.issues;
+  const path = issue!.path as (string | number)[];
+  const own = issue!.code === 'custom' ? issue.params?.['issue'] : undefined;
+  throw new OptionError({ problem: issue!.message, ...(own as object | undefined), path });
+}
+
+/** Which capabilities each of `words` switches, of those that the model has. */
+function capChanges(words: readonly string[], model: NicModelInfo): CapabilityChange[] {
+  const has = model.capabilities.reduce((bits, word) => bits | bitsOf(word), 0);
+  const all = capabilityKeywords(has).join(', ') || 'none';
+  return words.map((word, i) =>
+    checking([i], () => {
+      const change = parseCapability(word);
+      if (change === null)
+        return wrong(word, 'no capability', { remedy: `${model.name} has ${all}` });
+      const bits = change.bits & has;
+      if (bits === 0) wrong(word, `${model.name} lacks it`, { remedy: `it has ${all}` });
+      return { bits, on: change.on };
+    }),
+  );
+}
+
+function bitsOf(word: string): number {
+  return parseCapability(word)?.bits ?? 0;
+}
+
+const hostPart = (cidr: string): string => cidr.slice(0, cidr.indexOf('/'));
+
+/** The default route: what was asked for, else the host if it is on the same network. */
+function gatewayOf({ gateway, addr, hostAddr }: Options): string | null {
+  if (gateway === null) return null;
+  if (gateway !== undefined) {
+    if (!inSubnet(gateway, addr)) wrong(gateway, `not on the network of ${addr}`);
+    if (gateway === hostPart(addr)) wrong(gateway, "the emulated host's own address");
+    return gateway;
+  }
+  if (hostAddr === null) return null;
+  return inSubnet(hostPart(hostAddr), addr) ? hostPart(hostAddr) : null;
+}
+
+/** Throws OptionError for what tuntap2 cannot do. `config` says which options were given. */
+function checkTuntap2(config: StackConfig, { mode, napi, engine }: Options): void {
+  const conflict = (option: string, why: string): never => {
+    const problem = (spell: Spell): string => `conflicts with ${spell(option)}: ${why}`;
+    throw new OptionError({ path: ['driver'], problem });
+  };
+  if (config.tap !== undefined) conflict('tap', 'tuntap2 has no choice of a name');
+  if (config.netns !== undefined) conflict('netns', 'tuntap2 opens only in the current namespace');
+  if (config.ports !== undefined) conflict('ports', 'tuntap2 opens one interface');
+  if (mode === 'vnet') conflict('mode', 'tuntap2 has only wire');
+  if (napi === 'thread') conflict('napi', 'tuntap2 has only off');
+  if (engine === 'native') conflict('engine', 'tuntap2 has only ts');
+}
+
+/** Throws OptionError unless `word`, a mode or a build, is among what the model has. */
+function ofModel<T extends string>(word: T, model: NicModelInfo, has: readonly T[]): T {
+  return has.includes(word) ? word : wrong(word, `${model.name} has only ${has.join(', ')}`);
+}
+
+function mtuOf(mtu: number, model: NicModelInfo): number {
+  return mtu <= model.mtuMax ? mtu : wrong(mtu, `${model.name} takes up to ${model.mtuMax}`);
+}
+
+/**
+ * The build of the device: what was asked for, else the fastest there is. The native build needs a
+ * wire that is a descriptor, which tuntap2's is not.
+ */
+function engineOf(
+  { engine, driver, iommu, dmaCheck }: Options,
+  model: NicModelInfo,
+  warnings: OptionIssue[],
+): NicBuild {
+  const builds = model.builds.filter((build) => build === 'ts' || driver !== 'tuntap2');
+  const found = engine === undefined ? builds[0]! : ofModel(engine, model, builds);
+  if (found === 'ts' || !(iommu || dmaCheck)) return found;
+  warnings.push({
+    path: [iommu ? 'iommu' : 'dmaCheck'],
+    problem: (spell) => `the native build of the NIC cannot be watched: uses ${spell('engine')} ts`,
+  });
+  return 'ts';
+}
+
+function modelOf(name: string, models: readonly NicModelInfo[]): NicModelInfo {
+  const model = models.find((one) => one.name === name);
+  const names = models.map((one) => one.name).join(', ');
+  return model ?? wrong(name, 'no such model', { remedy: names });
+}
+
+/** The captures that name one of `taps`. */
+function capturesOf(
+  captures: readonly CaptureConfig[],
+  ...taps: readonly (string | null)[]
+): NicOptions['captures'] {
+  return captures
+    .filter(({ tap }) => taps.includes(tap))
+    .map(({ point, file }) => ({ point, file }));
+}
+
+/** Throws OptionError if two NICs are to be on one interface. */
+function checkTaps(nics: readonly NicOptions[]): void {
+  const taps = nics.map(({ tap }) => tap);
+  const twice = taps.find((tap, i) => taps.indexOf(tap) < i);
+  if (twice !== undefined) wrong(twice, 'two NICs on one interface');
+}
+
+/** Throws OptionError if a capture is of none of the NICs, or two go to one file. */
+function checkCaptures(captures: readonly CaptureConfig[], nics: readonly NicOptions[]): void {
+  const files = captures.map(({ file }) => resolve(file));
+  const twice = captures.find((_capture, i) => files.indexOf(files[i]!) < i);
+  if (twice !== undefined) wrong(twice.file, 'two captures in one file');
+  const taps = nics.map(({ tap }) => tap);
+  for (const { point, tap } of captures)
+    if (tap !== null && !taps.includes(tap))
+      wrong(`${point}@${tap}`, `no interface ${tap}`, { remedy: taps.join(', ') });
+}
+
+/** One more NIC: like the first where it says nothing else and its model can. */
+function portOf(
+  port: Options['ports'][number],
+  first: NicOptions,
+  { engine, iommu, dmaCheck, capture }: Options,
+  models: readonly NicModelInfo[],
+): NicOptions {
+  const { tap, mac, mtu } = port;
+  const model = checking(['nic'], () => modelOf(port.nic ?? 'tn', models));
+  // A machine whose devices are watched has them all in `ts`.
+  const build = iommu || dmaCheck ? 'ts' : engine;
+  return {
+    tap,
+    hostAddr: null,
+    hostAddr6: null,
+    addr: null,
+    gateway: null,
+    ...(mac === undefined ? {} : { mac }),
+    mtu:
+      mtu === undefined
+        ? Math.min(first.mtu, model.mtuMax)
+        : checking(['mtu'], () => mtuOf(mtu, model)),
+    nic: model.name,
+    caps: checking(['cap'], () => capChanges(port.cap, model)),
+    mode: model.modes.find((mode) => mode === first.mode) ?? model.modes[0]!,
+    napi: first.napi,
+    engine: model.builds.find((one) => one === build) ?? model.builds[0]!,
+    netns: first.netns,
+    captures: capturesOf(capture, tap),
+  };
+}
+
+/** What is odd about names and addresses, though it may be meant. */
+function warningsOf({ tap, addr, hostAddr }: Options): OptionIssue[] {
+  const warnings: OptionIssue[] = [];
+  if (tap.startsWith('tap'))
+    warnings.push({
+      path: [],
+      value: tap,
+      problem: 'some programs (tcpreplay) refuse interfaces named tap*',
+    });
+  const near =
+    hostAddr === null || (inSubnet(hostPart(addr), hostAddr) && inSubnet(hostPart(hostAddr), addr));
+  if (!near)
+    warnings.push({
+      path: [],
+      problem: `${addr} and ${hostAddr} are not on one network`,
+      remedy: 'there must be routes between them',
+    });
+  return warnings;
+}
+
+/** The first NIC, which has the addresses. */
+function nicOf(o: Options, model: NicModelInfo, warnings: OptionIssue[]): NicOptions {
+  return {
+    tap: o.tap,
+    hostAddr: o.hostAddr,
+    hostAddr6: o.hostAddr6,
+    addr: o.addr,
+    gateway: checking(['gateway'], () => gatewayOf(o)),
+    ...(o.mac === undefined ? {} : { mac: o.mac }),
+    mtu: checking(['mtu'], () => mtuOf(o.mtu, model)),
+    nic: o.nic,
+    caps: checking(['cap'], () => capChanges(o.cap, model)),
+    mode: checking(['mode'], () => ofModel(o.mode, model, model.modes)),
+    napi: o.napi,
+    engine: checking(['engine'], () => engineOf(o, model, warnings)),
+    netns: o.netns ?? null,
+    faults: o.fault.map((fault, i) => checking(['fault', i], () => faultOf(fault, i + 1))),
+    captures: capturesOf(o.capture, null, o.tap),
+  };
+}
+
+/**
+ * Checks a stack's options; `config` may hold anything that is not of its type. Throws OptionError for
+ * the first thing that is wrong.
+ */
+export function checkOptions(config: StackConfig, models: readonly NicModelInfo[]): CheckedOptions {
+  const o = parse(config);
+  const model = checking(['nic'], () => modelOf(o.nic, models));
+  if (o.driver === 'tuntap2') checkTuntap2(config, o);
+  if (o.hostAddr !== null && hostPart(o.hostAddr) === hostPart(o.addr))
+    checking(['addr'], () => wrong(hostPart(o.addr), 'the Linux side has that address'));
+  const warnings = warningsOf(o);
+  const nic = nicOf(o, model, warnings);
+  const ports = o.ports.map((port, i) =>
+    checking(['ports', i], () => portOf(port, nic, o, models)),
+  );
+  checking(['ports'], () => checkTaps([nic, ...ports]));
+  checking(['capture'], () => checkCaptures(o.capture, [nic, ...ports]));
+  return {
+    nic,
+    ports,
+    driver: o.driver,
+    memory: o.memory,
+    physBase: o.physBase,
+    iommu: o.iommu,
+    dmaCheck: o.dmaCheck,
+    seed: o.seed ?? null,
+    sysctl: o.sysctl,
+    warnings,
+  };
+}
