@@ -109,7 +109,10 @@ export interface NicControl<S> {
   capsync(sc: S): void;
 }
 
-/** SIOCSIFCAP; ifhwioctl has masked the request. Changes made before an error are kept, as in FreeBSD's drivers. */
+/**
+ * SIOCSIFCAP; the caller has masked `wanted` to if_capabilities. Changes made before an error are
+ * kept, as in FreeBSD's drivers.
+ */
 function setcap(ifp: Ifnet, wanted: number): Errno {
   const changed = wanted ^ ifp.if_capenable;
   // A capability that is not a transmit offload is toggled without further checks.
