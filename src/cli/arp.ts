@@ -1,4 +1,4 @@
-/** `arp -a`: who is where on the link, as a running instance knows it. */
+/** `arp -a`: prints the ARP table of a running instance. */
 
 import type { Command } from 'commander';
 import type { ArpLine } from '../ctl/arp.ts';

@@ -141,7 +141,7 @@ function tool(program: string, debian: string): Outcome {
     : { detail: found };
 }
 
-/** Only told: tapnic has its own faults and never asks for it. */
+/** Only reported: tapnic injects faults itself and does not need netem. */
 function netem(): Outcome {
   const lists = ['modules.builtin', 'modules.dep'].map((f) => join('/lib/modules', release(), f));
   const listed = lists.some((f) => existsSync(f) && readFileSync(f, 'utf8').includes('sch_netem'));

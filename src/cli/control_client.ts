@@ -1,4 +1,4 @@
-/** The client's end of the control socket: finding the instance, asking it, the shared options. */
+/** The client's end of the control socket: finds the instance, sends requests, adds the shared options. */
 
 import { connect } from 'node:net';
 import { join } from 'node:path';
@@ -20,7 +20,7 @@ export interface ClientOptions {
   json?: boolean;
 }
 
-/** Adds the options of a command that asks a running instance. */
+/** Adds the options of a command that sends requests to a running instance. */
 export function addClientOptions(command: Command): Command {
   return command
     .option('--control <path>', 'control socket of the instance')
@@ -29,7 +29,7 @@ export function addClientOptions(command: Command): Command {
     .option('--json', 'print JSON');
 }
 
-/** Whether an instance listens at `path`. Any other error than its absence is told by the caller. */
+/** Whether an instance listens at `path`. A socket that this user may not connect to counts. */
 export function isLive(path: string): Promise<boolean> {
   return new Promise((resolve) => {
     const socket = connect({ path });
@@ -49,13 +49,13 @@ async function livePaths(paths: readonly string[]): Promise<string[]> {
   return paths.filter((_path, i) => live[i]);
 }
 
-/** Says so if there are places that this user may not look into. */
+/** A remark if there are directories that this user may not read. */
 function hidden(): string {
   const dirs = closedDirs();
   return dirs.length === 0 ? '' : ` that this user may ask (${dirs.join(', ')}: EACCES)`;
 }
 
-/** The control socket meant by `options`. Throws CliError if it is not clear or there is none. */
+/** The control socket that `options` name. Throws CliError if no instance or several match. */
 export async function findInstance(options: ClientOptions): Promise<string> {
   if (options.control !== undefined) return options.control;
   if (options.tap !== undefined || options.netns !== undefined) {
@@ -110,7 +110,7 @@ export function request(path: string, cmd: string, args: object): Promise<unknow
   });
 }
 
-/** Finds the instance and asks it. The answer is taken to be what this version's instances send. */
+/** Sends a request to the instance that `options` name. Does not check the type of the answer's data. */
 export async function ask<T>(options: ClientOptions, cmd: string, args: object): Promise<T> {
   return (await request(await findInstance(options), cmd, args)) as T;
 }

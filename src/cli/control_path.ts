@@ -23,7 +23,7 @@ export function controlName(tap: string, netns: string | null): string {
   return `${netns === null ? '' : `${netns}.`}${tap}.sock`;
 }
 
-/** Makes `dir` if need be. Whether it can be used: nobody else may own or write it. */
+/** Makes `dir` if it is missing. True if this user owns it and no other user may write it. */
 function usable(dir: string): boolean {
   try {
     mkdirSync(dir, { recursive: true, mode: 0o700 });
@@ -35,7 +35,7 @@ function usable(dir: string): boolean {
   }
 }
 
-/** Where the instance of `tap` listens unless told otherwise. Throws CliError. */
+/** The control socket of the instance of `tap`, without --control. Throws CliError. */
 export function defaultControlPath(tap: string, netns: string | null): string {
   const dir = controlDirs().find(usable);
   if (dir === undefined)

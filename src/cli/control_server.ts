@@ -1,6 +1,6 @@
 /**
- * The instance's end of the control socket. A client can at worst lose its own connection: lines
- * and what waits to be sent are bounded, and anything that is no request is answered with an error.
+ * The instance's end of the control socket. A client can at worst lose its own connection: the length
+ * of lines and the queue of answers are bounded, and a line that is not a request gets an error.
  */
 
 import { linkSync, lstatSync, rmSync, unlinkSync } from 'node:fs';
@@ -51,7 +51,7 @@ export class ControlServer {
     rmSync(bound, { force: true }); // of a process that was killed here and had the same pid
     return new Promise((resolve, reject) => {
       this.#server.once('error', reject);
-      // The socket is bound before listen() returns, so nobody else sees the narrower mask.
+      // listen() binds the socket before it returns, so no other file gets the narrower mask.
       const umask = process.umask(0o177);
       try {
         this.#server.listen(bound, () => {
@@ -75,7 +75,7 @@ export class ControlServer {
     });
   }
 
-  /** From now on requests are carried out; before, they are told to come back. */
+  /** Carries requests out from now on; before, they are answered with EAGAIN. */
   setHandler(handler: ControlHandler): void {
     this.#handler = handler;
   }
@@ -88,7 +88,7 @@ export class ControlServer {
     for (const client of this.#clients) client.destroy();
   }
 
-  /** Not if another instance has put its own in the place. */
+  /** Removes the socket, but not one that another instance has put in its place. */
   #unlink(): void {
     try {
       if (lstatSync(this.path).ino === this.#inode) unlinkSync(this.path);
@@ -107,7 +107,7 @@ export class ControlServer {
       while (queue.length > 0) {
         const more = socket.write(`${JSON.stringify(this.#answer(queue.shift()!))}\n`);
         if (more) continue;
-        // It asks faster than it reads.
+        // The client sends faster than it reads.
         socket.pause();
         socket.once('drain', pump);
         return;

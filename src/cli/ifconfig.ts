@@ -41,8 +41,8 @@ async function ifconfig(words: string[], options: ClientOptions): Promise<void> 
   else if (one !== null && one.name !== name) print(`${one.name}\n`);
 }
 
-// A capability is switched off by a leading minus, so no short option may have a claim to it: the
-// words, -a, -l and -m included, are read here.
+// A leading minus switches a capability off, so commander must not read short options: parseWords
+// reads all words, -a, -l and -m included.
 export const ifconfigCommand: Command = addClientOptions(
   newCommand('ifconfig')
     .description('show and change interfaces: ifconfig [-a] [-l] [-m] [IF [WORD ...]]')

@@ -21,7 +21,7 @@ import type { NicSettings } from './nic_options.ts';
 
 export const models = nicModels;
 
-/** What runs on an instance: `close` ends it in peace, `destroy` whatever of it is left. */
+/** What runs on an instance: `close` ends it in order, `destroy` drops what is left. */
 export interface App {
   close(): void;
   destroy(): void;
@@ -46,7 +46,7 @@ export class Instance {
     this.#control = control;
   }
 
-  /** Brings everything up; what failed halfway is taken down again. Throws CliError, TapnicError. */
+  /** Brings everything up; on an error takes down what is up. Throws CliError, TapnicError. */
   static async open(settings: NicSettings, json: boolean): Promise<Instance> {
     const { warnings, driver } = settings;
     const log = makeLogger(json, 'info');
@@ -85,12 +85,12 @@ export class Instance {
     return this.#stack.vnet;
   }
 
-  /** Resolves when the interface is gone: nothing works any more, and nothing will. */
+  /** Resolves when the interface was deleted or moved away; the instance is of no use then. */
   get gone(): Promise<void> {
     return this.#stack.nic.gone;
   }
 
-  /** Takes `app` over: the stop ends it. From now on requests on the control socket are answered. */
+  /** Takes `app` over: the stop ends it. Carries out requests of the control socket from now on. */
   run(app: App): void {
     this.#app = app;
     const info = this.ready();

@@ -16,7 +16,7 @@ import { serveCommand } from './serve.ts';
 import { sysctlCommand } from './sysctl.ts';
 import { vmstatCommand } from './vmstat.ts';
 
-// The reader of our output may go: `tapnic netstat -an | head`.
+// Ignore EPIPE: the reader of our output may exit first, as in `tapnic netstat -an | head`.
 for (const stream of [process.stdout, process.stderr])
   stream.on('error', (e: NodeJS.ErrnoException) => {
     if (e.code !== 'EPIPE') throw e;

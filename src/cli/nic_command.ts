@@ -42,7 +42,7 @@ export function ownOption<T>(
 
 /** Brings an instance up, runs `job` on it, takes it down, and ends the process. */
 export async function runNicCommand(raw: RawFlags, job: NicJob): Promise<void> {
-  // Signals count from the beginning: a stop asked for while starting is carried out after it.
+  // Signals count from the beginning: one that arrives during the start stops the instance after it.
   const stopping = new AbortController();
   let signals = 0;
   const onSignal = (): void => {

@@ -1,4 +1,4 @@
-/** arp(8)'s listing: who is where on an interface's link. Left out: setting and deleting entries. */
+/** What arp(8) lists: the ARP table. Left out: setting and deleting entries. */
 
 import type { Vnet } from '../kern/vnet.ts';
 import { arpEntries } from '../netinet/if_ether.ts';
@@ -7,7 +7,7 @@ import { etherText, inetText } from './ifconfig.ts';
 /** A line of `arp -a --json`. */
 export interface ArpLine {
   addr: string;
-  /** Null while the address is being asked for. */
+  /** Null until the reply to the ARP request has arrived. */
   ether: string | null;
   if: string;
   /** Seconds until the entry expires; null for one that does not. */

@@ -140,14 +140,14 @@ export interface CapabilityChange {
   readonly on: boolean;
 }
 
-/** What `txcsum`, `-tso` and so on mean; null for a word that is none. */
+/** Parses `txcsum`, `-tso` and so on; null for a word that is not a capability. */
 export function parseCapability(word: string): CapabilityChange | null {
   const off = word.startsWith('-');
   const bits = keywords.get(off ? word.slice(1) : word);
   return bits === undefined ? null : { bits, on: !off };
 }
 
-/** The single-bit words for `bits`, in the order of the bits; one without a word is left out. */
+/** The single-bit words for `bits`, in the order of the bits; bits without a word are left out. */
 export function capabilityKeywords(bits: number): string[] {
   const words: string[] = [];
   for (const [bit] of CAP_NAMES) {

@@ -63,12 +63,12 @@ export interface InterfaceInfo {
   inet6: Inet6Line[];
   /** Besides `all`, which every interface is in. */
   groups: string[];
-  /** Null for what is no vlan(4) or no lagg(4). */
+  /** Null unless it is a vlan(4) or a lagg(4). */
   vlan: VlanInfo | null;
   lagg: LaggInfo | null;
   /** Null for an interface without media. */
   media: string | null;
-  /** Null while the driver does not know, and for an interface without media. */
+  /** Null until the driver reports a state, and for an interface without media. */
   status: 'active' | 'no carrier' | null;
   counters: Record<string, number>;
 }
@@ -107,7 +107,7 @@ function inetLine({ ia_addr, ia_subnetmask, ia_broadaddr }: InIfaddr): InetLine 
   };
 }
 
-/** What a driver says of its link when it is asked for its media. */
+/** The link state that ifconfig prints with the media. */
 function linkStatus(ifp: Ifnet): InterfaceInfo['status'] {
   if (ifp.if_media === '') return null;
   const state = ifp.if_link_state;

@@ -37,12 +37,12 @@ function check(error: Errno, call: string): void {
   fail(errnoName(error), `${call}: ${strerror(error)}`);
 }
 
-/** The address of a command line, and what is to become of it. */
+/** The address of a command line, and what to do with it. */
 interface AddrWords {
-  /** Null: whichever is the first. */
+  /** Null: the interface's first address. */
   addr: InAddr | null;
   prefixlen: number | null;
-  /** `set` takes the first address's place. */
+  /** `set` replaces the first address. */
   does: 'set' | 'alias' | 'delete';
 }
 
@@ -131,11 +131,11 @@ function laggPort(ifp: Ifnet, name: string, add: boolean): void {
   if (laggInfo(ifp) === null) fail('EOPNOTSUPP', `${call}: Operation not supported`);
   if (port === null) fail('ENXIO', `${call}: Device not configured`);
   if (!add) check(lagg_port_destroy(ifp, port), call);
-  // That a port is one already is no error: ifconfig lets a line be repeated.
+  // A port that is there already is not an error, so that a line can be repeated.
   else if (port.if_lagg?.laggIfp !== ifp) check(lagg_port_create(ifp, port), call);
 }
 
-/** Reads a word of vlan(4) or lagg(4); whether it was one. */
+/** Reads a word of vlan(4) or lagg(4). False if it is not one. */
 function readStacked(plan: Plan, word: string, words: Words): boolean {
   switch (word) {
     case 'vlan':
@@ -245,7 +245,7 @@ function readPlan(list: readonly string[]): Plan {
   return plan;
 }
 
-/** The kinds that have no address of their own to change follow another interface's. */
+/** Sets the link-level address. A vlan(4) and a lagg(4)'s port take theirs from another interface. */
 function setEther(ifp: Ifnet, lladdr: Uint8Array): void {
   const call = 'ioctl (SIOCSIFLLADDR)';
   if (ifp.if_inet === null || vlanInfo(ifp) !== null || ifp.if_lagg !== null)
@@ -293,7 +293,7 @@ function setAddress(ifp: Ifnet, { addr, prefixlen, does }: AddrWords): void {
 }
 
 /**
- * Carries `ifconfig NAME WORDS...` out and tells what the interface is like then; null if it is gone.
+ * Carries out `ifconfig NAME WORDS...` and returns the interface as it is then; null after `destroy`.
  * Throws ControlFailure with what ifconfig would print: nothing was changed if a word was bad, else
  * what was done before the failing word stays done.
  * @see ifconfig(8)

@@ -11,7 +11,7 @@ import { payloadBytesRead, payloadReasons } from '../vm/payload.ts';
 import { sfstatBufs } from '../vm/sf_buf.ts';
 import { vmPageCounts } from '../vm/vm_page.ts';
 
-/** Items or bytes in use, free at hand, and the sum. */
+/** Items or bytes in use, cached, and the sum. */
 export interface Usage {
   current: number;
   cache: number;

@@ -23,7 +23,7 @@ export interface ControlError {
   readonly message: string;
 }
 
-/** `id` is null if the request's could not be told. */
+/** `id` is null if the request has no readable id. */
 export type ControlResponse =
   | { readonly id: number | null; readonly ok: true; readonly data: unknown }
   | { readonly id: number | null; readonly ok: false; readonly err: ControlError };
@@ -50,7 +50,7 @@ function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-/** Reads a request line. Throws ControlFailure (EINVAL) for whatever else it is. */
+/** Reads a request line. Throws ControlFailure (EINVAL) for anything else. */
 export function parseRequest(line: string): ControlRequest {
   let value: unknown;
   try {
@@ -68,7 +68,7 @@ export function parseRequest(line: string): ControlRequest {
   return { id, cmd, args: args ?? {} };
 }
 
-/** Reads an answer line. Throws ControlFailure (EPROTO): the other end is something else. */
+/** Reads an answer line. Throws ControlFailure (EPROTO) for anything else. */
 export function parseResponse(line: string): ControlResponse {
   const bad = new ControlFailure('EPROTO', 'the answer is not one of a tapnic instance');
   let value: unknown;

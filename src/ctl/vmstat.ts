@@ -35,7 +35,7 @@ export function gatherZones(): ZoneLine[] {
 
 const HEAD = 'ITEM                   SIZE  LIMIT     USED     FREE      REQ FAIL SLEEP';
 
-/** As FreeBSD prints it; nobody ever sleeps for an item here. */
+/** As FreeBSD prints it. SLEEP is always 0: allocations here do not wait. */
 export function formatZones(zones: readonly ZoneLine[]): string {
   const cell = (n: number, width: number): string => String(n).padStart(width);
   const rows = zones.map((z) =>

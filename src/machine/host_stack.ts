@@ -37,7 +37,7 @@ export interface StackSettings {
   readonly sysctl: readonly (readonly [string, string])[];
 }
 
-/** A sysctl that cannot be set so: a mistake in the settings. */
+/** A sysctl in the settings that cannot be set to its value. */
 export class SysctlSettingError extends TapnicError {
   /** What is wrong, without the code. */
   readonly detail: string;
@@ -56,7 +56,7 @@ export interface StackUsers {
   reset(): void;
 }
 
-/** What came of the options. */
+/** A running stack, as the options made it. */
 export interface StackInfo {
   readonly tap: string;
   /** False if the interface was there before. */
@@ -115,7 +115,7 @@ export class HostStack {
         'createStack',
         'a stack is open in this thread: close it first, or use a worker for another one',
       );
-    // They end in the memory and the books of the machine that asked for them.
+    // Pending reads still write to the memory of the last machine.
     if (readsPending() > 0)
       throw new TapnicError('EBUSY', 'createStack', 'reads of the last stack are still under way');
     const { nic: options, memory, physBase, iommu, dmaCheck, seed, sysctl } = settings;
@@ -173,7 +173,7 @@ export class HostStack {
     };
   }
 
-  /** What was asked for on any NIC and could not be had, one line each. */
+  /** Options of any NIC that could not be applied, one line each. */
   get warnings(): string[] {
     return [this.nic, ...this.ports].flatMap(({ warnings }) => warnings);
   }

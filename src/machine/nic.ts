@@ -94,16 +94,16 @@ export function configureInterface(ifp: Ifnet, options: NicOptions): void {
   }
 }
 
-/** A wire to an interface of this host, and what is to be told about it. */
+/** A wire to an interface of this host, with what users see of it. */
 export interface HostWire extends Wire {
   /** Linux's name. */
   readonly name: string;
   /** False if the interface was there before. */
   readonly created: boolean;
   readonly napi: 'off' | 'thread';
-  /** What was asked for and could not be had, one line each. */
+  /** Options that could not be applied, one line each. */
   readonly warnings: readonly string[];
-  /** To be set by who wants to hear, once, that the interface is gone for good. */
+  /** Set by the owner; called once, when the interface was deleted or moved away. */
   onGone?: (() => void) | null;
 }
 
@@ -122,9 +122,9 @@ export class Nic {
   readonly addr: string | null;
   /** The emulated host has no IPv6 yet. */
   readonly addr6: string | null = null;
-  /** What was asked for and could not be had. */
+  /** Options that could not be applied, one line each. */
   readonly warnings: readonly string[];
-  /** Resolves when the interface is gone for good: somebody deleted it or moved it away. */
+  /** Resolves when the interface was deleted or moved away. */
   readonly gone: Promise<void>;
   readonly #wire: HostWire;
   readonly #faults: NicFaults;

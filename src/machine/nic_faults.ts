@@ -1,7 +1,7 @@
 /**
  * The faults of one NIC: their stage on its wire, with the machine's time and memory. The `ts` build
- * of a device is plugged into the stage from the start; the `native` one, which wants a descriptor, is
- * led there when the first fault comes.
+ * of a device is plugged into the stage from the start; the `native` one, which needs a descriptor, is
+ * rewired to the stage when the first fault is added.
  */
 
 import { FaultStage } from '../fault/fault_stage.ts';
@@ -60,7 +60,7 @@ export class NicFaults {
     return this.#front;
   }
 
-  /** The device is on the wire itself, until there are faults. */
+  /** The native device, which stays on the wire until the first fault. */
   follow(device: NativeTnDevice): void {
     this.#device = device;
   }
@@ -74,7 +74,7 @@ export class NicFaults {
     return { off: first * PAGE_SIZE, bytes: FRAME_PAGES * PAGE_SIZE };
   }
 
-  /** Gets what it needs now, while an error still has somebody to hear it. Throws TapnicError (ENOMEM, EMFILE). */
+  /** Allocates all that a fault needs, so that adding one cannot fail. Throws TapnicError (ENOMEM, EMFILE). */
   prepare(): void {
     this.#scratch ??= this.#alloc(1);
     if (this.#device === null || this.#detour !== null) return;
@@ -85,7 +85,7 @@ export class NicFaults {
     this.#detour = detour;
   }
 
-  /** Lets go of everything, when the NIC is unplugged. */
+  /** Releases everything, when the NIC is unplugged. */
   close(): void {
     this.#front?.close();
     this.#detour?.close();

@@ -1,6 +1,6 @@
 /**
- * The data that texts stand for, for whoever takes options as text. A text that stands for nothing is
- * returned as it is: the check of the option refuses it and says what is needed.
+ * Parsers of option texts, for fronts that take texts. A text that cannot be parsed is returned as it
+ * is: the check of the option refuses it with the message for that option.
  */
 
 import { type FaultValues, parseFault } from '../fault/fault_spec.ts';

@@ -62,7 +62,7 @@ export function anyText(value: unknown): string {
   return typeof given === 'string' ? given : wrong(given, 'not a text');
 }
 
-/** What `check` makes of the value; null stands for none. */
+/** Null, or the value as `check` returns it. */
 export function orNone<T>(check: (value: unknown) => T): (value: unknown) => T | null {
   return (value) => (value === null ? null : check(value));
 }

@@ -97,7 +97,7 @@ export interface StackConfig {
 export interface CheckedOptions extends StackSettings {
   /** What opens the TAP. With `tuntap2` the name in `nic` does not count: the kernel picks one. */
   readonly driver: 'native' | 'tuntap2';
-  /** What works but may not be meant, or is not done as asked. */
+  /** Options that work but may be a mistake, or that could not be applied. */
   readonly warnings: readonly OptionIssue[];
 }
 
@@ -114,7 +114,7 @@ function field<T>(check: (value: unknown) => T): z.ZodType<T> {
   });
 }
 
-/** What zod says itself: `otherwise`, or which key is none of `shape`. */
+/** The messages of zod's own issues: `otherwise`, or the key that `shape` lacks. */
 function objectError(otherwise: string, what: string, shape: object) {
   return (issue: { code?: string | undefined; keys?: unknown }): string => {
     if (issue.code !== 'unrecognized_keys') return otherwise;
@@ -244,7 +244,7 @@ function bitsOf(word: string): number {
 
 const hostPart = (cidr: string): string => cidr.slice(0, cidr.indexOf('/'));
 
-/** The default route: what was asked for, else the host if it is on the same network. */
+/** The default route: the one given, else the host if it is on the same network. */
 function gatewayOf({ gateway, addr, hostAddr }: Options): string | null {
   if (gateway === null) return null;
   if (gateway !== undefined) {
@@ -280,7 +280,7 @@ function mtuOf(mtu: number, model: NicModelInfo): number {
 }
 
 /**
- * The build of the device: what was asked for, else the fastest there is. The native build needs a
+ * The build of the device: the one given, else the fastest. The native build needs a
  * wire that is a descriptor, which tuntap2's is not.
  */
 function engineOf(
@@ -314,14 +314,14 @@ function capturesOf(
     .map(({ point, file }) => ({ point, file }));
 }
 
-/** Throws OptionError if two NICs are to be on one interface. */
+/** Throws OptionError if two NICs have the same interface. */
 function checkTaps(nics: readonly NicOptions[]): void {
   const taps = nics.map(({ tap }) => tap);
   const twice = taps.find((tap, i) => taps.indexOf(tap) < i);
   if (twice !== undefined) wrong(twice, 'two NICs on one interface');
 }
 
-/** Throws OptionError if a capture is of none of the NICs, or two go to one file. */
+/** Throws OptionError if a capture names an unknown NIC, or two have one file. */
 function checkCaptures(captures: readonly CaptureConfig[], nics: readonly NicOptions[]): void {
   const files = captures.map(({ file }) => resolve(file));
   const twice = captures.find((_capture, i) => files.indexOf(files[i]!) < i);
@@ -364,7 +364,7 @@ function portOf(
   };
 }
 
-/** What is odd about names and addresses, though it may be meant. */
+/** Warnings about names and addresses that are allowed but unusual. */
 function warningsOf({ tap, addr, hostAddr }: Options): OptionIssue[] {
   const warnings: OptionIssue[] = [];
   if (tap.startsWith('tap'))

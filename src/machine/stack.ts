@@ -118,7 +118,7 @@ export class Stack {
   /** Listens to 'close': one function for all sockets, because each `once` takes 300 bytes. */
   readonly #untrack: (this: TcpSocket) => void;
   #closing: Promise<Leaked> | null = null;
-  /** What was asked for and could not be had, one line each. */
+  /** Options that could not be applied, one line each. */
   readonly warnings: readonly string[];
 
   /** For `createStack`. */
@@ -249,7 +249,7 @@ export class Stack {
     await this.close();
   }
 
-  /** What kept a capture from being whole; null if nothing did. To be asked after `close`. */
+  /** Why a capture is incomplete; null if all are complete. Call it after `close`. */
   captureProblem(): string | null {
     return this.#host.captureProblem();
   }

@@ -78,7 +78,7 @@ describe('api: createStack', () => {
     }
   });
 
-  it('is a host that Linux pings, and says what it is', async () => {
+  it('answers pings of Linux, and describes itself in info', async () => {
     const s = await open({ mac: '02:00:5e:00:53:42', mtu: 1400, seed: 7, hostAddr6: null });
     expect(s.info).to.deep.include({
       tap: 'nic0',
@@ -190,7 +190,7 @@ describe('api: createStack', () => {
     expect(s.netstat('i').map(({ name }) => name)).to.include('tn0');
   });
 
-  it('is one at a time, and opens again after close', async () => {
+  it('allows one stack at a time, and another after close', async () => {
     for (let i = 0; i < 3; i++) {
       const s = await open();
       const e = await rejection(createStack({ tap: 'nic1', netns: ns.name }));
@@ -212,7 +212,7 @@ describe('api: createStack', () => {
       socket.on('error', () => undefined);
       socket.write('hello\n');
     }).listen(7);
-    // One that goes when it sees our FIN, and one that keeps its half open.
+    // One closes when it receives our FIN; the other keeps its half open.
     const polite = ns.run('socat', ['-u', 'TCP:192.0.2.2:7', 'STDOUT']);
     const deaf = ns.run('bash', [
       '-c',
@@ -232,7 +232,7 @@ describe('api: createStack', () => {
     expect(signal ?? status, 'a reset').to.be.oneOf([9, 'SIGPIPE']);
   });
 
-  it('takes an option that is wrong for a mistake, and makes nothing', async () => {
+  it('refuses a wrong option, and creates nothing', async () => {
     const bad: [object, RegExp][] = [
       [{ addr: '192.0.2.2' }, /^createStack: EINVAL: addr: 192\.0\.2\.2: not an IPv4 address with/],
       [{ hostAddr: 'x' }, /: hostAddr: x: /],
@@ -275,7 +275,7 @@ describe('api: createStack', () => {
     expect(ns.exec('ip', ['-br', 'link']).trim().split('\n')).to.have.lengthOf(1);
   });
 
-  it('makes a wire bad and good again', async () => {
+  it('adds faults to a wire and removes them', async () => {
     const s = await open({ engine: 'ts', fault: ['drop,nth=1000000'] });
     const { id } = s.addFault('drop', { point: 'rx', match: 'icmp', rate: 1 });
     expect((await ns.run('ping', ['-c1', '-W1', '192.0.2.2'])).status).to.equal(1);
@@ -299,7 +299,7 @@ describe('api: createStack', () => {
     expect(s.faults()).to.deep.equal([]);
   });
 
-  it('refuses what is no address, no port, no bytes and no file, by an errno', async () => {
+  it('refuses a wrong address, port, buffer or file with an errno', async () => {
     const s = await open();
     const wrong = undefined as never;
     for (const [port, host] of [
@@ -388,10 +388,10 @@ describe('api: createStack', () => {
     }
   });
 
-  it('needs nothing of the command line', async () => {
+  it('loads no module of the command line', async () => {
     const dir = mkdtempSync(join(tmpdir(), 'tapnic-api-'));
     try {
-      // A hook that notes every module that is resolved, in a file: hooks have a thread of their own.
+      // A hook writes the URL of every module to a file, because hooks run in another thread.
       const list = join(dir, 'modules');
       const hooks = `import { appendFileSync } from 'node:fs';
         export async function resolve(specifier, context, next) {

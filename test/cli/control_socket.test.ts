@@ -58,7 +58,7 @@ describe('cli: control socket', () => {
     return server;
   }
 
-  it('answers requests, in order, and is gone after close', async () => {
+  it('answers requests in order, and removes the socket on close', async () => {
     const server = await open();
     expect(await request(path, 'x', { a: [1] })).to.deep.equal({ a: [1] });
     const two = await exchange(path, '{"id":1,"cmd":"x"}\n{"id":2,"cmd":"x"}\n');
@@ -74,7 +74,7 @@ describe('cli: control socket', () => {
     expect(await rejection(request(path, 'x', {}))).to.match(/no instance listens there/);
   });
 
-  it('answers what is no request with an error, and goes on', async () => {
+  it('answers a line that is not a request with an error, and keeps the connection', async () => {
     await open();
     const got = await exchange(path, 'GET / HTTP/1.1\n\n{"id":7,"cmd":"x"}\n\xff\xfe\n');
     const answers = got
@@ -85,7 +85,7 @@ describe('cli: control socket', () => {
     expect(answers[0].err.code).to.equal('EINVAL');
   });
 
-  it('ends a connection whose line is too long, and no other', async () => {
+  it('ends only the connection whose line is too long', async () => {
     await open();
     const got = await exchange(path, 'x'.repeat(REQUEST_MAX + 1));
     expect(JSON.parse(got).err.code).to.equal('EMSGSIZE');
@@ -93,7 +93,7 @@ describe('cli: control socket', () => {
     expect(JSON.parse(await exchange(path, fits)).ok).to.equal(true);
   });
 
-  it('outlives a client that asks without reading, and one that throws', async () => {
+  it('survives a client that does not read, and a handler that throws', async () => {
     const server = await open();
     let answered = 0;
     server.setHandler((req) => {
@@ -116,7 +116,7 @@ describe('cli: control socket', () => {
     rude.destroy();
   });
 
-  it('tells early clients that the instance is starting', async () => {
+  it('answers early clients with EAGAIN', async () => {
     servers.push(await openControlServer(path));
     expect(await rejection(request(path, 'x', {}))).to.equal('starting: try again');
   });
@@ -151,13 +151,13 @@ describe('cli: control socket', () => {
     }
   });
 
-  it('never removes a file that is no socket', async () => {
+  it('does not remove a file that is not a socket', async () => {
     writeFileSync(path, 'precious');
     expect(await rejection(openControlServer(path))).to.match(/EADDRINUSE: a file of that name/);
     expect(existsSync(path)).to.equal(true);
   });
 
-  it('leaves the socket of the one that took its place', async () => {
+  it('does not remove the socket of an instance that took its place', async () => {
     const first = await open();
     rmSync(path);
     await open();
@@ -180,7 +180,7 @@ describe('cli: control socket', () => {
     expect(await ask({ control: path }, 'x', { c: 1 })).to.deep.equal({ c: 1 });
   });
 
-  it('knows where sockets are and how long a path may be', () => {
+  it('computes the path of a socket and limits its length', () => {
     expect(controlName('nic0', null)).to.equal('nic0.sock');
     expect(defaultControlPath('nic0', 'blue')).to.equal(join(dir, 'blue.nic0.sock'));
     expect(() => checkedPath('x'.repeat(108))).to.throw(CliError, /longer than 107 bytes/);
@@ -196,7 +196,7 @@ describe('cli: lines', () => {
     expect(lines.push(Buffer.from('\n'))).to.deep.equal(['f']);
   });
 
-  it('takes a line of the maximum and none above, ended or not', () => {
+  it('accepts a line of the maximum length and refuses a longer one, ended or not', () => {
     expect(new LineSplitter(5).push(Buffer.from('12345\n'))).to.deep.equal(['12345']);
     expect(new LineSplitter(5).push(Buffer.from('123456\n'))).to.equal(null);
     expect(new LineSplitter(5).push(Buffer.from('123456'))).to.equal(null);

@@ -94,7 +94,7 @@ describe('cli: tapnic', function () {
     expect(complaint(2, 'serve', dir, '--config', config)).to.equal(
       `${config}:2:1: unknown key "bogus"`,
     );
-    // A command's own option, too, is told by its place.
+    // An error in a command's own option names its place in the file.
     writeFileSync(config, 'mtu: 1500\nport: 99999\n');
     expect(complaint(2, 'serve', dir, '--config', config)).to.match(/c\.yaml:2:7: 99999: a whole/);
     expect(complaint(2, 'serve', dir, '--config', join(dir, 'none'))).to.match(
@@ -110,7 +110,7 @@ describe('cli: tapnic', function () {
     expect(complaint(1, 'serve', file)).to.match(/ENOTDIR: not a directory/);
   });
 
-  it('ends with 1 when there is no instance to ask', () => {
+  it('ends with 1 when no instance runs', () => {
     for (const args of [['netstat', '-an'], ['ifconfig'], ['sysctl', '-a'], ['arp', '-a']])
       expect(complaint(1, ...args)).to.match(/^no running instance: start one/);
     expect(complaint(1, 'netstat', '-m', '--control', join(dir, 'x.sock'))).to.match(

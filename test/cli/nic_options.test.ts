@@ -173,7 +173,7 @@ describe('cli: NIC options', () => {
     });
   });
 
-  it('knows what tuntap2 cannot do, and that it means the ts build', () => {
+  it('refuses what tuntap2 cannot do, and selects the ts build with it', () => {
     const { nic, driver } = resolve({ driver: 'tuntap2', mtu: '9000' });
     expect([driver, nic.engine, nic.mode, nic.mtu]).to.deep.equal(['tuntap2', 'ts', 'wire', 9000]);
     expect(resolve({ driver: 'tuntap2', engine: 'ts' }).nic.engine).to.equal('ts');
@@ -331,7 +331,7 @@ describe('cli: NIC options', () => {
     );
   });
 
-  it('takes the ts build where DMA is to be watched, and says so', () => {
+  it('selects the ts build to watch DMA, with a warning', () => {
     for (const raw of [{ iommu: true }, { dmaCheck: true }, { iommu: true, engine: 'native' }]) {
       const { nic, warnings } = resolve(raw);
       expect(nic.engine).to.equal('ts');
@@ -344,7 +344,7 @@ describe('cli: NIC options', () => {
     expect(resolve({ iommu: false }).nic.engine).to.equal('native');
   });
 
-  it('takes more NICs: like the first where they say nothing else and the model can', () => {
+  it('takes more NICs, which default to the options of the first', () => {
     const s = resolve({
       mode: 'vnet',
       mtu: '9000',
@@ -427,7 +427,7 @@ describe('cli: --config', () => {
       ['nic1', 1400],
       ['nic2', 576],
     ]);
-    // Later ones are written later, so the command line's value is the one that stays.
+    // The command line's values are written last, so they stay.
     expect(s.sysctl).to.deep.equal([
       ['kern.ipc.mb_use_ext_pgs', '0'],
       ['kern.ipc.somaxconn', '64'],
@@ -439,7 +439,7 @@ describe('cli: --config', () => {
     });
   });
 
-  it('tells line and column of what is wrong', () => {
+  it('names line and column of an error', () => {
     const at = (text: string): string => refusal({ config: file(text) }).replace(dir, 'D');
     expect(at('mtu: 1500\n  \ntapp: x\n')).to.equal('D/c.yaml:3:1: unknown key "tapp"');
     expect(at('hostAddr: x\n')).to.equal(
@@ -454,7 +454,7 @@ describe('cli: --config', () => {
     expect(at('mtu: 0x600\n')).to.match(/^D\/c\.yaml:1:6: 0x600: a whole number/);
   });
 
-  it('says that a file is missing, and takes an empty one', () => {
+  it('reports a missing file, and accepts an empty one', () => {
     expect(refusal({ config: join(dir, 'none.yaml') })).to.match(
       /none\.yaml: ENOENT: no such file or directory$/,
     );

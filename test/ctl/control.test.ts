@@ -23,7 +23,7 @@ describe('ctl: protocol', () => {
     expect(parseRequest('{"id":1,"cmd":"x","args":{"a":"b"}}').args).to.deep.equal({ a: 'b' });
   });
 
-  it('refuses everything else, whatever it is', () => {
+  it('refuses a line that is not a request', () => {
     for (const line of [
       '',
       'x',
@@ -64,7 +64,7 @@ describe('ctl: requests', () => {
   const read = (cmd: string, args: object = {}): ReturnType<typeof readRequest> =>
     readRequest({ id: 1, cmd, args: args as Record<string, unknown> });
 
-  it('become typed ones', () => {
+  it('are read into typed requests', () => {
     const cases: [string, object, object][] = [
       ['info', {}, {}],
       ['arp', {}, {}],
@@ -94,7 +94,7 @@ describe('ctl: requests', () => {
       expect(read(cmd, args), cmd).to.deep.equal({ cmd, ...rest });
   });
 
-  it('are refused for an argument of another type', () => {
+  it('are refused if an argument has the wrong type', () => {
     const cases: [string, object, RegExp][] = [
       ['nonesuch', {}, /^ENOSYS: no command "nonesuch"$/],
       ['ifconfig', { if: 1 }, /^EINVAL: if: not a string$/],
@@ -184,7 +184,7 @@ describe('ctl: sysctl', () => {
     expect(value).to.equal(7);
   });
 
-  it('says why a write failed, in the words of sysctl(8)', () => {
+  it('reports a failed write in the words of sysctl(8)', () => {
     expect(failure(() => writeSysctl(vnet, 'kern.ipc.x', '1'))).to.equal(
       "ENOENT: unknown oid 'kern.ipc.x'",
     );

@@ -160,7 +160,7 @@ describe('ctl: an interface gathered', () => {
     return ifp;
   }
 
-  it('tells flags, addresses and counters', () => {
+  it('has flags, addresses and counters', () => {
     const info = gatherInterface(ethernet(26));
     expect(info).to.include({ name: 'tn0', flags: 0x8843, ether: '02:00:5e:00:53:01' });
     expect(info).to.include({ status: 'active', media: 'Ethernet autoselect' });
@@ -170,7 +170,7 @@ describe('ctl: an interface gathered', () => {
     expect(info.counters).to.include({ oqdrops: 3, ipackets: 0 });
   });
 
-  it('tells every prefix length', () => {
+  it('has the prefix length of every mask', () => {
     for (const prefix of [0, 1, 8, 24, 31, 32]) {
       const [inet] = gatherInterface(ethernet(prefix)).inet;
       expect(inet?.prefixlen, inet?.netmask).to.equal(prefix);
