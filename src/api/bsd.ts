@@ -21,7 +21,6 @@ import {
   type Errno,
   EWOULDBLOCK,
 } from '../sys/errno.ts';
-import { passEnter, passLeave } from '../sys/pass.ts';
 import { inAddr, port as portOf } from '../sys/types.ts';
 import {
   type Kevent,
@@ -46,7 +45,7 @@ import {
   SOCK_STREAM,
 } from '../kern/protosw.ts';
 import { intBytes, Sockopt, SOPT_GET, SOPT_SET, view } from '../kern/sockopt.ts';
-import { soReceivedFrom } from '../kern/uipc_dgram.ts';
+import { ReceivedFrom, soReceivedFrom } from '../kern/uipc_dgram.ts';
 import { ioResult, soRecv, soRecvDgram, soSend, soSendDgram } from '../kern/sys_generic.ts';
 import { sbavail, type Sockbuf } from '../kern/uipc_sockbuf.ts';
 import { sogetopt, sosetopt } from '../kern/uipc_sockopt.ts';
@@ -325,13 +324,17 @@ export class Bsd {
 
   /** Bytes put into `buf`; 0 at the end of data; -EWOULDBLOCK. @see recv(2) */
   recv(s: number, buf: Uint8Array, flags = 0): number {
+    return this.#recv(s, buf, flags, soReceivedFrom);
+  }
+
+  #recv(s: number, buf: Uint8Array, flags: number, from: ReceivedFrom): number {
     const so = this.socketOf(s);
     if (so === null) return -EBADF;
     if (!(buf instanceof Uint8Array)) return -EFAULT;
     const error =
       so.so_type === SOCK_STREAM
         ? soRecv(so, buf, 0, buf.length, flags)
-        : soRecvDgram(so, buf, 0, buf.length, flags);
+        : soRecvDgram(so, buf, 0, buf.length, flags, from);
     return error !== 0 ? -error : ioResult.n;
   }
 
@@ -340,11 +343,12 @@ export class Bsd {
    * `buf`. @see recvfrom(2), recvmsg(2)
    */
   recvfrom(s: number, buf: Uint8Array, flags = 0): Received {
-    const n = this.recv(s, buf, flags);
-    if (n < 0 || this.socketOf(s)!.so_type === SOCK_STREAM) return { n, flags: 0, from: null };
-    const { addr, port, len } = soReceivedFrom;
-    const from = { address: inet_ntoa(addr), port };
-    return { n, flags: len > buf.length ? MSG_TRUNC : 0, from };
+    const sender = new ReceivedFrom();
+    const stream = this.socketOf(s)?.so_type === SOCK_STREAM;
+    const n = this.#recv(s, buf, flags, sender);
+    if (n < 0 || stream) return { n, flags: 0, from: null };
+    const from = { address: inet_ntoa(sender.addr), port: sender.port };
+    return { n, flags: sender.len > buf.length ? MSG_TRUNC : 0, from };
   }
 
   /** Waits for data; with MSG_WAITALL until `buf` is full, the data ends or something urgent is next. */
@@ -400,9 +404,7 @@ export class Bsd {
     const timer = new Callout({
       run(): void {
         limit.late = true;
-        passEnter();
         for (const w of so.so_snd.sb_waiters.splice(0)) w.run();
-        passLeave();
       },
     });
     callout_reset(timer, so.so_linger * 1e9);

@@ -9,7 +9,7 @@ import type { Task } from '../sys/clock.ts';
 import { EADDRINUSE, EBADF, EINVAL, errnoError, type Errno, EWOULDBLOCK } from '../sys/errno.ts';
 import { AF_INET, IPPROTO_IP, IPPROTO_UDP, SOCK_DGRAM } from '../kern/protosw.ts';
 import { ioResult, soRecvDgram, soSendDgram } from '../kern/sys_generic.ts';
-import { soReceivedFrom } from '../kern/uipc_dgram.ts';
+import { ReceivedFrom } from '../kern/uipc_dgram.ts';
 import {
   SO_BROADCAST,
   SO_RCV,
@@ -18,6 +18,7 @@ import {
   soclose,
   soconnect,
   socreate,
+  sodisconnect,
   soreserve,
   type Socket,
   soResult,
@@ -27,6 +28,7 @@ import { soSetInt } from '../kern/uipc_sockopt.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { inet_ntoa } from '../netinet/in.ts';
 import { IP_DONTFRAG, IP_TTL } from '../netinet/ip_ctloutput.ts';
+import { inPass, passUpcall, type Upcall } from '../sys/pass.ts';
 import { localSockaddr, sockaddr } from './address.ts';
 
 const DATAGRAM_MAX = 65535;
@@ -60,7 +62,9 @@ export interface DgramInfo {
 export class DgramSocket extends EventEmitter {
   #so: Socket | null;
   readonly #onReadable: Task = { run: () => this.#readable() };
+  readonly #rest: Upcall = { upcall: () => this.#readable() };
   readonly #buf = Buffer.allocUnsafe(DATAGRAM_MAX);
+  readonly #from = new ReceivedFrom();
 
   /** Throws TapnicError (ENOBUFS, EINVAL). */
   constructor(vnet: Vnet, options: DgramSocketOptions = {}) {
@@ -121,7 +125,7 @@ export class DgramSocket extends EventEmitter {
   /** Ends the association; the local port stays. Throws TapnicError ENOTCONN. */
   disconnect(): this {
     const so = this.#open('disconnect');
-    check(so.so_proto.pr_disconnect(so), 'disconnect');
+    check(sodisconnect(so), 'disconnect');
     return this;
   }
 
@@ -149,17 +153,28 @@ export class DgramSocket extends EventEmitter {
 
   #readable(): void {
     while (this.#so !== null) {
-      const error = soRecvDgram(this.#so, this.#buf, 0, DATAGRAM_MAX);
+      const error = soRecvDgram(this.#so, this.#buf, 0, DATAGRAM_MAX, 0, this.#from);
       if (error === EWOULDBLOCK) return;
       if (error !== 0) {
-        this.emit('error', errnoError(error, 'recvmsg'));
+        try {
+          this.emit('error', errnoError(error, 'recvmsg'));
+        } catch (e) {
+          inPass(passUpcall, this.#rest);
+          throw e;
+        }
         continue;
       }
       const { n: size } = ioResult;
-      const { addr, port } = soReceivedFrom;
+      const { addr, port } = this.#from;
       const from: DgramInfo = { address: inet_ntoa(addr), family: 'IPv4', port, size };
       // A copy: the listener may keep it.
-      this.emit('message', Buffer.from(this.#buf.subarray(0, size)), from);
+      const data = Buffer.from(this.#buf.subarray(0, size));
+      try {
+        this.emit('message', data, from);
+      } catch (e) {
+        inPass(passUpcall, this.#rest);
+        throw e;
+      }
     }
   }
 

@@ -7,7 +7,7 @@ import { EventEmitter } from 'node:events';
 import type { Task } from '../sys/clock.ts';
 import { EADDRNOTAVAIL, EBADF, EINVAL, errnoError, EWOULDBLOCK } from '../sys/errno.ts';
 import { AF_INET, IPPROTO_ICMP, IPPROTO_IP, type Sockaddr, SOCK_RAW } from '../kern/protosw.ts';
-import { soReceivedFrom } from '../kern/uipc_dgram.ts';
+import { ReceivedFrom } from '../kern/uipc_dgram.ts';
 import { ioResult, soRecvDgram, soSendDgram } from '../kern/sys_generic.ts';
 import {
   SO_BROADCAST,
@@ -23,6 +23,7 @@ import { soSetInt } from '../kern/uipc_sockopt.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { inet_ntoa, parseInAddr } from '../netinet/in.ts';
 import { IP_DONTFRAG, IP_TTL } from '../netinet/ip_ctloutput.ts';
+import { inPass, passUpcall, type Upcall } from '../sys/pass.ts';
 import { inAddr, port } from '../sys/types.ts';
 
 /** The largest IP packet, and room for a few of them. */
@@ -40,7 +41,9 @@ export interface RawSocketOptions {
 export class RawSocket extends EventEmitter {
   #so: Socket | null;
   readonly #onReadable: Task = { run: () => this.#readable() };
+  readonly #rest: Upcall = { upcall: () => this.#readable() };
   readonly #buf = Buffer.allocUnsafe(PACKET_MAX);
+  readonly #from = new ReceivedFrom();
 
   /** Throws TapnicError (ENOBUFS, EINVAL). */
   constructor(vnet: Vnet, options: RawSocketOptions = {}) {
@@ -74,15 +77,21 @@ export class RawSocket extends EventEmitter {
 
   #readable(): void {
     while (this.#so !== null) {
-      const error = soRecvDgram(this.#so, this.#buf, 0, PACKET_MAX);
+      const error = soRecvDgram(this.#so, this.#buf, 0, PACKET_MAX, 0, this.#from);
       if (error === EWOULDBLOCK) return;
       if (error !== 0) {
         this.emit('error', errnoError(error, 'recvmsg'));
         return;
       }
-      const from = inet_ntoa(soReceivedFrom.addr);
+      const from = inet_ntoa(this.#from.addr);
       // A copy: the listener may keep it.
-      this.emit('message', Buffer.from(this.#buf.subarray(0, ioResult.n)), from);
+      const packet = Buffer.from(this.#buf.subarray(0, ioResult.n));
+      try {
+        this.emit('message', packet, from);
+      } catch (e) {
+        inPass(passUpcall, this.#rest);
+        throw e;
+      }
     }
   }
 

@@ -17,6 +17,7 @@ import {
 } from '../kern/uipc_socket.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { inet_ntoa } from '../netinet/in.ts';
+import { inPass, passUpcall, type Upcall } from '../sys/pass.ts';
 import { localSockaddr, sockaddr } from './address.ts';
 import { TcpSocket } from './socket.ts';
 
@@ -37,6 +38,7 @@ export class TcpServer extends EventEmitter {
   readonly #vnet: Vnet;
   #so: Socket | null = null;
   readonly #onAccept: Task = { run: () => this.#accept() };
+  readonly #rest: Upcall = { upcall: () => this.#accept() };
 
   constructor(vnet: Vnet) {
     super();
@@ -84,9 +86,16 @@ export class TcpServer extends EventEmitter {
   #accept(): void {
     while (this.#so !== null) {
       const error = soaccept(this.#so);
-      if (error === 0) this.emit('connection', new TcpSocket(soResult.so!));
       // One that is over before it was accepted is nothing to report; the next may be well.
-      else if (error !== ECONNABORTED) return;
+      if (error === ECONNABORTED) continue;
+      if (error !== 0) return;
+      const socket = new TcpSocket(soResult.so!);
+      try {
+        this.emit('connection', socket);
+      } catch (e) {
+        inPass(passUpcall, this.#rest);
+        throw e;
+      }
     }
   }
 

@@ -7,7 +7,7 @@
 import { Duplex } from 'node:stream';
 import type { Task } from '../sys/clock.ts';
 import { EINVAL, EPIPE, EWOULDBLOCK, errnoError, type Errno, TapnicError } from '../sys/errno.ts';
-import { passEnter, passLeave } from '../sys/pass.ts';
+import { inPass, passUpcall, type Upcall } from '../sys/pass.ts';
 import { File } from '../kern/kern_descrip.ts';
 import { sendfile, type SfHdtr } from '../kern/kern_sendfile.ts';
 import { Callout, callout_reset, callout_stop } from '../kern/kern_timeout.ts';
@@ -65,6 +65,7 @@ export class TcpSocket extends Duplex {
   #local: Sockaddr | null = null;
   #peer: Sockaddr | null = null;
   readonly #onReadable: Task = { run: () => this.#readable() };
+  readonly #rest: Upcall = { upcall: () => this.#readMore() };
   readonly #onWritable: Task = { run: () => this.#writable() };
   #wantRead = false;
   #ended = false;
@@ -177,8 +178,21 @@ export class TcpSocket extends Duplex {
       }
       this.bytesRead += ioResult.n;
       this.#active();
-      if (!this.push(buf.subarray(0, ioResult.n))) return;
+      const data = buf.subarray(0, ioResult.n);
+      let wanted = false;
+      try {
+        wanted = this.push(data);
+      } catch (e) {
+        inPass(passUpcall, this.#rest);
+        throw e;
+      }
+      if (!wanted) return;
     }
+  }
+
+  /** A listener threw while there may have been more to read. */
+  #readMore(): void {
+    if (!this.destroyed) this._read();
   }
 
   override _write(chunk: Uint8Array, _encoding: BufferEncoding, done: WriteDone): void {
@@ -193,7 +207,7 @@ export class TcpSocket extends Duplex {
     const so = this.#so;
     const chunk = this.#chunk;
     if (chunk === null || so === null || this.connecting || this.#pumping) return;
-    // Sending can wake us up again before it returns: the loop goes on then, not a second one.
+    // Upcalls run before soWrite returns, ours among them: the loop goes on then, not a second one.
     this.#pumping = true;
     let error: Errno = 0;
     while (error === 0 && this.#so !== null && this.#chunkOff < chunk.length) {
@@ -275,7 +289,6 @@ export class TcpSocket extends Duplex {
           else fail(error, sbytes);
         },
       };
-      passEnter();
       const error = sendfile(
         file,
         so,
@@ -286,7 +299,6 @@ export class TcpSocket extends Duplex {
         false,
         listener,
       );
-      passLeave();
       if (error !== 0) {
         this.#sendfiles--;
         fail(error, 0);
@@ -301,7 +313,8 @@ export class TcpSocket extends Duplex {
     if (ms === 0) {
       if (this.#timer !== null) callout_stop(this.#timer);
     } else {
-      this.#timer ??= new Callout({ run: () => this.#idle() });
+      const idle: Upcall = { upcall: () => this.#idle() };
+      this.#timer ??= new Callout({ run: () => passUpcall(idle) });
       this.#active();
     }
     return this;
@@ -313,6 +326,7 @@ export class TcpSocket extends Duplex {
   }
 
   #idle(): void {
+    if (this.destroyed || this.#timeoutMs === 0) return;
     // A transfer that waits for the peer is not idle: TCP's own timers judge that.
     if (this.#sendfiles > 0) this.#active();
     else this.emit('timeout');

@@ -5,7 +5,7 @@
  */
 
 import type { Clock, Task } from '../sys/clock.ts';
-import { passEnter, passLeave } from '../sys/pass.ts';
+import { inPass, runTask } from '../sys/pass.ts';
 import type { IntrLine } from './device.ts';
 
 /** One line from one device to one driver. */
@@ -43,12 +43,7 @@ export class IntrVector implements IntrLine, Task {
       return;
     }
     this.delivered++;
-    passEnter();
-    try {
-      handler.run();
-    } finally {
-      passLeave();
-    }
+    inPass(runTask, handler);
   }
 }
 

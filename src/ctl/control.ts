@@ -5,6 +5,7 @@
  */
 
 import type { Vnet } from '../kern/vnet.ts';
+import { inPass } from '../sys/pass.ts';
 import { gatherArp } from './arp.ts';
 import { addFault, type FaultPlace, listFaults, removeFault } from './fault.ts';
 import { gatherInterfaces } from './ifconfig.ts';
@@ -62,7 +63,7 @@ function runRequest({ vnet, info, faults = [] }: ControlTarget, req: Request): u
 /** Carries out a request of the socket. Never throws for what a request can contain. */
 export function handleRequest(target: ControlTarget, req: ControlRequest): ControlResponse {
   try {
-    return okResponse(req.id, runRequest(target, readRequest(req)));
+    return okResponse(req.id, inPass(runRequest, target, readRequest(req)));
   } catch (e) {
     if (e instanceof ControlFailure) return errResponse(req.id, e.code, e.message);
     throw e;

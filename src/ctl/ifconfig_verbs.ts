@@ -6,7 +6,7 @@
  */
 
 import { type Errno, errnoName } from '../sys/errno.ts';
-import { passEnter, passLeave } from '../sys/pass.ts';
+import { inPass } from '../sys/pass.ts';
 import type { InAddr } from '../sys/types.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { if_setlladdr, ifhwioctl, ifSwitchCapabilities, ifunit } from '../net/if.ts';
@@ -303,25 +303,23 @@ export function runIfconfig(
   name: string,
   words: readonly string[],
 ): InterfaceInfo | null {
-  const plan = readPlan(words);
-  passEnter();
-  try {
-    if (plan.create) {
-      const ifp = create(vnet, name, plan);
-      carryOut(ifp, plan);
-      return gatherInterface(ifp);
-    }
-    const ifp = findInterface(vnet, name);
-    if (plan.destroy) {
-      check(if_clone_destroy(ifp), 'SIOCIFDESTROY');
-      return null;
-    }
-    setVlan(ifp, plan);
+  return inPass(runInPass, vnet, name, readPlan(words));
+}
+
+function runInPass(vnet: Vnet, name: string, plan: Plan): InterfaceInfo | null {
+  if (plan.create) {
+    const ifp = create(vnet, name, plan);
     carryOut(ifp, plan);
     return gatherInterface(ifp);
-  } finally {
-    passLeave();
   }
+  const ifp = findInterface(vnet, name);
+  if (plan.destroy) {
+    check(if_clone_destroy(ifp), 'SIOCIFDESTROY');
+    return null;
+  }
+  setVlan(ifp, plan);
+  carryOut(ifp, plan);
+  return gatherInterface(ifp);
 }
 
 function carryOut(ifp: Ifnet, { steps, address }: Plan): void {

@@ -7,7 +7,7 @@
 
 import { EINVAL, ENOENT, type Errno } from '../sys/errno.ts';
 import type { Task } from '../sys/clock.ts';
-import { passDefer } from '../sys/pass.ts';
+import { inPass, passUpcall, type Upcall } from '../sys/pass.ts';
 import { PR_CONNREQUIRED } from './protosw.ts';
 import {
   sbavail,
@@ -80,16 +80,16 @@ export class Knote implements Task {
 }
 
 /** @see kqueue(2) */
-export class Kqueue implements Task {
+export class Kqueue implements Upcall {
   readonly knotes = new Map<number, Knote>();
   active: Knote[] = [];
-  /** Runs at the end of a pass in which something may have become ready. */
+  /** Runs after a pass in which something may have become ready. */
   kq_upcall: Task | null = null;
   /** Whoever waits in kevent; all are woken, once. */
   readonly kq_waiters: Task[] = [];
   wakePending = false;
 
-  run(): void {
+  upcall(): void {
     this.wakePending = false;
     for (let n = this.kq_waiters.length; n > 0; n--) this.kq_waiters.shift()?.run();
     this.kq_upcall?.run();
@@ -116,7 +116,7 @@ function activate(kn: Knote): void {
 function wake(kq: Kqueue): void {
   if (kq.wakePending) return;
   kq.wakePending = true;
-  passDefer(kq);
+  passUpcall(kq);
 }
 
 /** @see sys/kern/uipc_socket.c */
@@ -180,6 +180,10 @@ function drop(kn: Knote): void {
  * @see sys/kern/kern_event.c
  */
 export function kqueue_register(kq: Kqueue, kev: Kevent, so: Socket): Errno {
+  return inPass(registerInPass, kq, kev, so);
+}
+
+function registerInPass(kq: Kqueue, kev: Kevent, so: Socket): Errno {
   const { ident, filter, flags } = kev;
   if (filter !== EVFILT_READ && filter !== EVFILT_WRITE && filter !== EVFILT_EMPTY) return EINVAL;
   let kn = kq.knotes.get(key(ident, filter));
@@ -247,6 +251,10 @@ export function knote_fdclose(kq: Kqueue, ident: number): void {
 
 /** The kqueue is closed: whoever waits for it is woken, a last time. @see sys/kern/kern_event.c */
 export function kqueue_close(kq: Kqueue): void {
+  inPass(closeInPass, kq);
+}
+
+function closeInPass(kq: Kqueue): void {
   for (const kn of kq.knotes.values()) drop(kn);
   kq.active = [];
   kq.kq_upcall = null;

@@ -17,7 +17,14 @@ import {
   EWOULDBLOCK,
 } from '../sys/errno.ts';
 import { KASSERT } from '../sys/kassert.ts';
-import { passDefer, passEnter, passLeave } from '../sys/pass.ts';
+import {
+  inPass,
+  passDefer,
+  passUpcall,
+  recordEnter,
+  recordLeave,
+  type Upcall,
+} from '../sys/pass.ts';
 import { FileStat } from '../sys/pager.ts';
 import { count, R_SF_TRUNCATED } from '../sys/reason.ts';
 import { PAGE_MASK, PAGE_SIZE } from '../vm/arena.ts';
@@ -61,7 +68,7 @@ export interface SfHdtr {
   trailers: Uint8Array[];
 }
 
-/** Hears of the end of a call, once. */
+/** Called at the end of a call, once, as an upcall: after the pass, with no pass open. */
 export interface SendfileListener {
   /** @param sbytes header, file and trailer bytes accepted into the socket buffer */
   sendfileDone(error: Errno, sbytes: number): void;
@@ -73,7 +80,7 @@ const st = new FileStat();
 type Phase = 'lock' | 'file' | 'trailers' | 'sync' | 'done';
 
 /** A sendfile call under way. */
-export class SendfileCall implements Task {
+export class SendfileCall implements Task, Upcall {
   readonly #so: Socket;
   readonly #file: File;
   readonly #object: VmObject;
@@ -127,12 +134,7 @@ export class SendfileCall implements Task {
 
   /** Goes on with the call as far as it can without waiting. */
   run(): void {
-    passEnter();
-    try {
-      while (this.#advance());
-    } finally {
-      passLeave(); // a listener may throw
-    }
+    while (this.#advance());
   }
 
   /** Goes through one phase; false if the call has to wait or is done. */
@@ -207,11 +209,13 @@ export class SendfileCall implements Task {
     sendfileLive.calls--;
     fdrop(this.#file);
     vm_object_deallocate(this.#object);
-    try {
-      this.#listener.sendfileDone(this.#error, this.#sbytes);
-    } finally {
-      sorele(this.#so);
-    }
+    sorele(this.#so);
+    passUpcall(this);
+  }
+
+  /** The program's turn. */
+  upcall(): void {
+    this.#listener.sendfileDone(this.#error, this.#sbytes);
   }
 
   /** Waits for the send buffer; always true. */
@@ -289,6 +293,15 @@ export class SendfileCall implements Task {
 
   /** Sends `hdrlen` header bytes and `bytes` of the file, or fewer; true if it has to wait. */
   #sendPages(hdrlen: number, bytes: number): boolean {
+    recordEnter(round);
+    try {
+      return this.#sendRound(hdrlen, bytes);
+    } finally {
+      recordLeave(round);
+    }
+  }
+
+  #sendRound(hdrlen: number, bytes: number): boolean {
     bytes = Math.min(bytes, ROUND_PAGES_MAX * PAGE_SIZE - (this.#off & PAGE_MASK));
     let npages = sendfilePages(this.#off, bytes);
     const wanted = npages;
@@ -366,16 +379,12 @@ export class SendfileCall implements Task {
 
   /** Gives up: whatever the call waits for, it ends with `error`. For a stack that is going down. */
   cancel(error: Errno): void {
-    if (this.#phase === 'done') return;
-    passEnter();
-    try {
-      this.#cancel(error);
-    } finally {
-      passLeave();
-    }
+    inPass(cancelInPass, this, error);
   }
 
-  #cancel(error: Errno): void {
+  /** `cancel` inside its pass. */
+  end(error: Errno): void {
+    if (this.#phase === 'done') return;
     const waiters = this.#so.so_snd.sb_waiters;
     const i = waiters.indexOf(this);
     if (i >= 0) waiters.splice(i, 1);
@@ -393,6 +402,10 @@ export class SendfileCall implements Task {
     }
     this.#finish();
   }
+}
+
+function cancelInPass(call: SendfileCall, error: Errno): void {
+  call.end(error);
 }
 
 function remaining(offset: number, nbytes: number, size: number, off: number): number {
@@ -429,8 +442,8 @@ export const sendfileResult: { call: SendfileCall | null } = { call: null };
 
 /**
  * Sends `nbytes` of `file` (0: to its end, wherever that will be) from byte `offset`, headers in
- * front and trailers behind. Returns 0 and tells `listener` once, maybe before it returns; or an
- * errno, and tells nobody: EBADF (closed, or not open for reading), EINVAL (not a regular file, not a
+ * front and trailers behind. Returns 0 and calls `listener` once, after the pass: before it returns if
+ * it opened the pass itself and the call is done by then. Or returns an errno, without a call: EBADF (closed, or not open for reading), EINVAL (not a regular file, not a
  * stream, negative offset, more than 1024 headers or trailers), EFAULT (they are no bytes), ENOTCONN
  * (it listens), or what fstat says. `nonblocking`: end with EAGAIN instead of waiting for the socket.
  * What the listener hears: EPIPE, ENOTCONN, EAGAIN, EBUSY, ENOBUFS, EIO, the socket's error, or that
@@ -447,6 +460,23 @@ export function sendfile(
   nonblocking: boolean,
   listener: SendfileListener,
 ): Errno {
+  const call = inPass(startInPass, file, so, offset, nbytes, hdtr, flags, nonblocking, listener);
+  if (typeof call === 'number') return call;
+  sendfileResult.call = call;
+  return 0;
+}
+
+/** `sendfile` inside its pass: the call, or an errno. */
+function startInPass(
+  file: File,
+  so: Socket,
+  offset: number,
+  nbytes: number,
+  hdtr: SfHdtr | null,
+  flags: number,
+  nonblocking: boolean,
+  listener: SendfileListener,
+): SendfileCall | Errno {
   if (offset < 0 || nbytes < 0) return EINVAL;
   let error = hdtr === null ? 0 : checkUio(hdtr.headers) || checkUio(hdtr.trailers);
   if (error !== 0) return error;
@@ -471,7 +501,6 @@ export function sendfile(
     nonblocking,
     listener,
   );
-  sendfileResult.call = call;
   call.run();
-  return 0;
+  return call;
 }

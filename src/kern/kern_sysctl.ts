@@ -6,6 +6,7 @@
 
 import { EINVAL, EISDIR, ENOENT, EPERM, type Errno } from '../sys/errno.ts';
 import { KASSERT } from '../sys/kassert.ts';
+import { inPass } from '../sys/pass.ts';
 
 export type SysctlType = 'int' | 'bool' | 'string' | 'counters';
 export type SysctlValue = number | string | number[];
@@ -138,12 +139,12 @@ export class SysctlTree {
   write(name: string, text: string): Errno {
     const oid = this.#oids.get(name);
     if (oid === undefined) return this.list(name).length > 0 ? EISDIR : ENOENT;
-    if (oid.setText !== undefined) return oid.setText(text);
+    if (oid.setText !== undefined) return inPass(oid.setText, text);
     if (oid.set === null) return EPERM;
     if (!/^-?(0x[0-9a-f]+|\d+)$/i.test(text)) return EINVAL;
     const v = text.startsWith('-') ? -Number(text.slice(1)) : Number(text);
     if (!Number.isSafeInteger(v) || v < oid.min || v > oid.max) return EINVAL;
-    return oid.set(v);
+    return inPass(oid.set, v);
   }
 }
 

@@ -6,7 +6,7 @@
 
 import type { Clock, Task } from '../sys/clock.ts';
 import { KASSERT } from '../sys/kassert.ts';
-import { passEnter, passLeave } from '../sys/pass.ts';
+import { inPass, passClock } from '../sys/pass.ts';
 
 let clock: Clock | null = null;
 let heap: Callout[] = [];
@@ -21,7 +21,7 @@ export class Callout {
   seq = 0;
   /** Place in the heap; -1 while not pending. */
   pos = -1;
-  /** Runs when due, inside a pass of its own. */
+  /** Runs when due, inside a pass. */
   readonly c_func: Task;
 
   constructor(c_func: Task) {
@@ -72,28 +72,28 @@ function remove(c: Callout): void {
 
 const alarm: Task = {
   run(): void {
-    const now = clock!.nowNs();
     armedFor = Infinity;
-    running = true;
-    passEnter();
-    try {
-      // Bounded by what was pending at the start: a callout that rearms itself in the past waits
-      // for the next alarm.
-      for (let n = heap.length; n > 0 && heap.length > 0 && heap[0]!.c_time <= now; n--) {
-        const c = heap[0]!;
-        remove(c);
-        c.c_func.run();
-      }
-    } finally {
-      try {
-        passLeave();
-      } finally {
-        running = false;
-        rearm();
-      }
-    }
+    inPass(runDue);
   },
 };
+
+/** Runs the callouts that are due, and sets the alarm for the next one. */
+function runDue(): void {
+  const now = clock!.nowNs();
+  running = true;
+  try {
+    // Bounded by what was pending at the start: a callout that rearms itself in the past waits
+    // for the next alarm.
+    for (let n = heap.length; n > 0 && heap.length > 0 && heap[0]!.c_time <= now; n--) {
+      const c = heap[0]!;
+      remove(c);
+      c.c_func.run();
+    }
+  } finally {
+    running = false;
+    rearm();
+  }
+}
 
 let armedFor = Infinity;
 
@@ -109,6 +109,7 @@ function rearm(): void {
 /** Gives the machine its clock; forgets all callouts. Called at boot. */
 export function timeoutInit(c: Clock): void {
   timeoutEnd();
+  passClock(c);
   clock = c;
 }
 

@@ -4,6 +4,7 @@
  */
 
 import type { Errno } from '../sys/errno.ts';
+import type { WorkRecord } from '../sys/pass.ts';
 import { MAXPAGES_IO, type VmObject } from '../vm/vm_object.ts';
 import {
   NOPAGE,
@@ -20,7 +21,8 @@ import type { Socket } from './uipc_socket.ts';
 export const ROUND_PAGES_MAX = 512;
 
 /** There is one, because a round never waits between its steps. Its call aims it. */
-export class SendfileRound {
+export class SendfileRound implements WorkRecord {
+  entered = false;
   so: Socket | null = null;
   file: File | null = null;
   object: VmObject | null = null;

@@ -4,17 +4,37 @@
  */
 
 import { EWOULDBLOCK, type Errno } from '../sys/errno.ts';
-import { passEnter, passLeave } from '../sys/pass.ts';
+import { inPass } from '../sys/pass.ts';
 import { Uio, UIO_READ, UIO_WRITE } from '../vm/uio.ts';
 import { MSG_MORETOCOME, MSG_TRUNC, type Sockaddr } from './protosw.ts';
-import { soReceivedFrom, soreceive_dgram } from './uipc_dgram.ts';
+import { type ReceivedFrom, soReceivedFrom, soreceive_dgram } from './uipc_dgram.ts';
 import { soreceive, sosend, type Socket } from './uipc_socket.ts';
 
-// Borrowed until the pass ends: what runs then may come here again.
+// Borrowed until the call returns, inside a pass.
 const $uio = new Uio();
 
-/** Bytes that the last `soRead` or `soWrite` moved, on success and on error alike. */
+/** Bytes that the last call below moved, on success and on error alike. Read it before the next call. */
 export const ioResult = { n: 0 };
+
+/**
+ * An errno and a count as one number, because upcalls that run before `inPass` returns may make
+ * calls of their own, and a result record would be theirs then. No error is a small integer, and so
+ * is an error without bytes.
+ */
+function outcome(error: Errno, n: number): number {
+  if (error === 0) return n;
+  return n === 0 ? -error : -error - n * 1024;
+}
+
+/** Sets ioResult from an `outcome`; returns the errno. */
+function settle(r: number): Errno {
+  if (r >= 0) {
+    ioResult.n = r;
+    return 0;
+  }
+  ioResult.n = Math.floor(-r / 1024);
+  return -r % 1024;
+}
 
 /**
  * Sends from `buf[off .. off + len)` what fits now; `ioResult.n` tells how much. EWOULDBLOCK when
@@ -38,12 +58,13 @@ export function soSend(
   len: number,
   flags: number,
 ): Errno {
-  passEnter();
+  return settle(inPass(sendInPass, so, buf, off, len, flags));
+}
+
+function sendInPass(so: Socket, buf: Uint8Array, off: number, len: number, flags: number): number {
   const error = sosend(so, $uio.single(buf, off, len, UIO_WRITE), null, flags);
   const n = len - $uio.uio_resid;
-  passLeave();
-  ioResult.n = n;
-  return n > 0 && error === EWOULDBLOCK ? 0 : error;
+  return outcome(n > 0 && error === EWOULDBLOCK ? 0 : error, n);
 }
 
 /** `soRead` with flags of recv(2): MSG_PEEK, MSG_OOB, MSG_DONTWAIT. */
@@ -54,12 +75,12 @@ export function soRecv(
   len: number,
   flags: number,
 ): Errno {
-  passEnter();
+  return settle(inPass(recvInPass, so, buf, off, len, flags));
+}
+
+function recvInPass(so: Socket, buf: Uint8Array, off: number, len: number, flags: number): number {
   const error = soreceive(so, $uio.single(buf, off, len, UIO_READ), flags);
-  const n = len - $uio.uio_resid;
-  passLeave();
-  ioResult.n = n;
-  return error;
+  return outcome(error, len - $uio.uio_resid);
 }
 
 /** Receives up to `len` bytes into `buf` at `off`. 0 bytes without an error is end of data. */
@@ -75,16 +96,23 @@ export function soSendDgram(
   len: number,
   nam: Sockaddr | null,
 ): Errno {
-  passEnter();
-  const error = sosend(so, $uio.single(buf, off, len, UIO_WRITE), nam, 0);
-  passLeave();
-  return error;
+  return inPass(sendDgramInPass, so, buf, off, len, nam);
+}
+
+function sendDgramInPass(
+  so: Socket,
+  buf: Uint8Array,
+  off: number,
+  len: number,
+  nam: Sockaddr | null,
+): Errno {
+  return sosend(so, $uio.single(buf, off, len, UIO_WRITE), nam, 0);
 }
 
 /**
  * Receives one packet, at most `len` bytes of it, into `buf` at `off`; `ioResult.n` is its length
- * there, or, with MSG_TRUNC in `flags`, what it was on the wire; `soReceivedFrom` its sender. Other
- * flags and errors are soreceive_dgram's.
+ * there, or, with MSG_TRUNC in `flags`, what it was on the wire; `from` is filled with its sender.
+ * Other flags and errors are soreceive_dgram's.
  */
 export function soRecvDgram(
   so: Socket,
@@ -92,11 +120,19 @@ export function soRecvDgram(
   off: number,
   len: number,
   flags = 0,
+  from = soReceivedFrom,
 ): Errno {
-  passEnter();
-  const error = soreceive_dgram(so, $uio.single(buf, off, len, UIO_READ), flags);
-  const n = (flags & MSG_TRUNC) !== 0 ? soReceivedFrom.len : len - $uio.uio_resid;
-  passLeave();
-  ioResult.n = n;
-  return error;
+  return settle(inPass(recvDgramInPass, so, buf, off, len, flags, from));
+}
+
+function recvDgramInPass(
+  so: Socket,
+  buf: Uint8Array,
+  off: number,
+  len: number,
+  flags: number,
+  from: ReceivedFrom,
+): number {
+  const error = soreceive_dgram(so, $uio.single(buf, off, len, UIO_READ), flags, from);
+  return outcome(error, (flags & MSG_TRUNC) !== 0 ? from.len : len - $uio.uio_resid);
 }

@@ -6,6 +6,7 @@
 
 import { EOPNOTSUPP, type Errno, EWOULDBLOCK } from '../sys/errno.ts';
 import { KASSERT } from '../sys/kassert.ts';
+import { inPass } from '../sys/pass.ts';
 import { inAddr, type InAddr, port, type Port } from '../sys/types.ts';
 import { memView } from '../vm/arena.ts';
 import type { Uio } from '../vm/uio.ts';
@@ -70,35 +71,45 @@ export function sbflushRecords(sb: Sockbuf): void {
   while (sb.sb_mb !== null) sbdroprecord(sb);
 }
 
-/** Whence the record that `soreceive_dgram` handed out last came, and its bytes, lost ones too. */
-export const soReceivedFrom: { addr: InAddr; port: Port; len: number } = {
-  addr: inAddr(0),
-  port: port(0),
-  len: 0,
-};
+/** The sender of a record that was received, and the record's bytes, lost ones too. */
+export class ReceivedFrom {
+  addr: InAddr = inAddr(0);
+  port: Port = port(0);
+  len = 0;
+}
 
 /**
- * Receives one record into `uio`; what does not fit is lost. `soReceivedFrom` tells the sender. 0
+ * What `soreceive_dgram` fills unless it gets a record of the caller's own. An upcall may receive
+ * before a call outside a pass returns: programs give a record of their own.
+ */
+export const soReceivedFrom = new ReceivedFrom();
+
+/**
+ * Receives one record into `uio`; what does not fit is lost. `from` is filled with the sender. 0
  * with `uio_resid` unchanged is an empty packet, or, after a shutdown, the end. EWOULDBLOCK: none
  * yet. Else the pending error. `flags`: MSG_PEEK leaves record and error where they are; MSG_OOB is
  * EOPNOTSUPP.
  * @see socket(9)
  */
-export function soreceive_dgram(so: Socket, uio: Uio, flags = 0): Errno {
+export function soreceive_dgram(so: Socket, uio: Uio, flags = 0, from = soReceivedFrom): Errno {
+  return inPass(receiveInPass, so, uio, flags, from);
+}
+
+function receiveInPass(so: Socket, uio: Uio, flags: number, from: ReceivedFrom): Errno {
   if ((flags & MSG_OOB) !== 0) return EOPNOTSUPP;
   const sb = so.so_rcv;
   const peek = (flags & MSG_PEEK) !== 0;
-  soReceivedFrom.len = 0;
+  from.len = 0;
   if (sb.sb_mb === null) {
     if (so.so_error !== 0) return peek ? so.so_error : soTakeError(so);
     return (sb.sb_state & SBS_CANTRCVMORE) !== 0 ? 0 : EWOULDBLOCK;
   }
   const record = peek ? sb.sb_mb : takeRecord(sb)!;
   const p = mtod(record);
-  soReceivedFrom.port = memView.getUint16(p + SIN_PORT) as Port;
-  soReceivedFrom.addr = memView.getUint32(p + SIN_ADDR) as InAddr;
+  from.port = memView.getUint16(p + SIN_PORT) as Port;
+  from.addr = memView.getUint32(p + SIN_ADDR) as InAddr;
   const packet = record.m_next;
-  if (packet !== null) soReceivedFrom.len = packet.m_pkthdr.len;
+  if (packet !== null) from.len = packet.m_pkthdr.len;
   if (packet !== null && packet.m_pkthdr.len > 0) m_mbuftouio(uio, packet, packet.m_pkthdr.len);
   if (!peek) m_freem(record);
   return 0;

@@ -7,7 +7,7 @@
 
 import { EINPROGRESS, type Errno } from '../sys/errno.ts';
 import { KASSERT } from '../sys/kassert.ts';
-import { passDefer } from '../sys/pass.ts';
+import { passDefer, passUpcall, type Upcall } from '../sys/pass.ts';
 import type { Task } from '../sys/clock.ts';
 import { kva } from '../sys/types.ts';
 import { payloadReason, READ_SMALL } from '../vm/payload.ts';
@@ -46,7 +46,7 @@ export const SBS_RCVATMARK = 0x40;
 export const sbParams = { sb_max: 2 * 1024 * 1024, sb_efficiency: 8 };
 
 /** @see sys/sys/sockbuf.h */
-export class Sockbuf implements Task {
+export class Sockbuf implements Task, Upcall {
   sb_mb: Mbuf | null = null;
   sb_mbtail: Mbuf | null = null;
   /** The last record; of a stream, which is one record, its first mbuf. */
@@ -72,13 +72,14 @@ export class Sockbuf implements Task {
   sb_timeo = 0;
   sb_flags = 0;
   sb_state = 0;
-  /** Called when the buffer has data (receive) or space (send); see soupcall_set. */
+  /** Called, after the pass, when the buffer has data (receive) or space (send); see soupcall_set. */
   sb_upcall: Task | null = null;
   /** Whoever waits for the buffer inside the kernel, such as sendfile; woken once, in order. */
   readonly sb_waiters: Task[] = [];
   /** Knotes of kqueues, told each time. */
   readonly sb_notes: Task[] = [];
   wakePending = false;
+  upcallPending = false;
 
   /** The wake-up itself, at the end of the pass that asked for it. */
   run(): void {
@@ -86,6 +87,14 @@ export class Sockbuf implements Task {
     // One that runs may withdraw another: then there are fewer than at the start.
     for (let n = this.sb_waiters.length; n > 0; n--) this.sb_waiters.shift()?.run();
     for (let i = 0; i < this.sb_notes.length; i++) this.sb_notes[i]!.run();
+    if (this.sb_upcall === null || this.upcallPending) return;
+    this.upcallPending = true;
+    passUpcall(this);
+  }
+
+  /** The program's turn. Whoever closed the socket since then has cleared sb_upcall. */
+  upcall(): void {
+    this.upcallPending = false;
     this.sb_upcall?.run();
   }
 }

@@ -23,7 +23,7 @@ import {
   EWOULDBLOCK,
 } from '../sys/errno.ts';
 import { KASSERT } from '../sys/kassert.ts';
-import { passDefer, passEnter, passLeave } from '../sys/pass.ts';
+import { inPass, passUpcall, type Upcall } from '../sys/pass.ts';
 import { count, R_SO_LISTEN_OVERFLOW } from '../sys/reason.ts';
 import { type Uio, uiomove } from '../vm/uio.ts';
 import { m_free, m_get } from './kern_mbuf.ts';
@@ -97,7 +97,7 @@ export const soParams = { somaxconn: 128 };
 export const soStats = { current: 0 };
 
 /** @see socket(9) */
-export class Socket {
+export class Socket implements Upcall {
   readonly so_vnet: Vnet;
   readonly so_proto: Protosw;
   readonly so_type: number;
@@ -129,6 +129,8 @@ export class Socket {
   sol_overcount = 0;
   /** Of a listener: called when a connection can be accepted. */
   sol_upcall: Task | null = null;
+  /** The upcall waits for the end of the pass; it waits once. */
+  upcallPending = false;
   /** Our identity for printing. */
   readonly so_id: number;
   /** Sendfile calls that hold or wait for the send side (sblock), the holder first. */
@@ -139,6 +141,12 @@ export class Socket {
     this.so_proto = proto;
     this.so_type = proto.pr_type;
     this.so_id = nextId++;
+  }
+
+  /** Of a listener: the program's turn, after the pass that asked for it. */
+  upcall(): void {
+    this.upcallPending = false;
+    this.sol_upcall?.run();
   }
 }
 
@@ -153,6 +161,17 @@ export const soResult: { so: Socket | null } = { so: null };
  * @see socket(9) (there the socket is an out parameter)
  */
 export function socreate(vnet: Vnet, domain: number, type: number, protocol: number): Errno {
+  return newSocket(inPass(createInPass, vnet, domain, type, protocol));
+}
+
+/** Gives `so` to the caller by soResult; an errno is passed on. */
+function newSocket(so: Socket | Errno): Errno {
+  if (typeof so === 'number') return so;
+  soResult.so = so;
+  return 0;
+}
+
+function createInPass(vnet: Vnet, domain: number, type: number, protocol: number): Socket | Errno {
   const pr = vnet.protosw.find(
     (p) =>
       p.pr_domain === domain &&
@@ -167,8 +186,7 @@ export function socreate(vnet: Vnet, domain: number, type: number, protocol: num
   const error = pr.pr_attach(so);
   if (error !== 0) return error;
   soStats.current++;
-  soResult.so = so;
-  return 0;
+  return so;
 }
 
 /** Sets the sizes of both buffers, in bytes. ENOBUFS beyond kern.ipc.maxsockbuf. @see socket(9) */
@@ -186,11 +204,19 @@ export function soupcall_set(so: Socket, which: number, func: Task | null): void
 
 /** @see socket(9) */
 export function sobind(so: Socket, nam: Sockaddr): Errno {
+  return inPass(bindInPass, so, nam);
+}
+
+function bindInPass(so: Socket, nam: Sockaddr): Errno {
   return so.so_proto.pr_bind(so, nam);
 }
 
 /** Starts to accept connections; `backlog` is clipped to kern.ipc.somaxconn. @see listen(2) */
 export function solisten(so: Socket, backlog: number): Errno {
+  return inPass(listenInPass, so, backlog);
+}
+
+function listenInPass(so: Socket, backlog: number): Errno {
   const busy = (so.so_state & (SS_ISCONNECTED | SS_ISCONNECTING | SS_ISDISCONNECTING)) !== 0;
   // A datagram socket is told that it cannot listen, connected or not.
   if (busy && (so.so_proto.pr_flags & PR_CONNREQUIRED) !== 0) return EINVAL;
@@ -204,6 +230,10 @@ export function solisten(so: Socket, backlog: number): Errno {
 
 /** Starts to connect. 0 means under way (or done, for datagrams): an upcall follows. @see socket(9) */
 export function soconnect(so: Socket, nam: Sockaddr): Errno {
+  return inPass(connectInPass, so, nam);
+}
+
+function connectInPass(so: Socket, nam: Sockaddr): Errno {
   if ((so.so_options & SO_ACCEPTCONN) !== 0) return EOPNOTSUPP;
   if ((so.so_state & (SS_ISCONNECTED | SS_ISCONNECTING)) !== 0) {
     // A datagram socket may change its peer.
@@ -211,10 +241,7 @@ export function soconnect(so: Socket, nam: Sockaddr): Errno {
       return EISCONN;
   }
   so.so_error = 0;
-  passEnter();
-  const error = so.so_proto.pr_connect(so, nam);
-  passLeave();
-  return error;
+  return so.so_proto.pr_connect(so, nam);
 }
 
 /**
@@ -224,6 +251,10 @@ export function soconnect(so: Socket, nam: Sockaddr): Errno {
  * @see accept(2)
  */
 export function soaccept(head: Socket): Errno {
+  return newSocket(inPass(acceptInPass, head));
+}
+
+function acceptInPass(head: Socket): Socket | Errno {
   if ((head.so_options & SO_ACCEPTCONN) === 0) return EINVAL;
   if (head.so_error !== 0) return soTakeError(head);
   const so = head.sol_comp.shift();
@@ -234,8 +265,7 @@ export function soaccept(head: Socket): Errno {
     return ECONNABORTED;
   }
   so.so_state &= ~SS_NOFDREF;
-  soResult.so = so;
-  return 0;
+  return so;
 }
 
 /** Whether a listener has room for one more connection. FreeBSD's limit is 3/2 of the backlog. */
@@ -245,7 +275,10 @@ export function solistenRoom(head: Socket): boolean {
 
 /** A listener has a connection to accept: tells whoever waits. @see sys/kern/uipc_socket.c */
 function solisten_wakeup(head: Socket): void {
-  if (head.sol_upcall !== null) passDefer(head.sol_upcall);
+  if (head.sol_upcall !== null && !head.upcallPending) {
+    head.upcallPending = true;
+    passUpcall(head);
+  }
   sorwakeup(head);
 }
 
@@ -381,6 +414,10 @@ export function soSendError(so: Socket): Errno {
  * @see socket(9)
  */
 export function sosend(so: Socket, uio: Uio, nam: Sockaddr | null, flags: number): Errno {
+  return inPass(sendInPass, so, uio, nam, flags);
+}
+
+function sendInPass(so: Socket, uio: Uio, nam: Sockaddr | null, flags: number): Errno {
   if (so.so_type !== SOCK_STREAM) return sosend_dgram(so, uio, nam);
   if (so.sndLock.length > 0) return soSendError(so) || EWOULDBLOCK;
   return sosendLocked(so, uio, flags);
@@ -406,10 +443,7 @@ export function sosendLocked(so: Socket, uio: Uio, flags: number): Errno {
   let prus = (flags & MSG_OOB) !== 0 ? PRUS_OOB : 0;
   if (uio.uio_resid > 0 || (flags & MSG_MORETOCOME) !== 0) prus |= PRUS_MORETOCOME;
   if (uio.uio_resid === 0 && (flags & MSG_EOF) !== 0) prus |= PRUS_EOF;
-  passEnter();
-  const err = pr.pr_send(so, prus, top, null);
-  passLeave();
-  return err;
+  return pr.pr_send(so, prus, top, null);
 }
 
 /** Sends one datagram whole. EMSGSIZE if it is larger than the send buffer. */
@@ -419,10 +453,7 @@ function sosend_dgram(so: Socket, uio: Uio, nam: Sockaddr | null): Errno {
   if (uio.uio_resid > so.so_snd.sb_hiwat) return EMSGSIZE;
   const top = m_uiotombuf(uio, M_NOWAIT, uio.uio_resid, max_hdr, M_PKTHDR);
   if (top === null) return ENOBUFS;
-  passEnter();
-  const err = so.so_proto.pr_send(so, 0, top, nam);
-  passLeave();
-  return err;
+  return so.so_proto.pr_send(so, 0, top, nam);
 }
 
 /** Why there is nothing to read now: 0 is the end of data. With MSG_PEEK an error stays pending. */
@@ -454,6 +485,10 @@ function soreceive_rcvoob(so: Socket, uio: Uio, flags: number): Errno {
  * @see socket(9)
  */
 export function soreceive(so: Socket, uio: Uio, flags = 0): Errno {
+  return inPass(receiveInPass, so, uio, flags);
+}
+
+function receiveInPass(so: Socket, uio: Uio, flags: number): Errno {
   KASSERT(so.so_type === SOCK_STREAM, 'soreceive: stream sockets only');
   if ((flags & MSG_OOB) !== 0) return soreceive_rcvoob(so, uio, flags);
   const sb = so.so_rcv;
@@ -465,7 +500,6 @@ export function soreceive(so: Socket, uio: Uio, flags = 0): Errno {
   if (len === 0) return 0;
   // What is urgent begins a new read, so that a program can tell where.
   if (so.so_oobmark > 0) len = Math.min(len, so.so_oobmark);
-  passEnter();
   m_mbuftouio(uio, sb.sb_mb, len);
   if ((flags & MSG_PEEK) === 0) {
     sb.sb_state &= ~SBS_RCVATMARK;
@@ -477,7 +511,6 @@ export function soreceive(so: Socket, uio: Uio, flags = 0): Errno {
     if ((so.so_proto.pr_flags & PR_WANTRCVD) !== 0 && so.so_pcb !== null)
       so.so_proto.pr_rcvd(so, flags);
   }
-  passLeave();
   return 0;
 }
 
@@ -487,6 +520,10 @@ export function soreceive(so: Socket, uio: Uio, flags = 0): Errno {
  * @see shutdown(2)
  */
 export function soshutdown(so: Socket, how: number): Errno {
+  return inPass(shutdownInPass, so, how);
+}
+
+function shutdownInPass(so: Socket, how: number): Errno {
   if (how !== SHUT_RD && how !== SHUT_WR && how !== SHUT_RDWR) return EINVAL;
   if ((so.so_options & SO_ACCEPTCONN) !== 0) {
     if (how !== SHUT_WR) {
@@ -498,7 +535,6 @@ export function soshutdown(so: Socket, how: number): Errno {
   const alone =
     (so.so_state & (SS_ISCONNECTED | SS_ISCONNECTING | SS_ISDISCONNECTING)) === 0 ? ENOTCONN : 0;
   if (alone !== 0 && so.so_type === SOCK_STREAM) return alone;
-  passEnter();
   let error = 0;
   if (how !== SHUT_WR) {
     sbflush(so.so_rcv);
@@ -506,18 +542,18 @@ export function soshutdown(so: Socket, how: number): Errno {
     socantrcvmore(so);
   }
   if (how !== SHUT_RD) error = so.so_proto.pr_shutdown(so);
-  passLeave();
   return error !== 0 ? error : alone;
 }
 
 /** Ends the connection; what was sent still goes out. ENOTCONN; EALREADY: it is ending. @see socket(9) */
 export function sodisconnect(so: Socket): Errno {
+  return inPass(disconnectInPass, so);
+}
+
+function disconnectInPass(so: Socket): Errno {
   if ((so.so_state & SS_ISCONNECTED) === 0) return ENOTCONN;
   if ((so.so_state & SS_ISDISCONNECTING) !== 0) return EALREADY;
-  passEnter();
-  const error = so.so_proto.pr_disconnect(so);
-  passLeave();
-  return error;
+  return so.so_proto.pr_disconnect(so);
 }
 
 /** The program no longer hears of this socket. */
@@ -552,6 +588,10 @@ function removeFrom(queue: Socket[], so: Socket): void {
 
 /** Throws away a connection that was never accepted. @see socket(9) */
 export function soabort(so: Socket): void {
+  inPass(abortInPass, so);
+}
+
+function abortInPass(so: Socket): void {
   const head = so.so_listen;
   if (head !== null) {
     removeFrom(head.sol_comp, so);
@@ -569,8 +609,11 @@ export function soabort(so: Socket): void {
  * @see socket(9)
  */
 export function soclose(so: Socket): Errno {
+  return inPass(closeInPass, so);
+}
+
+function closeInPass(so: Socket): Errno {
   KASSERT((so.so_state & SS_NOFDREF) === 0, 'soclose: closed already');
-  passEnter();
   let error = 0;
   if ((so.so_options & SO_ACCEPTCONN) !== 0) {
     while (so.sol_incomp.length > 0) soabort(so.sol_incomp[0]!);
@@ -585,6 +628,5 @@ export function soclose(so: Socket): Errno {
   sorwakeup(so);
   sowwakeup(so);
   sorele(so);
-  passLeave();
   return error;
 }

@@ -5,6 +5,7 @@
  */
 
 import { EDOM, EINVAL, ENOBUFS, ENOPROTOOPT, type Errno } from '../sys/errno.ts';
+import { inPass } from '../sys/pass.ts';
 import {
   $optval,
   intBytes,
@@ -180,6 +181,10 @@ function settable(name: number): boolean {
  * @see setsockopt(2), sosetopt(9)
  */
 export function sosetopt(so: Socket, sopt: Sockopt): Errno {
+  return inPass(setInPass, so, sopt);
+}
+
+function setInPass(so: Socket, sopt: Sockopt): Errno {
   const { sopt_level, sopt_name } = sopt;
   if (sopt_level !== SOL_SOCKET) return so.so_proto.pr_ctloutput?.(so, sopt) ?? ENOPROTOOPT;
   let error: Errno = 0;
@@ -215,6 +220,10 @@ function getLinger(so: Socket, sopt: Sockopt): Errno {
  * @see getsockopt(2), sogetopt(9)
  */
 export function sogetopt(so: Socket, sopt: Sockopt): Errno {
+  return inPass(getInPass, so, sopt);
+}
+
+function getInPass(so: Socket, sopt: Sockopt): Errno {
   const { sopt_level, sopt_name: name } = sopt;
   if (sopt_level !== SOL_SOCKET) return so.so_proto.pr_ctloutput?.(so, sopt) ?? ENOPROTOOPT;
   switch (name) {

@@ -14,7 +14,7 @@ import type { Vnet } from '../kern/vnet.ts';
 import { inet_domain_detach } from '../netinet/in_proto.ts';
 import { ifCloneDestroyAll } from '../net/if_clone.ts';
 import { tcp_shutdownVnet, tcpConnections } from '../netinet/tcp_pcblist.ts';
-import { passEnter, passLeave } from '../sys/pass.ts';
+import { inPass } from '../sys/pass.ts';
 import { errnoName, TapnicError } from '../sys/errno.ts';
 import { bootHostMachine, type Machine } from './machine.ts';
 import { type Nic, type NicOptions, openNic } from './nic.ts';
@@ -204,19 +204,15 @@ export class HostStack {
         connections: () => tcpConnections(this.vnet),
         reset: () => {
           users.reset();
-          passEnter();
           tcp_shutdownVnet(this.vnet, 'rst');
           tcp_shutdownVnet(this.vnet, 'discard');
-          passLeave();
         },
         detach: () => {
-          passEnter();
           ifCloneDestroyAll(this.vnet);
-          passLeave();
           for (const port of this.ports.toReversed()) port.stop();
           this.nic.stop();
           // Fragments that wait for others, packets that wait for an address.
-          inet_domain_detach(this.vnet);
+          inPass(inet_domain_detach, this.vnet);
           this.#netns?.close();
         },
         leaked: () => this.machine.leaked(),

@@ -17,7 +17,7 @@ import type { CksumKernel } from '../sys/cksum.ts';
 import type { Clock } from '../sys/clock.ts';
 import { ENOENT, type Errno } from '../sys/errno.ts';
 import type { Pager } from '../sys/pager.ts';
-import { passReset } from '../sys/pass.ts';
+import { inPass, passReset } from '../sys/pass.ts';
 import type { Prng } from '../sys/prng.ts';
 import { resetReasons } from '../sys/reason.ts';
 import { fileStats } from '../kern/kern_descrip.ts';
@@ -96,7 +96,7 @@ export class Machine {
     this.arena = parts.arena;
     captureInit(parts.clock);
     this.vnet = vnet_alloc(parts.prng);
-    inet_domain_attach(this.vnet);
+    inPass(inet_domain_attach, this.vnet);
     this.#atBoot = inUse();
   }
 

@@ -11,7 +11,7 @@ import type { FaultPlace } from '../ctl/fault.ts';
 import type { FaultSpec } from '../fault/fault.ts';
 import { capturePoints } from '../sys/capture.ts';
 import { EINVAL, errnoError, type Errno } from '../sys/errno.ts';
-import { passEnter, passLeave } from '../sys/pass.ts';
+import { inPass } from '../sys/pass.ts';
 import type { Wire } from '../sys/wire.ts';
 import { ifhwioctl, ifSwitchCapabilities } from '../net/if.ts';
 import { IFF_UP, type Ifnet, SIOCSIFFLAGS, SIOCSIFMTU } from '../net/if_var.ts';
@@ -70,27 +70,25 @@ function must(error: Errno, syscall: string, hint = ''): void {
 
 /** Gives `ifp` its MTU, capabilities, address, if any, and default route, and brings it up. */
 export function configureInterface(ifp: Ifnet, options: NicOptions): void {
-  passEnter();
-  try {
-    must(ifhwioctl(ifp, SIOCSIFMTU, options.mtu), 'SIOCSIFMTU');
-    for (const { bits, on } of options.caps)
-      must(ifSwitchCapabilities(ifp, bits, on), 'SIOCSIFCAP');
-    if (options.addr !== null) {
-      const [addr, prefix] = options.addr.split('/');
-      const ip = parseInAddr(addr!);
-      if (ip === null) throw errnoError(EINVAL, 'addr', options.addr);
-      must(in_aifaddr(ifp, ip, Number(prefix)), `address ${options.addr}`);
-    }
-    must(ifhwioctl(ifp, SIOCSIFFLAGS, ifp.if_flags | IFF_UP), 'SIOCSIFFLAGS');
-    const via = options.gateway;
-    if (via !== null) {
-      const gateway = parseInAddr(via);
-      if (gateway === null) throw errnoError(EINVAL, 'gateway', via);
-      const error = rtAddGateway(ifp.if_vnet, INADDR_ANY, 0, gateway);
-      must(error, `gateway ${via}`, 'choose an address on the network of the emulated host');
-    }
-  } finally {
-    passLeave();
+  inPass(configureInPass, ifp, options);
+}
+
+function configureInPass(ifp: Ifnet, options: NicOptions): void {
+  must(ifhwioctl(ifp, SIOCSIFMTU, options.mtu), 'SIOCSIFMTU');
+  for (const { bits, on } of options.caps) must(ifSwitchCapabilities(ifp, bits, on), 'SIOCSIFCAP');
+  if (options.addr !== null) {
+    const [addr, prefix] = options.addr.split('/');
+    const ip = parseInAddr(addr!);
+    if (ip === null) throw errnoError(EINVAL, 'addr', options.addr);
+    must(in_aifaddr(ifp, ip, Number(prefix)), `address ${options.addr}`);
+  }
+  must(ifhwioctl(ifp, SIOCSIFFLAGS, ifp.if_flags | IFF_UP), 'SIOCSIFFLAGS');
+  const via = options.gateway;
+  if (via !== null) {
+    const gateway = parseInAddr(via);
+    if (gateway === null) throw errnoError(EINVAL, 'gateway', via);
+    const error = rtAddGateway(ifp.if_vnet, INADDR_ANY, 0, gateway);
+    must(error, `gateway ${via}`, 'choose an address on the network of the emulated host');
   }
 }
 

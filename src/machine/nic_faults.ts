@@ -12,6 +12,7 @@ import { WireDetour } from '../host/wire_detour.ts';
 import { Callout, callout_reset, callout_stop, nowNs } from '../kern/kern_timeout.ts';
 import type { Task } from '../sys/clock.ts';
 import { ENOMEM, errnoError } from '../sys/errno.ts';
+import { inPass } from '../sys/pass.ts';
 import type { Wire } from '../sys/wire.ts';
 import { mem, PAGE_SIZE } from '../vm/arena.ts';
 import { NOPAGE, vm_page_alloc_contig, vm_page_unwire } from '../vm/vm_page.ts';
@@ -68,7 +69,7 @@ export class NicFaults {
   /** Memory for frames. Throws TapnicError (ENOMEM). */
   #alloc(frames: number): FaultScratch {
     const pages = frames * FRAME_PAGES;
-    const first = vm_page_alloc_contig(pages, 1, 0);
+    const first = inPass(vm_page_alloc_contig, pages, 1, 0);
     if (first === NOPAGE) throw errnoError(ENOMEM, 'fault', 'give the machine more memory');
     for (let i = 0; i < pages; i++) this.#pages.push(first + i);
     return { off: first * PAGE_SIZE, bytes: FRAME_PAGES * PAGE_SIZE };
@@ -89,7 +90,9 @@ export class NicFaults {
   close(): void {
     this.#front?.close();
     this.#detour?.close();
-    for (const page of this.#pages) vm_page_unwire(page, false);
+    inPass(() => {
+      for (const page of this.#pages) vm_page_unwire(page, false);
+    });
     this.#pages.length = 0;
   }
 }

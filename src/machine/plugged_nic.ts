@@ -7,7 +7,7 @@
 import { IntrVector } from '../bus/intr.ts';
 import type { Task } from '../sys/clock.ts';
 import { EBUSY, EINVAL, errnoError, type Errno } from '../sys/errno.ts';
-import { passEnter, passLeave } from '../sys/pass.ts';
+import { inPass } from '../sys/pass.ts';
 import type { Wire } from '../sys/wire.ts';
 import { Callout, callout_reset, callout_stop, nowNs } from '../kern/kern_timeout.ts';
 import { captureUnit } from '../net/capture.ts';
@@ -112,9 +112,7 @@ export class PluggedNic {
     });
     this.ifp = if_alloc(machine.vnet, `${model.ifname}${this.unit}`);
     this.ifp.if_capunit = capunit;
-    passEnter();
-    const error = model.attach(this.ifp, this.device, intr);
-    passLeave();
+    const error = inPass(() => model.attach(this.ifp, this.device, intr));
     if (error !== 0) this.device.close();
     must(error, `${model.ifname}_attach`, 'not enough memory: give the machine more');
     slots[slot] = this;
@@ -122,10 +120,10 @@ export class PluggedNic {
 
   /** Takes driver and device away; every buffer is back afterwards. The wire stays open. */
   stop(): void {
-    passEnter();
-    if_down(this.ifp);
-    must(this.model.detach(this.ifp), `${this.model.ifname}_detach`);
-    passLeave();
+    inPass(() => {
+      if_down(this.ifp);
+      must(this.model.detach(this.ifp), `${this.model.ifname}_detach`);
+    });
     this.#timer.stop();
     this.device.close();
     this.#slots[this.#slot] = null;

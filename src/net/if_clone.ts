@@ -5,6 +5,7 @@
  */
 
 import { EEXIST, EINVAL, ENOSPC, ENXIO, type Errno } from '../sys/errno.ts';
+import { inPass } from '../sys/pass.ts';
 import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
 import { ifnetList, ifunit } from './if.ts';
 import type { Ifnet } from './if_var.ts';
@@ -61,8 +62,13 @@ export const ifCloned: { ifp: Ifnet | null } = { ifp: null };
  * @see if_clone(9), ifconfig(8)
  */
 export function if_clone_create(vnet: Vnet, name: string, params: object | null): Errno {
+  const ifp = inPass(createInPass, vnet, name, params);
+  ifCloned.ifp = typeof ifp === 'number' ? null : ifp;
+  return typeof ifp === 'number' ? ifp : 0;
+}
+
+function createInPass(vnet: Vnet, name: string, params: object | null): Ifnet | Errno {
   const v = V_if_cloners(vnet);
-  ifCloned.ifp = null;
   if (ifunit(vnet, name) !== null) return EEXIST;
   let ifc = v.cloners.find((c) => c.match(vnet, name));
   let full: string | null = name;
@@ -79,12 +85,15 @@ export function if_clone_create(vnet: Vnet, name: string, params: object | null)
   if (ifp === null) return ENXIO;
   ifp.if_groups = [ifc.ifc_name];
   v.made.set(ifp, ifc);
-  ifCloned.ifp = ifp;
-  return 0;
+  return ifp;
 }
 
 /** Takes an interface away that was made so; EINVAL for any other. @see if_clone(9), ifconfig(8) */
 export function if_clone_destroy(ifp: Ifnet): Errno {
+  return inPass(destroyInPass, ifp);
+}
+
+function destroyInPass(ifp: Ifnet): Errno {
   const v = V_if_cloners(ifp.if_vnet);
   const ifc = v.made.get(ifp);
   if (ifc === undefined) return EINVAL;
@@ -95,6 +104,7 @@ export function if_clone_destroy(ifp: Ifnet): Errno {
 
 /** Takes away all that were made, the newest first: for a stack that ends, before its NICs go. */
 export function ifCloneDestroyAll(vnet: Vnet): void {
-  const all = ifnetList(vnet).toReversed();
-  for (const ifp of all) if_clone_destroy(ifp);
+  inPass(() => {
+    for (const ifp of ifnetList(vnet).toReversed()) if_clone_destroy(ifp);
+  });
 }

@@ -5,7 +5,7 @@
 
 import type { Task } from '../sys/clock.ts';
 import type { Errno } from '../sys/errno.ts';
-import { passDefer } from '../sys/pass.ts';
+import { passDoorbell } from '../sys/pass.ts';
 import type { InAddr } from '../sys/types.ts';
 import type { IfnetRef } from '../kern/ifnet_ref.ts';
 import type { Mbuf } from '../kern/mbuf.ts';
@@ -249,7 +249,7 @@ export class Ifnet implements IfnetRef, Task {
   deferTxflush(): void {
     if (this.#txPending) return;
     this.#txPending = true;
-    passDefer(this);
+    passDoorbell(this);
   }
 
   /** The end of the pass: ring. */

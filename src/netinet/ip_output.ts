@@ -14,6 +14,7 @@ import {
   type Errno,
 } from '../sys/errno.ts';
 import { KASSERT } from '../sys/kassert.ts';
+import { recordEnter, recordLeave } from '../sys/pass.ts';
 import { count, R_IP_BADADDR, R_IP_CANTFRAG, R_IP_NOROUTE, type Reason } from '../sys/reason.ts';
 import { inAddr, type InAddr, type Kva } from '../sys/types.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
@@ -89,10 +90,11 @@ function transmit(ifp: Ifnet, m: Mbuf): Errno {
   return ifp.if_output!(ifp, m, nexthop);
 }
 
-// Where the packet under way goes, filled by `route`. Not passed as arguments: an address above
+// Where the packet under way goes, filled by `route`; one ip_output uses it at a time. Not passed as arguments: an address above
 // 2^31 is no small integer, and passing it on would allocate a number per packet.
 const nexthop: OutputDst = { family: AF_INET, addr: inAddr(0x80000000), addr6: null };
-const out: { ifp: Ifnet | null; ia: InIfaddr | null; mtu: number } = {
+const out: { entered: boolean; ifp: Ifnet | null; ia: InIfaddr | null; mtu: number } = {
+  entered: false,
   ifp: null,
   ia: null,
   mtu: 0,
@@ -153,10 +155,20 @@ function checkCast(m: Mbuf, p: Kva, flags: number, ifp: Ifnet): Errno {
  *
  * EHOSTUNREACH, ENETUNREACH: no route. EMSGSIZE: larger than the MTU and not to be cut. EACCES,
  * EADDRNOTAVAIL: broadcast without leave, loopback address on a wire. ENOBUFS: no memory, among
- * others to convert unmapped mbufs for an interface that cannot take them. Else the interface's.
+ * others to convert unmapped mbufs for an interface that cannot take them. Else the interface's. Panics
+ * if it is entered from itself.
  * @see sys/netinet/ip_output.c
  */
 export function ip_output(m: Mbuf, ro: Route | null, flags: number, vnet: Vnet): Errno {
+  recordEnter(out);
+  try {
+    return output(m, ro, flags, vnet);
+  } finally {
+    recordLeave(out);
+  }
+}
+
+function output(m: Mbuf, ro: Route | null, flags: number, vnet: Vnet): Errno {
   KASSERT((m.m_flags & M_PKTHDR) !== 0, 'ip_output: no packet header');
   KASSERT(m.m_len >= Ip.SIZE, 'ip_output: header not contiguous');
   const v = V_ip(vnet);

@@ -282,9 +282,6 @@ function duplicate(tp: Tcpcb, start: TcpSeq, len: number): void {
     tcp_update_sack_list(tp, start, seqAdd(start, len));
 }
 
-/** The segment at hand asks for an ACK of the rate-limited kind, once all else is done with it. */
-let challengeOwed = false;
-
 /** Cuts off what was received before. What is left empty still has an ACK to give. */
 function trimFront(tp: Tcpcb, seg: TcpSegment): void {
   let todrop = seqDiff(tp.rcv_nxt, seg.seq);
@@ -292,7 +289,7 @@ function trimFront(tp: Tcpcb, seg: TcpSegment): void {
   const { stat } = tp.t_tcp;
   // What carries nothing (a keepalive) is answered too, but not for ever: RFC 9293, 3.8.4.
   if (seg.tlen === 0 && (seg.flags & TH_FIN) === 0) {
-    challengeOwed = true;
+    seg.challenge = true;
     return;
   }
   tp.t_flags |= TF_ACKNOW;
@@ -468,7 +465,7 @@ function finish(tp: Tcpcb, seg: TcpSegment, verdict: Verdict): void {
     case DROP:
       // Half done is done: an ACK that became due on the way is sent.
       if ((tp.t_flags & TF_ACKNOW) !== 0) tp.t_fb.tfb_tcp_output(tp);
-      else if (challengeOwed) tcp_send_challenge_ack(tp);
+      else if (seg.challenge) tcp_send_challenge_ack(tp);
       return;
   }
 }
@@ -510,7 +507,7 @@ export function tcp_do_segment(tp: Tcpcb, seg: TcpSegment): void {
     seg.m = null;
     return;
   }
-  challengeOwed = false;
+  seg.challenge = false;
   const una = tp.snd_una;
   let verdict = steps(tp, seg);
   if (verdict !== CONT) {
@@ -525,7 +522,7 @@ export function tcp_do_segment(tp: Tcpcb, seg: TcpSegment): void {
   m_freem(seg.m);
   seg.m = null;
   if (verdict === DEAD) return;
-  if (challengeOwed && (tp.t_flags & TF_ACKNOW) === 0) tcp_send_challenge_ack(tp);
+  if (seg.challenge && (tp.t_flags & TF_ACKNOW) === 0) tcp_send_challenge_ack(tp);
   if (windowMoved || (tp.t_flags & TF_ACKNOW) !== 0) tp.t_fb.tfb_tcp_output(tp);
   if ((tp.t_flags & TF_DELACK) !== 0 && !tcp_timer_active(tp, TT_DELACK))
     tcp_timer_activate(tp, TT_DELACK, tp.t_tcp.params.delacktime);

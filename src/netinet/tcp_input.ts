@@ -4,6 +4,7 @@
  * tcp_do_segment.ts. Left out: options of IP, forwarding to a local proxy.
  */
 
+import { recordEnter, recordLeave } from '../sys/pass.ts';
 import { EHOSTUNREACH, type Errno } from '../sys/errno.ts';
 import {
   count,
@@ -241,10 +242,20 @@ function noConnection(tcp: TcpVnet, af: InpAf, seg: TcpSegment): void {
 }
 
 /**
- * A TCP packet of family `af`: `m` starts at its IP header of `hlen` bytes. Takes `m`.
+ * A TCP packet of family `af`: `m` starts at its IP header of `hlen` bytes. Takes `m`. Panics if it is
+ * entered from itself.
  * @see sys/netinet/tcp_input.c
  */
 export function tcp_input(m: Mbuf, hlen: number, vnet: Vnet, family: number): void {
+  recordEnter($seg);
+  try {
+    input(m, hlen, vnet, family);
+  } finally {
+    recordLeave($seg);
+  }
+}
+
+function input(m: Mbuf, hlen: number, vnet: Vnet, family: number): void {
   const tcp = V_tcp(vnet);
   const af = inpaf(vnet, family);
   const seg = $seg;

@@ -15,6 +15,7 @@ import {
   EPERM,
   type Errno,
 } from '../sys/errno.ts';
+import { recordEnter, recordLeave } from '../sys/pass.ts';
 import { count, R_TCP_SACK_REXMT } from '../sys/reason.ts';
 import { kva, type TcpSeq, tcpSeq } from '../sys/types.ts';
 import { m_freem, m_gethdr } from '../kern/kern_mbuf.ts';
@@ -100,8 +101,9 @@ import {
   TT_REXMT,
 } from './tcp_var.ts';
 
-/** What the next packet is to be; filled by `plan`, used by `send`. */
+/** What the next packet is to be; filled by `plan`, used by `send`. One tcp_output uses it at a time. */
 const p = {
+  entered: false,
   /** Payload bytes and where they start, from snd_una. */
   len: 0,
   off: 0,
@@ -655,9 +657,19 @@ function sent(tp: Tcpcb): void {
 /**
  * Sends what the windows, Nagle and the state allow, acknowledgments and window updates included.
  * Returns 0, or the error that a program's call should report; the connection goes on.
+ * Panics if it is entered from itself.
  * @see sys/netinet/tcp_output.c
  */
 export function tcp_output(tp: Tcpcb): Errno {
+  recordEnter(p);
+  try {
+    return output(tp);
+  } finally {
+    recordLeave(p);
+  }
+}
+
+function output(tp: Tcpcb): Errno {
   let idle = (tp.t_flags & TF_LASTIDLE) !== 0 || tp.snd_max === tp.snd_una;
   if (idle && TCPS_HAVEESTABLISHED(tp.t_state) && ((tcpTicks() - tp.t_rcvtime) | 0) >= tp.t_rxtcur)
     cc_after_idle(tp);

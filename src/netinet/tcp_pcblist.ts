@@ -1,5 +1,6 @@
 /** What is seen of TCP from outside: the list behind netstat, and how a stack's connections end. */
 
+import { inPass } from '../sys/pass.ts';
 import { ECONNABORTED } from '../sys/errno.ts';
 import { socantsendmore, SO_ACCEPTCONN } from '../kern/uipc_socket.ts';
 import type { Vnet } from '../kern/vnet.ts';
@@ -111,6 +112,10 @@ export type TcpShutdownPhase = 'fin' | 'rst' | 'discard';
  * TIME_WAIT ends now. Listeners stay their programs'. The caller gives time between the phases.
  */
 export function tcp_shutdownVnet(vnet: Vnet, phase: TcpShutdownPhase): void {
+  inPass(shutdownInPass, vnet, phase);
+}
+
+function shutdownInPass(vnet: Vnet, phase: TcpShutdownPhase): void {
   const tcp = V_tcp(vnet);
   switch (phase) {
     case 'fin':

@@ -4,6 +4,7 @@
  * Fast Open, MD5, logging, TOE, hpts.
  */
 
+import type { WorkRecord } from '../sys/pass.ts';
 import type { Task } from '../sys/clock.ts';
 import type { Errno } from '../sys/errno.ts';
 import { tcpSeq, type TcpSeq } from '../sys/types.ts';
@@ -646,7 +647,8 @@ export function sackOptlen(tp: Tcpcb): number {
  * The segment being processed: RFC 9293's SEG variables, and its mbuf. One per machine, filled anew
  * for each segment.
  */
-export class TcpSegment {
+export class TcpSegment implements WorkRecord {
+  entered = false;
   m: Mbuf | null = null;
   seq: TcpSeq = tcpSeq(0);
   ack: TcpSeq = tcpSeq(0);
@@ -671,6 +673,8 @@ export class TcpSegment {
   to_nsacks = 0;
   /** The IP header's ECN bits. */
   ecn = 0;
+  /** Answer it with a challenge ACK, which is rate-limited, once all else is done with it. */
+  challenge = false;
 }
 
 // TcpSegment.to_flags

@@ -28,6 +28,7 @@ import {
   SO_ACCEPTCONN,
   SO_LINGER,
   soAtMark,
+  sodisconnect,
   type Socket,
   soTakeError,
   SS_ISCONNECTED,
@@ -39,6 +40,7 @@ import { inet_domain_attach, inet_domain_detach } from '../netinet/in_proto.ts';
 import { V_ip } from '../netinet/ip_var.ts';
 import { tcp_shutdownVnet } from '../netinet/tcp_pcblist.ts';
 import { KASSERT } from '../sys/kassert.ts';
+import { inPass } from '../sys/pass.ts';
 import {
   fromLinuxSockaddr,
   LINUX_AF_INET,
@@ -128,9 +130,9 @@ export class PdHost {
     this.clock = options.clock;
     this.vnet = vnet_alloc(options.prng);
     this.#bsd = new Bsd(this.vnet);
-    const error = inet_domain_attach(this.vnet);
+    const error = inPass(inet_domain_attach, this.vnet);
     KASSERT(error === 0, 'PdHost: inet_domain_attach');
-    this.wire = new PacketdrillWire(this.vnet, options.mtu ?? 1500);
+    this.wire = inPass((mtu) => new PacketdrillWire(this.vnet, mtu), options.mtu ?? 1500);
     this.wire.addAddress(options.addr);
     for (const { name, set, setText, get } of machineSysctl.tree.list())
       if (set !== null || setText !== undefined) this.#sysctls.set(name, get());
@@ -143,8 +145,10 @@ export class PdHost {
     this.#nonblock.clear();
     tcp_shutdownVnet(this.vnet, 'rst');
     tcp_shutdownVnet(this.vnet, 'discard');
-    this.wire.detach();
-    inet_domain_detach(this.vnet);
+    inPass(() => {
+      this.wire.detach();
+      inet_domain_detach(this.vnet);
+    });
     for (const [name, value] of this.#sysctls) {
       const oid = machineSysctl.tree.find(name);
       if (oid !== undefined && oid.get() !== value) machineSysctl.tree.write(name, String(value));
@@ -289,9 +293,7 @@ export class PdHost {
   /** AF_UNSPEC dissolves the association of a datagram socket. */
   connect(fd: number, sa: Uint8Array): number {
     if (linuxFamily(sa) === LINUX_AF_UNSPEC)
-      return this.#on(fd, (so) =>
-        so.so_type === SOCK_STREAM ? EAFNOSUPPORT : so.so_proto.pr_disconnect(so),
-      );
+      return this.#on(fd, (so) => (so.so_type === SOCK_STREAM ? EAFNOSUPPORT : sodisconnect(so)));
     const so = this.#bsd.socketOf(fd);
     if (so === null) return -LINUX_ERRNO['EBADF']!;
     const nam = fromLinuxSockaddr(sa);

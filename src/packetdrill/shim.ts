@@ -15,7 +15,7 @@ import { intotcpcb, tcp_close, tcp_drop } from '../netinet/tcp_subr.ts';
 import { syncacheList } from '../netinet/tcp_syncache.ts';
 import { V_tcp } from '../netinet/tcp_var.ts';
 import { ECONNABORTED } from '../sys/errno.ts';
-import { passEnter, passLeave } from '../sys/pass.ts';
+import { inPass } from '../sys/pass.ts';
 
 /** How a command ended and what it printed. */
 export interface ShimResult {
@@ -141,13 +141,11 @@ function tcpdrop({ vnet }: ShimTarget, argv: readonly string[]): ShimResult {
     const { t_state } = intotcpcb(inp);
     if (t_state !== TCPS_CLOSED && t_state !== TCPS_LISTEN && match(inp)) found.push(inp);
   }
-  passEnter();
   for (const inp of found) {
     const tp = intotcpcb(inp);
     if (tp.t_state === TCPS_TIME_WAIT) tcp_close(tp);
     else tcp_drop(tp, ECONNABORTED);
   }
-  passLeave();
   if (found.length === 0 && words.length === 4) return failed('tcpdrop: no such connection');
   return ok();
 }
@@ -181,5 +179,5 @@ const shims = new Map<string, (target: ShimTarget, argv: readonly string[]) => S
 export function runShim(target: ShimTarget, argv: readonly string[]): ShimResult {
   const shim = shims.get(argv[0] ?? '');
   if (shim === undefined) return failed(`${argv[0] ?? ''}: not found`, 127);
-  return shim(target, argv.slice(1));
+  return inPass(shim, target, argv.slice(1));
 }

@@ -29,7 +29,7 @@ import {
 import { NETISR_IP, netisr_dispatch } from '../net/netisr.ts';
 import { Nhop, rib_add_route, RTF_UP } from '../net/route.ts';
 import { in_aifaddr } from '../netinet/in_ifaddr.ts';
-import { passEnter, passLeave } from '../sys/pass.ts';
+import { inPass } from '../sys/pass.ts';
 
 /** A packet that left the stack. */
 export interface SentPacket {
@@ -62,6 +62,10 @@ export class PacketdrillWire implements IfDriver {
 
   /** Gives the host one more address; the first becomes the source to everywhere. Errno of in_aifaddr. */
   addAddress(addr: InAddr): Errno {
+    return inPass(() => this.#addAddress(addr));
+  }
+
+  #addAddress(addr: InAddr): Errno {
     const first = this.ifp.if_addrhead.length === 0;
     const error = in_aifaddr(this.ifp, addr, 32);
     if (error !== 0) return error === EEXIST ? 0 : error;
@@ -77,12 +81,12 @@ export class PacketdrillWire implements IfDriver {
 
   /** A packet arrives; the stack is done with it when this returns. */
   inject(packet: Uint8Array): void {
-    const top = clusters(packet);
-    top.m_pkthdr.rcvif = this.ifp;
-    if_inc_counter(this.ifp, IFCOUNTER_IPACKETS, 1);
-    passEnter();
-    netisr_dispatch(this.ifp.if_vnet, NETISR_IP, top);
-    passLeave();
+    inPass(() => {
+      const top = clusters(packet);
+      top.m_pkthdr.rcvif = this.ifp;
+      if_inc_counter(this.ifp, IFCOUNTER_IPACKETS, 1);
+      netisr_dispatch(this.ifp.if_vnet, NETISR_IP, top);
+    });
   }
 
   detach(): void {

@@ -8,7 +8,7 @@
 import type { Task } from '../sys/clock.ts';
 import type { Errno } from '../sys/errno.ts';
 import { KASSERT } from '../sys/kassert.ts';
-import { passDefer, passEnter, passLeave } from '../sys/pass.ts';
+import { inPass, passDefer } from '../sys/pass.ts';
 import type { FileStat, Pager, PagerRequest } from '../sys/pager.ts';
 import { count, R_PAGER_EIO } from '../sys/reason.ts';
 import { mem, PAGE_SIZE } from './arena.ts';
@@ -130,6 +130,10 @@ export function vmObjectCount(): number {
 
 /** Releases every cached page of every file. For tests and benchmarks of a cold cache. */
 export function vmObjectsFlush(): void {
+  inPass(flushInPass);
+}
+
+function flushInPass(): void {
   for (const object of objects.values()) {
     object.invalidate();
     object.forgetIfUnused();
@@ -229,6 +233,10 @@ class PageRead implements PagerRequest {
   listener: PageinListener | null = null;
 
   pagerDone(error: Errno, nbytes: number): void {
+    inPass(readDone, this, error, nbytes);
+  }
+
+  done(error: Errno, nbytes: number): void {
     const { object, listener, npages } = this;
     // A file that shrank during the read gives fewer bytes. The missing ones are zeros, as past the
     // end of file, and the next fstat returns the new size.
@@ -245,14 +253,16 @@ class PageRead implements PagerRequest {
     this.object = null;
     this.listener = null;
     freeReads.push(this);
-    passEnter();
     try {
       listener!.pageinDone(error, npages);
     } finally {
       object!.wakeup();
-      passLeave();
     }
   }
+}
+
+function readDone(read: PageRead, error: Errno, nbytes: number): void {
+  read.done(error, nbytes);
 }
 
 function zeroFrom(read: PageRead, nbytes: number): void {

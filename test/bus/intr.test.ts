@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import { ManualClock } from '../../src/host/manual_clock.ts';
-import { passDefer } from '../../src/sys/pass.ts';
+import { inPass, passDefer } from '../../src/sys/pass.ts';
 import { bus_setup_intr, bus_teardown_intr, IntrVector } from '../../src/bus/intr.ts';
 
 describe('IntrVector', () => {
@@ -56,9 +56,9 @@ describe('IntrVector', () => {
     });
     line.raise();
     expect(() => clock.runPosted()).to.throw('handler');
+    expect(() => passDefer({ run(): void {} })).to.throw('no pass is open');
     let ran = false;
-    // With no pass open this runs at once.
-    passDefer({ run: () => (ran = true) });
+    inPass(() => passDefer({ run: () => (ran = true) }));
     expect(ran).to.equal(true);
   });
 });

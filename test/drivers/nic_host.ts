@@ -14,7 +14,7 @@ import { Machine } from '../../src/machine/machine.ts';
 import type { NicModel } from '../../src/machine/nic_model.ts';
 import { PluggedNic } from '../../src/machine/plugged_nic.ts';
 import { type Ifnet, IFF_UP, type IfIoctl, SIOCSIFFLAGS } from '../../src/net/if_var.ts';
-import { passEnter, passLeave } from '../../src/sys/pass.ts';
+import { inPass } from '../../src/sys/pass.ts';
 import { arenaBytes, mem, PAGE_SIZE } from '../../src/vm/arena.ts';
 import {
   vmPageAllocBelow,
@@ -56,6 +56,11 @@ export function bootForNic(options: NicHostOptions = {}): Machine {
   });
 }
 
+/** Sends the chain that `make` makes. */
+function transmit(ifp: Ifnet, make: () => Mbuf): void {
+  ifp.if_driver!.if_transmit(ifp, make());
+}
+
 /** ext_free: the host owns the page, so freeing the mbuf leaves it alone. */
 const keepPage = (): void => {};
 
@@ -94,9 +99,7 @@ export class NicHost {
 
   /** Sends chains in one pass, then runs the interrupt handler. */
   send(...chains: Mbuf[]): number[] {
-    passEnter();
-    const errors = chains.map((m) => this.ifp.if_driver!.if_transmit(this.ifp, m));
-    passLeave();
+    const errors = inPass(() => chains.map((m) => this.ifp.if_driver!.if_transmit(this.ifp, m)));
     this.clock.runPosted();
     return errors;
   }
@@ -195,9 +198,7 @@ export class NicHost {
     const own = bytesPerCall(() => m_freem(make()));
     const { ifp, clock } = this;
     const all = bytesPerCall(() => {
-      passEnter();
-      ifp.if_driver!.if_transmit(ifp, make());
-      passLeave();
+      inPass(transmit, ifp, make);
       clock.runPosted();
     });
     return all - own;

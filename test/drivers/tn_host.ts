@@ -4,7 +4,7 @@ import { expect } from 'chai';
 import { ManualClock } from '../../src/host/manual_clock.ts';
 import { TsCksum } from '../../src/host/cksum_ts.ts';
 import { SeededPrng } from '../../src/host/prng.ts';
-import { passEnter, passLeave, passReset } from '../../src/sys/pass.ts';
+import { inPass, passReset } from '../../src/sys/pass.ts';
 import { resetReasons } from '../../src/sys/reason.ts';
 import type { PhysAddr } from '../../src/sys/types.ts';
 import { deviceSramOff, mem, memView, PAGE_SIZE } from '../../src/vm/arena.ts';
@@ -148,9 +148,7 @@ export class TnHost {
 
   /** Sends chains in one pass, then runs the interrupt handler. */
   send(...chains: Mbuf[]): number[] {
-    passEnter();
-    const errors = chains.map((m) => this.sc.if_transmit(this.ifp, m));
-    passLeave();
+    const errors = inPass(() => chains.map((m) => this.sc.if_transmit(this.ifp, m)));
     this.clock.runPosted();
     return errors;
   }

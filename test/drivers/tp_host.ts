@@ -3,7 +3,7 @@
 import { expect } from 'chai';
 import type { ManualClock } from '../../src/host/manual_clock.ts';
 import { SeededPrng } from '../../src/host/prng.ts';
-import { passEnter, passLeave } from '../../src/sys/pass.ts';
+import { inPass } from '../../src/sys/pass.ts';
 import { deviceSramOff, mem, memView } from '../../src/vm/arena.ts';
 import { m_freem, m_getcl } from '../../src/kern/kern_mbuf.ts';
 import { type Mbuf, M_NOWAIT, M_PKTHDR, MT_DATA } from '../../src/kern/mbuf.ts';
@@ -59,10 +59,10 @@ export class TpHost {
   }
 
   up(): this {
-    passEnter();
-    if_up(this.ifp);
-    expect(ifhwioctl(this.ifp, SIOCSIFFLAGS, this.ifp.if_flags | IFF_UP)).to.equal(0);
-    passLeave();
+    inPass(() => {
+      if_up(this.ifp);
+      expect(ifhwioctl(this.ifp, SIOCSIFFLAGS, this.ifp.if_flags | IFF_UP)).to.equal(0);
+    });
     this.clock.runPosted();
     return this;
   }
@@ -73,9 +73,7 @@ export class TpHost {
 
   /** Passes frames to the driver in one pass. Interrupts that follow wait for `turn`. */
   send(...chains: Mbuf[]): number[] {
-    passEnter();
-    const errors = chains.map((m) => this.ifp.if_driver!.if_transmit(this.ifp, m));
-    passLeave();
+    const errors = inPass(() => chains.map((m) => this.ifp.if_driver!.if_transmit(this.ifp, m)));
     return errors;
   }
 

@@ -21,7 +21,7 @@ import {
   Sockbuf,
   sowakeup,
 } from '../../src/kern/uipc_sockbuf.ts';
-import { passEnter, passLeave } from '../../src/sys/pass.ts';
+import { inPass } from '../../src/sys/pass.ts';
 import { kva } from '../../src/sys/types.ts';
 import { VM_PAGE_TO_PHYS } from '../../src/vm/vm_page.ts';
 import { bytesPerCall } from '../support/alloc.ts';
@@ -96,9 +96,7 @@ describe('heap allocation per packet', function () {
     sb.sb_upcall = { run: noFree };
     const cycle = (): void => {
       callout_reset(c, 1000);
-      passEnter();
-      sowakeup(sb);
-      passLeave();
+      inPass(sowakeup, sb);
       callout_stop(c);
     };
     expect(bytesPerCall(cycle)).to.be.below(NONE);

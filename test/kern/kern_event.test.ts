@@ -1,4 +1,5 @@
 import { expect } from 'chai';
+import { inPass } from '../../src/sys/pass.ts';
 import { ECONNRESET, EINVAL, ENOENT, EPIPE } from '../../src/sys/errno.ts';
 import { AF_INET, SOCK_STREAM } from '../../src/kern/protosw.ts';
 import {
@@ -64,7 +65,7 @@ describe('kern_event: sockets', () => {
     kqueue_scan(kq, max).map((e) => [e.filter, e.flags, e.fflags, e.data]);
   const arrive = (): void => {
     sbappendstream(so.so_rcv, pgsMbuf({ npgs: 1 }), false);
-    sorwakeup(so);
+    inPass(sorwakeup, so);
   };
   const read = (n: number): number => soRead(so, new Uint8Array(n), 0, n);
 
@@ -157,9 +158,9 @@ describe('kern_event: sockets', () => {
     add(EVFILT_WRITE, EV_CLEAR);
     scan();
     arrive();
-    socantrcvmore(so);
+    inPass(socantrcvmore, so);
     expect(scan()).to.eql([[EVFILT_READ, EV_EOF, 0, 4096]]);
-    dropConnection(so, ECONNRESET);
+    inPass(dropConnection, so, ECONNRESET);
     expect(scan()).to.have.deep.members([
       [EVFILT_READ, EV_EOF, ECONNRESET, 4096],
       [EVFILT_WRITE, EV_CLEAR | EV_EOF, ECONNRESET, 8192],
@@ -169,7 +170,7 @@ describe('kern_event: sockets', () => {
   it('EVFILT_READ is reported for a pending error without data', () => {
     add(EVFILT_READ);
     so.so_error = EPIPE;
-    sorwakeup(so);
+    inPass(sorwakeup, so);
     expect(scan()).to.eql([[EVFILT_READ, 0, 0, 0]]);
   });
 
@@ -183,7 +184,7 @@ describe('kern_event: sockets', () => {
     let woken = 0;
     kq.kq_upcall = { run: () => void woken++ };
     expect(scan()).to.eql([]);
-    for (let i = 0; i < 2; i++) must(sonewconn(head, SS_ISCONNECTED));
+    for (let i = 0; i < 2; i++) must(inPass(sonewconn, head, SS_ISCONNECTED));
     expect(woken).to.equal(2);
     expect(kqueue_scan(kq, 1)[0]).to.include({ ident: 9, data: 2, udata: 'u' });
     soclose(head);

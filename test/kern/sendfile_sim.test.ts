@@ -16,7 +16,7 @@ import { soclose, type Socket, sowwakeup, SS_NOFDREF } from '../../src/kern/uipc
 import { sfstat } from '../../src/kern/sendfile_io.ts';
 import { ECANCELED, EPIPE } from '../../src/sys/errno.ts';
 import { counted, R_SF_IOERR, R_VM_WAIT } from '../../src/sys/reason.ts';
-import { passEnter, passLeave } from '../../src/sys/pass.ts';
+import { inPass } from '../../src/sys/pass.ts';
 import type { ManualClock } from '../../src/host/manual_clock.ts';
 import { below, SeededPrng } from '../../src/host/prng.ts';
 import { SimPager } from '../../src/host/sim_pager.ts';
@@ -141,12 +141,9 @@ class World {
   /** Runs `fn` in its own pass within `maxNs`. */
   later(maxNs: number, fn: () => void): void {
     const run = (): void => {
-      passEnter();
-      try {
+      inPass(() => {
         fn();
-      } finally {
-        passLeave();
-      }
+      });
     };
     this.clock.schedule(this.clock.nowNs() + 1 + this.below(maxNs), { run });
   }

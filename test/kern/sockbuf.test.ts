@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import { EINPROGRESS } from '../../src/sys/errno.ts';
-import { passEnter, passLeave } from '../../src/sys/pass.ts';
+import { inPass } from '../../src/sys/pass.ts';
 import type { Task } from '../../src/sys/clock.ts';
 import { m_free, m_freem, m_getcl, mb_free_notready } from '../../src/kern/kern_mbuf.ts';
 import {
@@ -520,13 +520,13 @@ describe('uipc_sockbuf: wake-ups', () => {
     const task = (name: string): Task => ({ run: () => void seen.push(name) });
     sb.sb_upcall = task('upcall');
     sb.sb_waiters.push(task('a'), task('b'));
-    passEnter();
-    sowakeup(sb);
-    sowakeup(sb);
-    expect(seen).to.eql([]);
-    passLeave();
+    inPass(() => {
+      sowakeup(sb);
+      sowakeup(sb);
+      expect(seen).to.eql([]);
+    });
     expect(seen).to.eql(['a', 'b', 'upcall']);
-    sowakeup(sb);
+    inPass(sowakeup, sb);
     expect(seen).to.eql(['a', 'b', 'upcall', 'upcall']);
   });
 
@@ -540,7 +540,7 @@ describe('uipc_sockbuf: wake-ups', () => {
       },
     };
     sb.sb_waiters.push(again);
-    sowakeup(sb);
+    inPass(sowakeup, sb);
     expect(runs).to.equal(1);
   });
 
@@ -552,7 +552,7 @@ describe('uipc_sockbuf: wake-ups', () => {
       { run: () => void seen.push('withdrawn') },
     );
     sb.sb_upcall = { run: () => void seen.push('upcall') };
-    sowakeup(sb);
+    inPass(sowakeup, sb);
     expect(seen).to.eql(['upcall']);
   });
 });

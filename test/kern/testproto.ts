@@ -4,7 +4,7 @@
  */
 
 import { ECONNABORTED, ECONNRESET, EPIPE, type Errno } from '../../src/sys/errno.ts';
-import { passEnter, passLeave } from '../../src/sys/pass.ts';
+import { inPass } from '../../src/sys/pass.ts';
 import { m_freem, mb_free_notready } from '../../src/kern/kern_mbuf.ts';
 import { type Mbuf, M_NOWAIT } from '../../src/kern/mbuf.ts';
 import {
@@ -170,21 +170,17 @@ export class Peer {
     const len = Math.min(n, sbavail(sb));
     if (len === 0) return 0;
     const segment = must(m_copym(sbsndptr_noadv(sb, 0), sbsndOff.off, len, M_NOWAIT));
-    passEnter();
-    sbdrop(sb, len);
-    sowwakeup(this.so);
-    passLeave();
+    inPass(() => {
+      sbdrop(sb, len);
+      sowwakeup(this.so);
+    });
     this.#parts.push(chainBytes(segment));
-    passEnter();
-    m_freem(segment);
-    passLeave();
+    inPass(m_freem, segment);
     return len;
   }
 
   /** Resets the connection. */
   reset(error: Errno = EPIPE): void {
-    passEnter();
-    dropConnection(this.so, error);
-    passLeave();
+    inPass(dropConnection, this.so, error);
   }
 }

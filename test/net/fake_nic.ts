@@ -39,7 +39,7 @@ import {
   SIOCSIFMTU,
 } from '../../src/net/if_var.ts';
 import type { Errno } from '../../src/sys/errno.ts';
-import { passEnter, passLeave } from '../../src/sys/pass.ts';
+import { inPass } from '../../src/sys/pass.ts';
 import { chainBytes } from '../kern/chains.ts';
 import { outPacket } from '../netinet/rig.ts';
 import { mac } from '../support/frames.ts';
@@ -116,9 +116,7 @@ export class FakeNic implements IfDriver {
       m.m_flags |= M_VLANTAG;
       m.m_pkthdr.ether_vtag = vtag;
     }
-    passEnter();
-    this.ifp.if_input!(this.ifp, m);
-    passLeave();
+    inPass(this.ifp.if_input!, this.ifp, m);
   }
 
   detach(): void {

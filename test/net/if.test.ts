@@ -51,7 +51,7 @@ import { ip_output } from '../../src/netinet/ip_output.ts';
 import { in_localip, in_sourceAddr, ipstat, V_ip } from '../../src/netinet/ip_var.ts';
 import { icmpstat } from '../../src/netinet/ip_icmp.ts';
 import { EEXIST, EINVAL, ENETUNREACH, ENOENT, EOPNOTSUPP, ESRCH } from '../../src/sys/errno.ts';
-import { passEnter, passLeave } from '../../src/sys/pass.ts';
+import { inPass } from '../../src/sys/pass.ts';
 import { counted, R_NETISR_FULL } from '../../src/sys/reason.ts';
 import { inAddr } from '../../src/sys/types.ts';
 import { addr, outPacket, PEER, Rig, US } from '../netinet/rig.ts';
@@ -294,10 +294,10 @@ describe('net', () => {
 
     it('delivers packets for our own addresses at the end of the pass', () => {
       for (const dst of ['127.0.0.1', US]) {
-        passEnter();
-        expect(ping(dst)).to.equal(0);
-        expect(icmpstat(rig.vnet).icps_inhist[8]).to.equal(dst === US ? 1 : 0);
-        passLeave();
+        inPass(() => {
+          expect(ping(dst)).to.equal(0);
+          expect(icmpstat(rig.vnet).icps_inhist[8]).to.equal(dst === US ? 1 : 0);
+        });
       }
       const st = icmpstat(rig.vnet);
       expect([st.icps_inhist[8], st.icps_inhist[0]]).to.deep.equal([2, 2]);
@@ -306,16 +306,16 @@ describe('net', () => {
     });
 
     it('limits the packets in the queue', () => {
-      passEnter();
-      for (let i = 0; i < 300; i++) ping();
-      passLeave();
+      inPass(() => {
+        for (let i = 0; i < 300; i++) ping();
+      });
       expect(counted(R_NETISR_FULL)).to.equal(300 - 256);
     });
 
     it('delivers an echo request and its reply once each', () => {
       // A protocol that answered its own answers would loop. An echo request to 127.0.0.1 gets one
       // reply, and the reply gets none.
-      expect(ping()).to.equal(0);
+      expect(inPass(ping)).to.equal(0);
       expect(V_ip(rig.vnet).stat.ips_total).to.equal(2);
     });
   });

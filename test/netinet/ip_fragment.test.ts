@@ -1,4 +1,5 @@
 import { expect } from 'chai';
+import { inPass } from '../../src/sys/pass.ts';
 import { m_freem, mbEmulator } from '../../src/kern/kern_mbuf.ts';
 import { CSUM_IP, CSUM_UDP, type Mbuf } from '../../src/kern/mbuf.ts';
 import { m_length } from '../../src/kern/uipc_mbuf.ts';
@@ -43,7 +44,7 @@ describe('ip_fragment', () => {
     m.m_pkthdr.len += len;
     return m;
   }
-  const send = (m: Mbuf): number => ip_output(m, null, IP_RAWOUTPUT, rig.vnet);
+  const send = (m: Mbuf): number => inPass(ip_output, m, null, IP_RAWOUTPUT, rig.vnet);
   const sent = (l3: 'full' | 'none' = 'full'): Ip4Info[] =>
     rig.sent.splice(0).map((f) => decodeFrame(f, { l3 }).ip!);
 
@@ -203,6 +204,6 @@ describe('ip_fallback', () => {
     const m = outPacket(new Uint8Array(40));
     m.m_next = pgsMbuf({ npgs: 3 });
     failPoint('sf_buf').arm(1);
-    expect(mbufFallback(m, rig.ifp, true)).to.equal(null);
+    expect(inPass(mbufFallback, m, rig.ifp, true)).to.equal(null);
   });
 });

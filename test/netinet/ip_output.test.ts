@@ -1,5 +1,6 @@
 import { expect } from 'chai';
 import * as fc from 'fast-check';
+import { inPass } from '../../src/sys/pass.ts';
 import { m_freem, mbEmulator, mbufZones } from '../../src/kern/kern_mbuf.ts';
 import {
   CSUM_IP,
@@ -114,7 +115,7 @@ describe('ip_output', () => {
   let rig: Rig;
   const boot = (options: RigOptions = {}): Rig => (rig = new Rig(options));
   const send = (m: Mbuf, flags = 0, ro: Route | null = null): number =>
-    ip_output(m, ro, flags, rig.vnet);
+    inPass(ip_output, m, ro, flags, rig.vnet);
   afterEach(() => rig.close());
 
   describe('the fallback decision', () => {

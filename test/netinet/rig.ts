@@ -28,7 +28,7 @@ import { parseInAddr } from '../../src/netinet/in.ts';
 import { in_aifaddr } from '../../src/netinet/in_ifaddr.ts';
 import { inet_domain_attach, inet_domain_detach } from '../../src/netinet/in_proto.ts';
 import type { Errno } from '../../src/sys/errno.ts';
-import { passEnter, passLeave } from '../../src/sys/pass.ts';
+import { inPass } from '../../src/sys/pass.ts';
 import type { InAddr } from '../../src/sys/types.ts';
 import { mem } from '../../src/vm/arena.ts';
 import { chainBytes } from '../kern/chains.ts';
@@ -129,9 +129,7 @@ export class Rig implements IfDriver {
   /** Delivers one frame to the stack, in mbufs of `piece` bytes if given. */
   inject(frame: Uint8Array, piece = 0): void {
     const m = piece > 0 ? pieces(frame, piece) : clusters(frame);
-    passEnter();
-    this.ifp.if_input!(this.ifp, m);
-    passLeave();
+    inPass(this.ifp.if_input!, this.ifp, m);
   }
 
   /** Delivers an IPv4 packet from the peer to us. */

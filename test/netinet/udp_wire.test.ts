@@ -7,7 +7,7 @@ import { AF_INET, IPPROTO_UDP, SOCK_DGRAM } from '../../src/kern/protosw.ts';
 import { soclose, socreate, soreserve, soResult } from '../../src/kern/uipc_socket.ts';
 import { parseInAddr } from '../../src/netinet/in.ts';
 import type { NetstatM } from '../../src/ctl/netstat_m.ts';
-import { passEnter, passLeave } from '../../src/sys/pass.ts';
+import { inPass } from '../../src/sys/pass.ts';
 import { port } from '../../src/sys/types.ts';
 import { Uio, UIO_WRITE } from '../../src/vm/uio.ts';
 import { must } from '../kern/chains.ts';
@@ -26,16 +26,16 @@ const SIZES = [1, 500, 1472, 1473, 4096, 20_000];
 
 /** Sends `data` as one datagram whose payload is unmapped pages. */
 function sendUnmapped(w: World, data: Uint8Array): void {
-  passEnter();
-  expect(socreate(w.vnet, AF_INET, SOCK_DGRAM, IPPROTO_UDP)).to.equal(0);
-  const so = soResult.so!;
-  expect(soreserve(so, 65_535, 65_535)).to.equal(0);
-  const uio = new Uio().single(data, 0, data.length, UIO_WRITE);
-  const m = must(m_uiotombuf_nomap(uio, M_NOWAIT, 0, 0, M_PKTHDR));
-  const nam = { family: AF_INET, addr: parseInAddr(READER_ADDR)!, addr6: null, port: port(5000) };
-  expect(so.so_proto.pr_send(so, 0, m, nam)).to.equal(0);
-  soclose(so);
-  passLeave();
+  inPass(() => {
+    expect(socreate(w.vnet, AF_INET, SOCK_DGRAM, IPPROTO_UDP)).to.equal(0);
+    const so = soResult.so!;
+    expect(soreserve(so, 65_535, 65_535)).to.equal(0);
+    const uio = new Uio().single(data, 0, data.length, UIO_WRITE);
+    const m = must(m_uiotombuf_nomap(uio, M_NOWAIT, 0, 0, M_PKTHDR));
+    const nam = { family: AF_INET, addr: parseInAddr(READER_ADDR)!, addr6: null, port: port(5000) };
+    expect(so.so_proto.pr_send(so, 0, m, nam)).to.equal(0);
+    soclose(so);
+  });
 }
 
 describe('udp: unmapped payload on the wire', function () {

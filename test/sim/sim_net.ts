@@ -51,7 +51,7 @@ import { inet_domain_attach, inet_domain_detach } from '../../src/netinet/in_pro
 import { tcp_shutdownVnet } from '../../src/netinet/tcp_pcblist.ts';
 import type { Task } from '../../src/sys/clock.ts';
 import type { Errno } from '../../src/sys/errno.ts';
-import { passEnter, passLeave } from '../../src/sys/pass.ts';
+import { inPass } from '../../src/sys/pass.ts';
 import { kva } from '../../src/sys/types.ts';
 import { mem } from '../../src/vm/arena.ts';
 import { mac } from '../support/frames.ts';
@@ -170,9 +170,7 @@ export class SimPort implements IfDriver {
       m.m_pkthdr.csum_flags = CSUM_DATA_VALID | CSUM_PSEUDO_HDR;
       m.m_pkthdr.csum_data = 0xffff;
     }
-    passEnter();
-    this.ifp.if_input!(this.ifp, m);
-    passLeave();
+    inPass(this.ifp.if_input!, this.ifp, m);
   }
 }
 

@@ -1,6 +1,7 @@
 /** Runs a function repeatedly and refuses its first allocation, then its second, and so on. */
 
 import { failPoint } from '../../src/sys/fail_point.ts';
+import { inPass } from '../../src/sys/pass.ts';
 
 /** The pools of the machine, by the names of their fail points. */
 export const MEMORY_POOLS = [
@@ -13,7 +14,7 @@ export const MEMORY_POOLS = [
 ] as const;
 
 /**
- * Runs `run(setup(), fired)` for k = 1, 2, … and refuses the k-th request that `run` makes to fail
+ * Runs `run(setup(), fired)` in a pass for k = 1, 2, … and refuses the k-th request that `run` makes to fail
  * point `name`. Ends when a run makes fewer than k requests, and returns that k. `fired()` returns
  * whether the refusal has happened. Throws after `max` runs.
  */
@@ -28,7 +29,7 @@ export function eachFailure<T>(
     const subject = setup();
     point.arm(k);
     try {
-      run(subject, () => point.fired > 0);
+      inPass(run, subject, () => point.fired > 0);
     } finally {
       point.disarm();
     }

@@ -35,7 +35,7 @@ import { parseInAddr } from '../../src/netinet/in.ts';
 import { in_aifaddr } from '../../src/netinet/in_ifaddr.ts';
 import { tcp_shutdownVnet } from '../../src/netinet/tcp_pcblist.ts';
 import { PcapWriter } from '../../src/pcap/pcap.ts';
-import { passEnter, passLeave } from '../../src/sys/pass.ts';
+import { inPass } from '../../src/sys/pass.ts';
 import { arenaBytes } from '../../src/vm/arena.ts';
 import { vmObjectsFlush } from '../../src/vm/vm_object.ts';
 import { fileBytes, HandDisk, type HandFile } from '../kern/disk.ts';
@@ -187,10 +187,10 @@ export class World {
 
   /** Configures a cloned interface with the address that readers connect to. */
   address(ifp: Ifnet): void {
-    passEnter();
-    expect(in_aifaddr(ifp, parseInAddr(HOST_ADDR)!, 24)).to.equal(0);
-    if_up(ifp);
-    passLeave();
+    inPass(() => {
+      expect(in_aifaddr(ifp, parseInAddr(HOST_ADDR)!, 24)).to.equal(0);
+      if_up(ifp);
+    });
   }
 
   get vnet(): Vnet {
@@ -287,9 +287,7 @@ export class World {
 
   /** Starts a sendfile(2). */
   sendfile(conn: Pick<Conn, 'so'>, file: WorldFile, o: CallOptions = {}): Call {
-    passEnter();
-    const call = new Call(conn.so, file.file, o);
-    passLeave();
+    const call = inPass(() => new Call(conn.so, file.file, o));
     this.calls.push(call);
     return call;
   }
@@ -325,17 +323,15 @@ export class World {
 
   /** Closes both ends of a connection from the host to itself. */
   closeLocal(...ends: Socket[]): void {
-    passEnter();
-    for (const so of ends) soclose(so);
-    passLeave();
+    inPass(() => {
+      for (const so of ends) soclose(so);
+    });
   }
 
   /** Closes a connection in order. */
   closeConn(conn: Conn): void {
     if ((conn.so.so_state & SS_NOFDREF) !== 0) return;
-    passEnter();
-    soclose(conn.so);
-    passLeave();
+    inPass(soclose, conn.so);
   }
 
   /** Writes the frames of the host under test to a pcap file and runs `body` on it. */
@@ -366,11 +362,11 @@ export class World {
       conn.reader.abort();
     }
     this.pass(2000);
-    passEnter();
-    soclose(this.#acceptor.listener);
-    tcp_shutdownVnet(this.vnet, 'rst');
-    tcp_shutdownVnet(this.vnet, 'discard');
-    passLeave();
+    inPass(() => {
+      soclose(this.#acceptor.listener);
+      tcp_shutdownVnet(this.vnet, 'rst');
+      tcp_shutdownVnet(this.vnet, 'discard');
+    });
     this.pass(10);
     for (const file of this.#files) if (file.f_count > 0) file.drop();
     ifCloneDestroyAll(this.vnet);

@@ -36,7 +36,7 @@ import { in_cksum, in_cksum_skip } from '../../src/netinet/in_cksum.ts';
 import { CAPTURE_IF, type CaptureSink } from '../../src/sys/capture.ts';
 import { EFBIG, EINVAL } from '../../src/sys/errno.ts';
 import { Panic } from '../../src/sys/kassert.ts';
-import { passEnter, passLeave } from '../../src/sys/pass.ts';
+import { inPass } from '../../src/sys/pass.ts';
 import { kva } from '../../src/sys/types.ts';
 import { mem, PAGE_SIZE } from '../../src/vm/arena.ts';
 import { timeoutEnd } from '../../src/kern/kern_timeout.ts';
@@ -262,9 +262,9 @@ describe('unmapped mbufs: devices', () => {
   it('VLAN', () => {
     for (const hwtag of [true, false])
       inWorld({ addr: '198.51.100.2/24', caps: hwtag ? [] : ['-vlanhwtag'] }, (w) => {
-        passEnter();
-        expect(if_clone_create(w.vnet, 'vlan7', { vlr_parent: 'tn0', vlr_tag: 7 })).to.equal(0);
-        passLeave();
+        inPass(() => {
+          expect(if_clone_create(w.vnet, 'vlan7', { vlr_parent: 'tn0', vlr_tag: 7 })).to.equal(0);
+        });
         const vlan = must(ifCloned.ifp);
         w.address(vlan);
         w.port.vlan = 7;
@@ -305,16 +305,16 @@ describe('unmapped mbufs: devices', () => {
 
   it('lagg', () => {
     inWorld({ addr: '198.51.100.2/24' }, (w) => {
-      passEnter();
-      expect(if_clone_create(w.vnet, 'lagg0', null)).to.equal(0);
-      passLeave();
+      inPass(() => {
+        expect(if_clone_create(w.vnet, 'lagg0', null)).to.equal(0);
+      });
       const lagg = must(ifCloned.ifp);
       const has = (name: string): boolean => interfaceOf(w, name).options_names.includes('NOMAP');
       expect(interfaceOf(w, 'lagg0').capabilities, 'capabilities without ports').to.equal(0);
       const add = (ifp: Ifnet): void => {
-        passEnter();
-        expect(lagg_port_create(lagg, ifp)).to.equal(0);
-        passLeave();
+        inPass(() => {
+          expect(lagg_port_create(lagg, ifp)).to.equal(0);
+        });
       };
       add(w.ifp);
       expect([has('lagg0'), has('tn0')]).to.deep.equal([true, true]);
@@ -354,9 +354,9 @@ describe('unmapped mbufs: devices', () => {
       inWorld({}, (w) => {
         expect(interfaceOf(w, 'lo0').capabilities_names).not.to.include('NOMAP');
         const so = tcpSocket(w.vnet);
-        passEnter();
-        connectTo(so, to, 80);
-        passLeave();
+        inPass(() => {
+          connectTo(so, to, 80);
+        });
         w.pass(10);
         const server = must(w.accepted.at(-1));
         const file = w.file(300_000);
@@ -365,10 +365,8 @@ describe('unmapped mbufs: devices', () => {
         let got = 0;
         w.until(() => {
           const buf = new Uint8Array(65_536);
-          passEnter();
           const uio = new Uio().single(buf, 0, buf.length, UIO_READ);
           const error = soreceive(so, uio);
-          passLeave();
           const n = error === 0 ? buf.length - uio.uio_resid : 0;
           parts.push(buf.slice(0, n));
           got += n;

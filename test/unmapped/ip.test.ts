@@ -14,7 +14,7 @@ import {
 import { ip_output } from '../../src/netinet/ip_output.ts';
 import { EMSGSIZE } from '../../src/sys/errno.ts';
 import { failPoint } from '../../src/sys/fail_point.ts';
-import { passEnter, passLeave } from '../../src/sys/pass.ts';
+import { inPass } from '../../src/sys/pass.ts';
 import { mem } from '../../src/vm/arena.ts';
 import { must } from '../kern/chains.ts';
 import { expectSame } from '../kern/sendfile_rig.ts';
@@ -64,9 +64,7 @@ function stalled(w: World, n: number): { conn: Conn; file: WorldFile } {
 }
 
 function output(w: World, m: Mbuf): number {
-  passEnter();
-  const error = ip_output(m, null, 0, w.vnet);
-  passLeave();
+  const error = inPass(() => ip_output(m, null, 0, w.vnet));
   w.pass(2);
   return error;
 }

@@ -4,7 +4,7 @@ import { expect } from 'chai';
 import { sosend } from '../../src/kern/uipc_socket.ts';
 import { MBUF_PEXT_MAX_PGS } from '../../src/kern/mbuf.ts';
 import { IPPROTO_UDP } from '../../src/kern/protosw.ts';
-import { passEnter, passLeave } from '../../src/sys/pass.ts';
+import { inPass } from '../../src/sys/pass.ts';
 import { UIO_WRITE, Uio } from '../../src/vm/uio.ts';
 import { fileBytes } from '../kern/disk.ts';
 import { expectSame, npgsOf, sndMbufs } from '../kern/sendfile_rig.ts';
@@ -87,10 +87,10 @@ describe('unmapped mbufs: storage', () => {
     inWorld({}, (w) => {
       const conn = held(w, 1 << 20);
       const bytes = fileBytes(500_000, 5);
-      passEnter();
-      const uio = new Uio().single(bytes, 0, bytes.length, UIO_WRITE);
-      expect(sosend(conn.so, uio, null, 0)).to.equal(0);
-      passLeave();
+      inPass(() => {
+        const uio = new Uio().single(bytes, 0, bytes.length, UIO_WRITE);
+        expect(sosend(conn.so, uio, null, 0)).to.equal(0);
+      });
       w.pass(5);
       expect(chainOf(conn).unmapped).to.equal(0);
       conn.reader.ackAll();

@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import * as fc from 'fast-check';
 import { counted, R_VM_WIRE_LIMIT } from '../../src/sys/reason.ts';
-import { passEnter, passLeave } from '../../src/sys/pass.ts';
+import { inPass } from '../../src/sys/pass.ts';
 import { physAddr } from '../../src/sys/types.ts';
 import { arenaBytes, mem, PAGE_SIZE, PHYS_TO_DMAP, vtophys } from '../../src/vm/arena.ts';
 import {
@@ -43,7 +43,7 @@ class Owner implements PageOwner {
 function cachedPage(own: PageOwner, pindex: number, noreuse = false): number {
   const p = vm_page_alloc(own, pindex);
   vm_page_xunbusy(p, true);
-  vm_page_unwire(p, noreuse);
+  inPass(vm_page_unwire, p, noreuse);
   return p;
 }
 
@@ -226,11 +226,11 @@ describe('vm_page: waiting', () => {
     for (const t of [a, b, c]) vmWaitPages(t);
     vmWaitCancel(b);
     vmWaitCancel(b);
-    passEnter();
-    vm_page_unwire(p, false);
-    vm_page_unwire(q, false);
-    expect(seen).to.eql([]);
-    passLeave();
+    inPass(() => {
+      vm_page_unwire(p, false);
+      vm_page_unwire(q, false);
+      expect(seen).to.eql([]);
+    });
     expect(seen).to.eql(['a', 'c']);
   });
 
@@ -241,7 +241,7 @@ describe('vm_page: waiting', () => {
     const p = cachedPage(new Owner(), 0);
     expect(n).to.equal(1);
     vmWaitPages(task);
-    vmPageDisown(p);
+    inPass(vmPageDisown, p);
     expect(n).to.equal(2);
   });
 });

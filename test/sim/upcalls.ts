@@ -1,0 +1,615 @@
+/**
+ * A world in which programs call the stack from inside its upcalls: every public method of every kind
+ * of socket, every sysctl that can be set, every word of ifconfig. Methods come from the prototypes,
+ * sysctls from the trees, words from the source of ifconfig, so new ones take part by themselves.
+ */
+
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { Bsd } from '../../src/api/bsd.ts';
+import { DgramSocket } from '../../src/api/dgram.ts';
+import { RawSocket } from '../../src/api/raw.ts';
+import { connect, TcpServer } from '../../src/api/server.ts';
+import { TcpSocket } from '../../src/api/socket.ts';
+import { capabilityKeywords } from '../../src/ctl/bits.ts';
+import { handleRequest } from '../../src/ctl/control.ts';
+import { below, SeededPrng } from '../../src/host/prng.ts';
+import { SimPager } from '../../src/host/sim_pager.ts';
+import { EV_ADD, EV_CLEAR, EVFILT_READ, EVFILT_WRITE } from '../../src/kern/kern_event.ts';
+import { Kqueue, kqueue_close, kqueue_register } from '../../src/kern/kern_event.ts';
+import { File } from '../../src/kern/kern_descrip.ts';
+import { machineSysctl, type SysctlOid, type SysctlTree } from '../../src/kern/kern_sysctl.ts';
+import { AF_INET, SOCK_DGRAM, SOCK_STREAM } from '../../src/kern/protosw.ts';
+import type { Vnet } from '../../src/kern/vnet.ts';
+import { ifCloneDestroyAll } from '../../src/net/if_clone.ts';
+import { Panic } from '../../src/sys/kassert.ts';
+import { mem } from '../../src/vm/arena.ts';
+import { vmObjectInit, vmObjectsFlush } from '../../src/vm/vm_object.ts';
+import { buildIcmp } from '../support/frames.ts';
+import { streamByte } from './endpoint.ts';
+import { ADDR_A, ADDR_B, SimNet, type SimPort } from './sim_net.ts';
+
+/** Bytes `from` to `from + n` of the stream `key`, whose first four bytes are the key. */
+function streamBytes(key: number, from: number, n: number): Buffer {
+  const bytes = Buffer.alloc(n);
+  for (let i = 0; i < n; i++) {
+    const at = from + i;
+    bytes[i] = at < 4 ? key >>> (24 - 8 * at) : streamByte(key, at);
+  }
+  return bytes;
+}
+
+/** Names of the public methods and getters of a class. */
+function namesOf(type: { prototype: object }): string[] {
+  return Object.getOwnPropertyNames(type.prototype).filter(
+    (name) => name !== 'constructor' && !name.startsWith('_'),
+  );
+}
+
+/** Words of ifconfig that are not capabilities, as its source has them. */
+function ifconfigVerbs(): string[] {
+  const source = readFileSync(
+    join(import.meta.dirname, '../../../src/ctl/ifconfig_verbs.ts'),
+    'utf8',
+  );
+  return [...source.matchAll(/case '(-?[a-z]+)':/g)].map((m) => m[1]!);
+}
+
+/** One program's end of a connection. */
+interface End {
+  readonly socket: TcpSocket;
+  readonly key: number;
+  /** Bytes of the stream that were written. */
+  sent: number;
+  /** A sendfile is under way. No writes until it ends, because their order would be unknown. */
+  busy: boolean;
+  readonly got: Buffer[];
+  /** All that was written went into the stack, and a FIN behind it. */
+  finished: boolean;
+  sawEnd: boolean;
+}
+
+export interface UpcallResult {
+  /** What went wrong; empty if nothing did. */
+  readonly wrong: string[];
+  /** Calls made, by kind of upcall, and bytes compared. */
+  readonly kinds: Record<string, number>;
+  readonly bytes: number;
+}
+
+/** Names that are drawn one after the other in random order, each as often as any other. */
+export class Deck {
+  readonly names: readonly string[];
+  /** Names drawn at least once. */
+  readonly seen = new Set<string>();
+  #left: string[] = [];
+
+  constructor(names: readonly string[]) {
+    this.names = names;
+  }
+
+  draw(prng: SeededPrng): string {
+    if (this.#left.length === 0) this.#left = [...this.names];
+    const [name] = this.#left.splice(below(prng, this.#left.length), 1);
+    this.seen.add(name!);
+    return name!;
+  }
+}
+
+const writable = (tree: SysctlTree): SysctlOid[] =>
+  tree.list().filter(({ set, setText }) => set !== null || setText !== undefined);
+
+// Connections end too soon to be interesting if these come as often as the others.
+const ENDINGS = ['end', 'destroy', 'resetAndDestroy', 'close', 'closeAll', 'destroySoon'];
+const STREAM_METHODS = ['write', 'end', 'destroy', 'pause', 'resume', 'cork', 'uncork', 'read'];
+// What connect() uses itself: a second one would never come.
+const INTERNAL = ['onConnected'];
+
+export const decks = {
+  tcp: new Deck([
+    ...namesOf(TcpSocket).filter((name) => !INTERNAL.includes(name)),
+    ...STREAM_METHODS,
+  ]),
+  server: new Deck(namesOf(TcpServer)),
+  dgram: new Deck(namesOf(DgramSocket)),
+  raw: new Deck(namesOf(RawSocket)),
+  bsd: new Deck(namesOf(Bsd)),
+  ifconfig: new Deck([...new Set(ifconfigVerbs()), ...capabilityKeywords(-1)]),
+  control: new Deck(['info', 'ifconfig', 'netstat', 'sysctl', 'vmstat', 'fault', 'arp', 'none']),
+};
+/** Made with the first world, because the trees are filled at boot. */
+export let sysctls: Deck | null = null;
+
+class UpcallWorld {
+  readonly net: SimNet;
+  readonly prng: SeededPrng;
+  readonly disk: SimPager;
+  readonly wrong: string[] = [];
+  readonly kinds: Record<string, number> = {};
+  readonly ends: End[] = [];
+  readonly #byKey = new Map<number, End>();
+  readonly #servers: TcpServer[] = [];
+  readonly #spare: TcpServer[] = [];
+  readonly #dgrams: DgramSocket[] = [];
+  readonly #raws: RawSocket[] = [];
+  readonly #tables: Bsd[] = [];
+  readonly #kqueues: Kqueue[] = [];
+  readonly #defaults: [SysctlTree, string, string][] = [];
+  #connecting = 0;
+  #nextKey = 1;
+  /** Calls left; none before `run`. */
+  #budget = 0;
+  #inside = false;
+  bytes = 0;
+
+  constructor(seed: number) {
+    this.prng = new SeededPrng(seed);
+    const faults = this.#chance(0.5) ? ['drop,rate=0.02'] : [];
+    const delayNs = 20_000 + below(this.prng, 3_000_000);
+    const offload = this.#pick(['none', 'csum', 'tso'] as const);
+    this.net = new SimNet({ seed, faults, delayNs, offload });
+    const { clock } = this.net;
+    this.disk = new SimPager({ arena: mem.buffer, clock, prng: this.prng });
+    vmObjectInit(this.disk);
+    for (const port of this.#ports) this.#setUp(port);
+    for (const tree of this.#trees)
+      for (const { name, get, type } of writable(tree))
+        if (type !== 'counters') this.#defaults.push([tree, name, String(get())]);
+    sysctls ??= new Deck(this.#trees.flatMap((tree) => writable(tree).map(({ name }) => name)));
+  }
+
+  get #ports(): SimPort[] {
+    return [this.net.a, this.net.b];
+  }
+
+  get #trees(): SysctlTree[] {
+    return [machineSysctl.tree, this.net.a.vnet.sysctl, this.net.b.vnet.sysctl];
+  }
+
+  #chance(p: number): boolean {
+    return below(this.prng, 1_000_000) < p * 1_000_000;
+  }
+
+  #pick<T>(list: readonly T[]): T {
+    return list[below(this.prng, list.length)]!;
+  }
+
+  #vnet(): Vnet {
+    return this.#pick(this.#ports).vnet;
+  }
+
+  #setUp({ vnet }: SimPort): void {
+    const server = new TcpServer(vnet);
+    server.on('connection', (socket: TcpSocket) => {
+      this.#adopt(socket);
+      this.act('connection');
+    });
+    server.listen(80);
+    this.#servers.push(server);
+    this.#spare.push(new TcpServer(vnet));
+    this.#newDgram(vnet);
+    const raw = new RawSocket(vnet);
+    raw.on('message', () => this.act('raw message'));
+    raw.on('error', () => this.act('raw error'));
+    this.#raws.push(raw);
+    this.#tables.push(new Bsd(vnet));
+  }
+
+  /** Every datagram says how long it is and what is in it. */
+  #newDgram(vnet: Vnet): void {
+    const socket = new DgramSocket(vnet);
+    socket.on('message', (data: Buffer) => {
+      const want = data.length < 4 ? data : streamBytes(data.readUInt32BE(0), 0, data.length);
+      if (!data.equals(want)) this.wrong.push('a datagram has bytes that were not sent');
+      this.act('message');
+    });
+    socket.on('error', () => this.act('dgram error'));
+    for (const event of ['listening', 'connect', 'close'])
+      socket.on(event, () => this.act(`dgram ${event}`));
+    try {
+      socket.bind(5000);
+    } catch {
+      // The port is taken by the last one.
+    }
+    this.#dgrams.push(socket);
+  }
+
+  #adopt(socket: TcpSocket): void {
+    const key = this.#nextKey++;
+    const end: End = {
+      socket,
+      key,
+      sent: 0,
+      busy: false,
+      got: [],
+      finished: false,
+      sawEnd: false,
+    };
+    this.ends.push(end);
+    this.#byKey.set(key, end);
+    socket.on('data', (data: Buffer) => {
+      end.got.push(data);
+      this.act('data');
+    });
+    socket.on('finish', () => {
+      end.finished = true;
+      this.act('finish');
+    });
+    socket.on('end', () => {
+      end.sawEnd = true;
+      this.act('end');
+    });
+    for (const event of ['drain', 'close', 'timeout', 'error'])
+      socket.on(event, () => this.act(event));
+    this.#watch(socket);
+    this.#write(end, 1 + below(this.prng, 20_000));
+  }
+
+  /** A kqueue on the socket whose upcall is a program's. */
+  #watch(socket: TcpSocket): void {
+    const so = socket.bsdSocket;
+    if (so === null || this.#chance(0.5)) return;
+    const kq = new Kqueue();
+    kq.kq_upcall = { run: () => this.act('kqueue') };
+    for (const filter of [EVFILT_READ, EVFILT_WRITE])
+      kqueue_register(
+        kq,
+        { ident: 3, filter, flags: EV_ADD | EV_CLEAR, fflags: 0, data: 0, udata: null },
+        so,
+      );
+    this.#kqueues.push(kq);
+  }
+
+  #connect(): void {
+    if (this.ends.length > 40) return;
+    this.#connecting++;
+    const host = this.#pick([ADDR_A, ADDR_B, '127.0.0.1']);
+    connect(this.#vnet(), 80, host)
+      .then(
+        (socket) => {
+          this.#adopt(socket);
+          this.act('connect');
+        },
+        (e: unknown) => this.#failed(e),
+      )
+      .finally(() => this.#connecting--);
+  }
+
+  #write(end: End, n: number): void {
+    const { socket } = end;
+    if (end.busy || socket.destroyed || socket.writableEnded) return;
+    const chunk = streamBytes(end.key, end.sent, n);
+    end.sent += n;
+    socket.write(chunk);
+  }
+
+  #sendfile(end: End): void {
+    const { socket } = end;
+    if (end.busy || socket.destroyed || socket.writableEnded) return;
+    const lead = below(this.prng, 5000);
+    const n = 1 + below(this.prng, 40_000);
+    const bytes = Buffer.concat([Buffer.alloc(lead), streamBytes(end.key, end.sent, n)]);
+    const { disk } = this;
+    const file = new File(disk.open(bytes), (fd) => disk.close(fd));
+    end.busy = true;
+    socket
+      .sendfile(file, { offset: lead, nbytes: n })
+      .then(
+        (sent) => (end.sent += sent),
+        (e: unknown) => {
+          end.sent += (e as { bytes?: number }).bytes ?? 0;
+          this.#failed(e);
+        },
+      )
+      .finally(() => {
+        end.busy = false;
+        file.drop();
+        this.act('sendfile');
+      });
+  }
+
+  /** What a program may get is an error with a code; a panic is a fault of the stack. */
+  #failed(e: unknown): void {
+    if (e instanceof Panic || e instanceof AggregateError || !(e instanceof Error))
+      this.wrong.push(e instanceof Error ? (e.stack ?? e.message) : String(e));
+    else if (!('code' in e)) this.wrong.push(e.stack ?? e.message);
+  }
+
+  /** A program's turn: one or two calls of anything. */
+  act(kind: string): void {
+    this.kinds[kind] = (this.kinds[kind] ?? 0) + 1;
+    if (this.#inside || this.#budget <= 0) return;
+    this.#inside = true;
+    try {
+      for (let n = 1 + below(this.prng, 2); n > 0 && this.#budget > 0; n--) {
+        this.#budget--;
+        try {
+          this.#anything();
+        } catch (e) {
+          this.#failed(e);
+        }
+      }
+    } finally {
+      this.#inside = false;
+    }
+  }
+
+  #anything(): void {
+    const dice = below(this.prng, 100);
+    if (dice < 30) this.#tcp(this.#draw(decks.tcp));
+    else if (dice < 43) this.#sysctl(sysctls!.draw(this.prng));
+    else if (dice < 45) this.#tune();
+    else if (dice < 55) this.#ifconfig(this.#draw(decks.ifconfig));
+    else if (dice < 72) this.#bsd(this.#draw(decks.bsd));
+    else if (dice < 79) this.#dgram(this.#draw(decks.dgram));
+    else if (dice < 82) this.#raw(this.#draw(decks.raw));
+    else if (dice < 86) this.#server(this.#draw(decks.server));
+    else if (dice < 90) this.#control(this.#draw(decks.control));
+    else this.#connect();
+  }
+
+  #draw(deck: Deck): string {
+    for (;;) {
+      const name = deck.draw(this.prng);
+      if (!ENDINGS.includes(name) || this.#chance(0.2)) return name;
+    }
+  }
+
+  /** Reads the property `name` of `object` and calls it, if it is a method. */
+  #call(object: object, name: string, args: readonly unknown[]): void {
+    const member = (object as Record<string, unknown>)[name];
+    if (typeof member !== 'function') return;
+    const result: unknown = member.apply(object, args);
+    if (result instanceof Promise)
+      result.then(
+        () => this.act('promise'),
+        (e: unknown) => this.#failed(e),
+      );
+  }
+
+  #tcp(name: string): void {
+    const live = this.ends.filter(({ socket }) => !socket.destroyed);
+    if (live.length === 0) return;
+    const end = this.#pick(live);
+    const size = this.#pick([0, 1, 600, 1460, 5000, 40_000, 200_000]);
+    if (name === 'write') this.#write(end, size + below(this.prng, 2000));
+    else if (name === 'sendfile') this.#sendfile(end);
+    else if (name === 'setTimeout') this.#call(end.socket, name, [below(this.prng, 50)]);
+    else if (name === 'end' || name === 'destroy') this.#call(end.socket, name, []);
+    else if (name === 'read') end.socket.read();
+    else this.#call(end.socket, name, [this.#chance(0.5), below(this.prng, 5000)]);
+  }
+
+  #sysctl(name: string): void {
+    const tree = this.#pick(this.#trees.filter((t) => t.find(name) !== undefined));
+    const { type, get, min, max } = tree.find(name)!;
+    if (type === 'string') {
+      tree.write(name, this.#pick([String(get()), 'newreno', 'cubic', 'x']));
+      return;
+    }
+    const now = Number(get());
+    const v = this.#pick([
+      0,
+      1,
+      now,
+      now * 2,
+      Math.floor(now / 2),
+      min,
+      max,
+      below(this.prng, 1e5),
+    ]);
+    tree.write(name, String(v));
+  }
+
+  /** The operator lets send buffers grow, and the next call of each program meets that. */
+  #tune(): void {
+    const grown = 32_768 + below(this.prng, 200_000);
+    for (const { vnet } of this.#ports)
+      vnet.sysctl.write('net.inet.tcp.sendbuf_max', String(grown));
+    for (const { socket } of this.ends) socket.setNoDelay(true);
+  }
+
+  #ifconfig(word: string): void {
+    const port = this.#pick(this.#ports);
+    const vlan = `vlan${below(this.prng, 3)}`;
+    const addr = `192.0.2.${1 + below(this.prng, 4)}`;
+    const { if_xname: tn } = port.ifp;
+    const commands: Record<string, string[]> = {
+      create: [vlan, 'create', 'vlan', String(below(this.prng, 100)), 'vlandev', tn],
+      plumb: [`lagg${below(this.prng, 2)}`, 'plumb'],
+      vlan: [vlan, 'vlan', '7', 'vlandev', tn],
+      vlandev: [vlan, 'vlan', '8', 'vlandev', tn],
+      '-vlandev': [vlan, '-vlandev'],
+      destroy: [vlan, 'destroy'],
+      unplumb: [vlan, 'unplumb'],
+      laggproto: ['lagg0', 'laggproto', 'failover'],
+      laggport: ['lagg0', 'laggport', vlan],
+      '-laggport': ['lagg0', '-laggport', vlan],
+      mtu: [tn, 'mtu', String(this.#pick([500, 576, 1000, 1400, 1500]))],
+      inet: [tn, 'inet', `${addr}/24`],
+      netmask: [tn, 'inet', addr, 'netmask', '255.255.255.0'],
+      alias: [tn, 'inet', '198.51.100.7/32', 'alias'],
+      add: [tn, 'inet', '198.51.100.8/32', 'add'],
+      '-alias': [tn, 'inet', '198.51.100.7', '-alias'],
+      delete: [tn, 'inet', this.#chance(0.3) ? addr : '198.51.100.8', 'delete'],
+      remove: [tn, 'inet', '198.51.100.8', 'remove'],
+    };
+    for (const ether of ['ether', 'link', 'lladdr'])
+      commands[ether] = [tn, ether, `02:00:00:00:01:0${below(this.prng, 9)}`];
+    const minus = this.#chance(0.5) && decks.ifconfig.names.indexOf(word) > 20 ? '-' : '';
+    const [name, ...words] = commands[word] ?? [tn, `${minus}${word}`];
+    this.#ask(port.vnet, 'ifconfig', { if: name, words });
+    // An interface that stays down would end the run.
+    if (word === 'down') this.#ask(port.vnet, 'ifconfig', { if: tn, words: ['up'] });
+  }
+
+  #control(cmd: string): void {
+    const report = this.#pick(['m', 'an', 'i', 's', 'z']);
+    this.#ask(this.#vnet(), cmd, { report, all: true, name: 'net', op: 'list' });
+  }
+
+  #ask(vnet: Vnet, cmd: string, args: Record<string, unknown>): void {
+    handleRequest({ vnet, info: {} }, { id: 1, cmd, args });
+  }
+
+  #server(name: string): void {
+    const server = this.#pick(this.#spare);
+    this.#call(server, name, name === 'listen' ? [8000 + below(this.prng, 2)] : []);
+  }
+
+  #dgram(name: string): void {
+    const at = below(this.prng, this.#dgrams.length);
+    const socket = this.#dgrams[at]!;
+    const n = this.#pick([0, 4, 100, 1472, 1473, 9000]);
+    const to = [5000, this.#pick([ADDR_A, ADDR_B, '127.0.0.1'])];
+    const data = streamBytes(below(this.prng, 1 << 30), 0, n);
+    if (name === 'send') this.#call(socket, name, this.#chance(0.9) ? [data, ...to] : [data]);
+    else if (name === 'bind') this.#call(socket, name, [below(this.prng, 2) * 5000]);
+    else this.#call(socket, name, to);
+    if (name !== 'close') return;
+    // If this throws for want of memory, the closed socket stays in the list.
+    this.#newDgram(this.#vnet());
+    this.#dgrams.splice(at, 1);
+  }
+
+  #raw(name: string): void {
+    const at = below(this.prng, this.#raws.length);
+    const echo = Uint8Array.from(buildIcmp({ type: 8, payload: new Uint8Array(40) }));
+    this.#call(this.#raws[at]!, name, [echo, this.#pick([ADDR_A, ADDR_B, '127.0.0.1'])]);
+    if (name === 'close') this.#raws[at] = new RawSocket(this.#vnet());
+  }
+
+  #bsd(name: string): void {
+    const table = this.#pick(this.#tables);
+    const int = (n: number): number => below(this.prng, n);
+    const fd = 3 + int(8);
+    const addr = { address: this.#pick([ADDR_A, ADDR_B, '127.0.0.1']), port: 9000 + int(3) };
+    const buf = new Uint8Array(int(3000));
+    const option = [
+      fd,
+      this.#pick([0, 6, 0xffff]),
+      this.#pick([1, 2, 4, 8, 0x80, 0x1001 + int(7)]),
+    ];
+    const filter = this.#pick([EVFILT_READ, EVFILT_WRITE]);
+    const kevent = [fd, [{ ident: 3 + int(8), filter, flags: EV_ADD }], 4, int(50)];
+    const args: Record<string, unknown[]> = {
+      socket: [AF_INET, this.#pick([SOCK_STREAM, SOCK_DGRAM])],
+      bind: [fd, { ...addr, address: '0.0.0.0' }],
+      listen: [fd, int(4)],
+      connect: [fd, addr],
+      connectAsync: [fd, addr],
+      send: [fd, buf],
+      sendAsync: [fd, buf],
+      sendto: [fd, buf, 0, addr],
+      recv: [fd, buf],
+      recvAsync: [fd, buf],
+      recvfrom: [fd, buf],
+      shutdown: [fd, int(3)],
+      setsockopt: [...option, int(5000)],
+      getsockopt: option,
+      getsockoptBytes: [...option, new Uint8Array(16)],
+      kqueue: [],
+      kevent,
+      keventAsync: kevent,
+      closeAll: [],
+    };
+    this.#call(table, name, args[name] ?? [fd, int(100)]);
+  }
+
+  async #turn(): Promise<void> {
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+
+  /** One event of the clock. What an upcall threw comes out here. */
+  #step(untilNs: number): boolean {
+    try {
+      return this.net.clock.step(untilNs);
+    } catch (e) {
+      this.#failed(e);
+      return true;
+    }
+  }
+
+  /** Makes `calls` calls from upcalls. */
+  async run(calls: number): Promise<void> {
+    this.#budget = calls;
+    for (let i = 0; i < 4; i++) this.#connect();
+    for (let n = 0; this.#budget > 0 && n < 50_000 && this.wrong.length === 0; n++) {
+      const until = this.net.clock.nowNs() + 50_000_000;
+      if (!this.#step(until)) {
+        this.net.clock.advanceTo(until);
+        this.act('idle');
+      }
+      // Programs have other work, from which they call too.
+      if (n % 16 === 0) this.act('outside');
+      if (n % 4 === 0) await this.#turn();
+    }
+    this.#budget = 0;
+  }
+
+  /** Lets everything come to its end in order, and compares. */
+  async end(): Promise<void> {
+    for (const [tree, name, value] of this.#defaults) tree.write(name, value);
+    for (const port of this.#ports) {
+      ifCloneDestroyAll(port.vnet);
+      const addr = port === this.net.a ? ADDR_A : ADDR_B;
+      for (const words of [['up'], ['mtu', '1500'], ['inet', `${addr}/24`]])
+        this.#ask(port.vnet, 'ifconfig', { if: port.ifp.if_xname, words });
+    }
+    for (const { socket } of this.ends) {
+      socket.setTimeout(0);
+      while (socket.writableCorked > 0) socket.uncork();
+      socket.resume().end();
+    }
+    for (const table of this.#tables) table.closeAll();
+    for (const server of [...this.#servers, ...this.#spare]) server.close();
+    for (const socket of [...this.#dgrams, ...this.#raws]) socket.close();
+    await this.#pass(600e9, () => this.#connecting === 0 && this.#allClosed());
+    for (const { socket } of this.ends) socket.destroy();
+    await this.#pass(200e9, () => false);
+    for (const kq of this.#kqueues) kqueue_close(kq);
+    if (this.#connecting > 0) this.wrong.push('a connect that never ends');
+    for (const end of this.ends) this.#compare(end);
+    vmObjectsFlush();
+  }
+
+  #allClosed(): boolean {
+    return this.ends.every(({ socket, busy }) => socket.destroyed && !busy);
+  }
+
+  async #pass(ns: number, done: () => boolean): Promise<void> {
+    const until = this.net.clock.nowNs() + ns;
+    for (let n = 0; !done(); n++) {
+      if (n % 8 === 0) await this.#turn();
+      if (!this.#step(until)) break;
+    }
+    await this.#turn();
+    await this.#turn();
+  }
+
+  #compare(end: End): void {
+    const got = Buffer.concat(end.got);
+    if (got.length < 4) return;
+    const peer = this.#byKey.get(got.readUInt32BE(0));
+    if (peer === undefined) {
+      this.wrong.push(`stream ${end.key} received a stream that was not sent`);
+      return;
+    }
+    this.bytes += got.length;
+    const what = `${peer.key}: ${got.length} bytes received of ${peer.sent}`;
+    if (!got.equals(streamBytes(peer.key, 0, got.length))) this.wrong.push(`${what}: they differ`);
+    if (got.length > peer.sent) this.wrong.push(`${what}: more than were written`);
+    if (end.sawEnd && peer.finished && got.length !== peer.sent)
+      this.wrong.push(`${what}: the end came too soon`);
+  }
+}
+
+/** Runs the world of `seed` with `calls` calls from upcalls. */
+export async function runUpcallWorld(seed: number, calls: number): Promise<UpcallResult> {
+  const world = new UpcallWorld(seed);
+  await world.run(calls);
+  if (world.wrong.length === 0) await world.end();
+  const { wrong, kinds, bytes } = world;
+  if (wrong.length === 0) world.net.close();
+  return { wrong, kinds, bytes };
+}
