@@ -1,4 +1,4 @@
-/** Addresses as people write them, to bytes: for set-up only, never per packet. */
+/** Converts addresses between text and bytes. Used for set-up only, not per packet. */
 
 import { isIPv4, isIPv6 } from 'node:net';
 import { TapnicError } from '../sys/errno.ts';
@@ -10,7 +10,10 @@ export interface Cidr {
   readonly prefixLen: number;
 }
 
-/** The 4 bytes of an IPv4 or 16 of an IPv6 address, or null. Zone names are refused. */
+/**
+ * Returns the 4 bytes of an IPv4 or the 16 bytes of an IPv6 address, or null if `text` is invalid
+ * or has a zone name.
+ */
 export function parseAddr(text: string): Uint8Array | null {
   if (isIPv4(text)) return Uint8Array.from(text.split('.'), Number);
   if (!isIPv6(text) || text.includes('%')) return null;
@@ -56,7 +59,7 @@ export function macText(mac: number): string {
   return hex.match(/../g)!.join(':');
 }
 
-/** 4 or 16 bytes in network order as people write them; IPv6 after RFC 5952. */
+/** The text of 4 or 16 bytes in network order; IPv6 in the form of RFC 5952. */
 export function addrText(bytes: Uint8Array): string {
   if (bytes.length === 4) return bytes.join('.');
   const groups = Array.from({ length: 8 }, (_, i) =>

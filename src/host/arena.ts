@@ -1,4 +1,4 @@
-/** The memfd-backed arena: physical memory of a machine that talks to the real world. */
+/** The memfd-backed arena: the physical memory of a machine with a real wire and disk. */
 
 import { loadAddon } from '../../native-bindings/index.ts';
 import { KASSERT } from '../sys/kassert.ts';
@@ -8,8 +8,8 @@ let current: ArrayBuffer | undefined;
 
 /**
  * Allocates the isolate's arena, zeroed: 16 MiB to 4 GiB, a multiple of 4096 bytes. The
- * addon means this one from now on; an arena before it stays readable until it is collected, but
- * wires and pagers made for it must be gone. Never transfer it: a worker attaches `arenaFd()`.
+ * addon uses this arena from now on. An earlier arena stays readable until it is garbage collected,
+ * but close its wires and pagers first. Do not transfer the buffer; a worker attaches `arenaFd()`.
  * Throws TapnicError (EINVAL, ENOMEM).
  */
 export function allocArena(bytes: number): ArrayBuffer {
@@ -21,7 +21,7 @@ export function attachArena(fd: number): ArrayBuffer {
   return take(loadAddon().arenaAttach(fd), 'mmap');
 }
 
-/** The descriptor behind the arena, for `attachArena`. It stays the arena's: do not close it. */
+/** The arena's descriptor, for `attachArena`. The arena owns it: do not close it. */
 export function arenaFd(): number {
   return check(loadAddon().arenaFd(), 'arenaFd');
 }
@@ -32,7 +32,7 @@ function take(result: ArrayBuffer | number, syscall: string): ArrayBuffer {
   throw new TypeError('unreachable');
 }
 
-/** Panics unless `arena` is the one the addon means: offsets into another would hit the wrong bytes. */
+/** Panics unless the addon uses `arena`: offsets into another arena would address wrong bytes. */
 export function assertCurrentArena(arena: ArrayBuffer): void {
   KASSERT(arena === current, 'host: not the arena allocArena returned last');
 }

@@ -1,4 +1,6 @@
-/** The Internet checksum by the addon: AVX2 where the processor has it, 64-bit words elsewhere. */
+/**
+ * The Internet checksum in the addon: with AVX2 if the processor has it, else with 64-bit words.
+ */
 
 import { loadAddon, type NativeAddon } from '../../native-bindings/index.ts';
 import type { CksumKernel } from '../sys/cksum.ts';
@@ -11,7 +13,7 @@ export class NativeCksum implements CksumKernel {
 
   /**
    * @param arena the one `allocArena` returned last
-   * @param scalar take the portable loop, for comparison
+   * @param scalar use the portable loop, for comparison
    */
   constructor(arena: ArrayBuffer, scalar = false) {
     assertCurrentArena(arena);
@@ -19,7 +21,7 @@ export class NativeCksum implements CksumKernel {
     this.#scalar = scalar ? 1 : 0;
   }
 
-  /** Panics outside the arena. About 50 ns a call before the first byte. */
+  /** Panics if the range is outside the arena. A call costs about 50 ns before the first byte. */
   sum(off: number, len: number, sum: number): number {
     const n = this.#addon.cksum(off, len, sum, this.#scalar);
     KASSERT(n >= 0, 'NativeCksum: outside the arena');

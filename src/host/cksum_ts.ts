@@ -1,7 +1,7 @@
 /**
- * The Internet checksum in TypeScript, for simulation and as the addon's oracle. Sums 16-bit words
- * as they lie in memory, eight a step (9 GB/s; a byte loop makes 2), and swaps once at the end:
- * RFC 1071, section 2 (B), byte order independence.
+ * The Internet checksum in TypeScript, for simulation and as the addon's oracle. It sums
+ * 16-bit words in memory order, eight per step, and swaps the bytes of the sum once at the end: RFC
+ * 1071, section 2 (B), byte order independence. Measured: 9 GB/s; a loop over bytes reaches 2 GB/s.
  */
 
 import type { CksumKernel } from '../sys/cksum.ts';
@@ -17,20 +17,21 @@ export class TsCksum implements CksumKernel {
   readonly #bytes: Uint8Array;
   readonly #words: Uint16Array;
 
-  /** @param arena any length that is even */
+  /** @param arena its length must be even */
   constructor(arena: ArrayBuffer) {
     this.#bytes = new Uint8Array(arena);
     this.#words = new Uint16Array(arena);
   }
 
-  /** Panics outside the arena. */
+  /** Panics if the range is outside the arena. */
   sum(off: number, len: number, sum: number): number {
     KASSERT(off >= 0 && len >= 0 && off + len <= this.#bytes.length, 'TsCksum: outside the arena');
     if (len === 0) return sum;
     const bytes = this.#bytes;
     const words = this.#words;
     const end = off + len;
-    // Whole words of the arena between a first byte at an odd offset and a last one at an even.
+    // The whole words of the arena, without a first byte at an odd offset and a last byte at an
+    // even one.
     const odd = off & 1;
     const firstWord = (off + odd) / 2;
     const endWord = Math.max(firstWord, Math.floor(end / 2));
@@ -49,12 +50,12 @@ export class TsCksum implements CksumKernel {
     for (; w < endWord; w++) acc += words[w]!;
     acc = fold(acc);
     if (littleEndian) acc = swap16(acc);
-    // Big-endian words of the arena so far. The bytes at the edges are the halves of such words: a
-    // byte at an even offset is the high half, one at an odd offset the low half.
+    // The sum of the arena's big-endian words. The bytes at the edges are halves of such words: the
+    // byte at an even offset is the high half, the byte at an odd offset the low half.
     if (odd === 1) acc += bytes[off]!;
     if ((end & 1) === 1 && end - 1 >= off + odd) acc += bytes[end - 1]! << 8;
     acc = fold(acc);
-    // Data that starts at an odd offset has every byte in the other half.
+    // If the data starts at an odd offset, every byte is in the other half: swap.
     return fold((odd === 1 ? swap16(acc) : acc) + sum);
   }
 }

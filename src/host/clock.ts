@@ -1,19 +1,22 @@
-/** Real time: the monotonic clock, Node's timers (1 ms apart at best) and its event loop. */
+/** Real time: the monotonic clock, Node's timers (resolution 1 ms) and its event loop. */
 
 import type { Clock, Task } from '../sys/clock.ts';
 
-const MAX_DELAY_MS = 0x7fffffff; // what setTimeout takes
+const MAX_DELAY_MS = 0x7fffffff; // the largest delay of setTimeout
 
 export interface RealClockOptions {
   /** Whether a pending alarm keeps the process alive. Default true. */
   readonly ref?: boolean;
 }
 
-/** After it was asked: `alarm.run()` comes up to 1 ms late, more if the loop is busy. */
+/** `alarm.run()` is called up to 1 ms after its deadline, later if the loop is busy. */
 export class RealClock implements Clock {
   readonly #ref: boolean;
   #timer: NodeJS.Timeout | null = null;
-  /** When #timer is due, in ns; later alarms leave it alone, it looks again when it fires. */
+  /**
+   * When #timer is due, in ns. An alarm with a later deadline keeps the timer, which rearms itself
+   * when it fires.
+   */
   #timerNs = 0;
   #deadlineNs = 0;
   #alarm: Task | null = null;
@@ -25,7 +28,7 @@ export class RealClock implements Clock {
     this.#ref = options.ref ?? true;
   }
 
-  /** Follows the wall clock when somebody sets it. */
+  /** Computed on each read, so it follows changes of the wall clock. */
   get bootSec(): number {
     return (Date.now() - performance.now()) / 1000;
   }
@@ -67,7 +70,8 @@ export class RealClock implements Clock {
     this.#timer = null;
     const alarm = this.#alarm;
     if (alarm === null) return;
-    // Node's timers count whole milliseconds from the turn's start and may fire a little early.
+    // Node counts whole milliseconds from the start of the turn, so a timer may fire slightly
+    // early.
     if (this.nowNs() < this.#deadlineNs) {
       this.#arm();
       return;
@@ -76,7 +80,7 @@ export class RealClock implements Clock {
     alarm.run();
   };
 
-  // What is posted meanwhile waits for the next turn, so I/O is never starved.
+  // Tasks posted meanwhile run in the next turn, so they cannot starve I/O.
   readonly #drain = (): void => {
     const tasks = this.#posted;
     this.#posted = this.#running;
@@ -86,7 +90,7 @@ export class RealClock implements Clock {
     try {
       while (i < tasks.length) tasks[i++]!.run();
     } finally {
-      // One that threw must not take the others with it.
+      // If a task threw, the remaining tasks still have to run.
       const rest = i < tasks.length ? tasks.slice(i) : null;
       tasks.length = 0;
       if (rest !== null) {

@@ -1,11 +1,11 @@
-/** The end of the process when something in it may not want to end. */
+/** Ends the process without waiting for pending work. */
 
 import { loadAddon } from '../../native-bindings/index.ts';
 import { readsPending } from './pager.ts';
 
 /**
- * Ends the process with `status`, after its 'exit' listeners, at once: where a read from a disk is
- * under way, Node would wait for it, however long it takes.
+ * Runs the 'exit' listeners and ends the process with `status` immediately. Node itself would wait
+ * for a disk read in flight, however long it takes.
  */
 export function exitProcess(status: number): never {
   if (readsPending() > 0) {

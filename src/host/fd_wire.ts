@@ -1,6 +1,6 @@
 /**
- * A wire behind a descriptor of the addon: what a TAP and a socket pair have in common. One system
- * call a frame, gathered from and scattered into the arena; libuv watches the descriptor.
+ * A wire on a descriptor of the addon: the common part of a TAP and a socket pair. Each frame takes
+ * one system call, which gathers from or scatters into the arena. libuv polls the descriptor.
  */
 
 import { loadAddon, type NativeAddon } from '../../native-bindings/index.ts';
@@ -13,7 +13,7 @@ import { FdPoll, POLL_READABLE, POLL_WRITABLE, type PollHandler } from './poll.t
 export class FdWire implements Wire, PollHandler {
   readonly vnetHdr: boolean;
   protected readonly addon: NativeAddon;
-  /** The addon's descriptor; the native build of a NIC uses it itself. */
+  /** The addon's descriptor; the native build of a NIC uses it directly. */
   readonly fd: number;
   protected listener: WireListener | null = null;
   protected closed = false;
@@ -23,9 +23,9 @@ export class FdWire implements Wire, PollHandler {
   readonly #ref: boolean;
 
   /**
-   * Takes the descriptor over.
+   * Takes over the descriptor: `close` closes it.
    * @param arena the one `allocArena` returned last
-   * @param ref whether it keeps the process alive while it waits for frames
+   * @param ref whether the wire keeps the process alive while it waits for frames
    */
   constructor(arena: ArrayBuffer, fd: number, vnetHdr: boolean, ref = true) {
     assertCurrentArena(arena);
@@ -41,7 +41,7 @@ export class FdWire implements Wire, PollHandler {
 
   readv(iov: Uint32Array, iovcnt: number): number {
     const n = this.addon.frameReadv(this.fd, iov, iovcnt);
-    // Nothing at all is how a socket pair tells that its other end was closed.
+    // A result of 0 means that the other end of a socket pair was closed.
     return n === 0 ? -EIO : resultFromLinux(n);
   }
 
@@ -59,10 +59,10 @@ export class FdWire implements Wire, PollHandler {
     this.listener = listener;
   }
 
-  /** For poll.ts. */
+  /** Called by poll.ts. */
   pollEvent(status: number, events: number): void {
     if (status < 0) {
-      // libuv has stopped watching: the interface behind the descriptor is gone.
+      // libuv has stopped polling: the interface of the descriptor was deleted.
       this.#readable = false;
       this.#armed = false;
       this.listener?.wireState(false, fromLinux(-status));
@@ -76,7 +76,10 @@ export class FdWire implements Wire, PollHandler {
     if ((events & POLL_READABLE) !== 0 && this.#readable) this.listener?.wireReadable();
   }
 
-  /** Calls nobody any more. A TAP interface that was made here goes with it. */
+  /**
+   * Closes the descriptor; no listener call follows. A TAP interface created here is removed with
+   * it.
+   */
   close(): void {
     if (this.closed) return;
     this.closed = true;
@@ -97,9 +100,10 @@ export class FdWire implements Wire, PollHandler {
 }
 
 /**
- * Two ends of a wire in this process that behaves as a TAP does and needs no privilege: AF_UNIX
- * SEQPACKET. Throws TapnicError (EMFILE).
- * @param bufBytes what an end holds before `writev` answers -EAGAIN; 0 for the system's default
+ * Creates both ends of a wire in this process. It behaves like a TAP and needs no privilege:
+ * AF_UNIX SEQPACKET. Throws TapnicError (EMFILE).
+ * @param bufBytes bytes that an end queues before `writev` returns -EAGAIN; 0 for the system's
+ *   default
  */
 export function socketPairWires(
   arena: ArrayBuffer,

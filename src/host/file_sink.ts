@@ -1,6 +1,6 @@
 /**
- * A file that is written in large pieces: what captures go to. Writes are synchronous and happen
- * once per turn of the loop at most, so a record is either whole in the file or not there.
+ * A file that is written in large pieces, for captures. Writes are synchronous and happen at most
+ * once per turn of the loop, so the file contains a record completely or not at all.
  */
 
 import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs';
@@ -8,15 +8,15 @@ import { errnoName, errnoOf, TapnicError } from '../sys/errno.ts';
 
 const BUFFER_BYTES = 1 << 18;
 
-/** Takes bytes until the first error; then it drops them and remembers why. */
+/** Accepts bytes until the first error; after that it drops them and keeps the error in `error`. */
 export class FileSink {
   readonly path: string;
-  /** The error that stopped it; null while all is well. */
+  /** The error that stopped the sink; null before an error. */
   error: TapnicError | null = null;
   readonly #fd: number;
   readonly #buf = Buffer.allocUnsafe(BUFFER_BYTES);
   #used = 0;
-  /** Bytes of the file up to the last flush that went well. */
+  /** Bytes of the file after the last successful flush. */
   #size = 0;
   #closed = false;
 
@@ -26,11 +26,11 @@ export class FileSink {
     try {
       this.#fd = openSync(path, 'w');
     } catch (e) {
-      throw asTapnicError(e, `open ${path}`, 'a file that can be written is needed');
+      throw asTapnicError(e, `open ${path}`, 'choose a path that can be written');
     }
   }
 
-  /** What follows, `len` bytes in several writes, is to be in the file whole or not at all. */
+  /** Starts a record of `len` bytes in several writes: the file gets all of them or none. */
   together(len: number): void {
     if (len > BUFFER_BYTES - this.#used) this.flush();
   }
@@ -46,7 +46,7 @@ export class FileSink {
     this.#used += len;
   }
 
-  /** Writes what is buffered. */
+  /** Writes the buffered bytes. */
   flush(): void {
     const n = this.#used;
     this.#used = 0;
@@ -68,12 +68,12 @@ export class FileSink {
     }
   }
 
-  /** Takes away what a write that failed halfway has left. */
+  /** Truncates the file to remove the part that a failed write left. */
   #cut(): void {
     try {
       ftruncateSync(this.#fd, this.#size);
     } catch {
-      // A pipe or a device: what is out is out.
+      // A pipe or a device cannot be truncated; the bytes stay written.
     }
   }
 

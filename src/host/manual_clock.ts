@@ -1,15 +1,18 @@
 /**
- * Virtual time: it passes when told to, so seconds of it cost microseconds and a run repeats
- * exactly. Besides the one alarm of `Clock` it has any number of events, for simulated wires and
- * disks.
+ * Virtual time: it advances only on request, so a second of virtual time costs microseconds and a
+ * run repeats exactly. Besides the one alarm of `Clock` it has any number of events, for simulated
+ * wires and disks.
  */
 
 import type { Clock, Task } from '../sys/clock.ts';
 import { panic } from '../sys/kassert.ts';
 
-/** A clock that takes events besides its alarm: what the simulated wire and disk need. */
+/** A clock with events besides its alarm, for the simulated wire and disk. */
 export interface EventClock extends Clock {
-  /** Asks for one `event.run()` at `deadlineNs`, at once if that has passed. It cannot be taken back. */
+  /**
+   * Schedules one `event.run()` at `deadlineNs`, or immediately if that has passed. It cannot be
+   * cancelled.
+   */
   schedule(deadlineNs: number, event: Task): void;
 }
 
@@ -20,13 +23,13 @@ interface Entry {
 }
 
 export interface ManualClockOptions {
-  /** Where time starts, in ns. Default 0. */
+  /** The first time value, in ns. Default 0. */
   readonly startNs?: number;
   /** The wall clock at 0, in s since 1970. Default 1767225600, the first second of 2026. */
   readonly bootSec?: number;
 }
 
-/** A posted task that posts itself for ever would hang the run: more than this is our mistake. */
+/** Limit of posted tasks in one drain. A task that always posts itself would hang the run. */
 const MAX_POSTED_PER_INSTANT = 10_000_000;
 
 function before(a: Entry, b: Entry): boolean {
@@ -40,11 +43,11 @@ export class ManualClock implements EventClock {
   #alarm: Task | null = null;
   #alarmNs = 0;
   #alarmSeq = 0;
-  /** Posted tasks from head to tail; the array is kept, so that posting allocates nothing. */
+  /** Posted tasks from head to tail. The array is reused, so posting does not allocate. */
   readonly #posted: (Task | null)[] = [];
   #postedHead = 0;
   #postedTail = 0;
-  /** A binary heap: events by time, those of one instant in the order they were asked for. */
+  /** A binary heap of events, ordered by time; events of one instant in the order of scheduling. */
   readonly #heap: Entry[] = [];
 
   constructor(options: ManualClockOptions = {}) {
@@ -84,12 +87,15 @@ export class ManualClock implements EventClock {
     heap[i] = entry;
   }
 
-  /** Nothing is posted, scheduled or set: time can pass, nothing will happen. */
+  /** Whether no task is posted, no event is scheduled and no alarm is set. */
   get idle(): boolean {
     return this.nextNs === Infinity;
   }
 
-  /** When the next thing happens: now if something is posted, Infinity if nothing ever will. */
+  /**
+   * Time of the next task, event or alarm in ns: now if a task is posted, Infinity if the clock is
+   * idle.
+   */
   get nextNs(): number {
     if (this.#postedHead < this.#postedTail) return this.#nowNs;
     const eventNs = this.#heap.length > 0 ? this.#heap[0]!.atNs : Infinity;
@@ -97,7 +103,9 @@ export class ManualClock implements EventClock {
     return Math.max(nextNs, this.#nowNs);
   }
 
-  /** Runs what is posted, and what that posts, until nothing is; time stands still. */
+  /**
+   * Runs posted tasks, including those they post, until the queue is empty. Time does not advance.
+   */
   runPosted(): void {
     let n = 0;
     while (this.#postedHead < this.#postedTail) {
@@ -112,7 +120,9 @@ export class ManualClock implements EventClock {
     }
   }
 
-  /** Lets `ns` nanoseconds pass, doing all that falls into them, the last instant included. */
+  /**
+   * Advances time by `ns` nanoseconds and runs everything due in that time, including at its end.
+   */
   advance(ns: number): void {
     this.advanceTo(this.#nowNs + ns);
   }
@@ -122,7 +132,7 @@ export class ManualClock implements EventClock {
     if (untilNs > this.#nowNs) this.#nowNs = untilNs;
   }
 
-  /** Does the next thing if it is due by `untilNs`; returns whether it did. */
+  /** Runs the next task, event or alarm if it is due by `untilNs`; returns whether it did. */
   step(untilNs = Infinity): boolean {
     if (this.#postedHead < this.#postedTail) {
       this.runPosted();
@@ -137,8 +147,8 @@ export class ManualClock implements EventClock {
   }
 
   /**
-   * Runs until nothing is left to happen, for `limitNs` of virtual time at most. Returns whether it
-   * came to rest; if not, exactly `limitNs` have passed.
+   * Runs until the clock is idle, for at most `limitNs` of virtual time. Returns whether the clock
+   * became idle; if not, exactly `limitNs` have passed.
    */
   runUntilIdle(limitNs: number): boolean {
     const untilNs = this.#nowNs + limitNs;
@@ -148,7 +158,9 @@ export class ManualClock implements EventClock {
     return false;
   }
 
-  /** Runs until `done()`, asked after each event; returns false if `limitNs` passed before that. */
+  /**
+   * Runs until `done()`, called after each event, is true; returns false if `limitNs` passed first.
+   */
   runUntil(done: () => boolean, limitNs: number): boolean {
     const untilNs = this.#nowNs + limitNs;
     this.runPosted();
@@ -156,7 +168,7 @@ export class ManualClock implements EventClock {
     return true;
   }
 
-  /** Takes the earliest of alarm and events out. */
+  /** Removes and returns the earliest of alarm and events. */
   #take(): Task {
     const heap = this.#heap;
     const first = heap[0];

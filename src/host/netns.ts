@@ -1,7 +1,7 @@
 /**
- * Named network namespaces, the ones `ip netns` lists. Entering moves only Node's main thread and
- * only while a synchronous function runs, so what is opened there stays there and everything else
- * stays here.
+ * Named network namespaces, as `ip netns` lists them. Entering a namespace moves only the calling
+ * thread, and only while a synchronous function runs. Descriptors opened in it stay in that
+ * namespace; the rest of the process is not affected.
  */
 
 import { readdirSync, statSync, readFileSync } from 'node:fs';
@@ -17,7 +17,7 @@ function fail(error: number, syscall: string, name: string): never {
     EPERM: PRIVILEGE_HINT,
     EACCES: PRIVILEGE_HINT,
     EEXIST: `namespace ${name} exists`,
-    ENOENT: `no namespace ${name}: ip netns list shows those there are`,
+    ENOENT: `no namespace ${name}: ip netns list shows the existing ones`,
     EINVAL: 'a name has 1 to 255 bytes, without "/", ":", "%" and white space',
   };
   throw new TapnicError(code, `${syscall} ${name}`, hints[code] ?? '');
@@ -27,13 +27,17 @@ function bytesOf(name: string): Uint8Array {
   return new TextEncoder().encode(name);
 }
 
-/** Makes a namespace as `ip netns add` does; only `lo`, down, is in it. EEXIST, EPERM, EINVAL. */
+/**
+ * Creates a namespace as `ip netns add` does. It contains only `lo`, down. EEXIST, EPERM, EINVAL.
+ */
 export function createNetns(name: string): void {
   const error = loadAddon().netnsCreate(bytesOf(name));
   if (error !== 0) fail(error, 'netns add', name);
 }
 
-/** Takes the name away; the namespace ends when nobody is inside any more. ENOENT, EPERM. */
+/**
+ * Removes the name. The kernel removes the namespace when its last user has left. ENOENT, EPERM.
+ */
 export function removeNetns(name: string): void {
   const error = loadAddon().netnsRemove(bytesOf(name));
   if (error !== 0) fail(error, 'netns delete', name);
@@ -47,7 +51,7 @@ export function netnsExists(name: string): boolean {
   return true;
 }
 
-/** Processes whose main thread is in the namespace, this one left out: who would lose it. */
+/** PIDs of other processes whose main thread is in the namespace. */
 export function netnsUsers(name: string): number[] {
   const ns = statSync(`/run/netns/${name}`);
   return readdirSync('/proc')
@@ -57,17 +61,20 @@ export function netnsUsers(name: string): number[] {
         const own = statSync(`/proc/${pid}/ns/net`);
         return own.ino === ns.ino && own.dev === ns.dev;
       } catch {
-        return false; // it ended, or is not ours to look at
+        return false; // the process ended, or access is denied
       }
     })
     .map(Number);
 }
 
-/** Interfaces that the kernel makes by itself in every namespace, with the modules for them loaded. */
+/** Interfaces that the kernel creates in every namespace when their modules are loaded. */
 const OWN_INTERFACES =
   /^(lo|tunl0|gre0|gretap0|erspan0|ip_vti0|ip6_vti0|sit0|ip6tnl0|ip6gre0|teql0)$/;
 
-/** Interfaces that somebody put into the namespace: a link's end, another instance's TAP. */
+/**
+ * Interfaces that a program put into the namespace, such as a veth end or the TAP of another
+ * instance.
+ */
 export function netnsInterfaces(name: string): string[] {
   return withNetns(name, () => readFileSync('/proc/thread-self/net/dev', 'utf8'))
     .split('\n')
@@ -77,8 +84,9 @@ export function netnsInterfaces(name: string): string[] {
 }
 
 /**
- * Runs `fn` with the thread in namespace `name` and returns what it returns. `fn` must not wait:
- * a promise is refused. Throws TapnicError (ENOENT, EPERM); panics if there is no way back.
+ * Runs `fn` with the thread in namespace `name` and returns its result. `fn` must be synchronous: a
+ * promise throws TypeError. Throws TapnicError (ENOENT, EPERM); panics if the thread cannot return
+ * to its own namespace.
  */
 export function withNetns<T>(name: string, fn: () => T): T {
   const addon = loadAddon();
@@ -91,10 +99,10 @@ export function withNetns<T>(name: string, fn: () => T): T {
     if (error !== 0) fail(error, 'setns', name);
     try {
       const result = fn();
-      if (result instanceof Promise) throw new TypeError('withNetns: fn must not wait');
+      if (result instanceof Promise) throw new TypeError('withNetns: fn must be synchronous');
       return result;
     } finally {
-      if (addon.netnsEnter(home) !== 0) panic('withNetns: no way back');
+      if (addon.netnsEnter(home) !== 0) panic('withNetns: cannot return to the previous namespace');
     }
   } finally {
     if (target >= 0) addon.fdClose(target);
@@ -102,7 +110,7 @@ export function withNetns<T>(name: string, fn: () => T): T {
   }
 }
 
-/** Brings the loopback interface of the thread's namespace up. EPERM. */
+/** Sets the loopback interface of the thread's namespace up. EPERM. */
 export function loopbackUp(): void {
   const addon = loadAddon();
   const nl = addon.netlinkOpen(0);

@@ -1,4 +1,6 @@
-/** The namespace that --netns names: made if it is missing, removed afterwards if nobody needs it. */
+/**
+ * The namespace of --netns: created if it is missing, and removed afterwards if it is not in use.
+ */
 
 import {
   createNetns,
@@ -12,7 +14,7 @@ import {
 
 export class NetnsScope {
   readonly name: string;
-  /** Whether we made it. */
+  /** Whether this object created the namespace. */
   readonly created: boolean;
 
   /** Throws TapnicError: EPERM without the privilege. */
@@ -29,7 +31,7 @@ export class NetnsScope {
     }
   }
 
-  /** Removes the namespace if we made it and no other process or interface is inside. */
+  /** Removes the namespace if this object created it and no other process or interface is in it. */
   close(): void {
     if (!this.created || !netnsExists(this.name)) return;
     if (netnsUsers(this.name).length > 0 || netnsInterfaces(this.name).length > 0) return;

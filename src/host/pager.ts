@@ -1,6 +1,6 @@
 /**
- * The real disk: preadv on libuv's thread pool, straight into page frames. 64 reads are in flight
- * in the addon; more wait here in the order they came. Left out: O_DIRECT, io_uring.
+ * The real disk: preadv on libuv's thread pool, directly into page frames. The addon has at most 64
+ * reads in flight; further reads wait here in order. Not implemented: O_DIRECT, io_uring.
  */
 
 import { loadAddon, type NativeAddon } from '../../native-bindings/index.ts';
@@ -9,7 +9,7 @@ import type { FileStat, Pager, PagerRequest } from '../sys/pager.ts';
 import { assertCurrentArena } from './arena.ts';
 import { check, fromLinux } from './linux_errno.ts';
 
-/** Reads waiting or in flight. Past it `pread` answers EAGAIN. */
+/** Limit of reads waiting or in flight. Beyond it `pread` returns EAGAIN. */
 const MAX_PENDING = 4096;
 const MAX_IOV = 1024;
 const LINUX_EAGAIN = -11;
@@ -17,7 +17,7 @@ const LINUX_ENXIO = -6;
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
 
-/** One read; recycled, with its list. */
+/** One read. Slots and their iov arrays are reused. */
 class Slot {
   readonly id: number;
   fd = -1;
@@ -31,7 +31,7 @@ class Slot {
   }
 }
 
-// The addon has one callback for the isolate, so the slots are the isolate's too.
+// The addon has one callback per isolate, so all pagers of the isolate share the slots.
 const slots: Slot[] = [];
 const free: Slot[] = [];
 const waiting: Slot[] = [];
@@ -58,7 +58,7 @@ function finish(slot: Slot, error: Errno, nbytes: number): void {
   req.pagerDone(error, nbytes);
 }
 
-/** Starts what waits, as far as the addon takes it. */
+/** Starts waiting reads until the addon accepts no more. */
 function pump(addon: NativeAddon): void {
   while (waitingHead < waiting.length) {
     const slot = waiting[waitingHead]!;
@@ -69,7 +69,8 @@ function pump(addon: NativeAddon): void {
       waiting.length = 0;
       waitingHead = 0;
     }
-    // It was promised a call from the loop when it was queued, and this is one.
+    // `pread` returned 0 for this read, so the error goes to `pagerDone`; this code runs from the
+    // loop.
     if (error !== 0) finish(slot, fromLinux(-error), 0);
   }
 }
@@ -79,7 +80,9 @@ function done(id: number, error: number, nbytes: number): void {
   finish(slots[id]!, fromLinux(-error), nbytes);
 }
 
-/** Reads of the isolate in flight or waiting: into the arena of an earlier machine, too. */
+/**
+ * Reads of the isolate in flight or waiting, including those into the arena of an earlier machine.
+ */
 export function readsPending(): number {
   return slots.length - free.length;
 }
@@ -98,7 +101,7 @@ export class NativePager implements Pager {
     registered = true;
   }
 
-  /** Also 0 for a directory or a device: see `isFile`. EBADF. */
+  /** Returns 0 or EBADF. It also returns 0 for a directory or a device; check `isFile`. */
   fstat(fd: number, st: FileStat): Errno {
     const out = this.#stat;
     const error = this.#addon.fileStat(fd, out);
@@ -120,7 +123,7 @@ export class NativePager implements Pager {
   extent(fd: number, off: number): number {
     const data = this.#addon.fileSeek(fd, off, SEEK_DATA);
     if (data === LINUX_ENXIO) return -Number.MAX_SAFE_INTEGER;
-    // What a file system cannot say is data.
+    // If the file system does not support SEEK_DATA, treat everything as data.
     if (data < 0) return Number.MAX_SAFE_INTEGER;
     if (data > off) return off - data;
     const hole = this.#addon.fileSeek(fd, off, SEEK_HOLE);
@@ -128,9 +131,9 @@ export class NativePager implements Pager {
   }
 
   /**
-   * The descriptor must stay open until `pagerDone`. EINVAL for more than 1024 pieces or a bad
-   * offset, EFAULT outside the arena, EAGAIN past 4096 reads; EBADF, EISDIR, EIO and their like
-   * arrive through `pagerDone`.
+   * The descriptor must stay open until `pagerDone`. Returns EINVAL for more than 1024 pieces
+   * or a bad offset, EFAULT for a piece outside the arena, EAGAIN beyond 4096 reads. EBADF, EISDIR,
+   * EIO and other errors of the read are passed to `pagerDone`.
    */
   pread(fd: number, off: number, iov: Uint32Array, iovcnt: number, req: PagerRequest): Errno {
     if (!(iovcnt >= 1 && iovcnt <= MAX_IOV && 2 * iovcnt <= iov.length)) return EINVAL;

@@ -1,4 +1,4 @@
-/** Descriptors on Node's event loop: one callback from the addon, handed to whoever watches. */
+/** Polls descriptors on Node's event loop: dispatches the addon's one callback to the handlers. */
 
 import { loadAddon, type NativeAddon } from '../../native-bindings/index.ts';
 import { check } from './linux_errno.ts';
@@ -6,10 +6,10 @@ import { check } from './linux_errno.ts';
 export const POLL_READABLE = 1;
 export const POLL_WRITABLE = 2;
 
-/** Whoever watches a descriptor. Called from the event loop. */
+/** The handler of a polled descriptor. Called from the event loop. */
 export interface PollHandler {
   /**
-   * @param status 0, or a negated Linux errno: the descriptor is in error and no longer watched
+   * @param status 0, or a negated Linux errno: the descriptor is in error and is no longer polled
    * @param events POLL_READABLE, POLL_WRITABLE or both
    */
   pollEvent(status: number, events: number): void;
@@ -22,7 +22,7 @@ function dispatch(id: number, status: number, events: number): void {
   handlers[id]?.pollEvent(status, events);
 }
 
-/** A watch on one descriptor of the addon, level-triggered. */
+/** A level-triggered poll of one descriptor of the addon. */
 export class FdPoll {
   readonly #addon: NativeAddon;
   readonly #ref: 0 | 1;
@@ -31,8 +31,9 @@ export class FdPoll {
   #closed = false;
 
   /**
-   * Watches for nothing yet. Throws TapnicError (EBUSY: watched already; EMFILE: more than 64).
-   * @param ref whether it keeps the process alive while it watches for something
+   * Starts without events; see `watch`. Throws TapnicError (EBUSY: already polled; EMFILE: more
+   * than 64 polls).
+   * @param ref whether the poll keeps the process alive while it waits for an event
    */
   constructor(fd: number, handler: PollHandler, ref = true) {
     this.#addon = loadAddon();
@@ -43,14 +44,14 @@ export class FdPoll {
     handlers[this.#id] = handler;
   }
 
-  /** Changes what is watched for; 0 for nothing. Costs a system call only if it is a change. */
+  /** Sets the events to wait for; 0 for none. Makes a system call only if they change. */
   watch(events: number): void {
     if (this.#closed || events === this.#events) return;
     check(this.#addon.pollEvents(this.#id, events, this.#ref), 'uv_poll_start');
     this.#events = events;
   }
 
-  /** No call to the handler follows; the descriptor may be closed at once. */
+  /** Stops polling. No handler call follows, and the descriptor may be closed immediately. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;

@@ -1,4 +1,6 @@
-/** Randomness: the operating system's for real use, a seeded one that repeats for simulation. */
+/**
+ * Random numbers: from the operating system for real use, from a seed for repeatable simulation.
+ */
 
 import { randomFillSync } from 'node:crypto';
 import type { Prng } from '../sys/prng.ts';
@@ -14,7 +16,7 @@ export class OsPrng implements Prng {
       this.#next = 0;
     }
     const n = this.#buf[this.#next]!;
-    this.#buf[this.#next++] = 0; // what was handed out, a TCP secret perhaps, is not kept
+    this.#buf[this.#next++] = 0; // do not keep used numbers: one may be a TCP secret
     return n;
   }
 }
@@ -41,7 +43,7 @@ export class SeededPrng implements Prng {
     this.#a = mix32(low) | 0;
     this.#b = mix32(high ^ this.#a) | 0;
     this.#c = mix32(this.#b ^ low) | 0;
-    // Twelve rounds are what sfc32's author gives a seed to reach every bit.
+    // sfc32's author recommends twelve rounds, so that the seed affects every bit.
     for (let i = 0; i < 12; i++) this.next32();
   }
 
@@ -54,7 +56,7 @@ export class SeededPrng implements Prng {
     return out >>> 0;
   }
 
-  /** A generator of its own: what one user draws does not change what another one sees. */
+  /** Creates an independent generator, so that one user's draws do not change another's numbers. */
   fork(): SeededPrng {
     return new SeededPrng(this.next32() * 0x20_0000 + (this.next32() >>> 11));
   }

@@ -1,6 +1,6 @@
 /**
- * A disk for simulation: files in memory, on virtual time, with seeded latency (which reorders) and
- * errors. A read sees the file as it is when it completes, as a real one may.
+ * A simulated disk: files in memory on virtual time, with seeded errors and seeded latency, which
+ * reorders reads. A read returns the contents of the file at its completion, as a real disk may.
  */
 
 import { EBADF, EFAULT, EINVAL, EIO, type Errno } from '../sys/errno.ts';
@@ -12,14 +12,14 @@ export interface SimPagerOptions {
   readonly arena: ArrayBuffer;
   readonly clock: EventClock;
   readonly prng: SeededPrng;
-  /** Each read takes a uniform time between these, in ns. Default 100 us for both: no reordering. */
+  /** A read takes a uniform time between these, in ns. Default 100 us for both: no reordering. */
   readonly latencyMinNs?: number;
   readonly latencyMaxNs?: number;
   /** Probability that a read fails with EIO and reads nothing. Default 0. */
   readonly errorRate?: number;
 }
 
-/** One file. Change it by these methods, so that its ctime tells. */
+/** One file. Change it through these methods, which update its ctime. */
 export class SimFile {
   readonly ino: number;
   isFile = true;
@@ -28,7 +28,7 @@ export class SimFile {
   mtimeNs: number;
   /** Reads that touch byte offsets from here on fail with EIO: a bad sector. */
   badFrom = Infinity;
-  /** First byte and the one behind the last of each hole, in order; the bytes there are zeros. */
+  /** First byte and end (exclusive) of each hole, in order; the bytes in a hole are zeros. */
   readonly holes: (readonly [number, number])[] = [];
   readonly #clock: EventClock;
   #bytes: Uint8Array;
@@ -44,21 +44,21 @@ export class SimFile {
     return this.#bytes;
   }
 
-  /** Replaces the contents: longer, shorter or as long as before; without holes. */
+  /** Replaces the contents with any number of bytes and removes all holes. */
   set(bytes: Uint8Array): void {
     this.#bytes = bytes;
     this.holes.length = 0;
     this.ctimeNs = this.mtimeNs = this.#clock.nowNs();
   }
 
-  /** Makes bytes [from, to) a hole, behind the ones there are: they read as zeros. */
+  /** Makes bytes [from, to) a hole that reads as zeros. It must lie after the existing holes. */
   punch(from: number, to: number): void {
     const before = [...this.holes];
     this.set(Uint8Array.from(this.#bytes).fill(0, from, to));
     this.holes.push(...before, [from, to]);
   }
 
-  /** Cuts the file, or grows it by zeros. */
+  /** Shortens the file, or extends it with zeros. */
   truncate(size: number): void {
     const bytes = new Uint8Array(size);
     bytes.set(this.#bytes.subarray(0, size));
@@ -109,7 +109,7 @@ class Read {
 
 export class SimPager implements Pager {
   readonly mem: Uint8Array;
-  /** Reads started, for tests. */
+  /** Number of reads started, for tests. */
   reads = 0;
   readonly #clock: EventClock;
   readonly #prng: SeededPrng;
@@ -117,7 +117,7 @@ export class SimPager implements Pager {
   readonly #latencyMaxNs: number;
   errorRate: number;
   readonly #files = new Map<number, SimFile>();
-  #nextFd = 1000; // unlike any real descriptor of a test process
+  #nextFd = 1000; // no real descriptor of a test process is this large
   #nextIno = 2;
   #pending = 0;
 
@@ -130,7 +130,7 @@ export class SimPager implements Pager {
     this.errorRate = options.errorRate ?? 0;
   }
 
-  /** Makes a file of `bytes` (kept, not copied) and returns a descriptor of it. */
+  /** Creates a file of `bytes` (referenced, not copied) and returns a descriptor of it. */
   open(bytes: Uint8Array): number {
     const fd = this.#nextFd++;
     this.#files.set(fd, new SimFile(this.#clock, this.#nextIno++, bytes));
@@ -144,7 +144,7 @@ export class SimPager implements Pager {
     return this.#nextFd++;
   }
 
-  /** The file behind a descriptor. Throws RangeError if there is none. */
+  /** The file of a descriptor. Throws RangeError if `fd` is not open. */
   file(fd: number): SimFile {
     const file = this.#files.get(fd);
     if (file === undefined) throw new RangeError(`SimPager: no descriptor ${fd}`);
@@ -180,7 +180,7 @@ export class SimPager implements Pager {
     if (!Number.isSafeInteger(off) || off < 0) return EINVAL;
     for (let i = 0; i < 2 * iovcnt; i += 2)
       if (iov[i]! + iov[i + 1]! > this.mem.length) return EFAULT;
-    // Two draws a read whatever the options: turning errors on does not change the latencies.
+    // Draw two numbers per read for all options, so that enabling errors does not change latencies.
     const takesNs =
       this.#latencyMinNs + below(this.#prng, this.#latencyMaxNs - this.#latencyMinNs + 1);
     const fail = fraction(this.#prng) < this.errorRate;
@@ -201,7 +201,7 @@ export class SimPager implements Pager {
     return this.#pending;
   }
 
-  /** For a read that has come to its end. */
+  /** Called by a read that has completed. */
   completed(): void {
     this.#pending--;
   }

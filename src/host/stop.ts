@@ -1,28 +1,28 @@
 /**
- * The end of an instance, as the command line promises it: FIN to every connection, RST to those
- * that are left after a second, TIME_WAIT discarded, captures flushed, the interface removed, all
- * within two seconds; then whatever the machine has not got back is a leak.
+ * Stops an instance within two seconds, as the command line promises: send FIN on every connection,
+ * send RST on those left after a second, discard TIME_WAIT, flush captures, remove the interface.
+ * Resources that the machine still misses after that are leaks.
  */
 
 import { setTimeout as sleep } from 'node:timers/promises';
 
-/** Milliseconds for connections to end by themselves. */
+/** Milliseconds that connections have to close normally. */
 const FIN_MS = 1000;
-/** Milliseconds after the start of the stop at which what is still out counts as leaked. */
+/** Milliseconds after the start of the stop when missing resources count as leaked. */
 const LEAK_MS = 1800;
 const POLL_MS = 10;
 
-/** What is stopped, from the top down. */
+/** The stop steps of an instance, in the order of the calls. */
 export interface Stoppable {
   /** Stops accepting and sends FIN on every connection. */
   finish(): void;
-  /** Connections that are not over; those in TIME_WAIT are. */
+  /** Number of open connections, without those in TIME_WAIT. */
   connections(): number;
-  /** Resets every connection and forgets those in TIME_WAIT. */
+  /** Resets every connection and discards those in TIME_WAIT. */
   reset(): void;
   /** Flushes captures, detaches the driver, removes the interface. */
   detach(): void;
-  /** Pools that are not back. */
+  /** Number of missing items of each pool that is not complete. */
   leaked(): Record<string, number>;
 }
 
@@ -34,16 +34,16 @@ async function until(done: () => boolean, deadline: number): Promise<boolean> {
   return true;
 }
 
-/** Carries the stop out. Resolves with what leaked, pool names to counts. */
+/** Stops the instance. Resolves with the leaks: pool names to counts. */
 export async function stopInstance(target: Stoppable): Promise<Record<string, number>> {
   const start = performance.now();
   target.finish();
   await until(() => target.connections() === 0, start + FIN_MS);
   target.reset();
-  // The loop turns once more, so that what a reset started is done before the wire goes.
+  // Wait one turn of the loop, so that the work of the resets completes before the wire is removed.
   await sleep(0);
   target.detach();
-  // A read from the disk that was under way holds its pages until it ends.
+  // A disk read in flight holds its pages until it completes.
   await until(() => Object.keys(target.leaked()).length === 0, start + LEAK_MS);
   return target.leaked();
 }

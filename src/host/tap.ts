@@ -1,7 +1,7 @@
 /**
- * A TAP interface as a wire, and the Linux side of it: addresses, MTU, link. Opened single-queue,
- * without packet information. A persistent TAP that is there is attached: its addresses and link
- * are left as they are, and it stays. Left out: several queues, TUN.
+ * A TAP interface as a wire, and its Linux side: addresses, MTU, link. It is opened single-queue,
+ * without packet information. An existing persistent TAP is attached: its addresses and link are
+ * not changed, and `close` does not remove it. Not implemented: several queues, TUN.
  */
 
 import { readFileSync, writeFileSync } from 'node:fs';
@@ -14,7 +14,7 @@ import { check, fromLinux } from './linux_errno.ts';
 import { withNetns } from './netns.ts';
 import { FdPoll, type PollHandler } from './poll.ts';
 
-// What the reader of a TAP can take, TUNSETOFFLOAD: linux/if_tun.h.
+// Offloads that the reader of a TAP accepts, TUNSETOFFLOAD: linux/if_tun.h.
 export const TUN_F_CSUM = 0x01;
 export const TUN_F_TSO4 = 0x02;
 export const TUN_F_TSO6 = 0x04;
@@ -27,21 +27,24 @@ const LINUX_EAGAIN = -11;
 const NAPI_SNDBUF = 4 << 20;
 
 export interface TapOptions {
-  /** The one `allocArena` returned last. */
+  /** The arena that `allocArena` returned last. */
   readonly arena: ArrayBuffer;
   /** Linux's name for it, 1 to 15 bytes. */
   readonly name: string;
-  /** A named network namespace that exists. Default: the current one. */
+  /** The name of an existing network namespace. Default: the current one. */
   readonly netns?: string;
   /** Frames carry the 12-byte virtio-net header. Default false. */
   readonly vnetHdr?: boolean;
-  /** `thread`: IFF_NAPI with a NAPI thread, where sysfs lets us; else a warning. Default `off`. */
+  /** `thread`: IFF_NAPI with a NAPI thread if sysfs permits it, else a warning. Default `off`. */
   readonly napi?: 'off' | 'thread';
   /** TUN_F_* bits; only with `vnetHdr`. Default 0. */
   readonly offload?: number;
-  /** Bytes Linux queues before `writev` answers -EAGAIN. Default: no limit, 4 MiB with `napi`. */
+  /** Bytes Linux queues before `writev` returns -EAGAIN. Default: no limit, 4 MiB with `napi`. */
   readonly sndbuf?: number;
-  /** Linux's own MAC on it. Default: the kernel's choice. These four are for a new interface only. */
+  /**
+   * Linux's own MAC address on it. Default: the kernel's choice. Like `mtu`, `hostAddr` and
+   * `hostAddr6`, only for a new interface.
+   */
   readonly hostMac?: string;
   /** Default 1500. */
   readonly mtu?: number;
@@ -52,7 +55,7 @@ export interface TapOptions {
   readonly ref?: boolean;
 }
 
-/** The Linux side as it is now. */
+/** The current state of the Linux side. */
 export interface TapLink {
   readonly ifindex: number;
   readonly up: boolean;
@@ -60,19 +63,19 @@ export interface TapLink {
   /** Colon form. */
   readonly mac: string;
   readonly txqueuelen: number;
-  /** Whether IPv6 is there and not disabled. */
+  /** Whether the kernel has IPv6 and the interface does not disable it. */
   readonly ipv6: boolean;
 }
 
 interface Handles {
   readonly fd: number;
   readonly created: boolean;
-  /** Route sockets, which stay in the interface's namespace: for requests, for link changes. */
+  /** Route sockets in the interface's namespace: `nl` for requests, `events` for link changes. */
   readonly nl: number;
   readonly events: number;
 }
 
-/** What to do about an error, by the step that failed. */
+/** The hint for an error of the step that failed. */
 function hintFor(step: 'open' | 'attach', code: string, name: string): string {
   const privilege = 'run as root or add --device /dev/net/tun --cap-add NET_ADMIN';
   if (code === 'EACCES' || code === 'EPERM') return privilege;
@@ -118,12 +121,12 @@ function openHandles(options: TapOptions, napi: boolean): Handles {
 
 export class TapWire extends FdWire {
   readonly name: string;
-  /** False for a persistent interface that was there before. */
+  /** False for a persistent interface that existed before. */
   readonly created: boolean;
   readonly ifindex: number;
-  /** What was asked for and could not be had, one line each. */
+  /** Options that could not be satisfied, one line each. */
   readonly warnings: string[] = [];
-  /** Called once when the interface is gone for good: somebody deleted it or moved it away. */
+  /** Called once when the interface was deleted or moved to another namespace. */
   onGone: (() => void) | null = null;
   #napi: 'off' | 'thread' = 'off';
   readonly #nl: number;
@@ -133,7 +136,7 @@ export class TapWire extends FdWire {
   #monitor: FdPoll | null = null;
   #up = false;
 
-  /** For openTap. Takes the handles over. */
+  /** For openTap. Takes over the handles: `close` closes them. */
   constructor(options: TapOptions, handles: Handles) {
     super(options.arena, handles.fd, options.vnetHdr === true, options.ref ?? true);
     this.name = options.name;
@@ -144,12 +147,12 @@ export class TapWire extends FdWire {
     this.ifindex = this.link().ifindex;
   }
 
-  /** Whether a NAPI thread takes our frames. */
+  /** `thread` if a NAPI thread receives the frames that we write. */
   get napi(): 'off' | 'thread' {
     return this.#napi;
   }
 
-  /** Reads the Linux side's state. Throws TapnicError (ENODEV: somebody deleted it). */
+  /** Reads the state of the Linux side. Throws TapnicError (ENODEV: the interface was deleted). */
   link(): TapLink {
     const out = this.#link;
     check(this.addon.linkGet(this.#nl, this.#nameBytes, out), `link get ${this.name}`);
@@ -163,7 +166,9 @@ export class TapWire extends FdWire {
     };
   }
 
-  /** Sets the Linux side up or down. Throws TapnicError (EPERM, ENODEV), as all that follow. */
+  /**
+   * Sets the Linux side up or down. This and the next setters throw TapnicError (EPERM, ENODEV).
+   */
   setUp(up: boolean): void {
     this.#check(this.addon.linkSet(this.#nl, this.ifindex, up ? IFF_UP : 0, IFF_UP, 0), 'link set');
   }
@@ -184,13 +189,13 @@ export class TapWire extends FdWire {
     this.#check(this.addon.addrSet(this.#nl, this.ifindex, bytes, prefixLen, 1), `add ${cidr}`);
   }
 
-  /** EADDRNOTAVAIL if it does not have it. */
+  /** Removes an address. EADDRNOTAVAIL if the interface does not have it. */
   removeAddr(cidr: string): void {
     const { bytes, prefixLen } = parseCidr(cidr);
     this.#check(this.addon.addrSet(this.#nl, this.ifindex, bytes, prefixLen, 0), `remove ${cidr}`);
   }
 
-  /** Adds a route to a network through the interface; without `gateway` it is on the link. */
+  /** Adds a route through the interface; without `gateway` the network is on the link. */
   addRoute(cidr: string, gateway?: string): void {
     const { bytes, prefixLen } = parseCidr(cidr);
     const via = gateway === undefined ? new Uint8Array(0) : parseCidr(`${gateway}/0`).bytes;
@@ -200,22 +205,25 @@ export class TapWire extends FdWire {
     );
   }
 
-  /** TUN_F_* bits of what may be received unsegmented or unsummed. EINVAL: TSO without CSUM. */
+  /**
+   * Sets the TUN_F_* bits: frames may be received unsegmented or without checksum. EINVAL: TSO
+   * without CSUM.
+   */
   setOffload(bits: number): void {
     this.#check(this.addon.tapSet(this.fd, 0, bits), 'TUNSETOFFLOAD');
   }
 
-  /** Bytes of ours Linux may hold before `writev` answers -EAGAIN. EINVAL for 0 or less. */
+  /** Sets the bytes that Linux queues before `writev` returns -EAGAIN. EINVAL for 0 or less. */
   setSndbuf(bytes: number): void {
     this.#check(this.addon.tapSet(this.fd, 1, bytes), 'TUNSETSNDBUF');
   }
 
-  /** Whether Linux sees a carrier: the cable of the emulated NIC. */
+  /** Sets whether Linux sees a carrier: the cable of the emulated NIC. */
   setCarrier(on: boolean): void {
     this.#check(this.addon.tapSet(this.fd, 2, on ? 1 : 0), 'TUNSETCARRIER');
   }
 
-  /** The listener also hears of Linux setting the interface down and up. */
+  /** Also calls `wireState` of the listener when Linux sets the interface up or down. */
   override setListener(listener: WireListener | null): void {
     super.setListener(listener);
     if (listener === null || this.closed || this.#monitor !== null) return;
@@ -233,7 +241,7 @@ export class TapWire extends FdWire {
     super.close();
   }
 
-  /** For openTap: what a new interface gets. */
+  /** For openTap: configures a new interface. */
   configure(options: TapOptions): void {
     if (options.hostMac !== undefined) this.setMac(options.hostMac);
     if (options.mtu !== undefined && options.mtu !== this.link().mtu) this.setMtu(options.mtu);
@@ -244,15 +252,19 @@ export class TapWire extends FdWire {
     else this.warnings.push(`IPv6 is disabled on ${this.name}: ${options.hostAddr6} not set`);
   }
 
-  /** For openTap: gives the interface a NAPI thread. Returns why not, or an empty string. */
+  /**
+   * For openTap: starts a NAPI thread for the interface. Returns the reason if that failed, or an
+   * empty string.
+   */
   startNapiThread(): string {
     const dir = `/sys/class/net/${this.name}`;
     try {
-      // sysfs shows the namespace it was mounted in: a namesake there is not ours to change.
+      // sysfs shows the namespace of its mount. Do not change another interface of the same name
+      // there.
       const { ifindex, mac } = this.link();
       const text = (file: string) => readFileSync(`${dir}/${file}`, 'utf8').trim();
       if (text('ifindex') !== String(ifindex) || text('address') !== mac)
-        return `sysfs is of another network namespace`;
+        return `sysfs belongs to another network namespace`;
       writeFileSync(`${dir}/threaded`, '1');
     } catch (e) {
       return `${dir}/threaded: ${(e as NodeJS.ErrnoException).code ?? 'not writable'}`;
@@ -287,14 +299,14 @@ export class TapWire extends FdWire {
 }
 
 /**
- * Opens or attaches the TAP interface `options.name` and configures a new one; it is up when this
- * returns. Throws TapnicError with a hint: EACCES, EPERM, ENOENT (no device node or no privilege),
+ * Opens or attaches the TAP interface `options.name`. A new interface is configured and set up.
+ * Throws TapnicError with a hint: EACCES, EPERM, ENOENT (no device node or no privilege),
  * EBUSY (the name is in use), EINVAL (bad name or address).
  */
 export function openTap(options: TapOptions): TapWire {
   const { napi = 'off', netns } = options;
   for (const cidr of [options.hostAddr, options.hostAddr6])
-    if (typeof cidr === 'string') parseCidr(cidr); // before anything is made
+    if (typeof cidr === 'string') parseCidr(cidr); // checked before the interface is created
   const open = (withNapi: boolean): Handles =>
     netns === undefined
       ? openHandles(options, withNapi)

@@ -1,6 +1,6 @@
 /**
  * `Tap` and `Tun`: an interface of this host as a stream of frames or packets, with the property
- * names of the npm package tuntap2. A chunk is one frame both ways. No machine is needed.
+ * names of the npm package tuntap2. A chunk is one frame in both directions. It needs no machine.
  */
 
 import { Duplex } from 'node:stream';
@@ -11,31 +11,31 @@ import { TunLink, type TunOptions } from './tun_link.ts';
 
 export type { TunOffload, TunOptions } from './tun_link.ts';
 
-/** The largest thing there is: virtio-net header, Ethernet header with tags, 64 KiB. */
+/** The largest frame: virtio-net header, Ethernet header with tags, 64 KiB. */
 const FRAME_MAX = 12 + 22 + 65536;
-/** Frames handed over, or taken, before the loop gets a turn. */
+/** Frames written or read in one turn of the loop. */
 const BATCH = 256;
-/** Frames waiting to be read, and bytes waiting to be written, before the other side has to wait. */
+/** High-water marks: frames waiting to be read, and bytes waiting to be written. */
 const READ_MARK = 256;
 const WRITE_MARK = 1 << 20;
 const LINUX_EAGAIN = -11;
 const LINUX_EIO = -5;
-/** What a descriptor says whose interface was deleted. */
+/** The error of a descriptor whose interface was deleted. */
 const LINUX_EBADFD = -77;
 
 type Done = (error?: Error | null) => void;
-/** What Node hands to _writev; the encoding means nothing here. */
+/** An element of the array that Node passes to _writev; the encoding is ignored. */
 interface Chunk {
   chunk: Uint8Array;
 }
 
-/** One for all: a frame is copied out before the next is read. */
+/** Shared by all streams: each frame is copied out before the next is read. */
 const room = new Uint8Array(FRAME_MAX);
 
 /**
- * Frames over descriptors of the addon, one a chunk: the stream side of `Tap` and `Tun`, which a
- * socket pair has too. Writes go through the first descriptor in order; reads take what the
- * descriptors have, `BATCH` frames a turn each.
+ * A stream of frames over descriptors of the addon, one frame per chunk. `Tap` and `Tun` use it,
+ * and tests use it over a socket pair. Writes go through the first descriptor in order. Reads take
+ * up to `BATCH` frames per turn from each descriptor.
  */
 export class FrameStream extends Duplex {
   readonly #addon = loadAddon();
@@ -44,14 +44,14 @@ export class FrameStream extends Duplex {
   readonly #what: string;
   readonly #close: () => void;
   #reading = false;
-  // The frames under way, and what runs when all are through.
+  // The frames being written, and the callback for when all are written.
   #frames: readonly Chunk[] = [];
   #next = 0;
   #done: Done | null = null;
 
   /**
-   * Takes the descriptors over, which `close` closes.
-   * @param what for messages of errors
+   * Takes over the descriptors; the callback `close` must close them.
+   * @param what name for error messages
    */
   constructor(fds: readonly number[], what: string, close: () => void) {
     super({
@@ -90,7 +90,7 @@ export class FrameStream extends Duplex {
 
   #event(queue: number, status: number, events: number): void {
     if (status < 0) {
-      // libuv has stopped watching: the interface behind the descriptor is gone.
+      // libuv has stopped polling: the interface of the descriptor was deleted.
       this.destroy(new TapnicError('ENODEV', `read ${this.#what}`, 'the interface was deleted'));
       return;
     }
@@ -117,7 +117,7 @@ export class FrameStream extends Duplex {
     if (!this.destroyed) this.#watch();
   }
 
-  /** A socket pair's other end was closed. */
+  /** Ends reading: the other end of a socket pair was closed. */
   #readEnd(): void {
     this.#reading = false;
     this.#watch();
@@ -135,7 +135,7 @@ export class FrameStream extends Duplex {
     this.#pump();
   }
 
-  /** Goes on with the frames under way, a batch a turn. */
+  /** Writes the next batch of the pending frames. */
   #pump(): void {
     const done = this.#done;
     if (done === null) return;
@@ -168,12 +168,12 @@ export class FrameStream extends Duplex {
     return new TapnicError(linuxErrnoName(-n), call, hint);
   }
 
-  /** There is no half of an interface: with the last frame written, reading ends too. */
+  /** Ends reading when the last frame is written: an interface cannot be half closed. */
   override _final(done: Done): void {
     this.#reading = false;
     this.#watch();
     this.push(null);
-    // Frames that nobody ever asked for must not keep it open.
+    // Discard frames of a stream without a reader, so that they do not keep it open.
     if (this.readableFlowing === null && this.listenerCount('readable') === 0) this.resume();
     done();
   }
@@ -188,7 +188,7 @@ export class FrameStream extends Duplex {
     done(error);
   }
 
-  /** A frame is bytes: throws TapnicError (EOPNOTSUPP), as the next one does. */
+  /** Not supported, because a frame is bytes: throws TapnicError (EOPNOTSUPP). */
   override setEncoding(_encoding: BufferEncoding): this {
     throw new TapnicError('EOPNOTSUPP', 'setEncoding', 'a frame is bytes');
   }
@@ -198,7 +198,7 @@ export class FrameStream extends Duplex {
   }
 }
 
-/** What `Tap` and `Tun` share. */
+/** The common part of `Tap` and `Tun`. */
 abstract class TunTap extends FrameStream {
   readonly #link: TunLink;
 
@@ -212,12 +212,12 @@ abstract class TunTap extends FrameStream {
     });
   }
 
-  /** Linux's name of the interface. */
+  /** The interface's name in Linux. */
   get name(): string {
     return this.#link.name;
   }
 
-  /** False if it is a persistent interface that was there before. */
+  /** False for a persistent interface that existed before. */
   get created(): boolean {
     return this.#link.created;
   }
@@ -230,7 +230,10 @@ abstract class TunTap extends FrameStream {
     return this.#link.kind === 'TUN';
   }
 
-  /** Whether the link is up. A new interface is down; while it is, a write fails with EIO. */
+  /**
+   * Whether the link is up. A new interface is down. While the link is down, a write fails with
+   * EIO.
+   */
   get isUp(): boolean {
     return !this.destroyed && this.#link.up;
   }
@@ -248,7 +251,10 @@ abstract class TunTap extends FrameStream {
     this.#link.setMtu(mtu);
   }
 
-  /** Linux's own MAC address on it, in colon form. A `Tun` has none: zeros, and EOPNOTSUPP. */
+  /**
+   * Linux's own MAC address, in colon form. On a `Tun` it reads as zeros; setting throws
+   * EOPNOTSUPP.
+   */
   get mac(): string {
     return this.#link.mac;
   }
@@ -257,7 +263,7 @@ abstract class TunTap extends FrameStream {
     this.#link.setMac(mac);
   }
 
-  /** Linux's first IPv4 address as `192.0.2.1/24`. A new one takes the place of all others. */
+  /** Linux's first IPv4 address as `192.0.2.1/24`. Setting replaces all IPv4 addresses. */
   get ipv4(): string | undefined {
     return this.#link.addr(4);
   }
@@ -266,7 +272,7 @@ abstract class TunTap extends FrameStream {
     this.#link.setAddr(4, cidr);
   }
 
-  /** Linux's first IPv6 address. Setting adds one, without duplicate address detection. */
+  /** Linux's first IPv6 address. Setting adds an address, without duplicate address detection. */
   get ipv6(): string | undefined {
     return this.#link.addr(6);
   }
@@ -276,8 +282,8 @@ abstract class TunTap extends FrameStream {
   }
 
   /**
-   * Writes out what waits, then closes the interface, whose unread frames are lost; it is gone
-   * then, unless it is persistent. `done` is called when it is closed.
+   * Writes the queued frames, then closes the interface. Unread frames are lost. Linux removes the
+   * interface unless it is persistent. Calls `done` when the stream is closed.
    */
   release(done?: () => void): void {
     if (this.closed) {
@@ -341,13 +347,17 @@ function prefixOf(mask: string): number {
 }
 
 /**
- * The function older programs call. A name cannot be asked for here (EINVAL): `new Tap({ name })`.
- * Throws as `Tap` does.
+ * The function that older programs call. Throws EINVAL if a name is given (use `new Tap({ name
+ * })`), and the errors of `Tap`.
  */
 export function tuntap(options: LegacyOptions = {}): Tap | Tun {
   const { type = 'tun', mtu, addr, mask = '255.255.255.255', up } = options;
   if (options['name'] !== undefined)
-    throw new TapnicError('EINVAL', 'tuntap', 'a name is for `new Tap({ name })`');
+    throw new TapnicError(
+      'EINVAL',
+      'tuntap',
+      'tuntap does not accept a name: use `new Tap({ name })`',
+    );
   if (type !== 'tun' && type !== 'tap')
     throw new TapnicError('EINVAL', `type ${String(type)}`, "'tun' or 'tap'");
   const cidr = addr === undefined ? undefined : `${addr}/${prefixOf(mask)}`;

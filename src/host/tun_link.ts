@@ -1,6 +1,6 @@
 /**
- * A TUN or TAP interface with any number of queues, and its link as a program sets it up: what is
- * under `Tap` and `Tun`. A machine's NIC has a wire of its own (tap.ts), which goes by arena offset.
+ * A TUN or TAP interface with one or more queues, and its link configuration: the lower layer of
+ * `Tap` and `Tun`. The NIC of a machine uses its own wire (tap.ts), which works with arena offsets.
  */
 
 import { linuxErrnoName, loadAddon, type NativeAddon } from '../../native-bindings/index.ts';
@@ -13,14 +13,14 @@ import { TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6 } from './tap.ts';
 const IFF_UP = 1;
 const IFNAMSIZ = 16;
 const QUEUES_MAX = 32;
-/** Addresses of one family that a new one replaces. */
+/** Most addresses that setting an IPv4 address removes. */
 const ADDRS_MAX = 64;
 const LINUX_ENODEV = -19;
 const LINUX_EEXIST = -17;
 const LINUX_EADDRNOTAVAIL = -99;
 const PRIVILEGE = 'run as root or add --device /dev/net/tun --cap-add NET_ADMIN';
 
-/** What the reader of frames can take over from Linux; each needs `vnetHdr`. */
+/** Work that the reader of frames takes over from Linux; each needs `vnetHdr`. */
 export type TunOffload = 'csum' | 'tso4' | 'tso6';
 
 export interface TunOptions {
@@ -28,15 +28,18 @@ export interface TunOptions {
   readonly name?: string;
   /** Frames start with the 12-byte virtio-net header. Default false. */
   readonly vnetHdr?: boolean;
-  /** With `vnetHdr`: what Linux may leave undone in frames it hands us. Default none. */
+  /** With `vnetHdr`: work that Linux may leave to the reader of its frames. Default none. */
   readonly offloads?: readonly TunOffload[];
-  /** Queues, 1 to 32. With more than one the interface is a multi-queue one. Default 1. */
+  /** Queues, 1 to 32. More than one makes a multi-queue interface. Default 1. */
   readonly queues?: number;
-  /** Whether it stays when it is released. Default: as it was; a new one does not stay. */
+  /**
+   * Whether the interface remains after release. Default: unchanged; a new interface does not
+   * remain.
+   */
   readonly persist?: boolean;
-  /** A named network namespace that exists. Default: the current one. */
+  /** The name of an existing network namespace. Default: the current one. */
   readonly netns?: string;
-  /** Bytes of ours that Linux holds before a write has to wait. Default: no limit. */
+  /** Bytes that Linux queues before a write has to wait. Default: no limit. */
   readonly sndbuf?: number;
 }
 
@@ -50,7 +53,7 @@ function invalid(what: string, hint: string): TapnicError {
   return new TapnicError('EINVAL', what, hint);
 }
 
-/** The options checked, so that nothing is made for one that is wrong. */
+/** Checked options. The check runs before the interface is created. */
 interface Checked {
   readonly name: Uint8Array;
   readonly queues: number;
@@ -95,12 +98,12 @@ export class TunLink {
   readonly kind: 'TAP' | 'TUN';
   readonly name: string;
   readonly ifindex: number;
-  /** False for a persistent interface that was there before. */
+  /** False for a persistent interface that existed before. */
   readonly created: boolean;
-  /** One descriptor a queue. */
+  /** One descriptor per queue. */
   readonly fds: readonly number[];
   readonly #addon: NativeAddon = loadAddon();
-  /** A route socket: it stays in the interface's namespace. */
+  /** A route socket in the interface's namespace. */
   readonly #route: number;
   readonly #nameBytes: Uint8Array;
   readonly #state = new Float64Array(6);
@@ -133,7 +136,7 @@ export class TunLink {
     }
   }
 
-  /** Opens all descriptors, each noted in `opened`, in the thread's namespace. */
+  /** Opens all descriptors in the thread's namespace and appends each to `opened`. */
   #open(options: TunOptions, wanted: Checked, opened: number[]): [number, boolean] {
     const addon = this.#addon;
     const many = wanted.queues > 1;
@@ -141,7 +144,8 @@ export class TunLink {
     let { name } = wanted;
     const nl = check(addon.netlinkOpen(0), 'netlink');
     opened.push(nl);
-    // Another program's multi-queue interface takes any further queue: only a look beforehand tells.
+    // The multi-queue interface of another program accepts more queues, so look for it before
+    // attaching.
     const there = name.length > 0 && addon.linkGet(nl, name, this.#state) !== LINUX_ENODEV ? 1 : 0;
     let made = 0;
     for (let i = 0; i < wanted.queues; i++) {
@@ -180,13 +184,13 @@ export class TunLink {
       check(addon.tapSet(this.fds[0]!, 3, options.persist ? 1 : 0), 'TUNSETPERSIST');
   }
 
-  /** For every call on the link: once closed, the number may be somebody else's. */
+  /** The route socket. Throws EBADF after `close`, because the descriptor number may be reused. */
   get #nl(): number {
     if (this.#closed) throw new TapnicError('EBADF', this.name, 'the interface was released');
     return this.#route;
   }
 
-  /** Index, flags, MTU, MAC; all of it is one request. */
+  /** Reads index, flags, MTU and MAC in one request. */
   #link(): Float64Array {
     this.#check(this.#addon.linkGet(this.#nl, this.#nameBytes, this.#state), 'link get');
     return this.#state;
@@ -205,15 +209,15 @@ export class TunLink {
     return this.#link()[2]!;
   }
 
-  /** Bytes. EINVAL for what the kernel does not take: 68 to 65521 for a TAP. */
+  /** Bytes. EINVAL if the kernel does not accept the value; a TAP accepts 68 to 65521. */
   setMtu(mtu: number): void {
-    // 0 would mean no change to the addon.
+    // The addon treats 0 as no change.
     if (!Number.isInteger(mtu) || mtu < 1 || mtu > 0xffffffff)
       throw invalid(`mtu set ${this.name}`, 'a whole number of bytes');
     this.#check(this.#addon.linkSet(this.#nl, this.ifindex, 0, 0, mtu), 'mtu set');
   }
 
-  /** Colon form; zeros for a TUN, which has none. */
+  /** Colon form; zeros for a TUN, which has no MAC address. */
   get mac(): string {
     return macText(this.#link()[3]!);
   }
@@ -225,11 +229,15 @@ export class TunLink {
     const bytes = parseMac(mac);
     const error = this.#addon.linkSetMac(this.#nl, this.ifindex, bytes);
     if (error === LINUX_EADDRNOTAVAIL)
-      throw new TapnicError('EADDRNOTAVAIL', `mac set ${this.name}`, `${mac} is no host's address`);
+      throw new TapnicError(
+        'EADDRNOTAVAIL',
+        `mac set ${this.name}`,
+        `${mac} is a group address, not a host's`,
+      );
     this.#check(error, 'mac set');
   }
 
-  /** The first address as `192.0.2.1/24`; undefined if there is none. */
+  /** The first address as `192.0.2.1/24`; undefined without an address. */
   addr(family: 4 | 6): string | undefined {
     const bytes = new Uint8Array(family === 4 ? 4 : 16);
     const prefix = this.#addon.addrGet(this.#nl, this.ifindex, bytes);
@@ -238,14 +246,14 @@ export class TunLink {
     return `${addrText(bytes)}/${prefix}`;
   }
 
-  /** Gives it an address; an IPv4 one takes the place of those there are. EINVAL, EACCES. */
+  /** Adds an address; an IPv4 address replaces all existing ones. EINVAL, EACCES. */
   setAddr(family: 4 | 6, cidr: string): void {
     const { bytes, prefixLen } = parseCidr(cidr);
     if (bytes.length !== (family === 4 ? 4 : 16))
       throw invalid(`ipv${family} set ${this.name}`, `${cidr} is not an IPv${family} address`);
     if (family === 4) this.#removeAddrs();
     const error = this.#addon.addrSet(this.#nl, this.ifindex, bytes, prefixLen, 1);
-    // What is there already is set.
+    // The address is already set.
     if (error !== LINUX_EEXIST) this.#check(error, `add ${cidr}`);
   }
 
@@ -263,7 +271,10 @@ export class TunLink {
     check(n, `${what} ${this.name}`, n === -1 ? PRIVILEGE : '');
   }
 
-  /** Closes all queues; the interface goes with them unless it is persistent. No poll may be on. */
+  /**
+   * Closes all queues; Linux then removes the interface unless it is persistent. Close all polls
+   * first.
+   */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;

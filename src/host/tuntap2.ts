@@ -1,18 +1,18 @@
 /**
- * The npm package tuntap2, which opens the TAP under `--driver tuntap2`. It is an optional peer
- * dependency, loaded when it is asked for.
+ * Loads the npm package tuntap2, which opens the TAP with `--driver tuntap2`. It is an optional
+ * peer dependency and is loaded on demand.
  */
 
 import { TapnicError } from '../sys/errno.ts';
 
-/** What the adapter uses of tuntap2's `Tap`. Setters and the constructor throw strings. */
+/** The part of tuntap2's `Tap` that the adapter uses. Setters and the constructor throw strings. */
 export interface Tuntap2Device {
   readonly name: string;
   isUp: boolean;
   mtu: number;
   ipv4: string;
   ipv6: string;
-  /** One frame a call; false asks to wait for 'drain'. */
+  /** Writes one frame; false means to wait for 'drain'. */
   write(frame: Uint8Array, done?: (error?: Error | null) => void): boolean;
   on(event: 'data', listener: (frame: Uint8Array) => void): unknown;
   on(event: 'drain' | 'close', listener: () => void): unknown;
@@ -24,7 +24,7 @@ export interface Tuntap2Device {
 
 interface Tuntap2Module {
   readonly Tap?: new () => Tuntap2Device;
-  /** What a CommonJS package exports, where its names cannot be told beforehand. */
+  /** The exports of a CommonJS package whose names Node cannot detect. */
   readonly default?: { readonly Tap?: new () => Tuntap2Device };
 }
 
@@ -35,7 +35,7 @@ async function load(): Promise<Tuntap2Module> {
     return await import('tuntap2');
   } catch (e) {
     const { code, message } = e as NodeJS.ErrnoException;
-    // Its own native part may be what is missing.
+    // The package's own native part may be missing instead.
     const absent = code === 'ERR_MODULE_NOT_FOUND' && message.includes("'tuntap2'");
     throw new TapnicError(
       code ?? 'ERR_MODULE_NOT_FOUND',
@@ -47,14 +47,14 @@ async function load(): Promise<Tuntap2Module> {
   }
 }
 
-/** What tuntap2 threw, as an Error: it throws strings. */
+/** Converts a value that tuntap2 threw, usually a string, to an Error. */
 export function tuntap2Error(thrown: unknown, what: string): TapnicError {
   const text = thrown instanceof Error ? thrown.message : String(thrown);
   const code = (thrown as NodeJS.ErrnoException | null)?.code;
   return new TapnicError(typeof code === 'string' ? code : 'EIO', `tuntap2 ${what}`, text);
 }
 
-/** Loads the package and opens a TAP with it, under a name of the kernel's. Rejects with TapnicError. */
+/** Loads the package and opens a TAP; the kernel chooses its name. Rejects with TapnicError. */
 export async function openTuntap2(): Promise<Tuntap2Device> {
   const module = await load();
   const Tap = module.Tap ?? module.default?.Tap;

@@ -1,8 +1,8 @@
 /**
- * A TAP that tuntap2 opened, as a wire. tuntap2 deals in Buffers, so every frame is copied once
- * each way between its Buffer and the arena, and there is one Buffer a frame: this driver is for
- * comparison and for hosts where that package is what is trusted, not for speed. Left out: a name, a
- * namespace, the virtio-net header, NAPI and the native build, which tuntap2 has no way to ask for.
+ * A TAP that tuntap2 opened, as a wire. tuntap2 passes frames as Buffers, so every frame allocates
+ * a Buffer and is copied once between it and the arena. This driver is not fast; it is for
+ * comparison and for hosts that trust only that package. tuntap2 cannot set a name, a namespace,
+ * the virtio-net header or NAPI, and it does not work with the native build.
  */
 
 import { EAGAIN, EIO } from '../sys/errno.ts';
@@ -13,7 +13,7 @@ import { type Tuntap2Device, tuntap2Error } from './tuntap2.ts';
 
 export type { Tuntap2Device } from './tuntap2.ts';
 
-/** Frames received and not yet asked for, before tuntap2 is told to pause. */
+/** Received frames in the queue at which tuntap2 is paused. */
 const QUEUE_MAX = 256;
 
 export interface Tuntap2Options {
@@ -43,7 +43,8 @@ export class Tuntap2Wire implements Wire {
   #kicked = false;
 
   /**
-   * Takes `device` over, and releases it if it cannot be configured. Throws TapnicError.
+   * Takes over `device`: `close` releases it, and so does a failed configuration. Throws
+   * TapnicError.
    * @param arena the one `allocArena` returned last
    */
   constructor(arena: ArrayBuffer, device: Tuntap2Device, options: Tuntap2Options) {
@@ -78,7 +79,7 @@ export class Tuntap2Wire implements Wire {
     try {
       set(hostAddr6, () => (device.ipv6 = hostAddr6));
     } catch (e) {
-      // As with a TAP of our own: a host without IPv6 is no reason to stop.
+      // As with our own TAP, a host without IPv6 gets a warning, not an error.
       this.warnings.push((e as Error).message);
     }
   }
@@ -125,7 +126,7 @@ export class Tuntap2Wire implements Wire {
     this.#listener = listener;
   }
 
-  /** Calls nobody any more; the interface goes. */
+  /** Releases the device, which removes the interface. No listener call follows. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
@@ -135,7 +136,7 @@ export class Tuntap2Wire implements Wire {
     try {
       this.#device.release();
     } catch {
-      // It was gone already.
+      // The interface was already removed.
     }
   }
 
@@ -154,7 +155,9 @@ export class Tuntap2Wire implements Wire {
     if (this.#armed) this.#kick();
   }
 
-  /** One call a turn for all that came, and never from inside a call of the wire. */
+  /**
+   * Calls the listener once per turn for all pending events, never from inside a call of the wire.
+   */
   #kick(): void {
     if (this.#kicked || this.#closed) return;
     this.#kicked = true;

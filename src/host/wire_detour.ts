@@ -1,7 +1,7 @@
 /**
- * A detour for a device that wants a descriptor and nothing else: a socket pair whose far end is read
- * and written here, so that what the device sends and gets goes through a wire of TypeScript's. Two
- * copies and two system calls a frame more than without.
+ * Connects a device that accepts only a descriptor to a wire written in TypeScript. The device gets
+ * one end of a socket pair; this code moves frames between the other end and the wire. A frame
+ * costs two copies and two system calls more than without the detour.
  */
 
 import { EAGAIN } from '../sys/errno.ts';
@@ -9,10 +9,12 @@ import { count, R_FAULT_WIRE_ERROR } from '../sys/reason.ts';
 import type { Wire, WireListener } from '../sys/wire.ts';
 import { type FdWire, socketPairWires } from './fd_wire.ts';
 
-/** Frames at once, before others have their turn. */
+/** Frames moved in one call. */
 const BUDGET = 64;
 
-/** One direction: a frame that its destination had no room for waits, and nothing overtakes it. */
+/**
+ * One direction. A frame that the destination cannot take waits, and later frames wait behind it.
+ */
 class Lane {
   readonly #from: Wire;
   readonly #to: Wire;
@@ -27,14 +29,14 @@ class Lane {
     this.#frame = Uint32Array.of(off, 0);
   }
 
-  /** Goes on where the destination was full. */
+  /** Continues after the destination was full. */
   resume(): void {
     if (!this.#put()) return;
     this.#from.setReadable(true);
     this.run();
   }
 
-  /** Moves what is there. */
+  /** Moves available frames, at most `BUDGET`. */
   run(): void {
     if (this.#frame[1] !== 0) return;
     for (let n = 0; n < BUDGET; n++) {
@@ -48,7 +50,10 @@ class Lane {
     }
   }
 
-  /** Writes the frame that waits, if any; false: there is no room. What is refused is lost. */
+  /**
+   * Writes the waiting frame, if any. Returns false if the destination is full. On any other error
+   * the frame is dropped and counted.
+   */
   #put(): boolean {
     if (this.#frame[1] === 0) return true;
     const sent = this.#to.writev(this.#frame, 1);
@@ -74,9 +79,9 @@ export class WireDetour {
   }
 
   /**
-   * Leads to `wire`, which stays the caller's.
-   * @param device told of the state of `wire`
-   * @param off two times `bytes` of the arena, each for the longest frame
+   * Connects to `wire`, which the caller still owns and closes.
+   * @param device its `wireState` is called when the state of `wire` changes
+   * @param off offset of 2 × `bytes` arena bytes; `bytes` must hold the longest frame
    */
   lead(wire: Wire, device: WireListener, { off, bytes }: { off: number; bytes: number }): void {
     const out = new Lane(this.#far, wire, off, bytes);
@@ -85,7 +90,7 @@ export class WireDetour {
     this.#far.setListener({
       wireReadable: () => out.run(),
       wireWritable: () => back.resume(),
-      wireState: () => undefined, // both ends are ours
+      wireState: () => undefined, // both ends belong to this object
     });
     wire.setListener({
       wireReadable: () => back.run(),
@@ -96,7 +101,7 @@ export class WireDetour {
     wire.setReadable(true);
   }
 
-  /** Lets go of both ends; what is in them is lost. */
+  /** Closes both ends of the socket pair; frames in them are lost. */
   close(): void {
     this.#wire?.setListener(null);
     this.#far.close();

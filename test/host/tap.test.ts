@@ -421,7 +421,7 @@ describe('host: network namespaces', () => {
       }),
     ).to.throw('mine');
     expect(inside()).to.equal(home);
-    expect(() => withNetns(name, async () => 0)).to.throw('must not wait');
+    expect(() => withNetns(name, async () => 0)).to.throw('must be synchronous');
     expect(inside()).to.equal(home);
   });
 });
