@@ -1,7 +1,7 @@
 /**
- * The BPF filter machine of bpf(4) on contiguous bytes, after sys/net/bpf_filter.c: checks a program
- * once and runs it per packet without allocating. Left out: the form that walks an mbuf chain, and
- * compiling expressions, which is libpcap's.
+ * The BPF filter machine of bpf(4) on contiguous bytes, after sys/net/bpf_filter.c. It checks a
+ * program once and runs it per packet without allocation. Not implemented: the variant that walks
+ * an mbuf chain, and the compiler for expressions, which is part of libpcap.
  */
 
 // Class, size, mode, operation, source: bpf(4).
@@ -14,18 +14,18 @@ const JMP = 0x05;
 const RET = 0x06;
 const SRC_X = 0x08;
 
-/** Scratch words. */
+/** Number of scratch words. */
 export const BPF_MEMWORDS = 16;
-/** The longest program a kernel takes. */
+/** The most instructions that a kernel accepts. */
 export const BPF_MAXINSNS = 512;
 
-/** Words an instruction takes in a program: code, jt, jf, k. */
+/** Words per instruction in a program: code, jt, jf, k. */
 const WORDS = 4;
 
-/** A program: four words an instruction, `code`, `jt`, `jf` and `k`. */
+/** A program: four words per instruction, `code`, `jt`, `jf` and `k`. */
 export type BpfProgram = Uint32Array;
 
-/** Makes a program of [code, jt, jf, k] tuples; does not check it. */
+/** Creates a program from [code, jt, jf, k] tuples, without checks. */
 export function bpfProgram(insns: readonly (readonly number[])[]): BpfProgram {
   return Uint32Array.from(insns.flatMap((i) => [i[0]!, i[1]!, i[2]!, i[3]!]));
 }
@@ -36,13 +36,13 @@ const CODES = new Set([
   0x54, 0x5c, 0x60, 0x61, 0x64, 0x6c, 0x74, 0x7c, 0x80, 0x81, 0x84, 0x87, 0x94, 0x9c, 0xa4, 0xac,
   0xb1,
 ]);
-/** Those that name a scratch word, and those that divide by a constant. */
+/** Codes that use a scratch word, and codes that divide by a constant. */
 const SCRATCH = new Set([0x02, 0x03, 0x60, 0x61]);
 const DIVIDES = new Set([0x34, 0x94]);
 
 /**
- * Whether a program may be run: known instructions, jumps that stay inside, scratch words there are,
- * no division by a constant 0, a return at the end. The empty one may.
+ * Whether a program is valid: known instructions, jumps inside the program, existing scratch words,
+ * no division by a constant 0, a return at the end. An empty program is valid.
  * @see bpf(9)
  */
 export function bpf_validate(prog: BpfProgram): boolean {
@@ -66,7 +66,7 @@ export function bpf_validate(prog: BpfProgram): boolean {
 
 const M = new Uint32Array(BPF_MEMWORDS);
 
-/** A big-endian word of `size` bytes, or -1 out of range. */
+/** Reads a big-endian word of `size` bytes; -1 if it is out of range. */
 function load(p: Uint8Array, base: number, buflen: number, off: number, size: number): number {
   if (off > buflen || size > buflen - off) return -1;
   const at = base + off;
@@ -75,7 +75,7 @@ function load(p: Uint8Array, base: number, buflen: number, off: number, size: nu
   return ((p[at]! * 256 + p[at + 1]!) * 256 + p[at + 2]!) * 256 + p[at + 3]!;
 }
 
-/** The result of an arithmetic instruction; -1: division by 0. */
+/** The result of an arithmetic instruction; -1 for a division by 0. */
 function alu(op: number, a: number, v: number): number {
   switch (op) {
     case 0x00:
@@ -121,8 +121,8 @@ function holds(op: number, a: number, v: number): boolean {
 const SIZES = [4, 2, 1] as const;
 
 /**
- * Runs a checked program over `buflen` bytes of `p` from `base`; the packet is `wirelen` long.
- * Returns how much of it to keep: 0 for none. An empty program keeps all.
+ * Runs a checked program over `buflen` bytes of `p` from `base`. The packet has `wirelen` bytes.
+ * Returns the number of bytes to keep, 0 to drop the packet. An empty program keeps everything.
  * @see bpf(9)
  */
 export function bpf_filter(

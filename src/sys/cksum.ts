@@ -1,8 +1,9 @@
 /** The Internet checksum's inner loop, passed in: SIMD in the addon or TypeScript (src/host). */
 export interface CksumKernel {
   /**
-   * Sums `len` bytes of the arena at `off` as big-endian 16-bit words, a last odd byte padded with
-   * zero, on top of `sum` (at most 0xffff); folded, not complemented: 0 to 0xffff. RFC 1071.
+   * Adds `len` bytes of the arena at `off`, as big-endian 16-bit words, to `sum` (at most 0xffff).
+   * A last odd byte is padded with zero. Returns the folded sum, not complemented: 0 to 0xffff. RFC
+   * 1071.
    */
   sum(off: number, len: number, sum: number): number;
 }

@@ -1,6 +1,6 @@
 /**
- * FreeBSD's error numbers (errno(2)). The data path returns them; 0 is success. Linux's numbers
- * stop in src/host: the names in `code` are where both meet.
+ * FreeBSD's error numbers (errno(2)). The data path returns them; 0 is success. src/host
+ * converts Linux's numbers. Both systems share the symbolic names in `code`.
  */
 
 export const EPERM = 1;
@@ -120,23 +120,25 @@ const names = new Map<number, string>([
 ]);
 const numbers = new Map([...names].map(([n, name]) => [name, n]));
 
-/** The symbolic name, e.g. `EAGAIN` of 35; `E<n>` for a number without one here. */
+/** The symbolic name, e.g. `EAGAIN` for 35; `E<n>` for a number without a name in this file. */
 export function errnoName(error: Errno): string {
   return names.get(error) ?? `E${error}`;
 }
 
-/** The FreeBSD number of a symbolic name as Node's errors carry it; EIO for one unknown here. */
+/** The FreeBSD number of a symbolic name, as in Node's errors; EIO for an unknown name. */
 export function errnoOf(code: string | undefined): Errno {
   return (code === undefined ? undefined : numbers.get(code)) ?? EIO;
 }
 
-/** What the public API throws: `code` and `syscall` as on Node's own errors, one-line message. */
+/**
+ * The error class of the public API: `code` and `syscall` as in Node's errors, one-line message.
+ */
 export class TapnicError extends Error {
   override readonly name = 'TapnicError';
   readonly code: string;
   readonly syscall: string;
 
-  /** @param hint what to do about it, e.g. `run as root` */
+  /** @param hint what the user can do, e.g. `run as root` */
   constructor(code: string, syscall: string, hint = '') {
     super(`${syscall}: ${code}${hint === '' ? '' : `: ${hint}`}`);
     this.code = code;
@@ -144,7 +146,7 @@ export class TapnicError extends Error {
   }
 }
 
-/** The public API's form of a data-path errno. */
+/** Converts a data-path errno to the error of the public API. */
 export function errnoError(error: Errno, syscall: string, hint = ''): TapnicError {
   return new TapnicError(errnoName(error), syscall, hint);
 }

@@ -1,15 +1,15 @@
 /**
- * Failure injection at the allocators, after fail(9) in spirit: every pool asks its fail point
- * before it hands something out, and a test arms the point for the k-th request. The names are
- * those of the pools; `failPointNames` lists them. Ours: FreeBSD's fail points are set by sysctl.
+ * Failure injection at the allocators, similar to fail(9). Every pool checks its fail point before
+ * it allocates, and a test arms the point for the k-th request. The names are those of the pools;
+ * `failPointNames` lists them. Unlike FreeBSD: fail points are not set by sysctl.
  */
 
-/** One allocator's place to be told to fail. */
+/** The fail point of one allocator. */
 export class FailPoint {
   readonly name: string;
-  /** Requests since it was armed, the refused ones included. */
+  /** Requests since `arm`, including refused ones. */
   seen = 0;
-  /** Requests refused since it was armed. */
+  /** Refused requests since `arm`. */
   fired = 0;
   #first = 0;
   #last = 0;
@@ -19,7 +19,7 @@ export class FailPoint {
     this.name = name;
   }
 
-  /** Refuses the `k`-th request from now on, 1 being the next, and the `n - 1` after it. */
+  /** Refuses `n` requests, starting with the `k`-th from now; `k` is 1 for the next request. */
   arm(k: number, n = 1): void {
     this.seen = 0;
     this.fired = 0;
@@ -28,12 +28,12 @@ export class FailPoint {
     this.#armed = true;
   }
 
-  /** Refuses nothing any more; `seen` and `fired` stay to be read. */
+  /** Stops refusing; `seen` and `fired` keep their values. */
   disarm(): void {
     this.#armed = false;
   }
 
-  /** For the allocator: whether the request it is about to serve is to be refused. */
+  /** Called by the allocator for each request. Returns whether it must refuse the request. */
   refuses(): boolean {
     if (!this.#armed) return false;
     this.seen++;
@@ -45,7 +45,7 @@ export class FailPoint {
 
 const points = new Map<string, FailPoint>();
 
-/** The fail point called `name`, made on first use: the same one for allocator and test. */
+/** Returns the fail point `name`, shared by allocator and test; creates it on first use. */
 export function failPoint(name: string): FailPoint {
   let point = points.get(name);
   if (point === undefined) {
@@ -55,12 +55,12 @@ export function failPoint(name: string): FailPoint {
   return point;
 }
 
-/** The names of all fail points there are. */
+/** The names of all existing fail points. */
 export function failPointNames(): string[] {
   return [...points.keys()];
 }
 
-/** Disarms all. The machine's boot calls this. */
+/** Disarms all fail points. The machine calls this at boot. */
 export function failPointsReset(): void {
   for (const point of points.values()) point.disarm();
 }

@@ -1,6 +1,8 @@
-/** Assertions on our own code, after KASSERT(9) and panic(9). They stay on in releases. */
+/**
+ * Assertions about our own code, after KASSERT(9) and panic(9). They are active in releases too.
+ */
 
-/** The machine cannot go on: one of our own invariants does not hold. */
+/** The machine cannot continue, because one of its invariants is violated. */
 export class Panic extends Error {
   override readonly name = 'Panic';
 }
@@ -11,8 +13,8 @@ export function panic(message: string): never {
 }
 
 /**
- * Panics if `ok` is false. Only for our own mistakes: hostile input is counted and dropped.
- * `message` is a literal: a template string would be built on every call.
+ * Panics if `ok` is false. Use it only for programming errors; hostile input is counted and
+ * dropped. `message` must be a literal, because a template string would be built on every call.
  * @see KASSERT(9)
  */
 export function KASSERT(ok: boolean, message: string): asserts ok {

@@ -1,8 +1,8 @@
-/** The disk, passed in: asynchronous reads straight into page frames (src/host). */
+/** The disk interface: asynchronous reads directly into page frames. src/host implements it. */
 
 import type { Errno } from './errno.ts';
 
-/** What sendfile must know of a file; a struct to be filled in, nothing is allocated per call. */
+/** The file attributes that sendfile needs. The caller reuses it, so `fstat` does not allocate. */
 export class FileStat {
   /** Device and inode: together the identity of the file. */
   dev = 0;
@@ -16,17 +16,17 @@ export class FileStat {
   mtimeSec = 0;
   mtimeNsec = 0;
   isFile = false;
-  /** The descriptor is open for reading. */
+  /** Whether the descriptor is open for reading. */
   readable = true;
-  /** The file has holes: fewer bytes stored than its size. */
+  /** Whether the file has holes: fewer bytes are stored than its size. */
   sparse = false;
 }
 
 /** A read in flight. The caller owns it; `pagerDone` is called exactly once. */
 export interface PagerRequest {
   /**
-   * @param error FreeBSD errno, 0 for none
-   * @param nbytes bytes read; fewer than asked for only at end of file
+   * @param error FreeBSD errno, 0 for success
+   * @param nbytes bytes read; less than requested only at end of file
    */
   pagerDone(error: Errno, nbytes: number): void;
 }
@@ -41,9 +41,9 @@ export interface Pager {
    */
   pread(fd: number, off: number, iov: Uint32Array, iovcnt: number, req: PagerRequest): Errno;
   /**
-   * How far the file is the same from byte `off`: a positive number of bytes is data, a negative one
-   * a hole, which reads as zeros and is stored nowhere; it may reach beyond the end of the file.
-   * Never 0. To be asked where FileStat says `sparse`.
+   * The length of the data or hole at byte `off`: positive for data, negative for a hole, which
+   * reads as zeros and is not stored. It may extend beyond the end of the file and is never 0. Call
+   * it only if `FileStat.sparse` is set.
    */
   extent(fd: number, off: number): number;
   /** Reads in flight. */

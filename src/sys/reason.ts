@@ -1,6 +1,6 @@
 /**
- * The one list of why anything was dropped, copied, mapped, converted or delayed. A reason is
- * counted always, by `count()`; `netstat -s --json` prints the counts. Layers are folders' names.
+ * The list of all reasons for a drop, copy, mapping, conversion or delay. Code counts every
+ * occurrence with `count()`; `netstat -s --json` prints the counts. Layers are named after folders.
  */
 
 const layers: string[] = [];
@@ -17,7 +17,7 @@ function reason(layer: string, name: string): Reason {
 
 // The machine: pages, mappings, mbufs.
 export const R_VM_WAIT = reason('vm', 'page_wait'); // sendfile waited for a free page
-export const R_VM_WIRE_LIMIT = reason('vm', 'wire_limit'); // file pages at 75 % of memory
+export const R_VM_WIRE_LIMIT = reason('vm', 'wire_limit'); // 75 % of memory wired by files
 export const R_SFBUF_NOBUFS = reason('vm', 'sf_buf_exhausted');
 export const R_PAGER_EIO = reason('vm', 'pagein_error');
 export const R_MBUF_DENIED = reason('mbuf', 'mbuf_denied');
@@ -104,7 +104,7 @@ export const R_TCP_AFTERCLOSE = reason('tcp', 'data_after_close');
 export const R_TCP_AFTERFIN = reason('tcp', 'data_after_fin');
 export const R_TCP_NOACK = reason('tcp', 'no_ack');
 export const R_TCP_TIMEWAIT = reason('tcp', 'time_wait');
-export const R_TCP_STALE_ICMP = reason('tcp', 'stale_icmp'); // quotes nothing that is under way
+export const R_TCP_STALE_ICMP = reason('tcp', 'stale_icmp'); // its quoted data is not in flight
 export const R_TCP_SYNCACHE_FULL = reason('tcp', 'syncache_overflow');
 export const R_TCP_HANDSHAKE = reason('tcp', 'handshake_timeout');
 export const R_TCP_SYNACK_REXMT = reason('tcp', 'synack_retransmit');
@@ -148,7 +148,7 @@ export const R_DEV_WIRE_FULL = reason('device', 'wire_full'); // EAGAIN: delayed
 export const R_DEV_WIRE_ERROR = reason('device', 'wire_error');
 export const R_DEV_LINK_DOWN = reason('device', 'link_down');
 
-// Faults on the wire, asked for by the user.
+// Faults on the wire that the user configured.
 export const R_FAULT_DROP = reason('fault', 'drop');
 export const R_FAULT_DUPLICATE = reason('fault', 'duplicate');
 export const R_FAULT_REORDER = reason('fault', 'reorder');
@@ -163,17 +163,17 @@ export const R_CAPTURE_FULL = reason('capture', 'ring_full');
 
 const counts = new Float64Array(names.length);
 
-/** Counts one occurrence, or `n`. */
+/** Adds one occurrence, or `n`. */
 export function count(why: Reason, n = 1): void {
   counts[why]! += n;
 }
 
-/** How often `why` was counted since start or the last reset. */
+/** The count of `why` since start or the last reset. */
 export function counted(why: Reason): number {
   return counts[why]!;
 }
 
-/** All reasons in order, those never counted included. For printing. */
+/** All reasons in order, including those with count 0. For printing. */
 export function reasonCounts(): { layer: string; reason: string; count: number }[] {
   return names.map((name, i) => ({ layer: layers[i]!, reason: name, count: counts[i]! }));
 }

@@ -1,14 +1,17 @@
 /**
- * Frames as wires take them, (offset, length) pairs of the arena, for wires that copy: those of a
- * simulation and those that hold frames back.
+ * Helpers for wires that copy frames, which are lists of (offset, length) pairs of the arena:
+ * simulated wires and wires that delay frames.
  */
 
 import { EFAULT, EINVAL } from './errno.ts';
 
-/** As writev(2) on Linux has it. */
+/** The limit of writev(2) on Linux. */
 const IOV_MAX = 1024;
 
-/** Bytes that a list of pairs in `mem` holds; -EINVAL for a bad count, -EFAULT outside of it. */
+/**
+ * The byte count of a list of pairs in `mem`; -EINVAL for a bad count, -EFAULT for a pair outside
+ * `mem`.
+ */
 export function iovLength(mem: Uint8Array, iov: Uint32Array, iovcnt: number): number {
   if (!(iovcnt >= 1 && iovcnt <= IOV_MAX && 2 * iovcnt <= iov.length)) return -EINVAL;
   let length = 0;
@@ -19,7 +22,7 @@ export function iovLength(mem: Uint8Array, iov: Uint32Array, iovcnt: number): nu
   return length;
 }
 
-/** Fills `frame`, which is as long as the list, from the arena. */
+/** Copies the pieces from the arena to `frame`, whose length is that of the list. */
 export function iovGather(mem: Uint8Array, iov: Uint32Array, frame: Uint8Array): void {
   for (let i = 0, at = 0; at < frame.length; i += 2) {
     const off = iov[i]!;
@@ -29,7 +32,7 @@ export function iovGather(mem: Uint8Array, iov: Uint32Array, frame: Uint8Array):
   }
 }
 
-/** Puts as much of `frame` into the arena as the list's `room` bytes hold; returns how much. */
+/** Copies `frame` into the pieces in the arena, at most `room` bytes; returns the bytes copied. */
 export function iovScatter(
   mem: Uint8Array,
   iov: Uint32Array,
