@@ -1,4 +1,4 @@
-/** FreeBSD's numbers for programs that use `Bsd`, by name. */
+/** FreeBSD's constants by name, for programs that use `Bsd`. */
 
 import {
   EV_ADD,

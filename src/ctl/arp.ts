@@ -1,4 +1,4 @@
-/** What arp(8) lists: the ARP table. Left out: setting and deleting entries. */
+/** The listing of arp(8). Not implemented: setting and deleting entries. */
 
 import type { Vnet } from '../kern/vnet.ts';
 import { arpEntries } from '../netinet/if_ether.ts';
@@ -7,10 +7,10 @@ import { etherText, inetText } from './ifconfig.ts';
 /** A line of `arp -a --json`. */
 export interface ArpLine {
   addr: string;
-  /** Null until the reply to the ARP request has arrived. */
+  /** Null while the ARP request is unanswered. */
   ether: string | null;
   if: string;
-  /** Seconds until the entry expires; null for one that does not. */
+  /** Seconds until the entry expires; null for a permanent entry. */
   expires: number | null;
 }
 

@@ -1,4 +1,4 @@
-/** Flag words as ifconfig(8) prints them, and the words it takes for capabilities. */
+/** Flag names as ifconfig(8) prints them, and the words that it accepts for capabilities. */
 
 import {
   IFCAP_HWRXTSTMP,
@@ -127,27 +127,27 @@ const keywords = new Map<string, number>([
   ['txcsum6', IFCAP_TXCSUM_IPV6],
   ['txrtlmt', IFCAP_TXRTLMT],
   ['hwrxtstmp', IFCAP_HWRXTSTMP],
-  // The first spelling is r349529's, the second FreeBSD's since 2021.
+  // r349529 uses the first name; FreeBSD has used the second since 2021.
   ['nomap', IFCAP_NOMAP],
   ['mextpg', IFCAP_NOMAP],
   ['txtls', IFCAP_TXTLS4 | IFCAP_TXTLS6],
 ]);
 
-/** A capability word taken apart. */
+/** A parsed capability word. */
 export interface CapabilityChange {
-  /** IFCAP_* bits; several for a group such as `tso`. */
+  /** IFCAP_* bits; more than one for a group such as `tso`. */
   readonly bits: number;
   readonly on: boolean;
 }
 
-/** Parses `txcsum`, `-tso` and so on; null for a word that is not a capability. */
+/** Parses `txcsum`, `-tso` and so on; null if the word is not a capability. */
 export function parseCapability(word: string): CapabilityChange | null {
   const off = word.startsWith('-');
   const bits = keywords.get(off ? word.slice(1) : word);
   return bits === undefined ? null : { bits, on: !off };
 }
 
-/** The single-bit words for `bits`, in the order of the bits; bits without a word are left out. */
+/** The single-bit words for `bits`, in the order of the bits; bits without a word are omitted. */
 export function capabilityKeywords(bits: number): string[] {
   const words: string[] = [];
   for (const [bit] of CAP_NAMES) {
@@ -161,12 +161,14 @@ export function capabilityKeywords(bits: number): string[] {
   return words;
 }
 
-/** Names of the bits set, lowest first. */
+/** Names of the set bits, lowest first. */
 export function bitNames(word: number, names: readonly BitName[]): string[] {
   return names.flatMap(([bit, name]) => ((word & bit) !== 0 && name !== null ? [name] : []));
 }
 
-/** `8843<UP,BROADCAST>`: hexadecimal, then the names; bits without a name are in the number only. */
+/**
+ * `8843<UP,BROADCAST>`: hexadecimal, then the names; bits without a name appear only in the number.
+ */
 export function bitsText(word: number, names: readonly string[]): string {
   return `${(word >>> 0).toString(16)}<${names.join(',')}>`;
 }

@@ -1,6 +1,6 @@
 /**
- * `netstat -an`, after usr.bin/netstat/inet.c: the sockets of the Internet protocols, and, for
- * --json, what is in their buffers.
+ * `netstat -an`, after usr.bin/netstat/inet.c: the sockets of the Internet protocols and, with
+ * --json, the contents of their buffers.
  */
 
 import type { Vnet } from '../kern/vnet.ts';
@@ -9,17 +9,19 @@ import { TCPS_LISTEN, tcpstates } from '../netinet/tcp_fsm.ts';
 import { tcp_pcblist, type TcpPcbRow } from '../netinet/tcp_pcblist.ts';
 import { udp_pcblist } from '../netinet/udp_pcblist.ts';
 
-/** What every socket has, and TCP's more. */
+/** Fields of every socket, and further fields of TCP sockets. */
 type SocketRow = PcbRow & Partial<Omit<TcpPcbRow, keyof PcbRow>>;
 
-/** A line of `netstat -an --json`: a row of the protocol with its addresses as FreeBSD prints them. */
+/**
+ * A line of `netstat -an --json`: a row of the protocol with its addresses as FreeBSD prints them.
+ */
 export interface SocketLine extends SocketRow {
   /** Address and port with a dot between them; `*` for any. */
   readonly local: string;
   readonly foreign: string;
 }
 
-/** What `netstat -an` prints of a socket. */
+/** The fields of a socket that `netstat -an` prints. */
 export type SocketColumns = Pick<
   SocketLine,
   'proto' | 'recvq' | 'sendq' | 'local' | 'foreign' | 'state'
@@ -30,7 +32,7 @@ function endpoint(addr: string, port: number): string {
   return `${any ? '*' : addr}.${port === 0 ? '*' : port}`;
 }
 
-/** Every TCP socket, the newest first, then UDP's; `all` includes the listening ones. */
+/** All TCP sockets, newest first, then all UDP sockets; `all` includes listening sockets. */
 export function gatherNetstatAn(vnet: Vnet, all: boolean): SocketLine[] {
   const listening: string = tcpstates[TCPS_LISTEN];
   const rows: SocketRow[] = [...tcp_pcblist(vnet), ...udp_pcblist(vnet)];
@@ -41,7 +43,7 @@ export function gatherNetstatAn(vnet: Vnet, all: boolean): SocketLine[] {
         local: endpoint(row.laddr, row.lport),
         foreign: endpoint(row.faddr, row.fport),
       }))
-      // Without -a FreeBSD leaves out what has no peer.
+      // Without -a FreeBSD omits sockets without a peer.
       .filter((line) => all || (line.state !== listening && line.foreign !== '*.*'))
   );
 }

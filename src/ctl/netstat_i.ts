@@ -1,6 +1,6 @@
 /**
- * `netstat -i`, after usr.bin/netstat/if.c: packet counts by interface. Left out: counts by
- * address, which are not kept: an address line has dashes.
+ * `netstat -i`, after usr.bin/netstat/if.c: packet counts per interface. Not implemented: counts
+ * per address; an address line shows dashes.
  */
 
 import type { InterfaceInfo } from './ifconfig.ts';
@@ -33,7 +33,7 @@ function row(nameWidth: number, name: string, cells: readonly string[]): string 
   ].join(' ');
 }
 
-/** The network of an address, as `192.0.2.0/24`. */
+/** The network of an address in the form `192.0.2.0/24`. */
 function networkText(addr: string, prefixlen: number): string {
   const n = addr.split('.').reduce((sum, octet) => sum * 256 + Number(octet), 0);
   const net = prefixlen === 0 ? 0 : (n & (-1 << (32 - prefixlen))) >>> 0;

@@ -1,6 +1,6 @@
 /**
  * `netstat -m`, after usr.bin/netstat/mbuf.c: the memory of the network stack, and the counts of
- * sendfile(2). Our own counts follow under a heading that says so.
+ * sendfile(2). tapnic's own counts follow under a separate heading.
  */
 
 import { dmaStats } from '../bus/bus_dma.ts';
@@ -11,14 +11,14 @@ import { payloadBytesRead, payloadReasons } from '../vm/payload.ts';
 import { sfstatBufs } from '../vm/sf_buf.ts';
 import { vmPageCounts } from '../vm/vm_page.ts';
 
-/** Items or bytes in use, cached, and the sum. */
+/** Items or bytes in use, free in the cache, and their sum. */
 export interface Usage {
   current: number;
   cache: number;
   total: number;
 }
 
-/** A zone's usage, its limit, and how often it denied. */
+/** A zone's usage, its limit, and its number of denied requests. */
 export interface ZoneUsage extends Usage {
   max: number;
   denied: number;
@@ -40,7 +40,7 @@ export const SFSTAT_NAMES = [
 ] as const;
 export type SfstatName = (typeof SFSTAT_NAMES)[number];
 
-/** What `netstat -m --json` prints. */
+/** The output of `netstat -m --json`. */
 export interface NetstatM {
   mbufs: ZoneUsage;
   clusters: ZoneUsage;
@@ -48,7 +48,7 @@ export interface NetstatM {
   ext_pgs: { current: number; total: number };
   bytes: Usage;
   sendfile: Record<SfstatName, number>;
-  /** What FreeBSD does not count. */
+  /** Counts that FreeBSD does not have. */
   emulator: {
     unmapped_mbufs_current: number;
     conversions: number;
@@ -62,7 +62,7 @@ export interface NetstatM {
       bounced: number;
       defrags: number;
       faults: number;
-      /** Loads by how many segments they made, those that occurred; 128 stands for more, too. */
+      /** Number of loads by segment count, for counts that occurred; 128 includes larger counts. */
       histogram: Record<number, number>;
     };
     sockets: number;
@@ -76,7 +76,7 @@ function zoneUsage(zone: Zone): ZoneUsage {
   return { current, cache: cached, total: current + cached, max, denied: failures };
 }
 
-/** Gathers the report from the machine. */
+/** Collects the report from the machine. */
 export function gatherNetstatM(): NetstatM {
   const zones = mbufZones();
   const mbufs = zoneUsage(zones.mbuf);
@@ -121,7 +121,7 @@ export function gatherNetstatM(): NetstatM {
   };
 }
 
-/** `300 x 1, 20 x 3`; `no` without any. */
+/** `300 x 1, 20 x 3`; `no` if the histogram is empty. */
 function histogramText(histogram: Record<number, number>): string {
   const parts = Object.entries(histogram).map(([nsegs, n]) => `${n} x ${nsegs}`);
   return parts.length === 0 ? 'no' : parts.join(', ');
@@ -130,7 +130,7 @@ function histogramText(histogram: Record<number, number>): string {
 const kib = (bytes: number): string => `${Math.floor(bytes / 1024)}K`;
 const usage = ({ current, cache, total }: Usage): string => `${current}/${cache}/${total}`;
 
-/** FreeBSD's lines about sendfile, in its order. */
+/** FreeBSD's lines about sendfile, in FreeBSD's order. */
 const SENDFILE_LINES: readonly (readonly [SfstatName, string])[] = [
   ['sf_syscalls', 'sendfile syscalls'],
   ['sf_noiocnt', 'sendfile syscalls completed without I/O request'],
@@ -146,8 +146,8 @@ const SENDFILE_LINES: readonly (readonly [SfstatName, string])[] = [
 ];
 
 /**
- * The report as FreeBSD prints it, then ours. The packet secondary zone and the 9k and 16k zones do
- * not exist here and read 0. The sfbufs line is there because kern.ipc.nsfbufs is.
+ * The report as FreeBSD prints it, then tapnic's counts. The packet secondary zone and the 9k and
+ * 16k zones do not exist here and show 0. The sfbufs line appears because kern.ipc.nsfbufs exists.
  */
 export function formatNetstatM(s: NetstatM): string {
   const { mbufs, clusters, jumbop, bytes, emulator } = s;

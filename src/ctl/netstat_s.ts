@@ -1,21 +1,21 @@
 /**
- * `netstat -s`, after usr.bin/netstat/inet.c and if.c: per-protocol counts in FreeBSD's words, for
- * the fields that the stack keeps, then the reasons of src/sys/reason.ts, which are ours.
+ * `netstat -s`, after usr.bin/netstat/inet.c and if.c: per-protocol counts with FreeBSD's texts,
+ * for the fields that the stack counts, then tapnic's reasons from src/sys/reason.ts.
  */
 
 import { reasonCounts } from '../sys/reason.ts';
 import { tcpstates } from '../netinet/tcp_fsm.ts';
 
-/** Fields under FreeBSD's names; arrays are histograms by message type. */
+/** Fields with FreeBSD's names; arrays are histograms by message type. */
 export type ProtocolStat = Record<string, number | number[]>;
 
-/** What `netstat -s --json` prints. */
+/** The output of `netstat -s --json`. */
 export interface NetstatS {
   protocols: Record<string, ProtocolStat>;
   reasons: { layer: string; reason: string; count: number }[];
 }
 
-/** The plain numbers of a statistics object, e.g. a `struct tcpstat`. */
+/** Copies the numbers of a statistics object, e.g. a `struct tcpstat`. */
 export function statFields(stat: object): ProtocolStat {
   const fields: ProtocolStat = {};
   for (const [name, value] of Object.entries(stat) as [string, unknown][]) {
@@ -28,7 +28,7 @@ export function statFields(stat: object): ProtocolStat {
   return fields;
 }
 
-/** Gathers the report from the statistics of one Vnet's protocols, by name. */
+/** Collects the report from the statistics of one Vnet's protocols, by name. */
 export function gatherNetstatS(stats: Record<string, object>): NetstatS {
   return {
     protocols: Object.fromEntries(
@@ -39,8 +39,8 @@ export function gatherNetstatS(stats: Record<string, object>): NetstatS {
 }
 
 /**
- * A line: `#` stands for the next field, `~` for the plural of the number before it (`~y,ies~` for
- * an ending of its own). The tabs in front are FreeBSD's.
+ * A line: `#` is the next field, `~` the plural ending for the preceding number (`~y,ies~` gives
+ * explicit endings). The leading tabs are FreeBSD's.
  */
 type Line = readonly [text: string, ...fields: string[]];
 
@@ -268,7 +268,7 @@ function protocolText(name: string, stat: ProtocolStat, hideZeros: boolean): str
     const values = fields.map((field) => stat[field]);
     const counts = values[0];
     if (Array.isArray(counts)) lines.push(...histogram(name, text, counts, hideZeros));
-    // A line whose fields the stack does not keep would be a made-up zero.
+    // Omit a line whose fields the stack does not count: a zero would be wrong.
     else if (!values.every((v) => typeof v === 'number')) continue;
     else if (!hideZeros || values.some((v) => v !== 0)) lines.push(lineText(line, values));
   }

@@ -1,4 +1,4 @@
-/** Errors in the words of FreeBSD's strerror(3), which its commands print. */
+/** Error texts of FreeBSD's strerror(3), as FreeBSD's commands print them. */
 
 import { type Errno, errnoName } from '../sys/errno.ts';
 
@@ -18,7 +18,7 @@ const words = new Map<string, string>([
   ['ESRCH', 'No such process'],
 ]);
 
-/** The words for an errno; its name for one that no command here can get. @see strerror(3) */
+/** The text of an errno; its name if no command here can return it. @see strerror(3) */
 export function strerror(error: Errno): string {
   const name = errnoName(error);
   return words.get(name) ?? name;

@@ -1,4 +1,4 @@
-/** sysctl(8) on the two trees an instance has: the machine's and its Vnet's. */
+/** sysctl(8) on the two trees of an instance: that of the machine and that of its Vnet. */
 
 import { EISDIR, ENOENT, EPERM, type Errno, errnoName } from '../sys/errno.ts';
 import {
@@ -11,16 +11,16 @@ import type { Vnet } from '../kern/vnet.ts';
 import { ControlFailure } from './protocol.ts';
 import { strerror } from './strerror.ts';
 
-/** A leaf as `sysctl --json` prints it. */
+/** A leaf in the output of `sysctl --json`. */
 export interface SysctlLeaf {
   name: string;
   value: SysctlValue;
-  /** What a write replaced. */
+  /** The value before a write. */
   old?: SysctlValue;
   descr: string;
   writable: boolean;
   type: SysctlType;
-  /** Smallest and largest value taken; only of integers and booleans. */
+  /** Smallest and largest accepted value; only for integers and booleans. */
   min?: number;
   max?: number;
 }
@@ -31,14 +31,16 @@ function leafOf(oid: SysctlOid): SysctlLeaf {
   return type === 'int' || type === 'bool' ? { ...leaf, min, max } : leaf;
 }
 
-/** The leaves at or below `name`, all of both trees for ''. Throws ControlFailure (ENOENT). */
+/**
+ * The leaves at or below `name`; for '' all leaves of both trees. Throws ControlFailure (ENOENT).
+ */
 export function readSysctl(vnet: Vnet, name: string): SysctlLeaf[] {
   const oids = [...machineSysctl.tree.list(name), ...vnet.sysctl.list(name)];
   if (oids.length === 0) throw new ControlFailure('ENOENT', `unknown oid '${name}'`);
   return oids.sort((a, b) => (a.name < b.name ? -1 : 1)).map(leafOf);
 }
 
-/** What `sysctl` says about a write that failed. */
+/** The message of `sysctl` for a failed write. */
 export function sysctlErrorText(name: string, text: string, error: Errno): string {
   switch (error) {
     case ENOENT:
@@ -53,11 +55,11 @@ export function sysctlErrorText(name: string, text: string, error: Errno): strin
 }
 
 /**
- * Writes one leaf and returns it with its old value. Throws ControlFailure: ENOENT, EISDIR (a node),
- * EPERM (read only), EINVAL (not a value of its type and range), or the leaf's own errno.
+ * Writes one leaf and returns it with its old value. Throws ControlFailure: ENOENT, EISDIR (a
+ * node), EPERM (read only), EINVAL (not a value of its type and range), or the leaf's own errno.
  */
 export function writeSysctl(vnet: Vnet, name: string, text: string): SysctlLeaf {
-  // A node may be in both trees, with leaves of its own in each.
+  // A node may exist in both trees, with different leaves in each.
   const tree =
     vnet.sysctl.find(name) === undefined && machineSysctl.tree.list(name).length > 0
       ? machineSysctl.tree
@@ -72,17 +74,17 @@ export function writeSysctl(vnet: Vnet, name: string, text: string): SysctlLeaf 
 const valueText = (value: SysctlValue): string =>
   Array.isArray(value) ? value.join(' ') : String(value);
 
-/** How sysctl(8) prints: `name: value`, `name: old -> new` after a write. */
+/** Output options of sysctl(8). Default: `name: value`, and `name: old -> new` after a write. */
 export interface SysctlFormat {
-  /** Values only. */
+  /** Print values only. */
   readonly n: boolean;
-  /** The description in the value's place. */
+  /** Print the description instead of the value. */
   readonly d: boolean;
-  /** The type in the value's place. */
+  /** Print the type instead of the value. */
   readonly t: boolean;
 }
 
-/** Types in the words of sysctl(8): booleans are bytes, arrays of counters are opaque. */
+/** Type names of sysctl(8): booleans are bytes, arrays of counters are opaque. */
 const TYPE_WORDS: Record<SysctlType, string> = {
   int: 'integer',
   bool: 'uint8_t',

@@ -1,26 +1,26 @@
 /**
- * `vmstat -z`, after usr.bin/vmstat/vmstat.c: the zones that mbufs come from. It is where FreeBSD
- * shows the side structures of unmapped mbufs, `mbuf_extpgs`, which `netstat -m` does not. Left out:
- * zones of other subsystems, and all of vmstat(8) but -z.
+ * `vmstat -z`, after usr.bin/vmstat/vmstat.c: the zones of mbufs. FreeBSD shows the side
+ * structures of unmapped mbufs, `mbuf_extpgs`, here and not in `netstat -m`. Not implemented: zones
+ * of other subsystems, and the other options of vmstat(8).
  */
 
 import { mbufZones } from '../kern/kern_mbuf.ts';
 
-/** A zone as `vmstat -z --json` prints it. */
+/** A zone in the output of `vmstat -z --json`. */
 export interface ZoneLine {
   name: string;
-  /** Bytes of an item. */
+  /** Bytes per item. */
   size: number;
-  /** Most items there may be. */
+  /** The largest number of items. */
   limit: number;
   used: number;
   free: number;
-  /** Items handed out since boot, and requests denied. */
+  /** Allocated items since boot, and denied requests. */
   requests: number;
   failures: number;
 }
 
-/** The zones, in the order of their making. */
+/** The zones, in order of creation. */
 export function gatherZones(): ZoneLine[] {
   return Object.values(mbufZones()).map((zone) => ({
     name: zone.uz_name,
@@ -35,7 +35,7 @@ export function gatherZones(): ZoneLine[] {
 
 const HEAD = 'ITEM                   SIZE  LIMIT     USED     FREE      REQ FAIL SLEEP';
 
-/** As FreeBSD prints it. SLEEP is always 0: allocations here do not wait. */
+/** The table as FreeBSD prints it. The SLEEP column is always 0, because no request sleeps. */
 export function formatZones(zones: readonly ZoneLine[]): string {
   const cell = (n: number, width: number): string => String(n).padStart(width);
   const rows = zones.map((z) =>
