@@ -1,11 +1,11 @@
-# tapnic in a container; it needs NET_ADMIN and /dev/net/tun, nothing else:
+# tapnic in a container. It needs only NET_ADMIN and /dev/net/tun:
 #
 #   docker build -t tapnic .
 #   docker run --rm --name tapnic --cap-add NET_ADMIN --device /dev/net/tun tapnic
 #   docker exec tapnic curl -sSO http://192.0.2.2/random.bin
 #
-# Without arguments it serves the sample directory below. docs/container.md has the rest. No
-# here-documents: older builders do not know them.
+# Without arguments it serves the sample directory below. See docs/container.md. Do not use
+# here-documents: older builders do not support them.
 ARG NODE_VERSION=24
 
 FROM node:${NODE_VERSION}-bookworm-slim AS build
@@ -13,7 +13,8 @@ RUN apt-get update \
  && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends g++ \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /opt/tapnic
-# What npm ci needs, the addon's sources included, comes before what changes more often.
+# Copy the files that npm ci needs, including the addon's sources, before files that change more
+# often.
 COPY package.json package-lock.json .npmrc ./
 COPY scripts/build-addon.mjs scripts/
 COPY native-bindings native-bindings
@@ -40,9 +41,9 @@ RUN ln -s /opt/tapnic/dist/src/cli/main.js /usr/local/bin/tapnic \
  && printf '<!doctype html>\n<title>tapnic</title>\n<p><a href="random.bin">16 MiB</a>\n' \
       > /srv/sample/index.html \
  && head -c 16777216 /dev/urandom > /srv/sample/random.bin
-# Asks the running instance, whatever it runs, over its control socket.
+# Queries the running instance over its control socket; works with every command that keeps running.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=5s CMD ["tapnic", "netstat", "-m"]
-# No shell in between: the signals that stop it reach node itself.
+# The entry point is node without a shell, so that node receives the stop signals directly.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["node", "/opt/tapnic/dist/src/cli/main.js"]
 CMD ["serve", "/srv/sample"]

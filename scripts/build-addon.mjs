@@ -1,8 +1,8 @@
 #!/usr/bin/env node
 // Builds the addon with g++ and the headers of the npm package node-api-headers: no node-gyp, no
-// download. It is the package's install script too. Does nothing when the output is newer than the
-// sources; in an installed package nothing either where the shipped prebuilt can be loaded, unless
-// --force asks for a build.
+// download. It is also the package's install script. It does nothing if the output is newer than
+// the sources. In an installed package it also does nothing if the shipped prebuilt loads. --force
+// always builds.
 //
 //   node scripts/build-addon.mjs [--debug] [--asan] [--ubsan] [--tsan] [--force]
 //   node scripts/build-addon.mjs --prebuilt      (for scripts/prebuild.mjs)
@@ -49,7 +49,7 @@ const prebuiltDir = `native-bindings/prebuilds/${process.platform}-${process.arc
 const prebuilt = join(prebuiltDir, 'tapnic.node');
 const outDir = join(root, prebuilding ? prebuiltDir : join('build', variants.join('-')));
 const out = join(outDir, 'tapnic.node');
-// Sorted: the prebuilt is to be the same, byte for byte, wherever it is made.
+// Sorted, so that the prebuilt is byte for byte the same on every machine.
 const files = readdirSync(srcDir)
   .sort()
   .map((f) => join(srcDir, f));
@@ -59,7 +59,7 @@ const newest = Math.max(
 );
 if (!force && existsSync(out) && statSync(out).mtimeMs > newest) process.exit(0);
 
-/** Whether the shipped prebuilt is one for this system: its C library may be another. */
+/** Whether the shipped prebuilt loads on this system, which may have another C library. */
 function prebuiltLoads() {
   try {
     createRequire(import.meta.url)(join(root, prebuilt));
@@ -68,7 +68,7 @@ function prebuiltLoads() {
     return false;
   }
 }
-// A checkout has a tsconfig.json, and sources that may be newer than what was shipped.
+// Only a checkout has a tsconfig.json; its sources may be newer than the shipped prebuilt.
 if (!force && !prebuilding && !existsSync(join(root, 'tsconfig.json')) && prebuiltLoads())
   process.exit(0);
 
@@ -112,7 +112,7 @@ const flags = [
   '-Wall',
   '-Wextra',
   '-Werror',
-  // The prebuilt names no path of the machine it was made on, and nothing newer than Node needs.
+  // The prebuilt contains no path of the build machine and needs no newer glibc than Node does.
   ...(prebuilding
     ? [`-ffile-prefix-map=${root}=.`, '-include', join(srcDir, 'glibc_compat.h')]
     : ['-g']),
@@ -123,7 +123,7 @@ const flags = [
 ];
 const defines = ['-DNAPI_VERSION=9', '-DNODE_GYP_MODULE_NAME=tapnic', `-I${include}`];
 
-// A folder of our own and one rename at the end: two builds at once do not meet.
+// Build in a private folder and rename at the end, so that concurrent builds do not conflict.
 mkdirSync(outDir, { recursive: true });
 const tmp = mkdtempSync(join(outDir, '.build-'));
 const run = promisify(execFile);
@@ -138,12 +138,12 @@ try {
   };
   await Promise.all(Array.from({ length: availableParallelism() }, worker));
   const own = ['-static-libgcc', '-static-libstdc++', '-Wl,--strip-debug'];
-  // The C++ library is the one that Node itself has loaded.
+  // The prebuilt uses the C++ library that Node has loaded.
   const shipped = ['-static-libgcc', '-Wl,--as-needed,--strip-all,--build-id=none'];
   const link = prebuilding ? shipped : variants.length > 0 ? [] : own;
   const made = join(tmp, 'tapnic.node');
   await run(cxx, ['-shared', ...flags, ...link, ...objects, '-o', made]);
-  utimesSync(made, started / 1000, started / 1000); // a source saved while we compiled is newer
+  utimesSync(made, started / 1000, started / 1000); // a source saved meanwhile is newer
   renameSync(made, out);
 } catch (e) {
   process.stderr.write(String(e.stderr ?? e));

@@ -1,11 +1,11 @@
 #!/usr/bin/env node
-// Builds what packetdrill needs, only when asked: the shared object it loads and the commands that
-// its scripts call.
+// Builds the shared object that packetdrill loads and the commands that its scripts call. No other
+// build runs this script.
 //
 //   node scripts/build-packetdrill.mjs [--force]
 //
-// Output: build/packetdrill/tapnic_packetdrill.so and build/packetdrill/bin/{sysctl,sockstat,tcpdrop,ifconfig}.
-// Environment: CC, CFLAGS (added last).
+// Output: build/packetdrill/tapnic_packetdrill.so and
+// build/packetdrill/bin/{sysctl,sockstat,tcpdrop,ifconfig}. Environment: CC, CFLAGS (added last).
 import { execFileSync } from 'node:child_process';
 import {
   existsSync,
@@ -63,7 +63,7 @@ const flags = [
   ...(process.env.CFLAGS ?? '').split(' ').filter((f) => f !== ''),
 ];
 
-// A folder of our own and renames at the end: two builds at once do not meet.
+// Build in a private folder and rename at the end, so that concurrent builds do not conflict.
 mkdirSync(bin, { recursive: true });
 const tmp = mkdtempSync(join(out, '.build-'));
 try {
@@ -77,7 +77,7 @@ try {
   }
   renameSync(join(tmp, 'so'), object);
 } catch {
-  fail('it did not compile');
+  fail('the shared object or a command did not compile');
 } finally {
   rmSync(tmp, { recursive: true, force: true });
 }

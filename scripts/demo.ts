@@ -1,16 +1,16 @@
 /**
- * The main job, shown: a real file leaves by sendfile, through unmapped mbufs, bus_dma and the
- * emulated NIC, and curl receives it over a TAP in a private namespace. Four arms:
+ * The demonstration: sendfile sends a real file through unmapped mbufs, bus_dma and the emulated
+ * NIC, and curl receives it over a TAP in a private namespace. Four arms:
  *
- *   default            unmapped mbufs all the way down to the NIC's DMA
- *   mb_use_ext_pgs=0   one mapped mbuf per page, the code before unmapped mbufs: the baseline
+ *   default            unmapped mbufs up to the NIC's DMA
+ *   mb_use_ext_pgs=0   one mapped mbuf per page, as before unmapped mbufs: the baseline
  *   -nomap             unmapped in the socket buffer, converted in ip_output
- *   -txcsum            converted and summed in software
+ *   -txcsum            converted and checksummed in software
  *
- * Each arm runs twice. Without a capture: downloads during which the send buffer is looked into, then
- * timed ones. With a capture of the wire: one download, and tshark judges every
- * frame. Every download's SHA-256 is compared with the file's. The status is 1 if anything is not
- * as it must be.
+ * Each arm runs twice. The first run has no capture: downloads with samples of the send buffer,
+ * then timed downloads. The second run captures the wire during one download, and tshark checks
+ * every frame. The SHA-256 of every download is compared with that of the file. The status is 1 if
+ * a check fails.
  */
 
 import { createHash, randomFillSync } from 'node:crypto';
@@ -41,9 +41,9 @@ import type { CaptureCounts } from '../test/support/tshark.ts';
 const FILE_BYTES = 100 * 1024 * 1024;
 const MTU = 1500;
 const TIMED_RUNS = 3;
-/** Downloads before those. */
+/** Downloads before the timed ones. */
 const WARM_UP_RUNS = 2;
-/** Between two looks at the send buffer. */
+/** Milliseconds between two samples of the send buffer. */
 const LOOK_MS = 10;
 const MB = 1e6;
 const GB = 1e9;
@@ -51,7 +51,7 @@ const GB = 1e9;
 /** Reasons for which the host CPU may have read file bytes, as `netstat -m --json` names them. */
 type Reads = Record<'small' | 'checksum' | 'copy' | 'bpf' | 'pio' | 'other', number>;
 
-/** What is used here of `netstat -m --json`. */
+/** The part of `netstat -m --json` that the demo uses. */
 interface NetstatM {
   emulator: {
     conversions: number;
@@ -61,7 +61,7 @@ interface NetstatM {
   };
 }
 
-/** What is used here of `ifconfig IF --json`. */
+/** The part of `ifconfig IF --json` that the demo uses. */
 interface Ifconfig {
   counters: { opackets: number };
 }
@@ -78,21 +78,21 @@ const ARMS: Arm[] = [
   { name: '-txcsum', args: ['--cap=-txcsum'] },
 ];
 
-/** What one arm showed. */
+/** The results of one arm. */
 interface Outcome {
   arm: string;
-  /** While it was downloaded at full speed; null if no look found anything. */
+  /** Mean during the warm-up downloads; null if every sample was empty. */
   mbufsPerMB: number | null;
   sfBufs: number;
   reads: Reads;
   conversions: number;
-  /** Of what the driver loads to send; not of receive buffers. */
+  /** Counts loads for sending, not for receive buffers. */
   segsPerFrame: number;
-  /** Of the timed downloads, the middle one. */
+  /** Median of the timed downloads. */
   seconds: number;
   cpuPerGB: number;
   capture: CaptureCounts;
-  /** What is not as it must be. */
+  /** Failed checks. */
   faults: string[];
 }
 
@@ -113,7 +113,7 @@ async function sha256Of(file: string): Promise<string> {
   return hash.digest('hex');
 }
 
-/** Fills a directory below `work` with the one file to be served. */
+/** Creates a directory below `work` that contains only the file to serve. */
 async function original(work: string, given: string | undefined): Promise<Original> {
   const dir = join(work, 'www');
   mkdirSync(dir);
@@ -126,7 +126,7 @@ async function original(work: string, given: string | undefined): Promise<Origin
     for (let n = 0; n < FILE_BYTES; n += chunk.length) writeSync(fd, randomFillSync(chunk));
     closeSync(fd);
   } else {
-    // Nothing else of its directory is to be served, and a symbolic link out of it would not be.
+    // Serve no other file of its directory. The server refuses symbolic links out of its directory.
     try {
       linkSync(given, path);
     } catch {
@@ -144,7 +144,7 @@ function cpuNs(pid: number): number {
       const [onCpu = '0'] = readFileSync(`/proc/${pid}/task/${tid}/schedstat`, 'utf8').split(' ');
       sum += Number(onCpu);
     } catch {
-      // The thread ended meanwhile; the pool's threads do not.
+      // The thread ended meanwhile. Threads of the pool do not end.
     }
   }
   return sum;
@@ -164,8 +164,8 @@ async function download(instance: Instance, file: Original, out: string): Promis
 }
 
 /**
- * Downloads the file at full speed and returns the mbufs per 10^6 bytes in the send buffer, the mean
- * over the whole of the downloads; null if no look found anything there.
+ * Downloads the file at full speed. Returns the mbufs per 10^6 bytes in the send buffer, the mean
+ * over the whole downloads; null if every sample was empty.
  */
 async function warmUp(instance: Instance, file: Original, out: string): Promise<number | null> {
   const downloads = async (): Promise<void> => {
@@ -179,7 +179,7 @@ function median(values: number[]): number {
   return values.sort((a, b) => a - b)[values.length >> 1] ?? Number.NaN;
 }
 
-/** Stops `instance`; adds to `faults` whatever was wrong about its end. */
+/** Stops `instance`; adds a bad exit status and leaks to `faults`. */
 async function stop(instance: Instance, faults: string[]): Promise<void> {
   const { code, leaked, stderr } = await instance.stop();
   if (code !== 0) faults.push(`exit status ${code}: ${stderr.trim().slice(-500)}`);
@@ -198,14 +198,14 @@ function difference(after: Reads, before: Reads): Reads {
   };
 }
 
-/** What the arms are told apart by, as far as it is counted. */
+/** Reads the counters that differ between the arms. */
 async function counters(instance: Instance): Promise<NetstatM['emulator'] & { opackets: number }> {
   const { emulator } = await instance.json<NetstatM>('netstat', '-m');
   const { counters: counted } = await instance.json<Ifconfig>('ifconfig', instance.ready.if);
   return { ...emulator, opackets: counted.opackets };
 }
 
-/** The arm without a capture. */
+/** Runs the arm without a capture. */
 async function measure(
   { name, args }: Arm,
   file: Original,
@@ -214,7 +214,7 @@ async function measure(
   using ns = new Netns();
   const faults: string[] = [];
   const instance = await Instance.start(ns, ['serve', file.dir, ...args]);
-  // What the compiler of a process that just started costs is not what a transfer costs.
+  // Warm up first, so that JIT compilation does not count as cost of a transfer.
   const inBuffer = await warmUp(instance, file, join(work, 'out'));
   const before = await counters(instance);
   const cpuBefore = cpuNs(instance.ready.pid);
@@ -223,7 +223,7 @@ async function measure(
     seconds.push(await download(instance, file, join(work, 'out')));
   const cpu = cpuNs(instance.ready.pid) - cpuBefore;
   const after = await counters(instance);
-  // The loads that were not for a frame to send were for receive buffers, of one segment each.
+  // The other loads were for receive buffers, which have one segment each.
   const frames = after.opackets - before.opackets;
   const buffers = after.dma.loads - before.dma.loads - frames;
   const segments = after.dma.segments - before.dma.segments - buffers;
@@ -242,7 +242,7 @@ async function measure(
   };
 }
 
-/** The arm with a capture at the wire: the judgment of every frame. */
+/** Runs the arm with a capture of the wire and checks every frame. */
 async function judge(
   { args }: Arm,
   file: Original,
@@ -263,7 +263,7 @@ async function judge(
   return counts;
 }
 
-/** What must be true of the arms, compared with each other. */
+/** Checks the counters of the arms against each other; adds to their `faults`. */
 function compare(outcomes: Outcome[], file: Original): void {
   const [dflt, mapped, nomap, txcsum] = outcomes;
   if (!dflt || !mapped || !nomap || !txcsum) throw new Error('an arm is missing');
@@ -272,11 +272,11 @@ function compare(outcomes: Outcome[], file: Original): void {
       dflt.faults.push(`the CPU read ${bytes} file bytes: ${reason}`);
   if (dflt.conversions !== 0) dflt.faults.push('conversions on the unmapped path');
   if (mapped.conversions !== 0) mapped.faults.push('conversions without unmapped mbufs');
-  // A file this large cannot have left in segments that are copied anyway.
+  // Below 1 MB all segments may be small enough to be copied, which needs no conversion.
   if (file.size < MB) return;
   if (nomap.conversions === 0) nomap.faults.push('no conversions');
   if (txcsum.conversions === 0) txcsum.faults.push('no conversions');
-  // What tcp_output copies for being small, the checksum reads as part of the header mbuf.
+  // tcp_output copies small payloads into the header mbuf, where the checksum reads them.
   if (txcsum.reads.checksum + txcsum.reads.small < file.size * TIMED_RUNS)
     txcsum.faults.push('the software checksum did not read the whole file');
   if (dflt.mbufsPerMB !== null && mapped.mbufsPerMB !== null)
@@ -306,14 +306,14 @@ function print(outcomes: Outcome[], file: Original): void {
     Number.isFinite(o.segsPerFrame) ? o.segsPerFrame.toFixed(1) : '-',
   );
   row(`seconds (median of ${TIMED_RUNS})`, (o) => o.seconds.toFixed(2));
-  // Of a small file the clock and the CPU time are the connection's, not the bytes'.
+  // For a small file the CPU time is that of the connection, not of the bytes.
   row('CPU seconds per GB', (o) => (file.size < MB ? '-' : o.cpuPerGB.toFixed(2)));
   row('frames on the wire, all valid', (o) => String(o.capture.frames));
   row('longest frame, bytes', (o) => String(o.capture.frameMax));
   console.log(table.toString());
   console.log(`${file.name}: ${file.size} bytes, SHA-256 ${file.sha256}, received unchanged`);
   console.log(
-    'A frame sent is what the driver hands to the NIC: with TSO up to 64 KB, which the NIC cuts up.',
+    'Frames sent: what the driver passes to the NIC, with TSO up to 64 KB, which the NIC segments.',
   );
 }
 

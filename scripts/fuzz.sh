@@ -1,8 +1,8 @@
 #!/bin/bash
-# Fuzzes the native build of the NIC tn: scripts/fuzz.sh [SECONDS], 30 by default, 0 for the corpus
-# alone. First every script of test/fuzz/corpus is replayed under ASan and UBSan (g++), then libFuzzer
-# (clang++ with its runtime; Debian: clang libclang-rt-14-dev) searches from there. Findings are left
-# in build/fuzz. The closing line is `N passed, N failed, N skipped`.
+# Fuzzes the native build of the NIC tn: scripts/fuzz.sh [SECONDS], default 30, 0 for the corpus
+# only. First it replays every script of test/fuzz/corpus under ASan and UBSan (g++). Then libFuzzer
+# (clang++ with its runtime; Debian: clang libclang-rt-14-dev) searches from the corpus. Findings
+# are stored in build/fuzz. The last line is `N passed, N failed, N skipped`.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -36,7 +36,7 @@ skip() {
   skipped=$((skipped + 1))
 }
 
-# Whether clang++ can link libFuzzer; its runtime is a package of its own, named after the version.
+# Whether clang++ can link libFuzzer. Its runtime is a separate package, named after the version.
 libfuzzer() {
   clang++ -fsanitize=fuzzer -x c++ - -o "$out/probe" 2>/dev/null \
     <<<'extern "C" int LLVMFuzzerTestOneInput(const char*, unsigned long) { return 0; }'
@@ -47,7 +47,7 @@ replay() {
     -o "$out/replay" && "$out/replay" test/fuzz/corpus/*
 }
 
-# libFuzzer adds what it finds to the first folder and takes seeds from the others.
+# libFuzzer adds new inputs to the first folder and reads seeds from all folders.
 search() {
   clang++ "${flags[@]}" -fsanitize=fuzzer,address,undefined "${sources[@]}" -o "$out/tn_fuzz" \
     && timeout $((seconds + 60)) "$out/tn_fuzz" -max_total_time="$seconds" -max_len=2048 \

@@ -1,6 +1,6 @@
-# Shell functions shared by scripts/tapnic, scripts/demo, scripts/test and .ci/run; to be sourced
-# with the working directory at the package root. Everything said here goes to standard error, so
-# that standard output belongs to the program that is set up.
+# Shell functions shared by scripts/tapnic, scripts/demo, scripts/test and .ci/run; source it
+# with the package root as working directory. All messages go to standard error, so that standard
+# output contains only the output of the program.
 
 say() { printf 'tapnic: %s\n' "$*" >&2; }
 
@@ -9,8 +9,8 @@ die() {
   exit 1
 }
 
-# need_packages COMMAND:PACKAGE...: makes sure of the commands, by apt when we are root on Debian.
-# Without that the missing ones are named and the caller goes on: whatever needs them says so.
+# need_packages COMMAND:PACKAGE...: installs the packages of missing commands with apt, as root on
+# Debian. Otherwise it prints the missing packages and returns 0; the caller reports what it lacks.
 need_packages() {
   local pair missing=()
   for pair in "$@"; do
@@ -18,7 +18,7 @@ need_packages() {
   done
   ((${#missing[@]} == 0)) && return 0
   if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null 2>&1; then
-    say "missing: ${missing[*]} (install them, or run as root on Debian to have it done)"
+    say "missing: ${missing[*]} (install them, or run as root on Debian for automatic installation)"
     return 0
   fi
   say "installing Debian packages: ${missing[*]}"
@@ -30,7 +30,7 @@ need_packages() {
   fi
 }
 
-# What needs a compiler: the addon. A shipped prebuilt does without.
+# The addon needs a compiler, unless a shipped prebuilt is present.
 readonly BUILD_PACKAGES=(g++:g++)
 
 with_build_lock() {
@@ -65,9 +65,9 @@ ensure_deps() {
 ensure_addon() { node scripts/build-addon.mjs >&2 || die 'building the addon failed'; }
 
 ensure_dist() {
-  # A stamp of our own: `tsc --noEmit` renews tsc's record, dist/.tsbuildinfo, but emits nothing.
+  # Use a separate stamp: `tsc --noEmit` updates tsc's record, dist/.tsbuildinfo, but emits nothing.
   local stamp=dist/.stamp dirs=(src drivers native-bindings test scripts types)
-  # Without its output tsc's record of what it emitted is a lie: start over.
+  # If the output is missing, tsc's record is wrong: delete it to compile everything.
   [[ -e dist/src/cli/main.js && -e dist/test/support/reporter.js ]] \
     || rm -f "$stamp" dist/.tsbuildinfo
   if newer_than "$stamp" "${dirs[@]}" tsconfig.json package.json; then
@@ -83,5 +83,5 @@ build_all() {
   ensure_dist
 }
 
-# Brings node_modules, the addon and dist up to date; does nothing, in milliseconds, if they are.
+# Brings node_modules, the addon and dist up to date. If they are, it returns within milliseconds.
 build_if_stale() { with_build_lock build_all; }

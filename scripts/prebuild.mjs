@@ -1,15 +1,15 @@
 #!/usr/bin/env node
-// Makes the addon that the package ships: native-bindings/prebuilds/<platform>-<arch>/tapnic.node,
-// stripped, the same byte for byte for the same sources and compiler. `npm pack` and `npm publish`
-// run it (prepack); nothing of it is committed. Fails if the result asks for more than the oldest
-// supported Node does: one binary is for Node 20, 22, 24 and 26.
+// Builds the addon that the package ships: native-bindings/prebuilds/<platform>-<arch>/tapnic.node,
+// stripped, and byte for byte the same for the same sources and compiler. `npm pack` and `npm
+// publish` run it (prepack); the output is not committed. It fails if the result needs newer
+// libraries than the oldest supported Node does, because one binary serves Node 20, 22, 24 and 26.
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-/** What Node's own binaries for x64 ask for. */
+/** The library versions that Node's own binaries for x64 need. */
 const LIMITS = { GLIBC: '2.28', GLIBCXX: '3.4.25', CXXABI: '1.3.11' };
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
@@ -21,7 +21,7 @@ const out = join(
 execFileSync(
   process.execPath,
   [join(root, 'scripts/build-addon.mjs'), '--prebuilt', '--force'],
-  // Standard output is npm pack's own.
+  // npm pack uses standard output.
   { stdio: ['ignore', 2, 2] },
 );
 

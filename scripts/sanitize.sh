@@ -1,8 +1,8 @@
 #!/bin/bash
 # Runs the addon's tests under AddressSanitizer and UndefinedBehaviorSanitizer, in a private network
-# namespace where that can be had. The node executable is not instrumented, so the runtime is
-# preloaded, leaks are not looked for, and races within node itself are not reported.
-# --tsan: ThreadSanitizer instead, for what the addon runs on threads.
+# namespace if possible. The node executable is not instrumented, so the runtime is preloaded, leak
+# detection is off, and races within node itself are not reported.
+# --tsan: use ThreadSanitizer instead, for the code that the addon runs on threads.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -25,11 +25,11 @@ node scripts/build-addon.mjs "${flags[@]}"
 export TAPNIC_ADDON=$PWD/build/$variant/tapnic.node
 runtime=$("$cxx" -print-file-name=$lib)
 
-# Sockets, namespaces and TAPs of the tests stay in here, and nothing outlives it.
+# Keep the tests' sockets and TAPs in a namespace that ends with them.
 isolate=()
 if unshare --net true 2>/dev/null; then isolate=(unshare --net); fi
 
-# Not packetdrill's object: it is loaded with RTLD_DEEPBIND, as packetdrill does, which the runtime refuses.
+# Exclude packetdrill's object: its test loads it with RTLD_DEEPBIND, which the runtime refuses.
 "${isolate[@]}" env \
   LD_PRELOAD="$runtime" \
   ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:handle_segv=0 \
