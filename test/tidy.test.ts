@@ -20,6 +20,11 @@ const FUNCTION_LINES_MAX = 70;
 const allFiles = TREES.flatMap(filesBelow);
 const sources = readSources(allFiles);
 
+/** The protocols above the families, and what names one family: those go through InpAf. */
+const FAMILY_FREE = /^src\/netinet\/(tcp|udp|raw_ip|in_dgram|in_pcblist)/;
+const FAMILY =
+  /\bAF_INET6?\b|\binetAf\b|\bV_ip\b|\bfib4_lookup\b|\bin_(localip|broadcast)\b|\bip_(ctl)?output\b|\bicmp_error\b|'\.\/(in|in_(var|fib|ifaddr)|inp_inet|ip_(in|out)put)\.ts'/;
+
 /** A folder of the table, and what else it may import; null is everything. */
 interface Rule {
   folder: string;
@@ -239,6 +244,14 @@ describe('tidy', () => {
     const faults = sources
       .filter(({ path }) => !REAL_WORLD.test(path))
       .flatMap((source) => FORBIDDEN.flatMap(([re, what]) => linesMatching(source, re, what)));
+    expect(faults).to.deep.equal([]);
+  });
+
+  it('keeps address families out of TCP, UDP and raw sockets', () => {
+    const faults = sources
+      .filter(({ path }) => FAMILY_FREE.test(path))
+      .flatMap((source) => linesMatching(source, FAMILY, 'belongs behind InpAf'));
+    expect(sources.filter(({ path }) => FAMILY_FREE.test(path))).to.have.length.above(30);
     expect(faults).to.deep.equal([]);
   });
 

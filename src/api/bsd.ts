@@ -21,7 +21,7 @@ import {
   type Errno,
   EWOULDBLOCK,
 } from '../sys/errno.ts';
-import { inAddr, port as portOf } from '../sys/types.ts';
+import { port as portOf } from '../sys/types.ts';
 import {
   type Kevent,
   EV_ERROR,
@@ -34,16 +34,15 @@ import {
 } from '../kern/kern_event.ts';
 import { Callout, callout_reset, callout_stop } from '../kern/kern_timeout.ts';
 import {
-  AF_INET,
   IPPROTO_TCP,
   MSG_DONTWAIT,
   MSG_OOB,
   MSG_PEEK,
   MSG_TRUNC,
   MSG_WAITALL,
-  type Sockaddr,
   SOCK_STREAM,
 } from '../kern/protosw.ts';
+import type { Sockaddr } from '../kern/sockaddr.ts';
 import { intBytes, Sockopt, SOPT_GET, SOPT_SET, view } from '../kern/sockopt.ts';
 import { ReceivedFrom, soReceivedFrom } from '../kern/uipc_dgram.ts';
 import { ioResult, soRecv, soRecvDgram, soSend, soSendDgram } from '../kern/sys_generic.ts';
@@ -70,7 +69,7 @@ import {
 } from '../kern/uipc_socket.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { constants } from './constants.ts';
-import { inet_ntoa, parseInAddr } from '../netinet/in.ts';
+import { inAddrOf, inet_ntoa, inSockaddr, parseInAddr } from '../netinet/in.ts';
 import { TCP_INFO, TCP_INFO_SIZE, type TcpInfo, tcpInfoOf } from '../netinet/tcp_sockopt.ts';
 
 /** An IPv4 address as text, and a port. */
@@ -132,12 +131,12 @@ function failed(error: Errno): number {
 function sockaddr(a: SockaddrIn): Sockaddr | null {
   const addr = parseInAddr(a.address);
   if (addr === null || !Number.isInteger(a.port) || a.port < 0 || a.port > 65_535) return null;
-  return { family: AF_INET, addr: inAddr(addr), addr6: null, port: portOf(a.port) };
+  return inSockaddr(addr, portOf(a.port));
 }
 
 /** The kernel's form of an IPv4 address as text and a port. */
 export function sockaddrIn(a: Sockaddr): SockaddrIn {
-  return { address: inet_ntoa(a.addr), port: a.port };
+  return { address: inet_ntoa(inAddrOf(a)), port: a.port };
 }
 
 /** Resolves with 0 when the buffer wakes up, with EWOULDBLOCK after `timeoNs` (0: never). */
@@ -347,7 +346,7 @@ export class Bsd {
     const stream = this.socketOf(s)?.so_type === SOCK_STREAM;
     const n = this.#recv(s, buf, flags, sender);
     if (n < 0 || stream) return { n, flags: 0, from: null };
-    const from = { address: inet_ntoa(sender.addr), port: sender.port };
+    const from = sockaddrIn(sender.name);
     return { n, flags: sender.len > buf.length ? MSG_TRUNC : 0, from };
   }
 

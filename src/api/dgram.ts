@@ -26,7 +26,7 @@ import {
 } from '../kern/uipc_socket.ts';
 import { soSetInt } from '../kern/uipc_sockopt.ts';
 import type { Vnet } from '../kern/vnet.ts';
-import { inet_ntoa } from '../netinet/in.ts';
+import { inAddrOf, inet_ntoa } from '../netinet/in.ts';
 import { IP_DONTFRAG, IP_TTL } from '../netinet/ip_ctloutput.ts';
 import { inPass, passUpcall, type Upcall } from '../sys/pass.ts';
 import { localSockaddr, sockaddr } from './address.ts';
@@ -111,8 +111,8 @@ export class DgramSocket extends EventEmitter {
   /** The address it is bound to; port 0 while it is not. Throws TapnicError EBADF. */
   address(): { address: string; family: 'IPv4'; port: number } {
     const so = this.#open('getsockname');
-    const { addr, port } = so.so_proto.pr_sockaddr(so)!;
-    return { address: inet_ntoa(addr), family: 'IPv4', port };
+    const name = so.so_proto.pr_sockaddr(so)!;
+    return { address: inet_ntoa(inAddrOf(name)), family: 'IPv4', port: name.port };
   }
 
   /** Its peer: datagrams go there and come from there only. Throws TapnicError EHOSTUNREACH, … */
@@ -165,8 +165,13 @@ export class DgramSocket extends EventEmitter {
         continue;
       }
       const { n: size } = ioResult;
-      const { addr, port } = this.#from;
-      const from: DgramInfo = { address: inet_ntoa(addr), family: 'IPv4', port, size };
+      const { name } = this.#from;
+      const from: DgramInfo = {
+        address: inet_ntoa(inAddrOf(name)),
+        family: 'IPv4',
+        port: name.port,
+        size,
+      };
       // A copy: the listener may keep it.
       const data = Buffer.from(this.#buf.subarray(0, size));
       try {

@@ -6,7 +6,8 @@
 import { EventEmitter } from 'node:events';
 import type { Task } from '../sys/clock.ts';
 import { EADDRNOTAVAIL, EBADF, EINVAL, errnoError, EWOULDBLOCK } from '../sys/errno.ts';
-import { AF_INET, IPPROTO_ICMP, IPPROTO_IP, type Sockaddr, SOCK_RAW } from '../kern/protosw.ts';
+import { AF_INET, IPPROTO_ICMP, IPPROTO_IP, SOCK_RAW } from '../kern/protosw.ts';
+import type { Sockaddr } from '../kern/sockaddr.ts';
 import { ReceivedFrom } from '../kern/uipc_dgram.ts';
 import { ioResult, soRecvDgram, soSendDgram } from '../kern/sys_generic.ts';
 import {
@@ -21,10 +22,10 @@ import {
 } from '../kern/uipc_socket.ts';
 import { soSetInt } from '../kern/uipc_sockopt.ts';
 import type { Vnet } from '../kern/vnet.ts';
-import { inet_ntoa, parseInAddr } from '../netinet/in.ts';
+import { inAddrOf, inet_ntoa, inSockaddr, parseInAddr } from '../netinet/in.ts';
 import { IP_DONTFRAG, IP_TTL } from '../netinet/ip_ctloutput.ts';
 import { inPass, passUpcall, type Upcall } from '../sys/pass.ts';
-import { inAddr, port } from '../sys/types.ts';
+import { port } from '../sys/types.ts';
 
 /** The largest IP packet, and room for a few of them. */
 const PACKET_MAX = 65535;
@@ -83,7 +84,7 @@ export class RawSocket extends EventEmitter {
         this.emit('error', errnoError(error, 'recvmsg'));
         return;
       }
-      const from = inet_ntoa(this.#from.addr);
+      const from = inet_ntoa(inAddrOf(this.#from.name));
       // A copy: the listener may keep it.
       const packet = Buffer.from(this.#buf.subarray(0, ioResult.n));
       try {
@@ -107,5 +108,5 @@ function sockaddrOf(host: string): Sockaddr {
   const addr = parseInAddr(host);
   if (addr === null) throw errnoError(EINVAL, 'address', `${host} is not an IPv4 address`);
   if (addr === 0) throw errnoError(EADDRNOTAVAIL, 'address', host);
-  return { family: AF_INET, addr: inAddr(addr), addr6: null, port: port(0) };
+  return inSockaddr(addr, port(0));
 }

@@ -16,7 +16,7 @@ import {
   soResult,
 } from '../kern/uipc_socket.ts';
 import type { Vnet } from '../kern/vnet.ts';
-import { inet_ntoa } from '../netinet/in.ts';
+import { inAddrOf, inet_ntoa } from '../netinet/in.ts';
 import { inPass, passUpcall, type Upcall } from '../sys/pass.ts';
 import { localSockaddr, sockaddr } from './address.ts';
 import { TcpSocket } from './socket.ts';
@@ -55,7 +55,7 @@ export class TcpServer extends EventEmitter {
     const so = this.#so;
     if (so === null) return null;
     const name = so.so_proto.pr_sockaddr(so)!;
-    return { address: inet_ntoa(name.addr), family: 'IPv4', port: name.port };
+    return { address: inet_ntoa(inAddrOf(name)), family: 'IPv4', port: name.port };
   }
 
   /**

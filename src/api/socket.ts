@@ -11,7 +11,8 @@ import { inPass, passUpcall, type Upcall } from '../sys/pass.ts';
 import { File } from '../kern/kern_descrip.ts';
 import { sendfile, type SfHdtr } from '../kern/kern_sendfile.ts';
 import { Callout, callout_reset, callout_stop } from '../kern/kern_timeout.ts';
-import { AF_INET, IPPROTO_TCP, type Sockaddr } from '../kern/protosw.ts';
+import { AF_INET, IPPROTO_TCP } from '../kern/protosw.ts';
+import type { Sockaddr } from '../kern/sockaddr.ts';
 import { ioResult, soRead, soWrite } from '../kern/sys_generic.ts';
 import {
   SHUT_WR,
@@ -30,7 +31,7 @@ import {
 import { sbavail } from '../kern/uipc_sockbuf.ts';
 import { SOL_SOCKET, soSetInt } from '../kern/uipc_sockopt.ts';
 import { TCP_KEEPIDLE, TCP_NODELAY } from '../netinet/tcp_sockopt.ts';
-import { inet_ntoa } from '../netinet/in.ts';
+import { inAddrOf, inet_ntoa } from '../netinet/in.ts';
 
 /** Largest chunk handed to 'data', bytes. */
 const READ_MAX = 65536;
@@ -365,7 +366,7 @@ export class TcpSocket extends Duplex {
 }
 
 function addressText(a: Sockaddr): string {
-  return a.family === AF_INET ? inet_ntoa(a.addr) : '::';
+  return a.family === AF_INET ? inet_ntoa(inAddrOf(a)) : '::';
 }
 
 function familyText(a: Sockaddr): string {

@@ -24,10 +24,10 @@ import {
   IFCOUNTER_OQDROPS,
   IFF_LOOPBACK,
   type Ifnet,
-  type InIfaddr,
   LINK_STATE_DOWN,
   LINK_STATE_UP,
 } from '../net/if_var.ts';
+import { type InIfaddr, isInIfaddr } from '../netinet/in_var.ts';
 import { type VlanInfo, vlanInfo } from '../net/if_vlan.ts';
 import { bitNames, bitsText, CAP_NAMES, FLAG_NAMES } from './bits.ts';
 import { ControlFailure } from './protocol.ts';
@@ -129,7 +129,7 @@ export function gatherInterface(ifp: Ifnet): InterfaceInfo {
     capabilities_names: bitNames(ifp.if_capabilities, CAP_NAMES),
     mtu: ifp.if_mtu,
     ether: loopback ? null : etherText(ifp.if_lladdr.subarray(0, ETHER_ADDR_LEN)),
-    inet: ifp.if_addrhead.map(inetLine),
+    inet: ifp.if_addrhead.filter(isInIfaddr).map(inetLine),
     inet6: [],
     groups: [...ifp.if_groups],
     vlan: vlanInfo(ifp),

@@ -7,7 +7,7 @@
 
 import { type Errno, errnoName } from '../sys/errno.ts';
 import { inPass } from '../sys/pass.ts';
-import type { InAddr } from '../sys/types.ts';
+import { type InAddr, inAddr } from '../sys/types.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { if_setlladdr, ifhwioctl, ifSwitchCapabilities, ifunit } from '../net/if.ts';
 import { if_clone_create, if_clone_destroy, ifCloned } from '../net/if_clone.ts';
@@ -21,7 +21,9 @@ import {
 import { vlan_config, vlan_unconfig, vlanInfo } from '../net/if_vlan.ts';
 import { ETHER_ADDR_LEN, IFF_UP, type Ifnet, SIOCSIFFLAGS, SIOCSIFMTU } from '../net/if_var.ts';
 import { maskPrefix, parseInAddr } from '../netinet/in.ts';
+import { arpTable } from '../netinet/if_ether.ts';
 import { in_aifaddr, in_difaddr } from '../netinet/in_ifaddr.ts';
+import { inPrimary } from '../netinet/in_var.ts';
 import { parseCapability } from './bits.ts';
 import { findInterface, gatherInterface, type InterfaceInfo } from './ifconfig.ts';
 import { ControlFailure } from './protocol.ts';
@@ -82,7 +84,8 @@ class Words {
 
 /** The class's own mask, for an address without one: RFC 791. */
 function classPrefix(addr: InAddr): number {
-  return addr < 0x80000000 ? 8 : addr < 0xc0000000 ? 16 : 24;
+  const top = addr >>> 30;
+  return top < 2 ? 8 : top === 2 ? 16 : 24;
 }
 
 function readAddress(plan: Plan, word: string): void {
@@ -102,7 +105,7 @@ function addressOf(plan: Plan): AddrWords {
 
 /** `255.255.255.0` or `0xffffff00`. */
 function readMask(text: string): number {
-  const mask = /^0x[0-9a-f]{1,8}$/i.test(text) ? (Number(text) as InAddr) : parseInAddr(text);
+  const mask = /^0x[0-9a-f]{1,8}$/i.test(text) ? inAddr(Number(text)) : parseInAddr(text);
   const prefixlen = mask === null ? -1 : maskPrefix(mask);
   return prefixlen < 0 ? fail('EINVAL', `${text}: bad value`) : prefixlen;
 }
@@ -248,7 +251,7 @@ function readPlan(list: readonly string[]): Plan {
 /** Sets the link-level address. A vlan(4) and a lagg(4)'s port take theirs from another interface. */
 function setEther(ifp: Ifnet, lladdr: Uint8Array): void {
   const call = 'ioctl (SIOCSIFLLADDR)';
-  if (ifp.if_inet === null || vlanInfo(ifp) !== null || ifp.if_lagg !== null)
+  if (arpTable(ifp) === null || vlanInfo(ifp) !== null || ifp.if_lagg !== null)
     fail('EOPNOTSUPP', `${call}: Operation not supported`);
   if ((lladdr[0]! & 1) !== 0) fail('EINVAL', `${call}: Invalid argument`);
   check(if_setlladdr(ifp, lladdr), call);
@@ -280,7 +283,7 @@ function setVlan(ifp: Ifnet, plan: Plan): void {
 }
 
 function setAddress(ifp: Ifnet, { addr, prefixlen, does }: AddrWords): void {
-  const first = ifp.if_addrhead[0]?.ia_addr ?? null;
+  const first = inPrimary(ifp)?.ia_addr ?? null;
   if (does === 'delete') {
     const which = addr ?? first;
     if (which === null)

@@ -5,8 +5,8 @@
  */
 
 import type { Errno } from '../sys/errno.ts';
-import type { InAddr, Port } from '../sys/types.ts';
 import type { Mbuf } from './mbuf.ts';
+import type { Sockaddr } from './sockaddr.ts';
 import type { Sockopt } from './sockopt.ts';
 import type { Socket } from './uipc_socket.ts';
 
@@ -14,8 +14,11 @@ export const SOCK_STREAM = 1;
 export const SOCK_DGRAM = 2;
 export const SOCK_RAW = 3;
 
+export const AF_UNSPEC = 0;
 export const AF_INET = 2;
 export const AF_INET6 = 28;
+/** Families are numbers below this. */
+export const AF_MAX = 43;
 
 export { IPPROTO_ICMP, IPPROTO_IP, IPPROTO_TCP, IPPROTO_UDP } from '../sys/protocols.ts';
 
@@ -43,15 +46,6 @@ export const PRUS_EOF = 0x2;
 export const PRUS_MORETOCOME = 0x4;
 /** The mbufs are not ready: append, do not transmit; pr_ready follows. */
 export const PRUS_NOTREADY = 0x8;
-
-/** An address with port, both families: `sin_addr` counts for AF_INET, `sin6_addr` for AF_INET6. */
-export interface Sockaddr {
-  readonly family: number;
-  readonly addr: InAddr;
-  /** 16 bytes for AF_INET6, else null. */
-  readonly addr6: Uint8Array | null;
-  readonly port: Port;
-}
 
 /** @see protosw(9) */
 export interface Protosw {

@@ -6,7 +6,8 @@
 import { EWOULDBLOCK, type Errno } from '../sys/errno.ts';
 import { inPass } from '../sys/pass.ts';
 import { Uio, UIO_READ, UIO_WRITE } from '../vm/uio.ts';
-import { MSG_MORETOCOME, MSG_TRUNC, type Sockaddr } from './protosw.ts';
+import { MSG_MORETOCOME, MSG_TRUNC } from './protosw.ts';
+import type { Sockaddr } from './sockaddr.ts';
 import { type ReceivedFrom, soReceivedFrom, soreceive_dgram } from './uipc_dgram.ts';
 import { soreceive, sosend, type Socket } from './uipc_socket.ts';
 

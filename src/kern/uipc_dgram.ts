@@ -1,45 +1,51 @@
 /**
  * Records in socket buffers, after sys/kern/uipc_sockbuf.c and uipc_socket.c: what datagram and raw
- * sockets receive. A record is an mbuf with the sender's address and the mbufs of the packet;
- * records are linked by m_nextpkt. Left out: control data, several senders' queues in one buffer.
+ * sockets receive. A record is an mbuf with the sender's address, the mbufs of control data if there
+ * are any, and those of the packet; records are linked by m_nextpkt. Left out: several senders'
+ * queues in one buffer.
  */
 
 import { EOPNOTSUPP, type Errno, EWOULDBLOCK } from '../sys/errno.ts';
 import { KASSERT } from '../sys/kassert.ts';
 import { inPass } from '../sys/pass.ts';
-import { inAddr, type InAddr, port, type Port } from '../sys/types.ts';
-import { memView } from '../vm/arena.ts';
 import type { Uio } from '../vm/uio.ts';
 import { m_freem, m_get } from './kern_mbuf.ts';
 import { m_mbuftouio } from './m_copydata.ts';
-import { type Mbuf, M_NOWAIT, M_PKTHDR, M_PROTOFLAGS, MT_SONAME, mtod } from './mbuf.ts';
-import { AF_INET, MSG_OOB, MSG_PEEK } from './protosw.ts';
+import {
+  type Mbuf,
+  M_NOWAIT,
+  M_PKTHDR,
+  M_PROTOFLAGS,
+  MT_CONTROL,
+  MT_SONAME,
+  mtod,
+} from './mbuf.ts';
+import { MSG_OOB, MSG_PEEK } from './protosw.ts';
+import { Sockaddr, sockaddrGet, sockaddrPut } from './sockaddr.ts';
 import { SBS_CANTRCVMORE, sballoc, sbfree, type Sockbuf, sbspace } from './uipc_sockbuf.ts';
+import { m_last, m_length } from './uipc_mbuf.ts';
 import { type Socket, soTakeError } from './uipc_socket.ts';
 
-// struct sockaddr_in: sin_len, sin_family, sin_port, sin_addr, 8 bytes of zeros.
-const SOCKADDR_IN_SIZE = 16;
-const SIN_PORT = 2;
-const SIN_ADDR = 4;
-
 /**
- * Appends the packet `m0` from `addr` and `from` as one record. Takes `m0` and returns true, or
- * returns false, `m0` still the caller's, when there is no room or no mbuf.
- * @see sockbuf(9) (there the address is a struct sockaddr)
+ * Appends the packet `m0` from `asa`, with the control data `control` or null, as one record. Takes
+ * `m0` and `control` and returns true, or returns false, both still the caller's, when there is no
+ * room or no mbuf.
+ * @see sockbuf(9)
  */
-export function sbappendaddr(sb: Sockbuf, addr: InAddr, from: Port, m0: Mbuf): boolean {
+export function sbappendaddr(
+  sb: Sockbuf,
+  asa: Sockaddr,
+  m0: Mbuf,
+  control: Mbuf | null = null,
+): boolean {
   KASSERT((m0.m_flags & M_PKTHDR) !== 0, 'sbappendaddr: no packet header');
-  if (m0.m_pkthdr.len + SOCKADDR_IN_SIZE > sbspace(sb)) return false;
+  if (m0.m_pkthdr.len + asa.len + m_length(control) > sbspace(sb)) return false;
   const name = m_get(M_NOWAIT, MT_SONAME);
   if (name === null) return false;
-  const p = mtod(name);
-  memView.setUint8(p, SOCKADDR_IN_SIZE);
-  memView.setUint8(p + 1, AF_INET);
-  memView.setUint16(p + SIN_PORT, from);
-  memView.setUint32(p + SIN_ADDR, addr);
-  memView.setFloat64(p + 8, 0);
-  name.m_len = SOCKADDR_IN_SIZE;
-  name.m_next = m0;
+  sockaddrPut(mtod(name), asa);
+  name.m_len = asa.len;
+  name.m_next = control ?? m0;
+  if (control !== null) m_last(control).m_next = m0;
   for (let m: Mbuf | null = name; m !== null; m = m.m_next) {
     m.m_flags &= ~M_PROTOFLAGS;
     sballoc(sb, m);
@@ -73,8 +79,7 @@ export function sbflushRecords(sb: Sockbuf): void {
 
 /** The sender of a record that was received, and the record's bytes, lost ones too. */
 export class ReceivedFrom {
-  addr: InAddr = inAddr(0);
-  port: Port = port(0);
+  readonly name = new Sockaddr();
   len = 0;
 }
 
@@ -84,33 +89,58 @@ export class ReceivedFrom {
  */
 export const soReceivedFrom = new ReceivedFrom();
 
-/**
- * Receives one record into `uio`; what does not fit is lost. `from` is filled with the sender. 0
- * with `uio_resid` unchanged is an empty packet, or, after a shutdown, the end. EWOULDBLOCK: none
- * yet. Else the pending error. `flags`: MSG_PEEK leaves record and error where they are; MSG_OOB is
- * EOPNOTSUPP.
- * @see socket(9)
- */
-export function soreceive_dgram(so: Socket, uio: Uio, flags = 0, from = soReceivedFrom): Errno {
-  return inPass(receiveInPass, so, uio, flags, from);
+/** Where `soreceive_dgram` puts control data. The caller frees it. */
+export interface ControlRef {
+  m: Mbuf | null;
 }
 
-function receiveInPass(so: Socket, uio: Uio, flags: number, from: ReceivedFrom): Errno {
+/**
+ * Receives one record into `uio`; what does not fit is lost. `from` is filled with the sender. 0
+ * with `uio_resid` unchanged is an empty packet, or, after a shutdown, the end. EWOULDBLOCK: no record
+ * yet. Else the pending error. `flags`: MSG_PEEK leaves record and error where they are; MSG_OOB is
+ * EOPNOTSUPP. The record's control data goes to `controlp`; without one, or with MSG_PEEK, it is not
+ * returned.
+ * @see socket(9)
+ */
+export function soreceive_dgram(
+  so: Socket,
+  uio: Uio,
+  flags = 0,
+  from = soReceivedFrom,
+  controlp: ControlRef | null = null,
+): Errno {
+  return inPass(receiveInPass, so, uio, flags, from, controlp);
+}
+
+function receiveInPass(
+  so: Socket,
+  uio: Uio,
+  flags: number,
+  from: ReceivedFrom,
+  controlp: ControlRef | null,
+): Errno {
   if ((flags & MSG_OOB) !== 0) return EOPNOTSUPP;
   const sb = so.so_rcv;
   const peek = (flags & MSG_PEEK) !== 0;
   from.len = 0;
+  if (controlp !== null) controlp.m = null;
   if (sb.sb_mb === null) {
     if (so.so_error !== 0) return peek ? so.so_error : soTakeError(so);
     return (sb.sb_state & SBS_CANTRCVMORE) !== 0 ? 0 : EWOULDBLOCK;
   }
   const record = peek ? sb.sb_mb : takeRecord(sb)!;
-  const p = mtod(record);
-  from.port = memView.getUint16(p + SIN_PORT) as Port;
-  from.addr = memView.getUint32(p + SIN_ADDR) as InAddr;
-  const packet = record.m_next;
+  sockaddrGet(mtod(record), from.name);
+  let last = record;
+  while (last.m_next !== null && last.m_next.m_type === MT_CONTROL) last = last.m_next;
+  const packet = last.m_next;
   if (packet !== null) from.len = packet.m_pkthdr.len;
   if (packet !== null && packet.m_pkthdr.len > 0) m_mbuftouio(uio, packet, packet.m_pkthdr.len);
-  if (!peek) m_freem(record);
+  if (peek) return 0;
+  if (controlp !== null && last !== record) {
+    controlp.m = record.m_next;
+    record.m_next = packet;
+    last.m_next = null;
+  }
+  m_freem(record);
   return 0;
 }

@@ -41,9 +41,9 @@ import {
   PRUS_MORETOCOME,
   PRUS_OOB,
   PR_WANTRCVD,
-  type Sockaddr,
   SOCK_STREAM,
 } from './protosw.ts';
+import type { Sockaddr } from './sockaddr.ts';
 import {
   SBS_CANTRCVMORE,
   SBS_CANTSENDMORE,

@@ -13,6 +13,7 @@ import { timeoutEnd } from '../kern/kern_timeout.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { inet_domain_detach } from '../netinet/in_proto.ts';
 import { ifCloneDestroyAll } from '../net/if_clone.ts';
+import { netDetach } from '../net/net_attach.ts';
 import { tcp_shutdownVnet, tcpConnections } from '../netinet/tcp_pcblist.ts';
 import { inPass } from '../sys/pass.ts';
 import { errnoName, TapnicError } from '../sys/errno.ts';
@@ -212,7 +213,10 @@ export class HostStack {
           for (const port of this.ports.toReversed()) port.stop();
           this.nic.stop();
           // Fragments that wait for others, packets that wait for an address.
-          inPass(inet_domain_detach, this.vnet);
+          inPass(() => {
+            netDetach(this.vnet);
+            inet_domain_detach(this.vnet);
+          });
           this.#netns?.close();
         },
         leaked: () => this.machine.leaked(),

@@ -30,6 +30,7 @@ import { soStats } from '../kern/uipc_socket.ts';
 import { type Vnet, vnet_alloc } from '../kern/vnet.ts';
 import { captureInit } from '../net/capture.ts';
 import { ifqInit } from '../net/ifq.ts';
+import { netAttach } from '../net/net_attach.ts';
 import { in_cksumInit } from '../netinet/in_cksum.ts';
 import { inet_domain_attach } from '../netinet/in_proto.ts';
 import { arenaBytes } from '../vm/arena.ts';
@@ -96,6 +97,7 @@ export class Machine {
     this.arena = parts.arena;
     captureInit(parts.clock);
     this.vnet = vnet_alloc(parts.prng);
+    inPass(netAttach, this.vnet);
     inPass(inet_domain_attach, this.vnet);
     this.#atBoot = inUse();
   }

@@ -15,7 +15,7 @@ import { inPass } from '../sys/pass.ts';
 import type { Wire } from '../sys/wire.ts';
 import { ifhwioctl, ifSwitchCapabilities } from '../net/if.ts';
 import { IFF_UP, type Ifnet, SIOCSIFFLAGS, SIOCSIFMTU } from '../net/if_var.ts';
-import { rtAddGateway } from '../net/route.ts';
+import { inRouteAddGateway } from '../netinet/in_fib.ts';
 import { in_aifaddr } from '../netinet/in_ifaddr.ts';
 import { INADDR_ANY, parseInAddr } from '../netinet/in.ts';
 import { CaptureFile } from './capture_file.ts';
@@ -87,7 +87,7 @@ function configureInPass(ifp: Ifnet, options: NicOptions): void {
   if (via !== null) {
     const gateway = parseInAddr(via);
     if (gateway === null) throw errnoError(EINVAL, 'gateway', via);
-    const error = rtAddGateway(ifp.if_vnet, INADDR_ANY, 0, gateway);
+    const error = inRouteAddGateway(ifp.if_vnet, INADDR_ANY, 0, gateway);
     must(error, `gateway ${via}`, 'choose an address on the network of the emulated host');
   }
 }

@@ -27,7 +27,6 @@ import {
 } from '../sys/reason.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
 import { M_BCAST, type Mbuf, M_MCAST, M_NOWAIT, mtod, M_VLANTAG } from '../kern/mbuf.ts';
-import { AF_INET, AF_INET6 } from '../kern/protosw.ts';
 import { m_adj, M_PREPEND, m_pullup } from '../kern/uipc_mbuf.ts';
 import { kva } from '../sys/types.ts';
 import { mem, memView } from '../vm/arena.ts';
@@ -38,9 +37,6 @@ import {
   EtherHeader,
   ETHER_HDR_LEN,
   ETHERMTU,
-  ETHERTYPE_ARP,
-  ETHERTYPE_IP,
-  ETHERTYPE_IPV6,
   ETHERTYPE_VLAN,
   ETHER_VLAN_ENCAP_LEN,
 } from './ethernet.ts';
@@ -67,7 +63,7 @@ import {
   type OutputDst,
   SIOCSIFMTU,
 } from './if_var.ts';
-import { NETISR_ARP, netisr_dispatch, NETISR_IP, NETISR_IPV6 } from './netisr.ts';
+import { netisr_dispatch, netisrOfEthertype } from './netisr.ts';
 
 const $eh = new EtherHeader();
 
@@ -138,17 +134,15 @@ export function ether_output(ifp: Ifnet, m: Mbuf, dst: OutputDst): Errno {
     count(R_ETHER_DOWN);
     return outputError(ifp, m, ENETDOWN);
   }
-  const inet = dst.family === AF_INET;
-  if (!inet && dst.family !== AF_INET6) return outputError(ifp, m, EAFNOSUPPORT);
+  const resolver = ifp.if_afdata[dst.family] ?? null;
+  if (resolver === null) return outputError(ifp, m, EAFNOSUPPORT);
   let dhost: Uint8Array = etherbroadcastaddr;
   if ((m.m_flags & M_BCAST) === 0) {
-    const resolver = inet ? ifp.if_inet : ifp.if_inet6;
-    if (resolver === null) return outputError(ifp, m, EAFNOSUPPORT);
     const error = resolver.resolve(ifp, m, dst);
     if (error !== 0) return error === EWOULDBLOCK ? 0 : error;
     dhost = resolver.resolved.ll_addr;
   }
-  const top = encapsulate(ifp, m, dhost, inet ? ETHERTYPE_IP : ETHERTYPE_IPV6);
+  const top = encapsulate(ifp, m, dhost, resolver.ethertype);
   if (top === null) return ENOBUFS;
   if ((top.m_flags & M_BCAST) !== 0 && (ifp.if_flags & IFF_SIMPLEX) !== 0)
     loopBroadcast(ifp, top, dst.family, ETHER_HDR_LEN);
@@ -310,10 +304,7 @@ function ether_demux(ifp: Ifnet, m: Mbuf): void {
     m_freem(m);
     return;
   }
-  let isr = 0;
-  if (type === ETHERTYPE_IP) isr = NETISR_IP;
-  else if (type === ETHERTYPE_ARP) isr = NETISR_ARP;
-  else if (type === ETHERTYPE_IPV6 && ifp.if_inet6 !== null) isr = NETISR_IPV6;
+  const isr = netisrOfEthertype(ifp.if_vnet, type);
   if (isr === 0) {
     if_inc_counter(ifp, IFCOUNTER_NOPROTO, 1);
     count(R_ETHER_TYPE);

@@ -5,7 +5,7 @@
  */
 
 import type { Task } from '../sys/clock.ts';
-import type { InAddr } from '../sys/types.ts';
+import { type AddrWords, NetAddr } from '../sys/addr.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
 import { Callout, callout_stop } from '../kern/kern_timeout.ts';
 import type { Mbuf } from '../kern/mbuf.ts';
@@ -27,8 +27,9 @@ export interface LleTimer {
 /** One neighbour. */
 export class Llentry implements LinkAddr, Task {
   readonly lle_ifp: Ifnet;
-  /** For IPv4. */
-  readonly r_l3addr: InAddr;
+  readonly r_l3addr: AddrWords;
+  /** The next entry of the table whose address has the same hash. */
+  lle_next: Llentry | null = null;
   readonly ll_addr = new Uint8Array(ETHER_ADDR_LEN);
   la_flags = 0;
   /** The protocol's state machine. */
@@ -48,9 +49,11 @@ export class Llentry implements LinkAddr, Task {
   readonly lle_timer = new Callout(this);
   readonly #owner: LleTimer;
 
-  constructor(ifp: Ifnet, addr: InAddr, owner: LleTimer) {
+  constructor(ifp: Ifnet, addr: AddrWords, owner: LleTimer) {
     this.lle_ifp = ifp;
-    this.r_l3addr = addr;
+    const l3addr = new NetAddr();
+    l3addr.setFrom(addr);
+    this.r_l3addr = l3addr;
     this.#owner = owner;
   }
 
@@ -84,32 +87,71 @@ export class Llentry implements LinkAddr, Task {
   }
 }
 
-/** The neighbours on one interface by IPv4 address. */
+/** 32 bits of an address. Two IPv4 addresses never have the same. */
+function hash(w0: number, w1: number, w2: number, w3: number): number {
+  return w0 ^ Math.imul(w1, 0x9e3779b1) ^ Math.imul(w2, 0x85ebca6b) ^ Math.imul(w3, 0xc2b2ae35);
+}
+
+/** The neighbours of one family on one interface. Keys are whole addresses: all four words. */
 export class Lltable {
   readonly llt_ifp: Ifnet;
-  // Keyed by the address `| 0`: a small integer where the address itself may not be.
-  readonly #entries = new Map<number, Llentry>();
+  // The first entry of each hash; the others follow by lle_next.
+  readonly #chains = new Map<number, Llentry>();
+  #size = 0;
 
   constructor(ifp: Ifnet) {
     this.llt_ifp = ifp;
   }
 
   get size(): number {
-    return this.#entries.size;
+    return this.#size;
   }
 
-  /** The neighbour at `addr`, or null. Takes `addr | 0` as well, which costs no allocation. */
-  find(addr: InAddr): Llentry | null {
-    return this.#entries.get(addr | 0) ?? null;
+  /** The neighbour at `addr`, or null. */
+  find(addr: AddrWords): Llentry | null {
+    return this.lookup(addr.w0, addr.w1, addr.w2, addr.w3);
   }
 
+  /** `find` by words. */
+  lookup(w0: number, w1: number, w2: number, w3: number): Llentry | null {
+    let lle = this.#chains.get(hash(w0, w1, w2, w3)) ?? null;
+    for (; lle !== null; lle = lle.lle_next) {
+      const a = lle.r_l3addr;
+      if (a.w0 === w0 && a.w1 === w1 && a.w2 === w2 && a.w3 === w3) break;
+    }
+    return lle;
+  }
+
+  /** Adds an entry. The table must not have one of the same address. */
   insert(lle: Llentry): void {
-    this.#entries.set(lle.r_l3addr | 0, lle);
+    const { w0, w1, w2, w3 } = lle.r_l3addr;
+    const key = hash(w0, w1, w2, w3);
+    lle.lle_next = this.#chains.get(key) ?? null;
+    this.#chains.set(key, lle);
+    this.#size++;
+  }
+
+  /** Takes an entry out of its chain; does nothing if it is not there. */
+  #unlink(lle: Llentry): void {
+    const { w0, w1, w2, w3 } = lle.r_l3addr;
+    const key = hash(w0, w1, w2, w3);
+    let prev: Llentry | null = null;
+    let at = this.#chains.get(key) ?? null;
+    while (at !== null && at !== lle) {
+      prev = at;
+      at = at.lle_next;
+    }
+    if (at === null) return;
+    if (prev !== null) prev.lle_next = lle.lle_next;
+    else if (lle.lle_next === null) this.#chains.delete(key);
+    else this.#chains.set(key, lle.lle_next);
+    lle.lle_next = null;
+    this.#size--;
   }
 
   /** Takes an entry out, stops its timer and frees what waits; returns how many packets that were. */
   remove(lle: Llentry): number {
-    this.#entries.delete(lle.r_l3addr | 0);
+    this.#unlink(lle);
     lle.la_flags = (lle.la_flags & ~LLE_VALID) | LLE_DELETED;
     callout_stop(lle.lle_timer);
     let dropped = 0;
@@ -120,8 +162,11 @@ export class Lltable {
     return dropped;
   }
 
-  /** The entries in the order they came, for `arp -a`. */
+  /** The entries, for `arp -a`; IPv4's in the order they came. */
   list(): Llentry[] {
-    return [...this.#entries.values()];
+    const list: Llentry[] = [];
+    for (const first of this.#chains.values())
+      for (let lle: Llentry | null = first; lle !== null; lle = lle.lle_next) list.push(lle);
+    return list;
   }
 }

@@ -22,9 +22,8 @@ import {
   type Mbuf,
   M_NOWAIT,
 } from '../kern/mbuf.ts';
-import { AF_INET, AF_INET6 } from '../kern/protosw.ts';
 import { m_adj, m_dup, M_PREPEND } from '../kern/uipc_mbuf.ts';
-import type { Vnet } from '../kern/vnet.ts';
+import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
 import { memView } from '../vm/arena.ts';
 import { bpfattach, DLT_NULL } from './bpf.ts';
 import { if_alloc, if_attach } from './if.ts';
@@ -54,7 +53,10 @@ import {
   SIOCSIFFLAGS,
   SIOCSIFMTU,
 } from './if_var.ts';
-import { NETISR_IP, NETISR_IPV6, netisr_queue } from './netisr.ts';
+import { netisrOfFamily, netisr_queue } from './netisr.ts';
+
+/** Each stack's lo0, which the routes to its own addresses lead to. It is null until loAttach. */
+export const V_loif = VNET_DEFINE((): { ifp: Ifnet | null } => ({ ifp: null }));
 
 const LOMTU = 16384;
 const LO_CSUM_FEATURES = CSUM_IP | CSUM_TCP | CSUM_UDP;
@@ -108,7 +110,7 @@ export function looutput(ifp: Ifnet, m: Mbuf, dst: OutputDst): Errno {
     m_freem(m);
     return ENETDOWN;
   }
-  if (dst.family !== AF_INET && dst.family !== AF_INET6) {
+  if (netisrOfFamily(ifp.if_vnet, dst.family) === 0) {
     m_freem(m);
     return EAFNOSUPPORT;
   }
@@ -152,7 +154,7 @@ export function if_simloop(ifp: Ifnet, m: Mbuf, af: number, hlen: number): Errno
   }
   if_inc_counter(ifp, IFCOUNTER_IPACKETS, 1);
   if_inc_counter(ifp, IFCOUNTER_IBYTES, m.m_pkthdr.len);
-  return netisr_queue(ifp.if_vnet, af === AF_INET ? NETISR_IP : NETISR_IPV6, m);
+  return netisr_queue(ifp.if_vnet, netisrOfFamily(ifp.if_vnet, af), m);
 }
 
 /**
@@ -185,6 +187,7 @@ export function loAttach(vnet: Vnet): Ifnet {
   ifp.if_driver = loDriver;
   ifp.if_output = looutput;
   ifp.if_input = (_ifp, m): void => m_freem(m);
+  V_loif(vnet).ifp = ifp;
   bpfattach(ifp, DLT_NULL, 4);
   if_attach(ifp);
   return ifp;

@@ -6,9 +6,10 @@
 import type { Task } from '../sys/clock.ts';
 import type { Errno } from '../sys/errno.ts';
 import { passDoorbell } from '../sys/pass.ts';
-import type { InAddr } from '../sys/types.ts';
+import { type AddrWords, NetAddr } from '../sys/addr.ts';
 import type { IfnetRef } from '../kern/ifnet_ref.ts';
 import type { Mbuf } from '../kern/mbuf.ts';
+import { AF_MAX } from '../kern/protosw.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { Ifqueue } from './ifq.ts';
 
@@ -106,22 +107,30 @@ export const IFT_L2VLAN = 0x87;
 /** A port of a lagg(4); the lagg itself is IFT_ETHER. */
 export const IFT_IEEE8023ADLAG = 0xa1;
 
-/** What if_output gets besides the packet: the next hop. */
-export interface OutputDst {
-  /** AF_INET or AF_INET6. */
-  family: number;
-  addr: InAddr;
-  /** For AF_INET6: 16 bytes. */
-  addr6: Uint8Array | null;
+/** What if_output gets besides the packet: the next hop, its family and its address. */
+export class OutputDst extends NetAddr {
+  readonly family: number;
+
+  constructor(family: number) {
+    super();
+    this.family = family;
+  }
 }
 
-/** An IPv4 address of an interface. Made by in_aifaddr (src/netinet). */
-export interface InIfaddr {
-  readonly ia_ifp: Ifnet;
-  readonly ia_addr: InAddr;
-  readonly ia_subnetmask: InAddr;
-  /** 0 on an interface without broadcast. */
-  readonly ia_broadaddr: InAddr;
+/** An address of an interface, of any family. The families derive from it. @see sys/net/if_var.h */
+export class Ifaddr {
+  readonly ifa_ifp: Ifnet;
+  /** AF_*. */
+  readonly ifa_family: number;
+  readonly ifa_addr: AddrWords;
+
+  constructor(ifp: Ifnet, family: number, addr: AddrWords) {
+    this.ifa_ifp = ifp;
+    this.ifa_family = family;
+    const words = new NetAddr();
+    words.setFrom(addr);
+    this.ifa_addr = words;
+  }
 }
 
 /** A multicast link-level address that an interface listens to. */
@@ -137,8 +146,13 @@ export interface LinkAddr {
   readonly ll_addr: Uint8Array;
 }
 
-/** How ether_output finds the link-level address of a next hop: ARP, ND (the lltable hook). */
+/**
+ * A family on one interface with link-level addresses: how ether_output finds the one of a next hop.
+ * ARP is IPv4's.
+ */
 export interface LinkResolver {
+  /** The Ethernet type of the family's packets. */
+  readonly ethertype: number;
   /** What `resolve` found when it returned 0. Borrowed until the next call. */
   readonly resolved: LinkAddr;
   /**
@@ -209,13 +223,12 @@ export class Ifnet implements IfnetRef, Task {
   if_hw_tsomaxsegsize = 0;
   /** Link-level address, 6 bytes. */
   readonly if_lladdr = new Uint8Array(ETHER_ADDR_LEN);
-  /** IPv4 addresses, the primary first. */
-  readonly if_addrhead: InIfaddr[] = [];
+  /** Addresses of all families; of each family the primary one first. */
+  readonly if_addrhead: Ifaddr[] = [];
   /** Multicast link-level addresses for the driver's filter. */
   readonly if_multiaddrs: IfMultiaddr[] = [];
-  /** ARP and ND, set when the families attach to the interface. */
-  if_inet: LinkResolver | null = null;
-  if_inet6: LinkResolver | null = null;
+  /** By AF_*: the family's resolver. A family sets its own when it attaches to the interface. */
+  readonly if_afdata: (LinkResolver | null)[] = Array.from({ length: AF_MAX }, () => null);
   /** Bytes of link-level header: 14 with ether_ifattach. */
   if_hdrlen = 0;
   /** IFT_*. */

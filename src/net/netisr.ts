@@ -12,6 +12,7 @@ import { passDefer } from '../sys/pass.ts';
 import { count, R_NETISR_FULL } from '../sys/reason.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
 import type { Mbuf } from '../kern/mbuf.ts';
+import { AF_UNSPEC } from '../kern/protosw.ts';
 import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
 
 export const NETISR_IP = 1;
@@ -25,7 +26,15 @@ export const NETISR_DEFAULTQLIMIT = 256;
 /** Takes `m`, which starts at the protocol's header; m_pkthdr.rcvif is set. */
 export type NetisrHandler = (m: Mbuf, vnet: Vnet) => void;
 
+/** How link layers find a protocol: by Ethernet type, and by address family (loopback). */
+interface LinkKey {
+  readonly family: number;
+  readonly ethertype: number;
+  readonly proto: number;
+}
+
 class NetisrVnet implements Task {
+  readonly links: LinkKey[] = [];
   readonly handlers: (NetisrHandler | null)[] = Array.from({ length: NETISR_MAXPROT }, () => null);
   readonly heads: (Mbuf | null)[] = Array.from({ length: NETISR_MAXPROT }, () => null);
   readonly tails: (Mbuf | null)[] = Array.from({ length: NETISR_MAXPROT }, () => null);
@@ -64,6 +73,40 @@ export function netisr_register(vnet: Vnet, proto: number, handler: NetisrHandle
   const v = V_netisr(vnet);
   KASSERT(v.handlers[proto] === null, 'netisr_register: taken');
   v.handlers[proto] = handler;
+}
+
+/**
+ * Has link layers hand packets of `ethertype`, and loopback those of `family`, to the protocol
+ * `proto`. A domain does so when it attaches. `family` AF_UNSPEC: only by Ethernet type.
+ */
+export function netisrLink(vnet: Vnet, proto: number, ethertype: number, family: number): void {
+  V_netisr(vnet).links.push({ family, ethertype, proto });
+}
+
+/** Adds net.isr.*. Called once per Vnet. */
+export function netisrSysctls(vnet: Vnet): void {
+  vnet.sysctl.int(
+    'net.isr.defaultqlimit',
+    'Default netisr per-protocol queue limit',
+    () => NETISR_DEFAULTQLIMIT,
+    null,
+  );
+}
+
+/** The protocol of an Ethernet type; 0 if no domain takes it. */
+export function netisrOfEthertype(vnet: Vnet, ethertype: number): number {
+  const { links } = V_netisr(vnet);
+  for (let i = 0; i < links.length; i++)
+    if (links[i]!.ethertype === ethertype) return links[i]!.proto;
+  return 0;
+}
+
+/** The protocol of an address family; 0 if no domain has it. */
+export function netisrOfFamily(vnet: Vnet, family: number): number {
+  const { links } = V_netisr(vnet);
+  if (family === AF_UNSPEC) return 0;
+  for (let i = 0; i < links.length; i++) if (links[i]!.family === family) return links[i]!.proto;
+  return 0;
 }
 
 /** Hands a packet to its protocol now. Takes `m`. @see netisr(9) */

@@ -1,14 +1,16 @@
 /**
- * The forwarding table of a host, after sys/net/route.c, route/nhop.c and netinet/in_fib.c: connected
- * networks, host routes and a default, found by longest prefix. A host has a handful of routes, so
- * the table is an array in order of prefix length. Left out: the routing socket, multiple tables
- * (fibs), multipath, redirects, metrics.
+ * The forwarding tables of a host, after sys/net/route.c and route/nhop.c: connected networks, host
+ * routes and a default, found by longest prefix. A stack has one table per address family. A host has
+ * a handful of routes, so a table is an array in order of prefix length. The families look up by
+ * functions of their own, IPv4 in in_fib.ts. Left out: the routing socket, multiple tables of one
+ * family (fibs), multipath, redirects, metrics.
  */
 
+import { type AddrWords, NetAddr } from '../sys/addr.ts';
 import { EEXIST, ENETUNREACH, type Errno, ESRCH } from '../sys/errno.ts';
-import { inAddr, type InAddr } from '../sys/types.ts';
+import { AF_MAX } from '../kern/protosw.ts';
 import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
-import { IFF_LOOPBACK, IFF_UP, type Ifnet, type InIfaddr } from './if_var.ts';
+import { IFF_LOOPBACK, IFF_UP, type Ifaddr, type Ifnet } from './if_var.ts';
 
 // rt_flags, as `netstat -r` prints them: U G H S
 export const RTF_UP = 0x1;
@@ -18,23 +20,30 @@ export const RTF_STATIC = 0x800;
 /** Pinned: belongs to an interface address and goes with it. */
 export const RTF_PINNED = 0x100000;
 
-/** A next hop: everything ip_output needs to know of a route. Never changed after it was made. */
+function copied(a: AddrWords): NetAddr {
+  const copy = new NetAddr();
+  copy.setFrom(a);
+  return copy;
+}
+
+/** A next hop: everything that a family's output function needs of a route. It never changes. */
 export class Nhop {
   readonly nh_ifp: Ifnet;
-  /** The interface's address to send from. */
-  readonly nh_ifa: InIfaddr;
-  /** The router, or 0.0.0.0 if the destination is on the link. */
-  readonly nh_gateway: InAddr;
+  /** The interface's address to send from, of the table's family. */
+  readonly nh_ifa: Ifaddr;
+  /** The router; meaningless without RTF_GATEWAY. */
+  readonly nh_gateway: AddrWords;
   /** RTF_*. */
   readonly nh_flags: number;
   /** MTU of this route in bytes; 0 is the interface's. */
   readonly mtu: number;
 
-  constructor(ifp: Ifnet, ifa: InIfaddr, gateway: InAddr, flags: number, mtu: number) {
+  /** `gateway` is copied; null: the destination is on the link. RTF_GATEWAY is set accordingly. */
+  constructor(ifp: Ifnet, ifa: Ifaddr, gateway: AddrWords | null, flags: number, mtu: number) {
     this.nh_ifp = ifp;
     this.nh_ifa = ifa;
-    this.nh_gateway = gateway;
-    this.nh_flags = flags;
+    this.nh_gateway = gateway === null ? new NetAddr() : copied(gateway);
+    this.nh_flags = gateway === null ? flags & ~RTF_GATEWAY : flags | RTF_GATEWAY;
     this.mtu = mtu;
   }
 
@@ -46,142 +55,182 @@ export class Nhop {
 }
 
 /**
- * A cached lookup, kept beside a connection: `ip_output` fills it and asks again when the table
- * changed or another destination is sent to. A fresh one is empty.
+ * A cached lookup, kept beside a connection. A new one is empty. It serves one family: another
+ * destination or a change of the table makes it look up again.
  */
 export class Route {
   ro_nh: Nhop | null = null;
-  /** The address looked up, as signed bits. */
-  ro_dst = 0;
+  /** The words of the address looked up. */
+  ro_dst0 = 0;
+  ro_dst1 = 0;
+  ro_dst2 = 0;
+  ro_dst3 = 0;
   /** The table's generation that `ro_nh` is of. */
   ro_gen = 0;
 }
 
 /** One entry: destination prefix and next hop. */
 export interface RtEntry {
-  readonly rt_dst: InAddr;
-  readonly rt_mask: InAddr;
+  readonly rt_dst: AddrWords;
+  readonly rt_mask: AddrWords;
   readonly rt_prefixlen: number;
   readonly rt_nhop: Nhop;
 }
 
-class RibHead {
+/** The table of one family. @see sys/net/route/route_var.h */
+export class RibHead {
   /** By prefix length, longest first; among equals in the order they came. */
   readonly entries: RtEntry[] = [];
   /** Changes with every change of the table; cached lookups compare it. Never 0. */
   rnh_gen = 1;
 }
 
-const V_rib = VNET_DEFINE(() => new RibHead());
+const V_rt_tables = VNET_DEFINE(() => ({
+  heads: Array.from({ length: AF_MAX }, (): RibHead | null => null),
+}));
 
-function masked(addr: InAddr, mask: InAddr): InAddr {
-  return inAddr(addr & mask);
+/** The table of a family, made at the first use. @see sys/net/route.c */
+export function rt_tables_get_rnh(vnet: Vnet, family: number): RibHead {
+  const { heads } = V_rt_tables(vnet);
+  return heads[family] ?? (heads[family] = new RibHead());
 }
 
-function maskOf(prefixlen: number): InAddr {
-  return inAddr(prefixlen === 0 ? 0 : (-1 << (32 - prefixlen)) >>> 0);
+/** One word of the mask of `prefixlen` bits that has `left` of them from this word on. */
+function maskWord(left: number): number {
+  return left <= 0 ? 0 : left >= 32 ? -1 : -1 << (32 - left);
 }
 
-/** Makes every cached lookup ask again, after something a next hop depends on changed. */
+function maskOf(prefixlen: number): NetAddr {
+  const mask = new NetAddr();
+  mask.set(
+    maskWord(prefixlen),
+    maskWord(prefixlen - 32),
+    maskWord(prefixlen - 64),
+    maskWord(prefixlen - 96),
+  );
+  return mask;
+}
+
+function masked(a: AddrWords, m: AddrWords): NetAddr {
+  const net = new NetAddr();
+  net.set(a.w0 & m.w0, a.w1 & m.w1, a.w2 & m.w2, a.w3 & m.w3);
+  return net;
+}
+
+/** Makes every cached lookup look up again, after something a next hop depends on changed. */
 export function ribTouch(vnet: Vnet): void {
-  V_rib(vnet).rnh_gen++;
+  for (const rh of V_rt_tables(vnet).heads) if (rh !== null) rh.rnh_gen++;
 }
 
 /**
- * The next hop for `dst` by longest prefix, or null: no route, or its interface is down. Takes
- * `dst | 0` as well, the small integer that per-packet code passes because it costs no allocation.
- * @see fib(4), sys/netinet/in_fib.c
+ * The next hop for the address of four words by longest prefix, or null: no route, or its interface
+ * is down. @see fib(4)
  */
-export function fib4_lookup(vnet: Vnet, dst: InAddr): Nhop | null {
-  const entries = V_rib(vnet).entries;
+export function ribLookup(
+  rh: RibHead,
+  w0: number,
+  w1: number,
+  w2: number,
+  w3: number,
+): Nhop | null {
+  const { entries } = rh;
   for (let i = 0; i < entries.length; i++) {
-    const rt = entries[i]!;
-    if ((dst & rt.rt_mask) !== (rt.rt_dst | 0)) continue; // as bits: nothing is boxed
-    const ifp = rt.rt_nhop.nh_ifp;
-    // Unlike FreeBSD, which takes an interface's routes out when it goes down, they are skipped.
-    if ((ifp.if_flags & IFF_UP) !== 0) return rt.rt_nhop;
+    const { rt_dst: dst, rt_mask: mask, rt_nhop } = entries[i]!;
+    if ((w0 & mask.w0) !== dst.w0 || (w1 & mask.w1) !== dst.w1) continue;
+    if ((w2 & mask.w2) !== dst.w2 || (w3 & mask.w3) !== dst.w3) continue;
+    // Unlike FreeBSD, which removes an interface's routes when it goes down, they are skipped.
+    if ((rt_nhop.nh_ifp.if_flags & IFF_UP) !== 0) return rt_nhop;
   }
   return null;
 }
 
-/**
- * Fills `ro` for the address with the bits `dst` unless it is already; returns its next hop or null.
- * Bits, signed as `|` makes them, because an unsigned address is a number on the heap where V8 does
- * not inline this.
- */
-export function routeLookup(vnet: Vnet, ro: Route, dst: number): Nhop | null {
-  const gen = V_rib(vnet).rnh_gen;
-  if (ro.ro_nh !== null && ro.ro_dst === dst && ro.ro_gen === gen) return ro.ro_nh;
-  ro.ro_nh = fib4_lookup(vnet, dst as InAddr);
-  ro.ro_dst = dst;
-  ro.ro_gen = gen;
+/** `ribLookup` unless `ro` still holds the result. */
+export function routeLookup(
+  rh: RibHead,
+  ro: Route,
+  w0: number,
+  w1: number,
+  w2: number,
+  w3: number,
+): Nhop | null {
+  if (
+    ro.ro_nh !== null &&
+    ro.ro_gen === rh.rnh_gen &&
+    ro.ro_dst0 === w0 &&
+    ro.ro_dst1 === w1 &&
+    ro.ro_dst2 === w2 &&
+    ro.ro_dst3 === w3
+  )
+    return ro.ro_nh;
+  ro.ro_nh = ribLookup(rh, w0, w1, w2, w3);
+  ro.ro_dst0 = w0;
+  ro.ro_dst1 = w1;
+  ro.ro_dst2 = w2;
+  ro.ro_dst3 = w3;
+  ro.ro_gen = rh.rnh_gen;
   return ro.ro_nh;
 }
 
 /**
- * Adds a route; EEXIST if there is one to exactly this prefix. Takes over `nh`.
+ * Adds a route; EEXIST if there is one to exactly this prefix. Takes over `nh`, copies `dst`.
  * @see sys/net/route/route_ctl.c
  */
-export function rib_add_route(vnet: Vnet, dst: InAddr, prefixlen: number, nh: Nhop): Errno {
-  const rib = V_rib(vnet);
+export function rib_add_route(rh: RibHead, dst: AddrWords, prefixlen: number, nh: Nhop): Errno {
   const mask = maskOf(prefixlen);
   const net = masked(dst, mask);
   let at = 0;
-  for (; at < rib.entries.length; at++) {
-    const rt = rib.entries[at]!;
+  for (; at < rh.entries.length; at++) {
+    const rt = rh.entries[at]!;
     if (rt.rt_prefixlen < prefixlen) break;
-    if (rt.rt_prefixlen === prefixlen && rt.rt_dst === net) return EEXIST;
+    if (rt.rt_prefixlen === prefixlen && net.equals(rt.rt_dst)) return EEXIST;
   }
-  rib.entries.splice(at, 0, {
+  rh.entries.splice(at, 0, {
     rt_dst: net,
     rt_mask: mask,
     rt_prefixlen: prefixlen,
     rt_nhop: nh,
   });
-  rib.rnh_gen++;
+  rh.rnh_gen++;
   return 0;
 }
 
 /**
  * Adds a static route by a gateway, which must be on a connected network: else ENETUNREACH. EEXIST
- * as above. `mtu` 0 takes the interface's. @see route(8)
+ * as above. `mtu` 0 takes the interface's. `host`: the prefix is a whole address. @see route(8)
  */
 export function rtAddGateway(
-  vnet: Vnet,
-  dst: InAddr,
+  rh: RibHead,
+  dst: AddrWords,
   prefixlen: number,
-  gateway: InAddr,
-  mtu = 0,
+  gateway: AddrWords,
+  mtu: number,
+  host: boolean,
 ): Errno {
-  const via = fib4_lookup(vnet, gateway);
+  const via = ribLookup(rh, gateway.w0, gateway.w1, gateway.w2, gateway.w3);
   if (via === null || (via.nh_flags & RTF_GATEWAY) !== 0) return ENETUNREACH;
   if ((via.nh_ifp.if_flags & IFF_LOOPBACK) !== 0) return ENETUNREACH;
-  const flags = RTF_UP | RTF_GATEWAY | RTF_STATIC | (prefixlen === 32 ? RTF_HOST : 0);
-  return rib_add_route(vnet, dst, prefixlen, new Nhop(via.nh_ifp, via.nh_ifa, gateway, flags, mtu));
+  const flags = RTF_UP | RTF_GATEWAY | RTF_STATIC | (host ? RTF_HOST : 0);
+  return rib_add_route(rh, dst, prefixlen, new Nhop(via.nh_ifp, via.nh_ifa, gateway, flags, mtu));
 }
 
 /** Removes the route to exactly this prefix; ESRCH if there is none. @see route(8) */
-export function rib_del_route(vnet: Vnet, dst: InAddr, prefixlen: number): Errno {
-  const rib = V_rib(vnet);
+export function rib_del_route(rh: RibHead, dst: AddrWords, prefixlen: number): Errno {
   const net = masked(dst, maskOf(prefixlen));
-  const at = rib.entries.findIndex((rt) => rt.rt_prefixlen === prefixlen && rt.rt_dst === net);
+  const at = rh.entries.findIndex((rt) => rt.rt_prefixlen === prefixlen && net.equals(rt.rt_dst));
   if (at < 0) return ESRCH;
-  rib.entries.splice(at, 1);
-  rib.rnh_gen++;
+  rh.entries.splice(at, 1);
+  rh.rnh_gen++;
   return 0;
 }
 
-/** Removes every route that sends from `ifa`, or through `ifp` if `ifa` is null. */
-export function rtFlush(vnet: Vnet, ifp: Ifnet, ifa: InIfaddr | null): void {
-  const rib = V_rib(vnet);
-  for (let i = rib.entries.length - 1; i >= 0; i--) {
-    const nh = rib.entries[i]!.rt_nhop;
-    if (ifa === null ? nh.nh_ifp === ifp : nh.nh_ifa === ifa) rib.entries.splice(i, 1);
+/** Removes every route, of any family, that sends from `ifa`, or through `ifp` if `ifa` is null. */
+export function rtFlush(vnet: Vnet, ifp: Ifnet, ifa: Ifaddr | null): void {
+  for (const rh of V_rt_tables(vnet).heads) {
+    if (rh === null) continue;
+    for (let i = rh.entries.length - 1; i >= 0; i--) {
+      const nh = rh.entries[i]!.rt_nhop;
+      if (ifa === null ? nh.nh_ifp === ifp : nh.nh_ifa === ifa) rh.entries.splice(i, 1);
+    }
+    rh.rnh_gen++;
   }
-  rib.rnh_gen++;
-}
-
-/** The table, longest prefix first, for `netstat -r`. */
-export function ribEntries(vnet: Vnet): readonly RtEntry[] {
-  return V_rib(vnet).entries;
 }

@@ -17,10 +17,11 @@ import {
   R_ARP_TIMEOUT,
   type Reason,
 } from '../sys/reason.ts';
-import { inAddr, type InAddr, type Kva } from '../sys/types.ts';
+import type { InAddr, Kva } from '../sys/types.ts';
 import { m_freem, m_gethdr } from '../kern/kern_mbuf.ts';
 import { callout_reset, callout_stop, nowNs } from '../kern/kern_timeout.ts';
 import { M_ALIGN, M_BCAST, type Mbuf, M_MCAST, M_NOWAIT, MT_DATA, mtod } from '../kern/mbuf.ts';
+import { AF_INET } from '../kern/protosw.ts';
 import { m_pullup } from '../kern/uipc_mbuf.ts';
 import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
 import { etherbroadcastaddr, ETHERTYPE_ARP, ETHERTYPE_IP, ether_ntoa } from '../net/ethernet.ts';
@@ -46,8 +47,9 @@ import {
   type OutputDst,
 } from '../net/if_var.ts';
 import { mem, memView } from '../vm/arena.ts';
-import { IN_MULTICAST, inet_ntoa, in_nullhost } from './in.ts';
-import { ifaForPeer } from './in_var.ts';
+import { IN_MULTICAST, INADDR_ANY, inAddrOf, inet_ntoa, inNetAddr, in_nullhost } from './in.ts';
+import { ifaForPeer, inIfaddrOn, inPrimary } from './in_var.ts';
+import { IP_DST_OFF } from './ip.ts';
 
 const ARPHRD_ETHER = 1;
 const ARPOP_REQUEST = 1;
@@ -131,6 +133,7 @@ export function ETHER_MAP_IP_MULTICAST(addr: InAddr, ll_addr: Uint8Array): void 
 
 /** ARP on one interface. */
 export class ArpTable implements LinkResolver, LleTimer {
+  readonly ethertype = ETHERTYPE_IP;
   readonly table: Lltable;
   resolved: LinkAddr = group;
   readonly #v: ArpVnet;
@@ -140,11 +143,16 @@ export class ArpTable implements LinkResolver, LleTimer {
     this.#v = V_arp(ifp.if_vnet);
   }
 
+  /** The neighbour at `addr`, or null. */
+  find(addr: InAddr): Llentry | null {
+    return this.table.lookup(addr, 0, 0, 0);
+  }
+
   /** A new entry; null: not a neighbour on this link, or the table is full. */
   create(addr: InAddr): Llentry | null {
     const ifp = this.table.llt_ifp;
     if (this.table.size >= ARP_ENTRIES_MAX || ifaForPeer(ifp, addr) === null) return null;
-    const lle = new Llentry(ifp, addr, this);
+    const lle = new Llentry(ifp, inNetAddr(addr), this);
     this.table.insert(lle);
     return lle;
   }
@@ -152,17 +160,17 @@ export class ArpTable implements LinkResolver, LleTimer {
   /** The hook of ether_output; errnos as LinkResolver says. @see sys/netinet/if_ether.c */
   resolve(ifp: Ifnet, m: Mbuf, dst: OutputDst): Errno {
     if ((m.m_flags & M_MCAST) !== 0) {
-      ETHER_MAP_IP_MULTICAST(dst.addr, group.ll_addr);
+      ETHER_MAP_IP_MULTICAST(inAddrOf(dst), group.ll_addr);
       this.resolved = group;
       return 0;
     }
-    const lle = this.table.find((dst.addr | 0) as InAddr);
+    const lle = this.table.find(dst);
     if (lle !== null && (lle.la_flags & LLE_VALID) !== 0) {
       lle.used = true;
       this.resolved = lle;
       return 0;
     }
-    return this.#ask(ifp, m, dst.addr, lle);
+    return this.#ask(ifp, m, inAddrOf(dst), lle);
   }
 
   /** Holds `m` and asks for its next hop, at most once a second. Takes `m`. */
@@ -181,7 +189,7 @@ export class ArpTable implements LinkResolver, LleTimer {
       stat.dropped++;
       count(R_ARP_HOLD_FULL);
     }
-    const isGateway = memView.getUint32(mtod(m) + 16) !== addr;
+    const isGateway = memView.getInt32(mtod(m) + IP_DST_OFF) !== addr;
     if (params.maxhold > 0) lle.hold(m);
     else m_freem(m);
     const error =
@@ -191,7 +199,7 @@ export class ArpTable implements LinkResolver, LleTimer {
       lle.la_asked++;
       lle.la_expire = now;
       callout_reset(lle.lle_timer, params.wait * SEC);
-      arprequest(ifp, inAddr(0), addr);
+      arprequest(ifp, INADDR_ANY, addr);
     }
     return error;
   }
@@ -230,7 +238,7 @@ export class ArpTable implements LinkResolver, LleTimer {
     if (lle.ln_state === ARP_LLINFO_VERIFY && nowNs() < lle.la_expire) {
       if (lle.used && lle.la_preempt > 0) {
         lle.la_preempt--;
-        arprequest(lle.lle_ifp, inAddr(0), lle.r_l3addr);
+        arprequest(lle.lle_ifp, INADDR_ANY, inAddrOf(lle.r_l3addr));
       }
       callout_reset(lle.lle_timer, ARPT_REXMIT * SEC);
       return;
@@ -251,7 +259,8 @@ export class ArpTable implements LinkResolver, LleTimer {
 
 /** ARP's table of an interface; null on one without ARP. */
 export function arpTable(ifp: Ifnet): ArpTable | null {
-  return ifp.if_inet instanceof ArpTable ? ifp.if_inet : null;
+  const resolver = ifp.if_afdata[AF_INET]!;
+  return resolver instanceof ArpTable ? resolver : null;
 }
 
 /** Writes an ARP packet for Ethernet and IPv4 at `p`; hardware addresses are the caller's to fill. */
@@ -261,8 +270,8 @@ function putHeader(p: Kva, op: number, spa: InAddr, tpa: InAddr): void {
   mem[p + 4] = ETHER_ADDR_LEN;
   mem[p + 5] = 4;
   memView.setUint16(p + 6, op);
-  memView.setUint32(p + AR_SPA, spa);
-  memView.setUint32(p + AR_TPA, tpa);
+  memView.setInt32(p + AR_SPA, spa);
+  memView.setInt32(p + AR_TPA, tpa);
 }
 
 function putLladdr(p: number, addr: Uint8Array): void {
@@ -302,7 +311,7 @@ export function arp_announce(ifp: Ifnet, addr: InAddr): void {
 export function arp_ifinit(ifp: Ifnet, addr: InAddr): void {
   const arp = arpTable(ifp);
   if (arp === null) return;
-  const old = arp.table.find(addr);
+  const old = arp.find(addr);
   if (old !== null) arp.table.remove(old);
   const lle = arp.create(addr);
   if (lle !== null) {
@@ -347,14 +356,14 @@ function lladdrIs(p: number, addr: Uint8Array): boolean {
 function in_arpinput(ifp: Ifnet, m: Mbuf, p: Kva, vnet: Vnet): void {
   const { stat } = V_arp(vnet);
   const op = memView.getUint16(p + 6);
-  const isaddr = inAddr(memView.getUint32(p + AR_SPA));
-  let itaddr = inAddr(memView.getUint32(p + AR_TPA));
+  const isaddr = memView.getInt32(p + AR_SPA) as InAddr;
+  let itaddr = memView.getInt32(p + AR_TPA) as InAddr;
   if (op === ARPOP_REQUEST) stat.rxrequests++;
   else if (op === ARPOP_REPLY) stat.rxreplies++;
   if (IN_MULTICAST(isaddr) || (mem[p + AR_SHA]! & 1) !== 0) return bad(m, vnet);
-  const ia = addrOn(ifp, itaddr) ?? addrOn(ifp, isaddr) ?? (ifp.if_addrhead.length > 0 ? 0 : null);
+  const ia = inIfaddrOn(ifp, itaddr) ?? inIfaddrOn(ifp, isaddr) ?? inPrimary(ifp);
   if (ia === null) return bad(m, vnet);
-  const myaddr = ifp.if_addrhead[ia]!.ia_addr;
+  const myaddr = ia.ia_addr;
   // It is from ourselves: a loop, not a conflict.
   if (lladdrIs(p + AR_SHA, ifp.if_lladdr)) return m_freem(m);
   if (isaddr === myaddr && !in_nullhost(isaddr)) {
@@ -372,18 +381,11 @@ function in_arpinput(ifp: Ifnet, m: Mbuf, p: Kva, vnet: Vnet): void {
   reply(ifp, m, p, myaddr, isaddr, vnet);
 }
 
-/** The index of `addr` among ifp's addresses, or null. */
-function addrOn(ifp: Ifnet, addr: InAddr): number | null {
-  for (let i = 0; i < ifp.if_addrhead.length; i++)
-    if (ifp.if_addrhead[i]!.ia_addr === addr) return i;
-  return null;
-}
-
 /** Refreshes the sender's entry; makes one only if it spoke to us. */
 function learn(ifp: Ifnet, isaddr: InAddr, sha: number, toUs: boolean): void {
   const arp = arpTable(ifp);
   if (arp === null) return;
-  const lle = arp.table.find(isaddr) ?? (toUs ? arp.create(isaddr) : null);
+  const lle = arp.find(isaddr) ?? (toUs ? arp.create(isaddr) : null);
   if (lle === null) return;
   const { params } = V_arp(ifp.if_vnet);
   if ((lle.la_flags & LLE_VALID) !== 0 && !lladdrIs(sha, lle.ll_addr)) {
@@ -434,7 +436,7 @@ export function arpEntries(vnet: Vnet): ArpEntry[] {
       const endNs = valid ? lle.la_expire : lle.la_expire + wait * SEC;
       return {
         ifp,
-        addr: lle.r_l3addr,
+        addr: inAddrOf(lle.r_l3addr),
         lladdr: valid ? lle.ll_addr : null,
         expires: fixed ? null : Math.max(0, Math.ceil((endNs - now) / SEC)),
       };
@@ -448,7 +450,7 @@ export function arpEntries(vnet: Vnet): ArpEntry[] {
  */
 export function arpSet(ifp: Ifnet, addr: InAddr, lladdr: Uint8Array): Errno {
   const arp = arpTable(ifp);
-  const lle = arp === null ? null : (arp.table.find(addr) ?? arp.create(addr));
+  const lle = arp === null ? null : (arp.find(addr) ?? arp.create(addr));
   if (arp === null || lle === null) return EINVAL;
   if ((lle.la_flags & LLE_IFADDR) !== 0) return EEXIST;
   lle.la_flags |= LLE_STATIC;
@@ -459,7 +461,7 @@ export function arpSet(ifp: Ifnet, addr: InAddr, lladdr: Uint8Array): Errno {
 /** Removes an entry, as `arp -d`; ENOENT without one, EINVAL for our own address. @see arp(8) */
 export function arpDelete(ifp: Ifnet, addr: InAddr): Errno {
   const arp = arpTable(ifp);
-  const lle = arp === null ? null : arp.table.find(addr);
+  const lle = arp === null ? null : arp.find(addr);
   if (arp === null || lle === null) return ENOENT;
   if ((lle.la_flags & LLE_IFADDR) !== 0) return EINVAL;
   V_arp(ifp.if_vnet).stat.dropped += arp.table.remove(lle);

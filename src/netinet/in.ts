@@ -1,9 +1,12 @@
 /**
- * IPv4 addresses as numbers in host byte order, after sys/netinet/in.h and in.c. Left out: class A,
+ * IPv4 addresses as signed words in host byte order, after sys/netinet/in.h and in.c. Left out: class A,
  * B and C networks, multicast source filters.
  */
 
-import { inAddr, type InAddr } from '../sys/types.ts';
+import { type AddrWords, NetAddr } from '../sys/addr.ts';
+import { inAddr, type InAddr, type Port } from '../sys/types.ts';
+import { AF_INET } from '../kern/protosw.ts';
+import { Sockaddr, SOCKADDR_IN_SIZE } from '../kern/sockaddr.ts';
 
 export const INADDR_ANY = inAddr(0);
 export const INADDR_LOOPBACK = inAddr(0x7f000001);
@@ -11,12 +14,34 @@ export const INADDR_BROADCAST = inAddr(0xffffffff);
 export const INADDR_ALLHOSTS_GROUP = inAddr(0xe0000001);
 export const IN_LOOPBACKNET = 127;
 
+/** The IPv4 address in the words of an address of AF_INET. */
+export function inAddrOf(a: AddrWords): InAddr {
+  return a.w0 as InAddr;
+}
+
+/** A new address of words; for configuration, not per packet. */
+export function inNetAddr(addr: InAddr): NetAddr {
+  const a = new NetAddr();
+  a.set(addr);
+  return a;
+}
+
+/** A new socket address of AF_INET. */
+export function inSockaddr(addr: InAddr, port: Port): Sockaddr {
+  const sa = new Sockaddr();
+  sa.len = SOCKADDR_IN_SIZE;
+  sa.family = AF_INET;
+  sa.port = port;
+  sa.set(addr);
+  return sa;
+}
+
 /** 0.0.0.0 @see sys/netinet/in.h */
 export function in_nullhost(a: InAddr): boolean {
   return a === 0;
 }
 
-/** 224.0.0.0/4; takes `a | 0` as well, as the next ones do. @see sys/netinet/in.h */
+/** 224.0.0.0/4 @see sys/netinet/in.h */
 export function IN_MULTICAST(a: InAddr): boolean {
   return a >>> 28 === 0xe;
 }
@@ -70,7 +95,7 @@ export function parseInAddr(text: string): InAddr | null {
 
 /** The netmask of a prefix length, 0 to 32. */
 export function prefixMask(len: number): InAddr {
-  return inAddr(len === 0 ? 0 : (-1 << (32 - len)) >>> 0);
+  return inAddr(len === 0 ? 0 : -1 << (32 - len));
 }
 
 /** The prefix length of a netmask; -1 if its ones are not contiguous. */

@@ -1,21 +1,21 @@
 /**
- * Sockets whose sends and receives are packets, each with its address: what the switches of UDP and
- * of raw IP have in common. What a bound and a connected one is, and the packets, are the protocol's.
+ * Sockets that send and receive packets, each with its address: what the switches of UDP and of raw
+ * IP have in common. Binding, connecting and the packets are the protocol's.
  */
 
 import { EOPNOTSUPP, type Errno } from '../sys/errno.ts';
-import { AF_INET, PR_ADDR, PR_ATOMIC, type Protosw } from '../kern/protosw.ts';
+import { PR_ADDR, PR_ATOMIC, type Protosw } from '../kern/protosw.ts';
+import { Sockaddr } from '../kern/sockaddr.ts';
 import { sbflushRecords } from '../kern/uipc_dgram.ts';
 import { socantsendmore, soreserve, type Socket, SS_ISCONNECTED } from '../kern/uipc_socket.ts';
 import { in_pcballoc, in_pcbfree, inpaf, type Inpcbinfo, sotoinpcb } from './in_pcb.ts';
-import { V_ip } from './ip_var.ts';
 
 /** pr_attach: a control block in `info`, buffers of `sndcc` and `rcvcc` bytes. ENOBUFS. */
 export function inDgramAttach(so: Socket, info: Inpcbinfo, sndcc: number, rcvcc: number): Errno {
   const error = soreserve(so, sndcc, rcvcc);
   if (error !== 0) return error;
-  const inp = in_pcballoc(so, info, inpaf(so.so_vnet, AF_INET));
-  inp.inp_ip_ttl = V_ip(so.so_vnet).params.ttl;
+  const inp = in_pcballoc(so, info, inpaf(so.so_vnet, so.so_proto.pr_domain));
+  inp.inp_ip_ttl = inp.inp_af.defaultTtl(so.so_vnet);
   so.so_pcb = inp;
   return 0;
 }
@@ -27,9 +27,8 @@ export function inDgramDetach(so: Socket): void {
   so.so_pcb = null;
 }
 
-/** The rest of a switch. */
+/** The rest of a switch, of any family. */
 export const inDgramSwitch = {
-  pr_domain: AF_INET,
   pr_flags: PR_ATOMIC | PR_ADDR,
   pr_listen: () => EOPNOTSUPP,
   pr_ready: () => EOPNOTSUPP,
@@ -41,11 +40,11 @@ export const inDgramSwitch = {
   pr_close() {},
   pr_sockaddr(so) {
     const { inp_af: af, inp_inc: inc } = sotoinpcb(so);
-    return af.sockaddr(inc, false);
+    return af.sockaddr(inc, false, new Sockaddr());
   },
   pr_peeraddr(so) {
     if ((so.so_state & SS_ISCONNECTED) === 0) return null;
     const { inp_af: af, inp_inc: inc } = sotoinpcb(so);
-    return af.sockaddr(inc, true);
+    return af.sockaddr(inc, true, new Sockaddr());
   },
 } satisfies Partial<Protosw>;

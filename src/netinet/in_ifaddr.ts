@@ -5,9 +5,12 @@
  */
 
 import { EADDRNOTAVAIL, EEXIST, EINVAL, type Errno } from '../sys/errno.ts';
+import { KASSERT } from '../sys/kassert.ts';
 import { inAddr, type InAddr } from '../sys/types.ts';
-import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
+import { AF_INET } from '../kern/protosw.ts';
+import type { Vnet } from '../kern/vnet.ts';
 import { if_addmulti, if_delmulti, ifhwioctl, type IfEvents } from '../net/if.ts';
+import { V_loif } from '../net/if_loop.ts';
 import {
   ETHER_ADDR_LEN,
   IFF_BROADCAST,
@@ -16,22 +19,14 @@ import {
   IFF_UP,
   type Ifnet,
   IFT_ETHER,
-  type InIfaddr,
   SIOCSIFFLAGS,
 } from '../net/if_var.ts';
-import {
-  Nhop,
-  rib_add_route,
-  RTF_HOST,
-  RTF_PINNED,
-  RTF_STATIC,
-  rtFlush,
-  RTF_UP,
-} from '../net/route.ts';
+import { Nhop, RTF_HOST, RTF_PINNED, RTF_STATIC, rtFlush, RTF_UP } from '../net/route.ts';
 import {
   IN_EXPERIMENTAL,
   IN_MULTICAST,
   INADDR_ALLHOSTS_GROUP,
+  INADDR_LOOPBACK,
   in_nullhost,
   prefixMask,
 } from './in.ts';
@@ -42,13 +37,20 @@ import {
   arpTable,
   ETHER_MAP_IP_MULTICAST,
 } from './if_ether.ts';
+import { inRouteAdd } from './in_fib.ts';
+import { InIfaddr, inIfaddrOn, inPrimary, isInIfaddr } from './in_var.ts';
 import { V_ip } from './ip_var.ts';
-
-/** Each stack's loopback interface, which the routes to its own addresses lead to. */
-export const V_loif = VNET_DEFINE((): { ifp: Ifnet | null } => ({ ifp: null }));
 
 const allHosts = new Uint8Array(ETHER_ADDR_LEN);
 ETHER_MAP_IP_MULTICAST(INADDR_ALLHOSTS_GROUP, allHosts);
+
+/** Adds the route to an own address, by lo0; none before lo0 is attached. */
+function routeToSelf(vnet: Vnet, ia: InIfaddr): void {
+  const lo = V_loif(vnet).ifp;
+  if (lo === null) return;
+  const flags = RTF_UP | RTF_HOST | RTF_STATIC | RTF_PINNED;
+  inRouteAdd(vnet, ia.ia_addr, 32, new Nhop(lo, ia, null, flags, 0));
+}
 
 /** Brings an interface up as setting its first address does. */
 function bringUp(ifp: Ifnet): Errno {
@@ -71,58 +73,54 @@ export function in_aifaddr(ifp: Ifnet, addr: InAddr, prefixlen: number): Errno {
   const v = V_ip(vnet);
   if (!(prefixlen >= 0 && prefixlen <= 32) || !Number.isInteger(prefixlen)) return EINVAL;
   if (in_nullhost(addr) || IN_MULTICAST(addr) || IN_EXPERIMENTAL(addr)) return EADDRNOTAVAIL;
-  if (v.addrs.has(addr | 0)) return EEXIST;
+  if (v.addrs.has(addr)) return EEXIST;
   const error = bringUp(ifp);
   if (error !== 0) return error;
   const loopback = (ifp.if_flags & IFF_LOOPBACK) !== 0;
   const mask = prefixMask(prefixlen);
   // RFC 3021: a network of two has no broadcast address.
   const broadcast = (ifp.if_flags & IFF_BROADCAST) !== 0 && prefixlen < 31;
-  const ia: InIfaddr = {
-    ia_ifp: ifp,
-    ia_addr: addr,
-    ia_subnetmask: mask,
-    ia_broadaddr: inAddr(broadcast ? (addr | ~mask) >>> 0 : 0),
-  };
+  const ia = new InIfaddr(ifp, addr, mask, inAddr(broadcast ? addr | ~mask : 0));
+  const first = inPrimary(ifp) === null;
   ifp.if_addrhead.push(ia);
-  v.addrs.set(addr | 0, ia);
-  const lo = V_loif(vnet).ifp;
-  if (lo !== null) {
-    const flags = RTF_UP | RTF_HOST | RTF_STATIC | RTF_PINNED;
-    rib_add_route(vnet, addr, 32, new Nhop(lo, ia, inAddr(0), flags, 0));
-  }
+  v.addrs.set(addr, ia);
+  routeToSelf(vnet, ia);
   // EEXIST: another interface is on the same network and keeps the route, as on FreeBSD.
   if (prefixlen < 32 && !loopback)
-    rib_add_route(vnet, addr, prefixlen, new Nhop(ifp, ia, inAddr(0), RTF_UP | RTF_PINNED, 0));
-  if (arpTable(ifp) !== null && ifp.if_addrhead.length === 1) if_addmulti(ifp, allHosts);
+    inRouteAdd(vnet, addr, prefixlen, new Nhop(ifp, ia, null, RTF_UP | RTF_PINNED, 0));
+  if (arpTable(ifp) !== null && first) if_addmulti(ifp, allHosts);
   arp_ifinit(ifp, addr);
   return 0;
 }
 
 /** Takes an address off; EADDRNOTAVAIL if `ifp` does not have it. @see ifconfig(8) */
 export function in_difaddr(ifp: Ifnet, addr: InAddr): Errno {
-  const at = ifp.if_addrhead.findIndex((ia) => ia.ia_addr === addr);
-  if (at < 0) return EADDRNOTAVAIL;
-  const ia = ifp.if_addrhead[at]!;
+  const ia = inIfaddrOn(ifp, addr);
+  if (ia === null) return EADDRNOTAVAIL;
   const arp = arpTable(ifp);
-  const lle = arp?.table.find(addr) ?? null;
+  const lle = arp?.find(addr) ?? null;
   if (arp !== null && lle !== null) arp.table.remove(lle);
-  ifp.if_addrhead.splice(at, 1);
-  V_ip(ifp.if_vnet).addrs.delete(addr | 0);
+  ifp.if_addrhead.splice(ifp.if_addrhead.indexOf(ia), 1);
+  V_ip(ifp.if_vnet).addrs.delete(addr);
   rtFlush(ifp.if_vnet, ifp, ia);
-  if (arp !== null && ifp.if_addrhead.length === 0) if_delmulti(ifp, allHosts);
+  if (arp !== null && inPrimary(ifp) === null) if_delmulti(ifp, allHosts);
   return 0;
 }
 
-/** IPv4's ear for interfaces. */
+/** IPv4's handlers for interface events. */
 export const inetIfEvents: IfEvents = {
   ifAttached(ifp: Ifnet): void {
-    if (ifp.if_type === IFT_ETHER) ifp.if_inet = new ArpTable(ifp);
+    if (ifp.if_type === IFT_ETHER) ifp.if_afdata[AF_INET] = new ArpTable(ifp);
+    const vnet = ifp.if_vnet;
+    if (ifp !== V_loif(vnet).ifp) return;
+    for (const ia of V_ip(vnet).addrs.values()) routeToSelf(vnet, ia);
+    const error = in_aifaddr(ifp, INADDR_LOOPBACK, 8);
+    KASSERT(error === 0, 'inetIfEvents: lo0 has no address');
   },
   ifDetaching(ifp: Ifnet): void {
-    while (ifp.if_addrhead.length > 0) in_difaddr(ifp, ifp.if_addrhead[0]!.ia_addr);
+    for (let ia = inPrimary(ifp); ia !== null; ia = inPrimary(ifp)) in_difaddr(ifp, ia.ia_addr);
     arpTable(ifp)?.flush(false);
-    ifp.if_inet = null;
+    ifp.if_afdata[AF_INET] = null;
   },
   ifChanged(ifp: Ifnet): void {
     const arp = arpTable(ifp);
@@ -132,7 +130,8 @@ export const inetIfEvents: IfEvents = {
       return;
     }
     for (const ia of ifp.if_addrhead) {
-      arp.table.find(ia.ia_addr)?.setAddr(ifp.if_lladdr);
+      if (!isInIfaddr(ia)) continue;
+      arp.find(ia.ia_addr)?.setAddr(ifp.if_lladdr);
       arp_announce(ifp, ia.ia_addr);
     }
   },

@@ -4,11 +4,21 @@
  * locking, RSS, FIBs other than 0, credentials, multicast options.
  */
 
-import { EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT, EINVAL, type Errno } from '../sys/errno.ts';
+import { type AddrWords, NetAddr } from '../sys/addr.ts';
+import {
+  EADDRINUSE,
+  EADDRNOTAVAIL,
+  EAFNOSUPPORT,
+  EEXIST,
+  EINVAL,
+  type Errno,
+} from '../sys/errno.ts';
 import { KASSERT } from '../sys/kassert.ts';
-import { inAddr, type InAddr, type Kva, port, type Port } from '../sys/types.ts';
+import { type Kva, port, type Port } from '../sys/types.ts';
 import type { Mbuf } from '../kern/mbuf.ts';
-import { AF_INET, type Sockaddr } from '../kern/protosw.ts';
+import { AF_INET, AF_MAX } from '../kern/protosw.ts';
+import type { Sockaddr } from '../kern/sockaddr.ts';
+import type { Sockopt } from '../kern/sockopt.ts';
 import { SO_REUSEADDR, SO_REUSEPORT, SO_REUSEPORT_LB, type Socket } from '../kern/uipc_socket.ts';
 import { type Vnet, VNET_DEFINE } from '../kern/vnet.ts';
 import type { Ifnet } from '../net/if_var.ts';
@@ -23,62 +33,155 @@ export const INP_DROPPED = 0x04000000;
 /** The protocol holds a reference on a socket that its program has closed. */
 export const INP_SOCKREF = 0x08000000;
 
-/** Addresses and ports of a connection or of a received packet, local side first. */
+/**
+ * Addresses and ports of a connection or of a received packet, local side first. The words of both
+ * addresses, as NetAddr has them, are fields of the object itself: each connection has one, and two
+ * objects more would cost 64 bytes.
+ */
 export class InConninfo {
-  /** AF_INET or AF_INET6. */
+  /** AF_*. */
   inc_family = AF_INET;
-  inc_laddr: InAddr = inAddr(0);
-  inc_faddr: InAddr = inAddr(0);
+  /** The local address. */
+  inc_l0 = 0;
+  inc_l1 = 0;
+  inc_l2 = 0;
+  inc_l3 = 0;
+  /** The foreign address. */
+  inc_f0 = 0;
+  inc_f1 = 0;
+  inc_f2 = 0;
+  inc_f3 = 0;
   inc_lport: Port = port(0);
   inc_fport: Port = port(0);
-  /** For AF_INET6, 16 bytes each. */
-  inc6_laddr: Uint8Array | null = null;
-  inc6_faddr: Uint8Array | null = null;
 
   copyFrom(from: InConninfo): void {
     this.inc_family = from.inc_family;
-    this.inc_laddr = from.inc_laddr;
-    this.inc_faddr = from.inc_faddr;
+    this.setLaddr(from.inc_l0, from.inc_l1, from.inc_l2, from.inc_l3);
+    this.setFaddr(from.inc_f0, from.inc_f1, from.inc_f2, from.inc_f3);
     this.inc_lport = from.inc_lport;
     this.inc_fport = from.inc_fport;
-    this.inc6_laddr = from.inc6_laddr;
-    this.inc6_faddr = from.inc6_faddr;
+  }
+
+  setLaddr(w0: number, w1 = 0, w2 = 0, w3 = 0): void {
+    this.inc_l0 = w0;
+    this.inc_l1 = w1;
+    this.inc_l2 = w2;
+    this.inc_l3 = w3;
+  }
+
+  setFaddr(w0: number, w1 = 0, w2 = 0, w3 = 0): void {
+    this.inc_f0 = w0;
+    this.inc_f1 = w1;
+    this.inc_f2 = w2;
+    this.inc_f3 = w3;
+  }
+
+  laddrFrom(a: AddrWords): void {
+    this.setLaddr(a.w0, a.w1, a.w2, a.w3);
+  }
+
+  faddrFrom(a: AddrWords): void {
+    this.setFaddr(a.w0, a.w1, a.w2, a.w3);
+  }
+
+  /** Copies the local address to `a`, and returns it. */
+  laddrTo<T extends NetAddr>(a: T): T {
+    a.set(this.inc_l0, this.inc_l1, this.inc_l2, this.inc_l3);
+    return a;
+  }
+
+  /** Copies the foreign address to `a`, and returns it. */
+  faddrTo<T extends NetAddr>(a: T): T {
+    a.set(this.inc_f0, this.inc_f1, this.inc_f2, this.inc_f3);
+    return a;
+  }
+
+  /** Whether the address is unspecified, all bits 0. */
+  laddrAny(): boolean {
+    return (this.inc_l0 | this.inc_l1 | this.inc_l2 | this.inc_l3) === 0;
+  }
+
+  faddrAny(): boolean {
+    return (this.inc_f0 | this.inc_f1 | this.inc_f2 | this.inc_f3) === 0;
+  }
+
+  laddrEquals(i: InConninfo): boolean {
+    return (
+      this.inc_l0 === i.inc_l0 &&
+      this.inc_l1 === i.inc_l1 &&
+      this.inc_l2 === i.inc_l2 &&
+      this.inc_l3 === i.inc_l3
+    );
+  }
+
+  faddrEquals(i: InConninfo): boolean {
+    return (
+      this.inc_f0 === i.inc_f0 &&
+      this.inc_f1 === i.inc_f1 &&
+      this.inc_f2 === i.inc_f2 &&
+      this.inc_f3 === i.inc_f3
+    );
+  }
+
+  /** Whether both addresses are the same. */
+  selfTalk(): boolean {
+    return (
+      this.inc_l0 === this.inc_f0 &&
+      this.inc_l1 === this.inc_f1 &&
+      this.inc_l2 === this.inc_f2 &&
+      this.inc_l3 === this.inc_f3
+    );
   }
 }
 
-/** What IPv4 and IPv6 do differently for the protocols above; each domain puts its own in place. */
+/** Segment sizes that TCP assumes in a family, in bytes. */
+export interface TcpMss {
+  /** Without an MSS option, or without a route. */
+  readonly mssdflt: number;
+  /** What path MTU black hole detection tries first. */
+  readonly pmtud_blackhole_mss: number;
+}
+
+/**
+ * What an address family does for the protocols above it: IPv4 and IPv6 differ in nothing else for
+ * TCP, UDP and raw sockets. Each domain registers its own table.
+ */
 export interface InpAf {
   readonly family: number;
-  /** Bytes of an IP header without options. */
+  /** What netstat puts behind the protocol's name: `4` or `6`. */
+  readonly suffix: string;
+  /** Words of an address that count: 1 or 4. */
+  readonly addrWords: number;
+  /** Bytes of an IP header without options, and of the largest packet with it. */
   readonly hdrlen: number;
+  readonly maxpacket: number;
   /** What asks the NIC for a UDP and a TCP checksum, for TSO, and the interface capability of TSO. */
   readonly csumUdp: number;
   readonly csumTcp: number;
   readonly csumTso: number;
   readonly ifcapTso: number;
-  /** The unspecified address, alone or as the local or foreign one of `inc`. */
-  isAny(nam: Sockaddr): boolean;
-  laddrAny(inc: InConninfo): boolean;
-  faddrAny(inc: InConninfo): boolean;
+  /** Whether UDP must have a checksum: IPv6, RFC 8200, 8.1. */
+  readonly udpSumRequired: boolean;
+  /** The value of net.inet.tcp.pmtud_blackhole_detection that leaves this family out. */
+  readonly pmtudBlackholeOff: number;
+  /** The family's own segment sizes; null: net.inet.tcp.mssdflt and pmtud_blackhole_mss. */
+  tcpMss(vnet: Vnet): TcpMss | null;
+  /** TTL or hop limit of packets made here. */
+  defaultTtl(vnet: Vnet): number;
   /** Whether the stack has this unicast address. */
-  isLocal(vnet: Vnet, nam: Sockaddr): boolean;
-  setLaddr(inc: InConninfo, nam: Sockaddr | null): void;
-  setFaddr(inc: InConninfo, nam: Sockaddr | null): void;
-  laddrEqual(a: InConninfo, b: InConninfo): boolean;
-  faddrEqual(a: InConninfo, b: InConninfo): boolean;
-  /** Whether both addresses of `inc` are the same. */
-  selfTalk(inc: InConninfo): boolean;
+  isLocal(vnet: Vnet, addr: AddrWords): boolean;
   /** 32 bits of the foreign and local address for the connection hash. */
   hash(inc: InConninfo): number;
-  /** Whether TCP may connect to `nam`: 0, EAFNOSUPPORT, EACCES. */
-  connectable(vnet: Vnet, nam: Sockaddr): Errno;
+  /** Whether TCP may connect to `nam`: 0, EAFNOSUPPORT, EACCES, EADDRNOTAVAIL. */
+  connectable(vnet: Vnet, nam: AddrWords): Errno;
   /** Chooses inc's local address for its foreign one. ENETUNREACH, EHOSTUNREACH. */
   selectLaddr(vnet: Vnet, inc: InConninfo): Errno;
   /** The interface that packets to inc's foreign address leave by, null without a route. */
   outgoing(vnet: Vnet, inc: InConninfo): Ifnet | null;
   /** Bytes of the largest packet that way takes; 0 without a route. */
   pathMtu(vnet: Vnet, inc: InConninfo): number;
-  sockaddr(inc: InConninfo, foreign: boolean): Sockaddr;
+  /** Fills in `to` with inc's foreign or local address and port, and returns it. */
+  sockaddr(inc: InConninfo, foreign: boolean, to: Sockaddr): Sockaddr;
   /** Address text for netstat. */
   print(inc: InConninfo, foreign: boolean): string;
   /** Reads the addresses of the received packet `m` into `inc`. */
@@ -88,6 +191,8 @@ export interface InpAf {
   ttl(m: Mbuf): number;
   /** Whether a segment may come from and to these addresses: no multicast, no broadcast. */
   unicast(vnet: Vnet, m: Mbuf, inc: InConninfo): boolean;
+  /** M_MCAST or M_BCAST if inc's local address is a group or a broadcast of the link of `m`; else 0. */
+  castOf(m: Mbuf, inc: InConninfo): number;
   /** Bytes behind the IP header of `hlen` bytes. */
   ulpLength(m: Mbuf, hlen: number): number;
   /** Folded sum, not complemented, of the pseudo-header: addresses plus the number `c`. */
@@ -106,27 +211,39 @@ export interface InpAf {
   output(m: Mbuf, inp: Inpcb | null, vnet: Vnet): Errno;
   /** `output` for a datagram, which may be for everyone on a link if `toAll`. */
   outputDgram(m: Mbuf, inp: Inpcb, toAll: boolean): Errno;
+  /** Sends ICMP's port unreachable about the received packet `m`, which it takes. */
+  portUnreachable(m: Mbuf, vnet: Vnet): void;
+  /** Control data about the packet `m` for the socket of `inp`, by its options; null without any. */
+  savecontrol(inp: Inpcb, m: Mbuf): Mbuf | null;
+  /** Options of the family on a socket. EINVAL: another level; ENOPROTOOPT. */
+  ctloutput(so: Socket, sopt: Sockopt): Errno;
 }
 
-/** Per-family tables of a stack. */
-class AfTables {
-  inet: InpAf | null = null;
-  inet6: InpAf | null = null;
-}
-const V_inpaf = VNET_DEFINE(() => new AfTables());
+/** The families of a stack by AF_*. */
+const V_inpaf = VNET_DEFINE(() => ({
+  tables: Array.from({ length: AF_MAX }, (): InpAf | null => null),
+}));
 
-/** Puts a family's table in place. Its domain does so when the Vnet is created. */
-export function inpafRegister(vnet: Vnet, af: InpAf): void {
-  if (af.family === AF_INET) V_inpaf(vnet).inet = af;
-  else V_inpaf(vnet).inet6 = af;
+/** Registers a family's table. EEXIST: the stack has one of this family. Its domain calls it. */
+export function inpafRegister(vnet: Vnet, af: InpAf): Errno {
+  const { tables } = V_inpaf(vnet);
+  if (tables[af.family] !== null) return EEXIST;
+  tables[af.family] = af;
+  return 0;
 }
 
 /** The table of a family; panics if the stack does not have it. */
 export function inpaf(vnet: Vnet, family: number): InpAf {
-  const tables = V_inpaf(vnet);
-  const af = family === AF_INET ? tables.inet : tables.inet6;
+  const af = V_inpaf(vnet).tables[family]!;
   KASSERT(af !== null, 'inpaf: no such family in this stack');
   return af;
+}
+
+const $peer = new NetAddr();
+
+/** Whether inc's foreign address is one of the stack's own. */
+export function peerIsLocal(vnet: Vnet, af: InpAf, inc: InConninfo): boolean {
+  return af.isLocal(vnet, inc.faddrTo($peer));
 }
 
 /** A protocol control block. @see sys/netinet/in_pcb.h */
@@ -246,7 +363,7 @@ export function in_pcbinshash(inp: Inpcb): void {
   KASSERT(inp.hashIn === 0, 'in_pcbinshash: in a table already');
   const info = inp.inp_pcbinfo;
   const inc = inp.inp_inc;
-  if (inp.inp_af.faddrAny(inc)) {
+  if (inc.faddrAny()) {
     const b = portBucket(info.wild, inc.inc_lport);
     inp.hashNext = info.wild[b]!;
     info.wild[b] = inp;
@@ -354,8 +471,8 @@ export function in_pcblookupConn(info: Inpcbinfo, af: InpAf, inc: InConninfo): I
       i.inc_lport === inc.inc_lport &&
       i.inc_fport === inc.inc_fport &&
       inp.inp_af === af &&
-      af.faddrEqual(i, inc) &&
-      af.laddrEqual(i, inc)
+      i.faddrEquals(inc) &&
+      i.laddrEquals(inc)
     )
       return inp;
   }
@@ -368,8 +485,8 @@ export function in_pcblookupWild(info: Inpcbinfo, af: InpAf, inc: InConninfo): I
   let inp: Inpcb | null = info.wild[portBucket(info.wild, inc.inc_lport)]!;
   for (; inp !== null; inp = inp.hashNext) {
     if (inp.inp_inc.inc_lport !== inc.inc_lport || inp.inp_af !== af) continue;
-    if (af.laddrEqual(inp.inp_inc, inc)) return lbMember(info, inp, inc);
-    if (af.laddrAny(inp.inp_inc)) any = inp;
+    if (inp.inp_inc.laddrEquals(inc)) return lbMember(info, inp, inc);
+    if (inp.inp_inc.laddrAny()) any = inp;
   }
   return any === null ? null : lbMember(info, any, inc);
 }
@@ -385,7 +502,7 @@ function sharesWith(t: Inpcb, inp: Inpcb): boolean {
     t.inp_inc.inc_lport === inp.inp_inc.inc_lport &&
     t.inp_af === inp.inp_af &&
     shares(t) &&
-    t.inp_af.laddrEqual(t.inp_inc, inp.inp_inc)
+    t.inp_inc.laddrEquals(inp.inp_inc)
   );
 }
 
@@ -425,11 +542,11 @@ function portConflict(inp: Inpcb, inc: InConninfo, options: number): boolean {
     if (t === inp || t.inp_inc.inc_lport !== inc.inc_lport || t.inp_af !== af) continue;
     const theirs = t.inp_socket === null ? SO_REUSEADDR | SO_REUSEPORT : t.inp_socket.so_options;
     if ((options & theirs & (SO_REUSEPORT | SO_REUSEPORT_LB)) !== 0) continue;
-    const same = af.laddrEqual(t.inp_inc, inc);
+    const same = t.inp_inc.laddrEquals(inc);
     if ((options & (SO_REUSEADDR | SO_REUSEPORT | SO_REUSEPORT_LB)) !== 0) {
       // SO_REUSEADDR passes over connections and other addresses, not over the same binding.
       if (same && t.hashIn === 1) return true;
-    } else if (same || af.laddrAny(t.inp_inc) || af.laddrAny(inc)) {
+    } else if (same || t.inp_inc.laddrAny() || inc.laddrAny()) {
       return true;
     }
   }
@@ -452,7 +569,7 @@ export function in_pcb_lport(inp: Inpcb, inc: InConninfo): Errno {
   const to = high ? range.hilast : low ? range.lowlast : range.last;
   const first = Math.min(from, to);
   const n = Math.max(from, to) - first + 1;
-  const connected = !inp.inp_af.faddrAny(inc);
+  const connected = !inc.faddrAny();
   const start = range.randomized
     ? info.ipi_vnet.prng.next32() % n
     : (info.lastport + 1 - first) % n;
@@ -478,16 +595,16 @@ export function in_pcb_lport(inp: Inpcb, inc: InConninfo): Errno {
 export function in_pcbbind(inp: Inpcb, nam: Sockaddr | null): Errno {
   const inc = inp.inp_inc;
   const af = inp.inp_af;
-  if (inc.inc_lport !== 0 || !af.laddrAny(inc)) return EINVAL;
+  if (inc.inc_lport !== 0 || !inc.laddrAny()) return EINVAL;
   if (nam !== null) {
     if (nam.family !== af.family) return EAFNOSUPPORT;
-    if (!af.isAny(nam) && !af.isLocal(inp.inp_vnet, nam)) return EADDRNOTAVAIL;
-    af.setLaddr(inc, nam);
+    if (!nam.isAny() && !af.isLocal(inp.inp_vnet, nam)) return EADDRNOTAVAIL;
+    inc.laddrFrom(nam);
     if (nam.port !== 0) {
       inc.inc_lport = nam.port;
       if (portConflict(inp, inc, inp.inp_socket?.so_options ?? 0)) {
         inc.inc_lport = port(0);
-        af.setLaddr(inc, null);
+        inc.setLaddr(0);
         return EADDRINUSE;
       }
     }
@@ -495,7 +612,7 @@ export function in_pcbbind(inp: Inpcb, nam: Sockaddr | null): Errno {
   if (inc.inc_lport === 0) {
     const error = in_pcb_lport(inp, inc);
     if (error !== 0) {
-      af.setLaddr(inc, null);
+      inc.setLaddr(0);
       return error;
     }
   }
@@ -514,9 +631,9 @@ export function in_pcbconnect(inp: Inpcb, nam: Sockaddr): Errno {
   if (nam.family !== af.family) return EAFNOSUPPORT;
   if (nam.port === 0) return EADDRNOTAVAIL;
   $conn.copyFrom(inc);
-  af.setFaddr($conn, nam);
+  $conn.faddrFrom(nam);
   $conn.inc_fport = nam.port;
-  if (af.laddrAny($conn)) {
+  if ($conn.laddrAny()) {
     const error = af.selectLaddr(inp.inp_vnet, $conn);
     if (error !== 0) return error;
   }
@@ -542,7 +659,7 @@ export function pcbSetConn(inp: Inpcb, inc: InConninfo): void {
 /** Undoes in_pcbconnect. @see sys/netinet/in_pcb.c */
 export function in_pcbdisconnect(inp: Inpcb): void {
   unhash(inp);
-  inp.inp_af.setFaddr(inp.inp_inc, null);
+  inp.inp_inc.setFaddr(0);
   inp.inp_inc.inc_fport = port(0);
   if (inp.inp_inc.inc_lport !== 0) in_pcbinshash(inp);
 }

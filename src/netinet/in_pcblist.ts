@@ -48,7 +48,7 @@ export function pcbRow(
   const rcv = so?.so_rcv;
   const snd = so?.so_snd;
   return {
-    proto: `${proto}${inc.inc6_laddr === null ? 4 : 6}`,
+    proto: `${proto}${af.suffix}`,
     recvq: rcv?.sb_ccc ?? 0,
     sendq: snd?.sb_ccc ?? 0,
     laddr: af.print(inc, false),

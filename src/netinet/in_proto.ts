@@ -1,70 +1,109 @@
 /**
- * IPv4 in a stack, after sys/netinet/in_proto.c and the sysctl declarations of ip_*.c and
- * if_ether.c: everything that a new Vnet needs so that its interfaces speak IPv4. TCP and UDP
- * register themselves the same way.
+ * The inet domain of a stack, after sys/netinet/in_proto.c and the sysctl declarations of ip_*.c and
+ * if_ether.c: everything of IPv4 is registered here, with the layers below (netisr, interface events)
+ * and with the protocols above (InpAf, protocol switches). No other file registers IPv4.
  */
 
-import { EEXIST, type Errno } from '../sys/errno.ts';
+import type { Errno } from '../sys/errno.ts';
 import { KASSERT } from '../sys/kassert.ts';
+import type { InAddr } from '../sys/types.ts';
 import type { Vnet } from '../kern/vnet.ts';
-import { IPPROTO_ICMP } from '../kern/protosw.ts';
+import { AF_INET, AF_UNSPEC, IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP } from '../kern/protosw.ts';
+import { ETHERTYPE_ARP, ETHERTYPE_IP } from '../net/ethernet.ts';
 import { ifEventsRegister, ifnetList } from '../net/if.ts';
-import { ifCloneDestroyAll } from '../net/if_clone.ts';
-import { laggAttach } from '../net/if_lagg.ts';
-import { loAttach } from '../net/if_loop.ts';
-import { vlanAttach } from '../net/if_vlan.ts';
-import {
-  NETISR_ARP,
-  NETISR_DEFAULTQLIMIT,
-  netisrDrain,
-  NETISR_IP,
-  netisr_register,
-} from '../net/netisr.ts';
+import { NETISR_ARP, NETISR_IP, netisrLink, netisr_register } from '../net/netisr.ts';
 import { arpintr, V_arp } from './if_ether.ts';
-import { INADDR_LOOPBACK } from './in.ts';
-import { in_aifaddr, inetIfEvents, V_loif } from './in_ifaddr.ts';
-import { in_pcbSysctls } from './in_pcb.ts';
+import { inetIfEvents } from './in_ifaddr.ts';
+import { InConninfo, inpafRegister, in_pcbSysctls } from './in_pcb.ts';
+import { inetAf } from './inp_inet.ts';
 import { icmpProto, V_icmp } from './ip_icmp.ts';
 import { ip_input } from './ip_input.ts';
 import { V_ipreass } from './ip_reass.ts';
-import { ipproto_register, V_ip } from './ip_var.ts';
-import { rip_init } from './raw_ip.ts';
-import { tcp_init } from './tcp_init.ts';
-import { udp_init } from './udp_usrreq.ts';
+import { type IpProto, ipproto_register, V_ip } from './ip_var.ts';
+import { rip_input, ripProtosw } from './raw_ip.ts';
+import { tcpAttach } from './tcp_init.ts';
+import { tcp_ctlinput, tcp_input } from './tcp_input.ts';
+import { udpAttach, udp_ctlinput, udp_input } from './udp_usrreq.ts';
+
+const $inc = new InConninfo();
+
+/** The connection of a packet of ours from `src` to `dst`; the protocol reads the ports. Borrowed. */
+function sentFrom(src: InAddr, dst: InAddr): InConninfo {
+  $inc.inc_family = AF_INET;
+  $inc.setLaddr(src);
+  $inc.setFaddr(dst);
+  return $inc;
+}
+
+/** TCP over IPv4, as IP calls it. */
+const tcpInet: IpProto = {
+  input(m, hlen, vnet): void {
+    tcp_input(m, hlen, vnet, AF_INET);
+  },
+  ctlinput(cmd, src, dst, l4, _l4len, mtu, vnet): void {
+    tcp_ctlinput(cmd, inetAf, sentFrom(src, dst), l4, mtu, vnet);
+  },
+};
+
+/** UDP over IPv4, as IP calls it. */
+const udpInet: IpProto = {
+  input(m, hlen, vnet): void {
+    udp_input(m, hlen, vnet, AF_INET);
+  },
+  ctlinput(cmd, src, dst, l4, _l4len, _mtu, vnet): void {
+    udp_ctlinput(cmd, inetAf, sentFrom(src, dst), l4, vnet);
+  },
+};
+
+/** Raw sockets, as ICMP calls them. */
+const rawInet: IpProto = {
+  input(m, hlen, vnet): void {
+    rip_input(m, hlen, vnet, AF_INET);
+  },
+  ctlinput(): void {},
+};
+
+/** ICMP gives its messages to raw sockets only while there is one. */
+function rawListen(vnet: Vnet, listening: boolean): void {
+  V_icmp(vnet).raw = listening ? rawInet : null;
+}
+
+function register(vnet: Vnet, proto: number, pr: IpProto): void {
+  const error = ipproto_register(vnet, proto, pr);
+  KASSERT(error === 0, 'inet_domain_attach: protocol number taken');
+}
 
 /**
- * Gives a fresh stack IPv4: ARP, IP, ICMP, lo0 with 127.0.0.1/8, and their sysctls. Once per Vnet:
- * EEXIST. @see sys/netinet/in_proto.c
+ * Gives a stack IPv4: IP, ARP, ICMP, raw sockets, TCP, UDP and their sysctls. lo0 gets 127.0.0.1/8
+ * when it is attached, before or after. Once per Vnet: EEXIST. @see sys/netinet/in_proto.c
  */
 export function inet_domain_attach(vnet: Vnet): Errno {
-  if (V_loif(vnet).ifp !== null) return EEXIST;
+  const error = inpafRegister(vnet, inetAf);
+  if (error !== 0) return error;
   netisr_register(vnet, NETISR_IP, ip_input);
+  netisrLink(vnet, NETISR_IP, ETHERTYPE_IP, AF_INET);
   netisr_register(vnet, NETISR_ARP, arpintr);
-  const error = ipproto_register(vnet, IPPROTO_ICMP, icmpProto);
-  KASSERT(error === 0, 'inet_domain_attach: ICMP is taken');
-  rip_init(vnet);
-  tcp_init(vnet);
-  udp_init(vnet);
+  netisrLink(vnet, NETISR_ARP, ETHERTYPE_ARP, AF_UNSPEC);
+  register(vnet, IPPROTO_ICMP, icmpProto);
+  register(vnet, IPPROTO_TCP, tcpInet);
+  register(vnet, IPPROTO_UDP, udpInet);
+  vnet.protosw.push(ripProtosw(AF_INET, IPPROTO_ICMP, rawListen));
+  tcpAttach(vnet, AF_INET);
+  udpAttach(vnet, AF_INET);
   ipSysctls(vnet);
   in_pcbSysctls(vnet);
   icmpSysctls(vnet);
   arpSysctls(vnet);
   ifEventsRegister(vnet, inetIfEvents);
-  const lo = loAttach(vnet);
-  V_loif(vnet).ifp = lo;
-  vlanAttach(vnet);
-  laggAttach(vnet);
-  return in_aifaddr(lo, INADDR_LOOPBACK, 8);
+  return 0;
 }
 
 /**
- * Ends a stack's IPv4: packets that wait, neighbours, addresses and their timers go, and the
- * interfaces that were made by name; others stay their drivers'. Transport protocols end before.
+ * Ends a stack's IPv4: fragments, neighbours, addresses and their timers go. Transport protocols and
+ * `net` (netDetach) end before.
  * @see sys/kern/uipc_domain.c
  */
 export function inet_domain_detach(vnet: Vnet): void {
-  netisrDrain(vnet);
-  ifCloneDestroyAll(vnet);
   V_ipreass(vnet).drain();
   for (const ifp of ifnetList(vnet)) inetIfEvents.ifDetaching(ifp);
 }
@@ -123,12 +162,6 @@ function ipSysctls(vnet: Vnet): void {
   );
   t.int(ip('fragpackets'), 'Current number of fragmented packets', () => reass.fragpackets, null);
   t.int(ip('curfrags'), 'Current number of IPv4 fragments', () => reass.curfrags, null);
-  t.int(
-    'net.isr.defaultqlimit',
-    'Default netisr per-protocol queue limit',
-    () => NETISR_DEFAULTQLIMIT,
-    null,
-  );
 }
 
 function icmpSysctls(vnet: Vnet): void {

@@ -1,23 +1,63 @@
-/** Questions about interface addresses, after sys/netinet/in_var.h and in.c. */
+/**
+ * IPv4's addresses of interfaces, after sys/netinet/in_var.h and in.c. An interface's list holds the
+ * addresses of all families; the functions here see those of AF_INET.
+ */
 
 import type { InAddr } from '../sys/types.ts';
+import { AF_INET } from '../kern/protosw.ts';
 import type { Vnet } from '../kern/vnet.ts';
-import type { Ifnet, InIfaddr } from '../net/if_var.ts';
-import { INADDR_BROADCAST } from './in.ts';
+import { Ifaddr, type Ifnet } from '../net/if_var.ts';
+import { INADDR_BROADCAST, inNetAddr } from './in.ts';
 import { V_ip } from './ip_var.ts';
+
+/** An IPv4 address of an interface. Made by in_aifaddr. @see sys/netinet/in_var.h */
+export class InIfaddr extends Ifaddr {
+  readonly ia_addr: InAddr;
+  readonly ia_subnetmask: InAddr;
+  /** 0 on an interface without broadcast. */
+  readonly ia_broadaddr: InAddr;
+
+  constructor(ifp: Ifnet, addr: InAddr, subnetmask: InAddr, broadaddr: InAddr) {
+    super(ifp, AF_INET, inNetAddr(addr));
+    this.ia_addr = addr;
+    this.ia_subnetmask = subnetmask;
+    this.ia_broadaddr = broadaddr;
+  }
+}
+
+/** Whether an interface's address is one of IPv4. */
+export function isInIfaddr(ifa: Ifaddr): ifa is InIfaddr {
+  return ifa.ifa_family === AF_INET;
+}
+
+/** The primary IPv4 address of `ifp`, or null. */
+export function inPrimary(ifp: Ifnet): InIfaddr | null {
+  for (let i = 0; i < ifp.if_addrhead.length; i++) {
+    const ifa = ifp.if_addrhead[i]!;
+    if (isInIfaddr(ifa)) return ifa;
+  }
+  return null;
+}
+
+/** The IPv4 address of `ifp` that is exactly `addr`, or null. */
+export function inIfaddrOn(ifp: Ifnet, addr: InAddr): InIfaddr | null {
+  for (let i = 0; i < ifp.if_addrhead.length; i++) {
+    const ifa = ifp.if_addrhead[i]!;
+    if (isInIfaddr(ifa) && ifa.ia_addr === addr) return ifa;
+  }
+  return null;
+}
 
 /**
  * Whether `addr` means everyone on `ifp`'s link: 255.255.255.255, 0.0.0.0, a network's broadcast
- * address or, as of old, the network's own. A /31 or /32 has neither. Takes `addr | 0` as well, the
- * small integer that per-packet code passes because it costs no allocation. @see sys/netinet/in.c
+ * address or, as of old, the network's own. A /31 or /32 has neither. @see sys/netinet/in.c
  */
 export function in_broadcast(addr: InAddr, ifp: Ifnet): boolean {
-  const a = addr | 0;
-  if (a === (INADDR_BROADCAST | 0) || a === 0) return true;
+  if (addr === INADDR_BROADCAST || addr === 0) return true;
   for (let i = 0; i < ifp.if_addrhead.length; i++) {
     const ia = ifp.if_addrhead[i]!;
-    if (ia.ia_broadaddr === 0 || (ia.ia_addr | 0) === a) continue;
-    if (a === (ia.ia_broadaddr | 0) || a === (ia.ia_addr & ia.ia_subnetmask)) return true;
+    if (!isInIfaddr(ia) || ia.ia_broadaddr === 0 || ia.ia_addr === addr) continue;
+    if (addr === ia.ia_broadaddr || addr === (ia.ia_addr & ia.ia_subnetmask)) return true;
   }
   return false;
 }
@@ -35,7 +75,7 @@ export function ifaOnLink(vnet: Vnet, dst: InAddr): InIfaddr | null {
 export function ifaForPeer(ifp: Ifnet, addr: InAddr): InIfaddr | null {
   for (let i = 0; i < ifp.if_addrhead.length; i++) {
     const ia = ifp.if_addrhead[i]!;
-    if ((addr & ia.ia_subnetmask) === (ia.ia_addr & ia.ia_subnetmask)) return ia;
+    if (isInIfaddr(ia) && (addr & ia.ia_subnetmask) === (ia.ia_addr & ia.ia_subnetmask)) return ia;
   }
   return null;
 }

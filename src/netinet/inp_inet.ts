@@ -1,7 +1,8 @@
-/** IPv4's table for the protocols above: what TCP and UDP ask of a family, answered for AF_INET. */
+/** IPv4's table for the protocols above it: InpAf for AF_INET. */
 
+import type { AddrWords } from '../sys/addr.ts';
 import { EACCES, EADDRNOTAVAIL, EAFNOSUPPORT, EHOSTUNREACH, type Errno } from '../sys/errno.ts';
-import { type InAddr, inAddr, type Kva } from '../sys/types.ts';
+import type { InAddr, Kva } from '../sys/types.ts';
 import {
   CSUM_IP_TSO,
   CSUM_TCP,
@@ -11,109 +12,93 @@ import {
   M_MCAST,
   mtod,
 } from '../kern/mbuf.ts';
-import { AF_INET, type Sockaddr } from '../kern/protosw.ts';
+import { AF_INET } from '../kern/protosw.ts';
+import { type Sockaddr, SOCKADDR_IN_SIZE } from '../kern/sockaddr.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { IFCAP_TSO4, type Ifnet } from '../net/if_var.ts';
-import { fib4_lookup } from '../net/route.ts';
 import { memView } from '../vm/arena.ts';
-import { IN_EXPERIMENTAL, IN_MULTICAST, inet_ntoa, in_nullhost } from './in.ts';
+import { IN_EXPERIMENTAL, IN_MULTICAST, inAddrOf, inet_ntoa, in_nullhost } from './in.ts';
 import { in_pseudo } from './in_cksum.ts';
+import { fib4_lookup } from './in_fib.ts';
 import type { InConninfo, Inpcb, InpAf } from './in_pcb.ts';
 import { in_broadcast } from './in_var.ts';
-import { Ip, IP_DF, IP_DST_OFF, IP_SRC_OFF } from './ip.ts';
+import { Ip, IP_DF, IP_DST_OFF, IP_MAXPACKET, IP_SRC_OFF } from './ip.ts';
+import { ip_ctloutput } from './ip_ctloutput.ts';
+import { ICMP_UNREACH, ICMP_UNREACH_PORT, icmp_error } from './ip_icmp.ts';
 import { ip_output } from './ip_output.ts';
-import { in_localip, IP_ALLOWBROADCAST } from './ip_var.ts';
+import { in_localip, IP_ALLOWBROADCAST, V_ip } from './ip_var.ts';
 
 const $ip = new Ip();
-const ANY = inAddr(0);
 
-/** Whether `addr` is everyone's on the way to it. */
+/** Whether `addr` is a broadcast address on the link that leads to it. */
 function broadcast(vnet: Vnet, addr: InAddr): boolean {
   const nh = fib4_lookup(vnet, addr);
   return nh !== null && in_broadcast(addr, nh.nh_ifp);
 }
 
-/** IPv4's answers, for inpafRegister. */
+/** IPv4's table, for inpafRegister. */
 export const inetAf: InpAf = {
   family: AF_INET,
+  suffix: '4',
+  addrWords: 1,
   hdrlen: Ip.SIZE,
+  maxpacket: IP_MAXPACKET,
   csumUdp: CSUM_UDP,
   csumTcp: CSUM_TCP,
   csumTso: CSUM_IP_TSO,
   ifcapTso: IFCAP_TSO4,
+  udpSumRequired: false,
+  pmtudBlackholeOff: 3,
 
-  isAny(nam: Sockaddr): boolean {
-    return nam.addr === 0; // passed to a call it would be boxed
+  tcpMss: () => null,
+  defaultTtl(vnet: Vnet): number {
+    return V_ip(vnet).params.ttl;
   },
-  laddrAny(inc: InConninfo): boolean {
-    return inc.inc_laddr === 0;
-  },
-  faddrAny(inc: InConninfo): boolean {
-    return inc.inc_faddr === 0;
-  },
-  isLocal(vnet: Vnet, nam: Sockaddr): boolean {
-    return in_localip(vnet, nam.addr);
-  },
-  setLaddr(inc: InConninfo, nam: Sockaddr | null): void {
-    inc.inc_laddr = nam === null ? ANY : nam.addr;
-  },
-  setFaddr(inc: InConninfo, nam: Sockaddr | null): void {
-    inc.inc_faddr = nam === null ? ANY : nam.addr;
-  },
-  laddrEqual(a: InConninfo, b: InConninfo): boolean {
-    return a.inc_laddr === b.inc_laddr;
-  },
-  faddrEqual(a: InConninfo, b: InConninfo): boolean {
-    return a.inc_faddr === b.inc_faddr;
-  },
-  selfTalk(inc: InConninfo): boolean {
-    return inc.inc_laddr === inc.inc_faddr;
+  isLocal(vnet: Vnet, addr: AddrWords): boolean {
+    return in_localip(vnet, inAddrOf(addr));
   },
   hash(inc: InConninfo): number {
-    return Math.imul(inc.inc_faddr | 0, 0x85ebca6b) ^ inc.inc_laddr;
+    return Math.imul(inc.inc_f0, 0x85ebca6b) ^ inc.inc_l0;
   },
 
-  connectable(vnet: Vnet, nam: Sockaddr): Errno {
-    if (IN_MULTICAST(nam.addr)) return EAFNOSUPPORT;
-    if (broadcast(vnet, nam.addr)) return EACCES;
-    return in_nullhost(nam.addr) || IN_EXPERIMENTAL(nam.addr) ? EADDRNOTAVAIL : 0;
+  connectable(vnet: Vnet, nam: AddrWords): Errno {
+    const addr = inAddrOf(nam);
+    if (IN_MULTICAST(addr)) return EAFNOSUPPORT;
+    if (broadcast(vnet, addr)) return EACCES;
+    return in_nullhost(addr) || IN_EXPERIMENTAL(addr) ? EADDRNOTAVAIL : 0;
   },
   selectLaddr(vnet: Vnet, inc: InConninfo): Errno {
-    // By its bits, a small integer: datagrams come here one by one.
-    const dst = (inc.inc_faddr | 0) as InAddr;
+    const dst = inc.inc_f0 as InAddr;
     if (in_localip(vnet, dst)) {
-      inc.inc_laddr = inc.inc_faddr;
+      inc.setLaddr(dst);
       return 0;
     }
     const nh = fib4_lookup(vnet, dst);
     if (nh === null) return EHOSTUNREACH;
-    inc.inc_laddr = nh.nh_ifa.ia_addr;
+    inc.laddrFrom(nh.nh_ifa.ifa_addr);
     return 0;
   },
   outgoing(vnet: Vnet, inc: InConninfo): Ifnet | null {
-    return fib4_lookup(vnet, inc.inc_faddr)?.nh_ifp ?? null;
+    return fib4_lookup(vnet, inc.inc_f0 as InAddr)?.nh_ifp ?? null;
   },
   pathMtu(vnet: Vnet, inc: InConninfo): number {
-    return fib4_lookup(vnet, inc.inc_faddr)?.nh_mtu ?? 0;
+    return fib4_lookup(vnet, inc.inc_f0 as InAddr)?.nh_mtu ?? 0;
   },
-  sockaddr(inc: InConninfo, foreign: boolean): Sockaddr {
-    return {
-      family: AF_INET,
-      addr: foreign ? inc.inc_faddr : inc.inc_laddr,
-      addr6: null,
-      port: foreign ? inc.inc_fport : inc.inc_lport,
-    };
+  sockaddr(inc: InConninfo, foreign: boolean, to: Sockaddr): Sockaddr {
+    to.len = SOCKADDR_IN_SIZE;
+    to.family = AF_INET;
+    to.port = foreign ? inc.inc_fport : inc.inc_lport;
+    return foreign ? inc.faddrTo(to) : inc.laddrTo(to);
   },
   print(inc: InConninfo, foreign: boolean): string {
-    return inet_ntoa(foreign ? inc.inc_faddr : inc.inc_laddr);
+    return inet_ntoa((foreign ? inc.inc_f0 : inc.inc_l0) as InAddr);
   },
 
   parse(m: Mbuf, inc: InConninfo): void {
-    // Addresses go by their bytes here and in `fill`: passed to a call, one would be boxed.
     const p = mtod(m);
     inc.inc_family = AF_INET;
-    inc.inc_laddr = memView.getUint32(p + IP_DST_OFF) as InAddr;
-    inc.inc_faddr = memView.getUint32(p + IP_SRC_OFF) as InAddr;
+    inc.setLaddr(memView.getInt32(p + IP_DST_OFF));
+    inc.setFaddr(memView.getInt32(p + IP_SRC_OFF));
   },
   ecn(m: Mbuf): number {
     return $ip.at(mtod(m)).ip_tos & 3;
@@ -122,22 +107,29 @@ export const inetAf: InpAf = {
     return $ip.at(mtod(m)).ip_ttl;
   },
   unicast(vnet: Vnet, m: Mbuf, inc: InConninfo): boolean {
+    const laddr = inc.inc_l0 as InAddr;
+    const faddr = inc.inc_f0 as InAddr;
     return (
       (m.m_flags & (M_BCAST | M_MCAST)) === 0 &&
-      !IN_MULTICAST(inc.inc_laddr) &&
-      !IN_MULTICAST(inc.inc_faddr) &&
-      !IN_EXPERIMENTAL(inc.inc_faddr) &&
-      !in_nullhost(inc.inc_faddr) &&
-      !broadcast(vnet, inc.inc_laddr) &&
-      !broadcast(vnet, inc.inc_faddr)
+      !IN_MULTICAST(laddr) &&
+      !IN_MULTICAST(faddr) &&
+      !IN_EXPERIMENTAL(faddr) &&
+      !in_nullhost(faddr) &&
+      !broadcast(vnet, laddr) &&
+      !broadcast(vnet, faddr)
     );
+  },
+  castOf(m: Mbuf, inc: InConninfo): number {
+    const dst = inc.inc_l0 as InAddr;
+    if (IN_MULTICAST(dst)) return M_MCAST;
+    const ifp = m.m_pkthdr.rcvif as Ifnet | null;
+    return ifp !== null && in_broadcast(dst, ifp) ? M_BCAST : 0;
   },
   ulpLength(m: Mbuf, hlen: number): number {
     return $ip.at(mtod(m)).ip_len - hlen;
   },
   pseudo(inc: InConninfo, c: number): number {
-    // As signed integers, which a call does not box; in_pseudo takes their halves.
-    return in_pseudo((inc.inc_laddr | 0) as InAddr, (inc.inc_faddr | 0) as InAddr, c);
+    return in_pseudo(inc.inc_l0 as InAddr, inc.inc_f0 as InAddr, c);
   },
   fill(ip: Kva, inc, len, proto, ttl, tos, df): void {
     $ip.at(ip);
@@ -146,8 +138,8 @@ export const inetAf: InpAf = {
     $ip.ip_off = df ? IP_DF : 0;
     $ip.ip_ttl = ttl;
     $ip.ip_p = proto;
-    memView.setInt32(ip + IP_SRC_OFF, inc.inc_laddr | 0);
-    memView.setInt32(ip + IP_DST_OFF, inc.inc_faddr | 0);
+    memView.setInt32(ip + IP_SRC_OFF, inc.inc_l0);
+    memView.setInt32(ip + IP_DST_OFF, inc.inc_f0);
   },
   output(m: Mbuf, inp: Inpcb | null, vnet: Vnet): Errno {
     return ip_output(m, inp === null ? null : inp.inp_route, 0, vnet);
@@ -155,4 +147,10 @@ export const inetAf: InpAf = {
   outputDgram(m: Mbuf, inp: Inpcb, toAll: boolean): Errno {
     return ip_output(m, inp.inp_route, toAll ? IP_ALLOWBROADCAST : 0, inp.inp_vnet);
   },
+  portUnreachable(m: Mbuf, vnet: Vnet): void {
+    icmp_error(m, ICMP_UNREACH, ICMP_UNREACH_PORT, 0, vnet);
+  },
+  // IPv4 has no option yet that asks for control data.
+  savecontrol: () => null,
+  ctloutput: ip_ctloutput,
 };

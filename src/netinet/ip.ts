@@ -1,6 +1,6 @@
 /** The IPv4 header, after sys/netinet/ip.h: RFC 791, network byte order. */
 
-import { inAddr, type InAddr, type Kva } from '../sys/types.ts';
+import type { InAddr, Kva } from '../sys/types.ts';
 import { mem, memView } from '../vm/arena.ts';
 
 export const IPVERSION = 4;
@@ -33,8 +33,7 @@ export const IPOPT_TS = 68;
 export const IPOPT_LSRR = 131;
 export const IPOPT_SSRR = 137;
 
-// Offsets of header fields, for code that has no use for a view. On the hottest paths addresses are
-// read by these: a getter that is not inlined allocates a number for every one above 2^31.
+// Offsets of header fields, for code that has no use for a view.
 export const IP_LEN_OFF = 2;
 export const IP_SUM_OFF = 10;
 export const IP_SRC_OFF = 12;
@@ -109,15 +108,15 @@ export class Ip {
     memView.setUint16(this.#off + 10, v);
   }
   get ip_src(): InAddr {
-    return inAddr(memView.getUint32(this.#off + 12));
+    return memView.getInt32(this.#off + 12) as InAddr;
   }
   set ip_src(v: InAddr) {
-    memView.setUint32(this.#off + 12, v);
+    memView.setInt32(this.#off + 12, v);
   }
   get ip_dst(): InAddr {
-    return inAddr(memView.getUint32(this.#off + 16));
+    return memView.getInt32(this.#off + 16) as InAddr;
   }
   set ip_dst(v: InAddr) {
-    memView.setUint32(this.#off + 16, v);
+    memView.setInt32(this.#off + 16, v);
   }
 }

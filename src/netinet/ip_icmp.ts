@@ -14,7 +14,7 @@ import {
   R_IP_NOBUFS,
   type Reason,
 } from '../sys/reason.ts';
-import { inAddr, type InAddr, type Kva, kva } from '../sys/types.ts';
+import { type InAddr, type Kva, kva } from '../sys/types.ts';
 import { m_freem, m_getcl, m_gethdr } from '../kern/kern_mbuf.ts';
 import { machineClock, nowNs } from '../kern/kern_timeout.ts';
 import { m_copydata } from '../kern/m_copydata.ts';
@@ -36,10 +36,11 @@ import { m_pullup } from '../kern/uipc_mbuf.ts';
 import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
 import { ifConsole } from '../net/if.ts';
 import type { Ifnet } from '../net/if_var.ts';
-import { fib4_lookup } from '../net/route.ts';
 import { mem, memView } from '../vm/arena.ts';
 import { IN_MULTICAST } from './in.ts';
 import { in_cksum_skip } from './in_cksum.ts';
+import { fib4_lookup } from './in_fib.ts';
+import { inPrimary } from './in_var.ts';
 import { Ip, IP_DST_OFF, IP_OFFMASK, IP_SRC_OFF } from './ip.ts';
 import { ip_output } from './ip_output.ts';
 import {
@@ -261,16 +262,16 @@ export function icmp_error(n: Mbuf, type: number, code: number, word: number, vn
  * there is none.
  */
 function turnAround(m: Mbuf, p: Kva, vnet: Vnet): boolean {
-  const peer = memView.getUint32(p + IP_SRC_OFF);
+  const peer = memView.getInt32(p + IP_SRC_OFF) as InAddr;
   if (in_localip(vnet, memView.getInt32(p + IP_DST_OFF) as InAddr)) {
-    memView.setUint32(p + IP_SRC_OFF, memView.getUint32(p + IP_DST_OFF));
+    memView.setInt32(p + IP_SRC_OFF, memView.getInt32(p + IP_DST_OFF));
   } else {
     const rcvif = m.m_pkthdr.rcvif as Ifnet | null;
-    const ia = rcvif?.if_addrhead[0] ?? fib4_lookup(vnet, inAddr(peer))?.nh_ifa;
+    const ia = (rcvif === null ? null : inPrimary(rcvif)) ?? fib4_lookup(vnet, peer)?.nh_ifa;
     if (ia === undefined) return false;
-    memView.setUint32(p + IP_SRC_OFF, ia.ia_addr);
+    memView.setInt32(p + IP_SRC_OFF, ia.ifa_addr.w0);
   }
-  memView.setUint32(p + IP_DST_OFF, peer);
+  memView.setInt32(p + IP_DST_OFF, peer);
   return true;
 }
 

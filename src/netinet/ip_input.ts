@@ -143,7 +143,7 @@ function badAddress(ifp: Ifnet, p: Kva, v: IpVnet, vnet: Vnet): boolean {
 function isOurs(ifp: Ifnet, p: Kva, vnet: Vnet): boolean {
   const dst = memView.getInt32(p + IP_DST_OFF) as InAddr;
   if (in_localip(vnet, dst)) return true;
-  if (dst === (INADDR_BROADCAST | 0) || dst === 0) return true;
+  if (dst === INADDR_BROADCAST || dst === 0) return true;
   return (ifp.if_flags & IFF_BROADCAST) !== 0 && in_broadcast(dst, ifp);
 }
 
@@ -206,7 +206,7 @@ export function ip_input(m0: Mbuf, vnet: Vnet): void {
   const p = mtod(m);
   if (mem[p + IP_DST_OFF]! >>> 4 === 0xe) {
     // Of groups only the one that every host is in.
-    if (memView.getUint32(p + IP_DST_OFF) !== INADDR_ALLHOSTS_GROUP) {
+    if (memView.getInt32(p + IP_DST_OFF) !== INADDR_ALLHOSTS_GROUP) {
       stat.ips_notmember++;
       return drop(m, R_IP_NOTUS);
     }

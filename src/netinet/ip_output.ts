@@ -16,7 +16,7 @@ import {
 import { KASSERT } from '../sys/kassert.ts';
 import { recordEnter, recordLeave } from '../sys/pass.ts';
 import { count, R_IP_BADADDR, R_IP_CANTFRAG, R_IP_NOROUTE, type Reason } from '../sys/reason.ts';
-import { inAddr, type InAddr, type Kva } from '../sys/types.ts';
+import type { InAddr, Kva } from '../sys/types.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
 import {
   CSUM_DELAY_DATA,
@@ -35,15 +35,16 @@ import {
   IFF_BROADCAST,
   IFF_LOOPBACK,
   IFF_MULTICAST,
+  type Ifaddr,
   type Ifnet,
-  type InIfaddr,
-  type OutputDst,
+  OutputDst,
 } from '../net/if_var.ts';
-import { type Route, routeLookup, RTF_HOST } from '../net/route.ts';
+import { type Route, RTF_GATEWAY, RTF_HOST } from '../net/route.ts';
 import { mem, memView } from '../vm/arena.ts';
 import { ifaOnLink, in_broadcast } from './in_var.ts';
-import { IN_LOOPBACKNET, IN_MULTICAST, INADDR_BROADCAST } from './in.ts';
+import { IN_LOOPBACKNET, IN_MULTICAST, INADDR_BROADCAST, inAddrOf } from './in.ts';
 import { in_delayed_cksum } from './in_cksum.ts';
+import { inRouteLookup } from './in_fib.ts';
 import { Ip, IP_DF, IP_DST_OFF, IP_SRC_OFF } from './ip.ts';
 import { mbufFallback } from './ip_fallback.ts';
 import { ip_fragment, ipFragments, sumHeader } from './ip_fragment.ts';
@@ -90,10 +91,9 @@ function transmit(ifp: Ifnet, m: Mbuf): Errno {
   return ifp.if_output!(ifp, m, nexthop);
 }
 
-// Where the packet under way goes, filled by `route`; one ip_output uses it at a time. Not passed as arguments: an address above
-// 2^31 is no small integer, and passing it on would allocate a number per packet.
-const nexthop: OutputDst = { family: AF_INET, addr: inAddr(0x80000000), addr6: null };
-const out: { entered: boolean; ifp: Ifnet | null; ia: InIfaddr | null; mtu: number } = {
+// The next hop of the current packet, set by `route`. One ip_output uses the two records at a time.
+const nexthop = new OutputDst(AF_INET);
+const out: { entered: boolean; ifp: Ifnet | null; ia: Ifaddr | null; mtu: number } = {
   entered: false,
   ifp: null,
   ia: null,
@@ -105,22 +105,21 @@ const out: { entered: boolean; ifp: Ifnet | null; ia: InIfaddr | null; mtu: numb
  * a link.
  */
 function route(p: Kva, ro: Route | null, flags: number, vnet: Vnet): Errno {
-  const dst = memView.getUint32(p + IP_DST_OFF) as InAddr;
+  const dst = memView.getInt32(p + IP_DST_OFF) as InAddr;
   if ((flags & (IP_SENDONES | IP_ROUTETOIF)) !== 0) {
     const ia = ifaOnLink(vnet, dst);
     if (ia === null) return ENETUNREACH;
-    out.ifp = ia.ia_ifp;
+    out.ifp = ia.ifa_ifp;
     out.ia = ia;
-    nexthop.addr = dst;
-    out.mtu = ia.ia_ifp.if_mtu;
+    nexthop.set(dst);
+    out.mtu = ia.ifa_ifp.if_mtu;
     return 0;
   }
-  const nh = routeLookup(vnet, ro ?? V_ip(vnet).scratchRoute, dst | 0);
+  const nh = inRouteLookup(vnet, ro ?? V_ip(vnet).scratchRoute, dst);
   if (nh === null) return EHOSTUNREACH;
   out.ifp = nh.nh_ifp;
   out.ia = nh.nh_ifa;
-  if (nh.nh_gateway === 0) nexthop.addr = dst;
-  else nexthop.addr = nh.nh_gateway;
+  nexthop.set((nh.nh_flags & RTF_GATEWAY) === 0 ? dst : nh.nh_gateway.w0);
   out.mtu = (nh.nh_flags & RTF_HOST) !== 0 ? nh.nh_mtu : nh.nh_ifp.if_mtu;
   return 0;
 }
@@ -130,15 +129,15 @@ function route(p: Kva, ro: Route | null, flags: number, vnet: Vnet): Errno {
  * `m` still the caller's.
  */
 function checkCast(m: Mbuf, p: Kva, flags: number, ifp: Ifnet): Errno {
-  const dst = memView.getUint32(p + IP_DST_OFF) as InAddr;
-  if (IN_MULTICAST((dst | 0) as InAddr)) {
+  const dst = memView.getInt32(p + IP_DST_OFF) as InAddr;
+  if (IN_MULTICAST(dst)) {
     m.m_flags |= M_MCAST;
     // A group is on every link: no router is asked.
-    nexthop.addr = dst;
+    nexthop.set(dst);
     return (ifp.if_flags & IFF_MULTICAST) === 0 ? ENETUNREACH : 0;
   }
   m.m_flags &= ~M_BCAST;
-  if (nexthop.addr !== dst || !in_broadcast((dst | 0) as InAddr, ifp)) return 0;
+  if (nexthop.w0 !== dst || !in_broadcast(dst, ifp)) return 0;
   if ((ifp.if_flags & IFF_BROADCAST) === 0) return EADDRNOTAVAIL;
   if ((flags & IP_ALLOWBROADCAST) === 0) return EACCES;
   if ($ip.ip_len > out.mtu) return EMSGSIZE;
@@ -187,7 +186,7 @@ function output(m: Mbuf, ro: Route | null, flags: number, vnet: Vnet): Errno {
   const ifp = out.ifp!;
   error = checkCast(m, p, flags, ifp);
   if (error !== 0) return drop(m, R_IP_BADADDR, error);
-  if (memView.getUint32(p + IP_SRC_OFF) === 0) ip.ip_src = out.ia!.ia_addr;
+  if (memView.getInt32(p + IP_SRC_OFF) === 0) ip.ip_src = inAddrOf(out.ia!.ifa_addr);
   const loopback = mem[p + IP_DST_OFF] === IN_LOOPBACKNET || mem[p + IP_SRC_OFF] === IN_LOOPBACKNET;
   if (loopback && (ifp.if_flags & IFF_LOOPBACK) === 0) {
     v.stat.ips_badaddr++;

@@ -8,9 +8,10 @@ import { ECONNREFUSED, type Errno } from '../sys/errno.ts';
 import type { InAddr, Kva } from '../sys/types.ts';
 import type { Mbuf } from '../kern/mbuf.ts';
 import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
-import type { InIfaddr } from '../net/if_var.ts';
-import { fib4_lookup, Route } from '../net/route.ts';
-import { INADDR_ANY } from './in.ts';
+import { Route } from '../net/route.ts';
+import { INADDR_ANY, inAddrOf } from './in.ts';
+import { fib4_lookup } from './in_fib.ts';
+import type { InIfaddr } from './in_var.ts';
 import { IPDEFTTL } from './ip.ts';
 
 // Flags of ip_output.
@@ -134,8 +135,8 @@ export class IpVnet {
   readonly stat = new Ipstat();
   readonly params = new IpParams();
   readonly protox: (IpProto | null)[] = Array.from({ length: 256 }, () => null);
-  /** Local addresses by address `| 0`, which is a small integer where the address may not be. */
-  readonly addrs = new Map<number, InIfaddr>();
+  /** Local addresses. */
+  readonly addrs = new Map<InAddr, InIfaddr>();
   /** The last lookup of senders that keep no route of their own. */
   readonly scratchRoute = new Route();
   /** Last id given out by counting. */
@@ -162,20 +163,19 @@ export function ipproto_register(vnet: Vnet, proto: number, pr: IpProto): Errno 
 }
 
 /**
- * Whether `addr` is an address of this host. Takes `addr | 0` as well, the small integer that
- * per-packet code passes because it costs no allocation. @see sys/netinet/in.c
+ * Whether `addr` is an address of this host. @see sys/netinet/in.c
  */
 export function in_localip(vnet: Vnet, addr: InAddr): boolean {
-  return V_ip(vnet).addrs.has(addr | 0);
+  return V_ip(vnet).addrs.has(addr);
 }
 
 /** The interface address that is exactly `addr`, or null. */
 export function ifaWithAddr(vnet: Vnet, addr: InAddr): InIfaddr | null {
-  return V_ip(vnet).addrs.get(addr | 0) ?? null;
+  return V_ip(vnet).addrs.get(addr) ?? null;
 }
 
 /** The address packets to `dst` are sent from; 0.0.0.0 if there is no route. */
 export function in_sourceAddr(vnet: Vnet, dst: InAddr): InAddr {
   const nh = fib4_lookup(vnet, dst);
-  return nh === null ? INADDR_ANY : nh.nh_ifa.ia_addr;
+  return nh === null ? INADDR_ANY : inAddrOf(nh.nh_ifa.ifa_addr);
 }

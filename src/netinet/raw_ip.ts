@@ -1,8 +1,8 @@
 /**
  * Raw sockets, after sys/netinet/raw_ip.c: ICMP messages as programs send and receive them, whole
- * packets with their IP header on the way up. What the kernel answers itself, echo requests, it
- * keeps to itself, as FreeBSD does. Left out: protocols other than ICMP, IP_HDRINCL, multicast
- * routing, firewall and dummynet controls.
+ * packets with their IP header on the way up. What the kernel answers itself, echo requests, does not
+ * reach them, as on FreeBSD. Addresses and IP go through the family's table (InpAf). Left out:
+ * protocols other than ICMP, IP_HDRINCL, multicast routing, firewall and dummynet controls.
  */
 
 import {
@@ -14,11 +14,12 @@ import {
   ENOTCONN,
   type Errno,
 } from '../sys/errno.ts';
+import type { AddrWords } from '../sys/addr.ts';
 import { count, R_RIP_FULL } from '../sys/reason.ts';
-import { inAddr, type InAddr, port } from '../sys/types.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
 import { type Mbuf, M_COPYALL, M_NOWAIT, mtod } from '../kern/mbuf.ts';
-import { AF_INET, IPPROTO_ICMP, type Protosw, type Sockaddr, SOCK_RAW } from '../kern/protosw.ts';
+import { type Protosw, SOCK_RAW } from '../kern/protosw.ts';
+import { Sockaddr } from '../kern/sockaddr.ts';
 import { sbappendaddr } from '../kern/uipc_dgram.ts';
 import {
   soisconnected,
@@ -30,22 +31,27 @@ import {
 } from '../kern/uipc_socket.ts';
 import { M_PREPEND, m_copym } from '../kern/uipc_mbuf.ts';
 import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
-import { INP_DONTFRAG, type Inpcb, Inpcbinfo, sotoinpcb } from './in_pcb.ts';
+import {
+  InConninfo,
+  INP_DONTFRAG,
+  type InpAf,
+  type Inpcb,
+  inpaf,
+  Inpcbinfo,
+  sotoinpcb,
+} from './in_pcb.ts';
 import { inDgramAttach, inDgramDetach, inDgramSwitch } from './in_dgram.ts';
-import { in_nullhost } from './in.ts';
-import { Ip, IP_DF, IP_MAXPACKET } from './ip.ts';
-import { ip_ctloutput } from './ip_ctloutput.ts';
-import { V_icmp } from './ip_icmp.ts';
-import { ip_output } from './ip_output.ts';
-import { in_localip, IP_ALLOWBROADCAST, type IpProto } from './ip_var.ts';
 
 /** Bytes of both buffers of a new socket: net.inet.raw.maxdgram and recvspace of FreeBSD. */
 const RIPSNDQ = 9216;
 const RIPRCVQ = 9216;
 
-const NO_PORT = port(0);
-const ANY = inAddr(0);
-const $ip = new Ip();
+/** Addresses of the packet under way; the ports stay 0. */
+const $inc = new InConninfo();
+const $from = new Sockaddr();
+
+/** Has ICMP give its messages to `rip_input`, or no longer. Each domain supplies its own. */
+export type RawListen = (vnet: Vnet, listening: boolean) => void;
 
 /** One stack's raw sockets. */
 export class RipVnet {
@@ -57,140 +63,142 @@ export class RipVnet {
 
 export const V_rip = VNET_DEFINE((vnet) => new RipVnet(vnet));
 
-/** Whether a packet from `src` to `dst` is for `inp`. */
-function wants(inp: Inpcb, src: InAddr, dst: InAddr): boolean {
-  const { inc_laddr, inc_faddr } = inp.inp_inc;
+/** Whether `inp` gets the packet of `$inc`. */
+function wants(inp: Inpcb, af: InpAf): boolean {
+  const { inp_inc: inc } = inp;
   return (
     inp.inp_socket !== null &&
-    (in_nullhost(inc_laddr) || inc_laddr === dst) &&
-    (in_nullhost(inc_faddr) || inc_faddr === src)
+    inp.inp_af === af &&
+    (inc.laddrAny() || inc.laddrEquals($inc)) &&
+    (inc.faddrAny() || inc.faddrEquals($inc))
   );
 }
 
 /** Gives `m` to the socket of `inp`, or drops it. Takes `m`. */
-function append(inp: Inpcb, src: InAddr, m: Mbuf): void {
+function append(inp: Inpcb, m: Mbuf): void {
   const so = inp.inp_socket!;
-  if (sbappendaddr(so.so_rcv, src, NO_PORT, m)) {
+  const { inp_af: af } = inp;
+  const control = af.savecontrol(inp, m);
+  if (sbappendaddr(so.so_rcv, af.sockaddr($inc, true, $from), m, control)) {
     sorwakeup(so);
     return;
   }
+  m_freem(control);
   count(R_RIP_FULL);
   m_freem(m);
 }
 
 /**
- * A message for whoever has a raw socket: every one that its addresses fit gets a copy, its IP
- * header included. `m` starts at that header. Takes `m`.
+ * A message of `family`: every raw socket that its addresses fit gets a copy with the IP header. `m`
+ * starts at that header. Takes `m`.
  * @see sys/netinet/raw_ip.c
  */
-export function rip_input(m: Mbuf, _hlen: number, vnet: Vnet): void {
-  $ip.at(mtod(m));
-  const src = $ip.ip_src;
-  const dst = $ip.ip_dst;
+export function rip_input(m: Mbuf, _hlen: number, vnet: Vnet, family: number): void {
+  const af = inpaf(vnet, family);
+  af.parse(m, $inc);
   let last: Inpcb | null = null;
   for (let inp = V_rip(vnet).ripcbinfo.ipi_listhead; inp !== null; inp = inp.listNext) {
-    if (!wants(inp, src, dst)) continue;
+    if (!wants(inp, af)) continue;
     if (last !== null) {
       const n = m_copym(m, 0, M_COPYALL, M_NOWAIT);
       if (n === null) count(R_RIP_FULL);
-      else append(last, src, n);
+      else append(last, n);
     }
     last = inp;
   }
   if (last === null) m_freem(m);
-  else append(last, src, m);
+  else append(last, m);
 }
 
 /**
- * Sends `m`, an ICMP message, to `dst` behind an IP header of its own. Takes `m`. EMSGSIZE: longer
- * than an IP packet; else as ip_output.
+ * Sends `m`, an ICMP message, behind an IP header to `dst`, or to the peer if that is null. Takes
+ * `m`. EMSGSIZE: longer than an IP packet; else as the family's output.
  * @see sys/netinet/raw_ip.c
  */
-function rip_output(m: Mbuf, so: Socket, dst: InAddr): Errno {
+function rip_output(m: Mbuf, so: Socket, dst: AddrWords | null): Errno {
   const inp = sotoinpcb(so);
-  if (m.m_pkthdr.len + Ip.SIZE > IP_MAXPACKET) {
+  const { inp_af: af } = inp;
+  if (m.m_pkthdr.len + af.hdrlen > af.maxpacket) {
     m_freem(m);
     return EMSGSIZE;
   }
-  const top = M_PREPEND(m, Ip.SIZE, M_NOWAIT);
+  const top = M_PREPEND(m, af.hdrlen, M_NOWAIT);
   if (top === null) return ENOBUFS;
-  $ip.at(mtod(top));
-  $ip.ip_tos = inp.inp_ip_tos;
-  $ip.ip_len = top.m_pkthdr.len;
-  $ip.ip_off = (inp.inp_flags & INP_DONTFRAG) !== 0 ? IP_DF : 0;
-  $ip.ip_ttl = inp.inp_ip_ttl;
-  $ip.ip_p = so.so_proto.pr_protocol;
-  $ip.ip_src = inp.inp_inc.inc_laddr;
-  $ip.ip_dst = dst;
-  const flags = (so.so_options & SO_BROADCAST) === 0 ? 0 : IP_ALLOWBROADCAST;
-  return ip_output(top, inp.inp_route, flags, so.so_vnet);
+  $inc.copyFrom(inp.inp_inc);
+  if (dst !== null) $inc.faddrFrom(dst);
+  const dontfrag = (inp.inp_flags & INP_DONTFRAG) !== 0;
+  const { pr_protocol } = so.so_proto;
+  const { len } = top.m_pkthdr;
+  af.fill(mtod(top), $inc, len, pr_protocol, inp.inp_ip_ttl, inp.inp_ip_tos, dontfrag);
+  return af.outputDgram(top, inp, (so.so_options & SO_BROADCAST) !== 0);
 }
 
-/** Where ICMP hands on what it does not keep, as long as there is a raw socket. */
-const icmpRaw: IpProto = { input: rip_input, ctlinput(): void {} };
-
-function attach(so: Socket): Errno {
-  const { so_vnet: vnet } = so;
-  const error = inDgramAttach(so, V_rip(vnet).ripcbinfo, RIPSNDQ, RIPRCVQ);
-  if (error === 0) V_icmp(vnet).raw = icmpRaw;
-  return error;
-}
-
-function detach(so: Socket): void {
-  const { so_vnet: vnet } = so;
-  inDgramDetach(so);
-  if (V_rip(vnet).ripcbinfo.ipi_count === 0) V_icmp(vnet).raw = null;
+/** Whether the stack has a raw socket of the family. */
+function anyOf(vnet: Vnet, family: number): boolean {
+  for (let inp = V_rip(vnet).ripcbinfo.ipi_listhead; inp !== null; inp = inp.listNext)
+    if (inp.inp_af.family === family) return true;
+  return false;
 }
 
 function bind(so: Socket, nam: Sockaddr): Errno {
-  if (nam.family !== AF_INET) return EAFNOSUPPORT;
-  if (!in_nullhost(nam.addr) && !in_localip(so.so_vnet, nam.addr)) return EADDRNOTAVAIL;
-  sotoinpcb(so).inp_inc.inc_laddr = nam.addr;
+  const { inp_af: af, inp_inc: inc } = sotoinpcb(so);
+  if (nam.family !== af.family) return EAFNOSUPPORT;
+  if (!nam.isAny() && !af.isLocal(so.so_vnet, nam)) return EADDRNOTAVAIL;
+  inc.laddrFrom(nam);
   return 0;
 }
 
 function connect(so: Socket, nam: Sockaddr): Errno {
-  if (nam.family !== AF_INET) return EAFNOSUPPORT;
-  sotoinpcb(so).inp_inc.inc_faddr = nam.addr;
+  const { inp_af: af, inp_inc: inc } = sotoinpcb(so);
+  if (nam.family !== af.family) return EAFNOSUPPORT;
+  inc.faddrFrom(nam);
   soisconnected(so);
   return 0;
 }
 
 function send(so: Socket, _flags: number, m: Mbuf, nam: Sockaddr | null): Errno {
+  const { inp_af: af } = sotoinpcb(so);
   const connected = (so.so_state & SS_ISCONNECTED) !== 0;
-  if (connected === (nam !== null)) {
-    m_freem(m);
-    return connected ? EISCONN : ENOTCONN;
-  }
-  return rip_output(m, so, nam === null ? sotoinpcb(so).inp_inc.inc_faddr : nam.addr);
+  let error: Errno = 0;
+  if (connected === (nam !== null)) error = connected ? EISCONN : ENOTCONN;
+  else if (nam !== null && nam.family !== af.family) error = EAFNOSUPPORT;
+  if (error === 0) return rip_output(m, so, nam);
+  m_freem(m);
+  return error;
 }
 
 function disconnect(so: Socket): Errno {
   if ((so.so_state & SS_ISCONNECTED) === 0) return ENOTCONN;
-  sotoinpcb(so).inp_inc.inc_faddr = ANY;
+  sotoinpcb(so).inp_inc.setFaddr(0);
   so.so_state &= ~SS_ISCONNECTED;
   return 0;
 }
 
-/** The switch of raw ICMP sockets. @see sys/netinet/raw_ip.c */
-export const ripProtosw: Protosw = {
-  ...inDgramSwitch,
-  pr_type: SOCK_RAW,
-  pr_protocol: IPPROTO_ICMP,
-  pr_attach: attach,
-  pr_detach: detach,
-  pr_bind: bind,
-  pr_connect: connect,
-  pr_send: send,
-  pr_disconnect: disconnect,
-  pr_abort: soisdisconnected,
-  pr_ctloutput: ip_ctloutput,
-};
-
 /**
- * Gives a stack raw ICMP sockets. Once per Vnet; the inet domain calls it.
- * @see sys/netinet/raw_ip.c
+ * The switch of raw sockets of a family and its ICMP, `protocol`. ICMP's messages come in only while
+ * there is such a socket: `listen`. @see sys/netinet/raw_ip.c
  */
-export function rip_init(vnet: Vnet): void {
-  vnet.protosw.push(ripProtosw);
+export function ripProtosw(family: number, protocol: number, listen: RawListen): Protosw {
+  return {
+    ...inDgramSwitch,
+    pr_type: SOCK_RAW,
+    pr_domain: family,
+    pr_protocol: protocol,
+    pr_attach(so): Errno {
+      const error = inDgramAttach(so, V_rip(so.so_vnet).ripcbinfo, RIPSNDQ, RIPRCVQ);
+      if (error === 0) listen(so.so_vnet, true);
+      return error;
+    },
+    pr_detach(so): void {
+      const { so_vnet: vnet } = so;
+      inDgramDetach(so);
+      if (!anyOf(vnet, family)) listen(vnet, false);
+    },
+    pr_bind: bind,
+    pr_connect: connect,
+    pr_send: send,
+    pr_disconnect: disconnect,
+    pr_abort: soisdisconnected,
+    pr_ctloutput: (so, sopt) => sotoinpcb(so).inp_af.ctloutput(so, sopt),
+  };
 }

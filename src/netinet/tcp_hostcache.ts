@@ -74,7 +74,7 @@ const $peer = new InConninfo();
 function aim(tcp: TcpVnet, inc: InConninfo): InpAf {
   const af = inpaf(tcp.vnet, inc.inc_family);
   $peer.copyFrom(inc);
-  af.setLaddr($peer, null);
+  $peer.setLaddr(0);
   return af;
 }
 
@@ -84,7 +84,7 @@ function lookup(hc: HostCache, af: InpAf): Entry | null {
   let prev: Entry | null = null;
   let e = hc.buckets[b] ?? null;
   for (; e !== null; prev = e, e = e.next)
-    if (e.inc.inc_family === $peer.inc_family && af.faddrEqual(e.inc, $peer)) break;
+    if (e.inc.inc_family === $peer.inc_family && e.inc.faddrEquals($peer)) break;
   if (e === null) return null;
   if (prev !== null) {
     prev.next = e.next;

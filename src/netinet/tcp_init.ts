@@ -1,23 +1,16 @@
 /**
  * TCP in a stack: its implementation, sysctls under net.inet.tcp (names and defaults of FreeBSD 14),
- * and its places in IP's table and in the protocol switch; after tcp_init of sys/netinet/tcp_subr.c.
+ * and its switches, one per family; after tcp_init of sys/netinet/tcp_subr.c.
  */
 
 import { KASSERT } from '../sys/kassert.ts';
-import type { InAddr, Kva } from '../sys/types.ts';
 import { mbufZones } from '../kern/kern_mbuf.ts';
-import type { Mbuf } from '../kern/mbuf.ts';
-import { AF_INET, IPPROTO_TCP } from '../kern/protosw.ts';
 import type { Vnet } from '../kern/vnet.ts';
-import { InConninfo, inpafRegister } from './in_pcb.ts';
 import { ccAvailable, ccFind, cc_register_algo, ccSetDefault } from './cc.ts';
 import { cubic_cc_algo } from './cc_cubic.ts';
 import { newreno_cc_algo } from './cc_newreno.ts';
-import { inetAf } from './inp_inet.ts';
-import { type IpProto, ipproto_register } from './ip_var.ts';
 import { tcp_hc_init } from './tcp_hostcache.ts';
 import { tcp_do_segment } from './tcp_do_segment.ts';
-import { tcp_ctlinput, tcp_input } from './tcp_input.ts';
 import { tcp_output } from './tcp_output.ts';
 import { SYNCACHE_HASHSIZE, syncacheCount } from './tcp_syncache.ts';
 import { tcp_timer } from './tcp_timeout.ts';
@@ -30,29 +23,6 @@ export const tcp_def_funcblk: TcpFunctionBlock = {
   tfb_tcp_output: tcp_output,
   tfb_tcp_do_segment: tcp_do_segment,
   tfb_tcp_timer: tcp_timer,
-};
-
-const $inc = new InConninfo();
-
-/** TCP over IPv4, as IP calls it. */
-const tcpInet: IpProto = {
-  input(m: Mbuf, hlen: number, vnet: Vnet): void {
-    tcp_input(m, hlen, vnet, AF_INET);
-  },
-  ctlinput(
-    cmd: number,
-    src: InAddr,
-    dst: InAddr,
-    l4: Kva,
-    _l4len: number,
-    mtu: number,
-    vnet: Vnet,
-  ): void {
-    $inc.inc_family = AF_INET;
-    $inc.inc_laddr = src;
-    $inc.inc_faddr = dst;
-    tcp_ctlinput(cmd, inetAf, $inc, l4, mtu, vnet);
-  },
 };
 
 type NumberParam = {
@@ -245,7 +215,7 @@ function sysctls(vnet: Vnet, tcp: TcpVnet): void {
 }
 
 /**
- * Gives a stack TCP over IPv4. Once per Vnet; the inet domain calls it.
+ * Gives a stack TCP without a family. Once per Vnet: tcpAttach calls it.
  * @see sys/netinet/tcp_subr.c
  */
 export function tcp_init(vnet: Vnet): void {
@@ -255,10 +225,15 @@ export function tcp_init(vnet: Vnet): void {
   for (const algo of [newreno_cc_algo, cubic_cc_algo]) cc_register_algo(algo);
   tcp.ccAlgo = ccFind('cubic');
   tcp.params.reass_maxsegments = Math.floor(mbufZones().clust.max / 16);
-  inpafRegister(vnet, inetAf);
   sysctls(vnet, tcp);
   tcp_hc_init(tcp);
-  const error = ipproto_register(vnet, IPPROTO_TCP, tcpInet);
-  KASSERT(error === 0, 'tcp_init: protocol number taken');
-  vnet.protosw.push(tcpProtosw(AF_INET));
+}
+
+/**
+ * Gives a stack TCP sockets of a family; the first call starts TCP. The family's domain calls it when
+ * it attaches and has IP call tcp_input.
+ */
+export function tcpAttach(vnet: Vnet, family: number): void {
+  if (V_tcp(vnet).functions === null) tcp_init(vnet);
+  vnet.protosw.push(tcpProtosw(family));
 }

@@ -36,6 +36,7 @@ import {
   type InpAf,
   type Inpcb,
   inpaf,
+  peerIsLocal,
 } from './in_pcb.ts';
 import { badport_bandlim, BANDLIM_RST_CLOSEDPORT, BANDLIM_RST_OPENPORT } from './ip_icmp.ts';
 import { inetctlerrmap, PRC_MSGSIZE } from './ip_var.ts';
@@ -93,7 +94,7 @@ function drop(seg: TcpSegment, why: Reason): void {
 function silent(tcp: TcpVnet, af: InpAf, level: number): boolean {
   const { blackhole, blackhole_local } = tcp.params;
   if (blackhole < level) return false;
-  return blackhole_local || !af.isLocal(tcp.vnet, af.sockaddr($inc, true));
+  return blackhole_local || !peerIsLocal(tcp.vnet, af, $inc);
 }
 
 /** Answers with RST if the rate allows, and frees the segment. */
@@ -205,7 +206,7 @@ function listenInput(tcp: TcpVnet, af: InpAf, seg: TcpSegment, lso: Socket): voi
     reset(tcp, af, seg, R_TCP_BADSYN, BANDLIM_RST_OPENPORT);
     return;
   }
-  const self = $inc.inc_fport === $inc.inc_lport && af.selfTalk($inc);
+  const self = $inc.inc_fport === $inc.inc_lport && $inc.selfTalk();
   if (
     self ||
     !af.unicast(tcp.vnet, seg.m!, $inc) ||

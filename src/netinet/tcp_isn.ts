@@ -6,7 +6,7 @@
 
 import { tcpSeq, type TcpSeq } from '../sys/types.ts';
 import { nowNs } from '../kern/kern_timeout.ts';
-import type { InConninfo } from './in_pcb.ts';
+import { type InConninfo, inpaf } from './in_pcb.ts';
 import type { TcpVnet } from './tcp_var.ts';
 
 // State: four 64-bit words as (low, high) pairs.
@@ -93,30 +93,44 @@ function word(data: Uint8Array, from: number, to: number): number {
 const input = new Uint8Array(44);
 const view = new DataView(input.buffer);
 
-/** Lays out addresses and ports of a connection, local side first; returns how many bytes. */
-function layConn(inc: InConninfo): number {
+/**
+ * Lays out addresses of `words` words and ports of a connection, local side first; returns how many
+ * bytes.
+ */
+function layConn(inc: InConninfo, words: number): number {
   view.setUint16(0, inc.inc_lport);
   view.setUint16(2, inc.inc_fport);
-  if (inc.inc6_laddr === null || inc.inc6_faddr === null) {
-    view.setInt32(4, inc.inc_laddr | 0);
-    view.setInt32(8, inc.inc_faddr | 0);
+  view.setInt32(4, inc.inc_l0);
+  if (words === 1) {
+    view.setInt32(8, inc.inc_f0);
     return 12;
   }
-  input.set(inc.inc6_laddr, 4);
-  input.set(inc.inc6_faddr, 20);
+  view.setInt32(8, inc.inc_l1);
+  view.setInt32(12, inc.inc_l2);
+  view.setInt32(16, inc.inc_l3);
+  view.setInt32(20, inc.inc_f0);
+  view.setInt32(24, inc.inc_f1);
+  view.setInt32(28, inc.inc_f2);
+  view.setInt32(32, inc.inc_f3);
   return 36;
 }
 
 /** Hashes addresses and, if `ports`, ports of a connection. */
-function hashConn(key: Uint32Array, inc: InConninfo, ports = true): number {
-  const len = layConn(inc);
+function hashConn(tcp: TcpVnet, key: Uint32Array, inc: InConninfo, ports = true): number {
+  const len = layConn(inc, inpaf(tcp.vnet, inc.inc_family).addrWords);
   if (!ports) view.setUint32(0, 0);
   return siphash24(key, input, len);
 }
 
 /** Hashes a connection with two more words: what a SYN cookie vouches for. */
-export function hashCookie(key: Uint32Array, inc: InConninfo, a: number, b: number): number {
-  const len = layConn(inc);
+export function hashCookie(
+  tcp: TcpVnet,
+  key: Uint32Array,
+  inc: InConninfo,
+  a: number,
+  b: number,
+): number {
+  const len = layConn(inc, inpaf(tcp.vnet, inc.inc_family).addrWords);
   view.setInt32(len, a | 0);
   view.setInt32(len + 4, b | 0);
   return siphash24(key, input, len + 8);
@@ -133,7 +147,7 @@ export function tcp_new_isn(tcp: TcpVnet, inc: InConninfo): TcpSeq {
     tcp.isnLastReseed = nowNs();
     for (let i = 0; i < 4; i++) tcp.isn_secret[i] = tcp.vnet.prng.next32();
   }
-  return tcpSeq(Math.floor(nowNs() / 4000) + hashConn(tcp.isn_secret, inc));
+  return tcpSeq(Math.floor(nowNs() / 4000) + hashConn(tcp, tcp.isn_secret, inc));
 }
 
 /**
@@ -142,5 +156,5 @@ export function tcp_new_isn(tcp: TcpVnet, inc: InConninfo): TcpSeq {
  * @see sys/netinet/tcp_subr.c
  */
 export function tcp_new_ts_offset(tcp: TcpVnet, inc: InConninfo): number {
-  return hashConn(tcp.ts_offset_secret, inc, tcp.params.ts_offset_per_conn) | 0;
+  return hashConn(tcp, tcp.ts_offset_secret, inc, tcp.params.ts_offset_per_conn) | 0;
 }

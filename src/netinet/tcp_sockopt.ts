@@ -5,7 +5,7 @@
  */
 
 import { ECONNRESET, EINVAL, ENOENT, ENOPROTOOPT, EPERM, type Errno } from '../sys/errno.ts';
-import { AF_INET, IPPROTO_TCP } from '../kern/protosw.ts';
+import { IPPROTO_TCP } from '../kern/protosw.ts';
 import {
   $optval,
   sooptcopyin,
@@ -18,7 +18,6 @@ import {
 } from '../kern/sockopt.ts';
 import type { Socket } from '../kern/uipc_socket.ts';
 import { INP_DROPPED, type Inpcb } from './in_pcb.ts';
-import { ip_ctloutput } from './ip_ctloutput.ts';
 import { tcp_set_cc_mod } from './cc.ts';
 import {
   TCPS_CLOSING,
@@ -359,15 +358,14 @@ function getsockopt(tp: Tcpcb, sopt: Sockopt): Errno {
 }
 
 /**
- * Reads or sets an option of a TCP socket; those at IPPROTO_IP are IPv4's. ECONNRESET: the
+ * Reads or sets an option of a TCP socket; options at another level are the family's. ECONNRESET: the
  * connection is gone; ENOPROTOOPT, EINVAL; ESRCH: no such congestion control; ENOENT: no such stack.
  * @see tcp(4), sys/netinet/tcp_usrreq.c
  */
 export function tcp_ctloutput(so: Socket, sopt: Sockopt): Errno {
   const inp = so.so_pcb as Inpcb | null;
   if (inp === null) return ECONNRESET;
-  if (sopt.sopt_level !== IPPROTO_TCP)
-    return inp.inp_af.family === AF_INET ? ip_ctloutput(so, sopt) : EINVAL;
+  if (sopt.sopt_level !== IPPROTO_TCP) return inp.inp_af.ctloutput(so, sopt);
   if ((inp.inp_flags & INP_DROPPED) !== 0) return ECONNRESET;
   const tp = intotcpcb(inp);
   return sopt.sopt_dir === SOPT_GET ? getsockopt(tp, sopt) : setsockopt(tp, sopt);

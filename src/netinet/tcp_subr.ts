@@ -36,8 +36,8 @@ import {
   type Inpcb,
   inpaf,
   nextPktId,
+  peerIsLocal,
 } from './in_pcb.ts';
-import { V_ip } from './ip_var.ts';
 import { TCP_MAXWIN, Tcphdr, TH_ACK, TH_FIN, TH_RST, TH_SUM_OFF, TH_SYN } from './tcp.ts';
 import {
   tcp_state_change,
@@ -54,6 +54,7 @@ import { tcp_clean_sackreport, tcp_free_sackholes } from './tcp_sack.ts';
 import { seqAdd } from './tcp_seq.ts';
 import { setRxtcur, tcp_cancel_timers, tcp_timer_activate } from './tcp_timer.ts';
 import {
+  mssDefaults,
   TCP_RTT_SHIFT,
   TCP_RTTVAR_SHIFT,
   Tcpcb,
@@ -80,7 +81,7 @@ export function tcp_newtcpcb(inp: Inpcb): Tcpcb {
   const p = tcp.params;
   const tp = new Tcpcb(inp, tcp, tcp.functions!);
   tcp.states[TCPS_CLOSED]!++;
-  tp.t_maxseg = p.mssdflt;
+  tp.t_maxseg = mssDefaults(tcp, inp.inp_af).mssdflt;
   if (wantsScale(p)) tp.t_flags |= TF_REQ_SCALE;
   if (wantsTs(p)) tp.t_flags |= TF_REQ_TSTMP;
   if (p.sack_enable) tp.t_flags |= TF_SACK_PERMIT;
@@ -199,10 +200,7 @@ export function tcp_drop(tp: Tcpcb, error: Errno): void {
 export function tcp_twstart(tp: Tcpcb): void {
   const inp = tp.t_inpcb;
   const { inp_af } = inp;
-  if (
-    tp.t_tcp.params.nolocaltimewait &&
-    inp_af.isLocal(inp.inp_vnet, inp_af.sockaddr(inp.inp_inc, true))
-  ) {
+  if (tp.t_tcp.params.nolocaltimewait && peerIsLocal(inp.inp_vnet, inp_af, inp.inp_inc)) {
     // No old duplicates come from a peer that is ourselves.
     tcp_close(tp);
     return;
@@ -271,7 +269,7 @@ export function tcp_respond(
     inc,
     len,
     IPPROTO_TCP,
-    tp?.t_inpcb.inp_ip_ttl ?? V_ip(tcp.vnet).params.ttl,
+    tp?.t_inpcb.inp_ip_ttl ?? af.defaultTtl(tcp.vnet),
     0,
     tcp.params.path_mtu_discovery,
   );
@@ -313,7 +311,7 @@ export function tcp_dropwithreset(
 /** The largest segment for a way: its MTU less the headers, of mssdflt without a route. */
 export function tcpMaxMss(tcp: TcpVnet, af: InpAf, inc: InConninfo): number {
   const mtu = af.pathMtu(tcp.vnet, inc);
-  return mtu === 0 ? tcp.params.mssdflt : mtu - af.hdrlen - Tcphdr.SIZE;
+  return mtu === 0 ? mssDefaults(tcp, af).mssdflt : mtu - af.hdrlen - Tcphdr.SIZE;
 }
 
 /** The MSS we announce. @see sys/netinet/tcp_input.c */
@@ -351,7 +349,7 @@ export function tcpTsoUpdate(tp: Tcpcb): void {
 export function tcp_mss_update(tp: Tcpcb, offer: number, mtu: number): void {
   const { params } = tp.t_tcp;
   const af = tp.t_inpcb.inp_af;
-  if (offer === 0) offer = params.mssdflt;
+  if (offer === 0) offer = mssDefaults(tp.t_tcp, af).mssdflt;
   // A peer that offers next to nothing would have us send a header per byte.
   if (offer > 0) offer = Math.max(offer, params.minmss);
   const { inp_inc } = tp.t_inpcb;

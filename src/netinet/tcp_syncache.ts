@@ -160,8 +160,8 @@ function lookup(v: SyncacheVnet, af: InpAf, inc: InConninfo): Syncache | null {
       i.inc_fport === inc.inc_fport &&
       i.inc_lport === inc.inc_lport &&
       i.inc_family === inc.inc_family &&
-      af.faddrEqual(i, inc) &&
-      af.laddrEqual(i, inc)
+      i.faddrEquals(inc) &&
+      i.laddrEquals(inc)
     )
       return sc;
   }

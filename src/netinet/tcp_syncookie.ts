@@ -13,9 +13,9 @@
 import { tcpSeq, type TcpSeq } from '../sys/types.ts';
 import { nowNs } from '../kern/kern_timeout.ts';
 import { VNET_DEFINE } from '../kern/vnet.ts';
-import type { InConninfo } from './in_pcb.ts';
+import { type InConninfo, inpaf } from './in_pcb.ts';
 import { hashCookie } from './tcp_isn.ts';
-import { type TcpVnet, V_tcp } from './tcp_var.ts';
+import { mssDefaults, type TcpVnet, V_tcp } from './tcp_var.ts';
 
 /** How long a secret makes cookies; its cookies are good for as long again. */
 export const SYNCOOKIE_LIFETIME = 15; // s
@@ -85,9 +85,10 @@ export function syncookie_generate(
   const secrets = V_secrets(tcp.vnet);
   const key = secrets.current();
   const scale = wscale < 0 ? 0 : Math.max(indexDown(tcp_sc_wstab, wscale), 1);
-  const size = indexDown(tcp_sc_msstab, mss === 0 ? tcp.params.mssdflt : mss);
+  const af = inpaf(tcp.vnet, inc.inc_family);
+  const size = indexDown(tcp_sc_msstab, mss === 0 ? mssDefaults(tcp, af).mssdflt : mss);
   const note = (scale << 5) | (size << 2) | (sack ? 2 : 0) | key;
-  const mac = hashCookie(secrets.keys[key]!, inc, irs, note);
+  const mac = hashCookie(tcp, secrets.keys[key]!, inc, irs, note);
   return tcpSeq((mac & 0xffffff00) | (note ^ (mac >>> 24)));
 }
 
@@ -101,7 +102,7 @@ export function syncookie_lookup(tcp: TcpVnet, inc: InConninfo, irs: TcpSeq, iss
   const note = (iss & 0xff) ^ (iss >>> 24);
   const key = note & 1;
   if (!secrets.good(key)) return false;
-  const mac = hashCookie(secrets.keys[key]!, inc, irs, note);
+  const mac = hashCookie(tcp, secrets.keys[key]!, inc, irs, note);
   if (((mac ^ iss) & 0xffffff00) !== 0) return false;
   const scale = note >>> 5;
   cookieSays.wscale = scale === 0 ? -1 : tcp_sc_wstab[scale]!;

@@ -14,7 +14,6 @@ import {
 } from '../sys/reason.ts';
 import { nowNs } from '../kern/kern_timeout.ts';
 import { SBS_CANTRCVMORE } from '../kern/uipc_sockbuf.ts';
-import { AF_INET } from '../kern/protosw.ts';
 import { SO_KEEPALIVE } from '../kern/uipc_socket.ts';
 import { INP_DROPPED } from './in_pcb.ts';
 import { TH_ACK } from './tcp.ts';
@@ -40,6 +39,7 @@ import {
   tcpTimerRearm,
 } from './tcp_timer.ts';
 import {
+  mssDefaults,
   TCP_RTT_SHIFT,
   TCP_RTTVAR_SHIFT,
   type Tcpcb,
@@ -138,8 +138,9 @@ function rexmt(tp: Tcpcb): void {
 function blackHole(tp: Tcpcb): void {
   const { stat, params } = tp.t_tcp;
   const mode = params.pmtud_blackhole_detection;
-  const v4 = tp.t_inpcb.inp_af.family === AF_INET;
-  if (mode === 0 || mode === (v4 ? 3 : 2) || !params.path_mtu_discovery) return;
+  const { inp_af: af } = tp.t_inpcb;
+  const { mssdflt, pmtud_blackhole_mss } = mssDefaults(tp.t_tcp, af);
+  if (mode === 0 || mode === af.pmtudBlackholeOff || !params.path_mtu_discovery) return;
   if (!TCPS_HAVEESTABLISHED(tp.t_state)) return;
   const shift = tp.t_rxtshift;
   if ((tp.t_flags2 & TF2_PLPMTU_MAXSEGSNT) !== 0 && shift >= 2 && shift < 6 && shift % 2 === 0) {
@@ -147,11 +148,11 @@ function blackHole(tp: Tcpcb): void {
       tp.t_flags2 |= TF2_PLPMTU_BLACKHOLE;
       tp.t_pmtud_saved_maxseg = tp.t_maxseg;
     }
-    if (tp.t_maxseg > params.pmtud_blackhole_mss) {
-      tp.t_maxseg = params.pmtud_blackhole_mss;
+    if (tp.t_maxseg > pmtud_blackhole_mss) {
+      tp.t_maxseg = pmtud_blackhole_mss;
       stat.tcps_pmtud_blackhole_activated++;
-    } else if (tp.t_maxseg > params.mssdflt) {
-      tp.t_maxseg = params.mssdflt;
+    } else if (tp.t_maxseg > mssdflt) {
+      tp.t_maxseg = mssdflt;
       stat.tcps_pmtud_blackhole_activated_min_mss++;
     }
   } else if ((tp.t_flags2 & TF2_PLPMTU_BLACKHOLE) !== 0 && shift >= 6) {

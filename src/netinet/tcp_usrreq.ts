@@ -27,9 +27,9 @@ import {
   PRUS_NOTREADY,
   PRUS_OOB,
   PR_WANTRCVD,
-  type Sockaddr,
   SOCK_STREAM,
 } from '../kern/protosw.ts';
+import { Sockaddr } from '../kern/sockaddr.ts';
 import {
   SB_AUTOSIZE,
   sbappendstream,
@@ -73,7 +73,6 @@ import {
   TCPS_SYN_SENT,
   TCPS_TIME_WAIT,
 } from './tcp_fsm.ts';
-import { V_ip } from './ip_var.ts';
 import { tcp_new_isn, tcp_new_ts_offset } from './tcp_isn.ts';
 import {
   intotcpcb,
@@ -115,7 +114,7 @@ function attach(so: Socket): Errno {
   so.so_snd.sb_flags |= SB_AUTOSIZE;
   so.so_rcv.sb_flags |= SB_AUTOSIZE;
   const inp = in_pcballoc(so, tcp.tcbinfo, inpaf(vnet, so.so_proto.pr_domain));
-  inp.inp_ip_ttl = V_ip(vnet).params.ttl;
+  inp.inp_ip_ttl = inp.inp_af.defaultTtl(vnet);
   tcp_newtcpcb(inp);
   so.so_pcb = inp;
   return 0;
@@ -317,7 +316,7 @@ export function tcpProtosw(family: number): Protosw {
   const name = (so: Socket, foreign: boolean): Sockaddr | null => {
     const inp = so.so_pcb as Inpcb | null;
     if (inp === null || (foreign && inp.inp_inc.inc_fport === 0)) return null;
-    return inp.inp_af.sockaddr(inp.inp_inc, foreign);
+    return inp.inp_af.sockaddr(inp.inp_inc, foreign, new Sockaddr());
   };
   return {
     pr_type: SOCK_STREAM,

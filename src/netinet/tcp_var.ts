@@ -12,7 +12,7 @@ import { Callout, nowNs } from '../kern/kern_timeout.ts';
 import type { Mbuf } from '../kern/mbuf.ts';
 import { type Vnet, VNET_DEFINE } from '../kern/vnet.ts';
 import type { Hystart } from './cc_hystart.ts';
-import { type Inpcb, Inpcbinfo } from './in_pcb.ts';
+import { type InpAf, type Inpcb, Inpcbinfo, type TcpMss } from './in_pcb.ts';
 import {
   TCP_MAXOLEN,
   TCP_MAXWIN,
@@ -424,6 +424,11 @@ export class TcpVnet {
 }
 
 export const V_tcp = VNET_DEFINE((vnet) => new TcpVnet(vnet));
+
+/** The segment sizes that a family's connections begin with. */
+export function mssDefaults(tcp: TcpVnet, af: InpAf): TcpMss {
+  return af.tcpMss(tcp.vnet) ?? tcp.params;
+}
 
 /** TCP statistics of a stack, for `netstat -s`. */
 export function tcpstat(vnet: Vnet): Tcpstat {

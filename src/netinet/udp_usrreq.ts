@@ -1,9 +1,9 @@
 /**
  * UDP, after sys/netinet/udp_usrreq.c (RFC 768, RFC 1122 4.1): datagrams in and out, the switch of
- * SOCK_DGRAM sockets, ICMP errors. IPv4 here, addresses by the PCB's family table. Left out: UDP-Lite,
- * tunnels, multicast membership, control data (IP_RECVDSTADDR, IP_SENDSRCADDR), options of its own
- * level. Unlike FreeBSD's, 0.0.0.0 is no name for this host, and 255.255.255.255 goes where
- * the routes send it.
+ * SOCK_DGRAM sockets, ICMP errors. Everything about addresses and IP goes through the family's table
+ * (InpAf). Left out: UDP-Lite, tunnels, multicast membership, control data (IP_RECVDSTADDR,
+ * IP_SENDSRCADDR), options of its own level. Unlike FreeBSD: 0.0.0.0 is not a name for this host, and
+ * 255.255.255.255 goes where the routes send it.
  */
 
 import {
@@ -17,7 +17,6 @@ import {
   type Errno,
   ENOPROTOOPT,
 } from '../sys/errno.ts';
-import { KASSERT } from '../sys/kassert.ts';
 import {
   count,
   type Reason,
@@ -28,7 +27,7 @@ import {
   R_UDP_SHORT,
   R_UDP_SUM,
 } from '../sys/reason.ts';
-import { type InAddr, type Kva, kva } from '../sys/types.ts';
+import { type Kva, kva } from '../sys/types.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
 import {
   CSUM_DATA_VALID,
@@ -40,7 +39,8 @@ import {
   M_NOWAIT,
   mtod,
 } from '../kern/mbuf.ts';
-import { AF_INET, IPPROTO_UDP, type Protosw, type Sockaddr, SOCK_DGRAM } from '../kern/protosw.ts';
+import { IPPROTO_UDP, type Protosw, SOCK_DGRAM } from '../kern/protosw.ts';
+import { Sockaddr } from '../kern/sockaddr.ts';
 import { sbappendaddr } from '../kern/uipc_dgram.ts';
 import {
   SO_BROADCAST,
@@ -55,9 +55,7 @@ import {
 } from '../kern/uipc_socket.ts';
 import { m_adj, m_copym, M_PREPEND, m_pullup } from '../kern/uipc_mbuf.ts';
 import type { Vnet } from '../kern/vnet.ts';
-import type { Ifnet } from '../net/if_var.ts';
 import { in_cksum_skip } from './in_cksum.ts';
-import { IN_MULTICAST } from './in.ts';
 import {
   InConninfo,
   INP_DONTFRAG,
@@ -71,20 +69,18 @@ import {
   inpaf,
   nextPktId,
   sotoinpcb,
+  peerIsLocal,
 } from './in_pcb.ts';
-import { in_broadcast } from './in_var.ts';
-import { inetAf } from './inp_inet.ts';
-import { IP_MAXPACKET } from './ip.ts';
-import { ICMP_UNREACH, ICMP_UNREACH_PORT, icmp_error } from './ip_icmp.ts';
-import { inetctlerrmap, in_localip, type IpProto, ipproto_register } from './ip_var.ts';
+import { inetctlerrmap } from './ip_var.ts';
 import { inDgramAttach, inDgramDetach, inDgramSwitch } from './in_dgram.ts';
-import { ip_ctloutput } from './ip_ctloutput.ts';
 import { UH_SUM_OFF, Udphdr } from './udp.ts';
 import { type UdpVnet, V_udp } from './udp_var.ts';
 
 const $uh = new Udphdr();
 /** Addresses and ports of the datagram under way. */
 const $inc = new InConninfo();
+/** Its sender, for the receiver. */
+const $from = new Sockaddr();
 
 /** Counts why a datagram goes no further and frees it. */
 function drop(m: Mbuf, why: Reason): void {
@@ -142,7 +138,7 @@ function parse(udp: UdpVnet, af: InpAf, m0: Mbuf, hlen: number): Mbuf | null {
     m.m_pkthdr.csum_flags &= ~CSUM_DATA_VALID;
     m_adj(m, ulen - ipLen);
   }
-  if ($uh.uh_sum === 0) {
+  if ($uh.uh_sum === 0 && !af.udpSumRequired) {
     stat.udps_nosum++;
   } else if (!sumOk(af, m, hlen, ulen)) {
     stat.udps_badsum++;
@@ -155,22 +151,25 @@ function parse(udp: UdpVnet, af: InpAf, m0: Mbuf, hlen: number): Mbuf | null {
 /** Gives the datagram behind `hlen` bytes of headers to the socket of `inp`, or drops it. Takes `m`. */
 function udp_append(udp: UdpVnet, inp: Inpcb, m: Mbuf, hlen: number): void {
   const so = inp.inp_socket!;
+  const { inp_af: af } = inp;
+  const control = af.savecontrol(inp, m);
   m_adj(m, hlen + Udphdr.SIZE);
-  // As a signed integer, which a call does not box; it is stored by its bits.
-  if (sbappendaddr(so.so_rcv, ($inc.inc_faddr | 0) as InAddr, $inc.inc_fport, m)) {
+  if (sbappendaddr(so.so_rcv, af.sockaddr($inc, true, $from), m, control)) {
     sorwakeup(so);
     return;
   }
+  m_freem(control);
   udp.stat.udps_fullsock++;
   drop(m, R_UDP_FULL);
 }
 
-/** Whether a datagram of `$inc` that was sent to many is for `inp`. */
+/** Whether `inp` gets a datagram of `$inc` that was sent to many. */
 function wants(inp: Inpcb): boolean {
-  const { inp_inc: inc, inp_af: af } = inp;
-  if (inp.inp_socket === null || inc.inc_lport !== $inc.inc_lport) return false;
-  if (!af.laddrAny(inc) && !af.laddrEqual(inc, $inc)) return false;
-  return af.faddrAny(inc) || (af.faddrEqual(inc, $inc) && inc.inc_fport === $inc.inc_fport);
+  const { inp_inc: inc } = inp;
+  if (inp.inp_socket === null || inc.inc_family !== $inc.inc_family) return false;
+  if (inc.inc_lport !== $inc.inc_lport) return false;
+  if (!inc.laddrAny() && !inc.laddrEquals($inc)) return false;
+  return inc.faddrAny() || (inc.faddrEquals($inc) && inc.inc_fport === $inc.inc_fport);
 }
 
 /** A datagram for everyone: each socket that shares the port gets one. Takes `m`. */
@@ -198,62 +197,48 @@ function udp_multi_input(udp: UdpVnet, m: Mbuf, hlen: number, multicast: boolean
   drop(m, R_UDP_NOPCB);
 }
 
-/** Nobody listens: says so to the sender unless it must not know. Takes `m`. */
-function unreachable(udp: UdpVnet, m: Mbuf, vnet: Vnet): void {
+/** No socket has the port: sends port unreachable unless blackhole(4) forbids it. Takes `m`. */
+function unreachable(udp: UdpVnet, af: InpAf, m: Mbuf, vnet: Vnet): void {
   const { params, stat } = udp;
   stat.udps_noport++;
   if ((m.m_flags & (M_BCAST | M_MCAST)) !== 0) {
     stat.udps_noportbcast++;
     return drop(m, R_UDP_NOPCB);
   }
-  if (
-    params.blackhole &&
-    (params.blackhole_local || !in_localip(vnet, ($inc.inc_faddr | 0) as InAddr))
-  )
+  if (params.blackhole && (params.blackhole_local || !peerIsLocal(vnet, af, $inc)))
     return drop(m, R_UDP_NOPCB);
   count(R_UDP_NOPCB);
-  icmp_error(m, ICMP_UNREACH, ICMP_UNREACH_PORT, 0, vnet);
+  af.portUnreachable(m, vnet);
 }
 
 /**
- * A datagram came in over IPv4. `m` starts at its IP header of `hlen` bytes, contiguous. Takes `m`.
+ * A datagram of `family` came in. `m` starts at its IP header of `hlen` bytes, contiguous. Takes `m`.
  * @see sys/netinet/udp_usrreq.c
  */
-export function udp_input(m0: Mbuf, hlen: number, vnet: Vnet): void {
+export function udp_input(m0: Mbuf, hlen: number, vnet: Vnet, family: number): void {
   const udp = V_udp(vnet);
-  const af = inpaf(vnet, AF_INET);
+  const af = inpaf(vnet, family);
   udp.stat.udps_ipackets++;
   const m = parse(udp, af, m0, hlen);
   if (m === null) return;
-  const dst = ($inc.inc_laddr | 0) as InAddr;
-  const multicast = IN_MULTICAST(dst);
-  const ifp = m.m_pkthdr.rcvif as Ifnet | null;
-  if (multicast || (ifp !== null && in_broadcast(dst, ifp)))
-    return udp_multi_input(udp, m, hlen, multicast);
+  const cast = af.castOf(m, $inc);
+  if (cast !== 0) return udp_multi_input(udp, m, hlen, cast === M_MCAST);
   const inp = $inc.inc_lport === 0 ? null : in_pcblookup(udp.udbinfo, af, $inc, true);
-  if (inp === null || inp.inp_socket === null) return unreachable(udp, m, vnet);
+  if (inp === null || inp.inp_socket === null) return unreachable(udp, af, m, vnet);
   udp_append(udp, inp, m, hlen);
 }
 
-/** An ICMP error about a datagram of ours: its socket hears of it if it is connected. */
-function udp_ctlinput(
-  cmd: number,
-  src: InAddr,
-  dst: InAddr,
-  l4: Kva,
-  _l4len: number,
-  _mtu: number,
-  vnet: Vnet,
-): void {
+/**
+ * An ICMP error about a datagram of ours from `inc`'s local to its foreign address; `l4` is its UDP
+ * header. A connected socket gets the error. @see sys/netinet/udp_usrreq.c
+ */
+export function udp_ctlinput(cmd: number, af: InpAf, inc: InConninfo, l4: Kva, vnet: Vnet): void {
   const error = inetctlerrmap(cmd);
   if (error === 0) return;
   $uh.at(l4);
-  $inc.inc_family = AF_INET;
-  $inc.inc_laddr = src;
-  $inc.inc_faddr = dst;
-  $inc.inc_lport = $uh.uh_sport;
-  $inc.inc_fport = $uh.uh_dport;
-  const inp = in_pcblookupConn(V_udp(vnet).udbinfo, inetAf, $inc);
+  inc.inc_lport = $uh.uh_sport;
+  inc.inc_fport = $uh.uh_dport;
+  const inp = in_pcblookupConn(V_udp(vnet).udbinfo, af, inc);
   const so = inp?.inp_socket;
   if (so === undefined || so === null) return;
   so.so_error = error;
@@ -261,13 +246,10 @@ function udp_ctlinput(
   sowwakeup(so);
 }
 
-/** UDP as IP sees it. */
-const udpInet: IpProto = { input: udp_input, ctlinput: udp_ctlinput };
-
 /** Aims `$inc` at where a datagram of `inp` goes: at `nam`, or its peer if that is null. */
 function destination(inp: Inpcb, nam: Sockaddr | null): Errno {
   const { inp_inc: inc, inp_af: af } = inp;
-  const connected = !af.faddrAny(inc);
+  const connected = !inc.faddrAny();
   if (nam === null) {
     if (!connected) return EDESTADDRREQ;
     $inc.copyFrom(inc);
@@ -275,11 +257,11 @@ function destination(inp: Inpcb, nam: Sockaddr | null): Errno {
   }
   if (connected) return EISCONN;
   if (nam.family !== af.family) return EAFNOSUPPORT;
-  if (nam.port === 0 || af.isAny(nam)) return EADDRNOTAVAIL;
+  if (nam.port === 0 || nam.isAny()) return EADDRNOTAVAIL;
   $to.copyFrom(inc);
-  af.setFaddr($to, nam);
+  $to.faddrFrom(nam);
   $to.inc_fport = nam.port;
-  if (af.laddrAny($to)) {
+  if ($to.laddrAny()) {
     const error = af.selectLaddr(inp.inp_vnet, $to);
     if (error !== 0) return error;
   }
@@ -304,7 +286,7 @@ function udp_output(inp: Inpcb, m: Mbuf, nam: Sockaddr | null, broadcast: boolea
   const { inp_af: af } = inp;
   const udp = V_udp(inp.inp_vnet);
   const ulen = m.m_pkthdr.len + Udphdr.SIZE;
-  const error = ulen + af.hdrlen > IP_MAXPACKET ? EMSGSIZE : destination(inp, nam);
+  const error = ulen + af.hdrlen > af.maxpacket ? EMSGSIZE : destination(inp, nam);
   if (error !== 0) {
     m_freem(m);
     return error;
@@ -324,7 +306,7 @@ function udp_output(inp: Inpcb, m: Mbuf, nam: Sockaddr | null, broadcast: boolea
   $uh.uh_ulen = ulen;
   $uh.uh_sum = 0;
   ph.csum_flags = 0;
-  if (udp.params.checksum) {
+  if (udp.params.checksum || af.udpSumRequired) {
     $uh.uh_sum = af.pseudo($inc, ulen + IPPROTO_UDP);
     ph.csum_flags = af.csumUdp;
     ph.csum_data = UH_SUM_OFF;
@@ -346,8 +328,8 @@ function bind(so: Socket, nam: Sockaddr): Errno {
 
 function connect(so: Socket, nam: Sockaddr): Errno {
   const inp = sotoinpcb(so);
-  if (!inp.inp_af.faddrAny(inp.inp_inc)) return EISCONN;
-  if (nam.family === AF_INET && inp.inp_af.isAny(nam)) return EADDRNOTAVAIL;
+  if (!inp.inp_inc.faddrAny()) return EISCONN;
+  if (nam.family === inp.inp_af.family && nam.isAny()) return EADDRNOTAVAIL;
   const error = in_pcbconnect(inp, nam);
   if (error === 0) soisconnected(so);
   return error;
@@ -356,16 +338,17 @@ function connect(so: Socket, nam: Sockaddr): Errno {
 /** Dissolves the association; the local port stays. */
 function disconnect(so: Socket): Errno {
   const inp = sotoinpcb(so);
-  if (inp.inp_af.faddrAny(inp.inp_inc)) return ENOTCONN;
+  if (inp.inp_inc.faddrAny()) return ENOTCONN;
   in_pcbdisconnect(inp);
-  inp.inp_af.setLaddr(inp.inp_inc, null);
+  inp.inp_inc.setLaddr(0);
   so.so_state &= ~SS_ISCONNECTED;
   return 0;
 }
 
-/** The switch of UDP sockets. @see sys/netinet/udp_usrreq.c */
-export const udpProtosw: Protosw = {
+/** The switch of UDP sockets of a family. @see sys/netinet/udp_usrreq.c */
+export const udpProtosw = (family: number): Protosw => ({
   ...inDgramSwitch,
+  pr_domain: family,
   pr_type: SOCK_DGRAM,
   pr_protocol: IPPROTO_UDP,
   pr_attach: attach,
@@ -380,8 +363,8 @@ export const udpProtosw: Protosw = {
     soisdisconnected(so);
   },
   pr_ctloutput: (so, sopt) =>
-    sopt.sopt_level === IPPROTO_UDP ? ENOPROTOOPT : ip_ctloutput(so, sopt),
-};
+    sopt.sopt_level === IPPROTO_UDP ? ENOPROTOOPT : sotoinpcb(so).inp_af.ctloutput(so, sopt),
+});
 
 function sysctls(vnet: Vnet, { params, udbinfo }: UdpVnet): void {
   const t = vnet.sysctl;
@@ -400,12 +383,13 @@ function sysctls(vnet: Vnet, { params, udbinfo }: UdpVnet): void {
 }
 
 /**
- * Gives a stack UDP over IPv4. Once per Vnet, behind tcp_init; the inet domain calls it.
+ * Gives a stack UDP sockets of a family; the first call also adds UDP's sysctls. The family's domain
+ * calls it when it attaches and has IP call udp_input.
  * @see sys/netinet/udp_usrreq.c
  */
-export function udp_init(vnet: Vnet): void {
-  sysctls(vnet, V_udp(vnet));
-  const error = ipproto_register(vnet, IPPROTO_UDP, udpInet);
-  KASSERT(error === 0, 'udp_init: protocol number taken');
-  vnet.protosw.push(udpProtosw);
+export function udpAttach(vnet: Vnet, family: number): void {
+  const udp = V_udp(vnet);
+  if (!udp.attached) sysctls(vnet, udp);
+  udp.attached = true;
+  vnet.protosw.push(udpProtosw(family));
 }

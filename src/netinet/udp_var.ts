@@ -36,6 +36,8 @@ export class UdpVnet {
   readonly stat = new Udpstat();
   readonly params = new UdpParams();
   readonly udbinfo: Inpcbinfo;
+  /** Whether a family has attached UDP, and its sysctls are there. */
+  attached = false;
 
   constructor(vnet: Vnet) {
     this.udbinfo = new Inpcbinfo(vnet);

@@ -36,6 +36,8 @@ import {
 } from '../kern/uipc_socket.ts';
 import { soReceivedFrom } from '../kern/uipc_dgram.ts';
 import { type Vnet, vnet_alloc } from '../kern/vnet.ts';
+import { netAttach, netDetach } from '../net/net_attach.ts';
+import { inAddrOf } from '../netinet/in.ts';
 import { inet_domain_attach, inet_domain_detach } from '../netinet/in_proto.ts';
 import { V_ip } from '../netinet/ip_var.ts';
 import { tcp_shutdownVnet } from '../netinet/tcp_pcblist.ts';
@@ -130,8 +132,8 @@ export class PdHost {
     this.clock = options.clock;
     this.vnet = vnet_alloc(options.prng);
     this.#bsd = new Bsd(this.vnet);
-    const error = inPass(inet_domain_attach, this.vnet);
-    KASSERT(error === 0, 'PdHost: inet_domain_attach');
+    const error = inPass(netAttach, this.vnet) || inPass(inet_domain_attach, this.vnet);
+    KASSERT(error === 0, 'PdHost: attach');
     this.wire = inPass((mtu) => new PacketdrillWire(this.vnet, mtu), options.mtu ?? 1500);
     this.wire.addAddress(options.addr);
     for (const { name, set, setText, get } of machineSysctl.tree.list())
@@ -147,6 +149,7 @@ export class PdHost {
     tcp_shutdownVnet(this.vnet, 'discard');
     inPass(() => {
       this.wire.detach();
+      netDetach(this.vnet);
       inet_domain_detach(this.vnet);
     });
     for (const [name, value] of this.#sysctls) {
@@ -194,7 +197,7 @@ export class PdHost {
   }
 
   #ownAddress(addr: InAddr): void {
-    if (addr !== 0 && !V_ip(this.vnet).addrs.has(addr | 0)) this.wire.addAddress(addr);
+    if (addr !== 0 && !V_ip(this.vnet).addrs.has(addr)) this.wire.addAddress(addr);
   }
 
   // Calls that wait.
@@ -267,7 +270,7 @@ export class PdHost {
   bind(fd: number, sa: Uint8Array): number {
     const nam = fromLinuxSockaddr(sa);
     if (nam === null) return this.#on(fd, () => EINVAL);
-    this.#ownAddress(nam.addr);
+    this.#ownAddress(inAddrOf(nam));
     return this.#done(this.#bsd.bind(fd, sockaddrIn(nam)));
   }
 
@@ -328,7 +331,7 @@ export class PdHost {
       const more = all && n > 0 && got < buf.length;
       if ((more || n === -EWOULDBLOCK) && !nonblock) return PD_BLOCK;
       if (n < 0) return got > 0 ? got : linuxResult(n);
-      this.addressOut = stream ? this.#peerOf(fd) : toLinuxSockaddr(soReceivedFrom);
+      this.addressOut = stream ? this.#peerOf(fd) : toLinuxSockaddr(soReceivedFrom.name);
       return got;
     });
   }

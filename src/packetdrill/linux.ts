@@ -5,7 +5,8 @@
 
 import { type Errno, errnoName } from '../sys/errno.ts';
 import { inAddr, port } from '../sys/types.ts';
-import { AF_INET, type Sockaddr } from '../kern/protosw.ts';
+import type { Sockaddr } from '../kern/sockaddr.ts';
+import { inSockaddr } from '../netinet/in.ts';
 
 /** Linux's errnos by name. */
 export const LINUX_ERRNO: Readonly<Record<string, number>> = {
@@ -101,22 +102,17 @@ export function linuxFamily(sa: Uint8Array): number {
   return sa.length < 2 ? -1 : sa[0]! | (sa[1]! << 8);
 }
 
-/** Reads a `struct sockaddr_in` as Linux lays it out; null if it is none. */
+/** Reads a `struct sockaddr_in` as Linux lays it out; null for anything else. */
 export function fromLinuxSockaddr(sa: Uint8Array): Sockaddr | null {
   if (sa.length < LINUX_SOCKADDR_IN || linuxFamily(sa) !== LINUX_AF_INET) return null;
-  const addr = ((sa[4]! << 24) | (sa[5]! << 16) | (sa[6]! << 8) | sa[7]!) >>> 0;
-  return {
-    family: AF_INET,
-    addr: inAddr(addr),
-    addr6: null,
-    port: port((sa[2]! << 8) | sa[3]!),
-  };
+  const addr = inAddr((sa[4]! << 24) | (sa[5]! << 16) | (sa[6]! << 8) | sa[7]!);
+  return inSockaddr(addr, port((sa[2]! << 8) | sa[3]!));
 }
 
-/** An address as Linux lays it out; no bytes for none. */
-export function toLinuxSockaddr(sa: Pick<Sockaddr, 'addr' | 'port'> | null): Uint8Array {
+/** An address as Linux lays it out; no bytes for null. */
+export function toLinuxSockaddr(sa: Sockaddr | null): Uint8Array {
   if (sa === null) return new Uint8Array(0);
-  const { addr, port: n } = sa;
+  const { w0: addr, port: n } = sa;
   const quad = [addr >>> 24, (addr >>> 16) & 0xff, (addr >>> 8) & 0xff, addr & 0xff];
   const bytes = new Uint8Array(LINUX_SOCKADDR_IN);
   bytes.set([LINUX_AF_INET, 0, n >>> 8, n & 0xff, ...quad]);

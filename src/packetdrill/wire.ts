@@ -27,7 +27,9 @@ import {
   SIOCSIFMTU,
 } from '../net/if_var.ts';
 import { NETISR_IP, netisr_dispatch } from '../net/netisr.ts';
-import { Nhop, rib_add_route, RTF_UP } from '../net/route.ts';
+import { Nhop, RTF_UP } from '../net/route.ts';
+import { inRouteAdd } from '../netinet/in_fib.ts';
+import { inPrimary } from '../netinet/in_var.ts';
 import { in_aifaddr } from '../netinet/in_ifaddr.ts';
 import { inPass } from '../sys/pass.ts';
 
@@ -66,17 +68,12 @@ export class PacketdrillWire implements IfDriver {
   }
 
   #addAddress(addr: InAddr): Errno {
-    const first = this.ifp.if_addrhead.length === 0;
+    const first = inPrimary(this.ifp) === null;
     const error = in_aifaddr(this.ifp, addr, 32);
     if (error !== 0) return error === EEXIST ? 0 : error;
-    const ia = this.ifp.if_addrhead[0]!;
     if (!first) return 0;
-    return rib_add_route(
-      this.ifp.if_vnet,
-      inAddr(0),
-      0,
-      new Nhop(this.ifp, ia, inAddr(0), RTF_UP, 0),
-    );
+    const nh = new Nhop(this.ifp, inPrimary(this.ifp)!, null, RTF_UP, 0);
+    return inRouteAdd(this.ifp.if_vnet, inAddr(0), 0, nh);
   }
 
   /** A packet arrives; the stack is done with it when this returns. */

@@ -8,11 +8,17 @@ type Brand<T, B extends string> = T & { readonly [brand]: B };
 
 /** Kernel virtual address: an offset into the direct map. An M_NOMAP page does not have one. */
 export type Kva = Brand<number, 'Kva'>;
-/** Physical address: arena base + offset, below 2^53. */
+/**
+ * Physical address: arena base + offset, below 2^53. Devices use the same numbers as bus addresses:
+ * the IOMMU checks them and does not translate.
+ */
 export type PhysAddr = Brand<number, 'PhysAddr'>;
-/** Address as a bus master sees it; differs from PhysAddr behind an IOMMU. */
-export type BusAddr = Brand<number, 'BusAddr'>;
-/** IPv4 address in host byte order, 0 to 2^32-1. */
+/**
+ * IPv4 address in host byte order as a signed 32-bit integer: 128.0.0.0 is -2^31. V8 keeps such an
+ * integer in the pointer, so that passing one allocates nothing. `===` compares two addresses, bit
+ * operators take them apart, `>>> 0` prints one; `<` is meaningless. Only accessors convert: `inAddr`
+ * here, `getInt32` and `setInt32` on bytes in network order.
+ */
 export type InAddr = Brand<number, 'InAddr'>;
 /** TCP or UDP port in host byte order. */
 export type Port = Brand<number, 'Port'>;
@@ -29,8 +35,8 @@ function checked(n: number, max: number, what: string): number {
 
 export const kva = (n: number): Kva => n as Kva;
 export const physAddr = (n: number): PhysAddr => n as PhysAddr;
-export const busAddr = (n: number): BusAddr => n as BusAddr;
-export const inAddr = (n: number): InAddr => (n >>> 0) as InAddr;
+/** Brands an address; takes it signed or unsigned. */
+export const inAddr = (n: number): InAddr => (n | 0) as InAddr;
 /** Brands a port. Throws RangeError outside 0 to 65535. */
 export const port = (n: number): Port => checked(n, 0xffff, 'port') as Port;
 export const tcpSeq = (n: number): TcpSeq => (n | 0) as TcpSeq;

@@ -12,6 +12,7 @@ import { formatNetstatI } from '../../src/ctl/netstat_i.ts';
 import { SeededPrng } from '../../src/host/prng.ts';
 import { vnet_alloc } from '../../src/kern/vnet.ts';
 import { if_alloc } from '../../src/net/if.ts';
+import { InIfaddr } from '../../src/netinet/in_var.ts';
 import { inAddr } from '../../src/sys/types.ts';
 import {
   IFCAP_HWSTATS,
@@ -151,11 +152,8 @@ describe('ctl: an interface gathered', () => {
     ifp.if_capenable = ifp.if_capabilities;
     ifp.if_link_state = LINK_STATE_UP;
     ifp.if_lladdr.set([2, 0, 0x5e, 0, 0x53, 1]);
-    ifp.if_addrhead.push({
-      ia_addr: inAddr(0xc0000202),
-      ia_subnetmask: inAddr(mask),
-      ia_broadaddr: inAddr(0xc0000202 | ~mask),
-    } as Ifnet['if_addrhead'][number]);
+    const addr = inAddr(0xc0000202);
+    ifp.if_addrhead.push(new InIfaddr(ifp, addr, inAddr(mask), inAddr(addr | ~mask)));
     if_inc_counter(ifp, IFCOUNTER_OQDROPS, 3);
     return ifp;
   }

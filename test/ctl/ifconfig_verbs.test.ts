@@ -3,7 +3,7 @@ import { formatInterface, gatherInterface } from '../../src/ctl/ifconfig.ts';
 import { runIfconfig } from '../../src/ctl/ifconfig_verbs.ts';
 import { ControlFailure } from '../../src/ctl/protocol.ts';
 import { ifunit } from '../../src/net/if.ts';
-import { fib4_lookup } from '../../src/net/route.ts';
+import { fib4_lookup } from '../../src/netinet/in_fib.ts';
 import {
   IFCAP_HWCSUM,
   IFCAP_NOMAP,

@@ -1,7 +1,8 @@
 import { expect } from 'chai';
 import { failPoint } from '../../src/sys/fail_point.ts';
-import { inAddr, kva, port } from '../../src/sys/types.ts';
+import { kva } from '../../src/sys/types.ts';
 import { m_append, m_copyback, m_copyup, m_devget } from '../../src/kern/m_copyback.ts';
+import { Sockaddr } from '../../src/kern/sockaddr.ts';
 import { m_uiotombuf } from '../../src/kern/m_uiotombuf.ts';
 import { m_fragment, m_unshare } from '../../src/kern/m_unshare.ts';
 import {
@@ -252,7 +253,7 @@ describe('mbuf routines when the k-th allocation fails', () => {
       (m, fired) => {
         const sb = new Sockbuf();
         sbreserve(sb, 65_536);
-        const ok = sbappendaddr(sb, inAddr(1), port(2), m);
+        const ok = sbappendaddr(sb, new Sockaddr(), m);
         expect(ok).to.equal(!fired());
         if (ok) sbflush(sb);
         else m_freem(m);

@@ -17,6 +17,7 @@ import {
 import { inAddr, port } from '../../src/sys/types.ts';
 import { counted, R_SO_LISTEN_OVERFLOW } from '../../src/sys/reason.ts';
 import { mbufZones } from '../../src/kern/kern_mbuf.ts';
+import { Sockaddr } from '../../src/kern/sockaddr.ts';
 import { machineSysctl } from '../../src/kern/kern_sysctl.ts';
 import {
   AF_INET,
@@ -62,7 +63,10 @@ import { chainBytes, must, pgsMbuf } from './chains.ts';
 import { fileBytes } from './disk.ts';
 import { connectedSocket, dropConnection, Peer, pcbOf, TestProto, testVnet } from './testproto.ts';
 
-const nam = { family: AF_INET, addr: inAddr(0xc0000201), addr6: null, port: port(80) };
+const nam = new Sockaddr();
+nam.family = AF_INET;
+nam.port = port(80);
+nam.set(inAddr(0xc0000201));
 
 function listener(backlog: number, vnet = testVnet()): Socket {
   expect(socreate(vnet, AF_INET, SOCK_STREAM, 0)).to.equal(0);

@@ -17,6 +17,7 @@ import {
   IFF_SIMPLEX,
   IFF_UP,
   if_get_counter,
+  OutputDst,
 } from '../../src/net/if_var.ts';
 import { mbufZones } from '../../src/kern/kern_mbuf.ts';
 import { EAFNOSUPPORT, ENETDOWN, ENOBUFS } from '../../src/sys/errno.ts';
@@ -52,6 +53,12 @@ import {
 } from '../support/frames.ts';
 
 const echo = buildIp4({ src: PEER, dst: US }, 1, buildIcmp({ type: 8, payload: 'x' }));
+
+const to = (text: string, family = AF_INET): OutputDst => {
+  const dst = new OutputDst(family);
+  dst.set(addr(text));
+  return dst;
+};
 
 class Ear implements BpfListener {
   readonly bd_direction: number;
@@ -147,9 +154,8 @@ describe('ethernet', () => {
   });
 
   it('sends only while up and running, and only known address families', () => {
-    const dst = { family: AF_INET, addr: addr(PEER), addr6: null };
     const send = (family = AF_INET): number =>
-      ether_output(rig.ifp, outPacket(echo), { ...dst, family });
+      ether_output(rig.ifp, outPacket(echo), to(PEER, family));
     rig.ifp.if_drv_flags &= ~IFF_DRV_RUNNING;
     expect(send()).to.equal(ENETDOWN);
     rig.ifp.if_drv_flags |= IFF_DRV_RUNNING;
@@ -169,7 +175,7 @@ describe('ethernet', () => {
   });
 
   it('returns 0 for a packet that waits for ARP', () => {
-    const dst = { family: AF_INET, addr: addr('192.0.2.9'), addr6: null };
+    const dst = to('192.0.2.9');
     expect(ether_output(rig.ifp, outPacket(echo), dst)).to.equal(0);
     const [request] = rig.sent.splice(0);
     expect(decodeFrame(request!)).to.include({ dst: BROADCAST_MAC, type: 0x0806 });
@@ -183,7 +189,7 @@ describe('ethernet', () => {
     const broadcast = (bytes = packet): number => {
       const m = outPacket(bytes);
       m.m_flags |= M_BCAST;
-      return ether_output(rig.ifp, m, { family: AF_INET, addr: addr(ALL), addr6: null });
+      return ether_output(rig.ifp, m, to(ALL));
     };
 
     it('are looped back as a copy at the end of the pass with IFF_SIMPLEX', () => {
@@ -211,7 +217,7 @@ describe('ethernet', () => {
       const m = outPacket(packet.with(10, 0).with(11, 0));
       m.m_flags |= M_BCAST;
       m.m_pkthdr.csum_flags = CSUM_IP;
-      inPass(ether_output, rig.ifp, m, { family: AF_INET, addr: addr(ALL), addr6: null });
+      inPass(ether_output, rig.ifp, m, to(ALL));
       expect(rig.chains.at(-1)!.csum_flags, 'csum_flags at the NIC').to.equal(CSUM_IP);
       expect(ipstat(rig.vnet).ips_badsum).to.equal(0);
       rig.sent.length = 0;
@@ -227,9 +233,7 @@ describe('ethernet', () => {
       const { mbuf } = mbufZones();
       const { max } = mbuf;
       mbuf.max = mbuf.current;
-      expect(ether_output(rig.ifp, m, { family: AF_INET, addr: addr(ALL), addr6: null })).to.equal(
-        0,
-      );
+      expect(ether_output(rig.ifp, m, to(ALL))).to.equal(0);
       mbuf.max = max;
       expect(count(IFCOUNTER_IQDROPS)).to.equal(1);
       expect(ipstat(rig.vnet).ips_total).to.equal(total);
@@ -238,8 +242,7 @@ describe('ethernet', () => {
   });
 
   it('puts its header into leading space, or else into a new mbuf', () => {
-    const send = (m: Mbuf): number =>
-      ether_output(rig.ifp, m, { family: AF_INET, addr: addr(PEER), addr6: null });
+    const send = (m: Mbuf): number => ether_output(rig.ifp, m, to(PEER));
     send(outPacket(echo));
     expect(rig.chains.at(-1)!.mbufs).to.equal(1);
     const tight = outPacket(echo);

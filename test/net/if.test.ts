@@ -32,20 +32,16 @@ import {
   SIOCSIFFLAGS,
   SIOCSIFMTU,
 } from '../../src/net/if_var.ts';
+import { Nhop, Route, RTF_GATEWAY, RTF_HOST, RTF_UP } from '../../src/net/route.ts';
+import { inAddrOf, inet_ntoa, maskPrefix, parseInAddr, prefixMask } from '../../src/netinet/in.ts';
 import {
   fib4_lookup,
-  Nhop,
-  rib_add_route,
-  rib_del_route,
-  ribEntries,
-  Route,
-  routeLookup,
-  rtAddGateway,
-  RTF_GATEWAY,
-  RTF_HOST,
-  RTF_UP,
-} from '../../src/net/route.ts';
-import { inet_ntoa, maskPrefix, parseInAddr, prefixMask } from '../../src/netinet/in.ts';
+  inRouteAdd,
+  inRouteAddGateway,
+  inRouteDel,
+  inRouteLookup,
+  inRoutes,
+} from '../../src/netinet/in_fib.ts';
 import { in_aifaddr } from '../../src/netinet/in_ifaddr.ts';
 import { ip_output } from '../../src/netinet/ip_output.ts';
 import { in_localip, in_sourceAddr, ipstat, V_ip } from '../../src/netinet/ip_var.ts';
@@ -189,9 +185,11 @@ describe('net', () => {
     });
 
     it('remove their addresses and routes when they detach', () => {
-      rtAddGateway(rig.vnet, inAddr(0), 0, addr(PEER));
+      inRouteAddGateway(rig.vnet, inAddr(0), 0, addr(PEER));
       ether_ifdetach(rig.ifp);
-      expect(ribEntries(rig.vnet).map((rt) => inet_ntoa(rt.rt_dst))).to.deep.equal(['127.0.0.1']);
+      expect(inRoutes(rig.vnet).map((rt) => inet_ntoa(inAddrOf(rt.rt_dst)))).to.deep.equal([
+        '127.0.0.1',
+      ]);
       expect(in_localip(rig.vnet, addr(US))).to.equal(false);
       expect(ifunit(rig.vnet, 'tn0')).to.equal(null);
       rig.arpAsk(US);
@@ -203,7 +201,9 @@ describe('net', () => {
   describe('routes', () => {
     const via = (dst: string): string | undefined => {
       const nh = fib4_lookup(rig.vnet, addr(dst));
-      return nh === null ? undefined : `${nh.nh_ifp.if_xname} ${inet_ntoa(nh.nh_gateway)}`;
+      return nh === null
+        ? undefined
+        : `${nh.nh_ifp.if_xname} ${inet_ntoa(inAddrOf(nh.nh_gateway))}`;
     };
 
     it('are chosen by longest prefix: host, network, default', () => {
@@ -211,23 +211,25 @@ describe('net', () => {
       expect(via(US)).to.equal('lo0 0.0.0.0');
       expect(via('127.0.0.1')).to.equal('lo0 0.0.0.0');
       expect(via('198.51.100.1')).to.equal(undefined);
-      expect(rtAddGateway(rig.vnet, inAddr(0), 0, addr('198.51.100.1'))).to.equal(ENETUNREACH);
-      expect(rtAddGateway(rig.vnet, inAddr(0), 0, addr(US))).to.equal(ENETUNREACH);
-      expect(rtAddGateway(rig.vnet, inAddr(0), 0, addr(PEER))).to.equal(0);
-      expect(rtAddGateway(rig.vnet, inAddr(0), 0, addr(PEER))).to.equal(EEXIST);
-      expect(rtAddGateway(rig.vnet, addr('198.51.100.0'), 24, addr('192.0.2.7'))).to.equal(0);
-      expect(rtAddGateway(rig.vnet, addr('198.51.100.9'), 32, addr('192.0.2.8'))).to.equal(0);
+      expect(inRouteAddGateway(rig.vnet, inAddr(0), 0, addr('198.51.100.1'))).to.equal(ENETUNREACH);
+      expect(inRouteAddGateway(rig.vnet, inAddr(0), 0, addr(US))).to.equal(ENETUNREACH);
+      expect(inRouteAddGateway(rig.vnet, inAddr(0), 0, addr(PEER))).to.equal(0);
+      expect(inRouteAddGateway(rig.vnet, inAddr(0), 0, addr(PEER))).to.equal(EEXIST);
+      expect(inRouteAddGateway(rig.vnet, addr('198.51.100.0'), 24, addr('192.0.2.7'))).to.equal(0);
+      expect(inRouteAddGateway(rig.vnet, addr('198.51.100.9'), 32, addr('192.0.2.8'))).to.equal(0);
       // A gateway must be on a directly connected network.
-      expect(rtAddGateway(rig.vnet, addr('203.0.113.0'), 24, addr('198.51.100.1'))).to.equal(
+      expect(inRouteAddGateway(rig.vnet, addr('203.0.113.0'), 24, addr('198.51.100.1'))).to.equal(
         ENETUNREACH,
       );
       expect(via('198.51.100.9')).to.equal('tn0 192.0.2.8');
       expect(via('198.51.100.10')).to.equal('tn0 192.0.2.7');
       expect(via('203.0.113.1')).to.equal(`tn0 ${PEER}`);
-      expect(rib_del_route(rig.vnet, addr('198.51.100.0'), 24)).to.equal(0);
-      expect(rib_del_route(rig.vnet, addr('198.51.100.0'), 24)).to.equal(ESRCH);
+      expect(inRouteDel(rig.vnet, addr('198.51.100.0'), 24)).to.equal(0);
+      expect(inRouteDel(rig.vnet, addr('198.51.100.0'), 24)).to.equal(ESRCH);
       expect(via('198.51.100.10')).to.equal(`tn0 ${PEER}`);
-      const host = ribEntries(rig.vnet).find((rt) => inet_ntoa(rt.rt_dst) === '198.51.100.9');
+      const host = inRoutes(rig.vnet).find(
+        (rt) => inet_ntoa(inAddrOf(rt.rt_dst)) === '198.51.100.9',
+      );
       expect(host!.rt_nhop.nh_flags & (RTF_HOST | RTF_GATEWAY | RTF_UP)).to.equal(7);
       expect(inet_ntoa(in_sourceAddr(rig.vnet, addr('203.0.113.1')))).to.equal(US);
     });
@@ -244,9 +246,9 @@ describe('net', () => {
             const have: { net: number; mask: number; len: number; nh: Nhop }[] = [];
             for (const [dst, len] of list) {
               const mask = prefixMask(len);
-              const nh = new Nhop(rig.ifp, ia, inAddr(0), RTF_UP, 0);
+              const nh = new Nhop(rig.ifp, ia, null, RTF_UP, 0);
               const known = have.some((h) => h.len === len && h.net === (dst & mask) >>> 0);
-              expect(rib_add_route(vnet, inAddr(dst), len, nh)).to.equal(known ? EEXIST : 0);
+              expect(inRouteAdd(vnet, inAddr(dst), len, nh)).to.equal(known ? EEXIST : 0);
               if (!known) have.push({ net: (dst & mask) >>> 0, mask, len, nh });
             }
             for (const dst of [...dsts, ...list.map(([d]) => d)]) {
@@ -261,10 +263,10 @@ describe('net', () => {
 
     it('are looked up again for another destination or after a change', () => {
       const ro = new Route();
-      const first = routeLookup(rig.vnet, ro, addr(PEER));
+      const first = inRouteLookup(rig.vnet, ro, addr(PEER));
       expect(first!.nh_ifp).to.equal(rig.ifp);
-      expect(routeLookup(rig.vnet, ro, addr(US))!.nh_ifp.if_xname).to.equal('lo0');
-      expect(routeLookup(rig.vnet, ro, addr(PEER))).to.equal(first);
+      expect(inRouteLookup(rig.vnet, ro, addr(US))!.nh_ifp.if_xname).to.equal('lo0');
+      expect(inRouteLookup(rig.vnet, ro, addr(PEER))).to.equal(first);
       rig.ifp.if_flags &= ~IFF_UP;
       expect(fib4_lookup(rig.vnet, addr(PEER))).to.equal(null);
       rig.ifp.if_flags |= IFF_UP;
@@ -277,7 +279,7 @@ describe('net', () => {
     for (const text of ['', '1.2.3', '1.2.3.4.5', '256.1.1.1', '01.2.3.4', '1.2.3.x', ' 1.2.3.4'])
       expect(parseInAddr(text), text).to.equal(null);
     for (let n = 0; n <= 32; n++) expect(maskPrefix(prefixMask(n))).to.equal(n);
-    expect(prefixMask(24)).to.equal(0xffffff00);
+    expect(prefixMask(24)).to.equal(inAddr(0xffffff00));
     expect(maskPrefix(inAddr(0xff00ff00))).to.equal(-1);
   });
 
@@ -324,7 +326,7 @@ describe('net', () => {
     expect(in_aifaddr(rig.ifp, addr('198.51.100.2'), 24)).to.equal(0);
     const other = vnet_alloc(new SeededPrng(9));
     expect(in_localip(other, addr(US))).to.equal(false);
-    expect(ribEntries(other)).to.deep.equal([]);
+    expect(inRoutes(other)).to.deep.equal([]);
     rig.sent.length = 0;
   });
 });

@@ -2,7 +2,7 @@ import { expect } from 'chai';
 import { m_freem } from '../../src/kern/kern_mbuf.ts';
 import { IFF_NOARP, IFF_STATICARP, IFF_UP, SIOCSIFFLAGS } from '../../src/net/if_var.ts';
 import { ifhwioctl } from '../../src/net/if.ts';
-import { rtAddGateway } from '../../src/net/route.ts';
+import { inRouteAddGateway } from '../../src/netinet/in_fib.ts';
 import { arpDelete, arpEntries, arpSet, arpstat } from '../../src/netinet/if_ether.ts';
 import { in_aifaddr, in_difaddr } from '../../src/netinet/in_ifaddr.ts';
 import { inet_ntoa } from '../../src/netinet/in.ts';
@@ -101,7 +101,7 @@ describe('arp', () => {
   });
 
   it('returns EHOSTUNREACH when the gateway does not answer', () => {
-    rtAddGateway(rig.vnet, addr('0.0.0.0'), 0, addr(PEER));
+    inRouteAddGateway(rig.vnet, addr('0.0.0.0'), 0, addr(PEER));
     for (let i = 0; i < 5; i++) {
       expect(send('a', '203.0.113.1')).to.equal(0);
       rig.clock.advance(SEC);

@@ -14,7 +14,8 @@ import {
 } from '../../src/kern/mbuf.ts';
 import { m_length } from '../../src/kern/uipc_mbuf.ts';
 import { IFCAP_NOMAP, IFF_UP } from '../../src/net/if_var.ts';
-import { Route, rtAddGateway, rib_del_route } from '../../src/net/route.ts';
+import { Route } from '../../src/net/route.ts';
+import { inRouteAddGateway, inRouteDel } from '../../src/netinet/in_fib.ts';
 import { ip_output } from '../../src/netinet/ip_output.ts';
 import { IP_ALLOWBROADCAST, IP_ROUTETOIF, IP_SENDONES, ipstat } from '../../src/netinet/ip_var.ts';
 import {
@@ -228,7 +229,7 @@ describe('ip_output', () => {
     it('uses the MTU of a host route', () => {
       boot({ hwassist: CSUM_TCP });
       const far = addr('203.0.113.9');
-      expect(rtAddGateway(rig.vnet, far, 32, addr(PEER), 1400)).to.equal(0);
+      expect(inRouteAddGateway(rig.vnet, far, 32, addr(PEER), 1400)).to.equal(0);
       expect(send(tcpSegment(sfbufMbuf(0, 1361), { dst: '203.0.113.9' }))).to.equal(EMSGSIZE);
       expect(send(tcpSegment(sfbufMbuf(0, 1360), { dst: '203.0.113.9' }))).to.equal(0);
       expectTxWith({ l4: 'pseudo' }, rig.sent, [to('203.0.113.9'), toMac(PEER_MAC)]);
@@ -351,7 +352,7 @@ describe('ip_output', () => {
       const far = '203.0.113.5';
       expect(send(udpDatagram(null, far))).to.equal(EHOSTUNREACH);
       expect(ipstat(rig.vnet).ips_noroute).to.equal(1);
-      expect(rtAddGateway(rig.vnet, addr('0.0.0.0'), 0, addr(PEER))).to.equal(0);
+      expect(inRouteAddGateway(rig.vnet, addr('0.0.0.0'), 0, addr(PEER))).to.equal(0);
       expect(send(udpDatagram(null, far))).to.equal(0);
       expectTx(rig.sent, [from(US), to(far), toMac(PEER_MAC)]);
       expect(send(udpDatagram(null, far), IP_ROUTETOIF)).to.equal(ENETUNREACH);
@@ -360,10 +361,10 @@ describe('ip_output', () => {
     it('looks the route up again when the table changed after it was cached', () => {
       boot();
       const ro = new Route();
-      rtAddGateway(rig.vnet, addr('0.0.0.0'), 0, addr(PEER));
+      inRouteAddGateway(rig.vnet, addr('0.0.0.0'), 0, addr(PEER));
       expect(send(udpDatagram(null, '203.0.113.5'), 0, ro)).to.equal(0);
       expect(ro.ro_nh).to.not.equal(null);
-      rib_del_route(rig.vnet, addr('0.0.0.0'), 0);
+      inRouteDel(rig.vnet, addr('0.0.0.0'), 0);
       expect(send(udpDatagram(null, '203.0.113.5'), 0, ro)).to.equal(EHOSTUNREACH);
       rig.sent.length = 0;
     });
@@ -393,7 +394,7 @@ describe('ip_output', () => {
 
     it("sends multicast to the group's Ethernet address", () => {
       boot();
-      rtAddGateway(rig.vnet, addr('0.0.0.0'), 0, addr(PEER));
+      inRouteAddGateway(rig.vnet, addr('0.0.0.0'), 0, addr(PEER));
       expect(send(udpDatagram(null, '239.129.2.3'))).to.equal(0);
       expectTx(rig.sent, [toMac('01:00:5e:01:02:03'), to('239.129.2.3')]);
     });

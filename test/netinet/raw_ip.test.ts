@@ -3,13 +3,8 @@ import { mbEmulator } from '../../src/kern/kern_mbuf.ts';
 import { M_NOWAIT, M_PKTHDR } from '../../src/kern/mbuf.ts';
 import { m_uiotombuf_nomap } from '../../src/kern/m_uiotombuf.ts';
 import { soReceivedFrom } from '../../src/kern/uipc_dgram.ts';
-import {
-  AF_INET,
-  IPPROTO_ICMP,
-  IPPROTO_IP,
-  type Sockaddr,
-  SOCK_RAW,
-} from '../../src/kern/protosw.ts';
+import { AF_INET, IPPROTO_ICMP, IPPROTO_IP, SOCK_RAW } from '../../src/kern/protosw.ts';
+import type { Sockaddr } from '../../src/kern/sockaddr.ts';
 import { ioResult, soRecvDgram, soSendDgram } from '../../src/kern/sys_generic.ts';
 import {
   SO_BROADCAST,
@@ -25,7 +20,7 @@ import {
 } from '../../src/kern/uipc_socket.ts';
 import { IFCAP_NOMAP } from '../../src/net/if_var.ts';
 import { ipstat } from '../../src/netinet/ip_var.ts';
-import { inet_ntoa } from '../../src/netinet/in.ts';
+import { inAddrOf, inet_ntoa, inSockaddr } from '../../src/netinet/in.ts';
 import { V_icmp } from '../../src/netinet/ip_icmp.ts';
 import { IP_DONTFRAG, IP_TTL } from '../../src/netinet/ip_ctloutput.ts';
 import { soSetInt } from '../../src/kern/uipc_sockopt.ts';
@@ -56,12 +51,7 @@ import {
 } from '../support/frames.ts';
 import { addr, PEER, Rig, US } from './rig.ts';
 
-const sin = (text: string): Sockaddr => ({
-  family: AF_INET,
-  addr: addr(text),
-  addr6: null,
-  port: port(0),
-});
+const sin = (text: string): Sockaddr => inSockaddr(addr(text), port(0));
 const bytes = (n: number): Uint8Array => Uint8Array.from({ length: n }, (_, i) => (i * 5) & 255);
 const REPLY = 0;
 const UNREACH = 3;
@@ -177,7 +167,7 @@ describe('raw_ip', () => {
     rig.injectIp(arrives(REPLY, 40));
     expect(woken).to.equal(1);
     expect(receive(so)).to.deep.equal(arrives(REPLY, 40));
-    expect(inet_ntoa(soReceivedFrom.addr)).to.equal(PEER);
+    expect(inet_ntoa(inAddrOf(soReceivedFrom.name))).to.equal(PEER);
     expect(receive(so)).to.equal(EWOULDBLOCK);
   });
 

@@ -24,6 +24,7 @@ import {
   SIOCSIFFLAGS,
   SIOCSIFMTU,
 } from '../../src/net/if_var.ts';
+import { netAttach, netDetach } from '../../src/net/net_attach.ts';
 import { parseInAddr } from '../../src/netinet/in.ts';
 import { in_aifaddr } from '../../src/netinet/in_ifaddr.ts';
 import { inet_domain_attach, inet_domain_detach } from '../../src/netinet/in_proto.ts';
@@ -74,6 +75,7 @@ export class Rig implements IfDriver {
     captureInit(this.clock);
     ifConsole.log = (line): void => void this.console.push(line);
     this.vnet = vnet_alloc(new SeededPrng(1));
+    expect(netAttach(this.vnet)).to.equal(0);
     expect(inet_domain_attach(this.vnet)).to.equal(0);
     this.ifp = if_alloc(this.vnet, 'tn0');
     this.ifp.if_driver = this;
@@ -157,6 +159,7 @@ export class Rig implements IfDriver {
   /** Detaches everything and verifies that nothing was leaked. */
   close(): void {
     ether_ifdetach(this.ifp);
+    netDetach(this.vnet);
     inet_domain_detach(this.vnet);
     ifConsole.log = null;
     expectMachineClean();

@@ -4,7 +4,9 @@
  */
 
 import { expect } from 'chai';
-import { AF_INET, type Sockaddr, SOCK_STREAM } from '../../src/kern/protosw.ts';
+import { AF_INET, SOCK_STREAM } from '../../src/kern/protosw.ts';
+import { inSockaddr } from '../../src/netinet/in.ts';
+import type { Sockaddr } from '../../src/kern/sockaddr.ts';
 import {
   SO_REUSEADDR,
   soaccept,
@@ -41,7 +43,7 @@ export const SECOND = 1e9;
 export const PEER_PORT = 40000;
 
 export function sin(text: string, n: number): Sockaddr {
-  return { family: AF_INET, addr: addr(text), addr6: null, port: port(n) };
+  return inSockaddr(addr(text), port(n));
 }
 
 export type Seg = Partial<TcpFields>;

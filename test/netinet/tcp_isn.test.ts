@@ -36,8 +36,8 @@ describe('tcp: initial sequence numbers', () => {
     const h = new TestHost();
     const tcp = V_tcp(h.vnet);
     const inc = new InConninfo();
-    inc.inc_laddr = addr('192.0.2.2');
-    inc.inc_faddr = addr('192.0.2.1');
+    inc.setLaddr(addr('192.0.2.2'));
+    inc.setFaddr(addr('192.0.2.1'));
     inc.inc_lport = port(1);
     inc.inc_fport = port(2);
     const first = tcp_new_isn(tcp, inc);

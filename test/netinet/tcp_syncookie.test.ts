@@ -20,8 +20,8 @@ describe('tcp: SYN cookies (RFC 4987, 3.6)', () => {
 
   const inc = (fport: number): InConninfo => {
     const c = new InConninfo();
-    c.inc_laddr = addr('192.0.2.2');
-    c.inc_faddr = addr('192.0.2.1');
+    c.setLaddr(addr('192.0.2.2'));
+    c.setFaddr(addr('192.0.2.1'));
     c.inc_lport = port(80);
     c.inc_fport = port(fport);
     return c;

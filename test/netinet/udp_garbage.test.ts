@@ -1,9 +1,11 @@
 import { expect } from 'chai';
 import { m_freem } from '../../src/kern/kern_mbuf.ts';
 import { CSUM_IP, CSUM_UDP, type Mbuf } from '../../src/kern/mbuf.ts';
-import { AF_INET, IPPROTO_UDP, type Sockaddr, SOCK_DGRAM } from '../../src/kern/protosw.ts';
+import { AF_INET, IPPROTO_UDP, SOCK_DGRAM } from '../../src/kern/protosw.ts';
+import type { Sockaddr } from '../../src/kern/sockaddr.ts';
 import { sbdroprecord } from '../../src/kern/uipc_dgram.ts';
 import { sobind, soclose, soconnect, socreate, soResult } from '../../src/kern/uipc_socket.ts';
+import { inSockaddr } from '../../src/netinet/in.ts';
 import { udp_input } from '../../src/netinet/udp_usrreq.ts';
 import { udpstat } from '../../src/netinet/udp_var.ts';
 import { port } from '../../src/sys/types.ts';
@@ -11,12 +13,7 @@ import { bytesPerCall } from '../support/alloc.ts';
 import { buildUdp } from '../support/frames.ts';
 import { addr, outPacket, PEER, Rig, US } from './rig.ts';
 
-const sin = (text: string, p: number): Sockaddr => ({
-  family: AF_INET,
-  addr: addr(text),
-  addr6: null,
-  port: port(p),
-});
+const sin = (text: string, p: number): Sockaddr => inSockaddr(addr(text), port(p));
 
 describe('udp: garbage per datagram', () => {
   it('allocates no garbage, sent or received', () => {
@@ -45,7 +42,7 @@ describe('udp: garbage per datagram', () => {
     const receiveOne = (): void => {
       const m = outPacket(packet);
       m.m_pkthdr.rcvif = rig.ifp;
-      udp_input(m, 20, rig.vnet);
+      udp_input(m, 20, rig.vnet, AF_INET);
       sbdroprecord(so.so_rcv);
     };
     const mbuf = bytesPerCall(() => m_freem(outPacket(packet)));

@@ -11,13 +11,8 @@ import {
   M_PKTHDR,
   MT_DATA,
 } from '../../src/kern/mbuf.ts';
-import {
-  AF_INET,
-  IPPROTO_IP,
-  IPPROTO_UDP,
-  type Sockaddr,
-  SOCK_DGRAM,
-} from '../../src/kern/protosw.ts';
+import { AF_INET, AF_INET6, IPPROTO_IP, IPPROTO_UDP, SOCK_DGRAM } from '../../src/kern/protosw.ts';
+import type { Sockaddr } from '../../src/kern/sockaddr.ts';
 import { ioResult, soRecvDgram, soSendDgram } from '../../src/kern/sys_generic.ts';
 import { soReceivedFrom } from '../../src/kern/uipc_dgram.ts';
 import { m_uiotombuf_nomap } from '../../src/kern/m_uiotombuf.ts';
@@ -38,7 +33,7 @@ import {
   soupcall_set,
 } from '../../src/kern/uipc_socket.ts';
 import { IFCAP_NOMAP } from '../../src/net/if_var.ts';
-import { inet_ntoa } from '../../src/netinet/in.ts';
+import { inAddrOf, inet_ntoa, inSockaddr } from '../../src/netinet/in.ts';
 import { udp_pcblist } from '../../src/netinet/udp_pcblist.ts';
 import { IP_DONTFRAG, IP_TTL } from '../../src/netinet/ip_ctloutput.ts';
 import { soSetInt } from '../../src/kern/uipc_sockopt.ts';
@@ -91,12 +86,7 @@ import {
 } from '../support/frames.ts';
 import { addr, PEER, Rig, type RigOptions, US } from './rig.ts';
 
-const sin = (text: string, p: number): Sockaddr => ({
-  family: AF_INET,
-  addr: addr(text),
-  addr6: null,
-  port: port(p),
-});
+const sin = (text: string, p: number): Sockaddr => inSockaddr(addr(text), port(p));
 const bytes = (n: number, salt = 0): Uint8Array =>
   Uint8Array.from({ length: n }, (_, i) => ((i + salt) * 7) & 255);
 const MAC_MULTICAST = '01:00:5e:00:00:01';
@@ -176,7 +166,9 @@ describe('udp_usrreq', () => {
       const so = socket(sin(US, 53));
       expect(send(so, bytes(1), null)).to.equal(EDESTADDRREQ);
       expect(send(so, bytes(1), sin(PEER, 0))).to.equal(EADDRNOTAVAIL);
-      expect(send(so, bytes(1), { ...sin(PEER, 1), family: 28 })).to.equal(EAFNOSUPPORT);
+      const other = sin(PEER, 1);
+      other.family = AF_INET6;
+      expect(send(so, bytes(1), other)).to.equal(EAFNOSUPPORT);
       expect(soconnect(so, sin(PEER, 5000))).to.equal(0);
       expect(send(so, bytes(9), null)).to.equal(0);
       expectTx(rig.sent, [from(US, 53), to(PEER, 5000), payload(bytes(9))]);
@@ -349,8 +341,8 @@ describe('udp_usrreq', () => {
       expect(woken).to.equal(3);
       for (const n of [10, 0, 1400]) {
         expect(receive(so)).to.deep.equal(bytes(n));
-        expect(inet_ntoa(soReceivedFrom.addr)).to.equal(PEER);
-        expect(soReceivedFrom.port).to.equal(100 + n);
+        expect(inet_ntoa(inAddrOf(soReceivedFrom.name))).to.equal(PEER);
+        expect(soReceivedFrom.name.port).to.equal(100 + n);
       }
       expect(receive(so)).to.equal(EWOULDBLOCK);
       rig.injectIp(arrives());
@@ -538,7 +530,7 @@ describe('udp_usrreq', () => {
     expect(sobind(b, sin(PEER, 53))).to.equal(EADDRNOTAVAIL);
     expect(send(b, bytes(40), sin('127.0.0.1', 53))).to.equal(0);
     expect(receive(a)).to.deep.equal(bytes(40));
-    const back = { ...sin('127.0.0.1', soReceivedFrom.port), addr: soReceivedFrom.addr };
+    const back = inSockaddr(inAddrOf(soReceivedFrom.name), soReceivedFrom.name.port);
     expect(send(a, bytes(3), back)).to.equal(0);
     expect(receive(b)).to.deep.equal(bytes(3));
     expectTx(rig.sent);

@@ -5,7 +5,7 @@ import { M_NOWAIT, M_PKTHDR } from '../../src/kern/mbuf.ts';
 import { m_uiotombuf_nomap } from '../../src/kern/m_uiotombuf.ts';
 import { AF_INET, IPPROTO_UDP, SOCK_DGRAM } from '../../src/kern/protosw.ts';
 import { soclose, socreate, soreserve, soResult } from '../../src/kern/uipc_socket.ts';
-import { parseInAddr } from '../../src/netinet/in.ts';
+import { inSockaddr, parseInAddr } from '../../src/netinet/in.ts';
 import type { NetstatM } from '../../src/ctl/netstat_m.ts';
 import { inPass } from '../../src/sys/pass.ts';
 import { port } from '../../src/sys/types.ts';
@@ -32,7 +32,7 @@ function sendUnmapped(w: World, data: Uint8Array): void {
     expect(soreserve(so, 65_535, 65_535)).to.equal(0);
     const uio = new Uio().single(data, 0, data.length, UIO_WRITE);
     const m = must(m_uiotombuf_nomap(uio, M_NOWAIT, 0, 0, M_PKTHDR));
-    const nam = { family: AF_INET, addr: parseInAddr(READER_ADDR)!, addr6: null, port: port(5000) };
+    const nam = inSockaddr(parseInAddr(READER_ADDR)!, port(5000));
     expect(so.so_proto.pr_send(so, 0, m, nam)).to.equal(0);
     soclose(so);
   });

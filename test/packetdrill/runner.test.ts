@@ -2,6 +2,7 @@ import { expect } from 'chai';
 import { runShim } from '../../src/packetdrill/shim.ts';
 import { vnet_alloc } from '../../src/kern/vnet.ts';
 import { SeededPrng } from '../../src/host/prng.ts';
+import { netAttach, netDetach } from '../../src/net/net_attach.ts';
 import { inet_domain_attach, inet_domain_detach } from '../../src/netinet/in_proto.ts';
 import { bootMachine } from '../support/machine.ts';
 import { parseScript, type TcpSpec } from './parser.ts';
@@ -135,8 +136,12 @@ describe('packetdrill runner', () => {
 describe('packetdrill commands', () => {
   bootMachine();
   const vnet = vnet_alloc(new SeededPrng(1));
+  netAttach(vnet);
   inet_domain_attach(vnet);
-  after(() => inet_domain_detach(vnet));
+  after(() => {
+    netDetach(vnet);
+    inet_domain_detach(vnet);
+  });
   const shim = (line: string): ReturnType<typeof runShim> => runShim({ vnet }, line.split(' '));
 
   it('sysctl reads, writes, and fails as in FreeBSD', () => {

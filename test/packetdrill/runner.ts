@@ -9,7 +9,7 @@ import { ipcSysctlInit } from '../../src/kern/kern_ipc_sysctl.ts';
 import { PD_BLOCK, PdHost } from '../../src/packetdrill/host.ts';
 import { LINUX_ERRNO, toLinuxSockaddr } from '../../src/packetdrill/linux.ts';
 import { runShim } from '../../src/packetdrill/shim.ts';
-import { parseInAddr } from '../../src/netinet/in.ts';
+import { inSockaddr, parseInAddr } from '../../src/netinet/in.ts';
 import { port } from '../../src/sys/types.ts';
 import { decodeIp4 } from '../support/frames.ts';
 import { bootMachine, expectMachineClean } from '../support/machine.ts';
@@ -79,7 +79,7 @@ class Runner {
       mtu: option('mtu', 1500),
     });
     const address = (text: string, n: number): Uint8Array =>
-      toLinuxSockaddr({ addr: parseInAddr(text)!, port: port(n) });
+      toLinuxSockaddr(inSockaddr(parseInAddr(text)!, port(n)));
     this.#ctx = {
       host: this.#host,
       fds: new Map(),

@@ -3,7 +3,8 @@
 import { expect } from 'chai';
 import type { EventClock } from '../../src/host/manual_clock.ts';
 import { below, type SeededPrng } from '../../src/host/prng.ts';
-import { AF_INET, type Sockaddr, SOCK_STREAM } from '../../src/kern/protosw.ts';
+import { AF_INET, SOCK_STREAM } from '../../src/kern/protosw.ts';
+import type { Sockaddr } from '../../src/kern/sockaddr.ts';
 import {
   SHUT_WR,
   SO_RCV,
@@ -25,14 +26,14 @@ import {
   soupcall_set,
 } from '../../src/kern/uipc_socket.ts';
 import type { Vnet } from '../../src/kern/vnet.ts';
-import { parseInAddr } from '../../src/netinet/in.ts';
+import { inSockaddr, parseInAddr } from '../../src/netinet/in.ts';
 import type { Task } from '../../src/sys/clock.ts';
 import { type Errno, errnoName, EWOULDBLOCK, ENOBUFS } from '../../src/sys/errno.ts';
 import { port } from '../../src/sys/types.ts';
 import { UIO_READ, UIO_WRITE, Uio } from '../../src/vm/uio.ts';
 
 export function sin(addr: string, n: number): Sockaddr {
-  return { family: AF_INET, addr: parseInAddr(addr)!, addr6: null, port: port(n) };
+  return inSockaddr(parseInAddr(addr)!, port(n));
 }
 
 export function tcpSocket(vnet: Vnet): Socket {

@@ -47,6 +47,7 @@ import {
 } from '../../src/net/if_var.ts';
 import { parseInAddr } from '../../src/netinet/in.ts';
 import { in_aifaddr } from '../../src/netinet/in_ifaddr.ts';
+import { netAttach, netDetach } from '../../src/net/net_attach.ts';
 import { inet_domain_attach, inet_domain_detach } from '../../src/netinet/in_proto.ts';
 import { tcp_shutdownVnet } from '../../src/netinet/tcp_pcblist.ts';
 import type { Task } from '../../src/sys/clock.ts';
@@ -114,6 +115,7 @@ export class SimPort implements IfDriver {
     this.net = net;
     this.dir = dir;
     this.vnet = vnet_alloc(new SeededPrng(o.seed * 2 + 1 + dir));
+    expect(netAttach(this.vnet)).to.equal(0);
     expect(inet_domain_attach(this.vnet)).to.equal(0);
     this.ifp = if_alloc(this.vnet, 'tn0');
     this.ifp.if_driver = this;
@@ -276,6 +278,7 @@ export class SimNet {
     this.stage.stop();
     for (const port of [this.a, this.b]) {
       ether_ifdetach(port.ifp);
+      netDetach(port.vnet);
       inet_domain_detach(port.vnet);
     }
     expectMachineClean();
