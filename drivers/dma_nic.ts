@@ -1,7 +1,7 @@
 /**
- * What drivers with descriptor rings share, as iflib(9) does it for FreeBSD's drivers: allocate DMA
- * memory at attach and free it at detach, start and stop, handle the interrupt. A driver describes
- * its NIC with NicOps.
+ * Functions that all drivers with descriptor rings share, as FreeBSD's drivers share iflib(9): they
+ * allocate DMA memory at attach, free it at detach, start and stop the NIC, and handle the
+ * interrupt. A driver describes its NIC with NicOps.
  */
 
 import type { Errno } from '../src/sys/errno.ts';
@@ -25,7 +25,7 @@ import { nicDetach, nicLink } from './nic_ifnet.ts';
 /** Descriptors that one interrupt handles at most. */
 const RX_LIMIT = 64;
 
-/** A ring: how many slots of how many bytes, each for one transfer of at most `maxsize` bytes. */
+/** Sizes of a descriptor ring, and the bus_dma limits of a packet or buffer on it. */
 export interface DmaRingLayout {
   readonly slots: number;
   readonly slotSize: number;
@@ -34,7 +34,7 @@ export interface DmaRingLayout {
   readonly maxsegsz: number;
 }
 
-/** What a NIC needs of bus_dma. */
+/** The bus_dma parameters of a NIC. */
 export interface DmaLayout {
   /** Restrictions of the bus. */
   readonly parent: BusDmaTag | null;
@@ -45,7 +45,10 @@ export interface DmaLayout {
   readonly rx: DmaRingLayout;
 }
 
-/** Rings, tags and maps of the interface `ifname`. Null: memory is out, and nothing is kept. */
+/**
+ * Allocates the rings, tags and maps of the interface `ifname`. Returns null if memory is out;
+ * nothing stays allocated then.
+ */
 export function dmaAlloc(ifname: string, layout: DmaLayout): NicDma | null {
   const setup = new DmaSetup(ifname);
   const { tx, rx, ringAlign: alignment } = layout;
@@ -68,7 +71,10 @@ export function dmaAlloc(ifname: string, layout: DmaLayout): NicDma | null {
   return null;
 }
 
-/** An mbuf for the driver's own use until detach. Returns null and frees `dma` if memory is out. */
+/**
+ * Allocates an mbuf that the driver uses until detach. If memory is out, frees `dma` and returns
+ * null.
+ */
 export function dmaScratch({ setup }: NicDma): Mbuf | null {
   const m = m_gethdr(M_WAITOK, MT_DATA);
   if (m === null) setup.undo();
@@ -76,13 +82,18 @@ export function dmaScratch({ setup }: NicDma): Mbuf | null {
   return m;
 }
 
-/** Detaches the driver from the interface and frees its DMA memory. The NIC has been stopped. */
+/**
+ * Detaches the driver from the interface and frees its DMA memory. The caller has stopped the NIC.
+ */
 export function dmaDetach(sc: DmaSoftc): void {
   nicDetach(sc);
   sc.setup.undo();
 }
 
-/** Marks the interface as running. The rings are filled and their addresses are in the NIC. */
+/**
+ * Marks the interface as running. The caller has filled the rings and written their addresses to
+ * the NIC.
+ */
 export function dmaUp({ ifp, txRing, rxRing }: DmaSoftc): void {
   bus_dmamap_sync(txRing.tag, txRing.map, RING_TO_DEVICE);
   bus_dmamap_sync(rxRing.tag, rxRing.map, RING_TO_DEVICE);
@@ -90,7 +101,7 @@ export function dmaUp({ ifp, txRing, rxRing }: DmaSoftc): void {
   ifp.if_drv_flags &= ~IFF_DRV_OACTIVE;
 }
 
-/** Frees what is on the rings and in the queue. The NIC has been stopped. */
+/** Frees all packets and buffers on the rings and in the queue. The caller has stopped the NIC. */
 export function dmaDown(sc: DmaSoftc): void {
   sc.ifp.if_drv_flags &= ~(IFF_DRV_RUNNING | IFF_DRV_OACTIVE);
   dmaQflush(sc);
@@ -98,7 +109,10 @@ export function dmaDown(sc: DmaSoftc): void {
   dmaRxdrain(sc);
 }
 
-/** The buffer for frames of up to `frameMax` bytes: the small one if it holds them. */
+/**
+ * Returns the receive buffer size for frames of up to `frameMax` bytes: a cluster if the frame
+ * fits, otherwise a page.
+ */
 export function rxBufSizeFor(frameMax: number): number {
   return frameMax < MCLBYTES ? MCLBYTES : MJUMPAGESIZE;
 }
@@ -114,7 +128,7 @@ export function dmaSetFrameMax(sc: DmaSoftc, reg: number, frameMax: number): Err
   return sc.ops.init(sc);
 }
 
-/** Reads the link's state. */
+/** Reads the link state and reports it to the stack. */
 export function dmaLink({ ifp, regs, ops }: DmaSoftc): void {
   nicLink(ifp, (bus_space_read_4(regs, ops.intr.status) & ops.intr.linkUp) !== 0);
 }

@@ -37,13 +37,13 @@ import {
 } from '../src/net/if_var.ts';
 import type { DmaSoftc } from './dma_softc.ts';
 
-/** Hands a slot back to the device with the buffer it has. */
+/** Hands a slot back to the device with its current buffer. */
 function repost(sc: DmaSoftc, slot: number): void {
   bus_dmamap_sync(sc.rxTag, sc.rxMap[slot]!, BUS_DMASYNC_PREREAD);
   sc.ops.rxpost(sc, slot);
 }
 
-/** Gives a slot a new buffer. ENOBUFS: memory is out, and the slot is unchanged. */
+/** Gives a slot a new buffer. ENOBUFS: memory is out; the slot keeps its old buffer. */
 export function dmaNewbuf(sc: DmaSoftc, slot: number): Errno {
   const m = m_getjcl(M_NOWAIT, MT_DATA, M_PKTHDR, sc.rxBufSize);
   if (m === null) return ENOBUFS;
@@ -76,7 +76,7 @@ export function dmaRxfill(sc: DmaSoftc, bufSize: number): Errno {
   return 0;
 }
 
-/** Frees every receive buffer and a partly received frame. The device has been stopped. */
+/** Frees every receive buffer and a partly received frame. The caller has stopped the device. */
 export function dmaRxdrain(sc: DmaSoftc): void {
   discard(sc, true);
   for (let slot = 0; slot < sc.rxNdesc; slot++) {
@@ -89,7 +89,7 @@ export function dmaRxdrain(sc: DmaSoftc): void {
   }
 }
 
-/** The slot behind `slot`. */
+/** The slot that follows `slot`; slot 0 follows the last one. */
 export function dmaRxAfter(sc: DmaSoftc, slot: number): number {
   return slot + 1 === sc.rxNdesc ? 0 : slot + 1;
 }
@@ -113,7 +113,9 @@ function takeBuffer(sc: DmaSoftc, slot: number, len: number): Mbuf | null {
   return m;
 }
 
-/** Frees a partly received frame. Unless `eop`, its remaining buffers will be dropped. */
+/**
+ * Frees a partly received frame. If `eop` is false, dmaRxTake drops the frame's remaining buffers.
+ */
 function discard(sc: DmaSoftc, eop: boolean): void {
   m_freem(sc.rxHead);
   sc.rxHead = null;
@@ -142,7 +144,7 @@ export function dmaRxTake(sc: DmaSoftc, slot: number, len: number, eop: boolean)
   const first = sc.rxHead === null;
   const m = first && eop && len <= MHLEN ? copySmall(sc, slot, len) : takeBuffer(sc, slot, len);
   if (m === null) {
-    // Keep the buffer: the ring could never use a slot without one again.
+    // Keep the old buffer: a slot without a buffer could never be used again.
     count(R_DRV_RX_NOBUF);
     if_inc_counter(sc.ifp, IFCOUNTER_IQDROPS, 1);
     discard(sc, eop);
@@ -186,7 +188,7 @@ export function rxVerdict(
   m.m_pkthdr.csum_flags = flags;
 }
 
-/** Passes a complete frame to the stack, which owns it then. */
+/** Passes a complete frame to the stack, which then owns it. */
 export function rxInput(ifp: Ifnet, m: Mbuf): void {
   m.m_pkthdr.rcvif = ifp;
   if_inc_counter(ifp, IFCOUNTER_IPACKETS, 1);

@@ -31,7 +31,7 @@ import {
   type BusDmaTagRef,
 } from '../src/bus/bus_dma.ts';
 
-/** Both ways: the device reads descriptors and writes them back. */
+/** Sync operations of a ring: the device reads descriptors and writes them back. */
 export const RING_TO_DEVICE = BUS_DMASYNC_PREREAD | BUS_DMASYNC_PREWRITE;
 export const RING_TO_US = BUS_DMASYNC_POSTREAD | BUS_DMASYNC_POSTWRITE;
 
@@ -40,7 +40,7 @@ export interface DmaRing {
   readonly tag: BusDmaTag;
   readonly map: BusDmamap;
   readonly vaddr: Kva;
-  /** Its bus address. */
+  /** Bus address of its first byte. */
   readonly busAddr: number;
 }
 
@@ -63,12 +63,15 @@ export class DmaSetup {
     this.#steps.push(step);
   }
 
-  /** Frees everything, the last allocation first. Only rings may still be loaded. */
+  /**
+   * Frees everything, the last allocation first. The driver has unloaded all maps except those of
+   * rings.
+   */
   undo(): void {
     for (let step = this.#steps.pop(); step !== undefined; step = this.#steps.pop()) step();
   }
 
-  /** A tag called `what`, such as `tx`. Panics if bus_dma refuses the parameters. */
+  /** Creates a tag named `what`, such as `tx`. Panics if bus_dma refuses the parameters. */
   tag(what: string, params: BusDmaTagParams): BusDmaTag {
     const ref: BusDmaTagRef = { tag: null };
     mustDo(bus_dma_tag_create({ ...params, name: `${this.#ifname} ${what}` }, ref));
@@ -78,8 +81,8 @@ export class DmaSetup {
   }
 
   /**
-   * Appends `n` maps to `maps`; the driver may reorder them. False if memory is out for a map or
-   * its bounce pages.
+   * Appends `n` maps to `maps`; the driver may reorder them. Returns false if there is no memory
+   * for a map or its bounce pages.
    */
   maps(tag: BusDmaTag, n: number, maps: BusDmamap[]): boolean {
     const ref: BusDmamapRef = { map: null };
@@ -92,7 +95,10 @@ export class DmaSetup {
     return true;
   }
 
-  /** A ring of `bytes`, aligned and below `lowaddr` as the device needs it; zeroed. */
+  /**
+   * Allocates a zeroed ring of `bytes` bytes, aligned and below `lowaddr` as `params` require.
+   * Returns null if memory is out.
+   */
   ring(
     what: string,
     bytes: number,

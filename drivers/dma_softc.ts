@@ -51,29 +51,29 @@ export interface NicOps extends NicControl<DmaSoftc> {
   rxeof(sc: DmaSoftc, limit: number): boolean;
   /** Writes the address of the buffer that was loaded last, `sc.segs`, into a receive slot. */
   rxaim(sc: DmaSoftc, slot: number): void;
-  /** Hands a receive slot to the device with the buffer it has, which is synced. */
+  /** Hands a receive slot to the device with its current buffer, which the caller has synced. */
   rxpost(sc: DmaSoftc, slot: number): void;
 }
 
-/** What attach has allocated. */
+/** The DMA resources that attach allocated. */
 export interface NicDma {
-  /** Frees all of it. */
+  /** Frees all of them. */
   readonly setup: DmaSetup;
   readonly txTag: BusDmaTag;
   readonly rxTag: BusDmaTag;
   readonly txRing: DmaRing;
   readonly rxRing: DmaRing;
-  /** A map per transmit slot. */
+  /** One map per transmit slot. */
   readonly txMap: BusDmamap[];
-  /** A map per receive slot, and one to spare. */
+  /** One map per receive slot, and a spare map. */
   readonly rxMap: BusDmamap[];
 }
 
 /** Sizes that the driver chooses. */
 export interface NicSizes {
-  /** Segments of a packet. */
+  /** Maximum number of segments of a packet. */
   readonly nsegs: number;
-  /** Packets that wait while the ring is full. */
+  /** Capacity, in packets, of the queue that fills while the ring is full. */
   readonly brSize: number;
 }
 
@@ -107,7 +107,9 @@ export class DmaSoftc implements IfDriver, Task {
   /** Slots of the ring. */
   readonly rxNdesc: number;
   readonly rxMap: BusDmamap[];
-  /** Loaded first when a slot gets a new buffer, so that the old one stays if that fails. */
+  /**
+   * A new buffer is loaded into this map first: if the load fails, the slot keeps its old buffer.
+   */
   rxSpareMap: BusDmamap;
   readonly rxMbuf: (Mbuf | null)[] = [];
   /** Bytes of a receive buffer. */
@@ -148,7 +150,7 @@ export class DmaSoftc implements IfDriver, Task {
     for (let i = 0; i < this.rxNdesc; i++) this.rxMbuf.push(null);
   }
 
-  /** Where the rings are in memory. */
+  /** Addresses of the rings in the arena. */
   get txDesc(): Kva {
     return this.txRing.vaddr;
   }
@@ -177,7 +179,7 @@ export class DmaSoftc implements IfDriver, Task {
     dmaTxflush(this);
   }
 
-  /** The interrupt. */
+  /** Handles the interrupt. */
   run(): void {
     dmaIntr(this);
   }

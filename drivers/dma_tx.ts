@@ -1,7 +1,7 @@
 /**
- * Transmit for drivers with bus_dma, from if_transmit to the descriptor ring and back, as far as it
- * does not depend on the hardware. The driver fills the descriptors (encap), rings the doorbell and
- * finds the packets that the device has finished (txreap).
+ * Transmit for drivers with bus_dma, from if_transmit to the descriptor ring and back: the part
+ * that does not depend on the hardware. The driver fills the descriptors (encap), rings the
+ * doorbell and finds the packets that the device has finished (txreap).
  */
 
 import { EFBIG, ENETDOWN, ENOBUFS, ENOMEM, type Errno } from '../src/sys/errno.ts';
@@ -73,7 +73,8 @@ function accountTx(sc: DmaSoftc, m: Mbuf): void {
 function put(sc: DmaSoftc, m: Mbuf): boolean {
   let error = sc.ops.encap(sc, m);
   if (error === ENOMEM && sc.txr.prod !== sc.txRung) {
-    // A long pass has filled the ring or the bounce pages: ring early and free finished packets.
+    // A long output pass has filled the ring or used up the bounce pages: ring the doorbell now and
+    // free the finished packets.
     dmaTxflush(sc);
     sc.ops.txreap(sc);
     error = sc.ops.encap(sc, sc.txHead!);
@@ -103,7 +104,7 @@ function start(sc: DmaSoftc): void {
   const { br, ifp } = sc;
   for (let m = br.peek(); m !== null; m = br.peek()) {
     if (!put(sc, m)) {
-      // It may have been copied together on the way.
+      // encap may have replaced the packet by a copy.
       br.putback(sc.txHead!);
       ifp.if_drv_flags |= IFF_DRV_OACTIVE;
       return;
@@ -116,7 +117,7 @@ function start(sc: DmaSoftc): void {
 
 /**
  * if_transmit: sends or queues `m`, and owns it on every outcome. ENETDOWN: the interface is not
- * running, ENOBUFS: ring and queue are full.
+ * running. ENOBUFS: ring and queue are full.
  */
 export function dmaTransmit(sc: DmaSoftc, m: Mbuf): Errno {
   const { ifp } = sc;
@@ -142,7 +143,7 @@ export function dmaQflush(sc: DmaSoftc): void {
   sc.ifp.if_drv_flags &= ~IFF_DRV_OACTIVE;
 }
 
-/** if_txflush: rings the doorbell if there is anything new on the ring. */
+/** if_txflush: rings the doorbell if packets were added to the ring since the last one. */
 export function dmaTxflush(sc: DmaSoftc): void {
   const { txr, txRing } = sc;
   if (txr.prod === sc.txRung) return;
@@ -178,7 +179,7 @@ export function dmaTxeof(sc: DmaSoftc): void {
   if (sc.ops.txreap(sc) > 0 && sc.br.used > 0) start(sc);
 }
 
-/** Frees everything on the transmit ring; the device has been stopped. */
+/** Frees everything on the transmit ring; the caller has stopped the device. */
 export function dmaTxdrain(sc: DmaSoftc): void {
   const { txr } = sc;
   while (txr.used > 0) dmaTxDone(sc, false);

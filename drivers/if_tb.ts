@@ -90,7 +90,7 @@ export const TB_CAPABILITIES = IFCAP_VLAN_MTU | IFCAP_JUMBO_MTU | IFCAP_LINKSTAT
 export const TB_MTU_MAX = 9000;
 /** Ethernet header and one VLAN tag. */
 const FRAME_OVERHEAD = 18;
-/** A power of two that the length field of a descriptor holds. */
+/** Bytes of a segment: a power of two that fits the length field of a descriptor. */
 const TX_SEGSIZE_MAX = 8192;
 
 /** The DMA resources of the driver. `parent` holds the restrictions of the bus. */
@@ -116,7 +116,7 @@ function layout(parent: BusDmaTag | null): DmaLayout {
 }
 
 /**
- * Attaches the driver to the NIC at `regs` as interface `ifp`, whose address becomes the NIC's.
+ * Attaches the driver to the NIC at `regs` as interface `ifp`, which gets the NIC's MAC address.
  * `parent` holds the restrictions of the bus. ENXIO: no `tb` is at `regs`; ENOMEM: no memory for
  * rings.
  * @see ether_ifattach(9)
@@ -172,8 +172,8 @@ function frameMaxOf({ ifp }: DmaSoftc): number {
 }
 
 /**
- * Starts the NIC: rings, buffers, filter, interrupts. Does nothing if it runs. ENOBUFS: clusters
- * are out, and the NIC stays down.
+ * Starts the NIC: rings, buffers, filter, interrupts. Does nothing if it runs. ENOBUFS: not enough
+ * clusters; the NIC stays down.
  * @see ifnet(9)
  */
 export function tb_init(sc: TbSoftc): Errno {
@@ -203,7 +203,7 @@ export function tb_init(sc: TbSoftc): Errno {
   return 0;
 }
 
-/** Stops the NIC and frees what is on its rings and in its queue. @see ifnet(9) */
+/** Stops the NIC and frees the packets and buffers on its rings and in its queue. @see ifnet(9) */
 export function tb_stop(sc: TbSoftc): void {
   const { regs } = sc;
   bus_space_write_4(regs, TB_IMR, 0);

@@ -1,8 +1,8 @@
 /**
- * Transmit and receive of the driver for `tb`. A descriptor's OWN bit names its owner. The driver
- * fills a packet's descriptors, sets OWN in the first one last, and reads the last one to see
- * whether the packet is finished. The NIC has no offload: packets arrive here with their checksums.
- * Descriptor rules: docs/tb-datasheet.md.
+ * Transmit and receive of the driver for `tb`. The device owns a descriptor while its OWN bit is
+ * set. The driver fills a packet's descriptors, sets OWN in the first one last, and reads the last
+ * one to see whether the packet is finished. The NIC has no offload, so the stack has already
+ * computed the packets' checksums. Descriptor rules: docs/tb-datasheet.md.
  */
 
 import { ENOMEM, type Errno } from '../src/sys/errno.ts';
@@ -34,7 +34,10 @@ import { RING_TO_DEVICE, RING_TO_US } from './dma_setup.ts';
 import { dmaLoadTx, dmaTxDone } from './dma_tx.ts';
 import type { TbSoftc } from './if_tbvar.ts';
 
-/** Fills the descriptors of the loaded packet, the first one last: it hands over the packet. */
+/**
+ * Fills the descriptors of the loaded packet. The first one is written last, because its OWN bit
+ * hands the packet to the device.
+ */
 function fillTx(sc: TbSoftc): void {
   const { txr, segs } = sc;
   const last = segs.nsegs - 1;
@@ -75,7 +78,10 @@ export function tb_encap(sc: TbSoftc, m: Mbuf): Errno {
   return 0;
 }
 
-/** The doorbell; the device reads the descriptors to find the end. @see bus_space(9) */
+/**
+ * Rings the doorbell. The device sends until it reads a descriptor without OWN.
+ * @see bus_space(9)
+ */
 export function tb_doorbell(sc: TbSoftc): void {
   bus_space_write_4(sc.regs, TB_TXKICK, 1);
 }
@@ -87,7 +93,7 @@ export function tb_txreap(sc: TbSoftc): number {
   bus_dmamap_sync(sc.txRing.tag, sc.txRing.map, RING_TO_US);
   for (; txr.used > 0; n++) {
     const last = txr.slot(txr.cons + sc.txNdesc[txr.slot(txr.cons)]! - 1);
-    // Signed: an unsigned word with OWN set is a number on the heap.
+    // Read it as signed: an unsigned word with OWN set would be allocated on V8's heap.
     const ctl = memView.getInt32(sc.txDesc + last * TB_DESC_SIZE + TB_D_CTL, true);
     if ((ctl & TB_CTL_OWN) !== 0) break;
     dmaTxDone(sc, (ctl & TB_CTL_ERR) !== 0);
@@ -102,14 +108,14 @@ export function tb_rxaim(sc: TbSoftc, slot: number): void {
   memView.setInt32(at + TB_D_ADDRH, sc.segs.addrHi[0]!, true);
 }
 
-/** Hands a slot to the device with the buffer it has. @see bus_dma(9) */
+/** Hands a slot to the device with its current buffer. @see bus_dma(9) */
 export function tb_rxpost(sc: TbSoftc, slot: number): void {
   const at = sc.rxDesc + slot * TB_DESC_SIZE;
   memView.setUint32(at + TB_D_LEN, sc.rxBufSize, true);
   memView.setInt32(at + TB_D_CTL, TB_CTL_OWN | 0, true);
 }
 
-/** Handles one descriptor that was given back. */
+/** Handles one descriptor that the device has returned. */
 function tb_rxdesc(sc: TbSoftc, slot: number, ctl: number, len: number): void {
   bus_dmamap_sync(sc.rxTag, sc.rxMap[slot]!, BUS_DMASYNC_POSTREAD);
   if ((ctl & TB_CTL_ERR) !== 0 || len > sc.rxBufSize || len === 0) {
@@ -145,7 +151,7 @@ export function tb_rxeof(sc: TbSoftc, limit: number): boolean {
   return n === limit;
 }
 
-/** Rings the receive doorbell: buffers are posted. @see ifnet(9) */
+/** Rings the receive doorbell after buffers were posted. @see ifnet(9) */
 export function tb_rxkick(sc: TbSoftc): void {
   const { rxRing } = sc;
   bus_dmamap_sync(rxRing.tag, rxRing.map, RING_TO_DEVICE);

@@ -8,12 +8,12 @@ import { DmaSoftc, type NicDma, type NicOps } from './dma_softc.ts';
 
 export const TB_TX_NDESC = 512;
 export const TB_RX_NDESC = 256;
-/** Packets that wait while the ring is full. */
+/** Capacity, in packets, of the queue that fills while the ring is full. */
 export const TB_BR_SIZE = 1024;
-/** Segments of a packet: all the hardware takes. */
+/** Maximum number of segments of a packet: the hardware's limit. */
 export const TB_NSEGS = TB_TX_SEGS;
 
-/** Driver state of one NIC: only the shared part. */
+/** Driver state of one NIC; adds nothing to DmaSoftc. */
 export class TbSoftc extends DmaSoftc {
   constructor(ifp: Ifnet, regs: MmioRegion, intr: IntrVector, ops: NicOps, dma: NicDma) {
     super(ifp, regs, intr, ops, dma, { nsegs: TB_NSEGS, brSize: TB_BR_SIZE });

@@ -91,7 +91,8 @@ export const TL_MTU_MAX = 1500;
 function layout(parent: BusDmaTag | null): DmaLayout {
   return {
     parent,
-    // 32 address bits, 16 of which count.
+    // Addresses have 32 bits, and the NIC's address counter has 16: no segment may cross a multiple
+    // of 64 KB.
     device: {
       lowaddr: BUS_SPACE_MAXADDR_32BIT,
       boundary: TL_BOUNDARY,
@@ -118,7 +119,7 @@ function layout(parent: BusDmaTag | null): DmaLayout {
 }
 
 /**
- * Attaches the driver to the NIC at `regs` as interface `ifp`, whose address becomes the NIC's.
+ * Attaches the driver to the NIC at `regs` as interface `ifp`, which gets the NIC's MAC address.
  * `parent` holds the restrictions of the bus. ENXIO: no `tl` is at `regs`; ENOMEM: no memory within
  * the NIC's reach for rings.
  * @see ether_ifattach(9)
@@ -154,7 +155,7 @@ export function tl_detach(ifp: Ifnet): Errno {
   return 0;
 }
 
-/** Mode bits from flags and capabilities; written to the NIC if it runs. */
+/** Computes the mode bits from flags and capabilities, and writes them to the NIC if it runs. */
 function tl_set_modes(sc: TlSoftc): void {
   const { if_flags, if_capenable, if_drv_flags, if_multiaddrs } = sc.ifp;
   let ctrl = 0;
@@ -167,7 +168,7 @@ function tl_set_modes(sc: TlSoftc): void {
     bus_space_write_4(sc.regs, TL_CTRL, ctrl | TL_CTRL_RXE | TL_CTRL_TXE);
 }
 
-/** The CSUM_* bits of the enabled capabilities. The stack sums the IP header. */
+/** Sets if_hwassist from the enabled capabilities. The stack computes the IP header checksum. */
 function tl_capsync(sc: TlSoftc): void {
   const { ifp } = sc;
   let assist = 0;
@@ -178,8 +179,8 @@ function tl_capsync(sc: TlSoftc): void {
 }
 
 /**
- * Starts the NIC: rings, buffers, filter, interrupts. Does nothing if it runs. ENOBUFS: clusters or
- * bounce pages are out, and the NIC stays down.
+ * Starts the NIC: rings, buffers, filter, interrupts. Does nothing if it runs. ENOBUFS: not enough
+ * clusters or bounce pages; the NIC stays down.
  * @see ifnet(9)
  */
 export function tl_init(sc: TlSoftc): Errno {
@@ -204,7 +205,7 @@ export function tl_init(sc: TlSoftc): Errno {
   return 0;
 }
 
-/** Stops the NIC and frees what is on its rings and in its queue. @see ifnet(9) */
+/** Stops the NIC and frees the packets and buffers on its rings and in its queue. @see ifnet(9) */
 export function tl_stop(sc: TlSoftc): void {
   const { regs } = sc;
   bus_space_write_4(regs, TL_INTEN, 0);
@@ -228,7 +229,7 @@ const tlOps: NicOps = {
   stop: tl_stop,
   setmodes: tl_set_modes,
   setmulti: tl_set_modes,
-  // Buffers and filter hold the longest frame for every MTU.
+  // Nothing depends on the MTU: buffers and filter always accept the longest frame.
   setmtu: () => 0,
   capsync: tl_capsync,
   encap: tl_encap,

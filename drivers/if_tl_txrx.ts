@@ -1,7 +1,8 @@
 /**
  * Transmit and receive of the driver for `tl`. A frame has four fragments of at most 512 bytes in
- * the lowest 4 GiB. bus_dma bounces what lies above, and a chain with more fragments is copied.
- * Packets before TL_TXGET are finished. Block and descriptor rules: docs/tl-datasheet.md.
+ * the lowest 4 GiB. bus_dma bounces memory above that, and the driver copies a chain with more
+ * fragments. Packets before TL_TXGET are finished. Block and descriptor rules:
+ * docs/tl-datasheet.md.
  */
 
 import { EINVAL, ENOMEM, type Errno } from '../src/sys/errno.ts';
@@ -102,7 +103,7 @@ export function tl_encap(sc: TlSoftc, m: Mbuf): Errno {
   return 0;
 }
 
-/** The doorbell. @see bus_space(9) */
+/** Rings the doorbell. @see bus_space(9) */
 export function tl_doorbell(sc: TlSoftc): void {
   bus_space_write_4(sc.regs, TL_TXPUT, sc.txr.slot(sc.txr.prod));
 }
@@ -125,7 +126,10 @@ export function tl_rxaim(sc: TlSoftc, slot: number): void {
   memView.setInt32(sc.rxDesc + slot * TL_RXD_SIZE + TL_R_ADDR, sc.segs.addrLo[0]!, true);
 }
 
-/** Clears a slot's status for the device; TL_RXPUT hands it over. @see bus_dma(9) */
+/**
+ * Clears a slot's status for the device; a later write of TL_RXPUT hands the slot over.
+ * @see bus_dma(9)
+ */
 export function tl_rxpost(sc: TlSoftc, slot: number): void {
   memView.setUint32(sc.rxDesc + slot * TL_RXD_SIZE + TL_R_STATUS, 0, true);
 }

@@ -7,12 +7,12 @@ import type { Ifnet } from '../src/net/if_var.ts';
 import { TL_FRAGS } from '../src/dev/tl/tlreg.ts';
 import { DmaSoftc, type NicDma, type NicOps } from './dma_softc.ts';
 
-/** Transmit blocks, each a whole packet; receive descriptors. */
+/** Ring lengths: transmit blocks, each for a whole packet, and receive descriptors. */
 export const TL_TX_NBLOCKS = 128;
 export const TL_RX_NDESC = 128;
-/** Packets that wait while the ring is full. */
+/** Capacity, in packets, of the queue that fills while the ring is full. */
 export const TL_BR_SIZE = 512;
-/** Segments of a packet: all the hardware takes. */
+/** Maximum number of segments of a packet: the hardware's limit. */
 export const TL_NSEGS = TL_FRAGS;
 
 /** Driver state of one NIC. */
@@ -21,7 +21,7 @@ export class TlSoftc extends DmaSoftc {
   ctrl = 0;
   /** An mbuf whose data area holds a copy of headers that are not contiguous. */
   readonly scratch: Mbuf;
-  // TL_B_CMD and TL_B_SUM of the packet in tl_encap.
+  // TL_B_CMD and TL_B_SUM of the packet that tl_encap works on.
   sumCmd = 0;
   sumWhere = 0;
 

@@ -1,6 +1,6 @@
 /**
  * Driver for the NIC `tn`: attach and detach, init and stop, capabilities. The transmit and receive
- * paths are in tn_txrx.ts. Left out: a watchdog (a wire may accept nothing for a long time), media
+ * paths are in tn_txrx.ts. Left out: a watchdog (a wire may stall for a long time), media
  * selection.
  */
 
@@ -110,8 +110,8 @@ import { lladdrHigh, lladdrLow, multicastHash, nicAttach, nicAttached } from './
 import { tn_doorbell, tn_encap, tn_rxaim, tn_rxeof, tn_rxpost, tn_txreap } from './tn_txrx.ts';
 
 /**
- * Capabilities of the model; all are enabled after attach. LRO is missing in egress mode `vnet`,
- * where the peer itself leaves packets unsegmented.
+ * Capabilities of the model; all are enabled after attach. LRO is absent in egress mode `vnet`,
+ * because the peer already sends unsegmented packets.
  */
 export const TN_CAPABILITIES =
   IFCAP_HWCSUM |
@@ -129,7 +129,7 @@ export const TN_CAPABILITIES =
 const MTU_MAX = 9000;
 /** Ethernet header and one VLAN tag. */
 const FRAME_OVERHEAD = 18;
-/** Largest IP packet that with its Ethernet and VLAN headers is below 64 KB. */
+/** Largest IP packet that stays below 64 KB with its Ethernet and VLAN headers. */
 const TSO_MAX = 65518;
 /** Header and padding mbufs that the stack does not count among a TSO packet's segments. */
 const TSO_SEGS_RESERVED = 2;
@@ -159,7 +159,7 @@ function layout(parent: BusDmaTag | null): DmaLayout {
 }
 
 /**
- * Attaches the driver to the NIC at `regs` as interface `ifp`, whose address becomes the NIC's.
+ * Attaches the driver to the NIC at `regs` as interface `ifp`, which gets the NIC's MAC address.
  * `parent` holds the restrictions of the bus. ENXIO: no `tn` is at `regs`; ENOMEM: no memory for
  * rings, maps or bounce pages.
  * @see ether_ifattach(9)
@@ -204,7 +204,7 @@ function writeCtrl(sc: TnSoftc, enable: number): void {
   bus_space_write_4(sc.regs, TN_CTRL, sc.ctrl | enable);
 }
 
-/** Mode bits from flags and capabilities; written to the NIC if it runs. */
+/** Computes the mode bits from flags and capabilities, and writes them to the NIC if it runs. */
 function tn_set_modes(sc: TnSoftc): void {
   const { ifp } = sc;
   const { if_flags, if_capenable } = ifp;
@@ -226,7 +226,7 @@ function tn_set_multi(sc: TnSoftc): void {
   bus_space_write_4(sc.regs, TN_MTA1, high!);
 }
 
-/** The CSUM_* bits of the enabled capabilities; NOMAP has none. */
+/** Sets if_hwassist from the enabled capabilities; IFCAP_NOMAP has no CSUM_* bit. */
 function tn_capsync(sc: TnSoftc): void {
   const { ifp } = sc;
   const cap = ifp.if_capenable;
@@ -248,8 +248,8 @@ function frameMaxOf(sc: TnSoftc): number {
 }
 
 /**
- * Starts the NIC: rings, buffers, filter, interrupts. Does nothing if it runs. ENOBUFS: clusters
- * are out, and the NIC stays down.
+ * Starts the NIC: rings, buffers, filter, interrupts. Does nothing if it runs. ENOBUFS: not enough
+ * clusters; the NIC stays down.
  * @see ifnet(9)
  */
 export function tn_init(sc: TnSoftc): Errno {
@@ -277,7 +277,7 @@ export function tn_init(sc: TnSoftc): Errno {
   return 0;
 }
 
-/** Stops the NIC and frees what is on its rings and in its queue. @see ifnet(9) */
+/** Stops the NIC and frees the packets and buffers on its rings and in its queue. @see ifnet(9) */
 export function tn_stop(sc: TnSoftc): void {
   const { regs } = sc;
   bus_space_write_4(regs, TN_IMC, TN_INT_MASK);

@@ -8,27 +8,27 @@ import { TN_TX_SEGS } from '../src/dev/tn/tnreg.ts';
 import { DmaSoftc, type NicDma, type NicOps } from './dma_softc.ts';
 
 /**
- * Ring lengths. Small ones keep buffers and descriptors in the cache; the transmit ring holds some
- * twenty-five 64 KB TSO packets of 18 pages and a context each.
+ * Ring lengths. Short rings keep buffers and descriptors in the CPU's cache. The transmit ring
+ * holds about 25 TSO packets of 64 KB, each with 18 pages and a context descriptor.
  */
 export const TN_TX_NDESC = 512;
 export const TN_RX_NDESC = 256;
-/** Packets that wait while the ring is full. */
+/** Capacity, in packets, of the queue that fills while the ring is full. */
 export const TN_BR_SIZE = 1024;
-/** Segments of a packet: all the hardware takes. */
+/** Maximum number of segments of a packet: the hardware's limit. */
 export const TN_NSEGS = TN_TX_SEGS;
-/** Bytes of a segment: a power of two that the 16-bit length field holds. */
+/** Bytes of a segment: a power of two that fits the 16-bit length field. */
 export const TN_SEGSIZE_MAX = 32768;
 
 /** Driver state of one NIC. */
 export class TnSoftc extends DmaSoftc {
   /** TN_CTRL's mode bits for the enabled capabilities; kept while the NIC is stopped. */
   ctrl = 0;
-  /** Egress mode `vnet`: segmentation and checksums are left out in both directions. */
+  /** Egress mode `vnet`: packets pass unsegmented and without checksums in both directions. */
   vnet = false;
   /** An mbuf whose data area holds a copy of headers that are not contiguous. */
   readonly scratch: Mbuf;
-  // The context of the packet in tn_encap.
+  // Context descriptor of the packet that tn_encap works on.
   ctxCmd = 0;
   ctxLens = 0;
   ctxMss = 0;

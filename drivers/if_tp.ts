@@ -1,9 +1,9 @@
 /**
  * Driver for the NIC `tp`, which has no DMA: the CPU copies every byte through a data port. Output
- * takes FreeBSD's default way, if_snd and if_start. It has no NOMAP, because it reads payload, and
- * no checksum offload, so packets reach it mapped and summed; each byte of file pages that it reads
- * is counted as `pio`. Left out: a watchdog (a wire may accept nothing for a long time), media
- * selection.
+ * uses FreeBSD's default path, if_snd and if_start. The driver reads payload, so it lacks
+ * IFCAP_NOMAP, and it has no checksum offload: the stack maps each packet and computes its
+ * checksums. Each byte of file pages that the driver reads is counted as `pio`. Left out: a
+ * watchdog (a wire may stall for a long time), media selection.
  */
 
 import { ENOBUFS, ENXIO, type Errno } from '../src/sys/errno.ts';
@@ -124,14 +124,14 @@ import { TP_RING_START, TpSoftc, TP_TXBUF_PAGES, TP_TXBUFS, type TpOps } from '.
 /** Capabilities of the model: none that needs the NIC to read payload. */
 export const TP_CAPABILITIES = IFCAP_VLAN_MTU | IFCAP_LINKSTATE;
 
-/** Bytes in front of a received frame, so that the IP header behind 14 bytes is aligned. */
+/** Bytes before a received frame: they align the IP header behind the 14-byte Ethernet header. */
 const ETHER_ALIGN = 2;
-/** Rounds that one interrupt handles at most; each sends a frame or empties the ring. */
+/** Rounds of one interrupt at most. A round sends a frame or empties the receive ring. */
 const INTR_LIMIT = 64;
 const INTERRUPTS = TP_INT_PRX | TP_INT_PTX | TP_INT_TXE | TP_INT_OVW | TP_INT_LSC;
 
 /**
- * Attaches the driver to the NIC at `regs` as interface `ifp`, whose address becomes the NIC's.
+ * Attaches the driver to the NIC at `regs` as interface `ifp`, which gets the NIC's MAC address.
  * ENXIO: no `tp` is at `regs`; ENOBUFS: no cluster is free.
  * @see ether_ifattach(9)
  */
@@ -162,7 +162,7 @@ export function tp_detach(ifp: Ifnet): Errno {
   return 0;
 }
 
-/** What to receive: promiscuous or not, and which groups. */
+/** Programs the receive filter: promiscuous mode and multicast groups. */
 function tp_setrcr(sc: TpSoftc): void {
   const { if_flags } = sc.ifp;
   const [low, high] = multicastHash(sc.ifp, (lladdr) => ether_crc32_be(lladdr) >>> 26);
@@ -175,7 +175,7 @@ function tp_setrcr(sc: TpSoftc): void {
 }
 
 /**
- * Starts the NIC: ring, filter, interrupts. Does nothing if it runs. ENXIO: it does not start.
+ * Starts the NIC: ring, filter, interrupts. Does nothing if it runs. ENXIO: the NIC does not start.
  * @see ifnet(9)
  */
 export function tp_init(sc: TpSoftc): Errno {
@@ -212,14 +212,14 @@ export function tp_stop(sc: TpSoftc): void {
   sc.txBusy = false;
 }
 
-/** Restarts a NIC that does not follow its commands. */
+/** Restarts a NIC that did not execute a command. */
 function tp_reset(sc: TpSoftc): void {
   count(R_DRV_HW_ERROR);
   tp_stop(sc);
   tp_init(sc);
 }
 
-/** Reads the link's state. */
+/** Reads the link state and reports it to the stack. */
 function tp_link(sc: TpSoftc): void {
   nicLink(sc.ifp, (bus_space_read_4(sc.regs, TP_STATUS) & TP_STATUS_LU) !== 0);
 }
@@ -233,7 +233,7 @@ function beginPio(sc: TpSoftc, addr: number, len: number, command: number): void
   bus_space_write_4(regs, TP_CR, command);
 }
 
-/** Ends a transfer. False: the NIC did not take all of it, and the transfer was aborted. */
+/** Ends a transfer. Returns false if it was incomplete; the transfer is then aborted. */
 function endPio(sc: TpSoftc): boolean {
   const { regs } = sc;
   if ((bus_space_read_4(regs, TP_ISR) & TP_INT_RDC) !== 0) {
@@ -248,7 +248,7 @@ function endPio(sc: TpSoftc): boolean {
 let carry = 0;
 let ncarry = 0;
 
-/** Writes `len` bytes at `p` to the data port, behind those that are carried. */
+/** Writes `len` bytes at `p` to the data port, after the carried bytes. */
 function pioWrite(regs: MmioRegion, p: number, len: number): void {
   while (ncarry > 0 && len > 0) {
     carry |= mem[p++]! << (8 * ncarry++);
@@ -266,8 +266,8 @@ function pioWrite(regs: MmioRegion, p: number, len: number): void {
 
 /**
  * Copies the packet into packet memory at byte `addr`; the caller keeps it. m_copydata can read
- * unmapped mbufs, although the stack passes none to this driver. False if the NIC did not take all
- * of it.
+ * unmapped mbufs, although the stack passes none to this driver. Returns false if the NIC did not
+ * accept all bytes.
  */
 function tp_pio_write_mbufs(sc: TpSoftc, top: Mbuf, addr: number): boolean {
   const { regs, scratch } = sc;
@@ -309,7 +309,7 @@ function txError(sc: TpSoftc, m: Mbuf): void {
 
 /**
  * Moves frames from if_snd to the transmit buffers until the queue is empty or no buffer is free.
- * Then OACTIVE is set, and the interrupt of the frame being sent continues. A frame is passed to
+ * Sets OACTIVE if no buffer is free; the transmit interrupt then continues. A frame is passed to
  * BPF and freed as soon as it is in packet memory.
  * @see ifnet(9)
  */
@@ -358,7 +358,8 @@ function tp_txeof(sc: TpSoftc): void {
 }
 
 /**
- * Reads `len` bytes of packet memory from `addr` on; memory behind `p` takes up to 3 bytes more.
+ * Reads `len` bytes of packet memory at byte `addr` to `p`, rounded up to whole words: up to 3 more
+ * bytes at `p` are overwritten. Returns false if the NIC did not deliver all bytes.
  */
 function tp_pio_read(sc: TpSoftc, addr: number, p: Kva, len: number): boolean {
   beginPio(sc, addr, len, TP_CR_RRD);
@@ -366,7 +367,10 @@ function tp_pio_read(sc: TpSoftc, addr: number, p: Kva, len: number): boolean {
   return endPio(sc);
 }
 
-/** An mbuf with contiguous room for a frame of `len` bytes; null if memory is out. */
+/**
+ * Allocates an mbuf with contiguous space for a frame of `len` bytes. Returns null if memory is
+ * out.
+ */
 function tp_getbuf(len: number): Mbuf | null {
   const m = m_gethdr(M_NOWAIT, MT_DATA);
   if (m === null) return null;
@@ -382,25 +386,25 @@ function tp_getbuf(len: number): Mbuf | null {
 }
 
 /**
- * Reads the frame of `len` bytes behind its header at page `page` into `m`; false if the NIC does
- * not give all of it.
+ * Reads the frame of `len` bytes whose header is at page `page` into `m`. Returns false if the NIC
+ * did not deliver all bytes.
  */
 function tp_ring_copy(sc: TpSoftc, page: number, m: Mbuf, len: number): boolean {
   const addr = page * TP_PAGE_SIZE + TP_RXHDR_SIZE;
-  // A transfer ends at the end of the ring; the rest of a frame that wraps is at the start.
+  // A transfer cannot cross the end of the ring: a frame that wraps continues at the start.
   const first = Math.min(len, sc.memEnd * TP_PAGE_SIZE - addr);
   if (!tp_pio_read(sc, addr, mtod(m), first)) return false;
   if (first === len) return true;
   return tp_pio_read(sc, TP_RING_START * TP_PAGE_SIZE, kva(mtod(m) + first), len - first);
 }
 
-/** The page behind a frame that starts at `page`. */
+/** The page that follows a frame of `len` bytes at `page`. */
 function pageAfter(sc: TpSoftc, page: number, len: number): number {
   const next = page + Math.ceil((len + TP_RXHDR_SIZE) / TP_PAGE_SIZE);
   return next < sc.memEnd ? next : next - (sc.memEnd - TP_RING_START);
 }
 
-/** Resets the NIC: its ring is not as the driver expects. */
+/** Counts an error and resets the NIC, because its ring is invalid. */
 function ringError(sc: TpSoftc): void {
   count(R_DRV_RX_ERROR);
   if_inc_counter(sc.ifp, IFCOUNTER_IERRORS, 1);
@@ -408,7 +412,8 @@ function ringError(sc: TpSoftc): void {
 }
 
 /**
- * Takes the frame at `sc.nextPage` out of the ring and hands it to the stack; false after a reset.
+ * Takes the frame at `sc.nextPage` out of the ring and hands it to the stack. Returns false if it
+ * had to reset the NIC.
  */
 function tp_get_packet(sc: TpSoftc): boolean {
   const { ifp, regs } = sc;
@@ -428,7 +433,7 @@ function tp_get_packet(sc: TpSoftc): boolean {
     ringError(sc);
     return false;
   }
-  // The pages go back first: the stack may stop and start the NIC.
+  // Free the pages before input: the stack may stop and start the NIC.
   sc.nextPage = next;
   bus_space_write_4(regs, TP_BNRY, next);
   if (m === null) {
@@ -449,7 +454,7 @@ function tp_get_packet(sc: TpSoftc): boolean {
  */
 export function tp_rint(sc: TpSoftc): void {
   const { ifp, regs } = sc;
-  // The device adds no frames meanwhile; the limit ends the loop on broken hardware.
+  // The device adds no frames during this loop; the limit ends the loop on broken hardware.
   for (let n = 0; n < sc.memEnd; n++) {
     if (sc.nextPage === bus_space_read_4(regs, TP_CURR)) return;
     if (!tp_get_packet(sc)) return;
@@ -474,7 +479,7 @@ function tp_overrun(sc: TpSoftc): void {
 /** The interrupt handler; runs as a pass of the stack. @see bus_setup_intr(9) */
 export function tp_intr(sc: TpSoftc): void {
   const { ifp, regs } = sc;
-  // Mask all causes meanwhile: those left at the end raise the line again.
+  // Mask all causes while handling them: those left at the end raise the line again.
   bus_space_write_4(regs, TP_IMR, 0);
   for (let n = 0; n < INTR_LIMIT; n++) {
     if ((ifp.if_drv_flags & IFF_DRV_RUNNING) === 0) break;

@@ -11,9 +11,9 @@ import { TP_FRAME_MAX, TP_PAGE_SIZE } from '../src/dev/tp/tpreg.ts';
 
 /** Pages of a transmit buffer, which holds the longest frame. */
 export const TP_TXBUF_PAGES = Math.ceil(TP_FRAME_MAX / TP_PAGE_SIZE);
-/** One is filled while the other is sent. */
+/** The driver fills one while the NIC sends the other. */
 export const TP_TXBUFS = 2;
-/** The receive ring has the pages behind them. */
+/** First page of the receive ring, after the transmit buffers. */
 export const TP_RING_START = TP_TXBUFS * TP_TXBUF_PAGES;
 
 /** The driver's functions, passed to the softc so that it does not import them. */
@@ -30,9 +30,9 @@ export class TpSoftc extends IfStartDriver implements Task {
   readonly regs: MmioRegion;
   readonly intr: IntrVector;
   readonly #ops: TpOps;
-  /** A cluster through which unmapped mbufs are read. */
+  /** A cluster into which the driver copies unmapped mbufs to read them. */
   readonly scratch: Mbuf;
-  /** Page behind the receive ring. */
+  /** Page after the receive ring. */
   readonly memEnd: number;
   /** First page of the oldest frame in the ring. */
   nextPage = 0;
@@ -73,7 +73,7 @@ export class TpSoftc extends IfStartDriver implements Task {
     return this.#ops.ioctl(this, command, data);
   }
 
-  /** The interrupt. */
+  /** Handles the interrupt. */
   run(): void {
     this.#ops.intr(this);
   }

@@ -1,6 +1,6 @@
 /**
- * What every NIC driver does with its interface: attach and detach, ioctls that do not depend on
- * hardware, link state, the station address in register format, the multicast hash.
+ * The interface functions that all NIC drivers share: attach and detach, ioctls that do not depend
+ * on hardware, link state, the station address in register format, the multicast hash.
  */
 
 import { EINVAL, EOPNOTSUPP, type Errno } from '../src/sys/errno.ts';
@@ -38,12 +38,12 @@ export interface NicSoftc extends IfDriver, Task {
   readonly intr: IntrVector;
 }
 
-/** Bytes 0 to 3 of an address as NICs' registers have them, the first in bits 7:0; signed. */
+/** Bytes 0 to 3 of a MAC address in register format, byte 0 in bits 7:0. The result is signed. */
 export function lladdrLow(lladdr: Uint8Array): number {
   return lladdr[0]! | (lladdr[1]! << 8) | (lladdr[2]! << 16) | (lladdr[3]! << 24);
 }
 
-/** Bytes 4 and 5. */
+/** Bytes 4 and 5 of a MAC address in register format. */
 export function lladdrHigh(lladdr: Uint8Array): number {
   return lladdr[4]! | (lladdr[5]! << 8);
 }
@@ -59,8 +59,8 @@ export function nicAttach(ifp: Ifnet, sc: NicSoftc, capabilities: number): void 
 }
 
 /**
- * Ends an attach: interrupts are delivered, and the address in the two registers is the
- * interface's.
+ * Completes an attach: connects the interrupt handler and gives the interface the MAC address from
+ * the two registers.
  */
 export function nicAttached(sc: NicSoftc, addrLow: number, addrHigh: number): void {
   const lladdr = new Uint8Array(ETHER_ADDR_LEN);
@@ -70,7 +70,7 @@ export function nicAttached(sc: NicSoftc, addrLow: number, addrHigh: number): vo
   ether_ifattach(sc.ifp, lladdr);
 }
 
-/** Detaches the driver from the interface. The NIC has been stopped. */
+/** Detaches the driver from the interface. The caller has stopped the NIC. */
 export function nicDetach(sc: NicSoftc): void {
   const { ifp } = sc;
   ether_ifdetach(ifp);
@@ -84,7 +84,10 @@ export function nicLink(ifp: Ifnet, up: boolean): void {
   if_link_state_change(ifp, up ? LINK_STATE_UP : LINK_STATE_DOWN);
 }
 
-/** The 64-bit multicast filter for the groups of `ifp`, low word first. `hash` maps an address. */
+/**
+ * The 64-bit multicast filter for the groups of `ifp`, low word first. `hash` maps an address to
+ * its bit, 0 to 63.
+ */
 export function multicastHash(ifp: Ifnet, hash: (lladdr: Uint8Array) => number): Uint32Array {
   const bits = new Uint32Array(2);
   for (const { ifma_lladdr } of ifp.if_multiaddrs) {
@@ -99,7 +102,7 @@ export interface NicControl<S> {
   readonly mtuMax: number;
   init(sc: S): Errno;
   stop(sc: S): void;
-  /** if_flags changed while running: promiscuous, all groups. */
+  /** IFF_PROMISC or IFF_ALLMULTI may have changed while running. */
   setmodes(sc: S): void;
   /** The joined groups changed while running. */
   setmulti(sc: S): void;

@@ -1,7 +1,7 @@
 /**
  * Transmit and receive of the driver for `tn`. Transmit loads an mbuf chain, mapped or not, with
- * bus_dma and never looks at payload; receive hands up clusters the device filled. Register and
- * descriptor rules: docs/tn-datasheet.md.
+ * bus_dma and never reads payload; receive passes the clusters that the device filled to the stack.
+ * Register and descriptor rules: docs/tn-datasheet.md.
  */
 
 import { EINVAL, ENOMEM, type Errno } from '../src/sys/errno.ts';
@@ -81,7 +81,8 @@ function tn_offload_setup(sc: TnSoftc, m: Mbuf): Errno {
   let l4 = 0;
   if ((csum_flags & L4_REQUESTS) !== 0) {
     const tcp = (csum_flags & TCP_REQUESTS) !== 0;
-    // The stack itself sums a packet with IPv6 extension headers, so the next header is TCP or UDP.
+    // The stack computes the checksum of a packet with IPv6 extension headers itself, so the next
+    // header is TCP or UDP.
     if (proto !== (tcp ? IPPROTO_TCP : IPPROTO_UDP)) return EINVAL;
     l4 = tcp ? 20 : 8;
     if (len < l2 + l3 + l4) return EINVAL;
@@ -108,7 +109,7 @@ function fillContext(sc: TnSoftc, m: Mbuf): void {
   memView.setUint32(at + TN_D_STAT, sc.ctxCmd, true);
 }
 
-/** Fills the data descriptors of the loaded packet, from `n` slots behind the producer on. */
+/** Fills the data descriptors of the loaded packet, starting `n` slots after the producer. */
 function fillData(sc: TnSoftc, m: Mbuf, n: number): void {
   const { txr, segs } = sc;
   const last = segs.nsegs - 1;
@@ -160,7 +161,7 @@ export function tn_encap(sc: TnSoftc, m: Mbuf): Errno {
   return 0;
 }
 
-/** The doorbell. @see bus_space(9) */
+/** Rings the doorbell. @see bus_space(9) */
 export function tn_doorbell(sc: TnSoftc): void {
   bus_space_write_4(sc.regs, TN_TDT, sc.txr.slot(sc.txr.prod));
 }
@@ -172,7 +173,8 @@ export function tn_txreap(sc: TnSoftc): number {
   bus_dmamap_sync(sc.txRing.tag, sc.txRing.map, RING_TO_US);
   for (; txr.used > 0 && txr.cons !== sc.txRung; n++) {
     const last = txr.slot(txr.cons + sc.txNdesc[txr.slot(txr.cons)]! - 1);
-    // Signed, here and below: with DD set an unsigned word is a number on the heap.
+    // Read it as signed, here and below: an unsigned word with DD set would be allocated on V8's
+    // heap.
     const status = memView.getInt32(sc.txDesc + last * TN_DESC_SIZE + TN_D_STAT, true);
     if ((status & TN_TXS_DD) === 0) break;
     dmaTxDone(sc, (status & TN_TXS_ERR) !== 0);
@@ -187,7 +189,7 @@ export function tn_rxaim(sc: TnSoftc, slot: number): void {
   memView.setInt32(at + TN_D_ADDRH, sc.segs.addrHi[0]!, true);
 }
 
-/** Hands a slot back to the device with the buffer it has. @see bus_dma(9) */
+/** Hands a slot back to the device with its current buffer. @see bus_dma(9) */
 export function tn_rxpost(sc: TnSoftc, slot: number): void {
   const at = sc.rxDesc + slot * TN_DESC_SIZE;
   memView.setUint32(at + TN_D_LEN, 0, true);
@@ -209,7 +211,7 @@ function deliver(sc: TnSoftc, m: Mbuf, status: number, vtag: number): void {
   rxInput(ifp, m);
 }
 
-/** Handles one descriptor that was written back. */
+/** Handles one descriptor that the device has written back. */
 function tn_rxdesc(sc: TnSoftc, slot: number, status: number, lenTag: number): void {
   const eop = (status & TN_RXS_EOP) !== 0;
   const len = lenTag & 0xffff;

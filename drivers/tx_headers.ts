@@ -1,5 +1,5 @@
 /**
- * Where the headers of an outgoing packet lie, for drivers whose NIC computes checksums. Reads the
+ * Finds the headers of an outgoing packet, for drivers whose NIC computes checksums. Reads the
  * Ethernet and IP headers, never a payload byte. Left out: IPv6 extension headers; the stack
  * computes the checksum of such a packet itself.
  */
@@ -28,8 +28,8 @@ export class TxHeaders {
 }
 
 /**
- * The first `need` bytes of the packet in one piece: in place if the first mbuf has them, otherwise
- * copied to the data area of `scratch`. The packet has that many bytes.
+ * Returns the address of the packet's first `need` bytes, contiguous: in place if the first mbuf
+ * has them, otherwise copied to the data area of `scratch`. The packet must have that many bytes.
  */
 export function headerBytes(m: Mbuf, need: number, scratch: Mbuf): Kva {
   if (m.m_len >= need) return mtod(m);
@@ -45,7 +45,7 @@ export function txHeaders(m: Mbuf, scratch: Mbuf, headers: TxHeaders): Errno {
   if (len < l2 + ETHER_VLAN_ENCAP_LEN) return EINVAL;
   let at = headerBytes(m, l2 + ETHER_VLAN_ENCAP_LEN, scratch);
   if (memView.getUint16(at + 12) === ETHERTYPE_VLAN) l2 += ETHER_VLAN_ENCAP_LEN;
-  // csum_flags do not say the version: CSUM_TSO has a bit for each, and FreeBSD's TCP sets both.
+  // csum_flags do not give the IP version: FreeBSD's TCP sets both bits of CSUM_TSO.
   const v6 = memView.getUint16(at + l2 - 2) === ETHERTYPE_IPV6;
   const fixed = v6 ? 40 : 20;
   if (len < l2 + fixed) return EINVAL;
