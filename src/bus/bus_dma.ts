@@ -1,10 +1,10 @@
 /**
- * bus_dma, after sys/kern/subr_bus_dma.c and sys/x86/x86/busdma_bounce.c: tags say what a device
- * can address, maps hold what is loaded for it, a load turns an mbuf chain (unmapped mbufs by their
- * page lists, never by a mapping) into physical segments. What a device cannot reach is bounced
- * (busdma_bounce.ts). Unlike FreeBSD: loads fill a struct the caller preallocated, at once, and
- * never defer, as all loads of mbufs in FreeBSD: a load that finds no bounce page free fails with
- * ENOMEM. Left out: uio loads.
+ * bus_dma, after sys/kern/subr_bus_dma.c and sys/x86/x86/busdma_bounce.c: a tag holds the address
+ * restrictions of a device, a map holds one loaded mapping, and a load turns an mbuf chain into
+ * physical segments. It takes the pages of unmapped mbufs from their page lists, without a mapping.
+ * Memory that the device cannot reach is bounced (busdma_bounce.ts). Unlike FreeBSD: a load fills a
+ * struct that the caller preallocated, before it returns. No load defers (in FreeBSD, only loads of
+ * mbufs never do): it fails with ENOMEM if no bounce page is free. Left out: uio loads.
  */
 
 import { EBUSY, EINVAL, ENOMEM, type Errno } from '../sys/errno.ts';
@@ -45,26 +45,26 @@ export const BUS_DMASYNC_POSTWRITE = 8;
 
 export const BUS_SPACE_MAXADDR_24BIT = 0xffffff;
 export const BUS_SPACE_MAXADDR_32BIT = 0xffffffff;
-/** The highest address that is a whole number in JavaScript; FreeBSD's has 64 bits. */
+/** The highest address that a JavaScript number holds exactly; FreeBSD's has 64 bits. */
 export const BUS_SPACE_MAXADDR = Number.MAX_SAFE_INTEGER;
 export const BUS_SPACE_UNRESTRICTED = 0x7fffffff;
 
 /** Index of the last histogram entry, which counts loads of that many segments or more. */
 const HIST_MAX = 128;
 
-/** Counters of all tags; ours, FreeBSD counts only bouncing. */
+/** Counters over all tags (ours: FreeBSD counts only bounces). */
 export const dmaStats = {
-  /** Loads that succeeded, and the segments they made. */
+  /** Successful loads, and their segments. */
   loads: 0,
   segments: 0,
-  /** Bounce pages that those loads took. */
+  /** Bounce pages that those loads used. */
   bounced: 0,
-  /** Chains that a driver had to copy together because of EFBIG. */
+  /** Chains that a driver compacted after EFBIG. */
   defrags: 0,
-  /** Accesses of devices that were refused. */
+  /** Device accesses that were refused. */
   faults: 0,
   mapsLive: 0,
-  /** mapsLoaded: maps that hold a mapping now. */
+  /** mapsLive: maps that exist. mapsLoaded: those that are loaded. */
   mapsLoaded: 0,
   /** segHist[n]: loads of n segments; the last entry is for n and more. */
   segHist: new Float64Array(HIST_MAX + 1),
@@ -82,7 +82,7 @@ export function dmaStatsReset(): void {
 
 const mapFail = failPoint('dma_map');
 
-/** Drops the bounce zones and clears the counters. Called at boot, after memory was set up. */
+/** Removes the bounce zones and clears the counters. Called at boot, after memory is set up. */
 export function busDmaInit(): void {
   bounceInit();
   dmaStatsReset();
@@ -92,8 +92,8 @@ export function busDmaInit(): void {
 }
 
 /**
- * Turns the IOMMU and the checker on or off; both are off after boot. Panics if a map is loaded:
- * each load records what a device may reach.
+ * Turns the IOMMU and the checker on or off; both are off after boot. Panics if a map is loaded,
+ * because only later loads are recorded.
  */
 export function busDmaWatch({ iommu: remap = false, check = false }): void {
   KASSERT(dmaStats.mapsLoaded === 0, 'busDmaWatch: something is loaded');
@@ -108,26 +108,26 @@ export type BusDmaFilter = (arg: object | null, addr: number) => boolean;
 
 /** Parameters of bus_dma_tag_create. @see bus_dma(9) */
 export interface BusDmaTagParams {
-  /** For the checker's reports, such as `tn0 tx`; ours. Default: the parent's. */
+  /** Name in the checker's reports, such as `tn0 tx` (ours). Default: the parent's name. */
   name?: string;
   parent?: BusDmaTag | null;
   /** Bytes, a power of two. */
   alignment?: number;
-  /** Bytes, a power of two or 0: a segment crosses no multiple of it. */
+  /** Bytes, a power of two: no segment crosses a multiple of it. 0: no boundary. */
   boundary?: number;
   /** Addresses in (lowaddr, highaddr] are out of the device's reach. */
   lowaddr?: number;
   highaddr?: number;
   filter?: BusDmaFilter | null;
   filterarg?: object | null;
-  /** Bytes of a whole mapping, segments of one, bytes of a segment. */
+  /** Limits: bytes of a mapping, segments of a mapping, bytes of a segment. */
   maxsize: number;
   nsegments: number;
   maxsegsz: number;
   flags?: number;
 }
 
-/** What a device can address; made by bus_dma_tag_create. @see bus_dma(9) */
+/** The address restrictions of a device; created by bus_dma_tag_create. @see bus_dma(9) */
 export class BusDmaTag {
   name = 'dma';
   parent: BusDmaTag | null = null;
@@ -141,26 +141,26 @@ export class BusDmaTag {
   nsegments = 0;
   maxsegsz = 0;
   flags = 0;
-  /** BUS_DMA_KEEP_PG_OFFSET: bounced bytes keep their place in the page. */
+  /** BUS_DMA_KEEP_PG_OFFSET: bounced bytes keep their offset in the page. */
   keepOffset = false;
   /** Whether any address of this machine may have to be bounced. */
   couldBounce = false;
   /** Zone of the bounce pages; null before the first map, or before BUS_DMA_ALLOCNOW. */
   zone: BounceZone | null = null;
-  /** Whether the zone holds what one mapping of `maxsize` bytes needs. */
+  /** Whether the zone has had pages added for one mapping of `maxsize` bytes. */
   minAllocDone = false;
-  /** Maps made from it and live, tags below it, and maps ever made. */
+  /** Live maps, live child tags, and the number of maps created so far. */
   mapCount = 0;
   childCount = 0;
   mapsMade = 0;
 }
 
-/** Where bus_dma_tag_create puts the tag: FreeBSD's `bus_dma_tag_t *`. */
+/** Output parameter of bus_dma_tag_create: FreeBSD's `bus_dma_tag_t *`. */
 export interface BusDmaTagRef {
   tag: BusDmaTag | null;
 }
 
-/** What is loaded for a device. @see bus_dma(9) */
+/** One mapping of memory for a device. @see bus_dma(9) */
 export class BusDmamap {
   readonly tag: BusDmaTag;
   /** Number among the tag's maps. */
@@ -169,14 +169,14 @@ export class BusDmamap {
   readonly isMemory: boolean;
   /** False for memory of bus_dmamem_alloc, which was chosen so that the device reaches it. */
   readonly mayBounce: boolean;
-  /** The bounce pages of what is loaded, in order. */
+  /** Bounce pages of the loaded memory, in load order. */
   bpages: BouncePage | null = null;
   bpagesLast: BouncePage | null = null;
   loaded = false;
   /** The BUS_DMASYNC operations of the last bus_dmamap_sync since the load. */
   synced = 0;
-  // While loads are watched: where it lies; the PRE syncs since the load; those of them that no POST
-  // has taken back; and those that the device has made use of since.
+  // Set while loads are watched. `windows`: the loaded ranges. `handed`: the PRE operations since
+  // the load. `owned`: those without a later POST. `touched`: those that the device has used since.
   windows: Window | null = null;
   handed = 0;
   owned = 0;
@@ -190,15 +190,15 @@ export class BusDmamap {
   }
 }
 
-/** Where bus_dmamap_create puts the map: FreeBSD's `bus_dmamap_t *`. */
+/** Output parameter of bus_dmamap_create: FreeBSD's `bus_dmamap_t *`. */
 export interface BusDmamapRef {
   map: BusDmamap | null;
 }
 
 /**
- * The segments of a load: FreeBSD's array of bus_dma_segment_t and its count. The addresses are
- * there whole and, for descriptors, as two signed words: a number above 2^31 that is handed to a
- * function is one more on the heap, unless the compiler happens to have inlined it.
+ * The segments of a load: FreeBSD's array of bus_dma_segment_t and its count. Each address is
+ * stored as one number and, for descriptors, as two signed words: V8 may allocate a number above
+ * 2^31 on its heap when it is passed to a function.
  */
 export class BusDmaSegs {
   readonly ds_addr: Float64Array;
@@ -216,7 +216,7 @@ export class BusDmaSegs {
   }
 }
 
-/** Memory of bus_dmamem_alloc: physically contiguous, with the map to load it by. */
+/** Memory of bus_dmamem_alloc: physically contiguous, with the map that loads it. */
 export interface BusDmamem {
   readonly vaddr: Kva;
   readonly map: BusDmamap;
@@ -243,7 +243,9 @@ function inherit(tag: BusDmaTag, parent: BusDmaTag): void {
   }
 }
 
-/** Pages to have for one mapping. Unlike FreeBSD rounded up: a short one would have none. */
+/**
+ * Bounce pages of one mapping. Unlike FreeBSD: rounded up, so that a mapping below a page has one.
+ */
 const mappingPages = (tag: BusDmaTag): number => Math.ceil(tag.maxsize / PAGE_SIZE);
 
 function zoneOf(tag: BusDmaTag): BounceZone {
@@ -256,7 +258,7 @@ function zoneOf(tag: BusDmaTag): BounceZone {
   return tag.zone;
 }
 
-/** BUS_DMA_ALLOCNOW: the pages of one mapping are there before any map is. */
+/** BUS_DMA_ALLOCNOW: allocates the bounce pages of one mapping before a map exists. */
 function allocNow(tag: BusDmaTag): Errno {
   const zone = zoneOf(tag);
   const pages = mappingPages(tag) - zone.total_bpages;
@@ -266,9 +268,9 @@ function allocNow(tag: BusDmaTag): Errno {
 }
 
 /**
- * Makes a tag, restricted by its parent's as well. Returns 0 with the tag in `ref`, or EINVAL: a
- * size or count of 0, or an alignment or boundary that is no power of two; ENOMEM: BUS_DMA_ALLOCNOW
- * and no memory for bounce pages.
+ * Creates a tag, which also has its parent's restrictions. Returns 0 and the tag in `ref`. EINVAL:
+ * a size or count is 0, or an alignment or boundary is not a power of two. ENOMEM: no memory for
+ * the bounce pages of BUS_DMA_ALLOCNOW.
  * @see bus_dma(9)
  */
 export function bus_dma_tag_create(params: BusDmaTagParams, ref: BusDmaTagRef): Errno {
@@ -307,7 +309,7 @@ export function bus_dma_tag_create(params: BusDmaTagParams, ref: BusDmaTagRef): 
   return 0;
 }
 
-/** Destroys a tag. EBUSY, nothing done, while it has maps or tags below it. @see bus_dma(9) */
+/** Destroys a tag. EBUSY, and no change, while it has maps or child tags. @see bus_dma(9) */
 export function bus_dma_tag_destroy(tag: BusDmaTag): Errno {
   if (tag.mapCount !== 0 || tag.childCount !== 0) return EBUSY;
   if (tag.parent !== null) tag.parent.childCount--;
@@ -322,8 +324,8 @@ function makeMap(tag: BusDmaTag, isMemory: boolean): BusDmamap {
 }
 
 /**
- * Adds a mapping's worth of pages to the zone of a tag that could bounce, up to the zone's limit.
- * Only the tag's first map fails for want of memory: it would find no page at all.
+ * Adds the pages of one mapping to the zone of a tag that could bounce, up to the zone's limit.
+ * ENOMEM: not enough memory, for the tag's first map only; later maps share the existing pages.
  */
 function growZone(tag: BusDmaTag): Errno {
   const zone = zoneOf(tag);
@@ -339,7 +341,7 @@ function growZone(tag: BusDmaTag): Errno {
 }
 
 /**
- * Makes a map: 0 with it in `ref`, or ENOMEM: no memory for it or for the bounce pages that its
+ * Creates a map. Returns 0 and the map in `ref`. ENOMEM: no memory for the bounce pages that its
  * loads may need.
  * @see bus_dma(9)
  */
@@ -351,7 +353,7 @@ export function bus_dmamap_create(tag: BusDmaTag, _flags: number, ref: BusDmamap
   return 0;
 }
 
-/** Destroys a map. EBUSY, nothing done, while something is loaded. @see bus_dma(9) */
+/** Destroys a map. EBUSY, and no change, while it is loaded. @see bus_dma(9) */
 export function bus_dmamap_destroy(tag: BusDmaTag, map: BusDmamap): Errno {
   KASSERT(map.tag === tag, 'bus_dmamap_destroy: not of this tag');
   if (map.loaded) return EBUSY;
@@ -380,14 +382,14 @@ export function bus_dmamem_alloc(tag: BusDmaTag, flags: number): BusDmamem | nul
   return { vaddr, map: makeMap(tag, true), npages };
 }
 
-/** Frees memory of bus_dmamem_alloc, which is not loaded any more. @see bus_dma(9) */
+/** Frees memory of bus_dmamem_alloc. The caller has unloaded it. @see bus_dma(9) */
 export function bus_dmamem_free(tag: BusDmaTag, dmamem: BusDmamem): void {
   const error = bus_dmamap_destroy(tag, dmamem.map);
   KASSERT(error === 0, 'bus_dmamem_free: still loaded');
   for (let i = 0; i < dmamem.npages; i++) vm_page_unwire(dmamem.vaddr / PAGE_SIZE + i, false);
 }
 
-/** Whether a mapped mbuf shows a file's page. */
+/** Whether a mapped mbuf's data is a page of a file. */
 const isFileBytes = (m: Mbuf): boolean =>
   (m.m_flags & M_EXT) !== 0 && m.m_ext.ext_type === EXT_SFBUF;
 
@@ -423,10 +425,10 @@ function loadEnd(map: BusDmamap, segs: BusDmaSegs, error: Errno): Errno {
 }
 
 /**
- * Loads a chain, mapped and unmapped mbufs alike, into at most `nsegments` physical segments;
- * neighbours in RAM become one, also across mbufs. Only reads `m`, and only its headers: the bytes
- * are not touched. Never waits. EFBIG: too many segments, ENOMEM: no bounce page is free, EINVAL:
- * longer than the tag's maxsize; nothing is loaded then.
+ * Loads a chain of mapped and unmapped mbufs into at most `nsegments` physical segments. Memory
+ * that is adjacent in RAM becomes one segment, also across mbufs. Reads the mbuf headers of `m`,
+ * not the data, and changes nothing. Never waits. On an error nothing is loaded. EFBIG: too many
+ * segments. ENOMEM: no bounce page is free. EINVAL: longer than the tag's maxsize.
  * @see bus_dma(9), sys/kern/subr_bus_dma.c
  */
 export function bus_dmamap_load_mbuf_sg(
@@ -449,8 +451,8 @@ export function bus_dmamap_load_mbuf_sg(
 }
 
 /**
- * Loads `len` bytes of mapped memory. Unlike FreeBSD's it fills `segs` at once instead of calling
- * back. Errors as bus_dmamap_load_mbuf_sg.
+ * Loads `len` bytes of mapped memory. Unlike FreeBSD: fills `segs` before it returns, without a
+ * callback. Errors as in bus_dmamap_load_mbuf_sg.
  * @see bus_dma(9)
  */
 export function bus_dmamap_load(
@@ -476,7 +478,7 @@ function unloadWatched(map: BusDmamap): void {
 function syncWatched(map: BusDmamap, op: number): void {
   if (dmaCheck.enabled) checkSync(map, op);
   const pre = op & (BUS_DMASYNC_PREREAD | BUS_DMASYNC_PREWRITE);
-  // The POST of each is the next higher bit.
+  // Each POST bit is the next higher bit of its PRE bit.
   const post = (op >> 1) & (BUS_DMASYNC_PREREAD | BUS_DMASYNC_PREWRITE);
   map.handed |= pre;
   map.owned |= pre;
@@ -484,7 +486,10 @@ function syncWatched(map: BusDmamap, op: number): void {
   map.touched &= ~(pre | post);
 }
 
-/** Drops what is loaded; the device must be done with it. Nothing if nothing is. @see bus_dma(9) */
+/**
+ * Unloads a map, whose memory the device no longer uses. Does nothing if it is not loaded.
+ * @see bus_dma(9)
+ */
 export function bus_dmamap_unload(tag: BusDmaTag, map: BusDmamap): void {
   KASSERT(map.tag === tag, 'bus_dmamap_unload: map of another tag');
   if (!map.loaded) return;
@@ -497,8 +502,8 @@ export function bus_dmamap_unload(tag: BusDmaTag, map: BusDmamap): void {
 
 /**
  * Hands loaded memory to the device (PRE) or back to the CPU (POST). Memory is coherent, so only
- * bounced bytes move: into their pages with PREWRITE, out of them with POSTREAD. Panics if PRE and
- * POST are mixed or nothing is loaded.
+ * bounced bytes are copied: into the bounce pages with PREWRITE, out of them with POSTREAD. Panics
+ * if PRE and POST are mixed or nothing is loaded.
  * @see bus_dma(9)
  */
 export function bus_dmamap_sync(tag: BusDmaTag, map: BusDmamap, op: number): void {

@@ -22,7 +22,8 @@ export function bus_space_write_4(region: MmioRegion, off: number, value: number
 
 /**
  * Reads the register at byte offset `off` `count` times and stores the words, little-endian, from
- * `datap` on: 4 * `count` bytes of mapped memory, of any alignment. How a data port is emptied.
+ * `datap` on: 4 * `count` bytes of mapped memory, of any alignment. Drivers read a data port with
+ * it.
  * @see bus_space(9)
  */
 export function bus_space_read_multi_4(
@@ -37,8 +38,8 @@ export function bus_space_read_multi_4(
 
 /**
  * Writes `count` little-endian words from `datap` on, one after another, to the register at byte
- * offset `off`. How a data port is filled. Words are handed over as signed numbers, which V8 keeps
- * off its heap.
+ * offset `off`. Drivers write a data port with it. The words are passed as signed numbers, because
+ * V8 may allocate unsigned ones on its heap.
  * @see bus_space(9)
  */
 export function bus_space_write_multi_4(

@@ -1,8 +1,8 @@
 /**
- * Bounce pages, after sys/x86/x86/busdma_bounce.c: memory that a restricted device reaches, used in
- * place of memory that it does not. Tags with the same needs share a zone; a zone grows when maps
- * are made and never shrinks. Left out: waiting for a page (loads never defer, so total_deferred
- * stays 0), NUMA domains.
+ * Bounce pages, after sys/x86/x86/busdma_bounce.c: memory within the reach of a restricted device,
+ * used in place of memory outside of it. Tags with the same restrictions share a zone. A zone grows
+ * when maps are created and never shrinks. Left out: waiting for a page (loads never defer, so
+ * total_deferred stays 0), NUMA domains.
  */
 
 import { failPoint } from '../sys/fail_point.ts';
@@ -15,23 +15,26 @@ import { type VmPage, vmPageAllocBelow } from '../vm/vm_page.ts';
 
 /** Largest zone on a large machine, in pages: FreeBSD/amd64's MAX_BPAGES. */
 const MAX_BPAGES = 8192;
-/** Unlike FreeBSD: a zone has at most this part of memory, because our machines are small. */
+/** Unlike FreeBSD: a zone has at most 1/MEMORY_PART of memory, because our machines are small. */
 const MEMORY_PART = 16;
 
 const bounceFail = failPoint('bounce_page');
 
-/** A page of a zone and, while a map has it, what it stands for. */
+/** A page of a zone and, while a map uses it, the memory that it replaces. */
 export class BouncePage {
   /** Start of the page. */
   readonly va: Kva;
-  /** Where the device's bytes begin: in the same place of the page with BUS_DMA_KEEP_PG_OFFSET. */
+  /**
+   * Arena offset of the first bounced byte. With BUS_DMA_KEEP_PG_OFFSET the byte keeps its offset
+   * in the page.
+   */
   at = 0;
-  /** The memory it stands for, by arena offset, and its bytes. */
+  /** The replaced memory: arena offset and length in bytes. */
   dataOff = 0;
   dataCount = 0;
-  /** Whether that memory holds file bytes, whose reading is counted. */
+  /** Whether that memory is file data, whose reads are counted. */
   payload = false;
-  /** Next of its zone's free pages, or of its map's pages in the order of the load. */
+  /** Next free page of the zone, or next page of the map in load order. */
   next: BouncePage | null = null;
 
   constructor(va: Kva) {
@@ -43,14 +46,14 @@ export class BouncePage {
 export class BounceZone {
   readonly name: string;
   readonly lowaddr: number;
-  /** Bytes; of the pages, so at least PAGE_SIZE. */
+  /** Alignment of the pages in bytes; at least PAGE_SIZE. */
   readonly alignment: number;
   total_bpages = 0;
   free_bpages = 0;
-  /** Promised to a load and not in use yet: 0 between loads, because none waits. */
+  /** Pages reserved for a load and not in use yet. 0 between loads, because no load waits. */
   reserved_bpages = 0;
   active_bpages = 0;
-  /** Syncs that copied. */
+  /** Sync operations that copied. */
   total_bounced = 0;
   total_deferred = 0;
   /** Maps that may bounce into it. */
@@ -64,15 +67,15 @@ export class BounceZone {
   }
 }
 
-/** All zones, in the order of their making. */
+/** All zones, in the order of their creation. */
 export const bounceZones: BounceZone[] = [];
 
-/** Drops all zones without freeing pages: the machine that had them is gone. */
+/** Removes all zones without freeing pages: they belonged to the previous machine's memory. */
 export function bounceInit(): void {
   bounceZones.length = 0;
 }
 
-/** The zone for these needs, made if no other will do. */
+/** Returns a zone for these restrictions; creates one if no existing zone fits. */
 export function bounceZoneOf(lowaddr: number, alignment: number): BounceZone {
   for (const zone of bounceZones)
     if (alignment <= zone.alignment && lowaddr >= zone.lowaddr) return zone;
@@ -81,7 +84,10 @@ export function bounceZoneOf(lowaddr: number, alignment: number): BounceZone {
   return zone;
 }
 
-/** Most pages that a zone may have through maps of tags with `alignment` and `lowaddr`. */
+/**
+ * Maximum size of a zone, in pages, when it grows for a map of a tag with `alignment` and
+ * `lowaddr`.
+ */
 export function bouncePagesMax(lowaddr: number, alignment: number, ramEnd: number): number {
   const most = Math.min(MAX_BPAGES, Math.floor(ramBytes / PAGE_SIZE / MEMORY_PART));
   if (alignment > 1) return most;
@@ -92,7 +98,7 @@ export function bouncePagesMax(lowaddr: number, alignment: number, ramEnd: numbe
 export function bounceGrow(zone: BounceZone, n: number): number {
   const pages: VmPage[] = [];
   vmPageAllocBelow(n, zone.lowaddr, zone.alignment, pages);
-  // From the end, so that pages leave in the order of their addresses.
+  // Add them from the end, so that bounceTake returns them in address order.
   for (let i = pages.length - 1; i >= 0; i--) {
     const page = new BouncePage(kva(pages[i]! * PAGE_SIZE));
     page.next = zone.freeList;
@@ -104,8 +110,8 @@ export function bounceGrow(zone: BounceZone, n: number): number {
 }
 
 /**
- * Takes a page to stand for memory at arena offset `dataOff`; null if none is free. The caller sets
- * its dataCount, links it to its map, and gives it back with `bounceFree`.
+ * Takes a free page to replace memory at arena offset `dataOff`. Returns null if no page is free.
+ * The caller sets its dataCount, links it to its map, and returns it with `bounceFree`.
  */
 export function bounceTake(
   zone: BounceZone,
@@ -126,7 +132,7 @@ export function bounceTake(
   return page;
 }
 
-/** Gives a map's pages back. */
+/** Returns a map's pages to the zone. */
 export function bounceFree(zone: BounceZone, pages: BouncePage | null): void {
   for (let page = pages; page !== null;) {
     const { next } = page;
@@ -141,8 +147,8 @@ export function bounceFree(zone: BounceZone, pages: BouncePage | null): void {
 }
 
 /**
- * Copies what the pages stand for into them: for a device that will read. Reaches unmapped pages
- * through the direct map, as FreeBSD does by a temporary mapping of this CPU.
+ * Copies the replaced memory into the pages, before a device reads them. Reads unmapped pages
+ * through the direct map; FreeBSD uses a temporary mapping of the CPU.
  */
 export function bounceCopyIn(zone: BounceZone, pages: BouncePage): void {
   const before = payloadReason(READ_COPY);
@@ -155,14 +161,14 @@ export function bounceCopyIn(zone: BounceZone, pages: BouncePage): void {
   zone.total_bounced++;
 }
 
-/** Copies the pages to what they stand for: after a device wrote. */
+/** Copies the pages to the memory that they replace, after a device wrote them. */
 export function bounceCopyOut(zone: BounceZone, pages: BouncePage): void {
   for (let page: BouncePage | null = pages; page !== null; page = page.next)
     mem.copyWithin(page.dataOff, page.at, page.at + page.dataCount);
   zone.total_bounced++;
 }
 
-/** Pages of all zones, and those of them in use. */
+/** Number of pages in all zones, and how many of them are in use. */
 export function bouncePageCounts(): { total: number; inUse: number } {
   let total = 0;
   let inUse = 0;

@@ -1,8 +1,8 @@
 /**
- * A checker of drivers' bus_dma calls (ours). It compares what a device accesses with what the
- * driver has loaded and synced; it counts, keeps and prints each violation. The device owns a map
- * from the PRE sync to the POST sync. Memory of bus_dmamem_alloc is shared: POST does not end the
- * device's ownership there. Left out: CPU accesses to memory that the device owns.
+ * A checker of drivers' bus_dma calls (ours). It compares each access of a device with the memory
+ * that the driver has loaded and synced. It counts, records and prints each violation. The device
+ * owns a map from the PRE sync to the POST sync. Memory of bus_dmamem_alloc is shared: POST does
+ * not end the device's ownership there. Left out: CPU accesses to memory that the device owns.
  */
 
 import { machineSysctl } from '../kern/kern_sysctl.ts';
@@ -21,15 +21,15 @@ import { ramBase } from '../vm/arena.ts';
 import type { BusDmamap } from './bus_dma.ts';
 import { type Window, windowsAt } from './busdma_watch.ts';
 
-/** Bits of BUS_DMASYNC_PREREAD and _PREWRITE; the POST of each is the next higher bit. */
+/** Bits of BUS_DMASYNC_PREREAD and _PREWRITE; each POST bit is the next higher bit. */
 const PREREAD = 1;
 const PREWRITE = 4;
 const PRE = PREREAD | PREWRITE;
 
-/** Reports kept: the latest; and lines written to the console, over all. */
+/** Maximum number of reports kept (the latest), and of lines written to the console in total. */
 const REPORTS_MAX = 32;
 const LINES_MAX = 64;
-/** Unloaded ranges remembered. */
+/** Maximum number of unloaded ranges kept. */
 const PAST_MAX = 256;
 
 /** A range that was loaded once. */
@@ -46,7 +46,7 @@ export const dmaCheck = {
   reports: [] as string[],
   console: null as ((line: string) => void) | null,
 };
-/** A ring of them; `pastNext` is where the next goes. */
+/** Ring of the ranges unloaded last; `pastNext` is the entry to overwrite next. */
 const past = Array.from({ length: PAST_MAX }, () => new PastWindow());
 let pastNext = 0;
 
@@ -81,7 +81,7 @@ const opNames: readonly [bit: number, name: string][] = [
   [8, 'POSTWRITE'],
 ];
 
-/** `BUS_DMASYNC_PREREAD|…` */
+/** Names the operations in `op`: `BUS_DMASYNC_PREREAD|…`. */
 function opName(op: number): string {
   const names = opNames.filter(([bit]) => (op & bit) !== 0).map(([, n]) => `BUS_DMASYNC_${n}`);
   return names.join('|');
@@ -90,7 +90,7 @@ function opName(op: number): string {
 /** Text for a report: where the memory of a map begins. */
 function place(map: BusDmamap): string {
   let first: Window | null = map.windows;
-  // Windows are kept last first.
+  // The list begins with the last window.
   for (let w = first; w !== null; w = w.nextOfMap) first = w;
   return first === null ? 'nothing' : `memory at ${hex(first.start)}`;
 }
@@ -157,7 +157,7 @@ export function checkUnload(map: BusDmamap): void {
 }
 
 function reportStray(off: number, len: number, write: boolean, at: number): void {
-  // The latest first.
+  // Search from the latest one.
   for (let i = 1; i <= PAST_MAX; i++) {
     const p = past[(pastNext - i + PAST_MAX) % PAST_MAX]!;
     if (at < p.start || at >= p.end) continue;
@@ -168,7 +168,9 @@ function reportStray(off: number, len: number, write: boolean, at: number): void
   report(R_DMA_CHECK_NOT_LOADED, `${access(write, len, off)}${inside} are in no map`);
 }
 
-/** The window at `at` for an access that needs `pre`: one that was synced so, else any; or null. */
+/**
+ * Returns a window at `at`, if possible one that was synced with `pre`; null if there is no window.
+ */
 function windowFor(at: number, pre: number): Window | null {
   let best: Window | null = null;
   for (let w = windowsAt(at); w !== null; w = w.nextOfPage) {

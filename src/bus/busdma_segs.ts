@@ -1,6 +1,6 @@
 /**
- * Adding memory to the segments of a load, after the _bus_dmamap_addseg and load functions of
- * sys/x86/x86/busdma_bounce.c: the rules of a tag, applied piece by piece.
+ * Adds memory to the segments of a load and applies the tag's restrictions to each piece, after the
+ * _bus_dmamap_addseg and load functions of sys/x86/x86/busdma_bounce.c.
  */
 
 import { EFBIG, ENOMEM, type Errno } from '../sys/errno.ts';
@@ -11,7 +11,10 @@ import { PAGE_SIZE, ramBase } from '../vm/arena.ts';
 import type { BusDmamap, BusDmaSegs, BusDmaTag } from './bus_dma.ts';
 import { type BouncePage, bounceTake } from './busdma_bounce.ts';
 
-/** Whether a device of this tag cannot get at RAM at `off`; an offset, as for addPhys. */
+/**
+ * Whether RAM at offset `off` must be bounced for this tag. An offset for the reason given at
+ * addPhys.
+ */
 function mustBounce(tag: BusDmaTag, off: number): boolean {
   const addr = off + ramBase;
   for (let t: BusDmaTag | null = tag; t !== null; t = t.parent) {
@@ -22,7 +25,7 @@ function mustBounce(tag: BusDmaTag, off: number): boolean {
 }
 
 /**
- * A bounce page for the map that stands for memory at `off`; null, and counted, if none is free.
+ * Takes a bounce page to replace memory at `off`. If none is free, counts that and returns null.
  */
 function bounce(map: BusDmamap, off: number, payload: boolean): BouncePage | null {
   const { tag } = map;
@@ -38,8 +41,9 @@ function bounce(map: BusDmamap, off: number, payload: boolean): BouncePage | nul
 }
 
 /**
- * Adds `size` bytes of one page at offset `off` into RAM, file bytes if `payload`: ENOMEM, EFBIG or
- * 0. An offset, because an address above 2^31 would be a number on the heap at each call.
+ * Adds `size` bytes of one page at offset `off` into RAM; `payload`: they are file data. Returns 0,
+ * ENOMEM or EFBIG. Takes an offset, because V8 would allocate an address above 2^31 on its heap at
+ * each call.
  */
 function addPhys(
   map: BusDmamap,
@@ -88,7 +92,8 @@ function addPhys(
 }
 
 /**
- * Adds mapped memory: page by page, because neighbours in the map need not be neighbours in RAM.
+ * Adds mapped memory: page by page, because pages that are adjacent in the map need not be adjacent
+ * in RAM.
  */
 export function addVirtual(
   map: BusDmamap,

@@ -16,7 +16,7 @@ const ZONE_COUNTERS = [
 export function busDmaZoneSysctl({ name }: BounceZone): void {
   const { tree } = machineSysctl;
   const base = `hw.busdma.${name}`;
-  // A tree may outlive its machine, where tests boot only a part of one.
+  // The tree may still have this leaf from an earlier machine, if a test boots only a part of one.
   if (tree.find(`${base}.lowaddr`) !== undefined) return;
   const at = Number(name.slice('zone'.length));
   for (const [field, descr] of ZONE_COUNTERS)
@@ -35,7 +35,7 @@ export function busDmaZoneSysctl({ name }: BounceZone): void {
   tree.int(`${base}.domain`, 'memory domain', () => 0, null);
 }
 
-/** Adds what there is without any zone. Called at boot, after the tree was made anew. */
+/** Adds the leaves that exist without a zone. Called at boot, after the tree was created. */
 export function busDmaSysctlInit(): void {
   machineSysctl.tree.int(
     'hw.busdma.total_bpages',

@@ -1,5 +1,5 @@
 /**
- * A record of what is loaded at each page, for the IOMMU (iommu.ts) and the checker
+ * Records the memory that is loaded at each page, for the IOMMU (iommu.ts) and the checker
  * (busdma_check.ts). It is kept only while one of them is on; otherwise `watching` is false and
  * bus_dma and the DMA port skip it. Ours; a hardware IOMMU has page tables.
  */
@@ -10,7 +10,7 @@ import type { BusDmamap, BusDmaSegs } from './bus_dma.ts';
 /** A range of a loaded map inside one page, by arena offset. */
 export class Window {
   start = 0;
-  /** First byte behind it. */
+  /** Arena offset after its last byte. */
   end = 0;
   map: BusDmamap | null = null;
   /** Next window of the same page, and of the same map. */
@@ -20,7 +20,7 @@ export class Window {
 
 /** Whether loads are recorded now. */
 export let watching = false;
-/** Windows there are now. */
+/** Number of windows. */
 export let windowCount = 0;
 
 let pages: (Window | null)[] = [];

@@ -1,33 +1,34 @@
 /**
- * What hardware sees of the computer it is plugged into: addresses on the bus, an interrupt line,
- * its own registers. Devices (src/dev) import nothing else of the machine, and drivers access a
- * device only through MmioRegion.
+ * The interface between a device and the machine: addresses on the bus, an interrupt line, and the
+ * device's registers. Devices (src/dev) import no other file of src/bus. Drivers access a device
+ * only through MmioRegion.
  */
 
-/**
- * A device's registers, 32 bits wide, on its side of the bus. A value may come as signed number.
- */
+/** The registers of a device, each 32 bits wide. A value may be passed as a signed number. */
 export interface MmioRegion {
   /** Bytes of register space. */
   readonly size: number;
   /** Reads the register at byte offset `off`. Undefined or unaligned offsets read as 0xffffffff. */
   read32(off: number): number;
-  /** Writes it. Undefined, unaligned or read-only: ignored and counted. */
+  /**
+   * Writes the register at `off`. An undefined, unaligned or read-only one is ignored and counted.
+   */
   write32(off: number, value: number): void;
 }
 
 /**
  * A bus master's way to host memory. Addresses are checked against RAM and, with the IOMMU on,
- * against what bus_dma has loaded. A device reads and writes at the arena offset it gets back.
+ * against what bus_dma has loaded. The device reads and writes at the arena offset that `map`
+ * returns.
  */
 export interface DmaPort {
   /**
-   * The arena offset of `len` bytes at `addr` (as two 32-bit halves, signed or not: no BigInt, no
-   * lost bits, and a signed half is never a number on the heap), or -1 after counting a DMA fault
-   * if any byte of it is out of reach.
+   * Returns the arena offset of `len` bytes at a bus address. If any byte is out of reach, counts a
+   * DMA fault and returns -1. The address is two 32-bit halves, signed or unsigned: it needs no
+   * BigInt and loses no bits, and V8 does not allocate signed halves on its heap.
    */
   map(addrLo: number, addrHi: number, len: number, write: boolean): number;
-  /** DMA faults counted. */
+  /** Number of DMA faults. */
   readonly faults: number;
 }
 

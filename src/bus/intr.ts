@@ -27,14 +27,17 @@ export class IntrVector implements IntrLine, Task {
     this.#handler = handler;
   }
 
-  /** Has the handler run soon, once however often this is called until then. */
+  /** Schedules one run of the handler. Further calls before it runs have no effect. */
   raise(): void {
     if (this.#pending) return;
     this.#pending = true;
     this.#clock.post(this);
   }
 
-  /** The loop's turn. A line raised by the handler's own register writes runs it again. */
+  /**
+   * Runs the handler; called from the event loop. If the handler's register writes raise the line,
+   * it runs again later.
+   */
   run(): void {
     this.#pending = false;
     const handler = this.#handler;
@@ -52,7 +55,10 @@ export function bus_setup_intr(line: IntrVector, handler: Task): void {
   line.handler = handler;
 }
 
-/** Disconnects it: what the line still has pending is counted as stray. @see bus_setup_intr(9) */
+/**
+ * Disconnects the handler. An interrupt still pending is counted as stray.
+ * @see bus_setup_intr(9)
+ */
 export function bus_teardown_intr(line: IntrVector): void {
   line.handler = null;
 }

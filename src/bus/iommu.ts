@@ -1,7 +1,7 @@
 /**
- * An IOMMU between the devices and memory: a device can access only what bus_dma has loaded, and
- * write only what was synced for writing. All devices share one domain. Addresses are not
- * translated: a bus address is a physical address. Unlike hardware it is exact to the byte, so it
+ * An IOMMU between the devices and memory: a device can access only memory that bus_dma has loaded,
+ * and write only memory that was synced for writing. All devices share one domain. Addresses are
+ * not translated: a bus address is a physical address. Unlike hardware, it checks each byte, so it
  * also finds an overrun inside a page.
  */
 
@@ -38,7 +38,7 @@ export function iommuAllows(off: number, len: number, write: boolean): boolean {
   return true;
 }
 
-/** Adds hw.iommu.* to the machine's tree. Called at boot, after the tree was made anew. */
+/** Adds hw.iommu.* to the machine's tree. Called at boot, after the tree was created. */
 export function iommuSysctlInit(): void {
   const { tree } = machineSysctl;
   tree.bool('hw.iommu.dma', 'Enable DMA remapping', () => iommu.enabled, null);

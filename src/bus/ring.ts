@@ -7,12 +7,12 @@ import { KASSERT } from '../sys/kassert.ts';
 
 /**
  * A ring of `size` slots, a power of two, between one producer and one consumer. Hardware that
- * compares head with tail takes a full ring for an empty one, so one slot is never used.
+ * compares head with tail cannot tell a full ring from an empty one, so one slot stays unused.
  */
 export class Ring {
   /** Slots. */
   readonly size: number;
-  /** Slots produced and consumed since the start, modulo 2^32. */
+  /** Number of slots produced and consumed since the start, modulo 2^32. */
   prod: number;
   cons: number;
 
@@ -24,17 +24,17 @@ export class Ring {
     this.cons = this.prod;
   }
 
-  /** The slot that a counter points at. */
+  /** The slot number of a counter. */
   slot(counter: number): number {
     return counter & (this.size - 1);
   }
 
-  /** Slots produced and not consumed yet. */
+  /** Number of slots produced and not consumed yet. */
   get used(): number {
     return (this.prod - this.cons) >>> 0;
   }
 
-  /** Slots that can be produced now. */
+  /** Number of slots that can be produced now. */
   get free(): number {
     return this.size - 1 - this.used;
   }
@@ -45,13 +45,13 @@ export class Ring {
     this.prod = (this.prod + n) >>> 0;
   }
 
-  /** Advances the consumer over `n` slots that are done with. */
+  /** Advances the consumer over `n` finished slots. */
   consume(n: number): void {
     KASSERT(n <= this.used, 'ring: underrun');
     this.cons = (this.cons + n) >>> 0;
   }
 
-  /** Empties it, both counters at slot 0: what a reset of the hardware does. */
+  /** Empties the ring and sets both counters to slot 0, as a reset of the hardware does. */
   reset(): void {
     this.prod = 0;
     this.cons = 0;
