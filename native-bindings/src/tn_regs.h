@@ -48,8 +48,8 @@ constexpr uint32_t TN_RDH = 0x18c;
 constexpr uint32_t TN_RDT = 0x190;
 constexpr uint32_t TN_RXBSZ = 0x194;
 
-// Statistics: 64-bit counters, low half at TN_STATS + 8 * n, high half 4 behind it. Reading the low
-// half latches the high one. Only power-on clears them.
+// Statistics: 64-bit counters, low half at TN_STATS + 8 * n, high half 4 bytes later. Reading the
+// low half latches the high half. Only power-on clears them.
 constexpr uint32_t TN_STATS = 0x200;
 constexpr uint32_t TN_ST_TX_FRAMES = 0;
 constexpr uint32_t TN_ST_TX_BYTES = 1;
@@ -177,7 +177,7 @@ constexpr uint32_t TN_RXS_SEGS_MASK = 0xff;
 constexpr uint32_t TN_RXS_ERR = 0x40000000;
 constexpr uint32_t TN_RXS_DD = 0x80000000;
 
-// Why the device drops or delays something: indices into tnReasons
+// Reasons why the device drops or delays something: indices into tnReasons
 constexpr uint32_t TN_REASON_BAD_REG = 0;
 constexpr uint32_t TN_REASON_DMA_FAULT = 1;
 constexpr uint32_t TN_REASON_TX_BAD = 2;

@@ -1,6 +1,9 @@
-/** The address filter of a NIC: its own address, broadcasts, and groups by a hash of 64 bits. */
+/**
+ * The address filter of a NIC: the station address, broadcasts, and a 64-bit hash of group
+ * addresses.
+ */
 
-/** A hash of the address at arena offset `at`: 0 to 63. */
+/** Computes the hash, 0 to 63, of the address at arena offset `at`. */
 export type AddressHash = (mem: Uint8Array, at: number) => number;
 
 /** The upper six bits of the CRC-32, polynomial 0x04c11db7, lowest bit of each byte first. */
@@ -25,11 +28,11 @@ export function hashLe(mem: Uint8Array, at: number): number {
   return crc & 0x3f;
 }
 
-/** Filter state, and the registers that hold it. */
+/** The filter's state, as its registers hold it. */
 export class AddressFilter {
   /** The station address, 6 bytes. */
   readonly mac = new Uint8Array(6);
-  /** Bit h accepts the groups whose hash is h. */
+  /** Bit h accepts group addresses whose hash is h. */
   readonly bits = new Uint32Array(2);
   readonly #power: Uint8Array;
   readonly #hash: AddressHash;
@@ -46,7 +49,7 @@ export class AddressFilter {
     this.bits.fill(0);
   }
 
-  /** Bytes 0 to 3 of the station address, the first in bits 7:0. */
+  /** Bytes 0 to 3 of the station address, byte 0 in bits 7:0. */
   get macLow(): number {
     const { mac } = this;
     return ((mac[3]! << 24) | (mac[2]! << 16) | (mac[1]! << 8) | mac[0]!) >>> 0;
@@ -56,7 +59,7 @@ export class AddressFilter {
     for (let i = 0; i < 4; i++) this.mac[i] = (value >>> (8 * i)) & 0xff;
   }
 
-  /** Bytes 4 and 5. */
+  /** Bytes 4 and 5 of the station address. */
   get macHigh(): number {
     return (this.mac[5]! << 8) | this.mac[4]!;
   }
@@ -65,7 +68,7 @@ export class AddressFilter {
     for (let i = 0; i < 2; i++) this.mac[4 + i] = (value >>> (8 * i)) & 0xff;
   }
 
-  /** Whether the frame at `at` is to the station address. */
+  /** Whether the destination of the frame at `at` is the station address. */
   isOwn(mem: Uint8Array, at: number): boolean {
     for (let i = 0; i < 6; i++) if (mem[at + i] !== this.mac[i]) return false;
     return true;
@@ -82,7 +85,10 @@ export class AddressFilter {
     return ((this.bits[h >>> 5]! >>> (h & 31)) & 1) === 1;
   }
 
-  /** The whole filter, for NICs that always accept broadcasts and have two modes. */
+  /**
+   * Whether the frame at `at` passes the filter of a NIC that always accepts broadcasts and has the
+   * modes promiscuous and all-multicast.
+   */
   accepts(mem: Uint8Array, at: number, promisc: boolean, allmulti: boolean): boolean {
     if (promisc) return true;
     if ((mem[at]! & 1) === 0) return this.isOwn(mem, at);

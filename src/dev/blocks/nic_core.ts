@@ -26,26 +26,27 @@ export interface NicConfig {
   readonly wire: Wire;
   readonly clock: Clock;
   /**
-   * The whole arena. The device may access its own memory in it, and the rest only through its bus.
+   * The whole arena. The device may access its own memory in it directly, and host memory only at
+   * offsets from its DMA port.
    */
   readonly mem: Uint8Array;
   readonly view: DataView;
   /** Arena offset of the device's own memory; the datasheet defines its size. */
   readonly sramOff: number;
-  /** Address it has at power-on, 6 bytes. */
+  /** Station address at power-on, 6 bytes. */
   readonly mac: Uint8Array;
   /** The `wire` capture point. */
   readonly capture?: CaptureTap | null;
 }
 
-/** A busmaster's. */
+/** The environment of a bus master. */
 export interface DmaNicConfig extends NicConfig {
   readonly dma: DmaPort;
 }
 
 /** A model's cause bits and numbers of statistics. */
 export interface NicNumbers {
-  /** All causes there are. */
+  /** All defined causes. */
   readonly causes: number;
   readonly link: number;
   readonly nstats: number;
@@ -61,7 +62,7 @@ export interface NicNumbers {
   readonly interrupts: number;
 }
 
-/** A busmaster's, whose engines work on descriptor rings. */
+/** Those of a bus master whose engines use descriptor rings. */
 export interface DmaNicNumbers extends NicNumbers {
   readonly dmaFaults: number;
   readonly txBad: number;
@@ -75,9 +76,9 @@ export interface DmaNicNumbers extends NicNumbers {
 
 // Result of sending a frame.
 export const SENT = 0;
-/** The wire is full; wireWritable follows when it has room. */
+/** The wire is full; it calls wireWritable when it has room. */
 export const BLOCKED = 1;
-/** The wire refused it. */
+/** The wire refused the frame. */
 export const LOST = 2;
 
 /** Shared state of one device. */
@@ -91,7 +92,7 @@ export class NicCore<N extends NicNumbers = NicNumbers> {
   readonly capture: CaptureTap | null;
   readonly stats: Float64Array;
   linkUp = true;
-  /** Causes that are set, and those that raise the line. */
+  /** Causes that are set, and causes that raise the line. */
   causes = 0;
   mask = 0;
   readonly #line: IntrLine;
@@ -115,27 +116,27 @@ export class NicCore<N extends NicNumbers = NicNumbers> {
     if ((bits & this.mask) !== 0) this.updateLine();
   }
 
-  /** Clears causes. */
+  /** Clears `bits` of the causes. */
   acknowledge(bits: number): void {
     this.causes &= ~bits;
     this.updateLine();
   }
 
-  /** Sets the mask. False: a bit is not a cause; the valid bits are set. */
+  /** Sets the mask. Returns false if a bit is not a cause; the other bits are set. */
   setMask(bits: number): boolean {
     this.mask = bits & this.numbers.causes;
     this.updateLine();
     return (bits & ~this.numbers.causes) === 0;
   }
 
-  /** Interrupts as at power-on. */
+  /** Resets causes and mask to their power-on state. */
   resetInterrupts(): void {
     this.mask = 0;
     this.causes = 0;
     this.updateLine();
   }
 
-  /** Updates the line from causes and mask; a level that stays high is raised again. */
+  /** Raises the line if an unmasked cause is set, also if it was raised before. */
   updateLine(): void {
     if ((this.causes & this.mask) === 0) {
       this.#asserted = false;
@@ -146,7 +147,7 @@ export class NicCore<N extends NicNumbers = NicNumbers> {
     this.#line.raise();
   }
 
-  /** The link went up or down. */
+  /** Records a change of the link and sets its cause. */
   setLink(up: boolean): void {
     if (this.linkUp === up) return;
     this.linkUp = up;
@@ -191,8 +192,9 @@ export class NicCore<N extends NicNumbers = NicNumbers> {
   }
 
   /**
-   * Checks a frame of `len` bytes that was read into the first `pieces` pairs of `iov`. False: it
-   * is too short or longer than `max`, and was counted. A valid frame is captured.
+   * Checks a frame of `len` bytes that was read into the first `pieces` pairs of `iov`. Captures a
+   * valid frame and returns true. Counts a frame that is too short or longer than `max` and returns
+   * false.
    */
   arrived(iov: Uint32Array, pieces: number, len: number, max: number): boolean {
     const { stats, capture } = this;
@@ -218,7 +220,7 @@ export class NicCore<N extends NicNumbers = NicNumbers> {
   }
 }
 
-/** Shared state of one busmaster. */
+/** Shared state of one bus master. */
 export class DmaNicCore extends NicCore<DmaNicNumbers> {
   readonly dma: DmaPort;
 

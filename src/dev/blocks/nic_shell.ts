@@ -7,11 +7,11 @@ import type { WireListener } from '../../sys/wire.ts';
 import type { MmioRegion } from '../../bus/device.ts';
 import type { NicCore } from './nic_core.ts';
 
-/** The part that receives. */
+/** The receiving part of a NIC. */
 export interface NicReceiver {
-  /** Receives what waits on the wire. */
+  /** Receives the frames that wait on the wire. */
   drain(): void;
-  /** The wire is up again. */
+  /** The link came up: watches the wire again. */
   wireBack(): void;
 }
 
@@ -34,13 +34,13 @@ export abstract class NicShell<C extends NicCore, R extends NicReceiver>
     this.core.wire.setListener(this);
   }
 
-  /** Unplugs it: nothing is sent or received any more. The wire stays open. */
+  /** Disconnects the device from its wire: it no longer sends or receives. The wire stays open. */
   close(): void {
     this.reset();
     this.core.wire.setListener(null);
   }
 
-  /** The statistics by number, as the model's datasheet has them. */
+  /** The statistics, indexed by the numbers of the model's datasheet. */
   get stats(): Float64Array {
     return this.core.stats;
   }
@@ -53,7 +53,8 @@ export abstract class NicShell<C extends NicCore, R extends NicReceiver>
 
   wireState(up: boolean, _error: number): void {
     this.core.setLink(up);
-    // Drop the packets that wait for room on the wire: the driver gets their buffers back.
+    // With the link down, drop the packets that wait for room on the wire, so that the driver gets
+    // their buffers back.
     if (up) this.rx.wireBack();
     else this.wireWritable();
   }
@@ -64,7 +65,7 @@ export abstract class NicShell<C extends NicCore, R extends NicReceiver>
     if (!this.write(off, value >>> 0)) this.core.badReg();
   }
 
-  /** Writes one register. False: it does not exist, or refuses the value now. */
+  /** Writes one register. Returns false if it does not exist or cannot take the value now. */
   protected abstract write(off: number, value: number): boolean;
 
   /** Resets everything except the statistics. */

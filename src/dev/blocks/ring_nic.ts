@@ -1,6 +1,6 @@
 /**
- * Busmasters with two descriptor rings: an engine for each ring, which works in rounds of a limited
- * number of frames, and the shell that holds both. The model defines the descriptors, their
+ * Bus masters with two descriptor rings: one engine per ring and the shell that holds both. An
+ * engine works in rounds of a limited number of frames. The model defines the descriptors, their
  * ownership and the ring's registers.
  */
 
@@ -19,15 +19,15 @@ import { NicShell } from './nic_shell.ts';
 
 /** A descriptor ring: its registers, and the device's position in it. */
 export interface DescRing {
-  /** Whether base and length are valid. */
+  /** Whether base and length in the registers are valid. */
   readonly fits: boolean;
-  /** Starts at the first descriptor of the ring in the registers. */
+  /** Sets the position to the first descriptor of the ring in the registers. */
   rewind(): void;
   /** Clears the registers; the position is valid only while the engine runs. */
   clear(): void;
 }
 
-/** An engine: off, on, or on and stopped because its ring cannot be used. */
+/** An engine. It is off, on, or stopped: on, with a ring that cannot be used. */
 export abstract class RingEngine<C extends DmaNicCore, G extends DescRing> implements Task {
   readonly ring: G;
   enabled = false;
@@ -44,13 +44,13 @@ export abstract class RingEngine<C extends DmaNicCore, G extends DescRing> imple
     this.ring = ring;
   }
 
-  /** One round: works up to a limit; later turns do the rest. */
+  /** Runs one round, up to its limit; later turns of the loop continue. */
   protected abstract work(): void;
 
   /** Sets the cause for a ring that cannot be used. */
   protected abstract tellStopped(): void;
 
-  /** The control register's bit of this engine. */
+  /** Applies this engine's enable bit of the control register. */
   switchTo(on: boolean): void {
     if (on === this.enabled) return;
     if (on) this.enable();
@@ -70,7 +70,7 @@ export abstract class RingEngine<C extends DmaNicCore, G extends DescRing> imple
     this.ring.rewind();
   }
 
-  /** As at power-on. */
+  /** Resets the engine to its power-on state. */
   reset(): void {
     this.disable();
     this.stopped = false;
@@ -90,7 +90,8 @@ export abstract class RingEngine<C extends DmaNicCore, G extends DescRing> imple
   }
 
   /**
-   * Begins a round. Returns the arena offset of the ring's `bytes`, or -1: the engine was stopped.
+   * Begins a round. Returns the arena offset of the ring of `bytes` bytes. If the bus refuses it,
+   * stops the engine and returns -1.
    */
   protected beginRound(addrLo: number, addrHi: number, bytes: number): number {
     this.causes = 0;
@@ -113,10 +114,10 @@ export abstract class RingEngine<C extends DmaNicCore, G extends DescRing> imple
 
 /** The transmit engine. */
 export abstract class TxEngine<C extends DmaNicCore, G extends DescRing> extends RingEngine<C, G> {
-  /** The wire is full; wireWritable will follow. */
+  /** The wire is full; it calls wireWritable when it has room. */
   protected blocked = false;
 
-  /** Sends what is on the ring. */
+  /** Sends the packets on the ring. */
   abstract consume(): void;
 
   /** Drops the current packet. */
@@ -137,7 +138,7 @@ export abstract class TxEngine<C extends DmaNicCore, G extends DescRing> extends
     this.blocked = false;
   }
 
-  /** The wire has room again. */
+  /** The wire has room again: continues sending. */
   wireWritable(): void {
     this.blocked = false;
     this.consume();
@@ -152,12 +153,12 @@ export abstract class TxEngine<C extends DmaNicCore, G extends DescRing> extends
 }
 
 /**
- * The receive engine. It reads the wire only while it has buffers, so a slow driver pushes back on
- * the wire instead of losing frames.
+ * The receive engine. It reads the wire only while it has buffers, so frames wait on the wire, and
+ * are not lost, while the driver is slow.
  */
 export abstract class RxEngine<C extends DmaNicCore, G extends DescRing> extends RingEngine<C, G> {
   readonly filter: AddressFilter;
-  /** Too few buffers: the wire is not read until the driver posts more. */
+  /** There are too few buffers: the engine does not read the wire until the driver posts more. */
   protected stalled = false;
 
   constructor(core: C, ring: G, filter: AddressFilter) {
@@ -165,7 +166,7 @@ export abstract class RxEngine<C extends DmaNicCore, G extends DescRing> extends
     this.filter = filter;
   }
 
-  /** Receives what waits on the wire. */
+  /** Receives the frames that wait on the wire. */
   abstract drain(): void;
 
   protected override work(): void {
@@ -210,13 +211,14 @@ export abstract class RxEngine<C extends DmaNicCore, G extends DescRing> extends
     this.causes |= this.core.numbers.rxEmpty;
   }
 
-  /** The wire is up again. */
+  /** The link came up: watches the wire again. */
   wireBack(): void {
     if (this.enabled && !this.stopped && !this.stalled) this.core.wire.setReadable(true);
   }
 
   /**
-   * Reading failed: stop polling, or the loop would report the wire as readable again and again.
+   * Handles a read error: stops polling the wire, because the loop would report it as readable
+   * again and again.
    */
   protected wireGone(): void {
     count(R_DEV_WIRE_ERROR);
@@ -249,7 +251,7 @@ export abstract class RingNic<
     this.tx.wireWritable();
   }
 
-  /** The doorbell of transmit: sends, then receives. */
+  /** Handles the transmit doorbell: sends, then receives. */
   protected kick(): void {
     this.tx.consume();
     this.rx.drain();

@@ -1,7 +1,7 @@
 /**
  * The receive checksum unit: verifies the IPv4 header checksum and the TCP or UDP checksum of a
- * frame that lies in receive buffers. A model names its status bits and statistics in
- * VerdictNumbers. Left out: IPv6 extension headers, and more than one VLAN tag.
+ * frame in receive buffers. VerdictNumbers gives a model's status bits and statistics. Left out:
+ * IPv6 extension headers, and more than one VLAN tag.
  */
 
 import { type CksumKernel, fold16 } from '../../sys/cksum.ts';
@@ -28,11 +28,11 @@ export interface VerdictNumbers {
   /** Statistics: wrong checksums of either kind. */
   readonly ipErrors: number;
   readonly l4Errors: number;
-  /** Whether the unit looks behind a VLAN tag. */
+  /** Whether the unit verifies frames with a VLAN tag. */
   readonly vlan: boolean;
 }
 
-/** What the unit uses of its device. */
+/** The members of the device that the unit uses. */
 interface VerdictCore {
   readonly view: DataView;
   readonly cksum: CksumKernel;
@@ -45,7 +45,9 @@ export class RxVerdict {
   readonly #numbers: VerdictNumbers;
   readonly #bufs: Uint32Array;
 
-  /** @param bufs (offset, length) pairs: the buffers that every frame lies in, from the first on */
+  /**
+   * @param bufs (offset, length) pairs: the buffers that hold each frame, starting with the first
+   */
   constructor(core: VerdictCore, bufs: Uint32Array, numbers: VerdictNumbers) {
     this.#core = core;
     this.#bufs = bufs;
@@ -53,9 +55,9 @@ export class RxVerdict {
   }
 
   /**
-   * Verifies the checksums of a frame of `len` bytes in buffers of `bufSize` bytes; its headers are
-   * in the first one. Returns the model's status bits. With `trusted` the TCP or UDP checksum
-   * counts as right without being computed.
+   * Verifies the checksums of a frame of `len` bytes in buffers of `bufSize` bytes. The headers are
+   * in the first buffer. Returns the model's status bits. With `trusted`, the TCP or UDP checksum
+   * is reported as correct without computing it.
    */
   verdict(len: number, bufSize: number, trusted: boolean): number {
     const { view, cksum, stats } = this.#core;
@@ -82,7 +84,7 @@ export class RxVerdict {
       stats[ipErrors]! += 1;
       return ip4 | ip4Bad;
     }
-    // The checksum of a fragment covers the whole datagram, which is not here.
+    // A fragment's TCP or UDP checksum cannot be verified: it covers the whole datagram.
     if ((view.getUint16(ip + 6) & 0x3fff) !== 0) return ip4;
     const payload = view.getUint16(ip + 2) - hlen;
     const proto = view.getUint8(ip + 9);
@@ -92,7 +94,7 @@ export class RxVerdict {
 
   /**
    * @param at offset of the TCP or UDP header in the frame
-   * @param l4Len bytes of that header and its data, as IP says
+   * @param l4Len bytes of that header and its data, from the IP header
    */
   #l4(
     len: number,
@@ -117,7 +119,7 @@ export class RxVerdict {
     return l4 | l4Bad;
   }
 
-  /** Sums `len` bytes of the frame from byte `off` on, on top of `sum`: folded. */
+  /** Adds `len` bytes of the frame, starting at byte `off`, to `sum`. Returns the folded sum. */
   sum(off: number, len: number, bufSize: number, sum: number): number {
     const { cksum } = this.#core;
     let odd = false;

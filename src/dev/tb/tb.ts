@@ -1,7 +1,7 @@
 /**
- * The NIC `tb`: register file, interrupts, link. What each register does is in
- * docs/tb-datasheet.md. A write of TB_TXKICK runs the device inline: it sends, then drains the
- * wire; it never calls up, it sets causes and raises the line.
+ * The NIC `tb`: register file, interrupts, link. The registers are described in
+ * docs/tb-datasheet.md. A write of TB_TXKICK runs the device before it returns: it sends, then
+ * drains the wire. The device never calls the driver; it sets causes and raises the interrupt line.
  */
 
 import { RingNic } from '../blocks/ring_nic.ts';
@@ -48,16 +48,16 @@ import {
   TB_TXPOS,
 } from './tbreg.ts';
 
-/** One NIC. Plugs itself into the wire it is given; `close` unplugs it. */
+/** One NIC. The constructor connects it to its wire; `close` disconnects it. */
 export class TbDevice extends RingNic<TbCore, TbTx, TbRx> {
   override readonly size = TB_REG_SIZE;
   #cmd = 0;
 
   constructor(config: TbConfig) {
-    if (config.wire.vnetHdr) throw new RangeError('tb: no virtio-net headers');
+    if (config.wire.vnetHdr) throw new RangeError('tb: the wire must not have virtio-net headers');
     const core = new TbCore(config);
     super(core, new TbTx(core), new TbRx(core, config.mac));
-    // Padding of short frames.
+    // Zeros for the padding of short frames.
     config.mem.fill(0, config.sramOff, config.sramOff + TB_SRAM_SIZE);
     this.plugIn();
   }
@@ -173,7 +173,7 @@ export class TbDevice extends RingNic<TbCore, TbTx, TbRx> {
     }
   }
 
-  /** Rings cannot be moved while the engine runs. */
+  /** Writes a ring register. Returns false if the engine is enabled or the value is invalid. */
   #writeRing(off: number, value: number): boolean {
     const engine = off >= TB_RXBASEL ? this.rx : this.tx;
     if (engine.enabled) return false;

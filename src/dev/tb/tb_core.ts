@@ -1,4 +1,4 @@
-/** What the parts of the NIC `tb` share. */
+/** The state that the parts of the NIC `tb` share. */
 
 import { type DmaNicConfig, DmaNicCore, type DmaNicNumbers } from '../blocks/nic_core.ts';
 import type { DescRing } from '../blocks/ring_nic.ts';
@@ -59,7 +59,7 @@ export class TbRing implements DescRing {
   /** Signed: V8 would allocate a heap number for an unsigned half above 2^31. */
   baseLo = 0;
   baseHi = 0;
-  /** Descriptors. */
+  /** Number of descriptors. */
   count = 0;
   pos = 0;
 

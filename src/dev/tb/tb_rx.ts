@@ -1,7 +1,8 @@
 /**
- * The receive engine of `tb`: one scatter read per frame straight into the buffers it owns, then
- * the address filter. It reads the wire only while it owns buffers for the longest frame, so a slow
- * driver pushes back on the wire instead of losing frames. It verifies nothing and strips nothing.
+ * The receive engine of `tb`: one scatter read per frame directly into the buffers that it owns,
+ * then the address filter. It reads the wire only while it owns buffers for the longest frame, so
+ * frames wait on the wire, and are not lost, while the driver is slow. It does not verify checksums
+ * or strip VLAN tags.
  */
 
 import { EAGAIN } from '../../sys/errno.ts';
@@ -28,7 +29,10 @@ import {
   TB_ST_RX_FRAMES,
 } from './tbreg.ts';
 
-/** Buffers of a frame; as many of the smallest hold the longest frame and a byte more. */
+/**
+ * Maximum number of buffers of a frame: so many of the smallest hold one byte more than the longest
+ * frame.
+ */
 const BUFS_MAX = Math.floor(TB_FRAME_MAX / TB_RXBUF_MIN) + 1;
 
 /** The receive ring and address filter. */
@@ -50,12 +54,12 @@ export class TbRx extends RxEngine<TbCore, TbRing> {
     this.frameMax = 1518;
   }
 
-  /** TB_RXKICK was written. */
+  /** Handles a write of TB_RXKICK. */
   kick(): void {
     if (this.stalled && !this.stopped) this.resume();
   }
 
-  /** Receives what waits, at most TB_RX_BUDGET frames now, the rest on later turns. */
+  /** Receives waiting frames: at most TB_RX_BUDGET now, the rest on later turns of the loop. */
   drain(): void {
     if (!this.enabled || this.stopped || this.stalled) return;
     const { ring } = this;
@@ -79,9 +83,9 @@ export class TbRx extends RxEngine<TbCore, TbRing> {
   }
 
   /**
-   * Lists buffers that hold the longest frame and a byte more, so that a longer one is noticed.
-   * False if there are too few, which stalls the engine, or if one is bad: then all up to it have
-   * been given back, because descriptors are consumed in order.
+   * Lists buffers for one byte more than the longest frame, so that a longer one is detected.
+   * Returns false in two cases. If there are too few buffers, the engine stalls. If one is bad, it
+   * and those before it are returned with an error, because descriptors are consumed in order.
    */
   #gather(base: number): boolean {
     const { dma, view } = this.core;
@@ -141,7 +145,10 @@ export class TbRx extends RxEngine<TbCore, TbRing> {
     }
   }
 
-  /** The address filter: own address, broadcast, multicast by hash, and the two modes. */
+  /**
+   * Whether the frame passes the address filter: station address, broadcast, multicast hash, and
+   * the two modes.
+   */
   #accepts(frame: number): boolean {
     const { config } = this;
     const promisc = (config & TB_RXCFG_PROMISC) !== 0;

@@ -1,8 +1,8 @@
 /**
  * The transmit engine of `tb`: walks the descriptors it owns, gathers a packet by physical address
- * and puts it on the wire as it is, one gather write per frame; it changes no byte and computes
- * nothing. A packet that a full wire did not take is kept, with its descriptors. Every field of a
- * descriptor may be hostile: what is wrong is counted and dropped.
+ * and writes it to the wire unchanged, with one gather write per frame. If the wire is full, the
+ * packet and its descriptors are kept. A descriptor may contain any value: a packet with a bad one
+ * is counted and dropped.
  */
 
 import { ETHER_HDR_LEN } from '../../sys/protocols.ts';
@@ -29,7 +29,7 @@ import {
 
 /** The transmit ring and the packet being sent. */
 export class TbTx extends TxEngine<TbCore, TbRing> {
-  /** A bad packet is not complete yet: drop descriptors up to its last one. */
+  /** A bad packet is incomplete: drop its descriptors until its last one arrives. */
   #skipping = false;
   /** The packet being sent: its descriptors and the pieces gathered from them. */
   #active = false;
@@ -48,7 +48,10 @@ export class TbTx extends TxEngine<TbCore, TbRing> {
     this.#skipping = false;
   }
 
-  /** Sends what it owns: at most TB_TX_BUDGET frames now, the rest on later turns. */
+  /**
+   * Sends the packets that the device owns: at most TB_TX_BUDGET frames now, the rest on later
+   * turns of the loop.
+   */
   consume(): void {
     if (!this.enabled || this.stopped || this.blocked) return;
     const { ring } = this;
@@ -65,7 +68,7 @@ export class TbTx extends TxEngine<TbCore, TbRing> {
     this.endRound(budget === 0);
   }
 
-  /** Gives the next `n` descriptors back to the driver. */
+  /** Returns the next `n` descriptors to the driver. */
   #giveBack(base: number, n: number, status: number): void {
     const { view } = this.core;
     const { ring } = this;
@@ -78,8 +81,8 @@ export class TbTx extends TxEngine<TbCore, TbRing> {
   }
 
   /**
-   * Reads the next packet's descriptors. False if there is nothing to do; otherwise the packet is
-   * active, or bad descriptors have been given back.
+   * Reads the next packet's descriptors. Returns false if there is nothing to do. Otherwise the
+   * packet is active, or bad descriptors were returned to the driver.
    */
   #fetch(base: number): boolean {
     const { view } = this.core;
@@ -112,7 +115,8 @@ export class TbTx extends TxEngine<TbCore, TbRing> {
   }
 
   /**
-   * Gives back the rest of a packet that has been counted already; at most one round of the ring.
+   * Returns the remaining descriptors of a bad packet, which has been counted, to the driver; at
+   * most one round of the ring.
    */
   #skip(base: number): boolean {
     const { ring } = this;
@@ -129,7 +133,7 @@ export class TbTx extends TxEngine<TbCore, TbRing> {
     return n > 0;
   }
 
-  /** Takes a descriptor's bytes in; false if it is bad. */
+  /** Adds a descriptor's buffer to the packet. Returns false if the descriptor is bad. */
   #piece(at: number): boolean {
     const { view, dma } = this.core;
     const len = view.getUint32(at + TB_D_LEN, true);
@@ -148,7 +152,10 @@ export class TbTx extends TxEngine<TbCore, TbRing> {
     return true;
   }
 
-  /** Puts the packet on the wire. False: the wire is full. A packet that it refuses is dropped. */
+  /**
+   * Writes the packet to the wire. Returns false if the wire is full. A packet that the wire
+   * refuses is dropped.
+   */
   #emit(): boolean {
     const { wire, sramOff, linkUp } = this.core;
     const iov = this.#iov;

@@ -1,7 +1,7 @@
 /**
- * The NIC `tl`: register file, interrupts, link. What each register does is in
- * docs/tl-datasheet.md. A write of TL_TXPUT runs the device inline: it sends, then drains the wire;
- * it never calls up, it sets causes and raises the line.
+ * The NIC `tl`: register file, interrupts, link. The registers are described in
+ * docs/tl-datasheet.md. A write of TL_TXPUT runs the device before it returns: it sends, then
+ * drains the wire. The device never calls the driver; it sets causes and raises the interrupt line.
  */
 
 import { RingNic } from '../blocks/ring_nic.ts';
@@ -38,12 +38,12 @@ import {
   TL_TXSIZE,
 } from './tlreg.ts';
 
-/** One NIC. Plugs itself into the wire it is given; `close` unplugs it. */
+/** One NIC. The constructor connects it to its wire; `close` disconnects it. */
 export class TlDevice extends RingNic<TlCore, TlTx, TlRx> {
   override readonly size = TL_REG_SIZE;
 
   constructor(config: TlConfig) {
-    if (config.wire.vnetHdr) throw new RangeError('tl: no virtio-net headers');
+    if (config.wire.vnetHdr) throw new RangeError('tl: the wire must not have virtio-net headers');
     const core = new TlCore(config);
     super(core, new TlTx(core), new TlRx(core, config.mac));
     this.plugIn();
@@ -130,7 +130,7 @@ export class TlDevice extends RingNic<TlCore, TlTx, TlRx> {
     }
   }
 
-  /** Rings cannot be moved while the engine runs. */
+  /** Writes a ring register. Returns false if the engine is enabled or the value is invalid. */
   #writeRing(off: number, value: number): boolean {
     const engine = off >= TL_RXBASE ? this.rx : this.tx;
     if (engine.enabled) return false;

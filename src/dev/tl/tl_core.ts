@@ -1,4 +1,4 @@
-/** What the parts of the NIC `tl` share. */
+/** The state that the parts of the NIC `tl` share. */
 
 import type { CksumKernel } from '../../sys/cksum.ts';
 import { type DmaNicConfig, DmaNicCore, type DmaNicNumbers } from '../blocks/nic_core.ts';
@@ -61,7 +61,7 @@ const numbers: DmaNicNumbers = {
 export class TlRing implements DescRing {
   /** Signed: V8 would allocate a heap number for an unsigned address above 2^31. */
   base = 0;
-  /** Entries. */
+  /** Number of entries. */
   size = 0;
   put = 0;
   get = 0;

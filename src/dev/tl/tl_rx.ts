@@ -1,7 +1,7 @@
 /**
- * The receive engine of `tl`: reads a frame into one posted buffer, filters by address, verifies
- * checksums and writes the descriptor back. It reads the wire only while there is a buffer, so a
- * slow driver pushes back on the wire instead of losing frames.
+ * The receive engine of `tl`: reads a frame into one posted buffer, filters it by address, verifies
+ * its checksums and writes the descriptor back. It reads the wire only while a buffer is posted, so
+ * frames wait on the wire, and are not lost, while the driver is slow.
  */
 
 import { EAGAIN } from '../../sys/errno.ts';
@@ -34,7 +34,7 @@ import {
   TL_ST_RX_L4_ERROR,
 } from './tlreg.ts';
 
-/** A frame with a VLAN tag gets no verdict. */
+/** The unit does not verify frames with a VLAN tag. */
 const numbers: VerdictNumbers = {
   ip4: TL_RXS_IP4,
   ip4Bad: TL_RXS_IPBAD,
@@ -56,7 +56,7 @@ export class TlRx extends RxEngine<TlCore, TlRing> {
     this.#checker = new RxVerdict(core, this.#iov, numbers);
   }
 
-  /** TL_RXPUT was written: false if there is no such descriptor. */
+  /** Handles a write of TL_RXPUT. Returns false if the descriptor does not exist. */
   setPut(index: number): boolean {
     if (!this.enabled || index >= this.ring.size) return false;
     this.ring.put = index;
@@ -64,7 +64,7 @@ export class TlRx extends RxEngine<TlCore, TlRing> {
     return true;
   }
 
-  /** Receives what waits, at most TL_RX_BUDGET frames now, the rest on later turns. */
+  /** Receives waiting frames: at most TL_RX_BUDGET now, the rest on later turns of the loop. */
   drain(): void {
     if (!this.enabled || this.stopped || this.stalled) return;
     const { ring } = this;
@@ -89,7 +89,10 @@ export class TlRx extends RxEngine<TlCore, TlRing> {
     this.endRound(budget === 0);
   }
 
-  /** Takes a descriptor's buffer for the next frame. False: it is bad and was given back. */
+  /**
+   * Prepares a descriptor's buffer for the next frame. Returns false if it is bad; the descriptor
+   * was then completed with an error.
+   */
   #aim(at: number): boolean {
     const { dma, view } = this.core;
     const addr = view.getInt32(at + TL_R_ADDR, true);
@@ -130,7 +133,10 @@ export class TlRx extends RxEngine<TlCore, TlRing> {
     this.#writeBack(at, len, wanted ? this.#checker.verdict(len, TL_RXBUF_SIZE, false) : 0);
   }
 
-  /** The address filter: own, broadcast, all of multicast, or everything. */
+  /**
+   * Whether the frame passes the address filter: station address, broadcast, all multicast, or
+   * promiscuous mode.
+   */
   #accepts(frame: number, ctrl: number): boolean {
     const { mem } = this.core;
     if ((ctrl & TL_CTRL_PROMISC) !== 0) return true;

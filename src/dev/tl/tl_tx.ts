@@ -1,8 +1,8 @@
 /**
  * The transmit engine of `tl`: store and forward. It copies the fragments of a block into its FIFO,
- * inserts a checksum there if the block asks for one, and puts the frame on the wire. A frame that
- * a full wire did not take stays in the FIFO. Every word of a block may be hostile: what is wrong
- * is counted and dropped.
+ * inserts a checksum there if the block requests one, and writes the frame to the wire. If the wire
+ * is full, the frame stays in the FIFO. A block may contain any value: a frame with a bad block is
+ * counted and dropped.
  */
 
 import { ETHER_HDR_LEN } from '../../sys/protocols.ts';
@@ -32,7 +32,7 @@ import {
 
 /** The transmit ring and the frame in the FIFO. */
 export class TlTx extends TxEngine<TlCore, TlRing> {
-  /** Bytes in the FIFO, 0 without a frame, and the driver's packet id. */
+  /** Bytes of the frame in the FIFO, 0 if it is empty, and the driver's packet id. */
   #len = 0;
   #tag = 0;
   readonly #iov = new Uint32Array(2);
@@ -46,14 +46,17 @@ export class TlTx extends TxEngine<TlCore, TlRing> {
     this.#len = 0;
   }
 
-  /** TL_TXPUT was written: false if there is no such block. */
+  /** Handles a write of TL_TXPUT. Returns false if the block does not exist. */
   setPut(index: number): boolean {
     if (!this.enabled || index >= this.ring.size) return false;
     this.ring.put = index;
     return true;
   }
 
-  /** Sends what is on the ring: at most TL_TX_BUDGET frames now, the rest on later turns. */
+  /**
+   * Sends the packets on the ring: at most TL_TX_BUDGET frames now, the rest on later turns of the
+   * loop.
+   */
   consume(): void {
     if (!this.enabled || this.stopped || this.blocked) return;
     const { ring } = this;
@@ -79,7 +82,10 @@ export class TlTx extends TxEngine<TlCore, TlRing> {
     this.ring.advance();
   }
 
-  /** Copies the block's frame into the FIFO. False: the block is bad and was completed. */
+  /**
+   * Copies the block's frame into the FIFO. Returns false if the block is bad; it was then
+   * completed with an error.
+   */
   #fetch(at: number): boolean {
     const { view } = this.core;
     const cmd = view.getInt32(at + TL_B_CMD, true);
@@ -94,7 +100,9 @@ export class TlTx extends TxEngine<TlCore, TlRing> {
     return true;
   }
 
-  /** Copies `n` fragments into the FIFO. Returns how many bytes that is, -1 if one is bad. */
+  /**
+   * Copies `n` fragments into the FIFO. Returns the number of bytes, or -1 if a fragment is bad.
+   */
   #copyFrags(at: number, n: number): number {
     const { dma, mem, view, sramOff } = this.core;
     if (n > TL_FRAGS) return -1;
@@ -115,7 +123,7 @@ export class TlTx extends TxEngine<TlCore, TlRing> {
     return total;
   }
 
-  /** Inserts the checksum if the block requests it. False: the request is invalid. */
+  /** Inserts the checksum if the block requests it. Returns false if the request is invalid. */
   #insertSum(cmd: number, where: number, len: number): boolean {
     if ((cmd & TL_CMD_SUM) === 0) return true;
     const { view, cksum, sramOff } = this.core;
@@ -125,12 +133,15 @@ export class TlTx extends TxEngine<TlCore, TlRing> {
     if (field + 2 > len) return false;
     // The field holds the pseudo-header's sum, so this sum includes it.
     let sum = ~cksum.sum(sramOff + start, len - start, 0) & 0xffff;
-    if (sum === 0 && (cmd & TL_CMD_UDP) !== 0) sum = 0xffff; // RFC 768: 0 would mean none
+    if (sum === 0 && (cmd & TL_CMD_UDP) !== 0) sum = 0xffff; // RFC 768: 0 means no checksum
     view.setUint16(sramOff + field, sum);
     return true;
   }
 
-  /** Puts the frame on the wire; false if that is full. One that it refuses is gone. */
+  /**
+   * Writes the frame to the wire. Returns false if the wire is full. A frame that the wire refuses
+   * is dropped.
+   */
   #emit(): boolean {
     const { wire, mem, sramOff, linkUp } = this.core;
     if (!linkUp) {

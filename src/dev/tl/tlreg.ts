@@ -14,22 +14,22 @@ export const TL_STATUS = 0x08; // RO
 export const TL_INTR = 0x0c; // causes; write 1 to clear
 export const TL_INTEN = 0x10; // which causes raise the line
 export const TL_INTSET = 0x14; // write 1 to set causes
-export const TL_ADDR0 = 0x18; // bytes 0 to 3 of the address, the first in bits 7:0
+export const TL_ADDR0 = 0x18; // bytes 0 to 3 of the address, byte 0 in bits 7:0
 export const TL_ADDR1 = 0x1c; // bytes 4 and 5
 
 // Transmit ring of blocks
 export const TL_TXBASE = 0x20;
 export const TL_TXSIZE = 0x24; // blocks, a power of two
-export const TL_TXPUT = 0x28; // block behind the last one filled; the doorbell
-export const TL_TXGET = 0x2c; // RO: block the device goes on at; those before it are the driver's
+export const TL_TXPUT = 0x28; // block after the last one filled; the doorbell
+export const TL_TXGET = 0x2c; // RO: next block of the device; earlier ones are the driver's
 
-// Receive ring of descriptors, likewise
+// Receive ring of descriptors, in the same way
 export const TL_RXBASE = 0x30;
 export const TL_RXSIZE = 0x34;
 export const TL_RXPUT = 0x38;
 export const TL_RXGET = 0x3c;
 
-// Statistics: 32-bit counters that wrap, number n at TL_STATS + 4 * n. Cleared by power-on alone.
+// Statistics: 32-bit counters that wrap, number n at TL_STATS + 4 * n. Only power-on clears them.
 export const TL_STATS = 0x40;
 export const TL_ST_TX_FRAMES = 0;
 export const TL_ST_TX_BYTES = 1;
@@ -80,16 +80,16 @@ export const TL_ID_REV1 = 0x544c0001;
 // TL_CTRL
 export const TL_CTRL_RST = 0x1; // resets the device; reads as 0
 export const TL_CTRL_TXE = 0x2; // transmit enable: 0 to 1 starts the ring at block 0
-export const TL_CTRL_RXE = 0x4; // receive enable, likewise
+export const TL_CTRL_RXE = 0x4; // receive enable, in the same way
 export const TL_CTRL_PROMISC = 0x8;
-export const TL_CTRL_MULTI = 0x10; // take in every multicast frame
+export const TL_CTRL_MULTI = 0x10; // accept every multicast frame
 export const TL_CTRL_RXSUM = 0x20; // verify received checksums
 export const TL_CTRL_MASK = 0x3e;
 
 // TL_STATUS
 export const TL_STATUS_LINK = 0x1;
-export const TL_STATUS_TXHALT = 0x2; // the transmit engine stopped at a ring it cannot use
-export const TL_STATUS_RXHALT = 0x4; // the receive engine likewise
+export const TL_STATUS_TXHALT = 0x2; // the transmit engine stopped: its ring cannot be used
+export const TL_STATUS_RXHALT = 0x4; // the receive engine stopped: its ring cannot be used
 
 // Causes: TL_INTR, TL_INTEN, TL_INTSET
 export const TL_INT_TX = 0x1; // TL_TXGET moved over a block with INT
@@ -105,18 +105,25 @@ export const TL_INT_MASK = 0x3f;
 export const TL_RING_ALIGN = 64;
 export const TL_RING_MIN = 8;
 export const TL_RING_MAX = 256;
-/** Fragments of a frame, and the most bytes of one: what the bus FIFO holds. */
+/** Maximum number of fragments of a frame, and maximum bytes of one: the size of the bus FIFO. */
 export const TL_FRAGS = 4;
 export const TL_FRAG_MAX = 512;
-/** The address counter has 16 bits: neither a fragment nor a receive buffer crosses a multiple. */
+/**
+ * The address counter has 16 bits: fragments and receive buffers must not cross a multiple of this.
+ */
 export const TL_BOUNDARY = 0x10000;
 /** Bytes of a receive buffer. */
 export const TL_RXBUF_SIZE = 2048;
-/** Longest frame without FCS, either way: an MTU of 1500, an Ethernet header, a VLAN tag. */
+/**
+ * Longest frame without FCS, in both directions: an MTU of 1500, an Ethernet header, a VLAN tag.
+ */
 export const TL_FRAME_MAX = 1518;
 /** Shortest frame on a wire without FCS; shorter ones are padded. */
 export const TL_FRAME_MIN = 60;
-/** Frames one doorbell emits before the rest waits for the next turn; frames one drain receives. */
+/**
+ * Maximum number of frames that one doorbell sends, and that one drain receives. The rest waits for
+ * the next turn of the loop.
+ */
 export const TL_TX_BUDGET = 128;
 export const TL_RX_BUDGET = 64;
 /** Bytes of on-board memory the device needs: the transmit FIFO. */
@@ -124,25 +131,25 @@ export const TL_SRAM_SIZE = 2048;
 
 // Transmit block: byte offsets of its words. Fragment i: address at TL_B_FRAG + 8 * i, length at + 4.
 export const TL_BLOCK_SIZE = 64;
-export const TL_B_CMD = 0; // fragments in 2:0, and TL_CMD_*; status out
-export const TL_B_SUM = 4; // first byte summed in 15:0, where the sum goes in 31:16
-export const TL_B_TAG = 8; // the driver's name for the packet; only captures show it
+export const TL_B_CMD = 0; // fragments in 2:0, TL_CMD_*; the device overwrites it with the status
+export const TL_B_SUM = 4; // offset of the first summed byte in 15:0, of the field in 31:16
+export const TL_B_TAG = 8; // the driver's packet id, for captures only
 export const TL_B_FRAG = 16;
 export const TL_CMD_NFRAGS = 0x7;
 export const TL_CMD_SUM = 0x10; // insert a checksum as TL_B_SUM says
-export const TL_CMD_UDP = 0x20; // it is UDP's: 0 is sent as 0xffff
-export const TL_CMD_INT = 0x40; // set cause TX when this one is done
-export const TL_CMD_ERR = 0x40000000; // status: bad, and dropped
-export const TL_CMD_DONE = 0x80000000; // status
+export const TL_CMD_UDP = 0x20; // UDP: send a checksum of 0 as 0xffff
+export const TL_CMD_INT = 0x40; // set cause TX when this block is done
+export const TL_CMD_ERR = 0x40000000; // status: the block was bad and was dropped
+export const TL_CMD_DONE = 0x80000000; // status: the device has finished the block
 
 // Receive descriptor: byte offsets of its words
 export const TL_RXD_SIZE = 16;
 export const TL_R_ADDR = 0;
-export const TL_R_LEN = 4; // out
-export const TL_R_STATUS = 8; // out
+export const TL_R_LEN = 4; // written by the device
+export const TL_R_STATUS = 8; // written by the device
 export const TL_RXS_IP4 = 0x1; // IPv4, and its header checksum was verified
-export const TL_RXS_IPBAD = 0x2; // it is wrong
+export const TL_RXS_IPBAD = 0x2; // the IPv4 header checksum is wrong
 export const TL_RXS_L4 = 0x4; // the TCP or UDP checksum was verified
-export const TL_RXS_L4BAD = 0x8; // it is wrong
+export const TL_RXS_L4BAD = 0x8; // the TCP or UDP checksum is wrong
 export const TL_RXS_ERR = 0x40000000; // the buffer could not be used: no frame
 export const TL_RXS_DONE = 0x80000000;

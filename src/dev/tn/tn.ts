@@ -1,7 +1,8 @@
 /**
- * The NIC `tn`, device build `ts`: register file, interrupts, link. What each register does is in
- * docs/tn-datasheet.md. A write of the transmit tail runs the device inline: it sends, then drains
- * the wire; it never calls up, it sets causes and raises the line.
+ * The NIC `tn`, device build `ts`: register file, interrupts, link. The registers are described in
+ * docs/tn-datasheet.md. A write of the transmit tail runs the device before it returns: it sends,
+ * then drains the wire. The device never calls the driver; it sets causes and raises the interrupt
+ * line.
  */
 
 import { RingNic } from '../blocks/ring_nic.ts';
@@ -65,11 +66,11 @@ import {
   TN_TX_SEGS,
 } from './tnreg.ts';
 
-/** One NIC. Plugs itself into the wire it is given; `close` unplugs it. */
+/** One NIC. The constructor connects it to its wire; `close` disconnects it. */
 export class TnDevice extends RingNic<TnCore, TnTx, TnRx> {
   override readonly size = TN_REG_SIZE;
   #ctrl = 0;
-  /** The upper half that goes with the lower half of the counter read last. */
+  /** Upper half of the counter whose lower half was read last. */
   #statHigh = 0;
 
   constructor(config: TnConfig) {
@@ -208,7 +209,7 @@ export class TnDevice extends RingNic<TnCore, TnTx, TnRx> {
     }
   }
 
-  /** Rings cannot be moved while the engine runs. */
+  /** Writes a ring register. Returns false if the engine is enabled or the value is invalid. */
   #writeRing(off: number, value: number): boolean {
     const engine = off >= TN_RDBAL ? this.rx : this.tx;
     if (engine.enabled) return false;

@@ -1,4 +1,7 @@
-/** What the parts of the NIC `tn` share: modes, moderation, the map of on-board memory. */
+/**
+ * The state that the parts of the NIC `tn` share: modes, interrupt moderation, the layout of
+ * on-board memory.
+ */
 
 import type { CksumKernel } from '../../sys/cksum.ts';
 import type { Task } from '../../sys/clock.ts';
@@ -36,7 +39,7 @@ import {
 } from './tnreg.ts';
 
 /**
- * Egress mode: `wire` sends finished frames, `vnet` leaves checksums and segmenting to the peer.
+ * Egress mode. `wire` sends finished frames; `vnet` leaves checksums and segmentation to the peer.
  */
 export type TnMode = 'wire' | 'vnet';
 
@@ -49,7 +52,7 @@ export interface TnTimer {
 export interface TnConfig extends DmaNicConfig {
   readonly cksum: CksumKernel;
   readonly mode: TnMode;
-  /** Without one TN_ITR reads 0 and accepts only 0. */
+  /** Without a timer TN_ITR reads 0 and accepts only 0. */
   readonly timer?: TnTimer | null;
 }
 
@@ -77,7 +80,8 @@ const numbers: DmaNicNumbers = {
 };
 
 /**
- * Offsets in on-board memory: virtio-net header and headers of transmit, padding, receive header.
+ * Offsets in on-board memory: transmit virtio-net header, transmit headers, padding, receive
+ * virtio-net header.
  */
 export const SRAM_TX_VNET = 4;
 export const SRAM_TX_HDR = 16;
@@ -92,11 +96,11 @@ export class TnRing implements DescRing {
   /** Signed: V8 would allocate a heap number for an unsigned half above 2^31. */
   baseLo = 0;
   baseHi = 0;
-  /** Bytes. */
+  /** Length in bytes. */
   len = 0;
   head = 0;
   tail = 0;
-  /** Descriptors; valid while the engine runs. */
+  /** Number of descriptors; valid while the engine runs. */
   ndesc = 0;
 
   get fits(): boolean {
@@ -105,7 +109,7 @@ export class TnRing implements DescRing {
     return len > 0 && aligned && ndesc <= TN_NDESC_MAX;
   }
 
-  /** Descriptors from head to tail. */
+  /** Number of descriptors from head to tail. */
   get used(): number {
     const n = this.tail - this.head;
     return n >= 0 ? n : n + this.ndesc;
@@ -138,9 +142,9 @@ export class TnCore extends DmaNicCore implements Task {
   allmulti = false;
   vlStrip = false;
   rxCsum = false;
-  /** Receive coalescing: enabled and possible. */
+  /** Receive coalescing is enabled and possible. */
   lro = false;
-  /** TN_ITR, µs. */
+  /** TN_ITR, in µs. */
   itr = 0;
   #lastIntrNs = -Infinity;
   #timerArmed = false;
@@ -161,7 +165,7 @@ export class TnCore extends DmaNicCore implements Task {
     this.lro = (ctrl & TN_CTRL_LRO) !== 0 && this.rxCsum && !this.vnet;
   }
 
-  /** Delays an interrupt that is earlier than TN_ITR allows. */
+  /** Updates the line, but delays an interrupt that TN_ITR does not allow yet. */
   override updateLine(): void {
     if ((this.causes & this.mask) === 0 || !this.#early()) super.updateLine();
   }

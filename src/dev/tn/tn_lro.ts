@@ -1,8 +1,8 @@
 /**
  * Receive coalescing of `tn`, datasheet section 6.5: consecutive segments of one TCP connection
  * become one frame. The headers of the current frame are kept in on-board memory. Its data stay in
- * the buffers in which they arrived; the data of each further segment are moved behind them.
- * Left out: more than one flow at a time, VLAN tags, IP options and extension headers.
+ * the buffers that received them. The data of each further segment are moved to their end. Left
+ * out: more than one flow at a time, VLAN tags, IP options and extension headers.
  */
 
 import { fold16 } from '../../sys/cksum.ts';
@@ -30,14 +30,14 @@ const HDR_MIN = 14 + 20 + 20;
 /** First word of options that are NOP, NOP and a time stamp, RFC 7323, appendix A. */
 const TS_WORD = 0x0101080a;
 const IP_LEN_MAX = 65535;
-/** Buffers of the longest frame, and of a segment read behind it. */
+/** Maximum number of buffers of the longest frame and of a segment read after it. */
 const BUFS_MAX = 2 * (Math.floor(TN_MAXFRM_MAX / TN_RXBSZ_MIN) + 1);
 
 /** The current frame and the segment just read. */
 export class TnLro {
-  /** Buffers that the current frame fills; 0 without a frame. */
+  /** Number of buffers of the current frame; 0 if there is no frame. */
   nbufs = 0;
-  /** Its bytes, segments, and status bits. */
+  /** Bytes, segments and status bits of the current frame. */
   len = 0;
   segs = 0;
   status = 0;
@@ -90,14 +90,14 @@ export class TnLro {
     return true;
   }
 
-  /** Whether the segment, or the frame it has become part of, is to be delivered at once. */
+  /** Whether PSH is set in the segment just read: its frame must be delivered immediately. */
   get pushed(): boolean {
     const { view } = this.#core;
     const th = this.#seg + ETHER_HDR_LEN + this.#segL3;
     return (view.getUint8(th + 13) & TH_PUSH) !== 0;
   }
 
-  /** Begins a frame with the segment, which lies in `bufs`, pairs of offset and length. */
+  /** Starts a frame with the segment in `bufs`, pairs of offset and length. */
   hold(bufs: Uint32Array, bufSize: number): void {
     const { mem, view } = this.#core;
     mem.copyWithin(this.#held, this.#seg, this.#seg + HDR_MAX);
@@ -115,8 +115,8 @@ export class TnLro {
   }
 
   /**
-   * Appends the segment, which lies in the `nbufs` buffers `bufs` behind those of the current
-   * frame. False: it does not continue the frame, and nothing changes.
+   * Appends the segment, which is in the `nbufs` buffers `bufs` after those of the current frame.
+   * Returns false, without a change, if the segment does not continue the frame.
    */
   merge(bufs: Uint32Array, nbufs: number, bufSize: number): boolean {
     if (!this.#continues()) return false;
@@ -175,7 +175,10 @@ export class TnLro {
     return addrs + IPPROTO_TCP + l4Len + cksum.sum(ip + this.#l3, this.#l4, 0);
   }
 
-  /** The sum of the segment's data, from its headers: the verified whole sums up to 0xffff. */
+  /**
+   * The sum of the segment's data, computed from its headers: the sum of a verified segment is
+   * 0xffff.
+   */
   #payloadSum(): number {
     const l4Len = this.#segLen - ETHER_HDR_LEN - this.#segL3;
     return ~fold16(this.#headerSum(this.#seg, l4Len)) & 0xffff;
@@ -196,7 +199,8 @@ export class TnLro {
     if (this.len - ETHER_HDR_LEN + this.#segPayload() > IP_LEN_MAX) return false;
     const th = ETHER_HDR_LEN + this.#l3;
     if (view.getInt32(this.#seg + th + 4) !== this.#next) return false;
-    // Ethernet header, first word of IP without the length; then flags, offset, TTL, addresses.
+    // Compare the Ethernet header, the first word of the IP header without the length, then flags,
+    // offset, TTL and addresses.
     const sameIp =
       this.#l3 === 20
         ? this.#same(0, 16) && this.#same(20, 3) && this.#same(26, 8)
@@ -205,13 +209,16 @@ export class TnLro {
     return this.#notBefore(th + 8) && (this.#l4 === 20 || this.#notBefore(th + 24));
   }
 
-  /** Whether the segment's 32-bit number at `off` is that of the frame or later, modulo 2^32. */
+  /**
+   * Whether the segment's 32-bit number at `off` is equal to or after that of the frame, modulo
+   * 2^32.
+   */
   #notBefore(off: number): boolean {
     const { view } = this.#core;
     return ((view.getInt32(this.#seg + off) - view.getInt32(this.#held + off)) | 0) >= 0;
   }
 
-  /** Moves `n` bytes at offset `from` of the segment behind the frame under way. */
+  /** Moves `n` bytes at offset `from` of the segment to the end of the current frame. */
   #append(bufs: Uint32Array, bufSize: number, from: number, n: number): void {
     const { mem } = this.#core;
     let to = this.len;

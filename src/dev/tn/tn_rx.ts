@@ -1,9 +1,9 @@
 /**
- * The receive engine of `tn`: one scatter read per frame straight into the buffers the driver
- * posted, then address filter, checksum verdict, VLAN stripping and write-back. It reads the wire
- * only while enough buffers for the longest frame are posted, so a slow driver pushes back on the
- * wire instead of losing frames. Coalescing is in tn_lro.ts. Left out: several queues, header
- * splitting.
+ * The receive engine of `tn`: one scatter read per frame directly into the buffers that the driver
+ * posted, then address filter, checksum verification, VLAN stripping and write-back. It reads the
+ * wire only while enough buffers for the longest frame are posted, so frames wait on the wire, and
+ * are not lost, while the driver is slow. Coalescing is in tn_lro.ts. Left out: several queues,
+ * header splitting.
  */
 
 import { EAGAIN } from '../../sys/errno.ts';
@@ -66,9 +66,9 @@ export class TnRx extends RxEngine<TnCore, TnRing> {
   bufSize = TN_RXBSZ_MIN;
   /** TN_MAXFRM. */
   frameMax = TN_MAXFRM_RESET;
-  /** Holds a frame only while a drain runs. */
+  /** It holds a frame only while a drain runs. */
   readonly #lro: TnLro;
-  // One frame: pair 0 is the virtio-net header, used in mode `vnet` alone.
+  // One frame. Pair 0 is the virtio-net header, used only in mode `vnet`.
   readonly #iov = new Uint32Array(2 * (BUFS_MAX + 1));
   readonly #bufs = this.#iov.subarray(2);
   readonly #checker: RxVerdict;
@@ -89,7 +89,7 @@ export class TnRx extends RxEngine<TnCore, TnRing> {
     this.frameMax = TN_MAXFRM_RESET;
   }
 
-  /** TN_RDT was written: false if no such slot exists. */
+  /** Handles a write of TN_RDT. Returns false if the slot does not exist. */
   setTail(slot: number): boolean {
     const { ring } = this;
     if (!this.enabled || slot >= ring.ndesc) return false;
@@ -98,7 +98,7 @@ export class TnRx extends RxEngine<TnCore, TnRing> {
     return true;
   }
 
-  /** Receives what waits, at most TN_RX_BUDGET frames now, the rest on later turns. */
+  /** Receives waiting frames: at most TN_RX_BUDGET now, the rest on later turns of the loop. */
   drain(): void {
     if (!this.enabled || this.stopped || this.stalled) return;
     const { ring } = this;
@@ -123,14 +123,17 @@ export class TnRx extends RxEngine<TnCore, TnRing> {
     this.endRound(budget === 0);
   }
 
-  /** Buffers that hold the longest frame and a byte more, so that a longer one is noticed. */
+  /**
+   * Number of buffers for one byte more than the longest frame, so that a longer one is detected.
+   */
   #needed(): number {
     return Math.floor(this.frameMax / this.bufSize) + 1;
   }
 
   /**
-   * Lists the buffers for one frame, behind those of a frame being coalesced. False if one cannot
-   * be used: it and those before it go back marked bad, because descriptors are consumed in order.
+   * Lists the buffers for one frame, after those of a frame being coalesced. Returns false if one
+   * cannot be used; it and those before it are then written back with an error, because descriptors
+   * are consumed in order.
    */
   #gather(base: number): boolean {
     const { dma, view } = this.core;
@@ -199,7 +202,10 @@ export class TnRx extends RxEngine<TnCore, TnRing> {
     this.#writeBack(base, len, status | TN_RXS_EOP);
   }
 
-  /** Tries to coalesce a frame. False: deliver it; an earlier frame has been delivered first. */
+  /**
+   * Tries to coalesce a frame. Returns false if the caller must deliver it; a frame being coalesced
+   * was then delivered first.
+   */
   #coalesce(base: number, frame: number, len: number, status: number): boolean {
     const lro = this.#lro;
     if (!lro.eligible(frame, len, status)) {
@@ -219,7 +225,7 @@ export class TnRx extends RxEngine<TnCore, TnRing> {
     return true;
   }
 
-  /** Delivers the frame being coalesced, if there is one. */
+  /** Delivers the frame being coalesced, if any. */
   #flush(base: number): void {
     const lro = this.#lro;
     if (lro.nbufs === 0) return;
@@ -231,13 +237,16 @@ export class TnRx extends RxEngine<TnCore, TnRing> {
     this.#deliver(base, lro.len, lro.finish());
   }
 
-  /** The address filter: own address, broadcast, multicast by hash, and the two modes. */
+  /**
+   * Whether the frame passes the address filter: station address, broadcast, multicast hash, and
+   * the two modes.
+   */
   #accepts(frame: number): boolean {
     const { mem, promisc, allmulti } = this.core;
     return this.filter.accepts(mem, frame, promisc, allmulti);
   }
 
-  /** VIRTIO 1.1, 5.1.6.4: either flag says that the data are as the sender had them. */
+  /** VIRTIO 1.1, 5.1.6.4: either flag means that the data are unchanged since the sender. */
   #trusted(): boolean {
     const { view, sramOff, vnet } = this.core;
     if (!vnet) return false;
@@ -245,7 +254,7 @@ export class TnRx extends RxEngine<TnCore, TnRing> {
     return (flags & (VNET_F_NEEDS_CSUM | VNET_F_DATA_VALID)) !== 0;
   }
 
-  /** Segments into which the peer would have cut this frame; 0 for a plain one. */
+  /** Number of segments that the peer would have sent for this frame; 0 for an ordinary one. */
   #segments(len: number): number {
     const { view, sramOff } = this.core;
     const vnet = sramOff + SRAM_RX_VNET;
@@ -267,7 +276,9 @@ export class TnRx extends RxEngine<TnCore, TnRing> {
     view.setUint16(this.#bufs[0]! + field, sum === 0 ? 0xffff : sum);
   }
 
-  /** Removes the four bytes of the VLAN tag and moves the bytes behind it up, buffer by buffer. */
+  /**
+   * Removes the four bytes of the VLAN tag and moves the following bytes forward, buffer by buffer.
+   */
   #strip(frame: number, len: number): void {
     const { mem, view } = this.core;
     this.#vtag = view.getUint16(frame + 14);

@@ -1,9 +1,9 @@
 /**
- * The transmit engine of `tn`: fetches descriptors, gathers by physical address, inserts checksums
- * and VLAN tags, cuts TSO packets into segments, one gather write per frame. Only headers are
- * copied, into on-board memory, and changed there; payload is never moved. The position inside a
- * packet is kept while the wire is full and between turns. Every field of a descriptor may be
- * hostile: a bad packet is counted and dropped.
+ * The transmit engine of `tn`: fetches descriptors, gathers data by physical address, inserts
+ * checksums and VLAN tags, and cuts TSO packets into segments, with one gather write per frame.
+ * Only headers are copied, to on-board memory, and changed there; payload is not copied. The
+ * position inside a packet is kept while the wire is full and between turns of the loop. A
+ * descriptor may contain any value: a bad packet is counted and dropped.
  */
 
 import { fold16 } from '../../sys/cksum.ts';
@@ -74,7 +74,7 @@ const BLOCKED = 5;
 
 /** The transmit ring and the packet being sent. */
 export class TnTx extends TxEngine<TnCore, TnRing> {
-  /** A bad packet is not complete yet: drop descriptors up to its last one. */
+  /** A bad packet is incomplete: drop its descriptors until its last one arrives. */
   #skipping = false;
 
   // The packet being sent.
@@ -94,20 +94,20 @@ export class TnTx extends TxEngine<TnCore, TnRing> {
   #mss = 0;
   /** The driver's packet id for captures; 0 for none. */
   #tag = 0;
-  /** Bytes of headers in on-board memory; 0 if the frame is sent unchanged. */
+  /** Bytes of headers in on-board memory; 0 if the frame is sent without changes. */
   #hdrLen = 0;
   // Position in the payload: piece, byte in it, bytes sent, segments sent.
   #pi = 0;
   #po = 0;
   #sent = 0;
   #segs = 0;
-  // What each segment's headers derive from.
+  // Values from which each segment's headers are computed.
   #seq0 = 0;
   #ipId0 = 0;
   #thFlags = 0;
   #pseudo = 0;
 
-  // One frame: pair 0 is the virtio-net header, used in mode `vnet` alone.
+  // One frame. Pair 0 is the virtio-net header, used only in mode `vnet`.
   readonly #iov = new Uint32Array(2 * (TN_TX_SEGS + 3));
   readonly #frame = this.#iov.subarray(2);
   #niov = 0;
@@ -124,14 +124,17 @@ export class TnTx extends TxEngine<TnCore, TnRing> {
     this.#skipping = false;
   }
 
-  /** TN_TDT was written: false if no such slot exists. */
+  /** Handles a write of TN_TDT. Returns false if the slot does not exist. */
   setTail(slot: number): boolean {
     if (!this.enabled || slot >= this.ring.ndesc) return false;
     this.ring.tail = slot;
     return true;
   }
 
-  /** Sends what is on the ring: at most TN_TX_BUDGET frames now, the rest on later turns. */
+  /**
+   * Sends the packets on the ring: at most TN_TX_BUDGET frames now, the rest on later turns of the
+   * loop.
+   */
   consume(): void {
     if (!this.enabled || this.stopped || this.blocked) return;
     const { ring } = this;
@@ -152,7 +155,7 @@ export class TnTx extends TxEngine<TnCore, TnRing> {
     this.endRound(budget === 0 && (this.#active || ring.head !== ring.tail));
   }
 
-  /** Writes back and moves the head over the packet's descriptors. */
+  /** Writes the status back, if requested, and moves the head past the packet's descriptors. */
   #complete(base: number, status: number): void {
     if ((this.#eopStat & TN_TXD_RS) !== 0) {
       const at = base + this.#eopSlot * TN_DESC_SIZE + TN_D_STAT;
@@ -170,7 +173,10 @@ export class TnTx extends TxEngine<TnCore, TnRing> {
     return DROPPED;
   }
 
-  /** Reads the next packet's descriptors; DROPPED if they are bad. At most a ring's worth. */
+  /**
+   * Reads the next packet's descriptors, at most one round of the ring. Returns DROPPED if they are
+   * bad.
+   */
   #fetch(base: number): number {
     const { view } = this.core;
     const { ring } = this;
@@ -205,7 +211,7 @@ export class TnTx extends TxEngine<TnCore, TnRing> {
     return DROPPED;
   }
 
-  /** Drops descriptors up to the end of a packet that has been counted already. */
+  /** Drops descriptors up to the end of a bad packet, which has been counted. */
   #skip(base: number): number {
     const { ring } = this;
     for (let slot = ring.head; slot !== ring.tail; slot = ring.next(slot)) {
@@ -232,7 +238,7 @@ export class TnTx extends TxEngine<TnCore, TnRing> {
     this.#tag = view.getUint32(at + TN_C_TAG, true);
   }
 
-  /** Adds a data descriptor to the packet; false if it is bad. */
+  /** Adds a data descriptor to the packet. Returns false if it is bad. */
   #piece(at: number, stat: number): boolean {
     const { view, dma } = this.core;
     const lenTag = view.getUint32(at + TN_D_LEN, true);
@@ -278,7 +284,7 @@ export class TnTx extends TxEngine<TnCore, TnRing> {
     );
   }
 
-  /** Checks the packet and gets its first frame ready; false if it is bad. */
+  /** Checks the packet and prepares its first frame. Returns false if the packet is bad. */
   #prepare(): boolean {
     const offloads = (this.#cmd & (TN_TXD_IXSM | TN_TXD_TXSM | TN_TXD_TSE)) !== 0;
     const tso = (this.#cmd & TN_TXD_TSE) !== 0;
@@ -335,7 +341,10 @@ export class TnTx extends TxEngine<TnCore, TnRing> {
     this.#hdrLen = n;
   }
 
-  /** Lists header and the next `len` payload bytes as one frame; the position does not move. */
+  /**
+   * Lists the headers and the next `len` payload bytes as one frame, without advancing the
+   * position.
+   */
   #gather(len: number): void {
     const frame = this.#frame;
     let n = 0;
@@ -357,7 +366,7 @@ export class TnTx extends TxEngine<TnCore, TnRing> {
     this.#niov = n;
   }
 
-  /** Moves the position over `len` payload bytes. */
+  /** Advances the position by `len` payload bytes. */
   #advance(len: number): void {
     while (len > 0) {
       const left = this.#pieceLen[this.#pi]! - this.#po;
@@ -371,7 +380,10 @@ export class TnTx extends TxEngine<TnCore, TnRing> {
     }
   }
 
-  /** Sums the frame as listed, from byte `from` of its headers on, on top of `sum`: folded. */
+  /**
+   * Adds the listed frame, starting at byte `from` of its headers, to `sum`. Returns the folded
+   * sum.
+   */
   #sumFrame(from: number, sum: number): number {
     const { cksum } = this.core;
     const frame = this.#frame;
@@ -380,7 +392,7 @@ export class TnTx extends TxEngine<TnCore, TnRing> {
       const skip = i === 0 ? from : 0;
       const len = frame[2 * i + 1]! - skip;
       const s = cksum.sum(frame[2 * i]! + skip, len, 0);
-      // A piece that starts at an odd byte of the sum has its words' halves swapped.
+      // If a piece starts at an odd byte, swap the two bytes of its sum.
       sum += odd ? ((s & 0xff) << 8) | (s >>> 8) : s;
       if ((len & 1) === 1) odd = !odd;
     }
@@ -392,7 +404,10 @@ export class TnTx extends TxEngine<TnCore, TnRing> {
     this.core.mem.fill(0, at, at + VNET_HDR_LEN);
   }
 
-  /** Leaves the TCP or UDP checksum to the peer: its field holds the pseudo-header's sum. */
+  /**
+   * Requests the TCP or UDP checksum from the peer. The checksum field holds the pseudo-header's
+   * sum.
+   */
   #vnetNeedsCsum(field: number): void {
     const { view, sramOff } = this.core;
     const at = sramOff + SRAM_TX_VNET;
@@ -422,11 +437,14 @@ export class TnTx extends TxEngine<TnCore, TnRing> {
     const l4 = this.#l2 + this.#l3;
     // The field holds the pseudo-header's sum, so this sum includes it.
     let sum = ~this.#sumFrame(l4, 0) & 0xffff;
-    if (sum === 0 && !tcp) sum = 0xffff; // RFC 768: 0 would mean none
+    if (sum === 0 && !tcp) sum = 0xffff; // RFC 768: 0 means no checksum
     view.setUint16(sramOff + SRAM_TX_HDR + l4 + field, sum);
   }
 
-  /** Reads from the headers what every segment needs. The checksum field's content is not used. */
+  /**
+   * Reads the values for the segments' headers from the packet's headers. Does not use the checksum
+   * field.
+   */
   #prepareTso(): void {
     const { view, cksum, sramOff, stats, vnet } = this.core;
     const ip = sramOff + SRAM_TX_HDR + this.#l2;
@@ -467,14 +485,14 @@ export class TnTx extends TxEngine<TnCore, TnRing> {
     }
   }
 
-  /** Makes the next segment of a TSO packet: its headers in place, its payload listed. */
+  /** Makes the next segment of a TSO packet: updates the headers in place and lists the payload. */
   #segment(payload: number, last: boolean): void {
     const { view, sramOff } = this.core;
     const ip = sramOff + SRAM_TX_HDR + this.#l2;
     const tcp = ip + this.#l3;
     let flags = this.#thFlags;
     if (!last) flags &= ~(TH_FIN | TH_PUSH);
-    if (this.#segs > 0) flags &= ~TH_CWR; // RFC 3168, 6.1.2: once per reduction
+    if (this.#segs > 0) flags &= ~TH_CWR; // RFC 3168, 6.1.2: CWR is set only in the first segment
     if ((this.#cmd & TN_TXD_V6) === 0) view.setUint16(ip + 4, (this.#ipId0 + this.#segs) & 0xffff);
     this.#lengths(payload);
     view.setInt32(tcp + 4, this.#seq0 + this.#sent);
@@ -485,7 +503,10 @@ export class TnTx extends TxEngine<TnCore, TnRing> {
     view.setUint16(tcp + TCP_CKSUM_OFF, ~sum & 0xffff);
   }
 
-  /** Sends one frame of the active packet: DONE with its last, MORE, or BLOCKED. */
+  /**
+   * Sends one frame of the active packet. Returns DONE after the last one, otherwise MORE or
+   * BLOCKED.
+   */
   #emit(): number {
     const { stats, vnet, linkUp } = this.core;
     if (!linkUp) {
@@ -503,7 +524,7 @@ export class TnTx extends TxEngine<TnCore, TnRing> {
     }
     const sent = this.#write();
     if (sent === BLOCKED) return BLOCKED;
-    if (sent === DROPPED) return DONE; // with it the rest of a TSO packet
+    if (sent === DROPPED) return DONE; // drops the rest of a TSO packet, too
     if (!cut) return DONE;
     stats[TN_ST_TX_SEGMENTS]! += 1;
     this.#advance(payload);
@@ -512,7 +533,9 @@ export class TnTx extends TxEngine<TnCore, TnRing> {
     return last ? DONE : MORE;
   }
 
-  /** Puts the listed frame on the wire: DONE, BLOCKED, or DROPPED if the wire refuses it. */
+  /**
+   * Writes the listed frame to the wire. Returns DONE, BLOCKED, or DROPPED if the wire refuses it.
+   */
   #write(): number {
     const { wire, vnet, sramOff } = this.core;
     if (!vnet && this.#frameLen < TN_FRAME_MIN) {

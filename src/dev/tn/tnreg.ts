@@ -30,7 +30,7 @@ export const TN_ID = 0x000; // RO
 export const TN_CTRL = 0x004;
 export const TN_STATUS = 0x008; // RO
 export const TN_FEATURES = 0x00c; // RO
-export const TN_MACL = 0x010; // bytes 0 to 3 of the address, the first in bits 7:0
+export const TN_MACL = 0x010; // bytes 0 to 3 of the address, byte 0 in bits 7:0
 export const TN_MACH = 0x014; // bytes 4 and 5
 export const TN_MAXFRM = 0x018; // longest frame received, without FCS; a VLAN tag counts
 export const TN_LIMITS = 0x01c; // RO
@@ -40,7 +40,7 @@ export const TN_ICR = 0x020; // causes; write 1 to clear
 export const TN_IMS = 0x024; // reads the mask; write 1 to set
 export const TN_IMC = 0x028; // write 1 to clear mask bits
 export const TN_ICS = 0x02c; // write 1 to set causes, for tests
-export const TN_ITR = 0x030; // least time between interrupts, µs; 0: none
+export const TN_ITR = 0x030; // minimum time between interrupts, µs; 0: no limit
 export const TN_ITR_MAX = 0xffff;
 
 // Multicast hash: bit h of the 64 accepts addresses whose hash is h
@@ -62,8 +62,8 @@ export const TN_RDH = 0x18c; // RO
 export const TN_RDT = 0x190;
 export const TN_RXBSZ = 0x194; // bytes of a receive buffer: TN_RXBSZ_MIN or TN_RXBSZ_MAX
 
-// Statistics: 64-bit counters, low half at TN_STATS + 8 * n, high half 4 behind it. Reading the low
-// half latches the high one. Only power-on clears them.
+// Statistics: 64-bit counters, low half at TN_STATS + 8 * n, high half 4 bytes later. Reading the
+// low half latches the high half. Only power-on clears them.
 export const TN_STATS = 0x200;
 export const TN_ST_TX_FRAMES = 0;
 export const TN_ST_TX_BYTES = 1;
@@ -90,7 +90,7 @@ export const TN_ST_RX_LRO = 21;
 export const TN_ST_RX_LRO_SEGMENTS = 22;
 /** Number of statistics. */
 export const TN_NSTATS = 23;
-/** Offset behind the last of them. */
+/** Offset after the last statistic. */
 export const TN_STATS_END = TN_STATS + 8 * TN_NSTATS;
 
 /** Names of the statistics, in the order of their numbers. */
@@ -126,7 +126,7 @@ export const TN_ID_REV1 = 0x544e0001;
 // TN_CTRL
 export const TN_CTRL_RST = 0x1; // resets the device; reads as 0
 export const TN_CTRL_TXE = 0x2; // transmit enable: 0 to 1 starts the ring at slot 0
-export const TN_CTRL_RXE = 0x4; // receive enable, likewise
+export const TN_CTRL_RXE = 0x4; // receive enable, in the same way
 export const TN_CTRL_PROMISC = 0x8;
 export const TN_CTRL_ALLMULTI = 0x10;
 export const TN_CTRL_VLSTRIP = 0x20; // strip received 802.1Q tags
@@ -137,8 +137,8 @@ export const TN_CTRL_MASK = 0xfe;
 // TN_STATUS
 export const TN_STATUS_LU = 0x1; // link up
 export const TN_STATUS_VNET = 0x2; // egress mode `vnet`
-export const TN_STATUS_TXSTOP = 0x4; // the transmit engine stopped at a ring it cannot use
-export const TN_STATUS_RXSTOP = 0x8; // the receive engine likewise
+export const TN_STATUS_TXSTOP = 0x4; // the transmit engine stopped: its ring cannot be used
+export const TN_STATUS_RXSTOP = 0x8; // the receive engine stopped: its ring cannot be used
 
 // TN_FEATURES
 export const TN_FEAT_IXSM = 0x1;
@@ -165,24 +165,29 @@ export const TN_DESC_SIZE = 16;
 export const TN_RING_ALIGN = 128;
 /** Descriptors of the longest ring. */
 export const TN_NDESC_MAX = 4096;
-/** Data descriptors of one packet. */
+/** Maximum number of data descriptors of one packet. */
 export const TN_TX_SEGS = 64;
 /** Bytes of headers the offload engine can hold, VLAN tag included. */
 export const TN_HDR_MAX = 256;
-/** Longest frame without FCS, either way, unless it is a TSO packet or mode is `vnet`. */
+/** Longest frame without FCS, in both directions, except TSO packets and mode `vnet`. */
 export const TN_FRAME_MAX = 9216;
-/** Longest TSO packet: 65535 bytes behind an Ethernet header. */
+/** Longest TSO packet: 65535 bytes after an Ethernet header with a VLAN tag. */
 export const TN_TSO_MAX = 65535 + 18;
 export const TN_MSS_MIN = 64;
-/** What TN_MAXFRM takes: a minimal frame to, in mode `vnet`, a coalesced one. */
+/**
+ * Range of TN_MAXFRM: from a minimum-size frame to the largest unsegmented frame of mode `vnet`.
+ */
 export const TN_MAXFRM_MIN = 60;
 export const TN_MAXFRM_MAX = 65535 + 18;
 /** TN_MAXFRM after a reset: an Ethernet frame with one VLAN tag. */
 export const TN_MAXFRM_RESET = 1518;
-/** Bytes of a receive buffer: one or the other. */
+/** Bytes of a receive buffer: one of these two values. */
 export const TN_RXBSZ_MIN = 2048;
 export const TN_RXBSZ_MAX = 4096;
-/** Frames one doorbell emits before the rest waits for the next turn; frames one drain receives. */
+/**
+ * Maximum number of frames that one doorbell sends, and that one drain receives. The rest waits for
+ * the next turn of the loop.
+ */
 export const TN_TX_BUDGET = 256;
 export const TN_RX_BUDGET = 128;
 /** Shortest frame on a wire without FCS; shorter ones are padded in mode `wire`. */
@@ -194,7 +199,7 @@ export const TN_SRAM_SIZE = 4096;
 export const TN_D_ADDRL = 0;
 export const TN_D_ADDRH = 4;
 export const TN_D_LEN = 8; // length in 15:0, VLAN tag in 31:16
-export const TN_D_STAT = 12; // command in, status out
+export const TN_D_STAT = 12; // command, which the device overwrites with the status
 
 // Context descriptor, first of a packet with offloads
 export const TN_C_HDRLEN = 0; // Ethernet 7:0, IP 16:8, TCP/UDP 24:17 header bytes
@@ -204,11 +209,11 @@ export const TN_C_L3_MASK = 0x1ff;
 export const TN_C_L4_SHIFT = 17;
 export const TN_C_L4_MASK = 0xff;
 export const TN_C_MSS = 4; // payload bytes of a segment in 15:0
-export const TN_C_TAG = 8; // the driver's name for the packet; only captures show it
+export const TN_C_TAG = 8; // the driver's packet id, for captures only
 
 // Transmit commands
 export const TN_TXD_EOP = 0x1; // last descriptor of the packet
-export const TN_TXD_RS = 0x2; // report status: write DD into this one; with EOP only
+export const TN_TXD_RS = 0x2; // report status: write DD to this descriptor; with EOP only
 export const TN_TXD_CTX = 0x4; // this is a context descriptor
 export const TN_TXD_VLE = 0x8; // insert the VLAN tag; first data descriptor
 export const TN_TXD_IXSM = 0x10; // insert the IPv4 header checksum; context
@@ -218,11 +223,11 @@ export const TN_TXD_V6 = 0x80; // the packet is IPv6; context
 export const TN_TXD_TCP = 0x100; // the packet is TCP, else UDP; context
 
 // Transmit status
-export const TN_TXS_DD = 0x80000000; // done: the buffers are the driver's again
+export const TN_TXS_DD = 0x80000000; // done: the driver owns the buffers again
 export const TN_TXS_ERR = 0x40000000; // the packet was bad and has been dropped
 
 // Receive status
-export const TN_RXS_EOP = 0x1; // last descriptor of the frame; the bits below are only there
+export const TN_RXS_EOP = 0x1; // last descriptor of the frame; only this one has the bits below
 export const TN_RXS_VP = 0x2; // a VLAN tag was stripped
 export const TN_RXS_IPCS = 0x4; // IPv4, and its header checksum was verified
 export const TN_RXS_L4CS = 0x8; // the TCP or UDP checksum was verified
@@ -234,7 +239,7 @@ export const TN_RXS_SEGS_MASK = 0xff;
 export const TN_RXS_ERR = 0x40000000; // the buffer could not be used: length 0, no frame
 export const TN_RXS_DD = 0x80000000;
 
-// Why the device drops or delays something: indices into tnReasons
+// Reasons why the device drops or delays something: indices into tnReasons
 export const TN_REASON_BAD_REG = 0;
 export const TN_REASON_DMA_FAULT = 1;
 export const TN_REASON_TX_BAD = 2;
@@ -250,7 +255,7 @@ export const TN_REASON_LINK_DOWN = 11;
 export const TN_REASON_CAPTURE_FULL = 12;
 export const TN_REASON_COUNT = 13;
 
-/** The machine's reasons in the order of the device's. */
+/** The machine's reasons, in the order of the device's numbers. */
 export const tnReasons: readonly Reason[] = [
   R_DEV_BAD_REG,
   R_DEV_DMA_FAULT,

@@ -1,8 +1,8 @@
 /**
  * The NIC `tp`: register file, data port, transmitter, interrupts and link; the receiver is in
- * tp_rx.ts. What each register does is in docs/tp-datasheet.md. The device has no way to host
- * memory: frames are in its own packet memory, and the driver moves them a word at a time. A
- * register write never calls up: it sets causes and raises the line.
+ * tp_rx.ts. The registers are described in docs/tp-datasheet.md. The device cannot access host
+ * memory: frames are in its own packet memory, and the driver copies them word by word. A register
+ * write never calls the driver; it sets causes and raises the interrupt line.
  */
 
 import { count, R_DEV_BAD_REG, R_DEV_TX_BAD } from '../../sys/reason.ts';
@@ -70,16 +70,19 @@ import {
 } from './tpreg.ts';
 
 const STATS_END = TP_STATS + 4 * TP_NSTATS;
-/** Zeros that short frames are padded with: behind packet memory and the receive FIFO. */
+/** Offset of the zeros that pad short frames: after packet memory and the receive FIFO. */
 const ZERO_OFF = TP_MEM_SIZE + 2048;
-/** What an undefined register and an empty data port read as; signed, as TP_DATA's words are. */
+/**
+ * Values read from an undefined register and from an empty data port. The latter is signed, like
+ * all words of TP_DATA.
+ */
 const NOTHING = 0xffffffff;
 const NO_DATA = -1;
-// Commands of which one write gives at most one.
+// Pairs of commands: one write may contain at most one of each pair.
 const START_STOP = TP_CR_STP | TP_CR_STA;
 const READ_WRITE = TP_CR_RRD | TP_CR_RWR;
 
-/** One NIC. Plugs itself into the wire it is given; `close` unplugs it. */
+/** One NIC. The constructor connects it to its wire; `close` disconnects it. */
 export class TpDevice extends NicShell<TpCore, TpRx> {
   override readonly size = TP_REG_SIZE;
   // Transmit. `#txBusy`: the frame waits for room on the wire.
@@ -88,7 +91,7 @@ export class TpDevice extends NicShell<TpCore, TpRx> {
   #tsr = 0;
   #txBusy = false;
   readonly #iov = new Uint32Array(4);
-  // The data port: registers, and the transfer under way.
+  // The data port: its registers, and the current transfer.
   #rsar = 0;
   #rbcr = 0;
   #pioAt = 0;
@@ -98,7 +101,7 @@ export class TpDevice extends NicShell<TpCore, TpRx> {
 
   constructor(config: TpConfig) {
     if (config.wire.vnetHdr)
-      throw new RangeError('tp: it finishes no frames of mode vnet: give it a plain wire');
+      throw new RangeError('tp: no mode vnet: the wire must not have virtio-net headers');
     const core = new TpCore(config);
     super(core, new TpRx(core, config.mac));
     config.mem.fill(0, config.sramOff + ZERO_OFF, config.sramOff + ZERO_OFF + TP_FRAME_MIN);
@@ -109,7 +112,10 @@ export class TpDevice extends NicShell<TpCore, TpRx> {
     if (this.#txBusy) this.#send();
   }
 
-  /** TP_DATA comes as a signed number: V8 would put others on its heap, one for each word. */
+  /**
+   * Returns TP_DATA as a signed number: V8 would allocate an unsigned one on its heap for each
+   * word.
+   */
   override read32(off: number): number {
     if (off === TP_DATA) return this.#readData();
     const core = this.core;
@@ -180,7 +186,7 @@ export class TpDevice extends NicShell<TpCore, TpRx> {
     }
   }
 
-  /** Writes one register. False: it does not exist, or refuses the value now. */
+  /** Writes one register. Returns false if it does not exist or cannot take the value now. */
   protected override write(off: number, value: number): boolean {
     const core = this.core;
     const rx = this.rx;
@@ -226,7 +232,7 @@ export class TpDevice extends NicShell<TpCore, TpRx> {
     }
   }
 
-  /** The ring cannot be moved while frames come in. */
+  /** Writes a ring register. Returns false if the receiver runs or the value is invalid. */
   #writeRing(off: number, value: number): boolean {
     const rx = this.rx;
     if (rx.running || value > TP_NPAGES) return false;
@@ -258,7 +264,10 @@ export class TpDevice extends NicShell<TpCore, TpRx> {
     }
   }
 
-  /** Carries out the commands of one write, or none of them. */
+  /**
+   * Executes the commands of one write. Returns false if one failed. Executes none of them, and
+   * returns false, if their combination is invalid.
+   */
   #command(value: number): boolean {
     if ((value & TP_CR_RST) !== 0) {
       this.reset();
@@ -275,7 +284,7 @@ export class TpDevice extends NicShell<TpCore, TpRx> {
     return done;
   }
 
-  /** Starts the receiver. Not while an overflow has not been acknowledged, nor without a ring. */
+  /** Starts the receiver. Returns false if an overflow is unacknowledged or the ring is invalid. */
   #start(): boolean {
     const rx = this.rx;
     if (rx.running) return true;
@@ -301,7 +310,7 @@ export class TpDevice extends NicShell<TpCore, TpRx> {
     count(R_DEV_BAD_REG);
   }
 
-  /** `n` bytes have gone through the port. */
+  /** Records that `n` bytes have passed through the port. */
   #pioAdvance(n: number): void {
     this.#pioAt += n;
     this.#pioLeft -= n;
@@ -340,7 +349,7 @@ export class TpDevice extends NicShell<TpCore, TpRx> {
     this.#pioAdvance(n);
   }
 
-  /** Takes a frame for transmission; false while another is under way. */
+  /** Starts the transmission of a frame. Returns false while another is being sent. */
   #transmit(): boolean {
     if (this.#txBusy) return false;
     const end = this.#tpsr * TP_PAGE_SIZE + this.#tbcr;
@@ -359,7 +368,7 @@ export class TpDevice extends NicShell<TpCore, TpRx> {
     return true;
   }
 
-  /** Gives the frame to the wire, or keeps it until there is room. */
+  /** Writes the frame to the wire, or keeps it until the wire has room. */
   #send(): void {
     const { wire, linkUp } = this.core;
     this.#txBusy = false;

@@ -1,4 +1,4 @@
-/** What the parts of the NIC `tp` share. */
+/** The state that the parts of the NIC `tp` share. */
 
 import { type NicConfig, NicCore, type NicNumbers } from '../blocks/nic_core.ts';
 import {

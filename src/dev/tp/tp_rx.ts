@@ -1,8 +1,8 @@
 /**
  * The receive engine of `tp`: it reads a frame into a FIFO, filters it by address, and stores it
- * with a header in the ring of pages. A frame without enough room is lost, as on a card without
- * flow control, and so are all later ones until the driver has recovered the ring. Left out: frames
- * with errors, which a TAP does not deliver.
+ * with a header in the ring of pages. If the ring has no room for a frame, the frame is lost, as on
+ * a card without flow control. All later frames are lost until the driver has recovered the ring.
+ * Left out: frames with errors, which a TAP does not deliver.
  */
 
 import type { Task } from '../../sys/clock.ts';
@@ -34,7 +34,7 @@ import {
   TP_ST_RX_OVERFLOWS,
 } from './tpreg.ts';
 
-/** The FIFO lies behind packet memory and is longer than the longest frame. */
+/** The FIFO follows packet memory and is longer than the longest frame. */
 const FIFO_OFF = TP_MEM_SIZE;
 const FIFO_BYTES = 2048;
 
@@ -67,7 +67,7 @@ export class TpRx implements Task {
     return pstop <= TP_NPAGES && pstop - pstart >= TP_RING_MIN && inRing;
   }
 
-  /** Starts reception; the ring is valid. */
+  /** Starts reception. The caller has checked the ring. */
   start(): void {
     this.running = true;
     this.halted = false;
@@ -80,7 +80,7 @@ export class TpRx implements Task {
     this.halted = false;
   }
 
-  /** The wire is up again. */
+  /** The link came up: watches the wire again. */
   wireBack(): void {
     if (this.running) this.#core.wire.setReadable(true);
   }
@@ -91,7 +91,7 @@ export class TpRx implements Task {
     this.drain();
   }
 
-  /** Receives what waits, at most TP_RX_BUDGET frames now, the rest on later turns. */
+  /** Receives waiting frames: at most TP_RX_BUDGET now, the rest on later turns of the loop. */
   drain(): void {
     if (!this.running) return;
     const { wire, clock } = this.#core;
@@ -100,7 +100,7 @@ export class TpRx implements Task {
     for (; budget > 0; budget--) {
       const n = wire.readv(this.#iov, 1);
       if (n < 0) {
-        // Stop polling, or the loop would report the wire as readable again and again.
+        // Stop polling: the loop would report the wire as readable again and again.
         if (n !== -EAGAIN) wire.setReadable(false);
         break;
       }
@@ -113,7 +113,7 @@ export class TpRx implements Task {
     if (this.#causes !== 0) this.#core.cause(this.#causes);
   }
 
-  /** A frame of `len` bytes is in the FIFO. */
+  /** Handles a frame of `len` bytes in the FIFO. */
   #receive(len: number): void {
     const { mem, sramOff, stats } = this.#core;
     if (!this.#core.arrived(this.#iov, 1, len, TP_FRAME_MAX)) return;
@@ -131,7 +131,10 @@ export class TpRx implements Task {
     this.#causes |= TP_INT_PRX;
   }
 
-  /** Pages for a frame. 0: the ring has too few, which is counted; one page always stays free. */
+  /**
+   * Returns the number of pages for a frame. Counts an overflow and returns 0 if the ring has too
+   * few. One page always stays free.
+   */
   #pagesFor(len: number): number {
     const { stats } = this.#core;
     const pages = Math.ceil((len + TP_RXHDR_SIZE) / TP_PAGE_SIZE);

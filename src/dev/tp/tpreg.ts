@@ -12,22 +12,22 @@ export const TP_CR = 0x04; // commands
 export const TP_STATUS = 0x08; // RO
 export const TP_ISR = 0x0c; // causes; write 1 to clear
 export const TP_IMR = 0x10; // causes that raise the line
-export const TP_RCR = 0x14; // what is received
+export const TP_RCR = 0x14; // which frames are received
 // The receive ring, in page numbers
 export const TP_PSTART = 0x18; // first page
-export const TP_PSTOP = 0x1c; // page behind the last one
-export const TP_BNRY = 0x20; // first page of the oldest frame the driver has not taken
-export const TP_CURR = 0x24; // page the next frame goes to; read-only while started
+export const TP_PSTOP = 0x1c; // page after the last one
+export const TP_BNRY = 0x20; // first page of the oldest frame that the driver has not read
+export const TP_CURR = 0x24; // page where the next frame is stored; read-only while started
 // Transmit
-export const TP_TPSR = 0x28; // page the frame starts at
-export const TP_TBCR = 0x2c; // its bytes, without FCS
+export const TP_TPSR = 0x28; // first page of the frame
+export const TP_TBCR = 0x2c; // bytes of the frame, without FCS
 export const TP_TSR = 0x30; // RO: how the last transmission ended
 // The data port
-export const TP_RSAR = 0x34; // byte address the next transfer starts at
-export const TP_RBCR = 0x38; // its bytes
-export const TP_DATA = 0x3c; // the next four bytes of it
+export const TP_RSAR = 0x34; // byte address of the next transfer
+export const TP_RBCR = 0x38; // bytes of the next transfer
+export const TP_DATA = 0x3c; // the next four bytes of the transfer
 // Addresses
-export const TP_MACL = 0x40; // bytes 0 to 3, the first in bits 7:0
+export const TP_MACL = 0x40; // bytes 0 to 3, byte 0 in bits 7:0
 export const TP_MACH = 0x44; // bytes 4 and 5
 export const TP_MTA0 = 0x48; // multicast hash: bit h of the 64 accepts addresses whose hash is h
 export const TP_MTA1 = 0x4c;
@@ -81,13 +81,13 @@ export const tpStatNames = [
 /** TP_ID of revision 1: "TP" and the revision. */
 export const TP_ID_REV1 = 0x54500001;
 
-// TP_CR: commands; reading gives what is in effect
+// TP_CR: commands; a read returns those in effect
 export const TP_CR_STP = 0x01; // stop receiving
 export const TP_CR_STA = 0x02; // start receiving
-export const TP_CR_TXP = 0x04; // transmit; reads as 1 until the frame has left
+export const TP_CR_TXP = 0x04; // transmit; reads as 1 until the frame was sent
 export const TP_CR_RRD = 0x08; // begin a transfer out of packet memory; 1 until it is complete
-export const TP_CR_RWR = 0x10; // begin a transfer into packet memory; likewise
-export const TP_CR_ABT = 0x20; // give up the transfer under way; reads as 0
+export const TP_CR_RWR = 0x10; // begin a transfer into packet memory; 1 until it is complete
+export const TP_CR_ABT = 0x20; // abort the current transfer; reads as 0
 export const TP_CR_RST = 0x80; // reset; reads as 0
 export const TP_CR_MASK = 0xbf;
 
@@ -100,7 +100,7 @@ export const TP_STATUS_OVF = 0x8; // the ring overflowed: frames are lost until 
 // Causes: TP_ISR, TP_IMR
 export const TP_INT_PRX = 0x01; // frames received
 export const TP_INT_PTX = 0x02; // frame sent
-export const TP_INT_TXE = 0x04; // frame not sent: TP_TSR says why
+export const TP_INT_TXE = 0x04; // frame not sent: TP_TSR has the reason
 export const TP_INT_OVW = 0x08; // the ring overflowed
 export const TP_INT_RDC = 0x10; // transfer complete
 export const TP_INT_LSC = 0x20; // link status changed
@@ -108,13 +108,13 @@ export const TP_INT_MASK = 0x3f;
 
 // TP_TSR
 export const TP_TSR_PTX = 0x1; // sent
-export const TP_TSR_BAD = 0x2; // TP_TPSR and TP_TBCR name no frame
+export const TP_TSR_BAD = 0x2; // TP_TPSR and TP_TBCR do not describe a valid frame
 export const TP_TSR_CRS = 0x4; // no link
-export const TP_TSR_ERR = 0x8; // the wire refused it
+export const TP_TSR_ERR = 0x8; // the wire refused the frame
 
 // TP_RCR
 export const TP_RCR_AB = 0x1; // broadcasts
-export const TP_RCR_AM = 0x2; // group addresses of the hash
+export const TP_RCR_AM = 0x2; // group addresses that the hash accepts
 export const TP_RCR_ALLMULTI = 0x4; // all group addresses
 export const TP_RCR_PRO = 0x8; // everything
 export const TP_RCR_MASK = 0xf;
@@ -123,7 +123,7 @@ export const TP_RCR_MASK = 0xf;
 export const TP_PAGE_SIZE = 256;
 export const TP_NPAGES = 128;
 export const TP_MEM_SIZE = TP_PAGE_SIZE * TP_NPAGES;
-/** Bytes in front of a received frame: status, next page, length in 31:16. */
+/** Bytes of the header before a received frame: status, next page, length in 31:16. */
 export const TP_RXHDR_SIZE = 4;
 export const TP_RXHDR_NEXT_SHIFT = 8;
 export const TP_RXHDR_LEN_SHIFT = 16;
@@ -134,11 +134,11 @@ export const TP_RXS_GROUP = 0x2; // to a group address
 /** Shortest and longest frame without FCS; shorter ones are padded. */
 export const TP_FRAME_MIN = 60;
 export const TP_FRAME_MAX = 1518;
-/** Bytes that are a frame at all: an Ethernet header. */
+/** Minimum length of a frame: an Ethernet header. */
 export const TP_FRAME_RUNT = 14;
-/** Pages of the smallest ring: the longest frame, and one that stays free. */
+/** Pages of the smallest ring: those of the longest frame, and one that stays free. */
 export const TP_RING_MIN = 7;
-/** Frames received in one turn at most. */
+/** Maximum number of frames received in one turn of the loop. */
 export const TP_RX_BUDGET = 8;
 /** Bytes of on-board memory the device needs: packet memory, receive FIFO, padding. */
 export const TP_SRAM_SIZE = TP_MEM_SIZE + 4096;
