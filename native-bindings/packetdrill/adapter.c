@@ -1,9 +1,10 @@
-// The shared object that packetdrill loads (--so_filename): every call goes to a `tapnic
-// packetdrill` process over a Unix socket. Descriptors are placeholders of our own, because
-// packetdrill closes what a script left open with libc's close(). Time is the stack's, and virtual:
-// it passes in usleep and while a packet is waited for, and by a microsecond whenever somebody asks
-// what time it is, since packetdrill waits for it to pass by asking. Also exports getsockopt for
-// LD_PRELOAD: the snapshots of %{ }% blocks are taken by libc's.
+// The shared object that packetdrill loads (--so_filename). It forwards every call to a `tapnic
+// packetdrill` process over a Unix socket. Descriptors are local placeholders, because packetdrill
+// calls libc's close() on those that a script left open. Time is the stack's virtual time. It
+// advances in usleep and while netdev_receive waits for a packet, and by one microsecond at each
+// gettimeofday, because packetdrill polls gettimeofday until a time is reached. Also exports
+// getsockopt for LD_PRELOAD: packetdrill takes the snapshots of %{ }% blocks with libc's
+// getsockopt.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -26,14 +27,15 @@ enum {
   kPollMax = 1024,
   kEpollMax = 64,
   kSiocatmark = 0x8905,
-  // Real time until a process that does not answer is given up; a call may wait for the script.
+  // Time-outs of a reply, in real time: of an ordinary call, and of one that may wait for the
+  // script.
   kTimeoutMs = 10000,
   kWaitMs = 120000,
 };
 
-// By placeholder: the process's descriptor and one, 0 for none.
+// Indexed by placeholder: the process's descriptor plus 1; 0: not a placeholder.
 static int remote[kFdMax];
-// epoll is poll over these, level-triggered.
+// Emulated epoll sets: epoll_wait polls their items, level-triggered.
 static struct epoll_set {
   int fd;  // placeholder, 0: free
   int count;
@@ -44,7 +46,7 @@ static struct epoll_set {
 } epolls[4];
 
 static atomic_llong now_us;
-// When the call that this thread waited for was done: what its next gettimeofday says.
+// Time at which the blocking call of this thread completed, for its next gettimeofday; -1: not set.
 static _Thread_local long long late_us = -1;
 static bool up;
 
@@ -61,8 +63,8 @@ static void advance_to(long long t) {
   }
 }
 
-// Sends a request and takes the clock from its reply. The result, or -1 with errno; `r` is to be
-// freed in any case.
+// Sends a request and sets the clock from its reply. Returns the result, or -1 with errno. The
+// caller frees `r` in both cases.
 static int call(struct request *q, struct reply *r, int timeout_ms) {
   if (q->now == 0) q->now = atomic_load(&now_us);
   if (link_call(q, r, timeout_ms) != 0) {
@@ -86,7 +88,7 @@ static int simple(enum link_op op, int fd, int a, int b, int timeout_ms) {
   return result;
 }
 
-// A placeholder for the process's descriptor.
+// Creates a placeholder for the process's descriptor `there`.
 static int placeholder(int there) {
   const int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
   if (fd < 0) return -1;
@@ -134,7 +136,8 @@ static int do_listen(void *u, int fd, int backlog) {
   return simple(OP_LISTEN, fd, backlog, 0, kTimeoutMs);
 }
 
-// Copies an address out as system calls do: cut to the room there is, its whole length told.
+// Copies an address out as system calls do: truncates it to `*len` bytes and sets `*len` to its
+// full length.
 static void address_out(const uint8_t *from, size_t n, struct sockaddr *addr, socklen_t *len) {
   if (addr == NULL || len == NULL) return;
   memcpy(addr, from, n < *len ? n : *len);
@@ -214,7 +217,7 @@ static ssize_t do_recvmsg(void *u, int fd, struct msghdr *msg, int flags) {
   (void)u;
   const ssize_t n = receive(fd, msg->msg_iov, (int)msg->msg_iovlen, flags, msg->msg_name,
                             msg->msg_name == NULL ? NULL : &msg->msg_namelen);
-  // Both come in holding what the script expects.
+  // packetdrill passes both with the script's expected values: clear them.
   msg->msg_controllen = 0;
   msg->msg_flags = 0;
   return n;
@@ -295,7 +298,7 @@ static int do_ioctl(void *u, int fd, unsigned long request, ...) {
   const int there = remote_of(fd);
   if (there < 0) return fail(EBADF);
   request &= 0xffffffff;
-  // Others may come without their argument.
+  // Other requests may be called without an argument.
   int *arg = NULL;
   if (request == FIONREAD || request == TIOCOUTQ || request == FIONBIO || request == kSiocatmark) {
     va_list ap;
@@ -373,7 +376,7 @@ static int do_poll(void *u, struct pollfd *fds, nfds_t n, int timeout_ms) {
   if (n > kPollMax) return fail(EINVAL);
   struct pollfd there[kPollMax];
   for (nfds_t i = 0; i < n; i++) {
-    // A descriptor that is not ours is none the process has.
+    // For a descriptor that is not a placeholder, send a number that the process does not have.
     const int fd = remote_of(fds[i].fd);
     there[i] = (struct pollfd){fds[i].fd < 0 ? -1 : fd < 0 ? 0x7fffffff : fd, fds[i].events, 0};
   }
@@ -404,7 +407,8 @@ static int do_netdev_receive(void *u, void *packet, size_t *count, long long *ti
   struct reply r;
   const int result = call(&q, &r, kTimeoutMs);
   const size_t room = *count;
-  // Nothing will ever come: a packet of no bytes ends the script, an error would be tried again.
+  // Default: no packet will arrive. A packet of 0 bytes ends the script; after an error packetdrill
+  // would retry.
   *count = 0;
   *time_usecs = atomic_load(&now_us);
   if (result > 0 && r.len >= 8 && r.len - 8 <= room) {
@@ -517,7 +521,8 @@ static int do_splice(void *u, int in, loff_t *in_off, int out, loff_t *out_off, 
   return fail(ENOSYS);
 }
 
-// The script has passed, and libc has closed the placeholders: the process starts afresh.
+// Called when the script has passed and libc has closed the placeholders. Closes the link, so that
+// the process resets its stack.
 static void do_free(void *u) {
   (void)u;
   link_close();
@@ -531,7 +536,8 @@ static void die(const char *what) {
   exit(1);
 }
 
-// `socket=PATH` of the flags, else TAPNIC_PACKETDRILL. The rest of the flags is the process's.
+// Returns PATH of `socket=PATH` in the flags, otherwise TAPNIC_PACKETDRILL. The other flags are
+// settings of the process.
 static const char *socket_path(const char *flags, char *room, size_t size) {
   const char *at = flags == NULL ? NULL : strstr(flags, "socket=");
   if (at == NULL || (at != flags && at[-1] != ',')) return getenv("TAPNIC_PACKETDRILL");
@@ -600,7 +606,8 @@ EXPORT void packetdrill_interface_init(const char *flags, struct packetdrill_int
   };
 }
 
-// libc's, for what is not ours. -1 is a connection that is not accepted yet.
+// Calls libc's getsockopt for a descriptor that is not a placeholder. -1 is a connection that is
+// not accepted yet.
 EXPORT int getsockopt(int fd, int level, int name, void *restrict value, socklen_t *restrict len) {
   if (up && fd == -1) return get_option(-1, level, name, value, len);
   if (up && remote_of(fd) >= 0) return do_getsockopt(NULL, fd, level, name, value, len);

@@ -1,6 +1,7 @@
-// The interface between packetdrill and a stack in a shared object: 33 pointer-sized slots, the
-// first one ours, each function's first argument. Declared here from its description; nothing is
-// copied. Results are C's: -1 and errno for a failure. packetdrill owns and clears the table.
+// The interface between packetdrill and a stack in a shared object: 33 pointer-sized slots. The
+// first one belongs to the stack and is each function's first argument. The declarations are
+// written from the interface's description, not copied. A function that fails returns -1 and sets
+// errno. packetdrill owns and clears the table.
 #pragma once
 
 #include <poll.h>
@@ -17,7 +18,7 @@ extern "C" {
 
 struct packetdrill_interface {
   void *userdata;
-  // The end of a script that passed; a failed one just ends the process.
+  // Called when a script has passed. After a failure packetdrill exits without this call.
   void (*free)(void *u);
   int (*socket)(void *u, int domain, int type, int protocol);
   int (*bind)(void *u, int fd, const struct sockaddr *addr, socklen_t len);
@@ -43,9 +44,9 @@ struct packetdrill_interface {
   int (*getsockopt)(void *u, int fd, int level, int name, void *value, socklen_t *len);
   int (*setsockopt)(void *u, int fd, int level, int name, const void *value, socklen_t len);
   int (*poll)(void *u, struct pollfd *fds, nfds_t n, int timeout_ms);
-  // A raw IP datagram arrives; on return the stack is done with it.
+  // Injects a raw IP datagram. The stack has processed it on return.
   int (*netdev_send)(void *u, const void *packet, size_t count);
-  // The next one that left, and when, in microseconds; waits for it.
+  // Waits for the next datagram that the stack sends. Returns it and its time in microseconds.
   int (*netdev_receive)(void *u, void *packet, size_t *count, long long *time_usecs);
   int (*usleep)(void *u, useconds_t usecs);
   int (*gettimeofday)(void *u, struct timeval *tv, struct timezone *tz);
@@ -57,7 +58,7 @@ struct packetdrill_interface {
                 unsigned flags);
 };
 
-// What packetdrill looks up. `flags`: its --so_flags, or null. Ends the process if it cannot.
+// The entry point that packetdrill looks up. `flags`: its --so_flags, or null. Exits on failure.
 void packetdrill_interface_init(const char *flags, struct packetdrill_interface *ifc);
 
 #ifdef __cplusplus

@@ -1,5 +1,5 @@
-// The Unix socket to the process: one connection, any number of threads. A thread that waits for
-// its reply reads for all of them, one at a time, and hands the others what is theirs.
+// The Unix socket to the process: one connection for all threads. One waiting thread at a time
+// reads the socket and stores each reply for the thread that waits for it.
 #define _GNU_SOURCE
 #include "link.h"
 
@@ -68,10 +68,10 @@ int link_open(const char *path) {
   return 0;
 }
 
-// With the lock held: nobody gets a reply any more.
+// Closes the socket and wakes all waiting threads. The caller holds the lock.
 static void down(void) {
   if (sock < 0) return;
-  // Who reads it still holds its number: it is not for anybody else.
+  // Do not close the descriptor while a thread reads it: its number could be reused.
   if (reading)
     shutdown(sock, SHUT_RDWR);
   else
@@ -103,7 +103,7 @@ static int send_all(int fd, const void *buf, size_t len) {
   return 0;
 }
 
-// Reads `len` bytes until `deadline`. 0, or -1 with errno.
+// Reads `len` bytes until `deadline`. Returns 0, or -1 with errno.
 static int read_all(int fd, void *buf, size_t len, int64_t deadline) {
   uint8_t *p = buf;
   while (len > 0) {
@@ -125,7 +125,8 @@ static int read_all(int fd, void *buf, size_t len, int64_t deadline) {
   return 0;
 }
 
-// Reads one reply and hands it to whom it is for. Called without the lock.
+// Reads one reply and stores it for the thread that waits for it. The caller does not hold the
+// lock.
 static int read_reply(int fd, int64_t deadline) {
   uint8_t h[LINK_REPLY];
   if (read_all(fd, h, sizeof h, deadline) != 0) return -1;
@@ -163,7 +164,7 @@ static int read_reply(int fd, int64_t deadline) {
   return -1;
 }
 
-// With the lock held: writes the request as a frame.
+// Writes the request as a frame. The caller holds the lock.
 static int send_request(uint32_t id, const struct request *q) {
   const size_t len = q->len[0] + q->len[1];
   uint8_t h[LINK_REQUEST] = {0};
@@ -181,7 +182,7 @@ static int send_request(uint32_t id, const struct request *q) {
   return 0;
 }
 
-// With the lock held: waits until `w` has its reply. 0, or -1 with errno.
+// Waits until `w` has its reply. Returns 0, or -1 with errno. The caller holds the lock.
 static int await(struct waiter *w, int64_t deadline) {
   while (!w->done) {
     if (sock < 0) {

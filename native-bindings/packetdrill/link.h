@@ -5,8 +5,8 @@
 //   reply    0 size of the frame | 4 id | 8 result, or a negated errno | 12 1: the call had waited
 //            16 time, 64 bits | 24 a | 28 zero | 32 payload
 //
-// Times are microseconds of the stack's clock. Replies come in any order, told apart by the id: a
-// call that waits is answered when it is done.
+// Times are microseconds of the stack's clock. Replies may arrive in any order; the id identifies
+// the request. The reply to a blocking call is sent when the call completes.
 #pragma once
 
 #include <stdbool.h>
@@ -30,17 +30,17 @@ enum link_op {
   OP_SETSOCKOPT = 14,  // a: level, b: name; payload: value
   OP_POLL = 15,        // a: milliseconds; payload and reply: descriptor, events, revents each
   OP_INJECT = 16,      // payload: packet
-  OP_RECEIVE = 17,     // reply: time of 64 bits, packet; result 0: none will ever come
-  OP_SLEEP = 18,       // until the request's time
+  OP_RECEIVE = 17,     // reply: 64-bit time, packet; result 0: no packet will arrive
+  OP_SLEEP = 18,       // sleeps until the request's time
   OP_SHIM =
-      19,  // payload: words, a zero behind each; reply: a bytes for stdout, the rest for stderr
+      19,  // payload: words, each ends with 0; reply: a bytes for stdout, the rest for stderr
 };
 
 enum {
   LINK_REQUEST = 40,
   LINK_REPLY = 32,
   LINK_VERSION = 1,
-  // No packet, buffer or value is larger.
+  // Maximum size of a payload in bytes.
   LINK_PAYLOAD_MAX = 4 << 20,
 };
 
@@ -49,7 +49,7 @@ struct request {
   int fd;
   int64_t now;
   int32_t a, b, c;
-  // Two parts, one behind the other.
+  // The payload, in two parts.
   const void *part[2];
   size_t len[2];
 };
@@ -59,7 +59,7 @@ struct reply {
   bool late;
   int64_t now;
   int32_t a;
-  // To be freed by link_free.
+  // The caller frees it with link_free.
   uint8_t *payload;
   size_t len;
 };
@@ -68,8 +68,8 @@ struct reply {
 int link_open(const char *path);
 void link_close(void);
 
-// Sends `q` and waits for its reply, for `timeout_ms` of real time at most. Returns 0, or -1 with
-// errno: ETIMEDOUT, EPROTO for a frame that is none, EMSGSIZE, ECONNRESET. After an error the link
-// is closed. Safe from several threads.
+// Sends `q` and waits for its reply, at most `timeout_ms` of real time. Returns 0, or -1 with
+// errno: ETIMEDOUT, EPROTO for an invalid frame, EMSGSIZE, ECONNRESET. After an error the link is
+// closed. Several threads may call it at the same time.
 int link_call(const struct request *q, struct reply *r, int timeout_ms);
 void link_free(struct reply *r);

@@ -1,6 +1,6 @@
-// sysctl, sockstat, tcpdrop or ifconfig, by the name it is called: has the `tapnic packetdrill`
-// process at TAPNIC_PACKETDRILL carry the command out and prints what it says. A small program and
-// not a script, because test scripts call thousands of them.
+// The commands sysctl, sockstat, tcpdrop and ifconfig, selected by the program's name. Sends the
+// command to the `tapnic packetdrill` process at TAPNIC_PACKETDRILL and prints the output. It is a
+// small program and not a script, because test scripts call it thousands of times.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdio.h>
