@@ -1,7 +1,7 @@
 /**
- * The addon's functions with types, and the loader. Integers and typed arrays cross the border;
- * a negative result is a negated Linux errno (src/host translates). What each function checks and
- * answers is said at its definition in `src/*.cpp`.
+ * The addon's functions with types, and the loader. Arguments and results are integers and typed
+ * arrays. A negative result is a negated Linux errno, which src/host translates. The comment at
+ * each definition in `src/*.cpp` gives the checks and results of a function.
  */
 
 import { existsSync, readFileSync } from 'node:fs';
@@ -11,13 +11,16 @@ import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { getSystemErrorName } from 'node:util';
 
-/** What `module.cpp` answers as `abi`: an addon built from other sources is refused at the door. */
+/**
+ * The value of `abi` that `module.cpp` exports. loadAddon refuses an addon with another value: it
+ * was built from other sources.
+ */
 const ABI = 3;
 
 export interface NativeAddon {
   readonly abi: number;
 
-  // arena.cpp. Every offset below is into the arena made or attached last.
+  // arena.cpp. Every offset below is into the arena allocated or attached last.
   /** 16 MiB to 4 GiB, a multiple of 4096. */
   arenaAlloc(bytes: number): ArrayBuffer | number;
   arenaAttach(fd: number): ArrayBuffer | number;
@@ -36,7 +39,7 @@ export interface NativeAddon {
   // tap.cpp
   tunOpen(): number;
   tapAttach(fd: number, name: Uint8Array, vnetHdr: 0 | 12, napi: 0 | 1): number;
-  /** `flags`: 1 a TUN, 2 one of several queues; an empty name leaves it to the kernel. */
+  /** `flags`: 1 TUN, 2 several queues. With an empty name the kernel chooses one. */
   tunAttach(fd: number, name: Uint8Array, vnetHdr: 0 | 12, flags: number): number;
   tapAdopt(fd: number): number;
   tapName(fd: number, name: Uint8Array): number;
@@ -75,13 +78,13 @@ export interface NativeAddon {
   // cksum.cpp
   cksum(off: number, len: number, sum: number, scalar: 0 | 1): number;
 
-  // tn_napi.cpp: the NIC `tn`, device build `native`. What the numbers mean is in tn_abi.ts.
+  // tn_napi.cpp: the NIC `tn`, device build `native`. tn_abi.ts defines the numbers.
   tnOpen(fd: number, mac: Uint8Array, params: Float64Array): number;
   tnClose(id: number): number;
   tnRewire(id: number, fd: number): number;
-  /** The register's 32 bits, unsigned; 0xffffffff for no such device, too. */
+  /** The register's 32 bits, unsigned. Also 0xffffffff if the device does not exist. */
   tnRead(id: number, off: number): number;
-  /** What the loop has to do, as flags. */
+  /** Returns TN_DO_* flags: what the loop must do next. */
   tnWrite(id: number, off: number, value: number): number;
   tnEvent(id: number, event: number): number;
   tnTime(id: number, nowNs: number): number;
@@ -96,7 +99,10 @@ export interface NativeAddon {
   pollClose(id: number): number;
 }
 
-/** The package's folders at and above this file: the compiled file may lie a folder or two down. */
+/**
+ * The folders at and above this file that have tapnic's package.json. The compiled file may be one
+ * or two folders below the package's.
+ */
 function packageRoots(): string[] {
   const roots: string[] = [];
   for (let dir = dirname(fileURLToPath(import.meta.url)); ; dir = dirname(dir)) {
@@ -110,8 +116,9 @@ function packageRoots(): string[] {
 }
 
 /**
- * Where the addon is looked for, best first: `TAPNIC_ADDON`, then what was built here, then what
- * was shipped. The build comes first because in a checkout the prebuilt may be older.
+ * Paths of the addon, in search order: `TAPNIC_ADDON` alone if it is set; otherwise the local
+ * build, then the prebuilt one. The local build is first, because in a checkout the prebuilt one
+ * may be older.
  */
 export function addonPaths(): string[] {
   const override = process.env['TAPNIC_ADDON'];
@@ -120,7 +127,9 @@ export function addonPaths(): string[] {
   return packageRoots().flatMap((root) => [join(root, 'build/tapnic.node'), join(root, prebuilt)]);
 }
 
-/** The one command that makes an addon for this system, as it can be typed here. */
+/**
+ * The command that builds the addon for this system, relative to the working directory if possible.
+ */
 function buildCommand(force: boolean): string {
   const script = join(packageRoots()[0] ?? '.', 'scripts/build-addon.mjs');
   const near = relative(process.cwd(), script);
@@ -130,8 +139,8 @@ function buildCommand(force: boolean): string {
 let loaded: NativeAddon | undefined;
 
 /**
- * The addon, loaded at the first call. Throws an Error that names the command to run if it is not
- * built, cannot be loaded, or was built from other sources.
+ * Returns the addon and loads it at the first call. Throws an Error that names the command to run
+ * if it is not built, cannot be loaded, or was built from other sources.
  */
 export function loadAddon(): NativeAddon {
   if (loaded !== undefined) return loaded;
@@ -150,10 +159,11 @@ export function loadAddon(): NativeAddon {
   return addon;
 }
 
-// libuv names some numbers its own way, and Node's table has aliases: the kernel's first name wins.
+// libuv has its own names for some numbers, and Node's table has aliases: use the kernel's first
+// name.
 const preferred: Record<number, string> = { 11: 'EAGAIN', 77: 'EBADFD', 95: 'EOPNOTSUPP' };
 
-/** The symbolic name of a Linux errno, e.g. `EAGAIN` of 11; `E<n>` for one without a name. */
+/** Returns the symbolic name of a Linux errno, e.g. `EAGAIN` for 11; `E<n>` if it has no name. */
 export function linuxErrnoName(errno: number): string {
   const known = preferred[errno];
   if (known !== undefined) return known;

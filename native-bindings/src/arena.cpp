@@ -1,4 +1,4 @@
-// Physical memory: one memfd, mapped once, shown to JS as one ArrayBuffer.
+// Physical memory: one memfd, mapped once, which JavaScript accesses as one ArrayBuffer.
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -16,14 +16,15 @@ namespace {
 
 constexpr uint64_t kPage = 4096;
 constexpr double kMin = 16.0 * 1024 * 1024;
-// Offsets have 32 bits, and so has an external ArrayBuffer of Node 20.
+// Limit of 32-bit offsets, and of an external ArrayBuffer in Node 20.
 constexpr double kMax = 4096.0 * 1024 * 1024;
-// Sealed against a resize: reading a page that ftruncate took away would be a SIGBUS.
+// Seals against a resize: access to a page that ftruncate removed would raise SIGBUS.
 constexpr int kSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
 
 void Finalize(napi_env, void*, void* hint) { static_cast<Arena*>(hint)->Unref(); }
 
-// Maps `fd`, makes it the instance's arena and returns its ArrayBuffer or -errno. Takes `fd`.
+// Maps `fd`, makes it the instance's arena and returns its ArrayBuffer or -errno. Owns `fd` from
+// the call on.
 napi_value Map(napi_env env, Args<1>& a, int fd, size_t size) {
   void* base = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (base == MAP_FAILED) {
@@ -32,7 +33,7 @@ napi_value Map(napi_env env, Args<1>& a, int fd, size_t size) {
     return a.Return(-error);
   }
   auto* arena = new (std::nothrow) Arena{static_cast<uint8_t*>(base), size, fd, {1}};
-  if (arena == nullptr) abort();  // 40 bytes: without them nothing works
+  if (arena == nullptr) abort();  // out of memory for 40 bytes: give up
   napi_value buffer = nullptr;
   if (napi_create_external_arraybuffer(env, base, size, Finalize, arena, &buffer) != napi_ok) {
     napi_value ignored;
@@ -48,9 +49,9 @@ napi_value Map(napi_env env, Args<1>& a, int fd, size_t size) {
 
 // arenaAlloc(bytes) -> ArrayBuffer, or -errno.
 //
-// New zeroed memory, a multiple of 4096 bytes from 16 MiB to 4 GiB, which every later call
-// of this instance means by an offset. An earlier arena is freed when its ArrayBuffer is collected
-// and its reads are done; no call can use it any more.
+// Allocates zeroed memory, a multiple of 4096 bytes from 16 MiB to 4 GiB. Offsets in all later
+// calls of this instance refer to it. No call can use an earlier arena; it is freed when its
+// ArrayBuffer is collected and its reads are complete.
 napi_value ArenaAlloc(napi_env env, napi_callback_info info) {
   Args<1> a(env, info);
   const auto size = static_cast<size_t>(a.Whole(0, kMin, kMax));
@@ -66,7 +67,7 @@ napi_value ArenaAlloc(napi_env env, napi_callback_info info) {
 }
 
 // arenaAttach(fd) -> ArrayBuffer, or -errno. Maps the arena of another isolate by its descriptor,
-// which stays the caller's; -EPERM if it is not sealed against shrinking.
+// which the caller keeps. -EPERM: it is not sealed against shrinking.
 napi_value ArenaAttach(napi_env env, napi_callback_info info) {
   Args<1> a(env, info);
   const int fd = a.Int32(0);
@@ -83,8 +84,8 @@ napi_value ArenaAttach(napi_env env, napi_callback_info info) {
   return Map(env, a, own, static_cast<size_t>(st.st_size));
 }
 
-// arenaFd() -> the memfd of the instance's arena, for another process or worker to map; -ENXIO
-// before there is one. The arena keeps it: never close it.
+// arenaFd() -> the memfd of the instance's arena, for another process or worker to map. -ENXIO:
+// there is no arena. The arena owns the descriptor: do not close it.
 napi_value ArenaFd(napi_env env, napi_callback_info info) {
   Args<1> a(env, info);
   return a.Return(a.inst->arena == nullptr ? -ENXIO : a.inst->arena->fd);

@@ -12,7 +12,7 @@ namespace {
 // cksum(off, len, sum, scalar) -> 0 to 0xffff, or -EINVAL, or -EFAULT outside the arena.
 //
 // Adds arena bytes as big-endian 16-bit words to `sum` (at most 0xffff), folded, not complemented;
-// a last odd byte is padded with zero. scalar 1 takes the portable loop, for comparison.
+// a last odd byte is padded with zero. scalar 1 selects the portable loop, for comparison.
 napi_value Cksum(napi_env env, napi_callback_info info) {
   Args<4> a(env, info);
   const uint64_t off = a.Offset(0), len = a.Offset(1);

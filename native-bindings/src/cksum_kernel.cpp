@@ -1,8 +1,8 @@
-// The Internet checksum's inner loop (RFC 1071): AVX2 where the processor has it, else words of 64
-// bits.
+// The Internet checksum's inner loop (RFC 1071): with AVX2 if the processor has it, otherwise in
+// 64-bit words.
 //
-// RFC 1071 section 2 (B): the sum is independent of byte order, so it is taken over words as they
-// lie in memory and swapped once at the end.
+// RFC 1071 section 2 (B): the sum does not depend on the byte order, so the loop adds words in
+// memory order and the result is swapped once at the end.
 #include <string.h>
 
 #include "cksum.h"
@@ -42,12 +42,13 @@ uint64_t SumScalar(const uint8_t* p, size_t len, uint64_t sum) {
     sum = AddCarry(sum, w);
   }
   w = 0;
-  memcpy(&w, p, len);  // fewer than 8; what is missing counts as zero
+  memcpy(&w, p, len);  // fewer than 8 bytes; the missing ones count as 0
   return AddCarry(sum, w);
 }
 
 #if defined(__x86_64__)
-// Widens 32-bit lanes into 64-bit ones: two 2^32-1 a step, so the lanes hold 2^31 steps.
+// Widens 32-bit lanes to 64 bits. A step adds at most 2 * (2^32-1) to a lane, so lanes cannot
+// overflow in 2^31 steps.
 __attribute__((target("avx2"))) uint64_t SumAvx2(const uint8_t* p, size_t len, uint64_t sum) {
   const __m256i zero = _mm256_setzero_si256();
   __m256i acc[4] = {zero, zero, zero, zero};

@@ -16,7 +16,8 @@
 __asm__(".symver pthread_create, pthread_create@GLIBC_2.2.5");
 __asm__(".symver pthread_join, pthread_join@GLIBC_2.2.5");
 
-// A function of its own since 2.33; before, a macro over one that newer headers do not declare.
+// fstat is a function since 2.33. Before, it was a macro over a function that newer headers do not
+// declare.
 static inline int CompatFstat(int fd, struct stat* st) {
   return static_cast<int>(syscall(SYS_newfstatat, fd, "", st, AT_EMPTY_PATH));
 }

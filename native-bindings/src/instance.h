@@ -17,8 +17,8 @@ constexpr uint32_t kMaxPolls = 64;     // descriptors on the event loop
 constexpr uint32_t kMaxTns = 64;       // native builds of the NIC
 constexpr uint32_t kMaxFds = 1 << 16;  // descriptor numbers in the ownership table
 
-// One memfd mapped into the process. Shared by the ArrayBuffer over it, the instance that calls it
-// its own, and every read in flight; unmapped with the last reference.
+// One memfd mapped into the process. The ArrayBuffer, the instance and every read in flight hold
+// references; it is unmapped when the last one is released.
 struct Arena {
   uint8_t* base;
   size_t size;
@@ -37,8 +37,8 @@ struct Instance {
   napi_env env = nullptr;
   Arena* arena = nullptr;
 
-  // Only descriptors from here are written to, polled or closed: a wrong number from JS must not
-  // close a file of Node's own.
+  // Bit map of the descriptors that the addon opened. Only these are read, written, polled or
+  // closed, so that a wrong number from JavaScript cannot close a file of Node.
   uint64_t owned[kMaxFds / 64] = {};
 
   napi_ref pollCallback = nullptr;
@@ -57,7 +57,7 @@ struct Instance {
   bool Owns(int fd) const {
     return fd >= 0 && static_cast<uint32_t>(fd) < kMaxFds && ((owned[fd / 64] >> (fd % 64)) & 1);
   }
-  // Takes a descriptor over. Returns it, or -EMFILE with the descriptor closed.
+  // Takes ownership of a descriptor. Returns it, or closes it and returns -EMFILE.
   int Own(int fd);
   void Disown(int fd) { owned[fd / 64] &= ~(uint64_t{1} << (fd % 64)); }
   bool Polled(int fd) const;
@@ -67,7 +67,7 @@ struct Instance {
   int Gather(const uint32_t* pairs, size_t words, uint32_t iovcnt, iovec* iov) const;
 };
 
-// Each file adds its functions.
+// One exported function. Each file has a table of them.
 struct Entry {
   const char* name;
   napi_callback fn;
@@ -76,12 +76,12 @@ using Entries = const Entry*;  // ended by a null name
 extern const Entry kArenaEntries[], kIoEntries[], kTapEntries[], kNetlinkEntries[], kNetnsEntries[],
     kPagerEntries[], kCksumEntries[], kPollEntries[], kStreamIoEntries[], kTnEntries[];
 
-// For the instance's end.
+// Called at the end of the instance.
 void PollsEnd(Instance* inst);
 void ReadsEnd(Instance* inst);
 void TnsEnd(Instance* inst);
 
-// Descriptor `fd` is about to be closed: no device uses it from now on.
+// Disconnects all devices from descriptor `fd`, which is about to be closed.
 void TnsUnplug(Instance* inst, int fd);
 
 }  // namespace tapnic

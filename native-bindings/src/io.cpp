@@ -1,4 +1,5 @@
-// Frames in and out by arena offset, on descriptors the addon opened: a TAP or a socket pair.
+// Sends and receives frames at arena offsets, on descriptors that the addon opened: a TAP or a
+// socket pair.
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/socket.h>
@@ -33,15 +34,16 @@ napi_value FrameWritev(napi_env env, napi_callback_info info) {
   return Vectored(env, info, [](int fd, const iovec* v, int n) { return writev(fd, v, n); });
 }
 
-// frameReadv(fd, iov: Uint32Array, iovcnt) -> bytes read, or -errno. Receives one frame, scattered.
+// frameReadv(fd, iov: Uint32Array, iovcnt) -> bytes read, or -errno. Receives one frame into the
+// (offset, length) pairs of iov.
 napi_value FrameReadv(napi_env env, napi_callback_info info) {
   return Vectored(env, info, [](int fd, const iovec* v, int n) { return readv(fd, v, n); });
 }
 
 // socketPair(fds: Int32Array(2), bufBytes) -> 0 or -errno.
 //
-// Two ends of a wire that behaves as a TAP and needs no privilege: AF_UNIX SEQPACKET, one frame per
-// call, EAGAIN when bufBytes (0: the system's default) are full.
+// Makes the two ends of a wire that behaves like a TAP and needs no privilege: AF_UNIX SEQPACKET,
+// one frame per call, -EAGAIN when bufBytes (0: the system's default) are used.
 napi_value SocketPair(napi_env env, napi_callback_info info) {
   Args<2> a(env, info);
   const Span<int32_t> out = a.Ints(0);
@@ -63,8 +65,8 @@ napi_value SocketPair(napi_env env, napi_callback_info info) {
   return a.Return(-EMFILE);
 }
 
-// fdClose(fd) -> 0 or -errno. Only descriptors the addon opened (-EBADF), and none that is still
-// polled (-EBUSY): libuv would continue to watch the number.
+// fdClose(fd) -> 0 or -errno. -EBADF: the addon did not open it. -EBUSY: it is still polled; libuv
+// would continue to watch the number.
 napi_value FdClose(napi_env env, napi_callback_info info) {
   Args<1> a(env, info);
   const int fd = a.Int32(0);

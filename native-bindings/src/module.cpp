@@ -1,4 +1,4 @@
-// The module: one instance per isolate, its functions, its end.
+// The module: creation, exported functions and end of the instance of each isolate.
 #include <unistd.h>
 
 #include <new>

@@ -1,8 +1,8 @@
 // Arguments and results of the addon's functions: integers and typed arrays, nothing else.
 //
-// JS is not trusted. Every getter checks type and range and clears `ok` instead of converting: a
-// fraction, a NaN, a number out of range or another kind of array is a bad argument, which the
-// function answers with -EINVAL. Nothing here throws into JS.
+// JavaScript is not trusted. Every getter checks type and range, and clears `ok` instead of
+// converting. A fraction, a NaN, a number out of range or another kind of array is a bad argument,
+// for which the function returns -EINVAL. Nothing here throws a JavaScript exception.
 #pragma once
 
 #include <node_api.h>
@@ -19,7 +19,8 @@ struct Span {
   size_t len = 0;  // elements
 };
 
-// Reads one element that JS might be changing from another thread: checked and used as one value.
+// Reads an element, which another JavaScript thread may change, exactly once, so that the checked
+// value is the one used.
 inline uint32_t Once(const uint32_t* p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
 
 template <size_t N>
@@ -35,7 +36,7 @@ class Args {
     inst = static_cast<Instance*>(data);
   }
 
-  // A whole number in [min, max]; both within +-2^53.
+  // An integer argument in [min, max]; both are within +-2^53.
   double Whole(size_t i, double min, double max) {
     double d = 0;
     if (!ok || napi_get_value_double(env_, v_[i], &d) != napi_ok || !(d >= min && d <= max) ||
@@ -47,7 +48,7 @@ class Args {
   }
   int32_t Int32(size_t i) { return static_cast<int32_t>(Whole(i, INT32_MIN, INT32_MAX)); }
   uint32_t Uint32(size_t i) { return static_cast<uint32_t>(Whole(i, 0, UINT32_MAX)); }
-  // A byte offset or length: 0 to 2^53-1.
+  // A byte offset or length argument: 0 to 2^53-1.
   uint64_t Offset(size_t i) { return static_cast<uint64_t>(Whole(i, 0, 9007199254740991.0)); }
 
   Span<uint8_t> Bytes(size_t i) { return Typed<uint8_t>(i, napi_uint8_array); }

@@ -1,8 +1,8 @@
-// The Linux side's interface, by rtnetlink: link flags, MTU, MAC, addresses, routes.
+// Configures the Linux side's interface with rtnetlink: link flags, MTU, MAC, addresses, routes.
 //
-// A netlink socket stays in the network namespace it was opened in, so one opened beside the TAP
-// configures it later from any namespace. Requests are answered before sendto returns: nothing here
-// waits. Left out: lists (`ip -j` prints; this sets and reads one thing).
+// A netlink socket stays in the network namespace in which it was opened, so a socket opened with
+// the TAP can configure it later from any namespace. The kernel answers requests before sendto
+// returns, so no function here waits. Left out: lists of objects, which `ip -j` prints.
 #include <errno.h>
 #include <linux/ipv6.h>
 #include <linux/rtnetlink.h>
@@ -17,7 +17,7 @@ namespace tapnic {
 
 namespace {
 
-// A request under construction. All that is sent from here is far below its size.
+// A request under construction. The buffer is larger than any request of this file.
 struct Request {
   alignas(nlmsghdr) char buf[512] = {};
   nlmsghdr* nh = reinterpret_cast<nlmsghdr*>(buf);
@@ -48,8 +48,8 @@ uint32_t NextSeq() {
   return seq.fetch_add(1, std::memory_order_relaxed);
 }
 
-// Sends `q` and waits for its answer in what has arrived. Returns 0 or -errno; with `reply` the
-// answering message, else the acknowledgement.
+// Sends `q` and reads its answer: the reply message if `reply` is not null, otherwise the
+// acknowledgement. Returns 0 or -errno.
 int Transact(int nl, Request& q, Reply& r, nlmsghdr** reply) {
   q.nh->nlmsg_seq = NextSeq();
   if (reply == nullptr) q.nh->nlmsg_flags |= NLM_F_ACK;
@@ -57,7 +57,7 @@ int Transact(int nl, Request& q, Reply& r, nlmsghdr** reply) {
   for (int tries = 0; tries < 64; tries++) {
     const ssize_t n = TEMP_FAILURE_RETRY(recv(nl, r.buf, sizeof r.buf, MSG_DONTWAIT));
     if (n < 0) return -errno;
-    // Signed: an unpadded last message takes it below zero, which ends the loop.
+    // Signed: an unpadded last message makes it negative, which ends the loop.
     int left = static_cast<int>(n);
     for (auto* nh = reinterpret_cast<nlmsghdr*>(r.buf); NLMSG_OK(nh, left);
          nh = NLMSG_NEXT(nh, left)) {
@@ -81,7 +81,7 @@ int Command(int nl, Request& q) {
 }
 
 // netlinkOpen(linkEvents) -> descriptor of a route socket in the thread's network namespace, or
-// -errno; with linkEvents it receives link changes, to be read by linkNext.
+// -errno; with linkEvents 1 it receives link changes, which linkNext reads.
 napi_value NetlinkOpen(napi_env env, napi_callback_info info) {
   Args<1> a(env, info);
   const bool events = a.Int32(0) != 0;
@@ -105,7 +105,7 @@ struct Link {
   uint32_t mtu = 0;
   uint64_t mac = 0;
   uint32_t txqlen = 0;
-  int ipv6 = -1;  // -1 the kernel has none for it, 0 disabled, 1 enabled
+  int ipv6 = -1;  // -1: the interface has no IPv6, 0: disabled, 1: enabled
 };
 
 void ParseInet6(rtattr* af, Link* l) {
@@ -140,7 +140,8 @@ void ParseLink(nlmsghdr* nh, Link* l) {
 }
 
 // linkGet(nl, name: Uint8Array, out: Float64Array(6)) -> 0 or -errno (-ENODEV: no such interface).
-// out: index, IFF_* flags, MTU, MAC as a 48-bit number, txqueuelen, IPv6 (-1 none, 0 disabled, 1).
+// out: index, IFF_* flags, MTU, MAC as a 48-bit number, txqueuelen, IPv6 (-1 not available, 0
+// disabled, 1 enabled).
 napi_value LinkGet(napi_env env, napi_callback_info info) {
   Args<3> a(env, info);
   const int nl = a.Int32(0);
@@ -201,8 +202,8 @@ napi_value LinkSetMac(napi_env env, napi_callback_info info) {
 }
 
 // addrSet(nl, ifindex, addr: Uint8Array(4 | 16), prefixLen, add) -> 0 or -errno. Adds (1) or
-// removes (0) an address; IPv6 without duplicate address detection, so it works at once; IPv4 with
-// the subnet's broadcast address.
+// removes (0) an address. IPv6 addresses skip duplicate address detection, so they are usable
+// immediately. IPv4 addresses get the subnet's broadcast address.
 napi_value AddrSet(napi_env env, napi_callback_info info) {
   Args<5> a(env, info);
   const int nl = a.Int32(0);
@@ -237,8 +238,8 @@ napi_value AddrSet(napi_env env, napi_callback_info info) {
   return a.Return(Command(nl, q));
 }
 
-// Puts the address of an RTM_NEWADDR message into `out` and returns its prefix length, or `none` if
-// it is another interface's or family's.
+// Puts the address of an RTM_NEWADDR message into `out` and returns its prefix length. Returns
+// `none` if the message is for another interface or family.
 int64_t FirstAddr(nlmsghdr* nh, int index, const Span<uint8_t>& out, int64_t none) {
   if (nh->nlmsg_len < NLMSG_LENGTH(sizeof(ifaddrmsg))) return none;
   auto* ifa = static_cast<ifaddrmsg*>(NLMSG_DATA(nh));
@@ -248,7 +249,8 @@ int64_t FirstAddr(nlmsghdr* nh, int index, const Span<uint8_t>& out, int64_t non
   int64_t found = none;
   int left = static_cast<int>(IFA_PAYLOAD(nh));
   for (auto* rta = IFA_RTA(ifa); RTA_OK(rta, left); rta = RTA_NEXT(rta, left)) {
-    // IPv6 has only IFA_ADDRESS; with IPv4 on a point-to-point link that one is the peer.
+    // IPv6 has only IFA_ADDRESS. For IPv4 on a point-to-point link IFA_ADDRESS is the peer, so
+    // prefer IFA_LOCAL.
     if (RTA_PAYLOAD(rta) != out.len) continue;
     if (rta->rta_type != IFA_LOCAL && (rta->rta_type != IFA_ADDRESS || found >= 0)) continue;
     memcpy(out.p, RTA_DATA(rta), out.len);
@@ -258,7 +260,8 @@ int64_t FirstAddr(nlmsghdr* nh, int index, const Span<uint8_t>& out, int64_t non
 }
 
 // addrGet(nl, ifindex, addr: Uint8Array(4 | 16)) -> the prefix length of the interface's first
-// address of that family, which is put into `addr`; -EADDRNOTAVAIL if it has none, or -errno.
+// address of that family, or -errno. Stores the address in `addr`. -EADDRNOTAVAIL: the interface
+// has no such address.
 napi_value AddrGet(napi_env env, napi_callback_info info) {
   Args<3> a(env, info);
   const int nl = a.Int32(0);
@@ -277,7 +280,7 @@ napi_value AddrGet(napi_env env, napi_callback_info info) {
   if (TEMP_FAILURE_RETRY(send(nl, q.buf, q.nh->nlmsg_len, 0)) < 0) return a.Return(-errno);
   int64_t result = -EADDRNOTAVAIL;
   Reply r;
-  // Read to its end: the socket refuses another list while one is under way.
+  // Read the list to its end: until then the socket refuses another list request.
   for (int reads = 0; reads < 4096; reads++) {
     const ssize_t n = TEMP_FAILURE_RETRY(recv(nl, r.buf, sizeof r.buf, MSG_DONTWAIT));
     if (n < 0) return a.Return(-errno);
@@ -297,7 +300,8 @@ napi_value AddrGet(napi_env env, napi_callback_info info) {
 }
 
 // routeAdd(nl, ifindex, dst: Uint8Array(4 | 16), prefixLen, gateway: Uint8Array(0 | same as dst))
-// -> 0 or -errno. Into the main table; without a gateway the destination is on the link.
+// -> 0 or -errno. Adds a route to the main table. With an empty gateway the destination is on the
+// link.
 napi_value RouteAdd(napi_env env, napi_callback_info info) {
   Args<5> a(env, info);
   const int nl = a.Int32(0);
@@ -323,9 +327,9 @@ napi_value RouteAdd(napi_env env, napi_callback_info info) {
   return a.Return(Command(nl, q));
 }
 
-// linkNext(nl, ifindex) -> the IFF_* flags after the newest change of that interface among those
-// waiting, or -EAGAIN when there is none, -ENODEV when it was deleted, -ENOBUFS when changes were
-// lost (call linkGet). nl comes from netlinkOpen(1).
+// linkNext(nl, ifindex) -> the interface's IFF_* flags after the latest waiting change. -EAGAIN: no
+// change waits. -ENODEV: the interface was deleted. -ENOBUFS: changes were lost; call linkGet. nl
+// comes from netlinkOpen(1).
 napi_value LinkNext(napi_env env, napi_callback_info info) {
   Args<2> a(env, info);
   const int nl = a.Int32(0);
@@ -337,7 +341,7 @@ napi_value LinkNext(napi_env env, napi_callback_info info) {
   for (int reads = 0; reads < 256; reads++) {
     const ssize_t n = TEMP_FAILURE_RETRY(recv(nl, r.buf, sizeof r.buf, MSG_DONTWAIT));
     if (n < 0) return a.Return(errno == EAGAIN ? result : -errno);
-    // Signed: an unpadded last message takes it below zero, which ends the loop.
+    // Signed: an unpadded last message makes it negative, which ends the loop.
     int left = static_cast<int>(n);
     for (auto* nh = reinterpret_cast<nlmsghdr*>(r.buf); NLMSG_OK(nh, left);
          nh = NLMSG_NEXT(nh, left)) {

@@ -1,4 +1,4 @@
-// Names of interfaces and namespaces as they come from JS: bytes without a terminator.
+// Names of interfaces and namespaces from JavaScript: bytes without a terminator.
 #pragma once
 
 #include <net/if.h>
@@ -8,8 +8,9 @@
 
 namespace tapnic {
 
-// Copies a name of at most max-1 bytes and ends it. False for one the kernel or a path could take
-// for something else: empty, too long, ".", "..", with '/', ':', '%', white space or control bytes.
+// Copies a name of at most max-1 bytes and terminates it. Returns false for a name that the kernel
+// or a path could misinterpret: empty, too long, ".", "..", or with '/', ':', '%', white space or
+// control bytes.
 inline bool PlainName(const Span<uint8_t>& name, char* out, size_t max) {
   if (name.len == 0 || name.len >= max) return false;
   for (size_t i = 0; i < name.len; i++) {

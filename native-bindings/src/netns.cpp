@@ -42,7 +42,7 @@ struct Creation {
   int error;
 };
 
-// Runs on a thread of its own: unshare(2) moves only the thread that calls it, and this one ends.
+// Runs on a new thread, which ends afterwards: unshare(2) moves only the calling thread.
 void* MakeAndBind(void* arg) {
   auto* c = static_cast<Creation*>(arg);
   c->error = 0;
@@ -52,7 +52,7 @@ void* MakeAndBind(void* arg) {
   return nullptr;
 }
 
-// netnsCreate(name: Uint8Array) -> 0 or -errno; -EEXIST if there is one, -EPERM without SYS_ADMIN.
+// netnsCreate(name: Uint8Array) -> 0 or -errno. -EEXIST: the name exists. -EPERM: no CAP_SYS_ADMIN.
 napi_value NetnsCreate(napi_env env, napi_callback_info info) {
   Args<1> a(env, info);
   Path path;
@@ -80,14 +80,14 @@ napi_value NetnsRemove(napi_env env, napi_callback_info info) {
   Path path;
   const Span<uint8_t> name = a.Bytes(0);
   if (!a.ok || !path.Set(name)) return a.Return(-EINVAL);
-  // EINVAL: a file nothing is mounted on, left by a creation that died; the name still goes.
+  // EINVAL: the file is not a mount point, because a creation failed half-way. Remove the name.
   if (umount2(path.s, MNT_DETACH | UMOUNT_NOFOLLOW) != 0 && errno != EINVAL)
     return a.Return(-errno);
   return a.Return(unlink(path.s) == 0 ? 0 : -errno);
 }
 
-// netnsOpen(name: Uint8Array) -> descriptor of the namespace, or -errno. An empty name means the
-// thread's own.
+// netnsOpen(name: Uint8Array) -> descriptor of the namespace, or -errno. An empty name selects the
+// calling thread's namespace.
 napi_value NetnsOpen(napi_env env, napi_callback_info info) {
   Args<1> a(env, info);
   Path path;
@@ -97,8 +97,8 @@ napi_value NetnsOpen(napi_env env, napi_callback_info info) {
   return a.Return(fd < 0 ? -errno : a.inst->Own(fd));
 }
 
-// netnsEnter(fd) -> 0 or -errno. Moves the calling thread, and only it, into a namespace opened
-// before: -EINVAL if fd is no network namespace, -EPERM without SYS_ADMIN.
+// netnsEnter(fd) -> 0 or -errno. Moves only the calling thread into the opened namespace. -EINVAL:
+// fd is not a network namespace. -EPERM: no CAP_SYS_ADMIN.
 napi_value NetnsEnter(napi_env env, napi_callback_info info) {
   Args<1> a(env, info);
   const int fd = a.Int32(0);

@@ -1,4 +1,4 @@
-// Page-in: asynchronous reads of a file straight into arena memory, on libuv's thread pool.
+// Page-in: asynchronous reads of a file directly into arena memory, on libuv's thread pool.
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -12,7 +12,7 @@
 
 namespace tapnic {
 
-// One slot of the pool. The thread touches it only between queueing and completion.
+// One read. The pool's thread accesses it only between queueing and completion.
 struct Read {
   Instance* inst;
   Arena* arena;
@@ -75,7 +75,7 @@ void Complete(napi_env env, napi_status status, void* data) {
   napi_call_function(env, recv, cb, 3, argv, nullptr);
 }
 
-// A free slot with room for `iovcnt` pieces, or null.
+// Returns a free Read with room for `iovcnt` pieces, or null.
 Read* Slot(Instance* inst, uint32_t iovcnt) {
   for (uint32_t i = 0; i < kMaxReads; i++) {
     Read*& r = inst->reads[i];
@@ -94,7 +94,7 @@ Read* Slot(Instance* inst, uint32_t iovcnt) {
 }
 
 // readCallback(fn) -> 0 or -errno. fn(id, error, nbytes) is called once for each filePread; error
-// is 0 or -errno, and nbytes are there even after an error.
+// is 0 or -errno. nbytes were read, also if there was an error.
 napi_value ReadCallback(napi_env env, napi_callback_info info) {
   Args<1> a(env, info);
   const napi_value fn = a.Function(0);
@@ -108,7 +108,8 @@ napi_value ReadCallback(napi_env env, napi_callback_info info) {
 // filePread(id, fd, off, iov: Uint32Array, iovcnt) -> 0 or -errno.
 //
 // Starts a read of any file descriptor from byte `off` into (offset, length) pairs of the arena,
-// which are copied here. fd must stay open until the callback. -EAGAIN: 64 are in flight.
+// which are copied during the call. fd must stay open until the callback. -EAGAIN: 64 reads are in
+// flight.
 napi_value FilePread(napi_env env, napi_callback_info info) {
   Args<5> a(env, info);
   const int32_t id = a.Int32(0);
@@ -180,8 +181,8 @@ napi_value FileStat(napi_env env, napi_callback_info info) {
 
 // fileSeek(fd, off, whence) -> offset or -errno.
 //
-// The next data (3, SEEK_DATA) or hole (4, SEEK_HOLE) at or behind byte `off`. -ENXIO: no more
-// data. Leaves the descriptor's own offset where it was.
+// Finds the next data (3, SEEK_DATA) or hole (4, SEEK_HOLE) at or after byte `off`. -ENXIO: no more
+// data. Does not change the descriptor's file offset.
 napi_value FileSeek(napi_env env, napi_callback_info info) {
   Args<3> a(env, info);
   const int fd = a.Int32(0);
@@ -198,8 +199,8 @@ napi_value FileSeek(napi_env env, napi_callback_info info) {
 
 // exitNow(status) -> does not return, or -EINVAL unless 0 <= status <= 255.
 //
-// Ends the process without waiting for anything. Node's own exit waits for the threads of its pool,
-// and one of them may sit in a read from a disk that does not answer.
+// Ends the process without waiting. Node's exit waits for the threads of its pool, and one of them
+// may be blocked in a read from a disk that does not respond.
 napi_value ExitNow(napi_env env, napi_callback_info info) {
   Args<1> a(env, info);
   const int status = a.Int32(0);

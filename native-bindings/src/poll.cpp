@@ -1,5 +1,6 @@
-// A descriptor on the event loop, by uv_poll. Its header is not needed: the few functions used are
-// stable C symbols of the node executable, and uv_handle_size returns the handle's size.
+// Watches a descriptor on the event loop with uv_poll. libuv's header is not needed: the few
+// functions used are stable C symbols of the node executable, and uv_handle_size returns the
+// handle's size.
 #include <errno.h>
 #include <stdlib.h>
 
@@ -107,7 +108,7 @@ napi_value PollCallback(napi_env env, napi_callback_info info) {
   return a.Return(napi_create_reference(env, fn, 1, &inst->pollCallback) == napi_ok ? 0 : -ENOMEM);
 }
 
-// pollOpen(fd) -> id, or -errno. fd is one the addon opened, not polled yet (-EBUSY).
+// pollOpen(fd) -> id, or -errno. -EBADF: the addon did not open fd. -EBUSY: it is already polled.
 napi_value PollOpen(napi_env env, napi_callback_info info) {
   Args<1> a(env, info);
   const int fd = a.Int32(0);
@@ -138,8 +139,8 @@ napi_value PollOpen(napi_env env, napi_callback_info info) {
   return a.Return(static_cast<int64_t>(id));
 }
 
-// pollEvents(id, events, ref) -> 0 or -errno. Watches for 1 readable, 2 writable, both, or nothing
-// (0); with ref 0 the watch does not keep the process alive.
+// pollEvents(id, events, ref) -> 0 or -errno. Watches for 1 readable, 2 writable, 3 both, or 0 no
+// event. With ref 0 the watch does not keep the process alive.
 napi_value PollEvents(napi_env env, napi_callback_info info) {
   Args<3> a(env, info);
   const uint32_t id = a.Uint32(0), events = a.Uint32(1);
@@ -155,7 +156,8 @@ napi_value PollEvents(napi_env env, napi_callback_info info) {
                               : uv_poll_start(Handle(p), static_cast<int>(events), OnEvent));
 }
 
-// pollClose(id) -> 0 or -errno. No event follows, and the descriptor may be closed at once.
+// pollClose(id) -> 0 or -errno. No event is delivered afterwards, and the descriptor may be closed
+// immediately.
 napi_value PollClose(napi_env env, napi_callback_info info) {
   Args<1> a(env, info);
   const uint32_t id = a.Uint32(0);

@@ -1,5 +1,5 @@
-// Frames in and out of ordinary memory, one a call, on descriptors the addon opened: what `Tap` and
-// `Tun` read and write. A machine's frames go by arena offset instead: io.cpp.
+// Sends and receives frames in ordinary memory, one per call, on descriptors that the addon opened.
+// `Tap` and `Tun` use it; a machine's frames are in the arena (io.cpp).
 #include <errno.h>
 #include <unistd.h>
 
@@ -16,7 +16,8 @@ napi_value Plain(napi_env env, napi_callback_info info, Call call) {
   const Span<uint8_t> bytes = a.Bytes(1);
   if (!a.ok) return a.Return(-EINVAL);
   if (!a.inst->Owns(fd)) return a.Return(-EBADF);
-  // A TAP accepts an empty frame silently; an empty read would look like the end of the stream.
+  // Refuse an empty buffer: a TAP ignores an empty frame, and an empty read would look like the end
+  // of the stream.
   if (bytes.len == 0) return a.Return(-EINVAL);
   const ssize_t n = TEMP_FAILURE_RETRY(call(fd, bytes.p, bytes.len));
   return a.Return(n < 0 ? -errno : n);
@@ -27,8 +28,8 @@ napi_value FdWrite(napi_env env, napi_callback_info info) {
   return Plain(env, info, [](int fd, const uint8_t* p, size_t len) { return write(fd, p, len); });
 }
 
-// fdRead(fd, room: Uint8Array) -> bytes of the frame received, or -errno. What does not fit into
-// `room` is lost.
+// fdRead(fd, room: Uint8Array) -> bytes of the frame received, or -errno. Bytes that do not fit
+// into `room` are lost.
 napi_value FdRead(napi_env env, napi_callback_info info) {
   return Plain(env, info, [](int fd, uint8_t* p, size_t len) { return read(fd, p, len); });
 }

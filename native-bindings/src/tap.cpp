@@ -22,8 +22,8 @@ napi_value TunOpen(napi_env env, napi_callback_info info) {
   return a.Return(fd < 0 ? -errno : a.inst->Own(fd));
 }
 
-// Attaches fd to the interface named in `ifr` and creates it if needed. Returns 1 if this created
-// it, 0 if it existed as a persistent one, or -errno.
+// Attaches fd to the interface named in `ifr` and creates it if needed. Returns 1 if it created the
+// interface, 0 if a persistent one existed, or -errno.
 int Attach(int fd, ifreq& ifr, int flags, int vnetHdr) {
   flags |= IFF_NO_PI | (vnetHdr != 0 ? IFF_VNET_HDR : 0);
   ifr.ifr_flags = static_cast<short>(flags);
@@ -35,16 +35,16 @@ int Attach(int fd, ifreq& ifr, int flags, int vnetHdr) {
     if (ioctl(fd, TUNSETVNETHDRSZ, &vnetHdr) != 0) return -errno;
     if (ioctl(fd, TUNSETVNETLE, &little) != 0) return -errno;
   }
-  // Only a persistent interface can have been there before.
+  // Only a persistent interface can have existed before.
   return (now.ifr_flags & IFF_PERSIST) != 0 ? 0 : 1;
 }
 
-// tapAttach(fd, name: Uint8Array, vnetHdr, napi) -> 1 if this made the interface, 0 if it was there
-// as a persistent TAP, or -errno.
+// tapAttach(fd, name: Uint8Array, vnetHdr, napi) -> 1 if it created the interface, 0 if the
+// interface existed as a persistent TAP, or -errno.
 //
-// Single queue, no packet information; with vnetHdr every frame has a virtio-net header of that
-// many bytes (12) in little-endian order, 0 for none. -EBUSY: another process has the interface;
-// -EINVAL: bad name, or an interface of that name that is not a single-queue TAP; -EPERM.
+// Single queue, no packet information. With vnetHdr 12 every frame has a little-endian virtio-net
+// header of 12 bytes; with 0 it has none. -EBUSY: another process uses the interface. -EINVAL: bad
+// name, or the interface of that name is not a single-queue TAP. -EPERM: no permission.
 napi_value TapAttach(napi_env env, napi_callback_info info) {
   Args<4> a(env, info);
   const int fd = a.Int32(0);
@@ -60,8 +60,8 @@ napi_value TapAttach(napi_env env, napi_callback_info info) {
 
 // tunAttach(fd, name: Uint8Array, vnetHdr, flags) -> as tapAttach.
 //
-// flags: 1 a TUN (IP packets) instead of a TAP, 2 several queues: each descriptor attached under
-// the same name is one more. With an empty name the kernel picks one; tapName returns it.
+// flags: 1 a TUN (IP packets) instead of a TAP, 2 several queues, one for each descriptor attached
+// with the same name. With an empty name the kernel chooses one; tapName returns it.
 napi_value TunAttach(napi_env env, napi_callback_info info) {
   Args<4> a(env, info);
   const int fd = a.Int32(0);
@@ -76,8 +76,8 @@ napi_value TunAttach(napi_env env, napi_callback_info info) {
   return a.Return(Attach(fd, ifr, kind | ((flags & 2) != 0 ? IFF_MULTI_QUEUE : 0), vnetHdr));
 }
 
-// tapAdopt(fd) -> fd, or -errno. Takes over a TAP descriptor inherited from a launcher; -EINVAL if
-// it is no attached TAP without packet information.
+// tapAdopt(fd) -> fd, or -errno. Takes ownership of a TAP descriptor inherited from a launcher.
+// -EINVAL: it is not an attached TAP without packet information.
 napi_value TapAdopt(napi_env env, napi_callback_info info) {
   Args<1> a(env, info);
   const int fd = a.Int32(0);
@@ -91,8 +91,8 @@ napi_value TapAdopt(napi_env env, napi_callback_info info) {
   return a.Return(a.inst->Own(fd));
 }
 
-// tapName(fd, name: Uint8Array(16)) -> the TUNSETIFF flags in use (IFF_VNET_HDR, IFF_NAPI, ...),
-// with the interface's current name put into `name`, zero-padded; or -errno.
+// tapName(fd, name: Uint8Array(16)) -> the TUNSETIFF flags in use (IFF_VNET_HDR, IFF_NAPI, ...), or
+// -errno. Stores the interface's current name in `name`, zero-padded.
 napi_value TapName(napi_env env, napi_callback_info info) {
   Args<2> a(env, info);
   const int fd = a.Int32(0);
@@ -105,8 +105,9 @@ napi_value TapName(napi_env env, napi_callback_info info) {
   return a.Return(static_cast<uint16_t>(ifr.ifr_flags));
 }
 
-// tapSet(fd, what, value) -> 0 or -errno. what: 0 offloads (TUN_F_* bits the reader can take), 1
-// send buffer in bytes (past it a write is -EAGAIN), 2 carrier off or on, 3 persistence off or on.
+// tapSet(fd, what, value) -> 0 or -errno. what: 0 offloads (TUN_F_* bits that the reader supports),
+// 1 send buffer in bytes (when it is full, a write returns -EAGAIN), 2 carrier off or on, 3
+// persistence off or on.
 napi_value TapSet(napi_env env, napi_callback_info info) {
   Args<3> a(env, info);
   const int fd = a.Int32(0);

@@ -1,5 +1,6 @@
-// Capture records of the `wire` point, written into the arena's capture ring as src/sys/capture.ts
-// lays it out. That ring is shared memory: an invalid position drops the record.
+// Writes capture records of the `wire` point to the arena's capture ring, whose layout
+// src/sys/capture.ts defines. The ring is shared memory, so its positions are checked: if one is
+// invalid, the record is dropped.
 #include <time.h>
 
 #include "tn_device.h"
@@ -10,8 +11,9 @@ namespace {
 
 constexpr int64_t kSecond = 1000000000;
 
-// Finds `size` bytes in one piece of a data area of `bytes`, wrapping if need be; the ring never
-// fills to the last byte. The position, or -1.
+// Finds `size` contiguous free bytes in the ring's data area of `bytes` bytes, at its start if the
+// end is too short. At least one byte always stays free. Returns the position, or -1 if there is no
+// room.
 int64_t Room(uint8_t* ring, uint32_t bytes, uint32_t size) {
   const uint32_t prod = LoadLe32(ring + CAPTURE_PROD), cons = LoadLe32(ring + CAPTURE_CONS);
   if (prod >= bytes || cons >= bytes || prod % 8 != 0 || size >= bytes) return -1;
@@ -43,7 +45,7 @@ void Device::Stamp(uint8_t* rec) const {
   StoreLe32(rec + CAPTURE_R_NSEC, static_cast<uint32_t>(nsec % kSecond));
 }
 
-// Records one frame of `wirelen` bytes, which the pieces have at least.
+// Records one frame of `wirelen` bytes. The pieces have at least that many bytes.
 void Device::Capture(uint32_t flags, uint32_t pktId, const iovec* iov, uint32_t niov,
                      uint32_t wirelen) {
   uint8_t* ring = c_.capture;

@@ -1,4 +1,4 @@
-// Registers, interrupts and link of the NIC `tn`. What each register does is in the datasheet.
+// Registers, interrupts and link of the NIC `tn`. The datasheet describes the registers.
 #include "tn_device.h"
 
 #include "cksum.h"
@@ -6,7 +6,7 @@
 namespace tapnic::tn {
 
 namespace {
-// TN_FEATURES without what depends on timer and mode.
+// TN_FEATURES without the bits that depend on timer and mode.
 constexpr uint32_t kFeatures = TN_FEAT_IXSM | TN_FEAT_TXSM | TN_FEAT_TSO4 | TN_FEAT_TSO6 |
                                TN_FEAT_VLAN | TN_FEAT_RXCSUM;
 }  // namespace
@@ -35,13 +35,14 @@ void Device::Count(uint32_t why) {
   flags_ |= TN_DO_REASONS;
 }
 
-// The last call of a run is effective.
+// Only the last call before the device returns has an effect.
 void Device::SetReadable(bool on) {
   flags_ &= ~(TN_DO_READ_ON | TN_DO_READ_OFF);
   flags_ |= on ? TN_DO_READ_ON : TN_DO_READ_OFF;
 }
 
-// `len` bytes of RAM at a bus address, or null after counting a fault. Page 0 is never used.
+// Returns the address of `len` bytes of RAM at a bus address. Counts a DMA fault and returns null
+// if they are not all in RAM. Page 0 is never used.
 uint8_t* Device::Map(uint32_t lo, uint32_t hi, uint32_t len) {
   const uint64_t addr = uint64_t{hi} << 32 | lo;
   const uint64_t off = addr - c_.ramBase;
@@ -71,7 +72,7 @@ void Device::SetLink(bool up) {
   Cause(TN_INT_LSC);
 }
 
-// Updates the line from causes and mask; a level that stays high is raised again.
+// Updates the interrupt line: raises it, also repeatedly, while an unmasked cause is set.
 void Device::UpdateLine() {
   if ((icr_ & ims_) == 0) {
     asserted_ = false;
@@ -114,7 +115,8 @@ uint32_t Device::OnEvent(uint32_t event) {
       break;
     case TN_EV_LINK_DOWN:
       SetLink(false);
-      // Drop the packets that wait for room on the wire: the driver gets their buffers back.
+      // Drop the packets that wait for room on the wire, so that the driver gets their buffers
+      // back.
       TxWritable();
       break;
     case TN_EV_TX:
@@ -220,7 +222,7 @@ uint32_t Device::Write(uint32_t off, uint32_t value) {
   return Flags();
 }
 
-// Writes one register. False: it does not exist, or refuses the value now.
+// Writes one register. Returns false if it does not exist or cannot take the value now.
 bool Device::WriteReg(uint32_t off, uint32_t value) {
   switch (off) {
     case TN_TDT:
@@ -273,7 +275,7 @@ void Device::WriteMac(uint32_t off, uint32_t value) {
   for (int i = first; i < end; i++) rx_.mac[i] = static_cast<uint8_t>(value >> (8 * (i - first)));
 }
 
-// Rings cannot be moved while the engine runs.
+// Writes a ring register. Returns false if the engine is enabled or the value is invalid.
 bool Device::WriteRing(uint32_t off, uint32_t value) {
   Ring& ring = off < TN_RDBAL ? static_cast<Ring&>(tx_) : rx_;
   if (ring.enabled) return false;

@@ -1,13 +1,14 @@
 // The NIC `tn`, device build `native`: docs/tn-datasheet.md in C++, without Node. A register access
-// or an event runs the device until it has nothing left to do and returns TN_DO_* flags; it never
-// calls up, never blocks and never allocates. tn_device.cpp has the registers and the interrupt
-// line, tn_tx.cpp and tn_offload.cpp transmit, tn_rx.cpp, tn_verdict.cpp and tn_lro.cpp receive,
-// tn_capture.cpp records, tn_napi.cpp has the functions for JavaScript. tn_regs.h defines the
-// numbers and is generated. src/dev/tn is the reference and behaves in the same way.
+// or an event runs the device until it has no work left, and returns TN_DO_* flags. The device
+// never calls the driver, never blocks and never allocates. tn_device.cpp has the registers and the
+// interrupt line, tn_tx.cpp and tn_offload.cpp transmit, tn_rx.cpp, tn_verdict.cpp and tn_lro.cpp
+// receive, tn_capture.cpp records, tn_napi.cpp has the functions for JavaScript. tn_regs.h defines
+// the numbers and is generated. src/dev/tn is the reference and behaves in the same way.
 //
-// Distrust: registers and host memory may hold anything, and host memory may change while the
-// device reads it (other threads fill file pages). So every word that decides something is read
-// once, and every length and address from memory is checked against RAM before its use.
+// Registers and host memory are not trusted. They may have any value, and host memory may change
+// while the device reads it, because other threads fill file pages. Therefore the device reads each
+// word on which a decision depends only once, and checks each length and address from memory
+// against RAM before use.
 #pragma once
 
 #include <stddef.h>
@@ -19,7 +20,7 @@
 
 namespace tapnic::tn {
 
-// Big- and little-endian fields at any address.
+// Reads and writes big- and little-endian fields at any address.
 inline uint32_t Be16(const uint8_t* p) { return static_cast<uint32_t>(p[0] << 8 | p[1]); }
 inline uint32_t Be32(const uint8_t* p) { return Be16(p) << 16 | Be16(p + 2); }
 inline void PutBe16(uint8_t* p, uint32_t v) {
@@ -43,7 +44,7 @@ inline uint32_t HostOfLe32(uint32_t v) {
   return __builtin_bswap32(v);
 #endif
 }
-// A descriptor's or the capture ring's word, 4-aligned: read once, written once.
+// Reads or writes a 4-aligned word of a descriptor or of the capture ring with one access.
 inline uint32_t LoadLe32(const uint8_t* p) {
   return HostOfLe32(__atomic_load_n(reinterpret_cast<const uint32_t*>(p), __ATOMIC_RELAXED));
 }
@@ -57,7 +58,7 @@ inline uint32_t Fold16(uint32_t n) {
   return (n & 0xffff) + (n >> 16);
 }
 
-// Sums pieces of one run of bytes. A piece that starts at an odd byte has its words' halves
+// Sums consecutive pieces of data. If a piece starts at an odd byte, the two bytes of its sum are
 // swapped.
 class PieceSum {
  public:
@@ -72,7 +73,7 @@ class PieceSum {
 
 // The environment of the device. `mem` outlives it and is page-aligned.
 struct Config {
-  int fd;  // of the wire; -1 once it is closed
+  int fd;  // descriptor of the wire; -1 after it was closed
   bool vnet;
   bool hasTimer;
   uint8_t mac[6];
@@ -82,33 +83,34 @@ struct Config {
   uint8_t* capture;   // the capture ring (src/sys/capture.ts), 8-aligned; null for none
   uint32_t captureBytes;
   uint32_t captureUnit;
-  bool ownTime;           // captures are stamped with `nowNs`, else with the monotonic clock
+  bool ownTime;           // capture time stamps are `nowNs`, otherwise the monotonic clock
   int64_t monotonicBias;  // CLOCK_MONOTONIC minus the machine's time
 };
 
 struct Ring {
-  uint32_t baseLo = 0, baseHi = 0, len = 0;  // as the registers have it; len in bytes
+  uint32_t baseLo = 0, baseHi = 0, len = 0;  // as in the registers; len in bytes
   uint32_t head = 0, tail = 0;
   uint32_t ndesc = 0;
   bool enabled = false;
-  bool stopped = false;  // cannot be used until it is enabled again
+  bool stopped = false;  // the ring cannot be used until the engine is enabled again
   bool posted = false;   // a turn was requested
 
   bool Fits() const {
     return len > 0 && len % TN_RING_ALIGN == 0 && baseLo % TN_RING_ALIGN == 0 &&
            len / TN_DESC_SIZE <= TN_NDESC_MAX;
   }
-  // A ring of odd length has a last slot in part; such a ring is stopped.
+  // Whether the slot begins inside the ring. A ring whose length is not a multiple of the slot size
+  // is stopped.
   bool HasSlot(uint32_t slot) const { return uint64_t{slot} * TN_DESC_SIZE < len; }
   uint32_t Next(uint32_t slot) const { return slot + 1 == ndesc ? 0 : slot + 1; }
 };
 
 struct Tx : Ring {
-  bool blocked = false;   // the wire is full; TN_EV_WRITABLE will follow
-  bool skipping = false;  // a bad packet is not complete yet: drop up to its last descriptor
+  bool blocked = false;   // the wire is full; wait for TN_EV_WRITABLE
+  bool skipping = false;  // a bad packet is incomplete: drop up to its last descriptor
   uint32_t causes = 0;
 
-  // The packet being sent. Its memory is not read before `active`.
+  // The packet that was fetched, and is being sent if `active`. Undefined before the first fetch.
   bool active = false;
   uint32_t eopSlot = 0, eopStat = 0;
   uint32_t npieces = 0;
@@ -116,13 +118,13 @@ struct Tx : Ring {
   uint32_t total = 0, cmd = 0;
   bool vle = false;
   uint32_t vtag = 0, l2 = 0, l3 = 0, l4 = 0, mss = 0, tag = 0;
-  uint32_t hdrLen = 0;  // bytes of headers in `hdr`; 0 if the frame is sent unchanged
+  uint32_t hdrLen = 0;  // bytes of headers in `hdr`; 0 if the frame is sent without changes
   // Position in the payload: piece, byte in it, bytes and segments sent.
   uint32_t pi = 0, po = 0, sent = 0, segs = 0;
-  // What each segment's headers derive from.
+  // Values from which each segment's headers are computed.
   uint32_t seq0 = 0, ipId0 = 0, thFlags = 0, pseudo = 0;
 
-  // One frame: the first element is the virtio-net header, used in mode `vnet` alone.
+  // One frame. The first element is the virtio-net header, used only in mode `vnet`.
   iovec iov[TN_TX_SEGS + 3];
   int niov = 0;  // without the virtio-net header
   uint32_t frameLen = 0;
@@ -143,14 +145,14 @@ constexpr uint32_t kRxBufsMax = TN_MAXFRM_MAX / TN_RXBSZ_MIN + 1;
 // Coalescing: the current frame, which exists only while a drain runs, and the current segment. All
 // decisions use the copy of the headers in on-board memory, never host memory.
 struct Lro {
-  uint32_t nbufs = 0;  // buffers that the frame fills; 0 without a frame
+  uint32_t nbufs = 0;  // number of buffers of the frame; 0: no frame
   uint32_t len = 0, segs = 0, status = 0;
   uint32_t l3 = 0, l4 = 0;
-  uint32_t next = 0;  // sequence number behind it
-  uint32_t sum = 0;   // of its data
+  uint32_t next = 0;  // sequence number after the frame
+  uint32_t sum = 0;   // sum of the frame's data
   uint8_t* bufs[2 * kRxBufsMax] = {};
   uint8_t hdr[14 + 40 + 32] = {};
-  // The segment.
+  // The current segment.
   uint8_t seg[sizeof hdr] = {};
   uint32_t segL3 = 0, segL4 = 0, segLen = 0, segStatus = 0;
   bool pushed = false;
@@ -184,7 +186,7 @@ struct Rx : Ring {
   iovec* Bufs() { return iov + 1; }
   uint8_t* Buf(uint32_t i) { return static_cast<uint8_t*>(iov[i + 1].iov_base); }
   uint32_t Avail() const { return tail >= head ? tail - head : tail + ndesc - head; }
-  // Buffers that hold the longest frame and a byte more, so that a longer one is noticed.
+  // Number of buffers for one byte more than the longest frame, so that a longer one is detected.
   uint32_t Needed() const { return frameMax / bufSize + 1; }
 };
 
@@ -192,19 +194,20 @@ class Device {
  public:
   explicit Device(const Config& config);
 
-  // Both run to the end and return TN_DO_* flags; `event` is one of TN_EV_*.
+  // Write and OnEvent run the device until it has no work left, and return TN_DO_* flags. `event`
+  // is one of TN_EV_*.
   uint32_t Write(uint32_t off, uint32_t value);
   uint32_t OnEvent(uint32_t event);
   uint32_t Read(uint32_t off);
 
-  // The wire was closed: every later send fails.
+  // Disconnects the device from its wire, which was closed. Every later send fails.
   void Unplug() { c_.fd = -1; }
   // Connects the device to another wire.
   void Rewire(int fd) { c_.fd = fd; }
   int fd() const { return c_.fd; }
 
   double stats[TN_NSTATS] = {};
-  uint32_t reasons[TN_REASON_COUNT] = {};  // since the loop took them last
+  uint32_t reasons[TN_REASON_COUNT] = {};  // counts since the loop last fetched them
   int64_t nowNs = 0;                 // the machine's time, set by the loop where it matters
   int64_t timerNs = 0;
 
@@ -295,12 +298,12 @@ class Device {
   Rx rx_;
   uint32_t flags_ = 0;
   uint32_t ctrl_ = 0;
-  uint32_t statHigh_ = 0;  // goes with the lower half of the counter read last
+  uint32_t statHigh_ = 0;  // upper half of the counter whose lower half was read last
   uint32_t icr_ = 0, ims_ = 0;
-  uint32_t itr_ = 0;  // us
+  uint32_t itr_ = 0;  // TN_ITR in us
   bool linkUp_ = true;
   bool promisc_ = false, allmulti_ = false, vlStrip_ = false, rxCsum_ = false;
-  bool lro_ = false;  // enabled and possible
+  bool lro_ = false;  // coalescing is enabled and possible
   bool asserted_ = false, timerArmed_ = false;
   bool everRaised_ = false;
   int64_t lastIntrNs_ = 0;

@@ -1,6 +1,6 @@
 // Receive coalescing of `tn`, datasheet section 6.5: consecutive segments of one TCP connection
 // become one frame. The headers of the current frame are kept in on-board memory. Its data stay in
-// the buffers in which they arrived; the data of each further segment are moved behind them.
+// the buffers that received them. The data of each further segment are moved to their end.
 #include "cksum.h"
 #include "tn_device.h"
 
@@ -19,13 +19,14 @@ uint32_t HeaderSum(const uint8_t* hdr, uint32_t l3, uint32_t l4, uint32_t l4Len)
   return addrs + IPPROTO_TCP + l4Len + CksumAdd(ip + l3, l4, 0);
 }
 
-// Whether the 32-bit number at `a` is that at `b` or later, modulo 2^32.
+// Whether the 32-bit number at `a` is equal to or after the one at `b`, modulo 2^32.
 bool NotBefore(const uint8_t* a, const uint8_t* b) {
   return static_cast<int32_t>(Be32(a) - Be32(b)) >= 0;
 }
 }  // namespace
 
-// Whether the headers, of which memory may have more than `len` bytes, allow coalescing.
+// Whether the headers of the frame of `len` bytes allow coalescing. The buffer may be longer than
+// `len`.
 bool Lro::Eligible(const uint8_t* frame, uint32_t len, uint32_t verdict) {
   if ((verdict & ~TN_RXS_IPCS) != TN_RXS_L4CS || len <= kHdrMin) return false;
   memcpy(seg, frame, len < sizeof seg ? len : sizeof seg);
@@ -52,12 +53,13 @@ bool Lro::Eligible(const uint8_t* frame, uint32_t len, uint32_t verdict) {
   return true;
 }
 
-// The sum of the segment's data, from its headers: the verified whole sums up to 0xffff.
+// The sum of the segment's data, computed from its headers: the sum of a verified segment is
+// 0xffff.
 uint32_t Lro::PayloadSum() const {
   return ~Fold16(HeaderSum(seg, segL3, segL4, segLen - ETHER_HDR_LEN - segL3)) & 0xffff;
 }
 
-// Begins a frame with the segment, which lies in `from`.
+// Starts a frame with the segment in `from`.
 void Lro::Hold(const iovec* from, uint32_t bufSize) {
   memcpy(hdr, seg, sizeof hdr);
   l3 = segL3;
@@ -78,7 +80,8 @@ bool Lro::Continues() const {
   const uint8_t* a = seg + ETHER_HDR_LEN + l3;
   const uint8_t* b = hdr + ETHER_HDR_LEN + l3;
   if (Be32(a + 4) != next) return false;
-  // Ethernet header, first word of IP without the length; then flags, offset, TTL, addresses.
+  // Compare the Ethernet header, the first word of the IP header without the length, then flags,
+  // offset, TTL and addresses.
   const auto same = [this](uint32_t off, uint32_t n) {
     return memcmp(seg + off, hdr + off, n) == 0;
   };
@@ -88,7 +91,7 @@ bool Lro::Continues() const {
   return NotBefore(a + 8, b + 8) && (l4 == 20 || NotBefore(a + 24, b + 24));
 }
 
-// Moves `n` bytes at offset `at` of the segment behind the frame under way.
+// Moves `n` bytes at offset `at` of the segment to the end of the current frame.
 void Lro::Append(const iovec* from, uint32_t bufSize, uint32_t at, uint32_t n) {
   uint32_t to = len;
   while (n > 0) {
@@ -103,8 +106,8 @@ void Lro::Append(const iovec* from, uint32_t bufSize, uint32_t at, uint32_t n) {
   }
 }
 
-// Appends the segment, which lies in the `count` buffers `from` behind those of the frame under
-// way. False, and nothing done, if it does not continue the frame.
+// Appends the segment, which is in the `count` buffers `from` after those of the current frame.
+// Returns false, without a change, if the segment does not continue the frame.
 bool Lro::Merge(const iovec* from, uint32_t count, uint32_t bufSize) {
   if (!Continues()) return false;
   const uint32_t payload = SegPayload();
@@ -145,7 +148,8 @@ uint32_t Lro::Finish() {
   return status | segs << TN_RXS_SEGS_SHIFT;
 }
 
-// Tries to coalesce a frame. False: deliver it; an earlier frame has been delivered first.
+// Tries to coalesce a frame. Returns false if the caller must deliver it; a frame being coalesced
+// was then delivered first.
 bool Device::RxCoalesce(uint8_t* ring, uint32_t len, uint32_t status) {
   Lro& lro = rx_.lro;
   if (!lro.Eligible(rx_.Buf(0), len, status)) {
@@ -164,7 +168,7 @@ bool Device::RxCoalesce(uint8_t* ring, uint32_t len, uint32_t status) {
   return true;
 }
 
-// Delivers the frame being coalesced, if there is one.
+// Delivers the frame being coalesced, if any.
 void Device::RxFlush(uint8_t* ring) {
   Lro& lro = rx_.lro;
   if (lro.nbufs == 0) return;

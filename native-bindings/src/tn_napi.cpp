@@ -1,6 +1,6 @@
 // The Node-API functions of the native build of the NIC `tn`: devices by number, registers and
-// events as integers. One call runs the device until it has nothing left to do; it never calls
-// back.
+// events as integers. A call runs the device until it has no work left. The device never calls
+// JavaScript.
 #include <errno.h>
 #include <time.h>
 
@@ -11,7 +11,7 @@
 
 namespace tapnic {
 
-// A device and the arena its memory is in.
+// A device and the arena that contains its memory.
 struct Tn {
   Arena* arena;
   tn::Device dev;
@@ -42,7 +42,7 @@ double ParamMax(uint32_t i) {
   }
 }
 
-// Fills `config` from `params`: 0 or -errno.
+// Fills `config` from `params`. Returns 0 or -errno.
 int Configure(const double* params, const Arena* arena, tn::Config* config) {
   double p[tn::TN_P_COUNT];
   for (uint32_t i = 0; i < tn::TN_P_COUNT; i++) {
@@ -75,8 +75,9 @@ int Configure(const double* params, const Arena* arena, tn::Config* config) {
 
 // tnOpen(fd, mac: Uint8Array(6), params: Float64Array) -> id, or -errno. TN_P_* index `params`.
 //
-// A device on the wire behind fd, which stays the caller's and is one the addon opened; its memory
-// is in the arena made last. -EFAULT: RAM or capture ring outside the arena. Closing fd unplugs it.
+// Creates a device on the wire fd, which the addon must have opened and the caller keeps. Its
+// memory is in the arena allocated or attached last. -EFAULT: RAM or capture ring is outside the
+// arena. Closing fd disconnects the device.
 napi_value TnOpen(napi_env env, napi_callback_info info) {
   Args<3> a(env, info);
   const int fd = a.Int32(0);
@@ -113,7 +114,7 @@ napi_value TnClose(napi_env env, napi_callback_info info) {
 }
 
 // tnRewire(id, fd) -> 0 or -errno. Connects the device to another wire; frames that wait on the old
-// one stay there. fd is one the addon opened.
+// one stay there. The addon must have opened fd.
 napi_value TnRewire(napi_env env, napi_callback_info info) {
   Args<2> a(env, info);
   const uint32_t id = a.Uint32(0);
@@ -125,7 +126,7 @@ napi_value TnRewire(napi_env env, napi_callback_info info) {
   return a.Return(0);
 }
 
-// tnRead(id, off) -> the register, 0 to 2^32-1.
+// tnRead(id, off) -> the value of the register, 0 to 2^32-1.
 napi_value TnRead(napi_env env, napi_callback_info info) {
   Args<2> a(env, info);
   const uint32_t id = a.Uint32(0), off = a.Uint32(1);
@@ -152,7 +153,8 @@ napi_value TnEvent(napi_env env, napi_callback_info info) {
   return a.Return(t->dev.OnEvent(event));
 }
 
-// tnTime(id, nowNs) -> 0 or -errno. The machine's time; needed before calls while TN_ITR is not 0.
+// tnTime(id, nowNs) -> 0 or -errno. Sets the machine's time. Must be called before other calls
+// while TN_ITR is not 0.
 napi_value TnTime(napi_env env, napi_callback_info info) {
   Args<2> a(env, info);
   const uint32_t id = a.Uint32(0);
@@ -172,7 +174,7 @@ napi_value TnTimer(napi_env env, napi_callback_info info) {
   return a.Return(t == nullptr ? -EBADF : t->dev.timerNs);
 }
 
-// tnStats(id, out: Float64Array) -> how many statistics were put into `out`, or -errno.
+// tnStats(id, out: Float64Array) -> number of statistics stored in `out`, or -errno.
 napi_value TnStats(napi_env env, napi_callback_info info) {
   Args<2> a(env, info);
   const uint32_t id = a.Uint32(0);
@@ -184,8 +186,8 @@ napi_value TnStats(napi_env env, napi_callback_info info) {
   return a.Return(static_cast<int64_t>(tn::TN_NSTATS));
 }
 
-// tnReasons(id, out: Float64Array) -> TN_REASON_COUNT, or -errno. Puts the counts since the last
-// call into `out`, indexed by TN_REASON_*, and clears them.
+// tnReasons(id, out: Float64Array) -> TN_REASON_COUNT, or -errno. Stores the counts since the last
+// call in `out`, indexed by TN_REASON_*, and clears them.
 napi_value TnReasons(napi_env env, napi_callback_info info) {
   Args<2> a(env, info);
   const uint32_t id = a.Uint32(0);

@@ -1,5 +1,5 @@
-// Transmit offloads of `tn`: checks the driver's requests, copies headers into on-board memory and
-// changes them there, inserts VLAN tag and checksums, cuts TSO packets.
+// Transmit offloads of `tn`: checks the driver's requests, copies headers to on-board memory and
+// changes them there, inserts VLAN tag and checksums, and cuts TSO packets into segments.
 #include "cksum.h"
 #include "tn_device.h"
 
@@ -26,7 +26,7 @@ bool Device::TxOffloadsValid() const {
          t.total - t.l2 <= 65535;
 }
 
-// Checks the packet and gets its first frame ready; false if it is bad.
+// Checks the packet and prepares its first frame. Returns false if the packet is bad.
 bool Device::TxPrepare() {
   const bool offloads = (tx_.cmd & (TN_TXD_IXSM | TN_TXD_TXSM | TN_TXD_TSE)) != 0;
   const bool tso = (tx_.cmd & TN_TXD_TSE) != 0;
@@ -52,7 +52,8 @@ bool Device::TxPrepare() {
   return true;
 }
 
-// Copies `len` header bytes, which the packet has, with the VLAN tag if one is to be inserted.
+// Copies `len` header bytes to on-board memory, with the VLAN tag if one is to be inserted. The
+// packet has at least `len` bytes.
 void Device::TxCopyHeaders(uint32_t len) {
   uint8_t* hdr = tx_.hdr;
   uint32_t n = 0;
@@ -78,7 +79,7 @@ void Device::TxCopyHeaders(uint32_t len) {
   tx_.hdrLen = n;
 }
 
-// Lists headers and the next `len` payload bytes as one frame; the position does not move.
+// Lists the headers and the next `len` payload bytes as one frame, without advancing the position.
 void Device::TxGather(uint32_t len) {
   iovec* frame = tx_.Frame();
   int n = 0;
@@ -95,7 +96,7 @@ void Device::TxGather(uint32_t len) {
   tx_.niov = n;
 }
 
-// Moves the position over `len` payload bytes.
+// Advances the position by `len` payload bytes.
 void Device::TxAdvance(uint32_t len) {
   while (len > 0) {
     const auto left = static_cast<uint32_t>(tx_.pieces[tx_.pi].iov_len) - tx_.po;
@@ -109,7 +110,7 @@ void Device::TxAdvance(uint32_t len) {
   }
 }
 
-// Sums the frame as listed, from byte `from` of its headers on, on top of `sum`: folded.
+// Adds the listed frame, starting at byte `from` of its headers, to `sum`. Returns the folded sum.
 uint32_t Device::TxSumFrame(uint32_t from, uint32_t sum) {
   const iovec* frame = tx_.Frame();
   PieceSum s(sum);
@@ -118,7 +119,7 @@ uint32_t Device::TxSumFrame(uint32_t from, uint32_t sum) {
   return s.Folded();
 }
 
-// Leaves the TCP or UDP checksum to the peer: its field holds the pseudo-header's sum.
+// Requests the TCP or UDP checksum from the peer. The checksum field holds the pseudo-header's sum.
 void Device::TxVnetNeedsCsum(uint32_t field) {
   tx_.vnetHdr[0] = VNET_F_NEEDS_CSUM;
   PutLe16(tx_.vnetHdr + 6, tx_.l2 + tx_.l3);
@@ -143,11 +144,12 @@ void Device::TxInsertCksums() {
   }
   // The field holds the pseudo-header's sum, so this sum includes it.
   uint32_t sum = ~TxSumFrame(tx_.l2 + tx_.l3, 0) & 0xffff;
-  if (sum == 0 && !tcp) sum = 0xffff;  // RFC 768: 0 would mean none
+  if (sum == 0 && !tcp) sum = 0xffff;  // RFC 768: 0 means no checksum
   PutBe16(tx_.L4() + field, sum);
 }
 
-// Reads from the headers what every segment needs. The checksum field's content is not used.
+// Reads the values for the segments' headers from the packet's headers. Does not use the checksum
+// field.
 void Device::TxPrepareTso() {
   const uint8_t* ip = tx_.Ip();
   uint8_t* tcp = tx_.L4();
@@ -181,12 +183,12 @@ void Device::TxLengths(uint32_t payload) {
   }
 }
 
-// Makes the next segment of a TSO packet: its headers in place, its payload listed.
+// Makes the next segment of a TSO packet: updates the headers in place and lists the payload.
 void Device::TxSegment(uint32_t payload, bool last) {
   uint8_t* tcp = tx_.L4();
   uint32_t flags = tx_.thFlags;
   if (!last) flags &= ~(TH_FIN | TH_PUSH);
-  if (tx_.segs > 0) flags &= ~TH_CWR;  // RFC 3168, 6.1.2: once per reduction
+  if (tx_.segs > 0) flags &= ~TH_CWR;  // RFC 3168, 6.1.2: CWR is set only in the first segment
   if ((tx_.cmd & TN_TXD_V6) == 0) PutBe16(tx_.Ip() + 4, tx_.ipId0 + tx_.segs);
   TxLengths(payload);
   PutBe32(tcp + 4, tx_.seq0 + tx_.sent);

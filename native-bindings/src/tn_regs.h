@@ -195,7 +195,7 @@ constexpr uint32_t TN_REASON_COUNT = 13;
 
 // native-bindings/tn_abi.ts
 
-// What the caller has to do after tnWrite or tnEvent, as flags
+// Flags: what the caller must do after tnWrite or tnEvent
 constexpr uint32_t TN_DO_POST_TX = 0x1;
 constexpr uint32_t TN_DO_POST_RX = 0x2;
 constexpr uint32_t TN_DO_ARM = 0x4;

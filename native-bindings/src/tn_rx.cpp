@@ -1,7 +1,7 @@
-// The receive engine of `tn`: one scatter read per frame straight into the buffers the driver
-// posted, then address filter, verdict, VLAN stripping and write-back. It reads the wire only while
-// enough buffers for the longest frame are posted, so a slow driver pushes back on the wire instead
-// of losing frames.
+// The receive engine of `tn`: one scatter read per frame directly into the buffers that the driver
+// posted, then address filter, checksum verification, VLAN stripping and write-back. It reads the
+// wire only while enough buffers for the longest frame are posted, so frames wait on the wire, and
+// are not lost, while the driver is slow.
 #include <errno.h>
 
 #include "tn_device.h"
@@ -11,7 +11,7 @@ namespace tapnic::tn {
 
 namespace {
 
-// The upper six bits of the address's big-endian CRC-32, as the filter numbers its bits.
+// The upper six bits of the address's big-endian CRC-32: its bit number in the filter.
 uint32_t HashOf(const uint8_t* addr) {
   uint32_t crc = 0xffffffff;
   for (int i = 0; i < 6; i++) {
@@ -27,7 +27,7 @@ uint32_t HashOf(const uint8_t* addr) {
 
 }  // namespace
 
-// TN_CTRL.RXE was set: starts at slot 0 of the ring in the registers.
+// Handles the setting of TN_CTRL.RXE: starts at slot 0 of the ring in the registers.
 void Device::RxEnable() {
   RxDisable();
   rx_.enabled = true;
@@ -38,11 +38,11 @@ void Device::RxEnable() {
     Stop(&rx_, TN_INT_RXERR);
     return;
   }
-  // No buffers yet: the first write of TN_RDT starts it.
+  // No buffers are posted yet: the first write of TN_RDT starts reception.
   rx_.stalled = true;
 }
 
-// RXE was cleared, or a reset.
+// Handles the clearing of RXE, and a reset.
 void Device::RxDisable() {
   if (rx_.enabled) SetReadable(false);
   rx_.enabled = false;
@@ -61,7 +61,7 @@ bool Device::RxSetTail(uint32_t slot) {
   return true;
 }
 
-// Receives what waits, at most TN_RX_BUDGET frames now, the rest on later turns.
+// Receives waiting frames: at most TN_RX_BUDGET now, the rest on later turns of the loop.
 void Device::RxDrain() {
   if (!rx_.enabled || rx_.stopped || rx_.stalled) return;
   uint8_t* ring = Map(rx_.baseLo, rx_.baseHi, rx_.len);
@@ -100,7 +100,8 @@ void Device::RxWireBack() {
   if (rx_.enabled && !rx_.stopped && !rx_.stalled) SetReadable(true);
 }
 
-// Reading failed: stop polling, or the loop would report the wire as readable again and again.
+// Handles a read error: stops polling the wire, because the loop would report it as readable again
+// and again.
 void Device::RxWireGone() {
   Count(TN_REASON_WIRE_ERROR);
   SetReadable(false);
@@ -115,8 +116,9 @@ void Device::RxStall() {
   rx_.causes |= TN_INT_RXO;
 }
 
-// Lists the buffers for one frame, behind those of a frame being coalesced. False if one cannot be
-// used: it and those before it go back marked bad, because descriptors are consumed in order.
+// Lists the buffers for one frame, after those of a frame being coalesced. Returns false if one
+// cannot be used; it and those before it are then written back with an error, because descriptors
+// are consumed in order.
 bool Device::RxGather(uint8_t* ring) {
   const uint32_t n = rx_.Needed();
   uint32_t slot = rx_.head + rx_.lro.nbufs;
@@ -188,7 +190,8 @@ void Device::RxDeliver(uint8_t* ring, uint32_t len, uint32_t status) {
   RxWriteBack(ring, len, status | TN_RXS_EOP);
 }
 
-// The address filter: own address, broadcast, multicast by hash, and the two modes.
+// Whether the frame passes the address filter: station address, broadcast, multicast hash, and the
+// two modes.
 bool Device::RxAccepts(const uint8_t* frame) const {
   if (promisc_) return true;
   if ((frame[0] & 1) == 0) return memcmp(frame, rx_.mac, 6) == 0;
@@ -200,7 +203,7 @@ bool Device::RxAccepts(const uint8_t* frame) const {
   return (rx_.mta[hash >> 5] >> (hash & 31) & 1) == 1;
 }
 
-// Segments into which the peer would have cut this frame; 0 for a plain one.
+// Number of segments that the peer would have sent for this frame; 0 for an ordinary one.
 uint32_t Device::RxSegments(uint32_t len) const {
   const uint32_t size = Le16(rx_.vnetHdr + 4), hdrLen = Le16(rx_.vnetHdr + 2);
   if (rx_.vnetHdr[1] == 0 || size == 0) return 0;
@@ -208,7 +211,7 @@ uint32_t Device::RxSegments(uint32_t len) const {
   return n < TN_RXS_SEGS_MASK ? n : TN_RXS_SEGS_MASK;
 }
 
-// Removes the four bytes of the VLAN tag and moves the bytes behind it up, buffer by buffer.
+// Removes the four bytes of the VLAN tag and moves the following bytes forward, buffer by buffer.
 void Device::RxStrip(uint32_t len) {
   const uint32_t size = rx_.bufSize;
   uint8_t* frame = rx_.Buf(0);

@@ -1,6 +1,6 @@
 // The transmit engine of `tn`: fetches descriptors, one gather write per frame, write-back. Only
-// headers are copied, payload is never moved. The position inside a packet is kept while the wire
-// is full and between turns.
+// headers are copied; payload is not. The position inside a packet is kept while the wire is full
+// and between turns of the loop.
 #include <errno.h>
 
 #include "tn_device.h"
@@ -13,7 +13,7 @@ namespace {
 enum { kNothing, kPacket, kDropped, kDone, kMore, kBlocked };
 }  // namespace
 
-// TN_CTRL.TXE was set: starts at slot 0 of the ring in the registers.
+// Handles the setting of TN_CTRL.TXE: starts at slot 0 of the ring in the registers.
 void Device::TxEnable() {
   TxDisable();
   tx_.enabled = true;
@@ -24,7 +24,7 @@ void Device::TxEnable() {
   Stop(&tx_, TN_INT_TXERR);
 }
 
-// TXE was cleared, or a reset: clears the ring position and drops the current packet.
+// Handles the clearing of TXE, and a reset: clears the ring position and drops the current packet.
 void Device::TxDisable() {
   tx_.enabled = false;
   tx_.head = tx_.tail = 0;
@@ -42,7 +42,8 @@ void Device::TxWritable() {
   TxConsume();
 }
 
-// Sends what is on the ring: at most TN_TX_BUDGET frames now, the rest on later turns.
+// Sends the packets on the ring: at most TN_TX_BUDGET frames now, the rest on later turns of the
+// loop.
 void Device::TxConsume() {
   if (!tx_.enabled || tx_.stopped || tx_.blocked) return;
   if (tx_.head == tx_.tail && !tx_.active) return;
@@ -71,7 +72,7 @@ void Device::TxConsume() {
   if (tx_.causes != 0) Cause(tx_.causes);
 }
 
-// Writes back and moves the head over the packet's descriptors.
+// Writes the status back, if requested, and moves the head past the packet's descriptors.
 void Device::TxComplete(uint8_t* ring, uint32_t status) {
   if ((tx_.eopStat & TN_TXD_RS) != 0) {
     StoreLe32(ring + tx_.eopSlot * TN_DESC_SIZE + TN_D_STAT, TN_TXS_DD | status);
@@ -94,7 +95,8 @@ int Device::TxDrop(uint8_t* ring) {
   return kDropped;
 }
 
-// Reads the next packet's descriptors; kDropped if they are bad. At most a ring's worth.
+// Reads the next packet's descriptors, at most one round of the ring. Returns kDropped if they are
+// bad.
 int Device::TxFetch(uint8_t* ring) {
   if (tx_.skipping) return TxSkip(ring);
   tx_.npieces = 0;
@@ -129,7 +131,7 @@ int Device::TxFetch(uint8_t* ring) {
   return kDropped;
 }
 
-// Drops descriptors up to the end of a packet that has been counted already.
+// Drops descriptors up to the end of a bad packet, which has been counted.
 int Device::TxSkip(uint8_t* ring) {
   for (uint32_t slot = tx_.head; slot != tx_.tail; slot = tx_.Next(slot)) {
     const uint32_t stat = LoadLe32(ring + slot * TN_DESC_SIZE + TN_D_STAT);
@@ -154,7 +156,7 @@ void Device::TxContext(const uint8_t* desc, uint32_t stat) {
   tx_.tag = LoadLe32(desc + TN_C_TAG);
 }
 
-// Adds a data descriptor to the packet; false if it is bad.
+// Adds a data descriptor to the packet. Returns false if it is bad.
 bool Device::TxPiece(const uint8_t* desc, uint32_t stat) {
   const uint32_t lenTag = LoadLe32(desc + TN_D_LEN);
   const uint32_t len = lenTag & 0xffff;
@@ -170,7 +172,8 @@ bool Device::TxPiece(const uint8_t* desc, uint32_t stat) {
   return true;
 }
 
-// Sends one frame of the active packet: kDone with its last, kMore, or kBlocked.
+// Sends one frame of the active packet. Returns kDone after the last one, otherwise kMore or
+// kBlocked.
 int Device::TxEmit() {
   if (!linkUp_) {
     stats[TN_ST_TX_NO_LINK]++;
@@ -185,7 +188,7 @@ int Device::TxEmit() {
   TxSegment(payload, last);
   const int did = TxWrite();
   if (did == kBlocked) return kBlocked;
-  if (did == kDropped) return kDone;  // with it the rest of the packet
+  if (did == kDropped) return kDone;  // drops the rest of the packet, too
   stats[TN_ST_TX_SEGMENTS]++;
   TxAdvance(payload);
   tx_.sent += payload;
@@ -193,7 +196,7 @@ int Device::TxEmit() {
   return last ? kDone : kMore;
 }
 
-// Puts the listed frame on the wire: kDone, kBlocked, or kDropped if the wire refuses it.
+// Writes the listed frame to the wire. Returns kDone, kBlocked, or kDropped if the wire refuses it.
 int Device::TxWrite() {
   iovec* frame = tx_.Frame();
   if (!c_.vnet && tx_.frameLen < TN_FRAME_MIN) {

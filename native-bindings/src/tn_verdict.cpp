@@ -1,12 +1,12 @@
-// Receive checksums of `tn`: the verdict on a frame, and the checksum that a virtio-net peer left
-// out.
+// Receive checksums of `tn`: verifies those of a frame, and computes the checksum that a virtio-net
+// peer left out.
 #include "cksum.h"
 #include "tn_device.h"
 
 namespace tapnic::tn {
 
-// Verifies the checksums of the frame in the listed buffers; the status bits that say what was
-// found. The headers lie in the first buffer: at most 18 bytes of Ethernet, 60 of IP, 8 of UDP.
+// Verifies the checksums of the frame in the listed buffers and returns the status bits. The
+// headers are in the first buffer: at most 18 bytes of Ethernet, 60 of IP, 8 of UDP.
 uint32_t Device::RxVerdict(uint32_t len) {
   const uint8_t* frame = rx_.Buf(0);
   uint32_t l2 = ETHER_HDR_LEN;
@@ -28,13 +28,14 @@ uint32_t Device::RxVerdict(uint32_t len) {
     stats[TN_ST_RX_IP_ERROR]++;
     return TN_RXS_IPCS | TN_RXS_IPE;
   }
-  // A fragment's checksum covers the whole datagram, which is not here.
+  // A fragment's TCP or UDP checksum cannot be verified: it covers the whole datagram.
   if ((Be16(ip + 6) & 0x3fff) != 0) return TN_RXS_IPCS;
   const int64_t payload = int64_t{Be16(ip + 2)} - hlen;
   return RxL4Verdict(len, l2 + hlen, payload, ip[9], CksumAdd(ip + 12, 8, 0), TN_RXS_IPCS);
 }
 
-// l4 is the offset of the TCP or UDP header, which is `l4Len` bytes long with its data, as IP says.
+// `l4` is the offset of the TCP or UDP header. `l4Len` is the length of that header and its data,
+// from the IP header.
 uint32_t Device::RxL4Verdict(uint32_t len, uint32_t l4, int64_t l4Len, uint32_t proto,
                              uint32_t addrSum, uint32_t status) {
   const bool udp = proto == IPPROTO_UDP;
@@ -44,7 +45,7 @@ uint32_t Device::RxL4Verdict(uint32_t len, uint32_t l4, int64_t l4Len, uint32_t 
   const uint8_t* at = rx_.Buf(0) + l4;
   if (udp && Be16(at + 4) != n) return status;
   if (udp && Be16(at + 6) == 0) return status;  // RFC 768: the sender computed none
-  // VIRTIO 1.1, 5.1.6.4: either flag says the data are as the sender had them.
+  // VIRTIO 1.1, 5.1.6.4: either flag means that the data are unchanged since the sender.
   if (c_.vnet && (rx_.vnetHdr[0] & (VNET_F_NEEDS_CSUM | VNET_F_DATA_VALID)) != 0)
     return status | TN_RXS_L4CS;
   if (RxSum(l4, n, Fold16(addrSum + proto + n)) == 0xffff) return status | TN_RXS_L4CS;
@@ -52,7 +53,7 @@ uint32_t Device::RxL4Verdict(uint32_t len, uint32_t l4, int64_t l4Len, uint32_t 
   return status | TN_RXS_L4CS | TN_RXS_L4E;
 }
 
-// Sums `len` bytes of the frame from `off` on, on top of `sum`: folded.
+// Adds `len` bytes of the frame, starting at byte `off`, to `sum`. Returns the folded sum.
 uint32_t Device::RxSum(uint32_t off, uint32_t len, uint32_t sum) {
   const uint32_t size = rx_.bufSize;
   PieceSum s(sum);

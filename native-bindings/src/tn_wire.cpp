@@ -13,7 +13,7 @@ long WireWritev(int fd, const iovec* iov, int iovcnt) {
 
 long WireReadv(int fd, const iovec* iov, int iovcnt) {
   const ssize_t n = TEMP_FAILURE_RETRY(readv(fd, iov, iovcnt));
-  // A socket pair returns 0 bytes when its other end was closed.
+  // A socket pair returns 0 bytes after its other end was closed.
   return n < 0 ? -errno : n == 0 ? -EIO : n;
 }
 

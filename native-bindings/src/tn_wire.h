@@ -1,12 +1,12 @@
-// Access to the device's wire: one system call per frame. Separate, so that a fuzzer can replace
-// it.
+// Access to the device's wire: one system call per frame. In a file of its own, so that a fuzzer
+// can replace it.
 #pragma once
 
 #include <sys/uio.h>
 
 namespace tapnic::tn {
 
-// Sends or receives one frame: its length, or -errno. Never blocks.
+// Sends or receives one frame. Returns its length, or -errno. Never blocks.
 long WireWritev(int fd, const iovec* iov, int iovcnt);
 long WireReadv(int fd, const iovec* iov, int iovcnt);
 

@@ -1,10 +1,11 @@
-// Fuzzes the native build of the NIC `tn`: a script of register accesses, memory contents, events
-// and frames, on a wire that checks what it is handed. The device must stay inside RAM, its own
-// memory and the capture ring, send only frames that a wire takes, and end. Linked against the
-// device's own sources without Node: with libFuzzer, or with TAPNIC_FUZZ_MAIN as a program that
+// Fuzzes the native build of the NIC `tn`: runs a script of register accesses, memory contents,
+// events and frames, on a wire that checks every piece. The device must access only RAM, its own
+// memory and the capture ring, send only frames that a wire accepts, and terminate. Linked with the
+// device's sources, without Node: with libFuzzer, or with TAPNIC_FUZZ_MAIN as a program that
 // replays files.
 //
-// A script is a byte of modes, then steps: a byte that says what, and its arguments, little-endian.
+// A script is a byte of modes, followed by steps. A step is a byte that selects the action, and its
+// little-endian arguments.
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,11 +20,12 @@ namespace {
 using tapnic::tn::Config;
 using tapnic::tn::Device;
 
-constexpr uint64_t kRamBase = 0xffff0000;  // both halves of an address matter
+constexpr uint64_t kRamBase = 0xffff0000;  // both halves of an address are used
 constexpr uint32_t kRamBytes = 192 * 1024;
 constexpr uint32_t kCaptureBytes = 8192;
 constexpr uint32_t kTxRing = 0x2000, kRxRing = 0x4000, kHeaders = 0x6000, kRxData = 0x10000;
-// An Ethernet header as long as its field allows, an inserted tag, and IP.
+// Longest frame: an Ethernet header of the maximum length of its field, an inserted tag, and an IP
+// packet.
 constexpr uint32_t kFrameMost = 255 + 4 + 65535;
 constexpr int kStepsMost = 4096;
 
@@ -35,11 +37,11 @@ uint8_t sink[128 * 1024];
 
 // The wire's other end.
 bool vnet = false, hungUp = false;
-uint32_t room = 0;  // frames it takes before EAGAIN
+uint32_t room = 0;  // frames that it accepts before EAGAIN
 uint32_t sentNow = 0, readNow = 0;
-uint8_t frame[65536];  // the one that waits, so many times
+uint8_t frame[65536];  // the waiting frame; frameCopies: how often it waits
 uint32_t frameLen = 0, frameCopies = 0;
-uint32_t train = 0;  // bytes of data of a TCP segment that each copy continues; 0: all are alike
+uint32_t train = 0;  // data bytes of a segment that each copy continues; 0: equal copies
 
 [[noreturn]] void Fail(const char* what) {
   fprintf(stderr, "tn_fuzz: %s\n", what);
@@ -55,7 +57,7 @@ bool InDevice(const uint8_t* p, size_t len) {
   return p >= d && len <= sizeof(Device) && p + len <= d + sizeof(Device);
 }
 
-// The script, read bytewise; zeros behind its end.
+// Reads the script byte by byte; after its end, zeros.
 struct Script {
   const uint8_t* p;
   size_t left;
@@ -83,7 +85,8 @@ void Check(uint32_t flags) {
 
 void Put32(uint32_t off, uint32_t v) { memcpy(ram + off, &v, 4); }
 
-// Rings of 64 at their places, buffers posted, engines on: where interesting scripts begin.
+// Sets up both rings with 64 descriptors, posts buffers and enables the engines: the state in which
+// most useful scripts begin.
 void BringUp(Device* dev, uint32_t ctrl, uint32_t frameMax) {
   using namespace tapnic::tn;
   const uint32_t regs[][2] = {{TN_CTRL, 0},
@@ -105,7 +108,7 @@ void BringUp(Device* dev, uint32_t ctrl, uint32_t frameMax) {
   Check(dev->Write(TN_RDT, 63));
 }
 
-// Makes the checksums of the segment in `frame` right.
+// Computes the checksums of the segment in `frame`.
 void SumSegment() {
   using tapnic::CksumAdd;
   const bool v6 = frame[12] == 0x86;
@@ -122,7 +125,7 @@ void SumSegment() {
   tapnic::tn::PutBe16(th + 16, ~sum & 0xffff);
 }
 
-// The first of a train of TCP segments with `len` bytes of data, for everybody.
+// Makes the first of a sequence of TCP segments with `len` bytes of data, to the broadcast address.
 void MakeSegment(bool v6, bool stamps, uint32_t len) {
   const uint32_t l3 = v6 ? 40 : 20, l4 = stamps ? 32 : 20;
   memset(frame, 0xff, 12);
@@ -143,7 +146,7 @@ void MakeSegment(bool v6, bool stamps, uint32_t len) {
   SumSegment();
 }
 
-// The segment behind the one in `frame`.
+// Turns the segment in `frame` into the next one of the sequence.
 void NextSegment() {
   uint8_t* seq = frame + 14 + (frame[12] == 0x86 ? 40 : 20) + 4;
   tapnic::tn::PutBe32(seq, tapnic::tn::Be32(seq) + train);
@@ -166,7 +169,7 @@ void Step(Device* dev, Script* s) {
       for (uint32_t i = 0; i < 4; i++) Put32(kTxRing + slot * 16 + 4 * i, s->U32());
       break;
     }
-    case 3: {  // a data descriptor that is in order
+    case 3: {  // a valid data descriptor
       const uint32_t slot = s->U8() % 64;
       const uint64_t addr = kRamBase + 4096 + s->U16() * 3;
       Put32(kTxRing + slot * 16, static_cast<uint32_t>(addr));
@@ -210,7 +213,7 @@ void Step(Device* dev, Script* s) {
       hungUp = s->U8() == 0xff;
       break;
     }
-    case 12: {  // headers that fit each other, for descriptors to point at
+    case 12: {  // consistent headers, for descriptors to point at
       const bool v6 = s->U8() % 2 != 0;
       uint8_t* p = ram + kHeaders;
       memset(p, 0, 128);
@@ -221,7 +224,7 @@ void Step(Device* dev, Script* s) {
       p[14 + (v6 ? 40 : 20) + 12] = 0x50;
       break;
     }
-    case 13: {  // the host takes the capture records, or somebody writes over the ring's head
+    case 13: {  // the host reads the capture records, or overwrites the ring's head
       const uint32_t word = s->U8(), value = s->U32();
       if (word < 8)
         memcpy(captureRing + 4 * word, &value, 4);
@@ -229,7 +232,7 @@ void Step(Device* dev, Script* s) {
         memcpy(captureRing + 4, captureRing, 4);
       break;
     }
-    case 14: {  // TCP segments that continue each other arrive; one byte of their headers is any
+    case 14: {  // consecutive TCP segments arrive; one byte of their headers is arbitrary
       const uint32_t bits = s->U8(), len = 1 + s->U16() % 9000, copies = s->U8();
       const uint32_t poke = s->U8(), value = s->U8();
       MakeSegment((bits & 1) != 0, (bits & 2) != 0, len);
@@ -344,7 +347,7 @@ int main(int argc, char** argv) {
     }
     const size_t n = fread(data, 1, sizeof data, f);
     fclose(f);
-    // A copy of its own size: a read behind the script's end is seen.
+    // Copy it to a buffer of its exact size, so that ASan finds a read after its end.
     auto* copy = static_cast<uint8_t*>(malloc(n > 0 ? n : 1));
     memcpy(copy, data, n);
     LLVMFuzzerTestOneInput(copy, n);
