@@ -46,8 +46,8 @@ export interface DmaLayout {
 }
 
 /**
- * Allocates the rings, tags and maps of the interface `ifname`. Returns null if memory is out;
- * nothing stays allocated then.
+ * Allocates the rings, tags and maps of the interface `ifname`. Returns null if memory is
+ * exhausted; nothing stays allocated then.
  */
 export function dmaAlloc(ifname: string, layout: DmaLayout): NicDma | null {
   const setup = new DmaSetup(ifname);
@@ -72,8 +72,8 @@ export function dmaAlloc(ifname: string, layout: DmaLayout): NicDma | null {
 }
 
 /**
- * Allocates an mbuf that the driver uses until detach. If memory is out, frees `dma` and returns
- * null.
+ * Allocates an mbuf that the driver uses until detach. If memory is exhausted, frees `dma` and
+ * returns null.
  */
 export function dmaScratch({ setup }: NicDma): Mbuf | null {
   const m = m_gethdr(M_WAITOK, MT_DATA);
@@ -151,7 +151,7 @@ export function dmaIntr(sc: DmaSoftc): void {
   }
   dmaTxeof(sc);
   const more = ops.rxeof(sc, RX_LIMIT);
-  // The stack may have taken the interface down meanwhile.
+  // The stack may have stopped the interface during input.
   if (more && (ifp.if_drv_flags & IFF_DRV_RUNNING) !== 0)
     bus_space_write_4(regs, intr.setCauses, intr.rx);
 }

@@ -43,7 +43,7 @@ function repost(sc: DmaSoftc, slot: number): void {
   sc.ops.rxpost(sc, slot);
 }
 
-/** Gives a slot a new buffer. ENOBUFS: memory is out; the slot keeps its old buffer. */
+/** Gives a slot a new buffer. ENOBUFS: memory is exhausted; the slot keeps its old buffer. */
 export function dmaNewbuf(sc: DmaSoftc, slot: number): Errno {
   const m = m_getjcl(M_NOWAIT, MT_DATA, M_PKTHDR, sc.rxBufSize);
   if (m === null) return ENOBUFS;
@@ -63,7 +63,9 @@ export function dmaNewbuf(sc: DmaSoftc, slot: number): Errno {
   return 0;
 }
 
-/** Fills the ring with buffers of `bufSize` bytes. ENOBUFS: memory is out; the ring is empty. */
+/**
+ * Fills the ring with buffers of `bufSize` bytes. ENOBUFS: memory is exhausted; the ring is empty.
+ */
 export function dmaRxfill(sc: DmaSoftc, bufSize: number): Errno {
   sc.rxBufSize = bufSize;
   sc.rxNext = 0;

@@ -48,7 +48,9 @@ function mustDo(error: Errno): void {
   KASSERT(error === 0, 'dma_setup: a DMA resource is still in use');
 }
 
-/** DMA resources of one device. If a call returns null or false, memory is out: call `undo`. */
+/**
+ * DMA resources of one device. If a call returns null or false, memory is exhausted: call `undo`.
+ */
 export class DmaSetup {
   readonly #ifname: string;
   readonly #steps: (() => void)[] = [];
@@ -97,7 +99,7 @@ export class DmaSetup {
 
   /**
    * Allocates a zeroed ring of `bytes` bytes, aligned and below `lowaddr` as `params` require.
-   * Returns null if memory is out.
+   * Returns null if memory is exhausted.
    */
   ring(
     what: string,

@@ -143,7 +143,7 @@ export function tb_rxeof(sc: TbSoftc, limit: number): boolean {
     const len = memView.getInt32(at + TB_D_LEN, true);
     sc.rxNext = dmaRxAfter(sc, slot);
     tb_rxdesc(sc, slot, ctl, len);
-    // The stack may have stopped the interface meanwhile.
+    // The stack may have stopped the interface during input.
     if ((ifp.if_drv_flags & IFF_DRV_RUNNING) === 0) return false;
   }
   if (n === 0) return false;

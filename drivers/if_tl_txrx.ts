@@ -167,7 +167,7 @@ export function tl_rxeof(sc: TlSoftc, limit: number): boolean {
     const slot = sc.rxNext;
     sc.rxNext = dmaRxAfter(sc, slot);
     tl_rxdesc(sc, slot);
-    // The stack may have stopped the interface meanwhile.
+    // The stack may have stopped the interface during input.
     if ((ifp.if_drv_flags & IFF_DRV_RUNNING) === 0) return false;
   }
   if (n > 0) tl_rxput(sc);

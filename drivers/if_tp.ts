@@ -369,7 +369,7 @@ function tp_pio_read(sc: TpSoftc, addr: number, p: Kva, len: number): boolean {
 
 /**
  * Allocates an mbuf with contiguous space for a frame of `len` bytes. Returns null if memory is
- * out.
+ * exhausted.
  */
 function tp_getbuf(len: number): Mbuf | null {
   const m = m_gethdr(M_NOWAIT, MT_DATA);

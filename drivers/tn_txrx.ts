@@ -241,7 +241,7 @@ export function tn_rxeof(sc: TnSoftc, limit: number): boolean {
     const lenTag = memView.getInt32(at + TN_D_LEN, true);
     sc.rxNext = dmaRxAfter(sc, slot);
     tn_rxdesc(sc, slot, status, lenTag);
-    // The stack may have stopped the interface meanwhile.
+    // The stack may have stopped the interface during input.
     if ((ifp.if_drv_flags & IFF_DRV_RUNNING) === 0) return false;
   }
   if (n === 0) return false;

@@ -365,7 +365,7 @@ export function bus_dmamap_destroy(tag: BusDmaTag, map: BusDmamap): Errno {
 
 /**
  * Allocates `tag.maxsize` bytes of physically contiguous memory with a map. Aligns it as the tag
- * requires, at least to a page; zeroes it with BUS_DMA_ZERO. Returns null if memory is out.
+ * requires, at least to a page; zeroes it with BUS_DMA_ZERO. Returns null if memory is exhausted.
  * @see bus_dma(9)
  */
 export function bus_dmamem_alloc(tag: BusDmaTag, flags: number): BusDmamem | null {

@@ -220,7 +220,7 @@ export const TN_TXD_IXSM = 0x10; // insert the IPv4 header checksum; context
 export const TN_TXD_TXSM = 0x20; // insert the TCP or UDP checksum; context
 export const TN_TXD_TSE = 0x40; // segment; context
 export const TN_TXD_V6 = 0x80; // the packet is IPv6; context
-export const TN_TXD_TCP = 0x100; // the packet is TCP, else UDP; context
+export const TN_TXD_TCP = 0x100; // 1: the packet is TCP, 0: UDP; context
 
 // Transmit status
 export const TN_TXS_DD = 0x80000000; // done: the driver owns the buffers again
