@@ -1,8 +1,8 @@
 /**
- * Readiness of sockets, after kqueue(2) and the socket filters of sys/kern/kern_event.c and
- * uipc_socket.c: EVFILT_READ, EVFILT_WRITE and EVFILT_EMPTY, level-triggered unless EV_CLEAR,
- * EV_ONESHOT or EV_DISPATCH says otherwise. Left out: files, timers, signals, processes, user
- * events, a kqueue in a kqueue. Nothing sleeps here: kq_upcall says when to scan again.
+ * kqueue(2) for sockets, after the socket filters of sys/kern/kern_event.c and uipc_socket.c:
+ * EVFILT_READ, EVFILT_WRITE and EVFILT_EMPTY, level-triggered without EV_CLEAR, EV_ONESHOT or
+ * EV_DISPATCH. Left out: files, timers, signals, processes, user events, a kqueue in a kqueue.
+ * Nothing sleeps here: kq_upcall runs when the caller should scan again.
  */
 
 import { EINVAL, ENOENT, type Errno } from '../sys/errno.ts';
@@ -37,18 +37,20 @@ export const EV_EOF = 0x8000;
 /** fflags of EVFILT_READ and EVFILT_WRITE: `data` is the low-water mark. */
 export const NOTE_LOWAT = 0x0001;
 
-/** struct kevent: a change asked for, or an event. `udata` comes back as it was given. */
+/**
+ * struct kevent: a requested change, or an event. An event carries the `udata` of the last change.
+ */
 export interface Kevent {
   readonly ident: number;
   readonly filter: number;
   readonly flags: number;
   readonly fflags: number;
-  /** Of an event: bytes to be read, room to write, or connections to accept. */
+  /** In an event: bytes to read, bytes of space to write, or connections to accept. */
   readonly data: number;
   readonly udata: unknown;
 }
 
-/** What a kqueue watches of one socket. @see sys/sys/event.h */
+/** One registered filter of a kqueue on one socket. @see sys/sys/event.h */
 export class Knote implements Task {
   readonly kn_kq: Kqueue;
   readonly kn_ident: number;
@@ -59,9 +61,9 @@ export class Knote implements Task {
   kn_sdata = 0;
   kn_udata: unknown = null;
   disabled = false;
-  /** Whether it is in the queue of those that may have something to tell. */
+  /** Whether it is in Kqueue.active. */
   queued = false;
-  // What the filter found.
+  // Results of the last filter run.
   eof = false;
   fflags = 0;
   data = 0;
@@ -73,7 +75,7 @@ export class Knote implements Task {
     this.kn_so = so;
   }
 
-  /** The buffer woke up. */
+  /** Called when the socket buffer is woken. */
   run(): void {
     if (!this.disabled) activate(this);
   }
@@ -83,9 +85,9 @@ export class Knote implements Task {
 export class Kqueue implements Upcall {
   readonly knotes = new Map<number, Knote>();
   active: Knote[] = [];
-  /** Runs after a pass in which something may have become ready. */
+  /** Runs after a pass in which a filter may have become ready. */
   kq_upcall: Task | null = null;
-  /** Whoever waits in kevent; all are woken, once. */
+  /** Waiting kevent calls. A wake-up removes and runs all of them. */
   readonly kq_waiters: Task[] = [];
   wakePending = false;
 
@@ -136,7 +138,7 @@ function filt_soread(kn: Knote): boolean {
   }
   if (so.so_error !== 0) return true;
   if ((kn.kn_sfflags & NOTE_LOWAT) !== 0) return kn.data >= kn.kn_sdata;
-  // An empty datagram is something to read too: what counts is the buffer, with its addresses.
+  // Compare sb_acc, which includes addresses: an empty datagram is readable too.
   return sbavail(so.so_rcv) >= so.so_rcv.sb_lowat;
 }
 
@@ -156,7 +158,7 @@ function filt_sowrite(kn: Knote): boolean {
   return kn.data >= ((kn.kn_sfflags & NOTE_LOWAT) !== 0 ? kn.kn_sdata : so.so_snd.sb_lowat);
 }
 
-/** Whether the knote has something to tell now. */
+/** Runs the filter; returns whether the knote is ready. */
 function f_event(kn: Knote): boolean {
   kn.eof = false;
   kn.fflags = 0;
@@ -175,8 +177,8 @@ function drop(kn: Knote): void {
 }
 
 /**
- * Carries out one change; `so` is the socket behind its ident. EINVAL: no such filter; ENOENT: there
- * is nothing to change or delete.
+ * Applies one change; `so` is the socket of kev.ident. EINVAL: unknown filter; ENOENT: no such
+ * knote, and no EV_ADD.
  * @see sys/kern/kern_event.c
  */
 export function kqueue_register(kq: Kqueue, kev: Kevent, so: Socket): Errno {
@@ -208,8 +210,8 @@ function registerInPass(kq: Kqueue, kev: Kevent, so: Socket): Errno {
 }
 
 /**
- * The events there are now, at most `max`, the one that waited longest first. What stays ready is told
- * again by the next scan, behind the others.
+ * Returns at most `max` events, the one that has waited longest first. A level-triggered knote that
+ * is still ready goes to the end of the queue for the next scan.
  * @see sys/kern/kern_event.c
  */
 export function kqueue_scan(kq: Kqueue, max: number): Kevent[] {
@@ -241,7 +243,10 @@ export function kqueue_scan(kq: Kqueue, max: number): Kevent[] {
   return events;
 }
 
-/** The descriptor `ident` is being closed: the kqueue forgets it. @see sys/kern/kern_event.c */
+/**
+ * Removes the knotes of the descriptor `ident`, which is being closed.
+ * @see sys/kern/kern_event.c
+ */
 export function knote_fdclose(kq: Kqueue, ident: number): void {
   for (const filter of [EVFILT_READ, EVFILT_WRITE, EVFILT_EMPTY]) {
     const kn = kq.knotes.get(key(ident, filter));
@@ -249,7 +254,7 @@ export function knote_fdclose(kq: Kqueue, ident: number): void {
   }
 }
 
-/** The kqueue is closed: whoever waits for it is woken, a last time. @see sys/kern/kern_event.c */
+/** Closes the kqueue and wakes the waiting kevent calls. @see sys/kern/kern_event.c */
 export function kqueue_close(kq: Kqueue): void {
   inPass(closeInPass, kq);
 }

@@ -1,8 +1,8 @@
 /**
- * sendfile(2), after sys/kern/kern_sendfile.c as of r349529: file pages leave by reference, in
- * unmapped mbufs of up to 19 pages or, with kern.ipc.mb_use_ext_pgs=0, in one mapped mbuf per page,
- * and may be appended to the socket before they have been read. The call is an object that waits on
- * queues where FreeBSD sleeps. Left out: shared memory objects, kTLS, capability mode.
+ * sendfile(2), after sys/kern/kern_sendfile.c as of r349529: file pages are sent by reference, in
+ * unmapped mbufs of up to 19 pages or, with kern.ipc.mb_use_ext_pgs=0, in one mapped mbuf per page.
+ * They may be appended to the socket buffer before they have been read. The call is an object that
+ * waits in queues where FreeBSD sleeps. Left out: shared memory objects, kTLS, capability mode.
  */
 
 import type { Task } from '../sys/clock.ts';
@@ -62,24 +62,24 @@ import {
 } from './uipc_socket.ts';
 import { sbspace } from './uipc_sockbuf.ts';
 
-/** Headers and trailers, in a program's own memory. @see sendfile(2) */
+/** Headers and trailers, in the program's memory. @see sendfile(2) */
 export interface SfHdtr {
   headers: Uint8Array[];
   trailers: Uint8Array[];
 }
 
-/** Called at the end of a call, once, as an upcall: after the pass, with no pass open. */
+/** Called once at the end of a call, as an upcall: after the pass, with no pass open. */
 export interface SendfileListener {
-  /** @param sbytes header, file and trailer bytes accepted into the socket buffer */
+  /** @param sbytes header, file and trailer bytes appended to the socket buffer */
   sendfileDone(error: Errno, sbytes: number): void;
 }
 
 const st = new FileStat();
 
-/** Where a call stands: what `step` does next. */
+/** The state of a call: the next phase that `run` executes. */
 type Phase = 'lock' | 'file' | 'trailers' | 'sync' | 'done';
 
-/** A sendfile call under way. */
+/** A sendfile call in progress. It is in so.sndLock until its data is in the socket buffer. */
 export class SendfileCall implements Task, Upcall {
   readonly #so: Socket;
   readonly #file: File;
@@ -132,12 +132,12 @@ export class SendfileCall implements Task, Upcall {
     so.sndLock.push(this);
   }
 
-  /** Goes on with the call as far as it can without waiting. */
+  /** Continues the call until it has to wait or is done. */
   run(): void {
     while (this.#advance());
   }
 
-  /** Goes through one phase; false if the call has to wait or is done. */
+  /** Runs one phase. Returns false if the call has to wait or is done. */
   #advance(): boolean {
     switch (this.#phase) {
       case 'lock':
@@ -160,7 +160,7 @@ export class SendfileCall implements Task, Upcall {
     }
   }
 
-  /** Sends the file's bytes; true if it has to wait. */
+  /** Sends the file's bytes. Returns true if it has to wait. */
   #sendFile(): boolean {
     while (this.#rem > 0 && this.#error === 0) {
       if (this.#round()) return true;
@@ -170,7 +170,7 @@ export class SendfileCall implements Task, Upcall {
     return false;
   }
 
-  /** Sends the trailers; true if it has to wait. */
+  /** Sends the trailers. Returns true if it has to wait. */
   #sendTrailers(): boolean {
     const uio = this.#trailers!;
     while (uio.uio_resid > 0) {
@@ -182,7 +182,7 @@ export class SendfileCall implements Task, Upcall {
         continue;
       }
       if (error === EWOULDBLOCK && !this.#nonblocking) return this.#wait();
-      // Trailers are a plain writev, which says nothing of what it could not write if it wrote some.
+      // Trailers behave as writev(2): a partial write returns no error.
       if (error !== EWOULDBLOCK || !this.#someTrailers) this.#error = error;
       break;
     }
@@ -201,7 +201,7 @@ export class SendfileCall implements Task, Upcall {
     KASSERT(lock[0] === this, 'sendfile: lost the send lock');
     lock.shift();
     if (lock.length > 0) passDefer(lock[0]);
-    else sowwakeup(this.#so); // sosend said EWOULDBLOCK while the side was held
+    else sowwakeup(this.#so); // sosend returned EWOULDBLOCK while the lock was held
   }
 
   #finish(): void {
@@ -213,18 +213,18 @@ export class SendfileCall implements Task, Upcall {
     passUpcall(this);
   }
 
-  /** The program's turn. */
+  /** Calls the program, after the pass. */
   upcall(): void {
     this.#listener.sendfileDone(this.#error, this.#sbytes);
   }
 
-  /** Waits for the send buffer; always true. */
+  /** Queues the call for space in the send buffer. Returns true. */
   #wait(): boolean {
     this.#so.so_snd.sb_waiters.push(this);
     return true;
   }
 
-  /** One round of the outer loop; true if it has to wait and be done again. */
+  /** Runs one round of the outer loop. Returns true if it has to wait and must run again. */
   #round(): boolean {
     const so = this.#so;
     const sb = so.so_snd;
@@ -248,7 +248,10 @@ export class SendfileCall implements Task, Upcall {
     return this.#sendPages(hdrlen, sendfileRoundBytes(this.#off, this.#rem, space));
   }
 
-  /** Looks at the file again; false if there is nothing more to send. */
+  /**
+   * Calls fstat again, as the file may have changed. Returns false on an error or at the end of the
+   * data.
+   */
   #restat(): boolean {
     const error = machinePager().fstat(this.#file.f_fd, st);
     if (error !== 0) {
@@ -265,7 +268,7 @@ export class SendfileCall implements Task, Upcall {
     return this.#rem > 0;
   }
 
-  /** Header bytes in new mbufs; null, with the error set, if there is no memory. */
+  /** Copies header bytes into new mbufs. Returns null and sets ENOBUFS if there is no memory. */
   #headerMbufs(hdrlen: number): Mbuf | null {
     const mh = m_uiotombuf(this.#headers!, M_NOWAIT, hdrlen, 0, 0);
     if (mh === null) this.#error = ENOBUFS;
@@ -288,10 +291,13 @@ export class SendfileCall implements Task, Upcall {
     round.off = this.#off;
     round.rem = this.#rem;
     round.size = this.#size;
-    round.sparse = st.sparse; // as #restat saw it
+    round.sparse = st.sparse; // set by #restat
   }
 
-  /** Sends `hdrlen` header bytes and `bytes` of the file, or fewer; true if it has to wait. */
+  /**
+   * Sends `hdrlen` header bytes and at most `bytes` bytes of the file. Returns true if it has to
+   * wait.
+   */
   #sendPages(hdrlen: number, bytes: number): boolean {
     recordEnter(round);
     try {
@@ -320,7 +326,7 @@ export class SendfileCall implements Task, Upcall {
     const built = npages === 0 ? 0 : sendfileBuild(sfio, npages, bytes);
     if (built < npages) {
       if (built === 0 && round.noSfBuf) {
-        // The first mapping may be waited for: the round begins again when one comes free.
+        // Wait for the first sf_buf. The round starts again when one is free.
         sfio.drop();
         sfstat.sf_allocwait++;
         sfBufWait(this);
@@ -333,13 +339,13 @@ export class SendfileCall implements Task, Upcall {
     return false;
   }
 
-  /** Bytes of the first `n` of the `of` pages that `bytes` from here on touch. */
+  /** Of `bytes` bytes from #off on, which span `of` pages: the number in the first `n` pages. */
   #bytesOf(n: number, of: number, bytes: number): number {
     if (n === of) return bytes;
     return n === 0 ? 0 : sendfilePageOff(n, this.#off) - this.#off;
   }
 
-  /** Hands headers and pages to the protocol, and the reads what they wait for. */
+  /** Passes headers and pages to the protocol, and releases the round's reference to `sfio`. */
   #hand(sfio: Sfio, hdrlen: number, bytes: number, soft: Errno): void {
     const so = this.#so;
     const ios = sfio.nios > 1;
@@ -363,7 +369,7 @@ export class SendfileCall implements Task, Upcall {
     if (ios) {
       error = so.so_proto.pr_send(so, PRUS_NOTREADY, m, null);
       sfio.sent = error === 0;
-      // On an error the pages are still the reads'; the headers are nobody's.
+      // Reads in flight own the page mbufs. Free only the header mbufs.
       if (error !== 0) for (let h = mh; h !== null && h !== first;) h = m_free(h);
     } else {
       sfio.m = null;
@@ -377,12 +383,12 @@ export class SendfileCall implements Task, Upcall {
     this.#sbytes += bytes + hdrlen;
   }
 
-  /** Gives up: whatever the call waits for, it ends with `error`. For a stack that is going down. */
+  /** Ends the call with `error`, in any phase. Used when the stack stops. */
   cancel(error: Errno): void {
     inPass(cancelInPass, this, error);
   }
 
-  /** `cancel` inside its pass. */
+  /** The part of `cancel` inside the pass. */
   end(error: Errno): void {
     if (this.#phase === 'done') return;
     const waiters = this.#so.so_snd.sb_waiters;
@@ -412,19 +418,22 @@ function remaining(offset: number, nbytes: number, size: number, off: number): n
   return (nbytes !== 0 ? Math.min(offset + nbytes, size) : size) - off;
 }
 
-/** Nanoseconds since 1970, exact to 256 ns: enough to tell young files from old. */
+/** Nanoseconds since 1970, exact to 256 ns, which is enough to compare with file times. */
 function wallNs(): number {
   const clock = machineClock();
   return clock.bootSec * 1e9 + clock.nowNs();
 }
 
-/** Most pieces of a header or a trailer. */
+/** Maximum number of headers, and of trailers. */
 const UIO_MAXIOV = 1024;
 
-/** What is wrong with the pieces of a header or a trailer, as copyinuio finds it; 0 if nothing is. */
+/**
+ * Checks headers or trailers as copyinuio does. EINVAL: more than UIO_MAXIOV; EFAULT: one is not a
+ * byte array.
+ */
 function checkUio(parts: readonly Uint8Array[]): Errno {
   if (parts.length > UIO_MAXIOV) return EINVAL;
-  // Programs without types come here, too.
+  // JavaScript callers may pass any value.
   for (const part of parts) if (!ArrayBuffer.isView(part)) return EFAULT;
   return 0;
 }
@@ -441,13 +450,15 @@ function uioOf(parts: Uint8Array[] | undefined): Uio | null {
 export const sendfileResult: { call: SendfileCall | null } = { call: null };
 
 /**
- * Sends `nbytes` of `file` (0: to its end, wherever that will be) from byte `offset`, headers in
- * front and trailers behind. Returns 0 and calls `listener` once, after the pass: before it returns if
- * it opened the pass itself and the call is done by then. Or returns an errno, without a call: EBADF (closed, or not open for reading), EINVAL (not a regular file, not a
- * stream, negative offset, more than 1024 headers or trailers), EFAULT (they are no bytes), ENOTCONN
- * (it listens), or what fstat says. `nonblocking`: end with EAGAIN instead of waiting for the socket.
- * What the listener hears: EPIPE, ENOTCONN, EAGAIN, EBUSY, ENOBUFS, EIO, the socket's error, or that
- * of `cancel`. The call keeps references to the socket and the file for as long as it needs them.
+ * Sends `nbytes` bytes of `file` (0: up to its end, even if it grows) from byte `offset`, with
+ * headers before and trailers after them. Returns 0 and calls `listener` once, after the pass. That
+ * is before `sendfile` returns if it opened the pass and the call is done. On any other return
+ * value `listener` is not called: EBADF (closed, or not open for reading), EINVAL (not a regular
+ * file, not a stream, negative offset or length, more than 1024 headers or trailers), EFAULT (a
+ * header or trailer is not a byte array), ENOTCONN (a listening socket), or the errno of fstat.
+ * `nonblocking`: the call ends with EAGAIN instead of waiting for the socket. The listener receives
+ * 0, EPIPE, ENOTCONN, EAGAIN, EBUSY, ENOBUFS, EIO, the socket's error, or that of `cancel`. The
+ * call holds references to the socket and the file until it ends.
  * @see sendfile(2)
  */
 export function sendfile(
@@ -466,7 +477,7 @@ export function sendfile(
   return 0;
 }
 
-/** `sendfile` inside its pass: the call, or an errno. */
+/** The part of `sendfile` inside the pass. Returns the call, or an errno. */
 function startInPass(
   file: File,
   so: Socket,

@@ -1,7 +1,7 @@
 /**
- * sysctl(9): a tree of named values with types, ranges and read-only ones. The machine has one tree
- * (`kern.*`, `vm.*`, `hw.*`), every Vnet another (`net.*`). Left out: numeric OIDs, opaque types
- * other than arrays of counters.
+ * sysctl(9): a tree of named values with types and ranges; some are read-only. The machine has one
+ * tree (`kern.*`, `vm.*`, `hw.*`), and each Vnet has its own (`net.*`). Left out: numeric OIDs,
+ * opaque types other than arrays of counters.
  */
 
 import { EINVAL, EISDIR, ENOENT, EPERM, type Errno } from '../sys/errno.ts';
@@ -16,13 +16,16 @@ export interface SysctlOid {
   readonly name: string;
   readonly type: SysctlType;
   readonly descr: string;
-  /** Smallest and largest value taken; for 'int'. */
+  /** Smallest and largest value that a write accepts; for 'int'. */
   readonly min: number;
   readonly max: number;
   readonly get: () => SysctlValue;
-  /** Takes a checked value; absent on a read-only leaf. Returns an errno. */
+  /**
+   * Sets the value, which `write` has checked. Returns an errno. Null on a read-only or 'string'
+   * leaf.
+   */
   readonly set: ((value: number) => Errno) | null;
-  /** The same of a 'string' leaf, whose `set` is null. */
+  /** Sets the text of a 'string' leaf; returns an errno. Absent on a read-only leaf. */
   readonly setText?: (value: string) => Errno;
 }
 
@@ -35,7 +38,10 @@ export class SysctlTree {
     this.#oids.set(oid.name, oid);
   }
 
-  /** A read-write integer in [min, max] (default: any 32-bit signed). @see sysctl(9) */
+  /**
+   * Adds an integer in [min, max] (default: any 32-bit signed); read-only if `set` is null.
+   * @see sysctl(9)
+   */
   int(
     name: string,
     descr: string,
@@ -48,7 +54,7 @@ export class SysctlTree {
     this.add({ name, type: 'int', descr, min, max, get, set: wrapped });
   }
 
-  /** A read-write boolean, printed as 0 or 1. @see sysctl(9) */
+  /** Adds a boolean, printed as 0 or 1; read-only if `set` is null. @see sysctl(9) */
   bool(name: string, descr: string, get: () => boolean, set: ((v: boolean) => void) | null): void {
     this.add({
       name,
@@ -67,7 +73,10 @@ export class SysctlTree {
     });
   }
 
-  /** A read-write integer in [min, max] that lives in `params[key]`. @see sysctl(9), SYSCTL_INT */
+  /**
+   * Adds a read-write integer in [min, max], stored in `params[key]`.
+   * @see sysctl(9), SYSCTL_INT
+   */
   intField<K extends string>(
     name: string,
     descr: string,
@@ -82,7 +91,7 @@ export class SysctlTree {
     this.int(name, descr, () => params[key], set, min, max);
   }
 
-  /** A read-write boolean that lives in `params[key]`. @see sysctl(9), SYSCTL_BOOL */
+  /** Adds a read-write boolean, stored in `params[key]`. @see sysctl(9), SYSCTL_BOOL */
   boolField<K extends string>(
     name: string,
     descr: string,
@@ -95,13 +104,13 @@ export class SysctlTree {
     this.bool(name, descr, () => params[key], set);
   }
 
-  /** A text; read-only without `set`, which gets what is written and returns an errno. */
+  /** Adds a text; read-only without `set`. `set` takes the written text and returns an errno. */
   string(name: string, descr: string, get: () => string, set?: (v: string) => Errno): void {
     const oid = { name, type: 'string', descr, min: 0, max: 0, get, set: null } as const;
     this.add(set === undefined ? oid : { ...oid, setText: set });
   }
 
-  /** Counters; writing anything resets them if `reset` is given. */
+  /** Adds an array of counters. Writing any number calls `reset`; read-only if `reset` is null. */
   counters(name: string, descr: string, get: () => number[], reset: (() => void) | null): void {
     this.add({
       name,
@@ -124,7 +133,7 @@ export class SysctlTree {
     return this.#oids.get(name);
   }
 
-  /** Leaves at or below `prefix` (all if empty), by name. */
+  /** Returns the leaves at or below `prefix`, or all if it is empty, sorted by name. */
   list(prefix = ''): SysctlOid[] {
     const below = `${prefix}.`;
     return [...this.#oids.values()]
@@ -133,8 +142,8 @@ export class SysctlTree {
   }
 
   /**
-   * Writes `text` to a leaf. ENOENT: no such name; EISDIR: a node; EPERM: read-only; EINVAL: not a
-   * number of the leaf's type and range; or the leaf's own errno.
+   * Writes `text` to a leaf. ENOENT: no such name; EISDIR: a node, not a leaf; EPERM: read-only;
+   * EINVAL: not a number, or out of range; or the errno of the leaf's `set`.
    */
   write(name: string, text: string): Errno {
     const oid = this.#oids.get(name);
@@ -148,5 +157,5 @@ export class SysctlTree {
   }
 }
 
-/** The machine's tree. Emptied at boot. */
+/** The machine's tree. Boot replaces it with an empty one. */
 export const machineSysctl = { tree: new SysctlTree() };

@@ -1,7 +1,7 @@
 /**
- * Callouts, after callout(9): one machine-wide set of timers on one alarm of the Clock, kept in a
- * binary heap that is ordered by deadline, then by arming. Stopping and rearming cost no
- * allocation. Left out: callwheels, precision, drain, per-CPU placement.
+ * Callouts, after callout(9): one set of timers per machine, on one alarm of the Clock. A binary
+ * heap orders them by deadline, then by order of arming. Stopping and rearming allocate nothing.
+ * Left out: callwheels, precision, drain, per-CPU placement.
  */
 
 import type { Clock, Task } from '../sys/clock.ts';
@@ -13,11 +13,11 @@ let heap: Callout[] = [];
 let armed = 0;
 let running = false;
 
-/** One timer. Preallocate it beside what it times. @see callout(9) */
+/** One timer. Preallocate it with its object. @see callout(9) */
 export class Callout {
   /** Absolute deadline in nanoseconds of the Clock; meaningful while pending. */
   c_time = 0;
-  /** Order of arming, which breaks ties. */
+  /** Arming order; it breaks ties between equal deadlines. */
   seq = 0;
   /** Place in the heap; -1 while not pending. */
   pos = -1;
@@ -77,13 +77,13 @@ const alarm: Task = {
   },
 };
 
-/** Runs the callouts that are due, and sets the alarm for the next one. */
+/** Runs the callouts that are due and sets the alarm for the next one. */
 function runDue(): void {
   const now = clock!.nowNs();
   running = true;
   try {
-    // Bounded by what was pending at the start: a callout that rearms itself in the past waits
-    // for the next alarm.
+    // Run at most the number of callouts pending at the start. A callout that rearms itself with an
+    // expired deadline then waits for the next alarm.
     for (let n = heap.length; n > 0 && heap.length > 0 && heap[0]!.c_time <= now; n--) {
       const c = heap[0]!;
       remove(c);
@@ -97,7 +97,7 @@ function runDue(): void {
 
 let armedFor = Infinity;
 
-/** Sets the clock's alarm for the earliest callout; a later earliest one keeps the earlier alarm. */
+/** Sets the clock's alarm for the earliest callout, unless an earlier alarm is already set. */
 function rearm(): void {
   if (running || heap.length === 0) return;
   const due = heap[0]!.c_time;
@@ -106,14 +106,14 @@ function rearm(): void {
   clock!.setAlarm(due, alarm);
 }
 
-/** Gives the machine its clock; forgets all callouts. Called at boot. */
+/** Sets the machine's clock and cancels all callouts. Called at boot. */
 export function timeoutInit(c: Clock): void {
   timeoutEnd();
   passClock(c);
   clock = c;
 }
 
-/** Forgets all callouts and the alarm: the machine is over. */
+/** Cancels all callouts and the alarm. Called at shutdown. */
 export function timeoutEnd(): void {
   clock?.clearAlarm();
   for (const pending of heap) pending.pos = -1;
@@ -156,7 +156,7 @@ export function callout_pending(c: Callout): boolean {
   return c.pos >= 0;
 }
 
-/** Callouts pending on the machine. */
+/** Number of pending callouts. */
 export function calloutsPending(): number {
   return heap.length;
 }

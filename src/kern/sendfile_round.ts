@@ -1,6 +1,6 @@
 /**
- * One round of sendfile under construction: what its steps (sendfile_swapin.ts, sendfile_build.ts)
- * hand on to each other. Ours: FreeBSD keeps these in the variables of one function.
+ * State of one sendfile round, which its steps (sendfile_swapin.ts, sendfile_build.ts) share.
+ * Unlike FreeBSD, which keeps it in local variables of one function.
  */
 
 import type { Errno } from '../sys/errno.ts';
@@ -17,10 +17,10 @@ import type { File } from './kern_descrip.ts';
 import type { Sync } from './sendfile_io.ts';
 import type { Socket } from './uipc_socket.ts';
 
-/** Largest round, in pages: a socket buffer's worth. */
+/** Largest round, in pages: about the size of a socket buffer. */
 export const ROUND_PAGES_MAX = 512;
 
-/** There is one, because a round never waits between its steps. Its call aims it. */
+/** One instance is enough, because a round never waits between its steps. The call fills it in. */
 export class SendfileRound implements WorkRecord {
   entered = false;
   so: Socket | null = null;
@@ -28,19 +28,21 @@ export class SendfileRound implements WorkRecord {
   object: VmObject | null = null;
   sync: Sync | null = null;
   flags = 0;
-  /** Where in the file the round begins, what the call has still to send from there, the file's size. */
+  /**
+   * File offset of the round, bytes that the call must still send from there, and the file's size.
+   */
   off = 0;
   rem = 0;
   size = 0;
   /** The file has holes. */
   sparse = false;
-  /** The pages, wired. */
+  /** The wired pages of the round. */
   readonly pages: VmPage[] = Array.from({ length: ROUND_PAGES_MAX }, () => NOPAGE);
-  /** Pages behind the round, to be read ahead. */
+  /** Pages after the round, for read-ahead. */
   readonly ahead: VmPage[] = Array.from({ length: MAXPAGES_IO }, () => NOPAGE);
-  /** The error that ends the call after what this round could send. */
+  /** The error that ends the call after this round's data is sent; 0: none. */
   soft: Errno = 0;
-  /** The round was cut short for want of an sf_buf. */
+  /** The round ended early because no sf_buf was free. */
   noSfBuf = false;
 
   /** Unwires pages [from, to). */
@@ -48,7 +50,10 @@ export class SendfileRound implements WorkRecord {
     for (let i = from; i < to; i++) vm_page_unwire(this.pages[i]!, false);
   }
 
-  /** Unwires pages [from, to) for which no read was started: the busy ones are ours. */
+  /**
+   * Unbusies and unwires pages [from, to), for which no read was started. The round made the busy
+   * ones busy.
+   */
   releaseUnread(from: number, to: number): void {
     for (let i = from; i < to; i++)
       if (vm_page_busied(this.pages[i]!)) vm_page_xunbusy(this.pages[i]!, false);

@@ -1,8 +1,8 @@
 /**
  * Socket buffers, after sys/kern/uipc_sockbuf.c as of r349529: accounting, ready and not-ready
- * data, compression. Streams, and records of data; uipc_dgram has the records of datagram sockets.
- * Left out: locking (one thread, so the _locked names are not needed), control data, kTLS sessions,
- * autotuning.
+ * data, compression. It has stream buffers and plain records; uipc_dgram.ts has the records of
+ * datagram sockets. Left out: locking (one thread, so the _locked names are not needed), control
+ * data, kTLS sessions, autotuning.
  */
 
 import { EINPROGRESS, type Errno } from '../sys/errno.ts';
@@ -49,42 +49,42 @@ export const sbParams = { sb_max: 2 * 1024 * 1024, sb_efficiency: 8 };
 export class Sockbuf implements Task, Upcall {
   sb_mb: Mbuf | null = null;
   sb_mbtail: Mbuf | null = null;
-  /** The last record; of a stream, which is one record, its first mbuf. */
+  /** First mbuf of the last record. A stream is one record. */
   sb_lastrecord: Mbuf | null = null;
   /** First mbuf that is not ready. */
   sb_fnrdy: Mbuf | null = null;
-  /** How far sbsndptr_adv has come: an mbuf and its offset from the start of the buffer. */
+  /** Position of sbsndptr_adv: an mbuf, and its offset from the start of the buffer. */
   sb_sndptr: Mbuf | null = null;
   sb_sndptroff = 0;
-  /** Bytes ready, and bytes in all. */
+  /** Bytes that are ready, and all bytes. */
   sb_acc = 0;
   sb_ccc = 0;
-  /** Bytes of memory charged, mbufs, and mbufs with external storage. */
+  /** Bytes of memory charged. */
   sb_mbcnt = 0;
-  /** Of sb_ccc, bytes that are not data: addresses. */
+  /** Bytes in sb_ccc that are not data but addresses. */
   sb_ctl = 0;
   sb_mcnt = 0;
   sb_ccnt = 0;
   sb_hiwat = 0;
   sb_mbmax = 0;
   sb_lowat = 1;
-  /** SO_RCVTIMEO, SO_SNDTIMEO: how long a call may block, in ns; 0 is for ever. */
+  /** SO_RCVTIMEO or SO_SNDTIMEO: how long a call may block, in ns; 0: no timeout. */
   sb_timeo = 0;
   sb_flags = 0;
   sb_state = 0;
-  /** Called, after the pass, when the buffer has data (receive) or space (send); see soupcall_set. */
+  /** Runs after the pass when the buffer has data (receive) or space (send); see soupcall_set. */
   sb_upcall: Task | null = null;
-  /** Whoever waits for the buffer inside the kernel, such as sendfile; woken once, in order. */
+  /** Calls that wait for the buffer, such as sendfile. A wake-up removes and runs them in order. */
   readonly sb_waiters: Task[] = [];
-  /** Knotes of kqueues, told each time. */
+  /** Knotes of kqueues. Each wake-up runs them all. */
   readonly sb_notes: Task[] = [];
   wakePending = false;
   upcallPending = false;
 
-  /** The wake-up itself, at the end of the pass that asked for it. */
+  /** Wakes the waiters and knotes, at the end of the pass that called sowakeup. */
   run(): void {
     this.wakePending = false;
-    // One that runs may withdraw another: then there are fewer than at the start.
+    // A waiter that runs may remove another one; the queue is then shorter than `n`.
     for (let n = this.sb_waiters.length; n > 0; n--) this.sb_waiters.shift()?.run();
     for (let i = 0; i < this.sb_notes.length; i++) this.sb_notes[i]!.run();
     if (this.sb_upcall === null || this.upcallPending) return;
@@ -92,14 +92,16 @@ export class Sockbuf implements Task, Upcall {
     passUpcall(this);
   }
 
-  /** The program's turn. Whoever closed the socket since then has cleared sb_upcall. */
+  /**
+   * Calls the program, after the pass. Whoever closed the socket since then has cleared sb_upcall.
+   */
   upcall(): void {
     this.upcallPending = false;
     this.sb_upcall?.run();
   }
 }
 
-/** Wakes whoever waits for the buffer, once, at the end of the pass. @see sockbuf(9) */
+/** Wakes the buffer's waiters, once, at the end of the pass. @see sockbuf(9) */
 export function sowakeup(sb: Sockbuf): void {
   if (sb.wakePending) return;
   if (sb.sb_upcall === null && sb.sb_waiters.length === 0 && sb.sb_notes.length === 0) return;
@@ -107,25 +109,28 @@ export function sowakeup(sb: Sockbuf): void {
   passDefer(sb);
 }
 
-/** Bytes that can be read or sent now. @see sockbuf(9) */
+/** Returns the bytes that can be read or sent now. @see sockbuf(9) */
 export function sbavail(sb: Sockbuf): number {
   return sb.sb_acc;
 }
 
-/** Bytes claimed, ready or not. @see sockbuf(9) */
+/** Returns all bytes in the buffer, ready or not. @see sockbuf(9) */
 export function sbused(sb: Sockbuf): number {
   return sb.sb_ccc;
 }
 
-/** Room left, in bytes; negative when overcommitted. @see sockbuf(9) */
+/**
+ * Returns the free space in bytes; negative if the buffer holds more than its limits.
+ * @see sockbuf(9)
+ */
 export function sbspace(sb: Sockbuf): number {
   if ((sb.sb_flags & SB_STOP) !== 0) return 0;
   return Math.min(sb.sb_hiwat - sb.sb_ccc, sb.sb_mbmax - sb.sb_mbcnt);
 }
 
 /**
- * Sets the limits: `cc` bytes of data. Returns false, changing nothing, if that is more than
- * kern.ipc.maxsockbuf allows.
+ * Sets the limits for `cc` bytes of data. Returns false and changes nothing if `cc` exceeds the
+ * limit that follows from kern.ipc.maxsockbuf.
  * @see sockbuf(9)
  */
 export function sbreserve(sb: Sockbuf, cc: number): boolean {
@@ -154,7 +159,10 @@ export function sballoc(sb: Sockbuf, m: Mbuf): void {
   }
 }
 
-/** Takes the charge of `m` off again and unblocks what waited behind it. @see sockbuf(9) */
+/**
+ * Removes the charge of `m`. If `m` was sb_fnrdy, unblocks the ready mbufs behind it.
+ * @see sockbuf(9)
+ */
 export function sbfree(sb: Sockbuf, m: Mbuf): void {
   sb.sb_ccc -= m.m_len;
   if ((m.m_flags & M_NOTAVAIL) === 0) sb.sb_acc -= m.m_len;
@@ -183,7 +191,10 @@ export function sbfree(sb: Sockbuf, m: Mbuf): void {
   }
 }
 
-/** Whether the bytes of `n` may be copied behind those of the mapped, writable `m`. */
+/**
+ * Whether the bytes of `n` may be appended to `m`: `m` is ready, mapped, writable and has the
+ * space.
+ */
 function fitsBehind(m: Mbuf, n: Mbuf): boolean {
   return (
     (m.m_flags & M_EOR) === 0 &&
@@ -195,7 +206,10 @@ function fitsBehind(m: Mbuf, n: Mbuf): boolean {
   );
 }
 
-/** Copies the bytes of `n` behind those of `m`. File bytes among them are FreeBSD's own small copies. */
+/**
+ * Appends the bytes of `n` to `m`. Counts reads of file pages as READ_SMALL, copies that FreeBSD
+ * makes too.
+ */
 function copyBehind(m: Mbuf, n: Mbuf): void {
   const before = payloadReason(READ_SMALL);
   m_copydata(n, 0, n.m_len, kva(m.m_data + m.m_len));
@@ -204,8 +218,8 @@ function copyBehind(m: Mbuf, n: Mbuf): void {
 }
 
 /**
- * Appends the chain `m` behind `n`, the tail (or null): small mbufs are copied into the tail, small
- * unmapped ones become ordinary. Takes `m`.
+ * Appends the chain `m` after the tail `n`, or as the first if null. Copies small mbufs into the
+ * tail and converts small unmapped mbufs to mapped ones. Takes `m`.
  * @see sys/kern/uipc_sockbuf.c
  */
 export function sbcompress(sb: Sockbuf, m: Mbuf | null, n: Mbuf | null): void {
@@ -233,7 +247,7 @@ export function sbcompress(sb: Sockbuf, m: Mbuf | null, n: Mbuf | null): void {
       continue;
     }
     if ((m.m_flags & M_NOMAP) !== 0 && (m.m_flags & M_NOTREADY) === 0 && m.m_len <= MLEN)
-      mb_unmapped_compress(m); // an error leaves it as it is, which is right too
+      mb_unmapped_compress(m); // on an error `m` stays unmapped and valid
     const next: Mbuf | null = m.m_next;
     if (n === null) sb.sb_mb = m;
     else n.m_next = m;
@@ -248,8 +262,8 @@ export function sbcompress(sb: Sockbuf, m: Mbuf | null, n: Mbuf | null): void {
 }
 
 /**
- * Appends data to a stream buffer, which keeps no packet headers, record ends or protocol's flags.
- * Takes `m`. `notReady` (PRUS_NOTREADY) lets M_NOTREADY marks stand.
+ * Appends data to a stream buffer. Removes packet headers, record ends and protocol flags. Takes
+ * `m`. `notReady` (PRUS_NOTREADY) keeps the M_NOTREADY flags.
  * @see sockbuf(9)
  */
 export function sbappendstream(sb: Sockbuf, m: Mbuf, notReady: boolean): void {
@@ -260,15 +274,15 @@ export function sbappendstream(sb: Sockbuf, m: Mbuf, notReady: boolean): void {
   sb.sb_lastrecord = sb.sb_mb;
 }
 
-/** Clears the protocols' flags of a chain, but for M_NOTREADY if that is to stand. */
+/** Clears the protocol flags of a chain; keeps M_NOTREADY if `notReady`. */
 function clearProtoFlags(m: Mbuf, notReady: boolean): void {
   const clear = notReady ? M_PROTOFLAGS & ~M_NOTREADY : M_PROTOFLAGS;
   for (let n: Mbuf | null = m; n !== null; n = n.m_next) n.m_flags &= ~clear;
 }
 
 /**
- * Appends data to the last record, or as a new one if that has ended (M_EOR). Takes `m`. `notReady`
- * as sbappendstream.
+ * Appends data to the last record, or as a new record if the last one has ended (M_EOR). Takes `m`.
+ * `notReady` as for sbappendstream.
  * @see sockbuf(9)
  */
 export function sbappend(sb: Sockbuf, m: Mbuf, notReady: boolean): void {
@@ -285,7 +299,7 @@ export function sbappend(sb: Sockbuf, m: Mbuf, notReady: boolean): void {
   sb.sb_lastrecord ??= sb.sb_mb;
 }
 
-/** Appends the chain `m0` as a record of its own. Takes it. @see sockbuf(9) */
+/** Appends the chain `m0` as a new record. Takes it. @see sockbuf(9) */
 export function sbappendrecord(sb: Sockbuf, m0: Mbuf): void {
   clearProtoFlags(m0, false);
   const rest = m0.m_next;
@@ -295,7 +309,7 @@ export function sbappendrecord(sb: Sockbuf, m0: Mbuf): void {
   sb.sb_lastrecord = m0;
   sb.sb_mbtail = m0;
   sballoc(sb, m0);
-  // A record's end belongs to its last mbuf.
+  // M_EOR must be on the record's last mbuf.
   if (rest !== null && (m0.m_flags & M_EOR) !== 0) {
     m0.m_flags &= ~M_EOR;
     rest.m_flags |= M_EOR;
@@ -303,7 +317,10 @@ export function sbappendrecord(sb: Sockbuf, m0: Mbuf): void {
   sbcompress(sb, rest, m0);
 }
 
-/** Merges what became ready from `m0` up to, not including, `end`. @see sys/kern/uipc_sockbuf.c */
+/**
+ * Merges the small mbufs that became ready, from `m0` up to, not including, `end`.
+ * @see sys/kern/uipc_sockbuf.c
+ */
 export function sbready_compress(sb: Sockbuf, m0: Mbuf, end: Mbuf | null): void {
   if ((sb.sb_flags & SB_NOCOALESCE) !== 0) return;
   for (let m: Mbuf | null = m0; m !== null && m !== end; m = m.m_next) {
@@ -335,9 +352,9 @@ export function sbready_compress(sb: Sockbuf, m0: Mbuf, end: Mbuf | null): void 
 }
 
 /**
- * `count` units of I/O from `m0` on are done; a unit is a page of an unmapped mbuf or any other
- * mbuf whole. Returns 0 if more data can be sent now, EINPROGRESS if something before it is still
- * missing.
+ * Marks `count` units of I/O from `m0` on as done. A unit is a page of an unmapped mbuf, or a whole
+ * mbuf of another kind. Returns 0 if more data can be sent now, EINPROGRESS if the data is
+ * incomplete or an earlier mbuf is not ready.
  * @see sys/kern/uipc_sockbuf.c
  */
 export function sbready(sb: Sockbuf, m0: Mbuf, count: number): Errno {
@@ -353,7 +370,7 @@ export function sbready(sb: Sockbuf, m0: Mbuf, count: number): Errno {
     if (blocker) sb.sb_acc += m.m_len;
     m = m.m_next;
   }
-  // Not even the first one is complete.
+  // The first mbuf is still incomplete.
   if (m === m0) return EINPROGRESS;
   if (!blocker) {
     sbready_compress(sb, m0, m);
@@ -369,14 +386,14 @@ export function sbready(sb: Sockbuf, m0: Mbuf, count: number): Errno {
 }
 
 /**
- * Cuts `len` bytes off the front and returns what can be freed. NOTREADY mbufs are unlinked but
- * not returned: the I/O still owns them and frees them with mb_free_notready.
+ * Removes `len` bytes from the front and returns the mbufs to free. Not-ready mbufs are unlinked
+ * but not returned: the I/O owns them and frees them with mb_free_notready.
  */
 function sbcut_internal(sb: Sockbuf, len: number): Mbuf | null {
   let free: Mbuf | null = null;
   let freeTail: Mbuf | null = null;
   let m = sb.sb_mb;
-  let record = m === null ? null : m.m_nextpkt; // the one behind m's
+  let record = m === null ? null : m.m_nextpkt; // the record after m's
   while (len > 0) {
     if (m === null) {
       KASSERT(record !== null, 'sbcut: more than there is');
@@ -405,7 +422,7 @@ function sbcut_internal(sb: Sockbuf, len: number): Mbuf | null {
     }
     m = n;
   }
-  // Empty mbufs in front would keep their storage for nothing.
+  // Free empty mbufs at the front.
   while (m !== null && m.m_len === 0 && (m.m_flags & M_NOTREADY) === 0) {
     sbfree(sb, m);
     m = m_free(m);
@@ -423,17 +440,20 @@ function sbcut_internal(sb: Sockbuf, len: number): Mbuf | null {
   return free;
 }
 
-/** Drops `len` bytes from the front. Panics if there are fewer. @see sockbuf(9) */
+/**
+ * Removes `len` bytes from the front and frees their mbufs. Panics if there are fewer.
+ * @see sockbuf(9)
+ */
 export function sbdrop(sb: Sockbuf, len: number): void {
   for (let m = sbcut_internal(sb, len); m !== null;) m = m_free(m);
 }
 
-/** Like sbdrop, but hands the mbufs cut off to the caller, who owns them. @see sockbuf(9) */
+/** Like sbdrop, but returns the removed mbufs; the caller owns them. @see sockbuf(9) */
 export function sbcut(sb: Sockbuf, len: number): Mbuf | null {
   return sbcut_internal(sb, len);
 }
 
-/** Empties the buffer; not-ready mbufs stay with their I/O. @see sockbuf(9) */
+/** Empties the buffer. The I/O keeps the not-ready mbufs and frees them later. @see sockbuf(9) */
 export function sbflush(sb: Sockbuf): void {
   sbdrop(sb, sb.sb_ccc);
   while (sb.sb_mb !== null) {
@@ -450,13 +470,13 @@ export function sbflush(sb: Sockbuf): void {
   sb.sb_fnrdy = null;
 }
 
-/** The offset from the mbuf that sbsndptr_noadv or sbsndmbuf returned: FreeBSD's out parameter. */
+/** Offset in the mbuf that sbsndptr_noadv or sbsndmbuf returned: FreeBSD's output parameter. */
 export const sbsndOff = { off: 0 };
 
 /**
- * An mbuf at or in front of byte `off` of the buffer, which must not be empty; `sbsndOff.off` is set to
- * the distance from its start. It is where sbsndptr_adv last came to, so that streaming does not walk
- * the chain anew, or the first one for what lies before that: data sent again.
+ * Returns an mbuf at or before byte `off` and sets `sbsndOff.off` to the distance from its start.
+ * That is sb_sndptr, so that new data needs no walk along the chain, or the first mbuf if `off` is
+ * before sb_sndptr (a retransmission). The buffer must not be empty.
  * @see sys/kern/uipc_sockbuf.c
  */
 export function sbsndptr_noadv(sb: Sockbuf, off: number): Mbuf {
@@ -474,8 +494,9 @@ export function sbsndptr_noadv(sb: Sockbuf, off: number): Mbuf {
 }
 
 /**
- * Says that the first `len` bytes from the start of `mb`, which sbsndptr_noadv returned, are sent: the
- * next look-up begins behind the mbufs they fill. Does nothing for data that was sent again.
+ * Records that `len` bytes from the start of `mb`, which sbsndptr_noadv returned, were sent: moves
+ * sb_sndptr past the mbufs that were sent completely. Does nothing if `mb` is not sb_sndptr (a
+ * retransmission).
  * @see sys/kern/uipc_sockbuf.c
  */
 export function sbsndptr_adv(sb: Sockbuf, mb: Mbuf, len: number): void {
@@ -490,8 +511,8 @@ export function sbsndptr_adv(sb: Sockbuf, mb: Mbuf, len: number): void {
 }
 
 /**
- * The mbuf that holds byte `off` of the buffer, `sbsndOff.off` the offset inside it; null if there is no
- * such byte. Leaves sb_sndptr alone.
+ * Returns the mbuf that contains byte `off` and sets `sbsndOff.off` to the offset in it. Returns
+ * null if there is no such byte. Does not use sb_sndptr.
  * @see sys/kern/uipc_sockbuf.c
  */
 export function sbsndmbuf(sb: Sockbuf, off: number): Mbuf | null {
@@ -505,8 +526,8 @@ export function sbsndmbuf(sb: Sockbuf, off: number): Mbuf | null {
 }
 
 /**
- * Counts the buffer anew and panics if it says otherwise of itself, for tests and debugging. Unlike
- * FreeBSD's it also looks at the marks of what is not ready.
+ * Recounts the buffer and panics if a field differs; for tests and debugging. Unlike FreeBSD, it
+ * also checks the M_NOTREADY and M_BLOCKED flags.
  * @see sys/kern/uipc_sockbuf.c
  */
 export function sbcheck(sb: Sockbuf): void {

@@ -1,7 +1,8 @@
 /**
- * Options of sockets, after sosetopt and sogetopt of sys/kern/uipc_socket.c: those at SOL_SOCKET
- * here, others by the protocol's pr_ctloutput. Names and values are FreeBSD 14's, values of options
- * lie in bytes as C has them. Left out: accept filters, MAC labels, FIBs other than 0.
+ * Socket options, after sosetopt and sogetopt of sys/kern/uipc_socket.c. SOL_SOCKET options are
+ * here; the protocol's pr_ctloutput handles other levels. Names and numbers are those of FreeBSD
+ * 14. Option values are bytes in C's little-endian layout. Left out: accept filters, MAC labels,
+ * FIBs other than 0.
  */
 
 import { EDOM, EINVAL, ENOBUFS, ENOPROTOOPT, type Errno } from '../sys/errno.ts';
@@ -67,7 +68,7 @@ const LINGER_SIZE = 8;
 const TIMEVAL_SIZE = 16;
 const USHRT_MAX = 65535;
 
-/** Switches that a program may turn. */
+/** Boolean options that a program may set. */
 const SWITCHES =
   SO_DEBUG |
   SO_KEEPALIVE |
@@ -84,14 +85,13 @@ const SWITCHES =
   SO_NO_OFFLOAD |
   SO_RERROR;
 
-/** Whether `name` is one of the bits in `set`. */
+/** Whether `name` is exactly one bit, and that bit is in `set`. */
 function oneOf(name: number, set: number): boolean {
   return name !== 0 && (name & (name - 1)) === 0 && (name & set) !== 0;
 }
 
 /**
- * SO_SNDBUF, SO_RCVBUF and the low-water marks. A size that is set by hand stays what it is: the
- * buffer grows by itself no more.
+ * SO_SNDBUF, SO_RCVBUF and the low-water marks. Setting a size turns off autosizing of the buffer.
  * @see sockbuf(9) (sbsetopt)
  */
 function sbsetopt(sb: Sockbuf, name: number, cc: number): Errno {
@@ -123,12 +123,12 @@ function setTimeo(sb: Sockbuf, sopt: Sockopt): Errno {
   const sec = Number(v.getBigInt64(0, true));
   const usec = Number(v.getBigInt64(8, true));
   if (sec < 0 || usec < 0 || usec >= 1e6) return EDOM;
-  // What is beyond 68 years is for ever.
+  // More than 68 years means no timeout.
   sb.sb_timeo = sec > 0x7fffffff ? 0 : sec * 1e9 + usec * 1e3;
   return 0;
 }
 
-/** An option whose value is one int. */
+/** Sets an option whose value is an int. */
 function setInt(so: Socket, name: number, v: number): Errno {
   switch (name) {
     case SO_SETFIB:
@@ -157,7 +157,7 @@ function setInt(so: Socket, name: number, v: number): Errno {
   }
 }
 
-/** Whether SOL_SOCKET has an option `name` that is an int and may be set. */
+/** Whether `name` is a SOL_SOCKET option with an int value that may be set. */
 function settable(name: number): boolean {
   switch (name) {
     case SO_SETFIB:
@@ -175,9 +175,8 @@ function settable(name: number): boolean {
 }
 
 /**
- * Sets an option. ENOPROTOOPT: there is none such; EINVAL: a value too short, or not one it takes;
- * EDOM: a time out of range; ENOBUFS: a buffer beyond kern.ipc.maxsockbuf; else what the protocol
- * says.
+ * Sets an option. ENOPROTOOPT: no such option; EINVAL: the value is too short or not valid; EDOM: a
+ * time out of range; ENOBUFS: a buffer size above kern.ipc.maxsockbuf; or the protocol's errno.
  * @see setsockopt(2), sosetopt(9)
  */
 export function sosetopt(so: Socket, sopt: Sockopt): Errno {
@@ -193,7 +192,7 @@ function setInPass(so: Socket, sopt: Sockopt): Errno {
   else if (sopt_name === SO_RCVTIMEO) error = setTimeo(so.so_rcv, sopt);
   else if (!settable(sopt_name)) error = ENOPROTOOPT;
   else error = sooptInt(sopt) || setInt(so, sopt_name, $optval.v);
-  // The protocol hears of it; that it has nothing to do with it is no error.
+  // Let the protocol see the option too, and ignore its errno: it may not use the option.
   if (error === 0) so.so_proto.pr_ctloutput?.(so, sopt);
   return error;
 }
@@ -215,8 +214,8 @@ function getLinger(so: Socket, sopt: Sockopt): Errno {
 }
 
 /**
- * Reads an option into sopt_val, as much as there is room for; sopt_valsize tells how much it is.
- * SO_ERROR takes the pending error. ENOPROTOOPT: there is none such; else what the protocol says.
+ * Reads an option into sopt_val, truncated to its size, and sets sopt_valsize to the length.
+ * SO_ERROR clears the pending error. ENOPROTOOPT: no such option; or the protocol's errno.
  * @see getsockopt(2), sogetopt(9)
  */
 export function sogetopt(so: Socket, sopt: Sockopt): Errno {
@@ -265,12 +264,12 @@ function getInPass(so: Socket, sopt: Sockopt): Errno {
   }
 }
 
-/** Sets an option whose value is an int. Errors are sosetopt's. */
+/** Sets an option whose value is an int. Errors as of sosetopt. */
 export function soSetInt(so: Socket, level: number, name: number, v: number): Errno {
   return sosetopt(so, new Sockopt(SOPT_SET, level, name, intBytes(v)));
 }
 
-/** Reads an option whose value is an int into `$optval.v`. Errors are sogetopt's. */
+/** Reads an option whose value is an int into `$optval.v`. Errors as of sogetopt. */
 export function soGetInt(so: Socket, level: number, name: number): Errno {
   const sopt = new Sockopt(SOPT_GET, level, name, new Uint8Array(4));
   const error = sogetopt(so, sopt);

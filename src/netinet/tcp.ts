@@ -36,18 +36,21 @@ export const TCPOLEN_TIMESTAMP = 10;
 /** A timestamp option with the two NOPs in front that align it. */
 export const TCPOLEN_TSTAMP_APPA = TCPOLEN_TIMESTAMP + 2;
 
-/** Most bytes of options a header has room for. */
+/** Largest length of all options in one header, bytes. */
 export const TCP_MAXOLEN = 40;
-/** The MSS of a peer that names none: RFC 9293, 3.7.1. */
+/** The MSS of a peer whose SYN has no MSS option: RFC 9293, 3.7.1. */
 export const TCP_MSS = 536;
-/** Largest window without scaling, and largest scale (RFC 7323, 2.3). */
+/** Largest window field, and largest window scale (RFC 7323, 2.3). */
 export const TCP_MAXWIN = 65535;
 export const TCP_MAX_WINSHIFT = 14;
 
 /** Offset of the checksum field in the header; CSUM_TCP's csum_data. */
 export const TH_SUM_OFF = 16;
 
-/** A view: `at` aims it, nothing is copied or parsed. The caller has checked that 20 bytes are there. */
+/**
+ * A view of the header at `at`'s address; nothing is copied. The caller has checked that it has 20
+ * bytes.
+ */
 export class Tcphdr {
   static readonly SIZE = 20;
   #off = 0;

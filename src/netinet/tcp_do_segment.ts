@@ -1,7 +1,8 @@
 /**
- * A segment of a synchronized or connecting connection: RFC 9293, 3.10.7.3 and 3.10.7.4, one
- * function per step; tcp_do_segment of sys/netinet/tcp_input.c. In front of them the two cases that
- * bulk transfer consists of. Urgent data is in tcp_oob.ts. Left out: Fast Open.
+ * Input of one segment on a synchronized or connecting connection, after tcp_do_segment of
+ * sys/netinet/tcp_input.c: RFC 9293, 3.10.7.3 and 3.10.7.4, one function per step. tcp_fastpath.ts
+ * comes first and handles the two common cases of bulk transfer. Urgent data is in tcp_oob.ts. Left
+ * out: Fast Open.
  */
 
 import { ECONNREFUSED, ECONNRESET } from '../sys/errno.ts';
@@ -90,7 +91,7 @@ import {
   TT_REXMT,
 } from './tcp_var.ts';
 
-/** Takes the options of the peer's SYN, or of what came in its stead from the syncache. */
+/** Applies the options of the peer's SYN. */
 function synOptions(tp: Tcpcb, seg: TcpSegment): void {
   if ((seg.to_flags & TOF_SCALE) !== 0 && (tp.t_flags & TF_REQ_SCALE) !== 0) {
     tp.t_flags |= TF_RCVD_SCALE;
@@ -149,12 +150,12 @@ function synSent(tp: Tcpcb, seg: TcpSegment): Verdict {
     }
     tcp_timer_activate(tp, TT_KEEP, TP_KEEPIDLE(tp));
   } else {
-    // SYN met SYN: ours goes out again, with an ACK. RFC 9293, figure 7.
+    // Simultaneous open: send our SYN again, now with an ACK. RFC 9293, figure 7.
     tcp_timer_activate(tp, TT_REXMT, 0);
     tcp_state_change(tp, TCPS_SYN_RECEIVED);
     tp.snd_nxt = tp.iss;
   }
-  // The SYN is dealt with; what follows it must fit the window.
+  // The SYN is processed. Trim the data behind it to the receive window.
   seg.seq = seqAdd(seg.seq, 1);
   seg.flags &= ~TH_SYN;
   if (seg.tlen > tp.rcv_wnd) {
@@ -169,13 +170,13 @@ function synSent(tp: Tcpcb, seg: TcpSegment): Verdict {
   return CONT;
 }
 
-/** The first `n` sequence numbers of the segment are gone: the urgent pointer counts from there. */
+/** Adjusts the urgent pointer after the first `n` sequence numbers of the segment were removed. */
 function trimUrp(seg: TcpSegment, n: number): void {
   if ((seg.flags & TH_URG) === 0) return;
   seg.urp = Math.max(seg.urp - n, 0);
 }
 
-/** Whether the segment is in the receive window at all: the table of RFC 9293, 3.10.7.4. */
+/** Whether any part of the segment is in the receive window: the table of RFC 9293, 3.10.7.4. */
 function inWindow(tp: Tcpcb, seg: TcpSegment): boolean {
   const len =
     seg.tlen + ((seg.flags & TH_FIN) !== 0 ? 1 : 0) + ((seg.flags & TH_SYN) !== 0 ? 1 : 0);
@@ -192,7 +193,10 @@ function inWindow(tp: Tcpcb, seg: TcpSegment): boolean {
   );
 }
 
-/** The second step, before the first because a RST is never answered: RFC 9293 and RFC 5961, 3.2. */
+/**
+ * The second step, the RST bit: RFC 9293 and RFC 5961, 3.2. It runs before the first step, whose
+ * ACK for an unacceptable segment must not answer a RST.
+ */
 function stepReset(tp: Tcpcb, seg: TcpSegment): Verdict {
   if ((seg.flags & TH_RST) === 0) return CONT;
   const edge = seqAdd(tp.rcv_nxt, tp.rcv_wnd);
@@ -233,10 +237,12 @@ function stepReset(tp: Tcpcb, seg: TcpSegment): Verdict {
   }
 }
 
-/** The fourth step: a SYN inside a connection is somebody's mistake or attack. RFC 5961, 4.2. */
+/**
+ * The fourth step, the SYN bit: RFC 5961, 4.2. It is an error or an attack on an open connection.
+ */
 function stepSyn(tp: Tcpcb, seg: TcpSegment): Verdict {
   if ((seg.flags & TH_SYN) === 0) return CONT;
-  // When SYN met SYN, the peer's SYN comes again with its ACK: RFC 9293, figure 7.
+  // In a simultaneous open the peer sends its SYN again, with an ACK: RFC 9293, figure 7.
   if (tp.t_state === TCPS_SYN_RECEIVED && seg.seq === tp.irs && (seg.flags & TH_ACK) !== 0) {
     seg.flags &= ~TH_SYN;
     seg.seq = seqAdd(seg.seq, 1);
@@ -253,11 +259,11 @@ function stepSyn(tp: Tcpcb, seg: TcpSegment): Verdict {
   return DROP;
 }
 
-/** PAWS: a segment whose timestamp is older than the last one is an old duplicate. RFC 7323, 5.3. */
+/** PAWS: drops a segment with a timestamp older than ts_recent, an old duplicate. RFC 7323, 5.3. */
 function stepPaws(tp: Tcpcb, seg: TcpSegment): Verdict {
   const ts = (seg.to_flags & TOF_TS) !== 0;
   if ((tp.t_flags & TF_RCVD_TSTMP) === 0) return CONT;
-  // RFC 7323, 3.2: once agreed upon, every segment has one. Not everybody holds to it.
+  // RFC 7323, 3.2: after negotiation every segment carries a timestamp. Some peers omit it.
   if (!ts) {
     if (tp.t_tcp.params.tolerate_missing_ts) return CONT;
     count(R_TCP_PAWS);
@@ -276,18 +282,21 @@ function stepPaws(tp: Tcpcb, seg: TcpSegment): Verdict {
   return seg.tlen > 0 ? DROPAFTERACK : DROP;
 }
 
-/** Data came again: D-SACK tells the peer, RFC 2883. */
+/** Reports the duplicate data [start, start + len) to the peer by a D-SACK block: RFC 2883. */
 function duplicate(tp: Tcpcb, start: TcpSeq, len: number): void {
   if ((tp.t_flags & TF_SACK_PERMIT) !== 0 && len > 0)
     tcp_update_sack_list(tp, start, seqAdd(start, len));
 }
 
-/** Cuts off what was received before. What is left empty still has an ACK to give. */
+/**
+ * Removes the data that was received before from the front. A segment that becomes empty is still
+ * processed for its ACK.
+ */
 function trimFront(tp: Tcpcb, seg: TcpSegment): void {
   let todrop = seqDiff(tp.rcv_nxt, seg.seq);
   if (todrop <= 0) return;
   const { stat } = tp.t_tcp;
-  // What carries nothing (a keepalive) is answered too, but not for ever: RFC 9293, 3.8.4.
+  // Answer an empty segment, such as a keepalive, with a rate-limited ACK: RFC 9293, 3.8.4.
   if (seg.tlen === 0 && (seg.flags & TH_FIN) === 0) {
     seg.challenge = true;
     return;
@@ -295,7 +304,7 @@ function trimFront(tp: Tcpcb, seg: TcpSegment): void {
   tp.t_flags |= TF_ACKNOW;
   count(R_TCP_DUP);
   if (todrop > seg.tlen || (todrop === seg.tlen && (seg.flags & TH_FIN) === 0)) {
-    // Nothing new; a FIN in it was seen before.
+    // The segment has no new data, and its FIN was received before.
     seg.flags &= ~TH_FIN;
     todrop = seg.tlen;
     duplicate(tp, seg.seq, todrop);
@@ -312,10 +321,13 @@ function trimFront(tp: Tcpcb, seg: TcpSegment): void {
   seg.seq = seqAdd(seg.seq, todrop);
 }
 
-/** The first step: what lies in the window. RFC 9293, 3.10.7.4. */
+/**
+ * The first step: checks the sequence number and trims the segment to the receive window. RFC 9293,
+ * 3.10.7.4.
+ */
 function stepSequence(tp: Tcpcb, seg: TcpSegment): Verdict {
   const { stat } = tp.t_tcp;
-  // A segment far from the window is not looked into for its ACK either.
+  // Ignore the ACK too if the whole segment is beyond the window.
   if (!inWindow(tp, seg) && SEQ_GT(seg.seq, tp.rcv_nxt)) {
     stat.tcps_rcvpackafterwin++;
     stat.tcps_rcvbyteafterwin += seg.tlen;
@@ -323,7 +335,7 @@ function stepSequence(tp: Tcpcb, seg: TcpSegment): Verdict {
     return DROPAFTERACK;
   }
   trimFront(tp, seg);
-  // Nobody is left to take new data: RFC 9293, 3.6.1, half-closed by close.
+  // The program has closed the socket and cannot read new data. Send a RST: RFC 9293, 3.6.1.
   const so = tp.t_inpcb.inp_socket!;
   if ((so.so_state & SS_NOFDREF) !== 0 && tp.t_state > TCPS_CLOSE_WAIT && seg.tlen > 0) {
     stat.tcps_rcvafterclose++;
@@ -335,7 +347,7 @@ function stepSequence(tp: Tcpcb, seg: TcpSegment): Verdict {
   if (beyond > 0) {
     stat.tcps_rcvpackafterwin++;
     if (beyond >= seg.tlen && tp.rcv_wnd === 0) {
-      // A window probe: its ACK counts, its data has to wait.
+      // A window probe: process its ACK, and discard its data.
       stat.tcps_rcvwinprobe++;
       tp.t_flags |= TF_ACKNOW;
     }
@@ -349,7 +361,10 @@ function stepSequence(tp: Tcpcb, seg: TcpSegment): Verdict {
   return CONT;
 }
 
-/** The send window: RFC 9293, 3.10.7.4, end of the fifth step. Returns whether output may be due. */
+/**
+ * Updates the send window from a new enough segment: RFC 9293, 3.10.7.4, end of the fifth step.
+ * Returns whether it was updated.
+ */
 function updateWindow(tp: Tcpcb, seg: TcpSegment): boolean {
   if ((seg.flags & TH_ACK) === 0) return false;
   const newer =
@@ -366,15 +381,18 @@ function updateWindow(tp: Tcpcb, seg: TcpSegment): boolean {
   return true;
 }
 
-/** [start, start + len) went into the reassembly queue, or through it: what to report now. */
+/** Updates the SACK blocks after [start, start + len) was queued for reassembly or delivered. */
 function reportSack(tp: Tcpcb, start: TcpSeq, len: number): void {
   const end = seqAdd(start, len);
-  // What has become part of the stream is acknowledged; the rest of the blocks stay.
+  // The cumulative ACK covers delivered data. Remove those blocks and keep the others.
   if (SEQ_LEQ(end, tp.rcv_nxt)) sackTrim(tp);
   else if (len > 0) tcp_update_sack_list(tp, start, end);
 }
 
-/** The seventh step: the segment's text. Takes the mbuf if there is any. */
+/**
+ * The seventh step: the segment's data. Takes seg.m and sets it to null if it queues or delivers
+ * data.
+ */
 function stepText(tp: Tcpcb, seg: TcpSegment): void {
   if (seg.tlen === 0 && (seg.flags & TH_FIN) === 0) return;
   if (TCPS_HAVERCVDFIN(tp.t_state)) {
@@ -389,7 +407,7 @@ function stepText(tp: Tcpcb, seg: TcpSegment): void {
     stat.tcps_rcvpack++;
     stat.tcps_rcvbyte += seg.tlen;
     tp.rcv_nxt = seqAdd(tp.rcv_nxt, seg.tlen);
-    // Without gaps there is nothing to report but a duplicate.
+    // The queue is empty, so a D-SACK block is the only block still worth sending.
     if (tp.rcv_numsacks > 0 && !tp.dsack) tcp_clean_sackreport(tp);
     if (seg.tlen > 0) {
       tcp_autorcvbuf(tp, tp.t_inpcb.inp_socket!, seg.tlen);
@@ -397,20 +415,23 @@ function stepText(tp: Tcpcb, seg: TcpSegment): void {
     }
     return;
   }
-  // A gap, or one that closes: the peer should hear at once (RFC 5681, 3.2).
+  // The segment leaves or fills a gap: acknowledge it immediately (RFC 5681, 3.2).
   const m = seg.m!;
   seg.m = null;
   m_adj(m, seg.hdrlen);
   const { seq, tlen } = seg;
   const fin = tcp_reass(tp, seq, tlen, seg.flags, m);
-  // RFC 2018, 4: what there was no room for is not reported.
+  // RFC 2018, 4: do not report data that was discarded because the queue is full.
   if ((tp.t_flags & TF_SACK_PERMIT) !== 0 && fin !== REASS_FULL) reportSack(tp, seq, tlen);
   seg.flags &= ~TH_FIN;
   if (fin === TH_FIN) seg.flags |= TH_FIN;
   tp.t_flags |= TF_ACKNOW;
 }
 
-/** An in-order FIN was accepted: RFC 9293, 3.10.7.4, eighth step. Returns DEAD in TIME_WAIT. */
+/**
+ * The eighth step: processes an in-order FIN, RFC 9293, 3.10.7.4. Returns DEAD if `tp` entered
+ * TIME_WAIT.
+ */
 export function finReceived(tp: Tcpcb): Verdict {
   const so = tp.t_inpcb.inp_socket!;
   if (!TCPS_HAVERCVDFIN(tp.t_state)) {
@@ -424,7 +445,7 @@ export function finReceived(tp: Tcpcb): Verdict {
       tcp_state_change(tp, TCPS_CLOSE_WAIT);
       return CONT;
     case TCPS_FIN_WAIT_1:
-      // The fifth step moves on to FIN_WAIT_2 when our own FIN is acked, so here it is not.
+      // Our FIN is not acknowledged yet: the fifth step would have entered FIN_WAIT_2.
       tcp_state_change(tp, TCPS_CLOSING);
       return CONT;
     case TCPS_FIN_WAIT_2:
@@ -444,7 +465,7 @@ export function finReceived(tp: Tcpcb): Verdict {
   }
 }
 
-/** What the verdict of a step asks for. */
+/** Ends the processing of a segment as `verdict` says: frees seg.m and sends the RST or ACK. */
 function finish(tp: Tcpcb, seg: TcpSegment, verdict: Verdict): void {
   m_freem(seg.m);
   seg.m = null;
@@ -454,8 +475,8 @@ function finish(tp: Tcpcb, seg: TcpSegment, verdict: Verdict): void {
       tcp_dropwithreset(tp.t_tcp, null, inp.inp_inc, seg, true);
       return;
     case DROPAFTERACK:
-      // Rate-limited, lest two ends that both think the other wrong never stop. It stands in for the ACK
-      // that a step before may have asked for.
+      // Limit the rate: two ends that each reject the other's segments would otherwise exchange
+      // ACKs endlessly. This ACK replaces one that an earlier step requested.
       tp.t_flags &= ~TF_ACKNOW;
       tcp_send_challenge_ack(tp);
       return;
@@ -463,19 +484,22 @@ function finish(tp: Tcpcb, seg: TcpSegment, verdict: Verdict): void {
       return;
     case CONT:
     case DROP:
-      // Half done is done: an ACK that became due on the way is sent.
+      // Send the ACK that an earlier step requested.
       if ((tp.t_flags & TF_ACKNOW) !== 0) tp.t_fb.tfb_tcp_output(tp);
       else if (seg.challenge) tcp_send_challenge_ack(tp);
       return;
   }
 }
 
-/** The steps of RFC 9293, 3.10.7.4 up to the fifth; CONT if text and FIN are still to be looked at. */
+/**
+ * Runs the steps of RFC 9293, 3.10.7.4 up to the fifth. Returns CONT if data and FIN must be
+ * processed.
+ */
 function steps(tp: Tcpcb, seg: TcpSegment): Verdict {
   if (tp.t_state === TCPS_SYN_SENT) return synSent(tp, seg);
   let verdict = stepReset(tp, seg);
-  // In front of PAWS: the SYN of a peer that starts anew has any timestamp, and needs its answer to find
-  // out that we still think ourselves connected (RFC 9293, 3.5.1).
+  // Check SYN before PAWS. The SYN of a restarted peer may have any timestamp, and the peer needs
+  // the challenge ACK to detect the half-open connection (RFC 9293, 3.5.1).
   if (verdict === CONT) verdict = stepSyn(tp, seg);
   if (verdict === CONT) verdict = stepPaws(tp, seg);
   if (verdict === CONT) verdict = stepSequence(tp, seg);
@@ -484,8 +508,8 @@ function steps(tp: Tcpcb, seg: TcpSegment): Verdict {
 }
 
 /**
- * Processes a segment of a connection in any state but CLOSED, LISTEN and TIME_WAIT. Takes seg.m;
- * its headers are checked, its options read.
+ * Processes a segment of a connection in any state except CLOSED, LISTEN and TIME_WAIT. Takes
+ * seg.m. The caller has checked its headers and parsed its options.
  * @see sys/netinet/tcp_input.c
  */
 export function tcp_do_segment(tp: Tcpcb, seg: TcpSegment): void {
@@ -514,7 +538,7 @@ export function tcp_do_segment(tp: Tcpcb, seg: TcpSegment): void {
     finish(tp, seg, verdict);
     return;
   }
-  // An ACK that made room asks for output even where its window is not news.
+  // Call tcp_output also for an ACK that freed send buffer space without a window update.
   const windowMoved = updateWindow(tp, seg) || tp.snd_una !== una;
   stepUrg(tp, seg);
   stepText(tp, seg);

@@ -1,7 +1,7 @@
 /**
- * What a connection sends and when, after sys/netinet/tcp_output.c: `plan` decides (windows, Nagle,
- * silly windows, window updates, FIN), `send` builds one segment or TSO packet, hands it to IP and
- * keeps the books. Left out: Fast Open, IP options.
+ * Output of a connection, after sys/netinet/tcp_output.c: `plan` decides what to send (windows,
+ * Nagle, silly windows, window updates, FIN); `send` builds one segment or TSO packet, passes it to
+ * IP and updates the send variables. Left out: Fast Open, IP options.
  */
 
 import {
@@ -101,32 +101,32 @@ import {
   TT_REXMT,
 } from './tcp_var.ts';
 
-/** What the next packet is to be; filled by `plan`, used by `send`. One tcp_output uses it at a time. */
+/** The next packet, filled by `plan` and used by `send`. Only one tcp_output runs at a time. */
 const p = {
   entered: false,
-  /** Payload bytes and where they start, from snd_una. */
+  /** Payload bytes, and their offset from snd_una. */
   len: 0,
   off: 0,
   flags: 0,
-  /** Receive window to announce, bytes. */
+  /** Receive window to advertise, bytes. */
   recwin: 0,
   tso: false,
-  /** More can be sent after this one. */
+  /** Another packet may follow this one. */
   sendalot: false,
-  /** The hole it fills, in recovery by SACK. */
+  /** The SACK hole that it retransmits, or null. */
   hole: null as Sackhole | null,
   /** It is a rescue retransmission. */
   rescue: false,
-  /** ECN bits of the IP header. */
+  /** ECN codepoint of the IP header. */
   ecn: 0,
 };
 
 const SACK_RECOVERY = TF_FASTRECOVERY | TF_SACK_PERMIT;
 const $th = new Tcphdr();
-/** No connection sends more packets than this in one go: the window bounds it, this bounds mistakes. */
+/** Limit of packets per tcp_output call. It only stops an endless loop: the window is smaller. */
 const MAX_BURST = 1 << 20;
 
-/** Whether a segment of p.len > 0 bytes is worth sending now: Nagle, RFC 9293 3.7.4, and silly windows, 3.8.6.2.1. */
+/** Whether to send p.len > 0 bytes now: Nagle and silly windows, RFC 9293, 3.7.4 and 3.8.6.2.1. */
 function worthSending(tp: Tcpcb, idle: boolean, maxseg: number, avail: number): boolean {
   if (p.len >= maxseg) return true;
   const f = tp.t_flags;
@@ -143,12 +143,12 @@ function worthSending(tp: Tcpcb, idle: boolean, maxseg: number, avail: number): 
   );
 }
 
-/** Whether the window has opened by so much that the peer should hear of it: RFC 9293, 3.8.6.2.2. */
+/** Whether the receive window has grown enough to send a window update: RFC 9293, 3.8.6.2.2. */
 function windowUpdateDue(tp: Tcpcb, hiwat: number): boolean {
   if (p.recwin <= 0 || TCPS_HAVERCVDFIN(tp.t_state) || !TCPS_HAVERCVDSYN(tp.t_state)) return false;
   const announced = Math.max(seqDiff(tp.rcv_adv, tp.rcv_nxt), 0);
   const adv = p.recwin - announced;
-  // What the scale would round away is no news.
+  // The window field would not change after scaling.
   if (adv <= 0 || p.recwin >> tp.rcv_scale === announced >> tp.rcv_scale) return false;
   if (
     adv >= 2 * tp.t_maxseg &&
@@ -158,7 +158,7 @@ function windowUpdateDue(tp: Tcpcb, hiwat: number): boolean {
   return 2 * adv >= hiwat;
 }
 
-/** The part of `plan` for a segment with SYN, first or again: it carries no data here. */
+/** The part of `plan` for a SYN or its retransmission. The segment carries no data. */
 function planSyn(tp: Tcpcb): boolean {
   p.len = 0;
   p.tso = false;
@@ -166,12 +166,12 @@ function planSyn(tp: Tcpcb): boolean {
     p.flags &= ~TH_FIN;
     return true;
   }
-  // The SYN is on its way: nothing but an ACK may follow it.
+  // The SYN was sent. Only an ACK may be sent now.
   p.flags &= ~(TH_SYN | TH_FIN);
   return tp.t_state === TCPS_SYN_RECEIVED && (tp.t_flags & TF_ACKNOW) !== 0;
 }
 
-/** The peer has taken its window back: forget what was sent beyond it and probe. */
+/** If the peer closed its window, sets snd_nxt back to snd_una and starts the persist timer. */
 function windowClosed(tp: Tcpcb, avail: number): void {
   if (tp.snd_wnd !== 0 || !TCPS_HAVEESTABLISHED(tp.t_state) || p.off >= avail + 1) return;
   tcp_timer_activate(tp, TT_REXMT, 0);
@@ -181,9 +181,9 @@ function windowClosed(tp: Tcpcb, avail: number): void {
 }
 
 /**
- * In recovery by SACK the window is filled up to the pipe, not from snd_una on: RFC 6675, NextSeg. By
- * its rules a lost hole first (returns true), then new data (p.len, 0 for none), then a hole that may
- * be lost, then the end of what is under way, once.
+ * Plans a packet in SACK recovery after NextSeg of RFC 6675: first a lost hole, then new data, then
+ * a hole that may be lost, then one rescue retransmission. cwnd minus pipe limits the size. Returns
+ * true for a retransmission; for new data returns false with p.len set (0: nothing to send).
  */
 function planRecovery(tp: Tcpcb, idle: boolean, avail: number): boolean {
   const room = tp.snd_cwnd - tcp_compute_pipe(tp);
@@ -191,14 +191,14 @@ function planRecovery(tp: Tcpcb, idle: boolean, avail: number): boolean {
   if (planHole(tp, lost, room)) return true;
   p.off = seqDiff(tp.snd_nxt, tp.snd_una);
   p.len = 0;
-  // Nothing overtakes a lost hole that there is no room for yet.
+  // A lost hole that does not fit yet goes first; send nothing before it.
   if (lost !== null) return false;
   const fresh = Math.min(avail, tp.snd_wnd) - p.off;
   p.len = Math.max(fresh, 0);
-  // What Nagle would hold back keeps no ACK clock going.
+  // Use the next rules if Nagle holds the new data back; otherwise no ACKs would return.
   if (p.len > 0 && worthSending(tp, idle, tcp_maxseg(tp), avail)) {
     p.len = Math.max(Math.min(fresh, room), 0);
-    // Behind it the next rules have their turn.
+    // Plan again after it: the next rules may apply.
     p.sendalot = p.len > 0;
     return false;
   }
@@ -207,11 +207,11 @@ function planRecovery(tp: Tcpcb, idle: boolean, avail: number): boolean {
   return any === null ? planRescue(tp, room) : planHole(tp, any, room);
 }
 
-/** Plans the rescue retransmission, if it is due and there is room for it. */
+/** Plans the rescue retransmission if it is due and fits into `room` bytes; returns whether so. */
 function planRescue(tp: Tcpcb, room: number): boolean {
   const maxseg = tcp_maxseg(tp);
   if (room < maxseg || tp.snd_wnd === 0 || !sackRescue(tp)) return false;
-  // The last segment; a FIN in it has no byte in the buffer.
+  // Take the last segment in flight. A FIN uses a sequence number but no byte of the buffer.
   const fin = (tp.t_flags & TF_SENTFIN) !== 0 ? 1 : 0;
   const end = seqDiff(tp.snd_max, tp.snd_una) - fin;
   p.off = Math.max(end - maxseg, seqDiff(tp.snd_fack, tp.snd_una));
@@ -222,7 +222,7 @@ function planRescue(tp: Tcpcb, room: number): boolean {
   return true;
 }
 
-/** Plans a segment from `hole` if there is one and room for it. */
+/** Plans a segment from `hole` if not null and if it fits into `room` bytes; returns whether so. */
 function planHole(tp: Tcpcb, hole: Sackhole | null, room: number): boolean {
   if (hole === null) return false;
   const len = Math.min(seqDiff(hole.end, hole.rxmit), tcp_maxseg(tp));
@@ -235,7 +235,7 @@ function planHole(tp: Tcpcb, hole: Sackhole | null, room: number): boolean {
   return true;
 }
 
-/** Decides on the next packet: fills `p` and returns whether to send it. */
+/** Plans the next packet in `p`. Returns whether to send it. */
 function plan(tp: Tcpcb, idle: boolean): boolean {
   const so = tp.t_inpcb.inp_socket!;
   const snd = so.so_snd;
@@ -270,7 +270,7 @@ function plan(tp: Tcpcb, idle: boolean): boolean {
     p.len = limit;
     p.sendalot = true;
   }
-  // A probe of the window goes whatever recovery thinks.
+  // A window probe is sent during recovery too.
   const sackRecovery =
     (tp.t_flags & (SACK_RECOVERY | TF_FORCEDATA)) === SACK_RECOVERY && tp.recover_fs > 0;
   if (sackRecovery && (tp.snd_holes !== null || tp.snd_wnd > 0)) {
@@ -283,8 +283,8 @@ function plan(tp: Tcpcb, idle: boolean): boolean {
   tcp_sndbuf_autoscale(tp, snd, sendwin);
   const maxseg = tcp_maxseg(tp);
   if (p.len > maxseg) {
-    // The NIC would repeat the SACK blocks of the first segment in all.
-    // An urgent pointer counts from each segment, so the NIC cannot repeat that one either.
+    // Do not use TSO with SACK blocks: the NIC would copy them to each segment. Nor with an urgent
+    // pointer: its value differs in each segment.
     const alike = tp.rcv_numsacks === 0 && !SEQ_GT(tp.snd_up, tp.snd_una);
     if ((tp.t_flags & (TF_TSO | TF_FORCEDATA)) === TF_TSO && alike) {
       p.tso = true;
@@ -293,13 +293,13 @@ function plan(tp: Tcpcb, idle: boolean): boolean {
       p.sendalot = true;
     }
   }
-  // Unlike FreeBSD, whose ACKs in FIN_WAIT_1 repeat the FIN: it goes again when its timer says so.
+  // Unlike FreeBSD, whose ACKs in FIN_WAIT_1 repeat the FIN: only the rexmt timer resends it.
   const finSent = (tp.t_flags & TF_SENTFIN) !== 0 && tp.snd_nxt === tp.snd_max;
   if (finSent || p.off + p.len < used) p.flags &= ~TH_FIN;
   if (p.len > 0 && worthSending(tp, idle, maxseg, avail)) return true;
   if (windowUpdateDue(tp, so.so_rcv.sb_hiwat)) return true;
   if ((tp.t_flags & TF_ACKNOW) !== 0) return true;
-  // Urgency is told at once, whatever the windows say, but once: retransmission tells it again.
+  // Announce a new urgent pointer immediately, even into a closed window, and only once.
   if ((tp.t_flags & TF_FORCEDATA) !== 0 && SEQ_GT(tp.snd_up, tp.snd_nxt)) return true;
   if ((p.flags & TH_FIN) !== 0 && ((tp.t_flags & TF_SENTFIN) === 0 || tp.snd_nxt === tp.snd_una))
     return true;
@@ -307,21 +307,21 @@ function plan(tp: Tcpcb, idle: boolean): boolean {
   return false;
 }
 
-/** No more is to be sent now: what is still to arrive or to be sent needs a timer all the same. */
+/** Starts a timer if data is unacknowledged or unsent and no timer runs. */
 function guard(tp: Tcpcb, avail: number): void {
   if (tcp_timer_active(tp, TT_REXMT) || tcp_timer_active(tp, TT_PERSIST)) return;
   const off = seqDiff(tp.snd_nxt, tp.snd_una);
   if (tp.snd_max !== tp.snd_una && (tp.snd_wnd > 0 || avail <= off)) {
-    // Recovery stopped it and found no room to send: RFC 6298 (5.1) holds nevertheless.
+    // Recovery stopped the timer and sent nothing. Data in flight still needs it: RFC 6298 (5.1).
     tcp_timer_activate(tp, TT_REXMT, tp.t_rxtcur);
   } else if (avail > off && off >= 0) {
-    // Data waits for the window: RFC 9293, 3.8.6.1.
+    // Data waits for the window. Probe it: RFC 9293, 3.8.6.1.
     tp.t_rxtshift = 0;
     tcp_setpersist(tp);
   }
 }
 
-/** Bytes of options the segment will have, written at `at`. */
+/** Writes the segment's options at `at`. Returns their length in bytes. */
 function tcp_addoptions(tp: Tcpcb, at: number): number {
   const f = tp.t_flags;
   const tsval = (tcpTicks() + tp.ts_offset) | 0;
@@ -336,7 +336,7 @@ function tcp_addoptions(tp: Tcpcb, at: number): number {
     return putSynOptions(kva(at), mss, wscale, sack, ts, tsval, ack ? tp.ts_recent : 0);
   }
   if ((f & TF_RCVD_TSTMP) === 0) return putSack(kva(at), tp);
-  // Where the receive buffer's autotuning counts from.
+  // Start a measurement of the receive buffer's autotuning.
   if (tp.rfbuf_ts === 0) {
     tp.rfbuf_ts = tsval === 0 ? 1 : tsval;
     tp.rfbuf_cnt = 0;
@@ -345,7 +345,7 @@ function tcp_addoptions(tp: Tcpcb, at: number): number {
   return tp.rcv_numsacks === 0 ? len : len + putSack(kva(at + len), tp);
 }
 
-/** Brings a TSO packet's length into the NIC's limits; full segments unless it empties the buffer. */
+/** Limits a TSO packet to the NIC's maximum, and to full segments unless it empties the buffer. */
 function limitTso(tp: Tcpcb, hdrlen: number, avail: number): void {
   const maxseg = tcp_maxseg(tp);
   const max = Math.min(tp.t_tsomax - max_linkhdr, 65535) - hdrlen;
@@ -357,7 +357,7 @@ function limitTso(tp: Tcpcb, hdrlen: number, avail: number): void {
   if (p.len <= maxseg) p.tso = false;
 }
 
-/** Cuts off a last segment that is not full, unless nothing is left to fill it. */
+/** Cuts off a short last segment, unless the packet empties the buffer. */
 function fullSegments(maxseg: number, avail: number): void {
   if (p.off + p.len >= avail) return;
   const part = p.len % maxseg;
@@ -365,7 +365,7 @@ function fullSegments(maxseg: number, avail: number): void {
   p.sendalot = true;
 }
 
-/** Hangs p.len bytes of payload behind the headers in `m`; may shorten p.len. ENOBUFS frees `m`. */
+/** Appends p.len bytes of payload to `m`; may reduce p.len. ENOBUFS: no memory; `m` is freed. */
 function addPayload(tp: Tcpcb, m: Mbuf, hdrlen: number): Errno {
   const sb = tp.t_inpcb.inp_socket!.so_snd;
   const from = sbsndptr_noadv(sb, p.off);
@@ -385,7 +385,7 @@ function addPayload(tp: Tcpcb, m: Mbuf, hdrlen: number): Errno {
     return ENOBUFS;
   }
   if (copymLen.len !== p.len) {
-    // The estimate of DMA segments ran into the limit: a shorter packet, again of full segments.
+    // The packet would need too many DMA segments. Send fewer full segments.
     p.len = copymLen.len;
     p.sendalot = true;
     const maxseg = tcp_maxseg(tp);
@@ -397,7 +397,7 @@ function addPayload(tp: Tcpcb, m: Mbuf, hdrlen: number): Errno {
   return 0;
 }
 
-/** The window field: never less than was promised, nothing silly. Sets p.recwin to it in bytes. */
+/** Returns the window field and sets p.recwin in bytes. Never shrinks; a silly window becomes 0. */
 function window(tp: Tcpcb): number {
   const hiwat = tp.t_inpcb.inp_socket!.so_rcv.sb_hiwat;
   if (p.recwin < hiwat / 4 && p.recwin < tp.t_maxseg && (p.flags & TH_SYN) === 0) p.recwin = 0;
@@ -420,8 +420,8 @@ function segmentSeq(tp: Tcpcb): TcpSeq {
   if (p.hole !== null) return p.hole.rxmit;
   if (p.rescue) return seqAdd(tp.snd_una, p.off);
   if ((p.flags & TH_RST) !== 0) {
-    // A RST counts only at the peer's rcv_nxt (RFC 5961, 3.2): most likely what we sent last, if
-    // the peer had room for it.
+    // The peer accepts a RST only at its rcv_nxt (RFC 5961, 3.2). Most likely that is snd_max, or
+    // the edge of its window if less.
     const edge = seqAdd(tp.snd_una, tp.snd_wnd);
     return SEQ_GT(tp.snd_max, edge) ? edge : tp.snd_max;
   }
@@ -430,7 +430,7 @@ function segmentSeq(tp: Tcpcb): TcpSeq {
   return tp.snd_max;
 }
 
-/** Counts the segment as FreeBSD does: data, again or first, ACK, control, window update. */
+/** Counts the segment in FreeBSD's statistics, by its purpose. */
 function countSent(tp: Tcpcb): void {
   const { stat } = tp.t_tcp;
   stat.tcps_sndtotal++;
@@ -461,11 +461,11 @@ function countSent(tp: Tcpcb): void {
   }
 }
 
-/** Moves the send variables past the segment and starts the timer that guards it. */
+/** Moves the send variables past the segment and starts its timer. */
 function advance(tp: Tcpcb): void {
   const recovering = (tp.t_flags & SACK_RECOVERY) === SACK_RECOVERY;
   if (recovering) tp.prr_out += p.len;
-  // For black holes only a segment as large as they get says anything.
+  // Black hole detection considers only segments of full size.
   if (p.len >= tcp_maxseg(tp)) tp.t_flags2 |= TF2_PLPMTU_MAXSEGSNT;
   else if (p.len > 0) tp.t_flags2 &= ~TF2_PLPMTU_MAXSEGSNT;
   if (p.hole !== null || p.rescue) {
@@ -474,11 +474,11 @@ function advance(tp: Tcpcb): void {
     if (!tcp_timer_active(tp, TT_REXMT)) tcp_timer_activate(tp, TT_REXMT, tp.t_rxtcur);
     return;
   }
-  // Nothing was under way: the time that the peer has to acknowledge begins.
+  // No data was in flight. Start the time within which the peer must acknowledge.
   if (tp.snd_una === tp.snd_max) tp.t_acktime = tcpTicks();
   const ctl = ((p.flags & TH_SYN) !== 0 ? 1 : 0) + ((p.flags & TH_FIN) !== 0 ? 1 : 0);
   if ((tp.t_flags & TF_FORCEDATA) !== 0 && tcp_timer_active(tp, TT_PERSIST)) {
-    // A probe is not guarded, and is sent from the same place until the window opens.
+    // The persist timer resends a probe from the same snd_nxt until the window opens.
     if ((p.flags & TH_FIN) !== 0) tp.t_flags |= TF_SENTFIN;
     const end = seqAdd(tp.snd_nxt, p.len + ctl);
     if (SEQ_GT(end, tp.snd_max)) tp.snd_max = end;
@@ -489,7 +489,7 @@ function advance(tp: Tcpcb): void {
   tp.snd_nxt = seqAdd(start, p.len + ctl);
   if (SEQ_GT(tp.snd_nxt, tp.snd_max)) {
     tp.snd_max = tp.snd_nxt;
-    // RFC 6298 (3): only what is sent for the first time is timed.
+    // RFC 6298 (3): measure the RTT only of new data.
     if (tp.t_rtttime === 0) {
       tp.t_rtttime = tcpTicks() || 1;
       tp.t_rtseq = start;
@@ -506,8 +506,8 @@ function advance(tp: Tcpcb): void {
 }
 
 /**
- * The urgent pointer of the segment at `seq`, and its flag: RFC 9293, 3.8.5. Without urgent data
- * ahead, snd_up goes along with the window. Unlike FreeBSD's it does not wrap beyond 65535.
+ * Returns the urgent pointer of the segment at `seq` and sets URG: RFC 9293, 3.8.5. Without urgent
+ * data, keeps snd_up at or beyond snd_una. Unlike FreeBSD: it is at most 65535 and does not wrap.
  */
 function urgent(tp: Tcpcb, seq: TcpSeq): number {
   if ((p.flags & (TH_SYN | TH_RST)) !== 0) return 0;
@@ -538,10 +538,10 @@ function fillHeaders(tp: Tcpcb, m: Mbuf, ipoptlen: number, hdrlen: number): void
   ph.csum_flags = af.csumTcp;
   ph.csum_data = TH_SUM_OFF;
   ph.pktId = nextPktId();
-  // The NIC adds each segment's length itself when it cuts.
+  // With TSO the NIC adds each segment's length to the pseudo-header checksum.
   if (p.tso) {
-    // Unlike FreeBSD, which sets CSUM_TSO, the bits of both versions: with TSO6 on and TSO4 off,
-    // ip_output would pass the packet on to be cut by an interface that does not do it.
+    // Unlike FreeBSD, set only the bit of this IP version. FreeBSD's CSUM_TSO has both: with TSO6
+    // on and TSO4 off, ip_output would pass the packet to an interface that cannot segment it.
     ph.csum_flags |= af.csumTso;
     ph.tso_segsz = tcp_maxseg(tp);
     th.th_sum = af.pseudo(inp.inp_inc, IPPROTO_TCP);
@@ -549,13 +549,13 @@ function fillHeaders(tp: Tcpcb, m: Mbuf, ipoptlen: number, hdrlen: number): void
     th.th_sum = af.pseudo(inp.inp_inc, Tcphdr.SIZE + ipoptlen + p.len + IPPROTO_TCP);
   }
   const df = tp.t_tcp.params.path_mtu_discovery;
-  // With ECN its two bits are not the program's: RFC 3168, 5, would read IP_TOS's as a mark.
+  // With ECN, ignore the two low bits of the program's IP_TOS: RFC 3168, 5, gives them to ECN.
   const ecn = (tp.t_flags2 & TF2_ECN_PERMIT) !== 0;
   const tos = ecn ? (inp.inp_ip_tos & ~IPTOS_ECN_MASK) | p.ecn : inp.inp_ip_tos;
   af.fill(mtod(m), inp.inp_inc, total, IPPROTO_TCP, inp.inp_ip_ttl, tos, df);
 }
 
-/** ECN's part in the headers: RFC 3168, 6.1. What is sent again is never marked as capable. */
+/** Sets the ECN flags and codepoint: RFC 3168, 6.1. Only new data is sent as ECN-capable. */
 function ecnFlags(tp: Tcpcb): void {
   p.ecn = 0;
   if ((p.flags & TH_SYN) !== 0) {
@@ -600,20 +600,20 @@ function send(tp: Tcpcb): Errno {
   advance(tp);
   const error = inp.inp_af.output(m, inp, inp.inp_vnet);
   if (error === 0) return 0;
-  // It never left: take the advance back, so that the data goes first next time.
+  // The packet was not sent. Undo `advance`, so that the next call sends the same data.
   if ((tp.t_flags & SACK_RECOVERY) === SACK_RECOVERY) tp.prr_out -= p.len;
   if (p.hole !== null) sackRexmitted(tp, p.hole, -p.len);
   else if ((p.flags & TH_SYN) === 0 && !tcp_timer_active(tp, TT_PERSIST)) tp.snd_nxt = start;
   return error;
 }
 
-/** What an error of IP's means to the connection; returns what tcp_output does. */
+/** Handles an error from IP. Returns the result of tcp_output. */
 function sendError(tp: Tcpcb, error: Errno): Errno {
   switch (error) {
     case ENOBUFS:
-      // No memory, or the interface's queue is full: slow down; the timer tries again.
+      // No memory, or the interface's queue is full. Reduce cwnd to one segment; the timer retries.
       if (p.len === 0 && (p.flags & (TH_SYN | TH_FIN)) === 0 && tp.snd_una === tp.snd_max) {
-        // Only an ACK, which no time-out should be counted for.
+        // A pure ACK: retry by the delayed ACK timer, which counts no retransmission timeout.
         tcp_timer_activate(tp, TT_DELACK, tp.t_tcp.params.delacktime);
         return 0;
       }
@@ -642,7 +642,7 @@ function sendError(tp: Tcpcb, error: Errno): Errno {
   }
 }
 
-/** A packet left: what it told the peer is what we owe no more. */
+/** Records the advertised window and the ACK of a sent packet, and clears the pending ACK flags. */
 function sent(tp: Tcpcb): void {
   if (p.recwin > 0) {
     const edge = seqAdd(tp.rcv_nxt, p.recwin);
@@ -655,9 +655,8 @@ function sent(tp: Tcpcb): void {
 }
 
 /**
- * Sends what the windows, Nagle and the state allow, acknowledgments and window updates included.
- * Returns 0, or the error that a program's call should report; the connection goes on.
- * Panics if it is entered from itself.
+ * Sends the data, FIN, ACKs and window updates that are due. Returns 0, or the error that the
+ * program's call reports; the connection stays open. Panics on a recursive call.
  * @see sys/netinet/tcp_output.c
  */
 export function tcp_output(tp: Tcpcb): Errno {
@@ -683,14 +682,14 @@ function output(tp: Tcpcb): Errno {
     const error = send(tp);
     if (error !== 0) {
       const result = sendError(tp, error);
-      // With the new segment size it may fit; once, or a wrong MTU would keep us here.
+      // Retry once with the new segment size. More retries could loop endlessly on a wrong MTU.
       if (error !== EMSGSIZE || !again) return result;
       again = false;
       continue;
     }
     sent(tp);
     if (p.sendalot) continue;
-    // An ACK that had to leave does not end the wait for a window.
+    // After a pure ACK, data may still wait for the window. Keep a timer running.
     if (p.len === 0 && TCPS_HAVEESTABLISHED(tp.t_state))
       guard(tp, sbavail(tp.t_inpcb.inp_socket!.so_snd));
     break;

@@ -1,4 +1,7 @@
-/** What is seen of TCP from outside: the list behind netstat, and how a stack's connections end. */
+/**
+ * TCP of a stack as management sees it: the connection list of netstat, and the shutdown of all
+ * connections.
+ */
 
 import { inPass } from '../sys/pass.ts';
 import { ECONNABORTED } from '../sys/errno.ts';
@@ -21,20 +24,20 @@ import { syncacheFlush, syncacheList } from './tcp_syncache.ts';
 import { tcp_usrclosed } from './tcp_usrreq.ts';
 import { type Tcpcb, type TcpVnet, V_tcp } from './tcp_var.ts';
 
-/** What TCP adds to a line of `netstat -an`, for `-T`. */
+/** TCP's additional fields of a row of `netstat -an`. */
 export interface TcpPcbRow extends PcbRow {
-  /** Retransmitted and out-of-order segments, zero windows sent. */
+  /** Number of retransmitted segments, out-of-order segments received, and zero windows sent. */
   readonly rexmit: number;
   readonly ooorcv: number;
   readonly zerowin: number;
-  /** Congestion window, slow-start threshold, peer's window, in bytes; segment size; RTT and RTO in ms. */
+  /** Congestion window, slow-start threshold, peer's window and MSS in bytes; RTT and RTO in ms. */
   readonly cwnd: number;
   readonly ssthresh: number;
   readonly sndwnd: number;
   readonly mss: number;
   readonly srtt: number;
   readonly rto: number;
-  /** Of a listener: connections not accepted yet, and the limit; else 0. */
+  /** Listener: connections not accepted yet, and their limit. Otherwise 0. */
   readonly qlen: number;
   readonly qlimit: number;
 }
@@ -59,7 +62,11 @@ function row(inp: Inpcb): TcpPcbRow {
   };
 }
 
-/** Every TCP endpoint of a stack, embryonic ones included as SYN_RCVD; newest first. @see netstat(1) */
+/**
+ * Lists all TCP endpoints of a stack, newest first. Syncache entries appear as SYN_RCVD, before the
+ * others.
+ * @see netstat(1)
+ */
 export function tcp_pcblist(vnet: Vnet): TcpPcbRow[] {
   const tcp = V_tcp(vnet);
   const rows: TcpPcbRow[] = [];
@@ -72,7 +79,7 @@ export function tcp_pcblist(vnet: Vnet): TcpPcbRow[] {
   return rows;
 }
 
-/** What TCP says of an embryonic connection. */
+/** TCP's additional fields of a syncache entry. */
 const EMPTY = {
   rexmit: 0,
   ooorcv: 0,
@@ -87,7 +94,7 @@ const EMPTY = {
   qlimit: 0,
 };
 
-/** Runs `f` on every connection that is alive, of which it may end any. */
+/** Calls `f` for each endpoint that is not dropped. `f` may close any of them. */
 function forEachLive(tcp: TcpVnet, f: (tp: Tcpcb) => void): void {
   const live: Tcpcb[] = [];
   for (let inp = tcp.tcbinfo.ipi_listhead; inp !== null; inp = inp.listNext)
@@ -95,7 +102,7 @@ function forEachLive(tcp: TcpVnet, f: (tp: Tcpcb) => void): void {
   for (const tp of live) if ((tp.t_inpcb.inp_flags & INP_DROPPED) === 0) f(tp);
 }
 
-/** Connections that still have something to say to their peer: neither idle, listening nor done. */
+/** Number of connections from SYN_SENT up to, not including, TIME_WAIT. */
 export function tcpConnections(vnet: Vnet): number {
   const { states } = V_tcp(vnet);
   let n = 0;
@@ -103,13 +110,14 @@ export function tcpConnections(vnet: Vnet): number {
   return n;
 }
 
-/** How the stack stops, in this order. */
+/** The phases of a stack's shutdown, in this order. */
 export type TcpShutdownPhase = 'fin' | 'rst' | 'discard';
 
 /**
- * Ends a stack's connections. `fin`: each one's program sends no more, so FIN follows its data;
- * embryonic ones are forgotten. `rst`: what is left is dropped with RST and ECONNABORTED. `discard`:
- * TIME_WAIT ends now. Listeners stay their programs'. The caller gives time between the phases.
+ * Ends a stack's connections. `fin`: sends a FIN behind the data of each connection, closes those
+ * in SYN_SENT and discards syncache entries. `rst`: drops the remaining connections with RST and
+ * ECONNABORTED. `discard`: ends TIME_WAIT. Listeners stay open. The caller waits between the
+ * phases.
  */
 export function tcp_shutdownVnet(vnet: Vnet, phase: TcpShutdownPhase): void {
   inPass(shutdownInPass, vnet, phase);

@@ -1,4 +1,4 @@
-/** The size of a connection's send buffer, after tcp_sndbuf_autoscale of sys/netinet/tcp_output.c. */
+/** Autosizing of a send buffer, after tcp_sndbuf_autoscale of sys/netinet/tcp_output.c. */
 
 import { SB_AUTOSIZE, sbreserve, sbused, type Sockbuf } from '../kern/uipc_sockbuf.ts';
 import { sowwakeup } from '../kern/uipc_socket.ts';
@@ -6,7 +6,7 @@ import { seqDiff } from './tcp_seq.ts';
 import type { Tcpcb } from './tcp_var.ts';
 
 /**
- * Lets the send buffer grow while it, and not the network, is what limits the connection.
+ * Increases the send buffer if its size, and not the network, limits the connection.
  * @see sys/netinet/tcp_output.c
  */
 export function tcp_sndbuf_autoscale(tp: Tcpcb, sb: Sockbuf, sendwin: number): void {
@@ -22,7 +22,7 @@ export function tcp_sndbuf_autoscale(tp: Tcpcb, sb: Sockbuf, sendwin: number): v
   )
     return;
   const size = Math.min(sb.sb_hiwat + params.sendbuf_inc, params.sendbuf_max);
-  // At kern.ipc.maxsockbuf the growing is over.
+  // The size would exceed kern.ipc.maxsockbuf. Stop autosizing.
   if (!sbreserve(sb, size)) sb.sb_flags &= ~SB_AUTOSIZE;
   else sowwakeup(tp.t_inpcb.inp_socket!);
 }
