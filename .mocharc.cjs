@@ -1,12 +1,12 @@
-// Mocha's settings: mocha runs what tsc compiled. A script and not JSON for two conditions: mocha
-// adds the files named on its command line to `spec` instead of putting them in its place, and
-// `.only` is forbidden in CI alone.
+// Mocha's settings. Mocha runs the files that tsc compiled. This is a script, not JSON, for two
+// conditions: files named on the command line replace `spec` (mocha would add them to it), and
+// `.only` is forbidden only in CI.
 'use strict';
 
 const filesNamed = process.argv.slice(2).some((arg) => /\.(js|mjs|cjs)$/.test(arg));
 const { CI, TAPNIC_REQUIRE } = process.env;
 
-// Not by 'node-option': mocha would start a second node for it.
+// Set it here: with 'node-option', mocha would start a second node process.
 process.setSourceMapsEnabled(true);
 
 module.exports = {

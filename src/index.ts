@@ -46,28 +46,30 @@ export {
 export { TapnicError } from './sys/errno.ts';
 
 /**
- * Boots a machine, plugs its NIC into a TAP interface and configures both sides. One stack in a
- * thread at a time; whoever opens it closes it. Rejects with TapnicError: EINVAL (an option), EBUSY (a stack is open, or the
- * interface is in use), EACCES, EPERM, ENOENT (no privilege or no device, with what to do).
+ * Boots a machine, plugs its NIC into a TAP interface and configures both sides. Only one stack per
+ * thread can be open. The caller must close it. Rejects with TapnicError: EINVAL (an option is
+ * wrong), EBUSY (a stack is open, or the interface is in use), EACCES, EPERM, ENOENT (no privilege
+ * or no device; the message names the remedy).
  */
 export async function createStack(options: StackOptions = {}): Promise<Stack> {
-  // A program that wants a `Tap` does not wait for a network stack to load.
+  // Load the stack only here, so that programs that use only `Tap` start faster.
   const { openStack } = await import('./machine/stack.ts');
   return openStack(options);
 }
 
 /**
- * A server of the stack's emulated host, to be told where to `listen`; `onConnection` listens to
- * 'connection' and owns the socket it gets. Throws TapnicError (EBADF: the stack is closed).
+ * Creates a server on the stack's emulated host; call its `listen`. `onConnection` is added as a
+ * listener of 'connection' and owns each socket it receives. Throws TapnicError (EBADF: the stack
+ * is closed).
  */
 export function createServer(stack: Stack, onConnection?: (socket: TcpSocket) => void): TcpServer {
   return stack.createServer(onConnection);
 }
 
 /**
- * Connects from the stack's emulated host to a port, 1 to 65535, of an IPv4 address. The caller owns
- * the socket. Rejects with TapnicError (ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH, EINVAL: no port or no
- * address, EBADF: the stack is closed).
+ * Connects from the stack's emulated host to a port, 1 to 65535, of an IPv4 address. The caller
+ * owns the socket. Rejects with TapnicError (ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH, EINVAL: an
+ * invalid port or address, EBADF: the stack is closed).
  */
 export function connect(stack: Stack, port: number, host: string): Promise<TcpSocket> {
   return stack.connect(port, host);

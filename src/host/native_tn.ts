@@ -1,9 +1,9 @@
 /**
- * The NIC `tn`, device build `native`, as the machine sees it. The device itself is in the addon
- * (native-bindings/src/tn_*.cpp) and behaves as src/dev/tn does; here is what a device needs of the
- * event loop: turns, the wire's readiness, the interrupt line, the moderation timer. One call into
- * the addon per register access or event, integers only; it answers with flags of what is to be
- * done. Left out: any wire that is not a descriptor, IOMMU.
+ * The NIC `tn`, device build `native`. The device itself is in the addon
+ * (native-bindings/src/tn_*.cpp) and behaves like src/dev/tn. This file connects it to the event
+ * loop: device turns, the wire's readiness, the interrupt line, the moderation timer. It makes one
+ * addon call, with integers only, per register access or event; the result is a set of flags of
+ * actions to perform. Left out: wires without a descriptor, IOMMU.
  */
 
 import { loadAddon, type NativeAddon } from '../../native-bindings/index.ts';
@@ -51,50 +51,55 @@ import type { Wire, WireListener } from '../sys/wire.ts';
 import { RealClock } from './clock.ts';
 import { check } from './linux_errno.ts';
 
-/** Scratch for the addon's answers. */
+/** Output buffer for addon calls. */
 const $out = new Float64Array(32);
 
-/** A wire behind a descriptor of the addon. */
+/** A wire on a file descriptor of the addon. */
 export interface DescriptorWire extends Wire {
   readonly fd: number;
 }
 
-/** What the device is built into; the names are those of the `ts` build's TnConfig. */
+/** Configuration of the device, with the names of the `ts` build's TnConfig. */
 export interface NativeTnConfig {
-  /** `vnetHdr` of it must be true exactly in mode `vnet`. */
+  /** Its `vnetHdr` must be true in mode `vnet` and false in mode `wire`. */
   readonly wire: DescriptorWire;
   readonly intr: { raise(): void };
   readonly clock: Clock;
   readonly mode: 'wire' | 'vnet';
-  /** Address it has at power-on, 6 bytes. */
+  /** Ethernet address at power-on, 6 bytes. */
   readonly mac: Uint8Array;
-  /** RAM: `ramBytes` from the start of the arena `allocArena` returned last, at bus address `ramBase`. */
+  /**
+   * RAM: the first `ramBytes` bytes of the current arena (`allocArena`), at bus address `ramBase`.
+   */
   readonly ramBase: number;
   readonly ramBytes: number;
-  /** The capture ring in the arena, the number of this interface in it, and its drain. */
+  /** The capture ring in the arena, this interface's number in it, and its `kick`. */
   readonly capture?: {
     readonly off: number;
     readonly bytes: number;
     readonly unit: number;
     kick(): void;
   } | null;
-  /** Without one TN_ITR reads 0 and takes nothing else. */
+  /** Interrupt moderation timer. Without it TN_ITR is always 0. */
   readonly timer?: { schedule(deadlineNs: number, event: Task): void } | null;
-  /** Told of DMA faults, as a bus would log them. */
+  /** Called with the number of new DMA faults. */
   readonly dmaFaults?: (n: number) => void;
 }
 
-/** One NIC: an MmioRegion (src/bus/device.ts). Plugs itself into the wire; `close` unplugs it. */
+/**
+ * One NIC: an MmioRegion (src/bus/device.ts). The constructor plugs it into the wire; `close`
+ * unplugs it.
+ */
 export class NativeTnDevice implements WireListener {
   readonly size = TN_REG_SIZE;
   readonly #addon: NativeAddon;
   readonly #config: NativeTnConfig;
   #wire: DescriptorWire;
-  /** What it wants of the wire. */
+  /** Current settings of the wire, for `rewire`. */
   #reading = false;
   #armed = false;
   readonly #id: number;
-  /** Whether the addon is told the time before each call. */
+  /** Whether the clock is virtual: the addon then needs the time before each call. */
   readonly #virtual: boolean;
   #timed: boolean;
   #closed = false;
@@ -126,7 +131,7 @@ export class NativeTnDevice implements WireListener {
     config.wire.setListener(this);
   }
 
-  /** Unplugs it: nothing is sent or received any more. The wire stays open. */
+  /** Unplugs the device, which then sends and receives nothing. The wire stays open. */
   close(): void {
     if (this.#closed) return;
     this.#event(TN_EV_RESET);
@@ -136,8 +141,8 @@ export class NativeTnDevice implements WireListener {
   }
 
   /**
-   * Puts it on another wire, with the same headers; the old one has no listener afterwards, and what
-   * it still holds stays there. Throws TapnicError (EBADF: the wire is closed).
+   * Moves the device to another wire with the same headers. The old wire has no listener afterwards
+   * and keeps its unread frames. Throws TapnicError (EBADF: the wire is closed).
    */
   rewire(wire: DescriptorWire): void {
     check(this.#addon.tnRewire(this.#id, wire.fd), 'tnRewire');
@@ -149,7 +154,7 @@ export class NativeTnDevice implements WireListener {
     if (this.#armed) wire.armWritable();
   }
 
-  /** The statistics by number (TN_ST_*), as they are now. */
+  /** The current statistics by number (TN_ST_*). */
   get stats(): Float64Array {
     const stats = new Float64Array(TN_NSTATS);
     if (!this.#closed) check(this.#addon.tnStats(this.#id, stats), 'tnStats');
@@ -171,14 +176,14 @@ export class NativeTnDevice implements WireListener {
 
   read32(off: number): number {
     const value = this.#addon.tnRead(this.#id, off >>> 0);
-    // It may have been a refused access.
+    // All ones may mean a rejected access, which has a reason.
     if (value === 0xffffffff && !this.#closed) this.#countReasons();
     return value;
   }
 
   write32(off: number, value: number): void {
     if (this.#closed) return;
-    // From now on; that it goes on when moderation ends does no harm.
+    // Moderation needs the time. Keep passing it after moderation ends; that is harmless.
     if (off === TN_ITR && value !== 0) this.#timed = true;
     if (this.#timed) this.#addon.tnTime(this.#id, this.#config.clock.nowNs());
     this.#act(this.#addon.tnWrite(this.#id, off >>> 0, value >>> 0));
@@ -190,7 +195,7 @@ export class NativeTnDevice implements WireListener {
     this.#act(this.#addon.tnEvent(this.#id, event));
   }
 
-  /** Does what the device asks for. */
+  /** Performs the actions in `flags`, the result of an addon call. */
   #act(flags: number): void {
     if (flags === 0) return;
     KASSERT(flags > 0, 'native tn: refused by the addon');

@@ -1,8 +1,11 @@
-/** Filter expressions in the language of pcap-filter(7), compiled by tcpdump: it has libpcap. */
+/** Filter expressions of pcap-filter(7), compiled by the tcpdump program. */
 
 import { spawnSync } from 'node:child_process';
 
-/** An empty capture of Ethernet frames: with a file tcpdump needs no interface and no privilege. */
+/**
+ * An empty capture of Ethernet frames. With a file as input, tcpdump needs no interface and no
+ * privilege.
+ */
 function emptyPcap(): Buffer {
   const header = Buffer.alloc(24);
   header.writeUInt32LE(0xa1b2c3d4, 0);
@@ -13,7 +16,10 @@ function emptyPcap(): Buffer {
   return header;
 }
 
-/** The instructions of `expression`, [code, jt, jf, k] each. Throws Error with one line. */
+/**
+ * Compiles `expression` to BPF instructions [code, jt, jf, k]. Throws Error with a one-line
+ * message.
+ */
 export function compileFilterInsns(expression: string): number[][] {
   const run = spawnSync('tcpdump', ['-ddd', '-r', '-', '--', expression], {
     input: emptyPcap(),

@@ -1,7 +1,7 @@
 /**
- * A simulated link: two ends on virtual time with seeded loss, duplication, reordering, corruption,
- * delay and a rate. Each end is a `Wire` for a NIC, or a test's own end: `inject` and `onFrame`.
- * Left out: collisions, preambles, inter-frame gaps.
+ * A simulated link on virtual time, with seeded loss, duplication, reordering, corruption, delay
+ * and a rate limit. Each of its two ends is a `Wire` for a NIC, or is driven by a test through
+ * `inject` and `onFrame`. Left out: collisions, preambles, inter-frame gaps.
  */
 
 import { EAGAIN, EINVAL, EIO } from '../sys/errno.ts';
@@ -12,26 +12,26 @@ import { iovGather, iovLength, iovScatter } from '../sys/wire_iov.ts';
 import type { EventClock } from './manual_clock.ts';
 import { fraction, type SeededPrng } from './prng.ts';
 
-/** The longest frame an end takes, header included: four times what IP can fill. */
+/** The longest frame that an end accepts, header included: four times the largest IP packet. */
 const MAX_FRAME = 256 * 1024;
 
-/** What happens to frames of one direction. Probabilities are 0 to 1; may be changed at any time. */
+/** Impairments of one direction. Probabilities are from 0 to 1. They may be changed at any time. */
 export interface Impairments {
   loss: number;
   duplicate: number;
-  /** A reordered frame takes `reorderNs` longer, and those behind it may pass. */
+  /** A reordered frame is delayed by `reorderNs` more; later frames may overtake it. */
   reorder: number;
   reorderNs: number;
-  /** One bit of the frame is flipped; never in the virtio-net header, which is on no cable. */
+  /** One bit of the frame is flipped, never in the virtio-net header. */
   corrupt: number;
   delayNs: number;
-  /** Up to this much more, uniform; in itself it never reorders. */
+  /** Additional random delay from 0 to this, uniform. Jitter alone never reorders frames. */
   jitterNs: number;
-  /** Bits per second, 0 for no limit. */
+  /** Bits per second; 0: no limit. */
   rateBps: number;
-  /** Frames waiting for the rate limit before the queue is full. */
+  /** Length of the queue in front of the rate limit, in frames. */
   queueFrames: number;
-  /** What a full queue does: lose the frame, or answer `writev` with -EAGAIN. */
+  /** If the queue is full: `drop` loses the frame, `wait` makes `writev` return -EAGAIN. */
   full: 'drop' | 'wait';
 }
 
@@ -44,7 +44,9 @@ export interface LinkStats {
   duplicated: number;
   reordered: number;
   corrupted: number;
-  /** Lost to a full queue before the rate limit, at the receiver, or because the link was down. */
+  /**
+   * Frames lost because the rate queue was full, the receive queue was full, or the link was down.
+   */
   queueDrops: number;
   rxDrops: number;
   downDrops: number;
@@ -55,9 +57,12 @@ export interface SimLinkOptions {
   readonly clock: EventClock;
   readonly prng: SeededPrng;
   readonly vnetHdr?: boolean;
-  /** Frames an end holds unread; what comes then is lost, as on a TAP. Default 1000. */
+  /**
+   * Receive queue of an end, in frames. Frames that arrive when it is full are lost, as on a TAP.
+   * Default 1000.
+   */
   readonly rxQueueFrames?: number;
-  /** Of both directions. */
+  /** Impairments of both directions. */
   readonly impair?: Partial<Impairments>;
 }
 
@@ -102,8 +107,8 @@ export class SimLane {
     downDrops: 0,
   };
   /**
-   * A script: sees each frame as sent, with its number from 0, and loses it by returning false.
-   * Comes before chance and does not change what chance does to other frames.
+   * Called with each sent frame and its number, from 0; the frame is lost if it returns false. It
+   * does not change the random choices for other frames.
    */
   filter: ((frame: Uint8Array, index: number) => boolean) | null = null;
 
@@ -123,21 +128,22 @@ export class SimLane {
     this.#skip = link.vnetHdr ? VNET_HDR_LEN : 0;
   }
 
-  /** Whether a frame sent now would find the queue full. */
+  /** Whether the queue is full now. */
   get isFull(): boolean {
     const { rateBps, queueFrames } = this.impair;
     return this.#line.waiting(this.#clock.nowNs()) >= queueFrames && rateBps > 0;
   }
 
-  /** When the queue next has room; now if it has. */
+  /** The time at which the queue has room; the current time if it has room now. */
   get roomAtNs(): number {
     return this.isFull ? this.#line.nextNs : this.#clock.nowNs();
   }
 
-  /** Takes a frame over and decides what becomes of it. */
+  /** Sends a frame with the impairments applied. Takes ownership of it. */
   send(frame: Uint8Array): void {
     const { impair, stats } = this;
-    // Six draws a frame whatever the settings: changing one does not change the luck of others.
+    // Draw six random numbers per frame, independent of the settings: changing one setting does not
+    // change the other choices.
     const lose = fraction(this.#prng) < impair.loss;
     const twice = fraction(this.#prng) < impair.duplicate;
     const late = fraction(this.#prng) < impair.reorder;
@@ -174,7 +180,7 @@ export class SimLane {
     this.#clock.schedule(arriveNs, new Arrival(this, frame.slice()));
   }
 
-  /** For Arrival. */
+  /** Called by Arrival. */
   arrived(frame: Uint8Array): void {
     if (!this.#link.up) {
       this.stats.downDrops++;
@@ -184,7 +190,7 @@ export class SimLane {
     else this.stats.rxDrops++;
   }
 
-  /** The time at which the frame's last bit has left. */
+  /** Returns the time at which the frame's last bit is sent. */
   #depart(bytes: number): number {
     const now = this.#clock.nowNs();
     const { rateBps } = this.impair;
@@ -195,7 +201,7 @@ export class SimLane {
 /** One end of a link. */
 export class SimEnd implements Wire {
   readonly vnetHdr: boolean;
-  /** Takes the frames that arrive, virtio-net header included; `readv` then sees none. */
+  /** Receives the arriving frames, virtio-net header included; `readv` then gets no frames. */
   onFrame: ((frame: Uint8Array) => void) | null = null;
 
   readonly #link: SimLink;
@@ -218,7 +224,7 @@ export class SimEnd implements Wire {
     this.#rxMax = options.rxQueueFrames ?? 1000;
   }
 
-  /** Frames that have arrived and were not read. */
+  /** Frames that have arrived and are unread. */
   get unread(): number {
     return this.#rx.length - this.#rxHead;
   }
@@ -262,7 +268,7 @@ export class SimEnd implements Wire {
     });
   }
 
-  /** While it is on, the listener is called again after each call in which it read something. */
+  /** While it is on, the listener is called again if it has read something and frames are left. */
   setReadable(on: boolean): void {
     this.#readable = on;
     if (on && this.unread > 0) this.#postReadable();
@@ -272,7 +278,7 @@ export class SimEnd implements Wire {
     this.#listener = listener;
   }
 
-  /** The other end sees the link go down. */
+  /** Closes this end; the link goes down. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
@@ -283,12 +289,12 @@ export class SimEnd implements Wire {
     this.#link.setUp(false);
   }
 
-  /** Sends a copy of `frame`, for a test or a player; with its virtio-net header iff `vnetHdr`. */
+  /** Sends a copy of `frame`, for tests and replay. It has a virtio-net header iff `vnetHdr`. */
   inject(frame: Uint8Array): void {
     this.#link.laneFrom(this).send(frame.slice());
   }
 
-  /** For SimLane. Takes the frame over; false if there is no room. */
+  /** Called by SimLane. Takes ownership of the frame. Returns false if there is no room. */
   deliver(frame: Uint8Array): boolean {
     if (this.onFrame !== null) {
       this.onFrame(frame);
@@ -300,7 +306,7 @@ export class SimEnd implements Wire {
     return true;
   }
 
-  /** For SimLink: tells the listener on its next turn. */
+  /** Called by SimLink. Reports the link state to the listener in a later turn. */
   linkChanged(up: boolean): void {
     this.#clock.post({ run: () => this.#listener?.wireState(up, 0) });
   }
@@ -308,7 +314,8 @@ export class SimEnd implements Wire {
   #notify(): void {
     const before = this.unread;
     this.#listener?.wireReadable();
-    // As a level-triggered poll would, but not for ever where nobody reads.
+    // Notify again while frames are left, like a level-triggered poll, but only if the listener
+    // reads.
     if (this.#readable && this.unread > 0 && this.unread < before) this.#postReadable();
   }
 
@@ -328,7 +335,7 @@ export class SimLink {
   readonly vnetHdr: boolean;
   readonly a: SimEnd;
   readonly b: SimEnd;
-  /** Directions: from `a` to `b`, and back. */
+  /** The two directions: `ab` from `a` to `b`, `ba` back. */
   readonly ab: SimLane;
   readonly ba: SimLane;
   #up = true;
@@ -346,7 +353,10 @@ export class SimLink {
     return this.#up;
   }
 
-  /** Pulls the cable or plugs it in: frames on their way are lost, both listeners are told. */
+  /**
+   * Sets the link state and reports it to both listeners. Frames in transit are lost if the link is
+   * down when they arrive.
+   */
   setUp(up: boolean): void {
     if (up === this.#up) return;
     this.#up = up;
@@ -354,13 +364,13 @@ export class SimLink {
     this.b.linkChanged(up);
   }
 
-  /** Changes both directions. */
+  /** Changes the impairments of both directions. */
   setImpair(impair: Partial<Impairments>): void {
     Object.assign(this.ab.impair, impair);
     Object.assign(this.ba.impair, impair);
   }
 
-  /** For the ends. */
+  /** Called by the ends: the direction in which `end` sends. */
   laneFrom(end: SimEnd): SimLane {
     return end === this.a ? this.ab : this.ba;
   }

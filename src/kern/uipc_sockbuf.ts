@@ -92,9 +92,7 @@ export class Sockbuf implements Task, Upcall {
     passUpcall(this);
   }
 
-  /**
-   * Calls the program, after the pass. Whoever closed the socket since then has cleared sb_upcall.
-   */
+  /** Calls the program, after the pass. Closing the socket clears sb_upcall. */
   upcall(): void {
     this.upcallPending = false;
     this.sb_upcall?.run();

@@ -18,22 +18,22 @@ export const ETHERMTU = 1500;
 /** Shortest frame without FCS. */
 export const ETHER_MIN_NOCRC = 60;
 
-/** VLAN ids; 0 is a frame with a priority only, 4095 is reserved. IEEE 802.1Q, table 9-2. */
+/** VLAN ids. 0 marks a frame that has only a priority; 4095 is reserved. IEEE 802.1Q, table 9-2. */
 export const EVL_VLID_MASK = 0x0fff;
 
-/** The VLAN id of a tag. @see sys/net/if_vlan_var.h */
+/** Returns the VLAN id of a tag. @see sys/net/if_vlan_var.h */
 export function EVL_VLANOFTAG(tag: number): number {
   return tag & EVL_VLID_MASK;
 }
 
-/** The tag of VLAN `vid` with priority `pri`, 0 to 7. @see sys/net/if_vlan_var.h */
+/** Returns the tag of VLAN `vid` with priority `pri`, 0 to 7. @see sys/net/if_vlan_var.h */
 export function EVL_MAKETAG(vid: number, pri: number): number {
   return (pri << 13) | vid;
 }
 
 export const etherbroadcastaddr = new Uint8Array(ETHER_ADDR_LEN).fill(0xff);
 
-/** A view: `at` aims it. The caller has checked that 14 bytes are there. */
+/** A view of the header at `at`'s address. The caller has checked that it has 14 bytes. */
 export class EtherHeader {
   #off = 0;
 
@@ -74,7 +74,7 @@ export class EtherHeader {
   }
 }
 
-// Six bytes: a loop is faster than set() or copyWithin().
+// For six bytes a loop is faster than set() or copyWithin().
 function sameBytes(off: number, addr: Uint8Array): boolean {
   for (let i = 0; i < ETHER_ADDR_LEN; i++) if (mem[off + i] !== addr[i]) return false;
   return true;
@@ -84,7 +84,7 @@ function putBytes(off: number, addr: Uint8Array): void {
   for (let i = 0; i < ETHER_ADDR_LEN; i++) mem[off + i] = addr[i]!;
 }
 
-/** Six bytes in colon form. For printing. @see ethers(3) */
+/** Formats a 6-byte address with colons, for printing. @see ethers(3) */
 export function ether_ntoa(addr: Uint8Array): string {
   return Array.from(addr.subarray(0, ETHER_ADDR_LEN), (b) => b.toString(16).padStart(2, '0')).join(
     ':',

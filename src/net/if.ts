@@ -1,7 +1,7 @@
 /**
  * Interfaces of a stack, after sys/net/if.c: attaching and detaching, up and down, flags, MTU,
  * capabilities, link state, multicast filters. Left out: renaming, groups other than a cloner's,
- * moving between stacks, address families other than by hook.
+ * moving between stacks, address families except through IfEvents.
  */
 
 import { EAGAIN, EINVAL, ENETDOWN, ENOENT, EOPNOTSUPP, type Errno } from '../sys/errno.ts';
@@ -39,7 +39,7 @@ import { ribTouch, rtFlush } from './route.ts';
 export const IF_MINMTU = 72;
 export const IF_MAXMTU = 65535;
 
-/** Flags that SIOCSIFFLAGS does not change: they are the interface's nature or kernel state. */
+/** Flags that SIOCSIFFLAGS does not change: the interface type or kernel state sets them. */
 const IFF_CANTCHANGE =
   IFF_BROADCAST |
   IFF_POINTOPOINT |
@@ -49,13 +49,13 @@ const IFF_CANTCHANGE =
   IFF_PROMISC |
   IFF_ALLMULTI;
 
-/** What address families are told of interfaces. @see EVENTHANDLER(9): ifnet_event */
+/** Interface events for address families. @see EVENTHANDLER(9): ifnet_event */
 export interface IfEvents {
-  /** It was attached: the family may hang its state on it. */
+  /** The interface was attached. The family may attach its state to it. */
   ifAttached(ifp: Ifnet): void;
-  /** It is about to go: the family takes its addresses and state off. */
+  /** The interface is about to be detached. The family removes its addresses and state. */
   ifDetaching(ifp: Ifnet): void;
-  /** It went up or down (IFF_UP), or its link-level address changed. */
+  /** The interface went up or down (IFF_UP), or its link-level address changed. */
   ifChanged(ifp: Ifnet): void;
 }
 
@@ -70,29 +70,32 @@ class IfVnet {
 
 const V_ifnet = VNET_DEFINE(() => new IfVnet());
 
-/** Interfaces of a stack in the order of their numbers. */
+/** Returns the interfaces of a stack, in the order of their numbers. */
 export function ifnetList(vnet: Vnet): readonly Ifnet[] {
   return V_ifnet(vnet).list;
 }
 
-/** The interface called `name`, or null. @see ifnet(9) */
+/** Returns the interface `name`, or null. @see ifnet(9) */
 export function ifunit(vnet: Vnet, name: string): Ifnet | null {
   return V_ifnet(vnet).list.find((ifp) => ifp.if_xname === name) ?? null;
 }
 
-/** Tells a family of interfaces from now on; those attached before are reported at once. */
+/**
+ * Registers a family for interface events. Calls ifAttached immediately for each interface that
+ * exists already.
+ */
 export function ifEventsRegister(vnet: Vnet, events: IfEvents): void {
   const v = V_ifnet(vnet);
   v.events.push(events);
   for (const ifp of v.list) events.ifAttached(ifp);
 }
 
-/** An interface that is not attached yet. The driver fills it in. @see ifnet(9) */
+/** Creates an interface that is not attached yet. The driver fills it in. @see ifnet(9) */
 export function if_alloc(vnet: Vnet, xname: string): Ifnet {
   return new Ifnet(vnet, xname);
 }
 
-/** Makes an interface known to its stack. Panics if the name is taken. @see ifnet(9) */
+/** Adds an interface to its stack. Panics if the name is taken. @see ifnet(9) */
 export function if_attach(ifp: Ifnet): void {
   const v = V_ifnet(ifp.if_vnet);
   KASSERT(ifunit(ifp.if_vnet, ifp.if_xname) === null, 'if_attach: name taken');
@@ -101,7 +104,7 @@ export function if_attach(ifp: Ifnet): void {
   for (const e of v.events) e.ifAttached(ifp);
 }
 
-/** Takes an interface off its stack, with its addresses, routes and listeners. @see ifnet(9) */
+/** Removes an interface from its stack, with its addresses and routes. @see ifnet(9) */
 export function if_detach(ifp: Ifnet): void {
   const v = V_ifnet(ifp.if_vnet);
   const at = v.list.indexOf(ifp);
@@ -117,14 +120,14 @@ function changed(ifp: Ifnet): void {
   for (const e of V_ifnet(ifp.if_vnet).events) e.ifChanged(ifp);
 }
 
-/** Marks an interface up and tells the families. @see ifnet(9) */
+/** Marks an interface up and notifies the families. @see ifnet(9) */
 export function if_up(ifp: Ifnet): void {
   if ((ifp.if_flags & IFF_UP) !== 0) return;
   ifp.if_flags |= IFF_UP;
   changed(ifp);
 }
 
-/** Marks an interface down, drops what it has queued and tells the families. @see ifnet(9) */
+/** Marks an interface down, frees its queued packets and notifies the families. @see ifnet(9) */
 export function if_down(ifp: Ifnet): void {
   if ((ifp.if_flags & IFF_UP) === 0) return;
   ifp.if_flags &= ~IFF_UP;
@@ -132,12 +135,15 @@ export function if_down(ifp: Ifnet): void {
   changed(ifp);
 }
 
-/** Tells the families that `ifp.if_lladdr` changed. */
+/** Notifies the families that `ifp.if_lladdr` changed. */
 export function ifLladdrChanged(ifp: Ifnet): void {
   for (const e of V_ifnet(ifp.if_vnet).events) e.ifChanged(ifp);
 }
 
-/** A driver found the link up or down. @see ifnet(9) */
+/**
+ * Sets the link state; drivers call it. Notifies vlan(4) and lagg(4) if it changed.
+ * @see ifnet(9)
+ */
 export function if_link_state_change(ifp: Ifnet, state: number): void {
   if (ifp.if_link_state === state) return;
   ifp.if_link_state = state;
@@ -151,12 +157,12 @@ function setFlags(ifp: Ifnet, flags: number): Errno {
   const up = (flags & IFF_UP) !== 0;
   const wasUp = (ifp.if_flags & IFF_UP) !== 0;
   if (!up) if_down(ifp);
-  // IFF_PPROMISC is the user's wish for promiscuous mode, IFF_PROMISC the driver's order.
+  // The user sets IFF_PPROMISC; the driver acts on IFF_PROMISC.
   const promisc = (flags & IFF_PPROMISC) !== 0 ? IFF_PROMISC : 0;
   const kept = ifp.if_flags & IFF_CANTCHANGE & ~IFF_PROMISC;
   ifp.if_flags = (flags & ~IFF_CANTCHANGE) | kept | promisc;
   const error = ifp.if_driver?.if_ioctl(ifp, SIOCSIFFLAGS, ifp.if_flags) ?? 0;
-  // The families hear of it when the driver can send.
+  // Notify the families only after the driver can send.
   if (up && !wasUp) changed(ifp);
   return error;
 }
@@ -164,7 +170,7 @@ function setFlags(ifp: Ifnet, flags: number): Errno {
 function setMtu(ifp: Ifnet, mtu: number): Errno {
   if (!(mtu >= IF_MINMTU && mtu <= IF_MAXMTU) || !Number.isInteger(mtu)) return EINVAL;
   if (ifp.if_driver === null) return EOPNOTSUPP;
-  // A port has the MTU of its lagg.
+  // The lagg interface sets the MTU of its ports.
   if (ifp.if_lagg !== null) return EINVAL;
   const error = ifp.if_driver.if_ioctl(ifp, SIOCSIFMTU, mtu);
   if (error === 0) ribTouch(ifp.if_vnet);
@@ -172,8 +178,9 @@ function setMtu(ifp: Ifnet, mtu: number): Errno {
 }
 
 /**
- * Toggles transmit checksums and TSO of one family in if_capenable and couples the two: TSO goes off
- * with the checksums, which the console hears, and without them it cannot be turned on (EAGAIN).
+ * Toggles transmit checksums and TSO of one family in if_capenable. Turning the checksums off turns
+ * TSO off too and logs a line on the console. EAGAIN: TSO cannot be turned on without the
+ * checksums.
  */
 function toggleFamily(ifp: Ifnet, toggle: number, txcsum: number, tso: number): Errno {
   const six = txcsum === IFCAP_TXCSUM_IPV6;
@@ -198,9 +205,10 @@ function toggleFamily(ifp: Ifnet, toggle: number, txcsum: number, tso: number): 
 }
 
 /**
- * For a driver's SIOCSIFCAP: toggles those of `toggle` that are transmit checksums and TSO, IPv4's
- * and IPv6's, as FreeBSD's drivers couple them. EAGAIN: TSO was asked for without its checksums; what
- * was toggled before stays so. The driver brings if_hwassist in line afterwards, on an error too.
+ * For a driver's SIOCSIFCAP: toggles the transmit checksum and TSO bits in `toggle`, for IPv4 and
+ * IPv6. TSO depends on the checksums as in FreeBSD's drivers. EAGAIN: TSO cannot be turned on
+ * without its checksums; bits toggled before the error stay toggled. The driver must update
+ * if_hwassist afterwards, also after an error.
  */
 export function ifToggleTxOffload(ifp: Ifnet, toggle: number): Errno {
   const error4 = toggleFamily(ifp, toggle, IFCAP_TXCSUM, IFCAP_TSO4);
@@ -209,8 +217,9 @@ export function ifToggleTxOffload(ifp: Ifnet, toggle: number): Errno {
 }
 
 /**
- * Switches those of `bits` on or off that the interface has, as ifconfig(8) does: without any of them
- * nothing happens. 0, EOPNOTSUPP without a driver, EINVAL for netmap, or the driver's errno.
+ * Switches the capabilities in `bits` on or off, as ifconfig(8) does; ignores bits that the
+ * interface lacks. Returns 0, EOPNOTSUPP without a driver, EINVAL for netmap, or the driver's
+ * errno.
  * @see sbin/ifconfig/ifconfig.c, setifcap
  */
 export function ifSwitchCapabilities(ifp: Ifnet, bits: number, on: boolean): Errno {
@@ -220,25 +229,25 @@ export function ifSwitchCapabilities(ifp: Ifnet, bits: number, on: boolean): Err
   return wanted === now ? 0 : setCapabilities(ifp, wanted);
 }
 
-/** SIOCSIFCAP of what is within if_capabilities. */
+/** SIOCSIFCAP. The caller has checked that `reqcap` is within if_capabilities. */
 function setCapabilities(ifp: Ifnet, reqcap: number): Errno {
   if (ifp.if_driver === null) return EOPNOTSUPP;
   if (((reqcap ^ ifp.if_capenable) & IFCAP_NETMAP) !== 0) return EINVAL;
   const error = ifp.if_driver.if_ioctl(ifp, SIOCSIFCAP, reqcap);
-  // Told on an error too: drivers keep what they switched before it.
+  // Notify after an error too: drivers keep the bits that they switched before it.
   ifCapabilitiesChanged(ifp);
   return error;
 }
 
-/** Tells the interfaces on top of `ifp`, vlan(4) and lagg(4), that its capabilities changed. */
+/** Notifies the vlan(4) and lagg(4) interfaces on `ifp` that its capabilities changed. */
 export function ifCapabilitiesChanged(ifp: Ifnet): void {
   ifp.if_vlantrunk?.capabilities();
   ifp.if_lagg?.capabilities();
 }
 
 /**
- * Gives a running interface another link-level address, 6 bytes; the driver is taken down and up,
- * for that is when it looks. Its errno for coming up.
+ * Changes the link-level address (6 bytes) of an interface. A running driver is stopped and
+ * started, because it reads the address when it starts. Returns the driver's errno of the start.
  * @see ifnet(9)
  */
 export function if_setlladdr(ifp: Ifnet, lladdr: Uint8Array): Errno {
@@ -255,10 +264,10 @@ export function if_setlladdr(ifp: Ifnet, lladdr: Uint8Array): Errno {
 }
 
 /**
- * Changes an interface as ioctl(2) would. SIOCSIFFLAGS: `data` are the new flags. SIOCSIFMTU: bytes;
- * EINVAL outside 72 to 65535 or what the driver takes. SIOCSIFCAP: the whole new if_capenable;
- * EINVAL for a bit outside if_capabilities, nothing changed. EOPNOTSUPP without a driver. Else the
- * driver's errno.
+ * Changes an interface, as ioctl(2) does. SIOCSIFFLAGS: `data` holds the new flags. SIOCSIFMTU:
+ * `data` is in bytes; EINVAL if outside 72 to 65535. SIOCSIFCAP: `data` is the complete new
+ * if_capenable; EINVAL and no change for a bit outside if_capabilities. Returns EOPNOTSUPP for MTU
+ * and capabilities without a driver; otherwise the driver's errno.
  * @see netintro(4), sys/net/if.c
  */
 export function ifhwioctl(ifp: Ifnet, command: IfIoctl, data: number): Errno {
@@ -272,7 +281,7 @@ export function ifhwioctl(ifp: Ifnet, command: IfIoctl, data: number): Errno {
       return setCapabilities(ifp, data);
     case SIOCADDMULTI:
     case SIOCDELMULTI:
-      // By if_addmulti: they need an address, not a number.
+      // Use if_addmulti and if_delmulti: these commands need an address.
       return EOPNOTSUPP;
   }
 }
@@ -282,7 +291,11 @@ function sameLladdr(a: Uint8Array, b: Uint8Array): boolean {
   return true;
 }
 
-/** Listens to a multicast link-level address; counted. @see ifnet(9) */
+/**
+ * Adds a reference to a multicast link-level address in the receive filter. ENETDOWN without
+ * IFF_MULTICAST.
+ * @see ifnet(9)
+ */
 export function if_addmulti(ifp: Ifnet, lladdr: Uint8Array): Errno {
   if ((ifp.if_flags & IFF_MULTICAST) === 0) return ENETDOWN;
   const found = ifp.if_multiaddrs.find((ma) => sameLladdr(ma.ifma_lladdr, lladdr));
@@ -294,7 +307,10 @@ export function if_addmulti(ifp: Ifnet, lladdr: Uint8Array): Errno {
   return ifp.if_driver?.if_ioctl(ifp, SIOCADDMULTI, 0) ?? 0;
 }
 
-/** Gives a multicast address back; ENOENT if nobody listens to it. @see ifnet(9) */
+/**
+ * Drops a reference to a multicast address; the last one removes it. ENOENT: no such address.
+ * @see ifnet(9)
+ */
 export function if_delmulti(ifp: Ifnet, lladdr: Uint8Array): Errno {
   const at = ifp.if_multiaddrs.findIndex((ma) => sameLladdr(ma.ifma_lladdr, lladdr));
   if (at < 0) return ENOENT;

@@ -1,7 +1,7 @@
 /**
- * Interfaces that are made by name, after sys/net/if_clone.c: `ifconfig vlan100 create`. A cloner
- * knows which names are its own. Left out: parameters in a user's memory (they are an object here),
- * moving between stacks, events.
+ * Interfaces that are created by name, after sys/net/if_clone.c: `ifconfig vlan100 create`. A
+ * cloner matches the names of its kind. Left out: parameters in user memory (here they are an
+ * object), moving between stacks, events.
  */
 
 import { EEXIST, EINVAL, ENOSPC, ENXIO, type Errno } from '../sys/errno.ts';
@@ -10,19 +10,19 @@ import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
 import { ifnetList, ifunit } from './if.ts';
 import type { Ifnet } from './if_var.ts';
 
-/** Bytes of a name with its NUL. */
+/** Maximum length of a name, its NUL included. */
 const IFNAMSIZ = 16;
 const IF_MAXUNIT = 0x7fff;
 
 /** One kind of interface. @see if_clone(9) */
 export interface IfClone {
-  /** `vlan` makes vlan0, vlan1 and so on. */
+  /** Name without unit number: `vlan` for vlan0, vlan1 and so on. */
   readonly ifc_name: string;
-  /** Whether `name` is one of this kind's. */
+  /** Whether `name` is a name of this kind. */
   match(vnet: Vnet, name: string): boolean;
-  /** Makes and attaches it, with `params` of its own kind or null. */
+  /** Creates and attaches the interface; `params` are of this kind, or null. */
   create(vnet: Vnet, name: string, params: object | null): Errno;
-  /** Takes it away; called for what `create` made. */
+  /** Detaches and destroys an interface that `create` made. */
   destroy(ifp: Ifnet): void;
 }
 
@@ -40,25 +40,25 @@ export function ifc_simple_match(prefix: string, name: string): boolean {
   return /^(0|[1-9]\d*)$/.test(unit) && Number(unit) <= IF_MAXUNIT;
 }
 
-/** Makes a kind known to a stack. @see if_clone(9) */
+/** Registers a kind with a stack. @see if_clone(9) */
 export function if_clone_attach(vnet: Vnet, ifc: IfClone): void {
   V_if_cloners(vnet).cloners.push(ifc);
 }
 
-/** The full name for one of a kind: `vlan` becomes the first that is free; null if all are taken. */
+/** Returns `name` with the lowest free unit number, or null if all are taken. */
 function wildcard(vnet: Vnet, name: string): string | null {
   for (let unit = 0; unit <= IF_MAXUNIT; unit++)
     if (ifunit(vnet, `${name}${unit}`) === null) return `${name}${unit}`;
   return null;
 }
 
-/** The interface that `if_clone_create` made last. */
+/** The interface that `if_clone_create` made last; null after an error. */
 export const ifCloned: { ifp: Ifnet | null } = { ifp: null };
 
 /**
- * Makes the interface `name`, or with a kind's bare name the first that is free; `ifCloned.ifp` is
- * it. EEXIST: there is one; EINVAL: no kind has such names; ENOSPC: all are taken; else the kind's
- * errno.
+ * Creates the interface `name` and stores it in `ifCloned.ifp`. A name without a unit number gets
+ * the lowest free one. EEXIST: the name is taken; EINVAL: no kind matches, or the name is too long;
+ * ENOSPC: all units are taken; otherwise the errno of the kind's `create`.
  * @see if_clone(9), ifconfig(8)
  */
 export function if_clone_create(vnet: Vnet, name: string, params: object | null): Errno {
@@ -88,7 +88,10 @@ function createInPass(vnet: Vnet, name: string, params: object | null): Ifnet | 
   return ifp;
 }
 
-/** Takes an interface away that was made so; EINVAL for any other. @see if_clone(9), ifconfig(8) */
+/**
+ * Destroys an interface that if_clone_create made. EINVAL for other interfaces.
+ * @see if_clone(9), ifconfig(8)
+ */
 export function if_clone_destroy(ifp: Ifnet): Errno {
   return inPass(destroyInPass, ifp);
 }
@@ -102,7 +105,10 @@ function destroyInPass(ifp: Ifnet): Errno {
   return 0;
 }
 
-/** Takes away all that were made, the newest first: for a stack that ends, before its NICs go. */
+/**
+ * Destroys all cloned interfaces of a stack, the newest first. Call it before the stack's NICs are
+ * unplugged.
+ */
 export function ifCloneDestroyAll(vnet: Vnet): void {
   inPass(() => {
     for (const ifp of ifnetList(vnet).toReversed()) if_clone_destroy(ifp);

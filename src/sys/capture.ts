@@ -1,22 +1,22 @@
 /**
  * The capture ring: one region of the arena that the stack, the device and the addon write records
- * into and the host drains once per turn. A producer never waits: without room a record is dropped
- * and counted. One thread does all of it, so plain loads and stores do. Left out: filters (the
- * reader's work), more than one ring.
+ * into and the host drains once per turn. A producer never waits: if the ring is full, it drops the
+ * record and counts it. Only one thread uses the ring, so plain loads and stores are enough. Left
+ * out: filters (the reader applies them), more than one ring.
  *
  * The region, little-endian; offsets in bytes, positions relative to the data area:
  *
  *    0  u32 prod       where the next record goes
  *    4  u32 cons       the oldest record; prod == cons is empty
  *    8  u32 lost       records dropped for lack of room, modulo 2^32
- *   12  u32 points     bit 1 << point: someone listens
+ *   12  u32 points     bit 1 << point: capture is on
  *   16  u32 snaplen[8] bytes to keep of a packet, by point
  *   48  u32 bootSec    the wall clock at the machine's time 0, for other writers: s and
  *   52  u32 bootNsec   ns within it
  *   64  data area
  *
- * A record starts at a multiple of 8 and is never split; a record whose point is CAPTURE_WRAP ends
- * the data area early, and the next one is at its start.
+ * A record starts at a multiple of 8 and is contiguous. A record with point CAPTURE_WRAP ends the
+ * data area early; the next record is at the start of the area.
  *
  *    0  u32 size       bytes of this record, header and padding included; a multiple of 8
  *    4  u16 point
@@ -34,16 +34,16 @@ import type { Clock, Task } from './clock.ts';
 import { KASSERT } from './kassert.ts';
 import { count, R_CAPTURE_FULL } from './reason.ts';
 
-// Capture points, in the order of a packet's way down.
+// Capture points, in the order in which an outgoing packet passes them.
 export const CAPTURE_SOCKBUF = 0;
 export const CAPTURE_IP = 1;
 export const CAPTURE_IF = 2;
 export const CAPTURE_RING = 3;
 export const CAPTURE_WIRE = 4;
-/** Names of the points, in the order of their numbers. */
+/** Names of the points, by number. */
 export const capturePoints = ['sockbuf', 'ip', 'if', 'ring', 'wire'] as const;
 export const CAPTURE_POINTS_MAX = 8;
-/** Point of a record that ends the data area early. */
+/** Point number of a record that ends the data area early. */
 export const CAPTURE_WRAP = 0xffff;
 
 // Record flags.
@@ -71,13 +71,14 @@ export const CAPTURE_R_CAPLEN = 24;
 export const CAPTURE_R_WIRELEN = 28;
 export const CAPTURE_RECORD_BYTES = 32;
 
-/** What a device sees of captures: it hands over whole frames as (offset, length) pairs. */
+/** A device's interface to captures. The device passes whole frames as (offset, length) pairs. */
 export interface CaptureTap {
-  /** Whether someone listens at `point`; ask before gathering anything for a capture. */
+  /** Whether capture is on at `point`. Check it before preparing a frame. */
   wants(point: number): boolean;
   /**
-   * Records one frame of `wirelen` bytes that lies in the arena as the (offset, length) pairs
-   * iov[2*first .. 2*(first + iovcnt)). Reads at most the snap length; never fails.
+   * Records one frame of `wirelen` bytes in the arena, given by the (offset, length) pairs
+   * iov[2*first .. 2*(first + iovcnt)). Reads at most the snap length. Drops and counts the frame
+   * if the ring is full.
    */
   capture(
     point: number,
@@ -90,9 +91,12 @@ export interface CaptureTap {
   ): void;
 }
 
-/** What drains the ring: gets every record once, in order. */
+/** Receives the records of the ring, each once, in order. */
 export interface CaptureSink {
-  /** `caplen` bytes of a packet of `wirelen` lie at arena offset `off` until this returns. */
+  /**
+   * Takes `caplen` bytes, at arena offset `off`, of a packet of `wirelen` bytes. They are valid
+   * until this returns.
+   */
   captureRecord(
     point: number,
     flags: number,
@@ -118,16 +122,16 @@ export class CaptureRing {
   readonly #bootNsec: number;
   #drain: Task | null = null;
   #posted = false;
-  // The record under way.
+  // The record between `reserve` and `commit`; -1: none.
   #at = -1;
   #next = 0;
   /** Bytes to write at the offset `reserve` returned. */
   caplen = 0;
-  /** Nanoseconds within the second of the last time stamp; `#stampSec` is its second. */
+  /** Wall clock of the last record: seconds, and nanoseconds within the second. */
   #stampSec = 0;
   #stampNsec = 0;
 
-  /** The ring is `mem[off .. off + bytes)`; it is emptied. @param view over all of `mem` */
+  /** The ring is `mem[off .. off + bytes)`. Empties it. @param view over all of `mem` */
   constructor(mem: Uint8Array, view: DataView, off: number, bytes: number, clock: Clock) {
     KASSERT(off % 8 === 0 && bytes % 8 === 0 && bytes > 4096, 'CaptureRing: place');
     this.#mem = mem;
@@ -143,13 +147,13 @@ export class CaptureRing {
     view.setUint32(off + CAPTURE_BOOT + 4, this.#bootNsec, true);
   }
 
-  /** Sets what is posted to the clock when records wait; it should call `drain`. */
+  /** Sets the task that is posted to the clock when records are waiting. It must call `drain`. */
   setDrainTask(task: Task | null): void {
     this.#drain = task;
     this.#posted = false;
   }
 
-  /** Listens at `point`, keeping `snaplen` bytes of each packet; 0 stops. */
+  /** Turns capture at `point` on, with at most `snaplen` bytes of each packet; 0 turns it off. */
   setPoint(point: number, snaplen: number): void {
     const view = this.#view;
     const bits = view.getUint32(this.#base + CAPTURE_POINTS, true);
@@ -165,7 +169,7 @@ export class CaptureRing {
     return (this.#view.getUint32(this.#base + CAPTURE_POINTS, true) & (1 << point)) !== 0;
   }
 
-  /** Records dropped since the ring was made, the addon's included. */
+  /** Records dropped since the ring was created, by the stack and by the addon. */
   get lost(): number {
     return this.#view.getUint32(this.#base + CAPTURE_LOST, true);
   }
@@ -179,8 +183,9 @@ export class CaptureRing {
   }
 
   /**
-   * Begins a record of a packet of `wirelen` bytes. Returns the arena offset to which the caller
-   * writes `caplen` bytes before `commit()`; -1 when nobody listens or there is no room (counted).
+   * Begins a record of a packet of `wirelen` bytes. Returns the arena offset at which the caller
+   * writes `caplen` bytes before `commit()`. Returns -1 if capture is off at `point`, or if the
+   * ring is full (counted).
    */
   reserve(point: number, flags: number, unit: number, pktId: number, wirelen: number): number {
     if (!this.wants(point)) return -1;
@@ -219,14 +224,17 @@ export class CaptureRing {
     this.kick();
   }
 
-  /** Posts the drain task if records wait and it is not posted yet. For writers besides `commit`. */
+  /**
+   * Posts the drain task if records are waiting and it is not posted yet. For writers that do not
+   * call `commit`.
+   */
   kick(): void {
     if (this.#posted || this.#drain === null || this.empty) return;
     this.#posted = true;
     this.#clock.post(this.#drain);
   }
 
-  /** Hands every record that is in the ring now to `sink`; returns how many. */
+  /** Passes every record that is in the ring now to `sink`. Returns the number of records. */
   drain(sink: CaptureSink): number {
     const view = this.#view;
     this.#posted = false;
@@ -259,12 +267,15 @@ export class CaptureRing {
     return n;
   }
 
-  /** The device's end of the ring, for interface number `unit`. */
+  /** Returns a device's interface to the ring, for interface number `unit`. */
   tap(unit: number): CaptureTap {
     return new RingTap(this, this.#mem, unit);
   }
 
-  /** Finds `size` bytes in one piece, wrapping if need be; the ring never fills to the last byte. */
+  /**
+   * Returns the position of `size` contiguous free bytes, or -1. Wraps if necessary. At least one
+   * byte stays free, because prod == cons means empty.
+   */
   #room(size: number): number {
     const view = this.#view;
     const prod = view.getUint32(this.#base + CAPTURE_PROD, true);
@@ -287,7 +298,7 @@ export class CaptureRing {
   }
 }
 
-/** Gathers a device's frame into the ring. */
+/** Copies a device's frames into the ring. */
 class RingTap implements CaptureTap {
   readonly #ring: CaptureRing;
   readonly #mem: Uint8Array;

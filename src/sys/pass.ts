@@ -1,22 +1,24 @@
 /**
  * Passes: one run of the stack from an entry point (a socket call, a timer, an interrupt, a control
  * command, a completed I/O) until nothing is left to do. `inPass` is the only entry. One pass is
- * open at a time, so module-level work records are safe. What the stack puts off runs when the
- * outermost entry returns, in three steps: deferred work, then doorbells, then upcalls to programs.
- * Ours: FreeBSD sleeps and runs taskqueues instead.
+ * open at a time, so module-level work records are safe. Deferred work runs when the outermost
+ * entry returns, in three steps: deferred tasks, then doorbells, then upcalls to programs. Unlike
+ * FreeBSD, which sleeps and runs taskqueues.
  */
 
 import type { Clock, Task } from './clock.ts';
 import { KASSERT } from './kassert.ts';
 
-/** Calls out of the kernel into a program. It runs with no pass open, so it may call anything. */
+/**
+ * A call from the kernel into a program. It runs with no pass open, so it may call any function.
+ */
 export interface Upcall {
   upcall(): void;
 }
 
-/** First in, first out. The array keeps its length, so that passes leave no garbage. */
+/** A first-in, first-out queue. The array keeps its length, so that passes create no garbage. */
 class PassQueue<T> {
-  // What waits is items[head .. tail).
+  // The queued items are items[head .. tail).
   head = 0;
   tail = 0;
   readonly items: (T | null)[] = [];
@@ -48,17 +50,17 @@ const deferred = new PassQueue<Task>();
 const doorbells = new PassQueue<Task>();
 const upcalls = new PassQueue<Upcall>();
 
-/** A pass is open: code of the stack runs, or what it deferred. */
+/** Whether a pass is open: stack code or deferred work is running. */
 let open = false;
-/** The loop over the upcalls is on the call stack. */
+/** Whether `callUp` is on the call stack. */
 let calling = false;
-/** Where exceptions of upcalls go. */
+/** The clock to which exceptions of upcalls are posted. */
 let clock: Clock | null = null;
 
-/** Stands for "nothing was thrown", because `undefined` can be thrown. */
+/** Means "nothing was thrown", because `undefined` can be thrown. */
 const NOTHING: unique symbol = Symbol('nothing');
 
-/** What was thrown in one pass: the first error as it is, or all of them in one AggregateError. */
+/** Adds `error` to what the pass has thrown: one error alone, or several in one AggregateError. */
 function withError(before: unknown, error: unknown): unknown {
   if (before === NOTHING) return error;
   const errors: unknown[] =
@@ -73,7 +75,10 @@ class PassErrors extends AggregateError {
   }
 }
 
-/** Runs the deferred work, and the doorbells when none is left. Closes the pass. */
+/**
+ * Runs the deferred work, and the doorbells when no deferred work is left. Closes the pass. Returns
+ * `failure` with the errors added.
+ */
 function endPass(failure: unknown): unknown {
   for (;;) {
     const task = deferred.shift() ?? doorbells.shift();
@@ -101,7 +106,7 @@ class Rethrow implements Task {
   }
 }
 
-/** Runs the upcalls one at a time, those included that an upcall's own passes ask for. */
+/** Runs the upcalls one at a time, including those that an upcall queues. */
 function callUp(failure: unknown): unknown {
   calling = true;
   for (let up = upcalls.shift(); up !== null; up = upcalls.shift()) {
@@ -128,19 +133,19 @@ type PassFn = (
 ) => unknown;
 
 /**
- * Calls `fn` with up to eight arguments inside a pass and returns its result. While a pass is open
- * the call joins it. Else it opens one, and when `fn` has returned or thrown:
+ * Calls `fn` with up to eight arguments inside a pass and returns its result. If a pass is open,
+ * `fn` runs in it. Otherwise inPass opens one, and after `fn` has returned or thrown:
  *
- * 1. Deferred work runs, first in, first out, including what it defers.
- * 2. Doorbells ring, each once. What they defer runs before the next one.
- * 3. The pass is closed, and upcalls run one at a time. An upcall may call anything: that opens the
- *    next pass, whose own upcalls wait behind those that wait already.
+ * 1. Deferred tasks run, first in, first out, including tasks that they defer.
+ * 2. Doorbells run in order. Tasks that a doorbell defers run before the next doorbell.
+ * 3. The pass is closed, and upcalls run one at a time. An upcall may call any function, which opens
+ *    the next pass; its upcalls are queued behind the waiting ones.
  *
- * An exception in any of these does not skip the rest. One of `fn`, of deferred work or of a doorbell
- * is thrown at the end, out of the call that opened the pass; several are thrown as one
+ * An exception in one of these does not skip the rest. The call that opened the pass throws an
+ * exception of `fn`, of deferred work or of a doorbell at the end; several are thrown as one
  * AggregateError, that of `fn` first. The exception of an upcall is posted to the machine's clock,
- * whose event loop throws it: the call that opened the pass may be another program's, and has to get
- * its result. Without a clock it is thrown at the end like the others.
+ * whose event loop throws it, because the call that opened the pass may belong to another program,
+ * which needs its result. Without a clock it is thrown at the end like the others.
  */
 export function inPass<R>(fn: () => R): R;
 export function inPass<A, R>(fn: (a: A) => R, a: A): R;
@@ -207,8 +212,8 @@ export function runTask(task: Task): void {
 }
 
 /**
- * Runs `task` at the end of the open pass, first in, first out. The caller sees to it that a task is
- * not deferred twice. Panics outside a pass.
+ * Runs `task` at the end of the open pass, first in, first out. The caller must not defer a task
+ * twice. Panics outside a pass.
  */
 export function passDefer(task: Task): void {
   KASSERT(open, 'passDefer: no pass is open');
@@ -222,37 +227,37 @@ export function passDoorbell(task: Task): void {
 }
 
 /**
- * Runs `up` after the open pass, with no pass open. The caller sees to it that an upcall does not
- * wait twice. Panics outside a pass.
+ * Runs `up` after the open pass, with no pass open. The caller must not queue an upcall twice.
+ * Panics outside a pass.
  */
 export function passUpcall(up: Upcall): void {
   KASSERT(open, 'passUpcall: no pass is open');
   upcalls.push(up);
 }
 
-/** Module-level scratch that one call of a function uses at a time. */
+/** A module-level work record. Only one call at a time may use it. */
 export interface WorkRecord {
-  /** A call that uses it is under way. */
+  /** Whether a call uses the record. */
   entered: boolean;
 }
 
-/** Begins to use a record. Panics if it is in use. Pair it with `recordLeave` in a `finally`. */
+/** Marks a record as in use. Panics if it is already in use. Call `recordLeave` in a `finally`. */
 export function recordEnter(record: WorkRecord): void {
   KASSERT(!record.entered, 'recordEnter: the record is in use');
   record.entered = true;
 }
 
-/** Ends the use of a record. */
+/** Marks a record as free. */
 export function recordLeave(record: WorkRecord): void {
   record.entered = false;
 }
 
-/** Gives passes the clock whose loop throws what upcalls throw. Called at boot. */
+/** Sets the clock whose event loop throws the exceptions of upcalls. Called at boot. */
 export function passClock(c: Clock): void {
   clock = c;
 }
 
-/** Forgets the clock and what waits, and closes the pass. Called at boot. */
+/** Removes the clock, discards all queued work and closes the pass. Called at boot. */
 export function passReset(): void {
   clock = null;
   open = false;

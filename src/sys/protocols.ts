@@ -1,7 +1,7 @@
 /**
- * Numbers of Ethernet, IP and TCP headers that the stack, the drivers and the devices all use, after
- * sys/net/ethernet.h, sys/netinet/in.h and sys/netinet/tcp.h. The files of src/net, src/kern and
- * src/netinet that carry those names re-export them.
+ * Numbers of Ethernet, IP and TCP headers that the stack, the drivers and the devices all use,
+ * after sys/net/ethernet.h, sys/netinet/in.h and sys/netinet/tcp.h. The files of the same names in
+ * src/net, src/kern and src/netinet re-export them.
  */
 
 /** Bytes of an Ethernet header, and of the 802.1Q tag that may follow it. */
