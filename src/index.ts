@@ -1,4 +1,4 @@
-/** The public API: a stack with its NIC on a TAP interface, and TAP and TUN interfaces themselves. */
+/** The public API: a stack whose NIC is on a TAP interface, and plain TAP and TUN interfaces. */
 
 import type { TcpServer } from './api/server.ts';
 import type { TcpSocket } from './api/socket.ts';

@@ -1,4 +1,4 @@
-/** A capture point of an interface recorded to a pcap file. */
+/** Recording of one capture point of an interface to a pcap file. */
 
 import type { FileSink } from '../host/file_sink.ts';
 import type { CaptureSink } from '../sys/capture.ts';
@@ -7,13 +7,13 @@ import type { Ifnet } from '../net/if_var.ts';
 import { PcapWriter } from '../pcap/pcap.ts';
 import { mem } from '../vm/arena.ts';
 
-/** Writes every record of one point to one file until closed. */
+/** Writes every record of one point to a file until it is closed. */
 export class CaptureFile implements CaptureSink {
   readonly #capture: Capture;
   readonly #sink: FileSink;
   readonly #pcap: PcapWriter;
 
-  /** Takes over `sink`. @param point CAPTURE_* */
+  /** Takes ownership of `sink`. @param point CAPTURE_* */
   constructor(point: number, ifp: Ifnet, sink: FileSink) {
     this.#sink = sink;
     this.#pcap = new PcapWriter(sink, { snaplen: CAPTURE_SNAPLEN_MAX });
@@ -34,11 +34,13 @@ export class CaptureFile implements CaptureSink {
     this.#pcap.packet(sec, nsec, mem, off, caplen, wirelen);
   }
 
-  /** What kept the file from being whole; null if nothing did. */
+  /** Why the file is incomplete; null if it is complete. */
   problem(): string | null {
     if (this.#sink.error !== null) return this.#sink.error.message;
     const { drops } = this.#capture;
-    return drops === 0 ? null : `${this.#sink.path}: ${drops} packets dropped for want of room`;
+    return drops === 0
+      ? null
+      : `${this.#sink.path}: ${drops} packets dropped: the capture ring was full`;
   }
 
   close(): void {

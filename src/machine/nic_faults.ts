@@ -1,7 +1,7 @@
 /**
- * The faults of one NIC: their stage on its wire, with the machine's time and memory. The `ts` build
- * of a device is plugged into the stage from the start; the `native` one, which needs a descriptor, is
- * rewired to the stage when the first fault is added.
+ * Fault injection for one NIC: a fault stage on its wire that uses the machine's clock and memory.
+ * A device of the `ts` build is plugged into the stage from the start. A `native` device needs a
+ * descriptor, so it moves to the stage when the first fault is added.
  */
 
 import { FaultStage } from '../fault/fault_stage.ts';
@@ -18,7 +18,7 @@ import { mem, PAGE_SIZE } from '../vm/arena.ts';
 import { NOPAGE, vm_page_alloc_contig, vm_page_unwire } from '../vm/vm_page.ts';
 import type { Machine } from './machine.ts';
 
-/** The longest frame of mode vnet: an IP packet, Ethernet's and virtio-net's headers. */
+/** Pages for the longest frame of mode vnet: an IP packet with Ethernet and virtio-net headers. */
 const FRAME_PAGES = Math.ceil((65_535 + 14 + 12) / PAGE_SIZE);
 
 export class NicFaults {
@@ -28,7 +28,7 @@ export class NicFaults {
   readonly #callout = new Callout({ run: () => this.#event?.run() });
   #event: Task | null = null;
   #front: FaultWire | null = null;
-  /** A native device, and how it gets here. */
+  /** The native device, and the detour that connects it to the stage. */
   #device: NativeTnDevice | null = null;
   #detour: WireDetour | null = null;
   #scratch: FaultScratch | null = null;
@@ -49,7 +49,7 @@ export class NicFaults {
     this.stage = new FaultStage(timer, (seed) => new SeededPrng(seed), skip);
   }
 
-  /** The stage as a wire, to be plugged in instead of the wire that it takes over. */
+  /** Returns the stage as a wire, which replaces the NIC's wire. */
   wire(): FaultWire {
     this.#front ??= new FaultWire({
       wire: this.#wire,
@@ -61,12 +61,12 @@ export class NicFaults {
     return this.#front;
   }
 
-  /** The native device, which stays on the wire until the first fault. */
+  /** Sets the native device, which stays on its own wire until the first fault is added. */
   follow(device: NativeTnDevice): void {
     this.#device = device;
   }
 
-  /** Memory for frames. Throws TapnicError (ENOMEM). */
+  /** Allocates memory for frames. Throws TapnicError (ENOMEM). */
   #alloc(frames: number): FaultScratch {
     const pages = frames * FRAME_PAGES;
     const first = inPass(vm_page_alloc_contig, pages, 1, 0);
@@ -75,7 +75,10 @@ export class NicFaults {
     return { off: first * PAGE_SIZE, bytes: FRAME_PAGES * PAGE_SIZE };
   }
 
-  /** Allocates all that a fault needs, so that adding one cannot fail. Throws TapnicError (ENOMEM, EMFILE). */
+  /**
+   * Allocates everything that a fault needs, so that adding one cannot fail. Throws TapnicError
+   * (ENOMEM, EMFILE).
+   */
   prepare(): void {
     this.#scratch ??= this.#alloc(1);
     if (this.#device === null || this.#detour !== null) return;

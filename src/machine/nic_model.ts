@@ -1,7 +1,7 @@
 /**
- * What a NIC model is to the machine: how it is described, what it can be plugged in with, and how
- * its device is built and its driver attached. One module per model in models/, all of them in
- * nic_models.ts.
+ * The interface of a NIC model to the machine: its description, its modes and builds, how its
+ * device is built and how its driver is attached. Each model is a module in models/; nic_models.ts
+ * lists them.
  */
 
 import type { MmioRegion } from '../bus/device.ts';
@@ -13,16 +13,16 @@ import type { Wire } from '../sys/wire.ts';
 import type { Ifnet } from '../net/if_var.ts';
 import { DEVICE_SRAM_BYTES } from '../vm/arena.ts';
 
-/** Egress mode: `wire` sends finished frames, `vnet` leaves checksums and segmenting to the peer. */
+/** Egress mode: `wire` sends complete frames, `vnet` leaves checksums and segmentation to Linux. */
 export type NicMode = 'wire' | 'vnet';
 /** Build of a device: `ts` is the reference, `native` the fast one in the addon. */
 export type NicBuild = 'ts' | 'native';
 
-/** NICs a machine takes, and the on-board memory each of them has. */
+/** Maximum number of NICs in a machine, and the on-board memory of each, in bytes. */
 export const NIC_SLOTS = 16;
 export const NIC_SRAM_BYTES = DEVICE_SRAM_BYTES / NIC_SLOTS;
 
-/** What a card says of itself in PCI configuration space, in the words of pciconf(8). */
+/** The identity of a card in PCI configuration space, with the names of pciconf(8). */
 export interface PciIdentity {
   /** 16 bits each. */
   readonly vendor: number;
@@ -35,7 +35,7 @@ export interface PciIdentity {
   readonly revision: number;
 }
 
-/** The identity of our own model number `device`: its vendor id, "TN", is made up. */
+/** The identity of tapnic's model number `device`. The vendor id, "TN", is invented. */
 export function ownPciIdentity(device: number): PciIdentity {
   return {
     vendor: 0x544e,
@@ -47,35 +47,35 @@ export function ownPciIdentity(device: number): PciIdentity {
   };
 }
 
-/** A model as users see it. */
+/** The description of a model for users. */
 export interface NicModelInfo {
-  /** What `--nic` takes. */
+  /** The value of `--nic`. */
   readonly name: string;
-  /** Name of its interfaces before the unit number; models of one driver may share it. */
+  /** Interface name without unit number. Models with the same driver may share it. */
   readonly ifname: string;
   readonly description: string;
   readonly pci: PciIdentity;
-  /** What its driver can do, in ifconfig's words; all of it is on at the start. */
+  /** Capabilities of the driver, in ifconfig(8)'s words. Initially all are on. */
   readonly capabilities: readonly string[];
   readonly modes: readonly NicMode[];
-  /** Builds of the device there are, the fastest first. */
+  /** Available builds of the device, the fastest first. */
   readonly builds: readonly NicBuild[];
-  /** The largest MTU. */
+  /** The largest MTU, bytes. */
   readonly mtuMax: number;
 }
 
-/** The place a NIC is plugged into: everything a device gets from the computer around it. */
+/** The slot of a NIC: everything that the machine provides to a device. */
 export interface NicSlot {
   readonly wire: Wire;
   readonly mode: NicMode;
   readonly build: NicBuild;
-  /** Address it has at power-on, 6 bytes. */
+  /** Ethernet address at power-on, 6 bytes. */
   readonly mac: Uint8Array;
   readonly intr: IntrVector;
   readonly clock: Clock;
   readonly cksum: CksumKernel;
   readonly timer: { schedule(deadlineNs: number, event: Task): void };
-  /** Arena offset of NIC_SRAM_BYTES that are the device's own. */
+  /** Arena offset of the device's on-board memory, NIC_SRAM_BYTES bytes. */
   readonly sramOff: number;
   /** The interface's number in capture records. */
   readonly capunit: number;
@@ -83,16 +83,18 @@ export interface NicSlot {
 
 /** A device on its wire. */
 export interface NicDevice extends MmioRegion {
-  /** Unplugs it: nothing is sent or received any more. The wire stays open. */
+  /** Unplugs the device, which then sends and receives nothing. The wire stays open. */
   close(): void;
 }
 
-/** A NIC one can plug in. */
+/** A NIC model that can be plugged in. */
 export interface NicModel extends NicModelInfo {
-  /** Builds the device in `slot`, whose mode and build are ones it has. Throws TapnicError. */
+  /**
+   * Builds the device in `slot`. The model supports the slot's mode and build. Throws TapnicError.
+   */
   build(slot: NicSlot): NicDevice;
-  /** Attaches the driver; the interface's address becomes the device's. */
+  /** Attaches the driver, which sets the interface's address to the device's. */
   attach(ifp: Ifnet, device: NicDevice, intr: IntrVector): Errno;
-  /** Takes it away again; every buffer is back afterwards. */
+  /** Detaches the driver, which frees all its buffers. */
   detach(ifp: Ifnet): Errno;
 }

@@ -1,26 +1,29 @@
 /**
- * What is wrong with an option, as data: each front (command line, YAML, library) names the option in
- * its own spelling when it prints the error.
+ * Option errors as data. Each front end (command line, YAML, library) prints the error with its own
+ * spelling of the option's name.
  */
 
-/** How a front spells the name of an option: `--mtu` for `mtu`. */
+/** A front end's spelling of an option's name: `--mtu` for `mtu`. */
 export type Spell = (option: string) => string;
 
-/** A text; one that names another option is a function of how the front spells it. */
+/** A text, or a function of the spelling if the text names another option. */
 export type OptionText = string | ((spell: Spell) => string);
 
 export interface OptionIssue {
-  /** From the option's name down, such as `['ports', 1, 'mtu']`; empty: the options as a whole. */
+  /** Path from the option's name, such as `['ports', 1, 'mtu']`; empty: the options as a whole. */
   readonly path: readonly (string | number)[];
-  /** The value as it was given; undefined if the message does not show it. */
+  /** The given value; undefined if the message does not show it. */
   readonly value?: unknown;
-  /** Set if the value is a text where a number is needed; a front that takes numbers quotes it. */
+  /**
+   * Set if the value is a text but must be a number; a front end that accepts numbers prints it in
+   * quotes.
+   */
   readonly wants?: 'number';
   /** What is wrong. */
   readonly problem: OptionText;
-  /** A value that is right. */
+  /** A valid value. */
   readonly example?: string;
-  /** What to do, or what there is to choose from. */
+  /** What to do, or the valid choices. */
   readonly remedy?: OptionText;
 }
 
@@ -29,7 +32,7 @@ function shown(value: unknown): string {
   return typeof value === 'number' ? String(value) : JSON.stringify(value);
 }
 
-/** `192.0.2.2: not an IPv4 address, such as 192.0.2.1`: all but the option's own name. */
+/** `192.0.2.2: not an IPv4 address, such as 192.0.2.1`: the message without the option's name. */
 export function issueText(issue: OptionIssue, spell: Spell): string {
   const say = (text: OptionText): string => (typeof text === 'string' ? text : text(spell));
   const { value, problem, example, remedy } = issue;
@@ -41,7 +44,7 @@ export function issueText(issue: OptionIssue, spell: Spell): string {
   ].join('');
 }
 
-/** An option that is wrong. The message spells options as the library does. */
+/** The error of a wrong option. Its message spells options as the library does. */
 export class OptionError extends Error {
   readonly issue: OptionIssue;
 
@@ -51,7 +54,7 @@ export class OptionError extends Error {
   }
 }
 
-/** Throws OptionError for `value`, with a path for the caller to fill in. */
+/** Throws OptionError for `value`. The path is empty; `checking` fills it in. */
 export function wrong(
   value: unknown,
   problem: OptionText,

@@ -1,6 +1,6 @@
 /**
- * Parsers of option texts, for fronts that take texts. A text that cannot be parsed is returned as it
- * is: the check of the option refuses it with the message for that option.
+ * Parsers of option texts, for front ends that accept texts. A text that cannot be parsed is
+ * returned unchanged; the check of the option then rejects it with its own message.
  */
 
 import { type FaultValues, parseFault } from '../fault/fault_spec.ts';

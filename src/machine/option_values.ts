@@ -1,4 +1,4 @@
-/** Checks of single option values, whatever their type. Each throws an OptionError without a path. */
+/** Checks of single option values of any type. Each throws an OptionError with an empty path. */
 
 import { Address4, Address6 } from 'ip-address';
 import { OptionError, wrong } from './option_error.ts';
@@ -8,12 +8,12 @@ const PAGE = 4096;
 const MEMORY_MAX = 4096 * MIB;
 /** Physical addresses have 52 bits, as on amd64. */
 const PHYS_MAX = 2 ** 52 - MEMORY_MAX;
-/** A namespace's name is a file name; the interface's is checked by the kernel's own rules. */
+/** Valid names, by the kernel's rules: a namespace's name is a file name. */
 const NETNS_NAME = /^(?!\.{1,2}$)[^/:%\s]{1,255}$/;
 const TAP_NAME = /^(?!\.{1,2}$)[^/:%\s]{1,15}$/;
 const SYSCTL_NAME = /^[a-z0-9_]+(\.[a-z0-9_%-]+)+$/i;
 
-/** A problem whose message does not show the value. */
+/** Throws OptionError with a message that does not show the value. */
 function unshown(problem: string): never {
   throw new OptionError({ path: [], problem });
 }
@@ -23,17 +23,17 @@ function scalar(value: unknown): string | number | null {
   return unshown('not a text, a number or null');
 }
 
-/** A text; a number or null as one, which the check that follows refuses. */
+/** Returns a text. Converts a number or null to a text, which the next check rejects. */
 function text(value: unknown): string {
   return String(scalar(value));
 }
 
-/** Marks a text where a number is needed. */
+/** Returns `wants: 'number'` if the value is a text. */
 function wants(value: unknown): { wants?: 'number' } {
   return typeof value === 'string' ? { wants: 'number' } : {};
 }
 
-/** A whole number within bounds. */
+/** A whole number from `min` to `max`. */
 export function wholeNumber(min: number, max: number): (value: unknown) => number {
   return (value) => {
     const given = scalar(value);
@@ -43,7 +43,7 @@ export function wholeNumber(min: number, max: number): (value: unknown) => numbe
   };
 }
 
-/** One of some words. */
+/** One of `words`. */
 export function oneOf<const T extends string>(...words: readonly T[]): (value: unknown) => T {
   return (value) => {
     const given = scalar(value);
@@ -133,7 +133,7 @@ export function tapName(value: unknown): string {
   return wrong(given, "not an interface's name", { remedy });
 }
 
-/** The interface of one more NIC, which has no default. */
+/** The interface name of an additional NIC. It has no default. */
 export function portName(value: unknown): string {
   if (typeof value !== 'string') unshown('tap: the name of an interface is needed');
   return TAP_NAME.test(value) ? value : wrong(value, "not an interface's name");

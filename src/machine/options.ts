@@ -1,7 +1,6 @@
 /**
- * The options of a stack: their type, their schema, their defaults, and what they mean together. The
- * command line, a YAML file and the library each make a StackConfig; `checkOptions` is the only place
- * that checks one.
+ * The options of a stack: type, schema, defaults, and checks across options. The command line, a
+ * YAML file and the library each make a StackConfig; only `checkOptions` checks it.
  */
 
 import { resolve } from 'node:path';
@@ -41,20 +40,20 @@ import {
   wholeNumber,
 } from './option_values.ts';
 
-/** FreeBSD's least MTU (IF_MINMTU), and a jumbo frame. */
+/** FreeBSD's smallest MTU (IF_MINMTU), and that of a jumbo frame. */
 const MTU_MIN = 72;
 const MTU_MAX = 9000;
 /** Capture points that this version records at. */
 const POINTS_NOW: readonly string[] = ['if', 'wire'];
 
-/** A capture point and its file; `tap` names the NIC, null is the first one. */
+/** A capture point and its file. `tap` names the NIC; null: the first one. */
 export interface CaptureConfig {
   readonly point: string;
   readonly tap: string | null;
   readonly file: string;
 }
 
-/** One more NIC. What it leaves out is as the first NIC has it, where its model can. */
+/** An additional NIC. A missing option has the first NIC's value if the model supports it. */
 export interface PortConfig {
   readonly tap: string;
   readonly nic?: string | undefined;
@@ -63,7 +62,7 @@ export interface PortConfig {
   readonly cap?: readonly string[] | undefined;
 }
 
-/** A stack's options as data. What is left out, or undefined, has its default. */
+/** A stack's options as data. A missing or undefined option has its default. */
 export interface StackConfig {
   readonly tap?: string | undefined;
   readonly hostAddr?: string | null | undefined;
@@ -82,7 +81,7 @@ export interface StackConfig {
   readonly netns?: string | undefined;
   readonly ports?: readonly PortConfig[] | undefined;
   readonly capture?: readonly CaptureConfig[] | undefined;
-  /** In this order. */
+  /** Set in this order. */
   readonly sysctl?: readonly (readonly [string, string | number])[] | undefined;
   readonly fault?: readonly (FaultOptions & { readonly kind: string })[] | undefined;
   /** Bytes. */
@@ -93,15 +92,17 @@ export interface StackConfig {
   readonly seed?: number | undefined;
 }
 
-/** What a stack is brought up with, all of it checked. */
+/** The checked options of a stack. */
 export interface CheckedOptions extends StackSettings {
-  /** What opens the TAP. With `tuntap2` the name in `nic` does not count: the kernel picks one. */
+  /** What opens the TAP. With `tuntap2` the kernel chooses the name, and `nic.tap` is ignored. */
   readonly driver: 'native' | 'tuntap2';
   /** Options that work but may be a mistake, or that could not be applied. */
   readonly warnings: readonly OptionIssue[];
 }
 
-/** A schema from a check that throws OptionError; the issue travels in the zod issue's `params`. */
+/**
+ * A schema from a check that throws OptionError. The zod issue's `params` carry the option issue.
+ */
 function field<T>(check: (value: unknown) => T): z.ZodType<T> {
   return z.unknown().transform((value, ctx): T => {
     try {
@@ -114,7 +115,10 @@ function field<T>(check: (value: unknown) => T): z.ZodType<T> {
   });
 }
 
-/** The messages of zod's own issues: `otherwise`, or the key that `shape` lacks. */
+/**
+ * The message of zod's own issues: for an unknown key, the key and the keys of `shape`; else
+ * `otherwise`.
+ */
 function objectError(otherwise: string, what: string, shape: object) {
   return (issue: { code?: string | undefined; keys?: unknown }): string => {
     if (issue.code !== 'unrecognized_keys') return otherwise;
@@ -145,7 +149,7 @@ function compileFilter(expression: string): BpfProgram {
   return checkedProgram(compileFilterInsns(expression));
 }
 
-/** A fault from its kind and options, both in one object; its seed is the fault's number. */
+/** Checks a fault, an object with its kind and options. `number` is its default seed. */
 function faultOf(value: unknown, number: number): FaultSpec {
   if (typeof value !== 'object' || value === null || Array.isArray(value))
     throw new OptionError({ path: [], problem: 'a list of faults is needed' });
@@ -198,7 +202,7 @@ const shape = {
     }),
   ),
   sysctl: listOf(field(sysctlPair)),
-  // Checked last: a filter is compiled by another program.
+  // Checked last, because a filter is compiled by another program.
   fault: listOf(z.unknown()),
   memory: field(memorySize).default(256 * 1024 * 1024),
   physBase: field(physAddress).default(0),
@@ -222,7 +226,7 @@ function parse(config: unknown): Options {
   throw new OptionError({ problem: issue!.message, ...(own as object | undefined), path });
 }
 
-/** Which capabilities each of `words` switches, of those that the model has. */
+/** Parses capability words. Each change contains only capabilities of the model. */
 function capChanges(words: readonly string[], model: NicModelInfo): CapabilityChange[] {
   const has = model.capabilities.reduce((bits, word) => bits | bitsOf(word), 0);
   const all = capabilityKeywords(has).join(', ') || 'none';
@@ -244,7 +248,10 @@ function bitsOf(word: string): number {
 
 const hostPart = (cidr: string): string => cidr.slice(0, cidr.indexOf('/'));
 
-/** The default route: the one given, else the host if it is on the same network. */
+/**
+ * The default route: the given one, otherwise the Linux side's address if it is on the same
+ * network.
+ */
 function gatewayOf({ gateway, addr, hostAddr }: Options): string | null {
   if (gateway === null) return null;
   if (gateway !== undefined) {
@@ -256,7 +263,10 @@ function gatewayOf({ gateway, addr, hostAddr }: Options): string | null {
   return inSubnet(hostPart(hostAddr), addr) ? hostPart(hostAddr) : null;
 }
 
-/** Throws OptionError for what tuntap2 cannot do. `config` says which options were given. */
+/**
+ * Throws OptionError for options that tuntap2 does not support. `config` has the options that were
+ * given.
+ */
 function checkTuntap2(config: StackConfig, { mode, napi, engine }: Options): void {
   const conflict = (option: string, why: string): never => {
     const problem = (spell: Spell): string => `conflicts with ${spell(option)}: ${why}`;
@@ -270,7 +280,7 @@ function checkTuntap2(config: StackConfig, { mode, napi, engine }: Options): voi
   if (engine === 'native') conflict('engine', 'tuntap2 has only ts');
 }
 
-/** Throws OptionError unless `word`, a mode or a build, is among what the model has. */
+/** Throws OptionError unless `word`, a mode or a build, is in `has`. */
 function ofModel<T extends string>(word: T, model: NicModelInfo, has: readonly T[]): T {
   return has.includes(word) ? word : wrong(word, `${model.name} has only ${has.join(', ')}`);
 }
@@ -280,8 +290,8 @@ function mtuOf(mtu: number, model: NicModelInfo): number {
 }
 
 /**
- * The build of the device: the one given, else the fastest. The native build needs a
- * wire that is a descriptor, which tuntap2's is not.
+ * The build of the device: the given one, otherwise the fastest. The native build needs a wire with
+ * a descriptor; that of tuntap2 has none. `iommu` and `dmaCheck` select `ts`.
  */
 function engineOf(
   { engine, driver, iommu, dmaCheck }: Options,
@@ -332,7 +342,10 @@ function checkCaptures(captures: readonly CaptureConfig[], nics: readonly NicOpt
       wrong(`${point}@${tap}`, `no interface ${tap}`, { remedy: taps.join(', ') });
 }
 
-/** One more NIC: like the first where it says nothing else and its model can. */
+/**
+ * Settings of an additional NIC. Missing options have the first NIC's values if the model supports
+ * them.
+ */
 function portOf(
   port: Options['ports'][number],
   first: NicOptions,
@@ -341,7 +354,7 @@ function portOf(
 ): NicOptions {
   const { tap, mac, mtu } = port;
   const model = checking(['nic'], () => modelOf(port.nic ?? 'tn', models));
-  // A machine whose devices are watched has them all in `ts`.
+  // With `iommu` or `dmaCheck` all devices use the build `ts`.
   const build = iommu || dmaCheck ? 'ts' : engine;
   return {
     tap,
@@ -406,8 +419,8 @@ function nicOf(o: Options, model: NicModelInfo, warnings: OptionIssue[]): NicOpt
 }
 
 /**
- * Checks a stack's options; `config` may hold anything that is not of its type. Throws OptionError for
- * the first thing that is wrong.
+ * Checks a stack's options. `config` may have values of any type. Throws OptionError for the first
+ * error.
  */
 export function checkOptions(config: StackConfig, models: readonly NicModelInfo[]): CheckedOptions {
   const o = parse(config);

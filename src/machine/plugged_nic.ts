@@ -1,7 +1,7 @@
 /**
- * A NIC of any model in a machine: a slot with on-board memory, an interrupt line and a capture
- * number, the device on its wire, the driver on the device, and an interface with the next free unit
- * number of the model's interface name.
+ * A NIC of any model, plugged into a machine: a slot with on-board memory, an interrupt line and a
+ * capture number; the device on its wire; its driver; and an interface with the lowest free unit
+ * number.
  */
 
 import { IntrVector } from '../bus/intr.ts';
@@ -38,7 +38,7 @@ class DeviceTimer {
   }
 }
 
-/** The NICs of each machine by slot. */
+/** The NICs of each machine, by slot; null: a free slot. */
 const plugged = new WeakMap<Machine, (PluggedNic | null)[]>();
 
 function slotsOf(machine: Machine): (PluggedNic | null)[] {
@@ -50,7 +50,7 @@ function slotsOf(machine: Machine): (PluggedNic | null)[] {
   return slots;
 }
 
-/** The lowest unit number that no NIC has whose interfaces are called `ifname`. */
+/** Returns the lowest unit number that no interface named `ifname` has. */
 function freeUnit(slots: readonly (PluggedNic | null)[], ifname: string): number {
   let unit = 0;
   while (slots.some((nic) => nic?.model.ifname === ifname && nic.unit === unit)) unit++;
@@ -65,10 +65,10 @@ function must(error: Errno, syscall: string, hint = ''): void {
   if (error !== 0) throw errnoError(error, syscall, hint);
 }
 
-/** A device, its driver and its interface on a wire; for TAPs and simulated links alike. */
+/** A device, its driver and its interface, on a TAP or a simulated link. */
 export class PluggedNic {
   readonly model: NicModel;
-  /** Behind its model's interface name: 0 is `tn0` or `tb0`. */
+  /** Unit number in the interface's name: 0 for `tn0` or `tb0`. */
   readonly unit: number;
   readonly ifp: Ifnet;
   readonly device: NicDevice;
@@ -77,11 +77,11 @@ export class PluggedNic {
   readonly #timer = new DeviceTimer();
 
   /**
-   * Builds device and driver as the next interface of the model's name on the machine's stack; the mode is
-   * that of the wire. Throws TapnicError (EBUSY: no slot is free; EINVAL: the model has no such mode
-   * or build; ENOMEM).
+   * Builds the device, attaches its driver and adds the interface to the machine's stack. The mode
+   * is that of the wire. Throws TapnicError (EBUSY: no slot is free; EINVAL: the model does not
+   * have the mode or build; ENOMEM).
    * @param mac such as 02:00:5e:00:53:01
-   * @param build of the device; `native` only on a wire that is a descriptor
+   * @param build of the device; `native` needs a wire with a descriptor
    */
   constructor(machine: Machine, model: NicModel, wire: Wire, mac: string, build: NicBuild = 'ts') {
     const mode = wire.vnetHdr ? 'vnet' : 'wire';
@@ -118,7 +118,9 @@ export class PluggedNic {
     slots[slot] = this;
   }
 
-  /** Takes driver and device away; every buffer is back afterwards. The wire stays open. */
+  /**
+   * Detaches the driver, which frees all its buffers, and unplugs the device. The wire stays open.
+   */
   stop(): void {
     inPass(() => {
       if_down(this.ifp);

@@ -1,6 +1,7 @@
 /**
- * The public API's stack: a machine with its NIC and TAP in this process, its sockets, and a look
- * inside. `openStack` makes a StackConfig of the library's options; options.ts checks it.
+ * The public API's stack: a machine with its NIC and TAP in this process, its sockets, and its
+ * management functions. `openStack` converts the library's options to a StackConfig; options.ts
+ * checks it.
  */
 
 import { Bsd } from '../api/bsd.ts';
@@ -31,64 +32,71 @@ import { type CheckedOptions, checkOptions, type StackConfig } from './options.t
 
 export type { NetstatReports } from '../ctl/netstat.ts';
 
-/** What a stack is made with; every default is the command line's. */
+/** Options of a stack. The defaults are those of the command line. */
 export interface StackOptions {
   /** Linux's name of the interface. Default `nic0`. */
   readonly tap?: string;
-  /** Linux's addresses with prefix length; null for none. Default `192.0.2.1/24`, `2001:db8::1/64`. */
+  /**
+   * Linux's addresses with prefix length; null: no address. Default `192.0.2.1/24`,
+   * `2001:db8::1/64`.
+   */
   readonly hostAddr?: string | null;
   readonly hostAddr6?: string | null;
   /** The emulated host's addresses with prefix length. Default `192.0.2.2/24`, `2001:db8::2/64`. */
   readonly addr?: string;
   readonly addr6?: string;
-  /** Its default route; null for none. Default: Linux's address. */
+  /** The emulated host's default route; null: no route. Default: Linux's address. */
   readonly gateway?: string | null;
-  /** The NIC's Ethernet address. Default: a local one, the same for the same `tap`. */
+  /** The NIC's Ethernet address. Default: a local address derived from `tap`. */
   readonly mac?: string;
-  /** The largest IP packet, 72 to 9000 bytes as far as the model has it. Default 1500. */
+  /** The largest IP packet, 72 to 9000 bytes; a model may have a lower limit. Default 1500. */
   readonly mtu?: number;
-  /** A model of `tapnic nics`. Default `tn`. */
+  /** A model that `tapnic nics` lists. Default `tn`. */
   readonly nic?: string;
   /** Capabilities to switch, in ifconfig's words, such as `-txcsum`. */
   readonly cap?: readonly string[];
-  /** `wire`: the NIC segments and sums; `vnet`: Linux does. Default `wire`. */
+  /** `wire`: the NIC does segmentation and checksums; `vnet`: Linux does. Default `wire`. */
   readonly mode?: 'wire' | 'vnet';
-  /** `thread`: a thread of Linux's takes our frames, where it can be had. Default `off`. */
+  /**
+   * `thread`: a Linux NAPI thread receives our frames, if the kernel supports it. Default `off`.
+   */
   readonly napi?: 'off' | 'thread';
-  /** The build of the NIC. Default: `native` where the model has it. */
+  /** The build of the NIC. Default: `native` if the model has it. */
   readonly engine?: 'native' | 'ts';
-  /** What opens the interface; `tuntap2` is a package to be installed. Default `native`. */
+  /** What opens the interface; `tuntap2` needs that package to be installed. Default `native`. */
   readonly driver?: 'native' | 'tuntap2';
-  /** A network namespace, made if it is missing. */
+  /** The network namespace of the interface; created if it is missing. */
   readonly netns?: string;
-  /** More NICs, without addresses, for vlan(4) and lagg(4). */
+  /** Additional NICs without addresses, for vlan(4) and lagg(4). */
   readonly ports?: readonly PortOptions[];
-  /** Capture points and the files they are written to; `if@nic1` is that of another NIC. */
+  /** Capture points and their files; `if@nic1` is the point `if` of the NIC `nic1`. */
   readonly capture?: Readonly<Record<string, string>>;
-  /** On the wire from the start: `{ kind: 'drop', rate: 0.01 }`, or the text `drop,rate=0.01`. */
+  /** Initial faults on the wire: `{ kind: 'drop', rate: 0.01 }`, or the text `drop,rate=0.01`. */
   readonly fault?: readonly (string | StartFault)[];
-  /** Set before the NIC is there, in this order. */
+  /** Sysctls, set in this order before the NIC is plugged in. */
   readonly sysctl?: Readonly<Record<string, string | number>>;
-  /** Bytes, or a text such as `64M`. Default `256M`. */
+  /** Memory of the machine in bytes, or a text such as `64M`. Default `256M`. */
   readonly memory?: number | string;
   /** Physical address of the first byte of memory. Default 0. */
   readonly physBase?: number | string;
-  /** The NIC reaches only what its driver has loaded. Selects `engine` `ts`. */
+  /** The NIC can access only memory that its driver has loaded. Selects `engine` `ts`. */
   readonly iommu?: boolean;
-  /** The driver's bus_dma calls are checked. Selects `engine` `ts`. */
+  /** Checks the driver's bus_dma calls. Selects `engine` `ts`. */
   readonly dmaCheck?: boolean;
-  /** Of every random choice, 0 to 4294967295. Default: random. */
+  /** Seed of every random choice, 0 to 4294967295. Default: random. */
   readonly seed?: number;
 }
 
-/** One more NIC. Mode, build and namespace are those of the first where the model has them. */
+/**
+ * An additional NIC. It has the first NIC's mode, build and namespace if the model supports them.
+ */
 export interface PortOptions {
   /** Linux's name of the interface. */
   readonly tap: string;
-  /** A model of `tapnic nics`. Default `tn`. */
+  /** A model that `tapnic nics` lists. Default `tn`. */
   readonly nic?: string;
   readonly mac?: string;
-  /** Bytes. Default: the first NIC's, or the most the model takes. */
+  /** Bytes. Default: the first NIC's MTU, or the model's largest if less. */
   readonly mtu?: number;
   /** Capabilities to switch, in ifconfig's words, such as `-nomap`. */
   readonly cap?: readonly string[];
@@ -99,13 +107,13 @@ export interface StartFault extends WireFaultOptions {
   readonly kind: FaultKind;
 }
 
-/** A fault's options: `tapnic fault add --help`, times in milliseconds. */
+/** A fault's options, as in `tapnic fault add --help`. Times are in milliseconds. */
 export interface FaultOptions extends WireFaultOptions {
   /** The interface, such as tn0. Default: the first. */
   readonly if?: string | undefined;
 }
 
-/** Pool names to what has not come back; empty when all has. */
+/** Number of leaked items by pool name; empty if nothing leaked. */
 export type Leaked = Record<string, number>;
 
 /** A network stack in this process. Made by `createStack`. */
@@ -115,13 +123,13 @@ export class Stack {
   readonly #sockets = new Set<TcpSocket>();
   readonly #dgrams = new Set<DgramSocket>();
   readonly #tables = new Set<Bsd>();
-  /** Listens to 'close': one function for all sockets, because each `once` takes 300 bytes. */
+  /** Listener of 'close'. All sockets share one function, because each `once` takes 300 bytes. */
   readonly #untrack: (this: TcpSocket) => void;
   #closing: Promise<Leaked> | null = null;
   /** Options that could not be applied, one line each. */
   readonly warnings: readonly string[];
 
-  /** For `createStack`. */
+  /** Called by `createStack`. */
   constructor(host: HostStack, warnings: readonly string[]) {
     this.#host = host;
     const sockets = this.#sockets;
@@ -131,12 +139,14 @@ export class Stack {
     this.warnings = [...warnings, ...host.warnings];
   }
 
-  /** What the command line prints as `ready`, without what is its own. */
+  /** The fields of the command line's `ready` line, without those that a command adds. */
   get info(): StackInfo {
     return this.#host.info;
   }
 
-  /** A server of the emulated host; `onConnection` listens to 'connection'. */
+  /**
+   * Creates a server on the emulated host. `onConnection` is added as a listener of 'connection'.
+   */
   createServer(onConnection?: (socket: TcpSocket) => void): TcpServer {
     this.#open('createServer');
     const server = createServerOn(this.#host.vnet);
@@ -147,7 +157,7 @@ export class Stack {
     return server;
   }
 
-  /** Connects from the emulated host to an IPv4 address. Rejects with TapnicError (ECONNREFUSED, …). */
+  /** Connects from the emulated host to an IPv4 address. Rejects with TapnicError. */
   async connect(port: number, host: string): Promise<TcpSocket> {
     this.#open('connect');
     const socket = await connectOn(this.#host.vnet, port, host);
@@ -155,7 +165,7 @@ export class Stack {
     return socket;
   }
 
-  /** A UDP socket of the emulated host. Throws TapnicError (ENOBUFS, EINVAL). */
+  /** Creates a UDP socket on the emulated host. Throws TapnicError (ENOBUFS, EINVAL). */
   createSocket(options?: DgramSocketOptions): DgramSocket {
     this.#open('createSocket');
     const socket = createSocket(this.#host.vnet, options);
@@ -164,7 +174,7 @@ export class Stack {
     return socket;
   }
 
-  /** BSD sockets by descriptor on this stack: a table of its own. */
+  /** Returns a new descriptor table for BSD sockets on this stack. */
   bsd(): Bsd {
     this.#open('bsd');
     const table = new Bsd(this.#host.vnet);
@@ -175,8 +185,8 @@ export class Stack {
   /** All interfaces. */
   ifconfig(): InterfaceInfo[];
   /**
-   * One interface, after `words` such as `-txcsum`, `create`, `up` or an address were carried out;
-   * null after `destroy`. Throws TapnicError (ENXIO, EINVAL, …) with what ifconfig(8) would print.
+   * Applies `words`, such as `-txcsum`, `create`, `up` or an address, and returns the interface;
+   * null after `destroy`. Throws TapnicError (ENXIO, EINVAL, …) with the message of ifconfig(8).
    */
   ifconfig(name: string, word: 'destroy'): null;
   ifconfig(name: string, ...words: string[]): InterfaceInfo;
@@ -186,7 +196,10 @@ export class Stack {
     );
   }
 
-  /** The value of a leaf; with `value`, sets it and returns what it was. Throws TapnicError. */
+  /**
+   * Returns the value of a leaf. With `value`, sets it and returns the old value. Throws
+   * TapnicError.
+   */
   sysctl(name: string, value?: string | number): SysctlValue {
     const [leaf] = this.#ctl('sysctl', ({ vnet }) =>
       value === undefined ? readSysctl(vnet, name) : [writeSysctl(vnet, name, String(value))],
@@ -196,7 +209,7 @@ export class Stack {
   }
 
   /**
-   * Makes a NIC's wire a bad one, as `tapnic fault add` does. Throws TapnicError (EINVAL; ENXIO: no
+   * Adds a fault to a NIC's wire, as `tapnic fault add` does. Throws TapnicError (EINVAL; ENXIO: no
    * such interface; ENOMEM, EMFILE).
    */
   addFault(kind: FaultKind, options: FaultOptions = {}): FaultLine {
@@ -211,24 +224,25 @@ export class Stack {
     });
   }
 
-  /** The faults there are, with how often they hit. */
+  /** Lists the faults and how often each was applied. */
   faults(): FaultLine[] {
     return this.#ctl('fault', ({ faultPlaces }) => listFaults(faultPlaces));
   }
 
-  /** Takes a fault away, or all; what it holds back still arrives. Throws TapnicError (ENOENT). */
+  /** Removes a fault, or all. Frames that it delays still arrive. Throws TapnicError (ENOENT). */
   removeFault(id: number | 'all'): void {
     this.#ctl('fault', ({ faultPlaces }) => removeFault(faultPlaces, { if: null, id }));
   }
 
-  /** What `tapnic netstat --json` prints, as it is now. */
+  /** Returns the data that `tapnic netstat --json` prints. */
   netstat<R extends keyof NetstatReports>(report: R): NetstatReports[R] {
     return this.#ctl('netstat', ({ vnet }) => gatherNetstat(vnet, report, true));
   }
 
   /**
-   * FIN to every connection, RST to those that are left after a second, captures flushed, the
-   * interface removed; within two seconds. Resolves with what leaked: nothing, or it is a bug.
+   * Closes the stack within two seconds: sends FIN on every connection and RST on those that are
+   * left after a second, flushes captures and removes the interface. Resolves with the leaked
+   * items; a leak is a bug in tapnic.
    */
   close(): Promise<Leaked> {
     this.#closing ??= this.#host.stop({
@@ -263,7 +277,7 @@ export class Stack {
     if (this.#closing !== null) throw new TapnicError('EBADF', call, 'the stack is closed');
   }
 
-  /** Runs what the command `call` does. Throws TapnicError: EBADF after `close`, or what failed. */
+  /** Runs the command `call`. Throws TapnicError: EBADF after `close`, or the command's error. */
   #ctl<T>(call: string, run: (host: HostStack) => T): T {
     this.#open(call);
     try {
@@ -275,7 +289,7 @@ export class Stack {
   }
 }
 
-/** The program of a filter. Throws ControlFailure (EINVAL). */
+/** Compiles a filter. Throws ControlFailure (EINVAL). */
 function compiled(filter: string): number[][] {
   try {
     return compileFilterInsns(filter);
@@ -287,13 +301,13 @@ function compiled(filter: string): number[][] {
 const isMap = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value);
 
-/** The entries of an option that is an object; what is not one is refused. */
+/** Returns the entries of an option that is an object. Throws OptionError for other values. */
 function entriesOf(option: string, value: unknown): [string, unknown][] {
   if (isMap(value)) return Object.entries(value);
   throw new OptionError({ path: [option], problem: 'an object is needed, values by name' });
 }
 
-/** How the library writes the options that it does not have as a StackConfig does. */
+/** Converters of the options whose form in the library differs from that in a StackConfig. */
 const READ: Readonly<Record<string, (value: unknown) => unknown>> = {
   memory: (value) => (typeof value === 'string' ? sizeOf(value) : value),
   physBase: (value) => (typeof value === 'string' ? addressOf(value) : value),
@@ -308,9 +322,12 @@ const READ: Readonly<Record<string, (value: unknown) => unknown>> = {
   },
 };
 
-/** The library's options as data. Their values may be of other types still: checkOptions says so. */
+/**
+ * Converts the library's options to a StackConfig. Values may still have wrong types: checkOptions
+ * rejects them.
+ */
 function configOf(options: StackOptions): StackConfig {
-  // checkOptions refuses what is not an object.
+  // checkOptions rejects a value that is not an object.
   if (!isMap(options)) return options as unknown as StackConfig;
   return Object.fromEntries(
     Object.entries(options).map(([name, value]) => {
@@ -320,7 +337,7 @@ function configOf(options: StackOptions): StackConfig {
   );
 }
 
-/** One line that names the option as the library does. */
+/** Formats an issue as one line, with the library's spelling of options. */
 function lineOf(issue: OptionIssue): string {
   const [option] = issue.path;
   const quoted =

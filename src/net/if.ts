@@ -205,7 +205,7 @@ function toggleFamily(ifp: Ifnet, toggle: number, txcsum: number, tso: number): 
 }
 
 /**
- * For a driver's SIOCSIFCAP: toggles the transmit checksum and TSO bits in `toggle`, for IPv4 and
+ * For SIOCSIFCAP of a driver: toggles the transmit checksum and TSO bits in `toggle`, for IPv4 and
  * IPv6. TSO depends on the checksums as in FreeBSD's drivers. EAGAIN: TSO cannot be turned on
  * without its checksums; bits toggled before the error stay toggled. The driver must update
  * if_hwassist afterwards, also after an error.

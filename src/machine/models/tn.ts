@@ -1,4 +1,4 @@
-/** The model `tn`: docs/tn-datasheet.md. Two builds of the device, one driver. */
+/** The model `tn`: docs/tn-datasheet.md. The device has two builds; both use the same driver. */
 
 import { TN_CAPABILITIES, tn_attach, tn_detach } from '../../../drivers/if_tn.ts';
 import { FdWire } from '../../host/fd_wire.ts';

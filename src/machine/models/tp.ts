@@ -1,4 +1,4 @@
-/** The model `tp`: docs/tp-datasheet.md. Programmed I/O: it has no way to host memory. */
+/** The model `tp`: docs/tp-datasheet.md. Programmed I/O: it cannot access host memory. */
 
 import { TP_CAPABILITIES, tp_attach, tp_detach } from '../../../drivers/if_tp.ts';
 import { capabilityKeywords } from '../../ctl/bits.ts';
