@@ -1,4 +1,4 @@
-/** The text of `--add-nic`, taken apart: `nic1,nic=tn,mtu=9000,cap=-nomap,-txcsum`. */
+/** Parser of `--add-nic`: `nic1,nic=tn,mtu=9000,cap=-nomap,-txcsum`. */
 
 import { numberOf } from '../machine/option_texts.ts';
 
@@ -11,7 +11,7 @@ export interface AddNic {
   cap: string[];
 }
 
-/** Throws Error: an unknown key, one given twice, or no name. */
+/** Throws Error if a key is unknown or given twice, or if the name is missing. */
 export function parseAddNic(text: string): AddNic {
   const [tap = '', ...items] = text.split(',');
   if (tap === '') throw new Error(`${text}: the name of an interface is needed first`);
@@ -21,7 +21,7 @@ export function parseAddNic(text: string): AddNic {
     const eq = item.indexOf('=');
     const name = item.slice(0, eq < 0 ? item.length : eq);
     const value = item.slice(eq + 1);
-    // A word without a key goes on with the list of capabilities.
+    // A word without a key continues the list of capabilities.
     if ((eq < 0 && inCap) || (eq > 0 && name === 'cap')) {
       if (value !== '') found.cap.push(value);
       inCap = true;

@@ -1,4 +1,4 @@
-/** The checks of `doctor`. Each looks or tries, changes nothing, and names the remedy. */
+/** The checks of `doctor`. A check changes nothing and names the remedy. */
 
 import { accessSync, closeSync, constants, existsSync, openSync, readFileSync } from 'node:fs';
 import { release } from 'node:os';
@@ -13,13 +13,13 @@ export interface Check {
   ok: boolean;
   /** What was found. */
   detail: string;
-  /** Without it `serve` cannot run; otherwise something less works. */
+  /** Whether `serve` needs it. Otherwise only some features are missing. */
   required: boolean;
-  /** What to do; empty if all is well. */
+  /** What to do; empty if `ok`. */
   remedy: string;
 }
 
-/** A check's outcome: what was found, and, if that will not do, the remedy. */
+/** A check's outcome: what was found, and the remedy if the check failed. */
 interface Outcome {
   readonly detail: string;
   readonly remedy?: string;
@@ -53,7 +53,7 @@ function addon(): Outcome {
   }
 }
 
-/** A machine's memory of the least size. */
+/** Allocates the arena of a small machine. */
 function memory(): Outcome {
   try {
     allocArena(32 * 1024 * 1024);
@@ -80,7 +80,7 @@ function capability(bit: number, name: string): Outcome {
     : { detail: `no CAP_${name}`, remedy: `${ROOT_REMEDY} ${name}` };
 }
 
-/** Makes an interface, down and without addresses, and lets it go. */
+/** Creates a TAP interface, down and without addresses, and removes it. */
 function tapProbe(): Outcome {
   const failure = (step: string, error: number): Outcome => ({
     detail: `${step}: ${linuxErrnoName(-error)}`,
@@ -109,7 +109,7 @@ function ipv6(): Outcome {
 
 function controlDir(): Outcome {
   const usable = controlDirs().find((dir) => {
-    // The nearest parent that exists decides.
+    // Check the nearest parent that exists.
     let at = dir;
     while (!existsSync(at)) at = join(at, '..');
     try {
@@ -175,7 +175,7 @@ export function runChecks(): Check[] {
   });
 }
 
-/** One line a check, a failure followed by its remedy. */
+/** Formats one line per check; a failure is followed by its remedy. */
 export function formatChecks(checks: readonly Check[]): string {
   const width = Math.max(...checks.map(({ name }) => name.length));
   const lines = checks.flatMap(({ name, ok, detail, required, remedy }) => {

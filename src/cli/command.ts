@@ -1,4 +1,4 @@
-/** What every command shares: how it is made, how it prints, how errors become an exit status. */
+/** Functions that all commands share: creation, output, and the exit status of errors. */
 
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -14,41 +14,41 @@ export const EXIT_USAGE = 2;
 /** Wrong arguments or configuration: exit status 2. */
 export class UsageError extends Error {}
 
-/** It could not be done: exit status 1. */
+/** The command failed: exit status 1. */
 export class CliError extends Error {}
 
-/** Why a file could not be had: `ENOENT: no such file or directory`. */
+/** The text of a file error: `ENOENT: no such file or directory`. */
 export function fileError(e: unknown): string {
   const { code, errno = 0 } = e as NodeJS.ErrnoException;
   const words = getSystemErrorMap().get(errno)?.[1];
   return code === undefined ? String(e) : words === undefined ? code : `${code}: ${words}`;
 }
 
-/** A command without commander's own ideas of printing errors and exiting. */
+/** Creates a command that throws its errors: commander itself neither prints them nor exits. */
 export function newCommand(name: string): Command {
   return new Command(name).exitOverride().configureOutput({ outputError: () => undefined });
 }
 
-/** Writes to stdout as it is. */
+/** Writes `text` to stdout unchanged. */
 export function print(text: string): void {
   process.stdout.write(text);
 }
 
-/** One line of JSON on stdout. */
+/** Writes one line of JSON to stdout. */
 export function printJson(value: unknown): void {
   print(`${JSON.stringify(value)}\n`);
 }
 
-/** One line on stderr. */
+/** Writes one line to stderr. */
 export function warn(message: string): void {
   process.stderr.write(`tapnic: ${message.replace(/\s*\n\s*/g, ' ')}\n`);
 }
 
-/** Says on stderr what went wrong, in one line, and returns the exit status. */
+/** Prints an error on stderr in one line (a stack trace for a bug) and returns the exit status. */
 export function reportError(error: unknown): number {
   if (error instanceof CommanderError) {
     if (error.exitCode === 0) return 0;
-    // The help that answers a missing command has been printed already.
+    // If the command is missing, commander has already printed the help.
     const more = error.code === 'commander.unknownCommand' ? ': `tapnic --help` lists them' : '';
     if (error.code !== 'commander.help') warn(`${error.message.replace(/^error: /, '')}${more}`);
     return EXIT_USAGE;
@@ -65,7 +65,7 @@ export function reportError(error: unknown): number {
   return error instanceof UsageError ? EXIT_USAGE : EXIT_FAILED;
 }
 
-/** The version in the package's manifest, which is at or above this file. */
+/** Returns the version in the package's manifest, which is in a directory above this file. */
 export function packageVersion(): string {
   for (
     let dir = dirname(fileURLToPath(import.meta.url));

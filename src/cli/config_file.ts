@@ -1,10 +1,10 @@
-/** The --config file: YAML whose keys are option names. An error names line and column. */
+/** The --config file: YAML whose keys are option names. Errors name the line and column. */
 
 import { readFileSync } from 'node:fs';
 import { isMap, isScalar, isSeq, LineCounter, type Node, parseDocument } from 'yaml';
 import { fileError, UsageError } from './command.ts';
 
-/** A key and the texts of its value, as if they had been given on the command line. */
+/** A key and the texts of its value, in the form of the command line. */
 export interface ConfigEntry {
   readonly key: string;
   readonly texts: string[];
@@ -12,16 +12,16 @@ export interface ConfigEntry {
   readonly where: string;
 }
 
-/** What may be in the file: option names, and which of them take a list. */
+/** The keys that the file may have. */
 export interface ConfigKeys {
   readonly names: readonly string[];
-  /** Given more than once on the command line: a list here, or a map for `a=b`. */
+  /** Options that may be repeated on the command line. In the file: a list, or a map for `a=b`. */
   readonly repeated: readonly string[];
-  /** Comma lists on the command line: a list here, or the same text. */
+  /** Options with a comma list on the command line. In the file: a list, or the same text. */
   readonly lists: readonly string[];
 }
 
-/** The closest of `names`, if it is close. */
+/** A suggestion if `word` differs from a name only in case, `-` or `_`; otherwise empty. */
 function suggestion(word: string, names: readonly string[]): string {
   const near = names.find(
     (name) => name.replaceAll('-', '') === word.replaceAll(/[-_]/g, '').toLowerCase(),
@@ -29,7 +29,10 @@ function suggestion(word: string, names: readonly string[]): string {
   return near === undefined ? '' : `: did you mean ${near}?`;
 }
 
-/** Reads entries out of YAML text. Throws UsageError: bad YAML, unknown key, wrong kind of value. */
+/**
+ * Parses YAML text to entries. Throws UsageError for bad YAML, an unknown key or a wrong type of
+ * value.
+ */
 export function parseConfig(text: string, file: string, keys: ConfigKeys): ConfigEntry[] {
   const lineCounter = new LineCounter();
   const doc = parseDocument(text, { lineCounter });
@@ -44,7 +47,7 @@ export function parseConfig(text: string, file: string, keys: ConfigKeys): Confi
   if (root === null) return [];
   if (!isMap(root)) throw new UsageError(`${at(root.range?.[0])}: not a map of option names`);
 
-  /** A scalar as it is written: `0x10` and `1_000` stay what they are. */
+  /** The source text of a scalar: `0x10` and `1_000` stay unchanged. */
   const scalar = (node: unknown, offset: number | undefined): string => {
     const value = isScalar(node) ? node.value : null;
     if (typeof value === 'string') return value;
@@ -74,7 +77,7 @@ export function parseConfig(text: string, file: string, keys: ConfigKeys): Confi
   });
 }
 
-/** Reads the file. Throws UsageError, also if it cannot be read. */
+/** Reads and parses the file. Throws UsageError, also if the file cannot be read. */
 export function readConfig(file: string, keys: ConfigKeys): ConfigEntry[] {
   let text: string;
   try {

@@ -1,4 +1,6 @@
-/** The client's end of the control socket: finds the instance, sends requests, adds the shared options. */
+/**
+ * The client of the control socket: finds the instance, sends requests, adds the shared options.
+ */
 
 import { connect } from 'node:net';
 import { join } from 'node:path';
@@ -12,7 +14,7 @@ const ANSWER_TIMEOUT_MS = 10_000;
 const PROBE_TIMEOUT_MS = 1000;
 const DEFAULT_TAP = 'nic0';
 
-/** What says which instance is meant, and how to print. */
+/** Options that select the instance and the output format. */
 export interface ClientOptions {
   control?: string;
   tap?: string;
@@ -43,19 +45,22 @@ export function isLive(path: string): Promise<boolean> {
   });
 }
 
-/** Those of `paths` that are live. */
+/** Returns the live sockets of `paths`. */
 async function livePaths(paths: readonly string[]): Promise<string[]> {
   const live = await Promise.all(paths.map(isLive));
   return paths.filter((_path, i) => live[i]);
 }
 
-/** A remark if there are directories that this user may not read. */
+/** A text for messages that names the directories that this user may not read; empty if none. */
 function hidden(): string {
   const dirs = closedDirs();
-  return dirs.length === 0 ? '' : ` that this user may ask (${dirs.join(', ')}: EACCES)`;
+  return dirs.length === 0 ? '' : ` that this user may access (${dirs.join(', ')}: EACCES)`;
 }
 
-/** The control socket that `options` name. Throws CliError if no instance or several match. */
+/**
+ * Returns the control socket that `options` select. Throws CliError if no instance or several
+ * match.
+ */
 export async function findInstance(options: ClientOptions): Promise<string> {
   if (options.control !== undefined) return options.control;
   if (options.tap !== undefined || options.netns !== undefined) {
@@ -76,7 +81,10 @@ export async function findInstance(options: ClientOptions): Promise<string> {
   throw new CliError(`${live.length} running instances, choose by --control: ${live.join(' ')}`);
 }
 
-/** Sends one request to the instance at `path` and returns the data of its answer. */
+/**
+ * Sends one request to the instance at `path`; resolves with the data of its answer. Rejects with
+ * CliError.
+ */
 export function request(path: string, cmd: string, args: object): Promise<unknown> {
   return new Promise((resolve, reject) => {
     const socket = connect({ path });
@@ -110,7 +118,10 @@ export function request(path: string, cmd: string, args: object): Promise<unknow
   });
 }
 
-/** Sends a request to the instance that `options` name. Does not check the type of the answer's data. */
+/**
+ * Sends a request to the instance that `options` select. Does not check the type of the answer's
+ * data.
+ */
 export async function ask<T>(options: ClientOptions, cmd: string, args: object): Promise<T> {
   return (await request(await findInstance(options), cmd, args)) as T;
 }

@@ -1,6 +1,6 @@
 /**
- * Where control sockets are: /run/tapnic, or a directory of the user's own below the temporary one
- * where that cannot be written. TAPNIC_RUNDIR names another place.
+ * Paths of control sockets. They are in /run/tapnic, or in a directory of the user in the temporary
+ * directory if /run/tapnic is not writable. TAPNIC_RUNDIR overrides both.
  */
 
 import { accessSync, constants, existsSync, lstatSync, mkdirSync, readdirSync } from 'node:fs';
@@ -8,10 +8,10 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { CliError } from './command.ts';
 
-/** Bytes of a Unix socket's path, without the zero behind it: unix(7). */
+/** Maximum length of a Unix socket's path, without its NUL: unix(7). */
 const SUN_PATH_MAX = 107;
 
-/** The directories in which instances are looked for, the preferred one first. */
+/** The directories of control sockets, the preferred one first. */
 export function controlDirs(): string[] {
   const own = process.env['TAPNIC_RUNDIR'];
   if (own !== undefined && own !== '') return [own];
@@ -23,7 +23,10 @@ export function controlName(tap: string, netns: string | null): string {
   return `${netns === null ? '' : `${netns}.`}${tap}.sock`;
 }
 
-/** Makes `dir` if it is missing. True if this user owns it and no other user may write it. */
+/**
+ * Creates `dir` if it is missing. Returns whether this user or root owns it, this user may write to
+ * it, and group and others may not.
+ */
 function usable(dir: string): boolean {
   try {
     mkdirSync(dir, { recursive: true, mode: 0o700 });
@@ -35,7 +38,9 @@ function usable(dir: string): boolean {
   }
 }
 
-/** The control socket of the instance of `tap`, without --control. Throws CliError. */
+/**
+ * The default control socket of the instance of `tap`. Throws CliError if no directory is usable.
+ */
 export function defaultControlPath(tap: string, netns: string | null): string {
   const dir = controlDirs().find(usable);
   if (dir === undefined)
@@ -43,20 +48,20 @@ export function defaultControlPath(tap: string, netns: string | null): string {
   return checkedPath(join(dir, controlName(tap, netns)));
 }
 
-/** Throws CliError for a path that is too long for a socket; else returns it. */
+/** Returns `path`. Throws CliError if it is too long for a socket. */
 export function checkedPath(path: string): string {
   if (Buffer.byteLength(path) > SUN_PATH_MAX)
     throw new CliError(`${path}: longer than ${SUN_PATH_MAX} bytes: use a shorter --control`);
   return path;
 }
 
-/** Why nothing could be bound at `path`: libuv says EACCES where the directory is missing. */
+/** The text of a bind error at `path`. libuv reports EACCES for a missing directory. */
 export function bindError(path: string, e: unknown): string {
   const { code = String(e) } = e as NodeJS.ErrnoException;
   return code === 'EACCES' && !existsSync(dirname(path)) ? 'ENOENT: no such directory' : code;
 }
 
-/** Every control socket there is, live or not. */
+/** Returns all control sockets, live or not. */
 export function findSockets(): string[] {
   return controlDirs().flatMap((dir) => {
     try {
@@ -65,12 +70,12 @@ export function findSockets(): string[] {
         .sort()
         .map((name) => join(dir, name));
     } catch {
-      return []; // no such directory, or not ours to read
+      return []; // the directory is missing or not readable
     }
   });
 }
 
-/** Where there may be sockets, but this user cannot see. */
+/** Returns the directories that this user may not read: they may contain sockets. */
 export function closedDirs(): string[] {
   return controlDirs().filter((dir) => {
     try {

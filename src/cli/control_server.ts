@@ -1,6 +1,6 @@
 /**
- * The instance's end of the control socket. A client can at worst lose its own connection: the length
- * of lines and the queue of answers are bounded, and a line that is not a request gets an error.
+ * The server of the control socket. A client can lose only its own connection: the length of lines
+ * and the queue of answers are bounded, and an invalid line gets an error.
  */
 
 import { linkSync, lstatSync, rmSync, unlinkSync } from 'node:fs';
@@ -36,22 +36,22 @@ export class ControlServer {
     this.path = path;
     this.#server = createServer((socket) => this.#accept(socket));
     this.#server.maxConnections = CLIENTS_MAX;
-    // Out of descriptors: the next client finds the listener as it was.
+    // Ignore accept errors such as EMFILE: the listener stays open for the next client.
     this.#server.on('error', () => undefined);
   }
 
   /**
-   * Listens, for this user alone. Rejects with Node's own error: EEXIST if the path is
-   * there. The socket is bound under another name and linked to its own, because libuv removes
-   * the name it was bound to when it closes, even if another instance has put its socket there.
+   * Listens; only this user may connect. Rejects with Node's error: EEXIST if the path exists. The
+   * socket is bound under a temporary name and then linked to its own. libuv removes the bound name
+   * when it closes, which could otherwise be the socket of another instance.
    */
   listen(): Promise<void> {
-    // Not join(): a bare `.123` would be a port to listen().
+    // Do not use join(): listen() would take a bare `.123` as a port.
     const bound = `${dirname(this.path)}/.${process.pid}`;
-    rmSync(bound, { force: true }); // of a process that was killed here and had the same pid
+    rmSync(bound, { force: true }); // left by a killed process with the same pid
     return new Promise((resolve, reject) => {
       this.#server.once('error', reject);
-      // listen() binds the socket before it returns, so no other file gets the narrower mask.
+      // listen() binds the socket before it returns, so the umask applies to no other file.
       const umask = process.umask(0o177);
       try {
         this.#server.listen(bound, () => {
@@ -75,12 +75,12 @@ export class ControlServer {
     });
   }
 
-  /** Carries requests out from now on; before, they are answered with EAGAIN. */
+  /** Sets the handler of requests. Without a handler they are answered with EAGAIN. */
   setHandler(handler: ControlHandler): void {
     this.#handler = handler;
   }
 
-  /** Stops listening, drops the clients, removes the socket. */
+  /** Stops listening, closes the clients' connections and removes the socket. */
   close(): void {
     process.off('exit', this.#onExit);
     this.#unlink();
@@ -88,12 +88,12 @@ export class ControlServer {
     for (const client of this.#clients) client.destroy();
   }
 
-  /** Removes the socket, but not one that another instance has put in its place. */
+  /** Removes the socket, unless another instance has replaced it. */
   #unlink(): void {
     try {
       if (lstatSync(this.path).ino === this.#inode) unlinkSync(this.path);
     } catch {
-      // It is gone already.
+      // It is already removed.
     }
   }
 
@@ -101,13 +101,13 @@ export class ControlServer {
     const lines = new LineSplitter(REQUEST_MAX);
     const queue: string[] = [];
     this.#clients.add(socket);
-    socket.on('error', () => undefined); // it went away: 'close' follows
+    socket.on('error', () => undefined); // 'close' follows
     socket.on('close', () => this.#clients.delete(socket));
     const pump = (): void => {
       while (queue.length > 0) {
         const more = socket.write(`${JSON.stringify(this.#answer(queue.shift()!))}\n`);
         if (more) continue;
-        // The client sends faster than it reads.
+        // The client sends faster than it reads: pause it.
         socket.pause();
         socket.once('drain', pump);
         return;
@@ -144,8 +144,8 @@ export class ControlServer {
 }
 
 /**
- * Listens at `path`; the socket of an instance that died is replaced. Throws CliError (EADDRINUSE)
- * if an instance listens there, or if something else than a socket is in the way.
+ * Listens at `path`. Replaces the socket of a dead instance. Throws CliError (EADDRINUSE) if an
+ * instance listens there, or if another kind of file has that path.
  */
 export async function openControlServer(path: string): Promise<ControlServer> {
   for (let attempt = 0; attempt < 2; attempt++) {

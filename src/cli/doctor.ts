@@ -1,4 +1,4 @@
-/** `doctor`: what this machine has of what tapnic needs, and what to do about the rest. */
+/** `doctor`: checks whether this machine has what tapnic needs, and names the remedies. */
 
 import type { Command } from 'commander';
 import { newCommand, print, printJson } from './command.ts';

@@ -1,4 +1,4 @@
-/** `fault`: makes the wire of a running instance a bad one. */
+/** `fault`: adds, lists and removes faults on the wire of a running instance. */
 
 import { type Command, Option } from 'commander';
 import type { FaultLine } from '../ctl/fault.ts';
@@ -26,7 +26,8 @@ async function add(kind: string, options: AddOptions): Promise<void> {
   const args: Record<string, unknown> = { ...values, op: 'add', kind };
   if (on !== undefined) args['if'] = on;
   try {
-    // The instance checks again; here a wrong value is wrong usage, whether an instance runs or not.
+    // Check here so that a wrong value is a usage error, even without an instance. The instance
+    // checks again.
     faultSpec(kind, values, 0, (match) => {
       const insns = compileFilterInsns(match);
       args['program'] = insns;
@@ -48,7 +49,7 @@ async function list(options: ClientOptions): Promise<void> {
 }
 
 async function remove(id: string, options: ClientOptions & { if?: string }): Promise<void> {
-  // The instance refuses a text that is not an id.
+  // The instance rejects a text that is not an id.
   const args = {
     op: 'remove',
     id: /^\d+$/.test(id) ? Number(id) : id,

@@ -1,4 +1,4 @@
-/** `fetch`: one HTTP GET from the emulated host, on a NIC of its own. */
+/** `fetch`: one HTTP GET from an emulated host, which it starts with its own NIC. */
 
 import { createWriteStream } from 'node:fs';
 import { Writable } from 'node:stream';
@@ -11,7 +11,7 @@ import { wholeNumber } from './numbers.ts';
 const DEFAULT_IDLE_S = 60;
 const REDIRECTS = 5;
 
-/** Standard output, which is not closed at the end. */
+/** A stream to standard output that does not close it at the end. */
 function stdoutSink(): Writable {
   return new Writable({
     write: (chunk: Buffer, _encoding, done) => void process.stdout.write(chunk, done),
@@ -37,7 +37,7 @@ async function fetch(text: string, raw: RawFlags): Promise<void> {
       }
       idleMs =
         1000 * ownOption(own, 'timeout', String(DEFAULT_IDLE_S), (n) => wholeNumber(n, 1, 86400));
-      // One stream cannot carry both.
+      // Standard output cannot carry both JSON and the body.
       if (json && file === '-') throw new UsageError('--json needs --output FILE');
     },
     async run(instance, stopping) {

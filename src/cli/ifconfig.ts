@@ -1,11 +1,11 @@
-/** `ifconfig`: interfaces of a running instance shown, changed, made and taken away. */
+/** `ifconfig`: shows, changes, creates and destroys interfaces of a running instance. */
 
 import type { Command } from 'commander';
 import type { InterfaceInfo } from '../ctl/ifconfig.ts';
 import { newCommand, print, printJson, UsageError } from './command.ts';
 import { addClientOptions, ask, type ClientOptions } from './control_client.ts';
 
-/** What the words mean: flags, the interface, capability words; as ifconfig(8) reads them. */
+/** Parses the words as ifconfig(8) does: flags, the interface, then changes. */
 function parseWords(words: readonly string[]): {
   name: string | null;
   m: boolean;
@@ -37,7 +37,7 @@ async function ifconfig(words: string[], options: ClientOptions): Promise<void> 
   const one = await ask<InterfaceInfo | null>(options, 'ifconfig', { if: name, words: changes });
   if (options.json === true) printJson(one);
   else if (one !== null && changes.length === 0) print(formatInterface(one, m));
-  // `ifconfig vlan create`: which one it became.
+  // `ifconfig vlan create`: print the name of the new interface.
   else if (one !== null && one.name !== name) print(`${one.name}\n`);
 }
 

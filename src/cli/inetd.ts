@@ -1,4 +1,4 @@
-/** `inetd`: the small services on the emulated host, until a signal. */
+/** `inetd`: runs the small services on the emulated host until a signal. */
 
 import type { Command } from 'commander';
 import type { DgramSocketOptions } from '../api/dgram.ts';

@@ -1,6 +1,6 @@
 /**
- * A running instance: control socket, namespace, machine, NIC, and what it serves; brought up in
- * that order, taken down in the other. Imported only by what brings a NIC up.
+ * A running instance: control socket, namespace, machine, NIC and app, started in this order and
+ * stopped in reverse. Only commands that bring up a NIC import this file.
  */
 
 import type { Logger } from 'pino';
@@ -21,13 +21,15 @@ import type { NicSettings } from './nic_options.ts';
 
 export const models = nicModels;
 
-/** What runs on an instance: `close` ends it in order, `destroy` drops what is left. */
+/**
+ * A program on an instance: `close` ends it gracefully, `destroy` drops its remaining connections.
+ */
 export interface App {
   close(): void;
   destroy(): void;
 }
 
-/** The `ready` line without what a command adds. */
+/** The `ready` line without the fields that a command adds. */
 export interface ReadyInfo extends StackInfo {
   readonly event: 'ready';
   readonly control: string;
@@ -46,12 +48,16 @@ export class Instance {
     this.#control = control;
   }
 
-  /** Brings everything up; on an error takes down what is up. Throws CliError, TapnicError. */
+  /**
+   * Starts everything. On an error, stops the parts that were started. Throws CliError,
+   * TapnicError.
+   */
   static async open(settings: NicSettings, json: boolean): Promise<Instance> {
     const { warnings, driver } = settings;
     const log = makeLogger(json, 'info');
     for (const warning of warnings) log.warn(warning);
-    // tuntap2's interface has the kernel's name, which the control socket is named after.
+    // With tuntap2 the kernel chooses the interface name, which is part of the control socket's
+    // name.
     const device = driver === 'tuntap2' ? await openTuntap2() : null;
     const nic = device === null ? settings.nic : { ...settings.nic, tap: device.name };
     let control: ControlServer;
@@ -85,12 +91,12 @@ export class Instance {
     return this.#stack.vnet;
   }
 
-  /** Resolves when the interface was deleted or moved away; the instance is of no use then. */
+  /** Resolves when the interface was deleted or moved; the instance is then useless. */
   get gone(): Promise<void> {
     return this.#stack.nic.gone;
   }
 
-  /** Takes `app` over: the stop ends it. Carries out requests of the control socket from now on. */
+  /** Takes ownership of `app`: `stop` ends it. Starts answering requests on the control socket. */
   run(app: App): void {
     this.#app = app;
     const info = this.ready();
@@ -112,7 +118,7 @@ export class Instance {
     return { event: 'ready', ...info, control: this.#control.path, pid: process.pid };
   }
 
-  /** Takes everything down; resolves with what leaked. */
+  /** Stops everything. Resolves with the leaked items by pool name. */
   async stop(): Promise<Record<string, number>> {
     try {
       const leaked = await this.#stack.stop({

@@ -7,12 +7,12 @@ export class LineSplitter {
   #parts: Buffer[] = [];
   #held = 0;
 
-  /** @param max bytes of a line, its line feed left out */
+  /** @param max bytes of a line, without its line feed */
   constructor(max: number) {
     this.#max = max;
   }
 
-  /** The lines that `chunk` completes; null once a line is longer than the maximum. */
+  /** Returns the lines that `chunk` completes, or null if a line is longer than the maximum. */
   push(chunk: Buffer): string[] | null {
     const lines: string[] = [];
     let from = 0;

@@ -1,9 +1,9 @@
-/** The instance's log, on stderr: JSON lines with --json, lines for people otherwise. */
+/** The instance's log on stderr: JSON lines with --json, otherwise readable lines. */
 
 import { type Logger, pino } from 'pino';
 
 const LEVELS: Record<number, string> = { 40: 'warning: ', 50: 'error: ', 60: 'fatal: ' };
-/** Fields of pino's own. */
+/** Fields that pino adds. */
 const OWN = new Set(['level', 'time', 'msg']);
 
 /** `tapnic: warning: cannot open (url=/x code=EIO)` */
@@ -17,7 +17,7 @@ function humanLine(line: string): string {
   return `tapnic: ${LEVELS[level] ?? ''}${msg}${tail}\n`;
 }
 
-/** A logger that has written each line when the call returns. */
+/** Creates a logger that writes each line synchronously. */
 export function makeLogger(json: boolean, level: string): Logger {
   return pino(
     { level, base: null, timestamp: pino.stdTimeFunctions.isoTime },

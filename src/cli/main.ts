@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-/** The command `tapnic`: its commands, and how it ends. */
+/** The program `tapnic`: registers the commands and sets the exit status. */
 
 import { newCommand, packageVersion, reportError } from './command.ts';
 import { arpCommand } from './arp.ts';

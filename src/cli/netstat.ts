@@ -27,7 +27,9 @@ async function netstat(options: NetstatOptions): Promise<void> {
   else print(await formatted(report, data, a, s > 1));
 }
 
-/** The report as text. The instance is of the same version, so its data has the report's shape. */
+/**
+ * Formats a report as text. It assumes an instance of the same version, so the data is not checked.
+ */
 async function formatted(
   report: 'm' | 's' | 'i' | 'an',
   data: unknown,

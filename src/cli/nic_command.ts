@@ -1,18 +1,20 @@
-/** What every command that brings up a NIC does around its own job: signals, options, stop, exit. */
+/** Common part of the commands that bring up a NIC: signals, options, stop, exit. */
 
 import { exitProcess } from '../host/exit.ts';
 import { printJson, reportError, UsageError } from './command.ts';
 import type { Instance } from './instance.ts';
 import type { OwnTexts, RawFlags } from './nic_flags.ts';
 
-/** A command's own part. */
+/** The part that differs between the commands. */
 export interface NicJob {
-  /** Names of its own options, which a --config file may have too. */
+  /** Names of the command's own options, which a --config file may also have. */
   readonly own: readonly string[];
-  /** Checks its own arguments before anything is brought up. Throws UsageError, CliError. */
+  /**
+   * Checks the command's own arguments before the NIC is brought up. Throws UsageError, CliError.
+   */
   check?(own: OwnTexts): void;
   /**
-   * Runs on the instance, says that it is ready, and resolves with the exit status when its work is
+   * Runs on the instance and prints the ready line. Resolves with the exit status when its work is
    * done or `stopping` is aborted.
    */
   run(instance: Instance, stopping: AbortSignal): Promise<number>;
@@ -26,7 +28,7 @@ export function aborted(signal: AbortSignal): Promise<void> {
   });
 }
 
-/** The value of a command's own option read by `read`, whose errors become UsageErrors. */
+/** Parses a command's own option with `read`, whose errors become UsageErrors. */
 export function ownOption<T>(
   own: OwnTexts,
   name: string,
@@ -40,9 +42,10 @@ export function ownOption<T>(
   }
 }
 
-/** Brings an instance up, runs `job` on it, takes it down, and ends the process. */
+/** Starts an instance, runs `job` on it, stops it, and ends the process. */
 export async function runNicCommand(raw: RawFlags, job: NicJob): Promise<void> {
-  // Signals count from the beginning: one that arrives during the start stops the instance after it.
+  // Handle signals from the beginning: a signal during the start stops the instance after the
+  // start.
   const stopping = new AbortController();
   let signals = 0;
   const onSignal = (): void => {
@@ -76,8 +79,8 @@ export async function runNicCommand(raw: RawFlags, job: NicJob): Promise<void> {
   const clean = Object.keys(leaked).length === 0;
   if (json) printJson({ event: 'exit', leaked });
   if (!clean) instance.log.error({ leaked }, 'leaked');
-  // What is left on the loop, such as a slow read from a disk, is not waited for; what a pipe has
-  // not taken yet is.
+  // Wait until stdout is written, but not for other work on the event loop, such as a slow disk
+  // read.
   await new Promise<void>((resolve) => process.stdout.write('', () => resolve()));
   exitProcess(clean && !lost ? status : 1);
 }

@@ -1,11 +1,13 @@
-/** The options of every command that brings up a NIC: names and help. nic_options.ts reads them. */
+/**
+ * Names and help of the options of every command that brings up a NIC. nic_options.ts parses them.
+ */
 
 import type { Command } from 'commander';
 
-/** One option. In a --config file its name is a key. */
+/** One option. Its name is also the key in a --config file. */
 export interface NicFlag {
   readonly name: string;
-  /** What the value is called in the help; empty for a switch, whose text is `true` or `false`. */
+  /** Name of the value in the help; empty for a switch, whose text is `true` or `false`. */
   readonly value: string;
   readonly descr: string;
   /** May be given more than once. */
@@ -52,12 +54,12 @@ export const NIC_FLAGS: readonly NicFlag[] = [
   flag('seed', 'n', 'seed of every random choice (default: random)'),
 ];
 
-/** The name of an option in a StackConfig: `hostAddr` for `host-addr`, `ports` for `add-nic`. */
+/** Returns the StackConfig name of a flag: `hostAddr` for `host-addr`, `ports` for `add-nic`. */
 export function optionOf(flagName: string): string {
   return flagName === 'add-nic' ? 'ports' : flagKey(flagName);
 }
 
-/** The flag of an option of a StackConfig. */
+/** Returns the flag of a StackConfig option. */
 export function flagOf(option: string): string {
   return NIC_FLAGS.find(({ name }) => optionOf(name) === option)?.name ?? option;
 }
@@ -65,10 +67,10 @@ export function flagOf(option: string): string {
 /** Raw option texts as commander collects them, under camel-case names. */
 export type RawFlags = Record<string, string | string[] | boolean | undefined>;
 
-/** A command's own options by name, each with where it is from: `--port`, or `FILE:LINE:COLUMN`. */
+/** A command's own options by name, each with its origin: `--port`, or `FILE:LINE:COLUMN`. */
 export type OwnTexts = Record<string, { readonly text: string; readonly where: string }>;
 
-/** `host-addr` as commander's property: `hostAddr`. */
+/** Returns commander's property name of a flag: `hostAddr` for `host-addr`. */
 export function flagKey(name: string): string {
   return name.replace(/-([a-z0-9])/g, (_all, c: string) => c.toUpperCase());
 }

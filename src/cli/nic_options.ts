@@ -1,7 +1,8 @@
 /**
  * The NIC options of a command: texts from the command line and a --config file become the
- * StackConfig that `checkOptions` (src/machine/options.ts) checks, and its errors become one line that
- * names the flag or the place in the file. Imported only by what brings a NIC up: zod takes time to load.
+ * StackConfig that `checkOptions` (src/machine/options.ts) checks, and each error becomes one line
+ * that names the flag or the place in the file. Only commands that bring up a NIC import this file,
+ * because zod takes time to load.
  */
 
 import type { NicModelInfo } from '../machine/nic_model.ts';
@@ -13,7 +14,7 @@ import { parseAddNic } from './add_nic.ts';
 import { readConfig } from './config_file.ts';
 import { flagKey, flagOf, NIC_FLAGS, optionOf, type OwnTexts, type RawFlags } from './nic_flags.ts';
 
-/** Everything the NIC options say. */
+/** The checked NIC options. */
 export interface NicSettings extends Omit<CheckedOptions, 'warnings'> {
   readonly control: string | null;
   /** The command's own keys, such as `port`, by name; from the command line or the file. */
@@ -24,7 +25,7 @@ export interface NicSettings extends Omit<CheckedOptions, 'warnings'> {
 
 type Given = string | string[];
 
-/** The options that were given, by flag, and where each is from. */
+/** The options that were given, by flag, and the origin of each. */
 interface Texts {
   values: Record<string, Given>;
   /** `--mtu`, or `FILE:LINE:COLUMN`. */
@@ -34,7 +35,10 @@ interface Texts {
 
 const REPEATED = NIC_FLAGS.filter(({ repeat }) => repeat).map(({ name }) => name);
 
-/** Puts the file under the command line; `ownKeys` are the command's own options. */
+/**
+ * Collects the options of the file and the command line, which wins. `ownKeys` are the command's
+ * own options.
+ */
 function collect(raw: RawFlags, ownKeys: readonly string[]): Texts {
   const values: Texts['values'] = {};
   const where: Texts['where'] = new Map();
@@ -57,14 +61,14 @@ function collect(raw: RawFlags, ownKeys: readonly string[]): Texts {
     const given = typeof value === 'boolean' ? String(value) : value;
     where.set(name, `--${name}`);
     if (ownKeys.includes(name)) own[name] = { text: String(given), where: `--${name}` };
-    // Later ones win, name by name.
+    // Keep both lists: for one sysctl the last value wins.
     else if (name === 'sysctl') values[name] = [values[name] ?? [], given].flat();
     else values[name] = given;
   }
   return { values, where, own };
 }
 
-/** `NAME=VALUE` in two; `what` says how it is written. Throws Error. */
+/** Splits `NAME=VALUE`; `what` is the expected form for the message. Throws Error. */
 function pair(text: string, what: string): [string, string] {
   const eq = text.indexOf('=');
   if (eq < 1 || eq === text.length - 1) throw new Error(`${text}: ${what} is needed`);
@@ -85,7 +89,7 @@ function booleanOf(text: string): boolean {
 
 const words = (text: string): string[] => text.split(',').filter((word) => word !== '');
 
-/** How the text of a flag is read; for a repeated flag, each of its texts. Others are texts. */
+/** Parsers of flag texts; for a repeated flag, of each text. Other flags stay texts. */
 const READ: Readonly<Record<string, (text: string) => unknown>> = {
   'host-addr': orNone,
   'host-addr6': orNone,
@@ -103,7 +107,7 @@ const READ: Readonly<Record<string, (text: string) => unknown>> = {
   seed: numberOf,
 };
 
-/** The data that the texts stand for. Throws UsageError for a text that has no such form. */
+/** Converts the texts to a StackConfig. Throws UsageError for a text of a wrong form. */
 function configOf({ values, where }: Texts): StackConfig {
   const config: Record<string, unknown> = {};
   for (const [name, given] of Object.entries(values)) {
@@ -115,11 +119,11 @@ function configOf({ values, where }: Texts): StackConfig {
       throw new UsageError(`${where.get(name) ?? `--${name}`}: ${(e as Error).message}`);
     }
   }
-  // Values may still be of other types: checkOptions refuses them.
+  // Values may still have wrong types: checkOptions rejects them.
   return config;
 }
 
-/** One line about an option, which names it by its flag or by its place in the file. */
+/** Formats an issue as one line that names the option's flag or its place in the file. */
 function lineOf(issue: OptionIssue, { values, where }: Texts): string {
   const place = (option: string): string => where.get(flagOf(option)) ?? `--${flagOf(option)}`;
   const spell = (option: string): string => {
@@ -130,7 +134,7 @@ function lineOf(issue: OptionIssue, { values, where }: Texts): string {
   const [option] = issue.path;
   if (option === undefined) return issueText(issue, spell);
   const given = values[flagOf(String(option))];
-  // A number as the user wrote it: 0x1001, not 4097.
+  // Show a number as the user wrote it: 0x1001, not 4097.
   const own =
     issue.path.length === 1 && typeof issue.value === 'number' && typeof given === 'string';
   return `${place(String(option))}: ${issueText(own ? { ...issue, value: given } : issue, spell)}`;
@@ -145,8 +149,9 @@ function checked(texts: Texts, models: readonly NicModelInfo[]): CheckedOptions 
 }
 
 /**
- * Reads and checks the options given in `raw` and in the file it names. `ownKeys` are the command's own
- * options, passed through as text. Throws UsageError with one line that says where and why.
+ * Reads and checks the options in `raw` and in its --config file. `ownKeys` are the command's own
+ * options, which are returned as text. Throws UsageError with one line that names the place and the
+ * problem.
  */
 export function resolveNicOptions(
   raw: RawFlags,

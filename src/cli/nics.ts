@@ -1,4 +1,4 @@
-/** `nics`: the NIC models there are. */
+/** `nics`: lists the NIC models. */
 
 import type { Command } from 'commander';
 import type { PciIdentity } from '../machine/nic_model.ts';
@@ -6,7 +6,7 @@ import { newCommand, print, printJson } from './command.ts';
 
 const hex = (n: number, digits: number): string => `0x${n.toString(16).padStart(digits, '0')}`;
 
-/** An identity as `pciconf -l` prints it. */
+/** Formats an identity as `pciconf -l` does. */
 function pciText(pci: PciIdentity): string {
   const ids = ['vendor', 'device', 'subvendor', 'subdevice'] as const;
   const named = ids.map((id) => `${id}=${hex(pci[id], 4)}`).join(' ');

@@ -1,4 +1,4 @@
-/** Numbers in options. Each function throws an Error that says what is wrong with the text. */
+/** Parsers of numbers in options. Each throws an Error that names the text and the valid range. */
 
 /** A decimal number in [min, max], without sign, point or exponent. */
 export function wholeNumber(text: string, min: number, max: number): number {

@@ -1,7 +1,7 @@
 /**
- * `packetdrill`: the stack that packetdrill's scripts test, behind a Unix socket that the shared
- * object of native-bindings/packetdrill talks to. With a command it runs that with everything set,
- * and ends with it.
+ * `packetdrill`: serves the stack that packetdrill scripts test on a Unix socket. The shared object
+ * of native-bindings/packetdrill connects to it. With a command, runs it with the environment set
+ * and exits with its status.
  */
 
 import { spawn } from 'node:child_process';
@@ -31,7 +31,9 @@ interface PacketdrillFlags {
 
 const MEMORY = 64 * 1024 * 1024;
 
-/** Where scripts/build-packetdrill.mjs puts what it builds: at or above this file. */
+/**
+ * The output directory of scripts/build-packetdrill.mjs, in the package directory above this file.
+ */
 function buildDir(): string {
   let dir = dirname(fileURLToPath(import.meta.url));
   for (; dirname(dir) !== dir; dir = dirname(dir)) if (existsSync(join(dir, 'package.json'))) break;
@@ -44,7 +46,10 @@ function numberOf(flag: string, text: string, min: number, max: number): number 
   return n;
 }
 
-/** Removes the socket of a process that died. Throws CliError if something else is in the way. */
+/**
+ * Removes the socket of a dead process. Throws CliError if a process listens there or the file is
+ * not a socket.
+ */
 async function clear(path: string): Promise<void> {
   if (!existsSync(path)) return;
   if (!lstatSync(path).isSocket())
@@ -54,7 +59,10 @@ async function clear(path: string): Promise<void> {
   unlinkSync(path);
 }
 
-/** Runs `words` with what scripts and the shared object look for; its exit status. */
+/**
+ * Runs `words` with the environment that scripts and the shared object need. Resolves with its exit
+ * status.
+ */
 function run(words: readonly string[], path: string, stopping: AbortSignal): Promise<number> {
   const build = buildDir();
   const object = join(build, 'tapnic_packetdrill.so');

@@ -1,4 +1,4 @@
-/** `ping`: echo requests from the emulated host, on a NIC of their own. */
+/** `ping`: sends echo requests from an emulated host, which it starts with its own NIC. */
 
 import { isIP } from 'node:net';
 import type { Command } from 'commander';
@@ -8,7 +8,7 @@ import { ownOption, runNicCommand } from './nic_command.ts';
 import { addNicFlags, type OwnTexts, type RawFlags } from './nic_flags.ts';
 import { decimalNumber, wholeNumber } from './numbers.ts';
 
-/** The most data that fits an IP packet behind both headers. */
+/** The largest data that fits into an IP packet with IP and ICMP headers. */
 const SIZE_MAX = 65535 - 20 - 8;
 const DAY_S = 86400;
 

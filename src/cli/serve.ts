@@ -1,4 +1,4 @@
-/** `serve`: a directory over HTTP/1.1 from the emulated host, until a signal. */
+/** `serve`: serves a directory over HTTP/1.1 from the emulated host until a signal. */
 
 import { accessSync, constants, existsSync, readdirSync, statSync } from 'node:fs';
 import { hostname } from 'node:os';
@@ -23,18 +23,21 @@ function checkDirectory(dir: string): void {
 }
 
 /**
- * Whether this is what a container was started for: engines put these files into theirs, and the
- * process, or an engine's init before it, is the first one. Whoever has a shell inside needs no engine.
+ * Whether this process is the main process of a container. Container engines create these files,
+ * and the main process, or the engine's init before it, has pid 1. A user with a shell in the
+ * container needs no `docker exec`.
  */
 const isContainer = (): boolean =>
   (process.pid === 1 || process.ppid === 1) &&
   (existsSync('/.dockerenv') || existsSync('/run/.containerenv'));
 
-/** How to fetch something that is served, for people: its URL is reachable from few places. */
+/**
+ * Returns a command that fetches a served file. The URL is reachable only from the TAP's namespace.
+ */
 function fetchHint(dir: string, url: string, netns: string | null): string {
   const file = readdirSync(dir, { withFileTypes: true }).find((entry) => entry.isFile())?.name;
   const command = `curl -sSO ${url}${encodeURIComponent(file ?? '')}`;
-  // An engine takes the beginning of a container's id, its host name, for the container.
+  // The host name is the start of the container's id, which an engine accepts as its name.
   const prefix = isContainer()
     ? `docker exec ${hostname()} `
     : netns === null

@@ -1,4 +1,4 @@
-/** `sysctl`: names and values of a running instance. */
+/** `sysctl`: prints and sets sysctls of a running instance. */
 
 import type { Command } from 'commander';
 import type { SysctlLeaf } from '../ctl/sysctl.ts';

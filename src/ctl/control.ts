@@ -1,7 +1,6 @@
 /**
- * The commands of the control protocol on one running instance: a request in, an answer out,
- * nothing waits. `info` is what the instance said when it was ready; the others gather what the
- * client prints.
+ * The commands of the control protocol on a running instance. Each request is answered immediately.
+ * `info` returns the instance's `ready` line; the others gather the data that the client prints.
  */
 
 import type { Vnet } from '../kern/vnet.ts';
@@ -22,16 +21,16 @@ import { readRequest, type Request } from './request.ts';
 import { readSysctl, writeSysctl } from './sysctl.ts';
 import { gatherZones } from './vmstat.ts';
 
-/** What requests act on. */
+/** The instance that requests act on. */
 export interface ControlTarget {
   readonly vnet: Vnet;
   /** The `ready` line. */
   readonly info: object;
-  /** Where faults can be put, a place for each NIC, the first one's first. */
+  /** The fault place of each NIC, in the order of the NICs. */
   readonly faults?: readonly FaultPlace[];
 }
 
-/** Carries a request out and returns the data of its answer. Throws ControlFailure. */
+/** Executes a request and returns the data of its answer. Throws ControlFailure. */
 function runRequest({ vnet, info, faults = [] }: ControlTarget, req: Request): unknown {
   switch (req.cmd) {
     case 'info':
@@ -60,7 +59,9 @@ function runRequest({ vnet, info, faults = [] }: ControlTarget, req: Request): u
   }
 }
 
-/** Carries out a request of the socket. Never throws for what a request can contain. */
+/**
+ * Executes a request from the socket. An invalid request gets an error answer and does not throw.
+ */
 export function handleRequest(target: ControlTarget, req: ControlRequest): ControlResponse {
   try {
     return okResponse(req.id, inPass(runRequest, target, readRequest(req)));

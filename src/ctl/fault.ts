@@ -6,16 +6,16 @@ import type { FaultStage } from '../fault/fault_stage.ts';
 import { ControlFailure } from './protocol.ts';
 import type { AddFault, RemoveFault } from './request.ts';
 
-/** A NIC's place for faults. */
+/** The place of faults on a NIC's wire. */
 export interface FaultPlace {
   /** The interface, such as tn0. */
   readonly if: string;
   readonly stage: FaultStage;
-  /** Makes sure that there is memory for it. Throws TapnicError. */
+  /** Allocates the memory that a fault needs. Throws TapnicError. */
   prepare(): void;
 }
 
-/** A line of `fault list`; what was not given is null. */
+/** A line of `fault list`. Options that were not given are null. */
 export interface FaultLine extends Omit<FaultSpec, 'match' | 'matchText' | 'delayMs' | 'jitterMs'> {
   readonly id: number;
   readonly if: string;
@@ -23,7 +23,7 @@ export interface FaultLine extends Omit<FaultSpec, 'match' | 'matchText' | 'dela
   readonly jitter: number | null;
   /** The filter's text. */
   readonly match: string | null;
-  /** Frames that the filter let through, and those that it was done to. */
+  /** Frames that matched the filter, and frames to which the fault was applied. */
   readonly matched: number;
   readonly hits: number;
 }
@@ -42,7 +42,9 @@ function lineOf(place: FaultPlace, { id, spec, matched, hits }: Fault): FaultLin
   };
 }
 
-/** The place of the interface `name`; null is the first one. Throws ControlFailure (ENXIO). */
+/**
+ * Returns the place of the interface `name`; null: the first one. Throws ControlFailure (ENXIO).
+ */
 function placeOf(places: readonly FaultPlace[], name: string | null): FaultPlace {
   const place = name === null ? places[0] : places.find((p) => p.if === name);
   if (place === undefined)
@@ -87,7 +89,7 @@ export function listFaults(places: readonly FaultPlace[]): FaultLine[] {
   return places.flatMap((place) => place.stage.faults.map((f) => lineOf(place, f)));
 }
 
-/** What `fault list` prints. */
+/** Formats the output of `fault list`. */
 export function formatFaults(lines: readonly FaultLine[]): string {
   return lines
     .map((line) => {

@@ -1,4 +1,4 @@
-/** The reports of netstat(1), by the letter of their option. */
+/** The reports of netstat(1), named by their options. */
 
 import type { Vnet } from '../kern/vnet.ts';
 import { icmpstat } from '../netinet/ip_icmp.ts';
@@ -11,7 +11,7 @@ import { gatherNetstatAn, type SocketLine } from './netstat_an.ts';
 import { gatherNetstatM, type NetstatM } from './netstat_m.ts';
 import { gatherNetstatS, type NetstatS } from './netstat_s.ts';
 
-/** Reports of `netstat` and what they are. */
+/** The reports and their types. */
 export interface NetstatReports {
   m: NetstatM;
   an: SocketLine[];
@@ -39,7 +39,7 @@ const gather: {
   s: statistics,
 };
 
-/** Gathers a report. @param all of report `an`: the sockets that listen, too */
+/** Gathers a report. @param for report `an`: include listening sockets */
 export function gatherNetstat<R extends keyof NetstatReports>(
   vnet: Vnet,
   report: R,

@@ -1,15 +1,18 @@
 /**
- * What goes over the control socket: one JSON object a line each way. A request is
+ * The protocol of the control socket: one JSON object per line in each direction. A request is
  * `{"id":1,"cmd":"netstat","args":{"report":"m"}}`; its answer carries the same id and either
  * `"ok":true` with `data` or `"ok":false` with `err`. Answers come in the order of the requests.
  */
 
-/** Bytes in a request line, the line feed left out. A longer one ends the connection. */
+/** Maximum bytes of a request line, without its line feed. A longer line ends the connection. */
 export const REQUEST_MAX = 64 * 1024;
-/** Bytes in an answer line that a client takes: tens of thousands of connections. */
+/**
+ * Maximum bytes of an answer line that a client accepts: enough for tens of thousands of
+ * connections.
+ */
 export const RESPONSE_MAX = 64 * 1024 * 1024;
 
-/** A request as the line has it; request.ts reads its arguments. */
+/** A request as received; request.ts parses its arguments. */
 export interface ControlRequest {
   readonly id: number;
   readonly cmd: string;
@@ -28,7 +31,7 @@ export type ControlResponse =
   | { readonly id: number | null; readonly ok: true; readonly data: unknown }
   | { readonly id: number | null; readonly ok: false; readonly err: ControlError };
 
-/** What a command that cannot be carried out throws: becomes the answer's `err`. */
+/** Thrown by a command that failed. It becomes the answer's `err`. */
 export class ControlFailure extends Error {
   readonly code: string;
 
@@ -50,7 +53,7 @@ function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-/** Reads a request line. Throws ControlFailure (EINVAL) for anything else. */
+/** Parses a request line. Throws ControlFailure (EINVAL) if it is invalid. */
 export function parseRequest(line: string): ControlRequest {
   let value: unknown;
   try {
@@ -68,7 +71,7 @@ export function parseRequest(line: string): ControlRequest {
   return { id, cmd, args: args ?? {} };
 }
 
-/** Reads an answer line. Throws ControlFailure (EPROTO) for anything else. */
+/** Parses an answer line. Throws ControlFailure (EPROTO) if it is invalid. */
 export function parseResponse(line: string): ControlResponse {
   const bad = new ControlFailure('EPROTO', 'the answer is not one of a tapnic instance');
   let value: unknown;

@@ -1,6 +1,6 @@
 /**
- * The requests of the control protocol as types. A line's JSON becomes one of them here, once, at the
- * border of the socket; everything behind takes typed requests.
+ * The types of control requests. The JSON of a line is checked and converted to one of them here;
+ * all other code takes typed requests.
  */
 
 import { FAULT_OPTIONS, type FaultValues } from '../fault/fault_spec.ts';
@@ -9,10 +9,10 @@ import { ControlFailure, type ControlRequest } from './protocol.ts';
 export const NETSTAT_REPORTS = ['m', 'an', 'i', 's'] as const;
 export type NetstatReport = (typeof NETSTAT_REPORTS)[number];
 
-/** The values of `values` may be anything: `addFault` checks them. `program` is what `match` compiles to. */
+/** `addFault` checks `values`, which may have any type. `program` is the compiled `match`. */
 export interface AddFault {
   readonly op: 'add';
-  /** The interface, such as tn0; null is the first one. */
+  /** The interface, such as tn0; null: the first one. */
   readonly if: string | null;
   readonly kind: string;
   readonly values: FaultValues;
@@ -25,13 +25,13 @@ export interface RemoveFault {
   readonly id: number | 'all';
 }
 
-/** What a client can ask for. */
+/** All requests. */
 export type Request =
   | { readonly cmd: 'info' }
   | { readonly cmd: 'arp' }
   /** `if` null: all interfaces. `words` are ifconfig(8)'s. */
   | { readonly cmd: 'ifconfig'; readonly if: string | null; readonly words: readonly string[] }
-  /** `all`: the sockets that listen, too. */
+  /** `all`: include listening sockets. */
   | { readonly cmd: 'netstat'; readonly report: NetstatReport; readonly all: boolean }
   /** `name` '' is the root; `value` null reads. */
   | { readonly cmd: 'sysctl'; readonly name: string; readonly value: string | null }
@@ -44,14 +44,14 @@ function fail(message: string): never {
   throw new ControlFailure('EINVAL', message);
 }
 
-/** A string argument, null if it is not there. */
+/** A string argument; null if it is missing. */
 function stringArg(args: Args, name: string): string | null {
   const value = args[name];
   if (value === undefined) return null;
   return typeof value === 'string' ? value : fail(`${name}: not a string`);
 }
 
-/** A list of strings, empty if it is not there. */
+/** A list of strings; empty if it is missing. */
 function stringsArg(args: Args, name: string): string[] {
   const value = args[name] ?? [];
   if (Array.isArray(value) && value.every((v) => typeof v === 'string')) return value;
@@ -126,7 +126,9 @@ const readers = new Map<string, (args: Args) => Request>([
   ['fault', faultOf],
 ]);
 
-/** The request in a line. Throws ControlFailure: ENOSYS (no such command), EINVAL (an argument). */
+/**
+ * Converts a request. Throws ControlFailure: ENOSYS (unknown command), EINVAL (a wrong argument).
+ */
 export function readRequest({ cmd, args }: ControlRequest): Request {
   const read = readers.get(cmd);
   if (read === undefined) throw new ControlFailure('ENOSYS', `no command ${JSON.stringify(cmd)}`);
