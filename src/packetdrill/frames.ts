@@ -1,9 +1,10 @@
 /**
- * Frames of the socket between packetdrill's shared object and the process; their layout is in
- * native-bindings/packetdrill/link.h. Little-endian, bounded.
+ * Frames on the socket between packetdrill's shared object and this process.
+ * native-bindings/packetdrill/link.h defines their layout; numbers are little-endian, sizes are
+ * limited.
  */
 
-/** Operations, `enum link_op` there. */
+/** Operations: `enum link_op` of link.h. */
 export const OP_HELLO = 1;
 export const OP_SOCKET = 2;
 export const OP_BIND = 3;
@@ -24,11 +25,11 @@ export const OP_RECEIVE = 17;
 export const OP_SLEEP = 18;
 export const OP_SHIM = 19;
 
-/** What a HELLO has to say in `a`. */
+/** The protocol version: field `a` of a HELLO. */
 export const LINK_VERSION = 1;
 const REQUEST_HEADER = 40;
 const REPLY_HEADER = 32;
-/** Bytes of the largest payload. */
+/** Maximum size of a payload, bytes. */
 export const PAYLOAD_MAX = 4 << 20;
 
 export interface LinkRequest {
@@ -45,26 +46,29 @@ export interface LinkRequest {
 
 export interface LinkReply {
   readonly id: number;
-  /** Negative: a Linux errno. */
+  /** The call's result; a negated Linux errno on failure. */
   readonly result: number;
-  /** The call had waited. */
+  /** Whether the call had to wait. */
   readonly late?: boolean;
   readonly nowUs: number;
   readonly a?: number;
   readonly payload?: Uint8Array;
 }
 
-/** Cuts a stream of bytes into requests. */
+/** Splits a stream of bytes into requests. */
 export class LinkReader {
   #chunks: Buffer[] = [];
   #bytes = 0;
 
-  /** Whether the beginning of a request is there whose end has not come. */
+  /** Whether an incomplete request is buffered. */
   get partial(): boolean {
     return this.#bytes > 0;
   }
 
-  /** The requests that `chunk` completes; null for bytes that are none: the connection is lost. */
+  /**
+   * Returns the requests that `chunk` completes. Returns null for an invalid size; the caller must
+   * then close the connection.
+   */
   push(chunk: Buffer): LinkRequest[] | null {
     this.#chunks.push(chunk);
     this.#bytes += chunk.length;
@@ -90,7 +94,7 @@ function parse(frame: Buffer): LinkRequest {
     id: frame.readUInt32LE(4),
     op: frame.readUInt32LE(8),
     fd: frame.readInt32LE(12),
-    // No script is so long; a wrong clock does not make the stack run for ever.
+    // Ignore an invalid time, so that a wrong clock cannot make the stack run endlessly.
     nowUs: Number.isSafeInteger(nowUs * 1000) && nowUs >= 0 ? nowUs : 0,
     a: frame.readInt32LE(24),
     b: frame.readInt32LE(28),
@@ -99,7 +103,7 @@ function parse(frame: Buffer): LinkRequest {
   };
 }
 
-/** A reply as bytes. */
+/** Encodes a reply. */
 export function replyFrame({ id, result, late, nowUs, a, payload }: LinkReply): Buffer {
   const len = payload?.length ?? 0;
   const frame = Buffer.alloc(REPLY_HEADER + len);

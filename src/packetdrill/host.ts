@@ -1,10 +1,10 @@
 /**
  * An emulated host that a test script drives: socket calls by descriptor, raw IPv4 packets in and
- * out, time that passes when told to. What packetdrill's shared object reaches over a socket
- * (server.ts) and what our own runner calls directly. Underneath are the BSD calls of
- * src/api/bsd.ts; what is added here is Linux's side of it (calls take and return Linux's numbers: a
- * result, or a negated errno) and calls that wait on virtual time. Each host is a Vnet of its own;
- * the machine is the caller's. Left out: IPv6, descriptors other than sockets.
+ * out, and virtual time that the script advances. packetdrill's shared object uses it over a socket
+ * (server.ts); our own runner calls it directly. It adds two things to the BSD calls of
+ * src/api/bsd.ts: Linux's numbers in arguments and results (a result is a value or a negated
+ * errno), and calls that wait on virtual time. Each host has its own Vnet; the caller owns the
+ * machine. Left out: IPv6, descriptors other than sockets.
  */
 
 import { EAFNOSUPPORT, EBADF, EINPROGRESS, EINVAL, EWOULDBLOCK, type Errno } from '../sys/errno.ts';
@@ -76,23 +76,23 @@ import {
 import { linuxGetsockopt, linuxSetsockopt } from './sockopt.ts';
 import { PacketdrillWire, type SentPacket } from './wire.ts';
 
-/** What a call returns that would sleep: `takeStep` gives what to try again. */
+/** The result of a call that has to wait. `takeStep` then returns the step to retry. */
 export const PD_BLOCK = -0x10000;
 
-/** One more try of a call that waits: its result, or PD_BLOCK. */
+/** Retries a waiting call. Returns its result, or PD_BLOCK. */
 export type PdStep = () => number;
 
-/** What a host is made with. */
+/** Options of a host. */
 export interface PdHostOptions {
   readonly clock: ManualClock;
   readonly prng: Prng;
-  /** Its first address. */
+  /** The host's first address. */
   readonly addr: InAddr;
-  /** Bytes; default 1500. */
+  /** MTU in bytes. Default 1500. */
   readonly mtu?: number;
 }
 
-/** A descriptor to poll, as struct pollfd. */
+/** An entry of `poll`, as struct pollfd. */
 export interface PdPollfd {
   readonly fd: number;
   readonly events: number;
@@ -117,12 +117,12 @@ export class PdHost {
   readonly clock: ManualClock;
   readonly vnet: Vnet;
   readonly wire: PacketdrillWire;
-  /** The address that the last accept, recvfrom, … tells of, as Linux lays it out. */
+  /** The address returned by the last accept or recvfrom, in Linux's layout. */
   addressOut: Uint8Array = new Uint8Array(0);
-  /** The value the last getsockopt or ioctl gave. */
+  /** The value returned by the last getsockopt or ioctl. */
   valueOut: Uint8Array = new Uint8Array(0);
   readonly #bsd: Bsd;
-  /** Every open descriptor: whether its calls do not wait, O_NONBLOCK. */
+  /** All open descriptors, each with its O_NONBLOCK flag. */
   readonly #nonblock = new Map<number, boolean>();
   #step: PdStep | null = null;
   #waiters: Waiter[] = [];
@@ -140,7 +140,7 @@ export class PdHost {
       if (set !== null || setText !== undefined) this.#sysctls.set(name, get());
   }
 
-  /** Ends all connections without a word, and puts the machine's sysctls back. */
+  /** Drops all connections and restores the machine's sysctls. */
   close(): void {
     this.#waiters = [];
     this.#bsd.closeAll();
@@ -164,7 +164,7 @@ export class PdHost {
     return this.clock.nowNs();
   }
 
-  /** Lets time pass until `untilNs`: timers run when they are due, calls that wait go on. */
+  /** Advances the clock to `untilNs`, runs the timers that are due and continues waiting calls. */
   advanceTo(untilNs: number): void {
     for (let n = 0; n < MAX_EVENTS_PER_ADVANCE && this.clock.step(untilNs); n++) this.#wake();
     this.clock.advanceTo(untilNs);
@@ -172,8 +172,8 @@ export class PdHost {
   }
 
   /**
-   * The oldest packet that left; time passes until there is one, to `untilNs` at most. Null: there
-   * is none by then, or none will ever come.
+   * Removes and returns the oldest sent packet. Advances the clock up to `untilNs` until a packet
+   * is sent. Returns null if none is sent by then, or if no timer is left.
    */
   receive(untilNs: number): SentPacket | null {
     this.#wake();
@@ -184,7 +184,10 @@ export class PdHost {
     return this.wire.sent.shift() ?? null;
   }
 
-  /** A raw IPv4 packet arrives. Its destination is ours whatever it is: scripts choose at random. */
+  /**
+   * Receives a raw IPv4 packet. Adds its destination to the host's addresses, because scripts use
+   * arbitrary addresses.
+   */
   inject(packet: Uint8Array): void {
     if (packet.length >= 20 && packet[0]! >>> 4 === 4) {
       const dst = inAddr(
@@ -202,14 +205,14 @@ export class PdHost {
 
   // Calls that wait.
 
-  /** What to try again after PD_BLOCK. */
+  /** Returns the step to retry after a call returned PD_BLOCK. */
   takeStep(): PdStep {
     const step = this.#step!;
     this.#step = null;
     return step;
   }
 
-  /** Has `done` called with the result of `step` as soon as it has one. */
+  /** Calls `done` with the result of `step` when it is no longer PD_BLOCK. */
   wait(step: PdStep, done: (result: number) => void): void {
     this.#waiters.push({ step, done });
   }
@@ -229,7 +232,7 @@ export class PdHost {
     }
   }
 
-  /** The result of `step` now, or PD_BLOCK with the step left for `takeStep`. */
+  /** Runs `step`. If it returns PD_BLOCK, keeps it for `takeStep`. */
   #try(step: PdStep): number {
     const result = step();
     if (result === PD_BLOCK) this.#step = step;
@@ -238,19 +241,26 @@ export class PdHost {
 
   // Descriptors.
 
-  /** Notes that `fd`, a result of the BSD calls, is open. */
+  /**
+   * Records `fd`, a result of a BSD call, as open unless it is an error. Returns Linux's result.
+   */
   #opened(fd: number, nonblock: boolean): number {
     if (fd >= 0) this.#nonblock.set(fd, nonblock);
     return linuxResult(fd);
   }
 
-  /** Ends a call that may let others go on: `n` as Linux has it. */
+  /**
+   * Ends a call: continues waiting calls that it may have unblocked. Returns Linux's result of `n`.
+   */
   #done(n: number): number {
     this.#wake();
     return linuxResult(n);
   }
 
-  /** Runs `f` on the socket of `fd`; its errno negated, or 0. */
+  /**
+   * Calls `f` with the socket of `fd`. Returns 0 or its negated Linux errno; EBADF if `fd` is not
+   * open.
+   */
   #on(fd: number, f: (so: Socket) => Errno): number {
     const so = this.#bsd.socketOf(fd);
     const error = so === null ? EBADF : f(so);
@@ -293,7 +303,7 @@ export class PdHost {
     return toLinuxSockaddr(so.so_proto.pr_peeraddr(so));
   }
 
-  /** AF_UNSPEC dissolves the association of a datagram socket. */
+  /** Connects. AF_UNSPEC disconnects a datagram socket. */
   connect(fd: number, sa: Uint8Array): number {
     if (linuxFamily(sa) === LINUX_AF_UNSPEC)
       return this.#on(fd, (so) => (so.so_type === SOCK_STREAM ? EAFNOSUPPORT : sodisconnect(so)));
@@ -309,7 +319,7 @@ export class PdHost {
     });
   }
 
-  /** `read` and its kin: bytes received into `buf`. */
+  /** `read`, `recv` and similar calls: receives into `buf`. Returns the number of bytes. */
   recv(fd: number, buf: Uint8Array, flags: number): number {
     const so = this.#bsd.socketOf(fd);
     if (so === null) return -LINUX_ERRNO['EBADF']!;
@@ -317,7 +327,8 @@ export class PdHost {
     const unknown = ~MSG_KNOWN | (stream ? 0 : LINUX_MSG_PEEK | LINUX_MSG_OOB);
     if ((flags & unknown) !== 0) return -LINUX_ERRNO['EOPNOTSUPP']!;
     const nonblock = this.#nonblock.get(fd)! || (flags & LINUX_MSG_DONTWAIT) !== 0;
-    // What is only looked at stays in front: waiting for more of it would read it twice.
+    // Ignore MSG_WAITALL with MSG_PEEK and MSG_OOB: the data stays in the buffer and a retry would
+    // read it twice.
     const peek = (flags & (LINUX_MSG_PEEK | LINUX_MSG_OOB)) !== 0;
     const all = stream && !peek && (flags & LINUX_MSG_WAITALL) !== 0;
     const how =
@@ -336,7 +347,10 @@ export class PdHost {
     });
   }
 
-  /** `write` and its kin: all of `data` unless the descriptor does not wait. `sa`: empty for none. */
+  /**
+   * `write`, `send` and similar calls: sends all of `data`, or, if nonblocking, what fits into the
+   * buffer. `sa` empty: no address.
+   */
   send(fd: number, data: Uint8Array, flags: number, sa: Uint8Array): number {
     if (this.#bsd.socketOf(fd) === null) return -LINUX_ERRNO['EBADF']!;
     if ((flags & ~MSG_KNOWN) !== 0) return -LINUX_ERRNO['EOPNOTSUPP']!;
@@ -349,7 +363,7 @@ export class PdHost {
     let put = 0;
     return this.#try(() => {
       const n = this.#bsd.sendto(fd, data.subarray(put), how, to);
-      // As in FreeBSD, an error counts even if the buffer has taken some of the data.
+      // As in FreeBSD, return the error even if some data was buffered.
       if (n < 0 && n !== -EWOULDBLOCK) return linuxResult(n);
       put += Math.max(n, 0);
       if (put === data.length) return put;
@@ -364,13 +378,15 @@ export class PdHost {
 
   closeFd(fd: number): number {
     const so = this.#bsd.socketOf(fd);
-    // A close that lingers does not sleep here: what is left to send goes out by itself.
+    // SO_LINGER with a time does not block close here: TCP sends the rest in the background.
     if (so !== null && so.so_linger > 0) so.so_options &= ~SO_LINGER;
     this.#nonblock.delete(fd);
     return this.#done(this.#bsd.close(fd));
   }
 
-  /** -1: of the newest connection that is not accepted yet. The answer is `valueOut`. */
+  /**
+   * Reads an option into `valueOut`. `fd` -1: of the newest connection that is not accepted yet.
+   */
   getsockopt(fd: number, level: number, name: number, len: number): number {
     const newest = fd === -1 ? this.#newest() : null;
     const call = (so: Socket): Errno => {
@@ -404,7 +420,7 @@ export class PdHost {
     return 0;
   }
 
-  /** FIONREAD, TIOCOUTQ, FIONBIO, SIOCATMARK; an answer is `valueOut`, an int. */
+  /** FIONREAD, TIOCOUTQ, FIONBIO, SIOCATMARK. The result is an int in `valueOut`. */
   ioctl(fd: number, request: number, arg: number): number {
     return this.#on(fd, (so) => {
       this.valueOut = new Uint8Array(4);
@@ -429,7 +445,7 @@ export class PdHost {
     });
   }
 
-  /** Readiness of each descriptor, in `revents`; waits `timeoutMs`, for ever if negative. */
+  /** Sets `revents` of each descriptor. Waits up to `timeoutMs`; if negative, without a limit. */
   poll(fds: readonly PdPollfd[], timeoutMs: number): number {
     const untilNs = timeoutMs < 0 ? Infinity : this.nowNs + timeoutMs * 1e6;
     const step = (): number => {
@@ -441,7 +457,7 @@ export class PdHost {
       return n > 0 || this.nowNs >= untilNs ? n : PD_BLOCK;
     };
     const result = this.#try(step);
-    // Time stops at the end of the wait even if nothing else happens then.
+    // Schedule an empty event, so that the clock stops at the end of the timeout.
     if (result === PD_BLOCK && untilNs !== Infinity) this.clock.schedule(untilNs, NOTHING);
     return result;
   }

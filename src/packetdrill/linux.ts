@@ -1,6 +1,6 @@
 /**
- * Linux's numbers, which packetdrill speaks on Linux whatever stack it tests: errnos, socket
- * options, flags, address families, and the bytes of a socket address.
+ * Linux's numbers: errnos, socket options, flags, address families, and the layout of a socket
+ * address. packetdrill on Linux uses them for every stack that it tests.
  */
 
 import { type Errno, errnoName } from '../sys/errno.ts';
@@ -61,12 +61,12 @@ export const LINUX_ERRNO: Readonly<Record<string, number>> = {
   EINPROGRESS: 115,
 };
 
-/** Linux's number of one of ours; EIO for what Linux does not have. */
+/** Converts a FreeBSD errno to Linux's; EIO if Linux has no such errno. */
 export function linuxErrno(error: Errno): number {
   return error === 0 ? 0 : (LINUX_ERRNO[errnoName(error)] ?? LINUX_ERRNO['EIO']!);
 }
 
-/** A result, or one of our errnos negated, with Linux's number of it. */
+/** Converts a result: a negative one is a negated FreeBSD errno and becomes Linux's. */
 export function linuxResult(n: number): number {
   return n < 0 ? -linuxErrno(-n) : n;
 }
@@ -97,19 +97,19 @@ export const LINUX_POLLNVAL = 0x20;
 /** Bytes of a `struct sockaddr_in`. */
 export const LINUX_SOCKADDR_IN = 16;
 
-/** The family of a Linux socket address; -1 if there are no two bytes. */
+/** The family of a Linux socket address; -1 if `sa` is shorter than two bytes. */
 export function linuxFamily(sa: Uint8Array): number {
   return sa.length < 2 ? -1 : sa[0]! | (sa[1]! << 8);
 }
 
-/** Reads a `struct sockaddr_in` as Linux lays it out; null for anything else. */
+/** Parses Linux's `struct sockaddr_in`. Returns null if it is too short or not AF_INET. */
 export function fromLinuxSockaddr(sa: Uint8Array): Sockaddr | null {
   if (sa.length < LINUX_SOCKADDR_IN || linuxFamily(sa) !== LINUX_AF_INET) return null;
   const addr = inAddr((sa[4]! << 24) | (sa[5]! << 16) | (sa[6]! << 8) | sa[7]!);
   return inSockaddr(addr, port((sa[2]! << 8) | sa[3]!));
 }
 
-/** An address as Linux lays it out; no bytes for null. */
+/** Encodes an address as Linux's `struct sockaddr_in`; null becomes an empty array. */
 export function toLinuxSockaddr(sa: Sockaddr | null): Uint8Array {
   if (sa === null) return new Uint8Array(0);
   const { w0: addr, port: n } = sa;

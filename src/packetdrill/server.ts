@@ -1,7 +1,7 @@
 /**
- * The process side of packetdrill's shared object: a Unix socket on which one script at a time has an
- * emulated host of its own, made by its HELLO and gone with its connection. Commands (the shims) act
- * on the host of the script that runs. A client can at worst lose its connection.
+ * The server for packetdrill's shared object: a Unix socket that serves one script at a time. A
+ * HELLO creates an emulated host for the script; the end of its connection removes it. Commands
+ * (the shims) act on the running script's host. A client can lose only its own connection.
  */
 
 import { createServer, type Server, type Socket } from 'node:net';
@@ -46,17 +46,20 @@ import {
 } from './frames.ts';
 
 const CLIENTS_MAX = 16;
-/** Real time for the rest of a request whose beginning is there. */
+/** Real time within which an incomplete request must be completed. */
 const PARTIAL_MS = 5000;
-/** Real time that a script waits for the one before it to be gone: a program it started may hold on. */
+/**
+ * Real time that a new script waits for the previous one to end: a program that it started may keep
+ * its connection open.
+ */
 const BUSY_MS = 1000;
-/** How far a single request may move the clock: a year. */
+/** The largest clock advance of one request: a year. */
 const STEP_MAX_US = 366 * 86400e6;
 const POLLFD = 8;
 
 export interface PacketdrillOptions {
   readonly path: string;
-  /** The host's own address, for connections that bind none. */
+  /** The host's address, the source of connections that are not bound. */
   readonly addr: InAddr;
   readonly mtu: number;
   /** Bytes of RAM. */
@@ -64,7 +67,7 @@ export interface PacketdrillOptions {
   readonly seed: number;
 }
 
-/** What a HELLO may ask for: `mtu=1400,addr=192.168.0.2`, from --so_flags. */
+/** Parses the settings of a HELLO, from --so_flags: `mtu=1400,addr=192.168.0.2`. Throws Error. */
 function settings(text: string, { addr, mtu }: PacketdrillOptions): { addr: InAddr; mtu: number } {
   for (const pair of text.split(',').filter((p) => p !== '')) {
     const eq = pair.indexOf('=');
@@ -78,7 +81,10 @@ function settings(text: string, { addr, mtu }: PacketdrillOptions): { addr: InAd
   return { addr, mtu };
 }
 
-/** A call under way: its result or PD_BLOCK, and what its reply carries when it is done. */
+/**
+ * A started call: its result or PD_BLOCK, and the function that makes its reply's data when it is
+ * done.
+ */
 interface Begun {
   readonly result: number;
   readonly out: (result?: number) => Pick<LinkReply, 'a' | 'payload'>;
@@ -97,10 +103,10 @@ class Session {
     return Math.floor(this.host.nowNs / 1e3);
   }
 
-  /** Carries a request out; answers it now, or when a call that waits is done. */
+  /** Executes a request. Replies immediately, or when a waiting call is done. */
   handle(q: LinkRequest): void {
     const { host } = this;
-    // The script's clock is ahead of ours by what it counted itself.
+    // Advance our clock to the script's, which has advanced by itself.
     const ahead = q.nowUs - this.nowUs;
     if (ahead > 0 && ahead <= STEP_MAX_US) host.advanceTo(q.nowUs * 1e3);
     let out: Pick<LinkReply, 'a' | 'payload'> = {};
@@ -203,9 +209,9 @@ export class PacketdrillServer {
   readonly #clock = new ManualClock({ startNs: 1e9 });
   readonly #machine: Machine;
   #session: Session | null = null;
-  /** Scripts that wait for the end of the one that runs, in order. */
+  /** Scripts that wait for the running one to end, in order. */
   readonly #next: (() => void)[] = [];
-  /** Scripts that were run. */
+  /** Number of scripts that were started. */
   scripts = 0;
 
   constructor(options: PacketdrillOptions) {
@@ -224,11 +230,11 @@ export class PacketdrillServer {
     this.#server.maxConnections = CLIENTS_MAX;
   }
 
-  /** Listens, for this user alone. Rejects with Node's own error. */
+  /** Listens; only this user may connect. Rejects with Node's error. */
   listen(): Promise<void> {
     return new Promise((resolve, reject) => {
       this.#server.once('error', reject);
-      // The socket is bound before listen() returns, so nobody else sees the narrower mask.
+      // listen() binds the socket before it returns, so the umask applies to no other file.
       const umask = process.umask(0o177);
       try {
         this.#server.listen(this.#options.path, () => {
@@ -242,7 +248,7 @@ export class PacketdrillServer {
     });
   }
 
-  /** Stops; resolves with what leaked, pool names to counts. */
+  /** Stops the server. Returns the leaked items: counts by pool name. */
   close(): Record<string, number> {
     this.#server.close();
     this.#next.length = 0;
@@ -261,7 +267,7 @@ export class PacketdrillServer {
     const reader = new LinkReader();
     let session: Session | null = null;
     this.#clients.add(socket);
-    socket.on('error', () => undefined); // it went away: 'close' follows
+    socket.on('error', () => undefined); // 'close' follows
     socket.on('timeout', () => socket.destroy());
     socket.on('close', () => {
       this.#clients.delete(socket);
@@ -290,7 +296,10 @@ export class PacketdrillServer {
     socket.end(replyFrame({ id, result, nowUs: 0, payload: Buffer.from(message) }));
   }
 
-  /** Starts a script, `adopt` being told its session; one that runs may have BUSY_MS to end first. */
+  /**
+   * Starts a script and calls `adopt` with its session. If another script runs, waits up to BUSY_MS
+   * for its end, then replies EBUSY.
+   */
   #hello(socket: Socket, q: LinkRequest, adopt: (session: Session) => void): void {
     if (q.a !== LINK_VERSION) {
       const message = `version ${q.a} of the shared object, not ${LINK_VERSION}`;
@@ -322,7 +331,7 @@ export class PacketdrillServer {
   }
 
   #start(socket: Socket, { id }: LinkRequest, wanted: { addr: InAddr; mtu: number }): Session {
-    // Every script finds the same stack: a whole millisecond, the same random numbers.
+    // Give every script the same conditions: a time of whole seconds and the same random numbers.
     this.#clock.advanceTo(Math.ceil(this.#clock.nowNs() / 1e9) * 1e9);
     const prng = new SeededPrng(this.#options.seed);
     const session = new Session(socket, new PdHost({ clock: this.#clock, prng, ...wanted }));

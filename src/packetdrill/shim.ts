@@ -1,7 +1,7 @@
 /**
- * Commands that scripts for packetdrill call on FreeBSD, on an emulated host: sysctl(8),
- * sockstat(1), tcpdrop(8), ifconfig(8); as much of each as test suites use. Left out: everything
- * of them that says nothing about TCP over IPv4.
+ * FreeBSD commands that packetdrill scripts call, on an emulated host: sysctl(8), sockstat(1),
+ * tcpdrop(8), ifconfig(8). Each has the options that test suites use. Left out: everything
+ * unrelated to TCP over IPv4.
  */
 
 import { formatInterface, gatherInterfaces } from '../ctl/ifconfig.ts';
@@ -17,14 +17,14 @@ import { V_tcp } from '../netinet/tcp_var.ts';
 import { ECONNABORTED } from '../sys/errno.ts';
 import { inPass } from '../sys/pass.ts';
 
-/** How a command ended and what it printed. */
+/** Exit status and output of a command. */
 export interface ShimResult {
   readonly status: number;
   readonly out: string;
   readonly err: string;
 }
 
-/** What the commands act on. */
+/** The host that the commands act on. */
 export interface ShimTarget {
   readonly vnet: Vnet;
 }
@@ -76,12 +76,12 @@ function sockstatLines(vnet: Vnet): Line[] {
   let af: Inpcb['inp_af'] | null = null;
   for (let inp = tcp.tcbinfo.ipi_listhead; inp !== null; inp = inp.listNext) {
     af = inp.inp_af;
-    // The connection is over, its program has not closed it.
+    // TCP has ended the connection, but the program has not closed the socket.
     const dropped = (inp.inp_flags & INP_DROPPED) !== 0;
     const fd = inp.inp_socket === null ? '?' : String(inp.inp_socket.so_id);
     add(inp.inp_inc, af, fd, dropped ? 'CLOSED' : tcpstates[intotcpcb(inp).t_state]);
   }
-  // A listener is there whenever the cache holds something, and so is its family.
+  // A syncache entry implies a listener, so `af` is set.
   if (af !== null) for (const inc of syncacheList(tcp)) add(inc, af, '?', 'SYN_RCVD');
   return lines;
 }
@@ -175,7 +175,7 @@ const shims = new Map<string, (target: ShimTarget, argv: readonly string[]) => S
   ['ifconfig', ifconfig],
 ]);
 
-/** Runs a command, `argv[0]` being its name; 127 for one that is not among them. */
+/** Runs the command `argv[0]`. Returns status 127 if it is unknown. */
 export function runShim(target: ShimTarget, argv: readonly string[]): ShimResult {
   const shim = shims.get(argv[0] ?? '');
   if (shim === undefined) return failed(`${argv[0] ?? ''}: not found`, 127);

@@ -1,7 +1,7 @@
 /**
- * Socket options by Linux's levels, names and values on sockets that have FreeBSD's. A name that
- * Linux does not have at IPPROTO_TCP is taken for FreeBSD's, such as TCP_KEEPINIT. Left out: what
- * FreeBSD has nothing like.
+ * Translation of Linux's socket options (level, name, value) to FreeBSD's. At IPPROTO_TCP, two
+ * options that Linux lacks are accepted by their FreeBSD numbers, such as TCP_KEEPINIT. Left out:
+ * options without a counterpart in FreeBSD.
  */
 
 import { EINVAL, ENOPROTOOPT, type Errno } from '../sys/errno.ts';
@@ -60,7 +60,7 @@ const LINUX_IP_MTU_DISCOVER = 10;
 const LINUX_IP_PMTUDISC_DONT = 0;
 const LINUX_IP_PMTUDISC_DO = 2;
 
-/** Linux's name at a level to FreeBSD's. */
+/** FreeBSD's option names by Linux's, one map per level. */
 const SOCKET_NAMES = new Map<number, number>([
   [2, SO_REUSEADDR],
   [3, SO_TYPE],
@@ -87,7 +87,7 @@ const TCP_NAMES = new Map<number, number>([
   [6, TCP_KEEPCNT],
   [13, TCP_CONGESTION],
   [23, TCP_FASTOPEN],
-  // FreeBSD's own, which scripts name by number.
+  // Options that only FreeBSD has; scripts give their numbers.
   [TCP_NOOPT, TCP_NOOPT],
   [TCP_KEEPINIT, TCP_KEEPINIT],
 ]);
@@ -97,7 +97,7 @@ const IP_NAMES = new Map<number, number>([
   [21, IP_MINTTL],
 ]);
 
-/** Options that are on or off: FreeBSD answers with a bit, Linux with 1. */
+/** Boolean options: for `on` FreeBSD returns the option's bit, Linux returns 1. */
 const SWITCHES: ReadonlySet<number> = new Set([
   SO_REUSEADDR,
   SO_BROADCAST,
@@ -137,11 +137,11 @@ function intBytes(v: number): Uint8Array {
   return bytes;
 }
 
-/** Sets an option; FreeBSD's errno. */
+/** Sets an option. Returns FreeBSD's errno. */
 export function linuxSetsockopt(so: Socket, level: number, name: number, value: Uint8Array): Errno {
   const int = value.length >= 4 ? view(value).getInt32(0, true) : 0;
   if (level === IPPROTO_TCP && name === LINUX_TCP_USER_TIMEOUT) {
-    // Milliseconds there, seconds here.
+    // Linux's value is in milliseconds, FreeBSD's in seconds.
     if (value.length < 4 || int < 0) return EINVAL;
     const seconds = Math.ceil(int / 1000);
     return setBytes(so, { level: IPPROTO_TCP, name: TCP_MAXUNACKTIME }, intBytes(seconds));
@@ -155,10 +155,10 @@ export function linuxSetsockopt(so: Socket, level: number, name: number, value: 
   return to === null ? ENOPROTOOPT : setBytes(so, to, value);
 }
 
-// Linux numbers states otherwise: TCP_CLOSE is 7, and so on; by TCPS_*.
+// Linux's state numbers, indexed by TCPS_*.
 const LINUX_STATES: readonly number[] = [7, 10, 2, 3, 1, 8, 4, 11, 9, 5, 6];
 
-/** `struct tcp_info` as Linux lays it out, of what FreeBSD's tells. */
+/** Linux's `struct tcp_info`, filled from FreeBSD's. */
 function linuxTcpInfo(so: Socket): Uint8Array {
   const bytes = new Uint8Array(LINUX_TCP_INFO_SIZE);
   const inp = so.so_pcb as Inpcb | null;
@@ -178,7 +178,7 @@ function linuxTcpInfo(so: Socket): Uint8Array {
     [8, info.tcpi_rto],
     [16, info.tcpi_snd_mss],
     [20, info.tcpi_rcv_mss],
-    // Counts of segments there, bytes here.
+    // Linux counts segments, FreeBSD bytes.
     [24, Math.ceil(((info.tcpi_snd_max - info.tcpi_snd_una) >>> 0) / mss)],
     [28, Math.ceil(tp.sacked_bytes / mss)],
     [52, Math.floor(info.tcpi_last_data_recv / 1000)],
@@ -196,7 +196,7 @@ function linuxTcpInfo(so: Socket): Uint8Array {
   return bytes;
 }
 
-/** `SO_MEMINFO`: nine counts of bytes, those that have a counterpart here. */
+/** `SO_MEMINFO`: nine byte counts. Counts without a counterpart in FreeBSD are 0. */
 function linuxMeminfo(so: Socket): Uint8Array {
   const bytes = new Uint8Array(36);
   const { so_rcv: rcv, so_snd: snd } = so;
@@ -206,7 +206,7 @@ function linuxMeminfo(so: Socket): Uint8Array {
   return bytes;
 }
 
-/** Reads an option into `value`; bytes of it, or FreeBSD's errno negated. */
+/** Reads an option into `value`. Returns its length in bytes, or a negated FreeBSD errno. */
 export function linuxGetsockopt(
   so: Socket,
   level: number,

@@ -1,6 +1,6 @@
 /**
- * The interface of an emulated host whose wire is a test script: point-to-point, raw IPv4 packets,
- * each kept with the time it left. Left out: IPv6, link-level headers, offloads.
+ * The interface between an emulated host and a test script: point-to-point, raw IPv4 packets. Each
+ * sent packet is queued with its time. Left out: IPv6, link-level headers, offloads.
  */
 
 import { EAFNOSUPPORT, EEXIST, ENETDOWN, type Errno } from '../sys/errno.ts';
@@ -33,19 +33,21 @@ import { inPrimary } from '../netinet/in_var.ts';
 import { in_aifaddr } from '../netinet/in_ifaddr.ts';
 import { inPass } from '../sys/pass.ts';
 
-/** A packet that left the stack. */
+/** A packet that the stack sent. */
 export interface SentPacket {
   readonly bytes: Uint8Array;
   readonly timeNs: number;
 }
 
-/** Packets that wait to be asked for; more are dropped, the newest first. */
+/** Length of the queue of sent packets. If it is full, new packets are dropped. */
 const QUEUE_MAX = 65536;
 
-/** `pd0`: what it is given goes to `sent`, what it is told comes in. */
+/**
+ * The interface `pd0`: queues the stack's packets in `sent`; `inject` passes packets to the stack.
+ */
 export class PacketdrillWire implements IfDriver {
   readonly ifp: Ifnet;
-  /** What left and nobody has taken yet, the oldest first. */
+  /** Packets that were sent and not taken yet, the oldest first. */
   readonly sent: SentPacket[] = [];
   dropped = 0;
 
@@ -62,7 +64,10 @@ export class PacketdrillWire implements IfDriver {
     if_attach(ifp);
   }
 
-  /** Gives the host one more address; the first becomes the source to everywhere. Errno of in_aifaddr. */
+  /**
+   * Adds an address to the host; an existing one is kept. The first address gets the default route.
+   * Returns 0 or an errno of in_aifaddr or rib_add_route.
+   */
   addAddress(addr: InAddr): Errno {
     return inPass(() => this.#addAddress(addr));
   }
@@ -76,7 +81,7 @@ export class PacketdrillWire implements IfDriver {
     return inRouteAdd(this.ifp.if_vnet, inAddr(0), 0, nh);
   }
 
-  /** A packet arrives; the stack is done with it when this returns. */
+  /** Passes a packet to the stack, which has processed it when this returns. */
   inject(packet: Uint8Array): void {
     inPass(() => {
       const top = clusters(packet);
@@ -104,7 +109,7 @@ export class PacketdrillWire implements IfDriver {
     return 0;
   }
 
-  // The driver: everything goes by if_output.
+  // IfDriver. The stack sends only through if_output.
   if_init(): void {}
   if_transmit(_ifp: Ifnet, m: Mbuf): Errno {
     m_freem(m);
@@ -118,7 +123,10 @@ export class PacketdrillWire implements IfDriver {
   }
 }
 
-/** The packet's bytes, by way of one cluster at a time: unmapped mbufs have no address. */
+/**
+ * Returns the packet's bytes. Copies them through a cluster with m_copydata, because unmapped mbufs
+ * have no address.
+ */
 function bytesOf(m: Mbuf, len: number): Uint8Array {
   const out = new Uint8Array(len);
   const via = m_getcl(M_NOWAIT, MT_DATA, 0)!;
@@ -131,7 +139,7 @@ function bytesOf(m: Mbuf, len: number): Uint8Array {
   return out;
 }
 
-/** A packet in clusters, as drivers receive it. */
+/** Copies a packet to clusters, as a driver receives it. */
 function clusters(packet: Uint8Array): Mbuf {
   const top = m_getcl(M_NOWAIT, MT_DATA, M_PKTHDR)!;
   let tail = top;
