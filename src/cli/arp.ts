@@ -22,5 +22,5 @@ export const arpCommand: Command = addClientOptions(
   newCommand('arp')
     .description('list the ARP table')
     .option('-a', 'all entries')
-    .option('-n', 'numbers instead of names; always so'),
+    .option('-n', 'numbers instead of names (always on)'),
 ).action(arp);

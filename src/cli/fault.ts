@@ -71,27 +71,27 @@ export const faultCommand: Command = newCommand('fault')
         .argument('<kind>', KINDS)
         .addOption(ofInterface())
         .option('--point <point>', 'wire: both directions, rx, tx (default: wire)')
-        .option('--rate <p>', 'chance of a frame, 0 to 1; of kind rate: bits per second')
+        .option('--rate <p>', 'probability per frame, 0 to 1; for kind rate: bits per second')
         .option('--every <n>', 'every n-th frame')
         .option('--nth <n>', 'the n-th frame')
-        .option('--burst <n>', 'frames in a row; of kind rate: frames in the queue')
-        .option('--delay <ms>', 'how late')
-        .option('--jitter <ms>', 'up to so much more')
-        .option('--bits <n>', 'bits to flip; of kind truncate: bytes to leave')
-        .option('--match <filter>', 'only frames that pcap-filter(7) lets through')
-        .option('--seed <n>', "of its choices (default: the fault's id)"),
+        .option('--burst <n>', 'frames in a row; for kind rate: frames in the queue')
+        .option('--delay <ms>', 'delay of the frame')
+        .option('--jitter <ms>', 'additional random delay, at most this')
+        .option('--bits <n>', 'bits to flip; for kind truncate: bytes to keep')
+        .option('--match <filter>', 'only frames that match this pcap-filter(7) expression')
+        .option('--seed <n>', "seed of the random choices (default: the fault's id)"),
     ).action(add),
   )
   .addCommand(
-    addClientOptions(newCommand('list').description('list faults, with how often they hit')).action(
-      list,
-    ),
+    addClientOptions(
+      newCommand('list').description('list faults and how often each was applied'),
+    ).action(list),
   )
   .addCommand(
     addClientOptions(
       newCommand('remove')
         .description('remove a fault, or all')
-        .argument('<id>', 'what `fault add` printed, or all')
+        .argument('<id>', 'the id that `fault add` printed, or all')
         .addOption(ofInterface()),
     ).action(remove),
   );

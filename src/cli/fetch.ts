@@ -70,10 +70,10 @@ async function fetch(text: string, raw: RawFlags): Promise<void> {
 export const fetchCommand: Command = addNicFlags(
   newCommand('fetch')
     .description(
-      'fetch a URL with HTTP from the emulated host, which is brought up for it;\n' +
-        'exit status 0 for a 2xx response that came whole',
+      'fetch a URL with HTTP from the emulated host, which is started for it;\n' +
+        'exit status 0 for a complete 2xx response',
     )
     .argument('<url>', 'such as http://192.0.2.1:8080/file')
-    .option('-o, --output <file>', 'where the body goes (default: -, standard output)')
-    .option('-T, --timeout <seconds>', `without traffic (default: ${DEFAULT_IDLE_S})`),
+    .option('-o, --output <file>', 'output file of the body (default: -, standard output)')
+    .option('-T, --timeout <seconds>', `time-out without traffic (default: ${DEFAULT_IDLE_S})`),
 ).action(fetch);

@@ -19,7 +19,8 @@ function parseWords(words: readonly string[]): {
     const flag = words[at]!;
     if (flag === '-m') m = true;
     else if (flag === '-l') l = true;
-    else if (flag !== '-a') throw new UsageError(`ifconfig: no option ${flag}: -a, -l, -m`);
+    else if (flag !== '-a')
+      throw new UsageError(`ifconfig: unknown option ${flag}: use -a, -l, -m`);
   }
   return { name: words[at] ?? null, m, l, changes: words.slice(at + 1) };
 }
@@ -48,7 +49,7 @@ export const ifconfigCommand: Command = addClientOptions(
     .description('show and change interfaces: ifconfig [-a] [-l] [-m] [IF [WORD ...]]')
     .argument(
       '[words...]',
-      'an interface and what is to be done with it, such as: tn0 -txcsum, ' +
+      'an interface and the changes to make, such as: tn0 -txcsum, ' +
         'vlan100 create vlan 100 vlandev tn0, vlan100 inet 192.0.2.130/25, vlan100 destroy',
     )
     .helpOption('--help', 'display help for command')

@@ -23,7 +23,7 @@ async function inetd(raw: RawFlags): Promise<void> {
         const names = list.split(',').filter((name) => name !== '');
         const stranger = names.find((name) => !known.includes(name));
         if (stranger !== undefined) throw new Error(`${stranger}: one of ${known.join(', ')}`);
-        if (names.length === 0) throw new Error(`none named: ${known.join(', ')}`);
+        if (names.length === 0) throw new Error(`name at least one of ${known.join(', ')}`);
         return services.filter(({ name }) => names.includes(name));
       });
     },

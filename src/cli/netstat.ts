@@ -63,5 +63,5 @@ export const netstatCommand: Command = addClientOptions(
     .option('-i', 'interfaces')
     .option('-s', 'statistics by protocol; twice: without zeros', (_v, n: number) => n + 1, 0)
     .option('-a', 'listening sockets too')
-    .option('-n', 'numbers instead of names; always so'),
+    .option('-n', 'numbers instead of names (always on)'),
 ).action(netstat);

@@ -67,7 +67,7 @@ function run(words: readonly string[], path: string, stopping: AbortSignal): Pro
   const build = buildDir();
   const object = join(build, 'tapnic_packetdrill.so');
   if (!existsSync(object))
-    throw new CliError(`${object}: not there: node scripts/build-packetdrill.mjs`);
+    throw new CliError(`${object}: missing: build it with node scripts/build-packetdrill.mjs`);
   const env = {
     ...process.env,
     TAPNIC_PACKETDRILL: path,
@@ -136,11 +136,14 @@ async function packetdrill(words: string[], flags: PacketdrillFlags): Promise<vo
 }
 
 export const packetdrillCommand: Command = newCommand('packetdrill')
-  .description('the stack for scripts of packetdrill, over a Unix socket and on virtual time')
-  .argument('[command...]', 'behind --: run this with everything set, and end with it')
-  .option('--socket <path>', 'where to listen (default: a new place, for a command)')
+  .description('serve the stack to packetdrill scripts, over a Unix socket and on virtual time')
+  .argument(
+    '[command...]',
+    'after --: run this command with the environment set, and exit with its status',
+  )
+  .option('--socket <path>', 'socket to listen on (default, with a command: a temporary one)')
   .option('--addr <address>', "the emulated host's own address", '192.168.0.1')
-  .option('--mtu <bytes>', 'of its interface', '1500')
-  .option('--seed <n>', 'of every random choice', '1')
+  .option('--mtu <bytes>', 'MTU of its interface', '1500')
+  .option('--seed <n>', 'seed of every random choice', '1')
   .option('--json', 'print JSON')
   .action(packetdrill);

@@ -87,15 +87,15 @@ async function ping(host: string, raw: RawFlags): Promise<void> {
 export const pingCommand: Command = addNicFlags(
   newCommand('ping')
     .description(
-      'send ICMP echo requests from the emulated host, which is brought up for it;\n' +
-        'exit status 0 if any was answered',
+      'send ICMP echo requests from the emulated host, which is started for it;\n' +
+        'exit status 0 if any request was answered',
     )
     .argument('<host>', "the peer's IPv4 address")
     .option('-c, --count <n>', 'requests to send (default: until a signal)')
     .option('-i, --interval <seconds>', 'time between requests (default: 1)')
     .option('-s, --size <bytes>', 'bytes of data (default: 56)')
     .option('-W, --wait <ms>', 'time to wait for an answer (default: 10000)')
-    .option('-t, --timeout <seconds>', 'end after this time, whatever was answered')
+    .option('-t, --timeout <seconds>', 'end after this time, regardless of answers')
     .option('-m, --ttl <n>', 'time to live (default: net.inet.ip.ttl)')
     .option('-D, --dont-fragment', 'set the DF bit')
     .option('-q, --quiet', 'print only the first line and the statistics'),

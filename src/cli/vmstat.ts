@@ -10,7 +10,7 @@ interface VmstatOptions extends ClientOptions {
 }
 
 async function vmstat(options: VmstatOptions): Promise<void> {
-  if (options.z !== true) throw new UsageError('vmstat: there is only -z');
+  if (options.z !== true) throw new UsageError('vmstat: use -z, the only report');
   const zones = await ask<ZoneLine[]>(options, 'vmstat', { report: 'z' });
   const { formatZones } = await import('../ctl/vmstat.ts');
   if (options.json === true) printJson(zones);
@@ -18,7 +18,5 @@ async function vmstat(options: VmstatOptions): Promise<void> {
 }
 
 export const vmstatCommand: Command = addClientOptions(
-  newCommand('vmstat')
-    .description('show memory: -z, the zones that mbufs come from')
-    .option('-z', 'zones'),
+  newCommand('vmstat').description('show memory: -z, the zones of mbufs').option('-z', 'zones'),
 ).action(vmstat);

@@ -169,7 +169,7 @@ export function physAddress(value: unknown): number {
 export function sysctlPair(value: unknown): [string, string] {
   if (!Array.isArray(value) || value.length !== 2) unshown('pairs of name and value are needed');
   const [name, to] = value as unknown[];
-  if (typeof name !== 'string' || !SYSCTL_NAME.test(name)) wrong(name, 'no name of a sysctl');
+  if (typeof name !== 'string' || !SYSCTL_NAME.test(name)) wrong(name, 'not the name of a sysctl');
   if (typeof to === 'boolean') return [name, String(to)];
   return [name, text(to)];
 }

@@ -134,7 +134,7 @@ function listOf<T>(item: z.ZodType<T>): z.ZodDefault<z.ZodArray<z.ZodType<T>>> {
 function capturePoint(value: unknown): string {
   const point = anyText(value);
   if (!(capturePoints as readonly string[]).includes(point))
-    wrong(point, 'no capture point', { remedy: `one of ${POINTS_NOW.join(', ')}` });
+    wrong(point, 'not a capture point', { remedy: `one of ${POINTS_NOW.join(', ')}` });
   if (!POINTS_NOW.includes(point))
     wrong(point, `this version captures only at ${POINTS_NOW.join(', ')}`);
   return point;
@@ -212,7 +212,7 @@ const shape = {
 };
 
 const schema = z.strictObject(shape, {
-  error: objectError('an object of options is needed', 'no option', shape),
+  error: objectError('an object of options is needed', 'not an option', shape),
 });
 
 type Options = z.output<typeof schema>;
@@ -234,7 +234,7 @@ function capChanges(words: readonly string[], model: NicModelInfo): CapabilityCh
     checking([i], () => {
       const change = parseCapability(word);
       if (change === null)
-        return wrong(word, 'no capability', { remedy: `${model.name} has ${all}` });
+        return wrong(word, 'not a capability', { remedy: `${model.name} has ${all}` });
       const bits = change.bits & has;
       if (bits === 0) wrong(word, `${model.name} lacks it`, { remedy: `it has ${all}` });
       return { bits, on: change.on };
@@ -303,7 +303,8 @@ function engineOf(
   if (found === 'ts' || !(iommu || dmaCheck)) return found;
   warnings.push({
     path: [iommu ? 'iommu' : 'dmaCheck'],
-    problem: (spell) => `the native build of the NIC cannot be watched: uses ${spell('engine')} ts`,
+    problem: (spell) =>
+      `the native build of the NIC does not support it: uses ${spell('engine')} ts`,
   });
   return 'ts';
 }

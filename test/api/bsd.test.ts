@@ -68,7 +68,7 @@ describe('api: bsd', () => {
     const n = b.recv(s, buf, flags);
     return n < 0 ? n : buf.toString('latin1', 0, n);
   };
-  /** The code an async call rejects with. */
+  /** The code that an async call rejects with. */
   const code = async (p: Promise<unknown>): Promise<string> => {
     try {
       await p;
@@ -77,7 +77,7 @@ describe('api: bsd', () => {
     }
     return 'nothing';
   };
-  /** Lets promises settle, then time pass. */
+  /** Lets promises settle, then advances the clock. */
   const settle = async (ms = 0): Promise<void> => {
     for (let i = 0; i < 20; i++) await Promise.resolve();
     h.clock.advance(ms * MS);
@@ -100,7 +100,7 @@ describe('api: bsd', () => {
     return [c, s];
   };
 
-  /** A connection from the wire: its descriptor, and the peer's side of it. */
+  /** A connection from a peer on the wire: its descriptor, and the peer. */
   const fromPeer = (port: number): [number, Conn] => {
     const l = listener(port);
     const sport = 40_000 + port;
@@ -115,7 +115,7 @@ describe('api: bsd', () => {
     return [s, c];
   };
 
-  it('connects, talks and names both ends', async () => {
+  it('connects, transfers data and returns both addresses', async () => {
     const [c, s] = await pair();
     expect(b.send(c, text('hello'))).to.equal(5);
     await settle();
@@ -138,7 +138,7 @@ describe('api: bsd', () => {
     expect(recv(c)).to.equal('still');
   });
 
-  it('the lowest free descriptor; EBADF for what is none', () => {
+  it('returns the lowest free descriptor, and EBADF for one that is not open', () => {
     const fds = [0, 1, 2].map(() => b.socket(AF_INET, SOCK_STREAM));
     expect(fds).to.eql([3, 4, 5]);
     expect(b.close(4)).to.equal(0);
@@ -155,7 +155,7 @@ describe('api: bsd', () => {
   it('connect without waiting: EINPROGRESS, EALREADY, then EVFILT_WRITE or SO_ERROR', async () => {
     const c = b.socket(AF_INET, SOCK_STREAM);
     const kq = b.kqueue();
-    // Nobody answers for this one yet: its ARP request is on the wire.
+    // No reply yet: its ARP request is on the wire.
     expect(b.connect(c, { address: '192.0.2.1', port: 7 })).to.equal(-EINPROGRESS);
     expect(b.connect(c, { address: '192.0.2.1', port: 7 })).to.equal(-EALREADY);
     const watch = { ident: c, filter: EVFILT_WRITE, flags: EV_ADD };
@@ -172,13 +172,13 @@ describe('api: bsd', () => {
     expect(b.getsockopt(c, SOL_SOCKET, SO_ERROR)).to.equal(ECONNREFUSED);
     expect(b.getsockopt(c, SOL_SOCKET, SO_ERROR)).to.equal(0);
   });
-  /** What answers the SYN sent last. */
+  /** The ACK number that answers the last SYN sent. */
   const ackOf = (): { ack: number } => {
     const syn = h.take().find((f) => f.ip?.tcp?.flags === 'S')!;
     return { ack: (syn.ip!.tcp!.seq + 1) >>> 0 };
   };
 
-  it('blocking calls wait, time out, and take all that was asked for', async () => {
+  it('blocking calls wait, time out, and transfer all requested bytes', async () => {
     const [c, s] = await pair();
     const buf = new Uint8Array(10);
     const whole = b.recvAsync(s, buf, MSG_WAITALL);
@@ -199,7 +199,7 @@ describe('api: bsd', () => {
     expect(over).to.equal(false);
     await settle(1);
     expect(await late).to.equal('EAGAIN');
-    // A write that is larger than both buffers ends when the reader has read.
+    // A write larger than both buffers ends when the reader has read the data.
     b.setsockopt(c, SOL_SOCKET, SO_SNDBUF, 5000);
     b.setsockopt(s, SOL_SOCKET, SO_RCVBUF, 5000);
     const sent = b.sendAsync(c, new Uint8Array(50_000).fill(7));
@@ -212,7 +212,7 @@ describe('api: bsd', () => {
     expect([await sent, got]).to.eql([50_000, 50_000]);
   });
 
-  it('options by name and value, struct and text', async () => {
+  it('sets and reads options with int, struct and text values', async () => {
     const [c] = await pair();
     expect(b.setsockopt(c, IPPROTO_TCP, TCP_NODELAY, 1)).to.equal(0);
     expect(b.getsockopt(c, IPPROTO_TCP, TCP_NODELAY)).to.equal(4);
@@ -227,7 +227,7 @@ describe('api: bsd', () => {
     expect(b.tcpInfo(99)).to.equal(-EBADF);
   });
 
-  it('SO_LINGER: close waits for the last ACK, at most as long as said; 0 resets', async () => {
+  it('SO_LINGER: close waits for the last ACK up to the set time; 0 resets', async () => {
     for (const acked of [true, false]) {
       const port = acked ? 90 : 91;
       const [s, c] = fromPeer(port);
@@ -281,7 +281,7 @@ describe('api: bsd', () => {
     expect(b.kevent(kq, [], 5)).to.eql([]);
   });
 
-  it('datagrams, by name and by connection', async () => {
+  it('sends datagrams with an address and on a connected socket', async () => {
     const [a, z] = [b.socket(AF_INET, SOCK_DGRAM), b.socket(AF_INET, SOCK_DGRAM)];
     expect(b.bind(z, { address: LO, port: 53 })).to.equal(0);
     expect(b.sendto(a, text('q'), 0, { address: LO, port: 53 })).to.equal(1);
@@ -296,7 +296,7 @@ describe('api: bsd', () => {
     expect(recv(a)).to.equal('answer');
   });
 
-  it('refuses as C does', async () => {
+  it('returns the errors of the C calls', async () => {
     const l = listener();
     const other = b.socket(AF_INET, SOCK_STREAM);
     expect(b.bind(other, { address: '0.0.0.0', port: 80 })).to.equal(-EADDRINUSE);

@@ -1,4 +1,4 @@
-/** BSD sockets in states that programs get into by mistake, and calls that wait while others act. */
+/** BSD sockets in states that program errors cause, and calls that wait during other calls. */
 
 import { expect } from 'chai';
 import { Bsd, type OptionValue } from '../../src/api/bsd.ts';
@@ -82,7 +82,7 @@ describe('api: bsd at the edges', () => {
     expect([b.bind(s, at(port, '0.0.0.0')), b.listen(s, 5)]).to.eql([0, 0]);
     return s;
   };
-  /** What becomes of an async call: a result, the code it rejects with, or that it still waits. */
+  /** The outcome of an async call: a result, the code that it rejects with, or `waits`. */
   const outcome = (p: Promise<unknown>): { now: unknown } => {
     const state: { now: unknown } = { now: 'waits' };
     p.then(
@@ -98,14 +98,14 @@ describe('api: bsd at the edges', () => {
   };
   const events = (kq: number): Kevent[] => b.kevent(kq, [], 9) as Kevent[];
 
-  it('socket: what of domain, type and protocol is wrong', () => {
+  it('socket: reports a wrong domain, type or protocol', () => {
     expect(b.socket(77, SOCK_STREAM)).to.equal(-EAFNOSUPPORT);
     expect(b.socket(AF_INET, 77)).to.equal(-EPROTOTYPE);
     expect(b.socket(AF_INET, SOCK_STREAM, 99)).to.equal(-EPROTONOSUPPORT);
     expect(b.socket(AF_INET, SOCK_DGRAM, IPPROTO_TCP)).to.be.below(0);
   });
 
-  it('a stream that connects: recv waits, send and getpeername say ENOTCONN', async () => {
+  it('a connecting stream: recv waits, send and getpeername return ENOTCONN', async () => {
     const c = stream();
     expect(b.connect(c, at(7, '192.0.2.1'))).to.equal(-EINPROGRESS);
     expect(b.recv(c, new Uint8Array(9))).to.equal(-EWOULDBLOCK);
@@ -114,7 +114,7 @@ describe('api: bsd at the edges', () => {
     expect(b.listen(c, 1)).to.equal(-EINVAL);
   });
 
-  it('a stream that was refused: ECONNREFUSED again, bound and listening no more', async () => {
+  it('a refused stream: ECONNREFUSED again, and it cannot be bound or listen', async () => {
     const c = stream();
     const first = outcome(b.connectAsync(c, at(9)));
     await settle();
@@ -125,7 +125,7 @@ describe('api: bsd at the edges', () => {
     expect(b.shutdown(c)).to.equal(-ENOTCONN);
   });
 
-  it("bind: twice is EINVAL, somebody else's address EADDRNOTAVAIL", () => {
+  it('bind: EINVAL the second time, EADDRNOTAVAIL for a foreign address', () => {
     const s = stream();
     expect(b.bind(s, at(80, '192.0.2.77'))).to.equal(-EADDRNOTAVAIL);
     expect(b.bind(s, at(80))).to.equal(0);
@@ -133,7 +133,7 @@ describe('api: bsd at the edges', () => {
     expect(b.connect(s, at(80, '224.0.0.1'))).to.equal(-EAFNOSUPPORT);
   });
 
-  it('a listener: no data, no peer; shutdown ends the accept that waits', async () => {
+  it('a listener has no data and no peer; shutdown ends a waiting accept', async () => {
     const l = listener(80);
     expect([b.send(l, text('x')), b.recv(l, new Uint8Array(1))]).to.eql([-ENOTCONN, -ENOTCONN]);
     expect([b.connect(l, at(81)), b.listen(l, 9)]).to.eql([-EOPNOTSUPP, 0]);
@@ -159,7 +159,7 @@ describe('api: bsd at the edges', () => {
     expect(b.accept(l)).to.equal(-EWOULDBLOCK);
   });
 
-  it('shutdown of datagrams: without a peer ENOTCONN, and it still works', async () => {
+  it('shutdown of a datagram socket without a peer: ENOTCONN, and it takes effect', async () => {
     const u = dgram();
     b.bind(u, at(53));
     const waiting = outcome(b.recvAsync(u, new Uint8Array(9)));
@@ -176,7 +176,7 @@ describe('api: bsd at the edges', () => {
     expect(b.shutdown(u, 7)).to.equal(-EINVAL);
   });
 
-  it('datagrams: MSG_PEEK, MSG_TRUNC, MSG_OOB, who has no peer and who has one', async () => {
+  it('datagrams: MSG_PEEK, MSG_TRUNC, MSG_OOB, with and without a peer', async () => {
     const [a, z] = [dgram(), dgram()];
     expect(b.bind(z, at(53))).to.equal(0);
     expect(b.send(a, text('x'))).to.equal(-EDESTADDRREQ);
@@ -197,7 +197,7 @@ describe('api: bsd at the edges', () => {
     expect([b.listen(a, 1), b.accept(a)]).to.eql([-EOPNOTSUPP, -EINVAL]);
   });
 
-  it('a datagram socket that is refused hears of it once; another peer is another matter', async () => {
+  it('a refused datagram socket reports ECONNREFUSED once, and not for another peer', async () => {
     const [a, z] = [dgram(), dgram()];
     b.bind(z, at(53));
     expect(b.connect(a, at(54))).to.equal(0);
@@ -212,7 +212,7 @@ describe('api: bsd at the edges', () => {
     expect(b.recv(z, new Uint8Array(9))).to.equal(3);
   });
 
-  it("closing wakes whoever waits: EBADF, also when the number is somebody else's by then", async () => {
+  it('close wakes waiting calls with EBADF, even if the descriptor is in use again', async () => {
     const l = listener(80);
     const u = dgram();
     b.bind(u, at(53));
@@ -232,7 +232,7 @@ describe('api: bsd at the edges', () => {
     expect(waiting.map((w) => w.now)).to.eql(['EBADF', 'EBADF', 'EBADF', 'EBADF']);
   });
 
-  it('what is accepted has the options of its listener', async () => {
+  it('an accepted socket inherits the options of its listener', async () => {
     const l = listener(80);
     const set = (name: number, v: OptionValue): void => {
       expect(b.setsockopt(l, SOL_SOCKET, name, v)).to.equal(0);
@@ -257,12 +257,12 @@ describe('api: bsd at the edges', () => {
     expect(of(s)).to.eql(of(l));
     expect(of(s)).not.to.eql(of(c));
     expect(b.getsockopt(s, SOL_SOCKET, SO_ACCEPTCONN)).to.equal(0);
-    // A size that was set by hand stays.
+    // A size set by SO_RCVBUF turns autosizing off.
     const { so_rcv, so_snd } = b.socketOf(s)!;
     expect([so_rcv.sb_flags & SB_AUTOSIZE, so_snd.sb_flags & SB_AUTOSIZE]).to.eql([0, SB_AUTOSIZE]);
   });
 
-  it('MSG_EOF is the end behind the last byte; MSG_OOB finds room in a full buffer, some', async () => {
+  it('MSG_EOF sends FIN behind the data; MSG_OOB may exceed a full buffer by up to 1024 bytes', async () => {
     const l = listener(80);
     const c = stream();
     const accepted = b.acceptAsync(l);
@@ -273,7 +273,7 @@ describe('api: bsd at the edges', () => {
     await settle(10);
     const buf = new Uint8Array(9);
     expect([b.recv(c, buf), b.recv(c, buf)]).to.eql([3, 0]);
-    // The other way nobody reads: both buffers are full some time.
+    // The peer does not read in the other direction, so both buffers fill up.
     for (let idle = 0, i = 0; idle < 100 && i < 10_000; i++) {
       idle = b.send(c, new Uint8Array(10_000)) > 0 ? 0 : idle + 1;
       h.clock.advance(10 * MS);
@@ -284,7 +284,7 @@ describe('api: bsd at the edges', () => {
     expect(urgent).to.be.within(100, 1024);
   });
 
-  it('a blocked reader and writer of one connection both hear of its close', async () => {
+  it('close wakes a blocked reader and a blocked writer of one connection', async () => {
     const l = listener(80);
     const c = stream();
     const accepted = b.acceptAsync(l);
@@ -300,7 +300,7 @@ describe('api: bsd at the edges', () => {
     expect(b.getsockopt(c, SOL_SOCKET, SO_ERROR)).to.equal(0);
   });
 
-  it('two that wait on one kqueue both get on; EV_ENABLE wins over EV_DISABLE', async () => {
+  it('an event wakes two waiters of one kqueue; EV_ENABLE wins over EV_DISABLE', async () => {
     const u = dgram();
     b.bind(u, at(53));
     const kq = b.kqueue();

@@ -1,4 +1,4 @@
-/** docs/api.md: every example is a program that does what its comments say it prints. */
+/** docs/api.md: every example is a program that prints what its comments say. */
 
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -29,7 +29,7 @@ describe('api: docs/api.md', () => {
   const found = examples(readFileSync(join(packageRoot(), 'docs/api.md'), 'utf8'));
 
   before(() => {
-    // What `import 'tapnic'` finds: the manifest beside what was compiled for this run.
+    // `import 'tapnic'` finds this manifest beside the files compiled for this run.
     const tapnic = join(dir, 'node_modules/tapnic');
     mkdirSync(tapnic, { recursive: true });
     for (const name of ['package.json', 'build', 'node_modules'])

@@ -1,6 +1,6 @@
 /**
- * What a program sees when a connection comes to an end, one way or the other: results of recv, send,
- * getsockopt(SO_ERROR) and kevent, each on a connection of its own.
+ * Results that a program gets when a connection ends, for each kind of end: recv, send,
+ * getsockopt(SO_ERROR) and kevent, each on a new connection.
  */
 
 import { expect } from 'chai';
@@ -21,7 +21,7 @@ import { Conn, TestHost } from '../netinet/tcp_host.ts';
 interface Scene {
   h: TestHost;
   b: Bsd;
-  /** The descriptor, and the peer. */
+  /** The descriptor of the connection, and its peer. */
   s: number;
   c: Conn;
 }
@@ -29,7 +29,7 @@ interface Scene {
 interface Row {
   title: string;
   happens(scene: Scene): void;
-  /** Three calls in a row. */
+  /** Results of three consecutive calls. */
   recv: [string, string, string];
   send: [string, string];
   soError: string;
@@ -42,7 +42,7 @@ const fin = ({ c }: Scene): void => c.data('', { flags: 'F.' });
 
 const rows: Row[] = [
   {
-    title: 'nothing',
+    title: 'an open connection',
     happens: () => undefined,
     recv: ['EAGAIN', 'EAGAIN', 'EAGAIN'],
     send: ['1', '1'],
@@ -50,7 +50,7 @@ const rows: Row[] = [
     eof: [null, null],
   },
   {
-    title: 'the peer ends its half',
+    title: 'FIN from the peer',
     happens: fin,
     recv: ['""', '""', '""'],
     send: ['1', '1'],
@@ -58,7 +58,7 @@ const rows: Row[] = [
     eof: ['0', null],
   },
   {
-    title: 'data, then the end',
+    title: 'data, then FIN',
     happens: (x) => {
       x.c.data('abc');
       fin(x);
@@ -69,7 +69,7 @@ const rows: Row[] = [
     eof: ['0', null],
   },
   {
-    title: 'the peer resets',
+    title: 'RST from the peer',
     happens: rst,
     recv: ['ECONNRESET', '""', '""'],
     send: ['EPIPE', 'EPIPE'],
@@ -77,7 +77,7 @@ const rows: Row[] = [
     eof: ['ECONNRESET', 'ECONNRESET'],
   },
   {
-    title: 'data, then a reset: the data first',
+    title: 'data, then RST: recv returns the data first',
     happens: (x) => {
       x.c.data('abc');
       rst(x);
@@ -88,7 +88,7 @@ const rows: Row[] = [
     eof: ['ECONNRESET', 'ECONNRESET'],
   },
   {
-    title: 'the end, then a reset for what we sent after it',
+    title: 'FIN, then RST for the data that we send after it',
     happens: (x) => {
       fin(x);
       x.b.send(x.s, Buffer.from('late'));
@@ -100,7 +100,7 @@ const rows: Row[] = [
     eof: ['ECONNRESET', 'ECONNRESET'],
   },
   {
-    title: 'nobody answers any more: retransmission',
+    title: 'retransmission timeout: the peer does not answer',
     happens: ({ b, s, h }) => {
       b.send(s, Buffer.from('hello?'));
       h.advance(900_000);
@@ -111,7 +111,7 @@ const rows: Row[] = [
     eof: ['ETIMEDOUT', 'ETIMEDOUT'],
   },
   {
-    title: 'nobody answers any more: keepalive',
+    title: 'keepalive timeout: the peer does not answer',
     happens: ({ h }) => h.advance(7_200_000 + 9 * 75_000),
     recv: ['ETIMEDOUT', '""', '""'],
     send: ['EPIPE', 'EPIPE'],
@@ -127,7 +127,7 @@ const rows: Row[] = [
     eof: [null, '0'],
   },
   {
-    title: 'shutdown(SHUT_WR), and the peer goes on and ends',
+    title: 'shutdown(SHUT_WR), then data and FIN from the peer',
     happens: (x) => {
       x.b.shutdown(x.s, SHUT_WR);
       x.c.seg({ ack: x.c.ack + 1 });
@@ -140,7 +140,7 @@ const rows: Row[] = [
     eof: ['0', '0'],
   },
   {
-    title: 'shutdown(SHUT_RD): what comes is thrown away',
+    title: 'shutdown(SHUT_RD): received data is discarded',
     happens: ({ b, s, c }) => {
       b.shutdown(s, SHUT_RD);
       c.data('abc');
@@ -151,7 +151,7 @@ const rows: Row[] = [
     eof: ['0', null],
   },
   {
-    title: 'both end at the same time',
+    title: 'simultaneous close',
     happens: (x) => {
       x.b.shutdown(x.s, SHUT_WR);
       fin(x);
@@ -163,7 +163,7 @@ const rows: Row[] = [
     eof: ['0', '0'],
   },
   {
-    title: 'the peer has forgotten us',
+    title: 'the peer has no such connection',
     happens: ({ c }) => {
       c.seg({ flags: 'S', seq: 7 });
       c.seg({ flags: 'R', seq: c.seq });
@@ -181,7 +181,7 @@ describe('api: what a program sees', () => {
       const h = new TestHost();
       const b = new Bsd(h.vnet);
       let port = 80;
-      /** A connection on which it has happened. */
+      /** A connection after the row's `happens`. */
       const scene = (): number => {
         const l = b.socket(AF_INET, SOCK_STREAM);
         b.bind(l, { address: '0.0.0.0', port: ++port });

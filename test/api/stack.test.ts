@@ -1,4 +1,4 @@
-/** createStack, createServer and connect: Linux's curl, socat and ping are the other side. */
+/** createStack, createServer and connect, with Linux's curl, socat and ping as peers. */
 
 import { createHash } from 'node:crypto';
 import {
@@ -32,7 +32,7 @@ import { distRoot } from '../support/root.ts';
 import { Site } from '../support/served.ts';
 import { pinged } from '../support/ping.ts';
 
-/** Rejects unless `promise` rejects with a TapnicError; resolves with that. */
+/** Resolves with the TapnicError that `promise` rejects with; rejects otherwise. */
 async function rejection(promise: Promise<unknown>): Promise<TapnicError> {
   try {
     await promise;
@@ -206,7 +206,7 @@ describe('api: createStack', () => {
     }
   });
 
-  it('ends every connection when it closes, by FIN and then by RST', async () => {
+  it('close ends every connection, with FIN and then with RST', async () => {
     const s = await open();
     createServer(s, (socket) => {
       socket.on('error', () => undefined);
@@ -232,7 +232,7 @@ describe('api: createStack', () => {
     expect(signal ?? status, 'a reset').to.be.oneOf([9, 'SIGPIPE']);
   });
 
-  it('refuses a wrong option, and creates nothing', async () => {
+  it('rejects a wrong option and creates no interface', async () => {
     const bad: [object, RegExp][] = [
       [{ addr: '192.0.2.2' }, /^createStack: EINVAL: addr: 192\.0\.2\.2: not an IPv4 address with/],
       [{ hostAddr: 'x' }, /: hostAddr: x: /],
@@ -241,8 +241,8 @@ describe('api: createStack', () => {
       [{ cap: ['-nonesuch'] }, /: cap: -nonesuch: /],
       [{ capture: { nowhere: 'a.pcap' } }, /: capture: nowhere: /],
       [{ nic: 'nonesuch' }, /: nic: nonesuch: /],
-      [{ nonesuch: 1 }, /: nonesuch: no option: /],
-      [{ control: 'x' }, /: control: no option: /],
+      [{ nonesuch: 1 }, /: nonesuch: not an option: /],
+      [{ control: 'x' }, /: control: not an option: /],
       [{ mtu: true }, /: mtu: not a text/],
       [{ mtu: '1500' }, /: mtu: "1500": a whole number from 72 to 9000 is needed$/],
       [{ memory: 'lots' }, /: memory: "lots": not a size, such as 256M$/],
@@ -299,7 +299,7 @@ describe('api: createStack', () => {
     expect(s.faults()).to.deep.equal([]);
   });
 
-  it('refuses a wrong address, port, buffer or file with an errno', async () => {
+  it('rejects a wrong address, port, buffer or file with an errno', async () => {
     const s = await open();
     const wrong = undefined as never;
     for (const [port, host] of [
@@ -350,7 +350,7 @@ describe('api: createStack', () => {
     file.drop();
   });
 
-  it('has several NICs, and makes and takes away interfaces on them', async () => {
+  it('has several NICs, and creates and destroys interfaces on them', async () => {
     const s = await open({ hostAddr: null, ports: [{ tap: 'nic1', nic: 'tl', cap: ['-txcsum'] }] });
     expect(s.info.ports).to.have.lengthOf(1);
     expect(s.info.ports[0]).to.include({ tap: 'nic1', if: 'tl0', nic: 'tl' });
@@ -373,7 +373,7 @@ describe('api: createStack', () => {
     expect(ns.exec('ip', ['-br', 'link']).trim().split('\n')).to.have.lengthOf(1);
   });
 
-  it('writes a capture, whole when it is closed', async () => {
+  it('writes a capture that is complete after close', async () => {
     const dir = mkdtempSync(join(tmpdir(), 'tapnic-api-'));
     try {
       const file = join(dir, 'wire.pcap');
@@ -440,7 +440,7 @@ describe('api: createStack', () => {
        const stack = await createStack({ memory: '32M' });
        const server = createServer(stack, (s) => s.end('bye')).listen(7);
        console.log(stack.info.tap, server.listening);
-       // Neighbours and connections leave timers behind.
+       // Neighbour entries and connections leave pending timers.
        const { execFile } = await import('node:child_process');
        const fetch = ['-c', 'cat < /dev/tcp/192.0.2.2/7'];
        console.log(await new Promise((r) => execFile('bash', fetch, (_e, out) => r(out))));

@@ -21,7 +21,7 @@ async function rejection(promise: Promise<unknown>): Promise<string> {
   throw new Error('it did not reject');
 }
 
-/** Sends `text` as it is and resolves with all that comes until the other end closes. */
+/** Sends `text` unchanged; resolves with everything received until the other end closes. */
 function exchange(path: string, text: string): Promise<string> {
   return new Promise((resolve, reject) => {
     let got = '';
@@ -111,7 +111,7 @@ describe('cli: control socket', () => {
       ok: false,
       err: { code: 'EIO', message: 'no such thing' },
     });
-    // What fits into the socket's buffers, and what was on the way to them.
+    // The requests that fit into the socket's buffers, and those in transit.
     expect(answered).to.be.within(1, 100);
     rude.destroy();
   });
@@ -121,15 +121,15 @@ describe('cli: control socket', () => {
     expect(await rejection(request(path, 'x', {}))).to.equal('starting: try again');
   });
 
-  it('refuses the place of a live instance and takes that of a dead one', async () => {
+  it('rejects the path of a live instance and replaces the socket of a dead one', async () => {
     await open();
     expect(await rejection(openControlServer(path))).to.match(/EADDRINUSE: an instance is running/);
 
-    // A socket without a listener, as SIGKILL leaves it.
+    // A socket without a listener, as after SIGKILL.
     const dead = join(dir, 'dead.sock');
     await new Promise<void>((resolve) => {
       const server = createServer().listen(`${dead}.live`, () => {
-        // Closing unlinks the name it was bound to.
+        // Closing unlinks the bound name.
         renameSync(`${dead}.live`, dead);
         server.close(() => resolve());
       });
@@ -139,7 +139,7 @@ describe('cli: control socket', () => {
     expect(await request(dead, 'x', { b: 1 })).to.deep.equal({ b: 1 });
   });
 
-  it('listens in the current directory, where a name can look like a number', async () => {
+  it('listens in the current directory, even if the name looks like a port', async () => {
     const before = process.cwd();
     process.chdir(dir);
     try {
@@ -157,7 +157,7 @@ describe('cli: control socket', () => {
     expect(existsSync(path)).to.equal(true);
   });
 
-  it('does not remove the socket of an instance that took its place', async () => {
+  it('does not remove the socket of an instance that replaced it', async () => {
     const first = await open();
     rmSync(path);
     await open();
@@ -165,7 +165,7 @@ describe('cli: control socket', () => {
     expect(await request(path, 'x', {})).to.deep.equal({});
   });
 
-  it('finds the only instance, or lists those there are', async () => {
+  it('finds the only instance, or lists all running ones', async () => {
     expect(await rejection(findInstance({}))).to.match(/no running instance/);
     await open();
     writeFileSync(join(dir, 'stale.sock'), '');
@@ -189,14 +189,14 @@ describe('cli: control socket', () => {
 });
 
 describe('cli: lines', () => {
-  it('cuts lines wherever the pieces end', () => {
+  it('splits lines independently of the chunk boundaries', () => {
     const lines = new LineSplitter(5);
     expect(lines.push(Buffer.from('ab'))).to.deep.equal([]);
     expect(lines.push(Buffer.from('c\n\nde\nf'))).to.deep.equal(['abc', '', 'de']);
     expect(lines.push(Buffer.from('\n'))).to.deep.equal(['f']);
   });
 
-  it('accepts a line of the maximum length and refuses a longer one, ended or not', () => {
+  it('accepts a line of the maximum length and rejects a longer one, complete or not', () => {
     expect(new LineSplitter(5).push(Buffer.from('12345\n'))).to.deep.equal(['12345']);
     expect(new LineSplitter(5).push(Buffer.from('123456\n'))).to.equal(null);
     expect(new LineSplitter(5).push(Buffer.from('123456'))).to.equal(null);
@@ -205,7 +205,7 @@ describe('cli: lines', () => {
     expect(split.push(Buffer.from('456'))).to.equal(null);
   });
 
-  it('puts characters together that arrive in pieces', () => {
+  it('joins multibyte characters that arrive in several chunks', () => {
     const [a, b] = [Buffer.from('é\n').subarray(0, 1), Buffer.from('é\n').subarray(1)];
     const lines = new LineSplitter(5);
     lines.push(a);

@@ -21,7 +21,7 @@ describe('cli: tapnic', function () {
   before(() => (dir = mkdtempSync(join(tmpdir(), 'tapnic-main-'))));
   after(() => rmSync(dir, { recursive: true }));
 
-  /** Runs the command line with a run directory of its own, in which no instance lives. */
+  /** Runs the command line with its own run directory, which has no instance. */
   function tapnic(...args: string[]): Run {
     const { status, stdout, stderr } = spawnSync(process.execPath, [cliMain, ...args], {
       encoding: 'utf8',
@@ -31,7 +31,7 @@ describe('cli: tapnic', function () {
     return { status, stdout, stderr };
   }
 
-  /** Runs it, expects `status` and silence but for one line on stderr, and returns that line. */
+  /** Runs it, expects `status` and only one line of output, on stderr, and returns that line. */
   function complaint(status: number, ...args: string[]): string {
     const run = tapnic(...args);
     expect(run, args.join(' ')).to.include({ status, stdout: '' });
@@ -62,7 +62,7 @@ describe('cli: tapnic', function () {
     expect(complaint(2, 'serve', dir, '--mtu')).to.match(/argument missing/);
     expect(complaint(2, 'netstat', '-m', '-s')).to.match(/one of -m, -i, -s/);
     expect(complaint(2, 'netstat', '-z')).to.match(/unknown option '-z'/);
-    expect(complaint(2, 'ifconfig', '-q')).to.match(/no option -q/);
+    expect(complaint(2, 'ifconfig', '-q')).to.match(/unknown option -q/);
     expect(complaint(2, 'sysctl')).to.match(/-a, or names/);
     expect(complaint(2, 'arp')).to.match(/-a lists/);
     expect(complaint(2, 'ping', '192.0.2.256')).to.match(/an IPv4 address is needed/);
@@ -80,7 +80,9 @@ describe('cli: tapnic', function () {
     expect(complaint(2, 'serve', dir, '--addr', '192.0.2.2/40')).to.match(
       /^--addr: 192\.0\.2\.2\/40/,
     );
-    expect(complaint(2, 'serve', dir, '--cap=-nonesuch')).to.match(/^--cap: -nonesuch: no capab/);
+    expect(complaint(2, 'serve', dir, '--cap=-nonesuch')).to.match(
+      /^--cap: -nonesuch: not a capab/,
+    );
     expect(complaint(2, 'serve', dir, '--cap', '-wol')).to.match(/^--cap: -wol: tn lacks it/);
     expect(complaint(2, 'serve', dir, '--engine', 'rust')).to.match(/one of native, ts$/);
     expect(complaint(2, 'serve', dir, '--napi', 'poll')).to.match(/one of off, thread$/);
@@ -117,13 +119,13 @@ describe('cli: tapnic', function () {
       /no instance listens there$/,
     );
     expect(complaint(1, 'netstat', '-m', '--tap', 'em1')).to.match(/^no running instance em1 /);
-    // A path, whatever it looks like: net.connect would take this one for a port.
+    // A name that looks like a port is a path too; net.connect would take it as a port.
     expect(complaint(1, 'netstat', '-m', '--control', '9')).to.equal(
       '9: no instance listens there',
     );
   });
 
-  it('ends with 1 and one line where no control socket can be', () => {
+  it('ends with 1 and one line if no directory is usable for the control socket', () => {
     const nowhere = join(dir, 'none', 'x.sock');
     expect(complaint(1, 'serve', dir, '--control', nowhere)).to.equal(
       `control socket ${nowhere}: ENOENT: no such directory: choose another place by --control`,

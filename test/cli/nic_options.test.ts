@@ -39,7 +39,7 @@ const resolve = (raw: RawFlags): NicSettings => resolveNicOptions(raw, MODELS, [
 const words = (caps: readonly CapabilityChange[]): string[] =>
   caps.flatMap(({ bits, on }) => capabilityKeywords(bits).map((word) => `${on ? '' : '-'}${word}`));
 
-/** The one line that `raw` is refused with. */
+/** The one-line error for `raw`. */
 function refusal(raw: RawFlags): string {
   try {
     resolve(raw);
@@ -126,7 +126,7 @@ describe('cli: NIC options', () => {
     });
   });
 
-  it('takes every option', () => {
+  it('accepts every option', () => {
     const { nic, ...rest } = resolve(EVERY_OPTION);
     expect(nic).to.deep.equal({
       tap: 'em9',
@@ -173,7 +173,7 @@ describe('cli: NIC options', () => {
     });
   });
 
-  it('refuses what tuntap2 cannot do, and selects the ts build with it', () => {
+  it('rejects options that tuntap2 lacks, and selects the ts build with it', () => {
     const { nic, driver } = resolve({ driver: 'tuntap2', mtu: '9000' });
     expect([driver, nic.engine, nic.mode, nic.mtu]).to.deep.equal(['tuntap2', 'ts', 'wire', 9000]);
     expect(resolve({ driver: 'tuntap2', engine: 'ts' }).nic.engine).to.equal('ts');
@@ -188,7 +188,7 @@ describe('cli: NIC options', () => {
       );
   });
 
-  it('holds mode, engine, MTU and capabilities against the model', () => {
+  it('checks mode, engine, MTU and capabilities against the model', () => {
     const { nic } = resolve({ nic: 'plain' });
     expect([nic.nic, nic.engine, nic.mode]).to.deep.equal(['plain', 'ts', 'wire']);
     expect(resolve({ nic: 'plain', engine: 'ts', mode: 'wire', mtu: '1500' }).nic.mtu).to.equal(
@@ -204,7 +204,7 @@ describe('cli: NIC options', () => {
     );
   });
 
-  it('refuses bad values in one line that names the option', () => {
+  it('rejects bad values with one line that names the option', () => {
     const cases: [string, string, RegExp][] = [
       ['addr', '192.0.2.2', /prefix length, such as 192\.0\.2\.2\/24/],
       ['addr', '192.0.2.256/24', /not an IPv4 address/],
@@ -232,7 +232,7 @@ describe('cli: NIC options', () => {
       ['mtu', '9001', /from 72 to 9000/],
       ['mtu', '1e3', /whole number/],
       ['nic', 'em', /no such model: tn, plain/],
-      ['cap', '-bogus', /-bogus: no capability/],
+      ['cap', '-bogus', /-bogus: not a capability/],
       ['cap', 'wol', /wol: tn lacks it/],
       ['mode', 'Wire', /one of wire, vnet/],
       ['napi', 'poll', /one of off, thread/],
@@ -262,12 +262,12 @@ describe('cli: NIC options', () => {
     const lists: [string, string, RegExp][] = [
       ['capture', 'wire', /POINT=FILE/],
       ['capture', 'wire=', /POINT=FILE/],
-      ['capture', 'nowhere=a.pcap', /no capture point/],
+      ['capture', 'nowhere=a.pcap', /not a capture point/],
       ['capture', 'ip=a.pcap', /only at if, wire/],
       ['capture', 'wire=a.pcapng', /only \.pcap files/],
       ['sysctl', 'kern.ipc.x', /NAME=VALUE/],
       ['sysctl', '=1', /NAME=VALUE/],
-      ['sysctl', 'a b=1', /no name of a sysctl/],
+      ['sysctl', 'a b=1', /not the name of a sysctl/],
     ];
     for (const [name, value, why] of lists)
       expect(refusal({ [name]: [value] }), value).to.match(why);
@@ -296,7 +296,7 @@ describe('cli: NIC options', () => {
     expect(resolve({ fault: ['drop'] }).warnings).to.deep.equal([]);
   });
 
-  it('takes values at their limits', () => {
+  it('accepts values at their limits', () => {
     expect(resolve({ mtu: '72' }).nic.mtu).to.equal(72);
     expect(resolve({ memory: '16M' }).memory).to.equal(16777216);
     expect(resolve({ memory: '4096M' }).memory).to.equal(4294967296);
@@ -313,25 +313,25 @@ describe('cli: NIC options', () => {
     expect(refusal({ hostAddr: '192.0.2.2/24' })).to.match(/the Linux side has that address/);
   });
 
-  it('warns of two sides that are not on one network', () => {
+  it('warns of addresses that are not on one network', () => {
     expect(resolve({}).warnings).to.deep.equal([]);
     expect(resolve({ hostAddr: 'none', addr: '10.0.0.1/24' }).warnings).to.deep.equal([]);
     for (const raw of [
       { addr: '10.0.0.1/24' },
       { hostAddr: '10.0.0.1/8' },
-      // Linux's side is on our network, but we are not on its.
+      // Linux's address is on our network, but ours is not on Linux's.
       { addr: '192.0.2.200/24', hostAddr: '192.0.2.1/25' },
     ])
       expect(resolve(raw).warnings.join()).to.match(/are not on one network: there must be routes/);
   });
 
-  it('refuses two captures in one file', () => {
+  it('rejects two captures in one file', () => {
     expect(refusal({ capture: ['wire=a.pcap', 'if=./a.pcap'] })).to.equal(
       '--capture: ./a.pcap: two captures in one file',
     );
   });
 
-  it('selects the ts build to watch DMA, with a warning', () => {
+  it('selects the ts build for iommu and dmaCheck, with a warning', () => {
     for (const raw of [{ iommu: true }, { dmaCheck: true }, { iommu: true, engine: 'native' }]) {
       const { nic, warnings } = resolve(raw);
       expect(nic.engine).to.equal('ts');
@@ -344,7 +344,7 @@ describe('cli: NIC options', () => {
     expect(resolve({ iommu: false }).nic.engine).to.equal('native');
   });
 
-  it('takes more NICs, which default to the options of the first', () => {
+  it('accepts additional NICs, which default to the options of the first', () => {
     const s = resolve({
       mode: 'vnet',
       mtu: '9000',
@@ -385,7 +385,7 @@ describe('cli: NIC options', () => {
     expect(refusal({ driver: 'tuntap2', addNic: ['nic1'] })).to.match(/conflicts with --add-nic/);
   });
 
-  it('warns of names that tcpreplay refuses', () => {
+  it('warns of interface names that tcpreplay rejects', () => {
     expect(resolve({ tap: 'tap0' }).warnings).to.have.lengthOf(1);
     expect(resolve({ tap: 'atap' }).warnings).to.deep.equal([]);
   });
@@ -402,7 +402,7 @@ describe('cli: --config', () => {
     return path;
   };
 
-  it('takes the same names, and the command line wins', () => {
+  it('accepts the same names, and the command line wins', () => {
     const config = file(
       [
         'tap: em9',

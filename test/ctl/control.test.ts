@@ -18,12 +18,12 @@ function failure(fn: () => unknown): string {
 }
 
 describe('ctl: protocol', () => {
-  it('takes a request with and without arguments', () => {
+  it('parses a request with and without arguments', () => {
     expect(parseRequest('{"id":1,"cmd":"x"}')).to.deep.equal({ id: 1, cmd: 'x', args: {} });
     expect(parseRequest('{"id":1,"cmd":"x","args":{"a":"b"}}').args).to.deep.equal({ a: 'b' });
   });
 
-  it('refuses a line that is not a request', () => {
+  it('rejects a line that is not a request', () => {
     for (const line of [
       '',
       'x',
@@ -46,7 +46,7 @@ describe('ctl: protocol', () => {
       ).to.match(/^EINVAL: /);
   });
 
-  it("refuses answers that are not an instance's", () => {
+  it('rejects a line that is not an answer', () => {
     for (const line of ['', 'HTTP/1.1 400', 'null', '{}', '{"id":1,"ok":false}', '{"id":1,"ok":1}'])
       expect(
         failure(() => parseResponse(line)),
@@ -64,7 +64,7 @@ describe('ctl: requests', () => {
   const read = (cmd: string, args: object = {}): ReturnType<typeof readRequest> =>
     readRequest({ id: 1, cmd, args: args as Record<string, unknown> });
 
-  it('are read into typed requests', () => {
+  it('are converted to typed requests', () => {
     const cases: [string, object, object][] = [
       ['info', {}, {}],
       ['arp', {}, {}],
@@ -94,7 +94,7 @@ describe('ctl: requests', () => {
       expect(read(cmd, args), cmd).to.deep.equal({ cmd, ...rest });
   });
 
-  it('are refused if an argument has the wrong type', () => {
+  it('are rejected if an argument has the wrong type', () => {
     const cases: [string, object, RegExp][] = [
       ['nonesuch', {}, /^ENOSYS: no command "nonesuch"$/],
       ['ifconfig', { if: 1 }, /^EINVAL: if: not a string$/],
@@ -177,7 +177,7 @@ describe('ctl: sysctl', () => {
     expect(failure(() => readSysctl(vnet, 'kern.ip'))).to.equal("ENOENT: unknown oid 'kern.ip'");
   });
 
-  it('shows what a write replaced', () => {
+  it('returns the old value after a write', () => {
     expect(formatSysctl([writeSysctl(vnet, 'kern.ipc.b', '7')], plain)).to.equal(
       'kern.ipc.b: 1 -> 7\n',
     );

@@ -27,7 +27,7 @@ describe('ctl: netstat -m', () => {
     mbuf_init();
   });
 
-  it('gathers what is in use, in bytes as in items', () => {
+  it('gathers the items and bytes in use', () => {
     const head = m_getcl(M_NOWAIT, MT_DATA, M_PKTHDR)!;
     const unmapped = mb_alloc_ext_pgs(M_NOWAIT, false, () => undefined)!;
     expect(head).to.be.instanceOf(Mbuf);
@@ -57,7 +57,7 @@ describe('ctl: netstat -m', () => {
     expectMachineClean();
   });
 
-  it('has in JSON what scripts rely on', () => {
+  it('has the JSON fields that scripts rely on', () => {
     const { mbufs, clusters, ext_pgs, bytes, sendfile, emulator } = gatherNetstatM();
     for (const usage of [mbufs, clusters, bytes])
       expect(usage).to.include.all.keys('current', 'cache', 'total');
@@ -72,7 +72,7 @@ describe('ctl: netstat -m', () => {
     expect(emulator.sf_bufs).to.include.all.keys('current', 'peak', 'total');
     expect(emulator.pages).to.include.all.keys('wired', 'cached', 'free', 'total');
     expect(emulator.dma).to.include.all.keys('loads', 'segments', 'bounced', 'defrags', 'faults');
-    // Histograms too: what occurred, by segments.
+    // Histograms too: counts by number of segments.
     dmaStats.segHist[1] = 300;
     dmaStats.segHist[3] = 20;
     const s = gatherNetstatM();
@@ -211,14 +211,14 @@ describe('ctl: netstat -s', () => {
     expect(text, 'no placeholder is left').not.to.match(/[#~]/);
   });
 
-  it('says entry and entries, reply and replies', () => {
+  it('prints singular and plural: entry and entries, reply and replies', () => {
     const line = (n: number): string =>
       formatNetstatS({ protocols: { arp: { txreplies: n, timeouts: n } }, reasons: [] }, false);
     expect(line(1)).to.equal('arp:\n\t1 ARP reply sent\n\t1 ARP entry timed out\n');
     expect(line(2)).to.equal('arp:\n\t2 ARP replies sent\n\t2 ARP entries timed out\n');
   });
 
-  it('leaves out zeros on request, and lines without their field always', () => {
+  it('omits zeros on request, and always lines whose field is missing', () => {
     const s = { protocols: { ip: { ips_total: 9, ips_badsum: 0 } }, reasons: [] };
     expect(formatNetstatS(s, false)).to.equal(
       'ip:\n\t9 total packets received\n\t0 bad header checksums\n',
@@ -238,7 +238,7 @@ describe('ctl: netstat -s', () => {
     );
   });
 
-  it('adds the reasons that occurred, and all of them in JSON', () => {
+  it('prints the reasons that occurred; JSON has all of them', () => {
     count(R_IP_NOTUS, 4);
     const s = gatherNetstatS({});
     expect(s.reasons.length).to.be.above(50);
@@ -250,7 +250,7 @@ describe('ctl: netstat -s', () => {
 });
 
 describe('ctl: arp -a', () => {
-  it('prints entries, permanent and incomplete ones', () => {
+  it('prints complete, permanent and incomplete entries', () => {
     const line = { addr: '192.0.2.1', ether: '02:00:5e:00:53:01', if: 'tn0', expires: 1199 };
     expect(
       formatArp([

@@ -69,13 +69,13 @@ describe('machine: options', () => {
       [{ mtu: 1.5 }, ['mtu'], 1.5, /^a whole number/],
       [{ seed: -1 }, ['seed'], -1, /^a whole number/],
       [{ addr: 'x' }, ['addr'], 'x', /^not an IPv4 address with prefix length$/],
-      [{ cap: ['-nomap', 'x'] }, ['cap', 1], 'x', /^no capability$/],
+      [{ cap: ['-nomap', 'x'] }, ['cap', 1], 'x', /^not a capability$/],
       [{ nic: 'x' }, ['nic'], 'x', /^no such model$/],
       [{ ports: [{ tap: 'a' }, { tap: 'b', mtu: 1 }] }, ['ports', 1, 'mtu'], 1, /^a whole/],
       [{ ports: [{ tap: 'a', nic: 'tl', mtu: 9000 }] }, ['ports', 0, 'mtu'], 9000, /tl takes up/],
       [{ ports: [{ tap: 'a', addr: 'b' }] }, ['ports', 0], undefined, /^addr: not an option of a/],
       [{ ports: [{ tap: 'nic0' }] }, ['ports'], 'nic0', /^two NICs on one interface$/],
-      [{ sysctl: [['a b', '1']] }, ['sysctl', 0], 'a b', /^no name of a sysctl$/],
+      [{ sysctl: [['a b', '1']] }, ['sysctl', 0], 'a b', /^not the name of a sysctl$/],
       [{ sysctl: ['a=1'] }, ['sysctl', 0], undefined, /^pairs of name and value are needed$/],
       [{ fault: [{ kind: 'melt' }] }, ['fault', 0], undefined, /^melt: no kind of fault/],
       [{ fault: [{ kind: 'drop', rate: '1' }] }, ['fault', 0], undefined, /^rate: 1: not a number/],
@@ -83,7 +83,7 @@ describe('machine: options', () => {
       [{ memory: 1 }, ['memory'], 1, /^16M to 4096M$/],
       [{ memory: Number.NaN }, ['memory'], Number.NaN, /^16M to 4096M$/],
       [{ iommu: 1 }, ['iommu'], undefined, /^true or false$/],
-      [{ nonesuch: 1 }, [], undefined, /^nonesuch: no option: tap, hostAddr, /],
+      [{ nonesuch: 1 }, [], undefined, /^nonesuch: not an option: tap, hostAddr, /],
     ];
     for (const [config, path, value, problem] of cases) {
       const issue = refusal(config);
