@@ -394,12 +394,12 @@ function sbcut_internal(sb: Sockbuf, len: number): Mbuf | null {
   let record = m === null ? null : m.m_nextpkt; // the record after m's
   while (len > 0) {
     if (m === null) {
-      KASSERT(record !== null, 'sbcut: more than there is');
+      KASSERT(record !== null, 'sbcut: len exceeds the data');
       m = record;
       record = m.m_nextpkt;
     }
     if (m.m_len > len) {
-      KASSERT((m.m_flags & M_NOTAVAIL) === 0, 'sbcut: trimming what is not available');
+      KASSERT((m.m_flags & M_NOTAVAIL) === 0, 'sbcut: trimming data that is not available');
       m.m_len -= len;
       m.m_data += len;
       sb.sb_ccc -= len;
@@ -455,7 +455,7 @@ export function sbcut(sb: Sockbuf, len: number): Mbuf | null {
 export function sbflush(sb: Sockbuf): void {
   sbdrop(sb, sb.sb_ccc);
   while (sb.sb_mb !== null) {
-    // Zero-length leftovers.
+    // Zero-length mbufs may be left.
     const m: Mbuf = sb.sb_mb;
     sbfree(sb, m);
     if (m.m_next !== null) m.m_next.m_nextpkt = m.m_nextpkt;

@@ -333,7 +333,7 @@ class RingTap implements CaptureTap {
       dst += n;
       left -= n;
     }
-    KASSERT(left === 0, 'CaptureTap: frame shorter than said');
+    KASSERT(left === 0, 'CaptureTap: frame shorter than wirelen');
     this.#ring.commit();
   }
 }

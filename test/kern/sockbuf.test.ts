@@ -95,7 +95,7 @@ describe('uipc_sockbuf: accounting', () => {
     expect(sb.sb_mbcnt).to.equal(256 + 8192); // whole pages, even if partly used
     sbdrop(sb, bytes.length - 5000);
     audit(sb);
-    expect(() => sbdrop(sb, 1)).to.throw('more than there is');
+    expect(() => sbdrop(sb, 1)).to.throw('len exceeds the data');
   });
 
   it('sbcut returns the mbufs it removes whole', () => {
