@@ -1,8 +1,9 @@
 /**
- * What was learnt of a peer by earlier connections, after sys/netinet/tcp_hostcache.c: round trip,
- * slow-start threshold, path MTU. Bounded per bucket and in all; an entry nobody asked for in
- * `expire` seconds is as if it were not there. Unlike FreeBSD: nothing runs in between to remove
- * those, they make room when it is needed.
+ * The TCP host cache, after sys/netinet/tcp_hostcache.c: round-trip time, slow-start threshold and
+ * path MTU per peer, measured by earlier connections. The number of entries is limited per bucket
+ * and in total. An entry expires `expire` seconds after its last use. Unlike FreeBSD: no timer
+ * removes expired entries; a look-up clears them, or a new entry replaces them when the cache is
+ * full.
  */
 
 import { nowNs } from '../kern/kern_timeout.ts';
@@ -12,12 +13,12 @@ import { TCP_RTT_SHIFT, TCP_RTTVAR_SHIFT, type TcpVnet, V_tcp } from './tcp_var.
 
 const HASHSIZE = 512;
 
-/** What is known of a peer; 0: not known. @see sys/netinet/tcp_var.h */
+/** The metrics of one peer; 0: unknown. @see sys/netinet/tcp_var.h */
 export class HcMetrics {
   rmx_mtu = 0;
   /** Bytes, headers included. */
   rmx_ssthresh = 0;
-  /** As Tcpcb has them: ms, times 32 and 16. */
+  /** Scaled as in Tcpcb: rtt in 1/32 ms, rttvar in 1/16 ms. */
   rmx_rtt = 0;
   rmx_rttvar = 0;
   rmx_cwnd = 0;
@@ -68,9 +69,10 @@ function bucketOf(af: InpAf, inc: InConninfo): number {
   return h & (HASHSIZE - 1);
 }
 
-// Only the peer's address counts, whatever our own is.
+// The key: entries are compared by the peer's address only.
 const $peer = new InConninfo();
 
+/** Sets `$peer` from `inc`, with the local address 0. Returns the family's table. */
 function aim(tcp: TcpVnet, inc: InConninfo): InpAf {
   const af = inpaf(tcp.vnet, inc.inc_family);
   $peer.copyFrom(inc);
@@ -78,7 +80,7 @@ function aim(tcp: TcpVnet, inc: InConninfo): InpAf {
   return af;
 }
 
-/** The entry of the peer in `$peer`, put in front of its bucket; emptied if it is out of date. */
+/** The entry of `$peer`, moved to the front of its bucket, or null. Clears an expired entry. */
 function lookup(hc: HostCache, af: InpAf): Entry | null {
   const b = bucketOf(af, $peer);
   let prev: Entry | null = null;
@@ -95,7 +97,10 @@ function lookup(hc: HostCache, af: InpAf): Entry | null {
   return e;
 }
 
-/** Takes the entry that was longest not asked for out of bucket `b`, if there is no room for more. */
+/**
+ * Removes the least recently used entry from bucket `b` and returns it cleared, if the bucket or
+ * the cache is full. Returns null if there is room.
+ */
 function evict(hc: HostCache, b: number): Entry | null {
   let n = 1;
   let prev: Entry | null = null;
@@ -113,7 +118,7 @@ function evict(hc: HostCache, b: number): Entry | null {
   return last;
 }
 
-/** The entry of the peer in `$peer`, made if need be, good for another while. */
+/** Finds or creates the entry of `$peer` and restarts its expiry. */
 function entryFor(hc: HostCache, af: InpAf): Entry {
   let e = lookup(hc, af);
   if (e === null) {
@@ -130,7 +135,10 @@ function entryFor(hc: HostCache, af: InpAf): Entry {
 
 const NOTHING = new HcMetrics();
 
-/** What is known of inc's peer; all zeros if nothing is. Borrowed. @see sys/netinet/tcp_hostcache.c */
+/**
+ * The metrics of inc's peer; all zeros if unknown. The result is borrowed until the next call.
+ * @see sys/netinet/tcp_hostcache.c
+ */
 export function tcp_hc_get(tcp: TcpVnet, inc: InConninfo): Readonly<HcMetrics> {
   const hc = V_hc(tcp.vnet);
   if (!hc.enable || hc.count === 0) return NOTHING;
@@ -141,12 +149,12 @@ export function tcp_hc_get(tcp: TcpVnet, inc: InConninfo): Readonly<HcMetrics> {
   return e.metrics;
 }
 
-/** The path MTU to inc's peer that ICMP told, 0 if none. @see sys/netinet/tcp_hostcache.c */
+/** The path MTU to inc's peer that ICMP reported; 0: unknown. @see sys/netinet/tcp_hostcache.c */
 export function tcp_hc_getmtu(tcp: TcpVnet, inc: InConninfo): number {
   return tcp_hc_get(tcp, inc).rmx_mtu;
 }
 
-/** ICMP told the path MTU to inc's peer. @see sys/netinet/tcp_hostcache.c */
+/** Records the path MTU to inc's peer that ICMP reported. @see sys/netinet/tcp_hostcache.c */
 export function tcp_hc_updatemtu(tcp: TcpVnet, inc: InConninfo, mtu: number): void {
   const hc = V_hc(tcp.vnet);
   if (!hc.enable) return;
@@ -155,11 +163,14 @@ export function tcp_hc_updatemtu(tcp: TcpVnet, inc: InConninfo, mtu: number): vo
   e.updates++;
 }
 
-/** The average of what was known and what is; either alone if the other is not. */
+/** The mean of the old and the new value; 0 means unknown and is left out. */
 const mean = (old: number, now: number): number =>
   now === 0 ? old : old === 0 ? now : Math.floor((old + now) / 2);
 
-/** A connection to inc's peer ends: what it measured. @see sys/netinet/tcp_hostcache.c */
+/**
+ * Averages the metrics of a closing connection to inc's peer into its entry.
+ * @see sys/netinet/tcp_hostcache.c
+ */
 export function tcp_hc_update(tcp: TcpVnet, inc: InConninfo, m: Readonly<HcMetrics>): void {
   const hc = V_hc(tcp.vnet);
   if (!hc.enable) return;
@@ -172,7 +183,7 @@ export function tcp_hc_update(tcp: TcpVnet, inc: InConninfo, m: Readonly<HcMetri
   was.rmx_cwnd = mean(was.rmx_cwnd, m.rmx_cwnd);
 }
 
-/** Forgets everything: net.inet.tcp.hostcache.purgenow. */
+/** Removes all entries: net.inet.tcp.hostcache.purgenow. */
 export function tcpHcPurge(tcp: TcpVnet): void {
   const hc = V_hc(tcp.vnet);
   hc.buckets.fill(null);
@@ -232,7 +243,7 @@ function sysctls(tcp: TcpVnet, hc: HostCache): void {
   tree.string(name('list'), 'List of all hostcache entries', () => list(tcp, hc));
 }
 
-/** Gives a stack its cache and sysctls. @see sys/netinet/tcp_hostcache.c */
+/** Creates the host cache of a stack and its sysctls. @see sys/netinet/tcp_hostcache.c */
 export function tcp_hc_init(tcp: TcpVnet): void {
   V_hc(tcp.vnet);
 }

@@ -1,6 +1,7 @@
 /**
- * TCP in a stack: its implementation, sysctls under net.inet.tcp (names and defaults of FreeBSD 14),
- * and its switches, one per family; after tcp_init of sys/netinet/tcp_subr.c.
+ * Starts TCP in a stack, after tcp_init of sys/netinet/tcp_subr.c: selects the function block,
+ * creates the sysctls under net.inet.tcp (names and defaults of FreeBSD 14) and registers one
+ * protocol switch per address family.
  */
 
 import { KASSERT } from '../sys/kassert.ts';
@@ -17,7 +18,7 @@ import { tcp_timer } from './tcp_timeout.ts';
 import { tcpProtosw } from './tcp_usrreq.ts';
 import { type TcpFunctionBlock, type TcpParams, type TcpVnet, V_tcp } from './tcp_var.ts';
 
-/** The implementation of connections. @see tcp_functions(9) */
+/** The only TCP function block. @see tcp_functions(9) */
 export const tcp_def_funcblk: TcpFunctionBlock = {
   tfb_tcp_block_name: 'freebsd',
   tfb_tcp_output: tcp_output,
@@ -32,24 +33,36 @@ type BoolParam = {
   [K in keyof TcpParams]: TcpParams[K] extends boolean ? K : never;
 }[keyof TcpParams];
 
-/** Name below net.inet.tcp, setting, least and largest value, description. */
+/** Name below net.inet.tcp, field of TcpParams, minimum, maximum, description. */
 type IntSysctl = readonly [string, NumberParam, number, number, string];
 
 const HS = 'cc.hystartplusplus';
 const MAX = 0x7fffffff;
 // Times in microseconds.
 const hystart: readonly IntSysctl[] = [
-  [`${HS}.minrtt_thresh`, 'hystart_minrtt_thresh', 1, MAX, 'Least rise of the RTT that tells'],
-  [`${HS}.maxrtt_thresh`, 'hystart_maxrtt_thresh', 1, MAX, 'Rise of the RTT that always tells'],
-  [`${HS}.n_rttsamples`, 'hystart_n_rttsamples', 1, MAX, 'RTT samples that a round must have'],
-  [`${HS}.css_growth_div`, 'hystart_css_growth_div', 1, MAX, 'Divisor of the growth in CSS'],
-  [`${HS}.css_rounds`, 'hystart_css_rounds', 1, MAX, 'Rounds that CSS lasts'],
+  [`${HS}.minrtt_thresh`, 'hystart_minrtt_thresh', 1, MAX, 'Minimum RTT increase threshold'],
+  [`${HS}.maxrtt_thresh`, 'hystart_maxrtt_thresh', 1, MAX, 'Maximum RTT increase threshold'],
+  [`${HS}.n_rttsamples`, 'hystart_n_rttsamples', 1, MAX, 'RTT samples required per round'],
+  [
+    `${HS}.css_growth_div`,
+    'hystart_css_growth_div',
+    1,
+    MAX,
+    'Divisor of the window growth during CSS',
+  ],
+  [`${HS}.css_rounds`, 'hystart_css_rounds', 1, MAX, 'Number of rounds that CSS lasts'],
 ];
 
 const ints: readonly IntSysctl[] = [
   ['mssdflt', 'mssdflt', 216, 65495, 'Default TCP Maximum Segment Size'],
   ['minmss', 'minmss', 88, 65495, 'Minimum TCP Maximum Segment Size'],
-  ['rfc1323', 'rfc1323', 0, 3, 'Window scaling and timestamps: 0 no, 1 both, 2 and 3 one of them'],
+  [
+    'rfc1323',
+    'rfc1323',
+    0,
+    3,
+    '0: off, 1: window scaling and timestamps, 2: scaling, 3: timestamps',
+  ],
   [
     'isn_reseed_interval',
     'isn_reseed_interval',
@@ -150,7 +163,7 @@ const bools: readonly (readonly [string, BoolParam, string])[] = [
   ['nolocaltimewait', 'nolocaltimewait', 'Do not create TIME_WAIT for local connections'],
   ['ts_offset_per_conn', 'ts_offset_per_conn', 'Initialize TCP timestamps per connection'],
   ['cc.abe', 'abe', 'Alternative Backoff with ECN, RFC 8511'],
-  ['cc.abe_frlossreduce', 'abe_frlossreduce', 'Apply beta too when a loss follows a mark'],
+  ['cc.abe_frlossreduce', 'abe_frlossreduce', 'Also apply beta when a loss follows an ECN mark'],
   ['tolerate_missing_ts', 'tolerate_missing_ts', 'Tolerate missing TCP timestamps'],
   [
     'rexmit_drop_options',
@@ -163,7 +176,7 @@ const bools: readonly (readonly [string, BoolParam, string])[] = [
   ['syncache.rst_on_sock_fail', 'syncache_rst_on_sock_fail', 'Send reset on socket failure'],
 ];
 
-/** The table that sysctl prints of stacks. */
+/** The table that sysctl net.inet.tcp.functions_available prints. */
 function stacks(tcp: TcpVnet): string {
   const column = (text: string): string => text.padEnd(32);
   const { tfb_tcp_block_name: block } = tcp.functions!;
@@ -184,8 +197,8 @@ function sysctls(vnet: Vnet, tcp: TcpVnet): void {
   for (const [leaf, key, descr] of bools) tree.boolField(name(leaf), descr, params, key);
   const ro = (leaf: string, descr: string, get: () => number): void =>
     tree.int(name(leaf), descr, get, null);
-  ro('reass.maxsegments', 'Global maximum of segments that wait', () => params.reass_maxsegments);
-  ro('reass.cursegments', 'Segments that wait now', () => tcp.reassSegments);
+  ro('reass.maxsegments', 'Global maximum of queued segments', () => params.reass_maxsegments);
+  ro('reass.cursegments', 'Segments queued now', () => tcp.reassSegments);
   ro('syncache.hashsize', 'Size of TCP syncache hashtable', () => SYNCACHE_HASHSIZE);
   ro('syncache.bucketlimit', 'Per-bucket hash limit', () => params.syncache_bucketlimit);
   ro('syncache.cachelimit', 'Overall entry limit', () => params.syncache_cachelimit);
@@ -215,7 +228,7 @@ function sysctls(vnet: Vnet, tcp: TcpVnet): void {
 }
 
 /**
- * Gives a stack TCP without a family. Once per Vnet: tcpAttach calls it.
+ * Initializes TCP in a stack, without protocol switches. tcpAttach calls it once per Vnet.
  * @see sys/netinet/tcp_subr.c
  */
 export function tcp_init(vnet: Vnet): void {
@@ -230,8 +243,8 @@ export function tcp_init(vnet: Vnet): void {
 }
 
 /**
- * Gives a stack TCP sockets of a family; the first call starts TCP. The family's domain calls it when
- * it attaches and has IP call tcp_input.
+ * Registers TCP sockets of a family; the first call in a stack also runs tcp_init. The family's
+ * domain calls it while it attaches. The domain itself registers tcp_input with its IP layer.
  */
 export function tcpAttach(vnet: Vnet, family: number): void {
   if (V_tcp(vnet).functions === null) tcp_init(vnet);

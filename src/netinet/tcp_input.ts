@@ -1,7 +1,8 @@
 /**
- * A TCP segment from IP to its connection, after tcp_input of sys/netinet/tcp_input.c: checks,
- * look-up, TIME_WAIT, LISTEN (RFC 9293, 3.10.7.1 and 3.10.7.2). Connections go on in
- * tcp_do_segment.ts. Left out: options of IP, forwarding to a local proxy.
+ * TCP input from IP to the connection, after tcp_input of sys/netinet/tcp_input.c: checks, PCB
+ * look-up, TIME_WAIT, CLOSED and LISTEN (RFC 9293, 3.10.7.1 and 3.10.7.2), and ICMP errors. The
+ * other states are processed in tcp_do_segment.ts. Left out: IP options, forwarding to a local
+ * proxy.
  */
 
 import { recordEnter, recordLeave } from '../sys/pass.ts';
@@ -69,7 +70,10 @@ import {
 const $th = new Tcphdr();
 const $inc = new InConninfo();
 
-/** Whether the checksum is right: as the NIC says, or as we sum. `m` starts at the IP header. */
+/**
+ * Whether the TCP checksum is correct, as the NIC verified it or as computed here. `m` starts at
+ * the IP header.
+ */
 function sumOk(af: InpAf, m: Mbuf, hlen: number, tlen: number): boolean {
   const ph = m.m_pkthdr;
   if ((ph.csum_flags & CSUM_DATA_VALID) !== 0) {
@@ -83,21 +87,24 @@ function sumOk(af: InpAf, m: Mbuf, hlen: number, tlen: number): boolean {
   return af.pseudo($inc, sum + tlen + IPPROTO_TCP) === 0xffff;
 }
 
-/** Counts why a segment goes no further and frees it. */
+/** Drops a segment: counts the reason and frees the mbuf. */
 function drop(seg: TcpSegment, why: Reason): void {
   count(why);
   m_freem(seg.m);
   seg.m = null;
 }
 
-/** Whether blackhole(4) keeps silent: from level `level` on, and to our own packets only if forced. */
+/**
+ * Whether blackhole(4) suppresses the RST: the sysctl is at least `level`, and the peer is remote
+ * or net.inet.tcp.blackhole_local is set.
+ */
 function silent(tcp: TcpVnet, af: InpAf, level: number): boolean {
   const { blackhole, blackhole_local } = tcp.params;
   if (blackhole < level) return false;
   return blackhole_local || !peerIsLocal(tcp.vnet, af, $inc);
 }
 
-/** Answers with RST if the rate allows, and frees the segment. */
+/** Drops a segment and answers with RST, unless blackhole(4) or the rate limit forbids it. */
 function reset(tcp: TcpVnet, af: InpAf, seg: TcpSegment, why: Reason, limit: number): void {
   if (limit === BANDLIM_RST_OPENPORT && silent(tcp, af, 3)) {
     drop(seg, why);
@@ -110,8 +117,8 @@ function reset(tcp: TcpVnet, af: InpAf, seg: TcpSegment, why: Reason, limit: num
 }
 
 /**
- * Reads the headers of `m` into `seg` and `$inc`. Returns false, with `m` freed and counted, if they
- * are not in order.
+ * Checks the headers of `m` and reads them into `seg` and `$inc`. Returns false if a check failed;
+ * `m` is freed and the reason counted then.
  */
 function parse(tcp: TcpVnet, af: InpAf, m0: Mbuf, hlen: number, seg: TcpSegment): boolean {
   const { stat } = tcp;
@@ -174,7 +181,7 @@ function parse(tcp: TcpVnet, af: InpAf, m0: Mbuf, hlen: number, seg: TcpSegment)
   return true;
 }
 
-/** A segment for a listener: RFC 9293, 3.10.7.2. */
+/** Processes a segment for a listening socket: RFC 9293, 3.10.7.2. */
 function listenInput(tcp: TcpVnet, af: InpAf, seg: TcpSegment, lso: Socket): void {
   if ((seg.flags & TH_RST) !== 0) {
     syncache_chkrst(tcp, $inc, seg);
@@ -189,7 +196,7 @@ function listenInput(tcp: TcpVnet, af: InpAf, seg: TcpSegment, lso: Socket): voi
       expanded.so = null;
       tp.t_fb.tfb_tcp_do_segment(tp, seg);
     } else if (found === SYNCACHE_NONE) {
-      // Counted where it was found wanting.
+      // syncache_expand has counted its own reason; this counts the RST.
       reset(tcp, af, seg, R_TCP_NOPCB, BANDLIM_RST_OPENPORT);
     } else {
       m_freem(seg.m);
@@ -221,7 +228,7 @@ function listenInput(tcp: TcpVnet, af: InpAf, seg: TcpSegment, lso: Socket): voi
   syncache_add(tcp, $inc, seg, lso);
 }
 
-/** Says on the console that somebody knocked at a port nobody listens to: log_in_vain. */
+/** Logs a segment to a closed port on the console: net.inet.tcp.log_in_vain. */
 function logInVain(af: InpAf, seg: TcpSegment): void {
   const from = `[${af.print($inc, true)}]:${$inc.inc_fport}`;
   const to = `[${af.print($inc, false)}]:${$inc.inc_lport}`;
@@ -231,7 +238,7 @@ function logInVain(af: InpAf, seg: TcpSegment): void {
   );
 }
 
-/** A segment for nobody: RFC 9293, 3.10.7.1, and blackhole(4). */
+/** Processes a segment without a PCB: RFC 9293, 3.10.7.1, and blackhole(4). */
 function noConnection(tcp: TcpVnet, af: InpAf, seg: TcpSegment): void {
   const { log_in_vain } = tcp.params;
   if (log_in_vain === 2 || (log_in_vain === 1 && (seg.flags & TH_SYN) !== 0)) logInVain(af, seg);
@@ -243,8 +250,8 @@ function noConnection(tcp: TcpVnet, af: InpAf, seg: TcpSegment): void {
 }
 
 /**
- * A TCP packet of family `af`: `m` starts at its IP header of `hlen` bytes. Takes `m`. Panics if it is
- * entered from itself.
+ * Input of a TCP packet of `family`: `m` starts at the IP header of `hlen` bytes. Takes `m`. Panics
+ * on recursion.
  * @see sys/netinet/tcp_input.c
  */
 export function tcp_input(m: Mbuf, hlen: number, vnet: Vnet, family: number): void {
@@ -263,14 +270,14 @@ function input(m: Mbuf, hlen: number, vnet: Vnet, family: number): void {
   tcp.stat.tcps_rcvtotal++;
   if (!parse(tcp, af, m, hlen, seg)) return;
   let inp = in_pcblookup(tcp.tcbinfo, af, $inc, true);
-  // RFC 5082: from so near that nobody else could have sent it.
+  // RFC 5082 (GTSM): a TTL below IP_MINTTL proves that the sender is too many hops away.
   if (inp !== null && inp.inp_ip_minttl > 0 && af.ttl(seg.m!) < inp.inp_ip_minttl) {
     drop(seg, R_TCP_MINTTL);
     return;
   }
   if (inp !== null && intotcpcb(inp).t_state === TCPS_TIME_WAIT) {
     if (!tcp_twcheck(intotcpcb(inp), seg)) return;
-    // A new connection in the place of the old one: only a listener can take it.
+    // tcp_twcheck closed the old connection for a new SYN: look up the listener.
     inp = in_pcblookup(tcp.tcbinfo, af, $inc, true);
   }
   if (inp === null) {
@@ -283,15 +290,16 @@ function input(m: Mbuf, hlen: number, vnet: Vnet, family: number): void {
   else tp.t_fb.tfb_tcp_do_segment(tp, seg);
 }
 
-/** Whether an ICMP error that quotes `seq` can be about what the connection has under way. */
+/** Whether the quoted `seq` is of unacknowledged data: snd_una <= seq < snd_max (RFC 5927). */
 function inFlight(inp: Inpcb, seq: TcpSeq): boolean {
   const tp = intotcpcb(inp);
   return SEQ_GEQ(seq, tp.snd_una) && SEQ_LT(seq, tp.snd_max);
 }
 
 /**
- * An ICMP error about a segment of ours from `inc`'s local to its foreign address; `l4` are the
- * first bytes of its TCP header, at least 8. RFC 5927: what it quotes must be under way.
+ * Processes an ICMP error about a segment that was sent from `inc`'s local to its foreign address;
+ * sets the ports of `inc`. `l4` points to at least 8 bytes of the quoted TCP header. `mtu` is valid
+ * with PRC_MSGSIZE. Errors whose quoted sequence number is not in flight are ignored: RFC 5927.
  * @see sys/netinet/tcp_subr.c
  */
 export function tcp_ctlinput(
@@ -326,17 +334,18 @@ export function tcp_ctlinput(
     tcp_hc_updatemtu(tcp, tp.t_inpcb.inp_inc, mtu);
     tcp.stat.tcps_mturesent++;
     count(R_TCP_MTU_REXMT);
-    // What was too large is sent again in smaller pieces: RFC 1191, 6.4.
+    // Retransmit from snd_una in smaller segments: RFC 1191, 6.4.
     tp.snd_nxt = tp.snd_una;
     tp.t_rtttime = 0;
-    // The board tells of segments that are no more; everything goes again as after a time-out.
+    // The scoreboard describes segments of the old size: discard it and leave recovery, as after an
+    // RTO.
     tcp_free_sackholes(tp);
     tp.snd_recover = tp.snd_max;
     tp.t_flags &= ~(TF_FASTRECOVERY | TF_CONGRECOVERY);
     tp.t_fb.tfb_tcp_output(tp);
     return;
   }
-  // RFC 5461 and FreeBSD's net.inet.tcp.icmp_may_rst: hard only while connecting.
+  // RFC 5461 and net.inet.tcp.icmp_may_rst: ICMP errors are fatal only in SYN_SENT.
   if (tp.t_state === TCPS_SYN_SENT && tcp.params.icmp_may_rst && error !== EHOSTUNREACH)
     tcp_drop(tp, error);
   else tcp_notify(tp, error);

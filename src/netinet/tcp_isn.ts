@@ -1,7 +1,8 @@
 /**
- * Initial sequence numbers (RFC 6528) and timestamp offsets (RFC 7323, 5.4): a secret hash of the
- * connection's addresses, for the former plus a clock of 4 microseconds. The hash is SipHash-2-4
- * (Aumasson and Bernstein, 2012) on 32-bit halves.
+ * Initial sequence numbers (RFC 6528) and timestamp offsets (RFC 7323, 5.4). Both are a keyed hash
+ * of the connection's addresses and ports; an initial sequence number also adds a clock that ticks
+ * every 4 microseconds. The hash is SipHash-2-4 (Aumasson and Bernstein, 2012), computed on 32-bit
+ * halves.
  */
 
 import { tcpSeq, type TcpSeq } from '../sys/types.ts';
@@ -18,7 +19,7 @@ function add(a: number, b: number): void {
   v[a + 1] = v[a + 1]! + v[b + 1]! + (lo > 0xffffffff ? 1 : 0);
 }
 
-/** Rotates word `a` left by `n` below 32, then xors word `b` into it. */
+/** Rotates word `a` left by `n` bits (n < 32), then xors word `b` into it. */
 function rotXor(a: number, n: number, b: number): void {
   const lo = v[a]!;
   const hi = v[a + 1]!;
@@ -55,8 +56,8 @@ function absorb(lo: number, hi: number): void {
 }
 
 /**
- * SipHash-2-4 of `data[0 .. len)` under a key of four 32-bit words, least significant first. Returns
- * the low half; the high half is `siphashHigh()`. @see siphash(9)
+ * SipHash-2-4 of `data[0 .. len)` under a key of four 32-bit words, least significant first.
+ * Returns the low half; the high half is `siphashHigh()`. @see siphash(9)
  */
 export function siphash24(key: Uint32Array, data: Uint8Array, len: number): number {
   v[0] = key[0]! ^ 0x70736575;
@@ -69,7 +70,7 @@ export function siphash24(key: Uint32Array, data: Uint8Array, len: number): numb
   v[7] = key[3]! ^ 0x74656462;
   const whole = len & ~7;
   for (let i = 0; i < whole; i += 8) absorb(word(data, i, i + 4), word(data, i + 4, i + 8));
-  // The last block: what is left, zeros, and the length in its top byte.
+  // The last block: the remaining bytes, zero padding, and the length modulo 256 in the top byte.
   absorb(
     word(data, whole, Math.min(whole + 4, len)),
     word(data, whole + 4, Math.max(whole + 4, len)) | ((len & 0xff) << 24),
@@ -94,8 +95,8 @@ const input = new Uint8Array(44);
 const view = new DataView(input.buffer);
 
 /**
- * Lays out addresses of `words` words and ports of a connection, local side first; returns how many
- * bytes.
+ * Writes the ports and addresses of a connection to `input`, local side first; an address has
+ * `words` 32-bit words. Returns the number of bytes.
  */
 function layConn(inc: InConninfo, words: number): number {
   view.setUint16(0, inc.inc_lport);
@@ -115,14 +116,14 @@ function layConn(inc: InConninfo, words: number): number {
   return 36;
 }
 
-/** Hashes addresses and, if `ports`, ports of a connection. */
+/** Hashes the addresses and, if `ports`, the ports of a connection. */
 function hashConn(tcp: TcpVnet, key: Uint32Array, inc: InConninfo, ports = true): number {
   const len = layConn(inc, inpaf(tcp.vnet, inc.inc_family).addrWords);
   if (!ports) view.setUint32(0, 0);
   return siphash24(key, input, len);
 }
 
-/** Hashes a connection with two more words: what a SYN cookie vouches for. */
+/** Hashes the addresses and ports of a connection and the words `a` and `b`, for a SYN cookie. */
 export function hashCookie(
   tcp: TcpVnet,
   key: Uint32Array,
@@ -137,8 +138,9 @@ export function hashCookie(
 }
 
 /**
- * The first sequence number of a new connection. Every net.inet.tcp.isn_reseed_interval seconds the
- * secret is made anew, and old duplicates may fit again: RFC 6528, 3.
+ * The initial sequence number of a new connection. The secret is replaced every
+ * net.inet.tcp.isn_reseed_interval seconds (0: never). After that, old duplicates may fall into the
+ * window of a new connection: RFC 6528, 3.
  * @see sys/netinet/tcp_subr.c
  */
 export function tcp_new_isn(tcp: TcpVnet, inc: InConninfo): TcpSeq {
@@ -151,8 +153,8 @@ export function tcp_new_isn(tcp: TcpVnet, inc: InConninfo): TcpSeq {
 }
 
 /**
- * What is added to the clock in a connection's timestamps: its own, or with
- * net.inet.tcp.ts_offset_per_conn off the same for all between two hosts.
+ * The offset that a connection adds to the clock in its timestamps. With
+ * net.inet.tcp.ts_offset_per_conn off, all connections between two hosts have the same offset.
  * @see sys/netinet/tcp_subr.c
  */
 export function tcp_new_ts_offset(tcp: TcpVnet, inc: InConninfo): number {

@@ -1,7 +1,8 @@
 /**
- * Options at IPPROTO_TCP and TCP_INFO, after tcp_ctloutput and tcp_fill_info of
- * sys/netinet/tcp_usrreq.c; names, values and layouts are FreeBSD 14's. Left out: MD5 signatures,
- * Fast Open (EPERM, as while its sysctls are off), logging, statistics, TLS, options of other stacks.
+ * Socket options at level IPPROTO_TCP, and TCP_INFO, after tcp_ctloutput and tcp_fill_info of
+ * sys/netinet/tcp_usrreq.c. Names, values and layouts are those of FreeBSD 14. Left out: MD5
+ * signatures, Fast Open (EPERM, as on FreeBSD while its sysctls are off), logging, statistics, TLS,
+ * options of other TCP stacks.
  */
 
 import { ECONNRESET, EINVAL, ENOENT, ENOPROTOOPT, EPERM, type Errno } from '../sys/errno.ts';
@@ -53,7 +54,7 @@ import {
   TT_KEEP,
 } from './tcp_var.ts';
 
-// Names, sys/netinet/tcp.h.
+// Option names, sys/netinet/tcp.h.
 export const TCP_NODELAY = 1;
 export const TCP_MAXSEG = 2;
 export const TCP_NOPUSH = 4;
@@ -69,7 +70,7 @@ export const TCP_FASTOPEN = 1025;
 export const TCP_FUNCTION_BLK = 8192;
 export const TCP_FUNCTION_ALIAS = 8193;
 
-/** Longest name of an algorithm with its NUL, and of a stack. */
+/** Bytes of the longest algorithm name and of the longest stack name, NUL included. */
 export const TCP_CA_NAME_MAX = 16;
 export const TCP_FUNCTION_NAME_LEN_MAX = 32;
 
@@ -79,12 +80,12 @@ export const TCPI_OPT_SACK = 0x02;
 export const TCPI_OPT_WSCALE = 0x04;
 export const TCPI_OPT_ECN = 0x08;
 
-/** Bytes of struct tcp_info in 14. */
+/** Bytes of struct tcp_info in FreeBSD 14. */
 export const TCP_INFO_SIZE = 240;
 
 /**
- * struct tcp_info: what TCP_INFO tells. Times are microseconds, windows and sizes bytes,
- * tcpi_state is a TCPS_*.
+ * struct tcp_info, the value of TCP_INFO. Times are in microseconds, windows and sizes in bytes;
+ * tcpi_state is a TCPS_* value.
  * @see tcp(4)
  */
 export interface TcpInfo {
@@ -114,7 +115,8 @@ export interface TcpInfo {
   readonly tcpi_dupacks: number;
 }
 
-// Where the 32-bit fields lie; bytes 0, 5 and 6 are state, options and both scales, half a byte each.
+// Byte offsets of the 32-bit fields. Byte 0 is the state, 5 the options, 6 both window scales, 4
+// bits each.
 const INFO_U32: readonly (readonly [keyof TcpInfo, number])[] = [
   ['tcpi_rto', 8],
   ['tcpi_snd_mss', 16],
@@ -175,7 +177,7 @@ export function tcp_fill_info(tp: Tcpcb): TcpInfo {
   };
 }
 
-/** `info` as struct tcp_info. */
+/** Encodes `info` as struct tcp_info. */
 export function tcpInfoBytes(info: TcpInfo): Uint8Array {
   const bytes = new Uint8Array(TCP_INFO_SIZE);
   const v = view(bytes);
@@ -186,7 +188,7 @@ export function tcpInfoBytes(info: TcpInfo): Uint8Array {
   return bytes;
 }
 
-/** struct tcp_info read back; what is cut off reads as 0. */
+/** Decodes struct tcp_info; fields beyond the end of `bytes` are 0. */
 export function tcpInfoOf(bytes: Uint8Array): TcpInfo {
   const whole = new Uint8Array(TCP_INFO_SIZE);
   whole.set(bytes.subarray(0, TCP_INFO_SIZE));
@@ -200,7 +202,7 @@ export function tcpInfoOf(bytes: Uint8Array): TcpInfo {
   } as unknown as TcpInfo;
 }
 
-/** Text up to its NUL, at most `max - 1` bytes of it. */
+/** The option's value as a string: up to its NUL, at most `max - 1` bytes. */
 function text(sopt: Sockopt, max: number): string {
   const bytes = sopt.sopt_val.subarray(0, Math.min(sopt.sopt_valsize, max - 1));
   const end = bytes.indexOf(0);
@@ -217,14 +219,17 @@ function flag(tp: Tcpcb, bit: number, on: boolean): void {
   else tp.t_flags &= ~bit;
 }
 
-/** Sends what waited for more, now that it need not. */
+/** Sends data that TCP_NODELAY off or TCP_NOPUSH held back. Returns the errno of tcp_output. */
 function push(tp: Tcpcb): Errno {
   return TCPS_HAVEESTABLISHED(tp.t_state) && tp.t_state !== TCPS_TIME_WAIT
     ? tp.t_fb.tfb_tcp_output(tp)
     : 0;
 }
 
-/** Seconds of a keepalive option or of the user timeout; its timer starts over. */
+/**
+ * Sets a keepalive option or the user timeout, in seconds, and restarts the timer that depends on
+ * it. EINVAL: the value in ms does not fit in 32 bits.
+ */
 function setTime(tp: Tcpcb, name: number, seconds: number): Errno {
   seconds >>>= 0;
   if (seconds > Math.floor(0xffffffff / 1000)) return EINVAL;
@@ -256,7 +261,7 @@ function setCongestion(tp: Tcpcb, sopt: Sockopt): Errno {
   return tcp_set_cc_mod(tp, text(sopt, TCP_CA_NAME_MAX));
 }
 
-/** Only one stack is there: its name is right, any other is unknown. */
+/** Sets the TCP stack. Only one exists: ENOENT for every other name. */
 function setFunctions(tp: Tcpcb, sopt: Sockopt): Errno {
   const size = TCP_FUNCTION_NAME_LEN_MAX + 4;
   const error = sooptcopyin(sopt, size, size);
@@ -268,7 +273,7 @@ function setInt(tp: Tcpcb, name: number, v: number): Errno {
   switch (name) {
     case TCP_NODELAY:
       flag(tp, TF_NODELAY, v !== 0);
-      // Unlike FreeBSD, which leaves what waits to the next ACK.
+      // Unlike FreeBSD, which sends the held-back data only with the next ACK.
       return v === 0 ? 0 : push(tp);
     case TCP_NOOPT:
       flag(tp, TF_NOOPT, v !== 0);
@@ -358,8 +363,9 @@ function getsockopt(tp: Tcpcb, sopt: Sockopt): Errno {
 }
 
 /**
- * Reads or sets an option of a TCP socket; options at another level are the family's. ECONNRESET: the
- * connection is gone; ENOPROTOOPT, EINVAL; ESRCH: no such congestion control; ENOENT: no such stack.
+ * Reads or sets an option of a TCP socket; the family handles options at other levels. ECONNRESET:
+ * the connection was dropped. ENOPROTOOPT: unknown option. EINVAL: bad size or value. EPERM:
+ * TCP_FASTOPEN. ESRCH: unknown congestion control. ENOENT: unknown TCP stack.
  * @see tcp(4), sys/netinet/tcp_usrreq.c
  */
 export function tcp_ctloutput(so: Socket, sopt: Sockopt): Errno {

@@ -1,7 +1,7 @@
 /**
- * Birth and death of connections, and segments without one, after sys/netinet/tcp_subr.c: control
- * blocks, close and drop, replies (RST, ACK), the segment size, notes from ICMP, TIME_WAIT. Left
- * out: MD5 signatures, UDP encapsulation.
+ * Creation and end of TCP connections, after sys/netinet/tcp_subr.c: control blocks, close and
+ * drop, replies without data (RST, ACK), the segment size, ICMP errors, TIME_WAIT. Left out: MD5
+ * signatures, UDP encapsulation.
  */
 
 import {
@@ -75,7 +75,7 @@ import {
 
 const $out = new Tcphdr();
 
-/** A control block for `inp`, in state CLOSED. @see sys/netinet/tcp_subr.c */
+/** Creates the control block of `inp`, in state CLOSED. @see sys/netinet/tcp_subr.c */
 export function tcp_newtcpcb(inp: Inpcb): Tcpcb {
   const tcp = V_tcp(inp.inp_vnet);
   const p = tcp.params;
@@ -85,8 +85,8 @@ export function tcp_newtcpcb(inp: Inpcb): Tcpcb {
   if (wantsScale(p)) tp.t_flags |= TF_REQ_SCALE;
   if (wantsTs(p)) tp.t_flags |= TF_REQ_TSTMP;
   if (p.sack_enable) tp.t_flags |= TF_SACK_PERMIT;
-  // RFC 6298 (2.1): without a measurement the RTO is a second, and backing off starts from there:
-  // srtt + 4 * rttvar says so too.
+  // RFC 6298 (2.1): without a measurement the RTO is 1 s (rexmit_initial). Choose rttvar so that
+  // srtt + 4 * rttvar yields the same value.
   tp.t_srtt = 0;
   tp.t_rttvar = Math.floor((p.rexmit_initial << TCP_RTTVAR_SHIFT) / 4);
   tp.t_rttmin = p.rexmit_min;
@@ -97,7 +97,7 @@ export function tcp_newtcpcb(inp: Inpcb): Tcpcb {
   return tp;
 }
 
-/** Puts a connection at the end of the TIME_WAIT queue; the oldest leaves if it is full. */
+/** Appends a connection to the TIME_WAIT queue. Closes the oldest if more than maxtcptw wait. */
 function twInsert(tp: Tcpcb): void {
   const tcp = tp.t_tcp;
   tp.twPrev = tcp.twTail;
@@ -121,7 +121,10 @@ function twRemove(tp: Tcpcb): void {
   tcp.twCount--;
 }
 
-/** Releases what a control block holds; it may not be used any more. @see sys/netinet/tcp_subr.c */
+/**
+ * Releases what a control block holds. `tp` must not be used afterwards.
+ * @see sys/netinet/tcp_subr.c
+ */
 export function tcp_discardcb(tp: Tcpcb): void {
   tcp_cancel_timers(tp);
   tcp_reass_flush(tp);
@@ -131,8 +134,9 @@ export function tcp_discardcb(tp: Tcpcb): void {
 }
 
 /**
- * The connection is over: no segment finds it, its socket is told and keeps the PCB until it is
- * closed itself. `tp` is dead afterwards. Does nothing the second time.
+ * Closes a connection: removes it from the hash tables and marks its socket as disconnected. The
+ * socket keeps the PCB until the program closes it. `tp` must not be used afterwards. A second call
+ * does nothing.
  * @see sys/netinet/tcp_subr.c
  */
 export function tcp_close(tp: Tcpcb): void {
@@ -157,12 +161,12 @@ export function tcp_close(tp: Tcpcb): void {
     inp.inp_flags &= ~INP_SOCKREF;
     sorele(so);
   } else if (so.so_listen !== null && so.so_listen.sol_incomp.includes(so)) {
-    // It died before its listener could hand it out: nobody else will let go of it.
+    // The socket is still on the listener's incomplete queue, so only this call can free it.
     soabort(so);
   }
 }
 
-/** Lets go of a socket that its program closed, while the PCB stays in TIME_WAIT. */
+/** Releases a socket that its program has closed, while the PCB stays in TIME_WAIT. */
 function twRelease(inp: Inpcb): void {
   if ((inp.inp_flags & INP_SOCKREF) === 0) return;
   const so = inp.inp_socket!;
@@ -173,8 +177,8 @@ function twRelease(inp: Inpcb): void {
 }
 
 /**
- * Drops a connection: tells the peer with RST if it knows of us, the program with `error`. `tp` is
- * dead afterwards.
+ * Drops a connection: sends RST if the peer's SYN was received, and sets so_error to `error` (for
+ * ETIMEDOUT to t_softerror, if an ICMP error set that). `tp` must not be used afterwards.
  * @see sys/netinet/tcp_subr.c
  */
 export function tcp_drop(tp: Tcpcb, error: Errno): void {
@@ -192,16 +196,16 @@ export function tcp_drop(tp: Tcpcb, error: Errno): void {
 }
 
 /**
- * Enters TIME_WAIT for 2 MSL, or starts them over: RFC 9293, 3.6.1. A socket that its program has
- * closed is released, so that only the control block waits. With net.inet.tcp.nolocaltimewait a
- * connection with ourselves is over at once: `tp` is dead then.
+ * Enters TIME_WAIT for 2 MSL, or restarts the 2 MSL: RFC 9293, 3.6.1. A socket that its program has
+ * closed is released; only the control block stays. With net.inet.tcp.nolocaltimewait a connection
+ * to a local address is closed at once; `tp` must not be used afterwards.
  * @see sys/netinet/tcp_timewait.c
  */
 export function tcp_twstart(tp: Tcpcb): void {
   const inp = tp.t_inpcb;
   const { inp_af } = inp;
   if (tp.t_tcp.params.nolocaltimewait && peerIsLocal(inp.inp_vnet, inp_af, inp.inp_inc)) {
-    // No old duplicates come from a peer that is ourselves.
+    // A local peer sends no old duplicates.
     tcp_close(tp);
     return;
   }
@@ -220,15 +224,15 @@ export function tcp_twstart(tp: Tcpcb): void {
   twRelease(inp);
 }
 
-/** The program closed the socket of a connection in TIME_WAIT: the connection waits on without. */
+/** The program closed the socket of a connection in TIME_WAIT: detaches the PCB, which waits on. */
 export function tcpTwClosed(inp: Inpcb): void {
   inp.inp_socket!.so_pcb = null;
   inp.inp_socket = null;
 }
 
 /**
- * Sends a segment without data: an ACK of a connection, or, with `tp` null, a reply to one that
- * belongs to none. `inc` names our side first. Without memory nothing is sent.
+ * Sends a segment without data: an ACK of connection `tp`, or with `tp` null a reply to a segment
+ * without a connection. In `inc` the local address is ours. Sends nothing if no mbuf is free.
  * @see sys/netinet/tcp_subr.c
  */
 export function tcp_respond(
@@ -282,13 +286,13 @@ export function tcp_respond(
   tcp.stat.tcps_sndtotal++;
   if ((flags & TH_RST) !== 0) tcp.stat.tcps_sndctrl++;
   else tcp.stat.tcps_sndacks++;
-  // What IP makes of it is IP's to count: a reply that is lost is asked for again.
+  // Ignore the errno: IP counts the drop, and the peer's retransmission triggers another reply.
   af.output(m, tp === null ? null : tp.t_inpcb, tcp.vnet);
 }
 
 /**
- * The RST that a segment of no connection gets: RFC 9293, 3.5.2 (groups 1 and 2). None for a RST,
- * nor for what may not be answered (`unicast` false).
+ * Answers `seg` with RST: RFC 9293, 3.5.2 (groups 1 and 2). Sends nothing if `seg` is a RST itself
+ * or was not sent to a unicast address (`unicast` false).
  * @see sys/netinet/tcp_input.c
  */
 export function tcp_dropwithreset(
@@ -308,7 +312,7 @@ export function tcp_dropwithreset(
   tcp_respond(tcp, tp, inc, tcpSeq(0), seqAdd(seg.seq, len), TH_RST | TH_ACK);
 }
 
-/** The largest segment for a way: its MTU less the headers, of mssdflt without a route. */
+/** The largest segment for a path: its MTU less the headers; mssdflt if there is no route. */
 export function tcpMaxMss(tcp: TcpVnet, af: InpAf, inc: InConninfo): number {
   const mtu = af.pathMtu(tcp.vnet, inc);
   return mtu === 0 ? mssDefaults(tcp, af).mssdflt : mtu - af.hdrlen - Tcphdr.SIZE;
@@ -319,7 +323,7 @@ export function tcp_mssopt(tcp: TcpVnet, inc: InConninfo): number {
   return Math.max(tcpMaxMss(tcp, inpaf(tcp.vnet, inc.inc_family), inc), tcp.params.minmss);
 }
 
-/** Takes over the TSO limits of the interface the connection leaves by. */
+/** Copies the TSO capability and limits of the outgoing interface to `tp`. */
 export function tcpTsoUpdate(tp: Tcpcb): void {
   const inp = tp.t_inpcb;
   const af = inp.inp_af;
@@ -341,16 +345,16 @@ export function tcpTsoUpdate(tp: Tcpcb): void {
 }
 
 /**
- * Sets the segment size from the peer's offer (-1: none was made, keep what is; 0: the option was
- * absent) and the way's MTU, and the interface's TSO limits. `mtu` above 0 is a path MTU that ICMP
- * told.
+ * Sets the segment size from the peer's MSS option and the path's MTU, and updates the TSO limits.
+ * `offer` is the option's value; 0: the SYN had no MSS option, use mssdflt; -1: keep t_maxseg as
+ * the upper bound. `mtu` above 0 is a path MTU that ICMP reported.
  * @see sys/netinet/tcp_input.c
  */
 export function tcp_mss_update(tp: Tcpcb, offer: number, mtu: number): void {
   const { params } = tp.t_tcp;
   const af = tp.t_inpcb.inp_af;
   if (offer === 0) offer = mssDefaults(tp.t_tcp, af).mssdflt;
-  // A peer that offers next to nothing would have us send a header per byte.
+  // A tiny offer would cause one packet per few bytes: enforce net.inet.tcp.minmss.
   if (offer > 0) offer = Math.max(offer, params.minmss);
   const { inp_inc } = tp.t_inpcb;
   let mss = tcpMaxMss(tp.t_tcp, af, inp_inc);
@@ -368,7 +372,10 @@ function roundBuf(hiwat: number, mss: number): number {
   return Math.min(Math.ceil(hiwat / mss) * mss, sbParams.sb_max);
 }
 
-/** `tcp_mss_update`, and the socket's buffers in whole segments. @see sys/netinet/tcp_input.c */
+/**
+ * Runs `tcp_mss_update` and rounds the socket's buffer limits up to whole segments.
+ * @see sys/netinet/tcp_input.c
+ */
 export function tcp_mss(tp: Tcpcb, offer: number): void {
   tcp_mss_update(tp, offer, 0);
   const so = tp.t_inpcb.inp_socket!;
@@ -380,14 +387,14 @@ export function tcp_mss(tp: Tcpcb, offer: number): void {
   fromHostCache(tp);
 }
 
-/** Begins with what earlier connections to the peer measured: RFC 9040's temporal sharing. */
+/** Initializes RTT and ssthresh from the host cache: RFC 9040, temporal sharing. */
 function fromHostCache(tp: Tcpcb): void {
   const m = tcp_hc_get(tp.t_tcp, tp.t_inpcb.inp_inc);
   if (tp.t_srtt === 0 && m.rmx_rtt !== 0) {
     tp.t_tcp.stat.tcps_usedrtt++;
     tp.t_srtt = m.rmx_rtt;
     if (m.rmx_rttvar !== 0) tp.t_tcp.stat.tcps_usedrttvar++;
-    // Without a variance the mean deviation is taken for the mean, as after one measurement.
+    // Without a cached variance use rttvar = srtt.
     tp.t_rttvar =
       m.rmx_rttvar !== 0 ? m.rmx_rttvar : (m.rmx_rtt >> TCP_RTT_SHIFT) << TCP_RTTVAR_SHIFT;
     setRxtcur(tp);
@@ -400,12 +407,14 @@ function fromHostCache(tp: Tcpcb): void {
 
 const $metrics = new HcMetrics();
 
-/** A connection that measured something ends: what the next one to the peer may begin with. */
+/**
+ * Stores the metrics of a closing connection in the host cache, if it took at least 4 RTT samples.
+ */
 function toHostCache(tp: Tcpcb): void {
   if (tp.t_rttupdated < 4) return;
   const { inp_inc, inp_socket: so } = tp.t_inpcb;
   $metrics.clear();
-  // A threshold that the buffer never let us reach was not found on the way.
+  // Store ssthresh only if the send buffer allowed more than twice as much.
   if (so !== null && tp.snd_ssthresh !== 0 && tp.snd_ssthresh < so.so_snd.sb_hiwat / 2) {
     const segs = Math.max(Math.round(tp.snd_ssthresh / tp.t_maxseg), 2);
     $metrics.rmx_ssthresh = segs * (tp.t_maxseg + tp.t_inpcb.inp_af.hdrlen + Tcphdr.SIZE);
@@ -417,8 +426,9 @@ function toHostCache(tp: Tcpcb): void {
 }
 
 /**
- * ICMP says that the peer cannot be reached: a note while data still may get through, an end while
- * connecting, after some tries. @see sys/netinet/tcp_subr.c
+ * Processes an ICMP error for a connection. ESTABLISHED and unreachable: discards the cached route.
+ * Before ESTABLISHED, with more than 3 retransmissions and a second error: drops the connection.
+ * Else records a soft error and wakes the socket. @see sys/netinet/tcp_subr.c
  */
 export function tcp_notify(tp: Tcpcb, error: Errno): void {
   const unreach =
@@ -438,14 +448,14 @@ export function tcp_notify(tp: Tcpcb, error: Errno): void {
   sowwakeup(so);
 }
 
-/** The window scale we ask for, large enough for sockets as large as they may get. */
+/** The window scale to announce: the smallest that covers sb_max, at most 14. */
 export function tcpWscale(): number {
   let scale = 0;
   while (scale < 14 && TCP_MAXWIN << scale < sbParams.sb_max) scale++;
   return scale;
 }
 
-/** The connection of a live PCB. */
+/** The control block of a PCB. */
 export function intotcpcb(inp: Inpcb): Tcpcb {
   return inp.inp_ppcb as Tcpcb;
 }
@@ -456,7 +466,10 @@ export function orphaned(tp: Tcpcb): boolean {
   return so !== null && (so.so_state & SS_NOFDREF) !== 0;
 }
 
-/** Sends a challenge ACK, so many in a while: RFC 5961, 7 and 10. @see sys/netinet/tcp_subr.c */
+/**
+ * Sends a challenge ACK, at most ack_war_cnt per ack_war_timewindow ms: RFC 5961, 7 and 10.
+ * @see sys/netinet/tcp_subr.c
+ */
 export function tcp_send_challenge_ack(tp: Tcpcb): void {
   const { params, stat } = tp.t_tcp;
   const now = tcpTicks();

@@ -1,7 +1,8 @@
 /**
- * Connections that a peer asked for and has not confirmed, after sys/netinet/tcp_syncache.c: a small
- * record each instead of a socket, SYN-ACKs sent again with back-off, bounded in number; when records
- * had to be dropped, SYN cookies stand in for them. Left out: Fast Open, TOE.
+ * The SYN cache, after sys/netinet/tcp_syncache.c: each half-open connection of a listener is a
+ * small entry instead of a socket. SYN-ACKs are retransmitted with back-off. The number of entries
+ * is limited; SYN cookies replace entries that were dropped for lack of room. Left out: Fast Open,
+ * TOE.
  */
 
 import {
@@ -73,7 +74,7 @@ import {
   wantsTs,
 } from './tcp_var.ts';
 
-/** net.inet.tcp.syncache.hashsize. */
+/** Number of buckets: net.inet.tcp.syncache.hashsize. */
 export const SYNCACHE_HASHSIZE = 512;
 
 // sc_flags
@@ -84,34 +85,35 @@ const SCF_SACK = 0x08;
 const SCF_ECN = 0x10;
 const SCF_UNREACH = 0x20;
 
-/** One embryonic connection. Pooled. @see sys/netinet/tcp_syncache.h */
+/** One half-open connection. Pooled. @see sys/netinet/tcp_syncache.h */
 class Syncache {
   readonly sc_inc = new InConninfo();
   sc_flags = 0;
   sc_iss: TcpSeq = tcpSeq(0);
   sc_irs: TcpSeq = tcpSeq(0);
-  /** Window of our SYN-ACK, bytes. */
+  /** Window that our SYN-ACK announces, bytes. */
   sc_wnd = 0;
-  /** The peer's MSS, 0 if it named none, and window scale; the scale we asked for. */
+  /** The peer's MSS option (0: absent), the peer's window scale, and the scale we announce. */
   sc_peer_mss = 0;
   sc_requested_s_scale = 0;
   sc_requested_r_scale = 0;
-  /** The peer's timestamp, and the offset of ours. */
+  /** The peer's timestamp to echo, and the offset of our timestamps. */
   sc_tsreflect = 0;
   sc_tsoff = 0;
-  /** The listener's IP_TTL and IP_TOS. */
+  /** Copied from the listener's IP_TTL and IP_TOS. */
   sc_ip_ttl = 64;
   sc_ip_tos = 0;
-  /** Times the SYN-ACK was sent. */
+  /** How often the SYN-ACK was sent. */
   sc_rxmits = 0;
-  /** When it is sent again, ns. */
+  /** When the SYN-ACK is sent next, ns. */
   sc_rxttime = 0;
-  /** Challenge ACKs in the current while, and its end in ticks. */
+  /** Challenge ACKs in the current interval of the rate limit, and its end in ticks. */
   sc_challenge_ack_cnt = 0;
   sc_challenge_ack_end = 0;
   bucket = 0;
   bucketNext: Syncache | null = null;
-  // The queue of all entries that were sent as often: one interval, so in order of time.
+  // Index and links of the retransmission queue. All entries of a queue were sent equally often and
+  // wait equally long, so each queue is sorted by sc_rxttime. -1: not queued.
   queue = -1;
   qPrev: Syncache | null = null;
   qNext: Syncache | null = null;
@@ -126,9 +128,11 @@ class SyncacheVnet implements Task {
   /** Entries in use. */
   count = 0;
   free: Syncache | null = null;
-  /** When an entry last had to go for want of room, ns: since then cookies may come back. */
+  /**
+   * When an entry was last dropped for lack of room, ns. Cookies are accepted for a while after it.
+   */
   overflowNs = -Infinity;
-  /** For what leaves no entry: the SYN at hand, or the one a cookie tells of. */
+  /** Used instead of an entry with syncookies_only, and to rebuild an entry from a cookie. */
   readonly scratch = new Syncache();
   readonly seed: number;
   readonly callout = new Callout(this);
@@ -138,7 +142,7 @@ class SyncacheVnet implements Task {
     this.seed = tcp.vnet.prng.next32() | 0;
   }
 
-  /** The callout: sends again what is due. */
+  /** The callout: retransmits the SYN-ACKs that are due. */
   run(): void {
     syncache_timer(this);
   }
@@ -179,7 +183,10 @@ function unqueue(v: SyncacheVnet, sc: Syncache): void {
   sc.queue = -1;
 }
 
-/** Has the entry wait for its next turn, longer each time. @see sys/netinet/tcp_syncache.c */
+/**
+ * Queues the entry for its next SYN-ACK, with exponential back-off.
+ * @see sys/netinet/tcp_syncache.c
+ */
 function syncache_timeout(v: SyncacheVnet, sc: Syncache): void {
   unqueue(v, sc);
   const { rexmit_initial, rexmit_slop, rexmit_min } = v.tcp.params;
@@ -211,7 +218,7 @@ function rearm(v: SyncacheVnet): void {
   else callout_reset(v.callout, Math.max(due - nowNs(), 0));
 }
 
-/** Removes an entry. @see sys/netinet/tcp_syncache.c */
+/** Removes an entry and returns it to the free list. @see sys/netinet/tcp_syncache.c */
 function syncache_drop(v: SyncacheVnet, sc: Syncache): void {
   unqueue(v, sc);
   const b = sc.bucket;
@@ -229,7 +236,10 @@ function syncache_drop(v: SyncacheVnet, sc: Syncache): void {
   if (v.count === 0) callout_stop(v.callout);
 }
 
-/** Sends again what is due, or gives up. @see sys/netinet/tcp_syncache.c */
+/**
+ * Retransmits the SYN-ACKs that are due; drops entries after syncache.rexmtlimit tries.
+ * @see sys/netinet/tcp_syncache.c
+ */
 function syncache_timer(v: SyncacheVnet): void {
   const now = nowNs();
   const { stat, params } = v.tcp;
@@ -245,7 +255,7 @@ function syncache_timer(v: SyncacheVnet): void {
       }
       stat.tcps_sc_retransmitted++;
       count(R_TCP_SYNACK_REXMT);
-      // RFC 3168, 6.1.1.1: something on the way may not let a SYN-ACK with ECE through.
+      // RFC 3168, 6.1.1.1: a middlebox may drop SYN-ACKs with ECE. Retry without it.
       if (sc.sc_rxmits > params.ecn_maxretries) sc.sc_flags &= ~SCF_ECN;
       syncache_respond(v, sc);
       syncache_timeout(v, sc);
@@ -254,7 +264,7 @@ function syncache_timer(v: SyncacheVnet): void {
   rearm(v);
 }
 
-/** Sends the SYN-ACK. Without memory none: the timer or the peer's next SYN tries again. */
+/** Sends the SYN-ACK. If no mbuf is free, the timer or the peer's next SYN tries again. */
 function syncache_respond(v: SyncacheVnet, sc: Syncache): void {
   const { tcp } = v;
   const af = inpaf(tcp.vnet, sc.sc_inc.inc_family);
@@ -294,12 +304,15 @@ function syncache_respond(v: SyncacheVnet, sc: Syncache): void {
   m.m_pkthdr.pktId = nextPktId();
   tcp.stat.tcps_sndtotal++;
   tcp.stat.tcps_sndctrl++;
-  // What IP makes of it is IP's to count: a SYN-ACK that is lost is sent again.
+  // Ignore the errno: IP counts the drop, and the timer retransmits the SYN-ACK.
   af.output(m, null, tcp.vnet);
 }
 const $th = new Tcphdr();
 
-/** Room for one more: the oldest of a full bucket, or of a full cache, goes. */
+/**
+ * Makes room for one entry in bucket `b`: drops the oldest entry of a full bucket and one that was
+ * sent most often from a full cache.
+ */
 function makeRoom(v: SyncacheVnet, b: number): void {
   const { stat, params } = v.tcp;
   if (v.lens[b]! >= params.syncache_bucketlimit) {
@@ -323,8 +336,8 @@ function makeRoom(v: SyncacheVnet, b: number): void {
 }
 
 /**
- * A SYN for the listener `so`: remembers it and answers. Its text, if any, is not kept: the peer
- * sends it again.
+ * Processes a SYN for the listener `so`: adds an entry and sends the SYN-ACK. Data in the SYN is
+ * discarded; the peer retransmits it.
  * @see sys/netinet/tcp_syncache.c
  */
 export function syncache_add(tcp: TcpVnet, inc: InConninfo, seg: TcpSegment, so: Socket): void {
@@ -336,12 +349,12 @@ export function syncache_add(tcp: TcpVnet, inc: InConninfo, seg: TcpSegment, so:
     stat.tcps_sc_dupsyn++;
     if (old.sc_irs === seg.seq) {
       if ((seg.to_flags & TOF_TS) !== 0) old.sc_tsreflect = seg.to_tsval;
-      // RFC 3168, 6.1.1.1: the peer has given up asking.
+      // RFC 3168, 6.1.1.1: the peer retransmitted its SYN without ECN.
       if (!ecnWanted(tcp, seg.flags)) old.sc_flags &= ~SCF_ECN;
       syncache_respond(v, old);
       return;
     }
-    // The peer has started over with another number: what was remembered is of no use.
+    // A new initial sequence number: the peer started over. Discard the old entry.
     syncache_drop(v, old);
   }
   if (params.syncookies && params.syncookies_only) {
@@ -364,7 +377,9 @@ export function syncache_add(tcp: TcpVnet, inc: InConninfo, seg: TcpSegment, so:
   syncache_timeout(v, sc);
 }
 
-/** Notes in `sc` what the SYN in `seg` for the listener `so` says, and what we answer. */
+/**
+ * Fills `sc` from the SYN in `seg` for the listener `so`, and chooses the options of the SYN-ACK.
+ */
 function fillEntry(tcp: TcpVnet, sc: Syncache, inc: InConninfo, seg: TcpSegment, so: Socket): void {
   const { stat, params } = tcp;
   sc.sc_inc.copyFrom(inc);
@@ -380,7 +395,7 @@ function fillEntry(tcp: TcpVnet, sc: Syncache, inc: InConninfo, seg: TcpSegment,
   sc.sc_ip_tos = linp.inp_ip_tos;
   const noopt = (intotcpcb(linp).t_flags & TF_NOOPT) !== 0;
   if (noopt) {
-    // TCP_NOOPT on the listener: what the peer can do does not matter.
+    // TCP_NOOPT on the listener: ignore the options of the SYN.
     sc.sc_flags |= SCF_NOOPT;
     seg.to_flags = 0;
   }
@@ -394,7 +409,7 @@ function fillEntry(tcp: TcpVnet, sc: Syncache, inc: InConninfo, seg: TcpSegment,
     sc.sc_requested_r_scale = tcpWscale();
   }
   if (params.sack_enable && (seg.to_flags & TOF_SACKPERM) !== 0) sc.sc_flags |= SCF_SACK;
-  // A cookie alone does not remember it, and marks that nobody echoes are worse than none.
+  // A cookie cannot encode ECN. Do not accept ECN and then fail to echo marks.
   if (ecnWanted(tcp, seg.flags) && !(params.syncookies && params.syncookies_only)) {
     sc.sc_flags |= SCF_ECN;
     stat.tcps_ecn_shs++;
@@ -409,7 +424,7 @@ function fillEntry(tcp: TcpVnet, sc: Syncache, inc: InConninfo, seg: TcpSegment,
   stat.tcps_sc_sendcookie++;
 }
 
-/** A challenge ACK for an entry, as many in a while as for a connection: RFC 5961, 7. */
+/** Sends a challenge ACK for an entry, with the rate limit of connections: RFC 5961, 7. */
 function syncache_send_challenge_ack(tcp: TcpVnet, sc: Syncache): void {
   const { ack_war_cnt, ack_war_timewindow } = tcp.params;
   const now = tcpTicks();
@@ -427,7 +442,11 @@ function syncache_send_challenge_ack(tcp: TcpVnet, sc: Syncache): void {
   tcp_respond(tcp, null, sc.sc_inc, seqAdd(sc.sc_iss, 1), seqAdd(sc.sc_irs, 1), TH_ACK);
 }
 
-/** A RST: forgets the entry it is for, if its number is exactly right. @see sys/netinet/tcp_syncache.c */
+/**
+ * Processes a RST for a listener: drops the entry if the sequence number is exactly the expected
+ * one.
+ * @see sys/netinet/tcp_syncache.c
+ */
 export function syncache_chkrst(tcp: TcpVnet, inc: InConninfo, seg: TcpSegment): void {
   const v = V_syncache(tcp.vnet);
   const sc = lookup(v, inpaf(tcp.vnet, inc.inc_family), inc);
@@ -435,7 +454,7 @@ export function syncache_chkrst(tcp: TcpVnet, inc: InConninfo, seg: TcpSegment):
   if (sc === null || off !== 0) {
     count(R_TCP_BADRST);
     tcp.stat.tcps_badrst++;
-    // RFC 5961, 3.2: in the window, but not where it starts.
+    // RFC 5961, 3.2: in the window, but not at its left edge.
     if (sc !== null && off > 0 && off < sc.sc_wnd) syncache_send_challenge_ack(tcp, sc);
     return;
   }
@@ -444,8 +463,9 @@ export function syncache_chkrst(tcp: TcpVnet, inc: InConninfo, seg: TcpSegment):
 }
 
 /**
- * ICMP says that the peer of an entry cannot be reached, quoting our SYN-ACK's number `seq`. The first
- * such word is not believed: the entry goes when it was sent often enough.
+ * Processes an ICMP unreachable error that quotes a SYN-ACK with sequence number `seq`. Drops the
+ * entry only at the second such error or later, and only after the SYN-ACK was sent at least 4
+ * times.
  * @see sys/netinet/tcp_syncache.c
  */
 export function syncache_unreach(tcp: TcpVnet, af: InpAf, inc: InConninfo, seq: TcpSeq): void {
@@ -460,15 +480,15 @@ export function syncache_unreach(tcp: TcpVnet, af: InpAf, inc: InConninfo, seq: 
   syncache_drop(v, sc);
 }
 
-/** What syncache_expand found. */
-export const SYNCACHE_NONE = 0; // nothing that fits: RST
-export const SYNCACHE_IGNORE = 1; // not acceptable: drop it silently
-export const SYNCACHE_OK = 2; // a socket: expanded.so
+/** Results of syncache_expand. */
+export const SYNCACHE_NONE = 0; // no matching entry or cookie: answer with RST
+export const SYNCACHE_IGNORE = 1; // not acceptable: drop the segment silently
+export const SYNCACHE_OK = 2; // connection created: expanded.so is its socket
 
-/** The socket that syncache_expand made; its connection is in SYN_RECEIVED. */
+/** The socket that syncache_expand created; its connection is in SYN_RECEIVED. */
 export const expanded: { so: Socket | null } = { so: null };
 
-/** What a connection takes over from its listener: options, timers, congestion control. */
+/** Copies the listener's options, timers and congestion control to the new connection. */
 function inherit(tp: Tcpcb, linp: Inpcb): void {
   const ltp = intotcpcb(linp);
   const inp = tp.t_inpcb;
@@ -485,7 +505,7 @@ function inherit(tp: Tcpcb, linp: Inpcb): void {
   tp.t_maxunacktime = ltp.t_maxunacktime;
 }
 
-/** Makes the connection of an entry: the segment at hand completes it. Null: no socket to be had. */
+/** Creates the connection of an entry in SYN_RECEIVED. Null if sonewconn fails. */
 function syncache_socket(v: SyncacheVnet, sc: Syncache, lso: Socket): Socket | null {
   const so = sonewconn(lso, 0);
   if (so === null) {
@@ -494,7 +514,7 @@ function syncache_socket(v: SyncacheVnet, sc: Syncache, lso: Socket): Socket | n
   }
   const inp = so.so_pcb as Inpcb;
   const tp = intotcpcb(inp);
-  // A listener whose buffers were set by hand has children whose buffers stay as they are.
+  // Inherit fixed buffer sizes: SO_SNDBUF or SO_RCVBUF on the listener turned autotuning off.
   so.so_snd.sb_flags &= lso.so_snd.sb_flags | ~SB_AUTOSIZE;
   so.so_rcv.sb_flags &= lso.so_rcv.sb_flags | ~SB_AUTOSIZE;
   pcbSetConn(inp, sc.sc_inc);
@@ -532,7 +552,7 @@ function syncache_socket(v: SyncacheVnet, sc: Syncache, lso: Socket): Socket | n
   if ((sc.sc_flags & SCF_ECN) !== 0) tp.t_flags2 |= TF2_ECN_PERMIT;
   tp.snd_fack = tp.snd_una;
   tcp_mss(tp, sc.sc_peer_mss);
-  // RFC 5681, 3.1: a SYN-ACK that had to be sent again starts the window at one segment.
+  // RFC 5681, 3.1: after a SYN-ACK retransmission the initial window is one segment.
   tp.t_rxtshift = sc.sc_rxmits > 1 ? 1 : 0;
   tcp_timer_activate(tp, TT_KEEP, TP_KEEPINIT(tp));
   v.tcp.stat.tcps_accepts++;
@@ -540,8 +560,9 @@ function syncache_socket(v: SyncacheVnet, sc: Syncache, lso: Socket): Socket | n
 }
 
 /**
- * A segment with ACK and without SYN for the listener `lso`: if it confirms an entry, makes the
- * socket, `expanded.so`, on which the caller goes on with the segment.
+ * Processes a segment with ACK and without SYN for the listener `lso`. If it acknowledges the
+ * SYN-ACK of an entry or returns a valid cookie, creates the connection and stores its socket in
+ * `expanded.so`; the caller then processes the segment on it. Returns a SYNCACHE_* constant.
  * @see sys/netinet/tcp_syncache.c
  */
 export function syncache_expand(
@@ -569,7 +590,7 @@ export function syncache_expand(
     count(R_TCP_PAWS);
     return SYNCACHE_IGNORE;
   }
-  // A timestamp that was not agreed upon means nothing.
+  // Ignore a timestamp that was not negotiated.
   if ((sc.sc_flags & SCF_TIMESTAMP) === 0) seg.to_flags &= ~TOF_TS;
   const so = syncache_socket(v, sc, lso);
   syncache_drop(v, sc);
@@ -582,14 +603,17 @@ export function syncache_expand(
   return SYNCACHE_OK;
 }
 
-/** Whether cookies may be on their way back: they are the rule, or an entry had to go lately. */
+/**
+ * Whether to accept cookies: with syncookies_only always, else for SYNCOOKIE_LIFETIME after an
+ * entry was dropped for lack of room.
+ */
 function cookiesOut(v: SyncacheVnet): boolean {
   const { syncookies, syncookies_only } = v.tcp.params;
   if (!syncookies) return false;
   return syncookies_only || nowNs() - v.overflowNs <= SYNCOOKIE_LIFETIME * 1e9;
 }
 
-/** syncache_expand without an entry: the ACK may return a cookie that stands in for it. */
+/** syncache_expand without an entry: rebuilds the entry from the cookie that the ACK returns. */
 function expandCookie(v: SyncacheVnet, inc: InConninfo, seg: TcpSegment, lso: Socket): number {
   const { tcp } = v;
   const { stat, params } = tcp;
@@ -634,12 +658,12 @@ function expandCookie(v: SyncacheVnet, inc: InConninfo, seg: TcpSegment, lso: So
   return SYNCACHE_OK;
 }
 
-/** Entries in use. */
+/** Number of entries in use. */
 export function syncacheCount(tcp: TcpVnet): number {
   return V_syncache(tcp.vnet).count;
 }
 
-/** Addresses of the entries, for netstat: FreeBSD lists them as SYN_RCVD. */
+/** Addresses of the entries. netstat lists them as SYN_RCVD, as on FreeBSD. */
 export function syncacheList(tcp: TcpVnet): InConninfo[] {
   const list: InConninfo[] = [];
   for (const chain of V_syncache(tcp.vnet).buckets)
@@ -647,7 +671,7 @@ export function syncacheList(tcp: TcpVnet): InConninfo[] {
   return list;
 }
 
-/** Forgets everything; when the stack stops. */
+/** Drops all entries; the stack calls it when it stops. */
 export function syncacheFlush(tcp: TcpVnet): void {
   const v = V_syncache(tcp.vnet);
   for (let b = 0; b < SYNCACHE_HASHSIZE; b++)

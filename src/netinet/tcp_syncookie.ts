@@ -1,13 +1,13 @@
 /**
  * SYN cookies, after syncookie_* of sys/netinet/tcp_syncache.c: the initial sequence number of a
- * SYN-ACK is a keyed hash of the connection with a coarse note of the peer's options in it, so that
- * the final ACK can be believed without a record of the SYN. RFC 4987, 3.6.
+ * SYN-ACK is a keyed hash of the connection and encodes the peer's options approximately (the
+ * note). The final ACK returns it, so a connection can be opened without state. RFC 4987, 3.6.
  *
  *      31               8 7        0
  *     +------------------+----------+
- *     |  hash, 24 bits   |  note    |   the note is masked by the hash's top byte
+ *     |  hash, 24 bits   |  note    |   the note is XORed with the hash's top byte
  *     +------------------+----------+
- *     note: window scale 7-5, MSS 4-2, SACK 1, secret 0
+ *     bits of the note: window scale 7-5, MSS 4-2, SACK 1, index of the secret 0
  */
 
 import { tcpSeq, type TcpSeq } from '../sys/types.ts';
@@ -17,14 +17,14 @@ import { type InConninfo, inpaf } from './in_pcb.ts';
 import { hashCookie } from './tcp_isn.ts';
 import { mssDefaults, type TcpVnet, V_tcp } from './tcp_var.ts';
 
-/** How long a secret makes cookies; its cookies are good for as long again. */
+/** How long a secret generates cookies; it verifies them for the same time again. */
 export const SYNCOOKIE_LIFETIME = 15; // s
 
-// What eight values each can say of the peer's offer: the next one down is used.
+// The encodable MSS and window scale values; an offer is rounded down to one of them.
 const tcp_sc_msstab: readonly number[] = [216, 536, 1200, 1360, 1400, 1440, 1452, 1460];
 const tcp_sc_wstab: readonly number[] = [0, 0, 1, 2, 4, 6, 7, 8];
 
-/** What a cookie says of its SYN. */
+/** The options of the SYN, decoded by syncookie_lookup. */
 export const cookieSays = {
   mss: 0,
   /** -1: no window scaling. */
@@ -32,10 +32,10 @@ export const cookieSays = {
   sack: false,
 };
 
-/** Two secrets, one in use, one on its way out; made anew as time goes by. */
+/** Two secrets: the current one and its predecessor. Each is replaced after two lifetimes. */
 class Secrets {
   readonly keys = [new Uint32Array(4), new Uint32Array(4)] as const;
-  /** Lifetimes since the clock began when each was made. */
+  /** When each secret was generated, in SYNCOOKIE_LIFETIMEs of the clock. */
   readonly epochs = new Float64Array(2).fill(-2);
   readonly #tcp: TcpVnet;
 
@@ -43,7 +43,7 @@ class Secrets {
     this.#tcp = tcp;
   }
 
-  /** The index of the secret of this lifetime. */
+  /** The index of the current secret, which is generated if it is still missing. */
   current(): number {
     const epoch = Math.floor(nowNs() / (SYNCOOKIE_LIFETIME * 1e9));
     const i = epoch & 1;
@@ -54,7 +54,7 @@ class Secrets {
     return i;
   }
 
-  /** Whether secret `i` is of this lifetime or the one before. */
+  /** Whether secret `i` is of the current or the previous lifetime. */
   good(i: number): boolean {
     return this.epochs[this.current()]! - this.epochs[i]! <= 1;
   }
@@ -62,7 +62,7 @@ class Secrets {
 
 const V_secrets = VNET_DEFINE((vnet) => new Secrets(V_tcp(vnet)));
 
-/** The last entry of `table` that is no greater than `n`. */
+/** The index of the last entry of `table` that is at most `n`; 0 if all are greater. */
 function indexDown(table: readonly number[], n: number): number {
   let i = table.length - 1;
   while (i > 0 && table[i]! > n) i--;
@@ -70,8 +70,8 @@ function indexDown(table: readonly number[], n: number): number {
 }
 
 /**
- * The sequence number for the SYN-ACK to a SYN numbered `irs` whose sender offers `mss` (0: nothing),
- * window scale `wscale` (-1: none) and `sack`.
+ * The sequence number for the SYN-ACK that answers a SYN with sequence number `irs`, MSS option
+ * `mss` (0: absent), window scale `wscale` (-1: absent) and SACK permission `sack`.
  * @see sys/netinet/tcp_syncache.c
  */
 export function syncookie_generate(
@@ -93,8 +93,8 @@ export function syncookie_generate(
 }
 
 /**
- * Whether an ACK of the sequence number `iss` from a peer that began with `irs` returns a cookie of
- * ours that is not too old. If so, `cookieSays` is what it says.
+ * Whether `iss` is a valid cookie for a peer with initial sequence number `irs`, generated with a
+ * secret that is still accepted. If so, stores the options of the SYN in `cookieSays`.
  * @see sys/netinet/tcp_syncache.c
  */
 export function syncookie_lookup(tcp: TcpVnet, inc: InConninfo, irs: TcpSeq, iss: TcpSeq): boolean {

@@ -1,7 +1,7 @@
 /**
- * What happens when a connection's timer expires, after sys/netinet/tcp_timer.c: delayed ACK,
- * retransmission (RFC 6298), window probes (RFC 9293, 3.8.6.1), keepalive (3.8.4), FIN_WAIT_2 and
- * TIME_WAIT, and the user timeout (RFC 5482), which is looked at when one of them is due.
+ * TCP's timer handlers, after sys/netinet/tcp_timer.c: delayed ACK, retransmission (RFC 6298),
+ * window probes (RFC 9293, 3.8.6.1), keepalive (3.8.4), FIN_WAIT_2 and TIME_WAIT. The
+ * retransmission and probe timers also check the user timeout (RFC 5482).
  */
 
 import { ETIMEDOUT } from '../sys/errno.ts';
@@ -64,10 +64,10 @@ import {
   TT_N,
 } from './tcp_var.ts';
 
-/** Sum of tcp_backoff: how long a peer that never answers is retried, in RTOs. */
+/** Sum of tcp_backoff: how long the stack retries without an answer, in RTOs. */
 const tcp_totbackoff = tcp_backoff.reduce((a, b) => a + b, 0);
 
-/** Milliseconds since a segment last came. */
+/** Milliseconds since the last segment was received. */
 function idleMs(tp: Tcpcb): number {
   return (tcpTicks() - tp.t_rcvtime) | 0;
 }
@@ -79,7 +79,7 @@ function delack(tp: Tcpcb): void {
   tp.t_fb.tfb_tcp_output(tp);
 }
 
-/** Whether data has waited for its acknowledgment for longer than the program wants to. */
+/** Whether data has been unacknowledged for longer than the user timeout. Counts it if so. */
 function tcp_maxunacktime_check(tp: Tcpcb): boolean {
   const limit = TP_MAXUNACKTIME(tp);
   if (limit === 0 || ((tcpTicks() - tp.t_acktime) | 0) < limit) return false;
@@ -87,7 +87,7 @@ function tcp_maxunacktime_check(tp: Tcpcb): boolean {
   return true;
 }
 
-/** Everything unacknowledged is sent again, slowly, from the start: RFC 6298 (5.4) to (5.7). */
+/** Retransmission time-out: retransmits from snd_una with back-off, RFC 6298 (5.4) to (5.7). */
 function rexmt(tp: Tcpcb): void {
   const { stat, params } = tp.t_tcp;
   const impatient = tcp_maxunacktime_check(tp);
@@ -99,12 +99,14 @@ function rexmt(tp: Tcpcb): void {
     return;
   }
   stat.tcps_rexmttimeo++;
-  // A middlebox may not like what our SYNs ask for.
+  // A middlebox may drop SYNs with options: retry without them.
   if (params.rexmit_drop_options && tp.t_state === TCPS_SYN_SENT && tp.t_rxtshift === 3)
     tp.t_flags &= ~(TF_REQ_SCALE | TF_REQ_TSTMP | TF_SACK_PERMIT);
   count(R_TCP_REXMT);
   if (tp.t_rxtshift === 1 && TCPS_HAVEESTABLISHED(tp.t_state)) {
-    // What it does may have to be undone. Timestamps tell better than time.
+    // Save the congestion state in case the time-out was spurious. With timestamps, the
+    // retransmission has this or a later timestamp. Without, an ACK within srtt / 2 answers the
+    // original.
     const now = tcpTicks() || 1;
     const ts = (tp.t_flags & TF_RCVD_TSTMP) !== 0;
     ccSaveForUndo(tp, ts ? now : (now + (tp.t_srtt >> (TCP_RTT_SHIFT + 1))) | 0);
@@ -115,7 +117,7 @@ function rexmt(tp: Tcpcb): void {
   const rto = first * tcp_backoff[tp.t_rxtshift]!;
   tp.t_rxtcur = TCPT_RANGESET(tp, rto, tp.t_rttmin, TCPTV_REXMTMAX);
   if (tp.t_rxtshift > TCP_MAXRXTSHIFT / 4) {
-    // So long without an answer: look for another way, and do not trust the estimate.
+    // No answer for a long time: look up the route again and discard the RTT estimate.
     tp.t_inpcb.inp_route.ro_nh = null;
     tp.t_rttvar += (tp.t_srtt >> TCP_RTT_SHIFT) << TCP_RTTVAR_SHIFT;
     tp.t_srtt = 0;
@@ -124,16 +126,17 @@ function rexmt(tp: Tcpcb): void {
   tp.snd_nxt = tp.snd_una;
   tp.t_flags |= TF_ACKNOW;
   tp.t_rtttime = 0;
-  // RFC 2018, 8: what the peer once had it may have thrown away.
+  // RFC 2018, 8: the peer may have discarded data that it had reported with SACK.
   tcp_free_sackholes(tp);
-  // A SYN that was lost says nothing of the way's capacity; the window will begin with one segment.
+  // A lost SYN is no sign of congestion for the window; the initial window becomes one segment.
   if (TCPS_HAVEESTABLISHED(tp.t_state)) cc_cong_signal(tp, CC_RTO, tp.snd_una);
   tp.t_fb.tfb_tcp_output(tp);
 }
 
 /**
- * Full segments get lost again and again while nobody says that they are too large: tries smaller
- * ones, and goes back if that does not help. RFC 4821's thought; net.inet.tcp.pmtud_blackhole_detection.
+ * Detects a path MTU black hole: full segments are lost repeatedly and no ICMP error arrives.
+ * Lowers t_maxseg at the second and fourth time-out, and restores it at the sixth. After RFC 4821;
+ * net.inet.tcp.pmtud_blackhole_detection.
  */
 function blackHole(tp: Tcpcb): void {
   const { stat, params } = tp.t_tcp;
@@ -162,7 +165,7 @@ function blackHole(tp: Tcpcb): void {
   }
 }
 
-/** The window is shut: a byte beyond it asks whether it still is. */
+/** Persist time-out: the peer's window is closed, send a window probe of one byte. */
 function persist(tp: Tcpcb): void {
   const { stat, params } = tp.t_tcp;
   stat.tcps_persisttimeo++;
@@ -171,7 +174,7 @@ function persist(tp: Tcpcb): void {
   const gone =
     tp.t_rxtshift >= TCP_MAXRXTSHIFT &&
     (idle >= params.keepidle || idle >= TCP_REXMTVAL(tp) * tcp_totbackoff);
-  // Nobody waits for a closed connection: its peer gets a minute.
+  // The program has closed the connection: give up after persmax (60 s by default).
   if (
     tcp_maxunacktime_check(tp) ||
     gone ||
@@ -188,7 +191,10 @@ function persist(tp: Tcpcb): void {
   tp.t_flags &= ~TF_FORCEDATA;
 }
 
-/** Nothing came for keepidle: probe, every keepintvl, keepcnt times; then the peer is gone. */
+/**
+ * Keepalive time-out: drops a connection whose handshake takes too long. After keepidle without a
+ * segment sends a probe every keepintvl, and drops the connection after keepcnt probes.
+ */
 function keep(tp: Tcpcb): void {
   const { stat, params } = tp.t_tcp;
   stat.tcps_keeptimeo++;
@@ -213,11 +219,13 @@ function keep(tp: Tcpcb): void {
     return;
   }
   stat.tcps_keepprobe++;
-  // A sequence number the peer has acknowledged already makes it answer: RFC 9293, 3.8.4.
+  // The sequence number snd_una - 1 is already acknowledged, so the peer must answer: RFC 9293,
+  // 3.8.4.
   tcp_respond(tp.t_tcp, tp, tp.t_inpcb.inp_inc, seqAdd(tp.snd_una, -1), tp.rcv_nxt, TH_ACK);
   tcp_timer_activate(tp, TT_KEEP, TP_KEEPINTVL(tp));
 }
 
+/** The 2 MSL timer: the end of TIME_WAIT, or the idle check of FIN_WAIT_2. */
 function twoMsl(tp: Tcpcb): void {
   const { stat, params } = tp.t_tcp;
   if (tp.t_state === TCPS_TIME_WAIT) {
@@ -239,10 +247,13 @@ function twoMsl(tp: Tcpcb): void {
   }
 }
 
-// By TT_*.
+// Indexed by TT_*.
 const handlers: readonly ((tp: Tcpcb) => void)[] = [rexmt, persist, keep, twoMsl, delack];
 
-/** The connection's callout went off: runs what is due. @see sys/netinet/tcp_timer.c */
+/**
+ * The connection's callout expired: runs the handlers of all timers that are due.
+ * @see sys/netinet/tcp_timer.c
+ */
 export function tcp_timer(tp: Tcpcb): void {
   const now = nowNs();
   for (let which = 0; which < TT_N; which++) {

@@ -1,6 +1,6 @@
 /**
- * What a socket asks of TCP, after sys/netinet/tcp_usrreq.c: the protocol switch of stream sockets.
- * Its options are in tcp_sockopt.ts. Left out: implied connect.
+ * TCP's protocol switch for stream sockets, after sys/netinet/tcp_usrreq.c. Socket options are in
+ * tcp_sockopt.ts. Left out: implied connect.
  */
 
 import {
@@ -98,7 +98,7 @@ import {
   V_tcp,
 } from './tcp_var.ts';
 
-/** The socket's live connection, or null if there is none (any more). */
+/** The socket's connection; null if the socket has no PCB or the connection was dropped. */
 export function sototcpcb(so: Socket): Tcpcb | null {
   const inp = so.so_pcb as Inpcb | null;
   return inp === null || (inp.inp_flags & INP_DROPPED) !== 0 ? null : intotcpcb(inp);
@@ -132,7 +132,6 @@ function detach(so: Socket): void {
 function bind(so: Socket, nam: Sockaddr): Errno {
   const tp = sototcpcb(so);
   if (tp === null) return EINVAL;
-  // A stream has one peer: no group is an address for it.
   if (nam.family !== tp.t_inpcb.inp_af.family) return EAFNOSUPPORT;
   return in_pcbbind(tp.t_inpcb, nam);
 }
@@ -150,7 +149,8 @@ function listen(so: Socket): Errno {
 
 function connect(so: Socket, nam: Sockaddr): Errno {
   const tp = sototcpcb(so);
-  // A socket connects once: whatever ended the first time, this is what the next ones hear.
+  // The connection ended. A socket can connect only once: ECONNREFUSED for every reason, as on
+  // FreeBSD.
   if (tp === null) return ECONNREFUSED;
   if (tp.t_state !== TCPS_CLOSED) return tp.t_state === TCPS_SYN_SENT ? EALREADY : EISCONN;
   const inp = tp.t_inpcb;
@@ -175,7 +175,10 @@ function connect(so: Socket, nam: Sockaddr): Errno {
   return error;
 }
 
-/** The program sends no more: RFC 9293, 3.10.4. @see sys/netinet/tcp_usrreq.c */
+/**
+ * The program closed its sending side: moves to the next state, RFC 9293, 3.10.4.
+ * @see sys/netinet/tcp_usrreq.c
+ */
 export function tcp_usrclosed(tp: Tcpcb): void {
   switch (tp.t_state) {
     case TCPS_CLOSED:
@@ -204,7 +207,10 @@ export function tcp_usrclosed(tp: Tcpcb): void {
   }
 }
 
-/** Ends a connection on behalf of its program: at once without one, with RST if it lingers 0 s. */
+/**
+ * Ends a connection on behalf of the program. Before ESTABLISHED closes it at once; with SO_LINGER
+ * of 0 s sends RST; else sends FIN.
+ */
 function disconnect(tp: Tcpcb): void {
   const so = tp.t_inpcb.inp_socket!;
   if (!TCPS_HAVEESTABLISHED(tp.t_state)) {
@@ -245,7 +251,7 @@ function send(so: Socket, flags: number, m: Mbuf): Errno {
   }
   if (notReady) return 0;
   if (oob) {
-    // RFC 6093, 4: behind the urgent byte, not at it, as everybody has it.
+    // RFC 6093, 4: the urgent pointer is the byte after the urgent data, as in all implementations.
     tp.snd_up = seqAdd(tp.snd_una, sbused(so.so_snd));
     tp.t_flags |= TF_FORCEDATA;
     const forced = tp.t_fb.tfb_tcp_output(tp);
@@ -306,12 +312,13 @@ function close(so: Socket): void {
   }
   disconnect(tp);
   if ((inp.inp_flags & INP_DROPPED) !== 0) return;
-  // What was sent still has to arrive: the connection keeps the socket until it is done.
+  // Data or FIN is still unacknowledged: the connection holds a reference to the socket until it
+  // ends.
   soref(so);
   inp.inp_flags |= INP_SOCKREF;
 }
 
-/** The switch of stream sockets of a family. @see sys/netinet/tcp_usrreq.c */
+/** The protocol switch of a family's stream sockets. @see sys/netinet/tcp_usrreq.c */
 export function tcpProtosw(family: number): Protosw {
   const name = (so: Socket, foreign: boolean): Sockaddr | null => {
     const inp = so.so_pcb as Inpcb | null;

@@ -1,7 +1,7 @@
 /**
- * TCP's control block and per-stack state, after sys/netinet/tcp_var.h: field, flag and statistic
- * names are FreeBSD's. Times are in ticks of a millisecond (hz=1000) kept in 32 bits. Left out:
- * Fast Open, MD5, logging, TOE, hpts.
+ * TCP's control block and per-stack state, after sys/netinet/tcp_var.h, with FreeBSD's names of
+ * fields, flags and statistics. Times are 32-bit ticks of 1 ms (hz=1000). Left out: Fast Open, MD5,
+ * logging, TOE, hpts.
  */
 
 import type { WorkRecord } from '../sys/pass.ts';
@@ -37,7 +37,7 @@ export const TF_SACK_PERMIT = 0x00000200;
 export const TF_NEEDSYN = 0x00000400;
 export const TF_NEEDFIN = 0x00000800;
 export const TF_NOPUSH = 0x00001000;
-/** snd_cwnd_prev and its companions say what a time-out changed. */
+/** snd_cwnd_prev and the other *_prev fields are valid. */
 export const TF_PREVVALID = 0x00002000;
 export const TF_MORETOCOME = 0x00010000;
 export const TF_LASTIDLE = 0x00040000;
@@ -57,7 +57,7 @@ export const TF2_ECN_PERMIT = 0x00000020;
 export const TF2_ECN_SND_CWR = 0x00000040;
 export const TF2_ECN_SND_ECE = 0x00000080;
 
-// t_oobflags: the urgent byte is kept in t_iobc, has been read, or (ours) is announced and not here yet.
+// t_oobflags: the urgent byte is in t_iobc, has been read, or (ours) is announced but missing.
 export const TCPOOB_HAVEDATA = 0x01;
 export const TCPOOB_HADDATA = 0x02;
 export const TCPOOB_EXPECT = 0x04;
@@ -70,7 +70,7 @@ export const TT_2MSL = 3;
 export const TT_DELACK = 4;
 export const TT_N = 5;
 
-/** srtt is kept times 32, rttvar times 16. */
+/** t_srtt is in 1/32 ms, t_rttvar in 1/16 ms. */
 export const TCP_RTT_SHIFT = 5;
 export const TCP_RTTVAR_SHIFT = 4;
 export const TCP_DELTA_SHIFT = 2;
@@ -172,7 +172,7 @@ export class Tcpstat {
   tcps_sack_sboverflow = 0;
   tcps_dsack_count = 0;
   tcps_dsack_bytes = 0;
-  /** CE marks the peer told us of; those we saw are tcps_ecn_rcvce. */
+  /** CE marks that the peer reported. CE marks on received packets are tcps_ecn_rcvce. */
   tcps_ecn_ce = 0;
   tcps_ecn_ect0 = 0;
   tcps_ecn_ect1 = 0;
@@ -253,7 +253,7 @@ export class TcpParams {
   /** Seconds, 0: never. */
   isn_reseed_interval = 0;
   ts_offset_per_conn = true;
-  /** Percent of the window that NewReno keeps after a loss, and with `abe` after a mark. */
+  /** Percent of the window that NewReno keeps after a loss; with `abe`, after an ECN mark. */
   newreno_beta = 50;
   newreno_beta_ecn = 80;
   abe = false;
@@ -270,64 +270,66 @@ export class TcpParams {
   syncache_rst_on_sock_fail = true;
   syncookies = true;
   syncookies_only = false;
-  /** Ours: connections in TIME_WAIT; the oldest goes when one more comes. */
+  /** Ours: maximum of connections in TIME_WAIT. One more closes the oldest. */
   maxtcptw = 16384;
 }
 
-/** Whether window scaling is asked for and granted: net.inet.tcp.rfc1323. */
+/** Whether window scaling is requested and accepted: net.inet.tcp.rfc1323. */
 export const wantsScale = (p: TcpParams): boolean => p.rfc1323 === 1 || p.rfc1323 === 2;
-/** Whether timestamps are. */
+/** Whether timestamps are requested and accepted: net.inet.tcp.rfc1323. */
 export const wantsTs = (p: TcpParams): boolean => p.rfc1323 === 1 || p.rfc1323 === 3;
 
-/** The longest a retransmission waits, ms: RFC 6298 asks for at least 60 s. */
+/** Upper bound of the RTO, ms: RFC 6298 requires at least 60 s. */
 export const TCPTV_REXMTMAX = 64000;
-/** After this long idle, ms, a timestamp says nothing any more: RFC 7323, 5.5. */
+/** Idle time after which ts_recent is invalid, ms: RFC 7323, 5.5. */
 export const TCP_PAWS_IDLE = 24 * 24 * 60 * 60 * 1000;
 export const tcprexmtthresh = 3;
 
-/** One TCP implementation, after struct tcp_function_block: a second one can be put beside it. */
+/**
+ * One TCP implementation, after struct tcp_function_block: the interface for an alternative one.
+ */
 export interface TcpFunctionBlock {
   readonly tfb_tcp_block_name: string;
-  /** Sends what may be sent. Returns an errno, or -1 if it dropped the connection. */
+  /** Sends all that may be sent now. Returns an errno, or -1 if it dropped the connection. */
   tfb_tcp_output(tp: Tcpcb): Errno;
-  /** Takes the segment in `$seg`, its mbuf included. */
+  /** Processes the segment `seg`. Takes its mbuf. */
   tfb_tcp_do_segment(tp: Tcpcb, seg: TcpSegment): void;
-  /** The connection's callout went off. */
+  /** The connection's callout expired. */
   tfb_tcp_timer(tp: Tcpcb): void;
 }
 
 /** A congestion control algorithm; functions as mod_cc(9) names them. @see mod_cc(9) */
 export interface CcAlgo {
   readonly name: string;
-  /** The connection is established, or begins to use the algorithm. */
+  /** The connection was established, or switched to this algorithm. */
   conn_init(tp: Tcpcb): void;
-  /** A round trip took `us` microseconds. @see mod_cc(9) */
+  /** A new RTT sample of `us` microseconds. @see mod_cc(9) */
   rttsample(tp: Tcpcb, us: number): void;
-  /** `acked` bytes were acknowledged, outside of recovery, while the window was the limit. */
+  /** `acked` bytes were acknowledged outside of recovery, while snd_cwnd limited sending. */
   ack_received(tp: Tcpcb, acked: number): void;
-  /** Bytes were acknowledged while the peer's window was the limit. Ours. */
+  /** Bytes were acknowledged while the peer's window limited sending. Ours. */
   app_limited(tp: Tcpcb): void;
-  /** CC_ECN, CC_RTO, CC_RTO_ERR, CC_NDUPACK. */
+  /** A congestion signal: `type` is CC_ECN, CC_RTO, CC_RTO_ERR or CC_NDUPACK. */
   cong_signal(tp: Tcpcb, type: number): void;
-  /** A loss, while a mark's reduction is under way: the window is not lowered again as a rule. Ours. */
+  /** A loss after an ECN mark that already reduced the window in this recovery. Ours. */
   loss_after_mark(tp: Tcpcb): void;
   /** Recovery ends with the acknowledgment `ack`. */
   post_recovery(tp: Tcpcb, ack: TcpSeq): void;
-  /** Nothing was under way for an RTO. */
+  /** The connection was idle for at least one RTO. */
   after_idle(tp: Tcpcb): void;
 }
 
-/** What an algorithm keeps of a connection: CUBIC's variables, windows in segments. */
+/** Congestion control state of a connection: CUBIC's variables. Windows are in segments. */
 export class CcVar {
-  /** When this epoch of congestion avoidance began, ns; below 0: it has not. */
+  /** When this epoch of congestion avoidance began, ns; below 0: no epoch. */
   epochNs = -1;
-  /** Window at the last reduction, before it, and what Reno would have. */
+  /** RFC 9438's W_max, cwnd_prior (the window before the last reduction) and W_est. */
   wMax = 0;
   cwndPrior = 0;
   wEst = 0;
-  /** Seconds until the cubic reaches wMax. */
+  /** RFC 9438's K: seconds from the start of the epoch until the cubic function reaches wMax. */
   k = 0;
-  /** While the first slow start lasts. */
+  /** Not null during the first slow start. */
   hystart: Hystart | null = null;
   #wMaxPrev = 0;
   #cwndPriorPrev = 0;
@@ -341,7 +343,7 @@ export class CcVar {
     this.hystart = null;
   }
 
-  /** Remembers what a time-out is about to change, and puts it back. */
+  /** Saves the variables that a time-out changes, for `restore`. */
   save(): void {
     this.#wMaxPrev = this.wMax;
     this.#cwndPriorPrev = this.cwndPrior;
@@ -354,38 +356,38 @@ export class CcVar {
   }
 }
 
-/** Blocks of SACK we can report at once, and remember. @see sys/netinet/tcp_var.h */
+/** SACK blocks kept per connection, and the most in one option. @see sys/netinet/tcp_var.h */
 export const MAX_SACK_BLKS = 6;
 export const TCP_MAX_SACK = 4;
 
-/** Of connections that have nothing to report yet: most never have. Never written to. */
+/** Shared, read-only `sackblks` of all connections that have not reported a SACK block yet. */
 export const noSackblks = new Int32Array(2 * MAX_SACK_BLKS);
 
-/** Bytes that the peer lacks, between others it has. Pooled. @see sys/netinet/tcp_var.h */
+/** A range of bytes that the peer is missing. Pooled. @see sys/netinet/tcp_var.h */
 export class Sackhole {
   start: TcpSeq = tcpSeq(0);
   end: TcpSeq = tcpSeq(0);
-  /** What of it has been sent again ends here. */
+  /** The end of the part that was retransmitted; equals `start` if none was. */
   rxmit: TcpSeq = tcpSeq(0);
-  /** snd_max when that was: what is acknowledged beyond it tells whether it arrived. */
+  /** snd_max at the last retransmission. SACK beyond it shows that the retransmission was lost. */
   sentAt: TcpSeq = tcpSeq(0);
   prev: Sackhole | null = null;
   next: Sackhole | null = null;
 }
 
-/** An out-of-order segment that waits. Pooled. @see sys/netinet/tcp_var.h */
+/** A segment in the reassembly queue. Pooled. @see sys/netinet/tcp_var.h */
 export class TsegQent {
   tqe_start: TcpSeq = tcpSeq(0);
   tqe_len = 0;
   /** TH_FIN or 0. */
   tqe_flags = 0;
-  /** Its bytes, and the last mbuf of them. */
+  /** The mbuf chain of its payload, and the last mbuf of the chain. */
   tqe_m: Mbuf | null = null;
   tqe_last: Mbuf | null = null;
   tqe_next: TsegQent | null = null;
 }
 
-/** One stack's TCP. */
+/** TCP's state of one stack. */
 export class TcpVnet {
   readonly vnet: Vnet;
   readonly stat = new Tcpstat();
@@ -393,24 +395,24 @@ export class TcpVnet {
   readonly tcbinfo: Inpcbinfo;
   /** Connections by state, as netstat -s counts them. */
   readonly states = new Int32Array(TCP_NSTATES);
-  /** Secrets of RFC 6528's sequence numbers and of timestamp offsets: two SipHash keys. */
+  /** SipHash keys of the initial sequence numbers (RFC 6528) and of the timestamp offsets. */
   readonly isn_secret = new Uint32Array(4);
   readonly ts_offset_secret = new Uint32Array(4);
-  /** When isn_secret was made, ns. */
+  /** When isn_secret was generated, ns. */
   isnLastReseed = 0;
-  /** Segments in all reassembly queues, and entries that wait to be used again. */
+  /** Number of segments in all reassembly queues, and the free list of entries. */
   reassSegments = 0;
   reassFree: TsegQent | null = null;
-  /** Holes in all scoreboards, and those that wait to be used again. */
+  /** Number of holes in all scoreboards, and the free list of holes. */
   sackHoles = 0;
   sackFree: Sackhole | null = null;
-  /** The congestion control that new connections get. */
+  /** The congestion control of new connections. */
   ccAlgo: CcAlgo | null = null;
   /** Connections in TIME_WAIT, the oldest first. */
   twHead: Tcpcb | null = null;
   twTail: Tcpcb | null = null;
   twCount = 0;
-  /** The implementation that new connections get. */
+  /** The implementation of new connections; null until tcp_init. */
   functions: TcpFunctionBlock | null = null;
 
   constructor(vnet: Vnet) {
@@ -425,7 +427,7 @@ export class TcpVnet {
 
 export const V_tcp = VNET_DEFINE((vnet) => new TcpVnet(vnet));
 
-/** The segment sizes that a family's connections begin with. */
+/** The default and minimum segment sizes of a family. */
 export function mssDefaults(tcp: TcpVnet, af: InpAf): TcpMss {
   return af.tcpMss(tcp.vnet) ?? tcp.params;
 }
@@ -441,7 +443,7 @@ export function tcpstat(vnet: Vnet): Tcpstat {
  */
 export class Tcpcb implements Task {
   readonly t_inpcb: Inpcb;
-  /** The stack's TCP, and the implementation of this connection. */
+  /** The stack's TCP state, and the implementation of this connection. */
   readonly t_tcp: TcpVnet;
   readonly t_fb: TcpFunctionBlock;
   t_state: TcpState = TCPS_CLOSED;
@@ -458,7 +460,7 @@ export class Tcpcb implements Task {
   iss: TcpSeq = tcpSeq(0);
   snd_recover: TcpSeq = tcpSeq(0);
   snd_wnd = 0;
-  /** Largest window the peer ever offered. */
+  /** Largest window that the peer announced so far. */
   max_sndwnd = 0;
   snd_cwnd = TCP_MAXWIN << 14;
   snd_ssthresh = TCP_MAXWIN << 14;
@@ -467,18 +469,18 @@ export class Tcpcb implements Task {
 
   // Receive sequence space.
   rcv_nxt: TcpSeq = tcpSeq(0);
-  /** The right edge of the window we told the peer. */
+  /** The right edge of the window that was announced to the peer. */
   rcv_adv: TcpSeq = tcpSeq(0);
   irs: TcpSeq = tcpSeq(0);
-  /** Behind the peer's urgent data; goes along with rcv_nxt while there is none. */
+  /** The byte after the peer's urgent data; advances with rcv_nxt while none is announced. */
   rcv_up: TcpSeq = tcpSeq(0);
   last_ack_sent: TcpSeq = tcpSeq(0);
   rcv_wnd = 0;
   rcv_scale = 0;
 
-  /** Largest segment, options included, that we send. */
+  /** Largest segment to send: payload and TCP options. */
   t_maxseg = TCP_MSS;
-  /** t_maxseg before the way looked like a black hole. */
+  /** t_maxseg before black hole detection lowered it. */
   t_pmtud_saved_maxseg = 0;
   t_dupacks = 0;
   t_rxtshift = 0;
@@ -486,47 +488,47 @@ export class Tcpcb implements Task {
   t_srtt = 0;
   t_rttvar = 0;
   t_rttmin = 0;
-  /** When the segment being timed was sent, 0 if none is, and its first byte. */
+  /** When the segment that is being timed was sent (0: no measurement), and its first byte. */
   t_rtttime = 0;
   t_rtseq: TcpSeq = tcpSeq(0);
   t_rttupdated = 0;
-  /** Bytes acked in congestion avoidance since the window last grew: RFC 3465. */
+  /** Bytes acknowledged in congestion avoidance since the window last grew: RFC 3465. */
   t_bytes_acked = 0;
   t_softerror: Errno = 0;
 
-  /** Its congestion control, and what that keeps. */
+  /** The congestion control algorithm and its state. */
   t_cc: CcAlgo;
   readonly t_ccv = new CcVar();
-  // What the last time-out changed, valid with TF_PREVVALID, and when its data was sent before.
+  // State before the last time-out, valid with TF_PREVVALID. t_badrxtwin: see ccSaveForUndo.
   snd_cwnd_prev = 0;
   snd_ssthresh_prev = 0;
   snd_recover_prev: TcpSeq = tcpSeq(0);
   t_badrxtwin = 0;
 
-  // The sender's SACK scoreboard: holes in order, and the highest byte that the peer has.
+  // The sender's SACK scoreboard: holes in order, and the byte after the highest that the peer has.
   snd_holes: Sackhole | null = null;
   snd_holesTail: Sackhole | null = null;
   snd_numholes = 0;
   snd_fack: TcpSeq = tcpSeq(0);
-  /** Bytes beyond snd_una that the peer has, and those of holes that were sent again. */
+  /** Bytes beyond snd_una that the peer has, and bytes of holes that were retransmitted. */
   sacked_bytes = 0;
   sack_bytes_rexmit = 0;
-  /** What the last ACK said to have arrived. */
+  /** Bytes that the last ACK newly reported as received. */
   delivered_data = 0;
-  /** Whether it told of a new hole, and of a retransmission that was lost since the last reduction. */
+  /** Whether that ACK showed a new hole, or the loss of a retransmission beyond snd_recover. */
   sack_newloss = false;
   sack_again = false;
-  /** RFC 6675's RescueRxt: what is acknowledged must be beyond it for a rescue retransmission. */
+  /** RFC 6675's RescueRxt: a rescue retransmission requires that snd_una is beyond it. */
   rescueRxt: TcpSeq = tcpSeq(0);
-  // PRR, RFC 6937: under way when recovery began, arrived and sent since.
+  // PRR, RFC 6937: bytes in flight when recovery began, bytes delivered and bytes sent since.
   recover_fs = 0;
   prr_delivered = 0;
   prr_out = 0;
 
-  /** What we report: pairs of first and next byte, the latest first. */
+  /** SACK blocks to report, the latest first: pairs of first byte and byte after the last. */
   sackblks = noSackblks;
   rcv_numsacks = 0;
-  /** Whether sackblks' first pair is a duplicate's, RFC 2883: reported once. */
+  /** Whether the first pair of sackblks is a D-SACK (RFC 2883), which is reported once. */
   dsack = false;
 
   // Timestamps, RFC 7323.
@@ -534,17 +536,17 @@ export class Tcpcb implements Task {
   ts_recent_age = 0;
   ts_offset = 0;
 
-  /** When it came to be, when a segment last arrived, and when data was last acknowledged or begun. */
+  /** Ticks: creation, last received segment, last ACK of new data or first data in flight. */
   t_starttime = 0;
   t_rcvtime = 0;
   t_acktime = 0;
-  // Set by the program, ms and a count; 0: as the stack has it.
+  // Set by socket options; times in ms; 0: use the value of the sysctl.
   t_keepinit = 0;
   t_keepidle = 0;
   t_keepintvl = 0;
   t_keepcnt = 0;
   t_maxunacktime = 0;
-  // Receive buffer autotuning: bytes since a timestamp.
+  // Receive buffer autotuning: bytes received since rfbuf_ts.
   rfbuf_cnt = 0;
   rfbuf_ts = 0;
 
@@ -553,18 +555,18 @@ export class Tcpcb implements Task {
   t_tsomaxsegcount = 0;
   t_tsomaxsegsize = 0;
 
-  // Challenge ACKs, RFC 5961: when the present window of the limit ends, and how many it had.
+  // Challenge ACKs, RFC 5961: end of the current interval of the rate limit, and ACKs sent in it.
   t_challenge_ack_end = 0;
   t_challenge_ack_cnt = 0;
 
-  // Urgent data: TCPOOB_*, and its byte.
+  // Urgent data: TCPOOB_* flags, and the urgent byte.
   t_oobflags = 0;
   t_iobc = 0;
 
-  // Reassembly queue, in order of sequence.
+  // Reassembly queue, in order of sequence numbers.
   t_segq: TsegQent | null = null;
   t_segqlen = 0;
-  /** Memory its mbufs take, charged as in a socket buffer. */
+  /** Bytes of memory that its mbufs take, counted as in a socket buffer. */
   t_segqmbuflen = 0;
 
   // For netstat: retransmitted segments, out-of-order segments, zero windows sent.
@@ -573,8 +575,8 @@ export class Tcpcb implements Task {
   t_sndzerowin = 0;
 
   /**
-   * Deadlines in ns of TT_*, Infinity while off; one callout serves them all. An array of doubles
-   * takes 90 bytes, a Float64Array 240.
+   * Deadlines in ns, indexed by TT_*; Infinity: off. One callout serves all of them. An array of
+   * doubles takes 90 bytes, a Float64Array 240.
    */
   readonly t_timers = [Infinity, Infinity, Infinity, Infinity, Infinity];
   readonly t_callout: Callout;
@@ -592,56 +594,56 @@ export class Tcpcb implements Task {
     this.t_callout = new Callout(this);
   }
 
-  /** The callout. */
+  /** Runs when the callout expires. */
   run(): void {
     this.t_fb.tfb_tcp_timer(this);
   }
 }
 
-/** Ms that a handshake may take. @see sys/netinet/tcp_timer.h */
+/** Time limit of the handshake, ms. @see sys/netinet/tcp_timer.h */
 export function TP_KEEPINIT(tp: Tcpcb): number {
   return tp.t_keepinit || tp.t_tcp.params.keepinit;
 }
 
-/** Ms without a segment before the first keepalive probe. @see sys/netinet/tcp_timer.h */
+/** Idle time before the first keepalive probe, ms. @see sys/netinet/tcp_timer.h */
 export function TP_KEEPIDLE(tp: Tcpcb): number {
   return tp.t_keepidle || tp.t_tcp.params.keepidle;
 }
 
-/** Ms between keepalive probes. @see sys/netinet/tcp_timer.h */
+/** Time between keepalive probes, ms. @see sys/netinet/tcp_timer.h */
 export function TP_KEEPINTVL(tp: Tcpcb): number {
   return tp.t_keepintvl || tp.t_tcp.params.keepintvl;
 }
 
-/** Keepalive probes without an answer before the peer counts as gone. @see sys/netinet/tcp_timer.h */
+/** Unanswered keepalive probes before the connection is dropped. @see sys/netinet/tcp_timer.h */
 export function TP_KEEPCNT(tp: Tcpcb): number {
   return tp.t_keepcnt || tp.t_tcp.params.keepcnt;
 }
 
-/** Ms that all keepalive probes take. @see sys/netinet/tcp_timer.h */
+/** Time from the first keepalive probe to the drop, ms. @see sys/netinet/tcp_timer.h */
 export function TP_MAXIDLE(tp: Tcpcb): number {
   return TP_KEEPCNT(tp) * TP_KEEPINTVL(tp);
 }
 
-/** Ms after which FIN_WAIT_2 is looked at when nobody reads any more. @see sys/netinet/tcp_timer.c */
+/** FIN_WAIT_2 time-out if the program reads no more, ms. @see sys/netinet/tcp_timer.c */
 export function finwait2Ms(tp: Tcpcb): number {
   const { fast_finwait2_recycle, finwait2_timeout } = tp.t_tcp.params;
   return fast_finwait2_recycle ? finwait2_timeout : TP_MAXIDLE(tp);
 }
 
-/** Ms that data may stay unacknowledged, 0 for ever: RFC 5482. @see sys/netinet/tcp_timer.h */
+/** The user timeout, ms; 0: no limit. RFC 5482. @see sys/netinet/tcp_timer.h */
 export function TP_MAXUNACKTIME(tp: Tcpcb): number {
   return tp.t_maxunacktime || tp.t_tcp.params.maxunacktime;
 }
 
-/** Payload of a full segment: t_maxseg less the options each one carries. @see sys/netinet/tcp_subr.c */
+/** Payload of a full segment: t_maxseg less the options. @see sys/netinet/tcp_subr.c */
 export function tcp_maxseg(tp: Tcpcb): number {
   let optlen = (tp.t_flags & TF_RCVD_TSTMP) !== 0 ? TCPOLEN_TSTAMP_APPA : 0;
   if (tp.rcv_numsacks > 0) optlen += sackOptlen(tp);
   return tp.t_maxseg - optlen;
 }
 
-/** Bytes of a SACK option with all that fits of what there is to report, padding included. */
+/** Bytes of the SACK option, padding included, with as many blocks as fit beside a timestamp. */
 export function sackOptlen(tp: Tcpcb): number {
   const room = TCP_MAXOLEN - ((tp.t_flags & TF_RCVD_TSTMP) !== 0 ? TCPOLEN_TSTAMP_APPA : 0);
   const n = Math.min(tp.rcv_numsacks, Math.floor((room - TCPOLEN_SACKHDR - 2) / TCPOLEN_SACK));
@@ -649,8 +651,8 @@ export function sackOptlen(tp: Tcpcb): number {
 }
 
 /**
- * The segment being processed: RFC 9293's SEG variables, and its mbuf. One per machine, filled anew
- * for each segment.
+ * The segment being processed: RFC 9293's SEG variables, and its mbuf. `$seg` is the only instance
+ * and is refilled for each segment.
  */
 export class TcpSegment implements WorkRecord {
   entered = false;
@@ -659,11 +661,11 @@ export class TcpSegment implements WorkRecord {
   ack: TcpSeq = tcpSeq(0);
   /** TH_*. */
   flags = 0;
-  /** Window in bytes, scaled. */
+  /** The window field. tcp_do_segment scales it to bytes. */
   wnd = 0;
   /** Bytes of payload. */
   tlen = 0;
-  /** Bytes in front of the payload in `m`: IP and TCP header; 0 once they are cut off. */
+  /** Bytes of the IP and TCP headers before the payload in `m`; 0 after they were removed. */
   hdrlen = 0;
   /** Urgent pointer. */
   urp = 0;
@@ -673,12 +675,12 @@ export class TcpSegment implements WorkRecord {
   to_wscale = 0;
   to_tsval = 0;
   to_tsecr = 0;
-  /** SACK blocks, where they are in memory and how many. */
+  /** SACK blocks: their address in the arena and their number. */
   to_sacks = 0;
   to_nsacks = 0;
   /** The IP header's ECN bits. */
   ecn = 0;
-  /** Answer it with a challenge ACK, which is rate-limited, once all else is done with it. */
+  /** Send a rate-limited challenge ACK after the segment was processed. */
   challenge = false;
 }
 
@@ -689,5 +691,5 @@ export const TOF_SACKPERM = 0x0004;
 export const TOF_TS = 0x0010;
 export const TOF_SACK = 0x0080;
 
-/** The one segment. Borrowed by whoever handles it, until the handler returns. */
+/** The only segment record. tcp_input fills it; it is valid until tcp_input returns. */
 export const $seg = new TcpSegment();
