@@ -5,10 +5,10 @@ import { mem, memView } from '../vm/arena.ts';
 
 export const IPVERSION = 4;
 export const IP_MAXPACKET = 65535;
-/** Initial time to live of packets made here. */
+/** Default TTL of packets that this host originates. */
 export const IPDEFTTL = 64;
 export const IPTTLDEC = 1;
-/** Smallest MTU every link carries, RFC 791. */
+/** Datagram size that every host must accept, RFC 791. */
 export const IP_MSS = 576;
 
 // ip_off
@@ -33,13 +33,16 @@ export const IPOPT_TS = 68;
 export const IPOPT_LSRR = 131;
 export const IPOPT_SSRR = 137;
 
-// Offsets of header fields, for code that has no use for a view.
+// Offsets of header fields, for code that accesses them without an Ip view.
 export const IP_LEN_OFF = 2;
 export const IP_SUM_OFF = 10;
 export const IP_SRC_OFF = 12;
 export const IP_DST_OFF = 16;
 
-/** A view: `at` aims it, nothing is copied or parsed. The caller has checked that 20 bytes are there. */
+/**
+ * A view of an IPv4 header. `at` sets its address and copies nothing. The caller has checked that
+ * 20 contiguous bytes exist there.
+ */
 export class Ip {
   static readonly SIZE = 20;
   #off = 0;
@@ -49,7 +52,7 @@ export class Ip {
     return this;
   }
 
-  /** Version and header length as they share the first byte; a plain header is 0x45. */
+  /** The first byte: version and header length. 0x45 for a header without options. */
   get ip_vhl(): number {
     return mem[this.#off]!;
   }
@@ -69,7 +72,7 @@ export class Ip {
   set ip_tos(v: number) {
     mem[this.#off + 1] = v;
   }
-  /** Bytes of the whole packet, this header included. */
+  /** Bytes of the packet, this header included. */
   get ip_len(): number {
     return memView.getUint16(this.#off + 2);
   }
@@ -82,7 +85,7 @@ export class Ip {
   set ip_id(v: number) {
     memView.setUint16(this.#off + 4, v);
   }
-  /** Flags IP_RF, IP_DF, IP_MF and, in IP_OFFMASK, the fragment offset in units of 8 bytes. */
+  /** The flags IP_RF, IP_DF and IP_MF; IP_OFFMASK is the fragment offset in units of 8 bytes. */
   get ip_off(): number {
     return memView.getUint16(this.#off + 6);
   }

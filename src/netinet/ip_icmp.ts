@@ -1,7 +1,8 @@
 /**
- * ICMP, after sys/netinet/ip_icmp.c, RFC 792 and RFC 1122 3.2.2: echo and timestamp answers in the
- * mbuf the question came in, errors about received packets, errors about ours passed to the
- * protocols. Left out: redirects (ignored), address masks, router discovery, source quench.
+ * ICMP, after sys/netinet/ip_icmp.c, RFC 792 and RFC 1122 3.2.2: sends echo and timestamp replies
+ * in the mbuf of the request, sends errors about received packets, and passes received errors to
+ * the transport protocols. Left out: redirects (ignored), address masks, router discovery, source
+ * quench.
  */
 
 import type { Errno } from '../sys/errno.ts';
@@ -80,7 +81,7 @@ export const ICMP_MAXTYPE = 40;
 
 const ICMP_MINLEN = 8;
 const ICMP_TSLEN = 20;
-/** Header, quoted IP header and 8 bytes behind it: the shortest error. */
+/** Bytes of the shortest error: ICMP header, quoted IP header and 8 bytes of its payload. */
 const ICMP_ADVLENMIN = ICMP_MINLEN + Ip.SIZE + 8;
 const ICMP_CKSUM = 2;
 
@@ -107,16 +108,16 @@ export class Icmpstat {
 
 /** Settings under net.inet.icmp, with FreeBSD's defaults. */
 export class IcmpParams {
-  /** Answers of one kind a second; 0 is no limit. */
+  /** Limit of each kind of response per second; 0: no limit. */
   icmplim = 200;
   icmplim_output = true;
   bmcastecho = false;
   tstamprepl = true;
-  /** Bytes of a packet's payload that an error quotes. */
+  /** Maximum bytes of a packet's payload that an error quotes. */
   quotelen = 548;
 }
 
-// Kinds of limited answers.
+// Kinds of rate-limited responses.
 export const BANDLIM_ICMP_UNREACH = 0;
 export const BANDLIM_ICMP_ECHO = 1;
 export const BANDLIM_ICMP_TSTAMP = 2;
@@ -131,16 +132,16 @@ const bandlimNames = [
   'open port RST response',
 ] as const;
 
-/** One stack's ICMP. */
+/** ICMP's state of one stack. */
 export class IcmpVnet {
   readonly stat = new Icmpstat();
   readonly params = new IcmpParams();
-  /** What raw sockets would get: messages nobody here handles, answers to our own pings. */
+  /** The input of raw sockets; null while none exists. Gets messages that are not answered here. */
   raw: IpProto | null = null;
   readonly #windowNs = new Float64Array(BANDLIM_MAX);
   readonly #inWindow = new Float64Array(BANDLIM_MAX);
 
-  /** Counts one more answer of kind `which`; whether it may be given. */
+  /** Counts one response of kind `which`. Returns whether it may be sent. */
   allow(which: number): boolean {
     const { icmplim, icmplim_output } = this.params;
     if (icmplim === 0) return true;
@@ -164,8 +165,8 @@ export function icmpstat(vnet: Vnet): Icmpstat {
 }
 
 /**
- * Whether one more answer of a limited kind may leave this second: 0, or -1 if not (counted).
- * net.inet.icmp.icmplim a second of each kind. @see sys/netinet/ip_icmp.c
+ * Applies the rate limit of `which`, net.inet.icmp.icmplim responses per second. Returns 0 if one
+ * more response may be sent; else counts the reason and returns -1. @see sys/netinet/ip_icmp.c
  */
 export function badport_bandlim(which: number, vnet: Vnet): number {
   if (V_icmp(vnet).allow(which)) return 0;
@@ -178,7 +179,7 @@ function drop(m: Mbuf, why: Reason): void {
   m_freem(m);
 }
 
-/** Bytes at the start of the chain that are mapped and need no reading of file pages. */
+/** The number of bytes before the first unmapped mbuf of the chain. */
 function mappedPrefix(m: Mbuf | null): number {
   let n = 0;
   for (; m !== null && (m.m_flags & M_NOMAP) === 0; m = m.m_next) n += m.m_len;
@@ -191,7 +192,7 @@ function quoteLength(n: Mbuf, quotelen: number): number {
   const body = $oip.ip_len - hlen;
   let want = Math.min(quotelen, body);
   if ($oip.ip_p === IPPROTO_TCP && n.m_len >= hlen + Ip.SIZE) {
-    // All of the TCP header, so that the sender finds its connection and its options.
+    // Quote the whole TCP header, so that the sender can find the connection.
     const thlen = (mem[mtod(n) + hlen + 12]! >>> 4) << 2;
     want = Math.max(want, Math.min(thlen, body));
   }
@@ -205,7 +206,7 @@ function mayReport(n: Mbuf, vnet: Vnet): boolean {
   if ($oip.ip_p !== IPPROTO_ICMP) return true;
   if (n.m_len <= hlen) return false;
   const type = mem[mtod(n) + hlen]!;
-  // Questions and answers may be complained about, errors may not.
+  // Errors may be sent about ICMP requests and replies, never about ICMP errors.
   const info =
     type === ICMP_ECHOREPLY ||
     type === ICMP_ECHO ||
@@ -215,10 +216,10 @@ function mayReport(n: Mbuf, vnet: Vnet): boolean {
 }
 
 /**
- * Tells the sender of `n`, a received packet at its IP header, that it could not be delivered.
- * `word` is what bytes 4 to 7 of the error hold: the MTU of ICMP_UNREACH_NEEDFRAG, the pointer of
- * ICMP_PARAMPROB in the top byte, else 0. Takes `n`. Quotes only mapped bytes. Unlike FreeBSD, the
- * rate limit of unreachables is kept here and not by each caller.
+ * Sends an ICMP error to the sender of `n`, a received packet that starts at its IP header. `word`
+ * is stored in bytes 4 to 7 of the error: the MTU of ICMP_UNREACH_NEEDFRAG, the pointer of
+ * ICMP_PARAMPROB in the top byte, else 0. Takes `n`. Quotes only mapped bytes. Unlike FreeBSD: this
+ * function applies the rate limit of unreachables, not each caller.
  * @see sys/netinet/ip_icmp.c
  */
 export function icmp_error(n: Mbuf, type: number, code: number, word: number, vnet: Vnet): void {
@@ -257,9 +258,9 @@ export function icmp_error(n: Mbuf, type: number, code: number, word: number, vn
 }
 
 /**
- * Turns source and destination of the header at `p` around: an answer leaves from the address that
- * was asked, or, if the question went to many, from one of the interface it came in by. False if
- * there is none.
+ * Swaps source and destination of the header at `p`. If the destination was not a local address
+ * (multicast, broadcast), the source becomes an address of the receiving interface or of the route
+ * to the peer. Returns false if none exists.
  */
 function turnAround(m: Mbuf, p: Kva, vnet: Vnet): boolean {
   const peer = memView.getInt32(p + IP_SRC_OFF) as InAddr;
@@ -288,12 +289,12 @@ function stripOptions(m: Mbuf, hlen: number): void {
   $ip.ip_len -= extra;
 }
 
-/** Sends the ICMP message `m` back to where it came from. Takes `m`. */
+/** Sends the ICMP message `m` back to its source address. Takes `m`. */
 function icmp_reflect(m: Mbuf, vnet: Vnet): Errno {
   const { stat } = V_icmp(vnet);
   $ip.at(mtod(m));
   const p = mtod(m);
-  // 0/8, multicast and class E are nobody to answer to.
+  // Sources in 0/8, multicast and class E cannot be answered.
   const net = mem[p + IP_SRC_OFF]!;
   if (net === 0 || net >= 0xe0) {
     stat.icps_badaddr++;
@@ -315,8 +316,9 @@ function icmp_reflect(m: Mbuf, vnet: Vnet): Errno {
 }
 
 /**
- * Sums and sends an ICMP message behind its IP header at the start of `m`, where addresses and
- * lengths are filled in. Takes `m`; errnos are ip_output's. @see sys/netinet/ip_icmp.c
+ * Computes the checksum of an ICMP message and sends it. `m` starts at an IP header of 20 bytes
+ * whose addresses and length are complete. Takes `m`. Returns the errno of ip_output.
+ * @see sys/netinet/ip_icmp.c
  */
 export function icmp_send(m: Mbuf, vnet: Vnet): Errno {
   const { stat } = V_icmp(vnet);
@@ -329,14 +331,14 @@ export function icmp_send(m: Mbuf, vnet: Vnet): Errno {
   return ip_output(m, null, 0, vnet);
 }
 
-/** The command that an error's type and code stand for; -1: a code that does not exist. */
+/** The PRC_* command of an error's type and code; -1: unknown code. */
 function commandOf(type: number, code: number): number {
   if (type === ICMP_TIMXCEED) return code <= 1 ? PRC_TIMXCEED_INTRANS + code : -1;
   if (type === ICMP_PARAMPROB) return code <= 1 ? PRC_PARAMPROB : -1;
   switch (code) {
     case ICMP_UNREACH_NEEDFRAG:
       return PRC_MSGSIZE;
-    // RFC 1122 3.2.2.1: no such protocol is to be treated as no such port.
+    // RFC 1122 3.2.2.1: treat "protocol unreachable" like "port unreachable".
     case ICMP_UNREACH_PROTOCOL:
     case ICMP_UNREACH_PORT:
       return PRC_UNREACH_PORT;
@@ -349,16 +351,22 @@ function commandOf(type: number, code: number): number {
   }
 }
 
-// The MTUs there are, by kind of link: RFC 1191, 7.1, and IPv6's least.
+// Common MTUs: the table of RFC 1191, 7.1, and 1280, the minimum of IPv6.
 const plateaus = [32000, 17914, 8166, 4352, 2002, 1492, 1280, 1006, 508, 296, 68];
 
-/** The largest usual MTU below `mtu`; 0 if there is none. @see sys/netinet/ip_icmp.c (there either way) */
+/**
+ * The largest common MTU below `mtu`; 0 if none is. FreeBSD's function can also search upwards.
+ * @see sys/netinet/ip_icmp.c
+ */
 function ip_next_mtu(mtu: number): number {
   for (const plateau of plateaus) if (plateau < mtu) return plateau;
   return 0;
 }
 
-/** An error about one of our packets: tells its protocol. Only reads `m`. */
+/**
+ * Passes an error about one of our packets to its transport protocol. `icp` is the ICMP header,
+ * `icmplen` the length of the message, `have` its contiguous bytes.
+ */
 function deliverError(icp: Kva, icmplen: number, have: number, vnet: Vnet): void {
   const { stat } = V_icmp(vnet);
   const type = mem[icp]!;
@@ -380,18 +388,18 @@ function deliverError(icp: Kva, icmplen: number, have: number, vnet: Vnet): void
     return;
   }
   const pr = V_ip(vnet).protox[$oip.ip_p]!;
-  // A router of before RFC 1191 leaves the field zero.
+  // Routers older than RFC 1191 leave the MTU field 0.
   const mtu = cmd === PRC_MSGSIZE ? memView.getUint16(icp + 6) || ip_next_mtu($oip.ip_len) : 0;
   pr?.ctlinput(cmd, $oip.ip_src, $oip.ip_dst, kva(icp + l4), have - l4, mtu, vnet);
 }
 
-/** Milliseconds since midnight UT, RFC 792's time stamp. */
+/** Milliseconds since midnight UT: the timestamp of RFC 792. */
 function iptime(): number {
   const clock = machineClock();
   return Math.floor(((clock.bootSec % 86400) * 1e3 + clock.nowNs() / 1e6) % 86_400_000);
 }
 
-/** A question to us: answers in place. Takes `m`. */
+/** Answers an echo or timestamp request in the same mbuf. Takes `m`. */
 function answer(m: Mbuf, icp: Kva, type: number, icmplen: number, vnet: Vnet): void {
   const { stat, params } = V_icmp(vnet);
   const many = (m.m_flags & (M_BCAST | M_MCAST)) !== 0;
@@ -416,7 +424,7 @@ function answer(m: Mbuf, icp: Kva, type: number, icmplen: number, vnet: Vnet): v
 }
 
 /**
- * An ICMP message came in. `m` starts at its IP header of `hlen` bytes, contiguous. Takes `m`.
+ * Input of an ICMP message. `m` starts at a contiguous IP header of `hlen` bytes. Takes `m`.
  * @see sys/netinet/ip_icmp.c
  */
 export function icmp_input(m0: Mbuf, hlen: number, vnet: Vnet): void {
@@ -426,7 +434,7 @@ export function icmp_input(m0: Mbuf, hlen: number, vnet: Vnet): void {
     v.stat.icps_tooshort++;
     return drop(m0, R_ICMP_SHORT);
   }
-  // Header, and of an error the quoted headers, in one piece.
+  // Make the headers contiguous: IP, ICMP and those that an error quotes.
   const want = hlen + Math.min(icmplen, ICMP_ADVLENMIN);
   let m = m0.m_len < want ? m_pullup(m0, want) : m0;
   if (m === null) return count(R_IP_NOBUFS);
@@ -442,14 +450,14 @@ export function icmp_input(m0: Mbuf, hlen: number, vnet: Vnet): void {
       return answer(m, icp, type, icmplen, vnet);
     case ICMP_TSTAMP:
       if (!v.params.tstamprepl) break;
-      // All 20 bytes are written to.
+      // The reply writes to all 20 bytes of the message: make them contiguous.
       m = icmplen >= ICMP_TSLEN && m.m_len < hlen + ICMP_TSLEN ? m_pullup(m, hlen + ICMP_TSLEN) : m;
       if (m === null) return count(R_IP_NOBUFS);
       return answer(m, kva(mtod(m) + hlen), type, icmplen, vnet);
     case ICMP_UNREACH:
     case ICMP_TIMXCEED:
     case ICMP_PARAMPROB: {
-      // The quoted header may have options in front of the ports.
+      // The quoted IP header may have options before the ports.
       if (icmplen >= ICMP_ADVLENMIN) {
         const ohlen = (mem[icp + ICMP_MINLEN]! & 0xf) << 2;
         const all = hlen + Math.min(icmplen, ICMP_MINLEN + Math.max(ohlen, Ip.SIZE) + 8);
@@ -471,5 +479,5 @@ export function icmp_input(m0: Mbuf, hlen: number, vnet: Vnet): void {
   else m_freem(m);
 }
 
-/** ICMP as IP sees it. */
+/** ICMP's entry in IP's protocol table. */
 export const icmpProto: IpProto = { input: icmp_input, ctlinput(): void {} };

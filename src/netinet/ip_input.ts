@@ -1,7 +1,7 @@
 /**
- * IPv4 input, after sys/netinet/ip_input.c: checks, local delivery, options. Every packet that goes
- * no further is counted twice: in FreeBSD's ipstat and by reason. Left out: forwarding (packets for
- * others are dropped), packet filter hooks, source routing, recording of routes and time stamps.
+ * IPv4 input, after sys/netinet/ip_input.c: checks, options, local delivery. Every dropped packet
+ * is counted twice: in FreeBSD's ipstat and by drop reason. Left out: forwarding (packets for other
+ * hosts are dropped), packet filter hooks, source routing, recording of routes and timestamps.
  */
 
 import {
@@ -54,8 +54,8 @@ function drop(m: Mbuf, why: Reason): void {
 }
 
 /**
- * Brings the header of `m` into one piece and checks it: version, lengths, checksum. Cuts what is
- * behind ip_len. Takes `m`; null if it was dropped. `$ip` is aimed at the header.
+ * Makes the header of `m` contiguous and checks version, lengths and checksum. Trims bytes beyond
+ * ip_len. Takes `m`; returns null if it was dropped. Sets `$ip` to the header.
  */
 function checkHeader(m0: Mbuf, { stat }: IpVnet): Mbuf | null {
   if (m0.m_pkthdr.len < Ip.SIZE) {
@@ -103,7 +103,7 @@ function checkHeader(m0: Mbuf, { stat }: IpVnet): Mbuf | null {
   return trim(m, hlen, stat);
 }
 
-/** Checks ip_len and cuts the padding behind it. Takes `m`; null if it was dropped. */
+/** Checks ip_len and trims the padding after it. Takes `m`; returns null if it was dropped. */
 function trim(m: Mbuf, hlen: number, stat: IpVnet['stat']): Mbuf | null {
   const len = $ip.ip_len;
   if (len < hlen) {
@@ -128,18 +128,19 @@ function trim(m: Mbuf, hlen: number, stat: IpVnet['stat']): Mbuf | null {
   return m;
 }
 
-/** Whether the header at `p` has addresses that must not be on this wire. */
+/** Whether the header at `p` has an address that must not arrive by `ifp`. */
 function badAddress(ifp: Ifnet, p: Kva, v: IpVnet, vnet: Vnet): boolean {
   if ((ifp.if_flags & IFF_LOOPBACK) !== 0) return false;
   if (mem[p + IP_SRC_OFF] === IN_LOOPBACKNET || mem[p + IP_DST_OFF] === IN_LOOPBACKNET) return true;
-  // Nobody else may send from one of our addresses (net.inet.ip.source_address_validation).
+  // A remote host must not use one of our addresses as source:
+  // net.inet.ip.source_address_validation.
   return (
     v.params.source_address_validation &&
     in_localip(vnet, memView.getInt32(p + IP_SRC_OFF) as InAddr)
   );
 }
 
-/** Whether the packet at `p` that came in by `ifp` is for this host. */
+/** Whether the packet at `p`, received by `ifp`, is for this host. */
 function isOurs(ifp: Ifnet, p: Kva, vnet: Vnet): boolean {
   const dst = memView.getInt32(p + IP_DST_OFF) as InAddr;
   if (in_localip(vnet, dst)) return true;
@@ -148,8 +149,8 @@ function isOurs(ifp: Ifnet, p: Kva, vnet: Vnet): boolean {
 }
 
 /**
- * Walks the options of the header at `$ip`. Returns the offset of a byte that is wrong, 0 if all are
- * right, -1 for a source route, which is refused.
+ * Checks the options of the header at `p`. Returns 0 if all are valid, the offset of an invalid
+ * byte, or -1 for a source route, which is not supported.
  */
 function checkOptions(p: number, hlen: number): number {
   for (let off = Ip.SIZE; off < hlen;) {
@@ -163,7 +164,7 @@ function checkOptions(p: number, hlen: number): number {
     const len = mem[p + off + 1]!;
     if (len < 2 || off + len > hlen) return off + 1;
     if (opt === IPOPT_LSRR || opt === IPOPT_SSRR) return -1;
-    // The pointer of a record starts behind the option's own header.
+    // The smallest pointer of these options is 4, the byte after their own header.
     if ((opt === IPOPT_RR || opt === IPOPT_TS) && (len < 3 || mem[p + off + 2]! < 4))
       return off + 2;
     off += len;
@@ -171,14 +172,14 @@ function checkOptions(p: number, hlen: number): number {
   return 0;
 }
 
-/** Checks the options if there are any. Takes `m`; null if it was dropped. */
+/** Checks the options, if any. Takes `m`; returns null if it was dropped. */
 function ip_dooptions(m: Mbuf, v: IpVnet, vnet: Vnet): Mbuf | null {
   const hlen = $ip.ip_hl << 2;
   if (hlen === Ip.SIZE || v.params.process_options === 0) return m;
   const wrong = checkOptions(mtod(m), hlen);
   if (wrong === 0) return m;
   if (wrong < 0) {
-    // Not acting as a router, and not as the end of somebody's road: silently.
+    // This host does not process source routes: drop the packet without an ICMP error.
     v.stat.ips_cantforward++;
     drop(m, R_IP_OPTIONS);
     return null;
@@ -189,7 +190,10 @@ function ip_dooptions(m: Mbuf, v: IpVnet, vnet: Vnet): Mbuf | null {
   return null;
 }
 
-/** An IPv4 packet came in. Takes `m`, which starts at the IP header. @see sys/netinet/ip_input.c */
+/**
+ * Input of an IPv4 packet. Takes `m0`, which starts at the IP header.
+ * @see sys/netinet/ip_input.c
+ */
 export function ip_input(m0: Mbuf, vnet: Vnet): void {
   const v = V_ip(vnet);
   const { stat } = v;
@@ -205,7 +209,7 @@ export function ip_input(m0: Mbuf, vnet: Vnet): void {
   if (m === null) return;
   const p = mtod(m);
   if (mem[p + IP_DST_OFF]! >>> 4 === 0xe) {
-    // Of groups only the one that every host is in.
+    // The host is a member of the all-hosts group only.
     if (memView.getInt32(p + IP_DST_OFF) !== INADDR_ALLHOSTS_GROUP) {
       stat.ips_notmember++;
       return drop(m, R_IP_NOTUS);

@@ -1,7 +1,7 @@
 /**
- * IPv4 output, after sys/netinet/ip_output.c as of r349529: header completion, routing, what is done
- * here because the interface cannot (ip_fallback.ts), size (ip_fragment.ts). Left out: options insertion,
- * IPsec, packet filter hooks, multicast routing and loopback, SCTP.
+ * IPv4 output, after sys/netinet/ip_output.c as of r349529: header completion, routing, software
+ * fallbacks for what the interface cannot do (ip_fallback.ts), fragmentation (ip_fragment.ts). Left
+ * out: insertion of options, IPsec, packet filter hooks, multicast routing and loopback, SCTP.
  */
 
 import {
@@ -61,9 +61,9 @@ import {
 const $ip = new Ip();
 
 /**
- * Gives a packet its identification. With DF it is 0 (net.inet.ip.rfc6864: RFC 6864 allows any
- * value, and a constant one lets the peer's GRO merge), else it counts up from a random start, or
- * is random with net.inet.ip.random_id.
+ * Sets the identification of a packet. It is 0 for packets with DF if net.inet.ip.rfc6864 is set:
+ * RFC 6864 allows any value, and a constant one lets the peer's GRO merge packets. Else it is
+ * random with net.inet.ip.random_id, or a counter that starts at a random value.
  * @see sys/netinet/ip_id.c
  */
 export function ip_fillid(ip: Ip, vnet: Vnet): void {
@@ -73,25 +73,25 @@ export function ip_fillid(ip: Ip, vnet: Vnet): void {
   else ip.ip_id = v.ip_id = (v.ip_id + 1) & 0xffff;
 }
 
-/** Counts why a packet goes no further and frees it; returns `error`. */
+/** Drops a packet: counts the reason, frees the mbuf and returns `error`. */
 function drop(m: Mbuf, why: Reason, error: Errno): Errno {
   count(why);
   m_freem(m);
   return error;
 }
 
-/** Clears the flags that belong to protocols, on every mbuf of the chain. @see mbuf(9) */
+/** Clears the protocol-specific flags on every mbuf of the chain. @see mbuf(9) */
 function m_clrprotoflags(m: Mbuf | null): void {
   for (; m !== null; m = m.m_next) m.m_flags &= ~M_PROTOFLAGS;
 }
 
-/** Hands one finished packet to the interface, for `nexthop`. Takes `m`. */
+/** Passes one complete packet to the interface, addressed to `nexthop`. Takes `m`. */
 function transmit(ifp: Ifnet, m: Mbuf): Errno {
   m_clrprotoflags(m);
   return ifp.if_output!(ifp, m, nexthop);
 }
 
-// The next hop of the current packet, set by `route`. One ip_output uses the two records at a time.
+// Next hop and interface of the current packet, set by `route`. recordEnter(out) forbids recursion.
 const nexthop = new OutputDst(AF_INET);
 const out: { entered: boolean; ifp: Ifnet | null; ia: Ifaddr | null; mtu: number } = {
   entered: false,
@@ -101,8 +101,9 @@ const out: { entered: boolean; ifp: Ifnet | null; ia: Ifaddr | null; mtu: number
 };
 
 /**
- * Finds the way for the packet whose header is at `p`; EHOSTUNREACH without a route, ENETUNREACH if it must be on
- * a link.
+ * Finds the route of the packet whose header is at `p`; sets `out` and `nexthop`. EHOSTUNREACH: no
+ * route. ENETUNREACH: IP_SENDONES or IP_ROUTETOIF is set and the destination is on no local
+ * network.
  */
 function route(p: Kva, ro: Route | null, flags: number, vnet: Vnet): Errno {
   const dst = memView.getInt32(p + IP_DST_OFF) as InAddr;
@@ -125,14 +126,14 @@ function route(p: Kva, ro: Route | null, flags: number, vnet: Vnet): Errno {
 }
 
 /**
- * Marks multicast and broadcast packets and checks whether they may leave. Returns an errno, with
- * `m` still the caller's.
+ * Marks multicast and broadcast packets and checks whether they may be sent. Returns an errno; the
+ * caller keeps `m` in any case.
  */
 function checkCast(m: Mbuf, p: Kva, flags: number, ifp: Ifnet): Errno {
   const dst = memView.getInt32(p + IP_DST_OFF) as InAddr;
   if (IN_MULTICAST(dst)) {
     m.m_flags |= M_MCAST;
-    // A group is on every link: no router is asked.
+    // A group is reached directly on every link: do not send to a gateway.
     nexthop.set(dst);
     return (ifp.if_flags & IFF_MULTICAST) === 0 ? ENETUNREACH : 0;
   }
@@ -147,15 +148,16 @@ function checkCast(m: Mbuf, p: Kva, flags: number, ifp: Ifnet): Errno {
 }
 
 /**
- * Sends an IP packet. The protocol has filled ip_tos, ip_len, ip_off (IP_DF), ip_ttl, ip_p, ip_src
- * (0.0.0.0: the outgoing interface's) and ip_dst in the header at the start of `m`, which has
- * max_linkhdr bytes of room in front, and m_pkthdr.len, csum_flags, csum_data, tso_segsz. `ro`
- * caches the lookup for its owner; null for none. Takes `m` on every outcome.
+ * Sends an IP packet. `m` starts at the IP header and has max_linkhdr bytes of room before it. The
+ * caller has set ip_tos, ip_len, ip_off (IP_DF), ip_ttl, ip_p, ip_src (0.0.0.0: use the address of
+ * the outgoing interface) and ip_dst, and m_pkthdr.len, csum_flags, csum_data and tso_segsz. `ro`
+ * caches the route for the caller; null: no cache. Takes `m` on every outcome. Panics on recursion.
  *
- * EHOSTUNREACH, ENETUNREACH: no route. EMSGSIZE: larger than the MTU and not to be cut. EACCES,
- * EADDRNOTAVAIL: broadcast without leave, loopback address on a wire. ENOBUFS: no memory, among
- * others to convert unmapped mbufs for an interface that cannot take them. Else the interface's. Panics
- * if it is entered from itself.
+ * EHOSTUNREACH, ENETUNREACH: no route. EMSGSIZE: larger than the MTU, and DF, TSO or broadcast
+ * forbids fragmentation. EACCES: broadcast without IP_ALLOWBROADCAST. EADDRNOTAVAIL: the interface
+ * has no broadcast, or a loopback address would leave by another interface. ENOBUFS: no memory, for
+ * example to convert unmapped mbufs for an interface without IFCAP_NOMAP. Else the errno of the
+ * interface.
  * @see sys/netinet/ip_output.c
  */
 export function ip_output(m: Mbuf, ro: Route | null, flags: number, vnet: Vnet): Errno {
@@ -196,8 +198,9 @@ function output(m: Mbuf, ro: Route | null, flags: number, vnet: Vnet): Errno {
 }
 
 /**
- * The second half of ip_output: what the interface cannot do is done here, in this order: checksum
- * (which needs mapped data), unmapped data, header checksum, size. Takes `m`.
+ * The second half of ip_output: does in software what the interface cannot do, and transmits. First
+ * mbufFallback converts unmapped data if necessary (a software checksum needs mapped data). Then
+ * follow the transport checksum, the header checksum and fragmentation. Takes `m`.
  */
 function sendOrFragment(m: Mbuf, ifp: Ifnet, mtu: number, v: IpVnet): Errno {
   const ph = m.m_pkthdr;

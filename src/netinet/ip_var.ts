@@ -1,6 +1,6 @@
 /**
  * IPv4's per-stack state, after sys/netinet/ip_var.h, in_var.h and protosw.h: statistics, settings,
- * local addresses, and the table by which packets and ICMP errors reach the transport protocols.
+ * local addresses, and the table of transport protocols for input and ICMP errors.
  */
 
 import { EEXIST, EHOSTDOWN, EHOSTUNREACH, EMSGSIZE, ENOPROTOOPT } from '../sys/errno.ts';
@@ -18,9 +18,9 @@ import { IPDEFTTL } from './ip.ts';
 export const IP_FORWARDING = 0x1;
 /** The header is complete, ip_id included. */
 export const IP_RAWOUTPUT = 0x2;
-/** Send to 255.255.255.255 whatever ip_dst says of the network. */
+/** Replace ip_dst, a network's broadcast address, by 255.255.255.255. */
 export const IP_SENDONES = 0x4;
-/** Do not use routers: the destination is on a link. */
+/** Do not use the routing table: the destination is on a local network. */
 export const IP_ROUTETOIF = 0x10;
 export const IP_ALLOWBROADCAST = 0x20;
 
@@ -57,7 +57,7 @@ export class Ipstat {
   ips_badaddr = 0;
 }
 
-// Commands of ctlinput: what an ICMP error said. @see sys/sys/protosw.h of 13
+// Commands of ctlinput, derived from type and code of an ICMP error. @see sys/sys/protosw.h of 13
 export const PRC_MSGSIZE = 5;
 export const PRC_HOSTDEAD = 6;
 export const PRC_UNREACH_NET = 8;
@@ -70,7 +70,10 @@ export const PRC_TIMXCEED_REASS = 19;
 export const PRC_PARAMPROB = 20;
 export const PRC_UNREACH_ADMIN_PROHIB = 21;
 
-/** The errno a socket gets for a ctlinput command; 0 if none. @see sys/netinet/ip_input.c of 13 */
+/**
+ * The errno that a socket gets for a ctlinput command; 0: no error.
+ * @see sys/netinet/ip_input.c of 13
+ */
 export function inetctlerrmap(cmd: number): Errno {
   switch (cmd) {
     case PRC_MSGSIZE:
@@ -95,15 +98,15 @@ export function inetctlerrmap(cmd: number): Errno {
 /** What a transport protocol registers with IP. */
 export interface IpProto {
   /**
-   * A packet for this protocol. `m` starts at its IP header of `hlen` bytes, which is contiguous;
-   * the packet is exactly ip_len bytes, its IP checksum right, m_pkthdr.csum_flags what the NIC
-   * said. Takes `m`.
+   * Input of a packet. `m` starts at a contiguous IP header of `hlen` bytes whose checksum is
+   * correct, and is exactly ip_len bytes long. m_pkthdr.csum_flags holds the NIC's result. Takes
+   * `m`.
    */
   input(m: Mbuf, hlen: number, vnet: Vnet): void;
   /**
-   * An ICMP error about a packet this host sent from `src` to `dst`. `l4` are the first `l4len`
-   * bytes, at least 8, of its payload as quoted: ports, for TCP also the sequence number; borrowed.
-   * `mtu` is the next hop's with PRC_MSGSIZE, else 0.
+   * An ICMP error about a packet that this host sent from `src` to `dst`. `l4` points to the quoted
+   * start of its payload, `l4len` bytes (at least 8): the ports, for TCP also the sequence number.
+   * It is borrowed for the call. `mtu` is the MTU of the next hop with PRC_MSGSIZE, else 0.
    */
   ctlinput(
     cmd: number,
@@ -118,28 +121,28 @@ export interface IpProto {
 
 /** Settings under net.inet.ip, with FreeBSD's defaults. */
 export class IpParams {
-  /** Time to live of packets made here. */
+  /** Default TTL of packets that this host originates. */
   ttl = IPDEFTTL;
-  /** Packets with DF get id 0: RFC 6864 calls their id meaningless. */
+  /** Packets with DF get the id 0: RFC 6864 makes their id meaningless. */
   rfc6864 = true;
-  /** Ids are random; else they count. */
+  /** Ids are random instead of a counter. */
   random_id = false;
-  /** Packets from the wire that claim one of our addresses as source are dropped. */
+  /** Drop received packets whose source is one of our addresses. */
   source_address_validation = true;
-  /** 0 ignores IP options; 1 checks them. FreeBSD's 2, answering with an error, is not there. */
+  /** 0: ignore IP options; 1: check them. FreeBSD's 2 (reject them with an error) is missing. */
   process_options = 1;
 }
 
-/** One stack's IPv4. */
+/** IPv4's state of one stack. */
 export class IpVnet {
   readonly stat = new Ipstat();
   readonly params = new IpParams();
   readonly protox: (IpProto | null)[] = Array.from({ length: 256 }, () => null);
   /** Local addresses. */
   readonly addrs = new Map<InAddr, InIfaddr>();
-  /** The last lookup of senders that keep no route of their own. */
+  /** The route cache of senders that pass no Route to ip_output. */
   readonly scratchRoute = new Route();
-  /** Last id given out by counting. */
+  /** The last value of the id counter. */
   ip_id: number;
 
   constructor(vnet: Vnet) {
@@ -154,7 +157,10 @@ export function ipstat(vnet: Vnet): Ipstat {
   return V_ip(vnet).stat;
 }
 
-/** Registers a protocol for input and ICMP errors. EEXIST if the number is taken. @see protosw(9) */
+/**
+ * Registers a protocol for input and ICMP errors. EEXIST if the number is taken.
+ * @see protosw(9)
+ */
 export function ipproto_register(vnet: Vnet, proto: number, pr: IpProto): Errno {
   const { protox } = V_ip(vnet);
   if (protox[proto] !== null) return EEXIST;
@@ -162,9 +168,7 @@ export function ipproto_register(vnet: Vnet, proto: number, pr: IpProto): Errno 
   return 0;
 }
 
-/**
- * Whether `addr` is an address of this host. @see sys/netinet/in.c
- */
+/** Whether `addr` is an address of this host. @see sys/netinet/in.c */
 export function in_localip(vnet: Vnet, addr: InAddr): boolean {
   return V_ip(vnet).addrs.has(addr);
 }
@@ -174,7 +178,7 @@ export function ifaWithAddr(vnet: Vnet, addr: InAddr): InIfaddr | null {
   return V_ip(vnet).addrs.get(addr) ?? null;
 }
 
-/** The address packets to `dst` are sent from; 0.0.0.0 if there is no route. */
+/** The source address of packets to `dst`; 0.0.0.0 if there is no route. */
 export function in_sourceAddr(vnet: Vnet, dst: InAddr): InAddr {
   const nh = fib4_lookup(vnet, dst);
   return nh === null ? INADDR_ANY : inAddrOf(nh.nh_ifa.ifa_addr);

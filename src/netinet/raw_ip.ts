@@ -1,8 +1,9 @@
 /**
- * Raw sockets, after sys/netinet/raw_ip.c: ICMP messages as programs send and receive them, whole
- * packets with their IP header on the way up. What the kernel answers itself, echo requests, does not
- * reach them, as on FreeBSD. Addresses and IP go through the family's table (InpAf). Left out:
- * protocols other than ICMP, IP_HDRINCL, multicast routing, firewall and dummynet controls.
+ * Raw sockets for ICMP, after sys/netinet/raw_ip.c. A program sends ICMP messages and receives
+ * packets with their IP header. Messages that the stack answers itself, such as echo requests, are
+ * not passed to raw sockets, as on FreeBSD. All access to addresses and IP goes through the
+ * family's table (InpAf). Left out: protocols other than ICMP, IP_HDRINCL, multicast routing,
+ * firewall and dummynet controls.
  */
 
 import {
@@ -42,18 +43,18 @@ import {
 } from './in_pcb.ts';
 import { inDgramAttach, inDgramDetach, inDgramSwitch } from './in_dgram.ts';
 
-/** Bytes of both buffers of a new socket: net.inet.raw.maxdgram and recvspace of FreeBSD. */
+/** Buffer sizes of a new socket, bytes: FreeBSD's net.inet.raw.maxdgram and recvspace. */
 const RIPSNDQ = 9216;
 const RIPRCVQ = 9216;
 
-/** Addresses of the packet under way; the ports stay 0. */
+/** Addresses of the packet being processed; the ports stay 0. */
 const $inc = new InConninfo();
 const $from = new Sockaddr();
 
-/** Has ICMP give its messages to `rip_input`, or no longer. Each domain supplies its own. */
+/** Starts or stops the delivery of ICMP messages to `rip_input`. Each domain supplies its own. */
 export type RawListen = (vnet: Vnet, listening: boolean) => void;
 
-/** One stack's raw sockets. */
+/** The raw sockets of one stack. */
 export class RipVnet {
   readonly ripcbinfo: Inpcbinfo;
   constructor(vnet: Vnet) {
@@ -63,7 +64,7 @@ export class RipVnet {
 
 export const V_rip = VNET_DEFINE((vnet) => new RipVnet(vnet));
 
-/** Whether `inp` gets the packet of `$inc`. */
+/** Whether the addresses of `inp` match the packet in `$inc`. */
 function wants(inp: Inpcb, af: InpAf): boolean {
   const { inp_inc: inc } = inp;
   return (
@@ -74,7 +75,7 @@ function wants(inp: Inpcb, af: InpAf): boolean {
   );
 }
 
-/** Gives `m` to the socket of `inp`, or drops it. Takes `m`. */
+/** Appends `m` to the receive buffer of `inp`, or drops it if the buffer is full. Takes `m`. */
 function append(inp: Inpcb, m: Mbuf): void {
   const so = inp.inp_socket!;
   const { inp_af: af } = inp;
@@ -89,8 +90,8 @@ function append(inp: Inpcb, m: Mbuf): void {
 }
 
 /**
- * A message of `family`: every raw socket that its addresses fit gets a copy with the IP header. `m`
- * starts at that header. Takes `m`.
+ * Input of a message of `family`: every raw socket with matching addresses gets a copy, IP header
+ * included. `m` starts at that header. Takes `m`.
  * @see sys/netinet/raw_ip.c
  */
 export function rip_input(m: Mbuf, _hlen: number, vnet: Vnet, family: number): void {
@@ -111,8 +112,9 @@ export function rip_input(m: Mbuf, _hlen: number, vnet: Vnet, family: number): v
 }
 
 /**
- * Sends `m`, an ICMP message, behind an IP header to `dst`, or to the peer if that is null. Takes
- * `m`. EMSGSIZE: longer than an IP packet; else as the family's output.
+ * Prepends an IP header to the ICMP message `m` and sends it to `dst`; null: to the connected peer.
+ * Takes `m`. EMSGSIZE: larger than an IP packet. ENOBUFS: no mbuf. Else the errno of the family's
+ * output.
  * @see sys/netinet/raw_ip.c
  */
 function rip_output(m: Mbuf, so: Socket, dst: AddrWords | null): Errno {
@@ -175,8 +177,8 @@ function disconnect(so: Socket): Errno {
 }
 
 /**
- * The switch of raw sockets of a family and its ICMP, `protocol`. ICMP's messages come in only while
- * there is such a socket: `listen`. @see sys/netinet/raw_ip.c
+ * The protocol switch of a family's raw sockets; `protocol` is its ICMP. Calls `listen` so that
+ * ICMP messages are delivered only while such a socket exists. @see sys/netinet/raw_ip.c
  */
 export function ripProtosw(family: number, protocol: number, listen: RawListen): Protosw {
   return {
