@@ -1,10 +1,11 @@
 /**
- * ARP, after sys/netinet/if_ether.c and RFC 826: resolution with held packets, answers, refreshing
- * of entries in use, announcements and conflicts. Left out: proxy ARP, carp, bridge members,
- * rate-limited logging.
+ * ARP, after sys/netinet/if_ether.c and RFC 826: resolution with held packets, replies, refresh of
+ * entries in use, announcements, duplicate addresses. Left out: proxy ARP, carp, bridge members,
+ * rate limits of log messages.
  *
- * An entry's life: INCOMPLETE (asked at most once a second, only while something is sent) -> REACHABLE
- * -> VERIFY (in the last seconds: asked again if it was used) -> gone.
+ * States of an entry: INCOMPLETE (a request at most once per second, only while packets are sent)
+ * -> REACHABLE -> VERIFY (in the last seconds of its lifetime: a request if it was used) ->
+ * removed.
  */
 
 import { EEXIST, EHOSTDOWN, EHOSTUNREACH, EINVAL, ENOBUFS, ENOENT } from '../sys/errno.ts';
@@ -55,7 +56,7 @@ const ARPHRD_ETHER = 1;
 const ARPOP_REQUEST = 1;
 const ARPOP_REPLY = 2;
 const ARP_LEN = 28; // of Ethernet and IPv4
-// Offsets: hardware type 0, protocol 2, lengths 4 and 5, operation 6, then
+// Offsets: hardware type 0, protocol type 2, address lengths 4 and 5, operation 6, then
 const AR_SHA = 8;
 const AR_SPA = 14;
 const AR_THA = 18;
@@ -66,9 +67,9 @@ export const ARP_LLINFO_REACHABLE = 1;
 export const ARP_LLINFO_VERIFY = 2;
 
 const SEC = 1e9;
-/** Seconds between questions. */
+/** Seconds between requests. */
 const ARPT_REXMIT = 1;
-/** Entries an interface keeps; FreeBSD has no limit. A neighbour beyond it cannot be reached. */
+/** Maximum number of entries per interface. Unlike FreeBSD: there is no limit there. */
 export const ARP_ENTRIES_MAX = 16384;
 
 /** ARP statistics, with FreeBSD's names. @see sys/net/if_arp.h */
@@ -110,15 +111,15 @@ export function arpstat(vnet: Vnet): Arpstat {
 export interface ArpEntry {
   readonly ifp: Ifnet;
   readonly addr: InAddr;
-  /** 6 bytes, borrowed; null while it is being asked for. */
+  /** 6 bytes, borrowed; null while the entry is incomplete. */
   readonly lladdr: Uint8Array | null;
-  /** Seconds until it expires; null for a permanent one. */
+  /** Seconds until the entry expires; null: permanent. */
   readonly expires: number | null;
 }
 
-// The link-level sender of the ARP packet under way.
+// The Ethernet address of the sender of the ARP packet being processed.
 const sender = new Uint8Array(ETHER_ADDR_LEN);
-// The Ethernet address of an IPv4 group, RFC 1112, 6.4.
+// The Ethernet address of the IPv4 group being resolved, RFC 1112, 6.4.
 const group: LinkAddr = { ll_addr: Uint8Array.from([0x01, 0x00, 0x5e, 0, 0, 0]) };
 
 /** Writes the Ethernet address of IPv4 group `addr` to `ll_addr`. @see sys/net/ethernet.h */
@@ -131,7 +132,7 @@ export function ETHER_MAP_IP_MULTICAST(addr: InAddr, ll_addr: Uint8Array): void 
   ll_addr[5] = addr & 0xff;
 }
 
-/** ARP on one interface. */
+/** The ARP table of one interface. */
 export class ArpTable implements LinkResolver, LleTimer {
   readonly ethertype = ETHERTYPE_IP;
   readonly table: Lltable;
@@ -143,12 +144,12 @@ export class ArpTable implements LinkResolver, LleTimer {
     this.#v = V_arp(ifp.if_vnet);
   }
 
-  /** The neighbour at `addr`, or null. */
+  /** The entry of `addr`, or null. */
   find(addr: InAddr): Llentry | null {
     return this.table.lookup(addr, 0, 0, 0);
   }
 
-  /** A new entry; null: not a neighbour on this link, or the table is full. */
+  /** Creates an entry; null if `addr` is on no network of the interface or the table is full. */
   create(addr: InAddr): Llentry | null {
     const ifp = this.table.llt_ifp;
     if (this.table.size >= ARP_ENTRIES_MAX || ifaForPeer(ifp, addr) === null) return null;
@@ -157,7 +158,7 @@ export class ArpTable implements LinkResolver, LleTimer {
     return lle;
   }
 
-  /** The hook of ether_output; errnos as LinkResolver says. @see sys/netinet/if_ether.c */
+  /** Resolves a next hop for ether_output; errnos: see LinkResolver. @see sys/netinet/if_ether.c */
   resolve(ifp: Ifnet, m: Mbuf, dst: OutputDst): Errno {
     if ((m.m_flags & M_MCAST) !== 0) {
       ETHER_MAP_IP_MULTICAST(inAddrOf(dst), group.ll_addr);
@@ -173,7 +174,11 @@ export class ArpTable implements LinkResolver, LleTimer {
     return this.#ask(ifp, m, inAddrOf(dst), lle);
   }
 
-  /** Holds `m` and asks for its next hop, at most once a second. Takes `m`. */
+  /**
+   * Holds `m` and sends an ARP request for its next hop, at most once per second. Takes `m`.
+   * EWOULDBLOCK: held. After maxtries requests EHOSTUNREACH (gateway) or EHOSTDOWN. EINVAL or
+   * ENOBUFS: no entry.
+   */
   #ask(ifp: Ifnet, m: Mbuf, addr: InAddr, found: Llentry | null): Errno {
     const { stat, params } = this.#v;
     const lle =
@@ -204,7 +209,7 @@ export class ArpTable implements LinkResolver, LleTimer {
     return error;
   }
 
-  /** A neighbour said it is at `lladdr` (6 bytes): what waited leaves. */
+  /** Sets the address of an entry to `lladdr` (6 bytes) and sends the held packets. */
   learned(lle: Llentry, lladdr: Uint8Array): void {
     lle.setAddr(lladdr);
     lle.la_flags |= LLE_VALID;
@@ -216,6 +221,7 @@ export class ArpTable implements LinkResolver, LleTimer {
       etherSend(lle.lle_ifp, m, lle.ll_addr, ETHERTYPE_IP);
   }
 
+  /** Enters REACHABLE and starts the timer that ends it shortly before the entry expires. */
   #reachable(lle: Llentry): void {
     const { params } = this.#v;
     lle.ln_state = ARP_LLINFO_REACHABLE;
@@ -225,7 +231,10 @@ export class ArpTable implements LinkResolver, LleTimer {
     callout_reset(lle.lle_timer, (early > 0 ? early : params.max_age) * SEC);
   }
 
-  /** The entry's timer: nearly expired, expired, or never answered. */
+  /**
+   * The entry's timer: enters VERIFY, sends a request in VERIFY if the entry is in use, or removes
+   * an expired or unanswered entry.
+   */
   lleTimeout(lle: Llentry): void {
     const { stat } = this.#v;
     if ((lle.la_flags & LLE_STATIC) !== 0) return;
@@ -249,7 +258,7 @@ export class ArpTable implements LinkResolver, LleTimer {
     if (dropped > 0) count(R_ARP_TIMEOUT, dropped);
   }
 
-  /** Forgets every entry, or with `dynamicOnly` those that were learned. */
+  /** Removes all entries; with `dynamicOnly` only those that are not static. */
   flush(dynamicOnly: boolean): void {
     for (const lle of this.table.list())
       if (!dynamicOnly || (lle.la_flags & LLE_STATIC) === 0)
@@ -257,13 +266,13 @@ export class ArpTable implements LinkResolver, LleTimer {
   }
 }
 
-/** ARP's table of an interface; null on one without ARP. */
+/** The ARP table of an interface; null if it does not use ARP. */
 export function arpTable(ifp: Ifnet): ArpTable | null {
   const resolver = ifp.if_afdata[AF_INET]!;
   return resolver instanceof ArpTable ? resolver : null;
 }
 
-/** Writes an ARP packet for Ethernet and IPv4 at `p`; hardware addresses are the caller's to fill. */
+/** Writes an ARP packet for Ethernet and IPv4 at `p`, without the hardware addresses. */
 function putHeader(p: Kva, op: number, spa: InAddr, tpa: InAddr): void {
   memView.setUint16(p, ARPHRD_ETHER);
   memView.setUint16(p + 2, ETHERTYPE_IP);
@@ -279,8 +288,8 @@ function putLladdr(p: number, addr: Uint8Array): void {
 }
 
 /**
- * Asks everyone who has `tip`, on behalf of `sip` (0.0.0.0: our address on the network of `tip`).
- * With both the same it is an announcement. @see sys/netinet/if_ether.c
+ * Broadcasts an ARP request for `tip` with the sender `sip` (0.0.0.0: our address on the network of
+ * `tip`). If both are equal it is an announcement. @see sys/netinet/if_ether.c
  */
 export function arprequest(ifp: Ifnet, sip: InAddr, tip: InAddr): void {
   const { stat } = V_arp(ifp.if_vnet);
@@ -301,13 +310,16 @@ export function arprequest(ifp: Ifnet, sip: InAddr, tip: InAddr): void {
   if (etherSend(ifp, m, etherbroadcastaddr, ETHERTYPE_ARP) !== 0) stat.txerrors++;
 }
 
-/** Tells the link that `addr` is ours: RFC 5227's announcement. @see sys/netinet/if_ether.c */
+/** Announces `addr` if the interface is running: RFC 5227. @see sys/netinet/if_ether.c */
 export function arp_announce(ifp: Ifnet, addr: InAddr): void {
   if ((ifp.if_flags & (IFF_UP | IFF_NOARP)) !== IFF_UP) return;
   if ((ifp.if_drv_flags & IFF_DRV_RUNNING) !== 0) arprequest(ifp, addr, addr);
 }
 
-/** An address was put on `ifp`: lists it as ours and announces it. @see sys/netinet/if_ether.c */
+/**
+ * Adds a static entry for the new address `addr` of `ifp` and announces it.
+ * @see sys/netinet/if_ether.c
+ */
 export function arp_ifinit(ifp: Ifnet, addr: InAddr): void {
   const arp = arpTable(ifp);
   if (arp === null) return;
@@ -327,7 +339,10 @@ function bad(m: Mbuf, vnet: Vnet, why: Reason = R_ARP_BAD): void {
   m_freem(m);
 }
 
-/** An ARP packet came in. Takes `m`, which starts at the ARP header. @see sys/netinet/if_ether.c */
+/**
+ * Input of an ARP packet. Takes `m0`, which starts at the ARP header.
+ * @see sys/netinet/if_ether.c
+ */
 export function arpintr(m0: Mbuf, vnet: Vnet): void {
   const { stat } = V_arp(vnet);
   stat.received++;
@@ -352,7 +367,7 @@ function lladdrIs(p: number, addr: Uint8Array): boolean {
   return true;
 }
 
-/** RFC 826's reception, on a packet whose form is right. Takes `m`. */
+/** Processes a well-formed ARP packet: RFC 826, packet reception. Takes `m`. */
 function in_arpinput(ifp: Ifnet, m: Mbuf, p: Kva, vnet: Vnet): void {
   const { stat } = V_arp(vnet);
   const op = memView.getUint16(p + 6);
@@ -364,7 +379,7 @@ function in_arpinput(ifp: Ifnet, m: Mbuf, p: Kva, vnet: Vnet): void {
   const ia = inIfaddrOn(ifp, itaddr) ?? inIfaddrOn(ifp, isaddr) ?? inPrimary(ifp);
   if (ia === null) return bad(m, vnet);
   const myaddr = ia.ia_addr;
-  // It is from ourselves: a loop, not a conflict.
+  // Our own packet was looped back: not a conflict.
   if (lladdrIs(p + AR_SHA, ifp.if_lladdr)) return m_freem(m);
   if (isaddr === myaddr && !in_nullhost(isaddr)) {
     stat.dupips++;
@@ -372,7 +387,7 @@ function in_arpinput(ifp: Ifnet, m: Mbuf, p: Kva, vnet: Vnet): void {
     ifConsole.log?.(
       `arp: ${ether_ntoa(mem.subarray(p + AR_SHA, p + AR_SHA + ETHER_ADDR_LEN))} is using my IP address ${inet_ntoa(isaddr)} on ${ifp.if_xname}!`,
     );
-    // Defended by answering as if it had asked.
+    // Defend the address: reply as to a request for it.
     itaddr = myaddr;
   } else if (!in_nullhost(isaddr) && (ifp.if_flags & IFF_STATICARP) === 0) {
     learn(ifp, isaddr, p + AR_SHA, itaddr === myaddr);
@@ -381,7 +396,7 @@ function in_arpinput(ifp: Ifnet, m: Mbuf, p: Kva, vnet: Vnet): void {
   reply(ifp, m, p, myaddr, isaddr, vnet);
 }
 
-/** Refreshes the sender's entry; makes one only if it spoke to us. */
+/** Updates the sender's entry. Creates one only if the packet was for our address (`toUs`). */
 function learn(ifp: Ifnet, isaddr: InAddr, sha: number, toUs: boolean): void {
   const arp = arpTable(ifp);
   if (arp === null) return;
@@ -407,7 +422,7 @@ function learn(ifp: Ifnet, isaddr: InAddr, sha: number, toUs: boolean): void {
   arp.learned(lle, sender);
 }
 
-/** Turns the request in `m` into the answer. Takes `m`. */
+/** Turns the request in `m` into the reply and sends it. Takes `m`. */
 function reply(ifp: Ifnet, m: Mbuf, p: Kva, myaddr: InAddr, to: InAddr, vnet: Vnet): void {
   const { stat } = V_arp(vnet);
   for (let i = 0; i < ETHER_ADDR_LEN; i++) sender[i] = mem[p + AR_SHA + i]!;
@@ -415,7 +430,7 @@ function reply(ifp: Ifnet, m: Mbuf, p: Kva, myaddr: InAddr, to: InAddr, vnet: Vn
   putLladdr(p + AR_THA, sender);
   putLladdr(p + AR_SHA, ifp.if_lladdr);
   m.m_flags &= ~(M_BCAST | M_MCAST);
-  // What was behind the request is the padding of its frame.
+  // Cut the padding of the received frame.
   m_freem(m.m_next);
   m.m_next = null;
   m.m_len = m.m_pkthdr.len = ARP_LEN;
@@ -445,7 +460,8 @@ export function arpEntries(vnet: Vnet): ArpEntry[] {
 }
 
 /**
- * Makes a permanent entry, as `arp -s`. EINVAL: not on this link; EEXIST: one of our own addresses.
+ * Adds a permanent entry, as `arp -s` does. EINVAL: `addr` is on no network of the interface, or
+ * the table is full. EEXIST: `addr` is our own address.
  * @see arp(8)
  */
 export function arpSet(ifp: Ifnet, addr: InAddr, lladdr: Uint8Array): Errno {
@@ -458,7 +474,7 @@ export function arpSet(ifp: Ifnet, addr: InAddr, lladdr: Uint8Array): Errno {
   return 0;
 }
 
-/** Removes an entry, as `arp -d`; ENOENT without one, EINVAL for our own address. @see arp(8) */
+/** Removes an entry, as `arp -d` does. ENOENT: no entry. EINVAL: our own address. @see arp(8) */
 export function arpDelete(ifp: Ifnet, addr: InAddr): Errno {
   const arp = arpTable(ifp);
   const lle = arp === null ? null : arp.find(addr);

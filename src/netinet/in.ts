@@ -1,6 +1,6 @@
 /**
- * IPv4 addresses as signed words in host byte order, after sys/netinet/in.h and in.c. Left out: class A,
- * B and C networks, multicast source filters.
+ * IPv4 addresses as signed 32-bit integers in host byte order, after sys/netinet/in.h and in.c.
+ * Left out: class A, B and C networks, multicast source filters.
  */
 
 import { type AddrWords, NetAddr } from '../sys/addr.ts';
@@ -14,19 +14,19 @@ export const INADDR_BROADCAST = inAddr(0xffffffff);
 export const INADDR_ALLHOSTS_GROUP = inAddr(0xe0000001);
 export const IN_LOOPBACKNET = 127;
 
-/** The IPv4 address in the words of an address of AF_INET. */
+/** The IPv4 address in the address words of AF_INET. */
 export function inAddrOf(a: AddrWords): InAddr {
   return a.w0 as InAddr;
 }
 
-/** A new address of words; for configuration, not per packet. */
+/** Allocates the address words of an IPv4 address; for configuration, not per packet. */
 export function inNetAddr(addr: InAddr): NetAddr {
   const a = new NetAddr();
   a.set(addr);
   return a;
 }
 
-/** A new socket address of AF_INET. */
+/** Allocates a socket address of AF_INET. */
 export function inSockaddr(addr: InAddr, port: Port): Sockaddr {
   const sa = new Sockaddr();
   sa.len = SOCKADDR_IN_SIZE;
@@ -46,7 +46,7 @@ export function IN_MULTICAST(a: InAddr): boolean {
   return a >>> 28 === 0xe;
 }
 
-/** 240.0.0.0/4, the limited broadcast address included. @see sys/netinet/in.h */
+/** 240.0.0.0/4, including 255.255.255.255. @see sys/netinet/in.h */
 export function IN_EXPERIMENTAL(a: InAddr): boolean {
   return a >>> 28 === 0xf;
 }
@@ -66,19 +66,19 @@ export function IN_LINKLOCAL(a: InAddr): boolean {
   return a >>> 16 === 0xa9fe;
 }
 
-/** 224.0.0.0/24: groups that no router forwards. @see sys/netinet/in.h */
+/** 224.0.0.0/24: groups of the local link, never forwarded. @see sys/netinet/in.h */
 export function IN_LOCAL_GROUP(a: InAddr): boolean {
   return a >>> 8 === 0xe00000;
 }
 
-/** Dotted quad; for printing and logging, not per packet. @see inet(3) */
+/** Formats an address as a dotted quad; for output and logs, not per packet. @see inet(3) */
 export function inet_ntoa(a: InAddr): string {
   return `${a >>> 24}.${(a >>> 16) & 0xff}.${(a >>> 8) & 0xff}.${a & 0xff}`;
 }
 
 /**
- * The address that a dotted quad of four decimal numbers names; null for anything else. Unlike
- * FreeBSD's inet_aton it takes no hexadecimal, octal or shortened forms.
+ * Parses a dotted quad of four decimal numbers; null for all other text. Unlike FreeBSD's inet_aton
+ * it does not accept hexadecimal, octal or shortened forms.
  */
 export function parseInAddr(text: string): InAddr | null {
   const found = /^(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})$/.exec(text);

@@ -1,6 +1,6 @@
 /**
- * Sockets that send and receive packets, each with its address: what the switches of UDP and of raw
- * IP have in common. Binding, connecting and the packets are the protocol's.
+ * The common part of the protocol switches of UDP and raw sockets. The protocol adds bind, connect,
+ * send and input.
  */
 
 import { EOPNOTSUPP, type Errno } from '../sys/errno.ts';
@@ -10,7 +10,9 @@ import { sbflushRecords } from '../kern/uipc_dgram.ts';
 import { socantsendmore, soreserve, type Socket, SS_ISCONNECTED } from '../kern/uipc_socket.ts';
 import { in_pcballoc, in_pcbfree, inpaf, type Inpcbinfo, sotoinpcb } from './in_pcb.ts';
 
-/** pr_attach: a control block in `info`, buffers of `sndcc` and `rcvcc` bytes. ENOBUFS. */
+/**
+ * pr_attach: creates the PCB in `info` and reserves buffers of `sndcc` and `rcvcc` bytes. ENOBUFS.
+ */
 export function inDgramAttach(so: Socket, info: Inpcbinfo, sndcc: number, rcvcc: number): Errno {
   const error = soreserve(so, sndcc, rcvcc);
   if (error !== 0) return error;
@@ -20,14 +22,14 @@ export function inDgramAttach(so: Socket, info: Inpcbinfo, sndcc: number, rcvcc:
   return 0;
 }
 
-/** pr_detach: what waits to be read and the control block go. */
+/** pr_detach: frees the receive queue and the PCB. */
 export function inDgramDetach(so: Socket): void {
   sbflushRecords(so.so_rcv);
   in_pcbfree(sotoinpcb(so));
   so.so_pcb = null;
 }
 
-/** The rest of a switch, of any family. */
+/** The functions of the switch that are the same for both protocols and all families. */
 export const inDgramSwitch = {
   pr_flags: PR_ATOMIC | PR_ADDR,
   pr_listen: () => EOPNOTSUPP,

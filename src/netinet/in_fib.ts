@@ -1,6 +1,6 @@
 /**
- * IPv4's forwarding table, after sys/netinet/in_fib.c and in_rmx.c: the table of AF_INET in
- * net/route.ts, by IPv4 addresses. Left out: as there.
+ * IPv4's routing table, after sys/netinet/in_fib.c and in_rmx.c: wraps the functions of
+ * net/route.ts for IPv4 addresses. What net/route.ts leaves out is left out here too.
  */
 
 import type { Errno } from '../sys/errno.ts';
@@ -21,26 +21,26 @@ import {
 import { inNetAddr } from './in.ts';
 
 /**
- * The next hop for `dst` by longest prefix, or null: no route, or its interface is down.
+ * The next hop for `dst` by longest prefix match. Null: no route, or its interface is down.
  * @see fib(4), sys/netinet/in_fib.c
  */
 export function fib4_lookup(vnet: Vnet, dst: InAddr): Nhop | null {
   return ribLookup(rt_tables_get_rnh(vnet, AF_INET), dst, 0, 0, 0);
 }
 
-/** `fib4_lookup` unless `ro` still holds the result. */
+/** Like `fib4_lookup`, but reuses the next hop cached in `ro` if it is still valid. */
 export function inRouteLookup(vnet: Vnet, ro: Route, dst: InAddr): Nhop | null {
   return routeLookup(rt_tables_get_rnh(vnet, AF_INET), ro, dst, 0, 0, 0);
 }
 
-/** Adds a route; EEXIST if there is one to exactly this prefix. Takes over `nh`. */
+/** Adds a route. Takes ownership of `nh`. EEXIST: a route to this prefix exists. */
 export function inRouteAdd(vnet: Vnet, dst: InAddr, prefixlen: number, nh: Nhop): Errno {
   return rib_add_route(rt_tables_get_rnh(vnet, AF_INET), inNetAddr(dst), prefixlen, nh);
 }
 
 /**
- * Adds a static route by a gateway, which must be on a connected network: else ENETUNREACH. EEXIST
- * as above. `mtu` 0 takes the interface's. @see route(8)
+ * Adds a static route by a gateway. `mtu` 0: use the MTU of the interface. ENETUNREACH: the gateway
+ * is not on a connected network. EEXIST: a route to this prefix exists. @see route(8)
  */
 export function inRouteAddGateway(
   vnet: Vnet,
@@ -53,12 +53,12 @@ export function inRouteAddGateway(
   return rtAddGateway(rh, inNetAddr(dst), prefixlen, inNetAddr(gateway), mtu, prefixlen === 32);
 }
 
-/** Removes the route to exactly this prefix; ESRCH if there is none. @see route(8) */
+/** Removes the route to exactly this prefix. ESRCH: no such route. @see route(8) */
 export function inRouteDel(vnet: Vnet, dst: InAddr, prefixlen: number): Errno {
   return rib_del_route(rt_tables_get_rnh(vnet, AF_INET), inNetAddr(dst), prefixlen);
 }
 
-/** The table, longest prefix first, for `netstat -r`. */
+/** The entries, longest prefix first, for `netstat -r`. */
 export function inRoutes(vnet: Vnet): readonly RtEntry[] {
   return rt_tables_get_rnh(vnet, AF_INET).entries;
 }

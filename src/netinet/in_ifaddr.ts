@@ -1,7 +1,7 @@
 /**
- * Interface addresses coming and going, after sys/netinet/in.c (in_control): the address list, the
- * route to its network, the route to itself, the all-hosts group, ARP. Left out: point-to-point
- * addresses, aliases' preference, carp.
+ * Adds and removes IPv4 addresses of interfaces, after sys/netinet/in.c (in_control): the address
+ * list, the routes to the network and to the address itself, the all-hosts group, ARP. Left out:
+ * point-to-point addresses, preference among aliases, carp.
  */
 
 import { EADDRNOTAVAIL, EEXIST, EINVAL, type Errno } from '../sys/errno.ts';
@@ -44,7 +44,7 @@ import { V_ip } from './ip_var.ts';
 const allHosts = new Uint8Array(ETHER_ADDR_LEN);
 ETHER_MAP_IP_MULTICAST(INADDR_ALLHOSTS_GROUP, allHosts);
 
-/** Adds the route to an own address, by lo0; none before lo0 is attached. */
+/** Adds the host route to a local address by lo0. Does nothing before lo0 is attached. */
 function routeToSelf(vnet: Vnet, ia: InIfaddr): void {
   const lo = V_loif(vnet).ifp;
   if (lo === null) return;
@@ -52,7 +52,7 @@ function routeToSelf(vnet: Vnet, ia: InIfaddr): void {
   inRouteAdd(vnet, ia.ia_addr, 32, new Nhop(lo, ia, null, flags, 0));
 }
 
-/** Brings an interface up as setting its first address does. */
+/** Sets IFF_UP and starts the driver if necessary. Returns the driver's errno. */
 function bringUp(ifp: Ifnet): Errno {
   if ((ifp.if_flags & IFF_UP) === 0) {
     const error = ifhwioctl(ifp, SIOCSIFFLAGS, ifp.if_flags | IFF_UP);
@@ -63,9 +63,10 @@ function bringUp(ifp: Ifnet): Errno {
 }
 
 /**
- * Puts address `addr` of a network of `prefixlen` bits (0 to 32) on `ifp`, brings it up, makes the routes to the network
- * and to the address itself, and announces it. EADDRNOTAVAIL: no host address; EINVAL: no prefix length;
- * EEXIST: the stack has the address already; else the driver's errno for coming up.
+ * Adds address `addr` with prefix length `prefixlen` (0 to 32) to `ifp`, brings the interface up,
+ * adds the routes to the network and to the address, and announces the address. EADDRNOTAVAIL: not
+ * a host address. EINVAL: bad prefix length. EEXIST: the stack already has the address. Else the
+ * driver's errno from bringing the interface up.
  * @see ifconfig(8), sys/netinet/in.c
  */
 export function in_aifaddr(ifp: Ifnet, addr: InAddr, prefixlen: number): Errno {
@@ -78,14 +79,14 @@ export function in_aifaddr(ifp: Ifnet, addr: InAddr, prefixlen: number): Errno {
   if (error !== 0) return error;
   const loopback = (ifp.if_flags & IFF_LOOPBACK) !== 0;
   const mask = prefixMask(prefixlen);
-  // RFC 3021: a network of two has no broadcast address.
+  // RFC 3021: a /31 network has no broadcast address.
   const broadcast = (ifp.if_flags & IFF_BROADCAST) !== 0 && prefixlen < 31;
   const ia = new InIfaddr(ifp, addr, mask, inAddr(broadcast ? addr | ~mask : 0));
   const first = inPrimary(ifp) === null;
   ifp.if_addrhead.push(ia);
   v.addrs.set(addr, ia);
   routeToSelf(vnet, ia);
-  // EEXIST: another interface is on the same network and keeps the route, as on FreeBSD.
+  // Ignore EEXIST: another interface on the same network keeps the route, as on FreeBSD.
   if (prefixlen < 32 && !loopback)
     inRouteAdd(vnet, addr, prefixlen, new Nhop(ifp, ia, null, RTF_UP | RTF_PINNED, 0));
   if (arpTable(ifp) !== null && first) if_addmulti(ifp, allHosts);
@@ -93,7 +94,7 @@ export function in_aifaddr(ifp: Ifnet, addr: InAddr, prefixlen: number): Errno {
   return 0;
 }
 
-/** Takes an address off; EADDRNOTAVAIL if `ifp` does not have it. @see ifconfig(8) */
+/** Removes an address. EADDRNOTAVAIL: `ifp` does not have it. @see ifconfig(8) */
 export function in_difaddr(ifp: Ifnet, addr: InAddr): Errno {
   const ia = inIfaddrOn(ifp, addr);
   if (ia === null) return EADDRNOTAVAIL;
@@ -137,7 +138,7 @@ export const inetIfEvents: IfEvents = {
   },
 };
 
-/** The addresses of a stack in the order they came. */
+/** The addresses of a stack, in the order in which they were added. */
 export function inIfaddrs(vnet: Vnet): InIfaddr[] {
   return [...V_ip(vnet).addrs.values()];
 }

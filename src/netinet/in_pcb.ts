@@ -1,7 +1,8 @@
 /**
- * Internet protocol control blocks, after sys/netinet/in_pcb.c: which socket a packet belongs to,
- * local ports, and the per-family table through which TCP and UDP reach IPv4 or IPv6. Left out:
- * locking, RSS, FIBs other than 0, credentials, multicast options.
+ * Internet protocol control blocks (PCBs), after sys/netinet/in_pcb.c: look-up of a packet's
+ * socket, allocation of local ports, and the per-family table (InpAf) that gives TCP, UDP and raw
+ * sockets access to IPv4 or IPv6. Left out: locking, RSS, FIBs other than 0, credentials, multicast
+ * options.
  */
 
 import { type AddrWords, NetAddr } from '../sys/addr.ts';
@@ -25,7 +26,7 @@ import type { Ifnet } from '../net/if_var.ts';
 import { Route } from '../net/route.ts';
 
 // inp_flags
-/** IP_PORTRANGE: local ports come from the high or the low range. */
+/** Set by IP_PORTRANGE: choose local ports from the high or the low range. */
 export const INP_HIGHPORT = 0x00000010;
 export const INP_LOWPORT = 0x00000020;
 export const INP_DONTFRAG = 0x00000800;
@@ -34,9 +35,9 @@ export const INP_DROPPED = 0x04000000;
 export const INP_SOCKREF = 0x08000000;
 
 /**
- * Addresses and ports of a connection or of a received packet, local side first. The words of both
- * addresses, as NetAddr has them, are fields of the object itself: each connection has one, and two
- * objects more would cost 64 bytes.
+ * Addresses and ports of a connection or of a received packet, local side first. The address words
+ * (see NetAddr) are fields of this object, because two NetAddr objects would cost 64 bytes more per
+ * connection.
  */
 export class InConninfo {
   /** AF_*. */
@@ -96,7 +97,7 @@ export class InConninfo {
     return a;
   }
 
-  /** Whether the address is unspecified, all bits 0. */
+  /** Whether the local address is unspecified (all bits 0). */
   laddrAny(): boolean {
     return (this.inc_l0 | this.inc_l1 | this.inc_l2 | this.inc_l3) === 0;
   }
@@ -123,7 +124,7 @@ export class InConninfo {
     );
   }
 
-  /** Whether both addresses are the same. */
+  /** Whether the local and the foreign address are equal. */
   selfTalk(): boolean {
     return (
       this.inc_l0 === this.inc_f0 &&
@@ -134,70 +135,72 @@ export class InConninfo {
   }
 }
 
-/** Segment sizes that TCP assumes in a family, in bytes. */
+/** TCP's default segment sizes in a family, bytes. */
 export interface TcpMss {
-  /** Without an MSS option, or without a route. */
+  /** Used without an MSS option or without a route. */
   readonly mssdflt: number;
-  /** What path MTU black hole detection tries first. */
+  /** The size that path MTU black hole detection tries first. */
   readonly pmtud_blackhole_mss: number;
 }
 
 /**
- * What an address family does for the protocols above it: IPv4 and IPv6 differ in nothing else for
- * TCP, UDP and raw sockets. Each domain registers its own table.
+ * The functions and constants of an address family that TCP, UDP and raw sockets use. They are the
+ * only difference between IPv4 and IPv6 there. Each domain registers its own table.
  */
 export interface InpAf {
   readonly family: number;
-  /** What netstat puts behind the protocol's name: `4` or `6`. */
+  /** The suffix that netstat appends to the protocol's name: `4` or `6`. */
   readonly suffix: string;
-  /** Words of an address that count: 1 or 4. */
+  /** Number of 32-bit words of an address: 1 or 4. */
   readonly addrWords: number;
-  /** Bytes of an IP header without options, and of the largest packet with it. */
+  /** Bytes of an IP header without options, and of the largest packet, header included. */
   readonly hdrlen: number;
   readonly maxpacket: number;
-  /** What asks the NIC for a UDP and a TCP checksum, for TSO, and the interface capability of TSO. */
+  /** CSUM_* flags for UDP checksum, TCP checksum and TSO, and the IFCAP_* flag of TSO. */
   readonly csumUdp: number;
   readonly csumTcp: number;
   readonly csumTso: number;
   readonly ifcapTso: number;
   /** Whether UDP must have a checksum: IPv6, RFC 8200, 8.1. */
   readonly udpSumRequired: boolean;
-  /** The value of net.inet.tcp.pmtud_blackhole_detection that leaves this family out. */
+  /** The value of net.inet.tcp.pmtud_blackhole_detection that excludes this family. */
   readonly pmtudBlackholeOff: number;
-  /** The family's own segment sizes; null: net.inet.tcp.mssdflt and pmtud_blackhole_mss. */
+  /** The family's segment sizes; null: use net.inet.tcp.mssdflt and pmtud_blackhole_mss. */
   tcpMss(vnet: Vnet): TcpMss | null;
-  /** TTL or hop limit of packets made here. */
+  /** Default TTL or hop limit of packets that this host originates. */
   defaultTtl(vnet: Vnet): number;
-  /** Whether the stack has this unicast address. */
+  /** Whether `addr` is a unicast address of the stack. */
   isLocal(vnet: Vnet, addr: AddrWords): boolean;
-  /** 32 bits of the foreign and local address for the connection hash. */
+  /** A 32-bit hash of the foreign and local address, for the connection table. */
   hash(inc: InConninfo): number;
-  /** Whether TCP may connect to `nam`: 0, EAFNOSUPPORT, EACCES, EADDRNOTAVAIL. */
+  /** Whether TCP may connect to `nam`: 0, or EAFNOSUPPORT, EACCES or EADDRNOTAVAIL. */
   connectable(vnet: Vnet, nam: AddrWords): Errno;
-  /** Chooses inc's local address for its foreign one. ENETUNREACH, EHOSTUNREACH. */
+  /** Sets inc's local address to suit its foreign one. ENETUNREACH, EHOSTUNREACH: no route. */
   selectLaddr(vnet: Vnet, inc: InConninfo): Errno;
-  /** The interface that packets to inc's foreign address leave by, null without a route. */
+  /** The outgoing interface of packets to inc's foreign address; null without a route. */
   outgoing(vnet: Vnet, inc: InConninfo): Ifnet | null;
-  /** Bytes of the largest packet that way takes; 0 without a route. */
+  /** The path MTU to inc's foreign address, bytes; 0 without a route. */
   pathMtu(vnet: Vnet, inc: InConninfo): number;
-  /** Fills in `to` with inc's foreign or local address and port, and returns it. */
+  /** Sets `to` to inc's foreign or local address and port, and returns it. */
   sockaddr(inc: InConninfo, foreign: boolean, to: Sockaddr): Sockaddr;
-  /** Address text for netstat. */
+  /** inc's foreign or local address as text, for netstat. */
   print(inc: InConninfo, foreign: boolean): string;
   /** Reads the addresses of the received packet `m` into `inc`. */
   parse(m: Mbuf, inc: InConninfo): void;
   /** The header's ECN field, 0 to 3, and its TTL or hop limit. */
   ecn(m: Mbuf): number;
   ttl(m: Mbuf): number;
-  /** Whether a segment may come from and to these addresses: no multicast, no broadcast. */
+  /** Whether both addresses are unicast: false for multicast and broadcast. */
   unicast(vnet: Vnet, m: Mbuf, inc: InConninfo): boolean;
-  /** M_MCAST or M_BCAST if inc's local address is a group or a broadcast of the link of `m`; else 0. */
+  /**
+   * M_MCAST if inc's local address is a group, M_BCAST if it is a broadcast on m's link, else 0.
+   */
   castOf(m: Mbuf, inc: InConninfo): number;
-  /** Bytes behind the IP header of `hlen` bytes. */
+  /** Bytes of the packet after the IP header of `hlen` bytes. */
   ulpLength(m: Mbuf, hlen: number): number;
-  /** Folded sum, not complemented, of the pseudo-header: addresses plus the number `c`. */
+  /** Folded, not complemented sum of the pseudo-header: the addresses plus the number `c`. */
   pseudo(inc: InConninfo, c: number): number;
-  /** Fills in the IP header at `ip` of a packet of `len` bytes in all. */
+  /** Writes the IP header at `ip`; `len` is the length of the packet with this header. */
   fill(
     ip: Kva,
     inc: InConninfo,
@@ -207,24 +210,26 @@ export interface InpAf {
     tos: number,
     df: boolean,
   ): void;
-  /** Hands a packet to IP, which takes it. `inp` lends its cached route. */
+  /** Passes a packet to IP, which takes it. Uses the cached route of `inp`. */
   output(m: Mbuf, inp: Inpcb | null, vnet: Vnet): Errno;
-  /** `output` for a datagram, which may be for everyone on a link if `toAll`. */
+  /** Like `output`, for a datagram. `toAll` (SO_BROADCAST) permits broadcast. */
   outputDgram(m: Mbuf, inp: Inpcb, toAll: boolean): Errno;
-  /** Sends ICMP's port unreachable about the received packet `m`, which it takes. */
+  /** Sends an ICMP port unreachable error about the received packet `m`. Takes `m`. */
   portUnreachable(m: Mbuf, vnet: Vnet): void;
-  /** Control data about the packet `m` for the socket of `inp`, by its options; null without any. */
+  /** The control data of packet `m` that the socket options of `inp` request; null: none. */
   savecontrol(inp: Inpcb, m: Mbuf): Mbuf | null;
-  /** Options of the family on a socket. EINVAL: another level; ENOPROTOOPT. */
+  /**
+   * Reads or sets a socket option of the family. EINVAL: other level. ENOPROTOOPT: unknown option.
+   */
   ctloutput(so: Socket, sopt: Sockopt): Errno;
 }
 
-/** The families of a stack by AF_*. */
+/** The families of a stack, indexed by AF_*. */
 const V_inpaf = VNET_DEFINE(() => ({
   tables: Array.from({ length: AF_MAX }, (): InpAf | null => null),
 }));
 
-/** Registers a family's table. EEXIST: the stack has one of this family. Its domain calls it. */
+/** Registers a family's table; its domain calls it. EEXIST: the family is registered already. */
 export function inpafRegister(vnet: Vnet, af: InpAf): Errno {
   const { tables } = V_inpaf(vnet);
   if (tables[af.family] !== null) return EEXIST;
@@ -232,7 +237,7 @@ export function inpafRegister(vnet: Vnet, af: InpAf): Errno {
   return 0;
 }
 
-/** The table of a family; panics if the stack does not have it. */
+/** The table of a family; panics if it is not registered. */
 export function inpaf(vnet: Vnet, family: number): InpAf {
   const af = V_inpaf(vnet).tables[family]!;
   KASSERT(af !== null, 'inpaf: no such family in this stack');
@@ -241,7 +246,7 @@ export function inpaf(vnet: Vnet, family: number): InpAf {
 
 const $peer = new NetAddr();
 
-/** Whether inc's foreign address is one of the stack's own. */
+/** Whether inc's foreign address is a local address of the stack. */
 export function peerIsLocal(vnet: Vnet, af: InpAf, inc: InConninfo): boolean {
   return af.isLocal(vnet, inc.faddrTo($peer));
 }
@@ -253,16 +258,17 @@ export class Inpcb {
   readonly inp_inc = new InConninfo();
   readonly inp_af: InpAf;
   inp_socket: Socket | null;
-  /** The protocol's own block, such as a Tcpcb. */
+  /** The protocol's control block, such as a Tcpcb. */
   inp_ppcb: object | null = null;
   inp_flags = 0;
   inp_ip_ttl = 64;
   inp_ip_tos = 0;
-  /** The least TTL that is taken: IP_MINTTL. */
+  /** The minimum TTL of accepted packets: IP_MINTTL. */
   inp_ip_minttl = 0;
-  /** What ip_output caches between packets. */
+  /** The route that ip_output caches between packets. */
   readonly inp_route = new Route();
-  // Links of the tables of Inpcbinfo. hashIn says which: 0 none, 1 wild, 2 connected.
+  // Links of the tables of Inpcbinfo. hashIn is the hash that contains the PCB: 0: no hash, 1:
+  // wild, 2: conn.
   hashIn = 0;
   hashNext: Inpcb | null = null;
   portIn = false;
@@ -285,16 +291,17 @@ const HASH_MIN = 64;
 /** All PCBs of one protocol of one stack. @see sys/netinet/in_pcb.h */
 export class Inpcbinfo {
   readonly ipi_vnet: Vnet;
-  /** PCBs alive. */
+  /** Number of PCBs. */
   ipi_count = 0;
-  /** The newest one; the rest follows by listNext. */
+  /** The newest PCB; older ones follow by listNext. */
   ipi_listhead: Inpcb | null = null;
-  // Three chained hashes: connected by 4-tuple, unconnected by local port, all by local port.
+  // Three chained hashes: connected PCBs by 4-tuple, unconnected ones by local port, all by local
+  // port.
   conn: (Inpcb | null)[] = Array.from({ length: HASH_MIN }, () => null);
   connCount = 0;
   wild: (Inpcb | null)[] = Array.from({ length: HASH_MIN }, () => null);
   ports: (Inpcb | null)[] = Array.from({ length: HASH_MIN }, () => null);
-  /** Makes the chains unpredictable for a peer. */
+  /** Random seed of the hashes, so that a peer cannot cause long chains. */
   readonly seed: number;
   lastport = 0;
 
@@ -304,9 +311,9 @@ export class Inpcbinfo {
   }
 }
 
-/** net.inet.ip.portrange.*: which local ports are given out. @see ip(4) */
+/** net.inet.ip.portrange.*: the ranges of automatically chosen local ports. @see ip(4) */
 class Portrange {
-  /** For IP_PORTRANGE_LOW, from above; then the usual ones; then for IP_PORTRANGE_HIGH. */
+  /** IP_PORTRANGE_LOW (descending), the default range, and IP_PORTRANGE_HIGH. */
   lowfirst = 1023;
   lowlast = 600;
   first = 10000;
@@ -327,7 +334,7 @@ export function in_pcbSysctls(vnet: Vnet): void {
   tree.boolField(`${name}.randomized`, 'Enable random port allocation', r, 'randomized');
 }
 
-/** A hash in all its 32 bits; signed, because an unsigned one would be returned on the heap. */
+/** Mixes all 32 bits of a hash. Signed, because V8 would box a large unsigned result. */
 function mix(h: number): number {
   h = Math.imul(h ^ (h >>> 16), 0x21f0aaad);
   h = Math.imul(h ^ (h >>> 15), 0x735a2d97);
@@ -343,7 +350,7 @@ function portBucket(table: readonly unknown[], lport: number): number {
   return lport & (table.length - 1);
 }
 
-/** Keeps the chains short: the connection table grows with what it holds. */
+/** Doubles the connection table, so that its chains stay short. */
 function growConn(info: Inpcbinfo): void {
   const old = info.conn;
   info.conn = Array.from({ length: old.length * 2 }, () => null);
@@ -383,7 +390,7 @@ export function in_pcbinshash(inp: Inpcb): void {
   inp.portIn = true;
 }
 
-/** Takes a PCB out of the chain of its hash, not out of the port table. */
+/** Removes a PCB from `conn` or `wild`, not from the port table. */
 function unhash(inp: Inpcb): void {
   if (inp.hashIn === 0) return;
   const info = inp.inp_pcbinfo;
@@ -404,7 +411,9 @@ function unhash(inp: Inpcb): void {
   if (!wild) info.connCount--;
 }
 
-/** Thousands of connections share a server's port: none looks for another. */
+/**
+ * Removes a PCB from the port table. O(1), because thousands of connections share a server's port.
+ */
 function unport(inp: Inpcb): void {
   if (!inp.portIn) return;
   const { portPrev, portNext } = inp;
@@ -420,7 +429,7 @@ function unport(inp: Inpcb): void {
   inp.portIn = false;
 }
 
-/** Makes a PCB for `so`; null for one without a socket yet. @see sys/netinet/in_pcb.c */
+/** Creates a PCB for `so`, or without a socket if `so` is null. @see sys/netinet/in_pcb.c */
 export function in_pcballoc(so: Socket | null, pcbinfo: Inpcbinfo, af: InpAf): Inpcb {
   const inp = new Inpcb(pcbinfo, so, af);
   inp.listNext = pcbinfo.ipi_listhead;
@@ -431,8 +440,8 @@ export function in_pcballoc(so: Socket | null, pcbinfo: Inpcbinfo, af: InpAf): I
 }
 
 /**
- * The connection is over: no packet finds the PCB any more and its port is free; the socket keeps
- * it until it is closed.
+ * Marks a PCB as dropped: removes it from the hash tables, so that packets no longer match it, and
+ * frees its port. The socket keeps the PCB until it is closed.
  * @see sys/netinet/in_pcb.c
  */
 export function in_pcbdrop(inp: Inpcb): void {
@@ -441,13 +450,13 @@ export function in_pcbdrop(inp: Inpcb): void {
   unport(inp);
 }
 
-/** The PCB of a socket that has one. */
+/** The PCB of a socket; panics if it has none. */
 export function sotoinpcb(so: Socket): Inpcb {
   KASSERT(so.so_pcb !== null, 'sotoinpcb: detached');
   return so.so_pcb as Inpcb;
 }
 
-/** Removes a PCB for good. @see sys/netinet/in_pcb.c */
+/** Frees a PCB: removes it from all tables and from the list. @see sys/netinet/in_pcb.c */
 export function in_pcbfree(inp: Inpcb): void {
   in_pcbdrop(inp);
   const info = inp.inp_pcbinfo;
@@ -462,7 +471,7 @@ export function in_pcbfree(inp: Inpcb): void {
   info.ipi_count--;
 }
 
-/** The connection of `inc`, or null. @see sys/netinet/in_pcb.c */
+/** The PCB of the connection `inc`, or null. @see sys/netinet/in_pcb.c */
 export function in_pcblookupConn(info: Inpcbinfo, af: InpAf, inc: InConninfo): Inpcb | null {
   let inp: Inpcb | null = info.conn[connBucket(info, af, inc)]!;
   for (; inp !== null; inp = inp.hashNext) {
@@ -479,7 +488,7 @@ export function in_pcblookupConn(info: Inpcbinfo, af: InpAf, inc: InConninfo): I
   return null;
 }
 
-/** The unconnected PCB for `inc`: one bound to the very address before one bound to any. */
+/** The unconnected PCB for `inc`; one bound to exactly the local address takes precedence. */
 export function in_pcblookupWild(info: Inpcbinfo, af: InpAf, inc: InConninfo): Inpcb | null {
   let any: Inpcb | null = null;
   let inp: Inpcb | null = info.wild[portBucket(info.wild, inc.inc_lport)]!;
@@ -491,12 +500,12 @@ export function in_pcblookupWild(info: Inpcbinfo, af: InpAf, inc: InConninfo): I
   return any === null ? null : lbMember(info, any, inc);
 }
 
-/** Whether `inp` shares its port by SO_REUSEPORT_LB. */
+/** Whether `inp` is a member of a SO_REUSEPORT_LB group. */
 function shares(inp: Inpcb): boolean {
   return inp.inp_socket !== null && (inp.inp_socket.so_options & SO_REUSEPORT_LB) !== 0;
 }
 
-/** Whether `t` is one of those that share `inp`'s port and address. */
+/** Whether `t` is in the SO_REUSEPORT_LB group of `inp`: the same port and address. */
 function sharesWith(t: Inpcb, inp: Inpcb): boolean {
   return (
     t.inp_inc.inc_lport === inp.inp_inc.inc_lport &&
@@ -506,7 +515,7 @@ function sharesWith(t: Inpcb, inp: Inpcb): boolean {
   );
 }
 
-/** Which one of those that share a port with `inp` a packet of `inc` is for: always the same one. */
+/** The member of inp's SO_REUSEPORT_LB group for `inc`, chosen by a hash of the foreign side. */
 function lbMember(info: Inpcbinfo, inp: Inpcb, inc: InConninfo): Inpcb {
   if (!shares(inp)) return inp;
   const head = info.wild[portBucket(info.wild, inp.inp_inc.inc_lport)]!;
@@ -520,7 +529,7 @@ function lbMember(info: Inpcbinfo, inp: Inpcb, inc: InConninfo): Inpcb {
 }
 
 /**
- * Whose packet it is: a connection, with `wildcard` else a listener, else null.
+ * The PCB of a packet: a connection, else with `wildcard` an unconnected PCB, else null.
  * @see sys/netinet/in_pcb.c
  */
 export function in_pcblookup(
@@ -533,7 +542,7 @@ export function in_pcblookup(
   return inp !== null || !wildcard ? inp : in_pcblookupWild(info, af, inc);
 }
 
-/** Whether `inp` may not have the local address and port of `inc` because of another PCB. */
+/** Whether another PCB prevents `inp` from binding to the local address and port of `inc`. */
 function portConflict(inp: Inpcb, inc: InConninfo, options: number): boolean {
   const info = inp.inp_pcbinfo;
   const af = inp.inp_af;
@@ -544,7 +553,7 @@ function portConflict(inp: Inpcb, inc: InConninfo, options: number): boolean {
     if ((options & theirs & (SO_REUSEPORT | SO_REUSEPORT_LB)) !== 0) continue;
     const same = t.inp_inc.laddrEquals(inc);
     if ((options & (SO_REUSEADDR | SO_REUSEPORT | SO_REUSEPORT_LB)) !== 0) {
-      // SO_REUSEADDR passes over connections and other addresses, not over the same binding.
+      // SO_REUSEADDR ignores connections and other addresses, but not the same binding.
       if (same && t.hashIn === 1) return true;
     } else if (same || t.inp_inc.laddrAny() || inc.laddrAny()) {
       return true;
@@ -556,8 +565,8 @@ function portConflict(inp: Inpcb, inc: InConninfo, options: number): boolean {
 const $try = new InConninfo();
 
 /**
- * Chooses a local port, RFC 6056: a random one of the range, then the next ones. With a foreign
- * address it only has to make the 4-tuple unique. EADDRNOTAVAIL: all are taken.
+ * Chooses a local port, RFC 6056: starts at a random port of the range and takes the first free
+ * one. With a foreign address only the 4-tuple must be unique. EADDRNOTAVAIL: no port is free.
  * @see sys/netinet/in_pcb.c
  */
 export function in_pcb_lport(inp: Inpcb, inc: InConninfo): Errno {
@@ -588,8 +597,9 @@ export function in_pcb_lport(inp: Inpcb, inc: InConninfo): Errno {
 }
 
 /**
- * Gives the PCB a local address and port. EINVAL: it has one; EAFNOSUPPORT; EADDRNOTAVAIL: not our
- * address, or no port left; EADDRINUSE.
+ * Binds the PCB to a local address and port; null: to any address and a chosen port. EINVAL:
+ * already bound. EAFNOSUPPORT: other family. EADDRNOTAVAIL: not a local address, or no port is
+ * free. EADDRINUSE: the port is in use.
  * @see bind(2)
  */
 export function in_pcbbind(inp: Inpcb, nam: Sockaddr | null): Errno {
@@ -621,8 +631,9 @@ export function in_pcbbind(inp: Inpcb, nam: Sockaddr | null): Errno {
 }
 
 /**
- * Gives the PCB a foreign address, and a local address and port if it has none. EADDRNOTAVAIL,
- * EADDRINUSE: there is such a connection; ENETUNREACH, EHOSTUNREACH.
+ * Sets the foreign address and port of the PCB, and chooses a local address and port if it has
+ * none. EAFNOSUPPORT: other family. EADDRNOTAVAIL: port 0, or no local port is free. EADDRINUSE:
+ * the connection exists. ENETUNREACH, EHOSTUNREACH: no route.
  * @see connect(2)
  */
 export function in_pcbconnect(inp: Inpcb, nam: Sockaddr): Errno {
@@ -648,7 +659,9 @@ export function in_pcbconnect(inp: Inpcb, nam: Sockaddr): Errno {
 }
 const $conn = new InConninfo();
 
-/** Makes the PCB that of the connection `inc`, and findable. The 4-tuple must be free. */
+/**
+ * Sets addresses and ports of the PCB to `inc` and enters it into the tables. `inc` must be unused.
+ */
 export function pcbSetConn(inp: Inpcb, inc: InConninfo): void {
   unhash(inp);
   if (inp.inp_inc.inc_lport !== inc.inc_lport) unport(inp);
@@ -656,7 +669,7 @@ export function pcbSetConn(inp: Inpcb, inc: InConninfo): void {
   in_pcbinshash(inp);
 }
 
-/** Undoes in_pcbconnect. @see sys/netinet/in_pcb.c */
+/** Clears the foreign address and port; keeps the local ones. @see sys/netinet/in_pcb.c */
 export function in_pcbdisconnect(inp: Inpcb): void {
   unhash(inp);
   inp.inp_inc.setFaddr(0);
@@ -664,10 +677,13 @@ export function in_pcbdisconnect(inp: Inpcb): void {
   if (inp.inp_inc.inc_lport !== 0) in_pcbinshash(inp);
 }
 
-// A number for captures that stays a small integer; 0 means none.
+// The last packet id. It stays a small integer; 0 means no id.
 let lastPktId = 0;
 
-/** The id of the next packet made on this machine, for captures: 1 to 2^30-1, round and round. */
+/**
+ * The id of the next packet that this machine originates, for captures: 1 to 2^30 - 1, then 1
+ * again.
+ */
 export function nextPktId(): number {
   lastPktId = lastPktId === 0x3fffffff ? 1 : lastPktId + 1;
   return lastPktId;

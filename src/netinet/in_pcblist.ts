@@ -1,25 +1,25 @@
-/** The list behind netstat, as far as it is the same for all protocols of sockets. */
+/** The rows of `netstat -an`, for all protocols. */
 
 import { type Mbuf, M_NOMAP } from '../kern/mbuf.ts';
 import type { Socket } from '../kern/uipc_socket.ts';
 import type { InConninfo, InpAf } from './in_pcb.ts';
 
-/** One line of `netstat -an`, and what `-x` adds. Addresses are text, ports 0 for any. */
+/** One row of `netstat -an` and the columns of `-x`. Addresses are text; port 0: any. */
 export interface PcbRow {
   /** Such as `tcp4`. */
   readonly proto: string;
-  /** Bytes in the buffers; of datagrams with their senders' addresses, as FreeBSD counts them. */
+  /** Bytes in the buffers; for datagrams including the senders' addresses, as on FreeBSD. */
   readonly recvq: number;
   readonly sendq: number;
   readonly laddr: string;
   readonly lport: number;
   readonly faddr: string;
   readonly fport: number;
-  /** Empty where there are none. */
+  /** Empty for protocols without states. */
   readonly state: string;
   readonly recv_mbufs: number;
   readonly send_mbufs: number;
-  /** mbufs with external storage in the send buffer, and of those the unmapped ones. */
+  /** Number of mbufs with external storage in the send buffer, and of unmapped ones among them. */
   readonly send_clusters: number;
   readonly send_ext_pgs: number;
   /** Bytes of memory charged to the buffers. */
@@ -27,7 +27,7 @@ export interface PcbRow {
   readonly send_mbcnt: number;
   readonly recv_hiwat: number;
   readonly send_hiwat: number;
-  /** The socket's id, 0 for a connection without one. */
+  /** The id of the socket; 0: a connection without a socket. */
   readonly so_id: number;
 }
 
@@ -37,7 +37,7 @@ function extPgs(first: Mbuf | null): number {
   return n;
 }
 
-/** The line of a connection `inc`, and of its socket if it has one. */
+/** The row of the connection `inc` and its socket `so`, which may be null. */
 export function pcbRow(
   proto: 'tcp' | 'udp',
   inc: InConninfo,

@@ -1,7 +1,7 @@
 /**
- * The inet domain of a stack, after sys/netinet/in_proto.c and the sysctl declarations of ip_*.c and
- * if_ether.c: everything of IPv4 is registered here, with the layers below (netisr, interface events)
- * and with the protocols above (InpAf, protocol switches). No other file registers IPv4.
+ * The inet domain of a stack, after sys/netinet/in_proto.c and the sysctl declarations of ip_*.c
+ * and if_ether.c. This is the only file that registers IPv4: with the layers below (netisr,
+ * interface events) and with the protocols above (InpAf, protocol switches).
  */
 
 import type { Errno } from '../sys/errno.ts';
@@ -27,7 +27,7 @@ import { udpAttach, udp_ctlinput, udp_input } from './udp_usrreq.ts';
 
 const $inc = new InConninfo();
 
-/** The connection of a packet of ours from `src` to `dst`; the protocol reads the ports. Borrowed. */
+/** The addresses of a packet that this host sent; the protocol adds the ports. Borrowed. */
 function sentFrom(src: InAddr, dst: InAddr): InConninfo {
   $inc.inc_family = AF_INET;
   $inc.setLaddr(src);
@@ -35,7 +35,7 @@ function sentFrom(src: InAddr, dst: InAddr): InConninfo {
   return $inc;
 }
 
-/** TCP over IPv4, as IP calls it. */
+/** TCP's entry in IP's protocol table. */
 const tcpInet: IpProto = {
   input(m, hlen, vnet): void {
     tcp_input(m, hlen, vnet, AF_INET);
@@ -45,7 +45,7 @@ const tcpInet: IpProto = {
   },
 };
 
-/** UDP over IPv4, as IP calls it. */
+/** UDP's entry in IP's protocol table. */
 const udpInet: IpProto = {
   input(m, hlen, vnet): void {
     udp_input(m, hlen, vnet, AF_INET);
@@ -55,7 +55,7 @@ const udpInet: IpProto = {
   },
 };
 
-/** Raw sockets, as ICMP calls them. */
+/** The raw sockets' handler for ICMP. */
 const rawInet: IpProto = {
   input(m, hlen, vnet): void {
     rip_input(m, hlen, vnet, AF_INET);
@@ -63,7 +63,7 @@ const rawInet: IpProto = {
   ctlinput(): void {},
 };
 
-/** ICMP gives its messages to raw sockets only while there is one. */
+/** Starts or stops the delivery of ICMP messages to raw sockets. */
 function rawListen(vnet: Vnet, listening: boolean): void {
   V_icmp(vnet).raw = listening ? rawInet : null;
 }
@@ -74,8 +74,10 @@ function register(vnet: Vnet, proto: number, pr: IpProto): void {
 }
 
 /**
- * Gives a stack IPv4: IP, ARP, ICMP, raw sockets, TCP, UDP and their sysctls. lo0 gets 127.0.0.1/8
- * when it is attached, before or after. Once per Vnet: EEXIST. @see sys/netinet/in_proto.c
+ * Adds IPv4 to a stack: IP, ARP, ICMP, raw sockets, TCP, UDP and their sysctls. lo0 gets
+ * 127.0.0.1/8 when both lo0 and this domain are attached, in either order. EEXIST: attached
+ * already.
+ * @see sys/netinet/in_proto.c
  */
 export function inet_domain_attach(vnet: Vnet): Errno {
   const error = inpafRegister(vnet, inetAf);
@@ -99,8 +101,8 @@ export function inet_domain_attach(vnet: Vnet): Errno {
 }
 
 /**
- * Ends a stack's IPv4: fragments, neighbours, addresses and their timers go. Transport protocols and
- * `net` (netDetach) end before.
+ * Removes IPv4 from a stack: frees fragments, ARP entries, addresses and their timers. The caller
+ * has ended the transport protocols and `net` (netDetach) before.
  * @see sys/kern/uipc_domain.c
  */
 export function inet_domain_detach(vnet: Vnet): void {

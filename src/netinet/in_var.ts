@@ -1,6 +1,6 @@
 /**
- * IPv4's addresses of interfaces, after sys/netinet/in_var.h and in.c. An interface's list holds the
- * addresses of all families; the functions here see those of AF_INET.
+ * The IPv4 addresses of interfaces, after sys/netinet/in_var.h and in.c. An interface's list
+ * contains the addresses of all families; the functions here select those of AF_INET.
  */
 
 import type { InAddr } from '../sys/types.ts';
@@ -10,11 +10,11 @@ import { Ifaddr, type Ifnet } from '../net/if_var.ts';
 import { INADDR_BROADCAST, inNetAddr } from './in.ts';
 import { V_ip } from './ip_var.ts';
 
-/** An IPv4 address of an interface. Made by in_aifaddr. @see sys/netinet/in_var.h */
+/** An IPv4 address of an interface. in_aifaddr creates it. @see sys/netinet/in_var.h */
 export class InIfaddr extends Ifaddr {
   readonly ia_addr: InAddr;
   readonly ia_subnetmask: InAddr;
-  /** 0 on an interface without broadcast. */
+  /** 0 if the address has no broadcast address. */
   readonly ia_broadaddr: InAddr;
 
   constructor(ifp: Ifnet, addr: InAddr, subnetmask: InAddr, broadaddr: InAddr) {
@@ -25,12 +25,12 @@ export class InIfaddr extends Ifaddr {
   }
 }
 
-/** Whether an interface's address is one of IPv4. */
+/** Whether an interface address is an IPv4 address. */
 export function isInIfaddr(ifa: Ifaddr): ifa is InIfaddr {
   return ifa.ifa_family === AF_INET;
 }
 
-/** The primary IPv4 address of `ifp`, or null. */
+/** The primary (first) IPv4 address of `ifp`, or null. */
 export function inPrimary(ifp: Ifnet): InIfaddr | null {
   for (let i = 0; i < ifp.if_addrhead.length; i++) {
     const ifa = ifp.if_addrhead[i]!;
@@ -49,8 +49,9 @@ export function inIfaddrOn(ifp: Ifnet, addr: InAddr): InIfaddr | null {
 }
 
 /**
- * Whether `addr` means everyone on `ifp`'s link: 255.255.255.255, 0.0.0.0, a network's broadcast
- * address or, as of old, the network's own. A /31 or /32 has neither. @see sys/netinet/in.c
+ * Whether `addr` is a broadcast address on the link of `ifp`: 255.255.255.255, 0.0.0.0, the
+ * broadcast address of a network or (historical form) the network's own address. A /31 or /32 has
+ * neither of the last two. @see sys/netinet/in.c
  */
 export function in_broadcast(addr: InAddr, ifp: Ifnet): boolean {
   if (addr === INADDR_BROADCAST || addr === 0) return true;
@@ -62,7 +63,7 @@ export function in_broadcast(addr: InAddr, ifp: Ifnet): boolean {
   return false;
 }
 
-/** The first interface address on whose network `dst` is (or whose broadcast it is), or null. */
+/** The first interface address whose network contains `dst`, or null. */
 export function ifaOnLink(vnet: Vnet, dst: InAddr): InIfaddr | null {
   for (const ia of V_ip(vnet).addrs.values()) {
     if (dst === INADDR_BROADCAST && ia.ia_broadaddr !== 0) return ia;
@@ -71,7 +72,7 @@ export function ifaOnLink(vnet: Vnet, dst: InAddr): InIfaddr | null {
   return null;
 }
 
-/** The address of `ifp` on whose network `addr` is, or null. */
+/** The address of `ifp` whose network contains `addr`, or null. */
 export function ifaForPeer(ifp: Ifnet, addr: InAddr): InIfaddr | null {
   for (let i = 0; i < ifp.if_addrhead.length; i++) {
     const ia = ifp.if_addrhead[i]!;

@@ -1,4 +1,4 @@
-/** IPv4's table for the protocols above it: InpAf for AF_INET. */
+/** IPv4's table for TCP, UDP and raw sockets: InpAf for AF_INET. */
 
 import type { AddrWords } from '../sys/addr.ts';
 import { EACCES, EADDRNOTAVAIL, EAFNOSUPPORT, EHOSTUNREACH, type Errno } from '../sys/errno.ts';
@@ -30,7 +30,7 @@ import { in_localip, IP_ALLOWBROADCAST, V_ip } from './ip_var.ts';
 
 const $ip = new Ip();
 
-/** Whether `addr` is a broadcast address on the link that leads to it. */
+/** Whether `addr` is a broadcast address on the interface of its route. */
 function broadcast(vnet: Vnet, addr: InAddr): boolean {
   const nh = fib4_lookup(vnet, addr);
   return nh !== null && in_broadcast(addr, nh.nh_ifp);
@@ -150,7 +150,7 @@ export const inetAf: InpAf = {
   portUnreachable(m: Mbuf, vnet: Vnet): void {
     icmp_error(m, ICMP_UNREACH, ICMP_UNREACH_PORT, 0, vnet);
   },
-  // IPv4 has no option yet that asks for control data.
+  // No IPv4 option requests control data yet.
   savecontrol: () => null,
   ctloutput: ip_ctloutput,
 };

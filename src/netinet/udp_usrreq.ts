@@ -1,9 +1,9 @@
 /**
- * UDP, after sys/netinet/udp_usrreq.c (RFC 768, RFC 1122 4.1): datagrams in and out, the switch of
- * SOCK_DGRAM sockets, ICMP errors. Everything about addresses and IP goes through the family's table
- * (InpAf). Left out: UDP-Lite, tunnels, multicast membership, control data (IP_RECVDSTADDR,
- * IP_SENDSRCADDR), options of its own level. Unlike FreeBSD: 0.0.0.0 is not a name for this host, and
- * 255.255.255.255 goes where the routes send it.
+ * UDP, after sys/netinet/udp_usrreq.c (RFC 768, RFC 1122 4.1): input, output, the protocol switch
+ * of SOCK_DGRAM sockets, ICMP errors. All access to addresses and IP goes through the family's
+ * table (InpAf). Left out: UDP-Lite, tunnels, multicast membership, control data (IP_RECVDSTADDR,
+ * IP_SENDSRCADDR), options at level IPPROTO_UDP. Unlike FreeBSD: 0.0.0.0 as destination does not
+ * mean this host, and 255.255.255.255 is routed by the routing table.
  */
 
 import {
@@ -77,18 +77,20 @@ import { UH_SUM_OFF, Udphdr } from './udp.ts';
 import { type UdpVnet, V_udp } from './udp_var.ts';
 
 const $uh = new Udphdr();
-/** Addresses and ports of the datagram under way. */
+/** Addresses and ports of the datagram being processed. */
 const $inc = new InConninfo();
-/** Its sender, for the receiver. */
+/** The sender's address, for the receiving socket. */
 const $from = new Sockaddr();
 
-/** Counts why a datagram goes no further and frees it. */
+/** Drops a datagram: counts the reason and frees the mbuf. */
 function drop(m: Mbuf, why: Reason): void {
   count(why);
   m_freem(m);
 }
 
-/** Whether the checksum of the datagram of `ulen` bytes behind `hlen` bytes of `m` is right. */
+/**
+ * Whether the checksum of a datagram of `ulen` bytes is correct; it starts at offset `hlen` of `m`.
+ */
 function sumOk(af: InpAf, m: Mbuf, hlen: number, ulen: number): boolean {
   const ph = m.m_pkthdr;
   let sum: number;
@@ -105,8 +107,8 @@ function sumOk(af: InpAf, m: Mbuf, hlen: number, ulen: number): boolean {
 }
 
 /**
- * Reads and checks the headers of `m0` into `$inc`. Takes `m0`; null if it was dropped, else the
- * packet, which ends where the datagram does.
+ * Checks the headers of `m0` and sets `$inc`. Takes `m0`. Returns the packet, trimmed to the end of
+ * the datagram, or null if it was dropped.
  */
 function parse(udp: UdpVnet, af: InpAf, m0: Mbuf, hlen: number): Mbuf | null {
   const { stat } = udp;
@@ -134,7 +136,7 @@ function parse(udp: UdpVnet, af: InpAf, m0: Mbuf, hlen: number): Mbuf | null {
   $inc.inc_lport = $uh.uh_dport;
   $inc.inc_fport = $uh.uh_sport;
   if (ulen < ipLen) {
-    // What the NIC summed went beyond the datagram.
+    // The NIC's sum includes bytes beyond the datagram: ignore it.
     m.m_pkthdr.csum_flags &= ~CSUM_DATA_VALID;
     m_adj(m, ulen - ipLen);
   }
@@ -148,7 +150,10 @@ function parse(udp: UdpVnet, af: InpAf, m0: Mbuf, hlen: number): Mbuf | null {
   return m;
 }
 
-/** Gives the datagram behind `hlen` bytes of headers to the socket of `inp`, or drops it. Takes `m`. */
+/**
+ * Appends the datagram to the receive buffer of `inp`, or drops it if the buffer is full. `hlen` is
+ * the length of the IP header. Takes `m`.
+ */
 function udp_append(udp: UdpVnet, inp: Inpcb, m: Mbuf, hlen: number): void {
   const so = inp.inp_socket!;
   const { inp_af: af } = inp;
@@ -163,7 +168,7 @@ function udp_append(udp: UdpVnet, inp: Inpcb, m: Mbuf, hlen: number): void {
   drop(m, R_UDP_FULL);
 }
 
-/** Whether `inp` gets a datagram of `$inc` that was sent to many. */
+/** Whether addresses and ports of `inp` match the broadcast or multicast datagram in `$inc`. */
 function wants(inp: Inpcb): boolean {
   const { inp_inc: inc } = inp;
   if (inp.inp_socket === null || inc.inc_family !== $inc.inc_family) return false;
@@ -172,7 +177,7 @@ function wants(inp: Inpcb): boolean {
   return inc.faddrAny() || (inc.faddrEquals($inc) && inc.inc_fport === $inc.inc_fport);
 }
 
-/** A datagram for everyone: each socket that shares the port gets one. Takes `m`. */
+/** Input of a broadcast or multicast datagram: each matching socket gets a copy. Takes `m`. */
 function udp_multi_input(udp: UdpVnet, m: Mbuf, hlen: number, multicast: boolean): void {
   const { stat } = udp;
   let last: Inpcb | null = null;
@@ -184,7 +189,7 @@ function udp_multi_input(udp: UdpVnet, m: Mbuf, hlen: number, multicast: boolean
       else udp_append(udp, last, n, hlen);
     }
     last = inp;
-    // Who does not share its port is the only one to have it.
+    // Without SO_REUSEPORT and SO_REUSEADDR no other socket can have the port.
     if ((inp.inp_socket!.so_options & (SO_REUSEPORT | SO_REUSEADDR)) === 0) break;
   }
   if (last !== null) {
@@ -212,7 +217,8 @@ function unreachable(udp: UdpVnet, af: InpAf, m: Mbuf, vnet: Vnet): void {
 }
 
 /**
- * A datagram of `family` came in. `m` starts at its IP header of `hlen` bytes, contiguous. Takes `m`.
+ * Input of a datagram of `family`. `m0` starts at a contiguous IP header of `hlen` bytes. Takes
+ * `m0`.
  * @see sys/netinet/udp_usrreq.c
  */
 export function udp_input(m0: Mbuf, hlen: number, vnet: Vnet, family: number): void {
@@ -229,8 +235,9 @@ export function udp_input(m0: Mbuf, hlen: number, vnet: Vnet, family: number): v
 }
 
 /**
- * An ICMP error about a datagram of ours from `inc`'s local to its foreign address; `l4` is its UDP
- * header. A connected socket gets the error. @see sys/netinet/udp_usrreq.c
+ * Processes an ICMP error about a datagram that was sent from `inc`'s local to its foreign address;
+ * `l4` points to the quoted UDP header. Sets so_error of the connected socket.
+ * @see sys/netinet/udp_usrreq.c
  */
 export function udp_ctlinput(cmd: number, af: InpAf, inc: InConninfo, l4: Kva, vnet: Vnet): void {
   const error = inetctlerrmap(cmd);
@@ -246,7 +253,10 @@ export function udp_ctlinput(cmd: number, af: InpAf, inc: InConninfo, l4: Kva, v
   sowwakeup(so);
 }
 
-/** Aims `$inc` at where a datagram of `inp` goes: at `nam`, or its peer if that is null. */
+/**
+ * Sets `$inc` to the addresses of a datagram from `inp` to `nam`; null: to the connected peer.
+ * Binds `inp` to a local port if it has none.
+ */
 function destination(inp: Inpcb, nam: Sockaddr | null): Errno {
   const { inp_inc: inc, inp_af: af } = inp;
   const connected = !inc.faddrAny();
@@ -266,7 +276,7 @@ function destination(inp: Inpcb, nam: Sockaddr | null): Errno {
     if (error !== 0) return error;
   }
   if (inc.inc_lport === 0) {
-    // The port stays the socket's; its address stays open.
+    // Bind the socket to a port only; its local address stays unspecified.
     const error = in_pcbbind(inp, null);
     if (error !== 0) return error;
     $to.inc_lport = inc.inc_lport;
@@ -277,9 +287,11 @@ function destination(inp: Inpcb, nam: Sockaddr | null): Errno {
 const $to = new InConninfo();
 
 /**
- * Sends `m`, the data of one datagram, to `nam`, or to the peer if that is null. Takes `m`; it may
- * hold unmapped mbufs. EMSGSIZE: longer than an IP packet; EDESTADDRREQ, EISCONN, EADDRNOTAVAIL,
- * EHOSTUNREACH; else as ip_output.
+ * Sends `m`, the data of one datagram, to `nam`; null: to the connected peer. Takes `m`, which may
+ * contain unmapped mbufs. EMSGSIZE: larger than an IP packet. EDESTADDRREQ: no destination.
+ * EISCONN: `nam` on a connected socket. EAFNOSUPPORT: other family. EADDRNOTAVAIL: address or port
+ * 0, or no local port is free. EHOSTUNREACH: no route. ENOBUFS: no mbuf. Else the errno of
+ * ip_output.
  * @see sys/netinet/udp_usrreq.c
  */
 function udp_output(inp: Inpcb, m: Mbuf, nam: Sockaddr | null, broadcast: boolean): Errno {
@@ -335,7 +347,7 @@ function connect(so: Socket, nam: Sockaddr): Errno {
   return error;
 }
 
-/** Dissolves the association; the local port stays. */
+/** Removes the association with the peer; the socket keeps its local port. */
 function disconnect(so: Socket): Errno {
   const inp = sotoinpcb(so);
   if (inp.inp_inc.faddrAny()) return ENOTCONN;
@@ -345,7 +357,7 @@ function disconnect(so: Socket): Errno {
   return 0;
 }
 
-/** The switch of UDP sockets of a family. @see sys/netinet/udp_usrreq.c */
+/** The protocol switch of a family's UDP sockets. @see sys/netinet/udp_usrreq.c */
 export const udpProtosw = (family: number): Protosw => ({
   ...inDgramSwitch,
   pr_domain: family,
@@ -383,8 +395,9 @@ function sysctls(vnet: Vnet, { params, udbinfo }: UdpVnet): void {
 }
 
 /**
- * Gives a stack UDP sockets of a family; the first call also adds UDP's sysctls. The family's domain
- * calls it when it attaches and has IP call udp_input.
+ * Registers UDP sockets of a family; the first call in a stack also adds UDP's sysctls. The
+ * family's domain calls it while it attaches. The domain itself registers udp_input with its IP
+ * layer.
  * @see sys/netinet/udp_usrreq.c
  */
 export function udpAttach(vnet: Vnet, family: number): void {

@@ -19,24 +19,24 @@ export class Udpstat {
 
 /** Settings under net.inet.udp, with FreeBSD's defaults. */
 export class UdpParams {
-  /** Datagrams leave with a checksum. */
+  /** Send datagrams with a checksum. */
   checksum = true;
-  /** Largest datagram a socket sends unless it has a larger send buffer. */
+  /** Send buffer size of a new socket, the limit of a datagram's size, bytes. */
   maxdgram = 9216;
-  /** Forty datagrams of 1 KiB with their senders' addresses, of which an IPv6 one has 28 bytes. */
+  /** Room for 40 datagrams of 1 KiB, each with its sender's address (28 bytes for IPv6). */
   recvspace = 40 * (1024 + 28);
-  /** No ICMP error about a port where nobody listens. */
+  /** Do not send an ICMP error for a closed port. */
   blackhole = false;
-  /** Not even to this host itself. */
+  /** Apply `blackhole` to datagrams from local addresses too. */
   blackhole_local = false;
 }
 
-/** One stack's UDP. */
+/** UDP's state of one stack. */
 export class UdpVnet {
   readonly stat = new Udpstat();
   readonly params = new UdpParams();
   readonly udbinfo: Inpcbinfo;
-  /** Whether a family has attached UDP, and its sysctls are there. */
+  /** Whether udpAttach was called and UDP's sysctls exist. */
   attached = false;
 
   constructor(vnet: Vnet) {
