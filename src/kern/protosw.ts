@@ -1,7 +1,7 @@
 /**
- * The protocol switch, after protosw(9): how sockets reach a protocol without importing it. Calls
- * return an errno; those that take an mbuf chain say who owns it. Left out: raw control messages,
- * kernel credentials.
+ * The protocol switch, after protosw(9): the functions of a protocol that sockets call, so that
+ * sockets import no protocol. Functions with an mbuf argument document who owns it afterwards. Left
+ * out: raw control messages, kernel credentials.
  */
 
 import type { Errno } from '../sys/errno.ts';
@@ -17,7 +17,7 @@ export const SOCK_RAW = 3;
 export const AF_UNSPEC = 0;
 export const AF_INET = 2;
 export const AF_INET6 = 28;
-/** Families are numbers below this. */
+/** All AF_* numbers are below AF_MAX. */
 export const AF_MAX = 43;
 
 export { IPPROTO_ICMP, IPPROTO_IP, IPPROTO_TCP, IPPROTO_UDP } from '../sys/protocols.ts';
@@ -28,7 +28,7 @@ export const PR_ADDR = 0x02;
 export const PR_CONNREQUIRED = 0x04;
 export const PR_WANTRCVD = 0x08;
 
-// Flags of send and recv, sys/sys/socket.h. MSG_MORETOCOME is the kernel's own.
+// Flags of send and recv, sys/sys/socket.h. MSG_MORETOCOME is used only inside the kernel.
 export const MSG_OOB = 0x00000001;
 export const MSG_PEEK = 0x00000002;
 export const MSG_DONTROUTE = 0x00000004;
@@ -44,7 +44,7 @@ export const MSG_MORETOCOME = 0x00100000;
 export const PRUS_OOB = 0x1;
 export const PRUS_EOF = 0x2;
 export const PRUS_MORETOCOME = 0x4;
-/** The mbufs are not ready: append, do not transmit; pr_ready follows. */
+/** The mbufs are not ready: append them, but do not transmit. A pr_ready call follows. */
 export const PRUS_NOTREADY = 0x8;
 
 /** @see protosw(9) */
@@ -54,34 +54,40 @@ export interface Protosw {
   readonly pr_protocol: number;
   readonly pr_flags: number;
   pr_attach(so: Socket): Errno;
-  /** The socket is going: free the PCB or leave it to finish by itself. */
+  /** Detaches the protocol from a socket whose last reference is gone; frees the PCB. */
   pr_detach(so: Socket): void;
   pr_bind(so: Socket, nam: Sockaddr): Errno;
   pr_listen(so: Socket, backlog: number): Errno;
   pr_connect(so: Socket, nam: Sockaddr): Errno;
-  /** Takes `m` on every outcome, but for PRUS_NOTREADY and an error: then the I/O still owns it. */
+  /**
+   * Takes `m` on every outcome, except on an error with PRUS_NOTREADY: the I/O then still owns it.
+   */
   pr_send(so: Socket, flags: number, m: Mbuf, nam: Sockaddr | null): Errno;
-  /** `count` units from `m` on became ready (sbready). Takes them if the connection is gone. */
+  /**
+   * Marks `count` units from `m` on as ready (see sbready) and transmits. If the connection is
+   * gone, frees them and returns ECONNRESET.
+   */
   pr_ready(so: Socket, m: Mbuf, count: number): Errno;
-  /** The application took data: maybe a window update. */
+  /** The program read data from the receive buffer; may send a window update. */
   pr_rcvd(so: Socket, flags: number): Errno;
   /**
-   * Puts the byte of urgent data, which is kept beside the stream, into `m`; with MSG_PEEK in `flags`
-   * it stays. EINVAL: there is none; EWOULDBLOCK: it is on its way. Without the function: EOPNOTSUPP.
+   * Copies the urgent byte, which is kept outside the stream, to `m`. MSG_PEEK in `flags` leaves it
+   * readable. EINVAL: no urgent data. EWOULDBLOCK: announced but not received yet. If the protocol
+   * lacks this function, the socket returns EOPNOTSUPP.
    */
   pr_rcvoob?(so: Socket, m: Mbuf, flags: number): Errno;
-  /** No more to send: FIN. */
+  /** Ends the sending side: TCP sends FIN. */
   pr_shutdown(so: Socket): Errno;
   pr_disconnect(so: Socket): Errno;
-  /** Drop the connection at once: RST. */
+  /** Drops the connection at once: TCP sends RST. */
   pr_abort(so: Socket): void;
-  /** The application closed its socket. */
+  /** The program closed the socket. */
   pr_close(so: Socket): void;
   pr_sockaddr(so: Socket): Sockaddr | null;
   pr_peeraddr(so: Socket): Sockaddr | null;
   /**
-   * Reads or sets an option of the protocol, by sopt_level; hears of those at SOL_SOCKET too.
-   * ENOPROTOOPT: it has none such. Without the function it has none at all.
+   * Reads or sets an option of the protocol, selected by sopt_level. Also called for options at
+   * SOL_SOCKET. ENOPROTOOPT: unknown option. A protocol without options lacks this function.
    */
   pr_ctloutput?(so: Socket, sopt: Sockopt): Errno;
 }

@@ -1,11 +1,11 @@
 /**
  * Socket addresses, after sys/netinet/in.h and sys/netinet6/in6.h: one class for all families, and
- * the two layouts in memory. `len` selects the layout:
+ * two layouts in memory. `len` selects the layout:
  *
  *     16 bytes   len  family  port  w0                           8 bytes of zeros
  *     28 bytes   len  family  port  flowinfo  w0  w1  w2  w3     scope_id
  *
- * Left out: socket addresses of other shapes (local sockets, link level).
+ * Left out: other socket addresses (local sockets, link level).
  */
 
 import { NetAddr } from '../sys/addr.ts';
@@ -16,14 +16,14 @@ import { memView } from '../vm/arena.ts';
 export const SOCKADDR_IN_SIZE = 16;
 export const SOCKADDR_IN6_SIZE = 28;
 
-/** An address with its port. The words of the address are the object's own. */
+/** An address with its port. The object holds its own copy of the address words. */
 export class Sockaddr extends NetAddr {
-  /** Bytes of its form in memory. */
+  /** Bytes of its layout in memory. */
   len = SOCKADDR_IN_SIZE;
   /** AF_*. */
   family = 0;
   port: Port = portOf(0);
-  /** IPv6 only: flow label and traffic class; the interface's number of a link-local address. */
+  /** IPv6 only: flow label and traffic class; interface index of a link-local address. */
   flowinfo = 0;
   scope_id = 0;
 }
@@ -46,7 +46,7 @@ export function sockaddrPut(p: Kva, sa: Sockaddr): void {
   memView.setInt32(p + 24, sa.scope_id);
 }
 
-/** Reads what `sockaddrPut` wrote at `p` into `sa`. */
+/** Reads the socket address at `p`, written by `sockaddrPut`, into `sa`. */
 export function sockaddrGet(p: Kva, sa: Sockaddr): void {
   sa.len = memView.getUint8(p);
   sa.family = memView.getUint8(p + 1);

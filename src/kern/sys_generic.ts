@@ -1,6 +1,6 @@
 /**
- * read and write on a socket from a program's own buffer, after sys/kern/sys_generic.c: what
- * src/api calls, so that uio stays below it.
+ * read and write on a socket with a program's buffer, after sys/kern/sys_generic.c. src/api calls
+ * these functions and does not import uio.
  */
 
 import { EWOULDBLOCK, type Errno } from '../sys/errno.ts';
@@ -11,23 +11,23 @@ import type { Sockaddr } from './sockaddr.ts';
 import { type ReceivedFrom, soReceivedFrom, soreceive_dgram } from './uipc_dgram.ts';
 import { soreceive, sosend, type Socket } from './uipc_socket.ts';
 
-// Borrowed until the call returns, inside a pass.
+// In use during one call, inside a pass.
 const $uio = new Uio();
 
-/** Bytes that the last call below moved, on success and on error alike. Read it before the next call. */
+/** Bytes that the last call moved, on success and on error. Read it before the next call. */
 export const ioResult = { n: 0 };
 
 /**
- * An errno and a count as one number, because upcalls that run before `inPass` returns may make
- * calls of their own, and a result record would be theirs then. No error is a small integer, and so
- * is an error without bytes.
+ * Encodes an errno and a byte count as one number. A result record would not do: upcalls run before
+ * `inPass` returns, and their own calls would overwrite it. Success, and an error without bytes,
+ * are small integers.
  */
 function outcome(error: Errno, n: number): number {
   if (error === 0) return n;
   return n === 0 ? -error : -error - n * 1024;
 }
 
-/** Sets ioResult from an `outcome`; returns the errno. */
+/** Decodes an `outcome`: sets ioResult and returns the errno. */
 function settle(r: number): Errno {
   if (r >= 0) {
     ioResult.n = r;
@@ -38,8 +38,9 @@ function settle(r: number): Errno {
 }
 
 /**
- * Sends from `buf[off .. off + len)` what fits now; `ioResult.n` tells how much. EWOULDBLOCK when
- * nothing did. `more`: do not push yet. Other errors are sosend's.
+ * Sends as much of `buf[off .. off + len)` as fits now; `ioResult.n` is the number of bytes.
+ * EWOULDBLOCK: nothing fitted. `more`: more data follows, do not push yet. Other errnos: see
+ * sosend.
  */
 export function soWrite(
   so: Socket,
@@ -51,7 +52,7 @@ export function soWrite(
   return soSend(so, buf, off, len, more ? MSG_MORETOCOME : 0);
 }
 
-/** `soWrite` with flags of send(2): MSG_OOB, MSG_EOF, MSG_MORETOCOME. */
+/** Like `soWrite`, with flags of send(2): MSG_OOB, MSG_EOF, MSG_MORETOCOME. */
 export function soSend(
   so: Socket,
   buf: Uint8Array,
@@ -68,7 +69,7 @@ function sendInPass(so: Socket, buf: Uint8Array, off: number, len: number, flags
   return outcome(n > 0 && error === EWOULDBLOCK ? 0 : error, n);
 }
 
-/** `soRead` with flags of recv(2): MSG_PEEK, MSG_OOB, MSG_DONTWAIT. */
+/** Like `soRead`, with flags of recv(2): MSG_PEEK, MSG_OOB, MSG_DONTWAIT. */
 export function soRecv(
   so: Socket,
   buf: Uint8Array,
@@ -84,12 +85,12 @@ function recvInPass(so: Socket, buf: Uint8Array, off: number, len: number, flags
   return outcome(error, len - $uio.uio_resid);
 }
 
-/** Receives up to `len` bytes into `buf` at `off`. 0 bytes without an error is end of data. */
+/** Receives up to `len` bytes into `buf` at `off`. 0 bytes without an error means end of data. */
 export function soRead(so: Socket, buf: Uint8Array, off: number, len: number): Errno {
   return soRecv(so, buf, off, len, 0);
 }
 
-/** Sends `buf[off .. off + len)` as one packet to `nam`, or to the peer of a connected socket. */
+/** Sends `buf[off .. off + len)` as one packet to `nam`; null: to the connected peer. */
 export function soSendDgram(
   so: Socket,
   buf: Uint8Array,
@@ -111,9 +112,9 @@ function sendDgramInPass(
 }
 
 /**
- * Receives one packet, at most `len` bytes of it, into `buf` at `off`; `ioResult.n` is its length
- * there, or, with MSG_TRUNC in `flags`, what it was on the wire; `from` is filled with its sender.
- * Other flags and errors are soreceive_dgram's.
+ * Receives one packet, at most `len` bytes of it, into `buf` at `off`. `ioResult.n` is the number
+ * of bytes stored; with MSG_TRUNC in `flags` it is the full length of the packet. Sets `from` to
+ * the sender. Other flags and errnos: see soreceive_dgram.
  */
 export function soRecvDgram(
   so: Socket,

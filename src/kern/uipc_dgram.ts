@@ -1,8 +1,8 @@
 /**
- * Records in socket buffers, after sys/kern/uipc_sockbuf.c and uipc_socket.c: what datagram and raw
- * sockets receive. A record is an mbuf with the sender's address, the mbufs of control data if there
- * are any, and those of the packet; records are linked by m_nextpkt. Left out: several senders'
- * queues in one buffer.
+ * Records in the receive buffers of datagram and raw sockets, after sys/kern/uipc_sockbuf.c and
+ * uipc_socket.c. A record is a chain: an mbuf with the sender's address, optional mbufs with
+ * control data, and the mbufs of the packet. m_nextpkt links records. Left out: one queue per
+ * sender in a buffer.
  */
 
 import { EOPNOTSUPP, type Errno, EWOULDBLOCK } from '../sys/errno.ts';
@@ -27,9 +27,9 @@ import { m_last, m_length } from './uipc_mbuf.ts';
 import { type Socket, soTakeError } from './uipc_socket.ts';
 
 /**
- * Appends the packet `m0` from `asa`, with the control data `control` or null, as one record. Takes
- * `m0` and `control` and returns true, or returns false, both still the caller's, when there is no
- * room or no mbuf.
+ * Appends the packet `m0` from `asa`, with the control data `control` (may be null), as one record.
+ * Returns true and takes `m0` and `control`. Returns false if there is no room or no mbuf; the
+ * caller then keeps both.
  * @see sockbuf(9)
  */
 export function sbappendaddr(
@@ -56,7 +56,10 @@ export function sbappendaddr(
   return true;
 }
 
-/** Unlinks the first record and takes its charge off; the caller owns it. Null if there is none. */
+/**
+ * Removes the first record and uncharges it from the buffer. The caller owns it. Null: the buffer
+ * is empty.
+ */
 function takeRecord(sb: Sockbuf): Mbuf | null {
   const record = sb.sb_mb;
   if (record === null) return null;
@@ -67,39 +70,40 @@ function takeRecord(sb: Sockbuf): Mbuf | null {
   return record;
 }
 
-/** Drops the first record, if there is one. @see sockbuf(9) */
+/** Frees the first record, if any. @see sockbuf(9) */
 export function sbdroprecord(sb: Sockbuf): void {
   m_freem(takeRecord(sb));
 }
 
-/** Drops every record: before the buffer of a datagram socket is freed. */
+/** Frees all records, before the buffer of a datagram socket is freed. */
 export function sbflushRecords(sb: Sockbuf): void {
   while (sb.sb_mb !== null) sbdroprecord(sb);
 }
 
-/** The sender of a record that was received, and the record's bytes, lost ones too. */
+/** The sender of a received record, and the length of the packet, truncated bytes included. */
 export class ReceivedFrom {
   readonly name = new Sockaddr();
   len = 0;
 }
 
 /**
- * What `soreceive_dgram` fills unless it gets a record of the caller's own. An upcall may receive
- * before a call outside a pass returns: programs give a record of their own.
+ * The default `from` argument of `soreceive_dgram`. If the call is not made inside a pass, an
+ * upcall may receive and overwrite it before the call returns. Programs therefore pass a record of
+ * their own.
  */
 export const soReceivedFrom = new ReceivedFrom();
 
-/** Where `soreceive_dgram` puts control data. The caller frees it. */
+/** The out parameter of `soreceive_dgram` for control data. The caller frees it. */
 export interface ControlRef {
   m: Mbuf | null;
 }
 
 /**
- * Receives one record into `uio`; what does not fit is lost. `from` is filled with the sender. 0
- * with `uio_resid` unchanged is an empty packet, or, after a shutdown, the end. EWOULDBLOCK: no record
- * yet. Else the pending error. `flags`: MSG_PEEK leaves record and error where they are; MSG_OOB is
- * EOPNOTSUPP. The record's control data goes to `controlp`; without one, or with MSG_PEEK, it is not
- * returned.
+ * Receives one record into `uio` and discards bytes that do not fit. Sets `from` to the sender. 0
+ * with `uio_resid` unchanged: an empty packet, or end of data after a shutdown. EWOULDBLOCK: no
+ * record. Else the pending error, which is cleared. MSG_PEEK in `flags` keeps the record and the
+ * error; MSG_OOB returns EOPNOTSUPP. Stores the control data in `controlp`; frees it if that is
+ * null. MSG_PEEK does not return control data.
  * @see socket(9)
  */
 export function soreceive_dgram(

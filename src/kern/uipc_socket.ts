@@ -1,8 +1,8 @@
 /**
- * Sockets, after sys/kern/uipc_socket.c: creation, listening, connecting, sending and receiving
- * bytes, shutdown, close, and what protocols tell a socket. Nothing sleeps: calls that would block
- * return EWOULDBLOCK (or EINPROGRESS for connect) and upcalls say when to try again. Left out:
- * accept filters, SIGIO, credentials. Options are in uipc_sockopt.ts.
+ * Sockets, after sys/kern/uipc_socket.c: create, listen, connect, send, receive, shutdown, close,
+ * and the functions by which protocols change a socket's state. No call sleeps: a call that would
+ * block returns EWOULDBLOCK, and an upcall signals when to retry. Left out: accept filters, SIGIO,
+ * credentials. Socket options are in uipc_sockopt.ts.
  */
 
 import type { Task } from '../sys/clock.ts';
@@ -65,7 +65,7 @@ export const SS_ISCONNECTED = 0x0002;
 export const SS_ISCONNECTING = 0x0004;
 export const SS_ISDISCONNECTING = 0x0008;
 export const SS_ISDISCONNECTED = 0x2000;
-// so_options, and names of options at SOL_SOCKET that are switches; the others are in uipc_sockopt.ts
+// so_options: the boolean options at SOL_SOCKET. The others are in uipc_sockopt.ts.
 export const SO_DEBUG = 0x0001;
 export const SO_ACCEPTCONN = 0x0002;
 export const SO_REUSEADDR = 0x0004;
@@ -93,7 +93,7 @@ export const SHUT_RDWR = 2;
 /** kern.ipc.somaxconn: the largest backlog. */
 export const soParams = { somaxconn: 128 };
 
-/** Sockets alive on the machine. */
+/** Number of sockets on the machine. */
 export const soStats = { current: 0 };
 
 /** @see socket(9) */
@@ -105,7 +105,7 @@ export class Socket implements Upcall {
   so_options = 0;
   /** Linger time in seconds, with SO_LINGER; 0 closes with RST. */
   so_linger = 0;
-  /** SO_USER_COOKIE, SO_TS_CLOCK and SO_MAX_PACING_RATE: kept, nothing here reads them. */
+  /** SO_USER_COOKIE, SO_TS_CLOCK and SO_MAX_PACING_RATE: stored, but without effect. */
   so_user_cookie = 0;
   so_ts_clock = 0;
   so_max_pacing_rate = 0;
@@ -115,25 +115,25 @@ export class Socket implements Upcall {
   so_pcb: object | null = null;
   readonly so_rcv = new Sockbuf();
   readonly so_snd = new Sockbuf();
-  /** Bytes to read in front of urgent data, 0 if none is ahead. */
+  /** Bytes to read before the urgent data; 0: no urgent data ahead. */
   so_oobmark = 0;
-  /** References besides the descriptor: I/O in flight. */
+  /** Reference count: the descriptor, and I/O in flight. */
   so_count = 1;
-  /** Of a connection that is not accepted yet: its listener. */
+  /** The listener of a connection that is not accepted yet. */
   so_listen: Socket | null = null;
-  /** Of a listener: embryonic and complete connections, and the limit on complete ones. */
+  /** Listener: the backlog, the incomplete connections, and the complete ones. */
   sol_qlimit = 0;
   readonly sol_incomp: Socket[] = [];
   readonly sol_comp: Socket[] = [];
-  /** Of a listener: connections turned away because the queue was full. */
+  /** Listener: number of connections refused because the queue was full. */
   sol_overcount = 0;
-  /** Of a listener: called when a connection can be accepted. */
+  /** Listener: runs when a connection can be accepted. */
   sol_upcall: Task | null = null;
-  /** The upcall waits for the end of the pass; it waits once. */
+  /** The upcall is queued for the end of the pass. It is queued at most once. */
   upcallPending = false;
-  /** Our identity for printing. */
+  /** Ours: an identifier for output. */
   readonly so_id: number;
-  /** Sendfile calls that hold or wait for the send side (sblock), the holder first. */
+  /** Sendfile calls that hold (the first) or wait for the lock on the send side (sblock). */
   readonly sndLock: Task[] = [];
 
   constructor(vnet: Vnet, proto: Protosw) {
@@ -143,7 +143,7 @@ export class Socket implements Upcall {
     this.so_id = nextId++;
   }
 
-  /** Of a listener: the program's turn, after the pass that asked for it. */
+  /** Listener: runs sol_upcall after the pass. */
   upcall(): void {
     this.upcallPending = false;
     this.sol_upcall?.run();
@@ -152,19 +152,21 @@ export class Socket implements Upcall {
 
 let nextId = 1;
 
-/** The socket that `socreate` or `soaccept` made; set when they return 0. */
+/** The socket of the last `socreate` or `soaccept` that returned 0. */
 export const soResult: { so: Socket | null } = { so: null };
 
 /**
- * Makes a socket; on 0 it is `soResult.so` and the caller owns it. EAFNOSUPPORT: this Vnet has no
- * such domain; EPROTOTYPE: the domain has no such type; EPROTONOSUPPORT: nor such a protocol.
- * @see socket(9) (there the socket is an out parameter)
+ * Creates a socket. Returns 0 and sets `soResult.so`, which the caller owns. EAFNOSUPPORT: the Vnet
+ * does not have the domain. EPROTOTYPE: the domain does not have the type. EPROTONOSUPPORT: the
+ * domain does not have the type with this protocol. Unlike FreeBSD: the socket is not an out
+ * parameter.
+ * @see socket(9)
  */
 export function socreate(vnet: Vnet, domain: number, type: number, protocol: number): Errno {
   return newSocket(inPass(createInPass, vnet, domain, type, protocol));
 }
 
-/** Gives `so` to the caller by soResult; an errno is passed on. */
+/** Stores `so` in soResult and returns 0; returns an errno unchanged. */
 function newSocket(so: Socket | Errno): Errno {
   if (typeof so === 'number') return so;
   soResult.so = so;
@@ -197,7 +199,7 @@ export function soreserve(so: Socket, sndcc: number, rcvcc: number): Errno {
   return 0;
 }
 
-/** Sets what runs when `which` buffer wakes up. @see socket(9) */
+/** Sets the upcall of buffer `which` (SO_RCV or SO_SND). @see socket(9) */
 export function soupcall_set(so: Socket, which: number, func: Task | null): void {
   (which === SO_RCV ? so.so_rcv : so.so_snd).sb_upcall = func;
 }
@@ -211,14 +213,14 @@ function bindInPass(so: Socket, nam: Sockaddr): Errno {
   return so.so_proto.pr_bind(so, nam);
 }
 
-/** Starts to accept connections; `backlog` is clipped to kern.ipc.somaxconn. @see listen(2) */
+/** Makes `so` a listener. `backlog` is limited to kern.ipc.somaxconn. @see listen(2) */
 export function solisten(so: Socket, backlog: number): Errno {
   return inPass(listenInPass, so, backlog);
 }
 
 function listenInPass(so: Socket, backlog: number): Errno {
   const busy = (so.so_state & (SS_ISCONNECTED | SS_ISCONNECTING | SS_ISDISCONNECTING)) !== 0;
-  // A datagram socket is told that it cannot listen, connected or not.
+  // A datagram socket gets EOPNOTSUPP from pr_listen, connected or not.
   if (busy && (so.so_proto.pr_flags & PR_CONNREQUIRED) !== 0) return EINVAL;
   const limit = backlog < 0 || backlog > soParams.somaxconn ? soParams.somaxconn : backlog;
   const error = so.so_proto.pr_listen(so, limit);
@@ -228,7 +230,11 @@ function listenInPass(so: Socket, backlog: number): Errno {
   return 0;
 }
 
-/** Starts to connect. 0 means under way (or done, for datagrams): an upcall follows. @see socket(9) */
+/**
+ * Starts to connect. 0: a stream socket is connecting and an upcall follows; a datagram socket is
+ * connected.
+ * @see socket(9)
+ */
 export function soconnect(so: Socket, nam: Sockaddr): Errno {
   return inPass(connectInPass, so, nam);
 }
@@ -245,9 +251,9 @@ function connectInPass(so: Socket, nam: Sockaddr): Errno {
 }
 
 /**
- * Takes the oldest complete connection off a listener; on 0 it is `soResult.so` and the caller owns
- * it. EWOULDBLOCK when there is none; ECONNABORTED: it was, but it is over already, and is gone, or
- * the listener was shut down.
+ * Removes the oldest complete connection from a listener's queue. Returns 0 and sets `soResult.so`,
+ * which the caller owns. EWOULDBLOCK: the queue is empty. ECONNABORTED: the connection has ended
+ * already and was freed, or the listener was shut down. EINVAL: `head` is not a listener.
  * @see accept(2)
  */
 export function soaccept(head: Socket): Errno {
@@ -273,7 +279,7 @@ export function solistenRoom(head: Socket): boolean {
   return head.sol_comp.length + head.sol_incomp.length <= Math.floor((3 * head.sol_qlimit) / 2);
 }
 
-/** A listener has a connection to accept: tells whoever waits. @see sys/kern/uipc_socket.c */
+/** Wakes the waiters of a listener: a connection can be accepted. @see sys/kern/uipc_socket.c */
 function solisten_wakeup(head: Socket): void {
   if (head.sol_upcall !== null && !head.upcallPending) {
     head.upcallPending = true;
@@ -283,8 +289,9 @@ function solisten_wakeup(head: Socket): void {
 }
 
 /**
- * A connection arrived on `head`: returns its new socket, or null if the queue is full or the
- * protocol has no memory. `connstatus` is SS_ISCONNECTED or 0 (embryonic until soisconnected).
+ * Creates the socket of a new connection on the listener `head`. Null: the queue is full, or the
+ * buffers or the protocol could not be set up. `connstatus` is SS_ISCONNECTED, or 0 for an
+ * incomplete connection, which soisconnected completes.
  * @see socket(9)
  */
 export function sonewconn(head: Socket, connstatus: number): Socket | null {
@@ -314,22 +321,22 @@ export function sonewconn(head: Socket, connstatus: number): Socket | null {
   return so;
 }
 
-/** Data or an end of data arrived: wakes readers at the end of the pass. @see socket(9) */
+/** Wakes readers at the end of the pass: data or end of data arrived. @see socket(9) */
 export function sorwakeup(so: Socket): void {
   sowakeup(so.so_rcv);
 }
 
-/** Space was made: wakes writers at the end of the pass. @see socket(9) */
+/** Wakes writers at the end of the pass: space became free. @see socket(9) */
 export function sowwakeup(so: Socket): void {
   sowakeup(so.so_snd);
 }
 
-/** Urgent data is announced: whoever waits for it should look. @see socket(9) */
+/** Wakes readers: urgent data was announced. @see socket(9) */
 export function sohasoutofband(so: Socket): void {
   sorwakeup(so);
 }
 
-/** Whether everything in front of the urgent data has been read: SIOCATMARK. @see sockatmark(3) */
+/** Whether all bytes before the urgent data were read: SIOCATMARK. @see sockatmark(3) */
 export function soAtMark(so: Socket): boolean {
   return (so.so_rcv.sb_state & SBS_RCVATMARK) !== 0;
 }
@@ -340,7 +347,11 @@ export function soisconnecting(so: Socket): void {
   so.so_state |= SS_ISCONNECTING;
 }
 
-/** The handshake is done: an embryonic connection moves to its listener's queue. @see socket(9) */
+/**
+ * The handshake is complete: moves an incomplete connection to the listener's queue of complete
+ * ones.
+ * @see socket(9)
+ */
 export function soisconnected(so: Socket): void {
   so.so_state &= ~(SS_ISCONNECTING | SS_ISDISCONNECTING);
   so.so_state |= SS_ISCONNECTED;
@@ -365,7 +376,7 @@ export function soisdisconnecting(so: Socket): void {
   sowwakeup(so);
 }
 
-/** The connection is over; unsent data is dropped. @see socket(9) */
+/** The connection has ended: marks the socket and discards unsent data. @see socket(9) */
 export function soisdisconnected(so: Socket): void {
   so.so_state &= ~(SS_ISCONNECTING | SS_ISCONNECTED | SS_ISDISCONNECTING);
   so.so_state |= SS_ISDISCONNECTED;
@@ -388,7 +399,7 @@ export function socantrcvmore(so: Socket): void {
   sorwakeup(so);
 }
 
-/** Takes the pending error: 0 if none. SO_ERROR. */
+/** Returns and clears the pending error; 0 if none. SO_ERROR. */
 export function soTakeError(so: Socket): Errno {
   const error = so.so_error;
   so.so_error = 0;
@@ -396,7 +407,8 @@ export function soTakeError(so: Socket): Errno {
 }
 
 /**
- * What forbids sending now: EPIPE, the pending error (taken), ENOTCONN, or 0.
+ * The errno that forbids sending now, or 0. EPIPE: the send side was shut down. ENOTCONN: not
+ * connected. Else the pending error, which is cleared.
  */
 export function soSendError(so: Socket): Errno {
   if ((so.so_snd.sb_state & SBS_CANTSENDMORE) !== 0) return EPIPE;
@@ -407,10 +419,11 @@ export function soSendError(so: Socket): Errno {
 }
 
 /**
- * Sends from `uio` as much as fits, without waiting; `uio_resid` tells what is left. EWOULDBLOCK:
- * not even the low-water mark fitted. ENOBUFS: no mbufs. Waits behind a sendfile on the same
- * socket: EWOULDBLOCK. `flags`: MSG_OOB marks the last byte as urgent and may exceed the buffer a
- * little; MSG_EOF shuts down behind the last byte; MSG_MORETOCOME does not push yet.
+ * Sends as much of `uio` as fits, without waiting; `uio_resid` is the number of bytes not sent.
+ * EWOULDBLOCK: the free space is below the low-water mark, or a sendfile on the socket holds the
+ * send side. ENOBUFS: no mbufs. EMSGSIZE: a datagram larger than the send buffer. `flags`: MSG_OOB
+ * marks the last byte as urgent and may exceed the buffer by up to 1024 bytes; MSG_EOF shuts down
+ * the send side after the last byte; MSG_MORETOCOME delays the push.
  * @see socket(9)
  */
 export function sosend(so: Socket, uio: Uio, nam: Sockaddr | null, flags: number): Errno {
@@ -423,10 +436,10 @@ function sendInPass(so: Socket, uio: Uio, nam: Sockaddr | null, flags: number): 
   return sosendLocked(so, uio, flags);
 }
 
-/** How much urgent data may exceed the buffer, sys/kern/uipc_socket.c. */
+/** Bytes by which urgent data may exceed the buffer, sys/kern/uipc_socket.c. */
 const OOB_EXTRA = 1024;
 
-/** `sosend` on a stream for whoever holds the send side. */
+/** `sosend` on a stream, for a caller that holds the lock on the send side. */
 export function sosendLocked(so: Socket, uio: Uio, flags: number): Errno {
   const error = soSendError(so);
   if (error !== 0) return error;
@@ -446,7 +459,7 @@ export function sosendLocked(so: Socket, uio: Uio, flags: number): Errno {
   return pr.pr_send(so, prus, top, null);
 }
 
-/** Sends one datagram whole. EMSGSIZE if it is larger than the send buffer. */
+/** Sends one datagram. EMSGSIZE: it is larger than the send buffer. */
 function sosend_dgram(so: Socket, uio: Uio, nam: Sockaddr | null): Errno {
   if ((so.so_snd.sb_state & SBS_CANTSENDMORE) !== 0) return EPIPE;
   if (so.so_error !== 0) return soTakeError(so);
@@ -456,7 +469,10 @@ function sosend_dgram(so: Socket, uio: Uio, nam: Sockaddr | null): Errno {
   return so.so_proto.pr_send(so, 0, top, nam);
 }
 
-/** Why there is nothing to read now: 0 is the end of data. With MSG_PEEK an error stays pending. */
+/**
+ * The result of a read without data; 0: end of data. Clears the pending error, except with
+ * MSG_PEEK.
+ */
 function nothingToRead(so: Socket, uio: Uio, flags: number): Errno {
   const sb = so.so_rcv;
   if (so.so_error !== 0) return (flags & MSG_PEEK) !== 0 ? so.so_error : soTakeError(so);
@@ -465,7 +481,7 @@ function nothingToRead(so: Socket, uio: Uio, flags: number): Errno {
   return uio.uio_resid === 0 ? 0 : EWOULDBLOCK;
 }
 
-/** The byte of urgent data that is kept beside the stream. @see sys/kern/uipc_socket.c */
+/** Receives the urgent byte that is kept outside the stream. @see sys/kern/uipc_socket.c */
 function soreceive_rcvoob(so: Socket, uio: Uio, flags: number): Errno {
   const { so_proto: pr } = so;
   if (pr.pr_rcvoob === undefined) return EOPNOTSUPP;
@@ -478,10 +494,10 @@ function soreceive_rcvoob(so: Socket, uio: Uio, flags: number): Errno {
 }
 
 /**
- * Receives bytes of a stream into `uio`, as many as there are, up to urgent data if some is ahead. 0
- * with `uio_resid` unchanged: end of data. EWOULDBLOCK: none yet, or, without MSG_DONTWAIT, fewer
- * than were asked for and than SO_RCVLOWAT. ENOTCONN, or the pending error. `flags`: MSG_PEEK leaves
- * the bytes where they are; MSG_OOB: see pr_rcvoob.
+ * Receives the available bytes of a stream into `uio`, at most up to the urgent data. 0 with
+ * `uio_resid` unchanged: end of data. EWOULDBLOCK: no data, or, without MSG_DONTWAIT, less than
+ * both SO_RCVLOWAT and the requested size. ENOTCONN: never connected. Else the pending error.
+ * `flags`: MSG_PEEK keeps the bytes in the buffer; MSG_OOB: see pr_rcvoob.
  * @see socket(9)
  */
 export function soreceive(so: Socket, uio: Uio, flags = 0): Errno {
@@ -498,7 +514,7 @@ function receiveInPass(so: Socket, uio: Uio, flags: number): Errno {
   if (avail === 0 || (few && !last)) return nothingToRead(so, uio, flags);
   let len = Math.min(avail, uio.uio_resid);
   if (len === 0) return 0;
-  // What is urgent begins a new read, so that a program can tell where.
+  // Stop before the urgent data, so that a program can detect its position.
   if (so.so_oobmark > 0) len = Math.min(len, so.so_oobmark);
   m_mbuftouio(uio, sb.sb_mb, len);
   if ((flags & MSG_PEEK) === 0) {
@@ -515,8 +531,9 @@ function receiveInPass(so: Socket, uio: Uio, flags: number): Errno {
 }
 
 /**
- * EINVAL: `how` is none of SHUT_*. ENOTCONN: there is no peer; of a listener whoever waits in accept
- * gets ECONNABORTED all the same, and datagrams are shut down, as programs rely on.
+ * Shuts down one or both directions. EINVAL: `how` is not a SHUT_* constant. ENOTCONN: no peer. As
+ * on FreeBSD, ENOTCONN does not mean that the call had no effect: a call that waits in accept on a
+ * listener returns ECONNABORTED, and an unconnected datagram socket is shut down.
  * @see shutdown(2)
  */
 export function soshutdown(so: Socket, how: number): Errno {
@@ -545,7 +562,11 @@ function shutdownInPass(so: Socket, how: number): Errno {
   return error !== 0 ? error : alone;
 }
 
-/** Ends the connection; what was sent still goes out. ENOTCONN; EALREADY: it is ending. @see socket(9) */
+/**
+ * Ends the connection after the data in the send buffer. ENOTCONN: not connected. EALREADY: a
+ * disconnect is in progress.
+ * @see socket(9)
+ */
 export function sodisconnect(so: Socket): Errno {
   return inPass(disconnectInPass, so);
 }
@@ -556,7 +577,7 @@ function disconnectInPass(so: Socket): Errno {
   return so.so_proto.pr_disconnect(so);
 }
 
-/** The program no longer hears of this socket. */
+/** Removes all upcalls and waiters of the program. */
 function soupcallsOff(so: Socket): void {
   so.so_rcv.sb_upcall = null;
   so.so_snd.sb_upcall = null;
@@ -565,12 +586,15 @@ function soupcallsOff(so: Socket): void {
   so.sol_upcall = null;
 }
 
-/** A reference more, such as an I/O in flight holds. @see socket(9) */
+/** Adds a reference, for example for I/O in flight. @see socket(9) */
 export function soref(so: Socket): void {
   so.so_count++;
 }
 
-/** Drops a reference; the last one frees the buffers. @see socket(9) */
+/**
+ * Releases a reference. The last one detaches the protocol and frees the buffers.
+ * @see socket(9)
+ */
 export function sorele(so: Socket): void {
   KASSERT(so.so_count > 0, 'sorele: no references');
   if (--so.so_count !== 0) return;
@@ -586,7 +610,7 @@ function removeFrom(queue: Socket[], so: Socket): void {
   if (i >= 0) queue.splice(i, 1);
 }
 
-/** Throws away a connection that was never accepted. @see socket(9) */
+/** Aborts and frees a connection that was never accepted. @see socket(9) */
 export function soabort(so: Socket): void {
   inPass(abortInPass, so);
 }
@@ -604,8 +628,8 @@ function abortInPass(so: Socket): void {
 }
 
 /**
- * The program closes its socket: what was sent still goes out, connections nobody accepted are
- * aborted. The caller's `so` is dead afterwards.
+ * Closes a socket of a program. The protocol still sends the data in the send buffer. Connections
+ * of a listener that were not accepted are aborted. The caller must not use `so` afterwards.
  * @see socket(9)
  */
 export function soclose(so: Socket): Errno {
@@ -624,7 +648,7 @@ function closeInPass(so: Socket): Errno {
   if (so.so_pcb !== null) so.so_proto.pr_close(so);
   so.so_state |= SS_NOFDREF;
   soupcallsOff(so);
-  // Whoever still waits has to see that there is nothing left to wait for.
+  // Wake the remaining waiters, so that their calls fail.
   sorwakeup(so);
   sowwakeup(so);
   sorele(so);
