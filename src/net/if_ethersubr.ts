@@ -1,7 +1,7 @@
 /**
- * Ethernet, after sys/net/if_ethersubr.c: framing and address resolution on the way down, checks,
- * taps and dispatch on the way up, lagg(4) ports and 802.1Q tags included. Left out: bridge,
- * netgraph and carp hooks, sending 802.1p priorities, link-layer packet filters.
+ * Ethernet, after sys/net/if_ethersubr.c. Output: address resolution and framing. Input: checks,
+ * taps, lagg(4) ports, 802.1Q tags and dispatch. Left out: bridge, netgraph and carp hooks, sending
+ * 802.1p priorities, link-layer packet filters.
  */
 
 import {
@@ -68,8 +68,8 @@ import { netisr_dispatch, netisrOfEthertype } from './netisr.ts';
 const $eh = new EtherHeader();
 
 /**
- * Makes `ifp` an Ethernet interface with address `lladdr` (6 bytes) and attaches it. The driver has
- * set its capabilities, if_driver and if_mtu before.
+ * Initializes `ifp` as an Ethernet interface with address `lladdr` (6 bytes) and attaches it. The
+ * driver has set capabilities, if_driver and if_mtu before.
  * @see ifnet(9)
  */
 export function ether_ifattach(ifp: Ifnet, lladdr: Uint8Array): void {
@@ -84,7 +84,10 @@ export function ether_ifattach(ifp: Ifnet, lladdr: Uint8Array): void {
   if_attach(ifp);
 }
 
-/** Undoes `ether_ifattach`. Frames that come later are dropped. @see ifnet(9) */
+/**
+ * Detaches an Ethernet interface. Frames that arrive or are sent later are dropped.
+ * @see ifnet(9)
+ */
 export function ether_ifdetach(ifp: Ifnet): void {
   if_detach(ifp);
   bpfdetach(ifp);
@@ -102,8 +105,8 @@ function discardInput(_ifp: Ifnet, m: Mbuf): void {
 }
 
 /**
- * What a driver's if_ioctl does with commands it has no opinion on. SIOCSIFMTU: EINVAL above 1500,
- * which a driver that can do jumbo frames handles itself. EOPNOTSUPP for the rest.
+ * The default if_ioctl, for commands that a driver does not handle. SIOCSIFMTU: EINVAL above 1500;
+ * a driver with jumbo frames handles this command itself. EOPNOTSUPP: any other command.
  * @see ifnet(9)
  */
 export function ether_ioctl(ifp: Ifnet, command: IfIoctl, data: number): Errno {
@@ -120,10 +123,12 @@ function outputError(ifp: Ifnet, m: Mbuf, error: Errno): Errno {
 }
 
 /**
- * Sends a packet to `dst` on this link: finds the Ethernet address, puts the header in front and
- * gives the frame to the driver. Takes `m` on every outcome. 0 also if the packet waits for the
- * address. ENETDOWN: not up and running; ENOBUFS: no memory for the header; EAFNOSUPPORT; else the
- * resolver's or the driver's. A broadcast also comes back to ourselves (IFF_SIMPLEX).
+ * Sends a packet to the next hop `dst` on this link: resolves the Ethernet address, prepends the
+ * header and passes the frame to the driver. Takes `m` on every outcome. Returns 0 also if the
+ * packet is held until the address is resolved. ENETDOWN: the interface is not up and running.
+ * ENOBUFS: no mbuf for the header. EAFNOSUPPORT: the interface has no resolver for the family. Else
+ * the errno of the resolver or the driver. With IFF_SIMPLEX a copy of a broadcast is looped back as
+ * input.
  * @see ifnet(9)
  */
 export function ether_output(ifp: Ifnet, m: Mbuf, dst: OutputDst): Errno {
@@ -149,7 +154,7 @@ export function ether_output(ifp: Ifnet, m: Mbuf, dst: OutputDst): Errno {
   return ifp.if_driver!.if_transmit(ifp, top);
 }
 
-/** Puts an Ethernet header in front of `m`, which it takes; null, counted, without memory for it. */
+/** Prepends an Ethernet header to `m`. Takes `m`. Null: no mbuf; the drop is counted. */
 function encapsulate(ifp: Ifnet, m: Mbuf, dhost: Uint8Array, type: number): Mbuf | null {
   const top = M_PREPEND(m, ETHER_HDR_LEN, M_NOWAIT);
   if (top === null) {
@@ -165,9 +170,9 @@ function encapsulate(ifp: Ifnet, m: Mbuf, dhost: Uint8Array, type: number): Mbuf
 }
 
 /**
- * Puts an Ethernet header of `type` to `dhost` (6 bytes) in front of `m` and gives it to the driver.
- * Takes `m` on every outcome. What ARP and ND send by. Ours: FreeBSD passes a prepared header in the
- * route.
+ * Prepends an Ethernet header with `type` and destination `dhost` (6 bytes) to `m` and passes the
+ * frame to the driver. Takes `m` on every outcome. ARP and ND send with this function. Unlike
+ * FreeBSD, which passes a prepared header in the route.
  */
 export function etherSend(ifp: Ifnet, m: Mbuf, dhost: Uint8Array, type: number): Errno {
   const top = encapsulate(ifp, m, dhost, type);
@@ -182,8 +187,8 @@ function inputDrop(ifp: Ifnet, m: Mbuf, why: Reason): void {
 }
 
 /**
- * A frame came in: checks it, shows it to the taps and hands it on. Takes `m`, which starts at the
- * Ethernet header; the driver counts IFCOUNTER_IPACKETS, bytes are counted here.
+ * Input of a frame: checks it, passes it to the taps and dispatches it. Takes `m`, which starts at
+ * the Ethernet header. The driver counts IFCOUNTER_IPACKETS; this function counts IFCOUNTER_IBYTES.
  * @see ifnet(9)
  */
 export function ether_input(ifp: Ifnet, m: Mbuf): void {
@@ -203,7 +208,7 @@ export function ether_input(ifp: Ifnet, m: Mbuf): void {
   m = top;
   $eh.at(mtod(m));
   m.m_pkthdr.rcvif = ifp;
-  // A NIC that coalesces hands up more than an MTU, and says so by the segment count.
+  // A frame that the NIC coalesced (lro_nsegs > 1) may exceed the MTU.
   const tag = $eh.ether_type === ETHERTYPE_VLAN ? ETHER_VLAN_ENCAP_LEN : 0;
   if (len > ifp.if_mtu + ETHER_HDR_LEN + tag && m.m_pkthdr.lro_nsegs <= 1)
     return inputDrop(ifp, m, R_ETHER_LONG);
@@ -214,7 +219,7 @@ export function ether_input(ifp: Ifnet, m: Mbuf): void {
   }
   if (ifp.if_bpf !== null && ifp.if_bpf.listeners > 0) ifp.if_bpf.mtap(m, false);
   if ((ifp.if_flags & IFF_MONITOR) !== 0) return m_freem(m);
-  // A hub or a looping switch gave our own frame back to a card that cannot hear itself.
+  // The link returned a frame that this interface sent: drop it.
   if ((ifp.if_flags & IFF_SIMPLEX) !== 0 && $eh.shostIs(ifp.if_lladdr)) {
     count(R_ETHER_LOOP);
     m_freem(m);
@@ -231,8 +236,9 @@ export function ether_input(ifp: Ifnet, m: Mbuf): void {
 const macs = new Uint8Array(2 * ETHER_ADDR_LEN);
 
 /**
- * Puts the 802.1Q tag `tag` behind the addresses of a frame, in mapped memory: the frame's first mbuf
- * if it has room in front, else one of its own. Takes `m`; null if there is no memory.
+ * Inserts the 802.1Q tag `tag` after the addresses of a frame. The header is written to mapped
+ * memory: to the first mbuf if it has room before its data, else to a new mbuf. Takes `m`. Null: no
+ * mbuf.
  * @see sys/net/if_ethersubr.c
  */
 export function ether_vlanencap(m: Mbuf, tag: number): Mbuf | null {
@@ -253,8 +259,8 @@ export function ether_vlanencap(m: Mbuf, tag: number): Mbuf | null {
 }
 
 /**
- * Takes the 802.1Q tag out of a frame of at least 18 bytes and puts it where a NIC would have:
- * M_VLANTAG, ether_vtag. Takes `m`; null if there is no memory.
+ * Removes the 802.1Q tag of a frame of at least 18 bytes and stores it as a NIC does: M_VLANTAG and
+ * ether_vtag. Takes `m`. Null: no mbuf.
  */
 function etherVlanDecap(m: Mbuf): Mbuf | null {
   const top = m_pullup(m, ETHER_HDR_LEN + ETHER_VLAN_ENCAP_LEN);
@@ -267,7 +273,10 @@ function etherVlanDecap(m: Mbuf): Mbuf | null {
   return top;
 }
 
-/** Takes the 802.1Q tag out of the frame, if the NIC has not, and hands it to its vlan(4). Takes `m`. */
+/**
+ * Input of a tagged frame: removes the tag, if the NIC has not, and passes the frame to its
+ * vlan(4). Takes `m`.
+ */
 function tagged(ifp: Ifnet, m: Mbuf): void {
   if ((m.m_flags & M_VLANTAG) === 0) {
     if (m.m_pkthdr.len < ETHER_HDR_LEN + ETHER_VLAN_ENCAP_LEN)
@@ -284,7 +293,7 @@ function tagged(ifp: Ifnet, m: Mbuf): void {
   m.m_flags &= ~M_VLANTAG;
   $eh.at(mtod(m));
   if (EVL_VLANOFTAG(ether_vtag) === 0) {
-    // A priority only, IEEE 802.1Q 9.6: the frame is as good as untagged.
+    // VLAN 0: a priority tag (IEEE 802.1Q 9.6). Treat the frame as untagged.
     ether_demux(ifp, m);
   } else if (ifp.if_vlantrunk !== null) {
     ifp.if_vlantrunk.input(m, ether_vtag);
@@ -295,10 +304,10 @@ function tagged(ifp: Ifnet, m: Mbuf): void {
   }
 }
 
-/** Hands a checked frame to its protocol, without its Ethernet header. Takes `m`. */
+/** Removes the Ethernet header of a checked frame and dispatches it to its protocol. Takes `m`. */
 function ether_demux(ifp: Ifnet, m: Mbuf): void {
   const type = $eh.ether_type;
-  // A promiscuous card, or one that does not filter, gives us everyone's frames.
+  // An interface in promiscuous mode, or without a filter, receives frames for other stations.
   if ((m.m_flags & (M_BCAST | M_MCAST)) === 0 && !$eh.dhostIs(ifp.if_lladdr)) {
     count(R_ETHER_NOTUS);
     m_freem(m);

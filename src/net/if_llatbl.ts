@@ -1,7 +1,7 @@
 /**
- * Link-layer address tables, after sys/net/if_llatbl.c: who is where on an interface's link, with the
- * packets that wait for an answer. The protocol (ARP, ND) decides what happens when; this keeps the
- * entries. Left out: proxy entries, prepared link headers of other media.
+ * Link-layer address tables, after sys/net/if_llatbl.c: the neighbours of an interface, their
+ * Ethernet addresses and the packets held until an address is resolved. The state machine is in the
+ * protocol (ARP, ND). Left out: proxy entries, prepared link headers of other media.
  */
 
 import type { Task } from '../sys/clock.ts';
@@ -19,12 +19,12 @@ export const LLE_IFADDR = 0x0004;
 /** ll_addr is valid. */
 export const LLE_VALID = 0x0008;
 
-/** What an entry's timer calls. */
+/** The owner of a table: handles the timers of its entries. */
 export interface LleTimer {
   lleTimeout(lle: Llentry): void;
 }
 
-/** One neighbour. */
+/** The entry of one neighbour. */
 export class Llentry implements LinkAddr, Task {
   readonly lle_ifp: Ifnet;
   readonly r_l3addr: AddrWords;
@@ -32,19 +32,21 @@ export class Llentry implements LinkAddr, Task {
   lle_next: Llentry | null = null;
   readonly ll_addr = new Uint8Array(ETHER_ADDR_LEN);
   la_flags = 0;
-  /** The protocol's state machine. */
+  /** The state, defined by the protocol. */
   ln_state = 0;
-  /** Packets waiting, linked by m_nextpkt, the oldest first. */
+  /** Held packets, linked by m_nextpkt, oldest first. */
   la_hold: Mbuf | null = null;
   #holdTail: Mbuf | null = null;
   la_numheld = 0;
-  /** Questions asked since the last answer. */
+  /** Requests sent since the last reply. */
   la_asked = 0;
-  /** Questions left to ask before a used entry expires. */
+  /** Requests that may still be sent before an entry in use expires. */
   la_preempt = 0;
-  /** When the entry expires, or the last question was asked: ns since boot. */
+  /**
+   * Valid entry: when it expires. Incomplete entry: when the last request was sent. ns since boot.
+   */
   la_expire = 0;
-  /** Whether a packet was sent by this entry since its state was entered. */
+  /** Whether a packet was sent with this entry since it entered its state. */
   used = false;
   readonly lle_timer = new Callout(this);
   readonly #owner: LleTimer;
@@ -57,12 +59,12 @@ export class Llentry implements LinkAddr, Task {
     this.#owner = owner;
   }
 
-  /** The timer ran out. */
+  /** Runs when the timer expires. */
   run(): void {
     this.#owner.lleTimeout(this);
   }
 
-  /** Queues `m` until the address is known. Takes it. */
+  /** Queues `m` until the address is resolved. Takes `m`. */
   hold(m: Mbuf): void {
     m.m_nextpkt = null;
     if (this.#holdTail === null) this.la_hold = m;
@@ -71,7 +73,7 @@ export class Llentry implements LinkAddr, Task {
     this.la_numheld++;
   }
 
-  /** Takes the oldest waiting packet out; null if there is none. The caller owns it. */
+  /** Removes and returns the oldest held packet, or null. The caller owns it. */
   unhold(): Mbuf | null {
     const m = this.la_hold;
     if (m === null) return null;
@@ -87,12 +89,12 @@ export class Llentry implements LinkAddr, Task {
   }
 }
 
-/** 32 bits of an address. Two IPv4 addresses never have the same. */
+/** A 32-bit hash of an address. Different IPv4 addresses have different hashes. */
 function hash(w0: number, w1: number, w2: number, w3: number): number {
   return w0 ^ Math.imul(w1, 0x9e3779b1) ^ Math.imul(w2, 0x85ebca6b) ^ Math.imul(w3, 0xc2b2ae35);
 }
 
-/** The neighbours of one family on one interface. Keys are whole addresses: all four words. */
+/** The neighbours of one family on one interface. The key is the address: all four words. */
 export class Lltable {
   readonly llt_ifp: Ifnet;
   // The first entry of each hash; the others follow by lle_next.
@@ -107,12 +109,12 @@ export class Lltable {
     return this.#size;
   }
 
-  /** The neighbour at `addr`, or null. */
+  /** The entry of `addr`, or null. */
   find(addr: AddrWords): Llentry | null {
     return this.lookup(addr.w0, addr.w1, addr.w2, addr.w3);
   }
 
-  /** `find` by words. */
+  /** Like `find`, with the words of the address. */
   lookup(w0: number, w1: number, w2: number, w3: number): Llentry | null {
     let lle = this.#chains.get(hash(w0, w1, w2, w3)) ?? null;
     for (; lle !== null; lle = lle.lle_next) {
@@ -122,7 +124,7 @@ export class Lltable {
     return lle;
   }
 
-  /** Adds an entry. The table must not have one of the same address. */
+  /** Adds an entry. The table must not contain its address. */
   insert(lle: Llentry): void {
     const { w0, w1, w2, w3 } = lle.r_l3addr;
     const key = hash(w0, w1, w2, w3);
@@ -131,7 +133,7 @@ export class Lltable {
     this.#size++;
   }
 
-  /** Takes an entry out of its chain; does nothing if it is not there. */
+  /** Removes an entry from its chain; does nothing if it is not in the table. */
   #unlink(lle: Llentry): void {
     const { w0, w1, w2, w3 } = lle.r_l3addr;
     const key = hash(w0, w1, w2, w3);
@@ -149,7 +151,7 @@ export class Lltable {
     this.#size--;
   }
 
-  /** Takes an entry out, stops its timer and frees what waits; returns how many packets that were. */
+  /** Removes an entry, stops its timer and frees its held packets. Returns their number. */
   remove(lle: Llentry): number {
     this.#unlink(lle);
     lle.la_flags = (lle.la_flags & ~LLE_VALID) | LLE_DELETED;
@@ -162,7 +164,7 @@ export class Lltable {
     return dropped;
   }
 
-  /** The entries, for `arp -a`; IPv4's in the order they came. */
+  /** The entries, for `arp -a`; those of IPv4 in the order in which they were added. */
   list(): Llentry[] {
     const list: Llentry[] = [];
     for (const first of this.#chains.values())

@@ -1,7 +1,7 @@
 /**
- * The loopback interface, after sys/net/if_loop.c: packets to our own addresses come back at the end
- * of the pass, so that a conversation with ourselves does not recurse. It has no IFCAP_NOMAP:
- * unmapped packets are converted before they get here.
+ * The loopback interface, after sys/net/if_loop.c: packets to local addresses are queued as input
+ * for the end of the pass, so that local traffic does not recurse. lo0 does not have IFCAP_NOMAP:
+ * ip_output converts unmapped packets before.
  */
 
 import { EAFNOSUPPORT, ENETDOWN, EOPNOTSUPP, type Errno } from '../sys/errno.ts';
@@ -55,7 +55,7 @@ import {
 } from './if_var.ts';
 import { netisrOfFamily, netisr_queue } from './netisr.ts';
 
-/** Each stack's lo0, which the routes to its own addresses lead to. It is null until loAttach. */
+/** The lo0 of a stack, the interface of the routes to its own addresses. Null before loAttach. */
 export const V_loif = VNET_DEFINE((): { ifp: Ifnet | null } => ({ ifp: null }));
 
 const LOMTU = 16384;
@@ -90,12 +90,15 @@ const loDriver: IfDriver = {
   },
 };
 
-/** Shows a packet to the listeners behind the four bytes that name its family (DLT_NULL). */
+/**
+ * Passes a packet to the taps with a header of 4 bytes, the family (DLT_NULL). Returns the packet
+ * without it, or null if no mbuf was free.
+ */
 function tap(ifp: Ifnet, m: Mbuf, family: number): Mbuf | null {
   if (ifp.if_bpf === null || ifp.if_bpf.listeners === 0) return m;
   const top = M_PREPEND(m, 4, M_NOWAIT);
   if (top === null) return null;
-  // Host order: readers tell it by the family's small number.
+  // In host byte order, as DLT_NULL defines. Readers detect the order by the small value.
   memView.setUint32(top.m_data, family, true);
   ifp.if_bpf.mtap(top, false);
   top.m_data += 4;
@@ -104,7 +107,7 @@ function tap(ifp: Ifnet, m: Mbuf, family: number): Mbuf | null {
   return top;
 }
 
-/** Brings a packet sent by `lo0` back in. Takes `m`. @see ifnet(9) */
+/** The if_output of lo0: queues the packet as input. Takes `m`. @see ifnet(9) */
 export function looutput(ifp: Ifnet, m: Mbuf, dst: OutputDst): Errno {
   if ((ifp.if_flags & IFF_UP) === 0) {
     m_freem(m);
@@ -126,7 +129,7 @@ export function looutput(ifp: Ifnet, m: Mbuf, dst: OutputDst): Errno {
   return if_simloop(ifp, top, dst.family, 0);
 }
 
-/** What was left to the NIC cannot have been damaged on the way back: it counts as verified. */
+/** Marks checksums that were left to the NIC as verified: a looped packet cannot be damaged. */
 function trustSums(m: Mbuf): void {
   const ph = m.m_pkthdr;
   const asked = ph.csum_flags;
@@ -142,8 +145,9 @@ function trustSums(m: Mbuf): void {
 }
 
 /**
- * Has `m`, which `ifp` sent, come in at `ifp` at the end of the pass, without its first `hlen` bytes.
- * Listeners see it if there is a link header (`hlen`). Takes `m`; netisr_queue's errno.
+ * Queues `m`, which `ifp` sent, as input of `ifp` at the end of the pass, without its first `hlen`
+ * bytes. If it has a link header (`hlen` > 0), the taps get it. Takes `m`. Returns the errno of
+ * netisr_queue.
  * @see sys/net/if_loop.c
  */
 export function if_simloop(ifp: Ifnet, m: Mbuf, af: number, hlen: number): Errno {
@@ -158,8 +162,9 @@ export function if_simloop(ifp: Ifnet, m: Mbuf, af: number, hlen: number): Errno
 }
 
 /**
- * A copy of the broadcast frame `m`, which a card that cannot hear itself is about to send, comes in
- * at `ifp`; counted as IQDROPS if there is no memory for one. Only reads `m`.
+ * Queues a copy of the broadcast frame `m`, which is about to be sent, as input of `ifp`, because a
+ * simplex interface does not receive its own broadcasts. Counts IFCOUNTER_IQDROPS if no mbuf is
+ * free. Does not take `m`.
  */
 export function loopBroadcast(ifp: Ifnet, m: Mbuf, af: number, hlen: number): void {
   const n = m_dup(m, M_NOWAIT);
@@ -171,7 +176,7 @@ export function loopBroadcast(ifp: Ifnet, m: Mbuf, af: number, hlen: number): vo
   if_simloop(ifp, n, af, hlen);
 }
 
-/** Creates a stack's lo0, up, without addresses. @see lo(4) */
+/** Creates lo0 of a stack: up, without addresses. @see lo(4) */
 export function loAttach(vnet: Vnet): Ifnet {
   const ifp = if_alloc(vnet, 'lo0');
   ifp.if_type = IFT_LOOP;

@@ -1,6 +1,7 @@
 /**
  * The interface structure and its constants, after sys/net/if.h and if_var.h as of r349529. Left
- * out: groups beyond their names, descriptions by ioctl, ALTQ, netmap, netgraph hooks, per-address statistics.
+ * out: groups except their names, descriptions by ioctl, ALTQ, netmap, netgraph hooks, per-address
+ * statistics.
  */
 
 import type { Task } from '../sys/clock.ts';
@@ -13,7 +14,7 @@ import { AF_MAX } from '../kern/protosw.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { Ifqueue } from './ifq.ts';
 
-// if_flags; RUNNING and OACTIVE live in if_drv_flags and are merged when printed.
+// if_flags. RUNNING and OACTIVE are in if_drv_flags and merged for output.
 export const IFF_UP = 0x1;
 export const IFF_BROADCAST = 0x2;
 export const IFF_DEBUG = 0x4;
@@ -70,7 +71,7 @@ export const LINK_STATE_UNKNOWN = 0;
 export const LINK_STATE_DOWN = 1;
 export const LINK_STATE_UP = 2;
 
-// ioctls a driver's if_ioctl gets, by name instead of number.
+// Commands of a driver's if_ioctl: names instead of numbers.
 export const SIOCSIFFLAGS = 'SIOCSIFFLAGS';
 export const SIOCSIFCAP = 'SIOCSIFCAP';
 export const SIOCSIFMTU = 'SIOCSIFMTU';
@@ -107,7 +108,7 @@ export const IFT_L2VLAN = 0x87;
 /** A port of a lagg(4); the lagg itself is IFT_ETHER. */
 export const IFT_IEEE8023ADLAG = 0xa1;
 
-/** What if_output gets besides the packet: the next hop, its family and its address. */
+/** The next hop of a packet, an argument of if_output: family and address. */
 export class OutputDst extends NetAddr {
   readonly family: number;
 
@@ -117,7 +118,7 @@ export class OutputDst extends NetAddr {
   }
 }
 
-/** An address of an interface, of any family. The families derive from it. @see sys/net/if_var.h */
+/** An address of an interface. Each family derives its own class. @see sys/net/if_var.h */
 export class Ifaddr {
   readonly ifa_ifp: Ifnet;
   /** AF_*. */
@@ -133,46 +134,50 @@ export class Ifaddr {
   }
 }
 
-/** A multicast link-level address that an interface listens to. */
+/** A multicast link-level address that an interface receives. */
 export interface IfMultiaddr {
   /** 6 bytes. */
   readonly ifma_lladdr: Uint8Array;
   ifma_refcount: number;
 }
 
-/** A link-level address that a resolver found. */
+/** A resolved link-level address. */
 export interface LinkAddr {
   /** 6 bytes. */
   readonly ll_addr: Uint8Array;
 }
 
 /**
- * A family on one interface with link-level addresses: how ether_output finds the one of a next hop.
- * ARP is IPv4's.
+ * The resolver of one family on one interface: ether_output uses it to find the link-level address
+ * of a next hop. IPv4's resolver is ARP.
  */
 export interface LinkResolver {
   /** The Ethernet type of the family's packets. */
   readonly ethertype: number;
-  /** What `resolve` found when it returned 0. Borrowed until the next call. */
+  /** The result of a `resolve` that returned 0. Borrowed until the next call. */
   readonly resolved: LinkAddr;
   /**
-   * Resolves `dst` for sending `m`. 0: found, the caller still owns `m`. Anything else: `m` was
-   * taken. EWOULDBLOCK: it waits for an answer; EHOSTDOWN, EHOSTUNREACH: there was none; ENOBUFS.
+   * Resolves `dst` for sending `m`. 0: resolved, the caller keeps `m`. On every other errno `m` was
+   * taken. EWOULDBLOCK: `m` is held until a reply arrives. EHOSTDOWN, EHOSTUNREACH: no reply so
+   * far; `m` is held too. EINVAL: `dst` cannot be resolved on this interface. ENOBUFS: the table is
+   * full.
    */
   resolve(ifp: Ifnet, m: Mbuf, dst: OutputDst): Errno;
 }
 
-/** Who listens to an interface's frames (bpf, captures): the reference behind BPF_MTAP. */
+/** The taps of an interface (bpf, captures), called by the code that FreeBSD has in BPF_MTAP. */
 export interface BpfIf {
-  /** How many listeners there are; 0 makes the tap free. */
+  /** Number of listeners. Callers skip `mtap` if it is 0. */
   readonly listeners: number;
-  /** Shows a frame to every listener. Only reads `m`. */
+  /** Passes a frame to every listener. Does not take `m`. */
   mtap(m: Mbuf, outgoing: boolean): void;
 }
 
-/** The vlan(4) interfaces on an interface: the reference behind if_vlantrunk. */
+/** The vlan(4) interfaces of a parent interface: the type of if_vlantrunk. */
 export interface IfVlanTrunk {
-  /** A tagged frame came in, `vtag` taken out of it; it starts at the Ethernet header. Takes `m`. */
+  /**
+   * Input of a frame whose tag `vtag` was removed. `m` starts at the Ethernet header. Takes `m`.
+   */
   input(m: Mbuf, vtag: number): void;
   /** The parent's capabilities or offloads changed. */
   capabilities(): void;
@@ -180,10 +185,10 @@ export interface IfVlanTrunk {
   linkState(): void;
 }
 
-/** An interface's place in a lagg(4): the reference behind if_lagg. */
+/** A port of a lagg(4): the type of if_lagg. */
 export interface IfLaggPort {
   readonly laggIfp: Ifnet;
-  /** A frame came in on the port. Whether it is the lagg's now; if not, `m` was taken. */
+  /** Input of a frame on the port. True: process it as input of the lagg. False: `m` was taken. */
   input(m: Mbuf): boolean;
   /** The port's capabilities or offloads changed. */
   capabilities(): void;
@@ -191,14 +196,14 @@ export interface IfLaggPort {
   linkState(): void;
 }
 
-/** The driver's half of an interface. if_transmit takes `m` on every outcome. @see ifnet(9) */
+/** The driver's functions of an interface. @see ifnet(9) */
 export interface IfDriver {
   if_init(ifp: Ifnet): void;
-  /** Queues a frame with its Ethernet header in front. Always takes `m`. */
+  /** Queues a frame that starts at its Ethernet header. Takes `m` on every outcome. */
   if_transmit(ifp: Ifnet, m: Mbuf): Errno;
   if_qflush(ifp: Ifnet): void;
   if_ioctl(ifp: Ifnet, command: IfIoctl, data: number): Errno;
-  /** Ours: rings the doorbell for what if_transmit queued; called once per pass. */
+  /** Ours: rings the doorbell for all frames that if_transmit queued; called once per pass. */
   if_txflush(ifp: Ifnet): void;
 }
 
@@ -211,44 +216,44 @@ export class Ifnet implements IfnetRef, Task {
   if_drv_flags = 0;
   if_capabilities = 0;
   if_capenable = 0;
-  /** CSUM_* the interface does; what ip_output consults per packet. */
+  /** CSUM_* flags of the checksums the interface computes; ip_output checks them per packet. */
   if_hwassist = 0;
   if_mtu = 1500;
   if_link_state = LINK_STATE_UNKNOWN;
   /** bits/s */
   if_baudrate = 0;
-  /** Largest TSO packet in bytes with all headers but Ethernet's; 0: no limit given. */
+  /** Largest TSO packet in bytes, without the Ethernet header; 0: no limit given. */
   if_hw_tsomax = 0;
   if_hw_tsomaxsegcount = 0;
   if_hw_tsomaxsegsize = 0;
   /** Link-level address, 6 bytes. */
   readonly if_lladdr = new Uint8Array(ETHER_ADDR_LEN);
-  /** Addresses of all families; of each family the primary one first. */
+  /** Addresses of all families; the primary address of a family is its first. */
   readonly if_addrhead: Ifaddr[] = [];
   /** Multicast link-level addresses for the driver's filter. */
   readonly if_multiaddrs: IfMultiaddr[] = [];
-  /** By AF_*: the family's resolver. A family sets its own when it attaches to the interface. */
+  /** The resolvers of the families, indexed by AF_*. Each family sets its own when it attaches. */
   readonly if_afdata: (LinkResolver | null)[] = Array.from({ length: AF_MAX }, () => null);
   /** Bytes of link-level header: 14 with ether_ifattach. */
   if_hdrlen = 0;
   /** IFT_*. */
   if_type = 0;
-  /** For ifconfig's media line, e.g. `10Gbase-T <full-duplex>`. */
+  /** The media line of ifconfig, e.g. `10Gbase-T <full-duplex>`. */
   if_media = 'autoselect';
   if_bpf: BpfIf | null = null;
   if_vlantrunk: IfVlanTrunk | null = null;
   if_lagg: IfLaggPort | null = null;
-  /** Groups besides `all`, as ifconfig(8) prints them. */
+  /** The groups that ifconfig(8) prints, without `all`. */
   if_groups: readonly string[] = [];
-  /** Ours: the interface's number in capture records, unique on the machine; 0: none yet. */
+  /** Ours: the interface's number in capture records, unique on the machine; 0: not assigned. */
   if_capunit = 0;
   if_driver: IfDriver | null = null;
   if_softc: object | null = null;
-  /** Packets that wait for if_start; only drivers without an if_transmit of their own use it. */
+  /** The output queue of drivers that use the default if_transmit with if_start. */
   readonly if_snd = new Ifqueue();
   /** Protocol output: takes `m` on every outcome. Set by ether_ifattach. */
   if_output: ((ifp: Ifnet, m: Mbuf, dst: OutputDst) => Errno) | null = null;
-  /** Where a driver hands received frames: takes `m`. Set by ether_ifattach. */
+  /** Input of received frames, called by the driver: takes `m`. Set by ether_ifattach. */
   if_input: ((ifp: Ifnet, m: Mbuf) => void) | null = null;
   readonly counters = new Float64Array(IFCOUNTERS);
   #txPending = false;
@@ -258,14 +263,14 @@ export class Ifnet implements IfnetRef, Task {
     this.if_xname = xname;
   }
 
-  /** Asks for one if_txflush at the end of the pass. Drivers call it when they queued a frame. */
+  /** Requests one if_txflush at the end of the pass. Drivers call it after queueing a frame. */
   deferTxflush(): void {
     if (this.#txPending) return;
     this.#txPending = true;
     passDoorbell(this);
   }
 
-  /** The end of the pass: ring. */
+  /** Runs at the end of the pass: calls if_txflush. */
   run(): void {
     this.#txPending = false;
     this.if_driver?.if_txflush(this);
@@ -278,8 +283,8 @@ export function if_inc_counter(ifp: Ifnet, counter: number, n: number): void {
 }
 
 /**
- * Counts what became of a frame of `len` bytes that `ifp` gave to another interface to send: an
- * error of that one's is an error of this one's.
+ * Counts a frame of `len` bytes that `ifp` (a vlan or lagg) sent through another interface. `error`
+ * is the result of the other interface.
  */
 export function ifCountSent(ifp: Ifnet, error: Errno, len: number, mcast: boolean): void {
   if (error !== 0) {

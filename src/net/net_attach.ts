@@ -1,6 +1,6 @@
 /**
- * What `net` itself adds to a stack, whatever its address families are: lo0, the interfaces that are
- * made by name (vlan(4), lagg(4)), and net.isr.*. After the SYSINITs of sys/net.
+ * Adds the parts of `net` that do not depend on an address family to a stack: lo0, the cloners of
+ * vlan(4) and lagg(4), and net.isr.*. After the SYSINITs of sys/net.
  */
 
 import { EEXIST, type Errno } from '../sys/errno.ts';
@@ -12,8 +12,8 @@ import { vlanAttach } from './if_vlan.ts';
 import { netisrDrain, netisrSysctls } from './netisr.ts';
 
 /**
- * Attaches `net` to a stack. Once per Vnet: EEXIST. Domains may attach before or after: each is
- * told of the interfaces that are there.
+ * Attaches `net` to a stack. EEXIST: attached already. Domains may attach before or after; each
+ * gets an ifAttached event for every existing interface.
  */
 export function netAttach(vnet: Vnet): Errno {
   if (V_loif(vnet).ifp !== null) return EEXIST;
@@ -25,8 +25,8 @@ export function netAttach(vnet: Vnet): Errno {
 }
 
 /**
- * Undoes `netAttach` before the domains detach: frees packets that wait for a protocol and destroys
- * the interfaces that were made by name. Other interfaces stay their drivers'.
+ * Undoes `netAttach`; call it before the domains detach. Frees packets in the netisr queues and
+ * destroys cloned interfaces. Drivers remove the other interfaces.
  */
 export function netDetach(vnet: Vnet): void {
   netisrDrain(vnet);

@@ -1,8 +1,8 @@
 /**
- * netisr, after sys/net/netisr.c: how packets get from an interface to a protocol. Hardware
- * interrupts dispatch directly; what a packet causes inside the stack itself (loopback) is queued and
- * handled at the end of the pass, so that two protocols answering each other cannot recurse. Left
- * out: worker threads, policies, statistics per protocol.
+ * netisr, after sys/net/netisr.c: dispatches packets from an interface to a protocol. Packets that
+ * a NIC received are dispatched directly. Packets that the stack sent to itself (loopback) are
+ * queued and processed at the end of the pass, so that input cannot recurse. Left out: worker
+ * threads, policies, statistics per protocol.
  */
 
 import type { Task } from '../sys/clock.ts';
@@ -20,13 +20,13 @@ export const NETISR_ARP = 4;
 export const NETISR_IPV6 = 6;
 const NETISR_MAXPROT = 16;
 
-/** net.isr.defaultqlimit: packets that wait for one protocol. */
+/** net.isr.defaultqlimit: maximum number of queued packets per protocol. */
 export const NETISR_DEFAULTQLIMIT = 256;
 
-/** Takes `m`, which starts at the protocol's header; m_pkthdr.rcvif is set. */
+/** Input of a protocol. Takes `m`, which starts at the protocol's header; m_pkthdr.rcvif is set. */
 export type NetisrHandler = (m: Mbuf, vnet: Vnet) => void;
 
-/** How link layers find a protocol: by Ethernet type, and by address family (loopback). */
+/** Maps an Ethernet type and an address family (for loopback) to a protocol. */
 interface LinkKey {
   readonly family: number;
   readonly ethertype: number;
@@ -47,7 +47,7 @@ class NetisrVnet implements Task {
     this.vnet = vnet;
   }
 
-  /** Handles what was queued when it began; what that queues waits for the next round. */
+  /** Processes the packets queued so far. Packets that these cause wait for the next round. */
   run(): void {
     this.pending = false;
     for (let proto = 0; proto < NETISR_MAXPROT; proto++) {
@@ -76,8 +76,8 @@ export function netisr_register(vnet: Vnet, proto: number, handler: NetisrHandle
 }
 
 /**
- * Has link layers hand packets of `ethertype`, and loopback those of `family`, to the protocol
- * `proto`. A domain does so when it attaches. `family` AF_UNSPEC: only by Ethernet type.
+ * Directs packets of `ethertype` (Ethernet) and of `family` (loopback) to the protocol `proto`. A
+ * domain calls it when it attaches. `family` AF_UNSPEC: only by Ethernet type.
  */
 export function netisrLink(vnet: Vnet, proto: number, ethertype: number, family: number): void {
   V_netisr(vnet).links.push({ family, ethertype, proto });
@@ -93,7 +93,7 @@ export function netisrSysctls(vnet: Vnet): void {
   );
 }
 
-/** The protocol of an Ethernet type; 0 if no domain takes it. */
+/** The protocol of an Ethernet type; 0: none. */
 export function netisrOfEthertype(vnet: Vnet, ethertype: number): number {
   const { links } = V_netisr(vnet);
   for (let i = 0; i < links.length; i++)
@@ -101,7 +101,7 @@ export function netisrOfEthertype(vnet: Vnet, ethertype: number): number {
   return 0;
 }
 
-/** The protocol of an address family; 0 if no domain has it. */
+/** The protocol of an address family; 0: none. */
 export function netisrOfFamily(vnet: Vnet, family: number): number {
   const { links } = V_netisr(vnet);
   if (family === AF_UNSPEC) return 0;
@@ -109,7 +109,7 @@ export function netisrOfFamily(vnet: Vnet, family: number): number {
   return 0;
 }
 
-/** Hands a packet to its protocol now. Takes `m`. @see netisr(9) */
+/** Passes a packet to its protocol immediately. Takes `m`. @see netisr(9) */
 export function netisr_dispatch(vnet: Vnet, proto: number, m: Mbuf): void {
   const handler = V_netisr(vnet).handlers[proto]!;
   if (handler === null) m_freem(m);
@@ -117,8 +117,8 @@ export function netisr_dispatch(vnet: Vnet, proto: number, m: Mbuf): void {
 }
 
 /**
- * Hands a packet to its protocol at the end of the pass. Takes `m`; ENOBUFS, counted, if too many
- * wait.
+ * Queues a packet for its protocol, to be processed at the end of the pass. Takes `m`. ENOBUFS: the
+ * queue is full; the drop is counted.
  * @see netisr(9)
  */
 export function netisr_queue(vnet: Vnet, proto: number, m: Mbuf): Errno {
@@ -142,7 +142,7 @@ export function netisr_queue(vnet: Vnet, proto: number, m: Mbuf): Errno {
   return 0;
 }
 
-/** Frees what waits; for a stack that goes away. */
+/** Frees all queued packets, when a stack is removed. */
 export function netisrDrain(vnet: Vnet): void {
   const v = V_netisr(vnet);
   for (let proto = 0; proto < NETISR_MAXPROT; proto++) {

@@ -1,9 +1,8 @@
 /**
- * The forwarding tables of a host, after sys/net/route.c and route/nhop.c: connected networks, host
- * routes and a default, found by longest prefix. A stack has one table per address family. A host has
- * a handful of routes, so a table is an array in order of prefix length. The families look up by
- * functions of their own, IPv4 in in_fib.ts. Left out: the routing socket, multiple tables of one
- * family (fibs), multipath, redirects, metrics.
+ * Routing tables, after sys/net/route.c and route/nhop.c: one table per address family and stack,
+ * searched by longest prefix match. A host has few routes, so a table is an array sorted by prefix
+ * length. Each family wraps these functions, IPv4 in in_fib.ts. Left out: the routing socket,
+ * multiple tables of one family (fibs), multipath, redirects, metrics.
  */
 
 import { type AddrWords, NetAddr } from '../sys/addr.ts';
@@ -17,7 +16,7 @@ export const RTF_UP = 0x1;
 export const RTF_GATEWAY = 0x2;
 export const RTF_HOST = 0x4;
 export const RTF_STATIC = 0x800;
-/** Pinned: belongs to an interface address and goes with it. */
+/** Pinned: the route belongs to an interface address and is removed with it. */
 export const RTF_PINNED = 0x100000;
 
 function copied(a: AddrWords): NetAddr {
@@ -26,16 +25,16 @@ function copied(a: AddrWords): NetAddr {
   return copy;
 }
 
-/** A next hop: everything that a family's output function needs of a route. It never changes. */
+/** A next hop: the data of a route that the output function of a family uses. Immutable. */
 export class Nhop {
   readonly nh_ifp: Ifnet;
-  /** The interface's address to send from, of the table's family. */
+  /** The interface address that is the source of packets, of the table's family. */
   readonly nh_ifa: Ifaddr;
-  /** The router; meaningless without RTF_GATEWAY. */
+  /** The gateway; valid only with RTF_GATEWAY. */
   readonly nh_gateway: AddrWords;
   /** RTF_*. */
   readonly nh_flags: number;
-  /** MTU of this route in bytes; 0 is the interface's. */
+  /** MTU of this route in bytes; 0: use the MTU of the interface. */
   readonly mtu: number;
 
   /** `gateway` is copied; null: the destination is on the link. RTF_GATEWAY is set accordingly. */
@@ -47,7 +46,7 @@ export class Nhop {
     this.mtu = mtu;
   }
 
-  /** Bytes of the largest IP packet this hop takes whole: the interface's MTU or the route's if less. */
+  /** The effective MTU in bytes: the smaller of the MTUs of the interface and the route. */
   get nh_mtu(): number {
     const ifMtu = this.nh_ifp.if_mtu;
     return this.mtu !== 0 && this.mtu < ifMtu ? this.mtu : ifMtu;
@@ -55,21 +54,21 @@ export class Nhop {
 }
 
 /**
- * A cached lookup, kept beside a connection. A new one is empty. It serves one family: another
- * destination or a change of the table makes it look up again.
+ * A cached look-up of one family, for example of a connection; empty at first. Another destination
+ * or a change of the table invalidates it.
  */
 export class Route {
   ro_nh: Nhop | null = null;
-  /** The words of the address looked up. */
+  /** The words of the destination address. */
   ro_dst0 = 0;
   ro_dst1 = 0;
   ro_dst2 = 0;
   ro_dst3 = 0;
-  /** The table's generation that `ro_nh` is of. */
+  /** The generation of the table when `ro_nh` was looked up. */
   ro_gen = 0;
 }
 
-/** One entry: destination prefix and next hop. */
+/** One route: destination prefix and next hop. */
 export interface RtEntry {
   readonly rt_dst: AddrWords;
   readonly rt_mask: AddrWords;
@@ -79,9 +78,12 @@ export interface RtEntry {
 
 /** The table of one family. @see sys/net/route/route_var.h */
 export class RibHead {
-  /** By prefix length, longest first; among equals in the order they came. */
+  /** Sorted by prefix length, longest first, then by order of insertion. */
   readonly entries: RtEntry[] = [];
-  /** Changes with every change of the table; cached lookups compare it. Never 0. */
+  /**
+   * The generation: changes with every change of the table, so that caches are invalidated. Never
+   * 0.
+   */
   rnh_gen = 1;
 }
 
@@ -89,13 +91,13 @@ const V_rt_tables = VNET_DEFINE(() => ({
   heads: Array.from({ length: AF_MAX }, (): RibHead | null => null),
 }));
 
-/** The table of a family, made at the first use. @see sys/net/route.c */
+/** The table of a family, created at its first use. @see sys/net/route.c */
 export function rt_tables_get_rnh(vnet: Vnet, family: number): RibHead {
   const { heads } = V_rt_tables(vnet);
   return heads[family] ?? (heads[family] = new RibHead());
 }
 
-/** One word of the mask of `prefixlen` bits that has `left` of them from this word on. */
+/** A word of a prefix mask, with `left` mask bits remaining from this word on. */
 function maskWord(left: number): number {
   return left <= 0 ? 0 : left >= 32 ? -1 : -1 << (32 - left);
 }
@@ -117,14 +119,14 @@ function masked(a: AddrWords, m: AddrWords): NetAddr {
   return net;
 }
 
-/** Makes every cached lookup look up again, after something a next hop depends on changed. */
+/** Invalidates all cached look-ups, after a change of something that look-ups depend on. */
 export function ribTouch(vnet: Vnet): void {
   for (const rh of V_rt_tables(vnet).heads) if (rh !== null) rh.rnh_gen++;
 }
 
 /**
- * The next hop for the address of four words by longest prefix, or null: no route, or its interface
- * is down. @see fib(4)
+ * The next hop for the address of four words by longest prefix match. Null: no route whose
+ * interface is up. @see fib(4)
  */
 export function ribLookup(
   rh: RibHead,
@@ -138,13 +140,13 @@ export function ribLookup(
     const { rt_dst: dst, rt_mask: mask, rt_nhop } = entries[i]!;
     if ((w0 & mask.w0) !== dst.w0 || (w1 & mask.w1) !== dst.w1) continue;
     if ((w2 & mask.w2) !== dst.w2 || (w3 & mask.w3) !== dst.w3) continue;
-    // Unlike FreeBSD, which removes an interface's routes when it goes down, they are skipped.
+    // Unlike FreeBSD, which removes the routes of an interface that goes down: skip them.
     if ((rt_nhop.nh_ifp.if_flags & IFF_UP) !== 0) return rt_nhop;
   }
   return null;
 }
 
-/** `ribLookup` unless `ro` still holds the result. */
+/** Like `ribLookup`, but reuses the next hop cached in `ro` if it is still valid. */
 export function routeLookup(
   rh: RibHead,
   ro: Route,
@@ -172,7 +174,7 @@ export function routeLookup(
 }
 
 /**
- * Adds a route; EEXIST if there is one to exactly this prefix. Takes over `nh`, copies `dst`.
+ * Adds a route. Takes ownership of `nh` and copies `dst`. EEXIST: a route to this prefix exists.
  * @see sys/net/route/route_ctl.c
  */
 export function rib_add_route(rh: RibHead, dst: AddrWords, prefixlen: number, nh: Nhop): Errno {
@@ -195,8 +197,9 @@ export function rib_add_route(rh: RibHead, dst: AddrWords, prefixlen: number, nh
 }
 
 /**
- * Adds a static route by a gateway, which must be on a connected network: else ENETUNREACH. EEXIST
- * as above. `mtu` 0 takes the interface's. `host`: the prefix is a whole address. @see route(8)
+ * Adds a static route by a gateway. `mtu` 0: use the MTU of the interface. `host`: the prefix is a
+ * whole address. ENETUNREACH: the gateway is not on a connected network. EEXIST: a route to this
+ * prefix exists. @see route(8)
  */
 export function rtAddGateway(
   rh: RibHead,
@@ -213,7 +216,7 @@ export function rtAddGateway(
   return rib_add_route(rh, dst, prefixlen, new Nhop(via.nh_ifp, via.nh_ifa, gateway, flags, mtu));
 }
 
-/** Removes the route to exactly this prefix; ESRCH if there is none. @see route(8) */
+/** Removes the route to exactly this prefix. ESRCH: no such route. @see route(8) */
 export function rib_del_route(rh: RibHead, dst: AddrWords, prefixlen: number): Errno {
   const net = masked(dst, maskOf(prefixlen));
   const at = rh.entries.findIndex((rt) => rt.rt_prefixlen === prefixlen && net.equals(rt.rt_dst));
@@ -223,7 +226,7 @@ export function rib_del_route(rh: RibHead, dst: AddrWords, prefixlen: number): E
   return 0;
 }
 
-/** Removes every route, of any family, that sends from `ifa`, or through `ifp` if `ifa` is null. */
+/** Removes all routes of all families with the address `ifa`; null: with the interface `ifp`. */
 export function rtFlush(vnet: Vnet, ifp: Ifnet, ifa: Ifaddr | null): void {
   for (const rh of V_rt_tables(vnet).heads) {
     if (rh === null) continue;

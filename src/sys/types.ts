@@ -1,6 +1,6 @@
 /**
- * Numbers that must not be mixed, and the one place that puts brands on them. Every brand is a
- * plain number at run time.
+ * Branded number types that must not be mixed, and the functions that create them. At run time
+ * every brand is a plain number.
  */
 
 declare const brand: unique symbol;
@@ -14,17 +14,16 @@ export type Kva = Brand<number, 'Kva'>;
  */
 export type PhysAddr = Brand<number, 'PhysAddr'>;
 /**
- * IPv4 address in host byte order as a signed 32-bit integer: 128.0.0.0 is -2^31. V8 keeps such an
- * integer in the pointer, so that passing one allocates nothing. `===` compares two addresses, bit
- * operators take them apart, `>>> 0` prints one; `<` is meaningless. Only accessors convert: `inAddr`
- * here, `getInt32` and `setInt32` on bytes in network order.
+ * IPv4 address in host byte order as a signed 32-bit integer: 128.0.0.0 is -2^31. V8 stores it
+ * without a heap allocation. Compare addresses with `===`, never with `<`; use `>>> 0` to print
+ * one. Convert with `inAddr`, or with `getInt32` and `setInt32` on bytes in network order.
  */
 export type InAddr = Brand<number, 'InAddr'>;
 /** TCP or UDP port in host byte order. */
 export type Port = Brand<number, 'Port'>;
 /**
- * TCP sequence number modulo 2^32, kept as a signed 32-bit integer, which V8 never boxes: compare
- * with SEQ_LT and its kin, never with `<`; `>>> 0` prints it.
+ * TCP sequence number modulo 2^32 as a signed 32-bit integer, which V8 never boxes. Compare with
+ * SEQ_LT and the other SEQ_ functions, never with `<`; use `>>> 0` to print it.
  */
 export type TcpSeq = Brand<number, 'TcpSeq'>;
 
@@ -35,7 +34,7 @@ function checked(n: number, max: number, what: string): number {
 
 export const kva = (n: number): Kva => n as Kva;
 export const physAddr = (n: number): PhysAddr => n as PhysAddr;
-/** Brands an address; takes it signed or unsigned. */
+/** Brands an address, given signed or unsigned. */
 export const inAddr = (n: number): InAddr => (n | 0) as InAddr;
 /** Brands a port. Throws RangeError outside 0 to 65535. */
 export const port = (n: number): Port => checked(n, 0xffff, 'port') as Port;
