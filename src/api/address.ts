@@ -1,4 +1,7 @@
-/** Addresses as programs give them, texts and numbers, as the kernel has them. IPv4 only. */
+/**
+ * Converts addresses of programs (text and port number) to socket addresses of the kernel. IPv4
+ * only.
+ */
 
 import { EINVAL, errnoError } from '../sys/errno.ts';
 import { port as portOf } from '../sys/types.ts';
@@ -6,8 +9,8 @@ import type { Sockaddr } from '../kern/sockaddr.ts';
 import { inSockaddr, parseInAddr } from '../netinet/in.ts';
 
 /**
- * `host` in dotted form and `port`, 0 to 65535. Throws TapnicError EINVAL if either is something
- * else, nothing included.
+ * The socket address of `host`, a dotted quad, and `port`, 0 to 65535. Throws TapnicError EINVAL
+ * for any other value, undefined included.
  */
 export function sockaddr(host: string, port: number): Sockaddr {
   const addr = typeof host === 'string' ? parseInAddr(host) : null;
@@ -17,7 +20,7 @@ export function sockaddr(host: string, port: number): Sockaddr {
   return inSockaddr(addr, portOf(port));
 }
 
-/** Where to receive: at every address if `host` is undefined. Throws as `sockaddr` does. */
+/** The local address to bind to; `host` undefined: any address. Throws as `sockaddr` does. */
 export function localSockaddr(host: string | undefined, port: number): Sockaddr {
   return sockaddr(host ?? '0.0.0.0', port);
 }

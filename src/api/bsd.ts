@@ -1,10 +1,10 @@
 /**
- * BSD sockets by descriptor, for any front end: the calls of socket(2), bind(2), … on a stack. A call
- * never waits and returns what the C call would, or an errno of FreeBSD's, negated; its `…Async` twin
- * waits as a blocking descriptor does, and rejects with a TapnicError. Unlike FreeBSD, whose threads
- * keep a file that another one closes, whoever waits for a descriptor that is closed gets EBADF. Left
- * out: poll and select (a kqueue does it), descriptors shared by processes, recvmsg's control data,
- * IPv6.
+ * BSD sockets by descriptor: the calls socket(2), bind(2), … on a stack. A call never waits. It
+ * returns the result of the C call, or FreeBSD's errno negated. The `…Async` variant of a call
+ * waits as on a blocking descriptor, and rejects with a TapnicError. Unlike FreeBSD, where a
+ * waiting thread keeps a file that another thread closes: a call that waits on a closed descriptor
+ * fails with EBADF. Left out: poll and select (use a kqueue), descriptors shared by processes,
+ * control data of recvmsg, IPv6.
  */
 
 import type { Task } from '../sys/clock.ts';
@@ -90,20 +90,20 @@ export interface Timeval {
   readonly tv_usec: number;
 }
 
-/** What recvfrom found. */
+/** The result of recvfrom. */
 export interface Received {
-  /** As from recv. */
+  /** The result of recv: bytes, or -errno. */
   readonly n: number;
   /** msg_flags: MSG_TRUNC or 0. */
   readonly flags: number;
-  /** Null of a stream, and without a datagram. */
+  /** Null for a stream socket, and on an error. */
   readonly from: SockaddrIn | null;
 }
 
-/** What setsockopt takes: an int, a struct, a text such as an algorithm's name, or the bytes. */
+/** The value of setsockopt: an int, a struct, a string such as an algorithm's name, or bytes. */
 export type OptionValue = number | Linger | Timeval | string | Uint8Array;
 
-/** Descriptors of one table, kern.maxfilesperproc. */
+/** Maximum number of descriptors of a table, kern.maxfilesperproc. */
 const FD_MAX = 65_536;
 
 function optionBytes(v: OptionValue): Uint8Array {
@@ -122,24 +122,24 @@ function optionBytes(v: OptionValue): Uint8Array {
   return bytes;
 }
 
-/** An errno as a result: negated, and 0 not -0. */
+/** The result of a call: the errno negated; 0 instead of -0. */
 function failed(error: Errno): number {
   return error === 0 ? 0 : -error;
 }
 
-/** The kernel's form of an address; null if it is none. */
+/** Converts an address to the kernel's form; null if it is invalid. */
 function sockaddr(a: SockaddrIn): Sockaddr | null {
   const addr = parseInAddr(a.address);
   if (addr === null || !Number.isInteger(a.port) || a.port < 0 || a.port > 65_535) return null;
   return inSockaddr(addr, portOf(a.port));
 }
 
-/** The kernel's form of an IPv4 address as text and a port. */
+/** Converts the kernel's form of an IPv4 address to text and port. */
 export function sockaddrIn(a: Sockaddr): SockaddrIn {
   return { address: inet_ntoa(inAddrOf(a)), port: a.port };
 }
 
-/** Resolves with 0 when the buffer wakes up, with EWOULDBLOCK after `timeoNs` (0: never). */
+/** Resolves with 0 when the buffer wakes up, with EWOULDBLOCK after `timeoNs` (0: no time-out). */
 function sbwait(sb: Sockbuf, timeoNs: number): Promise<Errno> {
   return new Promise((resolve) => {
     let timer: Callout | null = null;
@@ -162,7 +162,7 @@ function sbwait(sb: Sockbuf, timeoNs: number): Promise<Errno> {
   });
 }
 
-/** A result of a call that waits: throws what is negative. */
+/** Returns a result that is not negative; throws TapnicError for a negative one. */
 function checked(n: number, call: string): number {
   if (n < 0) throw errnoError(-n, call);
   return n;
@@ -174,14 +174,16 @@ export class Bsd {
   readonly constants = constants;
   readonly #vnet: Vnet;
   readonly #files = new Map<number, Socket | Kqueue>();
-  /** No descriptor below it is free. */
+  /** All descriptors below this one are in use. */
   #next = 3;
 
   constructor(vnet: Vnet) {
     this.#vnet = vnet;
   }
 
-  /** The lowest free descriptor, or -EMFILE. */
+  /**
+   * Installs `file` at the lowest free descriptor. -EMFILE: the table is full; `file` is closed.
+   */
   #install(file: Socket | Kqueue): number {
     let fd = this.#next;
     while (this.#files.has(fd)) fd++;
@@ -200,7 +202,7 @@ export class Bsd {
     for (const file of this.#files.values()) if (file instanceof Kqueue) knote_fdclose(file, fd);
   }
 
-  /** The socket behind a descriptor; null if there is none. */
+  /** The socket of a descriptor; null if it is not open or not a socket. */
   socketOf(s: number): Socket | null {
     const file = this.#files.get(s);
     return file === undefined || file instanceof Kqueue ? null : file;
@@ -226,7 +228,7 @@ export class Bsd {
     return so === null ? -EBADF : failed(solisten(so, backlog));
   }
 
-  /** A connection's descriptor; -EWOULDBLOCK: none waits. @see accept(2) */
+  /** The descriptor of a new connection; -EWOULDBLOCK: none is complete. @see accept(2) */
   accept(s: number): number {
     const head = this.socketOf(s);
     if (head === null) return -EBADF;
@@ -234,14 +236,16 @@ export class Bsd {
     return error !== 0 ? -error : this.#install(soResult.so!);
   }
 
-  /** Waits for a buffer of `s`. EWOULDBLOCK: for too long; EBADF: `s` is closed, or another by now. */
+  /**
+   * Waits for a buffer of `s`. EWOULDBLOCK: time-out. EBADF: `s` was closed, and possibly reused.
+   */
   async #wait(s: number, so: Socket, sb: Sockbuf, timeoNs: number): Promise<Errno> {
     const error = await sbwait(sb, timeoNs);
     return this.#files.get(s) === so ? error : EBADF;
   }
 
   /**
-   * Waits for a connection. ECONNABORTED: one that was over before it could be accepted, or the
+   * Waits for a connection. ECONNABORTED: a connection ended before it was accepted, or the
    * listener was shut down.
    */
   async acceptAsync(s: number): Promise<number> {
@@ -254,7 +258,11 @@ export class Bsd {
     }
   }
 
-  /** 0: connected; -EINPROGRESS: under way, EVFILT_WRITE tells; -EALREADY: it was. @see connect(2) */
+  /**
+   * 0: connected. -EINPROGRESS: connecting, EVFILT_WRITE reports the end. -EALREADY: was connecting
+   * already.
+   * @see connect(2)
+   */
   connect(s: number, addr: SockaddrIn): number {
     const so = this.socketOf(s);
     if (so === null) return -EBADF;
@@ -267,7 +275,7 @@ export class Bsd {
     return failed(soTakeError(so));
   }
 
-  /** Connects, however long the handshake takes. */
+  /** Connects; waits until the handshake ends. */
   async connectAsync(s: number, addr: SockaddrIn): Promise<void> {
     const n = this.connect(s, addr);
     if (n !== -EINPROGRESS) {
@@ -281,12 +289,16 @@ export class Bsd {
     checked(failed(error !== 0 ? error : soTakeError(so)), 'connect');
   }
 
-  /** Bytes taken, fewer than `buf` has if there is no room for all; -EWOULDBLOCK. @see send(2) */
+  /**
+   * The number of bytes sent, less than the length of `buf` if the send buffer is full.
+   * -EWOULDBLOCK: no room.
+   * @see send(2)
+   */
   send(s: number, buf: Uint8Array, flags = 0): number {
     return this.sendto(s, buf, flags, null);
   }
 
-  /** `send`; a datagram goes to `addr`. @see sendto(2) */
+  /** Like `send`; a datagram is sent to `addr`. @see sendto(2) */
   sendto(s: number, buf: Uint8Array, flags: number, addr: SockaddrIn | null): number {
     const so = this.socketOf(s);
     if (so === null) return -EBADF;
@@ -301,7 +313,7 @@ export class Bsd {
     return error !== 0 ? -error : buf.length;
   }
 
-  /** Sends all of `buf`; SO_SNDTIMEO may end it before that. */
+  /** Sends all of `buf`, or less if SO_SNDTIMEO expires. */
   async sendAsync(s: number, buf: Uint8Array, flags = 0): Promise<number> {
     let sent = 0;
     for (;;) {
@@ -321,7 +333,7 @@ export class Bsd {
     }
   }
 
-  /** Bytes put into `buf`; 0 at the end of data; -EWOULDBLOCK. @see recv(2) */
+  /** The number of bytes stored in `buf`; 0: end of data. -EWOULDBLOCK: no data. @see recv(2) */
   recv(s: number, buf: Uint8Array, flags = 0): number {
     return this.#recv(s, buf, flags, soReceivedFrom);
   }
@@ -338,8 +350,8 @@ export class Bsd {
   }
 
   /**
-   * `recv` of a datagram, with its sender; MSG_TRUNC in the `flags` that come back: it was longer than
-   * `buf`. @see recvfrom(2), recvmsg(2)
+   * Like `recv`, and returns the sender of a datagram. MSG_TRUNC in the returned `flags`: the
+   * datagram was longer than `buf`. @see recvfrom(2), recvmsg(2)
    */
   recvfrom(s: number, buf: Uint8Array, flags = 0): Received {
     const sender = new ReceivedFrom();
@@ -350,7 +362,7 @@ export class Bsd {
     return { n, flags: sender.len > buf.length ? MSG_TRUNC : 0, from };
   }
 
-  /** Waits for data; with MSG_WAITALL until `buf` is full, the data ends or something urgent is next. */
+  /** Waits for data; with MSG_WAITALL until `buf` is full, the data ends or urgent data is next. */
   async recvAsync(s: number, buf: Uint8Array, flags = 0): Promise<number> {
     let got = 0;
     const all = (flags & MSG_WAITALL) !== 0 && (flags & (MSG_PEEK | MSG_OOB | MSG_DONTWAIT)) === 0;
@@ -379,7 +391,7 @@ export class Bsd {
     return so === null ? -EBADF : failed(soshutdown(so, how));
   }
 
-  /** Closes a socket or a kqueue; what was sent still goes out. @see close(2) */
+  /** Closes a socket or a kqueue. TCP still sends the data in the send buffer. @see close(2) */
   close(fd: number): number {
     const file = this.#files.get(fd);
     if (file === undefined) return -EBADF;
@@ -389,7 +401,9 @@ export class Bsd {
     return 0;
   }
 
-  /** `close`; with SO_LINGER it waits until all is acknowledged, at most l_linger seconds. */
+  /**
+   * Like `close`; with SO_LINGER waits until all data is acknowledged, at most l_linger seconds.
+   */
   async closeAsync(fd: number): Promise<void> {
     const so = this.socketOf(fd);
     const lingers = so !== null && (so.so_options & SO_LINGER) !== 0 && so.so_linger > 0;
@@ -436,7 +450,7 @@ export class Bsd {
     return failed(sosetopt(so, new Sockopt(SOPT_SET, level, name, optionBytes(value))));
   }
 
-  /** Reads an option into `value`: how many bytes it has. @see getsockopt(2) */
+  /** Reads an option into `value`. Returns the number of bytes stored. @see getsockopt(2) */
   getsockoptBytes(s: number, level: number, name: number, value: Uint8Array): number {
     const so = this.socketOf(s);
     if (so === null) return -EBADF;
@@ -445,7 +459,7 @@ export class Bsd {
     return error !== 0 ? -error : sopt.sopt_valsize;
   }
 
-  /** An option that is an int. No option's int is negative. @see getsockopt(2) */
+  /** The value of an int option, which is never negative, or -errno. @see getsockopt(2) */
   getsockopt(s: number, level: number, name: number): number {
     const bytes = new Uint8Array(4);
     const n = this.getsockoptBytes(s, level, name, bytes);
@@ -459,14 +473,14 @@ export class Bsd {
     return n < 0 ? n : tcpInfoOf(bytes);
   }
 
-  /** 1: what is read next is urgent; 0: not. @see sockatmark(3) */
+  /** 1: the next byte to read is urgent; 0: it is not. @see sockatmark(3) */
   sockatmark(s: number): number {
     const so = this.socketOf(s);
     if (so === null) return -EBADF;
     return soAtMark(so) ? 1 : 0;
   }
 
-  /** Bytes that can be read now, of a listener connections. FIONREAD. */
+  /** FIONREAD: bytes that can be read now; for a listener, connections to accept. */
   nread(s: number): number {
     const so = this.socketOf(s);
     if (so === null) return -EBADF;
@@ -480,8 +494,8 @@ export class Bsd {
   }
 
   /**
-   * Carries out `changes`, then tells at most `nevents` events; a change that fails is an event with
-   * EV_ERROR and the errno as data if there is room for it, else the result is -errno.
+   * Applies `changes`, then returns at most `nevents` events. A change that fails is returned as an
+   * event with EV_ERROR and the errno as data; if there is no room for it, the result is -errno.
    * @see kevent(2)
    */
   kevent(fd: number, changes: readonly Partial<Kevent>[], nevents: number): Kevent[] | number {
@@ -499,7 +513,7 @@ export class Bsd {
     return errors.length > 0 ? errors : kqueue_scan(kq, nevents);
   }
 
-  /** `kevent` that waits for an event, at most `timeoutMs`; then it resolves with none. */
+  /** Like `kevent`, but waits for an event. Resolves with an empty array after `timeoutMs`. */
   async keventAsync(
     fd: number,
     changes: readonly Partial<Kevent>[],
@@ -531,7 +545,7 @@ export class Bsd {
     return events;
   }
 
-  /** Closes everything, as a process that exits. */
+  /** Closes all descriptors, as at the exit of a process. */
   closeAll(): void {
     for (const fd of this.#files.keys()) this.close(fd);
   }

@@ -1,7 +1,7 @@
 /**
- * UDP sockets of the emulated host, shaped like node:dgram's: 'message' comes with the data and
- * where it is from. Nothing is looked up: addresses are numbers. Left out: multicast groups, IPv6,
- * arrays of buffers in `send`, abort signals.
+ * UDP sockets of the emulated host, with the interface of node:dgram: 'message' is emitted with the
+ * data and its sender. Addresses are numeric; there is no name resolution. Left out: multicast
+ * groups, IPv6, arrays of buffers in `send`, abort signals.
  */
 
 import { EventEmitter } from 'node:events';
@@ -33,23 +33,23 @@ import { localSockaddr, sockaddr } from './address.ts';
 
 const DATAGRAM_MAX = 65535;
 
-/** What a UDP socket is made with. */
+/** Options of a new UDP socket. */
 export interface DgramSocketOptions {
   /** SO_REUSEPORT: several sockets share a port. Default false. */
   readonly reusePort?: boolean;
   /**
-   * SO_SNDBUF: the longest datagram it sends, in bytes; default net.inet.udp.maxdgram. And
-   * SO_RCVBUF, what may wait to be read; default net.inet.udp.recvspace.
+   * SO_SNDBUF: the size of the largest datagram to send, bytes; default net.inet.udp.maxdgram.
+   * SO_RCVBUF: the size of the receive buffer, bytes; default net.inet.udp.recvspace.
    */
   readonly sendBufferSize?: number;
   readonly recvBufferSize?: number;
   /** IP_TTL, 1 to 255; default net.inet.ip.ttl. */
   readonly ttl?: number;
-  /** IP_DONTFRAG: datagrams leave with DF. Default false. */
+  /** IP_DONTFRAG: send datagrams with DF. Default false. */
   readonly dontFragment?: boolean;
 }
 
-/** Where a datagram came from. */
+/** The sender of a datagram. */
 export interface DgramInfo {
   readonly address: string;
   readonly family: 'IPv4';
@@ -66,7 +66,7 @@ export class DgramSocket extends EventEmitter {
   readonly #buf = Buffer.allocUnsafe(DATAGRAM_MAX);
   readonly #from = new ReceivedFrom();
 
-  /** Throws TapnicError (ENOBUFS, EINVAL). */
+  /** Throws TapnicError ENOBUFS, EINVAL. */
   constructor(vnet: Vnet, options: DgramSocketOptions = {}) {
     super();
     const error = socreate(vnet, AF_INET, SOCK_DGRAM, IPPROTO_UDP);
@@ -97,8 +97,9 @@ export class DgramSocket extends EventEmitter {
   }
 
   /**
-   * Receives what comes to `port` (0: any free one) at every address or at `address`. Throws
-   * TapnicError EADDRINUSE, EADDRNOTAVAIL, EINVAL: bound already.
+   * Binds the socket to `port` (0: any free one) at `address`, by default at all addresses. Throws
+   * TapnicError. EADDRINUSE: the port is in use. EADDRNOTAVAIL: not a local address. EINVAL: bound
+   * already, or an invalid address or port.
    */
   bind(port = 0, address?: string): this {
     const so = this.#open('bind');
@@ -108,21 +109,23 @@ export class DgramSocket extends EventEmitter {
     return this;
   }
 
-  /** The address it is bound to; port 0 while it is not. Throws TapnicError EBADF. */
+  /** The local address; port 0 while the socket is not bound. Throws TapnicError EBADF. */
   address(): { address: string; family: 'IPv4'; port: number } {
     const so = this.#open('getsockname');
     const name = so.so_proto.pr_sockaddr(so)!;
     return { address: inet_ntoa(inAddrOf(name)), family: 'IPv4', port: name.port };
   }
 
-  /** Its peer: datagrams go there and come from there only. Throws TapnicError EHOSTUNREACH, … */
+  /**
+   * Sets the peer: the socket exchanges datagrams only with it. Throws TapnicError EHOSTUNREACH, …
+   */
   connect(port: number, address: string): this {
     check(soconnect(this.#open('connect'), sockaddr(address, port)), `connect ${address}:${port}`);
     this.emit('connect');
     return this;
   }
 
-  /** Ends the association; the local port stays. Throws TapnicError ENOTCONN. */
+  /** Removes the peer; keeps the local port. Throws TapnicError ENOTCONN. */
   disconnect(): this {
     const so = this.#open('disconnect');
     check(sodisconnect(so), 'disconnect');
@@ -130,21 +133,22 @@ export class DgramSocket extends EventEmitter {
   }
 
   /**
-   * Sends `message`, copied, as one datagram to `port` at `address`, 127.0.0.1 if that is left out; without
-   * a port to the peer. Throws TapnicError: EMSGSIZE, EDESTADDRREQ, EISCONN, EHOSTUNREACH, ENOBUFS,
-   * EACCES, EINVAL (no port, no address, no bytes), and ECONNREFUSED, which is the answer to an earlier one.
+   * Sends a copy of `message` as one datagram to `port` at `address` (default 127.0.0.1); without a
+   * port to the connected peer. Throws TapnicError: EMSGSIZE, EDESTADDRREQ, EISCONN, EHOSTUNREACH,
+   * ENOBUFS, EACCES. EINVAL: invalid port, address or message. ECONNREFUSED: the peer refused an
+   * earlier datagram.
    */
   send(message: Uint8Array | string, port?: number, address?: string): void {
     const so = this.#open('send');
     const data = typeof message === 'string' ? Buffer.from(message) : message;
     if (!(data instanceof Uint8Array))
-      throw errnoError(EINVAL, 'send', 'a Uint8Array or a text is needed');
+      throw errnoError(EINVAL, 'send', 'the message must be a Uint8Array or a string');
     const nam = port === undefined ? null : sockaddr(address ?? '127.0.0.1', port);
     const error = soSendDgram(so, data, 0, data.length, nam);
     if (error !== 0) throw errnoError(error, nam === null ? 'send' : `send ${address}:${port}`);
   }
 
-  /** SO_BROADCAST: whether datagrams may go to everyone on a link. */
+  /** SO_BROADCAST: permits datagrams to broadcast addresses. */
   setBroadcast(on: boolean): void {
     const so = this.#open('setsockopt');
     if (on) so.so_options |= SO_BROADCAST;
@@ -183,7 +187,7 @@ export class DgramSocket extends EventEmitter {
     }
   }
 
-  /** No 'message' follows. */
+  /** Closes the socket. No 'message' is emitted afterwards. */
   close(): this {
     const so = this.#so;
     this.#so = null;
@@ -195,7 +199,7 @@ export class DgramSocket extends EventEmitter {
   }
 }
 
-/** A UDP socket of the stack `vnet`. */
+/** Creates a UDP socket of the stack `vnet`. */
 export function createSocket(vnet: Vnet, options: DgramSocketOptions = {}): DgramSocket {
   return new DgramSocket(vnet, options);
 }

@@ -1,6 +1,6 @@
 /**
- * Raw ICMP sockets of the emulated host, shaped like node:dgram's: 'message' comes with a whole
- * packet, its IP header included, as raw sockets deliver them. Left out: other protocols, binding.
+ * Raw ICMP sockets of the emulated host, similar to node:dgram: 'message' is emitted with the whole
+ * packet, IP header included, as on FreeBSD. Left out: other protocols, bind.
  */
 
 import { EventEmitter } from 'node:events';
@@ -27,14 +27,14 @@ import { IP_DONTFRAG, IP_TTL } from '../netinet/ip_ctloutput.ts';
 import { inPass, passUpcall, type Upcall } from '../sys/pass.ts';
 import { port } from '../sys/types.ts';
 
-/** The largest IP packet, and room for a few of them. */
+/** Bytes of the largest IP packet, and of the socket buffers. */
 const PACKET_MAX = 65535;
 const BUFFER_BYTES = 4 * PACKET_MAX;
 
 export interface RawSocketOptions {
   /** IP_TTL, 1 to 255; default net.inet.ip.ttl. */
   readonly ttl?: number;
-  /** IP_DONTFRAG: packets leave with DF. Default false. */
+  /** IP_DONTFRAG: send packets with DF. Default false. */
   readonly dontFragment?: boolean;
 }
 
@@ -46,7 +46,7 @@ export class RawSocket extends EventEmitter {
   readonly #buf = Buffer.allocUnsafe(PACKET_MAX);
   readonly #from = new ReceivedFrom();
 
-  /** Throws TapnicError (ENOBUFS, EINVAL). */
+  /** Throws TapnicError ENOBUFS, EINVAL. */
   constructor(vnet: Vnet, options: RawSocketOptions = {}) {
     super();
     const error = socreate(vnet, AF_INET, SOCK_RAW, IPPROTO_ICMP);
@@ -96,7 +96,7 @@ export class RawSocket extends EventEmitter {
     }
   }
 
-  /** No 'message' follows. */
+  /** Closes the socket. No 'message' is emitted afterwards. */
   close(): void {
     const so = this.#so;
     this.#so = null;

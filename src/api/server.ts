@@ -1,4 +1,4 @@
-/** Listening sockets of the emulated host, shaped like net.Server, and outgoing connections. */
+/** TCP servers of the emulated host, with the interface of net.Server, and outgoing connections. */
 
 import { EventEmitter } from 'node:events';
 import type { Task } from '../sys/clock.ts';
@@ -21,7 +21,7 @@ import { inPass, passUpcall, type Upcall } from '../sys/pass.ts';
 import { localSockaddr, sockaddr } from './address.ts';
 import { TcpSocket } from './socket.ts';
 
-/** Backlog asked for; kern.ipc.soacceptqueue clips it. */
+/** The requested backlog; kern.ipc.soacceptqueue limits it. */
 const BACKLOG = 128;
 
 function check(error: Errno, syscall: string, hint = ''): void {
@@ -50,7 +50,7 @@ export class TcpServer extends EventEmitter {
     return this.#so !== null;
   }
 
-  /** The address it listens on; null when it does not. */
+  /** The address on which it listens; null if it does not. */
   address(): { address: string; family: string; port: number } | null {
     const so = this.#so;
     if (so === null) return null;
@@ -59,11 +59,12 @@ export class TcpServer extends EventEmitter {
   }
 
   /**
-   * Starts to accept connections to `port` (0: any free one) on every address or on `host`. Throws
-   * TapnicError EADDRINUSE, EADDRNOTAVAIL, EINVAL: no port, no address, or it listens already.
+   * Starts to accept connections to `port` (0: any free one) at `host`, by default at all
+   * addresses. Throws TapnicError. EADDRINUSE: the port is in use. EADDRNOTAVAIL: not a local
+   * address. EINVAL: invalid port or address, or the server listens already.
    */
   listen(port: number, host?: string): this {
-    if (this.#so !== null) throw errnoError(EINVAL, `listen ${port}`, 'it listens already');
+    if (this.#so !== null) throw errnoError(EINVAL, `listen ${port}`, 'the server listens already');
     const local = localSockaddr(host, port);
     const so = tcpSocket(this.#vnet);
     so.so_options |= SO_REUSEADDR;
@@ -86,7 +87,7 @@ export class TcpServer extends EventEmitter {
   #accept(): void {
     while (this.#so !== null) {
       const error = soaccept(this.#so);
-      // One that is over before it was accepted is nothing to report; the next may be well.
+      // The connection ended before it was accepted: try the next one.
       if (error === ECONNABORTED) continue;
       if (error !== 0) return;
       const socket = new TcpSocket(soResult.so!);
@@ -99,7 +100,7 @@ export class TcpServer extends EventEmitter {
     }
   }
 
-  /** Stops accepting; connections that are open stay. */
+  /** Stops accepting; open connections stay open. */
   close(): this {
     const so = this.#so;
     this.#so = null;
@@ -111,14 +112,17 @@ export class TcpServer extends EventEmitter {
   }
 }
 
-/** A server of the stack `vnet`; `onConnection` listens to 'connection'. */
+/** Creates a server of the stack `vnet`; `onConnection` is a listener of 'connection'. */
 export function createServer(vnet: Vnet, onConnection?: (socket: TcpSocket) => void): TcpServer {
   const server = new TcpServer(vnet);
   if (onConnection !== undefined) server.on('connection', onConnection);
   return server;
 }
 
-/** Connects from the emulated host to an IPv4 address; rejects with TapnicError (ECONNREFUSED, EINVAL, …). */
+/**
+ * Connects from the emulated host to an IPv4 address. Rejects with TapnicError: ECONNREFUSED,
+ * EINVAL, …
+ */
 export function connect(vnet: Vnet, port: number, host: string): Promise<TcpSocket> {
   return new Promise((resolve, reject) => {
     const peer = sockaddr(host, port);

@@ -1,7 +1,7 @@
 /**
- * A TCP connection of the emulated host as a stream.Duplex, shaped like net.Socket as far as
- * node:http, node:tls and ordinary programs look, plus `sendfile`. Left out: out-of-band data,
- * half-open accounting by `allowHalfOpen: false` (it is always true here, as BSD sockets are).
+ * A TCP connection of the emulated host as a stream.Duplex, with the part of net.Socket's interface
+ * that node:http, node:tls and common programs use, and `sendfile`. Left out: out-of-band data,
+ * `allowHalfOpen: false` (it is always true, as for BSD sockets).
  */
 
 import { Duplex } from 'node:stream';
@@ -33,35 +33,35 @@ import { SOL_SOCKET, soSetInt } from '../kern/uipc_sockopt.ts';
 import { TCP_KEEPIDLE, TCP_NODELAY } from '../netinet/tcp_sockopt.ts';
 import { inAddrOf, inet_ntoa } from '../netinet/in.ts';
 
-/** Largest chunk handed to 'data', bytes. */
+/** Largest chunk of a 'data' event, bytes. */
 const READ_MAX = 65536;
 
 type WriteDone = (error?: Error | null) => void;
 
-/** What to send of a file. */
+/** The part of a file to send. */
 export interface SendfileOptions {
-  /** First byte; default 0. */
+  /** Offset of the first byte; default 0. */
   offset?: number;
-  /** How many bytes; default 0: to the end of the file, wherever that will be. */
+  /** Number of bytes; default 0: up to the end of the file at the time of sending. */
   nbytes?: number;
-  /** Bytes in front and behind. */
+  /** Headers and trailers: bytes to send before and after the file. */
   hdtr?: SfHdtr;
   /** SF_* flags; default 0. */
   flags?: number;
 }
 
-/** Throws TapnicError EINVAL for what is no file, and for numbers that are none. */
+/** Throws TapnicError EINVAL if `file` is not a File or a number is not a safe integer. */
 function checkSendfile(file: File, options: SendfileOptions): void {
   if (!(file instanceof File))
-    throw errnoError(EINVAL, 'sendfile', 'a file that openFile made is needed');
+    throw errnoError(EINVAL, 'sendfile', 'the file must be a result of openFile');
   for (const name of ['offset', 'nbytes', 'flags'] as const)
     if (!Number.isSafeInteger(options[name] ?? 0))
-      throw errnoError(EINVAL, 'sendfile', `${name}: a whole number is needed`);
+      throw errnoError(EINVAL, 'sendfile', `${name} must be an integer`);
 }
 
-/** A connection. Made by `connect` or by a server. */
+/** A connection. `connect` and TcpServer create it. */
 export class TcpSocket extends Duplex {
-  /** The BSD socket underneath; null once closed. */
+  /** The BSD socket; null once closed. */
   #so: Socket | null;
   #local: Sockaddr | null = null;
   #peer: Sockaddr | null = null;
@@ -70,7 +70,7 @@ export class TcpSocket extends Duplex {
   readonly #onWritable: Task = { run: () => this.#writable() };
   #wantRead = false;
   #ended = false;
-  // The write under way, and what runs when it is through.
+  // The write in progress, and its callback.
   #chunk: Uint8Array | null = null;
   #chunkOff = 0;
   #chunkDone: WriteDone | null = null;
@@ -82,7 +82,7 @@ export class TcpSocket extends Duplex {
   bytesRead = 0;
   bytesWritten = 0;
 
-  /** Takes over `so`, which is connected or connecting. */
+  /** Takes ownership of `so`, which is connected or connecting. */
   constructor(so: Socket) {
     super({ allowHalfOpen: true, autoDestroy: true, emitClose: true });
     this.#so = so;
@@ -126,7 +126,7 @@ export class TcpSocket extends Duplex {
     return this.#local === null ? undefined : familyText(this.#local);
   }
 
-  /** For `connect`: tells once whether the handshake went well. */
+  /** For `connect`: calls `done` once, with the result of the handshake. */
   onConnected(done: (error: Errno) => void): void {
     this.#connectDone = done;
   }
@@ -191,7 +191,7 @@ export class TcpSocket extends Duplex {
     }
   }
 
-  /** A listener threw while there may have been more to read. */
+  /** Continues reading after a listener of 'data' threw an exception. */
   #readMore(): void {
     if (!this.destroyed) this._read();
   }
@@ -203,12 +203,12 @@ export class TcpSocket extends Duplex {
     this.#pump();
   }
 
-  /** Goes on with the write under way. */
+  /** Continues the write in progress. */
   #pump(): void {
     const so = this.#so;
     const chunk = this.#chunk;
     if (chunk === null || so === null || this.connecting || this.#pumping) return;
-    // Upcalls run before soWrite returns, ours among them: the loop goes on then, not a second one.
+    // Upcalls run before soWrite returns and may call #pump: only the outer call loops.
     this.#pumping = true;
     let error: Errno = 0;
     while (error === 0 && this.#so !== null && this.#chunkOff < chunk.length) {
@@ -232,7 +232,7 @@ export class TcpSocket extends Duplex {
 
   override _final(done: WriteDone): void {
     const so = this.#so;
-    // A peer that reset the connection has ended it already: nothing is left to shut down.
+    // Ignore an error: the peer may have reset the connection already.
     if (so !== null) soshutdown(so, SHUT_WR);
     done();
   }
@@ -256,16 +256,16 @@ export class TcpSocket extends Duplex {
   }
 
   /**
-   * Sends part of an open file without copying it, behind what was written before. Resolves with
-   * the bytes accepted into the socket buffer, headers and trailers included: fewer than asked for
-   * when the file ends early. Rejects with what sendfile(2) reports; `bytes` on the error is what
-   * was accepted before it. The caller keeps its reference on `file`, and leaves the headers and
-   * trailers alone until then.
+   * Sends part of an open file without copying it, after the data written before. Resolves with the
+   * number of bytes appended to the socket buffer, headers and trailers included; it is smaller
+   * than requested if the file ends early. Rejects with the error of sendfile(2), whose `bytes` is
+   * the number of bytes appended before it. The caller keeps its reference on `file`, and must not
+   * change headers and trailers until the promise settles.
    */
   async sendfile(file: File, options: SendfileOptions = {}): Promise<number> {
     checkSendfile(file, options);
     await new Promise<void>((resolve, reject) => {
-      // Behind the end or a destroyed stream's: Node's error, which sendfile(2) calls EPIPE.
+      // Node's error for a write after end() or destroy() is EPIPE in sendfile(2).
       this.write('', (error) =>
         error
           ? reject(error instanceof TapnicError ? error : errnoError(EPIPE, 'sendfile'))
@@ -307,7 +307,7 @@ export class TcpSocket extends Duplex {
     });
   }
 
-  /** Emits 'timeout' after `ms` milliseconds without traffic; 0 turns it off. As net.Socket's. */
+  /** Emits 'timeout' after `ms` milliseconds without traffic, as net.Socket does; 0: off. */
   setTimeout(ms: number, callback?: () => void): this {
     this.#timeoutMs = ms;
     if (callback !== undefined) this.once('timeout', callback);
@@ -328,20 +328,20 @@ export class TcpSocket extends Duplex {
 
   #idle(): void {
     if (this.destroyed || this.#timeoutMs === 0) return;
-    // A transfer that waits for the peer is not idle: TCP's own timers judge that.
+    // A sendfile that waits for the peer is not idle; TCP's timers end it if the peer is gone.
     if (this.#sendfiles > 0) this.#active();
     else this.emit('timeout');
   }
 
-  /** TCP_NODELAY: small segments do not wait for the ACK of others (Nagle's algorithm off). */
+  /** TCP_NODELAY: turns Nagle's algorithm off, so that small segments are sent without delay. */
   setNoDelay(noDelay = true): this {
     if (this.#so !== null) soSetInt(this.#so, IPPROTO_TCP, TCP_NODELAY, noDelay ? 1 : 0);
     return this;
   }
 
   /**
-   * SO_KEEPALIVE, and TCP_KEEPIDLE if `initialDelay`, ms, is a second or more. Without it
-   * net.inet.tcp.always_keepalive may probe all the same.
+   * Sets SO_KEEPALIVE, and TCP_KEEPIDLE if `initialDelay` is at least 1000 ms. With
+   * net.inet.tcp.always_keepalive TCP sends keepalive probes even if `enable` is false.
    */
   setKeepAlive(enable = false, initialDelay = 0): this {
     if (this.#so === null) return this;
@@ -351,7 +351,7 @@ export class TcpSocket extends Duplex {
     return this;
   }
 
-  /** The BSD socket underneath, for options without a method here; null once closed. */
+  /** The BSD socket, for options without a method here; null once closed. */
   get bsdSocket(): Socket | null {
     return this.#so;
   }

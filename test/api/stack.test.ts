@@ -320,7 +320,7 @@ describe('api: createStack', () => {
     const server = createServer(s).listen(80, '192.0.2.2');
     expect(server.address()).to.deep.equal({ address: '192.0.2.2', family: 'IPv4', port: 80 });
     expect(thrown(() => server.listen(81)).message).to.equal(
-      'listen 81: EINVAL: it listens already',
+      'listen 81: EINVAL: the server listens already',
     );
 
     const dgram = s.createSocket();
