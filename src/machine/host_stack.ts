@@ -1,6 +1,7 @@
 /**
- * A machine with its NICs on this host, as the command line and the public API bring it up: one per
- * isolate at a time, because a machine is module state. Taken down in the order of src/host/stop.ts.
+ * A machine with its NICs on this host, for the command line and the public API. Only one exists
+ * per isolate at a time, because a machine is module state. src/host/stop.ts defines the order of
+ * its stop.
  */
 
 import type { FaultPlace } from '../ctl/fault.ts';
@@ -20,27 +21,27 @@ import { errnoName, TapnicError } from '../sys/errno.ts';
 import { bootHostMachine, type Machine } from './machine.ts';
 import { type Nic, type NicOptions, openNic } from './nic.ts';
 
-/** What a stack is brought up with, checked. */
+/** The checked settings of a stack. */
 export interface StackSettings {
   readonly nic: NicOptions;
-  /** More NICs, without addresses, for vlan(4) and lagg(4). */
+  /** Additional NICs, without addresses, for vlan(4) and lagg(4). */
   readonly ports: readonly NicOptions[];
   /** Bytes of RAM. */
   readonly memory: number;
-  /** Physical address of the first one. */
+  /** Physical address of the first byte of RAM. */
   readonly physBase: number;
-  /** The NIC reaches only what is loaded; its driver's bus_dma calls are checked. */
+  /** Turns the IOMMU on; turns the checker of the drivers' bus_dma calls on. */
   readonly iommu: boolean;
   readonly dmaCheck: boolean;
-  /** Null: the operating system's choice. */
+  /** Null: chosen by the operating system. */
   readonly seed: number | null;
-  /** Names and values, set in this order before the NIC is there. */
+  /** Names and values, set in this order before the NIC is attached. */
   readonly sysctl: readonly (readonly [string, string])[];
 }
 
-/** A sysctl in the settings that cannot be set to its value. */
+/** A sysctl of the settings could not be set. */
 export class SysctlSettingError extends TapnicError {
-  /** What is wrong, without the code. */
+  /** The message without the code. */
   readonly detail: string;
 
   constructor(code: string, detail: string) {
@@ -49,18 +50,18 @@ export class SysctlSettingError extends TapnicError {
   }
 }
 
-/** Programs on the stack, for the stop. */
+/** The programs on the stack, as `stop` uses them. */
 export interface StackUsers {
   /** Stops accepting and sends FIN on every connection. */
   finish(): void;
-  /** Lets go of the connections that are left. */
+  /** Releases the remaining connections. */
   reset(): void;
 }
 
-/** A running stack, as the options made it. */
+/** A running stack, for output. */
 export interface StackInfo {
   readonly tap: string;
-  /** False if the interface was there before. */
+  /** False if the interface existed before. */
   readonly created: boolean;
   /** The emulated host's interface. */
   readonly if: string;
@@ -72,13 +73,13 @@ export interface StackInfo {
   readonly engine: 'ts' | 'native';
   readonly seed: number;
   readonly netns: string | null;
-  /** The NICs besides this one. */
+  /** The additional NICs. */
   readonly ports: readonly PortInfo[];
 }
 
-/** One of several NICs. */
+/** An additional NIC. */
 export interface PortInfo {
-  /** Linux's name. */
+  /** Linux's name of the interface. */
   readonly tap: string;
   /** The emulated host's interface. */
   readonly if: string;
@@ -105,9 +106,10 @@ export class HostStack {
   }
 
   /**
-   * Boots a machine and plugs its NICs in; what failed halfway is taken down again. Throws
-   * TapnicError: EBUSY while another stack is open in this isolate.
-   * @param device the opened interface of driver `tuntap2`, taken over; null to open a TAP
+   * Boots a machine and plugs its NICs in; undoes everything on an error. Throws TapnicError.
+   * EBUSY: another stack is open in this isolate, or its disk reads are still pending.
+   * @param device the opened interface of driver `tuntap2`, which this call takes over; null: open
+   *   a TAP
    */
   static open(settings: StackSettings, device: Tuntap2Device | null = null): HostStack {
     if (current !== null)
@@ -116,9 +118,13 @@ export class HostStack {
         'createStack',
         'a stack is open in this thread: close it first, or use a worker for another one',
       );
-    // Pending reads still write to the memory of the last machine.
+    // Pending reads write to the memory of the previous machine.
     if (readsPending() > 0)
-      throw new TapnicError('EBUSY', 'createStack', 'reads of the last stack are still under way');
+      throw new TapnicError(
+        'EBUSY',
+        'createStack',
+        'disk reads of the last stack are still pending: try again later',
+      );
     const { nic: options, memory, physBase, iommu, dmaCheck, seed, sysctl } = settings;
     let netns: NetnsScope | null = null;
     let wire: Tuntap2Wire | null = null;
@@ -174,12 +180,12 @@ export class HostStack {
     };
   }
 
-  /** Options of any NIC that could not be applied, one line each. */
+  /** Options of all NICs that could not be applied, one line each. */
   get warnings(): string[] {
     return [this.nic, ...this.ports].flatMap(({ warnings }) => warnings);
   }
 
-  /** The first thing that kept a capture from being whole; null if all are. */
+  /** The first problem that made a capture incomplete; null: all are complete. */
   captureProblem(): string | null {
     for (const nic of [this.nic, ...this.ports]) {
       const problem = nic.captureProblem();
@@ -188,7 +194,7 @@ export class HostStack {
     return null;
   }
 
-  /** Where faults can be put, the first NIC's place first. */
+  /** The places where faults can be inserted, the first NIC first. */
   get faultPlaces(): FaultPlace[] {
     return [this.nic, ...this.ports].map((nic) => nic.faultPlace);
   }
@@ -197,7 +203,7 @@ export class HostStack {
     return this.machine.vnet;
   }
 
-  /** Takes everything down within two seconds. Resolves with what leaked, pool names to counts. */
+  /** Stops everything within two seconds. Resolves with the leaks: pool names and counts. */
   async stop(users: StackUsers): Promise<Record<string, number>> {
     try {
       return await stopInstance({
@@ -212,7 +218,7 @@ export class HostStack {
           ifCloneDestroyAll(this.vnet);
           for (const port of this.ports.toReversed()) port.stop();
           this.nic.stop();
-          // Fragments that wait for others, packets that wait for an address.
+          // Free fragments in reassembly and packets that wait for address resolution.
           inPass(() => {
             netDetach(this.vnet);
             inet_domain_detach(this.vnet);

@@ -1,6 +1,6 @@
 /**
- * The machine: everything a stack needs under it, booted once per isolate in the order in which one
- * part needs another, and the accounting that says whether all of it came back.
+ * The machine: boots everything below a stack, in the order of dependencies, and accounts for its
+ * resources, so that leaks are found when it stops. One machine exists per isolate.
  */
 
 import { NativeCksum } from '../host/cksum.ts';
@@ -39,20 +39,20 @@ import { sfBufInit, sfstatBufs } from '../vm/sf_buf.ts';
 import { vmObjectInit } from '../vm/vm_object.ts';
 import { vm_page_startup, vmPageCounts } from '../vm/vm_page.ts';
 
-/** kern.ipc.nsfbufs at boot; ours, FreeBSD's depends on the architecture. */
+/** kern.ipc.nsfbufs at boot. Ours; on FreeBSD it depends on the architecture. */
 const NSFBUFS = 4096;
 
-/** What a machine is made of. */
+/** The parts of a machine. */
 export interface MachineParts {
   /** Bytes of RAM, 16 MiB to 4096 MiB in whole pages. */
   readonly memory: number;
   /** Physical address of the first byte; default 0. */
   readonly base?: number;
-  /** Devices reach only what bus_dma has loaded. Needs the `ts` build of a device, as dmaCheck. */
+  /** IOMMU: devices can access only loaded memory. Requires the `ts` build of a device. */
   readonly iommu?: boolean;
-  /** Drivers' bus_dma calls are checked. */
+  /** Check the drivers' bus_dma calls. Requires the `ts` build of a device. */
   readonly dmaCheck?: boolean;
-  /** Printed with the results that depend on it. */
+  /** The seed of `prng`, for output. */
   readonly seed: number;
   readonly clock: Clock;
   readonly prng: Prng;
@@ -110,7 +110,7 @@ export class Machine {
       : error;
   }
 
-  /** Pools that hold more than they did at boot, with how much more; empty when all is back. */
+  /** The pools whose usage differs from that at boot, and the difference; empty: no leaks. */
   leaked(): Record<string, number> {
     const now = inUse();
     const more = Object.entries(now).map(([pool, n]): [string, number] => [
@@ -121,7 +121,10 @@ export class Machine {
   }
 }
 
-/** What is in use, by pool. A zone's own pages are the zone's; what its items hold is in use. */
+/**
+ * The number of units in use, by pool. Pages of a zone itself are not counted as kernel pages in
+ * use.
+ */
 function inUse(): Record<string, number> {
   const use: Record<string, number> = {};
   let zoneBytes = 0;
@@ -148,15 +151,15 @@ function inUse(): Record<string, number> {
 export interface MachineOptions {
   /** Bytes of RAM. */
   readonly memory: number;
-  /** Seed of every random choice; default: the operating system's choice. */
+  /** Seed of all random choices; default: chosen by the operating system. */
   readonly seed?: number;
-  /** As of MachineParts. */
+  /** See MachineParts. */
   readonly base?: number;
   readonly iommu?: boolean;
   readonly dmaCheck?: boolean;
 }
 
-/** Boots a machine on this host: real time, real disk, memory shared with the addon. */
+/** Boots a machine on this host: real clock, real disk, memory shared with the addon. */
 export function bootHostMachine(options: MachineOptions): Machine {
   const seed = options.seed ?? new OsPrng().next32();
   const arena = allocArena(arenaBytes(options.memory));

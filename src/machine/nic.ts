@@ -1,6 +1,6 @@
 /**
- * Plugs a NIC into this host: opens the wire, plugs a model into it, gives the interface its
- * addresses and starts its captures; takes all of it away again in the other order.
+ * Plugs a NIC into this host: opens the wire, plugs a model into it, configures the interface and
+ * starts its captures. `stop` undoes all of it in reverse order.
  */
 
 import { FileSink } from '../host/file_sink.ts';
@@ -25,16 +25,16 @@ import { nicModel } from './nic_models.ts';
 import { NicFaults } from './nic_faults.ts';
 import { PluggedNic } from './plugged_nic.ts';
 
-/** What a NIC is plugged in with, checked by `checkOptions` (options.ts). */
+/** Options of a NIC, checked by `checkOptions` (options.ts). */
 export interface NicOptions {
   /** Linux's name of the interface. */
   readonly tap: string;
-  /** Linux's addresses with prefix length; null for none. */
+  /** Linux's addresses with prefix length; null: none. */
   readonly hostAddr: string | null;
   readonly hostAddr6: string | null;
-  /** The emulated host's address with prefix length; null for none. */
+  /** The emulated host's address with prefix length; null: none. */
   readonly addr: string | null;
-  /** Its default route; null for none. */
+  /** The gateway of the emulated host's default route; null: none. */
   readonly gateway: string | null;
   readonly mac?: string;
   readonly mtu: number;
@@ -46,14 +46,14 @@ export interface NicOptions {
   readonly napi: 'off' | 'thread';
   readonly engine: NicBuild;
   readonly netns: string | null;
-  /** There from the first frame on; only with the ts build. */
+  /** Faults that are active from the first frame on; only with the ts build. */
   readonly faults?: readonly FaultSpec[];
   readonly captures: readonly { readonly point: string; readonly file: string }[];
 }
 
 const TAP_OFFLOADS = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
 
-/** A locally administered unicast address that is always the same for `name`: 02, then FNV-1a. */
+/** A locally administered unicast address derived from `name`: 02, then bytes of an FNV-1a hash. */
 export function stableMac(name: string): string {
   const parts = ['02'];
   let hash = 0x811c9dc5;
@@ -68,7 +68,7 @@ function must(error: Errno, syscall: string, hint = ''): void {
   if (error !== 0) throw errnoError(error, syscall, hint);
 }
 
-/** Gives `ifp` its MTU, capabilities, address, if any, and default route, and brings it up. */
+/** Sets MTU, capabilities, address and default route of `ifp`, and brings it up. */
 export function configureInterface(ifp: Ifnet, options: NicOptions): void {
   inPass(configureInPass, ifp, options);
 }
@@ -92,11 +92,11 @@ function configureInPass(ifp: Ifnet, options: NicOptions): void {
   }
 }
 
-/** A wire to an interface of this host, with what users see of it. */
+/** A wire to an interface of this host, and data of the interface for output. */
 export interface HostWire extends Wire {
-  /** Linux's name. */
+  /** Linux's name of the interface. */
   readonly name: string;
-  /** False if the interface was there before. */
+  /** False if the interface existed before. */
   readonly created: boolean;
   readonly napi: 'off' | 'thread';
   /** Options that could not be applied, one line each. */
@@ -108,7 +108,7 @@ export interface HostWire extends Wire {
 /** A NIC on a TAP interface. */
 export class Nic {
   readonly tapName: string;
-  /** False if the interface was there before. */
+  /** False if the interface existed before. */
   readonly created: boolean;
   readonly mac: string;
   /** The model. */
@@ -116,7 +116,7 @@ export class Nic {
   readonly mode: NicMode;
   readonly napi: 'off' | 'thread';
   readonly engine: NicBuild;
-  /** Null for a NIC without one. */
+  /** Null: the NIC has no address. */
   readonly addr: string | null;
   /** The emulated host has no IPv6 yet. */
   readonly addr6: string | null = null;
@@ -169,7 +169,7 @@ export class Nic {
     return this.#plugged.ifp;
   }
 
-  /** Where faults are put while it runs. */
+  /** The place where faults can be inserted while the NIC runs. */
   get faultPlace(): FaultPlace {
     const { stage } = this.#faults;
     return { if: this.ifp.if_xname, stage, prepare: () => this.#faults.prepare() };
@@ -181,13 +181,13 @@ export class Nic {
     this.#faults.close();
   }
 
-  /** Flushes captures, detaches the driver and removes the interface, unless it was there before. */
+  /** Flushes captures, detaches the driver, and removes the interface unless it existed before. */
   stop(): void {
     this.#down();
     this.#wire.close();
   }
 
-  /** The first thing that kept a capture from being whole; null if all are. */
+  /** The first problem that made a capture incomplete; null: all are complete. */
   captureProblem(): string | null {
     for (const capture of this.#captures) {
       const problem = capture.problem();
@@ -197,7 +197,7 @@ export class Nic {
   }
 }
 
-/** Opens the TAP interface that `options` name. Throws TapnicError with a hint. */
+/** Opens the TAP interface `options.tap`. Throws TapnicError with a hint. */
 function openTapWire(machine: Machine, options: NicOptions): HostWire {
   const vnetHdr = options.mode === 'vnet';
   return openTap({
@@ -214,8 +214,8 @@ function openTapWire(machine: Machine, options: NicOptions): HostWire {
 }
 
 /**
- * Plugs a NIC into `wire`, by default a TAP interface of this host that is opened for it, and takes
- * the wire over. Throws TapnicError with a hint.
+ * Plugs a NIC into `wire` and takes ownership of it. By default opens a TAP interface of this host.
+ * Throws TapnicError with a hint.
  */
 export function openNic(
   machine: Machine,
