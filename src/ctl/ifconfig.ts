@@ -1,6 +1,6 @@
 /**
- * What ifconfig(8) prints of an instance's interfaces. The words that change something are in
- * ifconfig_verbs.ts. Left out: descriptions, choosing among media.
+ * The output of ifconfig(8) for an instance's interfaces. The words that change an interface are in
+ * ifconfig_verbs.ts. Left out: descriptions, selection of media.
  */
 
 import type { InAddr } from '../sys/types.ts';
@@ -46,7 +46,7 @@ export interface Inet6Line {
   prefixlen: number;
 }
 
-/** What `ifconfig IF --json` prints. */
+/** The output of `ifconfig IF --json`. */
 export interface InterfaceInfo {
   name: string;
   index: number;
@@ -61,9 +61,9 @@ export interface InterfaceInfo {
   ether: string | null;
   inet: InetLine[];
   inet6: Inet6Line[];
-  /** Besides `all`, which every interface is in. */
+  /** The groups, without `all`, which contains every interface. */
   groups: string[];
-  /** Null unless it is a vlan(4) or a lagg(4). */
+  /** Null if the interface is not a vlan(4) or a lagg(4). */
   vlan: VlanInfo | null;
   lagg: LaggInfo | null;
   /** Null for an interface without media. */
@@ -88,12 +88,12 @@ const COUNTERS: readonly (readonly [string, number])[] = [
   ['noproto', IFCOUNTER_NOPROTO],
 ];
 
-/** Dotted decimal. */
+/** An address in dotted decimal form. */
 export function inetText(addr: InAddr): string {
   return [24, 16, 8, 0].map((shift) => (addr >>> shift) & 0xff).join('.');
 }
 
-/** Colon form. */
+/** An Ethernet address in colon form. */
 export function etherText(lladdr: Uint8Array): string {
   return Array.from(lladdr, (b) => b.toString(16).padStart(2, '0')).join(':');
 }
@@ -140,7 +140,7 @@ export function gatherInterface(ifp: Ifnet): InterfaceInfo {
   };
 }
 
-/** Every interface of a stack, in the order of their numbers. */
+/** All interfaces of a stack, in the order of their index. */
 export function gatherInterfaces(vnet: Vnet): InterfaceInfo[] {
   return ifnetList(vnet).map(gatherInterface);
 }
@@ -153,8 +153,8 @@ export function findInterface(vnet: Vnet, name: string): Ifnet {
 }
 
 /**
- * `Ethernet 10Gbase-T <full-duplex>` as a line of the list of media: `media 10Gbase-T mediaopt
- * full-duplex`. Every NIC here has one medium, the one it uses.
+ * Converts `Ethernet 10Gbase-T <full-duplex>` to a line of the list of media: `media 10Gbase-T
+ * mediaopt full-duplex`. Every emulated NIC has exactly one medium.
  */
 function mediaWords(media: string): string {
   const [, subtype = '', options = ''] = /^Ethernet ([^<]*?)(?: <(.*)>)?$/.exec(media) ?? [];
@@ -177,7 +177,7 @@ function vlanLines({ vlan }: InterfaceInfo): string[] {
   ];
 }
 
-/** @param all as with `ifconfig -m`: capabilities and supported media too */
+/** @param all also print capabilities and supported media, as `ifconfig -m` does */
 export function formatInterface(i: InterfaceInfo, all: boolean): string {
   const lines = [
     `${i.name}: flags=${bitsText(i.flags, i.flags_names)} metric 0 mtu ${i.mtu}`,

@@ -1,8 +1,9 @@
 /**
- * The words of ifconfig(8) that change an interface: create, destroy, up, down, mtu, ether, addresses,
- * vlan(4)'s and lagg(4)'s, and capabilities. All words are read before anything is done; then they are
- * carried out in FreeBSD's order, an address last. What fails says so in FreeBSD's words. Left out:
- * IPv6 addresses, broadcast addresses other than the network's, media, metrics, groups, renaming.
+ * The words of ifconfig(8) that change an interface: create, destroy, up, down, mtu, ether,
+ * addresses, the words of vlan(4) and lagg(4), and capabilities. All words are parsed before any
+ * change; then they are applied in FreeBSD's order, an address last. Error messages are FreeBSD's.
+ * Left out: IPv6 addresses, broadcast addresses other than the network's, media, metrics, groups,
+ * renaming.
  */
 
 import { type Errno, errnoName } from '../sys/errno.ts';
@@ -33,13 +34,13 @@ function fail(code: string, message: string): never {
   throw new ControlFailure(code, message);
 }
 
-/** Fails as ifconfig does when an ioctl does. @param call the ioctl as it names it */
+/** Throws ifconfig's message for a failed ioctl. @param call the ioctl, as ifconfig names it */
 function check(error: Errno, call: string): void {
   if (error === 0) return;
   fail(errnoName(error), `${call}: ${strerror(error)}`);
 }
 
-/** The address of a command line, and what to do with it. */
+/** The address of a command line, and the operation on it. */
 interface AddrWords {
   /** Null: the interface's first address. */
   addr: InAddr | null;
@@ -48,18 +49,18 @@ interface AddrWords {
   does: 'set' | 'alias' | 'delete';
 }
 
-/** A command line read. */
+/** A parsed command line. */
 interface Plan {
   create: boolean;
   destroy: boolean;
   vlan: number | null;
   vlandev: string | null;
-  /** The rest, in order. */
+  /** The other changes, in order. */
   readonly steps: ((ifp: Ifnet) => void)[];
   address: AddrWords | null;
 }
 
-/** The words left to read. */
+/** The remaining words. */
 class Words {
   readonly #words: readonly string[];
   #at = 0;
@@ -82,7 +83,7 @@ class Words {
   }
 }
 
-/** The class's own mask, for an address without one: RFC 791. */
+/** The prefix length of the address class, for an address without a mask: RFC 791. */
 function classPrefix(addr: InAddr): number {
   const top = addr >>> 30;
   return top < 2 ? 8 : top === 2 ? 16 : 24;
@@ -103,7 +104,7 @@ function addressOf(plan: Plan): AddrWords {
   return (plan.address ??= { addr: null, prefixlen: null, does: 'set' });
 }
 
-/** `255.255.255.0` or `0xffffff00`. */
+/** Parses a mask, `255.255.255.0` or `0xffffff00`. Returns its prefix length. */
 function readMask(text: string): number {
   const mask = /^0x[0-9a-f]{1,8}$/i.test(text) ? inAddr(Number(text)) : parseInAddr(text);
   const prefixlen = mask === null ? -1 : maskPrefix(mask);
@@ -134,11 +135,11 @@ function laggPort(ifp: Ifnet, name: string, add: boolean): void {
   if (laggInfo(ifp) === null) fail('EOPNOTSUPP', `${call}: Operation not supported`);
   if (port === null) fail('ENXIO', `${call}: Device not configured`);
   if (!add) check(lagg_port_destroy(ifp, port), call);
-  // A port that is there already is not an error, so that a line can be repeated.
+  // Adding an existing port is not an error, so that a command can be repeated.
   else if (port.if_lagg?.laggIfp !== ifp) check(lagg_port_create(ifp, port), call);
 }
 
-/** Reads a word of vlan(4) or lagg(4). False if it is not one. */
+/** Parses a word of vlan(4) or lagg(4). False if it is another word. */
 function readStacked(plan: Plan, word: string, words: Words): boolean {
   switch (word) {
     case 'vlan':
@@ -148,7 +149,7 @@ function readStacked(plan: Plan, word: string, words: Words): boolean {
       plan.vlandev = words.arg(word);
       return true;
     case '-vlandev':
-      // An argument is allowed and ignored, as long as it is an interface.
+      // An argument is allowed and ignored if it is the name of an interface.
       if (/^[a-z]+\d+$/.test(words.peek() ?? '')) words.next();
       plan.steps.push((ifp) => {
         if (vlanInfo(ifp) === null) fail('EINVAL', 'SIOCGETVLAN: Invalid argument');
@@ -173,7 +174,7 @@ function readStacked(plan: Plan, word: string, words: Words): boolean {
   }
 }
 
-/** Reads one word and its argument. */
+/** Parses one word and its argument. */
 function readWord(plan: Plan, word: string, words: Words): void {
   const { steps } = plan;
   if (readStacked(plan, word, words)) return;
@@ -248,7 +249,10 @@ function readPlan(list: readonly string[]): Plan {
   return plan;
 }
 
-/** Sets the link-level address. A vlan(4) and a lagg(4)'s port take theirs from another interface. */
+/**
+ * Sets the link-level address. EOPNOTSUPP: the interface has no ARP, or it is a vlan(4) or a port of
+ * a lagg(4), which use the address of another interface.
+ */
 function setEther(ifp: Ifnet, lladdr: Uint8Array): void {
   const call = 'ioctl (SIOCSIFLLADDR)';
   if (arpTable(ifp) === null || vlanInfo(ifp) !== null || ifp.if_lagg !== null)
@@ -269,7 +273,7 @@ function create(vnet: Vnet, name: string, plan: Plan): Ifnet {
   return ifCloned.ifp!;
 }
 
-/** `vlan 100 vlandev tn0` on an interface that is there. */
+/** Applies `vlan 100 vlandev tn0` to an existing interface. */
 function setVlan(ifp: Ifnet, plan: Plan): void {
   const { vlan, vlandev } = plan;
   if (vlan === null && vlandev === null) return;
@@ -296,9 +300,9 @@ function setAddress(ifp: Ifnet, { addr, prefixlen, does }: AddrWords): void {
 }
 
 /**
- * Carries out `ifconfig NAME WORDS...` and returns the interface as it is then; null after `destroy`.
- * Throws ControlFailure with what ifconfig would print: nothing was changed if a word was bad, else
- * what was done before the failing word stays done.
+ * Executes `ifconfig NAME WORDS...` and returns the resulting interface; null after `destroy`.
+ * Throws ControlFailure with ifconfig's message. If a word is invalid, nothing was changed; if a
+ * change fails, the changes before it stay.
  * @see ifconfig(8)
  */
 export function runIfconfig(

@@ -34,7 +34,7 @@ import {
 const options = (word: number): string => bitsText(word, bitNames(word, CAP_NAMES));
 const flags = (word: number): string => bitsText(word, bitNames(word, FLAG_NAMES));
 
-/** An interface as the gatherer makes it. */
+/** An interface as `gatherInterface` returns it. */
 function tn0(change: Partial<InterfaceInfo> = {}): InterfaceInfo {
   return {
     name: 'tn0',
@@ -80,7 +80,7 @@ describe('ctl: ifconfig', () => {
     );
   });
 
-  it('counts a bit without a name in the number only', () => {
+  it('prints a bit without a name only in the number', () => {
     expect(options(IFCAP_HWSTATS | IFCAP_TXCSUM)).to.equal('800002<TXCSUM>');
     expect(options(0x80000000 | 0)).to.equal('80000000<>');
   });
@@ -113,7 +113,7 @@ describe('ctl: ifconfig', () => {
     expect(formatInterface(tn0(), true)).to.equal(
       `${head}\toptions=${caps}\tcapabilities=${caps}${rest}${supported}`,
     );
-    // Neither line without a bit; no status while the driver does not know.
+    // No lines of options and capabilities without bits; no status until the driver reports one.
     const bare = tn0({ options: 0, options_names: [], capabilities: 0, status: null });
     expect(formatInterface(bare, true)).to.equal(
       head + rest.replace('\tstatus: active\n', '') + supported,
@@ -141,8 +141,8 @@ describe('ctl: ifconfig', () => {
   });
 });
 
-describe('ctl: an interface gathered', () => {
-  /** An Ethernet interface with address 192.0.2.2/`prefix` whose driver takes every request. */
+describe('ctl: gatherInterface', () => {
+  /** An Ethernet interface with address 192.0.2.2/`prefix` whose driver accepts every ioctl. */
   function ethernet(prefix: number): Ifnet {
     const ifp = if_alloc(vnet_alloc(new SeededPrng(1)), 'tn0');
     const mask = prefix === 0 ? 0 : -1 << (32 - prefix);
@@ -158,7 +158,7 @@ describe('ctl: an interface gathered', () => {
     return ifp;
   }
 
-  it('has flags, addresses and counters', () => {
+  it('returns flags, addresses and counters', () => {
     const info = gatherInterface(ethernet(26));
     expect(info).to.include({ name: 'tn0', flags: 0x8843, ether: '02:00:5e:00:53:01' });
     expect(info).to.include({ status: 'active', media: 'Ethernet autoselect' });
@@ -168,7 +168,7 @@ describe('ctl: an interface gathered', () => {
     expect(info.counters).to.include({ oqdrops: 3, ipackets: 0 });
   });
 
-  it('has the prefix length of every mask', () => {
+  it('returns the prefix length of every mask', () => {
     for (const prefix of [0, 1, 8, 24, 31, 32]) {
       const [inet] = gatherInterface(ethernet(prefix)).inet;
       expect(inet?.prefixlen, inet?.netmask).to.equal(prefix);
@@ -177,7 +177,7 @@ describe('ctl: an interface gathered', () => {
 });
 
 describe('ctl: netstat -i', () => {
-  it('aligns its columns under their heads', () => {
+  it('aligns columns with their headings', () => {
     expect(formatNetstatI([tn0()])).to.equal(
       [
         'Name    Mtu Network       Address              Ipkts Ierrs Idrop    Opkts Oerrs  Coll',

@@ -28,7 +28,7 @@ describe('ctl: ifconfig verbs', () => {
     rig.close();
   });
 
-  /** `ifconfig` with the words of a line. */
+  /** Runs `ifconfig` with the words of `line`. */
   const run = (line: string): ReturnType<typeof runIfconfig> => {
     const [name = '', ...words] = line.split(' ');
     return runIfconfig(rig.vnet, name, words);
@@ -47,7 +47,7 @@ describe('ctl: ifconfig verbs', () => {
   const inet = (name: string): string[] =>
     gatherInterface(ifunit(rig.vnet, name)!).inet.map((a) => `${a.addr}/${a.prefixlen}`);
 
-  it('makes a vlan, prints it as FreeBSD does, takes it away', () => {
+  it('creates a vlan, prints it as FreeBSD does, and destroys it', () => {
     run('em0 up');
     run('vlan100 create vlan 100 vlandev em0 inet 198.51.100.2/25 up');
     expect(text('vlan100')).to.equal(
@@ -93,7 +93,7 @@ describe('ctl: ifconfig verbs', () => {
     );
   });
 
-  it('makes a lagg, prints it as FreeBSD does, moves an address to it', () => {
+  it('creates a lagg, prints it as FreeBSD does, and moves an address to it', () => {
     for (const line of ['em0 up', 'em1 up', 'em0 inet 198.51.100.2/24']) run(line);
     run('lagg0 create laggproto failover laggport em0 laggport em1');
     run('em0 delete');
@@ -130,7 +130,7 @@ describe('ctl: ifconfig verbs', () => {
     expect(text('em0')).to.include('NOMAP');
   });
 
-  it('sets addresses: the first, more, fewer', () => {
+  it('sets, adds and removes addresses', () => {
     run('em0 198.51.100.2/24');
     expect(inet('em0')).to.deep.equal(['198.51.100.2/24']);
     run('em0 inet 198.51.100.3 netmask 0xffffff80');
