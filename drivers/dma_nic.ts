@@ -26,7 +26,7 @@ import { nicDetach, nicLink } from './nic_ifnet.ts';
 const RX_LIMIT = 64;
 
 /** Sizes of a descriptor ring, and the bus_dma limits of a packet or buffer on it. */
-export interface DmaRingLayout {
+interface DmaRingLayout {
   readonly slots: number;
   readonly slotSize: number;
   readonly maxsize: number;

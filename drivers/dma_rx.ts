@@ -44,7 +44,7 @@ function repost(sc: DmaSoftc, slot: number): void {
 }
 
 /** Gives a slot a new buffer. ENOBUFS: memory is exhausted; the slot keeps its old buffer. */
-export function dmaNewbuf(sc: DmaSoftc, slot: number): Errno {
+function dmaNewbuf(sc: DmaSoftc, slot: number): Errno {
   const m = m_getjcl(M_NOWAIT, MT_DATA, M_PKTHDR, sc.rxBufSize);
   if (m === null) return ENOBUFS;
   m.m_len = sc.rxBufSize;

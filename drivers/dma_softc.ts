@@ -20,7 +20,7 @@ import { dmaQflush, dmaTransmit, dmaTxflush } from './dma_tx.ts';
 import { type NicControl, nicIoctl } from './nic_ifnet.ts';
 
 /** Interrupt and status registers of a NIC, and the bits in them. */
-export interface NicIntr {
+interface NicIntr {
   /** The causes; writing them acknowledges. */
   readonly causes: number;
   /** Bits written here are set as causes. */
@@ -70,7 +70,7 @@ export interface NicDma {
 }
 
 /** Sizes that the driver chooses. */
-export interface NicSizes {
+interface NicSizes {
   /** Maximum number of segments of a packet. */
   readonly nsegs: number;
   /** Capacity, in packets, of the queue that fills while the ring is full. */

@@ -176,7 +176,7 @@ function frameMaxOf({ ifp }: DmaSoftc): number {
  * clusters; the NIC stays down.
  * @see ifnet(9)
  */
-export function tb_init(sc: TbSoftc): Errno {
+function tb_init(sc: TbSoftc): Errno {
   const { ifp, regs } = sc;
   if ((ifp.if_drv_flags & IFF_DRV_RUNNING) !== 0) return 0;
   bus_space_write_4(regs, TB_CMD, TB_CMD_RST);
@@ -204,7 +204,7 @@ export function tb_init(sc: TbSoftc): Errno {
 }
 
 /** Stops the NIC and frees the packets and buffers on its rings and in its queue. @see ifnet(9) */
-export function tb_stop(sc: TbSoftc): void {
+function tb_stop(sc: TbSoftc): void {
   const { regs } = sc;
   bus_space_write_4(regs, TB_IMR, 0);
   bus_space_write_4(regs, TB_CMD, 0);

@@ -183,7 +183,7 @@ function tl_capsync(sc: TlSoftc): void {
  * clusters or bounce pages; the NIC stays down.
  * @see ifnet(9)
  */
-export function tl_init(sc: TlSoftc): Errno {
+function tl_init(sc: TlSoftc): Errno {
   const { ifp, regs } = sc;
   if ((ifp.if_drv_flags & IFF_DRV_RUNNING) !== 0) return 0;
   bus_space_write_4(regs, TL_CTRL, TL_CTRL_RST);
@@ -206,7 +206,7 @@ export function tl_init(sc: TlSoftc): Errno {
 }
 
 /** Stops the NIC and frees the packets and buffers on its rings and in its queue. @see ifnet(9) */
-export function tl_stop(sc: TlSoftc): void {
+function tl_stop(sc: TlSoftc): void {
   const { regs } = sc;
   bus_space_write_4(regs, TL_INTEN, 0);
   bus_space_write_4(regs, TL_CTRL, sc.ctrl);

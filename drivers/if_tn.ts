@@ -252,7 +252,7 @@ function frameMaxOf(sc: TnSoftc): number {
  * clusters; the NIC stays down.
  * @see ifnet(9)
  */
-export function tn_init(sc: TnSoftc): Errno {
+function tn_init(sc: TnSoftc): Errno {
   const { ifp, regs } = sc;
   if ((ifp.if_drv_flags & IFF_DRV_RUNNING) !== 0) return 0;
   bus_space_write_4(regs, TN_CTRL, TN_CTRL_RST);

@@ -178,7 +178,7 @@ function tp_setrcr(sc: TpSoftc): void {
  * Starts the NIC: ring, filter, interrupts. Does nothing if it runs. ENXIO: the NIC does not start.
  * @see ifnet(9)
  */
-export function tp_init(sc: TpSoftc): Errno {
+function tp_init(sc: TpSoftc): Errno {
   const { ifp, regs } = sc;
   if ((ifp.if_drv_flags & IFF_DRV_RUNNING) !== 0) return 0;
   bus_space_write_4(regs, TP_CR, TP_CR_RST);
@@ -203,7 +203,7 @@ export function tp_init(sc: TpSoftc): Errno {
 }
 
 /** Stops the NIC. Frames in its transmit buffers are lost; if_snd is kept. @see ifnet(9) */
-export function tp_stop(sc: TpSoftc): void {
+function tp_stop(sc: TpSoftc): void {
   bus_space_write_4(sc.regs, TP_CR, TP_CR_RST);
   sc.ifp.if_drv_flags &= ~(IFF_DRV_RUNNING | IFF_DRV_OACTIVE);
   sc.txInuse = 0;
@@ -313,7 +313,7 @@ function txError(sc: TpSoftc, m: Mbuf): void {
  * BPF and freed as soon as it is in packet memory.
  * @see ifnet(9)
  */
-export function tp_start(sc: TpSoftc): void {
+function tp_start(sc: TpSoftc): void {
   const { ifp } = sc;
   if ((ifp.if_drv_flags & (IFF_DRV_RUNNING | IFF_DRV_OACTIVE)) !== IFF_DRV_RUNNING) return;
   for (;;) {
@@ -452,7 +452,7 @@ function tp_get_packet(sc: TpSoftc): boolean {
  * invalid header means that the ring is corrupt: the NIC is reset.
  * @see ifnet(9)
  */
-export function tp_rint(sc: TpSoftc): void {
+function tp_rint(sc: TpSoftc): void {
   const { ifp, regs } = sc;
   // The device adds no frames during this loop; the limit ends the loop on broken hardware.
   for (let n = 0; n < sc.memEnd; n++) {
@@ -477,7 +477,7 @@ function tp_overrun(sc: TpSoftc): void {
 }
 
 /** The interrupt handler; runs as a pass of the stack. @see bus_setup_intr(9) */
-export function tp_intr(sc: TpSoftc): void {
+function tp_intr(sc: TpSoftc): void {
   const { ifp, regs } = sc;
   // Mask all causes while handling them: those left at the end raise the line again.
   bus_space_write_4(regs, TP_IMR, 0);
@@ -514,7 +514,7 @@ const tpControl: NicControl<TpSoftc> = {
 };
 
 /** @see ifnet(9) */
-export function tp_ioctl(sc: TpSoftc, command: IfIoctl, data: number): Errno {
+function tp_ioctl(sc: TpSoftc, command: IfIoctl, data: number): Errno {
   return nicIoctl(sc, tpControl, command, data);
 }
 

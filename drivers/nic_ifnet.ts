@@ -33,7 +33,7 @@ import {
 const MTU_MIN = 68; // RFC 791
 
 /** The part of a driver's state that this file uses. */
-export interface NicSoftc extends IfDriver, Task {
+interface NicSoftc extends IfDriver, Task {
   readonly ifp: Ifnet;
   readonly intr: IntrVector;
 }

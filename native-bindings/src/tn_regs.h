@@ -231,7 +231,7 @@ constexpr uint32_t TN_P_COUNT = 9;
 
 // src/sys/capture.ts
 
-// Capture points, in the order of a packet's way down.
+// Capture points, in the order in which an outgoing packet passes them.
 constexpr uint32_t CAPTURE_SOCKBUF = 0;
 constexpr uint32_t CAPTURE_IP = 1;
 constexpr uint32_t CAPTURE_IF = 2;

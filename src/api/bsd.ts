@@ -91,7 +91,7 @@ export interface Timeval {
 }
 
 /** The result of recvfrom. */
-export interface Received {
+interface Received {
   /** The result of recv: bytes, or -errno. */
   readonly n: number;
   /** msg_flags: MSG_TRUNC or 0. */

@@ -31,10 +31,8 @@ import { busDmaZoneSysctl } from './busdma_sysctl.ts';
 import { watching, watchLoad, watchStart, watchUnload, type Window } from './busdma_watch.ts';
 import { iommu } from './iommu.ts';
 
-export const BUS_DMA_WAITOK = 0x0;
 export const BUS_DMA_NOWAIT = 0x1;
 export const BUS_DMA_ALLOCNOW = 0x2;
-export const BUS_DMA_COHERENT = 0x4;
 export const BUS_DMA_ZERO = 0x8;
 export const BUS_DMA_KEEP_PG_OFFSET = 0x400;
 
@@ -43,11 +41,9 @@ export const BUS_DMASYNC_POSTREAD = 2;
 export const BUS_DMASYNC_PREWRITE = 4;
 export const BUS_DMASYNC_POSTWRITE = 8;
 
-export const BUS_SPACE_MAXADDR_24BIT = 0xffffff;
 export const BUS_SPACE_MAXADDR_32BIT = 0xffffffff;
 /** The highest address that a JavaScript number holds exactly; FreeBSD's has 64 bits. */
 export const BUS_SPACE_MAXADDR = Number.MAX_SAFE_INTEGER;
-export const BUS_SPACE_UNRESTRICTED = 0x7fffffff;
 
 /** Index of the last histogram entry, which counts loads of that many segments or more. */
 const HIST_MAX = 128;
@@ -104,7 +100,7 @@ export function busDmaWatch({ iommu: remap = false, check = false }): void {
 }
 
 /** Returns whether an address inside the excluded window must be bounced. */
-export type BusDmaFilter = (arg: object | null, addr: number) => boolean;
+type BusDmaFilter = (arg: object | null, addr: number) => boolean;
 
 /** Parameters of bus_dma_tag_create. @see bus_dma(9) */
 export interface BusDmaTagParams {
@@ -217,7 +213,7 @@ export class BusDmaSegs {
 }
 
 /** Memory of bus_dmamem_alloc: physically contiguous, with the map that loads it. */
-export interface BusDmamem {
+interface BusDmamem {
   readonly vaddr: Kva;
   readonly map: BusDmamap;
   readonly npages: number;

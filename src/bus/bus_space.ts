@@ -7,9 +7,6 @@ import type { Kva } from '../sys/types.ts';
 import { memView } from '../vm/arena.ts';
 import type { MmioRegion } from './device.ts';
 
-export const BUS_SPACE_BARRIER_READ = 0x1;
-export const BUS_SPACE_BARRIER_WRITE = 0x2;
-
 /** Reads the register at byte offset `off`: 0 to 2^32-1. @see bus_space(9) */
 export function bus_space_read_4(region: MmioRegion, off: number): number {
   return region.read32(off);
@@ -51,15 +48,3 @@ export function bus_space_write_multi_4(
   for (let p: number = datap, end = p + 4 * count; p < end; p += 4)
     region.write32(off, memView.getInt32(p, true));
 }
-
-/**
- * Orders accesses before it against those after it. One thread runs driver and device and sees
- * everything in order, so this does nothing; drivers call it where hardware would need it.
- * @see bus_space(9)
- */
-export function bus_space_barrier(
-  _region: MmioRegion,
-  _off: number,
-  _len: number,
-  _flags: number,
-): void {}

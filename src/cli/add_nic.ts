@@ -3,7 +3,7 @@
 import { numberOf } from '../machine/option_texts.ts';
 
 /** A NIC as data; `checkOptions` checks the values. */
-export interface AddNic {
+interface AddNic {
   tap: string;
   nic?: string;
   mac?: string;

@@ -8,8 +8,8 @@ import { Command, CommanderError } from 'commander';
 import { TapnicError } from '../sys/errno.ts';
 import { Panic } from '../sys/kassert.ts';
 
-export const EXIT_FAILED = 1;
-export const EXIT_USAGE = 2;
+const EXIT_FAILED = 1;
+const EXIT_USAGE = 2;
 
 /** Wrong arguments or configuration: exit status 2. */
 export class UsageError extends Error {}

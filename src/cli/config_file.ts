@@ -5,7 +5,7 @@ import { isMap, isScalar, isSeq, LineCounter, type Node, parseDocument } from 'y
 import { fileError, UsageError } from './command.ts';
 
 /** A key and the texts of its value, in the form of the command line. */
-export interface ConfigEntry {
+interface ConfigEntry {
   readonly key: string;
   readonly texts: string[];
   /** `FILE:LINE:COLUMN` of the value. */
@@ -13,7 +13,7 @@ export interface ConfigEntry {
 }
 
 /** The keys that the file may have. */
-export interface ConfigKeys {
+interface ConfigKeys {
   readonly names: readonly string[];
   /** Options that may be repeated on the command line. In the file: a list, or a map for `a=b`. */
   readonly repeated: readonly string[];

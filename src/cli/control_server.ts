@@ -22,7 +22,7 @@ import { LineSplitter } from './lines.ts';
 
 const CLIENTS_MAX = 64;
 
-export type ControlHandler = (req: ControlRequest) => ControlResponse;
+type ControlHandler = (req: ControlRequest) => ControlResponse;
 
 export class ControlServer {
   readonly path: string;

@@ -6,7 +6,7 @@ import type { Instance } from './instance.ts';
 import type { OwnTexts, RawFlags } from './nic_flags.ts';
 
 /** The part that differs between the commands. */
-export interface NicJob {
+interface NicJob {
   /** Names of the command's own options, which a --config file may also have. */
   readonly own: readonly string[];
   /**

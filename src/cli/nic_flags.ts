@@ -5,7 +5,7 @@
 import type { Command } from 'commander';
 
 /** One option. Its name is also the key in a --config file. */
-export interface NicFlag {
+interface NicFlag {
   readonly name: string;
   /** Name of the value in the help; empty for a switch, whose text is `true` or `false`. */
   readonly value: string;

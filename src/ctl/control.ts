@@ -22,7 +22,7 @@ import { readSysctl, writeSysctl } from './sysctl.ts';
 import { gatherZones } from './vmstat.ts';
 
 /** The instance that requests act on. */
-export interface ControlTarget {
+interface ControlTarget {
   readonly vnet: Vnet;
   /** The `ready` line. */
   readonly info: object;

@@ -19,7 +19,7 @@ export interface ControlRequest {
   readonly args: Readonly<Record<string, unknown>>;
 }
 
-export interface ControlError {
+interface ControlError {
   /** A symbolic errno such as `EINVAL`. */
   readonly code: string;
   /** One line, for people. */

@@ -6,8 +6,8 @@
 import { FAULT_OPTIONS, type FaultValues } from '../fault/fault_spec.ts';
 import { ControlFailure, type ControlRequest } from './protocol.ts';
 
-export const NETSTAT_REPORTS = ['m', 'an', 'i', 's'] as const;
-export type NetstatReport = (typeof NETSTAT_REPORTS)[number];
+const NETSTAT_REPORTS = ['m', 'an', 'i', 's'] as const;
+type NetstatReport = (typeof NETSTAT_REPORTS)[number];
 
 /** `addFault` checks `values`, which may have any type. `program` is the compiled `match`. */
 export interface AddFault {

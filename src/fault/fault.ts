@@ -43,7 +43,7 @@ export interface FaultSpec {
 
 /** Defaults: frames in the queue of a rate limit, delay in ms of a reordered frame. */
 export const RATE_QUEUE = 100;
-export const REORDER_MS = 1;
+const REORDER_MS = 1;
 
 export class Fault {
   readonly id: number;

@@ -35,7 +35,7 @@ export interface StageTimer {
 }
 
 /** Receives the frames that leave the stage, and owns them. */
-export type Deliver = (dir: Direction, frame: Uint8Array) => void;
+type Deliver = (dir: Direction, frame: Uint8Array) => void;
 
 interface Held {
   readonly dueNs: number;

@@ -24,7 +24,7 @@ export interface FaultScratch {
   readonly bytes: number;
 }
 
-export interface FaultWireOptions {
+interface FaultWireOptions {
   readonly wire: Wire;
   readonly stage: FaultStage;
   /** All of the arena. */

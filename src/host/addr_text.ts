@@ -4,7 +4,7 @@ import { isIPv4, isIPv6 } from 'node:net';
 import { TapnicError } from '../sys/errno.ts';
 
 /** An address with its prefix length, e.g. of `192.0.2.1/24`. */
-export interface Cidr {
+interface Cidr {
   /** 4 or 16 bytes, network order. */
   readonly bytes: Uint8Array;
   readonly prefixLen: number;
@@ -14,7 +14,7 @@ export interface Cidr {
  * Returns the 4 bytes of an IPv4 or the 16 bytes of an IPv6 address, or null if `text` is invalid
  * or has a zone name.
  */
-export function parseAddr(text: string): Uint8Array | null {
+function parseAddr(text: string): Uint8Array | null {
   if (isIPv4(text)) return Uint8Array.from(text.split('.'), Number);
   if (!isIPv6(text) || text.includes('%')) return null;
   const v4 = /^(.*:)(\d+\.\d+\.\d+\.\d+)$/.exec(text);

@@ -9,21 +9,11 @@ let current: ArrayBuffer | undefined;
 /**
  * Allocates the isolate's arena, zeroed: 16 MiB to 4 GiB, a multiple of 4096 bytes. The
  * addon uses this arena from now on. An earlier arena stays readable until it is garbage collected,
- * but close its wires and pagers first. Do not transfer the buffer; a worker attaches `arenaFd()`.
+ * but close its wires and pagers first. Do not transfer the buffer.
  * Throws TapnicError (EINVAL, ENOMEM).
  */
 export function allocArena(bytes: number): ArrayBuffer {
   return take(loadAddon().arenaAlloc(bytes), 'memfd_create');
-}
-
-/** Maps the arena of another isolate of this process. Throws TapnicError (EBADF, EPERM). */
-export function attachArena(fd: number): ArrayBuffer {
-  return take(loadAddon().arenaAttach(fd), 'mmap');
-}
-
-/** The arena's descriptor, for `attachArena`. The arena owns it: do not close it. */
-export function arenaFd(): number {
-  return check(loadAddon().arenaFd(), 'arenaFd');
 }
 
 function take(result: ArrayBuffer | number, syscall: string): ArrayBuffer {

@@ -4,7 +4,7 @@ import type { Clock, Task } from '../sys/clock.ts';
 
 const MAX_DELAY_MS = 0x7fffffff; // the largest delay of setTimeout
 
-export interface RealClockOptions {
+interface RealClockOptions {
   /** Whether a pending alarm keeps the process alive. Default true. */
   readonly ref?: boolean;
 }

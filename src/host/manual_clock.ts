@@ -22,7 +22,7 @@ interface Entry {
   task: Task;
 }
 
-export interface ManualClockOptions {
+interface ManualClockOptions {
   /** The first time value, in ns. Default 0. */
   readonly startNs?: number;
   /** The wall clock at 0, in s since 1970. Default 1767225600, the first second of 2026. */

@@ -55,12 +55,12 @@ import { check } from './linux_errno.ts';
 const $out = new Float64Array(32);
 
 /** A wire on a file descriptor of the addon. */
-export interface DescriptorWire extends Wire {
+interface DescriptorWire extends Wire {
   readonly fd: number;
 }
 
 /** Configuration of the device, with the names of the `ts` build's TnConfig. */
-export interface NativeTnConfig {
+interface NativeTnConfig {
   /** Its `vnetHdr` must be true in mode `vnet` and false in mode `wire`. */
   readonly wire: DescriptorWire;
   readonly intr: { raise(): void };

@@ -20,7 +20,7 @@ export interface SimPagerOptions {
 }
 
 /** One file. Change it through these methods, which update its ctime. */
-export class SimFile {
+class SimFile {
   readonly ino: number;
   isFile = true;
   readable = true;

@@ -16,7 +16,7 @@ import { fraction, type SeededPrng } from './prng.ts';
 const MAX_FRAME = 256 * 1024;
 
 /** Impairments of one direction. Probabilities are from 0 to 1. They may be changed at any time. */
-export interface Impairments {
+interface Impairments {
   loss: number;
   duplicate: number;
   /** A reordered frame is delayed by `reorderNs` more; later frames may overtake it. */
@@ -36,7 +36,7 @@ export interface Impairments {
 }
 
 /** Counted in frames, except `bytes`. */
-export interface LinkStats {
+interface LinkStats {
   sent: number;
   bytes: number;
   delivered: number;
@@ -81,7 +81,7 @@ class Arrival {
 }
 
 /** One direction. */
-export class SimLane {
+class SimLane {
   readonly impair: Impairments = {
     loss: 0,
     duplicate: 0,

@@ -13,7 +13,7 @@ const LEAK_MS = 1800;
 const POLL_MS = 10;
 
 /** The stop steps of an instance, in the order of the calls. */
-export interface Stoppable {
+interface Stoppable {
   /** Stops accepting and sends FIN on every connection. */
   finish(): void;
   /** Number of open connections, without those in TIME_WAIT. */

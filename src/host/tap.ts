@@ -56,7 +56,7 @@ export interface TapOptions {
 }
 
 /** The current state of the Linux side. */
-export interface TapLink {
+interface TapLink {
   readonly ifindex: number;
   readonly up: boolean;
   readonly mtu: number;

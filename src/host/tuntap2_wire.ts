@@ -16,7 +16,7 @@ export type { Tuntap2Device } from './tuntap2.ts';
 /** Received frames in the queue at which tuntap2 is paused. */
 const QUEUE_MAX = 256;
 
-export interface Tuntap2Options {
+interface Tuntap2Options {
   readonly mtu: number;
   /** Linux's addresses with prefix length; null for none. */
   readonly hostAddr: string | null;

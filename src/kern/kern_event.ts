@@ -51,7 +51,7 @@ export interface Kevent {
 }
 
 /** One registered filter of a kqueue on one socket. @see sys/sys/event.h */
-export class Knote implements Task {
+class Knote implements Task {
   readonly kn_kq: Kqueue;
   readonly kn_ident: number;
   readonly kn_filter: number;

@@ -354,7 +354,7 @@ function releaseStorage(holder: Mbuf): void {
  * memory is kept until the count is 0.
  * @see sys/kern/kern_mbuf.c
  */
-export function mb_free_ext(m: Mbuf): void {
+function mb_free_ext(m: Mbuf): void {
   KASSERT((m.m_flags & M_EXT) !== 0, 'mb_free_ext: no external storage');
   if ((m.m_flags & M_NOMAP) !== 0) mbEmulator.unmappedCurrent--;
   const holder = extHolder(m);

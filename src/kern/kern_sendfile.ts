@@ -69,7 +69,7 @@ export interface SfHdtr {
 }
 
 /** Called once at the end of a call, as an upcall: after the pass, with no pass open. */
-export interface SendfileListener {
+interface SendfileListener {
   /** @param sbytes header, file and trailer bytes appended to the socket buffer */
   sendfileDone(error: Errno, sbytes: number): void;
 }

@@ -34,6 +34,7 @@ import { m_last } from './uipc_mbuf.ts';
  * be rewritten in front of them. The rest of the chain follows the new mbuf. Takes `n`. Frees
  * everything and returns null if the chain is shorter than `len`, `len + dstoff` exceeds MHLEN, or
  * there is no memory. Panics if the bytes to copy are unmapped.
+ * Part of the mbuf(9) library: the stack itself does not call it.
  * @see mbuf(9)
  */
 export function m_copyup(n: Mbuf, len: number, dstoff: number): Mbuf | null {
@@ -120,6 +121,7 @@ export function m_copyback(m0: Mbuf, off: number, len: number, cp: Kva): void {
  * Appends `len` bytes from `cp`, first into the free space of the last mbuf, then into new mbufs.
  * Returns false if memory ran out; then only a part is appended. If the last mbuf is unmapped, all
  * bytes go into new mbufs.
+ * Part of the mbuf(9) library: the stack itself does not call it.
  * @see mbuf(9)
  */
 export function m_append(m0: Mbuf, len: number, cp: Kva): boolean {
@@ -144,12 +146,13 @@ export function m_append(m0: Mbuf, len: number, cp: Kva): boolean {
 }
 
 /** Callback of m_apply for `len` bytes at `data`. A return value other than 0 stops m_apply. */
-export type ApplyFn<T> = (arg: T, data: Kva, len: number) => number;
+type ApplyFn<T> = (arg: T, data: Kva, len: number) => number;
 
 /**
  * Calls `f` for each contiguous piece of the `len` bytes from `off` on, in order. Returns the first
  * value other than 0 that `f` returns, or 0. Does not change `m`. Panics if the chain is too short
  * or the data is unmapped.
+ * Part of the mbuf(9) library: the stack itself does not call it.
  * @see mbuf(9)
  */
 export function m_apply<T>(m: Mbuf, off: number, len: number, f: ApplyFn<T>, arg: T): number {
@@ -177,6 +180,7 @@ export function m_apply<T>(m: Mbuf, off: number, len: number, f: ApplyFn<T>, arg
  * Returns the bytes of a chain in hexadecimal, one line per mbuf: at most `maxlen` bytes, or the
  * whole packet if `maxlen` is -1. Unlike FreeBSD, returns the text instead of printing it to the
  * console. Does not change `m`. Panics on unmapped data.
+ * Part of the mbuf(9) library: the stack itself does not call it.
  * @see sys/kern/uipc_mbuf.c
  */
 export function m_print(m: Mbuf | null, maxlen: number): string {
@@ -197,12 +201,13 @@ export function m_print(m: Mbuf | null, maxlen: number): string {
 }
 
 /** Copies `len` bytes from the device address `from` to mapped memory at `to`. */
-export type DevCopy = (from: number, to: Kva, len: number) => void;
+type DevCopy = (from: number, to: Kva, len: number) => void;
 
 /**
  * Builds a packet of `totlen` bytes received on `ifp`. `copy` copies the bytes from device memory
  * at `buf`. The data begins `off` bytes into the first mbuf. Returns null if there is no memory or
  * `off` is not in 0 to MHLEN. The caller owns the packet.
+ * Part of the mbuf(9) library: the stack itself does not call it.
  * @see mbuf(9)
  */
 export function m_devget(

@@ -32,7 +32,7 @@ import {
  * Free callback of m_uiotombuf_nomap's mbufs: unwires and frees their pages.
  * @see sys/kern/uipc_mbuf.c
  */
-export function mb_free_mext_pgs(m: Mbuf): void {
+function mb_free_mext_pgs(m: Mbuf): void {
   const pgs = m.m_ext.ext_pgs!;
   for (let i = 0; i < pgs.npgs; i++)
     vm_page_unwire(PHYS_TO_VM_PAGE(pgs.pa[pgs.pa0 + i]! as PhysAddr), false);

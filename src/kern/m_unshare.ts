@@ -100,6 +100,7 @@ export function m_unshare(m0: Mbuf, how: number): Mbuf | null {
  * scatter/gather code. Takes `m0` and returns the copy. Returns `m0` unchanged if it has no packet
  * header, `length` is not above 0, or there is no memory. Reads with m_copydata, so unmapped data
  * is allowed. Left out: FreeBSD's random lengths (`length` -1 and -2).
+ * Part of the mbuf(9) library: the stack itself does not call it.
  * @see sys/kern/uipc_mbuf.c
  */
 export function m_fragment(m0: Mbuf, how: number, length: number): Mbuf {

@@ -32,7 +32,6 @@ export const PR_WANTRCVD = 0x08;
 export const MSG_OOB = 0x00000001;
 export const MSG_PEEK = 0x00000002;
 export const MSG_DONTROUTE = 0x00000004;
-export const MSG_EOR = 0x00000008;
 export const MSG_TRUNC = 0x00000010;
 export const MSG_WAITALL = 0x00000040;
 export const MSG_DONTWAIT = 0x00000080;

@@ -4,8 +4,6 @@
  * The call returns EBUSY instead of waiting for memory or for a page that another call is reading.
  */
 export const SF_NODISKIO = 0x1;
-/** Obsolete; ignored. */
-export const SF_MNOWAIT = 0x2;
 /**
  * The call returns when no mbuf refers to the file's pages any more, that is when all data is
  * acknowledged.

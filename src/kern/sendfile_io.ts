@@ -118,7 +118,7 @@ export function sfioAlloc(so: Socket, file: File): Sfio {
 }
 
 /** A readahead. No call waits for it to complete. */
-export class Readahead implements PageinListener {
+class Readahead implements PageinListener {
   file: File | null = null;
 
   pageinDone(): void {

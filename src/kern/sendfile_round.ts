@@ -21,7 +21,7 @@ import type { Socket } from './uipc_socket.ts';
 export const ROUND_PAGES_MAX = 512;
 
 /** One instance is enough, because a round never waits between its steps. The call fills it in. */
-export class SendfileRound implements WorkRecord {
+class SendfileRound implements WorkRecord {
   entered = false;
   so: Socket | null = null;
   file: File | null = null;

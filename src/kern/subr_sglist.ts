@@ -30,17 +30,29 @@ export class Sglist {
   }
 }
 
-/** An empty list for `nsegs` segments. Unlike FreeBSD's, it cannot fail. @see sglist(9) */
+/**
+ * An empty list for `nsegs` segments. Unlike FreeBSD's, it cannot fail.
+ * Part of the sglist(9) library: the stack itself does not call it.
+ * @see sglist(9)
+ */
 export function sglist_alloc(nsegs: number): Sglist {
   return new Sglist(nsegs);
 }
 
-/** Empties the list. @see sglist(9) */
+/**
+ * Empties the list.
+ * Part of the sglist(9) library: the stack itself does not call it.
+ * @see sglist(9)
+ */
 export function sglist_reset(sg: Sglist): void {
   sg.sg_nseg = 0;
 }
 
-/** Bytes of all segments. @see sglist(9) */
+/**
+ * Bytes of all segments.
+ * Part of the sglist(9) library: the stack itself does not call it.
+ * @see sglist(9)
+ */
 export function sglist_length(sg: Sglist): number {
   let len = 0;
   for (let i = 0; i < sg.sg_nseg; i++) len += sg.ss_len[i]!;
@@ -156,7 +168,11 @@ export function sglist_count_ext_pgs(pgs: MbufExtPgs, off: number, len: number):
   return nsegs + sglist_count(pgs.trail, len);
 }
 
-/** `sglist_count_ext_pgs` for the data of an unmapped mbuf. @see sys/kern/subr_sglist.c */
+/**
+ * `sglist_count_ext_pgs` for the data of an unmapped mbuf.
+ * Part of the sglist(9) library: the stack itself does not call it.
+ * @see sys/kern/subr_sglist.c
+ */
 export function sglist_count_mb_ext_pgs(m: Mbuf): number {
   KASSERT((m.m_flags & M_NOMAP) !== 0, 'sglist_count_mb_ext_pgs: mapped mbuf');
   return sglist_count_ext_pgs(m.m_ext.ext_pgs!, m.m_data, m.m_len);
@@ -164,6 +180,7 @@ export function sglist_count_mb_ext_pgs(m: Mbuf): number {
 
 /**
  * Appends `len` bytes of mapped memory. EINVAL: the list has capacity 0; EFBIG: the list is full.
+ * Part of the sglist(9) library: the stack itself does not call it.
  * @see sglist(9)
  */
 export function sglist_append(sg: Sglist, buf: Kva, len: number): Errno {
@@ -173,6 +190,7 @@ export function sglist_append(sg: Sglist, buf: Kva, len: number): Errno {
 
 /**
  * Appends a range of physical memory. EINVAL: the list has capacity 0; EFBIG: the list is full.
+ * Part of the sglist(9) library: the stack itself does not call it.
  * @see sglist(9)
  */
 export function sglist_append_phys(sg: Sglist, paddr: PhysAddr, len: number): Errno {
@@ -196,7 +214,11 @@ export function sglist_append_ext_pgs(
   return restoreOn(sg, appendExtPgs(sg, pgs, off, len));
 }
 
-/** `sglist_append_ext_pgs` for the data of an unmapped mbuf. @see sys/kern/subr_sglist.c */
+/**
+ * `sglist_append_ext_pgs` for the data of an unmapped mbuf.
+ * Part of the sglist(9) library: the stack itself does not call it.
+ * @see sys/kern/subr_sglist.c
+ */
 export function sglist_append_mb_ext_pgs(sg: Sglist, m: Mbuf): Errno {
   KASSERT((m.m_flags & M_NOMAP) !== 0, 'sglist_append_mb_ext_pgs: mapped mbuf');
   return sglist_append_ext_pgs(sg, m.m_ext.ext_pgs!, m.m_data, m.m_len);
@@ -206,6 +228,7 @@ export function sglist_append_mb_ext_pgs(sg: Sglist, m: Mbuf): Errno {
  * Appends the data of a chain of mapped and unmapped mbufs; skips empty mbufs. Does not change `m0`
  * and does not read its data. EINVAL: the list has capacity 0; EFBIG: the chain does not fit, and
  * the driver may call m_defrag and retry.
+ * Part of the sglist(9) library: the stack itself does not call it.
  * @see sglist(9)
  */
 export function sglist_append_mbuf(sg: Sglist, m0: Mbuf): Errno {

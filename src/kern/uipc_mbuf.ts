@@ -87,6 +87,7 @@ function storageBytes(m: Mbuf): number {
  * has a packet header, the packet length is right, and no mbuf but the first has m_nextpkt set.
  * With `sanitize`, repairs headers, packet length and m_nextpkt and returns true for a repaired
  * chain. Unlike FreeBSD's, handles the header and trailer of unmapped mbufs.
+ * Part of the mbuf(9) library: the stack itself does not call it.
  * @see mbuf(9)
  */
 export function m_sanity(m0: Mbuf, sanitize: boolean): boolean {
@@ -133,7 +134,7 @@ export function m_last(m: Mbuf): Mbuf {
  * no memory.
  * @see mbuf(9)
  */
-export function m_prepend(m: Mbuf, len: number, how: number): Mbuf | null {
+function m_prepend(m: Mbuf, len: number, how: number): Mbuf | null {
   const pkt = (m.m_flags & M_PKTHDR) !== 0;
   KASSERT(len <= (pkt ? MHLEN : MLEN), 'm_prepend: too long');
   const mn = pkt ? m_gethdr(how, m.m_type) : m_get(how, m.m_type);
@@ -214,7 +215,11 @@ export function m_copym(m: Mbuf, off0: number, len: number, how: number): Mbuf |
   return top;
 }
 
-/** `m_copym` of a whole packet. @see mbuf(9) */
+/**
+ * `m_copym` of a whole packet.
+ * Part of the mbuf(9) library: the stack itself does not call it.
+ * @see mbuf(9)
+ */
 export function m_copypacket(m: Mbuf, how: number): Mbuf | null {
   return m_copym(m, 0, M_COPYALL, how);
 }
@@ -310,6 +315,7 @@ export function m_cat(m: Mbuf, n: Mbuf | null): void {
 
 /**
  * `m_cat` for two packets: adds the packet lengths and removes n's packet header. Takes `n`.
+ * Part of the mbuf(9) library: the stack itself does not call it.
  * @see mbuf(9)
  */
 export function m_catpkt(m: Mbuf, n: Mbuf): void {
@@ -427,6 +433,7 @@ export const m_getptrOff = { off: 0 };
  * m_data. The position behind the last byte belongs to the last mbuf. Null if `loc` is beyond the
  * chain. The data of an unmapped mbuf has no address; the offset is then only usable with
  * m_copydata and similar functions.
+ * Part of the mbuf(9) library: the stack itself does not call it.
  * @see mbuf(9)
  */
 export function m_getptr(m: Mbuf | null, loc: number): Mbuf | null {

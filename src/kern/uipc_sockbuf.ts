@@ -220,7 +220,7 @@ function copyBehind(m: Mbuf, n: Mbuf): void {
  * tail and converts small unmapped mbufs to mapped ones. Takes `m`.
  * @see sys/kern/uipc_sockbuf.c
  */
-export function sbcompress(sb: Sockbuf, m: Mbuf | null, n: Mbuf | null): void {
+function sbcompress(sb: Sockbuf, m: Mbuf | null, n: Mbuf | null): void {
   let eor = 0;
   while (m !== null) {
     eor |= m.m_flags & M_EOR;
@@ -281,6 +281,7 @@ function clearProtoFlags(m: Mbuf, notReady: boolean): void {
 /**
  * Appends data to the last record, or as a new record if the last one has ended (M_EOR). Takes `m`.
  * `notReady` as for sbappendstream.
+ * Part of the sockbuf(9) library: the stack itself does not call it.
  * @see sockbuf(9)
  */
 export function sbappend(sb: Sockbuf, m: Mbuf, notReady: boolean): void {
@@ -319,7 +320,7 @@ export function sbappendrecord(sb: Sockbuf, m0: Mbuf): void {
  * Merges the small mbufs that became ready, from `m0` up to, not including, `end`.
  * @see sys/kern/uipc_sockbuf.c
  */
-export function sbready_compress(sb: Sockbuf, m0: Mbuf, end: Mbuf | null): void {
+function sbready_compress(sb: Sockbuf, m0: Mbuf, end: Mbuf | null): void {
   if ((sb.sb_flags & SB_NOCOALESCE) !== 0) return;
   for (let m: Mbuf | null = m0; m !== null && m !== end; m = m.m_next) {
     if ((m.m_flags & M_NOMAP) !== 0 && m.m_len <= MLEN) {
@@ -446,7 +447,11 @@ export function sbdrop(sb: Sockbuf, len: number): void {
   for (let m = sbcut_internal(sb, len); m !== null;) m = m_free(m);
 }
 
-/** Like sbdrop, but returns the removed mbufs; the caller owns them. @see sockbuf(9) */
+/**
+ * Like sbdrop, but returns the removed mbufs; the caller owns them.
+ * Part of the sockbuf(9) library: the stack itself does not call it.
+ * @see sockbuf(9)
+ */
 export function sbcut(sb: Sockbuf, len: number): Mbuf | null {
   return sbcut_internal(sb, len);
 }
@@ -511,6 +516,7 @@ export function sbsndptr_adv(sb: Sockbuf, mb: Mbuf, len: number): void {
 /**
  * Returns the mbuf that contains byte `off` and sets `sbsndOff.off` to the offset in it. Returns
  * null if there is no such byte. Does not use sb_sndptr.
+ * Part of the sockbuf(9) library: the stack itself does not call it.
  * @see sys/kern/uipc_sockbuf.c
  */
 export function sbsndmbuf(sb: Sockbuf, off: number): Mbuf | null {
@@ -526,6 +532,7 @@ export function sbsndmbuf(sb: Sockbuf, off: number): Mbuf | null {
 /**
  * Recounts the buffer and panics if a field differs; for tests and debugging. Unlike FreeBSD, it
  * also checks the M_NOTREADY and M_BLOCKED flags.
+ * Part of the sockbuf(9) library: the stack itself does not call it.
  * @see sys/kern/uipc_sockbuf.c
  */
 export function sbcheck(sb: Sockbuf): void {

@@ -63,7 +63,7 @@ import type { Vnet } from './vnet.ts';
 export const SS_NOFDREF = 0x0001;
 export const SS_ISCONNECTED = 0x0002;
 export const SS_ISCONNECTING = 0x0004;
-export const SS_ISDISCONNECTING = 0x0008;
+const SS_ISDISCONNECTING = 0x0008;
 export const SS_ISDISCONNECTED = 0x2000;
 // so_options: the boolean options at SOL_SOCKET. The others are in uipc_sockopt.ts.
 export const SO_DEBUG = 0x0001;
@@ -275,7 +275,7 @@ function acceptInPass(head: Socket): Socket | Errno {
 }
 
 /** Whether a listener has room for one more connection. FreeBSD's limit is 3/2 of the backlog. */
-export function solistenRoom(head: Socket): boolean {
+function solistenRoom(head: Socket): boolean {
   return head.sol_comp.length + head.sol_incomp.length <= Math.floor((3 * head.sol_qlimit) / 2);
 }
 

@@ -56,10 +56,10 @@ export const SO_LISTENQLIMIT = 0x1011;
 export const SO_LISTENQLEN = 0x1012;
 export const SO_LISTENINCQLEN = 0x1013;
 export const SO_SETFIB = 0x1014;
-export const SO_USER_COOKIE = 0x1015;
+const SO_USER_COOKIE = 0x1015;
 export const SO_PROTOCOL = 0x1016;
 export const SO_TS_CLOCK = 0x1017;
-export const SO_MAX_PACING_RATE = 0x1018;
+const SO_MAX_PACING_RATE = 0x1018;
 export const SO_DOMAIN = 0x1019;
 
 /** struct linger: l_onoff and l_linger, seconds. */

@@ -51,7 +51,7 @@ export class SysctlSettingError extends TapnicError {
 }
 
 /** The programs on the stack, as `stop` uses them. */
-export interface StackUsers {
+interface StackUsers {
   /** Stops accepting and sends FIN on every connection. */
   finish(): void;
   /** Releases the remaining connections. */
@@ -78,7 +78,7 @@ export interface StackInfo {
 }
 
 /** An additional NIC. */
-export interface PortInfo {
+interface PortInfo {
   /** Linux's name of the interface. */
   readonly tap: string;
   /** The emulated host's interface. */

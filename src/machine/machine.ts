@@ -43,7 +43,7 @@ import { vm_page_startup, vmPageCounts } from '../vm/vm_page.ts';
 const NSFBUFS = 4096;
 
 /** The parts of a machine. */
-export interface MachineParts {
+interface MachineParts {
   /** Bytes of RAM, 16 MiB to 4096 MiB in whole pages. */
   readonly memory: number;
   /** Physical address of the first byte; default 0. */
@@ -148,7 +148,7 @@ function inUse(): Record<string, number> {
   return use;
 }
 
-export interface MachineOptions {
+interface MachineOptions {
   /** Bytes of RAM. */
   readonly memory: number;
   /** Seed of all random choices; default: chosen by the operating system. */

@@ -54,7 +54,7 @@ export interface NicOptions {
 const TAP_OFFLOADS = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
 
 /** A locally administered unicast address derived from `name`: 02, then bytes of an FNV-1a hash. */
-export function stableMac(name: string): string {
+function stableMac(name: string): string {
   const parts = ['02'];
   let hash = 0x811c9dc5;
   for (let i = 0; parts.length < 6; i++) {
@@ -93,7 +93,7 @@ function configureInPass(ifp: Ifnet, options: NicOptions): void {
 }
 
 /** A wire to an interface of this host, and data of the interface for output. */
-export interface HostWire extends Wire {
+interface HostWire extends Wire {
   /** Linux's name of the interface. */
   readonly name: string;
   /** False if the interface existed before. */

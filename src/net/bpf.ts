@@ -33,7 +33,7 @@ export interface BpfListener {
 }
 
 /** The listeners of an interface. */
-export class BpfInterface implements BpfIf {
+class BpfInterface implements BpfIf {
   readonly bif_ifp: Ifnet;
   readonly bif_dlt: number;
   readonly bif_hdrlen: number;
@@ -123,9 +123,4 @@ export function bpfdetach(ifp: Ifnet): void {
 /** The BPF tap of an interface, or null if it has no tap. */
 export function bpfOf(ifp: Ifnet): BpfInterface | null {
   return ifp.if_bpf instanceof BpfInterface ? ifp.if_bpf : null;
-}
-
-/** Whether the interface has listeners. Check this before any work for a tap. @see bpf(9) */
-export function bpf_peers_present(ifp: Ifnet): boolean {
-  return ifp.if_bpf !== null && ifp.if_bpf.listeners > 0;
 }

@@ -124,7 +124,7 @@ export function captureTap(unit: number): CaptureTap {
 /**
  * Passes the records in the ring to the captures and returns their number. Called once per turn.
  */
-export function drainCaptureRing(): number {
+function drainCaptureRing(): number {
   return ring === null ? 0 : ring.drain(dispatch);
 }
 

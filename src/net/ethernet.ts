@@ -15,8 +15,6 @@ export {
 } from '../sys/protocols.ts';
 /** Payload bytes of a standard frame. */
 export const ETHERMTU = 1500;
-/** Shortest frame without FCS. */
-export const ETHER_MIN_NOCRC = 60;
 
 /** VLAN ids. 0 marks a frame that has only a priority; 4095 is reserved. IEEE 802.1Q, table 9-2. */
 export const EVL_VLID_MASK = 0x0fff;

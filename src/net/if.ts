@@ -36,8 +36,8 @@ import {
 import { ribTouch, rtFlush } from './route.ts';
 
 /** Bytes of the smallest and largest MTU. */
-export const IF_MINMTU = 72;
-export const IF_MAXMTU = 65535;
+const IF_MINMTU = 72;
+const IF_MAXMTU = 65535;
 
 /** Flags that SIOCSIFFLAGS does not change: the interface type or kernel state sets them. */
 const IFF_CANTCHANGE =
@@ -120,7 +120,11 @@ function changed(ifp: Ifnet): void {
   for (const e of V_ifnet(ifp.if_vnet).events) e.ifChanged(ifp);
 }
 
-/** Marks an interface up and notifies the families. @see ifnet(9) */
+/**
+ * Marks an interface up and notifies the families.
+ * Part of the ifnet(9) library: the stack itself does not call it.
+ * @see ifnet(9)
+ */
 export function if_up(ifp: Ifnet): void {
   if ((ifp.if_flags & IFF_UP) !== 0) return;
   ifp.if_flags |= IFF_UP;
@@ -136,7 +140,7 @@ export function if_down(ifp: Ifnet): void {
 }
 
 /** Notifies the families that `ifp.if_lladdr` changed. */
-export function ifLladdrChanged(ifp: Ifnet): void {
+function ifLladdrChanged(ifp: Ifnet): void {
   for (const e of V_ifnet(ifp.if_vnet).events) e.ifChanged(ifp);
 }
 

@@ -107,6 +107,7 @@ function discardInput(_ifp: Ifnet, m: Mbuf): void {
 /**
  * The default if_ioctl, for commands that a driver does not handle. SIOCSIFMTU: EINVAL above 1500;
  * a driver with jumbo frames handles this command itself. EOPNOTSUPP: any other command.
+ * Part of the ifnet(9) library: the stack itself does not call it.
  * @see ifnet(9)
  */
 export function ether_ioctl(ifp: Ifnet, command: IfIoctl, data: number): Errno {
@@ -191,7 +192,7 @@ function inputDrop(ifp: Ifnet, m: Mbuf, why: Reason): void {
  * the Ethernet header. The driver counts IFCOUNTER_IPACKETS; this function counts IFCOUNTER_IBYTES.
  * @see ifnet(9)
  */
-export function ether_input(ifp: Ifnet, m: Mbuf): void {
+function ether_input(ifp: Ifnet, m: Mbuf): void {
   if ((ifp.if_flags & IFF_UP) === 0) {
     count(R_ETHER_DOWN);
     m_freem(m);

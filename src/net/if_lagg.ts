@@ -59,15 +59,15 @@ import {
 } from './if_var.ts';
 
 /** Most ports of one lagg. */
-export const LAGG_MAX_PORTS = 32;
+const LAGG_MAX_PORTS = 32;
 
 // Port flags that `ifconfig` prints.
-export const LAGG_PORT_MASTER = 0x1;
-export const LAGG_PORT_ACTIVE = 0x4;
+const LAGG_PORT_MASTER = 0x1;
+const LAGG_PORT_ACTIVE = 0x4;
 
 /** The supported protocols, the default first. */
 export const laggProtos = ['failover', 'loadbalance', 'roundrobin'] as const;
-export type LaggProto = (typeof laggProtos)[number];
+type LaggProto = (typeof laggProtos)[number];
 
 const NO_ADDR = new Uint8Array(ETHER_ADDR_LEN);
 

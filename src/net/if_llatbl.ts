@@ -12,7 +12,7 @@ import type { Mbuf } from '../kern/mbuf.ts';
 import { ETHER_ADDR_LEN, type Ifnet, type LinkAddr } from './if_var.ts';
 
 // la_flags
-export const LLE_DELETED = 0x0001;
+const LLE_DELETED = 0x0001;
 export const LLE_STATIC = 0x0002;
 /** One of our own addresses. */
 export const LLE_IFADDR = 0x0004;

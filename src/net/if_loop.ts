@@ -108,7 +108,7 @@ function tap(ifp: Ifnet, m: Mbuf, family: number): Mbuf | null {
 }
 
 /** The if_output of lo0: queues the packet as input. Takes `m`. @see ifnet(9) */
-export function looutput(ifp: Ifnet, m: Mbuf, dst: OutputDst): Errno {
+function looutput(ifp: Ifnet, m: Mbuf, dst: OutputDst): Errno {
   if ((ifp.if_flags & IFF_UP) === 0) {
     m_freem(m);
     return ENETDOWN;
@@ -150,7 +150,7 @@ function trustSums(m: Mbuf): void {
  * netisr_queue.
  * @see sys/net/if_loop.c
  */
-export function if_simloop(ifp: Ifnet, m: Mbuf, af: number, hlen: number): Errno {
+function if_simloop(ifp: Ifnet, m: Mbuf, af: number, hlen: number): Errno {
   m.m_pkthdr.rcvif = ifp;
   if (hlen > 0) {
     if (ifp.if_bpf !== null && ifp.if_bpf.listeners > 0) ifp.if_bpf.mtap(m, false);

@@ -89,7 +89,7 @@ const VLAN_MINMTU = 46;
 const NO_ADDR = new Uint8Array(ETHER_ADDR_LEN);
 
 /** Parameters of the cloner, from `ifconfig vlan100 create vlan 100 vlandev tn0`. @see vlan(4) */
-export interface Vlanreq {
+interface Vlanreq {
   /** The parent's name. */
   readonly vlr_parent: string;
   /** VLAN id. */

@@ -93,6 +93,7 @@ export function IFQ_DRV_DEQUEUE(ifq: Ifqueue): Mbuf | null {
 
 /**
  * Puts a packet that could not be sent back at the front, even if the queue is full.
+ * Part of the ifq(9) library: the stack itself does not call it.
  * @see ifnet(9)
  */
 export function IFQ_DRV_PREPEND(ifq: Ifqueue, m: Mbuf): void {
@@ -102,7 +103,10 @@ export function IFQ_DRV_PREPEND(ifq: Ifqueue, m: Mbuf): void {
   ifq.ifq_len++;
 }
 
-/** @see ifnet(9) */
+/**
+ * @see ifnet(9)
+ * Part of the ifq(9) library: the stack itself does not call it.
+ */
 export function IFQ_DRV_IS_EMPTY(ifq: Ifqueue): boolean {
   return ifq.ifq_len === 0;
 }

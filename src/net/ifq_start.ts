@@ -53,7 +53,7 @@ export abstract class IfStartDriver implements IfDriver {
  * when the frame is queued. The driver counts packets when it sends them.
  * @see ifnet(9), sys/net/if.c (if_transmit)
  */
-export function if_transmit_default(ifp: Ifnet, driver: IfStartDriver, m: Mbuf): Errno {
+function if_transmit_default(ifp: Ifnet, driver: IfStartDriver, m: Mbuf): Errno {
   // Read the packet header first: after IFQ_ENQUEUE the queue owns `m`.
   const { len } = m.m_pkthdr;
   const multicast = (m.m_flags & M_MCAST) !== 0;

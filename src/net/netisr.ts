@@ -17,14 +17,13 @@ import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
 
 export const NETISR_IP = 1;
 export const NETISR_ARP = 4;
-export const NETISR_IPV6 = 6;
 const NETISR_MAXPROT = 16;
 
 /** net.isr.defaultqlimit: maximum number of queued packets per protocol. */
-export const NETISR_DEFAULTQLIMIT = 256;
+const NETISR_DEFAULTQLIMIT = 256;
 
 /** Input of a protocol. Takes `m`, which starts at the protocol's header; m_pkthdr.rcvif is set. */
-export type NetisrHandler = (m: Mbuf, vnet: Vnet) => void;
+type NetisrHandler = (m: Mbuf, vnet: Vnet) => void;
 
 /** Maps an Ethernet type and an address family (for loopback) to a protocol. */
 interface LinkKey {

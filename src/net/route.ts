@@ -77,7 +77,7 @@ export interface RtEntry {
 }
 
 /** The table of one family. @see sys/net/route/route_var.h */
-export class RibHead {
+class RibHead {
   /** Sorted by prefix length, longest first, then by order of insertion. */
   readonly entries: RtEntry[] = [];
   /**

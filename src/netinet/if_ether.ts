@@ -62,18 +62,17 @@ const AR_SPA = 14;
 const AR_THA = 18;
 const AR_TPA = 24;
 
-export const ARP_LLINFO_INCOMPLETE = 0;
-export const ARP_LLINFO_REACHABLE = 1;
-export const ARP_LLINFO_VERIFY = 2;
+const ARP_LLINFO_REACHABLE = 1;
+const ARP_LLINFO_VERIFY = 2;
 
 const SEC = 1e9;
 /** Seconds between requests. */
 const ARPT_REXMIT = 1;
 /** Maximum number of entries per interface. Unlike FreeBSD: there is no limit there. */
-export const ARP_ENTRIES_MAX = 16384;
+const ARP_ENTRIES_MAX = 16384;
 
 /** ARP statistics, with FreeBSD's names. @see sys/net/if_arp.h */
-export class Arpstat {
+class Arpstat {
   txrequests = 0;
   txreplies = 0;
   rxrequests = 0;
@@ -86,7 +85,7 @@ export class Arpstat {
 }
 
 /** Settings under net.link.ether.inet, with FreeBSD's defaults; times in seconds. */
-export class ArpParams {
+class ArpParams {
   max_age = 1200;
   wait = 20;
   maxtries = 5;
@@ -108,7 +107,7 @@ export function arpstat(vnet: Vnet): Arpstat {
 }
 
 /** A line of `arp -a`. */
-export interface ArpEntry {
+interface ArpEntry {
   readonly ifp: Ifnet;
   readonly addr: InAddr;
   /** 6 bytes, borrowed; null while the entry is incomplete. */
@@ -291,7 +290,7 @@ function putLladdr(p: number, addr: Uint8Array): void {
  * Broadcasts an ARP request for `tip` with the sender `sip` (0.0.0.0: our address on the network of
  * `tip`). If both are equal it is an announcement. @see sys/netinet/if_ether.c
  */
-export function arprequest(ifp: Ifnet, sip: InAddr, tip: InAddr): void {
+function arprequest(ifp: Ifnet, sip: InAddr, tip: InAddr): void {
   const { stat } = V_arp(ifp.if_vnet);
   const spa = in_nullhost(sip) ? ifaForPeer(ifp, tip)?.ia_addr : sip;
   const m = spa === undefined ? null : m_gethdr(M_NOWAIT, MT_DATA);

@@ -366,7 +366,7 @@ function growConn(info: Inpcbinfo): void {
 }
 
 /** Enters a PCB with a local port into the tables. @see sys/netinet/in_pcb.c */
-export function in_pcbinshash(inp: Inpcb): void {
+function in_pcbinshash(inp: Inpcb): void {
   KASSERT(inp.hashIn === 0, 'in_pcbinshash: in a table already');
   const info = inp.inp_pcbinfo;
   const inc = inp.inp_inc;
@@ -489,7 +489,7 @@ export function in_pcblookupConn(info: Inpcbinfo, af: InpAf, inc: InConninfo): I
 }
 
 /** The unconnected PCB for `inc`; one bound to exactly the local address takes precedence. */
-export function in_pcblookupWild(info: Inpcbinfo, af: InpAf, inc: InConninfo): Inpcb | null {
+function in_pcblookupWild(info: Inpcbinfo, af: InpAf, inc: InConninfo): Inpcb | null {
   let any: Inpcb | null = null;
   let inp: Inpcb | null = info.wild[portBucket(info.wild, inc.inc_lport)]!;
   for (; inp !== null; inp = inp.hashNext) {
@@ -569,7 +569,7 @@ const $try = new InConninfo();
  * one. With a foreign address only the 4-tuple must be unique. EADDRNOTAVAIL: no port is free.
  * @see sys/netinet/in_pcb.c
  */
-export function in_pcb_lport(inp: Inpcb, inc: InConninfo): Errno {
+function in_pcb_lport(inp: Inpcb, inc: InConninfo): Errno {
   const info = inp.inp_pcbinfo;
   const range = V_portrange(info.ipi_vnet);
   const high = (inp.inp_flags & INP_HIGHPORT) !== 0;

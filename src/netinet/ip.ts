@@ -7,21 +7,14 @@ export const IPVERSION = 4;
 export const IP_MAXPACKET = 65535;
 /** Default TTL of packets that this host originates. */
 export const IPDEFTTL = 64;
-export const IPTTLDEC = 1;
-/** Datagram size that every host must accept, RFC 791. */
-export const IP_MSS = 576;
 
 // ip_off
-export const IP_RF = 0x8000;
 export const IP_DF = 0x4000;
 export const IP_MF = 0x2000;
 export const IP_OFFMASK = 0x1fff;
 
 // ip_tos
-export const IPTOS_LOWDELAY = 0x10;
 export const IPTOS_ECN_NOTECT = 0x00;
-export const IPTOS_ECN_ECT1 = 0x01;
-export const IPTOS_ECN_ECT0 = 0x02;
 export const IPTOS_ECN_CE = 0x03;
 export const IPTOS_ECN_MASK = 0x03;
 
@@ -34,8 +27,6 @@ export const IPOPT_LSRR = 131;
 export const IPOPT_SSRR = 137;
 
 // Offsets of header fields, for code that accesses them without an Ip view.
-export const IP_LEN_OFF = 2;
-export const IP_SUM_OFF = 10;
 export const IP_SRC_OFF = 12;
 export const IP_DST_OFF = 16;
 

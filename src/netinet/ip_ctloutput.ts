@@ -16,9 +16,9 @@ export const IP_PORTRANGE = 19;
 export const IP_MINTTL = 66;
 export const IP_DONTFRAG = 67;
 // Values of IP_PORTRANGE.
-export const IP_PORTRANGE_DEFAULT = 0;
-export const IP_PORTRANGE_HIGH = 1;
-export const IP_PORTRANGE_LOW = 2;
+const IP_PORTRANGE_DEFAULT = 0;
+const IP_PORTRANGE_HIGH = 1;
+const IP_PORTRANGE_LOW = 2;
 
 const MAXTTL = 255;
 

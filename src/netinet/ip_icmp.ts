@@ -56,28 +56,24 @@ import {
   V_ip,
 } from './ip_var.ts';
 
-export const ICMP_ECHOREPLY = 0;
+const ICMP_ECHOREPLY = 0;
 export const ICMP_UNREACH = 3;
-export const ICMP_UNREACH_NET = 0;
-export const ICMP_UNREACH_HOST = 1;
 export const ICMP_UNREACH_PROTOCOL = 2;
 export const ICMP_UNREACH_PORT = 3;
-export const ICMP_UNREACH_NEEDFRAG = 4;
-export const ICMP_UNREACH_SRCFAIL = 5;
-export const ICMP_UNREACH_NET_PROHIB = 9;
-export const ICMP_UNREACH_HOST_PROHIB = 10;
-export const ICMP_UNREACH_FILTER_PROHIB = 13;
-export const ICMP_UNREACH_PRECEDENCE_CUTOFF = 15;
-export const ICMP_SOURCEQUENCH = 4;
-export const ICMP_REDIRECT = 5;
-export const ICMP_ECHO = 8;
-export const ICMP_TIMXCEED = 11;
+const ICMP_UNREACH_NEEDFRAG = 4;
+const ICMP_UNREACH_NET_PROHIB = 9;
+const ICMP_UNREACH_HOST_PROHIB = 10;
+const ICMP_UNREACH_FILTER_PROHIB = 13;
+const ICMP_UNREACH_PRECEDENCE_CUTOFF = 15;
+const ICMP_SOURCEQUENCH = 4;
+const ICMP_REDIRECT = 5;
+const ICMP_ECHO = 8;
+const ICMP_TIMXCEED = 11;
 export const ICMP_PARAMPROB = 12;
-export const ICMP_TSTAMP = 13;
-export const ICMP_TSTAMPREPLY = 14;
-export const ICMP_IREQ = 15;
-export const ICMP_MASKREPLY = 18;
-export const ICMP_MAXTYPE = 40;
+const ICMP_TSTAMP = 13;
+const ICMP_TSTAMPREPLY = 14;
+const ICMP_MASKREPLY = 18;
+const ICMP_MAXTYPE = 40;
 
 const ICMP_MINLEN = 8;
 const ICMP_TSLEN = 20;
@@ -89,7 +85,7 @@ const $ip = new Ip();
 const $oip = new Ip();
 
 /** ICMP statistics, with FreeBSD's names. @see sys/netinet/icmp_var.h */
-export class Icmpstat {
+class Icmpstat {
   icps_error = 0;
   icps_oldshort = 0;
   icps_oldicmp = 0;
@@ -107,7 +103,7 @@ export class Icmpstat {
 }
 
 /** Settings under net.inet.icmp, with FreeBSD's defaults. */
-export class IcmpParams {
+class IcmpParams {
   /** Limit of each kind of response per second; 0: no limit. */
   icmplim = 200;
   icmplim_output = true;
@@ -118,9 +114,9 @@ export class IcmpParams {
 }
 
 // Kinds of rate-limited responses.
-export const BANDLIM_ICMP_UNREACH = 0;
+const BANDLIM_ICMP_UNREACH = 0;
 export const BANDLIM_ICMP_ECHO = 1;
-export const BANDLIM_ICMP_TSTAMP = 2;
+const BANDLIM_ICMP_TSTAMP = 2;
 export const BANDLIM_RST_CLOSEDPORT = 3;
 export const BANDLIM_RST_OPENPORT = 4;
 const BANDLIM_MAX = 5;
@@ -133,7 +129,7 @@ const bandlimNames = [
 ] as const;
 
 /** ICMP's state of one stack. */
-export class IcmpVnet {
+class IcmpVnet {
   readonly stat = new Icmpstat();
   readonly params = new IcmpParams();
   /** The input of raw sockets; null while none exists. Gets messages that are not answered here. */
@@ -320,7 +316,7 @@ function icmp_reflect(m: Mbuf, vnet: Vnet): Errno {
  * whose addresses and length are complete. Takes `m`. Returns the errno of ip_output.
  * @see sys/netinet/ip_icmp.c
  */
-export function icmp_send(m: Mbuf, vnet: Vnet): Errno {
+function icmp_send(m: Mbuf, vnet: Vnet): Errno {
   const { stat } = V_icmp(vnet);
   $ip.at(mtod(m));
   const icp = mtod(m) + Ip.SIZE;
@@ -427,7 +423,7 @@ function answer(m: Mbuf, icp: Kva, type: number, icmplen: number, vnet: Vnet): v
  * Input of an ICMP message. `m` starts at a contiguous IP header of `hlen` bytes. Takes `m`.
  * @see sys/netinet/ip_icmp.c
  */
-export function icmp_input(m0: Mbuf, hlen: number, vnet: Vnet): void {
+function icmp_input(m0: Mbuf, hlen: number, vnet: Vnet): void {
   const v = V_icmp(vnet);
   const icmplen = $ip.at(mtod(m0)).ip_len - hlen;
   if (icmplen < ICMP_MINLEN) {

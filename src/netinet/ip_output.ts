@@ -66,7 +66,7 @@ const $ip = new Ip();
  * random with net.inet.ip.random_id, or a counter that starts at a random value.
  * @see sys/netinet/ip_id.c
  */
-export function ip_fillid(ip: Ip, vnet: Vnet): void {
+function ip_fillid(ip: Ip, vnet: Vnet): void {
   const v = V_ip(vnet);
   if (v.params.rfc6864 && (ip.ip_off & IP_DF) !== 0) ip.ip_id = 0;
   else if (v.params.random_id) ip.ip_id = vnet.prng.next32() & 0xffff;

@@ -59,7 +59,7 @@ class Ipq {
 }
 
 /** The reassembly queues of a stack, with the settings and gauges under net.inet.ip. */
-export class IpReass implements Task {
+class IpReass implements Task {
   /** Limit of packets in reassembly; 0: accept no fragments; -1: no limit. */
   maxfragpackets: number;
   /** Limit of all queued fragments; 0: accept no fragments; -1: no limit. */

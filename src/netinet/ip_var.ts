@@ -59,14 +59,13 @@ export class Ipstat {
 
 // Commands of ctlinput, derived from type and code of an ICMP error. @see sys/sys/protosw.h of 13
 export const PRC_MSGSIZE = 5;
-export const PRC_HOSTDEAD = 6;
+const PRC_HOSTDEAD = 6;
 export const PRC_UNREACH_NET = 8;
-export const PRC_UNREACH_HOST = 9;
-export const PRC_UNREACH_PROTOCOL = 10;
+const PRC_UNREACH_HOST = 9;
+const PRC_UNREACH_PROTOCOL = 10;
 export const PRC_UNREACH_PORT = 11;
-export const PRC_UNREACH_SRCFAIL = 13;
+const PRC_UNREACH_SRCFAIL = 13;
 export const PRC_TIMXCEED_INTRANS = 18;
-export const PRC_TIMXCEED_REASS = 19;
 export const PRC_PARAMPROB = 20;
 export const PRC_UNREACH_ADMIN_PROHIB = 21;
 
@@ -120,7 +119,7 @@ export interface IpProto {
 }
 
 /** Settings under net.inet.ip, with FreeBSD's defaults. */
-export class IpParams {
+class IpParams {
   /** Default TTL of packets that this host originates. */
   ttl = IPDEFTTL;
   /** Packets with DF get the id 0: RFC 6864 makes their id meaningless. */
@@ -171,11 +170,6 @@ export function ipproto_register(vnet: Vnet, proto: number, pr: IpProto): Errno 
 /** Whether `addr` is an address of this host. @see sys/netinet/in.c */
 export function in_localip(vnet: Vnet, addr: InAddr): boolean {
   return V_ip(vnet).addrs.has(addr);
-}
-
-/** The interface address that is exactly `addr`, or null. */
-export function ifaWithAddr(vnet: Vnet, addr: InAddr): InIfaddr | null {
-  return V_ip(vnet).addrs.get(addr) ?? null;
 }
 
 /** The source address of packets to `dst`; 0.0.0.0 if there is no route. */

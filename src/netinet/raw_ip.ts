@@ -52,17 +52,17 @@ const $inc = new InConninfo();
 const $from = new Sockaddr();
 
 /** Starts or stops the delivery of ICMP messages to `rip_input`. Each domain supplies its own. */
-export type RawListen = (vnet: Vnet, listening: boolean) => void;
+type RawListen = (vnet: Vnet, listening: boolean) => void;
 
 /** The raw sockets of one stack. */
-export class RipVnet {
+class RipVnet {
   readonly ripcbinfo: Inpcbinfo;
   constructor(vnet: Vnet) {
     this.ripcbinfo = new Inpcbinfo(vnet);
   }
 }
 
-export const V_rip = VNET_DEFINE((vnet) => new RipVnet(vnet));
+const V_rip = VNET_DEFINE((vnet) => new RipVnet(vnet));
 
 /** Whether the addresses of `inp` match the packet in `$inc`. */
 function wants(inp: Inpcb, af: InpAf): boolean {

@@ -230,7 +230,7 @@ function spurious(tp: Tcpcb, seg: TcpSegment): boolean {
 }
 
 /** Processes an ACK of new data: RFC 9293, 3.10.7.4, fifth step, and RFC 5681. */
-export function processAck(tp: Tcpcb, seg: TcpSegment): Verdict {
+function processAck(tp: Tcpcb, seg: TcpSegment): Verdict {
   const { stat } = tp.t_tcp;
   const acked = seqDiff(seg.ack, tp.snd_una);
   if (spurious(tp, seg)) cc_cong_signal(tp, CC_RTO_ERR, seg.ack);

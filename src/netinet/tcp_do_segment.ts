@@ -432,7 +432,7 @@ function stepText(tp: Tcpcb, seg: TcpSegment): void {
  * The eighth step: processes an in-order FIN, RFC 9293, 3.10.7.4. Returns DEAD if `tp` entered
  * TIME_WAIT.
  */
-export function finReceived(tp: Tcpcb): Verdict {
+function finReceived(tp: Tcpcb): Verdict {
   const so = tp.t_inpcb.inp_socket!;
   if (!TCPS_HAVERCVDFIN(tp.t_state)) {
     socantrcvmore(so);

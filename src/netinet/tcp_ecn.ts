@@ -19,9 +19,9 @@ import {
 import { TCPS_SYN_RECEIVED, TCPS_SYN_SENT } from './tcp_fsm.ts';
 
 // The ECN field of the IP header, RFC 3168, section 5.
-export const IPTOS_ECN_ECT1 = 1;
+const IPTOS_ECN_ECT1 = 1;
 export const IPTOS_ECN_ECT0 = 2;
-export const IPTOS_ECN_CE = 3;
+const IPTOS_ECN_CE = 3;
 export const IPTOS_ECN_MASK = 3;
 
 /** Whether a SYN with `flags` requests ECN and we accept it (net.inet.tcp.ecn.enable is 1 or 2). */

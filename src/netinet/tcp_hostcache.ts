@@ -184,7 +184,7 @@ export function tcp_hc_update(tcp: TcpVnet, inc: InConninfo, m: Readonly<HcMetri
 }
 
 /** Removes all entries: net.inet.tcp.hostcache.purgenow. */
-export function tcpHcPurge(tcp: TcpVnet): void {
+function tcpHcPurge(tcp: TcpVnet): void {
   const hc = V_hc(tcp.vnet);
   hc.buckets.fill(null);
   hc.count = 0;

@@ -19,7 +19,7 @@ import { tcpProtosw } from './tcp_usrreq.ts';
 import { type TcpFunctionBlock, type TcpParams, type TcpVnet, V_tcp } from './tcp_var.ts';
 
 /** The only TCP function block. @see tcp_functions(9) */
-export const tcp_def_funcblk: TcpFunctionBlock = {
+const tcp_def_funcblk: TcpFunctionBlock = {
   tfb_tcp_block_name: 'freebsd',
   tfb_tcp_output: tcp_output,
   tfb_tcp_do_segment: tcp_do_segment,
@@ -231,7 +231,7 @@ function sysctls(vnet: Vnet, tcp: TcpVnet): void {
  * Initializes TCP in a stack, without protocol switches. tcpAttach calls it once per Vnet.
  * @see sys/netinet/tcp_subr.c
  */
-export function tcp_init(vnet: Vnet): void {
+function tcp_init(vnet: Vnet): void {
   const tcp = V_tcp(vnet);
   KASSERT(tcp.functions === null, 'tcp_init: called twice');
   tcp.functions = tcp_def_funcblk;

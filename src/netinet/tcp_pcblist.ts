@@ -111,7 +111,7 @@ export function tcpConnections(vnet: Vnet): number {
 }
 
 /** The phases of a stack's shutdown, in this order. */
-export type TcpShutdownPhase = 'fin' | 'rst' | 'discard';
+type TcpShutdownPhase = 'fin' | 'rst' | 'discard';
 
 /**
  * Ends a stack's connections. `fin`: sends a FIN behind the data of each connection, closes those

@@ -45,8 +45,3 @@ export function seqDiff(a: TcpSeq, b: TcpSeq): number {
 export function TSTMP_LT(a: number, b: number): boolean {
   return ((a - b) | 0) < 0;
 }
-
-/** @see sys/netinet/tcp_seq.h */
-export function TSTMP_GEQ(a: number, b: number): boolean {
-  return ((a - b) | 0) >= 0;
-}

@@ -68,17 +68,17 @@ export const TCP_KEEPINTVL = 512;
 export const TCP_KEEPCNT = 1024;
 export const TCP_FASTOPEN = 1025;
 export const TCP_FUNCTION_BLK = 8192;
-export const TCP_FUNCTION_ALIAS = 8193;
+const TCP_FUNCTION_ALIAS = 8193;
 
 /** Bytes of the longest algorithm name and of the longest stack name, NUL included. */
-export const TCP_CA_NAME_MAX = 16;
-export const TCP_FUNCTION_NAME_LEN_MAX = 32;
+const TCP_CA_NAME_MAX = 16;
+const TCP_FUNCTION_NAME_LEN_MAX = 32;
 
 // tcpi_options
-export const TCPI_OPT_TIMESTAMPS = 0x01;
-export const TCPI_OPT_SACK = 0x02;
-export const TCPI_OPT_WSCALE = 0x04;
-export const TCPI_OPT_ECN = 0x08;
+const TCPI_OPT_TIMESTAMPS = 0x01;
+const TCPI_OPT_SACK = 0x02;
+const TCPI_OPT_WSCALE = 0x04;
+const TCPI_OPT_ECN = 0x08;
 
 /** Bytes of struct tcp_info in FreeBSD 14. */
 export const TCP_INFO_SIZE = 240;
@@ -178,7 +178,7 @@ export function tcp_fill_info(tp: Tcpcb): TcpInfo {
 }
 
 /** Encodes `info` as struct tcp_info. */
-export function tcpInfoBytes(info: TcpInfo): Uint8Array {
+function tcpInfoBytes(info: TcpInfo): Uint8Array {
   const bytes = new Uint8Array(TCP_INFO_SIZE);
   const v = view(bytes);
   v.setUint8(0, info.tcpi_state);

@@ -18,14 +18,7 @@ import { m_gethdr } from '../kern/kern_mbuf.ts';
 import { max_linkhdr, M_NOWAIT, MT_DATA, mtod } from '../kern/mbuf.ts';
 import { IPPROTO_TCP } from '../kern/protosw.ts';
 import { sbParams, sbreserve, sbspace } from '../kern/uipc_sockbuf.ts';
-import {
-  soabort,
-  soisdisconnected,
-  sorele,
-  sorwakeup,
-  sowwakeup,
-  SS_NOFDREF,
-} from '../kern/uipc_socket.ts';
+import { soabort, soisdisconnected, sorele, sorwakeup, sowwakeup } from '../kern/uipc_socket.ts';
 import {
   INP_DROPPED,
   type InConninfo,
@@ -313,7 +306,7 @@ export function tcp_dropwithreset(
 }
 
 /** The largest segment for a path: its MTU less the headers; mssdflt if there is no route. */
-export function tcpMaxMss(tcp: TcpVnet, af: InpAf, inc: InConninfo): number {
+function tcpMaxMss(tcp: TcpVnet, af: InpAf, inc: InConninfo): number {
   const mtu = af.pathMtu(tcp.vnet, inc);
   return mtu === 0 ? mssDefaults(tcp, af).mssdflt : mtu - af.hdrlen - Tcphdr.SIZE;
 }
@@ -324,7 +317,7 @@ export function tcp_mssopt(tcp: TcpVnet, inc: InConninfo): number {
 }
 
 /** Copies the TSO capability and limits of the outgoing interface to `tp`. */
-export function tcpTsoUpdate(tp: Tcpcb): void {
+function tcpTsoUpdate(tp: Tcpcb): void {
   const inp = tp.t_inpcb;
   const af = inp.inp_af;
   const ifp = af.outgoing(inp.inp_vnet, inp.inp_inc);
@@ -458,12 +451,6 @@ export function tcpWscale(): number {
 /** The control block of a PCB. */
 export function intotcpcb(inp: Inpcb): Tcpcb {
   return inp.inp_ppcb as Tcpcb;
-}
-
-/** Whether the program closed the socket. */
-export function orphaned(tp: Tcpcb): boolean {
-  const so = tp.t_inpcb.inp_socket;
-  return so !== null && (so.so_state & SS_NOFDREF) !== 0;
 }
 
 /**

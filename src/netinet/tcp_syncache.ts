@@ -482,7 +482,7 @@ export function syncache_unreach(tcp: TcpVnet, af: InpAf, inc: InConninfo, seq: 
 
 /** Results of syncache_expand. */
 export const SYNCACHE_NONE = 0; // no matching entry or cookie: answer with RST
-export const SYNCACHE_IGNORE = 1; // not acceptable: drop the segment silently
+const SYNCACHE_IGNORE = 1; // not acceptable: drop the segment silently
 export const SYNCACHE_OK = 2; // connection created: expanded.so is its socket
 
 /** The socket that syncache_expand created; its connection is in SYN_RECEIVED. */

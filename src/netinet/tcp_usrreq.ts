@@ -99,7 +99,7 @@ import {
 } from './tcp_var.ts';
 
 /** The socket's connection; null if the socket has no PCB or the connection was dropped. */
-export function sototcpcb(so: Socket): Tcpcb | null {
+function sototcpcb(so: Socket): Tcpcb | null {
   const inp = so.so_pcb as Inpcb | null;
   return inp === null || (inp.inp_flags & INP_DROPPED) !== 0 ? null : intotcpcb(inp);
 }

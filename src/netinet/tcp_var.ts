@@ -34,7 +34,6 @@ export const TF_RCVD_SCALE = 0x00000040;
 export const TF_REQ_TSTMP = 0x00000080;
 export const TF_RCVD_TSTMP = 0x00000100;
 export const TF_SACK_PERMIT = 0x00000200;
-export const TF_NEEDSYN = 0x00000400;
 export const TF_NEEDFIN = 0x00000800;
 export const TF_NOPUSH = 0x00001000;
 /** snd_cwnd_prev and the other *_prev fields are valid. */
@@ -51,7 +50,6 @@ export const TF_WASCRECOVERY = 0x20000000;
 
 // t_flags2
 export const TF2_PLPMTU_BLACKHOLE = 0x00000001;
-export const TF2_PLPMTU_PMTUD = 0x00000002;
 export const TF2_PLPMTU_MAXSEGSNT = 0x00000004;
 export const TF2_ECN_PERMIT = 0x00000020;
 export const TF2_ECN_SND_CWR = 0x00000040;
@@ -320,7 +318,7 @@ export interface CcAlgo {
 }
 
 /** Congestion control state of a connection: CUBIC's variables. Windows are in segments. */
-export class CcVar {
+class CcVar {
   /** When this epoch of congestion avoidance began, ns; below 0: no epoch. */
   epochNs = -1;
   /** RFC 9438's W_max, cwnd_prior (the window before the last reduction) and W_est. */
@@ -358,7 +356,6 @@ export class CcVar {
 
 /** SACK blocks kept per connection, and the most in one option. @see sys/netinet/tcp_var.h */
 export const MAX_SACK_BLKS = 6;
-export const TCP_MAX_SACK = 4;
 
 /** Shared, read-only `sackblks` of all connections that have not reported a SACK block yet. */
 export const noSackblks = new Int32Array(2 * MAX_SACK_BLKS);

@@ -358,7 +358,7 @@ function disconnect(so: Socket): Errno {
 }
 
 /** The protocol switch of a family's UDP sockets. @see sys/netinet/udp_usrreq.c */
-export const udpProtosw = (family: number): Protosw => ({
+const udpProtosw = (family: number): Protosw => ({
   ...inDgramSwitch,
   pr_domain: family,
   pr_type: SOCK_DGRAM,

@@ -4,7 +4,7 @@ import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
 import { Inpcbinfo } from './in_pcb.ts';
 
 /** UDP statistics, with FreeBSD's names. @see sys/netinet/udp_var.h */
-export class Udpstat {
+class Udpstat {
   udps_ipackets = 0;
   udps_hdrops = 0;
   udps_badsum = 0;
@@ -18,7 +18,7 @@ export class Udpstat {
 }
 
 /** Settings under net.inet.udp, with FreeBSD's defaults. */
-export class UdpParams {
+class UdpParams {
   /** Send datagrams with a checksum. */
   checksum = true;
   /** Send buffer size of a new socket, the limit of a datagram's size, bytes. */

@@ -80,10 +80,10 @@ import { PacketdrillWire, type SentPacket } from './wire.ts';
 export const PD_BLOCK = -0x10000;
 
 /** Retries a waiting call. Returns its result, or PD_BLOCK. */
-export type PdStep = () => number;
+type PdStep = () => number;
 
 /** Options of a host. */
-export interface PdHostOptions {
+interface PdHostOptions {
   readonly clock: ManualClock;
   readonly prng: Prng;
   /** The host's first address. */

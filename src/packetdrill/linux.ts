@@ -95,7 +95,7 @@ export const LINUX_POLLHUP = 0x10;
 export const LINUX_POLLNVAL = 0x20;
 
 /** Bytes of a `struct sockaddr_in`. */
-export const LINUX_SOCKADDR_IN = 16;
+const LINUX_SOCKADDR_IN = 16;
 
 /** The family of a Linux socket address; -1 if `sa` is shorter than two bytes. */
 export function linuxFamily(sa: Uint8Array): number {

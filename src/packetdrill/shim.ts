@@ -18,14 +18,14 @@ import { ECONNABORTED } from '../sys/errno.ts';
 import { inPass } from '../sys/pass.ts';
 
 /** Exit status and output of a command. */
-export interface ShimResult {
+interface ShimResult {
   readonly status: number;
   readonly out: string;
   readonly err: string;
 }
 
 /** The host that the commands act on. */
-export interface ShimTarget {
+interface ShimTarget {
   readonly vnet: Vnet;
 }
 

@@ -4,17 +4,17 @@
  */
 
 /** Microsecond and nanosecond magic numbers. */
-export const PCAP_MAGIC = 0xa1b2c3d4;
-export const PCAP_MAGIC_NSEC = 0xa1b23c4d;
-export const PCAP_VERSION_MAJOR = 2;
-export const PCAP_VERSION_MINOR = 4;
-export const LINKTYPE_ETHERNET = 1;
+const PCAP_MAGIC = 0xa1b2c3d4;
+const PCAP_MAGIC_NSEC = 0xa1b23c4d;
+const PCAP_VERSION_MAJOR = 2;
+const PCAP_VERSION_MINOR = 4;
+const LINKTYPE_ETHERNET = 1;
 
 const FILE_HEADER_BYTES = 24;
 const PACKET_HEADER_BYTES = 16;
 
 /** The destination of the bytes; the range is valid only until `write` returns. */
-export interface ByteSink {
+interface ByteSink {
   write(bytes: Uint8Array, off: number, len: number): void;
   /** Announces that the next `len` bytes, in several writes, belong together. */
   together?(len: number): void;

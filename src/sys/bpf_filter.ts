@@ -15,7 +15,7 @@ const RET = 0x06;
 const SRC_X = 0x08;
 
 /** Number of scratch words. */
-export const BPF_MEMWORDS = 16;
+const BPF_MEMWORDS = 16;
 /** The most instructions that a kernel accepts. */
 export const BPF_MAXINSNS = 512;
 

@@ -30,7 +30,6 @@ export const R_COMPRESS = reason('mbuf', 'unmapped_compress');
 
 // Sockets and sendfile.
 export const R_SO_LISTEN_OVERFLOW = reason('socket', 'listen_queue_overflow');
-export const R_SO_CANTRCV = reason('socket', 'data_after_close');
 export const R_SF_TRUNCATED = reason('sendfile', 'file_truncated');
 export const R_SF_IOERR = reason('sendfile', 'async_io_error');
 export const R_SF_BUSY = reason('sendfile', 'page_busy');

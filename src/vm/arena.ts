@@ -11,7 +11,6 @@
 import { KASSERT } from '../sys/kassert.ts';
 import { kva, physAddr, type Kva, type PhysAddr } from '../sys/types.ts';
 
-export const PAGE_SHIFT = 12;
 export const PAGE_SIZE = 4096;
 export const PAGE_MASK = 4095;
 

@@ -14,7 +14,6 @@ export const READ_COPY = 2;
 export const READ_BPF = 3;
 /** Programmed I/O. */
 export const READ_PIO = 4;
-export const READ_OTHER = 5;
 
 /** Names of the reasons, in the order of their numbers. */
 export const payloadReasons = ['small', 'checksum', 'copy', 'bpf', 'pio', 'other'] as const;

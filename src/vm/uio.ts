@@ -12,7 +12,7 @@ export const UIO_READ = 0;
 export const UIO_WRITE = 1;
 
 /** One range: `iov_len` bytes at `iov_off` of `iov_base`. */
-export interface Iovec {
+interface Iovec {
   iov_base: Uint8Array;
   iov_off: number;
   iov_len: number;

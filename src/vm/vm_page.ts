@@ -319,7 +319,7 @@ export function vmWaitCancel(task: Task): void {
 }
 
 /** Frames by state; `free + cached + wired = total`. */
-export interface PageCounts {
+interface PageCounts {
   free: number;
   cached: number;
   wired: number;

@@ -54,7 +54,7 @@ export interface FoundFile {
 }
 
 /** What was found at a path. */
-export type Found =
+type Found =
   | FoundFile
   | { readonly kind: 'directory'; readonly html: string }
   | { readonly kind: 'redirect'; readonly location: string }

@@ -28,8 +28,7 @@ export function preconditionFailed(req: IncomingMessage, etag: string, mtimeMs: 
 }
 
 /** Bytes to send: all of them, one range, or a range that does not exist. */
-export type Range =
-  { kind: 'all' } | { kind: 'range'; first: number; last: number } | { kind: 'bad' };
+type Range = { kind: 'all' } | { kind: 'range'; first: number; last: number } | { kind: 'bad' };
 
 /**
  * The range a GET requests. Several ranges, other units, malformed ones and a failed If-Range mean

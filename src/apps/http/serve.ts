@@ -19,12 +19,12 @@ import { contentType, type FoundFile, Root } from './files.ts';
 import { etagOf, notModified, preconditionFailed, rangeOf } from './semantics.ts';
 
 /** Receives reports of problems; pino's loggers fit. */
-export interface Logger {
+interface Logger {
   info(fields: object, message: string): void;
   warn(fields: object, message: string): void;
 }
 
-export interface ServeOptions {
+interface ServeOptions {
   /** Directory to serve. */
   readonly dir: string;
   readonly port: number;

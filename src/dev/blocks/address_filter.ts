@@ -4,7 +4,7 @@
  */
 
 /** Computes the hash, 0 to 63, of the address at arena offset `at`. */
-export type AddressHash = (mem: Uint8Array, at: number) => number;
+type AddressHash = (mem: Uint8Array, at: number) => number;
 
 /** The upper six bits of the CRC-32, polynomial 0x04c11db7, lowest bit of each byte first. */
 export function hashBe(mem: Uint8Array, at: number): number {

@@ -79,7 +79,7 @@ export const SENT = 0;
 /** The wire is full; it calls wireWritable when it has room. */
 export const BLOCKED = 1;
 /** The wire refused the frame. */
-export const LOST = 2;
+const LOST = 2;
 
 /** Shared state of one device. */
 export class NicCore<N extends NicNumbers = NicNumbers> {

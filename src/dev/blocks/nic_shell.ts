@@ -8,7 +8,7 @@ import type { MmioRegion } from '../../bus/device.ts';
 import type { NicCore } from './nic_core.ts';
 
 /** The receiving part of a NIC. */
-export interface NicReceiver {
+interface NicReceiver {
   /** Receives the frames that wait on the wire. */
   drain(): void;
   /** The link came up: watches the wire again. */

@@ -28,7 +28,7 @@ export interface DescRing {
 }
 
 /** An engine. It is off, on, or stopped: on, with a ring that cannot be used. */
-export abstract class RingEngine<C extends DmaNicCore, G extends DescRing> implements Task {
+abstract class RingEngine<C extends DmaNicCore, G extends DescRing> implements Task {
   readonly ring: G;
   enabled = false;
   /** The ring cannot be used. Cleared when the engine is enabled again. */

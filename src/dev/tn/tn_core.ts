@@ -44,7 +44,7 @@ import {
 export type TnMode = 'wire' | 'vnet';
 
 /** A timer for interrupt moderation: runs `event` once at `deadlineNs`. */
-export interface TnTimer {
+interface TnTimer {
   schedule(deadlineNs: number, event: Task): void;
 }
 
