@@ -8,6 +8,7 @@ import { HttpApp } from '../apps/http/serve.ts';
 import { createServer } from '../api/server.ts';
 import { handleRequest } from '../ctl/control.ts';
 import { openTuntap2 } from '../host/tuntap2.ts';
+import { captureConsole } from '../machine/capture_file.ts';
 import { HostStack, type StackInfo, SysctlSettingError } from '../machine/host_stack.ts';
 import { nicModels } from '../machine/nic_models.ts';
 import type { Vnet } from '../kern/vnet.ts';
@@ -73,7 +74,8 @@ export class Instance {
     }
     try {
       dmaCheck.console = (line) => log.warn(line);
-      const stack = HostStack.open({ ...settings, nic }, device);
+      captureConsole.ended = (line, failed) => (failed ? log.error(line) : log.warn(line));
+      const stack = await HostStack.open({ ...settings, nic }, device);
       for (const warning of stack.warnings) log.warn(warning);
       for (const port of stack.ports)
         void port.gone.then(() =>
@@ -118,6 +120,11 @@ export class Instance {
     return { event: 'ready', ...info, control: this.#control.path, pid: process.pid };
   }
 
+  /** Whether a capture file could not be written. */
+  get captureFailed(): boolean {
+    return this.#stack.captures.some(({ failed }) => failed);
+  }
+
   /** Stops everything. Resolves with the leaked items by pool name. */
   async stop(): Promise<Record<string, number>> {
     try {
@@ -125,8 +132,8 @@ export class Instance {
         finish: () => this.#app?.close(),
         reset: () => this.#app?.destroy(),
       });
-      const problem = this.#stack.captureProblem();
-      if (problem !== null) this.log.warn(`capture: ${problem}`);
+      for (const { losses } of this.#stack.captures)
+        if (losses !== null) this.log.warn(`capture: ${losses}`);
       return leaked;
     } finally {
       this.#control.close();

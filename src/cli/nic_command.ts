@@ -82,5 +82,5 @@ export async function runNicCommand(raw: RawFlags, job: NicJob): Promise<void> {
   // Wait until stdout is written, but not for other work on the event loop, such as a slow disk
   // read.
   await new Promise<void>((resolve) => process.stdout.write('', () => resolve()));
-  exitProcess(clean && !lost ? status : 1);
+  exitProcess(clean && !lost && !instance.captureFailed ? status : 1);
 }

@@ -2,13 +2,14 @@
 
 import { loadAddon } from '../../native-bindings/index.ts';
 import { readsPending } from './pager.ts';
+import { poolCallsPending } from './pool_gate.ts';
 
 /**
  * Runs the 'exit' listeners and ends the process with `status` immediately. Node itself would wait
- * for a disk read in flight, however long it takes.
+ * for a call on a disk in flight, however long it takes.
  */
 export function exitProcess(status: number): never {
-  if (readsPending() > 0) {
+  if (readsPending() > 0 || poolCallsPending() > 0) {
     process.exitCode = status;
     process.emit('exit', status);
     loadAddon().exitNow(status);

@@ -1,94 +1,381 @@
 /**
- * A file that is written in large pieces, for captures. Writes are synchronous and happen at most
- * once per turn of the loop, so the file contains a record completely or not at all.
+ * A file or FIFO that is written record by record, for captures, and never blocks the event loop.
+ *
+ *   const sink = new FileSink(path, events); // starts to open
+ *   sink.write(header);                      // bytes before the first record: the file's header
+ *   if (sink.begin(n)) sink.write(record);   // false: dropped and counted
+ *   sink.close();                            // writes what was accepted; see `closed`
+ *
+ * The header is written when the file is open, records at most FLUSH_MS later. The file has whole
+ * records only, whatever fails. `write` copies, so the caller keeps its bytes. The sink owns at most
+ * FILE_CHUNKS or PIPE_CHUNKS chunks; a target owns those of one write until that write is done.
+ *
+ * A FIFO without a reader is tried every READER_MS; until a reader opens it, records are dropped. A
+ * reader that leaves ends the sink, as it ends tcpdump. Left out: another reader after that one.
  */
 
-import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs';
-import { errnoName, errnoOf, TapnicError } from '../sys/errno.ts';
+import { KASSERT } from '../sys/kassert.ts';
+import { TapnicError } from '../sys/errno.ts';
+import { count, R_CAPTURE_ENDED, R_CAPTURE_NO_READER, R_CAPTURE_SLOW } from '../sys/reason.ts';
+import { openTarget, whyNot } from './sink_open.ts';
+import { PipeTarget, type SinkTarget } from './sink_target.ts';
 
-const BUFFER_BYTES = 1 << 18;
+/** A record fits: CAPTURE_SNAPLEN_MAX and its header. */
+const CHUNK_BYTES = 1 << 19;
+const CHUNK_RECORDS = 8192;
+/** Bounds of the memory: 32 MiB, and 8 MiB for a FIFO. A turn of the loop may drain 8 MiB. */
+const FILE_CHUNKS = 64;
+const PIPE_CHUNKS = 16;
+/** Chunks that are kept for reuse; others are freed. */
+const SPARE_CHUNKS = 4;
+/** Chunks of one write. A FIFO gets one: what a reader has not taken at the end counts as dropped. */
+const WRITE_CHUNKS = 16;
+/** Bytes up to which a loop copies. */
+const LOOP_BYTES = 128;
+const FLUSH_MS = 200;
+const READER_MS = 100;
+/** Milliseconds between checks that the file still has a name. */
+const UNLINKED_MS = 1000;
 
-/** Accepts bytes until the first error; after that it drops them and keeps the error in `error`. */
-export class FileSink {
-  readonly path: string;
-  /** The error that stopped the sink; null before an error. */
-  error: TapnicError | null = null;
-  readonly #fd: number;
-  readonly #buf = Buffer.allocUnsafe(BUFFER_BYTES);
-  #used = 0;
-  /** Bytes of the file after the last successful flush. */
-  #size = 0;
-  #closed = false;
-
-  /** Creates or truncates the file. Throws TapnicError. */
-  constructor(path: string) {
-    this.path = path;
-    try {
-      this.#fd = openSync(path, 'w');
-    } catch (e) {
-      throw asTapnicError(e, `open ${path}`, 'choose a path that can be written');
-    }
-  }
-
-  /** Starts a record of `len` bytes in several writes: the file gets all of them or none. */
-  together(len: number): void {
-    if (len > BUFFER_BYTES - this.#used) this.flush();
-  }
-
-  /** Appends `bytes[off .. off + len)`. */
-  write(bytes: Uint8Array, off = 0, len = bytes.length - off): void {
-    if (len > BUFFER_BYTES - this.#used) this.flush();
-    if (len > BUFFER_BYTES) {
-      this.#put(bytes, off, len);
-      return;
-    }
-    this.#buf.set(bytes.subarray(off, off + len), this.#used);
-    this.#used += len;
-  }
-
-  /** Writes the buffered bytes. */
-  flush(): void {
-    const n = this.#used;
-    this.#used = 0;
-    if (n > 0) this.#put(this.#buf, 0, n);
-  }
-
-  #put(bytes: Uint8Array, off: number, len: number): void {
-    if (this.error !== null) return;
-    try {
-      for (let left = len; left > 0;) {
-        const n = writeSync(this.#fd, bytes, off, left);
-        off += n;
-        left -= n;
-      }
-      this.#size += len;
-    } catch (e) {
-      this.error = asTapnicError(e, `write ${this.path}`);
-      this.#cut();
-    }
-  }
-
-  /** Truncates the file to remove the part that a failed write left. */
-  #cut(): void {
-    try {
-      ftruncateSync(this.#fd, this.#size);
-    } catch {
-      // A pipe or a device cannot be truncated; the bytes stay written.
-    }
-  }
-
-  close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    this.flush();
-    closeSync(this.#fd);
-  }
+/** What the owner of a sink learns as it happens. */
+export interface SinkEvents {
+  /**
+   * The sink has ended before `close`.
+   * @param failed false if it was the reader of a FIFO that left
+   */
+  sinkEnded(message: string, failed: boolean): void;
 }
 
-function asTapnicError(e: unknown, syscall: string, hint = ''): TapnicError {
-  return new TapnicError(
-    (e as NodeJS.ErrnoException).code ?? errnoName(errnoOf(undefined)),
-    syscall,
-    hint,
-  );
+/** Whole records in the order of the file. */
+class Chunk {
+  readonly buf = Buffer.allocUnsafeSlow(CHUNK_BYTES);
+  /** Offset of the end of each record. */
+  readonly ends = new Uint32Array(CHUNK_RECORDS);
+  records = 0;
+  used = 0;
+}
+
+/** `opening` and `open` accept records, `waiting` (for a reader) and `ended` drop them. */
+type State = 'opening' | 'waiting' | 'open' | 'ended';
+
+/** The files and FIFOs that sinks of this isolate write, by sinkTarget's id. */
+const inUse = new Map<string, FileSink>();
+
+export class FileSink {
+  readonly path: string;
+  /**
+   * Resolves when the header was written or refused, or a FIFO waits for its reader. Rejects with
+   * TapnicError if the file cannot be opened.
+   */
+  readonly opened: Promise<void>;
+  /** The error that ended the sink; null before an error. */
+  error: TapnicError | null = null;
+  /** Records that were written. */
+  written = 0;
+  /** Records that were dropped: no reader, reader or disk too slow, after the end. */
+  noReader = 0;
+  tooSlow = 0;
+  afterEnd = 0;
+  readonly #events: SinkEvents;
+  #settle!: { resolve(): void; reject(e: Error): void };
+  #state: State = 'opening';
+  #closing = false;
+  #closed = false;
+  #target: SinkTarget | null = null;
+  #id: string | null = null;
+  #chunksMax = FILE_CHUNKS;
+  #header: Uint8Array = new Uint8Array(0);
+  /** Bytes of the record under way that are still to come. */
+  #left = 0;
+  #filling = new Chunk();
+  #chunks = 1;
+  readonly #full: Chunk[] = [];
+  /** Chunks of the write in flight. */
+  #flight: Chunk[] = [];
+  #writing = false;
+  /** Bytes of the file after the last complete write. */
+  #size = 0;
+  readonly #spare: Chunk[] = [];
+  #timed = false;
+  #flushNext = false;
+  #flushTimer: NodeJS.Timeout | null = null;
+  #readerTimer: NodeJS.Timeout | null = null;
+  #checkedAt = performance.now();
+
+  /** Starts to open `path`, which is created or emptied. */
+  constructor(path: string, events: SinkEvents) {
+    this.path = path;
+    this.#events = events;
+    this.opened = new Promise((resolve, reject) => (this.#settle = { resolve, reject }));
+    this.opened.catch(() => undefined);
+    this.#open(true);
+  }
+
+  /** Starts a record of `len` bytes, which `write` calls must follow. False: it is dropped. */
+  begin(len: number): boolean {
+    KASSERT(this.#left === 0, 'FileSink: record under way');
+    if (this.#state === 'waiting') {
+      this.noReader++;
+      count(R_CAPTURE_NO_READER);
+      return false;
+    }
+    if (this.#state === 'ended' || this.#closing) {
+      this.afterEnd++;
+      count(R_CAPTURE_ENDED);
+      return false;
+    }
+    const { used, records } = this.#filling;
+    if ((len > CHUNK_BYTES - used || records === CHUNK_RECORDS) && !this.#nextChunk(len)) {
+      this.tooSlow++;
+      count(R_CAPTURE_SLOW);
+      return false;
+    }
+    const chunk = this.#filling;
+    chunk.ends[chunk.records++] = chunk.used + len;
+    this.#left = len;
+    if (!this.#timed) this.#armFlush();
+    return true;
+  }
+
+  /** Copies `bytes[off .. off + len)`: a part of the record, or of the header before the first one. */
+  write(bytes: Uint8Array, off = 0, len = bytes.length - off): void {
+    if (this.#left === 0) {
+      KASSERT(this.#state === 'opening', 'FileSink: header after the open');
+      this.#header = Buffer.concat([this.#header, bytes.subarray(off, off + len)]);
+      return;
+    }
+    KASSERT(len <= this.#left, 'FileSink: record longer than begun');
+    const chunk = this.#filling;
+    // set() needs a view, 97 bytes of garbage; a loop is as fast up to this length and needs none.
+    if (len > LOOP_BYTES) chunk.buf.set(bytes.subarray(off, off + len), chunk.used);
+    else for (let i = 0; i < len; i++) chunk.buf[chunk.used + i] = bytes[off + i]!;
+    chunk.used += len;
+    this.#left -= len;
+  }
+
+  /** Starts to write what was accepted, or does so after the write in flight. */
+  flush(): void {
+    if (this.#state !== 'open') return;
+    if (this.#writing) {
+      this.#flushNext = true;
+      return;
+    }
+    this.#flushNext = false;
+    if (this.#filling.used > 0 && !this.#nextChunk(0)) this.#flushNext = true;
+    this.#writeFull();
+  }
+
+  /** Accepts no more records, writes those that were accepted, then closes the file. */
+  close(): void {
+    if (this.#closing) return;
+    this.#closing = true;
+    if (this.#state === 'waiting' || this.#state === 'ended') this.#shut();
+    else this.#closeIfDone();
+  }
+
+  /** Whether everything accepted was written or dropped, and the file is closed. */
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  /** Closes without waiting; what is not yet written counts as dropped. */
+  abandon(): void {
+    if (this.#closed) return;
+    this.#closing = true;
+    if (this.#writing) this.#countWritten(this.#target!.taken());
+    const lost = this.#discard();
+    this.tooSlow += lost;
+    count(R_CAPTURE_SLOW, lost);
+    this.#shut();
+  }
+
+  #open(create: boolean): void {
+    const busy = (id: string): boolean => {
+      const user = inUse.get(id);
+      return user !== undefined && user !== this;
+    };
+    openTarget(this.path, create, busy, {
+      opened: (target, id) => this.#opened(target, id),
+      noReader: (id) => this.#waitForReader(id),
+      failed: (error) => {
+        if (this.#closed) return;
+        this.#settle.reject(error);
+        this.#end(error, true);
+      },
+    });
+  }
+
+  #claim(id: string | null): void {
+    if (this.#id !== null) inUse.delete(this.#id);
+    this.#id = id;
+    if (id !== null) inUse.set(id, this);
+  }
+
+  #opened(target: SinkTarget, id: string | null): void {
+    if (this.#closed) {
+      target.close();
+      return;
+    }
+    this.#claim(id);
+    this.#target = target;
+    if (target instanceof PipeTarget) this.#chunksMax = PIPE_CHUNKS;
+    this.#state = 'open';
+    this.#flushNext = true;
+    this.#put([this.#header], this.#header.length);
+  }
+
+  #waitForReader(id: string): void {
+    if (this.#closed) return;
+    if (this.#state === 'opening') {
+      const lost = this.#discard();
+      this.noReader += lost;
+      count(R_CAPTURE_NO_READER, lost);
+      this.#state = 'waiting';
+    }
+    this.#claim(id);
+    this.#settle.resolve();
+    if (this.#closing) this.#shut();
+    else this.#readerTimer = setTimeout(() => this.#open(false), READER_MS).unref();
+  }
+
+  /** Queues the chunk under way for the next write. False: no chunk is free to continue in. */
+  #nextChunk(len: number): boolean {
+    if (len > CHUNK_BYTES) return false;
+    let chunk = this.#spare.pop();
+    if (chunk === undefined) {
+      if (this.#chunks >= this.#chunksMax) return false;
+      this.#chunks++;
+      chunk = new Chunk();
+    }
+    this.#full.push(this.#filling);
+    this.#filling = chunk;
+    this.#writeFull();
+    return true;
+  }
+
+  #armFlush(): void {
+    this.#timed = true;
+    this.#flushTimer ??= setTimeout(() => {
+      this.#timed = false;
+      this.flush();
+    }, FLUSH_MS).unref();
+    this.#flushTimer.refresh();
+  }
+
+  #writeFull(): void {
+    if (this.#writing || this.#state !== 'open' || this.#full.length === 0) return;
+    this.#flight = this.#full.splice(0, this.#target instanceof PipeTarget ? 1 : WRITE_CHUNKS);
+    let bytes = 0;
+    for (const { used } of this.#flight) bytes += used;
+    this.#put(
+      this.#flight.map(({ buf, used }) => buf.subarray(0, used)),
+      bytes,
+    );
+  }
+
+  #put(bufs: Uint8Array[], bytes: number): void {
+    this.#writing = true;
+    this.#target!.write(bufs, (e, n) => {
+      this.#writing = false;
+      // After a first write, records or not, the header is in the file.
+      this.#settle.resolve();
+      if (e !== null) this.#writeFailed(e, n);
+      else this.#wrote(bytes);
+    });
+  }
+
+  #wrote(bytes: number): void {
+    this.#size += bytes;
+    for (const chunk of this.#flight) {
+      this.written += chunk.records;
+      this.#recycle(chunk);
+    }
+    this.#flight = [];
+    if (this.#flushNext) this.flush();
+    else this.#writeFull();
+    if (this.#closing) this.#closeIfDone();
+    else this.#checkName();
+  }
+
+  #recycle(chunk: Chunk): void {
+    chunk.used = 0;
+    chunk.records = 0;
+    if (this.#spare.length < SPARE_CHUNKS) this.#spare.push(chunk);
+    else this.#chunks--;
+  }
+
+  /** Ends the sink after `n` bytes of the write in flight; the file keeps whole records. */
+  #writeFailed(e: NodeJS.ErrnoException, n: number): void {
+    this.#target!.cut(this.#size + this.#countWritten(n));
+    const gone = e.code === 'EPIPE';
+    const what = gone ? 'the reader has left' : whyNot(e);
+    this.#end(new TapnicError(e.code ?? 'EIO', `write ${this.path}`, what), !gone);
+  }
+
+  /** Counts the records in the first `n` bytes of the write in flight; returns where they end. */
+  #countWritten(n: number): number {
+    let whole = 0;
+    let left = n;
+    for (const chunk of this.#flight) {
+      let i = 0;
+      while (i < chunk.records && chunk.ends[i]! <= left) i++;
+      if (i > 0) whole += chunk.ends[i - 1]!;
+      this.written += i;
+      chunk.records -= i; // for #discard
+      if (chunk.records > 0) break;
+      left -= chunk.used;
+    }
+    return whole;
+  }
+
+  /** Reports a file that was removed: nobody could read what is written to it. */
+  #checkName(): void {
+    const now = performance.now();
+    if (now - this.#checkedAt < UNLINKED_MS || this.#state !== 'open') return;
+    this.#checkedAt = now;
+    this.#target!.unlinked((yes) => {
+      if (yes && this.#state === 'open')
+        this.#end(new TapnicError('ENOENT', `write ${this.path}`, 'the file was removed'), true);
+    });
+  }
+
+  #end(error: TapnicError, failed: boolean): void {
+    if (this.#state === 'ended') return;
+    const wasOpen = this.#state !== 'opening';
+    this.error = error;
+    const lost = this.#discard();
+    this.afterEnd += lost;
+    count(R_CAPTURE_ENDED, lost);
+    this.#shut();
+    // An error of the open goes to `opened`.
+    if (wasOpen) this.#events.sinkEnded(error.message, failed);
+  }
+
+  /** Forgets all records that are not written; returns how many. */
+  #discard(): number {
+    let lost = this.#filling.records;
+    for (const { records } of this.#full) lost += records;
+    for (const { records } of this.#flight) lost += records;
+    this.#filling.used = 0;
+    this.#filling.records = 0;
+    this.#full.length = 0;
+    this.#flight = [];
+    return lost;
+  }
+
+  #closeIfDone(): void {
+    if (this.#state !== 'open' || this.#writing) return;
+    if (this.#filling.used > 0 || this.#full.length > 0) this.flush();
+    else this.#shut();
+  }
+
+  #shut(): void {
+    this.#state = 'ended';
+    clearTimeout(this.#flushTimer ?? undefined);
+    clearTimeout(this.#readerTimer ?? undefined);
+    this.#claim(null);
+    this.#target?.close();
+    this.#closed = true;
+    this.#settle.resolve();
+  }
 }

@@ -20,8 +20,12 @@ interface Stoppable {
   connections(): number;
   /** Resets every connection and discards those in TIME_WAIT. */
   reset(): void;
-  /** Flushes captures, detaches the driver, removes the interface. */
+  /** Starts to flush captures, detaches the driver, removes the interface. */
   detach(): void;
+  /** Whether the captures are written and closed. */
+  flushed(): boolean;
+  /** Drops what captures have not written. */
+  abandon(): void;
   /** Number of missing items of each pool that is not complete. */
   leaked(): Record<string, number>;
 }
@@ -43,7 +47,8 @@ export async function stopInstance(target: Stoppable): Promise<Record<string, nu
   // Wait one turn of the loop, so that the work of the resets completes before the wire is removed.
   await sleep(0);
   target.detach();
-  // A disk read in flight holds its pages until it completes.
-  await until(() => Object.keys(target.leaked()).length === 0, start + LEAK_MS);
+  // A disk read in flight holds its pages until it completes. A capture may have a slow reader.
+  await until(() => target.flushed() && Object.keys(target.leaked()).length === 0, start + LEAK_MS);
+  target.abandon();
   return target.leaked();
 }

@@ -8,6 +8,7 @@ import type { FaultPlace } from '../ctl/fault.ts';
 import { sysctlErrorText } from '../ctl/sysctl.ts';
 import { NetnsScope } from '../host/netns_scope.ts';
 import { readsPending } from '../host/pager.ts';
+import { openedInTime } from '../host/sink_open.ts';
 import { stopInstance } from '../host/stop.ts';
 import { Tuntap2Wire, type Tuntap2Device } from '../host/tuntap2_wire.ts';
 import { timeoutEnd } from '../kern/kern_timeout.ts';
@@ -19,6 +20,7 @@ import { tcp_shutdownVnet, tcpConnections } from '../netinet/tcp_pcblist.ts';
 import { inPass } from '../sys/pass.ts';
 import { errnoName, TapnicError } from '../sys/errno.ts';
 import { bootHostMachine, type Machine } from './machine.ts';
+import type { CaptureFile } from './capture_file.ts';
 import { type Nic, type NicOptions, openNic } from './nic.ts';
 
 /** The checked settings of a stack. */
@@ -91,6 +93,8 @@ interface PortInfo {
 const withoutPrefix = (cidr: string): string => cidr.replace(/\/.*$/, '');
 
 let current: HostStack | null = null;
+/** Whether a stack is being opened. */
+let opening = false;
 
 export class HostStack {
   readonly machine: Machine;
@@ -106,13 +110,17 @@ export class HostStack {
   }
 
   /**
-   * Boots a machine and plugs its NICs in; undoes everything on an error. Throws TapnicError.
-   * EBUSY: another stack is open in this isolate, or its disk reads are still pending.
+   * Boots a machine, plugs its NICs in and opens its capture files; undoes everything on an error.
+   * Rejects with TapnicError. EBUSY: another stack is open in this isolate, or its disk reads are
+   * still pending.
    * @param device the opened interface of driver `tuntap2`, which this call takes over; null: open
    *   a TAP
    */
-  static open(settings: StackSettings, device: Tuntap2Device | null = null): HostStack {
-    if (current !== null)
+  static async open(
+    settings: StackSettings,
+    device: Tuntap2Device | null = null,
+  ): Promise<HostStack> {
+    if (current !== null || opening)
       throw new TapnicError(
         'EBUSY',
         'createStack',
@@ -129,6 +137,7 @@ export class HostStack {
     let netns: NetnsScope | null = null;
     let wire: Tuntap2Wire | null = null;
     const nics: Nic[] = [];
+    opening = true;
     try {
       const machine = bootHostMachine({
         memory,
@@ -147,6 +156,7 @@ export class HostStack {
       const nic = wire === null ? openNic(machine, options) : openNic(machine, options, wire);
       nics.push(nic);
       for (const port of settings.ports) nics.push(openNic(machine, port));
+      await openedInTime(nics.flatMap(({ captures }) => captures));
       return (current = new HostStack(machine, nic, nics.slice(1), netns));
     } catch (e) {
       for (const nic of nics.toReversed()) nic.stop();
@@ -154,6 +164,8 @@ export class HostStack {
       netns?.close();
       if (wire === null) device?.release();
       throw e;
+    } finally {
+      opening = false;
     }
   }
 
@@ -185,10 +197,15 @@ export class HostStack {
     return [this.nic, ...this.ports].flatMap(({ warnings }) => warnings);
   }
 
+  /** The captures of all NICs. */
+  get captures(): CaptureFile[] {
+    return [this.nic, ...this.ports].flatMap(({ captures }) => captures);
+  }
+
   /** The first problem that made a capture incomplete; null: all are complete. */
   captureProblem(): string | null {
-    for (const nic of [this.nic, ...this.ports]) {
-      const problem = nic.captureProblem();
+    for (const capture of this.captures) {
+      const problem = capture.problem();
       if (problem !== null) return problem;
     }
     return null;
@@ -225,6 +242,8 @@ export class HostStack {
           });
           this.#netns?.close();
         },
+        flushed: () => this.captures.every(({ closed }) => closed),
+        abandon: () => this.captures.forEach((capture) => capture.abandon()),
         leaked: () => this.machine.leaked(),
       });
     } finally {

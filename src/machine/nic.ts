@@ -3,7 +3,6 @@
  * starts its captures. `stop` undoes all of it in reverse order.
  */
 
-import { FileSink } from '../host/file_sink.ts';
 import { NativeTnDevice } from '../host/native_tn.ts';
 import { openTap, TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_TSO_ECN } from '../host/tap.ts';
 import type { CapabilityChange } from '../ctl/bits.ts';
@@ -127,7 +126,8 @@ export class Nic {
   readonly #wire: HostWire;
   readonly #faults: NicFaults;
   readonly #plugged: PluggedNic;
-  readonly #captures: CaptureFile[] = [];
+  /** Closed by `stop`, which does not wait for what they still write. */
+  readonly captures: CaptureFile[] = [];
 
   constructor(machine: Machine, wire: HostWire, options: NicOptions) {
     this.#wire = wire;
@@ -156,7 +156,7 @@ export class Nic {
       for (const { point, file } of options.captures) {
         const at = (capturePoints as readonly string[]).indexOf(point);
         if (at < 0) throw errnoError(EINVAL, 'capture', `${point}: no such capture point`);
-        this.#captures.push(new CaptureFile(at, this.ifp, new FileSink(file)));
+        this.captures.push(new CaptureFile(at, this.ifp, file));
       }
       configureInterface(this.ifp, options);
     } catch (e) {
@@ -176,24 +176,15 @@ export class Nic {
   }
 
   #down(): void {
-    for (const capture of this.#captures) capture.close();
+    for (const capture of this.captures) capture.close();
     this.#plugged.stop();
     this.#faults.close();
   }
 
-  /** Flushes captures, detaches the driver, and removes the interface unless it existed before. */
+  /** Closes captures, detaches the driver, and removes the interface unless it existed before. */
   stop(): void {
     this.#down();
     this.#wire.close();
-  }
-
-  /** The first problem that made a capture incomplete; null: all are complete. */
-  captureProblem(): string | null {
-    for (const capture of this.#captures) {
-      const problem = capture.problem();
-      if (problem !== null) return problem;
-    }
-    return null;
   }
 }
 

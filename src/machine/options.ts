@@ -3,7 +3,7 @@
  * YAML file and the library each make a StackConfig; only `checkOptions` checks it.
  */
 
-import { resolve } from 'node:path';
+import { extname, resolve } from 'node:path';
 import { z } from 'zod';
 import { capabilityKeywords, type CapabilityChange, parseCapability } from '../ctl/bits.ts';
 import { capturePoints } from '../sys/capture.ts';
@@ -142,7 +142,13 @@ function capturePoint(value: unknown): string {
 
 function captureFile(value: unknown): string {
   const file = anyText(value);
-  return file.endsWith('.pcap') ? file : wrong(file, 'this version writes only .pcap files');
+  if (file === '-')
+    wrong(file, 'standard output has the lines of the command', { remedy: 'use a FIFO' });
+  // A FIFO or a device often has no extension; another extension may promise another format.
+  const extension = extname(file);
+  if (file === '' || (extension !== '' && extension !== '.pcap'))
+    wrong(file, 'this version writes only .pcap files');
+  return file;
 }
 
 function compileFilter(expression: string): BpfProgram {

@@ -24,6 +24,7 @@ import { compileFilterInsns } from '../host/pcap_filter.ts';
 import { openTuntap2 } from '../host/tuntap2.ts';
 import type { SysctlValue } from '../kern/kern_sysctl.ts';
 import { TapnicError } from '../sys/errno.ts';
+import { captureConsole } from './capture_file.ts';
 import { HostStack, type StackInfo } from './host_stack.ts';
 import { nicModels } from './nic_models.ts';
 import { checking, issueText, OptionError, type OptionIssue } from './option_error.ts';
@@ -263,7 +264,7 @@ export class Stack {
     await this.close();
   }
 
-  /** Why a capture is incomplete; null if all are complete. Call it after `close`. */
+  /** Why a capture is incomplete; null if all are complete so far. Final after `close`. */
   captureProblem(): string | null {
     return this.#host.captureProblem();
   }
@@ -359,8 +360,9 @@ function checked(options: StackOptions): CheckedOptions {
 export async function openStack(options: StackOptions): Promise<Stack> {
   const settings = checked(options);
   const warnings = settings.warnings.map(lineOf);
-  if (settings.driver !== 'tuntap2') return new Stack(HostStack.open(settings), warnings);
+  captureConsole.ended = (line) => process.emitWarning(line);
+  if (settings.driver !== 'tuntap2') return new Stack(await HostStack.open(settings), warnings);
   const device = await openTuntap2();
   const nic = { ...settings.nic, tap: device.name };
-  return new Stack(HostStack.open({ ...settings, nic }, device), warnings);
+  return new Stack(await HostStack.open({ ...settings, nic }, device), warnings);
 }

@@ -16,8 +16,8 @@ const PACKET_HEADER_BYTES = 16;
 /** The destination of the bytes; the range is valid only until `write` returns. */
 interface ByteSink {
   write(bytes: Uint8Array, off: number, len: number): void;
-  /** Announces that the next `len` bytes, in several writes, belong together. */
-  together?(len: number): void;
+  /** Begins a record of `len` bytes in several writes. False: write nothing, it is dropped. */
+  begin?(len: number): boolean;
 }
 
 export interface PcapOptions {
@@ -65,12 +65,12 @@ export class PcapWriter {
     wirelen: number,
   ): void {
     const n = Math.min(caplen, this.#snaplen);
+    if (this.#sink.begin?.(PACKET_HEADER_BYTES + n) === false) return;
     const view = this.#view;
     view.setUint32(0, sec, true);
     view.setUint32(4, Math.floor(nsec / this.#perFraction), true);
     view.setUint32(8, n, true);
     view.setUint32(12, wirelen, true);
-    this.#sink.together?.(PACKET_HEADER_BYTES + n);
     this.#sink.write(this.#header, 0, PACKET_HEADER_BYTES);
     this.#sink.write(bytes, off, n);
   }

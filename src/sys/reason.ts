@@ -159,6 +159,9 @@ export const R_FAULT_WIRE_ERROR = reason('fault', 'wire_error');
 
 // Capture.
 export const R_CAPTURE_FULL = reason('capture', 'ring_full');
+export const R_CAPTURE_NO_READER = reason('capture', 'no_reader'); // of a FIFO
+export const R_CAPTURE_SLOW = reason('capture', 'reader_too_slow'); // or the disk
+export const R_CAPTURE_ENDED = reason('capture', 'file_ended'); // after a failed write
 
 const counts = new Float64Array(names.length);
 
