@@ -23,13 +23,14 @@ constexpr int kSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
 
 void Finalize(napi_env, void*, void* hint) { static_cast<Arena*>(hint)->Unref(); }
 
-// Maps `fd`, makes it the instance's arena and returns its ArrayBuffer or -errno. Owns `fd` from
-// the call on.
+// Maps `fd`, or memory without a descriptor if it is -1, makes it the instance's arena and returns
+// its ArrayBuffer or -errno. Owns `fd` from the call on.
 napi_value Map(napi_env env, Args<1>& a, int fd, size_t size) {
-  void* base = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  const int flags = fd < 0 ? MAP_SHARED | MAP_ANONYMOUS : MAP_SHARED;
+  void* base = mmap(nullptr, size, PROT_READ | PROT_WRITE, flags, fd, 0);
   if (base == MAP_FAILED) {
     const int error = errno;
-    close(fd);
+    if (fd >= 0) close(fd);
     return a.Return(-error);
   }
   auto* arena = new (std::nothrow) Arena{static_cast<uint8_t*>(base), size, fd, {1}};
@@ -61,7 +62,8 @@ napi_value ArenaAlloc(napi_env env, napi_callback_info info) {
   if (ftruncate(fd, static_cast<off_t>(size)) != 0 || fcntl(fd, F_ADD_SEALS, kSeals) != 0) {
     const int error = errno;
     close(fd);
-    return a.Return(-error);
+    // Linux applies the limit of file sizes (ulimit -f) to a memfd. A capture file may be meant.
+    return error == EFBIG ? Map(env, a, -1, size) : a.Return(-error);
   }
   return Map(env, a, fd, size);
 }
@@ -85,10 +87,10 @@ napi_value ArenaAttach(napi_env env, napi_callback_info info) {
 }
 
 // arenaFd() -> the memfd of the instance's arena, for another process or worker to map. -ENXIO:
-// there is no arena. The arena owns the descriptor: do not close it.
+// there is no arena, or it has no descriptor. The arena owns the descriptor: do not close it.
 napi_value ArenaFd(napi_env env, napi_callback_info info) {
   Args<1> a(env, info);
-  return a.Return(a.inst->arena == nullptr ? -ENXIO : a.inst->arena->fd);
+  return a.Return(a.inst->arena == nullptr || a.inst->arena->fd < 0 ? -ENXIO : a.inst->arena->fd);
 }
 
 }  // namespace
@@ -96,7 +98,7 @@ napi_value ArenaFd(napi_env env, napi_callback_info info) {
 void Arena::Unref() {
   if (refs.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
   munmap(base, size);
-  close(fd);
+  if (fd >= 0) close(fd);
   delete this;
 }
 

@@ -388,6 +388,18 @@ describe('api: createStack', () => {
     }
   });
 
+  it('reports a capture that cannot be written when it happens', async () => {
+    const warned = new Promise<Error>((resolve) => process.once('warning', resolve));
+    const s = await open({ capture: { wire: '/dev/full' } });
+    expect((await warned).message).to.match(/^capture: write \/dev\/full: ENOSPC: /);
+    expect(s.captureProblem()).to.match(/ENOSPC/);
+    await close();
+    const failed = await rejection(open({ capture: { wire: '/no/a.pcap' } }));
+    expect(failed.message).to.match(/open \/no\/a\.pcap: ENOENT/);
+    await open({});
+    await close();
+  });
+
   it('loads no module of the command line', async () => {
     const dir = mkdtempSync(join(tmpdir(), 'tapnic-api-'));
     try {

@@ -62,8 +62,16 @@ export class Instance {
   readonly #ns: Netns;
   readonly #child: ChildProcess;
   readonly #exit: Promise<Exit>;
+  readonly #stderr: () => string;
 
-  private constructor(ns: Netns, child: ChildProcess, ready: Ready, exit: Promise<Exit>) {
+  private constructor(
+    ns: Netns,
+    child: ChildProcess,
+    ready: Ready,
+    exit: Promise<Exit>,
+    stderr: () => string,
+  ) {
+    this.#stderr = stderr;
     this.#ns = ns;
     this.#child = child;
     this.ready = ready;
@@ -119,7 +127,7 @@ export class Instance {
       return `tapnic ${args.join(' ')}: no ready line in ${READY_TIMEOUT_MS} ms: ${stderr}`;
     });
     failed.catch(() => undefined);
-    return new Instance(ns, child, ready, exit);
+    return new Instance(ns, child, ready, exit, () => stderr);
   }
 
   get ns(): Netns {
@@ -128,6 +136,11 @@ export class Instance {
 
   get pid(): number {
     return this.#child.pid!;
+  }
+
+  /** What it has written to stderr so far. */
+  get stderr(): string {
+    return this.#stderr();
   }
 
   get control(): string {

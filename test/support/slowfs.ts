@@ -1,6 +1,6 @@
 /**
- * A directory with one file, `slow.bin`, whose reads take as long as the test wants. It is a FUSE
- * file system that this process serves. Kernel interface: linux/fuse.h, protocol 7.31. Reads are
+ * A directory with one file, `slow.bin`, whose reads and writes take as long as the test wants; what
+ * is written is forgotten. It is a FUSE file system that this process serves. Kernel interface: linux/fuse.h, protocol 7.31. Reads are
  * direct, so that the page cache does not answer them. Needs root and /dev/fuse.
  */
 
@@ -14,8 +14,10 @@ import { join } from 'node:path';
 const LOOKUP = 1;
 const FORGET = 2;
 const GETATTR = 3;
+const SETATTR = 4;
 const OPEN = 14;
 const READ = 15;
+const WRITE = 16;
 const RELEASE = 18;
 const FLUSH = 25;
 const INIT = 26;
@@ -40,11 +42,11 @@ const live = new Set<SlowDir>();
 
 export class SlowDir implements AsyncDisposable {
   readonly dir = mkdtempSync(join(tmpdir(), 'tapnic-slow-'));
-  /** Duration of each new read, in milliseconds. */
+  /** Duration of each new read or write, in milliseconds. */
   delayMs = 0;
   readonly #content: Buffer;
   readonly #fd: number;
-  /** Pending reads, by the number of their request. */
+  /** Pending reads and writes, by the number of their request. */
   readonly #waiting = new Map<bigint, NodeJS.Timeout>();
   #mounted = false;
   #ended: Promise<void> = Promise.resolve();
@@ -111,6 +113,7 @@ export class SlowDir implements AsyncDisposable {
         return this.#reply(unique, 0, Buffer.concat([entry, this.#attr(FILE)]));
       }
       case GETATTR:
+      case SETATTR:
         return this.#reply(unique, 0, Buffer.concat([Buffer.alloc(16), this.#attr(node)]));
       case OPEN:
       case OPENDIR: {
@@ -120,6 +123,11 @@ export class SlowDir implements AsyncDisposable {
       }
       case READ:
         return this.#read(unique, Number(body.readBigUInt64LE(8)), body.readUInt32LE(16));
+      case WRITE: {
+        const out = Buffer.alloc(8);
+        out.writeUInt32LE(body.readUInt32LE(16), 0);
+        return this.#later(unique, out);
+      }
       case READDIR:
         return this.#reply(unique, 0, body.readBigUInt64LE(8) === 0n ? dirent() : undefined);
       case RELEASE:
@@ -139,7 +147,10 @@ export class SlowDir implements AsyncDisposable {
   }
 
   #read(unique: bigint, off: number, size: number): void {
-    const data = this.#content.subarray(off, off + size);
+    this.#later(unique, this.#content.subarray(off, off + size));
+  }
+
+  #later(unique: bigint, data: Buffer): void {
     this.#waiting.set(
       unique,
       setTimeout(() => this.#end(unique, 0, data), this.delayMs),
@@ -151,7 +162,7 @@ export class SlowDir implements AsyncDisposable {
     if (this.#waiting.delete(unique)) this.#reply(unique, error, data);
   }
 
-  /** Number of pending reads. */
+  /** Number of pending reads and writes. */
   get pending(): number {
     return this.#waiting.size;
   }
