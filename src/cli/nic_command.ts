@@ -1,7 +1,8 @@
 /** Common part of the commands that bring up a NIC: signals, options, stop, exit. */
 
 import { exitProcess } from '../host/exit.ts';
-import { printJson, reportError, UsageError } from './command.ts';
+import { outputLost, outputWritten, unblockOutput } from '../host/out_stream.ts';
+import { printJson, reportError, UsageError, warn } from './command.ts';
 import type { Instance } from './instance.ts';
 import type { OwnTexts, RawFlags } from './nic_flags.ts';
 
@@ -42,6 +43,9 @@ export function ownOption<T>(
   }
 }
 
+/** Milliseconds that the last output has after a signal. */
+const OUTPUT_MS = 200;
+
 /** Starts an instance, runs `job` on it, stops it, and ends the process. */
 export async function runNicCommand(raw: RawFlags, job: NicJob): Promise<void> {
   // Handle signals from the beginning: a signal during the start stops the instance after the
@@ -61,6 +65,7 @@ export async function runNicCommand(raw: RawFlags, job: NicJob): Promise<void> {
   ]);
   const settings = resolveNicOptions(raw, models, job.own);
   job.check?.(settings.own);
+  unblockOutput();
   const json = raw['json'] === true;
   const instance = await Instance.open(settings, json);
   let lost = false;
@@ -79,8 +84,9 @@ export async function runNicCommand(raw: RawFlags, job: NicJob): Promise<void> {
   const clean = Object.keys(leaked).length === 0;
   if (json) printJson({ event: 'exit', leaked });
   if (!clean) instance.log.error({ leaked }, 'leaked');
-  // Wait until stdout is written, but not for other work on the event loop, such as a slow disk
-  // read.
-  await new Promise<void>((resolve) => process.stdout.write('', () => resolve()));
+  if (outputLost() > 0) warn(`${outputLost()} lines of output were dropped: it was not read`);
+  // Wait until the output is written, but not for other work on the event loop, such as a slow disk
+  // read. After a signal the two seconds of the stop are a limit for a reader that stalls, too.
+  await outputWritten(stopping.signal.aborted ? OUTPUT_MS : null);
   exitProcess(clean && !lost && !instance.captureFailed ? status : 1);
 }
