@@ -16,18 +16,26 @@ function emptyPcap(): Buffer {
   return header;
 }
 
+/** The event loop waits for tcpdump: 10 ms, but a name server can make it slow. */
+const COMPILE_MS = 2000;
+
 /**
  * Compiles `expression` to BPF instructions [code, jt, jf, k]. Throws Error with a one-line
- * message.
+ * message. Blocks the event loop for at most two seconds.
  */
 export function compileFilterInsns(expression: string): number[][] {
   const run = spawnSync('tcpdump', ['-ddd', '-r', '-', '--', expression], {
     input: emptyPcap(),
     encoding: 'utf8',
-    timeout: 10_000,
+    env: { ...process.env, RES_OPTIONS: 'timeout:1 attempts:1' },
+    timeout: COMPILE_MS,
+    killSignal: 'SIGKILL',
   });
-  if (run.error !== undefined)
-    throw new Error(`match: tcpdump is needed to compile it: ${run.error.message}`);
+  const { error }: { error?: NodeJS.ErrnoException } = run;
+  if (error?.code === 'ETIMEDOUT')
+    throw new Error(`match: ${expression}: tcpdump took too long: use addresses, not names`);
+  if (error !== undefined)
+    throw new Error(`match: tcpdump is needed to compile it: ${error.message}`);
   if (run.status !== 0) {
     const last = run.stderr.trim().split('\n').at(-1) ?? '';
     throw new Error(`match: ${expression}: ${last.replace(/^tcpdump: /, '')}`);
