@@ -23,10 +23,10 @@ import { PipeTarget, type SinkTarget } from './sink_target.ts';
 /** A record fits: CAPTURE_SNAPLEN_MAX and its header. */
 const CHUNK_BYTES = 1 << 19;
 const CHUNK_RECORDS = 8192;
-/** Bounds of the memory: 32 MiB, and 8 MiB for a FIFO. A turn of the loop may drain 8 MiB. */
-const FILE_CHUNKS = 64;
+/** Bounds of the memory: 64 MiB, and 8 MiB for a FIFO. A turn of the loop may drain 8 MiB. */
+const FILE_CHUNKS = 128;
 const PIPE_CHUNKS = 16;
-/** Chunks that are kept for reuse; others are freed. */
+/** Chunks that are kept for reuse when nothing waits; others are freed one by one. */
 const SPARE_CHUNKS = 4;
 /** Chunks of one write. A FIFO gets one: what a reader has not taken at the end counts as dropped. */
 const WRITE_CHUNKS = 16;
@@ -291,6 +291,10 @@ export class FileSink {
       this.#recycle(chunk);
     }
     this.#flight = [];
+    if (this.#full.length === 0 && this.#spare.length > SPARE_CHUNKS) {
+      this.#spare.pop();
+      this.#chunks--;
+    }
     if (this.#flushNext) this.flush();
     else this.#writeFull();
     if (this.#closing) this.#closeIfDone();
@@ -300,8 +304,7 @@ export class FileSink {
   #recycle(chunk: Chunk): void {
     chunk.used = 0;
     chunk.records = 0;
-    if (this.#spare.length < SPARE_CHUNKS) this.#spare.push(chunk);
-    else this.#chunks--;
+    this.#spare.push(chunk);
   }
 
   /** Ends the sink after `n` bytes of the write in flight; the file keeps whole records. */
