@@ -1,7 +1,7 @@
 /** Common part of the commands that bring up a NIC: signals, options, stop, exit. */
 
 import { exitProcess } from '../host/exit.ts';
-import { outputLost, outputWritten, unblockOutput } from '../host/out_stream.ts';
+import { outputProblem, outputWritten, unblockOutput } from '../host/out_stream.ts';
 import { printJson, reportError, UsageError, warn } from './command.ts';
 import type { Instance } from './instance.ts';
 import type { OwnTexts, RawFlags } from './nic_flags.ts';
@@ -43,8 +43,9 @@ export function ownOption<T>(
   }
 }
 
-/** Milliseconds that the last output has after a signal. */
-const OUTPUT_MS = 200;
+/** Milliseconds that a stop and the last output take, and the least that the output has. */
+const STOP_MS = 1900;
+const OUTPUT_MS_MIN = 200;
 
 /** Starts an instance, runs `job` on it, stops it, and ends the process. */
 export async function runNicCommand(raw: RawFlags, job: NicJob): Promise<void> {
@@ -80,13 +81,20 @@ export async function runNicCommand(raw: RawFlags, job: NicJob): Promise<void> {
   } catch (e) {
     status = reportError(e);
   }
+  const begun = performance.now();
   const leaked = await instance.stop();
   const clean = Object.keys(leaked).length === 0;
   if (json) printJson({ event: 'exit', leaked });
   if (!clean) instance.log.error({ leaked }, 'leaked');
-  if (outputLost() > 0) warn(`${outputLost()} lines of output were dropped: it was not read`);
   // Wait until the output is written, but not for other work on the event loop, such as a slow disk
   // read. After a signal the two seconds of the stop are a limit for a reader that stalls, too.
-  await outputWritten(stopping.signal.aborted ? OUTPUT_MS : null);
-  exitProcess(clean && !lost && !instance.captureFailed ? status : 1);
+  const left = Math.max(OUTPUT_MS_MIN, begun + STOP_MS - performance.now());
+  await outputWritten(stopping.signal.aborted ? left : null);
+  const problem = outputProblem();
+  if (problem !== null) {
+    warn(problem.message);
+    await outputWritten(OUTPUT_MS_MIN);
+  }
+  const failed = instance.captureFailed || problem?.failed === true;
+  exitProcess(clean && !lost && !failed ? status : 1);
 }

@@ -37,11 +37,11 @@ const READER_MS = 100;
 /** Milliseconds between checks that the file still has a name. */
 const UNLINKED_MS = 1000;
 
-/** What the owner of a sink learns as it happens. */
+/** Handler of a sink's events. */
 export interface SinkEvents {
   /**
-   * The sink has ended before `close`.
-   * @param failed false if it was the reader of a FIFO that left
+   * The sink has ended before `close`. Called when that happens.
+   * @param failed false: the reader of a FIFO has left
    */
   sinkEnded(message: string, failed: boolean): void;
 }
@@ -58,7 +58,7 @@ class Chunk {
 /** `opening` and `open` accept records, `waiting` (for a reader) and `ended` drop them. */
 type State = 'opening' | 'waiting' | 'open' | 'ended';
 
-/** The files and FIFOs that sinks of this isolate write, by sinkTarget's id. */
+/** The files and FIFOs that sinks of this isolate write, by device and inode. */
 const inUse = new Map<string, FileSink>();
 
 export class FileSink {
@@ -79,6 +79,7 @@ export class FileSink {
   readonly #events: SinkEvents;
   #settle!: { resolve(): void; reject(e: Error): void };
   #state: State = 'opening';
+  #late = false;
   #closing = false;
   #closed = false;
   #target: SinkTarget | null = null;
@@ -109,6 +110,11 @@ export class FileSink {
     this.opened = new Promise((resolve, reject) => (this.#settle = { resolve, reject }));
     this.opened.catch(() => undefined);
     this.#open(true);
+  }
+
+  /** Reports an error of the open by `sinkEnded` from now on: nothing waits for `opened`. */
+  openLate(): void {
+    this.#late = true;
   }
 
   /** Starts a record of `len` bytes, which `write` calls must follow. False: it is dropped. */
@@ -190,13 +196,9 @@ export class FileSink {
   }
 
   #open(create: boolean): void {
-    const busy = (id: string): boolean => {
-      const user = inUse.get(id);
-      return user !== undefined && user !== this;
-    };
-    openTarget(this.path, create, busy, {
-      opened: (target, id) => this.#opened(target, id),
-      noReader: (id) => this.#waitForReader(id),
+    openTarget(this.path, create, (id) => this.#claim(id), {
+      opened: (target) => this.#opened(target),
+      noReader: () => this.#waitForReader(),
       failed: (error) => {
         if (this.#closed) return;
         this.#settle.reject(error);
@@ -205,18 +207,27 @@ export class FileSink {
     });
   }
 
-  #claim(id: string | null): void {
-    if (this.#id !== null) inUse.delete(this.#id);
+  /** Reserves the file `id` for this sink; false if another one writes it. */
+  #claim(id: string): boolean {
+    if (this.#closed) return false;
+    const user = inUse.get(id);
+    if (user !== undefined && user !== this) return false;
+    this.#unclaim();
     this.#id = id;
-    if (id !== null) inUse.set(id, this);
+    inUse.set(id, this);
+    return true;
   }
 
-  #opened(target: SinkTarget, id: string | null): void {
+  #unclaim(): void {
+    if (this.#id !== null) inUse.delete(this.#id);
+    this.#id = null;
+  }
+
+  #opened(target: SinkTarget): void {
     if (this.#closed) {
       target.close();
       return;
     }
-    this.#claim(id);
     this.#target = target;
     if (target instanceof PipeTarget) this.#chunksMax = PIPE_CHUNKS;
     this.#state = 'open';
@@ -224,7 +235,7 @@ export class FileSink {
     this.#put([this.#header], this.#header.length);
   }
 
-  #waitForReader(id: string): void {
+  #waitForReader(): void {
     if (this.#closed) return;
     if (this.#state === 'opening') {
       const lost = this.#discard();
@@ -232,7 +243,6 @@ export class FileSink {
       count(R_CAPTURE_NO_READER, lost);
       this.#state = 'waiting';
     }
-    this.#claim(id);
     this.#settle.resolve();
     if (this.#closing) this.#shut();
     else this.#readerTimer = setTimeout(() => this.#open(false), READER_MS).unref();
@@ -331,7 +341,7 @@ export class FileSink {
     return whole;
   }
 
-  /** Reports a file that was removed: nobody could read what is written to it. */
+  /** Reports a file that was removed: no program could open what is written to it. */
   #checkName(): void {
     const now = performance.now();
     if (now - this.#checkedAt < UNLINKED_MS || this.#state !== 'open') return;
@@ -344,14 +354,14 @@ export class FileSink {
 
   #end(error: TapnicError, failed: boolean): void {
     if (this.#state === 'ended') return;
-    const wasOpen = this.#state !== 'opening';
+    const report = this.#state !== 'opening' || this.#late;
     this.error = error;
     const lost = this.#discard();
     this.afterEnd += lost;
     count(R_CAPTURE_ENDED, lost);
     this.#shut();
-    // An error of the open goes to `opened`.
-    if (wasOpen) this.#events.sinkEnded(error.message, failed);
+    // An error of the open goes to `opened` while the start waits for that.
+    if (report) this.#events.sinkEnded(error.message, failed);
   }
 
   /** Forgets all records that are not written; returns how many. */
@@ -376,7 +386,7 @@ export class FileSink {
     this.#state = 'ended';
     clearTimeout(this.#flushTimer ?? undefined);
     clearTimeout(this.#readerTimer ?? undefined);
-    this.#claim(null);
+    this.#unclaim();
     this.#target?.close();
     this.#closed = true;
     this.#settle.resolve();

@@ -1,8 +1,8 @@
 /**
  * Standard output and standard error of a running instance. Node writes files and terminals
- * synchronously, so a terminal that is stopped (Ctrl-S) or a log on a disk that does not answer
- * would stop the event loop; and for a pipe it queues without a limit. Here every write is
- * asynchronous, and the queue is bounded: what does not fit is dropped and counted.
+ * synchronously: a stopped terminal (Ctrl-S) or a log on a disk that does not answer would stop the
+ * event loop. For a pipe Node queues without a limit. Here every write is asynchronous and the
+ * queue is bounded: what does not fit is dropped and counted.
  */
 
 import { constants, fstatSync, openSync } from 'node:fs';
@@ -19,13 +19,17 @@ type Done = (error?: Error | null) => void;
 class OutStream extends Writable {
   /** Writes that were dropped. */
   lost = 0;
+  /** The error that ended the stream, in words; null without one, and if only the reader is gone. */
+  failure: string | null = null;
   readonly #put: (bytes: Buffer, done: Done) => void;
 
   constructor(put: (bytes: Buffer, done: Done) => void) {
     super({ decodeStrings: true });
     this.#put = put;
-    // The terminal or the reader is gone; the instance goes on, and `done` has the error.
-    this.on('error', () => undefined);
+    // The instance goes on without output. EIO: the terminal is gone.
+    this.on('error', (e: NodeJS.ErrnoException) => {
+      if (e.code !== 'EPIPE' && e.code !== 'EIO') this.failure = e.message;
+    });
   }
 
   override write(chunk: unknown, encoding?: BufferEncoding | Done, done?: Done): boolean {
@@ -61,7 +65,7 @@ function terminal(fd: number): number {
 function outStream(fd: 1 | 2, node: NodeJS.WriteStream): OutStream {
   const tty = isatty(fd);
   const st = fstatSync(fd);
-  if (!tty && !st.isFile())
+  if (st.isFIFO() || st.isSocket())
     // A pipe or a socket: Node's own stream is asynchronous.
     return new OutStream((bytes, done) => void node.write(bytes, done));
   const target: SinkTarget = new FileTarget(tty ? terminal(fd) : fd, `disk ${st.dev}`, false);
@@ -83,9 +87,13 @@ export function unblockOutput(): void {
     Object.defineProperty(process, name, { value: streams[i], configurable: true });
 }
 
-/** Number of writes that did not fit. */
-export function outputLost(): number {
-  return streams.reduce((n, { lost }) => n + lost, 0);
+/** Why output is missing; null if none is. `failed`: a write failed, rather than a slow reader. */
+export function outputProblem(): { message: string; failed: boolean } | null {
+  const failure = streams.find((stream) => stream.failure !== null)?.failure ?? null;
+  if (failure !== null) return { message: `output: ${failure}`, failed: true };
+  const lost = streams.reduce((n, stream) => n + stream.lost, 0);
+  if (lost === 0) return null;
+  return { message: `output: ${lost} lines were dropped: they were not read`, failed: false };
 }
 
 /**

@@ -19,11 +19,18 @@ const FLAGS = O_WRONLY | O_NONBLOCK | O_NOCTTY;
 /** Milliseconds that a start waits for files on a disk that does not answer. */
 const OPEN_MS = 1000;
 
+/** A file that is being opened. */
+interface Opening {
+  readonly opened: Promise<void>;
+  /** The start does not wait for `opened` any more. */
+  openLate(): void;
+}
+
 /**
  * Resolves when all `files` are open or wait for a reader, or after a second. Rejects with the
  * first error.
  */
-export async function openedInTime(files: readonly { opened: Promise<void> }[]): Promise<void> {
+export async function openedInTime(files: readonly Opening[]): Promise<void> {
   if (files.length === 0) return;
   const patience = new AbortController();
   try {
@@ -31,6 +38,7 @@ export async function openedInTime(files: readonly { opened: Promise<void> }[]):
       Promise.all(files.map(({ opened }) => opened)),
       sleep(OPEN_MS, undefined, { signal: patience.signal }).catch(() => undefined),
     ]);
+    for (const file of files) file.openLate();
   } finally {
     patience.abort();
   }
@@ -38,13 +46,13 @@ export async function openedInTime(files: readonly { opened: Promise<void> }[]):
 
 /** Receives the one result of `openTarget`. */
 export interface OpenResult {
-  /** `id` is equal for two names of one file; null for a device, which any number may write. */
-  opened(target: SinkTarget, id: string | null): void;
+  opened(target: SinkTarget): void;
   /** A FIFO that no process has open for reading. */
-  noReader(id: string): void;
+  noReader(): void;
   failed(error: TapnicError): void;
 }
 
+/** Equal for two names of one file; null for a character device, which any number may write. */
 function idOf(st: BigIntStats): string | null {
   return st.isFile() || st.isFIFO() || st.isBlockDevice() ? `${st.dev}:${st.ino}` : null;
 }
@@ -57,12 +65,12 @@ export function whyNot(e: NodeJS.ErrnoException): string {
 /**
  * Opens `path` for writing and empties a regular file.
  * @param create whether a missing file is made
- * @param busy whether a file, by its `id`, is in use already: then it is left as it is, EBUSY
+ * @param claim reserves a file, by its `id`, for the caller; false: it is in use, and stays as it is
  */
 export function openTarget(
   path: string,
   create: boolean,
-  busy: (id: string) => boolean,
+  claim: (id: string) => boolean,
   result: OpenResult,
 ): void {
   const disk = dirname(resolve(path));
@@ -73,7 +81,7 @@ export function openTarget(
   poolCall(disk, (done) => {
     open(path, create ? FLAGS | O_CREAT : FLAGS, 0o666, (e, fd) => {
       done();
-      if (e === null) inspect(path, disk, fd, busy, result);
+      if (e === null) inspect(path, disk, fd, claim, result);
       else if (e.code !== 'ENXIO') fail(e);
       // ENXIO: a FIFO without a reader, a socket, or a device without a driver.
       else
@@ -82,8 +90,8 @@ export function openTarget(
             statDone();
             if (statError !== null) fail(statError);
             else if (!st.isFIFO()) fail(e);
-            else if (busy(idOf(st)!)) result.failed(inUse(path));
-            else result.noReader(idOf(st)!);
+            else if (!claim(idOf(st)!)) result.failed(inUse(path));
+            else result.noReader();
           });
         });
     });
@@ -99,7 +107,7 @@ function inspect(
   path: string,
   disk: string,
   fd: number,
-  busy: (id: string) => boolean,
+  claim: (id: string) => boolean,
   result: OpenResult,
 ): void {
   const fail = (error: TapnicError): void => {
@@ -111,15 +119,15 @@ function inspect(
       done();
       if (e !== null) return fail(new TapnicError(e.code ?? 'EIO', `stat ${path}`));
       const id = idOf(st);
-      if (id !== null && busy(id)) return fail(inUse(path));
-      if (st.isFIFO()) return result.opened(new PipeTarget(fd), id);
+      if (id !== null && !claim(id)) return fail(inUse(path));
+      if (st.isFIFO()) return result.opened(new PipeTarget(fd));
       const target = new FileTarget(fd, `disk ${st.dev}`, st.isFile() && st.nlink > 0n);
-      if (!st.isFile() || st.size === 0n) return result.opened(target, id);
+      if (!st.isFile() || st.size === 0n) return result.opened(target);
       poolCall(disk, (cut) => {
         ftruncate(fd, 0, (error) => {
           cut();
           if (error !== null) fail(new TapnicError(error.code ?? 'EIO', `truncate ${path}`));
-          else result.opened(target, id);
+          else result.opened(target);
         });
       });
     });

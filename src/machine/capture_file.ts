@@ -38,6 +38,11 @@ export class CaptureFile implements CaptureSink {
     return this.#sink.opened;
   }
 
+  /** See FileSink.openLate. */
+  openLate(): void {
+    this.#sink.openLate();
+  }
+
   captureRecord(
     _point: number,
     _flags: number,

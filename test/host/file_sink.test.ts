@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { linkSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -127,6 +127,27 @@ describe('file sink', () => {
     const third = open(path);
     await third.opened;
     await closed(third);
+  });
+
+  it('refuses the second of two sinks that open a file by two names at the same time', async () => {
+    const names = ['a', 'b/c'].map((name) => join(dir, name));
+    mkdirSync(join(dir, 'b'));
+    writeFileSync(names[0]!, 'old');
+    linkSync(names[0]!, names[1]!);
+    const sinks = names.map((name) => open(name));
+    const results = await Promise.allSettled(sinks.map(({ opened }) => opened));
+    expect(results.map(({ status }) => status).toSorted()).to.deep.equal(['fulfilled', 'rejected']);
+    for (const sink of sinks) await closed(sink);
+    expect(readFileSync(names[0]!, 'utf8')).to.equal('header');
+  });
+
+  it('reports an open that fails after the start has gone on', async () => {
+    const ended: string[] = [];
+    const sink = open(join(dir, 'no', 'a'), { sinkEnded: (text) => void ended.push(text) });
+    sink.openLate();
+    await sink.opened.catch(() => undefined);
+    expect(ended).to.have.lengthOf(1);
+    expect(ended[0]).to.match(/^open .*ENOENT/);
   });
 
   it('refuses a directory', async () => {

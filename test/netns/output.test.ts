@@ -90,6 +90,13 @@ describe('netns: output that is not read', function () {
     expect(await statusOf(child)).to.equal(0);
   });
 
+  it('a full disk under the output is a failure at the end, not the end', async () => {
+    const script = 'exec "$@" --count 300 > /dev/full';
+    const { status, stderr } = await ns.run('sh', ['-c', script, 'sh', ...ping()]);
+    expect(status).to.equal(1);
+    expect(stderr).to.match(/^tapnic: output: .*ENOSPC.*\n$/);
+  });
+
   it('a file gets every line', async () => {
     const out = join(dir, 'out');
     const script = 'out=$1; shift; exec "$@" --count 300 > "$out" 2>&1';
