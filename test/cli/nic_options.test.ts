@@ -265,6 +265,8 @@ describe('cli: NIC options', () => {
       ['capture', 'nowhere=a.pcap', /not a capture point/],
       ['capture', 'ip=a.pcap', /only at if, wire/],
       ['capture', 'wire=a.pcapng', /only \.pcap files/],
+      ['capture', 'wire=a.pcap.gz', /only \.pcap files/],
+      ['capture', 'wire=-', /standard output has the lines of the command/],
       ['sysctl', 'kern.ipc.x', /NAME=VALUE/],
       ['sysctl', '=1', /NAME=VALUE/],
       ['sysctl', 'a b=1', /not the name of a sysctl/],
@@ -323,6 +325,13 @@ describe('cli: NIC options', () => {
       { addr: '192.0.2.200/24', hostAddr: '192.0.2.1/25' },
     ])
       expect(resolve(raw).warnings.join()).to.match(/are not on one network: there must be routes/);
+  });
+
+  it('accepts FIFOs and devices without an extension for captures', () => {
+    for (const file of ['x', '/dev/stdout', '/dev/fd/3', 'a.b/fifo'])
+      expect(resolve({ capture: [`wire=${file}`] }).nic.captures).to.deep.equal([
+        { point: 'wire', file },
+      ]);
   });
 
   it('rejects two captures in one file', () => {
