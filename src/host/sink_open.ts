@@ -45,7 +45,7 @@ export async function openedInTime(files: readonly Opening[]): Promise<void> {
 }
 
 /** Receives the one result of `openTarget`. */
-export interface OpenResult {
+interface OpenResult {
   opened(target: SinkTarget): void;
   /** A FIFO that no process has open for reading. */
   noReader(): void;

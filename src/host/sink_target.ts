@@ -13,7 +13,7 @@ const RETRY_MS = 50;
 const PIECE_BYTES = 1 << 16;
 
 /** Called with the error, or null, and with the number of bytes that were written. */
-export type Written = (error: NodeJS.ErrnoException | null, n: number) => void;
+type Written = (error: NodeJS.ErrnoException | null, n: number) => void;
 
 /** An open destination. One `write` at a time. */
 export interface SinkTarget {
