@@ -15,7 +15,7 @@ import { getSystemErrorName } from 'node:util';
  * The value of `abi` that `module.cpp` exports. loadAddon refuses an addon with another value: it
  * was built from other sources.
  */
-const ABI = 3;
+const ABI = 4;
 
 export interface NativeAddon {
   readonly abi: number;
@@ -67,6 +67,11 @@ export interface NativeAddon {
   netnsRemove(name: Uint8Array): number;
   netnsOpen(name: Uint8Array): number;
   netnsEnter(fd: number): number;
+
+  // ipc.cpp
+  /** Writes pid, uid and gid. */
+  peerCred(fd: number, out: Uint32Array): number;
+  fileLock(fd: number): number;
 
   // pager.cpp
   readCallback(fn: (id: number, error: number, nbytes: number) => void): number;

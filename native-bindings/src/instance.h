@@ -74,7 +74,8 @@ struct Entry {
 };
 using Entries = const Entry*;  // ended by a null name
 extern const Entry kArenaEntries[], kIoEntries[], kTapEntries[], kNetlinkEntries[], kNetnsEntries[],
-    kPagerEntries[], kCksumEntries[], kPollEntries[], kStreamIoEntries[], kTnEntries[];
+    kPagerEntries[], kCksumEntries[], kPollEntries[], kStreamIoEntries[], kTnEntries[],
+    kIpcEntries[];
 
 // Called at the end of the instance.
 void PollsEnd(Instance* inst);

@@ -9,7 +9,7 @@ namespace tapnic {
 
 namespace {
 
-constexpr uint32_t kAbi = 3;  // native-bindings/index.ts has the same number
+constexpr uint32_t kAbi = 4;  // native-bindings/index.ts has the same number
 
 void CleanupHook(napi_async_cleanup_hook_handle, void* data) {
   PollsEnd(static_cast<Instance*>(data));
@@ -52,7 +52,8 @@ static napi_value Init(napi_env env, napi_value exports) {
       napi_set_named_property(env, exports, "abi", abi) != napi_ok)
     return nullptr;
   for (Entries e : {kArenaEntries, kIoEntries, kTapEntries, kNetlinkEntries, kNetnsEntries,
-                    kPagerEntries, kCksumEntries, kPollEntries, kStreamIoEntries, kTnEntries})
+                    kPagerEntries, kCksumEntries, kPollEntries, kStreamIoEntries, kTnEntries,
+                    kIpcEntries})
     if (!Define(env, exports, inst, e)) return nullptr;
   return exports;
 }

@@ -2,10 +2,10 @@
 
 import { accessSync, closeSync, constants, existsSync, openSync, readFileSync } from 'node:fs';
 import { release } from 'node:os';
-import { delimiter, join } from 'node:path';
+import { delimiter, dirname, join } from 'node:path';
 import { linuxErrnoName, loadAddon } from '../../native-bindings/index.ts';
 import { allocArena } from '../host/arena.ts';
-import { controlDirs } from './control_path.ts';
+import { controlDirs, dirProblem } from './control_path.ts';
 
 /** One line of the report. */
 export interface Check {
@@ -108,20 +108,19 @@ function ipv6(): Outcome {
 }
 
 function controlDir(): Outcome {
-  const usable = controlDirs().find((dir) => {
-    // Check the nearest parent that exists.
-    let at = dir;
-    while (!existsSync(at)) at = join(at, '..');
+  const problems: string[] = [];
+  for (const dir of controlDirs())
     try {
-      accessSync(at, constants.W_OK | constants.X_OK);
-      return true;
-    } catch {
-      return false;
+      // A missing directory is made if its parent may be written.
+      const there = existsSync(dir);
+      const problem = there ? dirProblem(dir) : null;
+      accessSync(there ? dir : dirname(dir), constants.W_OK | constants.X_OK);
+      if (problem === null) return { detail: dir };
+      problems.push(`${dir}: ${problem}`);
+    } catch (e) {
+      problems.push(`${dir}: ${codeOf(e)}`);
     }
-  });
-  return usable === undefined
-    ? { detail: controlDirs().join(', '), remedy: 'use --control PATH' }
-    : { detail: usable };
+  return { detail: problems.join('; '), remedy: 'use --control PATH' };
 }
 
 function tool(program: string, debian: string): Outcome {

@@ -7,6 +7,7 @@ import { getSystemErrorMap } from 'node:util';
 import { Command, CommanderError } from 'commander';
 import { TapnicError } from '../sys/errno.ts';
 import { Panic } from '../sys/kassert.ts';
+import { escapeField, escapeLayout, jsonText } from './escape.ts';
 
 const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;
@@ -29,19 +30,24 @@ export function newCommand(name: string): Command {
   return new Command(name).exitOverride().configureOutput({ outputError: () => undefined });
 }
 
-/** Writes `text` to stdout unchanged. */
+/** Writes text to stdout, control characters escaped. */
 export function print(text: string): void {
-  process.stdout.write(text);
+  process.stdout.write(escapeLayout(text));
 }
 
 /** Writes one line of JSON to stdout. */
 export function printJson(value: unknown): void {
-  print(`${JSON.stringify(value)}\n`);
+  process.stdout.write(`${jsonText(value)}\n`);
+}
+
+/** Writes text to stderr, control characters escaped. */
+export function printError(text: string): void {
+  process.stderr.write(escapeLayout(text));
 }
 
 /** Writes one line to stderr. */
 export function warn(message: string): void {
-  process.stderr.write(`tapnic: ${message.replace(/\s*\n\s*/g, ' ')}\n`);
+  printError(`tapnic: ${escapeField(message.replace(/\s*\n\s*/g, ' '))}\n`);
 }
 
 /** Prints an error on stderr in one line (a stack trace for a bug) and returns the exit status. */
@@ -60,7 +66,7 @@ export function reportError(error: unknown): number {
   const ownMistake =
     error instanceof Panic || error instanceof TypeError || error instanceof ReferenceError;
   if (ownMistake && !(error instanceof TapnicError))
-    process.stderr.write(`tapnic: ${error.stack ?? error.message}\n`);
+    printError(`tapnic: ${error.stack ?? error.message}\n`);
   else warn(error.message);
   return error instanceof UsageError ? EXIT_USAGE : EXIT_FAILED;
 }

@@ -1,18 +1,11 @@
-/**
- * The client of the control socket: finds the instance, sends requests, adds the shared options.
- */
+/** What clients of a running instance share: they find it, ask it, and have the same options. */
 
-import { connect } from 'node:net';
-import { join } from 'node:path';
 import type { Command } from 'commander';
-import { parseResponse, RESPONSE_MAX } from '../ctl/protocol.ts';
 import { CliError } from './command.ts';
-import { closedDirs, controlDirs, controlName, findSockets } from './control_path.ts';
-import { LineSplitter } from './lines.ts';
-
-const ANSWER_TIMEOUT_MS = 10_000;
-const PROBE_TIMEOUT_MS = 1000;
-const DEFAULT_TAP = 'nic0';
+import { ControlChannel } from './control_channel.ts';
+import { type FoundSocket, findSockets, netnsInode, netnsName } from './control_path.ts';
+import { escapeData, escapeField } from './escape.ts';
+import { isLive } from './peer.ts';
 
 /** Options that select the instance and the output format. */
 export interface ClientOptions {
@@ -27,101 +20,124 @@ export function addClientOptions(command: Command): Command {
   return command
     .option('--control <path>', 'control socket of the instance')
     .option('--tap <name>', 'the instance of this interface')
-    .option('--netns <name>', 'the instance in this network namespace')
+    .option('--netns <name>', 'the instance in this network namespace (default: the current one)')
     .option('--json', 'print JSON');
 }
 
-/** Whether an instance listens at `path`. A socket that this user may not connect to counts. */
-export function isLive(path: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect({ path });
-    const end = (live: boolean): void => {
-      socket.destroy();
-      resolve(live);
-    };
-    socket.setTimeout(PROBE_TIMEOUT_MS, () => end(true));
-    socket.once('connect', () => end(true));
-    socket.once('error', (e: NodeJS.ErrnoException) => end(e.code === 'EACCES'));
-  });
+/** A control socket at which an instance should listen. */
+export interface Target {
+  readonly path: string;
+  /** The network namespace that its name says; null for --control. */
+  readonly inode: number | null;
 }
 
-/** Returns the live sockets of `paths`. */
-async function livePaths(paths: readonly string[]): Promise<string[]> {
-  const live = await Promise.all(paths.map(isLive));
-  return paths.filter((_path, i) => live[i]);
+async function liveOf(sockets: readonly FoundSocket[]): Promise<FoundSocket[]> {
+  const live = await Promise.all(sockets.map(({ path }) => isLive(path)));
+  return sockets.filter((_socket, i) => live[i]);
 }
 
-/** A text for messages that names the directories that this user may not read; empty if none. */
-function hidden(): string {
-  const dirs = closedDirs();
-  return dirs.length === 0 ? '' : ` that this user may access (${dirs.join(', ')}: EACCES)`;
+/** How to name an instance in another network namespace. */
+function elsewhere({ path, inode }: FoundSocket): string {
+  const name = netnsName(inode);
+  return name === null ? `--control ${path}` : `--netns ${name} (${path})`;
+}
+
+/** The message if there is no instance: what was looked for, what there is instead, what to do. */
+function noneText(
+  { tap, netns }: ClientOptions,
+  others: readonly FoundSocket[],
+  refused: readonly string[],
+): string {
+  const which = tap === undefined ? '' : ` ${tap}`;
+  const where =
+    netns !== undefined
+      ? ` in network namespace ${netns}`
+      : tap !== undefined || others.length > 0
+        ? ' in this network namespace'
+        : '';
+  const found = others.length === 0 ? '' : `; there is ${others.map(elsewhere).join(', ')}`;
+  const left = refused.length === 0 ? '' : `; not searched: ${refused.join(', ')}`;
+  return `no running instance${which}${where}: start one with \`tapnic serve DIR\`, or use --control${found}${left}`;
 }
 
 /**
- * Returns the control socket that `options` select. Throws CliError if no instance or several
- * match.
+ * The control socket of the instance that `options` name: of --control, or of the only instance in
+ * the namespace with this --tap. Null if there is none. Throws CliError if several match.
  */
-export async function findInstance(options: ClientOptions): Promise<string> {
-  if (options.control !== undefined) return options.control;
-  if (options.tap !== undefined || options.netns !== undefined) {
-    const name = controlName(options.tap ?? DEFAULT_TAP, options.netns ?? null);
-    const [path] = await livePaths(controlDirs().map((dir) => join(dir, name)));
-    if (path !== undefined) return path;
-    const looked = controlDirs().join(' and ');
-    throw new CliError(
-      `no running instance ${name.slice(0, -'.sock'.length)}${hidden()} (${looked})`,
-    );
-  }
-  const live = await livePaths(findSockets());
+export async function findRunning(
+  options: ClientOptions,
+  onNone: (text: string) => Target | null = () => null,
+): Promise<Target | null> {
+  if (options.control !== undefined) return { path: options.control, inode: null };
+  const inode = netnsInode(options.netns ?? null);
+  const { sockets, refused } = findSockets();
+  const { tap } = options;
+  const fits = (one: FoundSocket): boolean =>
+    one.inode === inode && (tap === undefined || one.tap === tap);
+  const live = await liveOf(sockets.filter(fits));
   if (live.length === 1) return live[0]!;
-  if (live.length === 0)
+  if (live.length > 1)
     throw new CliError(
-      `no running instance${hidden()}: start one with \`tapnic serve DIR\`, or use --control`,
+      `${live.length} running instances, choose by --tap or --control: ` +
+        live.map((one) => `${one.tap} (${one.path})`).join(', '),
     );
-  throw new CliError(`${live.length} running instances, choose by --control: ${live.join(' ')}`);
+  const others = await liveOf(sockets.filter((one) => one.inode !== inode));
+  return onNone(noneText(options, others, refused));
+}
+
+/** The instance that `options` name. Throws CliError if there is none, or several match. */
+export async function findInstance(options: ClientOptions): Promise<Target> {
+  const none = (text: string): never => {
+    throw new CliError(text);
+  };
+  return (await findRunning(options, none))!;
 }
 
 /**
- * Sends one request to the instance at `path`; resolves with the data of its answer. Rejects with
- * CliError.
+ * Connects to an instance that was found. Inodes are used again, so it also has to say itself that
+ * its interface is in the network namespace that the socket's name says. Rejects with CliError.
  */
-export function request(path: string, cmd: string, args: object): Promise<unknown> {
-  return new Promise((resolve, reject) => {
-    const socket = connect({ path });
-    const lines = new LineSplitter(RESPONSE_MAX);
-    const fail = (message: string): void => {
-      socket.destroy();
-      reject(new CliError(message));
-    };
-    socket.setTimeout(ANSWER_TIMEOUT_MS, () => fail(`${path}: no answer`));
-    socket.once('error', (e: NodeJS.ErrnoException) =>
-      fail(
-        e.code === 'ENOENT' || e.code === 'ECONNREFUSED'
-          ? `${path}: no instance listens there`
-          : `${path}: ${e.code ?? e.message}`,
-      ),
-    );
-    socket.once('close', () => fail(`${path}: closed without an answer`));
-    socket.on('data', (chunk) => {
-      const [line] = lines.push(chunk) ?? ['{}'];
-      if (line === undefined) return;
-      socket.destroy();
-      try {
-        const answer = parseResponse(line);
-        if (answer.ok) resolve(answer.data);
-        else reject(new CliError(answer.err.message));
-      } catch (e) {
-        reject(new CliError(`${path}: ${e instanceof Error ? e.message : String(e)}`));
-      }
-    });
-    socket.write(`${JSON.stringify({ id: 1, cmd, args })}\n`);
-  });
+export async function openChannel({ path, inode }: Target): Promise<ControlChannel> {
+  const channel = await ControlChannel.open(path);
+  if (inode === null) return channel;
+  try {
+    const info = (await channel.request('info', {})) as { netnsInode?: unknown } | null;
+    if (info?.netnsInode !== inode)
+      throw new CliError(
+        `${path}: the instance is in network namespace ${String(info?.netnsInode)}, not ${inode}: use --control`,
+      );
+    return channel;
+  } catch (e) {
+    channel.close();
+    throw e;
+  }
+}
+
+/** Sends one request to the instance at `path` and returns the data of its answer. */
+export async function request(path: string, cmd: string, args: object): Promise<unknown> {
+  const channel = await ControlChannel.open(path);
+  try {
+    return await channel.request(cmd, args);
+  } finally {
+    channel.close();
+  }
 }
 
 /**
- * Sends a request to the instance that `options` select. Does not check the type of the answer's
- * data.
+ * Sends a request to the instance that `options` name. Does not check the type of the answer's data.
+ * Without --json its strings are escaped to be printed; `escape` is how.
  */
-export async function ask<T>(options: ClientOptions, cmd: string, args: object): Promise<T> {
-  return (await request(await findInstance(options), cmd, args)) as T;
+export async function ask<T>(
+  options: ClientOptions,
+  cmd: string,
+  args: object,
+  escape: (text: string) => string = escapeField,
+): Promise<T> {
+  const channel = await openChannel(await findInstance(options));
+  try {
+    const data = await channel.request(cmd, args);
+    return (options.json === true ? data : escapeData(data, escape)) as T;
+  } finally {
+    channel.close();
+  }
 }

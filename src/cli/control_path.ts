@@ -1,51 +1,150 @@
 /**
- * Paths of control sockets. They are in /run/tapnic, or in a directory of the user in the temporary
- * directory if /run/tapnic is not writable. TAPNIC_RUNDIR overrides both.
+ * Where control sockets are, and which of them may be used: /run/tapnic, or a directory of the user's
+ * own below the temporary one where that cannot be written. TAPNIC_RUNDIR names another place. A
+ * socket's name contains the inode of the network namespace of the instance's interface, because
+ * names of namespaces differ between mount namespaces and most namespaces have none.
  */
 
-import { accessSync, constants, existsSync, lstatSync, mkdirSync, readdirSync } from 'node:fs';
+import {
+  accessSync,
+  constants,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  type Stats,
+  statSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { CliError } from './command.ts';
 
 /** Maximum length of a Unix socket's path, without its NUL: unix(7). */
 const SUN_PATH_MAX = 107;
+const OWN_NETNS = '/proc/self/ns/net';
+/** Where `ip netns` and `serve --netns` keep names. */
+const NAMED_NETNS = '/run/netns';
+const STICKY = 0o1000;
+const WRITABLE_BY_OTHERS = 0o022;
+
+/** Effective user of this process. */
+export const ownUid = (): number => process.geteuid?.() ?? 0;
+
+/** Whether root or this user is the owner: no other user is trusted. */
+export const trustedUid = (uid: number): boolean => uid === 0 || uid === ownUid();
 
 /** The directories of control sockets, the preferred one first. */
 export function controlDirs(): string[] {
   const own = process.env['TAPNIC_RUNDIR'];
   if (own !== undefined && own !== '') return [own];
-  return ['/run/tapnic', join(tmpdir(), `tapnic-${process.getuid?.() ?? 0}`)];
+  return ['/run/tapnic', join(tmpdir(), `tapnic-${ownUid()}`)];
 }
 
-/** `[<netns>.]<tap>.sock` */
-export function controlName(tap: string, netns: string | null): string {
-  return `${netns === null ? '' : `${netns}.`}${tap}.sock`;
-}
+const codeOf = (e: unknown): string => (e as NodeJS.ErrnoException).code ?? String(e);
 
-/**
- * Creates `dir` if it is missing. Returns whether this user or root owns it, this user may write to
- * it, and group and others may not.
- */
-function usable(dir: string): boolean {
-  try {
-    mkdirSync(dir, { recursive: true, mode: 0o700 });
-    const { mode, uid } = lstatSync(dir);
-    accessSync(dir, constants.W_OK | constants.X_OK);
-    return (uid === process.getuid?.() || uid === 0) && (mode & 0o022) === 0;
-  } catch {
-    return false;
+/** No network namespace has this name. */
+export class NoSuchNetns extends CliError {
+  constructor(name: string) {
+    super(`no network namespace ${name}: \`ip netns list\` shows the existing ones`);
   }
 }
 
 /**
- * The default control socket of the instance of `tap`. Throws CliError if no directory is usable.
+ * The inode of the network namespace called `name`, of this process's own for null. Throws CliError
+ * if there is none or it cannot be read.
  */
-export function defaultControlPath(tap: string, netns: string | null): string {
-  const dir = controlDirs().find(usable);
-  if (dir === undefined)
-    throw new CliError(`no place for a control socket: ${controlDirs().join(', ')}: use --control`);
-  return checkedPath(join(dir, controlName(tap, netns)));
+export function netnsInode(name: string | null): number {
+  let own: Stats;
+  try {
+    own = statSync(OWN_NETNS);
+  } catch (e) {
+    throw new CliError(
+      `${OWN_NETNS}: ${codeOf(e)}: cannot identify the network namespace: mount /proc, or use --control`,
+    );
+  }
+  if (name === null) return own.ino;
+  if (name === '' || name === '.' || name === '..' || name.includes('/') || name.includes('\0'))
+    throw new CliError(`--netns: ${JSON.stringify(name)}: not a name of \`ip netns list\``);
+  const path = join(NAMED_NETNS, name);
+  let named: Stats;
+  try {
+    named = statSync(path);
+  } catch (e) {
+    if (codeOf(e) === 'ENOENT') throw new NoSuchNetns(name);
+    throw new CliError(`${path}: ${codeOf(e)}`);
+  }
+  // All namespaces are files of one file system. Another file is what `ip netns` mounts them on.
+  if (named.dev !== own.dev)
+    throw new CliError(
+      `${path}: a leftover file, not a network namespace: remove it by \`ip netns delete ${name}\``,
+    );
+  return named.ino;
+}
+
+/** The name that `ip netns` lists for a network namespace; null if it has none. */
+export function netnsName(inode: number): string | null {
+  try {
+    const { dev } = statSync(OWN_NETNS);
+    const found = readdirSync(NAMED_NETNS).find((name) => {
+      const at = statSync(join(NAMED_NETNS, name), { throwIfNoEntry: false });
+      return at?.ino === inode && at.dev === dev;
+    });
+    return found ?? null;
+  } catch {
+    return null; // there are no named namespaces, or they are not readable
+  }
+}
+
+/** `<inode of the network namespace>.<tap>.sock` */
+export function controlName(tap: string, inode: number): string {
+  return `${inode}.${tap}.sock`;
+}
+
+/**
+ * Why `dir` cannot be trusted, null if it can: another user could plant sockets in it. Throws Node's
+ * error if it is missing.
+ */
+export function dirProblem(dir: string): string | null {
+  const at = lstatSync(dir);
+  if (!at.isDirectory()) return 'it is not a directory';
+  if (!trustedUid(at.uid)) return `it belongs to uid ${at.uid}`;
+  if ((at.mode & WRITABLE_BY_OTHERS) !== 0) return 'other users may write it';
+  // In a directory that all may write, only the sticky bit keeps others from replacing `dir`.
+  const parent = statSync(dirname(dir));
+  if ((parent.mode & WRITABLE_BY_OTHERS) !== 0 && (parent.mode & STICKY) === 0)
+    return `other users may write ${dirname(dir)}`;
+  return null;
+}
+
+/** Makes `dir` if it is missing. Null if sockets may be made in it, else why not. */
+function unusable(dir: string): string | null {
+  try {
+    mkdirSync(dir, { mode: 0o700 });
+  } catch (e) {
+    if (codeOf(e) !== 'EEXIST') return codeOf(e);
+  }
+  try {
+    const problem = dirProblem(dir);
+    if (problem !== null) return problem;
+    accessSync(dir, constants.W_OK | constants.X_OK);
+    return null;
+  } catch (e) {
+    return codeOf(e);
+  }
+}
+
+/**
+ * The control socket of the instance of `tap` in the network namespace with this inode, without
+ * --control. Throws CliError.
+ */
+export function defaultControlPath(tap: string, inode: number): string {
+  const problems: string[] = [];
+  for (const dir of controlDirs()) {
+    const problem = unusable(dir);
+    if (problem === null) return checkedPath(join(dir, controlName(tap, inode)));
+    problems.push(`${dir}: ${problem}`);
+  }
+  throw new CliError(`no place for a control socket: ${problems.join('; ')}: use --control`);
 }
 
 /** Returns `path`. Throws CliError if it is too long for a socket. */
@@ -58,31 +157,38 @@ export function checkedPath(path: string): string {
 /** The text of a bind error at `path`. libuv reports EACCES for a missing directory. */
 export function bindError(path: string, e: unknown): string {
   const { code = String(e) } = e as NodeJS.ErrnoException;
-  return code === 'EACCES' && !existsSync(dirname(path)) ? 'ENOENT: no such directory' : code;
+  const missing = (code === 'EACCES' || code === 'ENOENT') && !existsSync(dirname(path));
+  return missing ? 'ENOENT: no such directory' : code;
 }
 
-/** Returns all control sockets, live or not. */
-export function findSockets(): string[] {
-  return controlDirs().flatMap((dir) => {
-    try {
-      return readdirSync(dir)
-        .filter((name) => name.endsWith('.sock'))
-        .sort()
-        .map((name) => join(dir, name));
-    } catch {
-      return []; // the directory is missing or not readable
-    }
-  });
+/** A control socket, live or not. */
+export interface FoundSocket {
+  readonly path: string;
+  readonly inode: number;
+  readonly tap: string;
 }
 
-/** Returns the directories that this user may not read: they may contain sockets. */
-export function closedDirs(): string[] {
-  return controlDirs().filter((dir) => {
+/** Every control socket, and the directories that were left out, each with the reason. */
+export function findSockets(): { sockets: FoundSocket[]; refused: string[] } {
+  const sockets: FoundSocket[] = [];
+  const refused: string[] = [];
+  for (const dir of controlDirs()) {
     try {
-      accessSync(dir, constants.R_OK | constants.X_OK);
-      return false;
+      const problem = dirProblem(dir);
+      if (problem !== null) {
+        refused.push(`${dir}: ${problem}`);
+        continue;
+      }
+      for (const name of readdirSync(dir).sort()) {
+        const parts = /^(\d+)\.(.+)\.sock$/.exec(name);
+        const path = join(dir, name);
+        if (parts === null || lstatSync(path, { throwIfNoEntry: false })?.isSocket() !== true)
+          continue;
+        sockets.push({ path, inode: Number(parts[1]), tap: parts[2]! });
+      }
     } catch (e) {
-      return (e as NodeJS.ErrnoException).code === 'EACCES';
+      if (codeOf(e) !== 'ENOENT') refused.push(`${dir}: ${codeOf(e)}`);
     }
-  });
+  }
+  return { sockets, refused };
 }

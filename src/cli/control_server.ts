@@ -1,54 +1,58 @@
-/**
- * The server of the control socket. A client can lose only its own connection: the length of lines
- * and the queue of answers are bounded, and an invalid line gets an error.
- */
+/** The instance's end of the control socket: where it listens, and for whom. */
 
+import { createHash } from 'node:crypto';
 import { linkSync, lstatSync, rmSync, unlinkSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
-import { dirname } from 'node:path';
-import {
-  ControlFailure,
-  type ControlRequest,
-  type ControlResponse,
-  errResponse,
-  parseRequest,
-  REQUEST_MAX,
-} from '../ctl/protocol.ts';
-import { Panic } from '../sys/kassert.ts';
+import { basename, dirname } from 'node:path';
+import { ControlFailure, type ControlRequest, type ControlResponse } from '../ctl/protocol.ts';
+import { count, R_CTL_CLIENTS, R_CTL_STREAMS } from '../sys/reason.ts';
 import { CliError } from './command.ts';
-import { isLive } from './control_client.ts';
+import {
+  ControlConn,
+  type ControlHost,
+  type ControlLimits,
+  type StreamHandler,
+} from './control_conn.ts';
 import { bindError } from './control_path.ts';
-import { LineSplitter } from './lines.ts';
+import { isLive } from './peer.ts';
+import { withSocketLock } from './socket_lock.ts';
 
-const CLIENTS_MAX = 64;
+const LIMITS: ControlLimits = { clients: 64, streams: 16, idleMs: 60_000, unreadMs: 60_000 };
 
-type ControlHandler = (req: ControlRequest) => ControlResponse;
+export type ControlHandler = (req: ControlRequest) => ControlResponse;
+/** Streamed commands by name. */
+export type StreamHandlers = ReadonlyMap<string, StreamHandler>;
 
-export class ControlServer {
+export class ControlServer implements ControlHost {
   readonly path: string;
+  readonly limits: ControlLimits;
   readonly #server: Server;
-  readonly #clients = new Set<Socket>();
+  readonly #conns = new Set<ControlConn>();
   #handler: ControlHandler | null = null;
+  #streams: StreamHandlers = new Map();
+  #stopping = false;
   #inode = 0;
   readonly #onExit = (): void => this.#unlink();
 
-  constructor(path: string) {
+  constructor(path: string, limits: ControlLimits = LIMITS) {
     this.path = path;
+    this.limits = limits;
     this.#server = createServer((socket) => this.#accept(socket));
-    this.#server.maxConnections = CLIENTS_MAX;
-    // Ignore accept errors such as EMFILE: the listener stays open for the next client.
+    // Out of descriptors: the next client finds the listener as it was.
     this.#server.on('error', () => undefined);
   }
 
   /**
-   * Listens; only this user may connect. Rejects with Node's error: EEXIST if the path exists. The
-   * socket is bound under a temporary name and then linked to its own. libuv removes the bound name
-   * when it closes, which could otherwise be the socket of another instance.
+   * Listens, for this user alone. Rejects with Node's own error: EEXIST if the path is
+   * there. The socket is bound under another name and linked to its own, because libuv removes
+   * the name it was bound to when it closes, even if another instance has put its socket there.
+   * The caller has the lock of the path.
    */
   listen(): Promise<void> {
-    // Do not use join(): listen() would take a bare `.123` as a port.
-    const bound = `${dirname(this.path)}/.${process.pid}`;
-    rmSync(bound, { force: true }); // left by a killed process with the same pid
+    const hash = createHash('sha1').update(basename(this.path)).digest('hex').slice(0, 8);
+    // Not join(): a bare `.123` would be a port to listen().
+    const bound = `${dirname(this.path)}/.${hash}`;
+    rmSync(bound, { force: true }); // of a process that was killed here
     return new Promise((resolve, reject) => {
       this.#server.once('error', reject);
       // listen() binds the socket before it returns, so the umask applies to no other file.
@@ -75,17 +79,53 @@ export class ControlServer {
     });
   }
 
-  /** Sets the handler of requests. Without a handler they are answered with EAGAIN. */
-  setHandler(handler: ControlHandler): void {
+  /** Carries requests out from now on; before, they are answered with EAGAIN. */
+  setHandler(handler: ControlHandler, streams: StreamHandlers = new Map()): void {
     this.#handler = handler;
+    this.#streams = streams;
+  }
+
+  /** Stops the streamed requests and takes no more of them. */
+  stopStreams(): void {
+    this.#stopping = true;
+    for (const conn of this.#conns) conn.stopStream();
   }
 
   /** Stops listening, closes the clients' connections and removes the socket. */
   close(): void {
     process.off('exit', this.#onExit);
+    // While it still listens, no other instance takes the path for that of a dead one.
     this.#unlink();
     this.#server.close();
-    for (const client of this.#clients) client.destroy();
+    for (const conn of this.#conns) conn.destroy();
+  }
+
+  answer(req: ControlRequest): ControlResponse {
+    if (this.#handler === null) throw new ControlFailure('EAGAIN', 'starting: try again');
+    return this.#handler(req);
+  }
+
+  stream(cmd: string): StreamHandler | null {
+    const handler = this.#streams.get(cmd);
+    if (handler === undefined) return null;
+    if (this.#stopping) throw new ControlFailure('ECANCELED', 'the instance is stopping');
+    const running = [...this.#conns].filter(({ streaming }) => streaming).length;
+    if (running < this.limits.streams) return handler;
+    count(R_CTL_STREAMS);
+    throw new ControlFailure('EAGAIN', `${running} streamed requests are under way: try again`);
+  }
+
+  closed(conn: ControlConn): void {
+    this.#conns.delete(conn);
+  }
+
+  #accept(socket: Socket): void {
+    const full = this.#conns.size >= this.limits.clients;
+    const conn = new ControlConn(socket, this);
+    if (full) {
+      count(R_CTL_CLIENTS);
+      conn.refuse('EAGAIN', `${this.limits.clients} clients are connected: try again`);
+    } else this.#conns.add(conn);
   }
 
   /** Removes the socket, unless another instance has replaced it. */
@@ -96,76 +136,46 @@ export class ControlServer {
       // It is already removed.
     }
   }
-
-  #accept(socket: Socket): void {
-    const lines = new LineSplitter(REQUEST_MAX);
-    const queue: string[] = [];
-    this.#clients.add(socket);
-    socket.on('error', () => undefined); // 'close' follows
-    socket.on('close', () => this.#clients.delete(socket));
-    const pump = (): void => {
-      while (queue.length > 0) {
-        const more = socket.write(`${JSON.stringify(this.#answer(queue.shift()!))}\n`);
-        if (more) continue;
-        // The client sends faster than it reads: pause it.
-        socket.pause();
-        socket.once('drain', pump);
-        return;
-      }
-      socket.resume();
-    };
-    socket.on('data', (chunk) => {
-      const whole = lines.push(chunk);
-      if (whole === null) {
-        const error = errResponse(null, 'EMSGSIZE', `a request is at most ${REQUEST_MAX} bytes`);
-        socket.pause();
-        socket.end(`${JSON.stringify(error)}\n`, () => socket.destroy());
-        return;
-      }
-      queue.push(...whole);
-      if (socket.writableNeedDrain) return;
-      pump();
-    });
-  }
-
-  #answer(line: string): ControlResponse {
-    let id: number | null = null;
-    try {
-      const req = parseRequest(line);
-      id = req.id;
-      if (this.#handler === null) return errResponse(id, 'EAGAIN', 'starting: try again');
-      return this.#handler(req);
-    } catch (e) {
-      if (e instanceof Panic) throw e;
-      const message = e instanceof Error ? e.message : String(e);
-      return errResponse(id, e instanceof ControlFailure ? e.code : 'EIO', message);
-    }
-  }
 }
 
-/**
- * Listens at `path`. Replaces the socket of a dead instance. Throws CliError (EADDRINUSE) if an
- * instance listens there, or if another kind of file has that path.
- */
-export async function openControlServer(path: string): Promise<ControlServer> {
+/** Listens at `path`, whose lock the caller has. Throws CliError if it is in use. */
+async function listenOrReplace(
+  path: string,
+  limits: ControlLimits | undefined,
+): Promise<ControlServer> {
   for (let attempt = 0; attempt < 2; attempt++) {
-    const server = new ControlServer(path);
+    const server = new ControlServer(path, limits);
     try {
       await server.listen();
       return server;
     } catch (e) {
-      if ((e as NodeJS.ErrnoException).code !== 'EEXIST')
-        throw new CliError(
-          `control socket ${path}: ${bindError(path, e)}: choose another place by --control`,
-        );
+      if ((e as NodeJS.ErrnoException).code !== 'EEXIST') throw e;
     }
-    if (!lstatSync(path).isSocket())
+    if (lstatSync(path, { throwIfNoEntry: false })?.isSocket() === false)
       throw new CliError(`control socket ${path}: EADDRINUSE: a file of that name is there`);
     if (await isLive(path)) break;
-    unlinkSync(path);
+    rmSync(path, { force: true });
   }
   throw new CliError(
     `control socket ${path}: EADDRINUSE: an instance is running there: ` +
       `stop it, or choose another --tap or --control`,
   );
+}
+
+/**
+ * Listens at `path`; the socket of an instance that died is replaced. Throws CliError (EADDRINUSE)
+ * if an instance listens there, or if something else than a socket is in the way.
+ */
+export async function openControlServer(
+  path: string,
+  limits?: ControlLimits,
+): Promise<ControlServer> {
+  try {
+    return await withSocketLock(path, () => listenOrReplace(path, limits));
+  } catch (e) {
+    if (e instanceof CliError) throw e;
+    throw new CliError(
+      `control socket ${path}: ${bindError(path, e)}: choose another place by --control`,
+    );
+  }
 }

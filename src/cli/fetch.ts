@@ -1,15 +1,28 @@
-/** `fetch`: one HTTP GET from an emulated host, which it starts with its own NIC. */
+/** `fetch`: one HTTP GET from the emulated host of a running instance, or from one of its own. */
 
 import { createWriteStream } from 'node:fs';
 import { Writable } from 'node:stream';
 import type { Command } from 'commander';
-import { CliError, newCommand, printJson, UsageError } from './command.ts';
+import type { FetchResult } from '../apps/fetch/fetch.ts';
+import { CliError, newCommand, printError, printJson, UsageError } from './command.ts';
+import { openChannel, type Target } from './control_client.ts';
+import { escapeField } from './escape.ts';
+import { FETCH_REDIRECTS } from './control_jobs.ts';
 import { ownOption, runNicCommand } from './nic_command.ts';
-import { addNicFlags, type RawFlags } from './nic_flags.ts';
+import { addNicFlags, type OwnTexts, type RawFlags } from './nic_flags.ts';
 import { wholeNumber } from './numbers.ts';
+import { addNewOption, ownTexts, runningInstance } from './running.ts';
+import { stopOnSignal } from './signals.ts';
 
 const DEFAULT_IDLE_S = 60;
-const REDIRECTS = 5;
+const OWN = ['timeout'] as const;
+
+interface Settings {
+  readonly url: URL;
+  readonly idleMs: number;
+  /** `-`: standard output. */
+  readonly file: string;
+}
 
 /** A stream to standard output that does not close it at the end. */
 function stdoutSink(): Writable {
@@ -18,62 +31,112 @@ function stdoutSink(): Writable {
   });
 }
 
+const sinkOf = (file: string): Writable => (file === '-' ? stdoutSink() : createWriteStream(file));
+
+async function settingsOf(text: string, own: OwnTexts, raw: RawFlags): Promise<Settings> {
+  const { checkUrl } = await import('../apps/fetch/fetch.ts');
+  let url: URL;
+  try {
+    url = checkUrl(text);
+  } catch (e) {
+    throw new UsageError((e as Error).message);
+  }
+  const seconds = ownOption(own, 'timeout', String(DEFAULT_IDLE_S), (n) =>
+    wholeNumber(n, 1, 86400),
+  );
+  const file = typeof raw['output'] === 'string' ? raw['output'] : '-';
+  // One stream cannot carry both.
+  if (raw['json'] === true && file === '-') throw new UsageError('--json needs --output FILE');
+  return { url, idleMs: 1000 * seconds, file };
+}
+
+/** Prints the result and returns the exit status. */
+function report(result: FetchResult, file: string, raw: RawFlags): number {
+  const { status, statusText, bytes, seconds } = result;
+  if (raw['json'] === true) printJson({ event: 'fetched', ...result, file });
+  const rate = (bytes / seconds / 1e6).toFixed(1);
+  printError(
+    `${result.url}: ${status} ${escapeField(statusText)}, ${bytes} bytes in ${seconds.toFixed(3)} s (${rate} MB/s)\n`,
+  );
+  return status >= 200 && status < 300 ? 0 : 1;
+}
+
+/** The error of a fetch as a line that begins with what was to be fetched. */
+function explained(text: string, e: unknown, signal: AbortSignal): CliError {
+  const { message } = e as Error;
+  if (signal.aborted) return new CliError(`${text}: stopped by a signal`);
+  return new CliError(message.startsWith(text) ? message : `${text}: ${message}`);
+}
+
+/** Fetches from the running instance; returns the exit status. */
+async function fetchFrom(
+  target: Target,
+  text: string,
+  { url, idleMs, file }: Settings,
+  raw: RawFlags,
+): Promise<number> {
+  const { signal } = stopOnSignal();
+  const channel = await openChannel(target);
+  try {
+    if (raw['json'] === true) printJson(await channel.request('info', {}));
+    const result = await channel.stream(
+      'fetch',
+      { url: url.href, idleMs },
+      { event: () => undefined, output: () => sinkOf(file), signal },
+    );
+    return report(result as FetchResult, file, raw);
+  } catch (e) {
+    throw explained(text, e, signal);
+  } finally {
+    channel.close();
+  }
+}
+
 async function fetch(text: string, raw: RawFlags): Promise<void> {
-  const [{ connect }, { checkUrl, fetchUrl }] = await Promise.all([
+  const target = await runningInstance(raw, () => settingsOf(text, ownTexts(raw, OWN), raw));
+  if (target !== null) {
+    process.exitCode = await fetchFrom(target.instance, text, target.settings, raw);
+    return;
+  }
+  const [{ connect }, { fetchUrl }] = await Promise.all([
     import('../api/server.ts'),
     import('../apps/fetch/fetch.ts'),
   ]);
-  const json = raw['json'] === true;
-  const file = typeof raw['output'] === 'string' ? raw['output'] : '-';
-  let url: URL;
-  let idleMs = 0;
+  let settings: Settings | null = null;
   await runNicCommand(raw, {
-    own: ['timeout'],
-    check(own) {
-      try {
-        url = checkUrl(text);
-      } catch (e) {
-        throw new UsageError((e as Error).message);
-      }
-      idleMs =
-        1000 * ownOption(own, 'timeout', String(DEFAULT_IDLE_S), (n) => wholeNumber(n, 1, 86400));
-      // Standard output cannot carry both JSON and the body.
-      if (json && file === '-') throw new UsageError('--json needs --output FILE');
+    own: OWN,
+    async check(own) {
+      settings = await settingsOf(text, own, raw);
     },
-    async run(instance, stopping) {
+    async run(instance, signal) {
+      const { url, idleMs, file } = settings!;
       instance.run({ close: () => undefined, destroy: () => undefined });
-      if (json) printJson(instance.ready());
+      if (raw['json'] === true) printJson(instance.ready());
       try {
         const result = await fetchUrl((port, host) => connect(instance.vnet, port, host), {
           url,
           idleMs,
-          redirects: REDIRECTS,
-          output: () => (file === '-' ? stdoutSink() : createWriteStream(file)),
-          signal: stopping,
+          redirects: FETCH_REDIRECTS,
+          output: () => sinkOf(file),
+          signal,
         });
-        const { status, statusText, bytes, seconds } = result;
-        if (json) printJson({ event: 'fetched', ...result, file });
-        const rate = (bytes / seconds / 1e6).toFixed(1);
-        process.stderr.write(
-          `${result.url}: ${status} ${statusText}, ${bytes} bytes in ${seconds.toFixed(3)} s (${rate} MB/s)\n`,
-        );
-        return status >= 200 && status < 300 ? 0 : 1;
+        return report(result, file, raw);
       } catch (e) {
-        const { code, message } = e as NodeJS.ErrnoException;
-        if (code === 'ABORT_ERR') throw new CliError(`${text}: stopped by a signal`);
-        throw new CliError(message.startsWith(text) ? message : `${text}: ${message}`);
+        throw explained(text, e, signal);
       }
     },
   });
 }
 
 export const fetchCommand: Command = addNicFlags(
-  newCommand('fetch')
-    .description(
-      'fetch a URL with HTTP from the emulated host, which is started for it;\n' +
-        'exit status 0 for a complete 2xx response',
-    )
-    .argument('<url>', 'such as http://192.0.2.1:8080/file')
-    .option('-o, --output <file>', 'output file of the body (default: -, standard output)')
-    .option('-T, --timeout <seconds>', `time-out without traffic (default: ${DEFAULT_IDLE_S})`),
+  addNewOption(
+    newCommand('fetch')
+      .description(
+        'fetch a URL with HTTP from the emulated host of the running instance, or, if there is none,\n' +
+          'from one that is brought up for it; exit status 0 for a complete 2xx response',
+      )
+      .argument('<url>', 'such as http://192.0.2.1:8080/file')
+      .option('-o, --output <file>', 'output file of the body (default: -, standard output)')
+      .option('-T, --timeout <seconds>', `time-out without traffic (default: ${DEFAULT_IDLE_S})`),
+  ),
 ).action(fetch);

@@ -7,6 +7,7 @@ import type { Logger } from 'pino';
 import { HttpApp } from '../apps/http/serve.ts';
 import { createServer } from '../api/server.ts';
 import { handleRequest } from '../ctl/control.ts';
+import { NetnsScope } from '../host/netns_scope.ts';
 import { openTuntap2 } from '../host/tuntap2.ts';
 import { captureConsole } from '../machine/capture_file.ts';
 import { HostStack, type StackInfo, SysctlSettingError } from '../machine/host_stack.ts';
@@ -15,7 +16,8 @@ import type { Vnet } from '../kern/vnet.ts';
 import { dmaCheck } from '../bus/busdma_check.ts';
 import { ifConsole } from '../net/if.ts';
 import { UsageError } from './command.ts';
-import { checkedPath, defaultControlPath } from './control_path.ts';
+import { streamHandlers } from './control_jobs.ts';
+import { checkedPath, defaultControlPath, netnsInode } from './control_path.ts';
 import { type ControlServer, openControlServer } from './control_server.ts';
 import { makeLogger } from './log.ts';
 import type { NicSettings } from './nic_options.ts';
@@ -34,19 +36,39 @@ export interface App {
 export interface ReadyInfo extends StackInfo {
   readonly event: 'ready';
   readonly control: string;
+  /** Inode of the network namespace that the interface is in. */
+  readonly netnsInode: number;
   readonly pid: number;
+}
+
+/** The network namespace of the interface, which must exist before the control socket has a name. */
+interface Place {
+  readonly inode: number;
+  readonly netns: NetnsScope | null;
+}
+
+function openPlace(name: string | null): Place {
+  const netns = name === null ? null : new NetnsScope(name);
+  try {
+    return { inode: netnsInode(name), netns };
+  } catch (e) {
+    netns?.close();
+    throw e;
+  }
 }
 
 export class Instance {
   readonly log: Logger;
   readonly #stack: HostStack;
   readonly #control: ControlServer;
+  readonly #place: Place;
   #app: App | null = null;
 
-  private constructor(log: Logger, stack: HostStack, control: ControlServer) {
+  private constructor(log: Logger, stack: HostStack, control: ControlServer, place: Place) {
     this.log = log;
     this.#stack = stack;
     this.#control = control;
+    this.#place = place;
   }
 
   /**
@@ -62,13 +84,16 @@ export class Instance {
     const device = driver === 'tuntap2' ? await openTuntap2() : null;
     const nic = device === null ? settings.nic : { ...settings.nic, tap: device.name };
     let control: ControlServer;
+    let place: Place | null = null;
     try {
-      const path =
+      place = openPlace(nic.netns);
+      control = await openControlServer(
         settings.control === null
-          ? defaultControlPath(nic.tap, nic.netns)
-          : checkedPath(settings.control);
-      control = await openControlServer(path);
+          ? defaultControlPath(nic.tap, place.inode)
+          : checkedPath(settings.control),
+      );
     } catch (e) {
+      place?.netns?.close();
       device?.release();
       throw e;
     }
@@ -81,9 +106,10 @@ export class Instance {
         void port.gone.then(() =>
           log.warn(`${port.tapName}: the interface is gone: ${port.ifp.if_xname} has no link`),
         );
-      return new Instance(log, stack, control);
+      return new Instance(log, stack, control, place);
     } catch (e) {
       control.close();
+      place.netns?.close();
       throw e instanceof SysctlSettingError ? new UsageError(`--sysctl: ${e.detail}`) : e;
     }
   }
@@ -104,8 +130,9 @@ export class Instance {
     const info = this.ready();
     ifConsole.log = (line) => this.log.info(line);
     const faults = this.#stack.faultPlaces;
-    const target = { vnet: this.#stack.vnet, info, faults };
-    this.#control.setHandler((req) => handleRequest(target, req));
+    const { vnet } = this.#stack;
+    const target = { vnet, info, faults };
+    this.#control.setHandler((req) => handleRequest(target, req), streamHandlers(vnet));
   }
 
   /** Serves `dir` over HTTP and returns its URL. */
@@ -117,7 +144,13 @@ export class Instance {
 
   ready(): ReadyInfo {
     const { info } = this.#stack;
-    return { event: 'ready', ...info, control: this.#control.path, pid: process.pid };
+    return {
+      event: 'ready',
+      ...info,
+      control: this.#control.path,
+      netnsInode: this.#place.inode,
+      pid: process.pid,
+    };
   }
 
   /** Whether a capture file could not be written. */
@@ -129,7 +162,10 @@ export class Instance {
   async stop(): Promise<Record<string, number>> {
     try {
       const leaked = await this.#stack.stop({
-        finish: () => this.#app?.close(),
+        finish: () => {
+          this.#control.stopStreams();
+          this.#app?.close();
+        },
         reset: () => this.#app?.destroy(),
       });
       for (const { losses } of this.#stack.captures)
@@ -137,6 +173,7 @@ export class Instance {
       return leaked;
     } finally {
       this.#control.close();
+      this.#place.netns?.close();
     }
   }
 }

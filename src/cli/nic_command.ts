@@ -5,6 +5,7 @@ import { outputProblem, outputWritten, unblockOutput } from '../host/out_stream.
 import { printJson, reportError, UsageError, warn } from './command.ts';
 import type { Instance } from './instance.ts';
 import type { OwnTexts, RawFlags } from './nic_flags.ts';
+import { stopOnSignal } from './signals.ts';
 
 /** The part that differs between the commands. */
 interface NicJob {
@@ -13,7 +14,7 @@ interface NicJob {
   /**
    * Checks the command's own arguments before the NIC is brought up. Throws UsageError, CliError.
    */
-  check?(own: OwnTexts): void;
+  check?(own: OwnTexts): void | Promise<void>;
   /**
    * Runs on the instance and prints the ready line. Resolves with the exit status when its work is
    * done or `stopping` is aborted.
@@ -51,21 +52,14 @@ const OUTPUT_MS_MIN = 200;
 export async function runNicCommand(raw: RawFlags, job: NicJob): Promise<void> {
   // Handle signals from the beginning: a signal during the start stops the instance after the
   // start.
-  const stopping = new AbortController();
-  let signals = 0;
-  const onSignal = (): void => {
-    if (++signals > 1) exitProcess(1);
-    stopping.abort();
-  };
-  process.on('SIGINT', onSignal);
-  process.on('SIGTERM', onSignal);
+  const stopping = stopOnSignal();
 
   const [{ resolveNicOptions }, { Instance, models }] = await Promise.all([
     import('./nic_options.ts'),
     import('./instance.ts'),
   ]);
   const settings = resolveNicOptions(raw, models, job.own);
-  job.check?.(settings.own);
+  await job.check?.(settings.own);
   unblockOutput();
   const json = raw['json'] === true;
   const instance = await Instance.open(settings, json);

@@ -53,7 +53,11 @@ export const NIC_FLAGS: readonly NicFlag[] = [
     'write the frames at a capture point to a .pcap file; repeatable',
     true,
   ),
-  flag('control', 'path', 'control socket (default: /run/tapnic/[NETNS.]TAP.sock)'),
+  flag(
+    'control',
+    'path',
+    'control socket (default: /run/tapnic/INODE.TAP.sock, with the inode of the network namespace)',
+  ),
   flag('sysctl', 'name=value', 'set a sysctl at the start; repeatable', true),
   flag('fault', 'kind,name=value', 'a fault on the wire, see `fault add --help`; repeatable', true),
   flag('memory', 'size', 'memory of the machine, 16M to 4096M (default: 256M)'),

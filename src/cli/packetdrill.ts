@@ -54,9 +54,29 @@ async function clear(path: string): Promise<void> {
   if (!existsSync(path)) return;
   if (!lstatSync(path).isSocket())
     throw new CliError(`${path}: EADDRINUSE: a file of that name is there`);
-  const { isLive } = await import('./control_client.ts');
+  const { isLive } = await import('./peer.ts');
   if (await isLive(path)) throw new CliError(`${path}: EADDRINUSE: a process listens there`);
   unlinkSync(path);
+}
+
+/**
+ * Listens at `path`; with `replace` in the place of a process that died. Throws CliError.
+ */
+async function listen(
+  server: { listen(): Promise<void> },
+  path: string,
+  replace: boolean,
+): Promise<void> {
+  try {
+    const { withSocketLock } = await import('./socket_lock.ts');
+    await withSocketLock(path, async () => {
+      if (replace) await clear(path);
+      await server.listen();
+    });
+  } catch (e) {
+    if (e instanceof CliError) throw e;
+    throw new CliError(`${path}: ${bindError(path, e)}: choose another --socket`);
+  }
 }
 
 /**
@@ -101,13 +121,10 @@ async function packetdrill(words: string[], flags: PacketdrillFlags): Promise<vo
     process.on(signal, () => (stopping.signal.aborted ? exitProcess(1) : stopping.abort()));
   const own = flags.socket === undefined ? mkdtempSync(join(tmpdir(), 'tapnic-pd-')) : null;
   const path = own === null ? resolve(flags.socket!) : join(own, 'sock');
-  if (own === null) await clear(path);
   const server = new PacketdrillServer({ path, addr, mtu, memory: MEMORY, seed });
   let status = 0;
   try {
-    await server.listen().catch((e: unknown) => {
-      throw new CliError(`${path}: ${bindError(path, e)}: choose another --socket`);
-    });
+    await listen(server, path, own === null);
     if (words.length > 0) {
       status = await run(words, path, stopping.signal);
     } else {

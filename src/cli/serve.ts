@@ -3,7 +3,7 @@
 import { accessSync, constants, existsSync, readdirSync, statSync } from 'node:fs';
 import { hostname } from 'node:os';
 import type { Command } from 'commander';
-import { CliError, newCommand, print, printJson } from './command.ts';
+import { CliError, newCommand, print, printError, printJson } from './command.ts';
 import { aborted, ownOption, runNicCommand } from './nic_command.ts';
 import { addNicFlags, type RawFlags } from './nic_flags.ts';
 import { wholeNumber } from './numbers.ts';
@@ -63,7 +63,7 @@ function serve(dir: string, raw: RawFlags): Promise<void> {
           `serving ${dir} at ${url} (${ready.tap} <-> ${ready.if}, seed ${ready.seed}, ` +
             `control ${ready.control})\n`,
         );
-        process.stderr.write(fetchHint(dir, url, ready.netns));
+        printError(fetchHint(dir, url, ready.netns));
       }
       await aborted(stopping);
       return 0;

@@ -4,6 +4,7 @@ import type { Command } from 'commander';
 import type { SysctlLeaf } from '../ctl/sysctl.ts';
 import { newCommand, print, printJson, UsageError } from './command.ts';
 import { addClientOptions, ask, type ClientOptions } from './control_client.ts';
+import { escapeLayout } from './escape.ts';
 
 interface SysctlOptions extends ClientOptions {
   a?: boolean;
@@ -19,7 +20,8 @@ async function sysctl(words: string[], options: SysctlOptions): Promise<void> {
   for (const word of a ? [''] : words) {
     const eq = word.indexOf('=');
     const args = eq < 0 ? { name: word } : { name: word.slice(0, eq), value: word.slice(eq + 1) };
-    leaves.push(...(await ask<SysctlLeaf[]>(options, 'sysctl', args)));
+    // Some values have lines, such as net.inet.tcp.hostcache.list.
+    leaves.push(...(await ask<SysctlLeaf[]>(options, 'sysctl', args, escapeLayout)));
   }
   const { formatSysctl } = await import('../ctl/sysctl.ts');
   if (options.json === true) printJson(leaves);

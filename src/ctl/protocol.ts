@@ -2,6 +2,12 @@
  * The protocol of the control socket: one JSON object per line in each direction. A request is
  * `{"id":1,"cmd":"netstat","args":{"report":"m"}}`; its answer carries the same id and either
  * `"ok":true` with `data` or `"ok":false` with `err`. Answers come in the order of the requests.
+ *
+ * `ping` and `fetch` are streamed: before the answer come lines with the same id, either
+ * `{"id":1,"event":{...}}` or `{"id":1,"bytes":N}`, which N bytes of a body follow. Answers to other
+ * requests may come in between. `{"id":2,"cmd":"stop","args":{"id":1}}` ends request 1, which then
+ * answers with what it has; so does the end of the client's side. A client can have one streamed
+ * request.
  */
 
 /** Maximum bytes of a request line, without its line feed. A longer line ends the connection. */
@@ -49,6 +55,16 @@ export function errResponse(id: number | null, code: string, message: string): C
   return { id, ok: false, err: { code, message } };
 }
 
+/** A line with an event of a streamed request. */
+export function eventLine(id: number, event: object): object {
+  return { id, event };
+}
+
+/** The line before `bytes` bytes of a body. */
+export function bodyHead(id: number, bytes: number): string {
+  return `${JSON.stringify({ id, bytes })}\n`;
+}
+
 function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
@@ -71,8 +87,14 @@ export function parseRequest(line: string): ControlRequest {
   return { id, cmd, args: args ?? {} };
 }
 
-/** Parses an answer line. Throws ControlFailure (EPROTO) if it is invalid. */
-export function parseResponse(line: string): ControlResponse {
+/** What a client receives. */
+export type ControlLine =
+  | { readonly kind: 'answer'; readonly answer: ControlResponse }
+  | { readonly kind: 'event'; readonly event: Readonly<Record<string, unknown>> }
+  | { readonly kind: 'body'; readonly bytes: number };
+
+/** Reads a line that an instance sent. Throws ControlFailure (EPROTO) for anything else. */
+export function parseLine(line: string): ControlLine {
   const bad = new ControlFailure('EPROTO', 'the answer is not one of a tapnic instance');
   let value: unknown;
   try {
@@ -81,10 +103,13 @@ export function parseResponse(line: string): ControlResponse {
     throw bad;
   }
   if (!isObject(value)) throw bad;
-  const { id, ok, data, err } = value;
+  const { id, ok, data, err, event, bytes } = value;
   if (id !== null && typeof id !== 'number') throw bad;
-  if (ok === true) return okResponse(id, data);
+  if (ok === true) return { kind: 'answer', answer: okResponse(id, data) };
+  if (isObject(event)) return { kind: 'event', event };
+  if (typeof bytes === 'number' && Number.isSafeInteger(bytes) && bytes > 0)
+    return { kind: 'body', bytes };
   if (!isObject(err) || typeof err['code'] !== 'string' || typeof err['message'] !== 'string')
     throw bad;
-  return errResponse(id, err['code'], err['message']);
+  return { kind: 'answer', answer: errResponse(id, err['code'], err['message']) };
 }

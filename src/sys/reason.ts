@@ -163,6 +163,14 @@ export const R_CAPTURE_NO_READER = reason('capture', 'no_reader'); // of a FIFO
 export const R_CAPTURE_SLOW = reason('capture', 'reader_too_slow'); // or the disk
 export const R_CAPTURE_ENDED = reason('capture', 'file_ended'); // after a failed write
 
+// Clients of the control socket.
+export const R_CTL_CLIENTS = reason('control', 'too_many_clients');
+export const R_CTL_IDLE = reason('control', 'idle_client');
+export const R_CTL_LONG = reason('control', 'long_request');
+export const R_CTL_UNREAD = reason('control', 'unread_answers');
+export const R_CTL_STREAMS = reason('control', 'too_many_streams');
+export const R_CTL_BEHIND = reason('control', 'line_to_slow_client');
+
 const counts = new Float64Array(names.length);
 
 /** Adds one occurrence, or `n`. */

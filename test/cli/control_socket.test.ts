@@ -6,7 +6,12 @@ import { expect } from 'chai';
 import { CliError } from '../../src/cli/command.ts';
 import { ask, findInstance, request } from '../../src/cli/control_client.ts';
 import { type ControlServer, openControlServer } from '../../src/cli/control_server.ts';
-import { checkedPath, controlName, defaultControlPath } from '../../src/cli/control_path.ts';
+import {
+  checkedPath,
+  controlName,
+  defaultControlPath,
+  netnsInode,
+} from '../../src/cli/control_path.ts';
 import { LineSplitter } from '../../src/cli/lines.ts';
 import { okResponse, REQUEST_MAX } from '../../src/ctl/protocol.ts';
 
@@ -165,24 +170,59 @@ describe('cli: control socket', () => {
     expect(await request(path, 'x', {})).to.deep.equal({});
   });
 
-  it('finds the only instance, or lists all running ones', async () => {
-    expect(await rejection(findInstance({}))).to.match(/no running instance/);
-    await open();
-    writeFileSync(join(dir, 'stale.sock'), '');
-    expect(await findInstance({})).to.equal(path);
-    await open(join(dir, 'blue.em1.sock'));
-    expect(await rejection(findInstance({}))).to.match(
-      /^2 running instances, choose by --control: \S*blue\.em1\.sock \S*nic0\.sock$/,
+  /** An instance in the network namespace with this inode. */
+  async function openIn(inode: number, tap: string): Promise<string> {
+    const at = join(dir, controlName(tap, inode));
+    const server = await open(at);
+    server.setHandler((req) =>
+      okResponse(req.id, req.cmd === 'info' ? { netnsInode: inode } : req.args),
     );
-    expect(await findInstance({ tap: 'nic0' })).to.equal(path);
-    expect(await findInstance({ tap: 'em1', netns: 'blue' })).to.equal(join(dir, 'blue.em1.sock'));
-    expect(await rejection(findInstance({ tap: 'em1' }))).to.match(/no running instance em1 /);
-    expect(await ask({ control: path }, 'x', { c: 1 })).to.deep.equal({ c: 1 });
+    return at;
+  }
+
+  it('B5: finds the only instance of its own network namespace, or lists those there are', async () => {
+    const own = netnsInode(null);
+    expect(await rejection(findInstance({}))).to.match(
+      /^no running instance: start one with `tapnic serve DIR`, or use --control$/,
+    );
+    const nic0 = await openIn(own, 'nic0');
+    writeFileSync(join(dir, controlName('stale', own)), '');
+    expect(await findInstance({})).to.include({ path: nic0 });
+    // An instance in another namespace is not one of ours.
+    const other = await openIn(own + 1, 'nic9');
+    expect(await findInstance({})).to.include({ path: nic0 });
+    expect(await rejection(findInstance({ tap: 'nic9' }))).to.match(
+      /^no running instance nic9 in this network namespace: .*there is --control \S*nic9\.sock/,
+    );
+    expect(await ask({ control: other }, 'x', { c: 1 })).to.deep.equal({ c: 1 });
+
+    const em1 = await openIn(own, 'em1');
+    expect(await rejection(findInstance({}))).to.equal(
+      `2 running instances, choose by --tap or --control: em1 (${em1}), nic0 (${nic0})`,
+    );
+    expect(await findInstance({ tap: 'nic0' })).to.include({ path: nic0 });
+    expect(await ask({ tap: 'em1' }, 'x', { c: 1 })).to.deep.equal({ c: 1 });
+    expect(await rejection(findInstance({ tap: 'em2' }))).to.match(/^no running instance em2 /);
+    expect(await rejection(findInstance({ netns: 'tn-nonesuch' }))).to.match(
+      /^no network namespace tn-nonesuch: `ip netns list` shows/,
+    );
+    for (const netns of ['', '.', '..', 'a/b', 'a\0b'])
+      expect(await rejection(findInstance({ netns })), netns).to.match(/^--netns: .*not a name/);
   });
 
-  it('computes the path of a socket and limits its length', () => {
-    expect(controlName('nic0', null)).to.equal('nic0.sock');
-    expect(defaultControlPath('nic0', 'blue')).to.equal(join(dir, 'blue.nic0.sock'));
+  it('B5: does not believe a socket whose instance is in another network namespace', async () => {
+    const own = netnsInode(null);
+    const server = await open(join(dir, controlName('nic0', own)));
+    server.setHandler((req) => okResponse(req.id, { netnsInode: own + 1 }));
+    expect(await rejection(ask({}, 'x', {}))).to.match(
+      new RegExp(`the instance is in network namespace ${own + 1}, not ${own}: use --control$`),
+    );
+    expect(await ask({ control: server.path }, 'x', {})).to.deep.equal({ netnsInode: own + 1 });
+  });
+
+  it('B5: computes the path of a socket and limits its length', () => {
+    expect(controlName('nic0', 4026531840)).to.equal('4026531840.nic0.sock');
+    expect(defaultControlPath('nic0', 4026531840)).to.equal(join(dir, '4026531840.nic0.sock'));
     expect(() => checkedPath('x'.repeat(108))).to.throw(CliError, /longer than 107 bytes/);
     expect(checkedPath('x'.repeat(107))).to.have.lengthOf(107);
   });

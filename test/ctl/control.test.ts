@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import { machineSysctl, SysctlTree } from '../../src/kern/kern_sysctl.ts';
 import { vnet_alloc, type Vnet } from '../../src/kern/vnet.ts';
-import { ControlFailure, parseRequest, parseResponse } from '../../src/ctl/protocol.ts';
+import { ControlFailure, parseRequest, parseLine } from '../../src/ctl/protocol.ts';
 import { readRequest } from '../../src/ctl/request.ts';
 import { formatSysctl, readSysctl, writeSysctl } from '../../src/ctl/sysctl.ts';
 import { SeededPrng } from '../../src/host/prng.ts';
@@ -49,14 +49,20 @@ describe('ctl: protocol', () => {
   it('rejects a line that is not an answer', () => {
     for (const line of ['', 'HTTP/1.1 400', 'null', '{}', '{"id":1,"ok":false}', '{"id":1,"ok":1}'])
       expect(
-        failure(() => parseResponse(line)),
+        failure(() => parseLine(line)),
         line,
       ).to.match(/^EPROTO: /);
-    expect(parseResponse('{"id":1,"ok":true,"data":[]}')).to.deep.equal({
-      id: 1,
-      ok: true,
-      data: [],
+    expect(parseLine('{"id":1,"ok":true,"data":[]}')).to.deep.equal({
+      kind: 'answer',
+      answer: { id: 1, ok: true, data: [] },
     });
+    expect(parseLine('{"id":1,"event":{"a":1}}')).to.deep.equal({ kind: 'event', event: { a: 1 } });
+    expect(parseLine('{"id":1,"bytes":7}')).to.deep.equal({ kind: 'body', bytes: 7 });
+    for (const bytes of [0, -1, 1.5, '"1"', 2 ** 53])
+      expect(
+        failure(() => parseLine(`{"id":1,"bytes":${bytes}}`)),
+        String(bytes),
+      ).to.match(/^EPROTO: /);
   });
 });
 

@@ -1,0 +1,208 @@
+/** A client's connection to an instance: checks who listens, sends requests, reads what comes back. */
+
+import { connect, type Socket } from 'node:net';
+import { finished, type Writable } from 'node:stream';
+import { type ControlLine, parseLine, RESPONSE_MAX } from '../ctl/protocol.ts';
+import { CliError } from './command.ts';
+import { checkPeer } from './peer.ts';
+
+const ANSWER_TIMEOUT_MS = 10_000;
+const LF = 0x0a;
+
+/** Cuts what an instance sends into lines and the bodies behind them. */
+class Incoming {
+  readonly #line: (line: ControlLine) => void;
+  readonly #body: (bytes: Buffer) => void;
+  #parts: Buffer[] = [];
+  #held = 0;
+  #bodyLeft = 0;
+
+  constructor(line: (line: ControlLine) => void, body: (bytes: Buffer) => void) {
+    this.#line = line;
+    this.#body = body;
+  }
+
+  /** Throws ControlFailure (EPROTO) for what no instance sends. */
+  push(chunk: Buffer): void {
+    for (let rest = chunk; rest.length > 0;) {
+      if (this.#bodyLeft > 0) {
+        const bytes = rest.subarray(0, this.#bodyLeft);
+        this.#bodyLeft -= bytes.length;
+        rest = rest.subarray(bytes.length);
+        this.#body(bytes);
+        continue;
+      }
+      const lf = rest.indexOf(LF);
+      const part = lf < 0 ? rest : rest.subarray(0, lf);
+      this.#held += part.length;
+      this.#parts.push(part);
+      if (lf < 0 || this.#held > RESPONSE_MAX) {
+        // A line without end is not one of an instance.
+        if (this.#held > RESPONSE_MAX) parseLine('');
+        return;
+      }
+      const line = parseLine(Buffer.concat(this.#parts).toString('utf8'));
+      this.#parts = [];
+      this.#held = 0;
+      rest = rest.subarray(lf + 1);
+      if (line.kind === 'body') this.#bodyLeft = line.bytes;
+      else this.#line(line);
+    }
+  }
+}
+
+/** What a streamed request does with what comes before its answer. */
+export interface StreamUse {
+  event(event: Readonly<Record<string, unknown>>): void;
+  /** Opens what the body goes to, at the event `response`. */
+  output?(): Writable;
+  /** Stops the request, which then answers. */
+  readonly signal: AbortSignal;
+}
+
+interface Pending {
+  readonly id: number;
+  readonly resolve: (data: unknown) => void;
+  readonly reject: (e: Error) => void;
+  readonly stream: StreamUse | null;
+}
+
+/** One request at a time. */
+export class ControlChannel {
+  readonly path: string;
+  readonly #socket: Socket;
+  #pending: Pending | null = null;
+  #output: Writable | null = null;
+  #lastId = 0;
+  #error: CliError | null = null;
+
+  private constructor(path: string, socket: Socket) {
+    this.path = path;
+    this.#socket = socket;
+    const incoming = new Incoming(
+      (line) => this.#onLine(line),
+      (bytes) => this.#onBody(bytes),
+    );
+    socket.setTimeout(ANSWER_TIMEOUT_MS, () => {
+      if (this.#pending?.stream === null) this.#fail(`${path}: no answer`);
+    });
+    socket.on('error', (e: NodeJS.ErrnoException) => this.#fail(`${path}: ${e.code ?? e.message}`));
+    socket.on('close', () => this.#fail(`${path}: closed without an answer`));
+    socket.on('data', (chunk) => {
+      try {
+        incoming.push(chunk);
+      } catch (e) {
+        this.#fail(`${path}: ${e instanceof Error ? e.message : String(e)}`);
+      }
+    });
+  }
+
+  /** Connects. Rejects with CliError if no process listens, or one of another user than root or this one. */
+  static open(path: string): Promise<ControlChannel> {
+    return new Promise((resolve, reject) => {
+      const socket = connect({ path });
+      socket.once('error', (e: NodeJS.ErrnoException) =>
+        reject(
+          new CliError(
+            e.code === 'ENOENT' || e.code === 'ECONNREFUSED'
+              ? `${path}: no instance listens there`
+              : `${path}: ${e.code ?? e.message}`,
+          ),
+        ),
+      );
+      socket.once('connect', () => {
+        try {
+          checkPeer(socket, path);
+        } catch (e) {
+          socket.destroy();
+          reject(e);
+          return;
+        }
+        socket.removeAllListeners('error');
+        resolve(new ControlChannel(path, socket));
+      });
+    });
+  }
+
+  /** Sends a request and returns the data of its answer. Rejects with CliError. */
+  request(cmd: string, args: object, stream: StreamUse | null = null): Promise<unknown> {
+    return new Promise((resolve, reject) => {
+      if (this.#error !== null) {
+        reject(this.#error);
+        return;
+      }
+      const id = ++this.#lastId;
+      this.#pending = { id, resolve, reject, stream };
+      this.#send({ id, cmd, args });
+    });
+  }
+
+  /** Carries out a streamed request; the body is written completely when it resolves. */
+  async stream(cmd: string, args: object, use: StreamUse): Promise<unknown> {
+    const done = this.request(cmd, args, use);
+    const stop = (): void => {
+      if (this.#pending !== null)
+        this.#send({ id: ++this.#lastId, cmd: 'stop', args: { id: this.#pending.id } });
+    };
+    if (use.signal.aborted) stop();
+    use.signal.addEventListener('abort', stop, { once: true });
+    try {
+      const data = await done;
+      const output = this.#output;
+      if (output !== null)
+        await new Promise<void>((resolve, reject) => {
+          finished(output, (e) => (e === undefined || e === null ? resolve() : reject(e)));
+          output.end();
+        });
+      return data;
+    } finally {
+      use.signal.removeEventListener('abort', stop);
+      this.#output?.destroy();
+    }
+  }
+
+  close(): void {
+    this.#pending = null;
+    this.#socket.destroy();
+  }
+
+  #send(value: object): void {
+    this.#socket.write(`${JSON.stringify(value)}\n`);
+  }
+
+  #fail(message: string): void {
+    this.#error ??= new CliError(message);
+    this.#socket.destroy();
+    const pending = this.#pending;
+    this.#pending = null;
+    pending?.reject(this.#error);
+  }
+
+  #onLine(line: ControlLine): void {
+    const pending = this.#pending;
+    if (line.kind === 'event' && pending?.stream) {
+      const { stream } = pending;
+      // A body can be empty: its file is made all the same.
+      if (line.event['event'] === 'response' && stream.output) this.#open(stream.output());
+      stream.event(line.event);
+    }
+    if (line.kind !== 'answer' || pending === null) return;
+    const { answer } = line;
+    // An answer without id ends the connection; that to `stop` is of no interest.
+    if (answer.id !== pending.id && answer.id !== null) return;
+    this.#pending = null;
+    if (answer.ok) pending.resolve(answer.data);
+    else pending.reject(new CliError(answer.err.message));
+  }
+
+  #onBody(bytes: Buffer): void {
+    if (this.#output === null || this.#output.write(bytes)) return;
+    this.#socket.pause();
+    this.#output.once('drain', () => this.#socket.resume());
+  }
+
+  #open(output: Writable): void {
+    this.#output = output;
+    output.once('error', (e) => this.#fail(e.message));
+  }
+}
