@@ -141,8 +141,8 @@ async function packetdrill(words: string[], flags: PacketdrillFlags): Promise<vo
     status = reportError(e);
   }
   const leaked = server.close();
+  // The server's close has removed the socket, if it was this process's.
   if (own !== null) rmSync(own, { recursive: true, force: true });
-  else rmSync(path, { force: true });
   if (flags.json === true) printJson({ event: 'exit', leaked, scripts: server.scripts });
   if (Object.keys(leaked).length > 0) {
     warn(`leaked: ${JSON.stringify(leaked)}`);
