@@ -10,6 +10,7 @@ import {
   escapeLayout,
   jsonText,
 } from '../../src/cli/escape.ts';
+import { makeLogger } from '../../src/cli/log.ts';
 import { packageRoot } from '../support/root.ts';
 
 /** Every character that must not reach a terminal: controls, marks of direction, separators. */
@@ -21,8 +22,15 @@ const UNSAFE = [
   0x200f,
   0x2028,
   0x2029,
-  ...[0x202a, 0x202b, 0x202c, 0x202d, 0x202e],
-  ...[0x2066, 0x2067, 0x2068, 0x2069],
+  0x202a,
+  0x202b,
+  0x202c,
+  0x202d,
+  0x202e,
+  0x2066,
+  0x2067,
+  0x2068,
+  0x2069,
 ].map((code) => String.fromCharCode(code));
 
 describe('cli: C6: escaping', () => {
@@ -56,6 +64,26 @@ describe('cli: C6: escaping', () => {
     expect(escapeData({ 'a\x1b': ['\x07', 1, null, { b: true }] }, escapeField)).to.deep.equal({
       'a\\x1b': ['\\x07', 1, null, { b: true }],
     });
+  });
+
+  it('is on the way of the log, whatever a path of a request contains', () => {
+    const write = process.stderr.write.bind(process.stderr);
+    let got = '';
+    process.stderr.write = ((text: string) => (got += text)) as unknown as typeof write;
+    const fields = { url: '/\x1b[31m\n\x9b\u202e', code: 'EIO' };
+    try {
+      makeLogger(false, 'info').warn(fields, 'cannot open \x1b]0;x\x07');
+      makeLogger(true, 'info').warn(fields, 'cannot open');
+    } finally {
+      process.stderr.write = write;
+    }
+    const [human, json] = got.split('\n');
+    expect(human).to.equal(
+      'tapnic: warning: cannot open \\x1b]0;x\\x07 (url=/\\x1b[31m\\n\\x9b\\u202e code=EIO)',
+    );
+    expect(JSON.parse(json!)).to.include(fields);
+    for (const c of UNSAFE.filter((one) => one !== '\n'))
+      expect(got.includes(c), JSON.stringify(c)).to.equal(false);
   });
 
   it('is on the way of everything that src/cli writes', () => {
