@@ -36,24 +36,40 @@ export interface App {
 export interface ReadyInfo extends StackInfo {
   readonly event: 'ready';
   readonly control: string;
-  /** Inode of the network namespace that the interface is in. */
-  readonly netnsInode: number;
+  /** Inode of the network namespace of the interface; null if it cannot be read. */
+  readonly netnsInode: number | null;
   readonly pid: number;
 }
 
-/** The network namespace of the interface, which must exist before the control socket has a name. */
+/** The network namespace of the interface, opened before the control socket, which it names. */
 interface Place {
-  readonly inode: number;
+  readonly inode: number | null;
   readonly netns: NetnsScope | null;
+  /** The path of the control socket. */
+  readonly control: string;
 }
 
-function openPlace(name: string | null): Place {
+/** Throws CliError, TapnicError. @param control --control, or null */
+function openPlace({ tap, netns: name }: NicSettings['nic'], control: string | null): Place {
   const netns = name === null ? null : new NetnsScope(name);
   try {
-    return { inode: netnsInode(name), netns };
+    if (control === null) {
+      const inode = netnsInode(name);
+      return { inode, netns, control: defaultControlPath(tap, inode) };
+    }
+    return { inode: inodeOrNull(name), netns, control: checkedPath(control) };
   } catch (e) {
     netns?.close();
     throw e;
+  }
+}
+
+/** The inode of the namespace; null where /proc is missing. */
+function inodeOrNull(name: string | null): number | null {
+  try {
+    return netnsInode(name);
+  } catch {
+    return null;
   }
 }
 
@@ -86,12 +102,8 @@ export class Instance {
     let control: ControlServer;
     let place: Place | null = null;
     try {
-      place = openPlace(nic.netns);
-      control = await openControlServer(
-        settings.control === null
-          ? defaultControlPath(nic.tap, place.inode)
-          : checkedPath(settings.control),
-      );
+      place = openPlace(nic, settings.control);
+      control = await openControlServer(place.control);
     } catch (e) {
       place?.netns?.close();
       device?.release();
