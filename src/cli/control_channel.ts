@@ -7,6 +7,8 @@ import { CliError } from './command.ts';
 import { checkPeer } from './peer.ts';
 
 const ANSWER_TIMEOUT_MS = 10_000;
+/** How long a stopped request has for its answer. */
+const STOP_TIMEOUT_MS = 2000;
 const LF = 0x0a;
 
 /** Cuts what an instance sends into lines and the bodies behind them. */
@@ -140,9 +142,11 @@ export class ControlChannel {
   /** Carries out a streamed request; the body is written completely when it resolves. */
   async stream(cmd: string, args: object, use: StreamUse): Promise<unknown> {
     const done = this.request(cmd, args, use);
+    let timer: NodeJS.Timeout | undefined;
     const stop = (): void => {
-      if (this.#pending !== null)
-        this.#send({ id: ++this.#lastId, cmd: 'stop', args: { id: this.#pending.id } });
+      if (this.#pending === null) return;
+      this.#send({ id: ++this.#lastId, cmd: 'stop', args: { id: this.#pending.id } });
+      timer = setTimeout(() => this.#fail(`${this.path}: no answer`), STOP_TIMEOUT_MS);
     };
     if (use.signal.aborted) stop();
     use.signal.addEventListener('abort', stop, { once: true });
@@ -156,6 +160,7 @@ export class ControlChannel {
         });
       return data;
     } finally {
+      clearTimeout(timer);
       use.signal.removeEventListener('abort', stop);
       this.#output?.destroy();
     }

@@ -267,6 +267,21 @@ describe('cli: limits and streams of the control socket', () => {
     channel.close();
   });
 
+  it('B8: a client that stops its request does not wait for an instance that hangs', async () => {
+    handle({ hang: () => new Promise(() => undefined) });
+    const channel = await ControlChannel.open(path);
+    const begin = performance.now();
+    const signal = AbortSignal.timeout(50);
+    let message = '';
+    try {
+      await channel.stream('hang', {}, { event: () => undefined, signal });
+    } catch (e) {
+      ({ message } = e as Error);
+    }
+    expect(message).to.equal(`${path}: no answer`);
+    expect(performance.now() - begin).to.be.within(1900, 4000);
+  });
+
   it('B8: a body is cancelled when what it is written to fails', async () => {
     let ended = '';
     handle({
