@@ -54,7 +54,7 @@ class Incoming {
 }
 
 /** What a streamed request does with what comes before its answer. */
-export interface StreamUse {
+interface StreamUse {
   event(event: Readonly<Record<string, unknown>>): void;
   /** Opens what the body goes to, at the event `response`. */
   output?(): Writable;

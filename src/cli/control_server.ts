@@ -19,7 +19,7 @@ import { withSocketLock } from './socket_lock.ts';
 
 const LIMITS: ControlLimits = { clients: 64, streams: 16, idleMs: 60_000, unreadMs: 60_000 };
 
-export type ControlHandler = (req: ControlRequest) => ControlResponse;
+type ControlHandler = (req: ControlRequest) => ControlResponse;
 /** Streamed commands by name. */
 export type StreamHandlers = ReadonlyMap<string, StreamHandler>;
 

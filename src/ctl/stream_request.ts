@@ -19,7 +19,7 @@ export interface PingRequest {
   readonly dontFragment: boolean;
 }
 
-export interface FetchRequest {
+interface FetchRequest {
   readonly url: string;
   /** Milliseconds without traffic. */
   readonly idleMs: number;
