@@ -1,8 +1,18 @@
-import { existsSync, mkdtempSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
+import { loadAddon } from '../../native-bindings/index.ts';
 import { CliError } from '../../src/cli/command.ts';
 import { ask, findInstance, request } from '../../src/cli/control_client.ts';
 import { type ControlServer, openControlServer } from '../../src/cli/control_server.ts';
@@ -154,6 +164,21 @@ describe('cli: control socket', () => {
     } finally {
       process.chdir(before);
     }
+  });
+
+  it('C6: ignores the lock file of a killed process, and names one that is held', async function () {
+    this.timeout(20_000);
+    const file = join(dir, '.nic0.sock.lock');
+    writeFileSync(file, '');
+    (await open()).close();
+    expect(existsSync(file)).to.equal(false);
+    const fd = openSync(file, 'w');
+    expect(loadAddon().fileLock(fd)).to.equal(0);
+    expect(await rejection(openControlServer(path))).to.equal(
+      `${file}: another process has held the lock for 5 s`,
+    );
+    closeSync(fd);
+    await open();
   });
 
   it('does not remove a file that is not a socket', async () => {
