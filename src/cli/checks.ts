@@ -111,7 +111,7 @@ function controlDir(): Outcome {
   const problems: string[] = [];
   for (const dir of controlDirs())
     try {
-      // A missing directory is made if its parent may be written.
+      // A missing directory is created if its parent is writable.
       const there = existsSync(dir);
       const problem = there ? dirProblem(dir) : null;
       accessSync(there ? dir : dirname(dir), constants.W_OK | constants.X_OK);

@@ -1,4 +1,4 @@
-/** A client's connection to an instance: checks who listens, sends requests, reads what comes back. */
+/** A client's connection to an instance: checks the peer, sends requests, reads answers. */
 
 import { connect, type Socket } from 'node:net';
 import { finished, type Writable } from 'node:stream';
@@ -7,11 +7,11 @@ import { CliError } from './command.ts';
 import { checkPeer } from './peer.ts';
 
 const ANSWER_TIMEOUT_MS = 10_000;
-/** How long a stopped request has for its answer. */
+/** Time-out of the answer of a stopped request. */
 const STOP_TIMEOUT_MS = 2000;
 const LF = 0x0a;
 
-/** Cuts what an instance sends into lines and the bodies behind them. */
+/** Splits the received bytes into lines and bodies. */
 class Incoming {
   readonly #line: (line: ControlLine) => void;
   readonly #body: (bytes: Buffer) => void;
@@ -24,7 +24,7 @@ class Incoming {
     this.#body = body;
   }
 
-  /** Throws ControlFailure (EPROTO) for what no instance sends. */
+  /** Throws ControlFailure (EPROTO) for an invalid line. */
   push(chunk: Buffer): void {
     for (let rest = chunk; rest.length > 0;) {
       if (this.#bodyLeft > 0) {
@@ -39,7 +39,7 @@ class Incoming {
       this.#held += part.length;
       this.#parts.push(part);
       if (lf < 0 || this.#held > RESPONSE_MAX) {
-        // A line without end is not one of an instance.
+        // Reject a line that is too long.
         if (this.#held > RESPONSE_MAX) parseLine('');
         return;
       }
@@ -53,12 +53,12 @@ class Incoming {
   }
 }
 
-/** What a streamed request does with what comes before its answer. */
+/** The client's side of a streamed request. */
 interface StreamUse {
   event(event: Readonly<Record<string, unknown>>): void;
-  /** Opens what the body goes to, at the event `response`. */
+  /** Opens the destination of the body, at the event `response`. */
   output?(): Writable;
-  /** Stops the request, which then answers. */
+  /** Stops the request. Its answer follows. */
   readonly signal: AbortSignal;
 }
 
@@ -99,7 +99,7 @@ export class ControlChannel {
     });
   }
 
-  /** Connects. Rejects with CliError if no process listens, or one of another user than root or this one. */
+  /** Connects. Rejects with CliError if no process listens, or if another user's process does. */
   static open(path: string): Promise<ControlChannel> {
     return new Promise((resolve, reject) => {
       const socket = connect({ path });
@@ -126,7 +126,7 @@ export class ControlChannel {
     });
   }
 
-  /** Sends a request and returns the data of its answer. Rejects with CliError. */
+  /** Sends a request. Resolves with the data of its answer. Rejects with CliError. */
   request(cmd: string, args: object, stream: StreamUse | null = null): Promise<unknown> {
     return new Promise((resolve, reject) => {
       if (this.#error !== null) {
@@ -139,7 +139,7 @@ export class ControlChannel {
     });
   }
 
-  /** Carries out a streamed request; the body is written completely when it resolves. */
+  /** Runs a streamed request. Resolves when the body is completely written. */
   async stream(cmd: string, args: object, use: StreamUse): Promise<unknown> {
     const done = this.request(cmd, args, use);
     let timer: NodeJS.Timeout | undefined;
@@ -187,13 +187,13 @@ export class ControlChannel {
     const pending = this.#pending;
     if (line.kind === 'event' && pending?.stream) {
       const { stream } = pending;
-      // A body can be empty: its file is made all the same.
+      // Open the destination here: an empty body also creates its file.
       if (line.event['event'] === 'response' && stream.output) this.#open(stream.output());
       stream.event(line.event);
     }
     if (line.kind !== 'answer' || pending === null) return;
     const { answer } = line;
-    // An answer without id ends the connection; that to `stop` is of no interest.
+    // An answer without id ends the connection. Ignore the answer to `stop`.
     if (answer.id !== pending.id && answer.id !== null) return;
     this.#pending = null;
     if (answer.ok) pending.resolve(answer.data);

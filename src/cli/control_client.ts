@@ -1,4 +1,4 @@
-/** What clients of a running instance share: they find it, ask it, and have the same options. */
+/** Code that the clients of a running instance share: options, search, requests. */
 
 import type { Command } from 'commander';
 import { CliError } from './command.ts';
@@ -24,10 +24,10 @@ export function addClientOptions(command: Command): Command {
     .option('--json', 'print JSON');
 }
 
-/** A control socket at which an instance should listen. */
+/** A control socket and the namespace that its instance must be in. */
 export interface Target {
   readonly path: string;
-  /** The network namespace that its name says; null for --control. */
+  /** Inode of the network namespace, from the socket's name; null for --control. */
   readonly inode: number | null;
 }
 
@@ -36,13 +36,13 @@ async function liveOf(sockets: readonly FoundSocket[]): Promise<FoundSocket[]> {
   return sockets.filter((_socket, i) => live[i]);
 }
 
-/** How to name an instance in another network namespace. */
+/** Returns the options that select an instance in another network namespace. */
 function elsewhere({ path, inode }: FoundSocket): string {
   const name = netnsName(inode);
   return name === null ? `--control ${path}` : `--netns ${name} (${path})`;
 }
 
-/** The message if there is no instance: what was looked for, what there is instead, what to do. */
+/** Returns the message for a search without result, with the remedy and the instances elsewhere. */
 function noneText(
   { tap, netns }: ClientOptions,
   others: readonly FoundSocket[],
@@ -61,8 +61,8 @@ function noneText(
 }
 
 /**
- * The control socket of the instance that `options` name: of --control, or of the only instance in
- * the namespace with this --tap. Null if there is none. Throws CliError if several match.
+ * Returns the control socket that `options` select: --control, or the only live one of the namespace
+ * and --tap. Returns the result of `onNone` if there is none. Throws CliError if several match.
  */
 export async function findRunning(
   options: ClientOptions,
@@ -85,7 +85,7 @@ export async function findRunning(
   return onNone(noneText(options, others, refused));
 }
 
-/** The instance that `options` name. Throws CliError if there is none, or several match. */
+/** Returns the control socket that `options` select. Throws CliError if none or several match. */
 export async function findInstance(options: ClientOptions): Promise<Target> {
   const none = (text: string): never => {
     throw new CliError(text);
@@ -94,8 +94,8 @@ export async function findInstance(options: ClientOptions): Promise<Target> {
 }
 
 /**
- * Connects to an instance that was found. Inodes are used again, so it also has to say itself that
- * its interface is in the network namespace that the socket's name says. Rejects with CliError.
+ * Connects to an instance. The kernel reuses inodes, so the instance must also report the namespace
+ * that the socket's name contains. Rejects with CliError.
  */
 export async function openChannel({ path, inode }: Target): Promise<ControlChannel> {
   const channel = await ControlChannel.open(path);
@@ -113,7 +113,7 @@ export async function openChannel({ path, inode }: Target): Promise<ControlChann
   }
 }
 
-/** Sends one request to the instance at `path` and returns the data of its answer. */
+/** Sends one request to the instance at `path`. Resolves with the data of its answer. */
 export async function request(path: string, cmd: string, args: object): Promise<unknown> {
   const channel = await ControlChannel.open(path);
   try {
@@ -124,8 +124,8 @@ export async function request(path: string, cmd: string, args: object): Promise<
 }
 
 /**
- * Sends a request to the instance that `options` name. Does not check the type of the answer's data.
- * Without --json its strings are escaped to be printed; `escape` is how.
+ * Sends a request to the instance that `options` select. Does not check the type of the answer's
+ * data. Without --json, `escape` is applied to all strings of the data.
  */
 export async function ask<T>(
   options: ClientOptions,

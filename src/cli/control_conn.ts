@@ -1,6 +1,7 @@
 /**
- * One client of an instance's control socket. It can at worst lose its own connection: requests,
- * unread answers, idle time and streams are limited, and each limit has a reason in src/sys/reason.ts.
+ * The server's side of one client of the control socket. Requests, unread answers, idle time and
+ * streams are limited. Each limit has a reason in src/sys/reason.ts. A client that exceeds one loses
+ * only its own connection.
  */
 
 import type { Socket } from 'node:net';
@@ -19,29 +20,29 @@ import { Panic } from '../sys/kassert.ts';
 import { count, R_CTL_BEHIND, R_CTL_IDLE, R_CTL_LONG, R_CTL_UNREAD } from '../sys/reason.ts';
 import { LineSplitter } from './lines.ts';
 
-/** What a client may use. */
+/** Limits of the control socket. */
 export interface ControlLimits {
-  /** Clients at a time. */
+  /** Maximum number of connected clients. */
   readonly clients: number;
-  /** Streamed requests at a time, of all clients. A client can have one. */
+  /** Maximum number of streamed requests of all clients. Each client can have one. */
   readonly streams: number;
-  /** Milliseconds without a request, and without one under way. */
+  /** Milliseconds without a complete request after which an idle client is closed. */
   readonly idleMs: number;
-  /** Milliseconds in which a client reads nothing of what waits for it. */
+  /** Milliseconds after which a client that reads none of its pending answers is closed. */
   readonly unreadMs: number;
 }
 
-/** Where a streamed request writes what it has before its answer. */
+/** The output of a streamed request before its answer. */
 export interface StreamOut {
-  /** Writes an event. Drops it, counted, while the client does not read. */
+  /** Writes an event. Drops and counts it while the client does not read. */
   event(value: object): void;
   /** Writes an event, or bytes of a body, and resolves when there is room for more. */
   send(what: object | Buffer): Promise<void>;
 }
 
 /**
- * Carries out a streamed request until it is done or `signal` is aborted; resolves with the data of
- * its answer. Rejects with ControlFailure.
+ * Runs a streamed request until it is done or `signal` is aborted. Resolves with the data of the
+ * answer. Rejects with ControlFailure.
  */
 export type StreamHandler = (
   req: ControlRequest,
@@ -49,12 +50,12 @@ export type StreamHandler = (
   signal: AbortSignal,
 ) => Promise<unknown>;
 
-/** What a connection needs of its server. */
+/** The server as a connection uses it. */
 export interface ControlHost {
   readonly limits: ControlLimits;
-  /** Answers a request at once; throws ControlFailure. */
+  /** Runs a request that is not streamed. Throws ControlFailure. */
   answer(req: ControlRequest): ControlResponse;
-  /** The handler of a streamed command; null for others. Throws ControlFailure (EAGAIN). */
+  /** Returns the handler of a streamed command, null for others. Throws ControlFailure. */
   stream(cmd: string): StreamHandler | null;
   closed(conn: ControlConn): void;
 }
@@ -73,11 +74,11 @@ export class ControlConn {
     this.#host = host;
     const { idleMs, unreadMs } = host.limits;
     this.#idle = setTimeout(() => this.#onIdle(), idleMs).unref();
-    socket.on('error', () => undefined); // it went away: 'close' follows
+    socket.on('error', () => undefined); // 'close' follows
     socket.on('close', () => this.#onClose());
-    // The end of the client's side: there is no one to read the rest of a stream.
+    // Treat the end of the client's side as the end of the client.
     socket.on('end', () => this.stopStream());
-    // Node calls this when neither side moved a byte.
+    // Node calls this if no byte was read or written for that long.
     socket.setTimeout(unreadMs, () => {
       if (socket.writableLength === 0) return;
       count(R_CTL_UNREAD);
@@ -86,12 +87,12 @@ export class ControlConn {
     socket.on('data', (chunk) => this.#data(chunk));
   }
 
-  /** Whether a streamed request is under way. */
+  /** Whether a streamed request is running. */
   get streaming(): boolean {
     return this.#stream !== null;
   }
 
-  /** Stops the streamed request, which then answers. */
+  /** Aborts the streamed request. Its answer follows. */
   stopStream(): void {
     this.#stream?.abort.abort();
   }
@@ -100,7 +101,7 @@ export class ControlConn {
     this.#socket.destroy();
   }
 
-  /** Answers with an error that belongs to no request, and ends the connection. */
+  /** Sends an error without a request id and ends the connection. */
   refuse(code: string, message: string): void {
     if (this.#ended) return;
     this.#ended = true;
@@ -144,7 +145,7 @@ export class ControlConn {
     while (this.#queue.length > 0 && !this.#ended) {
       const response = this.#answer(this.#queue.shift()!);
       if (response === null || this.#write(response)) continue;
-      // The client sends faster than it reads.
+      // The client sends faster than it reads: pause it.
       this.#socket.pause();
       this.#socket.once('drain', () => this.#pump());
       return;
@@ -156,7 +157,7 @@ export class ControlConn {
     return this.#socket.write(`${JSON.stringify(value)}\n`);
   }
 
-  /** The answer to a line; null if it follows later. */
+  /** Returns the answer to a line, null if the answer follows later. */
   #answer(line: string): ControlResponse | null {
     let id: number | null = null;
     try {
@@ -172,7 +173,7 @@ export class ControlConn {
     }
   }
 
-  /** `stop`: ends the streamed request with the id in its arguments, if it is under way. */
+  /** Runs `stop`: aborts the streamed request whose id is in the arguments. */
   #stop({ id, args }: ControlRequest): ControlResponse {
     const stopped = this.#stream !== null && this.#stream.id === args['id'];
     if (stopped) this.stopStream();
@@ -181,7 +182,7 @@ export class ControlConn {
 
   #start(req: ControlRequest, handler: StreamHandler): void {
     if (this.#stream !== null)
-      throw new ControlFailure('EBUSY', `${req.cmd}: this client runs a streamed request already`);
+      throw new ControlFailure('EBUSY', `${req.cmd}: this client already has a streamed request`);
     const stream = { id: req.id, abort: new AbortController() };
     this.#stream = stream;
     void handler(req, this.#out(req.id), stream.abort.signal)
@@ -236,7 +237,7 @@ export class ControlConn {
   }
 }
 
-/** The answer for an error that a handler threw. A panic is no answer: it is thrown on. */
+/** Returns the answer for an error that a handler threw. Throws a panic again. */
 function failure(id: number | null, e: unknown): ControlResponse {
   if (e instanceof Panic) throw e;
   const message = e instanceof Error ? e.message : String(e);

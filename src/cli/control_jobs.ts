@@ -1,6 +1,6 @@
 /**
- * The streamed requests of an instance: `ping` and `fetch` from its emulated host. Each runs until it is
- * done, its client stops it or goes away, or the instance stops.
+ * The streamed requests of an instance: `ping` and `fetch` from its emulated host. Each runs until it
+ * is done, the client stops it or closes the connection, or the instance stops.
  */
 
 import { Writable } from 'node:stream';
@@ -13,7 +13,7 @@ import type { StreamHandlers } from './control_server.ts';
 /** Redirects that `fetch` follows. */
 export const FETCH_REDIRECTS = 5;
 
-/** A program's error as an answer. A ControlFailure is one already. */
+/** Throws an error as a ControlFailure. */
 function failed(e: unknown): never {
   if (!(e instanceof Error) || e instanceof ControlFailure) throw e;
   const { code } = e as NodeJS.ErrnoException;
@@ -45,7 +45,7 @@ const ping =
     }
   };
 
-/** A stream whose bytes go to the client, as fast as it reads them. */
+/** Returns a stream to the client that waits while the client does not read. */
 function bodySink(out: StreamOut): Writable {
   return new Writable({
     write: (chunk: Buffer, _encoding, done) =>
@@ -70,7 +70,7 @@ const fetch =
         idleMs,
         redirects: FETCH_REDIRECTS,
         output: (response) => {
-          // The first line that the client gets: there is room for it.
+          // This is the first line of the request: the client has room for it.
           out.event({ event: 'response', ...response });
           return bodySink(out);
         },
@@ -81,7 +81,7 @@ const fetch =
     }
   };
 
-/** The streamed commands of the instance with this stack. */
+/** Returns the handlers of the streamed commands of an instance. */
 export function streamHandlers(vnet: Vnet): StreamHandlers {
   return new Map([
     ['ping', ping(vnet)],

@@ -1,8 +1,8 @@
 /**
- * Where control sockets are, and which of them may be used: /run/tapnic, or a directory of the user's
- * own below the temporary one where that cannot be written. TAPNIC_RUNDIR names another place. A
- * socket's name contains the inode of the network namespace of the instance's interface, because
- * names of namespaces differ between mount namespaces and most namespaces have none.
+ * Paths of control sockets, and the checks of their directories. They are in /run/tapnic, or in a
+ * directory of the user in the temporary directory if /run/tapnic is not writable. TAPNIC_RUNDIR
+ * overrides both. A socket's name contains the inode of the network namespace of the instance's
+ * interface: many namespaces have no name, and names differ between mount namespaces.
  */
 
 import {
@@ -22,15 +22,15 @@ import { CliError } from './command.ts';
 /** Maximum length of a Unix socket's path, without its NUL: unix(7). */
 const SUN_PATH_MAX = 107;
 const OWN_NETNS = '/proc/self/ns/net';
-/** Where `ip netns` and `serve --netns` keep names. */
+/** The names of `ip netns` and `serve --netns`. */
 const NAMED_NETNS = '/run/netns';
 const STICKY = 0o1000;
 const WRITABLE_BY_OTHERS = 0o022;
 
-/** Effective user of this process. */
+/** Returns the effective user of this process. */
 export const ownUid = (): number => process.geteuid?.() ?? 0;
 
-/** Whether root or this user is the owner: no other user is trusted. */
+/** Whether `uid` is root or this user. Other users are not trusted. */
 export const trustedUid = (uid: number): boolean => uid === 0 || uid === ownUid();
 
 /** The directories of control sockets, the preferred one first. */
@@ -50,8 +50,8 @@ export class NoSuchNetns extends CliError {
 }
 
 /**
- * The inode of the network namespace called `name`, of this process's own for null. Throws CliError
- * if there is none or it cannot be read.
+ * Returns the inode of the network namespace `name`; null means the namespace of this process.
+ * Throws CliError if it does not exist or cannot be read.
  */
 export function netnsInode(name: string | null): number {
   let own: Stats;
@@ -73,7 +73,7 @@ export function netnsInode(name: string | null): number {
     if (codeOf(e) === 'ENOENT') throw new NoSuchNetns(name);
     throw new CliError(`${path}: ${codeOf(e)}`);
   }
-  // All namespaces are files of one file system. Another file is what `ip netns` mounts them on.
+  // All namespaces are on one file system. A file on another one is a mount point without a mount.
   if (named.dev !== own.dev)
     throw new CliError(
       `${path}: a leftover file, not a network namespace: remove it by \`ip netns delete ${name}\``,
@@ -81,7 +81,7 @@ export function netnsInode(name: string | null): number {
   return named.ino;
 }
 
-/** The name that `ip netns` lists for a network namespace; null if it has none. */
+/** Returns the name of a network namespace in `ip netns list`, null if it has none. */
 export function netnsName(inode: number): string | null {
   try {
     const { dev } = statSync(OWN_NETNS);
@@ -101,22 +101,22 @@ export function controlName(tap: string, inode: number): string {
 }
 
 /**
- * Why `dir` cannot be trusted, null if it can: another user could plant sockets in it. Throws Node's
- * error if it is missing.
+ * Returns why another user could create sockets in `dir`, null if only root and this user can. Throws
+ * Node's error if it is missing.
  */
 export function dirProblem(dir: string): string | null {
   const at = lstatSync(dir);
   if (!at.isDirectory()) return 'it is not a directory';
   if (!trustedUid(at.uid)) return `it belongs to uid ${at.uid}`;
   if ((at.mode & WRITABLE_BY_OTHERS) !== 0) return 'other users may write it';
-  // In a directory that all may write, only the sticky bit keeps others from replacing `dir`.
+  // Without the sticky bit, another user could replace `dir` in a directory that all may write.
   const parent = statSync(dirname(dir));
   if ((parent.mode & WRITABLE_BY_OTHERS) !== 0 && (parent.mode & STICKY) === 0)
     return `other users may write ${dirname(dir)}`;
   return null;
 }
 
-/** Makes `dir` if it is missing. Null if sockets may be made in it, else why not. */
+/** Creates `dir` if it is missing. Returns why it is not usable for sockets, null if it is. */
 function unusable(dir: string): string | null {
   try {
     mkdirSync(dir, { mode: 0o700 });
@@ -134,8 +134,8 @@ function unusable(dir: string): string | null {
 }
 
 /**
- * The control socket of the instance of `tap` in the network namespace with this inode, without
- * --control. Throws CliError.
+ * Returns the default control socket of the instance of `tap` in the network namespace with this
+ * inode. Throws CliError if no directory is usable.
  */
 export function defaultControlPath(tap: string, inode: number): string {
   const problems: string[] = [];
@@ -168,7 +168,7 @@ export interface FoundSocket {
   readonly tap: string;
 }
 
-/** Every control socket, and the directories that were left out, each with the reason. */
+/** Returns all control sockets, and the directories that were not searched with the reason. */
 export function findSockets(): { sockets: FoundSocket[]; refused: string[] } {
   const sockets: FoundSocket[] = [];
   const refused: string[] = [];

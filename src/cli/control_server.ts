@@ -1,4 +1,4 @@
-/** The instance's end of the control socket: where it listens, and for whom. */
+/** The server of the control socket: its path, its handlers and its limits. */
 
 import { createHash } from 'node:crypto';
 import { linkSync, lstatSync, rmSync, unlinkSync } from 'node:fs';
@@ -38,21 +38,21 @@ export class ControlServer implements ControlHost {
     this.path = path;
     this.limits = limits;
     this.#server = createServer((socket) => this.#accept(socket));
-    // Out of descriptors: the next client finds the listener as it was.
+    // Ignore accept errors such as EMFILE: the listener stays open for the next client.
     this.#server.on('error', () => undefined);
   }
 
   /**
-   * Listens, for this user alone. Rejects with Node's own error: EEXIST if the path is
-   * there. The socket is bound under another name and linked to its own, because libuv removes
-   * the name it was bound to when it closes, even if another instance has put its socket there.
-   * The caller has the lock of the path.
+   * Listens; only this user may connect. Rejects with Node's error: EEXIST if the path exists. The
+   * socket is bound under a temporary name and then linked to its own. libuv removes the bound name
+   * when it closes, which could otherwise be the socket of another instance. The caller holds the
+   * lock of the path.
    */
   listen(): Promise<void> {
     const hash = createHash('sha1').update(basename(this.path)).digest('hex').slice(0, 8);
-    // Not join(): a bare `.123` would be a port to listen().
+    // Do not use join(): listen() would take a bare `.123` as a port.
     const bound = `${dirname(this.path)}/.${hash}`;
-    rmSync(bound, { force: true }); // of a process that was killed here
+    rmSync(bound, { force: true }); // left by a killed process
     return new Promise((resolve, reject) => {
       this.#server.once('error', reject);
       // listen() binds the socket before it returns, so the umask applies to no other file.
@@ -79,13 +79,13 @@ export class ControlServer implements ControlHost {
     });
   }
 
-  /** Carries requests out from now on; before, they are answered with EAGAIN. */
+  /** Sets the handlers of requests. Without a handler they are answered with EAGAIN. */
   setHandler(handler: ControlHandler, streams: StreamHandlers = new Map()): void {
     this.#handler = handler;
     this.#streams = streams;
   }
 
-  /** Stops the streamed requests and takes no more of them. */
+  /** Aborts the streamed requests and rejects new ones. */
   stopStreams(): void {
     this.#stopping = true;
     for (const conn of this.#conns) conn.stopStream();
@@ -94,7 +94,7 @@ export class ControlServer implements ControlHost {
   /** Stops listening, closes the clients' connections and removes the socket. */
   close(): void {
     process.off('exit', this.#onExit);
-    // While it still listens, no other instance takes the path for that of a dead one.
+    // Unlink before closing: while the server listens, no other instance replaces the socket.
     this.#unlink();
     this.#server.close();
     for (const conn of this.#conns) conn.destroy();
@@ -112,7 +112,7 @@ export class ControlServer implements ControlHost {
     const running = [...this.#conns].filter(({ streaming }) => streaming).length;
     if (running < this.limits.streams) return handler;
     count(R_CTL_STREAMS);
-    throw new ControlFailure('EAGAIN', `${running} streamed requests are under way: try again`);
+    throw new ControlFailure('EAGAIN', `${running} streamed requests are running: try again`);
   }
 
   closed(conn: ControlConn): void {
@@ -138,7 +138,7 @@ export class ControlServer implements ControlHost {
   }
 }
 
-/** Listens at `path`, whose lock the caller has. Throws CliError if it is in use. */
+/** Listens at `path`. The caller holds its lock. Throws CliError if the path is in use. */
 async function listenOrReplace(
   path: string,
   limits: ControlLimits | undefined,
@@ -163,8 +163,8 @@ async function listenOrReplace(
 }
 
 /**
- * Listens at `path`; the socket of an instance that died is replaced. Throws CliError (EADDRINUSE)
- * if an instance listens there, or if something else than a socket is in the way.
+ * Listens at `path`. Replaces the socket of a dead instance. Throws CliError (EADDRINUSE) if an
+ * instance listens there, or if another kind of file has that path.
  */
 export async function openControlServer(
   path: string,

@@ -1,13 +1,13 @@
 /**
- * Escapes what a terminal would act on. Every text that the command line prints passes here, because
- * requests, peers, file names and answers of the control socket can contain anything.
+ * Escapes control characters. All output of the command line passes these functions, because
+ * requests, peers, file names and answers of the control socket can contain any character.
  */
 
-/** Controls (C0, DEL, C1), marks that reorder text, and Unicode's line separators. */
+/** Control characters (C0, DEL, C1), bidirectional controls and Unicode's line separators. */
 const UNSAFE = /[\p{Cc}\p{Bidi_Control}\p{Zl}\p{Zp}]/gu;
 /** The same without tab and line feed. */
 const UNSAFE_IN_LAYOUT = /[\p{Bidi_Control}\p{Zl}\p{Zp}]|(?![\t\n])\p{Cc}/gu;
-/** What JSON.stringify leaves as it is, and a terminal acts on. */
+/** Control characters that JSON.stringify does not escape. */
 const UNSAFE_IN_JSON = UNSAFE_IN_LAYOUT;
 
 const SHORT: Readonly<Record<string, string>> = { '\t': '\\t', '\n': '\\n', '\r': '\\r' };
@@ -20,27 +20,27 @@ function escaped(c: string): string {
   return SHORT[c] ?? (c.charCodeAt(0) < 0x100 ? `\\x${hex(c, 2)}` : `\\u${hex(c, 4)}`);
 }
 
-/** One field: a control character becomes `\n`, `\x1b` or `\u202e`. */
+/** Escapes one field: a control character becomes `\n`, `\x1b` or `\u202e`. */
 export function escapeField(text: string): string {
   return text.replace(UNSAFE, escaped);
 }
 
-/** A formatted text: like `escapeField`, but tabs and line feeds are layout and stay. */
+/** Escapes a formatted text: like `escapeField`, but keeps tabs and line feeds. */
 export function escapeLayout(text: string): string {
   return text.replace(UNSAFE_IN_LAYOUT, escaped);
 }
 
-/** `value` as a line of JSON without any control character. */
+/** Returns `value` as a line of JSON without control characters. */
 export function jsonText(value: unknown): string {
   return escapeJson(JSON.stringify(value) ?? 'null');
 }
 
-/** A text that is JSON, with the characters escaped that JSON allows in strings. */
+/** Escapes the control characters in a JSON text that JSON permits in strings. */
 export function escapeJson(json: string): string {
   return json.replace(UNSAFE_IN_JSON, (c) => `\\u${hex(c, 4)}`);
 }
 
-/** A copy of JSON data with `escape` applied to every string. */
+/** Returns a copy of JSON data with `escape` applied to every string. */
 export function escapeData(data: unknown, escape: (text: string) => string): unknown {
   if (typeof data === 'string') return escape(data);
   if (Array.isArray(data)) return data.map((one) => escapeData(one, escape));

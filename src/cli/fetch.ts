@@ -1,4 +1,4 @@
-/** `fetch`: one HTTP GET from the emulated host of a running instance, or from one of its own. */
+/** `fetch`: one HTTP GET from the emulated host of a running instance, or with its own NIC. */
 
 import { createWriteStream } from 'node:fs';
 import { Writable } from 'node:stream';
@@ -45,7 +45,7 @@ async function settingsOf(text: string, own: OwnTexts, raw: RawFlags): Promise<S
     wholeNumber(n, 1, 86400),
   );
   const file = typeof raw['output'] === 'string' ? raw['output'] : '-';
-  // One stream cannot carry both.
+  // Standard output cannot carry both JSON and the body.
   if (raw['json'] === true && file === '-') throw new UsageError('--json needs --output FILE');
   return { url, idleMs: 1000 * seconds, file };
 }
@@ -61,14 +61,14 @@ function report(result: FetchResult, file: string, raw: RawFlags): number {
   return status >= 200 && status < 300 ? 0 : 1;
 }
 
-/** The error of a fetch as a line that begins with what was to be fetched. */
+/** Returns the error of a fetch as a line that begins with the URL. */
 function explained(text: string, e: unknown, signal: AbortSignal): CliError {
   const { message } = e as Error;
   if (signal.aborted) return new CliError(`${text}: stopped by a signal`);
   return new CliError(message.startsWith(text) ? message : `${text}: ${message}`);
 }
 
-/** Fetches from the running instance; returns the exit status. */
+/** Runs on a running instance. Resolves with the exit status. */
 async function fetchFrom(
   target: Target,
   text: string,

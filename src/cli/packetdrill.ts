@@ -59,9 +59,7 @@ async function clear(path: string): Promise<void> {
   unlinkSync(path);
 }
 
-/**
- * Listens at `path`; with `replace` in the place of a process that died. Throws CliError.
- */
+/** Listens at `path`. With `replace`, replaces the socket of a dead process. Throws CliError. */
 async function listen(
   server: { listen(): Promise<void> },
   path: string,

@@ -1,4 +1,4 @@
-/** Who listens at a Unix socket: whether anybody does, and whether it is a process to be trusted. */
+/** The process that listens at a Unix socket: whether there is one, and whether it is trusted. */
 
 import { lstatSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
@@ -10,8 +10,8 @@ import { dirProblem, ownUid, trustedUid } from './control_path.ts';
 const PROBE_TIMEOUT_MS = 1000;
 
 /**
- * Whether a process listens at `path`. Only a refused connection and a missing file say that none
- * does: EAGAIN is a full backlog, EACCES a socket of another user.
+ * Whether a process listens at `path`. Only ECONNREFUSED and ENOENT mean that none does: EAGAIN
+ * means a full backlog, EACCES a socket of another user.
  */
 export function isLive(path: string): Promise<boolean> {
   return new Promise((resolve) => {
@@ -36,13 +36,13 @@ function addonOrNull(): NativeAddon | null {
   }
 }
 
-/** The user whose process listens at the other end of `socket`. Throws CliError. */
+/** Returns the user of the process that listens at the other end of `socket`. Throws CliError. */
 function peerUid(socket: Socket, path: string): number {
   const addon = addonOrNull();
-  // Node has no other way to the descriptor.
+  // Node has no public property for the descriptor.
   const fd = (socket as unknown as { _handle: { fd?: number } | null })._handle?.fd;
   if (addon === null || fd === undefined) {
-    // The owner of the file says the same if no other user can put a file there.
+    // Without the addon use the file's owner. It is reliable if no other user can create files there.
     const problem = dirProblem(dirname(path));
     if (problem !== null)
       throw new CliError(`${path}: refused: ${dirname(path)}: ${problem}: build the addon`);
@@ -56,7 +56,6 @@ function peerUid(socket: Socket, path: string): number {
 
 /**
  * Throws CliError unless the process at the other end of `socket` runs as root or as this user.
- * Another user's process could answer anything, or be waiting for what is sent to it.
  */
 export function checkPeer(socket: Socket, path: string): void {
   const uid = peerUid(socket, path);

@@ -1,4 +1,4 @@
-/** `ping`: echo requests from the emulated host of a running instance, or from one of their own. */
+/** `ping`: sends echo requests from the emulated host of a running instance, or with its own NIC. */
 
 import { isIP } from 'node:net';
 import type { Command } from 'commander';
@@ -34,7 +34,7 @@ function settingsOf(host: string, own: OwnTexts, raw: RawFlags): PingRequest {
   };
 }
 
-/** Prints a run, as text or JSON. */
+/** Prints the events of a run as text or JSON. */
 interface Printer extends PingListener {
   /** `ready`: the line of the instance. */
   begin(ready: object): void;
@@ -74,7 +74,7 @@ async function printerOf(host: string, size: number, raw: RawFlags): Promise<Pri
   };
 }
 
-/** Pings from the running instance; returns the exit status. */
+/** Runs on a running instance. Resolves with the exit status. */
 async function pingFrom(target: Target, settings: PingRequest, raw: RawFlags): Promise<number> {
   const stopping = stopOnSignal();
   const [printer, channel] = await Promise.all([

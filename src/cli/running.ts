@@ -1,4 +1,4 @@
-/** Whether a command that can bring up a NIC of its own uses a running instance instead. */
+/** Selects a running instance for a command that can also bring up its own NIC. */
 
 import type { Command } from 'commander';
 import { type ClientOptions, findRunning, type Target } from './control_client.ts';
@@ -6,10 +6,10 @@ import { NoSuchNetns } from './control_path.ts';
 import { isLive } from './peer.ts';
 import { flagKey, NIC_FLAGS, type OwnTexts, type RawFlags } from './nic_flags.ts';
 
-/** Options that say where an instance is; all others of a NIC say what a new one is like. */
+/** NIC options that select an instance. All others configure a new NIC. */
 const PLACES = new Set(['control', 'tap', 'netns']);
 
-/** Whether the options ask for a NIC of their own: --new, --config, or what a new NIC is like. */
+/** Whether the options require a new NIC: --new, --config, or an option that configures a NIC. */
 function wantsOwnNic(raw: RawFlags): boolean {
   return (
     raw['new'] === true ||
@@ -18,15 +18,15 @@ function wantsOwnNic(raw: RawFlags): boolean {
   );
 }
 
-/** Adds the option that asks for a NIC of one's own. */
+/** Adds --new. */
 export function addNewOption(command: Command): Command {
   return command.option('--new', 'bring up a NIC even if an instance runs; so does any NIC option');
 }
 
 /**
- * The running instance that the command is to use, and its settings, which `check` reads; null if it
- * brings up a NIC of its own. Rejects with the errors of `check`, and with CliError if several
- * instances match.
+ * Returns the running instance to use and the settings that `check` returns; null if the command
+ * brings up its own NIC. Rejects with the errors of `check`, and with CliError if several instances
+ * match.
  */
 export async function runningInstance<T>(
   raw: RawFlags,
@@ -48,13 +48,13 @@ async function findTarget(raw: RawFlags): Promise<Target | null> {
   try {
     return await findRunning(options);
   } catch (e) {
-    // A namespace that does not exist yet is made for a NIC of one's own.
+    // The new NIC's namespace is created with it.
     if (e instanceof NoSuchNetns) return null;
     throw e;
   }
 }
 
-/** The texts of a command's own options, as the command line has them. */
+/** Returns the texts of the command's own options on the command line. */
 export function ownTexts(raw: RawFlags, names: readonly string[]): OwnTexts {
   const own: OwnTexts = {};
   for (const name of names) {

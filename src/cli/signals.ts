@@ -1,8 +1,8 @@
-/** SIGINT and SIGTERM: the first one asks for an orderly end, the second one ends the process. */
+/** Handles SIGINT and SIGTERM: the first one stops in order, the second one ends the process. */
 
 import { exitProcess } from '../host/exit.ts';
 
-/** A controller whose signal is aborted by the first of them. */
+/** Returns a controller that the first signal aborts. */
 export function stopOnSignal(): AbortController {
   const stopping = new AbortController();
   let signals = 0;

@@ -1,6 +1,6 @@
 /**
- * A lock on the name of a Unix socket, so that of several processes that start at once over a dead
- * socket exactly one replaces it. A lock file with flock(2): the kernel releases it when its holder
+ * A lock on the path of a Unix socket: of several processes that start at once over a dead socket,
+ * exactly one replaces it. It is a lock file with flock(2), which the kernel releases when the holder
  * dies.
  */
 
@@ -19,11 +19,11 @@ function isCurrent(fd: number, file: string): boolean {
   return lstatSync(file, { throwIfNoEntry: false })?.ino === fstatSync(fd).ino;
 }
 
-/** An open descriptor with the lock, null if another process has it. Throws Node's errors. */
+/** Returns an open descriptor with the lock, null if another process holds it. Throws Node's errors. */
 function tryLock(file: string): number | null {
   const fd = openSync(file, O_RDWR | O_CREAT | O_NOFOLLOW, 0o600);
   const error = loadAddon().fileLock(fd);
-  // The last holder may have removed the file between open and lock: that lock excludes nobody.
+  // The last holder may have removed the file between open and lock. Such a lock has no effect.
   if (error === 0 && isCurrent(fd, file)) return fd;
   closeSync(fd);
   const code = linuxErrnoName(-error);
@@ -33,8 +33,8 @@ function tryLock(file: string): number | null {
 }
 
 /**
- * Runs `body` while no other process runs one for the same `path`. Rejects with its errors, with those
- * of opening the lock file, and with CliError if another process keeps the lock.
+ * Runs `body` with the lock of `path`. Rejects with the errors of `body` and of opening the lock file,
+ * and with CliError if another process keeps the lock.
  */
 export async function withSocketLock<T>(path: string, body: () => Promise<T>): Promise<T> {
   const file = join(dirname(path), `.${basename(path)}.lock`);
@@ -52,7 +52,7 @@ export async function withSocketLock<T>(path: string, body: () => Promise<T>): P
     try {
       rmSync(file, { force: true });
     } catch {
-      // It belongs to another user: it stays, unlocked.
+      // The file of another user stays, without a lock.
     }
     closeSync(fd);
   }

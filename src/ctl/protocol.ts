@@ -3,11 +3,10 @@
  * `{"id":1,"cmd":"netstat","args":{"report":"m"}}`; its answer carries the same id and either
  * `"ok":true` with `data` or `"ok":false` with `err`. Answers come in the order of the requests.
  *
- * `ping` and `fetch` are streamed: before the answer come lines with the same id, either
- * `{"id":1,"event":{...}}` or `{"id":1,"bytes":N}`, which N bytes of a body follow. Answers to other
- * requests may come in between. `{"id":2,"cmd":"stop","args":{"id":1}}` ends request 1, which then
- * answers with what it has; so does the end of the client's side. A client can have one streamed
- * request.
+ * `ping` and `fetch` are streamed. Lines with the id of the request precede the answer: either
+ * `{"id":1,"event":{...}}` or `{"id":1,"bytes":N}` with N bytes of a body after it. Answers to other
+ * requests may be between them. `{"id":2,"cmd":"stop","args":{"id":1}}` stops request 1, whose answer
+ * follows; the end of the client's side cancels it. A client can have one streamed request.
  */
 
 /** Maximum bytes of a request line, without its line feed. A longer line ends the connection. */
@@ -55,12 +54,12 @@ export function errResponse(id: number | null, code: string, message: string): C
   return { id, ok: false, err: { code, message } };
 }
 
-/** A line with an event of a streamed request. */
+/** Returns a line with an event of a streamed request. */
 export function eventLine(id: number, event: object): object {
   return { id, event };
 }
 
-/** The line before `bytes` bytes of a body. */
+/** Returns the line that precedes `bytes` bytes of a body. */
 export function bodyHead(id: number, bytes: number): string {
   return `${JSON.stringify({ id, bytes })}\n`;
 }
@@ -87,13 +86,13 @@ export function parseRequest(line: string): ControlRequest {
   return { id, cmd, args: args ?? {} };
 }
 
-/** What a client receives. */
+/** A line that a client receives. */
 export type ControlLine =
   | { readonly kind: 'answer'; readonly answer: ControlResponse }
   | { readonly kind: 'event'; readonly event: Readonly<Record<string, unknown>> }
   | { readonly kind: 'body'; readonly bytes: number };
 
-/** Reads a line that an instance sent. Throws ControlFailure (EPROTO) for anything else. */
+/** Parses a line of an instance. Throws ControlFailure (EPROTO) if it is invalid. */
 export function parseLine(line: string): ControlLine {
   const bad = new ControlFailure('EPROTO', 'the answer is not one of a tapnic instance');
   let value: unknown;

@@ -1,13 +1,13 @@
-/** The arguments of the streamed requests `ping` and `fetch`, checked. protocol.ts says how they run. */
+/** Reads and checks the arguments of the streamed requests `ping` and `fetch`; see protocol.ts. */
 
 import { ControlFailure, type ControlRequest } from './protocol.ts';
 
-/** The most data that fits an IP packet behind both headers. */
+/** The largest data that fits into an IP packet with IP and ICMP headers. */
 export const PING_SIZE_MAX = 65535 - 20 - 8;
 export const DAY_MS = 86_400_000;
 const URL_MAX = 8192;
 
-/** Everything that ping is asked for; src/apps/ping explains the values. */
+/** The arguments of `ping`; src/apps/ping documents the values. */
 export interface PingRequest {
   readonly host: string;
   readonly count: number;
@@ -31,7 +31,7 @@ function fail(message: string): never {
   throw new ControlFailure('EINVAL', message);
 }
 
-/** A number in [min, max], `missing` if it is not there. */
+/** Returns a number in [min, max], or `missing` if the argument is absent. */
 function numberArg<T>(args: Args, name: string, min: number, max: number, missing: T): number | T {
   const value = args[name] ?? null;
   if (value === null) return missing;

@@ -157,9 +157,7 @@ describe('cli: limits and streams of the control socket', () => {
     const c = await client();
     c.socket.write('{"id":1,"cmd":"long"}\n');
     await until('refused', () => c.lines().length === 1);
-    expect(c.text()).to.include(
-      '"EAGAIN","message":"2 streamed requests are under way: try again"',
-    );
+    expect(c.text()).to.include('"EAGAIN","message":"2 streamed requests are running: try again"');
     expect(counted(R_CTL_STREAMS)).to.equal(1);
     // Each end of a stream makes room: `stop`, and a client that goes away.
     a.socket.write(
