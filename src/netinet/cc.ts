@@ -5,10 +5,10 @@
  */
 
 import { type Errno, ESRCH } from '../sys/errno.ts';
+import type { CcAlgo } from './cc_var.ts';
 import { TCP_MAXWIN } from './tcp.ts';
 import { SEQ_LEQ, SEQ_LT } from './tcp_seq.ts';
 import {
-  type CcAlgo,
   tcp_maxseg,
   type Tcpcb,
   type TcpVnet,

@@ -10,7 +10,8 @@ import { Hystart } from './cc_hystart.ts';
 import { deflate, restart, slowStart } from './cc_newreno.ts';
 import { TCP_MAXWIN } from './tcp.ts';
 import { seqAdd } from './tcp_seq.ts';
-import { type CcAlgo, tcp_maxseg, TCP_RTT_SHIFT, type Tcpcb } from './tcp_var.ts';
+import type { CcAlgo } from './cc_var.ts';
+import { tcp_maxseg, TCP_RTT_SHIFT, type Tcpcb } from './tcp_var.ts';
 
 /**
  * RFC 9438, 4.6 and 5: the reduction factor of the window, and the constant of the cubic function.

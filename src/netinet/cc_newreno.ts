@@ -7,7 +7,8 @@
 
 import type { TcpSeq } from '../sys/types.ts';
 import { CC_ECN, CC_RTO, CC_RTO_ERR, cwndMax, flightAfter, tcp_compute_initwnd } from './cc.ts';
-import { type CcAlgo, tcp_maxseg, type Tcpcb } from './tcp_var.ts';
+import type { CcAlgo } from './cc_var.ts';
+import { tcp_maxseg, type Tcpcb } from './tcp_var.ts';
 
 /**
  * Slow start (RFC 5681, 3.1) with byte counting (RFC 3465): grows the window by the counted bytes

@@ -13,6 +13,7 @@ import { sbappendstream, SBS_CANTRCVMORE } from '../kern/uipc_sockbuf.ts';
 import { m_adj, m_last } from '../kern/uipc_mbuf.ts';
 import { sorwakeup } from '../kern/uipc_socket.ts';
 import { TH_FIN } from './tcp.ts';
+import { TCPS_HAVEESTABLISHED } from './tcp_fsm.ts';
 import { SEQ_GEQ, SEQ_GT, SEQ_LEQ, SEQ_LT, seqAdd, seqDiff } from './tcp_seq.ts';
 import { tcp_pulloutofband } from './tcp_oob.ts';
 import { type Tcpcb, TCPOOB_EXPECT, TsegQent } from './tcp_var.ts';
@@ -198,9 +199,11 @@ export function tcp_reass(tp: Tcpcb, start: TcpSeq, len: number, flags: number, 
 
 /**
  * Delivers the entries that are in order to the socket. Returns TH_FIN if the last one has a FIN,
- * else 0.
+ * else 0. Before the handshake is complete it delivers nothing: text that came with the SYN of a
+ * simultaneous open waits for the ACK of our own SYN (RFC 9293, 3.10.7.3).
  */
-function present(tp: Tcpcb): number {
+export function present(tp: Tcpcb): number {
+  if (!TCPS_HAVEESTABLISHED(tp.t_state)) return 0;
   const so = tp.t_inpcb.inp_socket!;
   let fin = 0;
   let q = tp.t_segq;

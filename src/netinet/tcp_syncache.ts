@@ -16,27 +16,18 @@ import {
   R_TCP_SYNACK_REXMT,
   R_TCP_SYNCACHE_FULL,
 } from '../sys/reason.ts';
-import { kva, tcpSeq, type TcpSeq } from '../sys/types.ts';
+import { type Kva, kva, type TcpSeq } from '../sys/types.ts';
 import type { Task } from '../sys/clock.ts';
 import { m_gethdr } from '../kern/kern_mbuf.ts';
 import { Callout, callout_reset, callout_stop, nowNs } from '../kern/kern_timeout.ts';
 import { max_linkhdr, M_NOWAIT, MT_DATA, mtod } from '../kern/mbuf.ts';
 import { IPPROTO_TCP } from '../kern/protosw.ts';
-import { SB_AUTOSIZE, sbspace } from '../kern/uipc_sockbuf.ts';
-import { type Socket, sonewconn } from '../kern/uipc_socket.ts';
+import { sbspace } from '../kern/uipc_sockbuf.ts';
+import type { Socket } from '../kern/uipc_socket.ts';
 import { VNET_DEFINE } from '../kern/vnet.ts';
-import {
-  InConninfo,
-  INP_DONTFRAG,
-  pcbSetConn,
-  type InpAf,
-  type Inpcb,
-  inpaf,
-  nextPktId,
-} from './in_pcb.ts';
-import { TCP_MAXWIN, Tcphdr, TH_ACK, TH_ECE, TH_SUM_OFF, TH_SYN } from './tcp.ts';
+import { InConninfo, type InpAf, type Inpcb, inpaf, nextPktId } from './in_pcb.ts';
+import { TCP_MAXWIN, Tcphdr, TH_ACK, TH_ECE, TH_FIN, TH_SUM_OFF, TH_SYN } from './tcp.ts';
 import { ecnWanted } from './tcp_ecn.ts';
-import { tcp_state_change, TCPS_SYN_RECEIVED } from './tcp_fsm.ts';
 import { tcp_new_isn, tcp_new_ts_offset } from './tcp_isn.ts';
 import {
   cookieSays,
@@ -44,31 +35,30 @@ import {
   syncookie_generate,
   syncookie_lookup,
 } from './tcp_syncookie.ts';
-import { putSynOptions } from './tcp_options.ts';
-import { SEQ_GT, SEQ_LEQ, seqAdd, seqDiff, TSTMP_LT } from './tcp_seq.ts';
-import { intotcpcb, tcp_mss, tcp_mssopt, tcp_respond, tcpWscale } from './tcp_subr.ts';
-import { tcp_backoff, TCP_MAXRXTSHIFT, tcp_timer_activate } from './tcp_timer.ts';
+import { putSynOptions, putTimestamp } from './tcp_options.ts';
 import {
-  type Tcpcb,
+  SCF_ECN,
+  SCF_NOOPT,
+  SCF_SACK,
+  SCF_TIMESTAMP,
+  SCF_UNREACH,
+  SCF_WINSCALE,
+  Syncache,
+  syncache_socket,
+} from './tcp_syncache_entry.ts';
+import { SEQ_GT, SEQ_LEQ, seqAdd, seqDiff, TSTMP_LT } from './tcp_seq.ts';
+import { intotcpcb, tcp_mssopt, tcpWscale } from './tcp_subr.ts';
+import { tcp_backoff, TCP_MAXRXTSHIFT } from './tcp_timer.ts';
+import {
   type TcpSegment,
   tcpTicks,
   TCPTV_REXMTMAX,
   type TcpVnet,
-  TF_NODELAY,
   TF_NOOPT,
-  TF_NOPUSH,
-  TF_RCVD_SCALE,
-  TF_RCVD_TSTMP,
-  TF_REQ_SCALE,
-  TF_REQ_TSTMP,
-  TF_SACK_PERMIT,
-  TF2_ECN_PERMIT,
   TOF_MSS,
   TOF_SACKPERM,
   TOF_SCALE,
   TOF_TS,
-  TP_KEEPINIT,
-  TT_KEEP,
   V_tcp,
   wantsScale,
   wantsTs,
@@ -76,48 +66,6 @@ import {
 
 /** Number of buckets: net.inet.tcp.syncache.hashsize. */
 export const SYNCACHE_HASHSIZE = 512;
-
-// sc_flags
-const SCF_NOOPT = 0x01;
-const SCF_WINSCALE = 0x02;
-const SCF_TIMESTAMP = 0x04;
-const SCF_SACK = 0x08;
-const SCF_ECN = 0x10;
-const SCF_UNREACH = 0x20;
-
-/** One half-open connection. Pooled. @see sys/netinet/tcp_syncache.h */
-class Syncache {
-  readonly sc_inc = new InConninfo();
-  sc_flags = 0;
-  sc_iss: TcpSeq = tcpSeq(0);
-  sc_irs: TcpSeq = tcpSeq(0);
-  /** Window that our SYN-ACK announces, bytes. */
-  sc_wnd = 0;
-  /** The peer's MSS option (0: absent), the peer's window scale, and the scale we announce. */
-  sc_peer_mss = 0;
-  sc_requested_s_scale = 0;
-  sc_requested_r_scale = 0;
-  /** The peer's timestamp to echo, and the offset of our timestamps. */
-  sc_tsreflect = 0;
-  sc_tsoff = 0;
-  /** Copied from the listener's IP_TTL and IP_TOS. */
-  sc_ip_ttl = 64;
-  sc_ip_tos = 0;
-  /** How often the SYN-ACK was sent. */
-  sc_rxmits = 0;
-  /** When the SYN-ACK is sent next, ns. */
-  sc_rxttime = 0;
-  /** Challenge ACKs in the current interval of the rate limit, and its end in ticks. */
-  sc_challenge_ack_cnt = 0;
-  sc_challenge_ack_end = 0;
-  bucket = 0;
-  bucketNext: Syncache | null = null;
-  // Index and links of the retransmission queue. All entries of a queue were sent equally often and
-  // wait equally long, so each queue is sorted by sc_rxttime. -1: not queued.
-  queue = -1;
-  qPrev: Syncache | null = null;
-  qNext: Syncache | null = null;
-}
 
 class SyncacheVnet implements Task {
   readonly tcp: TcpVnet;
@@ -264,34 +212,45 @@ function syncache_timer(v: SyncacheVnet): void {
   rearm(v);
 }
 
-/** Sends the SYN-ACK. If no mbuf is free, the timer or the peer's next SYN tries again. */
-function syncache_respond(v: SyncacheVnet, sc: Syncache): void {
+/** Writes the options of a segment of an entry at `at`. Returns their length in bytes. */
+function addOptions(tcp: TcpVnet, sc: Syncache, at: Kva, syn: boolean): number {
+  if ((sc.sc_flags & SCF_NOOPT) !== 0) return 0;
+  const ts = (sc.sc_flags & SCF_TIMESTAMP) !== 0;
+  const tsval = (tcpTicks() + sc.sc_tsoff) | 0;
+  if (!syn) return ts ? putTimestamp(at, tsval, sc.sc_tsreflect) : 0;
+  return putSynOptions(
+    at,
+    tcp_mssopt(tcp, sc.sc_inc),
+    (sc.sc_flags & SCF_WINSCALE) !== 0 ? sc.sc_requested_r_scale : -1,
+    (sc.sc_flags & SCF_SACK) !== 0,
+    ts,
+    tsval,
+    sc.sc_tsreflect,
+  );
+}
+
+/**
+ * Sends the SYN-ACK of an entry, or with `flags` TH_ACK a challenge ACK. Without memory it sends
+ * nothing: the timer or the peer's next SYN tries again.
+ * @see sys/netinet/tcp_syncache.c
+ */
+function syncache_respond(v: SyncacheVnet, sc: Syncache, flags = TH_SYN | TH_ACK): void {
   const { tcp } = v;
+  const syn = (flags & TH_SYN) !== 0;
   const af = inpaf(tcp.vnet, sc.sc_inc.inc_family);
   const m = m_gethdr(M_NOWAIT, MT_DATA);
   if (m === null) return;
   m.m_data += max_linkhdr;
   const thAt = mtod(m) + af.hdrlen;
-  const optlen =
-    (sc.sc_flags & SCF_NOOPT) !== 0
-      ? 0
-      : putSynOptions(
-          kva(thAt + Tcphdr.SIZE),
-          tcp_mssopt(tcp, sc.sc_inc),
-          (sc.sc_flags & SCF_WINSCALE) !== 0 ? sc.sc_requested_r_scale : -1,
-          (sc.sc_flags & SCF_SACK) !== 0,
-          (sc.sc_flags & SCF_TIMESTAMP) !== 0,
-          (tcpTicks() + sc.sc_tsoff) | 0,
-          sc.sc_tsreflect,
-        );
+  const optlen = addOptions(tcp, sc, kva(thAt + Tcphdr.SIZE), syn);
   const len = af.hdrlen + Tcphdr.SIZE + optlen;
   const th = $th.at(kva(thAt));
   th.th_sport = sc.sc_inc.inc_lport;
   th.th_dport = sc.sc_inc.inc_fport;
-  th.th_seq = sc.sc_iss;
+  th.th_seq = syn ? sc.sc_iss : seqAdd(sc.sc_iss, 1);
   th.th_ack = seqAdd(sc.sc_irs, 1);
   th.th_off = (Tcphdr.SIZE + optlen) >> 2;
-  th.th_flags = TH_SYN | TH_ACK | ((sc.sc_flags & SCF_ECN) !== 0 ? TH_ECE : 0);
+  th.th_flags = flags | (syn && (sc.sc_flags & SCF_ECN) !== 0 ? TH_ECE : 0);
   th.th_win = sc.sc_wnd;
   th.th_urp = 0;
   th.th_sum = af.pseudo(sc.sc_inc, Tcphdr.SIZE + optlen + IPPROTO_TCP);
@@ -303,7 +262,8 @@ function syncache_respond(v: SyncacheVnet, sc: Syncache): void {
   m.m_pkthdr.csum_data = TH_SUM_OFF;
   m.m_pkthdr.pktId = nextPktId();
   tcp.stat.tcps_sndtotal++;
-  tcp.stat.tcps_sndctrl++;
+  if (syn) tcp.stat.tcps_sndctrl++;
+  else tcp.stat.tcps_sndacks++;
   // Ignore the errno: IP counts the drop, and the timer retransmits the SYN-ACK.
   af.output(m, null, tcp.vnet);
 }
@@ -347,15 +307,16 @@ export function syncache_add(tcp: TcpVnet, inc: InConninfo, seg: TcpSegment, so:
   const old = lookup(v, af, inc);
   if (old !== null) {
     stat.tcps_sc_dupsyn++;
-    if (old.sc_irs === seg.seq) {
-      if ((seg.to_flags & TOF_TS) !== 0) old.sc_tsreflect = seg.to_tsval;
-      // RFC 3168, 6.1.1.1: the peer retransmitted its SYN without ECN.
-      if (!ecnWanted(tcp, seg.flags)) old.sc_flags &= ~SCF_ECN;
-      syncache_respond(v, old);
-      return;
-    }
-    // A new initial sequence number: the peer started over. Discard the old entry.
-    syncache_drop(v, old);
+    // Answer any SYN with the first SYN-ACK, so that a forged SYN with another sequence number cannot
+    // remove the entry. A peer that did restart answers with a RST, which removes it.
+    if ((seg.to_flags & TOF_TS) !== 0) old.sc_tsreflect = seg.to_tsval;
+    else old.sc_flags &= ~SCF_TIMESTAMP;
+    // RFC 3168, 6.1.1.1: the peer no longer offers ECN.
+    if (!ecnWanted(tcp, seg.flags)) old.sc_flags &= ~SCF_ECN;
+    syncache_respond(v, old);
+    old.sc_rxmits = 0;
+    syncache_timeout(v, old);
+    return;
   }
   if (params.syncookies && params.syncookies_only) {
     fillEntry(tcp, v.scratch, inc, seg, so);
@@ -424,9 +385,9 @@ function fillEntry(tcp: TcpVnet, sc: Syncache, inc: InConninfo, seg: TcpSegment,
   stat.tcps_sc_sendcookie++;
 }
 
-/** Sends a challenge ACK for an entry, with the rate limit of connections: RFC 5961, 7. */
-function syncache_send_challenge_ack(tcp: TcpVnet, sc: Syncache): void {
-  const { ack_war_cnt, ack_war_timewindow } = tcp.params;
+/** Sends a challenge ACK for an entry, within the limit of RFC 5961, 7. */
+function syncache_send_challenge_ack(v: SyncacheVnet, sc: Syncache): void {
+  const { ack_war_cnt, ack_war_timewindow } = v.tcp.params;
   const now = tcpTicks();
   if (sc.sc_challenge_ack_cnt === 0 || ((now - sc.sc_challenge_ack_end) | 0) >= 0) {
     sc.sc_challenge_ack_end = (now + ack_war_timewindow) | 0;
@@ -438,27 +399,42 @@ function syncache_send_challenge_ack(tcp: TcpVnet, sc: Syncache): void {
   }
   count(R_TCP_CHALLENGE);
   sc.sc_challenge_ack_cnt++;
-  tcp.stat.tcps_challengeack++;
-  tcp_respond(tcp, null, sc.sc_inc, seqAdd(sc.sc_iss, 1), seqAdd(sc.sc_irs, 1), TH_ACK);
+  v.tcp.stat.tcps_challengeack++;
+  syncache_respond(v, sc, TH_ACK);
 }
 
 /**
- * Processes a RST for a listener: drops the entry if the sequence number is exactly the expected
- * one.
+ * Processes a RST for a listener: RFC 5961, 3.2. At the left edge of the window it removes the
+ * entry. Elsewhere in the window it causes a challenge ACK, or with net.inet.tcp.insecure_rst removes
+ * the entry as well. A RST that answers a SYN-ACK carries no ACK, SYN or FIN; others are ignored.
  * @see sys/netinet/tcp_syncache.c
  */
 export function syncache_chkrst(tcp: TcpVnet, inc: InConninfo, seg: TcpSegment): void {
   const v = V_syncache(tcp.vnet);
-  const sc = lookup(v, inpaf(tcp.vnet, inc.inc_family), inc);
+  const plain = (seg.flags & (TH_ACK | TH_SYN | TH_FIN)) === 0;
+  const sc = plain ? lookup(v, inpaf(tcp.vnet, inc.inc_family), inc) : null;
   const off = sc === null ? -1 : seqDiff(seg.seq, seqAdd(sc.sc_irs, 1));
-  if (sc === null || off !== 0) {
-    count(R_TCP_BADRST);
-    tcp.stat.tcps_badrst++;
-    // RFC 5961, 3.2: in the window, but not at its left edge.
-    if (sc !== null && off > 0 && off < sc.sc_wnd) syncache_send_challenge_ack(tcp, sc);
+  const inside = sc !== null && off > 0 && off < sc.sc_wnd;
+  if (sc !== null && (off === 0 || (inside && tcp.params.insecure_rst))) {
+    tcp.stat.tcps_sc_reset++;
+    syncache_drop(v, sc);
     return;
   }
-  tcp.stat.tcps_sc_reset++;
+  count(R_TCP_BADRST);
+  tcp.stat.tcps_badrst++;
+  if (inside) syncache_send_challenge_ack(v, sc);
+}
+
+/**
+ * Removes the entry of a segment that cannot belong to its handshake, such as a SYN-ACK. The caller
+ * answers with a RST.
+ * @see sys/netinet/tcp_syncache.c
+ */
+export function syncache_badack(tcp: TcpVnet, inc: InConninfo): void {
+  const v = V_syncache(tcp.vnet);
+  const sc = lookup(v, inpaf(tcp.vnet, inc.inc_family), inc);
+  if (sc === null) return;
+  tcp.stat.tcps_sc_badack++;
   syncache_drop(v, sc);
 }
 
@@ -488,77 +464,6 @@ export const SYNCACHE_OK = 2; // connection created: expanded.so is its socket
 /** The socket that syncache_expand created; its connection is in SYN_RECEIVED. */
 export const expanded: { so: Socket | null } = { so: null };
 
-/** Copies the listener's options, timers and congestion control to the new connection. */
-function inherit(tp: Tcpcb, linp: Inpcb): void {
-  const ltp = intotcpcb(linp);
-  const inp = tp.t_inpcb;
-  inp.inp_ip_ttl = linp.inp_ip_ttl;
-  inp.inp_ip_tos = linp.inp_ip_tos;
-  inp.inp_ip_minttl = linp.inp_ip_minttl;
-  inp.inp_flags |= linp.inp_flags & INP_DONTFRAG;
-  tp.t_flags |= ltp.t_flags & (TF_NOPUSH | TF_NODELAY);
-  tp.t_cc = ltp.t_cc;
-  tp.t_keepinit = ltp.t_keepinit;
-  tp.t_keepidle = ltp.t_keepidle;
-  tp.t_keepintvl = ltp.t_keepintvl;
-  tp.t_keepcnt = ltp.t_keepcnt;
-  tp.t_maxunacktime = ltp.t_maxunacktime;
-}
-
-/** Creates the connection of an entry in SYN_RECEIVED. Null if sonewconn fails. */
-function syncache_socket(v: SyncacheVnet, sc: Syncache, lso: Socket): Socket | null {
-  const so = sonewconn(lso, 0);
-  if (so === null) {
-    v.tcp.stat.tcps_listendrop++;
-    return null;
-  }
-  const inp = so.so_pcb as Inpcb;
-  const tp = intotcpcb(inp);
-  // Inherit fixed buffer sizes: SO_SNDBUF or SO_RCVBUF on the listener turned autotuning off.
-  so.so_snd.sb_flags &= lso.so_snd.sb_flags | ~SB_AUTOSIZE;
-  so.so_rcv.sb_flags &= lso.so_rcv.sb_flags | ~SB_AUTOSIZE;
-  pcbSetConn(inp, sc.sc_inc);
-  inherit(tp, lso.so_pcb as Inpcb);
-  if ((sc.sc_flags & SCF_NOOPT) !== 0) tp.t_flags |= TF_NOOPT;
-  tcp_state_change(tp, TCPS_SYN_RECEIVED);
-  tp.iss = sc.sc_iss;
-  tp.irs = sc.sc_irs;
-  tp.rcv_nxt = seqAdd(sc.sc_irs, 1);
-  tp.rcv_up = tp.rcv_nxt;
-  tp.rcv_adv = seqAdd(tp.rcv_nxt, sc.sc_wnd);
-  tp.last_ack_sent = tp.rcv_nxt;
-  tp.snd_wl1 = sc.sc_irs;
-  tp.snd_una = sc.sc_iss;
-  tp.snd_recover = sc.sc_iss;
-  tp.snd_up = sc.sc_iss;
-  tp.snd_nxt = seqAdd(sc.sc_iss, 1);
-  tp.snd_max = tp.snd_nxt;
-  tp.ts_offset = sc.sc_tsoff;
-  if ((sc.sc_flags & SCF_WINSCALE) !== 0) {
-    tp.t_flags |= TF_REQ_SCALE | TF_RCVD_SCALE;
-    tp.snd_scale = sc.sc_requested_s_scale;
-    tp.request_r_scale = sc.sc_requested_r_scale;
-  } else {
-    tp.t_flags &= ~TF_REQ_SCALE;
-  }
-  if ((sc.sc_flags & SCF_TIMESTAMP) !== 0) {
-    tp.t_flags |= TF_REQ_TSTMP | TF_RCVD_TSTMP;
-    tp.ts_recent = sc.sc_tsreflect;
-    tp.ts_recent_age = tcpTicks();
-  } else {
-    tp.t_flags &= ~TF_REQ_TSTMP;
-  }
-  if ((sc.sc_flags & SCF_SACK) === 0) tp.t_flags &= ~TF_SACK_PERMIT;
-  if ((sc.sc_flags & SCF_ECN) !== 0) tp.t_flags2 |= TF2_ECN_PERMIT;
-  tp.snd_fack = tp.snd_una;
-  tcp_mss(tp, sc.sc_peer_mss);
-  // RFC 5681, 3.1: after a SYN-ACK retransmission the initial window is one segment.
-  tp.t_rxtshift = sc.sc_rxmits > 1 ? 1 : 0;
-  tcp_timer_activate(tp, TT_KEEP, TP_KEEPINIT(tp));
-  v.tcp.stat.tcps_accepts++;
-  return so;
-}
-
 /**
  * Processes a segment with ACK and without SYN for the listener `lso`. If it acknowledges the
  * SYN-ACK of an entry or returns a valid cookie, creates the connection and stores its socket in
@@ -575,14 +480,12 @@ export function syncache_expand(
   const { stat } = tcp;
   const sc = lookup(v, inpaf(tcp.vnet, inc.inc_family), inc);
   if (sc === null) return expandCookie(v, inc, seg, lso);
-  if (seg.ack !== seqAdd(sc.sc_iss, 1)) {
+  const edge = seqAdd(sc.sc_irs, Math.max(sc.sc_wnd, 1));
+  if (seg.ack !== seqAdd(sc.sc_iss, 1) || SEQ_LEQ(seg.seq, sc.sc_irs) || SEQ_GT(seg.seq, edge)) {
+    count(R_TCP_BADACK);
     stat.tcps_sc_badack++;
-    count(R_TCP_BADACK);
+    syncache_drop(v, sc);
     return SYNCACHE_NONE;
-  }
-  if (SEQ_LEQ(seg.seq, sc.sc_irs) || SEQ_GT(seg.seq, seqAdd(sc.sc_irs, Math.max(sc.sc_wnd, 1)))) {
-    count(R_TCP_BADACK);
-    return SYNCACHE_IGNORE;
   }
   const ts = (seg.to_flags & TOF_TS) !== 0;
   const stale = ts ? TSTMP_LT(seg.to_tsval, sc.sc_tsreflect) : !tcp.params.tolerate_missing_ts;
@@ -592,7 +495,7 @@ export function syncache_expand(
   }
   // Ignore a timestamp that was not negotiated.
   if ((sc.sc_flags & SCF_TIMESTAMP) === 0) seg.to_flags &= ~TOF_TS;
-  const so = syncache_socket(v, sc, lso);
+  const so = syncache_socket(tcp, sc, lso);
   syncache_drop(v, sc);
   if (so === null) {
     stat.tcps_sc_aborted++;
@@ -648,7 +551,7 @@ function expandCookie(v: SyncacheVnet, inc: InConninfo, seg: TcpSegment, lso: So
   } else {
     seg.to_flags &= ~TOF_TS;
   }
-  const so = syncache_socket(v, sc, lso);
+  const so = syncache_socket(tcp, sc, lso);
   if (so === null) {
     stat.tcps_sc_aborted++;
     return params.syncache_rst_on_sock_fail ? SYNCACHE_NONE : SYNCACHE_IGNORE;

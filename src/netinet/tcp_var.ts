@@ -11,7 +11,7 @@ import { tcpSeq, type TcpSeq } from '../sys/types.ts';
 import { Callout, nowNs } from '../kern/kern_timeout.ts';
 import type { Mbuf } from '../kern/mbuf.ts';
 import { type Vnet, VNET_DEFINE } from '../kern/vnet.ts';
-import type { Hystart } from './cc_hystart.ts';
+import { type CcAlgo, CcVar } from './cc_var.ts';
 import { type InpAf, type Inpcb, Inpcbinfo, type TcpMss } from './in_pcb.ts';
 import {
   TCP_MAXOLEN,
@@ -247,7 +247,7 @@ export class TcpParams {
   tolerate_missing_ts = true;
   rexmit_drop_options = false;
   log_in_vain = 0;
-  nolocaltimewait = false;
+  nolocaltimewait = true;
   /** Seconds, 0: never. */
   isn_reseed_interval = 0;
   ts_offset_per_conn = true;
@@ -268,6 +268,8 @@ export class TcpParams {
   syncache_rst_on_sock_fail = true;
   syncookies = true;
   syncookies_only = false;
+  /** Ours: maximum of connections in TIME_WAIT. One more closes the oldest. */
+  maxtcptw = 16384;
 }
 
 /** Whether window scaling is requested and accepted: net.inet.tcp.rfc1323. */
@@ -292,64 +294,6 @@ export interface TcpFunctionBlock {
   tfb_tcp_do_segment(tp: Tcpcb, seg: TcpSegment): void;
   /** The connection's callout expired. */
   tfb_tcp_timer(tp: Tcpcb): void;
-}
-
-/** A congestion control algorithm; functions as mod_cc(9) names them. @see mod_cc(9) */
-export interface CcAlgo {
-  readonly name: string;
-  /** The connection was established, or switched to this algorithm. */
-  conn_init(tp: Tcpcb): void;
-  /** A new RTT sample of `us` microseconds. @see mod_cc(9) */
-  rttsample(tp: Tcpcb, us: number): void;
-  /** `acked` bytes were acknowledged outside of recovery, while snd_cwnd limited sending. */
-  ack_received(tp: Tcpcb, acked: number): void;
-  /** Bytes were acknowledged while the peer's window limited sending. Ours. */
-  app_limited(tp: Tcpcb): void;
-  /** A congestion signal: `type` is CC_ECN, CC_RTO, CC_RTO_ERR or CC_NDUPACK. */
-  cong_signal(tp: Tcpcb, type: number): void;
-  /** A loss after an ECN mark that already reduced the window in this recovery. Ours. */
-  loss_after_mark(tp: Tcpcb): void;
-  /** Recovery ends with the acknowledgment `ack`. */
-  post_recovery(tp: Tcpcb, ack: TcpSeq): void;
-  /** The connection was idle for at least one RTO. */
-  after_idle(tp: Tcpcb): void;
-}
-
-/** Congestion control state of a connection: CUBIC's variables. Windows are in segments. */
-class CcVar {
-  /** When this epoch of congestion avoidance began, ns; below 0: no epoch. */
-  epochNs = -1;
-  /** RFC 9438's W_max, cwnd_prior (the window before the last reduction) and W_est. */
-  wMax = 0;
-  cwndPrior = 0;
-  wEst = 0;
-  /** RFC 9438's K: seconds from the start of the epoch until the cubic function reaches wMax. */
-  k = 0;
-  /** Not null during the first slow start. */
-  hystart: Hystart | null = null;
-  #wMaxPrev = 0;
-  #cwndPriorPrev = 0;
-
-  reset(): void {
-    this.epochNs = -1;
-    this.wMax = 0;
-    this.cwndPrior = 0;
-    this.wEst = 0;
-    this.k = 0;
-    this.hystart = null;
-  }
-
-  /** Saves the variables that a time-out changes, for `restore`. */
-  save(): void {
-    this.#wMaxPrev = this.wMax;
-    this.#cwndPriorPrev = this.cwndPrior;
-  }
-
-  restore(): void {
-    this.wMax = this.#wMaxPrev;
-    this.cwndPrior = this.#cwndPriorPrev;
-    this.epochNs = -1;
-  }
 }
 
 /** SACK blocks kept per connection, and the most in one option. @see sys/netinet/tcp_var.h */
@@ -403,6 +347,10 @@ export class TcpVnet {
   sackFree: Sackhole | null = null;
   /** The congestion control of new connections. */
   ccAlgo: CcAlgo | null = null;
+  /** Connections in TIME_WAIT, the oldest first. */
+  twHead: Tcpcb | null = null;
+  twTail: Tcpcb | null = null;
+  twCount = 0;
   /** The implementation of new connections; null until tcp_init. */
   functions: TcpFunctionBlock | null = null;
 
@@ -474,8 +422,6 @@ export class Tcpcb implements Task {
   /** t_maxseg before black hole detection lowered it. */
   t_pmtud_saved_maxseg = 0;
   t_dupacks = 0;
-  /** New segments that the first two duplicate ACKs have sent: RFC 3042. */
-  snd_limited = 0;
   t_rxtshift = 0;
   t_rxtcur = 0;
   t_srtt = 0;
@@ -485,8 +431,6 @@ export class Tcpcb implements Task {
   t_rtttime = 0;
   t_rtseq: TcpSeq = tcpSeq(0);
   t_rttupdated = 0;
-  /** More than TCP_RTT_INVALIDATE retransmissions have passed since the last measurement. */
-  rttStale = false;
   /** Bytes acknowledged in congestion avoidance since the window last grew: RFC 3465. */
   t_bytes_acked = 0;
   t_softerror: Errno = 0;
@@ -576,6 +520,11 @@ export class Tcpcb implements Task {
   readonly t_timers = [Infinity, Infinity, Infinity, Infinity, Infinity];
   readonly t_callout: Callout;
 
+  // Links of the TIME_WAIT queue.
+  twPrev: Tcpcb | null = null;
+  twNext: Tcpcb | null = null;
+  twIn = false;
+
   constructor(inp: Inpcb, tcp: TcpVnet, fb: TcpFunctionBlock) {
     this.t_inpcb = inp;
     this.t_tcp = tcp;
@@ -630,8 +579,7 @@ export function TP_MAXUNACKTIME(tp: Tcpcb): number {
 export function tcp_maxseg(tp: Tcpcb): number {
   let optlen = (tp.t_flags & TF_RCVD_TSTMP) !== 0 ? TCPOLEN_TSTAMP_APPA : 0;
   if (tp.rcv_numsacks > 0) optlen += sackOptlen(tp);
-  // A send buffer of a few bytes makes t_maxseg smaller than the options.
-  return Math.max(tp.t_maxseg - optlen, 1);
+  return tp.t_maxseg - optlen;
 }
 
 /** Bytes of the SACK option, padding included, with as many blocks as fit beside a timestamp. */

@@ -17,6 +17,7 @@ import {
 } from '../support/frames.ts';
 import { PEER, PEER_PORT, sin, TestHost, US } from './tcp_host.ts';
 import { soconnect } from '../../src/kern/uipc_socket.ts';
+import { syncacheCount } from '../../src/netinet/tcp_syncache.ts';
 import { V_tcp } from '../../src/netinet/tcp_var.ts';
 
 describe('tcp: opening connections', () => {
@@ -92,14 +93,28 @@ describe('tcp: opening connections', () => {
     expectTx(h.sent, [flags('R'), seq(first.seq + 1)]);
   });
 
-  it('answers a repeated SYN with the same SYN-ACK, and a SYN with another number with a new one', () => {
+  it('answers a repeated SYN and a SYN with another number with the first SYN-ACK', () => {
     h.listen(80);
     h.seg({ flags: 'S', seq: 5 });
     const first = h.take()[0]!.ip!.tcp!;
+    for (const n of [5, 900]) {
+      h.seg({ flags: 'S', seq: n });
+      expectTx(h.sent, [flags('S.'), seq(first.seq), ack(6)]);
+    }
+    expect(h.stat.tcps_sc_added).to.equal(1);
+    expect(h.stat.tcps_sc_dupsyn).to.equal(2);
+  });
+
+  it('starts the SYN-ACK timer over after a repeated SYN', () => {
+    h.listen(80);
     h.seg({ flags: 'S', seq: 5 });
-    expectTx(h.sent, [flags('S.'), seq(first.seq), ack(6)]);
-    h.seg({ flags: 'S', seq: 900 });
-    expectTx(h.sent, [flags('S.'), ack(901)]);
+    h.advance(900);
+    h.seg({ flags: 'S', seq: 5 });
+    h.sent.length = 0;
+    h.advance(999);
+    expectTx(h.sent);
+    h.advance(1);
+    expectTx(h.sent, [flags('S.'), ack(6)]);
   });
 
   it('drops a syncache entry only for a RST with the exact sequence number', () => {
@@ -109,6 +124,8 @@ describe('tcp: opening connections', () => {
     h.seg({ flags: 'R', seq: 7 });
     expectTx(h.sent, [flags('.'), seq(first.seq + 1), ack(6)]);
     h.seg({ flags: 'R', seq: 5 });
+    // A RST that answers a SYN-ACK carries no ACK: RFC 9293, 3.5.2.
+    h.seg({ flags: 'R.', seq: 6, ack: first.seq + 1 });
     expect(h.stat.tcps_sc_reset).to.equal(0);
     h.seg({ flags: 'R', seq: 6 });
     expect(h.stat.tcps_sc_reset).to.equal(1);
@@ -116,18 +133,56 @@ describe('tcp: opening connections', () => {
     expectTx(h.sent, [flags('R'), seq(first.seq + 1)]);
   });
 
-  it('sends a RST for a wrong ACK of the SYN-ACK and keeps the entry', () => {
-    const head = h.listen(80);
-    h.seg({ flags: 'S', seq: 5 });
-    const first = h.take()[0]!.ip!.tcp!;
-    h.seg({ seq: 6, ack: first.seq + 2 });
-    expectTx(h.sent, [flags('R'), seq(first.seq + 2)]);
-    expect(h.stat.tcps_sc_badack).to.equal(1);
-    expect(head.sol_incomp).to.have.length(0);
-    h.seg({ seq: 6, ack: first.seq + 1 });
-    h.accept(head);
-    expectTx(h.sent);
+  it('insecure_rst: a RST anywhere in the window drops a syncache entry', () => {
+    V_tcp(h.vnet).params.insecure_rst = true;
+    h.listen(80);
+    for (const off of [0, 1, 65534]) {
+      h.seg({ flags: 'S', seq: 5 });
+      const synAck = h.take()[0]!.ip!.tcp!;
+      h.seg({ flags: 'R', seq: 5 });
+      h.seg({ flags: 'R', seq: 6 + synAck.win });
+      expect(syncacheCount(V_tcp(h.vnet)), 'RST outside the window').to.equal(1);
+      h.seg({ flags: 'R', seq: 6 + off });
+      expect(syncacheCount(V_tcp(h.vnet)), `RST at ${off}`).to.equal(0);
+      expectTx(h.sent);
+    }
+    expect(h.stat.tcps_sc_reset).to.equal(3);
+    expect(h.stat.tcps_challengeack).to.equal(0);
   });
+
+  it('the challenge ACK of a syncache entry has the window and the timestamps', () => {
+    h.listen(80);
+    h.seg({ flags: 'S', seq: 5, mss: 1460, wscale: 7, ts: { val: 77, ecr: 0 } });
+    const synAck = h.take()[0]!.ip!.tcp!;
+    h.advance(10);
+    h.seg({ flags: 'R', seq: 7 });
+    const c = h.take()[0]!.ip!.tcp!;
+    expect([c.flags, c.seq, c.ack, c.win]).to.deep.equal(['.', (synAck.seq + 1) >>> 0, 6, 65535]);
+    expect(c.ts).to.deep.equal({ val: (synAck.ts!.val + 10) >>> 0, ecr: 77 });
+  });
+
+  // What cannot belong to the handshake: [name, fields relative to the SYN-ACK, the RST's numbers].
+  for (const [name, fields] of [
+    ['an ACK below', { seq: 6, d: 0 }],
+    ['an ACK above', { seq: 6, d: 2 }],
+    ['SEQ = IRS', { seq: 5, d: 1 }],
+    ['SEQ above the window', { seq: 5 + 65536, d: 1 }],
+    ['a SYN-ACK', { seq: 6, d: 1, flags: 'S.' }],
+  ] as const)
+    it(`sends a RST for ${name} in SYN_RECEIVED and removes the entry`, () => {
+      const head = h.listen(80);
+      h.seg({ flags: 'S', seq: 5 });
+      const first = h.take()[0]!.ip!.tcp!;
+      const { d, ...rest } = fields;
+      h.seg({ ...rest, ack: first.seq + d });
+      expectTx(h.sent, [flags('R'), seq(first.seq + d)]);
+      expect(h.stat.tcps_sc_badack).to.equal(1);
+      expect(syncacheCount(V_tcp(h.vnet))).to.equal(0);
+      // The right ACK comes too late.
+      h.seg({ seq: 6, ack: first.seq + 1 });
+      expectTx(h.sent, [flags('R'), seq(first.seq + 1)]);
+      expect(head.sol_comp).to.have.length(0);
+    });
 
   it('resets a connection when the accept queue is full', () => {
     const head = h.listen(80, 1);
@@ -290,6 +345,29 @@ describe('tcp: opening connections', () => {
     h.seg({ ...back, seq: 301, ack: t.seq + 1, payload: 'x' });
     expect(h.read(so)).to.equal('x');
   });
+
+  for (const [name, first, fin] of [
+    ['text', { payload: 'abc' }, false],
+    ['text and FIN', { flags: 'SF', payload: 'abc' }, true],
+    ['FIN', { flags: 'SF' }, true],
+  ] as const)
+    for (const last of ['.', 'S.'])
+      it(`simultaneous open with ${name} in the SYN, completed by ${last}`, () => {
+        const so = h.connect(7);
+        const t = h.take()[0]!.ip!.tcp!;
+        const back = { sport: 7, dport: t.sport };
+        const text = 'payload' in first ? first.payload : '';
+        h.seg({ ...back, flags: 'S', ...first, seq: 300, mss: 1460 });
+        expectTx(h.sent, [flags('S.'), seq(t.seq), ack(301)]);
+        expect(h.state(so)).to.equal('SYN_RCVD');
+        expect(h.read(so)).to.equal(EWOULDBLOCK);
+        const end = 301 + text.length + (fin ? 1 : 0);
+        h.seg({ ...back, flags: last, seq: last === '.' ? end : 300, ack: t.seq + 1 });
+        expect(h.state(so)).to.equal(fin ? 'CLOSE_WAIT' : 'ESTABLISHED');
+        expectTx(h.sent, [flags('.'), seq(t.seq + 1), ack(end)]);
+        if (text !== '') expect(h.read(so)).to.equal(text);
+        expect(h.read(so)).to.equal(fin ? null : EWOULDBLOCK);
+      });
 
   it('sends data written after the connection is established', () => {
     const so = h.connect(7);

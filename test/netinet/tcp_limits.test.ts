@@ -130,12 +130,18 @@ describe('tcp: limits', () => {
 
   it('accepts an ACK that completes a handshake only with a sequence number in the window', () => {
     const head = h.listen(80);
-    h.seg({ flags: 'S', seq: 1000 });
-    const iss = h.take()[0]!.ip!.tcp!.seq;
-    for (const seq of [1000, 999, 1000 + 65_536]) h.seg({ flags: '.', seq, ack: iss + 1 });
-    expectTx(h.sent);
+    const open = (n: number): void => {
+      h.seg({ flags: 'S', seq: 1000 });
+      const iss = h.take()[0]!.ip!.tcp!.seq;
+      h.seg({ flags: '.', seq: n, ack: iss + 1 });
+    };
+    for (const n of [1000, 999, 1000 + 65_536]) {
+      open(n);
+      expectTx(h.sent, [flags('R')]);
+    }
     expect(head.sol_comp).to.have.length(0);
-    h.seg({ flags: '.', seq: 1001, ack: iss + 1 });
+    open(1001);
+    expectTx(h.sent);
     expect(head.sol_comp).to.have.length(1);
   });
 
