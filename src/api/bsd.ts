@@ -303,12 +303,12 @@ export class Bsd {
     const so = this.socketOf(s);
     if (so === null) return -EBADF;
     if (!(buf instanceof Uint8Array)) return -EFAULT;
-    if (so.so_type === SOCK_STREAM) {
-      const error = soSend(so, buf, 0, buf.length, flags);
-      return error !== 0 ? -error : ioResult.n;
-    }
     const nam = addr === null ? null : sockaddr(addr);
     if (addr !== null && nam === null) return -EAFNOSUPPORT;
+    if (so.so_type === SOCK_STREAM) {
+      const error = soSend(so, buf, 0, buf.length, flags, nam);
+      return error !== 0 ? -error : ioResult.n;
+    }
     const error = soSendDgram(so, buf, 0, buf.length, nam);
     return error !== 0 ? -error : buf.length;
   }

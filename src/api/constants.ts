@@ -24,6 +24,7 @@ import {
   MSG_DONTROUTE,
   MSG_DONTWAIT,
   MSG_EOF,
+  MSG_EOR,
   MSG_NOSIGNAL,
   MSG_OOB,
   MSG_PEEK,
@@ -67,6 +68,7 @@ import {
 import { IP_DONTFRAG, IP_MINTTL, IP_PORTRANGE, IP_TOS, IP_TTL } from '../netinet/ip_ctloutput.ts';
 import {
   TCP_CONGESTION,
+  TCP_FASTOPEN,
   TCP_FUNCTION_BLK,
   TCP_INFO,
   TCP_KEEPCNT,
@@ -95,6 +97,7 @@ export const constants = Object.freeze({
   MSG_WAITALL,
   MSG_DONTWAIT,
   MSG_EOF,
+  MSG_EOR,
   MSG_NOSIGNAL,
   SHUT_RD,
   SHUT_WR,
@@ -135,6 +138,7 @@ export const constants = Object.freeze({
   TCP_INFO,
   TCP_CONGESTION,
   TCP_MAXUNACKTIME,
+  TCP_FASTOPEN,
   TCP_KEEPINIT,
   TCP_KEEPIDLE,
   TCP_KEEPINTVL,

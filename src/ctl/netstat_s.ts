@@ -124,6 +124,9 @@ const TCP: readonly Line[] = [
   ['\t# packet~ with ECN ECT(1) bit set', 'tcps_ecn_ect1'],
   ['\t# successful ECN handshake~', 'tcps_ecn_shs'],
   ['\t# time~ ECN reduced the congestion window', 'tcps_ecn_rcwnd'],
+  ['\t# Fast Open SYN~ whose data the peer acknowledged', 'tcps_tfo_active'],
+  ['\t# Fast Open connection~ accepted', 'tcps_tfo_passive'],
+  ['\t# path~ on which Fast Open was disabled', 'tcps_tfo_disabled'],
   ['\tTCP connection count by state:', 'states'],
 ];
 

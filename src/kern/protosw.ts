@@ -27,11 +27,14 @@ export const PR_ATOMIC = 0x01;
 export const PR_ADDR = 0x02;
 export const PR_CONNREQUIRED = 0x04;
 export const PR_WANTRCVD = 0x08;
+/** A send with an address connects the socket. */
+export const PR_IMPLOPCL = 0x20;
 
 // Flags of send and recv, sys/sys/socket.h. MSG_MORETOCOME is used only inside the kernel.
 export const MSG_OOB = 0x00000001;
 export const MSG_PEEK = 0x00000002;
 export const MSG_DONTROUTE = 0x00000004;
+export const MSG_EOR = 0x00000008;
 export const MSG_TRUNC = 0x00000010;
 export const MSG_WAITALL = 0x00000040;
 export const MSG_DONTWAIT = 0x00000080;

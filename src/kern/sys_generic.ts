@@ -59,12 +59,20 @@ export function soSend(
   off: number,
   len: number,
   flags: number,
+  nam: Sockaddr | null = null,
 ): Errno {
-  return settle(inPass(sendInPass, so, buf, off, len, flags));
+  return settle(inPass(sendInPass, so, buf, off, len, flags, nam));
 }
 
-function sendInPass(so: Socket, buf: Uint8Array, off: number, len: number, flags: number): number {
-  const error = sosend(so, $uio.single(buf, off, len, UIO_WRITE), null, flags);
+function sendInPass(
+  so: Socket,
+  buf: Uint8Array,
+  off: number,
+  len: number,
+  flags: number,
+  nam: Sockaddr | null,
+): number {
+  const error = sosend(so, $uio.single(buf, off, len, UIO_WRITE), nam, flags);
   const n = len - $uio.uio_resid;
   return outcome(n > 0 && error === EWOULDBLOCK ? 0 : error, n);
 }

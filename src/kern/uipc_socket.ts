@@ -32,10 +32,12 @@ import { type Mbuf, max_hdr, MCLBYTES, M_NOWAIT, M_PKTHDR, MT_DATA, mtod } from 
 import {
   MSG_DONTWAIT,
   MSG_EOF,
+  MSG_EOR,
   MSG_MORETOCOME,
   MSG_OOB,
   MSG_PEEK,
   PR_CONNREQUIRED,
+  PR_IMPLOPCL,
   type Protosw,
   PRUS_EOF,
   PRUS_MORETOCOME,
@@ -408,11 +410,12 @@ export function soTakeError(so: Socket): Errno {
 
 /**
  * The errno that forbids sending now, or 0. EPIPE: the send side was shut down. ENOTCONN: not
- * connected. Else the pending error, which is cleared.
+ * connected, except if the send connects (`implied`). Else the pending error, which is cleared.
  */
-export function soSendError(so: Socket): Errno {
+export function soSendError(so: Socket, implied = false): Errno {
   if ((so.so_snd.sb_state & SBS_CANTSENDMORE) !== 0) return EPIPE;
   if (so.so_error !== 0) return soTakeError(so);
+  if (implied) return 0;
   if ((so.so_state & SS_ISCONNECTED) === 0 && (so.so_proto.pr_flags & PR_CONNREQUIRED) !== 0)
     return ENOTCONN;
   return 0;
@@ -424,6 +427,7 @@ export function soSendError(so: Socket): Errno {
  * send side. ENOBUFS: no mbufs. EMSGSIZE: a datagram larger than the send buffer. `flags`: MSG_OOB
  * marks the last byte as urgent and may exceed the buffer by up to 1024 bytes; MSG_EOF shuts down
  * the send side after the last byte; MSG_MORETOCOME delays the push.
+ * EINVAL: MSG_EOR on a stream, which has no records. A `nam` connects a TCP socket.
  * @see socket(9)
  */
 export function sosend(so: Socket, uio: Uio, nam: Sockaddr | null, flags: number): Errno {
@@ -432,16 +436,25 @@ export function sosend(so: Socket, uio: Uio, nam: Sockaddr | null, flags: number
 
 function sendInPass(so: Socket, uio: Uio, nam: Sockaddr | null, flags: number): Errno {
   if (so.so_type !== SOCK_STREAM) return sosend_dgram(so, uio, nam);
+  // A byte stream has no records.
+  if ((flags & MSG_EOR) !== 0) return EINVAL;
   if (so.sndLock.length > 0) return soSendError(so) || EWOULDBLOCK;
-  return sosendLocked(so, uio, flags);
+  return sosendLocked(so, uio, flags, nam);
 }
 
 /** Bytes by which urgent data may exceed the buffer, sys/kern/uipc_socket.c. */
 const OOB_EXTRA = 1024;
 
 /** `sosend` on a stream, for a caller that holds the lock on the send side. */
-export function sosendLocked(so: Socket, uio: Uio, flags: number): Errno {
-  const error = soSendError(so);
+export function sosendLocked(
+  so: Socket,
+  uio: Uio,
+  flags: number,
+  nam: Sockaddr | null = null,
+): Errno {
+  // With an address, the protocol connects (PR_IMPLOPCL).
+  const implied = nam !== null && (so.so_proto.pr_flags & PR_IMPLOPCL) !== 0;
+  const error = soSendError(so, implied && (so.so_options & SO_ACCEPTCONN) === 0);
   if (error !== 0) return error;
   const { so_snd: sb, so_proto: pr } = so;
   const resid = uio.uio_resid;
@@ -456,7 +469,7 @@ export function sosendLocked(so: Socket, uio: Uio, flags: number): Errno {
   let prus = (flags & MSG_OOB) !== 0 ? PRUS_OOB : 0;
   if (uio.uio_resid > 0 || (flags & MSG_MORETOCOME) !== 0) prus |= PRUS_MORETOCOME;
   if (uio.uio_resid === 0 && (flags & MSG_EOF) !== 0) prus |= PRUS_EOF;
-  return pr.pr_send(so, prus, top, null);
+  return pr.pr_send(so, prus, top, implied ? nam : null);
 }
 
 /** Sends one datagram. EMSGSIZE: it is larger than the send buffer. */

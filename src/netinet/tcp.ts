@@ -33,6 +33,9 @@ export const TCPOLEN_SACKHDR = 2;
 export const TCPOLEN_SACK = 8;
 export const TCPOPT_TIMESTAMP = 8;
 export const TCPOLEN_TIMESTAMP = 10;
+/** Fast Open, RFC 7413; the length without a cookie. */
+export const TCPOPT_FAST_OPEN = 34;
+export const TCPOLEN_FAST_OPEN_EMPTY = 2;
 /** A timestamp option with the two NOPs in front that align it. */
 export const TCPOLEN_TSTAMP_APPA = TCPOLEN_TIMESTAMP + 2;
 

@@ -24,6 +24,7 @@ import {
   TCPS_SYN_SENT,
   TCPS_TIME_WAIT,
 } from './tcp_fsm.ts';
+import { tfoSettled } from './tcp_fastopen.ts';
 import { duplicateAck, lossAfterAck, recoveryAck } from './tcp_recovery.ts';
 import { tcp_sack_doack } from './tcp_sack.ts';
 import { SEQ_GEQ, SEQ_GT, SEQ_LEQ, SEQ_LT, seqAdd, seqDiff, TSTMP_LT } from './tcp_seq.ts';
@@ -38,6 +39,7 @@ import {
   type TcpSegment,
   tcpTicks,
   TF_CONGRECOVERY,
+  TF_FASTOPEN,
   TF_FASTRECOVERY,
   TF_NEEDFIN,
   TF_PREVVALID,
@@ -141,11 +143,27 @@ function ackOfSyn(tp: Tcpcb, seg: TcpSegment): void {
   } else {
     tcp_state_change(tp, TCPS_ESTABLISHED);
   }
-  cc_conn_init(tp);
+  // Fast Open began with the SYN; keep what losses changed since.
+  if ((tp.t_flags & TF_FASTOPEN) === 0) cc_conn_init(tp);
+  tfoSettled(tp);
   tcp_timer_activate(tp, TT_KEEP, TP_KEEPIDLE(tp));
   synAcked(tp, seg);
   // Lets the window update below accept the window of this segment.
   tp.snd_wl1 = seqAdd(seg.seq, -1);
+}
+
+/** Drops the data that a Fast Open SYN carried and the SYN-ACK acknowledged; the rest goes again. */
+export function synDataAcked(tp: Tcpcb, seg: TcpSegment): void {
+  const acked = seqDiff(seg.ack, tp.snd_una);
+  if (acked > 0) {
+    tp.t_tcp.stat.tcps_rcvackpack++;
+    tp.t_tcp.stat.tcps_rcvackbyte += acked;
+    sbdrop(tp.t_inpcb.inp_socket!.so_snd, acked);
+    tp.snd_una = seg.ack;
+    wakeWriter(tp.t_inpcb.inp_socket!);
+  }
+  tp.snd_nxt = seg.ack;
+  rearmRexmt(tp, seg.ack);
 }
 
 /** Advances snd_una past our SYN, which is acknowledged. The SYN is not in the send buffer. */
@@ -257,6 +275,13 @@ function processAck(tp: Tcpcb, seg: TcpSegment): Verdict {
 /** The fifth step: the ACK field. RFC 9293, 3.10.7.4. */
 export function stepAck(tp: Tcpcb, seg: TcpSegment): Verdict {
   if ((seg.flags & TH_ACK) === 0) {
+    if (tp.t_state === TCPS_SYN_RECEIVED && (tp.t_flags & TF_FASTOPEN) !== 0) {
+      // The SYN with a valid cookie: data may be sent with the SYN-ACK.
+      tp.snd_wnd = seg.wnd;
+      tp.max_sndwnd = seg.wnd;
+      cc_conn_init(tp);
+      return CONT;
+    }
     count(R_TCP_NOACK);
     return DROP;
   }

@@ -1,8 +1,7 @@
 /**
  * Input of one segment on a synchronized or connecting connection, after tcp_do_segment of
  * sys/netinet/tcp_input.c: RFC 9293, 3.10.7.3 and 3.10.7.4, one function per step. tcp_fastpath.ts
- * comes first and handles the two common cases of bulk transfer. Urgent data is in tcp_oob.ts. Left
- * out: Fast Open.
+ * comes first and handles the two common cases of bulk transfer. Urgent data is in tcp_oob.ts.
  */
 
 import { ECONNREFUSED, ECONNRESET } from '../sys/errno.ts';
@@ -17,6 +16,7 @@ import {
   R_TCP_BADSEQ,
   R_TCP_BADSYN,
   R_TCP_DUP,
+  R_TCP_NOACK,
   R_TCP_PAWS,
 } from '../sys/reason.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
@@ -32,10 +32,12 @@ import {
   DROPWITHRESET,
   stepAck,
   synAcked,
+  synDataAcked,
   type Verdict,
 } from './tcp_ack.ts';
 import { cc_conn_init } from './cc.ts';
 import { tcp_ecn_input_segment, tcp_ecn_input_syn_sent } from './tcp_ecn.ts';
+import { tcp_fastopen_update_cache } from './tcp_fastopen.ts';
 import {
   tcp_state_change,
   TCPS_CLOSE_WAIT,
@@ -74,6 +76,7 @@ import {
   tcpTicks,
   TF_ACKNOW,
   TF_DELACK,
+  TF_FASTOPEN,
   TF_NEEDFIN,
   TF_RCVD_SCALE,
   TF_RCVD_TSTMP,
@@ -133,6 +136,12 @@ function synSent(tp: Tcpcb, seg: TcpSegment): Verdict {
   tp.last_ack_sent = tp.rcv_nxt;
   synOptions(tp, seg);
   tcp_ecn_input_syn_sent(tp, seg);
+  const dataAcked = ack && SEQ_GT(seg.ack, seqAdd(tp.iss, 1));
+  if ((tp.t_flags & TF_FASTOPEN) !== 0) {
+    if (ack) tcp_fastopen_update_cache(tp, seg, dataAcked);
+    // Unlike FreeBSD: Fast Open has no part in a simultaneous open.
+    else tp.t_flags &= ~TF_FASTOPEN;
+  }
   tp.snd_wnd = seg.wnd;
   tp.max_sndwnd = Math.max(tp.max_sndwnd, seg.wnd);
   tp.t_flags |= TF_ACKNOW;
@@ -143,6 +152,7 @@ function synSent(tp: Tcpcb, seg: TcpSegment): Verdict {
     tp.rcv_adv = seqAdd(tp.rcv_nxt, Math.min(tp.rcv_wnd, TCP_MAXWIN));
     cc_conn_init(tp);
     synAcked(tp, seg);
+    if (tp.snd_una !== tp.snd_max) synDataAcked(tp, seg);
     tcp_state_change(tp, TCPS_ESTABLISHED);
     if ((tp.t_flags & TF_NEEDFIN) !== 0) {
       tp.t_flags &= ~TF_NEEDFIN;
@@ -238,9 +248,36 @@ function stepReset(tp: Tcpcb, seg: TcpSegment): Verdict {
 }
 
 /**
+ * The fourth step in SYN_RECEIVED of a Fast Open connection. It accepts the SYN that created it, once,
+ * and segments with ACK, FIN or RST.
+ */
+function fastOpenSyn(tp: Tcpcb, seg: TcpSegment): Verdict {
+  if ((seg.flags & TH_SYN) === 0) {
+    if ((seg.flags & (TH_ACK | TH_FIN | TH_RST)) !== 0) return CONT;
+    count(R_TCP_NOACK);
+    return DROP;
+  }
+  if ((seg.flags & TH_ACK) !== 0) {
+    count(R_TCP_BADSYN);
+    return DROPWITHRESET;
+  }
+  if (tcp_timer_active(tp, TT_DELACK) || tcp_timer_active(tp, TT_REXMT) || seg.seq !== tp.irs) {
+    // The peer's retransmission: our SYN-ACK answers it.
+    count(R_TCP_BADSYN);
+    return DROP;
+  }
+  seg.flags &= ~TH_SYN;
+  seg.seq = seqAdd(seg.seq, 1);
+  trimUrp(seg, 1);
+  return CONT;
+}
+
+/**
  * The fourth step, the SYN bit: RFC 5961, 4.2. It is an error or an attack on an open connection.
  */
 function stepSyn(tp: Tcpcb, seg: TcpSegment): Verdict {
+  if (tp.t_state === TCPS_SYN_RECEIVED && (tp.t_flags & TF_FASTOPEN) !== 0)
+    return fastOpenSyn(tp, seg);
   if ((seg.flags & TH_SYN) === 0) return CONT;
   // In a simultaneous open the peer sends its SYN again, with an ACK: RFC 9293, figure 7.
   if (tp.t_state === TCPS_SYN_RECEIVED && seg.seq === tp.irs && (seg.flags & TH_ACK) !== 0) {
@@ -401,6 +438,13 @@ function presentQueued(tp: Tcpcb, seg: TcpSegment): void {
  * data.
  */
 function stepText(tp: Tcpcb, seg: TcpSegment): void {
+  const tfoSyn = tp.t_state === TCPS_SYN_RECEIVED && (tp.t_flags & TF_FASTOPEN) !== 0;
+  if (tfoSyn) {
+    // Delay the SYN-ACK of data, which the program may answer. The peer retransmits its FIN: the
+    // handshake cannot complete in CLOSE_WAIT.
+    seg.flags &= ~TH_FIN;
+    if (seg.tlen === 0) tp.t_flags |= TF_ACKNOW;
+  }
   if (seg.tlen === 0 && (seg.flags & TH_FIN) === 0) {
     // The ACK that completes a simultaneous open releases what came with the peer's SYN.
     if (tp.t_segq !== null && tp.t_segq.tqe_start === tp.rcv_nxt) presentQueued(tp, seg);
@@ -411,8 +455,10 @@ function stepText(tp: Tcpcb, seg: TcpSegment): void {
     seg.flags &= ~TH_FIN;
     return;
   }
-  if (seg.seq === tp.rcv_nxt && tp.t_segq === null && TCPS_HAVEESTABLISHED(tp.t_state)) {
-    if (mayDelayAck(tp, seg.tlen) && (seg.flags & TH_FIN) === 0) tp.t_flags |= TF_DELACK;
+  const open = TCPS_HAVEESTABLISHED(tp.t_state) || tfoSyn;
+  if (seg.seq === tp.rcv_nxt && tp.t_segq === null && open) {
+    const delay = mayDelayAck(tp, seg.tlen) || tfoSyn;
+    if (delay && (seg.flags & TH_FIN) === 0) tp.t_flags |= TF_DELACK;
     else tp.t_flags |= TF_ACKNOW;
     const { stat } = tp.t_tcp;
     stat.tcps_rcvpack++;

@@ -10,6 +10,7 @@ import type { Vnet } from '../kern/vnet.ts';
 import { ccAvailable, ccFind, cc_register_algo, ccSetDefault } from './cc.ts';
 import { cubic_cc_algo } from './cc_cubic.ts';
 import { newreno_cc_algo } from './cc_newreno.ts';
+import { tcp_fastopen_init } from './tcp_fastopen.ts';
 import { tcp_hc_init } from './tcp_hostcache.ts';
 import { tcp_do_segment } from './tcp_do_segment.ts';
 import { tcp_output } from './tcp_output.ts';
@@ -240,6 +241,7 @@ function tcp_init(vnet: Vnet): void {
   tcp.params.reass_maxsegments = Math.floor(mbufZones().clust.max / 16);
   sysctls(vnet, tcp);
   tcp_hc_init(tcp);
+  tcp_fastopen_init(vnet);
 }
 
 /**

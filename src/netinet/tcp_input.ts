@@ -42,6 +42,7 @@ import {
 import { badport_bandlim, BANDLIM_RST_CLOSEDPORT, BANDLIM_RST_OPENPORT } from './ip_icmp.ts';
 import { inetctlerrmap, PRC_MSGSIZE } from './ip_var.ts';
 import { Tcphdr, TH_ACK, TH_FIN, TH_RST, TH_SYN } from './tcp.ts';
+import { tcp_fastopen_disable_path } from './tcp_fastopen.ts';
 import { TCPS_CLOSED, TCPS_LISTEN, TCPS_SYN_SENT, TCPS_TIME_WAIT } from './tcp_fsm.ts';
 import { tcp_hc_updatemtu } from './tcp_hostcache.ts';
 import { tcp_dooptions } from './tcp_options.ts';
@@ -64,6 +65,7 @@ import {
   type TcpSegment,
   type TcpVnet,
   TF_CONGRECOVERY,
+  TF_FASTOPEN,
   TF_FASTRECOVERY,
   V_tcp,
 } from './tcp_var.ts';
@@ -225,9 +227,14 @@ function listenInput(tcp: TcpVnet, af: InpAf, seg: TcpSegment, lso: Socket): voi
     drop(seg, R_TCP_BADSYN);
     return;
   }
+  if (syncache_add(tcp, $inc, seg, lso) && expanded.so !== null) {
+    const tp = intotcpcb(expanded.so.so_pcb as Inpcb);
+    expanded.so = null;
+    tp.t_fb.tfb_tcp_do_segment(tp, seg);
+    return;
+  }
   m_freem(seg.m);
   seg.m = null;
-  syncache_add(tcp, $inc, seg, lso);
 }
 
 /** Logs a segment to a closed port on the console: net.inet.tcp.log_in_vain. */
@@ -348,7 +355,8 @@ export function tcp_ctlinput(
     return;
   }
   // RFC 5461 and net.inet.tcp.icmp_may_rst: ICMP errors are fatal only in SYN_SENT.
-  if (tp.t_state === TCPS_SYN_SENT && tcp.params.icmp_may_rst && error !== EHOSTUNREACH)
+  if (tp.t_state === TCPS_SYN_SENT && tcp.params.icmp_may_rst && error !== EHOSTUNREACH) {
+    if ((tp.t_flags & TF_FASTOPEN) !== 0) tcp_fastopen_disable_path(tp);
     tcp_drop(tp, error);
-  else tcp_notify(tp, error);
+  } else tcp_notify(tp, error);
 }

@@ -1,7 +1,7 @@
 /**
  * Parsing and writing of TCP options, after tcp_dooptions and tcp_addoptions of FreeBSD. Supported
- * are MSS, window scale, timestamps (RFC 9293, RFC 7323) and SACK (RFC 2018). Other options are
- * skipped by their length. Left out: Fast Open, MD5 signatures.
+ * are MSS, window scale, timestamps (RFC 9293, RFC 7323), SACK (RFC 2018) and Fast Open (RFC 7413). Other options are
+ * skipped by their length. Left out: MD5 signatures.
  */
 
 import type { Kva } from '../sys/types.ts';
@@ -15,7 +15,9 @@ import {
   TCPOLEN_TIMESTAMP,
   TCPOLEN_TSTAMP_APPA,
   TCPOLEN_WINDOW,
+  TCPOLEN_FAST_OPEN_EMPTY,
   TCPOPT_EOL,
+  TCPOPT_FAST_OPEN,
   TCPOPT_MAXSEG,
   TCPOPT_NOP,
   TCPOPT_SACK,
@@ -27,6 +29,7 @@ import {
   sackOptlen,
   type Tcpcb,
   type TcpSegment,
+  TOF_FASTOPEN,
   TOF_MSS,
   TOF_SACK,
   TOF_SACKPERM,
@@ -93,6 +96,12 @@ export function tcp_dooptions(seg: TcpSegment, cp: Kva, cnt: number, syn: boolea
         seg.to_tsval = memView.getInt32(p + 2);
         seg.to_tsecr = memView.getInt32(p + 6);
         break;
+      case TCPOPT_FAST_OPEN:
+        if (!syn) break;
+        seg.to_flags |= TOF_FASTOPEN;
+        seg.to_tfo_len = optlen - TCPOLEN_FAST_OPEN_EMPTY;
+        seg.to_tfo_cookie = p + TCPOLEN_FAST_OPEN_EMPTY;
+        break;
       default:
         break;
     }
@@ -126,7 +135,8 @@ export function putSack(p: Kva, tp: Tcpcb): number {
 
 /**
  * Writes the options of a SYN at `p`: MSS, window scale if `wscale >= 0`, SACK permitted if `sack`,
- * timestamp if `ts`; padded to 4 bytes. Returns their length.
+ * timestamp if `ts`, the first `cookieLen` bytes of a Fast Open `cookie` if it is not null; padded to 4
+ * bytes. Returns their length.
  */
 export function putSynOptions(
   p: Kva,
@@ -136,6 +146,8 @@ export function putSynOptions(
   ts: boolean,
   tsval: number,
   tsecr: number,
+  cookie: Uint8Array | null = null,
+  cookieLen = 0,
 ): number {
   mem[p] = TCPOPT_MAXSEG;
   mem[p + 1] = TCPOLEN_MAXSEG;
@@ -165,6 +177,12 @@ export function putSynOptions(
     memView.setInt32(p + len + 2, tsval);
     memView.setInt32(p + len + 6, tsecr);
     len += TCPOLEN_TIMESTAMP;
+  }
+  if (cookie !== null) {
+    mem[p + len] = TCPOPT_FAST_OPEN;
+    mem[p + len + 1] = TCPOLEN_FAST_OPEN_EMPTY + cookieLen;
+    for (let i = 0; i < cookieLen; i++) mem[p + len + 2 + i] = cookie[i]!;
+    len += TCPOLEN_FAST_OPEN_EMPTY + cookieLen;
   }
   // FreeBSD ends options with EOL and fills with zeros.
   while (len % 4 !== 0) mem[p + len++] = TCPOPT_EOL;

@@ -1,7 +1,7 @@
 /**
  * Output of a connection, after sys/netinet/tcp_output.c: `plan` decides what to send (windows,
  * Nagle, silly windows, window updates, FIN); `send` builds one segment or TSO packet, passes it to
- * IP and updates the send variables. Left out: Fast Open, IP options.
+ * IP and updates the send variables. Left out: IP options.
  */
 
 import {
@@ -59,7 +59,7 @@ import {
   TCPS_SYN_RECEIVED,
 } from './tcp_fsm.ts';
 import { copymLen, tcp_m_copym, trimChain } from './tcp_m_copym.ts';
-import { putSack, putSynOptions, putTimestamp } from './tcp_options.ts';
+import { putSack, putTimestamp } from './tcp_options.ts';
 import {
   sackRescue,
   sackRexmitted,
@@ -70,7 +70,8 @@ import {
 } from './tcp_sack.ts';
 import { SEQ_GT, SEQ_LT, seqAdd, seqDiff } from './tcp_seq.ts';
 import { tcp_sndbuf_autoscale } from './tcp_sndbuf.ts';
-import { tcp_mss_update, tcp_mssopt, tcpWscale } from './tcp_subr.ts';
+import { putSyn, synDataLen, tfoHeld } from './tcp_syn.ts';
+import { tcp_mss_update } from './tcp_subr.ts';
 import { tcp_setpersist, tcp_timer_activate, tcp_timer_active } from './tcp_timer.ts';
 import {
   type Sackhole,
@@ -86,10 +87,7 @@ import {
   TF_NODELAY,
   TF_NOOPT,
   TF_NOPUSH,
-  TF_RCVD_SCALE,
   TF_RCVD_TSTMP,
-  TF_REQ_SCALE,
-  TF_REQ_TSTMP,
   TF_RXWIN0SENT,
   TF_SACK_PERMIT,
   TF_SENTFIN,
@@ -158,12 +156,14 @@ function windowUpdateDue(tp: Tcpcb, hiwat: number): boolean {
   return 2 * adv >= hiwat;
 }
 
-/** The part of `plan` for a SYN or its retransmission. The segment carries no data. */
+/** The part of `plan` for a SYN or its retransmission. Only an implied connect sends data with it. */
 function planSyn(tp: Tcpcb): boolean {
   p.len = 0;
   p.tso = false;
+  if (tfoHeld(tp)) return false;
   if (tp.snd_nxt === tp.iss) {
     p.flags &= ~TH_FIN;
+    p.len = synDataLen(tp);
     return true;
   }
   // The SYN was sent. Only an ACK may be sent now.
@@ -326,14 +326,9 @@ function tcp_addoptions(tp: Tcpcb, at: number): number {
   const f = tp.t_flags;
   const tsval = (tcpTicks() + tp.ts_offset) | 0;
   if ((p.flags & TH_SYN) !== 0) {
-    const ack = (p.flags & TH_ACK) !== 0;
-    const scale = (f & TF_REQ_SCALE) !== 0 && (!ack || (f & TF_RCVD_SCALE) !== 0);
-    const ts = (f & TF_REQ_TSTMP) !== 0 && (!ack || (f & TF_RCVD_TSTMP) !== 0);
-    const mss = tcp_mssopt(tp.t_tcp, tp.t_inpcb.inp_inc);
-    if (!ack) tp.request_r_scale = tcpWscale();
-    const wscale = scale ? tp.request_r_scale : -1;
-    const sack = (f & TF_SACK_PERMIT) !== 0;
-    return putSynOptions(kva(at), mss, wscale, sack, ts, tsval, ack ? tp.ts_recent : 0);
+    const len = putSyn(tp, kva(at), (p.flags & TH_ACK) !== 0, tsval);
+    p.len = Math.min(p.len, tp.t_maxseg - len);
+    return len;
   }
   if ((f & TF_RCVD_TSTMP) === 0) return putSack(kva(at), tp);
   // Start a measurement of the receive buffer's autotuning.

@@ -20,6 +20,7 @@ import {
   tcpstates,
 } from './tcp_fsm.ts';
 import { intotcpcb, tcp_close, tcp_drop } from './tcp_subr.ts';
+import { tcp_fastopen_destroy } from './tcp_fastopen.ts';
 import { syncacheFlush, syncacheList } from './tcp_syncache.ts';
 import { tcp_usrclosed } from './tcp_usrreq.ts';
 import { type Tcpcb, type TcpVnet, V_tcp } from './tcp_var.ts';
@@ -150,6 +151,7 @@ function shutdownInPass(vnet: Vnet, phase: TcpShutdownPhase): void {
       });
       return;
     case 'discard':
+      tcp_fastopen_destroy(vnet);
       forEachLive(tcp, (tp) => {
         if (tp.t_state === TCPS_TIME_WAIT) tcp_close(tp);
       });

@@ -1,8 +1,7 @@
 /**
  * Socket options at level IPPROTO_TCP, and TCP_INFO, after tcp_ctloutput and tcp_fill_info of
  * sys/netinet/tcp_usrreq.c. Names, values and layouts are those of FreeBSD 14. Left out: MD5
- * signatures, Fast Open (EPERM, as on FreeBSD while its sysctls are off), logging, statistics, TLS,
- * options of other TCP stacks.
+ * signatures, logging, statistics, TLS, options of other TCP stacks.
  */
 
 import { ECONNRESET, EINVAL, ENOENT, ENOPROTOOPT, EPERM, type Errno } from '../sys/errno.ts';
@@ -21,6 +20,14 @@ import type { Socket } from '../kern/uipc_socket.ts';
 import { INP_DROPPED, type Inpcb } from './in_pcb.ts';
 import { tcp_set_cc_mod } from './cc.ts';
 import {
+  TCP_FASTOPEN_PSK_LEN,
+  tfoClientEnabled,
+  tfoListener,
+  tfoServerEnabled,
+  tfoSetPsk,
+} from './tcp_fastopen.ts';
+import {
+  TCPS_CLOSED,
   TCPS_CLOSING,
   TCPS_FIN_WAIT_2,
   TCPS_HAVEESTABLISHED,
@@ -36,6 +43,7 @@ import {
   TCP_RTTVAR_SHIFT,
   type Tcpcb,
   tcpTicks,
+  TF_FASTOPEN,
   TF_NODELAY,
   TF_NOOPT,
   TF_NOPUSH,
@@ -79,6 +87,10 @@ const TCPI_OPT_TIMESTAMPS = 0x01;
 const TCPI_OPT_SACK = 0x02;
 const TCPI_OPT_WSCALE = 0x04;
 const TCPI_OPT_ECN = 0x08;
+const TCPI_OPT_TFO = 0x20;
+
+/** Bytes of struct tcp_fastopen. */
+const TCP_FASTOPEN_SIZE = 4 + TCP_FASTOPEN_PSK_LEN;
 
 /** Bytes of struct tcp_info in FreeBSD 14. */
 export const TCP_INFO_SIZE = 240;
@@ -151,7 +163,8 @@ export function tcp_fill_info(tp: Tcpcb): TcpInfo {
       (both(TF_REQ_TSTMP | TF_RCVD_TSTMP) ? TCPI_OPT_TIMESTAMPS : 0) |
       ((f & TF_SACK_PERMIT) !== 0 ? TCPI_OPT_SACK : 0) |
       (scaled ? TCPI_OPT_WSCALE : 0) |
-      ((tp.t_flags2 & TF2_ECN_PERMIT) !== 0 ? TCPI_OPT_ECN : 0),
+      ((tp.t_flags2 & TF2_ECN_PERMIT) !== 0 ? TCPI_OPT_ECN : 0) |
+      ((f & TF_FASTOPEN) !== 0 ? TCPI_OPT_TFO : 0),
     tcpi_snd_wscale: scaled ? tp.snd_scale : 0,
     tcpi_rcv_wscale: scaled ? tp.rcv_scale : 0,
     tcpi_rto: tp.t_rxtcur * 1000,
@@ -296,6 +309,31 @@ function setInt(tp: Tcpcb, name: number, v: number): Errno {
   }
 }
 
+/**
+ * TCP_FASTOPEN: an int, or struct tcp_fastopen, an int and a pre-shared key of 16 bytes. EPERM: Fast
+ * Open is off for this side; EINVAL: the socket is connecting or connected.
+ */
+function setFastOpen(tp: Tcpcb, sopt: Sockopt): Errno {
+  const vnet = tp.t_inpcb.inp_vnet;
+  if (!tfoClientEnabled(vnet) && !tfoServerEnabled(vnet)) return EPERM;
+  const error = sooptcopyin(sopt, TCP_FASTOPEN_SIZE, 4);
+  if (error !== 0) return error;
+  if (tp.t_state !== TCPS_CLOSED && tp.t_state !== TCPS_LISTEN) return EINVAL;
+  const { sopt_val: bytes, sopt_valsize: size } = sopt;
+  if (view(bytes).getInt32(0, true) === 0) {
+    tp.t_flags &= ~TF_FASTOPEN;
+    return 0;
+  }
+  if (tp.t_state === TCPS_LISTEN) {
+    if (!tfoServerEnabled(vnet)) return EPERM;
+    tfoListener(tp);
+  } else {
+    tfoSetPsk(tp, size >= TCP_FASTOPEN_SIZE ? bytes.subarray(4, TCP_FASTOPEN_SIZE) : null);
+  }
+  tp.t_flags |= TF_FASTOPEN;
+  return 0;
+}
+
 function setsockopt(tp: Tcpcb, sopt: Sockopt): Errno {
   switch (sopt.sopt_name) {
     case TCP_CONGESTION:
@@ -305,7 +343,7 @@ function setsockopt(tp: Tcpcb, sopt: Sockopt): Errno {
     case TCP_INFO:
       return EINVAL;
     case TCP_FASTOPEN:
-      return EPERM;
+      return setFastOpen(tp, sopt);
     case TCP_NODELAY:
     case TCP_NOOPT:
     case TCP_NOPUSH:
@@ -353,7 +391,8 @@ function getsockopt(tp: Tcpcb, sopt: Sockopt): Errno {
     case TCP_MAXUNACKTIME:
       return seconds(tp.t_maxunacktime);
     case TCP_FASTOPEN:
-      return sooptPutInt(sopt, 0);
+      // Unlike FreeBSD, whose bit is the sign of the int.
+      return sooptPutInt(sopt, (tp.t_flags & TF_FASTOPEN) !== 0 ? 1 : 0);
     case TCP_FUNCTION_BLK:
     case TCP_FUNCTION_ALIAS:
       return getFunctions(tp, sopt);

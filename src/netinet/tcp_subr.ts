@@ -41,6 +41,7 @@ import {
   TCPS_TIME_WAIT,
 } from './tcp_fsm.ts';
 import { HcMetrics, tcp_hc_get, tcp_hc_getmtu, tcp_hc_update } from './tcp_hostcache.ts';
+import { tfoSettled } from './tcp_fastopen.ts';
 import { putTimestamp } from './tcp_options.ts';
 import { tcp_reass_flush } from './tcp_reass.ts';
 import { tcp_clean_sackreport, tcp_free_sackholes } from './tcp_sack.ts';
@@ -136,6 +137,7 @@ export function tcp_close(tp: Tcpcb): void {
   const inp = tp.t_inpcb;
   if ((inp.inp_flags & INP_DROPPED) !== 0) return;
   tp.t_tcp.stat.tcps_closed++;
+  tfoSettled(tp);
   toHostCache(tp);
   tcp_cancel_timers(tp);
   tcp_reass_flush(tp);

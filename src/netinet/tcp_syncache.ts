@@ -23,7 +23,7 @@ import { Callout, callout_reset, callout_stop, nowNs } from '../kern/kern_timeou
 import { max_linkhdr, M_NOWAIT, MT_DATA, mtod } from '../kern/mbuf.ts';
 import { IPPROTO_TCP } from '../kern/protosw.ts';
 import { sbspace } from '../kern/uipc_sockbuf.ts';
-import type { Socket } from '../kern/uipc_socket.ts';
+import { soisconnected, type Socket } from '../kern/uipc_socket.ts';
 import { VNET_DEFINE } from '../kern/vnet.ts';
 import { InConninfo, type InpAf, type Inpcb, inpaf, nextPktId } from './in_pcb.ts';
 import { TCP_MAXWIN, Tcphdr, TH_ACK, TH_ECE, TH_FIN, TH_SUM_OFF, TH_SYN } from './tcp.ts';
@@ -46,10 +46,19 @@ import {
   Syncache,
   syncache_socket,
 } from './tcp_syncache_entry.ts';
+import {
+  TCP_FASTOPEN_COOKIE_LEN,
+  TFO_COOKIE,
+  TFO_VALID,
+  tfoAccepted,
+  tfoListen,
+  tfoResponse,
+} from './tcp_fastopen.ts';
 import { SEQ_GT, SEQ_LEQ, seqAdd, seqDiff, TSTMP_LT } from './tcp_seq.ts';
 import { intotcpcb, tcp_mssopt, tcpWscale } from './tcp_subr.ts';
 import { tcp_backoff, TCP_MAXRXTSHIFT } from './tcp_timer.ts';
 import {
+  type Tcpcb,
   type TcpSegment,
   tcpTicks,
   TCPTV_REXMTMAX,
@@ -213,7 +222,13 @@ function syncache_timer(v: SyncacheVnet): void {
 }
 
 /** Writes the options of a segment of an entry at `at`. Returns their length in bytes. */
-function addOptions(tcp: TcpVnet, sc: Syncache, at: Kva, syn: boolean): number {
+function addOptions(
+  tcp: TcpVnet,
+  sc: Syncache,
+  at: Kva,
+  syn: boolean,
+  cookie: Uint8Array | null,
+): number {
   if ((sc.sc_flags & SCF_NOOPT) !== 0) return 0;
   const ts = (sc.sc_flags & SCF_TIMESTAMP) !== 0;
   const tsval = (tcpTicks() + sc.sc_tsoff) | 0;
@@ -226,15 +241,23 @@ function addOptions(tcp: TcpVnet, sc: Syncache, at: Kva, syn: boolean): number {
     ts,
     tsval,
     sc.sc_tsreflect,
+    cookie,
+    TCP_FASTOPEN_COOKIE_LEN,
   );
 }
 
 /**
- * Sends the SYN-ACK of an entry, or with `flags` TH_ACK a challenge ACK. Without memory it sends
+ * Sends the SYN-ACK of an entry, or with `flags` TH_ACK a challenge ACK. A SYN-ACK may grant a Fast Open
+ * `cookie`; its retransmission does not, in case something on the path drops the option. Without memory it sends
  * nothing: the timer or the peer's next SYN tries again.
  * @see sys/netinet/tcp_syncache.c
  */
-function syncache_respond(v: SyncacheVnet, sc: Syncache, flags = TH_SYN | TH_ACK): void {
+function syncache_respond(
+  v: SyncacheVnet,
+  sc: Syncache,
+  flags = TH_SYN | TH_ACK,
+  cookie: Uint8Array | null = null,
+): void {
   const { tcp } = v;
   const syn = (flags & TH_SYN) !== 0;
   const af = inpaf(tcp.vnet, sc.sc_inc.inc_family);
@@ -242,7 +265,7 @@ function syncache_respond(v: SyncacheVnet, sc: Syncache, flags = TH_SYN | TH_ACK
   if (m === null) return;
   m.m_data += max_linkhdr;
   const thAt = mtod(m) + af.hdrlen;
-  const optlen = addOptions(tcp, sc, kva(thAt + Tcphdr.SIZE), syn);
+  const optlen = addOptions(tcp, sc, kva(thAt + Tcphdr.SIZE), syn, cookie);
   const len = af.hdrlen + Tcphdr.SIZE + optlen;
   const th = $th.at(kva(thAt));
   th.th_sport = sc.sc_inc.inc_lport;
@@ -297,10 +320,12 @@ function makeRoom(v: SyncacheVnet, b: number): void {
 
 /**
  * Processes a SYN for the listener `so`: adds an entry and sends the SYN-ACK. Data in the SYN is
- * discarded; the peer retransmits it.
+ * discarded; the peer retransmits it. With a valid Fast Open cookie it creates the connection instead
+ * and returns true: `expanded.so` is its socket, or null if none could be created, and the caller
+ * processes the SYN with it.
  * @see sys/netinet/tcp_syncache.c
  */
-export function syncache_add(tcp: TcpVnet, inc: InConninfo, seg: TcpSegment, so: Socket): void {
+export function syncache_add(tcp: TcpVnet, inc: InConninfo, seg: TcpSegment, so: Socket): boolean {
   const v = V_syncache(tcp.vnet);
   const af = inpaf(tcp.vnet, inc.inc_family);
   const { stat, params } = tcp;
@@ -316,12 +341,20 @@ export function syncache_add(tcp: TcpVnet, inc: InConninfo, seg: TcpSegment, so:
     syncache_respond(v, old);
     old.sc_rxmits = 0;
     syncache_timeout(v, old);
-    return;
+    return false;
   }
+  const ltp = intotcpcb(so.so_pcb as Inpcb);
+  const tfo = tfoListen(inc, seg, ltp, so.sol_qlimit);
+  if (tfo === TFO_VALID) {
+    fillEntry(tcp, v.scratch, inc, seg, so);
+    expandFastOpen(tcp, v.scratch, so, ltp);
+    return true;
+  }
+  const cookie = tfo === TFO_COOKIE ? tfoResponse : null;
   if (params.syncookies && params.syncookies_only) {
     fillEntry(tcp, v.scratch, inc, seg, so);
-    syncache_respond(v, v.scratch);
-    return;
+    syncache_respond(v, v.scratch, TH_SYN | TH_ACK, cookie);
+    return false;
   }
   const b = bucketOf(v, af, inc);
   makeRoom(v, b);
@@ -334,8 +367,23 @@ export function syncache_add(tcp: TcpVnet, inc: InConninfo, seg: TcpSegment, so:
   v.lens[b]!++;
   v.count++;
   stat.tcps_sc_added++;
-  syncache_respond(v, sc);
+  syncache_respond(v, sc, TH_SYN | TH_ACK, cookie);
   syncache_timeout(v, sc);
+  return false;
+}
+
+/** Creates the connection of a SYN with a valid Fast Open cookie; its SYN-ACK is sent later. */
+function expandFastOpen(tcp: TcpVnet, sc: Syncache, lso: Socket, ltp: Tcpcb): void {
+  const so = syncache_socket(tcp, sc, lso);
+  expanded.so = so;
+  if (so === null) {
+    ltp.t_tfo!.pending!.n--;
+    tcp.stat.tcps_sc_aborted++;
+    return;
+  }
+  tfoAccepted(intotcpcb(so.so_pcb as Inpcb), ltp);
+  tcp.stat.tcps_sc_completed++;
+  soisconnected(so);
 }
 
 /**

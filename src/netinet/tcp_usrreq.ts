@@ -1,6 +1,6 @@
 /**
  * TCP's protocol switch for stream sockets, after sys/netinet/tcp_usrreq.c. Socket options are in
- * tcp_sockopt.ts. Left out: implied connect.
+ * tcp_sockopt.ts.
  */
 
 import {
@@ -21,6 +21,7 @@ import type { Mbuf } from '../kern/mbuf.ts';
 import {
   IPPROTO_TCP,
   PR_CONNREQUIRED,
+  PR_IMPLOPCL,
   type Protosw,
   PRUS_EOF,
   PRUS_MORETOCOME,
@@ -79,9 +80,11 @@ import {
   tcp_close,
   tcp_discardcb,
   tcp_drop,
+  tcp_mss,
   tcp_newtcpcb,
   tcpTwClosed,
 } from './tcp_subr.ts';
+import { tcp_fastopen_connect, tfoClientEnabled, tfoListener } from './tcp_fastopen.ts';
 import { tcp_usr_rcvoob } from './tcp_oob.ts';
 import { seqAdd } from './tcp_seq.ts';
 import { tcp_ctloutput } from './tcp_sockopt.ts';
@@ -89,6 +92,7 @@ import { tcp_timer_activate } from './tcp_timer.ts';
 import {
   finwait2Ms,
   type Tcpcb,
+  TF_FASTOPEN,
   TF_FORCEDATA,
   TF_MORETOCOME,
   TF_NEEDFIN,
@@ -97,6 +101,9 @@ import {
   TT_KEEP,
   V_tcp,
 } from './tcp_var.ts';
+
+/** The peer's window before its SYN-ACK, for an implied connect. @see sys/netinet/tcp_var.h */
+const TTCP_CLIENT_SND_WND = 4096;
 
 /** The socket's connection; null if the socket has no PCB or the connection was dropped. */
 function sototcpcb(so: Socket): Tcpcb | null {
@@ -144,10 +151,21 @@ function listen(so: Socket): Errno {
     if (error !== 0) return error;
   }
   if (tp.t_state === TCPS_CLOSED) tcp_state_change(tp, TCPS_LISTEN);
+  if ((tp.t_flags & TF_FASTOPEN) !== 0) tfoListener(tp);
   return 0;
 }
 
 function connect(so: Socket, nam: Sockaddr): Errno {
+  const error = tcp_connect(so, nam);
+  if (error !== 0) return error;
+  const tp = sototcpcb(so)!;
+  const sent = tp.t_fb.tfb_tcp_output(tp);
+  if (sent !== 0) tcp_close(tp);
+  return sent;
+}
+
+/** `connect` up to its SYN, which the caller sends. @see sys/netinet/tcp_usrreq.c */
+function tcp_connect(so: Socket, nam: Sockaddr): Errno {
   const tp = sototcpcb(so);
   // The connection ended. A socket can connect only once: ECONNREFUSED for every reason, as on
   // FreeBSD.
@@ -169,10 +187,26 @@ function connect(so: Socket, nam: Sockaddr): Errno {
   tp.snd_max = tp.iss;
   tp.snd_up = tp.iss;
   tp.snd_recover = tp.iss;
+  if (!tfoClientEnabled(so.so_vnet)) tp.t_flags &= ~TF_FASTOPEN;
   tcp_timer_activate(tp, TT_KEEP, TP_KEEPINIT(tp));
-  error = tp.t_fb.tfb_tcp_output(tp);
-  if (error !== 0) tcp_close(tp);
-  return error;
+  return 0;
+}
+
+/**
+ * Connects for a send with an address. The window and MSS of the peer are unknown, except for a path
+ * in Fast Open's cache.
+ */
+function impliedConnect(so: Socket, tp: Tcpcb, nam: Sockaddr): Errno {
+  const error = tcp_connect(so, nam);
+  if (error !== 0) return error;
+  if ((tp.t_flags & TF_FASTOPEN) !== 0) {
+    tcp_mss(tp, tcp_fastopen_connect(tp));
+    tp.snd_wnd = tp.t_maxseg;
+  } else {
+    tp.snd_wnd = TTCP_CLIENT_SND_WND;
+    tcp_mss(tp, -1);
+  }
+  return 0;
 }
 
 /**
@@ -213,7 +247,8 @@ export function tcp_usrclosed(tp: Tcpcb): void {
  */
 function disconnect(tp: Tcpcb): void {
   const so = tp.t_inpcb.inp_socket!;
-  if (!TCPS_HAVEESTABLISHED(tp.t_state)) {
+  const fast = tp.t_state > TCPS_LISTEN && (tp.t_flags & TF_FASTOPEN) !== 0;
+  if (!TCPS_HAVEESTABLISHED(tp.t_state) && !fast) {
     tcp_close(tp);
   } else if ((so.so_options & SO_LINGER) !== 0 && so.so_linger === 0) {
     tcp_drop(tp, 0);
@@ -232,7 +267,7 @@ function usrDisconnect(so: Socket): Errno {
   return 0;
 }
 
-function send(so: Socket, flags: number, m: Mbuf): Errno {
+function send(so: Socket, flags: number, m: Mbuf, nam: Sockaddr | null): Errno {
   const notReady = (flags & PRUS_NOTREADY) !== 0;
   const tp = sototcpcb(so);
   if (tp === null || tp.t_state === TCPS_TIME_WAIT) {
@@ -245,6 +280,13 @@ function send(so: Socket, flags: number, m: Mbuf): Errno {
     return ENOBUFS;
   }
   sbappendstream(so.so_snd, m, notReady);
+  if (nam !== null && tp.t_state < TCPS_LISTEN) {
+    const error = impliedConnect(so, tp, nam);
+    if (error !== 0) {
+      sbflush(so.so_snd);
+      return error;
+    }
+  }
   if ((flags & PRUS_EOF) !== 0) {
     socantsendmore(so);
     tcp_usrclosed(tp);
@@ -282,6 +324,8 @@ function rcvoob(so: Socket, m: Mbuf, flags: number): Errno {
 function rcvd(so: Socket): Errno {
   const tp = sototcpcb(so);
   if (tp === null || tp.t_state === TCPS_TIME_WAIT) return ECONNRESET;
+  // A window update would send the SYN-ACK before the program answers.
+  if (tp.t_state === TCPS_SYN_RECEIVED && (tp.t_flags & TF_FASTOPEN) !== 0) return 0;
   return tp.t_fb.tfb_tcp_output(tp);
 }
 
@@ -329,7 +373,7 @@ export function tcpProtosw(family: number): Protosw {
     pr_type: SOCK_STREAM,
     pr_domain: family,
     pr_protocol: IPPROTO_TCP,
-    pr_flags: PR_CONNREQUIRED | PR_WANTRCVD,
+    pr_flags: PR_CONNREQUIRED | PR_IMPLOPCL | PR_WANTRCVD,
     pr_attach: attach,
     pr_detach: detach,
     pr_bind: bind,

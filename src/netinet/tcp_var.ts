@@ -12,6 +12,7 @@ import { Callout, nowNs } from '../kern/kern_timeout.ts';
 import type { Mbuf } from '../kern/mbuf.ts';
 import { type Vnet, VNET_DEFINE } from '../kern/vnet.ts';
 import { type CcAlgo, CcVar } from './cc_var.ts';
+import type { TfoConn } from './tcp_fastopen.ts';
 import { type InpAf, type Inpcb, Inpcbinfo, type TcpMss } from './in_pcb.ts';
 import {
   TCP_MAXOLEN,
@@ -47,6 +48,7 @@ export const TF_FORCEDATA = 0x00800000;
 export const TF_TSO = 0x01000000;
 export const TF_CONGRECOVERY = 0x10000000;
 export const TF_WASCRECOVERY = 0x20000000;
+export const TF_FASTOPEN = 0x80000000;
 
 // t_flags2
 export const TF2_PLPMTU_BLACKHOLE = 0x00000001;
@@ -180,6 +182,9 @@ export class Tcpstat {
   tcps_sndrexmitfast = 0; // ours: retransmissions started by duplicate ACKs
   tcps_limitedtransmit = 0; // ours: segments of RFC 3042
   tcps_challengeack = 0; // ours: RFC 5961, sent
+  tcps_tfo_active = 0; // ours: SYNs whose data was acknowledged by the SYN-ACK
+  tcps_tfo_passive = 0; // ours: connections created by a SYN with a valid cookie
+  tcps_tfo_disabled = 0; // ours: failures that disabled Fast Open on a path
 }
 
 /** Settings under net.inet.tcp, with FreeBSD 14's defaults; times in ms. @see tcp(4) */
@@ -504,6 +509,8 @@ export class Tcpcb implements Task {
 
   // Reassembly queue, in order of sequence numbers.
   t_segq: TsegQent | null = null;
+  /** Fast Open's part, of connections and listeners that use it. */
+  t_tfo: TfoConn | null = null;
   t_segqlen = 0;
   /** Bytes of memory that its mbufs take, counted as in a socket buffer. */
   t_segqmbuflen = 0;
@@ -617,6 +624,9 @@ export class TcpSegment implements WorkRecord {
   /** SACK blocks: their address in the arena and their number. */
   to_sacks = 0;
   to_nsacks = 0;
+  /** Fast Open cookie: its length, 0 for a request, and its address in memory. */
+  to_tfo_len = 0;
+  to_tfo_cookie = 0;
   /** The IP header's ECN bits. */
   ecn = 0;
   /** Send a rate-limited challenge ACK after the segment was processed. */
@@ -629,6 +639,7 @@ export const TOF_SCALE = 0x0002;
 export const TOF_SACKPERM = 0x0004;
 export const TOF_TS = 0x0010;
 export const TOF_SACK = 0x0080;
+export const TOF_FASTOPEN = 0x0100;
 
 /** The only segment record. tcp_input fills it; it is valid until tcp_input returns. */
 export const $seg = new TcpSegment();

@@ -233,7 +233,10 @@ export function linuxGetsockopt(
   if (timeout) v.setInt32(0, int * 1000, true);
   else if (to.level === SOL_SOCKET && to.name === SO_ERROR) v.setInt32(0, linuxErrno(int), true);
   else if (to.level === SOL_SOCKET && SWITCHES.has(to.name)) v.setInt32(0, int !== 0 ? 1 : 0, true);
-  else if (to.level === IPPROTO_TCP && [TCP_NODELAY, TCP_NOPUSH, TCP_NOOPT].includes(to.name))
+  else if (
+    to.level === IPPROTO_TCP &&
+    [TCP_NODELAY, TCP_NOPUSH, TCP_NOOPT, TCP_FASTOPEN].includes(to.name)
+  )
     v.setInt32(0, int !== 0 ? 1 : 0, true);
   return sopt.sopt_valsize;
 }

@@ -30,6 +30,7 @@ export interface When {
 export type TcpOption =
   | { kind: 'mss' | 'wscale'; value: number }
   | { kind: 'sackOK' | 'nop' | 'eol' }
+  | { kind: 'FO'; cookie: string }
   | { kind: 'TS'; val: number; ecr: number }
   | { kind: 'sack'; blocks: [number, number][] };
 
@@ -159,6 +160,7 @@ export const SYMBOLS: Readonly<Record<string, number>> = {
   MSG_OOB: 1,
   MSG_PEEK: 2,
   MSG_DONTWAIT: 0x40,
+  MSG_EOR: 0x80,
   MSG_WAITALL: 0x100,
   MSG_NOSIGNAL: 0x4000,
   MSG_MORE: 0x8000,
@@ -521,6 +523,11 @@ class Parser {
       case 'nop':
       case 'eol':
         return { kind: word };
+      case 'FO': {
+        const cookie = /^ *([0-9a-f]*)/.exec(this.#text.slice(this.#pos))!;
+        this.#pos += cookie[0].length;
+        return { kind: 'FO', cookie: cookie[1]! };
+      }
       case 'TS': {
         if (this.#word() !== 'val') this.fail("'val' expected", from);
         const val = this.#int('a timestamp');

@@ -214,7 +214,7 @@ class Runner {
       this.#conn = null;
       this.#active = false;
     }
-    if (spec.name === 'connect') this.#active = true;
+    if (spec.name === 'connect' || spec.name === 'sendto') this.#active = true;
     let begun;
     try {
       begun = beginCall(this.#ctx, spec);

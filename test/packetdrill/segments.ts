@@ -47,6 +47,8 @@ function optionBytes(options: readonly TcpOption[], conn: Conn): number[] {
         return [3, 3, o.value];
       case 'sackOK':
         return [4, 2];
+      case 'FO':
+        return [34, 2 + o.cookie.length / 2, ...Buffer.from(o.cookie, 'hex')];
       case 'nop':
         return [1];
       case 'eol':
@@ -122,7 +124,9 @@ function optionsOf(tcp: TcpInfo): TcpOption[] {
     else if (kind === 4) list.push({ kind: 'sackOK' });
     else if (kind === 5) list.push({ kind: 'sack', blocks: tcp.sack! });
     else if (kind === 8) list.push({ kind: 'TS', val: tcp.ts!.val, ecr: tcp.ts!.ecr });
-    const sizes: Record<number, number> = { 2: 4, 3: 3, 4: 2, 8: 10 };
+    else if (kind === 34) list.push({ kind: 'FO', cookie: tcp.fo! });
+    const fo = 2 + (tcp.fo?.length ?? 0) / 2;
+    const sizes: Record<number, number> = { 2: 4, 3: 3, 4: 2, 8: 10, 34: fo };
     length += kind === 5 ? 2 + 8 * tcp.sack!.length : (sizes[kind] ?? 1);
     if (kind === 0) for (let at = length - 1; at < tcp.hlen - 20; at++) list.push({ kind: 'eol' });
   }
@@ -136,6 +140,8 @@ function optionText(o: TcpOption): string {
       return `${o.kind} ${o.value}`;
     case 'TS':
       return `TS val ${o.val} ecr ${o.ecr}`;
+    case 'FO':
+      return `FO ${o.cookie}`;
     case 'sack':
       return `sack ${o.blocks.map((b) => b.join(':')).join(' ')}`;
     case 'sackOK':

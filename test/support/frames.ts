@@ -27,6 +27,8 @@ export interface TcpInfo {
   sackOk?: boolean;
   sack?: [number, number][];
   ts?: { val: number; ecr: number };
+  /** The Fast Open cookie in hexadecimal, '' for a request. */
+  fo?: string;
   /** Kinds of the options in order, NOP and EOL included. */
   optionKinds: number[];
   payload: Uint8Array;
@@ -370,6 +372,7 @@ function decodeTcp(b: Uint8Array): TcpInfo {
       for (let at = i + 2; at + 8 <= i + len; at += 8)
         tcp.sack.push([get32(b, at), get32(b, at + 4)]);
     }
+    if (kind === 34) tcp.fo = Buffer.from(b.subarray(i + 2, i + len)).toString('hex');
     if (kind === 8) tcp.ts = { val: get32(b, i + 2), ecr: get32(b, i + 6) };
     i += len;
   }

@@ -84,6 +84,44 @@ function listen(port: number, what: string): void {
   listeners.push(server.listen(port));
 }
 
+const bsd = stack.bsd();
+const { AF_INET, SOCK_STREAM, IPPROTO_TCP, TCP_FASTOPEN } = bsd.constants;
+
+function must(n: number): number {
+  if (n < 0) throw new Error(`errno ${-n}`);
+  return n;
+}
+
+/** Echoes once to each of `count` connections; `fast`: whether each began with Fast Open. */
+async function fastOpenServe(at: number, count: number): Promise<Answer> {
+  const head = must(bsd.socket(AF_INET, SOCK_STREAM, 0));
+  must(bsd.setsockopt(head, IPPROTO_TCP, TCP_FASTOPEN, 1));
+  must(bsd.bind(head, { address: '0.0.0.0', port: at }));
+  must(bsd.listen(head, 8));
+  const fast: number[] = [];
+  for (let i = 0; i < count; i++) {
+    const s = await bsd.acceptAsync(head);
+    fast.push(bsd.getsockopt(s, IPPROTO_TCP, TCP_FASTOPEN));
+    const buf = new Uint8Array(100);
+    const n = await bsd.recvAsync(s, buf);
+    await bsd.sendAsync(s, buf.subarray(0, n));
+    await bsd.closeAsync(s);
+  }
+  await bsd.closeAsync(head);
+  return { fast };
+}
+
+/** Sends `text` with the SYN and returns what comes back. */
+async function fastOpenSend(to: number, text: string): Promise<Answer> {
+  const s = must(bsd.socket(AF_INET, SOCK_STREAM, 0));
+  must(bsd.setsockopt(s, IPPROTO_TCP, TCP_FASTOPEN, 1));
+  must(bsd.sendto(s, Buffer.from(text), 0, { address: '192.0.2.1', port: to }));
+  const buf = new Uint8Array(100);
+  const n = await bsd.recvAsync(s, buf);
+  await bsd.closeAsync(s);
+  return { answer: Buffer.from(buf.subarray(0, n)).toString() };
+}
+
 /** Memory in use after three garbage collections. */
 async function weigh(): Promise<Answer> {
   if (globalThis.gc === undefined) throw new Error('start with --expose-gc');
@@ -109,6 +147,8 @@ serveLines({
     listen(num(args, 'port'), String(args['what']));
     return {};
   },
+  fastOpenServe: (args) => fastOpenServe(num(args, 'port'), num(args, 'count')),
+  fastOpenSend: (args) => fastOpenSend(num(args, 'port'), String(args['text'])),
   weigh,
   netstat: () => ({ ...stack.netstat('s') }),
   sockets: () => ({ sockets: stack.netstat('an') }),
