@@ -30,7 +30,7 @@ function fail(message, status = 1) {
 }
 
 const args = process.argv.slice(2);
-const unknown = args.filter((arg) => !arg !== '--force');
+const unknown = args.filter((arg) => arg !== '--force');
 if (unknown.length > 0) fail(`unknown option ${unknown[0]}; known: --force`, 2);
 if (process.platform !== 'linux') fail('tapnic needs Linux');
 const out = join(root, 'build/packetdrill');

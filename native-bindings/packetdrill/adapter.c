@@ -9,6 +9,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -45,6 +46,10 @@ static struct epoll_set {
   } items[kEpollMax];
 } epolls[4];
 
+// The thread that called init. It advances time, so a call of it that waits would never end:
+// packetdrill runs the calls that the script marks as blocking (t...t2) on its second thread.
+static pthread_t main_thread;
+
 static atomic_llong now_us;
 // Time at which the blocking call of this thread completed, for its next gettimeofday; -1: not set.
 static _Thread_local long long late_us = -1;
@@ -63,14 +68,37 @@ static void advance_to(long long t) {
   }
 }
 
+static const char *op_name(enum link_op op) {
+  switch (op) {
+    case OP_ACCEPT:
+      return "accept";
+    case OP_CONNECT:
+      return "connect";
+    case OP_RECV:
+      return "read or recv";
+    case OP_SEND:
+      return "write or send";
+    case OP_POLL:
+      return "poll or epoll_wait";
+    default:
+      return "a call";
+  }
+}
+
 // Sends a request and sets the clock from its reply. Returns the result, or -1 with errno. The
 // caller frees `r` in both cases.
 static int call(struct request *q, struct reply *r, int timeout_ms) {
   if (q->now == 0) q->now = atomic_load(&now_us);
+  q->no_wait = pthread_equal(pthread_self(), main_thread) != 0;
   if (link_call(q, r, timeout_ms) != 0) {
     fprintf(stderr, "tapnic: packetdrill adapter: %s\n", strerror(errno));
     return -1;
   }
+  if (r->result == -EDEADLK && q->no_wait)
+    fprintf(stderr,
+            "tapnic: %s would wait, and the script does not mark it as blocking: write "
+            "TIME...TIME before the call, or set O_NONBLOCK\n",
+            op_name(q->op));
   if (r->late)
     late_us = r->now;
   else
@@ -418,6 +446,11 @@ static int do_netdev_receive(void *u, void *packet, size_t *count, long long *ti
     memcpy(&t, r.payload, sizeof t);
     *time_usecs = t;
   }
+  // packetdrill reports only that it cannot parse a packet of 0 bytes.
+  if (result == 0)
+    fprintf(stderr,
+            "tapnic: missing packet: the script expects a packet here, and the stack sends none: "
+            "it has nothing to send and no timer left\n");
   link_free(&r);
   return 0;
 }
@@ -556,6 +589,7 @@ EXPORT void packetdrill_interface_init(const char *flags, struct packetdrill_int
     errno = ENOENT;
     die("no process: set TAPNIC_PACKETDRILL, or --so_flags=socket=PATH");
   }
+  main_thread = pthread_self();
   if (link_open(path) != 0) die(path);
   struct request q = {.op = OP_HELLO,
                       .fd = -1,

@@ -176,6 +176,7 @@ static int send_request(uint32_t id, const struct request *q) {
   put32(h + 24, (uint32_t)q->a);
   put32(h + 28, (uint32_t)q->b);
   put32(h + 32, (uint32_t)q->c);
+  put32(h + 36, q->no_wait ? 1 : 0);
   if (send_all(sock, h, sizeof h) != 0) return -1;
   for (int i = 0; i < 2; i++)
     if (q->len[i] > 0 && send_all(sock, q->part[i], q->len[i]) != 0) return -1;
@@ -208,6 +209,8 @@ static int await(struct waiter *w, int64_t deadline) {
     pthread_mutex_lock(&lock);
     reading = false;
     pthread_cond_broadcast(&arrived);
+    // down() was called meanwhile and left the descriptor to this thread.
+    if (sock != fd) close(fd);
     if (result != 0) {
       errno = error;
       return -1;

@@ -1,7 +1,7 @@
 // The Unix socket to `tapnic packetdrill`: requests and replies in frames, little-endian.
 //
 //   request  0 size of the frame | 4 id | 8 operation | 12 descriptor | 16 time, 64 bits
-//            24 a | 28 b | 32 c | 36 zero | 40 payload
+//            24 a | 28 b | 32 c | 36 1: the call must not wait | 40 payload
 //   reply    0 size of the frame | 4 id | 8 result, or a negated errno | 12 1: the call had waited
 //            16 time, 64 bits | 24 a | 28 zero | 32 payload
 //
@@ -49,6 +49,8 @@ struct request {
   int fd;
   int64_t now;
   int32_t a, b, c;
+  // Fail with EDEADLK instead of waiting.
+  bool no_wait;
   // The payload, in two parts.
   const void *part[2];
   size_t len[2];

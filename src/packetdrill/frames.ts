@@ -41,6 +41,8 @@ export interface LinkRequest {
   readonly a: number;
   readonly b: number;
   readonly c: number;
+  /** Whether the call must fail with EDEADLK instead of waiting. */
+  readonly noWait: boolean;
   readonly payload: Buffer;
 }
 
@@ -99,6 +101,7 @@ function parse(frame: Buffer): LinkRequest {
     a: frame.readInt32LE(24),
     b: frame.readInt32LE(28),
     c: frame.readInt32LE(32),
+    noWait: frame.readUInt32LE(36) !== 0,
     payload: Buffer.from(frame.subarray(REQUEST_HEADER)),
   };
 }

@@ -16,6 +16,7 @@ import type { ManualClock } from '../host/manual_clock.ts';
 import {
   AF_INET,
   MSG_DONTWAIT,
+  MSG_EOR,
   MSG_MORETOCOME,
   MSG_OOB,
   MSG_PEEK,
@@ -53,6 +54,7 @@ import {
   LINUX_FIONBIO,
   LINUX_FIONREAD,
   LINUX_MSG_DONTWAIT,
+  LINUX_MSG_EOR,
   LINUX_MSG_MORE,
   LINUX_MSG_NOSIGNAL,
   LINUX_MSG_OOB,
@@ -102,6 +104,7 @@ export interface PdPollfd {
 const MAX_EVENTS_PER_ADVANCE = 10_000_000;
 const MSG_KNOWN =
   LINUX_MSG_OOB |
+  LINUX_MSG_EOR |
   LINUX_MSG_PEEK |
   LINUX_MSG_DONTWAIT |
   LINUX_MSG_WAITALL |
@@ -359,6 +362,7 @@ export class PdHost {
     const to = nam === null ? null : sockaddrIn(nam);
     const how =
       ((flags & LINUX_MSG_MORE) !== 0 ? MSG_MORETOCOME : 0) |
+      ((flags & LINUX_MSG_EOR) !== 0 ? MSG_EOR : 0) |
       ((flags & LINUX_MSG_OOB) !== 0 ? MSG_OOB : 0);
     let put = 0;
     return this.#try(() => {

@@ -32,6 +32,7 @@ export const LINUX_ERRNO: Readonly<Record<string, number>> = {
   EPIPE: 32,
   EDOM: 33,
   ERANGE: 34,
+  EDEADLK: 35,
   ENOSYS: 38,
   EPROTO: 71,
   ENOTSOCK: 88,
@@ -84,6 +85,7 @@ export const LINUX_SIOCATMARK = 0x8905;
 export const LINUX_MSG_OOB = 1;
 export const LINUX_MSG_PEEK = 2;
 export const LINUX_MSG_DONTWAIT = 0x40;
+export const LINUX_MSG_EOR = 0x80;
 export const LINUX_MSG_WAITALL = 0x100;
 export const LINUX_MSG_NOSIGNAL = 0x4000;
 export const LINUX_MSG_MORE = 0x8000;

@@ -116,7 +116,12 @@ class Session {
       this.reply({ id: q.id, result: call.result, nowUs: this.nowUs, ...out });
       return;
     }
-    host.wait(host.takeStep(), (result) => {
+    const step = host.takeStep();
+    if (q.noWait) {
+      this.reply({ id: q.id, result: -LINUX_ERRNO['EDEADLK']!, nowUs: this.nowUs });
+      return;
+    }
+    host.wait(step, (result) => {
       out = result >= 0 ? call.out(result) : {};
       this.reply({ id: q.id, result, late: true, nowUs: this.nowUs, ...out });
     });

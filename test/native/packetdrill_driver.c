@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <unistd.h>
 
 #include "interface.h"
 
@@ -236,6 +237,41 @@ static void finish(int fd) {
   CHECK(close(fd) == 0);
 }
 
+// Number of open sockets of this process.
+static int sockets(void) {
+  int n = 0;
+  char path[64], to[64];
+  for (int fd = 0; fd < 256; fd++) {
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    const ssize_t len = readlink(path, to, sizeof to);
+    if (len > 7 && memcmp(to, "socket:", 7) == 0) n++;
+  }
+  return n;
+}
+
+// What a wrong script does: a call that waits on the main thread, and a packet that never comes. Then
+// the link is closed while a second thread reads it.
+static void wrong(int fd) {
+  void *u = ifc.userdata;
+  char buf[64];
+  struct pollfd pfd = {.fd = fd, .events = POLLIN};
+  CHECK(ifc.read(u, fd, buf, sizeof buf) == -1 && errno == EDEADLK);
+  CHECK(ifc.poll(u, &pfd, 1, 1000) == -1 && errno == EDEADLK);
+  size_t count = sizeof buf;
+  long long when;
+  CHECK(system("sysctl -w net.inet.tcp.always_keepalive=0 > /dev/null") == 0);
+  CHECK(ifc.netdev_receive(u, buf, &count, &when) == 0 && count == 0);
+  struct blocked b = {.fd = fd};
+  pthread_t thread;
+  CHECK(pthread_create(&thread, NULL, reader, &b) == 0);
+  usleep(100000);  // until the reader sleeps
+  const int before = sockets();
+  ifc.free(u);
+  pthread_join(thread, NULL);
+  CHECK(b.n == -1);
+  CHECK(sockets() == before - 1);
+}
+
 int main(int argc, char **argv) {
   if (argc < 2) return 2;
   for (int round = 0; round < 2; round++) {
@@ -253,6 +289,10 @@ int main(int argc, char **argv) {
     for (size_t i = 1; i < sizeof ifc / sizeof *slots; i++) CHECK(slots[i] != NULL);
     CHECK(sizeof ifc == 33 * sizeof(void *));
     const int fd = handshake();
+    if (argc > 3) {
+      wrong(fd);
+      return failures == 0 ? 0 : 1;
+    }
     data(fd);
     errors(fd);
     blocking(fd);
