@@ -1,14 +1,20 @@
 /** The public API: a stack whose NIC is on a TAP interface, and plain TAP and TUN interfaces. */
 
-import type { TcpServer } from './api/server.ts';
-import type { TcpSocket } from './api/socket.ts';
+import type { Server, ServerOptions } from './api/server.ts';
+import type { Socket } from './api/socket.ts';
 import type { Stack, StackOptions } from './machine/stack.ts';
 
 export type { Bsd, Linger, OptionValue, SockaddrIn, Timeval } from './api/bsd.ts';
 export type { DgramInfo, DgramSocket, DgramSocketOptions } from './api/dgram.ts';
 export { openFile, type File } from './api/file.ts';
-export type { TcpServer } from './api/server.ts';
-export type { SendfileOptions, TcpSocket } from './api/socket.ts';
+export type { ListenOptions, Server, ServerOptions, Server as TcpServer } from './api/server.ts';
+export type {
+  ConnectOptions,
+  SendfileOptions,
+  Socket,
+  SocketOptions,
+  Socket as TcpSocket,
+} from './api/socket.ts';
 export {
   type LegacyOptions,
   Tap,
@@ -62,8 +68,20 @@ export async function createStack(options: StackOptions = {}): Promise<Stack> {
  * listener of 'connection' and owns each socket it receives. Throws TapnicError (EBADF: the stack
  * is closed).
  */
-export function createServer(stack: Stack, onConnection?: (socket: TcpSocket) => void): TcpServer {
-  return stack.createServer(onConnection);
+export function createServer(stack: Stack, onConnection?: (socket: Socket) => void): Server;
+export function createServer(
+  stack: Stack,
+  options: ServerOptions,
+  onConnection?: (socket: Socket) => void,
+): Server;
+export function createServer(
+  stack: Stack,
+  options: ServerOptions | ((socket: Socket) => void) = {},
+  onConnection?: (socket: Socket) => void,
+): Server {
+  return typeof options === 'function'
+    ? stack.createServer(options)
+    : stack.createServer(options, onConnection);
 }
 
 /**
@@ -71,6 +89,6 @@ export function createServer(stack: Stack, onConnection?: (socket: TcpSocket) =>
  * owns the socket. Rejects with TapnicError (ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH, EINVAL: an
  * invalid port or address, EBADF: the stack is closed).
  */
-export function connect(stack: Stack, port: number, host: string): Promise<TcpSocket> {
+export function connect(stack: Stack, port: number, host: string): Promise<Socket> {
   return stack.connect(port, host);
 }

@@ -10,6 +10,7 @@ import { EADDRINUSE, EBADF, EINVAL, errnoError, type Errno, EWOULDBLOCK } from '
 import { AF_INET, IPPROTO_IP, IPPROTO_UDP, SOCK_DGRAM } from '../kern/protosw.ts';
 import { ioResult, soRecvDgram, soSendDgram } from '../kern/sys_generic.ts';
 import { ReceivedFrom } from '../kern/uipc_dgram.ts';
+import { sbavail } from '../kern/uipc_sockbuf.ts';
 import {
   SO_BROADCAST,
   SO_RCV,
@@ -62,7 +63,8 @@ export interface DgramInfo {
 export class DgramSocket extends EventEmitter {
   #so: Socket | null;
   readonly #onReadable: Task = { run: () => this.#readable() };
-  readonly #rest: Upcall = { upcall: () => this.#readable() };
+  readonly #next: Upcall = { upcall: () => this.#receive() };
+  #nextWaits = false;
   readonly #buf = Buffer.allocUnsafe(DATAGRAM_MAX);
   readonly #from = new ReceivedFrom();
 
@@ -91,6 +93,14 @@ export class DgramSocket extends EventEmitter {
     soupcall_set(so, SO_RCV, this.#onReadable);
   }
 
+  /** Emits `event` in its own turn, unless the socket is closed before. */
+  #emitLater(event: string): void {
+    const upcall = (): void => {
+      if (this.#so !== null) this.emit(event);
+    };
+    inPass(passUpcall, { upcall });
+  }
+
   #open(call: string): Socket {
     if (this.#so === null) throw errnoError(EBADF, call);
     return this.#so;
@@ -105,7 +115,7 @@ export class DgramSocket extends EventEmitter {
     const so = this.#open('bind');
     const nam = localSockaddr(address, port);
     check(sobind(so, nam), `bind ${port}`);
-    this.emit('listening');
+    this.#emitLater('listening');
     return this;
   }
 
@@ -121,7 +131,7 @@ export class DgramSocket extends EventEmitter {
    */
   connect(port: number, address: string): this {
     check(soconnect(this.#open('connect'), sockaddr(address, port)), `connect ${address}:${port}`);
-    this.emit('connect');
+    this.#emitLater('connect');
     return this;
   }
 
@@ -156,44 +166,39 @@ export class DgramSocket extends EventEmitter {
   }
 
   #readable(): void {
-    while (this.#so !== null) {
-      const error = soRecvDgram(this.#so, this.#buf, 0, DATAGRAM_MAX, 0, this.#from);
-      if (error === EWOULDBLOCK) return;
-      if (error !== 0) {
-        try {
-          this.emit('error', errnoError(error, 'recvmsg'));
-        } catch (e) {
-          inPass(passUpcall, this.#rest);
-          throw e;
-        }
-        continue;
-      }
-      const { n: size } = ioResult;
-      const { name } = this.#from;
-      const from: DgramInfo = {
-        address: inet_ntoa(inAddrOf(name)),
-        family: 'IPv4',
-        port: name.port,
-        size,
-      };
-      // A copy: the listener may keep it.
-      const data = Buffer.from(this.#buf.subarray(0, size));
-      try {
-        this.emit('message', data, from);
-      } catch (e) {
-        inPass(passUpcall, this.#rest);
-        throw e;
-      }
-    }
+    if (!this.#nextWaits) this.#receive();
   }
 
-  /** Closes the socket. No 'message' is emitted afterwards. */
+  /** Reads one datagram or error. The next one has its own turn, so a listener may throw. */
+  #receive(): void {
+    this.#nextWaits = false;
+    const so = this.#so;
+    if (so === null) return;
+    const error = soRecvDgram(so, this.#buf, 0, DATAGRAM_MAX, 0, this.#from);
+    if (error === EWOULDBLOCK) return;
+    const { n: size } = ioResult;
+    if (sbavail(so.so_rcv) > 0 || so.so_error !== 0) {
+      this.#nextWaits = true;
+      inPass(passUpcall, this.#next);
+    }
+    if (error !== 0) {
+      this.emit('error', errnoError(error, 'recvmsg'));
+      return;
+    }
+    const { name } = this.#from;
+    const address = inet_ntoa(inAddrOf(name));
+    const from: DgramInfo = { address, family: 'IPv4', port: name.port, size };
+    // A copy: the listener may keep it.
+    this.emit('message', Buffer.from(this.#buf.subarray(0, size)), from);
+  }
+
+  /** Closes the socket. No 'message' is emitted afterwards; 'close' is emitted later. */
   close(): this {
     const so = this.#so;
     this.#so = null;
     if (so !== null) {
       soclose(so);
-      this.emit('close');
+      inPass(passUpcall, { upcall: () => this.emit('close') });
     }
     return this;
   }

@@ -9,6 +9,7 @@ import { EADDRNOTAVAIL, EBADF, EINVAL, errnoError, EWOULDBLOCK } from '../sys/er
 import { AF_INET, IPPROTO_ICMP, IPPROTO_IP, SOCK_RAW } from '../kern/protosw.ts';
 import type { Sockaddr } from '../kern/sockaddr.ts';
 import { ReceivedFrom } from '../kern/uipc_dgram.ts';
+import { sbavail } from '../kern/uipc_sockbuf.ts';
 import { ioResult, soRecvDgram, soSendDgram } from '../kern/sys_generic.ts';
 import {
   SO_BROADCAST,
@@ -42,7 +43,8 @@ export interface RawSocketOptions {
 export class RawSocket extends EventEmitter {
   #so: Socket | null;
   readonly #onReadable: Task = { run: () => this.#readable() };
-  readonly #rest: Upcall = { upcall: () => this.#readable() };
+  readonly #next: Upcall = { upcall: () => this.#receive() };
+  #nextWaits = false;
   readonly #buf = Buffer.allocUnsafe(PACKET_MAX);
   readonly #from = new ReceivedFrom();
 
@@ -77,23 +79,31 @@ export class RawSocket extends EventEmitter {
   }
 
   #readable(): void {
-    while (this.#so !== null) {
-      const error = soRecvDgram(this.#so, this.#buf, 0, PACKET_MAX, 0, this.#from);
-      if (error === EWOULDBLOCK) return;
-      if (error !== 0) {
-        this.emit('error', errnoError(error, 'recvmsg'));
-        return;
-      }
-      const from = inet_ntoa(inAddrOf(this.#from.name));
-      // A copy: the listener may keep it.
-      const packet = Buffer.from(this.#buf.subarray(0, ioResult.n));
-      try {
-        this.emit('message', packet, from);
-      } catch (e) {
-        inPass(passUpcall, this.#rest);
-        throw e;
-      }
+    if (!this.#nextWaits) this.#receive();
+  }
+
+  /** Reads one packet or error. The next one has a turn of its own, so a listener may throw. */
+  #receive(): void {
+    this.#nextWaits = false;
+    const so = this.#so;
+    if (so === null) return;
+    const error = soRecvDgram(so, this.#buf, 0, PACKET_MAX, 0, this.#from);
+    if (error === EWOULDBLOCK) return;
+    const { n } = ioResult;
+    if (sbavail(so.so_rcv) > 0 || so.so_error !== 0) {
+      this.#nextWaits = true;
+      inPass(passUpcall, this.#next);
     }
+    if (error !== 0) {
+      this.emit('error', errnoError(error, 'recvmsg'));
+      return;
+    }
+    // A copy: the listener may keep it.
+    this.emit(
+      'message',
+      Buffer.from(this.#buf.subarray(0, n)),
+      inet_ntoa(inAddrOf(this.#from.name)),
+    );
   }
 
   /** Closes the socket. No 'message' is emitted afterwards. */

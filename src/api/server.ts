@@ -1,17 +1,21 @@
-/** TCP servers of the emulated host, with the interface of net.Server, and outgoing connections. */
+/**
+ * Listening sockets of the emulated host: `listen` gives one to any server of Node's (net, http, https,
+ * http2), and `Server` is one of our own, shaped like net.Server. And outgoing connections. Left out:
+ * names instead of addresses, IPv6, cluster, abort signals.
+ */
 
 import { EventEmitter } from 'node:events';
 import type { Task } from '../sys/clock.ts';
-import { EADDRINUSE, ECONNABORTED, EINVAL, errnoError, type Errno } from '../sys/errno.ts';
+import { EADDRINUSE, EINVAL, errnoError, TapnicError } from '../sys/errno.ts';
 import { AF_INET, IPPROTO_TCP, SOCK_STREAM } from '../kern/protosw.ts';
+import type { Sockaddr } from '../kern/sockaddr.ts';
 import {
   SO_REUSEADDR,
   soaccept,
   sobind,
   soclose,
-  soconnect,
   socreate,
-  type Socket,
+  type Socket as KernSocket,
   solisten,
   soResult,
 } from '../kern/uipc_socket.ts';
@@ -19,103 +23,352 @@ import type { Vnet } from '../kern/vnet.ts';
 import { inAddrOf, inet_ntoa } from '../netinet/in.ts';
 import { inPass, passUpcall, type Upcall } from '../sys/pass.ts';
 import { localSockaddr, sockaddr } from './address.ts';
-import { TcpSocket } from './socket.ts';
+import { Socket, type SocketServer } from './socket.ts';
 
-/** The requested backlog; kern.ipc.soacceptqueue limits it. */
-const BACKLOG = 128;
+/** The requested backlog, as Node's; kern.ipc.soacceptqueue limits it. */
+const BACKLOG = 511;
 
-function check(error: Errno, syscall: string, hint = ''): void {
-  if (error !== 0) throw errnoError(error, syscall, hint);
+/** Where to listen. */
+export interface ListenOptions {
+  /** 0 to 65535; 0, the default, is any free one. */
+  readonly port?: number | undefined;
+  /** An IPv4 address. Default: all of the host. */
+  readonly host?: string | undefined;
+  /** Connections that may wait to be accepted. Default 511; kern.ipc.soacceptqueue is the most. */
+  readonly backlog?: number | undefined;
 }
 
-function tcpSocket(vnet: Vnet): Socket {
-  check(socreate(vnet, AF_INET, SOCK_STREAM, IPPROTO_TCP), 'socket');
-  return soResult.so!;
+/** How a server treats its connections, as net.Server's options. */
+export interface ServerOptions {
+  /** Whether our side stays open when the peer has ended its side. Default false. */
+  readonly allowHalfOpen?: boolean;
+  /** Whether sockets are paused when they are accepted. Default false. */
+  readonly pauseOnConnect?: boolean;
+  /** TCP_NODELAY. Default false. */
+  readonly noDelay?: boolean;
+  /** SO_KEEPALIVE, and when the first probe is sent, in ms. Default false. */
+  readonly keepAlive?: boolean;
+  readonly keepAliveInitialDelay?: number;
+  /** Of the sockets. Default: stream's. */
+  readonly highWaterMark?: number;
 }
 
-/** Emits 'connection' with a TcpSocket, 'listening' and 'close'. */
-export class TcpServer extends EventEmitter {
+/** A server's address. */
+export interface ListenAddress {
+  readonly address: string;
+  readonly family: string;
+  readonly port: number;
+}
+
+/** What `listen` needs of a server: net.Server of Node and its subclasses have it. */
+export interface AnyServer extends EventEmitter {
+  readonly listening: boolean;
+  close(done?: (error?: Error) => void): unknown;
+}
+
+/**
+ * What net.Server keeps: `_handle` is the listening socket, by which `listening`, `address` and `close`
+ * work, and `_connections` counts the open ones. The names are the same in Node 0.10 to 24.
+ */
+interface ServerInside extends EventEmitter {
+  _handle: ListenHandle | null;
+  _connections: number;
+  _emitCloseIfDrained(): void;
+  maxConnections?: number | null;
+  allowHalfOpen?: boolean;
+  pauseOnConnect?: boolean;
+  noDelay?: boolean;
+  keepAlive?: boolean;
+  /** In seconds. */
+  keepAliveInitialDelay?: number;
+  highWaterMark?: number;
+  blockList?: { check(address: string, family: string): boolean } | undefined;
+}
+
+/** What a stack has to know of its servers. */
+export interface ListenUser {
+  listens(server: AnyServer): void;
+  closed(server: AnyServer): void;
+  connection(socket: Socket): void;
+}
+
+/** The listening socket of a server, in the place of Node's own handle. */
+class ListenHandle implements SocketServer {
   readonly #vnet: Vnet;
-  #so: Socket | null = null;
-  readonly #onAccept: Task = { run: () => this.#accept() };
-  readonly #rest: Upcall = { upcall: () => this.#accept() };
+  readonly #server: ServerInside;
+  readonly #user: ListenUser | null;
+  #so: KernSocket | null;
+  readonly #onAccept: Task = { run: () => this.#acceptable() };
+  readonly #next: Upcall = { upcall: () => this.#accept() };
+  #nextWaits = false;
 
-  constructor(vnet: Vnet) {
-    super();
+  /** Takes over `so`, which listens. */
+  constructor(vnet: Vnet, so: KernSocket, server: ServerInside, user: ListenUser | null) {
     this.#vnet = vnet;
+    this.#so = so;
+    this.#server = server;
+    this.#user = user;
+    so.sol_upcall = this.#onAccept;
   }
 
-  /** Whether it accepts connections. */
-  get listening(): boolean {
-    return this.#so !== null;
+  #acceptable(): void {
+    if (!this.#nextWaits) this.#accept();
   }
 
-  /** The address on which it listens; null if it does not. */
-  address(): { address: string; family: string; port: number } | null {
-    const so = this.#so;
-    if (so === null) return null;
+  /** Accepts one connection. The next one has a turn of its own, so a listener may throw. */
+  #accept(): void {
+    this.#nextWaits = false;
+    const head = this.#so;
+    if (head === null) return;
+    const error = soaccept(head);
+    const so = soResult.so!;
+    if (head.sol_comp.length > 0) {
+      this.#nextWaits = true;
+      inPass(passUpcall, this.#next);
+    }
+    // A connection that ended before it was accepted is not reported.
+    if (error === 0) this.#connection(so);
+  }
+
+  #connection(so: KernSocket): void {
+    const server = this.#server;
+    const { maxConnections } = server;
+    const peer = so.so_proto.pr_peeraddr(so);
+    if (maxConnections && server._connections >= maxConnections) {
+      const local = so.so_proto.pr_sockaddr(so);
+      soclose(so);
+      server.emit('drop', { ...dropped('local', local), ...dropped('remote', peer) });
+      return;
+    }
+    if (peer !== null && server.blockList?.check(inet_ntoa(inAddrOf(peer)), 'ipv4') === true) {
+      soclose(so);
+      return;
+    }
+    const { allowHalfOpen = false, highWaterMark } = server;
+    const socket = new Socket(this.#vnet, { allowHalfOpen, highWaterMark });
+    socket.adopt(so, this, server.pauseOnConnect === true);
+    if (server.noDelay === true) socket.setNoDelay(true);
+    if (server.keepAlive === true)
+      socket.setKeepAlive(true, (server.keepAliveInitialDelay ?? 0) * 1000);
+    server._connections++;
+    socket.server = server;
+    this.#user?.connection(socket);
+    server.emit('connection', socket);
+  }
+
+  socketClosed(): void {
+    this.#server._connections--;
+    this.#server._emitCloseIfDrained();
+  }
+
+  /** For net.Server: fills `out` with the address. */
+  getsockname(out: Record<string, unknown>): number {
+    Object.assign(out, this.address());
+    return 0;
+  }
+
+  address(): ListenAddress {
+    const so = this.#so!;
     const name = so.so_proto.pr_sockaddr(so)!;
     return { address: inet_ntoa(inAddrOf(name)), family: 'IPv4', port: name.port };
   }
 
-  /**
-   * Starts to accept connections to `port` (0: any free one) at `host`, by default at all
-   * addresses. Throws TapnicError. EADDRINUSE: the port is in use. EADDRNOTAVAIL: not a local
-   * address. EINVAL: invalid port or address, or the server listens already.
-   */
-  listen(port: number, host?: string): this {
-    if (this.#so !== null) throw errnoError(EINVAL, `listen ${port}`, 'the server listens already');
-    const local = localSockaddr(host, port);
-    const so = tcpSocket(this.#vnet);
+  /** Stops accepting. */
+  close(): void {
+    const so = this.#so;
+    this.#so = null;
+    if (so === null) return;
+    soclose(so);
+    this.#user?.closed(this.#server as unknown as AnyServer);
+  }
+
+  /** For net.Server. Without effect: the stack keeps the process alive until it is closed. */
+  ref(): void {}
+  unref(): void {}
+}
+
+function dropped(side: string, name: Sockaddr | null): Record<string, unknown> {
+  if (name === null) return {};
+  return {
+    [`${side}Address`]: inet_ntoa(inAddrOf(name)),
+    [`${side}Port`]: name.port,
+    [`${side}Family`]: 'IPv4',
+  };
+}
+
+/** Runs `fn` in a turn of its own. */
+function later(fn: () => void): void {
+  inPass(passUpcall, { upcall: fn });
+}
+
+/**
+ * Lets `server` accept connections to the stack `vnet`. 'listening' follows, or 'error' with
+ * TapnicError: EADDRINUSE, EADDRNOTAVAIL, ENOBUFS. Throws TapnicError EINVAL: no port, no address, no
+ * server, or it listens already.
+ */
+export function listen(
+  vnet: Vnet,
+  server: AnyServer,
+  options: ListenOptions = {},
+  user: ListenUser | null = null,
+): void {
+  const inside = server as unknown as ServerInside;
+  const { port = 0, host, backlog = BACKLOG } = options;
+  if (typeof inside?._emitCloseIfDrained !== 'function')
+    throw errnoError(
+      EINVAL,
+      `listen ${port}`,
+      'a server of node:net, node:http or tapnic is needed',
+    );
+  if (inside._handle) throw errnoError(EINVAL, `listen ${port}`, 'the server listens already');
+  const local = localSockaddr(host, port);
+  const made = socreate(vnet, AF_INET, SOCK_STREAM, IPPROTO_TCP);
+  const so = soResult.so!;
+  let error = made;
+  if (made === 0) {
     so.so_options |= SO_REUSEADDR;
-    const bound = sobind(so, local);
-    const error = bound !== 0 ? bound : solisten(so, BACKLOG);
-    if (error !== 0) {
-      soclose(so);
-      throw errnoError(
-        error,
-        `listen ${port}`,
-        error === EADDRINUSE ? 'the port is in use: choose another one' : '',
-      );
-    }
-    this.#so = so;
-    so.sol_upcall = this.#onAccept;
-    this.emit('listening');
+    error = sobind(so, local) || solisten(so, backlog);
+    if (error !== 0) soclose(so);
+  }
+  if (error !== 0) {
+    const where = `${host ?? '0.0.0.0'}:${port}`;
+    const hint = error === EADDRINUSE ? ': the port is in use: choose another one' : '';
+    const failure = errnoError(error, 'listen', `${where}${hint}`);
+    Object.assign(failure, { address: host ?? '0.0.0.0', port });
+    later(() => inside.emit('error', failure));
+    return;
+  }
+  const handle = new ListenHandle(vnet, so, inside, user);
+  inside._handle = handle;
+  user?.listens(server);
+  later(() => {
+    if (inside._handle === handle) inside.emit('listening');
+  });
+}
+
+/** Resolves when `server`, on which `listen` was called, listens; rejects with its error. */
+export function listening(server: EventEmitter): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const failed = (error: Error): void => {
+      server.off('listening', listens);
+      reject(error);
+    };
+    const listens = (): void => {
+      server.off('error', failed);
+      resolve();
+    };
+    server.once('listening', listens);
+    server.once('error', failed);
+  });
+}
+
+/**
+ * A TCP server of the emulated host. Emits 'listening', 'connection' with a Socket, 'error', 'drop' and
+ * 'close', as net.Server does.
+ */
+export class Server extends EventEmitter {
+  readonly #vnet: Vnet;
+  readonly #user: ListenUser | null;
+  /** Beyond this number of connections 'drop' is emitted instead of 'connection'. */
+  maxConnections: number | null = null;
+  readonly allowHalfOpen: boolean;
+  readonly pauseOnConnect: boolean;
+  readonly noDelay: boolean;
+  readonly keepAlive: boolean;
+  /** In seconds, as net.Server has it. */
+  readonly keepAliveInitialDelay: number;
+  readonly highWaterMark: number | undefined;
+  /** As in net.Server, so that `listen` treats both alike. */
+  _handle: ListenHandle | null = null;
+  _connections = 0;
+
+  /** `user` is the stack that has it. */
+  constructor(vnet: Vnet, options: ServerOptions = {}, user: ListenUser | null = null) {
+    super();
+    this.#vnet = vnet;
+    this.#user = user;
+    this.allowHalfOpen = options.allowHalfOpen ?? false;
+    this.pauseOnConnect = options.pauseOnConnect ?? false;
+    this.noDelay = options.noDelay ?? false;
+    this.keepAlive = options.keepAlive ?? false;
+    this.keepAliveInitialDelay = Math.floor((options.keepAliveInitialDelay ?? 0) / 1000);
+    this.highWaterMark = options.highWaterMark;
+  }
+
+  /** Whether it accepts connections. */
+  get listening(): boolean {
+    return this._handle !== null;
+  }
+
+  /** The address on which it listens; null if it does not. */
+  address(): ListenAddress | null {
+    return this._handle === null ? null : this._handle.address();
+  }
+
+  /** Starts to accept connections; see `listen`. `listener` listens to 'listening'. */
+  listen(options: ListenOptions, listener?: () => void): this;
+  listen(port?: number, host?: string, backlog?: number, listener?: () => void): this;
+  listen(port: number, host: string, listener: () => void): this;
+  listen(port: number, listener: () => void): this;
+  listen(...args: unknown[]): this {
+    const listener = args.at(-1);
+    const values = args.filter((arg) => typeof arg !== 'function');
+    const [where, host, backlog] = values;
+    // No port is any free one; a port that is undefined is a mistake.
+    const port = values.length === 0 ? 0 : (where ?? NaN);
+    const options = typeof where === 'object' ? (where as ListenOptions) : { port, host, backlog };
+    if (typeof listener === 'function') this.once('listening', listener as () => void);
+    listen(this.#vnet, this, options as ListenOptions, this.#user);
     return this;
   }
 
-  #accept(): void {
-    while (this.#so !== null) {
-      const error = soaccept(this.#so);
-      // The connection ended before it was accepted: try the next one.
-      if (error === ECONNABORTED) continue;
-      if (error !== 0) return;
-      const socket = new TcpSocket(soResult.so!);
-      try {
-        this.emit('connection', socket);
-      } catch (e) {
-        inPass(passUpcall, this.#rest);
-        throw e;
-      }
+  /**
+   * Stops accepting; connections that are open stay. 'close' follows when they have ended. `done` listens
+   * to it, and gets TapnicError ERR_SERVER_NOT_RUNNING if the server does not listen.
+   */
+  close(done?: (error?: Error) => void): this {
+    const handle = this._handle;
+    this._handle = null;
+    if (done !== undefined) {
+      const error = new TapnicError('ERR_SERVER_NOT_RUNNING', 'close', 'it does not listen');
+      this.once('close', handle === null ? (): void => done(error) : done);
     }
+    handle?.close();
+    this._emitCloseIfDrained();
+    return this;
   }
 
-  /** Stops accepting; open connections stay open. */
-  close(): this {
-    const so = this.#so;
-    this.#so = null;
-    if (so !== null) {
-      soclose(so);
-      this.emit('close');
-    }
+  _emitCloseIfDrained(): void {
+    if (this._handle !== null || this._connections > 0) return;
+    later(() => this.emit('close'));
+  }
+
+  /** Hands the number of open connections to `done`. */
+  getConnections(done: (error: Error | null, connections: number) => void): this {
+    later(() => done(null, this._connections));
+    return this;
+  }
+
+  /** Without effect, as is `unref`: the stack keeps the process alive until it is closed. */
+  ref(): this {
+    return this;
+  }
+
+  unref(): this {
     return this;
   }
 }
 
 /** Creates a server of the stack `vnet`; `onConnection` is a listener of 'connection'. */
-export function createServer(vnet: Vnet, onConnection?: (socket: TcpSocket) => void): TcpServer {
-  const server = new TcpServer(vnet);
-  if (onConnection !== undefined) server.on('connection', onConnection);
+export function createServer(
+  vnet: Vnet,
+  options: ServerOptions | ((socket: Socket) => void) = {},
+  onConnection?: (socket: Socket) => void,
+  user: ListenUser | null = null,
+): Server {
+  const listener = typeof options === 'function' ? options : onConnection;
+  const server = new Server(vnet, typeof options === 'function' ? {} : options, user);
+  if (listener !== undefined) server.on('connection', listener);
   return server;
 }
 
@@ -123,20 +376,14 @@ export function createServer(vnet: Vnet, onConnection?: (socket: TcpSocket) => v
  * Connects from the emulated host to an IPv4 address. Rejects with TapnicError: ECONNREFUSED,
  * EINVAL, …
  */
-export function connect(vnet: Vnet, port: number, host: string): Promise<TcpSocket> {
+export function connect(vnet: Vnet, port: number, host: string): Promise<Socket> {
   return new Promise((resolve, reject) => {
-    const peer = sockaddr(host, port);
-    const so = tcpSocket(vnet);
-    const socket = new TcpSocket(so);
-    const failed = (error: Errno): void => {
-      socket.destroy();
-      reject(errnoError(error, `connect ${host}:${port}`));
-    };
-    socket.onConnected((error) => {
-      if (error === 0) resolve(socket);
-      else failed(error);
+    sockaddr(host, port);
+    const socket = new Socket(vnet);
+    socket.once('error', reject);
+    socket.connect({ port, host }, () => {
+      socket.off('error', reject);
+      resolve(socket);
     });
-    const error = soconnect(so, peer);
-    if (error !== 0) failed(error);
   });
 }

@@ -1,17 +1,26 @@
 /**
- * A TCP connection of the emulated host as a stream.Duplex, with the part of net.Socket's interface
- * that node:http, node:tls and common programs use, and `sendfile`. Left out: out-of-band data,
- * `allowHalfOpen: false` (it is always true, as for BSD sockets).
+ * A TCP connection of the emulated host as a stream.Duplex that behaves as node:net's Socket does, plus
+ * `sendfile`: the same events in the same order, half-open connections by `allowHalfOpen`, and every
+ * event in a turn of the event loop of its own, behind the call that causes it. Left out: names instead
+ * of addresses, `onread` buffers, abort signals.
  */
 
 import { Duplex } from 'node:stream';
 import type { Task } from '../sys/clock.ts';
-import { EINVAL, EPIPE, EWOULDBLOCK, errnoError, type Errno, TapnicError } from '../sys/errno.ts';
+import {
+  EINVAL,
+  EISCONN,
+  EPIPE,
+  EWOULDBLOCK,
+  errnoError,
+  type Errno,
+  TapnicError,
+} from '../sys/errno.ts';
 import { inPass, passUpcall, type Upcall } from '../sys/pass.ts';
 import { File } from '../kern/kern_descrip.ts';
 import { sendfile, type SfHdtr } from '../kern/kern_sendfile.ts';
 import { Callout, callout_reset, callout_stop } from '../kern/kern_timeout.ts';
-import { AF_INET, IPPROTO_TCP } from '../kern/protosw.ts';
+import { AF_INET, IPPROTO_TCP, SOCK_STREAM } from '../kern/protosw.ts';
 import type { Sockaddr } from '../kern/sockaddr.ts';
 import { ioResult, soRead, soWrite } from '../kern/sys_generic.ts';
 import {
@@ -21,22 +30,47 @@ import {
   SO_RCV,
   SO_SND,
   soclose,
-  type Socket,
+  soconnect,
+  socreate,
+  type Socket as KernSocket,
+  soResult,
   soshutdown,
   soTakeError,
   soupcall_set,
   SS_ISCONNECTED,
   SS_ISDISCONNECTED,
 } from '../kern/uipc_socket.ts';
-import { sbavail } from '../kern/uipc_sockbuf.ts';
+import { sbavail, SBS_CANTRCVMORE } from '../kern/uipc_sockbuf.ts';
 import { SOL_SOCKET, soSetInt } from '../kern/uipc_sockopt.ts';
+import type { Vnet } from '../kern/vnet.ts';
 import { TCP_KEEPIDLE, TCP_NODELAY } from '../netinet/tcp_sockopt.ts';
 import { inAddrOf, inet_ntoa } from '../netinet/in.ts';
+import { sockaddr } from './address.ts';
 
-/** Largest chunk of a 'data' event, bytes. */
+/** Largest chunk of one 'data' event, bytes. Node's is the same. */
 const READ_MAX = 65536;
+/** Largest delay of a timer, ms; Node's is the same. */
+const TIMEOUT_MAX_MS = 0x7fffffff;
 
-type WriteDone = (error?: Error | null) => void;
+const NO_CHUNKS: readonly Uint8Array[] = [];
+
+type Done = (error?: Error | null) => void;
+
+/** What a socket is made with, as node:net's. */
+export interface SocketOptions {
+  /** Whether our side stays open when the peer has ended its side. Default false. */
+  readonly allowHalfOpen?: boolean;
+  /** Bytes buffered before `push` or `write` ask to wait. Default: stream's. */
+  readonly highWaterMark?: number | undefined;
+}
+
+/** Where to connect to. */
+export interface ConnectOptions {
+  /** 1 to 65535. */
+  readonly port: number;
+  /** An IPv4 address. Default 127.0.0.1. */
+  readonly host?: string | undefined;
+}
 
 /** The part of a file to send. */
 export interface SendfileOptions {
@@ -50,6 +84,18 @@ export interface SendfileOptions {
   flags?: number;
 }
 
+/** A call of `sendfile`. */
+interface SendfileJob {
+  readonly file: File;
+  readonly options: SendfileOptions;
+  settled(error: Errno, bytes: number): void;
+}
+
+/** What a socket does with its server when it closes. */
+export interface SocketServer {
+  socketClosed(): void;
+}
+
 /** Throws TapnicError EINVAL if `file` is not a File or a number is not a safe integer. */
 function checkSendfile(file: File, options: SendfileOptions): void {
   if (!(file instanceof File))
@@ -59,36 +105,121 @@ function checkSendfile(file: File, options: SendfileOptions): void {
       throw errnoError(EINVAL, 'sendfile', `${name} must be an integer`);
 }
 
-/** A connection. `connect` and TcpServer create it. */
-export class TcpSocket extends Duplex {
-  /** The BSD socket; null once closed. */
-  #so: Socket | null;
+/** Throws TapnicError (ENOBUFS) unless the stack has a TCP socket. */
+function tcpSocket(vnet: Vnet): KernSocket {
+  const error = socreate(vnet, AF_INET, SOCK_STREAM, IPPROTO_TCP);
+  if (error !== 0) throw errnoError(error, 'socket');
+  return soResult.so!;
+}
+
+/** A connection. `connect` and servers create it. */
+export class Socket extends Duplex {
+  readonly #vnet: Vnet;
+  /** The BSD socket; null before `connect` and once closed. */
+  #so: KernSocket | null = null;
   #local: Sockaddr | null = null;
   #peer: Sockaddr | null = null;
   readonly #onReadable: Task = { run: () => this.#readable() };
-  readonly #rest: Upcall = { upcall: () => this.#readMore() };
   readonly #onWritable: Task = { run: () => this.#writable() };
-  #wantRead = false;
-  #ended = false;
-  // The write in progress, and its callback.
-  #chunk: Uint8Array | null = null;
+  /** The next part of what there is to read; see #readSoon. */
+  readonly #readTurn: Upcall = { upcall: () => this.#readNext() };
+  #readTurnWaits = false;
+  /** The stream wants bytes. */
+  #reading = false;
+  /** The peer's end was read. */
+  #atEnd = false;
+  // The write in progress: its chunks, the position, and its callback. A chunk may stand for a
+  // sendfile, see #jobs.
+  #chunks: readonly Uint8Array[] = NO_CHUNKS;
+  #chunk = 0;
   #chunkOff = 0;
-  #chunkDone: WriteDone | null = null;
-  #pumping = false;
-  #connectDone: ((error: Errno) => void) | null = null;
-  #timeoutMs = 0;
+  #writeDone: Done | null = null;
+  /** Runs when all is sent and the connection is shut down. */
+  #finalDone: Done | null = null;
+  /** Of `connect`: for the message of its error. */
+  #connectCall = 'connect';
   #timer: Callout | null = null;
-  #sendfiles = 0;
+  /** Sendfile calls to come, each by a chunk of no bytes that has its place in what is written. */
+  #jobs: Map<Uint8Array, SendfileJob> | null = null;
+  /** The write under way waits for the end of a sendfile. */
+  #sending = false;
+  /** Bytes of complete writes and sendfile calls. */
+  #sent = 0;
+  #server: SocketServer | null = null;
   bytesRead = 0;
-  bytesWritten = 0;
+  /** Whether `connect` is under way. */
+  connecting = false;
+  /** The milliseconds of `setTimeout`. */
+  timeout: number | undefined = undefined;
+  /** The server that accepted it; null otherwise. */
+  server: unknown = null;
 
-  /** Takes ownership of `so`, which is connected or connecting. */
-  constructor(so: Socket) {
-    super({ allowHalfOpen: true, autoDestroy: true, emitClose: true });
+  constructor(vnet: Vnet, options: SocketOptions = {}) {
+    const { highWaterMark } = options;
+    super({
+      allowHalfOpen: options.allowHalfOpen ?? false,
+      autoDestroy: true,
+      // 'close' says whether there was an error, so it is emitted here.
+      emitClose: false,
+      ...(highWaterMark === undefined
+        ? {}
+        : { readableHighWaterMark: highWaterMark, writableHighWaterMark: highWaterMark }),
+    });
+    this.#vnet = vnet;
+  }
+
+  /**
+   * For a server: takes over the accepted `so`. `paused`: nothing is read until the program resumes.
+   * Otherwise reading begins, so that the end of a connection without a reader is noticed.
+   */
+  adopt(so: KernSocket, server: SocketServer, paused: boolean): void {
+    this.#server = server;
+    this.#take(so);
+    this.#remember();
+    if (paused) this.pause();
+    else this.read(0);
+  }
+
+  #take(so: KernSocket): void {
     this.#so = so;
     soupcall_set(so, SO_RCV, this.#onReadable);
     soupcall_set(so, SO_SND, this.#onWritable);
-    this.#remember();
+  }
+
+  /** Runs `fn` in a turn of its own. */
+  #later(fn: () => void): void {
+    inPass(passUpcall, { upcall: fn });
+  }
+
+  /**
+   * Connects to a port, 1 to 65535, of an IPv4 address. 'connect' and 'ready' or 'error' follow.
+   * Throws TapnicError: EINVAL (no port or no address), EISCONN, ENOBUFS.
+   */
+  connect(options: ConnectOptions, listener?: () => void): this;
+  connect(port: number, host: string, listener?: () => void): this;
+  connect(port: number, listener?: () => void): this;
+  connect(
+    where: ConnectOptions | number,
+    hostOrListener?: string | (() => void),
+    listener?: () => void,
+  ): this {
+    const options = typeof where === 'object' ? where : { port: where, host: hostOrListener };
+    const onConnect = typeof hostOrListener === 'function' ? hostOrListener : listener;
+    const host = typeof options.host === 'string' ? options.host : '127.0.0.1';
+    if (this.#so !== null || this.destroyed) throw errnoError(EISCONN, 'connect');
+    const peer = sockaddr(host, options.port);
+    const so = tcpSocket(this.#vnet);
+    this.#connectCall = `connect ${host}:${options.port}`;
+    this.#take(so);
+    this.connecting = true;
+    if (onConnect !== undefined) this.once('connect', onConnect);
+    const error = soconnect(so, peer);
+    if (error !== 0) this.#later(() => this.#connectFailed(error));
+    return this;
+  }
+
+  #connectFailed(error: Errno): void {
+    if (!this.destroyed) this.destroy(errnoError(error, this.#connectCall));
   }
 
   #remember(): void {
@@ -98,8 +229,27 @@ export class TcpSocket extends Duplex {
     this.#peer = so.so_proto.pr_peeraddr(so);
   }
 
-  get connecting(): boolean {
-    return this.#connectDone !== null;
+  /** Whether no connection is there or under way. */
+  get pending(): boolean {
+    return this.#so === null || this.connecting;
+  }
+
+  get readyState(): 'opening' | 'open' | 'readOnly' | 'writeOnly' | 'closed' {
+    if (this.connecting) return 'opening';
+    if (this.readable) return this.writable ? 'open' : 'readOnly';
+    return this.writable ? 'writeOnly' : 'closed';
+  }
+
+  /** Bytes given to `write` and `sendfile`, those included that wait. */
+  get bytesWritten(): number {
+    return this.#so === null ? this.#sent : this.#sent + this.writableLength;
+  }
+
+  /** Its local address; an empty object without a connection. */
+  address(): { address: string; family: string; port: number } | Record<string, never> {
+    if (this.#local === null) return {};
+    const { localAddress, localFamily, localPort } = this;
+    return { address: localAddress!, family: localFamily!, port: localPort! };
   }
 
   get remoteAddress(): string | undefined {
@@ -126,124 +276,201 @@ export class TcpSocket extends Duplex {
     return this.#local === null ? undefined : familyText(this.#local);
   }
 
-  /** For `connect`: calls `done` once, with the result of the handshake. */
-  onConnected(done: (error: Errno) => void): void {
-    this.#connectDone = done;
-  }
-
-  #settleConnect(): boolean {
-    if (this.#connectDone === null) return true;
+  /** Whether `connect` is over and went well. Emits 'connect' and 'ready', or the error. */
+  #connected(): boolean {
+    if (!this.connecting) return true;
     const so = this.#so!;
     const connected = (so.so_state & SS_ISCONNECTED) !== 0;
-    if (!connected && so.so_error === 0 && (so.so_state & SS_ISDISCONNECTED) === 0) return false;
-    const done = this.#connectDone;
-    this.#connectDone = null;
+    if (!connected) {
+      if (so.so_error !== 0 || (so.so_state & SS_ISDISCONNECTED) !== 0)
+        this.#connectFailed(soTakeError(so));
+      return false;
+    }
+    this.connecting = false;
     this.#remember();
-    done(connected ? 0 : soTakeError(so));
-    return connected;
+    this.#active();
+    // In a turn of its own: a listener may throw.
+    this.#later(() => this.#start());
+    this.emit('connect');
+    this.emit('ready');
+    return false;
+  }
+
+  /** Goes on with what waited for the connection. */
+  #start(): void {
+    this.#pump();
+    this.#shutdown();
+    if (!this.destroyed && !this.isPaused()) this.read(0);
   }
 
   #readable(): void {
-    if (this.#so === null || !this.#settleConnect()) return;
-    if (this.#wantRead) this._read();
+    if (this.#so !== null && this.#connected()) this.#readNext();
   }
 
   #writable(): void {
-    if (this.#so === null || !this.#settleConnect()) return;
-    this.#pump();
+    if (this.#so !== null && this.#connected()) this.#pump();
   }
 
   override _read(): void {
+    this.#reading = true;
+    if (this.#so !== null && !this.connecting) this.#readSoon(this.#so);
+  }
+
+  /** Reads in a turn of its own if there is something to read: bytes, the end or an error. */
+  #readSoon(so: KernSocket): void {
+    const { so_rcv: sb } = so;
+    if (this.#readTurnWaits || this.#atEnd) return;
+    if (sbavail(sb) === 0 && (sb.sb_state & SBS_CANTRCVMORE) === 0 && so.so_error === 0) return;
+    this.#readTurnWaits = true;
+    inPass(passUpcall, this.#readTurn);
+  }
+
+  /** Reads one chunk. What is behind it has its own turn, so a turn is short and may throw. */
+  #readNext(): void {
+    this.#readTurnWaits = false;
     const so = this.#so;
-    if (so === null || this.#ended || this.connecting) {
-      this.#wantRead = true;
+    if (so === null || !this.#reading || this.#atEnd) return;
+    const avail = sbavail(so.so_rcv);
+    const buf = Buffer.allocUnsafe(Math.min(Math.max(avail, 1), READ_MAX));
+    const error = soRead(so, buf, 0, buf.length);
+    if (error === EWOULDBLOCK) return;
+    if (error !== 0) {
+      this.destroy(errnoError(error, 'read'));
       return;
     }
-    this.#wantRead = false;
-    for (;;) {
-      const avail = sbavail(so.so_rcv);
-      const buf = Buffer.allocUnsafe(Math.min(Math.max(avail, 1), READ_MAX));
-      const error = soRead(so, buf, 0, buf.length);
-      if (error === EWOULDBLOCK) {
-        this.#wantRead = true;
-        return;
-      }
-      if (error !== 0) {
-        this.destroy(errnoError(error, 'read'));
-        return;
-      }
-      if (ioResult.n === 0) {
-        this.#ended = true;
-        this.push(null);
-        return;
-      }
-      this.bytesRead += ioResult.n;
-      this.#active();
-      const data = buf.subarray(0, ioResult.n);
-      let wanted = false;
-      try {
-        wanted = this.push(data);
-      } catch (e) {
-        inPass(passUpcall, this.#rest);
-        throw e;
-      }
-      if (!wanted) return;
+    this.#active();
+    if (ioResult.n === 0) {
+      this.#atEnd = true;
+      this.push(null);
+      this.read(0);
+      return;
     }
+    const { n } = ioResult;
+    this.bytesRead += n;
+    this.#readSoon(so);
+    if (!this.push(buf.subarray(0, n))) this.#reading = false;
   }
 
-  /** Continues reading after a listener of 'data' threw an exception. */
-  #readMore(): void {
-    if (!this.destroyed) this._read();
+  /** As Node's: behind the peer's end, and our own that followed, a write fails with EPIPE. */
+  override write(chunk: unknown, ...rest: unknown[]): boolean {
+    const done = rest.at(-1);
+    if (typeof done === 'function' && this.#endedByPeer())
+      rest[rest.length - 1] = (): void => (done as Done)(writeAfterFin());
+    return super.write(chunk, ...(rest as []));
   }
 
-  override _write(chunk: Uint8Array, _encoding: BufferEncoding, done: WriteDone): void {
-    this.#chunk = chunk;
+  /** The peer has ended its side, and that has ended ours. */
+  #endedByPeer(): boolean {
+    return this.readableEnded && !this.allowHalfOpen && this.writableEnded;
+  }
+
+  override _write(chunk: Uint8Array, _encoding: BufferEncoding, done: Done): void {
+    this.#begin([chunk], done);
+  }
+
+  override _writev(chunks: { chunk: Uint8Array }[], done: Done): void {
+    const all = chunks.map(({ chunk }) => chunk);
+    // What is written together leaves together, as with writev(2): so the last chunk must have bytes.
+    const some = all.filter((chunk) => chunk.length > 0 || this.#jobs?.has(chunk));
+    this.#begin(some, done);
+  }
+
+  #begin(chunks: Uint8Array[], done: Done): void {
+    this.#chunks = chunks;
+    this.#chunk = 0;
     this.#chunkOff = 0;
-    this.#chunkDone = done;
+    this.#writeDone = done;
     this.#pump();
   }
 
   /** Continues the write in progress. */
   #pump(): void {
     const so = this.#so;
-    const chunk = this.#chunk;
-    if (chunk === null || so === null || this.connecting || this.#pumping) return;
-    // Upcalls run before soWrite returns and may call #pump: only the outer call loops.
-    this.#pumping = true;
-    let error: Errno = 0;
-    while (error === 0 && this.#so !== null && this.#chunkOff < chunk.length) {
-      error = soWrite(so, chunk, this.#chunkOff, chunk.length - this.#chunkOff, false);
-      if (error !== 0) break;
+    if (this.#writeDone === null || so === null || this.connecting || this.#sending) return;
+    const { length } = this.#chunks;
+    while (this.#chunk < length && !this.#sending) {
+      const chunk = this.#chunks[this.#chunk]!;
+      const more = this.#chunk < length - 1 && !this.#jobs?.has(this.#chunks[this.#chunk + 1]!);
+      const job = chunk.length === 0 ? this.#jobs?.get(chunk) : undefined;
+      if (job !== undefined) {
+        this.#jobs!.delete(chunk);
+        this.#sendfile(so, job);
+        continue;
+      }
+      const error = this.#sendChunk(so, chunk, more);
+      if (error === EWOULDBLOCK) return;
+      if (error !== 0) {
+        // The reason that the connection ended says more than that it has.
+        this.#wrote(errnoError(soTakeError(so) || error, 'write'));
+        return;
+      }
+      this.#nextChunk(chunk.length);
+    }
+    if (!this.#sending) this.#wrote(null);
+  }
+
+  #sendChunk(so: KernSocket, chunk: Uint8Array, more: boolean): Errno {
+    while (this.#chunkOff < chunk.length) {
+      const error = soWrite(so, chunk, this.#chunkOff, chunk.length - this.#chunkOff, more);
+      if (error !== 0) return error;
       this.#chunkOff += ioResult.n;
-      this.bytesWritten += ioResult.n;
       this.#active();
     }
-    this.#pumping = false;
-    if (this.#so === null || error === EWOULDBLOCK) return;
-    this.#writeDone(error === 0 ? null : errnoError(error, 'write'));
+    return 0;
   }
 
-  #writeDone(error: Error | null): void {
-    const done = this.#chunkDone!;
-    this.#chunk = null;
-    this.#chunkDone = null;
+  /** A chunk is sent: `bytes` of it. */
+  #nextChunk(bytes: number): void {
+    this.#sent += bytes;
+    this.#chunk++;
+    this.#chunkOff = 0;
+  }
+
+  /** The write under way is over. */
+  #wrote(error: Error | null): void {
+    const done = this.#writeDone!;
+    this.#writeDone = null;
+    this.#chunks = NO_CHUNKS;
     done(error);
   }
 
-  override _final(done: WriteDone): void {
-    const so = this.#so;
-    // Ignore an error: the peer may have reset the connection already.
-    if (so !== null) soshutdown(so, SHUT_WR);
-    done();
+  override _final(done: Done): void {
+    this.#finalDone = done;
+    this.#shutdown();
   }
 
-  override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
+  /** Ends our side if the program has ended it, behind all that it sent. 'finish' follows later. */
+  #shutdown(): void {
+    const done = this.#finalDone;
+    if (done === null || this.connecting) return;
+    this.#finalDone = null;
+    // Ignore an error: the peer may have reset the connection already.
+    if (this.#so !== null) soshutdown(this.#so, SHUT_WR);
+    this.#later(() => done());
+  }
+
+  override _destroy(error: Error | null, done: Done): void {
+    this.connecting = false;
     if (this.#timer !== null) callout_stop(this.#timer);
     const so = this.#so;
-    this.#so = null;
-    if (so !== null) soclose(so);
-    if (this.#chunkDone !== null) this.#writeDone(error ?? errnoError(EPIPE, 'write'));
-    done(error);
+    if (so !== null) {
+      this.#sent += this.#chunkOff;
+      this.#so = null;
+      soclose(so);
+    }
+    if (this.#writeDone !== null) this.#wrote(error ?? errnoError(EPIPE, 'write'));
+    const late = error !== null && 'code' in error && error.code === 'ERR_STREAM_WRITE_AFTER_END';
+    done(late && this.#endedByPeer() ? writeAfterFin() : error);
+    this.#later(() => this.emit('close', error !== null));
+    this.#server?.socketClosed();
+    this.#server = null;
+  }
+
+  /** Ends our side, and destroys the socket once all that was written is sent. */
+  destroySoon(): void {
+    if (this.writable) this.end();
+    if (this.writableFinished) this.destroy();
+    else this.once('finish', () => this.destroy());
   }
 
   /** Drops the connection with RST. */
@@ -259,77 +486,76 @@ export class TcpSocket extends Duplex {
    * Sends part of an open file without copying it, after the data written before. Resolves with the
    * number of bytes appended to the socket buffer, headers and trailers included; it is smaller
    * than requested if the file ends early. Rejects with the error of sendfile(2), whose `bytes` is
-   * the number of bytes appended before it. The caller keeps its reference on `file`, and must not
-   * change headers and trailers until the promise settles.
+   * the number of bytes appended before it. Later writes and `end` wait for it. The caller keeps its
+   * reference on `file`, and must not change headers and trailers until the promise settles.
    */
   async sendfile(file: File, options: SendfileOptions = {}): Promise<number> {
     checkSendfile(file, options);
-    await new Promise<void>((resolve, reject) => {
-      // Node's error for a write after end() or destroy() is EPIPE in sendfile(2).
-      this.write('', (error) =>
-        error
-          ? reject(error instanceof TapnicError ? error : errnoError(EPIPE, 'sendfile'))
-          : resolve(),
-      );
-    });
     return new Promise<number>((resolve, reject) => {
-      const so = this.#so;
-      const fail = (error: Errno, bytes: number): void =>
-        reject(Object.assign(errnoError(error, 'sendfile'), { bytes }));
-      if (so === null) {
-        fail(EPIPE, 0);
-        return;
-      }
-      this.#sendfiles++;
-      const listener = {
-        sendfileDone: (error: Errno, sbytes: number): void => {
-          this.#sendfiles--;
-          this.bytesWritten += sbytes;
-          this.#active();
-          if (error === 0) resolve(sbytes);
-          else fail(error, sbytes);
-        },
+      const settled = (error: Errno, bytes: number): void => {
+        if (error === 0) resolve(bytes);
+        else reject(Object.assign(errnoError(error, 'sendfile'), { bytes }));
       };
-      const error = sendfile(
-        file,
-        so,
-        options.offset ?? 0,
-        options.nbytes ?? 0,
-        options.hdtr ?? null,
-        options.flags ?? 0,
-        false,
-        listener,
-      );
-      if (error !== 0) {
-        this.#sendfiles--;
-        fail(error, 0);
-      }
+      const chunk = Buffer.alloc(0);
+      this.#jobs ??= new Map();
+      this.#jobs.set(chunk, { file, options, settled });
+      // Node's error for a write after end() or destroy() is EPIPE in sendfile(2).
+      this.write(chunk, (error?: Error | null) => {
+        if (error && this.#jobs!.delete(chunk)) settled(EPIPE, 0);
+      });
     });
   }
 
-  /** Emits 'timeout' after `ms` milliseconds without traffic, as net.Socket does; 0: off. */
+  /** Sends the file of the write's present chunk, and goes on with the write behind it. */
+  #sendfile(so: KernSocket, job: SendfileJob): void {
+    this.#sending = true;
+    const sendfileDone = (error: Errno, sbytes: number): void => {
+      job.settled(error, sbytes);
+      this.#sending = false;
+      this.#active();
+      this.#nextChunk(sbytes);
+      this.#pump();
+    };
+    const { offset = 0, nbytes = 0, hdtr = null, flags = 0 } = job.options;
+    const error = sendfile(job.file, so, offset, nbytes, hdtr, flags, false, { sendfileDone });
+    if (error === 0) return;
+    this.#sending = false;
+    job.settled(error, 0);
+    this.#nextChunk(0);
+  }
+
+  /**
+   * Emits 'timeout' after `ms` milliseconds without traffic; 0 turns it off, and removes `callback`.
+   * Throws TapnicError EINVAL if `ms` is negative or not a finite number.
+   */
   setTimeout(ms: number, callback?: () => void): this {
-    this.#timeoutMs = ms;
-    if (callback !== undefined) this.once('timeout', callback);
+    if (this.destroyed) return this;
+    if (typeof ms !== 'number' || !(ms >= 0) || ms === Infinity)
+      throw errnoError(EINVAL, 'timeout', `${ms} is not a number of milliseconds`);
+    this.timeout = ms;
     if (ms === 0) {
       if (this.#timer !== null) callout_stop(this.#timer);
-    } else {
-      const idle: Upcall = { upcall: () => this.#idle() };
-      this.#timer ??= new Callout({ run: () => passUpcall(idle) });
-      this.#active();
+      if (callback !== undefined) this.removeListener('timeout', callback);
+      return this;
     }
+    if (callback !== undefined) this.once('timeout', callback);
+    const idle: Upcall = { upcall: () => this.#idle() };
+    this.#timer ??= new Callout({ run: () => passUpcall(idle) });
+    this.#active();
     return this;
   }
 
+  /** There was traffic. */
   #active(): void {
-    if (this.#timeoutMs > 0 && this.#timer !== null && !this.destroyed)
-      callout_reset(this.#timer, this.#timeoutMs * 1e6);
+    const { timeout } = this;
+    if (timeout !== undefined && timeout > 0 && this.#timer !== null && !this.destroyed)
+      callout_reset(this.#timer, Math.min(timeout, TIMEOUT_MAX_MS) * 1e6);
   }
 
   #idle(): void {
-    if (this.destroyed || this.#timeoutMs === 0) return;
+    if (this.destroyed || this.timeout === 0) return;
     // A sendfile that waits for the peer is not idle; TCP's timers end it if the peer is gone.
-    if (this.#sendfiles > 0) this.#active();
+    if (this.#sending) this.#active();
     else this.emit('timeout');
   }
 
@@ -352,10 +578,11 @@ export class TcpSocket extends Duplex {
   }
 
   /** The BSD socket, for options without a method here; null once closed. */
-  get bsdSocket(): Socket | null {
+  get bsdSocket(): KernSocket | null {
     return this.#so;
   }
 
+  /** Without effect, as is `unref`: the stack keeps the process alive until it is closed. */
   ref(): this {
     return this;
   }
@@ -363,6 +590,10 @@ export class TcpSocket extends Duplex {
   unref(): this {
     return this;
   }
+}
+
+function writeAfterFin(): TapnicError {
+  return new TapnicError('EPIPE', 'write', 'the peer has ended the connection');
 }
 
 function addressText(a: Sockaddr): string {

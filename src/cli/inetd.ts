@@ -30,10 +30,13 @@ async function inetd(raw: RawFlags): Promise<void> {
     async run(instance, stopping) {
       const { log, vnet } = instance;
       const sockets = {
-        server: () => createServer(vnet),
+        // A client that has sent all that it has to say still gets the answer.
+        server: () => createServer(vnet, { allowHalfOpen: true }),
         dgram: (options: DgramSocketOptions) => createSocket(vnet, options),
       };
-      instance.run(new Inetd(sockets, { services: wanted, log }));
+      const running = new Inetd(sockets, { services: wanted, log });
+      instance.run(running);
+      await running.ready;
       const ready = instance.ready();
       const ports = Object.fromEntries(wanted.map(({ name, port }) => [name, port]));
       if (raw['json'] === true) printJson({ ...ready, services: ports });

@@ -5,7 +5,7 @@
 
 import type { Logger } from 'pino';
 import { HttpApp } from '../apps/http/serve.ts';
-import { createServer } from '../api/server.ts';
+import { createServer, listening } from '../api/server.ts';
 import { handleRequest } from '../ctl/control.ts';
 import { NetnsScope } from '../host/netns_scope.ts';
 import { openTuntap2 } from '../host/tuntap2.ts';
@@ -148,9 +148,12 @@ export class Instance {
   }
 
   /** Serves `dir` over HTTP and returns its URL. */
-  serve(dir: string, port: number): string {
-    const server = createServer(this.#stack.vnet);
+  async serve(dir: string, port: number): Promise<string> {
+    // node:http ends connections itself.
+    const server = createServer(this.#stack.vnet, { allowHalfOpen: true, noDelay: true });
+    const listens = listening(server);
     this.run(new HttpApp(server, { dir, port, log: this.log }));
+    await listens;
     return `http://${this.#stack.info.addr}${port === 80 ? '' : `:${port}`}/`;
   }
 

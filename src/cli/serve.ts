@@ -55,7 +55,7 @@ function serve(dir: string, raw: RawFlags): Promise<void> {
       checkDirectory(dir);
     },
     async run(instance, stopping) {
-      const url = instance.serve(dir, port);
+      const url = await instance.serve(dir, port);
       const ready = { ...instance.ready(), url };
       if (raw['json'] === true) printJson(ready);
       else {

@@ -4,6 +4,10 @@ import type { Clock, Task } from '../sys/clock.ts';
 
 const MAX_DELAY_MS = 0x7fffffff; // the largest delay of setTimeout
 
+function runTask(task: Task): void {
+  task.run();
+}
+
 interface RealClockOptions {
   /** Whether a pending alarm keeps the process alive. Default true. */
   readonly ref?: boolean;
@@ -20,9 +24,6 @@ export class RealClock implements Clock {
   #timerNs = 0;
   #deadlineNs = 0;
   #alarm: Task | null = null;
-  #posted: Task[] = [];
-  #running: Task[] = [];
-  #scheduled = false;
 
   constructor(options: RealClockOptions = {}) {
     this.#ref = options.ref ?? true;
@@ -50,11 +51,12 @@ export class RealClock implements Clock {
     this.#timer = null;
   }
 
+  /**
+   * Schedules one immediate per task. Node runs nextTick callbacks and promise jobs after each, a
+   * task that throws does not stop the next one, and tasks posted by a task run in the next turn.
+   */
   post(task: Task): void {
-    this.#posted.push(task);
-    if (this.#scheduled) return;
-    this.#scheduled = true;
-    setImmediate(this.#drain);
+    setImmediate(runTask, task);
   }
 
   #arm(): void {
@@ -78,28 +80,5 @@ export class RealClock implements Clock {
     }
     this.#alarm = null;
     alarm.run();
-  };
-
-  // Tasks posted meanwhile run in the next turn, so they cannot starve I/O.
-  readonly #drain = (): void => {
-    const tasks = this.#posted;
-    this.#posted = this.#running;
-    this.#running = tasks;
-    this.#scheduled = false;
-    let i = 0;
-    try {
-      while (i < tasks.length) tasks[i++]!.run();
-    } finally {
-      // If a task threw, the remaining tasks still have to run.
-      const rest = i < tasks.length ? tasks.slice(i) : null;
-      tasks.length = 0;
-      if (rest !== null) {
-        this.#posted.unshift(...rest);
-        if (!this.#scheduled) {
-          this.#scheduled = true;
-          setImmediate(this.#drain);
-        }
-      }
-    }
   };
 }

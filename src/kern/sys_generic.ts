@@ -18,9 +18,9 @@ const $uio = new Uio();
 export const ioResult = { n: 0 };
 
 /**
- * Encodes an errno and a byte count as one number. A result record would not do: upcalls run before
- * `inPass` returns, and their own calls would overwrite it. Success, and an error without bytes,
- * are small integers.
+ * Encodes an errno and a byte count as one number. A result record would not do: deferred work that
+ * runs before `inPass` returns may overwrite it. Success, and an error without bytes, are small
+ * integers.
  */
 function outcome(error: Errno, n: number): number {
   if (error === 0) return n;

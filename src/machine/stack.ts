@@ -7,11 +7,16 @@
 import { Bsd } from '../api/bsd.ts';
 import { createSocket, type DgramSocket, type DgramSocketOptions } from '../api/dgram.ts';
 import {
+  type AnyServer,
   connect as connectOn,
   createServer as createServerOn,
-  type TcpServer,
+  listen as listenOn,
+  type ListenOptions,
+  type ListenUser,
+  type Server,
+  type ServerOptions,
 } from '../api/server.ts';
-import type { TcpSocket } from '../api/socket.ts';
+import type { Socket } from '../api/socket.ts';
 import { addFault, type FaultLine, listFaults, removeFault } from '../ctl/fault.ts';
 import { gatherInterfaces, type InterfaceInfo } from '../ctl/ifconfig.ts';
 import { runIfconfig } from '../ctl/ifconfig_verbs.ts';
@@ -120,12 +125,14 @@ export type Leaked = Record<string, number>;
 /** A network stack in this process. Made by `createStack`. */
 export class Stack {
   readonly #host: HostStack;
-  readonly #servers = new Set<TcpServer>();
-  readonly #sockets = new Set<TcpSocket>();
+  /** The servers that listen. */
+  readonly #servers = new Set<AnyServer>();
+  readonly #sockets = new Set<Socket>();
   readonly #dgrams = new Set<DgramSocket>();
   readonly #tables = new Set<Bsd>();
   /** Listener of 'close'. All sockets share one function, because each `once` takes 300 bytes. */
-  readonly #untrack: (this: TcpSocket) => void;
+  readonly #untrack: (this: Socket) => void;
+  readonly #user: ListenUser;
   #closing: Promise<Leaked> | null = null;
   /** Options that could not be applied, one line each. */
   readonly warnings: readonly string[];
@@ -134,8 +141,13 @@ export class Stack {
   constructor(host: HostStack, warnings: readonly string[]) {
     this.#host = host;
     const sockets = this.#sockets;
-    this.#untrack = function untrack(this: TcpSocket): void {
+    this.#untrack = function untrack(this: Socket): void {
       sockets.delete(this);
+    };
+    this.#user = {
+      listens: (server) => this.#servers.add(server),
+      closed: (server) => this.#servers.delete(server),
+      connection: (socket) => this.#track(socket),
     };
     this.warnings = [...warnings, ...host.warnings];
   }
@@ -148,18 +160,32 @@ export class Stack {
   /**
    * Creates a server on the emulated host. `onConnection` is added as a listener of 'connection'.
    */
-  createServer(onConnection?: (socket: TcpSocket) => void): TcpServer {
+  createServer(onConnection?: (socket: Socket) => void): Server;
+  createServer(options: ServerOptions, onConnection?: (socket: Socket) => void): Server;
+  createServer(
+    options?: ServerOptions | ((socket: Socket) => void),
+    onConnection?: (socket: Socket) => void,
+  ): Server {
     this.#open('createServer');
-    const server = createServerOn(this.#host.vnet);
-    this.#servers.add(server);
-    server.on('connection', (socket: TcpSocket) => this.#track(socket));
-    server.once('close', () => this.#servers.delete(server));
-    if (onConnection !== undefined) server.on('connection', onConnection);
+    return createServerOn(this.#host.vnet, options, onConnection, this.#user);
+  }
+
+  /**
+   * Makes a server of node:net, node:http, node:https, node:http2 or `createServer` accept
+   * connections to the emulated host, as its own `listen` does on Linux. Its sockets are those of
+   * the stack. 'listening' is emitted later, or 'error' with TapnicError EADDRINUSE, EADDRNOTAVAIL,
+   * ENOBUFS. `listener` is added as a listener of 'listening'. Throws TapnicError EINVAL: invalid
+   * port, address or server, or the server listens already.
+   */
+  listen<S extends AnyServer>(server: S, options: ListenOptions = {}, listener?: () => void): S {
+    this.#open('listen');
+    if (listener !== undefined) server.once('listening', listener);
+    listenOn(this.#host.vnet, server, options, this.#user);
     return server;
   }
 
   /** Connects from the emulated host to an IPv4 address. Rejects with TapnicError. */
-  async connect(port: number, host: string): Promise<TcpSocket> {
+  async connect(port: number, host: string): Promise<Socket> {
     this.#open('connect');
     const socket = await connectOn(this.#host.vnet, port, host);
     this.#track(socket);
@@ -269,7 +295,7 @@ export class Stack {
     return this.#host.captureProblem();
   }
 
-  #track(socket: TcpSocket): void {
+  #track(socket: Socket): void {
     this.#sockets.add(socket);
     socket.on('close', this.#untrack);
   }

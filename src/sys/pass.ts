@@ -2,19 +2,23 @@
  * Passes: one run of the stack from an entry point (a socket call, a timer, an interrupt, a control
  * command, a completed I/O) until nothing is left to do. `inPass` is the only entry. One pass is
  * open at a time, so module-level work records are safe. Deferred work runs when the outermost
- * entry returns, in three steps: deferred tasks, then doorbells, then upcalls to programs. Unlike
- * FreeBSD, which sleeps and runs taskqueues.
+ * entry returns, in two steps: deferred tasks, then doorbells. Upcalls to programs run later, each in
+ * its own turn of the event loop. Unlike FreeBSD, which sleeps and runs taskqueues.
  */
 
 import type { Clock, Task } from './clock.ts';
 import { KASSERT } from './kassert.ts';
 
 /**
- * A call from the kernel into a program. It runs with no pass open, so it may call any function.
+ * A call from the kernel into a program. It runs with no pass open and no call of a program on the
+ * call stack, so it may call any function and may throw.
  */
 export interface Upcall {
   upcall(): void;
 }
+
+/** The number of removed items at the front from which `shift` moves the others. */
+const GAP_MIN = 256;
 
 /** A first-in, first-out queue. The array keeps its length, so that passes create no garbage. */
 class PassQueue<T> {
@@ -35,8 +39,21 @@ class PassQueue<T> {
     if (this.head === this.tail) {
       this.head = 0;
       this.tail = 0;
+    } else if (this.head >= GAP_MIN && 2 * this.head >= this.tail) {
+      this.#closeUp();
     }
     return item;
+  }
+
+  /** Moves the queued items to the front, so that a queue that is never empty does not grow. */
+  #closeUp(): void {
+    const { head, tail, items } = this;
+    for (let i = head; i < tail; i++) {
+      items[i - head] = items[i]!;
+      items[i] = null;
+    }
+    this.head = 0;
+    this.tail = tail - head;
   }
 
   clear(): void {
@@ -52,9 +69,7 @@ const upcalls = new PassQueue<Upcall>();
 
 /** Whether a pass is open: stack code or deferred work is running. */
 let open = false;
-/** Whether `callUp` is on the call stack. */
-let calling = false;
-/** The clock to which exceptions of upcalls are posted. */
+/** The clock whose event loop runs upcalls. */
 let clock: Clock | null = null;
 
 /** Means "nothing was thrown", because `undefined` can be thrown. */
@@ -93,33 +108,12 @@ function endPass(failure: unknown): unknown {
   return failure;
 }
 
-/** Throws a program's exception from the event loop. */
-class Rethrow implements Task {
-  readonly #error: unknown;
-
-  constructor(error: unknown) {
-    this.#error = error;
-  }
-
+/** One turn of the event loop. It runs one upcall. */
+const turn: Task = {
   run(): void {
-    throw this.#error;
-  }
-}
-
-/** Runs the upcalls one at a time, including those that an upcall queues. */
-function callUp(failure: unknown): unknown {
-  calling = true;
-  for (let up = upcalls.shift(); up !== null; up = upcalls.shift()) {
-    try {
-      up.upcall();
-    } catch (e) {
-      if (clock !== null) clock.post(new Rethrow(e));
-      else failure = withError(failure, e);
-    }
-  }
-  calling = false;
-  return failure;
-}
+    upcalls.shift()?.upcall();
+  },
+};
 
 type PassFn = (
   a?: unknown,
@@ -138,14 +132,11 @@ type PassFn = (
  *
  * 1. Deferred tasks run, first in, first out, including tasks that they defer.
  * 2. Doorbells run in order. Tasks that a doorbell defers run before the next doorbell.
- * 3. The pass is closed, and upcalls run one at a time. An upcall may call any function, which opens
- *    the next pass; its upcalls are queued behind the waiting ones.
+ * 3. The pass is closed.
  *
- * An exception in one of these does not skip the rest. The call that opened the pass throws an
- * exception of `fn`, of deferred work or of a doorbell at the end; several are thrown as one
- * AggregateError, that of `fn` first. The exception of an upcall is posted to the machine's clock,
- * whose event loop throws it, because the call that opened the pass may belong to another program,
- * which needs its result. Without a clock it is thrown at the end like the others.
+ * An exception in one of these does not skip the rest. The call that opened the pass throws it at the
+ * end; several are thrown as one AggregateError, that of `fn` first. Upcalls that were queued run
+ * after the call, see `passUpcall`.
  */
 export function inPass<R>(fn: () => R): R;
 export function inPass<A, R>(fn: (a: A) => R, a: A): R;
@@ -201,7 +192,6 @@ export function inPass(
     failure = err;
   }
   failure = endPass(failure);
-  if (!calling) failure = callUp(failure);
   if (failure !== NOTHING) throw failure;
   return result;
 }
@@ -227,12 +217,16 @@ export function passDoorbell(task: Task): void {
 }
 
 /**
- * Runs `up` after the open pass, with no pass open. The caller must not queue an upcall twice.
- * Panics outside a pass.
+ * Runs `up` in a later turn of the machine's event loop, first in, first out. The caller must not
+ * queue an upcall twice. The event loop throws an exception of `up`, and the next upcalls still run. A
+ * turn runs one upcall, and an upcall that it queues gets a later turn, so programs that answer each
+ * other do not block the loop. Panics outside a pass and before boot.
  */
 export function passUpcall(up: Upcall): void {
   KASSERT(open, 'passUpcall: no pass is open');
+  KASSERT(clock !== null, 'passUpcall: no clock');
   upcalls.push(up);
+  clock.post(turn);
 }
 
 /** A module-level work record. Only one call at a time may use it. */
@@ -252,7 +246,7 @@ export function recordLeave(record: WorkRecord): void {
   record.entered = false;
 }
 
-/** Sets the clock whose event loop throws the exceptions of upcalls. Called at boot. */
+/** Sets the clock whose event loop runs upcalls. Called at boot. */
 export function passClock(c: Clock): void {
   clock = c;
 }
@@ -261,7 +255,6 @@ export function passClock(c: Clock): void {
 export function passReset(): void {
   clock = null;
   open = false;
-  calling = false;
   deferred.clear();
   doorbells.clear();
   upcalls.clear();

@@ -11,7 +11,6 @@ import {
   statSync,
 } from 'node:fs';
 import { createServer as createHttpServer } from 'node:http';
-import type { Socket as NetSocket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -24,7 +23,7 @@ import {
   type Stack,
   type StackOptions,
   TapnicError,
-  type TcpSocket,
+  type Socket,
 } from '../../src/index.ts';
 import { needs } from '../support/needs.ts';
 import { Netns } from '../support/netns.ts';
@@ -115,7 +114,7 @@ describe('api: createStack', () => {
     const listener = ns.spawn('socat', ['TCP-LISTEN:4000,reuseaddr', 'EXEC:rev'], {
       stdio: 'ignore',
     });
-    let socket: TcpSocket | undefined;
+    let socket: Socket | undefined;
     for (let i = 0; i < 200 && socket === undefined; i++)
       socket = await connect(s, 4000, '192.0.2.1').catch(async (e: TapnicError) => {
         expect(e.code).to.equal('ECONNREFUSED');
@@ -144,15 +143,13 @@ describe('api: createStack', () => {
       res.writeHead(200, { 'content-length': statSync(site.path('big.bin')).size });
       res.flushHeaders();
       const file = openFile(openSync(site.path('big.bin'), 'r'), closeSync);
-      const socket = req.socket as unknown as TcpSocket;
+      const socket = req.socket as unknown as Socket;
       void socket.sendfile(file).finally(() => {
         file.drop();
         res.end();
       });
     });
-    createServer(s, (socket) => {
-      http.emit('connection', socket as unknown as NetSocket);
-    }).listen(80);
+    s.listen(http, { port: 80 });
     expect(await ns.execAsync('curl', ['-sS', 'http://192.0.2.2/text'])).to.equal('over http\n');
     const out = site.path('fetched');
     await ns.execAsync('curl', ['-sS', '-o', out, 'http://192.0.2.2/file']);
@@ -208,7 +205,9 @@ describe('api: createStack', () => {
 
   it('close ends every connection, with FIN and then with RST', async () => {
     const s = await open();
+    const accepted: Socket[] = [];
     createServer(s, (socket) => {
+      accepted.push(socket);
       socket.on('error', () => undefined);
       socket.write('hello\n');
     }).listen(7);
@@ -220,7 +219,8 @@ describe('api: createStack', () => {
     ]);
     const established = (): number =>
       s.netstat('an').filter(({ state }) => state === 'ESTABLISHED').length;
-    for (let i = 0; i < 500 && established() < 2; i++) await new Promise((r) => setTimeout(r, 10));
+    for (let i = 0; i < 500 && accepted.length < 2; i++)
+      await new Promise((r) => setTimeout(r, 10));
     expect(established()).to.equal(2);
     const start = performance.now();
     await close();

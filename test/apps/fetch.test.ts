@@ -1,8 +1,8 @@
 import { createServer, type RequestListener } from 'node:http';
-import type { Socket } from 'node:net';
+import type { Socket as NetSocket } from 'node:net';
 import { Duplex, Writable } from 'node:stream';
 import { expect } from 'chai';
-import type { TcpSocket } from '../../src/api/socket.ts';
+import type { Socket } from '../../src/api/socket.ts';
 import { checkUrl, type FetchResult, fetchUrl } from '../../src/apps/fetch/fetch.ts';
 
 /** Two connected streams in this process. */
@@ -58,8 +58,8 @@ async function fetched(
     (port, host) => {
       hosts.push(`${host}:${port}`);
       const [ours, theirs] = pair();
-      server.emit('connection', theirs as unknown as Socket);
-      return Promise.resolve(ours as unknown as TcpSocket);
+      server.emit('connection', theirs as unknown as NetSocket);
+      return Promise.resolve(ours as unknown as Socket);
     },
     {
       url: checkUrl(URL_A),

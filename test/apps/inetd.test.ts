@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import { chargenPattern, ctime, Inetd, services } from '../../src/apps/inetd/inetd.ts';
 import type { DgramInfo, DgramSocket } from '../../src/api/dgram.ts';
-import type { TcpServer } from '../../src/api/server.ts';
+import type { Server } from '../../src/api/server.ts';
 
 describe('inetd', () => {
   it('has the services of the RFCs on their ports', () => {
@@ -31,7 +31,7 @@ describe('inetd', () => {
 
   it('closes the sockets it has opened when one port is in use', () => {
     const open: number[] = [];
-    const server = (): TcpServer => {
+    const server = (): Server => {
       const fake = {
         on: () => fake,
         listen(port: number): void {
@@ -40,7 +40,7 @@ describe('inetd', () => {
         },
         close: () => void open.shift(),
       };
-      return fake as unknown as TcpServer;
+      return fake as unknown as Server;
     };
     const bound: number[] = [];
     const dgram = (): DgramSocket => {
@@ -60,9 +60,9 @@ describe('inetd', () => {
   it('answers datagrams, except from port 0 and from ports of such services', () => {
     const sockets: { port: number; listener: (data: Buffer, from: DgramInfo) => void }[] = [];
     const sent: { from: number; to: number; data: string }[] = [];
-    const server = (): TcpServer => {
+    const server = (): Server => {
       const fake = { on: () => fake, listen: () => fake, close: () => fake };
-      return fake as unknown as TcpServer;
+      return fake as unknown as Server;
     };
     const dgram = (): DgramSocket => {
       const me = { port: 0, listener: (): void => undefined };

@@ -39,6 +39,7 @@ import {
 import { bootEach } from './boot.ts';
 import { must, pgsMbuf } from './chains.ts';
 import { connectedSocket, dropConnection, Peer, testVnet } from './testproto.ts';
+import { runUpcalls } from '../support/machine.ts';
 
 describe('kern_event: sockets', () => {
   let so: Socket;
@@ -184,7 +185,10 @@ describe('kern_event: sockets', () => {
     let woken = 0;
     kq.kq_upcall = { run: () => void woken++ };
     expect(scan()).to.eql([]);
-    for (let i = 0; i < 2; i++) must(inPass(sonewconn, head, SS_ISCONNECTED));
+    for (let i = 0; i < 2; i++) {
+      must(inPass(sonewconn, head, SS_ISCONNECTED));
+      runUpcalls();
+    }
     expect(woken).to.equal(2);
     expect(kqueue_scan(kq, 1)[0]).to.include({ ident: 9, data: 2, udata: 'u' });
     soclose(head);

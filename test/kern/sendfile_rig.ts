@@ -20,6 +20,7 @@ import { bootDisk, bootKern, expectAllBack } from './boot.ts';
 import { must } from './chains.ts';
 import { fileBytes, HandDisk, type HandFile } from './disk.ts';
 import { connectedSocket, Peer } from './testproto.ts';
+import { runUpcalls } from '../support/machine.ts';
 
 export interface CallOptions {
   offset?: number;
@@ -35,7 +36,7 @@ export class Call {
   readonly call: SendfileCall | null;
   /** The return value of sendfile(). */
   readonly started: number;
-  heard: { error: number; sbytes: number }[] = [];
+  readonly #heard: { error: number; sbytes: number }[] = [];
   /** Runs inside the callback when the call is done. */
   whenDone: (() => void) | null = null;
 
@@ -55,12 +56,18 @@ export class Call {
       o.nonblocking ?? false,
       {
         sendfileDone: (error, sbytes) => {
-          this.heard.push({ error, sbytes });
+          this.#heard.push({ error, sbytes });
           this.whenDone?.();
         },
       },
     );
     this.call = sendfileResult.call;
+  }
+
+  /** What the callback was given so far, after the turns of the upcalls that wait. */
+  get heard(): readonly { error: number; sbytes: number }[] {
+    runUpcalls();
+    return this.#heard;
   }
 
   get done(): boolean {
@@ -124,6 +131,7 @@ export class Rig {
   drain(peer = this.peer): Uint8Array {
     for (let i = 0; i < 10_000; i++) {
       this.disk.completeAll();
+      runUpcalls();
       if (peer.take() === 0 && this.disk.pending === 0) return peer.received;
     }
     throw new Error('drain does not end');

@@ -41,6 +41,7 @@ import { vmPageCounts } from '../../src/vm/vm_page.ts';
 import { bootEach } from './boot.ts';
 import { chainBytes, expectBytes, must, pgsMbuf, sfbufMbuf } from './chains.ts';
 import { audit, linked, newSockbuf, pending, plain } from './sockbufs.ts';
+import { runUpcalls } from '../support/machine.ts';
 
 describe('uipc_sockbuf: accounting', () => {
   bootEach();
@@ -514,7 +515,7 @@ describe('uipc_sockbuf: sbcheck', () => {
 describe('uipc_sockbuf: wake-ups', () => {
   bootEach();
 
-  it('run once per pass, at its end: the waiters in order, then the upcall', () => {
+  it('run once per pass: the waiters in order at its end, then the upcall in its turn', () => {
     const sb = newSockbuf();
     const seen: string[] = [];
     const task = (name: string): Task => ({ run: () => void seen.push(name) });
@@ -525,8 +526,11 @@ describe('uipc_sockbuf: wake-ups', () => {
       sowakeup(sb);
       expect(seen).to.eql([]);
     });
+    expect(seen).to.eql(['a', 'b']);
+    runUpcalls();
     expect(seen).to.eql(['a', 'b', 'upcall']);
     inPass(sowakeup, sb);
+    runUpcalls();
     expect(seen).to.eql(['a', 'b', 'upcall', 'upcall']);
   });
 
@@ -553,6 +557,7 @@ describe('uipc_sockbuf: wake-ups', () => {
     );
     sb.sb_upcall = { run: () => void seen.push('upcall') };
     inPass(sowakeup, sb);
+    runUpcalls();
     expect(seen).to.eql(['upcall']);
   });
 });

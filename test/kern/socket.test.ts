@@ -62,6 +62,7 @@ import { bootEach } from './boot.ts';
 import { chainBytes, must, pgsMbuf } from './chains.ts';
 import { fileBytes } from './disk.ts';
 import { connectedSocket, dropConnection, Peer, pcbOf, TestProto, testVnet } from './testproto.ts';
+import { runUpcalls } from '../support/machine.ts';
 
 const nam = new Sockaddr();
 nam.family = AF_INET;
@@ -138,9 +139,11 @@ describe('uipc_socket: listening', () => {
     head.sol_upcall = { run: () => void called++ };
     const a = must(inPass(sonewconn, head, SS_ISCONNECTED));
     const b = must(sonewconn(head, 0));
+    runUpcalls();
     expect(called).to.equal(1);
     inPass(soisconnected, b);
     inPass(soisconnected, b); // a second call has no effect
+    runUpcalls();
     expect(called).to.equal(2);
     expect([soaccept(head), soResult.so]).to.eql([0, a]);
     expect([soaccept(head), soResult.so]).to.eql([0, b]);
@@ -354,7 +357,7 @@ describe('uipc_socket: sending and receiving', () => {
     soclose(so);
   });
 
-  it('ioResult.n is right when an upcall writes to another socket during the call', () => {
+  it('ioResult.n is right when an upcall that the call asks for writes to another socket', () => {
     class Waking extends TestProto {
       override pr_rcvd(): number {
         sorwakeup(b);
@@ -373,9 +376,11 @@ describe('uipc_socket: sending and receiving', () => {
     soupcall_set(b, SO_RCV, upcall);
     expect(soWrite(a, fileBytes(1000), 0, 1000, false)).to.equal(0);
     expect(ioResult.n).to.equal(1000);
+    runUpcalls();
     sbappendstream(a.so_rcv, pgsMbuf({ npgs: 1 }), false);
     expect(soRead(a, new Uint8Array(5000), 0, 5000)).to.equal(0);
     expect(ioResult.n).to.equal(4096);
+    runUpcalls();
     expect(sbused(b.so_snd)).to.equal(6);
     soclose(a);
     soclose(b);

@@ -50,6 +50,7 @@ import {
   toMac,
 } from '../support/frames.ts';
 import { addr, PEER, Rig, US } from './rig.ts';
+import { runUpcalls } from '../support/machine.ts';
 
 const sin = (text: string): Sockaddr => inSockaddr(addr(text), port(0));
 const bytes = (n: number): Uint8Array => Uint8Array.from({ length: n }, (_, i) => (i * 5) & 255);
@@ -165,6 +166,7 @@ describe('raw_ip', () => {
     soupcall_set(so, SO_RCV, { run: () => woken++ });
     expect(receive(so)).to.equal(EWOULDBLOCK);
     rig.injectIp(arrives(REPLY, 40));
+    runUpcalls();
     expect(woken).to.equal(1);
     expect(receive(so)).to.deep.equal(arrives(REPLY, 40));
     expect(inet_ntoa(inAddrOf(soReceivedFrom.name))).to.equal(PEER);

@@ -20,6 +20,7 @@ import { TCPS_FIN_WAIT_2 } from '../../src/netinet/tcp_fsm.ts';
 import { TCP_NODELAY } from '../../src/netinet/tcp_sockopt.ts';
 import { ack, buildIcmp, buildIp4, expectTx, flags, payload, win } from '../support/frames.ts';
 import { Conn, PEER, PEER_PORT, TestHost, US } from './tcp_host.ts';
+import { runUpcalls } from '../support/machine.ts';
 
 describe('tcp: limits', () => {
   let h: TestHost;
@@ -123,6 +124,7 @@ describe('tcp: limits', () => {
     expect(kqueue_register(kq, kev, c.so)).to.equal(0);
     expect(kqueue_scan(kq, 1)).to.eql([]);
     c.seg({ ack: c.ack + 1460 });
+    runUpcalls();
     expect(woken).to.equal(1);
     expect(kqueue_scan(kq, 1)).to.have.length(1);
     kqueue_close(kq);

@@ -14,6 +14,7 @@ import { SOL_SOCKET, soSetInt } from '../../src/kern/uipc_sockopt.ts';
 import { EINVAL, errnoName, EWOULDBLOCK } from '../../src/sys/errno.ts';
 import { expectTx, flags, payload, seq } from '../support/frames.ts';
 import { type Conn, TestHost } from './tcp_host.ts';
+import { runUpcalls } from '../support/machine.ts';
 
 describe('tcp: urgent data', () => {
   let h: TestHost;
@@ -63,6 +64,7 @@ describe('tcp: urgent data', () => {
     let woken = 0;
     soupcall_set(c.so, SO_RCV, { run: () => void woken++ });
     c.seg({ flags: 'U.', urp: 6 });
+    runUpcalls();
     expect(woken).to.equal(1);
     expect(recv(c.so, MSG_OOB)).to.equal(errnoName(EWOULDBLOCK));
     c.data('abc');

@@ -85,6 +85,7 @@ import {
   type UdpFields,
 } from '../support/frames.ts';
 import { addr, PEER, Rig, type RigOptions, US } from './rig.ts';
+import { runUpcalls } from '../support/machine.ts';
 
 const sin = (text: string, p: number): Sockaddr => inSockaddr(addr(text), port(p));
 const bytes = (n: number, salt = 0): Uint8Array =>
@@ -337,7 +338,10 @@ describe('udp_usrreq', () => {
       let woken = 0;
       soupcall_set(so, SO_RCV, { run: () => woken++ });
       expect(receive(so)).to.equal(EWOULDBLOCK);
-      for (const n of [10, 0, 1400]) rig.injectIp(arrives({ payload: bytes(n), sport: 100 + n }));
+      for (const n of [10, 0, 1400]) {
+        rig.injectIp(arrives({ payload: bytes(n), sport: 100 + n }));
+        runUpcalls();
+      }
       expect(woken).to.equal(3);
       for (const n of [10, 0, 1400]) {
         expect(receive(so)).to.deep.equal(bytes(n));

@@ -2,7 +2,7 @@
 
 import { expect } from 'chai';
 import { connect, createServer } from '../../src/api/server.ts';
-import type { TcpSocket } from '../../src/api/socket.ts';
+import type { Socket } from '../../src/api/socket.ts';
 import { sbused } from '../../src/kern/uipc_sockbuf.ts';
 import { streamByte } from './endpoint.ts';
 import { ADDR_B, SimNet } from './sim_net.ts';
@@ -22,7 +22,7 @@ describe('a full send buffer that may grow again', () => {
         socket.on('end', () => socket.end());
       });
       server.listen(80);
-      let client: TcpSocket | null = null;
+      let client: Socket | null = null;
       connect(net.a.vnet, 80, ADDR_B).then(
         (socket) => (client = socket),
         () => {},

@@ -9,8 +9,8 @@ import { join } from 'node:path';
 import { Bsd } from '../../src/api/bsd.ts';
 import { DgramSocket } from '../../src/api/dgram.ts';
 import { RawSocket } from '../../src/api/raw.ts';
-import { connect, TcpServer } from '../../src/api/server.ts';
-import { TcpSocket } from '../../src/api/socket.ts';
+import { connect, Server } from '../../src/api/server.ts';
+import { Socket } from '../../src/api/socket.ts';
 import { capabilityKeywords } from '../../src/ctl/bits.ts';
 import { handleRequest } from '../../src/ctl/control.ts';
 import { below, SeededPrng } from '../../src/host/prng.ts';
@@ -57,7 +57,7 @@ function ifconfigVerbs(): string[] {
 
 /** One program's end of a connection. */
 interface End {
-  readonly socket: TcpSocket;
+  readonly socket: Socket;
   readonly key: number;
   /** Bytes of the stream that were written. */
   sent: number;
@@ -102,15 +102,15 @@ const writable = (tree: SysctlTree): SysctlOid[] =>
 // Connections end too soon to be interesting if these come as often as the others.
 const ENDINGS = ['end', 'destroy', 'resetAndDestroy', 'close', 'closeAll', 'destroySoon'];
 const STREAM_METHODS = ['write', 'end', 'destroy', 'pause', 'resume', 'cork', 'uncork', 'read'];
-// What connect() uses itself: a second one would never come.
-const INTERNAL = ['onConnected'];
+// Once for each socket, by its server or by connect().
+const INTERNAL = ['adopt', 'connect'];
 
 export const decks = {
   tcp: new Deck([
-    ...namesOf(TcpSocket).filter((name) => !INTERNAL.includes(name)),
+    ...namesOf(Socket).filter((name) => ![...INTERNAL, ...STREAM_METHODS].includes(name)),
     ...STREAM_METHODS,
   ]),
-  server: new Deck(namesOf(TcpServer)),
+  server: new Deck(namesOf(Server)),
   dgram: new Deck(namesOf(DgramSocket)),
   raw: new Deck(namesOf(RawSocket)),
   bsd: new Deck(namesOf(Bsd)),
@@ -128,8 +128,8 @@ class UpcallWorld {
   readonly kinds: Record<string, number> = {};
   readonly ends: End[] = [];
   readonly #byKey = new Map<number, End>();
-  readonly #servers: TcpServer[] = [];
-  readonly #spare: TcpServer[] = [];
+  readonly #servers: Server[] = [];
+  readonly #spare: Server[] = [];
   readonly #dgrams: DgramSocket[] = [];
   readonly #raws: RawSocket[] = [];
   readonly #tables: Bsd[] = [];
@@ -179,14 +179,17 @@ class UpcallWorld {
   }
 
   #setUp({ vnet }: SimPort): void {
-    const server = new TcpServer(vnet);
-    server.on('connection', (socket: TcpSocket) => {
+    const server = new Server(vnet);
+    server.on('connection', (socket: Socket) => {
       this.#adopt(socket);
       this.act('connection');
     });
     server.listen(80);
     this.#servers.push(server);
-    this.#spare.push(new TcpServer(vnet));
+    const spare = new Server(vnet);
+    for (const event of ['listening', 'error', 'close'])
+      spare.on(event, () => this.act(`server ${event}`));
+    this.#spare.push(spare);
     this.#newDgram(vnet);
     const raw = new RawSocket(vnet);
     raw.on('message', () => this.act('raw message'));
@@ -214,7 +217,7 @@ class UpcallWorld {
     this.#dgrams.push(socket);
   }
 
-  #adopt(socket: TcpSocket): void {
+  #adopt(socket: Socket): void {
     const key = this.#nextKey++;
     const end: End = {
       socket,
@@ -246,7 +249,7 @@ class UpcallWorld {
   }
 
   /** A kqueue on the socket whose upcall is a program's. */
-  #watch(socket: TcpSocket): void {
+  #watch(socket: Socket): void {
     const so = socket.bsdSocket;
     if (so === null || this.#chance(0.5)) return;
     const kq = new Kqueue();
@@ -454,7 +457,9 @@ class UpcallWorld {
 
   #server(name: string): void {
     const server = this.#pick(this.#spare);
-    this.#call(server, name, name === 'listen' ? [8000 + below(this.prng, 2)] : []);
+    if (name === 'listen') this.#call(server, name, [8000 + below(this.prng, 2)]);
+    else if (name === 'getConnections') this.#call(server, name, [() => this.act('connections')]);
+    else this.#call(server, name, []);
   }
 
   #dgram(name: string): void {

@@ -6,7 +6,7 @@ import { bouncePageCounts } from '../../src/bus/busdma_bounce.ts';
 import { TsCksum } from '../../src/host/cksum_ts.ts';
 import { ManualClock } from '../../src/host/manual_clock.ts';
 import { mbEmulator, mbuf_init, mbufZones } from '../../src/kern/kern_mbuf.ts';
-import { calloutsPending, timeoutInit } from '../../src/kern/kern_timeout.ts';
+import { calloutsPending, machineClock, timeoutInit } from '../../src/kern/kern_timeout.ts';
 import { soStats } from '../../src/kern/uipc_socket.ts';
 import { in_cksumInit } from '../../src/netinet/in_cksum.ts';
 import { passReset } from '../../src/sys/pass.ts';
@@ -41,6 +41,11 @@ export function bootMachine(): ManualClock {
   soStats.current = 0;
   resetReasons();
   return clock;
+}
+
+/** Runs the upcalls that wait for their turns, those included that they ask for. */
+export function runUpcalls(): void {
+  (machineClock() as ManualClock).runPosted();
 }
 
 /** Counts the items in use. Pages that back a zone do not count. */

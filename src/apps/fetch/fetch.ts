@@ -7,10 +7,10 @@ import { request, type IncomingMessage } from 'node:http';
 import type { Socket as NetSocket } from 'node:net';
 import type { Duplex, Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import type { TcpSocket } from '../../api/socket.ts';
+import type { Socket } from '../../api/socket.ts';
 
 /** How to connect from the emulated host; api/server.ts's `connect` with its stack. */
-export type Connect = (port: number, host: string) => Promise<TcpSocket>;
+export type Connect = (port: number, host: string) => Promise<Socket>;
 
 export interface FetchOptions {
   readonly url: URL;

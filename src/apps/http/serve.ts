@@ -13,8 +13,8 @@ import {
 } from 'node:http';
 import type { Socket as NetSocket } from 'node:net';
 import { openFile, type File } from '../../api/file.ts';
-import type { TcpServer } from '../../api/server.ts';
-import type { TcpSocket } from '../../api/socket.ts';
+import type { Server as TcpServer } from '../../api/server.ts';
+import type { Socket as TcpSocket } from '../../api/socket.ts';
 import { contentType, type FoundFile, Root } from './files.ts';
 import { etagOf, notModified, preconditionFailed, rangeOf } from './semantics.ts';
 

@@ -5,8 +5,8 @@
  */
 
 import type { DgramInfo, DgramSocket, DgramSocketOptions } from '../../api/dgram.ts';
-import type { TcpServer } from '../../api/server.ts';
-import type { TcpSocket } from '../../api/socket.ts';
+import { listening, type Server } from '../../api/server.ts';
+import type { Socket } from '../../api/socket.ts';
 
 /** Receives reports of problems; pino's loggers fit. */
 export interface Logger {
@@ -16,18 +16,18 @@ export interface Logger {
 export interface Service {
   readonly name: string;
   readonly port: number;
-  readonly serve: (socket: TcpSocket) => void;
+  readonly serve: (socket: Socket) => void;
   /** The answer to a datagram; null for none. */
   readonly answer: (data: Buffer) => Buffer | null;
 }
 
 /** Sends received data back. A client that reads slowly is also read slowly. */
-function echo(socket: TcpSocket): void {
+function echo(socket: Socket): void {
   socket.pipe(socket);
 }
 
 /** Discards received data. */
-function discard(socket: TcpSocket): void {
+function discard(socket: Socket): void {
   socket.once('end', () => socket.end());
   socket.resume();
 }
@@ -51,7 +51,7 @@ export function chargenPattern(): Buffer {
 }
 
 /** Sends the pattern until the connection ends; discards received data. */
-function chargen(socket: TcpSocket): void {
+function chargen(socket: Socket): void {
   const pattern = chargenPattern();
   const more = (): void => {
     while (socket.writable && socket.write(pattern));
@@ -73,7 +73,7 @@ export function ctime(t: Date): string {
 }
 
 /** Sends the time and closes. */
-function daytime(socket: TcpSocket): void {
+function daytime(socket: Socket): void {
   socket.resume();
   socket.end(`${ctime(new Date())}\r\n`);
 }
@@ -105,7 +105,7 @@ const DGRAM: DgramSocketOptions = { sendBufferSize: 65535, recvBufferSize: 4 * 6
 
 /** Makes sockets of the emulated host: servers that do not listen yet, UDP sockets not bound. */
 export interface InetdSockets {
-  server(): TcpServer;
+  server(): Server;
   dgram(options: DgramSocketOptions): DgramSocket;
 }
 
@@ -138,16 +138,20 @@ function answerDatagram(
 
 /** Running services. */
 export class Inetd {
-  readonly #servers: TcpServer[] = [];
+  readonly #servers: Server[] = [];
   readonly #dgrams: DgramSocket[] = [];
-  readonly #sockets = new Set<TcpSocket>();
+  readonly #sockets = new Set<Socket>();
+  /** Resolves when all services listen; rejects with TapnicError EADDRINUSE. */
+  readonly ready: Promise<void>;
 
-  /** Throws TapnicError EADDRINUSE. */
+  /** Throws TapnicError EADDRINUSE of a UDP port. */
   constructor(make: InetdSockets, { services: wanted, log }: InetdOptions) {
+    const listens: Promise<void>[] = [];
     try {
       for (const service of wanted) {
         const server = make.server();
-        server.on('connection', (socket: TcpSocket) => this.#connection(service, socket, log));
+        listens.push(listening(server));
+        server.on('connection', (socket: Socket) => this.#connection(service, socket, log));
         server.listen(service.port);
         this.#servers.push(server);
         const dgram = make.dgram(DGRAM);
@@ -161,6 +165,13 @@ export class Inetd {
       this.#closeDoors();
       throw e;
     }
+    this.ready = Promise.all(listens).then(
+      () => undefined,
+      (e: unknown) => {
+        this.#closeDoors();
+        throw e;
+      },
+    );
   }
 
   #closeDoors(): void {
@@ -168,7 +179,7 @@ export class Inetd {
     for (const dgram of this.#dgrams) dgram.close();
   }
 
-  #connection(service: Service, socket: TcpSocket, log: Logger): void {
+  #connection(service: Service, socket: Socket, log: Logger): void {
     this.#sockets.add(socket);
     socket.once('close', () => this.#sockets.delete(socket));
     socket.on('error', (error: NodeJS.ErrnoException) => {

@@ -1,0 +1,282 @@
+/**
+ * When events are emitted: in a turn of the event loop of their own, behind the call that causes them,
+ * also when both ends are in this process (lo0). What a listener throws reaches uncaughtException.
+ */
+
+import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { expect } from 'chai';
+import { RawSocket } from '../../src/api/raw.ts';
+import { connect as connectOn } from '../../src/api/server.ts';
+import { Socket } from '../../src/api/socket.ts';
+import { createServer, createStack, type Stack } from '../../src/index.ts';
+import { TestHost } from '../netinet/tcp_host.ts';
+import { needs } from '../support/needs.ts';
+import { Netns } from '../support/netns.ts';
+
+describe('api: turns of the event loop', () => {
+  needs('root', 'tap', 'netns');
+  let ns: Netns;
+  let stack: Stack;
+
+  beforeEach(async () => {
+    ns = new Netns('turns');
+    stack = await createStack({ netns: ns.name, memory: '64M' });
+  });
+  afterEach(async () => {
+    expect(await stack.close()).to.eql({});
+    ns[Symbol.dispose]();
+  });
+
+  /** Counts uncaughtException while `body` runs; returns what was thrown. */
+  async function uncaught(body: () => Promise<void>): Promise<string[]> {
+    const others = process.listeners('uncaughtException');
+    process.removeAllListeners('uncaughtException');
+    const messages: string[] = [];
+    process.on('uncaughtException', (e) => messages.push(e.message));
+    try {
+      await body();
+    } finally {
+      process.removeAllListeners('uncaughtException');
+      for (const listener of others) process.on('uncaughtException', listener);
+    }
+    return messages;
+  }
+
+  it('a connection to this process: no event inside the call that causes it', async () => {
+    const log: string[] = [];
+    let inside = '';
+    const call = (name: string, fn: () => void): void => {
+      inside = name;
+      fn();
+      inside = '';
+    };
+    const note = (event: string) => (): void => {
+      log.push(inside === '' ? event : `${event} inside ${inside}`);
+    };
+    const server = stack.createServer((socket) => {
+      note('connection')();
+      for (const event of ['data', 'end', 'finish', 'close'])
+        socket.on(event, note(`server ${event}`));
+    });
+    server.on('listening', note('listening')).on('close', note('server closed'));
+    call('listen', () => server.listen(7));
+    const client = await stack.connect(7, '127.0.0.1');
+    for (const event of ['data', 'end', 'finish', 'close'])
+      client.on(event, note(`client ${event}`));
+    call('write', () => client.write('hello'));
+    await sleep(20);
+    call('end', () => client.end());
+    call('close', () => server.close());
+    await once(client, 'close');
+    await sleep(20);
+    expect(log.filter((event) => event.includes('inside'))).to.eql([]);
+    expect(log.slice(0, 3)).to.eql(['listening', 'connection', 'server data']);
+    const rest = ['server closed', 'client finish', 'server end', 'server finish', 'server close'];
+    rest.push('client end', 'client close');
+    expect(log.slice(3).toSorted()).to.eql(rest.toSorted());
+  });
+
+  it("datagrams: 'listening', 'connect', 'message', 'error' and 'close' behind the call", async () => {
+    const log: string[] = [];
+    let inside = false;
+    const note = (event: string): void => void log.push(inside ? `${event} inside` : event);
+    const a = stack.createSocket();
+    const b = stack.createSocket();
+    for (const event of ['listening', 'connect', 'close']) a.on(event, () => note(event));
+    a.on('message', (data: Buffer) => note(`message ${data.toString()}`));
+    b.on('error', () => note('error'));
+    inside = true;
+    a.bind(5000, '127.0.0.1');
+    b.send('one', 5000, '127.0.0.1');
+    b.send('two', 5000, '127.0.0.1');
+    b.send('', 5000, '127.0.0.1');
+    b.connect(5001, '127.0.0.1');
+    b.send('refused');
+    a.connect(9, '127.0.0.1');
+    inside = false;
+    await sleep(20);
+    inside = true;
+    a.close();
+    inside = false;
+    await sleep(20);
+    expect(log).to.include.members(['listening', 'connect', 'error', 'close']);
+    expect(log.filter((event) => event.startsWith('message'))).to.eql([
+      'message one',
+      'message two',
+      'message ',
+    ]);
+    expect(log.filter((event) => event.includes('inside'))).to.eql([]);
+  });
+
+  it('what a listener of connection throws reaches uncaughtException, and the client goes on', async () => {
+    let accepted = 0;
+    const server = stack.createServer((socket) => {
+      socket.end('bye');
+      socket.resume();
+      if (++accepted < 3) throw new Error(`listener ${accepted}`);
+    });
+    server.listen(7);
+    const thrown = await uncaught(async () => {
+      const clients = await Promise.all([1, 2, 3].map(async () => stack.connect(7, '127.0.0.1')));
+      for (const client of clients) {
+        const chunks = await client.toArray();
+        expect(Buffer.concat(chunks as Buffer[]).toString()).to.equal('bye');
+      }
+    });
+    expect(thrown).to.eql(['listener 1', 'listener 2']);
+    expect(accepted).to.equal(3);
+  });
+
+  it('what any listener throws reaches uncaughtException once, and no event is lost', async () => {
+    const log: string[] = [];
+    const throwing = (event: string) => (): void => {
+      log.push(event);
+      throw new Error(event);
+    };
+    const server = stack.createServer((socket) => {
+      socket.resume();
+      socket.setTimeout(30);
+      // Node itself does not go on behind a listener of 'end' that throws.
+      for (const event of ['timeout', 'close']) socket.on(event, throwing(event));
+    });
+    server.on('listening', throwing('listening'));
+    const dgram = stack.createSocket();
+    dgram.on('message', throwing('message')).on('listening', throwing('bound'));
+    const thrown = await uncaught(async () => {
+      server.listen(7);
+      const client = await stack.connect(7, '127.0.0.1');
+      dgram.bind(5000);
+      for (let i = 0; i < 3; i++) stack.createSocket().send('x', 5000, '127.0.0.1');
+      await sleep(100);
+      client.end();
+      client.resume();
+      await once(client, 'close');
+      await sleep(50);
+    });
+    const events = ['bound', 'close', 'listening', 'message', 'message', 'message', 'timeout'];
+    expect(log.toSorted()).to.eql(events);
+    expect(thrown.toSorted()).to.eql(events);
+  });
+
+  it('two programs that answer each other over lo0 do not block the event loop', async () => {
+    let rounds = 0;
+    createServer(stack, (socket) => socket.on('data', (data: Buffer) => socket.write(data))).listen(
+      7,
+    );
+    const client = await stack.connect(7, '127.0.0.1');
+    client.on('data', (data: Buffer) => {
+      rounds++;
+      client.write(data);
+    });
+    client.write('ball');
+    const [a, b] = [stack.createSocket(), stack.createSocket()];
+    for (const [socket, port, peer] of [
+      [a, 5000, 5001],
+      [b, 5001, 5000],
+    ] as const) {
+      socket.on('message', (data: Buffer) => {
+        rounds++;
+        socket.send(data, peer, '127.0.0.1');
+      });
+      socket.bind(port);
+    }
+    // To itself, too.
+    const self = stack.createSocket();
+    self.on('message', (data: Buffer) => {
+      rounds++;
+      self.send(data, 5002, '127.0.0.1');
+    });
+    self.bind(5002).send('ball', 5002, '127.0.0.1');
+    a.send('ball', 5001, '127.0.0.1');
+    let late = 0;
+    for (let i = 0; i < 20; i++) {
+      const start = performance.now();
+      await sleep(10);
+      late = Math.max(late, performance.now() - start - 10);
+    }
+    expect(rounds).to.be.above(100);
+    expect(late, 'ms that a timer waited').to.be.below(200);
+  });
+});
+
+describe('api: events of a connection that we open', () => {
+  const trace = (socket: Socket, log: string[]): void => {
+    for (const event of ['connect', 'ready', 'data', 'end', 'finish'])
+      socket.on(event, () => log.push(`${event} ${socket.readyState}`));
+    socket.on('error', (e: NodeJS.ErrnoException) => log.push(`error ${e.code}`));
+    socket.on('close', (hadError: boolean) => log.push(`close ${hadError}`));
+  };
+
+  let h: TestHost;
+  beforeEach(() => {
+    h = new TestHost();
+    // Turns of Node's event loop, as the real clock has them.
+    h.clock.post = (task): void => void setImmediate(() => task.run());
+  });
+  afterEach(() => h.close());
+
+  it('connect, ready, then what was written before; bytesWritten counts what waits', async () => {
+    const head = h.listen(7);
+    const log: string[] = [];
+    const socket = new Socket(h.vnet);
+    trace(socket, log);
+    expect([socket.pending, socket.connecting]).to.eql([true, false]);
+    socket.connect(7, '127.0.0.1', () => log.push('callback'));
+    socket.write('early');
+    socket.end();
+    const { connecting, pending, readyState, bytesWritten } = socket;
+    expect([connecting, pending, readyState, bytesWritten]).to.eql([true, true, 'opening', 5]);
+    expect(log).to.eql([]);
+    await once(socket, 'finish');
+    const peer = h.accept(head);
+    expect(h.read(peer, 10)!.toString()).to.equal('early');
+    expect(log).to.eql(['connect readOnly', 'callback', 'ready readOnly', 'finish readOnly']);
+    h.closeSocket(peer);
+    await once(socket, 'close');
+    expect(log.slice(4)).to.eql(['end closed', 'close false']);
+    expect([socket.bytesWritten, socket.destroyed]).to.eql([5, true]);
+  });
+
+  it('a refused connection: error, then close(true); no call emits', async () => {
+    const log: string[] = [];
+    const socket = new Socket(h.vnet);
+    trace(socket, log);
+    socket.connect({ port: 9, host: '127.0.0.1' });
+    expect(log).to.eql([]);
+    await new Promise((resolve) => socket.on('close', resolve));
+    expect(log).to.eql(['error ECONNREFUSED', 'close true']);
+    const refused = await connectOn(h.vnet, 9, '127.0.0.1').catch((e: unknown) => e);
+    expect(refused).to.include({ code: 'ECONNREFUSED', syscall: 'connect 127.0.0.1:9' });
+    await sleep(5);
+  });
+});
+
+describe('api: raw sockets', () => {
+  it("raw sockets: 'message' behind the call, and a listener that throws loses nothing", () => {
+    const h = new TestHost();
+    try {
+      const raw = new RawSocket(h.vnet);
+      let messages = 0;
+      raw.on('message', () => {
+        messages++;
+        throw new Error('listener');
+      });
+      const echo = Buffer.from('0800f7ff00000000', 'hex');
+      raw.send(echo, '127.0.0.1');
+      expect(messages).to.equal(0);
+      let thrown = 0;
+      for (let i = 0; i < 10; i++)
+        try {
+          h.clock.runPosted();
+        } catch {
+          thrown++;
+        }
+      expect(messages).to.be.above(0);
+      expect(thrown).to.equal(messages);
+      raw.close();
+    } finally {
+      h.close();
+    }
+  });
+});
