@@ -5,7 +5,6 @@
  */
 
 import { EventEmitter } from 'node:events';
-import type { Task } from '../sys/clock.ts';
 import { EADDRINUSE, EBADF, EINVAL, errnoError, type Errno, EWOULDBLOCK } from '../sys/errno.ts';
 import { AF_INET, IPPROTO_IP, IPPROTO_UDP, SOCK_DGRAM } from '../kern/protosw.ts';
 import { ioResult, soRecvDgram, soSendDgram } from '../kern/sys_generic.ts';
@@ -29,8 +28,8 @@ import { soSetInt } from '../kern/uipc_sockopt.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { inAddrOf, inet_ntoa } from '../netinet/in.ts';
 import { IP_DONTFRAG, IP_TTL } from '../netinet/ip_ctloutput.ts';
-import { inPass, passUpcall, type Upcall } from '../sys/pass.ts';
 import { localSockaddr, sockaddr } from './address.ts';
+import { later, Turns } from './turns.ts';
 
 const DATAGRAM_MAX = 65535;
 
@@ -62,9 +61,7 @@ export interface DgramInfo {
 /** Emits 'message' with (data, DgramInfo), 'listening', 'connect', 'error' and 'close'. */
 export class DgramSocket extends EventEmitter {
   #so: Socket | null;
-  readonly #onReadable: Task = { run: () => this.#readable() };
-  readonly #next: Upcall = { upcall: () => this.#receive() };
-  #nextWaits = false;
+  readonly #reading = new Turns(() => this.#receive());
   readonly #buf = Buffer.allocUnsafe(DATAGRAM_MAX);
   readonly #from = new ReceivedFrom();
 
@@ -90,15 +87,14 @@ export class DgramSocket extends EventEmitter {
     }
     if (ttl !== null) soSetInt(so, IPPROTO_IP, IP_TTL, ttl);
     soSetInt(so, IPPROTO_IP, IP_DONTFRAG, options.dontFragment === true ? 1 : 0);
-    soupcall_set(so, SO_RCV, this.#onReadable);
+    soupcall_set(so, SO_RCV, this.#reading);
   }
 
   /** Emits `event` in its own turn, unless the socket is closed before. */
   #emitLater(event: string): void {
-    const upcall = (): void => {
+    later(() => {
       if (this.#so !== null) this.emit(event);
-    };
-    inPass(passUpcall, { upcall });
+    });
   }
 
   #open(call: string): Socket {
@@ -165,22 +161,14 @@ export class DgramSocket extends EventEmitter {
     else so.so_options &= ~SO_BROADCAST;
   }
 
-  #readable(): void {
-    if (!this.#nextWaits) this.#receive();
-  }
-
   /** Reads one datagram or error. The next one has its own turn, so a listener may throw. */
   #receive(): void {
-    this.#nextWaits = false;
     const so = this.#so;
     if (so === null) return;
     const error = soRecvDgram(so, this.#buf, 0, DATAGRAM_MAX, 0, this.#from);
     if (error === EWOULDBLOCK) return;
     const { n: size } = ioResult;
-    if (sbavail(so.so_rcv) > 0 || so.so_error !== 0) {
-      this.#nextWaits = true;
-      inPass(passUpcall, this.#next);
-    }
+    if (sbavail(so.so_rcv) > 0 || so.so_error !== 0) this.#reading.again();
     if (error !== 0) {
       this.emit('error', errnoError(error, 'recvmsg'));
       return;
@@ -198,7 +186,7 @@ export class DgramSocket extends EventEmitter {
     this.#so = null;
     if (so !== null) {
       soclose(so);
-      inPass(passUpcall, { upcall: () => this.emit('close') });
+      later(() => this.emit('close'));
     }
     return this;
   }

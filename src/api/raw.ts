@@ -4,7 +4,6 @@
  */
 
 import { EventEmitter } from 'node:events';
-import type { Task } from '../sys/clock.ts';
 import { EADDRNOTAVAIL, EBADF, EINVAL, errnoError, EWOULDBLOCK } from '../sys/errno.ts';
 import { AF_INET, IPPROTO_ICMP, IPPROTO_IP, SOCK_RAW } from '../kern/protosw.ts';
 import type { Sockaddr } from '../kern/sockaddr.ts';
@@ -25,8 +24,8 @@ import { soSetInt } from '../kern/uipc_sockopt.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { inAddrOf, inet_ntoa, inSockaddr, parseInAddr } from '../netinet/in.ts';
 import { IP_DONTFRAG, IP_TTL } from '../netinet/ip_ctloutput.ts';
-import { inPass, passUpcall, type Upcall } from '../sys/pass.ts';
 import { port } from '../sys/types.ts';
+import { Turns } from './turns.ts';
 
 /** Bytes of the largest IP packet, and of the socket buffers. */
 const PACKET_MAX = 65535;
@@ -42,9 +41,7 @@ export interface RawSocketOptions {
 /** Emits 'message' with (packet, source address as text), and 'error'. */
 export class RawSocket extends EventEmitter {
   #so: Socket | null;
-  readonly #onReadable: Task = { run: () => this.#readable() };
-  readonly #next: Upcall = { upcall: () => this.#receive() };
-  #nextWaits = false;
+  readonly #reading = new Turns(() => this.#receive());
   readonly #buf = Buffer.allocUnsafe(PACKET_MAX);
   readonly #from = new ReceivedFrom();
 
@@ -65,7 +62,7 @@ export class RawSocket extends EventEmitter {
       throw errnoError(wrong, 'setsockopt');
     }
     soSetInt(so, IPPROTO_IP, IP_DONTFRAG, options.dontFragment === true ? 1 : 0);
-    soupcall_set(so, SO_RCV, this.#onReadable);
+    soupcall_set(so, SO_RCV, this.#reading);
   }
 
   /**
@@ -78,22 +75,14 @@ export class RawSocket extends EventEmitter {
     if (error !== 0) throw errnoError(error, `send ${host}`);
   }
 
-  #readable(): void {
-    if (!this.#nextWaits) this.#receive();
-  }
-
   /** Reads one packet or error. The next one has a turn of its own, so a listener may throw. */
   #receive(): void {
-    this.#nextWaits = false;
     const so = this.#so;
     if (so === null) return;
     const error = soRecvDgram(so, this.#buf, 0, PACKET_MAX, 0, this.#from);
     if (error === EWOULDBLOCK) return;
     const { n } = ioResult;
-    if (sbavail(so.so_rcv) > 0 || so.so_error !== 0) {
-      this.#nextWaits = true;
-      inPass(passUpcall, this.#next);
-    }
+    if (sbavail(so.so_rcv) > 0 || so.so_error !== 0) this.#reading.again();
     if (error !== 0) {
       this.emit('error', errnoError(error, 'recvmsg'));
       return;

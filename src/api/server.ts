@@ -1,11 +1,10 @@
 /**
- * Listening sockets of the emulated host: `listen` gives one to any server of Node's (net, http, https,
- * http2), and `Server` is one of our own, shaped like net.Server. And outgoing connections. Left out:
- * names instead of addresses, IPv6, cluster, abort signals.
+ * TCP servers of the emulated host, and outgoing connections. `listen` works with every net.Server of
+ * Node.js (net, http, https, http2); `Server` has the interface of net.Server. Left out: name
+ * resolution, IPv6, cluster, abort signals.
  */
 
 import { EventEmitter } from 'node:events';
-import type { Task } from '../sys/clock.ts';
 import { EADDRINUSE, EINVAL, errnoError, TapnicError } from '../sys/errno.ts';
 import { AF_INET, IPPROTO_TCP, SOCK_STREAM } from '../kern/protosw.ts';
 import type { Sockaddr } from '../kern/sockaddr.ts';
@@ -21,26 +20,26 @@ import {
 } from '../kern/uipc_socket.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { inAddrOf, inet_ntoa } from '../netinet/in.ts';
-import { inPass, passUpcall, type Upcall } from '../sys/pass.ts';
 import { localSockaddr, sockaddr } from './address.ts';
 import { Socket, type SocketServer } from './socket.ts';
+import { later, Turns } from './turns.ts';
 
 /** The requested backlog, as Node's; kern.ipc.soacceptqueue limits it. */
 const BACKLOG = 511;
 
-/** Where to listen. */
+/** The address and the queue of a listening server. */
 export interface ListenOptions {
-  /** 0 to 65535; 0, the default, is any free one. */
+  /** 0 to 65535; 0, the default: any free port. */
   readonly port?: number | undefined;
-  /** An IPv4 address. Default: all of the host. */
+  /** An IPv4 address. Default: all addresses. */
   readonly host?: string | undefined;
-  /** Connections that may wait to be accepted. Default 511; kern.ipc.soacceptqueue is the most. */
+  /** Length of the accept queue. Default 511; kern.ipc.soacceptqueue limits it. */
   readonly backlog?: number | undefined;
 }
 
-/** How a server treats its connections, as net.Server's options. */
+/** Options of a server, as net.Server's. */
 export interface ServerOptions {
-  /** Whether our side stays open when the peer has ended its side. Default false. */
+  /** Keeps our side open after the peer has ended its side. Default false. */
   readonly allowHalfOpen?: boolean;
   /** Whether sockets are paused when they are accepted. Default false. */
   readonly pauseOnConnect?: boolean;
@@ -49,7 +48,7 @@ export interface ServerOptions {
   /** SO_KEEPALIVE, and when the first probe is sent, in ms. Default false. */
   readonly keepAlive?: boolean;
   readonly keepAliveInitialDelay?: number;
-  /** Of the sockets. Default: stream's. */
+  /** High-water mark of the sockets, bytes. Default: that of Node's streams. */
   readonly highWaterMark?: number;
 }
 
@@ -60,15 +59,16 @@ export interface ListenAddress {
   readonly port: number;
 }
 
-/** What `listen` needs of a server: net.Server of Node and its subclasses have it. */
+/** The public part of a server that `listen` needs. net.Server and its subclasses have it. */
 export interface AnyServer extends EventEmitter {
   readonly listening: boolean;
   close(done?: (error?: Error) => void): unknown;
 }
 
 /**
- * What net.Server keeps: `_handle` is the listening socket, by which `listening`, `address` and `close`
- * work, and `_connections` counts the open ones. The names are the same in Node 0.10 to 24.
+ * The internal part of net.Server that `listen` uses. `listening`, `address` and `close` use `_handle`,
+ * the listening socket; `_connections` is the number of open connections. The names are the same in
+ * all versions from Node.js 20 to 24.
  */
 interface ServerInside extends EventEmitter {
   _handle: ListenHandle | null;
@@ -85,56 +85,45 @@ interface ServerInside extends EventEmitter {
   blockList?: { check(address: string, family: string): boolean } | undefined;
 }
 
-/** What a stack has to know of its servers. */
+/** The stack of a server, which closes servers and connections when it is closed. */
 export interface ListenUser {
   listens(server: AnyServer): void;
   closed(server: AnyServer): void;
   connection(socket: Socket): void;
 }
 
-/** The listening socket of a server, in the place of Node's own handle. */
+/** The listening socket of a server. It takes the place of Node's own handle. */
 class ListenHandle implements SocketServer {
   readonly #vnet: Vnet;
   readonly #server: ServerInside;
   readonly #user: ListenUser | null;
   #so: KernSocket | null;
-  readonly #onAccept: Task = { run: () => this.#acceptable() };
-  readonly #next: Upcall = { upcall: () => this.#accept() };
-  #nextWaits = false;
+  readonly #accepting = new Turns(() => this.#accept());
 
-  /** Takes over `so`, which listens. */
+  /** Takes ownership of `so`, which listens. */
   constructor(vnet: Vnet, so: KernSocket, server: ServerInside, user: ListenUser | null) {
     this.#vnet = vnet;
     this.#so = so;
     this.#server = server;
     this.#user = user;
-    so.sol_upcall = this.#onAccept;
+    so.sol_upcall = this.#accepting;
   }
 
-  #acceptable(): void {
-    if (!this.#nextWaits) this.#accept();
-  }
-
-  /** Accepts one connection. The next one has a turn of its own, so a listener may throw. */
+  /** Accepts one connection. The next one has its own turn, so a listener may throw. */
   #accept(): void {
-    this.#nextWaits = false;
     const head = this.#so;
     if (head === null) return;
     const error = soaccept(head);
     const so = soResult.so!;
-    if (head.sol_comp.length > 0) {
-      this.#nextWaits = true;
-      inPass(passUpcall, this.#next);
-    }
+    if (head.sol_comp.length > 0) this.#accepting.again();
     // A connection that ended before it was accepted is not reported.
     if (error === 0) this.#connection(so);
   }
 
   #connection(so: KernSocket): void {
     const server = this.#server;
-    const { maxConnections } = server;
     const peer = so.so_proto.pr_peeraddr(so);
-    if (maxConnections && server._connections >= maxConnections) {
+    if (server._connections >= limitOf(server)) {
       const local = so.so_proto.pr_sockaddr(so);
       soclose(so);
       server.emit('drop', { ...dropped('local', local), ...dropped('remote', peer) });
@@ -161,7 +150,7 @@ class ListenHandle implements SocketServer {
     this.#server._emitCloseIfDrained();
   }
 
-  /** For net.Server: fills `out` with the address. */
+  /** Called by net.Server: stores the address in `out`. */
   getsockname(out: Record<string, unknown>): number {
     Object.assign(out, this.address());
     return 0;
@@ -182,9 +171,15 @@ class ListenHandle implements SocketServer {
     this.#user?.closed(this.#server as unknown as AnyServer);
   }
 
-  /** For net.Server. Without effect: the stack keeps the process alive until it is closed. */
+  /** Called by net.Server. No effect: the stack keeps the process alive until it is closed. */
   ref(): void {}
   unref(): void {}
+}
+
+/** How many connections may be open. In Node.js 20, `maxConnections` 0 is no limit. */
+function limitOf({ maxConnections: limit }: ServerInside): number {
+  if (limit === undefined || limit === null) return Infinity;
+  return limit === 0 && parseInt(process.versions.node, 10) < 21 ? Infinity : limit;
 }
 
 function dropped(side: string, name: Sockaddr | null): Record<string, unknown> {
@@ -196,15 +191,10 @@ function dropped(side: string, name: Sockaddr | null): Record<string, unknown> {
   };
 }
 
-/** Runs `fn` in a turn of its own. */
-function later(fn: () => void): void {
-  inPass(passUpcall, { upcall: fn });
-}
-
 /**
- * Lets `server` accept connections to the stack `vnet`. 'listening' follows, or 'error' with
- * TapnicError: EADDRINUSE, EADDRNOTAVAIL, ENOBUFS. Throws TapnicError EINVAL: no port, no address, no
- * server, or it listens already.
+ * Makes `server` accept connections to the stack `vnet`. 'listening' is emitted later, or 'error' with
+ * TapnicError EADDRINUSE, EADDRNOTAVAIL, ENOBUFS. Throws TapnicError EINVAL: invalid port, address or
+ * server, or the server listens already.
  */
 export function listen(
   vnet: Vnet,
@@ -246,7 +236,7 @@ export function listen(
   });
 }
 
-/** Resolves when `server`, on which `listen` was called, listens; rejects with its error. */
+/** Waits for the result of `server.listen()`. Rejects with the error that the server emits. */
 export function listening(server: EventEmitter): Promise<void> {
   return new Promise((resolve, reject) => {
     const failed = (error: Error): void => {
@@ -263,26 +253,26 @@ export function listening(server: EventEmitter): Promise<void> {
 }
 
 /**
- * A TCP server of the emulated host. Emits 'listening', 'connection' with a Socket, 'error', 'drop' and
- * 'close', as net.Server does.
+ * A TCP server of the emulated host. It emits 'listening', 'connection', 'error', 'drop' and 'close' as
+ * net.Server does; its connections are Sockets.
  */
 export class Server extends EventEmitter {
   readonly #vnet: Vnet;
   readonly #user: ListenUser | null;
-  /** Beyond this number of connections 'drop' is emitted instead of 'connection'. */
+  /** Limit of open connections. The server closes further ones and emits 'drop'. */
   maxConnections: number | null = null;
   readonly allowHalfOpen: boolean;
   readonly pauseOnConnect: boolean;
   readonly noDelay: boolean;
   readonly keepAlive: boolean;
-  /** In seconds, as net.Server has it. */
+  /** Seconds, as in net.Server. */
   readonly keepAliveInitialDelay: number;
   readonly highWaterMark: number | undefined;
-  /** As in net.Server, so that `listen` treats both alike. */
+  // As in net.Server, for `listen`.
   _handle: ListenHandle | null = null;
   _connections = 0;
 
-  /** `user` is the stack that has it. */
+  /** @param user the stack that closes the server */
   constructor(vnet: Vnet, options: ServerOptions = {}, user: ListenUser | null = null) {
     super();
     this.#vnet = vnet;
@@ -305,7 +295,7 @@ export class Server extends EventEmitter {
     return this._handle === null ? null : this._handle.address();
   }
 
-  /** Starts to accept connections; see `listen`. `listener` listens to 'listening'. */
+  /** Starts to accept connections; see `listen`. `listener` is added as a listener of 'listening'. */
   listen(options: ListenOptions, listener?: () => void): this;
   listen(port?: number, host?: string, backlog?: number, listener?: () => void): this;
   listen(port: number, host: string, listener: () => void): this;
@@ -314,7 +304,7 @@ export class Server extends EventEmitter {
     const listener = args.at(-1);
     const values = args.filter((arg) => typeof arg !== 'function');
     const [where, host, backlog] = values;
-    // No port is any free one; a port that is undefined is a mistake.
+    // Without arguments the port is any free one; an undefined port is an error.
     const port = values.length === 0 ? 0 : (where ?? NaN);
     const options = typeof where === 'object' ? (where as ListenOptions) : { port, host, backlog };
     if (typeof listener === 'function') this.once('listening', listener as () => void);
@@ -323,8 +313,9 @@ export class Server extends EventEmitter {
   }
 
   /**
-   * Stops accepting; connections that are open stay. 'close' follows when they have ended. `done` listens
-   * to it, and gets TapnicError ERR_SERVER_NOT_RUNNING if the server does not listen.
+   * Stops accepting; open connections stay open. 'close' is emitted when they have ended. `done` is
+   * added as a listener of it, and receives TapnicError ERR_SERVER_NOT_RUNNING if the server does not
+   * listen.
    */
   close(done?: (error?: Error) => void): this {
     const handle = this._handle;
@@ -343,13 +334,13 @@ export class Server extends EventEmitter {
     later(() => this.emit('close'));
   }
 
-  /** Hands the number of open connections to `done`. */
+  /** Calls `done` with the number of open connections. */
   getConnections(done: (error: Error | null, connections: number) => void): this {
     later(() => done(null, this._connections));
     return this;
   }
 
-  /** Without effect, as is `unref`: the stack keeps the process alive until it is closed. */
+  /** No effect, like `unref`: the stack keeps the process alive until it is closed. */
   ref(): this {
     return this;
   }

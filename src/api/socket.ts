@@ -1,8 +1,8 @@
 /**
- * A TCP connection of the emulated host as a stream.Duplex that behaves as node:net's Socket does, plus
- * `sendfile`: the same events in the same order, half-open connections by `allowHalfOpen`, and every
- * event in a turn of the event loop of its own, behind the call that causes it. Left out: names instead
- * of addresses, `onread` buffers, abort signals.
+ * A TCP connection of the emulated host as a stream.Duplex with the behaviour of net.Socket, and
+ * `sendfile`. It emits the same events in the same order, and each in its own turn of the event loop,
+ * after the call that causes it. Left out: out-of-band data, name resolution, `onread` buffers, abort
+ * signals, IPv6.
  */
 
 import { Duplex } from 'node:stream';
@@ -16,7 +16,7 @@ import {
   type Errno,
   TapnicError,
 } from '../sys/errno.ts';
-import { inPass, passUpcall, type Upcall } from '../sys/pass.ts';
+import { passUpcall, type Upcall } from '../sys/pass.ts';
 import { File } from '../kern/kern_descrip.ts';
 import { sendfile, type SfHdtr } from '../kern/kern_sendfile.ts';
 import { Callout, callout_reset, callout_stop } from '../kern/kern_timeout.ts';
@@ -46,6 +46,7 @@ import type { Vnet } from '../kern/vnet.ts';
 import { TCP_KEEPIDLE, TCP_NODELAY } from '../netinet/tcp_sockopt.ts';
 import { inAddrOf, inet_ntoa } from '../netinet/in.ts';
 import { sockaddr } from './address.ts';
+import { later, Turns } from './turns.ts';
 
 /** Largest chunk of one 'data' event, bytes. Node's is the same. */
 const READ_MAX = 65536;
@@ -56,15 +57,15 @@ const NO_CHUNKS: readonly Uint8Array[] = [];
 
 type Done = (error?: Error | null) => void;
 
-/** What a socket is made with, as node:net's. */
+/** Options of a new socket, as net.Socket's. */
 export interface SocketOptions {
-  /** Whether our side stays open when the peer has ended its side. Default false. */
+  /** Keeps our side open after the peer has ended its side. Default false. */
   readonly allowHalfOpen?: boolean;
-  /** Bytes buffered before `push` or `write` ask to wait. Default: stream's. */
+  /** High-water mark of both directions, bytes. Default: that of Node's streams. */
   readonly highWaterMark?: number | undefined;
 }
 
-/** Where to connect to. */
+/** The address of the peer. */
 export interface ConnectOptions {
   /** 1 to 65535. */
   readonly port: number;
@@ -91,7 +92,7 @@ interface SendfileJob {
   settled(error: Errno, bytes: number): void;
 }
 
-/** What a socket does with its server when it closes. */
+/** The server of a socket, which counts its open connections. */
 export interface SocketServer {
   socketClosed(): void;
 }
@@ -105,7 +106,7 @@ function checkSendfile(file: File, options: SendfileOptions): void {
       throw errnoError(EINVAL, 'sendfile', `${name} must be an integer`);
 }
 
-/** Throws TapnicError (ENOBUFS) unless the stack has a TCP socket. */
+/** Creates a BSD socket. Throws TapnicError ENOBUFS. */
 function tcpSocket(vnet: Vnet): KernSocket {
   const error = socreate(vnet, AF_INET, SOCK_STREAM, IPPROTO_TCP);
   if (error !== 0) throw errnoError(error, 'socket');
@@ -121,12 +122,10 @@ export class Socket extends Duplex {
   #peer: Sockaddr | null = null;
   readonly #onReadable: Task = { run: () => this.#readable() };
   readonly #onWritable: Task = { run: () => this.#writable() };
-  /** The next part of what there is to read; see #readSoon. */
-  readonly #readTurn: Upcall = { upcall: () => this.#readNext() };
-  #readTurnWaits = false;
-  /** The stream wants bytes. */
+  readonly #readTurns = new Turns(() => this.#readNext());
+  /** Whether the stream requests data. */
   #reading = false;
-  /** The peer's end was read. */
+  /** Whether the end of the peer's data was read. */
   #atEnd = false;
   // The write in progress: its chunks, the position, and its callback. A chunk may stand for a
   // sendfile, see #jobs.
@@ -134,22 +133,25 @@ export class Socket extends Duplex {
   #chunk = 0;
   #chunkOff = 0;
   #writeDone: Done | null = null;
-  /** Runs when all is sent and the connection is shut down. */
+  /** The callback of `_final`. */
   #finalDone: Done | null = null;
-  /** Of `connect`: for the message of its error. */
+  /** The call for the error of a failed `connect`. */
   #connectCall = 'connect';
   #timer: Callout | null = null;
-  /** Sendfile calls to come, each by a chunk of no bytes that has its place in what is written. */
+  /** Pending sendfile calls. Each has an empty chunk that marks its place among the written data. */
   #jobs: Map<Uint8Array, SendfileJob> | null = null;
-  /** The write under way waits for the end of a sendfile. */
+  /** Whether the write in progress waits for the end of a sendfile. */
   #sending = false;
   /** Bytes of complete writes and sendfile calls. */
   #sent = 0;
   #server: SocketServer | null = null;
+  // Options that were set before `connect`.
+  #noDelay: boolean | null = null;
+  #keepAlive: [boolean, number] | null = null;
   bytesRead = 0;
-  /** Whether `connect` is under way. */
+  /** Whether `connect` is in progress. */
   connecting = false;
-  /** The milliseconds of `setTimeout`. */
+  /** The argument of `setTimeout`, milliseconds. */
   timeout: number | undefined = undefined;
   /** The server that accepted it; null otherwise. */
   server: unknown = null;
@@ -159,7 +161,7 @@ export class Socket extends Duplex {
     super({
       allowHalfOpen: options.allowHalfOpen ?? false,
       autoDestroy: true,
-      // 'close' says whether there was an error, so it is emitted here.
+      // _destroy emits 'close', which has an argument.
       emitClose: false,
       ...(highWaterMark === undefined
         ? {}
@@ -184,11 +186,8 @@ export class Socket extends Duplex {
     this.#so = so;
     soupcall_set(so, SO_RCV, this.#onReadable);
     soupcall_set(so, SO_SND, this.#onWritable);
-  }
-
-  /** Runs `fn` in a turn of its own. */
-  #later(fn: () => void): void {
-    inPass(passUpcall, { upcall: fn });
+    if (this.#noDelay !== null) this.setNoDelay(this.#noDelay);
+    if (this.#keepAlive !== null) this.setKeepAlive(...this.#keepAlive);
   }
 
   /**
@@ -214,7 +213,7 @@ export class Socket extends Duplex {
     this.connecting = true;
     if (onConnect !== undefined) this.once('connect', onConnect);
     const error = soconnect(so, peer);
-    if (error !== 0) this.#later(() => this.#connectFailed(error));
+    if (error !== 0) later(() => this.#connectFailed(error));
     return this;
   }
 
@@ -276,7 +275,10 @@ export class Socket extends Duplex {
     return this.#local === null ? undefined : familyText(this.#local);
   }
 
-  /** Whether `connect` is over and went well. Emits 'connect' and 'ready', or the error. */
+  /**
+   * Returns whether the socket was connected before. When `connect` ends, emits 'connect' and 'ready'
+   * or destroys the socket with the error.
+   */
   #connected(): boolean {
     if (!this.connecting) return true;
     const so = this.#so!;
@@ -289,14 +291,14 @@ export class Socket extends Duplex {
     this.connecting = false;
     this.#remember();
     this.#active();
-    // In a turn of its own: a listener may throw.
-    this.#later(() => this.#start());
+    // In its own turn, because a listener may throw.
+    later(() => this.#start());
     this.emit('connect');
     this.emit('ready');
     return false;
   }
 
-  /** Goes on with what waited for the connection. */
+  /** Continues the calls that waited for the connection. */
   #start(): void {
     this.#pump();
     this.#shutdown();
@@ -304,7 +306,7 @@ export class Socket extends Duplex {
   }
 
   #readable(): void {
-    if (this.#so !== null && this.#connected()) this.#readNext();
+    if (this.#so !== null && this.#connected()) this.#readTurns.run();
   }
 
   #writable(): void {
@@ -316,18 +318,16 @@ export class Socket extends Duplex {
     if (this.#so !== null && !this.connecting) this.#readSoon(this.#so);
   }
 
-  /** Reads in a turn of its own if there is something to read: bytes, the end or an error. */
+  /** Schedules a turn of reading if there is data, the end of data or an error. */
   #readSoon(so: KernSocket): void {
     const { so_rcv: sb } = so;
-    if (this.#readTurnWaits || this.#atEnd) return;
+    if (this.#atEnd) return;
     if (sbavail(sb) === 0 && (sb.sb_state & SBS_CANTRCVMORE) === 0 && so.so_error === 0) return;
-    this.#readTurnWaits = true;
-    inPass(passUpcall, this.#readTurn);
+    this.#readTurns.again();
   }
 
-  /** Reads one chunk. What is behind it has its own turn, so a turn is short and may throw. */
+  /** Reads one chunk. The next one has its own turn, so a listener may throw. */
   #readNext(): void {
-    this.#readTurnWaits = false;
     const so = this.#so;
     if (so === null || !this.#reading || this.#atEnd) return;
     const avail = sbavail(so.so_rcv);
@@ -351,7 +351,7 @@ export class Socket extends Duplex {
     if (!this.push(buf.subarray(0, n))) this.#reading = false;
   }
 
-  /** As Node's: behind the peer's end, and our own that followed, a write fails with EPIPE. */
+  /** As in Node.js, a write fails with EPIPE after the peer's end has ended our side. */
   override write(chunk: unknown, ...rest: unknown[]): boolean {
     const done = rest.at(-1);
     if (typeof done === 'function' && this.#endedByPeer())
@@ -359,7 +359,7 @@ export class Socket extends Duplex {
     return super.write(chunk, ...(rest as []));
   }
 
-  /** The peer has ended its side, and that has ended ours. */
+  /** Whether the peer has ended its side, and that has ended ours. */
   #endedByPeer(): boolean {
     return this.readableEnded && !this.allowHalfOpen && this.writableEnded;
   }
@@ -370,7 +370,7 @@ export class Socket extends Duplex {
 
   override _writev(chunks: { chunk: Uint8Array }[], done: Done): void {
     const all = chunks.map(({ chunk }) => chunk);
-    // What is written together leaves together, as with writev(2): so the last chunk must have bytes.
+    // The chunks are sent together, as by writev(2). The last one pushes, so it must not be empty.
     const some = all.filter((chunk) => chunk.length > 0 || this.#jobs?.has(chunk));
     this.#begin(some, done);
   }
@@ -400,7 +400,7 @@ export class Socket extends Duplex {
       const error = this.#sendChunk(so, chunk, more);
       if (error === EWOULDBLOCK) return;
       if (error !== 0) {
-        // The reason that the connection ended says more than that it has.
+        // The pending error is more specific than EPIPE.
         this.#wrote(errnoError(soTakeError(so) || error, 'write'));
         return;
       }
@@ -419,14 +419,14 @@ export class Socket extends Duplex {
     return 0;
   }
 
-  /** A chunk is sent: `bytes` of it. */
+  /** Counts the sent bytes of a chunk and proceeds to the next one. */
   #nextChunk(bytes: number): void {
     this.#sent += bytes;
     this.#chunk++;
     this.#chunkOff = 0;
   }
 
-  /** The write under way is over. */
+  /** Ends the write in progress and calls its callback. */
   #wrote(error: Error | null): void {
     const done = this.#writeDone!;
     this.#writeDone = null;
@@ -439,14 +439,14 @@ export class Socket extends Duplex {
     this.#shutdown();
   }
 
-  /** Ends our side if the program has ended it, behind all that it sent. 'finish' follows later. */
+  /** Sends FIN after all data, if the program has ended our side. 'finish' is emitted later. */
   #shutdown(): void {
     const done = this.#finalDone;
     if (done === null || this.connecting) return;
     this.#finalDone = null;
     // Ignore an error: the peer may have reset the connection already.
     if (this.#so !== null) soshutdown(this.#so, SHUT_WR);
-    this.#later(() => done());
+    later(() => done());
   }
 
   override _destroy(error: Error | null, done: Done): void {
@@ -461,12 +461,12 @@ export class Socket extends Duplex {
     if (this.#writeDone !== null) this.#wrote(error ?? errnoError(EPIPE, 'write'));
     const late = error !== null && 'code' in error && error.code === 'ERR_STREAM_WRITE_AFTER_END';
     done(late && this.#endedByPeer() ? writeAfterFin() : error);
-    this.#later(() => this.emit('close', error !== null));
+    later(() => this.emit('close', error !== null));
     this.#server?.socketClosed();
     this.#server = null;
   }
 
-  /** Ends our side, and destroys the socket once all that was written is sent. */
+  /** Ends our side, and destroys the socket after all written data was sent. */
   destroySoon(): void {
     if (this.writable) this.end();
     if (this.writableFinished) this.destroy();
@@ -561,7 +561,8 @@ export class Socket extends Duplex {
 
   /** TCP_NODELAY: turns Nagle's algorithm off, so that small segments are sent without delay. */
   setNoDelay(noDelay = true): this {
-    if (this.#so !== null) soSetInt(this.#so, IPPROTO_TCP, TCP_NODELAY, noDelay ? 1 : 0);
+    if (this.#so === null) this.#noDelay = noDelay;
+    else soSetInt(this.#so, IPPROTO_TCP, TCP_NODELAY, noDelay ? 1 : 0);
     return this;
   }
 
@@ -570,7 +571,10 @@ export class Socket extends Duplex {
    * net.inet.tcp.always_keepalive TCP sends keepalive probes even if `enable` is false.
    */
   setKeepAlive(enable = false, initialDelay = 0): this {
-    if (this.#so === null) return this;
+    if (this.#so === null) {
+      this.#keepAlive = [enable, initialDelay];
+      return this;
+    }
     soSetInt(this.#so, SOL_SOCKET, SO_KEEPALIVE, enable ? 1 : 0);
     const seconds = Math.floor(initialDelay / 1000);
     if (enable && seconds > 0) soSetInt(this.#so, IPPROTO_TCP, TCP_KEEPIDLE, seconds);
@@ -582,7 +586,7 @@ export class Socket extends Duplex {
     return this.#so;
   }
 
-  /** Without effect, as is `unref`: the stack keeps the process alive until it is closed. */
+  /** No effect, like `unref`: the stack keeps the process alive until it is closed. */
   ref(): this {
     return this;
   }

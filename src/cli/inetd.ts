@@ -30,7 +30,7 @@ async function inetd(raw: RawFlags): Promise<void> {
     async run(instance, stopping) {
       const { log, vnet } = instance;
       const sockets = {
-        // A client that has sent all that it has to say still gets the answer.
+        // The services still answer a client that has ended its side.
         server: () => createServer(vnet, { allowHalfOpen: true }),
         dgram: (options: DgramSocketOptions) => createSocket(vnet, options),
       };

@@ -149,7 +149,7 @@ export class Instance {
 
   /** Serves `dir` over HTTP and returns its URL. */
   async serve(dir: string, port: number): Promise<string> {
-    // node:http ends connections itself.
+    // node:http ends the connections.
     const server = createServer(this.#stack.vnet, { allowHalfOpen: true, noDelay: true });
     const listens = listening(server);
     this.run(new HttpApp(server, { dir, port, log: this.log }));

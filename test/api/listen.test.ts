@@ -189,7 +189,7 @@ describe('api: stack.listen', () => {
     }
     const both = createNet();
     await on(both);
-    expect(() => stack.listen(both, { port: 82 })).to.throw('EINVAL: it listens already');
+    expect(() => stack.listen(both, { port: 82 })).to.throw('EINVAL: the server listens already');
     expect(() => stack.listen({} as NetServer, { port: 82 })).to.throw('EINVAL: a server');
     expect(() => stack.listen(createNet(), { port: 70_000 })).to.throw('EINVAL');
   });

@@ -163,6 +163,8 @@ export class Inetd {
       }
     } catch (e) {
       this.#closeDoors();
+      // The caller cannot wait for these.
+      for (const promise of listens) promise.catch(() => undefined);
       throw e;
     }
     this.ready = Promise.all(listens).then(
