@@ -80,6 +80,18 @@ export interface NativeAddon {
   fileSeek(fd: number, off: number, whence: number): number;
   exitNow(status: number): number;
 
+  // file_jobs.cpp. Kinds: 0 lookup, 1 read a directory, 2 close.
+  fileJobsOpen(): number;
+  fileJob(
+    id: number,
+    kind: 0 | 1 | 2,
+    flags: number,
+    fd: number,
+    path: Uint8Array,
+    rootLen: number,
+  ): number;
+  fileJobNext(out: Float64Array, data: Uint8Array): number;
+
   // cksum.cpp
   cksum(off: number, len: number, sum: number, scalar: 0 | 1): number;
 

@@ -9,9 +9,9 @@ cd "$(dirname "$0")/.."
 case "${1:-}" in
   "")
     flags=(--asan --ubsan) lib=libasan.so variant=asan-ubsan
-    specs=(host/pager.test.js host/tap.test.js 'equivalence/*.test.js')
+    specs=(host/pager.test.js host/native_folder.test.js host/tap.test.js 'equivalence/*.test.js')
     ;;
-  --tsan) flags=(--tsan) lib=libtsan.so variant=tsan specs=(host/pager.test.js) ;;
+  --tsan) flags=(--tsan) lib=libtsan.so variant=tsan specs=(host/pager.test.js host/native_folder.test.js) ;;
   *) echo "usage: scripts/sanitize.sh [--tsan]" >&2; exit 2 ;;
 esac
 

@@ -29,6 +29,7 @@ struct Arena {
   void Unref();
 };
 
+struct FileJobs;
 struct Poll;
 struct Read;
 struct Tn;
@@ -54,12 +55,26 @@ struct Instance {
 
   Tn* tns[kMaxTns] = {};
 
+  FileJobs* fileJobs = nullptr;
+  uint32_t remoteReads = 0;
+  // Descriptors on file systems that ask another process or machine.
+  uint64_t remote[kMaxFds / 64] = {};
+
   bool Owns(int fd) const {
     return fd >= 0 && static_cast<uint32_t>(fd) < kMaxFds && ((owned[fd / 64] >> (fd % 64)) & 1);
   }
   // Takes ownership of a descriptor. Returns it, or closes it and returns -EMFILE.
   int Own(int fd);
   void Disown(int fd) { owned[fd / 64] &= ~(uint64_t{1} << (fd % 64)); }
+  // `fd` is below kMaxFds, as every descriptor owned is.
+  void SetRemote(int fd, bool is) {
+    const uint64_t bit = uint64_t{1} << (fd % 64);
+    if (is)
+      remote[fd / 64] |= bit;
+    else
+      remote[fd / 64] &= ~bit;
+  }
+  bool IsRemote(int fd) const { return Owns(fd) && ((remote[fd / 64] >> (fd % 64)) & 1); }
   bool Polled(int fd) const;
 
   // Turns (offset, length) pairs of arena memory into an iovec. Returns 0, -EINVAL for a bad count
@@ -75,9 +90,19 @@ struct Entry {
 using Entries = const Entry*;  // ended by a null name
 extern const Entry kArenaEntries[], kIoEntries[], kTapEntries[], kNetlinkEntries[], kNetnsEntries[],
     kPagerEntries[], kCksumEntries[], kPollEntries[], kStreamIoEntries[], kTnEntries[],
-    kIpcEntries[];
+    kIpcEntries[], kFileJobEntries[];
+
+// pager.cpp: reads from byte `off` until the pieces are full, to the end of the file, or until an
+// error, which is put into `error` as -errno. Changes the pieces. Returns the bytes read.
+uint64_t ReadPieces(int fd, off_t off, iovec* iov, uint32_t iovcnt, int* error);
+
+// file_jobs.cpp: a page-in from a file system that asks another process or machine. Returns 0 or
+// -errno; -EBUSY: 32 are in flight.
+int RemoteRead(Instance* inst, int32_t id, int fd, off_t off, const uint32_t* pairs, size_t words,
+               uint32_t iovcnt);
 
 // Called at the end of the instance.
+void FileJobsEnd(Instance* inst);
 void PollsEnd(Instance* inst);
 void ReadsEnd(Instance* inst);
 void TnsEnd(Instance* inst);

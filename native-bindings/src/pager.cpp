@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -28,19 +30,14 @@ struct Read {
   uint64_t nbytes;
 };
 
-namespace {
-
-// Reads until the request is complete, or to the end of the file, or until an error.
-void Execute(napi_env, void* data) {
-  auto* r = static_cast<Read*>(data);
-  iovec* v = r->iov;
-  uint32_t left = r->iovcnt;
+uint64_t ReadPieces(int fd, off_t off, iovec* v, uint32_t left, int* error) {
+  uint64_t nbytes = 0;
   while (left > 0) {
     const ssize_t n = TEMP_FAILURE_RETRY(
-        preadv(r->fd, v, static_cast<int>(left), r->off + static_cast<off_t>(r->nbytes)));
-    if (n < 0) r->error = -errno;
-    if (n <= 0) return;
-    r->nbytes += static_cast<uint64_t>(n);
+        preadv(fd, v, static_cast<int>(left), off + static_cast<off_t>(nbytes)));
+    if (n < 0) *error = -errno;
+    if (n <= 0) break;
+    nbytes += static_cast<uint64_t>(n);
     auto got = static_cast<size_t>(n);
     while (left > 0 && got >= v->iov_len) {
       got -= v->iov_len;
@@ -49,6 +46,14 @@ void Execute(napi_env, void* data) {
     }
     if (left > 0) *v = {static_cast<uint8_t*>(v->iov_base) + got, v->iov_len - got};
   }
+  return nbytes;
+}
+
+namespace {
+
+void Execute(napi_env, void* data) {
+  auto* r = static_cast<Read*>(data);
+  r->nbytes = ReadPieces(r->fd, r->off, r->iov, r->iovcnt, &r->error);
 }
 
 void Complete(napi_env env, napi_status status, void* data) {
@@ -109,7 +114,8 @@ napi_value ReadCallback(napi_env env, napi_callback_info info) {
 //
 // Starts a read of any file descriptor from byte `off` into (offset, length) pairs of the arena,
 // which are copied during the call. fd must stay open until the callback. -EAGAIN: 64 reads are in
-// flight.
+// flight. A read of a file system that asks another process or machine ends through fileJobNext
+// instead; -EBUSY: 32 of these are in flight.
 napi_value FilePread(napi_env env, napi_callback_info info) {
   Args<5> a(env, info);
   const int32_t id = a.Int32(0);
@@ -122,6 +128,8 @@ napi_value FilePread(napi_env env, napi_callback_info info) {
     return a.Return(-EINVAL);
   if (fd < 0) return a.Return(-EBADF);
   if (inst->readCallback == nullptr) return a.Return(-ENXIO);
+  if (inst->IsRemote(fd))
+    return a.Return(RemoteRead(inst, id, fd, static_cast<off_t>(off), pairs.p, pairs.len, iovcnt));
   if (inst->readsInFlight >= kMaxReads) return a.Return(-EAGAIN);
   Read* r = Slot(inst, iovcnt);
   if (r == nullptr) return a.Return(-ENOMEM);
@@ -161,21 +169,25 @@ napi_value FileStat(napi_env env, napi_callback_info info) {
   const int fd = a.Int32(0);
   const Span<double> out = a.Doubles(1);
   if (!a.ok || out.len < 8) return a.Return(-EINVAL);
-  struct stat st;
-  if (fstat(fd, &st) != 0) return a.Return(-errno);
-  const auto ino = static_cast<uint64_t>(st.st_ino);
-  out.p[0] = static_cast<double>(static_cast<uint32_t>(st.st_dev)) +
+  // AT_STATX_DONT_SYNC: return the attributes that the kernel has cached. This function runs on the
+  // event loop, which must not wait for a FUSE server or a network.
+  struct statx st;
+  if (syscall(SYS_statx, fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_BASIC_STATS, &st) != 0)
+    return a.Return(-errno);
+  const uint64_t ino = st.stx_ino;
+  out.p[0] = static_cast<double>(static_cast<uint32_t>(makedev(st.stx_dev_major, st.stx_dev_minor))) +
              static_cast<double>(ino >> 48) * 4294967296.0;
   out.p[1] = static_cast<double>(ino & 0xffffffffffff);
-  out.p[2] = static_cast<double>(st.st_size);
-  out.p[3] = static_cast<double>(st.st_ctim.tv_sec);
-  out.p[4] = static_cast<double>(st.st_ctim.tv_nsec);
-  out.p[5] = static_cast<double>(st.st_mtim.tv_sec);
-  out.p[6] = static_cast<double>(st.st_mtim.tv_nsec);
+  out.p[2] = static_cast<double>(st.stx_size);
+  out.p[3] = static_cast<double>(st.stx_ctime.tv_sec);
+  out.p[4] = static_cast<double>(st.stx_ctime.tv_nsec);
+  out.p[5] = static_cast<double>(st.stx_mtime.tv_sec);
+  out.p[6] = static_cast<double>(st.stx_mtime.tv_nsec);
   const int mode = fcntl(fd, F_GETFL);
   const bool readable = mode >= 0 && (mode & O_ACCMODE) != O_WRONLY && (mode & O_PATH) == 0;
-  const bool sparse = st.st_blocks < (st.st_size + 511) / 512;
-  out.p[7] = (S_ISREG(st.st_mode) ? 1 : 0) + (readable ? 2 : 0) + (sparse ? 4 : 0);
+  // SEEK_DATA would ask the server of a FUSE or network file system and wait for its answer.
+  const bool sparse = st.stx_blocks < (st.stx_size + 511) / 512 && !a.inst->IsRemote(fd);
+  out.p[7] = (S_ISREG(st.stx_mode) ? 1 : 0) + (readable ? 2 : 0) + (sparse ? 4 : 0);
   return a.Return(0);
 }
 

@@ -13,6 +13,7 @@ import { check, fromLinux } from './linux_errno.ts';
 const MAX_PENDING = 4096;
 const MAX_IOV = 1024;
 const LINUX_EAGAIN = -11;
+const LINUX_EBUSY = -16;
 const LINUX_ENXIO = -6;
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
@@ -34,8 +35,6 @@ class Slot {
 // The addon has one callback per isolate, so all pagers of the isolate share the slots.
 const slots: Slot[] = [];
 const free: Slot[] = [];
-const waiting: Slot[] = [];
-let waitingHead = 0;
 let registered = false;
 
 function take(): Slot | null {
@@ -58,25 +57,55 @@ function finish(slot: Slot, error: Errno, nbytes: number): void {
   req.pagerDone(error, nbytes);
 }
 
-/** Starts waiting reads until the addon accepts no more. */
-function pump(addon: NativeAddon): void {
-  while (waitingHead < waiting.length) {
-    const slot = waiting[waitingHead]!;
-    const error = submit(addon, slot);
-    if (error === LINUX_EAGAIN) return;
-    waitingHead++;
-    if (waitingHead === waiting.length) {
-      waiting.length = 0;
-      waitingHead = 0;
+/** Reads that wait for others to end, first in, first out. */
+class Queue {
+  /** What the addon returns when the reads of this queue have to wait. */
+  readonly full: number;
+  readonly #slots: Slot[] = [];
+  #head = 0;
+
+  constructor(full: number) {
+    this.full = full;
+  }
+
+  get empty(): boolean {
+    return this.#head === this.#slots.length;
+  }
+
+  push(slot: Slot): void {
+    this.#slots.push(slot);
+  }
+
+  /** Starts waiting reads until the addon accepts no more. */
+  pump(addon: NativeAddon): void {
+    while (!this.empty) {
+      const slot = this.#slots[this.#head]!;
+      const error = submit(addon, slot);
+      if (error === this.full) return;
+      this.#head++;
+      if (this.empty) {
+        this.#slots.length = 0;
+        this.#head = 0;
+      }
+      // `pread` returned 0 for this read, so the error goes to `pagerDone`; this code runs from the
+      // loop.
+      if (error !== 0) finish(slot, fromLinux(-error), 0);
     }
-    // `pread` returned 0 for this read, so the error goes to `pagerDone`; this code runs from the
-    // loop.
-    if (error !== 0) finish(slot, fromLinux(-error), 0);
   }
 }
 
+const local = new Queue(LINUX_EAGAIN);
+/** Reads from FUSE and network file systems. They must not delay the others. */
+const remote = new Queue(LINUX_EBUSY);
+
 function done(id: number, error: number, nbytes: number): void {
-  pump(loadAddon());
+  local.pump(loadAddon());
+  finish(slots[id]!, fromLinux(-error), nbytes);
+}
+
+/** Completes a read from a FUSE or network file system; `error` is -errno or 0. */
+export function remoteReadDone(id: number, error: number, nbytes: number): void {
+  remote.pump(loadAddon());
   finish(slots[id]!, fromLinux(-error), nbytes);
 }
 
@@ -153,12 +182,10 @@ export class NativePager implements Pager {
     slot.off = off;
     slot.iovcnt = iovcnt;
     slot.req = req;
-    const error = waitingHead < waiting.length ? LINUX_EAGAIN : submit(this.#addon, slot);
-    if (error === 0) return 0;
-    if (error === LINUX_EAGAIN) {
-      waiting.push(slot);
-      return 0;
-    }
+    const error = submit(this.#addon, slot);
+    if (error === LINUX_EAGAIN) local.push(slot);
+    else if (error === LINUX_EBUSY) remote.push(slot);
+    if (error === 0 || error === LINUX_EAGAIN || error === LINUX_EBUSY) return 0;
     slot.req = null;
     free.push(slot);
     return fromLinux(-error);

@@ -1,0 +1,476 @@
+// Jobs on files that block while a file system does not answer: look a name up below a directory, read
+// a directory, close, and page-in from a file system that asks another process or machine. Each job runs
+// on a thread of this file. libuv's pool has four threads, and one such file system would block them
+// all. A finished job waits in a queue, and an eventfd reports it to the event loop. The caller limits
+// the number of jobs.
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include <new>
+
+#include "napi_args.h"
+
+namespace tapnic {
+
+struct FileJob {
+  FileJob* next = nullptr;
+  int32_t id = 0;
+  int32_t kind = 0;
+  int32_t flags = 0;
+  int fd = -1;  // given to a job on a descriptor, or opened by a lookup
+  int error = 0;
+  int type = 0;
+  bool remote = false;
+  struct stat st = {};
+  size_t len = 0;     // bytes of `data`
+  // Of a page-in.
+  Arena* arena = nullptr;
+  iovec* iov = nullptr;
+  uint32_t iovcnt = 0;
+  off_t off = 0;
+  uint64_t nbytes = 0;
+  size_t rootLen = 0;  // of a lookup: the root's bytes in `data`, with their NUL
+  char data[32768] = {};
+};
+
+// Shared by the instance and its threads; freed by the last of them.
+struct FileJobs {
+  pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+  pthread_cond_t work = PTHREAD_COND_INITIALIZER;
+  FileJob* first = nullptr;  // waiting for a thread
+  FileJob* last = nullptr;
+  FileJob* done = nullptr;  // finished, oldest first
+  FileJob* doneLast = nullptr;
+  uint32_t jobs = 0;  // waiting, running or finished
+  uint32_t waiting = 0;
+  uint32_t threads = 0;
+  uint32_t idle = 0;
+  uint32_t refs = 1;
+  int event = -1;
+  bool ending = false;
+};
+
+namespace {
+
+constexpr uint32_t kMaxThreads = 128;
+constexpr uint32_t kMaxJobs = 4096;
+constexpr uint32_t kMaxRemoteReads = 32;
+constexpr int kLookup = 0, kReadDir = 1, kClose = 2, kRead = 3;
+constexpr int kCross = 1;    // lookup: may cross mounts and follow absolute links
+constexpr int kOpenDir = 2;  // lookup: open a directory, too
+constexpr int kFile = 1, kDirectory = 2, kOther = 3;
+
+// Whether `fd` is on a file system that asks another process or machine.
+bool Remote(int fd) {
+  struct statfs fs;
+  if (fstatfs(fd, &fs) != 0) return true;
+  switch (static_cast<uint32_t>(fs.f_type)) {
+    case 0x65735546:  // FUSE
+    case 0x6969:      // NFS
+    case 0x517b:      // SMB
+    case 0xff534d42:  // CIFS
+    case 0xfe534d42:  // SMB2
+    case 0x00c36400:  // Ceph
+    case 0x01021997:  // 9P
+    case 0x5346414f:  // AFS
+    case 0x73757245:  // Coda
+      return true;
+    default:
+      return false;
+  }
+}
+
+int OpenBeneath(int dir, const char* name) {
+  open_how how = {};
+  how.flags = O_PATH | O_CLOEXEC;
+  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS;
+  for (int tries = 0; tries < 16; tries++) {
+    const auto fd = static_cast<int>(syscall(SYS_openat2, dir, name, &how, sizeof how));
+    if (fd >= 0) return fd;
+    // EAGAIN: a rename on the way. Without openat2 the slow way decides, as for EXDEV.
+    if (errno != EAGAIN && errno != EINTR) return errno == ENOSYS || errno == EPERM ? -EXDEV : -errno;
+  }
+  return -EXDEV;
+}
+
+// Whether `path` is `root` or lies below it.
+bool Below(const char* root, size_t rootLen, const char* path, size_t len) {
+  if (rootLen == 1) return true;
+  return len >= rootLen && memcmp(root, path, rootLen) == 0 &&
+         (len == rootLen || path[rootLen] == '/');
+}
+
+// O_PATH opens a name without effect on what it names: a FIFO's writer, a tape, a terminal. The file
+// itself is opened when its type is known, through /proc, which cannot lead to another one.
+void Lookup(FileJob* j) {
+  const char* root = j->data;
+  const size_t rootLen = strlen(root);
+  const char* name = j->data + j->rootLen;
+  const int dir = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (dir < 0) {
+    j->error = -errno;
+    return;
+  }
+  const bool cross = (j->flags & kCross) != 0;
+  int at = cross ? openat(dir, name, O_PATH | O_CLOEXEC) : OpenBeneath(dir, name);
+  if (at < 0 && cross) at = -errno;
+  close(dir);
+  if (at < 0) {
+    j->error = at;
+    return;
+  }
+  char self[32], real[8192];
+  snprintf(self, sizeof self, "/proc/self/fd/%d", at);
+  const ssize_t len = readlink(self, real, sizeof real);
+  if (len < 0)
+    j->error = -errno;
+  else if (!Below(root, rootLen, real, static_cast<size_t>(len)))
+    j->error = -EACCES;
+  else if (fstat(at, &j->st) != 0)
+    j->error = -errno;
+  if (j->error == 0) {
+    j->type = S_ISREG(j->st.st_mode) ? kFile : S_ISDIR(j->st.st_mode) ? kDirectory : kOther;
+    if (j->type == kFile || (j->type == kDirectory && (j->flags & kOpenDir) != 0)) {
+      j->fd = open(self, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+      if (j->fd < 0)
+        j->error = -errno;
+      else if (fstat(j->fd, &j->st) != 0)
+        j->error = -errno;
+      else
+        j->remote = Remote(j->fd);
+    }
+  }
+  close(at);
+  j->len = 0;
+  if (j->error != 0) {
+    if (j->fd >= 0) close(j->fd);
+    j->fd = -1;
+    return;
+  }
+  j->len = static_cast<size_t>(len);
+  memcpy(j->data, real, j->len);
+}
+
+struct Dirent64 {
+  uint64_t ino;
+  int64_t off;
+  uint16_t reclen;
+  uint8_t type;
+  char name[];
+};
+
+// Entries become (1 for a directory else 0, length, name), one after the other. That is shorter than
+// the kernel's form, so it is made in place.
+void ReadDir(FileJob* j) {
+  const auto n = syscall(SYS_getdents64, j->fd, j->data, sizeof j->data);
+  if (n < 0) {
+    j->error = -errno;
+    return;
+  }
+  size_t out = 0;
+  for (size_t in = 0; in < static_cast<size_t>(n);) {
+    const auto* d = reinterpret_cast<const Dirent64*>(j->data + in);
+    in += d->reclen;
+    const size_t len = strlen(d->name);
+    if (len == 0 || len > 255 || strcmp(d->name, ".") == 0 || strcmp(d->name, "..") == 0) continue;
+    const char isDir = d->type == 4 ? 1 : 0;  // DT_DIR
+    memmove(j->data + out + 2, d->name, len);
+    j->data[out] = isDir;
+    j->data[out + 1] = static_cast<char>(static_cast<uint8_t>(len));
+    out += len + 2;
+  }
+  j->len = out;
+  j->type = n == 0 ? 1 : 0;  // the end
+}
+
+void Run(FileJob* j) {
+  switch (j->kind) {
+    case kLookup:
+      return Lookup(j);
+    case kReadDir:
+      return ReadDir(j);
+    case kRead:
+      j->nbytes = ReadPieces(j->fd, j->off, j->iov, j->iovcnt, &j->error);
+      return;
+    default:
+      close(j->fd);
+      j->fd = -1;
+  }
+}
+
+void Delete(FileJob* j) {
+  if (j->arena != nullptr) j->arena->Unref();
+  free(j->iov);
+  delete j;
+}
+
+// Frees a finished job whose result is not fetched.
+void Discard(FileJob* j) {
+  if (j->kind == kLookup && j->fd >= 0) close(j->fd);
+  Delete(j);
+}
+
+// Frees the queues with the last reference. Called with the lock held; releases it.
+void Unref(FileJobs* q) {
+  const bool last = --q->refs == 0;
+  pthread_mutex_unlock(&q->lock);
+  if (!last) return;
+  for (FileJob* j = q->first; j != nullptr;) {
+    FileJob* next = j->next;
+    if (j->kind == kClose) close(j->fd);
+    Delete(j);
+    j = next;
+  }
+  for (FileJob* j = q->done; j != nullptr;) {
+    FileJob* next = j->next;
+    Discard(j);
+    j = next;
+  }
+  pthread_mutex_destroy(&q->lock);
+  pthread_cond_destroy(&q->work);
+  delete q;
+}
+
+// Puts a finished job into the queue of results.
+void Finished(FileJobs* q, FileJob* j) {
+  if (q->ending) {
+    Discard(j);
+    return;
+  }
+  j->next = nullptr;
+  (q->done == nullptr ? q->done : q->doneLast->next) = j;
+  q->doneLast = j;
+  const uint64_t one = 1;
+  // Only a full counter fails, and the eventfd is readable then.
+  if (write(q->event, &one, sizeof one) < 0) return;
+}
+
+void* Thread(void* data) {
+  auto* q = static_cast<FileJobs*>(data);
+  pthread_mutex_lock(&q->lock);
+  for (;;) {
+    while (q->first == nullptr && !q->ending) {
+      q->idle++;
+      pthread_cond_wait(&q->work, &q->lock);
+      q->idle--;
+    }
+    if (q->ending) break;
+    FileJob* j = q->first;
+    q->first = j->next;
+    q->waiting--;
+    pthread_mutex_unlock(&q->lock);
+    Run(j);
+    pthread_mutex_lock(&q->lock);
+    Finished(q, j);
+  }
+  Unref(q);
+  return nullptr;
+}
+
+// Starts one more thread unless enough are idle. Called with the lock held.
+bool Enough(FileJobs* q) {
+  if (q->idle >= q->waiting || q->threads >= kMaxThreads) return true;
+  pthread_attr_t attr;
+  pthread_t thread;
+  if (pthread_attr_init(&attr) != 0) return q->threads > 0;
+  pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+  q->refs++;
+  const bool started = pthread_create(&thread, &attr, Thread, q) == 0;
+  pthread_attr_destroy(&attr);
+  if (started)
+    q->threads++;
+  else
+    q->refs--;
+  return q->threads > 0;
+}
+
+// Gives a job to the threads. Returns 0 or -errno.
+int Queue(FileJobs* q, FileJob* j) {
+  pthread_mutex_lock(&q->lock);
+  q->waiting++;
+  const int error = q->jobs >= kMaxJobs ? -EAGAIN : !Enough(q) ? -ENOMEM : 0;
+  if (error != 0) {
+    q->waiting--;
+  } else {
+    q->jobs++;
+    (q->first == nullptr ? q->first : q->last->next) = j;
+    q->last = j;
+    pthread_cond_signal(&q->work);
+  }
+  pthread_mutex_unlock(&q->lock);
+  return error;
+}
+
+// fileJobsOpen() -> the eventfd that becomes readable when jobs are finished, or -errno.
+napi_value FileJobsOpen(napi_env env, napi_callback_info info) {
+  Args<0> a(env, info);
+  if (!a.ok) return a.Return(-EINVAL);
+  Instance* inst = a.inst;
+  if (inst->fileJobs != nullptr) return a.Return(inst->fileJobs->event);
+  auto* q = new (std::nothrow) FileJobs;
+  if (q == nullptr) return a.Return(-ENOMEM);
+  q->event = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  const int fd = q->event < 0 ? -errno : inst->Own(q->event);
+  if (fd < 0) {
+    delete q;
+    return a.Return(fd);
+  }
+  inst->fileJobs = q;
+  return a.Return(fd);
+}
+
+// fileJob(id, kind, flags, fd, path: Uint8Array, rootLen) -> 0 or -errno.
+//
+// Starts a job. Kind 0 looks up: path is the real path of a directory, rootLen bytes, and behind it a
+// name relative to it. Flags: 1 crosses mounts and follows links that leave the directory on the way
+// (else -EXDEV is the result), 2 opens a directory as well. Kind 1 reads entries of the directory fd,
+// kind 2 closes fd; both take descriptors that a lookup opened. -EAGAIN: 4096 jobs are under way.
+napi_value StartFileJob(napi_env env, napi_callback_info info) {
+  Args<6> a(env, info);
+  const int32_t id = a.Int32(0), kind = a.Int32(1), flags = a.Int32(2);
+  const int fd = a.Int32(3);
+  const Span<uint8_t> path = a.Bytes(4);
+  const uint32_t rootLen = a.Uint32(5);
+  Instance* inst = a.inst;
+  if (!a.ok || kind < kLookup || kind > kClose || flags < 0 || flags > 3) return a.Return(-EINVAL);
+  FileJobs* q = inst->fileJobs;
+  if (q == nullptr) return a.Return(-ENXIO);
+  if (kind == kLookup) {
+    if (rootLen == 0 || rootLen >= path.len || path.p[0] != '/') return a.Return(-EINVAL);
+    if (path.len > 8192) return a.Return(-ENAMETOOLONG);
+  } else if (!inst->Owns(fd) || inst->Polled(fd)) {
+    return a.Return(-EBADF);
+  }
+  auto* j = new (std::nothrow) FileJob;
+  if (j == nullptr) return a.Return(-ENOMEM);
+  j->id = id;
+  j->kind = kind;
+  j->flags = flags;
+  if (kind == kLookup) {
+    memcpy(j->data, path.p, rootLen);
+    memcpy(j->data + rootLen + 1, path.p + rootLen, path.len - rootLen);
+    j->rootLen = rootLen + 1;
+    // A NUL inside would end the name early.
+    if (strlen(j->data) != rootLen || strlen(j->data + rootLen + 1) != path.len - rootLen) {
+      delete j;
+      return a.Return(-EINVAL);
+    }
+  } else {
+    j->fd = fd;
+  }
+  const int error = Queue(q, j);
+  if (error != 0) {
+    Delete(j);
+    return a.Return(error);
+  }
+  if (kind == kClose) {
+    inst->Disown(fd);
+    inst->SetRemote(fd, false);
+  }
+  return a.Return(0);
+}
+
+// fileJobNext(out: Float64Array(7), data: Uint8Array(32768)) -> bytes put into data, or -EAGAIN: no
+// job is finished.
+//
+// out: id, 0 or -errno, descriptor, type (of a lookup: 1 a file, 2 a directory, 3 anything else; of a
+// directory read: 1 at the end; 4 a page-in, of which only the next field has a value), size or bytes
+// read, mtime s, mtime ns. data: a lookup's real path, or the entries read.
+napi_value FileJobNext(napi_env env, napi_callback_info info) {
+  Args<2> a(env, info);
+  const Span<double> out = a.Doubles(0);
+  const Span<uint8_t> data = a.Bytes(1);
+  Instance* inst = a.inst;
+  if (!a.ok || out.len < 7 || data.len < sizeof FileJob::data) return a.Return(-EINVAL);
+  FileJobs* q = inst->fileJobs;
+  if (q == nullptr) return a.Return(-ENXIO);
+  pthread_mutex_lock(&q->lock);
+  FileJob* j = q->done;
+  if (j == nullptr) {
+    uint64_t n;
+    if (read(q->event, &n, sizeof n) < 0) n = 0;  // EAGAIN: it was empty
+    pthread_mutex_unlock(&q->lock);
+    return a.Return(-EAGAIN);
+  }
+  q->done = j->next;
+  q->jobs--;
+  pthread_mutex_unlock(&q->lock);
+  if (j->kind == kLookup && j->fd >= 0) {
+    j->fd = inst->Own(j->fd);
+    if (j->fd < 0) {
+      j->error = j->fd;
+      j->fd = -1;
+    } else {
+      inst->SetRemote(j->fd, j->remote);
+    }
+  }
+  out.p[0] = j->id;
+  out.p[1] = j->error;
+  out.p[2] = j->fd;
+  out.p[3] = j->type;
+  out.p[4] = static_cast<double>(j->st.st_size);
+  if (j->kind == kRead) {
+    inst->remoteReads--;
+    out.p[3] = 4;
+    out.p[4] = static_cast<double>(j->nbytes);
+  }
+  out.p[5] = static_cast<double>(j->st.st_mtim.tv_sec);
+  out.p[6] = static_cast<double>(j->st.st_mtim.tv_nsec);
+  const size_t len = j->error == 0 ? j->len : 0;
+  memcpy(data.p, j->data, len);
+  Delete(j);
+  return a.Return(static_cast<int64_t>(len));
+}
+
+}  // namespace
+
+int RemoteRead(Instance* inst, int32_t id, int fd, off_t off, const uint32_t* pairs, size_t words,
+               uint32_t iovcnt) {
+  if (inst->remoteReads >= kMaxRemoteReads) return -EBUSY;
+  auto* j = new (std::nothrow) FileJob;
+  if (j == nullptr) return -ENOMEM;
+  j->id = id;
+  j->kind = kRead;
+  j->fd = fd;
+  j->off = off;
+  j->iovcnt = iovcnt;
+  j->iov = static_cast<iovec*>(malloc(iovcnt * sizeof(iovec)));
+  int error = j->iov == nullptr ? -ENOMEM : inst->Gather(pairs, words, iovcnt, j->iov);
+  if (error == 0) {
+    j->arena = inst->arena;
+    j->arena->Ref();
+    error = Queue(inst->fileJobs, j);
+  }
+  if (error == 0)
+    inst->remoteReads++;
+  else
+    Delete(j);
+  return error;
+}
+
+void FileJobsEnd(Instance* inst) {
+  FileJobs* q = inst->fileJobs;
+  if (q == nullptr) return;
+  inst->fileJobs = nullptr;
+  pthread_mutex_lock(&q->lock);
+  q->ending = true;
+  pthread_cond_broadcast(&q->work);
+  Unref(q);
+}
+
+const Entry kFileJobEntries[] = {{"fileJobsOpen", FileJobsOpen},
+                                 {"fileJob", StartFileJob},
+                                 {"fileJobNext", FileJobNext},
+                                 {nullptr, nullptr}};
+
+}  // namespace tapnic

@@ -1,0 +1,39 @@
+/**
+ * The interface to a directory whose files are looked up and read without ever blocking the event
+ * loop. src/host implements it.
+ */
+
+/** The result of a look-up. */
+export interface LookedUp {
+  /** null, or the name of a Linux errno; ETIMEDOUT if the file system did not answer in time. */
+  readonly code: string | null;
+  readonly kind: 'file' | 'directory' | 'other';
+  /** Open for reading, to be closed with `close`; -1 for 'other', an error or an unopened directory. */
+  readonly fd: number;
+  readonly size: number;
+  readonly mtimeMs: number;
+  /** The real path, one character for each byte. */
+  readonly path: string;
+}
+
+/** Some entries of a directory. */
+export interface Entries {
+  /** As in `LookedUp`. */
+  readonly code: string | null;
+  /** For each entry: 1 if it is a directory, else 0; the length of the name, 1 to 255; the name. */
+  readonly bytes: Buffer;
+  /** There are no more entries. */
+  readonly end: boolean;
+}
+
+export interface Folder {
+  /**
+   * Looks `name` up, relative to the directory. Nothing outside the directory is found (EACCES), and
+   * nothing but regular files, and with `openDir` directories, is opened. @param name no NUL in it
+   */
+  lookup(name: Buffer, openDir: boolean): Promise<LookedUp>;
+  /** Reads the next entries of a directory that `lookup` opened. */
+  readDir(fd: number): Promise<Entries>;
+  /** Closes a descriptor that `lookup` opened. */
+  close(fd: number): void;
+}

@@ -1,0 +1,95 @@
+/** Look-ups below a real directory: what they open and what they do not. */
+
+import { expect } from 'chai';
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readSync, realpathSync, rmSync, symlinkSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { NativeFolder } from '../../src/host/native_folder.ts';
+
+describe('host: look-ups in a directory', () => {
+  const dir = realpathSync(mkdtempSync(join(tmpdir(), 'tapnic-jobs-')));
+  let folder: NativeFolder;
+
+  before(() => {
+    folder = new NativeFolder(dir);
+    writeFileSync(join(dir, 'file'), 'content');
+    mkdirSync(join(dir, 'sub'));
+    writeFileSync(join(dir, 'sub', 'inner'), '');
+    execFileSync('mkfifo', [join(dir, 'fifo')]);
+    for (const [name, target] of [
+      ['in', 'sub/../file'],
+      ['absolute', join(dir, 'file')],
+      ['out', '../../etc/passwd'],
+      ['outAbsolute', '/etc/passwd'],
+      ['device', '/dev/zero'],
+      ['loop', 'loop'],
+      ['magic', '/proc/self/root/etc/passwd'],
+    ] as const)
+      symlinkSync(target, join(dir, name));
+  });
+  after(() => rmSync(dir, { recursive: true }));
+
+  const look = (name: string, openDir = false): ReturnType<NativeFolder['lookup']> =>
+    folder.lookup(Buffer.from(name), openDir);
+
+  it('C5: open a file inside, with its size and real path', async () => {
+    for (const name of ['file', 'in', 'absolute', './sub/../file']) {
+      const found = await look(name);
+      expect(found, name).to.include({
+        code: null,
+        kind: 'file',
+        size: 7,
+        path: join(dir, 'file'),
+      });
+      const text = Buffer.alloc(20);
+      expect(text.toString('latin1', 0, readSync(found.fd, text))).to.equal('content');
+      folder.close(found.fd);
+    }
+  });
+
+  it('C5: open nothing else', async () => {
+    for (const name of ['out', 'outAbsolute', 'device', 'magic', '..', '/etc/passwd'])
+      expect(await look(name), name).to.include({ code: 'EACCES', fd: -1 });
+    expect(await look('fifo')).to.include({ code: null, kind: 'other', fd: -1 });
+    expect(await look('none')).to.include({ code: 'ENOENT', fd: -1 });
+    expect(await look('file/')).to.include({ code: 'ENOTDIR', fd: -1 });
+    expect(await look('loop')).to.include({ code: 'ELOOP', fd: -1 });
+    expect(await look('sub')).to.include({ code: null, kind: 'directory', fd: -1 });
+  });
+
+  it('C1: read a directory, with what is a directory in it', async () => {
+    const { fd } = await look('.', true);
+    const names: string[] = [];
+    for (;;) {
+      const { code, bytes, end } = await folder.readDir(fd);
+      expect(code).to.equal(null);
+      for (let i = 0; i < bytes.length; i += 2 + bytes[i + 1]!)
+        names.push(bytes.toString('latin1', i + 2, i + 2 + bytes[i + 1]!) + (bytes[i] ? '/' : ''));
+      if (end) break;
+    }
+    folder.close(fd);
+    expect(names.sort()).to.deep.equal(
+      [
+        'absolute',
+        'device',
+        'fifo',
+        'file',
+        'in',
+        'loop',
+        'magic',
+        'out',
+        'outAbsolute',
+        'sub/',
+      ].sort(),
+    );
+  });
+
+  it('stay on the mount of the directory unless told otherwise', async () => {
+    const root = new NativeFolder('/');
+    const found = await root.lookup(Buffer.from('proc/version'), false);
+    expect(found).to.include({ code: null, kind: 'file' });
+    root.close(found.fd);
+  });
+});
