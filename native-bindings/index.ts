@@ -15,7 +15,7 @@ import { getSystemErrorName } from 'node:util';
  * The value of `abi` that `module.cpp` exports. loadAddon refuses an addon with another value: it
  * was built from other sources.
  */
-const ABI = 4;
+const ABI = 5;
 
 export interface NativeAddon {
   readonly abi: number;

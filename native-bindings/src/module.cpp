@@ -9,7 +9,7 @@ namespace tapnic {
 
 namespace {
 
-constexpr uint32_t kAbi = 4;  // native-bindings/index.ts has the same number
+constexpr uint32_t kAbi = 5;  // native-bindings/index.ts has the same number
 
 void CleanupHook(napi_async_cleanup_hook_handle, void* data) {
   PollsEnd(static_cast<Instance*>(data));

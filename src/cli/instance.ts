@@ -4,9 +4,11 @@
  */
 
 import type { Logger } from 'pino';
+import type { Limits } from '../apps/http/limits.ts';
 import { HttpApp } from '../apps/http/serve.ts';
-import { createServer, listening } from '../api/server.ts';
+import { listen, listening } from '../api/server.ts';
 import { handleRequest } from '../ctl/control.ts';
+import { NativeFolder } from '../host/native_folder.ts';
 import { NetnsScope } from '../host/netns_scope.ts';
 import { openTuntap2 } from '../host/tuntap2.ts';
 import { captureConsole } from '../machine/capture_file.ts';
@@ -147,12 +149,12 @@ export class Instance {
     this.#control.setHandler((req) => handleRequest(target, req), streamHandlers(vnet));
   }
 
-  /** Serves `dir` over HTTP and returns its URL. */
-  async serve(dir: string, port: number): Promise<string> {
-    // node:http ends the connections.
-    const server = createServer(this.#stack.vnet, { allowHalfOpen: true, noDelay: true });
-    const listens = listening(server);
-    this.run(new HttpApp(server, { dir, port, log: this.log }));
+  /** Serves `dir`, a real path, over HTTP and returns its URL. Rejects with TapnicError EADDRINUSE. */
+  async serve(dir: string, port: number, limits: Limits): Promise<string> {
+    const app = new HttpApp({ folder: new NativeFolder(dir), log: this.log, limits });
+    const listens = listening(app.server);
+    listen(this.#stack.vnet, app.server, { port });
+    this.run(app);
     await listens;
     return `http://${this.#stack.info.addr}${port === 80 ? '' : `:${port}`}/`;
   }

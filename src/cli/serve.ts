@@ -1,12 +1,13 @@
 /** `serve`: serves a directory over HTTP/1.1 from the emulated host until a signal. */
 
-import { accessSync, constants, existsSync, readdirSync, statSync } from 'node:fs';
+import { accessSync, constants, existsSync, opendirSync, realpathSync, statSync } from 'node:fs';
 import { hostname } from 'node:os';
 import type { Command } from 'commander';
+import { DEFAULT_LIMITS, type Limits } from '../apps/http/limits.ts';
 import { CliError, newCommand, print, printError, printJson } from './command.ts';
 import { aborted, ownOption, runNicCommand } from './nic_command.ts';
-import { addNicFlags, type RawFlags } from './nic_flags.ts';
-import { wholeNumber } from './numbers.ts';
+import { addNicFlags, type OwnTexts, type RawFlags } from './nic_flags.ts';
+import { decimalNumber, wholeNumber } from './numbers.ts';
 
 const DEFAULT_PORT = 80;
 
@@ -31,14 +32,31 @@ const isContainer = (): boolean =>
   (process.pid === 1 || process.ppid === 1) &&
   (existsSync('/.dockerenv') || existsSync('/run/.containerenv'));
 
+/** Number of directory entries searched for an example. */
+const EXAMPLE_MAX = 200;
+
+/** The name of a regular file in `dir`; '' if the first entries have none. */
+function exampleIn(dir: string): string {
+  const entries = opendirSync(dir);
+  try {
+    for (let i = 0; i < EXAMPLE_MAX; i++) {
+      const entry = entries.readSync();
+      if (entry === null) break;
+      if (entry.isFile()) return entry.name;
+    }
+    return '';
+  } finally {
+    entries.closeSync();
+  }
+}
+
 /**
  * Returns a command that fetches a served file. The URL is reachable only from the TAP's namespace.
  */
-function fetchHint(dir: string, url: string, netns: string | null): string {
-  const file = readdirSync(dir, { withFileTypes: true }).find((entry) => entry.isFile())?.name;
-  const command = `curl -sSO ${url}${encodeURIComponent(file ?? '')}`;
+function fetchHint(file: string, url: string, netns: string | null, container: boolean): string {
+  const command = `curl -sSO ${url}${encodeURIComponent(file)}`;
   // The host name is the start of the container's id, which an engine accepts as its name.
-  const prefix = isContainer()
+  const prefix = container
     ? `docker exec ${hostname()} `
     : netns === null
       ? ''
@@ -46,16 +64,50 @@ function fetchHint(dir: string, url: string, netns: string | null): string {
   return `fetch it: ${prefix}${command}\n`;
 }
 
+/** Milliseconds of an option in seconds. */
+function timeout(own: OwnTexts, name: string, fallbackMs: number): number {
+  const seconds = ownOption(own, name, String(fallbackMs / 1000), (text) =>
+    decimalNumber(text, 0.1, 86400),
+  );
+  return Math.round(seconds * 1000);
+}
+
+/** How much longer than a request's head its body may take, ms. */
+const BODY_MS = DEFAULT_LIMITS.requestMs - DEFAULT_LIMITS.headMs;
+
+function limitsOf(own: OwnTexts): Limits {
+  const { connections, headMs, idleMs, stallMs } = DEFAULT_LIMITS;
+  const head = timeout(own, 'header-timeout', headMs);
+  return {
+    connections: ownOption(own, 'max-connections', String(connections), (text) =>
+      wholeNumber(text, 1, 65535),
+    ),
+    headMs: head,
+    requestMs: head + BODY_MS,
+    idleMs: timeout(own, 'idle-timeout', idleMs),
+    stallMs: timeout(own, 'send-timeout', stallMs),
+  };
+}
+
 function serve(dir: string, raw: RawFlags): Promise<void> {
   let port = DEFAULT_PORT;
+  let limits = DEFAULT_LIMITS;
+  let real = dir;
+  let example = '';
+  let container = false;
   return runNicCommand(raw, {
-    own: ['port'],
+    own: ['port', 'max-connections', 'header-timeout', 'idle-timeout', 'send-timeout'],
+    // Synchronous file system calls run here, before the host is up.
     check(own) {
       port = ownOption(own, 'port', String(DEFAULT_PORT), (text) => wholeNumber(text, 1, 65535));
+      limits = limitsOf(own);
       checkDirectory(dir);
+      real = realpathSync(dir);
+      example = exampleIn(real);
+      container = isContainer();
     },
     async run(instance, stopping) {
-      const url = await instance.serve(dir, port);
+      const url = await instance.serve(real, port, limits);
       const ready = { ...instance.ready(), url };
       if (raw['json'] === true) printJson(ready);
       else {
@@ -63,7 +115,7 @@ function serve(dir: string, raw: RawFlags): Promise<void> {
           `serving ${dir} at ${url} (${ready.tap} <-> ${ready.if}, seed ${ready.seed}, ` +
             `control ${ready.control})\n`,
         );
-        printError(fetchHint(dir, url, ready.netns));
+        printError(fetchHint(example, url, ready.netns, container));
       }
       await aborted(stopping);
       return 0;
@@ -71,9 +123,27 @@ function serve(dir: string, raw: RawFlags): Promise<void> {
   });
 }
 
+const seconds = (ms: number): string => `${ms / 1000} s`;
+
 export const serveCommand: Command = addNicFlags(
   newCommand('serve')
     .description('serve a directory over HTTP from the emulated host')
     .argument('<dir>', 'directory to serve')
-    .option('--port <n>', `TCP port (default: ${DEFAULT_PORT})`),
+    .option('--port <n>', `TCP port (default: ${DEFAULT_PORT})`)
+    .option(
+      '--max-connections <n>',
+      `connections at a time (default: ${DEFAULT_LIMITS.connections})`,
+    )
+    .option(
+      '--header-timeout <s>',
+      `to the end of a request's header (default: ${seconds(DEFAULT_LIMITS.headMs)})`,
+    )
+    .option(
+      '--idle-timeout <s>',
+      `to the next request (default: ${seconds(DEFAULT_LIMITS.idleMs)})`,
+    )
+    .option(
+      '--send-timeout <s>',
+      `without progress of a response (default: ${seconds(DEFAULT_LIMITS.stallMs)})`,
+    ),
 ).action(serve);

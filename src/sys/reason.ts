@@ -171,6 +171,18 @@ export const R_CTL_UNREAD = reason('control', 'unread_answers');
 export const R_CTL_STREAMS = reason('control', 'too_many_streams');
 export const R_CTL_BEHIND = reason('control', 'line_to_slow_client');
 
+// The program `serve`.
+export const R_HTTP_CONN_LIMIT = reason('http', 'connection_limit');
+export const R_HTTP_HEAD_TIMEOUT = reason('http', 'request_timeout'); // no whole request in time
+export const R_HTTP_IDLE_TIMEOUT = reason('http', 'idle_timeout'); // no next request in time
+export const R_HTTP_SEND_STALL = reason('http', 'send_stall'); // no progress of a response
+export const R_HTTP_HEAD_SIZE = reason('http', 'header_too_large');
+export const R_HTTP_BODY = reason('http', 'body_refused');
+export const R_HTTP_BAD_REQUEST = reason('http', 'bad_request');
+export const R_HTTP_FILE_TIMEOUT = reason('http', 'file_timeout'); // no answer of a file system
+export const R_HTTP_LISTING_UNSORTED = reason('http', 'listing_unsorted');
+export const R_HTTP_LOG_LIMIT = reason('http', 'log_line_suppressed');
+
 const counts = new Float64Array(names.length);
 
 /** Adds one occurrence, or `n`. */

@@ -1,19 +1,6 @@
-/**
- * Finds the file that a URL names below the served directory. A file is opened first and checked by
- * its descriptor, so that nothing outside the directory is reached, even by symbolic links or
- * races.
- */
+/** Finds what a path of the served directory names, and what of it can be sent. */
 
-import {
-  closeSync,
-  constants,
-  fstatSync,
-  openSync,
-  readdirSync,
-  readlinkSync,
-  realpathSync,
-} from 'node:fs';
-import { join, sep } from 'node:path';
+import type { Folder, LookedUp } from '../../sys/folder.ts';
 
 const types = new Map([
   ['html', 'text/html; charset=utf-8'],
@@ -56,11 +43,14 @@ export interface FoundFile {
 /** What was found at a path. */
 type Found =
   | FoundFile
-  | { readonly kind: 'directory'; readonly html: string }
-  | { readonly kind: 'redirect'; readonly location: string }
+  /** A directory to be listed; the caller closes `fd`. */
+  | { readonly kind: 'directory'; readonly fd: number }
+  /** A directory whose path lacks its last slash. */
+  | { readonly kind: 'redirect' }
   | { readonly kind: 'error'; readonly status: number; readonly code: string };
 
-function statusOf(code: string): number {
+/** The status for an errno of a look-up. */
+export function statusOf(code: string): number {
   switch (code) {
     case 'ENOENT':
     case 'ENOTDIR':
@@ -69,94 +59,47 @@ function statusOf(code: string): number {
       return 404;
     case 'EACCES':
     case 'EPERM':
+    case 'ENXIO':
       return 403;
+    case 'EAGAIN':
     case 'EMFILE':
     case 'ENFILE':
+    case 'ENOMEM':
+    case 'ETIMEDOUT':
       return 503;
     default:
       return 500;
   }
 }
 
-function failed(error: unknown): Found {
-  const code = (error as NodeJS.ErrnoException).code ?? 'EIO';
+function failed(code: string): Found {
   return { kind: 'error', status: statusOf(code), code };
 }
 
-/** The served directory. The constructor throws the errors of fs if it is not a directory. */
-export class Root {
-  readonly #root: string;
-
-  constructor(dir: string) {
-    this.#root = realpathSync(dir);
-    readdirSync(this.#root);
-  }
-
-  /** Looks up the path of a URL, still percent-encoded, without its query. */
-  find(urlPath: string): Found {
-    let path: string;
-    try {
-      path = decodeURIComponent(urlPath);
-    } catch {
-      return { kind: 'error', status: 400, code: 'EINVAL' };
-    }
-    if (!path.startsWith('/') || path.includes('\0'))
-      return { kind: 'error', status: 400, code: 'EINVAL' };
-    if (path.split('/').includes('..')) return { kind: 'error', status: 403, code: 'EACCES' };
-    const found = this.#open(path);
-    if (found.kind !== 'directory' || path.endsWith('/')) return found;
-    return { kind: 'redirect', location: `${urlPath}/` };
-  }
-
-  #open(path: string): Found {
-    let fd = -1;
-    try {
-      // O_NONBLOCK: a FIFO must not hang the server; it is refused below.
-      fd = openSync(join(this.#root, path), constants.O_RDONLY | constants.O_NONBLOCK);
-      const real = readlinkSync(`/proc/self/fd/${fd}`);
-      if (real !== this.#root && !real.startsWith(this.#root + (this.#root === sep ? '' : sep))) {
-        closeSync(fd);
-        return { kind: 'error', status: 403, code: 'EACCES' };
-      }
-      const st = fstatSync(fd);
-      if (st.isFile()) return { kind: 'file', fd, size: st.size, mtimeMs: st.mtimeMs, path: real };
-      closeSync(fd);
-      if (!st.isDirectory()) return { kind: 'error', status: 403, code: 'EACCES' };
-      if (!path.endsWith('/')) return { kind: 'directory', html: '' };
-      return this.#index(path, real);
-    } catch (e) {
-      if (fd >= 0 && (e as NodeJS.ErrnoException).code !== 'EBADF') closeQuietly(fd);
-      return failed(e);
-    }
-  }
-
-  /** index.html if there is one, else a listing. */
-  #index(path: string, real: string): Found {
-    const index = this.#open(`${path}index.html`);
-    if (index.kind === 'file' || (index.kind === 'error' && index.status !== 404)) return index;
-    const rows = readdirSync(real, { withFileTypes: true })
-      .map((e) => (e.isDirectory() ? `${e.name}/` : e.name))
-      .sort()
-      .map(
-        (name) =>
-          `<li><a href="${encodeURIComponent(name).replace(/%2F$/, '/')}">${escape(name)}</a></li>`,
-      );
-    const title = `Index of ${escape(path)}`;
-    return {
-      kind: 'directory',
-      html: `<!doctype html>\n<title>${title}</title>\n<h1>${title}</h1>\n<ul>\n${rows.join('\n')}\n</ul>\n`,
-    };
-  }
+/** A file or an error; null for a directory. */
+function fileOf(found: LookedUp): Found | null {
+  if (found.code !== null) return failed(found.code);
+  if (found.kind === 'directory') return null;
+  // A FIFO, a socket or a device, which was not opened.
+  if (found.kind === 'other') return failed('EACCES');
+  return { ...found, kind: 'file' };
 }
 
-function closeQuietly(fd: number): void {
-  try {
-    closeSync(fd);
-  } catch {
-    // The descriptor was closed before the error.
-  }
-}
-
-function escape(text: string): string {
-  return text.replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
+/** Looks up `path`, decoded and relative; `slash`: it must be a directory. */
+export async function find(folder: Folder, path: Buffer, slash: boolean): Promise<Found> {
+  const name = path.length === 0 ? Buffer.from('.') : path;
+  const asked = slash ? Buffer.concat([name, Buffer.from('/')]) : name;
+  const found = fileOf(await folder.lookup(asked, false));
+  if (found !== null) return found;
+  if (!slash) return { kind: 'redirect' };
+  const index = fileOf(
+    await folder.lookup(Buffer.concat([asked, Buffer.from('index.html')]), false),
+  );
+  if (index !== null && !(index.kind === 'error' && index.status === 404)) return index;
+  const dir = await folder.lookup(asked, true);
+  if (dir.code !== null) return failed(dir.code);
+  if (dir.kind === 'directory') return { kind: 'directory', fd: dir.fd };
+  // It was replaced since.
+  if (dir.fd >= 0) folder.close(dir.fd);
+  return failed('ENOENT');
 }

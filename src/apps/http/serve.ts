@@ -1,140 +1,262 @@
 /**
- * A static file server on the emulated host. node:http handles HTTP over our sockets; sendfile
- * sends the bodies, which never pass through a Buffer. Left out: compression, several ranges in one
- * response, methods other than GET and HEAD.
+ * A static file server on the emulated host. node:http handles HTTP behind a gate that gives it one
+ * request at a time; sendfile sends the bodies, which never pass through a Buffer. Left out:
+ * compression, several ranges in one response, methods other than GET and HEAD.
  */
 
-import { closeSync } from 'node:fs';
-import {
-  createServer as createHttpServer,
-  type IncomingMessage,
-  type Server,
-  type ServerResponse,
-} from 'node:http';
-import type { Socket as NetSocket } from 'node:net';
+import { type IncomingMessage, Server, type ServerResponse } from 'node:http';
+import type { Duplex } from 'node:stream';
 import { openFile, type File } from '../../api/file.ts';
-import type { Server as TcpServer } from '../../api/server.ts';
-import type { Socket as TcpSocket } from '../../api/socket.ts';
-import { contentType, type FoundFile, Root } from './files.ts';
+import type { Socket } from '../../api/socket.ts';
+import type { Folder } from '../../sys/folder.ts';
+import {
+  count,
+  type Reason,
+  R_HTTP_BAD_REQUEST,
+  R_HTTP_BODY,
+  R_HTTP_CONN_LIMIT,
+  R_HTTP_FILE_TIMEOUT,
+  R_HTTP_HEAD_SIZE,
+  R_HTTP_HEAD_TIMEOUT,
+  R_HTTP_IDLE_TIMEOUT,
+  R_HTTP_SEND_STALL,
+} from '../../sys/reason.ts';
+import { contentType, find, type FoundFile, statusOf } from './files.ts';
+import { Gate } from './gate.ts';
+import { BODY_MAX, HEAD_MAX, LimitedLog, type Limits, type Logger } from './limits.ts';
+import { listing, ListingError } from './listing.ts';
+import { hostProblem, sendPieces, sendText } from './responses.ts';
 import { etagOf, notModified, preconditionFailed, rangeOf } from './semantics.ts';
+import { directoryLocation, percentEncoded, targetOf } from './url_path.ts';
 
-/** Receives reports of problems; pino's loggers fit. */
-interface Logger {
-  info(fields: object, message: string): void;
-  warn(fields: object, message: string): void;
-}
+/** Connections over the limit that are answered with 503; further ones are reset. */
+const REFUSED_MAX = 64;
+const SWEEP_MS = 1000;
 
 interface ServeOptions {
   /** Directory to serve. */
-  readonly dir: string;
-  readonly port: number;
+  readonly folder: Folder;
   readonly log: Logger;
+  readonly limits: Limits;
 }
 
 /** A running file server. */
 export class HttpApp {
-  readonly #http: Server;
-  readonly #tcp: TcpServer;
-  readonly #root: Root;
-  readonly #log: Logger;
-  /** Open connections, each with the callbacks of the responses that wait for their turn. */
-  readonly #sockets = new Map<TcpSocket, Set<() => void>>();
-  #idle: (() => void)[] = [];
+  /** What is to listen. */
+  readonly server: Server;
+  readonly #folder: Folder;
+  readonly #log: LimitedLog;
+  readonly #limits: Limits;
+  readonly #gates = new Set<Gate>();
+  readonly #sweep: NodeJS.Timeout;
   #closing = false;
 
-  /**
-   * Takes over `server`, which must not listen yet. Throws the errors of fs for the directory, or
-   * EADDRINUSE.
-   */
-  constructor(server: TcpServer, options: ServeOptions) {
-    this.#root = new Root(options.dir);
-    this.#log = options.log;
-    this.#http = createHttpServer((req, res) => {
-      this.#respond(req, res).catch((error: unknown) => this.#abort(req, res, error));
-    });
-    this.#http.on('clientError', (_error, socket) => {
-      if (socket.writable) socket.end('HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n');
-      else socket.destroy();
-    });
-    this.#tcp = server;
-    server.on('connection', (socket: TcpSocket) => this.#connection(socket));
-    this.#tcp.listen(options.port);
+  constructor(options: ServeOptions) {
+    this.#folder = options.folder;
+    this.#log = new LimitedLog(options.log);
+    this.#limits = options.limits;
+    this.server = this.#makeServer();
+    this.#sweep = setInterval(() => this.#everySecond(), SWEEP_MS).unref();
   }
 
-  /** The port it listens on. */
-  get port(): number {
-    return this.#tcp.address()?.port ?? 0;
+  #makeServer(): Server {
+    const { headMs, requestMs, idleMs } = this.#limits;
+    const http = new Server({
+      headersTimeout: headMs,
+      requestTimeout: requestMs,
+      keepAliveTimeout: idleMs,
+      connectionsCheckingInterval: Math.min(1000, headMs),
+      maxHeaderSize: HEAD_MAX,
+      // `#respond` checks the header, and answers in turn.
+      requireHostHeader: false,
+    });
+    // Put a gate in front of node:http's own listener, which attaches its parser.
+    const [parse] = http.listeners('connection');
+    http.removeAllListeners('connection');
+    http.on('connection', (socket) => {
+      this.#connection(socket as unknown as Socket, (gate) => parse!.call(http, gate));
+    });
+    const request = (req: IncomingMessage, res: ServerResponse): void => {
+      this.#request(req, res);
+    };
+    http.on('request', request);
+    // The header Expect: respond as to any request.
+    http.on('checkContinue', request);
+    http.on('checkExpectation', request);
+    http.on('connect', (_req, socket) => refuse(socket, '405 Method Not Allowed'));
+    http.on('clientError', (error, socket) => this.#clientError(error, socket));
+    http.on('timeout', (socket) => {
+      count(R_HTTP_IDLE_TIMEOUT);
+      socket.destroySoon();
+    });
+    return http;
   }
 
-  /** Number of open connections. */
-  get connections(): number {
-    return this.#sockets.size;
+  #connection(socket: Socket, parse: (gate: Gate) => void): void {
+    const gate = new Gate(socket);
+    if (this.#gates.size >= this.#limits.connections) {
+      this.#overLimit(gate);
+      return;
+    }
+    this.#gates.add(gate);
+    gate.once('close', () => this.#gates.delete(gate));
+    gate.on('error', (error: NodeJS.ErrnoException) => {
+      this.#log.info({ peer: peerOf(gate), code: error.code }, 'connection error');
+    });
+    parse(gate);
+    gate.open();
   }
 
-  #connection(socket: TcpSocket): void {
-    this.#sockets.set(socket, new Set());
-    socket.once('close', () => {
-      for (const gone of this.#sockets.get(socket) ?? []) gone();
-      this.#sockets.delete(socket);
-      if (this.#sockets.size > 0) return;
-      for (const resolve of this.#idle) resolve();
-      this.#idle = [];
-    });
-    socket.on('error', (error: NodeJS.ErrnoException) => {
-      this.#log.info({ peer: peerOf(socket), code: error.code }, 'connection error');
-    });
-    // TcpSocket has everything that node:http needs of a net.Socket.
-    this.#http.emit('connection', socket as unknown as NetSocket);
+  /** Refuses a connection: up to REFUSED_MAX with a response, the others with a reset. */
+  #overLimit(gate: Gate): void {
+    count(R_HTTP_CONN_LIMIT);
+    const connections = this.#gates.size;
+    this.#log.warn({ peer: peerOf(gate), connections }, 'too many connections');
+    gate.on('error', () => undefined);
+    if (connections >= this.#limits.connections + REFUSED_MAX) {
+      gate.resetAndDestroy();
+      return;
+    }
+    this.#gates.add(gate);
+    gate.once('close', () => this.#gates.delete(gate));
+    refuse(gate, '503 Service Unavailable');
+  }
+
+  #clientError(error: NodeJS.ErrnoException, socket: Duplex): void {
+    const { code } = error;
+    if (!socket.writable || code === 'ECONNRESET') {
+      socket.destroy();
+      return;
+    }
+    const [why, status] = errorStatus(code);
+    count(why);
+    if ((socket as Gate).answered) {
+      // The rest of the request's body did not arrive in time.
+      (socket as Gate).finish();
+      return;
+    }
+    if (why === R_HTTP_BAD_REQUEST)
+      this.#log.info({ peer: peerOf(socket as Gate), code }, 'bad request');
+    refuse(socket, status);
+  }
+
+  #everySecond(): void {
+    const now = performance.now();
+    for (const gate of this.#gates) {
+      if (!gate.stalled(now, this.#limits.stallMs)) continue;
+      count(R_HTTP_SEND_STALL);
+      this.#log.info({ peer: peerOf(gate) }, 'a client does not read its response');
+      gate.resetAndDestroy();
+    }
+    this.#log.second();
   }
 
   /** Stops accepting connections, and ends each open connection when its response is sent. */
   close(): void {
     this.#closing = true;
-    this.#tcp.close();
-    this.#http.close();
-    for (const socket of this.#sockets.keys()) socket.end();
+    this.server.close();
+    for (const gate of this.#gates) gate.finish();
   }
 
   /** Resets every open connection. */
   destroy(): void {
-    this.#tcp.close();
-    for (const socket of this.#sockets.keys()) socket.resetAndDestroy();
+    clearInterval(this.#sweep);
+    this.#log.second();
+    this.server.close();
+    for (const gate of this.#gates) gate.resetAndDestroy();
   }
 
-  /** Resolves when no connection is open. */
-  idle(): Promise<void> {
-    if (this.#sockets.size === 0) return Promise.resolve();
-    return new Promise((resolve) => this.#idle.push(resolve));
-  }
-
-  async #respond(req: IncomingMessage, res: ServerResponse): Promise<void> {
+  #request(req: IncomingMessage, res: ServerResponse): void {
+    const gate = req.socket as unknown as Gate;
+    if (gate.answered) {
+      // node:http found the end of a head where the gate did not.
+      count(R_HTTP_BAD_REQUEST);
+      gate.resetAndDestroy();
+      return;
+    }
+    const length = Number(req.headers['content-length'] ?? 0);
+    const encoded = req.headers['transfer-encoding'] !== undefined;
+    const refused = encoded || length > BODY_MAX;
+    gate.requestStarted(refused ? 0 : length);
+    // An unfinished response is never followed by another one.
+    res.once('finish', () => gate.requestDone());
     res.setHeader('Server', 'tapnic');
+    req.resume();
+    if (refused) {
+      count(R_HTTP_BODY);
+      res.shouldKeepAlive = false;
+      if (encoded) sendText(req, res, 411, 'Length Required');
+      else sendText(req, res, 413, 'Content Too Large');
+      return;
+    }
+    if (length > 0 && /^100-continue$/i.test(req.headers.expect ?? '')) res.writeContinue();
+    this.#respond(gate, req, res).catch((error: unknown) => this.#abort(gate, req, res, error));
+  }
+
+  async #respond(gate: Gate, req: IncomingMessage, res: ServerResponse): Promise<void> {
+    const problem = hostProblem(req);
+    const target = problem === null ? targetOf(req.url ?? '/') : 400;
+    if (target === 400) {
+      count(R_HTTP_BAD_REQUEST);
+      sendText(req, res, 400, problem ?? 'Bad Request');
+      return;
+    }
     if (req.method !== 'GET' && req.method !== 'HEAD') {
       res.setHeader('Allow', 'GET, HEAD');
       sendText(req, res, 405, 'Method Not Allowed');
       return;
     }
-    const path = (req.url ?? '/').replace(/^https?:\/\/[^/]*/, '').replace(/[?#].*$/, '') || '/';
-    const found = this.#root.find(path);
+    if (target === 403) {
+      sendText(req, res, 403, 'EACCES');
+      return;
+    }
+    const found = await find(this.#folder, target.path, target.slash);
     switch (found.kind) {
       case 'error':
-        if (found.status >= 500) this.#log.warn({ url: req.url, code: found.code }, 'cannot open');
-        sendText(req, res, found.status, found.code);
+        this.#failed(req, res, found.status, found.code);
         return;
       case 'redirect':
-        res.setHeader('Location', found.location);
+        res.setHeader('Location', directoryLocation(target));
         sendText(req, res, 301, 'Moved Permanently');
         return;
       case 'directory':
-        sendBody(req, res, 200, 'text/html; charset=utf-8', found.html);
+        await this.#sendListing(req, res, found.fd, target.path);
         return;
       case 'file':
-        await this.#sendFile(req, res, found);
+        await this.#sendFile(gate, req, res, found);
     }
   }
 
-  async #sendFile(req: IncomingMessage, res: ServerResponse, found: FoundFile): Promise<void> {
-    const file = openFile(found.fd, closeSync);
+  #failed(req: IncomingMessage, res: ServerResponse, status: number, code: string): void {
+    if (code === 'ETIMEDOUT') count(R_HTTP_FILE_TIMEOUT);
+    if (status >= 500) this.#log.warn({ url: shortUrl(req), code }, 'cannot open');
+    sendText(req, res, status, code);
+  }
+
+  async #sendListing(
+    req: IncomingMessage,
+    res: ServerResponse,
+    fd: number,
+    path: Buffer,
+  ): Promise<void> {
+    const name = path.length === 0 ? '/' : `/${path.toString('latin1')}/`;
+    try {
+      await sendPieces(req, res, listing(this.#folder, fd, name));
+    } catch (e) {
+      if (!(e instanceof ListingError) || res.headersSent) throw e;
+      this.#failed(req, res, statusOf(e.code), e.code);
+    } finally {
+      this.#folder.close(fd);
+    }
+  }
+
+  async #sendFile(
+    gate: Gate,
+    req: IncomingMessage,
+    res: ServerResponse,
+    found: FoundFile,
+  ): Promise<void> {
+    const file = openFile(found.fd, (fd) => this.#folder.close(fd));
     try {
       const etag = etagOf(found.size, found.mtimeMs);
       res.setHeader('ETag', etag);
@@ -148,13 +270,14 @@ export class HttpApp {
         res.writeHead(304).end();
         return;
       }
-      await this.#sendRange(req, res, found, file, etag);
+      await this.#sendRange(gate, req, res, found, file, etag);
     } finally {
       file.drop();
     }
   }
 
   async #sendRange(
+    gate: Gate,
     req: IncomingMessage,
     res: ServerResponse,
     found: FoundFile,
@@ -180,24 +303,25 @@ export class HttpApp {
       res.end();
       return;
     }
-    await this.#sendBytes(req, res, file, offset, nbytes);
+    await this.#sendBytes(gate, req, res, file, offset, nbytes);
   }
 
-  /** Sends the body by reference, after the header, when it is this response's turn. */
+  /** Sends the header and, by reference, the body. */
   async #sendBytes(
+    gate: Gate,
     req: IncomingMessage,
     res: ServerResponse,
     file: File,
     offset: number,
     nbytes: number,
   ): Promise<void> {
-    const socket = await this.#turn(req, res);
-    if (socket === null || socket.destroyed) return;
+    if (gate.destroyed) return;
+    gate.hold();
     res.flushHeaders();
     let sent = 0;
     let code = 'truncated';
     try {
-      sent = await socket.sendfile(file, { offset, nbytes });
+      sent = await gate.sendfile(file, offset, nbytes);
     } catch (e) {
       const error = e as NodeJS.ErrnoException & { bytes?: number };
       sent = error.bytes ?? 0;
@@ -212,55 +336,40 @@ export class HttpApp {
     if (this.#closing && code === 'EPIPE') return;
     // The header promised more bytes than were sent. Only a reset shows the client the error.
     this.#log.warn(
-      { url: req.url, peer: peerOf(socket), code, sent, nbytes },
+      { url: shortUrl(req), peer: peerOf(gate), code, sent, nbytes },
       'response cut short',
     );
-    socket.resetAndDestroy();
+    gate.resetAndDestroy();
   }
 
-  /**
-   * Resolves with the connection when it is this response's turn, or with null if it has closed.
-   */
-  #turn(req: IncomingMessage, res: ServerResponse): Promise<TcpSocket | null> {
-    const socket = req.socket as unknown as TcpSocket;
-    if (res.socket !== null) return Promise.resolve(socket);
-    const waiting = this.#sockets.get(socket);
-    if (waiting === undefined) return Promise.resolve(null);
-    // When a connection closes, node:http drops the responses that wait behind the current one.
-    return new Promise((resolve) => {
-      const gone = (): void => resolve(null);
-      waiting.add(gone);
-      res.once('socket', () => {
-        waiting.delete(gone);
-        resolve(socket);
-      });
-    });
-  }
-
-  #abort(req: IncomingMessage, res: ServerResponse, error: unknown): void {
-    this.#log.warn({ url: req.url, error: String(error) }, 'request failed');
+  #abort(gate: Gate, req: IncomingMessage, res: ServerResponse, error: unknown): void {
+    this.#log.warn({ url: shortUrl(req), error: String(error) }, 'request failed');
     if (!res.headersSent) sendText(req, res, 500, 'Internal Server Error');
-    else res.destroy();
+    else gate.resetAndDestroy();
   }
 }
 
-function peerOf(socket: TcpSocket): string {
-  return `${socket.remoteAddress}:${socket.remotePort}`;
+/** What an error of node:http's parser or its time-outs is counted as and answered with. */
+function errorStatus(code: string | undefined): [Reason, string] {
+  if (code === 'ERR_HTTP_REQUEST_TIMEOUT') return [R_HTTP_HEAD_TIMEOUT, '408 Request Timeout'];
+  if (code === 'HPE_HEADER_OVERFLOW')
+    return [R_HTTP_HEAD_SIZE, '431 Request Header Fields Too Large'];
+  return [R_HTTP_BAD_REQUEST, '400 Bad Request'];
 }
 
-function sendBody(
-  req: IncomingMessage,
-  res: ServerResponse,
-  status: number,
-  type: string,
-  body: string,
-): void {
-  res.statusCode = status;
-  res.setHeader('Content-Type', type);
-  res.setHeader('Content-Length', Buffer.byteLength(body));
-  res.end(req.method === 'HEAD' ? undefined : body);
+/** Answers outside of a response of node:http, and closes. */
+function refuse(socket: Duplex, status: string): void {
+  socket.write(
+    `HTTP/1.1 ${status}\r\nServer: tapnic\r\nContent-Length: 0\r\nConnection: close\r\n\r\n`,
+  );
+  (socket as Gate).destroySoon();
 }
 
-function sendText(req: IncomingMessage, res: ServerResponse, status: number, text: string): void {
-  sendBody(req, res, status, 'text/plain; charset=utf-8', `${status} ${text}\n`);
+/** The request's target for the log: as ASCII, and not all of a long one. */
+function shortUrl(req: IncomingMessage): string {
+  return (req.url ?? '').slice(0, 200).replace(/[^\x21-\x7e]/g, percentEncoded);
+}
+
+function peerOf(gate: Gate): string {
+  return `${gate.remoteAddress}:${gate.remotePort}`;
 }
