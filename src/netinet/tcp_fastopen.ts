@@ -33,7 +33,7 @@ const TCP_FASTOPEN_MAX_PSKS = 2;
 const CCACHE_BUCKETS = 2048;
 
 /** Connections of a listener that are not established yet, plus 1 for the listener itself. */
-export interface TfoPending {
+interface TfoPending {
   n: number;
 }
 
@@ -155,7 +155,7 @@ function sameBytes(at: number, bytes: Uint8Array): boolean {
  * cookie in `tfoResponse`; -1 if it is not valid and there is no key.
  * @see sys/netinet/tcp_fastopen.c
  */
-export function tcp_fastopen_check_cookie(vnet: Vnet, inc: InConninfo, seg: TcpSegment): number {
+function tcp_fastopen_check_cookie(vnet: Vnet, inc: InConninfo, seg: TcpSegment): number {
   const v = V_tfo(vnet);
   const af = inpaf(vnet, inc.inc_family);
   if (v.acceptany) {
@@ -173,7 +173,7 @@ export function tcp_fastopen_check_cookie(vnet: Vnet, inc: InConninfo, seg: TcpS
 }
 
 /** Result of tfoListen: no Fast Open option, or none that counts. */
-export const TFO_NONE = 0;
+const TFO_NONE = 0;
 /** Answer the SYN as usual, with the cookie in `tfoResponse`. */
 export const TFO_COOKIE = 1;
 /** The cookie is valid: create the connection. `pending` of the listener counts it already. */
