@@ -83,7 +83,7 @@ export function tcp_xmit_timer(tp: Tcpcb, rtt: number): void {
   tp.t_cc.rttsample(tp, rtt * 1000);
   // A round-trip time of hours means that a clock jumped. It would also overflow when shifted.
   rtt = Math.min(rtt, RTT_MAX);
-  if (tp.t_srtt !== 0) {
+  if (tp.t_srtt !== 0 && !tp.rttStale) {
     // Measured less expected round-trip time, in units of 1/4 ms.
     let delta = ((rtt - 1) << TCP_DELTA_SHIFT) - (tp.t_srtt >> (TCP_RTT_SHIFT - TCP_DELTA_SHIFT));
     tp.t_srtt = Math.max(tp.t_srtt + delta, 1);
@@ -94,6 +94,7 @@ export function tcp_xmit_timer(tp: Tcpcb, rtt: number): void {
     tp.t_srtt = rtt << TCP_RTT_SHIFT;
     tp.t_rttvar = rtt << (TCP_RTTVAR_SHIFT - 1);
   }
+  tp.rttStale = false;
   tp.t_rtttime = 0;
   tp.t_rxtshift = 0;
   setRxtcur(tp);

@@ -57,14 +57,14 @@ import {
 import { deliver, fastPath, mayDelayAck, tcp_autorcvbuf, updateTsRecent } from './tcp_fastpath.ts';
 import { stepUrg } from './tcp_oob.ts';
 import { present, REASS_FULL, tcp_reass } from './tcp_reass.ts';
-import { sackTrim, tcp_clean_sackreport, tcp_update_sack_list } from './tcp_sack.ts';
+import { tcp_clean_sackreport, tcp_update_dsack_list, tcp_update_sack_list } from './tcp_sack.ts';
 import { SEQ_GEQ, SEQ_GT, SEQ_LEQ, SEQ_LT, seqAdd, seqDiff, TSTMP_LT } from './tcp_seq.ts';
 import {
+  challengeAllowed,
   tcp_close,
   tcp_drop,
   tcp_dropwithreset,
   tcp_mss,
-  tcp_respond,
   tcp_send_challenge_ack,
   tcp_twstart,
 } from './tcp_subr.ts';
@@ -418,14 +418,6 @@ function updateWindow(tp: Tcpcb, seg: TcpSegment): boolean {
   return true;
 }
 
-/** Updates the SACK blocks after [start, start + len) was queued for reassembly or delivered. */
-function reportSack(tp: Tcpcb, start: TcpSeq, len: number): void {
-  const end = seqAdd(start, len);
-  // The cumulative ACK covers delivered data. Remove those blocks and keep the others.
-  if (SEQ_LEQ(end, tp.rcv_nxt)) sackTrim(tp);
-  else if (len > 0) tcp_update_sack_list(tp, start, end);
-}
-
 /** Delivers queued text that is in order. Sets TH_FIN in seg.flags if it ends with the FIN. */
 function presentQueued(tp: Tcpcb, seg: TcpSegment): void {
   const before = tp.rcv_nxt;
@@ -479,7 +471,8 @@ function stepText(tp: Tcpcb, seg: TcpSegment): void {
   const { seq, tlen } = seg;
   const fin = tcp_reass(tp, seq, tlen, seg.flags, m);
   // RFC 2018, 4: do not report data that was discarded because the queue is full.
-  if ((tp.t_flags & TF_SACK_PERMIT) !== 0 && fin !== REASS_FULL) reportSack(tp, seq, tlen);
+  if ((tp.t_flags & TF_SACK_PERMIT) !== 0 && fin !== REASS_FULL)
+    tcp_update_dsack_list(tp, seq, seqAdd(seq, tlen));
   seg.flags &= ~TH_FIN;
   if (fin === TH_FIN) seg.flags |= TH_FIN;
   tp.t_flags |= TF_ACKNOW;
@@ -506,7 +499,6 @@ function finReceived(tp: Tcpcb): Verdict {
       tcp_state_change(tp, TCPS_CLOSING);
       return CONT;
     case TCPS_FIN_WAIT_2:
-      tcp_respond(tp.t_tcp, tp, tp.t_inpcb.inp_inc, tp.snd_max, tp.rcv_nxt, TH_ACK);
       tcp_twstart(tp);
       return DEAD;
     case TCPS_CLOSE_WAIT:
@@ -522,6 +514,17 @@ function finReceived(tp: Tcpcb): Verdict {
   }
 }
 
+/**
+ * Sends an ACK like any other, with SACK blocks and with a FIN that is not acknowledged yet, but at
+ * the limited rate of challenge ACKs: two ends that each reject the other's segments would otherwise
+ * exchange ACKs endlessly.
+ */
+function limitedAck(tp: Tcpcb): void {
+  if (!challengeAllowed(tp)) return;
+  tp.t_flags |= TF_ACKNOW;
+  tp.t_fb.tfb_tcp_output(tp);
+}
+
 /** Ends the processing of a segment as `verdict` says: frees seg.m and sends the RST or ACK. */
 function finish(tp: Tcpcb, seg: TcpSegment, verdict: Verdict): void {
   m_freem(seg.m);
@@ -529,13 +532,12 @@ function finish(tp: Tcpcb, seg: TcpSegment, verdict: Verdict): void {
   const inp = tp.t_inpcb;
   switch (verdict) {
     case DROPWITHRESET:
-      tcp_dropwithreset(tp.t_tcp, null, inp.inp_inc, seg, true);
+      tcp_dropwithreset(tp.t_tcp, tp, inp.inp_inc, seg, true);
       return;
     case DROPAFTERACK:
-      // Limit the rate: two ends that each reject the other's segments would otherwise exchange
-      // ACKs endlessly. This ACK replaces one that an earlier step requested.
+      // This ACK replaces one that an earlier step requested.
       tp.t_flags &= ~TF_ACKNOW;
-      tcp_send_challenge_ack(tp);
+      limitedAck(tp);
       return;
     case DEAD:
       return;
@@ -543,7 +545,7 @@ function finish(tp: Tcpcb, seg: TcpSegment, verdict: Verdict): void {
     case DROP:
       // Send the ACK that an earlier step requested.
       if ((tp.t_flags & TF_ACKNOW) !== 0) tp.t_fb.tfb_tcp_output(tp);
-      else if (seg.challenge) tcp_send_challenge_ack(tp);
+      else if (seg.challenge) limitedAck(tp);
       return;
   }
 }
@@ -603,7 +605,7 @@ export function tcp_do_segment(tp: Tcpcb, seg: TcpSegment): void {
   m_freem(seg.m);
   seg.m = null;
   if (verdict === DEAD) return;
-  if (seg.challenge && (tp.t_flags & TF_ACKNOW) === 0) tcp_send_challenge_ack(tp);
+  if (seg.challenge && (tp.t_flags & TF_ACKNOW) === 0) limitedAck(tp);
   if (windowMoved || (tp.t_flags & TF_ACKNOW) !== 0) tp.t_fb.tfb_tcp_output(tp);
   if ((tp.t_flags & TF_DELACK) !== 0 && !tcp_timer_active(tp, TT_DELACK))
     tcp_timer_activate(tp, TT_DELACK, tp.t_tcp.params.delacktime);

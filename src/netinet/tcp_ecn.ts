@@ -12,6 +12,7 @@ import {
   type Tcpcb,
   type TcpSegment,
   type TcpVnet,
+  TF_ACKNOW,
   TF2_ECN_PERMIT,
   TF2_ECN_SND_CWR,
   TF2_ECN_SND_ECE,
@@ -45,8 +46,11 @@ export function tcp_ecn_input_syn_sent(tp: Tcpcb, seg: TcpSegment): void {
 export function tcp_ecn_input_segment(tp: Tcpcb, seg: TcpSegment): void {
   const { stat } = tp.t_tcp;
   // RFC 3168, 6.1.3: the peer has reduced its window, so stop sending ECE. A CE mark on this
-  // segment sets it again.
-  if ((seg.flags & TH_CWR) !== 0) tp.t_flags2 &= ~TF2_ECN_SND_ECE;
+  // segment sets it again. The immediate ACK shows the peer that its CWR has arrived.
+  if ((seg.flags & TH_CWR) !== 0) {
+    tp.t_flags2 &= ~TF2_ECN_SND_ECE;
+    tp.t_flags |= TF_ACKNOW;
+  }
   switch (seg.ecn) {
     case IPTOS_ECN_CE:
       stat.tcps_ecn_rcvce++;

@@ -95,7 +95,6 @@ const ints: readonly IntSysctl[] = [
   ['recvbuf_max', 'recvbuf_max', 1, 0x7fffffff, 'Max size of automatic receive buffer'],
   ['delacktime', 'delacktime', 1, 1000, 'Time before a delayed ACK is sent'],
   ['msl', 'msl', 1, 0x7fffffff, 'Maximum segment lifetime'],
-  ['maxtcptw', 'maxtcptw', 1, 0x7fffffff, 'Maximum number of connections in TIME_WAIT'],
   ['keepinit', 'keepinit', 1, 0x7fffffff, 'Time to establish connection'],
   ['keepidle', 'keepidle', 1, 0x7fffffff, 'Time before keepalive probes begin'],
   ['keepintvl', 'keepintvl', 1, 0x7fffffff, 'Time between keepalive probes'],

@@ -62,6 +62,7 @@ import {
 import { tcp_twcheck } from './tcp_timewait.ts';
 import {
   $seg,
+  type Tcpcb,
   type TcpSegment,
   type TcpVnet,
   TF_CONGRECOVERY,
@@ -108,7 +109,14 @@ function silent(tcp: TcpVnet, af: InpAf, level: number): boolean {
 }
 
 /** Drops a segment and answers with RST, unless blackhole(4) or the rate limit forbids it. */
-function reset(tcp: TcpVnet, af: InpAf, seg: TcpSegment, why: Reason, limit: number): void {
+function reset(
+  tcp: TcpVnet,
+  tp: Tcpcb | null,
+  af: InpAf,
+  seg: TcpSegment,
+  why: Reason,
+  limit: number,
+): void {
   if (limit === BANDLIM_RST_OPENPORT && silent(tcp, af, 3)) {
     drop(seg, why);
     return;
@@ -116,7 +124,7 @@ function reset(tcp: TcpVnet, af: InpAf, seg: TcpSegment, why: Reason, limit: num
   const unicast = af.unicast(tcp.vnet, seg.m!, $inc);
   drop(seg, why);
   if ((seg.flags & TH_RST) !== 0 || !unicast || badport_bandlim(limit, tcp.vnet) < 0) return;
-  tcp_dropwithreset(tcp, null, $inc, seg, true);
+  tcp_dropwithreset(tcp, tp, $inc, seg, true);
 }
 
 /**
@@ -185,7 +193,8 @@ function parse(tcp: TcpVnet, af: InpAf, m0: Mbuf, hlen: number, seg: TcpSegment)
 }
 
 /** Processes a segment for a listening socket: RFC 9293, 3.10.7.2. */
-function listenInput(tcp: TcpVnet, af: InpAf, seg: TcpSegment, lso: Socket): void {
+function listenInput(ltp: Tcpcb, af: InpAf, seg: TcpSegment, lso: Socket): void {
+  const tcp = ltp.t_tcp;
   if ((seg.flags & TH_RST) !== 0) {
     syncache_chkrst(tcp, $inc, seg);
     m_freem(seg.m);
@@ -200,7 +209,7 @@ function listenInput(tcp: TcpVnet, af: InpAf, seg: TcpSegment, lso: Socket): voi
       tp.t_fb.tfb_tcp_do_segment(tp, seg);
     } else if (found === SYNCACHE_NONE) {
       // syncache_expand has counted its own reason; this counts the RST.
-      reset(tcp, af, seg, R_TCP_NOPCB, BANDLIM_RST_OPENPORT);
+      reset(tcp, ltp, af, seg, R_TCP_NOPCB, BANDLIM_RST_OPENPORT);
     } else {
       m_freem(seg.m);
       seg.m = null;
@@ -214,7 +223,7 @@ function listenInput(tcp: TcpVnet, af: InpAf, seg: TcpSegment, lso: Socket): voi
   if ((seg.flags & TH_ACK) !== 0) {
     syncache_badack(tcp, $inc);
     tcp.stat.tcps_badsyn++;
-    reset(tcp, af, seg, R_TCP_BADSYN, BANDLIM_RST_OPENPORT);
+    reset(tcp, ltp, af, seg, R_TCP_BADSYN, BANDLIM_RST_OPENPORT);
     return;
   }
   const self = $inc.inc_fport === $inc.inc_lport && $inc.selfTalk();
@@ -255,7 +264,7 @@ function noConnection(tcp: TcpVnet, af: InpAf, seg: TcpSegment): void {
     drop(seg, R_TCP_NOPCB);
     return;
   }
-  reset(tcp, af, seg, R_TCP_NOPCB, BANDLIM_RST_CLOSEDPORT);
+  reset(tcp, null, af, seg, R_TCP_NOPCB, BANDLIM_RST_CLOSEDPORT);
 }
 
 /**
@@ -294,8 +303,8 @@ function input(m: Mbuf, hlen: number, vnet: Vnet, family: number): void {
     return;
   }
   const tp = intotcpcb(inp);
-  if (tp.t_state === TCPS_CLOSED) reset(tcp, af, seg, R_TCP_CLOSED, BANDLIM_RST_CLOSEDPORT);
-  else if (tp.t_state === TCPS_LISTEN) listenInput(tcp, af, seg, inp.inp_socket!);
+  if (tp.t_state === TCPS_CLOSED) reset(tcp, tp, af, seg, R_TCP_CLOSED, BANDLIM_RST_CLOSEDPORT);
+  else if (tp.t_state === TCPS_LISTEN) listenInput(tp, af, seg, inp.inp_socket!);
   else tp.t_fb.tfb_tcp_do_segment(tp, seg);
 }
 
@@ -337,6 +346,8 @@ export function tcp_ctlinput(
   const tp = intotcpcb(inp);
   if (cmd === PRC_MSGSIZE) {
     if (!tcp.params.path_mtu_discovery || mtu <= 0) return;
+    // ICMP may not force segments below minmss on us; such segments go without DF.
+    mtu = Math.max(mtu, tcp.params.minmss + af.hdrlen + Tcphdr.SIZE);
     const before = tp.t_maxseg;
     tcp_mss_update(tp, -1, mtu);
     if (tp.t_maxseg >= before) return;

@@ -54,7 +54,6 @@ import {
   tcp_outflags,
   TCPS_CLOSED,
   TCPS_HAVEESTABLISHED,
-  TCPS_HAVERCVDFIN,
   TCPS_HAVERCVDSYN,
   TCPS_SYN_RECEIVED,
 } from './tcp_fsm.ts';
@@ -88,7 +87,6 @@ import {
   TF_NOOPT,
   TF_NOPUSH,
   TF_RCVD_TSTMP,
-  TF_RXWIN0SENT,
   TF_SACK_PERMIT,
   TF_SENTFIN,
   TF_TSO,
@@ -98,6 +96,7 @@ import {
   TT_PERSIST,
   TT_REXMT,
 } from './tcp_var.ts';
+import { windowField, windowUpdateDue } from './tcp_window.ts';
 
 /** The next packet, filled by `plan` and used by `send`. Only one tcp_output runs at a time. */
 const p = {
@@ -139,21 +138,6 @@ function worthSending(tp: Tcpcb, idle: boolean, maxseg: number, avail: number): 
     (p.len >= tp.max_sndwnd / 2 && tp.max_sndwnd > 0) ||
     SEQ_LT(tp.snd_nxt, tp.snd_max)
   );
-}
-
-/** Whether the receive window has grown enough to send a window update: RFC 9293, 3.8.6.2.2. */
-function windowUpdateDue(tp: Tcpcb, hiwat: number): boolean {
-  if (p.recwin <= 0 || TCPS_HAVERCVDFIN(tp.t_state) || !TCPS_HAVERCVDSYN(tp.t_state)) return false;
-  const announced = Math.max(seqDiff(tp.rcv_adv, tp.rcv_nxt), 0);
-  const adv = p.recwin - announced;
-  // The window field would not change after scaling.
-  if (adv <= 0 || p.recwin >> tp.rcv_scale === announced >> tp.rcv_scale) return false;
-  if (
-    adv >= 2 * tp.t_maxseg &&
-    (adv >= hiwat / 4 || p.recwin <= hiwat / 8 || hiwat <= 8 * tp.t_maxseg)
-  )
-    return true;
-  return 2 * adv >= hiwat;
 }
 
 /** The part of `plan` for a SYN or its retransmission. Only an implied connect sends data with it. */
@@ -293,11 +277,10 @@ function plan(tp: Tcpcb, idle: boolean): boolean {
       p.sendalot = true;
     }
   }
-  // Unlike FreeBSD, whose ACKs in FIN_WAIT_1 repeat the FIN: only the rexmt timer resends it.
-  const finSent = (tp.t_flags & TF_SENTFIN) !== 0 && tp.snd_nxt === tp.snd_max;
-  if (finSent || p.off + p.len < used) p.flags &= ~TH_FIN;
+  // Once the FIN is sent, every ACK repeats it until it is acknowledged.
+  if (p.off + p.len < used) p.flags &= ~TH_FIN;
   if (p.len > 0 && worthSending(tp, idle, maxseg, avail)) return true;
-  if (windowUpdateDue(tp, so.so_rcv.sb_hiwat)) return true;
+  if (windowUpdateDue(tp, p.recwin)) return true;
   if ((tp.t_flags & TF_ACKNOW) !== 0) return true;
   // Announce a new urgent pointer immediately, even into a closed window, and only once.
   if ((tp.t_flags & TF_FORCEDATA) !== 0 && SEQ_GT(tp.snd_up, tp.snd_nxt)) return true;
@@ -390,24 +373,6 @@ function addPayload(tp: Tcpcb, m: Mbuf, hdrlen: number): Errno {
   }
   sbsndptr_adv(sb, from, moff + p.len);
   return 0;
-}
-
-/** Returns the window field and sets p.recwin in bytes. Never shrinks; a silly window becomes 0. */
-function window(tp: Tcpcb): number {
-  const hiwat = tp.t_inpcb.inp_socket!.so_rcv.sb_hiwat;
-  if (p.recwin < hiwat / 4 && p.recwin < tp.t_maxseg && (p.flags & TH_SYN) === 0) p.recwin = 0;
-  const promised = seqDiff(tp.rcv_adv, tp.rcv_nxt);
-  if (promised > p.recwin && TCPS_HAVERCVDSYN(tp.t_state)) p.recwin = promised;
-  // RFC 7323, 2.2: the window of a SYN is not scaled.
-  if ((p.flags & TH_SYN) !== 0) return Math.min(p.recwin, TCP_MAXWIN);
-  const scaled = Math.min(p.recwin >> tp.rcv_scale, TCP_MAXWIN);
-  if (scaled === 0 && TCPS_HAVERCVDSYN(tp.t_state)) {
-    tp.t_flags |= TF_RXWIN0SENT;
-    tp.t_sndzerowin++;
-  } else {
-    tp.t_flags &= ~TF_RXWIN0SENT;
-  }
-  return scaled;
 }
 
 /** The sequence number of the segment. */
@@ -525,7 +490,10 @@ function fillHeaders(tp: Tcpcb, m: Mbuf, ipoptlen: number, hdrlen: number): void
   th.th_seq = segmentSeq(tp);
   th.th_ack = (p.flags & TH_ACK) !== 0 ? tp.rcv_nxt : tcpSeq(0);
   th.th_off = (Tcphdr.SIZE + ipoptlen) >> 2;
-  th.th_win = window(tp);
+  const win = windowField(tp, p.recwin, p.flags);
+  // RFC 7323, 2.2: the window of a SYN is not scaled.
+  p.recwin = (p.flags & TH_SYN) !== 0 ? win : win << tp.rcv_scale;
+  th.th_win = win;
   th.th_urp = urgent(tp, th.th_seq);
   th.th_flags = p.flags;
   const ph = m.m_pkthdr;
@@ -543,7 +511,9 @@ function fillHeaders(tp: Tcpcb, m: Mbuf, ipoptlen: number, hdrlen: number): void
   } else {
     th.th_sum = af.pseudo(inp.inp_inc, Tcphdr.SIZE + ipoptlen + p.len + IPPROTO_TCP);
   }
-  const df = tp.t_tcp.params.path_mtu_discovery;
+  // Segments of minmss pass any path, if need be in fragments: ICMP cannot make them smaller.
+  const { path_mtu_discovery, minmss } = tp.t_tcp.params;
+  const df = path_mtu_discovery && tp.t_maxseg > minmss;
   // With ECN, ignore the two low bits of the program's IP_TOS: RFC 3168, 5, gives them to ECN.
   const ecn = (tp.t_flags2 & TF2_ECN_PERMIT) !== 0;
   const tos = ecn ? (inp.inp_ip_tos & ~IPTOS_ECN_MASK) | p.ecn : inp.inp_ip_tos;
@@ -590,8 +560,12 @@ function send(tp: Tcpcb): Errno {
   if (p.len > 0 && p.off + p.len === used && (p.flags & TH_SYN) === 0) p.flags |= TH_PUSH;
   countSent(tp);
   ecnFlags(tp);
-  fillHeaders(tp, m, optlen, hdrlen);
   const start = tp.snd_nxt;
+  // A FIN that is sent again has the sequence number that it had.
+  const plain = p.hole === null && !p.rescue;
+  if (plain && (p.flags & TH_FIN) !== 0 && (tp.t_flags & TF_SENTFIN) !== 0 && start === tp.snd_max)
+    tp.snd_nxt = seqAdd(start, -1);
+  fillHeaders(tp, m, optlen, hdrlen);
   advance(tp);
   const error = inp.inp_af.output(m, inp, inp.inp_vnet);
   if (error === 0) return 0;

@@ -50,26 +50,28 @@ function resendFrom(tp: Tcpcb, ack: TcpSeq, cwnd: number): void {
 }
 
 /**
- * Limited transmit, RFC 3042: each of the first two duplicate ACKs sends one new segment. With a
- * scoreboard, sends as many segments as the congestion window allows beyond the pipe: RFC 6675, 5
- * (3).
+ * Limited transmit, RFC 3042: each of the first two duplicate ACKs allows one new segment, however
+ * many blocks it SACKs. The second may send two if the first could send none.
  */
-function limitedTransmit(tp: Tcpcb, sack: boolean): void {
+function limitedTransmit(tp: Tcpcb): void {
   const onxt = tp.snd_nxt;
   const ocwnd = tp.snd_cwnd;
   const maxseg = tcp_maxseg(tp);
   const flight = seqDiff(tp.snd_nxt, tp.snd_una);
+  if (tp.t_dupacks === 1) tp.snd_limited = 0;
   if (tp.snd_nxt !== tp.snd_max || flight < 0) return;
-  // Send at most two segments beyond the congestion window.
+  // RFC 3042, 2: at most two segments beyond the congestion window.
   if (flight >= ocwnd + (tcprexmtthresh - 1) * maxseg) return;
   const avail = sbavail(tp.t_inpcb.inp_socket!.so_snd) - flight;
-  if (avail <= 0) return;
-  const segs = sack ? Math.floor((ocwnd - tcp_compute_pipe(tp)) / maxseg) : 1;
-  if (segs <= 0) return;
+  const segs = tp.t_dupacks - tp.snd_limited;
+  if (avail <= 0 || segs <= 0) return;
   tp.snd_cwnd = flight + segs * maxseg;
   tp.t_fb.tfb_tcp_output(tp);
   tp.snd_cwnd = ocwnd;
-  if (tp.snd_nxt !== onxt) tp.t_tcp.stat.tcps_limitedtransmit++;
+  const sent = seqDiff(tp.snd_nxt, onxt);
+  if (sent <= 0) return;
+  tp.snd_limited += sent > maxseg ? 2 : 1;
+  tp.t_tcp.stat.tcps_limitedtransmit++;
 }
 
 /**
@@ -149,7 +151,8 @@ function enterRecovery(tp: Tcpcb, ack: TcpSeq, sack: boolean): void {
   if (!sack) {
     tp.recover_fs = 0;
     resendFrom(tp, ack, maxseg);
-    tp.snd_cwnd = tp.snd_ssthresh + tcprexmtthresh * maxseg;
+    // RFC 5681, 3.2 (3): the segments that have left the network, less those of limited transmit.
+    tp.snd_cwnd = tp.snd_ssthresh + (tp.t_dupacks - tp.snd_limited) * maxseg;
     return;
   }
   stat.tcps_sack_recovery_episode++;
@@ -176,8 +179,9 @@ export function duplicateAck(tp: Tcpcb, seg: TcpSegment, news: boolean): boolean
     seg.ack === tp.snd_una &&
     tcp_timer_active(tp, TT_REXMT);
   if (!isDuplicate) {
-    // Data or a window update that repeats the last ACK does not reset the count.
-    if (seg.ack !== tp.snd_una || (seg.tlen === 0 && seg.wnd === tp.snd_wnd)) tp.t_dupacks = 0;
+    // An old ACK does not reset the count, nor do data or a window update that repeat the last ACK.
+    const plain = seg.tlen === 0 && seg.wnd === tp.snd_wnd;
+    if (seg.ack === tp.snd_una && plain) tp.t_dupacks = 0;
     return false;
   }
   const sack = bySack(tp, seg);
@@ -214,7 +218,7 @@ export function duplicateAck(tp: Tcpcb, seg: TcpSegment, news: boolean): boolean
     return seg.tlen === 0;
   }
   if (tp.t_dupacks < tcprexmtthresh && params.rfc3042) {
-    limitedTransmit(tp, sack);
+    limitedTransmit(tp);
     return seg.tlen === 0;
   }
   return false;

@@ -24,55 +24,55 @@ import {
 // The receiver.
 
 /**
- * Records that the bytes [start, end) arrived out of order or as a duplicate. They become the first
- * block to report, joined with the blocks they touch. Blocks before rcv_nxt are removed, except a
- * D-SACK block, which is reported once.
+ * Records that the bytes [start, end) before rcv_nxt arrived again. They become the first block to
+ * report, a D-SACK. It is reported once.
  * @see sys/netinet/tcp_sack.c
  */
 export function tcp_update_sack_list(tp: Tcpcb, start: TcpSeq, end: TcpSeq): void {
   tcp_clean_dsack_blocks(tp);
+  putFirst(tp, start, end, keep(tp, start, start));
+  tp.dsack = true;
+}
+
+/**
+ * Records that the bytes [start, end), none of them before the old rcv_nxt, went into the
+ * reassembly queue or through it; rcv_nxt may have advanced. Joins them with the blocks they touch
+ * and puts the result first, unless rcv_nxt has passed it. If a part of them was received before,
+ * the lowest such range comes in front, as a D-SACK (RFC 2883, 4), also when rcv_nxt has advanced.
+ * Duplicate bytes of the same segment before the old rcv_nxt, which tcp_update_sack_list has
+ * recorded, are lower still and stay. Removes the blocks that rcv_nxt has passed.
+ * @see sys/netinet/tcp_sack.c
+ */
+export function tcp_update_dsack_list(tp: Tcpcb, start: TcpSeq, end: TcpSeq): void {
   const b = tp.sackblks;
-  if (SEQ_LEQ(end, tp.rcv_nxt)) {
-    // The data is a duplicate: report it as a D-SACK, in front of the other blocks.
-    putFirst(tp, start, end, keep(tp, start, start));
-    tp.dsack = true;
-    return;
+  // An empty range at `end` stands for no duplicate: every overlap begins before it.
+  let dupStart = end;
+  let dupEnd = end;
+  if (tp.dsack && b[1] === start) {
+    dupStart = tcpSeq(b[0]!);
+    dupEnd = start;
   }
+  tcp_clean_dsack_blocks(tp);
   let first = start;
   let last = end;
-  let dupStart = start;
-  let dupEnd = start;
   for (let i = 0; i < tp.rcv_numsacks; i++) {
     const s = tcpSeq(b[2 * i]!);
     const e = tcpSeq(b[2 * i + 1]!);
-    if (SEQ_GT(s, last) || SEQ_LT(e, first)) continue;
-    // The part that was received before. If there are several, use the first one found.
-    if (dupStart === dupEnd && SEQ_LT(s, end) && SEQ_GT(e, start)) {
-      dupStart = SEQ_MAX(s, start);
+    if (SEQ_GT(s, end) || SEQ_LT(e, start)) continue;
+    const from = SEQ_MAX(s, start);
+    if (SEQ_LT(from, dupStart) && SEQ_LT(from, e)) {
+      dupStart = from;
       dupEnd = SEQ_LT(e, end) ? e : end;
     }
     if (SEQ_LT(s, first)) first = s;
     if (SEQ_GT(e, last)) last = e;
   }
   const n = keep(tp, first, last);
-  if (SEQ_GT(first, tp.rcv_nxt)) putFirst(tp, first, last, n);
+  // Nothing to put there for a FIN without data.
+  if (SEQ_GT(first, tp.rcv_nxt) && first !== last) putFirst(tp, first, last, n);
   else tp.rcv_numsacks = n;
-  if (dupStart !== dupEnd) {
-    // RFC 2883, 4: the duplicate, then the block it is part of.
-    putFirst(tp, dupStart, dupEnd, tp.rcv_numsacks);
-    tp.dsack = true;
-  }
-}
-
-/** Removes the blocks that rcv_nxt has passed, except a D-SACK block that is not reported yet. */
-export function sackTrim(tp: Tcpcb): void {
-  const again = tp.dsack;
-  const start = tcpSeq(tp.sackblks[0]!);
-  const end = tcpSeq(tp.sackblks[1]!);
-  tcp_clean_dsack_blocks(tp);
-  tp.rcv_numsacks = keep(tp, tp.rcv_nxt, tp.rcv_nxt);
-  if (!again) return;
-  putFirst(tp, start, end, tp.rcv_numsacks);
+  if (dupStart === dupEnd) return;
+  putFirst(tp, dupStart, dupEnd, tp.rcv_numsacks);
   tp.dsack = true;
 }
 

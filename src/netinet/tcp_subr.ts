@@ -31,6 +31,7 @@ import {
   nextPktId,
   peerIsLocal,
 } from './in_pcb.ts';
+import { IPTOS_ECN_MASK } from './ip.ts';
 import { TCP_MAXWIN, Tcphdr, TH_ACK, TH_FIN, TH_RST, TH_SUM_OFF, TH_SYN } from './tcp.ts';
 import {
   tcp_state_change,
@@ -55,6 +56,7 @@ import {
   type TcpSegment,
   tcpTicks,
   type TcpVnet,
+  TF_ACKNOW,
   TF_NOOPT,
   TF_RCVD_TSTMP,
   TF_REQ_SCALE,
@@ -68,6 +70,8 @@ import {
 } from './tcp_var.ts';
 
 const $out = new Tcphdr();
+/** Least t_maxseg: leaves room for data beside 40 bytes of options. @see sys/netinet/tcp_input.c */
+const MIN_MAXSEG = 64;
 
 /** Creates the control block of `inp`, in state CLOSED. @see sys/netinet/tcp_subr.c */
 export function tcp_newtcpcb(inp: Inpcb): Tcpcb {
@@ -91,30 +95,6 @@ export function tcp_newtcpcb(inp: Inpcb): Tcpcb {
   return tp;
 }
 
-/** Appends a connection to the TIME_WAIT queue. Closes the oldest if more than maxtcptw wait. */
-function twInsert(tp: Tcpcb): void {
-  const tcp = tp.t_tcp;
-  tp.twPrev = tcp.twTail;
-  if (tcp.twTail === null) tcp.twHead = tp;
-  else tcp.twTail.twNext = tp;
-  tcp.twTail = tp;
-  tp.twIn = true;
-  if (++tcp.twCount > tcp.params.maxtcptw) tcp_close(tcp.twHead!);
-}
-
-function twRemove(tp: Tcpcb): void {
-  if (!tp.twIn) return;
-  const tcp = tp.t_tcp;
-  if (tp.twPrev === null) tcp.twHead = tp.twNext;
-  else tp.twPrev.twNext = tp.twNext;
-  if (tp.twNext === null) tcp.twTail = tp.twPrev;
-  else tp.twNext.twPrev = tp.twPrev;
-  tp.twPrev = null;
-  tp.twNext = null;
-  tp.twIn = false;
-  tcp.twCount--;
-}
-
 /**
  * Releases what a control block holds. `tp` must not be used afterwards.
  * @see sys/netinet/tcp_subr.c
@@ -123,7 +103,6 @@ export function tcp_discardcb(tp: Tcpcb): void {
   tcp_cancel_timers(tp);
   tcp_reass_flush(tp);
   tcp_free_sackholes(tp);
-  twRemove(tp);
   tp.t_tcp.states[tp.t_state]!--;
 }
 
@@ -142,7 +121,6 @@ export function tcp_close(tp: Tcpcb): void {
   tcp_cancel_timers(tp);
   tcp_reass_flush(tp);
   tcp_free_sackholes(tp);
-  twRemove(tp);
   if (tp.t_state !== TCPS_CLOSED) tcp_state_change(tp, TCPS_CLOSED);
   in_pcbdrop(inp);
   const so = inp.inp_socket;
@@ -159,16 +137,6 @@ export function tcp_close(tp: Tcpcb): void {
     // The socket is still on the listener's incomplete queue, so only this call can free it.
     soabort(so);
   }
-}
-
-/** Releases a socket that its program has closed, while the PCB stays in TIME_WAIT. */
-function twRelease(inp: Inpcb): void {
-  if ((inp.inp_flags & INP_SOCKREF) === 0) return;
-  const so = inp.inp_socket!;
-  inp.inp_flags &= ~INP_SOCKREF;
-  inp.inp_socket = null;
-  so.so_pcb = null;
-  sorele(so);
 }
 
 /**
@@ -191,43 +159,48 @@ export function tcp_drop(tp: Tcpcb, error: Errno): void {
 }
 
 /**
- * Enters TIME_WAIT for 2 MSL, or restarts the 2 MSL: RFC 9293, 3.6.1. A socket that its program has
- * closed is released; only the control block stays. With net.inet.tcp.nolocaltimewait a connection
- * to a local address is closed at once; `tp` must not be used afterwards.
+ * Enters TIME_WAIT for 2 MSL: RFC 9293, 3.6.1. Sends the pending ACK first. A socket that its
+ * program has closed is released; only the control block stays. With net.inet.tcp.nolocaltimewait
+ * a connection to a local address is closed at once; `tp` must not be used afterwards.
  * @see sys/netinet/tcp_timewait.c
  */
 export function tcp_twstart(tp: Tcpcb): void {
   const inp = tp.t_inpcb;
-  const { inp_af } = inp;
-  if (tp.t_tcp.params.nolocaltimewait && peerIsLocal(inp.inp_vnet, inp_af, inp.inp_inc)) {
+  tcp_state_change(tp, TCPS_TIME_WAIT);
+  soisdisconnected(inp.inp_socket!);
+  if ((tp.t_flags & TF_ACKNOW) !== 0) tp.t_fb.tfb_tcp_output(tp);
+  if (tp.t_tcp.params.nolocaltimewait && peerIsLocal(inp.inp_vnet, inp.inp_af, inp.inp_inc)) {
     // A local peer sends no old duplicates.
     tcp_close(tp);
     return;
   }
-  const again = tp.t_state === TCPS_TIME_WAIT;
-  if (!again) {
-    tcp_state_change(tp, TCPS_TIME_WAIT);
-    tcp_cancel_timers(tp);
-    tcp_reass_flush(tp);
-    tcp_free_sackholes(tp);
-    tcp_clean_sackreport(tp);
-    soisdisconnected(inp.inp_socket!);
-  }
+  tcp_cancel_timers(tp);
+  tcp_reass_flush(tp);
+  tcp_free_sackholes(tp);
+  tcp_clean_sackreport(tp);
   tcp_timer_activate(tp, TT_2MSL, 2 * tp.t_tcp.params.msl);
-  twRemove(tp);
-  twInsert(tp);
-  twRelease(inp);
+  if ((inp.inp_flags & INP_SOCKREF) === 0) return;
+  inp.inp_flags &= ~INP_SOCKREF;
+  const so = inp.inp_socket!;
+  tcpTwClosed(inp);
+  sorele(so);
 }
 
-/** The program closed the socket of a connection in TIME_WAIT: detaches the PCB, which waits on. */
+/**
+ * The program closed the socket of a connection in TIME_WAIT: detaches the PCB, which waits on. Keeps
+ * the receive window in rcv_wnd for the ACKs of TIME_WAIT.
+ */
 export function tcpTwClosed(inp: Inpcb): void {
-  inp.inp_socket!.so_pcb = null;
+  const so = inp.inp_socket!;
+  intotcpcb(inp).rcv_wnd = Math.max(sbspace(so.so_rcv), 0);
+  so.so_pcb = null;
   inp.inp_socket = null;
 }
 
 /**
- * Sends a segment without data: an ACK of connection `tp`, or with `tp` null a reply to a segment
- * without a connection. In `inc` the local address is ours. Sends nothing if no mbuf is free.
+ * Sends a segment without data: an ACK or RST of connection or listener `tp`, with its IP_TTL and
+ * IP_TOS, or with `tp` null a reply to a segment without a connection. In `inc` the local address is
+ * ours. Sends nothing if no mbuf is free.
  * @see sys/netinet/tcp_subr.c
  */
 export function tcp_respond(
@@ -238,7 +211,8 @@ export function tcp_respond(
   ack: TcpSeq,
   flags: number,
 ): void {
-  const af = tp === null ? inpaf(tcp.vnet, inc.inc_family) : tp.t_inpcb.inp_af;
+  const inp = tp === null ? null : tp.t_inpcb;
+  const af = inp === null ? inpaf(tcp.vnet, inc.inc_family) : inp.inp_af;
   const m = m_gethdr(M_NOWAIT, MT_DATA);
   if (m === null) return;
   m.m_data += max_linkhdr;
@@ -247,7 +221,7 @@ export function tcp_respond(
   let win = 0;
   if (tp !== null && (flags & TH_RST) === 0) {
     const so = tp.t_inpcb.inp_socket;
-    const space = so === null ? 0 : Math.max(sbspace(so.so_rcv), 0);
+    const space = so === null ? tp.rcv_wnd : Math.max(sbspace(so.so_rcv), 0);
     win = Math.min(space, TCP_MAXWIN << tp.rcv_scale) >> tp.rcv_scale;
     if ((tp.t_flags & (TF_RCVD_TSTMP | TF_NOOPT)) === TF_RCVD_TSTMP)
       optlen = putTimestamp(kva(th + Tcphdr.SIZE), (tcpTicks() + tp.ts_offset) | 0, tp.ts_recent);
@@ -268,8 +242,8 @@ export function tcp_respond(
     inc,
     len,
     IPPROTO_TCP,
-    tp?.t_inpcb.inp_ip_ttl ?? af.defaultTtl(tcp.vnet),
-    0,
+    inp?.inp_ip_ttl ?? af.defaultTtl(tcp.vnet),
+    inp === null ? 0 : inp.inp_ip_tos & ~IPTOS_ECN_MASK,
     tcp.params.path_mtu_discovery,
   );
   m.m_len = len;
@@ -282,7 +256,9 @@ export function tcp_respond(
   if ((flags & TH_RST) !== 0) tcp.stat.tcps_sndctrl++;
   else tcp.stat.tcps_sndacks++;
   // Ignore the errno: IP counts the drop, and the peer's retransmission triggers another reply.
-  af.output(m, tp === null ? null : tp.t_inpcb, tcp.vnet);
+  // A listener has no route to this peer, and a closed connection keeps none.
+  const routed = inp !== null && inp.inp_inc === inc && (inp.inp_flags & INP_DROPPED) === 0;
+  af.output(m, routed ? inp : null, tcp.vnet);
 }
 
 /**
@@ -313,9 +289,16 @@ function tcpMaxMss(tcp: TcpVnet, af: InpAf, inc: InConninfo): number {
   return mtu === 0 ? mssDefaults(tcp, af).mssdflt : mtu - af.hdrlen - Tcphdr.SIZE;
 }
 
-/** The MSS we announce. @see sys/netinet/tcp_input.c */
+/**
+ * The MSS we announce: what the interface and the known path MTU allow. net.inet.tcp.minmss does not
+ * apply to it.
+ * @see sys/netinet/tcp_input.c
+ */
 export function tcp_mssopt(tcp: TcpVnet, inc: InConninfo): number {
-  return Math.max(tcpMaxMss(tcp, inpaf(tcp.vnet, inc.inc_family), inc), tcp.params.minmss);
+  const af = inpaf(tcp.vnet, inc.inc_family);
+  const mss = tcpMaxMss(tcp, af, inc);
+  const known = tcp_hc_getmtu(tcp, inc);
+  return known > 0 ? Math.min(mss, known - af.hdrlen - Tcphdr.SIZE) : mss;
 }
 
 /** Copies the TSO capability and limits of the outgoing interface to `tp`. */
@@ -358,7 +341,7 @@ export function tcp_mss_update(tp: Tcpcb, offer: number, mtu: number): void {
   if (mtu > 0) mss = Math.min(mss, mtu - af.hdrlen - Tcphdr.SIZE);
   if (offer > 0) mss = Math.min(mss, offer);
   else mss = Math.min(mss, tp.t_maxseg);
-  tp.t_maxseg = Math.max(mss, params.minmss);
+  tp.t_maxseg = Math.max(mss, MIN_MAXSEG);
   tcpTsoUpdate(tp);
 }
 
@@ -456,10 +439,10 @@ export function intotcpcb(inp: Inpcb): Tcpcb {
 }
 
 /**
- * Sends a challenge ACK, at most ack_war_cnt per ack_war_timewindow ms: RFC 5961, 7 and 10.
- * @see sys/netinet/tcp_subr.c
+ * Whether the limit of ack_war_cnt challenge ACKs per ack_war_timewindow ms allows one more: RFC
+ * 5961, 7 and 10. Counts it; the caller sends it.
  */
-export function tcp_send_challenge_ack(tp: Tcpcb): void {
+export function challengeAllowed(tp: Tcpcb): boolean {
   const { params, stat } = tp.t_tcp;
   const now = tcpTicks();
   if (tp.t_challenge_ack_cnt === 0 || ((now - tp.t_challenge_ack_end) | 0) >= 0) {
@@ -468,11 +451,17 @@ export function tcp_send_challenge_ack(tp: Tcpcb): void {
   }
   if (params.ack_war_cnt > 0 && tp.t_challenge_ack_cnt >= params.ack_war_cnt) {
     count(R_TCP_CHALLENGE_LIMIT);
-    return;
+    return false;
   }
   count(R_TCP_CHALLENGE);
   tp.t_challenge_ack_cnt++;
   stat.tcps_challengeack++;
+  return true;
+}
+
+/** Sends a challenge ACK if the limit allows it: RFC 5961, 7. @see sys/netinet/tcp_subr.c */
+export function tcp_send_challenge_ack(tp: Tcpcb): void {
+  if (!challengeAllowed(tp)) return;
   tcp_respond(tp.t_tcp, tp, tp.t_inpcb.inp_inc, tp.snd_max, tp.rcv_nxt, TH_ACK);
   tp.last_ack_sent = tp.rcv_nxt;
 }

@@ -32,6 +32,7 @@ import { tcp_close, tcp_drop, tcp_respond } from './tcp_subr.ts';
 import {
   tcp_backoff,
   TCP_MAXRXTSHIFT,
+  TCP_RTT_INVALIDATE,
   TCP_REXMTVAL,
   tcp_setpersist,
   tcp_timer_activate,
@@ -41,7 +42,6 @@ import {
 import {
   mssDefaults,
   TCP_RTT_SHIFT,
-  TCP_RTTVAR_SHIFT,
   type Tcpcb,
   tcpTicks,
   TCPTV_REXMTMAX,
@@ -116,11 +116,11 @@ function rexmt(tp: Tcpcb): void {
   const first = TCPS_HAVEESTABLISHED(tp.t_state) ? TCP_REXMTVAL(tp) : params.rexmit_initial;
   const rto = first * tcp_backoff[tp.t_rxtshift]!;
   tp.t_rxtcur = TCPT_RANGESET(tp, rto, tp.t_rttmin, TCPTV_REXMTMAX);
-  if (tp.t_rxtshift > TCP_MAXRXTSHIFT / 4) {
-    // No answer for a long time: look up the route again and discard the RTT estimate.
+  if (tp.t_rxtshift > TCP_RTT_INVALIDATE) {
+    // No answer for a long time: look up the route again. The next measurement replaces the RTT
+    // estimate; until then the back-off continues from it.
     tp.t_inpcb.inp_route.ro_nh = null;
-    tp.t_rttvar += (tp.t_srtt >> TCP_RTT_SHIFT) << TCP_RTTVAR_SHIFT;
-    tp.t_srtt = 0;
+    tp.rttStale = true;
   }
   blackHole(tp);
   tp.snd_nxt = tp.snd_una;

@@ -20,6 +20,8 @@ export const tcp_backoff: readonly number[] = [
   1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 512, 512, 512,
 ];
 export const TCP_MAXRXTSHIFT = 12;
+/** After more retransmissions than this, the next measurement starts the estimate anew: RFC 6298, 5. */
+export const TCP_RTT_INVALIDATE = TCP_MAXRXTSHIFT / 4;
 
 /** Sets the timer `which` to expire in `delayMs` ms; 0 stops it. @see sys/netinet/tcp_timer.c */
 export function tcp_timer_activate(tp: Tcpcb, which: number, delayMs: number): void {

@@ -273,8 +273,6 @@ export class TcpParams {
   syncache_rst_on_sock_fail = true;
   syncookies = true;
   syncookies_only = false;
-  /** Ours: maximum of connections in TIME_WAIT. One more closes the oldest. */
-  maxtcptw = 16384;
 }
 
 /** Whether window scaling is requested and accepted: net.inet.tcp.rfc1323. */
@@ -352,10 +350,6 @@ export class TcpVnet {
   sackFree: Sackhole | null = null;
   /** The congestion control of new connections. */
   ccAlgo: CcAlgo | null = null;
-  /** Connections in TIME_WAIT, the oldest first. */
-  twHead: Tcpcb | null = null;
-  twTail: Tcpcb | null = null;
-  twCount = 0;
   /** The implementation of new connections; null until tcp_init. */
   functions: TcpFunctionBlock | null = null;
 
@@ -427,6 +421,8 @@ export class Tcpcb implements Task {
   /** t_maxseg before black hole detection lowered it. */
   t_pmtud_saved_maxseg = 0;
   t_dupacks = 0;
+  /** New segments that the first two duplicate ACKs have sent: RFC 3042. */
+  snd_limited = 0;
   t_rxtshift = 0;
   t_rxtcur = 0;
   t_srtt = 0;
@@ -436,6 +432,8 @@ export class Tcpcb implements Task {
   t_rtttime = 0;
   t_rtseq: TcpSeq = tcpSeq(0);
   t_rttupdated = 0;
+  /** More than TCP_RTT_INVALIDATE retransmissions have passed since the last measurement. */
+  rttStale = false;
   /** Bytes acknowledged in congestion avoidance since the window last grew: RFC 3465. */
   t_bytes_acked = 0;
   t_softerror: Errno = 0;
@@ -527,11 +525,6 @@ export class Tcpcb implements Task {
   readonly t_timers = [Infinity, Infinity, Infinity, Infinity, Infinity];
   readonly t_callout: Callout;
 
-  // Links of the TIME_WAIT queue.
-  twPrev: Tcpcb | null = null;
-  twNext: Tcpcb | null = null;
-  twIn = false;
-
   constructor(inp: Inpcb, tcp: TcpVnet, fb: TcpFunctionBlock) {
     this.t_inpcb = inp;
     this.t_tcp = tcp;
@@ -586,7 +579,8 @@ export function TP_MAXUNACKTIME(tp: Tcpcb): number {
 export function tcp_maxseg(tp: Tcpcb): number {
   let optlen = (tp.t_flags & TF_RCVD_TSTMP) !== 0 ? TCPOLEN_TSTAMP_APPA : 0;
   if (tp.rcv_numsacks > 0) optlen += sackOptlen(tp);
-  return tp.t_maxseg - optlen;
+  // A send buffer of a few bytes makes t_maxseg smaller than the options.
+  return Math.max(tp.t_maxseg - optlen, 1);
 }
 
 /** Bytes of the SACK option, padding included, with as many blocks as fit beside a timestamp. */

@@ -14,7 +14,7 @@ import {
 } from '../../src/kern/uipc_socket.ts';
 import { soSetInt } from '../../src/kern/uipc_sockopt.ts';
 import { CC_ECN, CC_NDUPACK, cc_cong_signal } from '../../src/netinet/cc.ts';
-import { IP_MINTTL, IP_PORTRANGE } from '../../src/netinet/ip_ctloutput.ts';
+import { IP_MINTTL, IP_PORTRANGE, IP_TOS, IP_TTL } from '../../src/netinet/ip_ctloutput.ts';
 import { TCPS_TIME_WAIT } from '../../src/netinet/tcp_fsm.ts';
 import { V_tcp } from '../../src/netinet/tcp_var.ts';
 import { EADDRINUSE, ECONNRESET, EINVAL } from '../../src/sys/errno.ts';
@@ -355,14 +355,45 @@ describe('tcp: settings', () => {
       h.take();
     });
 
-    // RFC 6191.
-    it('accepts a SYN with a later timestamp and any sequence number', () => {
-      c.seg({ flags: 'S', seq: c.seq - 5000, ts: { val: 1000, ecr: 0 } });
-      expectTx(h.sent, [flags('.')]);
+    // Unlike RFC 6191, a later timestamp alone does not suffice.
+    it('drops a SYN not above RCV.NXT silently, whatever its timestamp', () => {
+      for (const at of [c.seq - 5000, c.seq, c.seq + 1])
+        for (const val of [999, 1000, 1001, 5000]) {
+          c.seg({ flags: 'S', seq: at, ts: { val, ecr: 0 } });
+          expectTx(h.sent);
+        }
       expect(h.count(TCPS_TIME_WAIT)).to.equal(1);
-      c.seg({ flags: 'S', seq: c.seq - 5000, ts: { val: 1001, ecr: 0 } });
-      expectTx(h.sent, [flags('S.'), ack(c.seq - 4999)]);
+      c.seg({ flags: 'S', seq: c.seq + 2, ts: { val: 1001, ecr: 0 } });
+      expectTx(h.sent, [flags('S.'), ack(c.seq + 3)]);
       expect(h.count(TCPS_TIME_WAIT)).to.equal(0);
+    });
+
+    it('drops a segment without ACK silently', () => {
+      for (const f of ['', 'F', 'P', 'U', 'SF'])
+        for (const len of [0, 1, 100])
+          c.seg({ flags: f, seq: c.seq + 1, payload: 'x'.repeat(len) });
+      expectTx(h.sent);
+      expect(h.count(TCPS_TIME_WAIT)).to.equal(1);
+    });
+
+    it('answers with the full window, the TOS and the TTL after close', () => {
+      const w = h.establish({ sport: 42000, dport: 82, wscale: 3, ts: { val: 1, ecr: 0 } });
+      const { sb_hiwat } = w.so.so_rcv;
+      expect(soSetInt(w.so, IPPROTO_IP, IP_TTL, 7)).to.equal(0);
+      expect(soSetInt(w.so, IPPROTO_IP, IP_TOS, 0x2b)).to.equal(0);
+      h.closeSocket(w.so);
+      w.seg({ ack: w.ack + 1 });
+      h.take();
+      const answer = (): unknown[] => {
+        w.seg({ flags: 'F.', ack: w.ack + 1 });
+        const [f, ...more] = h.take();
+        expect(more).to.have.length(0);
+        return [f!.ip!.tcp!.flags, f!.ip!.tcp!.win, f!.ip!.ttl, f!.ip!.tos & 0xfc];
+      };
+      // The ACK of the FIN rounds up; the answer to its repetition does not, as in FreeBSD.
+      expect(answer()).to.deep.equal(['.', Math.ceil(sb_hiwat / 64), 7, 0x28]);
+      expect(h.count(TCPS_TIME_WAIT)).to.equal(2);
+      expect(answer()).to.deep.equal(['.', Math.floor(sb_hiwat / 64), 7, 0x28]);
     });
 
     it('ends after 2 * net.inet.tcp.msl', () => {

@@ -106,7 +106,8 @@ describe('tcp: reasons', () => {
     expect(reasons(() => c.seg({ ...at, flags: 'R' }))).to.eql({ bad_reset: 1 });
     expect(reasons(() => c.seg(at))).to.eql({});
     const answered = { time_wait: 1, challenge_ack: 1 };
-    expect(reasons(() => c.seg({ ...at, flags: 'S', seq: at.seq - 9 }))).to.eql(answered);
+    expect(reasons(() => c.seg({ ...at, flags: 'S', seq: at.seq - 9 }))).to.eql({ bad_syn: 1 });
+    expect(reasons(() => c.seg({ ...at, flags: 'P', payload: 'x' }))).to.eql({ no_ack: 1 });
     expect(reasons(() => c.seg({ ...at, payload: 'x' }))).to.eql(answered);
   });
 

@@ -27,6 +27,8 @@ class Rfc6675 {
   highRxt = 0;
   rescueRxt = 0;
   dupAcks = 0;
+  /** Segments sent by limited transmit since the first duplicate ACK: RFC 3042. */
+  limited = 0;
   /** RecoveryPoint + 1 during recovery, else null. */
   recovery: number | null = null;
 
@@ -174,10 +176,11 @@ describe('tcp: RFC 6675', () => {
     });
   });
 
-  it('limited transmit sends as much as has left the network: section 5, step 3', () => {
+  // Unlike section 5, step 3, which sends as much as has left the network.
+  it('limited transmit sends one segment per duplicate ACK, however many blocks it SACKs', () => {
     fly(8, 4);
-    ack(0, [1, 3]);
-    expect(segs()).to.deep.equal([8, 9]);
+    ack(0, [1, 2], [3, 4]);
+    expect(segs()).to.deep.equal([8]);
     expect(h.stat.tcps_limitedtransmit).to.equal(1);
     expect(recovering()).to.equal(false);
   });
@@ -358,7 +361,6 @@ describe('tcp: RFC 6675', () => {
     const wasUna = o.una;
     const news = o.update(una, blocks);
     const cwndBefore = tp.snd_cwnd;
-    const pipeBefore = o.pipe();
     const sack = blocks.map(([a, b]): [number, number] => [c.ack + a * UNIT, c.ack + b * UNIT]);
     c.seg({ ack: (c.ack + una * UNIT) >>> 0, ...(sack.length === 0 ? {} : { sack }) });
     const out = dataSent();
@@ -378,12 +380,15 @@ describe('tcp: RFC 6675', () => {
     }
     expect(recovering()).to.equal(o.recovery !== null);
     if (o.recovery === null) {
-      const limited = una === wasUna && news;
-      const may = Math.min(
-        Math.max(Math.floor((cwndBefore / UNIT - pipeBefore) / SEG), 0),
-        Math.floor((total - o.highData) / SEG),
-      );
-      if (limited) expect(out.length, 'step 3.3').to.equal(may);
+      // RFC 3042 instead of step 3.3, as in FreeBSD.
+      if (o.dupAcks === 1) o.limited = 0;
+      const room = o.highData - una < cwndBefore / UNIT + 2 * SEG;
+      const unsent = Math.floor((total - o.highData) / SEG);
+      const may = room ? Math.min(o.dupAcks - o.limited, unsent) : 0;
+      if (una === wasUna && news) {
+        expect(out.length, 'limited transmit').to.equal(may);
+        o.limited += out.length;
+      }
       for (const [from, to] of out) {
         expect(from, 'new data').to.equal(o.highData);
         o.highData = to;
