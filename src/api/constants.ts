@@ -65,7 +65,14 @@ import {
   SO_TYPE,
   SOL_SOCKET,
 } from '../kern/uipc_sockopt.ts';
-import { IP_DONTFRAG, IP_MINTTL, IP_PORTRANGE, IP_TOS, IP_TTL } from '../netinet/ip_ctloutput.ts';
+import {
+  IP_DONTFRAG,
+  IP_MINTTL,
+  IP_OPTIONS,
+  IP_PORTRANGE,
+  IP_TOS,
+  IP_TTL,
+} from '../netinet/ip_ctloutput.ts';
 import {
   TCP_CONGESTION,
   TCP_FASTOPEN,
@@ -126,6 +133,7 @@ export const constants = Object.freeze({
   SO_LISTENINCQLEN,
   SO_PROTOCOL,
   SO_DOMAIN,
+  IP_OPTIONS,
   IP_TOS,
   IP_TTL,
   IP_PORTRANGE,

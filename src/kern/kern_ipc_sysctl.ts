@@ -9,9 +9,10 @@ import { sfBufLimit, sfstatBufs } from '../vm/sf_buf.ts';
 import { vmPageCounts } from '../vm/vm_page.ts';
 import { mbParams, mbufZones } from './kern_mbuf.ts';
 import { machineSysctl, SysctlTree } from './kern_sysctl.ts';
+import { max_hdr, max_linkhdr, max_protohdr, MCLBYTES, MSIZE } from './mbuf.ts';
 import { sfstat, sfstatReset } from './sendfile_io.ts';
 import { sbParams } from './uipc_sockbuf.ts';
-import { soParams, soStats } from './uipc_socket.ts';
+import { maxsocketsDefault, soParams, soStats } from './uipc_socket.ts';
 import type { UmaZone } from './uma.ts';
 
 /**
@@ -25,6 +26,32 @@ function zoneLimit<T>(tree: SysctlTree, name: string, descr: string, zone: UmaZo
     return 0;
   };
   tree.int(name, descr, () => zone.max, set, 1);
+}
+
+/** Adds the variables of sockets and header sizes, and sets the default of maxsockets. */
+function socketSysctls(tree: SysctlTree): void {
+  // kern.ipc.somaxconn is the old name of the same variable.
+  for (const name of ['kern.ipc.soacceptqueue', 'kern.ipc.somaxconn'])
+    tree.intField(
+      name,
+      'Maximum listen socket pending connection accept queue size',
+      soParams,
+      'somaxconn',
+      1,
+      0xffff,
+    );
+  soParams.maxsockets = maxsocketsDefault(ramBytes / PAGE_SIZE);
+  tree.intField(
+    'kern.ipc.maxsockets',
+    'Maximum number of sockets available',
+    soParams,
+    'maxsockets',
+    1,
+  );
+  tree.int('kern.ipc.max_linkhdr', 'Size of largest link layer header', () => max_linkhdr, null);
+  tree.int('kern.ipc.max_protohdr', 'Size of largest protocol header', () => max_protohdr, null);
+  tree.int('kern.ipc.max_hdr', 'Size of largest link plus protocol header', () => max_hdr, null);
+  tree.int('kern.ipc.numopensockets', 'Number of open sockets', () => soStats.current, null);
 }
 
 /** Creates a new sysctl tree for the machine. Called at boot, after `mbuf_init`. */
@@ -66,7 +93,8 @@ export function ipcSysctlInit(): void {
     'Maximum socket buffer size',
     sbParams,
     'sb_max',
-    2048 + 256,
+    MSIZE + MCLBYTES,
+    Number.MAX_SAFE_INTEGER,
   );
   tree.intField(
     'kern.ipc.sockbuf_waste_factor',
@@ -75,17 +103,7 @@ export function ipcSysctlInit(): void {
     'sb_efficiency',
     1,
   );
-  // kern.ipc.somaxconn is the old name of the same variable.
-  for (const name of ['kern.ipc.soacceptqueue', 'kern.ipc.somaxconn'])
-    tree.intField(
-      name,
-      'Maximum listen socket pending connection accept queue size',
-      soParams,
-      'somaxconn',
-      1,
-      0xffff,
-    );
-  tree.int('kern.ipc.numopensockets', 'Number of open sockets', () => soStats.current, null);
+  socketSysctls(tree);
   tree.int('hw.pagesize', 'System memory page size', () => PAGE_SIZE, null);
   tree.int('hw.physmem', 'Size of memory, bytes', () => ramBytes, null, 0, 2 ** 40);
   tree.int('vm.stats.vm.v_page_count', 'Total number of pages', () => vmPageCounts().total, null);

@@ -24,7 +24,7 @@ import {
 } from '../sys/errno.ts';
 import { KASSERT } from '../sys/kassert.ts';
 import { inPass, passUpcall, type Upcall } from '../sys/pass.ts';
-import { count, R_SO_LISTEN_OVERFLOW } from '../sys/reason.ts';
+import { count, R_SO_LISTEN_OVERFLOW, R_SO_MAXSOCKETS } from '../sys/reason.ts';
 import { type Uio, uiomove } from '../vm/uio.ts';
 import { m_free, m_get } from './kern_mbuf.ts';
 import { m_mbuftouio } from './m_copydata.ts';
@@ -92,8 +92,8 @@ export const SHUT_RD = 0;
 export const SHUT_WR = 1;
 export const SHUT_RDWR = 2;
 
-/** kern.ipc.somaxconn: the largest backlog. */
-export const soParams = { somaxconn: 128 };
+/** kern.ipc.somaxconn: the largest backlog; kern.ipc.maxsockets: the limit of sockets, set at boot. */
+export const soParams = { somaxconn: 128, maxsockets: 0x7fffffff };
 
 /** Number of sockets on the machine. */
 export const soStats = { current: 0 };
@@ -157,6 +157,23 @@ let nextId = 1;
 /** The socket of the last `socreate` or `soaccept` that returned 0. */
 export const soResult: { so: Socket | null } = { so: null };
 
+/** Whether kern.ipc.maxsockets allows one more socket; counts a refusal. */
+function soAllowed(): boolean {
+  if (soStats.current < soParams.maxsockets) return true;
+  count(R_SO_MAXSOCKETS);
+  return false;
+}
+
+/**
+ * kern.ipc.maxsockets by default: FreeBSD's formula for kern.maxfiles, which is the default of both:
+ * an eighth of the pages, at least 16 for each of `maxusers`, at most a quarter of the pages.
+ */
+export function maxsocketsDefault(pages: number): number {
+  const users = Math.max(Math.floor(pages / 512), 32);
+  const maxusers = users > 384 ? 384 + Math.floor((users - 384) / 8) : users;
+  return Math.min(Math.max(16 * maxusers, pages >>> 3), pages >>> 2);
+}
+
 /**
  * Creates a socket. Returns 0 and sets `soResult.so`, which the caller owns. EAFNOSUPPORT: the Vnet
  * does not have the domain. EPROTOTYPE: the domain does not have the type. EPROTONOSUPPORT: the
@@ -186,6 +203,7 @@ function createInPass(vnet: Vnet, domain: number, type: number, protocol: number
     if (!vnet.protosw.some((p) => p.pr_domain === domain)) return EAFNOSUPPORT;
     return protocol === 0 ? EPROTOTYPE : EPROTONOSUPPORT;
   }
+  if (!soAllowed()) return ENOBUFS;
   const so = new Socket(vnet, pr);
   const error = pr.pr_attach(so);
   if (error !== 0) return error;
@@ -302,6 +320,7 @@ export function sonewconn(head: Socket, connstatus: number): Socket | null {
     count(R_SO_LISTEN_OVERFLOW);
     return null;
   }
+  if (!soAllowed()) return null;
   const so = new Socket(head.so_vnet, head.so_proto);
   so.so_options = head.so_options & ~SO_ACCEPTCONN;
   so.so_linger = head.so_linger;

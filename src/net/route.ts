@@ -11,10 +11,12 @@ import { AF_MAX } from '../kern/protosw.ts';
 import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
 import { IFF_LOOPBACK, IFF_UP, type Ifaddr, type Ifnet } from './if_var.ts';
 
-// rt_flags, as `netstat -r` prints them: U G H S
+// rt_flags, as `netstat -r` prints them: U G H D S
 export const RTF_UP = 0x1;
 export const RTF_GATEWAY = 0x2;
 export const RTF_HOST = 0x4;
+/** Installed by a redirect. */
+export const RTF_DYNAMIC = 0x10;
 export const RTF_STATIC = 0x800;
 /** Pinned: the route belongs to an interface address and is removed with it. */
 export const RTF_PINNED = 0x100000;

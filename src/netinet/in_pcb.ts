@@ -24,6 +24,7 @@ import { SO_REUSEADDR, SO_REUSEPORT, SO_REUSEPORT_LB, type Socket } from '../ker
 import { type Vnet, VNET_DEFINE } from '../kern/vnet.ts';
 import type { Ifnet } from '../net/if_var.ts';
 import { Route } from '../net/route.ts';
+import type { IpOptions } from './ip_options.ts';
 
 // inp_flags
 /** Set by IP_PORTRANGE: choose local ports from the high or the low range. */
@@ -210,12 +211,17 @@ export interface InpAf {
     tos: number,
     df: boolean,
   ): void;
-  /** Passes a packet to IP, which takes it. Uses the cached route of `inp`. */
-  output(m: Mbuf, inp: Inpcb | null, vnet: Vnet): Errno;
+  /**
+   * Passes a packet to IP, which takes it. Uses the cached route and the IP options of `inp`; if it is
+   * null, the options `opt`.
+   */
+  output(m: Mbuf, inp: Inpcb | null, vnet: Vnet, opt?: IpOptions | null): Errno;
   /** Like `output`, for a datagram. `toAll` (SO_BROADCAST) permits broadcast. */
   outputDgram(m: Mbuf, inp: Inpcb, toAll: boolean): Errno;
   /** Sends an ICMP port unreachable error about the received packet `m`. Takes `m`. */
   portUnreachable(m: Mbuf, vnet: Vnet): void;
+  /** The way back of a source route that the packet under way came by; null: none. */
+  sourceRoute(): IpOptions | null;
   /** The control data of packet `m` that the socket options of `inp` request; null: none. */
   savecontrol(inp: Inpcb, m: Mbuf): Mbuf | null;
   /**
@@ -265,6 +271,8 @@ export class Inpcb {
   inp_ip_tos = 0;
   /** The minimum TTL of accepted packets: IP_MINTTL. */
   inp_ip_minttl = 0;
+  /** IP_OPTIONS: the options of each packet; null: no options. */
+  inp_options: IpOptions | null = null;
   /** The route that ip_output caches between packets. */
   readonly inp_route = new Route();
   // Links of the tables of Inpcbinfo. hashIn is the hash that contains the PCB: 0: no hash, 1:

@@ -4,7 +4,7 @@
  * interface events) and with the protocols above (InpAf, protocol switches).
  */
 
-import type { Errno } from '../sys/errno.ts';
+import { EINVAL, type Errno } from '../sys/errno.ts';
 import { KASSERT } from '../sys/kassert.ts';
 import type { InAddr } from '../sys/types.ts';
 import type { Vnet } from '../kern/vnet.ts';
@@ -12,6 +12,7 @@ import { AF_INET, AF_UNSPEC, IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP } from '../k
 import { ETHERTYPE_ARP, ETHERTYPE_IP } from '../net/ethernet.ts';
 import { ifEventsRegister, ifnetList } from '../net/if.ts';
 import { NETISR_ARP, NETISR_IP, netisrLink, netisr_register } from '../net/netisr.ts';
+import { icmpRedirectStop } from './icmp_redirect.ts';
 import { arpintr, V_arp } from './if_ether.ts';
 import { inetIfEvents } from './in_ifaddr.ts';
 import { InConninfo, inpafRegister, in_pcbSysctls } from './in_pcb.ts';
@@ -26,6 +27,8 @@ import { tcp_ctlinput, tcp_input } from './tcp_input.ts';
 import { udpAttach, udp_ctlinput, udp_input } from './udp_usrreq.ts';
 
 const $inc = new InConninfo();
+/** Bytes of an interface name with its NUL. */
+const IFNAMSIZ = 16;
 
 /** The addresses of a packet that this host sent; the protocol adds the ports. Borrowed. */
 function sentFrom(src: InAddr, dst: InAddr): InConninfo {
@@ -107,6 +110,7 @@ export function inet_domain_attach(vnet: Vnet): Errno {
  */
 export function inet_domain_detach(vnet: Vnet): void {
   V_ipreass(vnet).drain();
+  icmpRedirectStop(vnet);
   for (const ifp of ifnetList(vnet)) inetIfEvents.ifDetaching(ifp);
 }
 
@@ -127,11 +131,23 @@ function ipSysctls(vnet: Vnet): void {
   );
   t.intField(
     ip('process_options'),
-    'Check IP options: 0 ignores them',
+    'IP options: 0 ignores them, 1 processes them, 2 answers with an ICMP error',
     params,
     'process_options',
     0,
-    1,
+    2,
+  );
+  t.boolField(
+    ip('sourceroute'),
+    'Enable forwarding source routed IP packets',
+    params,
+    'sourceroute',
+  );
+  t.boolField(
+    ip('accept_sourceroute'),
+    'Enable accepting source routed IP packets',
+    params,
+    'accept_sourceroute',
   );
   t.intField(
     ip('maxfragpackets'),
@@ -184,6 +200,32 @@ function icmpSysctls(vnet: Vnet): void {
     'bmcastecho',
   );
   t.boolField(icmp('tstamprepl'), 'Respond to ICMP Timestamp packets', params, 'tstamprepl');
+  t.boolField(icmp('maskrepl'), 'Reply to ICMP Address Mask Request packets', params, 'maskrepl');
+  t.boolField(icmp('drop_redirect'), 'Ignore ICMP redirects', params, 'drop_redirect');
+  t.boolField(icmp('log_redirect'), 'Log ICMP redirects to the console', params, 'log_redirect');
+  t.intField(
+    icmp('redirtimeout'),
+    'Delay in seconds before expiring redirect route',
+    params,
+    'redirtimeout',
+    1,
+  );
+  t.string(
+    icmp('reply_src'),
+    'ICMP reply source for non-local packets: the name of an interface',
+    () => params.reply_src,
+    (name) => {
+      if (name.length >= IFNAMSIZ) return EINVAL;
+      params.reply_src = name;
+      return 0;
+    },
+  );
+  t.boolField(
+    icmp('reply_from_interface'),
+    'ICMP reply from incoming interface for non-local packets',
+    params,
+    'reply_from_interface',
+  );
   t.intField(
     icmp('quotelen'),
     'Number of bytes from original packet to quote in ICMP reply',

@@ -72,6 +72,14 @@ export function ifaOnLink(vnet: Vnet, dst: InAddr): InIfaddr | null {
   return null;
 }
 
+/**
+ * The address of `ifp` that fits `addr` best: equal, of the same network, or the first; null if `ifp`
+ * has none. @see sys/net/if.c (there ifaof_ifpforaddr)
+ */
+export function inIfaddrFor(ifp: Ifnet, addr: InAddr): InIfaddr | null {
+  return inIfaddrOn(ifp, addr) ?? ifaForPeer(ifp, addr) ?? inPrimary(ifp);
+}
+
 /** The address of `ifp` whose network contains `addr`, or null. */
 export function ifaForPeer(ifp: Ifnet, addr: InAddr): InIfaddr | null {
   for (let i = 0; i < ifp.if_addrhead.length; i++) {

@@ -24,7 +24,9 @@ import type { InConninfo, Inpcb, InpAf } from './in_pcb.ts';
 import { in_broadcast } from './in_var.ts';
 import { Ip, IP_DF, IP_DST_OFF, IP_MAXPACKET, IP_SRC_OFF } from './ip.ts';
 import { ip_ctloutput } from './ip_ctloutput.ts';
-import { ICMP_UNREACH, ICMP_UNREACH_PORT, icmp_error } from './ip_icmp.ts';
+import { ICMP_UNREACH, ICMP_UNREACH_PORT } from './icmp.ts';
+import { icmp_error } from './ip_icmp.ts';
+import { ip_stripoptions, type IpOptions, ipSourceRoute } from './ip_options.ts';
 import { ip_output } from './ip_output.ts';
 import { in_localip, IP_ALLOWBROADCAST, V_ip } from './ip_var.ts';
 
@@ -141,13 +143,18 @@ export const inetAf: InpAf = {
     memView.setInt32(ip + IP_SRC_OFF, inc.inc_l0);
     memView.setInt32(ip + IP_DST_OFF, inc.inc_f0);
   },
-  output(m: Mbuf, inp: Inpcb | null, vnet: Vnet): Errno {
-    return ip_output(m, inp === null ? null : inp.inp_route, 0, vnet);
+  output(m: Mbuf, inp: Inpcb | null, vnet: Vnet, opt: IpOptions | null = null): Errno {
+    if (inp === null) return ip_output(m, null, 0, vnet, opt);
+    return ip_output(m, inp.inp_route, 0, vnet, inp.inp_options);
   },
   outputDgram(m: Mbuf, inp: Inpcb, toAll: boolean): Errno {
-    return ip_output(m, inp.inp_route, toAll ? IP_ALLOWBROADCAST : 0, inp.inp_vnet);
+    const flags = toAll ? IP_ALLOWBROADCAST : 0;
+    return ip_output(m, inp.inp_route, flags, inp.inp_vnet, inp.inp_options);
   },
+  sourceRoute: ipSourceRoute,
   portUnreachable(m: Mbuf, vnet: Vnet): void {
+    // As in FreeBSD, whose UDP removes the options before it looks for the port.
+    ip_stripoptions(m);
     icmp_error(m, ICMP_UNREACH, ICMP_UNREACH_PORT, 0, vnet);
   },
   // No IPv4 option requests control data yet.

@@ -23,8 +23,13 @@ export const IPOPT_EOL = 0;
 export const IPOPT_NOP = 1;
 export const IPOPT_RR = 7;
 export const IPOPT_TS = 68;
+export const IPOPT_SECURITY = 130;
 export const IPOPT_LSRR = 131;
 export const IPOPT_SSRR = 137;
+// Flags of IPOPT_TS.
+export const IPOPT_TS_TSONLY = 0;
+export const IPOPT_TS_TSANDADDR = 1;
+export const IPOPT_TS_PRESPEC = 3;
 
 // Offsets of header fields, for code that accesses them without an Ip view.
 export const IP_SRC_OFF = 12;

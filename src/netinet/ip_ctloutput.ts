@@ -1,15 +1,25 @@
 /**
- * Socket options at level IPPROTO_IP, after ip_ctloutput of sys/netinet/ip_output.c. Left out: IP
- * options, multicast, and options for ancillary data of recvmsg(2).
+ * Socket options at level IPPROTO_IP, after ip_ctloutput of sys/netinet/ip_output.c. Left out:
+ * multicast and options for ancillary data of recvmsg(2).
  */
 
-import { EINVAL, ENOPROTOOPT, type Errno } from '../sys/errno.ts';
+import { EINVAL, EMSGSIZE, ENOPROTOOPT, type Errno } from '../sys/errno.ts';
+import { MLEN } from '../kern/mbuf.ts';
 import { IPPROTO_IP } from '../kern/protosw.ts';
-import { $optval, sooptInt, sooptPutInt, type Sockopt, SOPT_SET } from '../kern/sockopt.ts';
+import {
+  $optval,
+  sooptcopyout,
+  sooptInt,
+  sooptPutInt,
+  type Sockopt,
+  SOPT_SET,
+} from '../kern/sockopt.ts';
 import type { Socket } from '../kern/uipc_socket.ts';
 import { INP_DONTFRAG, INP_HIGHPORT, INP_LOWPORT, type Inpcb } from './in_pcb.ts';
+import { IpOptions, ip_pcbopts, optionsValue } from './ip_options.ts';
 
 // Option names of sys/netinet/in.h.
+export const IP_OPTIONS = 1;
 export const IP_TOS = 3;
 export const IP_TTL = 4;
 export const IP_PORTRANGE = 19;
@@ -68,6 +78,23 @@ function get(inp: Inpcb, name: number): number {
   }
 }
 
+/** IP_OPTIONS: the options of each packet of the socket. @see ip(4) */
+function options(inp: Inpcb, sopt: Sockopt): Errno {
+  if (sopt.sopt_dir !== SOPT_SET) {
+    const opt = inp.inp_options;
+    return sooptcopyout(sopt, opt === null ? new Uint8Array() : optionsValue(opt));
+  }
+  if (sopt.sopt_valsize > MLEN) return EMSGSIZE;
+  // The old options end even if the new ones are wrong.
+  inp.inp_options = null;
+  const val = sopt.sopt_val.subarray(0, sopt.sopt_valsize);
+  if (val.length === 0) return 0;
+  const opt = new IpOptions();
+  const error = ip_pcbopts(val, opt);
+  if (error === 0) inp.inp_options = opt;
+  return error;
+}
+
 /**
  * Gets or sets an IPv4 option of a socket whose control block is an Inpcb. EINVAL: the level is not
  * IPPROTO_IP, or the value is out of range; ENOPROTOOPT: unknown option.
@@ -77,6 +104,8 @@ export function ip_ctloutput(so: Socket, sopt: Sockopt): Errno {
   const inp = so.so_pcb as Inpcb;
   if (sopt.sopt_level !== IPPROTO_IP) return EINVAL;
   switch (sopt.sopt_name) {
+    case IP_OPTIONS:
+      return options(inp, sopt);
     case IP_TOS:
     case IP_TTL:
     case IP_MINTTL:

@@ -20,8 +20,9 @@ import {
 import { m_adj, m_copym } from '../kern/uipc_mbuf.ts';
 import { mem, PAGE_MASK, PAGE_SIZE } from '../vm/arena.ts';
 import { in_cksum_hdr, in_delayed_cksum } from './in_cksum.ts';
-import { Ip, IP_DF, IP_MF, IP_OFFMASK, IPOPT_EOL, IPOPT_NOP } from './ip.ts';
+import { Ip, IP_DF, IP_MF, IP_OFFMASK } from './ip.ts';
 import { convertMbufs } from './ip_fallback.ts';
+import { ip_optcopy } from './ip_options.ts';
 import type { IpVnet } from './ip_var.ts';
 
 const $ip = new Ip();
@@ -41,29 +42,6 @@ export function sumHeader(m: Mbuf, ip: Ip, hwassist: number): void {
 
 /** Result of ip_fragment: packets linked by m_nextpkt. The caller owns them. */
 export const ipFragments: { m0: Mbuf | null } = { m0: null };
-
-/**
- * Copies the options with the copied flag (RFC 791, 3.1) from the header at `src` of `hlen` bytes
- * to the header at `dst`, padded. Returns the length of the new header.
- */
-function ip_optcopy(src: number, hlen: number, dst: number): number {
-  let from = Ip.SIZE;
-  let to = Ip.SIZE;
-  while (from < hlen) {
-    const opt = mem[src + from]!;
-    if (opt === IPOPT_EOL) break;
-    // The header was validated when it was built or received. An invalid length ends the options.
-    const len = opt === IPOPT_NOP ? 1 : mem[src + from + 1]!;
-    if (len < 1 || from + len > hlen) break;
-    if ((opt & 0x80) !== 0) {
-      mem.copyWithin(dst + to, src + from, src + from + len);
-      to += len;
-    }
-    from += len;
-  }
-  while ((to & 3) !== 0) mem[dst + to++] = IPOPT_EOL;
-  return to;
-}
 
 /**
  * Payload bytes of the first fragment when the later fragments have page multiples: as many whole

@@ -1,8 +1,8 @@
 /**
- * ICMP, after sys/netinet/ip_icmp.c, RFC 792 and RFC 1122 3.2.2: sends echo and timestamp replies
- * in the mbuf of the request, sends errors about received packets, and passes received errors to
- * the transport protocols. Left out: redirects (ignored), address masks, router discovery, source
- * quench.
+ * ICMP, after sys/netinet/ip_icmp.c, RFC 792 and RFC 1122 3.2.2: sends echo, timestamp and mask
+ * replies in the mbuf of the request, sends errors about received packets, passes received errors to
+ * the transport protocols, and processes redirects (icmp_redirect.ts). Router discovery and source
+ * quench go to raw sockets only.
  */
 
 import type { Errno } from '../sys/errno.ts';
@@ -17,7 +17,7 @@ import {
 } from '../sys/reason.ts';
 import { type InAddr, type Kva, kva } from '../sys/types.ts';
 import { m_freem, m_getcl, m_gethdr } from '../kern/kern_mbuf.ts';
-import { machineClock, nowNs } from '../kern/kern_timeout.ts';
+import { nowNs } from '../kern/kern_timeout.ts';
 import { m_copydata } from '../kern/m_copydata.ts';
 import {
   M_BCAST,
@@ -35,19 +35,43 @@ import {
 import { IPPROTO_ICMP, IPPROTO_TCP } from '../kern/protosw.ts';
 import { m_pullup } from '../kern/uipc_mbuf.ts';
 import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
-import { ifConsole } from '../net/if.ts';
-import type { Ifnet } from '../net/if_var.ts';
+import { ifConsole, ifunit } from '../net/if.ts';
+import { IFF_BROADCAST, type Ifnet } from '../net/if_var.ts';
+import { LOG_REDIRECT, logAllowed } from '../net/log_limit.ts';
 import { mem, memView } from '../vm/arena.ts';
-import { IN_MULTICAST } from './in.ts';
+import {
+  ICMP_ECHO,
+  ICMP_ECHOREPLY,
+  ICMP_MASKREPLY,
+  ICMP_MASKREQ,
+  ICMP_MAXTYPE,
+  ICMP_PARAMPROB,
+  ICMP_REDIRECT,
+  ICMP_TIMXCEED,
+  ICMP_TSTAMP,
+  ICMP_TSTAMPREPLY,
+  ICMP_UNREACH,
+  ICMP_UNREACH_FILTER_PROHIB,
+  ICMP_UNREACH_HOST_PROHIB,
+  ICMP_UNREACH_NEEDFRAG,
+  ICMP_UNREACH_NET_PROHIB,
+  ICMP_UNREACH_PORT,
+  ICMP_UNREACH_PRECEDENCE_CUTOFF,
+  ICMP_UNREACH_PROTOCOL,
+} from './icmp.ts';
+import { icmpRedirect } from './icmp_redirect.ts';
+import { IN_MULTICAST, inAddrOf, INADDR_BROADCAST, inet_ntoa } from './in.ts';
 import { in_cksum_skip } from './in_cksum.ts';
 import { fib4_lookup } from './in_fib.ts';
-import { inPrimary } from './in_var.ts';
+import { inIfaddrFor, inPrimary, isInIfaddr } from './in_var.ts';
 import { Ip, IP_DST_OFF, IP_OFFMASK, IP_SRC_OFF } from './ip.ts';
+import { IpOptions, ipReplyOptions, ip_srcroute, ip_stripoptions, iptime } from './ip_options.ts';
 import { ip_output } from './ip_output.ts';
 import {
   in_localip,
   type IpProto,
   PRC_MSGSIZE,
+  PRC_NONE,
   PRC_PARAMPROB,
   PRC_TIMXCEED_INTRANS,
   PRC_UNREACH_ADMIN_PROHIB,
@@ -56,27 +80,13 @@ import {
   V_ip,
 } from './ip_var.ts';
 
-const ICMP_ECHOREPLY = 0;
-export const ICMP_UNREACH = 3;
-export const ICMP_UNREACH_PROTOCOL = 2;
-export const ICMP_UNREACH_PORT = 3;
-const ICMP_UNREACH_NEEDFRAG = 4;
-const ICMP_UNREACH_NET_PROHIB = 9;
-const ICMP_UNREACH_HOST_PROHIB = 10;
-const ICMP_UNREACH_FILTER_PROHIB = 13;
-const ICMP_UNREACH_PRECEDENCE_CUTOFF = 15;
-const ICMP_SOURCEQUENCH = 4;
-const ICMP_REDIRECT = 5;
-const ICMP_ECHO = 8;
-const ICMP_TIMXCEED = 11;
-export const ICMP_PARAMPROB = 12;
-const ICMP_TSTAMP = 13;
-const ICMP_TSTAMPREPLY = 14;
-const ICMP_MASKREPLY = 18;
-const ICMP_MAXTYPE = 40;
-
 const ICMP_MINLEN = 8;
 const ICMP_TSLEN = 20;
+const ICMP_MASKLEN = 12;
+/** The last code of a redirect. */
+const ICMP_REDIRECT_TOSHOST = 3;
+/** Parameter problem codes that exist: the byte at the pointer, a missing option, a bad length. */
+const ICMP_PARAMPROB_LENGTH = 2;
 /** Bytes of the shortest error: ICMP header, quoted IP header and 8 bytes of its payload. */
 const ICMP_ADVLENMIN = ICMP_MINLEN + Ip.SIZE + 8;
 const ICMP_CKSUM = 2;
@@ -109,6 +119,15 @@ class IcmpParams {
   icmplim_output = true;
   bmcastecho = false;
   tstamprepl = true;
+  maskrepl = false;
+  drop_redirect = false;
+  log_redirect = false;
+  /** Seconds that a route from a redirect lasts. */
+  redirtimeout = 600;
+  /** Interface whose address is the source of replies to packets for foreign addresses; '': none. */
+  reply_src = '';
+  /** Take the source of such replies from the receiving interface; overrides reply_src. */
+  reply_from_interface = false;
   /** Maximum bytes of a packet's payload that an error quotes. */
   quotelen = 548;
 }
@@ -225,7 +244,7 @@ export function icmp_error(n: Mbuf, type: number, code: number, word: number, vn
   if (!mayReport(n, vnet)) return drop(n, R_ICMP_IGNORED);
   if (type === ICMP_UNREACH && badport_bandlim(BANDLIM_ICMP_UNREACH, vnet) < 0) return m_freem(n);
   const quoted = quoteLength(n, v.params.quotelen);
-  if (quoted < Ip.SIZE + ICMP_MINLEN) {
+  if (quoted < ($oip.ip_hl << 2) + ICMP_MINLEN) {
     v.stat.icps_oldshort++;
     return drop(n, R_ICMP_IGNORED);
   }
@@ -253,37 +272,41 @@ export function icmp_error(n: Mbuf, type: number, code: number, word: number, vn
   icmp_reflect(m, vnet);
 }
 
+/** The source of the reply to a packet from `peer` to `dst`, which is not a local address; 0: none. */
+function replySource(m: Mbuf, dst: InAddr, peer: InAddr, vnet: Vnet): InAddr {
+  const ifp = m.m_pkthdr.rcvif as Ifnet | null;
+  if (ifp !== null && (ifp.if_flags & IFF_BROADCAST) !== 0)
+    for (let i = 0; i < ifp.if_addrhead.length; i++) {
+      const ia = ifp.if_addrhead[i]!;
+      if (isInIfaddr(ia) && ia.ia_broadaddr === dst) return ia.ia_addr;
+    }
+  const { reply_from_interface, reply_src } = V_icmp(vnet).params;
+  let ia = reply_from_interface && ifp !== null ? inPrimary(ifp) : null;
+  if (ia === null && reply_src !== '') {
+    const named = ifunit(vnet, reply_src);
+    if (named !== null) ia = inPrimary(named);
+  }
+  if (ia !== null) return ia.ia_addr;
+  const nh = fib4_lookup(vnet, peer);
+  return nh === null ? (0 as InAddr) : inAddrOf(nh.nh_ifa.ifa_addr);
+}
+
 /**
  * Swaps source and destination of the header at `p`. If the destination was not a local address
- * (multicast, broadcast), the source becomes an address of the receiving interface or of the route
- * to the peer. Returns false if none exists.
+ * (multicast, broadcast), the source becomes that of replySource. Returns false if none exists.
  */
 function turnAround(m: Mbuf, p: Kva, vnet: Vnet): boolean {
   const peer = memView.getInt32(p + IP_SRC_OFF) as InAddr;
-  if (in_localip(vnet, memView.getInt32(p + IP_DST_OFF) as InAddr)) {
-    memView.setInt32(p + IP_SRC_OFF, memView.getInt32(p + IP_DST_OFF));
-  } else {
-    const rcvif = m.m_pkthdr.rcvif as Ifnet | null;
-    const ia = (rcvif === null ? null : inPrimary(rcvif)) ?? fib4_lookup(vnet, peer)?.nh_ifa;
-    if (ia === undefined) return false;
-    memView.setInt32(p + IP_SRC_OFF, ia.ifa_addr.w0);
-  }
+  const dst = memView.getInt32(p + IP_DST_OFF) as InAddr;
+  const src = in_localip(vnet, dst) ? dst : replySource(m, dst, peer, vnet);
+  if (src === 0) return false;
+  memView.setInt32(p + IP_SRC_OFF, src);
   memView.setInt32(p + IP_DST_OFF, peer);
   return true;
 }
 
-/** Removes the IP options of `m`, whose header of `hlen` bytes is contiguous. */
-function stripOptions(m: Mbuf, hlen: number): void {
-  const extra = hlen - Ip.SIZE;
-  const p = mtod(m);
-  mem.copyWithin(p + extra, p, p + Ip.SIZE);
-  m.m_data += extra;
-  m.m_len -= extra;
-  m.m_pkthdr.len -= extra;
-  $ip.at(mtod(m));
-  $ip.ip_vhl = 0x45;
-  $ip.ip_len -= extra;
-}
+/** Options of the reply under way. */
+const $opts = new IpOptions();
 
 /** Sends the ICMP message `m` back to its source address. Takes `m`. */
 function icmp_reflect(m: Mbuf, vnet: Vnet): Errno {
@@ -302,21 +325,27 @@ function icmp_reflect(m: Mbuf, vnet: Vnet): Errno {
     drop(m, R_ICMP_IGNORED);
     return 0;
   }
-  if ($ip.ip_hl > 5) stripOptions(m, $ip.ip_hl << 2);
   $ip.ip_ttl = V_ip(vnet).params.ttl;
+  const hlen = $ip.ip_hl << 2;
+  if (hlen > Ip.SIZE) {
+    if (!ip_srcroute($opts)) $opts.clear();
+    ipReplyOptions(p, hlen, $opts);
+    ip_stripoptions(m);
+  }
   m.m_flags &= ~(M_BCAST | M_MCAST);
   m.m_pkthdr.rcvif = null;
   m.m_pkthdr.csum_flags = 0;
   stat.icps_reflect++;
-  return icmp_send(m, vnet);
+  return icmp_send(m, vnet, hlen > Ip.SIZE ? $opts : null);
 }
 
 /**
  * Computes the checksum of an ICMP message and sends it. `m` starts at an IP header of 20 bytes
- * whose addresses and length are complete. Takes `m`. Returns the errno of ip_output.
+ * whose addresses and length are complete. Inserts the IP options `opts`. Takes `m`. Returns the
+ * errno of ip_output.
  * @see sys/netinet/ip_icmp.c
  */
-function icmp_send(m: Mbuf, vnet: Vnet): Errno {
+function icmp_send(m: Mbuf, vnet: Vnet, opts: IpOptions | null): Errno {
   const { stat } = V_icmp(vnet);
   $ip.at(mtod(m));
   const icp = mtod(m) + Ip.SIZE;
@@ -324,13 +353,16 @@ function icmp_send(m: Mbuf, vnet: Vnet): Errno {
   memView.setUint16(icp + ICMP_CKSUM, in_cksum_skip(m, $ip.ip_len, Ip.SIZE));
   const type = mem[icp]!;
   if (type <= ICMP_MAXTYPE) stat.icps_outhist[type]!++;
-  return ip_output(m, null, 0, vnet);
+  return ip_output(m, null, 0, vnet, opts);
 }
 
 /** The PRC_* command of an error's type and code; -1: unknown code. */
 function commandOf(type: number, code: number): number {
   if (type === ICMP_TIMXCEED) return code <= 1 ? PRC_TIMXCEED_INTRANS + code : -1;
-  if (type === ICMP_PARAMPROB) return code <= 1 ? PRC_PARAMPROB : -1;
+  if (type === ICMP_PARAMPROB) {
+    if (code === ICMP_PARAMPROB_LENGTH) return PRC_NONE;
+    return code < ICMP_PARAMPROB_LENGTH ? PRC_PARAMPROB : -1;
+  }
   switch (code) {
     case ICMP_UNREACH_NEEDFRAG:
       return PRC_MSGSIZE;
@@ -359,40 +391,85 @@ function ip_next_mtu(mtu: number): number {
   return 0;
 }
 
+/** Whether the ICMP error of `icmplen` bytes, `have` of them contiguous at `icp`, quotes enough. */
+function quotesEnough(icp: Kva, icmplen: number, have: number): boolean {
+  const ohlen = $oip.at(kva(icp + ICMP_MINLEN)).ip_hl << 2;
+  if (icmplen < ICMP_ADVLENMIN || ohlen < Ip.SIZE) return false;
+  return Math.min(icmplen, have) >= ICMP_MINLEN + ohlen + 8;
+}
+
 /**
  * Passes an error about one of our packets to its transport protocol. `icp` is the ICMP header,
- * `icmplen` the length of the message, `have` its contiguous bytes.
+ * `icmplen` the length of the message, `have` its contiguous bytes. Returns whether to pass the
+ * message to raw sockets.
  */
-function deliverError(icp: Kva, icmplen: number, have: number, vnet: Vnet): void {
+function deliverError(icp: Kva, icmplen: number, have: number, vnet: Vnet): boolean {
   const { stat } = V_icmp(vnet);
-  const type = mem[icp]!;
-  const cmd = commandOf(type, mem[icp + 1]!);
+  const cmd = commandOf(mem[icp]!, mem[icp + 1]!);
   if (cmd < 0) {
     stat.icps_badcode++;
-    return;
+    return true;
   }
-  const quote = kva(icp + ICMP_MINLEN);
-  $oip.at(quote);
-  const ohlen = $oip.ip_hl << 2;
-  const l4 = ICMP_MINLEN + ohlen;
-  if (icmplen < ICMP_ADVLENMIN || ohlen < Ip.SIZE || Math.min(icmplen, have) < l4 + 8) {
+  if (!quotesEnough(icp, icmplen, have)) {
     stat.icps_badlen++;
-    return;
+    count(R_ICMP_SHORT);
+    return false;
   }
   if (IN_MULTICAST($oip.ip_dst)) {
     stat.icps_badcode++;
-    return;
+    return true;
   }
+  if ($oip.ip_dst === 0 || $oip.ip_src === 0) {
+    count(R_ICMP_IGNORED);
+    return false;
+  }
+  const l4 = ICMP_MINLEN + ($oip.ip_hl << 2);
   const pr = V_ip(vnet).protox[$oip.ip_p]!;
   // Routers older than RFC 1191 leave the MTU field 0.
   const mtu = cmd === PRC_MSGSIZE ? memView.getUint16(icp + 6) || ip_next_mtu($oip.ip_len) : 0;
   pr?.ctlinput(cmd, $oip.ip_src, $oip.ip_dst, kva(icp + l4), have - l4, mtu, vnet);
+  return true;
 }
 
-/** Milliseconds since midnight UT: the timestamp of RFC 792. */
-function iptime(): number {
-  const clock = machineClock();
-  return Math.floor(((clock.bootSec % 86400) * 1e3 + clock.nowNs() / 1e6) % 86_400_000);
+/** Processes the redirect at `icp`, whose IP header is at `p`. */
+function redirect(p: Kva, icp: Kva, icmplen: number, have: number, vnet: Vnet): void {
+  const { stat, params } = V_icmp(vnet);
+  const src = memView.getInt32(p + IP_SRC_OFF) as InAddr;
+  const gateway = memView.getInt32(icp + 4) as InAddr;
+  const enough = quotesEnough(icp, icmplen, have);
+  if (params.log_redirect && enough && logAllowed(vnet, LOG_REDIRECT)) {
+    const [from, dst, to] = [src, $oip.ip_dst, gateway].map(inet_ntoa);
+    ifConsole.log?.(`icmp redirect from ${from}: ${dst} => ${to}`);
+  }
+  if (params.drop_redirect) return count(R_ICMP_IGNORED);
+  if (mem[icp + 1]! > ICMP_REDIRECT_TOSHOST) {
+    stat.icps_badcode++;
+  } else if (!enough) {
+    stat.icps_badlen++;
+  } else if (icmpRedirect(vnet, src, $oip.ip_dst, gateway, params.redirtimeout)) {
+    return;
+  }
+  count(R_ICMP_IGNORED);
+}
+
+/**
+ * Answers an address mask request in the same mbuf. Returns false if it must not be answered; else
+ * takes `m`.
+ */
+function answerMask(m: Mbuf, icp: Kva, icmplen: number, vnet: Vnet): boolean {
+  if (!V_icmp(vnet).params.maskrepl || icmplen < ICMP_MASKLEN) return false;
+  const p = mtod(m);
+  const dst = memView.getInt32(p + IP_DST_OFF) as InAddr;
+  const src = memView.getInt32(p + IP_SRC_OFF) as InAddr;
+  const ifp = m.m_pkthdr.rcvif as Ifnet;
+  const ia = inIfaddrFor(ifp, dst === INADDR_BROADCAST || dst === 0 ? src : dst);
+  if (ia === null) return false;
+  mem[icp] = ICMP_MASKREPLY;
+  memView.setInt32(icp + 8, ia.ia_subnetmask);
+  if (src === 0 && (ifp.if_flags & IFF_BROADCAST) !== 0)
+    memView.setInt32(p + IP_SRC_OFF, ia.ia_broadaddr);
+  icmp_reflect(m, vnet);
+  return true;
 }
 
 /** Answers an echo or timestamp request in the same mbuf. Takes `m`. */
@@ -450,9 +527,14 @@ function icmp_input(m0: Mbuf, hlen: number, vnet: Vnet): void {
       m = icmplen >= ICMP_TSLEN && m.m_len < hlen + ICMP_TSLEN ? m_pullup(m, hlen + ICMP_TSLEN) : m;
       if (m === null) return count(R_IP_NOBUFS);
       return answer(m, kva(mtod(m) + hlen), type, icmplen, vnet);
+    case ICMP_MASKREQ:
+      if (answerMask(m, icp, icmplen, vnet)) return;
+      if (v.raw === null) count(R_ICMP_IGNORED);
+      break;
     case ICMP_UNREACH:
     case ICMP_TIMXCEED:
-    case ICMP_PARAMPROB: {
+    case ICMP_PARAMPROB:
+    case ICMP_REDIRECT: {
       // The quoted IP header may have options before the ports.
       if (icmplen >= ICMP_ADVLENMIN) {
         const ohlen = (mem[icp + ICMP_MINLEN]! & 0xf) << 2;
@@ -461,13 +543,11 @@ function icmp_input(m0: Mbuf, hlen: number, vnet: Vnet): void {
         if (m === null) return count(R_IP_NOBUFS);
         icp = kva(mtod(m) + hlen);
       }
-      deliverError(icp, icmplen, Math.min(icmplen, m.m_len - hlen), vnet);
+      const have = Math.min(icmplen, m.m_len - hlen);
+      if (type === ICMP_REDIRECT) redirect(mtod(m), icp, icmplen, have, vnet);
+      else if (!deliverError(icp, icmplen, have, vnet)) return m_freem(m);
       break;
     }
-    case ICMP_REDIRECT:
-    case ICMP_SOURCEQUENCH:
-      count(R_ICMP_IGNORED);
-      break;
     default:
       if (v.raw === null && type !== ICMP_ECHOREPLY) count(R_ICMP_IGNORED);
   }

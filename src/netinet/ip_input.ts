@@ -1,7 +1,7 @@
 /**
  * IPv4 input, after sys/netinet/ip_input.c: checks, options, local delivery. Every dropped packet
  * is counted twice: in FreeBSD's ipstat and by drop reason. Left out: forwarding (packets for other
- * hosts are dropped), packet filter hooks, source routing, recording of routes and timestamps.
+ * hosts are dropped), packet filter hooks.
  */
 
 import {
@@ -28,21 +28,10 @@ import { mem, memView } from '../vm/arena.ts';
 import { IN_LOOPBACKNET, INADDR_ALLHOSTS_GROUP, INADDR_BROADCAST } from './in.ts';
 import { in_cksum_hdr } from './in_cksum.ts';
 import { in_broadcast } from './in_var.ts';
-import {
-  Ip,
-  IP_DST_OFF,
-  IP_MF,
-  IP_OFFMASK,
-  IP_SRC_OFF,
-  IPOPT_EOL,
-  IPOPT_LSRR,
-  IPOPT_NOP,
-  IPOPT_RR,
-  IPOPT_SSRR,
-  IPOPT_TS,
-  IPVERSION,
-} from './ip.ts';
-import { ICMP_PARAMPROB, ICMP_UNREACH, ICMP_UNREACH_PROTOCOL, icmp_error } from './ip_icmp.ts';
+import { ICMP_UNREACH, ICMP_UNREACH_PROTOCOL } from './icmp.ts';
+import { Ip, IP_DST_OFF, IP_MF, IP_OFFMASK, IP_SRC_OFF, IPVERSION } from './ip.ts';
+import { icmp_error } from './ip_icmp.ts';
+import { ip_dooptions, IPOPTS_DROP, IPOPTS_OK, ipNoOptions, optionsError } from './ip_options.ts';
 import { ip_reass } from './ip_reass.ts';
 import { in_localip, type IpVnet, V_ip } from './ip_var.ts';
 
@@ -148,45 +137,22 @@ function isOurs(ifp: Ifnet, p: Kva, vnet: Vnet): boolean {
   return (ifp.if_flags & IFF_BROADCAST) !== 0 && in_broadcast(dst, ifp);
 }
 
-/**
- * Checks the options of the header at `p`. Returns 0 if all are valid, the offset of an invalid
- * byte, or -1 for a source route, which is not supported.
- */
-function checkOptions(p: number, hlen: number): number {
-  for (let off = Ip.SIZE; off < hlen;) {
-    const opt = mem[p + off]!;
-    if (opt === IPOPT_EOL) return 0;
-    if (opt === IPOPT_NOP) {
-      off++;
-      continue;
-    }
-    if (off + 1 >= hlen) return off;
-    const len = mem[p + off + 1]!;
-    if (len < 2 || off + len > hlen) return off + 1;
-    if (opt === IPOPT_LSRR || opt === IPOPT_SSRR) return -1;
-    // The smallest pointer of these options is 4, the byte after their own header.
-    if ((opt === IPOPT_RR || opt === IPOPT_TS) && (len < 3 || mem[p + off + 2]! < 4))
-      return off + 2;
-    off += len;
+/** Processes the options, if any. Takes `m`; returns null if it was dropped. */
+function options(m: Mbuf, v: IpVnet, vnet: Vnet): Mbuf | null {
+  if ($ip.ip_hl === 5) {
+    ipNoOptions();
+    return m;
   }
-  return 0;
-}
-
-/** Checks the options, if any. Takes `m`; returns null if it was dropped. */
-function ip_dooptions(m: Mbuf, v: IpVnet, vnet: Vnet): Mbuf | null {
-  const hlen = $ip.ip_hl << 2;
-  if (hlen === Ip.SIZE || v.params.process_options === 0) return m;
-  const wrong = checkOptions(mtod(m), hlen);
-  if (wrong === 0) return m;
-  if (wrong < 0) {
-    // This host does not process source routes: drop the packet without an ICMP error.
+  const result = ip_dooptions(m, vnet);
+  if (result === IPOPTS_OK) return m;
+  if (result === IPOPTS_DROP) {
     v.stat.ips_cantforward++;
     drop(m, R_IP_OPTIONS);
     return null;
   }
   v.stat.ips_badoptions++;
   count(R_IP_OPTIONS);
-  icmp_error(m, ICMP_PARAMPROB, 0, wrong * 0x1000000, vnet);
+  icmp_error(m, optionsError.type, optionsError.code, optionsError.word, vnet);
   return null;
 }
 
@@ -205,7 +171,7 @@ export function ip_input(m0: Mbuf, vnet: Vnet): void {
     stat.ips_badaddr++;
     return drop(m, R_IP_BADADDR);
   }
-  m = ip_dooptions(m, v, vnet);
+  m = options(m, v, vnet);
   if (m === null) return;
   const p = mtod(m);
   if (mem[p + IP_DST_OFF]! >>> 4 === 0xe) {

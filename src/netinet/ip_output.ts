@@ -1,7 +1,7 @@
 /**
- * IPv4 output, after sys/netinet/ip_output.c as of r349529: header completion, routing, software
- * fallbacks for what the interface cannot do (ip_fallback.ts), fragmentation (ip_fragment.ts). Left
- * out: insertion of options, IPsec, packet filter hooks, multicast routing and loopback, SCTP.
+ * IPv4 output, after sys/netinet/ip_output.c as of r349529: header completion, options, routing,
+ * software fallbacks for what the interface cannot do (ip_fallback.ts), fragmentation
+ * (ip_fragment.ts). Left out: IPsec, packet filter hooks, multicast routing and loopback, SCTP.
  */
 
 import {
@@ -15,7 +15,14 @@ import {
 } from '../sys/errno.ts';
 import { KASSERT } from '../sys/kassert.ts';
 import { recordEnter, recordLeave } from '../sys/pass.ts';
-import { count, R_IP_BADADDR, R_IP_CANTFRAG, R_IP_NOROUTE, type Reason } from '../sys/reason.ts';
+import {
+  count,
+  R_IP_BADADDR,
+  R_IP_CANTFRAG,
+  R_IP_NOBUFS,
+  R_IP_NOROUTE,
+  type Reason,
+} from '../sys/reason.ts';
 import type { InAddr, Kva } from '../sys/types.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
 import {
@@ -48,6 +55,7 @@ import { inRouteLookup } from './in_fib.ts';
 import { Ip, IP_DF, IP_DST_OFF, IP_SRC_OFF } from './ip.ts';
 import { mbufFallback } from './ip_fallback.ts';
 import { ip_fragment, ipFragments, sumHeader } from './ip_fragment.ts';
+import { ip_insertoptions, type IpOptions } from './ip_options.ts';
 import {
   IP_ALLOWBROADCAST,
   IP_FORWARDING,
@@ -151,7 +159,8 @@ function checkCast(m: Mbuf, p: Kva, flags: number, ifp: Ifnet): Errno {
  * Sends an IP packet. `m` starts at the IP header and has max_linkhdr bytes of room before it. The
  * caller has set ip_tos, ip_len, ip_off (IP_DF), ip_ttl, ip_p, ip_src (0.0.0.0: use the address of
  * the outgoing interface) and ip_dst, and m_pkthdr.len, csum_flags, csum_data and tso_segsz. `ro`
- * caches the route for the caller; null: no cache. Takes `m` on every outcome. Panics on recursion.
+ * caches the route for the caller; null: no cache. Inserts the options `opt`. Takes `m` on every
+ * outcome. Panics on recursion.
  *
  * EHOSTUNREACH, ENETUNREACH: no route. EMSGSIZE: larger than the MTU, and DF, TSO or broadcast
  * forbids fragmentation. EACCES: broadcast without IP_ALLOWBROADCAST. EADDRNOTAVAIL: the interface
@@ -160,23 +169,46 @@ function checkCast(m: Mbuf, p: Kva, flags: number, ifp: Ifnet): Errno {
  * interface.
  * @see sys/netinet/ip_output.c
  */
-export function ip_output(m: Mbuf, ro: Route | null, flags: number, vnet: Vnet): Errno {
+export function ip_output(
+  m: Mbuf,
+  ro: Route | null,
+  flags: number,
+  vnet: Vnet,
+  opt: IpOptions | null = null,
+): Errno {
   recordEnter(out);
   try {
-    return output(m, ro, flags, vnet);
+    return output(m, ro, flags, vnet, opt);
   } finally {
     recordLeave(out);
   }
 }
 
-function output(m: Mbuf, ro: Route | null, flags: number, vnet: Vnet): Errno {
+function output(
+  m0: Mbuf,
+  ro: Route | null,
+  flags: number,
+  vnet: Vnet,
+  opt: IpOptions | null,
+): Errno {
+  let m = m0;
   KASSERT((m.m_flags & M_PKTHDR) !== 0, 'ip_output: no packet header');
   KASSERT(m.m_len >= Ip.SIZE, 'ip_output: header not contiguous');
   const v = V_ip(vnet);
+  const made = (flags & (IP_FORWARDING | IP_RAWOUTPUT)) === 0;
+  if (made) $ip.at(mtod(m)).ip_vhl = 0x45;
+  if (opt !== null) {
+    const withOpt = ip_insertoptions(m, opt);
+    if (withOpt === null) {
+      count(R_IP_NOBUFS);
+      v.stat.ips_odropped++;
+      return ENOBUFS;
+    }
+    m = withOpt;
+  }
   const p = mtod(m);
   const ip = $ip.at(p);
-  if ((flags & (IP_FORWARDING | IP_RAWOUTPUT)) === 0) {
-    ip.ip_vhl = 0x45;
+  if (made) {
     ip_fillid(ip, vnet);
     v.stat.ips_localout++;
   }

@@ -48,6 +48,8 @@ class Ipq {
   ipq_nfrags = 0;
   /** Payload bytes of the whole packet; -1 until the last fragment has arrived. */
   total = -1;
+  /** Whether the queue holds the last fragment. */
+  hasLast = false;
   /** Header bytes of the first fragment; 0 until it has arrived. */
   hlen = 0;
   /** Time-out of the queue, ns since boot. */
@@ -66,7 +68,7 @@ class IpReass implements Task {
   maxfrags: number;
   /**
    * Limit of fragments of one packet. Unlike FreeBSD's 16, this is 64, because the largest IP
-   * packet needs 45 fragments over Ethernet.
+   * packet needs 45 fragments over Ethernet. One more passes if it completes the packet.
    */
   maxfragsperpacket = 64;
   /** Seconds after which an incomplete packet is dropped. */
@@ -117,6 +119,7 @@ class IpReass implements Task {
     q.ipq_frags = null;
     q.ipq_nfrags = 0;
     q.total = -1;
+    q.hasLast = false;
     q.hlen = 0;
     q.expiresNs = nowNs() + this.fragttl * SEC;
     q.bucket = this.#hash(src, dst, id, p);
@@ -199,15 +202,16 @@ function discard(m: Mbuf, stat: Ipstat): null {
 }
 
 /**
- * Merges the ECN bits of a fragment into the queue's (RFC 3168, 5.3). False: drop the packet,
- * because CE and not-ECT are mixed.
+ * Merges the ECN bits of a fragment into the queue's (RFC 3168, 5.3). False: drop the fragment,
+ * because one of the two is not-ECT.
  */
 function ecnMerge(q: Ipq, ecn: number): boolean {
   if (q.ipq_nfrags === 0) q.ipq_ecn = ecn;
   if (ecn === q.ipq_ecn) return true;
-  const ce = ecn === IPTOS_ECN_CE || q.ipq_ecn === IPTOS_ECN_CE;
-  if (ce && (ecn === IPTOS_ECN_NOTECT || q.ipq_ecn === IPTOS_ECN_NOTECT)) return false;
-  if (ce) q.ipq_ecn = IPTOS_ECN_CE;
+  if (ecn === IPTOS_ECN_NOTECT) return false;
+  if (ecn !== IPTOS_ECN_CE) return true;
+  if (q.ipq_ecn === IPTOS_ECN_NOTECT) return false;
+  q.ipq_ecn = IPTOS_ECN_CE;
   return true;
 }
 
@@ -259,7 +263,7 @@ function insert(q: Ipq, m: Mbuf, reass: IpReass, stat: Ipstat): boolean {
 
 /** Whether all bytes of the packet have arrived. */
 function isComplete(q: Ipq): boolean {
-  if (q.total < 0 || q.hlen === 0) return false;
+  if (!q.hasLast || q.hlen === 0) return false;
   let off = 0;
   for (let m = q.ipq_frags; m !== null; m = m.m_nextpkt) {
     if (m.m_pkthdr.csum_data !== off) return false;
@@ -324,24 +328,25 @@ export function ip_reass(m: Mbuf, vnet: Vnet): Mbuf | null {
   }
   const { ip_src, ip_dst, ip_id, ip_p } = ip;
   const q = reass.find(ip_src, ip_dst, ip_id, ip_p) ?? reass.create(ip_src, ip_dst, ip_id, ip_p);
-  // Drop the packet if this fragment contradicts its known total length.
+  // A fragment that contradicts the end that the last one gave is dropped; the queue stays.
   const end = off + len;
-  const lies = q.total >= 0 && (more ? end > q.total : end !== q.total);
-  if (lies || !ecnMerge(q, ip.ip_tos & IPTOS_ECN_MASK)) {
-    reass.dropQueue(q);
-    return discard(m, stat);
+  if (q.total >= 0) {
+    if (more ? end >= q.total : end !== q.total) return discard(m, stat);
+  } else if (!more) {
+    q.total = end;
   }
+  if (!ecnMerge(q, ip.ip_tos & IPTOS_ECN_MASK)) return discard(m, stat);
   m_adj(m, hlen);
   m.m_pkthdr.csum_data = off;
   if (insert(q, m, reass, stat)) {
-    if (!more) q.total = end;
+    if (!more) q.hasLast = true;
     if (off === 0 && q.hlen === 0) q.hlen = hlen;
   }
-  if (q.ipq_nfrags > reass.maxfragsperpacket) {
-    reass.dropQueue(q);
+  if (!isComplete(q)) {
+    // As in FreeBSD, one fragment above the limit is accepted if it completes the packet.
+    if (q.ipq_nfrags > Math.max(reass.maxfragsperpacket, 1)) reass.dropQueue(q);
     return null;
   }
-  if (!isComplete(q)) return null;
   stat.ips_reassembled++;
   return join(q, reass);
 }

@@ -58,6 +58,8 @@ export class Ipstat {
 }
 
 // Commands of ctlinput, derived from type and code of an ICMP error. @see sys/sys/protosw.h of 13
+/** A known error that changes nothing. */
+export const PRC_NONE = 0;
 export const PRC_MSGSIZE = 5;
 const PRC_HOSTDEAD = 6;
 export const PRC_UNREACH_NET = 8;
@@ -82,6 +84,7 @@ export function inetctlerrmap(cmd: number): Errno {
     case PRC_UNREACH_NET:
     case PRC_UNREACH_HOST:
     case PRC_UNREACH_SRCFAIL:
+    case PRC_TIMXCEED_INTRANS:
       return EHOSTUNREACH;
     case PRC_UNREACH_PROTOCOL:
     case PRC_UNREACH_PORT:
@@ -128,8 +131,12 @@ class IpParams {
   random_id = false;
   /** Drop received packets whose source is one of our addresses. */
   source_address_validation = true;
-  /** 0: ignore IP options; 1: check them. FreeBSD's 2 (reject them with an error) is missing. */
+  /** 0: ignore IP options; 1: process them; 2: reject packets with options by an ICMP error. */
   process_options = 1;
+  /** Process source routes whose next hop is another address. */
+  sourceroute = false;
+  /** Accept packets at the end of a source route; replies take the route back. */
+  accept_sourceroute = false;
 }
 
 /** IPv4's state of one stack. */

@@ -16,7 +16,7 @@ import {
   type Errno,
 } from '../sys/errno.ts';
 import type { AddrWords } from '../sys/addr.ts';
-import { count, R_RIP_FULL } from '../sys/reason.ts';
+import { count, R_RIP_FULL, R_RIP_MINTTL } from '../sys/reason.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
 import { type Mbuf, M_COPYALL, M_NOWAIT, mtod } from '../kern/mbuf.ts';
 import { type Protosw, SOCK_RAW } from '../kern/protosw.ts';
@@ -100,6 +100,10 @@ export function rip_input(m: Mbuf, _hlen: number, vnet: Vnet, family: number): v
   let last: Inpcb | null = null;
   for (let inp = V_rip(vnet).ripcbinfo.ipi_listhead; inp !== null; inp = inp.listNext) {
     if (!wants(inp, af)) continue;
+    if (inp.inp_ip_minttl > af.ttl(m)) {
+      count(R_RIP_MINTTL);
+      continue;
+    }
     if (last !== null) {
       const n = m_copym(m, 0, M_COPYALL, M_NOWAIT);
       if (n === null) count(R_RIP_FULL);

@@ -1,12 +1,18 @@
 /**
  * The TCP host cache, after sys/netinet/tcp_hostcache.c: round-trip time, slow-start threshold and
  * path MTU per peer, measured by earlier connections. The number of entries is limited per bucket
- * and in total. An entry expires `expire` seconds after its last use. Unlike FreeBSD: no timer
- * removes expired entries; a look-up clears them, or a new entry replaces them when the cache is
- * full.
+ * and in total. An entry expires `expire` seconds after its last use. A timer removes expired entries
+ * every `prune` seconds; until then a look-up clears them.
  */
 
-import { nowNs } from '../kern/kern_timeout.ts';
+import type { Task } from '../sys/clock.ts';
+import {
+  Callout,
+  callout_pending,
+  callout_reset,
+  callout_stop,
+  nowNs,
+} from '../kern/kern_timeout.ts';
 import { VNET_DEFINE } from '../kern/vnet.ts';
 import { InConninfo, type InpAf, inpaf } from './in_pcb.ts';
 import { TCP_RTT_SHIFT, TCP_RTTVAR_SHIFT, type TcpVnet, V_tcp } from './tcp_var.ts';
@@ -47,7 +53,7 @@ class Entry {
   }
 }
 
-class HostCache {
+class HostCache implements Task {
   readonly buckets: (Entry | null)[] = Array.from({ length: HASHSIZE }, () => null);
   count = 0;
   enable = true;
@@ -55,6 +61,37 @@ class HostCache {
   bucketlimit = 30;
   /** Seconds. */
   expire = 3600;
+  /** Seconds between two runs of the timer. */
+  prune = 300;
+  /** Remove all entries at the next run. */
+  purge = 0;
+  readonly callout = new Callout(this);
+
+  /** Starts the timer if there are entries and it does not run. */
+  arm(): void {
+    if (this.count > 0 && !callout_pending(this.callout))
+      callout_reset(this.callout, this.prune * 1e9);
+  }
+
+  /** Timer: removes expired entries, or all with `purge`. */
+  run(): void {
+    const all = this.purge !== 0;
+    this.purge = 0;
+    const now = nowNs();
+    for (let b = 0; b < HASHSIZE; b++) {
+      let prev: Entry | null = null;
+      for (let e = this.buckets[b] ?? null; e !== null; e = e.next) {
+        if (!all && e.expiresNs > now) {
+          prev = e;
+          continue;
+        }
+        if (prev === null) this.buckets[b] = e.next;
+        else prev.next = e.next;
+        this.count--;
+      }
+    }
+    this.arm();
+  }
 }
 
 const V_hc = VNET_DEFINE((vnet) => {
@@ -128,6 +165,7 @@ function entryFor(hc: HostCache, af: InpAf): Entry {
     e.inc.copyFrom($peer);
     e.next = hc.buckets[b] ?? null;
     hc.buckets[b] = e;
+    hc.arm();
   }
   e.expiresNs = nowNs() + hc.expire * 1e9;
   return e;
@@ -184,10 +222,11 @@ export function tcp_hc_update(tcp: TcpVnet, inc: InConninfo, m: Readonly<HcMetri
 }
 
 /** Removes all entries: net.inet.tcp.hostcache.purgenow. */
-function tcpHcPurge(tcp: TcpVnet): void {
+export function tcpHcPurge(tcp: TcpVnet): void {
   const hc = V_hc(tcp.vnet);
   hc.buckets.fill(null);
   hc.count = 0;
+  callout_stop(hc.callout);
 }
 
 /** The table that `sysctl net.inet.tcp.hostcache.list` prints. */
@@ -230,6 +269,8 @@ function sysctls(tcp: TcpVnet, hc: HostCache): void {
     1,
     0x7fffffff,
   );
+  tree.intField(name('prune'), 'Time between purge runs, s', hc, 'prune', 1, 0x7fffffff);
+  tree.intField(name('purge'), 'Expire all entries on next purge run', hc, 'purge', 0, 2);
   tree.int(
     name('purgenow'),
     'Immediately purge all entries',

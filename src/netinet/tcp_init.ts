@@ -140,6 +140,7 @@ const ints: readonly IntSysctl[] = [
 ];
 
 const bools: readonly (readonly [string, BoolParam, string])[] = [
+  ['log_debug', 'log_debug', 'Log errors caused by incoming TCP segments'],
   ['rfc3042', 'rfc3042', 'Enable RFC 3042 (Limited Transmit)'],
   ['rfc3390', 'rfc3390', 'Enable RFC 3390 (Increasing TCP initial window)'],
   ['rfc3465', 'rfc3465', 'Enable RFC 3465 (Appropriate Byte Counting)'],

@@ -6,7 +6,7 @@
  */
 
 import { recordEnter, recordLeave } from '../sys/pass.ts';
-import { EHOSTUNREACH, type Errno } from '../sys/errno.ts';
+import { ECONNREFUSED, type Errno } from '../sys/errno.ts';
 import {
   count,
   type Reason,
@@ -28,6 +28,7 @@ import type { Socket } from '../kern/uipc_socket.ts';
 import { m_pullup } from '../kern/uipc_mbuf.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { ifConsole } from '../net/if.ts';
+import { LOG_TCP, logAllowed } from '../net/log_limit.ts';
 import { memView } from '../vm/arena.ts';
 import { in_cksum_skip } from './in_cksum.ts';
 import {
@@ -40,7 +41,7 @@ import {
   peerIsLocal,
 } from './in_pcb.ts';
 import { badport_bandlim, BANDLIM_RST_CLOSEDPORT, BANDLIM_RST_OPENPORT } from './ip_icmp.ts';
-import { inetctlerrmap, PRC_MSGSIZE } from './ip_var.ts';
+import { inetctlerrmap, PRC_MSGSIZE, PRC_TIMXCEED_INTRANS } from './ip_var.ts';
 import { Tcphdr, TH_ACK, TH_FIN, TH_RST, TH_SYN } from './tcp.ts';
 import { tcp_fastopen_disable_path } from './tcp_fastopen.ts';
 import { TCPS_CLOSED, TCPS_LISTEN, TCPS_SYN_SENT, TCPS_TIME_WAIT } from './tcp_fsm.ts';
@@ -208,6 +209,7 @@ function listenInput(ltp: Tcpcb, af: InpAf, seg: TcpSegment, lso: Socket): void 
       expanded.so = null;
       tp.t_fb.tfb_tcp_do_segment(tp, seg);
     } else if (found === SYNCACHE_NONE) {
+      debug(tcp, af, seg, 'ACK without an entry or a valid cookie');
       // syncache_expand has counted its own reason; this counts the RST.
       reset(tcp, ltp, af, seg, R_TCP_NOPCB, BANDLIM_RST_OPENPORT);
     } else {
@@ -217,12 +219,14 @@ function listenInput(ltp: Tcpcb, af: InpAf, seg: TcpSegment, lso: Socket): void 
     return;
   }
   if ((seg.flags & TH_SYN) === 0) {
+    debug(tcp, af, seg, 'neither SYN nor ACK for a listener');
     drop(seg, R_TCP_BADSYN);
     return;
   }
   if ((seg.flags & TH_ACK) !== 0) {
     syncache_badack(tcp, $inc);
     tcp.stat.tcps_badsyn++;
+    debug(tcp, af, seg, 'SYN and ACK for a listener');
     reset(tcp, ltp, af, seg, R_TCP_BADSYN, BANDLIM_RST_OPENPORT);
     return;
   }
@@ -233,6 +237,7 @@ function listenInput(ltp: Tcpcb, af: InpAf, seg: TcpSegment, lso: Socket): void 
     (tcp.params.drop_synfin && (seg.flags & TH_FIN) !== 0)
   ) {
     tcp.stat.tcps_badsyn++;
+    debug(tcp, af, seg, 'SYN from an address or with flags that are not accepted');
     drop(seg, R_TCP_BADSYN);
     return;
   }
@@ -246,20 +251,25 @@ function listenInput(ltp: Tcpcb, af: InpAf, seg: TcpSegment, lso: Socket): void 
   seg.m = null;
 }
 
-/** Logs a segment to a closed port on the console: net.inet.tcp.log_in_vain. */
-function logInVain(af: InpAf, seg: TcpSegment): void {
+/** Logs a refused segment if net.inet.tcp.log_debug is set. */
+function debug(tcp: TcpVnet, af: InpAf, seg: TcpSegment, what: string): void {
+  if (tcp.params.log_debug) logSegment(tcp.vnet, af, seg, what);
+}
+
+/** Logs the segment; `what` says why. */
+function logSegment(vnet: Vnet, af: InpAf, seg: TcpSegment, what: string): void {
+  if (!logAllowed(vnet, LOG_TCP)) return;
   const from = `[${af.print($inc, true)}]:${$inc.inc_fport}`;
   const to = `[${af.print($inc, false)}]:${$inc.inc_lport}`;
   const flags = `0x${seg.flags.toString(16)}`;
-  ifConsole.log?.(
-    `TCP: ${from} to ${to} tcpflags ${flags}; tcp_input: Connection attempt to closed port`,
-  );
+  ifConsole.log?.(`TCP: ${from} to ${to} tcpflags ${flags}; tcp_input: ${what}`);
 }
 
 /** Processes a segment without a PCB: RFC 9293, 3.10.7.1, and blackhole(4). */
 function noConnection(tcp: TcpVnet, af: InpAf, seg: TcpSegment): void {
   const { log_in_vain } = tcp.params;
-  if (log_in_vain === 2 || (log_in_vain === 1 && (seg.flags & TH_SYN) !== 0)) logInVain(af, seg);
+  if (log_in_vain === 2 || (log_in_vain === 1 && (seg.flags & TH_SYN) !== 0))
+    logSegment(tcp.vnet, af, seg, 'Connection attempt to closed port');
   if (silent(tcp, af, (seg.flags & TH_SYN) !== 0 ? 1 : 2)) {
     drop(seg, R_TCP_NOPCB);
     return;
@@ -335,7 +345,7 @@ export function tcp_ctlinput(
   const seq = tcpSeq(memView.getInt32(l4 + 4));
   const inp = in_pcblookupConn(tcp.tcbinfo, af, inc);
   if (inp === null) {
-    if (error !== 0 && cmd !== PRC_MSGSIZE) syncache_unreach(tcp, af, inc, seq);
+    if (error !== 0) syncache_unreach(tcp, af, inc, seq);
     return;
   }
   if (error === 0) return;
@@ -365,9 +375,13 @@ export function tcp_ctlinput(
     tp.t_fb.tfb_tcp_output(tp);
     return;
   }
-  // RFC 5461 and net.inet.tcp.icmp_may_rst: ICMP errors are fatal only in SYN_SENT.
-  if (tp.t_state === TCPS_SYN_SENT && tcp.params.icmp_may_rst && error !== EHOSTUNREACH) {
+  // RFC 5461 and net.inet.tcp.icmp_may_rst: these errors are fatal in SYN_SENT and change nothing in
+  // the other states.
+  const hard = error === ECONNREFUSED || cmd === PRC_TIMXCEED_INTRANS;
+  if (!hard || !tcp.params.icmp_may_rst) {
+    tcp_notify(tp, error);
+  } else if (tp.t_state === TCPS_SYN_SENT) {
     if ((tp.t_flags & TF_FASTOPEN) !== 0) tcp_fastopen_disable_path(tp);
     tcp_drop(tp, error);
-  } else tcp_notify(tp, error);
+  }
 }

@@ -70,7 +70,7 @@ import {
 import { SEQ_GT, SEQ_LT, seqAdd, seqDiff } from './tcp_seq.ts';
 import { tcp_sndbuf_autoscale } from './tcp_sndbuf.ts';
 import { putSyn, synDataLen, tfoHeld } from './tcp_syn.ts';
-import { tcp_mss_update } from './tcp_subr.ts';
+import { tcp_mss_update, tcpMayUseTso } from './tcp_subr.ts';
 import { tcp_setpersist, tcp_timer_activate, tcp_timer_active } from './tcp_timer.ts';
 import {
   type Sackhole,
@@ -89,7 +89,6 @@ import {
   TF_RCVD_TSTMP,
   TF_SACK_PERMIT,
   TF_SENTFIN,
-  TF_TSO,
   TF2_ECN_PERMIT,
   TF2_PLPMTU_MAXSEGSNT,
   TT_DELACK,
@@ -267,10 +266,7 @@ function plan(tp: Tcpcb, idle: boolean): boolean {
   tcp_sndbuf_autoscale(tp, snd, sendwin);
   const maxseg = tcp_maxseg(tp);
   if (p.len > maxseg) {
-    // Do not use TSO with SACK blocks: the NIC would copy them to each segment. Nor with an urgent
-    // pointer: its value differs in each segment.
-    const alike = tp.rcv_numsacks === 0 && !SEQ_GT(tp.snd_up, tp.snd_una);
-    if ((tp.t_flags & (TF_TSO | TF_FORCEDATA)) === TF_TSO && alike) {
+    if (tcpMayUseTso(tp)) {
       p.tso = true;
     } else {
       p.len = maxseg;

@@ -19,6 +19,7 @@ import {
   TCPS_TIME_WAIT,
   tcpstates,
 } from './tcp_fsm.ts';
+import { tcpHcPurge } from './tcp_hostcache.ts';
 import { intotcpcb, tcp_close, tcp_drop } from './tcp_subr.ts';
 import { tcp_fastopen_destroy } from './tcp_fastopen.ts';
 import { syncacheFlush, syncacheList } from './tcp_syncache.ts';
@@ -155,6 +156,7 @@ function shutdownInPass(vnet: Vnet, phase: TcpShutdownPhase): void {
       forEachLive(tcp, (tp) => {
         if (tp.t_state === TCPS_TIME_WAIT) tcp_close(tp);
       });
+      tcpHcPurge(tcp);
       return;
   }
 }

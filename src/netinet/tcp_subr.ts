@@ -46,7 +46,7 @@ import { tfoSettled } from './tcp_fastopen.ts';
 import { putTimestamp } from './tcp_options.ts';
 import { tcp_reass_flush } from './tcp_reass.ts';
 import { tcp_clean_sackreport, tcp_free_sackholes } from './tcp_sack.ts';
-import { seqAdd } from './tcp_seq.ts';
+import { SEQ_GT, seqAdd } from './tcp_seq.ts';
 import { setRxtcur, tcp_cancel_timers, tcp_timer_activate } from './tcp_timer.ts';
 import {
   mssDefaults,
@@ -57,6 +57,7 @@ import {
   tcpTicks,
   type TcpVnet,
   TF_ACKNOW,
+  TF_FORCEDATA,
   TF_NOOPT,
   TF_RCVD_TSTMP,
   TF_REQ_SCALE,
@@ -320,6 +321,20 @@ function tcpTsoUpdate(tp: Tcpcb): void {
   tp.t_tsomax = ifp.if_hw_tsomax === 0 ? Math.min(65535, 32 * 2048 - 18) : ifp.if_hw_tsomax;
   tp.t_tsomaxsegcount = ifp.if_hw_tsomaxsegcount === 0 ? 35 : ifp.if_hw_tsomaxsegcount;
   tp.t_tsomaxsegsize = ifp.if_hw_tsomaxsegsize === 0 ? 2048 : ifp.if_hw_tsomaxsegsize;
+}
+
+/**
+ * Whether the NIC may segment the data. Not with SACK blocks: the NIC would copy them to each
+ * segment. Nor with an urgent pointer: its value differs in each segment. Nor with IP options, as in
+ * FreeBSD.
+ */
+export function tcpMayUseTso(tp: Tcpcb): boolean {
+  return (
+    (tp.t_flags & (TF_TSO | TF_FORCEDATA)) === TF_TSO &&
+    tp.rcv_numsacks === 0 &&
+    !SEQ_GT(tp.snd_up, tp.snd_una) &&
+    tp.t_inpcb.inp_options === null
+  );
 }
 
 /**

@@ -288,7 +288,7 @@ function syncache_respond(
   if (syn) tcp.stat.tcps_sndctrl++;
   else tcp.stat.tcps_sndacks++;
   // Ignore the errno: IP counts the drop, and the timer retransmits the SYN-ACK.
-  af.output(m, null, tcp.vnet);
+  af.output(m, null, tcp.vnet, sc.sc_ipopts);
 }
 const $th = new Tcphdr();
 
@@ -402,6 +402,7 @@ function fillEntry(tcp: TcpVnet, sc: Syncache, inc: InConninfo, seg: TcpSegment,
   const linp = so.so_pcb as Inpcb;
   sc.sc_ip_ttl = linp.inp_ip_ttl;
   sc.sc_ip_tos = linp.inp_ip_tos;
+  sc.sc_ipopts = linp.inp_af.sourceRoute();
   const noopt = (intotcpcb(linp).t_flags & TF_NOOPT) !== 0;
   if (noopt) {
     // TCP_NOOPT on the listener: ignore the options of the SYN.

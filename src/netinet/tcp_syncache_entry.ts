@@ -7,6 +7,7 @@ import { tcpSeq, type TcpSeq } from '../sys/types.ts';
 import { SB_AUTOSIZE } from '../kern/uipc_sockbuf.ts';
 import { type Socket, sonewconn } from '../kern/uipc_socket.ts';
 import { InConninfo, INP_DONTFRAG, type Inpcb, pcbSetConn } from './in_pcb.ts';
+import type { IpOptions } from './ip_options.ts';
 import { tcp_state_change, TCPS_SYN_RECEIVED } from './tcp_fsm.ts';
 import { seqAdd } from './tcp_seq.ts';
 import { intotcpcb, tcp_mss } from './tcp_subr.ts';
@@ -54,6 +55,8 @@ export class Syncache {
   /** Copied from the listener's IP_TTL and IP_TOS. */
   sc_ip_ttl = 64;
   sc_ip_tos = 0;
+  /** The way back of a source route, for the SYN-ACK and the connection; null: none. */
+  sc_ipopts: IpOptions | null = null;
   /** How often the SYN-ACK was sent. */
   sc_rxmits = 0;
   /** When the SYN-ACK is sent next, ns. */
@@ -104,6 +107,7 @@ export function syncache_socket(tcp: TcpVnet, sc: Syncache, lso: Socket): Socket
   so.so_rcv.sb_flags &= lso.so_rcv.sb_flags | ~SB_AUTOSIZE;
   pcbSetConn(inp, sc.sc_inc);
   inherit(tp, lso.so_pcb as Inpcb);
+  inp.inp_options = sc.sc_ipopts;
   if ((sc.sc_flags & SCF_NOOPT) !== 0) tp.t_flags |= TF_NOOPT;
   tcp_state_change(tp, TCPS_SYN_RECEIVED);
   tp.iss = sc.sc_iss;

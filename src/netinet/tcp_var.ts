@@ -252,6 +252,7 @@ export class TcpParams {
   tolerate_missing_ts = true;
   rexmit_drop_options = false;
   log_in_vain = 0;
+  log_debug = false;
   nolocaltimewait = true;
   /** Seconds, 0: never. */
   isn_reseed_interval = 0;
@@ -575,10 +576,15 @@ export function TP_MAXUNACKTIME(tp: Tcpcb): number {
   return tp.t_maxunacktime || tp.t_tcp.params.maxunacktime;
 }
 
-/** Payload of a full segment: t_maxseg less the options. @see sys/netinet/tcp_subr.c */
+/**
+ * Payload of a full segment: t_maxseg less the TCP and IP options.
+ * @see sys/netinet/tcp_subr.c (there without the IP options)
+ */
 export function tcp_maxseg(tp: Tcpcb): number {
   let optlen = (tp.t_flags & TF_RCVD_TSTMP) !== 0 ? TCPOLEN_TSTAMP_APPA : 0;
   if (tp.rcv_numsacks > 0) optlen += sackOptlen(tp);
+  const ipopts = tp.t_inpcb.inp_options;
+  if (ipopts !== null) optlen += ipopts.len;
   // A send buffer of a few bytes makes t_maxseg smaller than the options.
   return Math.max(tp.t_maxseg - optlen, 1);
 }

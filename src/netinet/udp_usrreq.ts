@@ -23,7 +23,9 @@ import {
   R_IP_NOBUFS,
   R_UDP_FULL,
   R_UDP_LEN,
+  R_UDP_MINTTL,
   R_UDP_NOPCB,
+  R_UDP_PORT0,
   R_UDP_SHORT,
   R_UDP_SUM,
 } from '../sys/reason.ts';
@@ -55,6 +57,8 @@ import {
 } from '../kern/uipc_socket.ts';
 import { m_adj, m_copym, M_PREPEND, m_pullup } from '../kern/uipc_mbuf.ts';
 import type { Vnet } from '../kern/vnet.ts';
+import { ifConsole } from '../net/if.ts';
+import { LOG_UDP_VAIN, logAllowed } from '../net/log_limit.ts';
 import { in_cksum_skip } from './in_cksum.ts';
 import {
   InConninfo,
@@ -126,6 +130,11 @@ function parse(udp: UdpVnet, af: InpAf, m0: Mbuf, hlen: number): Mbuf | null {
     return null;
   }
   $uh.at(kva(mtod(m) + hlen));
+  if ($uh.uh_dport === 0) {
+    // RFC 768 has no such port. As in FreeBSD, no ICMP error.
+    drop(m, R_UDP_PORT0);
+    return null;
+  }
   const ulen = $uh.uh_ulen;
   if (ulen > ipLen || ulen < Udphdr.SIZE) {
     stat.udps_badlen++;
@@ -210,6 +219,11 @@ function unreachable(udp: UdpVnet, af: InpAf, m: Mbuf, vnet: Vnet): void {
     stat.udps_noportbcast++;
     return drop(m, R_UDP_NOPCB);
   }
+  if (params.log_in_vain && logAllowed(vnet, LOG_UDP_VAIN)) {
+    const to = `${af.print($inc, false)}:${$inc.inc_lport}`;
+    const from = `${af.print($inc, true)}:${$inc.inc_fport}`;
+    ifConsole.log?.(`Connection attempt to UDP ${to} from ${from}`);
+  }
   if (params.blackhole && (params.blackhole_local || !peerIsLocal(vnet, af, $inc)))
     return drop(m, R_UDP_NOPCB);
   count(R_UDP_NOPCB);
@@ -229,8 +243,9 @@ export function udp_input(m0: Mbuf, hlen: number, vnet: Vnet, family: number): v
   if (m === null) return;
   const cast = af.castOf(m, $inc);
   if (cast !== 0) return udp_multi_input(udp, m, hlen, cast === M_MCAST);
-  const inp = $inc.inc_lport === 0 ? null : in_pcblookup(udp.udbinfo, af, $inc, true);
+  const inp = in_pcblookup(udp.udbinfo, af, $inc, true);
   if (inp === null || inp.inp_socket === null) return unreachable(udp, af, m, vnet);
+  if (inp.inp_ip_minttl > af.ttl(m)) return drop(m, R_UDP_MINTTL);
   udp_append(udp, inp, m, hlen);
 }
 
@@ -382,6 +397,7 @@ function sysctls(vnet: Vnet, { params, udbinfo }: UdpVnet): void {
   const t = vnet.sysctl;
   const bools = [
     ['checksum', 'Compute UDP checksums'],
+    ['log_in_vain', 'Log all incoming UDP packets to closed ports'],
     ['blackhole', 'Do not send port unreachables for refused connects'],
     ['blackhole_local', 'Enforce net.inet.udp.blackhole for locally originated packets'],
   ] as const;

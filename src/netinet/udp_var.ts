@@ -29,6 +29,8 @@ class UdpParams {
   blackhole = false;
   /** Apply `blackhole` to datagrams from local addresses too. */
   blackhole_local = false;
+  /** Log datagrams for ports without a socket. */
+  log_in_vain = false;
 }
 
 /** UDP's state of one stack. */

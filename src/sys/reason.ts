@@ -30,6 +30,7 @@ export const R_COMPRESS = reason('mbuf', 'unmapped_compress');
 
 // Sockets and sendfile.
 export const R_SO_LISTEN_OVERFLOW = reason('socket', 'listen_queue_overflow');
+export const R_SO_MAXSOCKETS = reason('socket', 'maxsockets');
 export const R_SF_TRUNCATED = reason('sendfile', 'file_truncated');
 export const R_SF_IOERR = reason('sendfile', 'async_io_error');
 export const R_SF_BUSY = reason('sendfile', 'page_busy');
@@ -73,6 +74,7 @@ export const R_ICMP_SUM = reason('icmp', 'bad_checksum');
 export const R_ICMP_IGNORED = reason('icmp', 'ignored');
 export const R_ICMP_RATE = reason('icmp', 'rate_limited');
 export const R_RIP_FULL = reason('icmp', 'raw_socket_full');
+export const R_RIP_MINTTL = reason('icmp', 'raw_ttl_below_minimum');
 
 // UDP.
 export const R_UDP_SHORT = reason('udp', 'too_short');
@@ -80,6 +82,8 @@ export const R_UDP_LEN = reason('udp', 'bad_length');
 export const R_UDP_SUM = reason('udp', 'bad_checksum');
 export const R_UDP_NOPCB = reason('udp', 'no_socket');
 export const R_UDP_FULL = reason('udp', 'socket_full');
+export const R_UDP_PORT0 = reason('udp', 'port_zero');
+export const R_UDP_MINTTL = reason('udp', 'ttl_below_minimum');
 
 // TCP.
 export const R_TCP_SHORT = reason('tcp', 'too_short');

@@ -244,8 +244,8 @@ describe('icmp', () => {
     expect(calls).to.deep.equal([5000, 5000]);
   });
 
-  it('drops the options of the request from the reply', () => {
-    rig.injectIp(ping(10, { options: [7, 7, 4, 0, 0, 0, 0, 0] }));
+  it('repeats of the request options only route, time and security in the reply', () => {
+    rig.injectIp(ping(10, { options: [136, 4, 1, 2, 148, 4, 0, 0] }));
     const [f] = expectTx(rig.sent, [icmp(0), payload(bytes(10))]);
     expect(f!.ip!.hlen).to.equal(20);
   });

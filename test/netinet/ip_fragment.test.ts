@@ -72,12 +72,16 @@ describe('ip_fragment', () => {
     expect(sent('none')).to.have.lengthOf(3);
   });
 
-  it('copies only options with the copied flag, and pads them to words', () => {
+  it('copies only options with the copied flag and NOPs, and pads them to words', () => {
     boot({ mtu: 576 });
     const options = [NOP, ...RR, ...SATID];
     expect(send(packet(sfbufMbuf(0, 1200), { options }))).to.equal(0);
     const frags = sent();
-    expect(frags.map((f) => [...f.options])).to.deep.equal([options, SATID, SATID]);
+    expect(frags.map((f) => [...f.options])).to.deep.equal([
+      options,
+      [NOP, ...SATID, EOL, EOL, EOL],
+      [NOP, ...SATID, EOL, EOL, EOL],
+    ]);
     // The largest header sets the size of all fragments: 576 - 32, rounded down to a multiple of 8.
     expect(frags.map((f) => f.payload.length)).to.deep.equal([544, 544, 112]);
   });

@@ -97,7 +97,7 @@ describe('ip_input', () => {
     ],
     [
       'a source route',
-      () => packet({ options: [131, 7, 4, 1, 2, 3, 4, 0] }),
+      () => packet({ options: [131, 7, 4, 1, 2, 3, 4, 0] }), // the next hop is another host
       R_IP_OPTIONS,
       'ips_cantforward',
     ],
@@ -139,7 +139,7 @@ describe('ip_input', () => {
     expect(got.map((g) => g.hlen)).to.deep.equal([24, 28, 24]);
     const wrong: [number[], number][] = [
       [[7, 1, 0, 0], 21], // shorter than the option's own header
-      [[1, 1, 1, 7], 23], // the length byte is missing
+      [[1, 1, 1, 7], 24], // the length byte is missing
       [[1, 148, 4, 0], 22], // longer than the IP header
       [[7, 3, 3, 0], 22], // pointer into the option's header
     ];
@@ -325,26 +325,60 @@ describe('ip_input', () => {
       expect(held()).to.equal(0);
       const { ips_toosmall, ips_toolong, ips_fragdropped } = ipstat(rig.vnet);
       expect([ips_toosmall, ips_toolong, ips_fragdropped]).to.deep.equal([2, 1, 3]);
-      // Two last fragments with different ends, and a fragment beyond the end.
-      rig.injectIp(frag(1000, 2000, {}, 2000));
-      rig.injectIp(frag(1000, 3000, {}, 3000));
-      expect(held()).to.equal(0);
-      rig.injectIp(frag(1000, 2000, {}, 2000));
-      rig.injectIp(frag(2000, 2008, { mf: true }));
+    });
+
+    it('drops a fragment that contradicts the end, and delivers the packet', () => {
+      rig.injectIp(frag(2000, 3000));
+      rig.injectIp(frag(1000, 2000, {}, 2000)); // another end
+      const more = (off: number, n: number): void =>
+        rig.injectIp(packet({ id: 7, fragOff: off, mf: true }, new Uint8Array(n)));
+      more(3000, 8); // beyond the end
+      more(1000, 2000); // ends there, but more is to follow
+      expect([held(), ipstat(rig.vnet).ips_fragdropped]).to.deep.equal([1, 3]);
+      rig.injectIp(frag(0, 1000));
+      rig.injectIp(frag(1000, 2000));
+      expectWhole();
       expect(held()).to.equal(0);
     });
 
+    for (const n of [1, 2, 5])
+      it(`passes ${n + 1} fragments with maxfragsperpacket ${n}, and not ${n + 2}`, () => {
+        rig.vnet.sysctl.write('net.inet.ip.maxfragsperpacket', String(n));
+        const send = (parts: number): void => {
+          const size = Math.ceil(3000 / parts / 8) * 8;
+          for (let at = 0; at < 3000; at += size)
+            rig.injectIp(frag(at, Math.min(at + size, 3000), { id: parts }));
+        };
+        send(n + 1);
+        expectWhole();
+        send(n + 2);
+        expectWhole();
+        expect(ipstat(rig.vnet).ips_fragdropped).to.be.at.least(n + 1);
+      });
+
+    it('drops a fragment whose ECN field contradicts the first one, and keeps the others', () => {
+      rig.injectIp(frag(0, 1480, { tos: 2 }));
+      rig.injectIp(frag(1480, 3000, { tos: 0 }));
+      expect([held(), got.length]).to.deep.equal([1, 0]);
+      rig.injectIp(frag(1480, 3000, { tos: 2 }));
+      expectWhole();
+    });
+
     it('merges the ECN fields as in RFC 3168, 5.3', () => {
+      let id = 100;
       const tos = (a: number, b: number): number | undefined => {
         got = [];
-        rig.injectIp(frag(0, 1480, { tos: a }));
-        rig.injectIp(frag(1480, 3000, { tos: b }));
+        id++;
+        rig.injectIp(frag(0, 1480, { tos: a, id }));
+        rig.injectIp(frag(1480, 3000, { tos: b, id }));
         return got[0]?.bytes[1];
       };
       expect(tos(2, 3)).to.equal(3);
       expect(tos(3, 1)).to.equal(3);
       expect(tos(0, 3)).to.equal(undefined);
       expect(tos(0, 0)).to.equal(0);
+      expect(tos(1, 0)).to.equal(undefined);
+      expect(tos(0, 1)).to.equal(0);
     });
   });
 });

@@ -22,7 +22,7 @@ import { IFCAP_NOMAP } from '../../src/net/if_var.ts';
 import { ipstat } from '../../src/netinet/ip_var.ts';
 import { inAddrOf, inet_ntoa, inSockaddr } from '../../src/netinet/in.ts';
 import { V_icmp } from '../../src/netinet/ip_icmp.ts';
-import { IP_DONTFRAG, IP_TTL } from '../../src/netinet/ip_ctloutput.ts';
+import { IP_DONTFRAG, IP_MINTTL, IP_TOS, IP_TTL } from '../../src/netinet/ip_ctloutput.ts';
 import { soSetInt } from '../../src/kern/uipc_sockopt.ts';
 import {
   EACCES,
@@ -34,7 +34,7 @@ import {
   EOPNOTSUPP,
   EWOULDBLOCK,
 } from '../../src/sys/errno.ts';
-import { counted, R_ICMP_IGNORED, R_RIP_FULL } from '../../src/sys/reason.ts';
+import { counted, R_ICMP_IGNORED, R_RIP_FULL, R_RIP_MINTTL } from '../../src/sys/reason.ts';
 import { port } from '../../src/sys/types.ts';
 import { Uio, UIO_WRITE } from '../../src/vm/uio.ts';
 import {
@@ -106,6 +106,20 @@ describe('raw_ip', () => {
     expect(decodeFrame(rig.sent.splice(0)[0]!).ip).to.include({ ttl: 3, df: true });
     expect(send(so, message(ECHO, 1473))).to.equal(EMSGSIZE);
     expectTx(rig.sent);
+  });
+
+  it('sends with IP_TOS, and drops packets below IP_MINTTL', () => {
+    const so = socket();
+    soSetInt(so, IPPROTO_IP, IP_TOS, 0x28);
+    soSetInt(so, IPPROTO_IP, IP_MINTTL, 62);
+    expect(send(so, message(ECHO))).to.equal(0);
+    expect(decodeFrame(rig.sent.splice(0)[0]!).ip).to.include({ tos: 0x28 });
+    rig.injectIp(arrives(REPLY));
+    expect(counted(R_RIP_MINTTL)).to.equal(1);
+    expect(so.so_rcv.sb_ccc).to.equal(0);
+    soSetInt(so, IPPROTO_IP, IP_MINTTL, 61);
+    rig.injectIp(arrives(REPLY));
+    expect(receive(so)).to.deep.equal(arrives(REPLY));
   });
 
   for (const [n, frames] of [

@@ -50,6 +50,26 @@ describe('tcp: host cache', () => {
     expect(h.tp(h.establish({ sport: 50003, dport: 8083 }).so).t_srtt).to.equal(0);
   });
 
+  it('prune is the time between two removals of expired entries', () => {
+    h.vnet.sysctl.write('net.inet.tcp.hostcache.expire', '10');
+    h.vnet.sysctl.write('net.inet.tcp.hostcache.prune', '60');
+    connection(200);
+    h.advance(40_000);
+    expect(leaf('count')).to.equal(1);
+    h.advance(25_000);
+    expect(leaf('count')).to.equal(0);
+  });
+
+  it('purge removes all entries at the next run and is 0 then', () => {
+    h.vnet.sysctl.write('net.inet.tcp.hostcache.prune', '60');
+    connection(200);
+    h.advance(65_000);
+    expect(leaf('count')).to.equal(1);
+    h.vnet.sysctl.write('net.inet.tcp.hostcache.purge', '1');
+    h.advance(55_000);
+    expect([leaf('count'), leaf('purge')]).to.deep.equal([0, 0]);
+  });
+
   it('stores nothing from a connection without an RTT sample', () => {
     const c = h.establish({});
     c.seg({ flags: 'R', seq: c.seq, ack: 0 });

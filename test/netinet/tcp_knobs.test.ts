@@ -329,6 +329,26 @@ describe('tcp: settings', () => {
     expect(h.take().map((f) => f.ip!.ttl)).to.eql([77, 77]);
   });
 
+  it('log_debug logs each segment that a listener refuses, at most ten in a second', () => {
+    h.listen(80);
+    const all = (): void => {
+      for (const f of ['.', 'F', 'S.', 'SF']) h.seg({ flags: f, seq: 1, ack: 1 });
+    };
+    set('drop_synfin', 1);
+    all();
+    expect(h.console).to.deep.equal([]);
+    set('log_debug', 1);
+    all();
+    expect(h.console.map((line) => line.replace(/^.*tcpflags /, ''))).to.deep.equal([
+      '0x10; tcp_input: ACK without an entry or a valid cookie',
+      '0x1; tcp_input: neither SYN nor ACK for a listener',
+      '0x12; tcp_input: SYN and ACK for a listener',
+      '0x3; tcp_input: SYN from an address or with flags that are not accepted',
+    ]);
+    for (let i = 0; i < 10; i++) all();
+    expect(h.console).to.have.lengthOf(10);
+  });
+
   it('log_in_vain: 1 logs SYNs to closed ports, 2 all segments to closed ports', () => {
     const said = (level: number): string[] => {
       set('log_in_vain', level);

@@ -265,6 +265,7 @@ export class TestFamily {
       },
       output: (m, inp) => this.#output(m, inp === null ? null : inp.inp_route),
       outputDgram: (m, inp) => this.#output(m, inp.inp_route),
+      sourceRoute: () => null,
       portUnreachable: (m) => {
         this.unreachable++;
         m_freem(m);

@@ -35,7 +35,7 @@ import {
 import { IFCAP_NOMAP } from '../../src/net/if_var.ts';
 import { inAddrOf, inet_ntoa, inSockaddr } from '../../src/netinet/in.ts';
 import { udp_pcblist } from '../../src/netinet/udp_pcblist.ts';
-import { IP_DONTFRAG, IP_TTL } from '../../src/netinet/ip_ctloutput.ts';
+import { IP_DONTFRAG, IP_MINTTL, IP_TOS, IP_TTL } from '../../src/netinet/ip_ctloutput.ts';
 import { soSetInt } from '../../src/kern/uipc_sockopt.ts';
 import { udpstat } from '../../src/netinet/udp_var.ts';
 import {
@@ -46,8 +46,10 @@ import {
   ECONNREFUSED,
   EDESTADDRREQ,
   EHOSTUNREACH,
+  EINVAL,
   EISCONN,
   EMSGSIZE,
+  ENOPROTOOPT,
   ENOTCONN,
   EOPNOTSUPP,
   EPIPE,
@@ -59,7 +61,9 @@ import {
   R_CONVERT_NOMAP,
   R_UDP_FULL,
   R_UDP_LEN,
+  R_UDP_MINTTL,
   R_UDP_NOPCB,
+  R_UDP_PORT0,
   R_UDP_SHORT,
   R_UDP_SUM,
 } from '../../src/sys/reason.ts';
@@ -488,11 +492,101 @@ describe('udp_usrreq', () => {
       rig.injectIp(packet);
       const [f] = expectTx(rig.sent, [to(PEER), icmp(3, 3)]);
       expect(Buffer.from(f!.ip!.icmp!.payload).equals(packet)).to.equal(true);
-      rig.injectIp(arrives({ dport: 0 }));
-      expectTx(rig.sent, [icmp(3, 3)]);
-      expect([stat().udps_noport, counted(R_UDP_NOPCB)]).to.deep.equal([2, 2]);
+      expect([stat().udps_noport, counted(R_UDP_NOPCB)]).to.deep.equal([1, 1]);
     });
 
+    it('drops a datagram for port 0 silently, to us and to everyone', () => {
+      boot();
+      rig.injectIp(arrives({ dport: 0 }));
+      rig.injectIp(arrives({ dport: 0 }, { dst: '192.0.2.255' }), 0, BROADCAST_MAC);
+      expectTx(rig.sent);
+      expect([stat().udps_noport, counted(R_UDP_PORT0)]).to.deep.equal([0, 2]);
+    });
+
+    it('log_in_vain writes a line about a closed port, at most ten in a second', () => {
+      boot();
+      rig.injectIp(arrives());
+      expect(rig.console).to.deep.equal([]);
+      rig.vnet.sysctl.write('net.inet.udp.log_in_vain', '1');
+      rig.injectIp(arrives());
+      expect(rig.console).to.deep.equal([
+        'Connection attempt to UDP 192.0.2.2:53 from 192.0.2.1:4000',
+      ]);
+      for (let i = 0; i < 50; i++) rig.injectIp(arrives());
+      expect(rig.console).to.have.lengthOf(10);
+      rig.clock.advance(1e9);
+      rig.injectIp(arrives());
+      expect(rig.console.slice(10)).to.deep.equal([
+        '41 lines like the next one were left out',
+        'Connection attempt to UDP 192.0.2.2:53 from 192.0.2.1:4000',
+      ]);
+      rig.sent.length = 0;
+    });
+
+    it('time exceeded is EHOSTUNREACH on a connected socket, and parameter problem ENOPROTOOPT', () => {
+      boot();
+      const so = socket(sin(US, 7));
+      expect(soconnect(so, sin(PEER, 9))).to.equal(0);
+      const quoted = buildUdp({ src: US, dst: PEER }, { sport: 7, dport: 9, payload: 'abc' });
+      const errors: [number, number, number][] = [
+        [11, 0, EHOSTUNREACH],
+        [11, 1, 0],
+        [12, 0, ENOPROTOOPT],
+        [12, 1, ENOPROTOOPT],
+        [12, 2, 0],
+        [3, 0, EHOSTUNREACH],
+        [3, 3, ECONNREFUSED],
+        [3, 10, ECONNREFUSED],
+        [3, 16, 0],
+      ];
+      for (const [type, code, errno] of errors) {
+        const error = buildIcmp({ type, code, payload: quoted });
+        rig.injectIp(buildIp4({ src: PEER, dst: US }, 1, error));
+        expect(so.so_error, `${type}/${code}`).to.equal(errno);
+        so.so_error = 0;
+      }
+    });
+  });
+
+  describe('IP_TOS, IP_TTL and IP_MINTTL', () => {
+    it('IP_TOS and IP_TTL are in each datagram and each fragment', () => {
+      boot();
+      const so = socket();
+      expect(soSetInt(so, IPPROTO_IP, IP_TOS, 0xb8)).to.equal(0);
+      expect(soSetInt(so, IPPROTO_IP, IP_TTL, 3)).to.equal(0);
+      expect(send(so, bytes(3000), sin(PEER, 9))).to.equal(0);
+      const sent = rig.sent.splice(0).map((f) => decodeFrame(f).ip!);
+      expect(sent).to.have.lengthOf(3);
+      for (const ip of sent) expect(ip).to.include({ tos: 0xb8, ttl: 3 });
+    });
+
+    it('IP_MINTTL drops a datagram with a smaller TTL silently', () => {
+      boot();
+      const so = socket(sin(US, 53));
+      expect(soSetInt(so, IPPROTO_IP, IP_MINTTL, 255)).to.equal(0);
+      rig.injectIp(arrives({}, { ttl: 254 }));
+      expect(receive(so)).to.equal(EWOULDBLOCK);
+      expectTx(rig.sent);
+      expect(counted(R_UDP_MINTTL)).to.equal(1);
+      rig.injectIp(arrives({}, { ttl: 255 }));
+      expect(receive(so)).to.deep.equal(bytes(32));
+    });
+
+    const ranges: [number, number[], number[]][] = [
+      [IP_TTL, [1, 64, 255], [0, -1, 256]],
+      [IP_MINTTL, [0, 1, 255], [-1, 256]],
+      [IP_TOS, [0, 0xff], []],
+    ];
+    for (const [name, good, wrong] of ranges)
+      it(`option ${name} takes ${good.join()} and refuses ${wrong.join()}`, () => {
+        boot();
+        const so = socket();
+        for (const v of good) expect(soSetInt(so, IPPROTO_IP, name, v), String(v)).to.equal(0);
+        for (const v of wrong) expect(soSetInt(so, IPPROTO_IP, name, v)).to.equal(EINVAL);
+      });
+  });
+
+  describe('blackhole', () => {
     it('sends no port unreachable with net.inet.udp.blackhole, and at most icmplim per second', () => {
       boot();
       rig.vnet.sysctl.write('net.inet.udp.blackhole', '1');
