@@ -22,4 +22,23 @@ describe('netns: ping', function () {
       expect(await ping(56, 200)).to.equal(200);
     });
   });
+
+  it('ping -R shows our address, and ping -T the times, of the emulated host', async () => {
+    using site = new Site();
+    await withServed(site, [], async (tapnic) => {
+      const { addr } = tapnic.ready;
+      const peer = '192.0.2.1';
+      const ping = (...args: string[]): Promise<{ stdout: string }> =>
+        tapnic.ns.run('ping', ['-n', '-c', '1', '-W', '2', ...args, addr]);
+      const rr = (await ping('-R')).stdout;
+      const hops = rr.slice(rr.indexOf('RR:')).split(/\s+/).slice(1);
+      // Linux records itself on the way out, we on arrival, Linux again at the end.
+      expect(hops.slice(0, 3), rr).to.deep.equal([peer, addr, peer]);
+      const both = (await ping('-T', 'tsandaddr')).stdout;
+      expect(both).to.match(new RegExp(`TS:\\s+${peer}\\s.*\\n\\s+${addr}\\s`));
+      const only = (await ping('-T', 'tsonly')).stdout;
+      expect(only).to.match(/TS:/);
+      expect((await ping('-T', 'tsprespec', addr)).stdout).to.match(new RegExp(`${addr}\\s`));
+    });
+  });
 });
