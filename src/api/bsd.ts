@@ -46,7 +46,7 @@ import type { Sockaddr } from '../kern/sockaddr.ts';
 import { intBytes, Sockopt, SOPT_GET, SOPT_SET, view } from '../kern/sockopt.ts';
 import { ReceivedFrom, soReceivedFrom } from '../kern/uipc_dgram.ts';
 import { ioResult, soRecv, soRecvDgram, soSend, soSendDgram } from '../kern/sys_generic.ts';
-import { sbavail, type Sockbuf } from '../kern/uipc_sockbuf.ts';
+import { sbavail, type Sockbuf, sbRunWaiters, taskAdd, taskRemove } from '../kern/uipc_sockbuf.ts';
 import { sogetopt, sosetopt } from '../kern/uipc_sockopt.ts';
 import {
   SHUT_RDWR,
@@ -149,12 +149,11 @@ function sbwait(sb: Sockbuf, timeoNs: number): Promise<Errno> {
         resolve(0);
       },
     };
-    sb.sb_waiters.push(waiter);
+    sb.sb_waiters = taskAdd(sb.sb_waiters, waiter);
     if (timeoNs === 0) return;
     timer = new Callout({
       run(): void {
-        const at = sb.sb_waiters.indexOf(waiter);
-        if (at >= 0) sb.sb_waiters.splice(at, 1);
+        sb.sb_waiters = taskRemove(sb.sb_waiters, waiter);
         resolve(EWOULDBLOCK);
       },
     });
@@ -417,7 +416,7 @@ export class Bsd {
     const timer = new Callout({
       run(): void {
         limit.late = true;
-        for (const w of so.so_snd.sb_waiters.splice(0)) w.run();
+        sbRunWaiters(so.so_snd);
       },
     });
     callout_reset(timer, so.so_linger * 1e9);

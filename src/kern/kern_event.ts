@@ -16,6 +16,8 @@ import {
   type Sockbuf,
   sbspace,
   sbused,
+  taskAdd,
+  taskRemove,
 } from './uipc_sockbuf.ts';
 import { SO_ACCEPTCONN, type Socket, SS_ISCONNECTED } from './uipc_socket.ts';
 
@@ -170,9 +172,7 @@ function f_event(kn: Knote): boolean {
 
 function drop(kn: Knote): void {
   kn.kn_kq.knotes.delete(key(kn.kn_ident, kn.kn_filter));
-  const notes = buffer(kn).sb_notes;
-  const at = notes.indexOf(kn);
-  if (at >= 0) notes.splice(at, 1);
+  taskRemove(buffer(kn).sb_notes, kn);
   kn.disabled = true;
 }
 
@@ -193,7 +193,8 @@ function registerInPass(kq: Kqueue, kev: Kevent, so: Socket): Errno {
     if ((flags & EV_ADD) === 0) return ENOENT;
     kn = new Knote(kq, ident, filter, so);
     kq.knotes.set(key(ident, filter), kn);
-    buffer(kn).sb_notes.push(kn);
+    const sb = buffer(kn);
+    sb.sb_notes = taskAdd(sb.sb_notes, kn);
     kn.kn_flags = flags & (EV_ONESHOT | EV_CLEAR | EV_DISPATCH);
   }
   if ((flags & EV_DELETE) !== 0) {

@@ -60,7 +60,7 @@ import {
   soSendError,
   sowwakeup,
 } from './uipc_socket.ts';
-import { sbspace } from './uipc_sockbuf.ts';
+import { sbspace, taskAdd, taskRemove } from './uipc_sockbuf.ts';
 
 /** Headers and trailers, in the program's memory. @see sendfile(2) */
 export interface SfHdtr {
@@ -129,7 +129,7 @@ export class SendfileCall implements Task, Upcall {
     soref(so);
     fhold(file);
     sendfileLive.calls++;
-    so.sndLock.push(this);
+    so.sndLock = taskAdd(so.sndLock, this);
   }
 
   /** Continues the call until it has to wait or is done. */
@@ -199,7 +199,7 @@ export class SendfileCall implements Task, Upcall {
   #unlock(): void {
     const lock = this.#so.sndLock;
     KASSERT(lock[0] === this, 'sendfile: lost the send lock');
-    lock.shift();
+    taskRemove(lock, this);
     if (lock.length > 0) passDefer(lock[0]);
     else sowwakeup(this.#so); // sosend returned EWOULDBLOCK while the lock was held
   }
@@ -220,7 +220,8 @@ export class SendfileCall implements Task, Upcall {
 
   /** Queues the call for space in the send buffer. Returns true. */
   #wait(): boolean {
-    this.#so.so_snd.sb_waiters.push(this);
+    const sb = this.#so.so_snd;
+    sb.sb_waiters = taskAdd(sb.sb_waiters, this);
     return true;
   }
 
@@ -391,9 +392,7 @@ export class SendfileCall implements Task, Upcall {
   /** The part of `cancel` inside the pass. */
   end(error: Errno): void {
     if (this.#phase === 'done') return;
-    const waiters = this.#so.so_snd.sb_waiters;
-    const i = waiters.indexOf(this);
-    if (i >= 0) waiters.splice(i, 1);
+    taskRemove(this.#so.so_snd.sb_waiters, this);
     vmWaitCancel(this);
     sfBufWaitCancel(this);
     this.#object.waitCancel(this);
@@ -404,7 +403,7 @@ export class SendfileCall implements Task, Upcall {
     } else if (lock[0] === this) {
       this.#unlock();
     } else {
-      lock.splice(lock.indexOf(this), 1);
+      taskRemove(lock, this);
     }
     this.#finish();
   }

@@ -46,6 +46,9 @@ export const SBS_RCVATMARK = 0x40;
 export const sbParams = { sb_max: 2 * 1024 * 1024, sb_efficiency: 8 };
 
 /** @see sys/sys/sockbuf.h */
+/** The empty list of every buffer that nothing waits for. An array of its own takes 32 bytes. */
+export const noTasks: readonly Task[] = Object.freeze([]);
+
 export class Sockbuf implements Task, Upcall {
   sb_mb: Mbuf | null = null;
   sb_mbtail: Mbuf | null = null;
@@ -75,17 +78,16 @@ export class Sockbuf implements Task, Upcall {
   /** Runs after the pass when the buffer has data (receive) or space (send); see soupcall_set. */
   sb_upcall: Task | null = null;
   /** Calls that wait for the buffer, such as sendfile. A wake-up removes and runs them in order. */
-  readonly sb_waiters: Task[] = [];
+  sb_waiters: readonly Task[] = noTasks;
   /** Knotes of kqueues. Each wake-up runs them all. */
-  readonly sb_notes: Task[] = [];
+  sb_notes: readonly Task[] = noTasks;
   wakePending = false;
   upcallPending = false;
 
   /** Wakes the waiters and knotes, at the end of the pass that called sowakeup. */
   run(): void {
     this.wakePending = false;
-    // A waiter that runs may remove another one; the queue is then shorter than `n`.
-    for (let n = this.sb_waiters.length; n > 0; n--) this.sb_waiters.shift()?.run();
+    sbRunWaiters(this);
     for (let i = 0; i < this.sb_notes.length; i++) this.sb_notes[i]!.run();
     if (this.sb_upcall === null || this.upcallPending) return;
     this.upcallPending = true;
@@ -97,6 +99,27 @@ export class Sockbuf implements Task, Upcall {
     this.upcallPending = false;
     this.sb_upcall?.run();
   }
+}
+
+/** Adds `task` to a list of a Sockbuf and returns the list. */
+export function taskAdd(list: readonly Task[], task: Task): readonly Task[] {
+  if (list === noTasks) return [task];
+  (list as Task[]).push(task);
+  return list;
+}
+
+/** Removes `task`, if the list contains it, and returns the list. */
+export function taskRemove(list: readonly Task[], task: Task): readonly Task[] {
+  const at = list.indexOf(task);
+  if (at >= 0) (list as Task[]).splice(at, 1);
+  return list;
+}
+
+/** Removes and runs the waiters of the buffer. A waiter that is added meanwhile stays. */
+export function sbRunWaiters(sb: Sockbuf): void {
+  // A waiter that runs may remove another one; the queue is then shorter than `n`.
+  for (let n = sb.sb_waiters.length; n > 0 && sb.sb_waiters.length > 0; n--)
+    (sb.sb_waiters as Task[]).shift()!.run();
 }
 
 /** Wakes the buffer's waiters, once, at the end of the pass. @see sockbuf(9) */

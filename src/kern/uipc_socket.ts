@@ -50,6 +50,7 @@ import {
   SBS_CANTRCVMORE,
   SBS_CANTSENDMORE,
   SBS_RCVATMARK,
+  noTasks,
   sbavail,
   sbdrop,
   sbflush,
@@ -98,6 +99,9 @@ export const soParams = { somaxconn: 128, maxsockets: 0x7fffffff };
 /** Number of sockets on the machine. */
 export const soStats = { current: 0 };
 
+/** The queues of a socket that is not a listener. Frozen: no socket can be added. */
+const noSockets = Object.freeze([]) as unknown as Socket[];
+
 /** @see socket(9) */
 export class Socket implements Upcall {
   readonly so_vnet: Vnet;
@@ -125,8 +129,8 @@ export class Socket implements Upcall {
   so_listen: Socket | null = null;
   /** Listener: the backlog, the incomplete connections, and the complete ones. */
   sol_qlimit = 0;
-  readonly sol_incomp: Socket[] = [];
-  readonly sol_comp: Socket[] = [];
+  sol_incomp: Socket[] = noSockets;
+  sol_comp: Socket[] = noSockets;
   /** Listener: number of connections refused because the queue was full. */
   sol_overcount = 0;
   /** Listener: runs when a connection can be accepted. */
@@ -136,7 +140,7 @@ export class Socket implements Upcall {
   /** Ours: an identifier for output. */
   readonly so_id: number;
   /** Sendfile calls that hold (the first) or wait for the lock on the send side (sblock). */
-  readonly sndLock: Task[] = [];
+  sndLock: readonly Task[] = noTasks;
 
   constructor(vnet: Vnet, proto: Protosw) {
     this.so_vnet = vnet;
@@ -245,6 +249,10 @@ function listenInPass(so: Socket, backlog: number): Errno {
   const limit = backlog < 0 || backlog > soParams.somaxconn ? soParams.somaxconn : backlog;
   const error = so.so_proto.pr_listen(so, limit);
   if (error !== 0) return error;
+  if ((so.so_options & SO_ACCEPTCONN) === 0) {
+    so.sol_incomp = [];
+    so.sol_comp = [];
+  }
   so.so_options |= SO_ACCEPTCONN;
   so.sol_qlimit = limit;
   return 0;
@@ -613,8 +621,8 @@ function disconnectInPass(so: Socket): Errno {
 function soupcallsOff(so: Socket): void {
   so.so_rcv.sb_upcall = null;
   so.so_snd.sb_upcall = null;
-  so.so_rcv.sb_notes.length = 0;
-  so.so_snd.sb_notes.length = 0;
+  so.so_rcv.sb_notes = noTasks;
+  so.so_snd.sb_notes = noTasks;
   so.sol_upcall = null;
 }
 

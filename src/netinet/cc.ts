@@ -76,7 +76,7 @@ export function tcp_set_cc_mod(tp: Tcpcb, name: string): Errno {
   const algo = ccFind(name);
   if (algo === null) return ESRCH;
   tp.t_cc = algo;
-  tp.t_ccv.reset();
+  tp.ccReset(false);
   algo.conn_init(tp);
   return 0;
 }

@@ -6,7 +6,6 @@
 
 import { nowNs } from '../kern/kern_timeout.ts';
 import { CC_RTO, CC_RTO_ERR, cwndMax } from './cc.ts';
-import { Hystart } from './cc_hystart.ts';
 import { deflate, restart, slowStart } from './cc_newreno.ts';
 import { TCP_MAXWIN } from './tcp.ts';
 import { seqAdd } from './tcp_seq.ts';
@@ -71,11 +70,8 @@ export const cubic_cc_algo: CcAlgo = {
   name: 'cubic',
 
   conn_init(tp: Tcpcb): void {
-    const v = tp.t_ccv;
-    v.reset();
     // RFC 9406, 4.3: use HyStart++ only if ssthresh still has its initial value.
-    if (tp.snd_ssthresh < TCP_MAXWIN << 14) return;
-    v.hystart = new Hystart();
+    tp.ccReset(tp.snd_ssthresh >= TCP_MAXWIN << 14);
   },
 
   rttsample(tp: Tcpcb, us: number): void {
@@ -84,7 +80,7 @@ export const cubic_cc_algo: CcAlgo = {
 
   app_limited(tp: Tcpcb): void {
     // RFC 9438, 4.2: time in which the window did not limit sending does not count.
-    tp.t_ccv.epochNs = -1;
+    if (tp.ccv !== null) tp.ccv.epochNs = -1;
   },
 
   ack_received(tp: Tcpcb, acked: number): void {
@@ -142,7 +138,8 @@ export const cubic_cc_algo: CcAlgo = {
 
   after_idle(tp: Tcpcb): void {
     restart(tp);
-    tp.t_ccv.epochNs = -1;
-    tp.t_ccv.hystart?.start();
+    if (tp.ccv === null) return;
+    tp.ccv.epochNs = -1;
+    tp.ccv.hystart?.start();
   },
 };

@@ -4,7 +4,7 @@
  */
 
 import type { TcpSeq } from '../sys/types.ts';
-import type { Hystart } from './cc_hystart.ts';
+import { Hystart } from './cc_hystart.ts';
 import type { Tcpcb } from './tcp_var.ts';
 
 /** A congestion control algorithm; functions as mod_cc(9) names them. @see mod_cc(9) */
@@ -39,17 +39,12 @@ export class CcVar {
   /** RFC 9438's K: seconds from the start of the epoch until the cubic function reaches wMax. */
   k = 0;
   /** Not null during the first slow start. */
-  hystart: Hystart | null = null;
+  hystart: Hystart | null;
   #wMaxPrev = 0;
   #cwndPriorPrev = 0;
 
-  reset(): void {
-    this.epochNs = -1;
-    this.wMax = 0;
-    this.cwndPrior = 0;
-    this.wEst = 0;
-    this.k = 0;
-    this.hystart = null;
+  constructor(useHystart: boolean) {
+    this.hystart = useHystart ? new Hystart() : null;
   }
 
   /** Saves the variables that a time-out changes, for `restore`. */

@@ -441,7 +441,10 @@ export class Tcpcb implements Task {
 
   /** The congestion control algorithm and its state. */
   t_cc: CcAlgo;
-  readonly t_ccv = new CcVar();
+  /** Made at first use, see `t_ccv`: an idle connection has none. */
+  ccv: CcVar | null = null;
+  /** Whether `ccv` gets HyStart++ when it is made. */
+  useHystart = false;
   // State before the last time-out, valid with TF_PREVVALID. t_badrxtwin: see ccSaveForUndo.
   snd_cwnd_prev = 0;
   snd_ssthresh_prev = 0;
@@ -532,6 +535,16 @@ export class Tcpcb implements Task {
     this.t_fb = fb;
     this.t_cc = tcp.ccAlgo!;
     this.t_callout = new Callout(this);
+  }
+
+  get t_ccv(): CcVar {
+    return (this.ccv ??= new CcVar(this.useHystart));
+  }
+
+  /** Discards the congestion control state; the next use makes a new one. */
+  ccReset(useHystart: boolean): void {
+    this.ccv = null;
+    this.useHystart = useHystart;
   }
 
   /** Runs when the callout expires. */

@@ -35,6 +35,8 @@ import {
   sbspace,
   sbused,
   sowakeup,
+  taskAdd,
+  taskRemove,
 } from '../../src/kern/uipc_sockbuf.ts';
 import { payloadBytesRead, payloadReasons, READ_COPY, READ_SMALL } from '../../src/vm/payload.ts';
 import { vmPageCounts } from '../../src/vm/vm_page.ts';
@@ -520,7 +522,7 @@ describe('uipc_sockbuf: wake-ups', () => {
     const seen: string[] = [];
     const task = (name: string): Task => ({ run: () => void seen.push(name) });
     sb.sb_upcall = task('upcall');
-    sb.sb_waiters.push(task('a'), task('b'));
+    sb.sb_waiters = taskAdd(taskAdd(sb.sb_waiters, task('a')), task('b'));
     inPass(() => {
       sowakeup(sb);
       sowakeup(sb);
@@ -540,10 +542,10 @@ describe('uipc_sockbuf: wake-ups', () => {
     const again: Task = {
       run: () => {
         runs++;
-        sb.sb_waiters.push(again);
+        sb.sb_waiters = taskAdd(sb.sb_waiters, again);
       },
     };
-    sb.sb_waiters.push(again);
+    sb.sb_waiters = taskAdd(sb.sb_waiters, again);
     inPass(sowakeup, sb);
     expect(runs).to.equal(1);
   });
@@ -551,10 +553,11 @@ describe('uipc_sockbuf: wake-ups', () => {
   it('skip a waiter that another waiter has removed', () => {
     const sb = newSockbuf();
     const seen: string[] = [];
-    sb.sb_waiters.push(
-      { run: () => void sb.sb_waiters.splice(0) },
-      { run: () => void seen.push('withdrawn') },
-    );
+    const withdrawn: Task = { run: () => void seen.push('withdrawn') };
+    sb.sb_waiters = taskAdd(sb.sb_waiters, {
+      run: () => void taskRemove(sb.sb_waiters, withdrawn),
+    });
+    sb.sb_waiters = taskAdd(sb.sb_waiters, withdrawn);
     sb.sb_upcall = { run: () => void seen.push('upcall') };
     inPass(sowakeup, sb);
     runUpcalls();
