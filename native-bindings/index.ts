@@ -60,6 +60,7 @@ export interface NativeAddon {
     prefixLen: number,
     gateway: Uint8Array,
   ): number;
+  linkByIndex(nl: number, ifindex: number, out: Float64Array, name: Uint8Array): number;
   linkNext(nl: number, ifindex: number): number;
 
   // netns.cpp

@@ -105,6 +105,7 @@ struct Link {
   uint32_t mtu = 0;
   uint64_t mac = 0;
   uint32_t txqlen = 0;
+  char name[IFNAMSIZ] = {};
   int ipv6 = -1;  // -1: the interface has no IPv6, 0: disabled, 1: enabled
 };
 
@@ -129,6 +130,7 @@ void ParseLink(nlmsghdr* nh, Link* l) {
     const auto* bytes = static_cast<uint8_t*>(RTA_DATA(rta));
     if (rta->rta_type == IFLA_MTU && len >= 4) memcpy(&l->mtu, bytes, 4);
     if (rta->rta_type == IFLA_TXQLEN && len >= 4) memcpy(&l->txqlen, bytes, 4);
+    if (rta->rta_type == IFLA_IFNAME && len <= IFNAMSIZ) memcpy(l->name, bytes, len);
     if (rta->rta_type == IFLA_ADDRESS && len == 6)
       for (size_t i = 0; i < 6; i++) l->mac = l->mac << 8 | bytes[i];
     if ((rta->rta_type & NLA_TYPE_MASK) != IFLA_AF_SPEC) continue;
@@ -137,6 +139,26 @@ void ParseLink(nlmsghdr* nh, Link* l) {
          af = RTA_NEXT(af, inner))
       if ((af->rta_type & NLA_TYPE_MASK) == AF_INET6) ParseInet6(af, l);
   }
+}
+
+// Sends the RTM_GETLINK request `q` and stores the answer in `l`. Returns 0 or -errno.
+int ReadLink(int nl, Request& q, Link* l) {
+  Reply r;
+  nlmsghdr* nh = nullptr;
+  const int error = Transact(nl, q, r, &nh);
+  if (error != 0) return error;
+  if (nh == nullptr || nh->nlmsg_type != RTM_NEWLINK ||
+      nh->nlmsg_len < NLMSG_LENGTH(sizeof(ifinfomsg)))
+    return -EBADMSG;
+  ParseLink(nh, l);
+  return 0;
+}
+
+void PutLink(const Link& l, const Span<double>& out) {
+  const double values[] = {static_cast<double>(l.index),  static_cast<double>(l.flags),
+                           static_cast<double>(l.mtu),    static_cast<double>(l.mac),
+                           static_cast<double>(l.txqlen), static_cast<double>(l.ipv6)};
+  memcpy(out.p, values, sizeof values);
 }
 
 // linkGet(nl, name: Uint8Array, out: Float64Array(6)) -> 0 or -errno (-ENODEV: no such interface).
@@ -153,19 +175,29 @@ napi_value LinkGet(napi_env env, napi_callback_info info) {
   Request q;
   q.Start<ifinfomsg>(RTM_GETLINK, 0)->ifi_family = AF_UNSPEC;
   q.Put(IFLA_IFNAME, ifname, name.len + 1);
-  Reply r;
-  nlmsghdr* nh = nullptr;
-  const int error = Transact(nl, q, r, &nh);
-  if (error != 0) return a.Return(error);
-  if (nh == nullptr || nh->nlmsg_type != RTM_NEWLINK ||
-      nh->nlmsg_len < NLMSG_LENGTH(sizeof(ifinfomsg)))
-    return a.Return(-EBADMSG);
   Link l;
-  ParseLink(nh, &l);
-  const double values[] = {static_cast<double>(l.index),  static_cast<double>(l.flags),
-                           static_cast<double>(l.mtu),    static_cast<double>(l.mac),
-                           static_cast<double>(l.txqlen), static_cast<double>(l.ipv6)};
-  memcpy(out.p, values, sizeof values);
+  const int error = ReadLink(nl, q, &l);
+  if (error == 0) PutLink(l, out);
+  return a.Return(error);
+}
+
+// linkByIndex(nl, ifindex, out: Float64Array(6), name: Uint8Array(16)) -> as linkGet, for an
+// interface that may have been renamed. Stores its current name in `name`, zero-padded.
+napi_value LinkByIndex(napi_env env, napi_callback_info info) {
+  Args<4> a(env, info);
+  const int nl = a.Int32(0);
+  const int index = a.Int32(1);
+  const Span<double> out = a.Doubles(2);
+  const Span<uint8_t> name = a.Bytes(3);
+  if (!a.ok || index <= 0 || out.len < 6 || name.len < IFNAMSIZ) return a.Return(-EINVAL);
+  if (!a.inst->Owns(nl)) return a.Return(-EBADF);
+  Request q;
+  q.Start<ifinfomsg>(RTM_GETLINK, 0)->ifi_index = index;
+  Link l;
+  const int error = ReadLink(nl, q, &l);
+  if (error != 0) return a.Return(error);
+  PutLink(l, out);
+  memcpy(name.p, l.name, IFNAMSIZ);
   return a.Return(0);
 }
 
@@ -328,8 +360,8 @@ napi_value RouteAdd(napi_env env, napi_callback_info info) {
 }
 
 // linkNext(nl, ifindex) -> the interface's IFF_* flags after the latest waiting change. -EAGAIN: no
-// change waits. -ENODEV: the interface was deleted. -ENOBUFS: changes were lost; call linkGet. nl
-// comes from netlinkOpen(1).
+// change waits. -ENODEV: the interface was deleted. -ENOBUFS: changes were lost; call linkByIndex.
+// nl comes from netlinkOpen(1).
 napi_value LinkNext(napi_env env, napi_callback_info info) {
   Args<2> a(env, info);
   const int nl = a.Int32(0);
@@ -337,10 +369,18 @@ napi_value LinkNext(napi_env env, napi_callback_info info) {
   if (!a.ok || index <= 0) return a.Return(-EINVAL);
   if (!a.inst->Owns(nl)) return a.Return(-EBADF);
   int64_t result = -EAGAIN;
+  bool lost = false;
   Reply r;
-  for (int reads = 0; reads < 256; reads++) {
+  // After an overflow the kernel drops further messages without an error until the queue is empty.
+  // So read it to its end, which is nearer than this limit; a state read afterwards is current.
+  for (int reads = 0; reads < 4096; reads++) {
     const ssize_t n = TEMP_FAILURE_RETRY(recv(nl, r.buf, sizeof r.buf, MSG_DONTWAIT));
-    if (n < 0) return a.Return(errno == EAGAIN ? result : -errno);
+    if (n < 0 && errno == ENOBUFS) {
+      lost = true;
+      continue;
+    }
+    if (n < 0 && errno != EAGAIN) return a.Return(-errno);
+    if (n < 0) break;
     // Signed: an unpadded last message makes it negative, which ends the loop.
     int left = static_cast<int>(n);
     for (auto* nh = reinterpret_cast<nlmsghdr*>(r.buf); NLMSG_OK(nh, left);
@@ -353,14 +393,15 @@ napi_value LinkNext(napi_env env, napi_callback_info info) {
       if (nh->nlmsg_type == RTM_DELLINK) result = -ENODEV;
     }
   }
-  return a.Return(result);
+  return a.Return(lost ? -ENOBUFS : result);
 }
 
 }  // namespace
 
 const Entry kNetlinkEntries[] = {
-    {"netlinkOpen", NetlinkOpen}, {"linkGet", LinkGet},   {"linkSet", LinkSet},
-    {"linkSetMac", LinkSetMac},   {"addrSet", AddrSet},   {"addrGet", AddrGet},
-    {"routeAdd", RouteAdd},       {"linkNext", LinkNext}, {nullptr, nullptr}};
+    {"netlinkOpen", NetlinkOpen}, {"linkGet", LinkGet},       {"linkByIndex", LinkByIndex},
+    {"linkSet", LinkSet},         {"linkSetMac", LinkSetMac}, {"addrSet", AddrSet},
+    {"addrGet", AddrGet},         {"routeAdd", RouteAdd},     {"linkNext", LinkNext},
+    {nullptr, nullptr}};
 
 }  // namespace tapnic

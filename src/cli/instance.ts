@@ -117,8 +117,10 @@ export class Instance {
       const stack = await HostStack.open({ ...settings, nic }, device);
       for (const warning of stack.warnings) log.warn(warning);
       for (const port of stack.ports)
-        void port.gone.then(() =>
-          log.warn(`${port.tapName}: the interface is gone: ${port.ifp.if_xname} has no link`),
+        void port.gone.then((why) =>
+          log.warn(
+            `${port.tapName}: the interface is gone: ${why}: ${port.ifp.if_xname} has no link`,
+          ),
         );
       return new Instance(log, stack, control, place);
     } catch (e) {
@@ -133,20 +135,22 @@ export class Instance {
     return this.#stack.vnet;
   }
 
-  /** Resolves when the interface was deleted or moved; the instance is then useless. */
-  get gone(): Promise<void> {
+  /** Resolves with the cause when the interface was deleted or moved: the instance must stop. */
+  get gone(): Promise<string> {
     return this.#stack.nic.gone;
   }
 
   /** Takes ownership of `app`: `stop` ends it. Starts answering requests on the control socket. */
   run(app: App): void {
     this.#app = app;
-    const info = this.ready();
     ifConsole.log = (line) => this.log.info(line);
     const faults = this.#stack.faultPlaces;
     const { vnet } = this.#stack;
-    const target = { vnet, info, faults };
-    this.#control.setHandler((req) => handleRequest(target, req), streamHandlers(vnet));
+    // The state is read per request: the interface may have been renamed.
+    this.#control.setHandler(
+      (req) => handleRequest({ vnet, info: this.ready(), faults }, req),
+      streamHandlers(vnet),
+    );
   }
 
   /** Serves `dir`, a real path, over HTTP and returns its URL. Rejects with TapnicError EADDRINUSE. */

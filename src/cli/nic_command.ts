@@ -64,9 +64,9 @@ export async function runNicCommand(raw: RawFlags, job: NicJob): Promise<void> {
   const json = raw['json'] === true;
   const instance = await Instance.open(settings, json);
   let lost = false;
-  void instance.gone.then(() => {
+  void instance.gone.then((why) => {
     lost = true;
-    instance.log.error(`${instance.ready().tap}: the interface is gone: it was deleted or moved`);
+    instance.log.error(`${instance.ready().tap}: the interface is gone: ${why}`);
     stopping.abort();
   });
   let status: number;

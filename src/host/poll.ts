@@ -51,6 +51,13 @@ export class FdPoll {
     this.#events = events;
   }
 
+  /** Continues with the same events after libuv stopped polling because of an error. */
+  restart(): void {
+    const events = this.#events;
+    this.watch(0);
+    this.watch(events);
+  }
+
   /** Stops polling. No handler call follows, and the descriptor may be closed immediately. */
   close(): void {
     if (this.#closed) return;

@@ -10,7 +10,7 @@ import { ENXIO, TapnicError } from '../sys/errno.ts';
 import type { WireListener } from '../sys/wire.ts';
 import { macText, parseCidr, parseMac } from './addr_text.ts';
 import { FdWire } from './fd_wire.ts';
-import { check, fromLinux } from './linux_errno.ts';
+import { check } from './linux_errno.ts';
 import { withNetns } from './netns.ts';
 import { FdPoll, type PollHandler } from './poll.ts';
 
@@ -21,7 +21,8 @@ export const TUN_F_TSO6 = 0x04;
 export const TUN_F_TSO_ECN = 0x08;
 
 const IFF_UP = 1;
-const LINUX_ENOBUFS = -105;
+const LINUX_ENODEV = -19;
+const IFNAMSIZ = 16;
 const LINUX_EAGAIN = -11;
 /** With a NAPI thread the kernel would queue without bound: performance notes, "edges". */
 const NAPI_SNDBUF = 4 << 20;
@@ -75,6 +76,12 @@ interface Handles {
   readonly events: number;
 }
 
+/** The text of an interface name that the kernel stored, zero-padded. */
+export function tapNameText(bytes: Uint8Array): string {
+  const end = bytes.indexOf(0);
+  return new TextDecoder().decode(end < 0 ? bytes : bytes.subarray(0, end));
+}
+
 /** The hint for an error of the step that failed. */
 function hintFor(step: 'open' | 'attach', code: string, name: string): string {
   const privilege = 'run as root or add --device /dev/net/tun --cap-add NET_ADMIN';
@@ -120,31 +127,40 @@ function openHandles(options: TapOptions, napi: boolean): Handles {
 }
 
 export class TapWire extends FdWire {
-  readonly name: string;
   /** False for a persistent interface that existed before. */
   readonly created: boolean;
   readonly ifindex: number;
   /** Options that could not be satisfied, one line each. */
   readonly warnings: string[] = [];
-  /** Called once when the interface was deleted or moved to another namespace. */
-  onGone: (() => void) | null = null;
+  /**
+   * Called once when the interface was deleted or moved to another namespace; `why` says which.
+   */
+  onGone: ((why: string) => void) | null = null;
   #napi: 'off' | 'thread' = 'off';
   readonly #nl: number;
   readonly #events: number;
-  readonly #nameBytes: Uint8Array;
+  #name: string;
+  readonly #nameBytes = new Uint8Array(IFNAMSIZ);
   readonly #link = new Float64Array(6);
   #monitor: FdPoll | null = null;
   #up = false;
+  #gone = false;
 
   /** For openTap. Takes over the handles: `close` closes them. */
   constructor(options: TapOptions, handles: Handles) {
     super(options.arena, handles.fd, options.vnetHdr === true, options.ref ?? true);
-    this.name = options.name;
+    this.#name = options.name;
     this.created = handles.created;
     this.#nl = handles.nl;
     this.#events = handles.events;
-    this.#nameBytes = new TextEncoder().encode(options.name);
-    this.ifindex = this.link().ifindex;
+    const name = new TextEncoder().encode(options.name);
+    check(this.addon.linkGet(this.#nl, name, this.#link), `link get ${options.name}`);
+    this.ifindex = this.#link[0]!;
+  }
+
+  /** Linux's name for the interface. It changes when the interface is renamed. */
+  get name(): string {
+    return this.#name;
   }
 
   /** `thread` if a NAPI thread receives the frames that we write. */
@@ -154,8 +170,8 @@ export class TapWire extends FdWire {
 
   /** Reads the state of the Linux side. Throws TapnicError (ENODEV: the interface was deleted). */
   link(): TapLink {
+    check(this.#read(), `link get ${this.name}`);
     const out = this.#link;
-    check(this.addon.linkGet(this.#nl, this.#nameBytes, out), `link get ${this.name}`);
     return {
       ifindex: out[0]!,
       up: (out[1]! & IFF_UP) !== 0,
@@ -228,7 +244,13 @@ export class TapWire extends FdWire {
     super.setListener(listener);
     if (listener === null || this.closed || this.#monitor !== null) return;
     this.#up = this.link().up;
-    const handler: PollHandler = { pollEvent: () => this.#linkChanged() };
+    const handler: PollHandler = {
+      pollEvent: (status) => {
+        // An overflow of the route socket is an error for libuv, which then stops polling.
+        if (status < 0) this.#monitor?.restart();
+        this.#linkChanged();
+      },
+    };
     this.#monitor = new FdPoll(this.#events, handler, false);
     this.#monitor.watch(1);
   }
@@ -273,24 +295,46 @@ export class TapWire extends FdWire {
     return '';
   }
 
-  #linkChanged(): void {
-    const flags = this.addon.linkNext(this.#events, this.ifindex);
-    if (flags === LINUX_EAGAIN) return;
-    let up = (flags & IFF_UP) !== 0;
-    if (flags < 0 && flags !== LINUX_ENOBUFS) {
-      this.#monitor?.watch(0);
-      this.#up = false;
-      this.listener?.wireState(
-        false,
-        linuxErrnoName(-flags) === 'ENODEV' ? ENXIO : fromLinux(-flags),
-      );
-      this.onGone?.();
-      return;
-    }
-    if (flags < 0) up = this.link().up;
+  /** Reads the state by index into #link, and the name. Returns 0 or a negated Linux errno. */
+  #read(): number {
+    const error = this.addon.linkByIndex(this.#nl, this.ifindex, this.#link, this.#nameBytes);
+    if (error === 0) this.#name = tapNameText(this.#nameBytes);
+    return error;
+  }
+
+  /** Called by poll.ts. An error on the descriptor means that the interface may be gone. */
+  override pollEvent(status: number, events: number): void {
+    super.pollEvent(status, events);
+    if (status < 0 && !this.closed) this.#reread();
+  }
+
+  /**
+   * Reads the state again after any change, also after changes were lost (ENOBUFS). The descriptor
+   * shows whether the interface exists, the route socket whether it is in our namespace.
+   */
+  #reread(): void {
+    if (this.#gone) return;
+    if (this.addon.tapName(this.fd, this.#nameBytes) < 0) return this.#lost('it was deleted');
+    const error = this.#read();
+    if (error === LINUX_ENODEV) return this.#lost('it was moved to another network namespace');
+    // Another error, such as ENOMEM, says nothing about the interface; the next change retries.
+    if (error !== 0) return;
+    const up = (this.#link[1]! & IFF_UP) !== 0;
     if (up === this.#up) return;
     this.#up = up;
     this.listener?.wireState(up, 0);
+  }
+
+  #lost(why: string): void {
+    this.#gone = true;
+    this.#up = false;
+    this.#monitor?.watch(0);
+    this.listener?.wireState(false, ENXIO);
+    this.onGone?.(why);
+  }
+
+  #linkChanged(): void {
+    if (this.addon.linkNext(this.#events, this.ifindex) !== LINUX_EAGAIN) this.#reread();
   }
 
   #check(n: number, what: string): void {

@@ -8,7 +8,7 @@ import { TapnicError } from '../sys/errno.ts';
 import { addrText, macText, parseCidr, parseMac } from './addr_text.ts';
 import { check } from './linux_errno.ts';
 import { withNetns } from './netns.ts';
-import { TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6 } from './tap.ts';
+import { tapNameText, TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6 } from './tap.ts';
 
 const IFF_UP = 1;
 const IFNAMSIZ = 16;
@@ -96,7 +96,6 @@ function attachHint(code: string, kind: string, many: boolean): string {
 
 export class TunLink {
   readonly kind: 'TAP' | 'TUN';
-  readonly name: string;
   readonly ifindex: number;
   /** False for a persistent interface that existed before. */
   readonly created: boolean;
@@ -105,7 +104,8 @@ export class TunLink {
   readonly #addon: NativeAddon = loadAddon();
   /** A route socket in the interface's namespace. */
   readonly #route: number;
-  readonly #nameBytes: Uint8Array;
+  #name: string;
+  readonly #nameBytes = new Uint8Array(IFNAMSIZ);
   readonly #state = new Float64Array(6);
   #closed = false;
 
@@ -124,11 +124,12 @@ export class TunLink {
       this.#route = nl;
       this.created = created;
       this.fds = opened.filter((fd) => fd !== nl);
-      const name = new Uint8Array(IFNAMSIZ);
-      check(this.#addon.tapName(this.fds[0]!, name), 'TUNGETIFF');
-      this.#nameBytes = name.subarray(0, name.indexOf(0));
-      this.name = new TextDecoder().decode(this.#nameBytes);
-      this.ifindex = this.#link()[0]!;
+      const bytes = this.#nameBytes;
+      check(this.#addon.tapName(this.fds[0]!, bytes), 'TUNGETIFF');
+      this.#name = tapNameText(bytes);
+      const name = bytes.subarray(0, bytes.indexOf(0));
+      check(this.#addon.linkGet(nl, name, this.#state), `link get ${this.#name}`);
+      this.ifindex = this.#state[0]!;
       this.#setUp(options, wanted.offloads);
     } catch (e) {
       for (const fd of opened) this.#addon.fdClose(fd);
@@ -192,8 +193,18 @@ export class TunLink {
 
   /** Reads index, flags, MTU and MAC in one request. */
   #link(): Float64Array {
-    this.#check(this.#addon.linkGet(this.#nl, this.#nameBytes, this.#state), 'link get');
+    const error = this.#addon.linkByIndex(this.#nl, this.ifindex, this.#state, this.#nameBytes);
+    this.#check(error, 'link get');
+    this.#name = tapNameText(this.#nameBytes);
     return this.#state;
+  }
+
+  /** Linux's name for the interface now; after it was deleted or released, its last name. */
+  get name(): string {
+    const bytes = this.#nameBytes;
+    if (!this.#closed && this.#addon.tapName(this.fds[0]!, bytes) >= 0)
+      this.#name = tapNameText(bytes);
+    return this.#name;
   }
 
   get up(): boolean {

@@ -29,6 +29,7 @@ export class Tuntap2Wire implements Wire {
   readonly napi = 'off' as const;
   readonly vnetHdr = false;
   readonly warnings: string[] = [];
+  onGone: ((why: string) => void) | null = null;
   readonly #device: Tuntap2Device;
   readonly #mem: Uint8Array;
   readonly #queue: Uint8Array[] = [];
@@ -177,5 +178,6 @@ export class Tuntap2Wire implements Wire {
     if (this.#dead) return;
     this.#dead = true;
     this.#listener?.wireState(false, EIO);
+    this.onGone?.('tuntap2 reported an error');
   }
 }

@@ -26,7 +26,7 @@ import { PluggedNic } from './plugged_nic.ts';
 
 /** Options of a NIC, checked by `checkOptions` (options.ts). */
 export interface NicOptions {
-  /** Linux's name of the interface. */
+  /** Linux's name of the interface, which may change. */
   readonly tap: string;
   /** Linux's addresses with prefix length; null: none. */
   readonly hostAddr: string | null;
@@ -100,13 +100,12 @@ interface HostWire extends Wire {
   readonly napi: 'off' | 'thread';
   /** Options that could not be applied, one line each. */
   readonly warnings: readonly string[];
-  /** Set by the owner; called once, when the interface was deleted or moved away. */
-  onGone?: (() => void) | null;
+  /** Set by the owner; called once, with the cause, when the interface was deleted or moved away. */
+  onGone?: ((why: string) => void) | null;
 }
 
 /** A NIC on a TAP interface. */
 export class Nic {
-  readonly tapName: string;
   /** False if the interface existed before. */
   readonly created: boolean;
   readonly mac: string;
@@ -121,8 +120,8 @@ export class Nic {
   readonly addr6: string | null = null;
   /** Options that could not be applied, one line each. */
   readonly warnings: readonly string[];
-  /** Resolves when the interface was deleted or moved away. */
-  readonly gone: Promise<void>;
+  /** Resolves with the cause when the interface was deleted or moved away. */
+  readonly gone: Promise<string>;
   readonly #wire: HostWire;
   readonly #faults: NicFaults;
   readonly #plugged: PluggedNic;
@@ -131,7 +130,6 @@ export class Nic {
 
   constructor(machine: Machine, wire: HostWire, options: NicOptions) {
     this.#wire = wire;
-    this.tapName = wire.name;
     this.created = wire.created;
     this.napi = wire.napi;
     this.warnings = wire.warnings;
@@ -163,6 +161,11 @@ export class Nic {
       this.#down();
       throw e;
     }
+  }
+
+  /** Linux's name of the interface now. */
+  get tapName(): string {
+    return this.#wire.name;
   }
 
   get ifp(): Ifnet {

@@ -154,6 +154,14 @@ describe('addon: argument checks', () => {
     expect(addon.linkGet(nl, bytes('lo'), out)).to.equal(0);
     expect(addon.linkGet(nl, bytes('lo'), out.subarray(0, 5))).to.equal(EINVAL);
     expect(addon.linkGet(nl, bytes('0123456789abcde'), out)).to.equal(-19);
+    const name = new Uint8Array(16);
+    expect(addon.linkByIndex(nl, 1, out, name)).to.equal(0);
+    expect(new TextDecoder().decode(name)).to.equal('lo'.padEnd(16, '\0'));
+    expect(addon.linkByIndex(nl, 0x7fffffff, out, name)).to.equal(-19);
+    for (const index of [0, -1]) expect(addon.linkByIndex(nl, index, out, name)).to.equal(EINVAL);
+    expect(addon.linkByIndex(nl, 1, out.subarray(1), name)).to.equal(EINVAL);
+    expect(addon.linkByIndex(nl, 1, out, name.subarray(1))).to.equal(EINVAL);
+    expect(addon.linkByIndex(0, 1, out, name)).to.equal(-9);
     addon.fdClose(nl);
   });
 
