@@ -13,7 +13,6 @@ namespace tapnic {
 
 constexpr uint32_t kMaxSegs = 1024;    // IOV_MAX: the kernel returns EINVAL for more pieces
 constexpr uint32_t kMaxReads = 64;     // page-ins in flight; further ones wait in TypeScript
-constexpr uint32_t kMaxPolls = 64;     // descriptors on the event loop
 constexpr uint32_t kMaxTns = 64;       // native builds of the NIC
 constexpr uint32_t kMaxFds = 1 << 16;  // descriptor numbers in the ownership table
 
@@ -45,7 +44,8 @@ struct Instance {
   napi_ref pollCallback = nullptr;
   napi_async_context pollContext = nullptr;
   napi_async_cleanup_hook_handle cleanup = nullptr;
-  Poll* polls[kMaxPolls] = {};
+  Poll** polls = nullptr;   // pollSlots entries; grows, at most one poll per owned descriptor
+  uint32_t pollSlots = 0;
   uint32_t livePolls = 0;  // including those being closed
   bool ending = false;
 

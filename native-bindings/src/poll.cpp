@@ -3,6 +3,7 @@
 // handle's size.
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "napi_args.h"
 
@@ -67,16 +68,42 @@ void OnEvent(uv_poll_s* handle, int status, int events) {
   napi_close_handle_scope(env, scope);
 }
 
+// When the last poll of an ending instance is closed, frees the table and lets the isolate go.
+void Ended(Instance* inst) {
+  if (inst->livePolls != 0) return;
+  free(inst->polls);
+  inst->polls = nullptr;
+  inst->pollSlots = 0;
+  if (inst->cleanup == nullptr) return;
+  napi_remove_async_cleanup_hook(inst->cleanup);
+  inst->cleanup = nullptr;
+}
+
+// Returns a free id, or pollSlots if the table could not grow.
+uint32_t FreeId(Instance* inst) {
+  uint32_t id = 0;
+  // Closed polls leave holes; without one the search is skipped.
+  if (inst->livePolls < inst->pollSlots)
+    while (id < inst->pollSlots && inst->polls[id] != nullptr) id++;
+  else
+    id = inst->pollSlots;
+  if (id < inst->pollSlots) return id;
+  const uint32_t slots = inst->pollSlots == 0 ? 16 : 2 * inst->pollSlots;
+  auto** grown = static_cast<Poll**>(realloc(inst->polls, slots * sizeof(Poll*)));
+  if (grown == nullptr) return inst->pollSlots;
+  memset(grown + inst->pollSlots, 0, (slots - inst->pollSlots) * sizeof(Poll*));
+  inst->polls = grown;
+  inst->pollSlots = slots;
+  return id;
+}
+
 void OnClosed(uv_handle_s* handle) {
   auto* p = static_cast<Poll*>(uv_handle_get_data(handle));
   Instance* inst = p->inst;
   inst->polls[p->id] = nullptr;
   inst->livePolls--;
   free(p);
-  if (inst->ending && inst->livePolls == 0 && inst->cleanup != nullptr) {
-    napi_remove_async_cleanup_hook(inst->cleanup);
-    inst->cleanup = nullptr;
-  }
+  if (inst->ending) Ended(inst);
 }
 
 void Close(Poll* p) {
@@ -86,7 +113,7 @@ void Close(Poll* p) {
 }
 
 Poll* Get(Instance* inst, uint32_t id) {
-  Poll* p = id < kMaxPolls ? inst->polls[id] : nullptr;
+  Poll* p = id < inst->pollSlots ? inst->polls[id] : nullptr;
   return p == nullptr || p->closing ? nullptr : p;
 }
 
@@ -117,9 +144,8 @@ napi_value PollOpen(napi_env env, napi_callback_info info) {
   if (!inst->Owns(fd)) return a.Return(-EBADF);
   if (inst->ending || inst->pollCallback == nullptr) return a.Return(-ENXIO);
   if (inst->Polled(fd)) return a.Return(-EBUSY);
-  uint32_t id = 0;
-  while (id < kMaxPolls && inst->polls[id] != nullptr) id++;
-  if (id == kMaxPolls) return a.Return(-EMFILE);
+  const uint32_t id = FreeId(inst);
+  if (id == inst->pollSlots) return a.Return(-ENOMEM);
   void* loop = nullptr;
   if (napi_get_uv_event_loop(env, reinterpret_cast<struct uv_loop_s**>(&loop)) != napi_ok)
     return a.Return(-ENXIO);
@@ -171,19 +197,16 @@ napi_value PollClose(napi_env env, napi_callback_info info) {
 }  // namespace
 
 bool Instance::Polled(int fd) const {
-  for (const Poll* p : polls)
-    if (p != nullptr && !p->closing && p->fd == fd) return true;
+  for (uint32_t i = 0; i < pollSlots; i++)
+    if (polls[i] != nullptr && !polls[i]->closing && polls[i]->fd == fd) return true;
   return false;
 }
 
 void PollsEnd(Instance* inst) {
   inst->ending = true;
-  for (Poll* p : inst->polls)
-    if (p != nullptr) Close(p);
-  if (inst->livePolls == 0 && inst->cleanup != nullptr) {
-    napi_remove_async_cleanup_hook(inst->cleanup);
-    inst->cleanup = nullptr;
-  }
+  for (uint32_t i = 0; i < inst->pollSlots; i++)
+    if (inst->polls[i] != nullptr) Close(inst->polls[i]);
+  Ended(inst);
 }
 
 const Entry kPollEntries[] = {{"pollCallback", PollCallback},

@@ -18,7 +18,7 @@ export function allocArena(bytes: number): ArrayBuffer {
 
 function take(result: ArrayBuffer | number, syscall: string): ArrayBuffer {
   if (typeof result !== 'number') return (current = result);
-  check(result, syscall, result === -22 ? 'memory is 16 MiB to 4 GiB in pages of 4096 bytes' : '');
+  check(result, syscall, 'arena');
   throw new TypeError('unreachable');
 }
 

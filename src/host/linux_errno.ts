@@ -1,6 +1,7 @@
 /** Translates Linux's error numbers: the addon's results become FreeBSD's numbers or an Error. */
 
 import { linuxErrnoName } from '../../native-bindings/index.ts';
+import { type Call, explain, type Subject } from './cause.ts';
 import { type Errno, ENXIO, errnoOf, TapnicError } from '../sys/errno.ts';
 
 const LINUX_MAX = 133; // EHWPOISON, the largest errno
@@ -24,10 +25,17 @@ export function resultFromLinux(n: number): number {
 }
 
 /**
- * Returns a count unchanged, or throws a TapnicError for a negated Linux errno.
- * @param hint what the user can do, if it is the same for every error
+ * Returns a count unchanged, or throws a TapnicError for a negated Linux errno, with its cause and
+ * remedy.
+ * @param call the kind of `syscall`; null: the errno alone
  */
-export function check(n: number, syscall: string, hint = ''): number {
-  if (n < 0) throw new TapnicError(linuxErrnoName(-n), syscall, hint);
-  return n;
+export function check(
+  n: number,
+  syscall: string,
+  call: Call | null = null,
+  subject: Subject = {},
+): number {
+  if (n >= 0) return n;
+  const code = linuxErrnoName(-n);
+  throw new TapnicError(code, syscall, call === null ? '' : explain(call, code, subject));
 }

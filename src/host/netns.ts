@@ -5,23 +5,9 @@
  */
 
 import { readdirSync, statSync, readFileSync } from 'node:fs';
-import { linuxErrnoName, loadAddon } from '../../native-bindings/index.ts';
-import { TapnicError } from '../sys/errno.ts';
+import { loadAddon } from '../../native-bindings/index.ts';
 import { panic } from '../sys/kassert.ts';
-
-const PRIVILEGE_HINT = 'run as root or add --cap-add SYS_ADMIN';
-
-function fail(error: number, syscall: string, name: string): never {
-  const code = linuxErrnoName(-error);
-  const hints: Record<string, string> = {
-    EPERM: PRIVILEGE_HINT,
-    EACCES: PRIVILEGE_HINT,
-    EEXIST: `namespace ${name} exists`,
-    ENOENT: `no namespace ${name}: ip netns list shows the existing ones`,
-    EINVAL: 'a name has 1 to 255 bytes, without "/", ":", "%" and white space',
-  };
-  throw new TapnicError(code, `${syscall} ${name}`, hints[code] ?? '');
-}
+import { check } from './linux_errno.ts';
 
 function bytesOf(name: string): Uint8Array {
   return new TextEncoder().encode(name);
@@ -31,16 +17,14 @@ function bytesOf(name: string): Uint8Array {
  * Creates a namespace as `ip netns add` does. It contains only `lo`, down. EEXIST, EPERM, EINVAL.
  */
 export function createNetns(name: string): void {
-  const error = loadAddon().netnsCreate(bytesOf(name));
-  if (error !== 0) fail(error, 'netns add', name);
+  check(loadAddon().netnsCreate(bytesOf(name)), `netns add ${name}`, 'netns add', { name });
 }
 
 /**
  * Removes the name. The kernel removes the namespace when its last user has left. ENOENT, EPERM.
  */
 export function removeNetns(name: string): void {
-  const error = loadAddon().netnsRemove(bytesOf(name));
-  if (error !== 0) fail(error, 'netns delete', name);
+  check(loadAddon().netnsRemove(bytesOf(name)), `netns delete ${name}`, 'netns delete', { name });
 }
 
 export function netnsExists(name: string): boolean {
@@ -90,13 +74,16 @@ export function netnsInterfaces(name: string): string[] {
  */
 export function withNetns<T>(name: string, fn: () => T): T {
   const addon = loadAddon();
-  const home = addon.netnsOpen(new Uint8Array(0));
-  if (home < 0) fail(home, 'netns open', 'of this thread');
+  const home = check(
+    addon.netnsOpen(new Uint8Array(0)),
+    'netns open of this thread',
+    'netns open',
+    { name: 'of this thread' },
+  );
   const target = name === '' ? -22 : addon.netnsOpen(bytesOf(name));
   try {
-    if (target < 0) fail(target, 'netns open', name);
-    const error = addon.netnsEnter(target);
-    if (error !== 0) fail(error, 'setns', name);
+    check(target, `netns open ${name}`, 'netns open', { name });
+    check(addon.netnsEnter(target), `setns ${name}`, 'netns enter', { name });
     try {
       const result = fn();
       if (result instanceof Promise) throw new TypeError('withNetns: fn must be synchronous');
@@ -113,10 +100,9 @@ export function withNetns<T>(name: string, fn: () => T): T {
 /** Sets the loopback interface of the thread's namespace up. EPERM. */
 export function loopbackUp(): void {
   const addon = loadAddon();
-  const nl = addon.netlinkOpen(0);
-  if (nl < 0) fail(nl, 'netlink', 'lo');
+  const nl = check(addon.netlinkOpen(0), 'netlink lo', 'route socket');
   const LO_INDEX = 1; // the first interface of every namespace
   const error = addon.linkSet(nl, LO_INDEX, 1, 1, 0);
   addon.fdClose(nl);
-  if (error !== 0) fail(error, 'link up', 'lo');
+  check(error, 'link up lo', 'link', { name: 'lo' });
 }

@@ -31,23 +31,22 @@ export class FdPoll {
   #closed = false;
 
   /**
-   * Starts without events; see `watch`. Throws TapnicError (EBUSY: already polled; EMFILE: more
-   * than 64 polls).
+   * Starts without events; see `watch`. Throws TapnicError (EBUSY: already polled; ENOMEM).
    * @param ref whether the poll keeps the process alive while it waits for an event
    */
   constructor(fd: number, handler: PollHandler, ref = true) {
     this.#addon = loadAddon();
     this.#ref = ref ? 1 : 0;
-    if (!registered) check(this.#addon.pollCallback(dispatch), 'uv_poll_init');
+    if (!registered) check(this.#addon.pollCallback(dispatch), 'uv_poll_init', 'poll');
     registered = true;
-    this.#id = check(this.#addon.pollOpen(fd), 'uv_poll_init');
+    this.#id = check(this.#addon.pollOpen(fd), 'uv_poll_init', 'poll');
     handlers[this.#id] = handler;
   }
 
   /** Sets the events to wait for; 0 for none. Makes a system call only if they change. */
   watch(events: number): void {
     if (this.#closed || events === this.#events) return;
-    check(this.#addon.pollEvents(this.#id, events, this.#ref), 'uv_poll_start');
+    check(this.#addon.pollEvents(this.#id, events, this.#ref), 'uv_poll_start', 'poll');
     this.#events = events;
   }
 

@@ -5,10 +5,11 @@
  */
 
 import { readFileSync, writeFileSync } from 'node:fs';
-import { linuxErrnoName, loadAddon } from '../../native-bindings/index.ts';
-import { ENXIO, TapnicError } from '../sys/errno.ts';
+import { loadAddon } from '../../native-bindings/index.ts';
+import { ENXIO } from '../sys/errno.ts';
 import type { WireListener } from '../sys/wire.ts';
 import { macText, parseCidr, parseMac } from './addr_text.ts';
+import type { Call } from './cause.ts';
 import { FdWire } from './fd_wire.ts';
 import { check } from './linux_errno.ts';
 import { withNetns } from './netns.ts';
@@ -82,43 +83,22 @@ export function tapNameText(bytes: Uint8Array): string {
   return new TextDecoder().decode(end < 0 ? bytes : bytes.subarray(0, end));
 }
 
-/** The hint for an error of the step that failed. */
-function hintFor(step: 'open' | 'attach', code: string, name: string): string {
-  const privilege = 'run as root or add --device /dev/net/tun --cap-add NET_ADMIN';
-  if (code === 'EACCES' || code === 'EPERM') return privilege;
-  if (step === 'open')
-    return code === 'ENOENT' || code === 'ENODEV' || code === 'ENXIO'
-      ? 'no TAP device here: modprobe tun, or add --device /dev/net/tun --cap-add NET_ADMIN'
-      : '';
-  if (code === 'EBUSY') return `interface ${name} is in use: stop its user or choose another name`;
-  if (code === 'EINVAL')
-    return (
-      'an interface name has 1 to 15 bytes, without "/", ":", "%" and white space, ' +
-      'and belongs to no interface but a single-queue TAP'
-    );
-  return '';
-}
-
 function openHandles(options: TapOptions, napi: boolean): Handles {
   const addon = loadAddon();
-  const fail = (step: 'open' | 'attach', error: number): never => {
-    const code = linuxErrnoName(-error);
-    throw new TapnicError(
-      code,
-      step === 'open' ? '/dev/net/tun' : `TUNSETIFF ${options.name}`,
-      hintFor(step, code, options.name),
-    );
+  const opened: number[] = [];
+  const own = (fd: number, syscall: string, call: Call): number => {
+    opened.push(check(fd, syscall, call));
+    return fd;
   };
-  const fd = addon.tunOpen();
-  if (fd < 0) fail('open', fd);
-  const opened = [fd];
   try {
+    // Everything that can fail for lack of descriptors comes before the interface is touched.
+    const fd = own(addon.tunOpen(), '/dev/net/tun', 'tun open');
+    const nl = own(addon.netlinkOpen(0), 'netlink', 'route socket');
+    const events = own(addon.netlinkOpen(1), 'netlink', 'route socket');
     const name = new TextEncoder().encode(options.name);
     const made = addon.tapAttach(fd, name, options.vnetHdr === true ? 12 : 0, napi ? 1 : 0);
-    if (made < 0) fail('attach', made);
-    const nl = check(addon.netlinkOpen(0), 'netlink');
-    opened.push(nl);
-    const events = check(addon.netlinkOpen(1), 'netlink');
+    const exists = made < 0 && addon.linkGet(nl, name, new Float64Array(6)) === 0;
+    check(made, `TUNSETIFF ${options.name}`, 'tun attach', { name: options.name, exists });
     return { fd, created: made === 1, nl, events };
   } catch (e) {
     for (const each of opened) addon.fdClose(each);
@@ -154,7 +134,12 @@ export class TapWire extends FdWire {
     this.#nl = handles.nl;
     this.#events = handles.events;
     const name = new TextEncoder().encode(options.name);
-    check(this.addon.linkGet(this.#nl, name, this.#link), `link get ${options.name}`);
+    check(
+      this.addon.linkGet(this.#nl, name, this.#link),
+      `link get ${options.name}`,
+      'link',
+      options,
+    );
     this.ifindex = this.#link[0]!;
   }
 
@@ -170,7 +155,7 @@ export class TapWire extends FdWire {
 
   /** Reads the state of the Linux side. Throws TapnicError (ENODEV: the interface was deleted). */
   link(): TapLink {
-    check(this.#read(), `link get ${this.name}`);
+    check(this.#read(), `link get ${this.name}`, 'link', { name: this.name });
     const out = this.#link;
     return {
       ifindex: out[0]!,
@@ -202,13 +187,21 @@ export class TapWire extends FdWire {
   /** Adds an address as `192.0.2.1/24`. EEXIST, EACCES (IPv6 disabled), EINVAL. */
   addAddr(cidr: string): void {
     const { bytes, prefixLen } = parseCidr(cidr);
-    this.#check(this.addon.addrSet(this.#nl, this.ifindex, bytes, prefixLen, 1), `add ${cidr}`);
+    this.#check(
+      this.addon.addrSet(this.#nl, this.ifindex, bytes, prefixLen, 1),
+      `add ${cidr}`,
+      'address',
+    );
   }
 
   /** Removes an address. EADDRNOTAVAIL if the interface does not have it. */
   removeAddr(cidr: string): void {
     const { bytes, prefixLen } = parseCidr(cidr);
-    this.#check(this.addon.addrSet(this.#nl, this.ifindex, bytes, prefixLen, 0), `remove ${cidr}`);
+    this.#check(
+      this.addon.addrSet(this.#nl, this.ifindex, bytes, prefixLen, 0),
+      `remove ${cidr}`,
+      'address',
+    );
   }
 
   /** Adds a route through the interface; without `gateway` the network is on the link. */
@@ -218,6 +211,7 @@ export class TapWire extends FdWire {
     this.#check(
       this.addon.routeAdd(this.#nl, this.ifindex, bytes, prefixLen, via),
       `route add ${cidr}`,
+      'address',
     );
   }
 
@@ -337,8 +331,8 @@ export class TapWire extends FdWire {
     if (this.addon.linkNext(this.#events, this.ifindex) !== LINUX_EAGAIN) this.#reread();
   }
 
-  #check(n: number, what: string): void {
-    check(n, `${what} ${this.name}`, n === -1 ? 'run as root or add --cap-add NET_ADMIN' : '');
+  #check(n: number, what: string, call: Call = 'link'): void {
+    check(n, `${what} ${this.name}`, call, { name: this.name });
   }
 }
 

@@ -3,9 +3,10 @@
  * `Tap` and `Tun`. The NIC of a machine uses its own wire (tap.ts), which works with arena offsets.
  */
 
-import { linuxErrnoName, loadAddon, type NativeAddon } from '../../native-bindings/index.ts';
+import { loadAddon, type NativeAddon } from '../../native-bindings/index.ts';
 import { TapnicError } from '../sys/errno.ts';
 import { addrText, macText, parseCidr, parseMac } from './addr_text.ts';
+import { type Call, explain } from './cause.ts';
 import { check } from './linux_errno.ts';
 import { withNetns } from './netns.ts';
 import { tapNameText, TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6 } from './tap.ts';
@@ -18,7 +19,6 @@ const ADDRS_MAX = 64;
 const LINUX_ENODEV = -19;
 const LINUX_EEXIST = -17;
 const LINUX_EADDRNOTAVAIL = -99;
-const PRIVILEGE = 'run as root or add --device /dev/net/tun --cap-add NET_ADMIN';
 
 /** Work that the reader of frames takes over from Linux; each needs `vnetHdr`. */
 export type TunOffload = 'csum' | 'tso4' | 'tso6';
@@ -77,23 +77,6 @@ function checked(options: TunOptions): Checked {
   return { name: new TextEncoder().encode(name ?? ''), queues, offloads: bits };
 }
 
-function openHint(code: string): string {
-  if (code === 'EACCES' || code === 'EPERM') return PRIVILEGE;
-  return code === 'ENOENT' || code === 'ENODEV' || code === 'ENXIO'
-    ? 'no TAP device here: modprobe tun, or add --device /dev/net/tun --cap-add NET_ADMIN'
-    : '';
-}
-
-function attachHint(code: string, kind: string, many: boolean): string {
-  if (code === 'EACCES' || code === 'EPERM') return PRIVILEGE;
-  if (code === 'EBUSY') return 'the interface is in use: stop its user or choose another name';
-  if (code !== 'EINVAL') return '';
-  return (
-    'a name has 1 to 15 bytes, without "/", ":", "%" and white space, and belongs to no ' +
-    `interface but a persistent ${many ? 'multi-queue' : 'single-queue'} ${kind}`
-  );
-}
-
 export class TunLink {
   readonly kind: 'TAP' | 'TUN';
   readonly ifindex: number;
@@ -143,29 +126,29 @@ export class TunLink {
     const many = wanted.queues > 1;
     const flags = (this.kind === 'TUN' ? 1 : 0) | (many ? 2 : 0);
     let { name } = wanted;
-    const nl = check(addon.netlinkOpen(0), 'netlink');
-    opened.push(nl);
+    const own = (fd: number, syscall: string, call: Call): number => {
+      opened.push(check(fd, syscall, call));
+      return fd;
+    };
+    // Open all descriptors first: a queue set that does not fit leaves no interface behind.
+    const nl = own(addon.netlinkOpen(0), 'netlink', 'route socket');
+    const fds = Array.from({ length: wanted.queues }, () =>
+      own(addon.tunOpen(), '/dev/net/tun', 'tun open'),
+    );
     // The multi-queue interface of another program accepts more queues, so look for it before
     // attaching.
     const there = name.length > 0 && addon.linkGet(nl, name, this.#state) !== LINUX_ENODEV ? 1 : 0;
     let made = 0;
     for (let i = 0; i < wanted.queues; i++) {
-      const fd = addon.tunOpen();
-      if (fd < 0) {
-        const code = linuxErrnoName(-fd);
-        throw new TapnicError(code, '/dev/net/tun', openHint(code));
-      }
-      opened.push(fd);
+      const fd = fds[i]!;
       const result = addon.tunAttach(fd, name, options.vnetHdr === true ? 12 : 0, flags);
-      if (result < 0) {
-        const code = linuxErrnoName(-result);
-        const syscall = `TUNSETIFF ${options.name ?? ''}`.trimEnd();
-        throw new TapnicError(code, syscall, attachHint(code, this.kind, many));
-      }
+      const subject = { ...options, kind: this.kind, exists: there === 1 };
+      const syscall = `TUNSETIFF ${options.name ?? ''}`.trimEnd();
+      check(result, syscall, 'tun attach', subject);
       if (i > 0) continue;
       made = result;
       if (made === 1 && there === 1)
-        throw new TapnicError('EBUSY', `TUNSETIFF ${options.name}`, attachHint('EBUSY', '', many));
+        throw new TapnicError('EBUSY', syscall, explain('tun attach', 'EBUSY', subject));
       if (many && name.length === 0) {
         const picked = new Uint8Array(IFNAMSIZ);
         check(addon.tapName(fd, picked), 'TUNGETIFF');
@@ -265,7 +248,7 @@ export class TunLink {
     if (family === 4) this.#removeAddrs();
     const error = this.#addon.addrSet(this.#nl, this.ifindex, bytes, prefixLen, 1);
     // The address is already set.
-    if (error !== LINUX_EEXIST) this.#check(error, `add ${cidr}`);
+    if (error !== LINUX_EEXIST) this.#check(error, `add ${cidr}`, 'address');
   }
 
   #removeAddrs(): void {
@@ -278,8 +261,8 @@ export class TunLink {
     }
   }
 
-  #check(n: number, what: string): void {
-    check(n, `${what} ${this.name}`, n === -1 ? PRIVILEGE : '');
+  #check(n: number, what: string, call: Call = 'link'): void {
+    check(n, `${what} ${this.name}`, call, { name: this.name });
   }
 
   /**

@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { existsSync, writeFileSync } from 'node:fs';
 import { pathToFileURL } from 'node:url';
 import { join } from 'node:path';
 import { addonPaths, loadAddon } from '../../native-bindings/index.ts';
@@ -264,7 +264,10 @@ describe('host: TAP', () => {
       for (const name of ['lo', 'many0', '', 'a/b', 'tap%d', '0123456789abcdef']) {
         const e = thrown(() => tap({ name }));
         expect(e.code, name).to.equal('EINVAL');
-        expect(e.message, name).to.include('1 to 15 bytes').and.include('single-queue TAP');
+        const there = name === 'lo' || name === 'many0';
+        expect(e.message, name).to.include(
+          there ? `interface ${name} exists and is not a single-queue TAP` : '1 to 15 bytes',
+        );
       }
     } finally {
       ip('link', 'delete', 'many0');
@@ -388,6 +391,22 @@ describe('host: network namespaces', () => {
     expect(thrown(() => removeNetns(name)).code).to.equal('ENOENT');
     expect(thrown(() => withNetns(name, () => 0)).message).to.include('ip netns list');
     expect(thrown(() => createNetns('../x')).code).to.equal('EINVAL');
+  });
+
+  it('name a leftover file of /run/netns, and how to remove it', () => {
+    createNetns(`${name}-dir`); // makes /run/netns a mount
+    writeFileSync(`/run/netns/${name}`, '');
+    try {
+      const hint =
+        `EINVAL: /run/netns/${name} is a plain file, left over from a namespace that no longer ` +
+        `exists: remove it with ip netns delete ${name}`;
+      expect(thrown(() => withNetns(name, () => 0)).message).to.equal(`setns ${name}: ${hint}`);
+      expect(thrown(() => createNetns(name)).message).to.include('is a plain file, left over');
+    } finally {
+      removeNetns(name);
+      removeNetns(`${name}-dir`);
+    }
+    expect(netnsExists(name)).to.equal(false);
   });
 
   it('can be removed by `ip`, and entered if `ip` made them', () => {

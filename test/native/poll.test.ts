@@ -148,24 +148,26 @@ describe('addon: descriptors on the event loop', () => {
     expect(bytesPerCall(() => kernel.sum(54, 1460, 0xffff))).to.be.below(8);
   }).timeout(60_000);
 
-  it('are at most 64 with one watch each, and closed slots can be used again', async () => {
+  it('have one watch each, no fixed number, and closed slots can be used again', async () => {
     const addon = loadAddon();
-    const handler = { pollEvent: () => undefined };
-    const fds = new Int32Array(66);
-    for (let i = 0; i < 66; i += 2) addon.socketPair(fds.subarray(i, i + 2), 0);
+    let events = 0;
+    const handler = { pollEvent: () => void events++ };
+    const fds = new Int32Array(300);
+    for (let i = 0; i < 300; i += 2) addon.socketPair(fds.subarray(i, i + 2), 0);
     for (let round = 0; round < 3; round++) {
-      const polls = [...fds.subarray(0, 64)].map((fd) => new FdPoll(fd, handler));
-      expect(() => new FdPoll(fds[64]!, handler)).to.throw('EMFILE');
+      const polls = [...fds].map((fd) => new FdPoll(fd, handler));
       polls.pop()!.close();
       expect(() => new FdPoll(fds[0]!, handler)).to.throw('EBUSY');
       for (const poll of polls) poll.watch(3);
       expect(addon.fdClose(fds[0]!)).to.equal(-16);
+      await until(() => events >= polls.length); // every descriptor is writable
+      events = 0;
       for (const poll of polls) poll.close();
       await new Promise((r) => setTimeout(r, 5));
     }
     for (const fd of fds) expect(addon.fdClose(fd)).to.equal(0);
     expect(addon.pollEvents(0, 1, 1)).to.equal(-9);
-    expect(addon.pollClose(64)).to.equal(-9);
+    expect(addon.pollClose(100_000)).to.equal(-9);
     expect(addon.pollEvents(0, 4, 1)).to.equal(-22);
   });
 

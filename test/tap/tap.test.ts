@@ -359,6 +359,31 @@ describe('tap: Tap and Tun', () => {
     expect(links().length, 'no interface left behind').to.equal(before);
   });
 
+  it('takes a queue set for which there are no descriptors as a whole or not at all', () => {
+    const code = `
+      import { Tap } from ${JSON.stringify(pathToFileURL(join(distRoot, 'src/index.js')))};
+      try {
+        new Tap({ name: 'many7', queues: 32 });
+      } catch (e) {
+        console.log(e.message);
+      }`;
+    const script = `ulimit -n 45; exec "${process.execPath}" --input-type=module -e "$CODE"`;
+    ns.exec('ip', ['tuntap', 'add', 'dev', 'many7', 'mode', 'tap', 'multi_queue']);
+    const out = ns.exec('bash', ['-c', script], { env: { ...process.env, CODE: code } });
+    expect(out).to.equal(
+      '/dev/net/tun: EMFILE: this process has as many files open as it may: raise its limit ' +
+        '(ulimit -n)\n',
+    );
+    ns.exec('ip', ['link', 'del', 'many7']);
+  });
+
+  it('opens more queues in all than 64', async () => {
+    const taps = ['many1', 'many2', 'many3'].map((name) => tap({ name, queues: 32 }));
+    for (const t of taps) expect(link(t.name)!.linkinfo!.info_data).to.include({ numqueues: 32 });
+    for (const t of taps) t.destroy();
+    await Promise.all(taps.map((t) => once(t, 'close')));
+  });
+
   it('names a remedy without the privilege, and lets the process end', () => {
     const code = `
       import { Tap } from ${JSON.stringify(pathToFileURL(join(distRoot, 'src/index.js')))};
