@@ -31,7 +31,7 @@ export interface Subject {
   readonly netns?: string | undefined;
 }
 
-export const NET_ADMIN_HINT = 'run as root or add --device /dev/net/tun --cap-add NET_ADMIN';
+const NET_ADMIN_HINT = 'run as root or add --device /dev/net/tun --cap-add NET_ADMIN';
 const SYS_ADMIN_HINT = 'run as root or add --cap-add SYS_ADMIN';
 const NAME_RULE = 'an interface name has 1 to 15 bytes, without "/", ":", "%" and white space';
 const NETNS_RULE = 'a name has 1 to 255 bytes, without "/", ":", "%" and white space';

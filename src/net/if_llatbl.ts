@@ -48,6 +48,12 @@ export class Llentry implements LinkAddr, Task {
   la_expire = 0;
   /** Whether a packet was sent with this entry since it entered its state. */
   used = false;
+  /** Ours: whether a packet was sent with this entry since its queue was last searched. */
+  recent = false;
+  // The queue of the table that contains the entry, null for a static one, and its links.
+  queue: LleQueue | null = null;
+  qPrev: Llentry | null = null;
+  qNext: Llentry | null = null;
   readonly lle_timer = new Callout(this);
   readonly #owner: LleTimer;
 
@@ -89,6 +95,48 @@ export class Llentry implements LinkAddr, Task {
   }
 }
 
+/** Entries of a table that may be evicted, in the order in which they were queued. */
+export class LleQueue {
+  head: Llentry | null = null;
+  #tail: Llentry | null = null;
+  length = 0;
+
+  /** Moves `lle` to the end of this queue. */
+  push(lle: Llentry): void {
+    lle.queue?.remove(lle);
+    lle.queue = this;
+    lle.qPrev = this.#tail;
+    if (this.#tail === null) this.head = lle;
+    else this.#tail.qNext = lle;
+    this.#tail = lle;
+    this.length++;
+  }
+
+  remove(lle: Llentry): void {
+    if (lle.qPrev === null) this.head = lle.qNext;
+    else lle.qPrev.qNext = lle.qNext;
+    if (lle.qNext === null) this.#tail = lle.qPrev;
+    else lle.qNext.qPrev = lle.qPrev;
+    lle.qPrev = null;
+    lle.qNext = null;
+    lle.queue = null;
+    this.length--;
+  }
+
+  /**
+   * The entry that was used longest ago, by second chance: an entry in use moves to the end, and is
+   * found only if it was not used again since. Null: the queue is empty.
+   */
+  leastRecent(): Llentry | null {
+    for (let n = this.length; n > 0 && this.head!.recent; n--) {
+      const lle = this.head!;
+      lle.recent = false;
+      this.push(lle);
+    }
+    return this.head;
+  }
+}
+
 /** A 32-bit hash of an address. Different IPv4 addresses have different hashes. */
 function hash(w0: number, w1: number, w2: number, w3: number): number {
   return w0 ^ Math.imul(w1, 0x9e3779b1) ^ Math.imul(w2, 0x85ebca6b) ^ Math.imul(w3, 0xc2b2ae35);
@@ -97,6 +145,9 @@ function hash(w0: number, w1: number, w2: number, w3: number): number {
 /** The neighbours of one family on one interface. The key is the address: all four words. */
 export class Lltable {
   readonly llt_ifp: Ifnet;
+  /** Entries without a link-layer address, and those with one; static ones are in neither. */
+  readonly incomplete = new LleQueue();
+  readonly resolved = new LleQueue();
   // The first entry of each hash; the others follow by lle_next.
   readonly #chains = new Map<number, Llentry>();
   #size = 0;
@@ -154,6 +205,7 @@ export class Lltable {
   /** Removes an entry, stops its timer and frees its held packets. Returns their number. */
   remove(lle: Llentry): number {
     this.#unlink(lle);
+    lle.queue?.remove(lle);
     lle.la_flags = (lle.la_flags & ~LLE_VALID) | LLE_DELETED;
     callout_stop(lle.lle_timer);
     let dropped = 0;

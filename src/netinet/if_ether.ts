@@ -14,6 +14,7 @@ import {
   count,
   R_ARP_BAD,
   R_ARP_DUPLICATE,
+  R_ARP_EVICTED,
   R_ARP_HOLD_FULL,
   R_ARP_TIMEOUT,
   type Reason,
@@ -68,8 +69,21 @@ const ARP_LLINFO_VERIFY = 2;
 const SEC = 1e9;
 /** Seconds between requests. */
 const ARPT_REXMIT = 1;
-/** Maximum number of entries per interface. Unlike FreeBSD: there is no limit there. */
+/**
+ * Maximum number of entries per interface. Unlike FreeBSD: there is no limit there. A full table
+ * evicts an entry, so that spoofed packets cannot make new neighbours unreachable.
+ */
 const ARP_ENTRIES_MAX = 16384;
+/**
+ * Up to this number, entries that wait for a reply are not evicted in favour of learned ones: a
+ * flood of requests from spoofed neighbours must not end the resolution of a real one.
+ */
+const ARP_INCOMPLETE_RESERVE = ARP_ENTRIES_MAX / 4;
+/**
+ * Maximum number of packets held by all entries of an interface. Ours: FreeBSD limits only one
+ * entry, so replies to many spoofed neighbours could use up the mbufs.
+ */
+const ARP_HELD_MAX = 1024;
 
 /** ARP statistics, with FreeBSD's names. @see sys/net/if_arp.h */
 class Arpstat {
@@ -137,6 +151,8 @@ export class ArpTable implements LinkResolver, LleTimer {
   readonly table: Lltable;
   resolved: LinkAddr = group;
   readonly #v: ArpVnet;
+  /** Packets held by all entries. */
+  #held = 0;
 
   constructor(ifp: Ifnet) {
     this.table = new Lltable(ifp);
@@ -148,13 +164,70 @@ export class ArpTable implements LinkResolver, LleTimer {
     return this.table.lookup(addr, 0, 0, 0);
   }
 
-  /** Creates an entry; null if `addr` is on no network of the interface or the table is full. */
+  /**
+   * Creates an entry; null if `addr` is on no network of the interface, or the table is full of
+   * static entries.
+   */
   create(addr: InAddr): Llentry | null {
     const ifp = this.table.llt_ifp;
-    if (this.table.size >= ARP_ENTRIES_MAX || ifaForPeer(ifp, addr) === null) return null;
+    if (ifaForPeer(ifp, addr) === null) return null;
+    if (this.table.size >= ARP_ENTRIES_MAX && !this.#evict()) return null;
     const lle = new Llentry(ifp, inNetAddr(addr), this);
     this.table.insert(lle);
+    this.table.incomplete.push(lle);
     return lle;
+  }
+
+  /** Makes an entry permanent. */
+  keep(lle: Llentry, flags: number): void {
+    lle.la_flags |= flags;
+    lle.queue?.remove(lle);
+  }
+
+  /**
+   * Removes the oldest entry without a reply, or the learned entry that was used longest ago.
+   * Returns false if all entries are static.
+   */
+  #evict(): boolean {
+    const { incomplete, resolved } = this.table;
+    const asked = incomplete.length > ARP_INCOMPLETE_RESERVE || resolved.length === 0;
+    const lle = asked ? incomplete.head : resolved.leastRecent();
+    if (lle === null) return false;
+    this.#evictEntry(lle);
+    return true;
+  }
+
+  #evictEntry(lle: Llentry): void {
+    const dropped = this.remove(lle);
+    if (dropped > 0) count(R_ARP_TIMEOUT, dropped);
+    count(R_ARP_EVICTED);
+  }
+
+  /** Removes an entry and drops its held packets. Returns their number. */
+  remove(lle: Llentry): number {
+    const dropped = this.table.remove(lle);
+    this.#held -= dropped;
+    this.#v.stat.dropped += dropped;
+    return dropped;
+  }
+
+  /** Holds `m`, which it takes. Makes room first, at the expense of the oldest entry that waits. */
+  #hold(lle: Llentry, m: Mbuf): void {
+    const { params, stat } = this.#v;
+    const { head } = this.table.incomplete;
+    if (this.#held >= ARP_HELD_MAX && head !== null && head !== lle) this.#evictEntry(head);
+    if (lle.la_numheld > 0 && (lle.la_numheld >= params.maxhold || this.#held >= ARP_HELD_MAX)) {
+      m_freem(lle.unhold());
+      this.#held--;
+      stat.dropped++;
+      count(R_ARP_HOLD_FULL);
+    }
+    if (params.maxhold > 0 && this.#held < ARP_HELD_MAX) {
+      lle.hold(m);
+      this.#held++;
+    } else {
+      m_freem(m);
+    }
   }
 
   /** Resolves a next hop for ether_output; errnos: see LinkResolver. @see sys/netinet/if_ether.c */
@@ -167,6 +240,7 @@ export class ArpTable implements LinkResolver, LleTimer {
     const lle = this.table.find(dst);
     if (lle !== null && (lle.la_flags & LLE_VALID) !== 0) {
       lle.used = true;
+      lle.recent = true;
       this.resolved = lle;
       return 0;
     }
@@ -188,14 +262,8 @@ export class ArpTable implements LinkResolver, LleTimer {
       count(R_ARP_TIMEOUT);
       return this.table.size >= ARP_ENTRIES_MAX ? ENOBUFS : EINVAL;
     }
-    if (lle.la_numheld >= params.maxhold) {
-      m_freem(lle.unhold());
-      stat.dropped++;
-      count(R_ARP_HOLD_FULL);
-    }
     const isGateway = memView.getInt32(mtod(m) + IP_DST_OFF) !== addr;
-    if (params.maxhold > 0) lle.hold(m);
-    else m_freem(m);
+    this.#hold(lle, m);
     const error =
       lle.la_asked < params.maxtries ? EWOULDBLOCK : isGateway ? EHOSTUNREACH : EHOSTDOWN;
     const now = nowNs();
@@ -211,11 +279,15 @@ export class ArpTable implements LinkResolver, LleTimer {
   /** Sets the address of an entry to `lladdr` (6 bytes) and sends the held packets. */
   learned(lle: Llentry, lladdr: Uint8Array): void {
     lle.setAddr(lladdr);
+    // Packets that wait for it show that the entry is in use.
+    if (lle.la_numheld > 0) lle.recent = true;
+    if ((lle.la_flags & (LLE_VALID | LLE_STATIC)) === 0) this.table.resolved.push(lle);
     lle.la_flags |= LLE_VALID;
     lle.la_asked = 0;
     lle.la_preempt = this.#v.params.maxtries;
     if ((lle.la_flags & LLE_STATIC) === 0) this.#reachable(lle);
     else callout_stop(lle.lle_timer);
+    this.#held -= lle.la_numheld;
     for (let m = lle.unhold(); m !== null; m = lle.unhold())
       etherSend(lle.lle_ifp, m, lle.ll_addr, ETHERTYPE_IP);
   }
@@ -251,8 +323,7 @@ export class ArpTable implements LinkResolver, LleTimer {
       callout_reset(lle.lle_timer, ARPT_REXMIT * SEC);
       return;
     }
-    const dropped = this.table.remove(lle);
-    stat.dropped += dropped;
+    const dropped = this.remove(lle);
     stat.timeouts++;
     if (dropped > 0) count(R_ARP_TIMEOUT, dropped);
   }
@@ -260,8 +331,7 @@ export class ArpTable implements LinkResolver, LleTimer {
   /** Removes all entries; with `dynamicOnly` only those that are not static. */
   flush(dynamicOnly: boolean): void {
     for (const lle of this.table.list())
-      if (!dynamicOnly || (lle.la_flags & LLE_STATIC) === 0)
-        this.#v.stat.dropped += this.table.remove(lle);
+      if (!dynamicOnly || (lle.la_flags & LLE_STATIC) === 0) this.remove(lle);
   }
 }
 
@@ -323,11 +393,11 @@ export function arp_ifinit(ifp: Ifnet, addr: InAddr): void {
   const arp = arpTable(ifp);
   if (arp === null) return;
   const old = arp.find(addr);
-  if (old !== null) arp.table.remove(old);
+  if (old !== null) arp.remove(old);
   const lle = arp.create(addr);
   if (lle !== null) {
     lle.setAddr(ifp.if_lladdr);
-    lle.la_flags |= LLE_VALID | LLE_STATIC | LLE_IFADDR;
+    arp.keep(lle, LLE_VALID | LLE_STATIC | LLE_IFADDR);
   }
   arp_announce(ifp, addr);
 }
@@ -460,7 +530,7 @@ export function arpEntries(vnet: Vnet): ArpEntry[] {
 
 /**
  * Adds a permanent entry, as `arp -s` does. EINVAL: `addr` is on no network of the interface, or
- * the table is full. EEXIST: `addr` is our own address.
+ * the table is full of permanent ones. EEXIST: `addr` is our own address.
  * @see arp(8)
  */
 export function arpSet(ifp: Ifnet, addr: InAddr, lladdr: Uint8Array): Errno {
@@ -468,7 +538,7 @@ export function arpSet(ifp: Ifnet, addr: InAddr, lladdr: Uint8Array): Errno {
   const lle = arp === null ? null : (arp.find(addr) ?? arp.create(addr));
   if (arp === null || lle === null) return EINVAL;
   if ((lle.la_flags & LLE_IFADDR) !== 0) return EEXIST;
-  lle.la_flags |= LLE_STATIC;
+  arp.keep(lle, LLE_STATIC);
   arp.learned(lle, lladdr);
   return 0;
 }
@@ -479,6 +549,6 @@ export function arpDelete(ifp: Ifnet, addr: InAddr): Errno {
   const lle = arp === null ? null : arp.find(addr);
   if (arp === null || lle === null) return ENOENT;
   if ((lle.la_flags & LLE_IFADDR) !== 0) return EINVAL;
-  V_arp(ifp.if_vnet).stat.dropped += arp.table.remove(lle);
+  arp.remove(lle);
   return 0;
 }

@@ -53,6 +53,7 @@ export const R_IF_NOBUFS = reason('net', 'no_buffers');
 export const R_ARP_BAD = reason('arp', 'bad_packet');
 export const R_ARP_HOLD_FULL = reason('arp', 'hold_queue_full');
 export const R_ARP_TIMEOUT = reason('arp', 'unresolved');
+export const R_ARP_EVICTED = reason('arp', 'entry_evicted'); // the table was full
 export const R_ARP_DUPLICATE = reason('arp', 'address_conflict');
 
 // IP and ICMP.

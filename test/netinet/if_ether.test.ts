@@ -20,6 +20,7 @@ import {
   counted,
   R_ARP_BAD,
   R_ARP_DUPLICATE,
+  R_ARP_EVICTED,
   R_ARP_HOLD_FULL,
   R_ARP_TIMEOUT,
 } from '../../src/sys/reason.ts';
@@ -218,6 +219,51 @@ describe('arp', () => {
     ifhwioctl(rig.ifp, SIOCSIFFLAGS, rig.ifp.if_flags | IFF_UP);
     expectTx(rig.sent, [arpRequest(US)]);
   });
+
+  /** Sends requests for our address from `n` neighbours of 10.0.0.0/8 that do not exist. */
+  const spoof = (n: number, from = 0): void => {
+    for (let i = from; i < from + n; i++) {
+      const spa = `10.${1 + (i >> 16)}.${(i >> 8) & 255}.${i & 255}`;
+      rig.arpAsk('10.0.0.2', spa, OTHER_MAC);
+      rig.sent.length = 0;
+    }
+  };
+
+  it('evicts entries of a full table: neighbours in use and new ones stay reachable', () => {
+    in_aifaddr(rig.ifp, addr('10.0.0.2'), 8);
+    rig.sent.length = 0;
+    send('a');
+    rig.arpReply(PEER, PEER_MAC);
+    rig.sent.length = 0;
+    for (let round = 0; round < 4; round++) {
+      spoof(9000, 9000 * round);
+      send('in use');
+      expectTx(rig.sent, [payload('in use'), toMac(PEER_MAC)]);
+      // A new neighbour is resolved although spoofed ones arrive before its reply.
+      const fresh = `10.0.9.${round + 1}`;
+      expect(send('new', fresh)).to.equal(0);
+      expectTx(rig.sent, [arpRequest(fresh)]);
+      spoof(5000, 200_000 + 5000 * round);
+      rig.arpReply(fresh, PEER_MAC);
+      expectTx(rig.sent, [payload('new'), to(fresh), toMac(PEER_MAC)]);
+    }
+    expect(table().length).to.be.most(16384);
+    expect(counted(R_ARP_EVICTED)).to.be.above(30_000);
+  }).timeout(30_000);
+
+  it('evicts the oldest entry that waits for a reply when too many wait', () => {
+    in_aifaddr(rig.ifp, addr('10.0.0.2'), 8);
+    for (let i = 0; i < 20_000; i++) {
+      expect(send('x', `10.1.${i >> 8}.${i & 255}`)).to.equal(0);
+      rig.sent.length = 0;
+    }
+    // Each entry holds one packet, and at most 1024 packets are held. One entry is 10.0.0.2.
+    expect(table().length).to.equal(1024 + 1);
+    expect(counted(R_ARP_EVICTED)).to.equal(20_000 - 1024);
+    expect(arpEntries(rig.vnet).some((e) => inet_ntoa(e.addr) === '10.1.0.0')).to.equal(false);
+    rig.arpReply('10.1.78.31', PEER_MAC); // the newest
+    expectTx(rig.sent, [payload('x'), to('10.1.78.31')]);
+  }).timeout(30_000);
 
   it('does not let ARP packets change permanent entries', () => {
     const there = Uint8Array.from([2, 0, 0, 0, 0, 9]);
