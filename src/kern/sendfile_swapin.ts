@@ -32,6 +32,11 @@ import { readaheadAlloc, type Sfio, sfstat } from './sendfile_io.ts';
 import { SF_NODISKIO, SF_USER_READAHEAD } from './sendfile_flags.ts';
 import { round } from './sendfile_round.ts';
 
+/** Pages that the data in the send buffer of the round's socket fills. */
+function pagesHeld(): number {
+  return Math.ceil(round.so!.so_snd.sb_ccc / PAGE_SIZE);
+}
+
 /**
  * Wires the round's `npages` pages. Returns the number of pages wired, or -1 if the call must wait;
  * `waiter` then runs when the call can retry. With SF_NODISKIO the call does not wait: the round is
@@ -41,7 +46,7 @@ export function sendfileGrab(npages: number, waiter: Task): number {
   const object = round.object!;
   round.soft = 0;
   const first = Math.floor(round.off / PAGE_SIZE);
-  const result = vm_page_grab_pages(object, first, round.pages, npages);
+  const result = vm_page_grab_pages(object, first, round.pages, npages, pagesHeld());
   const { n } = grabbed;
   if (n === npages) return n;
   if (result === GRAB_BUSY) {
@@ -65,17 +70,19 @@ export function sendfileGrab(npages: number, waiter: Task): number {
   return n;
 }
 
-/** Reads the pages behind the round into the cache, up to the first page that is cached already. */
-function readAhead(pindex: number): void {
+/** Reads the pages behind the round of `npages` pages into the cache, up to the first page that is cached already. */
+function readAhead(pindex: number, npages: number): void {
   const object = round.object!;
   const asked = round.flags >>> 16;
   const past = Math.ceil(round.size / PAGE_SIZE) - pindex;
   const rest = Math.ceil((round.off + round.rem) / PAGE_SIZE) - pindex;
   const user = (round.flags & SF_USER_READAHEAD) !== 0;
   const n = Math.min(user ? asked : rest + asked, past, MAXPAGES_IO);
+  // The pages of the round are wired, but not in the buffer yet.
+  const held = pagesHeld() + npages;
   let got = 0;
   while (got < n && object.lookup(pindex + got) === NOPAGE) {
-    const p = vm_page_alloc(object, pindex + got);
+    const p = vm_page_alloc(object, pindex + got, held + got);
     if (p === NOPAGE) break;
     object.insert(pindex + got, p);
     round.ahead[got++] = p;
@@ -189,6 +196,6 @@ export function sendfileSwapin(sfio: Sfio, npages: number): number {
     i += n;
   }
   if (ios === 0 && npages > 0) sfstat.sf_noiocnt++;
-  if (lastRead) readAhead(first + npages);
+  if (lastRead) readAhead(first + npages, npages);
   return npages;
 }

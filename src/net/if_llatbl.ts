@@ -96,7 +96,7 @@ export class Llentry implements LinkAddr, Task {
 }
 
 /** Entries of a table that may be evicted, in the order in which they were queued. */
-export class LleQueue {
+class LleQueue {
   head: Llentry | null = null;
   #tail: Llentry | null = null;
   length = 0;

@@ -18,6 +18,7 @@ function reason(layer: string, name: string): Reason {
 // The machine: pages, mappings, mbufs.
 export const R_VM_WAIT = reason('vm', 'page_wait'); // sendfile waited for a free page
 export const R_VM_WIRE_LIMIT = reason('vm', 'wire_limit'); // 75 % of memory wired by files
+export const R_VM_WIRE_SHARE = reason('vm', 'wire_share'); // one connection had its share of them
 export const R_SFBUF_NOBUFS = reason('vm', 'sf_buf_exhausted');
 export const R_PAGER_EIO = reason('vm', 'pagein_error');
 export const R_MBUF_DENIED = reason('mbuf', 'mbuf_denied');

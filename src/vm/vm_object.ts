@@ -191,7 +191,8 @@ export const GRAB_NOMEM = 2;
 /**
  * Wires `n` pages from `pindex` on into `pages`, allocating those that are missing (busy, invalid).
  * Unlike FreeBSD nothing sleeps: returns GRAB_BUSY if page `grabbed.n` is being read for another
- * request, and GRAB_NOMEM if there is no frame for it. The pages before it stay wired.
+ * request, and GRAB_NOMEM if there is no frame for it. The pages before it stay wired. `held`: pages
+ * that the connection holds already, see vmWireAllowed.
  * @see sys/vm/vm_page.c
  */
 export function vm_page_grab_pages(
@@ -199,17 +200,18 @@ export function vm_page_grab_pages(
   pindex: number,
   pages: VmPage[],
   n: number,
+  held = 0,
 ): number {
   grabbed.n = 0;
   for (let i = 0; i < n; i++) {
     let p = object.lookup(pindex + i);
     if (p === NOPAGE) {
-      p = vm_page_alloc(object, pindex + i);
+      p = vm_page_alloc(object, pindex + i, held + i);
       if (p === NOPAGE) return GRAB_NOMEM;
       object.insert(pindex + i, p);
     } else {
       if (vm_page_busied(p)) return GRAB_BUSY;
-      if (!vm_page_wired(p) && !vmWireAllowed()) return GRAB_NOMEM;
+      if (!vm_page_wired(p) && !vmWireAllowed(held + i)) return GRAB_NOMEM;
       vm_page_wire(p);
     }
     pages[i] = p;

@@ -9,7 +9,7 @@ import { failPoint, failPointsReset } from '../sys/fail_point.ts';
 import { KASSERT } from '../sys/kassert.ts';
 import { passDefer } from '../sys/pass.ts';
 import type { Task } from '../sys/clock.ts';
-import { count, R_VM_WIRE_LIMIT } from '../sys/reason.ts';
+import { count, R_VM_WIRE_LIMIT, R_VM_WIRE_SHARE } from '../sys/reason.ts';
 import { physAddr, type PhysAddr } from '../sys/types.ts';
 import {
   arenaBytes,
@@ -34,6 +34,9 @@ export interface PageOwner {
 const VALID = 1;
 const BUSY = 2;
 const FILE = 4; // counts against the wired-file-page limit
+
+/** A connection may hold this part of the reserve of file pages that is left. */
+const WIRE_SHARE = 256;
 
 let npages = 0;
 let freeStack = new Int32Array(0);
@@ -195,11 +198,11 @@ export function vmPageAllocBelow(n: number, high: number, alignment: number, out
 /**
  * Allocates a busy, wired, invalid frame for page `pindex` of `own`. Returns NOPAGE when no frame
  * is available or when wired file pages are at their limit, 75 % of memory, which keeps room for
- * receive clusters.
+ * receive clusters. `held`: see vmWireAllowed.
  * @see vm_page_alloc(9)
  */
-export function vm_page_alloc(own: PageOwner, pindex: number): VmPage {
-  if (!vmWireAllowed()) return NOPAGE;
+export function vm_page_alloc(own: PageOwner, pindex: number, held = 0): VmPage {
+  if (!vmWireAllowed(held)) return NOPAGE;
   const p = vm_page_alloc_noobj();
   if (p === NOPAGE) return NOPAGE;
   nwiredFile++;
@@ -209,10 +212,18 @@ export function vm_page_alloc(own: PageOwner, pindex: number): VmPage {
   return p;
 }
 
-/** Whether one more file page may be wired; a refusal is counted. */
-export function vmWireAllowed(): boolean {
-  if (nwiredFile < wiredFileMax) return true;
-  count(R_VM_WIRE_LIMIT);
+/**
+ * Whether one more file page may be wired for a connection that holds `held` pages; a refusal is
+ * counted. Half of the limit is a reserve, of which a connection may hold a small share of what is
+ * left, at least one page. So connections whose peers do not read cannot starve the others: in the
+ * smallest machine it takes about 800 of them. Of the other half, a connection may hold as much as
+ * it leaves.
+ */
+export function vmWireAllowed(held = 0): boolean {
+  const left = wiredFileMax - nwiredFile;
+  const share = Math.max(left - (wiredFileMax >> 1), Math.floor(left / WIRE_SHARE), 1);
+  if (left > 0 && held < share) return true;
+  count(left > 0 ? R_VM_WIRE_SHARE : R_VM_WIRE_LIMIT);
   return false;
 }
 
