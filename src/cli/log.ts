@@ -2,6 +2,7 @@
 
 import { type Logger, pino } from 'pino';
 import { escapeField, escapeJson } from './escape.ts';
+import { LogLimit } from './log_limit.ts';
 
 const LEVELS: Record<number, string> = { 40: 'warning: ', 50: 'error: ', 60: 'fatal: ' };
 /** Fields that pino adds. */
@@ -18,10 +19,17 @@ function humanLine(line: string): string {
   return `tapnic: ${escapeField(`${LEVELS[level] ?? ''}${msg}${tail}`)}\n`;
 }
 
-/** Creates a logger that writes each line synchronously. */
+/** Whether a line of pino is an error. It starts with the level. */
+const isError = (line: string): boolean =>
+  line.startsWith('{"level":5') || line.startsWith('{"level":6');
+
+/** Creates a logger that writes each line synchronously, at most LINES_PER_SECOND. */
 export function makeLogger(json: boolean, level: string): Logger {
-  return pino(
-    { level, base: null, timestamp: pino.stdTimeFunctions.isoTime },
-    { write: (line: string) => process.stderr.write(json ? escapeJson(line) : humanLine(line)) },
-  );
+  const print = (line: string): void =>
+    void process.stderr.write(json ? escapeJson(line) : humanLine(line));
+  // Reports are not limited: there is one per second.
+  const options = { level, base: null, timestamp: pino.stdTimeFunctions.isoTime };
+  const reports = pino(options, { write: print });
+  const limit = new LogLimit(print, (n) => reports.warn(`${n} log lines suppressed in a second`));
+  return pino(options, { write: (line: string) => limit.write(line, isError(line)) });
 }

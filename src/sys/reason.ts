@@ -163,6 +163,9 @@ export const R_FAULT_TRUNCATE = reason('fault', 'truncate');
 export const R_FAULT_QUEUE_FULL = reason('fault', 'queue_full');
 export const R_FAULT_WIRE_ERROR = reason('fault', 'wire_error');
 
+// Output.
+export const R_LOG_SUPPRESSED = reason('log', 'line_suppressed'); // more than 100 per second
+
 // Capture.
 export const R_CAPTURE_FULL = reason('capture', 'ring_full');
 export const R_CAPTURE_NO_READER = reason('capture', 'no_reader'); // of a FIFO
