@@ -32,7 +32,7 @@ export class LogLimit {
   write(line: string, isError: boolean): void {
     const budget = this.#budgets[isError ? 1 : 0]!;
     // The second begins with its first line.
-    this.#timer ??= setTimeout(() => this.#secondEnds(), SECOND_MS).unref();
+    if (this.#timer === null) this.#timer = setTimeout(() => this.#secondEnds(), SECOND_MS).unref();
     if (budget.left > 0) {
       budget.left--;
       this.#print(line);

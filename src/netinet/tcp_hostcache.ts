@@ -14,6 +14,7 @@ import {
   nowNs,
 } from '../kern/kern_timeout.ts';
 import { VNET_DEFINE } from '../kern/vnet.ts';
+import { count, R_TCP_HC_EVICTED } from '../sys/reason.ts';
 import { InConninfo, type InpAf, inpaf } from './in_pcb.ts';
 import { TCP_RTT_SHIFT, TCP_RTTVAR_SHIFT, type TcpVnet, V_tcp } from './tcp_var.ts';
 
@@ -152,6 +153,7 @@ function evict(hc: HostCache, b: number): Entry | null {
   else prev.next = null;
   last.clear();
   hc.count--;
+  count(R_TCP_HC_EVICTED);
   return last;
 }
 

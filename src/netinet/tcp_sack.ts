@@ -5,7 +5,7 @@
  * are pooled.
  */
 
-import { count, R_TCP_SACK_BAD } from '../sys/reason.ts';
+import { count, R_TCP_SACK_BAD, R_TCP_SACK_FULL } from '../sys/reason.ts';
 import { type TcpSeq, tcpSeq } from '../sys/types.ts';
 import { memView } from '../vm/arena.ts';
 import { TCPOLEN_SACK } from './tcp.ts';
@@ -126,6 +126,7 @@ function holeAlloc(tp: Tcpcb, start: TcpSeq, end: TcpSeq): Sackhole | null {
   const { sack_maxholes, sack_globalmaxholes } = tcp.params;
   if (tp.snd_numholes >= sack_maxholes || tcp.sackHoles >= sack_globalmaxholes) {
     tcp.stat.tcps_sack_sboverflow++;
+    count(R_TCP_SACK_FULL);
     return null;
   }
   const hole = tcp.sackFree ?? new Sackhole();

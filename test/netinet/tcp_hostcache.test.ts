@@ -1,5 +1,9 @@
 import { expect } from 'chai';
 import { buildIcmp, buildIp4 } from '../support/frames.ts';
+import { InConninfo } from '../../src/netinet/in_pcb.ts';
+import { tcp_hc_getmtu, tcp_hc_updatemtu } from '../../src/netinet/tcp_hostcache.ts';
+import { V_tcp } from '../../src/netinet/tcp_var.ts';
+import { counted, R_TCP_HC_EVICTED } from '../../src/sys/reason.ts';
 import { TestHost } from './tcp_host.ts';
 
 const size = 1448;
@@ -77,6 +81,20 @@ describe('tcp: host cache', () => {
   });
 
   // RFC 1191: the next connection starts with the smaller path MTU.
+  it('replaces an entry of a full bucket, and counts it', () => {
+    const tcp = V_tcp(h.vnet);
+    const inc = new InConninfo();
+    const peers = 16_000; // more than 512 buckets of 30
+    for (let i = 0; i < peers; i++) {
+      inc.setFaddr(0xc6120000 | i | 0);
+      tcp_hc_updatemtu(tcp, inc, 1000);
+    }
+    const entries = leaf('count') as number;
+    expect(entries).to.be.most(15360);
+    expect(counted(R_TCP_HC_EVICTED)).to.equal(peers - entries);
+    expect(tcp_hc_getmtu(tcp, inc)).to.equal(1000);
+  });
+
   it('stores the path MTU from an ICMP error', () => {
     const c = h.establish({ mss: 1460 });
     h.write(c.so, new Uint8Array(2 * size));

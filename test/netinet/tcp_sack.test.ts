@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import * as fc from 'fast-check';
-import { counted, R_TCP_SACK_BAD } from '../../src/sys/reason.ts';
+import { counted, R_TCP_SACK_BAD, R_TCP_SACK_FULL } from '../../src/sys/reason.ts';
 import {
   TF_FASTRECOVERY,
   TF_SACK_PERMIT,
@@ -282,6 +282,7 @@ describe('tcp: SACK', () => {
       for (let n = 1; n < 12; n += 2) sackTo(0, [n, n + 1]);
       expect(tp.snd_numholes).to.equal(2);
       expect(h.stat.tcps_sack_sboverflow).to.be.above(0);
+      expect(counted(R_TCP_SACK_FULL)).to.equal(h.stat.tcps_sack_sboverflow);
       sackTo(12);
       expect(h.vnet.sysctl.find('net.inet.tcp.sack.globalholes')!.get()).to.equal(0);
     });
