@@ -16,6 +16,7 @@ import { RamDmaPort } from '../../src/bus/dma_port.ts';
 import { TnDevice } from '../../src/dev/tn/tn.ts';
 import {
   TN_CTRL,
+  TN_CTRL_RST,
   TN_CTRL_RXE,
   TN_CTRL_TXE,
   TN_DESC_SIZE,
@@ -234,6 +235,9 @@ describe('tn: fuzzing', function () {
       }),
       fc.record({ frame }),
       fc.record({ room: fc.nat(3) }),
+      fc.record({ event: fc.constantFrom('wireReadable', 'wireWritable', 'posted') }),
+      fc.record({ read: fc.oneof(fc.nat(0x1200), word) }),
+      fc.record({ ctrl: fc.constantFrom(TN_CTRL_RST, 0, TN_CTRL_RXE, TN_CTRL_TXE) }),
       fc.record({ link: fc.boolean() }),
       // Rings inside RAM or partly outside it. The bytes that lie there are their descriptors.
       fc.record({
@@ -252,6 +256,13 @@ describe('tn: fuzzing', function () {
             expect(read >= 0 && read <= 0xffffffff && Number.isInteger(read)).to.equal(true);
           } else if ('frame' in o) {
             b.wire.injectRaw(o.frame);
+          } else if ('event' in o) {
+            if (o.event === 'posted') b.clock.runPosted();
+            else b.wire.listener?.[o.event as 'wireReadable']();
+          } else if ('read' in o) {
+            expect(b.dev.read32(o.read)).to.be.within(0, 0xffffffff);
+          } else if ('ctrl' in o) {
+            b.dev.write32(TN_CTRL, o.ctrl);
           } else if ('room' in o) {
             b.wire.room = o.room;
           } else if ('link' in o) {

@@ -5,6 +5,7 @@ import {
   TN_C_L3_SHIFT,
   TN_C_L4_SHIFT,
   TN_CTRL,
+  TN_CTRL_RST,
   TN_CTRL_RXE,
   TN_CTRL_TXE,
   TN_DESC_SIZE,
@@ -461,6 +462,10 @@ const hostileStep: fc.Arbitrary<Step> = fc.oneof(
   fc.nat(70).map((value): Step => ({ do: 'write', reg: TN_TDT, value })),
   fc.nat(70).map((value): Step => ({ do: 'write', reg: TN_RDT, value })),
   fc.constant<Step>({ do: 'hangup' }),
+  // A reset and a stop, with an event before the driver starts again.
+  fc
+    .constantFrom(TN_CTRL_RST, TN_CTRL_RST | TN_CTRL_TXE, 0)
+    .map((value): Step => ({ do: 'write', reg: TN_CTRL, value })),
   between,
 );
 

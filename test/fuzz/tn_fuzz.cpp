@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "../../native-bindings/src/cksum.h"
 #include "../../native-bindings/src/tn_device.h"
@@ -155,7 +156,7 @@ void NextSegment() {
 
 void Step(Device* dev, Script* s) {
   using namespace tapnic::tn;
-  switch (s->U8() % 15) {
+  switch (s->U8() % 18) {
     case 0: {
       const uint32_t reg = s->U16() & 0xffc;
       Check(dev->Write(reg, s->U32()));
@@ -239,6 +240,24 @@ void Step(Device* dev, Script* s) {
       if (poke < 86) frame[poke] = static_cast<uint8_t>(value);
       frameCopies = 1 + copies % 200;
       Check(dev->OnEvent(TN_EV_READABLE));
+      break;
+    }
+    case 15: {  // the driver stops and starts the engines while frames are in flight
+      const uint32_t ctrl = s->U8();
+      Check(dev->Write(TN_CTRL, ctrl & TN_CTRL_MASK & ~(TN_CTRL_TXE | TN_CTRL_RXE)));
+      Check(dev->OnEvent(TN_EV_READABLE));
+      Check(dev->OnEvent(s->U8() % TN_EV_COUNT));
+      if ((ctrl & 1) == 0) Check(dev->Write(TN_CTRL, ctrl | TN_CTRL_TXE | TN_CTRL_RXE));
+      break;
+    }
+    case 16: {  // a reset, with an event before the driver sets it up again
+      Check(dev->Write(TN_CTRL, TN_CTRL_RST));
+      Check(dev->OnEvent(s->U8() % TN_EV_COUNT));
+      break;
+    }
+    case 17: {  // every register is read, as ifconfig and netstat do
+      for (uint32_t reg = 0; reg < 0x400; reg += 4) dev->Read(reg);
+      dev->Read(s->U32());
       break;
     }
     case 11: {
@@ -328,7 +347,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   config.ramBytes = kRamBytes;
   config.capture = captureRing;
   config.captureBytes = kCaptureBytes;
-  config.ownTime = true;
+  // Records get the script's time, or that of the monotonic clock.
+  config.ownTime = (modes & 8) == 0;
+  timespec ts;
+  clock_gettime(CLOCK_MONOTONIC, &ts);
+  config.monotonicBias = ts.tv_sec * int64_t{1000000000} + ts.tv_nsec;
   auto* dev = new Device(config);
   device = dev;
   for (int i = 0; s.left > 0 && i < kStepsMost; i++) Step(dev, &s);

@@ -321,6 +321,11 @@ export class World {
     this.pass(500);
   }
 
+  /** Sends a frame to the NIC as it is, with a virtio-net header in mode `vnet`. */
+  inject(frame: Uint8Array): void {
+    (this.#pair?.b ?? this.link.b).inject(frame);
+  }
+
   /** Closes both ends of a connection from the host to itself. */
   closeLocal(...ends: Socket[]): void {
     inPass(() => {
