@@ -200,6 +200,39 @@ const txDescs = fc.oneof({ weight: 4, arbitrary: txDesc.map((d): TxDesc[] => [d]
 const vnetHdr = fc.uint8Array({ minLength: 12, maxLength: 12 });
 const rxDesc = fc.record({ addr });
 
+const inRam = fc.nat(SIZE - 1).map((n) => (BASE + n) >>> 0);
+/** An access of a driver, or an event. */
+const op = fc.oneof(
+  fc.record({
+    reg: fc.oneof(
+      fc.constantFrom(0, 4, 0x10, 0x14, 0x18, 0x20, 0x24, 0x28, 0x2c, 0x30, 0x40, 0x44),
+      fc.constantFrom(TN_TDBAL, TN_TDBAH, TN_TDLEN, TN_TDT, TN_RDBAL, TN_RDBAH, TN_RDLEN),
+      fc.constantFrom(TN_RDT, TN_RXBSZ, TN_CTRL, TN_CTRL, TN_TDT, TN_MAXFRM),
+      fc.nat(0x1200),
+    ),
+    value: fc.oneof(
+      word,
+      inRam,
+      fc.nat(128),
+      fc.nat(8192),
+      fc.nat(600).map((n) => n * 128),
+      fc.constantFrom(2, 4, 6, 0x7e),
+    ),
+  }),
+  fc.record({ frame }),
+  fc.record({ room: fc.nat(3) }),
+  fc.record({ event: fc.constantFrom('wireReadable', 'wireWritable', 'posted') }),
+  fc.record({ read: fc.oneof(fc.nat(0x1200), word) }),
+  fc.record({ ctrl: fc.constantFrom(TN_CTRL_RST, 0, TN_CTRL_RXE, TN_CTRL_TXE) }),
+  fc.record({ link: fc.boolean() }),
+  // Rings inside RAM or partly outside it. The bytes that lie there are their descriptors.
+  fc.record({
+    ring: fc.nat(SIZE / 128 - 1).map((n) => BASE + n * 128),
+    len: fc.oneof(fc.integer({ min: 1, max: 512 }), fc.nat(70_000)).map((n) => n * 128),
+    tail: fc.nat(4096),
+  }),
+);
+
 describe('tn: fuzzing', function () {
   this.timeout(full ? 1_200_000 : 120_000);
 
@@ -215,37 +248,6 @@ describe('tn: fuzzing', function () {
   });
 
   it(`${RUNS} random sequences of register accesses write only to RAM and device memory`, () => {
-    const inRam = fc.nat(SIZE - 1).map((n) => (BASE + n) >>> 0);
-    const op = fc.oneof(
-      fc.record({
-        reg: fc.oneof(
-          fc.constantFrom(0, 4, 0x10, 0x14, 0x18, 0x20, 0x24, 0x28, 0x2c, 0x30, 0x40, 0x44),
-          fc.constantFrom(TN_TDBAL, TN_TDBAH, TN_TDLEN, TN_TDT, TN_RDBAL, TN_RDBAH, TN_RDLEN),
-          fc.constantFrom(TN_RDT, TN_RXBSZ, TN_CTRL, TN_CTRL, TN_TDT, TN_MAXFRM),
-          fc.nat(0x1200),
-        ),
-        value: fc.oneof(
-          word,
-          inRam,
-          fc.nat(128),
-          fc.nat(8192),
-          fc.nat(600).map((n) => n * 128),
-          fc.constantFrom(2, 4, 6, 0x7e),
-        ),
-      }),
-      fc.record({ frame }),
-      fc.record({ room: fc.nat(3) }),
-      fc.record({ event: fc.constantFrom('wireReadable', 'wireWritable', 'posted') }),
-      fc.record({ read: fc.oneof(fc.nat(0x1200), word) }),
-      fc.record({ ctrl: fc.constantFrom(TN_CTRL_RST, 0, TN_CTRL_RXE, TN_CTRL_TXE) }),
-      fc.record({ link: fc.boolean() }),
-      // Rings inside RAM or partly outside it. The bytes that lie there are their descriptors.
-      fc.record({
-        ring: fc.nat(SIZE / 128 - 1).map((n) => BASE + n * 128),
-        len: fc.oneof(fc.integer({ min: 1, max: 512 }), fc.nat(70_000)).map((n) => n * 128),
-        tail: fc.nat(4096),
-      }),
-    );
     fc.assert(
       fc.property(fc.boolean(), fc.array(op, { maxLength: 60 }), (vnet, ops) => {
         const b = bench(vnet);
