@@ -104,7 +104,7 @@ describe('cli: C6: escaping', () => {
       'command.ts: process.stderr.write(escapeLayout(text));',
       // The body of a response, as it is.
       'fetch.ts: write: (chunk: Buffer, _encoding, done) => void process.stdout.write(chunk, done),',
-      'log.ts: { write: (line: string) => process.stderr.write(json ? escapeJson(line) : humanLine(line)) },',
+      'log.ts: void process.stderr.write(json ? escapeJson(line) : humanLine(line));',
     ]);
   });
 });
