@@ -9,6 +9,7 @@ import { EADDRINUSE, EINVAL, errnoError, TapnicError } from '../sys/errno.ts';
 import { AF_INET, IPPROTO_TCP, SOCK_STREAM } from '../kern/protosw.ts';
 import type { Sockaddr } from '../kern/sockaddr.ts';
 import {
+  SO_LINGER,
   SO_REUSEADDR,
   soaccept,
   sobind,
@@ -98,6 +99,8 @@ class ListenHandle implements SocketServer {
   readonly #server: ServerInside;
   readonly #user: ListenUser | null;
   #so: KernSocket | null;
+  /** Accepted connections that the server has not emitted. */
+  readonly #accepted: KernSocket[] = [];
   readonly #accepting = new Turns(() => this.#accept());
 
   /** Takes ownership of `so`, which listens. */
@@ -109,15 +112,19 @@ class ListenHandle implements SocketServer {
     so.sol_upcall = this.#accepting;
   }
 
-  /** Accepts one connection. The next one has its own turn, so a listener may throw. */
+  /**
+   * Empties the kernel's queue, so that a burst does not overflow it, and emits one connection. The
+   * next one has its own turn, because a listener may throw.
+   */
   #accept(): void {
     const head = this.#so;
     if (head === null) return;
-    const error = soaccept(head);
-    const so = soResult.so!;
-    if (head.sol_comp.length > 0) this.#accepting.again();
-    // A connection that ended before it was accepted is not reported.
-    if (error === 0) this.#connection(so);
+    while (head.sol_comp.length > 0)
+      // A connection that ended before it was accepted is not reported.
+      if (soaccept(head) === 0) this.#accepted.push(soResult.so!);
+    const so = this.#accepted.shift();
+    if (this.#accepted.length > 0) this.#accepting.again();
+    if (so !== undefined) this.#connection(so);
   }
 
   #connection(so: KernSocket): void {
@@ -168,12 +175,20 @@ class ListenHandle implements SocketServer {
     this.#so = null;
     if (so === null) return;
     soclose(so);
+    for (const unseen of this.#accepted.splice(0)) reset(unseen);
     this.#user?.closed(this.#server as unknown as AnyServer);
   }
 
   /** Called by net.Server. No effect: the stack keeps the process alive until it is closed. */
   ref(): void {}
   unref(): void {}
+}
+
+/** Closes a connection that no program has seen. The peer gets a RST. */
+function reset(so: KernSocket): void {
+  so.so_options |= SO_LINGER;
+  so.so_linger = 0;
+  soclose(so);
 }
 
 /** How many connections may be open. In Node.js 20, `maxConnections` 0 is no limit. */
