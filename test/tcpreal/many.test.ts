@@ -93,6 +93,8 @@ describe('tcpreal: many connections', function () {
   const IDLE = full ? 10_000 : 1000;
   // As many connections as it takes to compile the code: that memory must not count.
   const WARM_UP = 2000;
+  // Other memory of the process only adds, and matters with few connections: take the least of three.
+  const BATCHES = full ? 1 : 3;
 
   it(`${IDLE} idle connections use less than 4 KiB of JavaScript memory each`, async () => {
     await withRig(
@@ -100,17 +102,20 @@ describe('tcpreal: many connections', function () {
       async ({ host, peer }) => {
         await host.ask('listen', { port: 9, what: 'hold' });
         await peer.ask('dial', { port: 9, count: WARM_UP }, 120_000);
-        const before = await host.ask<Weight>('weigh');
-        await peer.ask('dial', { port: 9, count: IDLE }, 120_000);
-        const after = await host.ask<Weight>('weigh');
-        expect(after.held - before.held).to.equal(IDLE);
-        const each = (weight(after) - weight(before)) / IDLE;
+        let least = Number.POSITIVE_INFINITY;
+        for (let i = 0; i < BATCHES; i++) {
+          const before = await host.ask<Weight>('weigh');
+          await peer.ask('dial', { port: 9, count: IDLE }, 120_000);
+          const after = await host.ask<Weight>('weigh');
+          expect(after.held - before.held).to.equal(IDLE);
+          least = Math.min(least, (weight(after) - weight(before)) / IDLE);
+        }
         const { mbufs, clusters } = await host.ask<NetstatM>('mbufs');
         console.log(
-          `      ${each.toFixed(0)} bytes each; ${mbufs.current} mbufs, ${clusters.current} clusters in use`,
+          `      ${least.toFixed(0)} bytes each; ${mbufs.current} mbufs, ${clusters.current} clusters in use`,
         );
-        expect((await states(host)).get('ESTABLISHED')).to.equal(WARM_UP + IDLE);
-        expect(each).to.be.below(4096);
+        expect((await states(host)).get('ESTABLISHED')).to.equal(WARM_UP + BATCHES * IDLE);
+        expect(least).to.be.below(4096);
         await host.ask('endHeld');
         expect(await peer.ask('endHeld')).to.deep.equal({ held: 0 });
       },
