@@ -203,7 +203,7 @@ describe('addon: argument checks', () => {
     const skip = new Set<string>([
       'abi',
       'arenaAlloc',
-      'exitNow', // ends the process; test/netns/collide.test.ts tests it
+      'exitNow', // ends the process; test/commands/collide.test.ts tests it
       'filePread', // its completions would go to another reader; read.test.ts tests it
       'readCallback',
       'pollCallback',

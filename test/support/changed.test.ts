@@ -8,7 +8,7 @@ const files = ['src', 'drivers', 'native-bindings', 'test', 'scripts', 'types', 
 const sources = readSources(files);
 const affected = (...changed: string[]): string[] => affectedSuites(changed, sources, files);
 
-const KERNEL = ['tap', 'netns', 'tcpreal', 'matrix', 'unmapped', 'bench', 'api'];
+const KERNEL = ['tap', 'netns', 'commands', 'tcpreal', 'matrix', 'unmapped', 'bench', 'api'];
 
 describe('affectedSuites', () => {
   it('returns no suite if nothing changed', () => {
@@ -34,7 +34,7 @@ describe('affectedSuites', () => {
     expect(affected('docs/api.md')).to.deep.equal(['api', 'package', 'tidy']);
     expect(affected('docs/compat.md')).to.include.members(['machine']);
     expect(affected('docs/tn-datasheet.md')).to.include.members(['dev']);
-    expect(affected('docs/usage.md')).to.include.members(['netns']);
+    expect(affected('docs/usage.md')).to.include.members(['commands']);
     expect(affected('docs/usage.md')).to.not.include('kern');
   });
 

@@ -80,7 +80,7 @@ async function expectProtocols(tapnic: Instance): Promise<void> {
   );
 }
 
-describe('netns: clients of an instance', function () {
+describe('commands: clients of an instance', function () {
   needs('root', 'tap', 'netns', 'ping', 'curl');
   this.timeout(60_000);
 
@@ -230,7 +230,7 @@ function linuxMac(ns: Netns, dev: string): string {
 const hidden = ['unshare', '-m', 'sh', '-c', 'mount -t tmpfs none /dev/net && exec "$@"', 'sh'];
 const weak = ['setpriv', '--bounding-set', '-net_admin', '--inh-caps', '-net_admin'];
 
-describe('netns: an instance that cannot start', function () {
+describe('commands: an instance that cannot start', function () {
   needs('root', 'tap', 'netns');
   this.timeout(60_000);
 
@@ -311,7 +311,7 @@ describe('netns: an instance that cannot start', function () {
   });
 });
 
-describe('netns: --netns', function () {
+describe('commands: --netns', function () {
   needs('root', 'tap', 'netns', 'ping');
   this.timeout(60_000);
 

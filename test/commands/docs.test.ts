@@ -31,7 +31,7 @@ function scriptOf(block: string): string {
   ].join('\n');
 }
 
-describe('netns: the documentation', function () {
+describe('commands: the documentation', function () {
   needs('root', 'tap', 'netns', 'curl');
   this.timeout(60_000);
 

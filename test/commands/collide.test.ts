@@ -92,7 +92,7 @@ class Outside {
   }
 }
 
-describe('netns: collisions', function () {
+describe('commands: collisions', function () {
   needs('root', 'tap', 'netns', 'curl', 'tshark', 'unshare', 'setpriv');
   this.timeout(60_000);
 

@@ -30,7 +30,7 @@ async function allSending(tapnic: Instance, n: number): Promise<void> {
   throw new Error(`${n} downloads did not all begin`);
 }
 
-describe('netns: stop', function () {
+describe('commands: stop', function () {
   needs('root', 'tap', 'netns', 'curl');
   this.timeout(60_000);
 

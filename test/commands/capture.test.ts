@@ -37,7 +37,7 @@ function tcpdumpCount(file: string, filter = ''): number {
   return lines.trimEnd() === '' ? 0 : lines.trimEnd().split('\n').length;
 }
 
-describe('netns: captures', function () {
+describe('commands: captures', function () {
   needs('root', 'tap', 'netns', 'curl', 'tcpdump');
   this.timeout(60_000);
 

@@ -62,7 +62,7 @@ function tapOf({ control }: Instance): Promise<string> {
   });
 }
 
-describe('netns: the TAP changes at run time', function () {
+describe('commands: the TAP changes at run time', function () {
   needs('root', 'tap', 'netns', 'curl', 'ip');
   this.timeout(60_000);
 

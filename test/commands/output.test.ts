@@ -24,7 +24,7 @@ const STOP_MS = 2000 + 700;
 
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
-describe('netns: output that is not read', function () {
+describe('commands: output that is not read', function () {
   needs('root', 'tap', 'netns', 'python3');
   this.timeout(60_000);
 

@@ -30,7 +30,7 @@ const server = require('node:http').createServer((req, res) => {
 server.listen(8080, '0.0.0.0', () => console.log('listening'));
 `;
 
-describe('netns: fetch', function () {
+describe('commands: fetch', function () {
   needs('root', 'tap', 'netns', 'tshark');
   this.timeout(60_000);
 

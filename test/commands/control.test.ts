@@ -80,7 +80,7 @@ function client(rundir: string, ns: Netns, ...args: string[]): Promise<Result> {
 
 const inodeOf = (ns: Netns): number => statSync(`/run/netns/${ns.name}`).ino;
 
-describe('netns: B5: control sockets by namespace', function () {
+describe('commands: B5: control sockets by namespace', function () {
   needs('root', 'tap', 'netns');
   this.timeout(60_000);
 
@@ -199,7 +199,7 @@ describe('netns: B5: control sockets by namespace', function () {
   });
 });
 
-describe('netns: B8: ping and fetch by a running instance', function () {
+describe('commands: B8: ping and fetch by a running instance', function () {
   needs('root', 'tap', 'netns');
   this.timeout(60_000);
 

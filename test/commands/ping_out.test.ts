@@ -14,7 +14,7 @@ import { tsharkFields } from '../support/tshark.ts';
 
 const REPLY = /^64 bytes from 192\.0\.2\.1: icmp_seq=(\d+) ttl=64 time=\d+\.\d{3} ms$/;
 
-describe('netns: ping from the emulated host', function () {
+describe('commands: ping from the emulated host', function () {
   needs('root', 'tap', 'netns', 'tshark');
   this.timeout(60_000);
 
