@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /** The program `tapnic`: registers the commands and sets the exit status. */
 
-import { newCommand, packageVersion, reportError } from './command.ts';
+import { newCommand, packageVersion, reportError, warn } from './command.ts';
 import { arpCommand } from './arp.ts';
 import { doctorCommand } from './doctor.ts';
 import { faultCommand } from './fault.ts';
@@ -16,10 +16,13 @@ import { serveCommand } from './serve.ts';
 import { sysctlCommand } from './sysctl.ts';
 import { vmstatCommand } from './vmstat.ts';
 
-// Ignore EPIPE: the reader of our output may exit first, as in `tapnic netstat -an | head`.
+// Ignore EPIPE: the reader of our output may exit first, as in `tapnic netstat -an | head`. Other
+// errors, such as a full disk, end the command.
 for (const stream of [process.stdout, process.stderr])
   stream.on('error', (e: NodeJS.ErrnoException) => {
-    if (e.code !== 'EPIPE') throw e;
+    if (e.code === 'EPIPE') return;
+    if (stream.fd === 1) warn(`output: ${e.message}`);
+    process.exit(1);
   });
 
 const program = newCommand('tapnic')

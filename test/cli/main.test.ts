@@ -1,7 +1,7 @@
 /** The compiled `tapnic` as a child process, where it needs no privilege. */
 
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
@@ -74,6 +74,24 @@ describe('cli: tapnic', function () {
     const bare = tapnic();
     expect(bare).to.include({ status: 2, stdout: '' });
     expect(bare.stderr).to.match(/^Usage: tapnic/);
+  });
+
+  it('ends with 1 and one line when standard output is full', () => {
+    const full = openSync('/dev/full', 'w');
+    try {
+      for (const stderr of ['pipe', full] as const) {
+        const run = spawnSync(process.execPath, [cliMain, 'nics'], {
+          encoding: 'utf8',
+          timeout: 15_000,
+          stdio: ['ignore', full, stderr],
+        });
+        expect(run.status).to.equal(1);
+        if (stderr === 'pipe')
+          expect(run.stderr).to.equal('tapnic: output: ENOSPC: no space left on device, write\n');
+      }
+    } finally {
+      closeSync(full);
+    }
   });
 
   it('ends with 2 and one line for bad NIC options', () => {
