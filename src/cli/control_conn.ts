@@ -85,6 +85,8 @@ export class ControlConn {
       socket.destroy();
     });
     socket.on('data', (chunk) => this.#data(chunk));
+    // Requests can arrive while the body of a streamed request fills the socket.
+    socket.on('drain', () => this.#pump());
   }
 
   /** Whether a streamed request is running. */
@@ -147,7 +149,6 @@ export class ControlConn {
       if (response === null || this.#write(response)) continue;
       // The client sends faster than it reads: pause it.
       this.#socket.pause();
-      this.#socket.once('drain', () => this.#pump());
       return;
     }
     if (!this.#ended) this.#socket.resume();

@@ -265,6 +265,24 @@ describe('cli: limits and streams of the control socket', () => {
     channel.close();
   });
 
+  it('B8: a stop is answered while a body fills the socket', async () => {
+    handle({
+      body: async (_req, out, signal) => {
+        while (!signal.aborted) await out.send(Buffer.alloc(500_000, 'b'));
+        return { stopped: true };
+      },
+    });
+    const { socket, text } = await client();
+    socket.pause();
+    socket.write('{"id":1,"cmd":"body"}\n');
+    await sleep(50); // the socket is full
+    socket.write('{"id":2,"cmd":"stop","args":{"id":1}}\n');
+    await sleep(50);
+    socket.resume();
+    await until('the answer', () => text().includes('{"id":1,"ok":true,"data":{"stopped":true}}'));
+    expect(text()).to.include('{"id":2,"ok":true,"data":{"stopped":true}}');
+  });
+
   it('B8: a client that stops its request does not wait for an instance that hangs', async () => {
     handle({ hang: () => new Promise(() => undefined) });
     const channel = await ControlChannel.open(path);
