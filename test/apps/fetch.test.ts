@@ -159,4 +159,35 @@ describe('fetch', () => {
     }, stop.signal);
     expect((await failure(stopped)).code).to.equal('ABORT_ERR');
   });
+
+  it('ends while it connects when it is aborted, and when the time is over', async () => {
+    const sockets: Duplex[] = [];
+    const connecting = (idleMs: number, signal: AbortSignal): Promise<never> =>
+      fetchUrl(
+        () =>
+          new Promise((resolve) =>
+            setTimeout(() => {
+              const [socket] = pair();
+              sockets.push(socket);
+              resolve(socket as unknown as Socket);
+            }, 500),
+          ),
+        {
+          url: checkUrl(URL_A),
+          idleMs,
+          redirects: 2,
+          output: () => expect.fail('no response'),
+          signal,
+        },
+      ).then(() => expect.fail('no failure'));
+    const stopped = connecting(10_000, AbortSignal.timeout(10));
+    const late = connecting(10, new AbortController().signal);
+    const codes = await Promise.all(
+      [stopped, late].map((run) => run.catch((e: NodeJS.ErrnoException) => e.code)),
+    );
+    expect(codes).to.deep.equal(['ABORT_ERR', 'ETIMEDOUT']);
+    expect(sockets, 'before the connections').to.deep.equal([]);
+    await new Promise((resolve) => setTimeout(resolve, 600));
+    expect(sockets.map((socket) => socket.destroyed)).to.deep.equal([true, true]);
+  });
 });

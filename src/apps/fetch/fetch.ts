@@ -51,6 +51,36 @@ export function checkUrl(text: string): URL {
   return url;
 }
 
+const timedOut = (url: URL): Error =>
+  Object.assign(new Error(`${url.href}: timed out`), { code: 'ETIMEDOUT' });
+
+/**
+ * Connects. Rejects with ABORT_ERR and ETIMEDOUT as a request does: node:http reports both only
+ * after it has a socket.
+ */
+async function connectTo(connect: Connect, url: URL, options: FetchOptions): Promise<Socket> {
+  const { idleMs, signal } = options;
+  const connecting = connect(Number(url.port || 80), url.hostname);
+  let end: (e: Error) => void;
+  const ended = new Promise<never>((_resolve, reject) => (end = reject));
+  const stop = (): void => end(Object.assign(new Error('stopped'), { code: 'ABORT_ERR' }));
+  const timer = setTimeout(() => end(timedOut(url)), idleMs);
+  signal.addEventListener('abort', stop, { once: true });
+  if (signal.aborted) stop();
+  try {
+    return await Promise.race([connecting, ended]);
+  } catch (e) {
+    connecting.then(
+      (socket) => socket.destroy(),
+      () => undefined,
+    );
+    throw e;
+  } finally {
+    clearTimeout(timer);
+    signal.removeEventListener('abort', stop);
+  }
+}
+
 /** Sends the request; resolves when the response's header is there. */
 function get(connect: Connect, url: URL, options: FetchOptions): Promise<IncomingMessage> {
   return new Promise((resolve, reject) => {
@@ -60,16 +90,14 @@ function get(connect: Connect, url: URL, options: FetchOptions): Promise<Incomin
       headers: { 'User-Agent': 'tapnic', Accept: '*/*', Connection: 'close' },
       // node:http uses the socket passed to `done` as a net.Socket.
       createConnection: (_options, done): Duplex | undefined => {
-        connect(Number(url.port || 80), url.hostname).then(
+        connectTo(connect, url, options).then(
           (socket) => done(null, socket as unknown as NetSocket),
           (e: unknown) => done(e as Error, undefined as unknown as NetSocket),
         );
         return undefined;
       },
     });
-    req.setTimeout(options.idleMs, () =>
-      req.destroy(Object.assign(new Error(`${url.href}: timed out`), { code: 'ETIMEDOUT' })),
-    );
+    req.setTimeout(options.idleMs, () => req.destroy(timedOut(url)));
     req.once('error', reject);
     req.once('response', (response) => {
       req.off('error', reject);
