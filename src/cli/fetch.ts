@@ -4,7 +4,8 @@ import { createWriteStream } from 'node:fs';
 import { Writable } from 'node:stream';
 import type { Command } from 'commander';
 import type { FetchResult } from '../apps/fetch/fetch.ts';
-import { CliError, newCommand, printError, printJson, UsageError } from './command.ts';
+import { exitProcess } from '../host/exit.ts';
+import { CliError, newCommand, printError, printJson, reportError, UsageError } from './command.ts';
 import { openChannel, type Target } from './control_client.ts';
 import { escapeField } from './escape.ts';
 import { FETCH_REDIRECTS } from './control_jobs.ts';
@@ -86,7 +87,10 @@ async function fetchFrom(
     );
     return report(result as FetchResult, file, raw);
   } catch (e) {
-    throw explained(text, e, signal);
+    const error = explained(text, e, signal);
+    // A reader of standard output may have stalled. Node would wait for it.
+    if (signal.aborted) exitProcess(reportError(error));
+    throw error;
   } finally {
     channel.close();
   }

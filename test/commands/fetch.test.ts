@@ -129,4 +129,29 @@ describe('commands: fetch', function () {
     expect(stderr).to.match(/stopped by a signal/);
     expect(links()).not.to.include('nic0');
   });
+
+  it('exits with 1 on a signal while its output is not read, through an instance', async () => {
+    const control = ['--control', site.path('c.sock')];
+    const serve = ns.spawn(process.execPath, [cliMain, 'serve', site.dir, '--json', ...control], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    await once(serve.stdout!, 'data');
+    const child = ns.spawn(process.execPath, [cliMain, 'fetch', `${base}/file`, ...control], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    let stderr = '';
+    child.stderr!.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
+    for (let i = 0; i < 100 && !log.includes('/file'); i++)
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    const exited = once(child, 'exit');
+    child.kill('SIGINT');
+    const late = setTimeout(() => child.kill('SIGKILL'), 5000);
+    const [code] = (await exited) as [number | null];
+    clearTimeout(late);
+    expect(code, stderr).to.equal(1);
+    expect(stderr).to.match(/stopped by a signal/);
+    serve.kill('SIGINT');
+    await once(serve, 'exit');
+  });
 });
