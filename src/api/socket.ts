@@ -293,7 +293,12 @@ export class Socket extends Duplex {
     this.#active();
     // In its own turn, because a listener may throw.
     later(() => this.#start());
-    this.emit('connect');
+    try {
+      this.emit('connect');
+    } catch (e) {
+      later(() => this.emit('ready'));
+      throw e;
+    }
     this.emit('ready');
     return false;
   }
@@ -458,7 +463,8 @@ export class Socket extends Duplex {
       this.#so = null;
       soclose(so);
     }
-    if (this.#writeDone !== null) this.#wrote(error ?? errnoError(EPIPE, 'write'));
+    // In its own turn, because the program's callback may throw.
+    if (this.#writeDone !== null) later(() => this.#wrote(error ?? errnoError(EPIPE, 'write')));
     const late = error !== null && 'code' in error && error.code === 'ERR_STREAM_WRITE_AFTER_END';
     done(late && this.#endedByPeer() ? writeAfterFin() : error);
     later(() => this.emit('close', error !== null));

@@ -7,12 +7,27 @@ import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import { RawSocket } from '../../src/api/raw.ts';
-import { connect as connectOn } from '../../src/api/server.ts';
+import { connect as connectOn, Server } from '../../src/api/server.ts';
 import { Socket } from '../../src/api/socket.ts';
 import { createServer, createStack, type Stack } from '../../src/index.ts';
 import { TestHost } from '../netinet/tcp_host.ts';
 import { needs } from '../support/needs.ts';
 import { Netns } from '../support/netns.ts';
+
+/** Counts uncaughtException while `body` runs; returns what was thrown. */
+async function uncaught(body: () => Promise<void>): Promise<string[]> {
+  const others = process.listeners('uncaughtException');
+  process.removeAllListeners('uncaughtException');
+  const messages: string[] = [];
+  process.on('uncaughtException', (e) => messages.push(e.message));
+  try {
+    await body();
+  } finally {
+    process.removeAllListeners('uncaughtException');
+    for (const listener of others) process.on('uncaughtException', listener);
+  }
+  return messages;
+}
 
 describe('api: turns of the event loop', () => {
   needs('root', 'tap', 'netns');
@@ -27,21 +42,6 @@ describe('api: turns of the event loop', () => {
     expect(await stack.close()).to.eql({});
     ns[Symbol.dispose]();
   });
-
-  /** Counts uncaughtException while `body` runs; returns what was thrown. */
-  async function uncaught(body: () => Promise<void>): Promise<string[]> {
-    const others = process.listeners('uncaughtException');
-    process.removeAllListeners('uncaughtException');
-    const messages: string[] = [];
-    process.on('uncaughtException', (e) => messages.push(e.message));
-    try {
-      await body();
-    } finally {
-      process.removeAllListeners('uncaughtException');
-      for (const listener of others) process.on('uncaughtException', listener);
-    }
-    return messages;
-  }
 
   it('a connection to this process: no event inside the call that causes it', async () => {
     const log: string[] = [];
@@ -249,6 +249,62 @@ describe('api: events of a connection that we open', () => {
     const refused = await connectOn(h.vnet, 9, '127.0.0.1').catch((e: unknown) => e);
     expect(refused).to.include({ code: 'ECONNREFUSED', syscall: 'connect 127.0.0.1:9' });
     await sleep(5);
+  });
+});
+
+describe('api: callbacks and listeners that throw', () => {
+  let h: TestHost;
+  beforeEach(() => {
+    h = new TestHost();
+    h.clock.post = (task): void => void setImmediate(() => task.run());
+  });
+  afterEach(() => h.close());
+
+  it("the callback of a write that 'destroy' ends: behind the call, and 'close' follows", async () => {
+    const server = new Server(h.vnet);
+    let accepted: Socket | null = null;
+    server.on('connection', (socket: Socket) => (accepted = socket.pause()));
+    server.listen(7);
+    const client = await connectOn(h.vnet, 7, '127.0.0.1');
+    await sleep(5);
+    const log: string[] = [];
+    client.pause();
+    const socket = accepted!;
+    socket.on('close', () => log.push('close'));
+    const thrown = await uncaught(async () => {
+      socket.write(Buffer.alloc(3_000_000), () => {
+        log.push('callback');
+        throw new Error('callback');
+      });
+      await sleep(5);
+      socket.destroy();
+      log.push('destroyed');
+      await sleep(20);
+    });
+    expect(log).to.eql(['destroyed', 'callback', 'close']);
+    expect(thrown).to.eql(['callback']);
+    client.destroy();
+    const closed = once(server, 'close');
+    server.close();
+    await closed;
+  });
+
+  it("a listener of 'connect' that throws: 'ready' follows", async () => {
+    const head = h.listen(7);
+    const socket = new Socket(h.vnet);
+    let ready = 0;
+    socket.on('ready', () => ready++);
+    const thrown = await uncaught(async () => {
+      socket.connect(7, '127.0.0.1', () => {
+        throw new Error('connect');
+      });
+      await sleep(20);
+    });
+    expect(thrown).to.eql(['connect']);
+    expect(ready).to.equal(1);
+    h.closeSocket(h.accept(head));
+    socket.destroy();
+    await once(socket, 'close');
   });
 });
 
