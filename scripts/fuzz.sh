@@ -59,7 +59,7 @@ if ((seconds > 0)); then
   need_packages clang++:clang
   if command -v clang++ >/dev/null && ! libfuzzer; then
     version=$(clang++ -dumpversion)
-    need_packages "libfuzzer:libclang-rt-${version%%.*}-dev"
+    need_packages "libfuzzer-runtime:libclang-rt-${version%%.*}-dev"
   fi
   if ! command -v clang++ >/dev/null; then
     skip search 'no clang++'
