@@ -268,7 +268,9 @@ describe('commands: an instance that cannot start', function () {
       /live\.sock: EADDRINUSE: an instance is running there: stop it/,
     );
     // An interface that is not a TAP.
-    expect(await failing(ns, [], '--tap', 'lo')).to.match(/TUNSETIFF lo: EINVAL: .* TAP$/);
+    expect(await failing(ns, [], '--tap', 'lo')).to.match(
+      /TUNSETIFF lo: EINVAL: interface lo exists and is not a .*TAP: choose another name/,
+    );
     expect(await tapnic.stop()).to.deep.include({ code: 0, leaked: {} });
   });
 
