@@ -450,9 +450,8 @@ export const sendfileResult: { call: SendfileCall | null } = { call: null };
 
 /**
  * Sends `nbytes` bytes of `file` (0: up to its end, even if it grows) from byte `offset`, with
- * headers before and trailers after them. Returns 0 and calls `listener` once, after the pass. That
- * is before `sendfile` returns if it opened the pass and the call is done. On any other return
- * value `listener` is not called: EBADF (closed, or not open for reading), EINVAL (not a regular
+ * headers before and trailers after them. Returns 0 and calls `listener` once, in a later turn of the
+ * machine's clock. On any other return value `listener` is not called: EBADF (closed, or not open for reading), EINVAL (not a regular
  * file, not a stream, negative offset or length, more than 1024 headers or trailers), EFAULT (a
  * header or trailer is not a byte array), ENOTCONN (a listening socket), or the errno of fstat.
  * `nonblocking`: the call ends with EAGAIN instead of waiting for the socket. The listener receives
