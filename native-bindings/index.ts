@@ -83,6 +83,13 @@ export interface NativeAddon {
 
   // file_jobs.cpp. Kinds: 0 lookup, 1 read a directory, 2 close.
   fileJobsOpen(): number;
+  fileLookupCached(
+    flags: number,
+    path: Uint8Array,
+    rootLen: number,
+    out: Float64Array,
+    data: Uint8Array,
+  ): number;
   fileJob(
     id: number,
     kind: 0 | 1 | 2,

@@ -2,7 +2,7 @@
 // a directory, close, and page-in from a file system that asks another process or machine. Each job runs
 // on a thread of this file. libuv's pool has four threads, and one such file system would block them
 // all. A finished job waits in a queue, and an eventfd reports it to the event loop. The caller limits
-// the number of jobs.
+// the number of jobs. A name that the kernel has in its cache, on a local file system, needs no job.
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
@@ -22,16 +22,33 @@
 
 namespace tapnic {
 
+// A mounted file system.
+struct Mount {
+  uint64_t id = 0;
+  uint32_t major = 0;
+  uint32_t minor = 0;
+};
+
+// What a lookup found.
+struct Found {
+  int fd = -1;
+  int type = 0;
+  bool remote = false;
+  Mount mount;
+  double size = 0;
+  double mtimeSec = 0;
+  double mtimeNsec = 0;
+};
+
 struct FileJob {
   FileJob* next = nullptr;
   int32_t id = 0;
   int32_t kind = 0;
   int32_t flags = 0;
-  int fd = -1;  // given to a job on a descriptor, or opened by a lookup
+  int fd = -1;  // given to a job on a descriptor
   int error = 0;
   int type = 0;
-  bool remote = false;
-  struct stat st = {};
+  Found found;  // of a lookup
   size_t len = 0;     // bytes of `data`
   // Of a page-in.
   Arena* arena = nullptr;
@@ -42,6 +59,8 @@ struct FileJob {
   size_t rootLen = 0;  // of a lookup: the root's bytes in `data`, with their NUL
   char data[32768] = {};
 };
+
+constexpr uint32_t kMaxLocal = 16;
 
 // Shared by the instance and its threads; freed by the last of them.
 struct FileJobs {
@@ -58,6 +77,9 @@ struct FileJobs {
   uint32_t refs = 1;
   int event = -1;
   bool ending = false;
+  // Mounts that a look-up found to be local. Only the event loop uses these two.
+  Mount local[kMaxLocal];
+  uint32_t locals = 0;
 };
 
 namespace {
@@ -68,6 +90,7 @@ constexpr uint32_t kMaxRemoteReads = 32;
 constexpr int kLookup = 0, kReadDir = 1, kClose = 2, kRead = 3;
 constexpr int kCross = 1;    // lookup: may cross mounts and follow absolute links
 constexpr int kOpenDir = 2;  // lookup: open a directory, too
+constexpr size_t kMaxPath = 8192;
 constexpr int kFile = 1, kDirectory = 2, kOther = 3;
 
 // Whether `fd` is on a file system that asks another process or machine.
@@ -90,15 +113,26 @@ bool Remote(int fd) {
   }
 }
 
-int OpenBeneath(int dir, const char* name) {
+// O_PATH opens a name without effect on what it names: a FIFO's writer, a tape, a terminal. The file
+// itself is opened when its type is known. With
+// RESOLVE_CACHED in `resolve`, -EAGAIN is the answer if the name is not in the kernel's cache.
+int OpenPath(int dir, const char* name, uint64_t flags, uint64_t resolve) {
   open_how how = {};
-  how.flags = O_PATH | O_CLOEXEC;
-  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS;
+  how.flags = O_PATH | O_CLOEXEC | flags;
+  how.resolve = resolve;
+  const auto fd = static_cast<int>(syscall(SYS_openat2, dir, name, &how, sizeof how));
+  return fd >= 0 ? fd : -errno;
+}
+
+constexpr uint64_t kBeneath = RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS;
+
+int OpenBeneath(int dir, const char* name) {
   for (int tries = 0; tries < 16; tries++) {
-    const auto fd = static_cast<int>(syscall(SYS_openat2, dir, name, &how, sizeof how));
-    if (fd >= 0) return fd;
-    // EAGAIN: a rename on the way. Without openat2 the slow way decides, as for EXDEV.
-    if (errno != EAGAIN && errno != EINTR) return errno == ENOSYS || errno == EPERM ? -EXDEV : -errno;
+    const int fd = OpenPath(dir, name, 0, kBeneath);
+    // Without openat2 the slow way decides, as for EXDEV.
+    if (fd == -ENOSYS || fd == -EPERM) return -EXDEV;
+    // EAGAIN: a rename on the way.
+    if (fd != -EAGAIN && fd != -EINTR) return fd;
   }
   return -EXDEV;
 }
@@ -110,11 +144,45 @@ bool Below(const char* root, size_t rootLen, const char* path, size_t len) {
          (len == rootLen || path[rootLen] == '/');
 }
 
-// O_PATH opens a name without effect on what it names: a FIFO's writer, a tape, a terminal. The file
-// itself is opened when its type is known, through /proc, which cannot lead to another one.
+bool IsLocal(const FileJobs* q, const Mount& m) {
+  for (uint32_t i = 0; i < q->locals && i < kMaxLocal; i++) {
+    const Mount& l = q->local[i];
+    if (l.id == m.id && l.major == m.major && l.minor == m.minor) return true;
+  }
+  return false;
+}
+
+// Opens what the descriptor `at` of O_PATH names, if it is wanted, and describes it. `path` has
+// `pathMax` bytes and receives the real path. Returns its length or -errno. With `q`, no step may
+// block: -EAGAIN unless the file system is known to be local. Status comes from the cache then, as a
+// file system may ask another process for it.
+ssize_t OpenFound(const char* root, int at, int flags, const FileJobs* q, Found* f, char* path,
+                  size_t pathMax) {
+  char self[32];
+  snprintf(self, sizeof self, "/proc/self/fd/%d", at);
+  const ssize_t len = readlink(self, path, pathMax);
+  if (len < 0) return -errno;
+  if (!Below(root, strlen(root), path, static_cast<size_t>(len))) return -EACCES;
+  struct statx sx;
+  const uint32_t mask = STATX_BASIC_STATS | STATX_MNT_ID;
+  const int how = AT_EMPTY_PATH | (q == nullptr ? 0 : AT_STATX_DONT_SYNC);
+  if (syscall(SYS_statx, at, "", how, mask, &sx) != 0) return -errno;
+  f->type = S_ISREG(sx.stx_mode) ? kFile : S_ISDIR(sx.stx_mode) ? kDirectory : kOther;
+  f->size = static_cast<double>(sx.stx_size);
+  f->mtimeSec = static_cast<double>(sx.stx_mtime.tv_sec);
+  f->mtimeNsec = static_cast<double>(sx.stx_mtime.tv_nsec);
+  // Linux before 5.8 has no mount identifiers.
+  const uint64_t id = (sx.stx_mask & STATX_MNT_ID) != 0 ? sx.stx_mnt_id : 0;
+  f->mount = {id, sx.stx_dev_major, sx.stx_dev_minor};
+  if (q != nullptr && !IsLocal(q, f->mount)) return -EAGAIN;
+  if (f->type != kFile && (f->type != kDirectory || (flags & kOpenDir) == 0)) return len;
+  // Through /proc, which cannot lead to another file.
+  f->fd = open(self, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+  return f->fd < 0 ? -errno : len;
+}
+
 void Lookup(FileJob* j) {
   const char* root = j->data;
-  const size_t rootLen = strlen(root);
   const char* name = j->data + j->rootLen;
   const int dir = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (dir < 0) {
@@ -129,34 +197,14 @@ void Lookup(FileJob* j) {
     j->error = at;
     return;
   }
-  char self[32], real[8192];
-  snprintf(self, sizeof self, "/proc/self/fd/%d", at);
-  const ssize_t len = readlink(self, real, sizeof real);
-  if (len < 0)
-    j->error = -errno;
-  else if (!Below(root, rootLen, real, static_cast<size_t>(len)))
-    j->error = -EACCES;
-  else if (fstat(at, &j->st) != 0)
-    j->error = -errno;
-  if (j->error == 0) {
-    j->type = S_ISREG(j->st.st_mode) ? kFile : S_ISDIR(j->st.st_mode) ? kDirectory : kOther;
-    if (j->type == kFile || (j->type == kDirectory && (j->flags & kOpenDir) != 0)) {
-      j->fd = open(self, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-      if (j->fd < 0)
-        j->error = -errno;
-      else if (fstat(j->fd, &j->st) != 0)
-        j->error = -errno;
-      else
-        j->remote = Remote(j->fd);
-    }
-  }
+  char real[kMaxPath];
+  const ssize_t len = OpenFound(root, at, j->flags, nullptr, &j->found, real, sizeof real);
   close(at);
-  j->len = 0;
-  if (j->error != 0) {
-    if (j->fd >= 0) close(j->fd);
-    j->fd = -1;
+  if (len < 0) {
+    j->error = static_cast<int>(len);
     return;
   }
+  if (j->found.fd >= 0) j->found.remote = Remote(j->found.fd);
   j->len = static_cast<size_t>(len);
   memcpy(j->data, real, j->len);
 }
@@ -216,7 +264,7 @@ void Delete(FileJob* j) {
 
 // Frees a finished job whose result is not fetched.
 void Discard(FileJob* j) {
-  if (j->kind == kLookup && j->fd >= 0) close(j->fd);
+  if (j->found.fd >= 0) close(j->found.fd);
   Delete(j);
 }
 
@@ -329,12 +377,99 @@ napi_value FileJobsOpen(napi_env env, napi_callback_info info) {
   return a.Return(fd);
 }
 
-// fileJob(id, kind, flags, fd, path: Uint8Array, rootLen) -> 0 or -errno.
+// Whether `path` is the path of a directory, `rootLen` bytes, and a name relative to it: 0 or -errno.
+int CheckPath(const Span<uint8_t>& path, size_t rootLen) {
+  if (rootLen == 0 || rootLen >= path.len || path.p[0] != '/') return -EINVAL;
+  if (path.len > kMaxPath) return -ENAMETOOLONG;
+  // A NUL inside would end the name early.
+  return memchr(path.p, 0, path.len) == nullptr ? 0 : -EINVAL;
+}
+
+// Copies the two parts of `path`, each with a NUL, to `to`: path.len + 2 bytes. Returns the offset of
+// the second.
+size_t SplitPath(const Span<uint8_t>& path, size_t rootLen, char* to) {
+  memcpy(to, path.p, rootLen);
+  to[rootLen] = '\0';
+  memcpy(to + rootLen + 1, path.p + rootLen, path.len - rootLen);
+  to[path.len + 1] = '\0';
+  return rootLen + 1;
+}
+
+// Closes `fd` if that cannot block: the file is on a local file system and still has a name. The last
+// close of a file without a name writes to its disk.
+bool CloseNow(Instance* inst, int fd) {
+  struct stat st;
+  if (inst->IsRemote(fd) || fstat(fd, &st) != 0 || st.st_nlink == 0) return false;
+  inst->Disown(fd);
+  close(fd);
+  return true;
+}
+
+// Reports a lookup's result: takes ownership of its descriptor. Returns 0 or -errno.
+int Report(Instance* inst, Found* f, double* out) {
+  int error = 0;
+  if (f->fd >= 0) {
+    f->fd = inst->Own(f->fd);
+    if (f->fd < 0) {
+      error = f->fd;
+      f->fd = -1;
+    } else {
+      inst->SetRemote(f->fd, f->remote);
+      FileJobs* q = inst->fileJobs;
+      if (!f->remote && !IsLocal(q, f->mount)) q->local[q->locals++ % kMaxLocal] = f->mount;
+    }
+  }
+  out[1] = error;
+  out[2] = f->fd;
+  out[3] = f->type;
+  out[4] = f->size;
+  out[5] = f->mtimeSec;
+  out[6] = f->mtimeNsec;
+  return error;
+}
+
+// fileLookupCached(flags, path: Uint8Array, rootLen, out: Float64Array(7), data: Uint8Array(32768)) ->
+// bytes put into data, or -EAGAIN.
+//
+// Looks up a name as fileJob's kind 0 does, at once, if nothing on the way can block: the kernel has
+// every name on the way in its cache, and an earlier lookup found the file system to be local.
+// Otherwise, and for every error, the result is -EAGAIN, and a job has to look the name up. Results are
+// those of fileJobNext, without an id.
+napi_value FileLookupCached(napi_env env, napi_callback_info info) {
+  Args<5> a(env, info);
+  const int32_t flags = a.Int32(0);
+  const Span<uint8_t> path = a.Bytes(1);
+  const uint32_t rootLen = a.Uint32(2);
+  const Span<double> out = a.Doubles(3);
+  const Span<uint8_t> data = a.Bytes(4);
+  Instance* inst = a.inst;
+  if (!a.ok || (flags != 0 && flags != kOpenDir) || out.len < 7 || data.len < sizeof FileJob::data)
+    return a.Return(-EINVAL);
+  FileJobs* q = inst->fileJobs;
+  if (q == nullptr) return a.Return(-ENXIO);
+  const int bad = CheckPath(path, rootLen);
+  if (bad != 0) return a.Return(bad);
+  char parts[kMaxPath + 2];
+  const char* name = parts + SplitPath(path, rootLen, parts);
+  const int dir = OpenPath(AT_FDCWD, parts, O_DIRECTORY, RESOLVE_CACHED);
+  const int at = dir < 0 ? dir : OpenPath(dir, name, 0, kBeneath | RESOLVE_CACHED);
+  if (dir >= 0) close(dir);
+  if (at < 0) return a.Return(-EAGAIN);
+  Found f;
+  char* real = reinterpret_cast<char*>(data.p);
+  const ssize_t len = OpenFound(parts, at, flags, q, &f, real, kMaxPath);
+  close(at);
+  if (len < 0) return a.Return(-EAGAIN);
+  return a.Return(Report(inst, &f, out.p) == 0 ? static_cast<int64_t>(len) : int64_t{-EAGAIN});
+}
+
+// fileJob(id, kind, flags, fd, path: Uint8Array, rootLen) -> 0, 1 or -errno.
 //
 // Starts a job. Kind 0 looks up: path is the real path of a directory, rootLen bytes, and behind it a
 // name relative to it. Flags: 1 crosses mounts and follows links that leave the directory on the way
 // (else -EXDEV is the result), 2 opens a directory as well. Kind 1 reads entries of the directory fd,
-// kind 2 closes fd; both take descriptors that a lookup opened. -EAGAIN: 4096 jobs are under way.
+// kind 2 closes fd; both take descriptors that a lookup opened. 1: fd is closed, and no result
+// follows. -EAGAIN: 4096 jobs are under way.
 napi_value StartFileJob(napi_env env, napi_callback_info info) {
   Args<6> a(env, info);
   const int32_t id = a.Int32(0), kind = a.Int32(1), flags = a.Int32(2);
@@ -346,25 +481,19 @@ napi_value StartFileJob(napi_env env, napi_callback_info info) {
   FileJobs* q = inst->fileJobs;
   if (q == nullptr) return a.Return(-ENXIO);
   if (kind == kLookup) {
-    if (rootLen == 0 || rootLen >= path.len || path.p[0] != '/') return a.Return(-EINVAL);
-    if (path.len > 8192) return a.Return(-ENAMETOOLONG);
+    const int error = CheckPath(path, rootLen);
+    if (error != 0) return a.Return(error);
   } else if (!inst->Owns(fd) || inst->Polled(fd)) {
     return a.Return(-EBADF);
   }
+  if (kind == kClose && CloseNow(inst, fd)) return a.Return(1);
   auto* j = new (std::nothrow) FileJob;
   if (j == nullptr) return a.Return(-ENOMEM);
   j->id = id;
   j->kind = kind;
   j->flags = flags;
   if (kind == kLookup) {
-    memcpy(j->data, path.p, rootLen);
-    memcpy(j->data + rootLen + 1, path.p + rootLen, path.len - rootLen);
-    j->rootLen = rootLen + 1;
-    // A NUL inside would end the name early.
-    if (strlen(j->data) != rootLen || strlen(j->data + rootLen + 1) != path.len - rootLen) {
-      delete j;
-      return a.Return(-EINVAL);
-    }
+    j->rootLen = SplitPath(path, rootLen, j->data);
   } else {
     j->fd = fd;
   }
@@ -405,27 +534,22 @@ napi_value FileJobNext(napi_env env, napi_callback_info info) {
   q->done = j->next;
   q->jobs--;
   pthread_mutex_unlock(&q->lock);
-  if (j->kind == kLookup && j->fd >= 0) {
-    j->fd = inst->Own(j->fd);
-    if (j->fd < 0) {
-      j->error = j->fd;
-      j->fd = -1;
-    } else {
-      inst->SetRemote(j->fd, j->remote);
-    }
+  if (j->kind == kLookup && j->error == 0) {
+    j->error = Report(inst, &j->found, out.p);
+  } else {
+    out.p[2] = -1;
+    out.p[3] = j->type;
+    out.p[4] = 0;
+    out.p[5] = 0;
+    out.p[6] = 0;
   }
   out.p[0] = j->id;
   out.p[1] = j->error;
-  out.p[2] = j->fd;
-  out.p[3] = j->type;
-  out.p[4] = static_cast<double>(j->st.st_size);
   if (j->kind == kRead) {
     inst->remoteReads--;
     out.p[3] = 4;
     out.p[4] = static_cast<double>(j->nbytes);
   }
-  out.p[5] = static_cast<double>(j->st.st_mtim.tv_sec);
-  out.p[6] = static_cast<double>(j->st.st_mtim.tv_nsec);
   const size_t len = j->error == 0 ? j->len : 0;
   memcpy(data.p, j->data, len);
   Delete(j);
@@ -469,6 +593,7 @@ void FileJobsEnd(Instance* inst) {
 }
 
 const Entry kFileJobEntries[] = {{"fileJobsOpen", FileJobsOpen},
+                                 {"fileLookupCached", FileLookupCached},
                                  {"fileJob", StartFileJob},
                                  {"fileJobNext", FileJobNext},
                                  {nullptr, nullptr}};

@@ -1,7 +1,8 @@
 /**
- * A directory whose files are looked up, read and closed on threads of the addon. One file system that
- * does not answer must not delay the others: jobs on the directory's own file system and on file
- * systems mounted below it have separate limits, and each job has a time-out.
+ * A directory whose files are looked up, read and closed on threads of the addon. A look-up that the
+ * kernel can answer from its cache, on a local file system, needs no thread. One file system that does
+ * not answer must not delay the others: jobs on the directory's own file system and on file systems
+ * mounted below it have separate limits, and each job has a time-out.
  */
 
 import { linuxErrnoName, loadAddon, type NativeAddon } from '../../native-bindings/index.ts';
@@ -57,6 +58,14 @@ interface Job {
   givenUp: boolean;
 }
 
+/** The result of a look-up, from what the addon returns. */
+function foundIn(code: string | null, out: Float64Array, data: Buffer): LookedUp {
+  const kind = KINDS[out[3]!] ?? 'other';
+  const mtimeMs = out[5]! * 1000 + out[6]! / 1e6;
+  const fd = code === null ? out[2]! : -1;
+  return { code, kind, fd, size: out[4]!, mtimeMs, path: data.toString('latin1') };
+}
+
 const NOTHING = Buffer.alloc(0);
 const noResult = new Float64Array(7);
 
@@ -90,6 +99,13 @@ class Jobs {
     this.#pump(job.lane);
   }
 
+  /** Looks `path` up if nothing on the way can block, else returns null. */
+  lookupCached(flags: number, path: Buffer, rootLen: number): LookedUp | null {
+    const out = this.#out;
+    const bytes = this.#addon.fileLookupCached(flags, path, rootLen, out, this.#data);
+    return bytes < 0 ? null : foundIn(null, out, this.#data.subarray(0, bytes));
+  }
+
   #pump(lane: Lane): void {
     while (lane.waiting.length > 0 && lane.running < lane.max) {
       if (lane.mounted && this.#mounts >= MOUNTS_MAX) return;
@@ -98,6 +114,7 @@ class Jobs {
       const id = this.#freeId();
       const { kind, flags, fd, path, rootLen } = job;
       const error = this.#addon.fileJob(id, kind, flags, fd, path, rootLen);
+      if (error === 1) continue; // closed
       if (error !== 0) {
         job.finish(linuxErrnoName(-error), noResult, NOTHING);
         continue;
@@ -106,6 +123,7 @@ class Jobs {
       lane.running++;
       if (lane.mounted) this.#mounts++;
     }
+    this.#rest(lane);
   }
 
   #freeId(): number {
@@ -132,12 +150,15 @@ class Jobs {
       job.finish(code, out, this.#data.subarray(0, bytes));
       if (lane.mounted) for (const other of this.#lanes) this.#pump(other);
       else this.#pump(lane);
-      if (lane.running === 0 && lane.waiting.length === 0) this.#lanes.delete(lane);
-      if (this.#lanes.size === 0 && this.#sweep !== null) {
-        clearInterval(this.#sweep);
-        this.#sweep = null;
-      }
     }
+  }
+
+  /** Ends the sweep when no lane has a job. */
+  #rest(lane: Lane): void {
+    if (lane.running === 0 && lane.waiting.length === 0) this.#lanes.delete(lane);
+    if (this.#lanes.size > 0 || this.#sweep === null) return;
+    clearInterval(this.#sweep);
+    this.#sweep = null;
   }
 
   /** Reports ETIMEDOUT for jobs that take too long. Threads continue the ones they have started. */
@@ -201,19 +222,24 @@ export class NativeFolder implements Folder {
 
   #lookupIn(lane: Lane, name: Buffer, flags: number): Promise<LookedUp> {
     const path = Buffer.concat([this.#root, name]);
+    if ((flags & CROSS) === 0) {
+      const cached = this.#jobs.lookupCached(flags, path, this.#root.length);
+      if (cached !== null) {
+        if (cached.fd >= 0) this.#open.set(cached.fd, lane);
+        return Promise.resolve(cached);
+      }
+    }
     return new Promise((resolve) => {
       let answered = false;
       this.#start(LOOKUP, flags, -1, path, lane, (code, out, data) => {
-        const fd = code === null ? out[2]! : -1;
-        if (fd >= 0) this.#open.set(fd, lane);
+        const found = foundIn(code, out, data);
+        if (found.fd >= 0) this.#open.set(found.fd, lane);
         if (answered) {
-          if (fd >= 0) this.close(fd);
+          if (found.fd >= 0) this.close(found.fd);
           return;
         }
         answered = true;
-        const kind = KINDS[out[3]!] ?? 'other';
-        const mtimeMs = out[5]! * 1000 + out[6]! / 1e6;
-        resolve({ code, kind, fd, size: out[4]!, mtimeMs, path: data.toString('latin1') });
+        resolve(found);
       });
     });
   }

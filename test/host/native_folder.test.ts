@@ -2,7 +2,15 @@
 
 import { expect } from 'chai';
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readSync, realpathSync, rmSync, symlinkSync } from 'node:fs';
+import {
+  mkdirSync,
+  mkdtempSync,
+  readSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+} from 'node:fs';
 import { writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -47,6 +55,34 @@ describe('host: look-ups in a directory', () => {
       expect(text.toString('latin1', 0, readSync(found.fd, text))).to.equal('content');
       folder.close(found.fd);
     }
+  });
+
+  it('answer a second look-up from the cache of the kernel, in the same turn', async () => {
+    const close = (fd: number): void => folder.close(fd);
+    close((await look('file')).fd);
+    let turned = false;
+    setImmediate(() => (turned = true));
+    const found = await look('file');
+    close(found.fd);
+    expect(turned).to.equal(false);
+    expect(found).to.include({ code: null, kind: 'file', size: 7, path: join(dir, 'file') });
+  });
+
+  it('see that a file was replaced or removed', async () => {
+    const name = join(dir, 'changed');
+    writeFileSync(name, 'old');
+    folder.close((await look('changed')).fd);
+    renameSync(join(dir, 'changed'), join(dir, 'moved'));
+    expect(await look('changed')).to.include({ code: 'ENOENT', fd: -1 });
+    rmSync(join(dir, 'moved'));
+    symlinkSync('/etc/passwd', name);
+    expect(await look('changed')).to.include({ code: 'EACCES', fd: -1 });
+    rmSync(name);
+    writeFileSync(name, 'longer');
+    const found = await look('changed');
+    expect(found).to.include({ code: null, kind: 'file', size: 6 });
+    rmSync(name);
+    folder.close(found.fd); // its last name is gone: a thread closes it
   });
 
   it('C5: open nothing else', async () => {

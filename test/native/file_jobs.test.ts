@@ -25,6 +25,16 @@ describe('addon: jobs on files', () => {
     );
     expect(result(addon.fileJob(1, 1, 0, 0, path, 0))).to.equal('EBADF');
     expect(result(addon.fileJob(1, 2, 0, 2, path, 0))).to.equal('EBADF');
+    const out = new Float64Array(7);
+    const data = Buffer.alloc(32768);
+    const cached = (flags: number, name: Buffer, rootLen: number): string =>
+      result(addon.fileLookupCached(flags, name, rootLen, out, data));
+    expect(cached(CROSS, path, 5)).to.equal('EINVAL');
+    expect(cached(0, path, 9)).to.equal('EINVAL');
+    expect(cached(0, Buffer.from('/root\0name'), 5)).to.equal('EINVAL');
+    expect(cached(0, Buffer.alloc(9000, 0x2f), 5)).to.equal('ENAMETOOLONG');
+    expect(cached(0, Buffer.from('/none'), 1)).to.equal('EAGAIN');
+    expect(cached(0, Buffer.from('/proc/self/root'), 5)).to.equal('EAGAIN');
     expect(result(addon.fileJobNext(new Float64Array(6), Buffer.alloc(32768)))).to.equal('EINVAL');
     expect(result(addon.fileJobNext(new Float64Array(7), Buffer.alloc(32767)))).to.equal('EINVAL');
   });
@@ -37,6 +47,7 @@ describe('addon: jobs on files', () => {
       fc.property(kind, fc.array(fc.anything(), { maxLength: 6 }), (k, rest) => {
         expect(calls['fileJob']!(0, k, ...rest)).to.be.a('number');
         expect(calls['fileJobNext']!(...rest)).to.be.a('number');
+        expect(calls['fileLookupCached']!(k, ...rest)).to.be.a('number');
       }),
       { numRuns: 300 },
     );
