@@ -64,6 +64,8 @@ export const M_COPYFLAGS =
   M_TSTMP |
   M_TSTMP_HPREC |
   M_PROTOFLAGS;
+/** IPv6: the packet was looped back by this host. @see sys/netinet6/in6.h */
+export const M_LOOP = 0x20000;
 /** Socket buffers: the data is still being read. */
 export const M_NOTREADY = M_PROTO1;
 /** Socket buffers: the data is ready, but an mbuf in front of it is not. */

@@ -14,6 +14,7 @@ import { Tuntap2Wire, type Tuntap2Device } from '../host/tuntap2_wire.ts';
 import { timeoutEnd } from '../kern/kern_timeout.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { inet_domain_detach } from '../netinet/in_proto.ts';
+import { inet6_domain_detach } from '../netinet6/in6_proto.ts';
 import { ifCloneDestroyAll } from '../net/if_clone.ts';
 import { netDetach } from '../net/net_attach.ts';
 import { tcp_shutdownVnet, tcpConnections } from '../netinet/tcp_pcblist.ts';
@@ -238,6 +239,7 @@ export class HostStack {
           // Free fragments in reassembly and packets that wait for address resolution.
           inPass(() => {
             netDetach(this.vnet);
+            inet6_domain_detach(this.vnet);
             inet_domain_detach(this.vnet);
           });
           this.#netns?.close();

@@ -33,6 +33,7 @@ import { ifqInit } from '../net/ifq.ts';
 import { netAttach } from '../net/net_attach.ts';
 import { in_cksumInit } from '../netinet/in_cksum.ts';
 import { inet_domain_attach } from '../netinet/in_proto.ts';
+import { inet6_domain_attach } from '../netinet6/in6_proto.ts';
 import { arenaBytes } from '../vm/arena.ts';
 import { payloadReset } from '../vm/payload.ts';
 import { sfBufInit, sfstatBufs } from '../vm/sf_buf.ts';
@@ -99,6 +100,7 @@ export class Machine {
     this.vnet = vnet_alloc(parts.prng);
     inPass(netAttach, this.vnet);
     inPass(inet_domain_attach, this.vnet);
+    inPass(inet6_domain_attach, this.vnet);
     this.#atBoot = inUse();
   }
 

@@ -16,6 +16,7 @@ import {
   IFCAP_TXCSUM_IPV6,
   IFF_ALLMULTI,
   IFF_BROADCAST,
+  IFF_DRV_RUNNING,
   IFF_LOOPBACK,
   IFF_MULTICAST,
   IFF_POINTOPOINT,
@@ -288,6 +289,19 @@ export function ifhwioctl(ifp: Ifnet, command: IfIoctl, data: number): Errno {
       // Use if_addmulti and if_delmulti: these commands need an address.
       return EOPNOTSUPP;
   }
+}
+
+/**
+ * Sets IFF_UP of an interface that gets an address, and starts its driver if necessary. Returns the
+ * driver's errno.
+ */
+export function ifBringUp(ifp: Ifnet): Errno {
+  if ((ifp.if_flags & IFF_UP) === 0) {
+    const error = ifhwioctl(ifp, SIOCSIFFLAGS, ifp.if_flags | IFF_UP);
+    if (error !== 0) return error;
+  }
+  if ((ifp.if_drv_flags & IFF_DRV_RUNNING) === 0) ifp.if_driver?.if_init(ifp);
+  return 0;
 }
 
 function sameLladdr(a: Uint8Array, b: Uint8Array): boolean {

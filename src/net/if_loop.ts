@@ -20,6 +20,7 @@ import {
   CSUM_UDP,
   CSUM_UDP_IPV6,
   type Mbuf,
+  M_LOOP,
   M_NOWAIT,
 } from '../kern/mbuf.ts';
 import { m_adj, m_dup, M_PREPEND } from '../kern/uipc_mbuf.ts';
@@ -107,7 +108,11 @@ function tap(ifp: Ifnet, m: Mbuf, family: number): Mbuf | null {
   return top;
 }
 
-/** The if_output of lo0: queues the packet as input. Takes `m`. @see ifnet(9) */
+/**
+ * The if_output of lo0: queues the packet as input of `ifp`. IPv6 passes the interface whose zone the
+ * addresses belong to as `ifp`; else it is lo0. The taps of lo0 get the packet. Takes `m`.
+ * @see ifnet(9)
+ */
 function looutput(ifp: Ifnet, m: Mbuf, dst: OutputDst): Errno {
   if ((ifp.if_flags & IFF_UP) === 0) {
     m_freem(m);
@@ -120,12 +125,13 @@ function looutput(ifp: Ifnet, m: Mbuf, dst: OutputDst): Errno {
   const { len } = m.m_pkthdr;
   if_inc_counter(ifp, IFCOUNTER_OPACKETS, 1);
   if_inc_counter(ifp, IFCOUNTER_OBYTES, len);
-  const top = tap(ifp, m, dst.family);
+  const top = tap(V_loif(ifp.if_vnet).ifp!, m, dst.family);
   if (top === null) {
     count(R_IF_NOBUFS);
     return 0;
   }
   trustSums(top);
+  top.m_flags |= M_LOOP;
   return if_simloop(ifp, top, dst.family, 0);
 }
 
@@ -174,6 +180,22 @@ export function loopBroadcast(ifp: Ifnet, m: Mbuf, af: number, hlen: number): vo
   }
   trustSums(n);
   if_simloop(ifp, n, af, hlen);
+}
+
+/**
+ * Queues a copy of the packet `m` to a group, which is about to be sent, as input of `ifp`, because
+ * this host is a member. The taps do not get it. Does not take `m`.
+ * @see sys/netinet6/ip6_output.c (there ip6_mloop)
+ */
+export function loopMulticast(ifp: Ifnet, m: Mbuf, af: number): void {
+  const n = m_dup(m, M_NOWAIT);
+  if (n === null) {
+    if_inc_counter(ifp, IFCOUNTER_IQDROPS, 1);
+    return;
+  }
+  trustSums(n);
+  n.m_flags |= M_LOOP;
+  if_simloop(ifp, n, af, 0);
 }
 
 /** Creates lo0 of a stack: up, without addresses. @see lo(4) */

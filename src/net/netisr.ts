@@ -17,6 +17,7 @@ import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
 
 export const NETISR_IP = 1;
 export const NETISR_ARP = 4;
+export const NETISR_IPV6 = 6;
 const NETISR_MAXPROT = 16;
 
 /** net.isr.defaultqlimit: maximum number of queued packets per protocol. */

@@ -99,7 +99,7 @@ export function in_pseudo(a: InAddr, b: InAddr, c: number): number {
 }
 
 /** Writes a 16-bit field at offset `off` of the chain. The field must be mapped and writable. */
-function storeSum(m: Mbuf, off: number, sum: number): void {
+export function storeSum(m: Mbuf, off: number, sum: number): void {
   let at: Mbuf | null = m;
   for (let i = 0; i < 2; i++) {
     while (at !== null && off >= at.m_len) {
@@ -113,7 +113,7 @@ function storeSum(m: Mbuf, off: number, sum: number): void {
 }
 
 /** Reads a 16-bit field at offset `off` of the chain. Panics if it is unmapped. */
-function loadField(m: Mbuf, off: number): number {
+export function loadField(m: Mbuf, off: number): number {
   let at: Mbuf | null = m;
   let v = 0;
   for (let i = 0; i < 2; i++) {

@@ -9,17 +9,15 @@ import { KASSERT } from '../sys/kassert.ts';
 import { inAddr, type InAddr } from '../sys/types.ts';
 import { AF_INET } from '../kern/protosw.ts';
 import type { Vnet } from '../kern/vnet.ts';
-import { if_addmulti, if_delmulti, ifhwioctl, type IfEvents } from '../net/if.ts';
+import { if_addmulti, ifBringUp, if_delmulti, type IfEvents } from '../net/if.ts';
 import { V_loif } from '../net/if_loop.ts';
 import {
   ETHER_ADDR_LEN,
   IFF_BROADCAST,
-  IFF_DRV_RUNNING,
   IFF_LOOPBACK,
   IFF_UP,
   type Ifnet,
   IFT_ETHER,
-  SIOCSIFFLAGS,
 } from '../net/if_var.ts';
 import { Nhop, RTF_HOST, RTF_PINNED, RTF_STATIC, rtFlush, RTF_UP } from '../net/route.ts';
 import {
@@ -52,16 +50,6 @@ function routeToSelf(vnet: Vnet, ia: InIfaddr): void {
   inRouteAdd(vnet, ia.ia_addr, 32, new Nhop(lo, ia, null, flags, 0));
 }
 
-/** Sets IFF_UP and starts the driver if necessary. Returns the driver's errno. */
-function bringUp(ifp: Ifnet): Errno {
-  if ((ifp.if_flags & IFF_UP) === 0) {
-    const error = ifhwioctl(ifp, SIOCSIFFLAGS, ifp.if_flags | IFF_UP);
-    if (error !== 0) return error;
-  }
-  if ((ifp.if_drv_flags & IFF_DRV_RUNNING) === 0) ifp.if_driver?.if_init(ifp);
-  return 0;
-}
-
 /**
  * Adds address `addr` with prefix length `prefixlen` (0 to 32) to `ifp`, brings the interface up,
  * adds the routes to the network and to the address, and announces the address. EADDRNOTAVAIL: not
@@ -75,7 +63,7 @@ export function in_aifaddr(ifp: Ifnet, addr: InAddr, prefixlen: number): Errno {
   if (!(prefixlen >= 0 && prefixlen <= 32) || !Number.isInteger(prefixlen)) return EINVAL;
   if (in_nullhost(addr) || IN_MULTICAST(addr) || IN_EXPERIMENTAL(addr)) return EADDRNOTAVAIL;
   if (v.addrs.has(addr)) return EEXIST;
-  const error = bringUp(ifp);
+  const error = ifBringUp(ifp);
   if (error !== 0) return error;
   const loopback = (ifp.if_flags & IFF_LOOPBACK) !== 0;
   const mask = prefixMask(prefixlen);

@@ -24,6 +24,7 @@ import { SO_REUSEADDR, SO_REUSEPORT, SO_REUSEPORT_LB, type Socket } from '../ker
 import { type Vnet, VNET_DEFINE } from '../kern/vnet.ts';
 import type { Ifnet } from '../net/if_var.ts';
 import { Route } from '../net/route.ts';
+import { V_portrange } from './in_portrange.ts';
 import type { IpOptions } from './ip_options.ts';
 
 // inp_flags
@@ -166,6 +167,8 @@ export interface InpAf {
   readonly udpSumRequired: boolean;
   /** The value of net.inet.tcp.pmtud_blackhole_detection that excludes this family. */
   readonly pmtudBlackholeOff: number;
+  /** Whether raw sockets receive packets with their IP header. */
+  readonly rawHeader: boolean;
   /** The family's segment sizes; null: use net.inet.tcp.mssdflt and pmtud_blackhole_mss. */
   tcpMss(vnet: Vnet): TcpMss | null;
   /** Default TTL or hop limit of packets that this host originates. */
@@ -174,6 +177,11 @@ export interface InpAf {
   isLocal(vnet: Vnet, addr: AddrWords): boolean;
   /** A 32-bit hash of the foreign and local address, for the connection table. */
   hash(inc: InConninfo): number;
+  /**
+   * Stores the zone of a program's address, `scope_id`, where the stack expects it: in the words. ENXIO:
+   * no such zone. EADDRNOTAVAIL: the words contain another zone.
+   */
+  embedScope(vnet: Vnet, nam: Sockaddr): Errno;
   /** Whether TCP may connect to `nam`: 0, or EAFNOSUPPORT, EACCES or EADDRNOTAVAIL. */
   connectable(vnet: Vnet, nam: AddrWords): Errno;
   /** Sets inc's local address to suit its foreign one. ENETUNREACH, EHOSTUNREACH: no route. */
@@ -185,7 +193,7 @@ export interface InpAf {
   /** Sets `to` to inc's foreign or local address and port, and returns it. */
   sockaddr(inc: InConninfo, foreign: boolean, to: Sockaddr): Sockaddr;
   /** inc's foreign or local address as text, for netstat. */
-  print(inc: InConninfo, foreign: boolean): string;
+  print(vnet: Vnet, inc: InConninfo, foreign: boolean): string;
   /** Reads the addresses of the received packet `m` into `inc`. */
   parse(m: Mbuf, inc: InConninfo): void;
   /** The header's ECN field, 0 to 3, and its TTL or hop limit. */
@@ -317,29 +325,6 @@ export class Inpcbinfo {
     this.ipi_vnet = vnet;
     this.seed = vnet.prng.next32() | 0;
   }
-}
-
-/** net.inet.ip.portrange.*: the ranges of automatically chosen local ports. @see ip(4) */
-class Portrange {
-  /** IP_PORTRANGE_LOW (descending), the default range, and IP_PORTRANGE_HIGH. */
-  lowfirst = 1023;
-  lowlast = 600;
-  first = 10000;
-  last = 65535;
-  hifirst = 49152;
-  hilast = 65535;
-  randomized = true;
-}
-export const V_portrange = VNET_DEFINE(() => new Portrange());
-
-/** Adds net.inet.ip.portrange.*. The inet domain calls it when the Vnet is created. */
-export function in_pcbSysctls(vnet: Vnet): void {
-  const r = V_portrange(vnet);
-  const tree = vnet.sysctl;
-  const name = 'net.inet.ip.portrange';
-  for (const leaf of ['lowfirst', 'lowlast', 'first', 'last', 'hifirst', 'hilast'] as const)
-    tree.intField(`${name}.${leaf}`, `${leaf} port of the range`, r, leaf, 1, 65535);
-  tree.boolField(`${name}.randomized`, 'Enable random port allocation', r, 'randomized');
 }
 
 /** Mixes all 32 bits of a hash. Signed, because V8 would box a large unsigned result. */
@@ -616,6 +601,8 @@ export function in_pcbbind(inp: Inpcb, nam: Sockaddr | null): Errno {
   if (inc.inc_lport !== 0 || !inc.laddrAny()) return EINVAL;
   if (nam !== null) {
     if (nam.family !== af.family) return EAFNOSUPPORT;
+    const error = af.embedScope(inp.inp_vnet, nam);
+    if (error !== 0) return error;
     if (!nam.isAny() && !af.isLocal(inp.inp_vnet, nam)) return EADDRNOTAVAIL;
     inc.laddrFrom(nam);
     if (nam.port !== 0) {
@@ -649,6 +636,8 @@ export function in_pcbconnect(inp: Inpcb, nam: Sockaddr): Errno {
   const af = inp.inp_af;
   if (nam.family !== af.family) return EAFNOSUPPORT;
   if (nam.port === 0) return EADDRNOTAVAIL;
+  const zone = af.embedScope(inp.inp_vnet, nam);
+  if (zone !== 0) return zone;
   $conn.copyFrom(inc);
   $conn.faddrFrom(nam);
   $conn.inc_fport = nam.port;

@@ -2,6 +2,7 @@
 
 import { type Mbuf, M_NOMAP } from '../kern/mbuf.ts';
 import type { Socket } from '../kern/uipc_socket.ts';
+import type { Vnet } from '../kern/vnet.ts';
 import type { InConninfo, InpAf } from './in_pcb.ts';
 
 /** One row of `netstat -an` and the columns of `-x`. Addresses are text; port 0: any. */
@@ -39,6 +40,7 @@ function extPgs(first: Mbuf | null): number {
 
 /** The row of the connection `inc` and its socket `so`, which may be null. */
 export function pcbRow(
+  vnet: Vnet,
   proto: 'tcp' | 'udp',
   inc: InConninfo,
   af: InpAf,
@@ -51,9 +53,9 @@ export function pcbRow(
     proto: `${proto}${af.suffix}`,
     recvq: rcv?.sb_ccc ?? 0,
     sendq: snd?.sb_ccc ?? 0,
-    laddr: af.print(inc, false),
+    laddr: af.print(vnet, inc, false),
     lport: inc.inc_lport,
-    faddr: af.print(inc, true),
+    faddr: af.print(vnet, inc, true),
     fport: inc.inc_fport,
     state,
     recv_mbufs: rcv?.sb_mcnt ?? 0,

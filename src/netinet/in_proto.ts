@@ -15,7 +15,8 @@ import { NETISR_ARP, NETISR_IP, netisrLink, netisr_register } from '../net/netis
 import { icmpRedirectStop } from './icmp_redirect.ts';
 import { arpintr, V_arp } from './if_ether.ts';
 import { inetIfEvents } from './in_ifaddr.ts';
-import { InConninfo, inpafRegister, in_pcbSysctls } from './in_pcb.ts';
+import { InConninfo, inpafRegister } from './in_pcb.ts';
+import { in_pcbSysctls } from './in_portrange.ts';
 import { inetAf } from './inp_inet.ts';
 import { icmpProto, V_icmp } from './ip_icmp.ts';
 import { ip_input } from './ip_input.ts';

@@ -51,6 +51,7 @@ export const inetAf: InpAf = {
   ifcapTso: IFCAP_TSO4,
   udpSumRequired: false,
   pmtudBlackholeOff: 3,
+  rawHeader: true,
 
   tcpMss: () => null,
   defaultTtl(vnet: Vnet): number {
@@ -63,6 +64,7 @@ export const inetAf: InpAf = {
     return Math.imul(inc.inc_f0, 0x85ebca6b) ^ inc.inc_l0;
   },
 
+  embedScope: () => 0,
   connectable(vnet: Vnet, nam: AddrWords): Errno {
     const addr = inAddrOf(nam);
     if (IN_MULTICAST(addr)) return EAFNOSUPPORT;
@@ -92,7 +94,7 @@ export const inetAf: InpAf = {
     to.port = foreign ? inc.inc_fport : inc.inc_lport;
     return foreign ? inc.faddrTo(to) : inc.laddrTo(to);
   },
-  print(inc: InConninfo, foreign: boolean): string {
+  print(_vnet: Vnet, inc: InConninfo, foreign: boolean): string {
     return inet_ntoa((foreign ? inc.inc_f0 : inc.inc_l0) as InAddr);
   },
 

@@ -30,7 +30,7 @@ import {
   sorwakeup,
   SS_ISCONNECTED,
 } from '../kern/uipc_socket.ts';
-import { M_PREPEND, m_copym } from '../kern/uipc_mbuf.ts';
+import { m_adj, M_PREPEND, m_copym } from '../kern/uipc_mbuf.ts';
 import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
 import {
   InConninfo,
@@ -75,11 +75,15 @@ function wants(inp: Inpcb, af: InpAf): boolean {
   );
 }
 
-/** Appends `m` to the receive buffer of `inp`, or drops it if the buffer is full. Takes `m`. */
-function append(inp: Inpcb, m: Mbuf): void {
+/**
+ * Appends `m` to the receive buffer of `inp`, or drops it if the buffer is full. Its headers up to the
+ * message have `hlen` bytes. Takes `m`.
+ */
+function append(inp: Inpcb, m: Mbuf, hlen: number): void {
   const so = inp.inp_socket!;
   const { inp_af: af } = inp;
   const control = af.savecontrol(inp, m);
+  if (!af.rawHeader) m_adj(m, hlen);
   if (sbappendaddr(so.so_rcv, af.sockaddr($inc, true, $from), m, control)) {
     sorwakeup(so);
     return;
@@ -90,11 +94,11 @@ function append(inp: Inpcb, m: Mbuf): void {
 }
 
 /**
- * Input of a message of `family`: every raw socket with matching addresses gets a copy, IP header
- * included. `m` starts at that header. Takes `m`.
+ * Input of a message of `family`: every raw socket with matching addresses gets a copy, with
+ * IPv4 the header of `hlen` bytes included. `m` starts at that header. Takes `m`.
  * @see sys/netinet/raw_ip.c
  */
-export function rip_input(m: Mbuf, _hlen: number, vnet: Vnet, family: number): void {
+export function rip_input(m: Mbuf, hlen: number, vnet: Vnet, family: number): void {
   const af = inpaf(vnet, family);
   af.parse(m, $inc);
   let last: Inpcb | null = null;
@@ -107,12 +111,12 @@ export function rip_input(m: Mbuf, _hlen: number, vnet: Vnet, family: number): v
     if (last !== null) {
       const n = m_copym(m, 0, M_COPYALL, M_NOWAIT);
       if (n === null) count(R_RIP_FULL);
-      else append(last, n);
+      else append(last, n, hlen);
     }
     last = inp;
   }
   if (last === null) m_freem(m);
-  else append(last, m);
+  else append(last, m, hlen);
 }
 
 /**
@@ -149,6 +153,8 @@ function anyOf(vnet: Vnet, family: number): boolean {
 function bind(so: Socket, nam: Sockaddr): Errno {
   const { inp_af: af, inp_inc: inc } = sotoinpcb(so);
   if (nam.family !== af.family) return EAFNOSUPPORT;
+  const error = af.embedScope(so.so_vnet, nam);
+  if (error !== 0) return error;
   if (!nam.isAny() && !af.isLocal(so.so_vnet, nam)) return EADDRNOTAVAIL;
   inc.laddrFrom(nam);
   return 0;
@@ -157,6 +163,8 @@ function bind(so: Socket, nam: Sockaddr): Errno {
 function connect(so: Socket, nam: Sockaddr): Errno {
   const { inp_af: af, inp_inc: inc } = sotoinpcb(so);
   if (nam.family !== af.family) return EAFNOSUPPORT;
+  const error = af.embedScope(so.so_vnet, nam);
+  if (error !== 0) return error;
   inc.faddrFrom(nam);
   soisconnected(so);
   return 0;
@@ -168,6 +176,7 @@ function send(so: Socket, _flags: number, m: Mbuf, nam: Sockaddr | null): Errno 
   let error: Errno = 0;
   if (connected === (nam !== null)) error = connected ? EISCONN : ENOTCONN;
   else if (nam !== null && nam.family !== af.family) error = EAFNOSUPPORT;
+  else if (nam !== null) error = af.embedScope(so.so_vnet, nam);
   if (error === 0) return rip_output(m, so, nam);
   m_freem(m);
   return error;

@@ -362,7 +362,10 @@ function cacheList(v: TfoVnet): string {
       const left = v.pathDisableTime - (nowNs() - e.disabledNs) / 1e9;
       const off = e.disabledNs >= 0 && left > 0 ? `${Math.floor(left)}s` : 'No';
       const hex = Buffer.from(e.cookie.subarray(0, e.cookieLen)).toString('hex');
-      const [l, f] = [af.print(e.inc, false).padEnd(20), af.print(e.inc, true).padEnd(20)];
+      const [l, f] = [
+        af.print(v.vnet, e.inc, false).padEnd(20),
+        af.print(v.vnet, e.inc, true).padEnd(20),
+      ];
       const [p, m] = [String(e.inc.inc_fport).padStart(5), String(e.mss).padStart(5)];
       lines.push(`${l} ${f} ${p} ${m} ${off.padStart(8)} ${hex}`);
     }

@@ -249,7 +249,7 @@ function list(tcp: TcpVnet, hc: HostCache): string {
         String(e.updates).padStart(4),
         String(Math.max(Math.round((e.expiresNs - now) / 1e9), 0)).padStart(4),
       ];
-      const name = inpaf(tcp.vnet, e.inc.inc_family).print(e.inc, true);
+      const name = inpaf(tcp.vnet, e.inc.inc_family).print(tcp.vnet, e.inc, true);
       lines.push(`${name.padEnd(15)} ${cols.join(' ')}`);
     }
   return lines.join('\n');

@@ -259,8 +259,8 @@ function debug(tcp: TcpVnet, af: InpAf, seg: TcpSegment, what: string): void {
 /** Logs the segment; `what` says why. */
 function logSegment(vnet: Vnet, af: InpAf, seg: TcpSegment, what: string): void {
   if (!logAllowed(vnet, LOG_TCP)) return;
-  const from = `[${af.print($inc, true)}]:${$inc.inc_fport}`;
-  const to = `[${af.print($inc, false)}]:${$inc.inc_lport}`;
+  const from = `[${af.print(vnet, $inc, true)}]:${$inc.inc_fport}`;
+  const to = `[${af.print(vnet, $inc, false)}]:${$inc.inc_lport}`;
   const flags = `0x${seg.flags.toString(16)}`;
   ifConsole.log?.(`TCP: ${from} to ${to} tcpflags ${flags}; tcp_input: ${what}`);
 }

@@ -49,7 +49,7 @@ function row(inp: Inpcb): TcpPcbRow {
   const so = inp.inp_socket;
   const listening = so !== null && (so.so_options & SO_ACCEPTCONN) !== 0;
   return {
-    ...pcbRow('tcp', inp.inp_inc, inp.inp_af, tcpstates[tp.t_state], so),
+    ...pcbRow(inp.inp_vnet, 'tcp', inp.inp_inc, inp.inp_af, tcpstates[tp.t_state], so),
     rexmit: tp.t_sndrexmitpack,
     ooorcv: tp.t_rcvoopack,
     zerowin: tp.t_sndzerowin,
@@ -74,7 +74,7 @@ export function tcp_pcblist(vnet: Vnet): TcpPcbRow[] {
   const rows: TcpPcbRow[] = [];
   for (const inc of syncacheList(tcp)) {
     const af = inpaf(vnet, inc.inc_family);
-    rows.push({ ...pcbRow('tcp', inc, af, tcpstates[TCPS_SYN_RECEIVED], null), ...EMPTY });
+    rows.push({ ...pcbRow(vnet, 'tcp', inc, af, tcpstates[TCPS_SYN_RECEIVED], null), ...EMPTY });
   }
   for (let inp = tcp.tcbinfo.ipi_listhead; inp !== null; inp = inp.listNext)
     if ((inp.inp_flags & INP_DROPPED) === 0) rows.push(row(inp));

@@ -9,6 +9,6 @@ export function udp_pcblist(vnet: Vnet): PcbRow[] {
   const rows: PcbRow[] = [];
   for (let inp = V_udp(vnet).udbinfo.ipi_listhead; inp !== null; inp = inp.listNext)
     if (inp.inp_socket !== null)
-      rows.push(pcbRow('udp', inp.inp_inc, inp.inp_af, '', inp.inp_socket));
+      rows.push(pcbRow(vnet, 'udp', inp.inp_inc, inp.inp_af, '', inp.inp_socket));
   return rows;
 }

@@ -220,8 +220,8 @@ function unreachable(udp: UdpVnet, af: InpAf, m: Mbuf, vnet: Vnet): void {
     return drop(m, R_UDP_NOPCB);
   }
   if (params.log_in_vain && logAllowed(vnet, LOG_UDP_VAIN)) {
-    const to = `${af.print($inc, false)}:${$inc.inc_lport}`;
-    const from = `${af.print($inc, true)}:${$inc.inc_fport}`;
+    const to = `${af.print(vnet, $inc, false)}:${$inc.inc_lport}`;
+    const from = `${af.print(vnet, $inc, true)}:${$inc.inc_fport}`;
     ifConsole.log?.(`Connection attempt to UDP ${to} from ${from}`);
   }
   if (params.blackhole && (params.blackhole_local || !peerIsLocal(vnet, af, $inc)))
@@ -283,6 +283,8 @@ function destination(inp: Inpcb, nam: Sockaddr | null): Errno {
   if (connected) return EISCONN;
   if (nam.family !== af.family) return EAFNOSUPPORT;
   if (nam.port === 0 || nam.isAny()) return EADDRNOTAVAIL;
+  const zone = af.embedScope(inp.inp_vnet, nam);
+  if (zone !== 0) return zone;
   $to.copyFrom(inc);
   $to.faddrFrom(nam);
   $to.inc_fport = nam.port;

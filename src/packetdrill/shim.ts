@@ -67,7 +67,7 @@ function sockstatLines(vnet: Vnet): Line[] {
   const lines: Line[] = [];
   const add = (inc: Inpcb['inp_inc'], af: Inpcb['inp_af'], fd: string, state: string): void => {
     const end = (foreign: boolean, n: number): string =>
-      `${n === 0 && foreign ? '*' : af.print(inc, foreign)}:${n === 0 ? '*' : n}`;
+      `${n === 0 && foreign ? '*' : af.print(vnet, inc, foreign)}:${n === 0 ? '*' : n}`;
     const local = end(false, inc.inc_lport).padEnd(21);
     const foreign = end(true, inc.inc_fport).padEnd(21);
     const text = `root     packetdril 1     ${fd.padEnd(3)} tcp4   ${local} ${foreign} ${state}\n`;
@@ -127,10 +127,10 @@ function tcpdrop({ vnet }: ShimTarget, argv: readonly string[]): ShimResult {
     match = (inp): boolean => tcpstates[intotcpcb(inp).t_state] === state;
   } else if (words.length === 4) {
     const [laddr, lport, faddr, fport] = words;
-    match = ({ inp_af, inp_inc }): boolean =>
-      inp_af.print(inp_inc, false) === laddr &&
+    match = ({ inp_af, inp_inc, inp_vnet }): boolean =>
+      inp_af.print(inp_vnet, inp_inc, false) === laddr &&
       inp_inc.inc_lport === Number(lport) &&
-      inp_af.print(inp_inc, true) === faddr &&
+      inp_af.print(inp_vnet, inp_inc, true) === faddr &&
       inp_inc.inc_fport === Number(fport);
   } else {
     return failed('usage: tcpdrop -a | -s state | laddr lport faddr fport');

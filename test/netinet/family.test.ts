@@ -3,7 +3,7 @@ import { m_freem } from '../../src/kern/kern_mbuf.ts';
 import { mtod } from '../../src/kern/mbuf.ts';
 import {
   AF_INET,
-  AF_INET6,
+  AF_MAX,
   IPPROTO_ICMP,
   IPPROTO_TCP,
   IPPROTO_UDP,
@@ -335,7 +335,7 @@ describe('a family that only a test has', () => {
     expect(fib4_lookup(h.vnet, addr(PEER))!.nh_ifp.if_xname, 'IPv4').to.equal('tn0');
     expect(family.neighbours.find(OTHER)!.r_l3addr).to.deep.equal(OTHER);
     expect(family.neighbours.find(words('fd00:8000:0:1:ffff:0:8000:4'))).to.equal(null);
-    const stranger = new OutputDst(AF_INET6);
+    const stranger = new OutputDst(AF_MAX - 1);
     expect(ether_output(h.ifp, outPacket(new Uint8Array(60)), stranger)).to.equal(EAFNOSUPPORT);
     expect(inpafRegister(h.vnet, family.af)).to.equal(EEXIST);
     const { rt_nhop } = rh.entries.at(-1)!;

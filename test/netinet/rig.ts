@@ -28,6 +28,7 @@ import { netAttach, netDetach } from '../../src/net/net_attach.ts';
 import { parseInAddr } from '../../src/netinet/in.ts';
 import { in_aifaddr } from '../../src/netinet/in_ifaddr.ts';
 import { inet_domain_attach, inet_domain_detach } from '../../src/netinet/in_proto.ts';
+import { inet6_domain_attach, inet6_domain_detach } from '../../src/netinet6/in6_proto.ts';
 import type { Errno } from '../../src/sys/errno.ts';
 import { inPass } from '../../src/sys/pass.ts';
 import type { InAddr } from '../../src/sys/types.ts';
@@ -77,6 +78,7 @@ export class Rig implements IfDriver {
     this.vnet = vnet_alloc(new SeededPrng(1));
     expect(netAttach(this.vnet)).to.equal(0);
     expect(inet_domain_attach(this.vnet)).to.equal(0);
+    expect(inet6_domain_attach(this.vnet)).to.equal(0);
     this.ifp = if_alloc(this.vnet, 'tn0');
     this.ifp.if_driver = this;
     this.ifp.if_capabilities = this.ifp.if_capenable = options.capabilities ?? 0;
@@ -160,6 +162,7 @@ export class Rig implements IfDriver {
   close(): void {
     ether_ifdetach(this.ifp);
     netDetach(this.vnet);
+    inet6_domain_detach(this.vnet);
     inet_domain_detach(this.vnet);
     ifConsole.log = null;
     expectMachineClean();

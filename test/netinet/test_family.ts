@@ -96,6 +96,16 @@ const $f = new NetAddr();
 
 const isGroup = (a: AddrWords): boolean => a.w0 >>> 24 === 0xff;
 
+/** The members of the family's table that need no address. */
+const SIMPLE = {
+  suffix: 't',
+  addrWords: 4,
+  udpSumRequired: true,
+  pmtudBlackholeOff: -1,
+  rawHeader: true,
+  embedScope: () => 0,
+};
+
 /** The family on one interface of one stack. */
 export class TestFamily {
   readonly vnet: Vnet;
@@ -211,17 +221,14 @@ export class TestFamily {
 
   #table(): InpAf {
     return {
+      ...SIMPLE,
       family: AF_TEST,
-      suffix: 't',
-      addrWords: 4,
       hdrlen: HDRLEN,
       maxpacket: 65535,
       csumUdp: CSUM_UDP_IPV6,
       csumTcp: CSUM_TCP_IPV6,
       csumTso: 0,
       ifcapTso: 0,
-      udpSumRequired: true,
-      pmtudBlackholeOff: -1,
       tcpMss: () => ({ mssdflt: 1220, pmtud_blackhole_mss: 1000 }),
       defaultTtl: () => 33,
       isLocal: (_vnet, a) => this.us.equals(a),
@@ -240,7 +247,7 @@ export class TestFamily {
         to.port = foreign ? inc.inc_fport : inc.inc_lport;
         return foreign ? inc.faddrTo(to) : inc.laddrTo(to);
       },
-      print: (inc, foreign) => String(foreign ? inc.inc_f3 : inc.inc_l3),
+      print: (_vnet, inc, foreign) => String(foreign ? inc.inc_f3 : inc.inc_l3),
       parse(m, inc) {
         inc.inc_family = AF_TEST;
         read(mtod(m) + SRC, $f);

@@ -49,6 +49,7 @@ import { parseInAddr } from '../../src/netinet/in.ts';
 import { in_aifaddr } from '../../src/netinet/in_ifaddr.ts';
 import { netAttach, netDetach } from '../../src/net/net_attach.ts';
 import { inet_domain_attach, inet_domain_detach } from '../../src/netinet/in_proto.ts';
+import { inet6_domain_attach, inet6_domain_detach } from '../../src/netinet6/in6_proto.ts';
 import { tcp_shutdownVnet } from '../../src/netinet/tcp_pcblist.ts';
 import type { Task } from '../../src/sys/clock.ts';
 import type { Errno } from '../../src/sys/errno.ts';
@@ -117,6 +118,7 @@ export class SimPort implements IfDriver {
     this.vnet = vnet_alloc(new SeededPrng(o.seed * 2 + 1 + dir));
     expect(netAttach(this.vnet)).to.equal(0);
     expect(inet_domain_attach(this.vnet)).to.equal(0);
+    expect(inet6_domain_attach(this.vnet)).to.equal(0);
     this.ifp = if_alloc(this.vnet, 'tn0');
     this.ifp.if_driver = this;
     const tso = o.offload === 'tso';
@@ -279,6 +281,7 @@ export class SimNet {
     for (const port of [this.a, this.b]) {
       ether_ifdetach(port.ifp);
       netDetach(port.vnet);
+      inet6_domain_detach(port.vnet);
       inet_domain_detach(port.vnet);
     }
     expectMachineClean();

@@ -1,0 +1,235 @@
+/**
+ * Input of ICMPv6, after sys/netinet6/icmp6.c (RFC 4443): answers echo requests, passes received errors
+ * to the transport protocols, neighbour discovery to nd6_nbr.ts, and everything to raw sockets. Left
+ * out: node information queries, router renumbering.
+ */
+
+import {
+  count,
+  R_ICMP6_IGNORED,
+  R_ICMP6_SHORT,
+  R_ICMP6_SUM,
+  R_IP6_NOBUFS,
+  type Reason,
+} from '../sys/reason.ts';
+import { type Kva, kva } from '../sys/types.ts';
+import { m_freem } from '../kern/kern_mbuf.ts';
+import { M_COPYALL, type Mbuf, M_NOWAIT, mtod } from '../kern/mbuf.ts';
+import { AF_INET6 } from '../kern/protosw.ts';
+import { m_copym, m_dup, m_pullup } from '../kern/uipc_mbuf.ts';
+import type { Vnet } from '../kern/vnet.ts';
+import type { Ifnet } from '../net/if_var.ts';
+import { InConninfo } from '../netinet/in_pcb.ts';
+import {
+  PRC_MSGSIZE,
+  PRC_PARAMPROB,
+  PRC_TIMXCEED_INTRANS,
+  PRC_UNREACH_ADMIN_PROHIB,
+  PRC_UNREACH_NET,
+  PRC_UNREACH_PORT,
+} from '../netinet/ip_var.ts';
+import { tcp_hc_updatemtu } from '../netinet/tcp_hostcache.ts';
+import { V_tcp } from '../netinet/tcp_var.ts';
+import { mem, memView } from '../vm/arena.ts';
+import {
+  ICMP6_DST_UNREACH,
+  ICMP6_DST_UNREACH_ADDR,
+  ICMP6_DST_UNREACH_ADMIN,
+  ICMP6_DST_UNREACH_BEYONDSCOPE,
+  ICMP6_DST_UNREACH_NOPORT,
+  ICMP6_DST_UNREACH_NOROUTE,
+  ICMP6_ECHO_REPLY,
+  ICMP6_ECHO_REQUEST,
+  ICMP6_MINLEN,
+  ICMP6_PACKET_TOO_BIG,
+  ICMP6_PARAM_PROB,
+  ICMP6_PARAMPROB_HEADER,
+  ICMP6_PARAMPROB_NEXTHEADER,
+  ICMP6_PARAMPROB_OPTION,
+  ICMP6_TIME_EXCEEDED,
+  ICMP6_TIME_EXCEED_REASSEMBLY,
+  ND_NEIGHBOR_ADVERT,
+  ND_NEIGHBOR_SOLICIT,
+} from './icmp6.ts';
+import { icmp6_reflect, ip6_lasthdr, lasthdr } from './icmp6_error.ts';
+import { V_icmp6 } from './icmp6_var.ts';
+import { in6Get, IN6_IS_ADDR_MULTICAST } from './in6.ts';
+import { in6_cksum } from './in6_cksum.ts';
+import { in6_localip } from './in6_var.ts';
+import { Ip6, IP6_DST_OFF, IP6_SRC_OFF, IPPROTO_DONE, IPPROTO_ICMPV6, IPV6_MMTU } from './ip6.ts';
+import { ip6Input, type Ip6Proto, V_ip6 } from './ip6_var.ts';
+import { nd6_na_input, nd6_ns_input } from './nd6_nbr.ts';
+import { NetAddr } from '../sys/addr.ts';
+import { in6SetscopeAt } from './scope6.ts';
+
+/** Bytes that an error must quote: the IPv6 header and 8 bytes of the payload. */
+const QUOTE_MIN = Ip6.SIZE + 8;
+
+const $inc = new InConninfo();
+const $src = new NetAddr();
+const $dst = new NetAddr();
+
+function drop(m: Mbuf, why: Reason): void {
+  count(why);
+  m_freem(m);
+}
+
+/** The PRC_* command of an error's type and code; -1: unknown code. */
+function commandOf(type: number, code: number): number {
+  switch (type) {
+    case ICMP6_DST_UNREACH:
+      switch (code) {
+        case ICMP6_DST_UNREACH_NOROUTE:
+        case ICMP6_DST_UNREACH_ADDR:
+        case ICMP6_DST_UNREACH_BEYONDSCOPE:
+          return PRC_UNREACH_NET;
+        case ICMP6_DST_UNREACH_ADMIN:
+          return PRC_UNREACH_ADMIN_PROHIB;
+        case ICMP6_DST_UNREACH_NOPORT:
+          return PRC_UNREACH_PORT;
+        default:
+          return -1;
+      }
+    case ICMP6_PACKET_TOO_BIG:
+      return code === 0 ? PRC_MSGSIZE : -1;
+    case ICMP6_TIME_EXCEEDED:
+      return code <= ICMP6_TIME_EXCEED_REASSEMBLY ? PRC_TIMXCEED_INTRANS + code : -1;
+    default:
+      // A host that knows no such protocol is as one without the port: RFC 4443, 3.4.
+      if (code === ICMP6_PARAMPROB_NEXTHEADER) return PRC_UNREACH_PORT;
+      return code === ICMP6_PARAMPROB_HEADER || code === ICMP6_PARAMPROB_OPTION
+        ? PRC_PARAMPROB
+        : -1;
+  }
+}
+
+/**
+ * Records the path MTU of a "packet too big" about a packet to `$dst`; returns the MTU to use.
+ * @see sys/netinet6/icmp6.c
+ */
+function icmp6_mtudisc_update(mtu: number, vnet: Vnet): number {
+  // A smaller one means: send with a fragment header (ip6_getpmtu).
+  const use = mtu < IPV6_MMTU ? IPV6_MMTU - 8 : mtu;
+  $inc.inc_family = AF_INET6;
+  $inc.faddrFrom($dst);
+  tcp_hc_updatemtu(V_tcp(vnet), $inc, use);
+  V_icmp6(vnet).stat.icp6s_pmtuchg++;
+  return use;
+}
+
+/**
+ * Passes an error about one of our packets to its transport protocol. `icp` points to `len` contiguous
+ * bytes of the message. @see sys/netinet6/icmp6.c
+ */
+function icmp6_notify_error(ifp: Ifnet, icp: Kva, len: number, vnet: Vnet): void {
+  const { stat } = V_icmp6(vnet);
+  const cmd = commandOf(mem[icp]!, mem[icp + 1]!);
+  if (cmd < 0) {
+    stat.icp6s_badcode++;
+    return;
+  }
+  if (len < ICMP6_MINLEN + QUOTE_MIN) {
+    stat.icp6s_tooshort++;
+    return count(R_ICMP6_SHORT);
+  }
+  const oip6 = kva(icp + ICMP6_MINLEN);
+  in6SetscopeAt(oip6 + IP6_SRC_OFF, ifp);
+  in6SetscopeAt(oip6 + IP6_DST_OFF, ifp);
+  in6Get(oip6 + IP6_SRC_OFF, $src);
+  in6Get(oip6 + IP6_DST_OFF, $dst);
+  const have = len - ICMP6_MINLEN;
+  if (!in6_localip(vnet, $src) || !ip6_lasthdr(oip6, have)) return count(R_ICMP6_IGNORED);
+  const { off, nxt } = lasthdr;
+  if (have < off + 8) {
+    stat.icp6s_tooshort++;
+    return count(R_ICMP6_SHORT);
+  }
+  const mtu = cmd === PRC_MSGSIZE ? icmp6_mtudisc_update(memView.getUint32(icp + 4), vnet) : 0;
+  if (IN6_IS_ADDR_MULTICAST($dst)) return;
+  $inc.inc_family = AF_INET6;
+  $inc.laddrFrom($src);
+  $inc.faddrFrom($dst);
+  V_ip6(vnet).inet6sw[nxt]?.ctlinput(cmd, $inc, kva(oip6 + off), have - off, mtu, vnet);
+}
+
+/** Removes the extension headers between the IPv6 header and offset `off` of `m`. */
+function cutExthdrs(m: Mbuf, off: number): void {
+  const cut = off - Ip6.SIZE;
+  if (cut === 0) return;
+  const p = mtod(m);
+  mem.copyWithin(p + cut, p, p + Ip6.SIZE);
+  m.m_data += cut;
+  m.m_len -= cut;
+  m.m_pkthdr.len -= cut;
+}
+
+/** Answers an echo request. Raw sockets get a copy of the request. Takes `m`. */
+function echo(m: Mbuf, off: number, vnet: Vnet): void {
+  const { raw } = V_icmp6(vnet);
+  // The reply changes the bytes of the request, so the copy must not share them.
+  const copy = raw === null ? null : m_dup(m, M_NOWAIT);
+  mem[mtod(m) + off] = ICMP6_ECHO_REPLY;
+  cutExthdrs(m, off);
+  icmp6_reflect(m, vnet);
+  if (copy !== null) raw!(copy, off, vnet);
+}
+
+/** Passes `m` to neighbour discovery, and a copy to raw sockets. Takes `m`. */
+function neighbour(m: Mbuf, off: number, type: number, len: number, vnet: Vnet): void {
+  const { raw } = V_icmp6(vnet);
+  const copy = raw === null ? null : m_copym(m, 0, M_COPYALL, M_NOWAIT);
+  if (type === ND_NEIGHBOR_SOLICIT) nd6_ns_input(m, off, len);
+  else nd6_na_input(m, off, len);
+  if (copy !== null) raw!(copy, off, vnet);
+}
+
+/** Input of an ICMPv6 message. @see sys/netinet6/icmp6.c */
+function icmp6_input(m0: Mbuf, off: number, vnet: Vnet): number {
+  message(m0, off, vnet);
+  ip6Input.m = null;
+  return IPPROTO_DONE;
+}
+
+function message(m0: Mbuf, off: number, vnet: Vnet): void {
+  const v = V_icmp6(vnet);
+  const len = m0.m_pkthdr.len - off;
+  if (len < ICMP6_MINLEN) {
+    v.stat.icp6s_tooshort++;
+    return drop(m0, R_ICMP6_SHORT);
+  }
+  // Make contiguous what is read below: all of a message of neighbour discovery, a quoted header.
+  const want = off + Math.min(len, WANTED);
+  const m = m0.m_len < want ? m_pullup(m0, want) : m0;
+  if (m === null) return count(R_IP6_NOBUFS);
+  if (in6_cksum(m, IPPROTO_ICMPV6, off, len) !== 0) {
+    v.stat.icp6s_checksum++;
+    return drop(m, R_ICMP6_SUM);
+  }
+  const icp = kva(mtod(m) + off);
+  const type = mem[icp]!;
+  const have = Math.min(len, m.m_len - off);
+  v.stat.icp6s_inhist[type]!++;
+  switch (type) {
+    case ICMP6_ECHO_REQUEST:
+      if (mem[icp + 1] !== 0) break;
+      return echo(m, off, vnet);
+    case ND_NEIGHBOR_SOLICIT:
+    case ND_NEIGHBOR_ADVERT:
+      return neighbour(m, off, type, have, vnet);
+    case ICMP6_DST_UNREACH:
+    case ICMP6_PACKET_TOO_BIG:
+    case ICMP6_TIME_EXCEEDED:
+    case ICMP6_PARAM_PROB:
+      icmp6_notify_error(m.m_pkthdr.rcvif as Ifnet, icp, have, vnet);
+      break;
+    default:
+      if (v.raw === null && type !== ICMP6_ECHO_REPLY) count(R_ICMP6_IGNORED);
+  }
+  if (v.raw !== null) v.raw(m, off, vnet);
+  else m_freem(m);
+}
+/** Bytes of a message that are made contiguous: they fit behind the headers into one mbuf. */
+const WANTED = 120;
+
+/** ICMPv6's entry in IPv6's protocol table. */
+export const icmp6Proto: Ip6Proto = { input: icmp6_input, ctlinput(): void {} };

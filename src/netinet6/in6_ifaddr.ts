@@ -1,0 +1,135 @@
+/**
+ * Adds and removes IPv6 addresses of interfaces, after sys/netinet6/in6.c: the address lists, the
+ * routes to the prefix and to the address itself, the groups, neighbour discovery. Left out:
+ * point-to-point addresses, carp.
+ */
+
+import { type AddrWords, NetAddr } from '../sys/addr.ts';
+import { EEXIST, EINVAL, type Errno } from '../sys/errno.ts';
+import type { Vnet } from '../kern/vnet.ts';
+import { ifBringUp } from '../net/if.ts';
+import { V_loif } from '../net/if_loop.ts';
+import { IFF_LOOPBACK, type Ifnet } from '../net/if_var.ts';
+import { Nhop, RTF_HOST, RTF_PINNED, RTF_STATIC, rtFlush, RTF_UP } from '../net/route.ts';
+import {
+  in6addr_linklocal_allnodes,
+  in6addr_nodelocal_allnodes,
+  IN6_ADDR_BITS,
+  IN6_IS_ADDR_MULTICAST,
+  IN6_IS_ADDR_UNSPECIFIED,
+  in6_matchlen,
+  in6SolicitedNode,
+} from './in6.ts';
+import { in6RouteAdd } from './in6_fib.ts';
+import { in6_joingroup, in6_leavegroup } from './in6_mcast.ts';
+import {
+  IN6_IFF_NODAD,
+  IN6_IFF_TENTATIVE,
+  type In6Addrlifetime,
+  In6Ifaddr,
+  in6Ifextra,
+  in6ifa_ifwithaddr,
+  isIn6Ifaddr,
+  ND6_IFF_NO_DAD,
+  ND6_INFINITE_LIFETIME,
+  V_in6,
+} from './in6_var.ts';
+import { nd6_add_ifa_lle, nd6_rem_ifa_lle } from './nd6.ts';
+import { nd6_dad_start, nd6_dad_stop } from './nd6_nbr.ts';
+import { in6_setscope } from './scope6.ts';
+
+const $group = new NetAddr();
+const FOREVER: In6Addrlifetime = { vltime: ND6_INFINITE_LIFETIME, pltime: ND6_INFINITE_LIFETIME };
+
+/** Adds the host route to a local address by lo0. Does nothing before lo0 is attached. */
+export function in6RouteToSelf(vnet: Vnet, ia: In6Ifaddr): void {
+  const lo = V_loif(vnet).ifp;
+  if (lo === null) return;
+  const flags = RTF_UP | RTF_HOST | RTF_STATIC | RTF_PINNED;
+  in6RouteAdd(vnet, ia.ifa_addr, IN6_ADDR_BITS, new Nhop(lo, ia, null, flags, 0));
+}
+
+/** Joins (or leaves) the groups of an address: all-nodes and its solicited-node group. */
+function groups(ia: In6Ifaddr, change: (ifp: Ifnet, group: AddrWords) => unknown): void {
+  const ifp = ia.ifa_ifp;
+  in6SolicitedNode(ia.ifa_addr, $group);
+  if ((ifp.if_flags & IFF_LOOPBACK) === 0) change(ifp, $group);
+  change(ifp, in6addr_linklocal_allnodes);
+  change(ifp, in6addr_nodelocal_allnodes);
+}
+
+/** Creates the address `addr` of `ifp`, with its routes and groups, and starts its detection. */
+function create(ifp: Ifnet, addr: AddrWords, plen: number, flags: number): In6Ifaddr {
+  const vnet = ifp.if_vnet;
+  const loopback = (ifp.if_flags & IFF_LOOPBACK) !== 0;
+  const noDad = (in6Ifextra(ifp)!.nd_ifinfo.flags & ND6_IFF_NO_DAD) !== 0;
+  const detect = !loopback && !noDad && (flags & IN6_IFF_NODAD) === 0;
+  const own = (flags & ~IN6_IFF_NODAD) | (detect ? IN6_IFF_TENTATIVE : 0);
+  const ia = new In6Ifaddr(ifp, addr, plen, own);
+  ifp.if_addrhead.push(ia);
+  V_in6(vnet).insert(ia);
+  in6RouteToSelf(vnet, ia);
+  // Ignore EEXIST: another address or interface on the same network keeps the route.
+  if (plen < IN6_ADDR_BITS && (!loopback || plen === 64))
+    in6RouteAdd(vnet, addr, plen, new Nhop(ifp, ia, null, RTF_UP | RTF_PINNED, 0));
+  groups(ia, in6_joingroup);
+  nd6_add_ifa_lle(ia);
+  if (detect) nd6_dad_start(ia);
+  return ia;
+}
+
+/**
+ * Adds address `addr` with prefix length `plen` (0 to 128) to `ifp` and brings the interface up; or, if
+ * the interface has the address, sets its lifetimes and flags. `flags`: IN6_IFF_NODAD, ANYCAST,
+ * AUTOCONF, TEMPORARY. The zone of a link-local address is set here. EINVAL: bad prefix length,
+ * lifetime or address. EEXIST: another interface has the address. Else the driver's errno from bringing
+ * the interface up. @see sys/netinet6/in6.c
+ */
+export function in6_update_ifa(
+  ifp: Ifnet,
+  addr: AddrWords,
+  plen: number,
+  flags: number,
+  lifetime: In6Addrlifetime = FOREVER,
+): Errno {
+  if (!(plen >= 0 && plen <= IN6_ADDR_BITS) || !Number.isInteger(plen)) return EINVAL;
+  if (IN6_IS_ADDR_UNSPECIFIED(addr) || IN6_IS_ADDR_MULTICAST(addr)) return EINVAL;
+  if (lifetime.pltime > lifetime.vltime || in6Ifextra(ifp) === null) return EINVAL;
+  const a = new NetAddr();
+  a.setFrom(addr);
+  in6_setscope(a, ifp);
+  let ia = in6ifa_ifwithaddr(ifp.if_vnet, a.w0, a.w1, a.w2, a.w3);
+  if (ia !== null && ia.ifa_ifp !== ifp) return EEXIST;
+  if (ia === null) {
+    const error = ifBringUp(ifp);
+    if (error !== 0) return error;
+    ia = create(ifp, a, plen, flags);
+  }
+  ia.setLifetime(lifetime);
+  return 0;
+}
+
+/** Removes an address with its routes, groups and neighbour entry. @see sys/netinet6/in6.c */
+export function in6_purgeaddr(ia: In6Ifaddr): void {
+  const ifp = ia.ifa_ifp;
+  nd6_dad_stop(ia);
+  nd6_rem_ifa_lle(ia);
+  ifp.if_addrhead.splice(ifp.if_addrhead.indexOf(ia), 1);
+  V_in6(ifp.if_vnet).remove(ia);
+  rtFlush(ifp.if_vnet, ifp, ia);
+  groups(ia, in6_leavegroup);
+  // Another address of the same prefix keeps the route.
+  const heir = ifp.if_addrhead.find(
+    (other): other is In6Ifaddr =>
+      isIn6Ifaddr(other) &&
+      other.ia6_plen === ia.ia6_plen &&
+      in6_matchlen(other.ifa_addr, ia.ifa_addr) >= ia.ia6_plen,
+  );
+  if (heir !== undefined && heir.ia6_plen < IN6_ADDR_BITS)
+    in6RouteAdd(
+      ifp.if_vnet,
+      heir.ifa_addr,
+      heir.ia6_plen,
+      new Nhop(ifp, heir, null, RTF_UP | RTF_PINNED, 0),
+    );
+}

@@ -1,0 +1,140 @@
+/**
+ * IPv6 on an interface, after sys/netinet6/in6_ifattach.c: the state of a new interface, its
+ * link-local address with an EUI-64 identifier (RFC 4291, Appendix A), and the addresses of lo0. An
+ * Ethernet interface has IPv6 disabled (ND6_IFF_IFDISABLED) until it gets an address, as with
+ * FreeBSD's rc.conf(5) without an ipv6 line. Left out: identifiers of other media.
+ */
+
+import { type AddrWords, NetAddr } from '../sys/addr.ts';
+import { EADDRNOTAVAIL, EINVAL, type Errno } from '../sys/errno.ts';
+import { KASSERT } from '../sys/kassert.ts';
+import { AF_INET6 } from '../kern/protosw.ts';
+import type { IfEvents } from '../net/if.ts';
+import { V_loif } from '../net/if_loop.ts';
+import { IFF_LOOPBACK, IFF_UP, type Ifnet, IFT_ETHER } from '../net/if_var.ts';
+import { in6Addr, in6addr_loopback, IN6_IS_ADDR_LINKLOCAL } from './in6.ts';
+import { in6_purgeaddr, in6RouteToSelf, in6_update_ifa } from './in6_ifaddr.ts';
+import {
+  type In6Addrlifetime,
+  In6Ifextra,
+  in6Ifextra,
+  type In6Ifaddr,
+  in6ifa_ifpforlinklocal,
+  in6ifa_ifpwithaddr,
+  in6Ifaddrs,
+  isIn6Ifaddr,
+  NdIfinfo,
+  ND6_IFF_AUTO_LINKLOCAL,
+  ND6_IFF_IFDISABLED,
+  ND6_IFF_PERFORMNUD,
+  V_in6,
+} from './in6_var.ts';
+import { V_ip6 } from './ip6_var.ts';
+import { Nd6Table, nd6Table } from './nd6.ts';
+import { in6_setscope } from './scope6.ts';
+
+/** The link-local address of `ifp` from its Ethernet address; fe80::1 for lo0. */
+function linklocalOf(ifp: Ifnet): AddrWords {
+  if (ifp.if_type !== IFT_ETHER) return in6Addr(0xfe800000, 0, 0, 1);
+  const [b0, b1, b2, b3, b4, b5] = ifp.if_lladdr as unknown as number[];
+  const hi = ((b0! ^ 0x02) << 24) | (b1! << 16) | (b2! << 8) | 0xff;
+  return in6Addr(0xfe800000, 0, hi, (0xfe << 24) | (b3! << 16) | (b4! << 8) | b5!);
+}
+
+/**
+ * Gives `ifp` its link-local address if it has none, is enabled, and the flag AUTO_LINKLOCAL is set.
+ * @see sys/netinet6/in6_ifattach.c
+ */
+function in6_ifattach(ifp: Ifnet): Errno {
+  const flags = in6Ifextra(ifp)?.nd_ifinfo.flags ?? ND6_IFF_IFDISABLED;
+  if ((flags & ND6_IFF_IFDISABLED) !== 0 || (flags & ND6_IFF_AUTO_LINKLOCAL) === 0) return 0;
+  if (in6ifa_ifpforlinklocal(ifp, 0) !== null) return 0;
+  return in6_update_ifa(ifp, linklocalOf(ifp), 64, 0);
+}
+
+/** Enables IPv6 on `ifp` and gives it its link-local address. */
+function enable(ifp: Ifnet): Errno {
+  const ext = in6Ifextra(ifp);
+  if (ext === null) return EINVAL;
+  ext.nd_ifinfo.flags &= ~ND6_IFF_IFDISABLED;
+  return in6_ifattach(ifp);
+}
+
+/**
+ * Adds an address as `ifconfig ifp inet6 addr/plen` does: enables IPv6 on the interface, which also
+ * gets a link-local address, and adds `addr`. Errnos: see in6_update_ifa.
+ * @see ifconfig(8), sys/netinet6/in6.c (there in6_control)
+ */
+export function in6_aifaddr(
+  ifp: Ifnet,
+  addr: AddrWords,
+  plen: number,
+  flags = 0,
+  lifetime?: In6Addrlifetime,
+): Errno {
+  // A link-local address that the user chose replaces the automatic one.
+  const error = IN6_IS_ADDR_LINKLOCAL(addr) ? enableOnly(ifp) : enable(ifp);
+  return error !== 0 ? error : in6_update_ifa(ifp, addr, plen, flags, lifetime);
+}
+
+function enableOnly(ifp: Ifnet): Errno {
+  const ext = in6Ifextra(ifp);
+  if (ext === null) return EINVAL;
+  ext.nd_ifinfo.flags &= ~ND6_IFF_IFDISABLED;
+  return 0;
+}
+
+/** Removes an address. EADDRNOTAVAIL: `ifp` does not have it. @see ifconfig(8) */
+export function in6_difaddr(ifp: Ifnet, addr: AddrWords): Errno {
+  const a = new NetAddr();
+  a.setFrom(addr);
+  in6_setscope(a, ifp);
+  const ia = in6ifa_ifpwithaddr(ifp, a);
+  if (ia === null) return EADDRNOTAVAIL;
+  in6_purgeaddr(ia);
+  return 0;
+}
+
+/** Creates the state of IPv6 on a new interface. @see sys/netinet6/in6.c */
+function in6_domifattach(ifp: Ifnet): void {
+  const { params } = V_ip6(ifp.if_vnet);
+  const loopback = (ifp.if_flags & IFF_LOOPBACK) !== 0;
+  const auto = params.auto_linklocal || loopback ? ND6_IFF_AUTO_LINKLOCAL : 0;
+  const off = loopback ? 0 : ND6_IFF_IFDISABLED;
+  const nd = new NdIfinfo(ND6_IFF_PERFORMNUD | auto | off, params.hlim);
+  V_in6(ifp.if_vnet).ifextra[ifp.if_index] = new In6Ifextra(nd);
+  if (ifp.if_type === IFT_ETHER) ifp.if_afdata[AF_INET6] = new Nd6Table(ifp);
+}
+
+/** Removes IPv6 from an interface. @see sys/netinet6/in6_ifattach.c */
+export function in6_ifdetach(ifp: Ifnet): void {
+  const own = ifp.if_addrhead.filter((ifa): ifa is In6Ifaddr => isIn6Ifaddr(ifa));
+  for (const ia of own) in6_purgeaddr(ia);
+  nd6Table(ifp)?.flush(false);
+  ifp.if_afdata[AF_INET6] = null;
+  V_in6(ifp.if_vnet).ifextra[ifp.if_index] = null;
+}
+
+/** IPv6's handlers for interface events. */
+export const inet6IfEvents: IfEvents = {
+  ifAttached(ifp: Ifnet): void {
+    in6_domifattach(ifp);
+    const vnet = ifp.if_vnet;
+    if (ifp !== V_loif(vnet).ifp) return;
+    for (const ia of in6Ifaddrs(vnet)) in6RouteToSelf(vnet, ia);
+    const error = in6_update_ifa(ifp, in6addr_loopback, 128, 0) || in6_ifattach(ifp);
+    KASSERT(error === 0, 'inet6IfEvents: lo0 has no address');
+  },
+  ifDetaching: in6_ifdetach,
+  ifChanged(ifp: Ifnet): void {
+    const table = nd6Table(ifp);
+    if (table === null) return;
+    if ((ifp.if_flags & IFF_UP) === 0) {
+      table.flush(true);
+      return;
+    }
+    in6_ifattach(ifp);
+    for (const ia of ifp.if_addrhead)
+      if (isIn6Ifaddr(ia)) table.table.find(ia.ifa_addr)?.setAddr(ifp.if_lladdr);
+  },
+};

@@ -1,0 +1,89 @@
+/** The sysctls of IPv6, after the declarations of in6_proto.c, icmp6.c and nd6.c. */
+
+import type { Vnet } from '../kern/vnet.ts';
+import { V_icmp6 } from './icmp6_var.ts';
+import { V_ip6 } from './ip6_var.ts';
+import { V_nd6 } from './nd6.ts';
+
+function ip6Sysctls(vnet: Vnet): void {
+  const t = vnet.sysctl;
+  const { params, tcpMss } = V_ip6(vnet);
+  const ip6 = (name: string): string => `net.inet6.ip6.${name}`;
+  t.int(ip6('forwarding'), 'Enable forwarding of IPv6 packets between interfaces', () => 0, null);
+  t.intField(
+    ip6('hlim'),
+    'Default hop limit to use for outgoing IPv6 packets',
+    params,
+    'hlim',
+    1,
+    255,
+  );
+  t.intField(
+    ip6('hdrnestlimit'),
+    'Maximum number of extension headers of a received packet',
+    params,
+    'hdrnestlimit',
+    0,
+  );
+  const bools = [
+    ['auto_flowlabel', 'Assign flow labels to connections'],
+    ['auto_linklocal', 'Assign a link-local address to each interface with IPv6'],
+    ['use_defaultzone', 'Use the only interface for a link-local address without a zone'],
+    ['prefer_tempaddr', 'Prefer temporary addresses as source'],
+    [
+      'source_address_validation',
+      'Drop incoming packets with source address that is a local address',
+    ],
+  ] as const;
+  for (const [leaf, descr] of bools) t.boolField(ip6(leaf), descr, params, leaf);
+  t.intField(
+    'net.inet.tcp.v6mssdflt',
+    'Default TCP maximum segment size for IPv6',
+    tcpMss,
+    'mssdflt',
+    216,
+  );
+  t.intField(
+    'net.inet.tcp.v6pmtud_blackhole_mss',
+    'Path MTU discovery black hole detection lowered MSS for IPv6',
+    tcpMss,
+    'pmtud_blackhole_mss',
+    216,
+  );
+}
+
+function icmp6Sysctls(vnet: Vnet): void {
+  const t = vnet.sysctl;
+  const { params } = V_icmp6(vnet);
+  const nd = V_nd6(vnet).params;
+  const icmp6 = (name: string): string => `net.inet6.icmp6.${name}`;
+  t.intField(
+    icmp6('errppslimit'),
+    'Maximum number of ICMPv6 error messages per second; -1: no limit',
+    params,
+    'errppslimit',
+    -1,
+  );
+  t.intField(
+    icmp6('nd6_mmaxtries'),
+    'Number of multicast neighbour solicitations without a reply',
+    nd,
+    'nd6_mmaxtries',
+    1,
+    1000,
+  );
+  t.intField(
+    icmp6('nd6_maxqueuelen'),
+    'Number of packets to hold per neighbour',
+    nd,
+    'nd6_maxqueuelen',
+    0,
+    1024,
+  );
+}
+
+/** Adds net.inet6.* and TCP's segment sizes over IPv6. */
+export function in6Sysctls(vnet: Vnet): void {
+  ip6Sysctls(vnet);
+  icmp6Sysctls(vnet);
+}

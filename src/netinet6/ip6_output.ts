@@ -1,0 +1,318 @@
+/**
+ * IPv6 output, after sys/netinet6/ip6_output.c as of r349529: extension headers, routing, zones,
+ * groups, software fallbacks for what the interface cannot do (ip_fallback.ts), fragmentation
+ * (ip6_fragment.ts). Left out: IPsec, packet filter hooks, multicast routing, routing headers with
+ * other segments to visit, SCTP.
+ */
+
+import { NetAddr } from '../sys/addr.ts';
+import {
+  EHOSTUNREACH,
+  EMSGSIZE,
+  ENETDOWN,
+  ENETUNREACH,
+  ENOBUFS,
+  EOPNOTSUPP,
+  type Errno,
+} from '../sys/errno.ts';
+import { KASSERT } from '../sys/kassert.ts';
+import { recordEnter, recordLeave } from '../sys/pass.ts';
+import {
+  count,
+  R_IP6_BADSCOPE,
+  R_IP6_CANTFRAG,
+  R_IP6_DISABLED,
+  R_IP6_NOBUFS,
+  R_IP6_NOROUTE,
+  type Reason,
+} from '../sys/reason.ts';
+import { m_freem } from '../kern/kern_mbuf.ts';
+import {
+  CSUM_DELAY_DATA_IPV6,
+  CSUM_TSO,
+  type Mbuf,
+  M_MCAST,
+  M_PKTHDR,
+  M_PROTOFLAGS,
+  mtod,
+} from '../kern/mbuf.ts';
+import { AF_INET6, IPPROTO_TCP } from '../kern/protosw.ts';
+import type { Vnet } from '../kern/vnet.ts';
+import { loopMulticast } from '../net/if_loop.ts';
+import { IFF_LOOPBACK, IFF_MULTICAST, type Ifnet, OutputDst } from '../net/if_var.ts';
+import { type Route, RTF_GATEWAY } from '../net/route.ts';
+import { InConninfo } from '../netinet/in_pcb.ts';
+import { mbufFallback } from '../netinet/ip_fallback.ts';
+import { tcp_hc_getmtu } from '../netinet/tcp_hostcache.ts';
+import { V_tcp } from '../netinet/tcp_var.ts';
+import { mem } from '../vm/arena.ts';
+import {
+  in6Get,
+  IN6_IS_ADDR_LOOPBACK,
+  IN6_IS_ADDR_MC_INTFACELOCAL,
+  IN6_IS_ADDR_MULTICAST,
+  IN6_IS_ADDR_UNSPECIFIED,
+} from './in6.ts';
+import { in6_delayed_cksum } from './in6_cksum.ts';
+import { in6RouteLookup } from './in6_fib.ts';
+import { in6ZoneIf } from './in6_src.ts';
+import { in6Enabled, in6Ifextra, in6m_lookup } from './in6_var.ts';
+import { Ip6, IP6_DST_OFF, IP6_HLIM_OFF, IP6_SRC_OFF, IPV6_MAXPACKET, IPV6_MMTU } from './ip6.ts';
+import { exthdrs, ip6InsertExthdrs, noExthdrs } from './ip6_exthdrs.ts';
+import { ip6_fragment, ip6Fragments } from './ip6_fragment.ts';
+import {
+  type Ip6Moptions,
+  type Ip6Pktopts,
+  type Ip6Vnet,
+  IPV6_DONTFRAG,
+  IPV6_MINMTU,
+  IPV6_UNSPECSRC,
+  V_ip6,
+} from './ip6_var.ts';
+import { in6ClearscopeAt, in6HasZone, in6_setscope } from './scope6.ts';
+
+const $ip6 = new Ip6();
+const $src = new NetAddr();
+const $dst = new NetAddr();
+const $peer = new InConninfo();
+$peer.inc_family = AF_INET6;
+
+/** Drops a packet: counts the reason, frees the mbuf and returns `error`. */
+function drop(m: Mbuf, why: Reason, error: Errno): Errno {
+  count(why);
+  m_freem(m);
+  return error;
+}
+
+// Next hop and interfaces of the current packet, set by `route`. recordEnter(out) forbids recursion.
+const nexthop = new OutputDst(AF_INET6);
+const out: {
+  entered: boolean;
+  ifp: Ifnet | null;
+  /** The interface whose zone the addresses belong to; differs from `ifp` if that is lo0. */
+  origifp: Ifnet | null;
+  mtu: number;
+  /** Send even a small packet with a fragment header: the path MTU is below IPV6_MMTU. */
+  alwaysfrag: boolean;
+} = { entered: false, ifp: null, origifp: null, mtu: 0, alwaysfrag: false };
+
+/** Passes one complete packet to the interface, addressed to `nexthop`. Takes `m`. */
+function transmit(m: Mbuf): Errno {
+  for (let n: Mbuf | null = m; n !== null; n = n.m_next) n.m_flags &= ~M_PROTOFLAGS;
+  return out.ifp!.if_output!(out.origifp!, m, nexthop);
+}
+
+/** The MTU of a link for IPv6. @see sys/netinet6/nd6.h */
+function IN6_LINKMTU(ifp: Ifnet): number {
+  const linkmtu = in6Ifextra(ifp)?.nd_ifinfo.linkmtu ?? 0;
+  return linkmtu >= IPV6_MMTU && linkmtu < ifp.if_mtu ? linkmtu : ifp.if_mtu;
+}
+
+/**
+ * Sets `out.mtu` to the path MTU to `$dst`: the smallest of link, route and, unless the packet is
+ * TCP's, host cache. @see sys/netinet6/ip6_output.c
+ */
+function ip6_getpmtu(ifp: Ifnet, rtMtu: number, proto: number, vnet: Vnet): void {
+  const ifmtu = IN6_LINKMTU(ifp);
+  out.alwaysfrag = false;
+  out.mtu = rtMtu !== 0 && rtMtu < ifmtu ? rtMtu : ifmtu;
+  if (proto !== IPPROTO_TCP) {
+    $peer.faddrFrom($dst);
+    const known = tcp_hc_getmtu(V_tcp(vnet), $peer);
+    if (known !== 0 && known < out.mtu) out.mtu = known;
+  }
+  if (out.mtu < IPV6_MMTU && ifmtu >= IPV6_MMTU) {
+    // RFC 2460, 5: a router that translates to IPv4 needs the fragment header.
+    out.alwaysfrag = true;
+    out.mtu = IPV6_MMTU;
+  }
+}
+
+/** Finds interface and next hop of a packet to `$dst`. EHOSTUNREACH, ENETUNREACH: no route. */
+function route(
+  opt: Ip6Pktopts | null,
+  ro: Route | null,
+  im6o: Ip6Moptions | null,
+  proto: number,
+  vnet: Vnet,
+): Errno {
+  nexthop.setFrom($dst);
+  if (IN6_IS_ADDR_MULTICAST($dst)) {
+    const chosen = im6o?.im6o_multicast_ifp ?? opt?.ip6po_ifp ?? in6ZoneIf(vnet, $dst);
+    const ifp = chosen ?? in6RouteLookup(vnet, ro ?? V_ip6(vnet).scratchRoute, $dst)?.nh_ifp;
+    if (ifp === undefined) return EHOSTUNREACH;
+    if ((ifp.if_flags & IFF_MULTICAST) === 0) return ENETUNREACH;
+    out.ifp = out.origifp = ifp;
+    out.alwaysfrag = false;
+    out.mtu = Math.min(IN6_LINKMTU(ifp), IPV6_MMTU);
+    return 0;
+  }
+  const nh = in6RouteLookup(vnet, ro ?? V_ip6(vnet).scratchRoute, $dst);
+  if (nh === null) return EHOSTUNREACH;
+  const ifp = nh.nh_ifp;
+  out.ifp = ifp;
+  out.origifp = (ifp.if_flags & IFF_LOOPBACK) !== 0 ? nh.nh_ifa.ifa_ifp : ifp;
+  if ((nh.nh_flags & RTF_GATEWAY) !== 0) nexthop.setFrom(nh.nh_gateway);
+  ip6_getpmtu(ifp, nh.mtu, proto, vnet);
+  return 0;
+}
+
+/** Whether the addresses may not be used on the interface: another zone, or the loopback address. */
+function badScope(): boolean {
+  const ifp = out.origifp!;
+  const zone = ifp.if_index;
+  if (in6HasZone($src.w0) && ($src.w0 & 0xffff) !== zone) return true;
+  if (in6HasZone($dst.w0) && ($dst.w0 & 0xffff) !== zone) return true;
+  if ((ifp.if_flags & IFF_LOOPBACK) !== 0) return false;
+  return IN6_IS_ADDR_LOOPBACK($src) || IN6_IS_ADDR_LOOPBACK($dst);
+}
+
+/**
+ * Marks a packet to a group, and gives members on this host a copy. Takes `m`; returns false if the
+ * packet must not leave this host.
+ */
+function checkCast(m: Mbuf, im6o: Ip6Moptions | null): boolean {
+  const ifp = out.ifp!;
+  m.m_flags |= M_MCAST;
+  const loop = im6o === null || im6o.im6o_multicast_loop;
+  if (loop && in6m_lookup(ifp, $dst) !== null) loopMulticast(ifp, m, AF_INET6);
+  // The copy has the packet if it may not leave the host.
+  const stays =
+    mem[mtod(m) + IP6_HLIM_OFF] === 0 ||
+    (ifp.if_flags & IFF_LOOPBACK) !== 0 ||
+    IN6_IS_ADDR_MC_INTFACELOCAL($dst);
+  if (stays) m_freem(m);
+  return !stays;
+}
+
+/**
+ * Sends an IPv6 packet. `m` starts at the IPv6 header and has max_linkhdr bytes of room before it. The
+ * caller has set ip6_flow, ip6_nxt, ip6_hlim and the addresses, which contain their zone, and
+ * m_pkthdr.len, csum_flags, csum_data and tso_segsz; ip6_plen is set here. Inserts the extension headers
+ * of `opt`. `ro` caches the route for the caller; null: no cache. `flags`: IPV6_UNSPECSRC, DONTFRAG,
+ * MINMTU. `im6o` is for groups. Takes `m` on every outcome. Panics on recursion.
+ *
+ * EHOSTUNREACH, ENETUNREACH: no route, or the addresses are of another zone. EOPNOTSUPP: the source is
+ * `::` or a group. EMSGSIZE: larger than the MTU and not to be fragmented, or larger than a packet
+ * without jumbo payload. ENETDOWN: IPv6 is disabled on the interface. ENOBUFS: no memory, for example
+ * to convert unmapped mbufs for an interface without IFCAP_NOMAP. Else the errno of the interface.
+ * @see sys/netinet6/ip6_output.c
+ */
+export function ip6_output(
+  m: Mbuf,
+  opt: Ip6Pktopts | null,
+  ro: Route | null,
+  flags: number,
+  im6o: Ip6Moptions | null,
+  vnet: Vnet,
+): Errno {
+  recordEnter(out);
+  try {
+    return output(m, opt, ro, flags, im6o, vnet);
+  } finally {
+    recordLeave(out);
+  }
+}
+
+function output(
+  m0: Mbuf,
+  opt: Ip6Pktopts | null,
+  ro: Route | null,
+  flags: number,
+  im6o: Ip6Moptions | null,
+  vnet: Vnet,
+): Errno {
+  KASSERT((m0.m_flags & M_PKTHDR) !== 0, 'ip6_output: no packet header');
+  KASSERT(m0.m_len >= Ip6.SIZE, 'ip6_output: header not contiguous');
+  const v = V_ip6(vnet);
+  const { stat } = v;
+  const proto = $ip6.at(mtod(m0)).ip6_nxt;
+  let m: Mbuf | null = m0;
+  if (opt === null) noExthdrs();
+  else m = ip6InsertExthdrs(m0, opt);
+  if (m === null) {
+    stat.ip6s_odropped++;
+    count(R_IP6_NOBUFS);
+    return ENOBUFS;
+  }
+  const p = mtod(m);
+  stat.ip6s_localout++;
+  const plen = m.m_pkthdr.len - Ip6.SIZE;
+  // A larger packet needs the jumbo payload option, which is not sent.
+  if (plen > IPV6_MAXPACKET) return drop(m, R_IP6_CANTFRAG, EMSGSIZE);
+  $ip6.at(p).ip6_plen = plen;
+  in6Get(p + IP6_DST_OFF, $dst);
+  in6Get(p + IP6_SRC_OFF, $src);
+  const anySrc = IN6_IS_ADDR_UNSPECIFIED($src) && (flags & IPV6_UNSPECSRC) === 0;
+  if (anySrc || IN6_IS_ADDR_MULTICAST($src)) {
+    stat.ip6s_badscope++;
+    return drop(m, R_IP6_BADSCOPE, EOPNOTSUPP);
+  }
+  const error = route(opt, ro, im6o, proto, vnet);
+  if (error !== 0) {
+    stat.ip6s_noroute++;
+    return drop(m, R_IP6_NOROUTE, error);
+  }
+  const ifp = out.ifp!;
+  if (!in6Enabled(ifp)) return drop(m, R_IP6_DISABLED, ENETDOWN);
+  const multicast = IN6_IS_ADDR_MULTICAST($dst);
+  if (multicast) {
+    // A group without a zone gets that of the interface.
+    in6_setscope($dst, ifp);
+    nexthop.setFrom($dst);
+  }
+  if (badScope()) {
+    stat.ip6s_badscope++;
+    return drop(m, R_IP6_BADSCOPE, EHOSTUNREACH);
+  }
+  // Members on this host receive a copy without the zone, as from the wire.
+  in6ClearscopeAt(p + IP6_SRC_OFF);
+  in6ClearscopeAt(p + IP6_DST_OFF);
+  if (multicast && !checkCast(m, im6o)) return 0;
+  return sendOrFragment(m, ifp, flags | (opt === null ? 0 : opt.ip6po_flags), v);
+}
+
+/**
+ * The second half of ip6_output: does in software what the interface cannot do, and transmits. First
+ * mbufFallback converts unmapped data if necessary (a software checksum needs mapped data), then
+ * follow the transport checksum and fragmentation. With extension headers, the NIC computes nothing.
+ * Takes `m`.
+ */
+function sendOrFragment(m: Mbuf, ifp: Ifnet, flags: number, v: Ip6Vnet): Errno {
+  const { optlen, unfragpartlen, nxtOff } = exthdrs;
+  const ph = m.m_pkthdr;
+  const hwassist = optlen === 0 ? ifp.if_hwassist : 0;
+  const mtu = (flags & IPV6_MINMTU) !== 0 ? Math.min(out.mtu, IPV6_MMTU) : out.mtu;
+  const tso = (ph.csum_flags & CSUM_TSO & hwassist) !== 0;
+  const dontfrag = (flags & IPV6_DONTFRAG) !== 0;
+  const whole = tso || dontfrag || (!out.alwaysfrag && ph.len <= mtu);
+  // A NIC cannot compute a transport checksum over fragments.
+  const swSum = (ph.csum_flags & CSUM_DELAY_DATA_IPV6 & (whole ? ~hwassist : -1)) !== 0;
+  if (mbufFallback(m, ifp, swSum) === null) {
+    v.stat.ip6s_odropped++;
+    return ENOBUFS;
+  }
+  if (swSum) in6_delayed_cksum(m, ph.len - Ip6.SIZE - optlen, Ip6.SIZE + optlen);
+  ph.csum_flags &= swSum ? hwassist & ~CSUM_DELAY_DATA_IPV6 : hwassist;
+  if (dontfrag && !tso && ph.len > IN6_LINKMTU(ifp)) {
+    v.stat.ip6s_cantfrag++;
+    return drop(m, R_IP6_CANTFRAG, EMSGSIZE);
+  }
+  if (whole) return transmit(m);
+  if (mtu < IPV6_MMTU) {
+    v.stat.ip6s_cantfrag++;
+    return drop(m, R_IP6_CANTFRAG, EMSGSIZE);
+  }
+  let error = ip6_fragment(m, Ip6.SIZE + unfragpartlen, nxtOff, mtu, v);
+  let next = ip6Fragments.m0;
+  ip6Fragments.m0 = null;
+  while (next !== null) {
+    const frag = next;
+    next = frag.m_nextpkt;
+    frag.m_nextpkt = null;
+    if (error === 0) error = transmit(frag);
+    else m_freem(frag);
+  }
+  if (error === 0) v.stat.ip6s_fragmented++;
+  return error;
+}
