@@ -1,16 +1,17 @@
 /**
  * netisr, after sys/net/netisr.c: dispatches packets from an interface to a protocol. Packets that
  * a NIC received are dispatched directly. Packets that the stack sent to itself (loopback) are
- * queued and processed at the end of the pass, so that input cannot recurse. Left out: worker
- * threads, policies, statistics per protocol.
+ * queued and processed at the end of the pass, so that input cannot recurse. One pass processes a
+ * limited number of them. Left out: worker threads, policies, statistics per protocol.
  */
 
 import type { Task } from '../sys/clock.ts';
 import { ENOBUFS, type Errno } from '../sys/errno.ts';
 import { KASSERT } from '../sys/kassert.ts';
-import { passDefer } from '../sys/pass.ts';
+import { passDefer, passNumber } from '../sys/pass.ts';
 import { count, R_NETISR_FULL } from '../sys/reason.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
+import { Callout, callout_reset, callout_stop } from '../kern/kern_timeout.ts';
 import type { Mbuf } from '../kern/mbuf.ts';
 import { AF_UNSPEC } from '../kern/protosw.ts';
 import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
@@ -22,6 +23,15 @@ const NETISR_MAXPROT = 16;
 
 /** net.isr.defaultqlimit: maximum number of queued packets per protocol. */
 const NETISR_DEFAULTQLIMIT = 256;
+
+/**
+ * Queued packets that one pass processes before the others wait. Two ends on lo0 can answer each other
+ * without end until a retransmission timer expires, for example when both have sent a FIN behind lost
+ * data. No timer runs during a pass. FreeBSD's netisr is a thread, beside which timers run.
+ */
+const PASS_PACKETS = 512;
+/** How long the others wait: one tick of FreeBSD's default kern.hz. */
+const WAIT_NS = 1e6;
 
 /** Input of a protocol. Takes `m`, which starts at the protocol's header; m_pkthdr.rcvif is set. */
 type NetisrHandler = (m: Mbuf, vnet: Vnet) => void;
@@ -42,19 +52,35 @@ class NetisrVnet implements Task {
   readonly drops = new Float64Array(NETISR_MAXPROT);
   readonly vnet: Vnet;
   pending = false;
+  /** Packets processed in the pass with the number `pass`. */
+  done = 0;
+  pass = 0;
+  readonly rest: Callout = new Callout(this);
 
   constructor(vnet: Vnet) {
     this.vnet = vnet;
   }
 
-  /** Processes the packets queued so far. Packets that these cause wait for the next round. */
+  /**
+   * Processes the packets queued so far. Packets that these cause wait for the next round, or for the
+   * next tick if the pass has processed enough.
+   */
   run(): void {
+    if (this.pass !== passNumber()) {
+      this.pass = passNumber();
+      this.done = 0;
+    }
+    if (this.done >= PASS_PACKETS) {
+      callout_reset(this.rest, WAIT_NS);
+      return;
+    }
     this.pending = false;
     for (let proto = 0; proto < NETISR_MAXPROT; proto++) {
       let m: Mbuf | null = this.heads[proto] ?? null;
       if (m === null) continue;
       this.heads[proto] = null;
       this.tails[proto] = null;
+      this.done += this.lens[proto]!;
       this.lens[proto] = 0;
       while (m !== null) {
         const next: Mbuf | null = m.m_nextpkt;
@@ -117,7 +143,7 @@ export function netisr_dispatch(vnet: Vnet, proto: number, m: Mbuf): void {
 }
 
 /**
- * Queues a packet for its protocol, to be processed at the end of the pass. Takes `m`. ENOBUFS: the
+ * Queues a packet for its protocol, to be processed at the end of the pass or a tick later. Takes `m`. ENOBUFS: the
  * queue is full; the drop is counted.
  * @see netisr(9)
  */
@@ -145,6 +171,7 @@ export function netisr_queue(vnet: Vnet, proto: number, m: Mbuf): Errno {
 /** Frees all queued packets, when a stack is removed. */
 export function netisrDrain(vnet: Vnet): void {
   const v = V_netisr(vnet);
+  if (callout_stop(v.rest)) v.pending = false;
   for (let proto = 0; proto < NETISR_MAXPROT; proto++) {
     let m: Mbuf | null = v.heads[proto] ?? null;
     v.heads[proto] = null;

@@ -69,6 +69,8 @@ const upcalls = new PassQueue<Upcall>();
 
 /** Whether a pass is open: stack code or deferred work is running. */
 let open = false;
+/** Passes opened so far. */
+let passes = 0;
 /** The clock whose event loop runs upcalls. */
 let clock: Clock | null = null;
 
@@ -184,6 +186,7 @@ export function inPass(
 ): unknown {
   if (open) return fn(a, b, c, d, e, f, g, h);
   open = true;
+  passes++;
   let failure: unknown = NOTHING;
   let result: unknown;
   try {
@@ -194,6 +197,11 @@ export function inPass(
   failure = endPass(failure);
   if (failure !== NOTHING) throw failure;
   return result;
+}
+
+/** The number of the open pass, or of the last one. For work that is limited per pass. */
+export function passNumber(): number {
+  return passes;
 }
 
 /** For `inPass(runTask, task)`. */
