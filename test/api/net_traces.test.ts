@@ -21,7 +21,8 @@ import { Netns } from '../support/netns.ts';
 
 /**
  * The peer, always of node:net and half-open: it connects, carries out its steps, and prints its events
- * as JSON. `write:N`, `wait:MS`, `end`, `reset`, `pause`, `resume`; then it waits for its end, for at
+ * as JSON. `write:N`, `wait:MS`, `read:N` (waits until N bytes arrived), `end`, `reset`, `pause`,
+ * `resume`; then it waits for its end, for at
  * most 1.5 seconds.
  */
 const PEER = `
@@ -35,7 +36,11 @@ const PEER = `
     else log.push(bytes === undefined ? [name] : [name, bytes]);
   };
   const socket = connect({ host, port: Number(port), allowHalfOpen: true });
-  socket.on('data', (data) => note('data', data.length));
+  let got = 0;
+  socket.on('data', (data) => {
+    got += data.length;
+    note('data', data.length);
+  });
   const ended = new Promise((resolve) => socket.on('end', () => resolve(note('end'))));
   socket.on('error', (e) => note(e.code));
   const closed = new Promise((resolve) => socket.on('close', () => resolve(note('close'))));
@@ -43,6 +48,7 @@ const PEER = `
   for (const step of steps) {
     const [verb, n] = step.split(':');
     if (verb === 'wait') await sleep(Number(n));
+    else if (verb === 'read') while (got < Number(n) && !socket.destroyed) await sleep(10);
     else if (verb === 'write') socket.write(Buffer.alloc(Number(n), 'x'));
     else if (verb === 'reset') socket.resetAndDestroy();
     else socket[verb]();
@@ -115,7 +121,7 @@ const scenes: Scene[] = [
   },
   {
     title: 'FIN while much is still to be written: all of it arrives',
-    peer: ['end'],
+    peer: ['end', 'read:600000'],
     serve: (socket) => {
       socket.write(Buffer.alloc(600_000));
     },
@@ -137,7 +143,7 @@ const scenes: Scene[] = [
   },
   {
     title: 'destroySoon sends what was written',
-    peer: [],
+    peer: ['read:600000'],
     serve: (socket) => {
       socket.write(Buffer.alloc(600_000));
       socket.destroySoon();
@@ -164,7 +170,8 @@ const scenes: Scene[] = [
   },
   {
     title: 'drain when a slow reader has caught up',
-    peer: ['pause', 'wait:100', 'resume', 'wait:200'],
+    // `read`: on a slow machine the peer would otherwise exit before it has read everything.
+    peer: ['pause', 'wait:100', 'resume', 'read:4000000', 'wait:200'],
     serve: (socket, note) => note(`write ${socket.write(Buffer.alloc(4_000_000))}`),
   },
   {
