@@ -20,7 +20,11 @@ import { Kqueue, kqueue_close, kqueue_register } from '../../src/kern/kern_event
 import { File } from '../../src/kern/kern_descrip.ts';
 import { machineSysctl, type SysctlOid, type SysctlTree } from '../../src/kern/kern_sysctl.ts';
 import { AF_INET, SOCK_DGRAM, SOCK_STREAM } from '../../src/kern/protosw.ts';
+import { sbused } from '../../src/kern/uipc_sockbuf.ts';
 import type { Vnet } from '../../src/kern/vnet.ts';
+import { sotoinpcb } from '../../src/netinet/in_pcb.ts';
+import { seqDiff } from '../../src/netinet/tcp_seq.ts';
+import { intotcpcb } from '../../src/netinet/tcp_subr.ts';
 import { ifCloneDestroyAll } from '../../src/net/if_clone.ts';
 import { Panic } from '../../src/sys/kassert.ts';
 import { mem } from '../../src/vm/arena.ts';
@@ -46,6 +50,9 @@ function namesOf(type: { prototype: object }): string[] {
   );
 }
 
+const SENDBUF_MAX = 'net.inet.tcp.sendbuf_max';
+const SENDSPACE = 'net.inet.tcp.sendspace';
+
 /** Words of ifconfig that are not capabilities, as its source has them. */
 function ifconfigVerbs(): string[] {
   const source = readFileSync(
@@ -53,6 +60,20 @@ function ifconfigVerbs(): string[] {
     'utf8',
   );
   return [...source.matchAll(/case '(-?[a-z]+)':/g)].map((m) => m[1]!);
+}
+
+/** Whether a write waits, and only the limit keeps the send buffer from growing. */
+function mayGrow({ bsdSocket: so, writableLength }: Socket): boolean {
+  if (so === null || so.so_pcb === null || writableLength === 0) return false;
+  const { sb_hiwat, sb_lowat } = so.so_snd;
+  const used = sbused(so.so_snd);
+  const { snd_wnd, snd_cwnd, snd_nxt, snd_una } = intotcpcb(sotoinpcb(so));
+  return (
+    sb_hiwat < 150_000 &&
+    used >= (sb_hiwat / 8) * 7 - sb_lowat &&
+    (snd_wnd / 4) * 5 >= sb_hiwat - sb_lowat &&
+    Math.min(snd_wnd, snd_cwnd) >= used - seqDiff(snd_nxt, snd_una)
+  );
 }
 
 /** One program's end of a connection. */
@@ -75,6 +96,8 @@ export interface UpcallResult {
   /** Calls made, by kind of upcall, and bytes compared. */
   readonly kinds: Record<string, number>;
   readonly bytes: number;
+  /** Send buffers that grew in a call of `setNoDelay` while a write waited. */
+  readonly grown: number;
 }
 
 /** Names that are drawn one after the other in random order, each as often as any other. */
@@ -86,6 +109,14 @@ export class Deck {
 
   constructor(names: readonly string[]) {
     this.names = names;
+  }
+
+  /**
+   * Forgets the order of the last world, so that `seed` alone determines the draws. Four seeds in a row
+   * begin with different quarters of the names, so that together they draw all.
+   */
+  reset(seed: number): void {
+    this.#left = this.names.filter((_, i) => i % 4 === seed % 4);
   }
 
   draw(prng: SeededPrng): string {
@@ -141,9 +172,14 @@ class UpcallWorld {
   #budget = 0;
   #inside = false;
   bytes = 0;
+  /** As in UpcallResult. */
+  grown = 0;
+  /** Send buffers are full, and the operator lets them grow little by little. */
+  readonly #tight: boolean;
 
   constructor(seed: number) {
     this.prng = new SeededPrng(seed);
+    this.#tight = seed % 2 === 0;
     const faults = this.#chance(0.5) ? ['drop,rate=0.02'] : [];
     const delayNs = 20_000 + below(this.prng, 3_000_000);
     const offload = this.#pick(['none', 'csum', 'tso'] as const);
@@ -155,7 +191,11 @@ class UpcallWorld {
     for (const tree of this.#trees)
       for (const { name, get, type } of writable(tree))
         if (type !== 'counters') this.#defaults.push([tree, name, String(get())]);
+    if (this.#tight)
+      for (const { vnet } of this.#ports)
+        vnet.sysctl.write(SENDBUF_MAX, String(vnet.sysctl.find(SENDSPACE)!.get()));
     sysctls ??= new Deck(this.#trees.flatMap((tree) => writable(tree).map(({ name }) => name)));
+    for (const deck of [...Object.values(decks), sysctls]) deck.reset(seed);
   }
 
   get #ports(): SimPort[] {
@@ -263,11 +303,10 @@ class UpcallWorld {
     this.#kqueues.push(kq);
   }
 
-  #connect(): void {
+  #connect(host = this.#pick([ADDR_A, ADDR_B, '127.0.0.1']), vnet = this.#vnet()): void {
     if (this.ends.length > 40) return;
     this.#connecting++;
-    const host = this.#pick([ADDR_A, ADDR_B, '127.0.0.1']);
-    connect(this.#vnet(), 80, host)
+    connect(vnet, 80, host)
       .then(
         (socket) => {
           this.#adopt(socket);
@@ -338,6 +377,10 @@ class UpcallWorld {
   }
 
   #anything(): void {
+    if (this.#tight && this.#chance(0.3)) {
+      this.#growLittle();
+      return;
+    }
     const dice = below(this.prng, 100);
     if (dice < 30) this.#tcp(this.#draw(decks.tcp));
     else if (dice < 43) this.#sysctl(sysctls!.draw(this.prng));
@@ -407,9 +450,28 @@ class UpcallWorld {
   /** The operator lets send buffers grow, and the next call of each program meets that. */
   #tune(): void {
     const grown = 32_768 + below(this.prng, 200_000);
-    for (const { vnet } of this.#ports)
-      vnet.sysctl.write('net.inet.tcp.sendbuf_max', String(grown));
+    for (const { vnet } of this.#ports) vnet.sysctl.write(SENDBUF_MAX, String(grown));
     for (const { socket } of this.ends) socket.setNoDelay(true);
+  }
+
+  /**
+   * The operator lets one full send buffer grow a little, by sysctl(3) or by the control socket. The
+   * next call of its program makes it grow in the middle of TCP's output, while a write waits.
+   */
+  #growLittle(): void {
+    const live = this.ends.filter(({ socket }) => socket.readyState === 'open');
+    if (live.length === 0) return;
+    const end = this.#pick(live);
+    if (end.socket.writableLength === 0) this.#write(end, 50_000 + below(this.prng, 30_000));
+    const { socket } = live.find((one) => mayGrow(one.socket)) ?? end;
+    if (!mayGrow(socket)) return;
+    const { so_snd: sb, so_vnet: vnet } = socket.bsdSocket!;
+    const before = sb.sb_hiwat;
+    const value = String(before + 1 + below(this.prng, 8000));
+    if (this.#chance(0.5)) vnet.sysctl.write(SENDBUF_MAX, value);
+    else this.#ask(vnet, 'sysctl', { name: SENDBUF_MAX, value });
+    socket.setNoDelay(true);
+    if (sb.sb_hiwat > before) this.grown++;
   }
 
   #ifconfig(word: string): void {
@@ -535,10 +597,21 @@ class UpcallWorld {
     }
   }
 
+  /** Lets buffers grow while windows are open, before other calls are made. */
+  async #growFirst(): Promise<void> {
+    this.#connect(ADDR_B, this.net.a.vnet);
+    for (let n = 0; this.grown < 4 && n < 300 && this.wrong.length === 0; n++) {
+      this.#step(Infinity);
+      this.#growLittle();
+      await this.#turn();
+    }
+  }
+
   /** Makes `calls` calls from upcalls. */
   async run(calls: number): Promise<void> {
-    this.#budget = calls;
+    if (this.#tight) await this.#growFirst();
     for (let i = 0; i < 4; i++) this.#connect();
+    this.#budget = calls;
     for (let n = 0; this.#budget > 0 && n < 50_000 && this.wrong.length === 0; n++) {
       const until = this.net.clock.nowNs() + 50_000_000;
       if (!this.#step(until)) {
@@ -614,7 +687,7 @@ export async function runUpcallWorld(seed: number, calls: number): Promise<Upcal
   const world = new UpcallWorld(seed);
   await world.run(calls);
   if (world.wrong.length === 0) await world.end();
-  const { wrong, kinds, bytes } = world;
+  const { wrong, kinds, bytes, grown } = world;
   if (wrong.length === 0) world.net.close();
-  return { wrong, kinds, bytes };
+  return { wrong, kinds, bytes, grown };
 }
