@@ -170,9 +170,9 @@ const scenes: Scene[] = [
   },
   {
     title: 'drain when a slow reader has caught up',
-    // `read`: on a slow machine the peer would otherwise exit before it has read everything.
-    peer: ['pause', 'wait:100', 'resume', 'read:4000000', 'wait:200'],
-    serve: (socket, note) => note(`write ${socket.write(Buffer.alloc(4_000_000))}`),
+    // More than Linux buffers, and `read`: a slow peer must not exit before it has read everything.
+    peer: ['pause', 'wait:100', 'resume', 'read:60000000', 'wait:200'],
+    serve: (socket, note) => note(`write ${socket.write(Buffer.alloc(60_000_000))}`),
   },
   {
     title: 'timeout of an idle socket, once',
