@@ -16,12 +16,19 @@ import { rip_input, ripProtosw } from '../netinet/raw_ip.ts';
 import { tcpAttach } from '../netinet/tcp_init.ts';
 import { tcp_ctlinput, tcp_input } from '../netinet/tcp_input.ts';
 import { udpAttach, udp_ctlinput, udp_input } from '../netinet/udp_usrreq.ts';
+import { frag6Proto, V_frag6 } from './frag6.ts';
 import { icmp6Proto } from './icmp6_input.ts';
 import { V_icmp6 } from './icmp6_var.ts';
 import { in6_ifdetach, inet6IfEvents } from './in6_ifattach.ts';
 import { in6Sysctls } from './in6_sysctl.ts';
 import { inet6Af } from './inp_inet6.ts';
-import { IPPROTO_DONE, IPPROTO_DSTOPTS, IPPROTO_ICMPV6, IPPROTO_ROUTING } from './ip6.ts';
+import {
+  IPPROTO_DONE,
+  IPPROTO_DSTOPTS,
+  IPPROTO_FRAGMENT,
+  IPPROTO_ICMPV6,
+  IPPROTO_ROUTING,
+} from './ip6.ts';
 import { ip6_input } from './ip6_input.ts';
 import { dest6Proto, route6Proto } from './ip6_options.ts';
 import { ip6Input, type Ip6Proto, ip6proto_register } from './ip6_var.ts';
@@ -76,6 +83,7 @@ export function inet6_domain_attach(vnet: Vnet): Errno {
   register(vnet, IPPROTO_UDP, udpInet6);
   register(vnet, IPPROTO_DSTOPTS, dest6Proto);
   register(vnet, IPPROTO_ROUTING, route6Proto);
+  register(vnet, IPPROTO_FRAGMENT, frag6Proto);
   vnet.protosw.push(ripProtosw(AF_INET6, IPPROTO_ICMPV6, rawListen));
   tcpAttach(vnet, AF_INET6);
   udpAttach(vnet, AF_INET6);
@@ -90,5 +98,6 @@ export function inet6_domain_attach(vnet: Vnet): Errno {
  * @see sys/kern/uipc_domain.c
  */
 export function inet6_domain_detach(vnet: Vnet): void {
+  V_frag6(vnet).drain();
   for (const ifp of ifnetList(vnet)) in6_ifdetach(ifp);
 }

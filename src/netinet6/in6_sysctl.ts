@@ -1,6 +1,7 @@
 /** The sysctls of IPv6, after the declarations of in6_proto.c, icmp6.c and nd6.c. */
 
 import type { Vnet } from '../kern/vnet.ts';
+import { V_frag6 } from './frag6.ts';
 import { V_icmp6 } from './icmp6_var.ts';
 import { V_ip6 } from './ip6_var.ts';
 import { V_nd6 } from './nd6.ts';
@@ -52,6 +53,20 @@ function ip6Sysctls(vnet: Vnet): void {
   );
 }
 
+function frag6Sysctls(vnet: Vnet): void {
+  const t = vnet.sysctl;
+  const f = V_frag6(vnet);
+  const rows = [
+    ['maxfragpackets', 'Maximum number of packets in reassembly; -1: no limit', -1],
+    ['maxfrags', 'Maximum number of fragments in all reassembly queues; -1: no limit', -1],
+    ['maxfragbucketsize', 'Maximum number of packets in reassembly per hash bucket', 0],
+    ['maxfragsperpacket', 'Maximum number of fragments per packet', 0],
+  ] as const;
+  for (const [leaf, descr, min] of rows) t.intField(`net.inet6.ip6.${leaf}`, descr, f, leaf, min);
+  t.int('net.inet6.ip6.fragpackets', 'Packets in reassembly', () => f.fragpackets, null);
+  t.int('net.inet6.ip6.frags', 'Fragments in reassembly queues', () => f.frags, null);
+}
+
 function icmp6Sysctls(vnet: Vnet): void {
   const t = vnet.sysctl;
   const { params } = V_icmp6(vnet);
@@ -85,5 +100,6 @@ function icmp6Sysctls(vnet: Vnet): void {
 /** Adds net.inet6.* and TCP's segment sizes over IPv6. */
 export function in6Sysctls(vnet: Vnet): void {
   ip6Sysctls(vnet);
+  frag6Sysctls(vnet);
   icmp6Sysctls(vnet);
 }

@@ -147,7 +147,7 @@ function trim(m: Mbuf, stat: Ip6stat): boolean {
 }
 
 /** Passes the packet in `ip6Input` to the protocols of its headers, from `nxt` on. */
-function dispatch(nxt: number, nxtOff: number, v: Ip6Vnet, vnet: Vnet): void {
+function dispatch(nxt: number, v: Ip6Vnet, vnet: Vnet): void {
   const { stat, params, inet6sw } = v;
   stat.ip6s_delivered++;
   for (let nest = 0; nxt !== IPPROTO_DONE;) {
@@ -166,10 +166,11 @@ function dispatch(nxt: number, nxtOff: number, v: Ip6Vnet, vnet: Vnet): void {
     if (pr === null) {
       // RFC 8200, 4: also for hop-by-hop options that do not follow the IPv6 header.
       count(R_IP6_NOPROTO);
-      return icmp6_error(m, ICMP6_PARAM_PROB, ICMP6_PARAMPROB_NEXTHEADER, nxtOff, vnet);
+      return icmp6_error(m, ICMP6_PARAM_PROB, ICMP6_PARAMPROB_NEXTHEADER, ip6Input.nxtOff, vnet);
     }
-    nxtOff = off;
+    ip6Input.next = off;
     nxt = pr.input(m, off, vnet);
+    ip6Input.nxtOff = ip6Input.next;
   }
 }
 
@@ -204,11 +205,11 @@ export function ip6_input(m0: Mbuf, vnet: Vnet): void {
   ip6Input.m = m;
   ip6Input.off = Ip6.SIZE;
   let nxt = $ip6.at(p).ip6_nxt;
-  let nxtOff = IP6_NXT_OFF;
+  ip6Input.nxtOff = IP6_NXT_OFF;
   if (nxt === IPPROTO_HOPOPTS) {
-    nxtOff = Ip6.SIZE;
+    ip6Input.nxtOff = Ip6.SIZE;
     nxt = ip6_hopopts_input(m, Ip6.SIZE, vnet);
     if (nxt === IPPROTO_DONE) return;
   }
-  if (trim(ip6Input.m, stat)) dispatch(nxt, nxtOff, v, vnet);
+  if (trim(ip6Input.m, stat)) dispatch(nxt, v, vnet);
 }

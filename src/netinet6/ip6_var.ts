@@ -77,8 +77,15 @@ export class Ip6Moptions {
   im6o_multicast_loop = true;
 }
 
-/** The packet that the input functions process: the mbuf, and the offset of the current header. */
-export const ip6Input: { m: Mbuf | null; off: number } = { m: null, off: 0 };
+/** The packet that the input functions process. */
+export const ip6Input: {
+  m: Mbuf | null;
+  /** The offset of the current header. */
+  off: number;
+  /** The offset of the byte that contains the number of the current header, and of the next one. */
+  nxtOff: number;
+  next: number;
+} = { m: null, off: 0, nxtOff: 0, next: 0 };
 
 /** What a protocol or an extension header registers with IPv6. @see sys/netinet6/ip6protosw.h */
 export interface Ip6Proto {

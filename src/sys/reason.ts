@@ -85,6 +85,7 @@ export const R_IP6_NOTREADY = reason('ip6', 'address_not_ready'); // tentative o
 export const R_IP6_HEADERS = reason('ip6', 'too_many_headers');
 export const R_IP6_OPTIONS = reason('ip6', 'bad_options');
 export const R_IP6_ROUTING = reason('ip6', 'bad_routing_header');
+export const R_IP6_FRAGMENT = reason('ip6', 'fragment_dropped');
 export const R_IP6_NOPROTO = reason('ip6', 'no_protocol');
 export const R_IP6_NONE = reason('ip6', 'no_next_header');
 export const R_IP6_NOROUTE = reason('ip6', 'no_route');
