@@ -3,7 +3,7 @@
 import { expect } from 'chai';
 import type { EventClock } from '../../src/host/manual_clock.ts';
 import { below, type SeededPrng } from '../../src/host/prng.ts';
-import { AF_INET, SOCK_STREAM } from '../../src/kern/protosw.ts';
+import { AF_INET, AF_INET6, SOCK_STREAM } from '../../src/kern/protosw.ts';
 import type { Sockaddr } from '../../src/kern/sockaddr.ts';
 import {
   SHUT_WR,
@@ -27,6 +27,7 @@ import {
 } from '../../src/kern/uipc_socket.ts';
 import type { Vnet } from '../../src/kern/vnet.ts';
 import { inSockaddr, parseInAddr } from '../../src/netinet/in.ts';
+import { in6addr_any, in6Sockaddr } from '../../src/netinet6/in6.ts';
 import type { Task } from '../../src/sys/clock.ts';
 import { type Errno, errnoName, EWOULDBLOCK, ENOBUFS } from '../../src/sys/errno.ts';
 import { port } from '../../src/sys/types.ts';
@@ -36,15 +37,16 @@ export function sin(addr: string, n: number): Sockaddr {
   return inSockaddr(parseInAddr(addr)!, port(n));
 }
 
-export function tcpSocket(vnet: Vnet): Socket {
-  expect(socreate(vnet, AF_INET, SOCK_STREAM, 0)).to.equal(0);
+export function tcpSocket(vnet: Vnet, family = AF_INET): Socket {
+  expect(socreate(vnet, family, SOCK_STREAM, 0)).to.equal(0);
   return soResult.so!;
 }
 
-export function listenOn(vnet: Vnet, n: number, backlog = 8): Socket {
-  const so = tcpSocket(vnet);
+export function listenOn(vnet: Vnet, n: number, backlog = 8, six = false): Socket {
+  const so = tcpSocket(vnet, six ? AF_INET6 : AF_INET);
   so.so_options |= SO_REUSEADDR;
-  expect(sobind(so, sin('0.0.0.0', n))).to.equal(0);
+  const any = six ? in6Sockaddr(in6addr_any, port(n)) : sin('0.0.0.0', n);
+  expect(sobind(so, any)).to.equal(0);
   expect(solisten(so, backlog)).to.equal(0);
   return so;
 }

@@ -18,11 +18,10 @@ import {
   type Frame,
   type TcpInfo,
 } from './frames.ts';
+import { HOST_ADDR, HOST_MAC, READER_ADDR, READER_MAC } from './reader_addrs.ts';
+import { advertisementFor, isSix, toFour, toSix } from './six.ts';
 
-export const READER_ADDR = '192.0.2.1';
-export const READER_MAC = '02:00:00:00:00:01';
-export const HOST_ADDR = '192.0.2.2';
-export const HOST_MAC = '02:00:00:00:00:02';
+export { HOST_ADDR, HOST_MAC, READER_ADDR, READER_MAC };
 
 const VNET_HDR = 12;
 /** virtio-net: the checksum field holds the pseudo-header sum; the receiver completes it. */
@@ -188,6 +187,8 @@ export class ReaderPort {
   readonly readers = new Map<number, Reader>();
   /** Called with every decoded frame before it is handled. */
   onFrame: ((frame: Frame) => void) | null = null;
+  /** Whether the readers' segments are sent over IPv6. */
+  six = false;
   /** The VLAN of the readers, or null. Frames with another tag are stored but not handled. */
   vlan: number | null = null;
   /** The end on which frames are sent: the one that received the last frame. */
@@ -214,7 +215,9 @@ export class ReaderPort {
     return reader;
   }
 
-  send(bare: Uint8Array): void {
+  send(built: Uint8Array): void {
+    const ipv4 = built[12] === 8 && built[13] === 0;
+    const bare = this.six && ipv4 ? toSix(built) : built;
     const { vlan } = this;
     const tag = vlan === null ? [] : [0x81, 0, vlan >> 8, vlan & 0xff];
     const frame = Uint8Array.from([...bare.subarray(0, 12), ...tag, ...bare.subarray(12)]);
@@ -229,6 +232,7 @@ export class ReaderPort {
     const options: DecodeOptions = { l4: partial ? 'pseudo' : 'full' };
     this.frames.push(frame);
     if (skip > 0) this.vnetHeaders.push(bytes.slice(0, skip));
+    if (isSix(frame)) return this.#arrived6(frame, !partial);
     const decoded = decodeFrame(frame, options);
     this.onFrame?.(decoded);
     if ((decoded.vlan ?? null) !== this.vlan) return;
@@ -241,5 +245,14 @@ export class ReaderPort {
         ),
       );
     if (ip?.tcp !== undefined) this.readers.get(ip.tcp.dport)?.segment(ip.tcp);
+  }
+
+  #arrived6(frame: Uint8Array, whole: boolean): void {
+    const advertisement = advertisementFor(frame);
+    if (advertisement !== null) this.send(advertisement);
+    const four = toFour(frame, whole);
+    if (four === null) return;
+    const { tcp } = decodeFrame(four).ip!;
+    this.readers.get(tcp!.dport)?.segment(tcp!);
   }
 }

@@ -33,6 +33,9 @@ import { ifCloneDestroyAll } from '../../src/net/if_clone.ts';
 import type { Ifnet } from '../../src/net/if_var.ts';
 import { parseInAddr } from '../../src/netinet/in.ts';
 import { in_aifaddr } from '../../src/netinet/in_ifaddr.ts';
+import { parseIn6 } from '../../src/netinet6/in6.ts';
+import { in6_aifaddr } from '../../src/netinet6/in6_ifattach.ts';
+import { IN6_IFF_NODAD } from '../../src/netinet6/in6_var.ts';
 import { tcp_shutdownVnet } from '../../src/netinet/tcp_pcblist.ts';
 import { PcapWriter } from '../../src/pcap/pcap.ts';
 import { inPass } from '../../src/sys/pass.ts';
@@ -41,6 +44,7 @@ import { vmObjectsFlush } from '../../src/vm/vm_object.ts';
 import { fileBytes, HandDisk, type HandFile } from '../kern/disk.ts';
 import { Call, type CallOptions } from '../kern/sendfile_rig.ts';
 import { Acceptor, listenOn } from '../sim/endpoint.ts';
+import { HOST_ADDR6 } from './six.ts';
 import { PairLink } from './pair_link.ts';
 import {
   HOST_ADDR,
@@ -67,6 +71,8 @@ export interface WorldOptions {
   /** Build of the device; `native` runs on a socket pair. Default `ts`. */
   build?: NicBuild;
   mtu?: number;
+  /** Readers use IPv6; the host has an address of each family. */
+  six?: boolean;
   /** Capabilities to switch, as words of ifconfig: `-nomap`. */
   caps?: string[];
   useExtPgs?: boolean;
@@ -136,7 +142,13 @@ export class World {
     const model = typeof name === 'string' ? nicModel(name) : name;
     if (model === null) throw new Error('no such model');
     this.nic = this.#plug(model, this.link, HOST_MAC);
-    this.#acceptor = new Acceptor(listenOn(this.vnet, 80, 128));
+    const six = options.six ?? false;
+    if (six) {
+      const add = (): number => in6_aifaddr(this.ifp, parseIn6(HOST_ADDR6)!, 64, IN6_IFF_NODAD);
+      expect(inPass(add)).to.equal(0);
+    }
+    this.port.six = six;
+    this.#acceptor = new Acceptor(listenOn(this.vnet, 80, 128, six));
   }
 
   #plug(model: NicModel, link: SimLink, mac: string): PluggedNic {
