@@ -115,6 +115,7 @@ class Frag6 implements Task {
     h = Math.imul(h ^ $dst.w0 ^ (h >>> 13), 0x9e3779b1) ^ $dst.w1;
     h = Math.imul(h ^ $dst.w2 ^ (h >>> 15), 0x85ebca6b) ^ $dst.w3;
     h = Math.imul(h ^ id ^ (h >>> 13), 0xc2b2ae35);
+    h = Math.imul(h ^ (h >>> 15), 0x9e3779b1);
     return (h ^ (h >>> 16)) & (IP6REASS_NHASH - 1);
   }
 

@@ -4,6 +4,8 @@ import { expect } from 'chai';
 import { AF_INET6, SOCK_DGRAM } from '../../src/kern/protosw.ts';
 import { ioResult, soRecvDgram } from '../../src/kern/sys_generic.ts';
 import { sobind, soclose, socreate, soResult, type Socket } from '../../src/kern/uipc_socket.ts';
+import { tcpHcPurge } from '../../src/netinet/tcp_hostcache.ts';
+import { V_tcp } from '../../src/netinet/tcp_var.ts';
 import { parseIn6 } from '../../src/netinet6/in6.ts';
 import { in6_aifaddr } from '../../src/netinet6/in6_ifattach.ts';
 import { IN6_IFF_NODAD } from '../../src/netinet6/in6_var.ts';
@@ -85,6 +87,7 @@ export class Rig6 extends Rig {
 
   override close(): void {
     for (const so of this.sockets.splice(0)) inPass(soclose, so);
+    tcpHcPurge(V_tcp(this.vnet));
     super.close();
   }
 }
