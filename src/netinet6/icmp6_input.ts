@@ -28,7 +28,7 @@ import {
   PRC_UNREACH_NET,
   PRC_UNREACH_PORT,
 } from '../netinet/ip_var.ts';
-import { tcp_hc_updatemtu } from '../netinet/tcp_hostcache.ts';
+import { tcp_hc_getmtu, tcp_hc_updatemtu } from '../netinet/tcp_hostcache.ts';
 import { V_tcp } from '../netinet/tcp_var.ts';
 import { mem, memView } from '../vm/arena.ts';
 import {
@@ -55,6 +55,7 @@ import { icmp6_reflect, ip6_lasthdr, lasthdr } from './icmp6_error.ts';
 import { V_icmp6 } from './icmp6_var.ts';
 import { in6Get, IN6_IS_ADDR_MULTICAST } from './in6.ts';
 import { in6_cksum } from './in6_cksum.ts';
+import { fib6_lookup } from './in6_fib.ts';
 import { in6_localip } from './in6_var.ts';
 import { Ip6, IP6_DST_OFF, IP6_SRC_OFF, IPPROTO_DONE, IPPROTO_ICMPV6, IPV6_MMTU } from './ip6.ts';
 import { ip6Input, type Ip6Proto, V_ip6 } from './ip6_var.ts';
@@ -104,14 +105,17 @@ function commandOf(type: number, code: number): number {
 }
 
 /**
- * Records the path MTU of a "packet too big" about a packet to `$dst`; returns the MTU to use.
- * @see sys/netinet6/icmp6.c
+ * Records the path MTU of a "packet too big" about a packet to `$dst`, unless it would increase the known
+ * one (RFC 8201, 4); returns the MTU to use. @see sys/netinet6/icmp6.c
  */
 function icmp6_mtudisc_update(mtu: number, vnet: Vnet): number {
   // A smaller one means: send with a fragment header (ip6_getpmtu).
   const use = mtu < IPV6_MMTU ? IPV6_MMTU - 8 : mtu;
   $inc.inc_family = AF_INET6;
   $inc.faddrFrom($dst);
+  const known = tcp_hc_getmtu(V_tcp(vnet), $inc);
+  const limit = known !== 0 ? known : (fib6_lookup(vnet, $dst)?.nh_mtu ?? 0);
+  if (use >= limit) return use;
   tcp_hc_updatemtu(V_tcp(vnet), $inc, use);
   V_icmp6(vnet).stat.icp6s_pmtuchg++;
   return use;

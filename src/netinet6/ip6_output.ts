@@ -26,6 +26,7 @@ import {
   R_IP6_NOROUTE,
   type Reason,
 } from '../sys/reason.ts';
+import type { Kva } from '../sys/types.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
 import {
   CSUM_DELAY_DATA_IPV6,
@@ -185,6 +186,11 @@ function checkCast(m: Mbuf, im6o: Ip6Moptions | null): boolean {
   return !stays;
 }
 
+/** Sets the traffic class of the header at `p`. */
+function setTclass(p: Kva, tclass: number): void {
+  $ip6.at(p).ip6_flow = ($ip6.ip6_flow & ~(0xff << 20)) | (tclass << 20);
+}
+
 /**
  * Sends an IPv6 packet. `m` starts at the IPv6 header and has max_linkhdr bytes of room before it. The
  * caller has set ip6_flow, ip6_nxt, ip6_hlim and the addresses, which contain their zone, and
@@ -238,6 +244,7 @@ function output(
   const p = mtod(m);
   stat.ip6s_localout++;
   const plen = m.m_pkthdr.len - Ip6.SIZE;
+  if (opt !== null && opt.ip6po_tclass >= 0) setTclass(p, opt.ip6po_tclass);
   // A larger packet needs the jumbo payload option, which is not sent.
   if (plen > IPV6_MAXPACKET) return drop(m, R_IP6_CANTFRAG, EMSGSIZE);
   $ip6.at(p).ip6_plen = plen;
@@ -256,6 +263,9 @@ function output(
   const ifp = out.ifp!;
   if (!in6Enabled(ifp)) return drop(m, R_IP6_DISABLED, ENETDOWN);
   const multicast = IN6_IS_ADDR_MULTICAST($dst);
+  if (opt !== null && opt.ip6po_hlim >= 0) mem[p + IP6_HLIM_OFF] = opt.ip6po_hlim;
+  else if (multicast)
+    mem[p + IP6_HLIM_OFF] = im6o === null ? v.params.mcast_hlim : im6o.im6o_multicast_hlim;
   if (multicast) {
     // A group without a zone gets that of the interface.
     in6_setscope($dst, ifp);

@@ -105,6 +105,8 @@ export interface Ip6Proto {
 /** Settings under net.inet6.ip6, with FreeBSD's defaults. */
 class Ip6Params {
   hlim = IPV6_DEFHLIM;
+  /** Hop limit of packets to groups, without IPV6_MULTICAST_HOPS. */
+  mcast_hlim = 1;
   /** Maximum number of extension headers of a received packet. */
   hdrnestlimit = 15;
   auto_flowlabel = true;

@@ -33,8 +33,9 @@ import { icmp6_error } from './icmp6_error.ts';
 import { in6Get } from './in6.ts';
 import { ETHER_MAP_IPV6_MULTICAST } from './in6_mcast.ts';
 import { in6Enabled, in6Ifextra, type In6Ifaddr, in6_localip } from './in6_var.ts';
-import { IP6_SRC_OFF } from './ip6.ts';
+import { IP6_DST_OFF, IP6_SRC_OFF } from './ip6.ts';
 import { nd6_ns_output } from './nd6_output.ts';
+import { in6_setscope, in6SetscopeAt } from './scope6.ts';
 
 // Llentry.ln_state
 const ND6_LLINFO_INCOMPLETE = 0;
@@ -62,6 +63,12 @@ export const V_nd6 = VNET_DEFINE(() => ({ params: new Nd6Params() }));
 
 const group: LinkAddr = { ll_addr: new Uint8Array(ETHER_ADDR_LEN) };
 const $src = new NetAddr();
+
+/** Sets `$src` to the source of the held packet `m`, with its zone. */
+function sourceOf(m: Mbuf, ifp: Ifnet): void {
+  in6Get(mtod(m) + IP6_SRC_OFF, $src);
+  in6_setscope($src, ifp);
+}
 
 /** The neighbours of one interface. */
 export class Nd6Table implements LinkResolver, LleTimer {
@@ -168,7 +175,7 @@ export class Nd6Table implements LinkResolver, LleTimer {
       return this.table.size >= ND6_ENTRIES_MAX ? ENOBUFS : EINVAL;
     }
     // The first packet's source is also that of the solicitation: RFC 4861, 7.2.2.
-    in6Get(mtod(m) + IP6_SRC_OFF, $src);
+    sourceOf(m, ifp);
     this.#hold(lle, m);
     if (lle.la_asked === 0) this.#solicit(lle);
     return EWOULDBLOCK;
@@ -203,7 +210,7 @@ export class Nd6Table implements LinkResolver, LleTimer {
     const ifp = lle.lle_ifp;
     const vnet = ifp.if_vnet;
     if (lle.la_asked < V_nd6(vnet).params.nd6_mmaxtries && lle.la_hold !== null) {
-      in6Get(mtod(lle.la_hold) + IP6_SRC_OFF, $src);
+      sourceOf(lle.la_hold, ifp);
       this.#solicit(lle);
       return;
     }
@@ -214,6 +221,9 @@ export class Nd6Table implements LinkResolver, LleTimer {
     this.remove(lle);
     if (m !== null) {
       m.m_pkthdr.rcvif = ifp;
+      // ip6_output has removed the zones.
+      in6SetscopeAt(mtod(m) + IP6_SRC_OFF, ifp);
+      in6SetscopeAt(mtod(m) + IP6_DST_OFF, ifp);
       icmp6_error(m, ICMP6_DST_UNREACH, ICMP6_DST_UNREACH_ADDR, 0, vnet);
     }
   }
