@@ -1,0 +1,96 @@
+/** Source address selection: the rules of RFC 6724, 5. */
+
+import { expect } from 'chai';
+import { parseIn6 } from '../../src/netinet6/in6.ts';
+import { in6_selectsrc } from '../../src/netinet6/in6_src.ts';
+import { in6_aifaddr } from '../../src/netinet6/in6_ifattach.ts';
+import {
+  IN6_IFF_ANYCAST,
+  IN6_IFF_DEPRECATED,
+  IN6_IFF_NODAD,
+  IN6_IFF_TEMPORARY,
+  IN6_IFF_TENTATIVE,
+  in6Ifaddrs,
+} from '../../src/netinet6/in6_var.ts';
+import { ip6_sprintf, parseIn6Zone } from '../../src/netinet6/scope6.ts';
+import { Rig } from '../netinet/rig.ts';
+
+describe('in6_selectsrc', () => {
+  let h: Rig;
+  beforeEach(() => {
+    h = new Rig();
+  });
+  afterEach(() => h.close());
+
+  const add = (text: string, plen = 64, flags = 0): void => {
+    expect(in6_aifaddr(h.ifp, parseIn6(text)!, plen, IN6_IFF_NODAD | flags)).to.equal(0);
+  };
+  const flag = (text: string, flags: number): void => {
+    const ia = in6Ifaddrs(h.vnet).find(({ ifa_addr: a }) => ip6_sprintf(h.vnet, a) === text);
+    ia!.ia6_flags |= flags;
+  };
+  const source = (dst: string): string | null => {
+    const ia = in6_selectsrc(h.vnet, parseIn6Zone(h.vnet, dst)!, h.ifp);
+    return ia === null ? null : ip6_sprintf(h.vnet, ia.ifa_addr);
+  };
+  const LL = 'fe80::ff:fe00:2%tn0';
+
+  it('rule 1: the destination itself', () => {
+    add('2001:db8::1');
+    add('2001:db8::2');
+    expect(source('2001:db8::2')).to.equal('2001:db8::2');
+  });
+
+  it('rule 2: the scope', () => {
+    add('2001:db8::1');
+    expect(source('2001:db8:9::9')).to.equal('2001:db8::1');
+    expect(source('fe80::9%tn0')).to.equal(LL);
+    expect(source('ff02::9%tn0')).to.equal(LL);
+    expect(source('ff0e::9')).to.equal('2001:db8::1');
+  });
+
+  it('a link-local address is the last resort, and ::1 none', () => {
+    add('fe80::9');
+    expect(source('2001:db8::9')).to.equal('fe80::9%tn0');
+    flag('fe80::9%tn0', IN6_IFF_TENTATIVE);
+    expect(source('2001:db8::9')).to.equal(null);
+  });
+
+  it('rule 3: not a deprecated address, and never a tentative or anycast one', () => {
+    add('2001:db8::1');
+    add('2001:db8:1::1');
+    expect(source('2001:db8::9')).to.equal('2001:db8::1');
+    flag('2001:db8::1', IN6_IFF_DEPRECATED);
+    expect(source('2001:db8::9')).to.equal('2001:db8:1::1');
+    flag('2001:db8:1::1', IN6_IFF_TENTATIVE);
+    expect(source('2001:db8::9')).to.equal('2001:db8::1');
+    flag('2001:db8::1', IN6_IFF_ANYCAST);
+    expect(source('2001:db8::9')).to.equal(LL);
+  });
+
+  it('rule 6: the label: unique local, 6to4', () => {
+    add('fd00::1');
+    add('2001:db8::1');
+    add('2002:c000:201::1');
+    expect(source('fd12::9')).to.equal('fd00::1');
+    expect(source('2002:c633:6401::9')).to.equal('2002:c000:201::1');
+    expect(source('2600::9')).to.equal('2001:db8::1');
+  });
+
+  it('rule 7: not a temporary address, unless net.inet6.ip6.prefer_tempaddr is on', () => {
+    add('2001:db8::1');
+    add('2001:db8::ffff:1', 64, IN6_IFF_TEMPORARY);
+    expect(source('2001:db8::ffff:9')).to.equal('2001:db8::1');
+    expect(h.vnet.sysctl.write('net.inet6.ip6.prefer_tempaddr', '1')).to.equal(0);
+    expect(source('2001:db8::9')).to.equal('2001:db8::ffff:1');
+  });
+
+  it('rule 8: the longest matching prefix, at most the length of ours', () => {
+    add('2001:db8:1::1');
+    add('2001:db8:2::1');
+    expect(source('2001:db8:2::9')).to.equal('2001:db8:2::1');
+    expect(source('2001:db8:1::9')).to.equal('2001:db8:1::1');
+    add('2001:db8:1::2');
+    expect(source('2001:db8:1::3'), 'the first of equals').to.equal('2001:db8:1::1');
+  });
+});
