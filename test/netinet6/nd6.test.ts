@@ -34,7 +34,18 @@ describe('nd6', () => {
   const advert = (target: string, flags = 0x60, lladdr = PEER_MAC): void =>
     h.inject6(
       buildIcmp6({ src: target, dst: US6, hlim: 255 }, [
-        ...[ADVERT, 0, 0, 0, flags, 0, 0, 0, ...ip6(target), 2, 1, ...mac(lladdr)],
+        ADVERT,
+        0,
+        0,
+        0,
+        flags,
+        0,
+        0,
+        0,
+        ...ip6(target),
+        2,
+        1,
+        ...mac(lladdr),
       ]),
     );
 
@@ -97,9 +108,8 @@ describe('nd6', () => {
     ask(PEER6, 'ff02::1:ff00:2', US6, option);
     let [na] = h.take6();
     expect([na!.dst, na!.src, na!.hlim]).to.deep.equal([ip6(PEER6), ip6(US6), 255]);
-    expect([...na!.body.subarray(4)]).to.deep.equal([
-      ...[0x60, 0, 0, 0, ...ip6(US6), 2, 1, 2, 0, 0, 0, 0, 2],
-    ]);
+    const answer = [0x60, 0, 0, 0, ...ip6(US6), 2, 1, 2, 0, 0, 0, 0, 2];
+    expect([...na!.body.subarray(4)]).to.deep.equal(answer);
     ask('::', 'ff02::1:ff00:2', US_LL, []);
     [na] = h.take6();
     expect([na!.dst, na!.body[4]]).to.deep.equal([ip6('ff02::1'), 0x20]);
