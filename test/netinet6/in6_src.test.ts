@@ -75,6 +75,10 @@ describe('in6_selectsrc', () => {
     expect(source('fd12::9')).to.equal('fd00::1');
     expect(source('2002:c633:6401::9')).to.equal('2002:c000:201::1');
     expect(source('2600::9')).to.equal('2001:db8::1');
+    // 2002::/16 has more bits in common with 2600::9, but another label.
+    add('2a00::1');
+    flag('2001:db8::1', IN6_IFF_TENTATIVE);
+    expect(source('2600::9')).to.equal('2a00::1');
   });
 
   it('rule 7: not a temporary address, unless net.inet6.ip6.prefer_tempaddr is on', () => {
