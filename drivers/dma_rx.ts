@@ -10,6 +10,7 @@ import { mem } from '../src/vm/arena.ts';
 import { m_freem, m_gethdr, m_getjcl } from '../src/kern/kern_mbuf.ts';
 import {
   CSUM_DATA_VALID,
+  CSUM_DATA_VALID_IPV6,
   CSUM_IP_CHECKED,
   CSUM_IP_VALID,
   CSUM_PSEUDO_HDR,
@@ -184,7 +185,7 @@ export function rxVerdict(
   let flags = 0;
   if (v4) flags |= CSUM_IP_CHECKED | (ipGood ? CSUM_IP_VALID : 0);
   if (l4Good) {
-    flags |= CSUM_DATA_VALID | CSUM_PSEUDO_HDR;
+    flags |= (v4 ? CSUM_DATA_VALID : CSUM_DATA_VALID_IPV6) | CSUM_PSEUDO_HDR;
     m.m_pkthdr.csum_data = 0xffff;
   }
   m.m_pkthdr.csum_flags = flags;

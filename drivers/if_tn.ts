@@ -50,6 +50,7 @@ import {
   TN_CTRL_PROMISC,
   TN_CTRL_RST,
   TN_CTRL_RXCSUM,
+  TN_CTRL_RXCSUM6,
   TN_CTRL_RXE,
   TN_CTRL_TXE,
   TN_CTRL_VLSTRIP,
@@ -212,8 +213,9 @@ function tn_set_modes(sc: TnSoftc): void {
   if ((if_flags & IFF_PROMISC) !== 0) ctrl |= TN_CTRL_PROMISC;
   if ((if_flags & IFF_ALLMULTI) !== 0) ctrl |= TN_CTRL_ALLMULTI;
   if ((if_capenable & IFCAP_VLAN_HWTAGGING) !== 0) ctrl |= TN_CTRL_VLSTRIP;
-  if ((if_capenable & (IFCAP_RXCSUM | IFCAP_RXCSUM_IPV6)) !== 0) ctrl |= TN_CTRL_RXCSUM;
-  // Coalescing needs verified checksums: without RXCSUM the bit has no effect.
+  if ((if_capenable & IFCAP_RXCSUM) !== 0) ctrl |= TN_CTRL_RXCSUM;
+  if ((if_capenable & IFCAP_RXCSUM_IPV6) !== 0) ctrl |= TN_CTRL_RXCSUM6;
+  // Coalescing needs verified checksums: without them the bit has no effect.
   if ((if_capenable & IFCAP_LRO) !== 0) ctrl |= TN_CTRL_LRO;
   sc.ctrl = ctrl;
   if ((ifp.if_drv_flags & IFF_DRV_RUNNING) !== 0) writeCtrl(sc, TN_CTRL_RXE | TN_CTRL_TXE);

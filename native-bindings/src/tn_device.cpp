@@ -7,8 +7,8 @@ namespace tapnic::tn {
 
 namespace {
 // TN_FEATURES without the bits that depend on timer and mode.
-constexpr uint32_t kFeatures = TN_FEAT_IXSM | TN_FEAT_TXSM | TN_FEAT_TSO4 | TN_FEAT_TSO6 |
-                               TN_FEAT_VLAN | TN_FEAT_RXCSUM;
+constexpr uint32_t kFeatures = TN_FEAT_IXSM | TN_FEAT_TXSM | TN_FEAT_TXSM6 | TN_FEAT_TSO4 |
+                               TN_FEAT_TSO6 | TN_FEAT_VLAN | TN_FEAT_RXCSUM | TN_FEAT_RXCSUM6;
 }  // namespace
 
 void PieceSum::Add(const uint8_t* p, size_t len) {
@@ -57,8 +57,10 @@ void Device::SetModes(uint32_t ctrl) {
   promisc_ = (ctrl & TN_CTRL_PROMISC) != 0;
   allmulti_ = (ctrl & TN_CTRL_ALLMULTI) != 0;
   vlStrip_ = (ctrl & TN_CTRL_VLSTRIP) != 0;
-  rxCsum_ = (ctrl & TN_CTRL_RXCSUM) != 0;
-  lro_ = (ctrl & TN_CTRL_LRO) != 0 && rxCsum_ && !c_.vnet;
+  rxCsum4_ = (ctrl & TN_CTRL_RXCSUM) != 0;
+  rxCsum6_ = (ctrl & TN_CTRL_RXCSUM6) != 0;
+  // Without a verdict no frame can be coalesced.
+  lro_ = (ctrl & TN_CTRL_LRO) != 0 && !c_.vnet;
 }
 
 void Device::Cause(uint32_t bits) {

@@ -279,6 +279,8 @@ class Device {
 
   // tn_verdict.cpp
   uint32_t RxVerdict(uint32_t len);
+  uint32_t RxVerdict4(uint32_t len, uint32_t l2);
+  uint32_t RxVerdict6(uint32_t len, uint32_t l2);
   uint32_t RxL4Verdict(uint32_t len, uint32_t l4, int64_t l4Len, uint32_t proto, uint32_t addrSum,
                        uint32_t status);
   uint32_t RxSum(uint32_t off, uint32_t len, uint32_t sum);
@@ -302,7 +304,8 @@ class Device {
   uint32_t icr_ = 0, ims_ = 0;
   uint32_t itr_ = 0;  // TN_ITR in us
   bool linkUp_ = true;
-  bool promisc_ = false, allmulti_ = false, vlStrip_ = false, rxCsum_ = false;
+  bool promisc_ = false, allmulti_ = false, vlStrip_ = false;
+  bool rxCsum4_ = false, rxCsum6_ = false;
   bool lro_ = false;  // coalescing is enabled and possible
   bool asserted_ = false, timerArmed_ = false;
   bool everRaised_ = false;

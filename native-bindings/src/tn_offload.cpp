@@ -144,7 +144,7 @@ void Device::TxInsertCksums() {
   }
   // The field holds the pseudo-header's sum, so this sum includes it.
   uint32_t sum = ~TxSumFrame(tx_.l2 + tx_.l3, 0) & 0xffff;
-  if (sum == 0 && !tcp) sum = 0xffff;  // RFC 768: 0 means no checksum
+  if (sum == 0 && !tcp) sum = 0xffff;  // RFC 768, RFC 8200: 0 means no checksum
   PutBe16(tx_.L4() + field, sum);
 }
 

@@ -88,7 +88,8 @@ constexpr uint32_t TN_CTRL_ALLMULTI = 0x10;
 constexpr uint32_t TN_CTRL_VLSTRIP = 0x20;
 constexpr uint32_t TN_CTRL_RXCSUM = 0x40;
 constexpr uint32_t TN_CTRL_LRO = 0x80;
-constexpr uint32_t TN_CTRL_MASK = 0xfe;
+constexpr uint32_t TN_CTRL_RXCSUM6 = 0x100;
+constexpr uint32_t TN_CTRL_MASK = 0x1fe;
 
 // TN_STATUS
 constexpr uint32_t TN_STATUS_LU = 0x1;
@@ -105,6 +106,8 @@ constexpr uint32_t TN_FEAT_VLAN = 0x10;
 constexpr uint32_t TN_FEAT_RXCSUM = 0x20;
 constexpr uint32_t TN_FEAT_ITR = 0x40;
 constexpr uint32_t TN_FEAT_LRO = 0x80;
+constexpr uint32_t TN_FEAT_TXSM6 = 0x100;
+constexpr uint32_t TN_FEAT_RXCSUM6 = 0x200;
 
 // Causes: TN_ICR, TN_IMS, TN_IMC, TN_ICS
 constexpr uint32_t TN_INT_TXDW = 0x1;
@@ -129,6 +132,8 @@ constexpr uint32_t TN_MAXFRM_MAX = 65553;
 constexpr uint32_t TN_MAXFRM_RESET = 1518;
 constexpr uint32_t TN_RXBSZ_MIN = 2048;
 constexpr uint32_t TN_RXBSZ_MAX = 4096;
+constexpr uint32_t TN_RX_EXTHDRS = 8;
+constexpr uint32_t TN_RX_L3_MAX = 256;
 constexpr uint32_t TN_TX_BUDGET = 256;
 constexpr uint32_t TN_RX_BUDGET = 128;
 constexpr uint32_t TN_FRAME_MIN = 60;
@@ -282,6 +287,11 @@ constexpr uint32_t IPPROTO_IP = 0;
 constexpr uint32_t IPPROTO_ICMP = 1;
 constexpr uint32_t IPPROTO_TCP = 6;
 constexpr uint32_t IPPROTO_UDP = 17;
+
+// IPv6 extension headers
+constexpr uint32_t IPPROTO_HOPOPTS = 0;
+constexpr uint32_t IPPROTO_ROUTING = 43;
+constexpr uint32_t IPPROTO_DSTOPTS = 60;
 
 // TCP header flags
 constexpr uint32_t TH_FIN = 0x1;

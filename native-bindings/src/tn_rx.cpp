@@ -168,11 +168,8 @@ void Device::RxReceive(uint8_t* ring, uint32_t len) {
     Count(TN_REASON_RX_FILTER);
     return;
   }
-  uint32_t status = 0;
-  if (rxCsum_)
-    status = RxVerdict(len);
-  else if (c_.vnet)
-    RxFinishCsum(len);
+  uint32_t status = RxVerdict(len);
+  if (c_.vnet && (status & TN_RXS_L4CS) == 0) RxFinishCsum(len);
   if (lro_ && RxCoalesce(ring, len, status)) return;
   if (c_.vnet) status |= RxSegments(len) << TN_RXS_SEGS_SHIFT;
   if (vlStrip_ && len >= ETHER_HDR_LEN + 4 && Be16(frame + 12) == ETHERTYPE_VLAN) {

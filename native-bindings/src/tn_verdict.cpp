@@ -5,8 +5,18 @@
 
 namespace tapnic::tn {
 
-// Verifies the checksums of the frame in the listed buffers and returns the status bits. The
-// headers are in the first buffer: at most 18 bytes of Ethernet, 60 of IP, 8 of UDP.
+namespace {
+// Whether the device skips IPv6 extension header `proto`, number `n` of its chain. Hop-by-hop
+// options are valid only directly after the IPv6 header.
+bool Skipped(uint32_t proto, uint32_t n) {
+  return (proto == IPPROTO_HOPOPTS && n == 0) || proto == IPPROTO_ROUTING ||
+         proto == IPPROTO_DSTOPTS;
+}
+}  // namespace
+
+// Verifies the checksums of the frame in the listed buffers and returns the status bits, 0 for an
+// IP version whose verification is off. The headers are in the first buffer: at most 18 bytes of
+// Ethernet, TN_RX_L3_MAX of IP, 8 of UDP.
 uint32_t Device::RxVerdict(uint32_t len) {
   const uint8_t* frame = rx_.Buf(0);
   uint32_t l2 = ETHER_HDR_LEN;
@@ -15,12 +25,15 @@ uint32_t Device::RxVerdict(uint32_t len) {
     type = Be16(frame + 16);
     l2 += 4;
   }
-  const uint8_t* ip = frame + l2;
-  if (type == ETHERTYPE_IPV6) {
-    if (len < l2 + 40) return 0;
-    return RxL4Verdict(len, l2 + 40, Be16(ip + 4), ip[6], CksumAdd(ip + 8, 32, 0), 0);
-  }
-  if (type != ETHERTYPE_IP || len < l2 + 20) return 0;
+  if (type == ETHERTYPE_IP && rxCsum4_) return RxVerdict4(len, l2);
+  if (type == ETHERTYPE_IPV6 && rxCsum6_) return RxVerdict6(len, l2);
+  return 0;
+}
+
+// `l2` is the offset of the IPv4 header.
+uint32_t Device::RxVerdict4(uint32_t len, uint32_t l2) {
+  const uint8_t* ip = rx_.Buf(0) + l2;
+  if (len < l2 + 20) return 0;
   const uint32_t first = ip[0];
   const uint32_t hlen = (first & 0xf) * 4;
   if (first >> 4 != 4 || hlen < 20 || len < l2 + hlen) return 0;
@@ -34,6 +47,28 @@ uint32_t Device::RxVerdict(uint32_t len) {
   return RxL4Verdict(len, l2 + hlen, payload, ip[9], CksumAdd(ip + 12, 8, 0), TN_RXS_IPCS);
 }
 
+// Skips extension headers, RFC 8200, section 4. A chain past the limits or with an unknown header
+// gets no verdict, nor does a fragment: its TCP or UDP checksum covers the whole datagram. `l2` is
+// the offset of the IPv6 header.
+uint32_t Device::RxVerdict6(uint32_t len, uint32_t l2) {
+  const uint8_t* ip = rx_.Buf(0) + l2;
+  if (len < l2 + 40 || ip[0] >> 4 != 6) return 0;
+  const uint32_t total = 40 + Be16(ip + 4);
+  const uint32_t end = total < len - l2 ? total : len - l2;
+  uint32_t proto = ip[6], l3 = 40;
+  for (uint32_t n = 0; Skipped(proto, n); n++) {
+    const uint8_t* at = ip + l3;
+    if (n == TN_RX_EXTHDRS || l3 + 8 > end) return 0;
+    // With segments left, the pseudo-header has another destination than the IPv6 header.
+    if (proto == IPPROTO_ROUTING && at[3] != 0) return 0;
+    proto = at[0];
+    l3 += (at[1] + 1u) * 8;
+    if (l3 > TN_RX_L3_MAX) return 0;
+  }
+  const int64_t l4Len = int64_t{total} - l3;
+  return RxL4Verdict(len, l2 + l3, l4Len, proto, CksumAdd(ip + 8, 32, 0), 0);
+}
+
 // `l4` is the offset of the TCP or UDP header. `l4Len` is the length of that header and its data,
 // from the IP header.
 uint32_t Device::RxL4Verdict(uint32_t len, uint32_t l4, int64_t l4Len, uint32_t proto,
@@ -44,7 +79,7 @@ uint32_t Device::RxL4Verdict(uint32_t len, uint32_t l4, int64_t l4Len, uint32_t 
   const auto n = static_cast<uint32_t>(l4Len);
   const uint8_t* at = rx_.Buf(0) + l4;
   if (udp && Be16(at + 4) != n) return status;
-  if (udp && Be16(at + 6) == 0) return status;  // RFC 768: the sender computed none
+  if (udp && Be16(at + 6) == 0) return status;  // RFC 768, RFC 8200: none was computed
   // VIRTIO 1.1, 5.1.6.4: either flag means that the data are unchanged since the sender.
   if (c_.vnet && (rx_.vnetHdr[0] & (VNET_F_NEEDS_CSUM | VNET_F_DATA_VALID)) != 0)
     return status | TN_RXS_L4CS;
@@ -67,7 +102,7 @@ uint32_t Device::RxSum(uint32_t off, uint32_t len, uint32_t sum) {
   return s.Folded();
 }
 
-// Computes the checksum that the peer left out, for a driver that does not use verdicts.
+// Computes the checksum that the peer left out, for a frame without a TCP or UDP verdict.
 void Device::RxFinishCsum(uint32_t len) {
   if ((rx_.vnetHdr[0] & VNET_F_NEEDS_CSUM) == 0) return;
   const uint32_t start = Le16(rx_.vnetHdr + 6);

@@ -149,6 +149,7 @@ export const CSUM_IP_CHECKED = CSUM_L3_CALC;
 export const CSUM_IP_VALID = CSUM_L3_VALID;
 export const CSUM_PSEUDO_HDR = CSUM_L4_CALC;
 export const CSUM_DATA_VALID = CSUM_L4_VALID;
+export const CSUM_DATA_VALID_IPV6 = CSUM_DATA_VALID;
 
 /** Packet header. @see mbuf(9) */
 export class Pkthdr {

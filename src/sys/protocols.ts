@@ -21,6 +21,11 @@ export const IPPROTO_ICMP = 1;
 export const IPPROTO_TCP = 6;
 export const IPPROTO_UDP = 17;
 
+// IPv6 extension headers
+export const IPPROTO_HOPOPTS = 0;
+export const IPPROTO_ROUTING = 43;
+export const IPPROTO_DSTOPTS = 60;
+
 // TCP header flags
 export const TH_FIN = 0x01;
 export const TH_SYN = 0x02;

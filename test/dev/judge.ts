@@ -12,6 +12,12 @@ export function sum1071(bytes: Uint8Array, sum = 0): number {
   return sum;
 }
 
+/** IPv6 extension headers: hop-by-hop options, routing, fragment, destination options. */
+export const HOPOPTS = 0;
+export const ROUTING = 43;
+export const FRAGMENT = 44;
+export const DSTOPTS = 60;
+
 const be16 = (b: Uint8Array, off: number): number => b[off]! * 256 + b[off + 1]!;
 const be32 = (b: Uint8Array, off: number): number => be16(b, off) * 65536 + be16(b, off + 2);
 const put16 = (b: Uint8Array, off: number, v: number): void => {
@@ -31,6 +37,18 @@ export interface Judged {
   payload: Uint8Array;
 }
 
+/** Protocol and length of the IP header at the beginning of `ip`, IPv6 extension headers included. */
+function ipHeader(ip: Uint8Array, v6: boolean): { proto: number; hlen: number } {
+  if (!v6) return { proto: ip[9]!, hlen: (ip[0]! & 15) * 4 };
+  let proto = ip[6]!;
+  let hlen = 40;
+  while ([HOPOPTS, ROUTING, DSTOPTS].includes(proto)) {
+    proto = ip[hlen]!;
+    hlen += 8 * (ip[hlen + 1]! + 1);
+  }
+  return { proto, hlen };
+}
+
 /** Checks every length and checksum of a TCP or UDP frame over IPv4 or IPv6; throws on an error. */
 export function judge(frame: Uint8Array): Judged {
   expect(frame.length, 'minimum frame').to.be.at.least(60);
@@ -46,12 +64,11 @@ export function judge(frame: Uint8Array): Judged {
   const v6 = type === 0x86dd;
   expect(type, 'ethertype').to.equal(v6 ? 0x86dd : 0x0800);
   expect(ip[0]! >>> 4, 'IP version').to.equal(v6 ? 6 : 4);
-  const hlen = v6 ? 40 : (ip[0]! & 15) * 4;
+  const { proto, hlen } = ipHeader(ip, v6);
   const ipLen = v6 ? be16(ip, 4) + 40 : be16(ip, 2);
   expect(ipLen, 'IP length').to.be.at.most(ip.length);
   if (ip.length > ipLen) expect(frame.length, 'padding').to.equal(60);
   if (!v6) expect(sum1071(ip.subarray(0, hlen)), 'IP header checksum').to.equal(0xffff);
-  const proto = v6 ? ip[6]! : ip[9]!;
   const l4 = ip.subarray(hlen, ipLen);
   const addresses = v6 ? ip.subarray(8, 40) : ip.subarray(12, 20);
   const pseudo = sum1071(addresses, proto + l4.length);
@@ -71,6 +88,40 @@ export function judge(frame: Uint8Array): Judged {
   };
 }
 
+/** An IPv6 extension header of 8 * (units + 1) bytes. */
+export interface ExtHeader {
+  type: number;
+  /** The header's length field; 0 unless given. */
+  units?: number;
+  /** Byte 3: segments left of a routing header. */
+  left?: number;
+}
+
+/** Bytes of extension headers. */
+export const extLen = (exts: readonly ExtHeader[] = []): number =>
+  exts.reduce((n, { units = 0 }) => n + 8 * (units + 1), 0);
+
+/** Writes extension headers in front of protocol `proto`. Returns the first header's number. */
+function putExts(to: Uint8Array, exts: readonly ExtHeader[], proto: number): number {
+  let at = 0;
+  exts.forEach(({ type, units = 0, left = 0 }, i) => {
+    to[at] = exts[i + 1]?.type ?? proto;
+    to[at + 1] = units;
+    const size = 8 * (units + 1);
+    if (type === ROUTING) {
+      to[at + 3] = left;
+    } else if (type !== FRAGMENT) {
+      // PadN of at most 257 bytes; a byte left over is Pad1.
+      for (let off = 2; off + 2 <= size; off += 257) {
+        to[at + off] = 1;
+        to[at + off + 1] = Math.min(size - off - 2, 255);
+      }
+    }
+    at += size;
+  });
+  return exts[0]?.type ?? proto;
+}
+
 export interface PacketOptions {
   v6?: boolean;
   udp?: boolean;
@@ -81,6 +132,8 @@ export interface PacketOptions {
   /** Bytes of TCP options, a multiple of 4. */
   tcpOptions?: number;
   ipOptions?: number;
+  /** IPv6 extension headers, in order. */
+  exts?: readonly ExtHeader[];
   dst?: number[];
   vlan?: number;
   /**
@@ -100,7 +153,7 @@ export function payloadBytes(n: number): Uint8Array {
 /** A frame to 02:00:00:00:00:01 from 02:00:00:00:00:02 with IP and TCP or UDP headers. */
 export function makePacket(o: PacketOptions): Uint8Array {
   const l2 = o.vlan === undefined ? 14 : 18;
-  const l3 = o.v6 === true ? 40 : 20 + (o.ipOptions ?? 0);
+  const l3 = o.v6 === true ? 40 + extLen(o.exts) : 20 + (o.ipOptions ?? 0);
   const l4 = o.udp === true ? 8 : 20 + (o.tcpOptions ?? 0);
   const proto = o.udp === true ? 17 : 6;
   const f = new Uint8Array(l2 + l3 + l4 + o.payload);
@@ -114,8 +167,8 @@ export function makePacket(o: PacketOptions): Uint8Array {
   const ip = f.subarray(l2);
   if (o.v6 === true) {
     ip[0] = 0x60;
-    put16(ip, 4, l4 + o.payload);
-    ip[6] = proto;
+    put16(ip, 4, l3 - 40 + l4 + o.payload);
+    ip[6] = putExts(ip.subarray(40), o.exts ?? [], proto);
     ip[7] = 64;
     ip.set([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2], 8);
     ip.set([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1], 24);

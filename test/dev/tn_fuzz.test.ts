@@ -46,7 +46,7 @@ import {
 } from '../../src/dev/tn/tnreg.ts';
 import { full } from '../support/needs.ts';
 import { FakeWire } from './fake_wire.ts';
-import { makePacket } from './judge.ts';
+import { DSTOPTS, FRAGMENT, HOPOPTS, makePacket, ROUTING } from './judge.ts';
 
 const BASE = 0xff80_0000; // RAM crosses the 4 GiB line
 const SIZE = 16 << 20;
@@ -140,6 +140,14 @@ const frame = fc.oneof(
     .record({
       payload: fc.nat(3000),
       v6: fc.boolean(),
+      exts: fc.array(
+        fc.record({
+          type: fc.constantFrom(HOPOPTS, ROUTING, FRAGMENT, DSTOPTS, 51),
+          units: fc.constantFrom(0, 1, 26, 27, 255),
+          left: fc.constantFrom(0, 0, 1),
+        }),
+        { maxLength: 10 },
+      ),
       udp: fc.boolean(),
       vlan: fc.nat(0xffff),
       dst: fc.constantFrom<number[]>([...MAC], [2, 0, 0, 0, 0, 7], [1, 0, 0x5e, 0, 0, 1]),
@@ -216,7 +224,7 @@ const op = fc.oneof(
       fc.nat(128),
       fc.nat(8192),
       fc.nat(600).map((n) => n * 128),
-      fc.constantFrom(2, 4, 6, 0x7e),
+      fc.constantFrom(2, 4, 6, 0x7e, 0x1fe),
     ),
   }),
   fc.record({ frame }),
@@ -300,7 +308,7 @@ describe('tn: fuzzing', function () {
     fc.assert(
       fc.property(
         fc.boolean(),
-        fc.constantFrom(0, 0x18, 0x20, 0x40, 0x60, 0x78),
+        fc.constantFrom(0, 0x18, 0x20, 0x40, 0x60, 0x78, 0x100, 0x140, 0x1f8),
         fc.constantFrom(2048, 4096),
         fc.integer({ min: 60, max: 70_000 }),
         fc.array(txDescs, { maxLength: NDESC - 1 }).map((a) => a.flat().slice(0, NDESC - 1)),

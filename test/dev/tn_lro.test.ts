@@ -5,6 +5,7 @@ import type { CaptureTap } from '../../src/sys/capture.ts';
 import {
   TN_CTRL_LRO,
   TN_CTRL_RXCSUM,
+  TN_CTRL_RXCSUM6,
   TN_CTRL_VLSTRIP,
   TN_FEAT_LRO,
   TN_FEATURES,
@@ -27,7 +28,7 @@ import { type Judged, judge } from './judge.ts';
 import { segment, type SegmentOptions } from './segments.ts';
 import { Rig, type RigOptions, RX_DATA } from './tn_rig.ts';
 
-const LRO = TN_CTRL_LRO | TN_CTRL_RXCSUM;
+const LRO = TN_CTRL_LRO | TN_CTRL_RXCSUM | TN_CTRL_RXCSUM6;
 const MSS = 1448;
 
 interface Got {
@@ -299,15 +300,20 @@ describe('tn: receive coalescing', () => {
     expect(got[2]!.bytes).to.deep.equal(z);
   });
 
-  it('merges only with TN_CTRL_LRO and TN_CTRL_RXCSUM set, in mode wire', () => {
-    const sent = train(3).map((o) => segment(o));
-    for (const ctrl of [TN_CTRL_RXCSUM, TN_CTRL_LRO, LRO]) {
-      for (const mode of ['wire', 'vnet'] as const) {
-        const rig = newRig(ctrl, { mode });
-        burst(rig, sent);
-        const got = collect(rig).map(({ segs }) => segs);
-        expect(got).to.deep.equal(ctrl === LRO && mode === 'wire' ? [3] : [0, 0, 0]);
-        expect(rig.r(TN_FEATURES) & TN_FEAT_LRO).to.equal(mode === 'wire' ? TN_FEAT_LRO : 0);
+  it('merges only with TN_CTRL_LRO and the checksums of its family verified, in mode wire', () => {
+    for (const v6 of [false, true]) {
+      const sent = train(3, { v6, payload: 1000 }).map((o) => segment(o));
+      const own = v6 ? TN_CTRL_RXCSUM6 : TN_CTRL_RXCSUM;
+      const other = v6 ? TN_CTRL_RXCSUM : TN_CTRL_RXCSUM6;
+      for (const ctrl of [own, TN_CTRL_LRO, TN_CTRL_LRO | other, TN_CTRL_LRO | own, LRO]) {
+        for (const mode of ['wire', 'vnet'] as const) {
+          const rig = newRig(ctrl, { mode });
+          burst(rig, sent);
+          const got = collect(rig).map(({ segs }) => segs);
+          const merges = (ctrl & TN_CTRL_LRO) !== 0 && (ctrl & own) !== 0 && mode === 'wire';
+          expect(got).to.deep.equal(merges ? [3] : [0, 0, 0]);
+          expect(rig.r(TN_FEATURES) & TN_FEAT_LRO).to.equal(mode === 'wire' ? TN_FEAT_LRO : 0);
+        }
       }
     }
   });

@@ -6,6 +6,7 @@ import {
   TN_CTRL_ALLMULTI,
   TN_CTRL_PROMISC,
   TN_CTRL_RXCSUM,
+  TN_CTRL_RXCSUM6,
   TN_CTRL_VLSTRIP,
   TN_ICR,
   TN_INT_LSC,
@@ -111,7 +112,7 @@ describe('tn: receive', () => {
 
   describe('checksum verdict', () => {
     const verdict = (frame: Uint8Array): number => {
-      const rig = new Rig().start(TN_CTRL_RXCSUM);
+      const rig = new Rig().start(TN_CTRL_RXCSUM | TN_CTRL_RXCSUM6);
       rig.postAll();
       rig.wire.inject(frame);
       return (rig.rx(0).status ^ WHOLE) >>> 0;

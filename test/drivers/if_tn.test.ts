@@ -19,6 +19,7 @@ import {
   IFCAP_LRO,
   IFCAP_NOMAP,
   IFCAP_RXCSUM,
+  IFCAP_RXCSUM_IPV6,
   IFCAP_TSO4,
   IFCAP_TSO6,
   IFCAP_TXCSUM,
@@ -41,6 +42,7 @@ import {
   TN_CTRL_PROMISC,
   TN_CTRL_LRO,
   TN_CTRL_RXCSUM,
+  TN_CTRL_RXCSUM6,
   TN_CTRL_VLSTRIP,
   TN_ICR,
   TN_ICS,
@@ -215,15 +217,19 @@ describe('if_tn', () => {
       expect(lro()).to.equal(0);
     });
 
-    it('sets VLSTRIP and RXCSUM in the NIC', () => {
+    it('sets VLSTRIP, and RXCSUM of each family, in the NIC', () => {
       host.up();
-      const modes = (): number => host.dev.read32(TN_CTRL) & (TN_CTRL_VLSTRIP | TN_CTRL_RXCSUM);
-      expect(modes()).to.equal(TN_CTRL_VLSTRIP | TN_CTRL_RXCSUM);
+      const bits = TN_CTRL_VLSTRIP | TN_CTRL_RXCSUM | TN_CTRL_RXCSUM6;
+      const modes = (): number => host.dev.read32(TN_CTRL) & bits;
+      expect(modes()).to.equal(bits);
       set(0, IFCAP_VLAN_HWTAGGING);
+      expect(modes()).to.equal(TN_CTRL_RXCSUM | TN_CTRL_RXCSUM6);
+      set(0, IFCAP_RXCSUM);
+      expect(modes()).to.equal(TN_CTRL_RXCSUM6);
+      set(IFCAP_RXCSUM, IFCAP_RXCSUM_IPV6);
       expect(modes()).to.equal(TN_CTRL_RXCSUM);
       set(0, IFCAP_RXCSUM);
-      // RXCSUM_IPV6 is still enabled.
-      expect(modes()).to.equal(TN_CTRL_RXCSUM);
+      expect(modes()).to.equal(0);
     });
   });
 

@@ -39,7 +39,16 @@ import {
   TN_TXD_V6,
   TN_TXD_VLE,
 } from '../../src/dev/tn/tnreg.ts';
-import { makePacket, sum1071 } from '../dev/judge.ts';
+import {
+  DSTOPTS,
+  type ExtHeader,
+  extLen,
+  FRAGMENT,
+  HOPOPTS,
+  makePacket,
+  ROUTING,
+  sum1071,
+} from '../dev/judge.ts';
 import { BASE, MAC, type Setup, type Step } from './bench.ts';
 
 const TX_RING = 0x4000;
@@ -78,7 +87,11 @@ export interface Driver {
 export const driver: fc.Arbitrary<Driver> = fc.record({
   ntx: fc.constantFrom(8, 16, 64, 256),
   nrx: fc.constantFrom(8, 16, 64),
-  ctrl: fc.constantFrom(0, 0x40, 0x60, 0x08, 0x20, 0x48, 0x50, 0x78, 0xc0, 0x80, 0xe8),
+  // Mode bits with the checksums of one family or of both.
+  ctrl: fc.oneof(
+    fc.constantFrom(0, 0x40, 0x60, 0x08, 0x20, 0x48, 0x50, 0x78, 0xc0, 0x80, 0xe8),
+    fc.constantFrom(0x100, 0x140, 0x140, 0x160, 0x180, 0x1c0, 0x1e8),
+  ),
   bufSize: fc.constantFrom(2048, 2048, 4096),
   frameMax: fc.constantFrom(1518, 1518, 60, 2047, 2048, 2049, 4096, 9216, 9217, 65553),
   mask: fc.constantFrom(0, 0x3f, 1, 2, 0x38),
@@ -122,6 +135,7 @@ interface Packet {
   vlan: number;
   tcpOptions: number;
   ipOptions: number;
+  exts: ExtHeader[];
   seq: number;
   ipId: number;
   thFlags: number;
@@ -146,12 +160,29 @@ interface Packet {
   tag: number;
 }
 
+/** IPv6 extension headers in any order, at most a few more than the device parses. */
+const chain: fc.Arbitrary<ExtHeader[]> = fc.oneof(
+  { weight: 2, arbitrary: fc.constant<ExtHeader[]>([]) },
+  fc.array(
+    fc.record({
+      type: fc.constantFrom(HOPOPTS, DSTOPTS, DSTOPTS, ROUTING, ROUTING, FRAGMENT, 51),
+      units: fc.constantFrom(0, 0, 0, 1, 2, 5, 25, 26, 27, 255),
+      left: fc.constantFrom(0, 0, 0, 1),
+    }),
+    { maxLength: 4 },
+  ),
+  fc
+    .integer({ min: 7, max: 9 })
+    .map((n) => Array.from({ length: n }, () => ({ type: DSTOPTS, units: 0, left: 0 }))),
+);
+
 const packet: fc.Arbitrary<Packet> = fc.record({
   v6: fc.boolean(),
   udp: fc.boolean(),
   vlan: fc.constantFrom(-1, -1, 5),
   tcpOptions: fc.constantFrom(0, 12, 40),
   ipOptions: fc.constantFrom(0, 0, 4, 40),
+  exts: chain,
   seq: fc.constantFrom(1, 0xffffff00, 0xffffffff),
   ipId: fc.constantFrom(0, 0x1234, 0xfffe, 0xffff),
   thFlags: fc.constantFrom(0x10, 0x19, 0x98, 0xff),
@@ -193,6 +224,8 @@ function fill(d: Driver, packets: Packet[], from: number): { steps: Step[]; tail
   let room = d.ntx - 1;
   packets.forEach((p, i) => {
     const udp = p.udp && p.offload !== 'tso';
+    // 64 bytes of extension headers fit into the space for a packet's headers.
+    const exts = extLen(p.exts) <= 64 ? p.exts : [];
     const payload = p.offload === 'none' || p.offload === 'ip' ? p.payload.slice(0, 3) : p.payload;
     const bytes = makePacket({
       v6: p.v6,
@@ -203,6 +236,7 @@ function fill(d: Driver, packets: Packet[], from: number): { steps: Step[]; tail
       ipId: p.ipId,
       tcpOptions: p.tcpOptions,
       ipOptions: p.ipOptions,
+      exts,
       cksum: 'pseudo',
       ...(p.vlan < 0 ? {} : { vlan: p.vlan }),
     });
@@ -215,7 +249,7 @@ function fill(d: Driver, packets: Packet[], from: number): { steps: Step[]; tail
     const descs: number[][] = [];
     if (p.offload !== 'none') {
       const l2 = p.vlan < 0 ? 14 : 18;
-      const l3 = p.v6 ? 40 : 20 + p.ipOptions;
+      const l3 = p.v6 ? 40 + extLen(exts) : 20 + p.ipOptions;
       const l4 = udp ? 8 : 20 + p.tcpOptions;
       let cmd = TN_TXD_CTX | TN_TXD_IXSM;
       if (p.offload !== 'ip') cmd |= TN_TXD_TXSM;
@@ -269,9 +303,10 @@ const goodFrame = fc
     cksum: fc.constantFrom('full', 'full', 'pseudo'),
     spoil: fc.constantFrom(0, 0, 1),
     ipOptions: fc.constantFrom(0, 0, 8),
+    exts: chain,
     dst,
     // One changed byte in the headers: fragments, lengths, versions, protocols.
-    poke: fc.option(fc.tuple(fc.integer({ min: 12, max: 60 }), fc.nat(255)), { nil: null }),
+    poke: fc.option(fc.tuple(fc.integer({ min: 12, max: 90 }), fc.nat(255)), { nil: null }),
     udpZero: fc.boolean(),
     // The fragment field of an IPv4 header with a right checksum: DF, MF, an offset, reserved.
     frag: fc.constantFrom(0, 0, 0, 0x4000, 0x2000, 0x0001, 0x1fff, 0x8000),
@@ -285,7 +320,7 @@ const goodFrame = fc
     const frame = new Uint8Array(made.length + extra);
     frame.set(made);
     // A checksum that the device completes, with the result 0.
-    const l4 = (vlan < 0 ? 14 : 18) + (o.v6 ? 40 : 20 + o.ipOptions);
+    const l4 = (vlan < 0 ? 14 : 18) + (o.v6 ? 40 + extLen(o.exts) : 20 + o.ipOptions);
     if (o.payload === 0 && o.cksum === 'pseudo') allOnes(frame, l4, o.udp);
     const ip = frame.subarray(vlan < 0 ? 14 : 18);
     if (!o.v6 && frag !== 0) {
@@ -444,7 +479,7 @@ const anyValue = fc.oneof(
   fc.nat(128),
   fc.nat(8192),
   fc.nat(600).map((n) => n * 128),
-  fc.constantFrom(2, 4, 6, 0x7e, 0xfe),
+  fc.constantFrom(2, 4, 6, 0x7e, 0xfe, 0x1fe, 0x3fe),
   fc.nat(RAM - 1).map((n) => (BASE + n) >>> 0),
 );
 
@@ -502,7 +537,7 @@ export const lostScript: fc.Arbitrary<{ setup: Setup; steps: Step[] }> = fc
         len: fc.oneof(fc.integer({ min: 1, max: 512 }), fc.nat(70_000)).map((n) => n * 128),
         odd: fc.constantFrom(0, 0, 0, 8, 64),
         tail: fc.nat(4096),
-        ctrl: fc.constantFrom(0x6, 0x7e, 0x46, 0x26, 0xfe),
+        ctrl: fc.constantFrom(0x6, 0x7e, 0x46, 0x26, 0xfe, 0x106, 0x1fe),
         frames: fc.array(frame, { maxLength: 4 }),
         others: fc.array(fc.oneof(between, hostileStep), { maxLength: 6 }),
       }),

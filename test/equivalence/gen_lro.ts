@@ -97,7 +97,7 @@ export const trainScript: fc.Arbitrary<{ setup: Setup; steps: Step[] }> = fc
       room: fc.constantFrom(0, 0, 40_000),
     }),
     driver,
-    ctrl: fc.constantFrom(0xc0, 0xc0, 0xc0, 0xe0, 0xc8, 0x40, 0x80),
+    ctrl: fc.constantFrom(0x1c0, 0x1c0, 0x1c0, 0x1c0, 0x1e0, 0x1c8, 0x140, 0x80, 0xc0, 0x180),
     frameMax: fc.constantFrom(1518, 1518, 4096, 9018, 9018, 9216),
     nrx: fc.constantFrom(8, 16, 64, 64, 128),
     // Bytes from one buffer to the next: side by side, overlapping, or all the same.

@@ -15,6 +15,7 @@ import {
 import { full } from '../support/needs.ts';
 import { benchInit, type Outcome, play, ramImage, type Setup, type Step } from './bench.ts';
 import { hostileScript, kindScript, lostScript } from './gen.ts';
+import { chainScripts } from './gen_ip6.ts';
 import { trainScript } from './gen_lro.ts';
 
 const seed = process.env['FC_SEED'];
@@ -121,6 +122,13 @@ describe('equivalence: ts and native', function () {
     expect(made / runs, 'merged frames per run').to.be.greaterThan(0.8);
     expect(of / made, 'segments per merged frame').to.be.greaterThan(2.5);
     expect(reached[TN_ST_RX_FRAMES]! / runs, 'frames per run').to.be.greaterThan(2);
+  });
+
+  it('IPv6 extension headers of every kind, and chains around the limits', () => {
+    const scripts = chainScripts();
+    for (const script of scripts) compareBuilds(script);
+    expect(runs).to.equal(scripts.length);
+    expect(reached[TN_ST_RX_FRAMES]!, 'frames per script').to.be.above(50 * runs);
   });
 
   it(`${RUNS} scripts with hostile rings and register writes`, () => {

@@ -69,6 +69,7 @@ const CSUM: Record<string, number> = {
   CSUM_IP_VALID: 0x02000000,
   CSUM_PSEUDO_HDR: 0x04000000,
   CSUM_DATA_VALID: 0x08000000,
+  CSUM_DATA_VALID_IPV6: 0x08000000,
 };
 
 const named = (module: object, prefix: string): Record<string, unknown> =>

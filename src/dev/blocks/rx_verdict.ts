@@ -1,7 +1,8 @@
 /**
  * The receive checksum unit: verifies the IPv4 header checksum and the TCP or UDP checksum of a
- * frame in receive buffers. VerdictNumbers gives a model's status bits and statistics. Left out:
- * IPv6 extension headers, and more than one VLAN tag.
+ * frame in receive buffers. VerdictNumbers gives a model's status bits, statistics and limits. Left
+ * out: more than one VLAN tag, and IPv6 headers other than hop-by-hop options, routing and
+ * destination options.
  */
 
 import { type CksumKernel, fold16 } from '../../sys/cksum.ts';
@@ -11,11 +12,14 @@ import {
   ETHERTYPE_IP,
   ETHERTYPE_IPV6,
   ETHERTYPE_VLAN,
+  IPPROTO_DSTOPTS,
+  IPPROTO_HOPOPTS,
+  IPPROTO_ROUTING,
   IPPROTO_TCP,
   IPPROTO_UDP,
 } from '../../sys/protocols.ts';
 
-/** A model's status bits, and the numbers of its statistics. */
+/** A model's status bits, the numbers of its statistics, and its limits. */
 export interface VerdictNumbers {
   /** IPv4, and its header checksum was verified. */
   readonly ip4: number;
@@ -30,6 +34,16 @@ export interface VerdictNumbers {
   readonly l4Errors: number;
   /** Whether the unit verifies frames with a VLAN tag. */
   readonly vlan: boolean;
+  /** Maximum number of IPv6 extension headers that the unit parses. */
+  readonly extHeaders: number;
+  /** Maximum number of bytes of the IPv6 header and its extension headers. */
+  readonly l3Max: number;
+}
+
+/** Whether the unit skips extension header `proto`, number `n` of its chain. */
+function isSkipped(proto: number, n: number): boolean {
+  if (proto === IPPROTO_HOPOPTS) return n === 0; // valid only directly after the IPv6 header
+  return proto === IPPROTO_ROUTING || proto === IPPROTO_DSTOPTS;
 }
 
 /** The members of the device that the unit uses. */
@@ -56,12 +70,12 @@ export class RxVerdict {
 
   /**
    * Verifies the checksums of a frame of `len` bytes in buffers of `bufSize` bytes. The headers are
-   * in the first buffer. Returns the model's status bits. With `trusted`, the TCP or UDP checksum
-   * is reported as correct without computing it.
+   * in the first buffer. Returns the model's status bits, 0 for an IP version that is not wanted.
+   * With `trusted`, the TCP or UDP checksum is reported as correct without computing it.
    */
-  verdict(len: number, bufSize: number, trusted: boolean): number {
-    const { view, cksum, stats } = this.#core;
-    const { ip4, ip4Bad, ipErrors, vlan } = this.#numbers;
+  verdict(len: number, bufSize: number, trusted: boolean, want4: boolean, want6: boolean): number {
+    const { view } = this.#core;
+    const { vlan } = this.#numbers;
     const frame = this.#bufs[0]!;
     let l2 = ETHER_HDR_LEN;
     let type = view.getUint16(frame + 12);
@@ -69,15 +83,17 @@ export class RxVerdict {
       type = view.getUint16(frame + 16);
       l2 += ETHER_VLAN_ENCAP_LEN;
     }
-    const ip = frame + l2;
-    if (type === ETHERTYPE_IPV6) {
-      if (len < l2 + 40) return 0;
-      const payload = view.getUint16(ip + 4);
-      const proto = view.getUint8(ip + 6);
-      const addrs = cksum.sum(ip + 8, 32, 0);
-      return this.#l4(len, bufSize, l2 + 40, payload, proto, addrs, trusted);
-    }
-    if (type !== ETHERTYPE_IP || len < l2 + 20) return 0;
+    if (type === ETHERTYPE_IP && want4) return this.#ip4(len, bufSize, l2, trusted);
+    if (type === ETHERTYPE_IPV6 && want6) return this.#ip6(len, bufSize, l2, trusted);
+    return 0;
+  }
+
+  /** @param l2 offset of the IPv4 header in the frame */
+  #ip4(len: number, bufSize: number, l2: number, trusted: boolean): number {
+    const { view, cksum, stats } = this.#core;
+    const { ip4, ip4Bad, ipErrors } = this.#numbers;
+    const ip = this.#bufs[0]! + l2;
+    if (len < l2 + 20) return 0;
     const hlen = (view.getUint8(ip) & 0xf) * 4;
     if (view.getUint8(ip) >>> 4 !== 4 || hlen < 20 || len < l2 + hlen) return 0;
     if (cksum.sum(ip, hlen, 0) !== 0xffff) {
@@ -90,6 +106,32 @@ export class RxVerdict {
     const proto = view.getUint8(ip + 9);
     const addrs = cksum.sum(ip + 12, 8, 0);
     return ip4 | this.#l4(len, bufSize, l2 + hlen, payload, proto, addrs, trusted);
+  }
+
+  /**
+   * Skips extension headers, RFC 8200, section 4. A chain past the limits or with an unknown header
+   * gets no verdict, nor does a fragment: its TCP or UDP checksum covers the whole datagram.
+   * @param l2 offset of the IPv6 header in the frame
+   */
+  #ip6(len: number, bufSize: number, l2: number, trusted: boolean): number {
+    const { view, cksum } = this.#core;
+    const { extHeaders, l3Max } = this.#numbers;
+    const ip = this.#bufs[0]! + l2;
+    if (len < l2 + 40 || view.getUint8(ip) >>> 4 !== 6) return 0;
+    const total = 40 + view.getUint16(ip + 4);
+    let proto = view.getUint8(ip + 6);
+    let l3 = 40;
+    for (let n = 0; isSkipped(proto, n); n++) {
+      const at = ip + l3;
+      if (n === extHeaders || l3 + 8 > Math.min(total, len - l2)) return 0;
+      // With segments left, the pseudo-header has another destination than the IPv6 header.
+      if (proto === IPPROTO_ROUTING && view.getUint8(at + 3) !== 0) return 0;
+      proto = view.getUint8(at);
+      l3 += (view.getUint8(at + 1) + 1) * 8;
+      if (l3 > l3Max) return 0;
+    }
+    const addrs = cksum.sum(ip + 8, 32, 0);
+    return this.#l4(len, bufSize, l2 + l3, total - l3, proto, addrs, trusted);
   }
 
   /**
@@ -112,7 +154,7 @@ export class RxVerdict {
     if (l4Len < (udp ? 8 : 20) || at + l4Len > len) return 0;
     const header = this.#bufs[0]! + at;
     if (udp && view.getUint16(header + 4) !== l4Len) return 0;
-    if (udp && view.getUint16(header + 6) === 0) return 0; // RFC 768: the sender computed none
+    if (udp && view.getUint16(header + 6) === 0) return 0; // RFC 768, RFC 8200: none was computed
     if (trusted) return l4;
     if (this.sum(at, l4Len, bufSize, fold16(addrSum + proto + l4Len)) === 0xffff) return l4;
     stats[l4Errors]! += 1;

@@ -34,7 +34,7 @@ import {
   TL_ST_RX_L4_ERROR,
 } from './tlreg.ts';
 
-/** The unit does not verify frames with a VLAN tag. */
+/** The unit does not verify frames with a VLAN tag or with IPv6 extension headers. */
 const numbers: VerdictNumbers = {
   ip4: TL_RXS_IP4,
   ip4Bad: TL_RXS_IPBAD,
@@ -43,6 +43,8 @@ const numbers: VerdictNumbers = {
   ipErrors: TL_ST_RX_IP_ERROR,
   l4Errors: TL_ST_RX_L4_ERROR,
   vlan: false,
+  extHeaders: 0,
+  l3Max: 40,
 };
 
 /** The receive ring, address filter and checksum verifier. */
@@ -130,7 +132,11 @@ export class TlRx extends RxEngine<TlCore, TlRing> {
     stats[TL_ST_RX_FRAMES]! += 1;
     stats[TL_ST_RX_BYTES]! += len;
     const wanted = (ctrl & TL_CTRL_RXSUM) !== 0;
-    this.#writeBack(at, len, wanted ? this.#checker.verdict(len, TL_RXBUF_SIZE, false) : 0);
+    this.#writeBack(
+      at,
+      len,
+      wanted ? this.#checker.verdict(len, TL_RXBUF_SIZE, false, true, true) : 0,
+    );
   }
 
   /**

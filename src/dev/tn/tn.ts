@@ -19,9 +19,11 @@ import {
   TN_FEAT_IXSM,
   TN_FEAT_LRO,
   TN_FEAT_RXCSUM,
+  TN_FEAT_RXCSUM6,
   TN_FEAT_TSO4,
   TN_FEAT_TSO6,
   TN_FEAT_TXSM,
+  TN_FEAT_TXSM6,
   TN_FEAT_VLAN,
   TN_FEATURES,
   TN_FRAME_MAX,
@@ -100,10 +102,12 @@ export class TnDevice extends RingNic<TnCore, TnTx, TnRx> {
         return (
           TN_FEAT_IXSM |
           TN_FEAT_TXSM |
+          TN_FEAT_TXSM6 |
           TN_FEAT_TSO4 |
           TN_FEAT_TSO6 |
           TN_FEAT_VLAN |
           TN_FEAT_RXCSUM |
+          TN_FEAT_RXCSUM6 |
           (core.timer === null ? 0 : TN_FEAT_ITR) |
           (core.vnet ? 0 : TN_FEAT_LRO)
         );

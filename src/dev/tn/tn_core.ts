@@ -12,6 +12,7 @@ import {
   TN_CTRL_LRO,
   TN_CTRL_PROMISC,
   TN_CTRL_RXCSUM,
+  TN_CTRL_RXCSUM6,
   TN_CTRL_VLSTRIP,
   TN_DESC_SIZE,
   TN_INT_LSC,
@@ -141,7 +142,8 @@ export class TnCore extends DmaNicCore implements Task {
   promisc = false;
   allmulti = false;
   vlStrip = false;
-  rxCsum = false;
+  rxCsum4 = false;
+  rxCsum6 = false;
   /** Receive coalescing is enabled and possible. */
   lro = false;
   /** TN_ITR, in µs. */
@@ -161,8 +163,10 @@ export class TnCore extends DmaNicCore implements Task {
     this.promisc = (ctrl & TN_CTRL_PROMISC) !== 0;
     this.allmulti = (ctrl & TN_CTRL_ALLMULTI) !== 0;
     this.vlStrip = (ctrl & TN_CTRL_VLSTRIP) !== 0;
-    this.rxCsum = (ctrl & TN_CTRL_RXCSUM) !== 0;
-    this.lro = (ctrl & TN_CTRL_LRO) !== 0 && this.rxCsum && !this.vnet;
+    this.rxCsum4 = (ctrl & TN_CTRL_RXCSUM) !== 0;
+    this.rxCsum6 = (ctrl & TN_CTRL_RXCSUM6) !== 0;
+    // Without a verdict no frame can be coalesced.
+    this.lro = (ctrl & TN_CTRL_LRO) !== 0 && !this.vnet;
   }
 
   /** Updates the line, but delays an interrupt that TN_ITR does not allow yet. */

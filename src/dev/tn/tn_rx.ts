@@ -29,6 +29,8 @@ import {
   TN_MAXFRM_MAX,
   TN_MAXFRM_RESET,
   TN_RX_BUDGET,
+  TN_RX_EXTHDRS,
+  TN_RX_L3_MAX,
   TN_RXBSZ_MIN,
   TN_RXS_DD,
   TN_RXS_EOP,
@@ -58,6 +60,8 @@ const numbers: VerdictNumbers = {
   ipErrors: TN_ST_RX_IP_ERROR,
   l4Errors: TN_ST_RX_L4_ERROR,
   vlan: true,
+  extHeaders: TN_RX_EXTHDRS,
+  l3Max: TN_RX_L3_MAX,
 };
 
 /** The receive ring, address filter and checksum verifier. */
@@ -174,16 +178,16 @@ export class TnRx extends RxEngine<TnCore, TnRing> {
    * Filters and verifies a frame of `len` bytes in the listed buffers and hands it to the driver.
    */
   #receive(base: number, len: number): void {
-    const { lro, rxCsum, vlStrip, view } = this.core;
+    const { lro, rxCsum4, rxCsum6, vlStrip, view } = this.core;
     if (!this.core.arrived(this.#bufs, this.#nbufs, len, this.frameMax)) return;
     const frame = this.#bufs[0]!;
     if (!this.#accepts(frame)) {
       this.core.filtered();
       return;
     }
-    let status = 0;
-    if (rxCsum) status = this.#checker.verdict(len, this.bufSize, this.#trusted());
-    else if (this.core.vnet) this.#finishCsum(len);
+    const trusted = this.#trusted();
+    let status = this.#checker.verdict(len, this.bufSize, trusted, rxCsum4, rxCsum6);
+    if (this.core.vnet && (status & TN_RXS_L4CS) === 0) this.#finishCsum(len);
     if (lro && this.#coalesce(base, frame, len, status)) return;
     if (this.core.vnet) status |= this.#segments(len) << TN_RXS_SEGS_SHIFT;
     if (vlStrip && len >= ETHER_HDR_LEN + 4 && view.getUint16(frame + 12) === ETHERTYPE_VLAN) {
@@ -264,7 +268,7 @@ export class TnRx extends RxEngine<TnCore, TnRing> {
     return Math.min(Math.max(Math.ceil(payload / size), 1), TN_RXS_SEGS_MASK);
   }
 
-  /** Computes the checksum that the peer left out, for a driver that does not use verdicts. */
+  /** Computes the checksum that the peer left out, for a frame without a TCP or UDP verdict. */
   #finishCsum(len: number): void {
     const { view, sramOff } = this.core;
     const vnet = sramOff + SRAM_RX_VNET;

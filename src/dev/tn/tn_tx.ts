@@ -437,7 +437,7 @@ export class TnTx extends TxEngine<TnCore, TnRing> {
     const l4 = this.#l2 + this.#l3;
     // The field holds the pseudo-header's sum, so this sum includes it.
     let sum = ~this.#sumFrame(l4, 0) & 0xffff;
-    if (sum === 0 && !tcp) sum = 0xffff; // RFC 768: 0 means no checksum
+    if (sum === 0 && !tcp) sum = 0xffff; // RFC 768, RFC 8200: 0 means no checksum
     view.setUint16(sramOff + SRAM_TX_HDR + l4 + field, sum);
   }
 

@@ -130,9 +130,10 @@ export const TN_CTRL_RXE = 0x4; // receive enable, in the same way
 export const TN_CTRL_PROMISC = 0x8;
 export const TN_CTRL_ALLMULTI = 0x10;
 export const TN_CTRL_VLSTRIP = 0x20; // strip received 802.1Q tags
-export const TN_CTRL_RXCSUM = 0x40; // verify received checksums
-export const TN_CTRL_LRO = 0x80; // coalesce received TCP segments; with RXCSUM, in mode `wire`
-export const TN_CTRL_MASK = 0xfe;
+export const TN_CTRL_RXCSUM = 0x40; // verify received checksums: IPv4, and TCP and UDP over it
+export const TN_CTRL_LRO = 0x80; // coalesce received TCP segments that are verified; mode `wire`
+export const TN_CTRL_RXCSUM6 = 0x100; // verify received checksums: TCP and UDP over IPv6
+export const TN_CTRL_MASK = 0x1fe;
 
 // TN_STATUS
 export const TN_STATUS_LU = 0x1; // link up
@@ -149,6 +150,8 @@ export const TN_FEAT_VLAN = 0x10;
 export const TN_FEAT_RXCSUM = 0x20;
 export const TN_FEAT_ITR = 0x40;
 export const TN_FEAT_LRO = 0x80; // in mode `wire`
+export const TN_FEAT_TXSM6 = 0x100; // TXSM with V6
+export const TN_FEAT_RXCSUM6 = 0x200;
 
 // Causes: TN_ICR, TN_IMS, TN_IMC, TN_ICS
 export const TN_INT_TXDW = 0x1; // transmit descriptors written back
@@ -184,6 +187,12 @@ export const TN_MAXFRM_RESET = 1518;
 /** Bytes of a receive buffer: one of these two values. */
 export const TN_RXBSZ_MIN = 2048;
 export const TN_RXBSZ_MAX = 4096;
+/**
+ * Received IPv6: maximum number of extension headers that the device parses, and maximum number of
+ * bytes of the IPv6 header together with them.
+ */
+export const TN_RX_EXTHDRS = 8;
+export const TN_RX_L3_MAX = 256;
 /**
  * Maximum number of frames that one doorbell sends, and that one drain receives. The rest waits for
  * the next turn of the loop.
