@@ -51,7 +51,7 @@ import {
 import { IntrVector } from '../../src/bus/intr.ts';
 import { TL_BR_SIZE, TL_RX_NDESC, TL_TX_NBLOCKS } from '../../drivers/if_tlvar.ts';
 import { TL_CAPABILITIES, tl_attach } from '../../drivers/if_tl.ts';
-import { judge, makePacket, payloadBytes } from '../dev/judge.ts';
+import { DSTOPTS, judge, makePacket, payloadBytes } from '../dev/judge.ts';
 import { FakeWire } from '../dev/fake_wire.ts';
 import { packageRoot } from '../support/root.ts';
 import { inWorld, type World } from '../support/world.ts';
@@ -305,6 +305,7 @@ describe('if_tl: receive', () => {
       [{ payload: 900, cksum: 'full', spoil: 1 }, ip],
       [{ payload: 900, cksum: 'full', v6: true, spoil: 1 }, 0],
       [{ payload: 900, cksum: 'full', vlan: 3 }, 0],
+      [{ payload: 900, cksum: 'full', v6: true, exts: [{ type: DSTOPTS }] }, 0],
     ];
     for (const [options, flags] of cases) {
       const frame = makePacket(options);
@@ -316,6 +317,16 @@ describe('if_tl: receive', () => {
     spoiled[24]! ^= 1;
     host.inject(spoiled);
     expect(host.received.at(-1)!.m_pkthdr.csum_flags, 'IP header').to.equal(CSUM_IP_CHECKED);
+    for (const [off, four, six] of [
+      [IFCAP_RXCSUM, 0, good],
+      [IFCAP_RXCSUM_IPV6, ip | good, 0],
+    ] as const) {
+      expect(host.ioctl(SIOCSIFCAP, TL_CAPABILITIES & ~off)).to.equal(0);
+      host.inject(makePacket({ payload: 900, cksum: 'full' }));
+      expect(host.received.at(-1)!.m_pkthdr.csum_flags).to.equal(four);
+      host.inject(makePacket({ payload: 900, cksum: 'full', v6: true }));
+      expect(host.received.at(-1)!.m_pkthdr.csum_flags).to.equal(six);
+    }
     const cap = TL_CAPABILITIES & ~(IFCAP_RXCSUM | IFCAP_RXCSUM_IPV6);
     expect(host.ioctl(SIOCSIFCAP, cap)).to.equal(0);
     host.inject(makePacket({ payload: 900, cksum: 'full' }));

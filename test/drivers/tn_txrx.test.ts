@@ -14,6 +14,7 @@ import { payloadBytesRead, payloadReasons } from '../../src/vm/payload.ts';
 import { m_freem, m_get, m_getcl, mbEmulator, mbufZones } from '../../src/kern/kern_mbuf.ts';
 import {
   CSUM_DATA_VALID,
+  CSUM_DATA_VALID_IPV6,
   CSUM_IP,
   CSUM_IP6_TCP,
   CSUM_TSO,
@@ -38,6 +39,7 @@ import {
 } from '../../src/bus/bus_dma.ts';
 import {
   IFCAP_RXCSUM,
+  IFCAP_RXCSUM_IPV6,
   IFCAP_VLAN_HWTAGGING,
   IFCOUNTER_OERRORS,
   IFCOUNTER_IPACKETS,
@@ -53,7 +55,16 @@ import {
 import { TN_BR_SIZE, TN_NSEGS, TN_RX_NDESC, TN_TX_NDESC } from '../../drivers/if_tnvar.ts';
 import { dmaTxdrain, dmaTxeof, dmaTxflush } from '../../drivers/dma_tx.ts';
 import { tn_encap, tn_rxeof } from '../../drivers/tn_txrx.ts';
-import { judge, makePacket, payloadBytes } from '../dev/judge.ts';
+import {
+  DSTOPTS,
+  type ExtHeader,
+  FRAGMENT,
+  HOPOPTS,
+  judge,
+  makePacket,
+  type PacketOptions,
+  payloadBytes,
+} from '../dev/judge.ts';
 import { segment } from '../dev/segments.ts';
 import { bytesPerCall } from '../support/alloc.ts';
 import { chainBytes, TnHost } from './tn_host.ts';
@@ -543,6 +554,22 @@ describe('if_tn: receive', () => {
     inject(makePacket({ payload: 10, cksum: 'full' }));
     inject(makePacket({ payload: 10, v6: true, cksum: 'full' }));
     expect(host.received.slice(3).map((m) => m.m_pkthdr.csum_flags)).to.deep.equal([0, good]);
+    host.ioctl(SIOCSIFCAP, (host.ifp.if_capenable | IFCAP_RXCSUM) & ~IFCAP_RXCSUM_IPV6);
+    inject(makePacket({ payload: 10, cksum: 'full' }));
+    inject(makePacket({ payload: 10, v6: true, cksum: 'full' }));
+    expect(host.received.slice(5).map((m) => m.m_pkthdr.csum_flags)).to.deep.equal([ip | good, 0]);
+  });
+
+  it('sets csum_flags of IPv6 packets with extension headers, and not those of fragments', () => {
+    const at = (exts: ExtHeader[], o: Partial<PacketOptions> = {}): void =>
+      inject(makePacket({ payload: 10, v6: true, cksum: 'full', exts, ...o }));
+    at([{ type: HOPOPTS }, { type: DSTOPTS }]);
+    at([{ type: HOPOPTS }, { type: DSTOPTS }], { udp: true });
+    at([{ type: DSTOPTS }], { spoil: 1 });
+    at([{ type: FRAGMENT }]);
+    const good = CSUM_DATA_VALID_IPV6 | CSUM_PSEUDO_HDR;
+    expect(host.received.map((m) => m.m_pkthdr.csum_flags)).to.deep.equal([good, good, 0, 0]);
+    expect(host.received[1]!.m_pkthdr.csum_data).to.equal(0xffff);
   });
 
   it('moves VLAN tags to ether_vtag, or leaves them in the frame without VLAN_HWTAGGING', () => {
@@ -625,4 +652,25 @@ describe('if_tn in mode vnet', () => {
     expect([...chainBytes(got)]).to.deep.equal([...big]);
     host.down();
   });
+
+  for (const v6 of [false, true])
+    it(`${v6 ? '-rxcsum6' : '-rxcsum'}: the stack gets complete checksums, those of the other family are verified`, () => {
+      const host = new TnHost('vnet').up();
+      const off = v6 ? IFCAP_RXCSUM_IPV6 : IFCAP_RXCSUM;
+      expect(host.ioctl(SIOCSIFCAP, host.ifp.if_capenable & ~off)).to.equal(0);
+      for (const six of [false, true]) {
+        const full = makePacket({ payload: 400, v6: six, cksum: 'full' });
+        const l4 = six ? 54 : 34;
+        // As Linux sends it: the checksum field holds the pseudo-header's sum.
+        const left = makePacket({ payload: 400, v6: six, cksum: 'pseudo' });
+        left.set(full.subarray(0, l4));
+        host.wire.injectRaw(Uint8Array.from([1, 0, 0, 0, 0, 0, l4, 0, 16, 0, 0, 0, ...left]));
+        host.clock.runPosted();
+        const m = host.received.at(-1)!;
+        const verified = six !== v6;
+        expect((m.m_pkthdr.csum_flags & CSUM_DATA_VALID) !== 0).to.equal(verified);
+        expect(chainBytes(m)).to.deep.equal(verified ? left : full);
+      }
+      host.down();
+    });
 });

@@ -154,9 +154,51 @@ void NextSegment() {
   SumSegment();
 }
 
+// The mode bits of a script's byte: bit 0 separates the checksums of the two IP versions.
+uint32_t Modes(uint32_t byte) {
+  using namespace tapnic::tn;
+  const bool v6 = (((byte >> 6) ^ byte) & 1) != 0;
+  return (byte & TN_CTRL_MASK) | (v6 ? TN_CTRL_RXCSUM6 : 0);
+}
+
+// Makes an IPv6 frame with a chain of extension headers. Types, lengths and the last header are
+// arbitrary.
+void MakeChain(Script* s) {
+  static const uint8_t kTypes[] = {0, 43, 44, 60, 60, 43, 51, 255};
+  const uint32_t bits = s->U8(), count = s->U8() % 12;
+  memset(frame, 0, 4096);
+  memset(frame, 0xff, 12);
+  frame[12] = 0x86;
+  frame[13] = 0xdd;
+  frame[14] = 0x60;
+  uint32_t at = 54;
+  uint8_t* next = frame + 20;
+  for (uint32_t i = 0; i < count; i++) {
+    *next = kTypes[s->U8() % 8];
+    const uint32_t units = s->U8() % 40;
+    frame[at + 1] = static_cast<uint8_t>(units);
+    frame[at + 3] = s->U8() % 4 == 0;
+    next = frame + at;
+    at += 8 * (units + 1);
+  }
+  *next = (bits & 1) != 0 ? 17 : 6;
+  const uint32_t cut = s->U16();
+  frameLen = (bits & 2) != 0 ? cut % (at + 40) : at + 20 + cut % 100;
+  tapnic::tn::PutBe16(frame + 18, (bits & 4) != 0 ? s->U16() : at - 54 + 20);
+  if ((bits & 1) != 0) tapnic::tn::PutBe16(frame + at + 4, 20);
+  frame[at + 7] = 1;
+  if (vnet) {
+    memmove(frame + 12, frame, frameLen);
+    for (uint32_t i = 0; i < 12; i++) frame[i] = static_cast<uint8_t>(s->U8());
+    frameLen += 12;
+  }
+  frameCopies = 1 + (bits >> 4);
+  train = 0;
+}
+
 void Step(Device* dev, Script* s) {
   using namespace tapnic::tn;
-  switch (s->U8() % 18) {
+  switch (s->U8() % 19) {
     case 0: {
       const uint32_t reg = s->U16() & 0xffc;
       Check(dev->Write(reg, s->U32()));
@@ -247,7 +289,7 @@ void Step(Device* dev, Script* s) {
       Check(dev->Write(TN_CTRL, ctrl & TN_CTRL_MASK & ~(TN_CTRL_TXE | TN_CTRL_RXE)));
       Check(dev->OnEvent(TN_EV_READABLE));
       Check(dev->OnEvent(s->U8() % TN_EV_COUNT));
-      if ((ctrl & 1) == 0) Check(dev->Write(TN_CTRL, ctrl | TN_CTRL_TXE | TN_CTRL_RXE));
+      if ((ctrl & 1) == 0) Check(dev->Write(TN_CTRL, Modes(ctrl) | TN_CTRL_TXE | TN_CTRL_RXE));
       break;
     }
     case 16: {  // a reset, with an event before the driver sets it up again
@@ -262,9 +304,13 @@ void Step(Device* dev, Script* s) {
     }
     case 11: {
       const uint32_t ctrl = s->U8();
-      BringUp(dev, ctrl & TN_CTRL_MASK, s->U16());
+      BringUp(dev, Modes(ctrl), s->U16());
       break;
     }
+    case 18:
+      MakeChain(s);
+      Check(dev->OnEvent(TN_EV_READABLE));
+      break;
   }
 }
 

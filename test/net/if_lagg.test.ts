@@ -2,9 +2,12 @@ import { expect } from 'chai';
 import { m_freem, m_gethdr } from '../../src/kern/kern_mbuf.ts';
 import {
   CSUM_IP,
+  CSUM_IP6_TSO,
   CSUM_IP_TSO,
   CSUM_TCP,
+  CSUM_TCP_IPV6,
   CSUM_UDP,
+  CSUM_UDP_IPV6,
   type Mbuf,
   M_NOWAIT,
   MT_DATA,
@@ -23,7 +26,9 @@ import {
   IFCAP_LRO,
   IFCAP_NOMAP,
   IFCAP_TSO4,
+  IFCAP_TSO6,
   IFCAP_TXCSUM,
+  IFCAP_TXCSUM_IPV6,
   IFCAP_VLAN_HWCSUM,
   IFCAP_VLAN_HWTAGGING,
   IFCAP_VLAN_MTU,
@@ -209,6 +214,30 @@ describe('lagg(4)', () => {
     expect(ifhwioctl(lagg, SIOCSIFCAP, ALL)).to.equal(0);
     expect(lagg.if_hwassist).to.equal(d.ifp.if_hwassist);
     expect(lagg.if_hwassist & CSUM_IP_TSO).to.equal(CSUM_IP_TSO);
+  });
+
+  it('TXCSUM_IPV6 and TSO6: what the lagg or a port turns off is off on all of them', () => {
+    const all = ALL | IFCAP_TXCSUM_IPV6 | IFCAP_TSO6;
+    const c = nic('em2', MAC_C, all);
+    const d = nic('em3', '02:00:00:00:00:0d', all);
+    add(c, d);
+    const HW4 = CSUM_IP | CSUM_TCP | CSUM_UDP | CSUM_IP_TSO;
+    expect(lagg.if_hwassist & ~HW4).to.equal(CSUM_TCP_IPV6 | CSUM_UDP_IPV6 | CSUM_IP6_TSO);
+    for (const ifp of [c.ifp, lagg]) {
+      expect(ifhwioctl(ifp, SIOCSIFCAP, all & ~IFCAP_TSO6)).to.equal(0);
+      for (const each of [lagg, c.ifp, d.ifp]) {
+        expect(each.if_capenable).to.equal(all & ~IFCAP_TSO6);
+        expect(each.if_hwassist).to.equal(HW4 | CSUM_TCP_IPV6 | CSUM_UDP_IPV6);
+      }
+      expect(ifhwioctl(lagg, SIOCSIFCAP, all)).to.equal(0);
+      // The ports turn TSO6 off together with TXCSUM_IPV6.
+      expect(ifhwioctl(ifp, SIOCSIFCAP, all & ~IFCAP_TXCSUM_IPV6)).to.equal(0);
+      for (const each of [lagg, c.ifp, d.ifp]) {
+        expect(each.if_capenable).to.equal(all & ~(IFCAP_TXCSUM_IPV6 | IFCAP_TSO6));
+        expect(each.if_hwassist).to.equal(HW4);
+      }
+      expect(ifhwioctl(lagg, SIOCSIFCAP, all)).to.equal(0);
+    }
   });
 
   it('hwassist is the AND of the ports, independent of the enabled capabilities', () => {

@@ -1,6 +1,16 @@
 import { expect } from 'chai';
 import { mbEmulator } from '../../src/kern/kern_mbuf.ts';
-import { CSUM_IP, CSUM_IP_TSO, CSUM_TCP, CSUM_UDP, type Mbuf } from '../../src/kern/mbuf.ts';
+import {
+  CSUM_IP,
+  CSUM_IP6_TSO,
+  CSUM_IP_TSO,
+  CSUM_TCP,
+  CSUM_TCP_IPV6,
+  CSUM_TSO,
+  CSUM_UDP,
+  CSUM_UDP_IPV6,
+  type Mbuf,
+} from '../../src/kern/mbuf.ts';
 import { BPF_D_INOUT, bpfOf } from '../../src/net/bpf.ts';
 import { if_addmulti, ifhwioctl, ifunit } from '../../src/net/if.ts';
 import { if_clone_create, if_clone_destroy, ifCloned } from '../../src/net/if_clone.ts';
@@ -12,9 +22,12 @@ import {
   IFCAP_LRO,
   IFCAP_NOMAP,
   IFCAP_RXCSUM,
+  IFCAP_RXCSUM_IPV6,
   IFCAP_TSO,
   IFCAP_TSO4,
+  IFCAP_TSO6,
   IFCAP_TXCSUM,
+  IFCAP_TXCSUM_IPV6,
   IFCAP_VLAN_HWCSUM,
   IFCAP_VLAN_HWTAGGING,
   IFCAP_VLAN_HWTSO,
@@ -299,6 +312,20 @@ describe('vlan(4)', () => {
     expect(without(IFCAP_TXCSUM | IFCAP_TSO4)).to.equal(CAP & ~(IFCAP_TXCSUM | IFCAP_TSO4));
     expect(vlan.if_hwassist & (CSUM_IP | CSUM_TCP | CSUM_UDP | CSUM_IP_TSO)).to.equal(0);
     expect(without(IFCAP_RXCSUM | IFCAP_LRO)).to.equal(CAP & ~(IFCAP_RXCSUM | IFCAP_LRO));
+    expect(without(IFCAP_RXCSUM_IPV6)).to.equal(CAP & ~IFCAP_RXCSUM_IPV6);
+    expect(without(IFCAP_TSO6)).to.equal(CAP & ~IFCAP_TSO6);
+    expect(vlan.if_hwassist & CSUM_TSO).to.equal(CSUM_IP_TSO);
+    const six = IFCAP_TXCSUM_IPV6 | IFCAP_TSO6;
+    expect(without(six)).to.equal(CAP & ~six);
+    const HW4 = CSUM_IP | CSUM_TCP | CSUM_UDP | CSUM_IP_TSO;
+    expect(vlan.if_hwassist).to.equal(HW4);
+    without(0);
+    // On the vlan itself: -txcsum6 turns TSO6 off with it, and txcsum6 turns both on again.
+    setcap(vlan, CAP & ~IFCAP_TXCSUM_IPV6);
+    expect([vlan.if_capenable, vlan.if_hwassist]).to.deep.equal([CAP & ~six, HW4]);
+    setcap(vlan, CAP);
+    const HW6 = CSUM_TCP_IPV6 | CSUM_UDP_IPV6 | CSUM_IP6_TSO;
+    expect([vlan.if_capenable, vlan.if_hwassist]).to.deep.equal([CAP, HW4 | HW6]);
     nic.detach();
     rig.close();
     boot(ALL & ~(IFCAP_VLAN_HWCSUM | IFCAP_VLAN_HWTSO));
