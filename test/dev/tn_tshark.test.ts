@@ -13,7 +13,7 @@ import {
 } from '../../src/dev/tn/tnreg.ts';
 import { needs } from '../support/needs.ts';
 import { assertCleanCapture, tsharkFields } from '../support/tshark.ts';
-import { makePacket } from './judge.ts';
+import { DSTOPTS, extLen, HOPOPTS, makePacket } from './judge.ts';
 import { Rig } from './tn_rig.ts';
 
 /** A classic pcap file of Ethernet frames, written from the format's description. */
@@ -57,6 +57,14 @@ describe('tn: frames as Wireshark sees them', function () {
         rig.context({ cmd: family | TN_TXD_TXSM, l3, l4: 8 });
         rig.packet(makePacket({ payload, v6, udp: true, cksum: 'pseudo' }), [21]);
       }
+      if (v6)
+        for (const exts of [[{ type: HOPOPTS }], [{ type: DSTOPTS, units: 3 }]]) {
+          const long = 40 + extLen(exts);
+          rig.context({ cmd: family | TN_TXD_TXSM, l3: long, l4: 8 });
+          rig.packet(makePacket({ payload: 701, v6, exts, udp: true, cksum: 'pseudo' }), [57]);
+          rig.context({ cmd: family | TN_TXD_TSE | TN_TXD_TCP, l3: long, l4: 20, mss: 1400 });
+          rig.packet(makePacket({ payload: 7000, v6, exts, cksum: 'tso' }), [60, 3001]);
+        }
       rig.context({ cmd: family | TN_TXD_TSE | TN_TXD_TCP, l3, l4: 20, mss: 1440 });
       rig.packet(makePacket({ payload: 60_001, v6, cksum: 'tso', thFlags: 0x19 }), [54, 4001]);
     }
@@ -66,7 +74,7 @@ describe('tn: frames as Wireshark sees them', function () {
       const file = join(dir, 'wire.pcap');
       writeFileSync(file, pcap(rig.wire.sent));
       const counts = await assertCleanCapture(file, { mtu: 1500 });
-      expect(counts).to.include({ frames: 104, ip: 52, ip6: 52, tcp: 94, udp: 10 });
+      expect(counts).to.include({ frames: 116, ip: 52, ip6: 64, tcp: 104, udp: 12 });
       const fins = await tsharkFields(file, ['frame.number'], 'tcp.flags.fin==1');
       expect(fins.length).to.equal(2);
     } finally {

@@ -142,10 +142,14 @@ function judge(frame: Frame, mtu: number, counts: CaptureCounts): string | null 
   if (frame('frame.cap_len') !== frame('frame.len')) return 'cut short by the capture';
 
   // For example eth:ethertype:ip:tcp. In an ICMP error the protocols of the quoted packet follow.
-  const [, , network = '', transport = ''] = frame('frame.protocols').split(':');
+  // IPv6 extension headers come before the transport: ipv6:ipv6.hopopts:tcp.
+  const [, , network = '', ...inner] = frame('frame.protocols').split(':');
+  const transport = inner.find((name) => !name.startsWith('ipv6.')) ?? '';
   if (network === 'arp') counts.arp++;
-  else if (network === 'ipv6') counts.ip6++;
-  else if (network === 'ip') {
+  else if (network === 'ipv6') {
+    counts.ip6++;
+    if (inner.includes('ipv6.fraghdr')) return null;
+  } else if (network === 'ip') {
     counts.ip++;
     if (!isGood(frame('ip.checksum.status'))) return 'bad IP checksum';
     if (frame('ip.frag_offset') !== '0' || isSet(frame('ip.flags.mf'))) return null;
