@@ -276,7 +276,9 @@ function processAck(tp: Tcpcb, seg: TcpSegment): Verdict {
 /** The fifth step: the ACK field. RFC 9293, 3.10.7.4. */
 export function stepAck(tp: Tcpcb, seg: TcpSegment): Verdict {
   if ((seg.flags & TH_ACK) === 0) {
-    if (tp.t_state === TCPS_SYN_RECEIVED && (tp.t_flags & TF_FASTOPEN) !== 0) {
+    if (tp.t_state === TCPS_SYN_RECEIVED) {
+      // Queue text and FIN, as in FreeBSD: the ACK of our SYN releases them.
+      if ((tp.t_flags & TF_FASTOPEN) === 0) return CONT;
       // The SYN with a valid cookie: data may be sent with the SYN-ACK.
       tp.snd_wnd = seg.wnd;
       tp.max_sndwnd = seg.wnd;
@@ -287,11 +289,6 @@ export function stepAck(tp: Tcpcb, seg: TcpSegment): Verdict {
     return DROP;
   }
   if (tp.t_state === TCPS_SYN_RECEIVED) {
-    // Only an ACK of our SYN opens the connection.
-    if (SEQ_LEQ(seg.ack, tp.snd_una) || SEQ_GT(seg.ack, tp.snd_max)) {
-      count(R_TCP_BADACK);
-      return DROPWITHRESET;
-    }
     ackOfSyn(tp, seg);
     if (seg.ack === tp.snd_una) return CONT;
   }

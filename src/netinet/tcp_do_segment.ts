@@ -204,19 +204,27 @@ function inWindow(tp: Tcpcb, seg: TcpSegment): boolean {
 }
 
 /**
+ * Whether the sequence number of a RST or SYN is in the window. As in FreeBSD, the window starts at
+ * the last ACK sent: while an ACK is delayed, this is all that the peer knows.
+ */
+function inBlindWindow(tp: Tcpcb, seq: TcpSeq): boolean {
+  const left = tp.last_ack_sent;
+  return SEQ_GEQ(seq, left) && SEQ_LT(seq, seqAdd(left, tp.rcv_wnd));
+}
+
+/**
  * The second step, the RST bit: RFC 9293 and RFC 5961, 3.2. It runs before the first step, whose
  * ACK for an unacceptable segment must not answer a RST.
  */
 function stepReset(tp: Tcpcb, seg: TcpSegment): Verdict {
   if ((seg.flags & TH_RST) === 0) return CONT;
-  const edge = seqAdd(tp.rcv_nxt, tp.rcv_wnd);
-  const inside = seg.seq === tp.rcv_nxt || (SEQ_GT(seg.seq, tp.rcv_nxt) && SEQ_LT(seg.seq, edge));
+  const inside = seg.seq === tp.last_ack_sent || inBlindWindow(tp, seg.seq);
   if (!inside) {
     tp.t_tcp.stat.tcps_badrst++;
     count(R_TCP_BADRST);
     return DROP;
   }
-  if (seg.seq !== tp.rcv_nxt && !tp.t_tcp.params.insecure_rst) {
+  if (seg.seq !== tp.last_ack_sent && !tp.t_tcp.params.insecure_rst) {
     tp.t_tcp.stat.tcps_badrst++;
     count(R_TCP_BADRST);
     tcp_send_challenge_ack(tp);
@@ -248,47 +256,36 @@ function stepReset(tp: Tcpcb, seg: TcpSegment): Verdict {
 }
 
 /**
- * The fourth step in SYN_RECEIVED of a Fast Open connection. It accepts the SYN that created it, once,
- * and segments with ACK, FIN or RST.
+ * Checks a segment in SYN_RECEIVED before all others: an ACK of anything but our SYN gets a RST. With
+ * Fast Open it accepts the SYN that created the connection, once, and segments with ACK, FIN or RST.
  */
-function fastOpenSyn(tp: Tcpcb, seg: TcpSegment): Verdict {
+function stepSynReceived(tp: Tcpcb, seg: TcpSegment): Verdict {
+  if (tp.t_state !== TCPS_SYN_RECEIVED || (seg.flags & TH_RST) !== 0) return CONT;
+  const ack = (seg.flags & TH_ACK) !== 0;
+  if (ack && (SEQ_LEQ(seg.ack, tp.snd_una) || SEQ_GT(seg.ack, tp.snd_max))) {
+    count(R_TCP_BADACK);
+    return DROPWITHRESET;
+  }
+  if ((tp.t_flags & TF_FASTOPEN) === 0) return CONT;
   if ((seg.flags & TH_SYN) === 0) {
-    if ((seg.flags & (TH_ACK | TH_FIN | TH_RST)) !== 0) return CONT;
+    if (ack || (seg.flags & TH_FIN) !== 0) return CONT;
     count(R_TCP_NOACK);
     return DROP;
   }
-  if ((seg.flags & TH_ACK) !== 0) {
-    count(R_TCP_BADSYN);
-    return DROPWITHRESET;
-  }
-  if (tcp_timer_active(tp, TT_DELACK) || tcp_timer_active(tp, TT_REXMT) || seg.seq !== tp.irs) {
-    // The peer's retransmission: our SYN-ACK answers it.
-    count(R_TCP_BADSYN);
-    return DROP;
-  }
-  seg.flags &= ~TH_SYN;
-  seg.seq = seqAdd(seg.seq, 1);
-  trimUrp(seg, 1);
-  return CONT;
+  if (!ack && !tcp_timer_active(tp, TT_DELACK) && !tcp_timer_active(tp, TT_REXMT)) return CONT;
+  // Without ACK it is the peer's retransmission: our SYN-ACK answers it.
+  count(R_TCP_BADSYN);
+  return ack ? DROPWITHRESET : DROP;
 }
 
 /**
  * The fourth step, the SYN bit: RFC 5961, 4.2. It is an error or an attack on an open connection.
  */
 function stepSyn(tp: Tcpcb, seg: TcpSegment): Verdict {
-  if (tp.t_state === TCPS_SYN_RECEIVED && (tp.t_flags & TF_FASTOPEN) !== 0)
-    return fastOpenSyn(tp, seg);
-  if ((seg.flags & TH_SYN) === 0) return CONT;
-  // In a simultaneous open the peer sends its SYN again, with an ACK: RFC 9293, figure 7.
-  if (tp.t_state === TCPS_SYN_RECEIVED && seg.seq === tp.irs && (seg.flags & TH_ACK) !== 0) {
-    seg.flags &= ~TH_SYN;
-    seg.seq = seqAdd(seg.seq, 1);
-    trimUrp(seg, 1);
-    return CONT;
-  }
+  if ((seg.flags & TH_SYN) === 0 || tp.t_state === TCPS_SYN_RECEIVED) return CONT;
   tp.t_tcp.stat.tcps_badsyn++;
   count(R_TCP_BADSYN);
-  if (tp.t_tcp.params.insecure_syn && inWindow(tp, seg)) {
+  if (tp.t_tcp.params.insecure_syn && inBlindWindow(tp, seg.seq)) {
     tcp_drop(tp, ECONNRESET);
     return DEAD;
   }
@@ -296,16 +293,30 @@ function stepSyn(tp: Tcpcb, seg: TcpSegment): Verdict {
   return DROP;
 }
 
+/**
+ * The SYN bit in SYN_RECEIVED. The peer's own SYN again, in a simultaneous open usually with an ACK
+ * (RFC 9293, figure 7), is removed from the segment; without ACK it causes our SYN-ACK again. As in
+ * FreeBSD, a segment before that SYN gets a RST, and a SYN after it counts as a segment without SYN.
+ */
+function trimSyn(tp: Tcpcb, seg: TcpSegment): Verdict {
+  if (tp.t_state !== TCPS_SYN_RECEIVED) return CONT;
+  if (SEQ_LT(seg.seq, tp.irs)) {
+    count(R_TCP_BADSEQ);
+    return DROPWITHRESET;
+  }
+  if ((seg.flags & TH_SYN) === 0) return CONT;
+  seg.flags &= ~TH_SYN;
+  if (seg.seq !== tp.irs) return CONT;
+  seg.seq = seqAdd(seg.seq, 1);
+  trimUrp(seg, 1);
+  const fastOpen = (tp.t_flags & TF_FASTOPEN) !== 0;
+  if (seg.tlen === 0 && (seg.flags & TH_FIN) === 0 && !fastOpen) tp.t_flags |= TF_ACKNOW;
+  return CONT;
+}
+
 /** PAWS: drops a segment with a timestamp older than ts_recent, an old duplicate. RFC 7323, 5.3. */
 function stepPaws(tp: Tcpcb, seg: TcpSegment): Verdict {
-  const ts = (seg.to_flags & TOF_TS) !== 0;
-  if ((tp.t_flags & TF_RCVD_TSTMP) === 0) return CONT;
-  // RFC 7323, 3.2: after negotiation every segment carries a timestamp. Some peers omit it.
-  if (!ts) {
-    if (tp.t_tcp.params.tolerate_missing_ts) return CONT;
-    count(R_TCP_PAWS);
-    return DROP;
-  }
+  if ((tp.t_flags & TF_RCVD_TSTMP) === 0 || (seg.to_flags & TOF_TS) === 0) return CONT;
   if (tp.ts_recent === 0 || !TSTMP_LT(seg.to_tsval, tp.ts_recent)) return CONT;
   if (((tcpTicks() - tp.ts_recent_age) | 0) > TCP_PAWS_IDLE) {
     tp.ts_recent = 0;
@@ -364,8 +375,11 @@ function trimFront(tp: Tcpcb, seg: TcpSegment): void {
  */
 function stepSequence(tp: Tcpcb, seg: TcpSegment): Verdict {
   const { stat } = tp.t_tcp;
-  // Ignore the ACK too if the whole segment is beyond the window.
-  if (!inWindow(tp, seg) && SEQ_GT(seg.seq, tp.rcv_nxt)) {
+  // Ignore the ACK too if the whole segment is beyond the window. As in FreeBSD, its right edge itself
+  // is not beyond the window for a segment without data.
+  const end = seqAdd(tp.rcv_nxt, tp.rcv_wnd);
+  const outside = seqDiff(seqAdd(seg.seq, seg.tlen), end);
+  if (SEQ_GT(seg.seq, tp.rcv_nxt) && outside > 0 && outside >= seg.tlen) {
     stat.tcps_rcvpackafterwin++;
     stat.tcps_rcvbyteafterwin += seg.tlen;
     count(R_TCP_BADSEQ);
@@ -380,7 +394,7 @@ function stepSequence(tp: Tcpcb, seg: TcpSegment): Verdict {
     tcp_close(tp);
     return DROPWITHRESET;
   }
-  const beyond = seqDiff(seqAdd(seg.seq, seg.tlen), seqAdd(tp.rcv_nxt, tp.rcv_wnd));
+  const beyond = seqDiff(seqAdd(seg.seq, seg.tlen), end);
   if (beyond > 0) {
     stat.tcps_rcvpackafterwin++;
     if (beyond >= seg.tlen && tp.rcv_wnd === 0) {
@@ -556,11 +570,13 @@ function finish(tp: Tcpcb, seg: TcpSegment, verdict: Verdict): void {
  */
 function steps(tp: Tcpcb, seg: TcpSegment): Verdict {
   if (tp.t_state === TCPS_SYN_SENT) return synSent(tp, seg);
-  let verdict = stepReset(tp, seg);
+  let verdict = stepSynReceived(tp, seg);
+  if (verdict === CONT) verdict = stepReset(tp, seg);
   // Check SYN before PAWS. The SYN of a restarted peer may have any timestamp, and the peer needs
   // the challenge ACK to detect the half-open connection (RFC 9293, 3.5.1).
   if (verdict === CONT) verdict = stepSyn(tp, seg);
   if (verdict === CONT) verdict = stepPaws(tp, seg);
+  if (verdict === CONT) verdict = trimSyn(tp, seg);
   if (verdict === CONT) verdict = stepSequence(tp, seg);
   if (verdict === CONT) verdict = stepAck(tp, seg);
   return verdict;
@@ -585,6 +601,14 @@ export function tcp_do_segment(tp: Tcpcb, seg: TcpSegment): void {
   const missingTs = (tp.t_flags & TF_RCVD_TSTMP) !== 0 && (seg.to_flags & TOF_TS) === 0;
   if ((tp.t_flags2 & TF2_ECN_PERMIT) !== 0 && tp.t_state !== TCPS_SYN_SENT && inWindow(tp, seg))
     tcp_ecn_input_segment(tp, seg);
+  // RFC 7323, 3.2: after negotiation every segment except a RST carries a timestamp. Some peers omit
+  // it.
+  if (missingTs && (seg.flags & TH_RST) === 0 && !tp.t_tcp.params.tolerate_missing_ts) {
+    count(R_TCP_PAWS);
+    m_freem(seg.m);
+    seg.m = null;
+    return;
+  }
   if (!missingTs && fastPath(tp, seg)) {
     m_freem(seg.m);
     seg.m = null;

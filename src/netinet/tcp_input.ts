@@ -219,6 +219,7 @@ function listenInput(ltp: Tcpcb, af: InpAf, seg: TcpSegment, lso: Socket): void 
     return;
   }
   if ((seg.flags & TH_SYN) === 0) {
+    tcp.stat.tcps_badsyn++;
     debug(tcp, af, seg, 'neither SYN nor ACK for a listener');
     drop(seg, R_TCP_BADSYN);
     return;

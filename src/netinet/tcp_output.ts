@@ -80,6 +80,7 @@ import {
   TF_ACKNOW,
   TF_DELACK,
   TF_FASTRECOVERY,
+  TF_FASTOPEN,
   TF_FORCEDATA,
   TF_LASTIDLE,
   TF_MORETOCOME,
@@ -149,9 +150,17 @@ function planSyn(tp: Tcpcb): boolean {
     p.len = synDataLen(tp);
     return true;
   }
-  // The SYN was sent. Only an ACK may be sent now.
-  p.flags &= ~(TH_SYN | TH_FIN);
-  return tp.t_state === TCPS_SYN_RECEIVED && (tp.t_flags & TF_ACKNOW) !== 0;
+  // The SYN was sent, so only an ACK may be due. As in FreeBSD, in SYN_RECEIVED it is the SYN-ACK
+  // again; with Fast Open, whose SYN-ACK may be acknowledged in part, a plain ACK.
+  p.flags &= ~TH_FIN;
+  const due = tp.t_state === TCPS_SYN_RECEIVED && (tp.t_flags & TF_ACKNOW) !== 0;
+  if (due && (tp.t_flags & TF_FASTOPEN) === 0) {
+    tp.snd_nxt = tp.iss;
+    p.off = 0;
+  } else {
+    p.flags &= ~TH_SYN;
+  }
+  return due;
 }
 
 /** If the peer closed its window, sets snd_nxt back to snd_una and starts the persist timer. */

@@ -529,18 +529,19 @@ export function syncache_expand(
   const { stat } = tcp;
   const sc = lookup(v, inpaf(tcp.vnet, inc.inc_family), inc);
   if (sc === null) return expandCookie(v, inc, seg, lso);
+  // A segment with an old or missing timestamp says nothing about the entry, which stays.
+  const ts = (seg.to_flags & TOF_TS) !== 0;
+  const stale = ts ? TSTMP_LT(seg.to_tsval, sc.sc_tsreflect) : !tcp.params.tolerate_missing_ts;
+  if ((sc.sc_flags & SCF_TIMESTAMP) !== 0 && stale) {
+    count(R_TCP_PAWS);
+    return SYNCACHE_IGNORE;
+  }
   const edge = seqAdd(sc.sc_irs, Math.max(sc.sc_wnd, 1));
   if (seg.ack !== seqAdd(sc.sc_iss, 1) || SEQ_LEQ(seg.seq, sc.sc_irs) || SEQ_GT(seg.seq, edge)) {
     count(R_TCP_BADACK);
     stat.tcps_sc_badack++;
     syncache_drop(v, sc);
     return SYNCACHE_NONE;
-  }
-  const ts = (seg.to_flags & TOF_TS) !== 0;
-  const stale = ts ? TSTMP_LT(seg.to_tsval, sc.sc_tsreflect) : !tcp.params.tolerate_missing_ts;
-  if ((sc.sc_flags & SCF_TIMESTAMP) !== 0 && stale) {
-    count(R_TCP_PAWS);
-    return SYNCACHE_IGNORE;
   }
   // Ignore a timestamp that was not negotiated.
   if ((sc.sc_flags & SCF_TIMESTAMP) === 0) seg.to_flags &= ~TOF_TS;

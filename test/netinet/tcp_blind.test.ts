@@ -139,30 +139,53 @@ interface Injection {
 }
 
 /**
- * What RFC 9293, 3.10.7.4, with RFC 5961 allows a segment to do. `dead`: the connection ends.
- * `challenge`: one ACK, no other effect. `nothing`: no effect and no answer. `rst`: one RST whose
- * sequence number is the segment's ACK, no other effect. `quiet`: no effect, with or without one
- * ACK. `open`: the segment is valid in both windows and may have any effect.
+ * What RFC 9293, 3.10.7.4, with RFC 5961 and FreeBSD's reading of both allows a segment to do.
+ * `dead`: the connection ends. `challenge`: one ACK, no other effect. `nothing`: no effect and no
+ * answer. `rst`: one RST that the segment's sender accepts, no other effect. `synack`: our SYN-ACK
+ * again. `quiet`: no effect, with or without one ACK. `open`: the segment is valid in both windows
+ * and may have any effect.
  */
-type Effect = 'dead' | 'challenge' | 'nothing' | 'rst' | 'quiet' | 'open';
+type Effect = 'dead' | 'challenge' | 'nothing' | 'rst' | 'synack' | 'quiet' | 'open';
+
+/** The effect in SYN_RCVD: the ACK is checked first, and the SYN bit only repeats the peer's SYN. */
+function allowedOpening(t: Target, i: Injection): Effect {
+  const { tp } = t;
+  const has = (flag: string): boolean => i.flags.includes(flag);
+  if (has('.') && i.ack !== u32(tp.snd_max)) return 'rst';
+  if (((i.seq - tp.irs) | 0) < 0) return 'rst';
+  const syn = has('S') && i.seq === u32(tp.irs);
+  const off = (i.seq - tp.rcv_nxt + (syn ? 1 : 0)) | 0;
+  if (off > 0 && off + i.len > t.window && off >= t.window) return 'synack';
+  if (has('.')) return 'open';
+  if (i.len > 0 || has('F')) return 'open';
+  return syn || off < 0 ? 'synack' : 'nothing';
+}
 
 function allowed(t: Target, i: Injection): Effect {
   const { tp } = t;
   const off = u32(i.seq - tp.rcv_nxt);
   const ahead = (off | 0) > 0;
   const has = (flag: string): boolean => i.flags.includes(flag);
-  if (has('R')) return off === 0 ? 'dead' : off < t.window ? 'challenge' : 'nothing';
-  const opening = t.state === 'SYN_RCVD';
-  if (has('S')) return opening && has('.') && (off | 0) === -1 ? 'open' : 'challenge';
-  if (ahead && off >= t.window) return 'challenge';
+  const fromAck = u32(i.seq - tp.last_ack_sent);
+  if (has('R')) return fromAck === 0 ? 'dead' : fromAck < t.window ? 'challenge' : 'nothing';
+  if (t.state === 'SYN_RCVD') return allowedOpening(t, i);
+  if (has('S')) return 'challenge';
+  // The right edge itself is not beyond the window for a segment without data.
+  if (ahead && off >= t.window && off + i.len > t.window) return 'challenge';
   if (!has('.')) return 'quiet';
   const beyond = ((i.ack - tp.snd_max) | 0) > 0;
   const acks = (i.ack - tp.snd_una) | 0;
-  if (opening) return off !== 0 ? 'open' : beyond || acks <= 0 ? 'rst' : 'open';
   // A segment before the window may be an old duplicate; its ACK is processed all the same.
   if (beyond || acks < -tp.max_sndwnd)
     return ahead || off === 0 || i.len === 0 ? 'challenge' : 'quiet';
   return 'open';
+}
+
+function toldOf(frames: Frame[]): { flags: string; seq: number; ack: number }[] {
+  return frames.map(({ ip }) => {
+    const { flags, seq, ack } = ip!.tcp!;
+    return { flags, seq, ack };
+  });
 }
 
 /**
@@ -193,12 +216,18 @@ function inject(t: Target, i: Injection): boolean {
     case 'quiet':
       t.expectChallenge(frames, Math.min(frames.length, 1), what, fin);
       break;
-    case 'rst':
-      expect(
-        frames.map((f) => [f.ip!.tcp!.flags, f.ip!.tcp!.seq]),
-        what,
-      ).to.deep.equal([['R', i.ack]]);
+    case 'rst': {
+      const ends = i.len + (i.flags.match(/[SF]/g) ?? []).length;
+      const rst = { flags: 'R.', seq: 0, ack: u32(i.seq + ends) };
+      const one = i.flags.includes('.') ? { flags: 'R', seq: i.ack, ack: 0 } : rst;
+      expect(toldOf(frames), what).to.deep.equal([one]);
       break;
+    }
+    case 'synack': {
+      const one = { flags: 'S.', seq: u32(t.tp.iss), ack: u32(t.tp.rcv_nxt) };
+      expect(toldOf(frames), what).to.deep.equal([one]);
+      break;
+    }
   }
   expect(t.look(), what).to.deep.equal(before);
   // Another test covers the rate limit of challenge ACKs. Reset it here; waiting would cause
@@ -317,8 +346,8 @@ describe('tcp: blind injections', () => {
     t.expectChallenge(h.take(), 9, 'no limit');
   });
 
-  // RFC 7323, 5.2: a RST needs no timestamp. A SYN gets a challenge ACK with any timestamp or none.
-  it('drops segments without a timestamp, except RST and SYN, if tolerate_missing_ts is 0', () => {
+  // RFC 7323, 3.2 and 5.2: a RST needs no timestamp, a SYN does. Its value may be any.
+  it('drops segments without a timestamp, except RST, if tolerate_missing_ts is 0', () => {
     const c = h.establish({ ts: { val: 1000, ecr: 0 }, wscale: 4 });
     const t = new Target(h, c);
     t.tp.t_tcp.params.tolerate_missing_ts = false;
@@ -326,9 +355,8 @@ describe('tcp: blind injections', () => {
     c.ts = undefined;
     c.seg({ payload: 'evil' });
     c.seg({ flags: 'F.' });
-    expect(h.take()).to.have.length(0);
     c.seg({ flags: 'S', seq: 3 });
-    t.expectChallenge(h.take(), 1, 'SYN without timestamp');
+    expect(h.take()).to.have.length(0);
     c.seg({ flags: 'S', seq: 3, ts: { val: 1, ecr: 0 } });
     t.expectChallenge(h.take(), 1, 'SYN with an old timestamp');
     expect(t.look()).to.deep.equal(before);

@@ -103,10 +103,11 @@ describe('tcp: Fast Open (RFC 7413)', () => {
       const [over] = syn(COOKIE, { payload: 'x', sport: 40100 });
       expect([over!.flags, over!.ack, over!.fo]).to.eql(['S.', 101, undefined]);
       // One is reset, one is established: both make room.
+      h.advance(40);
+      const synAcks = h.take();
       h.seg({ flags: 'R', seq: 102, sport: 40000 });
       expect(syn(COOKIE, { payload: 'x', sport: 40101 })).to.eql([]);
-      h.advance(40);
-      const t = h.take().find((f) => f.ip!.tcp!.dport === 40001)!.ip!.tcp!;
+      const t = synAcks.find((f) => f.ip!.tcp!.dport === 40001)!.ip!.tcp!;
       h.seg({ seq: 102, ack: t.seq + 1, sport: 40001 });
       expect(syn(COOKIE, { payload: 'x', sport: 40102 })).to.eql([]);
       // The one that was reset stays in the queue: accept reports it.
