@@ -4,7 +4,7 @@
  * waits as on a blocking descriptor, and rejects with a TapnicError. Unlike FreeBSD, where a
  * waiting thread keeps a file that another thread closes: a call that waits on a closed descriptor
  * fails with EBADF. Left out: poll and select (use a kqueue), descriptors shared by processes,
- * control data of recvmsg, IPv6.
+ * control messages of streams, IPv6.
  */
 
 import type { Task } from '../sys/clock.ts';
@@ -43,8 +43,9 @@ import {
   SOCK_STREAM,
 } from '../kern/protosw.ts';
 import type { Sockaddr } from '../kern/sockaddr.ts';
+import { type Cmsg, takeCmsgs } from '../kern/cmsg.ts';
 import { intBytes, Sockopt, SOPT_GET, SOPT_SET, view } from '../kern/sockopt.ts';
-import { ReceivedFrom, soReceivedFrom } from '../kern/uipc_dgram.ts';
+import { type ControlRef, ReceivedFrom, soReceivedFrom } from '../kern/uipc_dgram.ts';
 import { ioResult, soRecv, soRecvDgram, soSend, soSendDgram } from '../kern/sys_generic.ts';
 import { sbavail, type Sockbuf, sbRunWaiters, taskAdd, taskRemove } from '../kern/uipc_sockbuf.ts';
 import { sogetopt, sosetopt } from '../kern/uipc_sockopt.ts';
@@ -98,6 +99,12 @@ interface Received {
   readonly flags: number;
   /** Null for a stream socket, and on an error. */
   readonly from: SockaddrIn | null;
+}
+
+/** The result of recvmsg. */
+interface ReceivedMessage extends Received {
+  /** The control messages that socket options such as IP_RECVTTL request. */
+  readonly control: readonly Cmsg[];
 }
 
 /** The value of setsockopt: an int, a struct, a string such as an algorithm's name, or bytes. */
@@ -299,16 +306,31 @@ export class Bsd {
 
   /** Like `send`; a datagram is sent to `addr`. @see sendto(2) */
   sendto(s: number, buf: Uint8Array, flags: number, addr: SockaddrIn | null): number {
+    return this.sendmsg(s, buf, flags, addr, []);
+  }
+
+  /**
+   * Like `sendto`, with control messages: IP_SENDSRCADDR and IP_TOS for UDP. A raw socket ignores
+   * them; a stream has none (EINVAL). @see sendmsg(2), ip(4)
+   */
+  sendmsg(
+    s: number,
+    buf: Uint8Array,
+    flags: number,
+    addr: SockaddrIn | null,
+    control: readonly Cmsg[],
+  ): number {
     const so = this.socketOf(s);
     if (so === null) return -EBADF;
     if (!(buf instanceof Uint8Array)) return -EFAULT;
     const nam = addr === null ? null : sockaddr(addr);
     if (addr !== null && nam === null) return -EAFNOSUPPORT;
     if (so.so_type === SOCK_STREAM) {
+      if (control.length > 0) return -EINVAL;
       const error = soSend(so, buf, 0, buf.length, flags, nam);
       return error !== 0 ? -error : ioResult.n;
     }
-    const error = soSendDgram(so, buf, 0, buf.length, nam);
+    const error = soSendDgram(so, buf, 0, buf.length, nam, control.length > 0 ? control : null);
     return error !== 0 ? -error : buf.length;
   }
 
@@ -337,14 +359,20 @@ export class Bsd {
     return this.#recv(s, buf, flags, soReceivedFrom);
   }
 
-  #recv(s: number, buf: Uint8Array, flags: number, from: ReceivedFrom): number {
+  #recv(
+    s: number,
+    buf: Uint8Array,
+    flags: number,
+    from: ReceivedFrom,
+    controlp: ControlRef | null = null,
+  ): number {
     const so = this.socketOf(s);
     if (so === null) return -EBADF;
     if (!(buf instanceof Uint8Array)) return -EFAULT;
     const error =
       so.so_type === SOCK_STREAM
         ? soRecv(so, buf, 0, buf.length, flags)
-        : soRecvDgram(so, buf, 0, buf.length, flags, from);
+        : soRecvDgram(so, buf, 0, buf.length, flags, from, controlp);
     return error !== 0 ? -error : ioResult.n;
   }
 
@@ -353,9 +381,20 @@ export class Bsd {
    * datagram was longer than `buf`. @see recvfrom(2), recvmsg(2)
    */
   recvfrom(s: number, buf: Uint8Array, flags = 0): Received {
+    return this.#recvmsg(s, buf, flags, null);
+  }
+
+  /** Like `recvfrom`, and returns the control messages of a datagram. @see recvmsg(2), ip(4) */
+  recvmsg(s: number, buf: Uint8Array, flags = 0): ReceivedMessage {
+    const control: ControlRef = { m: null };
+    const received = this.#recvmsg(s, buf, flags, control);
+    return { ...received, control: takeCmsgs(control.m) };
+  }
+
+  #recvmsg(s: number, buf: Uint8Array, flags: number, control: ControlRef | null): Received {
     const sender = new ReceivedFrom();
     const stream = this.socketOf(s)?.so_type === SOCK_STREAM;
-    const n = this.#recv(s, buf, flags, sender);
+    const n = this.#recv(s, buf, flags, sender, control);
     if (n < 0 || stream) return { n, flags: 0, from: null };
     const from = sockaddrIn(sender.name);
     return { n, flags: sender.len > buf.length ? MSG_TRUNC : 0, from };

@@ -66,11 +66,22 @@ import {
   SOL_SOCKET,
 } from '../kern/uipc_sockopt.ts';
 import {
+  IP_ORIGDSTADDR,
+  IP_RECVDSTADDR,
+  IP_RECVIF,
+  IP_RECVOPTS,
+  IP_RECVRETOPTS,
+  IP_RECVTOS,
+  IP_RECVTTL,
+  IP_SENDSRCADDR,
+  IP_TOS,
+} from '../netinet/ip_control.ts';
+import {
   IP_DONTFRAG,
   IP_MINTTL,
   IP_OPTIONS,
   IP_PORTRANGE,
-  IP_TOS,
+  IP_RETOPTS,
   IP_TTL,
 } from '../netinet/ip_ctloutput.ts';
 import {
@@ -136,6 +147,16 @@ export const constants = Object.freeze({
   IP_OPTIONS,
   IP_TOS,
   IP_TTL,
+  IP_RECVOPTS,
+  IP_RECVRETOPTS,
+  IP_RECVDSTADDR,
+  IP_SENDSRCADDR,
+  IP_RETOPTS,
+  IP_RECVIF,
+  IP_ORIGDSTADDR,
+  IP_RECVORIGDSTADDR: IP_ORIGDSTADDR,
+  IP_RECVTTL,
+  IP_RECVTOS,
   IP_PORTRANGE,
   IP_MINTTL,
   IP_DONTFRAG,

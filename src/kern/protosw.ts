@@ -5,6 +5,7 @@
  */
 
 import type { Errno } from '../sys/errno.ts';
+import type { Control } from './cmsg.ts';
 import type { Mbuf } from './mbuf.ts';
 import type { Sockaddr } from './sockaddr.ts';
 import type { Sockopt } from './sockopt.ts';
@@ -16,6 +17,7 @@ export const SOCK_RAW = 3;
 
 export const AF_UNSPEC = 0;
 export const AF_INET = 2;
+export const AF_LINK = 18;
 export const AF_INET6 = 28;
 /** All AF_* numbers are below AF_MAX. */
 export const AF_MAX = 43;
@@ -62,9 +64,10 @@ export interface Protosw {
   pr_listen(so: Socket, backlog: number): Errno;
   pr_connect(so: Socket, nam: Sockaddr): Errno;
   /**
+   * `control`: the control messages of a datagram; a protocol without such messages ignores them.
    * Takes `m` on every outcome, except on an error with PRUS_NOTREADY: the I/O then still owns it.
    */
-  pr_send(so: Socket, flags: number, m: Mbuf, nam: Sockaddr | null): Errno;
+  pr_send(so: Socket, flags: number, m: Mbuf, nam: Sockaddr | null, control?: Control): Errno;
   /**
    * Marks `count` units from `m` on as ready (see sbready) and transmits. If the connection is
    * gone, frees them and returns ECONNRESET.

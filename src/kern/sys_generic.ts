@@ -6,10 +6,16 @@
 import { EWOULDBLOCK, type Errno } from '../sys/errno.ts';
 import { inPass } from '../sys/pass.ts';
 import { Uio, UIO_READ, UIO_WRITE } from '../vm/uio.ts';
+import type { Control } from './cmsg.ts';
 import { MSG_MORETOCOME, MSG_TRUNC } from './protosw.ts';
 import type { Sockaddr } from './sockaddr.ts';
-import { type ReceivedFrom, soReceivedFrom, soreceive_dgram } from './uipc_dgram.ts';
-import { soreceive, sosend, type Socket } from './uipc_socket.ts';
+import {
+  type ControlRef,
+  type ReceivedFrom,
+  soReceivedFrom,
+  soreceive_dgram,
+} from './uipc_dgram.ts';
+import { soreceive, sosend, sosend_dgram, type Socket } from './uipc_socket.ts';
 
 // In use during one call, inside a pass.
 const $uio = new Uio();
@@ -98,15 +104,19 @@ export function soRead(so: Socket, buf: Uint8Array, off: number, len: number): E
   return soRecv(so, buf, off, len, 0);
 }
 
-/** Sends `buf[off .. off + len)` as one packet to `nam`; null: to the connected peer. */
+/**
+ * Sends `buf[off .. off + len)` as one packet to `nam` (null: to the connected peer), with the control
+ * messages `control`.
+ */
 export function soSendDgram(
   so: Socket,
   buf: Uint8Array,
   off: number,
   len: number,
   nam: Sockaddr | null,
+  control: Control = null,
 ): Errno {
-  return inPass(sendDgramInPass, so, buf, off, len, nam);
+  return inPass(sendDgramInPass, so, buf, off, len, nam, control);
 }
 
 function sendDgramInPass(
@@ -115,14 +125,15 @@ function sendDgramInPass(
   off: number,
   len: number,
   nam: Sockaddr | null,
+  control: Control,
 ): Errno {
-  return sosend(so, $uio.single(buf, off, len, UIO_WRITE), nam, 0);
+  return sosend_dgram(so, $uio.single(buf, off, len, UIO_WRITE), nam, control);
 }
 
 /**
  * Receives one packet, at most `len` bytes of it, into `buf` at `off`. `ioResult.n` is the number
  * of bytes stored; with MSG_TRUNC in `flags` it is the full length of the packet. Sets `from` to
- * the sender. Other flags and errnos: see soreceive_dgram.
+ * the sender, and `controlp` to the control data. Other flags and errnos: see soreceive_dgram.
  */
 export function soRecvDgram(
   so: Socket,
@@ -131,8 +142,9 @@ export function soRecvDgram(
   len: number,
   flags = 0,
   from = soReceivedFrom,
+  controlp: ControlRef | null = null,
 ): Errno {
-  return settle(inPass(recvDgramInPass, so, buf, off, len, flags, from));
+  return settle(inPass(recvDgramInPass, so, buf, off, len, flags, from, controlp));
 }
 
 function recvDgramInPass(
@@ -142,7 +154,9 @@ function recvDgramInPass(
   len: number,
   flags: number,
   from: ReceivedFrom,
+  controlp: ControlRef | null,
 ): number {
-  const error = soreceive_dgram(so, $uio.single(buf, off, len, UIO_READ), flags, from);
+  const uio = $uio.single(buf, off, len, UIO_READ);
+  const error = soreceive_dgram(so, uio, flags, from, controlp);
   return outcome(error, (flags & MSG_TRUNC) !== 0 ? from.len : len - $uio.uio_resid);
 }

@@ -10,7 +10,7 @@ import { KASSERT } from '../sys/kassert.ts';
 import { inPass } from '../sys/pass.ts';
 import type { Uio } from '../vm/uio.ts';
 import { m_freem, m_get } from './kern_mbuf.ts';
-import { m_mbuftouio } from './m_copydata.ts';
+import { m_copydata, m_mbuftouio } from './m_copydata.ts';
 import {
   type Mbuf,
   M_NOWAIT,
@@ -103,7 +103,7 @@ export interface ControlRef {
  * with `uio_resid` unchanged: an empty packet, or end of data after a shutdown. EWOULDBLOCK: no
  * record. Else the pending error, which is cleared. MSG_PEEK in `flags` keeps the record and the
  * error; MSG_OOB returns EOPNOTSUPP. Stores the control data in `controlp`; frees it if that is
- * null. MSG_PEEK does not return control data.
+ * null. MSG_PEEK stores a copy of the control data.
  * @see socket(9)
  */
 export function soreceive_dgram(
@@ -114,6 +114,22 @@ export function soreceive_dgram(
   controlp: ControlRef | null = null,
 ): Errno {
   return inPass(receiveInPass, so, uio, flags, from, controlp);
+}
+
+/** A copy of the chain from `m` up to `end`; what fits into the free mbufs. */
+function copyControl(m: Mbuf | null, end: Mbuf | null): Mbuf | null {
+  let first: Mbuf | null = null;
+  let last: Mbuf | null = null;
+  for (; m !== null && m !== end; m = m.m_next) {
+    const n = m_get(M_NOWAIT, MT_CONTROL);
+    if (n === null) break;
+    m_copydata(m, 0, m.m_len, mtod(n));
+    n.m_len = m.m_len;
+    if (last === null) first = n;
+    else last.m_next = n;
+    last = n;
+  }
+  return first;
 }
 
 function receiveInPass(
@@ -139,7 +155,10 @@ function receiveInPass(
   const packet = last.m_next;
   if (packet !== null) from.len = packet.m_pkthdr.len;
   if (packet !== null && packet.m_pkthdr.len > 0) m_mbuftouio(uio, packet, packet.m_pkthdr.len);
-  if (peek) return 0;
+  if (peek) {
+    if (controlp !== null && last !== record) controlp.m = copyControl(record.m_next, packet);
+    return 0;
+  }
   if (controlp !== null && last !== record) {
     controlp.m = record.m_next;
     record.m_next = packet;

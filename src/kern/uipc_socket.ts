@@ -26,6 +26,7 @@ import { KASSERT } from '../sys/kassert.ts';
 import { inPass, passUpcall, type Upcall } from '../sys/pass.ts';
 import { count, R_SO_LISTEN_OVERFLOW, R_SO_MAXSOCKETS } from '../sys/reason.ts';
 import { type Uio, uiomove } from '../vm/uio.ts';
+import type { Control } from './cmsg.ts';
 import { m_free, m_get } from './kern_mbuf.ts';
 import { m_mbuftouio } from './m_copydata.ts';
 import { type Mbuf, max_hdr, MCLBYTES, M_NOWAIT, M_PKTHDR, MT_DATA, mtod } from './mbuf.ts';
@@ -462,7 +463,7 @@ export function sosend(so: Socket, uio: Uio, nam: Sockaddr | null, flags: number
 }
 
 function sendInPass(so: Socket, uio: Uio, nam: Sockaddr | null, flags: number): Errno {
-  if (so.so_type !== SOCK_STREAM) return sosend_dgram(so, uio, nam);
+  if (so.so_type !== SOCK_STREAM) return sosend_dgram(so, uio, nam, null);
   // A byte stream has no records.
   if ((flags & MSG_EOR) !== 0) return EINVAL;
   if (so.sndLock.length > 0) return soSendError(so) || EWOULDBLOCK;
@@ -499,14 +500,14 @@ export function sosendLocked(
   return pr.pr_send(so, prus, top, implied ? nam : null);
 }
 
-/** Sends one datagram. EMSGSIZE: it is larger than the send buffer. */
-function sosend_dgram(so: Socket, uio: Uio, nam: Sockaddr | null): Errno {
+/** Sends one datagram. EMSGSIZE: it is larger than the send buffer. @see sys/kern/uipc_socket.c */
+export function sosend_dgram(so: Socket, uio: Uio, nam: Sockaddr | null, c: Control): Errno {
   if ((so.so_snd.sb_state & SBS_CANTSENDMORE) !== 0) return EPIPE;
   if (so.so_error !== 0) return soTakeError(so);
   if (uio.uio_resid > so.so_snd.sb_hiwat) return EMSGSIZE;
   const top = m_uiotombuf(uio, M_NOWAIT, uio.uio_resid, max_hdr, M_PKTHDR);
   if (top === null) return ENOBUFS;
-  return so.so_proto.pr_send(so, 0, top, nam);
+  return so.so_proto.pr_send(so, 0, top, nam, c);
 }
 
 /**

@@ -16,6 +16,7 @@ import {
 } from '../sys/errno.ts';
 import { KASSERT } from '../sys/kassert.ts';
 import { type Kva, port, type Port } from '../sys/types.ts';
+import type { Cmsg } from '../kern/cmsg.ts';
 import type { Mbuf } from '../kern/mbuf.ts';
 import { AF_INET, AF_MAX } from '../kern/protosw.ts';
 import type { Sockaddr } from '../kern/sockaddr.ts';
@@ -232,9 +233,9 @@ export interface InpAf {
   sourceRoute(): IpOptions | null;
   /** The control data of packet `m` that the socket options of `inp` request; null: none. */
   savecontrol(inp: Inpcb, m: Mbuf): Mbuf | null;
-  /**
-   * Reads or sets a socket option of the family. EINVAL: other level. ENOPROTOOPT: unknown option.
-   */
+  /** Reads control messages to send: returns the TOS or -errno; sets inc's local address. */
+  sendcontrol(inp: Inpcb, control: readonly Cmsg[], inc: InConninfo): number;
+  /** Reads or sets a socket option of the family. EINVAL: other level. ENOPROTOOPT: unknown. */
   ctloutput(so: Socket, sopt: Sockopt): Errno;
 }
 
@@ -536,7 +537,7 @@ export function in_pcblookup(
 }
 
 /** Whether another PCB prevents `inp` from binding to the local address and port of `inc`. */
-function portConflict(inp: Inpcb, inc: InConninfo, options: number): boolean {
+export function portConflict(inp: Inpcb, inc: InConninfo, options: number): boolean {
   const info = inp.inp_pcbinfo;
   const af = inp.inp_af;
   let t: Inpcb | null = info.ports[portBucket(info.ports, inc.inc_lport)]!;

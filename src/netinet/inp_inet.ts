@@ -23,6 +23,7 @@ import { fib4_lookup } from './in_fib.ts';
 import type { InConninfo, Inpcb, InpAf } from './in_pcb.ts';
 import { in_broadcast } from './in_var.ts';
 import { Ip, IP_DF, IP_DST_OFF, IP_MAXPACKET, IP_SRC_OFF } from './ip.ts';
+import { ip_savecontrol, ipSendcontrol } from './ip_control.ts';
 import { ip_ctloutput } from './ip_ctloutput.ts';
 import { ICMP_UNREACH, ICMP_UNREACH_PORT } from './icmp.ts';
 import { icmp_error } from './ip_icmp.ts';
@@ -159,7 +160,7 @@ export const inetAf: InpAf = {
     ip_stripoptions(m);
     icmp_error(m, ICMP_UNREACH, ICMP_UNREACH_PORT, 0, vnet);
   },
-  // No IPv4 option requests control data yet.
-  savecontrol: () => null,
+  savecontrol: ip_savecontrol,
+  sendcontrol: ipSendcontrol,
   ctloutput: ip_ctloutput,
 };

@@ -1,6 +1,7 @@
 /**
- * Socket options at level IPPROTO_IP, after ip_ctloutput of sys/netinet/ip_output.c. Left out:
- * multicast and options for ancillary data of recvmsg(2).
+ * Socket options at level IPPROTO_IP, after ip_ctloutput of sys/netinet/ip_output.c. Those that request
+ * control messages are in ip_control.ts. Left out: multicast, IP_HDRINCL, IP_BINDANY, IP_ONESBCAST,
+ * flow ids, IP_VLAN_PCP, IPsec.
  */
 
 import { EINVAL, EMSGSIZE, ENOPROTOOPT, type Errno } from '../sys/errno.ts';
@@ -16,12 +17,15 @@ import {
 } from '../kern/sockopt.ts';
 import type { Socket } from '../kern/uipc_socket.ts';
 import { INP_DONTFRAG, INP_HIGHPORT, INP_LOWPORT, type Inpcb } from './in_pcb.ts';
+import { controlOptions, IP_TOS } from './ip_control.ts';
 import { IpOptions, ip_pcbopts, optionsValue } from './ip_options.ts';
+
+export { IP_TOS } from './ip_control.ts';
 
 // Option names of sys/netinet/in.h.
 export const IP_OPTIONS = 1;
-export const IP_TOS = 3;
 export const IP_TTL = 4;
+export const IP_RETOPTS = 8;
 export const IP_PORTRANGE = 19;
 export const IP_MINTTL = 66;
 export const IP_DONTFRAG = 67;
@@ -40,14 +44,24 @@ function setRange(inp: Inpcb, range: number): Errno {
   return 0;
 }
 
+/** Sets or reads the option whose bit of inp_flags is `bit`. */
+function controlOption(inp: Inpcb, sopt: Sockopt, bit: number): Errno {
+  if (sopt.sopt_dir !== SOPT_SET) return sooptPutInt(sopt, (inp.inp_flags & bit) !== 0 ? 1 : 0);
+  const error = sooptInt(sopt);
+  if (error !== 0) return error;
+  if ($optval.v !== 0) inp.inp_flags |= bit;
+  else inp.inp_flags &= ~bit;
+  return 0;
+}
+
 function set(inp: Inpcb, name: number, v: number): Errno {
   switch (name) {
     case IP_TOS:
       inp.inp_ip_tos = v & 0xff;
       return 0;
     case IP_TTL:
-      if (v <= 0 || v > MAXTTL) return EINVAL;
-      inp.inp_ip_ttl = v;
+      // As in FreeBSD, any value; the header has room for its low byte.
+      inp.inp_ip_ttl = v & 0xff;
       return 0;
     case IP_MINTTL:
       if (v < 0 || v > MAXTTL) return EINVAL;
@@ -71,7 +85,7 @@ function get(inp: Inpcb, name: number): number {
     case IP_MINTTL:
       return inp.inp_ip_minttl;
     case IP_DONTFRAG:
-      return inp.inp_flags & INP_DONTFRAG;
+      return (inp.inp_flags & INP_DONTFRAG) !== 0 ? 1 : 0;
     default:
       if ((inp.inp_flags & INP_HIGHPORT) !== 0) return IP_PORTRANGE_HIGH;
       return (inp.inp_flags & INP_LOWPORT) !== 0 ? IP_PORTRANGE_LOW : IP_PORTRANGE_DEFAULT;
@@ -103,7 +117,12 @@ function options(inp: Inpcb, sopt: Sockopt): Errno {
 export function ip_ctloutput(so: Socket, sopt: Sockopt): Errno {
   const inp = so.so_pcb as Inpcb;
   if (sopt.sopt_level !== IPPROTO_IP) return EINVAL;
+  const bit = controlOptions.get(sopt.sopt_name);
+  if (bit !== undefined) return controlOption(inp, sopt, bit);
   switch (sopt.sopt_name) {
+    case IP_RETOPTS:
+      // As in FreeBSD, it can be read only.
+      return sopt.sopt_dir === SOPT_SET ? ENOPROTOOPT : options(inp, sopt);
     case IP_OPTIONS:
       return options(inp, sopt);
     case IP_TOS:

@@ -1,8 +1,7 @@
 /**
  * UDP, after sys/netinet/udp_usrreq.c (RFC 768, RFC 1122 4.1): input, output, the protocol switch
  * of SOCK_DGRAM sockets, ICMP errors. All access to addresses and IP goes through the family's
- * table (InpAf). Left out: UDP-Lite, tunnels, multicast membership, control data (IP_RECVDSTADDR,
- * IP_SENDSRCADDR), options at level IPPROTO_UDP. Unlike FreeBSD: 0.0.0.0 as destination does not
+ * table (InpAf). Left out: UDP-Lite, tunnels, multicast membership, options at level IPPROTO_UDP. Unlike FreeBSD: 0.0.0.0 as destination does not
  * mean this host, and 255.255.255.255 is routed by the routing table.
  */
 
@@ -30,6 +29,7 @@ import {
   R_UDP_SUM,
 } from '../sys/reason.ts';
 import { type Kva, kva } from '../sys/types.ts';
+import type { Control } from '../kern/cmsg.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
 import {
   CSUM_DATA_VALID,
@@ -286,6 +286,8 @@ function destination(inp: Inpcb, nam: Sockaddr | null): Errno {
   const zone = af.embedScope(inp.inp_vnet, nam);
   if (zone !== 0) return zone;
   $to.copyFrom(inc);
+  // IP_SENDSRCADDR.
+  if (!$src.laddrAny()) $to.setLaddr($src.inc_l0);
   $to.faddrFrom(nam);
   $to.inc_fport = nam.port;
   if ($to.laddrAny()) {
@@ -302,20 +304,25 @@ function destination(inp: Inpcb, nam: Sockaddr | null): Errno {
   return 0;
 }
 const $to = new InConninfo();
+/** The source address that a control message of the datagram names; 0: none. */
+const $src = new InConninfo();
 
 /**
- * Sends `m`, the data of one datagram, to `nam`; null: to the connected peer. Takes `m`, which may
- * contain unmapped mbufs. EMSGSIZE: larger than an IP packet. EDESTADDRREQ: no destination.
+ * Sends `m`, the data of one datagram, to `nam` (null: to the connected peer) with the control messages
+ * `control`. Takes `m`, which may contain unmapped mbufs. EMSGSIZE: larger than an IP packet. EDESTADDRREQ: no destination.
  * EISCONN: `nam` on a connected socket. EAFNOSUPPORT: other family. EADDRNOTAVAIL: address or port
  * 0, or no local port is free. EHOSTUNREACH: no route. ENOBUFS: no mbuf. Else the errno of
  * ip_output.
  * @see sys/netinet/udp_usrreq.c
  */
-function udp_output(inp: Inpcb, m: Mbuf, nam: Sockaddr | null, broadcast: boolean): Errno {
+function udp_output(inp: Inpcb, m: Mbuf, nam: Sockaddr | null, control: Control): Errno {
   const { inp_af: af } = inp;
   const udp = V_udp(inp.inp_vnet);
   const ulen = m.m_pkthdr.len + Udphdr.SIZE;
-  const error = ulen + af.hdrlen > af.maxpacket ? EMSGSIZE : destination(inp, nam);
+  let error: Errno = ulen + af.hdrlen > af.maxpacket ? EMSGSIZE : 0;
+  $src.setLaddr(0);
+  const tos = control === null ? inp.inp_ip_tos : af.sendcontrol(inp, control, $src);
+  if (error === 0) error = tos < 0 ? -tos : destination(inp, nam);
   if (error !== 0) {
     m_freem(m);
     return error;
@@ -328,7 +335,7 @@ function udp_output(inp: Inpcb, m: Mbuf, nam: Sockaddr | null, broadcast: boolea
   const p = mtod(top);
   const ph = top.m_pkthdr;
   const dontfrag = (inp.inp_flags & INP_DONTFRAG) !== 0;
-  af.fill(p, $inc, ph.len, IPPROTO_UDP, inp.inp_ip_ttl, inp.inp_ip_tos, dontfrag);
+  af.fill(p, $inc, ph.len, IPPROTO_UDP, inp.inp_ip_ttl, tos, dontfrag);
   $uh.at(kva(p + af.hdrlen));
   $uh.uh_sport = $inc.inc_lport;
   $uh.uh_dport = $inc.inc_fport;
@@ -343,7 +350,7 @@ function udp_output(inp: Inpcb, m: Mbuf, nam: Sockaddr | null, broadcast: boolea
   ph.rcvif = null;
   ph.pktId = nextPktId();
   udp.stat.udps_opackets++;
-  return af.outputDgram(top, inp, broadcast);
+  return af.outputDgram(top, inp, (inp.inp_socket!.so_options & SO_BROADCAST) !== 0);
 }
 
 function attach(so: Socket): Errno {
@@ -384,8 +391,7 @@ const udpProtosw = (family: number): Protosw => ({
   pr_detach: inDgramDetach,
   pr_bind: bind,
   pr_connect: connect,
-  pr_send: (so, _flags, m, nam) =>
-    udp_output(sotoinpcb(so), m, nam, (so.so_options & SO_BROADCAST) !== 0),
+  pr_send: (so, _flags, m, nam, control = null) => udp_output(sotoinpcb(so), m, nam, control),
   pr_disconnect: disconnect,
   pr_abort(so: Socket): void {
     disconnect(so);

@@ -162,6 +162,16 @@ export function inPass<A, B, C, D, E, F, R>(
   e: E,
   f: F,
 ): R;
+export function inPass<A, B, C, D, E, F, G, R>(
+  fn: (a: A, b: B, c: C, d: D, e: E, f: F, g: G) => R,
+  a: A,
+  b: B,
+  c: C,
+  d: D,
+  e: E,
+  f: F,
+  g: G,
+): R;
 export function inPass<A, B, C, D, E, F, G, H, R>(
   fn: (a: A, b: B, c: C, d: D, e: E, f: F, g: G, h: H) => R,
   a: A,

@@ -283,6 +283,7 @@ export class TestFamily {
         control.m_len = 1;
         return control;
       },
+      sendcontrol: () => -EINVAL,
       ctloutput: () => EINVAL,
     };
   }

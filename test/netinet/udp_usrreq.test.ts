@@ -573,7 +573,7 @@ describe('udp_usrreq', () => {
     });
 
     const ranges: [number, number[], number[]][] = [
-      [IP_TTL, [1, 64, 255], [0, -1, 256]],
+      [IP_TTL, [0, 1, 64, 255], []],
       [IP_MINTTL, [0, 1, 255], [-1, 256]],
       [IP_TOS, [0, 0xff], []],
     ];
