@@ -6,7 +6,13 @@
  */
 
 import { EINVAL, ENOMEM, type Errno } from '../src/sys/errno.ts';
-import { ETHER_HDR_LEN, TCP_CKSUM_OFF, UDP_CKSUM_OFF } from '../src/sys/protocols.ts';
+import {
+  ETHER_HDR_LEN,
+  IPPROTO_TCP,
+  IPPROTO_UDP,
+  TCP_CKSUM_OFF,
+  UDP_CKSUM_OFF,
+} from '../src/sys/protocols.ts';
 import { memView } from '../src/vm/arena.ts';
 import {
   CSUM_IP6_TCP,
@@ -54,7 +60,10 @@ const REQUESTS = TCP_REQUESTS | CSUM_IP_UDP | CSUM_IP6_UDP;
 
 const $headers = new TxHeaders();
 
-/** Computes the checksum command of the packet's block. EINVAL: the headers are bad. */
+/**
+ * Computes the checksum command of the packet's block. EINVAL: the headers are bad, or are not of the
+ * protocol whose checksum is requested.
+ */
 function tl_offload_setup(sc: TlSoftc, m: Mbuf): Errno {
   const { csum_flags, len } = m.m_pkthdr;
   sc.sumCmd = 0;
@@ -63,6 +72,7 @@ function tl_offload_setup(sc: TlSoftc, m: Mbuf): Errno {
   const error = txHeaders(m, sc.scratch, $headers);
   if (error !== 0) return error;
   const tcp = (csum_flags & TCP_REQUESTS) !== 0;
+  if ($headers.proto !== (tcp ? IPPROTO_TCP : IPPROTO_UDP)) return EINVAL;
   const start = $headers.l2 + $headers.l3;
   if (len < start + (tcp ? 20 : 8)) return EINVAL;
   sc.sumCmd = tcp ? TL_CMD_SUM : TL_CMD_SUM | TL_CMD_UDP;

@@ -178,6 +178,19 @@ describe('if_tl: transmit', () => {
     expect(if_get_counter(host.ifp, IFCOUNTER_OERRORS)).to.equal(4);
   });
 
+  it('drops and counts packets of another protocol than the requested checksum', () => {
+    host = new NicHost(tlModel, { base: 0 }).up();
+    for (const [kind, request] of Object.entries(CSUM)) {
+      const udp = !kind.startsWith('udp');
+      const v6 = kind.endsWith('6');
+      const m = host.chain(makePacket({ payload: 100, udp, v6, cksum: 'pseudo' }));
+      m.m_pkthdr.csum_flags = request;
+      host.send(m);
+    }
+    expect(host.wire.sent).to.have.lengthOf(0);
+    expect(counted(R_DRV_TX_ERROR)).to.equal(4);
+  });
+
   it('collapses chains of small mbufs, and defragments chains that stay too long', () => {
     host = new NicHost(tlModel, { base: 0 }).up();
     const frame = makePacket({ payload: 1400, cksum: 'full' });
