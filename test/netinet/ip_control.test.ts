@@ -172,8 +172,7 @@ describe('ip control messages', () => {
     });
     const send = (s: number, ...control: Cmsg[]): number =>
       b.sendmsg(s, Uint8Array.of(1, 2, 3), 0, peer, control);
-    const src = (text: string): Cmsg =>
-      message(C.IP_SENDSRCADDR, ...bytes(text));
+    const src = (text: string): Cmsg => message(C.IP_SENDSRCADDR, ...bytes(text));
 
     it('IP_TOS sets the TOS of one datagram', () => {
       const s = udp();
