@@ -379,7 +379,7 @@ function getsockopt(tp: Tcpcb, sopt: Sockopt): Errno {
     case TCP_INFO:
       return sooptcopyout(sopt, tcpInfoBytes(tcp_fill_info(tp)));
     case TCP_CONGESTION:
-      return sooptcopyout(sopt, putText(new Uint8Array(TCP_CA_NAME_MAX), tp.t_cc.name));
+      return sooptcopyout(sopt, putText(new Uint8Array(tp.t_cc.name.length + 1), tp.t_cc.name));
     case TCP_KEEPINIT:
       return seconds(TP_KEEPINIT(tp));
     case TCP_KEEPIDLE:

@@ -4,6 +4,7 @@
  */
 
 import { expect } from 'chai';
+import { Bsd } from '../../src/api/bsd.ts';
 import { AF_INET, IPPROTO_ICMP, IPPROTO_IP, SOCK_DGRAM, SOCK_RAW } from '../../src/kern/protosw.ts';
 import { SOPT_GET, SOPT_SET, Sockopt } from '../../src/kern/sockopt.ts';
 import { soSendDgram } from '../../src/kern/sys_generic.ts';
@@ -313,6 +314,26 @@ describe('ip_options', () => {
     const e = error();
     expect([e.type, e.code]).to.deep.equal([3, 3]);
     expect([e.quoted[0], e.quoted.length]).to.deep.equal([0x45, 31]);
+  });
+
+  it('quotes without options a datagram that only a socket of another peer could receive', () => {
+    const b = new Bsd(rig.vnet);
+    const s = b.socket(b.constants.AF_INET, b.constants.SOCK_DGRAM);
+    expect(b.bind(s, { address: '0.0.0.0', port: 2 })).to.equal(0);
+    expect(b.connect(s, { address: PEER, port: 9 })).to.equal(0);
+    const ports = { sport: 1, dport: 2, payload: 'abc' };
+    rig.injectIp(buildUdp({ src: PEER, dst: US, options: rr(2) }, ports));
+    expect([...error().quoted.subarray(0, 4)]).to.deep.equal([0x45, 0, 0, 31]);
+    // The peer's own datagram arrives, and one to a group gets no error.
+    rig.injectIp(buildUdp({ src: PEER, dst: US, options: rr(2) }, { ...ports, sport: 9 }));
+    expect(b.recv(s, new Uint8Array(9))).to.equal(3);
+    rig.injectIp(
+      buildUdp({ src: PEER, dst: '224.0.0.1', options: rr(2) }, ports),
+      0,
+      '01:00:5e:00:00:01',
+    );
+    expectTx(rig.sent);
+    b.closeAll();
   });
 
   it('sends no error about a packet with less than 8 bytes behind its options', () => {

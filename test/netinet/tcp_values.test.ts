@@ -267,6 +267,10 @@ describe('tcp: FreeBSD 14 as the reference', () => {
       const { seq } = one('SYN-ACK', 'S.').ip!.tcp!;
       h.advance(1200);
       one('SYN-ACK again', 'S.');
+      h.seg({ flags: 'R', seq: 9 });
+      one('challenge ACK', '.');
+      h.seg({ flags: 'S', seq: 1 });
+      one('SYN-ACK of a SYN again', 'S.');
       h.seg({ seq: 2, ack: seq + 9 });
       one('wrong ACK', 'R');
     });
