@@ -106,6 +106,9 @@ const SIMPLE = {
   embedScope: () => 0,
 };
 
+/** The family has no socket options and no control messages to send. */
+const noOptions = { sendcontrol: () => -EINVAL, ctloutput: () => EINVAL };
+
 /** The family on one interface of one stack. */
 export class TestFamily {
   readonly vnet: Vnet;
@@ -283,8 +286,7 @@ export class TestFamily {
         control.m_len = 1;
         return control;
       },
-      sendcontrol: () => -EINVAL,
-      ctloutput: () => EINVAL,
+      ...noOptions,
     };
   }
 }
