@@ -263,6 +263,8 @@ export const inet6Af: InpAf = {
   },
   // No IPv6 option requests control data yet.
   savecontrol: () => null,
+  // Messages of other levels are ignored, and no message of IPv6 exists yet.
+  sendcontrol: (inp) => inp.inp_ip_tos,
   // No IPv6 socket option exists yet.
   ctloutput: () => EINVAL,
 };
