@@ -1,12 +1,21 @@
 /**
  * UDP sockets of the emulated host, with the interface of node:dgram: 'message' is emitted with the
- * data and its sender. Addresses are numeric; there is no name resolution. Left out: multicast
- * groups, IPv6, arrays of buffers in `send`, abort signals.
+ * data and its sender. Addresses are numeric; there is no name resolution. Left out:
+ * IPv6, arrays of buffers in `send`, abort signals.
  */
 
 import { EventEmitter } from 'node:events';
-import { EADDRINUSE, EBADF, EINVAL, errnoError, type Errno, EWOULDBLOCK } from '../sys/errno.ts';
+import {
+  EADDRINUSE,
+  EBADF,
+  EINVAL,
+  errnoError,
+  type Errno,
+  EWOULDBLOCK,
+  TapnicError,
+} from '../sys/errno.ts';
 import { AF_INET, IPPROTO_IP, IPPROTO_UDP, SOCK_DGRAM } from '../kern/protosw.ts';
+import { Sockopt, SOPT_SET } from '../kern/sockopt.ts';
 import { ioResult, soRecvDgram, soSendDgram } from '../kern/sys_generic.ts';
 import { ReceivedFrom } from '../kern/uipc_dgram.ts';
 import { sbavail } from '../kern/uipc_sockbuf.ts';
@@ -24,19 +33,31 @@ import {
   soResult,
   soupcall_set,
 } from '../kern/uipc_socket.ts';
-import { soSetInt } from '../kern/uipc_sockopt.ts';
+import { soSetInt, sosetopt } from '../kern/uipc_sockopt.ts';
 import type { Vnet } from '../kern/vnet.ts';
-import { inAddrOf, inet_ntoa } from '../netinet/in.ts';
+import { inAddrOf, inet_ntoa, parseInAddr } from '../netinet/in.ts';
+import {
+  IP_ADD_MEMBERSHIP,
+  IP_ADD_SOURCE_MEMBERSHIP,
+  IP_DROP_MEMBERSHIP,
+  IP_DROP_SOURCE_MEMBERSHIP,
+  IP_MULTICAST_IF,
+  IP_MULTICAST_LOOP,
+  IP_MULTICAST_TTL,
+} from '../netinet/in_mcast.ts';
 import { IP_DONTFRAG, IP_TTL } from '../netinet/ip_ctloutput.ts';
 import { localSockaddr, sockaddr } from './address.ts';
 import { later, Turns } from './turns.ts';
 
 const DATAGRAM_MAX = 65535;
+const ANY = '0.0.0.0';
 
 /** Options of a new UDP socket. */
 export interface DgramSocketOptions {
   /** SO_REUSEPORT: several sockets share a port. Default false. */
   readonly reusePort?: boolean;
+  /** Several sockets share a port, as node:dgram does it on FreeBSD: SO_REUSEPORT. Default false. */
+  readonly reuseAddr?: boolean;
   /**
    * SO_SNDBUF: the size of the largest datagram to send, bytes; default net.inet.udp.maxdgram.
    * SO_RCVBUF: the size of the receive buffer, bytes; default net.inet.udp.recvspace.
@@ -72,7 +93,7 @@ export class DgramSocket extends EventEmitter {
     if (error !== 0) throw errnoError(error, 'socket');
     const so = soResult.so!;
     this.#so = so;
-    if (options.reusePort ?? false) so.so_options |= SO_REUSEPORT;
+    if (options.reusePort === true || options.reuseAddr === true) so.so_options |= SO_REUSEPORT;
     const snd = options.sendBufferSize ?? so.so_snd.sb_hiwat;
     const rcv = options.recvBufferSize ?? so.so_rcv.sb_hiwat;
     const ttl = options.ttl ?? null;
@@ -161,6 +182,92 @@ export class DgramSocket extends EventEmitter {
     else so.so_options &= ~SO_BROADCAST;
   }
 
+  /** The TTL of unicasts: IP_TTL, 1 to 255. Throws TapnicError EINVAL, EBADF. */
+  setTTL(ttl: number): number {
+    this.#setByte('setTTL', IP_TTL, ttl, 1);
+    return ttl;
+  }
+
+  /** IP_MULTICAST_TTL, 0 to 255, initially 1. Throws TapnicError EINVAL, EBADF. */
+  setMulticastTTL(ttl: number): number {
+    this.#setByte('setMulticastTTL', IP_MULTICAST_TTL, ttl, 0);
+    return ttl;
+  }
+
+  /** IP_MULTICAST_LOOP: whether this host receives its own multicasts; initially true. */
+  setMulticastLoopback(on: boolean): boolean {
+    const so = this.#open('setMulticastLoopback');
+    check(soSetInt(so, IPPROTO_IP, IP_MULTICAST_LOOP, on ? 1 : 0), 'setMulticastLoopback');
+    return on;
+  }
+
+  /**
+   * IP_MULTICAST_IF: sends multicasts by the interface with the address `multicastInterface`; with
+   * 0.0.0.0 by the routing table again. Throws TapnicError EINVAL, EADDRNOTAVAIL, EBADF.
+   */
+  setMulticastInterface(multicastInterface: string): void {
+    const so = this.#open('setMulticastInterface');
+    setOption(so, 'setMulticastInterface', IP_MULTICAST_IF, [multicastInterface]);
+  }
+
+  /**
+   * Joins a group on the interface with the address `multicastInterface`; without it, on that of the
+   * route to the group, else the first one with multicast. Binds an unbound socket to a free port.
+   * Throws TapnicError ERR_MISSING_ARGS, EINVAL (not a group), EADDRNOTAVAIL (no such interface),
+   * EADDRINUSE (a member already), EBADF.
+   */
+  addMembership(multicastAddress: string, multicastInterface?: string): void {
+    const so = this.#member('addMembership', { multicastAddress });
+    const value = [multicastAddress, multicastInterface ?? ANY];
+    setOption(so, 'addMembership', IP_ADD_MEMBERSHIP, value);
+  }
+
+  /** Leaves a group. Throws TapnicError as addMembership; EADDRNOTAVAIL: not a member. */
+  dropMembership(multicastAddress: string, multicastInterface?: string): void {
+    const so = this.#member('dropMembership', { multicastAddress });
+    const value = [multicastAddress, multicastInterface ?? ANY];
+    setOption(so, 'dropMembership', IP_DROP_MEMBERSHIP, value);
+  }
+
+  /** Joins a group, but only for datagrams from `sourceAddress`. Throws as addMembership. */
+  addSourceSpecificMembership(
+    sourceAddress: string,
+    groupAddress: string,
+    multicastInterface?: string,
+  ): void {
+    const so = this.#member('addSourceSpecificMembership', { sourceAddress, groupAddress });
+    const value = [groupAddress, sourceAddress, multicastInterface ?? ANY];
+    setOption(so, 'addSourceSpecificMembership', IP_ADD_SOURCE_MEMBERSHIP, value);
+  }
+
+  /** Ends addSourceSpecificMembership. Throws as dropMembership. */
+  dropSourceSpecificMembership(
+    sourceAddress: string,
+    groupAddress: string,
+    multicastInterface?: string,
+  ): void {
+    const so = this.#member('dropSourceSpecificMembership', { sourceAddress, groupAddress });
+    const value = [groupAddress, sourceAddress, multicastInterface ?? ANY];
+    setOption(so, 'dropSourceSpecificMembership', IP_DROP_SOURCE_MEMBERSHIP, value);
+  }
+
+  #setByte(call: string, name: number, value: number, min: number): void {
+    const so = this.#open(call);
+    if (typeof value !== 'number')
+      throw new TapnicError('ERR_INVALID_ARG_TYPE', call, 'the TTL must be a number');
+    const valid = Number.isInteger(value) && value >= min && value <= 255;
+    check(valid ? soSetInt(so, IPPROTO_IP, name, value) : EINVAL, call);
+  }
+
+  /** The socket, bound to a port. Throws ERR_MISSING_ARGS if one of `args` is missing. */
+  #member(call: string, args: Record<string, string>): Socket {
+    const so = this.#open(call);
+    for (const [name, value] of Object.entries(args))
+      if (!value) throw new TapnicError('ERR_MISSING_ARGS', call, `${name} must be specified`);
+    if (so.so_proto.pr_sockaddr(so)!.port === 0) check(sobind(so, localSockaddr(ANY, 0)), call);
+    return so;
+  }
+
   /** Reads one datagram or error. The next one has its own turn, so a listener may throw. */
   #receive(): void {
     const so = this.#so;
@@ -197,11 +304,25 @@ export function createSocket(vnet: Vnet, options: DgramSocketOptions = {}): Dgra
   return new DgramSocket(vnet, options);
 }
 
+/** Sets an option of level IPPROTO_IP whose value is a list of addresses. EINVAL: not addresses. */
+function setOption(so: Socket, call: string, name: number, value: readonly string[]): void {
+  const bytes = new DataView(new ArrayBuffer(4 * value.length));
+  for (const [i, text] of value.entries()) {
+    const addr = typeof text === 'string' ? parseInAddr(text) : null;
+    if (addr === null) throw errnoError(EINVAL, call, `${text} is not an IPv4 address`);
+    bytes.setInt32(4 * i, addr);
+  }
+  const sopt = new Sockopt(SOPT_SET, IPPROTO_IP, name, new Uint8Array(bytes.buffer));
+  check(sosetopt(so, sopt), call);
+}
+
 function check(error: Errno, syscall: string): void {
   if (error !== 0)
     throw errnoError(
       error,
       syscall,
-      error === EADDRINUSE ? 'the port is in use: choose another one' : '',
+      error === EADDRINUSE && syscall.startsWith('bind')
+        ? 'the port is in use: choose another one'
+        : '',
     );
 }

@@ -2,6 +2,7 @@
 
 import type { Vnet } from '../kern/vnet.ts';
 import { icmpstat } from '../netinet/ip_icmp.ts';
+import { igmpstat } from '../netinet/igmp.ts';
 import { arpstat } from '../netinet/if_ether.ts';
 import { ipstat } from '../netinet/ip_var.ts';
 import { V_tcp } from '../netinet/tcp_var.ts';
@@ -26,6 +27,7 @@ function statistics(vnet: Vnet): NetstatS {
     udp: udpstat(vnet),
     ip: ipstat(vnet),
     icmp: icmpstat(vnet),
+    igmp: igmpstat(vnet),
     arp: arpstat(vnet),
   });
 }

@@ -190,6 +190,25 @@ const ICMP: readonly Line[] = [
   ['\t# no return route~', 'icps_noroute'],
 ];
 
+const IGMP: readonly Line[] = [
+  ['\t# message~ received', 'igps_rcv_total'],
+  ['\t# message~ received with too few bytes', 'igps_rcv_tooshort'],
+  ['\t# message~ received with wrong TTL', 'igps_rcv_badttl'],
+  ['\t# message~ received with bad checksum', 'igps_rcv_badsum'],
+  ['\t# V1/V2 membership quer~y,ies~ received', 'igps_rcv_v1v2_queries'],
+  ['\t# V3 membership quer~y,ies~ received', 'igps_rcv_v3_queries'],
+  ['\t# membership quer~y,ies~ received with invalid field(s)', 'igps_rcv_badqueries'],
+  ['\t# general quer~y,ies~ received', 'igps_rcv_gen_queries'],
+  ['\t# group quer~y,ies~ received', 'igps_rcv_group_queries'],
+  ['\t# group-source quer~y,ies~ received', 'igps_rcv_gsr_queries'],
+  ['\t# group-source quer~y,ies~ dropped', 'igps_drop_gsr_queries'],
+  ['\t# membership report~ received', 'igps_rcv_reports'],
+  ['\t# membership report~ received with invalid field(s)', 'igps_rcv_badreports'],
+  ['\t# membership report~ received for groups to which we belong', 'igps_rcv_ourreports'],
+  ['\t# V3 report~ received without Router Alert', 'igps_rcv_nora'],
+  ['\t# membership report~ sent', 'igps_snd_reports'],
+];
+
 const ARP: readonly Line[] = [
   ['\t# ARP request~ sent', 'txrequests'],
   ['\t# ARP repl~y,ies~ sent', 'txreplies'],
@@ -206,6 +225,7 @@ const TABLES: Record<string, readonly Line[]> = {
   udp: UDP,
   ip: IP,
   icmp: ICMP,
+  igmp: IGMP,
   arp: ARP,
 };
 

@@ -22,7 +22,13 @@ export const AF_INET6 = 28;
 /** All AF_* numbers are below AF_MAX. */
 export const AF_MAX = 43;
 
-export { IPPROTO_ICMP, IPPROTO_IP, IPPROTO_TCP, IPPROTO_UDP } from '../sys/protocols.ts';
+export {
+  IPPROTO_ICMP,
+  IPPROTO_IGMP,
+  IPPROTO_IP,
+  IPPROTO_TCP,
+  IPPROTO_UDP,
+} from '../sys/protocols.ts';
 
 // pr_flags
 export const PR_ATOMIC = 0x01;

@@ -322,7 +322,9 @@ export function if_addmulti(ifp: Ifnet, lladdr: Uint8Array): Errno {
     return 0;
   }
   ifp.if_multiaddrs.push({ ifma_lladdr: lladdr.slice(0, ETHER_ADDR_LEN), ifma_refcount: 1 });
-  return ifp.if_driver?.if_ioctl(ifp, SIOCADDMULTI, 0) ?? 0;
+  // As in FreeBSD, an interface without a filter for groups is no error: it receives all of them.
+  ifp.if_driver?.if_ioctl(ifp, SIOCADDMULTI, 0);
+  return 0;
 }
 
 /**
@@ -334,5 +336,6 @@ export function if_delmulti(ifp: Ifnet, lladdr: Uint8Array): Errno {
   if (at < 0) return ENOENT;
   if (--ifp.if_multiaddrs[at]!.ifma_refcount > 0) return 0;
   ifp.if_multiaddrs.splice(at, 1);
-  return ifp.if_driver?.if_ioctl(ifp, SIOCDELMULTI, 0) ?? 0;
+  ifp.if_driver?.if_ioctl(ifp, SIOCDELMULTI, 0);
+  return 0;
 }

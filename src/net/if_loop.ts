@@ -193,9 +193,17 @@ export function loopMulticast(ifp: Ifnet, m: Mbuf, af: number): void {
     if_inc_counter(ifp, IFCOUNTER_IQDROPS, 1);
     return;
   }
-  trustSums(n);
-  n.m_flags |= M_LOOP;
-  if_simloop(ifp, n, af, 0);
+  loopCopy(ifp, n, af);
+}
+
+/**
+ * Queues `m`, a copy of a multicast packet that `ifp` sends, as input of `ifp`. Its checksums count as
+ * verified. Takes `m`.
+ */
+export function loopCopy(ifp: Ifnet, m: Mbuf, af: number): void {
+  trustSums(m);
+  m.m_flags |= M_LOOP;
+  if_simloop(ifp, m, af, 0);
 }
 
 /** Creates lo0 of a stack: up, without addresses. @see lo(4) */

@@ -1,6 +1,6 @@
 /**
  * IPv4 addresses as signed 32-bit integers in host byte order, after sys/netinet/in.h and in.c.
- * Left out: class A, B and C networks, multicast source filters.
+ * Left out: class A, B and C networks.
  */
 
 import { type AddrWords, NetAddr } from '../sys/addr.ts';
@@ -12,6 +12,10 @@ export const INADDR_ANY = inAddr(0);
 export const INADDR_LOOPBACK = inAddr(0x7f000001);
 export const INADDR_BROADCAST = inAddr(0xffffffff);
 export const INADDR_ALLHOSTS_GROUP = inAddr(0xe0000001);
+/** All routers, RFC 1112. */
+export const INADDR_ALLRTRS_GROUP = inAddr(0xe0000002);
+/** All IGMPv3-capable multicast routers, RFC 3376. */
+export const INADDR_ALLRPTS_GROUP = inAddr(0xe0000016);
 export const IN_LOOPBACKNET = 127;
 
 /** The IPv4 address in the address words of AF_INET. */

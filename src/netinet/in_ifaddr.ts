@@ -9,12 +9,12 @@ import { KASSERT } from '../sys/kassert.ts';
 import { inAddr, type InAddr } from '../sys/types.ts';
 import { AF_INET } from '../kern/protosw.ts';
 import type { Vnet } from '../kern/vnet.ts';
-import { if_addmulti, ifBringUp, if_delmulti, type IfEvents } from '../net/if.ts';
+import { ifBringUp, type IfEvents } from '../net/if.ts';
 import { V_loif } from '../net/if_loop.ts';
 import {
-  ETHER_ADDR_LEN,
   IFF_BROADCAST,
   IFF_LOOPBACK,
+  IFF_MULTICAST,
   IFF_UP,
   type Ifnet,
   IFT_ETHER,
@@ -26,21 +26,32 @@ import {
   INADDR_ALLHOSTS_GROUP,
   INADDR_LOOPBACK,
   in_nullhost,
+  inNetAddr,
   prefixMask,
 } from './in.ts';
-import {
-  arp_announce,
-  arp_ifinit,
-  ArpTable,
-  arpTable,
-  ETHER_MAP_IP_MULTICAST,
-} from './if_ether.ts';
+import { arp_announce, arp_ifinit, ArpTable, arpTable } from './if_ether.ts';
+import { igmp_domifattach, igmp_domifdetach, igmpLink } from './igmp.ts';
 import { inRouteAdd } from './in_fib.ts';
+import { inPurgeGroups } from './in_mcast.ts';
+import { in_joingroup, in_leavegroup, MCAST_EXCLUDE } from './in_multi.ts';
 import { InIfaddr, inIfaddrOn, inPrimary, isInIfaddr } from './in_var.ts';
 import { V_ip } from './ip_var.ts';
 
-const allHosts = new Uint8Array(ETHER_ADDR_LEN);
-ETHER_MAP_IP_MULTICAST(INADDR_ALLHOSTS_GROUP, allHosts);
+const allHosts = inNetAddr(INADDR_ALLHOSTS_GROUP);
+
+/** Joins the all-hosts group on an interface that got its first address, if it has multicast. */
+function joinAllHosts(ifp: Ifnet): void {
+  const link = igmpLink(ifp);
+  if (link !== null && (ifp.if_flags & IFF_MULTICAST) !== 0)
+    in_joingroup(link, allHosts, MCAST_EXCLUDE, null);
+}
+
+/** The interface lost its last address. */
+function leaveAllHosts(ifp: Ifnet): void {
+  const members = igmpLink(ifp)?.groups.find(allHosts)?.members ?? [];
+  // Sockets may be members too. The stack's own membership is the first.
+  if (members.length > 0) in_leavegroup(members[0]!);
+}
 
 /** Adds the host route to a local address by lo0. Does nothing before lo0 is attached. */
 function routeToSelf(vnet: Vnet, ia: InIfaddr): void {
@@ -77,7 +88,7 @@ export function in_aifaddr(ifp: Ifnet, addr: InAddr, prefixlen: number): Errno {
   // Ignore EEXIST: another interface on the same network keeps the route, as on FreeBSD.
   if (prefixlen < 32 && !loopback)
     inRouteAdd(vnet, addr, prefixlen, new Nhop(ifp, ia, null, RTF_UP | RTF_PINNED, 0));
-  if (arpTable(ifp) !== null && first) if_addmulti(ifp, allHosts);
+  if (first) joinAllHosts(ifp);
   arp_ifinit(ifp, addr);
   return 0;
 }
@@ -92,7 +103,7 @@ export function in_difaddr(ifp: Ifnet, addr: InAddr): Errno {
   ifp.if_addrhead.splice(ifp.if_addrhead.indexOf(ia), 1);
   V_ip(ifp.if_vnet).addrs.delete(addr);
   rtFlush(ifp.if_vnet, ifp, ia);
-  if (arp !== null && inPrimary(ifp) === null) if_delmulti(ifp, allHosts);
+  if (inPrimary(ifp) === null) leaveAllHosts(ifp);
   return 0;
 }
 
@@ -100,6 +111,7 @@ export function in_difaddr(ifp: Ifnet, addr: InAddr): Errno {
 export const inetIfEvents: IfEvents = {
   ifAttached(ifp: Ifnet): void {
     if (ifp.if_type === IFT_ETHER) ifp.if_afdata[AF_INET] = new ArpTable(ifp);
+    igmp_domifattach(ifp);
     const vnet = ifp.if_vnet;
     if (ifp !== V_loif(vnet).ifp) return;
     for (const ia of V_ip(vnet).addrs.values()) routeToSelf(vnet, ia);
@@ -108,6 +120,8 @@ export const inetIfEvents: IfEvents = {
   },
   ifDetaching(ifp: Ifnet): void {
     for (let ia = inPrimary(ifp); ia !== null; ia = inPrimary(ifp)) in_difaddr(ifp, ia.ia_addr);
+    inPurgeGroups(ifp);
+    igmp_domifdetach(ifp);
     arpTable(ifp)?.flush(false);
     ifp.if_afdata[AF_INET] = null;
   },

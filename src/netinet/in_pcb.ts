@@ -1,8 +1,7 @@
 /**
  * Internet protocol control blocks (PCBs), after sys/netinet/in_pcb.c: look-up of a packet's
  * socket, allocation of local ports, and the per-family table (InpAf) that gives TCP, UDP and raw
- * sockets access to IPv4 or IPv6. Left out: locking, RSS, FIBs other than 0, credentials, multicast
- * options.
+ * sockets access to IPv4 or IPv6. Left out: locking, RSS, FIBs other than 0, credentials.
  */
 
 import { type AddrWords, NetAddr } from '../sys/addr.ts';
@@ -25,6 +24,7 @@ import { SO_REUSEADDR, SO_REUSEPORT, SO_REUSEPORT_LB, type Socket } from '../ker
 import { type Vnet, VNET_DEFINE } from '../kern/vnet.ts';
 import type { Ifnet } from '../net/if_var.ts';
 import { Route } from '../net/route.ts';
+import { imoFree, type InMoptions } from './in_multi.ts';
 import { V_portrange } from './in_portrange.ts';
 import type { IpOptions } from './ip_options.ts';
 
@@ -185,8 +185,13 @@ export interface InpAf {
   embedScope(vnet: Vnet, nam: Sockaddr): Errno;
   /** Whether TCP may connect to `nam`: 0, or EAFNOSUPPORT, EACCES or EADDRNOTAVAIL. */
   connectable(vnet: Vnet, nam: AddrWords): Errno;
-  /** Sets inc's local address to suit its foreign one. ENETUNREACH, EHOSTUNREACH: no route. */
-  selectLaddr(vnet: Vnet, inc: InConninfo): Errno;
+  /**
+   * Sets inc's local address to suit its foreign one; for a group, that of the interface that `imo`
+   * names. ENETUNREACH, EHOSTUNREACH: no route. EADDRNOTAVAIL: that interface has no address.
+   */
+  selectLaddr(vnet: Vnet, inc: InConninfo, imo: InMoptions | null): Errno;
+  /** Whether a socket may be bound to `addr`, which is not local: a group. */
+  isGroup(addr: AddrWords): boolean;
   /** The outgoing interface of packets to inc's foreign address; null without a route. */
   outgoing(vnet: Vnet, inc: InConninfo): Ifnet | null;
   /** The path MTU to inc's foreign address, bytes; 0 without a route. */
@@ -206,6 +211,8 @@ export interface InpAf {
    * M_MCAST if inc's local address is a group, M_BCAST if it is a broadcast on m's link, else 0.
    */
   castOf(m: Mbuf, inc: InConninfo): number;
+  /** Counts a multicast that a socket did not get because it is not a member of the group. */
+  notGroupMember(vnet: Vnet): void;
   /** Bytes of the packet after the IP header of `hlen` bytes. */
   ulpLength(m: Mbuf, hlen: number): number;
   /** Folded, not complemented sum of the pseudo-header: the addresses plus the number `c`. */
@@ -282,6 +289,8 @@ export class Inpcb {
   inp_ip_minttl = 0;
   /** IP_OPTIONS: the options of each packet; null: no options. */
   inp_options: IpOptions | null = null;
+  /** Multicast options and memberships; null: the defaults, and none. */
+  inp_moptions: InMoptions | null = null;
   /** The route that ip_output caches between packets. */
   readonly inp_route = new Route();
   // Links of the tables of Inpcbinfo. hashIn is the hash that contains the PCB: 0: no hash, 1:
@@ -453,6 +462,8 @@ export function sotoinpcb(so: Socket): Inpcb {
 /** Frees a PCB: removes it from all tables and from the list. @see sys/netinet/in_pcb.c */
 export function in_pcbfree(inp: Inpcb): void {
   in_pcbdrop(inp);
+  if (inp.inp_moptions !== null) imoFree(inp.inp_vnet, inp.inp_moptions);
+  inp.inp_moptions = null;
   const info = inp.inp_pcbinfo;
   if (inp.listPrev !== null) inp.listPrev.listNext = inp.listNext;
   else info.ipi_listhead = inp.listNext;
@@ -536,17 +547,23 @@ export function in_pcblookup(
   return inp !== null || !wildcard ? inp : in_pcblookupWild(info, af, inc);
 }
 
-/** Whether another PCB prevents `inp` from binding to the local address and port of `inc`. */
-export function portConflict(inp: Inpcb, inc: InConninfo, options: number): boolean {
+/**
+ * Whether another PCB prevents `inp` from binding to the local address and port of `inc`. For a group
+ * SO_REUSEADDR means the same as SO_REUSEPORT.
+ */
+export function portConflict(inp: Inpcb, inc: InConninfo, options: number, group = false): boolean {
+  const sharing = SO_REUSEPORT | SO_REUSEPORT_LB;
+  const any = sharing | SO_REUSEADDR;
   const info = inp.inp_pcbinfo;
   const af = inp.inp_af;
   let t: Inpcb | null = info.ports[portBucket(info.ports, inc.inc_lport)]!;
   for (; t !== null; t = t.portNext) {
     if (t === inp || t.inp_inc.inc_lport !== inc.inc_lport || t.inp_af !== af) continue;
     const theirs = t.inp_socket === null ? SO_REUSEADDR | SO_REUSEPORT : t.inp_socket.so_options;
-    if ((options & theirs & (SO_REUSEPORT | SO_REUSEPORT_LB)) !== 0) continue;
+    if ((options & theirs & sharing) !== 0) continue;
+    if (group && (options & any) !== 0 && (theirs & any) !== 0) continue;
     const same = t.inp_inc.laddrEquals(inc);
-    if ((options & (SO_REUSEADDR | SO_REUSEPORT | SO_REUSEPORT_LB)) !== 0) {
+    if ((options & any) !== 0) {
       // SO_REUSEADDR ignores connections and other addresses, but not the same binding.
       if (same && t.hashIn === 1) return true;
     } else if (same || t.inp_inc.laddrAny() || inc.laddrAny()) {
@@ -604,11 +621,12 @@ export function in_pcbbind(inp: Inpcb, nam: Sockaddr | null): Errno {
     if (nam.family !== af.family) return EAFNOSUPPORT;
     const error = af.embedScope(inp.inp_vnet, nam);
     if (error !== 0) return error;
-    if (!nam.isAny() && !af.isLocal(inp.inp_vnet, nam)) return EADDRNOTAVAIL;
+    const group = af.isGroup(nam);
+    if (!nam.isAny() && !group && !af.isLocal(inp.inp_vnet, nam)) return EADDRNOTAVAIL;
     inc.laddrFrom(nam);
     if (nam.port !== 0) {
       inc.inc_lport = nam.port;
-      if (portConflict(inp, inc, inp.inp_socket?.so_options ?? 0)) {
+      if (portConflict(inp, inc, inp.inp_socket?.so_options ?? 0, group)) {
         inc.inc_lport = port(0);
         inc.setLaddr(0);
         return EADDRINUSE;
@@ -643,7 +661,7 @@ export function in_pcbconnect(inp: Inpcb, nam: Sockaddr): Errno {
   $conn.faddrFrom(nam);
   $conn.inc_fport = nam.port;
   if ($conn.laddrAny()) {
-    const error = af.selectLaddr(inp.inp_vnet, $conn);
+    const error = af.selectLaddr(inp.inp_vnet, $conn, inp.inp_moptions);
     if (error !== 0) return error;
   }
   if ($conn.inc_lport === 0) {

@@ -8,12 +8,20 @@ import { EINVAL, type Errno } from '../sys/errno.ts';
 import { KASSERT } from '../sys/kassert.ts';
 import type { InAddr } from '../sys/types.ts';
 import type { Vnet } from '../kern/vnet.ts';
-import { AF_INET, AF_UNSPEC, IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP } from '../kern/protosw.ts';
+import {
+  AF_INET,
+  AF_UNSPEC,
+  IPPROTO_ICMP,
+  IPPROTO_IGMP,
+  IPPROTO_TCP,
+  IPPROTO_UDP,
+} from '../kern/protosw.ts';
 import { ETHERTYPE_ARP, ETHERTYPE_IP } from '../net/ethernet.ts';
 import { ifEventsRegister, ifnetList } from '../net/if.ts';
 import { NETISR_ARP, NETISR_IP, netisrLink, netisr_register } from '../net/netisr.ts';
 import { icmpRedirectStop } from './icmp_redirect.ts';
 import { arpintr, V_arp } from './if_ether.ts';
+import { IGMP_VERSION_1, IGMP_VERSION_3, igmpProto, igmpStop, V_igmp } from './igmp.ts';
 import { inetIfEvents } from './in_ifaddr.ts';
 import { InConninfo, inpafRegister } from './in_pcb.ts';
 import { in_pcbSysctls } from './in_portrange.ts';
@@ -91,6 +99,7 @@ export function inet_domain_attach(vnet: Vnet): Errno {
   netisr_register(vnet, NETISR_ARP, arpintr);
   netisrLink(vnet, NETISR_ARP, ETHERTYPE_ARP, AF_UNSPEC);
   register(vnet, IPPROTO_ICMP, icmpProto);
+  register(vnet, IPPROTO_IGMP, igmpProto);
   register(vnet, IPPROTO_TCP, tcpInet);
   register(vnet, IPPROTO_UDP, udpInet);
   vnet.protosw.push(ripProtosw(AF_INET, IPPROTO_ICMP, rawListen));
@@ -99,6 +108,7 @@ export function inet_domain_attach(vnet: Vnet): Errno {
   ipSysctls(vnet);
   in_pcbSysctls(vnet);
   icmpSysctls(vnet);
+  igmpSysctls(vnet);
   arpSysctls(vnet);
   ifEventsRegister(vnet, inetIfEvents);
   return 0;
@@ -112,6 +122,7 @@ export function inet_domain_attach(vnet: Vnet): Errno {
 export function inet_domain_detach(vnet: Vnet): void {
   V_ipreass(vnet).drain();
   icmpRedirectStop(vnet);
+  igmpStop(vnet);
   for (const ifp of ifnetList(vnet)) inetIfEvents.ifDetaching(ifp);
 }
 
@@ -235,6 +246,45 @@ function icmpSysctls(vnet: Vnet): void {
     8,
     1500,
   );
+}
+
+function igmpSysctls(vnet: Vnet): void {
+  const t = vnet.sysctl;
+  const { params } = V_igmp(vnet);
+  const bools = [
+    ['recvifkludge', 'Rewrite IGMPv1/v2 reports from 0.0.0.0 to contain subnet address'],
+    ['sendra', 'Send IP Router Alert option in IGMPv2/v3 messages'],
+    ['sendlocal', 'Send IGMP membership reports for 224.0.0.0/24 groups'],
+    ['v1enable', 'Enable backwards compatibility with IGMPv1'],
+    ['v2enable', 'Enable backwards compatibility with IGMPv2'],
+    ['legacysupp', 'Allow v1/v2 reports to suppress v3 group responses'],
+  ] as const;
+  for (const [leaf, descr] of bools) t.boolField(`net.inet.igmp.${leaf}`, descr, params, leaf);
+  t.intField(
+    'net.inet.igmp.default_version',
+    'Default version of IGMP to run on each interface',
+    params,
+    'default_version',
+    IGMP_VERSION_1,
+    IGMP_VERSION_3,
+  );
+  t.intField(
+    'net.inet.igmp.gsrdelay',
+    'Rate limit for IGMPv3 Group-and-Source queries in seconds',
+    params,
+    'gsrdelay',
+    0,
+  );
+  const { mcast } = V_ip(vnet);
+  t.intField('net.inet.ip.mcast.maxgrpsrc', 'Max source filters per group', mcast, 'maxgrpsrc', 1);
+  t.intField(
+    'net.inet.ip.mcast.maxsocksrc',
+    'Max source filters per socket',
+    mcast,
+    'maxsocksrc',
+    1,
+  );
+  t.boolField('net.inet.ip.mcast.loop', 'Loopback multicast datagrams by default', mcast, 'loop');
 }
 
 function arpSysctls(vnet: Vnet): void {

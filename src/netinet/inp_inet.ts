@@ -20,8 +20,9 @@ import { memView } from '../vm/arena.ts';
 import { IN_EXPERIMENTAL, IN_MULTICAST, inAddrOf, inet_ntoa, in_nullhost } from './in.ts';
 import { in_pseudo } from './in_cksum.ts';
 import { fib4_lookup } from './in_fib.ts';
+import type { InMoptions } from './in_multi.ts';
 import type { InConninfo, Inpcb, InpAf } from './in_pcb.ts';
-import { in_broadcast } from './in_var.ts';
+import { in_broadcast, inPrimary } from './in_var.ts';
 import { Ip, IP_DF, IP_DST_OFF, IP_MAXPACKET, IP_SRC_OFF } from './ip.ts';
 import { ip_savecontrol, ipSendcontrol } from './ip_control.ts';
 import { ip_ctloutput } from './ip_ctloutput.ts';
@@ -72,8 +73,18 @@ export const inetAf: InpAf = {
     if (broadcast(vnet, addr)) return EACCES;
     return in_nullhost(addr) || IN_EXPERIMENTAL(addr) ? EADDRNOTAVAIL : 0;
   },
-  selectLaddr(vnet: Vnet, inc: InConninfo): Errno {
+  isGroup(addr: AddrWords): boolean {
+    return IN_MULTICAST(inAddrOf(addr));
+  },
+  selectLaddr(vnet: Vnet, inc: InConninfo, imo: InMoptions | null): Errno {
     const dst = inc.inc_f0 as InAddr;
+    const ifp = imo?.imo_multicast_ifp ?? null;
+    if (ifp !== null && IN_MULTICAST(dst)) {
+      const ia = inPrimary(ifp);
+      if (ia === null) return EADDRNOTAVAIL;
+      inc.laddrFrom(ia.ifa_addr);
+      return 0;
+    }
     if (in_localip(vnet, dst)) {
       inc.setLaddr(dst);
       return 0;
@@ -130,6 +141,9 @@ export const inetAf: InpAf = {
     const ifp = m.m_pkthdr.rcvif as Ifnet | null;
     return ifp !== null && in_broadcast(dst, ifp) ? M_BCAST : 0;
   },
+  notGroupMember(vnet: Vnet): void {
+    V_ip(vnet).stat.ips_notmember++;
+  },
   ulpLength(m: Mbuf, hlen: number): number {
     return $ip.at(mtod(m)).ip_len - hlen;
   },
@@ -152,7 +166,8 @@ export const inetAf: InpAf = {
   },
   outputDgram(m: Mbuf, inp: Inpcb, toAll: boolean): Errno {
     const flags = toAll ? IP_ALLOWBROADCAST : 0;
-    return ip_output(m, inp.inp_route, flags, inp.inp_vnet, inp.inp_options);
+    const { inp_route, inp_vnet, inp_options, inp_moptions } = inp;
+    return ip_output(m, inp_route, flags, inp_vnet, inp_options, inp_moptions);
   },
   sourceRoute: ipSourceRoute,
   portUnreachable(m: Mbuf, vnet: Vnet): void {

@@ -26,6 +26,8 @@ export const IPOPT_TS = 68;
 export const IPOPT_SECURITY = 130;
 export const IPOPT_LSRR = 131;
 export const IPOPT_SSRR = 137;
+/** Router alert, RFC 2113. */
+export const IPOPT_RA = 148;
 // Flags of IPOPT_TS.
 export const IPOPT_TS_TSONLY = 0;
 export const IPOPT_TS_TSANDADDR = 1;

@@ -1,7 +1,7 @@
 /**
  * Socket options at level IPPROTO_IP, after ip_ctloutput of sys/netinet/ip_output.c. Those that request
- * control messages are in ip_control.ts. Left out: multicast, IP_HDRINCL, IP_BINDANY, IP_ONESBCAST,
- * flow ids, IP_VLAN_PCP, IPsec.
+ * control messages are in ip_control.ts, those of multicast in in_mcast.ts. Left out: IP_HDRINCL,
+ * IP_BINDANY, IP_ONESBCAST, flow ids, IP_VLAN_PCP, IPsec.
  */
 
 import { EINVAL, EMSGSIZE, ENOPROTOOPT, type Errno } from '../sys/errno.ts';
@@ -18,6 +18,7 @@ import {
 import type { Socket } from '../kern/uipc_socket.ts';
 import { INP_DONTFRAG, INP_HIGHPORT, INP_LOWPORT, type Inpcb } from './in_pcb.ts';
 import { controlOptions, IP_TOS } from './ip_control.ts';
+import { inp_mcastopts, isMulticastOption } from './in_mcast.ts';
 import { IpOptions, ip_pcbopts, optionsValue } from './ip_options.ts';
 
 export { IP_TOS } from './ip_control.ts';
@@ -133,6 +134,6 @@ export function ip_ctloutput(so: Socket, sopt: Sockopt): Errno {
       if (sopt.sopt_dir === SOPT_SET) return sooptInt(sopt) || set(inp, sopt.sopt_name, $optval.v);
       return sooptPutInt(sopt, get(inp, sopt.sopt_name));
     default:
-      return ENOPROTOOPT;
+      return isMulticastOption(sopt.sopt_name) ? inp_mcastopts(so, inp, sopt) : ENOPROTOOPT;
   }
 }

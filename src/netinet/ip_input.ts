@@ -4,6 +4,7 @@
  * hosts are dropped), packet filter hooks.
  */
 
+import { NetAddr } from '../sys/addr.ts';
 import {
   count,
   R_IP_BADADDR,
@@ -25,8 +26,10 @@ import { m_adj, m_pullup } from '../kern/uipc_mbuf.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { IFF_BROADCAST, IFF_LOOPBACK, type Ifnet } from '../net/if_var.ts';
 import { mem, memView } from '../vm/arena.ts';
-import { IN_LOOPBACKNET, INADDR_ALLHOSTS_GROUP, INADDR_BROADCAST } from './in.ts';
+import { igmpLink } from './igmp.ts';
+import { IN_LOOPBACKNET, INADDR_BROADCAST } from './in.ts';
 import { in_cksum_hdr } from './in_cksum.ts';
+import { inm_lookup } from './in_multi.ts';
 import { in_broadcast } from './in_var.ts';
 import { ICMP_UNREACH, ICMP_UNREACH_PROTOCOL } from './icmp.ts';
 import { Ip, IP_DST_OFF, IP_MF, IP_OFFMASK, IP_SRC_OFF, IPVERSION } from './ip.ts';
@@ -121,11 +124,12 @@ function trim(m: Mbuf, hlen: number, stat: IpVnet['stat']): Mbuf | null {
 function badAddress(ifp: Ifnet, p: Kva, v: IpVnet, vnet: Vnet): boolean {
   if ((ifp.if_flags & IFF_LOOPBACK) !== 0) return false;
   if (mem[p + IP_SRC_OFF] === IN_LOOPBACKNET || mem[p + IP_DST_OFF] === IN_LOOPBACKNET) return true;
-  // A remote host must not use one of our addresses as source:
-  // net.inet.ip.source_address_validation.
+  // A remote host must not use one of our addresses as source of a packet to us:
+  // net.inet.ip.source_address_validation. Our own multicasts and broadcasts come back.
   return (
     v.params.source_address_validation &&
-    in_localip(vnet, memView.getInt32(p + IP_SRC_OFF) as InAddr)
+    in_localip(vnet, memView.getInt32(p + IP_SRC_OFF) as InAddr) &&
+    in_localip(vnet, memView.getInt32(p + IP_DST_OFF) as InAddr)
   );
 }
 
@@ -135,6 +139,15 @@ function isOurs(ifp: Ifnet, p: Kva, vnet: Vnet): boolean {
   if (in_localip(vnet, dst)) return true;
   if (dst === INADDR_BROADCAST || dst === 0) return true;
   return (ifp.if_flags & IFF_BROADCAST) !== 0 && in_broadcast(dst, ifp);
+}
+
+const $group = new NetAddr();
+
+/** Whether this host is a member of `group` on `ifp`. */
+function isMember(ifp: Ifnet, group: InAddr): boolean {
+  const link = igmpLink(ifp);
+  $group.set(group);
+  return link !== null && inm_lookup(link, $group) !== null;
 }
 
 /** Processes the options, if any. Takes `m`; returns null if it was dropped. */
@@ -175,8 +188,8 @@ export function ip_input(m0: Mbuf, vnet: Vnet): void {
   if (m === null) return;
   const p = mtod(m);
   if (mem[p + IP_DST_OFF]! >>> 4 === 0xe) {
-    // The host is a member of the all-hosts group only.
-    if (memView.getInt32(p + IP_DST_OFF) !== INADDR_ALLHOSTS_GROUP) {
+    // Unlike FreeBSD, whose protocols test the membership. RFC 1112, 7.2.
+    if (!isMember(ifp, memView.getInt32(p + IP_DST_OFF) as InAddr)) {
       stat.ips_notmember++;
       return drop(m, R_IP_NOTUS);
     }

@@ -33,6 +33,7 @@ import {
   IPOPT_EOL,
   IPOPT_LSRR,
   IPOPT_NOP,
+  IPOPT_RA,
   IPOPT_RR,
   IPOPT_SECURITY,
   IPOPT_SSRR,
@@ -243,6 +244,20 @@ export function ip_dooptions(m: Mbuf, vnet: Vnet): number {
     off += len;
   }
   return IPOPTS_OK;
+}
+
+/**
+ * Whether the header of `hlen` bytes at `p` has the router alert option, RFC 2113.
+ * @see sys/netinet/ip_options.c
+ */
+export function ip_checkrouteralert(p: Kva, hlen: number): boolean {
+  for (let off = Ip.SIZE; off < hlen;) {
+    const len = optionLength(p, off, hlen);
+    if (len <= 0) return false;
+    if (mem[p + off] === IPOPT_RA) return len === 4 && memView.getUint16(p + off + 2) === 0;
+    off += len;
+  }
+  return false;
 }
 
 /** A packet without options came in: no source route is stored. */

@@ -1,7 +1,7 @@
 /**
  * IPv4 output, after sys/netinet/ip_output.c as of r349529: header completion, options, routing,
  * software fallbacks for what the interface cannot do (ip_fallback.ts), fragmentation
- * (ip_fragment.ts). Left out: IPsec, packet filter hooks, multicast routing and loopback, SCTP.
+ * (ip_fragment.ts). Left out: IPsec, packet filter hooks, multicast routing, SCTP.
  */
 
 import {
@@ -17,6 +17,7 @@ import { KASSERT } from '../sys/kassert.ts';
 import { recordEnter, recordLeave } from '../sys/pass.ts';
 import {
   count,
+  R_CONVERT_NOMAP,
   R_IP_BADADDR,
   R_IP_CANTFRAG,
   R_IP_NOBUFS,
@@ -24,20 +25,26 @@ import {
   type Reason,
 } from '../sys/reason.ts';
 import type { InAddr, Kva } from '../sys/types.ts';
-import { m_freem } from '../kern/kern_mbuf.ts';
+import { m_freem, m_gethdr } from '../kern/kern_mbuf.ts';
+import { m_copydata } from '../kern/m_copydata.ts';
 import {
   CSUM_DELAY_DATA,
   CSUM_IP,
   CSUM_TSO,
   M_BCAST,
   type Mbuf,
+  M_COPYALL,
   M_MCAST,
+  M_NOWAIT,
   M_PKTHDR,
   M_PROTOFLAGS,
+  MT_DATA,
   mtod,
 } from '../kern/mbuf.ts';
 import { AF_INET } from '../kern/protosw.ts';
+import { m_copym } from '../kern/uipc_mbuf.ts';
 import type { Vnet } from '../kern/vnet.ts';
+import { loopCopy } from '../net/if_loop.ts';
 import {
   IFF_BROADCAST,
   IFF_LOOPBACK,
@@ -48,12 +55,13 @@ import {
 } from '../net/if_var.ts';
 import { type Route, RTF_GATEWAY, RTF_HOST } from '../net/route.ts';
 import { mem, memView } from '../vm/arena.ts';
-import { ifaOnLink, in_broadcast } from './in_var.ts';
+import type { InMoptions } from './in_multi.ts';
+import { ifaOnLink, in_broadcast, inPrimary } from './in_var.ts';
 import { IN_LOOPBACKNET, IN_MULTICAST, INADDR_BROADCAST, inAddrOf } from './in.ts';
 import { in_delayed_cksum } from './in_cksum.ts';
 import { inRouteLookup } from './in_fib.ts';
 import { Ip, IP_DF, IP_DST_OFF, IP_SRC_OFF } from './ip.ts';
-import { mbufFallback } from './ip_fallback.ts';
+import { convertMbufs, mbufFallback } from './ip_fallback.ts';
 import { ip_fragment, ipFragments, sumHeader } from './ip_fragment.ts';
 import { ip_insertoptions, type IpOptions } from './ip_options.ts';
 import {
@@ -67,6 +75,7 @@ import {
 } from './ip_var.ts';
 
 const $ip = new Ip();
+const IP_DEFAULT_MULTICAST_TTL = 1;
 
 /**
  * Sets the identification of a packet. It is 0 for packets with DF if net.inet.ip.rfc6864 is set:
@@ -109,12 +118,19 @@ const out: { entered: boolean; ifp: Ifnet | null; ia: Ifaddr | null; mtu: number
 };
 
 /**
- * Finds the route of the packet whose header is at `p`; sets `out` and `nexthop`. EHOSTUNREACH: no
- * route. ENETUNREACH: IP_SENDONES or IP_ROUTETOIF is set and the destination is on no local
+ * Finds the route of the packet whose header is at `p`; sets `out` and `nexthop`. `imo` may name
+ * the interface of multicasts. EHOSTUNREACH: no route. ENETUNREACH: IP_SENDONES or IP_ROUTETOIF is set and the destination is on no local
  * network.
  */
-function route(p: Kva, ro: Route | null, flags: number, vnet: Vnet): Errno {
+function route(p: Kva, ro: Route | null, flags: number, vnet: Vnet, imo: InMoptions | null): Errno {
   const dst = memView.getInt32(p + IP_DST_OFF) as InAddr;
+  const mifp = imo?.imo_multicast_ifp ?? null;
+  if (mifp !== null && IN_MULTICAST(dst)) {
+    out.ifp = mifp;
+    out.ia = inPrimary(mifp);
+    out.mtu = mifp.if_mtu;
+    return 0;
+  }
   if ((flags & (IP_SENDONES | IP_ROUTETOIF)) !== 0) {
     const ia = ifaOnLink(vnet, dst);
     if (ia === null) return ENETUNREACH;
@@ -156,11 +172,57 @@ function checkCast(m: Mbuf, p: Kva, flags: number, ifp: Ifnet): Errno {
 }
 
 /**
+ * Sets the TTL of a multicast and loops a copy back to the members on this host. Returns whether to
+ * send it; else it was freed. @see sys/netinet/ip_output.c
+ */
+function multicast(
+  m: Mbuf,
+  flags: number,
+  ifp: Ifnet,
+  { mcast }: IpVnet,
+  imo: InMoptions | null,
+): boolean {
+  if ((flags & (IP_FORWARDING | IP_RAWOUTPUT)) === 0)
+    $ip.ip_ttl = imo === null ? IP_DEFAULT_MULTICAST_TTL : imo.imo_multicast_ttl;
+  if (imo === null ? mcast.loop : imo.imo_multicast_loop) ip_mloopback(ifp, m);
+  if ($ip.ip_ttl !== 0 && (ifp.if_flags & IFF_LOOPBACK) === 0) return true;
+  m_freem(m);
+  return false;
+}
+
+/**
+ * Queues a copy of the multicast `m` as input of `ifp`; ip_input drops it if this host is not a
+ * member. The copy has a header of its own and shares the payload, which is mapped if necessary. Does
+ * not take `m`.
+ * @see sys/netinet/ip_output.c
+ */
+function ip_mloopback(ifp: Ifnet, m: Mbuf): void {
+  const hlen = $ip.ip_hl << 2;
+  const copy = m_gethdr(M_NOWAIT, MT_DATA);
+  if (copy === null) return count(R_IP_NOBUFS);
+  m_copydata(m, 0, hlen, mtod(copy));
+  copy.m_len = hlen;
+  copy.m_flags |= M_MCAST;
+  const ph = copy.m_pkthdr;
+  ph.len = m.m_pkthdr.len;
+  ph.csum_flags = m.m_pkthdr.csum_flags | CSUM_IP;
+  if (ph.len > hlen) {
+    const shared = m_copym(m, hlen, M_COPYALL, M_NOWAIT);
+    copy.m_next = shared === null ? null : convertMbufs(shared, R_CONVERT_NOMAP);
+    if (copy.m_next === null) {
+      m_freem(copy);
+      return count(R_IP_NOBUFS);
+    }
+  }
+  loopCopy(ifp, copy, AF_INET);
+}
+
+/**
  * Sends an IP packet. `m` starts at the IP header and has max_linkhdr bytes of room before it. The
  * caller has set ip_tos, ip_len, ip_off (IP_DF), ip_ttl, ip_p, ip_src (0.0.0.0: use the address of
  * the outgoing interface) and ip_dst, and m_pkthdr.len, csum_flags, csum_data and tso_segsz. `ro`
- * caches the route for the caller; null: no cache. Inserts the options `opt`. Takes `m` on every
- * outcome. Panics on recursion.
+ * caches the route for the caller; null: no cache. Inserts the options `opt`. `imo` has the multicast
+ * options; null: the defaults. Takes `m` on every outcome. Panics on recursion.
  *
  * EHOSTUNREACH, ENETUNREACH: no route. EMSGSIZE: larger than the MTU, and DF, TSO or broadcast
  * forbids fragmentation. EACCES: broadcast without IP_ALLOWBROADCAST. EADDRNOTAVAIL: the interface
@@ -175,10 +237,11 @@ export function ip_output(
   flags: number,
   vnet: Vnet,
   opt: IpOptions | null = null,
+  imo: InMoptions | null = null,
 ): Errno {
   recordEnter(out);
   try {
-    return output(m, ro, flags, vnet, opt);
+    return output(m, ro, flags, vnet, opt, imo);
   } finally {
     recordLeave(out);
   }
@@ -190,6 +253,7 @@ function output(
   flags: number,
   vnet: Vnet,
   opt: IpOptions | null,
+  imo: InMoptions | null,
 ): Errno {
   let m = m0;
   KASSERT((m.m_flags & M_PKTHDR) !== 0, 'ip_output: no packet header');
@@ -212,7 +276,7 @@ function output(
     ip_fillid(ip, vnet);
     v.stat.ips_localout++;
   }
-  let error = route(p, ro, flags, vnet);
+  let error = route(p, ro, flags, vnet, imo);
   if (error !== 0) {
     v.stat.ips_noroute++;
     return drop(m, R_IP_NOROUTE, error);
@@ -220,12 +284,14 @@ function output(
   const ifp = out.ifp!;
   error = checkCast(m, p, flags, ifp);
   if (error !== 0) return drop(m, R_IP_BADADDR, error);
-  if (memView.getInt32(p + IP_SRC_OFF) === 0) ip.ip_src = inAddrOf(out.ia!.ifa_addr);
+  if (memView.getInt32(p + IP_SRC_OFF) === 0 && out.ia !== null)
+    ip.ip_src = inAddrOf(out.ia.ifa_addr);
   const loopback = mem[p + IP_DST_OFF] === IN_LOOPBACKNET || mem[p + IP_SRC_OFF] === IN_LOOPBACKNET;
   if (loopback && (ifp.if_flags & IFF_LOOPBACK) === 0) {
     v.stat.ips_badaddr++;
     return drop(m, R_IP_BADADDR, EADDRNOTAVAIL);
   }
+  if ((m.m_flags & M_MCAST) !== 0 && !multicast(m, flags, ifp, v, imo)) return 0;
   return sendOrFragment(m, ifp, out.mtu, v);
 }
 

@@ -139,10 +139,20 @@ class IpParams {
   accept_sourceroute = false;
 }
 
+/** Settings under net.inet.ip.mcast, with FreeBSD's defaults. */
+class McastParams {
+  /** The most sources of the filter of a group, and of a socket's filter for a group. */
+  maxgrpsrc = 512;
+  maxsocksrc = 128;
+  /** Whether a socket without multicast options receives its own multicasts. */
+  loop = true;
+}
+
 /** IPv4's state of one stack. */
 export class IpVnet {
   readonly stat = new Ipstat();
   readonly params = new IpParams();
+  readonly mcast = new McastParams();
   readonly protox: (IpProto | null)[] = Array.from({ length: 256 }, () => null);
   /** Local addresses. */
   readonly addrs = new Map<InAddr, InIfaddr>();

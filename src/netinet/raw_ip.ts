@@ -15,7 +15,7 @@ import {
   ENOTCONN,
   type Errno,
 } from '../sys/errno.ts';
-import type { AddrWords } from '../sys/addr.ts';
+import { type AddrWords, NetAddr } from '../sys/addr.ts';
 import { count, R_RIP_FULL, R_RIP_MINTTL } from '../sys/reason.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
 import { type Mbuf, M_COPYALL, M_NOWAIT, mtod } from '../kern/mbuf.ts';
@@ -32,6 +32,8 @@ import {
 } from '../kern/uipc_socket.ts';
 import { m_adj, M_PREPEND, m_copym } from '../kern/uipc_mbuf.ts';
 import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
+import type { Ifnet } from '../net/if_var.ts';
+import { imo_multi_filter, MCAST_PASS } from './in_multi.ts';
 import {
   InConninfo,
   INP_DONTFRAG,
@@ -50,6 +52,8 @@ const RIPRCVQ = 9216;
 /** Addresses of the packet being processed; the ports stay 0. */
 const $inc = new InConninfo();
 const $from = new Sockaddr();
+const $group = new NetAddr();
+const $source = new NetAddr();
 
 /** Starts or stops the delivery of ICMP messages to `rip_input`. Each domain supplies its own. */
 type RawListen = (vnet: Vnet, listening: boolean) => void;
@@ -101,12 +105,17 @@ function append(inp: Inpcb, m: Mbuf, hlen: number): void {
 export function rip_input(m: Mbuf, hlen: number, vnet: Vnet, family: number): void {
   const af = inpaf(vnet, family);
   af.parse(m, $inc);
+  const ifp = m.m_pkthdr.rcvif as Ifnet | null;
   let last: Inpcb | null = null;
   for (let inp = V_rip(vnet).ripcbinfo.ipi_listhead; inp !== null; inp = inp.listNext) {
     if (!wants(inp, af)) continue;
     if (inp.inp_ip_minttl > af.ttl(m)) {
       count(R_RIP_MINTTL);
       continue;
+    }
+    if (inp.inp_moptions !== null && ifp !== null && af.isGroup($inc.laddrTo($group))) {
+      const { inp_moptions: imo } = inp;
+      if (imo_multi_filter(imo, ifp, $group, $inc.faddrTo($source)) !== MCAST_PASS) continue;
     }
     if (last !== null) {
       const n = m_copym(m, 0, M_COPYALL, M_NOWAIT);

@@ -1,10 +1,11 @@
 /**
  * UDP, after sys/netinet/udp_usrreq.c (RFC 768, RFC 1122 4.1): input, output, the protocol switch
  * of SOCK_DGRAM sockets, ICMP errors. All access to addresses and IP goes through the family's
- * table (InpAf). Left out: UDP-Lite, tunnels, multicast membership, options at level IPPROTO_UDP. Unlike FreeBSD: 0.0.0.0 as destination does not
+ * table (InpAf). Left out: UDP-Lite, tunnels, options at level IPPROTO_UDP. Unlike FreeBSD: 0.0.0.0 as destination does not
  * mean this host, and 255.255.255.255 is routed by the routing table.
  */
 
+import { NetAddr } from '../sys/addr.ts';
 import {
   EADDRNOTAVAIL,
   EAFNOSUPPORT,
@@ -20,6 +21,7 @@ import {
   count,
   type Reason,
   R_IP_NOBUFS,
+  R_UDP_FILTER,
   R_UDP_FULL,
   R_UDP_LEN,
   R_UDP_MINTTL,
@@ -58,8 +60,10 @@ import {
 import { m_adj, m_copym, M_PREPEND, m_pullup } from '../kern/uipc_mbuf.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { ifConsole } from '../net/if.ts';
+import type { Ifnet } from '../net/if_var.ts';
 import { LOG_UDP_VAIN, logAllowed } from '../net/log_limit.ts';
 import { in_cksum_skip } from './in_cksum.ts';
+import { imo_multi_filter, MCAST_NOTGMEMBER, MCAST_PASS } from './in_multi.ts';
 import {
   InConninfo,
   INP_DONTFRAG,
@@ -186,12 +190,29 @@ function wants(inp: Inpcb): boolean {
   return inc.faddrAny() || (inc.faddrEquals($inc) && inc.inc_fport === $inc.inc_fport);
 }
 
+/** The addresses of the multicast datagram in `$inc`, for the socket's filter. Borrowed. */
+const $group = new NetAddr();
+const $source = new NetAddr();
+
+/** Whether the source filter of `inp` accepts the multicast in `$inc`, which came in by `m`'s NIC. */
+function passes(udp: UdpVnet, inp: Inpcb, m: Mbuf): boolean {
+  const { inp_moptions: imo } = inp;
+  const ifp = m.m_pkthdr.rcvif as Ifnet | null;
+  if (imo === null || ifp === null) return true;
+  const result = imo_multi_filter(imo, ifp, $inc.laddrTo($group), $inc.faddrTo($source));
+  if (result === MCAST_PASS) return true;
+  if (result === MCAST_NOTGMEMBER) inp.inp_af.notGroupMember(inp.inp_vnet);
+  else udp.stat.udps_filtermcast++;
+  count(R_UDP_FILTER);
+  return false;
+}
+
 /** Input of a broadcast or multicast datagram: each matching socket gets a copy. Takes `m`. */
 function udp_multi_input(udp: UdpVnet, m: Mbuf, hlen: number, multicast: boolean): void {
   const { stat } = udp;
   let last: Inpcb | null = null;
   for (let inp = udp.udbinfo.ipi_listhead; inp !== null; inp = inp.listNext) {
-    if (!wants(inp)) continue;
+    if (!wants(inp) || (multicast && !passes(udp, inp, m))) continue;
     if (last !== null) {
       const n = m_copym(m, 0, M_COPYALL, M_NOWAIT);
       if (n === null) count(R_IP_NOBUFS);
@@ -291,7 +312,7 @@ function destination(inp: Inpcb, nam: Sockaddr | null): Errno {
   $to.faddrFrom(nam);
   $to.inc_fport = nam.port;
   if ($to.laddrAny()) {
-    const error = af.selectLaddr(inp.inp_vnet, $to);
+    const error = af.selectLaddr(inp.inp_vnet, $to, inp.inp_moptions);
     if (error !== 0) return error;
   }
   if (inc.inc_lport === 0) {

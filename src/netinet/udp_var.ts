@@ -15,6 +15,7 @@ class Udpstat {
   udps_fullsock = 0;
   udps_opackets = 0;
   udps_noportmcast = 0;
+  udps_filtermcast = 0;
 }
 
 /** Settings under net.inet.udp, with FreeBSD's defaults. */

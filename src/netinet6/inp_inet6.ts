@@ -213,6 +213,12 @@ export const inet6Af: InpAf = {
       !inc.faddrAny()
     );
   },
+  isGroup(addr: AddrWords): boolean {
+    return IN6_IS_ADDR_MULTICAST(addr);
+  },
+  notGroupMember(vnet: Vnet): void {
+    V_ip6(vnet).stat.ip6s_notmember++;
+  },
   castOf(_m: Mbuf, inc: InConninfo): number {
     return inc.inc_l0 >>> 24 === 0xff ? M_MCAST : 0;
   },

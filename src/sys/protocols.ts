@@ -18,6 +18,7 @@ export const ETHERTYPE_QINQ = 0x88a8;
 // IP protocol numbers
 export const IPPROTO_IP = 0;
 export const IPPROTO_ICMP = 1;
+export const IPPROTO_IGMP = 2;
 export const IPPROTO_TCP = 6;
 export const IPPROTO_UDP = 17;
 

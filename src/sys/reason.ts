@@ -102,6 +102,10 @@ export const R_ND6_EVICTED = reason('nd6', 'entry_evicted'); // the table was fu
 export const R_RIP_FULL = reason('icmp', 'raw_socket_full');
 export const R_RIP_MINTTL = reason('icmp', 'raw_ttl_below_minimum');
 
+export const R_IGMP_SHORT = reason('igmp', 'too_short');
+export const R_IGMP_SUM = reason('igmp', 'bad_checksum');
+export const R_IGMP_IGNORED = reason('igmp', 'ignored'); // bad TTL or query, rate limit, disabled
+
 // UDP.
 export const R_UDP_SHORT = reason('udp', 'too_short');
 export const R_UDP_LEN = reason('udp', 'bad_length');
@@ -110,6 +114,7 @@ export const R_UDP_NOPCB = reason('udp', 'no_socket');
 export const R_UDP_FULL = reason('udp', 'socket_full');
 export const R_UDP_PORT0 = reason('udp', 'port_zero');
 export const R_UDP_MINTTL = reason('udp', 'ttl_below_minimum');
+export const R_UDP_FILTER = reason('udp', 'multicast_filter');
 
 // TCP.
 export const R_TCP_SHORT = reason('tcp', 'too_short');

@@ -104,6 +104,10 @@ const SIMPLE = {
   pmtudBlackholeOff: -1,
   rawHeader: true,
   embedScope: () => 0,
+  csumTso: 0,
+  ifcapTso: 0,
+  isGroup,
+  notGroupMember(): void {},
 };
 
 /** The family has no socket options and no control messages to send. */
@@ -230,8 +234,6 @@ export class TestFamily {
       maxpacket: 65535,
       csumUdp: CSUM_UDP_IPV6,
       csumTcp: CSUM_TCP_IPV6,
-      csumTso: 0,
-      ifcapTso: 0,
       tcpMss: () => ({ mssdflt: 1220, pmtud_blackhole_mss: 1000 }),
       defaultTtl: () => 33,
       isLocal: (_vnet, a) => this.us.equals(a),

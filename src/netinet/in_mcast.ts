@@ -1,0 +1,389 @@
+/**
+ * IPv4's multicast options of sockets, after sys/netinet/in_mcast.c (ip(4), RFC 3678): joining and
+ * leaving groups, source filters, the outgoing interface, TTL and loopback. in_multi.ts has what does
+ * not depend on the family. Left out: multicast routing (IP_MULTICAST_VIF), and IP_MSFILTER, whose
+ * value contains a pointer.
+ */
+
+import { type AddrWords, NetAddr } from '../sys/addr.ts';
+import {
+  EADDRINUSE,
+  EADDRNOTAVAIL,
+  EINVAL,
+  ENOBUFS,
+  ENOMEM,
+  ENOPROTOOPT,
+  EOPNOTSUPP,
+  type Errno,
+} from '../sys/errno.ts';
+import type { InAddr } from '../sys/types.ts';
+import { AF_INET, SOCK_STREAM } from '../kern/protosw.ts';
+import { SOCKADDR_IN_SIZE } from '../kern/sockaddr.ts';
+import { sooptcopyout, sooptPutInt, type Sockopt, SOPT_SET, view } from '../kern/sockopt.ts';
+import type { Socket } from '../kern/uipc_socket.ts';
+import type { Vnet } from '../kern/vnet.ts';
+import { ifnetList } from '../net/if.ts';
+import { IFF_LOOPBACK, IFF_MULTICAST, type Ifnet } from '../net/if_var.ts';
+import { igmpLink } from './igmp.ts';
+import { IN_MULTICAST, INADDR_ANY, in_nullhost } from './in.ts';
+import { fib4_lookup } from './in_fib.ts';
+import {
+  imo_match_group,
+  imoPurge,
+  type InMfilter,
+  InMoptions,
+  in_joingroup,
+  in_leavegroup,
+  inmUpdate,
+  $joined,
+  MCAST_EXCLUDE,
+  MCAST_INCLUDE,
+  V_moptions,
+} from './in_multi.ts';
+import type { Inpcb } from './in_pcb.ts';
+import { inPrimary } from './in_var.ts';
+import { V_ip } from './ip_var.ts';
+
+// Option names of sys/netinet/in.h.
+export const IP_MULTICAST_IF = 9;
+export const IP_MULTICAST_TTL = 10;
+export const IP_MULTICAST_LOOP = 11;
+export const IP_ADD_MEMBERSHIP = 12;
+export const IP_DROP_MEMBERSHIP = 13;
+const IP_MULTICAST_VIF = 14;
+export const IP_ADD_SOURCE_MEMBERSHIP = 70;
+export const IP_DROP_SOURCE_MEMBERSHIP = 71;
+export const IP_BLOCK_SOURCE = 72;
+export const IP_UNBLOCK_SOURCE = 73;
+export const MCAST_JOIN_GROUP = 80;
+export const MCAST_LEAVE_GROUP = 81;
+export const MCAST_JOIN_SOURCE_GROUP = 82;
+export const MCAST_LEAVE_SOURCE_GROUP = 83;
+export const MCAST_BLOCK_SOURCE = 84;
+export const MCAST_UNBLOCK_SOURCE = 85;
+
+/** The most groups of a socket. @see sys/netinet/in.h */
+const IP_MAX_MEMBERSHIPS = 4095;
+const MAXTTL = 255;
+
+// Bytes of the values: ip_mreq, ip_mreqn (and ip_mreq_source), group_req, group_source_req. A
+// sockaddr_storage has 128 bytes and is aligned to 8.
+const MREQ_SIZE = 8;
+const MREQN_SIZE = 12;
+const STORAGE_SIZE = 128;
+const GROUP_OFF = 8;
+const GROUP_REQ_SIZE = GROUP_OFF + STORAGE_SIZE;
+const GROUP_SOURCE_REQ_SIZE = GROUP_REQ_SIZE + STORAGE_SIZE;
+
+/** Whether an option of level IPPROTO_IP is one of this file's. */
+export function isMulticastOption(name: number): boolean {
+  return (
+    (name >= IP_MULTICAST_IF && name <= IP_MULTICAST_VIF) ||
+    (name >= IP_ADD_SOURCE_MEMBERSHIP && name <= IP_UNBLOCK_SOURCE) ||
+    (name >= MCAST_JOIN_GROUP && name <= MCAST_UNBLOCK_SOURCE)
+  );
+}
+
+/** The multicast options of a socket; creates them. @see sys/netinet/in_mcast.c */
+function inp_findmoptions(inp: Inpcb): InMoptions {
+  if (inp.inp_moptions === null) {
+    inp.inp_moptions = new InMoptions();
+    V_moptions(inp.inp_vnet).add(inp.inp_moptions);
+  }
+  return inp.inp_moptions;
+}
+
+function ifnet_byindex(vnet: Vnet, index: number): Ifnet | null {
+  return ifnetList(vnet).find((ifp) => ifp.if_index === index) ?? null;
+}
+
+/** The interface that has the address `addr`, or null. */
+function addrToIfp(vnet: Vnet, addr: InAddr): Ifnet | null {
+  return V_ip(vnet).addrs.get(addr)?.ifa_ifp ?? null;
+}
+
+/** The interface of a membership for which the program named none. @see sys/netinet/in_mcast.c */
+function inp_lookup_mcast_ifp(vnet: Vnet, group: InAddr, addr: InAddr): Ifnet | null {
+  if (!in_nullhost(addr)) return addrToIfp(vnet, addr);
+  const nh = fib4_lookup(vnet, group);
+  if (nh !== null) return nh.nh_ifp;
+  // RFC 3678: without a route the system chooses. As in FreeBSD the first that has multicast.
+  for (const ia of V_ip(vnet).addrs.values()) {
+    const { if_flags } = ia.ifa_ifp;
+    if ((if_flags & (IFF_LOOPBACK | IFF_MULTICAST)) === IFF_MULTICAST) return ia.ifa_ifp;
+  }
+  return null;
+}
+
+/** What a membership option names. */
+interface Membership {
+  readonly group: InAddr;
+  /** Null: all sources. */
+  readonly source: InAddr | null;
+  /** Null: the value names none, or one that does not exist. */
+  readonly ifp: Ifnet | null;
+  /** Whether the value names an interface. */
+  readonly named: boolean;
+}
+
+/** The address of a sockaddr_in in a sockaddr_storage; null: of another family. */
+function storedAddr(v: DataView, off: number): InAddr | null {
+  if (v.getUint8(off) !== SOCKADDR_IN_SIZE || v.getUint8(off + 1) !== AF_INET) return null;
+  return v.getInt32(off + 4) as InAddr;
+}
+
+/** The value of an option of the MCAST_ kind; null: not valid. */
+function groupReq(vnet: Vnet, v: DataView, ofSource: boolean): Membership | null {
+  if (v.byteLength < (ofSource ? GROUP_SOURCE_REQ_SIZE : GROUP_REQ_SIZE)) return null;
+  const group = storedAddr(v, GROUP_OFF);
+  const source = ofSource ? storedAddr(v, GROUP_REQ_SIZE) : null;
+  if (group === null || (ofSource && source === null)) return null;
+  return { group, source, ifp: ifnet_byindex(vnet, v.getUint32(0, true)), named: true };
+}
+
+/** The value of an option of the IP_ kind; null: not valid. `joins`: choose an interface. */
+function mreq(vnet: Vnet, v: DataView, ofSource: boolean, joins: boolean): Membership | null {
+  if (v.byteLength < (ofSource ? MREQN_SIZE : MREQ_SIZE)) return null;
+  const group = v.getInt32(0) as InAddr;
+  // ip_mreq_source: group, source, interface. ip_mreqn: group, address, index.
+  const source = ofSource ? (v.getInt32(4) as InAddr) : null;
+  const addr = v.getInt32(ofSource ? 8 : 4) as InAddr;
+  const index = !ofSource && v.byteLength === MREQN_SIZE ? v.getInt32(8, true) : 0;
+  if (index !== 0) return { group, source, ifp: ifnet_byindex(vnet, index), named: true };
+  const named = joins || !in_nullhost(addr);
+  const ifp = joins ? inp_lookup_mcast_ifp(vnet, group, addr) : addrToIfp(vnet, addr);
+  return { group, source, ifp, named };
+}
+
+/** Parses the value of a membership option; null: not valid, or not a group. */
+function parse(vnet: Vnet, sopt: Sockopt): Membership | null {
+  const v = view(sopt.sopt_val.subarray(0, sopt.sopt_valsize));
+  const name = sopt.sopt_name;
+  const m =
+    name >= MCAST_JOIN_GROUP
+      ? groupReq(vnet, v, name >= MCAST_JOIN_SOURCE_GROUP)
+      : mreq(
+          vnet,
+          v,
+          name >= IP_ADD_SOURCE_MEMBERSHIP,
+          name === IP_ADD_MEMBERSHIP || name === IP_ADD_SOURCE_MEMBERSHIP,
+        );
+  return m === null || !IN_MULTICAST(m.group) ? null : m;
+}
+
+const $group = new NetAddr();
+const $source = new NetAddr();
+
+function groupWords(group: InAddr): AddrWords {
+  $group.set(group);
+  return $group;
+}
+
+function sourceWords(source: InAddr): AddrWords {
+  $source.set(source);
+  return $source;
+}
+
+/** Adds a source to a filter. ENOBUFS: the socket has too many. Else the errno of inmUpdate. */
+function addSource(vnet: Vnet, imf: InMfilter, source: InAddr): Errno {
+  if (imf.imf_sources.size >= V_ip(vnet).mcast.maxsocksrc) return ENOBUFS;
+  imf.imf_sources.add(sourceWords(source));
+  const error = inmUpdate(imf.imf_inm);
+  if (error !== 0) imf.imf_sources.remove(sourceWords(source));
+  return error;
+}
+
+/** Removes a source from a filter. Returns the errno of inmUpdate. */
+function removeSource(imf: InMfilter, source: InAddr): Errno {
+  imf.imf_sources.remove(sourceWords(source));
+  const error = inmUpdate(imf.imf_inm);
+  // A source that no socket excludes any more can make the list of the group longer.
+  if (error !== 0) imf.imf_sources.add(sourceWords(source));
+  return error;
+}
+
+/**
+ * Joins a group, or one source of it. EINVAL: the value is not valid, or the socket is a member with
+ * another kind of filter. EADDRNOTAVAIL: no such interface, or a member of this source already.
+ * EADDRINUSE: a member already. ENOMEM: too many groups. @see sys/netinet/in_mcast.c
+ */
+function inp_join_group(inp: Inpcb, sopt: Sockopt): Errno {
+  const { inp_vnet: vnet } = inp;
+  const m = parse(vnet, sopt);
+  if (m === null) return EINVAL;
+  const { group, source, ifp } = m;
+  const link = ifp === null ? null : igmpLink(ifp);
+  if (ifp === null || link === null || (ifp.if_flags & IFF_MULTICAST) === 0) return EADDRNOTAVAIL;
+  const imo = inp_findmoptions(inp);
+  const imf = imo_match_group(imo, ifp, groupWords(group));
+  if (imf !== null) {
+    if (source === null) return imf.imf_fmode === MCAST_EXCLUDE ? EADDRINUSE : EINVAL;
+    if (imf.imf_fmode !== MCAST_INCLUDE) return EINVAL;
+    if (imf.imf_sources.has(sourceWords(source))) return EADDRNOTAVAIL;
+    return addSource(vnet, imf, source);
+  }
+  if (imo.imo_head.length >= IP_MAX_MEMBERSHIPS) return ENOMEM;
+  const fmode = source === null ? MCAST_EXCLUDE : MCAST_INCLUDE;
+  const sources = source === null ? null : sourceWords(source);
+  const error = in_joingroup(link, groupWords(group), fmode, sources);
+  if (error === 0) imo.imo_head.unshift($joined.imf!);
+  return error;
+}
+
+/**
+ * Leaves a group, or one source of it. EINVAL: the value is not valid. EADDRNOTAVAIL: not a member.
+ * @see sys/netinet/in_mcast.c
+ */
+function inp_leave_group(inp: Inpcb, sopt: Sockopt): Errno {
+  const m = parse(inp.inp_vnet, sopt);
+  if (m === null) return EINVAL;
+  const { group, source, ifp, named } = m;
+  if (named && ifp === null) return EADDRNOTAVAIL;
+  const imo = inp_findmoptions(inp);
+  const imf = imo_match_group(imo, ifp, groupWords(group));
+  if (imf === null) return EADDRNOTAVAIL;
+  if (source !== null) {
+    if (imf.imf_fmode === MCAST_EXCLUDE) return EADDRNOTAVAIL;
+    if (!imf.imf_sources.has(sourceWords(source))) return EADDRNOTAVAIL;
+    return removeSource(imf, source);
+  }
+  imo.imo_head.splice(imo.imo_head.indexOf(imf), 1);
+  in_leavegroup(imf);
+  return 0;
+}
+
+/**
+ * Excludes a source from a membership, or ends that. EINVAL: the value is not valid, or the
+ * membership names the sources that it includes. EADDRNOTAVAIL: not a member, or the source is in that
+ * state already. @see sys/netinet/in_mcast.c
+ */
+function inp_block_unblock_source(inp: Inpcb, sopt: Sockopt, block: boolean): Errno {
+  const { inp_vnet: vnet } = inp;
+  const m = parse(vnet, sopt);
+  if (m === null) return EINVAL;
+  const { group, ifp, named } = m;
+  const source = m.source!;
+  if (named && ifp === null) return EADDRNOTAVAIL;
+  const imf = imo_match_group(inp_findmoptions(inp), ifp, groupWords(group));
+  if (imf === null) return EADDRNOTAVAIL;
+  if (imf.imf_fmode !== MCAST_EXCLUDE) return EINVAL;
+  if (imf.imf_sources.has(sourceWords(source)) === block) return EADDRNOTAVAIL;
+  return block ? addSource(vnet, imf, source) : removeSource(imf, source);
+}
+
+/** The outgoing interface: an address, or ip_mreqn. @see sys/netinet/in_mcast.c */
+function inp_set_multicast_if(inp: Inpcb, sopt: Sockopt): Errno {
+  const { inp_vnet: vnet } = inp;
+  const v = view(sopt.sopt_val.subarray(0, sopt.sopt_valsize));
+  let ifp: Ifnet | null = null;
+  if (v.byteLength === MREQN_SIZE) {
+    const index = v.getInt32(8, true);
+    if (index < 0) return EINVAL;
+    if (index > 0) {
+      ifp = ifnet_byindex(vnet, index);
+      if (ifp === null) return index > ifnetList(vnet).length ? EINVAL : EADDRNOTAVAIL;
+    }
+  } else {
+    if (v.byteLength < 4) return EINVAL;
+    const addr = v.getInt32(0) as InAddr;
+    if (!in_nullhost(addr)) {
+      ifp = addrToIfp(vnet, addr);
+      if (ifp === null) return EADDRNOTAVAIL;
+    }
+  }
+  if (ifp !== null && (ifp.if_flags & IFF_MULTICAST) === 0) return EOPNOTSUPP;
+  inp_findmoptions(inp).imo_multicast_ifp = ifp;
+  return 0;
+}
+
+/** A value that may be an unsigned char or an int; -1: another size. */
+function charOrInt(sopt: Sockopt): number {
+  if (sopt.sopt_valsize === 1) return sopt.sopt_val[0]!;
+  return sopt.sopt_valsize === 4 ? view(sopt.sopt_val).getUint32(0, true) : -1;
+}
+
+/** @see sys/netinet/in_mcast.c */
+function inp_setmoptions(inp: Inpcb, sopt: Sockopt): Errno {
+  switch (sopt.sopt_name) {
+    case IP_MULTICAST_VIF:
+      return EOPNOTSUPP;
+    case IP_MULTICAST_IF:
+      return inp_set_multicast_if(inp, sopt);
+    case IP_MULTICAST_TTL: {
+      const ttl = charOrInt(sopt);
+      if (ttl < 0 || ttl > MAXTTL) return EINVAL;
+      inp_findmoptions(inp).imo_multicast_ttl = ttl;
+      return 0;
+    }
+    case IP_MULTICAST_LOOP: {
+      const loop = charOrInt(sopt);
+      if (loop < 0) return EINVAL;
+      inp_findmoptions(inp).imo_multicast_loop = loop !== 0;
+      return 0;
+    }
+    case IP_ADD_MEMBERSHIP:
+    case IP_ADD_SOURCE_MEMBERSHIP:
+    case MCAST_JOIN_GROUP:
+    case MCAST_JOIN_SOURCE_GROUP:
+      return inp_join_group(inp, sopt);
+    case IP_DROP_MEMBERSHIP:
+    case IP_DROP_SOURCE_MEMBERSHIP:
+    case MCAST_LEAVE_GROUP:
+    case MCAST_LEAVE_SOURCE_GROUP:
+      return inp_leave_group(inp, sopt);
+    case IP_BLOCK_SOURCE:
+    case MCAST_BLOCK_SOURCE:
+      return inp_block_unblock_source(inp, sopt, true);
+    default:
+      return inp_block_unblock_source(inp, sopt, false);
+  }
+}
+
+/** Returns `value` as an unsigned char if the program's buffer has one byte. */
+function putCharOrInt(sopt: Sockopt, value: number): Errno {
+  if (sopt.sopt_valsize === 1) return sooptcopyout(sopt, Uint8Array.of(value));
+  return sooptPutInt(sopt, value);
+}
+
+/** @see sys/netinet/in_mcast.c */
+function inp_getmoptions(inp: Inpcb, sopt: Sockopt): Errno {
+  const imo = inp.inp_moptions;
+  switch (sopt.sopt_name) {
+    case IP_MULTICAST_VIF:
+      return sooptPutInt(sopt, -1);
+    case IP_MULTICAST_IF: {
+      const ifp = imo?.imo_multicast_ifp ?? null;
+      const v = new DataView(new ArrayBuffer(MREQN_SIZE));
+      const addr = (ifp === null ? null : inPrimary(ifp)?.ia_addr) ?? INADDR_ANY;
+      if (sopt.sopt_valsize < MREQN_SIZE) {
+        v.setInt32(0, addr);
+        return sooptcopyout(sopt, new Uint8Array(v.buffer, 0, 4));
+      }
+      v.setInt32(4, addr);
+      v.setInt32(8, ifp?.if_index ?? 0, true);
+      return sooptcopyout(sopt, new Uint8Array(v.buffer));
+    }
+    case IP_MULTICAST_TTL:
+      return putCharOrInt(sopt, imo?.imo_multicast_ttl ?? 1);
+    case IP_MULTICAST_LOOP:
+      return putCharOrInt(sopt, (imo?.imo_multicast_loop ?? true) ? 1 : 0);
+    default:
+      return ENOPROTOOPT;
+  }
+}
+
+/**
+ * Gets or sets a multicast option. EOPNOTSUPP: a stream socket. EINVAL: the value is not valid. Else
+ * the errno of the option. @see ip(4), sys/netinet/in_mcast.c
+ */
+export function inp_mcastopts(so: Socket, inp: Inpcb, sopt: Sockopt): Errno {
+  if (so.so_type === SOCK_STREAM) return EOPNOTSUPP;
+  return sopt.sopt_dir === SOPT_SET ? inp_setmoptions(inp, sopt) : inp_getmoptions(inp, sopt);
+}
+
+/** The interface `ifp` goes: sockets lose their memberships on it, and no longer send by it. */
+export function inPurgeGroups(ifp: Ifnet): void {
+  imoPurge(ifp);
+  for (const inm of igmpLink(ifp)?.groups.list() ?? [])
+    for (const imf of inm.members.slice()) in_leavegroup(imf);
+}
