@@ -35,6 +35,7 @@ import { inRouteAdd } from './in_fib.ts';
 import { inPurgeGroups } from './in_mcast.ts';
 import { in_joingroup, in_leavegroup, MCAST_EXCLUDE } from './in_multi.ts';
 import { InIfaddr, inIfaddrOn, inPrimary, isInIfaddr } from './in_var.ts';
+import { forwardingLro } from './ip_forward.ts';
 import { V_ip } from './ip_var.ts';
 
 const allHosts = inNetAddr(INADDR_ALLHOSTS_GROUP);
@@ -113,6 +114,7 @@ export const inetIfEvents: IfEvents = {
     if (ifp.if_type === IFT_ETHER) ifp.if_afdata[AF_INET] = new ArpTable(ifp);
     igmp_domifattach(ifp);
     const vnet = ifp.if_vnet;
+    if (V_ip(vnet).params.forwarding) forwardingLro(ifp);
     if (ifp !== V_loif(vnet).ifp) return;
     for (const ia of V_ip(vnet).addrs.values()) routeToSelf(vnet, ia);
     const error = in_aifaddr(ifp, INADDR_LOOPBACK, 8);

@@ -28,6 +28,7 @@ import { in_pcbSysctls } from './in_portrange.ts';
 import { inetAf } from './inp_inet.ts';
 import { icmpProto, V_icmp } from './ip_icmp.ts';
 import { ip_input } from './ip_input.ts';
+import { setForwarding } from './ip_forward.ts';
 import { V_ipreass } from './ip_reass.ts';
 import { type IpProto, ipproto_register, V_ip } from './ip_var.ts';
 import { rip_input, ripProtosw } from './raw_ip.ts';
@@ -106,6 +107,7 @@ export function inet_domain_attach(vnet: Vnet): Errno {
   tcpAttach(vnet, AF_INET);
   udpAttach(vnet, AF_INET);
   ipSysctls(vnet);
+  forwardingSysctls(vnet);
   in_pcbSysctls(vnet);
   icmpSysctls(vnet);
   igmpSysctls(vnet);
@@ -126,12 +128,24 @@ export function inet_domain_detach(vnet: Vnet): void {
   for (const ifp of ifnetList(vnet)) inetIfEvents.ifDetaching(ifp);
 }
 
+function forwardingSysctls(vnet: Vnet): void {
+  const t = vnet.sysctl;
+  const { params } = V_ip(vnet);
+  const ip = (name: string): string => `net.inet.ip.${name}`;
+  t.bool(
+    ip('forwarding'),
+    'Enable IP forwarding between interfaces',
+    () => params.forwarding,
+    (on) => setForwarding(vnet, on),
+  );
+  t.boolField(ip('redirect'), 'Enable sending IP redirects', params, 'redirect');
+}
+
 function ipSysctls(vnet: Vnet): void {
   const t = vnet.sysctl;
   const { params } = V_ip(vnet);
   const reass = V_ipreass(vnet);
   const ip = (name: string): string => `net.inet.ip.${name}`;
-  t.int(ip('forwarding'), 'Enable IP forwarding between interfaces', () => 0, null);
   t.intField(ip('ttl'), 'Maximum TTL on IP packets', params, 'ttl', 1, 255);
   t.boolField(ip('rfc6864'), 'Use constant IP ID for atomic datagrams', params, 'rfc6864');
   t.boolField(ip('random_id'), 'Assign random ip_id values', params, 'random_id');

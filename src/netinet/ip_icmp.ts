@@ -441,7 +441,8 @@ function redirect(p: Kva, icp: Kva, icmplen: number, have: number, vnet: Vnet): 
     const [from, dst, to] = [src, $oip.ip_dst, gateway].map(inet_ntoa);
     ifConsole.log?.(`icmp redirect from ${from}: ${dst} => ${to}`);
   }
-  if (params.drop_redirect) return count(R_ICMP_IGNORED);
+  // RFC 1812, 5.2.7.2: a router ignores redirects.
+  if (params.drop_redirect || V_ip(vnet).params.forwarding) return count(R_ICMP_IGNORED);
   if (mem[icp + 1]! > ICMP_REDIRECT_TOSHOST) {
     stat.icps_badcode++;
   } else if (!enough) {

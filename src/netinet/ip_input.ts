@@ -1,7 +1,7 @@
 /**
- * IPv4 input, after sys/netinet/ip_input.c: checks, options, local delivery. Every dropped packet
- * is counted twice: in FreeBSD's ipstat and by drop reason. Left out: forwarding (packets for other
- * hosts are dropped), packet filter hooks.
+ * IPv4 input, after sys/netinet/ip_input.c: checks, options, local delivery; ip_forward.ts has
+ * forwarding. Every dropped packet is counted twice: in FreeBSD's ipstat and by drop reason. Left
+ * out: packet filter hooks.
  */
 
 import { NetAddr } from '../sys/addr.ts';
@@ -33,6 +33,7 @@ import { inm_lookup } from './in_multi.ts';
 import { in_broadcast } from './in_var.ts';
 import { ICMP_UNREACH, ICMP_UNREACH_PROTOCOL } from './icmp.ts';
 import { Ip, IP_DST_OFF, IP_MF, IP_OFFMASK, IP_SRC_OFF, IPVERSION } from './ip.ts';
+import { ip_forward } from './ip_forward.ts';
 import { icmp_error } from './ip_icmp.ts';
 import { ip_dooptions, IPOPTS_DROP, IPOPTS_OK, ipNoOptions, optionsError } from './ip_options.ts';
 import { ip_reass } from './ip_reass.ts';
@@ -184,6 +185,7 @@ export function ip_input(m0: Mbuf, vnet: Vnet): void {
     stat.ips_badaddr++;
     return drop(m, R_IP_BADADDR);
   }
+  const wasTo = memView.getInt32(mtod(m) + IP_DST_OFF);
   m = options(m, v, vnet);
   if (m === null) return;
   const p = mtod(m);
@@ -194,6 +196,7 @@ export function ip_input(m0: Mbuf, vnet: Vnet): void {
       return drop(m, R_IP_NOTUS);
     }
   } else if (!isOurs(ifp, p, vnet)) {
+    if (v.params.forwarding) return ip_forward(m, memView.getInt32(p + IP_DST_OFF) !== wasTo, vnet);
     stat.ips_cantforward++;
     return drop(m, R_IP_NOTUS);
   }

@@ -1,7 +1,6 @@
 /**
  * IPv4 options, after sys/netinet/ip_options.c (RFC 791, 3.1; RFC 1122, 3.2.1.8): processing on
- * input, insertion on output, and the options of a socket (IP_OPTIONS). Left out: forwarding of
- * source-routed packets to another host, because this stack forwards nothing; stealth mode.
+ * input, insertion on output, and the options of a socket (IP_OPTIONS). Left out: stealth mode.
  */
 
 import { EINVAL, type Errno } from '../sys/errno.ts';
@@ -138,7 +137,8 @@ function sourceRoute(p: number, at: number, len: number, vnet: Vnet): number {
     save_rte(p, at, len);
     return IPOPTS_OK;
   }
-  if (!params.sourceroute) return IPOPTS_DROP;
+  // A host that is no router drops it silently.
+  if (!params.sourceroute) return params.forwarding ? noSourceRouting(p, vnet) : IPOPTS_DROP;
   const next = memView.getInt32(p + at + off) as InAddr;
   const ia = strict ? ifaOnLink(vnet, next) : (fib4_lookup(vnet, next)?.nh_ifa ?? null);
   if (ia === null) return unreachable(ICMP_UNREACH_SRCFAIL);

@@ -125,6 +125,10 @@ export interface IpProto {
 class IpParams {
   /** Default TTL of packets that this host originates. */
   ttl = IPDEFTTL;
+  /** Forward packets for other hosts. */
+  forwarding = false;
+  /** Send redirects while forwarding. */
+  redirect = true;
   /** Packets with DF get the id 0: RFC 6864 makes their id meaningless. */
   rfc6864 = true;
   /** Ids are random instead of a counter. */
@@ -158,6 +162,8 @@ export class IpVnet {
   readonly addrs = new Map<InAddr, InIfaddr>();
   /** The route cache of senders that pass no Route to ip_output. */
   readonly scratchRoute = new Route();
+  /** The route cache of forwarded packets. */
+  readonly forwardRoute = new Route();
   /** The last value of the id counter. */
   ip_id: number;
 

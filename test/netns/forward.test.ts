@@ -1,0 +1,118 @@
+/**
+ * A router between two Linux namespaces: a bridge and a veth lead from the TAP of the second NIC to
+ * the other one. ping, tracepath and curl go through the stack, with NICs that need the fallbacks and with TSO frames.
+ */
+
+import { writeFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { expect } from 'chai';
+import type { NetstatM } from '../../src/ctl/netstat_m.ts';
+import type { NetstatS } from '../../src/ctl/netstat_s.ts';
+import { Instance } from '../support/instance.ts';
+import { needs } from '../support/needs.ts';
+import { Netns } from '../support/netns.ts';
+import { Site } from '../support/served.ts';
+
+const FAR = '198.51.100.1';
+
+interface Way {
+  readonly a: Netns;
+  readonly b: Netns;
+  readonly tapnic: Instance;
+}
+
+/** Runs `body` with a router whose NICs are 192.0.2.2 in `a` and 198.51.100.2 in `b`. */
+async function routed(args: string[], body: (way: Way) => Promise<void>): Promise<void> {
+  using a = new Netns('fwa');
+  using b = new Netns('fwb');
+  const tapnic = await Instance.start(a, ['inetd', '--services=echo', ...args]);
+  try {
+    const ip = (line: string): string => a.exec('ip', line.split(' '));
+    ip(`link add v1 type veth peer name far netns ${b.name}`);
+    ip('link add br1 type bridge');
+    for (const dev of ['nic1', 'v1']) ip(`link set ${dev} master br1`);
+    for (const dev of ['nic1', 'v1', 'br1']) ip(`link set ${dev} up`);
+    b.exec('ip', 'addr add 198.51.100.1/24 dev far'.split(' '));
+    b.exec('ip', ['link', 'set', 'far', 'up']);
+    b.exec('ip', ['link', 'set', 'lo', 'up']);
+    b.exec('ip', 'route add 192.0.2.0/24 via 198.51.100.2'.split(' '));
+    ip('route add 198.51.100.0/24 via 192.0.2.2');
+    const { ports } = tapnic.ready;
+    for (const line of [
+      `ifconfig ${ports[0]!.if} inet 198.51.100.2/24 up`,
+      'sysctl net.inet.ip.forwarding=1',
+    ]) {
+      const { status, stderr } = await tapnic.command(...line.split(' '));
+      expect(status, `${line}: ${stderr}`).to.equal(0);
+    }
+    await body({ a, b, tapnic });
+  } finally {
+    const end = await tapnic.stop();
+    expect(end, end.stderr).to.deep.include({ code: 0, leaked: {} });
+  }
+}
+
+describe('netns: forwarding', function () {
+  needs('root', 'tap', 'netns', 'curl', 'python3');
+  this.timeout(120_000);
+
+  const arms: [name: string, args: string[]][] = [
+    ['tn and tn', ['--add-nic', 'nic1']],
+    ['tn and tb', ['--add-nic', 'nic1,nic=tb']],
+    ['tl and tp', ['--nic', 'tl', '--add-nic', 'nic1,nic=tp']],
+    ['tn and tn, mode vnet', ['--mode', 'vnet', '--add-nic', 'nic1']],
+  ];
+  for (const [name, args] of arms)
+    it(`ping and curl go through: ${name}`, async () => {
+      using site = new Site();
+      await routed(args, async ({ a, b, tapnic }) => {
+        for (const size of [0, 56, 1472, 1473, 8000]) {
+          const ping = await a.run('ping', ['-c', '2', '-i', '0.2', '-s', `${size}`, FAR]);
+          expect(ping.stdout, `${size}: ${ping.stderr}`).to.match(/ 2 received/);
+          expect(ping.stdout).to.match(/ ttl=63/);
+        }
+        const bytes = Buffer.from(
+          Array.from({ length: 3_000_000 }, (_, i) => (i * 7 + (i >> 8)) & 255),
+        );
+        writeFileSync(site.path('file'), bytes);
+        const server = b.spawn('python3', ['-m', 'http.server', '80', '-d', site.dir, '-b', FAR]);
+        try {
+          for (let i = 0; !b.exec('ss', ['-Htln']).includes(':80 ') && i < 200; i++)
+            await sleep(50);
+          const out = site.path('out');
+          const curl = await a.run('curl', ['-sS', '-m', '60', '-o', out, `http://${FAR}/file`]);
+          expect(curl.status, curl.stderr).to.equal(0);
+          expect((await a.run('cmp', [out, site.path('file')])).status).to.equal(0);
+        } finally {
+          server.kill();
+        }
+        const ip = (await tapnic.json<NetstatS>('netstat', '-s')).protocols['ip']!;
+        expect(ip['ips_forward']).to.be.at.least(100);
+        expect(ip['ips_fastforward']).to.equal(ip['ips_forward']);
+        const m = await tapnic.json<NetstatM>('netstat', '-m');
+        expect(m.emulator.conversions).to.equal(0);
+      });
+    });
+
+  it('tracepath sees the hop and the smaller MTU; a TTL of 1 ends here', async () => {
+    await routed(['--add-nic', 'nic1'], async ({ a, b, tapnic }) => {
+      b.exec('ip', ['link', 'set', 'far', 'mtu', '1400']);
+      expect((await tapnic.command('ifconfig', 'tn1', 'mtu', '1400')).status).to.equal(0);
+      const ping = await a.run('ping', ['-c', '1', '-t', '1', '-W', '2', FAR]);
+      expect(ping.stdout).to.match(/From 192\.0\.2\.2 .*Time to live exceeded/);
+      // Without DF the router fragments.
+      const cut = await a.run('ping', ['-c', '1', '-M', 'dont', '-s', '1472', '-W', '2', FAR]);
+      expect(cut.stdout).to.match(/ 1 received/);
+      const big = await a.run('ping', ['-c', '1', '-M', 'do', '-s', '1472', '-W', '2', FAR]);
+      expect(big.stdout + big.stderr).to.match(/From 192\.0\.2\.2 .*mtu ?= ?1400/);
+      const path = await a.run('tracepath', ['-n', '-m', '4', FAR]);
+      if (path.status === 0) expect(path.stdout).to.match(/1: +192\.0\.2\.2[\s\S]*pmtu 1400/);
+      const none = await a.run('ping', ['-c', '1', '-W', '5', '198.51.100.99']);
+      expect(none.stdout).to.match(/ 0 received/);
+      const { ip, icmp } = (await tapnic.json<NetstatS>('netstat', '-s')).protocols;
+      expect(ip!['ips_fragmented']).to.be.at.least(1);
+      expect(ip!['ips_cantfrag']).to.be.at.least(1);
+      expect((icmp!['icps_outhist'] as number[])[11]).to.be.at.least(1);
+    });
+  });
+});
