@@ -5,7 +5,7 @@
 
 import type { Vnet } from '../kern/vnet.ts';
 import { inPass } from '../sys/pass.ts';
-import { gatherArp } from './arp.ts';
+import { changeArp, gatherArp } from './arp.ts';
 import { addFault, type FaultPlace, listFaults, removeFault } from './fault.ts';
 import { gatherInterfaces } from './ifconfig.ts';
 import { runIfconfig } from './ifconfig_verbs.ts';
@@ -36,7 +36,7 @@ function runRequest({ vnet, info, faults = [] }: ControlTarget, req: Request): u
     case 'info':
       return info;
     case 'arp':
-      return gatherArp(vnet);
+      return req.change === undefined ? gatherArp(vnet) : changeArp(vnet, req.change);
     case 'ifconfig':
       return req.if === null ? gatherInterfaces(vnet) : runIfconfig(vnet, req.if, req.words);
     case 'netstat':

@@ -4,6 +4,7 @@
  */
 
 import { FAULT_OPTIONS, type FaultValues } from '../fault/fault_spec.ts';
+import type { ArpChange } from './arp.ts';
 import { ControlFailure, type ControlRequest } from './protocol.ts';
 
 const NETSTAT_REPORTS = ['m', 'an', 'i', 's'] as const;
@@ -28,7 +29,8 @@ export interface RemoveFault {
 /** All requests. */
 export type Request =
   | { readonly cmd: 'info' }
-  | { readonly cmd: 'arp' }
+  /** Without `change`: list the table. */
+  | { readonly cmd: 'arp'; readonly change?: ArpChange }
   /** `if` null: all interfaces. `words` are ifconfig(8)'s. */
   | { readonly cmd: 'ifconfig'; readonly if: string | null; readonly words: readonly string[] }
   /** `all`: include listening sockets. */
@@ -63,6 +65,21 @@ function netstatOf(args: Args): Request {
   const report = NETSTAT_REPORTS.find((one) => one === name);
   if (report === undefined) return fail(`netstat: no report ${name}`);
   return { cmd: 'netstat', report, all: args['all'] === true };
+}
+
+function arpOf(args: Args): Request {
+  const op = stringArg(args, 'op');
+  if (op === null) return { cmd: 'arp' };
+  if (op !== 'set' && op !== 'delete') return fail(`arp: no operation ${op}`);
+  const change = {
+    op,
+    addr: stringArg(args, 'addr') ?? '',
+    ether: stringArg(args, 'ether') ?? '',
+    temp: args['temp'] === true,
+    pub: args['pub'] === true,
+    replace: args['replace'] === true,
+  } as const;
+  return { cmd: 'arp', change };
 }
 
 function vmstatOf(args: Args): Request {
@@ -104,7 +121,7 @@ function faultOf(args: Args): Request {
 
 const readers = new Map<string, (args: Args) => Request>([
   ['info', () => ({ cmd: 'info' })],
-  ['arp', () => ({ cmd: 'arp' })],
+  ['arp', arpOf],
   [
     'ifconfig',
     (args) => ({

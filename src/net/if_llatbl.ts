@@ -18,6 +18,8 @@ export const LLE_STATIC = 0x0002;
 export const LLE_IFADDR = 0x0004;
 /** ll_addr is valid. */
 export const LLE_VALID = 0x0008;
+/** Requests of others for the address are answered: proxy ARP. */
+export const LLE_PUB = 0x0020;
 
 /** The owner of a table: handles the timers of its entries. */
 export interface LleTimer {

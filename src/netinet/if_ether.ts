@@ -1,13 +1,14 @@
 /**
  * ARP, after sys/netinet/if_ether.c and RFC 826: resolution with held packets, replies, refresh of
- * entries in use, announcements, duplicate addresses. Left out: proxy ARP, carp, bridge members,
- * rate limits of log messages.
+ * entries in use, announcements, duplicate addresses. proxy ARP of published entries. Left
+ * out: carp, bridge members, blackhole and reject entries.
  *
  * States of an entry: INCOMPLETE (a request at most once per second, only while packets are sent)
  * -> REACHABLE -> VERIFY (in the last seconds of its lifetime: a request if it was used) ->
  * removed.
  */
 
+import type { Task } from '../sys/clock.ts';
 import { EEXIST, EHOSTDOWN, EHOSTUNREACH, EINVAL, ENOBUFS, ENOENT } from '../sys/errno.ts';
 import { type Errno, EWOULDBLOCK } from '../sys/errno.ts';
 import {
@@ -21,7 +22,7 @@ import {
 } from '../sys/reason.ts';
 import type { InAddr, Kva } from '../sys/types.ts';
 import { m_freem, m_gethdr } from '../kern/kern_mbuf.ts';
-import { callout_reset, callout_stop, nowNs } from '../kern/kern_timeout.ts';
+import { Callout, callout_reset, callout_stop, nowNs } from '../kern/kern_timeout.ts';
 import { M_ALIGN, M_BCAST, type Mbuf, M_MCAST, M_NOWAIT, MT_DATA, mtod } from '../kern/mbuf.ts';
 import { AF_INET } from '../kern/protosw.ts';
 import { m_pullup } from '../kern/uipc_mbuf.ts';
@@ -32,6 +33,7 @@ import { etherSend } from '../net/if_ethersubr.ts';
 import {
   Llentry,
   LLE_IFADDR,
+  LLE_PUB,
   LLE_STATIC,
   type LleTimer,
   Lltable,
@@ -106,11 +108,28 @@ class ArpParams {
   maxhold = 16;
   log_arp_movements = true;
   log_arp_permanent_modify = true;
+  /** Lines per second that packets may cause; negative: no limit. */
+  max_log_per_second = 1;
+  /** How often an announcement is repeated, after 1, 2, 4, ... seconds. */
+  garp_rexmit_count = 0;
 }
 
 class ArpVnet {
   readonly stat = new Arpstat();
   readonly params = new ArpParams();
+  #windowNs = -SEC;
+  #lines = 0;
+
+  /** Whether a packet may cause one more line in the log in this second. */
+  mayLog(): boolean {
+    const { max_log_per_second: max } = this.params;
+    const now = nowNs();
+    if (now - this.#windowNs >= SEC) {
+      this.#windowNs = now;
+      this.#lines = 0;
+    }
+    return max < 0 || ++this.#lines <= max;
+  }
 }
 
 export const V_arp = VNET_DEFINE(() => new ArpVnet());
@@ -128,6 +147,8 @@ interface ArpEntry {
   readonly lladdr: Uint8Array | null;
   /** Seconds until the entry expires; null: permanent. */
   readonly expires: number | null;
+  /** Requests of others for the address are answered. */
+  readonly published: boolean;
 }
 
 // The Ethernet address of the sender of the ARP packet being processed.
@@ -149,6 +170,8 @@ export function ETHER_MAP_IP_MULTICAST(addr: InAddr, ll_addr: Uint8Array): void 
 export class ArpTable implements LinkResolver, LleTimer {
   readonly ethertype = ETHERTYPE_IP;
   readonly table: Lltable;
+  /** Announcements that are repeated, by address. */
+  readonly garps = new Map<InAddr, Garp>();
   resolved: LinkAddr = group;
   readonly #v: ArpVnet;
   /** Packets held by all entries. */
@@ -379,6 +402,33 @@ function arprequest(ifp: Ifnet, sip: InAddr, tip: InAddr): void {
   if (etherSend(ifp, m, etherbroadcastaddr, ETHERTYPE_ARP) !== 0) stat.txerrors++;
 }
 
+/** Repeats the announcement of one address: net.link.ether.inet.garp_rexmit_count. */
+class Garp implements Task {
+  readonly #ifp: Ifnet;
+  readonly #addr: InAddr;
+  readonly #callout = new Callout(this);
+  #count = 0;
+
+  constructor(ifp: Ifnet, addr: InAddr) {
+    this.#ifp = ifp;
+    this.#addr = addr;
+    callout_reset(this.#callout, SEC);
+  }
+
+  run(): void {
+    if (inIfaddrOn(this.#ifp, this.#addr) === null) return;
+    const { garp_rexmit_count } = V_arp(this.#ifp.if_vnet).params;
+    if (this.#count >= garp_rexmit_count) return;
+    arp_announce(this.#ifp, this.#addr);
+    this.#count++;
+    if (this.#count < garp_rexmit_count) callout_reset(this.#callout, SEC * 2 ** this.#count);
+  }
+
+  stop(): void {
+    callout_stop(this.#callout);
+  }
+}
+
 /** Announces `addr` if the interface is running: RFC 5227. @see sys/netinet/if_ether.c */
 export function arp_announce(ifp: Ifnet, addr: InAddr): void {
   if ((ifp.if_flags & (IFF_UP | IFF_NOARP)) !== IFF_UP) return;
@@ -400,6 +450,17 @@ export function arp_ifinit(ifp: Ifnet, addr: InAddr): void {
     arp.keep(lle, LLE_VALID | LLE_STATIC | LLE_IFADDR);
   }
   arp_announce(ifp, addr);
+  if (V_arp(ifp.if_vnet).params.garp_rexmit_count > 0) {
+    arp.garps.get(addr)?.stop();
+    arp.garps.set(addr, new Garp(ifp, addr));
+  }
+}
+
+/** The address `addr` of `ifp` goes: ends its announcements. @see sys/netinet/if_ether.c */
+export function arp_ifscrub(ifp: Ifnet, addr: InAddr): void {
+  const garps = arpTable(ifp)?.garps;
+  garps?.get(addr)?.stop();
+  garps?.delete(addr);
 }
 
 function bad(m: Mbuf, vnet: Vnet, why: Reason = R_ARP_BAD): void {
@@ -453,16 +514,21 @@ function in_arpinput(ifp: Ifnet, m: Mbuf, p: Kva, vnet: Vnet): void {
   if (isaddr === myaddr && !in_nullhost(isaddr)) {
     stat.dupips++;
     count(R_ARP_DUPLICATE);
-    ifConsole.log?.(
-      `arp: ${ether_ntoa(mem.subarray(p + AR_SHA, p + AR_SHA + ETHER_ADDR_LEN))} is using my IP address ${inet_ntoa(isaddr)} on ${ifp.if_xname}!`,
-    );
+    if (V_arp(vnet).mayLog())
+      ifConsole.log?.(
+        `arp: ${ether_ntoa(mem.subarray(p + AR_SHA, p + AR_SHA + ETHER_ADDR_LEN))} is using my IP address ${inet_ntoa(isaddr)} on ${ifp.if_xname}!`,
+      );
     // Defend the address: reply as to a request for it.
     itaddr = myaddr;
   } else if (!in_nullhost(isaddr) && (ifp.if_flags & IFF_STATICARP) === 0) {
     learn(ifp, isaddr, p + AR_SHA, itaddr === myaddr);
   }
-  if (op !== ARPOP_REQUEST || itaddr !== myaddr) return m_freem(m);
-  reply(ifp, m, p, myaddr, isaddr, vnet);
+  if (op !== ARPOP_REQUEST) return m_freem(m);
+  if (itaddr === myaddr) return reply(ifp, m, p, myaddr, ifp.if_lladdr, isaddr, vnet);
+  const lle = arpTable(ifp)?.find(itaddr) ?? null;
+  const published = LLE_PUB | LLE_VALID;
+  if (lle === null || (lle.la_flags & published) !== published) return m_freem(m);
+  reply(ifp, m, p, itaddr, lle.ll_addr, isaddr, vnet);
 }
 
 /** Updates the sender's entry. Creates one only if the packet was for our address (`toUs`). */
@@ -475,13 +541,13 @@ function learn(ifp: Ifnet, isaddr: InAddr, sha: number, toUs: boolean): void {
   if ((lle.la_flags & LLE_VALID) !== 0 && !lladdrIs(sha, lle.ll_addr)) {
     const now = ether_ntoa(mem.subarray(sha, sha + ETHER_ADDR_LEN));
     if ((lle.la_flags & LLE_STATIC) !== 0) {
-      if (params.log_arp_permanent_modify)
+      if (params.log_arp_permanent_modify && V_arp(ifp.if_vnet).mayLog())
         ifConsole.log?.(
           `arp: ${now} attempts to modify permanent entry for ${inet_ntoa(isaddr)} on ${ifp.if_xname}`,
         );
       return;
     }
-    if (params.log_arp_movements)
+    if (params.log_arp_movements && V_arp(ifp.if_vnet).mayLog())
       ifConsole.log?.(
         `arp: ${inet_ntoa(isaddr)} moved from ${ether_ntoa(lle.ll_addr)} to ${now} on ${ifp.if_xname}`,
       );
@@ -491,13 +557,21 @@ function learn(ifp: Ifnet, isaddr: InAddr, sha: number, toUs: boolean): void {
   arp.learned(lle, sender);
 }
 
-/** Turns the request in `m` into the reply and sends it. Takes `m`. */
-function reply(ifp: Ifnet, m: Mbuf, p: Kva, myaddr: InAddr, to: InAddr, vnet: Vnet): void {
+/** Turns the request in `m` into the reply that `who` is at `lladdr`, and sends it. Takes `m`. */
+function reply(
+  ifp: Ifnet,
+  m: Mbuf,
+  p: Kva,
+  who: InAddr,
+  lladdr: Uint8Array,
+  to: InAddr,
+  vnet: Vnet,
+): void {
   const { stat } = V_arp(vnet);
   for (let i = 0; i < ETHER_ADDR_LEN; i++) sender[i] = mem[p + AR_SHA + i]!;
-  putHeader(p, ARPOP_REPLY, myaddr, to);
+  putHeader(p, ARPOP_REPLY, who, to);
   putLladdr(p + AR_THA, sender);
-  putLladdr(p + AR_SHA, ifp.if_lladdr);
+  putLladdr(p + AR_SHA, lladdr);
   m.m_flags &= ~(M_BCAST | M_MCAST);
   // Cut the padding of the received frame.
   m_freem(m.m_next);
@@ -523,22 +597,33 @@ export function arpEntries(vnet: Vnet): ArpEntry[] {
         addr: inAddrOf(lle.r_l3addr),
         lladdr: valid ? lle.ll_addr : null,
         expires: fixed ? null : Math.max(0, Math.ceil((endNs - now) / SEC)),
+        published: (lle.la_flags & LLE_PUB) !== 0,
       };
     }),
   );
 }
 
 /**
- * Adds a permanent entry, as `arp -s` does. EINVAL: `addr` is on no network of the interface, or
- * the table is full of permanent ones. EEXIST: `addr` is our own address.
+ * Adds an entry, as `arp -s` does: permanent, or with `temp` one that expires; with `pub` requests for
+ * it are answered. EINVAL: `addr` is on no network of the interface, or the table is full of permanent
+ * ones. EEXIST: `addr` is our own address.
  * @see arp(8)
  */
-export function arpSet(ifp: Ifnet, addr: InAddr, lladdr: Uint8Array): Errno {
+export function arpSet(
+  ifp: Ifnet,
+  addr: InAddr,
+  lladdr: Uint8Array,
+  { temp = false, pub = false } = {},
+): Errno {
   const arp = arpTable(ifp);
+  const old = arp?.find(addr) ?? null;
+  if (old !== null && (old.la_flags & LLE_IFADDR) !== 0) return EEXIST;
+  // A permanent entry that becomes temporary needs a timer and a place in the queues.
+  if (old !== null && temp) arp!.remove(old);
   const lle = arp === null ? null : (arp.find(addr) ?? arp.create(addr));
   if (arp === null || lle === null) return EINVAL;
-  if ((lle.la_flags & LLE_IFADDR) !== 0) return EEXIST;
-  arp.keep(lle, LLE_STATIC);
+  if (!temp) arp.keep(lle, LLE_STATIC);
+  lle.la_flags = pub ? lle.la_flags | LLE_PUB : lle.la_flags & ~LLE_PUB;
   arp.learned(lle, lladdr);
   return 0;
 }

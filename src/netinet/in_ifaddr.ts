@@ -29,7 +29,7 @@ import {
   inNetAddr,
   prefixMask,
 } from './in.ts';
-import { arp_announce, arp_ifinit, ArpTable, arpTable } from './if_ether.ts';
+import { arp_announce, arp_ifinit, arp_ifscrub, ArpTable, arpTable } from './if_ether.ts';
 import { igmp_domifattach, igmp_domifdetach, igmpLink } from './igmp.ts';
 import { inRouteAdd } from './in_fib.ts';
 import { inPurgeGroups } from './in_mcast.ts';
@@ -99,6 +99,7 @@ export function in_difaddr(ifp: Ifnet, addr: InAddr): Errno {
   const ia = inIfaddrOn(ifp, addr);
   if (ia === null) return EADDRNOTAVAIL;
   const arp = arpTable(ifp);
+  arp_ifscrub(ifp, addr);
   const lle = arp?.find(addr) ?? null;
   if (arp !== null && lle !== null) arp.table.remove(lle);
   ifp.if_addrhead.splice(ifp.if_addrhead.indexOf(ia), 1);

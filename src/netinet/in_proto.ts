@@ -315,6 +315,21 @@ function arpSysctls(vnet: Vnet): void {
     1,
     1000,
   );
+  t.intField(
+    arp('max_log_per_second'),
+    'Maximum number of remotely triggered ARP messages that can be logged per second',
+    params,
+    'max_log_per_second',
+    -1,
+  );
+  t.intField(
+    arp('garp_rexmit_count'),
+    'Number of times to retransmit GARP packets; 0 to disable, maximum of 16',
+    params,
+    'garp_rexmit_count',
+    0,
+    16,
+  );
   t.intField(arp('maxhold'), 'Number of packets to hold per ARP entry', params, 'maxhold', 0, 1024);
   t.boolField(
     arp('log_arp_movements'),
