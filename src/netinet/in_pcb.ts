@@ -185,10 +185,7 @@ export interface InpAf {
   embedScope(vnet: Vnet, nam: Sockaddr): Errno;
   /** Whether TCP may connect to `nam`: 0, or EAFNOSUPPORT, EACCES or EADDRNOTAVAIL. */
   connectable(vnet: Vnet, nam: AddrWords): Errno;
-  /**
-   * Sets inc's local address to suit its foreign one; for a group, that of the interface that `imo`
-   * names. ENETUNREACH, EHOSTUNREACH: no route. EADDRNOTAVAIL: that interface has no address.
-   */
+  /** Sets inc's local address to suit its foreign one, or a group and `imo`. EHOSTUNREACH, … */
   selectLaddr(vnet: Vnet, inc: InConninfo, imo: InMoptions | null): Errno;
   /** Whether a socket may be bound to `addr`, which is not local: a group. */
   isGroup(addr: AddrWords): boolean;
@@ -547,20 +544,17 @@ export function in_pcblookup(
   return inp !== null || !wildcard ? inp : in_pcblookupWild(info, af, inc);
 }
 
-/**
- * Whether another PCB prevents `inp` from binding to the local address and port of `inc`. For a group
- * SO_REUSEADDR means the same as SO_REUSEPORT.
- */
+// For a group SO_REUSEADDR means the same as SO_REUSEPORT.
+/** Whether another PCB prevents `inp` from binding to the local address and port of `inc`. */
 export function portConflict(inp: Inpcb, inc: InConninfo, options: number, group = false): boolean {
-  const sharing = SO_REUSEPORT | SO_REUSEPORT_LB;
-  const any = sharing | SO_REUSEADDR;
+  const any = SO_REUSEADDR | SO_REUSEPORT | SO_REUSEPORT_LB;
   const info = inp.inp_pcbinfo;
   const af = inp.inp_af;
   let t: Inpcb | null = info.ports[portBucket(info.ports, inc.inc_lport)]!;
   for (; t !== null; t = t.portNext) {
     if (t === inp || t.inp_inc.inc_lport !== inc.inc_lport || t.inp_af !== af) continue;
     const theirs = t.inp_socket === null ? SO_REUSEADDR | SO_REUSEPORT : t.inp_socket.so_options;
-    if ((options & theirs & sharing) !== 0) continue;
+    if ((options & theirs & ~SO_REUSEADDR & any) !== 0) continue;
     if (group && (options & any) !== 0 && (theirs & any) !== 0) continue;
     const same = t.inp_inc.laddrEquals(inc);
     if ((options & any) !== 0) {
