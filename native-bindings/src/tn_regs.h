@@ -285,6 +285,7 @@ constexpr uint32_t ETHERTYPE_QINQ = 0x88a8;
 // IP protocol numbers
 constexpr uint32_t IPPROTO_IP = 0;
 constexpr uint32_t IPPROTO_ICMP = 1;
+constexpr uint32_t IPPROTO_IGMP = 2;
 constexpr uint32_t IPPROTO_TCP = 6;
 constexpr uint32_t IPPROTO_UDP = 17;
 
