@@ -12,6 +12,7 @@ import { netstatCommand } from './netstat.ts';
 import { nicsCommand } from './nics.ts';
 import { packetdrillCommand } from './packetdrill.ts';
 import { pingCommand } from './ping.ts';
+import { routeCommand } from './route.ts';
 import { serveCommand } from './serve.ts';
 import { sysctlCommand } from './sysctl.ts';
 import { vmstatCommand } from './vmstat.ts';
@@ -37,6 +38,7 @@ const program = newCommand('tapnic')
   .addCommand(sysctlCommand)
   .addCommand(vmstatCommand)
   .addCommand(arpCommand)
+  .addCommand(routeCommand)
   .addCommand(faultCommand)
   .addCommand(nicsCommand)
   .addCommand(packetdrillCommand)

@@ -18,6 +18,7 @@ import {
   okResponse,
 } from './protocol.ts';
 import { readRequest, type Request } from './request.ts';
+import { runRoute } from './route.ts';
 import { readSysctl, writeSysctl } from './sysctl.ts';
 import { gatherZones } from './vmstat.ts';
 
@@ -41,6 +42,8 @@ function runRequest({ vnet, info, faults = [] }: ControlTarget, req: Request): u
       return req.if === null ? gatherInterfaces(vnet) : runIfconfig(vnet, req.if, req.words);
     case 'netstat':
       return gatherNetstat(vnet, req.report, req.all);
+    case 'route':
+      return runRoute(vnet, req.words);
     case 'sysctl':
       return req.value === null
         ? readSysctl(vnet, req.name)

@@ -23,6 +23,7 @@ import { vlan_config, vlan_unconfig, vlanInfo } from '../net/if_vlan.ts';
 import { ETHER_ADDR_LEN, IFF_UP, type Ifnet, SIOCSIFFLAGS, SIOCSIFMTU } from '../net/if_var.ts';
 import { maskPrefix, parseInAddr } from '../netinet/in.ts';
 import { arpTable } from '../netinet/if_ether.ts';
+import { classPrefix } from '../netinet/in_family.ts';
 import { in_aifaddr, in_difaddr } from '../netinet/in_ifaddr.ts';
 import { inPrimary } from '../netinet/in_var.ts';
 import { parseCapability } from './bits.ts';
@@ -81,12 +82,6 @@ class Words {
   arg(verb: string): string {
     return this.next() ?? fail('EINVAL', `'${verb}' requires argument`);
   }
-}
-
-/** The prefix length of the address class, for an address without a mask: RFC 791. */
-function classPrefix(addr: InAddr): number {
-  const top = addr >>> 30;
-  return top < 2 ? 8 : top === 2 ? 16 : 24;
 }
 
 function readAddress(plan: Plan, word: string): void {

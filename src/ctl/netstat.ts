@@ -11,6 +11,7 @@ import { gatherInterfaces, type InterfaceInfo } from './ifconfig.ts';
 import { gatherNetstatAn, type SocketLine } from './netstat_an.ts';
 import { gatherNetstatM, type NetstatM } from './netstat_m.ts';
 import { gatherNetstatS, type NetstatS } from './netstat_s.ts';
+import { gatherRoutes, type RouteLine } from './route.ts';
 
 /** The reports and their types. */
 export interface NetstatReports {
@@ -18,6 +19,7 @@ export interface NetstatReports {
   an: SocketLine[];
   i: InterfaceInfo[];
   s: NetstatS;
+  r: RouteLine[];
 }
 
 function statistics(vnet: Vnet): NetstatS {
@@ -39,6 +41,7 @@ const gather: {
   an: gatherNetstatAn,
   i: gatherInterfaces,
   s: statistics,
+  r: gatherRoutes,
 };
 
 /** Gathers a report. @param for report `an`: include listening sockets */

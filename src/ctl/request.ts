@@ -7,7 +7,7 @@ import { FAULT_OPTIONS, type FaultValues } from '../fault/fault_spec.ts';
 import type { ArpChange } from './arp.ts';
 import { ControlFailure, type ControlRequest } from './protocol.ts';
 
-const NETSTAT_REPORTS = ['m', 'an', 'i', 's'] as const;
+const NETSTAT_REPORTS = ['m', 'an', 'i', 's', 'r'] as const;
 type NetstatReport = (typeof NETSTAT_REPORTS)[number];
 
 /** `addFault` checks `values`, which may have any type. `program` is the compiled `match`. */
@@ -35,6 +35,8 @@ export type Request =
   | { readonly cmd: 'ifconfig'; readonly if: string | null; readonly words: readonly string[] }
   /** `all`: include listening sockets. */
   | { readonly cmd: 'netstat'; readonly report: NetstatReport; readonly all: boolean }
+  /** `words` are route(8)'s. */
+  | { readonly cmd: 'route'; readonly words: readonly string[] }
   /** `name` '' is the root; `value` null reads. */
   | { readonly cmd: 'sysctl'; readonly name: string; readonly value: string | null }
   | { readonly cmd: 'vmstat'; readonly report: 'z' }
@@ -131,6 +133,7 @@ const readers = new Map<string, (args: Args) => Request>([
     }),
   ],
   ['netstat', netstatOf],
+  ['route', (args) => ({ cmd: 'route', words: stringsArg(args, 'words') })],
   [
     'sysctl',
     (args) => ({

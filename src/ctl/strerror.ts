@@ -3,11 +3,13 @@
 import { type Errno, errnoName } from '../sys/errno.ts';
 
 const words = new Map<string, string>([
+  ['EADDRINUSE', 'Address already in use'],
   ['EADDRNOTAVAIL', "Can't assign requested address"],
   ['EAGAIN', 'Resource temporarily unavailable'],
   ['EBUSY', 'Device busy'],
   ['EEXIST', 'File exists'],
   ['EINVAL', 'Invalid argument'],
+  ['ENETUNREACH', 'Network is unreachable'],
   ['ENOBUFS', 'No buffer space available'],
   ['ENOENT', 'No such file or directory'],
   ['ENOMEM', 'Cannot allocate memory'],

@@ -16,7 +16,7 @@ import {
 import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
 import { Nhop, RTF_DYNAMIC, RTF_GATEWAY, RTF_HOST, RTF_UP } from '../net/route.ts';
 import { inAddrOf, inNetAddr } from './in.ts';
-import { fib4_lookup, inRouteAdd, inRouteDel, inRoutes } from './in_fib.ts';
+import { fib4_lookup, inRouteAdd, inRouteDel, inRouteTo } from './in_fib.ts';
 import { ifaOnLink, type InIfaddr } from './in_var.ts';
 import { in_localip } from './ip_var.ts';
 
@@ -37,21 +37,18 @@ class Redirects implements Task {
   add(dst: InAddr, gateway: InAddr, ia: InIfaddr, seconds: number): void {
     if (this.#routes.length >= MAX_ROUTES) this.#remove(0);
     const flags = RTF_UP | RTF_GATEWAY | RTF_HOST | RTF_DYNAMIC;
-    const nh = new Nhop(ia.ifa_ifp, ia, inNetAddr(gateway), flags, 0);
+    const expiresNs = nowNs() + seconds * SEC;
+    const nh = new Nhop(ia.ifa_ifp, ia, inNetAddr(gateway), flags, 0, expiresNs);
     if (inRouteAdd(this.#vnet, dst, 32, nh) !== 0) return;
-    this.#routes.push({ dst, expiresNs: nowNs() + seconds * SEC });
+    this.#routes.push({ dst, expiresNs });
     if (!callout_pending(this.#callout)) callout_reset(this.#callout, seconds * SEC);
   }
 
   /** Removes the route of entry `i`, unless the program has replaced it. */
   #remove(i: number): void {
     const { dst } = this.#routes.splice(i, 1)[0]!;
-    const ours = inRoutes(this.#vnet).some(
-      (rt) =>
-        rt.rt_prefixlen === 32 &&
-        inAddrOf(rt.rt_dst) === dst &&
-        (rt.rt_nhop.nh_flags & RTF_DYNAMIC) !== 0,
-    );
+    const nh = inRouteTo(this.#vnet, dst, 32)?.rt_nhop;
+    const ours = nh !== undefined && (nh.nh_flags & RTF_DYNAMIC) !== 0;
     if (ours) inRouteDel(this.#vnet, dst, 32);
   }
 

@@ -50,9 +50,11 @@ import {
   type LinkResolver,
   type OutputDst,
 } from '../net/if_var.ts';
+import { RTF_GATEWAY } from '../net/route.ts';
 import { mem, memView } from '../vm/arena.ts';
 import { IN_MULTICAST, INADDR_ANY, inAddrOf, inet_ntoa, inNetAddr, in_nullhost } from './in.ts';
-import { ifaForPeer, inIfaddrOn, inPrimary } from './in_var.ts';
+import { fib4_lookup } from './in_fib.ts';
+import { ifaForPeer, inIfaddrFor, inIfaddrOn, inPrimary } from './in_var.ts';
 import { IP_DST_OFF } from './ip.ts';
 
 const ARPHRD_ETHER = 1;
@@ -166,6 +168,12 @@ export function ETHER_MAP_IP_MULTICAST(addr: InAddr, ll_addr: Uint8Array): void 
   ll_addr[5] = addr & 0xff;
 }
 
+/** Whether a route, such as `route add -host ADDR -interface IF`, puts `addr` on the link of `ifp`. */
+function routedOnLink(ifp: Ifnet, addr: InAddr): boolean {
+  const nh = fib4_lookup(ifp.if_vnet, addr);
+  return nh !== null && nh.nh_ifp === ifp && (nh.nh_flags & RTF_GATEWAY) === 0;
+}
+
 /** The ARP table of one interface. */
 export class ArpTable implements LinkResolver, LleTimer {
   readonly ethertype = ETHERTYPE_IP;
@@ -188,12 +196,12 @@ export class ArpTable implements LinkResolver, LleTimer {
   }
 
   /**
-   * Creates an entry; null if `addr` is on no network of the interface, or the table is full of
-   * static entries.
+   * Creates an entry; null if `addr` is on no network of the interface and no route says that it is
+   * on the link, or the table is full of static entries.
    */
   create(addr: InAddr): Llentry | null {
     const ifp = this.table.llt_ifp;
-    if (ifaForPeer(ifp, addr) === null) return null;
+    if (ifaForPeer(ifp, addr) === null && !routedOnLink(ifp, addr)) return null;
     if (this.table.size >= ARP_ENTRIES_MAX && !this.#evict()) return null;
     const lle = new Llentry(ifp, inNetAddr(addr), this);
     this.table.insert(lle);
@@ -381,11 +389,11 @@ function putLladdr(p: number, addr: Uint8Array): void {
 
 /**
  * Broadcasts an ARP request for `tip` with the sender `sip` (0.0.0.0: our address on the network of
- * `tip`). If both are equal it is an announcement. @see sys/netinet/if_ether.c
+ * `tip`, or else the first). If both are equal it is an announcement. @see sys/netinet/if_ether.c
  */
 function arprequest(ifp: Ifnet, sip: InAddr, tip: InAddr): void {
   const { stat } = V_arp(ifp.if_vnet);
-  const spa = in_nullhost(sip) ? ifaForPeer(ifp, tip)?.ia_addr : sip;
+  const spa = in_nullhost(sip) ? inIfaddrFor(ifp, tip)?.ia_addr : sip;
   const m = spa === undefined ? null : m_gethdr(M_NOWAIT, MT_DATA);
   if (spa === undefined || m === null) {
     stat.txerrors++;

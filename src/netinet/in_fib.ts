@@ -11,6 +11,7 @@ import {
   type Nhop,
   rib_add_route,
   rib_del_route,
+  rib_lookup_prefix,
   ribLookup,
   type Route,
   routeLookup,
@@ -58,7 +59,12 @@ export function inRouteDel(vnet: Vnet, dst: InAddr, prefixlen: number): Errno {
   return rib_del_route(rt_tables_get_rnh(vnet, AF_INET), inNetAddr(dst), prefixlen);
 }
 
-/** The entries, longest prefix first, for `netstat -r`. */
+/** The route to exactly this prefix, or null. */
+export function inRouteTo(vnet: Vnet, dst: InAddr, prefixlen: number): RtEntry | null {
+  return rib_lookup_prefix(rt_tables_get_rnh(vnet, AF_INET), inNetAddr(dst), prefixlen);
+}
+
+/** The entries, longest prefix first. */
 export function inRoutes(vnet: Vnet): readonly RtEntry[] {
   return rt_tables_get_rnh(vnet, AF_INET).entries;
 }

@@ -16,12 +16,14 @@ import {
   IPPROTO_TCP,
   IPPROTO_UDP,
 } from '../kern/protosw.ts';
+import { addrFamilyRegister } from '../net/addr_family.ts';
 import { ETHERTYPE_ARP, ETHERTYPE_IP } from '../net/ethernet.ts';
 import { ifEventsRegister, ifnetList } from '../net/if.ts';
 import { NETISR_ARP, NETISR_IP, netisrLink, netisr_register } from '../net/netisr.ts';
 import { icmpRedirectStop } from './icmp_redirect.ts';
 import { arpintr, V_arp } from './if_ether.ts';
 import { IGMP_VERSION_1, IGMP_VERSION_3, igmpProto, igmpStop, V_igmp } from './igmp.ts';
+import { inetFamily } from './in_family.ts';
 import { inetIfEvents } from './in_ifaddr.ts';
 import { InConninfo, inpafRegister } from './in_pcb.ts';
 import { in_pcbSysctls } from './in_portrange.ts';
@@ -95,6 +97,7 @@ function register(vnet: Vnet, proto: number, pr: IpProto): void {
 export function inet_domain_attach(vnet: Vnet): Errno {
   const error = inpafRegister(vnet, inetAf);
   if (error !== 0) return error;
+  addrFamilyRegister(vnet, inetFamily);
   netisr_register(vnet, NETISR_IP, ip_input);
   netisrLink(vnet, NETISR_IP, ETHERTYPE_IP, AF_INET);
   netisr_register(vnet, NETISR_ARP, arpintr);

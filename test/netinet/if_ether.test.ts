@@ -2,7 +2,8 @@ import { expect } from 'chai';
 import { m_freem } from '../../src/kern/kern_mbuf.ts';
 import { IFF_NOARP, IFF_STATICARP, IFF_UP, SIOCSIFFLAGS } from '../../src/net/if_var.ts';
 import { ifhwioctl } from '../../src/net/if.ts';
-import { inRouteAddGateway } from '../../src/netinet/in_fib.ts';
+import { Nhop, RTF_HOST, RTF_UP } from '../../src/net/route.ts';
+import { inRouteAdd, inRouteAddGateway } from '../../src/netinet/in_fib.ts';
 import { arpDelete, arpEntries, arpSet, arpstat } from '../../src/netinet/if_ether.ts';
 import { in_aifaddr, in_difaddr } from '../../src/netinet/in_ifaddr.ts';
 import { inet_ntoa } from '../../src/netinet/in.ts';
@@ -109,6 +110,18 @@ describe('arp', () => {
     }
     expect(send('a', '203.0.113.1')).to.equal(EHOSTUNREACH);
     rig.sent.length = 0;
+  });
+
+  it('resolves hosts that a route, not an address, puts on the link', () => {
+    expect(send('a', '203.0.113.1')).to.equal(EHOSTUNREACH);
+    const nh = new Nhop(rig.ifp, rig.ifp.if_addrhead[0]!, null, RTF_UP | RTF_HOST, 0);
+    expect(inRouteAdd(rig.vnet, addr('203.0.113.1'), 32, nh)).to.equal(0);
+    expect(inRouteAddGateway(rig.vnet, addr('0.0.0.0'), 0, addr('203.0.113.1'))).to.equal(0);
+    expect(send('b', '198.51.100.7')).to.equal(0);
+    const [f] = expectTx(rig.sent, [arpRequest('203.0.113.1')]);
+    expect(f!.arp).to.include({ spa: US });
+    rig.arpReply('203.0.113.1', OTHER_MAC);
+    expectTx(rig.sent, [payload('b'), toMac(OTHER_MAC)]);
   });
 
   it('answers requests for our address, learns the sender, and reuses the frame', () => {
