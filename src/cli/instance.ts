@@ -12,6 +12,7 @@ import { NativeFolder } from '../host/native_folder.ts';
 import { NetnsScope } from '../host/netns_scope.ts';
 import { openTuntap2 } from '../host/tuntap2.ts';
 import { captureConsole } from '../machine/capture_file.ts';
+import { dhcpConsole, type DhcpEvent } from '../machine/dhcp/dhcp_client.ts';
 import { HostStack, type StackInfo, SysctlSettingError } from '../machine/host_stack.ts';
 import { nicModels } from '../machine/nic_models.ts';
 import type { Vnet } from '../kern/vnet.ts';
@@ -75,6 +76,14 @@ function inodeOrNull(name: string | null): number | null {
   }
 }
 
+/** Logs a change of the lease: `{"dhcp":"bound","addr":…}` with --json. */
+function logLease(log: Logger, { event, text, ...fields }: DhcpEvent): void {
+  const quiet = ['bound', 'renewed', 'rebound', 'released'].includes(event);
+  const entry = { dhcp: event, ...fields };
+  if (quiet) log.info(entry, `dhcp: ${text}`);
+  else log.warn(entry, `dhcp: ${text}`);
+}
+
 export class Instance {
   readonly log: Logger;
   readonly #stack: HostStack;
@@ -114,6 +123,7 @@ export class Instance {
     try {
       dmaCheck.console = (line) => log.warn(line);
       captureConsole.ended = (line, failed) => (failed ? log.error(line) : log.warn(line));
+      dhcpConsole.log = (event) => logLease(log, event);
       const stack = await HostStack.open({ ...settings, nic }, device);
       for (const warning of stack.warnings) log.warn(warning);
       for (const port of stack.ports)
@@ -128,6 +138,11 @@ export class Instance {
       place.netns?.close();
       throw e instanceof SysctlSettingError ? new UsageError(`--sysctl: ${e.detail}`) : e;
     }
+  }
+
+  /** See HostStack.configured. */
+  configured(stopping: AbortSignal): Promise<boolean> {
+    return this.#stack.configured(stopping);
   }
 
   /** The emulated host's stack. */

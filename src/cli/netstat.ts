@@ -26,7 +26,7 @@ interface NetstatOptions extends ClientOptions {
 async function netstat(options: NetstatOptions): Promise<void> {
   const { json = false, m = false, i = false, r = false, a = false, s } = options;
   if ([m, i, r, s > 0].filter(Boolean).length > 1)
-    throw new UsageError('netstat: one of -m, -i, -r, -s at a time');
+    throw new UsageError('netstat: one of -m, -i, -s, -r at a time');
   const family = familyOf(options);
   if (r) return routes(options, family);
   if (family !== null) throw new UsageError('netstat: a family only with -r');

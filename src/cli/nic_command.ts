@@ -71,7 +71,8 @@ export async function runNicCommand(raw: RawFlags, job: NicJob): Promise<void> {
   });
   let status: number;
   try {
-    status = await job.run(instance, stopping.signal);
+    const configured = await instance.configured(stopping.signal);
+    status = configured ? await job.run(instance, stopping.signal) : 0;
   } catch (e) {
     status = reportError(e);
   }

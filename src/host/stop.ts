@@ -18,8 +18,11 @@ interface Stoppable {
   finish(): void;
   /** Number of open connections, without those in TIME_WAIT. */
   connections(): number;
-  /** Resets every connection and discards those in TIME_WAIT. */
-  reset(): void;
+  /**
+   * Resets every connection, discards those in TIME_WAIT and releases the address. Returns the
+   * milliseconds that a peer needs to receive what was sent before the interface is removed.
+   */
+  reset(): number;
   /** Starts to flush captures, detaches the driver, removes the interface. */
   detach(): void;
   /** Whether the captures are written and closed. */
@@ -43,9 +46,9 @@ export async function stopInstance(target: Stoppable): Promise<Record<string, nu
   const start = performance.now();
   target.finish();
   await until(() => target.connections() === 0, start + FIN_MS);
-  target.reset();
-  // Wait one turn of the loop, so that the work of the resets completes before the wire is removed.
-  await sleep(0);
+  // Wait at least one turn of the loop, so that the work of the resets completes before the wire is
+  // removed.
+  await sleep(target.reset());
   target.detach();
   // A disk read in flight holds its pages until it completes. A capture may have a slow reader.
   await until(() => target.flushed() && Object.keys(target.leaked()).length === 0, start + LEAK_MS);

@@ -22,6 +22,8 @@ import { inPass } from '../sys/pass.ts';
 import { errnoName, TapnicError } from '../sys/errno.ts';
 import { bootHostMachine, type Machine } from './machine.ts';
 import type { CaptureFile } from './capture_file.ts';
+import type { DhcpInfo } from './dhcp/dhcp_client.ts';
+import { DhcpWait } from './dhcp/dhcp_wait.ts';
 import { type Nic, type NicOptions, openNic } from './nic.ts';
 
 /** The checked settings of a stack. */
@@ -68,12 +70,15 @@ export interface StackInfo {
   readonly created: boolean;
   /** The emulated host's interface. */
   readonly if: string;
+  /** Empty while a DHCP client has no address. */
   readonly addr: string;
   readonly addr6: string | null;
   readonly mac: string;
   readonly mode: 'wire' | 'vnet';
   readonly napi: 'off' | 'thread';
   readonly engine: 'ts' | 'native';
+  /** The lease of the first NIC; null: its address is fixed. */
+  readonly dhcp: DhcpInfo | null;
   readonly seed: number;
   readonly netns: string | null;
   /** The additional NICs. */
@@ -90,6 +95,9 @@ interface PortInfo {
   /** The model. */
   readonly nic: string;
 }
+
+/** Milliseconds for a local server to read DHCPRELEASE while the interface exists. */
+const RELEASE_MS = 50;
 
 const withoutPrefix = (cidr: string): string => cidr.replace(/\/.*$/, '');
 
@@ -158,6 +166,7 @@ export class HostStack {
       nics.push(nic);
       for (const port of settings.ports) nics.push(openNic(machine, port));
       await openedInTime(nics.flatMap(({ captures }) => captures));
+      nic.dhcp?.start();
       return (current = new HostStack(machine, nic, nics.slice(1), netns));
     } catch (e) {
       for (const nic of nics.toReversed()) nic.stop();
@@ -170,18 +179,30 @@ export class HostStack {
     }
   }
 
+  /**
+   * Resolves when the first NIC has its address: at once, unless that comes from the network.
+   * Resolves with false if `stopping` is aborted before. Rejects with TapnicError ETIMEDOUT after 30
+   * seconds. The caller stops the stack in each case.
+   */
+  configured(stopping: AbortSignal | null = null): Promise<boolean> {
+    const { dhcp, tapName } = this.nic;
+    if (dhcp === null) return Promise.resolve(true);
+    return new DhcpWait(dhcp, tapName, this.nic.ifp.if_xname).wait(stopping);
+  }
+
   get info(): StackInfo {
     const { nic } = this;
     return {
       tap: nic.tapName,
       created: nic.created,
       if: nic.ifp.if_xname,
-      addr: withoutPrefix(nic.addr ?? ''),
+      addr: withoutPrefix(nic.dhcp?.info.addr ?? nic.addr ?? ''),
       addr6: nic.addr6 === null ? null : withoutPrefix(nic.addr6),
       mac: nic.mac,
       mode: nic.mode,
       napi: nic.napi,
       engine: nic.engine,
+      dhcp: nic.dhcp?.info ?? null,
       seed: this.machine.seed,
       netns: this.#netns?.name ?? null,
       ports: this.ports.map((port) => ({
@@ -231,6 +252,7 @@ export class HostStack {
           users.reset();
           tcp_shutdownVnet(this.vnet, 'rst');
           tcp_shutdownVnet(this.vnet, 'discard');
+          return this.nic.dhcp?.stop() === true ? RELEASE_MS : 0;
         },
         detach: () => {
           ifCloneDestroyAll(this.vnet);

@@ -18,6 +18,7 @@ import { inRouteAddGateway } from '../netinet/in_fib.ts';
 import { in_aifaddr } from '../netinet/in_ifaddr.ts';
 import { INADDR_ANY, parseInAddr } from '../netinet/in.ts';
 import { CaptureFile } from './capture_file.ts';
+import { DhcpClient } from './dhcp/dhcp_client.ts';
 import type { Machine } from './machine.ts';
 import type { NicBuild, NicMode } from './nic_model.ts';
 import { nicModel } from './nic_models.ts';
@@ -35,6 +36,11 @@ export interface NicOptions {
   readonly addr: string | null;
   /** The gateway of the emulated host's default route; null: none. */
   readonly gateway: string | null;
+  /**
+   * Take the address from the network; `addr` and `gateway` are null then. The value is the gateway
+   * to use; null: none; `auto`: the one that the server names.
+   */
+  readonly dhcp?: { readonly gateway: string | null };
   readonly mac?: string;
   readonly mtu: number;
   /** A name of `nicModels`. */
@@ -91,6 +97,14 @@ function configureInPass(ifp: Ifnet, options: NicOptions): void {
   }
 }
 
+/** The DHCP client of a NIC, whose default route is by `via`. */
+function dhcpClient(ifp: Ifnet, via: string | null): DhcpClient {
+  if (via === null || via === 'auto') return new DhcpClient(ifp, via);
+  const gateway = parseInAddr(via);
+  if (gateway === null) throw errnoError(EINVAL, 'gateway', via);
+  return new DhcpClient(ifp, gateway);
+}
+
 /** A wire to an interface of this host, and data of the interface for output. */
 interface HostWire extends Wire {
   /** Linux's name of the interface. */
@@ -127,6 +141,8 @@ export class Nic {
   readonly #plugged: PluggedNic;
   /** Closed by `stop`, which does not wait for what they still write. */
   readonly captures: CaptureFile[] = [];
+  /** The DHCP client, not started; null: the address is fixed. */
+  readonly dhcp: DhcpClient | null;
 
   constructor(machine: Machine, wire: HostWire, options: NicOptions) {
     this.#wire = wire;
@@ -157,6 +173,7 @@ export class Nic {
         this.captures.push(new CaptureFile(at, this.ifp, file));
       }
       configureInterface(this.ifp, options);
+      this.dhcp = options.dhcp === undefined ? null : dhcpClient(this.ifp, options.dhcp.gateway);
     } catch (e) {
       this.#down();
       throw e;
@@ -179,6 +196,7 @@ export class Nic {
   }
 
   #down(): void {
+    this.dhcp?.stop();
     for (const capture of this.captures) capture.close();
     this.#plugged.stop();
     this.#faults.close();

@@ -183,11 +183,16 @@ const portSchema = z.strictObject(portShape, {
   error: objectError(PORTS, 'not an option of a port', portShape),
 });
 
+/** The address of the emulated host: null stands for `dhcp`. */
+function addrOrDhcp(value: unknown): string | null {
+  return value === 'dhcp' ? null : cidr4(value);
+}
+
 const shape = {
   tap: field(tapName).default('nic0'),
   hostAddr: field(orNone(cidr4)).default('192.0.2.1/24'),
   hostAddr6: field(orNone(cidr6)).default('2001:db8::1/64'),
-  addr: field(cidr4).default('192.0.2.2/24'),
+  addr: field(addrOrDhcp).default('192.0.2.2/24'),
   addr6: field(cidr6).default('2001:db8::2/64'),
   gateway: field(orNone(addr4)).optional(),
   mac: field(macAddr).optional(),
@@ -260,6 +265,8 @@ const hostPart = (cidr: string): string => cidr.slice(0, cidr.indexOf('/'));
  */
 function gatewayOf({ gateway, addr, hostAddr }: Options): string | null {
   if (gateway === null) return null;
+  // With DHCP the network is not known yet.
+  if (addr === null) return null;
   if (gateway !== undefined) {
     if (!inSubnet(gateway, addr)) wrong(gateway, `not on the network of ${addr}`);
     if (gateway === hostPart(addr)) wrong(gateway, "the emulated host's own address");
@@ -331,6 +338,17 @@ function capturesOf(
     .map(({ point, file }) => ({ point, file }));
 }
 
+/** With DHCP, Linux's side has an address only if one was given: the network has others. */
+function withDhcp(o: Options, { hostAddr }: StackConfig): Options {
+  return o.addr === null && hostAddr === undefined ? { ...o, hostAddr: null } : o;
+}
+
+/** Throws OptionError if both sides have the same address. */
+function checkHostAddr({ addr, hostAddr }: Options): void {
+  if (addr === null || hostAddr === null || hostPart(hostAddr) !== hostPart(addr)) return;
+  checking(['addr'], () => wrong(hostPart(addr), 'the Linux side has that address'));
+}
+
 /** Throws OptionError if two NICs have the same interface. */
 function checkTaps(nics: readonly NicOptions[]): void {
   const taps = nics.map(({ tap }) => tap);
@@ -394,7 +412,9 @@ function warningsOf({ tap, addr, hostAddr }: Options): OptionIssue[] {
       problem: 'some programs (tcpreplay) refuse interfaces named tap*',
     });
   const near =
-    hostAddr === null || (inSubnet(hostPart(addr), hostAddr) && inSubnet(hostPart(hostAddr), addr));
+    hostAddr === null ||
+    addr === null ||
+    (inSubnet(hostPart(addr), hostAddr) && inSubnet(hostPart(hostAddr), addr));
   if (!near)
     warnings.push({
       path: [],
@@ -412,6 +432,7 @@ function nicOf(o: Options, model: NicModelInfo, warnings: OptionIssue[]): NicOpt
     hostAddr6: o.hostAddr6,
     addr: o.addr,
     gateway: checking(['gateway'], () => gatewayOf(o)),
+    ...(o.addr === null ? { dhcp: { gateway: o.gateway === undefined ? 'auto' : o.gateway } } : {}),
     ...(o.mac === undefined ? {} : { mac: o.mac }),
     mtu: checking(['mtu'], () => mtuOf(o.mtu, model)),
     nic: o.nic,
@@ -430,11 +451,10 @@ function nicOf(o: Options, model: NicModelInfo, warnings: OptionIssue[]): NicOpt
  * error.
  */
 export function checkOptions(config: StackConfig, models: readonly NicModelInfo[]): CheckedOptions {
-  const o = parse(config);
+  const o = withDhcp(parse(config), config);
   const model = checking(['nic'], () => modelOf(o.nic, models));
   if (o.driver === 'tuntap2') checkTuntap2(config, o);
-  if (o.hostAddr !== null && hostPart(o.hostAddr) === hostPart(o.addr))
-    checking(['addr'], () => wrong(hostPart(o.addr), 'the Linux side has that address'));
+  checkHostAddr(o);
   const warnings = warningsOf(o);
   const nic = nicOf(o, model, warnings);
   const ports = o.ports.map((port, i) =>

@@ -30,6 +30,7 @@ import { openTuntap2 } from '../host/tuntap2.ts';
 import type { SysctlValue } from '../kern/kern_sysctl.ts';
 import { TapnicError } from '../sys/errno.ts';
 import { captureConsole } from './capture_file.ts';
+import { dhcpConsole, type DhcpEvent } from './dhcp/dhcp_client.ts';
 import { HostStack, type StackInfo } from './host_stack.ts';
 import { nicModels } from './nic_models.ts';
 import { checking, issueText, OptionError, type OptionIssue } from './option_error.ts';
@@ -48,10 +49,16 @@ export interface StackOptions {
    */
   readonly hostAddr?: string | null;
   readonly hostAddr6?: string | null;
-  /** The emulated host's addresses with prefix length. Default `192.0.2.2/24`, `2001:db8::2/64`. */
+  /**
+   * The emulated host's addresses with prefix length. Default `192.0.2.2/24`, `2001:db8::2/64`.
+   * `addr` `dhcp`: from a DHCP server; then `hostAddr` has no default.
+   */
   readonly addr?: string;
   readonly addr6?: string;
-  /** The emulated host's default route; null: no route. Default: Linux's address. */
+  /**
+   * The emulated host's default route; null: no route. Default: Linux's address, or the router that
+   * the DHCP server names.
+   */
   readonly gateway?: string | null;
   /** The NIC's Ethernet address. Default: a local address derived from `tap`. */
   readonly mac?: string;
@@ -382,13 +389,31 @@ function checked(options: StackOptions): CheckedOptions {
   }
 }
 
+async function openHost(settings: CheckedOptions): Promise<HostStack> {
+  if (settings.driver !== 'tuntap2') return HostStack.open(settings);
+  const device = await openTuntap2();
+  const nic = { ...settings.nic, tap: device.name };
+  return HostStack.open({ ...settings, nic }, device);
+}
+
+/** Changes of a lease that a program should know of: it loses its connections. */
+const DHCP_WARNINGS = new Set<DhcpEvent['event']>(['expired', 'refused', 'declined', 'problem']);
+
 /** `createStack` of src/index.ts. */
 export async function openStack(options: StackOptions): Promise<Stack> {
   const settings = checked(options);
   const warnings = settings.warnings.map(lineOf);
   captureConsole.ended = (line) => process.emitWarning(line);
-  if (settings.driver !== 'tuntap2') return new Stack(await HostStack.open(settings), warnings);
-  const device = await openTuntap2();
-  const nic = { ...settings.nic, tap: device.name };
-  return new Stack(await HostStack.open({ ...settings, nic }, device), warnings);
+  dhcpConsole.log = (event) => {
+    if (DHCP_WARNINGS.has(event.event)) process.emitWarning(`dhcp: ${event.if}: ${event.text}`);
+  };
+  const host = await openHost(settings);
+  const stack = new Stack(host, warnings);
+  try {
+    await host.configured();
+    return stack;
+  } catch (e) {
+    await stack.close();
+    throw e;
+  }
 }

@@ -3,6 +3,7 @@
  * connections.
  */
 
+import type { AddrWords } from '../sys/addr.ts';
 import { inPass } from '../sys/pass.ts';
 import { ECONNABORTED } from '../sys/errno.ts';
 import { socantsendmore, SO_ACCEPTCONN } from '../kern/uipc_socket.ts';
@@ -110,6 +111,27 @@ export function tcpConnections(vnet: Vnet): number {
   let n = 0;
   for (let s = TCPS_SYN_SENT; s < TCPS_TIME_WAIT; s++) n += states[s]!;
   return n;
+}
+
+/**
+ * Drops the connections of a local address that is about to be removed, with RST and ECONNABORTED,
+ * and discards those in TIME_WAIT. Returns the number of dropped connections. Listeners stay.
+ */
+export function tcpDropLaddr(vnet: Vnet, family: number, addr: AddrWords): number {
+  let dropped = 0;
+  forEachLive(V_tcp(vnet), (tp) => {
+    const { inp_inc: inc } = tp.t_inpcb;
+    if (inc.inc_family !== family || tp.t_state === TCPS_LISTEN) return;
+    if (tp.t_state === TCPS_CLOSED || inc.inc_l0 !== addr.w0 || inc.inc_l1 !== addr.w1) return;
+    if (inc.inc_l2 !== addr.w2 || inc.inc_l3 !== addr.w3) return;
+    if (tp.t_state === TCPS_TIME_WAIT) {
+      tcp_close(tp);
+      return;
+    }
+    dropped++;
+    tcp_drop(tp, ECONNABORTED);
+  });
+  return dropped;
 }
 
 /** The phases of a stack's shutdown, in this order. */

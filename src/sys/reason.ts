@@ -116,6 +116,10 @@ export const R_UDP_PORT0 = reason('udp', 'port_zero');
 export const R_UDP_MINTTL = reason('udp', 'ttl_below_minimum');
 export const R_UDP_FILTER = reason('udp', 'multicast_filter');
 
+// The DHCP client.
+export const R_DHCP_BAD = reason('dhcp', 'bad_message');
+export const R_DHCP_STRAY = reason('dhcp', 'unexpected_message');
+
 // TCP.
 export const R_TCP_SHORT = reason('tcp', 'too_short');
 export const R_TCP_SUM = reason('tcp', 'bad_checksum');

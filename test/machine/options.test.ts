@@ -31,6 +31,26 @@ describe('machine: options', () => {
     expect([memory, driver, seed, warnings]).to.deep.equal([268435456, 'native', null, []]);
   });
 
+  it('take the address from the network; then Linux has none unless it is given', () => {
+    const dhcp = (more: object) => check({ addr: 'dhcp', ...more }).nic;
+    expect(dhcp({})).to.deep.include({
+      addr: null,
+      gateway: null,
+      dhcp: { gateway: 'auto' },
+      hostAddr: null,
+      hostAddr6: '2001:db8::1/64',
+    });
+    expect(dhcp({ gateway: '203.0.113.1' }).dhcp).to.deep.equal({ gateway: '203.0.113.1' });
+    expect(dhcp({ gateway: null }).dhcp).to.deep.equal({ gateway: null });
+    expect(dhcp({ hostAddr: '198.51.100.1/24' }).hostAddr).to.equal('198.51.100.1/24');
+    expect(check({ addr: 'dhcp' }).warnings).to.deep.equal([]);
+    expect(check({}).nic).to.not.have.property('dhcp');
+    expect(plain(refusal({ addr: 'DHCP' }))).to.match(
+      /^DHCP: not an IPv4 address with prefix length/,
+    );
+    expect(refusal({ addr: 'dhcp', gateway: 'dhcp' }).path).to.deep.equal(['gateway']);
+  });
+
   it('take undefined for what is left out', () => {
     const keys = ['tap', 'gateway', 'mtu', 'cap', 'ports', 'fault', 'iommu', 'seed', 'engine'];
     const config = Object.fromEntries(keys.map((key) => [key, undefined]));
