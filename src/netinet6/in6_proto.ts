@@ -8,6 +8,7 @@ import type { Errno } from '../sys/errno.ts';
 import { KASSERT } from '../sys/kassert.ts';
 import { AF_INET6, IPPROTO_TCP, IPPROTO_UDP } from '../kern/protosw.ts';
 import type { Vnet } from '../kern/vnet.ts';
+import { addrFamilyRegister } from '../net/addr_family.ts';
 import { ETHERTYPE_IPV6 } from '../net/ethernet.ts';
 import { ifEventsRegister, ifnetList } from '../net/if.ts';
 import { NETISR_IPV6, netisrLink, netisr_register } from '../net/netisr.ts';
@@ -19,6 +20,7 @@ import { udpAttach, udp_ctlinput, udp_input } from '../netinet/udp_usrreq.ts';
 import { frag6Proto, V_frag6 } from './frag6.ts';
 import { icmp6Proto } from './icmp6_input.ts';
 import { V_icmp6 } from './icmp6_var.ts';
+import { inet6Family } from './in6_family.ts';
 import { in6_ifdetach, inet6IfEvents } from './in6_ifattach.ts';
 import { in6Sysctls } from './in6_sysctl.ts';
 import { inet6Af } from './inp_inet6.ts';
@@ -76,6 +78,7 @@ function register(vnet: Vnet, proto: number, pr: Ip6Proto): void {
 export function inet6_domain_attach(vnet: Vnet): Errno {
   const error = inpafRegister(vnet, inet6Af);
   if (error !== 0) return error;
+  addrFamilyRegister(vnet, inet6Family);
   netisr_register(vnet, NETISR_IPV6, ip6_input);
   netisrLink(vnet, NETISR_IPV6, ETHERTYPE_IPV6, AF_INET6);
   register(vnet, IPPROTO_ICMPV6, icmp6Proto);

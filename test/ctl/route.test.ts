@@ -1,14 +1,14 @@
 /** route(8) and `netstat -rn`: what they change, what they print, and what they refuse. */
 
 import { expect } from 'chai';
+import { SeededPrng } from '../../src/host/prng.ts';
 import { ControlFailure } from '../../src/ctl/protocol.ts';
 import { gatherNetstat } from '../../src/ctl/netstat.ts';
 import { formatRoute, runRoute } from '../../src/ctl/route.ts';
 import { nowNs } from '../../src/kern/kern_timeout.ts';
 import { AF_INET6 } from '../../src/kern/protosw.ts';
-import { addrFamilyRegister } from '../../src/net/addr_family.ts';
+import { vnet_alloc } from '../../src/kern/vnet.ts';
 import { if_down } from '../../src/net/if.ts';
-import { Ifaddr } from '../../src/net/if_var.ts';
 import {
   Nhop,
   rib_add_route,
@@ -21,24 +21,14 @@ import {
 } from '../../src/net/route.ts';
 import { fib4_lookup, inRouteAdd, inRoutes } from '../../src/netinet/in_fib.ts';
 import { inNetAddr } from '../../src/netinet/in.ts';
+import { inet_domain_attach } from '../../src/netinet/in_proto.ts';
+import { in6_aifaddr } from '../../src/netinet6/in6_ifattach.ts';
+import { IN6_IFF_NODAD } from '../../src/netinet6/in6_var.ts';
+import { parseIn6Zone } from '../../src/netinet6/scope6.ts';
 import { NetAddr } from '../../src/sys/addr.ts';
 import { ENOBUFS } from '../../src/sys/errno.ts';
 import { inPass } from '../../src/sys/pass.ts';
 import { addr, PEER, Rig, US } from '../netinet/rig.ts';
-
-/** Eight groups in hexadecimal, or `::`. A family of the tests, with IPv6's number. */
-function words6(text: string): NetAddr | null {
-  const a = new NetAddr();
-  if (text === '::') return a;
-  const groups = text.split(':').map((g) => (/^[0-9a-f]{1,4}$/.test(g) ? parseInt(g, 16) : -1));
-  if (groups.length !== 8 || groups.includes(-1)) return null;
-  const w = [0, 2, 4, 6].map((i) => (groups[i]! << 16) | groups[i + 1]!);
-  a.set(w[0]!, w[1], w[2], w[3]);
-  return a;
-}
-
-const OURS6 = '2001:db8:0:0:0:0:0:2';
-const PEER6 = '2001:db8:0:0:0:0:0:1';
 
 describe('ctl: route', () => {
   let rig: Rig;
@@ -64,35 +54,11 @@ describe('ctl: route', () => {
   };
   const n = (text: string): number => addr(text) >>> 0;
 
-  /** Registers a second family with one address and its routes. */
-  function addFamily(): void {
-    const ifa = new Ifaddr(rig.ifp, AF_INET6, words6(OURS6)!);
-    addrFamilyRegister(rig.vnet, {
-      family: AF_INET6,
-      keyword: 'inet6',
-      digit: '6',
-      title: 'Internet6',
-      bits: 128,
-      dstWidth: 33,
-      gatewayWidth: 29,
-      parse: (_vnet, text) => words6(text),
-      print: (_vnet, { w0, w1, w2, w3 }) =>
-        [w0, w1, w2, w3]
-          .flatMap((w) => [w >>> 16, w & 0xffff])
-          .map((g) => g.toString(16))
-          .join(':'),
-      impliedPrefixlen: () => 128,
-      ifaFor: (ifp) => (ifp === rig.ifp ? ifa : null),
-    });
-    const rh = rt_tables_get_rnh(rig.vnet, AF_INET6);
-    rib_add_route(rh, words6(PEER6)!, 64, new Nhop(rig.ifp, ifa, null, RTF_UP, 0));
-  }
-
   it('lists the tables as netstat -rn does', () => {
     run('add default 192.0.2.1');
     run('add -net 10.0.0.0/8 192.0.2.7');
     run('add -host 198.51.100.9 -interface tn0');
-    expect(print('show')).to.equal(
+    expect(print('show -4')).to.equal(
       `Routing tables
 
 Internet:
@@ -219,8 +185,6 @@ destination: default
     ['add -net 300.1.1.1/8 192.0.2.1', 'EINVAL: route: bad address: 300.1.1.1/8'],
     ['add -4 2001:db8::/32 192.0.2.1', 'EINVAL: route: bad address: 2001:db8::/32'],
     ['add -net 10.0.0.0/8 2001:db8::1', 'EINVAL: route: bad address: 2001:db8::1'],
-    ['add -6 default ::1', 'EINVAL: route: -6: this stack has only inet'],
-    ['-inet6 flush', 'EINVAL: route: -inet6: this stack has only inet'],
     ['add -net 10.0.0.0/8', 'EINVAL: route: 10.0.0.0/8: a gateway is needed'],
     ['change default', 'EINVAL: route: default: a gateway or -mtu is needed'],
     ['add', 'EINVAL: route: add: a destination is needed'],
@@ -237,34 +201,59 @@ destination: default
     it(`refuses "${line}"`, () =>
       expect(error(line).startsWith(message), error(line)).to.equal(true));
 
-  it('works for each family that is registered', () => {
-    addFamily();
-    const dst = '2001:db8:1:0:0:0:0:0';
-    expect(print(`add -net ${dst}/48 ${PEER6}`)).to.equal(`add net ${dst}: gateway ${PEER6}\n`);
-    expect(print(`add -6 default ${PEER6}`)).to.equal(`add net default: gateway ${PEER6}\n`);
-    run('add default 192.0.2.1');
-    expect(print('-6 show')).to.equal(
-      `Routing tables
+  it('has only the families of the stack', () => {
+    const vnet = vnet_alloc(new SeededPrng(1));
+    expect(inPass(inet_domain_attach, vnet)).to.equal(0);
+    expect(formatRoute(runRoute(vnet, ['show']))).to.not.include('Internet6');
+    for (const words of [
+      ['-6', 'flush'],
+      ['add', '-inet6', 'default', '::1'],
+    ])
+      expect(() => runRoute(vnet, words)).to.throw(/6: this stack has only inet$/);
+    expect(() => runRoute(vnet, ['get', '::1'])).to.throw('route: bad address: ::1');
+  });
 
-Internet6:
-Destination                       Gateway                       Flags     Netif Expire
-default                           2001:db8:0:0:0:0:0:1          UGS         tn0
-2001:db8:0:0:0:0:0:0/64           link#2                        U           tn0
-2001:db8:1:0:0:0:0:0/48           2001:db8:0:0:0:0:0:1          UGS         tn0
-`,
+  it('prints and routes IPv6 addresses, with zones', () => {
+    const us = parseIn6Zone(rig.vnet, '2001:db8::2')!;
+    expect(inPass(in6_aifaddr, rig.ifp, us, 64, IN6_IFF_NODAD)).to.equal(0);
+    rig.clock.advance(5e9);
+    expect(print('add -net 2001:db8:1::/48 2001:db8::1')).to.equal(
+      'add net 2001:db8:1::: gateway 2001:db8::1\n',
     );
+    expect(print('-6 add default fe80::1%tn0')).to.equal('add net default: gateway fe80::1%tn0\n');
+    const text = print('-6 show');
+    for (const line of [
+      'Internet6:',
+      'default                           fe80::1%tn0                   UGS         tn0',
+      '2001:db8::/64                     link#2                        U           tn0',
+      '2001:db8::2                       link#2                        UHS         lo0',
+      '2001:db8:1::/48                   2001:db8::1                   UGS         tn0',
+      'fe80::%lo0/64                     link#1                        U           lo0',
+    ])
+      expect(text.split('\n')).to.include(line);
+    expect(run('get 2001:db8:1::5')).to.deep.include({
+      destination: '2001:db8:1::',
+      mask: 'ffff:ffff:ffff::',
+      gateway: '2001:db8::1',
+      source: '2001:db8::2',
+    });
+    expect(run('get -6 2001:db8:2::5')).to.deep.include({ gateway: 'fe80::1%tn0' });
+    expect(run('add -host 2001:db8:9::9 -interface tn0')).to.include({ prefixlen: 128 });
+    expect(error('add -6 default fe80::1%em9'), 'an unknown zone').to.include('bad address');
+    expect(error('add -net 2001:db8::/129 2001:db8::1')).to.include('0 to 128');
+    expect(error('add -net 2001:db8::/64 2001:db8::1')).to.include('File exists');
+    expect(error('delete -net 2001:db8::/64')).to.include('Address already in use');
+    expect(error('add -net 10.0.0.0/8 2001:db8::1')).to.include('bad address: 2001:db8::1');
+    expect(error('add -6 default 2001:db8:5::1')).to.include('File exists');
+    expect(error('change -6 default 2001:db8:5::1')).to.include('Network is unreachable');
     expect(print('show')).to.match(/\nInternet:\n[^]*\n\nInternet6:\n/);
-    expect(print('get 2001:db8:1:0:0:0:0:5')).to.include('       mask: ffff:ffff:ffff:0:0:0:0:0\n');
-    expect(error(`add default ${PEER6}`), 'the gateway names the family').to.include('File exists');
-    expect(error(`add -net ${dst}/129 ${PEER6}`)).to.include('bad prefix length: 0 to 128');
-    expect(error(`add -4 ${dst}/48 ${PEER6}`)).to.include('bad address');
-    expect(error(`add -net ${dst}/48 192.0.2.1`)).to.include('bad address: 192.0.2.1');
+    run('add default 192.0.2.1');
     expect(run('-6 flush')).to.have.property('routes').with.length(2);
-    expect(via('203.0.113.1'), 'the other family is unchanged').to.equal(`tn0 ${n('192.0.2.1')}`);
+    expect(via('203.0.113.1'), 'the other family').to.equal(`tn0 ${n('192.0.2.1')}`);
   });
 
   it('finds routes among many, and limits their number', () => {
-    const rh = rt_tables_get_rnh(rig.vnet, AF_INET6);
+    const rh = rt_tables_get_rnh(vnet_alloc(new SeededPrng(1)), AF_INET6);
     const nh = new Nhop(rig.ifp, rig.ifp.if_addrhead[0]!, null, RTF_UP, 0);
     const dst = new NetAddr();
     for (let i = 0; i < RIB_ROUTES_MAX; i++) {
@@ -275,6 +264,5 @@ default                           2001:db8:0:0:0:0:0:1          UGS         tn0
     expect(rib_add_route(rh, dst, 128, nh)).to.equal(ENOBUFS);
     expect(ribLookup(rh, 4711 << 8, 4711, 1, 2)).to.equal(nh);
     expect(ribLookup(rh, 4711 << 8, 4712, 1, 2)).to.equal(null);
-    expect(run('flush')).to.have.property('routes').with.length(0);
   });
 });
