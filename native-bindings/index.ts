@@ -10,12 +10,7 @@ import { constants } from 'node:os';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { getSystemErrorName } from 'node:util';
-
-/**
- * The value of `abi` that `module.cpp` exports. loadAddon refuses an addon with another value: it
- * was built from other sources.
- */
-const ABI = 5;
+import { ADDON_ABI } from './tn_abi.ts';
 
 export interface NativeAddon {
   readonly abi: number;
@@ -178,7 +173,7 @@ export function loadAddon(): NativeAddon {
   } catch (cause) {
     throw new Error(`${path} cannot be loaded: run \`${buildCommand(true)}\``, { cause });
   }
-  if (addon.abi !== ABI)
+  if (addon.abi !== ADDON_ABI)
     throw new Error(`${path} is of another version: run \`${buildCommand(true)}\``);
   loaded = addon;
   return addon;

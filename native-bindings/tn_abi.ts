@@ -1,8 +1,12 @@
 /**
- * The numbers of the interface between the native build of the NIC `tn` (src/tn_napi.cpp) and the
- * code that calls it (src/host/native_tn.ts). The C++ header is generated from this file
- * (scripts/gen_tnreg.ts). Change `ABI` in index.ts and module.cpp when a number here changes.
+ * The numbers of the interface between the addon and TypeScript: its version, and those of the native
+ * build of the NIC `tn` (src/tn_napi.cpp) and the code that calls it (src/host/native_tn.ts). The C++
+ * header is generated from this file (scripts/gen_tnreg.ts).
  */
+
+// The version of the interface. Change it when a function of the addon or a number here changes:
+// loadAddon refuses an addon with another value, which was built from other sources.
+export const ADDON_ABI = 5;
 
 // Flags: what the caller must do after tnWrite or tnEvent
 export const TN_DO_POST_TX = 0x1; // send TN_EV_TX on the next turn

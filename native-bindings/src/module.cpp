@@ -4,12 +4,11 @@
 #include <new>
 
 #include "napi_args.h"
+#include "tn_regs.h"
 
 namespace tapnic {
 
 namespace {
-
-constexpr uint32_t kAbi = 5;  // native-bindings/index.ts has the same number
 
 void CleanupHook(napi_async_cleanup_hook_handle, void* data) {
   PollsEnd(static_cast<Instance*>(data));
@@ -49,7 +48,7 @@ static napi_value Init(napi_env env, napi_value exports) {
   }
   napi_value abi;
   if (napi_add_async_cleanup_hook(env, CleanupHook, inst, &inst->cleanup) != napi_ok ||
-      napi_create_uint32(env, kAbi, &abi) != napi_ok ||
+      napi_create_uint32(env, tn::ADDON_ABI, &abi) != napi_ok ||
       napi_set_named_property(env, exports, "abi", abi) != napi_ok)
     return nullptr;
   for (Entries e : {kArenaEntries, kIoEntries, kTapEntries, kNetlinkEntries, kNetnsEntries,

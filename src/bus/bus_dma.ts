@@ -27,6 +27,12 @@ import {
 } from './busdma_bounce.ts';
 import { checkSync, checkUnload, dmaCheck, dmaCheckInit } from './busdma_check.ts';
 import { addUnmapped, addVirtual } from './busdma_segs.ts';
+import {
+  BUS_DMASYNC_POSTREAD,
+  BUS_DMASYNC_POSTWRITE,
+  BUS_DMASYNC_PREREAD,
+  BUS_DMASYNC_PREWRITE,
+} from './busdma_sync.ts';
 import { busDmaZoneSysctl } from './busdma_sysctl.ts';
 import { watching, watchLoad, watchStart, watchUnload, type Window } from './busdma_watch.ts';
 import { iommu } from './iommu.ts';
@@ -36,10 +42,7 @@ export const BUS_DMA_ALLOCNOW = 0x2;
 export const BUS_DMA_ZERO = 0x8;
 export const BUS_DMA_KEEP_PG_OFFSET = 0x400;
 
-export const BUS_DMASYNC_PREREAD = 1;
-export const BUS_DMASYNC_POSTREAD = 2;
-export const BUS_DMASYNC_PREWRITE = 4;
-export const BUS_DMASYNC_POSTWRITE = 8;
+export { BUS_DMASYNC_POSTREAD, BUS_DMASYNC_POSTWRITE, BUS_DMASYNC_PREREAD, BUS_DMASYNC_PREWRITE };
 
 export const BUS_SPACE_MAXADDR_32BIT = 0xffffffff;
 /** The highest address that a JavaScript number holds exactly; FreeBSD's has 64 bits. */

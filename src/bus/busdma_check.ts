@@ -19,12 +19,16 @@ import {
 } from '../sys/reason.ts';
 import { ramBase } from '../vm/arena.ts';
 import type { BusDmamap } from './bus_dma.ts';
+import {
+  BUS_DMASYNC_POSTREAD,
+  BUS_DMASYNC_POSTWRITE,
+  BUS_DMASYNC_PREREAD,
+  BUS_DMASYNC_PREWRITE,
+} from './busdma_sync.ts';
 import { type Window, windowsAt } from './busdma_watch.ts';
 
-/** Bits of BUS_DMASYNC_PREREAD and _PREWRITE; each POST bit is the next higher bit. */
-const PREREAD = 1;
-const PREWRITE = 4;
-const PRE = PREREAD | PREWRITE;
+/** Each POST operation is the bit above its PRE operation. */
+const PRE = BUS_DMASYNC_PREREAD | BUS_DMASYNC_PREWRITE;
 
 /** Maximum number of reports kept (the latest), and of lines written to the console in total. */
 const REPORTS_MAX = 32;
@@ -75,10 +79,10 @@ function report(why: Reason, text: string): void {
 }
 
 const opNames: readonly [bit: number, name: string][] = [
-  [1, 'PREREAD'],
-  [2, 'POSTREAD'],
-  [4, 'PREWRITE'],
-  [8, 'POSTWRITE'],
+  [BUS_DMASYNC_PREREAD, 'PREREAD'],
+  [BUS_DMASYNC_POSTREAD, 'POSTREAD'],
+  [BUS_DMASYNC_PREWRITE, 'PREWRITE'],
+  [BUS_DMASYNC_POSTWRITE, 'POSTWRITE'],
 ];
 
 /** Names the operations in `op`: `BUS_DMASYNC_PREREAD|…`. */
@@ -113,7 +117,7 @@ export function checkSync(map: BusDmamap, op: number): void {
         R_DMA_CHECK_NO_POST,
         `${mapName(map)}: ${opName(pre)} again without ${opName(unseen << 1)}: the device has used it`,
       );
-    if ((pre & PREREAD) !== 0) {
+    if ((pre & BUS_DMASYNC_PREREAD) !== 0) {
       const other = overlapping(map);
       if (other !== null)
         report(
@@ -183,7 +187,7 @@ function windowFor(at: number, pre: number): Window | null {
 
 /** Checks an access of a device to RAM; makes at most one report. */
 export function checkAccess(off: number, len: number, write: boolean): void {
-  const pre = write ? PREREAD : PREWRITE;
+  const pre = write ? BUS_DMASYNC_PREREAD : BUS_DMASYNC_PREWRITE;
   const end = off + len;
   let told = false;
   for (let at = off; at < end;) {

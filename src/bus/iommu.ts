@@ -7,10 +7,8 @@
 
 import { machineSysctl } from '../kern/kern_sysctl.ts';
 import { ramBase } from '../vm/arena.ts';
+import { BUS_DMASYNC_PREREAD } from './busdma_sync.ts';
 import { windowCount, windowsAt } from './busdma_watch.ts';
-
-/** Bit of `BusDmamap.handed`: BUS_DMASYNC_PREREAD, the device may write. */
-const PREREAD = 1;
 
 /** Set at boot by `busDmaWatch`. */
 export const iommu = { enabled: false, lastFault: '' };
@@ -23,7 +21,7 @@ export function iommuAllows(off: number, len: number, write: boolean): boolean {
     let reach = at;
     for (let w = windowsAt(at); w !== null; w = w.nextOfPage) {
       if (at < w.start || at >= w.end) continue;
-      if (write && !w.map!.isMemory && (w.map!.handed & PREREAD) === 0) continue;
+      if (write && !w.map!.isMemory && (w.map!.handed & BUS_DMASYNC_PREREAD) === 0) continue;
       if (w.end > reach) reach = w.end;
     }
     if (reach === at) {

@@ -24,9 +24,9 @@ describe('native: the generated header', () => {
   it('is the only place in C++ that defines these numbers', () => {
     const folder = 'native-bindings/src';
     const defined =
-      /\b(TN|CAPTURE|VNET|ETHER|ETHERTYPE|IPPROTO|TH)_\w+\s*=[^=]|\b0x(0?800|8100|86dd)\b/gi;
+      /\b((TN|CAPTURE|VNET|ETHER|ETHERTYPE|IPPROTO|TH)_\w+|k?(ADDON_)?ABI)\s*=[^=]|\b0x(0?800|8100|86dd)\b/gi;
     const copies = readdirSync(join(root, folder))
-      .filter((name) => name.startsWith('tn_') && join(folder, name) !== HEADER_PATH)
+      .filter((name) => /^(tn_|module)/.test(name) && join(folder, name) !== HEADER_PATH)
       .flatMap((name) => (read(join(folder, name)).match(defined) ?? []).map((at) => [name, at]));
     expect(copies).to.deep.equal([]);
   });
