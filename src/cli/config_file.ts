@@ -8,8 +8,8 @@ import { fileError, UsageError } from './command.ts';
 interface ConfigEntry {
   readonly key: string;
   readonly texts: string[];
-  /** `FILE:LINE:COLUMN` of the value. */
-  readonly where: string;
+  /** `FILE:LINE:COLUMN` of each text. */
+  readonly where: readonly string[];
 }
 
 /** The keys that the file may have. */
@@ -63,17 +63,20 @@ export function parseConfig(text: string, file: string, keys: ConfigKeys): Confi
     const node = value as Node | null;
     const where = at(node?.range?.[0] ?? keyAt);
     const repeated = keys.repeated.includes(key);
+    const atNode = (item: unknown): string => at((item as Node | null)?.range?.[0] ?? keyAt);
     if (isSeq(node) && (repeated || keys.lists.includes(key))) {
       const items = node.items.map((item) => scalar(item, keyAt));
-      return { key, texts: repeated ? items : [items.join(',')], where };
+      return repeated
+        ? { key, texts: items, where: node.items.map(atNode) }
+        : { key, texts: [items.join(',')], where: [where] };
     }
     if (isMap(node) && repeated)
       return {
         key,
         texts: node.items.map((item) => `${scalar(item.key, keyAt)}=${scalar(item.value, keyAt)}`),
-        where,
+        where: node.items.map((item) => atNode(item.key)),
       };
-    return { key, texts: [scalar(node, keyAt)], where };
+    return { key, texts: [scalar(node, keyAt)], where: [where] };
   });
 }
 

@@ -12,6 +12,7 @@ import {
   type ControlResponse,
   errResponse,
   eventLine,
+  failureResponse,
   okResponse,
   parseRequest,
   REQUEST_MAX,
@@ -241,6 +242,5 @@ export class ControlConn {
 /** Returns the answer for an error that a handler threw. Throws a panic again. */
 function failure(id: number | null, e: unknown): ControlResponse {
   if (e instanceof Panic) throw e;
-  const message = e instanceof Error ? e.message : String(e);
-  return errResponse(id, e instanceof ControlFailure ? e.code : 'EIO', message);
+  return failureResponse(id, e);
 }

@@ -13,12 +13,11 @@ import type { StreamHandlers } from './control_server.ts';
 /** Redirects that `fetch` follows. */
 export const FETCH_REDIRECTS = 5;
 
-/** Throws an error as a ControlFailure. */
+/** Throws `e`; an abort as ECANCELED. */
 function failed(e: unknown): never {
-  if (!(e instanceof Error) || e instanceof ControlFailure) throw e;
-  const { code } = e as NodeJS.ErrnoException;
-  if (code === 'ABORT_ERR') throw new ControlFailure('ECANCELED', 'stopped');
-  throw new ControlFailure(code ?? 'EIO', e.message);
+  if ((e as NodeJS.ErrnoException | null)?.code === 'ABORT_ERR')
+    throw new ControlFailure('ECANCELED', 'stopped');
+  throw e;
 }
 
 const ping =

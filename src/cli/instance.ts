@@ -136,7 +136,8 @@ export class Instance {
     } catch (e) {
       control.close();
       place.netns?.close();
-      throw e instanceof SysctlSettingError ? new UsageError(`--sysctl: ${e.detail}`) : e;
+      if (!(e instanceof SysctlSettingError)) throw e;
+      throw new UsageError(`${settings.sysctlWhere[e.index]}: ${e.detail}`);
     }
   }
 

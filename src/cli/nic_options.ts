@@ -21,6 +21,8 @@ export interface NicSettings extends Omit<CheckedOptions, 'warnings'> {
   readonly own: OwnTexts;
   /** One line each. */
   readonly warnings: string[];
+  /** Where each setting of `sysctl` was given: `--sysctl`, or `FILE:LINE:COLUMN`. */
+  readonly sysctlWhere: readonly string[];
 }
 
 type Given = string | string[];
@@ -28,9 +30,15 @@ type Given = string | string[];
 /** The options that were given, by flag, and the origin of each. */
 interface Texts {
   values: Record<string, Given>;
-  /** `--mtu`, or `FILE:LINE:COLUMN`. */
-  where: Map<string, string>;
+  /** `--mtu`, or `FILE:LINE:COLUMN`; for a repeated flag, of each of its texts. */
+  where: Map<string, readonly string[]>;
   own: OwnTexts;
+}
+
+/** Returns the origin of a flag, or of its i-th text if it is repeated. */
+function placeOf({ where }: Pick<Texts, 'where'>, name: string, i = 0): string {
+  const places = where.get(name);
+  return places?.[i] ?? places?.[0] ?? `--${name}`;
 }
 
 const REPEATED = NIC_FLAGS.filter(({ repeat }) => repeat).map(({ name }) => name);
@@ -52,16 +60,17 @@ function collect(raw: RawFlags, ownKeys: readonly string[]): Texts {
       lists: ['cap'],
     })) {
       where.set(key, at);
-      if (ownKeys.includes(key)) own[key] = { text: texts[0]!, where: at };
+      if (ownKeys.includes(key)) own[key] = { text: texts[0]!, where: at[0]! };
       else values[key] = REPEATED.includes(key) ? texts : texts[0]!;
     }
   for (const name of names) {
     const value = raw[flagKey(name)];
     if (value === undefined) continue;
     const given = typeof value === 'boolean' ? String(value) : value;
-    where.set(name, `--${name}`);
-    if (ownKeys.includes(name)) own[name] = { text: String(given), where: `--${name}` };
+    const here = [given].flat().map(() => `--${name}`);
     // Keep both lists: for one sysctl the last value wins.
+    where.set(name, name === 'sysctl' ? [...(where.get(name) ?? []), ...here] : here);
+    if (ownKeys.includes(name)) own[name] = { text: String(given), where: `--${name}` };
     else if (name === 'sysctl') values[name] = [values[name] ?? [], given].flat();
     else values[name] = given;
   }
@@ -108,36 +117,39 @@ const READ: Readonly<Record<string, (text: string) => unknown>> = {
 };
 
 /** Converts the texts to a StackConfig. Throws UsageError for a text of a wrong form. */
-function configOf({ values, where }: Texts): StackConfig {
+function configOf(texts: Texts): StackConfig {
   const config: Record<string, unknown> = {};
-  for (const [name, given] of Object.entries(values)) {
+  for (const [name, given] of Object.entries(texts.values)) {
     if (name === 'control') continue;
-    const read = READ[name] ?? ((text: string) => text);
-    try {
-      config[optionOf(name)] = typeof given === 'string' ? read(given) : given.map(read);
-    } catch (e) {
-      throw new UsageError(`${where.get(name) ?? `--${name}`}: ${(e as Error).message}`);
-    }
+    const read = (text: string, i = 0): unknown => {
+      try {
+        return (READ[name] ?? String)(text);
+      } catch (e) {
+        throw new UsageError(`${placeOf(texts, name, i)}: ${(e as Error).message}`);
+      }
+    };
+    config[optionOf(name)] = typeof given === 'string' ? read(given) : given.map(read);
   }
   // Values may still have wrong types: checkOptions rejects them.
   return config;
 }
 
 /** Formats an issue as one line that names the option's flag or its place in the file. */
-function lineOf(issue: OptionIssue, { values, where }: Texts): string {
-  const place = (option: string): string => where.get(flagOf(option)) ?? `--${flagOf(option)}`;
+function lineOf(issue: OptionIssue, texts: Texts): string {
+  const { values } = texts;
   const spell = (option: string): string => {
     const flag = flagOf(option);
-    const at = place(option);
+    const at = placeOf(texts, flag);
     return at === `--${flag}` ? at : `${flag} (${at})`;
   };
-  const [option] = issue.path;
+  const [option, item] = issue.path;
   if (option === undefined) return issueText(issue, spell);
   const given = values[flagOf(String(option))];
   // Show a number as the user wrote it: 0x1001, not 4097.
   const own =
     issue.path.length === 1 && typeof issue.value === 'number' && typeof given === 'string';
-  return `${place(String(option))}: ${issueText(own ? { ...issue, value: given } : issue, spell)}`;
+  const at = placeOf(texts, flagOf(String(option)), typeof item === 'number' ? item : 0);
+  return `${at}: ${issueText(own ? { ...issue, value: given } : issue, spell)}`;
 }
 
 function checked(texts: Texts, models: readonly NicModelInfo[]): CheckedOptions {
@@ -160,13 +172,13 @@ export function resolveNicOptions(
 ): NicSettings {
   const texts = collect(raw, ownKeys);
   const { control = null } = texts.values;
-  if (control === '')
-    throw new UsageError(`${texts.where.get('control') ?? '--control'}: a path is needed`);
+  if (control === '') throw new UsageError(`${placeOf(texts, 'control')}: a path is needed`);
   const settings = checked(texts, models);
   return {
     ...settings,
     control: control === null ? null : String(control),
     own: texts.own,
     warnings: settings.warnings.map((warning) => lineOf(warning, texts)),
+    sysctlWhere: texts.where.get('sysctl') ?? [],
   };
 }

@@ -4,6 +4,7 @@
  */
 
 import type { Vnet } from '../kern/vnet.ts';
+import { TapnicError } from '../sys/errno.ts';
 import { inPass } from '../sys/pass.ts';
 import { changeArp, gatherArp } from './arp.ts';
 import { addFault, type FaultPlace, listFaults, removeFault } from './fault.ts';
@@ -14,7 +15,7 @@ import {
   ControlFailure,
   type ControlRequest,
   type ControlResponse,
-  errResponse,
+  failureResponse,
   okResponse,
 } from './protocol.ts';
 import { readRequest, type Request } from './request.ts';
@@ -69,7 +70,7 @@ export function handleRequest(target: ControlTarget, req: ControlRequest): Contr
   try {
     return okResponse(req.id, inPass(runRequest, target, readRequest(req)));
   } catch (e) {
-    if (e instanceof ControlFailure) return errResponse(req.id, e.code, e.message);
+    if (e instanceof ControlFailure || e instanceof TapnicError) return failureResponse(req.id, e);
     throw e;
   }
 }

@@ -29,6 +29,8 @@ interface ControlError {
   readonly code: string;
   /** One line, for people. */
   readonly message: string;
+  /** The call that failed, as in Node's errors. */
+  readonly syscall?: string;
 }
 
 /** `id` is null if the request has no readable id. */
@@ -46,12 +48,28 @@ export class ControlFailure extends Error {
   }
 }
 
+/**
+ * Returns the error answer for what a command threw. Code and system call of a TapnicError or of an
+ * error of Node are kept; an error without a code is EIO.
+ */
+export function failureResponse(id: number | null, e: unknown): ControlResponse {
+  if (!(e instanceof Error)) return errResponse(id, 'EIO', String(e));
+  const { code, syscall } = e as NodeJS.ErrnoException;
+  return errResponse(id, typeof code === 'string' ? code : 'EIO', e.message, syscall);
+}
+
 export function okResponse(id: number | null, data: unknown): ControlResponse {
   return { id, ok: true, data };
 }
 
-export function errResponse(id: number | null, code: string, message: string): ControlResponse {
-  return { id, ok: false, err: { code, message } };
+export function errResponse(
+  id: number | null,
+  code: string,
+  message: string,
+  syscall?: string,
+): ControlResponse {
+  const err = { code, message, ...(syscall === undefined ? {} : { syscall }) };
+  return { id, ok: false, err };
 }
 
 /** Returns a line with an event of a streamed request. */
@@ -110,5 +128,6 @@ export function parseLine(line: string): ControlLine {
     return { kind: 'body', bytes };
   if (!isObject(err) || typeof err['code'] !== 'string' || typeof err['message'] !== 'string')
     throw bad;
-  return { kind: 'answer', answer: errResponse(id, err['code'], err['message']) };
+  const syscall = typeof err['syscall'] === 'string' ? err['syscall'] : undefined;
+  return { kind: 'answer', answer: errResponse(id, err['code'], err['message'], syscall) };
 }

@@ -48,10 +48,13 @@ export interface StackSettings {
 export class SysctlSettingError extends TapnicError {
   /** The message without the code. */
   readonly detail: string;
+  /** Its place in the settings, for a front end that names the source. */
+  readonly index: number;
 
-  constructor(code: string, detail: string) {
-    super(code, 'sysctl', detail);
+  constructor(code: string, detail: string, index: number) {
+    super(code, 'createStack', `sysctl: ${detail}`);
     this.detail = detail;
+    this.index = index;
   }
 }
 
@@ -155,10 +158,10 @@ export class HostStack {
         dmaCheck,
         ...(seed === null ? {} : { seed }),
       });
-      for (const [name, value] of sysctl) {
+      for (const [i, [name, value]] of sysctl.entries()) {
         const error = machine.sysctlWrite(name, value);
         if (error !== 0)
-          throw new SysctlSettingError(errnoName(error), sysctlErrorText(name, value, error));
+          throw new SysctlSettingError(errnoName(error), sysctlErrorText(name, value, error), i);
       }
       if (options.netns !== null) netns = new NetnsScope(options.netns);
       if (device !== null) wire = new Tuntap2Wire(machine.arena, device, options);

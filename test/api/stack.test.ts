@@ -255,7 +255,10 @@ describe('api: createStack', () => {
       [{ ports: [null] }, /: ports: a list of objects is needed/],
       [{ capture: ['wire=a.pcap'] }, /: capture: an object is needed/],
       [{ iommu: 'yes' }, /: iommu: true or false/],
-      [{ sysctl: { 'kern.ipc.nonesuch': 1 } }, /unknown oid 'kern\.ipc\.nonesuch'/],
+      [
+        { sysctl: { 'kern.ipc.nonesuch': 1 } },
+        /^createStack: ENOENT: sysctl: unknown oid 'kern\.ipc\.nonesuch'$/,
+      ],
       [
         { driver: 'tuntap2', tap: 'x' },
         /: driver: conflicts with netns|: driver: conflicts with tap/,

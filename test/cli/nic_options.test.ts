@@ -123,6 +123,7 @@ describe('cli: NIC options', () => {
       control: null,
       own: {},
       warnings: [],
+      sysctlWhere: [],
     });
   });
 
@@ -170,6 +171,7 @@ describe('cli: NIC options', () => {
       control: '/tmp/x.sock',
       own: { port: { text: '8080', where: '--port' } },
       warnings: [],
+      sysctlWhere: ['--sysctl', '--sysctl'],
     });
   });
 
@@ -461,6 +463,25 @@ describe('cli: --config', () => {
     expect(at('mtu: 1\nmtu: 2\n')).to.match(/^D\/c\.yaml:2:1: Map keys must be unique/);
     expect(at('tap: "x\n')).to.match(/^D\/c\.yaml:\d+:\d+: /);
     expect(at('mtu: 0x600\n')).to.match(/^D\/c\.yaml:1:6: 0x600: a whole number/);
+  });
+
+  it('names the place of each item of a list, also if the command line has more items', () => {
+    const config = file(
+      'sysctl:\n  kern.ipc.somaxconn: 64\n  a b: 1\ncapture: [wire=a.pcap, nowhere=b.pcap]\n',
+    );
+    const short = (flags: object): string => refusal({ config, ...flags }).replace(dir, 'D');
+    expect(short({})).to.match(/^D\/c\.yaml:4:24: nowhere: not a capture point/);
+    expect(short({ capture: ['if=a.pcap', 'if'] })).to.match(/^--capture: if: POINT=FILE/);
+    expect(short({ capture: ['if=a.pcap'], sysctl: ['kern.ipc.somaxconn=32'] })).to.match(
+      /^D\/c\.yaml:3:3: a b: not the name/,
+    );
+    const two = file('sysctl:\n  kern.a: 1\n  kern.b: 2\n');
+    const { sysctl, sysctlWhere } = resolve({ config: two, sysctl: ['kern.c=3'] });
+    expect(sysctl.map(([name], i) => `${name} ${sysctlWhere[i]}`)).to.deep.equal([
+      `kern.a ${two}:2:3`,
+      `kern.b ${two}:3:3`,
+      'kern.c --sysctl',
+    ]);
   });
 
   it('reports a missing file, and accepts an empty one', () => {

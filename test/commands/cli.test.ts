@@ -5,7 +5,7 @@
 
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -309,6 +309,12 @@ describe('commands: an instance that cannot start', function () {
     const [cmd, ...rest] = node('s.sock', '--sysctl', 'kern.ipc.nonesuch=1');
     expect(complaint(await ns.run(cmd!, rest), 2)).to.equal(
       "--sysctl: unknown oid 'kern.ipc.nonesuch'",
+    );
+    const file = join(dir, 'sysctl.yaml');
+    writeFileSync(file, 'sysctl:\n  kern.ipc.somaxconn: 64\n  kern.ipc.nonesuch: 1\n');
+    const [cmd2, ...yaml] = node('s.sock', '--config', file, '--sysctl', 'kern.ipc.somaxconn=1');
+    expect(complaint(await ns.run(cmd2!, yaml), 2)).to.equal(
+      `${file}:3:3: unknown oid 'kern.ipc.nonesuch'`,
     );
   });
 });

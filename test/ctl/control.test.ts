@@ -1,10 +1,18 @@
 import { expect } from 'chai';
 import { machineSysctl, SysctlTree } from '../../src/kern/kern_sysctl.ts';
 import { vnet_alloc, type Vnet } from '../../src/kern/vnet.ts';
-import { ControlFailure, parseRequest, parseLine } from '../../src/ctl/protocol.ts';
+import { handleRequest } from '../../src/ctl/control.ts';
+import {
+  ControlFailure,
+  failureResponse,
+  parseLine,
+  parseRequest,
+} from '../../src/ctl/protocol.ts';
 import { readRequest } from '../../src/ctl/request.ts';
 import { formatSysctl, readSysctl, writeSysctl } from '../../src/ctl/sysctl.ts';
+import { FaultStage } from '../../src/fault/fault_stage.ts';
 import { SeededPrng } from '../../src/host/prng.ts';
+import { ENOMEM, errnoError } from '../../src/sys/errno.ts';
 
 /** The code of the ControlFailure that `fn` throws. */
 function failure(fn: () => unknown): string {
@@ -63,6 +71,53 @@ describe('ctl: protocol', () => {
         failure(() => parseLine(`{"id":1,"bytes":${bytes}}`)),
         String(bytes),
       ).to.match(/^EPROTO: /);
+  });
+});
+
+describe('ctl: errors of a request', () => {
+  const stage = new FaultStage(
+    { nowNs: () => 0, schedule: () => undefined, stop: () => undefined },
+    (seed) => new SeededPrng(seed),
+    0,
+  );
+  const answerTo = (thrown: Error): unknown => {
+    const place = {
+      if: 'tn0',
+      stage,
+      prepare: () => {
+        throw thrown;
+      },
+    };
+    const target = { vnet: vnet_alloc(new SeededPrng(1)), info: {}, faults: [place] };
+    return handleRequest(target, { id: 1, cmd: 'fault', args: { op: 'add', kind: 'drop' } });
+  };
+
+  it('keep the code, the system call and the message of a TapnicError', () => {
+    const err = {
+      code: 'ENOMEM',
+      syscall: 'fault',
+      message: 'fault: ENOMEM: give the machine more memory',
+    };
+    const answer = { id: 1, ok: false, err };
+    expect(answerTo(errnoError(ENOMEM, 'fault', 'give the machine more memory'))).to.deep.equal(
+      answer,
+    );
+    expect(parseLine(JSON.stringify(answer))).to.deep.equal({ kind: 'answer', answer });
+  });
+
+  it('keep the code of an error of Node; an error without a code is EIO', () => {
+    const refused = Object.assign(new Error('no'), { code: 'ECONNREFUSED', syscall: 'connect' });
+    expect(failureResponse(2, refused)).to.deep.equal({
+      id: 2,
+      ok: false,
+      err: { code: 'ECONNREFUSED', syscall: 'connect', message: 'no' },
+    });
+    for (const thrown of [new Error('no'), 'no'])
+      expect(failureResponse(null, thrown)).to.deep.equal({
+        id: null,
+        ok: false,
+        err: { code: 'EIO', message: 'no' },
+      });
   });
 });
 
