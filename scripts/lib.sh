@@ -34,8 +34,8 @@ need_packages() {
 readonly BUILD_PACKAGES=(g++:g++)
 
 with_build_lock() {
-  mkdir -p build
-  if command -v flock >/dev/null 2>&1; then
+  # A read-only checkout needs no lock: nothing can be built there, only found to be current.
+  if mkdir -p build 2>/dev/null && [[ -w build ]] && command -v flock >/dev/null 2>&1; then
     (
       flock -w 300 9 || die 'another build holds build/.lock for 5 minutes'
       "$@"
@@ -53,13 +53,21 @@ newer_than() {
 }
 
 ensure_deps() {
-  command -v npm >/dev/null 2>&1 || die 'npm is missing: install Node.js 20.19 or later with npm'
-  if [[ ! -e node_modules/.package-lock.json ]] \
-    || [[ package-lock.json -nt node_modules/.package-lock.json ]]; then
-    say 'installing npm packages: npm ci'
-    npm ci --no-audit --no-fund --loglevel=error >&2 || die 'npm ci failed'
-    touch node_modules/.package-lock.json
+  local stamp=node_modules/.tapnic-lock why
+  command -v node >/dev/null 2>&1 || die 'node is missing: install Node.js 20.19 or later with npm'
+  # The stamp is a copy of package-lock.json. npm rewrites its record whenever it changes a package.
+  [[ ! node_modules/.package-lock.json -nt $stamp ]] && cmp -s package-lock.json "$stamp" && return
+  if ! why=$(node scripts/deps-current.mjs); then
+    say "installing npm packages: npm ci ($why)"
+    command -v npm >/dev/null 2>&1 || die 'npm is missing: install Node.js 20.19 or later with npm'
+    # npm ci removes node_modules before it installs: fail before that if it cannot write.
+    [[ -w . && (! -e node_modules || -w node_modules) ]] \
+      || die "cannot install packages: $PWD is not writable"
+    npm ci --prefer-offline --no-audit --no-fund --loglevel=error >&2 \
+      || die 'npm ci failed: it needs the registry, or a node_modules with the packages of package-lock.json'
   fi
+  # Without the stamp the next start compares again, which takes 50 ms longer.
+  cp package-lock.json "$stamp" 2>/dev/null || true
 }
 
 ensure_addon() { node scripts/build-addon.mjs >&2 || die 'building the addon failed'; }
@@ -72,6 +80,7 @@ ensure_dist() {
     || rm -f "$stamp" dist/.tsbuildinfo
   if newer_than "$stamp" "${dirs[@]}" tsconfig.json package.json; then
     say 'compiling: tsc -p .'
+    [[ -w . ]] || die "cannot compile: $PWD is not writable"
     node_modules/.bin/tsc -p . >&2 || die 'tsc found errors'
     touch "$stamp"
   fi
