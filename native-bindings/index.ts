@@ -68,6 +68,7 @@ export interface NativeAddon {
   /** Writes pid, uid and gid. */
   peerCred(fd: number, out: Uint32Array): number;
   fileLock(fd: number): number;
+  fileShare(fd: number): number;
 
   // pager.cpp
   readCallback(fn: (id: number, error: number, nbytes: number) => void): number;

@@ -36,8 +36,20 @@ napi_value FileLock(napi_env env, napi_callback_info info) {
   return a.Return(flock(fd, LOCK_EX | LOCK_NB) == 0 ? 0 : -errno);
 }
 
+// fileShare(fd) -> 0 or -errno; -EAGAIN if another process has the lock of fileLock. A shared
+// flock(2): any number of processes can have it.
+napi_value FileShare(napi_env env, napi_callback_info info) {
+  Args<1> a(env, info);
+  const int fd = a.Int32(0);
+  if (!a.ok) return a.Return(-EINVAL);
+  return a.Return(flock(fd, LOCK_SH | LOCK_NB) == 0 ? 0 : -errno);
+}
+
 }  // namespace
 
-const Entry kIpcEntries[] = {{"peerCred", PeerCred}, {"fileLock", FileLock}, {nullptr, nullptr}};
+const Entry kIpcEntries[] = {{"peerCred", PeerCred},
+                             {"fileLock", FileLock},
+                             {"fileShare", FileShare},
+                             {nullptr, nullptr}};
 
 }  // namespace tapnic

@@ -154,7 +154,8 @@ function openCause(code: string): string {
 function otherCause(call: Call, code: string): string {
   if (call === 'arena') {
     if (code === 'EINVAL') return 'memory is 16 MiB to 4 GiB in pages of 4096 bytes';
-    if (code === 'ENOMEM') return 'not enough memory or address space: use less memory for the machine';
+    if (code === 'ENOMEM')
+      return 'not enough memory or address space: use less memory for the machine';
     if (code === 'ENOTSUP') return 'this JavaScript engine does not accept outside memory';
   }
   if (call === 'poll') {

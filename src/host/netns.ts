@@ -27,12 +27,19 @@ export function removeNetns(name: string): void {
   check(loadAddon().netnsRemove(bytesOf(name)), `netns delete ${name}`, 'netns delete', { name });
 }
 
+/**
+ * Returns a descriptor of the namespace, which the caller closes with the addon's fdClose; null if
+ * there is none.
+ */
+export function openNetns(name: string): number | null {
+  const fd = name === '' ? -1 : loadAddon().netnsOpen(bytesOf(name));
+  return fd < 0 ? null : fd;
+}
+
 export function netnsExists(name: string): boolean {
-  const addon = loadAddon();
-  const fd = addon.netnsOpen(bytesOf(name));
-  if (name === '' || fd < 0) return false;
-  addon.fdClose(fd);
-  return true;
+  const fd = openNetns(name);
+  if (fd !== null) loadAddon().fdClose(fd);
+  return fd !== null;
 }
 
 /** PIDs of other processes whose main thread is in the namespace. */

@@ -35,7 +35,18 @@ describe('addon: C6: peers and locks', () => {
     expect(addon.fileLock(b)).to.equal(-EAGAIN);
     closeSync(a);
     expect(addon.fileLock(b)).to.equal(0);
+    const c = openSync(join(dir, 'lock'), 'r');
+    expect(addon.fileShare(c), 'shared').to.equal(-EAGAIN);
     closeSync(b);
-    expect(addon.fileLock(-1)).to.equal(-EBADF);
+    const d = openSync(join(dir, 'lock'), 'r');
+    expect([addon.fileShare(c), addon.fileShare(d), addon.fileLock(c)]).to.deep.equal([
+      0,
+      0,
+      -EAGAIN,
+    ]);
+    closeSync(d);
+    expect(addon.fileLock(c)).to.equal(0);
+    closeSync(c);
+    expect([addon.fileLock(-1), addon.fileShare(-1)]).to.deep.equal([-EBADF, -EBADF]);
   });
 });
