@@ -158,7 +158,7 @@ async function listenOrReplace(
   }
   throw new CliError(
     `control socket ${path}: EADDRINUSE: an instance is running there: ` +
-      `stop it, or choose another --tap or --control`,
+      `stop it, or choose another --tap or --control, with another --addr and --host-addr`,
   );
 }
 

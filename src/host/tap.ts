@@ -8,6 +8,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { loadAddon } from '../../native-bindings/index.ts';
 import { ENXIO } from '../sys/errno.ts';
 import type { WireListener } from '../sys/wire.ts';
+import { findConflict, refuseConflict, unsetText } from './addr_conflict.ts';
 import { macText, parseCidr, parseMac } from './addr_text.ts';
 import type { Call } from './cause.ts';
 import { FdWire } from './fd_wire.ts';
@@ -53,6 +54,8 @@ export interface TapOptions {
   /** Linux's addresses with prefix length; null for none. Default null. */
   readonly hostAddr?: string | null;
   readonly hostAddr6?: string | null;
+  /** The IPv4 address of the host behind the wire, which Linux must not have. Default null. */
+  readonly guestAddr?: string | null;
   /** Whether the wire keeps the process alive. Default true. */
   readonly ref?: boolean;
 }
@@ -81,6 +84,21 @@ interface Handles {
 export function tapNameText(bytes: Uint8Array): string {
   const end = bytes.indexOf(0);
   return new TextDecoder().decode(end < 0 ? bytes : bytes.subarray(0, end));
+}
+
+/** Runs `fn` in the namespace `name`; undefined: the current one. */
+function inNetns<T>(name: string | undefined, fn: () => T): T {
+  return name === undefined ? fn() : withNetns(name, fn);
+}
+
+/** Checks the addresses before an interface is created. Throws TapnicError (EADDRINUSE). */
+function checkAddresses({ name, hostAddr = null, guestAddr = null }: TapOptions): void {
+  const addon = loadAddon();
+  const nl = check(addon.netlinkOpen(0), 'netlink', 'route socket');
+  const exists = addon.linkGet(nl, new TextEncoder().encode(name), new Float64Array(6)) === 0;
+  addon.fdClose(nl);
+  // An existing interface keeps its own addresses.
+  refuseConflict(name, exists ? null : hostAddr, guestAddr);
 }
 
 function openHandles(options: TapOptions, napi: boolean): Handles {
@@ -257,15 +275,31 @@ export class TapWire extends FdWire {
     super.close();
   }
 
+  /**
+   * For openTap: throws TapnicError (EADDRINUSE) if an older interface has the addresses. Of two
+   * that are configured at once, the newer one gives up.
+   */
+  checkOlder(options: TapOptions): void {
+    const { netns, name, hostAddr = null, guestAddr = null } = options;
+    const older = (dev: string): boolean => {
+      const error = this.addon.linkGet(this.#nl, new TextEncoder().encode(dev), this.#link);
+      return error === 0 && this.#link[0]! < this.ifindex;
+    };
+    inNetns(netns, () => refuseConflict(name, hostAddr, guestAddr, older));
+  }
+
   /** For openTap: configures a new interface. */
   configure(options: TapOptions): void {
     if (options.hostMac !== undefined) this.setMac(options.hostMac);
     if (options.mtu !== undefined && options.mtu !== this.link().mtu) this.setMtu(options.mtu);
     this.setUp(true);
     if (typeof options.hostAddr === 'string') this.addAddr(options.hostAddr);
-    if (typeof options.hostAddr6 !== 'string') return;
-    if (this.link().ipv6) this.addAddr(options.hostAddr6);
-    else this.warnings.push(`IPv6 is disabled on ${this.name}: ${options.hostAddr6} not set`);
+    const { hostAddr6: addr6, netns } = options;
+    if (typeof addr6 !== 'string') return;
+    const used = inNetns(netns, () => findConflict(options.name, addr6, null));
+    if (used !== null) this.warnings.push(unsetText(addr6, used));
+    else if (this.link().ipv6) this.addAddr(addr6);
+    else this.warnings.push(`IPv6 is disabled on ${this.name}: ${addr6} not set`);
   }
 
   /**
@@ -339,16 +373,15 @@ export class TapWire extends FdWire {
 /**
  * Opens or attaches the TAP interface `options.name`. A new interface is configured and set up.
  * Throws TapnicError with a hint: EACCES, EPERM, ENOENT (no device node or no privilege),
- * EBUSY (the name is in use), EINVAL (bad name or address).
+ * EBUSY (the name is in use), EADDRINUSE (another interface has an address or the network of
+ * `hostAddr`), EINVAL (bad name or address).
  */
 export function openTap(options: TapOptions): TapWire {
   const { napi = 'off', netns } = options;
   for (const cidr of [options.hostAddr, options.hostAddr6])
     if (typeof cidr === 'string') parseCidr(cidr); // checked before the interface is created
-  const open = (withNapi: boolean): Handles =>
-    netns === undefined
-      ? openHandles(options, withNapi)
-      : withNetns(netns, () => openHandles(options, withNapi));
+  inNetns(netns, () => checkAddresses(options));
+  const open = (withNapi: boolean): Handles => inNetns(netns, () => openHandles(options, withNapi));
 
   let tap = new TapWire(options, open(napi === 'thread'));
   try {
@@ -363,7 +396,10 @@ export function openTap(options: TapOptions): TapWire {
     const sndbuf = options.sndbuf ?? (tap.napi === 'thread' ? NAPI_SNDBUF : 0);
     if (sndbuf > 0) tap.setSndbuf(sndbuf);
     if (options.vnetHdr === true) tap.setOffload(options.offload ?? 0);
-    if (tap.created) tap.configure(options);
+    if (tap.created) {
+      tap.configure(options);
+      tap.checkOlder(options);
+    }
     return tap;
   } catch (e) {
     tap.close();

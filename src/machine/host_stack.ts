@@ -6,6 +6,7 @@
 
 import type { FaultPlace } from '../ctl/fault.ts';
 import { sysctlErrorText } from '../ctl/sysctl.ts';
+import { refuseConflict } from '../host/addr_conflict.ts';
 import { NetnsScope } from '../host/netns_scope.ts';
 import { readsPending } from '../host/pager.ts';
 import { openedInTime } from '../host/sink_open.ts';
@@ -164,7 +165,11 @@ export class HostStack {
           throw new SysctlSettingError(errnoName(error), sysctlErrorText(name, value, error), i);
       }
       if (options.netns !== null) netns = new NetnsScope(options.netns);
-      if (device !== null) wire = new Tuntap2Wire(machine.arena, device, options);
+      if (device !== null) {
+        // The other driver does this itself, in the namespace of the interface.
+        refuseConflict(device.name, options.hostAddr, withoutPrefix(options.addr ?? '') || null);
+        wire = new Tuntap2Wire(machine.arena, device, options);
+      }
       const nic = wire === null ? openNic(machine, options) : openNic(machine, options, wire);
       nics.push(nic);
       for (const port of settings.ports) nics.push(openNic(machine, port));

@@ -221,6 +221,7 @@ function openTapWire(machine: Machine, options: NicOptions): HostWire {
     mtu: options.mtu,
     hostAddr: options.hostAddr,
     hostAddr6: options.hostAddr6,
+    guestAddr: options.addr?.replace(/\/.*$/, '') ?? null,
     ...(options.netns === null ? {} : { netns: options.netns }),
   });
 }
