@@ -18,7 +18,6 @@ import { AF_INET, IPPROTO_IP, IPPROTO_UDP, SOCK_DGRAM } from '../kern/protosw.ts
 import { Sockopt, SOPT_SET } from '../kern/sockopt.ts';
 import { ioResult, soRecvDgram, soSendDgram } from '../kern/sys_generic.ts';
 import { ReceivedFrom } from '../kern/uipc_dgram.ts';
-import { sbavail } from '../kern/uipc_sockbuf.ts';
 import {
   SO_BROADCAST,
   SO_RCV,
@@ -275,7 +274,7 @@ export class DgramSocket extends EventEmitter {
     const error = soRecvDgram(so, this.#buf, 0, DATAGRAM_MAX, 0, this.#from);
     if (error === EWOULDBLOCK) return;
     const { n: size } = ioResult;
-    if (sbavail(so.so_rcv) > 0 || so.so_error !== 0) this.#reading.again();
+    this.#reading.againForRecords(so);
     if (error !== 0) {
       this.emit('error', errnoError(error, 'recvmsg'));
       return;

@@ -8,7 +8,6 @@ import { EADDRNOTAVAIL, EBADF, EINVAL, errnoError, EWOULDBLOCK } from '../sys/er
 import { AF_INET, IPPROTO_ICMP, IPPROTO_IP, SOCK_RAW } from '../kern/protosw.ts';
 import type { Sockaddr } from '../kern/sockaddr.ts';
 import { ReceivedFrom } from '../kern/uipc_dgram.ts';
-import { sbavail } from '../kern/uipc_sockbuf.ts';
 import { ioResult, soRecvDgram, soSendDgram } from '../kern/sys_generic.ts';
 import {
   SO_BROADCAST,
@@ -82,7 +81,7 @@ export class RawSocket extends EventEmitter {
     const error = soRecvDgram(so, this.#buf, 0, PACKET_MAX, 0, this.#from);
     if (error === EWOULDBLOCK) return;
     const { n } = ioResult;
-    if (sbavail(so.so_rcv) > 0 || so.so_error !== 0) this.#reading.again();
+    this.#reading.againForRecords(so);
     if (error !== 0) {
       this.emit('error', errnoError(error, 'recvmsg'));
       return;

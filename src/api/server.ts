@@ -123,7 +123,7 @@ class ListenHandle implements SocketServer {
       // A connection that ended before it was accepted is not reported.
       if (soaccept(head) === 0) this.#accepted.push(soResult.so!);
     const so = this.#accepted.shift();
-    if (this.#accepted.length > 0) this.#accepting.again();
+    if (this.#accepted.length > 0) this.#accepting.again(this.#accepted.length);
     if (so !== undefined) this.#connection(so);
   }
 

@@ -2,11 +2,16 @@
 
 import type { Task } from '../sys/clock.ts';
 import { inPass, passUpcall, type Upcall } from '../sys/pass.ts';
+import { sbRecords } from '../kern/uipc_dgram.ts';
+import type { Socket } from '../kern/uipc_socket.ts';
 
 /** Runs `fn` in a later turn. */
 export function later(fn: () => void): void {
   inPass(passUpcall, { upcall: fn });
 }
+
+/** Limit of the turns that one `Turns` has scheduled. */
+const TURNS_MAX = 32;
 
 /**
  * Work that an upcall of a socket starts and that takes one turn per event, such as reading
@@ -15,7 +20,7 @@ export function later(fn: () => void): void {
  */
 export class Turns implements Task, Upcall {
   readonly #step: () => void;
-  #waits = false;
+  #scheduled = 0;
 
   constructor(step: () => void) {
     this.#step = step;
@@ -23,18 +28,29 @@ export class Turns implements Task, Upcall {
 
   /** The upcall of the socket: runs `step`, unless a later turn is scheduled. */
   run(): void {
-    if (!this.#waits) this.#step();
+    if (this.#scheduled === 0) this.#step();
   }
 
-  /** Schedules `step` for a later turn. */
-  again(): void {
-    if (this.#waits) return;
-    this.#waits = true;
-    inPass(passUpcall, this);
+  /**
+   * Schedules `step` for `turns` later turns, at most TURNS_MAX. No effect while turns are scheduled.
+   * Between turns that were scheduled together the event loop does not poll for I/O, which takes
+   * longer than a datagram does. The limit keeps the loop responsive.
+   */
+  again(turns = 1): void {
+    if (this.#scheduled > 0) return;
+    this.#scheduled = Math.min(turns, TURNS_MAX);
+    for (let i = 0; i < this.#scheduled; i++) inPass(passUpcall, this);
+  }
+
+  /** Schedules a turn for each record, and for the error, that is queued in a datagram socket. */
+  againForRecords(so: Socket): void {
+    if (this.#scheduled > 0) return;
+    const left = sbRecords(so.so_rcv, TURNS_MAX) + (so.so_error === 0 ? 0 : 1);
+    if (left > 0) this.again(left);
   }
 
   upcall(): void {
-    this.#waits = false;
+    this.#scheduled--;
     this.#step();
   }
 }

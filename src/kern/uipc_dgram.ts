@@ -80,6 +80,13 @@ export function sbflushRecords(sb: Sockbuf): void {
   while (sb.sb_mb !== null) sbdroprecord(sb);
 }
 
+/** The number of records in the buffer, counted up to `limit`. */
+export function sbRecords(sb: Sockbuf, limit: number): number {
+  let n = 0;
+  for (let m = sb.sb_mb; m !== null && n < limit; m = m.m_nextpkt) n++;
+  return n;
+}
+
 /** The sender of a received record, and the length of the packet, truncated bytes included. */
 export class ReceivedFrom {
   readonly name = new Sockaddr();

@@ -235,10 +235,11 @@ export function passDoorbell(task: Task): void {
 }
 
 /**
- * Runs `up` in a later turn of the machine's event loop, first in, first out. The caller must not
- * queue an upcall twice. The event loop throws an exception of `up`, and the next upcalls still run. A
- * turn runs one upcall, and an upcall that it queues gets a later turn, so programs that answer each
- * other do not block the loop. Panics outside a pass and before boot.
+ * Runs `up` in a later turn of the machine's event loop, first in, first out. An upcall
+ * that is queued several times runs as often; the caller must limit that. The event loop throws an
+ * exception of `up`, and the next upcalls still run. A turn runs one upcall, and an upcall that it
+ * queues gets a later turn, so programs that answer each other do not block the loop. Panics outside a
+ * pass and before boot.
  */
 export function passUpcall(up: Upcall): void {
   KASSERT(open, 'passUpcall: no pass is open');

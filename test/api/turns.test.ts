@@ -6,6 +6,7 @@
 import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
+import { createSocket } from '../../src/api/dgram.ts';
 import { RawSocket } from '../../src/api/raw.ts';
 import { connect as connectOn, Server } from '../../src/api/server.ts';
 import { Socket } from '../../src/api/socket.ts';
@@ -305,6 +306,129 @@ describe('api: callbacks and listeners that throw', () => {
     h.closeSocket(h.accept(head));
     socket.destroy();
     await once(socket, 'close');
+  });
+});
+
+describe('api: events that are queued together', () => {
+  let h: TestHost;
+  let ticks = 0;
+  let ticking: NodeJS.Immediate;
+
+  beforeEach(() => {
+    h = new TestHost();
+    h.clock.post = (task): void => void setImmediate(() => task.run());
+    ticks = 0;
+    const tick = (): void => {
+      ticks++;
+      ticking = setImmediate(tick);
+    };
+    tick();
+  });
+  afterEach(() => {
+    clearImmediate(ticking);
+    h.close();
+  });
+
+  it('100 datagrams: in order, 32 in a turn of the loop, a later one for each exception', async () => {
+    const [a, b] = [createSocket(h.vnet), createSocket(h.vnet)];
+    a.bind(5000, '127.0.0.1');
+    const got: string[] = [];
+    const at: number[] = [];
+    a.on('message', (data: Buffer) => {
+      got.push(data.toString());
+      at.push(ticks);
+      if (got.length % 40 === 0) throw new Error(`listener ${got.length}`);
+    });
+    const want = Array.from({ length: 100 }, (_, i) => `datagram ${i}`);
+    const thrown = await uncaught(async () => {
+      for (const text of want) b.send(text, 5000, '127.0.0.1');
+      await sleep(50);
+    });
+    expect(got).to.eql(want);
+    expect(thrown).to.eql(['listener 40', 'listener 80']);
+    const perTick = new Map<number, number>();
+    for (const tick of at) perTick.set(tick, (perTick.get(tick) ?? 0) + 1);
+    expect(perTick.size, 'turns of the loop').to.be.below(12);
+    expect(Math.max(...perTick.values()), 'in one turn of the loop').to.be.below(34);
+    a.close();
+    b.close();
+    await sleep(5);
+  });
+
+  it('close() in a listener: no further message of the same turn of the loop', async () => {
+    const [a, b] = [createSocket(h.vnet), createSocket(h.vnet)];
+    a.bind(5000, '127.0.0.1');
+    const log: string[] = [];
+    a.on('message', (data: Buffer) => {
+      log.push(data.toString());
+      if (log.length === 3) a.close();
+    });
+    a.on('close', () => log.push('close'));
+    for (let i = 0; i < 10; i++) b.send(String(i), 5000, '127.0.0.1');
+    await sleep(20);
+    expect(log).to.eql(['0', '1', '2', 'close']);
+    b.close();
+    await sleep(5);
+  });
+
+  it('a queued error follows the datagrams before it', async () => {
+    const [a, b] = [createSocket(h.vnet), createSocket(h.vnet)];
+    a.bind(5000, '127.0.0.1').connect(5001, '127.0.0.1');
+    b.bind(5001, '127.0.0.1');
+    const log: string[] = [];
+    a.on('message', (data: Buffer) => log.push(data.toString()));
+    a.on('error', (e: NodeJS.ErrnoException) => log.push(String(e.code)));
+    await sleep(5);
+    for (let i = 0; i < 3; i++) b.send(String(i), 5000, '127.0.0.1');
+    b.close();
+    a.send('refused');
+    await sleep(20);
+    expect(log).to.eql(['0', '1', '2', 'ECONNREFUSED']);
+    a.close();
+    await sleep(5);
+  });
+
+  it('20 connections: a few turns of the loop, and an exception loses none', async () => {
+    const server = new Server(h.vnet);
+    const at = new Set<number>();
+    let accepted = 0;
+    server.on('connection', (socket: Socket) => {
+      at.add(ticks);
+      socket.end();
+      socket.resume();
+      if (++accepted === 10) throw new Error('listener');
+    });
+    server.listen(7);
+    const thrown = await uncaught(async () => {
+      const clients = await Promise.all(
+        Array.from({ length: 20 }, async () => connectOn(h.vnet, 7, '127.0.0.1')),
+      );
+      await Promise.all(clients.map(async (client) => client.resume() && once(client, 'close')));
+    });
+    expect(thrown).to.eql(['listener']);
+    expect(accepted).to.equal(20);
+    expect(at.size, 'turns of the loop').to.be.below(10);
+    const closed = once(server, 'close');
+    server.close();
+    await closed;
+  });
+
+  it('50 packets of a raw socket: 32 in a turn of the loop', async () => {
+    const raw = new RawSocket(h.vnet);
+    const at = new Set<number>();
+    let messages = 0;
+    raw.on('message', () => {
+      messages++;
+      at.add(ticks);
+    });
+    const echo = Buffer.from('0800f7ff00000000', 'hex');
+    for (let i = 0; i < 50; i++) raw.send(echo, '127.0.0.1');
+    await sleep(30);
+    // An echo request to the own address is received, too.
+    expect(messages).to.be.at.least(50);
+    expect(at.size, 'turns of the loop').to.be.below(12);
+    raw.close();
+    await sleep(5);
   });
 });
 
