@@ -217,9 +217,68 @@ struct Dirent64 {
   char name[];
 };
 
-// Entries become (1 for a directory else 0, length, name), one after the other. That is shorter than
-// the kernel's form, so it is made in place.
+// What a look-up of an entry finds.
+constexpr char kIsFile = 0, kIsDir = 1, kIsRefused = 2;
+
+// The kind of what `at` refers to, below `root`.
+char OpenedKind(int at, const char* root) {
+  char self[32], real[8192];
+  snprintf(self, sizeof self, "/proc/self/fd/%d", at);
+  const ssize_t len = readlink(self, real, sizeof real);
+  struct stat st;
+  if (len < 0 || !Below(root, strlen(root), real, static_cast<size_t>(len)) || fstat(at, &st) != 0)
+    return kIsRefused;
+  if (S_ISDIR(st.st_mode)) return access(self, R_OK | X_OK) == 0 ? kIsDir : kIsRefused;
+  return S_ISREG(st.st_mode) && access(self, R_OK) == 0 ? kIsFile : kIsRefused;
+}
+
+// The kind of a link whose way crosses a mount. It is not followed, because the other file system may
+// not answer. An absolute target decides by its text.
+char LinkKind(int dir, const char* name, const char* root) {
+  char target[4096];
+  const ssize_t len = readlinkat(dir, name, target, sizeof target);
+  if (len <= 0) return kIsRefused;
+  const bool below = Below(root, strlen(root), target, static_cast<size_t>(len));
+  return target[0] == '/' && !below ? kIsRefused : kIsFile;
+}
+
+// The kind of an entry. Only links need the way to what they name, which does not leave this mount.
+char EntryKind(int dir, const char* name, uint8_t type, const char* root, bool remote) {
+  switch (type) {
+    case 4:  // DT_DIR
+      if (remote || faccessat(dir, name, R_OK | X_OK, AT_EACCESS) == 0) return kIsDir;
+      return kIsRefused;
+    case 8:  // DT_REG
+      if (remote || faccessat(dir, name, R_OK, AT_EACCESS) == 0) return kIsFile;
+      return kIsRefused;
+    case 0:   // DT_UNKNOWN
+    case 10:  // DT_LNK
+      break;
+    default:  // FIFO, socket, device
+      return kIsRefused;
+  }
+  if (remote || root[0] == '\0') return kIsFile;
+  open_how how = {};
+  how.flags = O_PATH | O_CLOEXEC;
+  how.resolve = RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS;
+  const auto at = static_cast<int>(syscall(SYS_openat2, dir, name, &how, sizeof how));
+  if (at < 0) {
+    if (errno == EXDEV) return LinkKind(dir, name, root);
+    // Without openat2, and during a rename, the look-up decides.
+    return errno == ENOSYS || errno == EPERM || errno == EAGAIN ? kIsFile : kIsRefused;
+  }
+  const char kind = OpenedKind(at, root);
+  close(at);
+  return kind;
+}
+
+// Entries become (kind, length, name), one after the other. That is shorter than the kernel's form, so
+// it is made in place.
 void ReadDir(FileJob* j) {
+  char root[8192];
+  memcpy(root, j->data, sizeof root);
+  root[sizeof root - 1] = '\0';
+  const bool remote = Remote(j->fd);
   const auto n = syscall(SYS_getdents64, j->fd, j->data, sizeof j->data);
   if (n < 0) {
     j->error = -errno;
@@ -231,9 +290,9 @@ void ReadDir(FileJob* j) {
     in += d->reclen;
     const size_t len = strlen(d->name);
     if (len == 0 || len > 255 || strcmp(d->name, ".") == 0 || strcmp(d->name, "..") == 0) continue;
-    const char isDir = d->type == 4 ? 1 : 0;  // DT_DIR
+    const char kind = EntryKind(j->fd, d->name, d->type, root, remote);
     memmove(j->data + out + 2, d->name, len);
-    j->data[out] = isDir;
+    j->data[out] = kind;
     j->data[out + 1] = static_cast<char>(static_cast<uint8_t>(len));
     out += len + 2;
   }
@@ -467,9 +526,10 @@ napi_value FileLookupCached(napi_env env, napi_callback_info info) {
 //
 // Starts a job. Kind 0 looks up: path is the real path of a directory, rootLen bytes, and behind it a
 // name relative to it. Flags: 1 crosses mounts and follows links that leave the directory on the way
-// (else -EXDEV is the result), 2 opens a directory as well. Kind 1 reads entries of the directory fd,
-// kind 2 closes fd; both take descriptors that a lookup opened. 1: fd is closed, and no result
-// follows. -EAGAIN: 4096 jobs are under way.
+// (else -EXDEV is the result), 2 opens a directory as well. Kind 1 reads entries of the directory fd;
+// path is the real path of the directory that lookups must not leave. Kind 2 closes fd. Both take
+// descriptors that a lookup opened. 1: fd is closed, and no result follows. -EAGAIN: 4096 jobs are under
+// way.
 napi_value StartFileJob(napi_env env, napi_callback_info info) {
   Args<6> a(env, info);
   const int32_t id = a.Int32(0), kind = a.Int32(1), flags = a.Int32(2);
@@ -485,6 +545,8 @@ napi_value StartFileJob(napi_env env, napi_callback_info info) {
     if (error != 0) return a.Return(error);
   } else if (!inst->Owns(fd) || inst->Polled(fd)) {
     return a.Return(-EBADF);
+  } else if (path.len > 8191) {
+    return a.Return(-ENAMETOOLONG);
   }
   if (kind == kClose && CloseNow(inst, fd)) return a.Return(1);
   auto* j = new (std::nothrow) FileJob;
@@ -496,6 +558,7 @@ napi_value StartFileJob(napi_env env, napi_callback_info info) {
     j->rootLen = SplitPath(path, rootLen, j->data);
   } else {
     j->fd = fd;
+    memcpy(j->data, path.p, path.len);
   }
   const int error = Queue(q, j);
   if (error != 0) {

@@ -246,7 +246,7 @@ export class NativeFolder implements Folder {
 
   readDir(fd: number): Promise<Entries> {
     return new Promise((resolve) => {
-      this.#start(READ_DIR, 0, fd, NOTHING, this.#laneOf(fd), (code, out, data) =>
+      this.#start(READ_DIR, 0, fd, this.#root, this.#laneOf(fd), (code, out, data) =>
         resolve({ code, bytes: Buffer.from(data), end: out[3] === 1 }),
       );
     });

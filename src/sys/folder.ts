@@ -20,7 +20,10 @@ export interface LookedUp {
 export interface Entries {
   /** As in `LookedUp`. */
   readonly code: string | null;
-  /** For each entry: 1 if it is a directory, else 0; the length of the name, 1 to 255; the name. */
+  /**
+   * For each entry: its kind, the length of its name, 1 to 255, and the name. Kind 0: a file. 1: a
+   * directory. 2: `lookup` would refuse it or not find it. A link has the kind of what it names.
+   */
   readonly bytes: Buffer;
   /** There are no more entries. */
   readonly end: boolean;

@@ -84,6 +84,7 @@ describe('netns: hostile clients of serve', function () {
       ['tty', '/dev/tty'],
       ['passwd', '/etc/passwd'],
       ['inside', 'small'],
+      ['broken', 'nothing'],
       ['absolute', site.path('small')],
     ] as const)
       symlinkSync(target, site.path(name));
@@ -223,6 +224,105 @@ print(json.dumps([b.decode('latin1') for b in bodies]))
     expect(list).to.include('href="%FF-%FE"');
     expect(encoded).to.equal('bytes');
     expect(raw).to.equal('bytes');
+  });
+
+  it('a listing links what can be fetched, and shows the other entries', async () => {
+    const links = await python<[string, number][]>(
+      ns,
+      `
+import re
+page = body(get(b'/')).decode()
+shown = re.findall('<li>(?:<a href="([^"]*)">)?([^<]*)', page)
+print(json.dumps([(name, status(get(b'/' + href.encode())) if href else 0) for href, name in shown]))
+`,
+    );
+    const linked = links.filter(([, code]) => code > 0);
+    expect(linked.filter(([, code]) => code !== 200)).to.eql([]);
+    expect(linked.map(([name]) => name)).to.include.members(['absolute', 'dir/', 'inside', 'tap']);
+    expect(links.filter(([, code]) => code === 0).map(([name]) => name)).to.eql([
+      'broken',
+      'fifo',
+      'passwd',
+      'socket',
+      'tty',
+      'zero',
+    ]);
+    expect(links.map(([name]) => name)).to.eql(links.map(([name]) => name).toSorted());
+  });
+
+  it('lines that end with LF alone, also in parts; pipelined, too', async () => {
+    const answers = await python<string[]>(
+      ns,
+      `
+def send(*parts):
+    with conn() as c:
+        for p in parts:
+            c.sendall(p)
+            time.sleep(0.05)
+        c.shutdown(socket.SHUT_WR)
+        return rest(c).decode('latin1')
+print(json.dumps([
+    send(b'GET /tap HTTP/1.0\\n\\n'),
+    send(b'\\nGET /tap HTTP/1.1\\nHost: x\\n\\n'),
+    send(b'GET /tap HTTP/1.1\\r', b'\\nHost: x\\r\\n', b'\\n'),
+    send(b'GET /tap HTTP/1.1\\nHost: x', b'\\n', b'\\nGET /tap HTTP/1.1\\r\\nHost: x\\n\\r\\n'),
+    send(b'GET /tap HTTP/1.1\\nHost: x\\nContent-Length: 3\\n\\n\\n\\n\\nGET /tap HTTP/1.0\\n\\n'),
+    send(b'GET /tap HTTP/1.1\\nHost: x\\nA: b\\n c\\n\\n'),
+    send(b'GET /tap HTTP/1.1\\nHost: x\\rA: b\\n\\n'),
+]))
+`,
+    );
+    const statuses = answers.map((text) => [...text.matchAll(/HTTP\/1.1 (\d+)/g)].map((m) => m[1]));
+    expect(statuses).to.eql([
+      ['200'],
+      ['200'],
+      ['200'],
+      ['200', '200'],
+      ['200', '200'],
+      ['400'],
+      ['400'],
+    ]);
+  });
+
+  it('OPTIONS, CONNECT and unknown methods have an answer with Allow', async () => {
+    const seen = await python<[number, string | null][]>(
+      ns,
+      `
+answers = [get(t, method=m) for m, t in [(b'OPTIONS', b'*'), (b'OPTIONS', b'/tap'), (b'CONNECT', b'x:80'), (b'POST', b'/tap'),
+    (b'FOO', b'/tap'), (b'foo', b'/tap'), (b'GET', b'*')]] + [get(b'/tap', version=b'2.0'), get(b'/tap', version=b'0.9')]
+print(json.dumps([(status(a), (header(a, b'Allow') or b'').decode()) for a in answers]))
+`,
+    );
+    const allow = 'GET, HEAD, OPTIONS';
+    expect(seen).to.eql([
+      [204, allow],
+      [204, allow],
+      [405, allow],
+      [405, allow],
+      [405, allow],
+      [400, ''],
+      [400, ''],
+      [505, ''],
+      [505, ''],
+    ]);
+  });
+
+  it('conditions and ranges of RFC 9110: dates, weak tags, lists of one range', async () => {
+    const seen = await python<number[]>(
+      ns,
+      `
+tag = header(get(b'/tap'), b'ETag')
+day = header(get(b'/tap'), b'Last-Modified')
+t = time.strptime(day.decode(), '%a, %d %b %Y %H:%M:%S GMT')
+print(json.dumps([status(get(b'/tap', headers=(b'Host: x', h))) for h in [
+    b'If-Modified-Since: 2090', b'If-Modified-Since: ' + day,
+    b'If-Modified-Since: ' + time.strftime('%a %b %e %H:%M:%S %Y', t).encode(),
+    b'If-Modified-Since: ' + time.strftime('%A, %d-%b-%y %H:%M:%S GMT', t).encode(),
+    b'If-Match: W/' + tag, b'If-Match: ' + tag, b'If-None-Match: W/' + tag,
+    b'Range: Bytes=0-1', b'Range: bytes= 0-1, ', b'Range: bytes=,-2', b'Range: bytes=0-0,1-1', b'Range: bytes=9-']]))
+`,
+    );
+    expect(seen).to.eql([200, 304, 304, 304, 412, 200, 304, 206, 206, 206, 200, 416]);
   });
 
   it('B3: malformed paths have a clear answer', async () => {

@@ -22,6 +22,24 @@ const LINGER_MS = 2000;
 
 const CR = 0x0d;
 const LF = 0x0a;
+const CR_LF = Buffer.from('\r\n');
+
+/**
+ * Returns `piece` of a head with CR LF for each LF that no CR precedes. A line may end with LF alone
+ * (RFC 9112, 2.2), but node:http refuses it. `after`: the byte before `piece`.
+ */
+function withCrLf(piece: Buffer, after: number): Buffer {
+  const parts: Buffer[] = [];
+  let from = 0;
+  for (let at = piece.indexOf(LF); at >= 0; at = piece.indexOf(LF, at + 1)) {
+    if ((at === 0 ? after : piece[at - 1]) === CR) continue;
+    parts.push(piece.subarray(from, at), CR_LF);
+    from = at + 1;
+  }
+  if (from === 0) return piece;
+  parts.push(piece.subarray(from));
+  return Buffer.concat(parts);
+}
 
 type Done = (error?: Error | null) => void;
 
@@ -64,6 +82,8 @@ export class Gate extends Duplex {
   #lineEmpty = false;
   /** Whether they end inside its first line. */
   #inFirstLine = false;
+  /** The last byte of the head that was passed. */
+  #lastByte = 0;
   /** Pieces of a response's head that wait for the body; null when nothing is held. */
   #held: Buffer[] | null = null;
   #sending = false;
@@ -191,6 +211,9 @@ export class Gate extends Duplex {
       const inLine = this.#inFirstLine || !this.#inHead;
       length = this.#headLength(chunk);
       piece = chunk.subarray(0, length);
+      const last = piece.at(-1)!;
+      piece = withCrLf(piece, this.#lastByte);
+      this.#lastByte = last;
       if (inLine) piece = encodedTarget(piece);
     }
     if (length === chunk.length) this.#waiting.shift();

@@ -18,12 +18,19 @@ const PIECE = 16384;
 
 let keptByAll = 0;
 
-/** Names in the order of the directory, one character for each byte; directories end with a slash. */
+/** In front of the name of an entry that cannot be fetched. No name contains a slash. */
+const REFUSED = '/';
+
+/**
+ * Names in the order of the directory, one character for each byte. Directories end with a slash;
+ * entries that cannot be fetched start with REFUSED.
+ */
 function namesOf(bytes: Buffer, names: string[]): void {
   for (let i = 0; i < bytes.length;) {
     const length = bytes[i + 1]!;
     const name = bytes.toString('latin1', i + 2, i + 2 + length);
-    names.push(bytes[i] === 1 ? `${name}/` : name);
+    const kind = bytes[i];
+    names.push(kind === 1 ? `${name}/` : kind === 2 ? `${REFUSED}${name}` : name);
     i += 2 + length;
   }
 }
@@ -34,7 +41,19 @@ function shown(name: string): string {
   return text.replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
 }
 
+/** The name of an entry for sorting. */
+function plain(name: string): string {
+  return name.startsWith(REFUSED) ? name.slice(1) : name;
+}
+
+function byName(a: string, b: string): number {
+  const [x, y] = [plain(a), plain(b)];
+  return x < y ? -1 : x > y ? 1 : 0;
+}
+
+/** An entry that cannot be fetched is shown, without a link. */
 function row(name: string): string {
+  if (name.startsWith(REFUSED)) return `<li>${shown(plain(name))}</li>\n`;
   return `<li><a href="${percentEncoded(name).replace(/%2F$/, '/')}">${shown(name)}</a></li>\n`;
 }
 
@@ -70,7 +89,7 @@ export async function* listing(folder: Folder, fd: number, path: string): AsyncG
       kept += cost;
       keptByAll += cost;
     }
-    if (end) names.sort();
+    if (end) names.sort(byName);
     else count(R_HTTP_LISTING_UNSORTED);
     let html = head(path, end);
     for (;;) {

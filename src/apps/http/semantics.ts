@@ -7,23 +7,36 @@ export function etagOf(size: number, mtimeMs: number): string {
   return `"${size.toString(16)}-${Math.round(mtimeMs * 1000).toString(16)}"`;
 }
 
-function listHas(header: string, etag: string): boolean {
-  return header.split(',').some((t) => t.trim() === '*' || t.trim().replace(/^W\//, '') === etag);
+/** A date in one of HTTP's three formats (RFC 9110, 5.6.7), ms; NaN for anything else. */
+function httpDate(text: string | undefined): number {
+  const valid = /^[A-Z][a-z]+, \d\d[ -][A-Z][a-z]{2}[ -]\d{2,4} [\d:]{8} GMT$/;
+  const asctime = /^[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d [\d:]{8} \d{4}$/;
+  const date = (text ?? '').trim();
+  if (valid.test(date)) return Date.parse(date);
+  return asctime.test(date) ? Date.parse(`${date} GMT`) : NaN;
+}
+
+/** `weak`: a tag marked as weak matches, too. */
+function listHas(header: string, etag: string, weak: boolean): boolean {
+  return header
+    .split(',')
+    .map((tag) => tag.trim())
+    .some((tag) => tag === '*' || tag === etag || (weak && tag === `W/${etag}`));
 }
 
 /** Whether the client's copy is still good: 304. RFC 9110, 13.2.2. */
 export function notModified(req: IncomingMessage, etag: string, mtimeMs: number): boolean {
   const none = req.headers['if-none-match'];
-  if (none !== undefined) return listHas(none, etag);
-  const since = Date.parse(req.headers['if-modified-since'] ?? '');
+  if (none !== undefined) return listHas(none, etag, true);
+  const since = httpDate(req.headers['if-modified-since']);
   return !Number.isNaN(since) && Math.floor(mtimeMs / 1000) * 1000 <= since;
 }
 
 /** Whether the request's If-Match or If-Unmodified-Since fails: 412. */
 export function preconditionFailed(req: IncomingMessage, etag: string, mtimeMs: number): boolean {
   const match = req.headers['if-match'];
-  if (match !== undefined) return !listHas(match, etag);
-  const since = Date.parse(req.headers['if-unmodified-since'] ?? '');
+  if (match !== undefined) return !listHas(match, etag, false);
+  const since = httpDate(req.headers['if-unmodified-since']);
   return !Number.isNaN(since) && Math.floor(mtimeMs / 1000) * 1000 > since;
 }
 
@@ -39,10 +52,15 @@ export function rangeOf(req: IncomingMessage, size: number, etag: string, mtimeM
   if (header === undefined) return { kind: 'all' };
   const ifRange = req.headers['if-range'];
   if (ifRange !== undefined && ifRange !== etag) {
-    const at = Date.parse(String(ifRange));
+    const at = httpDate(String(ifRange));
     if (Number.isNaN(at) || at !== Math.floor(mtimeMs / 1000) * 1000) return { kind: 'all' };
   }
-  const m = /^bytes=(\d*)-(\d*)$/.exec(header.trim());
+  const set = /^bytes=(.*)$/i.exec(header.trim());
+  const specs = (set?.[1] ?? '')
+    .split(',')
+    .map((spec) => spec.trim())
+    .filter((spec) => spec !== '');
+  const m = specs.length === 1 ? /^(\d*)-(\d*)$/.exec(specs[0]!) : null;
   if (m === null || (m[1] === '' && m[2] === '')) return { kind: 'all' };
   if (m[1] === '') {
     const suffix = Number(m[2]);

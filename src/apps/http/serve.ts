@@ -32,6 +32,9 @@ import { directoryLocation, percentEncoded, targetOf } from './url_path.ts';
 /** Connections over the limit that are answered with 503; further ones are reset. */
 const REFUSED_MAX = 64;
 const SWEEP_MS = 1000;
+/** The methods of every resource. */
+const ALLOW = 'GET, HEAD, OPTIONS';
+const NOT_ALLOWED = '405 Method Not Allowed';
 
 interface ServeOptions {
   /** Directory to serve. */
@@ -83,7 +86,7 @@ export class HttpApp {
     // The header Expect: respond as to any request.
     http.on('checkContinue', request);
     http.on('checkExpectation', request);
-    http.on('connect', (_req, socket) => refuse(socket, '405 Method Not Allowed'));
+    http.on('connect', (_req, socket) => refuse(socket, NOT_ALLOWED));
     http.on('clientError', (error, socket) => this.#clientError(error, socket));
     http.on('timeout', (socket) => {
       count(R_HTTP_IDLE_TIMEOUT);
@@ -128,7 +131,7 @@ export class HttpApp {
       socket.destroy();
       return;
     }
-    const [why, status] = errorStatus(code);
+    const [why, status] = errorStatus(error);
     count(why);
     if ((socket as Gate).answered) {
       // The rest of the request's body did not arrive in time.
@@ -194,15 +197,27 @@ export class HttpApp {
   }
 
   async #respond(gate: Gate, req: IncomingMessage, res: ServerResponse): Promise<void> {
+    if (req.httpVersionMajor !== 1) {
+      res.shouldKeepAlive = false;
+      sendText(req, res, 505, 'HTTP Version Not Supported');
+      return;
+    }
     const problem = hostProblem(req);
-    const target = problem === null ? targetOf(req.url ?? '/') : 400;
+    const options = req.method === 'OPTIONS';
+    // The target * means the server itself.
+    const url = options && req.url === '*' ? '/' : (req.url ?? '/');
+    const target = problem === null ? targetOf(url) : 400;
     if (target === 400) {
       count(R_HTTP_BAD_REQUEST);
       sendText(req, res, 400, problem ?? 'Bad Request');
       return;
     }
+    if (options) {
+      res.writeHead(204, { Allow: ALLOW }).end();
+      return;
+    }
     if (req.method !== 'GET' && req.method !== 'HEAD') {
-      res.setHeader('Allow', 'GET, HEAD');
+      res.setHeader('Allow', ALLOW);
       sendText(req, res, 405, 'Method Not Allowed');
       return;
     }
@@ -350,17 +365,28 @@ export class HttpApp {
 }
 
 /** What an error of node:http's parser or its time-outs is counted as and answered with. */
-function errorStatus(code: string | undefined): [Reason, string] {
+function errorStatus(error: NodeJS.ErrnoException): [Reason, string] {
+  const { code } = error;
   if (code === 'ERR_HTTP_REQUEST_TIMEOUT') return [R_HTTP_HEAD_TIMEOUT, '408 Request Timeout'];
   if (code === 'HPE_HEADER_OVERFLOW')
     return [R_HTTP_HEAD_SIZE, '431 Request Header Fields Too Large'];
+  // node:http knows only the registered methods. Another one is a method, too.
+  const { rawPacket } = error as { rawPacket?: Buffer };
+  if (code === 'HPE_INVALID_METHOD' && /^[A-Z][A-Z_-]* +\//.test(startOf(rawPacket)))
+    return [R_HTTP_BAD_REQUEST, NOT_ALLOWED];
   return [R_HTTP_BAD_REQUEST, '400 Bad Request'];
+}
+
+/** The beginning of a request, without empty lines in front. */
+function startOf(piece: Buffer | undefined): string {
+  return (piece ?? Buffer.alloc(0)).toString('latin1', 0, 100).trimStart();
 }
 
 /** Answers outside of a response of node:http, and closes. */
 function refuse(socket: Duplex, status: string): void {
+  const allow = status === NOT_ALLOWED ? `Allow: ${ALLOW}\r\n` : '';
   socket.write(
-    `HTTP/1.1 ${status}\r\nServer: tapnic\r\nContent-Length: 0\r\nConnection: close\r\n\r\n`,
+    `HTTP/1.1 ${status}\r\nServer: tapnic\r\n${allow}Content-Length: 0\r\nConnection: close\r\n\r\n`,
   );
   (socket as Gate).destroySoon();
 }
