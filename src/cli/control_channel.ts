@@ -9,7 +9,17 @@ import { checkPeer } from './peer.ts';
 const ANSWER_TIMEOUT_MS = 10_000;
 /** Time-out of the answer of a stopped request. */
 const STOP_TIMEOUT_MS = 2000;
+/** How long the output may take after a failed request, ms. */
+const LAST_WRITE_MS = 2000;
 const LF = 0x0a;
+
+/** Ends `output`. Resolves when all is written; rejects with the output's error. */
+function ended(output: Writable): Promise<void> {
+  return new Promise((resolve, reject) => {
+    finished(output, (e) => (e === undefined || e === null ? resolve() : reject(e)));
+    output.end();
+  });
+}
 
 /** Splits the received bytes into lines and bodies. */
 class Incoming {
@@ -152,18 +162,23 @@ export class ControlChannel {
     use.signal.addEventListener('abort', stop, { once: true });
     try {
       const data = await done;
-      const output = this.#output;
-      if (output !== null)
-        await new Promise<void>((resolve, reject) => {
-          finished(output, (e) => (e === undefined || e === null ? resolve() : reject(e)));
-          output.end();
-        });
+      if (this.#output !== null) await ended(this.#output);
       return data;
+    } catch (e) {
+      // What was received before the failure is written.
+      if (this.#output !== null && !use.signal.aborted) await this.#lastWrite(this.#output);
+      throw e;
     } finally {
       clearTimeout(timer);
       use.signal.removeEventListener('abort', stop);
       this.#output?.destroy();
     }
+  }
+
+  async #lastWrite(output: Writable): Promise<void> {
+    const timer = setTimeout(() => output.destroy(), LAST_WRITE_MS);
+    await ended(output).catch(() => undefined);
+    clearTimeout(timer);
   }
 
   close(): void {

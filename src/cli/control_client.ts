@@ -1,9 +1,10 @@
 /** Code that the clients of a running instance share: options, search, requests. */
 
+import { statSync } from 'node:fs';
 import type { Command } from 'commander';
 import { CliError } from './command.ts';
 import { ControlChannel } from './control_channel.ts';
-import { type FoundSocket, findSockets, netnsInode, netnsName } from './control_path.ts';
+import { type FoundSocket, findSockets, hiddenDir, netnsInode, netnsName } from './control_path.ts';
 import { escapeData, escapeField } from './escape.ts';
 import { isLive } from './peer.ts';
 
@@ -81,6 +82,15 @@ export async function findRunning(
       `${live.length} running instances, choose by --tap or --control: ` +
         live.map((one) => `${one.tap} (${one.path})`).join(', '),
     );
+  const hidden = options.netns === undefined ? hiddenDir() : null;
+  if (hidden !== null) {
+    const { uid } = statSync(hidden);
+    const owner = uid === 0 ? 'root' : `uid ${uid}`;
+    throw new CliError(
+      `${hidden}: EACCES: an instance of ${owner} runs in this network namespace: run this command as ` +
+        `${owner} (sudo -u '#${uid}' tapnic ...), or bring up an own NIC with --new`,
+    );
+  }
   const others = await liveOf(sockets.filter((one) => one.inode !== inode));
   return onNone(noneText(options, others, refused));
 }

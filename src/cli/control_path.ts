@@ -12,6 +12,7 @@ import {
   lstatSync,
   mkdirSync,
   readdirSync,
+  readFileSync,
   type Stats,
   statSync,
 } from 'node:fs';
@@ -166,6 +167,30 @@ export interface FoundSocket {
   readonly path: string;
   readonly inode: number;
   readonly tap: string;
+}
+
+/**
+ * Returns the directory of control sockets that this user may not read and in which a process of this
+ * network namespace listens; null if there is none. The kernel lists the Unix sockets of the namespace.
+ */
+export function hiddenDir(): string | null {
+  let lines: string[];
+  try {
+    lines = readFileSync('/proc/net/unix', 'utf8').split('\n');
+  } catch {
+    return null;
+  }
+  const used = (dir: string): boolean => lines.some((line) => line.includes(` ${dir}/`));
+  return controlDirs().find((dir) => existsSync(dir) && !mayRead(dir) && used(dir)) ?? null;
+}
+
+function mayRead(dir: string): boolean {
+  try {
+    accessSync(dir, constants.R_OK | constants.X_OK);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** Returns all control sockets, and the directories that were not searched with the reason. */

@@ -5,6 +5,7 @@ import { Writable } from 'node:stream';
 import type { Command } from 'commander';
 import type { FetchResult } from '../apps/fetch/fetch.ts';
 import { exitProcess } from '../host/exit.ts';
+import { poolCall } from '../host/pool_gate.ts';
 import { CliError, newCommand, printError, printJson, reportError, UsageError } from './command.ts';
 import { openChannel, type Target } from './control_client.ts';
 import { escapeField } from './escape.ts';
@@ -25,14 +26,28 @@ interface Settings {
   readonly file: string;
 }
 
+/** The reader of standard output has closed it, as head(1) does. The command then ends quietly. */
+let readerGone = false;
+
 /** A stream to standard output that does not close it at the end. */
 function stdoutSink(): Writable {
   return new Writable({
-    write: (chunk: Buffer, _encoding, done) => void process.stdout.write(chunk, done),
+    write: (chunk: Buffer, _encoding, done) =>
+      void process.stdout.write(chunk, (e?: NodeJS.ErrnoException | null) => {
+        if (e?.code === 'EPIPE') readerGone = true;
+        done(e);
+      }),
   });
 }
 
-const sinkOf = (file: string): Writable => (file === '-' ? stdoutSink() : createWriteStream(file));
+/** The calls on the file are on libuv's threads. A FIFO without a reader blocks them. */
+function fileSink(file: string): Writable {
+  const stream = createWriteStream(file);
+  poolCall(`fetch ${file}`, (done) => (stream.closed ? done() : void stream.once('close', done)));
+  return stream;
+}
+
+const sinkOf = (file: string): Writable => (file === '-' ? stdoutSink() : fileSink(file));
 
 async function settingsOf(text: string, own: OwnTexts, raw: RawFlags): Promise<Settings> {
   const { checkUrl } = await import('../apps/fetch/fetch.ts');
@@ -87,6 +102,7 @@ async function fetchFrom(
     );
     return report(result as FetchResult, file, raw);
   } catch (e) {
+    if (readerGone) return 1;
     const error = explained(text, e, signal);
     // A reader of standard output may have stalled. Node would wait for it.
     if (signal.aborted) exitProcess(reportError(error));
@@ -126,6 +142,7 @@ async function fetch(text: string, raw: RawFlags): Promise<void> {
         });
         return report(result, file, raw);
       } catch (e) {
+        if (readerGone) return 1;
         throw explained(text, e, signal);
       }
     },

@@ -29,6 +29,8 @@ interface PacketdrillFlags {
   json?: boolean;
 }
 
+/** How long the reader of standard output may delay the exit, ms. */
+const OUTPUT_MS = 2000;
 const MEMORY = 64 * 1024 * 1024;
 
 /**
@@ -146,7 +148,10 @@ async function packetdrill(words: string[], flags: PacketdrillFlags): Promise<vo
     warn(`leaked: ${JSON.stringify(leaked)}`);
     status ||= 1;
   }
-  await new Promise<void>((done) => process.stdout.write('', () => done()));
+  await Promise.race([
+    new Promise<void>((done) => process.stdout.write('', () => done())),
+    new Promise<void>((done) => setTimeout(done, OUTPUT_MS)),
+  ]);
   exitProcess(status);
 }
 

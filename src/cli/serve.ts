@@ -1,9 +1,18 @@
 /** `serve`: serves a directory over HTTP/1.1 from the emulated host until a signal. */
 
-import { accessSync, constants, existsSync, opendirSync, realpathSync, statSync } from 'node:fs';
+import {
+  accessSync,
+  constants,
+  existsSync,
+  opendirSync,
+  readFileSync,
+  realpathSync,
+  statSync,
+} from 'node:fs';
 import { hostname } from 'node:os';
 import type { Command } from 'commander';
 import { DEFAULT_LIMITS, type Limits } from '../apps/http/limits.ts';
+import { percentEncoded } from '../apps/http/url_path.ts';
 import { CliError, newCommand, print, printError, printJson } from './command.ts';
 import { aborted, ownOption, runNicCommand } from './nic_command.ts';
 import { addNicFlags, type OwnTexts, type RawFlags } from './nic_flags.ts';
@@ -24,25 +33,57 @@ function checkDirectory(dir: string): void {
 }
 
 /**
- * Whether this process is the main process of a container. Container engines create these files,
+ * Returns the words that run a command in this container, null if this process is not the main process
+ * of a container with a known name. Container engines create these files,
  * and the main process, or the engine's init before it, has pid 1. A user with a shell in the
  * container needs no `docker exec`.
  */
-const isContainer = (): boolean =>
-  (process.pid === 1 || process.ppid === 1) &&
-  (existsSync('/.dockerenv') || existsSync('/run/.containerenv'));
+function containerPrefix(): string | null {
+  // The host name is the start of the container's id, which an engine accepts as its name, unless the
+  // container was started with another host name.
+  const id = hostname();
+  if (!/^[0-9a-f]{12}$/.test(id)) return null;
+  if (process.pid !== 1 && !(process.ppid === 1 && ENGINE_INITS.has(initName()))) return null;
+  if (existsSync('/run/.containerenv')) return `podman exec ${id} `;
+  return existsSync('/.dockerenv') ? `docker exec ${id} ` : null;
+}
+
+/** The inits that container engines put in front of a container's main process. */
+const ENGINE_INITS = new Set(['docker-init', 'tini', 'catatonit', 'dumb-init']);
+
+function initName(): string {
+  try {
+    return readFileSync('/proc/1/comm', 'utf8').trim();
+  } catch {
+    return '';
+  }
+}
 
 /** Number of directory entries searched for an example. */
 const EXAMPLE_MAX = 200;
 
-/** The name of a regular file in `dir`; '' if the first entries have none. */
+function readable(dir: string, name: string): boolean {
+  try {
+    accessSync(
+      Buffer.concat([Buffer.from(`${dir}/`), Buffer.from(name, 'latin1')]),
+      constants.R_OK,
+    );
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * The name of a regular file in `dir`, one character for each byte; '' if the first entries have none.
+ */
 function exampleIn(dir: string): string {
-  const entries = opendirSync(dir);
+  const entries = opendirSync(dir, { encoding: 'latin1' });
   try {
     for (let i = 0; i < EXAMPLE_MAX; i++) {
       const entry = entries.readSync();
       if (entry === null) break;
-      if (entry.isFile()) return entry.name;
+      if (entry.isFile() && readable(dir, entry.name)) return entry.name;
     }
     return '';
   } finally {
@@ -53,15 +94,24 @@ function exampleIn(dir: string): string {
 /**
  * Returns a command that fetches a served file. The URL is reachable only from the TAP's namespace.
  */
-function fetchHint(file: string, url: string, netns: string | null, container: boolean): string {
-  const command = `curl -sSO ${url}${encodeURIComponent(file)}`;
-  // The host name is the start of the container's id, which an engine accepts as its name.
-  const prefix = container
-    ? `docker exec ${hostname()} `
-    : netns === null
-      ? ''
-      : `ip netns exec ${netns} `;
+function fetchHint(
+  file: string,
+  url: string,
+  netns: string | null,
+  container: string | null,
+): string {
+  // No character of the URL has a meaning for a shell.
+  const path = percentEncoded(file).replace(/[!'()*~]/g, hexEncoded);
+  const command = `curl ${file === '' ? '-sS' : '-sSO'} ${url}${path}`;
+  const prefix = container ?? (netns === null ? '' : `ip netns exec ${shellWord(netns)} `);
   return `fetch it: ${prefix}${command}\n`;
+}
+
+const hexEncoded = (c: string): string => `%${c.charCodeAt(0).toString(16).toUpperCase()}`;
+
+/** Quotes a word for a shell, if necessary. */
+function shellWord(text: string): string {
+  return /^[\w.,:@%+=/-]+$/.test(text) ? text : `'${text.replaceAll("'", String.raw`'\''`)}'`;
 }
 
 /** Milliseconds of an option in seconds. */
@@ -94,7 +144,7 @@ function serve(dir: string, raw: RawFlags): Promise<void> {
   let limits = DEFAULT_LIMITS;
   let real = dir;
   let example = '';
-  let container = false;
+  let container: string | null = null;
   return runNicCommand(raw, {
     own: ['port', 'max-connections', 'header-timeout', 'idle-timeout', 'send-timeout'],
     // Synchronous file system calls run here, before the host is up.
@@ -104,7 +154,7 @@ function serve(dir: string, raw: RawFlags): Promise<void> {
       checkDirectory(dir);
       real = realpathSync(dir);
       example = exampleIn(real);
-      container = isContainer();
+      container = containerPrefix();
     },
     async run(instance, stopping) {
       const url = await instance.serve(real, port, limits);

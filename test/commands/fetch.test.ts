@@ -1,6 +1,7 @@
 /** `fetch` from the emulated host, with an HTTP server on the Linux side. */
 
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { expect } from 'chai';
 import { needs } from '../support/needs.ts';
 import { Netns, type Result } from '../support/netns.ts';
@@ -22,6 +23,7 @@ const server = require('node:http').createServer((req, res) => {
     res.write('only this');
     return setTimeout(() => res.destroy(), 100);
   }
+  if (req.url === '/loop') return res.writeHead(302, { Location: '/loop' }).end();
   if (req.url === '/silent') return;
   if (req.url !== '/file') return res.writeHead(404).end('nothing here');
   res.setHeader('Content-Length', statSync(file).size);
@@ -93,6 +95,9 @@ describe('commands: fetch', function () {
   for (const [what, args, status, stderr] of [
     ['an error status', [`${base}/nope`], 1, /: 404 Not Found, 12 bytes in /],
     ['a body cut short', [`${base}/short`, '-o', '/dev/null'], 1, /\/short: aborted$/],
+    ['a loop of redirects', [`${base}/loop`], 1, /\/loop: 302 Found, 0 bytes in /],
+    ['a full disk', [`${base}/file`, '-o', '/dev/full'], 1, /ENOSPC/],
+    ['a directory', [`${base}/file`, '-o', '/'], 1, /EISDIR/],
     ['a closed port', ['http://192.0.2.1:81/'], 1, /: connect 192\.0\.2\.1:81: ECONNREFUSED$/],
     ['a server that does not answer', [`${base}/silent`, '-T', '1'], 1, /\/silent: timed out$/],
     ['a file that cannot be written', [`${base}/file`, '-o', '/nonexistent/x'], 1, /ENOENT/],
@@ -153,5 +158,62 @@ describe('commands: fetch', function () {
     expect(stderr).to.match(/stopped by a signal/);
     serve.kill('SIGINT');
     await once(serve, 'exit');
+  });
+
+  describe('through an instance', () => {
+    let serve: ReturnType<Netns['spawn']>;
+    const control = (): string[] => ['--control', site.path('c.sock')];
+
+    beforeEach(async () => {
+      serve = ns.spawn(process.execPath, [cliMain, 'serve', site.dir, '--json', ...control()], {
+        stdio: ['ignore', 'pipe', 'inherit'],
+      });
+      await once(serve.stdout!, 'data');
+    });
+    afterEach(async () => {
+      serve.kill('SIGINT');
+      await once(serve, 'exit');
+    });
+
+    it('keeps what it received of a body cut short, and fails', async () => {
+      const out = site.path('short');
+      const run = await ns.run(process.execPath, [
+        cliMain,
+        'fetch',
+        `${base}/short`,
+        '-o',
+        out,
+        ...control(),
+      ]);
+      expect(run.status, run.stderr).to.equal(1);
+      expect(run.stderr).to.match(/\/short: aborted$/m);
+      expect(readFileSync(out, 'utf8')).to.equal('only this');
+    });
+
+    it('ends quietly with 1 when the reader of its output ends', async () => {
+      const command = `${process.execPath} ${cliMain} fetch ${base}/file ${control().join(' ')} | head -c 10 | wc -c; echo \${PIPESTATUS[0]}`;
+      const run = await ns.run('bash', ['-c', command]);
+      expect(run.stdout.trim().split(/\s+/)).to.eql(['10', '1']);
+      expect(run.stderr).to.equal('');
+    });
+
+    it('ends on a signal while it opens a FIFO without a reader', async () => {
+      const fifo = site.path('fifo');
+      await ns.run('mkfifo', [fifo]);
+      const child = ns.spawn(
+        process.execPath,
+        [cliMain, 'fetch', `${base}/file`, '-o', fifo, ...control()],
+        { stdio: ['ignore', 'ignore', 'inherit'] },
+      );
+      for (let i = 0; i < 100 && !log.includes('/file'); i++)
+        await new Promise((resolve) => setTimeout(resolve, 50));
+      await new Promise((resolve) => setTimeout(resolve, 500));
+      const exited = once(child, 'exit');
+      child.kill('SIGINT');
+      const late = setTimeout(() => child.kill('SIGKILL'), 10_000);
+      const [code] = (await exited) as [number | null];
+      clearTimeout(late);
+      expect(code).to.equal(1);
+    });
   });
 });

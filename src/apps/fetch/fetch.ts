@@ -6,7 +6,7 @@
 import { request, type IncomingMessage } from 'node:http';
 import type { Socket as NetSocket } from 'node:net';
 import type { Duplex, Writable } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
+import { finished } from 'node:stream/promises';
 import type { Socket } from '../../api/socket.ts';
 
 /** How to connect from the emulated host; api/server.ts's `connect` with its stack. */
@@ -38,6 +38,8 @@ export interface FetchResult extends FetchResponse {
   readonly seconds: number;
 }
 
+/** How long the output of a truncated body may take, ms. */
+const LAST_WRITE_MS = 2000;
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 
 /** Throws Error (one line) for a URL that cannot be fetched. */
@@ -109,6 +111,44 @@ function get(connect: Connect, url: URL, options: FetchOptions): Promise<Incomin
 }
 
 /**
+ * Writes the body to `output` and ends it. What was received of a truncated body is written, too.
+ * Resolves with the number of bytes.
+ */
+async function writeBody(
+  response: IncomingMessage,
+  output: Writable,
+  signal: AbortSignal,
+): Promise<number> {
+  let bytes = 0;
+  let failure: Error | null = null;
+  let late: NodeJS.Timeout | undefined;
+  const written = finished(output, { signal });
+  response.on('data', (chunk: Buffer) => {
+    bytes += chunk.length;
+    if (output.write(chunk)) return;
+    response.pause();
+    output.once('drain', () => response.resume());
+  });
+  response.once('end', () => output.end());
+  response.once('error', (e) => {
+    failure = e;
+    late = setTimeout(() => output.destroy(e), LAST_WRITE_MS);
+    output.end();
+  });
+  try {
+    await written;
+  } catch (e) {
+    response.destroy();
+    output.destroy();
+    throw signal.aborted ? e : (failure ?? e);
+  } finally {
+    clearTimeout(late);
+  }
+  if (failure !== null) throw failure;
+  return bytes;
+}
+
+/**
  * Fetches `options.url`; resolves when the whole body has been written, also for an error status.
  * Rejects with the errors of `connect`, node:http and the output, and for a truncated body.
  */
@@ -131,9 +171,7 @@ export async function fetchUrl(connect: Connect, options: FetchOptions): Promise
       statusText: response.statusMessage ?? '',
       length: told === undefined ? null : Number(told),
     };
-    let bytes = 0;
-    response.on('data', (chunk: Buffer) => (bytes += chunk.length));
-    await pipeline(response, options.output(about), { signal: options.signal });
+    const bytes = await writeBody(response, options.output(about), options.signal);
     return { ...about, bytes, seconds: (performance.now() - start) / 1000 };
   }
 }
