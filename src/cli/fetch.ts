@@ -32,11 +32,13 @@ let readerGone = false;
 /** A stream to standard output that does not close it at the end. */
 function stdoutSink(): Writable {
   return new Writable({
-    write: (chunk: Buffer, _encoding, done) =>
-      void process.stdout.write(chunk, (e?: NodeJS.ErrnoException | null) => {
+    write(chunk: Buffer, _encoding, done) {
+      const written = (e?: NodeJS.ErrnoException | null): void => {
         if (e?.code === 'EPIPE') readerGone = true;
         done(e);
-      }),
+      };
+      process.stdout.write(chunk, written);
+    },
   });
 }
 

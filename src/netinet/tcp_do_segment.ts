@@ -375,11 +375,9 @@ function trimFront(tp: Tcpcb, seg: TcpSegment): void {
  */
 function stepSequence(tp: Tcpcb, seg: TcpSegment): Verdict {
   const { stat } = tp.t_tcp;
-  // Ignore the ACK too if the whole segment is beyond the window. As in FreeBSD, its right edge itself
-  // is not beyond the window for a segment without data.
+  // Ignore the ACK too if the whole segment is beyond the window.
   const end = seqAdd(tp.rcv_nxt, tp.rcv_wnd);
-  const outside = seqDiff(seqAdd(seg.seq, seg.tlen), end);
-  if (SEQ_GT(seg.seq, tp.rcv_nxt) && outside > 0 && outside >= seg.tlen) {
+  if (!inWindow(tp, seg) && SEQ_GT(seg.seq, tp.rcv_nxt)) {
     stat.tcps_rcvpackafterwin++;
     stat.tcps_rcvbyteafterwin += seg.tlen;
     count(R_TCP_BADSEQ);

@@ -80,6 +80,7 @@ const rows: Row[] = [
     title: 'data, then RST: recv returns the data first',
     happens: (x) => {
       x.c.data('abc');
+      x.h.advance(200); // The RST is compared with the last ACK, which was delayed.
       rst(x);
     },
     recv: ['"abc"', 'ECONNRESET', '""'],

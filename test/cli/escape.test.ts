@@ -103,7 +103,7 @@ describe('cli: C6: escaping', () => {
       'command.ts: process.stdout.write(`${jsonText(value)}\\n`);',
       'command.ts: process.stderr.write(escapeLayout(text));',
       // The body of a response, as it is.
-      'fetch.ts: write: (chunk: Buffer, _encoding, done) => void process.stdout.write(chunk, done),',
+      'fetch.ts: process.stdout.write(chunk, written);',
       'log.ts: void process.stderr.write(json ? escapeJson(line) : humanLine(line));',
     ]);
   });
