@@ -558,7 +558,7 @@ napi_value StartFileJob(napi_env env, napi_callback_info info) {
     j->rootLen = SplitPath(path, rootLen, j->data);
   } else {
     j->fd = fd;
-    memcpy(j->data, path.p, path.len);
+    if (path.len > 0) memcpy(j->data, path.p, path.len);
   }
   const int error = Queue(q, j);
   if (error != 0) {
