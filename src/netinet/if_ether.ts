@@ -1,7 +1,7 @@
 /**
  * ARP, after sys/netinet/if_ether.c and RFC 826: resolution with held packets, replies, refresh of
- * entries in use, announcements, duplicate addresses. proxy ARP of published entries. Left
- * out: carp, bridge members, blackhole and reject entries.
+ * entries in use, announcements, duplicate addresses, proxy ARP of published entries. Left out:
+ * carp, bridge members, blackhole and reject entries.
  *
  * States of an entry: INCOMPLETE (a request at most once per second, only while packets are sent)
  * -> REACHABLE -> VERIFY (in the last seconds of its lifetime: a request if it was used) ->
@@ -30,15 +30,7 @@ import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
 import { etherbroadcastaddr, ETHERTYPE_ARP, ETHERTYPE_IP, ether_ntoa } from '../net/ethernet.ts';
 import { ifConsole, ifnetList } from '../net/if.ts';
 import { etherSend } from '../net/if_ethersubr.ts';
-import {
-  Llentry,
-  LLE_IFADDR,
-  LLE_PUB,
-  LLE_STATIC,
-  type LleTimer,
-  Lltable,
-  LLE_VALID,
-} from '../net/if_llatbl.ts';
+import { Llentry, LLE_IFADDR, LLE_PUB, LLE_STATIC, LLE_VALID } from '../net/if_llatbl.ts';
 import {
   ETHER_ADDR_LEN,
   IFF_DRV_RUNNING,
@@ -50,6 +42,7 @@ import {
   type LinkResolver,
   type OutputDst,
 } from '../net/if_var.ts';
+import { NeighborCache } from '../net/neighbor_cache.ts';
 import { RTF_GATEWAY } from '../net/route.ts';
 import { mem, memView } from '../vm/arena.ts';
 import { IN_MULTICAST, INADDR_ANY, inAddrOf, inet_ntoa, inNetAddr, in_nullhost } from './in.ts';
@@ -73,22 +66,6 @@ const ARP_LLINFO_VERIFY = 2;
 const SEC = 1e9;
 /** Seconds between requests. */
 const ARPT_REXMIT = 1;
-/**
- * Maximum number of entries per interface. Unlike FreeBSD: there is no limit there. A full table
- * evicts an entry, so that spoofed packets cannot make new neighbours unreachable.
- */
-const ARP_ENTRIES_MAX = 16384;
-/**
- * Up to this number, entries that wait for a reply are not evicted in favour of learned ones: a
- * flood of requests from spoofed neighbours must not end the resolution of a real one.
- */
-const ARP_INCOMPLETE_RESERVE = ARP_ENTRIES_MAX / 4;
-/**
- * Maximum number of packets held by all entries of an interface. Ours: FreeBSD limits only one
- * entry, so replies to many spoofed neighbours could use up the mbufs.
- */
-const ARP_HELD_MAX = 1024;
-
 /** ARP statistics, with FreeBSD's names. @see sys/net/if_arp.h */
 class Arpstat {
   txrequests = 0;
@@ -174,19 +151,18 @@ function routedOnLink(ifp: Ifnet, addr: InAddr): boolean {
   return nh !== null && nh.nh_ifp === ifp && (nh.nh_flags & RTF_GATEWAY) === 0;
 }
 
+const REASONS = { timeout: R_ARP_TIMEOUT, evicted: R_ARP_EVICTED, holdFull: R_ARP_HOLD_FULL };
+
 /** The ARP table of one interface. */
-export class ArpTable implements LinkResolver, LleTimer {
+export class ArpTable extends NeighborCache implements LinkResolver {
   readonly ethertype = ETHERTYPE_IP;
-  readonly table: Lltable;
   /** Announcements that are repeated, by address. */
   readonly garps = new Map<InAddr, Garp>();
   resolved: LinkAddr = group;
   readonly #v: ArpVnet;
-  /** Packets held by all entries. */
-  #held = 0;
 
   constructor(ifp: Ifnet) {
-    this.table = new Lltable(ifp);
+    super(ifp, REASONS);
     this.#v = V_arp(ifp.if_vnet);
   }
 
@@ -202,63 +178,11 @@ export class ArpTable implements LinkResolver, LleTimer {
   create(addr: InAddr): Llentry | null {
     const ifp = this.table.llt_ifp;
     if (ifaForPeer(ifp, addr) === null && !routedOnLink(ifp, addr)) return null;
-    if (this.table.size >= ARP_ENTRIES_MAX && !this.#evict()) return null;
-    const lle = new Llentry(ifp, inNetAddr(addr), this);
-    this.table.insert(lle);
-    this.table.incomplete.push(lle);
-    return lle;
+    return this.add(inNetAddr(addr));
   }
 
-  /** Makes an entry permanent. */
-  keep(lle: Llentry, flags: number): void {
-    lle.la_flags |= flags;
-    lle.queue?.remove(lle);
-  }
-
-  /**
-   * Removes the oldest entry without a reply, or the learned entry that was used longest ago.
-   * Returns false if all entries are static.
-   */
-  #evict(): boolean {
-    const { incomplete, resolved } = this.table;
-    const asked = incomplete.length > ARP_INCOMPLETE_RESERVE || resolved.length === 0;
-    const lle = asked ? incomplete.head : resolved.leastRecent();
-    if (lle === null) return false;
-    this.#evictEntry(lle);
-    return true;
-  }
-
-  #evictEntry(lle: Llentry): void {
-    const dropped = this.remove(lle);
-    if (dropped > 0) count(R_ARP_TIMEOUT, dropped);
-    count(R_ARP_EVICTED);
-  }
-
-  /** Removes an entry and drops its held packets. Returns their number. */
-  remove(lle: Llentry): number {
-    const dropped = this.table.remove(lle);
-    this.#held -= dropped;
-    this.#v.stat.dropped += dropped;
-    return dropped;
-  }
-
-  /** Holds `m`, which it takes. Makes room first, at the expense of the oldest entry that waits. */
-  #hold(lle: Llentry, m: Mbuf): void {
-    const { params, stat } = this.#v;
-    const { head } = this.table.incomplete;
-    if (this.#held >= ARP_HELD_MAX && head !== null && head !== lle) this.#evictEntry(head);
-    if (lle.la_numheld > 0 && (lle.la_numheld >= params.maxhold || this.#held >= ARP_HELD_MAX)) {
-      m_freem(lle.unhold());
-      this.#held--;
-      stat.dropped++;
-      count(R_ARP_HOLD_FULL);
-    }
-    if (params.maxhold > 0 && this.#held < ARP_HELD_MAX) {
-      lle.hold(m);
-      this.#held++;
-    } else {
-      m_freem(m);
-    }
+  protected override dropped(packets: number): void {
+    this.#v.stat.dropped += packets;
   }
 
   /** Resolves a next hop for ether_output; errnos: see LinkResolver. @see sys/netinet/if_ether.c */
@@ -291,10 +215,10 @@ export class ArpTable implements LinkResolver, LleTimer {
       m_freem(m);
       stat.dropped++;
       count(R_ARP_TIMEOUT);
-      return this.table.size >= ARP_ENTRIES_MAX ? ENOBUFS : EINVAL;
+      return this.full ? ENOBUFS : EINVAL;
     }
     const isGateway = memView.getInt32(mtod(m) + IP_DST_OFF) !== addr;
-    this.#hold(lle, m);
+    this.hold(lle, m, params.maxhold);
     const error =
       lle.la_asked < params.maxtries ? EWOULDBLOCK : isGateway ? EHOSTUNREACH : EHOSTDOWN;
     const now = nowNs();
@@ -309,18 +233,11 @@ export class ArpTable implements LinkResolver, LleTimer {
 
   /** Sets the address of an entry to `lladdr` (6 bytes) and sends the held packets. */
   learned(lle: Llentry, lladdr: Uint8Array): void {
-    lle.setAddr(lladdr);
-    // Packets that wait for it show that the entry is in use.
-    if (lle.la_numheld > 0) lle.recent = true;
-    if ((lle.la_flags & (LLE_VALID | LLE_STATIC)) === 0) this.table.resolved.push(lle);
-    lle.la_flags |= LLE_VALID;
-    lle.la_asked = 0;
+    this.resolveEntry(lle, lladdr);
     lle.la_preempt = this.#v.params.maxtries;
     if ((lle.la_flags & LLE_STATIC) === 0) this.#reachable(lle);
     else callout_stop(lle.lle_timer);
-    this.#held -= lle.la_numheld;
-    for (let m = lle.unhold(); m !== null; m = lle.unhold())
-      etherSend(lle.lle_ifp, m, lle.ll_addr, ETHERTYPE_IP);
+    this.sendHeld(lle);
   }
 
   /** Enters REACHABLE and starts the timer that ends it shortly before the entry expires. */
@@ -357,12 +274,6 @@ export class ArpTable implements LinkResolver, LleTimer {
     const dropped = this.remove(lle);
     stat.timeouts++;
     if (dropped > 0) count(R_ARP_TIMEOUT, dropped);
-  }
-
-  /** Removes all entries; with `dynamicOnly` only those that are not static. */
-  flush(dynamicOnly: boolean): void {
-    for (const lle of this.table.list())
-      if (!dynamicOnly || (lle.la_flags & LLE_STATIC) === 0) this.remove(lle);
   }
 }
 

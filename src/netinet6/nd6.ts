@@ -12,15 +12,7 @@ import { type Mbuf, M_MCAST, mtod } from '../kern/mbuf.ts';
 import { AF_INET6 } from '../kern/protosw.ts';
 import { VNET_DEFINE } from '../kern/vnet.ts';
 import { ETHERTYPE_IPV6 } from '../net/ethernet.ts';
-import { etherSend } from '../net/if_ethersubr.ts';
-import {
-  Llentry,
-  LLE_IFADDR,
-  LLE_STATIC,
-  type LleTimer,
-  Lltable,
-  LLE_VALID,
-} from '../net/if_llatbl.ts';
+import { Llentry, LLE_IFADDR, LLE_STATIC, LLE_VALID } from '../net/if_llatbl.ts';
 import {
   ETHER_ADDR_LEN,
   type Ifnet,
@@ -28,6 +20,7 @@ import {
   type LinkResolver,
   type OutputDst,
 } from '../net/if_var.ts';
+import { NeighborCache } from '../net/neighbor_cache.ts';
 import { ICMP6_DST_UNREACH, ICMP6_DST_UNREACH_ADDR } from './icmp6.ts';
 import { icmp6_error } from './icmp6_error.ts';
 import { in6Get } from './in6.ts';
@@ -43,13 +36,6 @@ export const ND6_LLINFO_REACHABLE = 1;
 export const ND6_LLINFO_STALE = 2;
 
 const MS = 1e6;
-/** Maximum number of entries per interface. Unlike FreeBSD, which has no limit: see if_ether.ts. */
-const ND6_ENTRIES_MAX = 16384;
-/** Up to this number, entries that wait for a reply are not evicted in favour of learned ones. */
-const ND6_INCOMPLETE_RESERVE = ND6_ENTRIES_MAX / 4;
-/** Maximum number of packets held by all entries of an interface. Ours, as with ARP. */
-const ND6_HELD_MAX = 1024;
-
 /** Settings of neighbour discovery under net.inet6.icmp6, with FreeBSD's defaults. */
 class Nd6Params {
   /** Solicitations without a reply before an entry is removed. */
@@ -70,16 +56,15 @@ function sourceOf(m: Mbuf, ifp: Ifnet): void {
   in6_setscope($src, ifp);
 }
 
+const REASONS = { timeout: R_ND6_TIMEOUT, evicted: R_ND6_EVICTED, holdFull: R_ND6_HOLD_FULL };
+
 /** The neighbours of one interface. */
-export class Nd6Table implements LinkResolver, LleTimer {
+export class Nd6Table extends NeighborCache implements LinkResolver {
   readonly ethertype = ETHERTYPE_IPV6;
-  readonly table: Lltable;
   resolved: LinkAddr = group;
-  /** Packets held by all entries. */
-  #held = 0;
 
   constructor(ifp: Ifnet) {
-    this.table = new Lltable(ifp);
+    super(ifp, REASONS);
   }
 
   /** The entry of `addr`, or null. */
@@ -89,64 +74,9 @@ export class Nd6Table implements LinkResolver, LleTimer {
 
   /** Creates an entry; null if the table is full of static entries. */
   create(addr: AddrWords): Llentry | null {
-    if (this.table.size >= ND6_ENTRIES_MAX && !this.#evict()) return null;
-    const lle = new Llentry(this.table.llt_ifp, addr, this);
-    lle.ln_state = ND6_LLINFO_INCOMPLETE;
-    this.table.insert(lle);
-    this.table.incomplete.push(lle);
+    const lle = this.add(addr);
+    if (lle !== null) lle.ln_state = ND6_LLINFO_INCOMPLETE;
     return lle;
-  }
-
-  /** Makes an entry permanent. */
-  keep(lle: Llentry, flags: number): void {
-    lle.la_flags |= flags;
-    lle.queue?.remove(lle);
-  }
-
-  /**
-   * Removes the oldest entry without a reply, or the learned entry that was used longest ago.
-   * Returns false if all entries are static.
-   */
-  #evict(): boolean {
-    const { incomplete, resolved } = this.table;
-    const asked = incomplete.length > ND6_INCOMPLETE_RESERVE || resolved.length === 0;
-    const lle = asked ? incomplete.head : resolved.leastRecent();
-    if (lle === null) return false;
-    this.#evictEntry(lle);
-    return true;
-  }
-
-  #evictEntry(lle: Llentry): void {
-    const dropped = this.remove(lle);
-    if (dropped > 0) count(R_ND6_TIMEOUT, dropped);
-    count(R_ND6_EVICTED);
-  }
-
-  /** Removes an entry and drops its held packets. Returns their number. */
-  remove(lle: Llentry): number {
-    const dropped = this.table.remove(lle);
-    this.#held -= dropped;
-    return dropped;
-  }
-
-  /** Holds `m`, which it takes. Makes room first, at the expense of the oldest entry that waits. */
-  #hold(lle: Llentry, m: Mbuf): void {
-    const { nd6_maxqueuelen } = V_nd6(lle.lle_ifp.if_vnet).params;
-    const { head } = this.table.incomplete;
-    if (this.#held >= ND6_HELD_MAX && head !== null && head !== lle) this.#evictEntry(head);
-    const full = lle.la_numheld >= nd6_maxqueuelen || this.#held >= ND6_HELD_MAX;
-    if (lle.la_numheld > 0 && full) {
-      m_freem(lle.unhold());
-      this.#held--;
-      count(R_ND6_HOLD_FULL);
-    }
-    if (nd6_maxqueuelen > 0 && this.#held < ND6_HELD_MAX) {
-      lle.hold(m);
-      this.#held++;
-    } else {
-      count(R_ND6_HOLD_FULL);
-      m_freem(m);
-    }
   }
 
   /** Resolves a next hop for ether_output; errnos: see LinkResolver. @see sys/netinet6/nd6.c */
@@ -172,11 +102,12 @@ export class Nd6Table implements LinkResolver, LleTimer {
     if (lle === null) {
       m_freem(m);
       count(R_ND6_TIMEOUT);
-      return this.table.size >= ND6_ENTRIES_MAX ? ENOBUFS : EINVAL;
+      return this.full ? ENOBUFS : EINVAL;
     }
     // The first packet's source is also that of the solicitation: RFC 4861, 7.2.2.
     sourceOf(m, ifp);
-    this.#hold(lle, m);
+    const { nd6_maxqueuelen } = V_nd6(ifp.if_vnet).params;
+    if (!this.hold(lle, m, nd6_maxqueuelen)) count(R_ND6_HOLD_FULL);
     if (lle.la_asked === 0) this.#solicit(lle);
     return EWOULDBLOCK;
   }
@@ -192,16 +123,10 @@ export class Nd6Table implements LinkResolver, LleTimer {
 
   /** Sets the address of an entry to `lladdr` (6 bytes) and sends the held packets. */
   learned(lle: Llentry, lladdr: Uint8Array, state: number): void {
-    lle.setAddr(lladdr);
-    if (lle.la_numheld > 0) lle.recent = true;
-    if ((lle.la_flags & (LLE_VALID | LLE_STATIC)) === 0) this.table.resolved.push(lle);
-    lle.la_flags |= LLE_VALID;
+    this.resolveEntry(lle, lladdr);
     lle.ln_state = state;
-    lle.la_asked = 0;
     callout_stop(lle.lle_timer);
-    this.#held -= lle.la_numheld;
-    for (let m = lle.unhold(); m !== null; m = lle.unhold())
-      etherSend(lle.lle_ifp, m, lle.ll_addr, ETHERTYPE_IPV6);
+    this.sendHeld(lle);
   }
 
   /** The entry's timer: solicits again, or removes the entry and reports the held packets. */
@@ -217,7 +142,7 @@ export class Nd6Table implements LinkResolver, LleTimer {
     if (lle.la_numheld > 0) count(R_ND6_TIMEOUT, lle.la_numheld);
     // FreeBSD reports only the first packet that waited.
     const m = lle.unhold();
-    if (m !== null) this.#held--;
+    if (m !== null) this.held--;
     this.remove(lle);
     if (m !== null) {
       m.m_pkthdr.rcvif = ifp;
@@ -226,12 +151,6 @@ export class Nd6Table implements LinkResolver, LleTimer {
       in6SetscopeAt(mtod(m) + IP6_DST_OFF, ifp);
       icmp6_error(m, ICMP6_DST_UNREACH, ICMP6_DST_UNREACH_ADDR, 0, vnet);
     }
-  }
-
-  /** Removes all entries; with `dynamicOnly` only those that are not static. */
-  flush(dynamicOnly: boolean): void {
-    for (const lle of this.table.list())
-      if (!dynamicOnly || (lle.la_flags & LLE_STATIC) === 0) this.remove(lle);
   }
 }
 
