@@ -208,7 +208,7 @@ function ipSysctls(vnet: Vnet): void {
     255,
   );
   t.int(ip('fragpackets'), 'Current number of fragmented packets', () => reass.fragpackets, null);
-  t.int(ip('curfrags'), 'Current number of IPv4 fragments', () => reass.curfrags, null);
+  t.int(ip('curfrags'), 'Current number of IPv4 fragments', () => reass.frags, null);
 }
 
 function icmpSysctls(vnet: Vnet): void {

@@ -204,7 +204,7 @@ describe('ip_input', () => {
     };
     // Room for fragments of half the packet.
     beforeEach(() => (rig.ifp.if_mtu = 4000));
-    const held = (): number => V_ipreass(rig.vnet).curfrags;
+    const held = (): number => V_ipreass(rig.vnet).frags;
 
     it('accepts fragments in order and in reverse order', () => {
       for (const [a, b] of [
@@ -308,11 +308,11 @@ describe('ip_input', () => {
       rig.clock.advance(30e9);
       reass.maxfragsperpacket = 4;
       for (let i = 0; i < 5; i++) rig.injectIp(frag(16 * i, 16 * i + 8));
-      expect([reass.curfrags, ipstat(rig.vnet).ips_fragdropped]).to.deep.equal([0, 7]);
+      expect([reass.frags, ipstat(rig.vnet).ips_fragdropped]).to.deep.equal([0, 7]);
       reass.maxfragsperpacket = 64;
       reass.maxfrags = 2;
       for (let i = 0; i < 3; i++) rig.injectIp(frag(16 * i, 16 * i + 8));
-      expect([reass.curfrags, ipstat(rig.vnet).ips_fragdropped]).to.deep.equal([2, 8]);
+      expect([reass.frags, ipstat(rig.vnet).ips_fragdropped]).to.deep.equal([2, 8]);
       reass.maxfragpackets = 0;
       rig.injectIp(frag(0, 8, { id: 99 }));
       expect(ipstat(rig.vnet).ips_fragdropped).to.equal(9);
