@@ -17,13 +17,12 @@ export const IPV6_MMTU = 1280;
 export const IPV6_DEFHLIM = 64;
 export const IPV6_MAXHLIM = 255;
 
-// Next headers
-export const IPPROTO_HOPOPTS = 0;
-export const IPPROTO_ROUTING = 43;
+export { IPPROTO_DSTOPTS, IPPROTO_HOPOPTS, IPPROTO_ROUTING } from '../sys/protocols.ts';
+
+// Further next headers
 export const IPPROTO_FRAGMENT = 44;
 export const IPPROTO_ICMPV6 = 58;
 export const IPPROTO_NONE = 59;
-export const IPPROTO_DSTOPTS = 60;
 /** The result of an input function that took the packet. */
 export const IPPROTO_DONE = 257;
 
