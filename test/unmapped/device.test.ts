@@ -40,14 +40,18 @@ import { inPass } from '../../src/sys/pass.ts';
 import { kva } from '../../src/sys/types.ts';
 import { mem, PAGE_SIZE } from '../../src/vm/arena.ts';
 import { timeoutEnd } from '../../src/kern/kern_timeout.ts';
-import { soreceive } from '../../src/kern/uipc_socket.ts';
-import { UIO_READ, Uio } from '../../src/vm/uio.ts';
 import { chainBytes, must } from '../kern/chains.ts';
 import { expectSame, npgsOf } from '../kern/sendfile_rig.ts';
 import { connectTo, tcpSocket } from '../sim/endpoint.ts';
 import { HOST_ADDR } from '../support/reader.ts';
 import { type Conn, inWorld, World, type WorldFile } from '../support/world.ts';
-import { cpuReads, dataFrames, expectAllReleased, expectArrives } from './rows.ts';
+import {
+  cpuReads,
+  dataFrames,
+  expectAllReleased,
+  expectArrives,
+  expectArrivesLocally,
+} from './rows.ts';
 
 const tn = must(nicModel('tn'));
 
@@ -357,27 +361,7 @@ describe('unmapped mbufs: devices', () => {
         inPass(() => {
           connectTo(so, to, 80);
         });
-        w.pass(10);
-        const server = must(w.accepted.at(-1));
-        const file = w.file(300_000);
-        const call = w.sendfile({ so: server }, file);
-        const parts: Uint8Array[] = [];
-        let got = 0;
-        w.until(() => {
-          const buf = new Uint8Array(65_536);
-          const uio = new Uio().single(buf, 0, buf.length, UIO_READ);
-          const error = soreceive(so, uio);
-          const n = error === 0 ? buf.length - uio.uio_resid : 0;
-          parts.push(buf.slice(0, n));
-          got += n;
-          return got === file.bytes.length;
-        });
-        call.expectDone(0, file.bytes.length);
-        expectSame(Buffer.concat(parts), file.bytes);
-        expect(w.m.emulator.conversions, 'local delivery converts').to.be.above(0);
-        w.closeLocal(so, server);
-        w.settle();
-        expectAllReleased(w);
+        expectArrivesLocally(w, so);
       });
   });
 

@@ -5,14 +5,13 @@ import { m_gethdr } from '../../src/kern/kern_mbuf.ts';
 import { CSUM_UDP_IPV6, type Mbuf, M_NOWAIT, MT_DATA } from '../../src/kern/mbuf.ts';
 import { AF_INET6 } from '../../src/kern/protosw.ts';
 import { m_copym } from '../../src/kern/uipc_mbuf.ts';
-import { soconnect, soreceive } from '../../src/kern/uipc_socket.ts';
+import { soconnect } from '../../src/kern/uipc_socket.ts';
 import { ip6_output } from '../../src/netinet6/ip6_output.ts';
 import { Ip6Pktopts, ip6stat, IPV6_DONTFRAG } from '../../src/netinet6/ip6_var.ts';
 import { EMSGSIZE, ENOBUFS } from '../../src/sys/errno.ts';
 import { failPoint } from '../../src/sys/fail_point.ts';
 import { inPass } from '../../src/sys/pass.ts';
 import { mem } from '../../src/vm/arena.ts';
-import { UIO_READ, Uio } from '../../src/vm/uio.ts';
 import { must } from '../kern/chains.ts';
 import { expectSame } from '../kern/sendfile_rig.ts';
 import { sin6 } from '../netinet6/pair.ts';
@@ -21,7 +20,14 @@ import { naiveSum } from '../support/frames.ts';
 import { buildIp6, decode6, HOST_ADDR6, ip6, pseudo6, READER_ADDR6 } from '../support/six.ts';
 import { assertCleanCapture, tsharkFields } from '../support/tshark.ts';
 import { type Conn, inWorld, inWorldAsync, type World, type WorldFile } from '../support/world.ts';
-import { chainOf, cpuReads, expectAllReleased, expectArrives, isUnmapped } from './rows.ts';
+import {
+  chainOf,
+  cpuReads,
+  expectAllReleased,
+  expectArrives,
+  expectArrivesLocally,
+  isUnmapped,
+} from './rows.ts';
 
 const UDP = 17;
 const addrs = { src: HOST_ADDR6, dst: READER_ADDR6 };
@@ -211,27 +217,7 @@ describe('unmapped mbufs: IPv6 output', () => {
       inWorld({ six: true }, (w) => {
         const so = tcpSocket(w.vnet, AF_INET6);
         expect(inPass(soconnect, so, sin6(to, 80))).to.equal(0);
-        w.pass(10);
-        const server = must(w.accepted.at(-1));
-        const file = w.file(300_000);
-        const call = w.sendfile({ so: server }, file);
-        const parts: Uint8Array[] = [];
-        let got = 0;
-        w.until(() => {
-          const buf = new Uint8Array(65_536);
-          const uio = new Uio().single(buf, 0, buf.length, UIO_READ);
-          const error = soreceive(so, uio);
-          const n = error === 0 ? buf.length - uio.uio_resid : 0;
-          parts.push(buf.slice(0, n));
-          got += n;
-          return got === file.bytes.length;
-        });
-        call.expectDone(0, file.bytes.length);
-        expectSame(Buffer.concat(parts), file.bytes);
-        expect(w.m.emulator.conversions, 'local delivery converts').to.be.above(0);
-        w.closeLocal(so, server);
-        w.settle();
-        expectAllReleased(w);
+        expectArrivesLocally(w, so);
       });
   });
 });

@@ -3,9 +3,11 @@
 import { expect } from 'chai';
 import { type Mbuf, M_NOMAP, EXT_SFBUF } from '../../src/kern/mbuf.ts';
 import type { ZoneLine } from '../../src/ctl/vmstat.ts';
-import { sndMbufs } from '../kern/sendfile_rig.ts';
+import { soreceive, type Socket } from '../../src/kern/uipc_socket.ts';
+import { UIO_READ, Uio } from '../../src/vm/uio.ts';
+import { must } from '../kern/chains.ts';
+import { expectSame, sndMbufs } from '../kern/sendfile_rig.ts';
 import { decodeFrame, type Frame } from '../support/frames.ts';
-import { expectSame } from '../kern/sendfile_rig.ts';
 import type { Conn, World, WorldFile } from '../support/world.ts';
 
 /** Returns the line of zone `name` in `vmstat -z --json`. */
@@ -59,4 +61,29 @@ export function expectAllReleased(w: World): void {
   expect(emulator.unmapped_mbufs_current, 'unmapped mbufs').to.equal(0);
   expect(emulator.sf_bufs.current, 'sf_bufs').to.equal(0);
   expect(emulator.pages.wired_file, 'wired file pages').to.equal(0);
+}
+
+/** Sends a file from an accepted connection to `so`, a socket of the same stack, and checks it. */
+export function expectArrivesLocally(w: World, so: Socket): void {
+  w.pass(10);
+  const server = must(w.accepted.at(-1));
+  const file = w.file(300_000);
+  const call = w.sendfile({ so: server }, file);
+  const parts: Uint8Array[] = [];
+  let got = 0;
+  w.until(() => {
+    const buf = new Uint8Array(65_536);
+    const uio = new Uio().single(buf, 0, buf.length, UIO_READ);
+    const error = soreceive(so, uio);
+    const n = error === 0 ? buf.length - uio.uio_resid : 0;
+    parts.push(buf.slice(0, n));
+    got += n;
+    return got === file.bytes.length;
+  });
+  call.expectDone(0, file.bytes.length);
+  expectSame(Buffer.concat(parts), file.bytes);
+  expect(w.m.emulator.conversions, 'local delivery converts').to.be.above(0);
+  w.closeLocal(so, server);
+  w.settle();
+  expectAllReleased(w);
 }
