@@ -171,7 +171,7 @@ export interface FoundSocket {
 
 /**
  * Returns the directory of control sockets that this user may not read and in which a process of this
- * network namespace listens; null if there is none. The kernel lists the Unix sockets of the namespace.
+ * network namespace listens; null: no such directory. The kernel lists the Unix sockets of the namespace.
  */
 export function hiddenDir(): string | null {
   let lines: string[];

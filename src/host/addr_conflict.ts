@@ -106,8 +106,8 @@ function clash(net: Net, host: Uint8Array, prefixLen: number, guest: Uint8Array 
 }
 
 /**
- * Returns the first conflict of a new interface `dev` in the calling thread's namespace, null if
- * there is none.
+ * Returns the first conflict of a new interface `dev` in the calling thread's namespace; null:
+ * no conflict.
  * @param hostAddr its address with prefix length; null: none
  * @param guest the address of the host behind it; null: none
  * @param counts whether another interface counts

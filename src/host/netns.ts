@@ -28,8 +28,8 @@ export function removeNetns(name: string): void {
 }
 
 /**
- * Returns a descriptor of the namespace, which the caller closes with the addon's fdClose; null if
- * there is none.
+ * Returns a descriptor of the namespace, which the caller closes with the addon's fdClose; null:
+ * the namespace does not exist.
  */
 export function openNetns(name: string): number | null {
   const fd = name === '' ? -1 : loadAddon().netnsOpen(bytesOf(name));

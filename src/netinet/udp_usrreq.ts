@@ -1,8 +1,9 @@
 /**
  * UDP, after sys/netinet/udp_usrreq.c (RFC 768, RFC 1122 4.1): input, output, the protocol switch
  * of SOCK_DGRAM sockets, ICMP errors. All access to addresses and IP goes through the family's
- * table (InpAf). Left out: UDP-Lite, tunnels, options at level IPPROTO_UDP. Unlike FreeBSD: 0.0.0.0 as destination does not
- * mean this host, and 255.255.255.255 is routed by the routing table.
+ * table (InpAf). Left out: UDP-Lite, tunnels, options at level IPPROTO_UDP. Unlike FreeBSD:
+ * 0.0.0.0 as destination does not mean this host, and 255.255.255.255 is routed by the routing
+ * table.
  */
 
 import { NetAddr } from '../sys/addr.ts';

@@ -65,7 +65,7 @@ class DhcpOptions {
     else values.push(value);
   }
 
-  /** The first option `code` if it has exactly `size` bytes, as a number; null: there is none. */
+  /** The first option `code` if it has exactly `size` bytes, as a number; null: not found. */
   number(code: number, size: 1 | 2 | 4): number | null {
     const [first] = this.#values.get(code) ?? [];
     if (first === undefined || first.length !== size) return null;
@@ -77,7 +77,7 @@ class DhcpOptions {
     return n === null ? null : inAddr(n);
   }
 
-  /** The values of all options `code` in a row, RFC 3396; null: there is none. */
+  /** The values of all options `code` in a row, RFC 3396; null: not found. */
   bytes(code: number): Uint8Array | null {
     const values = this.#values.get(code);
     return values === undefined ? null : Uint8Array.from(values.flatMap((v) => [...v]));
