@@ -377,6 +377,15 @@ export function m_freem(m: Mbuf | null): void {
   while (m !== null) m = m_free(m);
 }
 
+/** Frees the packets of a list linked by m_nextpkt. @see sys/kern/kern_mbuf.c */
+export function m_freemp(m: Mbuf | null): void {
+  while (m !== null) {
+    const next: Mbuf | null = m.m_nextpkt;
+    m_freem(m);
+    m = next;
+  }
+}
+
 /**
  * Frees mbufs whose I/O failed: `units` units from `m` on. A unit is one page of an unmapped mbuf,
  * or one whole mbuf of any other kind. Frees each mbuf when all its units are counted. Does not

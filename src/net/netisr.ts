@@ -10,7 +10,7 @@ import { ENOBUFS, type Errno } from '../sys/errno.ts';
 import { KASSERT } from '../sys/kassert.ts';
 import { passDefer, passNumber } from '../sys/pass.ts';
 import { count, R_NETISR_FULL } from '../sys/reason.ts';
-import { m_freem } from '../kern/kern_mbuf.ts';
+import { m_freem, m_freemp } from '../kern/kern_mbuf.ts';
 import { Callout, callout_reset, callout_stop } from '../kern/kern_timeout.ts';
 import type { Mbuf } from '../kern/mbuf.ts';
 import { AF_UNSPEC } from '../kern/protosw.ts';
@@ -173,14 +173,10 @@ export function netisrDrain(vnet: Vnet): void {
   const v = V_netisr(vnet);
   if (callout_stop(v.rest)) v.pending = false;
   for (let proto = 0; proto < NETISR_MAXPROT; proto++) {
-    let m: Mbuf | null = v.heads[proto] ?? null;
+    const m = v.heads[proto] ?? null;
     v.heads[proto] = null;
     v.tails[proto] = null;
     v.lens[proto] = 0;
-    while (m !== null) {
-      const next: Mbuf | null = m.m_nextpkt;
-      m_freem(m);
-      m = next;
-    }
+    m_freemp(m);
   }
 }

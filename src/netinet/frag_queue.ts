@@ -6,7 +6,7 @@
 
 import type { Task } from '../sys/clock.ts';
 import { count, type Reason } from '../sys/reason.ts';
-import { m_freem, mbufZones } from '../kern/kern_mbuf.ts';
+import { m_freemp, mbufZones } from '../kern/kern_mbuf.ts';
 import {
   Callout,
   callout_pending,
@@ -129,11 +129,7 @@ export abstract class FragTable<Q extends FragQueue<Q>> implements Task {
   protected freeQueue(q: Q, m: Mbuf | null): void {
     if (q.nfrags > 0) count(this.#reason, q.nfrags);
     this.remove(q);
-    while (m !== null) {
-      const next: Mbuf | null = m.m_nextpkt;
-      m_freem(m);
-      m = next;
-    }
+    m_freemp(m);
   }
 
   /** Timer: drops the queues whose time-out has passed. */

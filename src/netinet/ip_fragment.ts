@@ -5,7 +5,7 @@
 
 import { EMSGSIZE, ENOBUFS, type Errno } from '../sys/errno.ts';
 import { count, R_CONVERT_CSUM, R_IP_CANTFRAG, R_IP_NOBUFS } from '../sys/reason.ts';
-import { m_freem, m_gethdr } from '../kern/kern_mbuf.ts';
+import { m_freem, m_freemp, m_gethdr } from '../kern/kern_mbuf.ts';
 import {
   CSUM_DELAY_DATA,
   CSUM_IP,
@@ -129,7 +129,7 @@ export function ip_fragment(m0: Mbuf, mtu: number, hwassist: number, v: IpVnet):
     const m = makeFragment(m0, hlen, off, n);
     if (m === null) {
       v.stat.ips_odropped++;
-      freePackets(m0);
+      m_freemp(m0);
       count(R_IP_NOBUFS);
       return ENOBUFS;
     }
@@ -148,13 +148,4 @@ export function ip_fragment(m0: Mbuf, mtu: number, hwassist: number, v: IpVnet):
   sumHeader(m0, ip, hwassist);
   ipFragments.m0 = m0;
   return 0;
-}
-
-/** Frees packets linked by m_nextpkt. */
-function freePackets(m: Mbuf | null): void {
-  while (m !== null) {
-    const next = m.m_nextpkt;
-    m_freem(m);
-    m = next;
-  }
 }

@@ -5,7 +5,7 @@
 
 import { EMSGSIZE, ENOBUFS, type Errno } from '../sys/errno.ts';
 import { count, R_IP6_CANTFRAG, R_IP6_NOBUFS } from '../sys/reason.ts';
-import { m_freem, m_getcl, m_gethdr } from '../kern/kern_mbuf.ts';
+import { m_freem, m_freemp, m_getcl, m_gethdr } from '../kern/kern_mbuf.ts';
 import {
   type Mbuf,
   max_linkhdr,
@@ -102,7 +102,7 @@ export function ip6_fragment(
     if (m === null) {
       v.stat.ip6s_odropped++;
       count(R_IP6_NOBUFS);
-      freePackets(ip6Fragments.m0);
+      m_freemp(ip6Fragments.m0);
       ip6Fragments.m0 = null;
       m_freem(m0);
       return ENOBUFS;
@@ -117,13 +117,4 @@ export function ip6_fragment(
   m_freem(m0);
   v.stat.ip6s_ofragments += n;
   return 0;
-}
-
-/** Frees packets linked by m_nextpkt. */
-function freePackets(m: Mbuf | null): void {
-  while (m !== null) {
-    const next = m.m_nextpkt;
-    m_freem(m);
-    m = next;
-  }
 }
