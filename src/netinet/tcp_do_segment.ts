@@ -186,21 +186,22 @@ function trimUrp(seg: TcpSegment, n: number): void {
   seg.urp = Math.max(seg.urp - n, 0);
 }
 
-/** Whether any part of the segment is in the receive window: the table of RFC 9293, 3.10.7.4. */
+/**
+ * Whether the whole segment is beyond the receive window. As in FreeBSD, only its text counts, and the
+ * right edge itself is not beyond the window for a segment without text.
+ */
+function beyondWindow(tp: Tcpcb, seg: TcpSegment): boolean {
+  const end = seqAdd(tp.rcv_nxt, tp.rcv_wnd);
+  const outside = seqDiff(seqAdd(seg.seq, seg.tlen), end);
+  return SEQ_GT(seg.seq, tp.rcv_nxt) && outside > 0 && outside >= seg.tlen;
+}
+
+/** Whether any part of the segment is in the receive window, whose right edge belongs to it. */
 function inWindow(tp: Tcpcb, seg: TcpSegment): boolean {
   const len =
     seg.tlen + ((seg.flags & TH_FIN) !== 0 ? 1 : 0) + ((seg.flags & TH_SYN) !== 0 ? 1 : 0);
-  const end = seqAdd(tp.rcv_nxt, tp.rcv_wnd);
-  if (len === 0)
-    return tp.rcv_wnd === 0
-      ? seg.seq === tp.rcv_nxt
-      : SEQ_GEQ(seg.seq, tp.rcv_nxt) && SEQ_LT(seg.seq, end);
-  if (tp.rcv_wnd === 0) return false;
-  const last = seqAdd(seg.seq, len - 1);
-  return (
-    (SEQ_GEQ(seg.seq, tp.rcv_nxt) && SEQ_LT(seg.seq, end)) ||
-    (SEQ_GEQ(last, tp.rcv_nxt) && SEQ_LT(last, end))
-  );
+  const last = seqAdd(seg.seq, Math.max(len, 1) - 1);
+  return SEQ_GEQ(last, tp.rcv_nxt) && !beyondWindow(tp, seg);
 }
 
 /**
@@ -377,7 +378,7 @@ function stepSequence(tp: Tcpcb, seg: TcpSegment): Verdict {
   const { stat } = tp.t_tcp;
   // Ignore the ACK too if the whole segment is beyond the window.
   const end = seqAdd(tp.rcv_nxt, tp.rcv_wnd);
-  if (!inWindow(tp, seg) && SEQ_GT(seg.seq, tp.rcv_nxt)) {
+  if (beyondWindow(tp, seg)) {
     stat.tcps_rcvpackafterwin++;
     stat.tcps_rcvbyteafterwin += seg.tlen;
     count(R_TCP_BADSEQ);

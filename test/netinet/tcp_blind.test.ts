@@ -107,7 +107,7 @@ function allowedOpening(t: Target, i: Injection): Effect {
   if (((i.seq - tp.irs) | 0) < 0) return 'rst';
   const syn = has('S') && i.seq === u32(tp.irs);
   const off = (i.seq - tp.rcv_nxt + (syn ? 1 : 0)) | 0;
-  if (off > 0 && off >= t.window) return 'synack';
+  if (off > 0 && off + i.len > t.window && off >= t.window) return 'synack';
   if (has('.')) return 'open';
   if (i.len > 0 || has('F')) return 'open';
   return syn || off < 0 ? 'synack' : 'nothing';
@@ -122,7 +122,8 @@ function allowed(t: Target, i: Injection): Effect {
   if (has('R')) return fromAck === 0 ? 'dead' : fromAck < t.window ? 'challenge' : 'nothing';
   if (t.state === 'SYN_RCVD') return allowedOpening(t, i);
   if (has('S')) return 'challenge';
-  if (ahead && off >= t.window) return 'challenge';
+  // The right edge itself is not beyond the window for a segment without data.
+  if (ahead && off >= t.window && off + i.len > t.window) return 'challenge';
   if (!has('.')) return 'quiet';
   const beyond = ((i.ack - tp.snd_max) | 0) > 0;
   const acks = (i.ack - tp.snd_una) | 0;

@@ -12,7 +12,7 @@ import { ccSetDefault } from '../../src/netinet/cc.ts';
 import { TCPS_FIN_WAIT_2 } from '../../src/netinet/tcp_fsm.ts';
 import { tcp_pcblist } from '../../src/netinet/tcp_pcblist.ts';
 import { TF_NODELAY, type Tcpcb, tcpstat, V_tcp } from '../../src/netinet/tcp_var.ts';
-import { ECONNRESET, ECONNREFUSED, EPIPE } from '../../src/sys/errno.ts';
+import { ECONNRESET, ECONNREFUSED, EPIPE, ETIMEDOUT } from '../../src/sys/errno.ts';
 import { Acceptor, connectTo, Endpoint, listenOn, type Plan, tcpSocket } from './endpoint.ts';
 import { ADDR_B, type Offload, SimNet, type SimPort } from './sim_net.ts';
 
@@ -102,6 +102,8 @@ class Pair {
   readonly #cookies: boolean;
   readonly #port: number;
   readonly #listener: Socket;
+  /** The programs that stalled. */
+  readonly #stalled: Endpoint[] = [];
 
   constructor(net: SimNet, prng: SeededPrng, n: number) {
     const { clock } = net;
@@ -145,6 +147,7 @@ class Pair {
         const one = ofNear ? this.near : this.far;
         if (one === null) return;
         one.stalled = stalled;
+        this.#stalled.push(one);
         if (!one.closed) one.run();
       };
       clock.schedule(atNs, { run: set(true) });
@@ -165,6 +168,24 @@ class Pair {
   }
 
   /**
+   * The side that gave up in the persist state, or null. As in FreeBSD, a connection whose program has
+   * closed its sending side waits 60 s for an answer to a window probe (tcps_persistdrop): a peer
+   * whose program stalled keeps its window closed, and the wire lost all its answers.
+   */
+  get gaveUp(): Endpoint | null {
+    const { near, far } = this;
+    if (far === null) return null;
+    const pairs = [
+      [near, far],
+      [far, near],
+    ] as const;
+    const found = pairs.find(
+      ([one, peer]) => one.errno === ETIMEDOUT && one.ended && this.#stalled.includes(peer),
+    );
+    return found?.[0] ?? null;
+  }
+
+  /**
    * True if the connection cannot end by itself: one side was reset, the RST was lost, and the
    * other side has sent its FIN and only reads. In FIN_WAIT_2 no timer checks the peer.
    */
@@ -172,20 +193,22 @@ class Pair {
     const open = [this.near, this.far].filter((one) => one !== null && !one.done);
     const waits = (one: Endpoint): boolean =>
       ((one.so.so_pcb as Inpcb).inp_ppcb as Tcpcb).t_state === TCPS_FIN_WAIT_2;
-    return this.rude && open.length === 1 && waits(open[0]!);
+    return (this.rude || this.gaveUp !== null) && open.length === 1 && waits(open[0]!);
   }
 
   /**
-   * Returns what is wrong, or ''. If one program left early the other may be reset, but its data
-   * must be right.
+   * Returns what is wrong, or ''. If one program left early or gave up the other may be reset, but its
+   * data must be right.
    */
   verdict(): string {
     if (this.#ghosts.length > 0 && !this.#cookies) return 'accepted twice';
+    const { gaveUp } = this;
+    const ends = this.rude || this.refused || gaveUp !== null;
     const allowed = (one: Endpoint): boolean =>
-      (this.rude || this.refused) && [ECONNRESET, EPIPE, ECONNREFUSED].includes(one.errno);
+      one === gaveUp || (ends && [ECONNRESET, EPIPE, ECONNREFUSED].includes(one.errno));
     for (const one of [this.near, this.far])
       if (one !== null && one.error !== '' && !allowed(one)) return one.error;
-    if (this.rude || this.refused) return '';
+    if (ends) return '';
     if (this.far === null) return 'never accepted';
     if (this.far.received !== this.near.plan.total) return 'the server received too few bytes';
     if (this.near.received !== this.far.plan.total) return 'the client received too few bytes';
@@ -241,10 +264,13 @@ export function runWorld(seed: number, onNet?: (net: SimNet) => void): ChaosResu
   let ended = net.clock.runUntil(all, LIMIT_NS);
   // Keepalive ends a half-open connection after two idle hours: a program left early, or the server
   // gave up.
-  const halfOpen = pairs.some((p) => p.rude) || tcpstat(net.b.vnet).tcps_sc_stale > 0;
+  const oneLeft = pairs.some((p) => p.rude || p.gaveUp !== null);
+  const halfOpen = oneLeft || tcpstat(net.b.vnet).tcps_sc_stale > 0;
   if (!ended && halfOpen) ended = net.clock.runUntil(all, REST_NS);
   const stuck = ended ? undefined : pairs.find((p) => !p.done && !p.forgotten);
   if (stuck !== undefined) wrong = told(`does not end: ${stuck.toString()} ${states()}`);
+  const drops = unexplained(net, pairs);
+  if (wrong === '' && drops !== '') wrong = told(drops);
   for (const pair of pairs) {
     const verdict = wrong === '' ? pair.verdict() : '';
     if (verdict !== '') wrong = told(`${verdict}: ${pair.toString()}`);
@@ -266,6 +292,17 @@ export function runWorld(seed: number, onNet?: (net: SimNet) => void): ChaosResu
     resets: ends.filter((one) => one.errno !== 0).length,
     frames: net.a.frames + net.b.frames,
   };
+}
+
+/** Compares the sides that gave up with the drops that each stack counted; '' if they agree. */
+function unexplained(net: SimNet, pairs: readonly Pair[]): string {
+  for (const port of [net.a, net.b]) {
+    const sides = pairs.filter(({ gaveUp: one }) => one !== null && one.so.so_vnet === port.vnet);
+    const counted = tcpstat(port.vnet).tcps_persistdrop;
+    if (sides.length > counted)
+      return `${sides.length} sides gave up, and tcps_persistdrop is ${counted}`;
+  }
+  return '';
 }
 
 /** Sometimes cuts the wire for a while, up to three times, in one direction or both. */
