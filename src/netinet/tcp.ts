@@ -1,6 +1,6 @@
 /**
- * The TCP header and its options, after sys/netinet/tcp.h: RFC 9293, network byte order. Left out:
- * accurate ECN's third bit, TCP Fast Open, MD5 signatures.
+ * The TCP header and its options, after sys/netinet/tcp.h: RFC 9293, network byte order. Left out: MD5
+ * signatures.
  */
 
 import { tcpSeq, type Kva, type Port, type TcpSeq } from '../sys/types.ts';
@@ -17,6 +17,9 @@ export {
   TH_SYN,
   TH_URG,
 } from '../sys/protocols.ts';
+
+/** The flag of accurate ECN, the lowest bit of the byte before the other flags: RFC 9768, 3.1. */
+export const TH_AE = 0x100;
 
 // Options: kind and length.
 export const TCPOPT_EOL = 0;
@@ -94,11 +97,13 @@ export class Tcphdr {
   set th_off(v: number) {
     mem[this.#off + 12] = v << 4;
   }
+  /** TH_*. Set th_off first: the two share a byte. */
   get th_flags(): number {
-    return mem[this.#off + 13]!;
+    return mem[this.#off + 13]! | ((mem[this.#off + 12]! & 1) << 8);
   }
   set th_flags(v: number) {
     mem[this.#off + 13] = v;
+    if ((v & TH_AE) !== 0) mem[this.#off + 12]! |= 1;
   }
   get th_win(): number {
     return memView.getUint16(this.#off + 14);

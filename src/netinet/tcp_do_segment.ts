@@ -83,6 +83,7 @@ import {
   TF_REQ_SCALE,
   TF_REQ_TSTMP,
   TF_SACK_PERMIT,
+  TF2_ACE_PERMIT,
   TF2_ECN_PERMIT,
   TOF_MSS,
   TOF_SACKPERM,
@@ -598,8 +599,8 @@ export function tcp_do_segment(tp: Tcpcb, seg: TcpSegment): void {
   const so = tp.t_inpcb.inp_socket!;
   tp.rcv_wnd = Math.max(sbspace(so.so_rcv), seqDiff(tp.rcv_adv, tp.rcv_nxt), 0);
   const missingTs = (tp.t_flags & TF_RCVD_TSTMP) !== 0 && (seg.to_flags & TOF_TS) === 0;
-  if ((tp.t_flags2 & TF2_ECN_PERMIT) !== 0 && tp.t_state !== TCPS_SYN_SENT && inWindow(tp, seg))
-    tcp_ecn_input_segment(tp, seg);
+  const ecn = (tp.t_flags2 & (TF2_ECN_PERMIT | TF2_ACE_PERMIT)) !== 0;
+  if (ecn && tp.t_state !== TCPS_SYN_SENT && inWindow(tp, seg)) tcp_ecn_input_segment(tp, seg);
   // RFC 7323, 3.2: after negotiation every segment except a RST carries a timestamp. Some peers omit
   // it.
   if (missingTs && (seg.flags & TH_RST) === 0 && !tp.t_tcp.params.tolerate_missing_ts) {

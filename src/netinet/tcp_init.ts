@@ -134,7 +134,7 @@ const ints: readonly IntSysctl[] = [
     0x7fffffff,
     'Global maximum number of TCP SACK holes',
   ],
-  ['ecn.enable', 'ecn_enable', 0, 2, 'TCP ECN support'],
+  ['ecn.enable', 'ecn_enable', 0, 4, 'TCP ECN support'],
   ['ecn.maxretries', 'ecn_maxretries', 0, 12, 'Max retries before giving up on ECN'],
   ['syncache.rexmtlimit', 'syncache_rexmtlimit', 0, 12, 'Limit on SYN/ACK retransmissions'],
 ];

@@ -45,6 +45,7 @@ import {
   TH_URG,
 } from './tcp.ts';
 import {
+  ecnSynAck,
   IPTOS_ECN_ECT0,
   IPTOS_ECN_MASK,
   tcp_ecn_output_established,
@@ -90,6 +91,7 @@ import {
   TF_RCVD_TSTMP,
   TF_SACK_PERMIT,
   TF_SENTFIN,
+  TF2_ACE_PERMIT,
   TF2_ECN_PERMIT,
   TF2_PLPMTU_MAXSEGSNT,
   TT_DELACK,
@@ -119,6 +121,7 @@ const p = {
 };
 
 const SACK_RECOVERY = TF_FASTRECOVERY | TF_SACK_PERMIT;
+const ECN_ON = TF2_ECN_PERMIT | TF2_ACE_PERMIT;
 const $th = new Tcphdr();
 /** Limit of packets per tcp_output call. It only stops an endless loop: the window is smaller. */
 const MAX_BURST = 1 << 20;
@@ -520,23 +523,30 @@ function fillHeaders(tp: Tcpcb, m: Mbuf, ipoptlen: number, hdrlen: number): void
   const { path_mtu_discovery, minmss } = tp.t_tcp.params;
   const df = path_mtu_discovery && tp.t_maxseg > minmss;
   // With ECN, ignore the two low bits of the program's IP_TOS: RFC 3168, 5, gives them to ECN.
-  const ecn = (tp.t_flags2 & TF2_ECN_PERMIT) !== 0;
+  const ecn = (tp.t_flags2 & ECN_ON) !== 0;
   const tos = ecn ? (inp.inp_ip_tos & ~IPTOS_ECN_MASK) | p.ecn : inp.inp_ip_tos;
   af.fill(mtod(m), inp.inp_inc, total, IPPROTO_TCP, inp.inp_ip_ttl, tos, df);
 }
 
-/** Sets the ECN flags and codepoint: RFC 3168, 6.1. Only new data is sent as ECN-capable. */
+/**
+ * Sets the ECN flags and codepoint: RFC 3168, 6.1. Only new data is sent as ECN-capable, and no window
+ * probe.
+ */
 function ecnFlags(tp: Tcpcb): void {
   p.ecn = 0;
-  if ((p.flags & TH_SYN) !== 0) {
+  if ((p.flags & (TH_SYN | TH_ACK)) === TH_SYN) {
     p.flags |= tcp_ecn_output_syn_sent(tp);
-  } else if ((tp.t_flags2 & TF2_ECN_PERMIT) !== 0 && (p.flags & TH_RST) === 0) {
+  } else if ((tp.t_flags2 & ECN_ON) === 0 || (p.flags & TH_RST) !== 0) {
+    return;
+  } else if ((p.flags & TH_SYN) !== 0) {
+    p.flags |= ecnSynAck(tp);
+  } else {
     const fresh =
       p.len > 0 &&
       p.hole === null &&
       !p.rescue &&
       !SEQ_LT(tp.snd_nxt, tp.snd_max) &&
-      (tp.t_flags & TF_FORCEDATA) === 0;
+      !((tp.t_flags & TF_FORCEDATA) !== 0 && p.len === 1);
     p.flags |= tcp_ecn_output_established(tp, fresh);
     if (fresh) p.ecn = IPTOS_ECN_ECT0;
   }

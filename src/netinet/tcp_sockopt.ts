@@ -52,6 +52,7 @@ import {
   TF_REQ_SCALE,
   TF_REQ_TSTMP,
   TF_SACK_PERMIT,
+  TF2_ACE_PERMIT,
   TF2_ECN_PERMIT,
   TP_KEEPCNT,
   TP_KEEPIDLE,
@@ -88,6 +89,7 @@ const TCPI_OPT_SACK = 0x02;
 const TCPI_OPT_WSCALE = 0x04;
 const TCPI_OPT_ECN = 0x08;
 const TCPI_OPT_TFO = 0x20;
+const TCPI_OPT_ACE = 0x40;
 
 /** Bytes of struct tcp_fastopen. */
 const TCP_FASTOPEN_SIZE = 4 + TCP_FASTOPEN_PSK_LEN;
@@ -163,7 +165,11 @@ export function tcp_fill_info(tp: Tcpcb): TcpInfo {
       (both(TF_REQ_TSTMP | TF_RCVD_TSTMP) ? TCPI_OPT_TIMESTAMPS : 0) |
       ((f & TF_SACK_PERMIT) !== 0 ? TCPI_OPT_SACK : 0) |
       (scaled ? TCPI_OPT_WSCALE : 0) |
-      ((tp.t_flags2 & TF2_ECN_PERMIT) !== 0 ? TCPI_OPT_ECN : 0) |
+      ((tp.t_flags2 & TF2_ACE_PERMIT) !== 0
+        ? TCPI_OPT_ACE
+        : (tp.t_flags2 & TF2_ECN_PERMIT) !== 0
+          ? TCPI_OPT_ECN
+          : 0) |
       ((f & TF_FASTOPEN) !== 0 ? TCPI_OPT_TFO : 0),
     tcpi_snd_wscale: scaled ? tp.snd_scale : 0,
     tcpi_rcv_wscale: scaled ? tp.rcv_scale : 0,

@@ -42,6 +42,7 @@ import {
   TCPS_TIME_WAIT,
 } from './tcp_fsm.ts';
 import { HcMetrics, tcp_hc_get, tcp_hc_getmtu, tcp_hc_update } from './tcp_hostcache.ts';
+import { tcp_ecn_output_established } from './tcp_ecn.ts';
 import { tfoSettled } from './tcp_fastopen.ts';
 import { putTimestamp } from './tcp_options.ts';
 import { tcp_reass_flush } from './tcp_reass.ts';
@@ -64,6 +65,7 @@ import {
   TF_REQ_TSTMP,
   TF_SACK_PERMIT,
   TF_TSO,
+  TF2_ACE_PERMIT,
   TT_2MSL,
   V_tcp,
   wantsScale,
@@ -220,12 +222,16 @@ export function tcp_respond(
   const th = mtod(m) + af.hdrlen;
   let optlen = 0;
   let win = 0;
-  if (tp !== null && (flags & TH_RST) === 0) {
+  // As in FreeBSD, a RST of a live connection has its options too.
+  if (tp !== null && (tp.t_inpcb.inp_flags & INP_DROPPED) === 0) {
     const so = tp.t_inpcb.inp_socket;
     const space = so === null ? tp.rcv_wnd : Math.max(sbspace(so.so_rcv), 0);
-    win = Math.min(space, TCP_MAXWIN << tp.rcv_scale) >> tp.rcv_scale;
-    if ((tp.t_flags & (TF_RCVD_TSTMP | TF_NOOPT)) === TF_RCVD_TSTMP)
-      optlen = putTimestamp(kva(th + Tcphdr.SIZE), (tcpTicks() + tp.ts_offset) | 0, tp.ts_recent);
+    if ((flags & TH_RST) === 0) win = Math.min(space, TCP_MAXWIN << tp.rcv_scale) >> tp.rcv_scale;
+    if ((tp.t_flags & TF_NOOPT) === 0) {
+      flags |= tcp_ecn_output_established(tp, false);
+      if ((tp.t_flags & TF_RCVD_TSTMP) !== 0)
+        optlen = putTimestamp(kva(th + Tcphdr.SIZE), (tcpTicks() + tp.ts_offset) | 0, tp.ts_recent);
+    }
   }
   const len = af.hdrlen + Tcphdr.SIZE + optlen;
   const h = $out.at(kva(th));
@@ -325,12 +331,13 @@ function tcpTsoUpdate(tp: Tcpcb): void {
 
 /**
  * Whether the NIC may segment the data. Not with SACK blocks: the NIC would copy them to each
- * segment. Nor with an urgent pointer: its value differs in each segment. Nor with IP options, as in
- * FreeBSD.
+ * segment. Nor with an urgent pointer: its value differs in each segment. Nor with accurate ECN: the
+ * NIC clears CWR, a bit of its counter. Nor with IP options, as in FreeBSD.
  */
 export function tcpMayUseTso(tp: Tcpcb): boolean {
   return (
     (tp.t_flags & (TF_TSO | TF_FORCEDATA)) === TF_TSO &&
+    (tp.t_flags2 & TF2_ACE_PERMIT) === 0 &&
     tp.rcv_numsacks === 0 &&
     !SEQ_GT(tp.snd_up, tp.snd_una) &&
     tp.t_inpcb.inp_options === null

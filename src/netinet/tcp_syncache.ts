@@ -26,8 +26,13 @@ import { sbspace } from '../kern/uipc_sockbuf.ts';
 import { soisconnected, type Socket } from '../kern/uipc_socket.ts';
 import { VNET_DEFINE } from '../kern/vnet.ts';
 import { InConninfo, type InpAf, type Inpcb, inpaf, nextPktId } from './in_pcb.ts';
-import { TCP_MAXWIN, Tcphdr, TH_ACK, TH_ECE, TH_FIN, TH_SUM_OFF, TH_SYN } from './tcp.ts';
-import { ecnWanted } from './tcp_ecn.ts';
+import { TCP_MAXWIN, Tcphdr, TH_ACK, TH_FIN, TH_SUM_OFF, TH_SYN } from './tcp.ts';
+import {
+  ecnRequested,
+  tcp_ecn_syncache_add,
+  tcp_ecn_syncache_respond,
+  withoutAce,
+} from './tcp_ecn.ts';
 import { tcp_new_isn, tcp_new_ts_offset } from './tcp_isn.ts';
 import {
   cookieSays,
@@ -37,7 +42,6 @@ import {
 } from './tcp_syncookie.ts';
 import { putSynOptions, putTimestamp } from './tcp_options.ts';
 import {
-  SCF_ECN,
   SCF_NOOPT,
   SCF_SACK,
   SCF_TIMESTAMP,
@@ -213,7 +217,7 @@ function syncache_timer(v: SyncacheVnet): void {
       stat.tcps_sc_retransmitted++;
       count(R_TCP_SYNACK_REXMT);
       // RFC 3168, 6.1.1.1: a middlebox may drop SYN-ACKs with ECE. Retry without it.
-      if (sc.sc_rxmits > params.ecn_maxretries) sc.sc_flags &= ~SCF_ECN;
+      if (sc.sc_rxmits > params.ecn_maxretries) sc.ecnReply = 0;
       syncache_respond(v, sc);
       syncache_timeout(v, sc);
     }
@@ -273,7 +277,7 @@ function syncache_respond(
   th.th_seq = syn ? sc.sc_iss : seqAdd(sc.sc_iss, 1);
   th.th_ack = seqAdd(sc.sc_irs, 1);
   th.th_off = (Tcphdr.SIZE + optlen) >> 2;
-  th.th_flags = flags | (syn && (sc.sc_flags & SCF_ECN) !== 0 ? TH_ECE : 0);
+  th.th_flags = flags | (syn ? tcp_ecn_syncache_respond(sc.ecnReply) : 0);
   th.th_win = sc.sc_wnd;
   th.th_urp = 0;
   th.th_sum = af.pseudo(sc.sc_inc, Tcphdr.SIZE + optlen + IPPROTO_TCP);
@@ -337,7 +341,7 @@ export function syncache_add(tcp: TcpVnet, inc: InConninfo, seg: TcpSegment, so:
     if ((seg.to_flags & TOF_TS) !== 0) old.sc_tsreflect = seg.to_tsval;
     else old.sc_flags &= ~SCF_TIMESTAMP;
     // RFC 3168, 6.1.1.1: the peer no longer offers ECN.
-    if (!ecnWanted(tcp, seg.flags)) old.sc_flags &= ~SCF_ECN;
+    if (!ecnRequested(seg.flags)) old.ecnReply = 0;
     syncache_respond(v, old);
     old.sc_rxmits = 0;
     syncache_timeout(v, old);
@@ -347,6 +351,7 @@ export function syncache_add(tcp: TcpVnet, inc: InConninfo, seg: TcpSegment, so:
   const tfo = tfoListen(inc, seg, ltp, so.sol_qlimit);
   if (tfo === TFO_VALID) {
     fillEntry(tcp, v.scratch, inc, seg, so);
+    v.scratch.ecnReply = withoutAce(v.scratch.ecnReply);
     expandFastOpen(tcp, v.scratch, so, ltp);
     return true;
   }
@@ -396,6 +401,7 @@ function fillEntry(tcp: TcpVnet, sc: Syncache, inc: InConninfo, seg: TcpSegment,
   sc.sc_tsoff = tcp_new_ts_offset(tcp, inc);
   sc.sc_rxmits = 0;
   sc.sc_flags = 0;
+  sc.ecnReply = 0;
   sc.sc_challenge_ack_cnt = 0;
   sc.sc_wnd = Math.min(Math.max(sbspace(so.so_rcv), 0), TCP_MAXWIN);
   sc.sc_peer_mss = (seg.to_flags & TOF_MSS) !== 0 ? seg.to_mss : 0;
@@ -420,9 +426,9 @@ function fillEntry(tcp: TcpVnet, sc: Syncache, inc: InConninfo, seg: TcpSegment,
   }
   if (params.sack_enable && (seg.to_flags & TOF_SACKPERM) !== 0) sc.sc_flags |= SCF_SACK;
   // A cookie cannot encode ECN. Do not accept ECN and then fail to echo marks.
-  if (ecnWanted(tcp, seg.flags) && !(params.syncookies && params.syncookies_only)) {
-    sc.sc_flags |= SCF_ECN;
-    stat.tcps_ecn_shs++;
+  if (!(params.syncookies && params.syncookies_only)) {
+    sc.ecnReply = tcp_ecn_syncache_add(tcp, seg);
+    if (sc.ecnReply !== 0) stat.tcps_ecn_shs++;
   }
   if (!params.syncookies) {
     sc.sc_iss = tcp_new_isn(tcp, inc);
@@ -584,6 +590,7 @@ function expandCookie(v: SyncacheVnet, inc: InConninfo, seg: TcpSegment, lso: So
   }
   sc.sc_inc.copyFrom(inc);
   sc.sc_flags = cookieSays.sack && params.sack_enable ? SCF_SACK : 0;
+  sc.ecnReply = 0;
   sc.sc_peer_mss = cookieSays.mss;
   sc.sc_tsoff = tcp_new_ts_offset(tcp, inc);
   sc.sc_wnd = Math.min(Math.max(sbspace(lso.so_rcv), 0), TCP_MAXWIN);

@@ -8,6 +8,7 @@ import { SB_AUTOSIZE } from '../kern/uipc_sockbuf.ts';
 import { type Socket, sonewconn } from '../kern/uipc_socket.ts';
 import { InConninfo, INP_DONTFRAG, type Inpcb, pcbSetConn } from './in_pcb.ts';
 import type { IpOptions } from './ip_options.ts';
+import { tcp_ecn_syncache_socket } from './tcp_ecn.ts';
 import { tcp_state_change, TCPS_SYN_RECEIVED } from './tcp_fsm.ts';
 import { seqAdd } from './tcp_seq.ts';
 import { intotcpcb, tcp_mss } from './tcp_subr.ts';
@@ -24,7 +25,6 @@ import {
   TF_REQ_SCALE,
   TF_REQ_TSTMP,
   TF_SACK_PERMIT,
-  TF2_ECN_PERMIT,
   TP_KEEPINIT,
   TT_KEEP,
 } from './tcp_var.ts';
@@ -34,13 +34,14 @@ export const SCF_NOOPT = 0x01;
 export const SCF_WINSCALE = 0x02;
 export const SCF_TIMESTAMP = 0x04;
 export const SCF_SACK = 0x08;
-export const SCF_ECN = 0x10;
 export const SCF_UNREACH = 0x20;
 
 /** One half-open connection. Pooled. @see sys/netinet/tcp_syncache.h */
 export class Syncache {
   readonly sc_inc = new InConninfo();
   sc_flags = 0;
+  /** The ECN flags of the SYN-ACK, as tcp_ecn_syncache_add returned them; 0: no ECN. */
+  ecnReply = 0;
   sc_iss: TcpSeq = tcpSeq(0);
   sc_irs: TcpSeq = tcpSeq(0);
   /** Window that our SYN-ACK announces, bytes. */
@@ -138,7 +139,7 @@ export function syncache_socket(tcp: TcpVnet, sc: Syncache, lso: Socket): Socket
     tp.t_flags &= ~TF_REQ_TSTMP;
   }
   if ((sc.sc_flags & SCF_SACK) === 0) tp.t_flags &= ~TF_SACK_PERMIT;
-  if ((sc.sc_flags & SCF_ECN) !== 0) tp.t_flags2 |= TF2_ECN_PERMIT;
+  tcp_ecn_syncache_socket(tp, sc.ecnReply);
   tp.snd_fack = tp.snd_una;
   tcp_mss(tp, sc.sc_peer_mss);
   // RFC 5681, 3.1: after a SYN-ACK retransmission the initial window is one segment.

@@ -56,6 +56,8 @@ export const TF2_PLPMTU_MAXSEGSNT = 0x00000004;
 export const TF2_ECN_PERMIT = 0x00000020;
 export const TF2_ECN_SND_CWR = 0x00000040;
 export const TF2_ECN_SND_ECE = 0x00000080;
+/** Accurate ECN. With it, TF2_ECN_PERMIT is set when the handshake is complete. */
+export const TF2_ACE_PERMIT = 0x00000100;
 
 // t_oobflags: the urgent byte is in t_iobc, has been read, or (ours) is announced but missing.
 export const TCPOOB_HAVEDATA = 0x01;
@@ -507,6 +509,9 @@ export class Tcpcb implements Task {
 
   // Urgent data: TCPOOB_* flags, and the urgent byte.
   t_oobflags = 0;
+  /** Accurate ECN: CE marks that the peer reported, and that we received; both start at 5. */
+  t_scep = 0;
+  t_rcep = 0;
   t_iobc = 0;
 
   // Reassembly queue, in order of sequence numbers.

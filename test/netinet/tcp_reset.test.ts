@@ -43,6 +43,22 @@ describe('tcp: resets and challenges', () => {
     expect(counted(R_TCP_SHORT)).to.equal(1);
   });
 
+  // FreeBSD's tcp_respond includes the options of a connection that lives on.
+  it('sends timestamps in the RST of a connection, and not for a closed one', () => {
+    h.connect(8080);
+    const syn = h.take().at(-1)!.ip!.tcp!;
+    const at = { sport: 8080, dport: syn.sport };
+    h.seg({ ...at, flags: 'S', seq: 10, ts: { val: 7, ecr: 0 } });
+    const first = h.take()[0]!.ip!.tcp!;
+    h.seg({ ...at, flags: '.', seq: 11, ack: syn.seq + 9, ts: { val: 8, ecr: first.ts!.val } });
+    expect(h.take().map((f) => [f.ip!.tcp!.flags, f.ip!.tcp!.ts?.ecr])).to.eql([['R', 7]]);
+    const c = h.establish({ ts: { val: 7, ecr: 0 } });
+    h.closeSocket(c.so);
+    h.take();
+    c.data('x');
+    expect(h.take().map((f) => [f.ip!.tcp!.flags, f.ip!.tcp!.ts])).to.eql([['R', undefined]]);
+  });
+
   it('a listener accepts only SYNs', () => {
     h.listen(80);
     h.seg({ flags: '.', seq: 10, ack: 77 });

@@ -48,7 +48,7 @@ export interface TcpSpec {
   readonly ip: IpSpec;
   /** Source and destination port as written, from the sender's side. */
   readonly ports: readonly [number, number] | null;
-  /** tcpdump's letters FSRP.UEW, sorted in that order. */
+  /** Letters FSRP.UEWA, sorted in that order. A is AE of accurate ECN. */
   readonly flags: string;
   readonly seq: number;
   readonly len: number;
@@ -221,7 +221,9 @@ const ICMP_CODES: Readonly<Record<string, number>> = {
   frag_reass_exceeded: 1,
 };
 
-const FLAG_ORDER = 'FSRP.UEW';
+const FLAG_ORDER = 'FSRP.UEWA';
+/** The ACE field of accurate ECN as flags: a digit in a script. */
+const ACE_FLAGS: readonly string[] = ['', 'E', 'W', 'EW', 'A', 'EA', 'WA', 'EWA'];
 const ECN_WORDS: readonly string[] = ['noecn', 'ect0', 'ect1', 'ect01', 'ce'];
 /** Upper limit for the size of a script. */
 const TEXT_MAX = 1 << 20;
@@ -460,8 +462,9 @@ class Parser {
       ports = [sport, this.#int('a port')];
     }
     const from = this.#pos;
-    const letters = this.#match(/[FSRP.UEW]+|-(?=\s)/);
-    if (letters === null) this.fail(`TCP flags expected, not ${this.#next()}`);
+    const written = this.#match(/[FSRP.UEWA0-7]+|-(?=\s)/);
+    if (written === null) this.fail(`TCP flags expected, not ${this.#next()}`);
+    const letters = written.replace(/[0-7]/, (digit) => ACE_FLAGS[Number(digit)]!);
     const flags =
       letters === '-'
         ? ''

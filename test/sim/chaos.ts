@@ -51,7 +51,7 @@ function setUp(port: SimPort, prng: SeededPrng): void {
   const { params } = V_tcp(port.vnet);
   params.sack_enable = chance(prng, 0.7);
   params.rfc1323 = pick(prng, [0, 0, 1, 1, 1, 1, 2, 3]);
-  params.ecn_enable = pick(prng, [0, 1, 2]);
+  params.ecn_enable = pick(prng, [0, 1, 2, 3, 4]);
   params.do_prr = chance(prng, 0.8);
   params.rfc3042 = chance(prng, 0.8);
   params.delayed_ack = chance(prng, 0.8);

@@ -16,7 +16,7 @@ export interface TcpInfo {
   dport: number;
   seq: number;
   ack: number;
-  /** As tcpdump prints them: letters of FSRP.UEW in that order. */
+  /** Letters of FSRP.UEWA in that order, as tcpdump prints them; A is AE of accurate ECN. */
   flags: string;
   win: number;
   urp: number;
@@ -256,7 +256,7 @@ export function buildUdp(ip: Ip4Fields, f: UdpFields): Uint8Array {
 }
 
 /** Flag letters by bit, FIN first, in the order in which tcpdump prints them. */
-const FLAG_LETTERS = 'FSRP.UEW';
+const FLAG_LETTERS = 'FSRP.UEWA';
 
 export interface TcpFields {
   sport: number;
@@ -306,7 +306,17 @@ export function buildTcp(ip: Ip4Fields, f: TcpFields): Uint8Array {
   }
   const all = new Uint8Array(hlen + payload.length);
   all.set([...u16(f.sport), ...u16(f.dport), ...u32(f.seq ?? 0), ...u32(f.ack ?? 0)]);
-  all.set([(f.off ?? hlen / 4) << 4, bits, ...u16(f.win ?? 65535), 0, 0, ...u16(f.urp ?? 0)], 12);
+  all.set(
+    [
+      ((f.off ?? hlen / 4) << 4) | (bits >> 8),
+      bits & 0xff,
+      ...u16(f.win ?? 65535),
+      0,
+      0,
+      ...u16(f.urp ?? 0),
+    ],
+    12,
+  );
   all.set(options, 20);
   all.set(payload, hlen);
   const pseudo = pseudoHeader(ip4(ip.src), ip4(ip.dst), 6, all.length);
@@ -336,7 +346,7 @@ function decodeTcp(b: Uint8Array): TcpInfo {
   if (b.length < 20) throw new FrameError('TCP header cut short', b);
   const hlen = (b[12]! >>> 4) * 4;
   if (hlen < 20 || hlen > b.length) throw new FrameError(`TCP data offset ${hlen}`, b);
-  const bits = b[13]!;
+  const bits = b[13]! | ((b[12]! & 1) << 8);
   const tcp: TcpInfo = {
     sport: get16(b, 0),
     dport: get16(b, 2),
