@@ -194,7 +194,9 @@ class UpcallWorld {
     if (this.#tight)
       for (const { vnet } of this.#ports)
         vnet.sysctl.write(SENDBUF_MAX, String(vnet.sysctl.find(SENDSPACE)!.get()));
-    sysctls ??= new Deck(this.#trees.flatMap((tree) => writable(tree).map(({ name }) => name)));
+    const names = this.#trees.flatMap((tree) => writable(tree).map(({ name }) => name));
+    // Both stacks have the same names.
+    sysctls ??= new Deck([...new Set(names)]);
     for (const deck of [...Object.values(decks), sysctls]) deck.reset(seed);
   }
 
