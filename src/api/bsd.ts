@@ -174,6 +174,10 @@ function checked(n: number, call: string): number {
   return n;
 }
 
+/** Whether the next receive on `so` fails: it was closed, or an error is pending and no data is left. */
+const failsNext = (so: Socket | null): boolean =>
+  so === null || (so.so_error !== 0 && sbavail(so.so_rcv) === 0);
+
 /** A table of descriptors on a stack. */
 export class Bsd {
   /** FreeBSD's numbers by name: AF_INET, SO_LINGER, EVFILT_READ, … */
@@ -403,14 +407,17 @@ export class Bsd {
   /** Waits for data; with MSG_WAITALL until `buf` is full, the data ends or urgent data is next. */
   async recvAsync(s: number, buf: Uint8Array, flags = 0): Promise<number> {
     let got = 0;
-    const all = (flags & MSG_WAITALL) !== 0 && (flags & (MSG_PEEK | MSG_OOB | MSG_DONTWAIT)) === 0;
+    const all =
+      (flags & MSG_WAITALL) !== 0 &&
+      (flags & (MSG_PEEK | MSG_OOB | MSG_DONTWAIT)) === 0 &&
+      this.socketOf(s)?.so_type === SOCK_STREAM;
     for (;;) {
-      const n = this.recv(s, buf.subarray(got), flags);
+      // Leave an error that ends the wait for the rest to the next call.
+      if (got > 0 && failsNext(this.socketOf(s))) return got;
+      // SO_RCVLOWAT applies to the first bytes.
+      const n = this.recv(s, buf.subarray(got), got > 0 ? flags | MSG_DONTWAIT : flags);
       if (n >= 0) got += n;
-      else if (n !== -EWOULDBLOCK) {
-        if (got > 0) return got;
-        throw errnoError(-n, 'recv');
-      }
+      else if (n !== -EWOULDBLOCK) throw errnoError(-n, 'recv');
       const so = this.socketOf(s)!;
       const done = n === 0 || got === buf.length || soAtMark(so);
       if (n >= 0 && (done || !all)) return got;

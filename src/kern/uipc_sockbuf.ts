@@ -496,6 +496,13 @@ export function sbflush(sb: Sockbuf): void {
   sb.sb_fnrdy = null;
 }
 
+/** Frees all data and sets the limits to 0, so that the buffer has no room. @see sockbuf(9) */
+export function sbrelease(sb: Sockbuf): void {
+  sbflush(sb);
+  sb.sb_hiwat = 0;
+  sb.sb_mbmax = 0;
+}
+
 /** Offset in the mbuf that sbsndptr_noadv or sbsndmbuf returned: FreeBSD's output parameter. */
 export const sbsndOff = { off: 0 };
 

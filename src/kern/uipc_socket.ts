@@ -55,6 +55,7 @@ import {
   sbavail,
   sbdrop,
   sbflush,
+  sbrelease,
   sbreserve,
   Sockbuf,
   sbspace,
@@ -558,8 +559,8 @@ function receiveInPass(so: Socket, uio: Uio, flags: number): Errno {
   // Stop before the urgent data, so that a program can detect its position.
   if (so.so_oobmark > 0) len = Math.min(len, so.so_oobmark);
   m_mbuftouio(uio, sb.sb_mb, len);
+  sb.sb_state &= ~SBS_RCVATMARK;
   if ((flags & MSG_PEEK) === 0) {
-    sb.sb_state &= ~SBS_RCVATMARK;
     sbdrop(sb, len);
     if (so.so_oobmark > 0) {
       so.so_oobmark -= len;
@@ -595,9 +596,9 @@ function shutdownInPass(so: Socket, how: number): Errno {
   if (alone !== 0 && so.so_type === SOCK_STREAM) return alone;
   let error = 0;
   if (how !== SHUT_WR) {
-    sbflush(so.so_rcv);
-    so.so_oobmark = 0;
     socantrcvmore(so);
+    // The window closes as data arrives, which is acknowledged and discarded.
+    sbrelease(so.so_rcv);
   }
   if (how !== SHUT_RD) error = so.so_proto.pr_shutdown(so);
   return error !== 0 ? error : alone;

@@ -290,8 +290,9 @@ function plan(tp: Tcpcb, idle: boolean): boolean {
   if (p.len > 0 && worthSending(tp, idle, maxseg, avail)) return true;
   if (windowUpdateDue(tp, p.recwin)) return true;
   if ((tp.t_flags & TF_ACKNOW) !== 0) return true;
-  // Announce a new urgent pointer immediately, even into a closed window, and only once.
-  if ((tp.t_flags & TF_FORCEDATA) !== 0 && SEQ_GT(tp.snd_up, tp.snd_nxt)) return true;
+  // Urgent data that is not acknowledged overrides Nagle and closed windows. As in FreeBSD, each call
+  // announces it, with an ACK if nothing else is due.
+  if (SEQ_GT(tp.snd_up, tp.snd_una)) return true;
   if ((p.flags & TH_FIN) !== 0 && ((tp.t_flags & TF_SENTFIN) === 0 || tp.snd_nxt === tp.snd_una))
     return true;
   guard(tp, avail);

@@ -340,9 +340,12 @@ export class PdHost {
       (nonblock ? MSG_DONTWAIT : 0);
     let got = 0;
     return this.#try(() => {
-      const n = this.#bsd.recv(fd, buf.subarray(got), how);
+      // As in FreeBSD, an error that ends the wait for the rest stays for the next call, SO_RCVLOWAT
+      // applies to the first bytes, and a read ends at urgent data.
+      if (got > 0 && so.so_error !== 0 && sbavail(so.so_rcv) === 0) return got;
+      const n = this.#bsd.recv(fd, buf.subarray(got), got > 0 ? how | MSG_DONTWAIT : how);
       got += Math.max(n, 0);
-      const more = all && n > 0 && got < buf.length;
+      const more = all && n > 0 && got < buf.length && !soAtMark(so);
       if ((more || n === -EWOULDBLOCK) && !nonblock) return PD_BLOCK;
       if (n < 0) return got > 0 ? got : linuxResult(n);
       this.addressOut = stream ? this.#peerOf(fd) : toLinuxSockaddr(soReceivedFrom.name);

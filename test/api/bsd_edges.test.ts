@@ -7,6 +7,7 @@ import {
   EAFNOSUPPORT,
   ECONNABORTED,
   ECONNREFUSED,
+  ECONNRESET,
   EDESTADDRREQ,
   EINPROGRESS,
   EINVAL,
@@ -36,6 +37,7 @@ import {
   MSG_OOB,
   MSG_PEEK,
   MSG_TRUNC,
+  MSG_WAITALL,
   SOCK_DGRAM,
   SOCK_STREAM,
 } from '../../src/kern/protosw.ts';
@@ -174,6 +176,59 @@ describe('api: bsd at the edges', () => {
     expect([b.nread(full), b.recv(full, new Uint8Array(9))]).to.eql([0, 0]);
     expect(b.sendto(u, text('x'), 0, at(54))).to.equal(-EPIPE);
     expect(b.shutdown(u, 7)).to.equal(-EINVAL);
+  });
+
+  /** A connection over lo0: the client and the server. */
+  const connected = async (port: number): Promise<[number, number]> => {
+    const l = listener(port);
+    const c = stream();
+    b.connect(c, at(port));
+    await settle();
+    return [c, b.accept(l)];
+  };
+
+  it('MSG_WAITALL: a RST ends it with what arrived, and the next call returns the error', async () => {
+    const [c, s] = await connected(90);
+    b.setsockopt(s, SOL_SOCKET, SO_RCVLOWAT, 3);
+    const buf = new Uint8Array(10);
+    const whole = outcome(b.recvAsync(s, buf, MSG_WAITALL));
+    for (const [part, left] of [
+      ['ab', 2],
+      ['c', 0],
+      ['d', 0],
+    ] as const) {
+      b.send(c, text(part));
+      await settle(50);
+      expect([whole.now, b.nread(s)]).to.eql(['waits', left]);
+    }
+    b.setsockopt(c, SOL_SOCKET, SO_LINGER, { l_onoff: 1, l_linger: 0 });
+    b.close(c);
+    await settle();
+    expect([whole.now, Buffer.from(buf).toString('latin1', 0, 4)]).to.eql([4, 'abcd']);
+    expect(b.recv(s, buf)).to.equal(-ECONNRESET);
+    expect(b.recv(s, buf)).to.equal(0);
+  });
+
+  it('MSG_WAITALL does not join datagrams', async () => {
+    const u = dgram();
+    b.bind(u, at(55));
+    for (const s of ['one', 'two']) b.sendto(dgram(), text(s), 0, at(55));
+    await settle();
+    expect(await b.recvAsync(u, new Uint8Array(9), MSG_WAITALL)).to.equal(3);
+  });
+
+  it('shutdown(SHUT_RD) leaves a socket that acknowledges and discards data, up to its window', async () => {
+    const [c, s] = await connected(91);
+    expect(b.shutdown(s, SHUT_RD)).to.equal(0);
+    expect(b.getsockopt(s, SOL_SOCKET, SO_RCVBUF)).to.equal(0);
+    const sent = outcome(b.sendAsync(c, new Uint8Array(200_000)));
+    for (let i = 0; i < 50; i++) await settle(100);
+    expect(sent.now).to.equal('waits');
+    expect([b.recv(s, new Uint8Array(9)), b.send(s, text('x'))]).to.eql([0, 1]);
+    // SO_RCVBUF opens the window again.
+    expect(b.setsockopt(s, SOL_SOCKET, SO_RCVBUF, 65_536)).to.equal(0);
+    for (let i = 0; i < 100; i++) await settle(1000);
+    expect(sent.now).to.equal(200_000);
   });
 
   it('datagrams: MSG_PEEK, MSG_TRUNC, MSG_OOB, with and without a peer', async () => {
