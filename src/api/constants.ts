@@ -86,13 +86,15 @@ import {
   IP_MULTICAST_LOOP,
   IP_MULTICAST_TTL,
   IP_UNBLOCK_SOURCE,
+} from '../netinet/in_mcast.ts';
+import {
   MCAST_BLOCK_SOURCE,
   MCAST_JOIN_GROUP,
   MCAST_JOIN_SOURCE_GROUP,
   MCAST_LEAVE_GROUP,
   MCAST_LEAVE_SOURCE_GROUP,
   MCAST_UNBLOCK_SOURCE,
-} from '../netinet/in_mcast.ts';
+} from '../netinet/in_membership.ts';
 import {
   IP_DONTFRAG,
   IP_MINTTL,

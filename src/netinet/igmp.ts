@@ -33,15 +33,14 @@ import {
 import { ETHER_MAP_IP_MULTICAST } from './if_ether.ts';
 import { in_cksum_skip } from './in_cksum.ts';
 import { InMoptions, inm_lookup } from './in_multi.ts';
+import { PR_FASTHZ, type ReportLink, Reporter, type ReportWire } from './in_report.ts';
 import {
-  CHANGE_TO_EXCLUDE_MODE,
-  type GroupRecord,
-  MODE_IS_EXCLUDE,
-  PR_FASTHZ,
-  type ReportLink,
-  Reporter,
-  type ReportWire,
-} from './in_report.ts';
+  codeValue,
+  readSources,
+  type ReportFormat,
+  ReportWriter,
+  ticksOf,
+} from './in_report_writer.ts';
 import { inPrimary } from './in_var.ts';
 import { Ip, IPOPT_RA } from './ip.ts';
 import { IpOptions, ip_checkrouteralert } from './ip_options.ts';
@@ -62,9 +61,6 @@ const IGMP_v3_HOST_MEMBERSHIP_REPORT = 0x22;
 
 const IGMP_MINLEN = 8;
 const IGMP_V3_QUERY_MINLEN = 12;
-const IGMP_V3_REPORT_MINLEN = 8;
-/** Bytes of a record without its sources. */
-const RECORD_LEN = 8;
 /** The units of the maximum response time are a tenth of a second. */
 const IGMP_TIMER_SCALE = 10;
 /** The maximum response time of version 1, seconds. */
@@ -193,68 +189,12 @@ function oldMessage(type: number, group: AddrWords): Uint8Array {
   return body;
 }
 
-/** Collects records into reports of version 3 and sends them. */
-class ReportWriter {
-  readonly #ifp: Ifnet;
-  readonly #bytes: Uint8Array;
-  readonly #view: DataView;
-  #len = IGMP_V3_REPORT_MINLEN;
-  #records = 0;
-
-  constructor(ifp: Ifnet) {
-    this.#ifp = ifp;
-    const room = Math.min(ifp.if_mtu, REPORT_MAX) - Ip.SIZE - RAOPT_LEN;
-    this.#bytes = new Uint8Array(room);
-    this.#view = new DataView(this.#bytes.buffer);
-  }
-
-  /** Number of sources that still fit behind the head of a record; negative: not even the head. */
-  get #room(): number {
-    return Math.floor((this.#bytes.length - this.#len - RECORD_LEN) / 4);
-  }
-
-  /**
-   * Adds a record. One with too many sources continues in the next report; RFC 3376, 4.2.16, cuts
-   * those that exclude.
-   */
-  add(record: GroupRecord): void {
-    const { length } = record.sources;
-    if (!splits(record)) {
-      if (this.#room < length) this.flush();
-      this.#put(record, 0, Math.min(this.#room, length));
-      return;
-    }
-    for (let at = 0; at < length || at === 0;) {
-      if (this.#room < Math.min(1, length)) this.flush();
-      const n = Math.min(this.#room, length - at);
-      this.#put(record, at, n);
-      at += Math.max(1, n);
-    }
-  }
-
-  /** Writes a record with `n` sources, beginning with number `at`. */
-  #put({ type, group, sources }: GroupRecord, at: number, n: number): void {
-    const off = this.#len;
-    this.#bytes[off] = type;
-    this.#bytes[off + 1] = 0;
-    this.#view.setUint16(off + 2, n);
-    this.#view.setInt32(off + 4, group.w0);
-    for (let i = 0; i < n; i++) this.#view.setInt32(off + RECORD_LEN + 4 * i, sources[at + i]!.w0);
-    this.#len += RECORD_LEN + 4 * n;
-    this.#records++;
-  }
-
-  flush(): void {
-    if (this.#records === 0) return;
-    const body = this.#bytes.slice(0, this.#len);
-    body[0] = IGMP_v3_HOST_MEMBERSHIP_REPORT;
-    body.fill(0, 1, IGMP_V3_REPORT_MINLEN);
-    new DataView(body.buffer).setUint16(6, this.#records);
-    this.#len = IGMP_V3_REPORT_MINLEN;
-    this.#records = 0;
-    send(this.#ifp, INADDR_ALLRPTS_GROUP, body);
-  }
-}
+/** The reports of version 3. */
+const format: ReportFormat = {
+  type: IGMP_v3_HOST_MEMBERSHIP_REPORT,
+  addrLen: 4,
+  put: (view, off, a) => view.setInt32(off, a.w0),
+};
 
 /** IGMP's packets, for in_report.ts. */
 function igmpWire(vnet: Vnet, { params }: IgmpVnet): ReportWire {
@@ -269,6 +209,7 @@ function igmpWire(vnet: Vnet, { params }: IgmpVnet): ReportWire {
     },
     maxgrpsrc: () => V_ip(vnet).mcast.maxgrpsrc,
     gsrdelay: () => params.gsrdelay,
+    useAllow: () => false,
     mapGroup: (group, ll_addr) => ETHER_MAP_IP_MULTICAST(inAddrOf(group), ll_addr),
     sendReport(ifp, version, group): void {
       const v1 = version === IGMP_VERSION_1;
@@ -280,30 +221,19 @@ function igmpWire(vnet: Vnet, { params }: IgmpVnet): ReportWire {
       send(ifp, INADDR_ALLRTRS_GROUP, oldMessage(IGMP_HOST_LEAVE_MESSAGE, group));
     },
     sendRecords(ifp, records): void {
-      const writer = new ReportWriter(ifp);
+      const room = Math.min(ifp.if_mtu, REPORT_MAX) - Ip.SIZE - RAOPT_LEN;
+      const writer = new ReportWriter(format, room, (body) =>
+        send(ifp, INADDR_ALLRPTS_GROUP, body),
+      );
       for (const record of records) writer.add(record);
       writer.flush();
     },
   };
 }
 
-/** Whether a record may continue in a second one; those that exclude are cut. */
-function splits({ type }: GroupRecord): boolean {
-  return type !== MODE_IS_EXCLUDE && type !== CHANGE_TO_EXCLUDE_MODE;
-}
-
 function drop(m: Mbuf, why: Reason): void {
   count(why);
   m_freem(m);
-}
-
-/** The value of a maximum response code or query interval code: RFC 3376, 4.1.1. */
-function codeValue(code: number): number {
-  return code < 128 ? code : ((code & 0xf) | 0x10) << (((code >>> 4) & 7) + 3);
-}
-
-function ticksOf(tenths: number): number {
-  return Math.max(1, Math.floor((tenths * PR_FASTHZ) / IGMP_TIMER_SCALE));
 }
 
 const $group = inNetAddr(0 as InAddr);
@@ -332,28 +262,13 @@ function oldQuery(link: ReportLink, dst: InAddr, group: InAddr, code: number, v:
   if (general) stat.igps_rcv_gen_queries++;
   else stat.igps_rcv_group_queries++;
   if ((link.ifp.if_flags & IFF_LOOPBACK) !== 0 || !link.olderQuerier(version)) return;
-  const ticks = code === 0 ? IGMP_V1V2_MAX_RI * PR_FASTHZ : ticksOf(code);
+  const ticks = code === 0 ? IGMP_V1V2_MAX_RI * PR_FASTHZ : ticksOf(code, IGMP_TIMER_SCALE);
   if (general) {
     for (const inm of link.groups.list()) link.oldQuery(inm, ticks);
     return;
   }
   const inm = groupOf(link, group);
   if (inm !== null) link.oldQuery(inm, ticks);
-}
-
-/** Reads `n` addresses from offset `off` of the packet. */
-function readSources(m: Mbuf, off: number, n: number): Int32Array {
-  const bytes = new Uint8Array(4 * n);
-  let at: Mbuf | null = m;
-  for (let i = 0; i < bytes.length; i++) {
-    while (at !== null && off >= at.m_len) {
-      off -= at.m_len;
-      at = at.m_next;
-    }
-    bytes[i] = mem[mtod(at!) + off++]!;
-  }
-  const view = new DataView(bytes.buffer);
-  return Int32Array.from({ length: n }, (_, i) => view.getInt32(4 * i));
 }
 
 /** A query of version 3, of `len` bytes at offset `hlen` of `m`. */
@@ -387,7 +302,7 @@ function newQuery(link: ReportLink, m: Mbuf, hlen: number, len: number, v: IgmpV
   else link.resetRobustness();
   link.qi = codeValue(mem[p + 9]!);
   link.qri = Math.ceil(maxresp / IGMP_TIMER_SCALE);
-  const ticks = ticksOf(maxresp);
+  const ticks = ticksOf(maxresp, IGMP_TIMER_SCALE);
   if (general) return link.generalQuery(ticks);
   const inm = groupOf(link, group);
   if (inm === null) return;
@@ -397,9 +312,9 @@ function newQuery(link: ReportLink, m: Mbuf, hlen: number, len: number, v: IgmpV
   }
   if (link.answersBefore(ticks)) return;
   if (nsrc === 0) return link.groupQuery(inm, ticks);
-  const sources = readSources(m, hlen + IGMP_V3_QUERY_MINLEN, nsrc);
+  const sources = readSources(m, hlen + IGMP_V3_QUERY_MINLEN, 4 * nsrc);
   link.sourceQuery(inm, ticks, nsrc, (i) => {
-    $group.set(sources[i]!);
+    $group.set(sources.getInt32(4 * i));
     return $group;
   });
 }

@@ -1,21 +1,12 @@
 /**
  * IPv4's multicast options of sockets, after sys/netinet/in_mcast.c (ip(4), RFC 3678): joining and
- * leaving groups, source filters, the outgoing interface, TTL and loopback. in_multi.ts has what does
- * not depend on the family. Left out: multicast routing (IP_MULTICAST_VIF), and IP_MSFILTER, whose
+ * leaving groups, source filters, the outgoing interface, TTL and loopback. in_membership.ts and
+ * in_multi.ts have what does not depend on the family. Left out: multicast routing (IP_MULTICAST_VIF), and IP_MSFILTER, whose
  * value contains a pointer.
  */
 
-import { type AddrWords, NetAddr } from '../sys/addr.ts';
-import {
-  EADDRINUSE,
-  EADDRNOTAVAIL,
-  EINVAL,
-  ENOBUFS,
-  ENOMEM,
-  ENOPROTOOPT,
-  EOPNOTSUPP,
-  type Errno,
-} from '../sys/errno.ts';
+import type { AddrWords } from '../sys/addr.ts';
+import { EADDRNOTAVAIL, EINVAL, ENOPROTOOPT, EOPNOTSUPP, type Errno } from '../sys/errno.ts';
 import type { InAddr } from '../sys/types.ts';
 import { AF_INET, SOCK_STREAM } from '../kern/protosw.ts';
 import { SOCKADDR_IN_SIZE } from '../kern/sockaddr.ts';
@@ -25,21 +16,24 @@ import type { Vnet } from '../kern/vnet.ts';
 import { ifnetList } from '../net/if.ts';
 import { IFF_LOOPBACK, IFF_MULTICAST, type Ifnet } from '../net/if_var.ts';
 import { igmpLink } from './igmp.ts';
-import { IN_MULTICAST, INADDR_ANY, in_nullhost } from './in.ts';
+import { IN_MULTICAST, INADDR_ANY, inAddrOf, in_nullhost, inNetAddr } from './in.ts';
 import { fib4_lookup } from './in_fib.ts';
 import {
-  imo_match_group,
-  imoPurge,
-  type InMfilter,
-  InMoptions,
-  in_joingroup,
-  in_leavegroup,
-  inmUpdate,
-  $joined,
-  MCAST_EXCLUDE,
-  MCAST_INCLUDE,
-  V_moptions,
-} from './in_multi.ts';
+  blockSource,
+  groupReq,
+  ifnet_byindex,
+  inp_findmoptions,
+  joinGroup,
+  leaveGroup,
+  MCAST_BLOCK_SOURCE,
+  MCAST_JOIN_GROUP,
+  MCAST_JOIN_SOURCE_GROUP,
+  MCAST_LEAVE_GROUP,
+  MCAST_LEAVE_SOURCE_GROUP,
+  MCAST_UNBLOCK_SOURCE,
+  type Membership,
+} from './in_membership.ts';
+import { imoPurge, type InMoptions, in_leavegroup } from './in_multi.ts';
 import type { Inpcb } from './in_pcb.ts';
 import { inPrimary } from './in_var.ts';
 import { V_ip } from './ip_var.ts';
@@ -55,25 +49,12 @@ export const IP_ADD_SOURCE_MEMBERSHIP = 70;
 export const IP_DROP_SOURCE_MEMBERSHIP = 71;
 export const IP_BLOCK_SOURCE = 72;
 export const IP_UNBLOCK_SOURCE = 73;
-export const MCAST_JOIN_GROUP = 80;
-export const MCAST_LEAVE_GROUP = 81;
-export const MCAST_JOIN_SOURCE_GROUP = 82;
-export const MCAST_LEAVE_SOURCE_GROUP = 83;
-export const MCAST_BLOCK_SOURCE = 84;
-export const MCAST_UNBLOCK_SOURCE = 85;
 
-/** The most groups of a socket. @see sys/netinet/in.h */
-const IP_MAX_MEMBERSHIPS = 4095;
 const MAXTTL = 255;
 
-// Bytes of the values: ip_mreq, ip_mreqn (and ip_mreq_source), group_req, group_source_req. A
-// sockaddr_storage has 128 bytes and is aligned to 8.
+// Bytes of the values: ip_mreq, ip_mreqn (and ip_mreq_source).
 const MREQ_SIZE = 8;
 const MREQN_SIZE = 12;
-const STORAGE_SIZE = 128;
-const GROUP_OFF = 8;
-const GROUP_REQ_SIZE = GROUP_OFF + STORAGE_SIZE;
-const GROUP_SOURCE_REQ_SIZE = GROUP_REQ_SIZE + STORAGE_SIZE;
 
 /** Whether an option of level IPPROTO_IP is one of this file's. */
 export function isMulticastOption(name: number): boolean {
@@ -84,17 +65,9 @@ export function isMulticastOption(name: number): boolean {
   );
 }
 
-/** The multicast options of a socket; creates them. @see sys/netinet/in_mcast.c */
-function inp_findmoptions(inp: Inpcb): InMoptions {
-  if (inp.inp_moptions === null) {
-    inp.inp_moptions = new InMoptions();
-    V_moptions(inp.inp_vnet).add(inp.inp_moptions);
-  }
-  return inp.inp_moptions;
-}
-
-function ifnet_byindex(vnet: Vnet, index: number): Ifnet | null {
-  return ifnetList(vnet).find((ifp) => ifp.if_index === index) ?? null;
+/** The multicast options of a socket; creates them. */
+function moptions(inp: Inpcb): InMoptions {
+  return inp_findmoptions(inp, 1, true);
 }
 
 /** The interface that has the address `addr`, or null. */
@@ -115,43 +88,24 @@ function inp_lookup_mcast_ifp(vnet: Vnet, group: InAddr, addr: InAddr): Ifnet | 
   return null;
 }
 
-/** What a membership option names. */
-interface Membership {
-  readonly group: InAddr;
-  /** Null: all sources. */
-  readonly source: InAddr | null;
-  /** Null: the value names none, or one that does not exist. */
-  readonly ifp: Ifnet | null;
-  /** Whether the value names an interface. */
-  readonly named: boolean;
-}
-
 /** The address of a sockaddr_in in a sockaddr_storage; null: of another family. */
-function storedAddr(v: DataView, off: number): InAddr | null {
+function storedAddr(v: DataView, off: number): AddrWords | null {
   if (v.getUint8(off) !== SOCKADDR_IN_SIZE || v.getUint8(off + 1) !== AF_INET) return null;
-  return v.getInt32(off + 4) as InAddr;
-}
-
-/** The value of an option of the MCAST_ kind; null: not valid. */
-function groupReq(vnet: Vnet, v: DataView, ofSource: boolean): Membership | null {
-  if (v.byteLength < (ofSource ? GROUP_SOURCE_REQ_SIZE : GROUP_REQ_SIZE)) return null;
-  const group = storedAddr(v, GROUP_OFF);
-  const source = ofSource ? storedAddr(v, GROUP_REQ_SIZE) : null;
-  if (group === null || (ofSource && source === null)) return null;
-  return { group, source, ifp: ifnet_byindex(vnet, v.getUint32(0, true)), named: true };
+  return inNetAddr(v.getInt32(off + 4) as InAddr);
 }
 
 /** The value of an option of the IP_ kind; null: not valid. `joins`: choose an interface. */
 function mreq(vnet: Vnet, v: DataView, ofSource: boolean, joins: boolean): Membership | null {
   if (v.byteLength < (ofSource ? MREQN_SIZE : MREQ_SIZE)) return null;
-  const group = v.getInt32(0) as InAddr;
+  const to = v.getInt32(0) as InAddr;
+  const group = inNetAddr(to);
   // ip_mreq_source: group, source, interface. ip_mreqn: group, address, index.
-  const source = ofSource ? (v.getInt32(4) as InAddr) : null;
+  const source = ofSource ? inNetAddr(v.getInt32(4) as InAddr) : null;
   const addr = v.getInt32(ofSource ? 8 : 4) as InAddr;
   const index = !ofSource && v.byteLength === MREQN_SIZE ? v.getInt32(8, true) : 0;
   if (index !== 0) return { group, source, ifp: ifnet_byindex(vnet, index), named: true };
   const named = joins || !in_nullhost(addr);
-  const ifp = joins ? inp_lookup_mcast_ifp(vnet, group, addr) : addrToIfp(vnet, addr);
+  const ifp = joins ? inp_lookup_mcast_ifp(vnet, to, addr) : addrToIfp(vnet, addr);
   return { group, source, ifp, named };
 }
 
@@ -161,114 +115,44 @@ function parse(vnet: Vnet, sopt: Sockopt): Membership | null {
   const name = sopt.sopt_name;
   const m =
     name >= MCAST_JOIN_GROUP
-      ? groupReq(vnet, v, name >= MCAST_JOIN_SOURCE_GROUP)
+      ? groupReq(vnet, v, name >= MCAST_JOIN_SOURCE_GROUP, storedAddr)
       : mreq(
           vnet,
           v,
           name >= IP_ADD_SOURCE_MEMBERSHIP,
           name === IP_ADD_MEMBERSHIP || name === IP_ADD_SOURCE_MEMBERSHIP,
         );
-  return m === null || !IN_MULTICAST(m.group) ? null : m;
-}
-
-const $group = new NetAddr();
-const $source = new NetAddr();
-
-function groupWords(group: InAddr): AddrWords {
-  $group.set(group);
-  return $group;
-}
-
-function sourceWords(source: InAddr): AddrWords {
-  $source.set(source);
-  return $source;
-}
-
-/** Adds a source to a filter. ENOBUFS: the socket has too many. Else the errno of inmUpdate. */
-function addSource(vnet: Vnet, imf: InMfilter, source: InAddr): Errno {
-  if (imf.imf_sources.size >= V_ip(vnet).mcast.maxsocksrc) return ENOBUFS;
-  imf.imf_sources.add(sourceWords(source));
-  const error = inmUpdate(imf.imf_inm);
-  if (error !== 0) imf.imf_sources.remove(sourceWords(source));
-  return error;
-}
-
-/** Removes a source from a filter. Returns the errno of inmUpdate. */
-function removeSource(imf: InMfilter, source: InAddr): Errno {
-  imf.imf_sources.remove(sourceWords(source));
-  const error = inmUpdate(imf.imf_inm);
-  // A source that no socket excludes any more can make the list of the group longer.
-  if (error !== 0) imf.imf_sources.add(sourceWords(source));
-  return error;
+  return m === null || !IN_MULTICAST(inAddrOf(m.group)) ? null : m;
 }
 
 /**
- * Joins a group, or one source of it. EINVAL: the value is not valid, or the socket is a member with
- * another kind of filter. EADDRNOTAVAIL: no such interface, or a member of this source already.
- * EADDRINUSE: a member already. ENOMEM: too many groups. @see sys/netinet/in_mcast.c
+ * Joins a group, or one source of it. EINVAL: the value is not valid. Else see joinGroup.
+ * @see sys/netinet/in_mcast.c
  */
 function inp_join_group(inp: Inpcb, sopt: Sockopt): Errno {
-  const { inp_vnet: vnet } = inp;
-  const m = parse(vnet, sopt);
+  const m = parse(inp.inp_vnet, sopt);
   if (m === null) return EINVAL;
-  const { group, source, ifp } = m;
-  const link = ifp === null ? null : igmpLink(ifp);
-  if (ifp === null || link === null || (ifp.if_flags & IFF_MULTICAST) === 0) return EADDRNOTAVAIL;
-  const imo = inp_findmoptions(inp);
-  const imf = imo_match_group(imo, ifp, groupWords(group));
-  if (imf !== null) {
-    if (source === null) return imf.imf_fmode === MCAST_EXCLUDE ? EADDRINUSE : EINVAL;
-    if (imf.imf_fmode !== MCAST_INCLUDE) return EINVAL;
-    if (imf.imf_sources.has(sourceWords(source))) return EADDRNOTAVAIL;
-    return addSource(vnet, imf, source);
-  }
-  if (imo.imo_head.length >= IP_MAX_MEMBERSHIPS) return ENOMEM;
-  const fmode = source === null ? MCAST_EXCLUDE : MCAST_INCLUDE;
-  const sources = source === null ? null : sourceWords(source);
-  const error = in_joingroup(link, groupWords(group), fmode, sources);
-  if (error === 0) imo.imo_head.unshift($joined.imf!);
-  return error;
+  const link = m.ifp === null ? null : igmpLink(m.ifp);
+  return joinGroup(inp, moptions, link, m, V_ip(inp.inp_vnet).mcast.maxsocksrc);
 }
 
 /**
- * Leaves a group, or one source of it. EINVAL: the value is not valid. EADDRNOTAVAIL: not a member.
+ * Leaves a group, or one source of it. EINVAL: the value is not valid. Else see leaveGroup.
  * @see sys/netinet/in_mcast.c
  */
 function inp_leave_group(inp: Inpcb, sopt: Sockopt): Errno {
   const m = parse(inp.inp_vnet, sopt);
-  if (m === null) return EINVAL;
-  const { group, source, ifp, named } = m;
-  if (named && ifp === null) return EADDRNOTAVAIL;
-  const imo = inp_findmoptions(inp);
-  const imf = imo_match_group(imo, ifp, groupWords(group));
-  if (imf === null) return EADDRNOTAVAIL;
-  if (source !== null) {
-    if (imf.imf_fmode === MCAST_EXCLUDE) return EADDRNOTAVAIL;
-    if (!imf.imf_sources.has(sourceWords(source))) return EADDRNOTAVAIL;
-    return removeSource(imf, source);
-  }
-  imo.imo_head.splice(imo.imo_head.indexOf(imf), 1);
-  in_leavegroup(imf);
-  return 0;
+  return m === null ? EINVAL : leaveGroup(inp, moptions, m);
 }
 
 /**
- * Excludes a source from a membership, or ends that. EINVAL: the value is not valid, or the
- * membership names the sources that it includes. EADDRNOTAVAIL: not a member, or the source is in that
- * state already. @see sys/netinet/in_mcast.c
+ * Excludes a source from a membership, or ends that. EINVAL: the value is not valid. Else see
+ * blockSource. @see sys/netinet/in_mcast.c
  */
 function inp_block_unblock_source(inp: Inpcb, sopt: Sockopt, block: boolean): Errno {
-  const { inp_vnet: vnet } = inp;
-  const m = parse(vnet, sopt);
+  const m = parse(inp.inp_vnet, sopt);
   if (m === null) return EINVAL;
-  const { group, ifp, named } = m;
-  const source = m.source!;
-  if (named && ifp === null) return EADDRNOTAVAIL;
-  const imf = imo_match_group(inp_findmoptions(inp), ifp, groupWords(group));
-  if (imf === null) return EADDRNOTAVAIL;
-  if (imf.imf_fmode !== MCAST_EXCLUDE) return EINVAL;
-  if (imf.imf_sources.has(sourceWords(source)) === block) return EADDRNOTAVAIL;
-  return block ? addSource(vnet, imf, source) : removeSource(imf, source);
+  return blockSource(inp, moptions, m, block, V_ip(inp.inp_vnet).mcast.maxsocksrc);
 }
 
 /** The outgoing interface: an address, or ip_mreqn. @see sys/netinet/in_mcast.c */
@@ -292,7 +176,7 @@ function inp_set_multicast_if(inp: Inpcb, sopt: Sockopt): Errno {
     }
   }
   if (ifp !== null && (ifp.if_flags & IFF_MULTICAST) === 0) return EOPNOTSUPP;
-  inp_findmoptions(inp).imo_multicast_ifp = ifp;
+  moptions(inp).imo_multicast_ifp = ifp;
   return 0;
 }
 
@@ -312,13 +196,13 @@ function inp_setmoptions(inp: Inpcb, sopt: Sockopt): Errno {
     case IP_MULTICAST_TTL: {
       const ttl = charOrInt(sopt);
       if (ttl < 0 || ttl > MAXTTL) return EINVAL;
-      inp_findmoptions(inp).imo_multicast_ttl = ttl;
+      moptions(inp).imo_multicast_ttl = ttl;
       return 0;
     }
     case IP_MULTICAST_LOOP: {
       const loop = charOrInt(sopt);
       if (loop < 0) return EINVAL;
-      inp_findmoptions(inp).imo_multicast_loop = loop !== 0;
+      moptions(inp).imo_multicast_loop = loop !== 0;
       return 0;
     }
     case IP_ADD_MEMBERSHIP:

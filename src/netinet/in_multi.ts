@@ -128,6 +128,11 @@ export interface GroupLink {
   readonly groups: AddrTable<InMulti>;
   /** net.inet.ip.mcast.maxgrpsrc: the most sources of a group's filter. */
   maxgrpsrc(): number;
+  /**
+   * Whether a membership with sources begins and ends with reports of its sources, not of a filter mode:
+   * RFC 4604, 2.2. A group without members is then a list of 0 sources.
+   */
+  useAllow(): boolean;
   /** Writes the link-level address of a group to `ll_addr`, 6 bytes. */
   mapGroup(group: AddrWords, ll_addr: Uint8Array): void;
   /**
@@ -217,7 +222,8 @@ export function inmUpdate(inm: InMulti, first = false): Errno {
   if (sources.size > inm.inm_link.maxgrpsrc()) return ENOSPC;
   const last = inm.members.length === 0;
   const old = inm.sources;
-  if (fmode === inm.fmode) {
+  const lists = fmode !== MCAST_EXCLUDE && inm.fmode !== MCAST_EXCLUDE;
+  if (fmode === inm.fmode || (lists && inm.inm_link.useAllow())) {
     for (const a of old.list()) if (!sources.has(a)) inm.changedSources.add(a).left = -1;
     for (const a of sources.list()) if (!old.has(a)) inm.changedSources.add(a).left = -1;
   } else {

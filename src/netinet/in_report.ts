@@ -81,6 +81,8 @@ export interface ReportWire {
   maxgrpsrc(): number;
   /** Seconds between two group-and-source queries of a group that are answered. */
   gsrdelay(): number;
+  /** Whether a membership with sources is reported by its sources alone: GroupLink.useAllow. */
+  useAllow(): boolean;
   mapGroup(group: AddrWords, ll_addr: Uint8Array): void;
   /** Sends a report of an old version. */
   sendReport(ifp: Ifnet, version: number, group: AddrWords): void;
@@ -160,6 +162,10 @@ export class ReportLink implements GroupLink {
     return this.#owner.wire.maxgrpsrc();
   }
 
+  useAllow(): boolean {
+    return this.#owner.wire.useAllow();
+  }
+
   mapGroup(group: AddrWords, ll_addr: Uint8Array): void {
     this.#owner.wire.mapGroup(group, ll_addr);
   }
@@ -211,8 +217,9 @@ export class ReportLink implements GroupLink {
     inm.asked.clear();
     if (state !== SILENT_MEMBER && this.#modern) {
       inm.inm_state = LEAVING_MEMBER;
-      inm.changedSources.clear();
-      this.#scheduleChange(inm);
+      // A change of the mode contains the changes of the sources too.
+      if (inm.inm_scrv !== 0) inm.changedSources.clear();
+      if (!this.#scheduleChange(inm)) this.groups.remove(inm);
       return;
     }
     this.groups.remove(inm);
@@ -221,17 +228,21 @@ export class ReportLink implements GroupLink {
       wire.sendLeave(this.ifp, this.version, inm);
   }
 
-  /** Has the changes that inmUpdate marked reported, beginning with the next tick. */
-  #scheduleChange(inm: InMulti): void {
+  /**
+   * Has the changes that inmUpdate marked reported, beginning with the next tick. Returns whether there
+   * is one.
+   */
+  #scheduleChange(inm: InMulti): boolean {
     if (inm.inm_scrv < 0) inm.inm_scrv = this.rv;
     let any = inm.inm_scrv > 0;
     for (const a of inm.changedSources.list()) {
       if (a.left < 0) a.left = this.rv;
       any = true;
     }
-    if (!any) return;
+    if (!any) return false;
     inm.inm_sctimer = 1;
     this.#owner.wake();
+    return true;
   }
 
   /** One tick. Returns whether more is due. */
@@ -287,7 +298,7 @@ export class ReportLink implements GroupLink {
       countDown(inm);
     } else {
       const changed = inm.changedSources.list();
-      const allowed = changed.filter((a) => inm.sources.has(a) === (inm.fmode === MCAST_INCLUDE));
+      const allowed = changed.filter((a) => inm.sources.has(a) === (inm.fmode !== MCAST_EXCLUDE));
       const blocked = changed.filter((a) => !allowed.includes(a));
       countDown(inm);
       if (allowed.length > 0)

@@ -29,10 +29,12 @@ import {
   IP_MULTICAST_LOOP,
   IP_MULTICAST_TTL,
   IP_UNBLOCK_SOURCE,
+} from '../../src/netinet/in_mcast.ts';
+import {
   MCAST_JOIN_GROUP,
   MCAST_JOIN_SOURCE_GROUP,
   MCAST_LEAVE_GROUP,
-} from '../../src/netinet/in_mcast.ts';
+} from '../../src/netinet/in_membership.ts';
 import { ipstat } from '../../src/netinet/ip_var.ts';
 import { udpstat } from '../../src/netinet/udp_var.ts';
 import {
@@ -463,8 +465,9 @@ describe('in_mcast and igmp', () => {
       advance(10);
       expect(reports()).to.deep.equal([]);
       const lo = ifunit(rig.vnet, 'lo0')!;
+      const before = lo.if_multiaddrs.length;
       expect(set(so, IP_ADD_MEMBERSHIP, mreq(GROUP, '127.0.0.1'))).to.equal(0);
-      expect(lo.if_multiaddrs.length).to.equal(2);
+      expect(lo.if_multiaddrs.length).to.equal(before + 1);
       advance(10);
       expect(reports()).to.deep.equal([]);
     });
