@@ -7,6 +7,7 @@ import { arpstat } from '../netinet/if_ether.ts';
 import { ipstat } from '../netinet/ip_var.ts';
 import { V_tcp } from '../netinet/tcp_var.ts';
 import { udpstat } from '../netinet/udp_var.ts';
+import { mldstat } from '../netinet6/mld6.ts';
 import { gatherInterfaces, type InterfaceInfo } from './ifconfig.ts';
 import { gatherNetstatAn, type SocketLine } from './netstat_an.ts';
 import { gatherNetstatM, type NetstatM } from './netstat_m.ts';
@@ -30,6 +31,7 @@ function statistics(vnet: Vnet): NetstatS {
     ip: ipstat(vnet),
     icmp: icmpstat(vnet),
     igmp: igmpstat(vnet),
+    mld: mldstat(vnet),
     arp: arpstat(vnet),
   });
 }

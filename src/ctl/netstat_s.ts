@@ -209,6 +209,25 @@ const IGMP: readonly Line[] = [
   ['\t# membership report~ sent', 'igps_snd_reports'],
 ];
 
+// FreeBSD counts nothing of MLD; the texts follow those of IGMP.
+const MLD: readonly Line[] = [
+  ['\t# message~ received', 'rcvTotal'],
+  ['\t# message~ received with too few bytes', 'rcvTooShort'],
+  ['\t# message~ received with wrong hop limit', 'rcvBadHlim'],
+  ['\t# message~ received without Router Alert', 'rcvNoRa'],
+  ['\t# V1 listener quer~y,ies~ received', 'rcvV1Queries'],
+  ['\t# V2 listener quer~y,ies~ received', 'rcvV2Queries'],
+  ['\t# listener quer~y,ies~ received with invalid field(s)', 'rcvBadQueries'],
+  ['\t# general quer~y,ies~ received', 'rcvGenQueries'],
+  ['\t# group quer~y,ies~ received', 'rcvGroupQueries'],
+  ['\t# group-source quer~y,ies~ received', 'rcvGsrQueries'],
+  ['\t# group-source quer~y,ies~ dropped', 'dropGsrQueries'],
+  ['\t# listener report~ received', 'rcvReports'],
+  ['\t# listener report~ received with invalid field(s)', 'rcvBadReports'],
+  ['\t# listener report~ received for groups to which we belong', 'rcvOurReports'],
+  ['\t# listener report~ sent', 'sndReports'],
+];
+
 const ARP: readonly Line[] = [
   ['\t# ARP request~ sent', 'txrequests'],
   ['\t# ARP repl~y,ies~ sent', 'txreplies'],
@@ -226,6 +245,7 @@ const TABLES: Record<string, readonly Line[]> = {
   ip: IP,
   icmp: ICMP,
   igmp: IGMP,
+  mld: MLD,
   arp: ARP,
 };
 

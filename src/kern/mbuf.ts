@@ -66,6 +66,8 @@ export const M_COPYFLAGS =
   M_PROTOFLAGS;
 /** IPv6: the packet was looped back by this host. @see sys/netinet6/in6.h */
 export const M_LOOP = 0x20000;
+/** IPv6: the packet has a router alert of MLD. @see sys/netinet6/in6.h */
+export const M_RTALERT_MLD = 0x40000;
 /** Socket buffers: the data is still being read. */
 export const M_NOTREADY = M_PROTO1;
 /** Socket buffers: the data is ready, but an mbuf in front of it is not. */

@@ -18,7 +18,7 @@ import {
 import { type AddrWords, NetAddr } from '../sys/addr.ts';
 import { count, R_RIP_FULL, R_RIP_MINTTL } from '../sys/reason.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
-import { type Mbuf, M_COPYALL, M_NOWAIT, mtod } from '../kern/mbuf.ts';
+import { type Mbuf, M_COPYALL, M_NOWAIT, M_RTALERT_MLD, mtod } from '../kern/mbuf.ts';
 import { type Protosw, SOCK_RAW } from '../kern/protosw.ts';
 import { Sockaddr } from '../kern/sockaddr.ts';
 import { sbappendaddr } from '../kern/uipc_dgram.ts';
@@ -113,8 +113,10 @@ export function rip_input(m: Mbuf, hlen: number, vnet: Vnet, family: number): vo
       count(R_RIP_MINTTL);
       continue;
     }
-    if (inp.inp_moptions !== null && ifp !== null && af.isGroup($inc.laddrTo($group))) {
-      const { inp_moptions: imo } = inp;
+    // Filters do not apply to MLD: a program may listen to groups of which it is no member.
+    const filtered = (m.m_flags & M_RTALERT_MLD) === 0 && inp.inp_moptions !== null;
+    if (filtered && ifp !== null && af.isGroup($inc.laddrTo($group))) {
+      const imo = inp.inp_moptions!;
       if (imo_multi_filter(imo, ifp, $group, $inc.faddrTo($source)) !== MCAST_PASS) continue;
     }
     if (last !== null) {

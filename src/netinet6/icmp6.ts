@@ -27,11 +27,15 @@ export const ICMP6_PARAMPROB_OPTION = 2;
 export const ICMP6_INFOMSG_MASK = 0x80;
 export const ICMP6_ECHO_REQUEST = 128;
 export const ICMP6_ECHO_REPLY = 129;
+export const MLD_LISTENER_QUERY = 130;
+export const MLD_LISTENER_REPORT = 131;
+export const MLD_LISTENER_DONE = 132;
 export const ND_ROUTER_SOLICIT = 133;
 export const ND_ROUTER_ADVERT = 134;
 export const ND_NEIGHBOR_SOLICIT = 135;
 export const ND_NEIGHBOR_ADVERT = 136;
 export const ND_REDIRECT = 137;
+export const MLDV2_LISTENER_REPORT = 143;
 
 // Neighbour discovery: RFC 4861.
 /** The hop limit of every message; others are dropped. */

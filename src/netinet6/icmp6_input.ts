@@ -1,6 +1,7 @@
 /**
  * Input of ICMPv6, after sys/netinet6/icmp6.c (RFC 4443): answers echo requests, passes received errors
- * to the transport protocols, neighbour discovery to nd6_nbr.ts, and everything to raw sockets. Left
+ * to the transport protocols, neighbour discovery to nd6_nbr.ts, MLD to mld6.ts, and everything to raw
+ * sockets. Left
  * out: node information queries, router renumbering.
  */
 
@@ -48,6 +49,10 @@ import {
   ICMP6_PARAMPROB_OPTION,
   ICMP6_TIME_EXCEEDED,
   ICMP6_TIME_EXCEED_REASSEMBLY,
+  MLD_LISTENER_DONE,
+  MLD_LISTENER_QUERY,
+  MLD_LISTENER_REPORT,
+  MLDV2_LISTENER_REPORT,
   ND_NEIGHBOR_ADVERT,
   ND_NEIGHBOR_SOLICIT,
 } from './icmp6.ts';
@@ -59,6 +64,7 @@ import { fib6_lookup } from './in6_fib.ts';
 import { in6_localip } from './in6_var.ts';
 import { Ip6, IP6_DST_OFF, IP6_SRC_OFF, IPPROTO_DONE, IPPROTO_ICMPV6, IPV6_MMTU } from './ip6.ts';
 import { ip6Input, type Ip6Proto, V_ip6 } from './ip6_var.ts';
+import { mld_input } from './mld6.ts';
 import { nd6_na_input, nd6_ns_input } from './nd6_nbr.ts';
 import { NetAddr } from '../sys/addr.ts';
 import { in6SetscopeAt } from './scope6.ts';
@@ -220,6 +226,13 @@ function message(m0: Mbuf, off: number, vnet: Vnet): void {
     case ND_NEIGHBOR_SOLICIT:
     case ND_NEIGHBOR_ADVERT:
       return neighbour(m, off, type, have, vnet);
+    case MLD_LISTENER_QUERY:
+    case MLD_LISTENER_REPORT:
+    case MLD_LISTENER_DONE:
+    case MLDV2_LISTENER_REPORT:
+      if (mld_input(m, off, len, vnet)) break;
+      m_freem(m);
+      return;
     case ICMP6_DST_UNREACH:
     case ICMP6_PACKET_TOO_BIG:
     case ICMP6_TIME_EXCEEDED:

@@ -34,6 +34,10 @@ export const in6addr_any: AddrWords = in6Addr(0, 0, 0, 0);
 export const in6addr_loopback: AddrWords = in6Addr(0, 0, 0, 1);
 /** `ff02::1`, without a zone. */
 export const in6addr_linklocal_allnodes: AddrWords = in6Addr(0xff020000, 0, 0, 1);
+/** `ff02::2`, without a zone. */
+export const in6addr_linklocal_allrouters: AddrWords = in6Addr(0xff020000, 0, 0, 2);
+/** `ff02::16`, without a zone: the routers that understand MLDv2. */
+export const in6addr_linklocal_allv2routers: AddrWords = in6Addr(0xff020000, 0, 0, 0x16);
 /** `ff01::1`, without a zone. */
 export const in6addr_nodelocal_allnodes: AddrWords = in6Addr(0xff010000, 0, 0, 1);
 

@@ -14,6 +14,7 @@ import { V_loif } from '../net/if_loop.ts';
 import { IFF_LOOPBACK, IFF_UP, type Ifnet, IFT_ETHER } from '../net/if_var.ts';
 import { in6Addr, in6addr_loopback, IN6_IS_ADDR_LINKLOCAL } from './in6.ts';
 import { in6_purgeaddr, in6RouteToSelf, in6_update_ifa } from './in6_ifaddr.ts';
+import { in6PurgeGroups } from './in6_mcast.ts';
 import {
   type In6Addrlifetime,
   In6Ifextra,
@@ -30,6 +31,7 @@ import {
   V_in6,
 } from './in6_var.ts';
 import { V_ip6 } from './ip6_var.ts';
+import { mld_domifattach, mld_domifdetach } from './mld6.ts';
 import { Nd6Table, nd6Table } from './nd6.ts';
 import { in6_setscope } from './scope6.ts';
 
@@ -102,7 +104,8 @@ function in6_domifattach(ifp: Ifnet): void {
   const auto = params.auto_linklocal || loopback ? ND6_IFF_AUTO_LINKLOCAL : 0;
   const off = loopback ? 0 : ND6_IFF_IFDISABLED;
   const nd = new NdIfinfo(ND6_IFF_PERFORMNUD | auto | off, params.hlim);
-  V_in6(ifp.if_vnet).ifextra[ifp.if_index] = new In6Ifextra(nd);
+  const mld = mld_domifattach(ifp);
+  V_in6(ifp.if_vnet).ifextra[ifp.if_index] = new In6Ifextra(nd, mld);
   if (ifp.if_type === IFT_ETHER) ifp.if_afdata[AF_INET6] = new Nd6Table(ifp);
 }
 
@@ -110,6 +113,8 @@ function in6_domifattach(ifp: Ifnet): void {
 export function in6_ifdetach(ifp: Ifnet): void {
   const own = ifp.if_addrhead.filter((ifa): ifa is In6Ifaddr => isIn6Ifaddr(ifa));
   for (const ia of own) in6_purgeaddr(ia);
+  in6PurgeGroups(ifp);
+  mld_domifdetach(ifp);
   nd6Table(ifp)?.flush(false);
   ifp.if_afdata[AF_INET6] = null;
   V_in6(ifp.if_vnet).ifextra[ifp.if_index] = null;

@@ -34,6 +34,7 @@ import {
 import { ip6_input } from './ip6_input.ts';
 import { dest6Proto, route6Proto } from './ip6_options.ts';
 import { ip6Input, type Ip6Proto, ip6proto_register } from './ip6_var.ts';
+import { mldStop } from './mld6.ts';
 
 /** TCP's entry in IPv6's protocol table. */
 const tcpInet6: Ip6Proto = {
@@ -102,5 +103,6 @@ export function inet6_domain_attach(vnet: Vnet): Errno {
  */
 export function inet6_domain_detach(vnet: Vnet): void {
   V_frag6(vnet).drain();
+  mldStop(vnet);
   for (const ifp of ifnetList(vnet)) in6_ifdetach(ifp);
 }

@@ -4,6 +4,7 @@ import type { Vnet } from '../kern/vnet.ts';
 import { V_frag6 } from './frag6.ts';
 import { V_icmp6 } from './icmp6_var.ts';
 import { V_ip6 } from './ip6_var.ts';
+import { V_mld } from './mld6.ts';
 import { V_nd6 } from './nd6.ts';
 
 function ip6Sysctls(vnet: Vnet): void {
@@ -97,9 +98,34 @@ function icmp6Sysctls(vnet: Vnet): void {
   );
 }
 
+function mldSysctls(vnet: Vnet): void {
+  const t = vnet.sysctl;
+  const { params } = V_mld(vnet);
+  const bools = [
+    ['v1enable', 'Enable fallback to MLDv1'],
+    ['v2enable', 'Enable MLDv2'],
+    ['use_allow', 'Use ALLOW/BLOCK for RFC 4604 SSM joins/leaves'],
+  ] as const;
+  for (const [leaf, descr] of bools) t.boolField(`net.inet6.mld.${leaf}`, descr, params, leaf);
+  t.intField(
+    'net.inet6.mld.gsrdelay',
+    'Rate limit for MLDv2 Group-and-Source queries in seconds',
+    params,
+    'gsrdelay',
+    -1,
+    59,
+  );
+  const { mcast } = V_ip6(vnet);
+  const mc = (name: string): string => `net.inet6.ip6.mcast.${name}`;
+  t.intField(mc('maxgrpsrc'), 'Max source filters per group', mcast, 'maxgrpsrc', 1);
+  t.intField(mc('maxsocksrc'), 'Max source filters per socket', mcast, 'maxsocksrc', 1);
+  t.boolField(mc('loop'), 'Loopback multicast datagrams by default', mcast, 'loop');
+}
+
 /** Adds net.inet6.* and TCP's segment sizes over IPv6. */
 export function in6Sysctls(vnet: Vnet): void {
   ip6Sysctls(vnet);
   frag6Sysctls(vnet);
   icmp6Sysctls(vnet);
+  mldSysctls(vnet);
 }

@@ -10,6 +10,8 @@ import { nowNs } from '../kern/kern_timeout.ts';
 import { AF_INET6 } from '../kern/protosw.ts';
 import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
 import { Ifaddr, type Ifnet } from '../net/if_var.ts';
+import { type InMfilter, inm_lookup, type InMulti } from '../netinet/in_multi.ts';
+import type { ReportLink } from '../netinet/in_report.ts';
 import { IN6_IS_ADDR_LINKLOCAL, in6_matchlen } from './in6.ts';
 
 // ia6_flags
@@ -90,10 +92,10 @@ export function isIn6Ifaddr(ifa: Ifaddr): ifa is In6Ifaddr {
   return ifa.ifa_family === AF_INET6;
 }
 
-/** A group that an interface has joined. @see sys/netinet6/in6_var.h */
-export interface In6Multi {
-  readonly in6m_addr: AddrWords;
-  in6m_refcount: number;
+/** A group that the kernel joined on an interface, which counts as one member. */
+export interface KernelGroup {
+  readonly imf: InMfilter;
+  refcount: number;
 }
 
 /** Neighbour discovery on an interface; times in milliseconds. @see sys/netinet6/nd6.h */
@@ -119,11 +121,14 @@ export class NdIfinfo {
 /** The state of IPv6 on one interface. @see sys/netinet6/in6_var.h (there in6_ifextra) */
 export class In6Ifextra {
   readonly nd_ifinfo: NdIfinfo;
-  /** The groups joined on the interface; their addresses contain the zone. */
-  readonly in6_multi: In6Multi[] = [];
+  /** MLD, with the groups of the interface; their addresses contain the zone. */
+  readonly mld_ifinfo: ReportLink;
+  /** The groups that the kernel joined: in6_joingroup. */
+  readonly kernelGroups: KernelGroup[] = [];
 
-  constructor(nd: NdIfinfo) {
+  constructor(nd: NdIfinfo, mld: ReportLink) {
     this.nd_ifinfo = nd;
+    this.mld_ifinfo = mld;
   }
 }
 
@@ -234,12 +239,7 @@ export function in6Enabled(ifp: Ifnet): boolean {
 }
 
 /** The group `a` of `ifp`, or null if it has not joined. @see sys/netinet6/in6_mcast.c */
-export function in6m_lookup(ifp: Ifnet, a: AddrWords): In6Multi | null {
+export function in6m_lookup(ifp: Ifnet, a: AddrWords): InMulti | null {
   const ext = in6Ifextra(ifp);
-  if (ext === null) return null;
-  for (let i = 0; i < ext.in6_multi.length; i++) {
-    const g = ext.in6_multi[i]!.in6m_addr;
-    if (g.w3 === a.w3 && g.w0 === a.w0 && g.w2 === a.w2 && g.w1 === a.w1) return ext.in6_multi[i]!;
-  }
-  return null;
+  return ext === null ? null : inm_lookup(ext.mld_ifinfo, a);
 }

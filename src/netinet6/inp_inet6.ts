@@ -15,8 +15,11 @@ import {
 import { AF_INET6 } from '../kern/protosw.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
 import { type Sockaddr, SOCKADDR_IN6_SIZE } from '../kern/sockaddr.ts';
+import type { Sockopt } from '../kern/sockopt.ts';
+import type { Socket } from '../kern/uipc_socket.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { IFCAP_TSO6, type Ifnet } from '../net/if_var.ts';
+import type { InMoptions } from '../netinet/in_multi.ts';
 import { type InConninfo, INP_DONTFRAG, type InpAf, type Inpcb } from '../netinet/in_pcb.ts';
 import { mem, memView } from '../vm/arena.ts';
 import { ICMP6_CKSUM_OFF, ICMP6_DST_UNREACH, ICMP6_DST_UNREACH_NOPORT } from './icmp6.ts';
@@ -25,6 +28,7 @@ import { icmp6Count } from './icmp6_var.ts';
 import { in6Get, IN6_IS_ADDR_MULTICAST, IN6_IS_ADDR_UNSPECIFIED, in6Put } from './in6.ts';
 import { in6_cksum, in6Pseudo } from './in6_cksum.ts';
 import { fib6_lookup } from './in6_fib.ts';
+import { im6oOf, in6McastIf, inp6_mcastopts, isMulticastOption6 } from './in6_mcast.ts';
 import { in6_selectif, in6_selectsrc } from './in6_src.ts';
 import { IN6_IFF_NOTREADY, in6Ifextra, in6ifa_ifwithaddr } from './in6_var.ts';
 import {
@@ -32,6 +36,7 @@ import {
   IP6_DST_OFF,
   IP6_SRC_OFF,
   IPPROTO_ICMPV6,
+  IPPROTO_IPV6,
   IPV6_FLOWLABEL_MASK,
   IPV6_MAXPACKET,
   IPV6_VERSION,
@@ -79,12 +84,13 @@ function label(vnet: Vnet, p: Kva): void {
 }
 
 /** Computes the checksum of an ICMPv6 message that a raw socket sends, and chooses its source. */
-function rawMessage(m: Mbuf, vnet: Vnet): Errno {
+function rawMessage(m: Mbuf, inp: Inpcb): Errno {
+  const vnet = inp.inp_vnet;
   const p = mtod(m);
   in6Get(p + IP6_SRC_OFF, $a);
   if (IN6_IS_ADDR_UNSPECIFIED($a)) {
     in6Get(p + IP6_DST_OFF, $b);
-    const ifp = in6_selectif(vnet, $b);
+    const ifp = in6McastIf(vnet, inp.inp_moptions, $b);
     if (ifp === null) return EHOSTUNREACH;
     const ia = in6_selectsrc(vnet, $b, ifp);
     if (ia === null) return EADDRNOTAVAIL;
@@ -152,9 +158,9 @@ export const inet6Af: InpAf = {
     if (IN6_IS_ADDR_MULTICAST(nam)) return EAFNOSUPPORT;
     return IN6_IS_ADDR_UNSPECIFIED(nam) ? EADDRNOTAVAIL : 0;
   },
-  selectLaddr(vnet: Vnet, inc: InConninfo): Errno {
+  selectLaddr(vnet: Vnet, inc: InConninfo, imo: InMoptions | null): Errno {
     const dst = foreign(inc);
-    const ifp = in6_selectif(vnet, dst);
+    const ifp = in6McastIf(vnet, imo, dst);
     if (ifp === null) return EHOSTUNREACH;
     const ia = in6_selectsrc(vnet, dst, ifp);
     if (ia === null) return EADDRNOTAVAIL;
@@ -253,7 +259,7 @@ export const inet6Af: InpAf = {
     const vnet = inp.inp_vnet;
     const flags = (inp.inp_flags & INP_DONTFRAG) !== 0 ? IPV6_DONTFRAG : 0;
     if ($ip6.at(mtod(m)).ip6_nxt === IPPROTO_ICMPV6) {
-      const error = rawMessage(m, vnet);
+      const error = rawMessage(m, inp);
       if (error !== 0) {
         m_freem(m);
         return error;
@@ -261,7 +267,7 @@ export const inet6Af: InpAf = {
     } else if (!inp.inp_inc.faddrAny()) {
       label(vnet, mtod(m));
     }
-    return ip6_output(m, null, inp.inp_route, flags, null, vnet);
+    return ip6_output(m, null, inp.inp_route, flags, im6oOf(inp), vnet);
   },
   sourceRoute: () => null,
   portUnreachable(m: Mbuf, vnet: Vnet): void {
@@ -271,6 +277,9 @@ export const inet6Af: InpAf = {
   savecontrol: () => null,
   // Messages of other levels are ignored, and no message of IPv6 exists yet.
   sendcontrol: (inp) => inp.inp_ip_tos,
-  // No IPv6 socket option exists yet.
-  ctloutput: () => EINVAL,
+  // No other IPv6 socket option exists yet.
+  ctloutput(so: Socket, sopt: Sockopt): Errno {
+    const ours = sopt.sopt_level === IPPROTO_IPV6 && isMulticastOption6(sopt.sopt_name);
+    return ours ? inp6_mcastopts(so, so.so_pcb as Inpcb, sopt) : EINVAL;
+  },
 };

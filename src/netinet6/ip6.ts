@@ -19,6 +19,8 @@ export const IPV6_MAXHLIM = 255;
 
 export { IPPROTO_DSTOPTS, IPPROTO_HOPOPTS, IPPROTO_ROUTING } from '../sys/protocols.ts';
 
+/** The level of IPv6's socket options. */
+export const IPPROTO_IPV6 = 41;
 // Further next headers
 export const IPPROTO_FRAGMENT = 44;
 export const IPPROTO_ICMPV6 = 58;
@@ -37,6 +39,8 @@ export const IP6_DST_OFF = 24;
 export const IP6OPT_PAD1 = 0x00;
 export const IP6OPT_PADN = 0x01;
 export const IP6OPT_ROUTER_ALERT = 0x05;
+/** The value of the router alert of MLD messages: RFC 2711, 2.1. */
+export const IP6OPT_RTALERT_MLD = 0;
 export const IP6OPT_JUMBO = 0xc2;
 /** The action bits of an unknown option. */
 export const IP6OPT_TYPE_SKIP = 0x00;

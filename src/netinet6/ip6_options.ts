@@ -7,7 +7,7 @@
 import { count, R_IP6_NOBUFS, R_IP6_OPTIONS, R_IP6_ROUTING } from '../sys/reason.ts';
 import { type Kva, kva } from '../sys/types.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
-import { M_BCAST, type Mbuf, M_MCAST, mtod } from '../kern/mbuf.ts';
+import { M_BCAST, type Mbuf, M_MCAST, M_RTALERT_MLD, mtod } from '../kern/mbuf.ts';
 import { m_pullup } from '../kern/uipc_mbuf.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { mem } from '../vm/arena.ts';
@@ -18,6 +18,7 @@ import {
   IP6OPT_PAD1,
   IP6OPT_PADN,
   IP6OPT_ROUTER_ALERT,
+  IP6OPT_RTALERT_MLD,
   IP6OPT_TYPE_DISCARD,
   IP6OPT_TYPE_FORCEICMP,
   IP6OPT_TYPE_SKIP,
@@ -99,6 +100,8 @@ function options(m: Mbuf, off: number, end: number, hopbyhop: boolean, vnet: Vne
         problem(m, ICMP6_PARAMPROB_HEADER, off + 1, vnet);
         return false;
       }
+      if ((mem[p + off + 2]! | mem[p + off + 3]!) === IP6OPT_RTALERT_MLD)
+        m.m_flags |= M_RTALERT_MLD;
     } else if (type !== IP6OPT_PADN && !ip6_unknown_opt(m, p, off, vnet)) {
       return false;
     }

@@ -172,10 +172,10 @@ function badScope(): boolean {
  * Marks a packet to a group, and gives members on this host a copy. Takes `m`; returns false if the
  * packet must not leave this host.
  */
-function checkCast(m: Mbuf, im6o: Ip6Moptions | null): boolean {
+function checkCast(m: Mbuf, im6o: Ip6Moptions | null, v: Ip6Vnet): boolean {
   const ifp = out.ifp!;
   m.m_flags |= M_MCAST;
-  const loop = im6o === null || im6o.im6o_multicast_loop;
+  const loop = im6o === null ? v.mcast.loop : im6o.im6o_multicast_loop;
   if (loop && in6m_lookup(ifp, $dst) !== null) loopMulticast(ifp, m, AF_INET6);
   // The copy has the packet if it may not leave the host.
   const stays =
@@ -278,7 +278,7 @@ function output(
   // Members on this host receive a copy without the zone, as from the wire.
   in6ClearscopeAt(p + IP6_SRC_OFF);
   in6ClearscopeAt(p + IP6_DST_OFF);
-  if (multicast && !checkCast(m, im6o)) return 0;
+  if (multicast && !checkCast(m, im6o, v)) return 0;
   return sendOrFragment(m, ifp, flags | (opt === null ? 0 : opt.ip6po_flags), v);
 }
 

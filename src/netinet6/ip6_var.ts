@@ -120,6 +120,15 @@ class Ip6Params {
   prefer_tempaddr = false;
 }
 
+/** Settings under net.inet6.ip6.mcast, with FreeBSD's defaults. */
+class Mcast6Params {
+  /** The most sources of a group, and of a socket's filter. */
+  maxgrpsrc = 512;
+  maxsocksrc = 128;
+  /** Whether this host receives its own multicasts, without IPV6_MULTICAST_LOOP. */
+  loop = true;
+}
+
 /** TCP's segment sizes over IPv6. @see sys/netinet/tcp_subr.c */
 class V6TcpMss {
   mssdflt = 1220;
@@ -130,6 +139,7 @@ class V6TcpMss {
 export class Ip6Vnet {
   readonly stat = new Ip6stat();
   readonly params = new Ip6Params();
+  readonly mcast = new Mcast6Params();
   readonly tcpMss = new V6TcpMss();
   readonly inet6sw: (Ip6Proto | null)[] = Array.from({ length: 256 }, () => null);
   /** The route cache of senders that pass no Route to ip6_output. */

@@ -102,6 +102,8 @@ export const R_ND6_EVICTED = reason('nd6', 'entry_evicted'); // the table was fu
 export const R_RIP_FULL = reason('icmp', 'raw_socket_full');
 export const R_RIP_MINTTL = reason('icmp', 'raw_ttl_below_minimum');
 
+export const R_MLD_SHORT = reason('mld', 'too_short');
+export const R_MLD_IGNORED = reason('mld', 'ignored'); // bad hop limit, source or query, rate limit
 export const R_IGMP_SHORT = reason('igmp', 'too_short');
 export const R_IGMP_SUM = reason('igmp', 'bad_checksum');
 export const R_IGMP_IGNORED = reason('igmp', 'ignored'); // bad TTL or query, rate limit, disabled

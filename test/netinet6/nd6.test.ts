@@ -9,7 +9,7 @@ import { EHOSTUNREACH, EWOULDBLOCK } from '../../src/sys/errno.ts';
 import { counted, R_ND6_BAD, R_ND6_HOLD_FULL, R_ND6_TIMEOUT } from '../../src/sys/reason.ts';
 import { PEER_MAC } from '../netinet/rig.ts';
 import { mac } from '../support/frames.ts';
-import { buildIcmp6, ip6 } from '../support/six.ts';
+import { buildIcmp6, ip6, isMld } from '../support/six.ts';
 import { sin6 } from './pair.ts';
 import { PEER6, Rig6, US6, US_LL } from './rig6.ts';
 
@@ -57,7 +57,7 @@ describe('nd6', () => {
       const so = connected(to, scope);
       expect(send(so)).to.equal(0);
       for (let i = 0; i < 3; i++) {
-        const frame = h.sent[0]!;
+        const frame = h.sent.find((f) => !isMld(f))!;
         const [ns, ...more] = h.take6();
         expect(more).to.deep.equal([]);
         const low = ip6(to).slice(13);

@@ -13,7 +13,15 @@ import { type Ip6stat, ip6stat } from '../../src/netinet6/ip6_var.ts';
 import { inPass } from '../../src/sys/pass.ts';
 import { OUR_MAC, PEER_MAC, Rig, type RigOptions } from '../netinet/rig.ts';
 import { buildEther, mac } from '../support/frames.ts';
-import { buildIcmp6, decode6, ETHERTYPE_IPV6, ip6, isSix, type Packet6 } from '../support/six.ts';
+import {
+  buildIcmp6,
+  decode6,
+  ETHERTYPE_IPV6,
+  ip6,
+  isMld,
+  isSix,
+  type Packet6,
+} from '../support/six.ts';
 import { sin6 } from './pair.ts';
 
 export const US6 = '2001:db8::2';
@@ -49,11 +57,11 @@ export class Rig6 extends Rig {
     this.inject(buildEther({ dst, src: PEER_MAC }, ETHERTYPE_IPV6, packet), piece);
   }
 
-  /** Decodes and removes the IPv6 packets sent since the last call. */
+  /** Decodes and removes the IPv6 packets sent since the last call, except reports of MLD. */
   take6(): Packet6[] {
     return this.sent
       .splice(0)
-      .filter(isSix)
+      .filter((frame) => isSix(frame) && !isMld(frame))
       .map((frame) => decode6(frame));
   }
 

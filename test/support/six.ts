@@ -105,6 +105,10 @@ export function decode6(frame: Uint8Array, whole = true): Packet6 {
 /** Whether an Ethernet frame without a tag contains IPv6. */
 export const isSix = (frame: Uint8Array): boolean => get16(frame, 12) === ETHERTYPE_IPV6;
 
+/** Whether an IPv6 frame is a message of MLD: a router alert option, then ICMPv6. */
+export const isMld = (frame: Uint8Array): boolean =>
+  frame[20] === 0 && frame[54] === 58 && [130, 131, 132, 143].includes(frame[62]!);
+
 /** The reader's answer to a neighbour solicitation for its address; null: another frame. */
 export function advertisementFor(frame: Uint8Array): Uint8Array | null {
   const p = frame.subarray(14);
