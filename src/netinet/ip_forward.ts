@@ -12,7 +12,7 @@ import { EACCES, EMSGSIZE, ENOBUFS, type Errno } from '../sys/errno.ts';
 import { TCP_CKSUM_OFF, UDP_CKSUM_OFF } from '../sys/protocols.ts';
 import { count, R_IP_NOTUS } from '../sys/reason.ts';
 import type { InAddr } from '../sys/types.ts';
-import { m_freem, m_gethdr } from '../kern/kern_mbuf.ts';
+import { m_freem, m_getcl, m_gethdr } from '../kern/kern_mbuf.ts';
 import { m_copydata } from '../kern/m_copydata.ts';
 import {
   CSUM_DATA_VALID,
@@ -24,6 +24,7 @@ import {
   M_MCAST,
   M_NOMAP,
   M_NOWAIT,
+  M_PKTHDR,
   MT_DATA,
   mtod,
   M_TRAILINGSPACE,
@@ -80,11 +81,14 @@ function cantForward(m: Mbuf, vnet: Vnet): void {
   m_freem(m);
 }
 
-/** A copy of the packet's mapped beginning, for an ICMP error. Null: no mbuf. Does not take `m`. */
-function beginning(m: Mbuf): Mbuf | null {
-  const copy = m_gethdr(M_NOWAIT, MT_DATA);
+/**
+ * A copy of the packet's mapped beginning, for an ICMP error: what fits into one mbuf, or, with `max`,
+ * at most `max` bytes in a cluster. Null: no mbuf. Does not take `m`.
+ */
+export function packetBeginning(m: Mbuf, max = 0): Mbuf | null {
+  const copy = max === 0 ? m_gethdr(M_NOWAIT, MT_DATA) : m_getcl(M_NOWAIT, MT_DATA, M_PKTHDR);
   if (copy === null) return null;
-  const room = M_TRAILINGSPACE(copy);
+  const room = max === 0 ? M_TRAILINGSPACE(copy) : max;
   let len = 0;
   for (
     let n: Mbuf | null = m;
@@ -118,34 +122,57 @@ function betterHop(m: Mbuf, nh: Nhop, vnet: Vnet): InAddr {
   return (nh.nh_flags & RTF_GATEWAY) !== 0 ? inAddrOf(nh.nh_gateway) : dst;
 }
 
+/** What `forwardTransport` sets in csum_flags for a family. */
+export interface TransportFlags {
+  readonly tcp: number;
+  readonly udp: number;
+  readonly tso: number;
+}
+const FLAGS: TransportFlags = { tcp: CSUM_TCP, udp: CSUM_UDP, tso: CSUM_IP_TSO };
+
 /**
- * Prepares the transport checksum of `m`, which had the receive flags `rxFlags`. A NIC in mode `vnet`
- * may deliver a checksum field with the sum of the pseudo-header only, and frames that are not
- * segmented: the outgoing NIC or ip_output completes them. Segments do not become longer than the
- * original ones. All other packets keep their checksum.
+ * Prepares the transport checksum of `m`, which is forwarded. Its transport header of the protocol
+ * `proto` is behind `hlen` bytes, and has with its data `len` bytes; `pseudo` is the sum of the
+ * pseudo-header, and `rxFlags` were the receive flags. A NIC in mode `vnet` may deliver a checksum field
+ * with that sum only, and frames that are not segmented: the outgoing NIC or the output function
+ * completes them. Segments do not become longer than the original ones. All other packets keep their
+ * checksum.
  */
-function transport(m: Mbuf, rxFlags: number): void {
-  const ph = m.m_pkthdr;
-  const hlen = $ip.ip_hl << 2;
-  const { ip_p: proto, ip_src: src, ip_dst: dst } = $ip;
+export function forwardTransport(
+  m: Mbuf,
+  rxFlags: number,
+  hlen: number,
+  proto: number,
+  len: number,
+  pseudo: number,
+  flags: TransportFlags,
+): void {
   const tcp = proto === IPPROTO_TCP;
-  if ((!tcp && proto !== IPPROTO_UDP) || (rxFlags & CSUM_DATA_VALID) === 0) return;
-  if (($ip.ip_off & (IP_MF | IP_OFFMASK)) !== 0) return;
+  if ((rxFlags & CSUM_DATA_VALID) === 0) return;
   if (m.m_len < hlen + (tcp ? TCP_MINLEN : UDP_MINLEN)) return;
+  const ph = m.m_pkthdr;
   const l4 = mtod(m) + hlen;
   const off = tcp ? TCP_CKSUM_OFF : UDP_CKSUM_OFF;
-  const len = $ip.ip_len - hlen;
   const sum = memView.getUint16(l4 + off);
-  const pseudo = in_pseudo(src, dst, len + proto);
   const segs = tcp ? ph.lro_nsegs : 0;
   // A complete checksum with this value by chance is computed again, with the same result.
   if (segs <= 1 && (sum !== pseudo || sum === 0)) return;
   memView.setUint16(l4 + off, pseudo);
   ph.csum_data = off;
-  ph.csum_flags = tcp ? CSUM_TCP : CSUM_UDP;
+  ph.csum_flags = tcp ? flags.tcp : flags.udp;
   if (segs <= 1) return;
-  ph.csum_flags |= CSUM_IP_TSO;
+  ph.csum_flags |= flags.tso;
   ph.tso_segsz = Math.ceil((len - ((mem[l4 + TCP_OFF_OFF]! >>> 4) << 2)) / segs);
+}
+
+/** Prepares the transport checksum of the packet at `$ip`. */
+function transport(m: Mbuf, rxFlags: number): void {
+  const hlen = $ip.ip_hl << 2;
+  const { ip_p: proto, ip_src: src, ip_dst: dst } = $ip;
+  if (proto !== IPPROTO_TCP && proto !== IPPROTO_UDP) return;
+  if (($ip.ip_off & (IP_MF | IP_OFFMASK)) !== 0) return;
+  const len = $ip.ip_len - hlen;
+  forwardTransport(m, rxFlags, hlen, proto, len, in_pseudo(src, dst, len + proto), FLAGS);
 }
 
 /**
@@ -168,7 +195,7 @@ export function ip_forward(m: Mbuf, srcrt: boolean, vnet: Vnet): void {
     return icmp_error(m, ICMP_UNREACH, ICMP_UNREACH_HOST, 0, vnet);
   }
   const hop = srcrt ? (0 as InAddr) : betterHop(m, nh, vnet);
-  const copy = beginning(m);
+  const copy = packetBeginning(m);
   const fast = $ip.ip_hl === 5;
   const ph = m.m_pkthdr;
   const rxFlags = ph.csum_flags;

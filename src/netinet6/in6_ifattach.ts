@@ -12,6 +12,7 @@ import { AF_INET6 } from '../kern/protosw.ts';
 import type { IfEvents } from '../net/if.ts';
 import { V_loif } from '../net/if_loop.ts';
 import { IFF_LOOPBACK, IFF_UP, type Ifnet, IFT_ETHER } from '../net/if_var.ts';
+import { forwardingLro } from '../netinet/ip_forward.ts';
 import { in6Addr, in6addr_loopback, IN6_IS_ADDR_LINKLOCAL } from './in6.ts';
 import { in6_purgeaddr, in6RouteToSelf, in6_update_ifa } from './in6_ifaddr.ts';
 import { in6PurgeGroups } from './in6_mcast.ts';
@@ -125,6 +126,7 @@ export const inet6IfEvents: IfEvents = {
   ifAttached(ifp: Ifnet): void {
     in6_domifattach(ifp);
     const vnet = ifp.if_vnet;
+    if (V_ip6(vnet).params.forwarding) forwardingLro(ifp);
     if (ifp !== V_loif(vnet).ifp) return;
     for (const ia of in6Ifaddrs(vnet)) in6RouteToSelf(vnet, ia);
     const error = in6_update_ifa(ifp, in6addr_loopback, 128, 0) || in6_ifattach(ifp);

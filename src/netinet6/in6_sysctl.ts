@@ -3,6 +3,7 @@
 import type { Vnet } from '../kern/vnet.ts';
 import { V_frag6 } from './frag6.ts';
 import { V_icmp6 } from './icmp6_var.ts';
+import { setForwarding6 } from './ip6_forward.ts';
 import { V_ip6 } from './ip6_var.ts';
 import { V_mld } from './mld6.ts';
 import { V_nd6 } from './nd6.ts';
@@ -11,7 +12,12 @@ function ip6Sysctls(vnet: Vnet): void {
   const t = vnet.sysctl;
   const { params, tcpMss } = V_ip6(vnet);
   const ip6 = (name: string): string => `net.inet6.ip6.${name}`;
-  t.int(ip6('forwarding'), 'Enable forwarding of IPv6 packets between interfaces', () => 0, null);
+  t.bool(
+    ip6('forwarding'),
+    'Enable forwarding of IPv6 packets between interfaces',
+    () => params.forwarding,
+    (on) => setForwarding6(vnet, on),
+  );
   t.intField(
     ip6('hlim'),
     'Default hop limit to use for outgoing IPv6 packets',
@@ -28,6 +34,7 @@ function ip6Sysctls(vnet: Vnet): void {
     0,
   );
   const bools = [
+    ['redirect', 'Send ICMPv6 redirects for unforwardable IPv6 packets'],
     ['auto_flowlabel', 'Assign flow labels to connections'],
     ['auto_linklocal', 'Assign a link-local address to each interface with IPv6'],
     ['use_defaultzone', 'Use the only interface for a link-local address without a zone'],

@@ -1,7 +1,7 @@
 /**
  * IPv6 input, after sys/netinet6/ip6_input.c: checks, zones, local delivery, dispatch over the extension
- * headers. Every dropped packet is counted twice: in FreeBSD's ip6stat and by drop reason. Left out:
- * forwarding (packets for other hosts are dropped), packet filter hooks.
+ * headers; ip6_forward.ts forwards packets for other hosts. Every dropped packet is counted twice: in
+ * FreeBSD's ip6stat and by drop reason. Left out: packet filter hooks.
  */
 
 import { NetAddr } from '../sys/addr.ts';
@@ -54,6 +54,7 @@ import {
   IPV6_VERSION,
   IPV6_VERSION_MASK,
 } from './ip6.ts';
+import { ip6_forward } from './ip6_forward.ts';
 import { ip6_hopopts_input } from './ip6_options.ts';
 import { ip6Input, type Ip6stat, type Ip6Vnet, V_ip6 } from './ip6_var.ts';
 import { in6ClearscopeAt, in6SetscopeAt } from './scope6.ts';
@@ -106,24 +107,31 @@ function badScope(m: Mbuf, ifp: Ifnet, p: number): boolean {
   return IN6_IS_ADDR_LOOPBACK($src) || IN6_IS_ADDR_LOOPBACK($dst);
 }
 
-/** Whether the packet to `$dst` is for this host; else takes `m`. */
-function isOurs(m: Mbuf, ifp: Ifnet, stat: Ip6stat, vnet: Vnet): boolean {
+// What happens to a packet: see destinationOf.
+const OURS = 0;
+const FORWARD = 1;
+const DROPPED = 2;
+
+/** Whether the packet to `$dst` is for this host, or is forwarded; else takes `m`. */
+function destinationOf(m: Mbuf, ifp: Ifnet, v: Ip6Vnet, vnet: Vnet): number {
+  const { stat } = v;
   if (IN6_IS_ADDR_MULTICAST($dst)) {
-    if (in6m_lookup(ifp, $dst) !== null) return true;
+    if (in6m_lookup(ifp, $dst) !== null) return OURS;
     stat.ip6s_notmember++;
     stat.ip6s_cantforward++;
     drop(m, R_IP6_NOTUS);
-    return false;
+    return DROPPED;
   }
   const ia = in6ifa_ifwithaddr(vnet, $dst.w0, $dst.w1, $dst.w2, $dst.w3);
   if (ia === null) {
+    if (v.params.forwarding) return FORWARD;
     stat.ip6s_cantforward++;
     drop(m, R_IP6_NOTUS);
-    return false;
+    return DROPPED;
   }
-  if ((ia.ia6_flags & IN6_IFF_NOTREADY) === 0) return true;
+  if ((ia.ia6_flags & IN6_IFF_NOTREADY) === 0) return OURS;
   drop(m, R_IP6_NOTREADY);
-  return false;
+  return DROPPED;
 }
 
 /** Trims the bytes behind the payload. Returns false, and takes `m`, if it is incomplete. */
@@ -201,7 +209,8 @@ export function ip6_input(m0: Mbuf, vnet: Vnet): void {
   const remote = (m.m_flags & M_LOOP) === 0 && (ifp.if_flags & IFF_LOOPBACK) === 0;
   if (v.params.source_address_validation && remote && in6_localip(vnet, $src))
     return drop(m, R_IP6_BADADDR);
-  if (!isOurs(m, ifp, stat, vnet)) return;
+  const to = destinationOf(m, ifp, v, vnet);
+  if (to === DROPPED) return;
   ip6Input.m = m;
   ip6Input.off = Ip6.SIZE;
   let nxt = $ip6.at(p).ip6_nxt;
@@ -211,5 +220,7 @@ export function ip6_input(m0: Mbuf, vnet: Vnet): void {
     nxt = ip6_hopopts_input(m, Ip6.SIZE, vnet);
     if (nxt === IPPROTO_DONE) return;
   }
-  if (trim(ip6Input.m, stat)) dispatch(nxt, v, vnet);
+  if (!trim(ip6Input.m, stat)) return;
+  if (to === FORWARD) ip6_forward(ip6Input.m, vnet);
+  else dispatch(nxt, v, vnet);
 }

@@ -41,7 +41,7 @@ import { AF_INET6, IPPROTO_TCP } from '../kern/protosw.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { loopMulticast } from '../net/if_loop.ts';
 import { IFF_LOOPBACK, IFF_MULTICAST, type Ifnet, OutputDst } from '../net/if_var.ts';
-import { type Route, RTF_GATEWAY } from '../net/route.ts';
+import { type Nhop, type Route, RTF_GATEWAY } from '../net/route.ts';
 import { InConninfo } from '../netinet/in_pcb.ts';
 import { mbufFallback } from '../netinet/ip_fallback.ts';
 import { tcp_hc_getmtu } from '../netinet/tcp_hostcache.ts';
@@ -104,7 +104,7 @@ function transmit(m: Mbuf): Errno {
 }
 
 /** The MTU of a link for IPv6. @see sys/netinet6/nd6.h */
-function IN6_LINKMTU(ifp: Ifnet): number {
+export function IN6_LINKMTU(ifp: Ifnet): number {
   const linkmtu = in6Ifextra(ifp)?.nd_ifinfo.linkmtu ?? 0;
   return linkmtu >= IPV6_MMTU && linkmtu < ifp.if_mtu ? linkmtu : ifp.if_mtu;
 }
@@ -215,6 +215,30 @@ export function ip6_output(
   recordEnter(out);
   try {
     return output(m, opt, ro, flags, im6o, vnet);
+  } finally {
+    recordLeave(out);
+  }
+}
+
+/**
+ * Sends a packet of another host on to `nh`. Its addresses contain their zones. Takes `m`. EMSGSIZE:
+ * larger than the MTU of the link. Else as ip6_output.
+ */
+export function ip6ForwardOutput(m: Mbuf, nh: Nhop, vnet: Vnet): Errno {
+  recordEnter(out);
+  try {
+    const ifp = nh.nh_ifp;
+    if (!in6Enabled(ifp)) return drop(m, R_IP6_DISABLED, ENETDOWN);
+    const p = mtod(m);
+    if ((nh.nh_flags & RTF_GATEWAY) !== 0) nexthop.setFrom(nh.nh_gateway);
+    else in6Get(p + IP6_DST_OFF, nexthop);
+    out.ifp = out.origifp = ifp;
+    out.alwaysfrag = false;
+    out.mtu = IN6_LINKMTU(ifp);
+    in6ClearscopeAt(p + IP6_SRC_OFF);
+    in6ClearscopeAt(p + IP6_DST_OFF);
+    noExthdrs();
+    return sendOrFragment(m, ifp, IPV6_DONTFRAG, V_ip6(vnet));
   } finally {
     recordLeave(out);
   }

@@ -118,6 +118,10 @@ class Ip6Params {
   use_defaultzone = false;
   /** Prefer temporary addresses as source. */
   prefer_tempaddr = false;
+  /** Forward packets between interfaces: the stack is a router. */
+  forwarding = false;
+  /** Send redirects when forwarding. */
+  redirect = true;
 }
 
 /** Settings under net.inet6.ip6.mcast, with FreeBSD's defaults. */
@@ -144,6 +148,8 @@ export class Ip6Vnet {
   readonly inet6sw: (Ip6Proto | null)[] = Array.from({ length: 256 }, () => null);
   /** The route cache of senders that pass no Route to ip6_output. */
   readonly scratchRoute = new Route();
+  /** The route cache of forwarded packets. */
+  readonly forwardRoute = new Route();
   /** Seeds of flow labels and fragment identifications. */
   readonly flowSeed: number;
   fragId: number;
