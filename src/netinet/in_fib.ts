@@ -11,7 +11,6 @@ import {
   type Nhop,
   rib_add_route,
   rib_del_route,
-  rib_lookup_prefix,
   ribLookup,
   type Route,
   routeLookup,
@@ -57,11 +56,6 @@ export function inRouteAddGateway(
 /** Removes the route to exactly this prefix. ESRCH: no such route. @see route(8) */
 export function inRouteDel(vnet: Vnet, dst: InAddr, prefixlen: number): Errno {
   return rib_del_route(rt_tables_get_rnh(vnet, AF_INET), inNetAddr(dst), prefixlen);
-}
-
-/** The route to exactly this prefix, or null. */
-export function inRouteTo(vnet: Vnet, dst: InAddr, prefixlen: number): RtEntry | null {
-  return rib_lookup_prefix(rt_tables_get_rnh(vnet, AF_INET), inNetAddr(dst), prefixlen);
 }
 
 /** The entries, longest prefix first. */
