@@ -50,6 +50,10 @@ export class Llentry implements LinkAddr, Task {
   la_expire = 0;
   /** Whether a packet was sent with this entry since it entered its state. */
   used = false;
+  /** IPv6: whether the neighbour is a router. */
+  ln_router = false;
+  /** IPv6: reachability hints since the last advertisement. */
+  ln_byhint = 0;
   /** Ours: whether a packet was sent with this entry since its queue was last searched. */
   recent = false;
   // The queue of the table that contains the entry, null for a static one, and its links.

@@ -12,7 +12,8 @@ export const LOG_SOURCE_ROUTE = 0;
 export const LOG_REDIRECT = 1;
 export const LOG_UDP_VAIN = 2;
 export const LOG_TCP = 3;
-const KINDS = 4;
+export const LOG_ND6 = 4;
+const KINDS = 5;
 /** Lines of a kind in a second. */
 const PER_SEC = 10;
 

@@ -173,6 +173,7 @@ export function synAcked(tp: Tcpcb, seg: TcpSegment): void {
   measureRtt(tp, seg);
   tp.t_rxtshift = 0;
   tp.t_acktime = tp.t_rcvtime;
+  tp.t_tcp.nudHint?.(tp.t_inpcb.inp_inc);
   tp.snd_una = seqAdd(tp.iss, 1);
   if (SEQ_LT(tp.snd_nxt, tp.snd_una)) tp.snd_nxt = tp.snd_una;
   rearmRexmt(tp, tp.snd_una);

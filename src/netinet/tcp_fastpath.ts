@@ -143,6 +143,7 @@ function fastAck(tp: Tcpcb, seg: TcpSegment): boolean {
   cc_ack_received(tp, acked);
   tp.snd_una = seg.ack;
   tp.t_acktime = tp.t_rcvtime;
+  tp.t_tcp.nudHint?.(tp.t_inpcb.inp_inc);
   tp.snd_wl2 = seg.ack;
   tp.t_dupacks = 0;
   rearmRexmt(tp, seg.ack);

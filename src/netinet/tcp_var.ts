@@ -13,7 +13,7 @@ import type { Mbuf } from '../kern/mbuf.ts';
 import { type Vnet, VNET_DEFINE } from '../kern/vnet.ts';
 import { type CcAlgo, CcVar } from './cc_var.ts';
 import type { TfoConn } from './tcp_fastopen.ts';
-import { type InpAf, type Inpcb, Inpcbinfo, type TcpMss } from './in_pcb.ts';
+import { type InConninfo, type InpAf, type Inpcb, Inpcbinfo, type TcpMss } from './in_pcb.ts';
 import {
   TCP_MAXOLEN,
   TCP_MAXWIN,
@@ -355,6 +355,8 @@ export class TcpVnet {
   ccAlgo: CcAlgo | null = null;
   /** The implementation of new connections; null until tcp_init. */
   functions: TcpFunctionBlock | null = null;
+  /** Called when the peer of a connection acknowledges new data: it is reachable. Null: not needed. */
+  nudHint: ((inc: InConninfo) => void) | null = null;
 
   constructor(vnet: Vnet) {
     this.vnet = vnet;

@@ -34,7 +34,7 @@ import {
   IPPROTO_DONE,
   IPV6_MAXPACKET,
 } from './ip6.ts';
-import { ip6Input, type Ip6Proto, ip6stat, type Ip6stat } from './ip6_var.ts';
+import { ip6Input, M_FRAGMENTED, type Ip6Proto, ip6stat, type Ip6stat } from './ip6_var.ts';
 
 /** Seconds after which an incomplete packet is dropped: RFC 8200, 4.5. */
 const IPV6_FRAGTTL = 60;
@@ -182,6 +182,7 @@ function join(q: Ip6q, f: Frag6): number {
   $ip6.at(top).ip6_plen = m.m_pkthdr.len - Ip6.SIZE;
   $ip6.ip6_flow = ($ip6.ip6_flow & ~(IPTOS_ECN_MASK << 20)) | (ecn << 20);
   mem[top + nxtOff] = ip6q_nxt;
+  m.m_flags |= M_FRAGMENTED;
   ip6Input.m = m;
   ip6Input.off = unfrag;
   ip6Input.next = nxtOff;
@@ -266,6 +267,7 @@ function frag6_input(m0: Mbuf, off: number, vnet: Vnet): number {
   if (offlg === 0) {
     // RFC 6946: an atomic fragment is the whole packet, whatever is in the queues.
     stat.ip6s_atomicfrags++;
+    m.m_flags |= M_FRAGMENTED;
     ip6Input.m = m;
     ip6Input.off = hlen;
     return mem[fh]!;

@@ -50,3 +50,9 @@ export const ND_NA_FLAG_SOLICITED = 0x40000000;
 export const ND_NA_FLAG_OVERRIDE = 0x20000000;
 export const ND_OPT_SOURCE_LINKADDR = 1;
 export const ND_OPT_TARGET_LINKADDR = 2;
+export const ND_OPT_REDIRECTED_HEADER = 4;
+export const ND_OPT_NONCE = 14;
+/** Bytes of a redirect without options. */
+export const ND_REDIRECT_LEN = 40;
+/** The offset of its destination; the target is at ND_TARGET_OFF. */
+export const ND_RD_DST_OFF = 24;

@@ -93,7 +93,7 @@ export function ip6_lasthdr(p: Kva, len: number): boolean {
 }
 
 /** Counts an error by type and code. @see sys/netinet6/icmp6.c */
-function icmp6_errcount(vnet: Vnet, type: number, code: number): void {
+export function icmp6_errcount(vnet: Vnet, type: number, code: number): void {
   const { stat } = V_icmp6(vnet);
   const kinds: Record<number, readonly (keyof typeof stat)[]> = {
     [ICMP6_DST_UNREACH]: [

@@ -11,13 +11,14 @@ import {
   R_ICMP6_SHORT,
   R_ICMP6_SUM,
   R_IP6_NOBUFS,
+  R_ND6_BAD,
   type Reason,
 } from '../sys/reason.ts';
 import { type Kva, kva } from '../sys/types.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
-import { M_COPYALL, type Mbuf, M_NOWAIT, mtod } from '../kern/mbuf.ts';
+import { M_COPYALL, type Mbuf, max_linkhdr, MCLBYTES, M_NOWAIT, mtod } from '../kern/mbuf.ts';
 import { AF_INET6 } from '../kern/protosw.ts';
-import { m_copym, m_dup, m_pullup } from '../kern/uipc_mbuf.ts';
+import { m_copym, m_defrag, m_dup, m_pullup } from '../kern/uipc_mbuf.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import type { Ifnet } from '../net/if_var.ts';
 import { InConninfo } from '../netinet/in_pcb.ts';
@@ -54,9 +55,13 @@ import {
   MLD_LISTENER_REPORT,
   MLDV2_LISTENER_REPORT,
   ND_NEIGHBOR_ADVERT,
+  ND_NEIGHBOR_LEN,
   ND_NEIGHBOR_SOLICIT,
+  ND_REDIRECT,
+  ND_REDIRECT_LEN,
 } from './icmp6.ts';
 import { icmp6_reflect, ip6_lasthdr, lasthdr } from './icmp6_error.ts';
+import { icmp6_redirect_input } from './icmp6_redirect.ts';
 import { V_icmp6 } from './icmp6_var.ts';
 import { in6Get, IN6_IS_ADDR_MULTICAST } from './in6.ts';
 import { in6_cksum } from './in6_cksum.ts';
@@ -184,13 +189,42 @@ function echo(m: Mbuf, off: number, vnet: Vnet): void {
   if (copy !== null) raw!(copy, off, vnet);
 }
 
-/** Passes `m` to neighbour discovery, and a copy to raw sockets. Takes `m`. */
-function neighbour(m: Mbuf, off: number, type: number, len: number, vnet: Vnet): void {
-  const { raw } = V_icmp6(vnet);
-  const copy = raw === null ? null : m_copym(m, 0, M_COPYALL, M_NOWAIT);
-  if (type === ND_NEIGHBOR_SOLICIT) nd6_ns_input(m, off, len);
-  else nd6_na_input(m, off, len);
+/** Bytes of a message of neighbour discovery of `type` without options. */
+function ndLength(type: number): number {
+  return type === ND_REDIRECT ? ND_REDIRECT_LEN : ND_NEIGHBOR_LEN;
+}
+
+/**
+ * Passes `m`, a message of `len` bytes, to neighbour discovery, and a copy to raw sockets. Takes `m`.
+ * The functions of neighbour discovery get contiguous messages.
+ */
+function neighbour(m0: Mbuf, off: number, type: number, len: number, vnet: Vnet): void {
+  const { raw, stat } = V_icmp6(vnet);
+  const badcode = mem[mtod(m0) + off + 1] !== 0;
+  if (badcode || len < ndLength(type)) {
+    stat[badcode ? 'icp6s_badcode' : 'icp6s_badlen']++;
+    count(R_ND6_BAD);
+    return raw === null ? m_freem(m0) : raw(m0, off, vnet);
+  }
+  const copy = raw === null ? null : m_copym(m0, 0, M_COPYALL, M_NOWAIT);
+  const m = ndContiguous(m0, off + len);
+  if (m === null) count(R_IP6_NOBUFS);
+  else if (type === ND_NEIGHBOR_SOLICIT) nd6_ns_input(m, off, len);
+  else if (type === ND_NEIGHBOR_ADVERT) nd6_na_input(m, off, len);
+  else icmp6_redirect_input(m, off, len);
   if (copy !== null) raw!(copy, off, vnet);
+}
+
+/**
+ * Makes the first `want` bytes of a packet contiguous. Takes `m`; null: no mbuf, or the message is
+ * larger than a cluster.
+ */
+function ndContiguous(m: Mbuf, want: number): Mbuf | null {
+  if (m.m_len >= want) return m;
+  const top = want <= MCLBYTES - max_linkhdr ? m_defrag(m, M_NOWAIT) : null;
+  if (top !== null && top.m_len >= want) return top;
+  m_freem(top ?? m);
+  return null;
 }
 
 /** Input of an ICMPv6 message. @see sys/netinet6/icmp6.c */
@@ -207,7 +241,7 @@ function message(m0: Mbuf, off: number, vnet: Vnet): void {
     v.stat.icp6s_tooshort++;
     return drop(m0, R_ICMP6_SHORT);
   }
-  // Make contiguous what is read below: all of a message of neighbour discovery, a quoted header.
+  // Make contiguous what is read below: a quoted header.
   const want = off + Math.min(len, WANTED);
   const m = m0.m_len < want ? m_pullup(m0, want) : m0;
   if (m === null) return count(R_IP6_NOBUFS);
@@ -225,7 +259,8 @@ function message(m0: Mbuf, off: number, vnet: Vnet): void {
       return echo(m, off, vnet);
     case ND_NEIGHBOR_SOLICIT:
     case ND_NEIGHBOR_ADVERT:
-      return neighbour(m, off, type, have, vnet);
+    case ND_REDIRECT:
+      return neighbour(m, off, type, len, vnet);
     case MLD_LISTENER_QUERY:
     case MLD_LISTENER_REPORT:
     case MLD_LISTENER_DONE:

@@ -41,12 +41,18 @@ class Icmp6stat {
   icp6s_badrs = 0;
   icp6s_badra = 0;
   icp6s_badredirect = 0;
+  /** Messages of neighbour discovery whose hop limit is not 255. */
+  icp6s_invlhlim = 0;
 }
 
 /** Settings under net.inet6.icmp6, with FreeBSD's defaults. */
 class Icmp6Params {
   /** Maximum number of errors per second; -1: no limit. */
   errppslimit = 100;
+  /** Process redirects. */
+  rediraccept = 1;
+  /** Seconds until the route of a redirect ends. */
+  redirtimeout = 600;
 }
 
 /** ICMPv6's state of one stack. */

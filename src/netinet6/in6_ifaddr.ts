@@ -35,16 +35,24 @@ import {
   V_in6,
 } from './in6_var.ts';
 import { nd6_add_ifa_lle, nd6_rem_ifa_lle } from './nd6.ts';
-import { nd6_dad_start, nd6_dad_stop } from './nd6_nbr.ts';
+import { nd6DadDelay, nd6_dad_start, nd6_dad_stop } from './nd6_dad.ts';
+import { V_nd6 } from './nd6_var.ts';
 import { in6_setscope } from './scope6.ts';
 
 const $group = new NetAddr();
+/** For in6_update_ifa: delay the first solicitation of duplicate address detection. */
+export const IN6_IFAUPDATE_DADDELAY = 0x1;
+
 const FOREVER: In6Addrlifetime = { vltime: ND6_INFINITE_LIFETIME, pltime: ND6_INFINITE_LIFETIME };
 
-/** Adds the host route to a local address by lo0. Does nothing before lo0 is attached. */
+/**
+ * Adds the host route to a local address by lo0. Does nothing before lo0 is attached, and for an address
+ * of another interface if net.inet6.icmp6.nd6_useloopback is 0.
+ */
 export function in6RouteToSelf(vnet: Vnet, ia: In6Ifaddr): void {
   const lo = V_loif(vnet).ifp;
   if (lo === null) return;
+  if (ia.ifa_ifp !== lo && V_nd6(vnet).params.nd6_useloopback === 0) return;
   const flags = RTF_UP | RTF_HOST | RTF_STATIC | RTF_PINNED;
   in6RouteAdd(vnet, ia.ifa_addr, IN6_ADDR_BITS, new Nhop(lo, ia, null, flags, 0));
 }
@@ -59,7 +67,13 @@ function groups(ia: In6Ifaddr, change: (ifp: Ifnet, group: AddrWords) => unknown
 }
 
 /** Creates the address `addr` of `ifp`, with its routes and groups, and starts its detection. */
-function create(ifp: Ifnet, addr: AddrWords, plen: number, flags: number): In6Ifaddr {
+function create(
+  ifp: Ifnet,
+  addr: AddrWords,
+  plen: number,
+  flags: number,
+  update: number,
+): In6Ifaddr {
   const vnet = ifp.if_vnet;
   const loopback = (ifp.if_flags & IFF_LOOPBACK) !== 0;
   const noDad = (in6Ifextra(ifp)!.nd_ifinfo.flags & ND6_IFF_NO_DAD) !== 0;
@@ -74,14 +88,15 @@ function create(ifp: Ifnet, addr: AddrWords, plen: number, flags: number): In6If
     in6RouteAdd(vnet, addr, plen, new Nhop(ifp, ia, null, RTF_UP | RTF_PINNED, 0));
   groups(ia, in6_joingroup);
   nd6_add_ifa_lle(ia);
-  if (detect) nd6_dad_start(ia);
+  const delay = (update & IN6_IFAUPDATE_DADDELAY) !== 0 ? nd6DadDelay(vnet) : 0;
+  if (detect) nd6_dad_start(ia, delay);
   return ia;
 }
 
 /**
  * Adds address `addr` with prefix length `plen` (0 to 128) to `ifp` and brings the interface up; or, if
  * the interface has the address, sets its lifetimes and flags. `flags`: IN6_IFF_NODAD, ANYCAST,
- * AUTOCONF, TEMPORARY. The zone of a link-local address is set here. EINVAL: bad prefix length,
+ * AUTOCONF, TEMPORARY. `updateflags`: IN6_IFAUPDATE_DADDELAY. The zone of a link-local address is set here. EINVAL: bad prefix length,
  * lifetime or address. EEXIST: another interface has the address. Else the driver's errno from bringing
  * the interface up. @see sys/netinet6/in6.c
  */
@@ -91,6 +106,7 @@ export function in6_update_ifa(
   plen: number,
   flags: number,
   lifetime: In6Addrlifetime = FOREVER,
+  updateflags = 0,
 ): Errno {
   if (!(plen >= 0 && plen <= IN6_ADDR_BITS) || !Number.isInteger(plen)) return EINVAL;
   if (IN6_IS_ADDR_UNSPECIFIED(addr) || IN6_IS_ADDR_MULTICAST(addr)) return EINVAL;
@@ -103,7 +119,7 @@ export function in6_update_ifa(
   if (ia === null) {
     const error = ifBringUp(ifp);
     if (error !== 0) return error;
-    ia = create(ifp, a, plen, flags);
+    ia = create(ifp, a, plen, flags, updateflags);
   }
   ia.setLifetime(lifetime);
   return 0;

@@ -9,14 +9,20 @@ import { type AddrWords, NetAddr } from '../sys/addr.ts';
 import { EADDRNOTAVAIL, EINVAL, type Errno } from '../sys/errno.ts';
 import { KASSERT } from '../sys/kassert.ts';
 import { AF_INET6 } from '../kern/protosw.ts';
-import type { IfEvents } from '../net/if.ts';
+import { ifConsole, type IfEvents } from '../net/if.ts';
 import { V_loif } from '../net/if_loop.ts';
 import { IFF_LOOPBACK, IFF_UP, type Ifnet, IFT_ETHER } from '../net/if_var.ts';
 import { forwardingLro } from '../netinet/ip_forward.ts';
 import { in6Addr, in6addr_loopback, IN6_IS_ADDR_LINKLOCAL } from './in6.ts';
-import { in6_purgeaddr, in6RouteToSelf, in6_update_ifa } from './in6_ifaddr.ts';
+import {
+  IN6_IFAUPDATE_DADDELAY,
+  in6_purgeaddr,
+  in6RouteToSelf,
+  in6_update_ifa,
+} from './in6_ifaddr.ts';
 import { in6PurgeGroups } from './in6_mcast.ts';
 import {
+  IN6_IFF_DUPLICATED,
   type In6Addrlifetime,
   In6Ifextra,
   in6Ifextra,
@@ -33,7 +39,10 @@ import {
 } from './in6_var.ts';
 import { V_ip6 } from './ip6_var.ts';
 import { mld_domifattach, mld_domifdetach } from './mld6.ts';
-import { Nd6Table, nd6Table } from './nd6.ts';
+import { Nd6Table, nd6Table, sameLladdr } from './nd6.ts';
+import { nd6DadAll, nd6TentativeAll } from './nd6_dad.ts';
+import { nd6Announce } from './nd6_nbr.ts';
+import { nd6Reachable } from './nd6_var.ts';
 import { in6_setscope } from './scope6.ts';
 
 /** The link-local address of `ifp` from its Ethernet address; fe80::1 for lo0. */
@@ -52,15 +61,13 @@ function in6_ifattach(ifp: Ifnet): Errno {
   const flags = in6Ifextra(ifp)?.nd_ifinfo.flags ?? ND6_IFF_IFDISABLED;
   if ((flags & ND6_IFF_IFDISABLED) !== 0 || (flags & ND6_IFF_AUTO_LINKLOCAL) === 0) return 0;
   if (in6ifa_ifpforlinklocal(ifp, 0) !== null) return 0;
-  return in6_update_ifa(ifp, linklocalOf(ifp), 64, 0);
+  return in6_update_ifa(ifp, linklocalOf(ifp), 64, 0, undefined, IN6_IFAUPDATE_DADDELAY);
 }
 
 /** Enables IPv6 on `ifp` and gives it its link-local address. */
 function enable(ifp: Ifnet): Errno {
-  const ext = in6Ifextra(ifp);
-  if (ext === null) return EINVAL;
-  ext.nd_ifinfo.flags &= ~ND6_IFF_IFDISABLED;
-  return in6_ifattach(ifp);
+  const error = enableOnly(ifp);
+  return error !== 0 ? error : in6_ifattach(ifp);
 }
 
 /**
@@ -80,10 +87,25 @@ export function in6_aifaddr(
   return error !== 0 ? error : in6_update_ifa(ifp, addr, plen, flags, lifetime);
 }
 
+/** Whether a link-local address of `ifp` is a duplicate. */
+function linklocalDuplicated(ifp: Ifnet): boolean {
+  return ifp.if_addrhead.some((ia) => {
+    if (!isIn6Ifaddr(ia) || !IN6_IS_ADDR_LINKLOCAL(ia.ifa_addr)) return false;
+    return (ia.ia6_flags & IN6_IFF_DUPLICATED) !== 0;
+  });
+}
+
 function enableOnly(ifp: Ifnet): Errno {
   const ext = in6Ifextra(ifp);
   if (ext === null) return EINVAL;
+  if ((ext.nd_ifinfo.flags & ND6_IFF_IFDISABLED) === 0) return 0;
+  if (linklocalDuplicated(ifp)) {
+    // RFC 4862, 5.4.5.
+    ifConsole.log?.('Cannot enable an interface with a link-local address marked duplicate.');
+    return 0;
+  }
   ext.nd_ifinfo.flags &= ~ND6_IFF_IFDISABLED;
+  nd6DadAll(ifp);
   return 0;
 }
 
@@ -106,6 +128,7 @@ function in6_domifattach(ifp: Ifnet): void {
   const off = loopback ? 0 : ND6_IFF_IFDISABLED;
   const nd = new NdIfinfo(ND6_IFF_PERFORMNUD | auto | off, params.hlim);
   const mld = mld_domifattach(ifp);
+  nd.reachable = nd6Reachable(ifp.if_vnet, nd.basereachable);
   V_in6(ifp.if_vnet).ifextra[ifp.if_index] = new In6Ifextra(nd, mld);
   if (ifp.if_type === IFT_ETHER) ifp.if_afdata[AF_INET6] = new Nd6Table(ifp);
 }
@@ -119,6 +142,18 @@ export function in6_ifdetach(ifp: Ifnet): void {
   nd6Table(ifp)?.flush(false);
   ifp.if_afdata[AF_INET6] = null;
   V_in6(ifp.if_vnet).ifextra[ifp.if_index] = null;
+}
+
+/** Sets the link-level address of `ifp` in the entries of its addresses. Returns whether it changed. */
+function updateLladdr(ifp: Ifnet, { table }: Nd6Table): boolean {
+  let changed = false;
+  for (const ia of ifp.if_addrhead) {
+    const lle = isIn6Ifaddr(ia) ? table.find(ia.ifa_addr) : null;
+    if (lle === null || sameLladdr(lle.ll_addr, ifp.if_lladdr)) continue;
+    lle.setAddr(ifp.if_lladdr);
+    changed = true;
+  }
+  return changed;
 }
 
 /** IPv6's handlers for interface events. */
@@ -138,10 +173,11 @@ export const inet6IfEvents: IfEvents = {
     if (table === null) return;
     if ((ifp.if_flags & IFF_UP) === 0) {
       table.flush(true);
+      nd6TentativeAll(ifp);
       return;
     }
     in6_ifattach(ifp);
-    for (const ia of ifp.if_addrhead)
-      if (isIn6Ifaddr(ia)) table.table.find(ia.ifa_addr)?.setAddr(ifp.if_lladdr);
+    nd6DadAll(ifp);
+    if (updateLladdr(ifp, table)) nd6Announce(ifp);
   },
 };

@@ -11,6 +11,7 @@ import type { Vnet } from '../kern/vnet.ts';
 import { addrFamilyRegister } from '../net/addr_family.ts';
 import { ETHERTYPE_IPV6 } from '../net/ethernet.ts';
 import { ifEventsRegister, ifnetList } from '../net/if.ts';
+import { redirectRoutes } from '../net/route_redirect.ts';
 import { NETISR_IPV6, netisrLink, netisr_register } from '../net/netisr.ts';
 import { inpafRegister } from '../netinet/in_pcb.ts';
 import { rip_input, ripProtosw } from '../netinet/raw_ip.ts';
@@ -20,6 +21,7 @@ import { udpAttach, udp_ctlinput, udp_input } from '../netinet/udp_usrreq.ts';
 import { frag6Proto, V_frag6 } from './frag6.ts';
 import { icmp6Proto } from './icmp6_input.ts';
 import { V_icmp6 } from './icmp6_var.ts';
+import { IN6_ADDR_BITS } from './in6.ts';
 import { inet6Family } from './in6_family.ts';
 import { in6_ifdetach, inet6IfEvents } from './in6_ifattach.ts';
 import { in6Sysctls } from './in6_sysctl.ts';
@@ -104,5 +106,6 @@ export function inet6_domain_attach(vnet: Vnet): Errno {
 export function inet6_domain_detach(vnet: Vnet): void {
   V_frag6(vnet).drain();
   mldStop(vnet);
+  redirectRoutes(vnet, AF_INET6, IN6_ADDR_BITS).stop();
   for (const ifp of ifnetList(vnet)) in6_ifdetach(ifp);
 }

@@ -6,7 +6,8 @@ import { V_icmp6 } from './icmp6_var.ts';
 import { setForwarding6 } from './ip6_forward.ts';
 import { V_ip6 } from './ip6_var.ts';
 import { V_mld } from './mld6.ts';
-import { V_nd6 } from './nd6.ts';
+import { nd6SetMaxnudhint } from './nd6.ts';
+import { V_nd6 } from './nd6_var.ts';
 
 function ip6Sysctls(vnet: Vnet): void {
   const t = vnet.sysctl;
@@ -45,6 +46,22 @@ function ip6Sysctls(vnet: Vnet): void {
     ],
   ] as const;
   for (const [leaf, descr] of bools) t.boolField(ip6(leaf), descr, params, leaf);
+  t.intField(
+    ip6('dad_count'),
+    'Number of ICMPv6 NS messages sent during duplicate address detection',
+    params,
+    'dad_count',
+    0,
+    1000,
+  );
+  t.intField(
+    ip6('dad_enhanced'),
+    'Add a random nonce to NS messages of duplicate address detection',
+    params,
+    'dad_enhanced',
+    0,
+    1,
+  );
   t.intField(
     'net.inet.tcp.v6mssdflt',
     'Default TCP maximum segment size for IPv6',
@@ -87,23 +104,37 @@ function icmp6Sysctls(vnet: Vnet): void {
     'errppslimit',
     -1,
   );
-  t.intField(
-    icmp6('nd6_mmaxtries'),
-    'Number of multicast neighbour solicitations without a reply',
-    nd,
-    'nd6_mmaxtries',
-    1,
-    1000,
-  );
-  t.intField(
-    icmp6('nd6_maxqueuelen'),
-    'Number of packets to hold per neighbour',
-    nd,
-    'nd6_maxqueuelen',
+  for (const [leaf, descr, min, max] of ND6_ROWS)
+    t.intField(icmp6(leaf), descr, nd, leaf, min, max);
+  t.int(
+    icmp6('nd6_maxnudhint'),
+    'Reachability hints of TCP between two solicited advertisements',
+    () => nd.nd6_maxnudhint,
+    (v) => nd6SetMaxnudhint(vnet, v),
     0,
-    1024,
+    1e6,
+  );
+  t.intField(icmp6('rediraccept'), 'Accept ICMPv6 redirect messages', params, 'rediraccept', 0, 1);
+  t.intField(
+    icmp6('redirtimeout'),
+    'Delay in seconds before expiring redirect route',
+    params,
+    'redirtimeout',
+    1,
   );
 }
+
+/** Neighbour discovery: leaf, description, minimum and maximum. */
+const ND6_ROWS = [
+  ['nd6_delay', 'Delay in seconds before probing for reachability', 0, 1e6],
+  ['nd6_umaxtries', 'Solicitations to a neighbour without a reply', 1, 1000],
+  ['nd6_mmaxtries', 'Number of multicast neighbour solicitations without a reply', 1, 1000],
+  ['nd6_useloopback', 'Create a loopback route when configuring an IPv6 address', 0, 1],
+  ['nd6_gctimer', 'Seconds until an unused neighbour is removed; 0: never', 0, 1e9],
+  ['nd6_maxqueuelen', 'Number of packets to hold per neighbour', 0, 1024],
+  ['nd6_debug', 'Log NDP debug messages', 0, 1],
+  ['nd6_onlink_ns_rfc4861', 'Accept solicitations from addresses that are not on-link', 0, 1],
+] as const;
 
 function mldSysctls(vnet: Vnet): void {
   const t = vnet.sysctl;

@@ -102,9 +102,11 @@ export interface KernelGroup {
 export class NdIfinfo {
   /** The MTU of router advertisements, bytes; 0: none. */
   linkmtu = 0;
-  /** Base of `reachable`, which is random. */
+  /** Base of `reachable`, which is random and changes after some hours: nd6Reachable. */
   basereachable = 30_000;
   reachable = 30_000;
+  /** When `reachable` was chosen, ns since boot. */
+  recalctm = nowNs();
   /** Between retransmitted solicitations. */
   retrans = 1000;
   /** ND6_IFF_*. */

@@ -77,6 +77,9 @@ export class Ip6Moptions {
   im6o_multicast_loop = true;
 }
 
+/** An mbuf flag of received packets: the packet had a fragment header. @see sys/netinet6/ip6_var.h */
+export const M_FRAGMENTED = 0x200000;
+
 /** The packet that the input functions process. */
 export const ip6Input: {
   m: Mbuf | null;
@@ -122,6 +125,12 @@ class Ip6Params {
   forwarding = false;
   /** Send redirects when forwarding. */
   redirect = true;
+  /** No flag R in advertisements of interfaces that accept router advertisements. */
+  norbit_raif = false;
+  /** Solicitations of duplicate address detection; 0: no detection. */
+  dad_count = 1;
+  /** Send a nonce with them: RFC 7527. */
+  dad_enhanced = 1;
 }
 
 /** Settings under net.inet6.ip6.mcast, with FreeBSD's defaults. */

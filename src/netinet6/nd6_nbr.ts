@@ -1,29 +1,35 @@
 /**
  * Neighbour solicitations and advertisements, after sys/netinet6/nd6_nbr.c: RFC 4861, 7.1 and 7.2.
- * Solicitations are sent by nd6_output.ts. Left out so far: duplicate address detection (an address is
- * ready at once), the state machine of 7.2.5 beyond the link-level address.
+ * Solicitations are sent by nd6_output.ts; duplicate address detection is in nd6_dad.ts. Left out:
+ * answers for other hosts (proxies), carp, delayed answers for anycast addresses.
  */
 
 import { type AddrWords, NetAddr } from '../sys/addr.ts';
-import { count, R_ICMP6_IGNORED, R_ND6_BAD } from '../sys/reason.ts';
+import { count, R_ICMP6_IGNORED, R_ND6_BAD, R_ND6_FRAGMENT } from '../sys/reason.ts';
 import { type Kva, kva } from '../sys/types.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
 import { type Mbuf, mtod } from '../kern/mbuf.ts';
-import { LLE_STATIC, LLE_VALID } from '../net/if_llatbl.ts';
-import { ETHER_ADDR_LEN, type Ifnet } from '../net/if_var.ts';
+import type { Vnet } from '../kern/vnet.ts';
+import { ifConsole } from '../net/if.ts';
+import { type Llentry, LLE_STATIC, LLE_VALID } from '../net/if_llatbl.ts';
+import type { Ifnet } from '../net/if_var.ts';
+import { LOG_ND6, logAllowed } from '../net/log_limit.ts';
 import { mem, memView } from '../vm/arena.ts';
 import {
   ICMP6_CKSUM_OFF,
   ND_HLIM,
   ND_NA_FLAG_OVERRIDE,
+  ND_NA_FLAG_ROUTER,
   ND_NA_FLAG_SOLICITED,
   ND_NEIGHBOR_ADVERT,
   ND_NEIGHBOR_LEN,
+  ND_NEIGHBOR_SOLICIT,
+  ND_OPT_NONCE,
   ND_OPT_SOURCE_LINKADDR,
   ND_OPT_TARGET_LINKADDR,
   ND_TARGET_OFF,
 } from './icmp6.ts';
-import { icmp6Count } from './icmp6_var.ts';
+import { icmp6Count, V_icmp6 } from './icmp6_var.ts';
 import {
   in6addr_linklocal_allnodes,
   in6Get,
@@ -34,68 +40,83 @@ import {
 import { in6_cksum } from './in6_cksum.ts';
 import { in6_selectsrc } from './in6_src.ts';
 import {
+  IN6_IFF_ANYCAST,
+  IN6_IFF_DUPLICATED,
   IN6_IFF_NOTREADY,
   IN6_IFF_TENTATIVE,
-  type In6Ifaddr,
+  in6Ifextra,
   in6ifa_ifpwithaddr,
+  isIn6Ifaddr,
+  ND6_IFF_ACCEPT_RTADV,
 } from './in6_var.ts';
 import { Ip6, IP6_DST_OFF, IP6_SRC_OFF, IPPROTO_ICMPV6 } from './ip6.ts';
 import { ip6_output } from './ip6_output.ts';
-import { Ip6Moptions } from './ip6_var.ts';
+import { Ip6Moptions, M_FRAGMENTED, V_ip6 } from './ip6_var.ts';
 import {
-  ND6_LLINFO_REACHABLE,
-  ND6_LLINFO_STALE,
+  type Nd6Table,
   nd6_cache_lladdr,
+  nd6_is_addr_neighbor,
   nd6Table,
   sameLladdr,
 } from './nd6.ts';
-import { ndPacket, ndPutLladdr, ND_OPT_LLADDR_LEN } from './nd6_output.ts';
-import { in6_clearscope, in6_setscope } from './scope6.ts';
+import { nd6_dad_na_input, nd6_dad_ns_input } from './nd6_dad.ts';
+import { ndLladdr, ndOpts, nd6_options, ND_OPT_LLADDR_LEN } from './nd6_options.ts';
+import { ndPacket, ndPutLladdr } from './nd6_output.ts';
+import { nd6RouterChanged } from './nd6_rtr_var.ts';
+import { ND6_LLINFO_REACHABLE, ND6_LLINFO_STALE, nd6Logs, V_nd6 } from './nd6_var.ts';
+import { in6ClearscopeAt, in6_setscope, ip6_sprintf } from './scope6.ts';
 
 const $ip6 = new Ip6();
 const $src = new NetAddr();
 const $dst = new NetAddr();
 const $target = new NetAddr();
 const $imo = new Ip6Moptions();
-// The link-level address of an option, and whether the message had it.
-const lladdr = new Uint8Array(ETHER_ADDR_LEN);
 
-/**
- * Looks for the option `type` in the options at `p`, which end at `end`, and copies its address to
- * `lladdr`. 1: found. 0: not there. -1: a malformed option, so the message must be dropped (RFC 4861,
- * 4.6). @see sys/netinet6/nd6.c (there nd6_options)
- */
-function findLladdr(p: number, end: number, type: number): number {
-  let found = 0;
-  while (p < end) {
-    const len = p + 1 < end ? mem[p + 1]! << 3 : 0;
-    if (len === 0 || p + len > end) return -1;
-    if (mem[p] === type && found === 0) {
-      for (let i = 0; i < ETHER_ADDR_LEN; i++) lladdr[i] = mem[p + 2 + i]!;
-      found = 1;
-    }
-    p += len;
-  }
-  return found;
-}
-
-function bad(m: Mbuf): void {
-  count(R_ND6_BAD);
-  m_freem(m);
+/** Writes a line about the message in `$src`, `$dst` and `$target`, if nd6_debug is set. */
+function log(ifp: Ifnet, what: string): void {
+  const vnet = ifp.if_vnet;
+  if (!nd6Logs(vnet)) return;
+  const [src, dst, tgt] = [$src, $dst, $target].map((a) => ip6_sprintf(vnet, a));
+  ifConsole.log?.(`${what}: src=${src} dst=${dst} tgt=${tgt} on ${ifp.if_xname}`);
 }
 
 /**
- * Checks what solicitations and advertisements have in common, and sets `$src`, `$dst` and `$target`.
- * `icmp6` points to `len` contiguous bytes. Returns whether the message is valid.
+ * Checks the hop limit of the message whose IPv6 header is at `p`, and sets `$src`, `$dst` and
+ * `$target`. `icmp6` points to the contiguous message.
  */
-function parse(ifp: Ifnet, p: Kva, icmp6: Kva, len: number): boolean {
-  if ($ip6.at(p).ip6_hlim !== ND_HLIM || mem[icmp6 + 1] !== 0 || len < ND_NEIGHBOR_LEN)
-    return false;
+function parse(ifp: Ifnet, p: Kva, icmp6: Kva): boolean {
   in6Get(p + IP6_SRC_OFF, $src);
   in6Get(p + IP6_DST_OFF, $dst);
   in6Get(icmp6 + ND_TARGET_OFF, $target);
   in6_setscope($target, ifp);
-  return !IN6_IS_ADDR_MULTICAST($target);
+  if ($ip6.at(p).ip6_hlim === ND_HLIM) return true;
+  V_icmp6(ifp.if_vnet).stat.icp6s_invlhlim++;
+  return false;
+}
+
+function drop(m: Mbuf, why = R_ND6_BAD): void {
+  count(why);
+  m_freem(m);
+}
+
+/** Whether `a` is a solicited-node group. */
+function isSolicitedNode(a: AddrWords): boolean {
+  const low = a.w3 >>> 24 === 0xff && a.w2 === 1 && a.w1 === 0;
+  return low && a.w0 >>> 16 === 0xff02;
+}
+
+/** The reason why the solicitation in `$src`, `$dst` and `$target` is invalid, or ''. */
+function badSolicit(ifp: Ifnet): string {
+  if (IN6_IS_ADDR_UNSPECIFIED($src)) {
+    // RFC 4861, 7.1.1.
+    if (!isSolicitedNode($dst)) return 'nd6_ns_input: bad DAD packet (wrong ip6 dst)';
+  } else if (
+    V_nd6(ifp.if_vnet).params.nd6_onlink_ns_rfc4861 === 0 &&
+    !nd6_is_addr_neighbor(ifp, $src)
+  ) {
+    return 'nd6_ns_input: NS packet from non-neighbor';
+  }
+  return IN6_IS_ADDR_MULTICAST($target) ? 'nd6_ns_input: bad NS target (multicast)' : '';
 }
 
 /**
@@ -104,23 +125,64 @@ function parse(ifp: Ifnet, p: Kva, icmp6: Kva, len: number): boolean {
  */
 export function nd6_ns_input(m: Mbuf, off: number, len: number): void {
   const ifp = m.m_pkthdr.rcvif as Ifnet;
+  const vnet = ifp.if_vnet;
+  // RFC 6980, 5.
+  if ((m.m_flags & M_FRAGMENTED) !== 0) return drop(m, R_ND6_FRAGMENT);
   const p = mtod(m);
   const ns = kva(p + off);
-  if (!parse(ifp, p, ns, len)) return bad(m);
-  const found = findLladdr(ns + ND_NEIGHBOR_LEN, ns + len, ND_OPT_SOURCE_LINKADDR);
-  const dad = IN6_IS_ADDR_UNSPECIFIED($src);
-  // RFC 4861, 7.1.1: from `::`, to a solicited-node group and without the option.
-  if (found < 0 || (dad && (found > 0 || !IN6_IS_ADDR_MULTICAST($dst)))) return bad(m);
-  const ia = in6ifa_ifpwithaddr(ifp, $target);
-  if (ia === null || (ia.ia6_flags & IN6_IFF_NOTREADY) !== 0) {
-    count(R_ICMP6_IGNORED);
-    m_freem(m);
-    return;
+  let bad = parse(ifp, p, ns) ? badSolicit(ifp) : 'nd6_ns_input: invalid hlim';
+  // A malformed option is counted by nd6_options and drops the message.
+  if (bad === '' && !nd6_options(vnet, ns + ND_NEIGHBOR_LEN, ns + len)) return drop(m);
+  if (bad === '' && IN6_IS_ADDR_UNSPECIFIED($src) && ndOpts.at[ND_OPT_SOURCE_LINKADDR] !== 0)
+    bad = 'nd6_ns_input: bad DAD packet (link-layer address option)';
+  if (bad === '') bad = solicited(ifp);
+  if (bad !== '') {
+    log(ifp, bad);
+    V_icmp6(vnet).stat.icp6s_badns++;
+    return drop(m);
   }
-  if (found > 0) nd6_cache_lladdr(ifp, $src, lladdr);
-  const to = dad ? in6addr_linklocal_allnodes : $src;
-  nd6_na_output(ifp, to, $target, ND_NA_FLAG_OVERRIDE | (dad ? 0 : ND_NA_FLAG_SOLICITED), true);
   m_freem(m);
+}
+
+/** Answers the valid solicitation for `$target`. Returns the reason why it is invalid after all. */
+function solicited(ifp: Ifnet): string {
+  const ia = in6ifa_ifpwithaddr(ifp, $target);
+  if (ia === null || (ia.ia6_flags & IN6_IFF_DUPLICATED) !== 0) {
+    count(R_ICMP6_IGNORED);
+    return '';
+  }
+  const found = ndLladdr(ND_OPT_SOURCE_LINKADDR);
+  if (found < 0) return 'nd6_ns_input: lladdrlen mismatch';
+  if ($src.equals($target)) {
+    log(ifp, 'nd6_ns_input: duplicate IP6 address');
+    count(R_ICMP6_IGNORED);
+    return '';
+  }
+  const dad = IN6_IS_ADDR_UNSPECIFIED($src);
+  if ((ia.ia6_flags & IN6_IFF_TENTATIVE) !== 0) {
+    if (dad) nd6_dad_ns_input(ia, ndOpts.at[ND_OPT_NONCE]!);
+    else count(R_ICMP6_IGNORED);
+    return '';
+  }
+  // RFC 4861, 7.2.4: the option may be missing in the answer to a solicitation that was not sent to
+  // a group; FreeBSD omits it.
+  const tlladdr = IN6_IS_ADDR_MULTICAST($dst);
+  const anycast = (ia.ia6_flags & IN6_IFF_ANYCAST) !== 0;
+  const flags = routerFlag(ifp) | (anycast || !tlladdr ? 0 : ND_NA_FLAG_OVERRIDE);
+  if (dad) {
+    nd6_na_output(ifp, in6addr_linklocal_allnodes, $target, flags, tlladdr);
+    return '';
+  }
+  nd6_cache_lladdr(ifp, $src, found > 0 ? ndOpts.lladdr : null, ND_NEIGHBOR_SOLICIT);
+  nd6_na_output(ifp, $src, $target, flags | ND_NA_FLAG_SOLICITED, tlladdr);
+  return '';
+}
+
+/** ND_NA_FLAG_ROUTER if this host forwards packets. */
+function routerFlag(ifp: Ifnet): number {
+  const { forwarding, norbit_raif } = V_ip6(ifp.if_vnet).params;
+  const host = (in6Ifextra(ifp)!.nd_ifinfo.flags & ND6_IFF_ACCEPT_RTADV) !== 0 && norbit_raif;
+  return forwarding && !host ? ND_NA_FLAG_ROUTER : 0;
 }
 
 /**
@@ -149,9 +211,8 @@ function nd6_na_output(
   mem[na] = ND_NEIGHBOR_ADVERT;
   memView.setInt32(na + 4, flags);
   in6Put(na + ND_TARGET_OFF, taddr);
-  // The message has no zone; the header keeps it for ip6_output.
-  memView.setInt32(na + ND_TARGET_OFF, wireWord(taddr));
-  if (tlladdr) ndPutLladdr(na + ND_NEIGHBOR_LEN, ND_OPT_TARGET_LINKADDR, ifp);
+  in6ClearscopeAt(na + ND_TARGET_OFF);
+  if (tlladdr) ndPutLladdr(na + ND_NEIGHBOR_LEN, ND_OPT_TARGET_LINKADDR, ifp.if_lladdr);
   memView.setUint16(na + ICMP6_CKSUM_OFF, in6_cksum(m, IPPROTO_ICMPV6, Ip6.SIZE, len));
   icmp6Count(vnet, ND_NEIGHBOR_ADVERT);
   $imo.im6o_multicast_ifp = ifp;
@@ -160,11 +221,16 @@ function nd6_na_output(
   ip6_output(m, null, null, 0, $imo, vnet);
 }
 
-/** The first word of `a` without its zone. */
-function wireWord(a: AddrWords): number {
-  $target.setFrom(a);
-  in6_clearscope($target);
-  return $target.w0;
+/**
+ * Announces the new link-level address of `ifp` to all nodes, once per address. Ours: RFC 4861, 7.2.6;
+ * FreeBSD announces IPv4 addresses only.
+ */
+export function nd6Announce(ifp: Ifnet): void {
+  for (const ia of ifp.if_addrhead) {
+    if (!isIn6Ifaddr(ia) || (ia.ia6_flags & IN6_IFF_NOTREADY) !== 0) continue;
+    const override = (ia.ia6_flags & IN6_IFF_ANYCAST) !== 0 ? 0 : ND_NA_FLAG_OVERRIDE;
+    nd6_na_output(ifp, in6addr_linklocal_allnodes, ia.ifa_addr, routerFlag(ifp) | override, true);
+  }
 }
 
 /**
@@ -173,40 +239,77 @@ function wireWord(a: AddrWords): number {
  */
 export function nd6_na_input(m: Mbuf, off: number, len: number): void {
   const ifp = m.m_pkthdr.rcvif as Ifnet;
+  const vnet = ifp.if_vnet;
+  if ((m.m_flags & M_FRAGMENTED) !== 0) return drop(m, R_ND6_FRAGMENT);
   const p = mtod(m);
   const na = kva(p + off);
-  if (!parse(ifp, p, na, len)) return bad(m);
+  let bad = parse(ifp, p, na) ? '' : 'nd6_na_input: invalid hlim';
   const flags = memView.getInt32(na + 4);
-  const solicited = (flags & ND_NA_FLAG_SOLICITED) !== 0;
-  const found = findLladdr(na + ND_NEIGHBOR_LEN, na + len, ND_OPT_TARGET_LINKADDR);
-  if (found < 0 || (solicited && IN6_IS_ADDR_MULTICAST($dst))) return bad(m);
-  advertised(ifp, flags, solicited, found > 0);
+  if (bad === '' && IN6_IS_ADDR_MULTICAST($target)) bad = 'nd6_na_input: invalid target address';
+  if (bad === '' && IN6_IS_ADDR_MULTICAST($dst) && (flags & ND_NA_FLAG_SOLICITED) !== 0)
+    bad = 'nd6_na_input: a solicited adv is multicasted';
+  if (bad === '' && !nd6_options(vnet, na + ND_NEIGHBOR_LEN, na + len)) return drop(m);
+  if (bad === '') bad = advertised(ifp, vnet, flags);
+  if (bad !== '') {
+    log(ifp, bad);
+    V_icmp6(vnet).stat.icp6s_badna++;
+    return drop(m);
+  }
   m_freem(m);
 }
 
-/** Updates the entry of `$target` with an advertisement; `lladdr` is valid if `has`. */
-function advertised(ifp: Ifnet, flags: number, solicited: boolean, has: boolean): void {
+/** Processes the valid advertisement of `$target`. Returns the reason why it is invalid after all. */
+function advertised(ifp: Ifnet, vnet: Vnet, flags: number): string {
+  const ia = in6ifa_ifpwithaddr(ifp, $target);
+  if (ia !== null) {
+    if ((ia.ia6_flags & IN6_IFF_TENTATIVE) !== 0) {
+      nd6_dad_na_input(ia);
+      return '';
+    }
+    count(R_ICMP6_IGNORED);
+    if (logAllowed(vnet, LOG_ND6))
+      ifConsole.log?.(`nd6_na_input: duplicate IP6 address ${ip6_sprintf(vnet, $target)}`);
+    return '';
+  }
+  const found = ndLladdr(ND_OPT_TARGET_LINKADDR);
+  if (found < 0) return 'nd6_na_input: lladdrlen mismatch';
   const nd = nd6Table(ifp);
   const lle = nd?.find($target) ?? null;
-  if (nd === null || lle === null || (lle.la_flags & LLE_STATIC) !== 0) return;
-  const valid = (lle.la_flags & LLE_VALID) !== 0;
-  if (!has) return;
-  const changed = !valid || !sameLladdr(lle.ll_addr, lladdr);
-  if (valid && changed && (flags & ND_NA_FLAG_OVERRIDE) === 0) return;
-  if (changed || solicited)
-    nd.learned(lle, lladdr, solicited ? ND6_LLINFO_REACHABLE : ND6_LLINFO_STALE);
+  if (nd === null || lle === null || (lle.la_flags & LLE_STATIC) !== 0) {
+    count(R_ICMP6_IGNORED);
+    return '';
+  }
+  const lladdr = found > 0 ? ndOpts.lladdr : null;
+  if ((lle.la_flags & LLE_VALID) === 0) resolved(nd, lle, lladdr, flags);
+  else updated(nd, lle, lladdr, flags);
+  return '';
 }
 
-/**
- * Starts duplicate address detection of a tentative address. A stub: the address is ready.
- * @see sys/netinet6/nd6_nbr.c
- */
-export function nd6_dad_start(ia: In6Ifaddr): void {
-  ia.ia6_flags &= ~IN6_IFF_TENTATIVE;
+/** RFC 4861, 7.2.5: an advertisement for an entry without a link-level address. */
+function resolved(nd: Nd6Table, lle: Llentry, lladdr: Uint8Array | null, flags: number): void {
+  if (lladdr === null) return count(R_ICMP6_IGNORED);
+  const answer = (flags & ND_NA_FLAG_SOLICITED) !== 0;
+  lle.ln_router = (flags & ND_NA_FLAG_ROUTER) !== 0;
+  nd.learned(lle, lladdr, answer ? ND6_LLINFO_REACHABLE : ND6_LLINFO_STALE);
+  const ifp = lle.lle_ifp;
+  if (lle.ln_router) nd6RouterChanged(ifp);
 }
 
-/**
- * Ends duplicate address detection of an address that is removed. A stub.
- * @see sys/netinet6/nd6_nbr.c
- */
-export function nd6_dad_stop(_ia: In6Ifaddr): void {}
+/** RFC 4861, 7.2.5: an advertisement for an entry with a link-level address. */
+function updated(nd: Nd6Table, lle: Llentry, lladdr: Uint8Array | null, flags: number): void {
+  const changed = lladdr !== null && !sameLladdr(lle.ll_addr, lladdr);
+  if (changed && (flags & ND_NA_FLAG_OVERRIDE) === 0) {
+    // The neighbour may have moved, or another host claims its address: check it soon.
+    if (lle.ln_state === ND6_LLINFO_REACHABLE) nd.setState(lle, ND6_LLINFO_STALE);
+    return;
+  }
+  if (changed) lle.setAddr(lladdr);
+  if ((flags & ND_NA_FLAG_SOLICITED) !== 0) {
+    lle.ln_byhint = 0;
+    nd.setState(lle, ND6_LLINFO_REACHABLE);
+  } else if (changed) nd.setState(lle, ND6_LLINFO_STALE);
+  const router = (flags & ND_NA_FLAG_ROUTER) !== 0;
+  if (lle.ln_router && !router) nd.notRouter(lle);
+  lle.ln_router = router;
+  lle.la_asked = 0;
+}

@@ -18,31 +18,37 @@ import {
   ND_HLIM,
   ND_NEIGHBOR_LEN,
   ND_NEIGHBOR_SOLICIT,
+  ND_OPT_NONCE,
   ND_OPT_SOURCE_LINKADDR,
   ND_TARGET_OFF,
 } from './icmp6.ts';
 import { icmp6Count } from './icmp6_var.ts';
-import { in6addr_any, in6Put, in6SolicitedNode } from './in6.ts';
+import { IN6_IS_ADDR_MULTICAST, IN6_IS_ADDR_UNSPECIFIED, in6Put, in6SolicitedNode } from './in6.ts';
 import { in6_cksum } from './in6_cksum.ts';
 import { ETHER_MAP_IPV6_MULTICAST } from './in6_mcast.ts';
 import { in6_selectsrc } from './in6_src.ts';
 import { IN6_IFF_NOTREADY, in6Enabled, in6ifa_ifpforlinklocal } from './in6_var.ts';
 import { Ip6, IP6_DST_OFF, IP6_SRC_OFF, IPPROTO_ICMPV6, IPV6_VERSION } from './ip6.ts';
 import { ip6stat } from './ip6_var.ts';
-import { in6ClearscopeAt } from './scope6.ts';
-
-/** Bytes of a link-layer address option of Ethernet. */
-export const ND_OPT_LLADDR_LEN = 8;
+import { ND_OPT_LLADDR_LEN, ND_OPT_NONCE_LEN } from './nd6_options.ts';
+import { in6ClearscopeAt, in6_setscope } from './scope6.ts';
 
 const $ip6 = new Ip6();
 const $dst = new NetAddr();
 const mac = new Uint8Array(ETHER_ADDR_LEN);
 
-/** Writes the option `type` with the address of `ifp` to the 8 bytes at `p`. */
-export function ndPutLladdr(p: number, type: number, ifp: Ifnet): void {
+/** Writes the option `type` with the Ethernet address `lladdr` to the 8 bytes at `p`. */
+export function ndPutLladdr(p: number, type: number, lladdr: Uint8Array): void {
   mem[p] = type;
   mem[p + 1] = 1;
-  for (let i = 0; i < ETHER_ADDR_LEN; i++) mem[p + 2 + i] = ifp.if_lladdr[i]!;
+  for (let i = 0; i < ETHER_ADDR_LEN; i++) mem[p + 2 + i] = lladdr[i]!;
+}
+
+/** Writes the option with a nonce to the 8 bytes at `p`. */
+function putNonce(p: number, nonce: Uint8Array): void {
+  mem[p] = ND_OPT_NONCE;
+  mem[p + 1] = 1;
+  for (let i = 0; i < ND_OPT_NONCE_LEN; i++) mem[p + 2 + i] = nonce[i]!;
 }
 
 /**
@@ -77,30 +83,36 @@ function sourceOf(ifp: Ifnet, saddr: AddrWords | null, dst: AddrWords): AddrWord
 /**
  * Sends a solicitation for `taddr` on `ifp`. `saddr`: the source; null: chosen here; `::` for duplicate
  * address detection. `lladdr`: the Ethernet address of a neighbour whose reachability is probed; null:
- * send to the solicited-node group. @see sys/netinet6/nd6_nbr.c
+ * send to the solicited-node group. `nonce`: ND_OPT_NONCE_LEN bytes for the option; null: without it.
+ * @see sys/netinet6/nd6_nbr.c
  */
 export function nd6_ns_output(
   ifp: Ifnet,
   saddr: AddrWords | null,
   lladdr: Uint8Array | null,
   taddr: AddrWords,
+  nonce: Uint8Array | null = null,
 ): void {
+  if (IN6_IS_ADDR_MULTICAST(taddr) || !in6Enabled(ifp)) return;
   if ((ifp.if_flags & IFF_UP) === 0 || (ifp.if_drv_flags & IFF_DRV_RUNNING) === 0) return;
-  const src = in6Enabled(ifp) ? sourceOf(ifp, saddr, taddr) : null;
+  if (lladdr === null) in6SolicitedNode(taddr, $dst);
+  else $dst.setFrom(taddr);
+  in6_setscope($dst, ifp);
+  const src = sourceOf(ifp, saddr, $dst);
   if (src === null) return;
-  const dad = src.w0 === 0 && in6addr_any.w3 === src.w3;
-  const len = ND_NEIGHBOR_LEN + (dad ? 0 : ND_OPT_LLADDR_LEN);
+  const dad = IN6_IS_ADDR_UNSPECIFIED(src);
+  const option = dad ? (nonce === null ? 0 : 2 + ND_OPT_NONCE_LEN) : ND_OPT_LLADDR_LEN;
+  const len = ND_NEIGHBOR_LEN + option;
   const m = ndPacket(len);
   if (m === null) return;
   const p = mtod(m);
-  if (lladdr === null) in6SolicitedNode(taddr, $dst);
-  else $dst.setFrom(taddr);
   in6Put(p + IP6_SRC_OFF, src);
   in6Put(p + IP6_DST_OFF, $dst);
   const ns = kva(p + Ip6.SIZE);
   mem[ns] = ND_NEIGHBOR_SOLICIT;
   in6Put(ns + ND_TARGET_OFF, taddr);
-  if (!dad) ndPutLladdr(ns + ND_NEIGHBOR_LEN, ND_OPT_SOURCE_LINKADDR, ifp);
+  if (!dad) ndPutLladdr(ns + ND_NEIGHBOR_LEN, ND_OPT_SOURCE_LINKADDR, ifp.if_lladdr);
+  else if (nonce !== null) putNonce(ns + ND_NEIGHBOR_LEN, nonce);
   in6ClearscopeAt(p + IP6_SRC_OFF);
   in6ClearscopeAt(p + IP6_DST_OFF);
   in6ClearscopeAt(ns + ND_TARGET_OFF);

@@ -4,7 +4,8 @@
  * the stack the index of that interface stands in bytes 2 and 3 of the address, the lower half of the
  * first word, as on FreeBSD: so four words are enough in routes, PCBs and neighbour tables. On the
  * wire the field is 0: ip6_input sets it in the header and ip6_output clears it. Programs see the zone
- * in sin6_scope_id and in the text `fe80::1%tn0`. Left out: zones larger than an interface.
+ * in sin6_scope_id and in the text `fe80::1%tn0`. Left out: zones larger than an interface. A
+ * library: not every function has a user.
  */
 
 import type { AddrWords, NetAddr } from '../sys/addr.ts';

@@ -12,6 +12,7 @@ import {
   IN6_IFF_TENTATIVE,
   in6Ifaddrs,
 } from '../../src/netinet6/in6_var.ts';
+import { V_ip6 } from '../../src/netinet6/ip6_var.ts';
 import { ip6_sprintf, parseIn6Zone } from '../../src/netinet6/scope6.ts';
 import { Rig } from '../netinet/rig.ts';
 
@@ -19,6 +20,7 @@ describe('in6_selectsrc', () => {
   let h: Rig;
   beforeEach(() => {
     h = new Rig();
+    V_ip6(h.vnet).params.dad_count = 0;
   });
   afterEach(() => h.close());
 

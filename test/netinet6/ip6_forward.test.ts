@@ -16,6 +16,7 @@ import {
   SIOCSIFFLAGS,
 } from '../../src/net/if_var.ts';
 import { netisr_dispatch, NETISR_IPV6 } from '../../src/net/netisr.ts';
+import { ND_NEIGHBOR_SOLICIT } from '../../src/netinet6/icmp6.ts';
 import { parseIn6 } from '../../src/netinet6/in6.ts';
 import { in6RouteAddGateway } from '../../src/netinet6/in6_fib.ts';
 import { in6_aifaddr } from '../../src/netinet6/in6_ifattach.ts';
@@ -86,7 +87,14 @@ describe('ip6_forward', () => {
   const boot = (capabilities = 0, mtu = 1500): void => {
     rig = new Rig6({ capabilities });
     port = new Port(rig, capabilities, mtu);
-    inPass(() => nd6_cache_lladdr(port.ifp, parseIn6(GATEWAY)!, Uint8Array.from(mac(GATEWAY_MAC))));
+    inPass(() =>
+      nd6_cache_lladdr(
+        port.ifp,
+        parseIn6(GATEWAY)!,
+        Uint8Array.from(mac(GATEWAY_MAC)),
+        ND_NEIGHBOR_SOLICIT,
+      ),
+    );
     expect(
       in6RouteAddGateway(rig.vnet, parseIn6('2001:db8:f::')!, 48, parseIn6(GATEWAY)!),
     ).to.equal(0);

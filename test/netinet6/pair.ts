@@ -8,7 +8,8 @@ import { soclose, socreate, soreceive, soResult, type Socket } from '../../src/k
 import type { Vnet } from '../../src/kern/vnet.ts';
 import { in6Ntop, in6Sockaddr, parseIn6 } from '../../src/netinet6/in6.ts';
 import { in6_aifaddr } from '../../src/netinet6/in6_ifattach.ts';
-import { IN6_IFF_NODAD, in6ifa_ifpforlinklocal } from '../../src/netinet6/in6_var.ts';
+import { in6ifa_ifpforlinklocal } from '../../src/netinet6/in6_var.ts';
+import { V_ip6 } from '../../src/netinet6/ip6_var.ts';
 import { port } from '../../src/sys/types.ts';
 import { UIO_READ, Uio } from '../../src/vm/uio.ts';
 import { SimNet, type SimOptions, type SimPort } from '../sim/sim_net.ts';
@@ -30,13 +31,15 @@ export class Pair6 {
   readonly net: SimNet;
   readonly sockets: Socket[] = [];
 
-  constructor(options: Partial<SimOptions> = {}) {
+  constructor(options: Partial<SimOptions> & { dad_count?: number } = {}) {
     this.net = new SimNet({ seed: 1, ...options });
     for (const [p, text] of [
       [this.net.a, A6],
       [this.net.b, B6],
-    ] as const)
-      expect(in6_aifaddr(p.ifp, parseIn6(text)!, 64, IN6_IFF_NODAD)).to.equal(0);
+    ] as const) {
+      V_ip6(p.vnet).params.dad_count = options.dad_count ?? 0;
+      expect(in6_aifaddr(p.ifp, parseIn6(text)!, 64)).to.equal(0);
+    }
   }
 
   socket(vnet: Vnet, type: number, protocol = 0): Socket {

@@ -8,8 +8,8 @@ import { tcpHcPurge } from '../../src/netinet/tcp_hostcache.ts';
 import { V_tcp } from '../../src/netinet/tcp_var.ts';
 import { parseIn6 } from '../../src/netinet6/in6.ts';
 import { in6_aifaddr } from '../../src/netinet6/in6_ifattach.ts';
-import { IN6_IFF_NODAD } from '../../src/netinet6/in6_var.ts';
-import { type Ip6stat, ip6stat } from '../../src/netinet6/ip6_var.ts';
+import { IN6_IFF_NODAD, in6Ifextra, ND6_IFF_PERFORMNUD } from '../../src/netinet6/in6_var.ts';
+import { type Ip6stat, ip6stat, V_ip6 } from '../../src/netinet6/ip6_var.ts';
 import { inPass } from '../../src/sys/pass.ts';
 import { OUR_MAC, PEER_MAC, Rig, type RigOptions } from '../netinet/rig.ts';
 import { buildEther, mac } from '../support/frames.ts';
@@ -31,11 +31,21 @@ export const US_LL = 'fe80::ff:fe00:2';
 export const PEER_LL = 'fe80::ff:fe00:1';
 export const TO_US = { src: PEER6, dst: US6 };
 
+interface Rig6Options extends RigOptions {
+  /** Default 0: addresses are ready at once. */
+  dad_count?: number;
+  /** Default false: no neighbour unreachability detection. */
+  nud?: boolean;
+}
+
 export class Rig6 extends Rig {
   readonly sockets: Socket[] = [];
 
-  constructor(options: RigOptions = {}) {
+  constructor(options: Rig6Options = {}) {
     super(options);
+    V_ip6(this.vnet).params.dad_count = options.dad_count ?? 0;
+    // An entry that is never probed keeps the output of other tests free of solicitations.
+    if (!(options.nud ?? false)) in6Ifextra(this.ifp)!.nd_ifinfo.flags &= ~ND6_IFF_PERFORMNUD;
     expect(in6_aifaddr(this.ifp, parseIn6(US6)!, 64, IN6_IFF_NODAD)).to.equal(0);
     for (const who of [PEER6, PEER_LL]) this.#introduce(who);
     this.sent.length = 0;
