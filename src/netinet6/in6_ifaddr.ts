@@ -6,11 +6,9 @@
 
 import { type AddrWords, NetAddr } from '../sys/addr.ts';
 import { EEXIST, EINVAL, type Errno } from '../sys/errno.ts';
-import type { Vnet } from '../kern/vnet.ts';
 import { ifBringUp } from '../net/if.ts';
-import { V_loif } from '../net/if_loop.ts';
 import { IFF_LOOPBACK, type Ifnet } from '../net/if_var.ts';
-import { Nhop, RTF_HOST, RTF_PINNED, RTF_STATIC, rtFlush, RTF_UP } from '../net/route.ts';
+import { Nhop, RTF_PINNED, rtFlush, RTF_UP } from '../net/route.ts';
 import {
   in6addr_linklocal_allnodes,
   in6addr_nodelocal_allnodes,
@@ -20,7 +18,7 @@ import {
   in6_matchlen,
   in6SolicitedNode,
 } from './in6.ts';
-import { in6RouteAdd } from './in6_fib.ts';
+import { in6RouteAdd, in6RouteToSelf } from './in6_fib.ts';
 import { in6_joingroup, in6_leavegroup } from './in6_mcast.ts';
 import {
   IN6_IFF_NODAD,
@@ -36,7 +34,6 @@ import {
 } from './in6_var.ts';
 import { nd6_add_ifa_lle, nd6_rem_ifa_lle } from './nd6.ts';
 import { nd6DadDelay, nd6_dad_start, nd6_dad_stop } from './nd6_dad.ts';
-import { V_nd6 } from './nd6_var.ts';
 import { in6_setscope } from './scope6.ts';
 
 const $group = new NetAddr();
@@ -44,18 +41,6 @@ const $group = new NetAddr();
 export const IN6_IFAUPDATE_DADDELAY = 0x1;
 
 const FOREVER: In6Addrlifetime = { vltime: ND6_INFINITE_LIFETIME, pltime: ND6_INFINITE_LIFETIME };
-
-/**
- * Adds the host route to a local address by lo0. Does nothing before lo0 is attached, and for an address
- * of another interface if net.inet6.icmp6.nd6_useloopback is 0.
- */
-export function in6RouteToSelf(vnet: Vnet, ia: In6Ifaddr): void {
-  const lo = V_loif(vnet).ifp;
-  if (lo === null) return;
-  if (ia.ifa_ifp !== lo && V_nd6(vnet).params.nd6_useloopback === 0) return;
-  const flags = RTF_UP | RTF_HOST | RTF_STATIC | RTF_PINNED;
-  in6RouteAdd(vnet, ia.ifa_addr, IN6_ADDR_BITS, new Nhop(lo, ia, null, flags, 0));
-}
 
 /** Joins (or leaves) the groups of an address: all-nodes and its solicited-node group. */
 function groups(ia: In6Ifaddr, change: (ifp: Ifnet, group: AddrWords) => unknown): void {

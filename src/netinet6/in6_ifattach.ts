@@ -14,13 +14,9 @@ import { V_loif } from '../net/if_loop.ts';
 import { IFF_LOOPBACK, IFF_UP, type Ifnet, IFT_ETHER } from '../net/if_var.ts';
 import { forwardingLro } from '../netinet/ip_forward.ts';
 import { in6Addr, in6addr_loopback, IN6_IS_ADDR_LINKLOCAL } from './in6.ts';
-import {
-  IN6_IFAUPDATE_DADDELAY,
-  in6_purgeaddr,
-  in6RouteToSelf,
-  in6_update_ifa,
-} from './in6_ifaddr.ts';
+import { in6RouteToSelf } from './in6_fib.ts';
 import { in6PurgeGroups } from './in6_mcast.ts';
+import { IN6_IFAUPDATE_DADDELAY, in6_purgeaddr, in6_update_ifa } from './in6_ifaddr.ts';
 import {
   IN6_IFF_DUPLICATED,
   type In6Addrlifetime,

@@ -36,13 +36,7 @@ import {
   IN6_IS_ADDR_V4MAPPED,
   IPV6_ADDR_MC_SCOPE,
 } from './in6.ts';
-import {
-  in6Enabled,
-  IN6_IFF_NOTREADY,
-  in6ifa_ifwithaddr,
-  in6_localip,
-  in6m_lookup,
-} from './in6_var.ts';
+import { in6Enabled, IN6_IFF_NOTREADY, in6ifa_ifwithaddr, in6m_lookup } from './in6_var.ts';
 import {
   Ip6,
   IP6_DST_OFF,
@@ -205,10 +199,11 @@ export function ip6_input(m0: Mbuf, vnet: Vnet): void {
   in6SetscopeAt(p + IP6_DST_OFF, ifp);
   in6Get(p + IP6_SRC_OFF, $src);
   in6Get(p + IP6_DST_OFF, $dst);
-  // A remote host must not use one of our addresses as source.
+  // A remote host must not use one of our addresses as source. One that is not ready may be its own.
+  const own = in6ifa_ifwithaddr(vnet, $src.w0, $src.w1, $src.w2, $src.w3);
   const remote = (m.m_flags & M_LOOP) === 0 && (ifp.if_flags & IFF_LOOPBACK) === 0;
-  if (v.params.source_address_validation && remote && in6_localip(vnet, $src))
-    return drop(m, R_IP6_BADADDR);
+  const spoofed = own !== null && (own.ia6_flags & IN6_IFF_NOTREADY) === 0;
+  if (v.params.source_address_validation && remote && spoofed) return drop(m, R_IP6_BADADDR);
   const to = destinationOf(m, ifp, v, vnet);
   if (to === DROPPED) return;
   ip6Input.m = m;

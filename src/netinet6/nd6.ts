@@ -199,7 +199,8 @@ export class Nd6Table extends NeighborCache implements LinkResolver {
     const ifp = lle.lle_ifp;
     const nd = in6Ifextra(ifp)!.nd_ifinfo;
     const { nd6_delay, nd6_gctimer } = V_nd6(ifp.if_vnet).params;
-    let delay = 0;
+    /** ns; negative: no timer. */
+    let delay = -1;
     lle.ln_state = state;
     switch (state) {
       case ND6_LLINFO_INCOMPLETE:
@@ -210,7 +211,7 @@ export class Nd6Table extends NeighborCache implements LinkResolver {
         break;
       case ND6_LLINFO_STALE:
         lle.used = false;
-        delay = nd6_gctimer * SEC;
+        if (nd6_gctimer > 0) delay = nd6_gctimer * SEC;
         break;
       case ND6_LLINFO_DELAY:
         lle.la_asked = 0;
@@ -218,8 +219,8 @@ export class Nd6Table extends NeighborCache implements LinkResolver {
         break;
       default:
     }
-    lle.la_expire = delay === 0 ? 0 : nowNs() + delay;
-    if (delay === 0) callout_stop(lle.lle_timer);
+    lle.la_expire = delay < 0 ? 0 : nowNs() + delay;
+    if (delay < 0) callout_stop(lle.lle_timer);
     else callout_reset(lle.lle_timer, delay);
   }
 

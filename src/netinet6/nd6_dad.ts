@@ -11,6 +11,7 @@ import { ifConsole } from '../net/if.ts';
 import { IFF_DRV_RUNNING, IFF_LOOPBACK, IFF_UP, type Ifnet, IFT_ETHER } from '../net/if_var.ts';
 import { mem } from '../vm/arena.ts';
 import { in6addr_any, IN6_IS_ADDR_LINKLOCAL } from './in6.ts';
+import { in6RouteNotSelf, in6RouteToSelf } from './in6_fib.ts';
 import {
   IN6_IFF_ANYCAST,
   IN6_IFF_DUPLICATED,
@@ -23,6 +24,7 @@ import {
   ND6_IFF_NO_DAD,
 } from './in6_var.ts';
 import { V_ip6 } from './ip6_var.ts';
+import { nd6_add_ifa_lle, nd6_rem_ifa_lle } from './nd6.ts';
 import { ND_OPT_NONCE_LEN } from './nd6_options.ts';
 import { nd6_ns_output } from './nd6_output.ts';
 import { nd6Logs, V_nd6 } from './nd6_var.ts';
@@ -164,8 +166,12 @@ export function nd6TentativeAll(ifp: Ifnet): void {
     const dp = find(ia);
     if (dp !== null) remove(dp);
     if (!detects) continue;
-    if ((ifp.if_flags & IFF_UP) === 0) ia.ia6_flags &= ~IN6_IFF_DUPLICATED;
-    if ((ia.ia6_flags & IN6_IFF_DUPLICATED) === 0) ia.ia6_flags |= IN6_IFF_TENTATIVE;
+    const duplicated = (ia.ia6_flags & IN6_IFF_DUPLICATED) !== 0;
+    if (duplicated && (ifp.if_flags & IFF_UP) !== 0) continue;
+    ia.ia6_flags = (ia.ia6_flags & ~IN6_IFF_DUPLICATED) | IN6_IFF_TENTATIVE;
+    if (!duplicated) continue;
+    in6RouteToSelf(ifp.if_vnet, ia);
+    nd6_add_ifa_lle(ia);
   }
 }
 
@@ -256,6 +262,9 @@ function nd6_dad_duplicated(dp: Dadq): void {
       `${ifp.if_xname}: possible hardware address duplication detected, disable IPv6`,
     );
   }
+  // Ours: packets to the address reach the host that has it.
+  in6RouteNotSelf(ifp.if_vnet, ia);
+  nd6_rem_ifa_lle(ia);
   V_nd6(ifp.if_vnet).dadFailed?.(ia);
   settle(ia, 'duplicated');
 }

@@ -167,6 +167,11 @@ describe('duplicate address detection', () => {
       h.inject6(solicit({ src: PEER6, dst: group }, NEW, lla(SLLA, PEER_MAC)), TO_NEW);
       dadNs();
       expect(h.take6()).to.deep.equal([]);
+      // The host that has the address is a neighbour like others.
+      h.inject6(solicit({ src: NEW, dst: US6 }, US6, lla(SLLA, PEER_MAC)));
+      expect(h.take6().map(({ dst, body: [type] }) => [type, ...dst])).to.deep.equal([
+        [ADVERT, ...ip6(NEW)],
+      ]);
       // The other addresses work.
       h.inject6(buildIcmp6({ src: PEER6, dst: US6 }, [128, 0, 0, 0, 0, 1, 0, 1]));
       expect(h.take6().map(({ body }) => body[0])).to.deep.equal([129]);
