@@ -189,7 +189,9 @@ export class Nd6Table extends NeighborCache implements LinkResolver {
   #solicit(lle: Llentry, saddr: AddrWords | null, lladdr: Uint8Array | null): void {
     const ifp = lle.lle_ifp;
     lle.la_asked++;
-    callout_reset(lle.lle_timer, in6Ifextra(ifp)!.nd_ifinfo.retrans * MS);
+    const delay = in6Ifextra(ifp)!.nd_ifinfo.retrans * MS;
+    lle.la_expire = nowNs() + delay;
+    callout_reset(lle.lle_timer, delay);
     const own = saddr !== null && in6ifa_ifpwithaddr(ifp, saddr) !== null ? saddr : null;
     nd6_ns_output(ifp, own, lladdr, lle.r_l3addr);
   }
