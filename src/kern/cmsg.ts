@@ -6,8 +6,8 @@
 
 import { type Kva, kva } from '../sys/types.ts';
 import { mem, memView } from '../vm/arena.ts';
-import { m_freem, m_get } from './kern_mbuf.ts';
-import { type Mbuf, M_NOWAIT, MT_CONTROL, mtod } from './mbuf.ts';
+import { m_freem, m_get, m_getcl } from './kern_mbuf.ts';
+import { type Mbuf, MCLBYTES, MLEN, M_NOWAIT, MT_CONTROL, mtod } from './mbuf.ts';
 
 /** One control message. */
 export interface Cmsg {
@@ -27,10 +27,12 @@ const CMSG_DATA = 16;
 
 /**
  * A new mbuf for a message with `size` bytes of data, which the caller writes at `cmsgData`. Null: no
- * mbuf is free. @see sys/kern/uipc_sockbuf.c (there it copies the data)
+ * mbuf is free, or the message is larger than a cluster. @see sys/kern/uipc_sockbuf.c (there it copies the data)
  */
 export function sbcreatecontrol(size: number, type: number, level: number): Mbuf | null {
-  const m = m_get(M_NOWAIT, MT_CONTROL);
+  const large = CMSG_DATA + size > MLEN;
+  if (CMSG_DATA + size > MCLBYTES) return null;
+  const m = large ? m_getcl(M_NOWAIT, MT_CONTROL, 0) : m_get(M_NOWAIT, MT_CONTROL);
   if (m === null) return null;
   const p = mtod(m);
   memView.setInt32(p, CMSG_DATA + size, true);

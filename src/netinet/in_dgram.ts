@@ -8,6 +8,7 @@ import { PR_ADDR, PR_ATOMIC, type Protosw } from '../kern/protosw.ts';
 import { Sockaddr } from '../kern/sockaddr.ts';
 import { sbflushRecords } from '../kern/uipc_dgram.ts';
 import { socantsendmore, soreserve, type Socket, SS_ISCONNECTED } from '../kern/uipc_socket.ts';
+import { in6_mapped_sockaddr } from './in_mapped.ts';
 import { in_pcballoc, in_pcbfree, inpaf, type Inpcbinfo, sotoinpcb } from './in_pcb.ts';
 
 /**
@@ -16,9 +17,7 @@ import { in_pcballoc, in_pcbfree, inpaf, type Inpcbinfo, sotoinpcb } from './in_
 export function inDgramAttach(so: Socket, info: Inpcbinfo, sndcc: number, rcvcc: number): Errno {
   const error = soreserve(so, sndcc, rcvcc);
   if (error !== 0) return error;
-  const inp = in_pcballoc(so, info, inpaf(so.so_vnet, so.so_proto.pr_domain));
-  inp.inp_ip_ttl = inp.inp_af.defaultTtl(so.so_vnet);
-  so.so_pcb = inp;
+  so.so_pcb = in_pcballoc(so, info, inpaf(so.so_vnet, so.so_proto.pr_domain));
   return 0;
 }
 
@@ -41,12 +40,12 @@ export const inDgramSwitch = {
   },
   pr_close() {},
   pr_sockaddr(so) {
-    const { inp_af: af, inp_inc: inc } = sotoinpcb(so);
-    return af.sockaddr(inc, false, new Sockaddr());
+    const inp = sotoinpcb(so);
+    return in6_mapped_sockaddr(inp, inp.inp_inc, false, new Sockaddr());
   },
   pr_peeraddr(so) {
     if ((so.so_state & SS_ISCONNECTED) === 0) return null;
-    const { inp_af: af, inp_inc: inc } = sotoinpcb(so);
-    return af.sockaddr(inc, true, new Sockaddr());
+    const inp = sotoinpcb(so);
+    return in6_mapped_sockaddr(inp, inp.inp_inc, true, new Sockaddr());
   },
 } satisfies Partial<Protosw>;

@@ -1,18 +1,11 @@
 /**
  * Internet protocol control blocks (PCBs), after sys/netinet/in_pcb.c: look-up of a packet's
- * socket, allocation of local ports, and the per-family table (InpAf) that gives TCP, UDP and raw
- * sockets access to IPv4 or IPv6. Left out: locking, RSS, FIBs other than 0, credentials.
+ * socket, and the per-family table (InpAf) that gives TCP, UDP and raw sockets access to IPv4 or
+ * IPv6. in_pcbbind.ts binds and connects. Left out: locking, RSS, FIBs other than 0, credentials.
  */
 
 import { type AddrWords, NetAddr } from '../sys/addr.ts';
-import {
-  EADDRINUSE,
-  EADDRNOTAVAIL,
-  EAFNOSUPPORT,
-  EEXIST,
-  EINVAL,
-  type Errno,
-} from '../sys/errno.ts';
+import { EEXIST, type Errno } from '../sys/errno.ts';
 import { KASSERT } from '../sys/kassert.ts';
 import { type Kva, port, type Port } from '../sys/types.ts';
 import type { Cmsg } from '../kern/cmsg.ts';
@@ -20,19 +13,28 @@ import type { Mbuf } from '../kern/mbuf.ts';
 import { AF_INET, AF_MAX } from '../kern/protosw.ts';
 import type { Sockaddr } from '../kern/sockaddr.ts';
 import type { Sockopt } from '../kern/sockopt.ts';
-import { SO_REUSEADDR, SO_REUSEPORT, SO_REUSEPORT_LB, type Socket } from '../kern/uipc_socket.ts';
+import { SO_REUSEPORT_LB, type Socket } from '../kern/uipc_socket.ts';
 import { type Vnet, VNET_DEFINE } from '../kern/vnet.ts';
 import type { Ifnet } from '../net/if_var.ts';
 import { Route } from '../net/route.ts';
 import { imoFree, type InMoptions } from './in_multi.ts';
-import { V_portrange } from './in_portrange.ts';
 import type { IpOptions } from './ip_options.ts';
+
+// inp_vflag: the IP versions of the packets that the PCB gets.
+export const INP_IPV4 = 0x1;
+export const INP_IPV6 = 0x2;
+/** The socket is of AF_INET6. */
+export const INP_IPV6PROTO = 0x4;
 
 // inp_flags
 /** Set by IP_PORTRANGE: choose local ports from the high or the low range. */
 export const INP_HIGHPORT = 0x00000010;
 export const INP_LOWPORT = 0x00000020;
 export const INP_DONTFRAG = 0x00000800;
+/** IP_BINDANY: bind to addresses that are not local. */
+export const INP_BINDANY = 0x00001000;
+/** IPV6_V6ONLY: no IPv4 by v4-mapped addresses. */
+export const IN6P_IPV6_V6ONLY = 0x00008000;
 export const INP_DROPPED = 0x04000000;
 /** The protocol holds a reference on a socket that its program has closed. */
 export const INP_SOCKREF = 0x08000000;
@@ -71,6 +73,11 @@ export class InConninfo {
     this.inc_l1 = w1;
     this.inc_l2 = w2;
     this.inc_l3 = w3;
+  }
+
+  /** Copies the local address of `i`. */
+  copyLaddr(i: InConninfo): void {
+    this.setLaddr(i.inc_l0, i.inc_l1, i.inc_l2, i.inc_l3);
   }
 
   setFaddr(w0: number, w1 = 0, w2 = 0, w3 = 0): void {
@@ -152,6 +159,8 @@ export interface TcpMss {
  */
 export interface InpAf {
   readonly family: number;
+  /** The bit of inp_vflag. */
+  readonly vflag: number;
   /** The suffix that netstat appends to the protocol's name: `4` or `6`. */
   readonly suffix: string;
   /** Number of 32-bit words of an address: 1 or 4. */
@@ -174,6 +183,15 @@ export interface InpAf {
   tcpMss(vnet: Vnet): TcpMss | null;
   /** Default TTL or hop limit of packets that this host originates. */
   defaultTtl(vnet: Vnet): number;
+  /** Initializes a new PCB of a socket of this family: inp_vflag, the defaults of its options. */
+  pcbInit(inp: Inpcb): void;
+  /** TTL or hop limit, and TOS or traffic class, of the packets of a PCB. */
+  ttlOf(inp: Inpcb): number;
+  tosOf(inp: Inpcb): number;
+  /** Bytes of the IP options or extension headers in each packet of a PCB. */
+  optlenOf(inp: Inpcb): number;
+  /** Copies the options of a listener to the PCB of a new connection. */
+  inherit(inp: Inpcb, listener: Inpcb): void;
   /** Whether `addr` is a unicast address of the stack. */
   isLocal(vnet: Vnet, addr: AddrWords): boolean;
   /** A 32-bit hash of the foreign and local address, for the connection table. */
@@ -185,8 +203,13 @@ export interface InpAf {
   embedScope(vnet: Vnet, nam: Sockaddr): Errno;
   /** Whether TCP may connect to `nam`: 0, or EAFNOSUPPORT, EACCES or EADDRNOTAVAIL. */
   connectable(vnet: Vnet, nam: AddrWords): Errno;
-  /** Sets inc's local address to suit its foreign one, or a group and `imo`. EHOSTUNREACH, … */
-  selectLaddr(vnet: Vnet, inc: InConninfo, imo: InMoptions | null): Errno;
+  /**
+   * Sets inc's local address to suit its foreign one and the options of `inp`, with `sending` also the
+   * control messages that `sendcontrol` read. EHOSTUNREACH, …
+   */
+  selectLaddr(inp: Inpcb, inc: InConninfo, sending: boolean): Errno;
+  /** Whether `inp` may be bound to the unicast address `addr`: 0 or EADDRNOTAVAIL. */
+  bindable(inp: Inpcb, addr: AddrWords): Errno;
   /** Whether a socket may be bound to `addr`, which is not local: a group. */
   isGroup(addr: AddrWords): boolean;
   /** The outgoing interface of packets to inc's foreign address; null without a route. */
@@ -235,10 +258,20 @@ export interface InpAf {
   portUnreachable(m: Mbuf, vnet: Vnet): void;
   /** The way back of a source route that the packet under way came by; null: none. */
   sourceRoute(): IpOptions | null;
-  /** The control data of packet `m` that the socket options of `inp` request; null: none. */
-  savecontrol(inp: Inpcb, m: Mbuf): Mbuf | null;
-  /** Reads control messages to send: returns the TOS or -errno; sets inc's local address. */
-  sendcontrol(inp: Inpcb, control: readonly Cmsg[], inc: InConninfo): number;
+  /**
+   * The control data of packet `m` with headers of `hlen` bytes that the socket options of `inp` request;
+   * null: none.
+   */
+  savecontrol(inp: Inpcb, m: Mbuf, hlen: number): Mbuf | null;
+  /**
+   * Reads the control messages of a datagram, which `outputDgram` sends next; null: none. Returns its TOS
+   * or -errno; sets inc's local address.
+   */
+  sendcontrol(inp: Inpcb, control: readonly Cmsg[] | null, inc: InConninfo): number;
+  /** Whether the filter of a raw socket accepts the message at offset `hlen` of `m`. */
+  rawAccepts(inp: Inpcb, m: Mbuf, hlen: number): boolean;
+  /** Like `sendcontrol`, for a raw socket. */
+  rawControl(inp: Inpcb, control: readonly Cmsg[] | null): number;
   /** Reads or sets a socket option of the family. EINVAL: other level. ENOPROTOOPT: unknown. */
   ctloutput(so: Socket, sopt: Sockopt): Errno;
 }
@@ -254,6 +287,11 @@ export function inpafRegister(vnet: Vnet, af: InpAf): Errno {
   if (tables[af.family] !== null) return EEXIST;
   tables[af.family] = af;
   return 0;
+}
+
+/** The table of a family; null: the stack does not have it. */
+export function inpafOrNull(vnet: Vnet, family: number): InpAf | null {
+  return V_inpaf(vnet).tables[family]!;
 }
 
 /** The table of a family; panics if it is not registered. */
@@ -275,7 +313,10 @@ export class Inpcb {
   readonly inp_pcbinfo: Inpcbinfo;
   readonly inp_vnet: Vnet;
   readonly inp_inc = new InConninfo();
-  readonly inp_af: InpAf;
+  /** The family of the addresses in inp_inc; for a v4-mapped peer of an AF_INET6 socket AF_INET. */
+  inp_af: InpAf;
+  /** INP_IPV4, INP_IPV6 or both; and INP_IPV6PROTO. */
+  inp_vflag = 0;
   inp_socket: Socket | null;
   /** The protocol's control block, such as a Tcpcb. */
   inp_ppcb: object | null = null;
@@ -288,6 +329,8 @@ export class Inpcb {
   inp_options: IpOptions | null = null;
   /** Multicast options and memberships; null: the defaults, and none. */
   inp_moptions: InMoptions | null = null;
+  /** The options of IPv6, of netinet6's class In6pcb; null: the defaults. */
+  inp_in6: object | null = null;
   /** The route that ip_output caches between packets. */
   readonly inp_route = new Route();
   // Links of the tables of Inpcbinfo. hashIn is the hash that contains the PCB: 0: no hash, 1:
@@ -306,6 +349,7 @@ export class Inpcb {
     this.inp_socket = so;
     this.inp_af = af;
     this.inp_inc.inc_family = af.family;
+    this.inp_vflag = af.vflag;
   }
 }
 
@@ -346,7 +390,8 @@ function connBucket(info: Inpcbinfo, af: InpAf, inc: InConninfo): number {
   return mix(af.hash(inc) ^ Math.imul(ports ^ info.seed, 0x9e3779b1)) & (info.conn.length - 1);
 }
 
-function portBucket(table: readonly unknown[], lport: number): number {
+/** The index of `lport` in Inpcbinfo's `ports` or `wild`. */
+export function portBucket(table: readonly unknown[], lport: number): number {
   return lport & (table.length - 1);
 }
 
@@ -366,7 +411,7 @@ function growConn(info: Inpcbinfo): void {
 }
 
 /** Enters a PCB with a local port into the tables. @see sys/netinet/in_pcb.c */
-function in_pcbinshash(inp: Inpcb): void {
+export function in_pcbinshash(inp: Inpcb): void {
   KASSERT(inp.hashIn === 0, 'in_pcbinshash: in a table already');
   const info = inp.inp_pcbinfo;
   const inc = inp.inp_inc;
@@ -436,6 +481,7 @@ export function in_pcballoc(so: Socket | null, pcbinfo: Inpcbinfo, af: InpAf): I
   if (pcbinfo.ipi_listhead !== null) pcbinfo.ipi_listhead.listPrev = inp;
   pcbinfo.ipi_listhead = inp;
   pcbinfo.ipi_count++;
+  af.pcbInit(inp);
   return inp;
 }
 
@@ -469,6 +515,7 @@ export function in_pcbfree(inp: Inpcb): void {
   inp.listNext = null;
   inp.inp_socket = null;
   inp.inp_ppcb = null;
+  inp.inp_in6 = null;
   inp.inp_route.ro_nh = null;
   info.ipi_count--;
 }
@@ -490,16 +537,24 @@ export function in_pcblookupConn(info: Inpcbinfo, af: InpAf, inc: InConninfo): I
   return null;
 }
 
-/** The unconnected PCB for `inc`; one bound to exactly the local address takes precedence. */
+/**
+ * The unconnected PCB for `inc`. One bound to exactly the local address takes precedence, then one of the
+ * family that is bound to any address, then one of AF_INET6 that also gets IPv4.
+ */
 function in_pcblookupWild(info: Inpcbinfo, af: InpAf, inc: InConninfo): Inpcb | null {
   let any: Inpcb | null = null;
+  let mapped: Inpcb | null = null;
   let inp: Inpcb | null = info.wild[portBucket(info.wild, inc.inc_lport)]!;
   for (; inp !== null; inp = inp.hashNext) {
-    if (inp.inp_inc.inc_lport !== inc.inc_lport || inp.inp_af !== af) continue;
-    if (inp.inp_inc.laddrEquals(inc)) return lbMember(info, inp, inc);
-    if (inp.inp_inc.laddrAny()) any = inp;
+    if (inp.inp_inc.inc_lport !== inc.inc_lport || (inp.inp_vflag & af.vflag) === 0) continue;
+    const own = inp.inp_af === af;
+    if (own && inp.inp_inc.laddrEquals(inc)) return lbMember(info, inp, inc);
+    if (!inp.inp_inc.laddrAny()) continue;
+    if (own && (af.vflag === INP_IPV6 || (inp.inp_vflag & INP_IPV6PROTO) === 0)) any = inp;
+    else mapped = inp;
   }
-  return any === null ? null : lbMember(info, any, inc);
+  const found = any ?? mapped;
+  return found === null ? null : lbMember(info, found, inc);
 }
 
 /** Whether `inp` is a member of a SO_REUSEPORT_LB group. */
@@ -544,130 +599,13 @@ export function in_pcblookup(
   return inp !== null || !wildcard ? inp : in_pcblookupWild(info, af, inc);
 }
 
-// For a group SO_REUSEADDR means the same as SO_REUSEPORT.
-/** Whether another PCB prevents `inp` from binding to the local address and port of `inc`. */
-export function portConflict(inp: Inpcb, inc: InConninfo, options: number, group = false): boolean {
-  const any = SO_REUSEADDR | SO_REUSEPORT | SO_REUSEPORT_LB;
-  const info = inp.inp_pcbinfo;
-  const af = inp.inp_af;
-  let t: Inpcb | null = info.ports[portBucket(info.ports, inc.inc_lport)]!;
-  for (; t !== null; t = t.portNext) {
-    if (t === inp || t.inp_inc.inc_lport !== inc.inc_lport || t.inp_af !== af) continue;
-    const theirs = t.inp_socket === null ? SO_REUSEADDR | SO_REUSEPORT : t.inp_socket.so_options;
-    if ((options & theirs & ~SO_REUSEADDR & any) !== 0) continue;
-    if (group && (options & any) !== 0 && (theirs & any) !== 0) continue;
-    const same = t.inp_inc.laddrEquals(inc);
-    if ((options & any) !== 0) {
-      // SO_REUSEADDR ignores connections and other addresses, but not the same binding.
-      if (same && t.hashIn === 1) return true;
-    } else if (same || t.inp_inc.laddrAny() || inc.laddrAny()) {
-      return true;
-    }
-  }
-  return false;
+/** Lets an AF_INET6 socket use only addresses of `family` from now on. It is in no hash table. */
+export function pcbSetFamily(inp: Inpcb, family: number): void {
+  inp.inp_af = inpaf(inp.inp_vnet, family);
+  inp.inp_vflag = (inp.inp_vflag & INP_IPV6PROTO) | inp.inp_af.vflag;
+  inp.inp_inc.inc_family = family;
+  inp.inp_route.ro_nh = null;
 }
-
-const $try = new InConninfo();
-
-/**
- * Chooses a local port, RFC 6056: starts at a random port of the range and takes the first free
- * one. With a foreign address only the 4-tuple must be unique. EADDRNOTAVAIL: no port is free.
- * @see sys/netinet/in_pcb.c
- */
-function in_pcb_lport(inp: Inpcb, inc: InConninfo): Errno {
-  const info = inp.inp_pcbinfo;
-  const range = V_portrange(info.ipi_vnet);
-  const high = (inp.inp_flags & INP_HIGHPORT) !== 0;
-  const low = (inp.inp_flags & INP_LOWPORT) !== 0;
-  const from = high ? range.hifirst : low ? range.lowfirst : range.first;
-  const to = high ? range.hilast : low ? range.lowlast : range.last;
-  const first = Math.min(from, to);
-  const n = Math.max(from, to) - first + 1;
-  const connected = !inc.faddrAny();
-  const start = range.randomized
-    ? info.ipi_vnet.prng.next32() % n
-    : (info.lastport + 1 - first) % n;
-  $try.copyFrom(inc);
-  for (let i = 0; i < n; i++) {
-    $try.inc_lport = port(first + ((start + i + n) % n));
-    const taken = connected
-      ? in_pcblookup(info, inp.inp_af, $try, true) !== null
-      : portConflict(inp, $try, 0);
-    if (taken) continue;
-    inc.inc_lport = $try.inc_lport;
-    info.lastport = $try.inc_lport;
-    return 0;
-  }
-  return EADDRNOTAVAIL;
-}
-
-/**
- * Binds the PCB to a local address and port; null: to any address and a chosen port. EINVAL:
- * already bound. EAFNOSUPPORT: other family. EADDRNOTAVAIL: not a local address, or no port is
- * free. EADDRINUSE: the port is in use.
- * @see bind(2)
- */
-export function in_pcbbind(inp: Inpcb, nam: Sockaddr | null): Errno {
-  const inc = inp.inp_inc;
-  const af = inp.inp_af;
-  if (inc.inc_lport !== 0 || !inc.laddrAny()) return EINVAL;
-  if (nam !== null) {
-    if (nam.family !== af.family) return EAFNOSUPPORT;
-    const error = af.embedScope(inp.inp_vnet, nam);
-    if (error !== 0) return error;
-    const group = af.isGroup(nam);
-    if (!nam.isAny() && !group && !af.isLocal(inp.inp_vnet, nam)) return EADDRNOTAVAIL;
-    inc.laddrFrom(nam);
-    if (nam.port !== 0) {
-      inc.inc_lport = nam.port;
-      if (portConflict(inp, inc, inp.inp_socket?.so_options ?? 0, group)) {
-        inc.inc_lport = port(0);
-        inc.setLaddr(0);
-        return EADDRINUSE;
-      }
-    }
-  }
-  if (inc.inc_lport === 0) {
-    const error = in_pcb_lport(inp, inc);
-    if (error !== 0) {
-      inc.setLaddr(0);
-      return error;
-    }
-  }
-  in_pcbinshash(inp);
-  return 0;
-}
-
-/**
- * Sets the foreign address and port of the PCB, and chooses a local address and port if it has
- * none. EAFNOSUPPORT: other family. EADDRNOTAVAIL: port 0, or no local port is free. EADDRINUSE:
- * the connection exists. ENETUNREACH, EHOSTUNREACH: no route.
- * @see connect(2)
- */
-export function in_pcbconnect(inp: Inpcb, nam: Sockaddr): Errno {
-  const inc = inp.inp_inc;
-  const af = inp.inp_af;
-  if (nam.family !== af.family) return EAFNOSUPPORT;
-  if (nam.port === 0) return EADDRNOTAVAIL;
-  const zone = af.embedScope(inp.inp_vnet, nam);
-  if (zone !== 0) return zone;
-  $conn.copyFrom(inc);
-  $conn.faddrFrom(nam);
-  $conn.inc_fport = nam.port;
-  if ($conn.laddrAny()) {
-    const error = af.selectLaddr(inp.inp_vnet, $conn, inp.inp_moptions);
-    if (error !== 0) return error;
-  }
-  if ($conn.inc_lport === 0) {
-    const error = in_pcb_lport(inp, $conn);
-    if (error !== 0) return error;
-  } else if (in_pcblookupConn(inp.inp_pcbinfo, af, $conn) !== null) {
-    return EADDRINUSE;
-  }
-  pcbSetConn(inp, $conn);
-  return 0;
-}
-const $conn = new InConninfo();
 
 /**
  * Sets addresses and ports of the PCB to `inc` and enters it into the tables. `inc` must be unused.
@@ -675,6 +613,9 @@ const $conn = new InConninfo();
 export function pcbSetConn(inp: Inpcb, inc: InConninfo): void {
   unhash(inp);
   if (inp.inp_inc.inc_lport !== inc.inc_lport) unport(inp);
+  // A connection of an AF_INET6 socket is of one family.
+  if (inp.inp_inc.inc_family !== inc.inc_family) pcbSetFamily(inp, inc.inc_family);
+  else inp.inp_vflag = (inp.inp_vflag & INP_IPV6PROTO) | inp.inp_af.vflag;
   inp.inp_inc.copyFrom(inc);
   in_pcbinshash(inp);
 }

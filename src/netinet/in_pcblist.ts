@@ -3,7 +3,7 @@
 import { type Mbuf, M_NOMAP } from '../kern/mbuf.ts';
 import type { Socket } from '../kern/uipc_socket.ts';
 import type { Vnet } from '../kern/vnet.ts';
-import type { InConninfo, InpAf } from './in_pcb.ts';
+import { type InConninfo, INP_IPV4, INP_IPV6, type InpAf, type Inpcb } from './in_pcb.ts';
 
 /** One row of `netstat -an` and the columns of `-x`. Addresses are text; port 0: any. */
 export interface PcbRow {
@@ -38,6 +38,12 @@ function extPgs(first: Mbuf | null): number {
   return n;
 }
 
+/** What netstat appends to the protocol of `inp`: `4`, `6`, or `46` for both families. */
+export function suffixOf({ inp_vflag, inp_af }: Inpcb): string {
+  const both = INP_IPV4 | INP_IPV6;
+  return (inp_vflag & both) === both ? '46' : inp_af.suffix;
+}
+
 /** The row of the connection `inc` and its socket `so`, which may be null. */
 export function pcbRow(
   vnet: Vnet,
@@ -46,11 +52,12 @@ export function pcbRow(
   af: InpAf,
   state: string,
   so: Socket | null,
+  suffix = af.suffix,
 ): PcbRow {
   const rcv = so?.so_rcv;
   const snd = so?.so_snd;
   return {
-    proto: `${proto}${af.suffix}`,
+    proto: `${proto}${suffix}`,
     recvq: rcv?.sb_ccc ?? 0,
     sendq: snd?.sb_ccc ?? 0,
     laddr: af.print(vnet, inc, false),

@@ -20,8 +20,7 @@ import { memView } from '../vm/arena.ts';
 import { IN_EXPERIMENTAL, IN_MULTICAST, inAddrOf, inet_ntoa, in_nullhost } from './in.ts';
 import { in_pseudo } from './in_cksum.ts';
 import { fib4_lookup } from './in_fib.ts';
-import type { InMoptions } from './in_multi.ts';
-import type { InConninfo, Inpcb, InpAf } from './in_pcb.ts';
+import { type InConninfo, INP_BINDANY, INP_IPV4, type InpAf, type Inpcb } from './in_pcb.ts';
 import { in_broadcast, inPrimary } from './in_var.ts';
 import { Ip, IP_DF, IP_DST_OFF, IP_MAXPACKET, IP_SRC_OFF } from './ip.ts';
 import { ip_savecontrol, ipSendcontrol } from './ip_control.ts';
@@ -43,6 +42,7 @@ function broadcast(vnet: Vnet, addr: InAddr): boolean {
 /** IPv4's table, for inpafRegister. */
 export const inetAf: InpAf = {
   family: AF_INET,
+  vflag: INP_IPV4,
   suffix: '4',
   addrWords: 1,
   hdrlen: Ip.SIZE,
@@ -59,6 +59,13 @@ export const inetAf: InpAf = {
   defaultTtl(vnet: Vnet): number {
     return V_ip(vnet).params.ttl;
   },
+  pcbInit(inp: Inpcb): void {
+    inp.inp_ip_ttl = V_ip(inp.inp_vnet).params.ttl;
+  },
+  ttlOf: (inp) => inp.inp_ip_ttl,
+  tosOf: (inp) => inp.inp_ip_tos,
+  optlenOf: (inp) => (inp.inp_options === null ? 0 : inp.inp_options.len),
+  inherit(): void {},
   isLocal(vnet: Vnet, addr: AddrWords): boolean {
     return in_localip(vnet, inAddrOf(addr));
   },
@@ -76,9 +83,14 @@ export const inetAf: InpAf = {
   isGroup(addr: AddrWords): boolean {
     return IN_MULTICAST(inAddrOf(addr));
   },
-  selectLaddr(vnet: Vnet, inc: InConninfo, imo: InMoptions | null): Errno {
+  bindable(inp: Inpcb, addr: AddrWords): Errno {
+    if ((inp.inp_flags & INP_BINDANY) !== 0) return 0;
+    return in_localip(inp.inp_vnet, inAddrOf(addr)) ? 0 : EADDRNOTAVAIL;
+  },
+  selectLaddr(inp: Inpcb, inc: InConninfo): Errno {
+    const { inp_vnet: vnet } = inp;
     const dst = inc.inc_f0 as InAddr;
-    const ifp = imo?.imo_multicast_ifp ?? null;
+    const ifp = inp.inp_moptions?.imo_multicast_ifp ?? null;
     if (ifp !== null && IN_MULTICAST(dst)) {
       const ia = inPrimary(ifp);
       if (ia === null) return EADDRNOTAVAIL;
@@ -177,5 +189,8 @@ export const inetAf: InpAf = {
   },
   savecontrol: ip_savecontrol,
   sendcontrol: ipSendcontrol,
+  rawAccepts: () => true,
+  // A raw socket ignores control messages.
+  rawControl: (inp) => inp.inp_ip_tos,
   ctloutput: ip_ctloutput,
 };

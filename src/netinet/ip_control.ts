@@ -12,7 +12,8 @@ import { AF_INET, AF_LINK, IPPROTO_IP, IPPROTO_UDP } from '../kern/protosw.ts';
 import { SOCKADDR_IN_SIZE } from '../kern/sockaddr.ts';
 import { ETHER_ADDR_LEN, IFT_LOOP, type Ifnet } from '../net/if_var.ts';
 import { mem, memView } from '../vm/arena.ts';
-import { type InConninfo, type Inpcb, portConflict } from './in_pcb.ts';
+import type { InConninfo, Inpcb } from './in_pcb.ts';
+import { portConflict } from './in_pcbbind.ts';
 import { Ip, IP_DST_OFF } from './ip.ts';
 import { in_localip } from './ip_var.ts';
 
@@ -34,7 +35,7 @@ const INP_RECVIF = 0x00000080;
 const INP_RECVTTL = 0x00000400;
 const INP_RECVTOS = 0x00004000;
 /** In FreeBSD a bit of inp_flags2. */
-const INP_ORIGDSTADDR = 0x00100000;
+const INP_ORIGDSTADDR = 0x10000000;
 const DELIVERED = INP_RECVDSTADDR | INP_RECVIF | INP_RECVTTL | INP_RECVTOS | INP_ORIGDSTADDR;
 
 /** The bit of inp_flags of each option. */
@@ -137,8 +138,13 @@ export function ip_savecontrol(inp: Inpcb, m: Mbuf): Mbuf | null {
  * EADDRINUSE: another socket has that address with the port.
  * @see sys/netinet/udp_usrreq.c
  */
-export function ipSendcontrol(inp: Inpcb, control: readonly Cmsg[], inc: InConninfo): number {
+export function ipSendcontrol(
+  inp: Inpcb,
+  control: readonly Cmsg[] | null,
+  inc: InConninfo,
+): number {
   let tos = inp.inp_ip_tos;
+  if (control === null) return tos;
   let src: InAddr | null = null;
   for (const { level, type, data } of control) {
     if (level !== IPPROTO_IP) continue;

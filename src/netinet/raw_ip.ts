@@ -6,17 +6,10 @@
  * firewall and dummynet controls.
  */
 
-import {
-  EADDRNOTAVAIL,
-  EAFNOSUPPORT,
-  EISCONN,
-  EMSGSIZE,
-  ENOBUFS,
-  ENOTCONN,
-  type Errno,
-} from '../sys/errno.ts';
+import { EAFNOSUPPORT, EISCONN, EMSGSIZE, ENOBUFS, ENOTCONN, type Errno } from '../sys/errno.ts';
 import { type AddrWords, NetAddr } from '../sys/addr.ts';
 import { count, R_RIP_FULL, R_RIP_MINTTL } from '../sys/reason.ts';
+import type { Control } from '../kern/cmsg.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
 import { type Mbuf, M_COPYALL, M_NOWAIT, M_RTALERT_MLD, mtod } from '../kern/mbuf.ts';
 import { type Protosw, SOCK_RAW } from '../kern/protosw.ts';
@@ -86,7 +79,7 @@ function wants(inp: Inpcb, af: InpAf): boolean {
 function append(inp: Inpcb, m: Mbuf, hlen: number): void {
   const so = inp.inp_socket!;
   const { inp_af: af } = inp;
-  const control = af.savecontrol(inp, m);
+  const control = af.savecontrol(inp, m, hlen);
   if (!af.rawHeader) m_adj(m, hlen);
   if (sbappendaddr(so.so_rcv, af.sockaddr($inc, true, $from), m, control)) {
     sorwakeup(so);
@@ -108,7 +101,7 @@ export function rip_input(m: Mbuf, hlen: number, vnet: Vnet, family: number): vo
   const ifp = m.m_pkthdr.rcvif as Ifnet | null;
   let last: Inpcb | null = null;
   for (let inp = V_rip(vnet).ripcbinfo.ipi_listhead; inp !== null; inp = inp.listNext) {
-    if (!wants(inp, af)) continue;
+    if (!wants(inp, af) || !af.rawAccepts(inp, m, hlen)) continue;
     if (inp.inp_ip_minttl > af.ttl(m)) {
       count(R_RIP_MINTTL);
       continue;
@@ -136,9 +129,14 @@ export function rip_input(m: Mbuf, hlen: number, vnet: Vnet, family: number): vo
  * output.
  * @see sys/netinet/raw_ip.c
  */
-function rip_output(m: Mbuf, so: Socket, dst: AddrWords | null): Errno {
+function rip_output(m: Mbuf, so: Socket, dst: AddrWords | null, control: Control): Errno {
   const inp = sotoinpcb(so);
   const { inp_af: af } = inp;
+  const tos = af.rawControl(inp, control);
+  if (tos < 0) {
+    m_freem(m);
+    return -tos;
+  }
   if (m.m_pkthdr.len + af.hdrlen > af.maxpacket) {
     m_freem(m);
     return EMSGSIZE;
@@ -150,7 +148,7 @@ function rip_output(m: Mbuf, so: Socket, dst: AddrWords | null): Errno {
   const dontfrag = (inp.inp_flags & INP_DONTFRAG) !== 0;
   const { pr_protocol } = so.so_proto;
   const { len } = top.m_pkthdr;
-  af.fill(mtod(top), $inc, len, pr_protocol, inp.inp_ip_ttl, inp.inp_ip_tos, dontfrag);
+  af.fill(mtod(top), $inc, len, pr_protocol, af.ttlOf(inp), tos, dontfrag);
   return af.outputDgram(top, inp, (so.so_options & SO_BROADCAST) !== 0);
 }
 
@@ -162,13 +160,14 @@ function anyOf(vnet: Vnet, family: number): boolean {
 }
 
 function bind(so: Socket, nam: Sockaddr): Errno {
-  const { inp_af: af, inp_inc: inc } = sotoinpcb(so);
+  const inp = sotoinpcb(so);
+  const { inp_af: af, inp_inc: inc } = inp;
   if (nam.family !== af.family) return EAFNOSUPPORT;
   const error = af.embedScope(so.so_vnet, nam);
   if (error !== 0) return error;
-  if (!nam.isAny() && !af.isLocal(so.so_vnet, nam)) return EADDRNOTAVAIL;
-  inc.laddrFrom(nam);
-  return 0;
+  const wrong = nam.isAny() ? 0 : af.bindable(inp, nam);
+  if (wrong === 0) inc.laddrFrom(nam);
+  return wrong;
 }
 
 function connect(so: Socket, nam: Sockaddr): Errno {
@@ -181,14 +180,20 @@ function connect(so: Socket, nam: Sockaddr): Errno {
   return 0;
 }
 
-function send(so: Socket, _flags: number, m: Mbuf, nam: Sockaddr | null): Errno {
+function send(
+  so: Socket,
+  _flags: number,
+  m: Mbuf,
+  nam: Sockaddr | null,
+  control: Control = null,
+): Errno {
   const { inp_af: af } = sotoinpcb(so);
   const connected = (so.so_state & SS_ISCONNECTED) !== 0;
   let error: Errno = 0;
   if (connected === (nam !== null)) error = connected ? EISCONN : ENOTCONN;
   else if (nam !== null && nam.family !== af.family) error = EAFNOSUPPORT;
   else if (nam !== null) error = af.embedScope(so.so_vnet, nam);
-  if (error === 0) return rip_output(m, so, nam);
+  if (error === 0) return rip_output(m, so, nam, control);
   m_freem(m);
   return error;
 }

@@ -525,8 +525,9 @@ function fillHeaders(tp: Tcpcb, m: Mbuf, ipoptlen: number, hdrlen: number): void
   const df = path_mtu_discovery && tp.t_maxseg > minmss;
   // With ECN, ignore the two low bits of the program's IP_TOS: RFC 3168, 5, gives them to ECN.
   const ecn = (tp.t_flags2 & ECN_ON) !== 0;
-  const tos = ecn ? (inp.inp_ip_tos & ~IPTOS_ECN_MASK) | p.ecn : inp.inp_ip_tos;
-  af.fill(mtod(m), inp.inp_inc, total, IPPROTO_TCP, inp.inp_ip_ttl, tos, df);
+  const asked = af.tosOf(inp);
+  const tos = ecn ? (asked & ~IPTOS_ECN_MASK) | p.ecn : asked;
+  af.fill(mtod(m), inp.inp_inc, total, IPPROTO_TCP, af.ttlOf(inp), tos, df);
 }
 
 /**

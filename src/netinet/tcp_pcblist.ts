@@ -9,7 +9,7 @@ import { ECONNABORTED } from '../sys/errno.ts';
 import { socantsendmore, SO_ACCEPTCONN } from '../kern/uipc_socket.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { INP_DROPPED, type Inpcb, inpaf } from './in_pcb.ts';
-import { type PcbRow, pcbRow } from './in_pcblist.ts';
+import { type PcbRow, pcbRow, suffixOf } from './in_pcblist.ts';
 import {
   TCPS_CLOSE_WAIT,
   TCPS_CLOSED,
@@ -50,7 +50,15 @@ function row(inp: Inpcb): TcpPcbRow {
   const so = inp.inp_socket;
   const listening = so !== null && (so.so_options & SO_ACCEPTCONN) !== 0;
   return {
-    ...pcbRow(inp.inp_vnet, 'tcp', inp.inp_inc, inp.inp_af, tcpstates[tp.t_state], so),
+    ...pcbRow(
+      inp.inp_vnet,
+      'tcp',
+      inp.inp_inc,
+      inp.inp_af,
+      tcpstates[tp.t_state],
+      so,
+      suffixOf(inp),
+    ),
     rexmit: tp.t_sndrexmitpack,
     ooorcv: tp.t_rcvoopack,
     zerowin: tp.t_sndzerowin,

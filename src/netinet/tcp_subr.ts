@@ -215,7 +215,8 @@ export function tcp_respond(
   flags: number,
 ): void {
   const inp = tp === null ? null : tp.t_inpcb;
-  const af = inp === null ? inpaf(tcp.vnet, inc.inc_family) : inp.inp_af;
+  // A listener of both families answers in that of the segment.
+  const af = inpaf(tcp.vnet, inc.inc_family);
   const m = m_gethdr(M_NOWAIT, MT_DATA);
   if (m === null) return;
   m.m_data += max_linkhdr;
@@ -249,8 +250,8 @@ export function tcp_respond(
     inc,
     len,
     IPPROTO_TCP,
-    inp?.inp_ip_ttl ?? af.defaultTtl(tcp.vnet),
-    inp === null ? 0 : inp.inp_ip_tos & ~IPTOS_ECN_MASK,
+    inp === null ? af.defaultTtl(tcp.vnet) : af.ttlOf(inp),
+    inp === null ? 0 : af.tosOf(inp) & ~IPTOS_ECN_MASK,
     tcp.params.path_mtu_discovery,
   );
   m.m_len = len;
@@ -340,7 +341,7 @@ export function tcpMayUseTso(tp: Tcpcb): boolean {
     (tp.t_flags2 & TF2_ACE_PERMIT) === 0 &&
     tp.rcv_numsacks === 0 &&
     !SEQ_GT(tp.snd_up, tp.snd_una) &&
-    tp.t_inpcb.inp_options === null
+    tp.t_inpcb.inp_af.optlenOf(tp.t_inpcb) === 0
   );
 }
 

@@ -406,9 +406,10 @@ function fillEntry(tcp: TcpVnet, sc: Syncache, inc: InConninfo, seg: TcpSegment,
   sc.sc_wnd = Math.min(Math.max(sbspace(so.so_rcv), 0), TCP_MAXWIN);
   sc.sc_peer_mss = (seg.to_flags & TOF_MSS) !== 0 ? seg.to_mss : 0;
   const linp = so.so_pcb as Inpcb;
-  sc.sc_ip_ttl = linp.inp_ip_ttl;
-  sc.sc_ip_tos = linp.inp_ip_tos;
-  sc.sc_ipopts = linp.inp_af.sourceRoute();
+  const af = inpaf(tcp.vnet, inc.inc_family);
+  sc.sc_ip_ttl = af.ttlOf(linp);
+  sc.sc_ip_tos = af.tosOf(linp);
+  sc.sc_ipopts = af.sourceRoute();
   const noopt = (intotcpcb(linp).t_flags & TF_NOOPT) !== 0;
   if (noopt) {
     // TCP_NOOPT on the listener: ignore the options of the SYN.

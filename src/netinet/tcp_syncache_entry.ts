@@ -82,6 +82,7 @@ function inherit(tp: Tcpcb, linp: Inpcb): void {
   inp.inp_ip_tos = linp.inp_ip_tos;
   inp.inp_ip_minttl = linp.inp_ip_minttl;
   inp.inp_flags |= linp.inp_flags & INP_DONTFRAG;
+  inp.inp_af.inherit(inp, linp);
   tp.t_flags |= ltp.t_flags & (TF_NOPUSH | TF_NODELAY);
   tp.t_cc = ltp.t_cc;
   tp.t_keepinit = ltp.t_keepinit;

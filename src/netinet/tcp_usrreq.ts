@@ -4,7 +4,6 @@
  */
 
 import {
-  EAFNOSUPPORT,
   EALREADY,
   ECONNABORTED,
   ECONNREFUSED,
@@ -49,16 +48,9 @@ import {
   soreserve,
   type Socket,
 } from '../kern/uipc_socket.ts';
-import {
-  INP_DROPPED,
-  in_pcballoc,
-  in_pcbbind,
-  in_pcbconnect,
-  in_pcbfree,
-  INP_SOCKREF,
-  type Inpcb,
-  inpaf,
-} from './in_pcb.ts';
+import { INP_DROPPED, in_pcballoc, in_pcbfree, INP_SOCKREF, type Inpcb, inpaf } from './in_pcb.ts';
+import { in_pcbbind, in_pcbconnect } from './in_pcbbind.ts';
+import { in6_mapped_sockaddr, peer, peerFamily } from './in_mapped.ts';
 import {
   tcp_state_change,
   TCPS_CLOSE_WAIT,
@@ -121,7 +113,6 @@ function attach(so: Socket): Errno {
   so.so_snd.sb_flags |= SB_AUTOSIZE;
   so.so_rcv.sb_flags |= SB_AUTOSIZE;
   const inp = in_pcballoc(so, tcp.tcbinfo, inpaf(vnet, so.so_proto.pr_domain));
-  inp.inp_ip_ttl = inp.inp_af.defaultTtl(vnet);
   tcp_newtcpcb(inp);
   so.so_pcb = inp;
   return 0;
@@ -139,7 +130,6 @@ function detach(so: Socket): void {
 function bind(so: Socket, nam: Sockaddr): Errno {
   const tp = sototcpcb(so);
   if (tp === null) return EINVAL;
-  if (nam.family !== tp.t_inpcb.inp_af.family) return EAFNOSUPPORT;
   return in_pcbbind(tp.t_inpcb, nam);
 }
 
@@ -172,8 +162,8 @@ function tcp_connect(so: Socket, nam: Sockaddr): Errno {
   if (tp === null) return ECONNREFUSED;
   if (tp.t_state !== TCPS_CLOSED) return tp.t_state === TCPS_SYN_SENT ? EALREADY : EISCONN;
   const inp = tp.t_inpcb;
-  if (nam.family !== inp.inp_af.family) return EAFNOSUPPORT;
-  let error = inp.inp_af.connectable(so.so_vnet, nam);
+  let error = peerFamily(inp, nam);
+  if (error === 0) error = peer.af!.connectable(so.so_vnet, peer.nam);
   if (error === 0) error = in_pcbconnect(inp, nam);
   if (error !== 0) return error;
   const tcp = tp.t_tcp;
@@ -367,7 +357,7 @@ export function tcpProtosw(family: number): Protosw {
   const name = (so: Socket, foreign: boolean): Sockaddr | null => {
     const inp = so.so_pcb as Inpcb | null;
     if (inp === null || (foreign && inp.inp_inc.inc_fport === 0)) return null;
-    return inp.inp_af.sockaddr(inp.inp_inc, foreign, new Sockaddr());
+    return in6_mapped_sockaddr(inp, inp.inp_inc, foreign, new Sockaddr());
   };
   return {
     pr_type: SOCK_STREAM,

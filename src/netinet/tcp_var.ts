@@ -603,8 +603,8 @@ export function TP_MAXUNACKTIME(tp: Tcpcb): number {
 export function tcp_maxseg(tp: Tcpcb): number {
   let optlen = (tp.t_flags & TF_RCVD_TSTMP) !== 0 ? TCPOLEN_TSTAMP_APPA : 0;
   if (tp.rcv_numsacks > 0) optlen += sackOptlen(tp);
-  const ipopts = tp.t_inpcb.inp_options;
-  if (ipopts !== null) optlen += ipopts.len;
+  const { t_inpcb: inp } = tp;
+  optlen += inp.inp_af.optlenOf(inp);
   // A send buffer of a few bytes makes t_maxseg smaller than the options.
   return Math.max(tp.t_maxseg - optlen, 1);
 }

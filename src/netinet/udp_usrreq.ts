@@ -9,7 +9,6 @@
 import { NetAddr } from '../sys/addr.ts';
 import {
   EADDRNOTAVAIL,
-  EAFNOSUPPORT,
   EDESTADDRREQ,
   EISCONN,
   EMSGSIZE,
@@ -68,8 +67,6 @@ import { imo_multi_filter, MCAST_NOTGMEMBER, MCAST_PASS } from './in_multi.ts';
 import {
   InConninfo,
   INP_DONTFRAG,
-  in_pcbbind,
-  in_pcbconnect,
   in_pcbdisconnect,
   in_pcblookup,
   in_pcblookupConn,
@@ -80,6 +77,8 @@ import {
   sotoinpcb,
   peerIsLocal,
 } from './in_pcb.ts';
+import { in6_mapped_sockaddr, peer, peerFamily } from './in_mapped.ts';
+import { in_pcbbind, in_pcbconnect } from './in_pcbbind.ts';
 import { inetctlerrmap } from './ip_var.ts';
 import { inDgramAttach, inDgramDetach, inDgramSwitch } from './in_dgram.ts';
 import { UH_SUM_OFF, Udphdr } from './udp.ts';
@@ -170,10 +169,9 @@ function parse(udp: UdpVnet, af: InpAf, m0: Mbuf, hlen: number): Mbuf | null {
  */
 function udp_append(udp: UdpVnet, inp: Inpcb, m: Mbuf, hlen: number): void {
   const so = inp.inp_socket!;
-  const { inp_af: af } = inp;
-  const control = af.savecontrol(inp, m);
+  const control = inp.inp_af.savecontrol(inp, m, hlen);
   m_adj(m, hlen + Udphdr.SIZE);
-  if (sbappendaddr(so.so_rcv, af.sockaddr($inc, true, $from), m, control)) {
+  if (sbappendaddr(so.so_rcv, in6_mapped_sockaddr(inp, $inc, true, $from), m, control)) {
     sorwakeup(so);
     return;
   }
@@ -183,9 +181,9 @@ function udp_append(udp: UdpVnet, inp: Inpcb, m: Mbuf, hlen: number): void {
 }
 
 /** Whether addresses and ports of `inp` match the broadcast or multicast datagram in `$inc`. */
-function wants(inp: Inpcb): boolean {
+function wants(inp: Inpcb, af: InpAf): boolean {
   const { inp_inc: inc } = inp;
-  if (inp.inp_socket === null || inc.inc_family !== $inc.inc_family) return false;
+  if (inp.inp_socket === null || (inp.inp_vflag & af.vflag) === 0) return false;
   if (inc.inc_lport !== $inc.inc_lport) return false;
   if (!inc.laddrAny() && !inc.laddrEquals($inc)) return false;
   return inc.faddrAny() || (inc.faddrEquals($inc) && inc.inc_fport === $inc.inc_fport);
@@ -209,11 +207,11 @@ function passes(udp: UdpVnet, inp: Inpcb, m: Mbuf): boolean {
 }
 
 /** Input of a broadcast or multicast datagram: each matching socket gets a copy. Takes `m`. */
-function udp_multi_input(udp: UdpVnet, m: Mbuf, hlen: number, multicast: boolean): void {
+function udp_multi_input(udp: UdpVnet, af: InpAf, m: Mbuf, hlen: number, multicast: boolean): void {
   const { stat } = udp;
   let last: Inpcb | null = null;
   for (let inp = udp.udbinfo.ipi_listhead; inp !== null; inp = inp.listNext) {
-    if (!wants(inp) || (multicast && !passes(udp, inp, m))) continue;
+    if (!wants(inp, af) || (multicast && !passes(udp, inp, m))) continue;
     if (last !== null) {
       const n = m_copym(m, 0, M_COPYALL, M_NOWAIT);
       if (n === null) count(R_IP_NOBUFS);
@@ -264,7 +262,7 @@ export function udp_input(m0: Mbuf, hlen: number, vnet: Vnet, family: number): v
   const m = parse(udp, af, m0, hlen);
   if (m === null) return;
   const cast = af.castOf(m, $inc);
-  if (cast !== 0) return udp_multi_input(udp, m, hlen, cast === M_MCAST);
+  if (cast !== 0) return udp_multi_input(udp, af, m, hlen, cast === M_MCAST);
   const inp = in_pcblookup(udp.udbinfo, af, $inc, true);
   if (inp === null || inp.inp_socket === null) return unreachable(udp, af, m, vnet);
   if (inp.inp_ip_minttl > af.ttl(m)) return drop(m, R_UDP_MINTTL);
@@ -291,29 +289,39 @@ export function udp_ctlinput(cmd: number, af: InpAf, inc: InConninfo, l4: Kva, v
 }
 
 /**
- * Sets `$inc` to the addresses of a datagram from `inp` to `nam`; null: to the connected peer.
- * Binds `inp` to a local port if it has none.
+ * Chooses the family of a datagram from `inp` to `nam` (null: to the connected peer) and sets
+ * `peer.nam`. Returns its number, or an errno negated.
  */
-function destination(inp: Inpcb, nam: Sockaddr | null): Errno {
-  const { inp_inc: inc, inp_af: af } = inp;
-  const connected = !inc.faddrAny();
+function familyOf(inp: Inpcb, nam: Sockaddr | null): number {
+  const connected = !inp.inp_inc.faddrAny();
+  if (nam === null) return connected ? inp.inp_af.family : -EDESTADDRREQ;
+  if (connected) return -EISCONN;
+  const error = peerFamily(inp, nam);
+  if (error !== 0) return -error;
+  return peer.nam.port === 0 || peer.nam.isAny() ? -EADDRNOTAVAIL : peer.af!.family;
+}
+
+/**
+ * Sets `$inc` to the addresses of a datagram of the family `af` from `inp` to `nam`; null: to the
+ * connected peer. Binds `inp` to a local port if it has none.
+ */
+function destination(inp: Inpcb, af: InpAf, nam: Sockaddr | null): Errno {
+  const { inp_inc: inc } = inp;
   if (nam === null) {
-    if (!connected) return EDESTADDRREQ;
     $inc.copyFrom(inc);
+    if (!$src.laddrAny()) $inc.copyLaddr($src);
     return 0;
   }
-  if (connected) return EISCONN;
-  if (nam.family !== af.family) return EAFNOSUPPORT;
-  if (nam.port === 0 || nam.isAny()) return EADDRNOTAVAIL;
   const zone = af.embedScope(inp.inp_vnet, nam);
   if (zone !== 0) return zone;
   $to.copyFrom(inc);
-  // IP_SENDSRCADDR.
-  if (!$src.laddrAny()) $to.setLaddr($src.inc_l0);
+  $to.inc_family = af.family;
+  // A control message named the source.
+  if (!$src.laddrAny()) $to.copyLaddr($src);
   $to.faddrFrom(nam);
   $to.inc_fport = nam.port;
   if ($to.laddrAny()) {
-    const error = af.selectLaddr(inp.inp_vnet, $to, inp.inp_moptions);
+    const error = af.selectLaddr(inp, $to, true);
     if (error !== 0) return error;
   }
   if (inc.inc_lport === 0) {
@@ -329,6 +337,11 @@ const $to = new InConninfo();
 /** The source address that a control message of the datagram names; 0: none. */
 const $src = new InConninfo();
 
+/** Whether a datagram of `ulen` bytes is larger than a packet. */
+function tooLong(af: InpAf, ulen: number): boolean {
+  return ulen + af.hdrlen > af.maxpacket;
+}
+
 /**
  * Sends `m`, the data of one datagram, to `nam` (null: to the connected peer) with the control messages
  * `control`. Takes `m`, which may contain unmapped mbufs. EMSGSIZE: larger than an IP packet. EDESTADDRREQ: no destination.
@@ -338,13 +351,15 @@ const $src = new InConninfo();
  * @see sys/netinet/udp_usrreq.c
  */
 function udp_output(inp: Inpcb, m: Mbuf, nam: Sockaddr | null, control: Control): Errno {
-  const { inp_af: af } = inp;
   const udp = V_udp(inp.inp_vnet);
   const ulen = m.m_pkthdr.len + Udphdr.SIZE;
-  let error: Errno = ulen + af.hdrlen > af.maxpacket ? EMSGSIZE : 0;
+  const family = tooLong(inp.inp_af, ulen) ? -EMSGSIZE : familyOf(inp, nam);
+  const af = family <= 0 ? inp.inp_af : inpaf(inp.inp_vnet, family);
   $src.setLaddr(0);
-  const tos = control === null ? inp.inp_ip_tos : af.sendcontrol(inp, control, $src);
-  if (error === 0) error = tos < 0 ? -tos : destination(inp, nam);
+  $src.inc_family = af.family;
+  const tos = family < 0 ? family : inp.inp_af.sendcontrol(inp, control, $src);
+  let error: Errno = tos < 0 ? -tos : tooLong(af, ulen) ? EMSGSIZE : 0;
+  if (error === 0) error = destination(inp, af, nam === null ? null : peer.nam);
   if (error !== 0) {
     m_freem(m);
     return error;
@@ -357,7 +372,7 @@ function udp_output(inp: Inpcb, m: Mbuf, nam: Sockaddr | null, control: Control)
   const p = mtod(top);
   const ph = top.m_pkthdr;
   const dontfrag = (inp.inp_flags & INP_DONTFRAG) !== 0;
-  af.fill(p, $inc, ph.len, IPPROTO_UDP, inp.inp_ip_ttl, tos, dontfrag);
+  af.fill(p, $inc, ph.len, IPPROTO_UDP, af.ttlOf(inp), tos, dontfrag);
   $uh.at(kva(p + af.hdrlen));
   $uh.uh_sport = $inc.inc_lport;
   $uh.uh_dport = $inc.inc_fport;
@@ -387,8 +402,8 @@ function bind(so: Socket, nam: Sockaddr): Errno {
 function connect(so: Socket, nam: Sockaddr): Errno {
   const inp = sotoinpcb(so);
   if (!inp.inp_inc.faddrAny()) return EISCONN;
-  if (nam.family === inp.inp_af.family && nam.isAny()) return EADDRNOTAVAIL;
-  const error = in_pcbconnect(inp, nam);
+  let error = peerFamily(inp, nam);
+  if (error === 0) error = peer.nam.isAny() ? EADDRNOTAVAIL : in_pcbconnect(inp, nam);
   if (error === 0) soisconnected(so);
   return error;
 }

@@ -17,6 +17,8 @@ import { inpafRegister } from '../netinet/in_pcb.ts';
 import { rip_input, ripProtosw } from '../netinet/raw_ip.ts';
 import { tcpAttach } from '../netinet/tcp_init.ts';
 import { tcp_ctlinput, tcp_input } from '../netinet/tcp_input.ts';
+import { PRC_MSGSIZE } from '../netinet/ip_var.ts';
+import { V_udp } from '../netinet/udp_var.ts';
 import { udpAttach, udp_ctlinput, udp_input } from '../netinet/udp_usrreq.ts';
 import { frag6Proto, V_frag6 } from './frag6.ts';
 import { icmp6Proto } from './icmp6_input.ts';
@@ -25,6 +27,7 @@ import { IN6_ADDR_BITS } from './in6.ts';
 import { inet6Family } from './in6_family.ts';
 import { in6_ifdetach, inet6IfEvents } from './in6_ifattach.ts';
 import { in6Sysctls } from './in6_sysctl.ts';
+import { ip6NotifyPmtu } from './ip6_control.ts';
 import { inet6Af } from './inp_inet6.ts';
 import {
   IPPROTO_DONE,
@@ -57,7 +60,8 @@ const udpInet6: Ip6Proto = {
     udp_input(m, off, vnet, AF_INET6);
     return IPPROTO_DONE;
   },
-  ctlinput(cmd, inc, l4, _l4len, _mtu, vnet): void {
+  ctlinput(cmd, inc, l4, _l4len, mtu, vnet): void {
+    if (cmd === PRC_MSGSIZE) ip6NotifyPmtu(V_udp(vnet).udbinfo, inc, mtu);
     udp_ctlinput(cmd, inet6Af, inc, l4, vnet);
   },
 };

@@ -26,7 +26,7 @@ import {
   type In6Ifaddr,
   V_in6,
 } from './in6_var.ts';
-import { V_ip6 } from './ip6_var.ts';
+import { IP6PO_TEMPADDR_PREFER, IP6PO_TEMPADDR_SYSTEM, type Ip6Pktopts, V_ip6 } from './ip6_var.ts';
 import { in6_getlinkifnet, in6_getscope } from './scope6.ts';
 
 const UNUSABLE = IN6_IFF_NOTREADY | IN6_IFF_ANYCAST | IN6_IFF_DETACHED;
@@ -125,12 +125,22 @@ function compare(a: In6Ifaddr, b: In6Ifaddr, dst: AddrWords, ifp: Ifnet, temp: b
 const $dst = new NetAddr();
 
 /**
- * The source address of packets to `dst` that leave by `ifp`; null: no address fits.
+ * The source address of packets to `dst` that leave by `ifp`; null: no address fits. `opt` are the
+ * sender's options, of which IPV6_PREFER_TEMPADDR counts.
  * @see sys/netinet6/in6_src.c
  */
-export function in6_selectsrc(vnet: Vnet, dst: AddrWords, ifp: Ifnet): In6Ifaddr | null {
+export function in6_selectsrc(
+  vnet: Vnet,
+  dst: AddrWords,
+  ifp: Ifnet,
+  opt: Ip6Pktopts | null = null,
+): In6Ifaddr | null {
   const { in6_ifaddrhead } = V_in6(vnet);
-  const { prefer_tempaddr } = V_ip6(vnet).params;
+  const asked = opt === null ? IP6PO_TEMPADDR_SYSTEM : opt.ip6po_prefer_tempaddr;
+  const prefer_tempaddr =
+    asked === IP6PO_TEMPADDR_SYSTEM
+      ? V_ip6(vnet).params.prefer_tempaddr
+      : asked === IP6PO_TEMPADDR_PREFER;
   $dst.setFrom(dst);
   let best: In6Ifaddr | null = null;
   for (let i = 0; i < in6_ifaddrhead.length; i++) {

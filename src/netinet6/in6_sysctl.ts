@@ -36,6 +36,7 @@ function ip6Sysctls(vnet: Vnet): void {
   );
   const bools = [
     ['redirect', 'Send ICMPv6 redirects for unforwardable IPv6 packets'],
+    ['v6only', 'Restrict AF_INET6 sockets to IPv6 addresses only'],
     ['auto_flowlabel', 'Assign flow labels to connections'],
     ['auto_linklocal', 'Assign a link-local address to each interface with IPv6'],
     ['use_defaultzone', 'Use the only interface for a link-local address without a zone'],

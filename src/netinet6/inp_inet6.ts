@@ -12,15 +12,23 @@ import {
   M_MCAST,
   mtod,
 } from '../kern/mbuf.ts';
-import { AF_INET6 } from '../kern/protosw.ts';
+import type { Cmsg } from '../kern/cmsg.ts';
+import { AF_INET, AF_INET6 } from '../kern/protosw.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
 import { type Sockaddr, SOCKADDR_IN6_SIZE } from '../kern/sockaddr.ts';
-import type { Sockopt } from '../kern/sockopt.ts';
-import type { Socket } from '../kern/uipc_socket.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { IFCAP_TSO6, type Ifnet } from '../net/if_var.ts';
-import type { InMoptions } from '../netinet/in_multi.ts';
-import { type InConninfo, INP_DONTFRAG, type InpAf, type Inpcb } from '../netinet/in_pcb.ts';
+import {
+  IN6P_IPV6_V6ONLY,
+  type InConninfo,
+  INP_BINDANY,
+  INP_IPV4,
+  INP_IPV6,
+  INP_IPV6PROTO,
+  type InpAf,
+  inpafOrNull,
+  type Inpcb,
+} from '../netinet/in_pcb.ts';
 import { mem, memView } from '../vm/arena.ts';
 import { ICMP6_CKSUM_OFF, ICMP6_DST_UNREACH, ICMP6_DST_UNREACH_NOPORT } from './icmp6.ts';
 import { icmp6_error } from './icmp6_error.ts';
@@ -28,22 +36,48 @@ import { icmp6Count } from './icmp6_var.ts';
 import { in6Get, IN6_IS_ADDR_MULTICAST, IN6_IS_ADDR_UNSPECIFIED, in6Put } from './in6.ts';
 import { in6_cksum, in6Pseudo } from './in6_cksum.ts';
 import { fib6_lookup } from './in6_fib.ts';
-import { im6oOf, in6McastIf, inp6_mcastopts, isMulticastOption6 } from './in6_mcast.ts';
+import { im6oOf, in6McastIf } from './in6_mcast.ts';
 import { in6_selectif, in6_selectsrc } from './in6_src.ts';
-import { IN6_IFF_NOTREADY, in6Ifextra, in6ifa_ifwithaddr } from './in6_var.ts';
+import {
+  IN6_IFF_ANYCAST,
+  IN6_IFF_DETACHED,
+  IN6_IFF_NOTREADY,
+  in6Ifextra,
+  in6ifa_ifwithaddr,
+} from './in6_var.ts';
+import {
+  in6Inherit,
+  in6OutputOpts,
+  IN6P_AUTOFLOWLABEL,
+  in6pcbOf,
+  in6_selecthlim,
+} from './in6_pcb.ts';
+import { ip6_savecontrol, ip6SendControl, ip6Sending, ip6_setpktopts } from './ip6_control.ts';
+import { ip6_ctloutput } from './ip6_ctloutput.ts';
+import { exthdrsLength } from './ip6_exthdrs.ts';
 import {
   Ip6,
   IP6_DST_OFF,
   IP6_SRC_OFF,
   IPPROTO_ICMPV6,
-  IPPROTO_IPV6,
+  IPV6_DEFHLIM,
   IPV6_FLOWLABEL_MASK,
   IPV6_MAXPACKET,
   IPV6_VERSION,
 } from './ip6.ts';
 import { ip6_output } from './ip6_output.ts';
-import { IPV6_DONTFRAG, V_ip6 } from './ip6_var.ts';
-import { ip6_sprintf, sa6_embedscope, sa6_recoverscope } from './scope6.ts';
+import { type Ip6Pktopts, V_ip6 } from './ip6_var.ts';
+import {
+  in6_getscope,
+  in6HasZone,
+  in6_setscope,
+  ip6_sprintf,
+  sa6_embedscope,
+  sa6_recoverscope,
+} from './scope6.ts';
+
+/** Addresses that no socket may be bound to. */
+const UNBINDABLE = IN6_IFF_ANYCAST | IN6_IFF_NOTREADY | IN6_IFF_DETACHED;
 
 const $ip6 = new Ip6();
 const $a = new NetAddr();
@@ -63,12 +97,10 @@ function linkMtu(ifp: Ifnet, mtu: number): number {
 /**
  * The flow label of a connection: a keyed hash of its addresses and ports, as RFC 6437, 3, recommends,
  * so that all its packets have the same one, the SYN-ACK included. Unlike FreeBSD, which stores a random
- * label in the PCB. 0 with net.inet6.ip6.auto_flowlabel=0.
+ * label in the PCB. IPV6_AUTOFLOWLABEL and net.inet6.ip6.auto_flowlabel turn it off.
  */
 function flowLabel(vnet: Vnet, p: Kva): number {
-  const v = V_ip6(vnet);
-  if (!v.params.auto_flowlabel) return 0;
-  let h = v.flowSeed;
+  let h = V_ip6(vnet).flowSeed;
   // The addresses, then the ports.
   for (let off = IP6_SRC_OFF; off < Ip6.SIZE + 4; off += 4) {
     h = Math.imul(h ^ memView.getInt32(p + off), 0x9e3779b1);
@@ -84,15 +116,21 @@ function label(vnet: Vnet, p: Kva): void {
 }
 
 /** Computes the checksum of an ICMPv6 message that a raw socket sends, and chooses its source. */
-function rawMessage(m: Mbuf, inp: Inpcb): Errno {
-  const vnet = inp.inp_vnet;
+function rawMessage(m: Mbuf, inp: Inpcb, opt: Ip6Pktopts | null): Errno {
+  const { inp_vnet: vnet } = inp;
   const p = mtod(m);
   in6Get(p + IP6_SRC_OFF, $a);
-  if (IN6_IS_ADDR_UNSPECIFIED($a)) {
-    in6Get(p + IP6_DST_OFF, $b);
-    const ifp = in6McastIf(vnet, inp.inp_moptions, $b);
-    if (ifp === null) return EHOSTUNREACH;
-    const ia = in6_selectsrc(vnet, $b, ifp);
+  in6Get(p + IP6_DST_OFF, $b);
+  const ifp = opt?.ip6po_ifp ?? in6McastIf(vnet, inp.inp_moptions, $b);
+  if (ifp === null) return EHOSTUNREACH;
+  if (in6HasZone($b.w0) && in6_getscope($b) === 0) {
+    in6_setscope($b, ifp);
+    in6Put(p + IP6_DST_OFF, $b);
+  }
+  if (opt !== null && opt.ip6po_src !== null) {
+    in6Put(p + IP6_SRC_OFF, opt.ip6po_src);
+  } else if (IN6_IS_ADDR_UNSPECIFIED($a)) {
+    const ia = in6_selectsrc(vnet, $b, ifp, opt);
     if (ia === null) return EADDRNOTAVAIL;
     in6Put(p + IP6_SRC_OFF, ia.ifa_addr);
   }
@@ -128,6 +166,7 @@ function putSum(m: Mbuf, sum: number): void {
 /** IPv6's table, for inpafRegister. */
 export const inet6Af: InpAf = {
   family: AF_INET6,
+  vflag: INP_IPV6,
   suffix: '6',
   addrWords: 4,
   hdrlen: Ip6.SIZE,
@@ -144,6 +183,21 @@ export const inet6Af: InpAf = {
   defaultTtl(vnet: Vnet): number {
     return V_ip6(vnet).params.hlim;
   },
+  pcbInit(inp: Inpcb): void {
+    const { v6only, auto_flowlabel } = V_ip6(inp.inp_vnet).params;
+    inp.inp_vflag = INP_IPV6PROTO | INP_IPV6 | (v6only ? 0 : INP_IPV4);
+    if (v6only) inp.inp_flags |= IN6P_IPV6_V6ONLY;
+    if (auto_flowlabel) inp.inp_flags |= IN6P_AUTOFLOWLABEL;
+    // For packets of IPv4.
+    inp.inp_ip_ttl = inpafOrNull(inp.inp_vnet, AF_INET)?.defaultTtl(inp.inp_vnet) ?? IPV6_DEFHLIM;
+  },
+  ttlOf: in6_selecthlim,
+  tosOf: (inp) => Math.max(in6OutputOpts(inp)?.ip6po_tclass ?? 0, 0),
+  optlenOf(inp: Inpcb): number {
+    const opt = in6OutputOpts(inp);
+    return opt === null ? 0 : exthdrsLength(opt);
+  },
+  inherit: in6Inherit,
   isLocal(vnet: Vnet, addr: AddrWords): boolean {
     const ia = in6ifa_ifwithaddr(vnet, addr.w0, addr.w1, addr.w2, addr.w3);
     return ia !== null && (ia.ia6_flags & IN6_IFF_NOTREADY) === 0;
@@ -158,11 +212,27 @@ export const inet6Af: InpAf = {
     if (IN6_IS_ADDR_MULTICAST(nam)) return EAFNOSUPPORT;
     return IN6_IS_ADDR_UNSPECIFIED(nam) ? EADDRNOTAVAIL : 0;
   },
-  selectLaddr(vnet: Vnet, inc: InConninfo, imo: InMoptions | null): Errno {
+  bindable(inp: Inpcb, addr: AddrWords): Errno {
+    const ia = in6ifa_ifwithaddr(inp.inp_vnet, addr.w0, addr.w1, addr.w2, addr.w3);
+    if (ia === null) return (inp.inp_flags & INP_BINDANY) !== 0 ? 0 : EADDRNOTAVAIL;
+    return (ia.ia6_flags & UNBINDABLE) !== 0 ? EADDRNOTAVAIL : 0;
+  },
+  selectLaddr(inp: Inpcb, inc: InConninfo, sending: boolean): Errno {
+    const { inp_vnet: vnet } = inp;
+    const opt = sending ? ip6Sending.opt : in6OutputOpts(inp);
     const dst = foreign(inc);
-    const ifp = in6McastIf(vnet, imo, dst);
+    const ifp = opt?.ip6po_ifp ?? in6McastIf(vnet, inp.inp_moptions, dst);
     if (ifp === null) return EHOSTUNREACH;
-    const ia = in6_selectsrc(vnet, dst, ifp);
+    // A destination without a zone gets that of the interface.
+    if (in6HasZone(dst.w0) && in6_getscope(dst) === 0) {
+      in6_setscope(dst, ifp);
+      inc.faddrFrom(dst);
+    }
+    if (opt !== null && opt.ip6po_src !== null) {
+      inc.laddrFrom(opt.ip6po_src);
+      return 0;
+    }
+    const ia = in6_selectsrc(vnet, dst, ifp, opt);
     if (ia === null) return EADDRNOTAVAIL;
     inc.laddrFrom(ia.ifa_addr);
     return 0;
@@ -252,34 +322,43 @@ export const inet6Af: InpAf = {
     memView.setInt32(dst + 12, inc.inc_f3);
   },
   output(m: Mbuf, inp: Inpcb | null, vnet: Vnet): Errno {
-    label(vnet, mtod(m));
-    return ip6_output(m, null, inp === null ? null : inp.inp_route, 0, null, vnet);
+    if (inp === null) {
+      if (V_ip6(vnet).params.auto_flowlabel) label(vnet, mtod(m));
+      return ip6_output(m, null, null, 0, null, vnet);
+    }
+    if ((inp.inp_flags & IN6P_AUTOFLOWLABEL) !== 0) label(vnet, mtod(m));
+    return ip6_output(m, in6OutputOpts(inp), inp.inp_route, 0, null, vnet);
   },
   outputDgram(m: Mbuf, inp: Inpcb): Errno {
     const vnet = inp.inp_vnet;
-    const flags = (inp.inp_flags & INP_DONTFRAG) !== 0 ? IPV6_DONTFRAG : 0;
+    const { opt } = ip6Sending;
+    ip6Sending.opt = null;
     if ($ip6.at(mtod(m)).ip6_nxt === IPPROTO_ICMPV6) {
-      const error = rawMessage(m, inp);
+      const error = rawMessage(m, inp, opt);
       if (error !== 0) {
         m_freem(m);
         return error;
       }
-    } else if (!inp.inp_inc.faddrAny()) {
+    } else if (!inp.inp_inc.faddrAny() && (inp.inp_flags & IN6P_AUTOFLOWLABEL) !== 0) {
       label(vnet, mtod(m));
     }
-    return ip6_output(m, null, inp.inp_route, flags, im6oOf(inp), vnet);
+    return ip6_output(m, opt, inp.inp_route, 0, im6oOf(inp), vnet);
   },
   sourceRoute: () => null,
   portUnreachable(m: Mbuf, vnet: Vnet): void {
     icmp6_error(m, ICMP6_DST_UNREACH, ICMP6_DST_UNREACH_NOPORT, 0, vnet);
   },
-  // No IPv6 option requests control data yet.
-  savecontrol: () => null,
-  // Messages of other levels are ignored, and no message of IPv6 exists yet.
-  sendcontrol: (inp) => inp.inp_ip_tos,
-  // No other IPv6 socket option exists yet.
-  ctloutput(so: Socket, sopt: Sockopt): Errno {
-    const ours = sopt.sopt_level === IPPROTO_IPV6 && isMulticastOption6(sopt.sopt_name);
-    return ours ? inp6_mcastopts(so, so.so_pcb as Inpcb, sopt) : EINVAL;
+  savecontrol: ip6_savecontrol,
+  sendcontrol: ip6SendControl,
+  rawControl(inp: Inpcb, control: readonly Cmsg[] | null): number {
+    const error = ip6_setpktopts(inp, control);
+    return error !== 0 ? -error : Math.max(ip6Sending.opt?.ip6po_tclass ?? 0, 0);
   },
+  rawAccepts(inp: Inpcb, m: Mbuf, hlen: number): boolean {
+    const filt = in6pcbOf(inp)?.in6p_icmp6filt ?? null;
+    if (filt === null) return true;
+    const type = mem[mtod(m) + hlen]!;
+    return (filt[type >>> 5]! & (1 << (type & 31))) !== 0;
+  },
+  ctloutput: ip6_ctloutput,
 };

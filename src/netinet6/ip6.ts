@@ -22,6 +22,8 @@ export { IPPROTO_DSTOPTS, IPPROTO_HOPOPTS, IPPROTO_ROUTING } from '../sys/protoc
 /** The level of IPv6's socket options. */
 export const IPPROTO_IPV6 = 41;
 // Further next headers
+/** IPv6 in IP; also the level of IPv6's socket options. */
+export const IPPROTO_IPV6 = 41;
 export const IPPROTO_FRAGMENT = 44;
 export const IPPROTO_ICMPV6 = 58;
 export const IPPROTO_NONE = 59;

@@ -34,8 +34,8 @@ export function noExthdrs(): void {
   exthdrs.nxtOff = IP6_NXT_OFF;
 }
 
-/** Bytes of the extension headers of `opt`. */
-function exthdrsLength(opt: Ip6Pktopts): number {
+/** Bytes of the extension headers of `opt`. @see sys/netinet6/ip6_output.c, ip6_optlen */
+export function exthdrsLength(opt: Ip6Pktopts): number {
   const { ip6po_hbh: h, ip6po_dest1: d1, ip6po_rthdr: r, ip6po_dest2: d2 } = opt;
   return (h?.length ?? 0) + (d1?.length ?? 0) + (r?.length ?? 0) + (d2?.length ?? 0);
 }

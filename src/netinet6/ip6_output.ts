@@ -8,6 +8,7 @@
 import { NetAddr } from '../sys/addr.ts';
 import {
   EHOSTUNREACH,
+  EINVAL,
   EMSGSIZE,
   ENETDOWN,
   ENETUNREACH,
@@ -24,6 +25,7 @@ import {
   R_IP6_DISABLED,
   R_IP6_NOBUFS,
   R_IP6_NOROUTE,
+  R_IP6_ROUTING,
   type Reason,
 } from '../sys/reason.ts';
 import type { Kva } from '../sys/types.ts';
@@ -55,7 +57,7 @@ import {
   IN6_IS_ADDR_UNSPECIFIED,
 } from './in6.ts';
 import { in6_delayed_cksum } from './in6_cksum.ts';
-import { in6RouteLookup } from './in6_fib.ts';
+import { fib6_lookup, in6RouteLookup } from './in6_fib.ts';
 import { in6ZoneIf } from './in6_src.ts';
 import { in6Enabled, in6Ifextra, in6m_lookup } from './in6_var.ts';
 import { Ip6, IP6_DST_OFF, IP6_HLIM_OFF, IP6_SRC_OFF, IPV6_MAXPACKET, IPV6_MMTU } from './ip6.ts';
@@ -64,6 +66,8 @@ import { ip6_fragment, ip6Fragments } from './ip6_fragment.ts';
 import {
   type Ip6Moptions,
   type Ip6Pktopts,
+  IP6PO_MINMTU_ALL,
+  IP6PO_MINMTU_DISABLE,
   type Ip6Vnet,
   IPV6_DONTFRAG,
   IPV6_MINMTU,
@@ -139,21 +143,33 @@ function route(
 ): Errno {
   nexthop.setFrom($dst);
   if (IN6_IS_ADDR_MULTICAST($dst)) {
-    const chosen = im6o?.im6o_multicast_ifp ?? opt?.ip6po_ifp ?? in6ZoneIf(vnet, $dst);
+    const chosen = opt?.ip6po_ifp ?? im6o?.im6o_multicast_ifp ?? in6ZoneIf(vnet, $dst);
     const ifp = chosen ?? in6RouteLookup(vnet, ro ?? V_ip6(vnet).scratchRoute, $dst)?.nh_ifp;
     if (ifp === undefined) return EHOSTUNREACH;
     if ((ifp.if_flags & IFF_MULTICAST) === 0) return ENETUNREACH;
     out.ifp = out.origifp = ifp;
     out.alwaysfrag = false;
-    out.mtu = Math.min(IN6_LINKMTU(ifp), IPV6_MMTU);
+    const mtu = IN6_LINKMTU(ifp);
+    out.mtu = opt?.ip6po_minmtu === IP6PO_MINMTU_DISABLE ? mtu : Math.min(mtu, IPV6_MMTU);
     return 0;
   }
-  const nh = in6RouteLookup(vnet, ro ?? V_ip6(vnet).scratchRoute, $dst);
+  const chosen = opt === null ? null : opt.ip6po_nexthop;
+  const nh =
+    chosen === null
+      ? in6RouteLookup(vnet, ro ?? V_ip6(vnet).scratchRoute, $dst)
+      : fib6_lookup(vnet, chosen);
   if (nh === null) return EHOSTUNREACH;
   const ifp = nh.nh_ifp;
   out.ifp = ifp;
   out.origifp = (ifp.if_flags & IFF_LOOPBACK) !== 0 ? nh.nh_ifa.ifa_ifp : ifp;
-  if ((nh.nh_flags & RTF_GATEWAY) !== 0) nexthop.setFrom(nh.nh_gateway);
+  const viaGateway = (nh.nh_flags & RTF_GATEWAY) !== 0;
+  // IPV6_NEXTHOP must be a neighbour.
+  if (chosen !== null && viaGateway) return EHOSTUNREACH;
+  if (viaGateway) nexthop.setFrom(nh.nh_gateway);
+  else if (chosen !== null) nexthop.setFrom(chosen);
+  // IPV6_PKTINFO chooses another interface; packets to this host take lo0 nevertheless.
+  const wanted = opt === null ? null : opt.ip6po_ifp;
+  if (wanted !== null && (ifp.if_flags & IFF_LOOPBACK) === 0 && ifp !== wanted) return EHOSTUNREACH;
   ip6_getpmtu(ifp, nh.mtu, proto, vnet);
   return 0;
 }
@@ -186,9 +202,10 @@ function checkCast(m: Mbuf, im6o: Ip6Moptions | null, v: Ip6Vnet): boolean {
   return !stays;
 }
 
-/** Sets the traffic class of the header at `p`. */
-function setTclass(p: Kva, tclass: number): void {
-  $ip6.at(p).ip6_flow = ($ip6.ip6_flow & ~(0xff << 20)) | (tclass << 20);
+/** Sets the traffic class of the header at `p`. TCP has set the two bits of ECN. */
+function setTclass(p: Kva, tclass: number, proto: number): void {
+  const mask = proto === IPPROTO_TCP ? 0xfc : 0xff;
+  $ip6.at(p).ip6_flow = ($ip6.ip6_flow & ~(mask << 20)) | ((tclass & mask) << 20);
 }
 
 /**
@@ -258,6 +275,8 @@ function output(
   const { stat } = v;
   const proto = $ip6.at(mtod(m0)).ip6_nxt;
   let m: Mbuf | null = m0;
+  // As on FreeBSD, a packet with a routing header is not sent: RFC 5095 deprecates the only type.
+  if (opt !== null && opt.ip6po_rthdr !== null) return drop(m, R_IP6_ROUTING, EINVAL);
   if (opt === null) noExthdrs();
   else m = ip6InsertExthdrs(m0, opt);
   if (m === null) {
@@ -268,7 +287,7 @@ function output(
   const p = mtod(m);
   stat.ip6s_localout++;
   const plen = m.m_pkthdr.len - Ip6.SIZE;
-  if (opt !== null && opt.ip6po_tclass >= 0) setTclass(p, opt.ip6po_tclass);
+  if (opt !== null && opt.ip6po_tclass >= 0) setTclass(p, opt.ip6po_tclass, proto);
   // A larger packet needs the jumbo payload option, which is not sent.
   if (plen > IPV6_MAXPACKET) return drop(m, R_IP6_CANTFRAG, EMSGSIZE);
   $ip6.at(p).ip6_plen = plen;
@@ -303,7 +322,9 @@ function output(
   in6ClearscopeAt(p + IP6_SRC_OFF);
   in6ClearscopeAt(p + IP6_DST_OFF);
   if (multicast && !checkCast(m, im6o, v)) return 0;
-  return sendOrFragment(m, ifp, flags | (opt === null ? 0 : opt.ip6po_flags), v);
+  let optFlags = opt === null ? 0 : opt.ip6po_flags;
+  if (opt !== null && opt.ip6po_minmtu === IP6PO_MINMTU_ALL) optFlags |= IPV6_MINMTU;
+  return sendOrFragment(m, ifp, flags | optFlags, v);
 }
 
 /**

@@ -5,6 +5,7 @@
  */
 
 import { EEXIST, type Errno } from '../sys/errno.ts';
+import type { NetAddr } from '../sys/addr.ts';
 import type { Kva } from '../sys/types.ts';
 import type { Mbuf } from '../kern/mbuf.ts';
 import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
@@ -52,6 +53,14 @@ export class Ip6stat {
   ip6s_toomanyhdr = 0;
 }
 
+// Values of IPV6_USE_MIN_MTU and IPV6_PREFER_TEMPADDR. @see sys/netinet6/ip6_var.h
+export const IP6PO_MINMTU_MCASTONLY = -1;
+export const IP6PO_MINMTU_DISABLE = 0;
+export const IP6PO_MINMTU_ALL = 1;
+export const IP6PO_TEMPADDR_SYSTEM = -1;
+export const IP6PO_TEMPADDR_NOTPREFER = 0;
+export const IP6PO_TEMPADDR_PREFER = 1;
+
 /** The options of packets that a program sends; all buffers are whole headers. */
 export class Ip6Pktopts {
   /** -1: the default. */
@@ -59,6 +68,14 @@ export class Ip6Pktopts {
   ip6po_tclass = -1;
   /** Outgoing interface; null: by the route. */
   ip6po_ifp: Ifnet | null = null;
+  /** The source address; null: chosen by RFC 6724. */
+  ip6po_src: NetAddr | null = null;
+  /** The neighbour to send to; null: by the route. */
+  ip6po_nexthop: NetAddr | null = null;
+  /** IP6PO_MINMTU_*: which packets are fragmented to IPV6_MMTU. */
+  ip6po_minmtu = IP6PO_MINMTU_MCASTONLY;
+  /** IP6PO_TEMPADDR_*. */
+  ip6po_prefer_tempaddr = IP6PO_TEMPADDR_SYSTEM;
   /** Extension headers in the order of the packet; null: none. Byte 0 is overwritten. */
   ip6po_hbh: Uint8Array | null = null;
   ip6po_dest1: Uint8Array | null = null;
@@ -66,6 +83,22 @@ export class Ip6Pktopts {
   ip6po_dest2: Uint8Array | null = null;
   /** Flags of ip6_output: IPV6_DONTFRAG, IPV6_MINMTU. */
   ip6po_flags = 0;
+
+  /** Copies `from`. The headers are shared: they are never changed. */
+  copyFrom(from: Ip6Pktopts): void {
+    this.ip6po_hlim = from.ip6po_hlim;
+    this.ip6po_tclass = from.ip6po_tclass;
+    this.ip6po_ifp = from.ip6po_ifp;
+    this.ip6po_src = from.ip6po_src;
+    this.ip6po_nexthop = from.ip6po_nexthop;
+    this.ip6po_minmtu = from.ip6po_minmtu;
+    this.ip6po_prefer_tempaddr = from.ip6po_prefer_tempaddr;
+    this.ip6po_hbh = from.ip6po_hbh;
+    this.ip6po_dest1 = from.ip6po_dest1;
+    this.ip6po_rthdr = from.ip6po_rthdr;
+    this.ip6po_dest2 = from.ip6po_dest2;
+    this.ip6po_flags = from.ip6po_flags;
+  }
 }
 
 /** How to send to groups. @see sys/netinet6/ip6_var.h */
@@ -119,6 +152,8 @@ class Ip6Params {
   source_address_validation = true;
   /** Accept a link-local address without a zone: its interface is the only one. */
   use_defaultzone = false;
+  /** The default of IPV6_V6ONLY. */
+  v6only = true;
   /** Prefer temporary addresses as source. */
   prefer_tempaddr = false;
   /** Forward packets between interfaces: the stack is a router. */

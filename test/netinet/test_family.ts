@@ -99,6 +99,11 @@ const isGroup = (a: AddrWords): boolean => a.w0 >>> 24 === 0xff;
 /** The members of the family's table that need no address. */
 const SIMPLE = {
   suffix: 't',
+  vflag: 8,
+  optlenOf: () => 0,
+  inherit(): void {},
+  rawAccepts: () => true,
+  rawControl: () => 0,
   addrWords: 4,
   udpSumRequired: true,
   pmtudBlackholeOff: -1,
@@ -111,7 +116,10 @@ const SIMPLE = {
 };
 
 /** The family has no socket options and no control messages to send. */
-const noOptions = { sendcontrol: () => -EINVAL, ctloutput: () => EINVAL };
+const noOptions = {
+  sendcontrol: (_inp: unknown, control: unknown) => (control === null ? 0 : -EINVAL),
+  ctloutput: () => EINVAL,
+};
 
 /** The family on one interface of one stack. */
 export class TestFamily {
@@ -239,7 +247,13 @@ export class TestFamily {
       isLocal: (_vnet, a) => this.us.equals(a),
       hash: (inc) => inc.inc_f0 ^ inc.inc_f1 ^ inc.inc_f2 ^ inc.inc_f3 ^ (inc.inc_l3 << 1),
       connectable: (_vnet, nam) => (isGroup(nam) ? EADDRNOTAVAIL : 0),
-      selectLaddr: (_vnet, inc) => {
+      bindable: (_inp, a) => (this.us.equals(a) ? 0 : EADDRNOTAVAIL),
+      ttlOf: (inp) => inp.inp_ip_ttl,
+      tosOf: (inp) => inp.inp_ip_tos,
+      pcbInit(inp) {
+        inp.inp_ip_ttl = 33;
+      },
+      selectLaddr: (_inp, inc) => {
         if (this.#nhop(inc.faddrTo($f)) === null) return EHOSTUNREACH;
         inc.laddrFrom(this.us);
         return 0;
