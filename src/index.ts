@@ -5,7 +5,7 @@ import type { Socket } from './api/socket.ts';
 import type { Stack, StackOptions } from './machine/stack.ts';
 
 export type { Bsd, Linger, OptionValue, SockaddrIn, Timeval } from './api/bsd.ts';
-export type { DgramInfo, DgramSocket, DgramSocketOptions } from './api/dgram.ts';
+export type { DgramInfo, DgramSocket, DgramSocketOptions, DgramType } from './api/dgram.ts';
 export { openFile, type File } from './api/file.ts';
 export type { ListenOptions, Server, ServerOptions, Server as TcpServer } from './api/server.ts';
 export type {

@@ -4,7 +4,7 @@
  * waits as on a blocking descriptor, and rejects with a TapnicError. Unlike FreeBSD, where a
  * waiting thread keeps a file that another thread closes: a call that waits on a closed descriptor
  * fails with EBADF. Left out: poll and select (use a kqueue), descriptors shared by processes,
- * control messages of streams, IPv6.
+ * control messages of streams.
  */
 
 import type { Task } from '../sys/clock.ts';
@@ -34,6 +34,7 @@ import {
 } from '../kern/kern_event.ts';
 import { Callout, callout_reset, callout_stop } from '../kern/kern_timeout.ts';
 import {
+  AF_INET6,
   IPPROTO_TCP,
   MSG_DONTWAIT,
   MSG_OOB,
@@ -71,12 +72,19 @@ import {
 import type { Vnet } from '../kern/vnet.ts';
 import { constants } from './constants.ts';
 import { inAddrOf, inet_ntoa, inSockaddr, parseInAddr } from '../netinet/in.ts';
+import { in6Ntop } from '../netinet6/in6.ts';
+import { in6SockaddrOf, isIn6Text } from './address.ts';
 import { TCP_INFO, TCP_INFO_SIZE, type TcpInfo, tcpInfoOf } from '../netinet/tcp_sockopt.ts';
 
-/** An IPv4 address as text, and a port. */
+/** An address as text, and a port: struct sockaddr_in, or struct sockaddr_in6 if it is of IPv6. */
 export interface SockaddrIn {
+  /** A dotted quad, or an IPv6 address. A call also accepts a zone in it: `fe80::1%tn0`. */
   readonly address: string;
   readonly port: number;
+  /** IPv6 only. Has no effect, as on FreeBSD. */
+  readonly sin6_flowinfo?: number;
+  /** IPv6 only: the index of the interface of a link-local address or group. Default 0. */
+  readonly sin6_scope_id?: number;
 }
 
 /** struct linger; seconds. */
@@ -134,16 +142,25 @@ function failed(error: Errno): number {
   return error === 0 ? 0 : -error;
 }
 
-/** Converts an address to the kernel's form; null if it is invalid. */
-function sockaddr(a: SockaddrIn): Sockaddr | null {
+/** Converts an address to the kernel's form; null if it is invalid, or its zone is unknown. */
+function sockaddr(vnet: Vnet, a: SockaddrIn): Sockaddr | null {
+  if (!Number.isInteger(a.port) || a.port < 0 || a.port > 65_535) return null;
+  if (isIn6Text(a.address)) {
+    const nam = in6SockaddrOf(vnet, a.address, a.port);
+    if (nam === null) return null;
+    nam.flowinfo = a.sin6_flowinfo ?? 0;
+    nam.scope_id = a.sin6_scope_id || nam.scope_id;
+    return nam;
+  }
   const addr = parseInAddr(a.address);
-  if (addr === null || !Number.isInteger(a.port) || a.port < 0 || a.port > 65_535) return null;
-  return inSockaddr(addr, portOf(a.port));
+  return addr === null ? null : inSockaddr(addr, portOf(a.port));
 }
 
-/** Converts the kernel's form of an IPv4 address to text and port. */
+/** Converts the kernel's form of an address to text and port. */
 export function sockaddrIn(a: Sockaddr): SockaddrIn {
-  return { address: inet_ntoa(inAddrOf(a)), port: a.port };
+  if (a.family !== AF_INET6) return { address: inet_ntoa(inAddrOf(a)), port: a.port };
+  const { port, flowinfo: sin6_flowinfo, scope_id: sin6_scope_id } = a;
+  return { address: in6Ntop(a), port, sin6_flowinfo, sin6_scope_id };
 }
 
 /** Resolves with 0 when the buffer wakes up, with EWOULDBLOCK after `timeoNs` (0: no time-out). */
@@ -228,7 +245,7 @@ export class Bsd {
   bind(s: number, addr: SockaddrIn): number {
     const so = this.socketOf(s);
     if (so === null) return -EBADF;
-    const nam = sockaddr(addr);
+    const nam = sockaddr(this.#vnet, addr);
     return nam === null ? -EAFNOSUPPORT : failed(sobind(so, nam));
   }
 
@@ -276,7 +293,7 @@ export class Bsd {
   connect(s: number, addr: SockaddrIn): number {
     const so = this.socketOf(s);
     if (so === null) return -EBADF;
-    const nam = sockaddr(addr);
+    const nam = sockaddr(this.#vnet, addr);
     if (nam === null) return -EAFNOSUPPORT;
     if ((so.so_state & SS_ISCONNECTING) !== 0) return -EALREADY;
     const error = soconnect(so, nam);
@@ -314,8 +331,9 @@ export class Bsd {
   }
 
   /**
-   * Like `sendto`, with control messages: IP_SENDSRCADDR and IP_TOS for UDP. A raw socket ignores
-   * them; a stream has none (EINVAL). @see sendmsg(2), ip(4)
+   * Like `sendto`, with control messages: IP_SENDSRCADDR and IP_TOS for UDP, IPV6_PKTINFO and others for
+   * UDP and raw sockets of AF_INET6. A raw socket of AF_INET ignores them; a stream has none (EINVAL).
+   * @see sendmsg(2), ip(4), ip6(4)
    */
   sendmsg(
     s: number,
@@ -327,7 +345,7 @@ export class Bsd {
     const so = this.socketOf(s);
     if (so === null) return -EBADF;
     if (!(buf instanceof Uint8Array)) return -EFAULT;
-    const nam = addr === null ? null : sockaddr(addr);
+    const nam = addr === null ? null : sockaddr(this.#vnet, addr);
     if (addr !== null && nam === null) return -EAFNOSUPPORT;
     if (so.so_type === SOCK_STREAM) {
       if (control.length > 0) return -EINVAL;

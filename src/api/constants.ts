@@ -1,5 +1,6 @@
 /** FreeBSD's constants by name, for programs that use `Bsd`. */
 
+import { constants6 } from './constants6.ts';
 import {
   EV_ADD,
   EV_CLEAR,
@@ -120,6 +121,7 @@ import {
 } from '../netinet/tcp_sockopt.ts';
 
 export const constants = Object.freeze({
+  ...constants6,
   AF_INET,
   SOCK_STREAM,
   SOCK_DGRAM,

@@ -1,7 +1,7 @@
 /**
  * UDP sockets of the emulated host, with the interface of node:dgram: 'message' is emitted with the
- * data and its sender. Addresses are numeric; there is no name resolution. Left out:
- * IPv6, arrays of buffers in `send`, abort signals.
+ * data and its sender. Addresses are numeric; there is no name resolution. The socket options and
+ * groups of each family are in dgram_options.ts. Left out: arrays of buffers in `send`, abort signals.
  */
 
 import { EventEmitter } from 'node:events';
@@ -14,8 +14,7 @@ import {
   EWOULDBLOCK,
   TapnicError,
 } from '../sys/errno.ts';
-import { AF_INET, IPPROTO_IP, IPPROTO_UDP, SOCK_DGRAM } from '../kern/protosw.ts';
-import { Sockopt, SOPT_SET } from '../kern/sockopt.ts';
+import { AF_INET, AF_INET6, IPPROTO_UDP, SOCK_DGRAM } from '../kern/protosw.ts';
 import { ioResult, soRecvDgram, soSendDgram } from '../kern/sys_generic.ts';
 import { ReceivedFrom } from '../kern/uipc_dgram.ts';
 import {
@@ -32,27 +31,26 @@ import {
   soResult,
   soupcall_set,
 } from '../kern/uipc_socket.ts';
-import { soSetInt, sosetopt } from '../kern/uipc_sockopt.ts';
+import type { Sockaddr } from '../kern/sockaddr.ts';
 import type { Vnet } from '../kern/vnet.ts';
-import { inAddrOf, inet_ntoa, parseInAddr } from '../netinet/in.ts';
-import {
-  IP_ADD_MEMBERSHIP,
-  IP_ADD_SOURCE_MEMBERSHIP,
-  IP_DROP_MEMBERSHIP,
-  IP_DROP_SOURCE_MEMBERSHIP,
-  IP_MULTICAST_IF,
-  IP_MULTICAST_LOOP,
-  IP_MULTICAST_TTL,
-} from '../netinet/in_mcast.ts';
-import { IP_DONTFRAG, IP_TTL } from '../netinet/ip_ctloutput.ts';
-import { localSockaddr, sockaddr } from './address.ts';
+import { addressText, type FamilyName, familyText, isIn6Text, sockaddr } from './address.ts';
+import { type DgramFamily, dgram4, dgram6 } from './dgram_options.ts';
 import { later, Turns } from './turns.ts';
 
 const DATAGRAM_MAX = 65535;
-const ANY = '0.0.0.0';
+
+/** The families of UDP sockets. */
+export type DgramType = 'udp4' | 'udp6';
+
+/** A listener of 'message'. */
+export type MessageListener = (data: Buffer, from: DgramInfo) => void;
 
 /** Options of a new UDP socket. */
 export interface DgramSocketOptions {
+  /** `udp6`: IPv6, and IPv4 by v4-mapped addresses. Default `udp4`. */
+  readonly type?: DgramType;
+  /** Only IPv6, for `udp6`: IPV6_V6ONLY. Default false. */
+  readonly ipv6Only?: boolean;
   /** SO_REUSEPORT: several sockets share a port. Default false. */
   readonly reusePort?: boolean;
   /** Several sockets share a port, as node:dgram does it on FreeBSD: SO_REUSEPORT. Default false. */
@@ -63,16 +61,16 @@ export interface DgramSocketOptions {
    */
   readonly sendBufferSize?: number;
   readonly recvBufferSize?: number;
-  /** IP_TTL, 1 to 255; default net.inet.ip.ttl. */
+  /** IP_TTL or IPV6_UNICAST_HOPS, 1 to 255; default net.inet.ip.ttl or net.inet6.ip6.hlim. */
   readonly ttl?: number;
-  /** IP_DONTFRAG: send datagrams with DF. Default false. */
+  /** IP_DONTFRAG: send datagrams with DF; IPV6_DONTFRAG: never in fragments. Default false. */
   readonly dontFragment?: boolean;
 }
 
 /** The sender of a datagram. */
 export interface DgramInfo {
   readonly address: string;
-  readonly family: 'IPv4';
+  readonly family: FamilyName;
   readonly port: number;
   /** Bytes of data. */
   readonly size: number;
@@ -81,14 +79,25 @@ export interface DgramInfo {
 /** Emits 'message' with (data, DgramInfo), 'listening', 'connect', 'error' and 'close'. */
 export class DgramSocket extends EventEmitter {
   #so: Socket | null;
+  readonly #vnet: Vnet;
+  readonly #family: DgramFamily;
+  /** `udp4` or `udp6`. */
+  readonly type: DgramType;
   readonly #reading = new Turns(() => this.#receive());
   readonly #buf = Buffer.allocUnsafe(DATAGRAM_MAX);
   readonly #from = new ReceivedFrom();
 
-  /** Throws TapnicError ENOBUFS, EINVAL. */
+  /** Throws TapnicError ENOBUFS, EINVAL, ERR_SOCKET_BAD_TYPE; EAFNOSUPPORT: the stack has no IPv6. */
   constructor(vnet: Vnet, options: DgramSocketOptions = {}) {
     super();
-    const error = socreate(vnet, AF_INET, SOCK_DGRAM, IPPROTO_UDP);
+    const { type = 'udp4' } = options;
+    if (type !== 'udp4' && type !== 'udp6')
+      throw new TapnicError('ERR_SOCKET_BAD_TYPE', 'socket', 'valid types are udp4 and udp6');
+    this.type = type;
+    this.#vnet = vnet;
+    this.#family = type === 'udp6' ? dgram6 : dgram4;
+    const domain = type === 'udp6' ? AF_INET6 : AF_INET;
+    const error = socreate(vnet, domain, SOCK_DGRAM, IPPROTO_UDP);
     if (error !== 0) throw errnoError(error, 'socket');
     const so = soResult.so!;
     this.#so = so;
@@ -105,8 +114,9 @@ export class DgramSocket extends EventEmitter {
       this.close();
       throw errnoError(wrong, 'setsockopt');
     }
-    if (ttl !== null) soSetInt(so, IPPROTO_IP, IP_TTL, ttl);
-    soSetInt(so, IPPROTO_IP, IP_DONTFRAG, options.dontFragment === true ? 1 : 0);
+    if (ttl !== null) this.#family.setTtl(so, ttl);
+    this.#family.setDontFragment(so, options.dontFragment === true);
+    this.#family.setIpv6Only(so, options.ipv6Only === true);
     soupcall_set(so, SO_RCV, this.#reading);
   }
 
@@ -115,6 +125,14 @@ export class DgramSocket extends EventEmitter {
     later(() => {
       if (this.#so !== null) this.emit(event);
     });
+  }
+
+  /** A socket address of the socket's family. Throws TapnicError EINVAL, ENXIO. */
+  #sockaddr(call: string, address: string, port: number): Sockaddr {
+    const nam = sockaddr(this.#vnet, address, port);
+    if (isIn6Text(address) !== (this.type === 'udp6'))
+      throw errnoError(EINVAL, call, `${address} is not an address of a socket of ${this.type}`);
+    return nam;
   }
 
   #open(call: string): Socket {
@@ -129,24 +147,25 @@ export class DgramSocket extends EventEmitter {
    */
   bind(port = 0, address?: string): this {
     const so = this.#open('bind');
-    const nam = localSockaddr(address, port);
+    const nam = this.#sockaddr('bind', address ?? this.#family.any, port);
     check(sobind(so, nam), `bind ${port}`);
     this.#emitLater('listening');
     return this;
   }
 
   /** The local address; port 0 while the socket is not bound. Throws TapnicError EBADF. */
-  address(): { address: string; family: 'IPv4'; port: number } {
+  address(): { address: string; family: FamilyName; port: number } {
     const so = this.#open('getsockname');
     const name = so.so_proto.pr_sockaddr(so)!;
-    return { address: inet_ntoa(inAddrOf(name)), family: 'IPv4', port: name.port };
+    return { address: addressText(this.#vnet, name), family: familyText(name), port: name.port };
   }
 
   /**
    * Sets the peer: the socket exchanges datagrams only with it. Throws TapnicError EHOSTUNREACH, …
    */
   connect(port: number, address: string): this {
-    check(soconnect(this.#open('connect'), sockaddr(address, port)), `connect ${address}:${port}`);
+    const so = this.#open('connect');
+    check(soconnect(so, this.#sockaddr('connect', address, port)), `connect ${address}:${port}`);
     this.#emitLater('connect');
     return this;
   }
@@ -159,8 +178,8 @@ export class DgramSocket extends EventEmitter {
   }
 
   /**
-   * Sends a copy of `message` as one datagram to `port` at `address` (default 127.0.0.1); without a
-   * port to the connected peer. Throws TapnicError: EMSGSIZE, EDESTADDRREQ, EISCONN, EHOSTUNREACH,
+   * Sends a copy of `message` as one datagram to `port` at `address` (default 127.0.0.1 or ::1);
+   * without a port to the connected peer. Throws TapnicError: EMSGSIZE, EDESTADDRREQ, EISCONN, EHOSTUNREACH,
    * ENOBUFS, EACCES. EINVAL: invalid port, address or message. ECONNREFUSED: the peer refused an
    * earlier datagram.
    */
@@ -169,7 +188,8 @@ export class DgramSocket extends EventEmitter {
     const data = typeof message === 'string' ? Buffer.from(message) : message;
     if (!(data instanceof Uint8Array))
       throw errnoError(EINVAL, 'send', 'the message must be a Uint8Array or a string');
-    const nam = port === undefined ? null : sockaddr(address ?? '127.0.0.1', port);
+    const nam =
+      port === undefined ? null : this.#sockaddr('send', address ?? this.#family.loopback, port);
     const error = soSendDgram(so, data, 0, data.length, nam);
     if (error !== 0) throw errnoError(error, nam === null ? 'send' : `send ${address}:${port}`);
   }
@@ -181,32 +201,33 @@ export class DgramSocket extends EventEmitter {
     else so.so_options &= ~SO_BROADCAST;
   }
 
-  /** The TTL of unicasts: IP_TTL, 1 to 255. Throws TapnicError EINVAL, EBADF. */
+  /** The TTL of unicasts: IP_TTL or IPV6_UNICAST_HOPS, 1 to 255. Throws TapnicError EINVAL, EBADF. */
   setTTL(ttl: number): number {
-    this.#setByte('setTTL', IP_TTL, ttl, 1);
+    this.#setByte('setTTL', ttl, 1, (so) => this.#family.setTtl(so, ttl));
     return ttl;
   }
 
-  /** IP_MULTICAST_TTL, 0 to 255, initially 1. Throws TapnicError EINVAL, EBADF. */
+  /** IP_MULTICAST_TTL or IPV6_MULTICAST_HOPS, 0 to 255, initially 1. Throws TapnicError EINVAL, EBADF. */
   setMulticastTTL(ttl: number): number {
-    this.#setByte('setMulticastTTL', IP_MULTICAST_TTL, ttl, 0);
+    this.#setByte('setMulticastTTL', ttl, 0, (so) => this.#family.setMulticastTtl(so, ttl));
     return ttl;
   }
 
-  /** IP_MULTICAST_LOOP: whether this host receives its own multicasts; initially true. */
+  /** IP_MULTICAST_LOOP or IPV6_MULTICAST_LOOP: whether this host receives its own multicasts; initially true. */
   setMulticastLoopback(on: boolean): boolean {
     const so = this.#open('setMulticastLoopback');
-    check(soSetInt(so, IPPROTO_IP, IP_MULTICAST_LOOP, on ? 1 : 0), 'setMulticastLoopback');
+    check(this.#family.setMulticastLoop(so, on), 'setMulticastLoopback');
     return on;
   }
 
   /**
    * IP_MULTICAST_IF: sends multicasts by the interface with the address `multicastInterface`; with
-   * 0.0.0.0 by the routing table again. Throws TapnicError EINVAL, EADDRNOTAVAIL, EBADF.
+   * 0.0.0.0 by the routing table again. With `udp6`: by that of the zone, as in `::%tn0`. Throws
+   * TapnicError EINVAL, EADDRNOTAVAIL, ENXIO, EBADF.
    */
   setMulticastInterface(multicastInterface: string): void {
     const so = this.#open('setMulticastInterface');
-    setOption(so, 'setMulticastInterface', IP_MULTICAST_IF, [multicastInterface]);
+    this.#family.setMulticastInterface(so, 'setMulticastInterface', multicastInterface);
   }
 
   /**
@@ -217,15 +238,13 @@ export class DgramSocket extends EventEmitter {
    */
   addMembership(multicastAddress: string, multicastInterface?: string): void {
     const so = this.#member('addMembership', { multicastAddress });
-    const value = [multicastAddress, multicastInterface ?? ANY];
-    setOption(so, 'addMembership', IP_ADD_MEMBERSHIP, value);
+    this.#family.member(so, 'addMembership', multicastAddress, multicastInterface, true);
   }
 
   /** Leaves a group. Throws TapnicError as addMembership; EADDRNOTAVAIL: not a member. */
   dropMembership(multicastAddress: string, multicastInterface?: string): void {
     const so = this.#member('dropMembership', { multicastAddress });
-    const value = [multicastAddress, multicastInterface ?? ANY];
-    setOption(so, 'dropMembership', IP_DROP_MEMBERSHIP, value);
+    this.#family.member(so, 'dropMembership', multicastAddress, multicastInterface, false);
   }
 
   /** Joins a group, but only for datagrams from `sourceAddress`. Throws as addMembership. */
@@ -234,9 +253,9 @@ export class DgramSocket extends EventEmitter {
     groupAddress: string,
     multicastInterface?: string,
   ): void {
-    const so = this.#member('addSourceSpecificMembership', { sourceAddress, groupAddress });
-    const value = [groupAddress, sourceAddress, multicastInterface ?? ANY];
-    setOption(so, 'addSourceSpecificMembership', IP_ADD_SOURCE_MEMBERSHIP, value);
+    const call = 'addSourceSpecificMembership';
+    const so = this.#member(call, { sourceAddress, groupAddress });
+    this.#family.source(so, call, sourceAddress, groupAddress, multicastInterface, true);
   }
 
   /** Ends addSourceSpecificMembership. Throws as dropMembership. */
@@ -245,17 +264,17 @@ export class DgramSocket extends EventEmitter {
     groupAddress: string,
     multicastInterface?: string,
   ): void {
-    const so = this.#member('dropSourceSpecificMembership', { sourceAddress, groupAddress });
-    const value = [groupAddress, sourceAddress, multicastInterface ?? ANY];
-    setOption(so, 'dropSourceSpecificMembership', IP_DROP_SOURCE_MEMBERSHIP, value);
+    const call = 'dropSourceSpecificMembership';
+    const so = this.#member(call, { sourceAddress, groupAddress });
+    this.#family.source(so, call, sourceAddress, groupAddress, multicastInterface, false);
   }
 
-  #setByte(call: string, name: number, value: number, min: number): void {
+  #setByte(call: string, value: number, min: number, set: (so: Socket) => Errno): void {
     const so = this.#open(call);
     if (typeof value !== 'number')
       throw new TapnicError('ERR_INVALID_ARG_TYPE', call, 'the TTL must be a number');
     const valid = Number.isInteger(value) && value >= min && value <= 255;
-    check(valid ? soSetInt(so, IPPROTO_IP, name, value) : EINVAL, call);
+    check(valid ? set(so) : EINVAL, call);
   }
 
   /** The socket, bound to a port. Throws ERR_MISSING_ARGS if one of `args` is missing. */
@@ -263,7 +282,8 @@ export class DgramSocket extends EventEmitter {
     const so = this.#open(call);
     for (const [name, value] of Object.entries(args))
       if (!value) throw new TapnicError('ERR_MISSING_ARGS', call, `${name} must be specified`);
-    if (so.so_proto.pr_sockaddr(so)!.port === 0) check(sobind(so, localSockaddr(ANY, 0)), call);
+    if (so.so_proto.pr_sockaddr(so)!.port === 0)
+      check(sobind(so, sockaddr(this.#vnet, this.#family.any, 0)), call);
     return so;
   }
 
@@ -280,8 +300,8 @@ export class DgramSocket extends EventEmitter {
       return;
     }
     const { name } = this.#from;
-    const address = inet_ntoa(inAddrOf(name));
-    const from: DgramInfo = { address, family: 'IPv4', port: name.port, size };
+    const address = addressText(this.#vnet, name);
+    const from: DgramInfo = { address, family: familyText(name), port: name.port, size };
     // A copy: the listener may keep it.
     this.emit('message', Buffer.from(this.#buf.subarray(0, size)), from);
   }
@@ -298,21 +318,15 @@ export class DgramSocket extends EventEmitter {
   }
 }
 
-/** Creates a UDP socket of the stack `vnet`. */
-export function createSocket(vnet: Vnet, options: DgramSocketOptions = {}): DgramSocket {
-  return new DgramSocket(vnet, options);
-}
-
-/** Sets an option of level IPPROTO_IP whose value is a list of addresses. EINVAL: not addresses. */
-function setOption(so: Socket, call: string, name: number, value: readonly string[]): void {
-  const bytes = new DataView(new ArrayBuffer(4 * value.length));
-  for (const [i, text] of value.entries()) {
-    const addr = typeof text === 'string' ? parseInAddr(text) : null;
-    if (addr === null) throw errnoError(EINVAL, call, `${text} is not an IPv4 address`);
-    bytes.setInt32(4 * i, addr);
-  }
-  const sopt = new Sockopt(SOPT_SET, IPPROTO_IP, name, new Uint8Array(bytes.buffer));
-  check(sosetopt(so, sopt), call);
+/** Creates a UDP socket of the stack `vnet`; `onMessage` is a listener of 'message'. */
+export function createSocket(
+  vnet: Vnet,
+  options: DgramSocketOptions | DgramType = {},
+  onMessage?: MessageListener,
+): DgramSocket {
+  const socket = new DgramSocket(vnet, typeof options === 'string' ? { type: options } : options);
+  if (onMessage !== undefined) socket.on('message', onMessage);
+  return socket;
 }
 
 function check(error: Errno, syscall: string): void {

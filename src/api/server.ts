@@ -1,12 +1,19 @@
 /**
  * TCP servers of the emulated host, and outgoing connections. `listen` works with every net.Server of
  * Node.js (net, http, https, http2); `Server` has the interface of net.Server. Left out: name
- * resolution, IPv6, cluster, abort signals.
+ * resolution, cluster, abort signals.
  */
 
 import { EventEmitter } from 'node:events';
-import { EADDRINUSE, EINVAL, errnoError, TapnicError } from '../sys/errno.ts';
-import { AF_INET, IPPROTO_TCP, SOCK_STREAM } from '../kern/protosw.ts';
+import {
+  EADDRINUSE,
+  EAFNOSUPPORT,
+  EINVAL,
+  errnoError,
+  type Errno,
+  TapnicError,
+} from '../sys/errno.ts';
+import { AF_INET6, IPPROTO_TCP, SOCK_STREAM } from '../kern/protosw.ts';
 import type { Sockaddr } from '../kern/sockaddr.ts';
 import {
   SO_LINGER,
@@ -20,9 +27,11 @@ import {
   soResult,
 } from '../kern/uipc_socket.ts';
 import type { Vnet } from '../kern/vnet.ts';
-import { inAddrOf, inet_ntoa } from '../netinet/in.ts';
-import { localSockaddr, sockaddr } from './address.ts';
-import { Socket, type SocketServer } from './socket.ts';
+import { IPPROTO_IPV6 } from '../netinet6/ip6.ts';
+import { IPV6_V6ONLY } from '../netinet6/ip6_ctloutput.ts';
+import { soSetInt } from '../kern/uipc_sockopt.ts';
+import { addressText, familyText, sockaddr } from './address.ts';
+import { type ConnectOptions, Socket, type SocketServer } from './socket.ts';
 import { later, Turns } from './turns.ts';
 
 /** The requested backlog, as Node's; kern.ipc.soacceptqueue limits it. */
@@ -32,8 +41,10 @@ const BACKLOG = 511;
 export interface ListenOptions {
   /** 0 to 65535; 0, the default: any free port. */
   readonly port?: number | undefined;
-  /** An IPv4 address. Default: all addresses. */
+  /** An IPv4 or IPv6 address. Default: all addresses of both families, `::`. */
   readonly host?: string | undefined;
+  /** With the address `::`, whether the server accepts only IPv6. Default false. */
+  readonly ipv6Only?: boolean | undefined;
   /** Length of the accept queue. Default 511; kern.ipc.soacceptqueue limits it. */
   readonly backlog?: number | undefined;
 }
@@ -133,12 +144,18 @@ class ListenHandle implements SocketServer {
     if (server._connections >= limitOf(server)) {
       const local = so.so_proto.pr_sockaddr(so);
       soclose(so);
-      server.emit('drop', { ...dropped('local', local), ...dropped('remote', peer) });
+      server.emit('drop', {
+        ...this.#dropped('local', local),
+        ...this.#dropped('remote', peer),
+      });
       return;
     }
-    if (peer !== null && server.blockList?.check(inet_ntoa(inAddrOf(peer)), 'ipv4') === true) {
-      soclose(so);
-      return;
+    if (peer !== null && server.blockList !== undefined) {
+      const family = familyText(peer).toLowerCase();
+      if (server.blockList.check(addressText(this.#vnet, peer), family)) {
+        soclose(so);
+        return;
+      }
     }
     const { allowHalfOpen = false, highWaterMark } = server;
     const socket = new Socket(this.#vnet, { allowHalfOpen, highWaterMark });
@@ -150,6 +167,15 @@ class ListenHandle implements SocketServer {
     socket.server = server;
     this.#user?.connection(socket);
     server.emit('connection', socket);
+  }
+
+  #dropped(side: string, name: Sockaddr | null): Record<string, unknown> {
+    if (name === null) return {};
+    return {
+      [`${side}Address`]: addressText(this.#vnet, name),
+      [`${side}Port`]: name.port,
+      [`${side}Family`]: familyText(name),
+    };
   }
 
   socketClosed(): void {
@@ -166,7 +192,7 @@ class ListenHandle implements SocketServer {
   address(): ListenAddress {
     const so = this.#so!;
     const name = so.so_proto.pr_sockaddr(so)!;
-    return { address: inet_ntoa(inAddrOf(name)), family: 'IPv4', port: name.port };
+    return { address: addressText(this.#vnet, name), family: familyText(name), port: name.port };
   }
 
   /** Stops accepting. */
@@ -197,13 +223,17 @@ function limitOf({ maxConnections: limit }: ServerInside): number {
   return limit === 0 && parseInt(process.versions.node, 10) < 21 ? Infinity : limit;
 }
 
-function dropped(side: string, name: Sockaddr | null): Record<string, unknown> {
-  if (name === null) return {};
-  return {
-    [`${side}Address`]: inet_ntoa(inAddrOf(name)),
-    [`${side}Port`]: name.port,
-    [`${side}Family`]: 'IPv4',
-  };
+/** Creates a listening socket in `soResult`. */
+function listeningSocket(vnet: Vnet, local: Sockaddr, backlog: number, ipv6Only: boolean): Errno {
+  const made = socreate(vnet, local.family, SOCK_STREAM, IPPROTO_TCP);
+  if (made !== 0) return made;
+  const so = soResult.so!;
+  so.so_options |= SO_REUSEADDR;
+  if (local.family === AF_INET6) soSetInt(so, IPPROTO_IPV6, IPV6_V6ONLY, ipv6Only ? 1 : 0);
+  const error = sobind(so, local) || solisten(so, backlog);
+  if (error !== 0) soclose(so);
+  soResult.so = so;
+  return error;
 }
 
 /**
@@ -218,7 +248,7 @@ export function listen(
   user: ListenUser | null = null,
 ): void {
   const inside = server as unknown as ServerInside;
-  const { port = 0, host, backlog = BACKLOG } = options;
+  const { port = 0, host, backlog = BACKLOG, ipv6Only = false } = options;
   if (typeof inside?._emitCloseIfDrained !== 'function')
     throw errnoError(
       EINVAL,
@@ -226,20 +256,18 @@ export function listen(
       'a server of node:net, node:http or tapnic is needed',
     );
   if (inside._handle) throw errnoError(EINVAL, `listen ${port}`, 'the server listens already');
-  const local = localSockaddr(host, port);
-  const made = socreate(vnet, AF_INET, SOCK_STREAM, IPPROTO_TCP);
-  const so = soResult.so!;
-  let error = made;
-  if (made === 0) {
-    so.so_options |= SO_REUSEADDR;
-    error = sobind(so, local) || solisten(so, backlog);
-    if (error !== 0) soclose(so);
+  // As net.Server: all addresses of both families, or of IPv4 if the stack has no IPv6.
+  let where = host ?? '::';
+  let error = listeningSocket(vnet, sockaddr(vnet, where, port), backlog, ipv6Only);
+  if (error === EAFNOSUPPORT && host === undefined) {
+    where = '0.0.0.0';
+    error = listeningSocket(vnet, sockaddr(vnet, where, port), backlog, false);
   }
+  const so = soResult.so!;
   if (error !== 0) {
-    const where = `${host ?? '0.0.0.0'}:${port}`;
     const hint = error === EADDRINUSE ? ': the port is in use: choose another one' : '';
-    const failure = errnoError(error, 'listen', `${where}${hint}`);
-    Object.assign(failure, { address: host ?? '0.0.0.0', port });
+    const failure = errnoError(error, 'listen', `${where}:${port}${hint}`);
+    Object.assign(failure, { address: where, port });
     later(() => inside.emit('error', failure));
     return;
   }
@@ -379,15 +407,20 @@ export function createServer(
 }
 
 /**
- * Connects from the emulated host to an IPv4 address. Rejects with TapnicError: ECONNREFUSED,
+ * Connects from the emulated host to an IPv4 or IPv6 address. Rejects with TapnicError: ECONNREFUSED,
  * EINVAL, …
  */
-export function connect(vnet: Vnet, port: number, host: string): Promise<Socket> {
+export function connect(
+  vnet: Vnet,
+  where: number | ConnectOptions,
+  host?: string,
+): Promise<Socket> {
   return new Promise((resolve, reject) => {
-    sockaddr(host, port);
+    const options = typeof where === 'object' ? where : { port: where, host };
+    if (typeof where !== 'object') sockaddr(vnet, host!, where);
     const socket = new Socket(vnet);
     socket.once('error', reject);
-    socket.connect({ port, host }, () => {
+    socket.connect(options, () => {
       socket.off('error', reject);
       resolve(socket);
     });

@@ -2,7 +2,7 @@
  * A TCP connection of the emulated host as a stream.Duplex with the behaviour of net.Socket, and
  * `sendfile`. It emits the same events in the same order, and each in its own turn of the event loop,
  * after the call that causes it. Left out: out-of-band data, name resolution, `onread` buffers, abort
- * signals, IPv6.
+ * signals.
  */
 
 import { Duplex } from 'node:stream';
@@ -20,7 +20,7 @@ import { passUpcall, type Upcall } from '../sys/pass.ts';
 import { File } from '../kern/kern_descrip.ts';
 import { sendfile, type SfHdtr } from '../kern/kern_sendfile.ts';
 import { Callout, callout_reset, callout_stop } from '../kern/kern_timeout.ts';
-import { AF_INET, IPPROTO_TCP, SOCK_STREAM } from '../kern/protosw.ts';
+import { AF_INET6, IPPROTO_TCP, SOCK_STREAM } from '../kern/protosw.ts';
 import type { Sockaddr } from '../kern/sockaddr.ts';
 import { ioResult, soRead, soWrite } from '../kern/sys_generic.ts';
 import {
@@ -29,6 +29,7 @@ import {
   SO_LINGER,
   SO_RCV,
   SO_SND,
+  sobind,
   soclose,
   soconnect,
   socreate,
@@ -44,8 +45,9 @@ import { sbavail, SBS_CANTRCVMORE } from '../kern/uipc_sockbuf.ts';
 import { SOL_SOCKET, soSetInt } from '../kern/uipc_sockopt.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { TCP_KEEPIDLE, TCP_NODELAY } from '../netinet/tcp_sockopt.ts';
-import { inAddrOf, inet_ntoa } from '../netinet/in.ts';
-import { sockaddr } from './address.ts';
+import { IPPROTO_IPV6 } from '../netinet6/ip6.ts';
+import { IPV6_V6ONLY } from '../netinet6/ip6_ctloutput.ts';
+import { addressText, familyText, isIn6Text, sockaddr } from './address.ts';
 import { later, Turns } from './turns.ts';
 
 /** Largest chunk of one 'data' event, bytes. Node's is the same. */
@@ -65,12 +67,17 @@ export interface SocketOptions {
   readonly highWaterMark?: number | undefined;
 }
 
-/** The address of the peer. */
+/** The address of the peer, and our own. */
 export interface ConnectOptions {
   /** 1 to 65535. */
   readonly port: number;
-  /** An IPv4 address. Default 127.0.0.1. */
+  /** An IPv4 or IPv6 address, such as `fe80::1%tn0`. Default 127.0.0.1, or ::1 with `family` 6. */
   readonly host?: string | undefined;
+  /** 4 or 6: the only family that `host` may have; 0, the default: either. */
+  readonly family?: number | undefined;
+  /** The local address and port. Default: chosen. */
+  readonly localAddress?: string | undefined;
+  readonly localPort?: number | undefined;
 }
 
 /** The part of a file to send. */
@@ -106,11 +113,35 @@ function checkSendfile(file: File, options: SendfileOptions): void {
       throw errnoError(EINVAL, 'sendfile', `${name} must be an integer`);
 }
 
-/** Creates a BSD socket. Throws TapnicError ENOBUFS. */
-function tcpSocket(vnet: Vnet): KernSocket {
-  const error = socreate(vnet, AF_INET, SOCK_STREAM, IPPROTO_TCP);
+/**
+ * Creates a BSD socket of `family`. One of AF_INET6 also connects to v4-mapped addresses, as on Linux.
+ * Throws TapnicError ENOBUFS, EAFNOSUPPORT.
+ */
+function tcpSocket(vnet: Vnet, family: number): KernSocket {
+  const error = socreate(vnet, family, SOCK_STREAM, IPPROTO_TCP);
   if (error !== 0) throw errnoError(error, 'socket');
-  return soResult.so!;
+  const so = soResult.so!;
+  if (family === AF_INET6) soSetInt(so, IPPROTO_IPV6, IPV6_V6ONLY, 0);
+  return so;
+}
+
+/** The peer's address of `connect`. Throws TapnicError EINVAL, ENXIO. */
+function peerOf(vnet: Vnet, { host, port, family = 0 }: ConnectOptions): [string, Sockaddr] {
+  if (family !== 0 && family !== 4 && family !== 6)
+    throw errnoError(EINVAL, 'connect', `family ${String(family)} is not 0, 4 or 6`);
+  const text = typeof host === 'string' ? host : family === 6 ? '::1' : '127.0.0.1';
+  const nam = sockaddr(vnet, text, port);
+  if (family !== 0 && isIn6Text(text) !== (family === 6))
+    throw errnoError(EINVAL, 'connect', `${text} is not an IPv${family} address`);
+  return [text, nam];
+}
+
+/** The local address of `connect`; null: chosen. Throws TapnicError EINVAL, ENXIO. */
+function localOf(vnet: Vnet, options: ConnectOptions, peer: Sockaddr): Sockaddr | null {
+  const { localAddress, localPort } = options;
+  if (localAddress === undefined && localPort === undefined) return null;
+  const any = peer.family === AF_INET6 ? '::' : '0.0.0.0';
+  return sockaddr(vnet, localAddress ?? any, localPort ?? 0);
 }
 
 /** A connection. `connect` and servers create it. */
@@ -191,8 +222,8 @@ export class Socket extends Duplex {
   }
 
   /**
-   * Connects to a port, 1 to 65535, of an IPv4 address. 'connect' and 'ready' or 'error' follow.
-   * Throws TapnicError: EINVAL (no port or no address), EISCONN, ENOBUFS.
+   * Connects to a port, 1 to 65535, of an IPv4 or IPv6 address. 'connect' and 'ready' or 'error' follow.
+   * Throws TapnicError: EINVAL (no port or no address), ENXIO (no such zone), EISCONN, ENOBUFS.
    */
   connect(options: ConnectOptions, listener?: () => void): this;
   connect(port: number, host: string, listener?: () => void): this;
@@ -204,15 +235,21 @@ export class Socket extends Duplex {
   ): this {
     const options = typeof where === 'object' ? where : { port: where, host: hostOrListener };
     const onConnect = typeof hostOrListener === 'function' ? hostOrListener : listener;
-    const host = typeof options.host === 'string' ? options.host : '127.0.0.1';
     if (this.#so !== null || this.destroyed) throw errnoError(EISCONN, 'connect');
-    const peer = sockaddr(host, options.port);
-    const so = tcpSocket(this.#vnet);
+    const wanted: ConnectOptions = {
+      ...options,
+      host: typeof options.host === 'string' ? options.host : undefined,
+    };
+    const [host, peer] = peerOf(this.#vnet, wanted);
+    const local = localOf(this.#vnet, wanted, peer);
+    const so = tcpSocket(this.#vnet, peer.family);
     this.#connectCall = `connect ${host}:${options.port}`;
     this.#take(so);
     this.connecting = true;
     if (onConnect !== undefined) this.once('connect', onConnect);
-    const error = soconnect(so, peer);
+    const bound = local === null ? 0 : sobind(so, local);
+    if (bound !== 0) this.#connectCall = `bind ${wanted.localAddress ?? ''}:${local!.port}`;
+    const error = bound || soconnect(so, peer);
     if (error !== 0) later(() => this.#connectFailed(error));
     return this;
   }
@@ -252,7 +289,7 @@ export class Socket extends Duplex {
   }
 
   get remoteAddress(): string | undefined {
-    return this.#peer === null ? undefined : addressText(this.#peer);
+    return this.#peer === null ? undefined : addressText(this.#vnet, this.#peer);
   }
 
   get remotePort(): number | undefined {
@@ -264,7 +301,7 @@ export class Socket extends Duplex {
   }
 
   get localAddress(): string | undefined {
-    return this.#local === null ? undefined : addressText(this.#local);
+    return this.#local === null ? undefined : addressText(this.#vnet, this.#local);
   }
 
   get localPort(): number | undefined {
@@ -604,12 +641,4 @@ export class Socket extends Duplex {
 
 function writeAfterFin(): TapnicError {
   return new TapnicError('EPIPE', 'write', 'the peer has ended the connection');
-}
-
-function addressText(a: Sockaddr): string {
-  return a.family === AF_INET ? inet_ntoa(inAddrOf(a)) : '::';
-}
-
-function familyText(a: Sockaddr): string {
-  return a.family === AF_INET ? 'IPv4' : 'IPv6';
 }

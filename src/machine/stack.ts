@@ -5,7 +5,13 @@
  */
 
 import { Bsd } from '../api/bsd.ts';
-import { createSocket, type DgramSocket, type DgramSocketOptions } from '../api/dgram.ts';
+import {
+  createSocket,
+  type DgramSocket,
+  type DgramSocketOptions,
+  type DgramType,
+  type MessageListener,
+} from '../api/dgram.ts';
 import {
   type AnyServer,
   connect as connectOn,
@@ -16,7 +22,7 @@ import {
   type Server,
   type ServerOptions,
 } from '../api/server.ts';
-import type { Socket } from '../api/socket.ts';
+import type { ConnectOptions, Socket } from '../api/socket.ts';
 import { addFault, type FaultLine, listFaults, removeFault } from '../ctl/fault.ts';
 import { gatherInterfaces, type InterfaceInfo } from '../ctl/ifconfig.ts';
 import { runIfconfig } from '../ctl/ifconfig_verbs.ts';
@@ -191,18 +197,23 @@ export class Stack {
     return server;
   }
 
-  /** Connects from the emulated host to an IPv4 address. Rejects with TapnicError. */
-  async connect(port: number, host: string): Promise<Socket> {
+  /** Connects from the emulated host to an IPv4 or IPv6 address. Rejects with TapnicError. */
+  connect(options: ConnectOptions): Promise<Socket>;
+  connect(port: number, host: string): Promise<Socket>;
+  async connect(where: number | ConnectOptions, host?: string): Promise<Socket> {
     this.#open('connect');
-    const socket = await connectOn(this.#host.vnet, port, host);
+    const socket = await connectOn(this.#host.vnet, where, host);
     this.#track(socket);
     return socket;
   }
 
-  /** Creates a UDP socket on the emulated host. Throws TapnicError (ENOBUFS, EINVAL). */
-  createSocket(options?: DgramSocketOptions): DgramSocket {
+  /**
+   * Creates a UDP socket on the emulated host, of IPv4 unless `type` is `udp6`. `onMessage` is added as a
+   * listener of 'message'. Throws TapnicError (ENOBUFS, EINVAL, ERR_SOCKET_BAD_TYPE).
+   */
+  createSocket(options?: DgramSocketOptions | DgramType, onMessage?: MessageListener): DgramSocket {
     this.#open('createSocket');
-    const socket = createSocket(this.#host.vnet, options);
+    const socket = createSocket(this.#host.vnet, options, onMessage);
     this.#dgrams.add(socket);
     socket.once('close', () => this.#dgrams.delete(socket));
     return socket;

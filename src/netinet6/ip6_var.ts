@@ -53,12 +53,11 @@ export class Ip6stat {
   ip6s_toomanyhdr = 0;
 }
 
-// Values of IPV6_USE_MIN_MTU and IPV6_PREFER_TEMPADDR. @see sys/netinet6/ip6_var.h
+// Values of IPV6_USE_MIN_MTU, and of IPV6_PREFER_TEMPADDR, where 0 means not to prefer. @see sys/netinet6/ip6_var.h
 export const IP6PO_MINMTU_MCASTONLY = -1;
 export const IP6PO_MINMTU_DISABLE = 0;
 export const IP6PO_MINMTU_ALL = 1;
 export const IP6PO_TEMPADDR_SYSTEM = -1;
-export const IP6PO_TEMPADDR_NOTPREFER = 0;
 export const IP6PO_TEMPADDR_PREFER = 1;
 
 /** The options of packets that a program sends; all buffers are whole headers. */

@@ -208,7 +208,7 @@ describe('api: stack.listen', () => {
       while ((await count()) < 1) await sleep(5);
       expect(await sh(`timeout 5 nc -d ${HOST} ${port}; echo over`)).to.equal('over\n');
       expect(drops).to.have.lengthOf(1);
-      expect(drops[0]).to.include({ remoteAddress: '192.0.2.1', localPort: port });
+      expect(drops[0]).to.include({ remoteAddress: '::ffff:192.0.2.1', localPort: port });
       const closed = once(server, 'close');
       server.close();
       first.kill();

@@ -116,7 +116,16 @@ const SIMPLE = {
 };
 
 /** The family has no socket options and no control messages to send. */
+/** The control data of a packet: its TTL. */
+function savecontrol(_inp: unknown, m: Mbuf): Mbuf {
+  const control = m_get(M_NOWAIT, MT_CONTROL)!;
+  mem[mtod(control)] = mem[mtod(m) + 5]!;
+  control.m_len = 1;
+  return control;
+}
+
 const noOptions = {
+  savecontrol,
   sendcontrol: (_inp: unknown, control: unknown) => (control === null ? 0 : -EINVAL),
   ctloutput: () => EINVAL,
 };
@@ -295,12 +304,6 @@ export class TestFamily {
       portUnreachable: (m) => {
         this.unreachable++;
         m_freem(m);
-      },
-      savecontrol(_inp, m) {
-        const control = m_get(M_NOWAIT, MT_CONTROL)!;
-        mem[mtod(control)] = mem[mtod(m) + 5]!;
-        control.m_len = 1;
-        return control;
       },
       ...noOptions,
     };
