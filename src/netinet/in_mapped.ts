@@ -55,6 +55,11 @@ function domainOf(inp: Inpcb): number {
   return isInet6(inp) ? AF_INET6 : inp.inp_af.family;
 }
 
+/** The table of the family of the socket of `inp`, which has its socket options. */
+export function socketAf(inp: Inpcb): InpAf {
+  return isInet6(inp) ? inpaf(inp.inp_vnet, AF_INET6) : inp.inp_af;
+}
+
 /**
  * Sets `to` to inc's foreign or local address and port as the program of `inp` sees it: an IPv4 address
  * of an AF_INET6 socket is mapped. @see sys/netinet6/in6_pcb.c

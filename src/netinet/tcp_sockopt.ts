@@ -18,6 +18,7 @@ import {
 } from '../kern/sockopt.ts';
 import type { Socket } from '../kern/uipc_socket.ts';
 import { INP_DROPPED, type Inpcb } from './in_pcb.ts';
+import { socketAf } from './in_mapped.ts';
 import { tcp_set_cc_mod } from './cc.ts';
 import {
   TCP_FASTOPEN_PSK_LEN,
@@ -416,7 +417,7 @@ function getsockopt(tp: Tcpcb, sopt: Sockopt): Errno {
 export function tcp_ctloutput(so: Socket, sopt: Sockopt): Errno {
   const inp = so.so_pcb as Inpcb | null;
   if (inp === null) return ECONNRESET;
-  if (sopt.sopt_level !== IPPROTO_TCP) return inp.inp_af.ctloutput(so, sopt);
+  if (sopt.sopt_level !== IPPROTO_TCP) return socketAf(inp).ctloutput(so, sopt);
   if ((inp.inp_flags & INP_DROPPED) !== 0) return ECONNRESET;
   const tp = intotcpcb(inp);
   return sopt.sopt_dir === SOPT_GET ? getsockopt(tp, sopt) : setsockopt(tp, sopt);

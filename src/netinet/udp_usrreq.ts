@@ -77,7 +77,7 @@ import {
   sotoinpcb,
   peerIsLocal,
 } from './in_pcb.ts';
-import { in6_mapped_sockaddr, peer, peerFamily } from './in_mapped.ts';
+import { in6_mapped_sockaddr, peer, peerFamily, socketAf } from './in_mapped.ts';
 import { in_pcbbind, in_pcbconnect } from './in_pcbbind.ts';
 import { inetctlerrmap } from './ip_var.ts';
 import { inDgramAttach, inDgramDetach, inDgramSwitch } from './in_dgram.ts';
@@ -435,7 +435,7 @@ const udpProtosw = (family: number): Protosw => ({
     soisdisconnected(so);
   },
   pr_ctloutput: (so, sopt) =>
-    sopt.sopt_level === IPPROTO_UDP ? ENOPROTOOPT : sotoinpcb(so).inp_af.ctloutput(so, sopt),
+    sopt.sopt_level === IPPROTO_UDP ? ENOPROTOOPT : socketAf(sotoinpcb(so)).ctloutput(so, sopt),
 });
 
 function sysctls(vnet: Vnet, { params, udbinfo }: UdpVnet): void {
