@@ -69,7 +69,7 @@ const RULES: Rule[] = [
   // Hosts for scripts: a machine without NICs, and ctl for the commands that scripts call.
   {
     folder: 'src/packetdrill/',
-    may: inSrc('sys', 'vm', 'kern', 'net', 'netinet', 'host', 'api', 'ctl', 'machine'),
+    may: inSrc('sys', 'vm', 'kern', 'net', 'netinet', 'netinet6', 'host', 'api', 'ctl', 'machine'),
   },
   { folder: 'src/testing/', may: null },
   { folder: 'src/cli/', may: null },

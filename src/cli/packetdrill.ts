@@ -24,6 +24,7 @@ import { bindError } from './control_path.ts';
 interface PacketdrillFlags {
   socket?: string;
   addr: string;
+  addr6: string;
   mtu: string;
   seed: string;
   json?: boolean;
@@ -107,13 +108,18 @@ function run(words: readonly string[], path: string, stopping: AbortSignal): Pro
 }
 
 async function packetdrill(words: string[], flags: PacketdrillFlags): Promise<void> {
-  const [{ PacketdrillServer }, { parseInAddr }, { exitProcess }] = await Promise.all([
-    import('../packetdrill/server.ts'),
-    import('../netinet/in.ts'),
-    import('../host/exit.ts'),
-  ]);
+  const [{ PacketdrillServer }, { parseInAddr }, { parseIn6 }, { exitProcess }] = await Promise.all(
+    [
+      import('../packetdrill/server.ts'),
+      import('../netinet/in.ts'),
+      import('../netinet6/in6.ts'),
+      import('../host/exit.ts'),
+    ],
+  );
   const addr = parseInAddr(flags.addr);
   if (addr === null) throw new UsageError(`--addr: ${flags.addr}: not an IPv4 address`);
+  const addr6 = parseIn6(flags.addr6);
+  if (addr6 === null) throw new UsageError(`--addr6: ${flags.addr6}: not an IPv6 address`);
   const mtu = numberOf('mtu', flags.mtu, 72, 65535);
   const seed = numberOf('seed', flags.seed, 0, 0xffffffff);
   const stopping = new AbortController();
@@ -121,7 +127,7 @@ async function packetdrill(words: string[], flags: PacketdrillFlags): Promise<vo
     process.on(signal, () => (stopping.signal.aborted ? exitProcess(1) : stopping.abort()));
   const own = flags.socket === undefined ? mkdtempSync(join(tmpdir(), 'tapnic-pd-')) : null;
   const path = own === null ? resolve(flags.socket!) : join(own, 'sock');
-  const server = new PacketdrillServer({ path, addr, mtu, memory: MEMORY, seed });
+  const server = new PacketdrillServer({ path, addr, addr6, mtu, memory: MEMORY, seed });
   let status = 0;
   try {
     await listen(server, path, own === null);
@@ -162,7 +168,8 @@ export const packetdrillCommand: Command = newCommand('packetdrill')
     'after --: run this command with the environment set, and exit with its status',
   )
   .option('--socket <path>', 'socket to listen on (default, with a command: a temporary one)')
-  .option('--addr <address>', "the emulated host's own address", '192.168.0.1')
+  .option('--addr <address>', "the emulated host's own IPv4 address", '192.168.0.1')
+  .option('--addr6 <address>', "the emulated host's own IPv6 address", 'fd3d:a0b:17d6::1')
   .option('--mtu <bytes>', 'MTU of its interface', '1500')
   .option('--seed <n>', 'seed of every random choice', '1')
   .option('--json', 'print JSON')

@@ -3,7 +3,7 @@
  * after ip6_setpktopt and ip6_getpcbopt of sys/netinet6/ip6_output.c. Left out: privileges.
  */
 
-import { NetAddr } from '../sys/addr.ts';
+import { type AddrWords, NetAddr } from '../sys/addr.ts';
 import {
   EADDRNOTAVAIL,
   EAFNOSUPPORT,
@@ -227,7 +227,7 @@ function pktinfoValue(opt: Ip6Pktopts | null): Uint8Array {
 }
 
 /** Writes an address in the layout of struct in6_addr. */
-export function in6AddrPut(v: DataView, off: number, a: NetAddr): void {
+export function in6AddrPut(v: DataView, off: number, a: AddrWords): void {
   v.setInt32(off, a.w0);
   v.setInt32(off + 4, a.w1);
   v.setInt32(off + 8, a.w2);

@@ -1,20 +1,22 @@
 /**
- * An emulated host that a test script drives: socket calls by descriptor, raw IPv4 packets in and
+ * An emulated host that a test script drives: socket calls by descriptor, raw IP packets in and
  * out, and virtual time that the script advances. packetdrill's shared object uses it over a socket
  * (server.ts); our own runner calls it directly. It adds two things to the BSD calls of
  * src/api/bsd.ts: Linux's numbers in arguments and results (a result is a value or a negated
  * errno), and calls that wait on virtual time. Each host has its own Vnet; the caller owns the
- * machine. Left out: IPv6, descriptors other than sockets.
+ * machine. As on Linux, IPV6_V6ONLY of a new socket is off. Left out: descriptors other than sockets.
  */
 
 import { EAFNOSUPPORT, EBADF, EINPROGRESS, EINVAL, EWOULDBLOCK, type Errno } from '../sys/errno.ts';
 import type { Prng } from '../sys/prng.ts';
 import type { InAddr } from '../sys/types.ts';
 import { inAddr } from '../sys/types.ts';
+import type { AddrWords } from '../sys/addr.ts';
 import { Bsd, sockaddrIn } from '../api/bsd.ts';
 import type { ManualClock } from '../host/manual_clock.ts';
 import {
   AF_INET,
+  AF_INET6,
   MSG_DONTWAIT,
   MSG_EOR,
   MSG_MORETOCOME,
@@ -40,6 +42,14 @@ import { type Vnet, vnet_alloc } from '../kern/vnet.ts';
 import { netAttach, netDetach } from '../net/net_attach.ts';
 import { inAddrOf } from '../netinet/in.ts';
 import { inet_domain_attach, inet_domain_detach } from '../netinet/in_proto.ts';
+import { IN6_IS_ADDR_V4MAPPED } from '../netinet6/in6.ts';
+import { inet6_domain_attach, inet6_domain_detach } from '../netinet6/in6_proto.ts';
+import { in6_localip } from '../netinet6/in6_var.ts';
+import { IPPROTO_IPV6 } from '../netinet6/ip6.ts';
+import { IPV6_V6ONLY } from '../netinet6/ip6_ctloutput.ts';
+import { in6AddrOf } from '../netinet6/ip6_pktopts.ts';
+import { view } from '../kern/sockopt.ts';
+import type { Sockaddr } from '../kern/sockaddr.ts';
 import { V_ip } from '../netinet/ip_var.ts';
 import { tcp_shutdownVnet } from '../netinet/tcp_pcblist.ts';
 import { KASSERT } from '../sys/kassert.ts';
@@ -47,6 +57,7 @@ import { inPass } from '../sys/pass.ts';
 import {
   fromLinuxSockaddr,
   LINUX_AF_INET,
+  LINUX_AF_INET6,
   LINUX_AF_UNSPEC,
   LINUX_ERRNO,
   LINUX_F_GETFL,
@@ -88,8 +99,9 @@ type PdStep = () => number;
 interface PdHostOptions {
   readonly clock: ManualClock;
   readonly prng: Prng;
-  /** The host's first address. */
+  /** The host's first addresses. */
   readonly addr: InAddr;
+  readonly addr6: AddrWords;
   /** MTU in bytes. Default 1500. */
   readonly mtu?: number;
 }
@@ -135,10 +147,14 @@ export class PdHost {
     this.clock = options.clock;
     this.vnet = vnet_alloc(options.prng);
     this.#bsd = new Bsd(this.vnet);
-    const error = inPass(netAttach, this.vnet) || inPass(inet_domain_attach, this.vnet);
+    const error =
+      inPass(netAttach, this.vnet) ||
+      inPass(inet_domain_attach, this.vnet) ||
+      inPass(inet6_domain_attach, this.vnet);
     KASSERT(error === 0, 'PdHost: attach');
     this.wire = inPass((mtu) => new PacketdrillWire(this.vnet, mtu), options.mtu ?? 1500);
     this.wire.addAddress(options.addr);
+    this.wire.addAddress6(options.addr6);
     for (const { name, set, setText, get } of machineSysctl.tree.list())
       if (set !== null || setText !== undefined) this.#sysctls.set(name, get());
   }
@@ -153,6 +169,7 @@ export class PdHost {
     inPass(() => {
       this.wire.detach();
       netDetach(this.vnet);
+      inet6_domain_detach(this.vnet);
       inet_domain_detach(this.vnet);
     });
     for (const [name, value] of this.#sysctls) {
@@ -188,7 +205,7 @@ export class PdHost {
   }
 
   /**
-   * Receives a raw IPv4 packet. Adds its destination to the host's addresses, because scripts use
+   * Receives a raw IP packet. Adds its destination to the host's addresses, because scripts use
    * arbitrary addresses.
    */
   inject(packet: Uint8Array): void {
@@ -197,6 +214,8 @@ export class PdHost {
         ((packet[16]! << 24) | (packet[17]! << 16) | (packet[18]! << 8) | packet[19]!) >>> 0,
       );
       this.#ownAddress(dst);
+    } else if (packet.length >= 40 && packet[0]! >>> 4 === 6) {
+      this.#ownAddress6(in6AddrOf(view(packet), 24));
     }
     this.wire.inject(packet);
     this.#wake();
@@ -204,6 +223,18 @@ export class PdHost {
 
   #ownAddress(addr: InAddr): void {
     if (addr !== 0 && !V_ip(this.vnet).addrs.has(addr)) this.wire.addAddress(addr);
+  }
+
+  #ownAddress6(addr: AddrWords): void {
+    if (!isAny(addr) && addr.w0 >>> 24 !== 0xff && !in6_localip(this.vnet, addr))
+      this.wire.addAddress6(addr);
+  }
+
+  /** Adds the address that a script binds to. */
+  #ownName(nam: Sockaddr): void {
+    if (nam.family === AF_INET) this.#ownAddress(inAddrOf(nam));
+    else if (IN6_IS_ADDR_V4MAPPED(nam)) this.#ownAddress(nam.w3 as InAddr);
+    else this.#ownAddress6(nam);
   }
 
   // Calls that wait.
@@ -275,15 +306,18 @@ export class PdHost {
   socket(domain: number, type: number, protocol: number): number {
     const nonblock = (type & LINUX_O_NONBLOCK) !== 0;
     type &= 0xf;
-    if (domain !== LINUX_AF_INET) return -LINUX_ERRNO['EAFNOSUPPORT']!;
+    const six = domain === LINUX_AF_INET6;
+    if (domain !== LINUX_AF_INET && !six) return -LINUX_ERRNO['EAFNOSUPPORT']!;
     if (type !== SOCK_STREAM && type !== SOCK_DGRAM) return -LINUX_ERRNO['EPROTONOSUPPORT']!;
-    return this.#opened(this.#bsd.socket(AF_INET, type, protocol), nonblock);
+    const fd = this.#bsd.socket(six ? AF_INET6 : AF_INET, type, protocol);
+    if (six && fd >= 0) this.#bsd.setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0);
+    return this.#opened(fd, nonblock);
   }
 
   bind(fd: number, sa: Uint8Array): number {
     const nam = fromLinuxSockaddr(sa);
     if (nam === null) return this.#on(fd, () => EINVAL);
-    this.#ownAddress(inAddrOf(nam));
+    this.#ownName(nam);
     return this.#done(this.#bsd.bind(fd, sockaddrIn(nam)));
   }
 
@@ -492,3 +526,4 @@ export class PdHost {
 }
 
 const NOTHING = { run(): void {} };
+const isAny = (a: AddrWords): boolean => (a.w0 | a.w1 | a.w2 | a.w3) === 0;

@@ -6,7 +6,11 @@
 import { type Errno, errnoName } from '../sys/errno.ts';
 import { inAddr, port } from '../sys/types.ts';
 import type { Sockaddr } from '../kern/sockaddr.ts';
+import { AF_INET6 } from '../kern/protosw.ts';
+import { view } from '../kern/sockopt.ts';
 import { inSockaddr } from '../netinet/in.ts';
+import { in6Sockaddr } from '../netinet6/in6.ts';
+import { in6AddrOf, in6AddrPut } from '../netinet6/ip6_pktopts.ts';
 
 /** Linux's errnos by name. */
 export const LINUX_ERRNO: Readonly<Record<string, number>> = {
@@ -74,6 +78,7 @@ export function linuxResult(n: number): number {
 
 export const LINUX_AF_UNSPEC = 0;
 export const LINUX_AF_INET = 2;
+export const LINUX_AF_INET6 = 10;
 export const LINUX_O_RDWR = 2;
 export const LINUX_O_NONBLOCK = 0x800;
 export const LINUX_F_GETFL = 3;
@@ -96,25 +101,41 @@ export const LINUX_POLLERR = 8;
 export const LINUX_POLLHUP = 0x10;
 export const LINUX_POLLNVAL = 0x20;
 
-/** Bytes of a `struct sockaddr_in`. */
+/** Bytes of a `struct sockaddr_in` and a `struct sockaddr_in6`. */
 const LINUX_SOCKADDR_IN = 16;
+const LINUX_SOCKADDR_IN6 = 28;
 
 /** The family of a Linux socket address; -1 if `sa` is shorter than two bytes. */
 export function linuxFamily(sa: Uint8Array): number {
   return sa.length < 2 ? -1 : sa[0]! | (sa[1]! << 8);
 }
 
-/** Parses Linux's `struct sockaddr_in`. Returns null if it is too short or not AF_INET. */
+/**
+ * Parses Linux's `struct sockaddr_in` or `sockaddr_in6`. Returns null if it is too short or of another
+ * family.
+ */
 export function fromLinuxSockaddr(sa: Uint8Array): Sockaddr | null {
-  if (sa.length < LINUX_SOCKADDR_IN || linuxFamily(sa) !== LINUX_AF_INET) return null;
+  const family = linuxFamily(sa);
+  if (family === LINUX_AF_INET6 && sa.length >= LINUX_SOCKADDR_IN6) {
+    const v = view(sa);
+    return in6Sockaddr(in6AddrOf(v, 8), port(v.getUint16(2)), v.getUint32(24, true));
+  }
+  if (family !== LINUX_AF_INET || sa.length < LINUX_SOCKADDR_IN) return null;
   const addr = inAddr((sa[4]! << 24) | (sa[5]! << 16) | (sa[6]! << 8) | sa[7]!);
   return inSockaddr(addr, port((sa[2]! << 8) | sa[3]!));
 }
 
-/** Encodes an address as Linux's `struct sockaddr_in`; null becomes an empty array. */
+/** Encodes an address as Linux's socket address of its family; null becomes an empty array. */
 export function toLinuxSockaddr(sa: Sockaddr | null): Uint8Array {
   if (sa === null) return new Uint8Array(0);
   const { w0: addr, port: n } = sa;
+  if (sa.family === AF_INET6) {
+    const six = new Uint8Array(LINUX_SOCKADDR_IN6);
+    six.set([LINUX_AF_INET6, 0, n >>> 8, n & 0xff]);
+    in6AddrPut(view(six), 8, sa);
+    view(six).setUint32(24, sa.scope_id, true);
+    return six;
+  }
   const quad = [addr >>> 24, (addr >>> 16) & 0xff, (addr >>> 8) & 0xff, addr & 0xff];
   const bytes = new Uint8Array(LINUX_SOCKADDR_IN);
   bytes.set([LINUX_AF_INET, 0, n >>> 8, n & 0xff, ...quad]);

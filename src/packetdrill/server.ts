@@ -15,6 +15,8 @@ import { PD_BLOCK, PdHost, type PdPollfd } from './host.ts';
 import { LINUX_ERRNO } from './linux.ts';
 import { runShim } from './shim.ts';
 import { parseInAddr } from '../netinet/in.ts';
+import { parseIn6 } from '../netinet6/in6.ts';
+import type { AddrWords } from '../sys/addr.ts';
 import type { InAddr } from '../sys/types.ts';
 import { arenaBytes } from '../vm/arena.ts';
 import {
@@ -61,14 +63,18 @@ export interface PacketdrillOptions {
   readonly path: string;
   /** The host's address, the source of connections that are not bound. */
   readonly addr: InAddr;
+  readonly addr6: AddrWords;
   readonly mtu: number;
   /** Bytes of RAM. */
   readonly memory: number;
   readonly seed: number;
 }
 
+/** The settings of one script. */
+type Settings = Pick<PacketdrillOptions, 'addr' | 'addr6' | 'mtu'>;
+
 /** Parses the settings of a HELLO, from --so_flags: `mtu=1400,addr=192.168.0.2`. Throws Error. */
-function settings(text: string, { addr, mtu }: PacketdrillOptions): { addr: InAddr; mtu: number } {
+function settings(text: string, { addr, addr6, mtu }: PacketdrillOptions): Settings {
   for (const pair of text.split(',').filter((p) => p !== '')) {
     const eq = pair.indexOf('=');
     const [name, value] = [pair.slice(0, eq), pair.slice(eq + 1)];
@@ -76,9 +82,11 @@ function settings(text: string, { addr, mtu }: PacketdrillOptions): { addr: InAd
     if (name === 'mtu' && /^\d+$/.test(value) && Number(value) >= 72 && Number(value) <= 65535)
       mtu = Number(value);
     else if (name === 'addr' && parseInAddr(value) !== null) addr = parseInAddr(value)!;
-    else throw new Error(`--so_flags: ${pair}: mtu=BYTES, addr=ADDRESS or socket=PATH`);
+    else if (name === 'addr6' && parseIn6(value) !== null) addr6 = parseIn6(value)!;
+    else
+      throw new Error(`--so_flags: ${pair}: mtu=BYTES, addr=ADDRESS, addr6=ADDRESS or socket=PATH`);
   }
-  return { addr, mtu };
+  return { addr, addr6, mtu };
 }
 
 /**
@@ -311,7 +319,7 @@ export class PacketdrillServer {
       this.#refuse(socket, q, 'EPROTO', message);
       return;
     }
-    let wanted: { addr: InAddr; mtu: number };
+    let wanted: Settings;
     try {
       wanted = settings(q.payload.toString('latin1'), this.#options);
     } catch (e) {
@@ -335,7 +343,7 @@ export class PacketdrillServer {
     this.#next.push(turn);
   }
 
-  #start(socket: Socket, { id }: LinkRequest, wanted: { addr: InAddr; mtu: number }): Session {
+  #start(socket: Socket, { id }: LinkRequest, wanted: Settings): Session {
     // Give every script the same conditions: a time of whole seconds and the same random numbers.
     this.#clock.advanceTo(Math.ceil(this.#clock.nowNs() / 1e9) * 1e9);
     const prng = new SeededPrng(this.#options.seed);

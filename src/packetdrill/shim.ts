@@ -1,7 +1,7 @@
 /**
  * FreeBSD commands that packetdrill scripts call, on an emulated host: sysctl(8), sockstat(1),
  * tcpdrop(8), ifconfig(8). Each has the options that test suites use. Left out: everything
- * unrelated to TCP over IPv4.
+ * unrelated to TCP.
  */
 
 import { formatInterface, gatherInterfaces } from '../ctl/ifconfig.ts';
@@ -9,7 +9,8 @@ import { runIfconfig } from '../ctl/ifconfig_verbs.ts';
 import { ControlFailure } from '../ctl/protocol.ts';
 import { formatSysctl, readSysctl, writeSysctl } from '../ctl/sysctl.ts';
 import type { Vnet } from '../kern/vnet.ts';
-import { INP_DROPPED, type Inpcb } from '../netinet/in_pcb.ts';
+import { INP_DROPPED, type Inpcb, inpaf } from '../netinet/in_pcb.ts';
+import { suffixOf } from '../netinet/in_pcblist.ts';
 import { tcpstates, TCPS_CLOSED, TCPS_LISTEN, TCPS_TIME_WAIT } from '../netinet/tcp_fsm.ts';
 import { intotcpcb, tcp_close, tcp_drop } from '../netinet/tcp_subr.ts';
 import { syncacheList } from '../netinet/tcp_syncache.ts';
@@ -59,30 +60,37 @@ function sysctl({ vnet }: ShimTarget, argv: readonly string[]): ShimResult {
 interface Line {
   readonly lport: number;
   readonly fport: number;
+  /** `4`, `6` or `46`. */
+  readonly suffix: string;
   readonly text: string;
 }
 
 function sockstatLines(vnet: Vnet): Line[] {
   const tcp = V_tcp(vnet);
   const lines: Line[] = [];
-  const add = (inc: Inpcb['inp_inc'], af: Inpcb['inp_af'], fd: string, state: string): void => {
+  const add = (
+    inc: Inpcb['inp_inc'],
+    af: Inpcb['inp_af'],
+    fd: string,
+    state: string,
+    suffix = af.suffix,
+  ): void => {
     const end = (foreign: boolean, n: number): string =>
       `${n === 0 && foreign ? '*' : af.print(vnet, inc, foreign)}:${n === 0 ? '*' : n}`;
     const local = end(false, inc.inc_lport).padEnd(21);
     const foreign = end(true, inc.inc_fport).padEnd(21);
-    const text = `root     packetdril 1     ${fd.padEnd(3)} tcp4   ${local} ${foreign} ${state}\n`;
-    lines.push({ lport: inc.inc_lport, fport: inc.inc_fport, text });
+    const proto = `tcp${suffix}`.padEnd(6);
+    const text = `root     packetdril 1     ${fd.padEnd(3)} ${proto} ${local} ${foreign} ${state}\n`;
+    lines.push({ lport: inc.inc_lport, fport: inc.inc_fport, suffix, text });
   };
-  let af: Inpcb['inp_af'] | null = null;
   for (let inp = tcp.tcbinfo.ipi_listhead; inp !== null; inp = inp.listNext) {
-    af = inp.inp_af;
     // TCP has ended the connection, but the program has not closed the socket.
     const dropped = (inp.inp_flags & INP_DROPPED) !== 0;
     const fd = inp.inp_socket === null ? '?' : String(inp.inp_socket.so_id);
-    add(inp.inp_inc, af, fd, dropped ? 'CLOSED' : tcpstates[intotcpcb(inp).t_state]);
+    const state = dropped ? 'CLOSED' : tcpstates[intotcpcb(inp).t_state];
+    add(inp.inp_inc, inp.inp_af, fd, state, suffixOf(inp));
   }
-  // A syncache entry implies a listener, so `af` is set.
-  if (af !== null) for (const inc of syncacheList(tcp)) add(inc, af, '?', 'SYN_RCVD');
+  for (const inc of syncacheList(tcp)) add(inc, inpaf(vnet, inc.inc_family), '?', 'SYN_RCVD');
   return lines;
 }
 
@@ -90,7 +98,8 @@ function sockstatLines(vnet: Vnet): Line[] {
 function sockstat({ vnet }: ShimTarget, argv: readonly string[]): ShimResult {
   let ports: number[] | null = null;
   let protocols = ['tcp'];
-  let only6 = false;
+  // As sockstat(1): both families without -4 and -6, and with both.
+  let families = '';
   for (let i = 0; i < argv.length; i++) {
     const word = argv[i]!;
     if (word === '-p' || word === '-P') {
@@ -99,16 +108,17 @@ function sockstat({ vnet }: ShimTarget, argv: readonly string[]): ShimResult {
       if (word === '-p') ports = value.split(',').map(Number);
       else protocols = value.split(',');
     } else if (/^-[46aclLnqsSuwU]+$/.test(word)) {
-      if (word.includes('6') && !word.includes('4')) only6 = true;
-      if (word.includes('4')) only6 = false;
+      families += word.replace(/[^46]/g, '');
     } else {
       return failed(`sockstat: illegal option -- ${word}`);
     }
   }
   let out =
     'USER     COMMAND    PID   FD  PROTO  LOCAL ADDRESS         FOREIGN ADDRESS       STATE\n';
-  if (only6 || !protocols.includes('tcp')) return ok(out);
-  for (const line of sockstatLines(vnet))
+  if (!protocols.includes('tcp')) return ok(out);
+  const shown = ({ suffix }: Line): boolean =>
+    families === '' || Array.from(suffix).some((family) => families.includes(family));
+  for (const line of sockstatLines(vnet).filter(shown))
     if (ports === null || ports.includes(line.lport) || ports.includes(line.fport))
       out += line.text;
   return ok(out);

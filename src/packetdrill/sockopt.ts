@@ -33,6 +33,29 @@ import {
 } from '../kern/uipc_socket.ts';
 import { INP_DROPPED, type Inpcb } from '../netinet/in_pcb.ts';
 import { IP_DONTFRAG, IP_MINTTL, IP_TOS, IP_TTL } from '../netinet/ip_ctloutput.ts';
+import { IPPROTO_IPV6 } from '../netinet6/ip6.ts';
+import {
+  IPV6_AUTOFLOWLABEL,
+  IPV6_PATHMTU,
+  IPV6_RECVDSTOPTS,
+  IPV6_RECVHOPLIMIT,
+  IPV6_RECVHOPOPTS,
+  IPV6_RECVPATHMTU,
+  IPV6_RECVPKTINFO,
+  IPV6_RECVRTHDR,
+  IPV6_RECVTCLASS,
+  IPV6_UNICAST_HOPS,
+  IPV6_V6ONLY,
+} from '../netinet6/ip6_ctloutput.ts';
+import {
+  IPV6_DONTFRAG,
+  IPV6_DSTOPTS,
+  IPV6_HOPOPTS,
+  IPV6_PKTINFO,
+  IPV6_RTHDR,
+  IPV6_RTHDRDSTOPTS,
+  IPV6_TCLASS,
+} from '../netinet6/ip6_pktopts.ts';
 import {
   TCP_CONGESTION,
   TCP_FASTOPEN,
@@ -110,6 +133,27 @@ const SWITCHES: ReadonlySet<number> = new Set([
 
 const view = (b: Uint8Array): DataView => new DataView(b.buffer, b.byteOffset, b.byteLength);
 
+const IP6_NAMES = new Map<number, number>([
+  [16, IPV6_UNICAST_HOPS],
+  [26, IPV6_V6ONLY],
+  [49, IPV6_RECVPKTINFO],
+  [50, IPV6_PKTINFO],
+  [51, IPV6_RECVHOPLIMIT],
+  [53, IPV6_RECVHOPOPTS],
+  [54, IPV6_HOPOPTS],
+  [55, IPV6_RTHDRDSTOPTS],
+  [56, IPV6_RECVRTHDR],
+  [57, IPV6_RTHDR],
+  [58, IPV6_RECVDSTOPTS],
+  [59, IPV6_DSTOPTS],
+  [60, IPV6_RECVPATHMTU],
+  [61, IPV6_PATHMTU],
+  [62, IPV6_DONTFRAG],
+  [66, IPV6_RECVTCLASS],
+  [67, IPV6_TCLASS],
+  [70, IPV6_AUTOFLOWLABEL],
+]);
+
 interface Name {
   readonly level: number;
   readonly name: number;
@@ -121,7 +165,9 @@ function translate(level: number, name: number): Name | null {
       ? ([SOL_SOCKET, SOCKET_NAMES] as const)
       : level === IPPROTO_TCP
         ? ([IPPROTO_TCP, TCP_NAMES] as const)
-        : ([IPPROTO_IP, IP_NAMES] as const);
+        : level === IPPROTO_IPV6
+          ? ([IPPROTO_IPV6, IP6_NAMES] as const)
+          : ([IPPROTO_IP, IP_NAMES] as const);
   const found = names.get(name);
   if (found === undefined || (level !== to && to !== SOL_SOCKET)) return null;
   return { level: to, name: found };

@@ -1,15 +1,17 @@
 /**
- * The interface between an emulated host and a test script: point-to-point, raw IPv4 packets. Each
- * sent packet is queued with its time. Left out: IPv6, link-level headers, offloads.
+ * The interface between an emulated host and a test script: point-to-point, raw IP packets. Each
+ * sent packet is queued with its time. Left out: link-level headers, offloads, and for IPv6 a link-local
+ * address and neighbour discovery.
  */
 
+import type { AddrWords } from '../sys/addr.ts';
 import { EAFNOSUPPORT, EEXIST, ENETDOWN, type Errno } from '../sys/errno.ts';
 import { inAddr, type InAddr, kva } from '../sys/types.ts';
 import { mem } from '../vm/arena.ts';
 import { m_freem, m_getcl } from '../kern/kern_mbuf.ts';
 import { m_copydata } from '../kern/m_copydata.ts';
 import { type Mbuf, M_NOWAIT, M_PKTHDR, MCLBYTES, MT_DATA } from '../kern/mbuf.ts';
-import { AF_INET } from '../kern/protosw.ts';
+import { AF_INET, AF_INET6 } from '../kern/protosw.ts';
 import { nowNs } from '../kern/kern_timeout.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { if_alloc, if_attach, if_detach } from '../net/if.ts';
@@ -26,11 +28,20 @@ import {
   LINK_STATE_UP,
   SIOCSIFMTU,
 } from '../net/if_var.ts';
-import { NETISR_IP, netisr_dispatch } from '../net/netisr.ts';
+import { NETISR_IP, NETISR_IPV6, netisr_dispatch } from '../net/netisr.ts';
 import { Nhop, RTF_UP } from '../net/route.ts';
 import { inRouteAdd } from '../netinet/in_fib.ts';
 import { inPrimary } from '../netinet/in_var.ts';
 import { in_aifaddr } from '../netinet/in_ifaddr.ts';
+import { in6addr_any } from '../netinet6/in6.ts';
+import { in6RouteAdd } from '../netinet6/in6_fib.ts';
+import { in6_aifaddr } from '../netinet6/in6_ifattach.ts';
+import {
+  IN6_IFF_NODAD,
+  in6Ifextra,
+  in6ifa_ifpwithaddr,
+  ND6_IFF_AUTO_LINKLOCAL,
+} from '../netinet6/in6_var.ts';
 import { inPass } from '../sys/pass.ts';
 
 /** A packet that the stack sent. */
@@ -81,13 +92,30 @@ export class PacketdrillWire implements IfDriver {
     return inRouteAdd(this.ifp.if_vnet, inAddr(0), 0, nh);
   }
 
+  /** Like `addAddress`, for an IPv6 address without a zone. */
+  addAddress6(addr: AddrWords): Errno {
+    return inPass(() => this.#addAddress6(addr));
+  }
+
+  #addAddress6(addr: AddrWords): Errno {
+    const { nd_ifinfo: nd } = in6Ifextra(this.ifp)!;
+    const first = (nd.flags & ND6_IFF_AUTO_LINKLOCAL) !== 0;
+    nd.flags &= ~ND6_IFF_AUTO_LINKLOCAL;
+    const error = in6_aifaddr(this.ifp, addr, 128, IN6_IFF_NODAD);
+    if (error !== 0) return error === EEXIST ? 0 : error;
+    if (!first) return 0;
+    const ia = in6ifa_ifpwithaddr(this.ifp, addr)!;
+    return in6RouteAdd(this.ifp.if_vnet, in6addr_any, 0, new Nhop(this.ifp, ia, null, RTF_UP, 0));
+  }
+
   /** Passes a packet to the stack, which has processed it when this returns. */
   inject(packet: Uint8Array): void {
     inPass(() => {
       const top = clusters(packet);
       top.m_pkthdr.rcvif = this.ifp;
       if_inc_counter(this.ifp, IFCOUNTER_IPACKETS, 1);
-      netisr_dispatch(this.ifp.if_vnet, NETISR_IP, top);
+      const six = packet.length > 0 && packet[0]! >>> 4 === 6;
+      netisr_dispatch(this.ifp.if_vnet, six ? NETISR_IPV6 : NETISR_IP, top);
     });
   }
 
@@ -97,9 +125,10 @@ export class PacketdrillWire implements IfDriver {
   }
 
   #output(m: Mbuf, family: number): Errno {
-    if (family !== AF_INET || (this.ifp.if_flags & IFF_UP) === 0) {
+    const known = family === AF_INET || family === AF_INET6;
+    if (!known || (this.ifp.if_flags & IFF_UP) === 0) {
       m_freem(m);
-      return family === AF_INET ? ENETDOWN : EAFNOSUPPORT;
+      return known ? ENETDOWN : EAFNOSUPPORT;
     }
     const { len } = m.m_pkthdr;
     if_inc_counter(this.ifp, IFCOUNTER_OPACKETS, 1);

@@ -66,11 +66,14 @@ describe("packetdrill's shared object", function () {
     expect(wrong.status).to.equal(1);
     expect(wrong.err.match(/mtu 1400/g)).to.have.length(2);
     const flags = await tapnic('--', driver, object, 'speed=9');
-    expect(flags.err).to.match(/--so_flags: speed=9: mtu=BYTES, addr=ADDRESS or socket=PATH/);
+    expect(flags.err).to.match(
+      /--so_flags: speed=9: mtu=BYTES, addr=ADDRESS, addr6=ADDRESS or socket=PATH/,
+    );
     expect(flags.status).to.equal(1);
     const none = await tapnic('--', join(work, 'nothing'));
     expect(none.err).to.match(/ENOENT/);
     expect((await tapnic('--addr', 'x')).status).to.equal(2);
+    expect((await tapnic('--addr6', '1.2.3.4')).status).to.equal(2);
     expect((await tapnic('--mtu', '5')).status).to.equal(2);
   });
 

@@ -167,12 +167,40 @@ static void errors(int fd) {
   CHECK(ifc.read(u, 3000, buf, sizeof buf) == -1 && errno == EBADF);
   CHECK(ifc.write(u, fd, NULL, 5) == -1 && errno == EFAULT);
   CHECK(ifc.getsockopt(u, fd, 1, 9999, buf, &(socklen_t){4}) == -1 && errno == ENOPROTOOPT);
-  CHECK(ifc.socket(u, AF_INET6, SOCK_STREAM, 0) == -1 && errno == EAFNOSUPPORT);
+  CHECK(ifc.socket(u, AF_APPLETALK, SOCK_STREAM, 0) == -1 && errno == EAFNOSUPPORT);
   int ends[2];
   CHECK(ifc.pipe(u, ends) == -1 && errno == ENOSYS);
   int error = -1;
   socklen_t len = sizeof error;
   CHECK(ifc.getsockopt(u, fd, SOL_SOCKET, SO_ERROR, &error, &len) == 0 && error == 0 && len == 4);
+}
+
+// A datagram over IPv6 in each direction.
+static void ipv6(void) {
+  void *u = ifc.userdata;
+  const int fd = ifc.socket(u, AF_INET6, SOCK_DGRAM, IPPROTO_UDP);
+  struct sockaddr_in6 to = {.sin6_family = AF_INET6, .sin6_port = htons(9)}, from;
+  inet_pton(AF_INET6, "fd3d:fa7b:d17d::1", &to.sin6_addr);
+  CHECK(fd >= 0 && ifc.connect(u, fd, (const struct sockaddr *)&to, sizeof to) == 0);
+  CHECK(ifc.write(u, fd, "abc", 3) == 3);
+  uint8_t p[2048], data[100];
+  size_t count = sizeof p;
+  long long when;
+  CHECK(ifc.netdev_receive(u, p, &count, &when) == 0 && count == 51 && p[0] >> 4 == 6);
+  CHECK(p[6] == IPPROTO_UDP && memcmp(p + 24, &to.sin6_addr, 16) == 0);
+  // The same datagram comes back: swapped addresses and ports keep the checksum.
+  uint8_t reply[51];
+  memcpy(reply, p, sizeof reply);
+  memcpy(reply + 8, p + 24, 16);
+  memcpy(reply + 24, p + 8, 16);
+  memcpy(reply + 40, p + 42, 2);
+  memcpy(reply + 42, p + 40, 2);
+  CHECK(ifc.netdev_send(u, reply, sizeof reply) == 0);
+  socklen_t len = sizeof from;
+  CHECK(ifc.recvfrom(u, fd, data, sizeof data, 0, (struct sockaddr *)&from, &len) == 3);
+  CHECK(len == sizeof from && from.sin6_family == AF_INET6 && from.sin6_port == htons(9) &&
+        memcmp(&from.sin6_addr, &to.sin6_addr, 16) == 0 && memcmp(data, "abc", 3) == 0);
+  CHECK(ifc.close(u, fd) == 0);
 }
 
 struct blocked {
@@ -295,6 +323,7 @@ int main(int argc, char **argv) {
     }
     data(fd);
     errors(fd);
+    ipv6();
     blocking(fd);
     finish(fd);
     ifc.free(ifc.userdata);

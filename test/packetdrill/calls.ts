@@ -7,6 +7,8 @@ import type { Arg, CallSpec } from './parser.ts';
 export interface CallContext {
   readonly host: PdHost;
   readonly fds: Map<number, number>;
+  /** Linux's number of the family that `socket(...)` gets. */
+  readonly domain: number;
   /** In Linux's sockaddr layout. */
   readonly bindAddress: Uint8Array;
   readonly connectAddress: Uint8Array;
@@ -129,7 +131,7 @@ function transfer(ctx: CallContext, name: string, fd: number, args: readonly Arg
 export function beginCall(ctx: CallContext, { name, args }: CallSpec): CallResult {
   const { host } = ctx;
   if (name === 'socket') {
-    const domain = args[0]?.kind === 'any' ? 2 : num(args[0]);
+    const domain = args[0]?.kind === 'any' ? ctx.domain : num(args[0]);
     return { result: host.socket(domain, num(args[1]), num(args[2])), check: noCheck };
   }
   if (name === 'poll') return poll(ctx, args);

@@ -1,7 +1,7 @@
 /**
  * Parses the part of packetdrill's language that our scripts use into events: options, shell lines,
- * system calls, TCP and ICMP packets, and times. Errors name line and column. Not supported: Python
- * blocks, UDP, tunnels, IPv6, and struct arguments other than linger, iovec and pollfd.
+ * system calls, TCP, UDP and ICMP packets, and times. Errors name line and column. Not supported: Python
+ * blocks, tunnels, and struct arguments other than linger, iovec and pollfd.
  */
 
 export class ScriptError extends Error {
@@ -69,6 +69,14 @@ export interface IcmpSpec {
   readonly len: number;
 }
 
+export interface UdpSpec {
+  readonly type: 'udp';
+  readonly out: boolean;
+  readonly ip: IpSpec;
+  /** Bytes of data. */
+  readonly len: number;
+}
+
 export type Arg =
   | { kind: 'any' }
   | { kind: 'num'; value: number }
@@ -94,7 +102,7 @@ export interface ShellSpec {
 export interface Event {
   readonly at: At;
   readonly when: When;
-  readonly what: TcpSpec | IcmpSpec | CallSpec | ShellSpec;
+  readonly what: TcpSpec | UdpSpec | IcmpSpec | CallSpec | ShellSpec;
 }
 
 export interface Script {
@@ -109,6 +117,7 @@ export interface Script {
 export const SYMBOLS: Readonly<Record<string, number>> = {
   AF_UNSPEC: 0,
   AF_INET: 2,
+  AF_INET6: 10,
   SOCK_STREAM: 1,
   SOCK_DGRAM: 2,
   SOCK_NONBLOCK: 0x800,
@@ -116,6 +125,8 @@ export const SYMBOLS: Readonly<Record<string, number>> = {
   IPPROTO_TCP: 6,
   IPPROTO_UDP: 17,
   SOL_IP: 0,
+  IPPROTO_IPV6: 41,
+  SOL_IPV6: 41,
   SOL_SOCKET: 1,
   SOL_TCP: 6,
   SO_REUSEADDR: 2,
@@ -141,6 +152,10 @@ export const SYMBOLS: Readonly<Record<string, number>> = {
   TCP_CONGESTION: 13,
   TCP_USER_TIMEOUT: 18,
   TCP_FASTOPEN: 23,
+  IPV6_UNICAST_HOPS: 16,
+  IPV6_V6ONLY: 26,
+  IPV6_DONTFRAG: 62,
+  IPV6_TCLASS: 67,
   IP_TOS: 1,
   IP_TTL: 2,
   IP_MTU_DISCOVER: 10,
@@ -178,7 +193,11 @@ export const SYMBOLS: Readonly<Record<string, number>> = {
   EAGAIN: 11,
   EINVAL: 22,
   EPIPE: 32,
+  EACCES: 13,
+  EDESTADDRREQ: 89,
   EMSGSIZE: 90,
+  ENOPROTOOPT: 92,
+  EAFNOSUPPORT: 97,
   EADDRINUSE: 98,
   ENETUNREACH: 101,
   ECONNABORTED: 103,
@@ -219,6 +238,27 @@ const ICMP_CODES: Readonly<Record<string, number>> = {
   precedence_cutoff: 15,
   ttl_exceeded_in_transit: 0,
   frag_reass_exceeded: 1,
+};
+
+/** The names of ICMPv6, with `--ip_version=ipv6`. */
+const ICMP6_TYPES: Readonly<Record<string, number>> = {
+  unreachable: 1,
+  packet_too_big: 2,
+  time_exceeded: 3,
+  parameter_problem: 4,
+};
+
+const ICMP6_CODES: Readonly<Record<string, number>> = {
+  no_route: 0,
+  admin_prohibited: 1,
+  not_neighbour: 2,
+  address_unreachable: 3,
+  port_unreachable: 4,
+  exceeded_hop_limit: 0,
+  exceeded_frag_time: 1,
+  header_field: 0,
+  unknown_next_header: 1,
+  unknown_option: 2,
 };
 
 const FLAG_ORDER = 'FSRP.UEWA';
@@ -391,7 +431,7 @@ class Parser {
 
   // Packets.
 
-  #packet(): TcpSpec | IcmpSpec {
+  #packet(): TcpSpec | UdpSpec | IcmpSpec {
     const out = this.#text[this.#pos] === '>';
     this.#pos++;
     this.#skip();
@@ -406,7 +446,16 @@ class Parser {
       if (out) this.fail('ICMP packets are only received');
       return this.#icmp(echoed);
     }
+    if (this.#match(/udp\b/) !== null) return { type: 'udp', out, ip, len: this.#udpLength() };
     return this.#tcp(out, ip);
+  }
+
+  /** The length in `udp (100)`. */
+  #udpLength(): number {
+    this.#expect('(');
+    const len = this.#int('a length');
+    this.#expect(')');
+    return len;
   }
 
   #ip(ip: IpSpec): void {
@@ -436,12 +485,14 @@ class Parser {
   #icmp(before: { seq: number; len: number } | null): IcmpSpec {
     this.#word();
     const type = this.#word() ?? this.fail(`an ICMP type expected, not ${this.#next()}`);
-    const icmpType = ICMP_TYPES[type] ?? this.fail(`${type}: not an ICMP type of this runner`);
+    const six = this.#options.get('ip_version') === 'ipv6';
+    const types = six ? ICMP6_TYPES : ICMP_TYPES;
+    const icmpType = types[type] ?? this.fail(`${type}: not an ICMP type of this runner`);
     let code = 0;
     let mtu = 0;
     let word = this.#word();
     if (word !== null && word !== 'mtu') {
-      code = ICMP_CODES[word] ?? this.fail(`${word}: not an ICMP code`);
+      code = (six ? ICMP6_CODES : ICMP_CODES)[word] ?? this.fail(`${word}: not an ICMP code`);
       word = this.#word();
     }
     if (word === 'mtu') mtu = this.#int('an MTU');

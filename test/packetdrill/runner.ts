@@ -7,10 +7,10 @@
 import { SeededPrng } from '../../src/host/prng.ts';
 import { ipcSysctlInit } from '../../src/kern/kern_ipc_sysctl.ts';
 import { PD_BLOCK, PdHost } from '../../src/packetdrill/host.ts';
-import { LINUX_ERRNO, toLinuxSockaddr } from '../../src/packetdrill/linux.ts';
+import { LINUX_ERRNO } from '../../src/packetdrill/linux.ts';
 import { runShim } from '../../src/packetdrill/shim.ts';
-import { inSockaddr, parseInAddr } from '../../src/netinet/in.ts';
-import { port } from '../../src/sys/types.ts';
+import { parseInAddr } from '../../src/netinet/in.ts';
+import { parseIn6 } from '../../src/netinet6/in6.ts';
 import { decodeIp4 } from '../support/frames.ts';
 import { bootMachine, expectMachineClean } from '../support/machine.ts';
 import { beginCall, type CallContext } from './calls.ts';
@@ -23,11 +23,18 @@ import {
   ScriptError,
   type ShellSpec,
   type TcpSpec,
+  type UdpSpec,
 } from './parser.ts';
-import { buildIcmpError, buildReceived, Conn, faultsOf, segmentText } from './segments.ts';
+import { type IpVersion, ipVersionOf, PEER, US, US6 } from './ip_version.ts';
+import {
+  buildDatagram,
+  buildReceived,
+  Conn,
+  datagramFaults,
+  faultsOf,
+  segmentText,
+} from './segments.ts';
 
-const US = '192.168.0.1';
-const PEER = '192.0.2.1';
 const BIND_PORT = 8080;
 const CONNECT_PORT = 8080;
 /** The peer's port of the first connection to us; each further connection uses the next port. */
@@ -53,6 +60,7 @@ class Runner {
   readonly #ctx: CallContext;
   readonly #tolerance: number;
   readonly #tick: number;
+  readonly #ip: IpVersion;
   /** The time of the previous event, in microseconds of the script. */
   #lastUs = 0;
   /** The connection under test, or null before its first packet. `#conns` holds all connections. */
@@ -76,15 +84,16 @@ class Runner {
       clock,
       prng: new SeededPrng(1),
       addr: parseInAddr(US)!,
+      addr6: parseIn6(US6)!,
       mtu: option('mtu', 1500),
     });
-    const address = (text: string, n: number): Uint8Array =>
-      toLinuxSockaddr(inSockaddr(parseInAddr(text)!, port(n)));
+    this.#ip = ipVersionOf(script.options.get('ip_version') ?? 'ipv4');
     this.#ctx = {
       host: this.#host,
       fds: new Map(),
-      bindAddress: address(US, BIND_PORT),
-      connectAddress: address(PEER, CONNECT_PORT),
+      domain: this.#ip.domain,
+      bindAddress: this.#ip.sockaddr(true, BIND_PORT),
+      connectAddress: this.#ip.sockaddr(false, CONNECT_PORT),
     };
   }
 
@@ -114,7 +123,7 @@ class Runner {
 
   #event(event: Event): void {
     const { what, when } = event;
-    if (what.type === 'tcp' && what.out) {
+    if ((what.type === 'tcp' || what.type === 'udp') && what.out) {
       this.#sent(event, what);
       return;
     }
@@ -125,6 +134,9 @@ class Runner {
     switch (what.type) {
       case 'tcp':
         this.#received(event, what);
+        break;
+      case 'udp':
+        this.#host.inject(this.#ip.received(buildDatagram(what, this.#current())));
         break;
       case 'icmp':
         this.#icmp(event, what);
@@ -143,13 +155,15 @@ class Runner {
 
   /** The connection with the ports of the packet, or the one under test if it names none. */
   #connOf(spec: TcpSpec): Conn {
-    if (spec.ports === null) {
-      this.#conn ??= this.#newConn(BIND_PORT, this.#nextPort++);
-      return this.#conn;
-    }
+    if (spec.ports === null) return this.#current();
     const [lport, rport] = spec.out ? spec.ports : [spec.ports[1], spec.ports[0]];
     const known = this.#conns.find((c) => c.lport === lport && c.rport === rport);
     this.#conn = known ?? this.#newConn(lport, rport);
+    return this.#conn;
+  }
+
+  #current(): Conn {
+    this.#conn ??= this.#newConn(BIND_PORT, this.#nextPort++);
     return this.#conn;
   }
 
@@ -161,7 +175,7 @@ class Runner {
 
   #received(event: Event, spec: TcpSpec): void {
     try {
-      this.#host.inject(buildReceived(spec, this.#connOf(spec)));
+      this.#host.inject(this.#ip.received(buildReceived(spec, this.#connOf(spec))));
     } catch (e) {
       if (e instanceof Error) this.fail(event, e.message);
       throw e;
@@ -170,10 +184,10 @@ class Runner {
 
   #icmp(event: Event, spec: IcmpSpec): void {
     if (this.#conn === null) this.fail(event, 'no connection for the quoted segment');
-    this.#host.inject(buildIcmpError(spec, this.#conn));
+    this.#host.inject(this.#ip.icmp(spec, this.#conn));
   }
 
-  #sent(event: Event, spec: TcpSpec): void {
+  #sent(event: Event, spec: TcpSpec | UdpSpec): void {
     const { when } = event;
     const fromUs = when.any ? this.#lastUs : (when.rel ? this.#lastUs : 0) + when.us;
     const toUs = when.any
@@ -184,17 +198,20 @@ class Runner {
     const packet = this.#host.receive(START_NS + (toUs + this.#tolerance) * 1e3);
     if (this.#failure !== null) throw this.#failure;
     if (packet === null) this.fail(event, `no packet was sent by ${seconds(toUs)}`);
-    const { bytes, timeNs } = packet;
+    const { timeNs } = packet;
+    const bytes = this.#ip.sent(packet.bytes);
     const atUs = (timeNs - START_NS) / 1e3;
     const ip = decodeIp4(bytes);
+    const ports = ip.tcp ?? ip.udp;
     // Our port is in the SYN that connect() sent.
-    if (this.#conn === null && this.#active && ip.tcp !== undefined)
-      this.#conn = this.#newConn(ip.tcp.sport, CONNECT_PORT);
-    const conn = this.#connOf(spec);
-    const faults = faultsOf(spec, bytes, conn, this.#tick);
+    if (this.#conn === null && this.#active && ports !== undefined)
+      this.#conn = this.#newConn(ports.sport, CONNECT_PORT);
+    const conn = spec.type === 'udp' ? this.#current() : this.#connOf(spec);
+    const faults =
+      spec.type === 'udp' ? datagramFaults(spec, bytes) : faultsOf(spec, bytes, conn, this.#tick);
     if (ip.src !== US || ip.dst !== PEER) faults.push(`from ${ip.src} to ${ip.dst}`);
-    else if (ip.tcp!.sport !== conn.lport || ip.tcp!.dport !== conn.rport)
-      faults.push(`ports ${ip.tcp!.sport} > ${ip.tcp!.dport}, not ${conn.lport} > ${conn.rport}`);
+    else if (ports !== undefined && (ports.sport !== conn.lport || ports.dport !== conn.rport))
+      faults.push(`ports ${ports.sport} > ${ports.dport}, not ${conn.lport} > ${conn.rport}`);
     if (atUs < fromUs - this.#tolerance || atUs > toUs + this.#tolerance)
       faults.push(`sent at ${seconds(atUs)}, not ${seconds(fromUs)}`);
     if (faults.length > 0)
@@ -294,8 +311,7 @@ class Runner {
     const last = this.#script.events.at(-1)!;
     const conn = this.#conn ?? new Conn(US, PEER, BIND_PORT, EPHEMERAL);
     const texts = left.map(({ bytes, timeNs }) => {
-      const ip = decodeIp4(bytes);
-      const text = ip.tcp === undefined ? `protocol ${ip.proto}` : segmentText(ip, conn);
+      const text = segmentText(decodeIp4(this.#ip.sent(bytes)), conn);
       return `\n  sent at ${seconds((timeNs - START_NS) / 1e3)}: ${text}`;
     });
     this.fail(last, `unexpected packets after this:${texts.join('')}`);

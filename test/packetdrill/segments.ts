@@ -4,11 +4,12 @@ import {
   buildIcmp,
   buildIp4,
   buildTcp,
+  buildUdp,
   decodeIp4,
   type Ip4Info,
   type TcpInfo,
 } from '../support/frames.ts';
-import type { EcnWord, IcmpSpec, TcpOption, TcpSpec } from './parser.ts';
+import type { EcnWord, IcmpSpec, TcpOption, TcpSpec, UdpSpec } from './parser.ts';
 
 /** The state of one connection: addresses, and the numbers that scripts count from 0. */
 export class Conn {
@@ -95,6 +96,28 @@ export function buildReceived(spec: TcpSpec, conn: Conn): Uint8Array {
   );
 }
 
+/** Builds the datagram that the peer sends according to `spec`. */
+export function buildDatagram({ ip, len }: UdpSpec, conn: Conn): Uint8Array {
+  const tos = ip.tos ?? (ip.ecn === undefined ? 0 : ECN_BITS[ip.ecn]);
+  return buildUdp(
+    { src: conn.peer, dst: conn.us, ttl: ip.ttl ?? 255, tos },
+    { sport: conn.rport, dport: conn.lport, payload: new Uint8Array(len) },
+  );
+}
+
+/** Returns how a sent packet differs from `spec`, or an empty list. */
+export function datagramFaults(spec: UdpSpec, bytes: Uint8Array): string[] {
+  const { udp, tos, ttl } = decodeIp4(bytes);
+  if (udp === undefined) return ['not a UDP packet'];
+  const faults: string[] = [];
+  if (udp.payload.length !== spec.len) faults.push(`${udp.payload.length} bytes, not ${spec.len}`);
+  if (spec.ip.tos !== undefined && tos !== spec.ip.tos)
+    faults.push(`tos ${tos}, not ${spec.ip.tos}`);
+  if (spec.ip.ttl !== undefined && ttl !== spec.ip.ttl)
+    faults.push(`ttl ${ttl}, not ${spec.ip.ttl}`);
+  return faults;
+}
+
 /** An ICMP error that quotes our segment described in `spec`. */
 export function buildIcmpError(spec: IcmpSpec, conn: Conn): Uint8Array {
   const seq = add(conn.localIss ?? 0, spec.seq);
@@ -153,7 +176,9 @@ function optionText(o: TcpOption): string {
 
 /** A segment in the syntax of scripts, with numbers relative to the ISNs. */
 export function segmentText(ip: Ip4Info, conn: Conn): string {
-  const tcp = ip.tcp!;
+  const tcp = ip.tcp;
+  if (tcp === undefined)
+    return ip.udp === undefined ? `protocol ${ip.proto}` : `udp (${ip.udp.payload.length})`;
   const syn = tcp.flags.includes('S');
   const seq = syn ? 0 : add(tcp.seq, -(conn.localIss ?? 0));
   const ack = add(tcp.ack, -(conn.remoteIss ?? 0));
