@@ -8,6 +8,7 @@ import type { FaultPlace } from '../ctl/fault.ts';
 import { sysctlErrorText } from '../ctl/sysctl.ts';
 import { refuseConflict } from '../host/addr_conflict.ts';
 import { NetnsScope } from '../host/netns_scope.ts';
+import { stableHostuuid } from '../host/hostuuid.ts';
 import { readsPending } from '../host/pager.ts';
 import { openedInTime } from '../host/sink_open.ts';
 import { stopInstance } from '../host/stop.ts';
@@ -157,6 +158,7 @@ export class HostStack {
         base: physBase,
         iommu,
         dmaCheck,
+        hostuuid: stableHostuuid(options.tap),
         ...(seed === null ? {} : { seed }),
       });
       for (const [i, [name, value]] of sysctl.entries()) {

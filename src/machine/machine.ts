@@ -21,6 +21,7 @@ import { inPass, passReset } from '../sys/pass.ts';
 import type { Prng } from '../sys/prng.ts';
 import { resetReasons } from '../sys/reason.ts';
 import { fileStats } from '../kern/kern_descrip.ts';
+import { hostuuidInit } from '../kern/kern_hostuuid.ts';
 import { ipcSysctlInit } from '../kern/kern_ipc_sysctl.ts';
 import { mbEmulator, mbuf_init, mbufZones } from '../kern/kern_mbuf.ts';
 import { machineSysctl } from '../kern/kern_sysctl.ts';
@@ -53,6 +54,8 @@ interface MachineParts {
   readonly iommu?: boolean;
   /** Check the drivers' bus_dma calls. Requires the `ts` build of a device. */
   readonly dmaCheck?: boolean;
+  /** kern.hostuuid; default: FreeBSD's, all zeros. */
+  readonly hostuuid?: string;
   /** The seed of `prng`, for output. */
   readonly seed: number;
   readonly clock: Clock;
@@ -87,6 +90,7 @@ export class Machine {
     busDmaWatch({ iommu: parts.iommu ?? false, check: parts.dmaCheck ?? false });
     in_cksumInit(parts.cksum);
     ipcSysctlInit();
+    hostuuidInit(parts.hostuuid);
     busDmaSysctlInit();
     dmaCheckSysctlInit();
     iommuSysctlInit();
@@ -159,6 +163,7 @@ interface MachineOptions {
   readonly base?: number;
   readonly iommu?: boolean;
   readonly dmaCheck?: boolean;
+  readonly hostuuid?: string;
 }
 
 /** Boots a machine on this host: real clock, real disk, memory shared with the addon. */

@@ -40,6 +40,8 @@ export const MLDV2_LISTENER_REPORT = 143;
 // Neighbour discovery: RFC 4861.
 /** The hop limit of every message; others are dropped. */
 export const ND_HLIM = 255;
+/** Bytes of a router advertisement without options. */
+export const ND_ROUTER_ADVERT_LEN = 16;
 /** Bytes of a solicitation or advertisement of a neighbour without options. */
 export const ND_NEIGHBOR_LEN = 24;
 /** The target's offset in it. */

@@ -59,6 +59,9 @@ import {
   ND_NEIGHBOR_SOLICIT,
   ND_REDIRECT,
   ND_REDIRECT_LEN,
+  ND_ROUTER_ADVERT,
+  ND_ROUTER_ADVERT_LEN,
+  ND_ROUTER_SOLICIT,
 } from './icmp6.ts';
 import { icmp6_reflect, ip6_lasthdr, lasthdr } from './icmp6_error.ts';
 import { icmp6_redirect_input } from './icmp6_redirect.ts';
@@ -71,6 +74,7 @@ import { Ip6, IP6_DST_OFF, IP6_SRC_OFF, IPPROTO_DONE, IPPROTO_ICMPV6, IPV6_MMTU 
 import { ip6Input, type Ip6Proto, V_ip6 } from './ip6_var.ts';
 import { mld_input } from './mld6.ts';
 import { nd6_na_input, nd6_ns_input } from './nd6_nbr.ts';
+import { nd6_ra_input, nd6_rs_input } from './nd6_rtr.ts';
 import { NetAddr } from '../sys/addr.ts';
 import { in6SetscopeAt } from './scope6.ts';
 
@@ -191,7 +195,25 @@ function echo(m: Mbuf, off: number, vnet: Vnet): void {
 
 /** Bytes of a message of neighbour discovery of `type` without options. */
 function ndLength(type: number): number {
+  if (type === ND_ROUTER_ADVERT) return ND_ROUTER_ADVERT_LEN;
+  if (type === ND_ROUTER_SOLICIT) return ICMP6_MINLEN;
   return type === ND_REDIRECT ? ND_REDIRECT_LEN : ND_NEIGHBOR_LEN;
+}
+
+/** Passes a contiguous message to its function. Takes `m`. */
+function nd6_input(m: Mbuf, off: number, type: number, len: number): void {
+  switch (type) {
+    case ND_NEIGHBOR_SOLICIT:
+      return nd6_ns_input(m, off, len);
+    case ND_NEIGHBOR_ADVERT:
+      return nd6_na_input(m, off, len);
+    case ND_ROUTER_SOLICIT:
+      return nd6_rs_input(m, off, len);
+    case ND_ROUTER_ADVERT:
+      return nd6_ra_input(m, off, len);
+    default:
+      return icmp6_redirect_input(m, off, len);
+  }
 }
 
 /**
@@ -209,9 +231,7 @@ function neighbour(m0: Mbuf, off: number, type: number, len: number, vnet: Vnet)
   const copy = raw === null ? null : m_copym(m0, 0, M_COPYALL, M_NOWAIT);
   const m = ndContiguous(m0, off + len);
   if (m === null) count(R_IP6_NOBUFS);
-  else if (type === ND_NEIGHBOR_SOLICIT) nd6_ns_input(m, off, len);
-  else if (type === ND_NEIGHBOR_ADVERT) nd6_na_input(m, off, len);
-  else icmp6_redirect_input(m, off, len);
+  else nd6_input(m, off, type, len);
   if (copy !== null) raw!(copy, off, vnet);
 }
 
@@ -260,6 +280,8 @@ function message(m0: Mbuf, off: number, vnet: Vnet): void {
     case ND_NEIGHBOR_SOLICIT:
     case ND_NEIGHBOR_ADVERT:
     case ND_REDIRECT:
+    case ND_ROUTER_SOLICIT:
+    case ND_ROUTER_ADVERT:
       return neighbour(m, off, type, len, vnet);
     case MLD_LISTENER_QUERY:
     case MLD_LISTENER_REPORT:

@@ -6,34 +6,37 @@
 
 import { type AddrWords, NetAddr } from '../sys/addr.ts';
 import { EEXIST, EINVAL, type Errno } from '../sys/errno.ts';
+import { nowNs } from '../kern/kern_timeout.ts';
 import { ifBringUp } from '../net/if.ts';
 import { IFF_LOOPBACK, type Ifnet } from '../net/if_var.ts';
-import { Nhop, RTF_PINNED, rtFlush, RTF_UP } from '../net/route.ts';
+import { rtFlush } from '../net/route.ts';
 import {
   in6addr_linklocal_allnodes,
   in6addr_nodelocal_allnodes,
   IN6_ADDR_BITS,
   IN6_IS_ADDR_MULTICAST,
   IN6_IS_ADDR_UNSPECIFIED,
-  in6_matchlen,
   in6SolicitedNode,
 } from './in6.ts';
-import { in6RouteAdd, in6RouteToSelf } from './in6_fib.ts';
+import { in6RouteToSelf } from './in6_fib.ts';
 import { in6_joingroup, in6_leavegroup } from './in6_mcast.ts';
 import {
+  IFA6_IS_DEPRECATED,
+  IN6_IFF_DEPRECATED,
   IN6_IFF_NODAD,
   IN6_IFF_TENTATIVE,
   type In6Addrlifetime,
   In6Ifaddr,
   in6Ifextra,
   in6ifa_ifwithaddr,
-  isIn6Ifaddr,
   ND6_IFF_NO_DAD,
   ND6_INFINITE_LIFETIME,
   V_in6,
 } from './in6_var.ts';
 import { nd6_add_ifa_lle, nd6_rem_ifa_lle } from './nd6.ts';
 import { nd6DadDelay, nd6_dad_start, nd6_dad_stop } from './nd6_dad.ts';
+import { in6PrefixAttach, in6PrefixRelease } from './nd6_prefix.ts';
+import { nd6TimerAt, V_nd6rtr } from './nd6_rtr_var.ts';
 import { in6_setscope } from './scope6.ts';
 
 const $group = new NetAddr();
@@ -57,6 +60,7 @@ function create(
   addr: AddrWords,
   plen: number,
   flags: number,
+  lifetime: In6Addrlifetime,
   update: number,
 ): In6Ifaddr {
   const vnet = ifp.if_vnet;
@@ -68,14 +72,24 @@ function create(
   ifp.if_addrhead.push(ia);
   V_in6(vnet).insert(ia);
   in6RouteToSelf(vnet, ia);
-  // Ignore EEXIST: another address or interface on the same network keeps the route.
-  if (plen < IN6_ADDR_BITS && (!loopback || plen === 64))
-    in6RouteAdd(vnet, addr, plen, new Nhop(ifp, ia, null, RTF_UP | RTF_PINNED, 0));
+  if (plen < IN6_ADDR_BITS && (!loopback || plen === 64)) in6PrefixAttach(ia, lifetime);
   groups(ia, in6_joingroup);
   nd6_add_ifa_lle(ia);
   const delay = (update & IN6_IFAUPDATE_DADDELAY) !== 0 ? nd6DadDelay(vnet) : 0;
   if (detect) nd6_dad_start(ia, delay);
   return ia;
+}
+
+/**
+ * Sets the lifetimes of an address, which start now, and with them IN6_IFF_DEPRECATED.
+ * @see sys/netinet6/in6.c (there in in6_update_ifa)
+ */
+export function in6SetLifetime(ia: In6Ifaddr, lifetime: In6Addrlifetime): void {
+  ia.setLifetime(lifetime);
+  if (IFA6_IS_DEPRECATED(ia)) ia.ia6_flags |= IN6_IFF_DEPRECATED;
+  else ia.ia6_flags &= ~IN6_IFF_DEPRECATED;
+  if (lifetime.vltime !== ND6_INFINITE_LIFETIME || lifetime.pltime !== ND6_INFINITE_LIFETIME)
+    nd6TimerAt(ia.ifa_ifp.if_vnet, nowNs());
 }
 
 /**
@@ -104,9 +118,9 @@ export function in6_update_ifa(
   if (ia === null) {
     const error = ifBringUp(ifp);
     if (error !== 0) return error;
-    ia = create(ifp, a, plen, flags, updateflags);
+    ia = create(ifp, a, plen, flags, lifetime, updateflags);
   }
-  ia.setLifetime(lifetime);
+  in6SetLifetime(ia, lifetime);
   return 0;
 }
 
@@ -119,18 +133,6 @@ export function in6_purgeaddr(ia: In6Ifaddr): void {
   V_in6(ifp.if_vnet).remove(ia);
   rtFlush(ifp.if_vnet, ifp, ia);
   groups(ia, in6_leavegroup);
-  // Another address of the same prefix keeps the route.
-  const heir = ifp.if_addrhead.find(
-    (other): other is In6Ifaddr =>
-      isIn6Ifaddr(other) &&
-      other.ia6_plen === ia.ia6_plen &&
-      in6_matchlen(other.ifa_addr, ia.ifa_addr) >= ia.ia6_plen,
-  );
-  if (heir !== undefined && heir.ia6_plen < IN6_ADDR_BITS)
-    in6RouteAdd(
-      ifp.if_vnet,
-      heir.ifa_addr,
-      heir.ia6_plen,
-      new Nhop(ifp, heir, null, RTF_UP | RTF_PINNED, 0),
-    );
+  in6PrefixRelease(ia);
+  V_nd6rtr(ifp.if_vnet).events?.addressGone(ifp);
 }

@@ -1,8 +1,7 @@
 /**
  * IPv6 on an interface, after sys/netinet6/in6_ifattach.c: the state of a new interface, its
- * link-local address with an EUI-64 identifier (RFC 4291, Appendix A), and the addresses of lo0. An
- * Ethernet interface has IPv6 disabled (ND6_IFF_IFDISABLED) until it gets an address, as with
- * FreeBSD's rc.conf(5) without an ipv6 line. Left out: identifiers of other media.
+ * link-local address, and the addresses of lo0. Identifiers are in in6_ifid.ts. An Ethernet interface has IPv6 disabled (ND6_IFF_IFDISABLED) until it gets an address, as with
+ * FreeBSD's rc.conf(5) without an ipv6 line.
  */
 
 import { type AddrWords, NetAddr } from '../sys/addr.ts';
@@ -13,8 +12,9 @@ import { ifConsole, type IfEvents } from '../net/if.ts';
 import { V_loif } from '../net/if_loop.ts';
 import { IFF_LOOPBACK, IFF_UP, type Ifnet, IFT_ETHER } from '../net/if_var.ts';
 import { forwardingLro } from '../netinet/ip_forward.ts';
-import { in6Addr, in6addr_loopback, IN6_IS_ADDR_LINKLOCAL } from './in6.ts';
+import { in6addr_loopback, IN6_IS_ADDR_LINKLOCAL } from './in6.ts';
 import { in6RouteToSelf } from './in6_fib.ts';
+import { linklocalOf } from './in6_ifid.ts';
 import { in6PurgeGroups } from './in6_mcast.ts';
 import { IN6_IFAUPDATE_DADDELAY, in6_purgeaddr, in6_update_ifa } from './in6_ifaddr.ts';
 import {
@@ -28,32 +28,30 @@ import {
   in6Ifaddrs,
   isIn6Ifaddr,
   NdIfinfo,
+  ND6_IFF_ACCEPT_RTADV,
   ND6_IFF_AUTO_LINKLOCAL,
   ND6_IFF_IFDISABLED,
+  ND6_IFF_NO_RADR,
   ND6_IFF_PERFORMNUD,
+  ND6_IFF_STABLEADDR,
   V_in6,
 } from './in6_var.ts';
 import { V_ip6 } from './ip6_var.ts';
 import { mld_domifattach, mld_domifdetach } from './mld6.ts';
 import { Nd6Table, nd6Table, sameLladdr } from './nd6.ts';
 import { nd6DadAll, nd6TentativeAll } from './nd6_dad.ts';
+import { nd6_purge } from './nd6_list.ts';
 import { nd6Announce } from './nd6_nbr.ts';
+import { nd6_prefix_del } from './nd6_prefix.ts';
+import { nd6RsStart, nd6RsStop } from './nd6_rs.ts';
 import { nd6Reachable } from './nd6_var.ts';
 import { in6_setscope } from './scope6.ts';
-
-/** The link-local address of `ifp` from its Ethernet address; fe80::1 for lo0. */
-function linklocalOf(ifp: Ifnet): AddrWords {
-  if (ifp.if_type !== IFT_ETHER) return in6Addr(0xfe800000, 0, 0, 1);
-  const [b0, b1, b2, b3, b4, b5] = ifp.if_lladdr as unknown as number[];
-  const hi = ((b0! ^ 0x02) << 24) | (b1! << 16) | (b2! << 8) | 0xff;
-  return in6Addr(0xfe800000, 0, hi, (0xfe << 24) | (b3! << 16) | (b4! << 8) | b5!);
-}
 
 /**
  * Gives `ifp` its link-local address if it has none, is enabled, and the flag AUTO_LINKLOCAL is set.
  * @see sys/netinet6/in6_ifattach.c
  */
-function in6_ifattach(ifp: Ifnet): Errno {
+export function in6_ifattach(ifp: Ifnet): Errno {
   const flags = in6Ifextra(ifp)?.nd_ifinfo.flags ?? ND6_IFF_IFDISABLED;
   if ((flags & ND6_IFF_IFDISABLED) !== 0 || (flags & ND6_IFF_AUTO_LINKLOCAL) === 0) return 0;
   if (in6ifa_ifpforlinklocal(ifp, 0) !== null) return 0;
@@ -112,7 +110,10 @@ export function in6_difaddr(ifp: Ifnet, addr: AddrWords): Errno {
   in6_setscope(a, ifp);
   const ia = in6ifa_ifpwithaddr(ifp, a);
   if (ia === null) return EADDRNOTAVAIL;
+  const { ia6_ndpr: pr } = ia;
   in6_purgeaddr(ia);
+  // As on FreeBSD: the prefix goes with its last address, even if a router advertises it.
+  if (pr !== null && pr.ndpr_addrcnt === 0) nd6_prefix_del(pr);
   return 0;
 }
 
@@ -121,8 +122,13 @@ function in6_domifattach(ifp: Ifnet): void {
   const { params } = V_ip6(ifp.if_vnet);
   const loopback = (ifp.if_flags & IFF_LOOPBACK) !== 0;
   const auto = params.auto_linklocal || loopback ? ND6_IFF_AUTO_LINKLOCAL : 0;
-  const off = loopback ? 0 : ND6_IFF_IFDISABLED;
-  const nd = new NdIfinfo(ND6_IFF_PERFORMNUD | auto | off, params.hlim);
+  const accept = params.accept_rtadv && !loopback;
+  // As on FreeBSD: an interface that accepts advertisements has IPv6.
+  const off = loopback || accept ? 0 : ND6_IFF_IFDISABLED;
+  const rtadv = accept ? ND6_IFF_ACCEPT_RTADV : 0;
+  const radr = params.no_radr && !loopback ? ND6_IFF_NO_RADR : 0;
+  const stable = params.use_stableaddr ? ND6_IFF_STABLEADDR : 0;
+  const nd = new NdIfinfo(ND6_IFF_PERFORMNUD | auto | off | rtadv | radr | stable, params.hlim);
   const mld = mld_domifattach(ifp);
   nd.reachable = nd6Reachable(ifp.if_vnet, nd.basereachable);
   V_in6(ifp.if_vnet).ifextra[ifp.if_index] = new In6Ifextra(nd, mld);
@@ -131,6 +137,8 @@ function in6_domifattach(ifp: Ifnet): void {
 
 /** Removes IPv6 from an interface. @see sys/netinet6/in6_ifattach.c */
 export function in6_ifdetach(ifp: Ifnet): void {
+  nd6RsStop(ifp);
+  nd6_purge(ifp);
   const own = ifp.if_addrhead.filter((ifa): ifa is In6Ifaddr => isIn6Ifaddr(ifa));
   for (const ia of own) in6_purgeaddr(ia);
   in6PurgeGroups(ifp);
@@ -170,10 +178,12 @@ export const inet6IfEvents: IfEvents = {
     if ((ifp.if_flags & IFF_UP) === 0) {
       table.flush(true);
       nd6TentativeAll(ifp);
+      nd6RsStop(ifp);
       return;
     }
     in6_ifattach(ifp);
     nd6DadAll(ifp);
+    nd6RsStart(ifp);
     if (updateLladdr(ifp, table)) nd6Announce(ifp);
   },
 };

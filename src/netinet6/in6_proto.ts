@@ -40,6 +40,7 @@ import { ip6_input } from './ip6_input.ts';
 import { dest6Proto, route6Proto } from './ip6_options.ts';
 import { ip6Input, type Ip6Proto, ip6proto_register } from './ip6_var.ts';
 import { mldStop } from './mld6.ts';
+import { nd6RtrAttach, nd6RtrDetach } from './nd6_timer.ts';
 
 /** TCP's entry in IPv6's protocol table. */
 const tcpInet6: Ip6Proto = {
@@ -98,6 +99,7 @@ export function inet6_domain_attach(vnet: Vnet): Errno {
   tcpAttach(vnet, AF_INET6);
   udpAttach(vnet, AF_INET6);
   in6Sysctls(vnet);
+  nd6RtrAttach(vnet);
   ifEventsRegister(vnet, inet6IfEvents);
   return 0;
 }
@@ -112,4 +114,5 @@ export function inet6_domain_detach(vnet: Vnet): void {
   mldStop(vnet);
   redirectRoutes(vnet, AF_INET6, IN6_ADDR_BITS).stop();
   for (const ifp of ifnetList(vnet)) in6_ifdetach(ifp);
+  nd6RtrDetach(vnet);
 }

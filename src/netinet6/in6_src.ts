@@ -24,6 +24,8 @@ import {
   IN6_IFF_NOTREADY,
   IN6_IFF_TEMPORARY,
   type In6Ifaddr,
+  in6Ifextra,
+  ND6_IFF_NO_PREFER_IFACE,
   V_in6,
 } from './in6_var.ts';
 import { IP6PO_TEMPADDR_PREFER, IP6PO_TEMPADDR_SYSTEM, type Ip6Pktopts, V_ip6 } from './ip6_var.ts';
@@ -99,6 +101,11 @@ function deprecated(ia: In6Ifaddr): boolean {
   return (ia.ia6_flags & IN6_IFF_DEPRECATED) !== 0 || IFA6_IS_DEPRECATED(ia);
 }
 
+/** Whether rule 5 applies: prefer the addresses of the outgoing interface. */
+function prefersIf(ifp: Ifnet): boolean {
+  return ((in6Ifextra(ifp)?.nd_ifinfo.flags ?? 0) & ND6_IFF_NO_PREFER_IFACE) === 0;
+}
+
 /** RFC 6724, rule 2: whether scope `a` of a candidate is better than scope `b`; 0: equal. */
 function compareScope(a: number, b: number, dst: number): number {
   if (a === b) return 0;
@@ -113,7 +120,7 @@ function compare(a: In6Ifaddr, b: In6Ifaddr, dst: AddrWords, ifp: Ifnet, temp: b
   if (d !== 0) return d;
   d = Number(deprecated(b)) - Number(deprecated(a));
   if (d !== 0) return d;
-  d = Number(a.ifa_ifp === ifp) - Number(b.ifa_ifp === ifp);
+  d = prefersIf(ifp) ? Number(a.ifa_ifp === ifp) - Number(b.ifa_ifp === ifp) : 0;
   if (d !== 0) return d;
   const label = labelOf(dst);
   d = Number(labelOf(x) === label) - Number(labelOf(y) === label);
@@ -136,16 +143,16 @@ export function in6_selectsrc(
   opt: Ip6Pktopts | null = null,
 ): In6Ifaddr | null {
   const { in6_ifaddrhead } = V_in6(vnet);
+  const { params } = V_ip6(vnet);
+  const { use_deprecated } = params;
   const asked = opt === null ? IP6PO_TEMPADDR_SYSTEM : opt.ip6po_prefer_tempaddr;
   const prefer_tempaddr =
-    asked === IP6PO_TEMPADDR_SYSTEM
-      ? V_ip6(vnet).params.prefer_tempaddr
-      : asked === IP6PO_TEMPADDR_PREFER;
+    asked === IP6PO_TEMPADDR_SYSTEM ? params.prefer_tempaddr : asked === IP6PO_TEMPADDR_PREFER;
   $dst.setFrom(dst);
   let best: In6Ifaddr | null = null;
   for (let i = 0; i < in6_ifaddrhead.length; i++) {
     const ia = in6_ifaddrhead[i]!;
-    if (!candidate(ia, dst, ifp)) continue;
+    if (!candidate(ia, dst, ifp) || (!use_deprecated && deprecated(ia))) continue;
     if (best === null || compare(ia, best, dst, ifp, prefer_tempaddr) > 0) best = ia;
   }
   return best;

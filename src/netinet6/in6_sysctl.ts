@@ -1,8 +1,11 @@
 /** The sysctls of IPv6, after the declarations of in6_proto.c, icmp6.c and nd6.c. */
 
+import { EINVAL } from '../sys/errno.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { V_frag6 } from './frag6.ts';
 import { V_icmp6 } from './icmp6_var.ts';
+import { desyncFactor, TEMPADDR_REGEN_ADVANCE } from './in6_autoconf.ts';
+import { STABLEADDR_NETIFSRC_MAC, STABLEADDR_NETIFSRC_NAME } from './in6_ifid.ts';
 import { setForwarding6 } from './ip6_forward.ts';
 import { V_ip6 } from './ip6_var.ts';
 import { V_mld } from './mld6.ts';
@@ -41,6 +44,12 @@ function ip6Sysctls(vnet: Vnet): void {
     ['auto_linklocal', 'Assign a link-local address to each interface with IPv6'],
     ['use_defaultzone', 'Use the only interface for a link-local address without a zone'],
     ['prefer_tempaddr', 'Prefer temporary addresses as source'],
+    ['use_tempaddr', 'Add temporary addresses to those of advertised prefixes'],
+    ['use_stableaddr', 'Default of the stableaddr flag of new interfaces'],
+    ['use_deprecated', 'Allow deprecated addresses as source'],
+    ['accept_rtadv', 'Default of the accept_rtadv flag of new interfaces'],
+    ['rfc6204w3', 'Accept default routers of advertisements while forwarding'],
+    ['no_radr', 'Default of the no_radr flag of new interfaces'],
     [
       'source_address_validation',
       'Drop incoming packets with source address that is a local address',
@@ -76,6 +85,51 @@ function ip6Sysctls(vnet: Vnet): void {
     tcpMss,
     'pmtud_blackhole_mss',
     216,
+  );
+}
+
+/** Lifetimes of temporary addresses, and the source of stable ones. */
+function autoconfSysctls(vnet: Vnet): void {
+  const t = vnet.sysctl;
+  const { params } = V_ip6(vnet);
+  const ip6 = (name: string): string => `net.inet6.ip6.${name}`;
+  t.int(
+    ip6('temppltime'),
+    'Preferred lifetime of temporary addresses, seconds',
+    () => params.temp_preferred_lifetime,
+    (v) => {
+      if (v < desyncFactor(vnet) + TEMPADDR_REGEN_ADVANCE) return EINVAL;
+      params.temp_preferred_lifetime = v;
+      return 0;
+    },
+    0,
+  );
+  t.int(
+    ip6('tempvltime'),
+    'Valid lifetime of temporary addresses, seconds',
+    () => params.temp_valid_lifetime,
+    (v) => {
+      if (v < params.temp_preferred_lifetime) return EINVAL;
+      params.temp_valid_lifetime = v;
+      return 0;
+    },
+    0,
+  );
+  t.intField(
+    ip6('stableaddr_maxretries'),
+    'Number of stable addresses to try after duplicates',
+    params,
+    'stableaddr_maxretries',
+    0,
+    255,
+  );
+  t.intField(
+    ip6('stableaddr_netifsource'),
+    'Name of the interface in stable addresses: 0 its name, 1 its index, 2 its Ethernet address',
+    params,
+    'stableaddr_netifsource',
+    STABLEADDR_NETIFSRC_NAME,
+    STABLEADDR_NETIFSRC_MAC,
   );
 }
 
@@ -164,6 +218,7 @@ function mldSysctls(vnet: Vnet): void {
 /** Adds net.inet6.* and TCP's segment sizes over IPv6. */
 export function in6Sysctls(vnet: Vnet): void {
   ip6Sysctls(vnet);
+  autoconfSysctls(vnet);
   frag6Sysctls(vnet);
   icmp6Sysctls(vnet);
   mldSysctls(vnet);

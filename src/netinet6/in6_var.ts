@@ -13,6 +13,7 @@ import { Ifaddr, type Ifnet } from '../net/if_var.ts';
 import { type InMfilter, inm_lookup, type InMulti } from '../netinet/in_multi.ts';
 import type { ReportLink } from '../netinet/in_report.ts';
 import { IN6_IS_ADDR_LINKLOCAL, in6_matchlen } from './in6.ts';
+import type { NdPrefix } from './nd6_rtr_var.ts';
 
 // ia6_flags
 export const IN6_IFF_ANYCAST = 0x01;
@@ -40,8 +41,13 @@ export const ND6_IFF_PREFER_SOURCE = 0x4;
 /** The interface neither sends nor accepts IPv6 packets. */
 export const ND6_IFF_IFDISABLED = 0x8;
 export const ND6_IFF_AUTO_LINKLOCAL = 0x20;
+/** Ignore the routers of router advertisements, but not their prefixes. */
 export const ND6_IFF_NO_RADR = 0x40;
+/** Source address selection does not prefer the addresses of this interface. */
+export const ND6_IFF_NO_PREFER_IFACE = 0x80;
 export const ND6_IFF_NO_DAD = 0x100;
+/** Identifiers of new addresses are those of RFC 7217. */
+export const ND6_IFF_STABLEADDR = 0x800;
 
 /** Lifetimes of an address, seconds from `updatedNs` on. @see sys/netinet6/in6_var.h */
 export interface In6Addrlifetime {
@@ -62,6 +68,8 @@ export class In6Ifaddr extends Ifaddr {
   /** When the address was added, and when its lifetimes were set; ns since boot. */
   readonly ia6_createtime: number;
   ia6_updatetime: number;
+  /** The prefix; null: its length is 128. nd6_prefix.ts sets it. */
+  ia6_ndpr: NdPrefix | null = null;
   /** The next address of the same hash. */
   ia6_hash: In6Ifaddr | null = null;
 
@@ -78,6 +86,13 @@ export class In6Ifaddr extends Ifaddr {
     this.ia6_pltime = pltime;
     this.ia6_updatetime = nowNs();
   }
+}
+
+/** Whether the valid lifetime of `ia` has passed. @see sys/netinet6/in6_var.h */
+export function IFA6_IS_INVALID(ia: In6Ifaddr): boolean {
+  return (
+    ia.ia6_vltime !== ND6_INFINITE_LIFETIME && nowNs() - ia.ia6_updatetime >= ia.ia6_vltime * SEC
+  );
 }
 
 /** Whether the preferred lifetime of `ia` has passed. @see sys/netinet6/in6_var.h */
@@ -123,6 +138,8 @@ export class NdIfinfo {
 /** The state of IPv6 on one interface. @see sys/netinet6/in6_var.h (there in6_ifextra) */
 export class In6Ifextra {
   readonly nd_ifinfo: NdIfinfo;
+  /** Duplicates of addresses with stable identifiers that were found: RFC 7217, 6. */
+  dadFailures = 0;
   /** MLD, with the groups of the interface; their addresses contain the zone. */
   readonly mld_ifinfo: ReportLink;
   /** The groups that the kernel joined: in6_joingroup. */

@@ -165,6 +165,27 @@ class Ip6Params {
   dad_count = 1;
   /** Send a nonce with them: RFC 7527. */
   dad_enhanced = 1;
+  /** New interfaces accept router advertisements. */
+  accept_rtadv = false;
+  /** New interfaces ignore the routers of advertisements. */
+  no_radr = false;
+  /** Accept the routers of advertisements while forwarding: RFC 6204, W-3. */
+  rfc6204w3 = false;
+  /** Add temporary addresses to those of advertised prefixes: RFC 8981. */
+  use_tempaddr = false;
+  /** Lifetimes of temporary addresses, seconds. */
+  temp_preferred_lifetime = 86_400;
+  temp_valid_lifetime = 604_800;
+  /** Seconds by which temporary addresses become deprecated earlier; -1: not chosen yet. */
+  desync_factor = -1;
+  /** New interfaces have stable identifiers: RFC 7217. */
+  use_stableaddr = false;
+  /** Duplicates of stable addresses of an interface that are replaced. */
+  stableaddr_maxretries = 3;
+  /** What names the interface in a stable identifier: STABLEADDR_NETIFSRC_*. */
+  stableaddr_netifsource = 0;
+  /** Use deprecated addresses as source if there is no other. */
+  use_deprecated = true;
 }
 
 /** Settings under net.inet6.ip6.mcast, with FreeBSD's defaults. */

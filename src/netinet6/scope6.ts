@@ -17,6 +17,7 @@ import { IFF_LOOPBACK, type Ifnet } from '../net/if_var.ts';
 import { memView } from '../vm/arena.ts';
 import { in6Ntop, parseIn6 } from './in6.ts';
 import { V_ip6 } from './ip6_var.ts';
+import { V_nd6rtr } from './nd6_rtr_var.ts';
 
 const ZONE_MASK = 0xffff;
 
@@ -62,8 +63,10 @@ export function in6_getlinkifnet(vnet: Vnet, zone: number): Ifnet | null {
   return null;
 }
 
-/** The only interface that is not a loopback; 0: there are several, or none. */
+/** The default interface of `ndp -I`, else the only one that is not a loopback; 0: there is none. */
 function defaultZone(vnet: Vnet): number {
+  const { nd6_defifp } = V_nd6rtr(vnet);
+  if (nd6_defifp !== null) return nd6_defifp.if_index;
   const links = ifnetList(vnet).filter((ifp) => (ifp.if_flags & IFF_LOOPBACK) === 0);
   return links.length === 1 ? links[0]!.if_index : 0;
 }

@@ -102,6 +102,8 @@ export const R_ND6_FRAGMENT = reason('nd6', 'fragmented'); // RFC 6980
 export const R_ND6_NOT_NEIGHBOR = reason('nd6', 'not_a_neighbor');
 export const R_ND6_TABLE_FULL = reason('nd6', 'table_full'); // of static entries
 export const R_ND6_EVICTED = reason('nd6', 'entry_evicted'); // the table was full
+export const R_ND6_ROUTERS_FULL = reason('nd6', 'router_list_full');
+export const R_ND6_PREFIXES_FULL = reason('nd6', 'prefix_list_full');
 export const R_RIP_FULL = reason('icmp', 'raw_socket_full');
 export const R_RIP_MINTTL = reason('icmp', 'raw_ttl_below_minimum');
 
