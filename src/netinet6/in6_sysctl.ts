@@ -12,6 +12,25 @@ import { V_mld } from './mld6.ts';
 import { nd6SetMaxnudhint } from './nd6.ts';
 import { V_nd6 } from './nd6_var.ts';
 
+const bools = [
+  ['redirect', 'Send ICMPv6 redirects for unforwardable IPv6 packets'],
+  ['v6only', 'Restrict AF_INET6 sockets to IPv6 addresses only'],
+  ['auto_flowlabel', 'Assign flow labels to connections'],
+  ['auto_linklocal', 'Assign a link-local address to each interface with IPv6'],
+  ['use_defaultzone', 'Use the only interface for a link-local address without a zone'],
+  ['prefer_tempaddr', 'Prefer temporary addresses as source'],
+  ['use_tempaddr', 'Add temporary addresses to those of advertised prefixes'],
+  ['use_stableaddr', 'Default of the stableaddr flag of new interfaces'],
+  ['use_deprecated', 'Allow deprecated addresses as source'],
+  ['accept_rtadv', 'Default of the accept_rtadv flag of new interfaces'],
+  ['rfc6204w3', 'Accept default routers of advertisements while forwarding'],
+  ['no_radr', 'Default of the no_radr flag of new interfaces'],
+  [
+    'source_address_validation',
+    'Drop incoming packets with source address that is a local address',
+  ],
+] as const;
+
 function ip6Sysctls(vnet: Vnet): void {
   const t = vnet.sysctl;
   const { params, tcpMss } = V_ip6(vnet);
@@ -37,24 +56,6 @@ function ip6Sysctls(vnet: Vnet): void {
     'hdrnestlimit',
     0,
   );
-  const bools = [
-    ['redirect', 'Send ICMPv6 redirects for unforwardable IPv6 packets'],
-    ['v6only', 'Restrict AF_INET6 sockets to IPv6 addresses only'],
-    ['auto_flowlabel', 'Assign flow labels to connections'],
-    ['auto_linklocal', 'Assign a link-local address to each interface with IPv6'],
-    ['use_defaultzone', 'Use the only interface for a link-local address without a zone'],
-    ['prefer_tempaddr', 'Prefer temporary addresses as source'],
-    ['use_tempaddr', 'Add temporary addresses to those of advertised prefixes'],
-    ['use_stableaddr', 'Default of the stableaddr flag of new interfaces'],
-    ['use_deprecated', 'Allow deprecated addresses as source'],
-    ['accept_rtadv', 'Default of the accept_rtadv flag of new interfaces'],
-    ['rfc6204w3', 'Accept default routers of advertisements while forwarding'],
-    ['no_radr', 'Default of the no_radr flag of new interfaces'],
-    [
-      'source_address_validation',
-      'Drop incoming packets with source address that is a local address',
-    ],
-  ] as const;
   for (const [leaf, descr] of bools) t.boolField(ip6(leaf), descr, params, leaf);
   t.intField(
     ip6('dad_count'),
