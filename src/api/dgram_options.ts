@@ -19,9 +19,8 @@ import {
   IP_MULTICAST_IF,
   IP_MULTICAST_LOOP,
   IP_MULTICAST_TTL,
-  MCAST_JOIN_SOURCE_GROUP,
-  MCAST_LEAVE_SOURCE_GROUP,
 } from '../netinet/in_mcast.ts';
+import { MCAST_JOIN_SOURCE_GROUP, MCAST_LEAVE_SOURCE_GROUP } from '../netinet/in_membership.ts';
 import { IP_DONTFRAG, IP_TTL } from '../netinet/ip_ctloutput.ts';
 import { parseIn6 } from '../netinet6/in6.ts';
 import { IPPROTO_IPV6 } from '../netinet6/ip6.ts';

@@ -19,8 +19,6 @@ export const IPV6_MAXHLIM = 255;
 
 export { IPPROTO_DSTOPTS, IPPROTO_HOPOPTS, IPPROTO_ROUTING } from '../sys/protocols.ts';
 
-/** The level of IPv6's socket options. */
-export const IPPROTO_IPV6 = 41;
 // Further next headers
 /** IPv6 in IP; also the level of IPv6's socket options. */
 export const IPPROTO_IPV6 = 41;
