@@ -12,7 +12,7 @@ import { V_mld } from './mld6.ts';
 import { nd6SetMaxnudhint } from './nd6.ts';
 import { V_nd6 } from './nd6_var.ts';
 
-const bools = [
+const ip6Bools = [
   ['redirect', 'Send ICMPv6 redirects for unforwardable IPv6 packets'],
   ['v6only', 'Restrict AF_INET6 sockets to IPv6 addresses only'],
   ['auto_flowlabel', 'Assign flow labels to connections'],
@@ -56,7 +56,7 @@ function ip6Sysctls(vnet: Vnet): void {
     'hdrnestlimit',
     0,
   );
-  for (const [leaf, descr] of bools) t.boolField(ip6(leaf), descr, params, leaf);
+  for (const [leaf, descr] of ip6Bools) t.boolField(ip6(leaf), descr, params, leaf);
   t.intField(
     ip6('dad_count'),
     'Number of ICMPv6 NS messages sent during duplicate address detection',
