@@ -1,0 +1,223 @@
+/**
+ * Groups of IPv6 with Linux as the peer: delivery both ways, a bridge that snoops, queries made with
+ * Scapy, and tshark as the judge of each report.
+ */
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import { expect } from 'chai';
+import { AF_INET6, SOCK_DGRAM } from '../../src/kern/protosw.ts';
+import { Sockopt, SOPT_SET } from '../../src/kern/sockopt.ts';
+import { ioResult, soRecvDgram, soSendDgram } from '../../src/kern/sys_generic.ts';
+import { soReceivedFrom } from '../../src/kern/uipc_dgram.ts';
+import { sobind, soclose, socreate, type Socket, soResult } from '../../src/kern/uipc_socket.ts';
+import { sosetopt } from '../../src/kern/uipc_sockopt.ts';
+import { MCAST_JOIN_SOURCE_GROUP } from '../../src/netinet/in_membership.ts';
+import { in6Ntop } from '../../src/netinet6/in6.ts';
+import {
+  IPV6_JOIN_GROUP,
+  IPV6_LEAVE_GROUP,
+  IPV6_MULTICAST_HOPS,
+  IPV6_MULTICAST_IF,
+} from '../../src/netinet6/in6_mcast.ts';
+import { IPPROTO_IPV6 } from '../../src/netinet6/ip6.ts';
+import { mldstat } from '../../src/netinet6/mld6.ts';
+import { inPass } from '../../src/sys/pass.ts';
+import { needs } from '../support/needs.ts';
+import { Site } from '../support/served.ts';
+import { ip6 } from '../support/six.ts';
+import { tsharkFields } from '../support/tshark.ts';
+import { sin6 } from './pair.ts';
+import { TapStack } from './tap_stack.ts';
+
+const GROUP = 'ff15::1:3';
+const HOST = '2001:db8::1';
+const US = '2001:db8::2';
+const SCAPY = '/usr/lib/python3/dist-packages/scapy';
+
+/** Linux joins the group, prints what it receives, and answers to the group with hop limit 3. */
+const MEMBER = `
+import socket, struct
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+i = socket.if_nametoindex('mc6')
+s.bind(('${GROUP}', 5000, 0, i))
+s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, socket.inet_pton(socket.AF_INET6, '${GROUP}') + struct.pack('I', i))
+s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, i)
+s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 0)
+print('ready', flush=True)
+d, a = s.recvfrom(100)
+print(d.decode(), a[0], flush=True)
+s.sendto(b'from linux', ('${GROUP}', 5000))
+`;
+
+const QUERIER = `
+import logging, sys, time; logging.getLogger('scapy').setLevel(logging.ERROR)
+from scapy.all import *
+conf.verb = 0
+def send(dst, body, mac):
+    p = Ether(dst=mac) / IPv6(src='fe80::99', dst=dst, hlim=1)
+    p = p / IPv6ExtHdrHopByHop(options=[RouterAlert(value=0), PadN(otype=1)]) / body
+    sendp(p, iface='mc6')
+    time.sleep(1.5)
+G = '${GROUP}'
+ALL = '33:33:00:00:00:01'
+OWN = '33:33:00:01:00:03'
+send('ff02::1', ICMPv6MLQuery2(mladdr='::', mrd=500, QRV=2, QQIC=125), ALL)
+send(G, ICMPv6MLQuery2(mladdr=G, mrd=500, QRV=2, QQIC=125), OWN)
+send(G, ICMPv6MLQuery2(mladdr=G, mrd=500, QRV=2, QQIC=125, sources=['2001:db8::1', '2001:db8::9']), OWN)
+send('ff02::1', ICMPv6MLQuery(mladdr='::', mrd=500), ALL)
+`;
+
+describe('groups of IPv6 with Linux', function () {
+  needs('root', 'tap', 'netns', 'python3', 'tshark');
+  this.timeout(120_000);
+  let site: Site;
+  let stack: TapStack;
+  let so: Socket;
+  let pcap: string;
+
+  beforeEach(() => {
+    site = new Site();
+    pcap = site.path('mc6.pcap');
+    const captures = [{ point: 'wire', file: pcap }];
+    stack = new TapStack([{ tap: 'mc6', host: HOST, us: US, more: { captures } }]);
+    expect(inPass(() => socreate(stack.machine.vnet, AF_INET6, SOCK_DGRAM, 0))).to.equal(0);
+    so = soResult.so!;
+    expect(inPass(() => sobind(so, sin6('::', 5000)))).to.equal(0);
+  });
+  let closed = false;
+  const close = (): void => {
+    if (closed) return;
+    closed = true;
+    inPass(soclose, so);
+    stack.close();
+  };
+  beforeEach(() => {
+    closed = false;
+  });
+  afterEach(() => {
+    close();
+    site[Symbol.dispose]();
+  });
+
+  const le32 = (n: number): number[] => [n & 255, n >>> 8, 0, 0];
+  const index = (): number[] => le32(stack.nics[0]!.ifp.if_index);
+  const set = (name: number, bytes: number[]): void => {
+    const sopt = new Sockopt(SOPT_SET, IPPROTO_IPV6, name, Uint8Array.from(bytes));
+    expect(inPass(sosetopt, so, sopt)).to.equal(0);
+  };
+  const join = (): void => set(IPV6_JOIN_GROUP, [...ip6(GROUP), ...index()]);
+  const leave = (): void => set(IPV6_LEAVE_GROUP, [...ip6(GROUP), ...index()]);
+  async function until(what: () => boolean): Promise<void> {
+    for (let i = 0; i < 400 && !what(); i++) await sleep(50);
+    expect(what()).to.equal(true);
+  }
+  const received = (): string | null => {
+    const buf = new Uint8Array(100);
+    if (inPass(() => soRecvDgram(so, buf, 0, 100, 0, soReceivedFrom)) !== 0) return null;
+    const text = Buffer.from(buf.subarray(0, ioResult.n)).toString();
+    return `${text} ${in6Ntop(soReceivedFrom.name)}`;
+  };
+  /** Every MLD message of the stack, as tshark sees it; closes the stack. */
+  async function judged(): Promise<string[]> {
+    close();
+    const rows = await tsharkFields(
+      pcap,
+      [
+        'icmpv6.type',
+        'icmpv6.mldr.mar.record_type',
+        'icmpv6.mldr.mar.multicast_address',
+        'icmpv6.mld.multicast_address',
+        'ipv6.dst',
+        'eth.dst',
+        'ipv6.hlim',
+        'ipv6.opt.router_alert',
+        'icmpv6.checksum.status',
+        '_ws.malformed',
+      ],
+      'icmpv6.type >= 131 && icmpv6.type <= 143 && icmpv6.type != 133 && icmpv6.type != 134 && icmpv6.type != 135 && icmpv6.type != 136 && eth.src != ff:ff:ff:ff:ff:ff && ipv6.src != fe80::99',
+    );
+    return rows.map((row) => row.join(' ').replace(/ +/g, ' ').trim());
+  }
+
+  it('a group has members on both sides', async () => {
+    const [ns] = stack.spaces;
+    const python = ns!.run('python3', ['-c', MEMBER]);
+    join();
+    set(IPV6_MULTICAST_IF, index());
+    set(IPV6_MULTICAST_HOPS, le32(5));
+    await until(() => ns!.exec('ip', ['-6', 'maddr', 'show', 'dev', 'mc6']).includes(GROUP));
+    await until(() => ns!.exec('ss', ['-Hlun']).includes(':5000'));
+    const text = Buffer.from('from tapnic');
+    expect(inPass(() => soSendDgram(so, text, 0, text.length, sin6(GROUP, 5000)))).to.equal(0);
+    const { stdout, stderr } = await python;
+    expect(stdout, stderr).to.equal(`ready\nfrom tapnic ${US}\n`);
+    const got: (string | null)[] = [];
+    await until(() => {
+      const next = received();
+      if (next !== null) got.push(next);
+      return got.length === 2;
+    });
+    expect(got).to.deep.equal([`from tapnic ${US}`, `from linux ${HOST}`]);
+  });
+
+  it('a Linux bridge that snoops MLDv2 learns the membership and its end', async () => {
+    const [ns] = stack.spaces;
+    const ip = (line: string): string => ns!.exec('ip', line.split(' '));
+    ip(
+      'link add br0 type bridge mcast_snooping 1 mcast_querier 1 mcast_mld_version 2 mcast_startup_query_interval 100',
+    );
+    ip('link set mc6 master br0');
+    ip('link set br0 up');
+    join();
+    const learned = (): boolean =>
+      ns!.exec('bridge', ['mdb', 'show', 'dev', 'br0']).includes(`port mc6 grp ${GROUP}`);
+    await until(learned);
+    leave();
+    await until(() => !learned());
+  });
+
+  it('answers the queries of Scapy; tshark accepts every report', async function () {
+    needs(SCAPY);
+    const [ns] = stack.spaces;
+    join();
+    await sleep(500);
+    const run = await ns!.run('/usr/bin/python3', ['-c', QUERIER], { timeoutMs: 60_000 });
+    expect(run.stderr).to.equal('');
+    leave();
+    expect(mldstat(stack.machine.vnet)).to.include({
+      rcvV2Queries: 3,
+      rcvV1Queries: 1,
+      rcvBadQueries: 0,
+      rcvBadHlim: 0,
+      rcvNoRa: 0,
+    });
+    const rows = await judged();
+    const v2 = `${GROUP} ff02::16 33:33:00:00:00:16 1 0 1`;
+    const mine = rows.filter((row) => row.includes(GROUP));
+    const kinds = (type: number): number =>
+      mine.filter((row) => row === `143 ${type} ${v2}`).length;
+    // Join; general and group query; sources; after the query of version 1 that, and done.
+    expect(kinds(4)).to.be.at.least(1);
+    expect(kinds(2)).to.be.at.least(1);
+    expect(kinds(1)).to.equal(1);
+    expect(mine).to.include(`131 ${GROUP} ${GROUP} 33:33:00:01:00:03 1 0 1`);
+    expect(mine).to.include(`132 ${GROUP} ff02::2 33:33:00:00:00:02 1 0 1`);
+    for (const row of rows) expect(row).to.match(/ 33:33:\S+ 1 0 1$/);
+  });
+
+  it('a Linux bridge learns the sources of a membership', async () => {
+    const [ns] = stack.spaces;
+    const ip = (line: string): string => ns!.exec('ip', line.split(' '));
+    ip(
+      'link add br0 type bridge mcast_snooping 1 mcast_querier 1 mcast_mld_version 2 mcast_startup_query_interval 100',
+    );
+    ip('link set mc6 master br0');
+    ip('link set br0 up');
+    const storage = (a: string): number[] =>
+      Array.from({ length: 128 }, (_, i) => [28, AF_INET6, 0, 0, 0, 0, 0, 0, ...ip6(a)][i] ?? 0);
+    set(MCAST_JOIN_SOURCE_GROUP, [...index(), 0, 0, 0, 0, ...storage(GROUP), ...storage(HOST)]);
+    const show = (): string => ns!.exec('bridge', ['-d', 'mdb', 'show', 'dev', 'br0']);
+    await until(() => show().includes(GROUP) && show().includes(HOST));
+    expect(show()).to.match(/filter_mode include/);
+  });
+});
