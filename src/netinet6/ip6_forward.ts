@@ -22,7 +22,7 @@ import { IPPROTO_TCP, IPPROTO_UDP } from '../kern/protosw.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { ifnetList } from '../net/if.ts';
 import type { Ifnet } from '../net/if_var.ts';
-import type { Nhop } from '../net/route.ts';
+import { type Nhop, RTF_DYNAMIC } from '../net/route.ts';
 import {
   forwardingLro,
   forwardTransport,
@@ -39,10 +39,11 @@ import {
   ICMP6_TIME_EXCEED_TRANSIT,
 } from './icmp6.ts';
 import { icmp6_error } from './icmp6_error.ts';
+import { icmp6_redirect_output } from './icmp6_redirect.ts';
 import { in6Get, IN6_IS_ADDR_MULTICAST, IN6_IS_ADDR_UNSPECIFIED } from './in6.ts';
 import { in6Pseudo } from './in6_cksum.ts';
 import { in6RouteLookup } from './in6_fib.ts';
-import { Ip6, IP6_DST_OFF, IP6_HLIM_OFF, IP6_SRC_OFF } from './ip6.ts';
+import { Ip6, IP6_DST_OFF, IP6_HLIM_OFF, IP6_SRC_OFF, IPV6_MMTU } from './ip6.ts';
 import { ip6ForwardOutput, IN6_LINKMTU } from './ip6_output.ts';
 import { V_ip6 } from './ip6_var.ts';
 import { in6HasZone } from './scope6.ts';
@@ -51,6 +52,8 @@ import { mem } from '../vm/arena.ts';
 const $ip6 = new Ip6();
 const $src = new NetAddr();
 const $dst = new NetAddr();
+/** The most bytes of a packet that a redirect may quote: less than IPV6_MMTU with its own headers. */
+const QUOTED = IPV6_MMTU - 2 * Ip6.SIZE;
 const FLAGS: TransportFlags = { tcp: CSUM_TCP_IPV6, udp: CSUM_UDP_IPV6, tso: CSUM_IP6_TSO };
 
 function cantForward(m: Mbuf, why: Reason, vnet: Vnet): void {
@@ -92,6 +95,14 @@ function inScope(m: Mbuf, rcvif: Ifnet, nh: Nhop, vnet: Vnet): boolean {
   return false;
 }
 
+/**
+ * Whether the sender should send packets like this one to the next hop directly: it is on the link from
+ * which the packet came. icmp6_redirect_output checks that the sender is, too.
+ */
+function betterHop(rcvif: Ifnet, nh: Nhop, vnet: Vnet): boolean {
+  return V_ip6(vnet).params.redirect && nh.nh_ifp === rcvif && (nh.nh_flags & RTF_DYNAMIC) === 0;
+}
+
 /** Bytes of the largest packet that `m` causes on the link: that of a segment. */
 function largest(m: Mbuf): number {
   const ph = m.m_pkthdr;
@@ -130,13 +141,17 @@ export function ip6_forward(m: Mbuf, vnet: Vnet): void {
   ph.lro_nsegs = 0;
   const mtu = Math.min(IN6_LINKMTU(nh.nh_ifp), nh.nh_mtu);
   if (largest(m) > mtu) return icmp6_error(m, ICMP6_PACKET_TOO_BIG, 0, mtu, vnet);
-  const copy = packetBeginning(m);
+  const redirect = betterHop(rcvif, nh, vnet);
+  const copy = packetBeginning(m, redirect ? QUOTED : 0);
   mem[p + IP6_HLIM_OFF] = $ip6.ip6_hlim - 1;
   ph.rcvif = null;
   const error = ip6ForwardOutput(m, nh, vnet);
   if (error === 0) {
     v.stat.ip6s_forward++;
-    return m_freem(copy);
+    if (!redirect) return m_freem(copy);
+    v.stat.ip6s_redirectsent++;
+    if (copy !== null) icmp6_redirect_output(copy, nh);
+    return;
   }
   v.stat.ip6s_cantforward++;
   if (copy === null) return;

@@ -17,6 +17,7 @@ import {
 } from '../../src/net/if_var.ts';
 import { netisr_dispatch, NETISR_IPV6 } from '../../src/net/netisr.ts';
 import { ND_NEIGHBOR_SOLICIT } from '../../src/netinet6/icmp6.ts';
+import { ND_NEIGHBOR_ADVERT } from '../../src/netinet6/icmp6.ts';
 import { parseIn6 } from '../../src/netinet6/in6.ts';
 import { in6RouteAddGateway } from '../../src/netinet6/in6_fib.ts';
 import { in6_aifaddr } from '../../src/netinet6/in6_ifattach.ts';
@@ -105,6 +106,12 @@ describe('ip6_forward', () => {
     inPass(ether_ifdetach, port.ifp);
     rig.close();
   });
+  const neighbour = (ifp: Ifnet, a: string): Parameters<typeof nd6_cache_lladdr> => [
+    ifp,
+    parseIn6Zone(rig.vnet, a)!,
+    Uint8Array.from(mac(GATEWAY_MAC)),
+    ND_NEIGHBOR_ADVERT,
+  ];
   const set = (name: string, value: number): void =>
     expect(rig.vnet.sysctl.write(`net.inet6.ip6.${name}`, `${value}`)).to.equal(0) as never;
   const packet = (n = 10, more: object = {}, nxt = NXT): Uint8Array =>
@@ -231,6 +238,51 @@ describe('ip6_forward', () => {
     expect(port.take()[0]!.body.length).to.equal(10);
     rig.inject6(packet(10, { plen: 11 }));
     expect(port.take()).to.deep.equal([]);
+  });
+
+  it('redirects the sender to a router or host on its own link', () => {
+    boot();
+    set('redirect', 1);
+    const near = '2001:db8::9';
+    inPass(() => nd6_cache_lladdr(...neighbour(rig.ifp, near)));
+    expect(
+      in6RouteAddGateway(rig.vnet, parseIn6('2600::')!, 32, parseIn6Zone(rig.vnet, `fe80::9%tn0`)!),
+    ).to.equal(0);
+    inPass(() => nd6_cache_lladdr(...neighbour(rig.ifp, 'fe80::9%tn0')));
+    for (const [dst, target] of [
+      ['2600::1', 'fe80::9'],
+      [near, near],
+    ] as const) {
+      rig.sent.length = 0;
+      const p = packet(1300, { dst });
+      rig.inject6(p);
+      const [forwarded, redirect, ...more] = rig.take6();
+      expect(more).to.deep.equal([]);
+      expect(forwarded!.hlim).to.equal(63);
+      expect([redirect!.src, redirect!.dst, redirect!.hlim]).to.deep.equal([
+        ip6(US_LL),
+        ip6(PEER6),
+        255,
+      ]);
+      const b = redirect!.body;
+      expect([b[0], b[1]]).to.deep.equal([137, 0]);
+      expect([...b.subarray(8, 24)]).to.deep.equal(ip6(target));
+      expect([...b.subarray(24, 40)]).to.deep.equal(ip6(dst));
+      // Target link-layer address, then the redirected header with the packet that arrived.
+      expect([...b.subarray(40, 48)]).to.deep.equal([2, 1, ...mac(GATEWAY_MAC)]);
+      expect(b[48]).to.equal(4);
+      expect([...b.subarray(56)]).to.deep.equal([...p.subarray(0, b.length - 56)]);
+      expect(b.length).to.be.within(1200, 1240);
+    }
+    expect(rig.stat6.ip6s_redirectsent).to.equal(2);
+    set('redirect', 0);
+    rig.inject6(packet(10, { dst: near }));
+    expect(rig.take6()).to.have.lengthOf(1);
+    // Not to another link, and not to a sender on another network.
+    set('redirect', 1);
+    rig.inject6(packet());
+    rig.inject6(packet(10, { dst: near, src: '2600:1::1' }));
+    expect(rig.take6().filter(({ body }) => body[0] === 137)).to.deep.equal([]);
   });
 
   it('refuses a routing header of type 0 with segments left: RFC 5095', () => {

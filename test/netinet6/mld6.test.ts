@@ -17,6 +17,7 @@ import { IPV6_JOIN_GROUP, IPV6_LEAVE_GROUP } from '../../src/netinet6/in6_mcast.
 import {
   IN6_IFF_NODAD,
   IN6_IFF_TENTATIVE,
+  in6Ifextra,
   in6ifa_ifpforlinklocal,
 } from '../../src/netinet6/in6_var.ts';
 import { in6Ntop, parseIn6 } from '../../src/netinet6/in6.ts';
@@ -238,9 +239,12 @@ describe('mld6', () => {
       withSource(so, MCAST_LEAVE_SOURCE_GROUP, S(1));
       advance(10);
       rig.sent.length = 0;
+      const { groups } = in6Ifextra(rig.ifp)!.mld_ifinfo;
+      const { size } = groups;
       leaveAny(so);
       advance(10);
       expect(reports()).to.deep.equal([]);
+      expect(groups.size, 'groups').to.equal(size - 1);
       join(so);
       advance(10);
       expect(reports()).to.deep.equal([`to_ex ${GROUP} {}`, `to_ex ${GROUP} {}`]);
