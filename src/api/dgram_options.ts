@@ -23,17 +23,18 @@ import {
 import { MCAST_JOIN_SOURCE_GROUP, MCAST_LEAVE_SOURCE_GROUP } from '../netinet/in_membership.ts';
 import { IP_DONTFRAG, IP_TTL } from '../netinet/ip_ctloutput.ts';
 import { parseIn6 } from '../netinet6/in6.ts';
+import {
+  IPV6_JOIN_GROUP,
+  IPV6_LEAVE_GROUP,
+  IPV6_MULTICAST_HOPS,
+  IPV6_MULTICAST_IF,
+  IPV6_MULTICAST_LOOP,
+} from '../netinet6/in6_mcast.ts';
 import { IPPROTO_IPV6 } from '../netinet6/ip6.ts';
 import { IPV6_UNICAST_HOPS, IPV6_V6ONLY } from '../netinet6/ip6_ctloutput.ts';
 import { in6AddrPut, IPV6_DONTFRAG } from '../netinet6/ip6_pktopts.ts';
 import { in6_getlinkifnet } from '../netinet6/scope6.ts';
 
-// Option names of sys/netinet6/in6.h.
-const IPV6_MULTICAST_IF = 9;
-const IPV6_MULTICAST_HOPS = 10;
-const IPV6_MULTICAST_LOOP = 11;
-const IPV6_JOIN_GROUP = 12;
-const IPV6_LEAVE_GROUP = 13;
 /** struct ipv6_mreq: group and index of the interface. */
 const MREQ6_SIZE = 20;
 /** struct group_source_req: index, then group and source as sockaddr_storage. */
