@@ -1,8 +1,15 @@
 /** Forwarding: what is sent on, what is reported to the sender, and that the payload is not touched. */
 
 import { expect } from 'chai';
-import { m_freem, m_gethdr } from '../../src/kern/kern_mbuf.ts';
-import { CSUM_DATA_VALID, type Mbuf, M_NOMAP, M_NOWAIT, MT_DATA } from '../../src/kern/mbuf.ts';
+import { m_freem, m_getcl, m_gethdr } from '../../src/kern/kern_mbuf.ts';
+import {
+  CSUM_DATA_VALID,
+  type Mbuf,
+  M_NOMAP,
+  M_NOWAIT,
+  M_PKTHDR,
+  MT_DATA,
+} from '../../src/kern/mbuf.ts';
 import { if_alloc } from '../../src/net/if.ts';
 import { ether_ifattach, ether_ifdetach, ether_ioctl } from '../../src/net/if_ethersubr.ts';
 import {
@@ -16,12 +23,12 @@ import {
   SIOCSIFFLAGS,
 } from '../../src/net/if_var.ts';
 import { netisr_dispatch, NETISR_IPV6 } from '../../src/net/netisr.ts';
-import { ND_NEIGHBOR_SOLICIT } from '../../src/netinet6/icmp6.ts';
 import { ND_NEIGHBOR_ADVERT } from '../../src/netinet6/icmp6.ts';
 import { parseIn6 } from '../../src/netinet6/in6.ts';
 import { in6RouteAddGateway } from '../../src/netinet6/in6_fib.ts';
 import { in6_aifaddr } from '../../src/netinet6/in6_ifattach.ts';
 import { IN6_IFF_NODAD } from '../../src/netinet6/in6_var.ts';
+import { ip6_input } from '../../src/netinet6/ip6_input.ts';
 import { nd6_cache_lladdr } from '../../src/netinet6/nd6.ts';
 import { parseIn6Zone } from '../../src/netinet6/scope6.ts';
 import type { Errno } from '../../src/sys/errno.ts';
@@ -29,6 +36,7 @@ import { inPass } from '../../src/sys/pass.ts';
 import { mem } from '../../src/vm/arena.ts';
 import { payloadBytesRead, payloadReasons, payloadReset } from '../../src/vm/payload.ts';
 import { chainBytes, pgsMbuf } from '../kern/chains.ts';
+import { bytesPerCall } from '../support/alloc.ts';
 import { mac } from '../support/frames.ts';
 import { buildIp6, decode6, ip6, isMld, isSix, type Packet6, pseudo6 } from '../support/six.ts';
 import { PEER6, PEER_LL, Rig6, US6, US_LL } from './rig6.ts';
@@ -93,7 +101,7 @@ describe('ip6_forward', () => {
         port.ifp,
         parseIn6(GATEWAY)!,
         Uint8Array.from(mac(GATEWAY_MAC)),
-        ND_NEIGHBOR_SOLICIT,
+        ND_NEIGHBOR_ADVERT,
       ),
     );
     expect(
@@ -332,6 +340,26 @@ describe('ip6_forward', () => {
     // decode6 verifies the checksum.
     expect(port.take()).to.have.lengthOf(1);
   });
+
+  it('allocates nothing per packet', () => {
+    boot();
+    const p = packet(1000, {}, 17);
+    port.if_transmit = (_ifp, m) => {
+      m_freem(m);
+      return 0;
+    };
+    const make = (): Mbuf => {
+      const m = m_getcl(M_NOWAIT, MT_DATA, M_PKTHDR)!;
+      mem.set(p, m.m_data);
+      m.m_len = m.m_pkthdr.len = p.length;
+      m.m_pkthdr.rcvif = rig.ifp;
+      return m;
+    };
+    const forward = (): void => ip6_input(make(), rig.vnet);
+    const own = bytesPerCall(() => m_freem(make()));
+    expect(inPass(bytesPerCall, forward) - own).to.be.below(8);
+    expect(rig.stat6.ip6s_forward).to.be.above(1000);
+  }).timeout(60_000);
 
   it('switches LRO off, also on interfaces that come later', () => {
     boot(IFCAP_LRO);

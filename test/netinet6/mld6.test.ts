@@ -1,6 +1,7 @@
 /** Multicast listener discovery: reports of versions 2 and 1, and the queries that cause them. */
 
 import { expect } from 'chai';
+import { below, SeededPrng } from '../../src/host/prng.ts';
 import { AF_INET6, SOCK_DGRAM } from '../../src/kern/protosw.ts';
 import { Sockopt, SOPT_SET } from '../../src/kern/sockopt.ts';
 import { soclose, socreate, type Socket, soResult } from '../../src/kern/uipc_socket.ts';
@@ -389,6 +390,40 @@ describe('mld6', () => {
       advance(10);
       expect(reports().join(' ').match(/2001:/g)!.length).to.equal(300);
     });
+  });
+
+  it('random messages with correct checksums never stop the stack', () => {
+    const prng = new SeededPrng(9);
+    const pick = (n: number): number => below(prng, n);
+    const so = socket();
+    withSource(so, MCAST_JOIN_SOURCE_GROUP, S(1));
+    join(socket());
+    const { groups } = in6Ifextra(rig.ifp)!.mld_ifinfo;
+    const seeds = [
+      v2query(GROUP, 100, [S(1), S(2), S(3)]),
+      v2query('::', 0xffff),
+      v1(130, GROUP, 10),
+      v1(131, GROUP),
+      v1(132, GROUP),
+      [143, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 1, ...ip6(GROUP), ...ip6(S(4))],
+    ];
+    const { size } = groups;
+    for (let i = 0; i < 4000; i++) {
+      const body = [...seeds[pick(seeds.length)]!];
+      for (let n = pick(5); n > 0; n--) body[pick(body.length)] = [0, 255, 2, pick(256)][pick(4)]!;
+      const cut = pick(4) === 0 ? body.slice(0, 4 + pick(body.length)) : body;
+      const packet = mld(PEER_LL, pick(2) === 0 ? GROUP : ALL_NODES, cut);
+      rig.inject6(packet, GROUP_MAC, pick(3) === 0 ? 1 + pick(60) : 0);
+      if (i % 500 === 499) advance(30);
+      rig.sent.length = 0;
+      rig.chains.length = 0;
+    }
+    expect(groups.size).to.equal(size);
+    advance(300_000);
+    rig.sent.length = 0;
+    query(ALL_NODES, v2query('::', 1000));
+    advance(1);
+    expect(reports().join()).to.include(GROUP);
   });
 
   describe('MLDv1', () => {
