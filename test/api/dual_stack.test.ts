@@ -1,0 +1,238 @@
+/**
+ * The same program on node:net and node:dgram over Linux's loopback, and on our sockets over lo0: both
+ * see the same addresses, families and errors with IPv4, IPv6 and IPv4-mapped addresses.
+ */
+
+import { createSocket as nodeDgram, type RemoteInfo } from 'node:dgram';
+import { once } from 'node:events';
+import {
+  type AddressInfo,
+  connect as nodeConnect,
+  createServer as nodeServer,
+  type ListenOptions,
+  type Socket,
+} from 'node:net';
+import { networkInterfaces } from 'node:os';
+import { expect } from 'chai';
+import { createStack, type DgramType, type Stack } from '../../src/index.ts';
+import { needs } from '../support/needs.ts';
+import { Netns } from '../support/netns.ts';
+
+/** The part of node:net's server and socket that the program uses. */
+interface AnyServer {
+  on(event: 'connection', listener: (socket: Socket) => void): unknown;
+  once(event: string, listener: (...args: never[]) => void): unknown;
+  listen(options: ListenOptions): unknown;
+  address(): unknown;
+  close(): unknown;
+}
+
+interface Net {
+  createServer(): AnyServer;
+  connect(options: { port: number; host: string; localAddress?: string }): Promise<Socket>;
+}
+
+type Row = Record<string, unknown>;
+
+/** What one end of a connection says about its addresses. */
+const ends = (socket: Socket): Row => ({
+  local: [socket.localAddress, socket.localFamily],
+  remote: [socket.remoteAddress, socket.remoteFamily],
+  address: [(socket.address() as AddressInfo).address, (socket.address() as AddressInfo).family],
+});
+
+const codeOf = (e: unknown): string => (e as NodeJS.ErrnoException).code ?? String(e);
+
+/** Listens, connects to the port by each address, and returns what both ends see. */
+async function netProgram(net: Net, options: ListenOptions, hosts: string[]): Promise<Row> {
+  const server = net.createServer();
+  const accepted: Socket[] = [];
+  server.on('connection', (socket) => {
+    accepted.push(socket);
+    socket.on('error', () => undefined);
+  });
+  const failed = new Promise<string>((resolve) => server.once('error', (e) => resolve(codeOf(e))));
+  const listens = new Promise<null>((resolve) => server.once('listening', () => resolve(null)));
+  server.listen({ port: 0, ...options });
+  const error = await Promise.race([failed, listens]);
+  if (error !== null) return { listen: error };
+  const { address, family, port } = server.address() as AddressInfo;
+  const row: Row = { listen: [address, family] };
+  for (const host of hosts) {
+    try {
+      const client = await net.connect({ port, host });
+      client.write('x');
+      while (accepted.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+      row[host] = [ends(client), ends(accepted[0]!)];
+      const closed = once(client, 'close');
+      client.destroy();
+      accepted.shift()!.destroy();
+      await closed;
+    } catch (e) {
+      row[host] = codeOf(e);
+    }
+  }
+  server.close();
+  return row;
+}
+
+/** The part of node:dgram's socket that the program uses. */
+interface AnyDgram {
+  on(event: 'message', listener: (data: Buffer, from: RemoteInfo) => void): unknown;
+  once(event: string, listener: (...args: never[]) => void): unknown;
+  bind(port: number, address?: string): unknown;
+  address(): unknown;
+  close(): unknown;
+}
+
+interface Dgram {
+  createSocket(options: { type: DgramType; ipv6Only?: boolean }): AnyDgram;
+  /** Sends; resolves with the error's code, or '' . */
+  send(socket: AnyDgram, data: string, port: number, address?: string): Promise<string>;
+}
+
+interface DgramScene {
+  readonly type: DgramType;
+  readonly ipv6Only?: boolean;
+  readonly bind?: string;
+}
+
+/** Binds a socket, sends a datagram to it by each address, and returns what it receives. */
+async function dgramProgram(
+  dgram: Dgram,
+  { bind, ...options }: DgramScene,
+  senders: [DgramType, string?][],
+): Promise<Row> {
+  const socket = dgram.createSocket(options);
+  const got: RemoteInfo[] = [];
+  socket.on('message', (_data, from) => got.push(from));
+  const failed = new Promise<string>((resolve) => socket.once('error', (e) => resolve(codeOf(e))));
+  const listens = new Promise<null>((resolve) => socket.once('listening', () => resolve(null)));
+  try {
+    socket.bind(0, bind);
+  } catch (e) {
+    socket.close();
+    return { bind: codeOf(e) };
+  }
+  const error = await Promise.race([failed, listens]);
+  if (error !== null) return { bind: error };
+  const { address, family, port } = socket.address() as AddressInfo;
+  const row: Row = { bind: [address, family] };
+  for (const [type, to] of senders) {
+    const sender = dgram.createSocket({ type });
+    sender.once('error', () => undefined);
+    const code = await dgram.send(sender, 'hello', port, to);
+    for (let i = 0; i < 20 && code === '' && got.length === 0; i++)
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    const from = got.shift();
+    row[`${type} ${to}`] = code === '' ? from && [from.address, from.family, from.size] : code;
+    sender.close();
+  }
+  socket.close();
+  return row;
+}
+
+const LISTENS: ListenOptions[] = [
+  {},
+  { host: '::' },
+  { host: '::', ipv6Only: true },
+  { host: '::1' },
+  { host: '0.0.0.0' },
+  { host: '127.0.0.1' },
+  { host: '::ffff:127.0.0.1' },
+  { host: '2001:db8:99::1' },
+];
+
+const DGRAMS: DgramScene[] = [
+  { type: 'udp4' },
+  { type: 'udp6' },
+  { type: 'udp6', ipv6Only: true },
+  { type: 'udp4', bind: '127.0.0.1' },
+  { type: 'udp6', bind: '::1' },
+  { type: 'udp6', bind: '::ffff:127.0.0.1' },
+  { type: 'udp6', bind: '127.0.0.1' },
+  { type: 'udp4', bind: '::1' },
+  { type: 'udp6', bind: '2001:db8:99::1' },
+];
+
+describe('api: addresses as those of node:net and node:dgram', function () {
+  needs('root', 'tap', 'netns');
+  this.timeout(30_000);
+  let ns: Netns;
+  let stack: Stack;
+
+  before(async function () {
+    if (
+      !Object.values(networkInterfaces())
+        .flat()
+        .some((a) => a?.address === '::1')
+    )
+      this.skip();
+    ns = new Netns('dual');
+    stack = await createStack({ netns: ns.name, memory: '64M' });
+  });
+  after(async () => {
+    if (stack === undefined) return;
+    expect(await stack.close()).to.eql({});
+    ns[Symbol.dispose]();
+  });
+
+  const linuxNet: Net = {
+    createServer: () => nodeServer() as unknown as AnyServer,
+    connect: async (options) => {
+      const socket = nodeConnect(options);
+      await once(socket, 'connect');
+      return socket;
+    },
+  };
+  const ourNet = (): Net => ({
+    createServer: () => stack.createServer() as unknown as AnyServer,
+    connect: async (options) => (await stack.connect(options)) as unknown as Socket,
+  });
+
+  for (const options of LISTENS)
+    it(`listen ${JSON.stringify(options)}`, async () => {
+      const hosts = ['127.0.0.1', '::1', '::ffff:127.0.0.1'];
+      const node = await netProgram(linuxNet, options, hosts);
+      const ours = await netProgram(ourNet(), options, hosts);
+      expect(ours, 'ours, and those of node:net').to.eql(node);
+    });
+
+  const linuxDgram: Dgram = {
+    createSocket: (options) => nodeDgram(options) as unknown as AnyDgram,
+    send: (socket, data, port, address) =>
+      new Promise((resolve) => {
+        const done = (e: Error | null): void => resolve(e === null ? '' : codeOf(e));
+        const linux = socket as unknown as ReturnType<typeof nodeDgram>;
+        if (address === undefined) linux.send(data, port, done);
+        else linux.send(data, port, address, done);
+      }),
+  };
+  const ourDgram = (): Dgram => ({
+    createSocket: (options) => stack.createSocket(options) as unknown as AnyDgram,
+    send: async (socket, data, port, address) => {
+      try {
+        (socket as unknown as ReturnType<Stack['createSocket']>).send(data, port, address);
+        return '';
+      } catch (e) {
+        return codeOf(e);
+      }
+    },
+  });
+
+  for (const scene of DGRAMS)
+    it(`datagrams to ${JSON.stringify(scene)}`, async () => {
+      const senders: [DgramType, string?][] = [
+        ['udp4', '127.0.0.1'],
+        ['udp4'],
+        ['udp6', '::1'],
+        ['udp6'],
+        ['udp6', '::ffff:127.0.0.1'],
+        ['udp4', '::1'],
+        ['udp6', '127.0.0.1'],
+      ];
+      const node = await dgramProgram(linuxDgram, scene, senders);
+      const ours = await dgramProgram(ourDgram(), scene, senders);
+      expect(ours, 'ours, and those of node:dgram').to.eql(node);
+    });
+});
