@@ -80,6 +80,17 @@ export const peer: { af: InpAf | null; nam: Sockaddr } = { af: null, nam: new So
 
 const $sin = new Sockaddr();
 
+/** The address ::1 with the port of `nam`. As a destination, :: means this host. */
+function loopback6(nam: Sockaddr): Sockaddr {
+  $sin.len = nam.len;
+  $sin.family = nam.family;
+  $sin.port = nam.port;
+  $sin.set(0, 0, 0, 1);
+  $sin.flowinfo = 0;
+  $sin.scope_id = 0;
+  return $sin;
+}
+
 /**
  * Sets `peer` to the foreign address `nam` in the form to use for `inp`. EAFNOSUPPORT: other family, or
  * one that the socket does not use. EINVAL: a mapped address with IPV6_V6ONLY.
@@ -89,7 +100,10 @@ export function peerFamily(inp: Inpcb, nam: Sockaddr): Errno {
   peer.nam = nam;
   peer.af = isInet6(inp) ? inpaf(inp.inp_vnet, AF_INET6) : inp.inp_af;
   if (!isInet6(inp)) return 0;
-  if (!isMapped(nam)) return (inp.inp_vflag & INP_IPV6) === 0 ? EAFNOSUPPORT : 0;
+  if (!isMapped(nam)) {
+    if (nam.isAny()) peer.nam = loopback6(nam);
+    return (inp.inp_vflag & INP_IPV6) === 0 ? EAFNOSUPPORT : 0;
+  }
   if ((inp.inp_flags & IN6P_IPV6_V6ONLY) !== 0) return EINVAL;
   if ((inp.inp_vflag & INP_IPV4) === 0) return EAFNOSUPPORT;
   peer.nam = in6_sin6_2_sin($sin, nam);

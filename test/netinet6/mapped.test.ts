@@ -302,6 +302,20 @@ describe('sockets of AF_INET6 with IPv4', () => {
       expect(got).to.deep.equal([plain, reuseaddr, reuseport]);
     });
 
+  it(':: as destination means this host', () => {
+    const head = pair.socket(b, SOCK_STREAM);
+    expect(sobind(head, sin6('::', 80))).to.equal(0);
+    expect(solisten(head, 5)).to.equal(0);
+    const client = pair.socket(b, SOCK_STREAM);
+    const served = connected(head, client, sin6('::', 80));
+    expect(names(served)).to.equal('[::1] [::1]');
+    const dgram = pair.socket(b, SOCK_DGRAM);
+    expect(sobind(dgram, sin6('::', 9))).to.equal(0);
+    expect(send(pair.socket(b, SOCK_DGRAM), 'x', sin6('::', 9))).to.equal(0);
+    pair.run(5);
+    expect(received(dgram)).to.equal('[::1] x');
+  });
+
   it('chooses ports that are free in both families', () => {
     b.sysctl.write('net.inet.ip.portrange.first', '20000');
     b.sysctl.write('net.inet.ip.portrange.last', '20001');
