@@ -47,7 +47,7 @@ import type { Vnet } from '../kern/vnet.ts';
 import { TCP_KEEPIDLE, TCP_NODELAY } from '../netinet/tcp_sockopt.ts';
 import { IPPROTO_IPV6 } from '../netinet6/ip6.ts';
 import { IPV6_V6ONLY } from '../netinet6/ip6_ctloutput.ts';
-import { addressText, familyText, isIn6Text, sockaddr } from './address.ts';
+import { addressText, familyText, sockaddr } from './address.ts';
 import { later, Turns } from './turns.ts';
 
 /** Largest chunk of one 'data' event, bytes. Node's is the same. */
@@ -73,7 +73,7 @@ export interface ConnectOptions {
   readonly port: number;
   /** An IPv4 or IPv6 address, such as `fe80::1%tn0`. Default 127.0.0.1, or ::1 with `family` 6. */
   readonly host?: string | undefined;
-  /** 4 or 6: the only family that `host` may have; 0, the default: either. */
+  /** The family of the default host: 4 or 6. As in Node.js, without effect on a numeric `host`. */
   readonly family?: number | undefined;
   /** The local address and port. Default: chosen. */
   readonly localAddress?: string | undefined;
@@ -126,14 +126,9 @@ function tcpSocket(vnet: Vnet, family: number): KernSocket {
 }
 
 /** The peer's address of `connect`. Throws TapnicError EINVAL, ENXIO. */
-function peerOf(vnet: Vnet, { host, port, family = 0 }: ConnectOptions): [string, Sockaddr] {
-  if (family !== 0 && family !== 4 && family !== 6)
-    throw errnoError(EINVAL, 'connect', `family ${String(family)} is not 0, 4 or 6`);
+function peerOf(vnet: Vnet, { host, port, family }: ConnectOptions): [string, Sockaddr] {
   const text = typeof host === 'string' ? host : family === 6 ? '::1' : '127.0.0.1';
-  const nam = sockaddr(vnet, text, port);
-  if (family !== 0 && isIn6Text(text) !== (family === 6))
-    throw errnoError(EINVAL, 'connect', `${text} is not an IPv${family} address`);
-  return [text, nam];
+  return [text, sockaddr(vnet, text, port)];
 }
 
 /** The local address of `connect`; null: chosen. Throws TapnicError EINVAL, ENXIO. */

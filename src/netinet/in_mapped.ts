@@ -113,7 +113,7 @@ export function peerFamily(inp: Inpcb, nam: Sockaddr): Errno {
 
 /**
  * Sets the families of `inp` for its local address `nam`, null: any, and `peer` to the form of `nam` to
- * use. EAFNOSUPPORT: other family, or a mapped group.
+ * use. EAFNOSUPPORT: other family.
  */
 export function bindFamily(inp: Inpcb, nam: Sockaddr | null): Errno {
   if (nam !== null && nam.family !== domainOf(inp)) return EAFNOSUPPORT;
@@ -122,8 +122,6 @@ export function bindFamily(inp: Inpcb, nam: Sockaddr | null): Errno {
   const only = (inp.inp_flags & IN6P_IPV6_V6ONLY) !== 0;
   if (nam !== null && !only && isMapped(nam)) {
     peer.nam = in6_sin6_2_sin($sin, nam);
-    const af = inpaf(inp.inp_vnet, AF_INET);
-    if (af.isGroup(peer.nam)) return EAFNOSUPPORT;
     pcbSetFamily(inp, AF_INET);
     return 0;
   }

@@ -4,8 +4,9 @@
  * both. Left out: privileges, jails.
  */
 
-import { EADDRINUSE, EADDRNOTAVAIL, EINVAL, type Errno } from '../sys/errno.ts';
+import { EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT, EINVAL, type Errno } from '../sys/errno.ts';
 import { port } from '../sys/types.ts';
+import { SOCK_STREAM } from '../kern/protosw.ts';
 import type { Sockaddr } from '../kern/sockaddr.ts';
 import { SO_REUSEADDR, SO_REUSEPORT, SO_REUSEPORT_LB } from '../kern/uipc_socket.ts';
 import { alsoInet, bindFamily, peer, peerFamily } from './in_mapped.ts';
@@ -142,8 +143,8 @@ function in_pcb_lport(inp: Inpcb, af: InpAf, inc: InConninfo): Errno {
 
 /**
  * Binds the PCB to a local address and port; null: to any address and a chosen port. EINVAL:
- * already bound. EAFNOSUPPORT: other family. EADDRNOTAVAIL: not a local address, or no port is
- * free. EADDRINUSE: the port is in use.
+ * already bound. EAFNOSUPPORT: other family, or a group on a stream socket. EADDRNOTAVAIL: not a local
+ * address, or no port is free. EADDRINUSE: the port is in use.
  * @see bind(2)
  */
 export function in_pcbbind(inp: Inpcb, nam: Sockaddr | null): Errno {
@@ -170,6 +171,7 @@ function bindTo(inp: Inpcb, nam: Sockaddr | null): Errno {
     const zone = af.embedScope(inp.inp_vnet, nam);
     if (zone !== 0) return zone;
     const group = af.isGroup(nam);
+    if (group && inp.inp_socket?.so_type === SOCK_STREAM) return EAFNOSUPPORT;
     const error = nam.isAny() || group ? 0 : af.bindable(inp, nam);
     if (error !== 0) return error;
     inc.laddrFrom(nam);

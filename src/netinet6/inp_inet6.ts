@@ -1,7 +1,14 @@
 /** IPv6's table for TCP, UDP and raw sockets: InpAf for AF_INET6. */
 
 import { type AddrWords, NetAddr } from '../sys/addr.ts';
-import { EADDRNOTAVAIL, EAFNOSUPPORT, EHOSTUNREACH, EINVAL, type Errno } from '../sys/errno.ts';
+import {
+  EADDRNOTAVAIL,
+  EAFNOSUPPORT,
+  EHOSTUNREACH,
+  EINVAL,
+  EMSGSIZE,
+  type Errno,
+} from '../sys/errno.ts';
 import type { Kva } from '../sys/types.ts';
 import {
   CSUM_IP6_TSO,
@@ -20,7 +27,7 @@ import type { Vnet } from '../kern/vnet.ts';
 import { IFCAP_TSO6, type Ifnet } from '../net/if_var.ts';
 import {
   IN6P_IPV6_V6ONLY,
-  type InConninfo,
+  InConninfo,
   INP_BINDANY,
   INP_IPV4,
   INP_IPV6,
@@ -52,7 +59,13 @@ import {
   in6pcbOf,
   in6_selecthlim,
 } from './in6_pcb.ts';
-import { ip6_savecontrol, ip6SendControl, ip6Sending, ip6_setpktopts } from './ip6_control.ts';
+import {
+  ip6NotifyPmtu,
+  ip6_savecontrol,
+  ip6SendControl,
+  ip6Sending,
+  ip6_setpktopts,
+} from './ip6_control.ts';
 import { ip6_ctloutput } from './ip6_ctloutput.ts';
 import { exthdrsLength } from './ip6_exthdrs.ts';
 import {
@@ -66,7 +79,7 @@ import {
   IPV6_VERSION,
 } from './ip6.ts';
 import { ip6_output } from './ip6_output.ts';
-import { type Ip6Pktopts, V_ip6 } from './ip6_var.ts';
+import { type Ip6Pktopts, IPV6_DONTFRAG, V_ip6 } from './ip6_var.ts';
 import {
   in6_getscope,
   in6HasZone,
@@ -82,6 +95,7 @@ const UNBINDABLE = IN6_IFF_ANYCAST | IN6_IFF_NOTREADY | IN6_IFF_DETACHED;
 const $ip6 = new Ip6();
 const $a = new NetAddr();
 const $b = new NetAddr();
+const $sent = new InConninfo();
 
 /** Sets `$a` to inc's foreign address and returns it. */
 function foreign(inc: InConninfo): NetAddr {
@@ -342,7 +356,13 @@ export const inet6Af: InpAf = {
     } else if (!inp.inp_inc.faddrAny() && (inp.inp_flags & IN6P_AUTOFLOWLABEL) !== 0) {
       label(vnet, mtod(m));
     }
-    return ip6_output(m, opt, inp.inp_route, 0, im6oOf(inp), vnet);
+    // RFC 3542, 11.3: a datagram that may not be fragmented reports the MTU too.
+    const whole = opt !== null && (opt.ip6po_flags & IPV6_DONTFRAG) !== 0;
+    if (whole) $sent.faddrFrom(in6Get(mtod(m) + IP6_DST_OFF, $b));
+    const error = ip6_output(m, opt, inp.inp_route, 0, im6oOf(inp), vnet);
+    if (whole && error === EMSGSIZE)
+      ip6NotifyPmtu(inp.inp_pcbinfo, $sent, inet6Af.pathMtu(vnet, $sent));
+    return error;
   },
   sourceRoute: () => null,
   portUnreachable(m: Mbuf, vnet: Vnet): void {

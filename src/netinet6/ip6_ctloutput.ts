@@ -25,6 +25,8 @@ import {
   INP_LOWPORT,
   type Inpcb,
 } from '../netinet/in_pcb.ts';
+import { tcp_hc_getmtu } from '../netinet/tcp_hostcache.ts';
+import { V_tcp } from '../netinet/tcp_var.ts';
 import {
   IN6P_AUTOFLOWLABEL,
   IN6P_DSTOPTS,
@@ -146,7 +148,10 @@ function set(inp: Inpcb, sopt: Sockopt, uproto: number): Errno {
 function pathMtu(so: Socket, inp: Inpcb, sopt: Sockopt): Errno {
   if ((so.so_state & SS_ISCONNECTED) === 0) return ENOTCONN;
   const bytes = new Uint8Array(MTUINFO_SIZE);
-  const mtu = inp.inp_af.pathMtu(inp.inp_vnet, inp.inp_inc);
+  const { inp_vnet: vnet, inp_inc: inc } = inp;
+  const route = inp.inp_af.pathMtu(vnet, inc);
+  const known = tcp_hc_getmtu(V_tcp(vnet), inc);
+  const mtu = known !== 0 && known < route ? known : route;
   view(bytes).setUint32(MTUINFO_SIZE - 4, mtu, true);
   return sooptcopyout(sopt, bytes);
 }

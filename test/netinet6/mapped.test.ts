@@ -174,7 +174,10 @@ describe('sockets of AF_INET6 with IPv4', () => {
     expect(text(four.so_proto.pr_sockaddr(four))).to.equal(`[::ffff:${A4}]`);
     expect(soconnect(four, sin6(B6, 80))).to.equal(EAFNOSUPPORT);
     expect(sobind(both(a, SOCK_STREAM), sin6('::ffff:203.0.113.1', 0))).to.equal(EADDRNOTAVAIL);
-    expect(sobind(both(a, SOCK_STREAM), sin6('::ffff:224.0.0.1', 0))).to.equal(EAFNOSUPPORT);
+    for (const group of ['::ffff:224.0.0.1', 'ff02::1']) {
+      expect(sobind(both(a, SOCK_STREAM), sin6(group, 0)), group).to.equal(EAFNOSUPPORT);
+      expect(sobind(both(a, SOCK_DGRAM), sin6(group, 0)), group).to.equal(0);
+    }
     expect(sobind(pair.socket(a, SOCK_STREAM), sin4(A4, 0))).to.equal(EAFNOSUPPORT);
     expect(sobind(inet(a, SOCK_STREAM), sin6(A6, 0))).to.equal(EAFNOSUPPORT);
   });

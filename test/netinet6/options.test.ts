@@ -408,6 +408,15 @@ describe('socket options of IPv6', () => {
     const told = records.find(([, got]) => got[O.IPV6_PATHMTU] !== undefined)!;
     expect(view(told[1][O.IPV6_PATHMTU]!).getUint32(28, true)).to.equal(1280);
     expect(told[1][O.IPV6_PATHMTU]!.subarray(8, 24)).to.deep.equal(bytesOf(B6));
+    const known = get(so, O.IPV6_PATHMTU, 32) as Uint8Array;
+    expect(view(known).getUint32(28, true), 'of another socket').to.equal(1280);
+    // A datagram that may not be fragmented reports the MTU of the link.
+    expect(set(asks, P.IPV6_DONTFRAG, 1)).to.equal(0);
+    expect(sendTo(asks, B6, 2000)).to.equal(EMSGSIZE);
+    pair.run(5);
+    const [error, local] = receive(asks);
+    expect(error).to.equal(0);
+    expect(view(local[O.IPV6_PATHMTU]!).getUint32(28, true)).to.equal(1500);
   });
 
   it('ICMP6_FILTER selects the types that a raw socket receives', () => {
