@@ -1,6 +1,7 @@
 /** The public API: a stack whose NIC is on a TAP interface, and plain TAP and TUN interfaces. */
 
 import type { Server, ServerOptions } from './api/server.ts';
+import type { ConnectOptions } from './api/dial.ts';
 import type { Socket } from './api/socket.ts';
 import type { Stack, StackOptions } from './machine/stack.ts';
 
@@ -8,13 +9,9 @@ export type { Bsd, Linger, OptionValue, SockaddrIn, Timeval } from './api/bsd.ts
 export type { DgramInfo, DgramSocket, DgramSocketOptions, DgramType } from './api/dgram.ts';
 export { openFile, type File } from './api/file.ts';
 export type { ListenOptions, Server, ServerOptions, Server as TcpServer } from './api/server.ts';
-export type {
-  ConnectOptions,
-  SendfileOptions,
-  Socket,
-  SocketOptions,
-  Socket as TcpSocket,
-} from './api/socket.ts';
+export type { ConnectOptions } from './api/dial.ts';
+export type { LookupFunction } from './api/lookup.ts';
+export type { SendfileOptions, Socket, SocketOptions, Socket as TcpSocket } from './api/socket.ts';
 export {
   type LegacyOptions,
   Tap,
@@ -85,10 +82,16 @@ export function createServer(
 }
 
 /**
- * Connects from the stack's emulated host to a port, 1 to 65535, of an IPv4 address. The caller
- * owns the socket. Rejects with TapnicError (ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH, EINVAL: an
+ * Connects from the stack's emulated host to a port, 1 to 65535, of an IPv4 or IPv6 address. The
+ * caller owns the socket. Rejects with TapnicError (ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH, EINVAL: an
  * invalid port or address, EBADF: the stack is closed).
  */
-export function connect(stack: Stack, port: number, host: string): Promise<Socket> {
-  return stack.connect(port, host);
+export function connect(stack: Stack, options: ConnectOptions): Promise<Socket>;
+export function connect(stack: Stack, port: number, host: string): Promise<Socket>;
+export function connect(
+  stack: Stack,
+  where: number | ConnectOptions,
+  host?: string,
+): Promise<Socket> {
+  return typeof where === 'object' ? stack.connect(where) : stack.connect(where, host!);
 }

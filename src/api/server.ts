@@ -31,7 +31,8 @@ import { IPPROTO_IPV6 } from '../netinet6/ip6.ts';
 import { IPV6_V6ONLY } from '../netinet6/ip6_ctloutput.ts';
 import { soSetInt } from '../kern/uipc_sockopt.ts';
 import { addressText, familyText, sockaddr } from './address.ts';
-import { type ConnectOptions, Socket, type SocketServer } from './socket.ts';
+import type { ConnectOptions } from './dial.ts';
+import { Socket, type SocketServer } from './socket.ts';
 import { later, Turns } from './turns.ts';
 
 /** The requested backlog, as Node's; kern.ipc.soacceptqueue limits it. */

@@ -1,7 +1,7 @@
 /**
  * A TCP connection of the emulated host as a stream.Duplex with the behaviour of net.Socket, and
  * `sendfile`. It emits the same events in the same order, and each in its own turn of the event loop,
- * after the call that causes it. Left out: out-of-band data, name resolution, `onread` buffers, abort
+ * after the call that causes it. Left out: out-of-band data, `onread` buffers, abort
  * signals.
  */
 
@@ -20,7 +20,7 @@ import { passUpcall, type Upcall } from '../sys/pass.ts';
 import { File } from '../kern/kern_descrip.ts';
 import { sendfile, type SfHdtr } from '../kern/kern_sendfile.ts';
 import { Callout, callout_reset, callout_stop } from '../kern/kern_timeout.ts';
-import { AF_INET6, IPPROTO_TCP, SOCK_STREAM } from '../kern/protosw.ts';
+import { IPPROTO_TCP } from '../kern/protosw.ts';
 import type { Sockaddr } from '../kern/sockaddr.ts';
 import { ioResult, soRead, soWrite } from '../kern/sys_generic.ts';
 import {
@@ -29,12 +29,8 @@ import {
   SO_LINGER,
   SO_RCV,
   SO_SND,
-  sobind,
   soclose,
-  soconnect,
-  socreate,
   type Socket as KernSocket,
-  soResult,
   soshutdown,
   soTakeError,
   soupcall_set,
@@ -45,9 +41,9 @@ import { sbavail, SBS_CANTRCVMORE } from '../kern/uipc_sockbuf.ts';
 import { SOL_SOCKET, soSetInt } from '../kern/uipc_sockopt.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { TCP_KEEPIDLE, TCP_NODELAY } from '../netinet/tcp_sockopt.ts';
-import { IPPROTO_IPV6 } from '../netinet6/ip6.ts';
-import { IPV6_V6ONLY } from '../netinet6/ip6_ctloutput.ts';
 import { addressText, familyText, sockaddr } from './address.ts';
+import { type ConnectOptions, dial, dialled } from './dial.ts';
+import { Attempts, isIP, type LookupFunction, resolveHost } from './lookup.ts';
 import { later, Turns } from './turns.ts';
 
 /** Largest chunk of one 'data' event, bytes. Node's is the same. */
@@ -65,19 +61,6 @@ export interface SocketOptions {
   readonly allowHalfOpen?: boolean;
   /** High-water mark of both directions, bytes. Default: that of Node's streams. */
   readonly highWaterMark?: number | undefined;
-}
-
-/** The address of the peer, and our own. */
-export interface ConnectOptions {
-  /** 1 to 65535. */
-  readonly port: number;
-  /** An IPv4 or IPv6 address, such as `fe80::1%tn0`. Default 127.0.0.1, or ::1 with `family` 6. */
-  readonly host?: string | undefined;
-  /** The family of the default host: 4 or 6. As in Node.js, without effect on a numeric `host`. */
-  readonly family?: number | undefined;
-  /** The local address and port. Default: chosen. */
-  readonly localAddress?: string | undefined;
-  readonly localPort?: number | undefined;
 }
 
 /** The part of a file to send. */
@@ -113,32 +96,6 @@ function checkSendfile(file: File, options: SendfileOptions): void {
       throw errnoError(EINVAL, 'sendfile', `${name} must be an integer`);
 }
 
-/**
- * Creates a BSD socket of `family`. One of AF_INET6 also connects to v4-mapped addresses, as on Linux.
- * Throws TapnicError ENOBUFS, EAFNOSUPPORT.
- */
-function tcpSocket(vnet: Vnet, family: number): KernSocket {
-  const error = socreate(vnet, family, SOCK_STREAM, IPPROTO_TCP);
-  if (error !== 0) throw errnoError(error, 'socket');
-  const so = soResult.so!;
-  if (family === AF_INET6) soSetInt(so, IPPROTO_IPV6, IPV6_V6ONLY, 0);
-  return so;
-}
-
-/** The peer's address of `connect`. Throws TapnicError EINVAL, ENXIO. */
-function peerOf(vnet: Vnet, { host, port, family }: ConnectOptions): [string, Sockaddr] {
-  const text = typeof host === 'string' ? host : family === 6 ? '::1' : '127.0.0.1';
-  return [text, sockaddr(vnet, text, port)];
-}
-
-/** The local address of `connect`; null: chosen. Throws TapnicError EINVAL, ENXIO. */
-function localOf(vnet: Vnet, options: ConnectOptions, peer: Sockaddr): Sockaddr | null {
-  const { localAddress, localPort } = options;
-  if (localAddress === undefined && localPort === undefined) return null;
-  const any = peer.family === AF_INET6 ? '::' : '0.0.0.0';
-  return sockaddr(vnet, localAddress ?? any, localPort ?? 0);
-}
-
 /** A connection. `connect` and servers create it. */
 export class Socket extends Duplex {
   readonly #vnet: Vnet;
@@ -163,6 +120,10 @@ export class Socket extends Duplex {
   #finalDone: Done | null = null;
   /** The call for the error of a failed `connect`. */
   #connectCall = 'connect';
+  /** The error of a `connect` that failed at once. */
+  #refused: Errno = 0;
+  /** The addresses of a name, while they are tried. */
+  #attempts: Attempts | null = null;
   #timer: Callout | null = null;
   /** Pending sendfile calls. Each has an empty chunk that marks its place among the written data. */
   #jobs: Map<Uint8Array, SendfileJob> | null = null;
@@ -217,7 +178,7 @@ export class Socket extends Duplex {
   }
 
   /**
-   * Connects to a port, 1 to 65535, of an IPv4 or IPv6 address. 'connect' and 'ready' or 'error' follow.
+   * Connects to a port, 1 to 65535, of an IPv4 or IPv6 address, or with `lookup` of a name. 'connect' and 'ready' or 'error' follow.
    * Throws TapnicError: EINVAL (no port or no address), ENXIO (no such zone), EISCONN, ENOBUFS.
    */
   connect(options: ConnectOptions, listener?: () => void): this;
@@ -230,27 +191,77 @@ export class Socket extends Duplex {
   ): this {
     const options = typeof where === 'object' ? where : { port: where, host: hostOrListener };
     const onConnect = typeof hostOrListener === 'function' ? hostOrListener : listener;
-    if (this.#so !== null || this.destroyed) throw errnoError(EISCONN, 'connect');
-    const wanted: ConnectOptions = {
-      ...options,
-      host: typeof options.host === 'string' ? options.host : undefined,
-    };
-    const [host, peer] = peerOf(this.#vnet, wanted);
-    const local = localOf(this.#vnet, wanted, peer);
-    const so = tcpSocket(this.#vnet, peer.family);
-    this.#connectCall = `connect ${host}:${options.port}`;
-    this.#take(so);
-    this.connecting = true;
+    if (this.#so !== null || this.connecting || this.destroyed)
+      throw errnoError(EISCONN, 'connect');
+    const host = typeof options.host === 'string' ? options.host : undefined;
+    const wanted: ConnectOptions = { ...options, host };
+    const { lookup } = wanted;
+    if (host !== undefined && lookup !== undefined && isIP(host) === 0) {
+      sockaddr(this.#vnet, '::', options.port);
+      this.connecting = true;
+      this.#resolve(host, { ...wanted, lookup });
+    } else {
+      this.#dial(wanted);
+    }
     if (onConnect !== undefined) this.once('connect', onConnect);
-    const bound = local === null ? 0 : sobind(so, local);
-    if (bound !== 0) this.#connectCall = `bind ${wanted.localAddress ?? ''}:${local!.port}`;
-    const error = bound || soconnect(so, peer);
-    if (error !== 0) later(() => this.#connectFailed(error));
     return this;
   }
 
+  /** Begins to connect to an address. Throws TapnicError. */
+  #dial(options: ConnectOptions): void {
+    const call = dial(this.#vnet, options);
+    this.#connectCall = call.call;
+    this.#take(call.so);
+    this.connecting = true;
+    const error = dialled(call);
+    this.#refused = error;
+    if (error === 0) return;
+    later(() => {
+      if (this.#so === call.so) this.#connectFailed(error);
+    });
+  }
+
+  /** Resolves the name `host`, and then tries its addresses. */
+  #resolve(host: string, options: ConnectOptions & { lookup: LookupFunction }): void {
+    const seen = (error: Error | null, address?: string, family?: number): void => {
+      if (!this.destroyed) this.emit('lookup', error, address, family, host);
+    };
+    const bound = options.localAddress !== undefined;
+    resolveHost(host, options, bound, seen, (error, list) =>
+      later(() => {
+        if (this.destroyed) return;
+        if (error !== null) {
+          this.destroy(error);
+          return;
+        }
+        this.#attempts = new Attempts(list, options, {
+          dial: (wanted) => this.#dial(wanted),
+          drop: () => this.#drop(),
+          event: (name, ...args) => this.emit(name, ...args),
+          failed: (failure) => this.destroy(failure),
+        });
+        this.#attempts.next();
+      }),
+    );
+  }
+
+  #endAttempts(): void {
+    this.#attempts?.stop();
+    this.#attempts = null;
+  }
+
+  /** Closes the socket of an attempt that failed. */
+  #drop(): void {
+    const so = this.#so;
+    this.#so = null;
+    if (so !== null) soclose(so);
+  }
+
   #connectFailed(error: Errno): void {
-    if (!this.destroyed) this.destroy(errnoError(error, this.#connectCall));
+    if (this.destroyed) return;
+    const failure = errnoError(error, this.#connectCall);
+    if (this.#attempts === null) this.destroy(failure);
+    else this.#attempts.fail(failure);
   }
 
   #remember(): void {
@@ -317,10 +328,11 @@ export class Socket extends Duplex {
     const connected = (so.so_state & SS_ISCONNECTED) !== 0;
     if (!connected) {
       if (so.so_error !== 0 || (so.so_state & SS_ISDISCONNECTED) !== 0)
-        this.#connectFailed(soTakeError(so));
+        this.#connectFailed(soTakeError(so) || this.#refused);
       return false;
     }
     this.connecting = false;
+    this.#endAttempts();
     this.#remember();
     this.#active();
     // In its own turn, because a listener may throw.
@@ -488,6 +500,7 @@ export class Socket extends Duplex {
 
   override _destroy(error: Error | null, done: Done): void {
     this.connecting = false;
+    this.#endAttempts();
     if (this.#timer !== null) callout_stop(this.#timer);
     const so = this.#so;
     if (so !== null) {

@@ -22,7 +22,8 @@ import {
   type Server,
   type ServerOptions,
 } from '../api/server.ts';
-import type { ConnectOptions, Socket } from '../api/socket.ts';
+import type { ConnectOptions } from '../api/dial.ts';
+import type { Socket } from '../api/socket.ts';
 import { addFault, type FaultLine, listFaults, removeFault } from '../ctl/fault.ts';
 import { gatherInterfaces, type InterfaceInfo } from '../ctl/ifconfig.ts';
 import { runIfconfig } from '../ctl/ifconfig_verbs.ts';

@@ -11,10 +11,11 @@ import {
   createServer as nodeServer,
   type ListenOptions,
   type Socket,
+  type TcpNetConnectOpts,
 } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { expect } from 'chai';
-import { createStack, type DgramType, type Stack } from '../../src/index.ts';
+import { type ConnectOptions, createStack, type DgramType, type Stack } from '../../src/index.ts';
 import { needs } from '../support/needs.ts';
 import { Netns } from '../support/netns.ts';
 
@@ -29,7 +30,7 @@ interface AnyServer {
 
 interface Net {
   createServer(): AnyServer;
-  connect(options: { port: number; host: string; localAddress?: string }): Promise<Socket>;
+  connect(options: TcpNetConnectOpts): Promise<Socket>;
 }
 
 type Row = Record<string, unknown>;
@@ -122,7 +123,8 @@ async function dgramProgram(
     const sender = dgram.createSocket({ type });
     sender.once('error', () => undefined);
     const code = await dgram.send(sender, 'hello', port, to);
-    for (let i = 0; i < 20 && code === '' && got.length === 0; i++)
+    const wait = code === '' ? 20 : 0;
+    for (let i = 0; i < wait && got.length === 0; i++)
       await new Promise((resolve) => setTimeout(resolve, 10));
     const from = got.shift();
     row[`${type} ${to}`] = code === '' ? from && [from.address, from.family, from.size] : code;
@@ -131,6 +133,121 @@ async function dgramProgram(
   socket.close();
   return row;
 }
+
+/** The addresses of a name, an error, or something wrong. */
+type Found = [string, number][] | Error;
+
+interface NameScene {
+  readonly title: string;
+  readonly listen: string;
+  readonly found: Found;
+  readonly options?: Partial<TcpNetConnectOpts>;
+}
+
+/** Connects to a name; returns the query, and the address or the errors. */
+async function nameProgram(net: Net, { listen, found, options }: NameScene): Promise<Row> {
+  const server = net.createServer();
+  server.on('connection', (socket) => void socket.on('error', () => undefined));
+  const listens = new Promise((resolve) => server.once('listening', () => resolve(null)));
+  server.listen({ port: 0, host: listen });
+  await listens;
+  const { port } = server.address() as AddressInfo;
+  const row: Row = {};
+  const lookup = (
+    _host: string,
+    query: { all?: boolean; family?: number | string },
+    done: (error: Error | null, address?: unknown, family?: number) => void,
+  ): void => {
+    row['query'] = [query.all === true, query.family ?? 0];
+    if (found instanceof Error) done(found);
+    else if (query.all === true)
+      done(
+        null,
+        found.map(([address, family]) => ({ address, family })),
+      );
+    else done(null, ...found[0]!);
+  };
+  try {
+    const wanted = { port, host: 'name.example', lookup, ...options } as TcpNetConnectOpts;
+    const client = await net.connect(wanted);
+    row['peer'] = client.remoteAddress;
+    const closed = once(client, 'close');
+    client.destroy();
+    await closed;
+  } catch (e) {
+    row['error'] = codeOf(e);
+    if (e instanceof AggregateError) row['errors'] = e.errors.map(codeOf);
+  }
+  server.close();
+  return row;
+}
+
+const NAMES: NameScene[] = [
+  { title: 'one address', listen: '::1', found: [['::1', 6]] },
+  {
+    title: 'the second address',
+    listen: '127.0.0.1',
+    found: [
+      ['::1', 6],
+      ['127.0.0.1', 4],
+    ],
+  },
+  {
+    title: 'the other family before the next address of the same one',
+    listen: '::1',
+    found: [
+      ['127.0.0.1', 4],
+      ['127.0.0.1', 4],
+      ['::1', 6],
+    ],
+  },
+  {
+    title: 'one address twice',
+    listen: '::1',
+    found: [
+      ['127.0.0.1', 4],
+      ['127.0.0.1', 4],
+    ],
+  },
+  {
+    title: 'no address answers',
+    listen: '::1',
+    found: [
+      ['127.0.0.1', 4],
+      ['::ffff:127.0.0.1', 6],
+    ],
+  },
+  { title: 'one address, which refuses', listen: '::1', found: [['127.0.0.1', 4]] },
+  { title: 'family 6', listen: '::1', found: [['::1', 6]], options: { family: 6 } },
+  {
+    title: 'without autoSelectFamily',
+    listen: '127.0.0.1',
+    found: [
+      ['::1', 6],
+      ['127.0.0.1', 4],
+    ],
+    options: { autoSelectFamily: false },
+  },
+  {
+    title: 'with a local address',
+    listen: '127.0.0.1',
+    found: [['127.0.0.1', 4]],
+    options: { localAddress: '127.0.0.1' },
+  },
+  {
+    title: 'an unknown name',
+    listen: '::1',
+    found: Object.assign(new Error('unknown'), { code: 'ENOTFOUND' }),
+  },
+  { title: 'no IP address', listen: '::1', found: [['localhost', 4]] },
+  { title: 'an unknown family', listen: '::1', found: [['::1', 5]] },
+  {
+    title: 'an address, which is not looked up',
+    listen: '::1',
+    found: new Error('looked up'),
+    options: { host: '::1', family: 4 },
+  },
+];
 
 const LISTENS: ListenOptions[] = [
   {},
@@ -178,7 +295,7 @@ describe('api: addresses as those of node:net and node:dgram', function () {
   });
 
   const linuxNet: Net = {
-    createServer: () => nodeServer() as unknown as AnyServer,
+    createServer: () => nodeServer(),
     connect: async (options) => {
       const socket = nodeConnect(options);
       await once(socket, 'connect');
@@ -187,7 +304,8 @@ describe('api: addresses as those of node:net and node:dgram', function () {
   };
   const ourNet = (): Net => ({
     createServer: () => stack.createServer() as unknown as AnyServer,
-    connect: async (options) => (await stack.connect(options)) as unknown as Socket,
+    connect: async (options) =>
+      (await stack.connect(options as ConnectOptions)) as unknown as Socket,
   });
 
   for (const options of LISTENS)
@@ -198,8 +316,15 @@ describe('api: addresses as those of node:net and node:dgram', function () {
       expect(ours, 'ours, and those of node:net').to.eql(node);
     });
 
+  for (const scene of NAMES)
+    it(`lookup of a name: ${scene.title}`, async () => {
+      const node = await nameProgram(linuxNet, scene);
+      const ours = await nameProgram(ourNet(), scene);
+      expect(ours, 'ours, and those of node:net').to.eql(node);
+    });
+
   const linuxDgram: Dgram = {
-    createSocket: (options) => nodeDgram(options) as unknown as AnyDgram,
+    createSocket: (options) => nodeDgram(options),
     send: (socket, data, port, address) =>
       new Promise((resolve) => {
         const done = (e: Error | null): void => resolve(e === null ? '' : codeOf(e));

@@ -320,6 +320,9 @@ describe('api: createStack', () => {
         expect(code(() => createServer(s).listen(port, host))).to.equal(einval);
       expect(code(() => s.createSocket().connect(port, host))).to.equal(einval);
     }
+    // A loopback address that no interface has, and no route: the errors of the first packet.
+    expect((await rejection(connect(s, 80, '127.0.0.2'))).code).to.equal('EADDRNOTAVAIL');
+    expect((await rejection(connect(s, 80, '2001:db8:9::1'))).code).to.equal('EHOSTUNREACH');
     const server = createServer(s).listen(80, '192.0.2.2');
     expect(server.address()).to.deep.equal({ address: '192.0.2.2', family: 'IPv4', port: 80 });
     expect(thrown(() => server.listen(81)).message).to.equal(
