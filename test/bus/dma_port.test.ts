@@ -2,6 +2,7 @@ import { expect } from 'chai';
 import { counted, R_DEV_DMA_FAULT, resetReasons } from '../../src/sys/reason.ts';
 import { PAGE_SIZE } from '../../src/vm/arena.ts';
 import { vm_page_startup } from '../../src/vm/vm_page.ts';
+import { busDmaInit } from '../../src/bus/bus_dma.ts';
 import { RamDmaPort } from '../../src/bus/dma_port.ts';
 
 const SIZE = 16 << 20;
@@ -10,6 +11,7 @@ describe('RamDmaPort', () => {
   for (const base of [0, 0xffff_f000, 0x12_0000_0000]) {
     it(`allows access to RAM at 0x${base.toString(16)} and to nothing else`, () => {
       vm_page_startup(SIZE, base);
+      busDmaInit();
       resetReasons();
       const port = new RamDmaPort();
       const at = (addr: number, len: number): number =>

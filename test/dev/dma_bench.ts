@@ -12,6 +12,7 @@ import { ManualClock } from '../../src/host/manual_clock.ts';
 import { TsCksum } from '../../src/host/cksum_ts.ts';
 import type { CksumKernel } from '../../src/sys/cksum.ts';
 import type { MmioRegion } from '../../src/bus/device.ts';
+import { busDmaInit } from '../../src/bus/bus_dma.ts';
 import { RamDmaPort } from '../../src/bus/dma_port.ts';
 import { full } from '../support/needs.ts';
 import { FakeWire } from './fake_wire.ts';
@@ -49,6 +50,7 @@ let expected = Buffer.alloc(0);
 /** Boots RAM at `base` and fills it with a pattern in which each byte depends on its offset. */
 export function patternRam(base: number): void {
   vm_page_startup(SIZE, base);
+  busDmaInit();
   pristine = Buffer.alloc(mem.length);
   for (let i = 0; i < pristine.length; i++) pristine[i] = (i * 167 + (i >>> 12)) & 0xff;
   expected = Buffer.alloc(mem.length);

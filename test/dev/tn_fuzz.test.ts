@@ -12,6 +12,7 @@ import { deviceSramOff, mem, memView, PAGE_SIZE, ramBytes } from '../../src/vm/a
 import { vm_page_startup } from '../../src/vm/vm_page.ts';
 import { ManualClock } from '../../src/host/manual_clock.ts';
 import { TsCksum } from '../../src/host/cksum_ts.ts';
+import { busDmaInit } from '../../src/bus/bus_dma.ts';
 import { RamDmaPort } from '../../src/bus/dma_port.ts';
 import { TnDevice } from '../../src/dev/tn/tn.ts';
 import {
@@ -250,6 +251,7 @@ describe('tn: fuzzing', function () {
 
   before(() => {
     vm_page_startup(SIZE, BASE);
+    busDmaInit();
     pristine = Buffer.alloc(mem.length);
     for (let i = 0; i < pristine.length; i++) pristine[i] = (i * 167 + (i >>> 12)) & 0xff;
     expected = Buffer.alloc(mem.length);

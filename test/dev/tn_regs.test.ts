@@ -7,6 +7,7 @@ import type { CaptureTap } from '../../src/sys/capture.ts';
 import { TnDevice } from '../../src/dev/tn/tn.ts';
 import { TsCksum } from '../../src/host/cksum_ts.ts';
 import { ManualClock } from '../../src/host/manual_clock.ts';
+import { busDmaInit } from '../../src/bus/bus_dma.ts';
 import { RamDmaPort } from '../../src/bus/dma_port.ts';
 import {
   TN_CTRL,
@@ -233,6 +234,7 @@ describe('tn: registers', () => {
 
   it('throws RangeError unless the wire has virtio-net headers in mode vnet, and none in mode wire', () => {
     vm_page_startup(16 << 20, 0);
+    busDmaInit();
     for (const mode of ['wire', 'vnet'] as const)
       expect(
         () =>

@@ -2,6 +2,7 @@
 
 import { ManualClock } from '../../src/host/manual_clock.ts';
 import { TsCksum } from '../../src/host/cksum_ts.ts';
+import { busDmaInit } from '../../src/bus/bus_dma.ts';
 import { RamDmaPort } from '../../src/bus/dma_port.ts';
 import type { IntrLine } from '../../src/bus/device.ts';
 import { TnDevice } from '../../src/dev/tn/tn.ts';
@@ -84,6 +85,7 @@ export class Rig {
   constructor(options: RigOptions = {}) {
     this.base = options.base ?? BASE;
     vm_page_startup(16 << 20, this.base);
+    busDmaInit();
     resetReasons();
     this.ntx = options.ntx ?? 256;
     this.nrx = options.nrx ?? 64;

@@ -21,6 +21,7 @@ import { NativeCksum } from '../../src/host/cksum.ts';
 import { resultFromLinux } from '../../src/host/linux_errno.ts';
 import { ManualClock } from '../../src/host/manual_clock.ts';
 import { NativeTnDevice } from '../../src/host/native_tn.ts';
+import { busDmaInit } from '../../src/bus/bus_dma.ts';
 import { RamDmaPort } from '../../src/bus/dma_port.ts';
 import type { MmioRegion } from '../../src/bus/device.ts';
 import { TnDevice } from '../../src/dev/tn/tn.ts';
@@ -130,6 +131,8 @@ let pristine: Buffer = Buffer.alloc(0);
  */
 export function benchInit(): void {
   arenaSet(allocArena(16 << 20), BASE);
+  // A machine that ran before in this process may have left its IOMMU or checker on.
+  busDmaInit();
   const bytes = Buffer.alloc(ramBytes);
   for (let i = 0; i < bytes.length; i++) bytes[i] = (i * 167 + (i >>> 12)) & 0xff;
   pristine = bytes;
