@@ -45,7 +45,8 @@ export class Turns implements Task, Upcall {
   /** Schedules a turn for each record, and for the error, that is queued in a datagram socket. */
   againForRecords(so: Socket): void {
     if (this.#scheduled > 0) return;
-    const left = sbRecords(so.so_rcv, TURNS_MAX) + (so.so_error === 0 ? 0 : 1);
+    const left =
+      sbRecords(so.so_rcv, TURNS_MAX) + (so.so_error === 0 && so.so_rerror === 0 ? 0 : 1);
     if (left > 0) this.again(left);
   }
 

@@ -138,7 +138,7 @@ function filt_soread(kn: Knote): boolean {
     kn.fflags = so.so_error;
     return true;
   }
-  if (so.so_error !== 0) return true;
+  if (so.so_error !== 0 || so.so_rerror !== 0) return true;
   if ((kn.kn_sfflags & NOTE_LOWAT) !== 0) return kn.data >= kn.kn_sdata;
   // Compare sb_acc, which includes addresses: an empty datagram is readable too.
   return sbavail(so.so_rcv) >= so.so_rcv.sb_lowat;

@@ -5,7 +5,7 @@
  * sender in a buffer.
  */
 
-import { EOPNOTSUPP, type Errno, EWOULDBLOCK } from '../sys/errno.ts';
+import { ENOBUFS, EOPNOTSUPP, type Errno, EWOULDBLOCK } from '../sys/errno.ts';
 import { KASSERT } from '../sys/kassert.ts';
 import { inPass } from '../sys/pass.ts';
 import type { Uio } from '../vm/uio.ts';
@@ -24,7 +24,7 @@ import { MSG_OOB, MSG_PEEK } from './protosw.ts';
 import { Sockaddr, sockaddrGet, sockaddrPut } from './sockaddr.ts';
 import { SBS_CANTRCVMORE, sballoc, sbfree, type Sockbuf, sbspace } from './uipc_sockbuf.ts';
 import { m_last, m_length } from './uipc_mbuf.ts';
-import { type Socket, soTakeError } from './uipc_socket.ts';
+import { SO_RERROR, type Socket, sorwakeup, soTakeError } from './uipc_socket.ts';
 
 /**
  * Appends the packet `m0` from `asa`, with the control data `control` (may be null), as one record.
@@ -78,6 +78,24 @@ export function sbdroprecord(sb: Sockbuf): void {
 /** Frees all records, before the buffer of a datagram socket is freed. */
 export function sbflushRecords(sb: Sockbuf): void {
   while (sb.sb_mb !== null) sbdroprecord(sb);
+}
+
+/**
+ * A packet did not fit into the receive buffer. With SO_RERROR the next read of the empty buffer
+ * returns ENOBUFS; without, nothing happens.
+ * @see getsockopt(2), sys/kern/uipc_sockbuf.c
+ */
+export function soroverflow(so: Socket): void {
+  if ((so.so_options & SO_RERROR) === 0) return;
+  so.so_rerror = ENOBUFS;
+  sorwakeup(so);
+}
+
+/** Returns and clears the error that `soroverflow` set; 0 if none. */
+export function soTakeRerror(so: Socket): Errno {
+  const error = so.so_rerror;
+  so.so_rerror = 0;
+  return error;
 }
 
 /** The number of records in the buffer, counted up to `limit`. */
@@ -153,6 +171,7 @@ function receiveInPass(
   if (controlp !== null) controlp.m = null;
   if (sb.sb_mb === null) {
     if (so.so_error !== 0) return peek ? so.so_error : soTakeError(so);
+    if (so.so_rerror !== 0) return peek ? so.so_rerror : soTakeRerror(so);
     return (sb.sb_state & SBS_CANTRCVMORE) !== 0 ? 0 : EWOULDBLOCK;
   }
   const record = peek ? sb.sb_mb : takeRecord(sb)!;

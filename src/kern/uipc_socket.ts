@@ -117,8 +117,9 @@ export class Socket implements Upcall {
   so_user_cookie = 0;
   so_ts_clock = 0;
   so_max_pacing_rate = 0;
-  /** Pending error, cleared when it is reported. */
+  /** Pending error, and with SO_RERROR that of a full receive buffer. Cleared when reported. */
   so_error: Errno = 0;
+  so_rerror: Errno = 0;
   /** The protocol's control block; null once detached. */
   so_pcb: object | null = null;
   readonly so_rcv = new Sockbuf();

@@ -19,6 +19,7 @@ import {
   SOPT_SET,
   view,
 } from './sockopt.ts';
+import { soTakeRerror } from './uipc_dgram.ts';
 import { SB_AUTOSIZE, type Sockbuf, sbreserve } from './uipc_sockbuf.ts';
 import {
   SO_ACCEPTCONN,
@@ -239,7 +240,7 @@ function getInPass(so: Socket, sopt: Sockopt): Errno {
     case SO_PROTOCOL:
       return sooptPutInt(sopt, so.so_proto.pr_protocol);
     case SO_ERROR:
-      return sooptPutInt(sopt, soTakeError(so));
+      return sooptPutInt(sopt, soTakeError(so) || soTakeRerror(so));
     case SO_SNDBUF:
       return sooptPutInt(sopt, so.so_snd.sb_hiwat);
     case SO_RCVBUF:

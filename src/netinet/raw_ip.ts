@@ -8,13 +8,13 @@
 
 import { EAFNOSUPPORT, EISCONN, EMSGSIZE, ENOBUFS, ENOTCONN, type Errno } from '../sys/errno.ts';
 import { type AddrWords, NetAddr } from '../sys/addr.ts';
-import { count, R_RIP_FULL, R_RIP_MINTTL } from '../sys/reason.ts';
+import { count, R_IP_NOBUFS, R_RIP_FULL, R_RIP_MINTTL } from '../sys/reason.ts';
 import type { Control } from '../kern/cmsg.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
 import { type Mbuf, M_COPYALL, M_NOWAIT, M_RTALERT_MLD, mtod } from '../kern/mbuf.ts';
 import { type Protosw, SOCK_RAW } from '../kern/protosw.ts';
 import { Sockaddr } from '../kern/sockaddr.ts';
-import { sbappendaddr } from '../kern/uipc_dgram.ts';
+import { sbappendaddr, soroverflow } from '../kern/uipc_dgram.ts';
 import {
   soisconnected,
   soisdisconnected,
@@ -85,6 +85,7 @@ function append(inp: Inpcb, m: Mbuf, hlen: number): void {
     sorwakeup(so);
     return;
   }
+  soroverflow(so);
   m_freem(control);
   count(R_RIP_FULL);
   m_freem(m);
@@ -114,7 +115,7 @@ export function rip_input(m: Mbuf, hlen: number, vnet: Vnet, family: number): vo
     }
     if (last !== null) {
       const n = m_copym(m, 0, M_COPYALL, M_NOWAIT);
-      if (n === null) count(R_RIP_FULL);
+      if (n === null) count(R_IP_NOBUFS);
       else append(last, n, hlen);
     }
     last = inp;

@@ -45,7 +45,7 @@ import {
 } from '../kern/mbuf.ts';
 import { IPPROTO_UDP, type Protosw, SOCK_DGRAM } from '../kern/protosw.ts';
 import { Sockaddr } from '../kern/sockaddr.ts';
-import { sbappendaddr } from '../kern/uipc_dgram.ts';
+import { sbappendaddr, soroverflow } from '../kern/uipc_dgram.ts';
 import {
   SO_BROADCAST,
   SO_REUSEADDR,
@@ -175,6 +175,7 @@ function udp_append(udp: UdpVnet, inp: Inpcb, m: Mbuf, hlen: number): void {
     sorwakeup(so);
     return;
   }
+  soroverflow(so);
   m_freem(control);
   udp.stat.udps_fullsock++;
   drop(m, R_UDP_FULL);

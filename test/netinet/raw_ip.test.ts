@@ -34,7 +34,14 @@ import {
   EOPNOTSUPP,
   EWOULDBLOCK,
 } from '../../src/sys/errno.ts';
-import { counted, R_ICMP_IGNORED, R_RIP_FULL, R_RIP_MINTTL } from '../../src/sys/reason.ts';
+import { failPoint } from '../../src/sys/fail_point.ts';
+import {
+  counted,
+  R_ICMP_IGNORED,
+  R_IP_NOBUFS,
+  R_RIP_FULL,
+  R_RIP_MINTTL,
+} from '../../src/sys/reason.ts';
 import { port } from '../../src/sys/types.ts';
 import { Uio, UIO_WRITE } from '../../src/vm/uio.ts';
 import {
@@ -244,6 +251,20 @@ describe('raw_ip', () => {
     for (let i = 0; i < 6; i++) expect(receive(so)).to.deep.equal(arrives(REPLY, 1400, i));
     rig.injectIp(arrives(REPLY, 1400, 9));
     expect(receive(so)).to.deep.equal(arrives(REPLY, 1400, 9));
+  });
+
+  it('counts a copy for which no mbuf is free as such, and not as a full buffer', () => {
+    const [a, b] = [socket(), socket()];
+    const input = rig.ifp.if_input!;
+    rig.ifp.if_input = (ifp, m): void => {
+      failPoint('mbuf').arm(1);
+      input(ifp, m);
+    };
+    rig.injectIp(arrives(REPLY, 1000));
+    failPoint('mbuf').disarm();
+    rig.ifp.if_input = input;
+    expect([counted(R_IP_NOBUFS), counted(R_RIP_FULL)]).to.deep.equal([1, 0]);
+    expect([receive(a), receive(b)].filter((got) => got === EWOULDBLOCK)).to.have.lengthOf(1);
   });
 
   it('frees unread packets on close and removes its ICMP hook', () => {
