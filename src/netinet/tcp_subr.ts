@@ -12,13 +12,26 @@ import {
   type Errno,
   ETIMEDOUT,
 } from '../sys/errno.ts';
-import { count, R_TCP_CHALLENGE, R_TCP_CHALLENGE_LIMIT } from '../sys/reason.ts';
+import {
+  count,
+  R_SO_MAXSOCKETS,
+  R_TCP_CHALLENGE,
+  R_TCP_CHALLENGE_LIMIT,
+  R_TCP_TW_EVICTED,
+} from '../sys/reason.ts';
 import { kva, tcpSeq, type TcpSeq } from '../sys/types.ts';
 import { m_gethdr } from '../kern/kern_mbuf.ts';
 import { max_linkhdr, M_NOWAIT, MT_DATA, mtod } from '../kern/mbuf.ts';
 import { IPPROTO_TCP } from '../kern/protosw.ts';
 import { sbParams, sbreserve, sbspace } from '../kern/uipc_sockbuf.ts';
-import { soabort, soisdisconnected, sorele, sorwakeup, sowwakeup } from '../kern/uipc_socket.ts';
+import {
+  soabort,
+  soisdisconnected,
+  soParams,
+  sorele,
+  sorwakeup,
+  sowwakeup,
+} from '../kern/uipc_socket.ts';
 import {
   INP_DROPPED,
   type InConninfo,
@@ -106,6 +119,7 @@ export function tcp_discardcb(tp: Tcpcb): void {
   tcp_cancel_timers(tp);
   tcp_reass_flush(tp);
   tcp_free_sackholes(tp);
+  tp.t_tcp.timeWait.delete(tp);
   tp.t_tcp.states[tp.t_state]!--;
 }
 
@@ -195,9 +209,29 @@ export function tcp_twstart(tp: Tcpcb): void {
  */
 export function tcpTwClosed(inp: Inpcb): void {
   const so = inp.inp_socket!;
-  intotcpcb(inp).rcv_wnd = Math.max(sbspace(so.so_rcv), 0);
+  const tp = intotcpcb(inp);
+  tp.rcv_wnd = Math.max(sbspace(so.so_rcv), 0);
+  tp.t_tcp.timeWait.add(tp);
   so.so_pcb = null;
   inp.inp_socket = null;
+}
+
+/**
+ * Whether kern.ipc.maxsockets allows one more control block. FreeBSD limits their zone to it. Unlike
+ * FreeBSD: at the limit the connection that is longest in TIME_WAIT without a socket ends, so that a
+ * peer that opens many short connections does not keep others out for 2 MSL.
+ */
+export function tcpRoom(tcp: TcpVnet): boolean {
+  while (tcp.tcbinfo.ipi_count >= soParams.maxsockets) {
+    const [oldest] = tcp.timeWait;
+    if (oldest === undefined) {
+      count(R_SO_MAXSOCKETS);
+      return false;
+    }
+    count(R_TCP_TW_EVICTED);
+    tcp_close(oldest);
+  }
+  return true;
 }
 
 /**

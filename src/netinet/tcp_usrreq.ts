@@ -74,6 +74,7 @@ import {
   tcp_drop,
   tcp_mss,
   tcp_newtcpcb,
+  tcpRoom,
   tcpTwClosed,
 } from './tcp_subr.ts';
 import { tcp_fastopen_connect, tfoClientEnabled, tfoListener } from './tcp_fastopen.ts';
@@ -110,6 +111,7 @@ function attach(so: Socket): Errno {
     const error = soreserve(so, tcp.params.sendspace, tcp.params.recvspace);
     if (error !== 0) return error;
   }
+  if (!tcpRoom(tcp)) return ENOBUFS;
   so.so_snd.sb_flags |= SB_AUTOSIZE;
   so.so_rcv.sb_flags |= SB_AUTOSIZE;
   const inp = in_pcballoc(so, tcp.tcbinfo, inpaf(vnet, so.so_proto.pr_domain));

@@ -345,6 +345,8 @@ export class TcpVnet {
   readonly ts_offset_secret = new Uint32Array(4);
   /** When isn_secret was generated, ns. */
   isnLastReseed = 0;
+  /** Connections in TIME_WAIT without a socket, the oldest first. */
+  readonly timeWait = new Set<Tcpcb>();
   /** Number of segments in all reassembly queues, and the free list of entries. */
   reassSegments = 0;
   reassFree: TsegQent | null = null;

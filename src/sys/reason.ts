@@ -151,6 +151,7 @@ export const R_TCP_AFTERCLOSE = reason('tcp', 'data_after_close');
 export const R_TCP_AFTERFIN = reason('tcp', 'data_after_fin');
 export const R_TCP_NOACK = reason('tcp', 'no_ack');
 export const R_TCP_TIMEWAIT = reason('tcp', 'time_wait');
+export const R_TCP_TW_EVICTED = reason('tcp', 'time_wait_evicted'); // kern.ipc.maxsockets
 export const R_TCP_STALE_ICMP = reason('tcp', 'stale_icmp'); // its quoted data is not in flight
 export const R_TCP_SYNCACHE_FULL = reason('tcp', 'syncache_overflow');
 export const R_TCP_HANDSHAKE = reason('tcp', 'handshake_timeout');
