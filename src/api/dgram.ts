@@ -1,7 +1,8 @@
 /**
  * UDP sockets of the emulated host, with the interface of node:dgram: 'message' is emitted with the
  * data and its sender. Addresses are numeric; there is no name resolution. The socket options and
- * groups of each family are in dgram_options.ts. Left out: arrays of buffers in `send`, abort signals.
+ * groups of each family are in dgram_options.ts. Left out: arrays of buffers and offsets in `send`, abort
+ * signals.
  */
 
 import { EventEmitter } from 'node:events';
@@ -9,6 +10,7 @@ import {
   EADDRINUSE,
   EBADF,
   EINVAL,
+  ENOBUFS,
   errnoError,
   type Errno,
   EWOULDBLOCK,
@@ -35,6 +37,7 @@ import type { Sockaddr } from '../kern/sockaddr.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { addressText, type FamilyName, familyText, isIn6Text, sockaddr } from './address.ts';
 import { type DgramFamily, dgram4, dgram6 } from './dgram_options.ts';
+import { type Datagram, type SendCallback, sendError, SendQueue, sent } from './send_queue.ts';
 import { later, Turns } from './turns.ts';
 
 const DATAGRAM_MAX = 65535;
@@ -86,6 +89,7 @@ export class DgramSocket extends EventEmitter {
   readonly #reading = new Turns(() => this.#receive());
   readonly #buf = Buffer.allocUnsafe(DATAGRAM_MAX);
   readonly #from = new ReceivedFrom();
+  readonly #queue = new SendQueue((datagram) => this.#transmit(datagram));
 
   /** Throws TapnicError ENOBUFS, EINVAL, ERR_SOCKET_BAD_TYPE; EAFNOSUPPORT: the stack has no IPv6. */
   constructor(vnet: Vnet, options: DgramSocketOptions = {}) {
@@ -179,19 +183,61 @@ export class DgramSocket extends EventEmitter {
 
   /**
    * Sends a copy of `message` as one datagram to `port` at `address` (default 127.0.0.1 or ::1);
-   * without a port to the connected peer. Throws TapnicError: EMSGSIZE, EDESTADDRREQ, EISCONN, EHOSTUNREACH,
-   * ENOBUFS, EACCES. EINVAL: invalid port, address or message. ECONNREFUSED: the peer refused an
-   * earlier datagram.
+   * without a port to the connected peer. If the stack has no room for it, it waits in a queue and is
+   * sent later. `done` is called later, with null and the number of bytes, or with the error. Without
+   * it throws TapnicError: EMSGSIZE, EDESTADDRREQ, EISCONN, EHOSTUNREACH, EACCES. ECONNREFUSED: the
+   * peer refused an earlier datagram. In both cases throws EBADF, and EINVAL: invalid port, address or
+   * message.
    */
-  send(message: Uint8Array | string, port?: number, address?: string): void {
-    const so = this.#open('send');
+  send(message: Uint8Array | string, done?: SendCallback): void;
+  send(message: Uint8Array | string, port: number | undefined, done?: SendCallback): void;
+  send(
+    message: Uint8Array | string,
+    port: number | undefined,
+    address?: string,
+    done?: SendCallback,
+  ): void;
+  send(
+    message: Uint8Array | string,
+    ...args: (number | string | SendCallback | undefined)[]
+  ): void {
+    this.#open('send');
+    const last = args.at(-1);
+    const done = typeof last === 'function' ? last : null;
+    const [port, address] = args.filter((arg) => typeof arg !== 'function');
     const data = typeof message === 'string' ? Buffer.from(message) : message;
     if (!(data instanceof Uint8Array))
       throw errnoError(EINVAL, 'send', 'the message must be a Uint8Array or a string');
-    const nam =
-      port === undefined ? null : this.#sockaddr('send', address ?? this.#family.loopback, port);
-    const error = soSendDgram(so, data, 0, data.length, nam);
-    if (error !== 0) throw errnoError(error, nam === null ? 'send' : `send ${address}:${port}`);
+    const datagram = {
+      data,
+      port: port as number | undefined,
+      address: (address ?? this.#family.loopback) as string,
+      done,
+    };
+    const nam = this.#destination(datagram);
+    const error = this.#queue.count > 0 ? ENOBUFS : this.#transmit(datagram, nam);
+    if (error === ENOBUFS) this.#queue.push(datagram);
+    else if (error !== 0 && done === null) throw sendError(error, datagram);
+    else sent(datagram, error);
+  }
+
+  /** The address of a datagram; null: the connected peer. Throws TapnicError EINVAL. */
+  #destination({ port, address }: Datagram): Sockaddr | null {
+    return port === undefined ? null : this.#sockaddr('send', address, port);
+  }
+
+  #transmit(datagram: Datagram, nam = this.#destination(datagram)): Errno {
+    return soSendDgram(this.#so!, datagram.data, 0, datagram.data.length, nam);
+  }
+
+  /** Number of datagrams that wait to be sent. */
+  getSendQueueCount(): number {
+    return this.#queue.count;
+  }
+
+  /** Bytes of data that wait to be sent. */
+  getSendQueueSize(): number {
+    return this.#queue.bytes;
   }
 
   /** SO_BROADCAST: permits datagrams to broadcast addresses. */
@@ -306,11 +352,15 @@ export class DgramSocket extends EventEmitter {
     this.emit('message', Buffer.from(this.#buf.subarray(0, size)), from);
   }
 
-  /** Closes the socket. No 'message' is emitted afterwards; 'close' is emitted later. */
+  /**
+   * Closes the socket. No 'message' is emitted afterwards; 'close' is emitted later. Datagrams that
+   * wait to be sent are discarded: ECANCELED.
+   */
   close(): this {
     const so = this.#so;
     this.#so = null;
     if (so !== null) {
+      this.#queue.cancel();
       soclose(so);
       later(() => this.emit('close'));
     }

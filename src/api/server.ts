@@ -125,17 +125,20 @@ class ListenHandle implements SocketServer {
   }
 
   /**
-   * Empties the kernel's queue, so that a burst does not overflow it, and emits one connection. The
-   * next one has its own turn, because a listener may throw.
+   * Accepts up to a backlog of connections, so that a burst does not overflow the kernel's queue, and
+   * emits one. The next one has its own turn, because a listener may throw. If the listener is too
+   * slow, the kernel's queue fills up and the kernel refuses further connections.
    */
   #accept(): void {
     const head = this.#so;
     if (head === null) return;
-    while (head.sol_comp.length > 0)
+    const limit = Math.max(head.sol_qlimit, 1);
+    while (head.sol_comp.length > 0 && this.#accepted.length < limit)
       // A connection that ended before it was accepted is not reported.
       if (soaccept(head) === 0) this.#accepted.push(soResult.so!);
     const so = this.#accepted.shift();
-    if (this.#accepted.length > 0) this.#accepting.again(this.#accepted.length);
+    const left = this.#accepted.length + head.sol_comp.length;
+    if (left > 0) this.#accepting.again(left);
     if (so !== undefined) this.#connection(so);
   }
 

@@ -60,6 +60,7 @@ describe('inetd', () => {
   it('answers datagrams, except from port 0 and from ports of such services', () => {
     const sockets: { port: number; listener: (data: Buffer, from: DgramInfo) => void }[] = [];
     const sent: { from: number; to: number; data: string }[] = [];
+    let waiting = 0;
     const server = (): Server => {
       const fake = { on: () => fake, listen: () => fake, close: () => fake };
       return fake as unknown as Server;
@@ -70,6 +71,7 @@ describe('inetd', () => {
       const fake = {
         on: (_event: string, listener: () => void) => void (me.listener = listener),
         bind: (port: number) => void (me.port = port),
+        getSendQueueCount: () => waiting,
         send(data: Buffer, to: number): void {
           if (to === 666) throw Object.assign(new Error('no'), { code: 'EHOSTUNREACH' });
           sent.push({ from: me.port, to, data: data.toString() });
@@ -104,6 +106,12 @@ describe('inetd', () => {
       peer: '192.0.2.1:666',
       code: 'EHOSTUNREACH',
     });
+    // While an answer waits for room, further ones are dropped.
+    waiting = 1;
+    const before = sent.length;
+    arrives(5000);
+    expect(sent).to.have.lengthOf(before);
+    expect(logged.at(-1)).to.include({ peer: '192.0.2.1:5000', code: 'ENOBUFS' });
     inetd.close();
   });
 });

@@ -128,12 +128,17 @@ function answerDatagram(
   if (port === 0 || services.some((other) => other.port === port)) return;
   const answer = service.answer(data);
   if (answer === null) return;
+  let code: string | undefined = 'ENOBUFS';
   try {
-    dgram.send(answer, port, address);
+    // Drop answers while others wait: a flood of requests must not fill the memory.
+    if (dgram.getSendQueueCount() === 0) {
+      dgram.send(answer, port, address);
+      return;
+    }
   } catch (e) {
-    const { code } = e as NodeJS.ErrnoException;
-    log.info({ service: service.name, peer: `${address}:${port}`, code }, 'datagram not answered');
+    ({ code } = e as NodeJS.ErrnoException);
   }
+  log.info({ service: service.name, peer: `${address}:${port}`, code }, 'datagram not answered');
 }
 
 /** Running services. */
