@@ -4,7 +4,10 @@ import { expect } from 'chai';
 import { Bsd } from '../../src/api/bsd.ts';
 import { constants } from '../../src/api/constants.ts';
 import type { Cmsg } from '../../src/kern/cmsg.ts';
+import { m_freem, m_get } from '../../src/kern/kern_mbuf.ts';
+import { type Mbuf, M_NOWAIT, MT_DATA, mtod } from '../../src/kern/mbuf.ts';
 import { EADDRNOTAVAIL, EADDRINUSE, EINVAL, ENOPROTOOPT } from '../../src/sys/errno.ts';
+import { mem } from '../../src/vm/arena.ts';
 import {
   buildIcmp,
   buildIp4,
@@ -14,6 +17,8 @@ import {
   from,
   to,
 } from '../support/frames.ts';
+import { in_aifaddr } from '../../src/netinet/in_ifaddr.ts';
+import { addr } from './rig.ts';
 import { PEER, TestHost, US } from './tcp_host.ts';
 
 const ANY = '0.0.0.0';
@@ -55,6 +60,17 @@ describe('ip control messages', () => {
     return got.control.map((m) => [m.type, hex(m.data)]);
   }
 
+  /** Fills the free mbufs with garbage, so that a message shows what it leaves unwritten. */
+  function dirty(): void {
+    const list: Mbuf[] = [];
+    for (let i = 0; i < 32; i++) {
+      const m = m_get(M_NOWAIT, MT_DATA)!;
+      mem.fill(0xa5, mtod(m), mtod(m) + 200);
+      list.push(m);
+    }
+    for (const m of list) m_freem(m);
+  }
+
   it("has FreeBSD's numbers", () => {
     const { IP_RECVOPTS, IP_RECVRETOPTS, IP_RECVDSTADDR, IP_SENDSRCADDR, IP_RETOPTS } = C;
     expect([IP_RECVOPTS, IP_RECVRETOPTS, IP_RECVDSTADDR, IP_SENDSRCADDR, IP_RETOPTS]).to.eql([
@@ -82,6 +98,7 @@ describe('ip control messages', () => {
 
   it('UDP: all messages, in the order of FreeBSD; a look keeps them', () => {
     const s = udp();
+    dirty();
     arrives();
     expect(messages(s)).to.eql([]);
     on(s, C.IP_RECVTOS, C.IP_RECVTTL, C.IP_RECVDSTADDR, C.IP_ORIGDSTADDR);
@@ -100,6 +117,7 @@ describe('ip control messages', () => {
   it('UDP: IP_RECVIF gives the interface as a sockaddr_dl', () => {
     const s = udp();
     on(s, C.IP_RECVIF);
+    dirty();
     arrives();
     const [[type, data] = []] = messages(s);
     expect(type).to.equal(C.IP_RECVIF);
@@ -115,13 +133,27 @@ describe('ip control messages', () => {
     const end = 8 + sdl[5]!;
     expect(sdl.toString('latin1', 8, end)).to.equal(if_xname);
     expect(hex(sdl.subarray(end, end + sdl[6]!))).to.equal(hex(if_lladdr));
+    expect(sdl.subarray(end + 6).every((byte) => byte === 0)).to.equal(true);
+    expect(sdl[7]).to.equal(0);
+  });
+
+  it('UDP: IP_RECVIF of a datagram over lo0: no link-level address', () => {
+    const s = udp();
+    on(s, C.IP_RECVIF);
+    const to = { address: '127.0.0.1', port: 53 };
+    expect(b.sendto(udp(54), Uint8Array.of(1), 0, to)).to.equal(1);
+    const sdl = Buffer.from(messages(s)[0]![1], 'hex');
+    expect([sdl.toString('latin1', 8, 8 + sdl[5]!), sdl[4], sdl[6]]).to.eql(['lo0', 24, 0]);
   });
 
   it('UDP: IP options do not move what the messages show, and yield none themselves', () => {
     const s = udp();
     on(s, C.IP_RECVOPTS, C.IP_RECVRETOPTS, C.IP_RECVTTL, C.IP_ORIGDSTADDR);
     arrives({ options: [7, 7, 4, 0, 0, 0, 0, 0] });
-    expect(messages(s).map(([type]) => type)).to.eql([C.IP_ORIGDSTADDR, C.IP_RECVTTL]);
+    expect(messages(s)).to.eql([
+      [C.IP_ORIGDSTADDR, `10020035${hex(bytes(US))}0000000000000000`],
+      [C.IP_RECVTTL, '09'],
+    ]);
     // IP_RETOPTS reads what IP_OPTIONS set; it cannot be set.
     expect(b.setsockopt(s, IPPROTO_IP, C.IP_RETOPTS, new Uint8Array(4))).to.equal(-ENOPROTOOPT);
     expect(b.setsockopt(s, IPPROTO_IP, C.IP_OPTIONS, Uint8Array.of(1, 1, 1, 0))).to.equal(0);
@@ -188,6 +220,16 @@ describe('ip control messages', () => {
       expect(send(s, src(US))).to.equal(3);
       expectTx(h.sent, [from(US, 53), to(PEER, 9)]);
       expect(b.getsockname(s)).to.eql({ address: ANY, port: 53 });
+      // The next datagram has the default source again.
+      const alias = '192.0.2.3';
+      expect(in_aifaddr(h.ifp, addr(alias), 24)).to.equal(0);
+      h.sent.length = 0;
+      expect(send(s, src(alias))).to.equal(3);
+      expect(send(s)).to.equal(3);
+      // The data of a message may be a part of a larger buffer.
+      const all = Uint8Array.from([1, 2, 3, 4, ...bytes(alias)]);
+      expect(send(s, { ...src(alias), data: all.subarray(4) })).to.equal(3);
+      expect(h.take().map((f) => f.ip!.src)).to.eql([alias, US, alias]);
     });
 
     it('IP_SENDSRCADDR fails without port, with a local address, for 0.0.0.0 and other sizes', () => {

@@ -3,8 +3,11 @@
 import { expect } from 'chai';
 import { mbufZones } from '../../src/kern/kern_mbuf.ts';
 import { V_frag6 } from '../../src/netinet6/frag6.ts';
+import { parseIn6 } from '../../src/netinet6/in6.ts';
+import { in6_aifaddr } from '../../src/netinet6/in6_ifattach.ts';
+import { IN6_IFF_NODAD } from '../../src/netinet6/in6_var.ts';
 import { buildIp6, buildUdp6 } from '../support/six.ts';
-import { PEER6, Rig6, TO_US, US6 } from './rig6.ts';
+import { PEER6, Rig6, TO_US, US6, US_LL } from './rig6.ts';
 
 const FRAGMENT = 44;
 const DST = 60;
@@ -98,6 +101,37 @@ describe('frag6', () => {
     expect(V_frag6(h.vnet).fragpackets).to.equal(3);
     send(THREE[2]!);
     expect(got()).to.equal(true);
+  });
+
+  it('keeps 1,600 packets apart that differ in one property, some in one hash bucket', () => {
+    const so = h.udp6(53);
+    const f = V_frag6(h.vnet);
+    f.maxfragpackets = f.maxfrags = f.maxfragbucketsize = 10_000;
+    const destinations = [US6, US_LL, '2001:db8::22', '2001:db8::23'];
+    for (const alias of destinations.slice(2))
+      expect(in6_aifaddr(h.ifp, parseIn6(alias)!, 64, IN6_IFF_NODAD)).to.equal(0);
+    const halves: Uint8Array[][] = [[], []];
+    const want: string[] = [];
+    for (let n = 0; n < 1600; n++) {
+      const [id, src, dst] = [n % 10, Math.floor(n / 10) % 40, destinations[Math.floor(n / 400)]!];
+      const way = { src: `2001:db8::1:${src + 1}`, dst };
+      want.push(`packet ${String(n).padStart(4)}`);
+      const whole = buildUdp6(way, 9, 53, Buffer.from(want.at(-1)!)).subarray(40);
+      for (const half of [0, 1]) {
+        const head = [UDP, 0, ...be16(half === 0 ? 1 : 16), ...be32(id)];
+        const part = half === 0 ? whole.subarray(0, 16) : whole.subarray(16);
+        halves[half]!.push(buildIp6(way, FRAGMENT, [...head, ...part]));
+      }
+    }
+    for (const packet of halves[0]!) h.inject6(packet);
+    expect(f.fragpackets).to.equal(1600);
+    const got: (string | number)[] = [];
+    for (const packet of halves[1]!) {
+      h.inject6(packet);
+      got.push(h.datagram(so));
+    }
+    expect(got).to.deep.equal(want);
+    expect([f.fragpackets, f.frags]).to.deep.equal([0, 0]);
   });
 
   it('an atomic fragment is a whole packet, whatever is queued: RFC 6946', () => {

@@ -5,6 +5,7 @@ import {
   counted,
   R_IP6_BADADDR,
   R_IP6_BADSCOPE,
+  R_IP6_DISABLED,
   R_IP6_HEADERS,
   R_IP6_NONE,
   R_IP6_NOTREADY,
@@ -13,7 +14,12 @@ import {
   R_IP6_VERSION,
   type Reason,
 } from '../../src/sys/reason.ts';
-import { IN6_IFF_TENTATIVE, in6Ifaddrs } from '../../src/netinet6/in6_var.ts';
+import {
+  IN6_IFF_TENTATIVE,
+  in6Ifaddrs,
+  in6Ifextra,
+  ND6_IFF_IFDISABLED,
+} from '../../src/netinet6/in6_var.ts';
 import { buildIcmp6, buildIp6, buildUdp6, summed } from '../support/six.ts';
 import { PEER6, PEER_LL, Rig6, TO_US, US6, US_LL } from './rig6.ts';
 
@@ -74,16 +80,28 @@ describe('ip6_input', () => {
       ['an interface-local group', () => echo(PEER6, 'ff01::1'), R_IP6_BADSCOPE],
       ['a group without a scope', () => echo(PEER6, 'ff00::1'), R_IP6_BADSCOPE],
       ['an IPv4-mapped source', () => echo('::ffff:c000:201', US6), R_IP6_BADSCOPE],
+      ['an IPv4-mapped destination', () => echo(PEER6, '::ffff:c000:202'), R_IP6_BADSCOPE],
       ['a zone in the source', () => echo('fe80:1::1', US6), R_IP6_BADSCOPE],
       ['a zone in the destination', () => echo(PEER6, 'fe80:2::ff:fe00:2'), R_IP6_BADSCOPE],
       ['our own address as source', () => echo(US6, US6), R_IP6_BADADDR],
     ];
     for (const [what, packet, reason] of rows)
       it(what, () => {
+        const { ip6s_delivered: delivered } = h.stat6;
         h.inject6(packet());
         expect(h.take6()).to.deep.equal([]);
         expect(counted(reason)).to.equal(1);
+        expect(h.stat6.ip6s_delivered - delivered, 'none reached a protocol').to.equal(0);
       });
+
+    it('every packet of an interface with IPv6 disabled', () => {
+      in6Ifextra(h.ifp)!.nd_ifinfo.flags |= ND6_IFF_IFDISABLED;
+      const { ip6s_total } = h.stat6;
+      h.inject6(whole);
+      expect(h.take6()).to.deep.equal([]);
+      expect([counted(R_IP6_DISABLED), h.stat6.ip6s_total - ip6s_total]).to.deep.equal([1, 0]);
+      in6Ifextra(h.ifp)!.nd_ifinfo.flags &= ~ND6_IFF_IFDISABLED;
+    });
 
     it('a packet to a tentative address', () => {
       in6Ifaddrs(h.vnet).at(-1)!.ia6_flags |= IN6_IFF_TENTATIVE;
@@ -109,7 +127,17 @@ describe('ip6_input', () => {
     );
   });
 
-  it('cuts the bytes behind the payload', () => {
+  it('cuts the bytes behind the payload, in one mbuf and in several', () => {
+    for (const piece of [0, 10, 100]) {
+      const echo = buildIcmp6(TO_US, [128, 0, 0, 0, 0, 1, 0, 2, 3, 4]);
+      h.inject6(
+        Uint8Array.from([...echo, ...Array.from({ length: 60 }, () => 9)]),
+        undefined,
+        piece,
+      );
+      const [reply] = h.take6();
+      expect([...reply!.body.subarray(4)]).to.deep.equal([0, 1, 0, 2, 3, 4]);
+    }
     const packet = buildUdp6(TO_US, 9, 53, [104, 105]);
     const so = h.udp6(53);
     h.inject6(Uint8Array.from([...packet, 1, 2, 3]));
@@ -160,6 +188,10 @@ describe('ip6_input', () => {
       h.inject6(buildIp6(TO_US, DST, [...chain(15), ...udp()]));
       expect(counted(R_IP6_HEADERS)).to.equal(1);
       expect(h.stat6.ip6s_toomanyhdr).to.equal(1);
+      // 0 is no limit.
+      expect(h.vnet.sysctl.write('net.inet6.ip6.hdrnestlimit', '0')).to.equal(0);
+      h.inject6(buildIp6(TO_US, DST, [...chain(40), ...udp()]));
+      expect(h.datagram(h.sockets[0]!)).to.equal('hi');
     });
 
     it('cause a parameter problem about the type of a routing header with segments left', () => {
