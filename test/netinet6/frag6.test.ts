@@ -2,10 +2,12 @@
 
 import { expect } from 'chai';
 import { mbufZones } from '../../src/kern/kern_mbuf.ts';
+import { soclose } from '../../src/kern/uipc_socket.ts';
 import { V_frag6 } from '../../src/netinet6/frag6.ts';
 import { parseIn6 } from '../../src/netinet6/in6.ts';
 import { in6_aifaddr } from '../../src/netinet6/in6_ifattach.ts';
 import { IN6_IFF_NODAD } from '../../src/netinet6/in6_var.ts';
+import { inPass } from '../../src/sys/pass.ts';
 import { buildIp6, buildUdp6 } from '../support/six.ts';
 import { PEER6, Rig6, TO_US, US6, US_LL } from './rig6.ts';
 
@@ -173,9 +175,11 @@ describe('frag6', () => {
     send(THREE[0]!, THREE[2]!);
     h.inject6(fragment({ from: 3200, to: 3208, more: true, bytes: long }));
     h.inject6(fragment({ from: 3200, to: 3208, more: false, bytes: long }));
+    // One that ends with the packet, but announces more.
+    send({ from: 2008, to: END, more: true });
     send(THREE[1]!);
     expect(got()).to.equal(true);
-    expect(h.stat6.ip6s_fragdropped).to.equal(2);
+    expect(h.stat6.ip6s_fragdropped).to.equal(3);
   });
 
   it('reports a fragment whose length is no multiple of 8, is 0, or exceeds 65535', () => {
@@ -186,7 +190,40 @@ describe('frag6', () => {
     const long = new Uint8Array(66_000);
     h.inject6(fragment({ from: 65_528, to: 65_544, more: false, bytes: long }));
     expect(h.error6()).to.deep.equal([4, 0, 42]);
+    h.inject6(fragment({ from: 65_528, to: 65_536, more: false, bytes: long }));
+    expect(h.error6()).to.deep.equal([4, 0, 42]);
     expect(V_frag6(h.vnet).fragpackets).to.equal(0);
+    // 65535 bytes are allowed; the headers in front of the fragment header count.
+    h.inject6(fragment({ from: 65_528, to: 65_535, more: false, bytes: long }));
+    expect(h.error6()).to.equal(null);
+    expect(V_frag6(h.vnet).fragpackets).to.equal(1);
+    const before = [FRAGMENT, 0, 1, 4, 0, 0, 0, 0];
+    h.inject6(fragment({ from: 65_528, to: 65_535, more: false, bytes: long, id: 9, before }));
+    expect(h.error6()).to.deep.equal([4, 0, 50]);
+  });
+
+  it('an error about a later fragment is sent whatever its first byte is', () => {
+    // Type 1 of ICMPv6, if it were the first fragment: no error about an error.
+    const bytes = new Uint8Array(2000).fill(1);
+    const piece = fragment({ from: 8, to: 17, more: true, bytes });
+    piece[40] = 58;
+    h.inject6(piece);
+    expect(h.error6()).to.deep.equal([4, 0, 4]);
+    const first = fragment({ from: 0, to: 9, more: true, bytes });
+    first[40] = 58;
+    h.inject6(first);
+    expect(h.error6()).to.equal(null);
+  });
+
+  it('a parameter problem about a reassembled packet points into the packet without fragment header', () => {
+    for (const before of [[], [FRAGMENT, 0, 1, 4, 0, 0, 0, 0]]) {
+      for (const p of THREE) {
+        const packet = fragment({ ...p, before });
+        packet[40 + before.length] = 253;
+        h.inject6(packet);
+      }
+      expect(h.error6()).to.deep.equal([4, 1, before.length === 0 ? 6 : 40]);
+    }
   });
 
   it('drops a packet that the headers of its first fragment make too long', () => {
@@ -214,6 +251,7 @@ describe('frag6', () => {
     expect([...error!.body.subarray(8, 8 + 100)]).to.deep.equal([
       ...fragment(THREE[0]!).subarray(0, 100),
     ]);
+    expect(error!.body.length, 'the whole fragment').to.equal(8 + fragment(THREE[0]!).length);
     expect(h.stat6.ip6s_fragtimeout).to.equal(2);
     expect(V_frag6(h.vnet).fragpackets).to.equal(0);
   });
@@ -224,6 +262,12 @@ describe('frag6', () => {
     expect(got()).to.equal(true);
     send({ ...THREE[0]!, tclass: 2, id: 9 }, { ...THREE[1]!, tclass: 0, id: 9 });
     expect(h.stat6.ip6s_fragdropped).to.equal(1);
+    // An error about the packet shows the traffic class that it got: that of the first fragment, and CE.
+    V_frag6(h.vnet).drain();
+    inPass(soclose, h.sockets.pop()!);
+    send({ ...THREE[0]!, tclass: 0xb9 }, { ...THREE[1]!, tclass: 3 }, { ...THREE[2]!, tclass: 1 });
+    const [error] = h.take6();
+    expect([...error!.body.subarray(8, 10)]).to.deep.equal([0x6b, 0xb0]);
   });
 
   it('limits packets, fragments, fragments of a packet and packets of a bucket', () => {
@@ -248,6 +292,10 @@ describe('frag6', () => {
     for (let i = 0; i < 65; i++) send({ from: i * 8, to: i * 8 + 8 });
     expect(f.frags, 'fragments of a packet').to.equal(0);
     f.maxfragpackets = 0;
+    flood(1);
+    expect([f.fragpackets, f.frags]).to.deep.equal([0, 0]);
+    f.maxfragpackets = -1;
+    f.maxfragsperpacket = 0;
     flood(1);
     expect([f.fragpackets, f.frags]).to.deep.equal([0, 0]);
     expect(mbufZones().clust.current).to.equal(0);

@@ -6,13 +6,16 @@ import { type Mbuf, M_NOWAIT, MT_DATA } from '../../src/kern/mbuf.ts';
 import { AF_INET6, SOCK_STREAM } from '../../src/kern/protosw.ts';
 import { soSendDgram } from '../../src/kern/sys_generic.ts';
 import { soconnect, socreate, soResult } from '../../src/kern/uipc_socket.ts';
+import { icmp6_error } from '../../src/netinet6/icmp6_error.ts';
 import { V_icmp6 } from '../../src/netinet6/icmp6_var.ts';
 import { ip6_input } from '../../src/netinet6/ip6_input.ts';
 import { ECONNREFUSED, EHOSTUNREACH, EMSGSIZE, ENOBUFS, EWOULDBLOCK } from '../../src/sys/errno.ts';
 import { inPass } from '../../src/sys/pass.ts';
 import { mem } from '../../src/vm/arena.ts';
 import { bytesPerCall } from '../support/alloc.ts';
-import { buildIcmp6, buildIp6, buildUdp6, ip6 } from '../support/six.ts';
+import { pgsMbuf } from '../kern/chains.ts';
+import { outPacket } from '../netinet/rig.ts';
+import { buildIcmp6, buildIp6, buildUdp6, ip6, type Packet6 } from '../support/six.ts';
 import { sin6 } from './pair.ts';
 import { PEER6, PEER_LL, Rig6, TO_US, US6, US_LL } from './rig6.ts';
 
@@ -69,6 +72,62 @@ describe('icmp6', () => {
       h.inject6(unknown(), GROUP_MAC);
       expect(h.take6()).to.deep.equal([]);
       expect(V_icmp6(h.vnet).stat.icp6s_canterror).to.equal(6);
+    });
+
+    /** Lets the stack report `packet`, followed by `rest`, and returns whether it sent the error. */
+    const reported = (
+      packet: Uint8Array,
+      [type, code]: [number, number],
+      rest: Mbuf | null = null,
+    ): Packet6 | null => {
+      const m = outPacket(packet);
+      m.m_pkthdr.rcvif = h.ifp;
+      m.m_next = rest;
+      m.m_pkthdr.len += rest?.m_len ?? 0;
+      const { stat } = V_icmp6(h.vnet);
+      const before = stat.icp6s_reflect;
+      inPass(icmp6_error, m, type, code, 1280, h.vnet);
+      const sent = h.take6();
+      expect(stat.icp6s_reflect - before, 'messages made').to.equal(sent.length);
+      return sent[0] ?? null;
+    };
+
+    it('RFC 4443, 2.4 (e): about packets to groups only packet too big and unknown options', () => {
+      const packet = unknown({ src: PEER6, dst: 'ff0e::99' });
+      expect(reported(packet, [2, 0])!.body[0]).to.equal(2);
+      expect(reported(packet, [4, 2])!.body[0]).to.equal(4);
+      for (const kind of [
+        [1, 0],
+        [3, 0],
+        [4, 0],
+        [4, 1],
+      ] as [number, number][])
+        expect(reported(packet, kind), kind.join()).to.equal(null);
+    });
+
+    it('have one receiver: not the unspecified address and not a group', () => {
+      for (const src of ['::', 'ff02::1', 'ff0e::99'])
+        for (const kind of [
+          [1, 0],
+          [2, 0],
+          [4, 2],
+        ] as [number, number][])
+          expect(reported(unknown({ src, dst: US6 }), kind), `${src} ${kind}`).to.equal(null);
+    });
+
+    it('quote only mapped bytes', () => {
+      const rest = pgsMbuf({ npgs: 1, first: 500, last: 500 });
+      const error = reported(unknown(TO_US, 30), [2, 0], rest);
+      expect([...error!.body.subarray(8)]).to.deep.equal([...unknown(TO_US, 30)]);
+    });
+
+    it('are about a packet that ends in its extension headers, whatever lies behind it in memory', () => {
+      // Behind the packet: a hop-by-hop header and an ICMPv6 error, which the length excludes.
+      const header = [0, 0, 1, 4, 0, 0, 0, 0];
+      const behind = [58, 0, 1, 4, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
+      const packet = buildIp6(TO_US, 60, header);
+      h.inject6(Uint8Array.from([...packet, ...behind]));
+      expect(h.error6()).to.deep.equal([4, 1, 40]);
     });
 
     it('are about other ICMPv6 messages', () => {
