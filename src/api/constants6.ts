@@ -30,13 +30,6 @@ import {
   IPV6_UNICAST_HOPS,
   IPV6_V6ONLY,
 } from '../netinet6/ip6_ctloutput.ts';
-import {
-  IPV6_JOIN_GROUP,
-  IPV6_LEAVE_GROUP,
-  IPV6_MULTICAST_HOPS,
-  IPV6_MULTICAST_IF,
-  IPV6_MULTICAST_LOOP,
-} from '../netinet6/in6_mcast.ts';
 import { IPPROTO_ICMPV6, IPPROTO_IPV6 } from '../netinet6/ip6.ts';
 import {
   IPV6_DONTFRAG,
@@ -56,11 +49,6 @@ export const constants6 = {
   AF_INET6,
   IPPROTO_IPV6,
   IPPROTO_ICMPV6,
-  IPV6_MULTICAST_IF,
-  IPV6_MULTICAST_HOPS,
-  IPV6_MULTICAST_LOOP,
-  IPV6_JOIN_GROUP,
-  IPV6_LEAVE_GROUP,
   IPV6_UNICAST_HOPS,
   IPV6_MULTICAST_IF,
   IPV6_MULTICAST_HOPS,
