@@ -40,6 +40,7 @@ import { nd6TimerAt, V_nd6rtr } from './nd6_rtr_var.ts';
 import { in6_setscope } from './scope6.ts';
 
 const $group = new NetAddr();
+const $addr = new NetAddr();
 /** For in6_update_ifa: delay the first solicitation of duplicate address detection. */
 export const IN6_IFAUPDATE_DADDELAY = 0x1;
 
@@ -80,6 +81,27 @@ function create(
   return ia;
 }
 
+/** The errno with which in6_update_ifa refuses an address; 0: none. Errnos: see there. */
+export function in6CheckIfa(
+  ifp: Ifnet,
+  addr: AddrWords,
+  plen: number,
+  lifetime: In6Addrlifetime = FOREVER,
+): Errno {
+  if (!(plen >= 0 && plen <= IN6_ADDR_BITS) || !Number.isInteger(plen)) return EINVAL;
+  if (IN6_IS_ADDR_UNSPECIFIED(addr) || IN6_IS_ADDR_MULTICAST(addr)) return EINVAL;
+  if (lifetime.pltime > lifetime.vltime || in6Ifextra(ifp) === null) return EINVAL;
+  const ia = existing(ifp, addr);
+  return ia !== null && ia.ifa_ifp !== ifp ? EEXIST : 0;
+}
+
+/** The address of the stack that is `addr` in the zone of `ifp`; null: none. */
+function existing(ifp: Ifnet, addr: AddrWords): In6Ifaddr | null {
+  $addr.setFrom(addr);
+  in6_setscope($addr, ifp);
+  return in6ifa_ifwithaddr(ifp.if_vnet, $addr.w0, $addr.w1, $addr.w2, $addr.w3);
+}
+
 /**
  * Sets the lifetimes of an address, which start now, and with them IN6_IFF_DEPRECATED.
  * @see sys/netinet6/in6.c (there in in6_update_ifa)
@@ -107,18 +129,17 @@ export function in6_update_ifa(
   lifetime: In6Addrlifetime = FOREVER,
   updateflags = 0,
 ): Errno {
-  if (!(plen >= 0 && plen <= IN6_ADDR_BITS) || !Number.isInteger(plen)) return EINVAL;
-  if (IN6_IS_ADDR_UNSPECIFIED(addr) || IN6_IS_ADDR_MULTICAST(addr)) return EINVAL;
-  if (lifetime.pltime > lifetime.vltime || in6Ifextra(ifp) === null) return EINVAL;
   const a = new NetAddr();
   a.setFrom(addr);
   in6_setscope(a, ifp);
-  let ia = in6ifa_ifwithaddr(ifp.if_vnet, a.w0, a.w1, a.w2, a.w3);
-  if (ia !== null && ia.ifa_ifp !== ifp) return EEXIST;
+  let error = in6CheckIfa(ifp, a, plen, lifetime);
+  if (error !== 0) return error;
+  let ia = existing(ifp, a);
   if (ia === null) {
-    const error = ifBringUp(ifp);
+    error = ifBringUp(ifp);
     if (error !== 0) return error;
-    ia = create(ifp, a, plen, flags, lifetime, updateflags);
+    // The interface gets its link-local address when it comes up: it may be this one.
+    ia = existing(ifp, a) ?? create(ifp, a, plen, flags, lifetime, updateflags);
   }
   in6SetLifetime(ia, lifetime);
   return 0;

@@ -16,7 +16,7 @@ import { in6addr_loopback, IN6_IS_ADDR_LINKLOCAL } from './in6.ts';
 import { in6RouteToSelf } from './in6_fib.ts';
 import { linklocalOf } from './in6_ifid.ts';
 import { in6PurgeGroups } from './in6_mcast.ts';
-import { IN6_IFAUPDATE_DADDELAY, in6_purgeaddr, in6_update_ifa } from './in6_ifaddr.ts';
+import { in6CheckIfa, IN6_IFAUPDATE_DADDELAY, in6_purgeaddr, in6_update_ifa } from './in6_ifaddr.ts';
 import {
   IN6_IFF_DUPLICATED,
   type In6Addrlifetime,
@@ -76,8 +76,11 @@ export function in6_aifaddr(
   flags = 0,
   lifetime?: In6Addrlifetime,
 ): Errno {
+  // A wrong address does not enable IPv6.
+  let error = in6CheckIfa(ifp, addr, plen, lifetime);
+  if (error !== 0) return error;
   // A link-local address that the user chose replaces the automatic one.
-  const error = IN6_IS_ADDR_LINKLOCAL(addr) ? enableOnly(ifp) : enable(ifp);
+  error = IN6_IS_ADDR_LINKLOCAL(addr) ? enableOnly(ifp) : enable(ifp);
   return error !== 0 ? error : in6_update_ifa(ifp, addr, plen, flags, lifetime);
 }
 
