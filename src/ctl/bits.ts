@@ -50,7 +50,7 @@ import {
 } from '../net/if_var.ts';
 
 /** A bit and the name printed for it; null for a bit without one. Lowest bit first. */
-type BitName = readonly [bit: number, name: string | null];
+export type BitName = readonly [bit: number, name: string | null];
 
 export const FLAG_NAMES: readonly BitName[] = [
   [IFF_UP, 'UP'],

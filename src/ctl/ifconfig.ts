@@ -30,6 +30,14 @@ import {
 import { type InIfaddr, isInIfaddr } from '../netinet/in_var.ts';
 import { type VlanInfo, vlanInfo } from '../net/if_vlan.ts';
 import { bitNames, bitsText, CAP_NAMES, FLAG_NAMES } from './bits.ts';
+import {
+  gatherInet6,
+  gatherNd6,
+  type Inet6Line,
+  inet6Lines,
+  type Nd6Line,
+  nd6Lines,
+} from './ifconfig_inet6.ts';
 import { ControlFailure } from './protocol.ts';
 
 /** An IPv4 address of an interface. */
@@ -38,12 +46,6 @@ export interface InetLine {
   netmask: string;
   prefixlen: number;
   broadcast: string;
-}
-
-/** An IPv6 address of an interface. */
-export interface Inet6Line {
-  addr: string;
-  prefixlen: number;
 }
 
 /** The output of `ifconfig IF --json`. */
@@ -61,6 +63,8 @@ export interface InterfaceInfo {
   ether: string | null;
   inet: InetLine[];
   inet6: Inet6Line[];
+  /** Neighbour discovery; null for an interface without IPv6. */
+  nd6: Nd6Line | null;
   /** The groups, without `all`, which contains every interface. */
   groups: string[];
   /** Null if the interface is not a vlan(4) or a lagg(4). */
@@ -130,7 +134,8 @@ export function gatherInterface(ifp: Ifnet): InterfaceInfo {
     mtu: ifp.if_mtu,
     ether: loopback ? null : etherText(ifp.if_lladdr.subarray(0, ETHER_ADDR_LEN)),
     inet: ifp.if_addrhead.filter(isInIfaddr).map(inetLine),
-    inet6: [],
+    inet6: gatherInet6(ifp),
+    nd6: gatherNd6(ifp),
     groups: [...ifp.if_groups],
     vlan: vlanInfo(ifp),
     lagg: laggInfo(ifp),
@@ -177,23 +182,45 @@ function vlanLines({ vlan }: InterfaceInfo): string[] {
   ];
 }
 
-/** @param all also print capabilities and supported media, as `ifconfig -m` does */
-export function formatInterface(i: InterfaceInfo, all: boolean): string {
+function inetLines({ inet, flags_names }: InterfaceInfo): string[] {
+  return inet.map(({ addr, netmask, broadcast }) => {
+    const suffix = flags_names.includes('BROADCAST') ? ` broadcast ${broadcast}` : '';
+    return `\tinet ${addr} netmask ${netmask}${suffix}`;
+  });
+}
+
+/** What to print of an interface. */
+export interface InterfaceFormat {
+  /** Also capabilities and supported media: `ifconfig -m`. */
+  readonly m?: boolean;
+  /** Also the lifetimes of IPv6 addresses: `ifconfig -L`. */
+  readonly L?: boolean;
+  /** Only this family: `ifconfig tn0 inet6`; null: everything. */
+  readonly family?: 'inet' | 'inet6' | 'ether' | null;
+}
+
+export function formatInterface(i: InterfaceInfo, format: InterfaceFormat = {}): string {
+  const { m: all = false, L = false, family = null } = format;
+  const of = (name: InterfaceFormat['family'], lines: () => string[]): string[] =>
+    family === null || family === name ? lines() : [];
   const lines = [
     `${i.name}: flags=${bitsText(i.flags, i.flags_names)} metric 0 mtu ${i.mtu}`,
     ...(i.options === 0 ? [] : [`\toptions=${bitsText(i.options, i.options_names)}`]),
     ...(!all || i.capabilities === 0
       ? []
       : [`\tcapabilities=${bitsText(i.capabilities, i.capabilities_names)}`]),
-    ...(i.ether === null ? [] : [`\tether ${i.ether}`]),
-    ...i.inet.map((a) => {
-      const broadcast = i.flags_names.includes('BROADCAST') ? ` broadcast ${a.broadcast}` : '';
-      return `\tinet ${a.addr} netmask ${a.netmask}${broadcast}`;
-    }),
-    ...i.inet6.map((a) => {
-      const scope = a.addr.startsWith('fe80:') ? ` scopeid 0x${i.index.toString(16)}` : '';
-      return `\tinet6 ${a.addr}${scope === '' ? '' : `%${i.name}`} prefixlen ${a.prefixlen}${scope}`;
-    }),
+    ...of('ether', () => (i.ether === null ? [] : [`\tether ${i.ether}`])),
+    ...of('inet', () => inetLines(i)),
+    ...of('inet6', () => inet6Lines(i.inet6, L)),
+    ...of(null, () => otherLines(i, all)),
+    ...of('inet6', () => nd6Lines(i.nd6)),
+  ];
+  return lines.map((line) => `${line}\n`).join('');
+}
+
+/** The lines that belong to no address family. */
+function otherLines(i: InterfaceInfo, all: boolean): string[] {
+  return [
     ...laggLines(i),
     ...(i.groups.length === 0 ? [] : [`\tgroups: ${i.groups.join(' ')}`]),
     ...vlanLines(i),
@@ -201,5 +228,4 @@ export function formatInterface(i: InterfaceInfo, all: boolean): string {
     ...(i.status === null ? [] : [`\tstatus: ${i.status}`]),
     ...(!all || i.media === null ? [] : ['\tsupported media:', `\t\t${mediaWords(i.media)}`]),
   ];
-  return lines.map((line) => `${line}\n`).join('');
 }

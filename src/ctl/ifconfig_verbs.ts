@@ -2,8 +2,8 @@
  * The words of ifconfig(8) that change an interface: create, destroy, up, down, mtu, ether,
  * addresses, the words of vlan(4) and lagg(4), and capabilities. All words are parsed before any
  * change; then they are applied in FreeBSD's order, an address last. Error messages are FreeBSD's.
- * Left out: IPv6 addresses, broadcast addresses other than the network's, media, metrics, groups,
- * renaming.
+ * The words after `inet6` are in ifconfig_inet6.ts. Left out: broadcast addresses other than the
+ * network's, media, metrics, groups, renaming.
  */
 
 import { type Errno, errnoName } from '../sys/errno.ts';
@@ -28,6 +28,15 @@ import { in_aifaddr, in_difaddr } from '../netinet/in_ifaddr.ts';
 import { inPrimary } from '../netinet/in_var.ts';
 import { parseCapability } from './bits.ts';
 import { findInterface, gatherInterface, type InterfaceInfo } from './ifconfig.ts';
+import {
+  checkInet6Words,
+  type Inet6Words,
+  nd6SetFlags,
+  nd6Word,
+  newInet6Words,
+  readInet6Word,
+  setInet6,
+} from './ifconfig_inet6.ts';
 import { ControlFailure } from './protocol.ts';
 import { strerror } from './strerror.ts';
 
@@ -58,7 +67,10 @@ interface Plan {
   vlandev: string | null;
   /** The other changes, in order. */
   readonly steps: ((ifp: Ifnet) => void)[];
+  /** The family of the following words. */
+  family: 'inet' | 'inet6';
   address: AddrWords | null;
+  inet6: Inet6Words | null;
 }
 
 /** The remaining words. */
@@ -169,11 +181,22 @@ function readStacked(plan: Plan, word: string, words: Words): boolean {
   }
 }
 
+/** Parses a word of the part after `inet6`. */
+function readInet6(vnet: Vnet, plan: Plan, word: string, words: Words): void {
+  const nd6 = nd6Word(word);
+  if (nd6 !== null)
+    plan.steps.push((ifp) => check(nd6SetFlags(ifp, nd6), 'ioctl (SIOCSIFINFO_IN6)'));
+  else readInet6Word(vnet, (plan.inet6 ??= newInet6Words()), word, (verb) => words.arg(verb));
+}
+
 /** Parses one word and its argument. */
-function readWord(plan: Plan, word: string, words: Words): void {
+function readWord(vnet: Vnet, plan: Plan, word: string, words: Words): void {
   const { steps } = plan;
   if (readStacked(plan, word, words)) return;
   switch (word) {
+    case 'inet6':
+      plan.family = word;
+      return;
     case 'destroy':
     case 'unplumb':
       plan.destroy = true;
@@ -198,10 +221,25 @@ function readWord(plan: Plan, word: string, words: Words): void {
       return;
     }
     case 'inet':
+      plan.family = word;
       addressOf(plan);
       if (words.peek() !== undefined && parseInAddr(words.peek()!.split('/')[0]!) !== null)
         readAddress(plan, words.next()!);
       return;
+    default:
+      readOther(vnet, plan, word, words);
+  }
+}
+
+/** Parses a word about an address, or a capability. */
+function readOther(vnet: Vnet, plan: Plan, word: string, words: Words): void {
+  const change = parseCapability(word);
+  if (change !== null) {
+    plan.steps.push((ifp) => check(ifSwitchCapabilities(ifp, change.bits, change.on), word));
+    return;
+  }
+  if (plan.family === 'inet6') return readInet6(vnet, plan, word, words);
+  switch (word) {
     case 'netmask':
       addressOf(plan).prefixlen = readMask(words.arg(word));
       return;
@@ -214,15 +252,12 @@ function readWord(plan: Plan, word: string, words: Words): void {
     case 'remove':
       addressOf(plan).does = 'delete';
       return;
-    default: {
-      const change = parseCapability(word);
-      if (change === null) readAddress(plan, word);
-      else steps.push((ifp) => check(ifSwitchCapabilities(ifp, change.bits, change.on), word));
-    }
+    default:
+      readAddress(plan, word);
   }
 }
 
-function readPlan(list: readonly string[]): Plan {
+function readPlan(vnet: Vnet, list: readonly string[]): Plan {
   const words = new Words(list);
   const plan: Plan = {
     create: false,
@@ -230,15 +265,18 @@ function readPlan(list: readonly string[]): Plan {
     vlan: null,
     vlandev: null,
     steps: [],
+    family: 'inet',
     address: null,
+    inet6: null,
   };
   if (words.peek() === 'create' || words.peek() === 'plumb') {
     plan.create = true;
     words.next();
   }
   for (let word = words.next(); word !== undefined; word = words.next())
-    readWord(plan, word, words);
-  const { address } = plan;
+    readWord(vnet, plan, word, words);
+  const { address, inet6 } = plan;
+  if (inet6 !== null) checkInet6Words(inet6);
   if (address !== null && address.addr === null && address.does !== 'delete')
     fail('EINVAL', "'inet' requires an address");
   return plan;
@@ -305,7 +343,7 @@ export function runIfconfig(
   name: string,
   words: readonly string[],
 ): InterfaceInfo | null {
-  return inPass(runInPass, vnet, name, readPlan(words));
+  return inPass(runInPass, vnet, name, readPlan(vnet, words));
 }
 
 function runInPass(vnet: Vnet, name: string, plan: Plan): InterfaceInfo | null {
@@ -324,7 +362,8 @@ function runInPass(vnet: Vnet, name: string, plan: Plan): InterfaceInfo | null {
   return gatherInterface(ifp);
 }
 
-function carryOut(ifp: Ifnet, { steps, address }: Plan): void {
+function carryOut(ifp: Ifnet, { steps, address, inet6 }: Plan): void {
   for (const step of steps) step(ifp);
   if (address !== null) setAddress(ifp, address);
+  if (inet6 !== null) setInet6(ifp, inet6);
 }

@@ -167,11 +167,11 @@ function ifconfig({ vnet }: ShimTarget, argv: readonly string[]): ShimResult {
     if (name === undefined)
       return ok(
         gatherInterfaces(vnet)
-          .map((i) => formatInterface(i, false))
+          .map((i) => formatInterface(i))
           .join(''),
       );
     const info = runIfconfig(vnet, name, words);
-    return ok(words.length > 0 || info === null ? '' : formatInterface(info, false));
+    return ok(words.length > 0 || info === null ? '' : formatInterface(info));
   } catch (e) {
     if (!(e instanceof ControlFailure)) throw e;
     return failed(e.message.startsWith('ifconfig') ? e.message : `ifconfig: ${e.message}`);

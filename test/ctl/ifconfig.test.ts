@@ -49,6 +49,7 @@ function tn0(change: Partial<InterfaceInfo> = {}): InterfaceInfo {
     ether: '02:00:5e:00:53:01',
     inet: [{ addr: '192.0.2.2', netmask: '0xffffff00', prefixlen: 24, broadcast: '192.0.2.255' }],
     inet6: [],
+    nd6: null,
     groups: [],
     vlan: null,
     lagg: null,
@@ -109,35 +110,47 @@ describe('ctl: ifconfig', () => {
       '\tmedia: Ethernet 10Gbase-T <full-duplex>\n' +
       '\tstatus: active\n';
     const supported = '\tsupported media:\n\t\tmedia 10Gbase-T mediaopt full-duplex\n';
-    expect(formatInterface(tn0(), false)).to.equal(`${head}\toptions=${caps}${rest}`);
-    expect(formatInterface(tn0(), true)).to.equal(
+    expect(formatInterface(tn0())).to.equal(`${head}\toptions=${caps}${rest}`);
+    expect(formatInterface(tn0(), { m: true })).to.equal(
       `${head}\toptions=${caps}\tcapabilities=${caps}${rest}${supported}`,
     );
     // No lines of options and capabilities without bits; no status until the driver reports one.
     const bare = tn0({ options: 0, options_names: [], capabilities: 0, status: null });
-    expect(formatInterface(bare, true)).to.equal(
+    expect(formatInterface(bare, { m: true })).to.equal(
       head + rest.replace('\tstatus: active\n', '') + supported,
     );
     // lo0 has neither a link-level address nor media.
-    const lo0 = formatInterface(tn0({ name: 'lo0', ether: null, media: null, inet: [] }), true);
+    const lo0 = formatInterface(tn0({ name: 'lo0', ether: null, media: null, inet: [] }), {
+      m: true,
+    });
     expect(lo0).not.to.match(/ether|media/);
-    expect(formatInterface(tn0({ media: 'Ethernet autoselect' }), true)).to.match(
+    expect(formatInterface(tn0({ media: 'Ethernet autoselect' }), { m: true })).to.match(
       /\tmedia: Ethernet autoselect\n\tstatus: active\n\tsupported media:\n\t\tmedia autoselect\n$/,
     );
   });
 
-  it('prints link-local addresses with their scope', () => {
-    const text = formatInterface(
-      tn0({
-        inet6: [
-          { addr: 'fe80::5eff:fe00:5301', prefixlen: 64 },
-          { addr: '2001:db8::2', prefixlen: 64 },
-        ],
-      }),
-      false,
+  it('prints IPv6 addresses with scope, flags and lifetimes, and neighbour discovery', () => {
+    const forever = { prefixlen: 64, scopeid: 0, flags: [], pltime: null, vltime: null };
+    const info = tn0({
+      inet6: [
+        { ...forever, addr: 'fe80::5eff:fe00:5301%tn0', scopeid: 1 },
+        { ...forever, addr: '2001:db8::2', flags: ['tentative', 'duplicated'] },
+        { ...forever, addr: '2001:db8::3', flags: ['autoconf'], pltime: 1800, vltime: 3600 },
+      ],
+      nd6: { options: 0x21, options_names: ['PERFORMNUD', 'AUTO_LINKLOCAL'] },
+    });
+    const six =
+      '\tinet6 fe80::5eff:fe00:5301%tn0 prefixlen 64 scopeid 0x1\n' +
+      '\tinet6 2001:db8::2 prefixlen 64 tentative duplicated\n' +
+      '\tinet6 2001:db8::3 prefixlen 64 autoconf';
+    const nd6 = '\tnd6 options=21<PERFORMNUD,AUTO_LINKLOCAL>\n';
+    expect(formatInterface(info)).to.include(`broadcast 192.0.2.255\n${six}\n\tmedia`);
+    expect(formatInterface(info)).to.match(/\tstatus: active\n\tnd6 options=21<.*>\n$/);
+    const caps = `\toptions=${options(0x468032b)}\n`;
+    expect(formatInterface(info, { L: true, family: 'inet6' })).to.equal(
+      `tn0: flags=${flags(0x8843)} metric 0 mtu 1500\n${caps}${six} pltime 1800 vltime 3600\n${nd6}`,
     );
-    expect(text).to.include('\tinet6 fe80::5eff:fe00:5301%tn0 prefixlen 64 scopeid 0x1\n');
-    expect(text).to.include('\tinet6 2001:db8::2 prefixlen 64\n');
+    expect(formatInterface(info, { family: 'inet' })).to.not.match(/inet6|nd6|ether|media/);
   });
 });
 

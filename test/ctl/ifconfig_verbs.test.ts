@@ -42,8 +42,7 @@ describe('ctl: ifconfig verbs', () => {
     }
     return 'done';
   };
-  const text = (name: string): string =>
-    formatInterface(gatherInterface(ifunit(rig.vnet, name)!), false);
+  const text = (name: string): string => formatInterface(gatherInterface(ifunit(rig.vnet, name)!));
   const inet = (name: string): string[] =>
     gatherInterface(ifunit(rig.vnet, name)!).inet.map((a) => `${a.addr}/${a.prefixlen}`);
 
@@ -60,11 +59,12 @@ describe('ctl: ifconfig verbs', () => {
         '\tvlan: 100 vlanproto: 802.1q vlanpcp: 0 parent interface: em0',
         '\tmedia: Ethernet autoselect',
         '\tstatus: active',
+        '\tnd6 options=29<PERFORMNUD,IFDISABLED,AUTO_LINKLOCAL>',
         '',
       ].join('\n'),
     );
     run('em0 -nomap -vlanhwtag');
-    expect(text('vlan100')).not.to.include('options=');
+    expect(text('vlan100')).not.to.include('\toptions=');
     run('vlan100 -vlandev');
     expect(text('vlan100')).to.include(
       '\tvlan: 0 vlanproto: 802.1q vlanpcp: 0 parent interface: <none>\n',
@@ -87,7 +87,10 @@ describe('ctl: ifconfig verbs', () => {
         'lo0: flags=8049<UP,LOOPBACK,RUNNING,MULTICAST> metric 0 mtu 16384',
         '\toptions=680003<RXCSUM,TXCSUM,LINKSTATE,RXCSUM_IPV6,TXCSUM_IPV6>',
         '\tinet 127.0.0.1 netmask 0xff000000',
+        '\tinet6 ::1 prefixlen 128',
+        '\tinet6 fe80::1%lo0 prefixlen 64 scopeid 0x1',
         '\tgroups: lo',
+        '\tnd6 options=21<PERFORMNUD,AUTO_LINKLOCAL>',
         '',
       ].join('\n'),
     );
@@ -110,6 +113,7 @@ describe('ctl: ifconfig verbs', () => {
         '\tgroups: lagg',
         '\tmedia: Ethernet autoselect',
         '\tstatus: active',
+        '\tnd6 options=29<PERFORMNUD,IFDISABLED,AUTO_LINKLOCAL>',
         '',
       ].join('\n'),
     );
@@ -148,6 +152,51 @@ describe('ctl: ifconfig verbs', () => {
     expect(text('em0')).to.match(/flags=8802<.*mtu 1400\n/);
   });
 
+  it('sets IPv6 addresses, their flags and lifetimes, and neighbour discovery', () => {
+    const six = (name = 'em0'): string[] =>
+      text(name)
+        .split('\n')
+        .filter((line) => /inet6|nd6/.test(line))
+        .map((line) => line.trim());
+    const link = 'inet6 fe80::ff:fe00:3%em0 prefixlen 64 scopeid 0x3';
+    run('em0 inet6 2001:db8::2/64 no_dad');
+    expect(six()).to.deep.equal([
+      link,
+      'inet6 2001:db8::2 prefixlen 64',
+      'nd6 options=121<PERFORMNUD,AUTO_LINKLOCAL,NO_DAD>',
+    ]);
+    // Unlike an IPv4 address, another one is added. The prefix length is 64 without another one.
+    run('em0 inet6 2001:db8:1::2 alias');
+    run('em0 inet6 2001:db8:2::2 prefixlen 48 anycast');
+    run('em0 inet6 2001:db8:3:: eui64');
+    run('em0 inet6 2001:db8:4::2/64 pltime 0 vltime 3600');
+    expect(six().slice(2, 6)).to.deep.equal([
+      'inet6 2001:db8:1::2 prefixlen 64',
+      'inet6 2001:db8:2::2 prefixlen 48 anycast',
+      'inet6 2001:db8:3::ff:fe00:3 prefixlen 64',
+      'inet6 2001:db8:4::2 prefixlen 64 deprecated',
+    ]);
+    const last = gatherInterface(ifunit(rig.vnet, 'em0')!).inet6.at(-1)!;
+    expect(last).to.include({ pltime: 0, vltime: 3600, scopeid: 0 });
+    run('em0 inet6 2001:db8:1::2 deprecated');
+    expect(six()).to.include('inet6 2001:db8:1::2 prefixlen 64 deprecated');
+    run('em0 inet6 2001:db8:1::2 -deprecated prefer_source');
+    expect(six()).to.include('inet6 2001:db8:1::2 prefixlen 64 prefer_source');
+    for (const old of ['2001:db8:1::2', '2001:db8:2::2/48', '2001:db8:4::2', '2001:db8::2'])
+      run(`em0 inet6 ${old} delete`);
+    run('em0 inet6 fe80::9/64 -nud -no_dad no_radr');
+    run('em0 inet6 fe80::ff:fe00:3%em0 -alias');
+    expect(six()).to.deep.equal([
+      'inet6 2001:db8:3::ff:fe00:3 prefixlen 64',
+      'inet6 fe80::9%em0 prefixlen 64 scopeid 0x3',
+      'nd6 options=60<AUTO_LINKLOCAL,NO_RADR>',
+    ]);
+    expect(inet('em0'), 'words of both families').to.deep.equal([]);
+    run('em0 inet 198.51.100.2/24 inet6 2001:db8::7/64');
+    expect(inet('em0')).to.deep.equal(['198.51.100.2/24']);
+    expect(six()).to.include('inet6 2001:db8::7 prefixlen 64');
+  });
+
   const errors: [line: string, message: string][] = [
     ['nic9 up', 'ENXIO: interface nic9 does not exist'],
     ['em0 create', 'EEXIST: interface em0 already exists'],
@@ -173,6 +222,27 @@ describe('ctl: ifconfig verbs', () => {
     ['em0 ether 02:00', 'EINVAL: 02:00: bad value'],
     ['em0 ether 01:00:00:00:00:01', 'EINVAL: ioctl (SIOCSIFLLADDR): Invalid argument'],
     ['lo0 ether 02:00:00:00:00:01', 'EOPNOTSUPP: ioctl (SIOCSIFLLADDR): Operation not supported'],
+    ['em0 inet6 192.0.2.9', 'EINVAL: 192.0.2.9: bad value'],
+    ['em0 inet6 2001:db8::g', 'EINVAL: 2001:db8::g: bad value'],
+    ['em0 inet6 2001:db8::9/129', 'EINVAL: 129: bad value'],
+    ['em0 inet6 2001:db8::9 prefixlen 129', 'EINVAL: 129: bad value'],
+    ['em0 inet6 2001:db8::9 prefixlen', "EINVAL: 'prefixlen' requires argument"],
+    ['em0 inet6 2001:db8::9 pltime x', 'EINVAL: x: bad value'],
+    ['em0 inet6 2001:db8::9 pltime 2 vltime 1', 'EINVAL: ioctl (SIOCAIFADDR): Invalid argument'],
+    ['em0 inet6 ff02::9/64', 'EINVAL: ioctl (SIOCAIFADDR): Invalid argument'],
+    ['em0 inet6 fe80::9%nonesuch/64', 'EINVAL: fe80::9%nonesuch/64: bad value'],
+    ['em0 inet6 fe80::9%lo0/64', 'EINVAL: ioctl (SIOCAIFADDR): Invalid argument'],
+    ['em0 inet6 2001:db8::9%em0/64', 'EINVAL: 2001:db8::9%em0/64: bad value'],
+    ['em0 inet6 ::1/128', 'EEXIST: ioctl (SIOCAIFADDR): File exists'],
+    ['em0 inet6 prefixlen 64', "EINVAL: 'inet6' requires an address"],
+    ['em0 inet6 delete', "EADDRNOTAVAIL: ioctl (SIOCDIFADDR): Can't assign requested address"],
+    [
+      'em0 inet6 2001:db8::9 -alias',
+      "EADDRNOTAVAIL: ioctl (SIOCDIFADDR): Can't assign requested address",
+    ],
+    ['em0 inet6 2001:db8::1 eui64', 'EINVAL: interface index is already filled'],
+    ['em0 inet6 bogus', 'EINVAL: bogus: bad value'],
+    ['em0 2001:db8::9/64', 'EINVAL: 2001:db8::9/64: bad value'],
     ['em0 inet', "EINVAL: 'inet' requires an address"],
     ['em0 inet 300.1.1.1', 'EINVAL: 300.1.1.1: bad value'],
     ['em0 inet 198.51.100.2/33', 'EINVAL: 33: bad value'],
