@@ -8,6 +8,11 @@ import { addNicFlags, type RawFlags } from './nic_flags.ts';
 
 const DEFAULT_SERVICES = 'echo,discard,chargen,daytime';
 
+/** `192.0.2.2 and 2001:db8::2` */
+function addresses({ addr, addr6 }: { addr: string; addr6: string | null }): string {
+  return addr6 === null ? addr : `${addr} and ${addr6}`;
+}
+
 async function inetd(raw: RawFlags): Promise<void> {
   const [{ createServer }, { createSocket }, { Inetd, services }] = await Promise.all([
     import('../api/server.ts'),
@@ -43,7 +48,7 @@ async function inetd(raw: RawFlags): Promise<void> {
       else {
         const list = wanted.map(({ name, port }) => `${name} (${port})`).join(', ');
         print(
-          `${list} at ${ready.addr} (${ready.tap} <-> ${ready.if}, seed ${ready.seed}, ` +
+          `${list} at ${addresses(ready)} (${ready.tap} <-> ${ready.if}, seed ${ready.seed}, ` +
             `control ${ready.control})\n`,
         );
       }

@@ -35,6 +35,12 @@ export interface App {
   destroy(): void;
 }
 
+/** The URLs of the served directory. */
+interface ServeUrls {
+  readonly url: string;
+  readonly url6: string | null;
+}
+
 /** The `ready` line without the fields that a command adds. */
 export interface ReadyInfo extends StackInfo {
   readonly event: 'ready';
@@ -142,8 +148,11 @@ export class Instance {
   }
 
   /** See HostStack.configured. */
-  configured(stopping: AbortSignal): Promise<boolean> {
-    return this.#stack.configured(stopping);
+  async configured(stopping: AbortSignal): Promise<boolean> {
+    const done = await this.#stack.configured(stopping);
+    const { problem6 } = this.#stack;
+    if (done && problem6 !== null) this.log.warn(problem6);
+    return done;
   }
 
   /** The emulated host's stack. */
@@ -169,14 +178,21 @@ export class Instance {
     );
   }
 
-  /** Serves `dir`, a real path, over HTTP and returns its URL. Rejects with TapnicError EADDRINUSE. */
-  async serve(dir: string, port: number, limits: Limits): Promise<string> {
+  /**
+   * Serves `dir`, a real path, over HTTP. Returns the URLs; `url6` is null if there is no IPv6 address.
+   * Rejects with TapnicError EADDRINUSE.
+   */
+  async serve(dir: string, port: number, limits: Limits): Promise<ServeUrls> {
     const app = new HttpApp({ folder: new NativeFolder(dir), log: this.log, limits });
     const listens = listening(app.server);
     listen(this.#stack.vnet, app.server, { port });
     this.run(app);
     await listens;
-    return `http://${this.#stack.info.addr}${port === 80 ? '' : `:${port}`}/`;
+    const { addr, addr6, tap } = this.#stack.info;
+    const at = port === 80 ? '' : `:${port}`;
+    // On Linux's side the zone of a link-local address is the name of its own interface.
+    const url6 = addr6 === null ? null : `http://[${addr6.replace(/%.*/, `%25${tap}`)}]${at}/`;
+    return { url: `http://${addr}${at}/`, url6 };
   }
 
   ready(): ReadyInfo {

@@ -26,11 +26,20 @@ export const NIC_FLAGS: readonly NicFlag[] = [
   flag('host-addr', 'cidr', "Linux side's IPv4 address, or none (default: 192.0.2.1/24)"),
   flag('host-addr6', 'cidr', "Linux side's IPv6 address, or none (default: 2001:db8::1/64)"),
   flag('addr', 'cidr', "the emulated host's IPv4 address, or dhcp (default: 192.0.2.2/24)"),
-  flag('addr6', 'cidr', "the emulated host's IPv6 address (default: 2001:db8::2/64)"),
+  flag(
+    'addr6',
+    'cidr',
+    "the emulated host's IPv6 address, auto (router advertisements) or none (default: 2001:db8::2/64)",
+  ),
   flag(
     'gateway',
     'addr',
     "the emulated host's default route, or none (default: the host address, or DHCP's router)",
+  ),
+  flag(
+    'gateway6',
+    'addr',
+    "the emulated host's IPv6 default route, or none (default: the host address, or the router)",
   ),
   flag('mac', 'mac', "the NIC's address (default: stable for the interface name)"),
   flag('mtu', 'n', 'largest IP packet, in bytes (default: 1500)'),

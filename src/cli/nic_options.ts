@@ -102,7 +102,9 @@ const words = (text: string): string[] => text.split(',').filter((word) => word 
 const READ: Readonly<Record<string, (text: string) => unknown>> = {
   'host-addr': orNone,
   'host-addr6': orNone,
+  addr6: orNone,
   gateway: orNone,
+  gateway6: orNone,
   mtu: numberOf,
   cap: words,
   'add-nic': parseAddNic,

@@ -157,12 +157,12 @@ function serve(dir: string, raw: RawFlags): Promise<void> {
       container = containerPrefix();
     },
     async run(instance, stopping) {
-      const url = await instance.serve(real, port, limits);
-      const ready = { ...instance.ready(), url };
+      const { url, url6 } = await instance.serve(real, port, limits);
+      const ready = { ...instance.ready(), url, url6 };
       if (raw['json'] === true) printJson(ready);
       else {
         print(
-          `serving ${dir} at ${url} (${ready.tap} <-> ${ready.if}, seed ${ready.seed}, ` +
+          `serving ${dir} at ${url}${url6 === null ? '' : ` and ${url6}`} (${ready.tap} <-> ${ready.if}, seed ${ready.seed}, ` +
             `control ${ready.control})\n`,
         );
         printError(fetchHint(example, url, ready.netns, container));

@@ -88,6 +88,20 @@ function routes(): Net[] {
     }));
 }
 
+/** Whether `addr` is on the network of `cidr`. */
+export function onNetwork(addr: string, cidr: string): boolean {
+  const { bytes, prefixLen } = parseCidr(cidr);
+  const own = bareBytes(addr);
+  return own.length === bytes.length && samePrefix(own, bytes, prefixLen);
+}
+
+const bareBytes = (addr: string): Uint8Array =>
+  parseCidr(`${addr}/${isIPv4(addr) ? 32 : 128}`).bytes;
+
+/** Whether an address is valid only on its link: other interfaces may have it. */
+const isLinkLocal = (bytes: Uint8Array): boolean =>
+  bytes.length === 16 && bytes[0] === 0xfe && (bytes[1]! & 0xc0) === 0x80;
+
 /** How `net` conflicts with the address `host`/`prefixLen` of a new interface; '' if it does not. */
 function clash(net: Net, host: Uint8Array, prefixLen: number, guest: Uint8Array | null): string {
   const bits = net.bytes.length * 8;
@@ -120,11 +134,13 @@ export function findConflict(
 ): Conflict | null {
   let nets: Net[];
   try {
-    nets = [...addresses(), ...routes()].filter((net) => net.dev !== dev && counts(net.dev));
+    nets = [...addresses(), ...routes()].filter(
+      (net) => net.dev !== dev && !isLinkLocal(net.bytes) && counts(net.dev),
+    );
   } catch {
     return null; // a sandbox without a list of interfaces
   }
-  const bare = guest === null ? null : parseCidr(`${guest}/${isIPv4(guest) ? 32 : 128}`).bytes;
+  const bare = guest === null ? null : bareBytes(guest);
   for (const net of nets)
     if (bare !== null && net.own && net.bytes.length === bare.length)
       if (samePrefix(net.bytes, bare, bare.length * 8))
@@ -188,6 +204,9 @@ export function refuseConflict(...given: Parameters<typeof findConflict>): void 
 }
 
 /** The warning for an IPv6 address that is not set because of `conflict`. */
-export function unsetText(addr6: string, conflict: Conflict): string {
-  return `${addr6} not set: ${conflictText(conflict)}: choose another hostAddr6 (--host-addr6), or none`;
+export function unsetText(conflict: Conflict): string {
+  return (
+    `${conflict.addr} not set: ${conflictText(conflict)}: ` +
+    'choose another addr6 and hostAddr6 (--addr6, --host-addr6), or none'
+  );
 }

@@ -8,7 +8,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { loadAddon } from '../../native-bindings/index.ts';
 import { ENXIO } from '../sys/errno.ts';
 import type { WireListener } from '../sys/wire.ts';
-import { findConflict, refuseConflict, unsetText } from './addr_conflict.ts';
+import { findConflict, onNetwork, refuseConflict, unsetText } from './addr_conflict.ts';
 import { macText, parseCidr, parseMac } from './addr_text.ts';
 import type { Call } from './cause.ts';
 import { FdWire } from './fd_wire.ts';
@@ -56,6 +56,10 @@ export interface TapOptions {
   readonly hostAddr6?: string | null;
   /** The IPv4 address of the host behind the wire, which Linux must not have. Default null. */
   readonly guestAddr?: string | null;
+  /** Its IPv6 address. If another interface has it, `ipv6` is false. Default null. */
+  readonly guestAddr6?: string | null;
+  /** Whether it uses IPv6; then a warning says why `ipv6` is false. Default false. */
+  readonly guestIpv6?: boolean;
   /** Whether the wire keeps the process alive. Default true. */
   readonly ref?: boolean;
 }
@@ -130,6 +134,8 @@ export class TapWire extends FdWire {
   readonly ifindex: number;
   /** Options that could not be satisfied, one line each. */
   readonly warnings: string[] = [];
+  /** Whether the host behind the wire can use IPv6 and its IPv6 address. */
+  ipv6 = true;
   /**
    * Called once when the interface was deleted or moved to another namespace; `why` says which.
    */
@@ -277,15 +283,17 @@ export class TapWire extends FdWire {
 
   /**
    * For openTap: throws TapnicError (EADDRINUSE) if an older interface has the addresses. Of two
-   * that are configured at once, the newer one gives up.
+   * that are configured at once, the newer one gives up; its IPv6 address is only removed.
    */
   checkOlder(options: TapOptions): void {
-    const { netns, name, hostAddr = null, guestAddr = null } = options;
+    const { netns, name, hostAddr = null, guestAddr = null, hostAddr6 = null } = options;
     const older = (dev: string): boolean => {
       const error = this.addon.linkGet(this.#nl, new TextEncoder().encode(dev), this.#link);
       return error === 0 && this.#link[0]! < this.ifindex;
     };
     inNetns(netns, () => refuseConflict(name, hostAddr, guestAddr, older));
+    if (hostAddr6 !== null && this.ipv6 && this.#conflict6(options, hostAddr6, older))
+      this.removeAddr(hostAddr6);
   }
 
   /** For openTap: configures a new interface. */
@@ -294,12 +302,36 @@ export class TapWire extends FdWire {
     if (options.mtu !== undefined && options.mtu !== this.link().mtu) this.setMtu(options.mtu);
     this.setUp(true);
     if (typeof options.hostAddr === 'string') this.addAddr(options.hostAddr);
-    const { hostAddr6: addr6, netns } = options;
-    if (typeof addr6 !== 'string') return;
-    const used = inNetns(netns, () => findConflict(options.name, addr6, null));
-    if (used !== null) this.warnings.push(unsetText(addr6, used));
-    else if (this.link().ipv6) this.addAddr(addr6);
-    else this.warnings.push(`IPv6 is disabled on ${this.name}: ${addr6} not set`);
+  }
+
+  /** For openTap: sets Linux's IPv6 address on a new interface, and sets `ipv6`. */
+  configure6(options: TapOptions): void {
+    const hostAddr6 = this.created ? (options.hostAddr6 ?? null) : null;
+    if (hostAddr6 === null && options.guestIpv6 !== true) return;
+    if (!this.link().ipv6) {
+      this.ipv6 = false;
+      const unset = hostAddr6 === null ? '' : `: ${hostAddr6} not set`;
+      this.warnings.push(`IPv6 is disabled on ${this.name}${unset}`);
+    } else if (!this.#conflict6(options, hostAddr6) && hostAddr6 !== null) {
+      this.addAddr(hostAddr6);
+    }
+  }
+
+  /**
+   * Whether another interface has one of the IPv6 addresses or their network; then adds a warning, and
+   * clears `ipv6` if the address of the host behind the wire cannot be reached.
+   */
+  #conflict6(
+    { netns, name, guestAddr6 = null }: TapOptions,
+    hostAddr6: string | null,
+    counts?: (dev: string) => boolean,
+  ): boolean {
+    const used = inNetns(netns, () => findConflict(name, hostAddr6, guestAddr6, counts));
+    if (used === null) return false;
+    const near = hostAddr6 !== null && guestAddr6 !== null && onNetwork(guestAddr6, hostAddr6);
+    if (used.addr === guestAddr6 || near) this.ipv6 = false;
+    this.warnings.push(unsetText(used));
+    return true;
   }
 
   /**
@@ -396,10 +428,9 @@ export function openTap(options: TapOptions): TapWire {
     const sndbuf = options.sndbuf ?? (tap.napi === 'thread' ? NAPI_SNDBUF : 0);
     if (sndbuf > 0) tap.setSndbuf(sndbuf);
     if (options.vnetHdr === true) tap.setOffload(options.offload ?? 0);
-    if (tap.created) {
-      tap.configure(options);
-      tap.checkOlder(options);
-    }
+    if (tap.created) tap.configure(options);
+    tap.configure6(options);
+    if (tap.created) tap.checkOlder(options);
     return tap;
   } catch (e) {
     tap.close();

@@ -29,6 +29,8 @@ export class Tuntap2Wire implements Wire {
   readonly napi = 'off' as const;
   readonly vnetHdr = false;
   readonly warnings: string[] = [];
+  /** Whether Linux's interface has IPv6. */
+  ipv6 = true;
   onGone: ((why: string) => void) | null = null;
   readonly #device: Tuntap2Device;
   readonly #mem: Uint8Array;
@@ -82,6 +84,7 @@ export class Tuntap2Wire implements Wire {
     } catch (e) {
       // As with our own TAP, a host without IPv6 gets a warning, not an error.
       this.warnings.push((e as Error).message);
+      this.ipv6 = false;
     }
   }
 

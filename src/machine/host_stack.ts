@@ -26,6 +26,7 @@ import { bootHostMachine, type Machine } from './machine.ts';
 import type { CaptureFile } from './capture_file.ts';
 import type { DhcpInfo } from './dhcp/dhcp_client.ts';
 import { DhcpWait } from './dhcp/dhcp_wait.ts';
+import { Addr6Wait } from './addr6_wait.ts';
 import { type Nic, type NicOptions, openNic } from './nic.ts';
 
 /** The checked settings of a stack. */
@@ -77,6 +78,7 @@ export interface StackInfo {
   readonly if: string;
   /** Empty while a DHCP client has no address. */
   readonly addr: string;
+  /** Null: no IPv6, not assigned yet, or a duplicate. A link-local address has its zone. */
   readonly addr6: string | null;
   readonly mac: string;
   readonly mode: 'wire' | 'vnet';
@@ -190,14 +192,16 @@ export class HostStack {
   }
 
   /**
-   * Resolves when the first NIC has its address: at once, unless that comes from the network.
-   * Resolves with false if `stopping` is aborted before. Rejects with TapnicError ETIMEDOUT after 30
-   * seconds. The caller stops the stack in each case.
+   * Resolves when the first NIC has its addresses, and duplicate address detection of IPv6 has ended.
+   * Resolves with false if `stopping` is aborted before. Rejects with TapnicError ETIMEDOUT if the
+   * network gives no address within 30 seconds. The caller stops the stack in each case.
    */
-  configured(stopping: AbortSignal | null = null): Promise<boolean> {
-    const { dhcp, tapName } = this.nic;
-    if (dhcp === null) return Promise.resolve(true);
-    return new DhcpWait(dhcp, tapName, this.nic.ifp.if_xname).wait(stopping);
+  async configured(stopping: AbortSignal | null = null): Promise<boolean> {
+    const { dhcp, tapName, ifp, ipv6 } = this.nic;
+    const waits = [new Addr6Wait(ipv6, tapName, ifp).wait(stopping)];
+    if (dhcp !== null) waits.push(new DhcpWait(dhcp, tapName, ifp.if_xname).wait(stopping));
+    const all = await Promise.all(waits);
+    return all.every(Boolean);
   }
 
   get info(): StackInfo {
@@ -207,7 +211,7 @@ export class HostStack {
       created: nic.created,
       if: nic.ifp.if_xname,
       addr: withoutPrefix(nic.dhcp?.info.addr ?? nic.addr ?? ''),
-      addr6: nic.addr6 === null ? null : withoutPrefix(nic.addr6),
+      addr6: nic.ipv6.addr,
       mac: nic.mac,
       mode: nic.mode,
       napi: nic.napi,
@@ -227,6 +231,11 @@ export class HostStack {
   /** Options of all NICs that could not be applied, one line each. */
   get warnings(): string[] {
     return [this.nic, ...this.ports].flatMap(({ warnings }) => warnings);
+  }
+
+  /** After `configured`: why the first NIC cannot use its IPv6 address; null: it can. */
+  get problem6(): string | null {
+    return this.nic.ipv6.problem;
   }
 
   /** The captures of all NICs. */

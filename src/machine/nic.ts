@@ -19,6 +19,7 @@ import { in_aifaddr } from '../netinet/in_ifaddr.ts';
 import { INADDR_ANY, parseInAddr } from '../netinet/in.ts';
 import { CaptureFile } from './capture_file.ts';
 import { DhcpClient } from './dhcp/dhcp_client.ts';
+import { configureIpv6, NicIpv6, withoutIpv6 } from './nic_ipv6.ts';
 import type { Machine } from './machine.ts';
 import type { NicBuild, NicMode } from './nic_model.ts';
 import { nicModel } from './nic_models.ts';
@@ -36,6 +37,11 @@ export interface NicOptions {
   readonly addr: string | null;
   /** The gateway of the emulated host's default route; null: none. */
   readonly gateway: string | null;
+  /** The same for IPv6. A link-local gateway is on the link of this NIC. */
+  readonly addr6: string | null;
+  readonly gateway6: string | null;
+  /** Take the IPv6 addresses from router advertisements; the value is as that of `dhcp`. */
+  readonly slaac?: { readonly gateway: string | null };
   /**
    * Take the address from the network; `addr` and `gateway` are null then. The value is the gateway
    * to use; null: none; `auto`: the one that the server names.
@@ -88,6 +94,7 @@ function configureInPass(ifp: Ifnet, options: NicOptions): void {
     must(in_aifaddr(ifp, ip, Number(prefix)), `address ${options.addr}`);
   }
   must(ifhwioctl(ifp, SIOCSIFFLAGS, ifp.if_flags | IFF_UP), 'SIOCSIFFLAGS');
+  configureIpv6(ifp, options);
   const via = options.gateway;
   if (via !== null) {
     const gateway = parseInAddr(via);
@@ -114,6 +121,8 @@ interface HostWire extends Wire {
   readonly napi: 'off' | 'thread';
   /** Options that could not be applied, one line each. */
   readonly warnings: readonly string[];
+  /** Whether the emulated host can use IPv6 on this wire. Default true. */
+  readonly ipv6?: boolean;
   /** Set by the owner; called once, with the cause, when the interface was deleted or moved away. */
   onGone?: ((why: string) => void) | null;
 }
@@ -130,8 +139,8 @@ export class Nic {
   readonly engine: NicBuild;
   /** Null: the NIC has no address. */
   readonly addr: string | null;
-  /** The emulated host has no IPv6 yet. */
-  readonly addr6: string | null = null;
+  /** The IPv6 address of the emulated host, and its state. */
+  readonly ipv6: NicIpv6;
   /** Options that could not be applied, one line each. */
   readonly warnings: readonly string[];
   /** Resolves with the cause when the interface was deleted or moved away. */
@@ -172,7 +181,9 @@ export class Nic {
         if (at < 0) throw errnoError(EINVAL, 'capture', `${point}: no such capture point`);
         this.captures.push(new CaptureFile(at, this.ifp, file));
       }
-      configureInterface(this.ifp, options);
+      const used = wire.ipv6 === false ? withoutIpv6(options) : options;
+      configureInterface(this.ifp, used);
+      this.ipv6 = new NicIpv6(this.ifp, used);
       this.dhcp = options.dhcp === undefined ? null : dhcpClient(this.ifp, options.dhcp.gateway);
     } catch (e) {
       this.#down();
@@ -222,6 +233,8 @@ function openTapWire(machine: Machine, options: NicOptions): HostWire {
     hostAddr: options.hostAddr,
     hostAddr6: options.hostAddr6,
     guestAddr: options.addr?.replace(/\/.*$/, '') ?? null,
+    guestAddr6: options.addr6?.replace(/\/.*$/, '') ?? null,
+    guestIpv6: options.addr6 !== null || options.slaac !== undefined,
     ...(options.netns === null ? {} : { netns: options.netns }),
   });
 }

@@ -1,6 +1,6 @@
 /** Checks of single option values of any type. Each throws an OptionError with an empty path. */
 
-import { Address4, Address6 } from 'ip-address';
+import { Address4 } from 'ip-address';
 import { OptionError, wrong } from './option_error.ts';
 
 const MIB = 1024 * 1024;
@@ -24,7 +24,7 @@ function scalar(value: unknown): string | number | null {
 }
 
 /** Returns a text. Converts a number or null to a text, which the next check rejects. */
-function text(value: unknown): string {
+export function text(value: unknown): string {
   return String(scalar(value));
 }
 
@@ -86,18 +86,6 @@ export function cidr4(value: unknown): string {
     wrong(given, 'the address of the network itself or its broadcast address');
   unicast4(address, given);
   return `${address.correctForm()}/${bits}`;
-}
-
-/** An IPv6 address with prefix length, in its usual form. */
-export function cidr6(value: unknown): string {
-  const given = text(value);
-  if (!given.includes('/') || given.includes('%') || !Address6.isValid(given))
-    wrong(given, 'not an IPv6 address with prefix length', { example: '2001:db8::2/64' });
-  const address = new Address6(given);
-  const form = address.correctForm();
-  if (address.isMulticast() || form === '::' || form === '::1')
-    wrong(given, "not a host's address");
-  return `${form}/${address.subnetMask}`;
 }
 
 /** An IPv4 address in its usual form. */

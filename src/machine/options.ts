@@ -20,13 +20,14 @@ import { compileFilterInsns } from '../host/pcap_filter.ts';
 import type { StackSettings } from './host_stack.ts';
 import type { NicOptions } from './nic.ts';
 import type { NicBuild, NicMode, NicModelInfo } from './nic_model.ts';
+import { addr6, cidr6 } from './option_addr6.ts';
 import { checking, OptionError, type OptionIssue, type Spell, wrong } from './option_error.ts';
+import { ipv6Of } from './options6.ts';
 import {
   addr4,
   anyText,
   boolean,
   cidr4,
-  cidr6,
   inSubnet,
   macAddr,
   memorySize,
@@ -68,8 +69,9 @@ export interface StackConfig {
   readonly hostAddr?: string | null | undefined;
   readonly hostAddr6?: string | null | undefined;
   readonly addr?: string | undefined;
-  readonly addr6?: string | undefined;
+  readonly addr6?: string | null | undefined;
   readonly gateway?: string | null | undefined;
+  readonly gateway6?: string | null | undefined;
   readonly mac?: string | undefined;
   readonly mtu?: number | undefined;
   readonly nic?: string | undefined;
@@ -188,13 +190,19 @@ function addrOrDhcp(value: unknown): string | null {
   return value === 'dhcp' ? null : cidr4(value);
 }
 
+/** The IPv6 address of the emulated host: `auto`, or null for none. */
+function addr6OrAuto(value: unknown): string | null {
+  return value === 'auto' ? value : orNone(cidr6)(value);
+}
+
 const shape = {
   tap: field(tapName).default('nic0'),
   hostAddr: field(orNone(cidr4)).default('192.0.2.1/24'),
   hostAddr6: field(orNone(cidr6)).default('2001:db8::1/64'),
   addr: field(addrOrDhcp).default('192.0.2.2/24'),
-  addr6: field(cidr6).default('2001:db8::2/64'),
+  addr6: field(addr6OrAuto).default('2001:db8::2/64'),
   gateway: field(orNone(addr4)).optional(),
+  gateway6: field(orNone(addr6)).optional(),
   mac: field(macAddr).optional(),
   mtu: field(wholeNumber(MTU_MIN, MTU_MAX)).default(1500),
   nic: field(anyText).default('tn'),
@@ -387,6 +395,8 @@ function portOf(
     hostAddr6: null,
     addr: null,
     gateway: null,
+    addr6: null,
+    gateway6: null,
     ...(mac === undefined ? {} : { mac }),
     mtu:
       mtu === undefined
@@ -424,15 +434,21 @@ function warningsOf({ tap, addr, hostAddr }: Options): OptionIssue[] {
   return warnings;
 }
 
-/** The first NIC, which has the addresses. */
-function nicOf(o: Options, model: NicModelInfo, warnings: OptionIssue[]): NicOptions {
+/** The first NIC, which has the addresses. `config` has the options that were given. */
+function nicOf(
+  o: Options,
+  config: StackConfig,
+  model: NicModelInfo,
+  warnings: OptionIssue[],
+): NicOptions {
   return {
     tap: o.tap,
     hostAddr: o.hostAddr,
-    hostAddr6: o.hostAddr6,
     addr: o.addr,
     gateway: checking(['gateway'], () => gatewayOf(o)),
     ...(o.addr === null ? { dhcp: { gateway: o.gateway === undefined ? 'auto' : o.gateway } } : {}),
+    // The first NIC gets the first unit.
+    ...ipv6Of(o, config, `${model.ifname}0`, warnings),
     ...(o.mac === undefined ? {} : { mac: o.mac }),
     mtu: checking(['mtu'], () => mtuOf(o.mtu, model)),
     nic: o.nic,
@@ -456,7 +472,7 @@ export function checkOptions(config: StackConfig, models: readonly NicModelInfo[
   if (o.driver === 'tuntap2') checkTuntap2(config, o);
   checkHostAddr(o);
   const warnings = warningsOf(o);
-  const nic = nicOf(o, model, warnings);
+  const nic = nicOf(o, config, model, warnings);
   const ports = o.ports.map((port, i) =>
     checking(['ports', i], () => portOf(port, nic, o, models)),
   );

@@ -58,15 +58,18 @@ export interface StackOptions {
   readonly hostAddr6?: string | null;
   /**
    * The emulated host's addresses with prefix length. Default `192.0.2.2/24`, `2001:db8::2/64`.
-   * `addr` `dhcp`: from a DHCP server; then `hostAddr` has no default.
+   * `addr` `dhcp`: from a DHCP server; then `hostAddr` has no default. `addr6` `auto`: from router
+   * advertisements; null: no IPv6 address.
    */
   readonly addr?: string;
-  readonly addr6?: string;
+  readonly addr6?: string | null;
   /**
    * The emulated host's default route; null: no route. Default: Linux's address, or the router that
    * the DHCP server names.
    */
   readonly gateway?: string | null;
+  /** The same for IPv6; with `addr6` `auto` the default is the router that advertises itself. */
+  readonly gateway6?: string | null;
   /** The NIC's Ethernet address. Default: a local address derived from `tap`. */
   readonly mac?: string;
   /** The largest IP packet, 72 to 9000 bytes; a model may have a lower limit. Default 1500. */
@@ -148,8 +151,7 @@ export class Stack {
   readonly #untrack: (this: Socket) => void;
   readonly #user: ListenUser;
   #closing: Promise<Leaked> | null = null;
-  /** Options that could not be applied, one line each. */
-  readonly warnings: readonly string[];
+  readonly #warnings: readonly string[];
 
   /** Called by `createStack`. */
   constructor(host: HostStack, warnings: readonly string[]) {
@@ -163,7 +165,13 @@ export class Stack {
       closed: (server) => this.#servers.delete(server),
       connection: (socket) => this.#track(socket),
     };
-    this.warnings = [...warnings, ...host.warnings];
+    this.#warnings = [...warnings, ...host.warnings];
+  }
+
+  /** Options that could not be applied, one line each. */
+  get warnings(): readonly string[] {
+    const { problem6 } = this.#host;
+    return problem6 === null ? this.#warnings : [...this.#warnings, problem6];
   }
 
   /** The fields of the command line's `ready` line, without those that a command adds. */

@@ -64,6 +64,16 @@ const NO_FAULT = {
   matchText: null,
 };
 
+/** What an additional NIC has. */
+const NO_ADDRESSES = {
+  hostAddr: null,
+  hostAddr6: null,
+  addr: null,
+  gateway: null,
+  addr6: null,
+  gateway6: null,
+};
+
 /** Each option with a value that is not its default. */
 const EVERY_OPTION = {
   tap: 'em9',
@@ -72,6 +82,7 @@ const EVERY_OPTION = {
   addr: '198.51.100.2/28',
   addr6: '2001:DB8:0::9/48',
   gateway: '198.51.100.14',
+  gateway6: '2001:db8:0:0:1::0001',
   mac: '02-00-5E-00-53-01',
   mtu: '9000',
   nic: 'tn',
@@ -93,6 +104,16 @@ const EVERY_OPTION = {
   port: '8080',
 };
 
+/** Expects that each value of a flag is refused with one line that names the flag. */
+function expectRefusals(cases: readonly [flag: string, value: string, why: RegExp][]): void {
+  for (const [name, value, why] of cases) {
+    const key = name.replace(/-(\w)/g, (_all, c: string) => c.toUpperCase());
+    const message = refusal({ [key]: value });
+    expect(message, `${name} ${value}`).to.match(why);
+    expect(message, `${name} ${value}`).to.match(new RegExp(`^--${name}: `));
+  }
+}
+
 describe('cli: NIC options', () => {
   it('has the defaults of the contract', () => {
     expect(resolve({})).to.deep.equal({
@@ -102,6 +123,8 @@ describe('cli: NIC options', () => {
         hostAddr6: '2001:db8::1/64',
         addr: '192.0.2.2/24',
         gateway: '192.0.2.1',
+        addr6: '2001:db8::2/64',
+        gateway6: '2001:db8::1',
         mtu: 1500,
         nic: 'tn',
         caps: [],
@@ -135,6 +158,8 @@ describe('cli: NIC options', () => {
       hostAddr6: null,
       addr: '198.51.100.2/28',
       gateway: '198.51.100.14',
+      addr6: '2001:db8::9/48',
+      gateway6: '2001:db8::1:0:0:1',
       mac: '02:00:5e:00:53:01',
       mtu: 9000,
       nic: 'tn',
@@ -220,10 +245,6 @@ describe('cli: NIC options', () => {
       ['addr', 'none', /not an IPv4 address/],
       ['addr', '', /not an IPv4 address/],
       ['host-addr', '1.2.3/24', /not an IPv4 address/],
-      ['host-addr6', '192.0.2.1/24', /not an IPv6 address/],
-      ['addr6', '2001:db8::2', /not an IPv6 address/],
-      ['addr6', 'fe80::1%eth0/64', /not an IPv6 address/],
-      ['addr6', 'ff02::1/64', /not a host's address/],
       ['gateway', '203.0.113.1', /not on the network of 192\.0\.2\.2\/24/],
       ['gateway', '192.0.2.2', /own address/],
       ['gateway', '192.0.2.1/24', /not an IPv4 address/],
@@ -255,12 +276,7 @@ describe('cli: NIC options', () => {
       ['seed', '4294967296', /whole number/],
       ['control', '', /a path is needed/],
     ];
-    for (const [name, value, why] of cases) {
-      const key = name.replace(/-(\w)/g, (_all, c: string) => c.toUpperCase());
-      const message = refusal({ [key]: value });
-      expect(message, `${name} ${value}`).to.match(why);
-      expect(message, `${name} ${value}`).to.match(new RegExp(`^--${name}: `));
-    }
+    expectRefusals(cases);
     const lists: [string, string, RegExp][] = [
       ['capture', 'wire', /POINT=FILE/],
       ['capture', 'wire=', /POINT=FILE/],
@@ -355,6 +371,81 @@ describe('cli: NIC options', () => {
     expect(resolve({ iommu: false }).nic.engine).to.equal('native');
   });
 
+  it('takes IPv6 addresses in any form, with the default route to the Linux side', () => {
+    const six = (raw: RawFlags) => {
+      const { nic, warnings } = resolve(raw);
+      return [nic.hostAddr6, nic.addr6, nic.gateway6, nic.slaac, ...warnings];
+    };
+    expect(six({})).to.deep.equal(['2001:db8::1/64', '2001:db8::2/64', '2001:db8::1', undefined]);
+    expect(six({ addr6: 'none' })).to.deep.equal(['2001:db8::1/64', null, null, undefined]);
+    expect(six({ hostAddr6: 'none' })).to.deep.equal([null, '2001:db8::2/64', null, undefined]);
+    expect(six({ gateway6: 'none' }).slice(1, 3)).to.deep.equal(['2001:db8::2/64', null]);
+    expect(six({ addr6: 'FE80::2%tn0/10', hostAddr6: 'fe80::1%nic0/10' })).to.deep.equal([
+      'fe80::1/10',
+      'fe80::2/10',
+      'fe80::1',
+      undefined,
+    ]);
+    expect(six({ gateway6: 'fe80::9%tn0' })[2]).to.equal('fe80::9');
+    expect(six({ addr6: 'auto' })).to.deep.equal([
+      '2001:db8::1/64',
+      null,
+      null,
+      { gateway: 'auto' },
+    ]);
+    expect(six({ addr6: 'auto', gateway6: 'none' })[3]).to.deep.equal({ gateway: null });
+    expect(six({ addr6: '2001:db8:1::2/64' }).slice(2)).to.deep.equal([
+      null,
+      undefined,
+      '2001:db8:1::2/64 and 2001:db8::1/64 are not on one network: there must be routes between them',
+    ]);
+    expect(six({ addr6: '2001:db8::1/64' }).at(-1)).to.match(/^--addr6: 2001:db8::1: the Linux/);
+    expect(refusal({ addr6: 'none', gateway6: '2001:db8::1' })).to.equal(
+      '--gateway6: 2001:db8::1: the emulated host has no IPv6 address',
+    );
+  });
+
+  it('rejects bad IPv6 addresses with one line that names the option', () => {
+    expectRefusals([
+      ['host-addr6', '192.0.2.1/24', /not an IPv6 address/],
+      ['addr6', '2001:db8::2', /not an IPv6 address/],
+      ['addr6', 'fe80::1%eth0/64', /unknown zone eth0: the emulated host's interface is tn0/],
+      ['addr6', 'fe80::1%/64', /not an IPv6 address/],
+      ['addr6', '2001:db8::2%tn0/64', /only a link-local address \(fe80::\/10\) has a zone/],
+      ['addr6', 'ff02::1/64', /not a host's address/],
+      ['addr6', '::/64', /not a host's address/],
+      ['addr6', '::1/128', /not a host's address/],
+      ['addr6', '::192.0.2.2/96', /not a host's address/],
+      ['addr6', '::ffff:192.0.2.2/96', /an IPv4 address in the form of IPv6/],
+      ['addr6', '2001:db8::2/129', /a prefix length from 1 to 128 is needed/],
+      ['addr6', '2001:db8::2/0', /a prefix length from 1 to 128 is needed/],
+      ['addr6', '2001:db8::/64', /the address of the network itself/],
+      ['addr6', '2001:db8::2/64/64', /not an IPv6 address/],
+      ['addr6', '2001:db8::g/64', /not an IPv6 address/],
+      ['addr6', 'dhcp', /not an IPv6 address .*, such as 2001:db8::2\/64$/],
+      ['addr6', '', /not an IPv6 address/],
+      ['host-addr6', 'fe80::1%tn0/64', /unknown zone tn0: the Linux side's interface is nic0/],
+      ['gateway6', '192.0.2.1', /not an IPv6 address/],
+      ['gateway6', '2001:db8::1/64', /not an IPv6 address/],
+      ['gateway6', '2001:db8:1::1', /not on the network of 2001:db8::2\/64/],
+      ['gateway6', '2001:db8::2', /own address/],
+      ['gateway6', 'ff02::2', /not a host's address/],
+      ['gateway6', 'fe80::1%em0', /unknown zone em0: the emulated host's interface is tn0/],
+    ]);
+  });
+
+  it('leaves IPv6 out where the MTU is too small for it', () => {
+    const { nic, warnings } = resolve({ mtu: '1279' });
+    expect([nic.hostAddr6, nic.addr6, nic.gateway6]).to.deep.equal([null, null, null]);
+    expect(warnings).to.deep.equal([
+      '--mtu: 1279: no IPv6 addresses: IPv6 needs an MTU of at least 1280',
+    ]);
+    expect(refusal({ mtu: '1279', addr6: '2001:db8::2/64' })).to.equal(
+      '--addr6: 2001:db8::2/64: IPv6 needs an MTU of at least 1280: it is 1279',
+    );
+    expect(resolve({ mtu: '1280' }).warnings).to.deep.equal([]);
+  });
+
   it('accepts additional NICs, which default to the options of the first', () => {
     const s = resolve({
       mode: 'vnet',
@@ -367,7 +458,7 @@ describe('cli: NIC options', () => {
       ],
       capture: ['if=a.pcap', 'if@nic2=b.pcap', 'wire@nic0=c.pcap'],
     });
-    const like = { hostAddr: null, hostAddr6: null, addr: null, gateway: null, netns: 'blue' };
+    const like = { ...NO_ADDRESSES, netns: 'blue' };
     expect(s.ports).to.have.length(3);
     for (const port of s.ports) expect(port).to.include(like);
     expect(s.ports[0]).to.include({ tap: 'nic1', nic: 'tn', mode: 'vnet', mtu: 9000 });

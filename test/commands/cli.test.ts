@@ -36,7 +36,7 @@ function complaint(run: Result, status: number): string {
 async function expectIfconfig(tapnic: Instance): Promise<void> {
   const all = await tapnic.command('ifconfig');
   expect(all.stdout).to.match(
-    /^tn0: flags=8843<UP,BROADCAST,RUNNING,SIMPLEX,MULTICAST> metric 0 mtu 1500\n\toptions=[0-9a-f]+<.*\bNOMAP\b.*>\n\tether .*\n\tinet 192\.0\.2\.2 netmask 0xffffff00 broadcast 192\.0\.2\.255\n\tmedia: Ethernet .*\n\tstatus: active\n/m,
+    /^tn0: flags=8843<UP,BROADCAST,RUNNING,SIMPLEX,MULTICAST> metric 0 mtu 1500\n\toptions=[0-9a-f]+<.*\bNOMAP\b.*>\n\tether .*\n\tinet 192\.0\.2\.2 netmask 0xffffff00 broadcast 192\.0\.2\.255\n\tinet6 fe80::.*%tn0 prefixlen 64 scopeid 0x\d\n\tinet6 2001:db8::2 prefixlen 64\n\tmedia: Ethernet .*\n\tstatus: active\n\tnd6 options=21<PERFORMNUD,AUTO_LINKLOCAL>\n/m,
   );
   const [tn0] = [await tapnic.json<InterfaceInfo>('ifconfig', 'tn0')];
   expect(tn0).to.include({ name: 'tn0', mtu: 1500, ether: tapnic.ready.mac, status: 'active' });
@@ -95,12 +95,13 @@ describe('commands: clients of an instance', function () {
         created: true,
         if: 'tn0',
         addr: '192.0.2.2',
-        addr6: null,
+        addr6: '2001:db8::2',
         mode: 'wire',
         napi: 'off',
         engine: 'native',
         pid: tapnic.pid,
         url: 'http://192.0.2.2/',
+        url6: 'http://[2001:db8::2]/',
         seed: 7,
       });
       expect(ready.mac).to.match(/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/);

@@ -35,6 +35,8 @@ export class Tap6 {
       hostAddr6: null,
       addr: null,
       gateway: null,
+      addr6: null,
+      gateway6: null,
       mtu: 1500,
       nic: 'tn',
       caps: [],

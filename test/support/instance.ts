@@ -25,6 +25,7 @@ export interface Ready {
   /** NICs besides the first. */
   ports: { tap: string; if: string; mac: string; nic: string }[];
   url?: string;
+  url6?: string | null;
 }
 
 /** How an instance ended. */

@@ -166,6 +166,8 @@ export class World {
       hostAddr6: null,
       addr: options.addr ?? `${HOST_ADDR}/24`,
       gateway: null,
+      addr6: null,
+      gateway6: null,
       mtu: options.mtu ?? 1500,
       nic: model.name,
       caps,
