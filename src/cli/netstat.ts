@@ -6,15 +6,18 @@ import type { NetstatM } from '../ctl/netstat_m.ts';
 import type { NetstatS } from '../ctl/netstat_s.ts';
 import type { SocketLine } from '../ctl/netstat_an.ts';
 import type { RouteLine, RouteShow } from '../ctl/route.ts';
-import { newCommand, print, printJson, UsageError } from './command.ts';
+import { CliError, newCommand, print, printJson, UsageError } from './command.ts';
 import { addClientOptions, ask, type ClientOptions } from './control_client.ts';
 
 interface NetstatOptions extends ClientOptions {
   m?: boolean;
   i?: boolean;
   r?: boolean;
-  /** -f: a family, with -r. */
+  /** A family, with -r, -s and sockets. */
   f?: string;
+  /** A protocol, with -s and sockets. */
+  p?: string;
+  W?: boolean;
   4?: boolean;
   6?: boolean;
   a?: boolean;
@@ -28,12 +31,59 @@ async function netstat(options: NetstatOptions): Promise<void> {
   if ([m, i, r, s > 0].filter(Boolean).length > 1)
     throw new UsageError('netstat: one of -m, -i, -s, -r at a time');
   const family = familyOf(options);
-  if (r) return routes(options, family);
-  if (family !== null) throw new UsageError('netstat: a family only with -r');
+  const only = { family, protocol: options.p ?? null };
+  if (r && only.protocol === null) return routes(options, family);
+  const limited = family !== null || only.protocol !== null;
+  if (limited && (m || i || r))
+    throw new UsageError('netstat: a family only with -r, -s and -an, a protocol with -s and -an');
   const report = m ? 'm' : s > 0 ? 's' : i ? 'i' : 'an';
-  const data = await ask<unknown>(options, 'netstat', { report, all: a });
+  const all = await ask<unknown>(options, 'netstat', { report, all: a });
+  const data = limited ? limitedTo(report, all, only) : all;
   if (json) printJson(data);
-  else print(await formatted(report, data, a, s > 1));
+  else print(await formatted(report, data, { all: a, hideZeros: s > 1, wide: options.W === true }));
+}
+
+interface Only {
+  readonly family: string | null;
+  readonly protocol: string | null;
+}
+
+/** The protocols of `netstat -s` that belong to a family. TCP and UDP belong to both. */
+const FAMILIES = new Map([
+  ['inet', ['tcp', 'udp', 'ip', 'icmp', 'igmp', 'arp']],
+  ['inet6', ['tcp', 'udp', 'ip6', 'icmp6', 'rip6', 'mld']],
+]);
+
+/** The part of a report that is about a family, a protocol, or both. */
+function limitedTo(report: string, data: unknown, only: Only): unknown {
+  const { family, protocol } = only;
+  const ofFamily = family === null ? null : FAMILIES.get(family);
+  if (ofFamily === undefined)
+    throw new UsageError(`netstat: ${family}: unknown address family: inet, inet6`);
+  if (report === 's') {
+    const { protocols, reasons } = data as NetstatS;
+    const kept = Object.entries(protocols).filter(
+      ([name]) =>
+        (protocol === null || name === protocol) && (ofFamily === null || ofFamily.includes(name)),
+    );
+    if (kept.length === 0) throw unknownProtocol(protocol, Object.keys(protocols));
+    // The reasons are of all layers. With a protocol FreeBSD prints only its counters.
+    return { protocols: Object.fromEntries(kept), reasons: protocol === null ? reasons : [] };
+  }
+  const known = ['tcp', 'udp'];
+  if (protocol !== null && !known.includes(protocol)) throw unknownProtocol(protocol, known);
+  const digit = family === 'inet' ? '4' : '6';
+  return (data as SocketLine[]).filter(
+    ({ proto }) =>
+      (protocol === null || proto.startsWith(protocol)) &&
+      (family === null || proto.includes(digit)),
+  );
+}
+
+function unknownProtocol(protocol: string | null, known: readonly string[]): CliError {
+  return new CliError(
+    `netstat: ${protocol}: unknown or uninstrumented protocol: ${known.join(', ')}`,
+  );
 }
 
 /** The family that -f, -4 or -6 names; null: all. */
@@ -65,8 +115,7 @@ async function routes(options: NetstatOptions, family: string | null): Promise<v
 async function formatted(
   report: 'm' | 's' | 'i' | 'an',
   data: unknown,
-  all: boolean,
-  hideZeros: boolean,
+  { all, hideZeros, wide }: { all: boolean; hideZeros: boolean; wide: boolean },
 ): Promise<string> {
   switch (report) {
     case 'm': {
@@ -83,7 +132,7 @@ async function formatted(
     }
     case 'an': {
       const { formatNetstatAn } = await import('../ctl/netstat_an.ts');
-      return formatNetstatAn(data as SocketLine[], all);
+      return formatNetstatAn(data as SocketLine[], all, wide);
     }
   }
 }
@@ -96,9 +145,11 @@ export const netstatCommand: Command = addClientOptions(
     .option('-m', 'memory: mbufs, clusters, sendfile')
     .option('-i', 'interfaces')
     .option('-r', 'routing tables')
-    .option('-f <family>', 'with -r: only this address family, such as inet')
+    .option('-f <family>', 'with -r, -s or sockets: only this address family: inet, inet6')
     .option('-4', 'the same as -f inet')
     .option('-6', 'the same as -f inet6')
+    .option('-p <protocol>', 'with -s or sockets: only this protocol, such as ip6')
+    .option('-W', 'whole addresses of sockets')
     .option('-s', 'statistics by protocol; twice: without zeros', (_v, n: number) => n + 1, 0)
     .option('-a', 'listening sockets too')
     .option('-n', 'numbers instead of names (always on)'),

@@ -7,6 +7,8 @@ import { arpstat } from '../netinet/if_ether.ts';
 import { ipstat } from '../netinet/ip_var.ts';
 import { V_tcp } from '../netinet/tcp_var.ts';
 import { udpstat } from '../netinet/udp_var.ts';
+import { V_icmp6 } from '../netinet6/icmp6_var.ts';
+import { ip6stat } from '../netinet6/ip6_var.ts';
 import { mldstat } from '../netinet6/mld6.ts';
 import { gatherInterfaces, type InterfaceInfo } from './ifconfig.ts';
 import { gatherNetstatAn, type SocketLine } from './netstat_an.ts';
@@ -31,8 +33,10 @@ function statistics(vnet: Vnet): NetstatS {
     ip: ipstat(vnet),
     icmp: icmpstat(vnet),
     igmp: igmpstat(vnet),
-    mld: mldstat(vnet),
     arp: arpstat(vnet),
+    ip6: ip6stat(vnet),
+    icmp6: V_icmp6(vnet).stat,
+    mld: mldstat(vnet),
   });
 }
 

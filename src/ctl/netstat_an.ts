@@ -48,9 +48,29 @@ export function gatherNetstatAn(vnet: Vnet, all: boolean): SocketLine[] {
   );
 }
 
-const HEAD = 'Proto Recv-Q Send-Q Local Address          Foreign Address        (state)';
+const head = (width: number): string =>
+  `Proto Recv-Q Send-Q ${'Local Address'.padEnd(width)} ${'Foreign Address'.padEnd(width)} (state)`;
 
-export function formatNetstatAn(lines: readonly SocketColumns[], all: boolean): string {
+/** Columns of an address without and with -W, and those of an IPv6 address in it. */
+const WIDTH = { normal: 22, wide: 45 };
+const ADDR6 = { normal: 16, wide: 39 };
+
+/** Cuts an IPv6 address, so that its port fits into the column. FreeBSD does the same. */
+function fitting(text: string, wide: boolean): string {
+  const width = wide ? WIDTH.wide : WIDTH.normal;
+  const dot = text.lastIndexOf('.');
+  const cut = text.includes(':')
+    ? text.slice(0, Math.min(dot, wide ? ADDR6.wide : ADDR6.normal))
+    : '';
+  return (cut === '' ? text : cut + text.slice(dot)).slice(0, width).padEnd(width);
+}
+
+/** @param wide print whole IPv6 addresses: -W */
+export function formatNetstatAn(
+  lines: readonly SocketColumns[],
+  all: boolean,
+  wide = false,
+): string {
   if (lines.length === 0) return '';
   const title = `Active Internet connections${all ? ' (including servers)' : ''}`;
   const rows = lines.map((l) =>
@@ -58,12 +78,12 @@ export function formatNetstatAn(lines: readonly SocketColumns[], all: boolean): 
       l.proto.padEnd(5),
       String(l.recvq).padStart(6),
       String(l.sendq).padStart(6),
-      l.local.slice(0, 22).padEnd(22),
-      l.foreign.slice(0, 22).padEnd(22),
+      fitting(l.local, wide),
+      fitting(l.foreign, wide),
       l.state,
     ]
       .join(' ')
       .trimEnd(),
   );
-  return [title, HEAD, ...rows, ''].join('\n');
+  return [title, head(wide ? WIDTH.wide : WIDTH.normal), ...rows, ''].join('\n');
 }

@@ -5,6 +5,7 @@
 
 import { reasonCounts } from '../sys/reason.ts';
 import { tcpstates } from '../netinet/tcp_fsm.ts';
+import { ICMP6, ICMP6_TYPES, IP6, IP6_HEADERS, type Line } from './netstat_s6.ts';
 
 /** Fields with FreeBSD's names; arrays are histograms by message type. */
 export type ProtocolStat = Record<string, number | number[]>;
@@ -37,12 +38,6 @@ export function gatherNetstatS(stats: Record<string, object>): NetstatS {
     reasons: reasonCounts(),
   };
 }
-
-/**
- * A line: `#` is the next field, `~` the plural ending for the preceding number (`~y,ies~` gives
- * explicit endings). The leading tabs are FreeBSD's.
- */
-type Line = readonly [text: string, ...fields: string[]];
 
 const TCP: readonly Line[] = [
   ['\t# packet~ sent', 'tcps_sndtotal'],
@@ -247,6 +242,8 @@ const TABLES: Record<string, readonly Line[]> = {
   igmp: IGMP,
   mld: MLD,
   arp: ARP,
+  ip6: IP6,
+  icmp6: ICMP6,
 };
 
 /** Message names of the histograms, by ICMP type. */
@@ -268,6 +265,13 @@ const ICMP_TYPES: Record<number, string> = {
   18: 'address mask reply',
 };
 
+/** Names in the histograms of a protocol, by number. */
+const HISTOGRAM_NAMES: Record<string, Record<number, string>> = {
+  icmp: ICMP_TYPES,
+  icmp6: ICMP6_TYPES,
+  ip6: IP6_HEADERS,
+};
+
 function histogram(
   name: string,
   head: string,
@@ -283,7 +287,7 @@ function histogram(
     return [head, ...rows];
   }
   const rows = counts.flatMap((n, type) =>
-    n === 0 ? [] : [`\t\t${ICMP_TYPES[type] ?? `#${type}`}: ${n}`],
+    n === 0 ? [] : [`\t\t${HISTOGRAM_NAMES[name]?.[type] ?? `#${type}`}: ${n}`],
   );
   return rows.length === 0 ? [] : [head, ...rows];
 }
@@ -313,7 +317,9 @@ function protocolText(name: string, stat: ProtocolStat, hideZeros: boolean): str
     if (Array.isArray(counts)) lines.push(...histogram(name, text, counts, hideZeros));
     // Omit a line whose fields the stack does not count: a zero would be wrong.
     else if (!values.every((v) => typeof v === 'number')) continue;
-    else if (!hideZeros || values.some((v) => v !== 0)) lines.push(lineText(line, values));
+    // A line without a field is a heading.
+    else if (!hideZeros || values.length === 0 || values.some((v) => v !== 0))
+      lines.push(lineText(line, values));
   }
   return lines;
 }

@@ -9,6 +9,11 @@ import { formatZones } from '../../src/ctl/vmstat.ts';
 import { m_freem, m_getcl, mb_alloc_ext_pgs, mbuf_init } from '../../src/kern/kern_mbuf.ts';
 import { M_NOWAIT, M_PKTHDR, MT_DATA } from '../../src/kern/mbuf.ts';
 import { sfstat } from '../../src/kern/sendfile_io.ts';
+import { SeededPrng } from '../../src/host/prng.ts';
+import { vnet_alloc } from '../../src/kern/vnet.ts';
+import { V_icmp6 } from '../../src/netinet6/icmp6_var.ts';
+import { ip6stat } from '../../src/netinet6/ip6_var.ts';
+import { ICMP6, IP6 } from '../../src/ctl/netstat_s6.ts';
 import { Ipstat } from '../../src/netinet/ip_var.ts';
 import { Tcpstat } from '../../src/netinet/tcp_var.ts';
 import { count, R_IP_NOTUS, resetReasons } from '../../src/sys/reason.ts';
@@ -179,6 +184,20 @@ describe('ctl: netstat -an', () => {
     expect(formatNetstatAn(lines, false)).to.match(/^Active Internet connections\n/);
     expect(formatNetstatAn([], true)).to.equal('');
   });
+
+  it('cuts an IPv6 address, not its port; -W prints all of it', () => {
+    const proto = 'tcp6';
+    const local = '2001:db8:1:2:3:4:5:6.8080';
+    const lines = [socket({ proto, local, foreign: 'fe80::1%tn0.443', state: 'ESTABLISHED' })];
+    expect(formatNetstatAn(lines, false).split('\n')[2]).to.equal(
+      'tcp6       0      0 2001:db8:1:2:3:4.8080  fe80::1%tn0.443        ESTABLISHED',
+    );
+    const wide = formatNetstatAn(lines, false, true).split('\n');
+    expect(wide[2]).to.equal(
+      `tcp6       0      0 ${local.padEnd(45)} ${'fe80::1%tn0.443'.padEnd(45)} ESTABLISHED`,
+    );
+    expect(wide[1]!.indexOf('(state)')).to.equal(wide[2]!.indexOf('ESTABLISHED'));
+  });
 });
 
 describe('ctl: netstat -s', () => {
@@ -236,6 +255,33 @@ describe('ctl: netstat -s', () => {
       'tcp:\n\tTCP connection count by state:\n' +
         '\t\t1 connection in LISTEN state\n\t\t2 connections in ESTABLISHED state\n',
     );
+  });
+
+  it('prints the counters of IPv6 and ICMPv6 with FreeBSD words', () => {
+    const ip6 = { ip6s_total: 1, ip6s_notmember: 2, ip6s_nxthist: [0, 0, 0, 0, 0, 0, 7] };
+    expect(formatNetstatS({ protocols: { ip6 }, reasons: [] }, true)).to.equal(
+      "ip6:\n\t1 total packet received\n\t2 multicast packets which we don't join\n" +
+        '\tInput histogram:\n\t\tTCP: 7\n',
+    );
+    const inhist = Array.from({ length: 256 }, (_, type) => (type === 135 ? 3 : 0));
+    const icmp6 = { icp6s_inhist: inhist, icp6s_odst_unreach_noport: 1, icp6s_badns: 1 };
+    expect(formatNetstatS({ protocols: { icmp6 }, reasons: [] }, true)).to.equal(
+      'icmp6:\n\tInput histogram:\n\t\tneighbor solicitation: 3\n' +
+        '\tHistogram of error messages to be generated:\n\t\t1 port unreachable\n' +
+        '\t1 bad neighbor solicitation message\n',
+    );
+  });
+
+  it('has a line for each counter of IPv6 and ICMPv6', () => {
+    const vnet = vnet_alloc(new SeededPrng(1));
+    for (const [name, stat, lines] of [
+      ['ip6', ip6stat(vnet), IP6],
+      ['icmp6', V_icmp6(vnet).stat, ICMP6],
+    ] as const) {
+      const fields = lines.flatMap(([, ...more]) => more);
+      for (const field of Object.keys(statFields(stat)))
+        expect(fields, `${name} ${field}`).to.include(field);
+    }
   });
 
   it('prints the reasons that occurred; JSON has all of them', () => {
