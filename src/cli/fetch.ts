@@ -3,7 +3,7 @@
 import { createWriteStream } from 'node:fs';
 import { Writable } from 'node:stream';
 import type { Command } from 'commander';
-import type { FetchResult } from '../apps/fetch/fetch.ts';
+import type { FetchResult, FetchUrl } from '../apps/fetch/fetch.ts';
 import { exitProcess } from '../host/exit.ts';
 import { poolCall } from '../host/pool_gate.ts';
 import { CliError, newCommand, printError, printJson, reportError, UsageError } from './command.ts';
@@ -20,7 +20,7 @@ const DEFAULT_IDLE_S = 60;
 const OWN = ['timeout'] as const;
 
 interface Settings {
-  readonly url: URL;
+  readonly url: FetchUrl;
   readonly idleMs: number;
   /** `-`: standard output. */
   readonly file: string;
@@ -53,7 +53,7 @@ const sinkOf = (file: string): Writable => (file === '-' ? stdoutSink() : fileSi
 
 async function settingsOf(text: string, own: OwnTexts, raw: RawFlags): Promise<Settings> {
   const { checkUrl } = await import('../apps/fetch/fetch.ts');
-  let url: URL;
+  let url: FetchUrl;
   try {
     url = checkUrl(text);
   } catch (e) {
@@ -94,12 +94,13 @@ async function fetchFrom(
   raw: RawFlags,
 ): Promise<number> {
   const { signal } = stopOnSignal();
+  const { hrefOf } = await import('../apps/fetch/fetch.ts');
   const channel = await openChannel(target);
   try {
     if (raw['json'] === true) printJson(await channel.request('info', {}));
     const result = await channel.stream(
       'fetch',
-      { url: url.href, idleMs },
+      { url: hrefOf(url), idleMs },
       { event: () => undefined, output: () => sinkOf(file), signal },
     );
     return report(result as FetchResult, file, raw);
@@ -158,7 +159,7 @@ export const fetchCommand: Command = addNicFlags(
         'fetch a URL with HTTP from the emulated host of the running instance, or, if there is none,\n' +
           'from one that is brought up for it; exit status 0 for a complete 2xx response',
       )
-      .argument('<url>', 'such as http://192.0.2.1:8080/file')
+      .argument('<url>', 'such as http://192.0.2.1:8080/file, http://[2001:db8::1]/file')
       .option('-o, --output <file>', 'output file of the body (default: -, standard output)')
       .option('-T, --timeout <seconds>', `time-out without traffic (default: ${DEFAULT_IDLE_S})`),
   ),

@@ -3,7 +3,7 @@ import type { Socket as NetSocket } from 'node:net';
 import { Duplex, Writable } from 'node:stream';
 import { expect } from 'chai';
 import type { Socket } from '../../src/api/socket.ts';
-import { checkUrl, type FetchResult, fetchUrl } from '../../src/apps/fetch/fetch.ts';
+import { checkUrl, type FetchResult, fetchUrl, hrefOf } from '../../src/apps/fetch/fetch.ts';
 
 /** Two connected streams in this process. */
 function pair(): [Duplex, Duplex] {
@@ -50,6 +50,7 @@ interface Fetched {
 async function fetched(
   handler: RequestListener,
   signal = new AbortController().signal,
+  text = URL_A,
 ): Promise<Fetched> {
   const server = createServer(handler);
   const hosts: string[] = [];
@@ -62,7 +63,7 @@ async function fetched(
       return Promise.resolve(ours as unknown as Socket);
     },
     {
-      url: checkUrl(URL_A),
+      url: checkUrl(text),
       idleMs: 1000,
       redirects: 2,
       output: () =>
@@ -94,11 +95,37 @@ describe('fetch', () => {
       'https://192.0.2.1/',
       'http://example.org/',
       'http://u:p@192.0.2.1/',
-      'http://[2001:db8::1]/',
+      'http://[fe80::1%]/',
+      'http://[2001:db8::g]/',
       'file:///etc/passwd',
     ])
       expect(() => checkUrl(text), text).to.throw(Error, text);
-    expect(checkUrl('http://192.0.2.1').href).to.equal('http://192.0.2.1/');
+    expect(checkUrl('http://192.0.2.1').url.href).to.equal('http://192.0.2.1/');
+  });
+
+  it('takes an IPv6 address, with a zone, which the peer does not see', async () => {
+    expect(hrefOf(checkUrl('http://[2001:DB8:0::1]:8080/a?b'))).to.equal(
+      'http://[2001:db8::1]:8080/a?b',
+    );
+    for (const text of ['http://[fe80::1%tn0]/a', 'http://[fe80::1%25tn0]/a']) {
+      const url = checkUrl(text);
+      expect([url.url.href, url.zone]).to.deep.equal(['http://[fe80::1]/a', 'tn0']);
+      expect(hrefOf(url)).to.equal('http://[fe80::1%25tn0]/a');
+    }
+    // A redirect to the same host keeps the zone.
+    const { result, hosts } = await fetched(
+      (req, res) => {
+        expect(req.headers.host).to.equal('[fe80::1]:8080');
+        if (req.url === '/b') return res.end('x');
+        return res
+          .writeHead(302, { Location: req.url === '/' ? '/a' : 'http://[fe80::1]:8080/b' })
+          .end();
+      },
+      undefined,
+      'http://[fe80::1%tn0]:8080/',
+    );
+    expect(hosts).to.deep.equal(Array.from({ length: 3 }, () => 'fe80::1%tn0:8080'));
+    expect(result).to.include({ url: 'http://[fe80::1%25tn0]:8080/b', bytes: 1 });
   });
 
   it('connects to the host and port of the URL, and delivers the body', async () => {

@@ -12,8 +12,14 @@ import type { Socket } from '../../api/socket.ts';
 /** How to connect from the emulated host; api/server.ts's `connect` with its stack. */
 export type Connect = (port: number, host: string) => Promise<Socket>;
 
-export interface FetchOptions {
+/** A URL that can be fetched. Node's URL takes no zone: it is separate, '' if there is none. */
+export interface FetchUrl {
   readonly url: URL;
+  readonly zone: string;
+}
+
+export interface FetchOptions {
+  readonly url: FetchUrl;
   /** Milliseconds without traffic after which the request fails with ETIMEDOUT. */
   readonly idleMs: number;
   /** Redirects to follow. */
@@ -42,27 +48,53 @@ export interface FetchResult extends FetchResponse {
 const LAST_WRITE_MS = 2000;
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 
+/** The zone of an address in a URL, `%tn0` or, as RFC 6874 writes it, `%25tn0`. */
+const ZONE = /^([a-z]+:\/\/[^/?#[]*\[[^\]%/]*)%(?:25)?([^\]%/]+)\]/i;
+
 /** Throws Error (one line) for a URL that cannot be fetched. */
-export function checkUrl(text: string): URL {
-  if (!URL.canParse(text)) throw new Error(`${text}: not a URL, such as http://192.0.2.1/file`);
-  const url = new URL(text);
+export function checkUrl(text: string): FetchUrl {
+  const [, head = '', zone = ''] = ZONE.exec(text) ?? [];
+  const plain = zone === '' ? text : text.replace(ZONE, `${head}]`);
+  if (!URL.canParse(plain))
+    throw new Error(
+      `${text}: not a URL, such as http://192.0.2.1/file or http://[2001:db8::1]/file`,
+    );
+  const url = new URL(plain);
   if (url.protocol !== 'http:') throw new Error(`${text}: only http: can be fetched`);
-  if (!/^\d+(\.\d+){3}$/.test(url.hostname))
-    throw new Error(`${text}: an IPv4 address is needed: the emulated host resolves no names`);
+  if (!/^(\d+(\.\d+){3}|\[.*\])$/.test(url.hostname))
+    throw new Error(`${text}: an IP address is needed: the emulated host resolves no names`);
   if (url.username !== '') throw new Error(`${text}: no user and password, please`);
-  return url;
+  return { url, zone };
 }
 
-const timedOut = (url: URL): Error =>
-  Object.assign(new Error(`${url.href}: timed out`), { code: 'ETIMEDOUT' });
+/** The address of the host as `connect` takes it: `fe80::1%tn0`. */
+function hostOf({ url, zone }: FetchUrl): string {
+  const host = url.hostname.replace(/^\[(.*)\]$/, '$1');
+  return zone === '' ? host : `${host}%${zone}`;
+}
+
+/** The text of the URL, with its zone. */
+export function hrefOf({ url, zone }: FetchUrl): string {
+  return zone === '' ? url.href : url.href.replace(']', `%25${zone}]`);
+}
+
+/** The URL of the response's `location`. A relative one, and one of the same host, keeps the zone. */
+function redirected(from: FetchUrl, location: string): FetchUrl {
+  const zoned = ZONE.test(location) || !URL.canParse(location, from.url.href);
+  const to = checkUrl(zoned ? location : new URL(location, from.url).href);
+  return to.zone === '' && to.url.hostname === from.url.hostname ? { ...to, zone: from.zone } : to;
+}
+
+const timedOut = (url: FetchUrl): Error =>
+  Object.assign(new Error(`${hrefOf(url)}: timed out`), { code: 'ETIMEDOUT' });
 
 /**
  * Connects. Rejects with ABORT_ERR and ETIMEDOUT as a request does: node:http reports both only
  * after it has a socket.
  */
-async function connectTo(connect: Connect, url: URL, options: FetchOptions): Promise<Socket> {
+async function connectTo(connect: Connect, url: FetchUrl, options: FetchOptions): Promise<Socket> {
   const { idleMs, signal } = options;
-  const connecting = connect(Number(url.port || 80), url.hostname);
+  const connecting = connect(Number(url.url.port || 80), hostOf(url));
   let end: (e: Error) => void;
   const ended = new Promise<never>((_resolve, reject) => (end = reject));
   const stop = (): void => end(Object.assign(new Error('stopped'), { code: 'ABORT_ERR' }));
@@ -84,10 +116,10 @@ async function connectTo(connect: Connect, url: URL, options: FetchOptions): Pro
 }
 
 /** Sends the request; resolves when the response's header is there. */
-function get(connect: Connect, url: URL, options: FetchOptions): Promise<IncomingMessage> {
+function get(connect: Connect, url: FetchUrl, options: FetchOptions): Promise<IncomingMessage> {
   return new Promise((resolve, reject) => {
     // No `agent`: an agent would connect through Linux's own stack.
-    const req = request(url, {
+    const req = request(url.url, {
       signal: options.signal,
       headers: { 'User-Agent': 'tapnic', Accept: '*/*', Connection: 'close' },
       // node:http uses the socket passed to `done` as a net.Socket.
@@ -161,12 +193,12 @@ export async function fetchUrl(connect: Connect, options: FetchOptions): Promise
     const { location } = response.headers;
     if (REDIRECTS.has(status) && location !== undefined && left > 0) {
       response.destroy();
-      url = checkUrl(new URL(location, url).href);
+      url = redirected(url, location);
       continue;
     }
     const told = response.headers['content-length'];
     const about: FetchResponse = {
-      url: url.href,
+      url: hrefOf(url),
       status,
       statusText: response.statusMessage ?? '',
       length: told === undefined ? null : Number(told),
