@@ -21,6 +21,7 @@ import {
   R_HTTP_IDLE_TIMEOUT,
   R_HTTP_SEND_STALL,
 } from '../../sys/reason.ts';
+import { peerText } from '../peer_text.ts';
 import { contentType, find, type FoundFile, statusOf } from './files.ts';
 import { Gate } from './gate.ts';
 import { BODY_MAX, HEAD_MAX, LimitedLog, type Limits, type Logger } from './limits.ts';
@@ -397,5 +398,5 @@ function shortUrl(req: IncomingMessage): string {
 }
 
 function peerOf(gate: Gate): string {
-  return `${gate.remoteAddress}:${gate.remotePort}`;
+  return peerText(gate.remoteAddress, gate.remotePort);
 }

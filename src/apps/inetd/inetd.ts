@@ -7,6 +7,7 @@
 import type { DgramInfo, DgramSocket, DgramSocketOptions } from '../../api/dgram.ts';
 import { listening, type Server } from '../../api/server.ts';
 import type { Socket } from '../../api/socket.ts';
+import { peerText } from '../peer_text.ts';
 
 /** Receives reports of problems; pino's loggers fit. */
 export interface Logger {
@@ -101,7 +102,12 @@ export const services: readonly Service[] = [
 ];
 
 /** Socket buffers for one datagram to send and four to receive, of any size. */
-const DGRAM: DgramSocketOptions = { sendBufferSize: 65535, recvBufferSize: 4 * 65535 };
+const DGRAM: DgramSocketOptions = {
+  // Takes both families.
+  type: 'udp6',
+  sendBufferSize: 65535,
+  recvBufferSize: 4 * 65535,
+};
 
 /** Makes sockets of the emulated host: servers that do not listen yet, UDP sockets not bound. */
 export interface InetdSockets {
@@ -138,7 +144,8 @@ function answerDatagram(
   } catch (e) {
     ({ code } = e as NodeJS.ErrnoException);
   }
-  log.info({ service: service.name, peer: `${address}:${port}`, code }, 'datagram not answered');
+  const peer = peerText(address, port);
+  log.info({ service: service.name, peer, code }, 'datagram not answered');
 }
 
 /** Running services. */
@@ -190,7 +197,7 @@ export class Inetd {
     this.#sockets.add(socket);
     socket.once('close', () => this.#sockets.delete(socket));
     socket.on('error', (error: NodeJS.ErrnoException) => {
-      const peer = `${socket.remoteAddress}:${socket.remotePort}`;
+      const peer = peerText(socket.remoteAddress, socket.remotePort);
       log.info({ service: service.name, peer, code: error.code }, 'connection error');
     });
     service.serve(socket);
