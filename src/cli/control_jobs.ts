@@ -5,8 +5,11 @@
 
 import { Writable } from 'node:stream';
 import { ControlFailure } from '../ctl/protocol.ts';
-import { readFetch, readPing } from '../ctl/stream_request.ts';
+import { type PingRequest, readFetch, readPing } from '../ctl/stream_request.ts';
 import type { Vnet } from '../kern/vnet.ts';
+import type { RawSocket as RawSocketType } from '../api/raw.ts';
+import { in6_selectif, in6_selectsrc } from '../netinet6/in6_src.ts';
+import { ip6_sprintf, parseIn6Zone } from '../netinet6/scope6.ts';
 import type { StreamHandler, StreamOut } from './control_conn.ts';
 import type { StreamHandlers } from './control_server.ts';
 
@@ -20,6 +23,25 @@ function failed(e: unknown): never {
   throw e;
 }
 
+/** The raw socket of a run. @param Raw the class, which is loaded when it is needed */
+export function pingSocket(
+  Raw: typeof RawSocketType,
+  vnet: Vnet,
+  { host, ttl, dontFragment }: PingRequest,
+): RawSocketType {
+  const family = host.includes(':') ? 6 : 4;
+  return new Raw(vnet, { family, ...(ttl === null ? {} : { ttl }), dontFragment });
+}
+
+/** Our address of packets to an IPv6 address; null: with IPv4, without a route or an address. */
+export function sourceOf(vnet: Vnet, host: string): string | null {
+  const dst = parseIn6Zone(vnet, host);
+  const ifp = dst === null ? null : in6_selectif(vnet, dst);
+  if (dst === null || ifp === null) return null;
+  const ia = in6_selectsrc(vnet, dst, ifp);
+  return ia === null ? null : ip6_sprintf(vnet, ia.ifa_addr);
+}
+
 const ping =
   (vnet: Vnet): StreamHandler =>
   async (req, out, signal) => {
@@ -30,8 +52,8 @@ const ping =
     ]);
     if (signal.aborted) throw new ControlFailure('ECANCELED', 'stopped');
     try {
-      const { ttl, dontFragment } = options;
-      const socket = new RawSocket(vnet, { ...(ttl === null ? {} : { ttl }), dontFragment });
+      const socket = pingSocket(RawSocket, vnet, options);
+      out.event({ event: 'begin', source: sourceOf(vnet, options.host) });
       const run = new Ping(socket, options, {
         reply: (reply) => out.event({ event: 'reply', ...reply }),
         icmpError: (error) => out.event({ event: 'icmp_error', ...error }),

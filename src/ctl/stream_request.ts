@@ -1,9 +1,13 @@
 /** Reads and checks the arguments of the streamed requests `ping` and `fetch`; see protocol.ts. */
 
+import { parseInAddr } from '../netinet/in.ts';
+import { parseIn6 } from '../netinet6/in6.ts';
 import { ControlFailure, type ControlRequest } from './protocol.ts';
 
 /** The largest data that fits into an IP packet with IP and ICMP headers. */
 export const PING_SIZE_MAX = 65535 - 20 - 8;
+/** The same with IPv6, whose length field does not count the IPv6 header. */
+export const PING6_SIZE_MAX = 65535 - 8;
 export const DAY_MS = 86_400_000;
 const URL_MAX = 8192;
 
@@ -52,17 +56,26 @@ function textArg(args: Args, name: string, max: number): string {
   return value;
 }
 
+/** Bytes of an IPv6 address with the name of an interface. */
+const HOST_MAX = 64;
+
+/** Checks an IPv4 address, or an IPv6 address with an optional zone. */
+function hostArg(args: Args): string {
+  const host = textArg(args, 'host', HOST_MAX);
+  const [addr = '', zone, more] = host.split('%');
+  const six = parseIn6(addr) !== null && zone !== '' && more === undefined;
+  return six || parseInAddr(host) !== null ? host : fail('host: not an IPv4 or IPv6 address');
+}
+
 /** Throws ControlFailure (EINVAL). */
 export function readPing({ args }: ControlRequest): PingRequest {
-  const host = textArg(args, 'host', 15);
-  const bytes = host.split('.');
-  if (bytes.length !== 4 || !bytes.every((b) => /^(0|[1-9]\d{0,2})$/.test(b) && Number(b) < 256))
-    fail('host: not an IPv4 address');
+  const host = hostArg(args);
+  const sizeMax = host.includes(':') ? PING6_SIZE_MAX : PING_SIZE_MAX;
   return {
     host,
     count: wholeArg(args, 'count', 0, Number.MAX_SAFE_INTEGER, 0),
     intervalMs: numberArg(args, 'intervalMs', 1, DAY_MS, 1000),
-    size: wholeArg(args, 'size', 0, PING_SIZE_MAX, 56),
+    size: wholeArg(args, 'size', 0, sizeMax, 56),
     waitMs: numberArg(args, 'waitMs', 1, DAY_MS, null),
     timeoutMs: numberArg(args, 'timeoutMs', 0, DAY_MS, 0),
     ttl: wholeArg(args, 'ttl', 1, 255, null),

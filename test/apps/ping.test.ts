@@ -1,4 +1,5 @@
 import { expect } from 'chai';
+import { Icmp6Message } from '../../src/apps/ping/packet6.ts';
 import {
   errorCode,
   IcmpPacket,
@@ -24,6 +25,8 @@ import { buildIcmp, buildIp4, decodeIp4 } from '../support/frames.ts';
 
 const US = '192.0.2.2';
 const PEER = '192.0.2.1';
+const PEER6 = 'fe80::1%tn0';
+const HOPS = 63;
 
 /** The ICMP part of an answer to `request`. */
 function answer(request: Uint8Array): Buffer {
@@ -42,23 +45,32 @@ type Peer = (request: Buffer, reply: (packet: Buffer, delayMs?: number) => void)
 
 /** A socket whose other end is `peer`, which gets each request and a function to reply. */
 class FakeSocket {
+  readonly family: 4 | 6;
   readonly sent: Buffer[] = [];
   closed = false;
-  #listener: (packet: Buffer, from: string) => void = () => undefined;
+  #listener: (packet: Buffer, from: string, hops: number | null) => void = () => undefined;
   readonly #peer: Peer;
 
-  constructor(peer: Peer) {
+  constructor(peer: Peer, family: 4 | 6) {
     this.#peer = peer;
+    this.family = family;
   }
-  on(_event: 'message', listener: (packet: Buffer, from: string) => void): void {
+  on(
+    _event: 'message',
+    listener: (packet: Buffer, from: string, hops: number | null) => void,
+  ): void {
     this.#listener = listener;
   }
   send(message: Uint8Array, host: string): void {
-    expect(host).to.equal(PEER);
+    const peer = this.family === 6 ? PEER6 : PEER;
+    expect(host).to.equal(peer);
     const request = Buffer.from(message);
     this.sent.push(request);
     this.#peer(request, (reply, delayMs = 0) => {
-      setTimeout(() => this.closed || this.#listener(reply, PEER), delayMs);
+      setTimeout(
+        () => this.closed || this.#listener(reply, peer, this.family === 6 ? HOPS : null),
+        delayMs,
+      );
     });
   }
   close(): void {
@@ -74,7 +86,7 @@ interface Run {
 }
 
 async function ping(options: Partial<PingOptions>, peer: Peer): Promise<Run> {
-  const socket = new FakeSocket(peer);
+  const socket = new FakeSocket(peer, options.host?.includes(':') === true ? 6 : 4);
   const replies: PingReply[] = [];
   const errors: string[] = [];
   const run = new Ping(
@@ -206,12 +218,47 @@ describe('ping', () => {
 
   it('makes requests of any size', () => {
     for (const size of [0, 1, 7, 8, 1472, 65507]) {
-      const message = makeEcho(0xffff, 65535, size);
+      const message = makeEcho(4, 0xffff, 65535, size);
       expect(message).to.have.lengthOf(8 + size);
       expect(icmpSum(message), 'sum over all is 0').to.equal(0);
       expect(patternMismatch(message.subarray(8), size)).to.equal(null);
     }
-    expect(IcmpPacket.parse(packet(makeEcho(1, 2, 0)))!.seq).to.equal(2);
+    expect(IcmpPacket.parse(packet(makeEcho(4, 1, 2, 0)))!.seq).to.equal(2);
+  });
+
+  it('sends ICMPv6 requests, and finds its own in errors, also behind a fragment header', async () => {
+    const quote = (request: Buffer, fragment: Buffer | null): Buffer => {
+      const ip6 = Buffer.alloc(40);
+      ip6[0] = 0x60;
+      ip6[6] = fragment === null ? 58 : 44;
+      const head = Buffer.from([2, 0, 0, 0, 0, 0, 5, 0]);
+      return Buffer.concat([head, ip6, fragment ?? Buffer.alloc(0), request.subarray(0, 8)]);
+    };
+    const first = Buffer.from([58, 0, 0, 1, 0, 0, 0, 9]);
+    const second = Buffer.from([58, 0, 0, 8, 0, 0, 0, 9]);
+    const { socket, replies, errors } = await ping({ host: PEER6, count: 4 }, (request, reply) => {
+      const seq = request.readUInt16BE(6);
+      if (seq === 0) {
+        const echo = Buffer.from(request);
+        echo[0] = 129;
+        reply(echo);
+      } else reply(quote(request, [null, first, second][seq - 1]!));
+    });
+    expect(socket.sent.map((m) => [m[0], m.readUInt16BE(2), m.length])).to.deep.equal(
+      Array.from({ length: 4 }, () => [128, 0, 64]),
+    );
+    expect(replies).to.have.lengthOf(1);
+    expect(replies[0]).to.include({ from: PEER6, seq: 0, bytes: 64, ttl: HOPS, wrong: null });
+    const text = (bytes: number): string =>
+      `${bytes} bytes from fe80::1%tn0: Packet too big mtu = 1280\n`;
+    expect(errors).to.deep.equal([text(56), text(64)]);
+    expect(printReply({ ...replies[0]!, timeMs: 0.5 })).to.equal(
+      '64 bytes from fe80::1%tn0, icmp_seq=0 hlim=63 time=0.500 ms\n',
+    );
+    expect(printBegin(PEER6, 56, 'fe80::2%tn0')).to.equal(
+      'PING(104=40+8+56 bytes) fe80::2%tn0 --> fe80::1%tn0\n',
+    );
+    expect(Icmp6Message.parse(Buffer.alloc(7), 64)).to.equal(null);
   });
 
   it('prints what ping prints', () => {

@@ -1,6 +1,7 @@
 /** ICMP messages as ping sends and reads them, RFC 792: network byte order, in Buffers. */
 
 import { IPPROTO_ICMP } from '../../sys/protocols.ts';
+import { ICMP6_ECHO_REQUEST } from './packet6.ts';
 
 const ECHOREPLY = 0;
 const UNREACH = 3;
@@ -35,14 +36,17 @@ export function icmpSum(bytes: Uint8Array): number {
 /** The data byte at `i` of every request. */
 const patternByte = (i: number): number => i & 0xff;
 
-/** An echo request with `size` bytes of data. */
-export function makeEcho(ident: number, seq: number, size: number): Buffer {
+/**
+ * An echo request with `size` bytes of data. The checksum of ICMPv6 contains the addresses: the socket
+ * computes it.
+ */
+export function makeEcho(family: 4 | 6, ident: number, seq: number, size: number): Buffer {
   const b = Buffer.alloc(ICMP_HDR + size);
-  b[0] = ECHO;
+  b[0] = family === 6 ? ICMP6_ECHO_REQUEST : ECHO;
   b.writeUInt16BE(ident, 4);
   b.writeUInt16BE(seq, 6);
   for (let i = 0; i < size; i++) b[ICMP_HDR + i] = patternByte(i);
-  b.writeUInt16BE(icmpSum(b), 2);
+  if (family === 4) b.writeUInt16BE(icmpSum(b), 2);
   return b;
 }
 

@@ -1,16 +1,22 @@
 /**
  * Echo requests from the emulated host, after sbin/ping: sends them, matches the replies, keeps the
  * statistics. `print.ts` formats the output. Left out: name resolution, sweeps, floods, patterns
- * chosen by the user, record route, IPv6.
+ * chosen by the user, record route.
  */
 
 import { randomInt } from 'node:crypto';
 import { errorCode, IcmpPacket, type IcmpError, makeEcho, patternMismatch } from './packet.ts';
+import { Icmp6Message } from './packet6.ts';
 
 /** The socket underneath: a RawSocket of src/api. */
 export interface PingSocket {
+  /** 4: ICMP; 6: ICMPv6, whose packets have no IPv6 header. */
+  readonly family: 4 | 6;
   send(message: Uint8Array, host: string): void;
-  on(event: 'message', listener: (packet: Buffer, from: string) => void): unknown;
+  on(
+    event: 'message',
+    listener: (packet: Buffer, from: string, hops: number | null) => void,
+  ): unknown;
   close(): void;
 }
 
@@ -20,7 +26,7 @@ export interface PingOptions {
   readonly count: number;
   /** Milliseconds between requests. */
   readonly intervalMs: number;
-  /** Bytes of data after the ICMP header, 0 to 65507. */
+  /** Bytes of data after the ICMP header, 0 to 65507; with IPv6 to 65527. */
   readonly size: number;
   /** Milliseconds to wait for a reply; later replies are counted separately. */
   readonly waitMs: number | null;
@@ -92,7 +98,7 @@ export class Ping {
     this.#socket = socket;
     this.#options = options;
     this.#listener = listener;
-    socket.on('message', (packet, from) => this.#message(packet, from));
+    socket.on('message', (packet, from, hops) => this.#message(packet, from, hops));
   }
 
   /**
@@ -123,7 +129,7 @@ export class Ping {
     const { host, size, count, intervalMs } = this.#options;
     const seq = this.#transmitted++ % SEQS;
     this.#answered[seq] = 0;
-    const message = makeEcho(this.#ident, seq, size);
+    const message = makeEcho(this.#socket.family, this.#ident, seq, size);
     this.#sentMs[seq] = performance.now();
     try {
       this.#socket.send(message, host);
@@ -145,9 +151,10 @@ export class Ping {
     return Math.max(2 * this.#max, LINGER_MS);
   }
 
-  #message(packet: Buffer, from: string): void {
+  #message(packet: Buffer, from: string, hops: number | null): void {
     const now = performance.now();
-    const icmp = IcmpPacket.parse(packet);
+    const icmp =
+      this.#socket.family === 6 ? Icmp6Message.parse(packet, hops) : IcmpPacket.parse(packet);
     if (icmp === null || this.#done === null) return;
     if (icmp.isReplyTo(this.#ident)) this.#reply(icmp, from, now);
     else {
@@ -156,7 +163,7 @@ export class Ping {
     }
   }
 
-  #reply(icmp: IcmpPacket, from: string, now: number): void {
+  #reply(icmp: IcmpPacket | Icmp6Message, from: string, now: number): void {
     const { seq } = icmp;
     const timeMs = now - this.#sentMs[seq]!;
     if (Number.isNaN(timeMs)) return; // no request with that number was sent

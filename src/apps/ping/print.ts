@@ -15,8 +15,10 @@ const sendErrors: Readonly<Record<string, string>> = {
   ENOBUFS: 'No buffer space available',
 };
 
-export function printBegin(host: string, size: number): string {
-  return `PING ${host} (${host}): ${size} data bytes\n`;
+/** @param source our address; with IPv4 it is not printed */
+export function printBegin(host: string, size: number, source: string | null = null): string {
+  if (!host.includes(':')) return `PING ${host} (${host}): ${size} data bytes\n`;
+  return `PING(${size + 48}=40+8+${size} bytes) ${source ?? '::'} --> ${host}\n`;
 }
 
 export function printReply(r: PingReply): string {
@@ -26,7 +28,8 @@ export function printReply(r: PingReply): string {
       : `wrong data byte #${r.wrong.at} should be 0x${r.wrong.sent.toString(16)} ` +
         `but was 0x${r.wrong.got.toString(16)}\n`;
   const dup = r.duplicate ? ' (DUP!)' : '';
-  return `${r.bytes} bytes from ${r.from}: icmp_seq=${r.seq} ttl=${r.ttl} time=${ms(r.timeMs)} ms${dup}\n${wrong}`;
+  const [comma, hops] = r.from.includes(':') ? [',', 'hlim'] : [':', 'ttl'];
+  return `${r.bytes} bytes from ${r.from}${comma} icmp_seq=${r.seq} ${hops}=${r.ttl} time=${ms(r.timeMs)} ms${dup}\n${wrong}`;
 }
 
 export function printIcmpError(e: IcmpError): string {
