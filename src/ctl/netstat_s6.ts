@@ -48,6 +48,7 @@ export const ICMP6: readonly Line[] = [
   ['\t# bad checksum~', 'icp6s_checksum'],
   ['\t# message~ with bad length', 'icp6s_badlen'],
   ['\t# message~ dropped', 'icp6s_dropped'],
+  ['\t# message~ with invalid hop limit', 'icp6s_invlhlim'],
   ['\tInput histogram:', 'icp6s_inhist'],
   ['\tHistogram of error messages to be generated:'],
   ['\t\t# no route', 'icp6s_odst_unreach_noroute'],

@@ -32,7 +32,11 @@ describe('api: stack.listen', () => {
 
   beforeEach(async () => {
     ns = new Netns('listen');
-    stack = await createStack({ netns: ns.name, memory: '64M' });
+    stack = await createStack({
+      netns: ns.name,
+      memory: '64M',
+      sysctl: { 'net.inet6.ip6.dad_count': 0 },
+    });
   });
   afterEach(async () => {
     expect(await stack.close()).to.eql({});

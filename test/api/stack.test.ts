@@ -60,7 +60,13 @@ describe('api: createStack', () => {
   after(() => site[Symbol.dispose]());
 
   const open = async (options: StackOptions = {}): Promise<Stack> =>
-    (stack = await createStack({ netns: ns.name, memory: '64M', ...options }));
+    (stack = await createStack({
+      netns: ns.name,
+      memory: '64M',
+      // Addresses are ready at once.
+      sysctl: { 'net.inet6.ip6.dad_count': 0 },
+      ...options,
+    }));
   const close = async (): Promise<void> => {
     const leaked = await stack?.close();
     stack = null;

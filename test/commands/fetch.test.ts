@@ -101,7 +101,7 @@ describe('commands: fetch', function () {
     ['a closed port', ['http://192.0.2.1:81/'], 1, /: connect 192\.0\.2\.1:81: ECONNREFUSED$/],
     ['a server that does not answer', [`${base}/silent`, '-T', '1'], 1, /\/silent: timed out$/],
     ['a file that cannot be written', [`${base}/file`, '-o', '/nonexistent/x'], 1, /ENOENT/],
-    ['a host name', ['http://example.org/'], 2, /an IPv4 address is needed/],
+    ['a host name', ['http://example.org/'], 2, /an IP address is needed/],
     [
       'JSON and the body on the same stream',
       [`${base}/file`, '--json'],

@@ -188,7 +188,7 @@ describe('ctl: ifconfig verbs', () => {
     run('em0 inet6 fe80::ff:fe00:3%em0 -alias');
     expect(six()).to.deep.equal([
       'inet6 2001:db8:3::ff:fe00:3 prefixlen 64',
-      'inet6 fe80::9%em0 prefixlen 64 scopeid 0x3',
+      'inet6 fe80::9%em0 prefixlen 64 tentative scopeid 0x3',
       'nd6 options=60<AUTO_LINKLOCAL,NO_RADR>',
     ]);
     expect(inet('em0'), 'words of both families').to.deep.equal([]);

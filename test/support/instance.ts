@@ -38,6 +38,8 @@ export interface Exit {
   stderr: string;
 }
 
+/** Addresses are ready at once. */
+const NO_DAD = 'net.inet6.ip6.dad_count=0';
 const READY_TIMEOUT_MS = 20_000;
 const STOP_TIMEOUT_MS = 10_000;
 const STDERR_MAX = 1 << 20;
@@ -81,7 +83,8 @@ export class Instance {
 
   /**
    * Runs `tapnic ARGS --json` in `ns` and waits for its `ready` line. Its control socket is in a
-   * temporary directory unless ARGS say otherwise. Rejects with its stderr if it exits before.
+   * temporary directory unless ARGS say otherwise. Duplicate address detection is off unless ARGS name
+   * dad_count: it takes a second. Rejects with its stderr if it exits before.
    * @param wrapper a program with its arguments that executes tapnic, such as env
    */
   static async start(ns: Netns, args: string[], wrapper: string[] = []): Promise<Instance> {
@@ -89,12 +92,14 @@ export class Instance {
     const control = args.some((arg) => arg.startsWith('--control'))
       ? []
       : ['--control', join(dir, 'control.sock')];
+    const dad = args.some((arg) => arg.includes('dad_count')) ? [] : ['--sysctl', NO_DAD];
     const tapnic = [
       process.execPath,
       '--enable-source-maps',
       cliMain,
       ...args,
       ...control,
+      ...dad,
       '--json',
     ];
     const [program, ...rest] = [...wrapper, ...tapnic];
