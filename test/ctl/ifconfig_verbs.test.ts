@@ -194,7 +194,7 @@ describe('ctl: ifconfig verbs', () => {
     expect(inet('em0'), 'words of both families').to.deep.equal([]);
     run('em0 inet 198.51.100.2/24 inet6 2001:db8::7/64');
     expect(inet('em0')).to.deep.equal(['198.51.100.2/24']);
-    expect(six()).to.include('inet6 2001:db8::7 prefixlen 64');
+    expect(six()).to.include('inet6 2001:db8::7 prefixlen 64 tentative');
   });
 
   const errors: [line: string, message: string][] = [
