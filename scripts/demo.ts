@@ -7,10 +7,10 @@
  *   -nomap             unmapped in the socket buffer, converted in ip_output
  *   -txcsum            converted and checksummed in software
  *
- * Each arm runs twice. The first run has no capture: downloads with samples of the send buffer,
- * then timed downloads. The second run captures the wire during one download, and tshark checks
- * every frame. The SHA-256 of every download is compared with that of the file. The status is 1 if
- * a check fails.
+ * Each arm runs twice, and each run downloads over IPv4 and IPv6. The first run has no capture:
+ * downloads with samples of the send buffer, then timed downloads. The second run captures the wire
+ * during one download of each family, and tshark checks every frame. The SHA-256 of every download is
+ * compared with that of the file. The status is 1 if a check fails.
  */
 
 import { createHash, randomFillSync } from 'node:crypto';
@@ -78,11 +78,11 @@ const ARMS: Arm[] = [
   { name: '-txcsum', args: ['--cap=-txcsum'] },
 ];
 
-/** The results of one arm. */
-interface Outcome {
-  arm: string;
-  /** Mean during the warm-up downloads; null if every sample was empty. */
-  mbufsPerMB: number | null;
+type Family = 4 | 6;
+const FAMILIES: readonly Family[] = [4, 6];
+
+/** The timed downloads of one family. */
+interface Timed {
   sfBufs: number;
   reads: Reads;
   conversions: number;
@@ -91,6 +91,14 @@ interface Outcome {
   /** Median of the timed downloads. */
   seconds: number;
   cpuPerGB: number;
+}
+
+/** The results of one arm. */
+interface Outcome {
+  arm: string;
+  /** Mean during the warm-up downloads; null if every sample was empty. */
+  mbufsPerMB: number | null;
+  timed: Record<Family, Timed>;
   capture: CaptureCounts;
   /** Failed checks. */
   faults: string[];
@@ -151,8 +159,14 @@ function cpuNs(pid: number): number {
 }
 
 /** Downloads the file, checks it, and returns curl's seconds. */
-async function download(instance: Instance, file: Original, out: string): Promise<number> {
-  const args = ['-o', out, '-w', '%{http_code} %{time_total}', instance.urlOf(file.name)];
+async function download(
+  instance: Instance,
+  file: Original,
+  out: string,
+  family: Family,
+): Promise<number> {
+  const url = instance.urlOf(file.name, family);
+  const args = [`-${family}`, '-o', out, '-w', '%{http_code} %{time_total}', url];
   const { status, stdout, stderr } = await instance.curl(...args);
   if (status !== 0) throw new Error(`curl: status ${status}: ${stderr.trim()}`);
   const [code = '', seconds = ''] = stdout.split(' ');
@@ -169,7 +183,8 @@ async function download(instance: Instance, file: Original, out: string): Promis
  */
 async function warmUp(instance: Instance, file: Original, out: string): Promise<number | null> {
   const downloads = async (): Promise<void> => {
-    for (let i = 0; i < WARM_UP_RUNS; i++) await download(instance, file, out);
+    for (let i = 0; i < WARM_UP_RUNS; i++)
+      for (const family of FAMILIES) await download(instance, file, out, family);
   };
   const fill = await watchSendBuffers(instance.control, downloads(), LOOK_MS);
   return fill.looks === 0 ? null : mbufsPerMB(fill);
@@ -215,30 +230,40 @@ async function measure(
   const faults: string[] = [];
   const instance = await Instance.start(ns, ['serve', file.dir, ...args]);
   // Warm up first, so that JIT compilation does not count as cost of a transfer.
-  const inBuffer = await warmUp(instance, file, join(work, 'out'));
+  const mbufs = await warmUp(instance, file, join(work, 'out'));
+  const timed = {
+    4: await timedRuns(instance, file, join(work, 'out'), 4),
+    6: await timedRuns(instance, file, join(work, 'out'), 6),
+  };
+  await stop(instance, faults);
+  return { arm: name, mbufsPerMB: mbufs, timed, faults };
+}
+
+/** Downloads the file several times and returns the differences of the counters. */
+async function timedRuns(
+  instance: Instance,
+  file: Original,
+  out: string,
+  family: Family,
+): Promise<Timed> {
   const before = await counters(instance);
   const cpuBefore = cpuNs(instance.ready.pid);
   const seconds: number[] = [];
   for (let i = 0; i < TIMED_RUNS; i++)
-    seconds.push(await download(instance, file, join(work, 'out')));
+    seconds.push(await download(instance, file, out, family));
   const cpu = cpuNs(instance.ready.pid) - cpuBefore;
   const after = await counters(instance);
   // The other loads were for receive buffers, which have one segment each.
   const frames = after.opackets - before.opackets;
   const buffers = after.dma.loads - before.dma.loads - frames;
   const segments = after.dma.segments - before.dma.segments - buffers;
-
-  await stop(instance, faults);
   return {
-    arm: name,
-    mbufsPerMB: inBuffer,
     sfBufs: (after.sf_bufs.total - before.sf_bufs.total) / TIMED_RUNS,
     reads: difference(after.payload_bytes_read, before.payload_bytes_read),
     conversions: (after.conversions - before.conversions) / TIMED_RUNS,
     segsPerFrame: segments / frames,
     seconds: median(seconds),
     cpuPerGB: cpu / 1e9 / ((file.size * TIMED_RUNS) / GB),
-    faults,
   };
 }
 
@@ -254,11 +279,12 @@ async function judge(
     using ns = new Netns();
     const options = ['--capture', `wire=${capture}`, '--mtu', String(MTU)];
     const instance = await Instance.start(ns, ['serve', file.dir, ...args, ...options]);
-    await download(instance, file, join(work, 'out'));
+    for (const family of FAMILIES) await download(instance, file, join(work, 'out'), family);
     await stop(instance, faults);
   }
   const counts = await assertCleanCapture(capture, { mtu: MTU });
-  if (counts.tcpPayload < file.size) faults.push(`the capture misses ${file.size} file bytes`);
+  if (counts.tcpPayload < FAMILIES.length * file.size)
+    faults.push(`the capture misses file bytes: ${counts.tcpPayload} of 2 x ${file.size}`);
   rmSync(capture);
   return counts;
 }
@@ -267,18 +293,25 @@ async function judge(
 function compare(outcomes: Outcome[], file: Original): void {
   const [dflt, mapped, nomap, txcsum] = outcomes;
   if (!dflt || !mapped || !nomap || !txcsum) throw new Error('an arm is missing');
-  for (const [reason, bytes] of Object.entries(dflt.reads))
-    if (reason !== 'small' && bytes !== 0)
-      dflt.faults.push(`the CPU read ${bytes} file bytes: ${reason}`);
-  if (dflt.conversions !== 0) dflt.faults.push('conversions on the unmapped path');
-  if (mapped.conversions !== 0) mapped.faults.push('conversions without unmapped mbufs');
-  // Below 1 MB all segments may be small enough to be copied, which needs no conversion.
+  for (const family of FAMILIES) {
+    const fault = ({ faults }: Outcome, text: string): void =>
+      void faults.push(`IPv${family}: ${text}`);
+    for (const [reason, bytes] of Object.entries(dflt.timed[family].reads))
+      if (reason !== 'small' && bytes !== 0)
+        fault(dflt, `the CPU read ${bytes} file bytes: ${reason}`);
+    if (dflt.timed[family].conversions !== 0) fault(dflt, 'conversions on the unmapped path');
+    if (mapped.timed[family].conversions !== 0)
+      fault(mapped, 'conversions without unmapped mbufs');
+    // Below 1 MB all segments may be small enough to be copied, which needs no conversion.
+    if (file.size < MB) continue;
+    for (const arm of [nomap, txcsum])
+      if (arm.timed[family].conversions === 0) fault(arm, 'no conversions');
+    // tcp_output copies small payloads into the header mbuf, where the checksum reads them.
+    const { checksum, small } = txcsum.timed[family].reads;
+    if (checksum + small < file.size * TIMED_RUNS)
+      fault(txcsum, 'the software checksum did not read the whole file');
+  }
   if (file.size < MB) return;
-  if (nomap.conversions === 0) nomap.faults.push('no conversions');
-  if (txcsum.conversions === 0) txcsum.faults.push('no conversions');
-  // tcp_output copies small payloads into the header mbuf, where the checksum reads them.
-  if (txcsum.reads.checksum + txcsum.reads.small < file.size * TIMED_RUNS)
-    txcsum.faults.push('the software checksum did not read the whole file');
   if (dflt.mbufsPerMB !== null && mapped.mbufsPerMB !== null)
     if (mapped.mbufsPerMB < 5 * dflt.mbufsPerMB) mapped.faults.push('as few mbufs as unmapped');
 }
@@ -299,15 +332,19 @@ function print(outcomes: Outcome[], file: Original): void {
     table.push([name, ...outcomes.map(cell)]);
   };
   row('mbufs per MB in the socket buffer', (o) => o.mbufsPerMB?.toFixed(1) ?? '-');
-  row('pages mapped (sf_bufs)', (o) => o.sfBufs.toFixed(0));
-  row('file-page bytes read by the CPU', (o) => readsText(o.reads, TIMED_RUNS));
-  row('conversions of unmapped chains', (o) => o.conversions.toFixed(0));
-  row('DMA segments per frame sent', (o) =>
-    Number.isFinite(o.segsPerFrame) ? o.segsPerFrame.toFixed(1) : '-',
-  );
-  row(`seconds (median of ${TIMED_RUNS})`, (o) => o.seconds.toFixed(2));
-  // For a small file the CPU time is that of the connection, not of the bytes.
-  row('CPU seconds per GB', (o) => (file.size < MB ? '-' : o.cpuPerGB.toFixed(2)));
+  for (const family of FAMILIES) {
+    const timed = (name: string, cell: (t: Timed) => string): void =>
+      row(`IPv${family}: ${name}`, (o) => cell(o.timed[family]));
+    timed('pages mapped (sf_bufs)', (t) => t.sfBufs.toFixed(0));
+    timed('file-page bytes read by the CPU', (t) => readsText(t.reads, TIMED_RUNS));
+    timed('conversions of unmapped chains', (t) => t.conversions.toFixed(0));
+    timed('DMA segments per frame sent', (t) =>
+      Number.isFinite(t.segsPerFrame) ? t.segsPerFrame.toFixed(1) : '-',
+    );
+    timed(`seconds (median of ${TIMED_RUNS})`, (t) => t.seconds.toFixed(2));
+    // For a small file the CPU time is that of the connection, not of the bytes.
+    timed('CPU seconds per GB', (t) => (file.size < MB ? '-' : t.cpuPerGB.toFixed(2)));
+  }
   row('frames on the wire, all valid', (o) => String(o.capture.frames));
   row('longest frame, bytes', (o) => String(o.capture.frameMax));
   console.log(table.toString());
@@ -329,9 +366,10 @@ async function main(given: string | undefined): Promise<number> {
   const file = await original(work, given);
   const outcomes: Outcome[] = [];
   for (const arm of ARMS) {
-    progress(`${arm.name}: ${TIMED_RUNS} downloads of ${(file.size / MB).toFixed(1)} MB`);
+    const size = `${(file.size / MB).toFixed(1)} MB`;
+    progress(`${arm.name}: ${TIMED_RUNS} downloads of ${size} over IPv4, and over IPv6`);
     const measured = await measure(arm, file, work);
-    progress(`${arm.name}: a download with the wire captured, checked by tshark`);
+    progress(`${arm.name}: a download over each with the wire captured, checked by tshark`);
     outcomes.push({ ...measured, capture: await judge(arm, file, work, measured.faults) });
   }
   compare(outcomes, file);

@@ -8,6 +8,7 @@ import { faultCommand } from './fault.ts';
 import { fetchCommand } from './fetch.ts';
 import { ifconfigCommand } from './ifconfig.ts';
 import { inetdCommand } from './inetd.ts';
+import { ndpCommand } from './ndp.ts';
 import { netstatCommand } from './netstat.ts';
 import { nicsCommand } from './nics.ts';
 import { packetdrillCommand } from './packetdrill.ts';
@@ -38,6 +39,7 @@ const program = newCommand('tapnic')
   .addCommand(sysctlCommand)
   .addCommand(vmstatCommand)
   .addCommand(arpCommand)
+  .addCommand(ndpCommand)
   .addCommand(routeCommand)
   .addCommand(faultCommand)
   .addCommand(nicsCommand)

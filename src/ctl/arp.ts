@@ -68,7 +68,7 @@ function interfaceOf(vnet: Vnet, addr: InAddr): Ifnet | null {
 }
 
 /** The bytes of an Ethernet address as FreeBSD reads it, with one or two digits each. */
-function etherOf(text: string): Uint8Array {
+export function etherOf(text: string): Uint8Array {
   const parts = text.split(':');
   if (parts.length !== ETHER_ADDR_LEN || !parts.every((part) => /^[0-9a-f]{1,2}$/i.test(part)))
     throw new ControlFailure('EINVAL', `invalid Ethernet address: ${text}`);

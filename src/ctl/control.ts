@@ -10,6 +10,7 @@ import { changeArp, gatherArp } from './arp.ts';
 import { addFault, type FaultPlace, listFaults, removeFault } from './fault.ts';
 import { gatherInterfaces } from './ifconfig.ts';
 import { runIfconfig } from './ifconfig_verbs.ts';
+import { runNdp } from './ndp.ts';
 import { gatherNetstat } from './netstat.ts';
 import {
   ControlFailure,
@@ -41,6 +42,8 @@ function runRequest({ vnet, info, faults = [] }: ControlTarget, req: Request): u
       return req.change === undefined ? gatherArp(vnet) : changeArp(vnet, req.change);
     case 'ifconfig':
       return req.if === null ? gatherInterfaces(vnet) : runIfconfig(vnet, req.if, req.words);
+    case 'ndp':
+      return runNdp(vnet, req.words);
     case 'netstat':
       return gatherNetstat(vnet, req.report, req.all);
     case 'route':

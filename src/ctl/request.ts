@@ -35,6 +35,8 @@ export type Request =
   | { readonly cmd: 'ifconfig'; readonly if: string | null; readonly words: readonly string[] }
   /** `all`: include listening sockets. */
   | { readonly cmd: 'netstat'; readonly report: NetstatReport; readonly all: boolean }
+  /** `words` are ndp(8)'s. */
+  | { readonly cmd: 'ndp'; readonly words: readonly string[] }
   /** `words` are route(8)'s. */
   | { readonly cmd: 'route'; readonly words: readonly string[] }
   /** `name` '' is the root; `value` null reads. */
@@ -132,6 +134,7 @@ const readers = new Map<string, (args: Args) => Request>([
       words: stringsArg(args, 'words'),
     }),
   ],
+  ['ndp', (args) => ({ cmd: 'ndp', words: stringsArg(args, 'words') })],
   ['netstat', netstatOf],
   ['route', (args) => ({ cmd: 'route', words: stringsArg(args, 'words') })],
   [

@@ -160,9 +160,17 @@ export class Instance {
     return new URL('/', this.ready.url).href;
   }
 
+  /** The same for IPv6. */
+  get url6(): string {
+    const { url6 } = this.ready;
+    if (typeof url6 !== 'string') throw new Error('the ready line has no url6');
+    return new URL('/', url6).href;
+  }
+
   /** The URL of one file in the served directory. */
-  urlOf(path: string): string {
-    return new URL(path.split('/').map(encodeURIComponent).join('/'), this.url).href;
+  urlOf(path: string, family: 4 | 6 = 4): string {
+    const base = family === 6 ? this.url6 : this.url;
+    return new URL(path.split('/').map(encodeURIComponent).join('/'), base).href;
   }
 
   /**

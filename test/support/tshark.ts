@@ -92,6 +92,7 @@ const FIELDS = [
   'frame.protocols',
   '_ws.malformed',
   'ip.src',
+  'ipv6.src',
   'ip.checksum.status',
   'ip.frag_offset',
   'ip.flags.mf',
@@ -109,8 +110,9 @@ type Frame = (field: Field) => string;
 
 const column = new Map<Field, number>(FIELDS.map((name, i) => [name, i]));
 
-/** Address of the Linux side unless `--host-addr` changes it. */
+/** Addresses of the Linux side unless `--host-addr` and `--host-addr6` change them. */
 const LINUX_ADDR = '192.0.2.1';
+const LINUX_ADDR6 = '2001:db8::1';
 const ETHER_HDR_LEN = 14;
 const isSet = (value: string): boolean => value === '1' || value === 'True';
 const isGood = (status: string): boolean => status === '1' || status === 'Good';
@@ -125,7 +127,7 @@ const isAbsent = (status: string): boolean => status === '3' || status === 'Not 
 function isTcpSumGood(frame: Frame): boolean {
   if (isGood(frame('tcp.checksum.status'))) return true;
   return (
-    frame('ip.src') === LINUX_ADDR &&
+    (frame('ip.src') === LINUX_ADDR || frame('ipv6.src') === LINUX_ADDR6) &&
     Number(frame('tcp.checksum')) === 0xffff &&
     Number(frame('tcp.checksum_calculated')) === 0
   );
