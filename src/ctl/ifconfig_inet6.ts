@@ -29,11 +29,14 @@ import {
   ND6_IFF_AUTO_LINKLOCAL,
   ND6_IFF_IFDISABLED,
   ND6_IFF_NO_DAD,
+  ND6_IFF_NO_PREFER_IFACE,
   ND6_IFF_NO_RADR,
   ND6_IFF_PERFORMNUD,
   ND6_IFF_PREFER_SOURCE,
+  ND6_IFF_STABLEADDR,
   ND6_INFINITE_LIFETIME,
 } from '../netinet6/in6_var.ts';
+import { nd6_setflags } from '../netinet6/nd6_flags.ts';
 import { in6_getscope, in6_setscope, ip6_sprintf, parseIn6Zone } from '../netinet6/scope6.ts';
 import { bitNames, type BitName, bitsText } from './bits.ts';
 import { ControlFailure } from './protocol.ts';
@@ -78,7 +81,9 @@ const ND6_NAMES: readonly BitName[] = [
   [ND6_IFF_IFDISABLED, 'IFDISABLED'],
   [ND6_IFF_AUTO_LINKLOCAL, 'AUTO_LINKLOCAL'],
   [ND6_IFF_NO_RADR, 'NO_RADR'],
+  [ND6_IFF_NO_PREFER_IFACE, 'NO_PREFER_IFACE'],
   [ND6_IFF_NO_DAD, 'NO_DAD'],
+  [ND6_IFF_STABLEADDR, 'STABLEADDR'],
 ];
 
 const SEC = 1e9;
@@ -187,7 +192,9 @@ const ND6_WORDS = new Map<string, number>([
   ['ifdisabled', ND6_IFF_IFDISABLED],
   ['auto_linklocal', ND6_IFF_AUTO_LINKLOCAL],
   ['no_radr', ND6_IFF_NO_RADR],
+  ['no_prefer_iface', ND6_IFF_NO_PREFER_IFACE],
   ['no_dad', ND6_IFF_NO_DAD],
+  ['stableaddr', ND6_IFF_STABLEADDR],
 ]);
 
 /** The change of neighbour discovery that a word such as `-ifdisabled` makes; null: another word. */
@@ -201,9 +208,7 @@ export function nd6Word(word: string): Nd6Change | null {
 /** Changes the flags of neighbour discovery of `ifp`. EINVAL: it has none. @see ifconfig(8) */
 export function nd6SetFlags(ifp: Ifnet, { set, clear }: Nd6Change): Errno {
   const nd = in6Ifextra(ifp)?.nd_ifinfo;
-  if (nd === undefined) return EINVAL;
-  nd.flags = (nd.flags & ~clear) | set;
-  return 0;
+  return nd === undefined ? EINVAL : nd6_setflags(ifp, (nd.flags & ~clear) | set);
 }
 
 function seconds(text: string): number {

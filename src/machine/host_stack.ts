@@ -201,6 +201,7 @@ export class HostStack {
     const waits = [new Addr6Wait(ipv6, tapName, ifp).wait(stopping)];
     if (dhcp !== null) waits.push(new DhcpWait(dhcp, tapName, ifp.if_xname).wait(stopping));
     const all = await Promise.all(waits);
+    ipv6.addGateway();
     return all.every(Boolean);
   }
 

@@ -3,8 +3,9 @@
  * advertisements, and reports the state of the address.
  */
 
-import { EEXIST, EINVAL, type Errno, errnoError } from '../sys/errno.ts';
+import { EEXIST, EINVAL, ENETUNREACH, type Errno, errnoError, errnoName } from '../sys/errno.ts';
 import type { NetAddr } from '../sys/addr.ts';
+import { inPass } from '../sys/pass.ts';
 import type { Ifnet } from '../net/if_var.ts';
 import { IN6_IS_ADDR_LINKLOCAL, in6addr_any, parseIn6 } from '../netinet6/in6.ts';
 import { in6RouteAddGateway } from '../netinet6/in6_fib.ts';
@@ -18,6 +19,7 @@ import {
   in6ifa_ifpwithaddr,
   isIn6Ifaddr,
 } from '../netinet6/in6_var.ts';
+import { in6AutoconfStart } from '../netinet6/nd6_flags.ts';
 import { in6_setscope, ip6_sprintf } from '../netinet6/scope6.ts';
 import type { NicOptions } from './nic.ts';
 
@@ -50,7 +52,10 @@ function cidrOf(ifp: Ifnet, cidr: string): [addr: NetAddr, plen: number] {
  * Sets the IPv6 address and the default route of `ifp`, in a pass. Without either the interface has no
  * IPv6. Throws TapnicError.
  */
-export function configureIpv6(ifp: Ifnet, { addr6, gateway6 }: Ipv6Options): void {
+export function configureIpv6(ifp: Ifnet, { addr6, gateway6, slaac }: Ipv6Options): void {
+  // With another gateway, or without one, the default routes of advertisements are not used.
+  if (slaac !== undefined)
+    must(in6AutoconfStart(ifp, slaac.gateway === 'auto'), 'autoconfiguration');
   if (addr6 === null) return;
   const [addr, plen] = cidrOf(ifp, addr6);
   must(in6_aifaddr(ifp, addr, plen), `address ${addr6}`);
@@ -67,11 +72,16 @@ export class NicIpv6 {
   readonly #cidr: string | null;
   /** Whether the address comes from router advertisements. */
   readonly auto: boolean;
+  /** A gateway that is added when the network is known; null: none. */
+  #gateway: string | null;
+  #routeProblem: string | null = null;
 
   constructor(ifp: Ifnet, { addr6, slaac }: Ipv6Options) {
     this.#ifp = ifp;
     this.#cidr = addr6;
     this.auto = slaac !== undefined;
+    const via = slaac?.gateway ?? null;
+    this.#gateway = via === 'auto' ? null : via;
   }
 
   /** The address itself; null: the NIC has none. */
@@ -97,12 +107,25 @@ export class NicIpv6 {
   get settled(): boolean {
     const ia = this.#find();
     if (ia === null) return !this.auto;
-    // Also wait for the link-local address, which neighbour discovery and the router need.
-    return this.#ifp.if_addrhead.filter(isIn6Ifaddr).every((one) => !isPending(one));
+    return !isPending(ia);
   }
 
-  /** Why the address cannot be used, in one line; null: it can, or there is none. */
+  /** Adds the default route by the gateway that the options name, if the network gave the address. */
+  addGateway(): void {
+    const via = this.#gateway;
+    this.#gateway = null;
+    if (via === null) return;
+    const ifp = this.#ifp;
+    const gateway = parsed(ifp, 'gateway6', via);
+    const error = inPass(() => in6RouteAddGateway(ifp.if_vnet, in6addr_any, 0, gateway));
+    if (error === 0) return;
+    const why = error === ENETUNREACH ? 'not on a network of the interface' : errnoName(error);
+    this.#routeProblem = `${ifp.if_xname}: default route by ${via} left out: ${why}`;
+  }
+
+  /** Why the address or the gateway cannot be used, in one line; null: they can. */
   get problem(): string | null {
+    if (this.#routeProblem !== null) return this.#routeProblem;
     const ia = this.#find();
     if (ia === null || !isDuplicate(ia)) return null;
     const text = ip6_sprintf(this.#ifp.if_vnet, ia.ifa_addr);
