@@ -249,8 +249,7 @@ async function timedRuns(
   const before = await counters(instance);
   const cpuBefore = cpuNs(instance.ready.pid);
   const seconds: number[] = [];
-  for (let i = 0; i < TIMED_RUNS; i++)
-    seconds.push(await download(instance, file, out, family));
+  for (let i = 0; i < TIMED_RUNS; i++) seconds.push(await download(instance, file, out, family));
   const cpu = cpuNs(instance.ready.pid) - cpuBefore;
   const after = await counters(instance);
   // The other loads were for receive buffers, which have one segment each.
@@ -300,8 +299,7 @@ function compare(outcomes: Outcome[], file: Original): void {
       if (reason !== 'small' && bytes !== 0)
         fault(dflt, `the CPU read ${bytes} file bytes: ${reason}`);
     if (dflt.timed[family].conversions !== 0) fault(dflt, 'conversions on the unmapped path');
-    if (mapped.timed[family].conversions !== 0)
-      fault(mapped, 'conversions without unmapped mbufs');
+    if (mapped.timed[family].conversions !== 0) fault(mapped, 'conversions without unmapped mbufs');
     // Below 1 MB all segments may be small enough to be copied, which needs no conversion.
     if (file.size < MB) continue;
     for (const arm of [nomap, txcsum])
