@@ -195,12 +195,12 @@ const ND6_ROWS = [
 function mldSysctls(vnet: Vnet): void {
   const t = vnet.sysctl;
   const { params } = V_mld(vnet);
-  const bools = [
+  const mldBools = [
     ['v1enable', 'Enable fallback to MLDv1'],
     ['v2enable', 'Enable MLDv2'],
     ['use_allow', 'Use ALLOW/BLOCK for RFC 4604 SSM joins/leaves'],
   ] as const;
-  for (const [leaf, descr] of bools) t.boolField(`net.inet6.mld.${leaf}`, descr, params, leaf);
+  for (const [leaf, descr] of mldBools) t.boolField(`net.inet6.mld.${leaf}`, descr, params, leaf);
   t.intField(
     'net.inet6.mld.gsrdelay',
     'Rate limit for MLDv2 Group-and-Source queries in seconds',
