@@ -140,8 +140,8 @@ describe('ip control messages', () => {
   it('UDP: IP_RECVIF of a datagram over lo0: no link-level address', () => {
     const s = udp();
     on(s, C.IP_RECVIF);
-    const to = { address: '127.0.0.1', port: 53 };
-    expect(b.sendto(udp(54), Uint8Array.of(1), 0, to)).to.equal(1);
+    const target = { address: '127.0.0.1', port: 53 };
+    expect(b.sendto(udp(54), Uint8Array.of(1), 0, target)).to.equal(1);
     const sdl = Buffer.from(messages(s)[0]![1], 'hex');
     expect([sdl.toString('latin1', 8, 8 + sdl[5]!), sdl[4], sdl[6]]).to.eql(['lo0', 24, 0]);
   });

@@ -127,12 +127,12 @@ describe('frag6', () => {
     }
     for (const packet of halves[0]!) h.inject6(packet);
     expect(f.fragpackets).to.equal(1600);
-    const got: (string | number)[] = [];
+    const received: (string | number)[] = [];
     for (const packet of halves[1]!) {
       h.inject6(packet);
-      got.push(h.datagram(so));
+      received.push(h.datagram(so));
     }
-    expect(got).to.deep.equal(want);
+    expect(received).to.deep.equal(want);
     expect([f.fragpackets, f.frags]).to.deep.equal([0, 0]);
   });
 

@@ -112,7 +112,9 @@ describe('icmp6', () => {
           [2, 0],
           [4, 2],
         ] as [number, number][])
-          expect(reported(unknown({ src, dst: US6 }), kind), `${src} ${kind}`).to.equal(null);
+          expect(reported(unknown({ src, dst: US6 }), kind), `${src} ${kind.join()}`).to.equal(
+            null,
+          );
     });
 
     it('quote only mapped bytes', () => {

@@ -209,7 +209,9 @@ describe('nd6_rtr', () => {
       h.raw([...raBody({ options: on(PREFIX) }), 200, 32, 1, 2]);
       expect(counted(R_ND6_BAD)).to.equal(8);
       const { icp6s_badra, icp6s_badcode, icp6s_badlen, icp6s_nd_badopt } = h.icmp6;
-      expect([icp6s_badra, icp6s_badcode, icp6s_badlen, icp6s_nd_badopt]).to.deep.equal([2, 1, 1, 4]);
+      expect([icp6s_badra, icp6s_badcode, icp6s_badlen, icp6s_nd_badopt]).to.deep.equal([
+        2, 1, 1, 4,
+      ]);
       expect([h.routers, h.prefixes, h.addresses]).to.deep.equal([[], [], []]);
     });
 
