@@ -214,8 +214,8 @@ export interface InpAf {
   isGroup(addr: AddrWords): boolean;
   /** The outgoing interface of packets to inc's foreign address; null without a route. */
   outgoing(vnet: Vnet, inc: InConninfo): Ifnet | null;
-  /** The path MTU to inc's foreign address, bytes; 0 without a route. */
-  pathMtu(vnet: Vnet, inc: InConninfo): number;
+  /** The path MTU to inc's foreign address, bytes, at most `routed` behind a router; 0: no route. */
+  pathMtu(vnet: Vnet, inc: InConninfo, routed?: number): number;
   /** Sets `to` to inc's foreign or local address and port, and returns it. */
   sockaddr(inc: InConninfo, foreign: boolean, to: Sockaddr): Sockaddr;
   /** inc's foreign or local address as text, for netstat. */

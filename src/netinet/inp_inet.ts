@@ -16,6 +16,7 @@ import { AF_INET } from '../kern/protosw.ts';
 import { type Sockaddr, SOCKADDR_IN_SIZE } from '../kern/sockaddr.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { IFCAP_TSO4, type Ifnet } from '../net/if_var.ts';
+import { RTF_GATEWAY } from '../net/route.ts';
 import { memView } from '../vm/arena.ts';
 import { IN_EXPERIMENTAL, IN_MULTICAST, inAddrOf, inet_ntoa, in_nullhost } from './in.ts';
 import { in_pseudo } from './in_cksum.ts';
@@ -109,8 +110,10 @@ export const inetAf: InpAf = {
   outgoing(vnet: Vnet, inc: InConninfo): Ifnet | null {
     return fib4_lookup(vnet, inc.inc_f0 as InAddr)?.nh_ifp ?? null;
   },
-  pathMtu(vnet: Vnet, inc: InConninfo): number {
-    return fib4_lookup(vnet, inc.inc_f0 as InAddr)?.nh_mtu ?? 0;
+  pathMtu(vnet: Vnet, inc: InConninfo, routed = Infinity): number {
+    const nh = fib4_lookup(vnet, inc.inc_f0 as InAddr);
+    if (nh === null) return 0;
+    return (nh.nh_flags & RTF_GATEWAY) !== 0 ? Math.min(nh.nh_mtu, routed) : nh.nh_mtu;
   },
   sockaddr(inc: InConninfo, foreign: boolean, to: Sockaddr): Sockaddr {
     to.len = SOCKADDR_IN_SIZE;

@@ -380,7 +380,8 @@ function commandOf(type: number, code: number): number {
 }
 
 // Common MTUs: the table of RFC 1191, 7.1, and 1280, the minimum of IPv6.
-const plateaus = [32000, 17914, 8166, 4352, 2002, 1492, 1280, 1006, 508, 296, 68];
+const IP_MIN_MTU = 68;
+const plateaus = [32000, 17914, 8166, 4352, 2002, 1492, 1280, 1006, 508, 296, IP_MIN_MTU];
 
 /**
  * The largest common MTU below `mtu`; 0 if none is. FreeBSD's function can also search upwards.
@@ -426,7 +427,8 @@ function deliverError(icp: Kva, icmplen: number, have: number, vnet: Vnet): bool
   const l4 = ICMP_MINLEN + ($oip.ip_hl << 2);
   const pr = V_ip(vnet).protox[$oip.ip_p]!;
   // Routers older than RFC 1191 leave the MTU field 0.
-  const mtu = cmd === PRC_MSGSIZE ? memView.getUint16(icp + 6) || ip_next_mtu($oip.ip_len) : 0;
+  const told = memView.getUint16(icp + 6) || ip_next_mtu($oip.ip_len) || IP_MIN_MTU;
+  const mtu = cmd === PRC_MSGSIZE ? told : 0;
   pr?.ctlinput(cmd, $oip.ip_src, $oip.ip_dst, kva(icp + l4), have - l4, mtu, vnet);
   return true;
 }

@@ -356,7 +356,7 @@ export function tcp_ctlinput(
   }
   const tp = intotcpcb(inp);
   if (cmd === PRC_MSGSIZE) {
-    if (!tcp.params.path_mtu_discovery || mtu <= 0) return;
+    if (mtu <= 0) return;
     // ICMP may not force segments below minmss on us; such segments go without DF.
     mtu = Math.max(mtu, tcp.params.minmss + af.hdrlen + Tcphdr.SIZE);
     const before = tp.t_maxseg;

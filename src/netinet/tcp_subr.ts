@@ -325,10 +325,14 @@ export function tcp_dropwithreset(
   tcp_respond(tcp, tp, inc, tcpSeq(0), seqAdd(seg.seq, len), TH_RST | TH_ACK);
 }
 
-/** The largest segment for a path: its MTU less the headers; mssdflt if there is no route. */
-function tcpMaxMss(tcp: TcpVnet, af: InpAf, inc: InConninfo): number {
-  const mtu = af.pathMtu(tcp.vnet, inc);
-  return mtu === 0 ? mssDefaults(tcp, af).mssdflt : mtu - af.hdrlen - Tcphdr.SIZE;
+/**
+ * The largest segment for a path: its MTU less the headers, behind a router at most `routed`; mssdflt if
+ * there is no route.
+ */
+function tcpMaxMss(tcp: TcpVnet, af: InpAf, inc: InConninfo, routed = Infinity): number {
+  const headers = af.hdrlen + Tcphdr.SIZE;
+  const mtu = af.pathMtu(tcp.vnet, inc, routed + headers);
+  return mtu === 0 ? mssDefaults(tcp, af).mssdflt : mtu - headers;
 }
 
 /**
@@ -388,12 +392,15 @@ export function tcpMayUseTso(tp: Tcpcb): boolean {
 export function tcp_mss_update(tp: Tcpcb, offer: number, mtu: number): void {
   const { params } = tp.t_tcp;
   const af = tp.t_inpcb.inp_af;
-  if (offer === 0) offer = mssDefaults(tp.t_tcp, af).mssdflt;
+  const { mssdflt } = mssDefaults(tp.t_tcp, af);
+  if (offer === 0) offer = mssdflt;
   // A tiny offer would cause one packet per few bytes: enforce net.inet.tcp.minmss.
   if (offer > 0) offer = Math.max(offer, params.minmss);
   const { inp_inc } = tp.t_inpcb;
-  let mss = tcpMaxMss(tp.t_tcp, af, inp_inc);
-  const known = params.path_mtu_discovery ? tcp_hc_getmtu(tp.t_tcp, inp_inc) : 0;
+  const known = tcp_hc_getmtu(tp.t_tcp, inp_inc);
+  // Without path MTU discovery routers fragment: keep segments small on a path of unknown MTU.
+  const guess = known === 0 && !params.path_mtu_discovery;
+  let mss = tcpMaxMss(tp.t_tcp, af, inp_inc, guess ? mssdflt : Infinity);
   if (known > 0) mss = Math.min(mss, known - af.hdrlen - Tcphdr.SIZE);
   if (mtu > 0) mss = Math.min(mss, mtu - af.hdrlen - Tcphdr.SIZE);
   if (offer > 0) mss = Math.min(mss, offer);

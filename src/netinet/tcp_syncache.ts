@@ -281,7 +281,8 @@ function syncache_respond(
   th.th_win = sc.sc_wnd;
   th.th_urp = 0;
   th.th_sum = af.pseudo(sc.sc_inc, Tcphdr.SIZE + optlen + IPPROTO_TCP);
-  const df = tcp.params.path_mtu_discovery;
+  // An error about an earlier SYN-ACK may come from a router that cannot fragment it.
+  const df = tcp.params.path_mtu_discovery && (sc.sc_flags & SCF_UNREACH) === 0;
   af.fill(mtod(m), sc.sc_inc, len, IPPROTO_TCP, sc.sc_ip_ttl, sc.sc_ip_tos, df);
   m.m_len = len;
   m.m_pkthdr.len = len;

@@ -25,6 +25,7 @@ import { m_freem } from '../kern/kern_mbuf.ts';
 import { type Sockaddr, SOCKADDR_IN6_SIZE } from '../kern/sockaddr.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { IFCAP_TSO6, type Ifnet } from '../net/if_var.ts';
+import { RTF_GATEWAY } from '../net/route.ts';
 import {
   IN6P_IPV6_V6ONLY,
   InConninfo,
@@ -254,9 +255,11 @@ export const inet6Af: InpAf = {
   outgoing(vnet: Vnet, inc: InConninfo): Ifnet | null {
     return in6_selectif(vnet, foreign(inc));
   },
-  pathMtu(vnet: Vnet, inc: InConninfo): number {
+  pathMtu(vnet: Vnet, inc: InConninfo, routed = Infinity): number {
     const nh = fib6_lookup(vnet, foreign(inc));
-    return nh === null ? 0 : linkMtu(nh.nh_ifp, nh.nh_mtu);
+    if (nh === null) return 0;
+    const mtu = linkMtu(nh.nh_ifp, nh.nh_mtu);
+    return (nh.nh_flags & RTF_GATEWAY) !== 0 ? Math.min(mtu, routed) : mtu;
   },
   sockaddr(inc: InConninfo, isForeign: boolean, to: Sockaddr): Sockaddr {
     to.len = SOCKADDR_IN6_SIZE;

@@ -6,6 +6,8 @@
 
 import { expect } from 'chai';
 import { SHUT_WR, soshutdown } from '../../src/kern/uipc_socket.ts';
+import { addr } from './rig.ts';
+import { inRouteAddGateway } from '../../src/netinet/in_fib.ts';
 import { tcpstates } from '../../src/netinet/tcp_fsm.ts';
 import {
   ECONNREFUSED,
@@ -14,7 +16,7 @@ import {
   ENOPROTOOPT,
   type Errno,
 } from '../../src/sys/errno.ts';
-import { buildIcmp, buildIp4 } from '../support/frames.ts';
+import { buildIcmp, buildIp4, buildTcp } from '../support/frames.ts';
 import { type Conn, PEER, PEER_PORT, TestHost, US } from './tcp_host.ts';
 
 /** The segment that an error quotes. */
@@ -163,4 +165,74 @@ describe('tcp: ICMP errors by type, code and state', () => {
           if (state !== 'SYN_SENT') expect(tp.t_maxseg).to.equal(effect === 'mtu' ? 360 : mss);
         });
       }
+});
+
+describe('tcp: ICMP errors about a SYN-ACK', () => {
+  it('sends the next SYN-ACK without DF', () => {
+    const h = new TestHost();
+    h.listen(80);
+    h.seg({ flags: 'S', seq: 1000, mss: 1460 });
+    const first = h.take()[0]!.ip!;
+    const quoted = new Uint8Array(28);
+    quoted.set(buildIp4({ src: US, dst: PEER, len: 44 }, 6, new Uint8Array(8)));
+    const view = new DataView(quoted.buffer);
+    view.setUint16(20, 80);
+    view.setUint16(22, PEER_PORT);
+    view.setUint32(24, first.tcp!.seq);
+    const error = buildIcmp({ type: 3, code: 4, seq: 40, payload: quoted });
+    h.injectIp(buildIp4({ src: '192.0.2.77', dst: US }, 1, error));
+    h.advance(1000);
+    expect([first.df, ...h.take().map(({ ip }) => ip!.df)]).to.eql([true, false]);
+    h.close();
+  });
+});
+
+describe('tcp: net.inet.tcp.path_mtu_discovery=0', () => {
+  let h: TestHost;
+  const FAR = '198.51.100.7';
+  beforeEach(() => {
+    h = new TestHost();
+    h.vnet.sysctl.write('net.inet.tcp.path_mtu_discovery', '0');
+    expect(inRouteAddGateway(h.vnet, addr('0.0.0.0'), 0, addr(PEER))).to.equal(0);
+    h.listen(80);
+  });
+  afterEach(() => h.close());
+
+  /** The segments of 3000 bytes to `src`: their lengths and whether DF is set. */
+  const segments = (src: string, before?: (seq: number) => void): [number, boolean][] => {
+    const from = (fields: object): void =>
+      h.injectIp(buildTcp({ src, dst: US }, { sport: 7, dport: 80, ...fields }));
+    from({ flags: 'S', seq: 1000, mss: 1460 });
+    const synAck = h.take()[0]!.ip!.tcp!;
+    expect(synAck.mss).to.equal(1460);
+    from({ seq: 1001, ack: synAck.seq + 1 });
+    const so = h.accept(h.sockets[0]!);
+    h.write(so, new Uint8Array(3000));
+    if (before !== undefined) {
+      h.take();
+      before(synAck.seq + 1);
+    }
+    return h.take().map(({ ip }) => [ip!.tcp!.payload.length, ip!.df]);
+  };
+  const of = (sizes: number[]): [number, boolean][] => sizes.map((n) => [n, false]);
+
+  // Routers may fragment, so FreeBSD keeps to mssdflt where it does not know the path.
+  it('uses mssdflt behind a router and the MTU on the link, without DF', () => {
+    expect(segments(FAR)).to.eql(of([536, 536, 536, 536, 536, 320]));
+    expect(segments(PEER)).to.eql(of([1460, 1460, 80]));
+  });
+
+  it('still follows a router that reports an MTU', () => {
+    const told = segments(FAR, (seq) => {
+      const quoted = new Uint8Array(28);
+      quoted.set(buildIp4({ src: US, dst: FAR, len: 576 }, 6, new Uint8Array(8)));
+      const view = new DataView(quoted.buffer);
+      view.setUint16(20, 80);
+      view.setUint16(22, 7);
+      view.setUint32(24, seq);
+      const error = buildIcmp({ type: 3, code: 4, seq: 440, payload: quoted });
+      h.injectIp(buildIp4({ src: '192.0.2.77', dst: US }, 1, error));
+    });
+    expect(told.slice(0, 3)).to.eql(of([400, 400, 400]));
+  });
 });
