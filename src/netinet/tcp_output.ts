@@ -166,9 +166,12 @@ function planSyn(tp: Tcpcb): boolean {
   return due;
 }
 
-/** If the peer closed its window, sets snd_nxt back to snd_una and starts the persist timer. */
+/**
+ * If the peer closed its window before all data was sent, sets snd_nxt back to snd_una and starts the
+ * persist timer. If all of it is in flight, the retransmission timer runs on, as in FreeBSD.
+ */
 function windowClosed(tp: Tcpcb, avail: number): void {
-  if (tp.snd_wnd !== 0 || !TCPS_HAVEESTABLISHED(tp.t_state) || p.off >= avail + 1) return;
+  if (tp.snd_wnd !== 0 || !TCPS_HAVEESTABLISHED(tp.t_state) || p.off >= avail) return;
   tcp_timer_activate(tp, TT_REXMT, 0);
   tp.t_rxtshift = 0;
   tp.snd_nxt = tp.snd_una;
@@ -270,7 +273,7 @@ function plan(tp: Tcpcb, idle: boolean): boolean {
     (tp.t_flags & (SACK_RECOVERY | TF_FORCEDATA)) === SACK_RECOVERY && tp.recover_fs > 0;
   if (sackRecovery && (tp.snd_holes !== null || tp.snd_wnd > 0)) {
     if (planRecovery(tp, idle, avail)) return true;
-  } else if (p.len < 0) {
+  } else if (p.len < 0 || (p.len === 0 && !tcp_timer_active(tp, TT_PERSIST))) {
     p.len = 0;
     windowClosed(tp, avail);
     p.off = seqDiff(tp.snd_nxt, tp.snd_una);

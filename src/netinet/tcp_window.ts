@@ -25,9 +25,13 @@ export function windowUpdateDue(tp: Tcpcb, recwin: number): boolean {
   const adv = recwin - announced;
   // No update if the window field would not change.
   if (adv <= 0 || scaledWindow(tp, recwin) <= scaledWindow(tp, announced)) return false;
+  // The last case is a window that a larger buffer cannot open any further.
   if (
     adv >= 2 * tp.t_maxseg &&
-    (adv >= hiwat / 4 || recwin <= hiwat / 8 || hiwat <= 8 * tp.t_maxseg)
+    (adv >= hiwat / 4 ||
+      recwin <= hiwat / 8 ||
+      hiwat <= 8 * tp.t_maxseg ||
+      adv >= TCP_MAXWIN << tp.rcv_scale)
   )
     return true;
   return 2 * adv >= hiwat;

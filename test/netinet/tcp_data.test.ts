@@ -3,7 +3,7 @@ import { IPPROTO_TCP, MSG_MORETOCOME } from '../../src/kern/protosw.ts';
 import { soSetInt } from '../../src/kern/uipc_sockopt.ts';
 import { counted, R_TCP_PAWS, R_TCP_REASS_FULL } from '../../src/sys/reason.ts';
 import { EWOULDBLOCK } from '../../src/sys/errno.ts';
-import { SB_AUTOSIZE, sbspace } from '../../src/kern/uipc_sockbuf.ts';
+import { SB_AUTOSIZE, sbreserve, sbspace } from '../../src/kern/uipc_sockbuf.ts';
 import { sosend } from '../../src/kern/uipc_socket.ts';
 import { UIO_WRITE, Uio } from '../../src/vm/uio.ts';
 import { reassOrdered } from '../../src/netinet/tcp_reass.ts';
@@ -192,6 +192,20 @@ describe('tcp: receiving', () => {
     const after = h.take()[0]!.ip!.tcp!;
     expect(after.ack + after.win).to.equal(before.ack + before.win);
   });
+
+  // Without scaling the window cannot open by a quarter of a large buffer.
+  for (const size of [300_000, 65_536])
+    it(`opens a closed window of 65535 bytes, with a buffer of ${size} bytes`, () => {
+      sbreserve(c.so.so_rcv, size);
+      for (let room = 1; room > 0;) {
+        c.data(text(Math.min(1460, room)));
+        room = sbspace(c.so.so_rcv);
+      }
+      h.advance(50);
+      expect(h.take().at(-1)!.ip!.tcp!.win).to.equal(0);
+      expect(h.read(c.so, size)).to.have.length(size);
+      expectTx(h.sent, [win(65_535)]);
+    });
 
   it('grows the receive buffer with the amount of data per round trip', () => {
     const w = h.establish({ dport: 81, ts: { val: 1, ecr: 0 }, wscale: 6 });
