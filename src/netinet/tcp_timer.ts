@@ -11,6 +11,7 @@ import {
   TCP_RTT_SHIFT,
   type Tcpcb,
   TCPTV_REXMTMAX,
+  TF_PREVVALID,
   TT_N,
   TT_PERSIST,
 } from './tcp_var.ts';
@@ -76,6 +77,8 @@ export function setRxtcur(tp: Tcpcb): void {
 
 /** Starts the persist timer with back-off: RFC 9293, 3.8.6.1. @see sys/netinet/tcp_output.c */
 export function tcp_setpersist(tp: Tcpcb): void {
+  // t_rxtshift now counts probes, so the next ACK says nothing about an earlier time-out.
+  tp.t_flags &= ~TF_PREVVALID;
   const { persmin, persmax } = tp.t_tcp.params;
   const t = ((tp.t_srtt >> 2) + tp.t_rttvar) >> 1;
   const delay = TCPT_RANGESET(tp, t * tcp_backoff[tp.t_rxtshift]!, persmin, persmax);

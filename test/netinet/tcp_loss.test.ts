@@ -117,6 +117,17 @@ describe('tcp: retransmission', () => {
     expectTx(h.sent); // nothing more is retransmitted
   });
 
+  it('does not undo a timeout once the window has closed', () => {
+    fly(8);
+    h.advance(230);
+    h.take();
+    c.data('x');
+    c.data('y', { win: 0 });
+    h.write(c.so, new Uint8Array(size));
+    ackTo(1);
+    expect(h.stat.tcps_sndrexmitbad).to.equal(0);
+  });
+
   it('ends recovery when an ACK after the timeout covers all data', () => {
     fly(8);
     h.advance(230);
