@@ -53,7 +53,6 @@ import {
 } from './tcp_ecn.ts';
 import {
   tcp_outflags,
-  TCPS_CLOSED,
   TCPS_HAVEESTABLISHED,
   TCPS_HAVERCVDSYN,
   TCPS_SYN_RECEIVED,
@@ -325,14 +324,15 @@ function tcp_addoptions(tp: Tcpcb, at: number): number {
     p.len = Math.min(p.len, tp.t_maxseg - len);
     return len;
   }
-  if ((f & TF_RCVD_TSTMP) === 0) return putSack(kva(at), tp);
+  const rst = (p.flags & TH_RST) !== 0;
+  if ((f & TF_RCVD_TSTMP) === 0) return rst ? 0 : putSack(kva(at), tp);
   // Start a measurement of the receive buffer's autotuning.
   if (tp.rfbuf_ts === 0) {
     tp.rfbuf_ts = tsval === 0 ? 1 : tsval;
     tp.rfbuf_cnt = 0;
   }
   const len = putTimestamp(kva(at), tsval, tp.ts_recent);
-  return tp.rcv_numsacks === 0 ? len : len + putSack(kva(at + len), tp);
+  return tp.rcv_numsacks === 0 || rst ? len : len + putSack(kva(at + len), tp);
 }
 
 /** Limits a TSO packet to the NIC's maximum, and to full segments unless it empties the buffer. */
@@ -565,8 +565,7 @@ function send(tp: Tcpcb): Errno {
   if (m === null) return ENOBUFS;
   m.m_data += max_linkhdr;
   const iphdr = inp.inp_af.hdrlen;
-  const noopt =
-    (tp.t_flags & TF_NOOPT) !== 0 || ((p.flags & TH_RST) !== 0 && tp.t_state === TCPS_CLOSED);
+  const noopt = (tp.t_flags & TF_NOOPT) !== 0;
   const optlen = noopt ? 0 : tcp_addoptions(tp, m.m_data + iphdr + Tcphdr.SIZE);
   const hdrlen = iphdr + Tcphdr.SIZE + optlen;
   m.m_len = hdrlen;

@@ -59,6 +59,17 @@ describe('tcp: resets and challenges', () => {
     expect(h.take().map((f) => [f.ip!.tcp!.flags, f.ip!.tcp!.ts])).to.eql([['R', undefined]]);
   });
 
+  it('sends timestamps, and no SACK blocks, in the RST of a program that aborts', () => {
+    const c = h.establish({ ts: { val: 7, ecr: 0 }, sackOk: true });
+    c.seg({ seq: c.seq + 5, payload: 'later' });
+    expect(h.take()[0]!.ip!.tcp!.sack).to.have.length(1);
+    c.so.so_options |= SO_LINGER;
+    c.so.so_linger = 0;
+    h.closeSocket(c.so);
+    const rst = h.take()[0]!.ip!.tcp!;
+    expect([rst.flags, rst.ts?.ecr, rst.sack]).to.eql(['R.', 7, undefined]);
+  });
+
   it('a listener accepts only SYNs', () => {
     h.listen(80);
     h.seg({ flags: '.', seq: 10, ack: 77 });
