@@ -27,6 +27,9 @@ const INCOMPLETE_RESERVE = ENTRIES_MAX / 4;
  */
 const HELD_MAX = 1024;
 
+/** The most entries that an eviction passes over because `mayEvict` protects them. */
+const PROTECTED_MAX = 64;
+
 /** The reasons under which a protocol counts dropped packets and evicted entries. */
 interface CacheReasons {
   readonly timeout: Reason;
@@ -51,6 +54,11 @@ export abstract class NeighborCache implements LleTimer {
 
   /** Called with the number of held packets that were dropped with or from an entry. */
   protected dropped(_packets: number): void {}
+
+  /** Whether an entry may be evicted; false for one that the protocol depends on. */
+  protected mayEvict(_lle: Llentry): boolean {
+    return true;
+  }
 
   /** Whether the table has its maximum number of entries. */
   protected get full(): boolean {
@@ -79,8 +87,13 @@ export abstract class NeighborCache implements LleTimer {
   #evict(): boolean {
     const { incomplete, resolved } = this.table;
     const asked = incomplete.length > INCOMPLETE_RESERVE || resolved.length === 0;
-    const lle = asked ? incomplete.head : resolved.leastRecent();
+    const queue = asked ? incomplete : resolved;
+    let lle = asked ? incomplete.head : resolved.leastRecent();
     if (lle === null) return false;
+    for (let n = 0; n < PROTECTED_MAX && !this.mayEvict(lle); n++) {
+      queue.push(lle);
+      lle = asked ? incomplete.head! : resolved.leastRecent()!;
+    }
     this.#evictEntry(lle);
     return true;
   }

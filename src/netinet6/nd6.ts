@@ -115,6 +115,11 @@ export class Nd6Table extends NeighborCache implements LinkResolver {
     super(ifp, REASONS);
   }
 
+  /** Protects default routers: without its entry a router counts as unreachable. */
+  protected override mayEvict(lle: Llentry): boolean {
+    return !lle.ln_router || nd6RouterExpiry(lle.lle_ifp, lle.r_l3addr) === 0;
+  }
+
   /** The entry of `addr`, or null. */
   find(addr: AddrWords): Llentry | null {
     return this.table.find(addr);
