@@ -143,11 +143,10 @@ describe('neighbour discovery with Linux', function () {
       unicast((src) => src !== linux, HOST6),
       'our probes',
     ).to.be.above(0);
-    expect(neigh()).to.match(/ REACHABLE$/);
-    expect(neigh()).to.not.contain('router');
-    await tap.until('reachable', async () => {
+    expect(neigh()).to.contain(' lladdr ').and.not.contain('router');
+    await tap.until('both reachable', async () => {
       await tap.ping(56);
-      return entry()?.ln_state === ND6_LLINFO_REACHABLE;
+      return entry()?.ln_state === ND6_LLINFO_REACHABLE && neigh().endsWith('REACHABLE');
     });
   });
 
@@ -236,7 +235,7 @@ for i in range(3000):
         p = p / (fuzz(random.choice(opts)()) if random.random() < .5 else random.choice(opts)())
     try: b = bytes(p)
     except Exception: continue
-    s.send(e / Raw(b) if random.random() < .0 else Ether(bytes(e)[:12] + b'\\x86\\xdd' + b))
+    s.send(bytes(e)[:12] + b'\\x86\\xdd' + b)
 `;
     const { status, stderr } = await tap.ns.run('/usr/bin/python3', ['-c', script], {
       timeoutMs: 120_000,
