@@ -182,6 +182,7 @@ function icmp6Sysctls(vnet: Vnet): void {
 
 /** Neighbour discovery: leaf, description, minimum and maximum. */
 const ND6_ROWS = [
+  ['nd6_prune', 'Frequency in seconds of checks for expired prefixes and routers', 0, 1e6],
   ['nd6_delay', 'Delay in seconds before probing for reachability', 0, 1e6],
   ['nd6_umaxtries', 'Solicitations to a neighbour without a reply', 1, 1000],
   ['nd6_mmaxtries', 'Number of multicast neighbour solicitations without a reply', 1, 1000],

@@ -13,6 +13,7 @@ import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
 import type { Ifnet } from '../net/if_var.ts';
 import { NeighborCache } from '../net/neighbor_cache.ts';
 import { type In6Addrlifetime, ND6_INFINITE_LIFETIME } from './in6_var.ts';
+import { V_nd6 } from './nd6_var.ts';
 
 // NdDefrouter.raflags: RFC 4861, 4.2, and RFC 4191, 2.2.
 export const ND_RA_FLAG_MANAGED = 0x80;
@@ -124,11 +125,16 @@ class Nd6RtrVnet implements Task {
 
 export const V_nd6rtr = VNET_DEFINE(() => new Nd6RtrVnet());
 
-/** Makes the timer run at `ns` or before. */
+/**
+ * Makes the timer run at `ns` or before. With net.inet6.icmp6.nd6_prune above 1 a time to come is the next
+ * multiple of so many seconds.
+ */
 export function nd6TimerAt(vnet: Vnet, ns: number): void {
   const { timer } = V_nd6rtr(vnet);
-  if (ns === Infinity || (callout_pending(timer) && timer.c_time <= ns)) return;
-  callout_reset(timer, Math.max(0, ns - nowNs()));
+  const period = V_nd6(vnet).params.nd6_prune * SEC;
+  const at = period <= SEC || ns <= nowNs() ? ns : Math.ceil(ns / period) * period;
+  if (at === Infinity || (callout_pending(timer) && timer.c_time <= at)) return;
+  callout_reset(timer, Math.max(0, at - nowNs()));
 }
 
 /** Reports that a neighbour that is a router has become reachable or unreachable, or was removed. */

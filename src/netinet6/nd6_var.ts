@@ -19,6 +19,8 @@ export const ND6_LLINFO_PROBE = 4;
 
 /** Settings under net.inet6.icmp6, with FreeBSD's defaults; times in seconds. */
 class Nd6Params {
+  /** The period of checks for expired lifetimes; at most 1: each ends exactly. */
+  nd6_prune = 1;
   /** From the first packet to a stale neighbour until it is probed. */
   nd6_delay = 5;
   /** Probes of a neighbour without a reply before its entry is removed. */
