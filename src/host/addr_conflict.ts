@@ -10,6 +10,7 @@ import { isIPv4 } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { TapnicError } from '../sys/errno.ts';
 import { parseCidr } from './addr_text.ts';
+import { tunFds } from './tun_fds.ts';
 
 /** A network that Linux reaches through an interface. */
 interface Net {
@@ -154,22 +155,6 @@ export function findConflict(
   return null;
 }
 
-/** Whether a process has a TAP of that name open, in any namespace. */
-function holds(pid: string, dev: string): boolean {
-  try {
-    return readdirSync(`/proc/${pid}/fd`).some((fd) => {
-      try {
-        if (readlinkSync(`/proc/${pid}/fd/${fd}`) !== '/dev/net/tun') return false;
-        return readFileSync(`/proc/${pid}/fdinfo/${fd}`, 'utf8').includes(`\niff:\t${dev}\n`);
-      } catch {
-        return false;
-      }
-    });
-  } catch {
-    return false; // it ended, or belongs to another user
-  }
-}
-
 /**
  * Returns the process that has the TAP `dev` open; null if none or several could be it. A process
  * of this namespace comes first; one of another namespace may have an interface in this one.
@@ -177,7 +162,9 @@ function holds(pid: string, dev: string): boolean {
 function holder(dev: string): string | null {
   try {
     const own = readlinkSync('/proc/thread-self/ns/net');
-    const pids = readdirSync('/proc').filter((pid) => /^\d+$/.test(pid) && holds(pid, dev));
+    const pids = readdirSync('/proc').filter(
+      (pid) => /^\d+$/.test(pid) && tunFds(pid, dev).length > 0,
+    );
     const near = pids.filter((pid) => readlinkSync(`/proc/${pid}/ns/net`) === own);
     const found = near.length > 0 ? near : pids;
     return found.length === 1 ? found[0]! : null;

@@ -12,9 +12,9 @@ import { findConflict, onNetwork, refuseConflict, unsetText } from './addr_confl
 import { macText, parseCidr, parseMac } from './addr_text.ts';
 import type { Call } from './cause.ts';
 import { FdWire } from './fd_wire.ts';
+import { LinkWatch, openRouteSockets, type RouteSockets } from './link_watch.ts';
 import { check } from './linux_errno.ts';
 import { withNetns } from './netns.ts';
-import { FdPoll, type PollHandler } from './poll.ts';
 
 // Offloads that the reader of a TAP accepts, TUNSETOFFLOAD: linux/if_tun.h.
 export const TUN_F_CSUM = 0x01;
@@ -23,9 +23,7 @@ export const TUN_F_TSO6 = 0x04;
 export const TUN_F_TSO_ECN = 0x08;
 
 const IFF_UP = 1;
-const LINUX_ENODEV = -19;
 const IFNAMSIZ = 16;
-const LINUX_EAGAIN = -11;
 /** With a NAPI thread the kernel would queue without bound: performance notes, "edges". */
 const NAPI_SNDBUF = 4 << 20;
 
@@ -79,15 +77,8 @@ interface TapLink {
 interface Handles {
   readonly fd: number;
   readonly created: boolean;
-  /** Route sockets in the interface's namespace: `nl` for requests, `events` for link changes. */
-  readonly nl: number;
-  readonly events: number;
-}
-
-/** The text of an interface name that the kernel stored, zero-padded. */
-export function tapNameText(bytes: Uint8Array): string {
-  const end = bytes.indexOf(0);
-  return new TextDecoder().decode(end < 0 ? bytes : bytes.subarray(0, end));
+  /** In the interface's namespace. */
+  readonly route: RouteSockets;
 }
 
 /** Runs `fn` in the namespace `name`; undefined: the current one. */
@@ -115,13 +106,14 @@ function openHandles(options: TapOptions, napi: boolean): Handles {
   try {
     // Everything that can fail for lack of descriptors comes before the interface is touched.
     const fd = own(addon.tunOpen(), '/dev/net/tun', 'tun open');
-    const nl = own(addon.netlinkOpen(0), 'netlink', 'route socket');
-    const events = own(addon.netlinkOpen(1), 'netlink', 'route socket');
+    const route = openRouteSockets();
+    const { nl, events } = route;
+    opened.push(nl, events);
     const name = new TextEncoder().encode(options.name);
     const made = addon.tapAttach(fd, name, options.vnetHdr === true ? 12 : 0, napi ? 1 : 0);
     const exists = made < 0 && addon.linkGet(nl, name, new Float64Array(6)) === 0;
     check(made, `TUNSETIFF ${options.name}`, 'tun attach', { name: options.name, exists });
-    return { fd, created: made === 1, nl, events };
+    return { fd, created: made === 1, route };
   } catch (e) {
     for (const each of opened) addon.fdClose(each);
     throw e;
@@ -142,34 +134,27 @@ export class TapWire extends FdWire {
   onGone: ((why: string) => void) | null = null;
   #napi: 'off' | 'thread' = 'off';
   readonly #nl: number;
-  readonly #events: number;
-  #name: string;
-  readonly #nameBytes = new Uint8Array(IFNAMSIZ);
-  readonly #link = new Float64Array(6);
-  #monitor: FdPoll | null = null;
-  #up = false;
-  #gone = false;
+  readonly #watch: LinkWatch;
 
   /** For openTap. Takes over the handles: `close` closes them. */
   constructor(options: TapOptions, handles: Handles) {
     super(options.arena, handles.fd, options.vnetHdr === true, options.ref ?? true);
-    this.#name = options.name;
     this.created = handles.created;
-    this.#nl = handles.nl;
-    this.#events = handles.events;
-    const name = new TextEncoder().encode(options.name);
-    check(
-      this.addon.linkGet(this.#nl, name, this.#link),
-      `link get ${options.name}`,
-      'link',
-      options,
-    );
-    this.ifindex = this.#link[0]!;
+    this.#nl = handles.route.nl;
+    const bytes = new Uint8Array(IFNAMSIZ);
+    const exists = (): boolean => this.addon.tapName(this.fd, bytes) >= 0;
+    try {
+      this.#watch = new LinkWatch(handles.route, options.name, exists);
+    } catch (e) {
+      super.close();
+      throw e;
+    }
+    this.ifindex = this.#watch.ifindex;
   }
 
   /** Linux's name for the interface. It changes when the interface is renamed. */
   get name(): string {
-    return this.#name;
+    return this.#watch.name;
   }
 
   /** `thread` if a NAPI thread receives the frames that we write. */
@@ -179,11 +164,11 @@ export class TapWire extends FdWire {
 
   /** Reads the state of the Linux side. Throws TapnicError (ENODEV: the interface was deleted). */
   link(): TapLink {
-    check(this.#read(), `link get ${this.name}`, 'link', { name: this.name });
-    const out = this.#link;
+    check(this.#watch.read(), `link get ${this.name}`, 'link', { name: this.name });
+    const { state: out, up } = this.#watch;
     return {
       ifindex: out[0]!,
-      up: (out[1]! & IFF_UP) !== 0,
+      up,
       mtu: out[2]!,
       mac: macText(out[3]!),
       txqueuelen: out[4]!,
@@ -260,24 +245,19 @@ export class TapWire extends FdWire {
   /** Also calls `wireState` of the listener when Linux sets the interface up or down. */
   override setListener(listener: WireListener | null): void {
     super.setListener(listener);
-    if (listener === null || this.closed || this.#monitor !== null) return;
-    this.#up = this.link().up;
-    const handler: PollHandler = {
-      pollEvent: (status) => {
-        // An overflow of the route socket is an error for libuv, which then stops polling.
-        if (status < 0) this.#monitor?.restart();
-        this.#linkChanged();
+    if (listener === null || this.closed) return;
+    this.#watch.start({
+      linkUp: (up) => this.listener?.wireState(up, 0),
+      linkGone: (why) => {
+        this.listener?.wireState(false, ENXIO);
+        this.onGone?.(why);
       },
-    };
-    this.#monitor = new FdPoll(this.#events, handler, false);
-    this.#monitor.watch(1);
+    });
   }
 
   override close(): void {
     if (this.closed) return;
-    this.#monitor?.close();
-    this.addon.fdClose(this.#events);
-    this.addon.fdClose(this.#nl);
+    this.#watch.close();
     super.close();
   }
 
@@ -288,8 +268,9 @@ export class TapWire extends FdWire {
   checkOlder(options: TapOptions): void {
     const { netns, name, hostAddr = null, guestAddr = null, hostAddr6 = null } = options;
     const older = (dev: string): boolean => {
-      const error = this.addon.linkGet(this.#nl, new TextEncoder().encode(dev), this.#link);
-      return error === 0 && this.#link[0]! < this.ifindex;
+      const link = new Float64Array(6);
+      const error = this.addon.linkGet(this.#nl, new TextEncoder().encode(dev), link);
+      return error === 0 && link[0]! < this.ifindex;
     };
     inNetns(netns, () => refuseConflict(name, hostAddr, guestAddr, older));
     if (hostAddr6 !== null && this.ipv6 && this.#conflict6(options, hostAddr6, older))
@@ -355,46 +336,10 @@ export class TapWire extends FdWire {
     return '';
   }
 
-  /** Reads the state by index into #link, and the name. Returns 0 or a negated Linux errno. */
-  #read(): number {
-    const error = this.addon.linkByIndex(this.#nl, this.ifindex, this.#link, this.#nameBytes);
-    if (error === 0) this.#name = tapNameText(this.#nameBytes);
-    return error;
-  }
-
   /** Called by poll.ts. An error on the descriptor means that the interface may be gone. */
   override pollEvent(status: number, events: number): void {
     super.pollEvent(status, events);
-    if (status < 0 && !this.closed) this.#reread();
-  }
-
-  /**
-   * Reads the state again after any change, also after changes were lost (ENOBUFS). The descriptor
-   * shows whether the interface exists, the route socket whether it is in our namespace.
-   */
-  #reread(): void {
-    if (this.#gone) return;
-    if (this.addon.tapName(this.fd, this.#nameBytes) < 0) return this.#lost('it was deleted');
-    const error = this.#read();
-    if (error === LINUX_ENODEV) return this.#lost('it was moved to another network namespace');
-    // Another error, such as ENOMEM, says nothing about the interface; the next change retries.
-    if (error !== 0) return;
-    const up = (this.#link[1]! & IFF_UP) !== 0;
-    if (up === this.#up) return;
-    this.#up = up;
-    this.listener?.wireState(up, 0);
-  }
-
-  #lost(why: string): void {
-    this.#gone = true;
-    this.#up = false;
-    this.#monitor?.watch(0);
-    this.listener?.wireState(false, ENXIO);
-    this.onGone?.(why);
-  }
-
-  #linkChanged(): void {
-    if (this.addon.linkNext(this.#events, this.ifindex) !== LINUX_EAGAIN) this.#reread();
+    if (status < 0 && !this.closed) this.#watch.reread();
   }
 
   #check(n: number, what: string, call: Call = 'link'): void {

@@ -7,9 +7,10 @@ import { loadAddon, type NativeAddon } from '../../native-bindings/index.ts';
 import { TapnicError } from '../sys/errno.ts';
 import { addrText, macText, parseCidr, parseMac } from './addr_text.ts';
 import { type Call, explain } from './cause.ts';
+import { ifNameText } from './link_watch.ts';
 import { check } from './linux_errno.ts';
 import { withNetns } from './netns.ts';
-import { tapNameText, TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6 } from './tap.ts';
+import { TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6 } from './tap.ts';
 
 const IFF_UP = 1;
 const IFNAMSIZ = 16;
@@ -109,7 +110,7 @@ export class TunLink {
       this.fds = opened.filter((fd) => fd !== nl);
       const bytes = this.#nameBytes;
       check(this.#addon.tapName(this.fds[0]!, bytes), 'TUNGETIFF');
-      this.#name = tapNameText(bytes);
+      this.#name = ifNameText(bytes);
       const name = bytes.subarray(0, bytes.indexOf(0));
       check(this.#addon.linkGet(nl, name, this.#state), `link get ${this.#name}`);
       this.ifindex = this.#state[0]!;
@@ -178,7 +179,7 @@ export class TunLink {
   #link(): Float64Array {
     const error = this.#addon.linkByIndex(this.#nl, this.ifindex, this.#state, this.#nameBytes);
     this.#check(error, 'link get');
-    this.#name = tapNameText(this.#nameBytes);
+    this.#name = ifNameText(this.#nameBytes);
     return this.#state;
   }
 
@@ -186,7 +187,7 @@ export class TunLink {
   get name(): string {
     const bytes = this.#nameBytes;
     if (!this.#closed && this.#addon.tapName(this.fds[0]!, bytes) >= 0)
-      this.#name = tapNameText(bytes);
+      this.#name = ifNameText(bytes);
     return this.#name;
   }
 

@@ -5,10 +5,12 @@
  * the virtio-net header or NAPI, and it does not work with the native build.
  */
 
-import { EAGAIN, EIO } from '../sys/errno.ts';
+import { EAGAIN, EIO, ENXIO, type Errno } from '../sys/errno.ts';
 import type { Wire, WireListener } from '../sys/wire.ts';
 import { iovGather, iovLength, iovScatter } from '../sys/wire_iov.ts';
 import { assertCurrentArena } from './arena.ts';
+import { LinkWatch, openRouteSockets } from './link_watch.ts';
+import { tunFds, tunName } from './tun_fds.ts';
 import { type Tuntap2Device, tuntap2Error } from './tuntap2.ts';
 
 export type { Tuntap2Device } from './tuntap2.ts';
@@ -24,7 +26,6 @@ interface Tuntap2Options {
 }
 
 export class Tuntap2Wire implements Wire {
-  readonly name: string;
   readonly created = true;
   readonly napi = 'off' as const;
   readonly vnetHdr = false;
@@ -33,6 +34,8 @@ export class Tuntap2Wire implements Wire {
   ipv6 = true;
   onGone: ((why: string) => void) | null = null;
   readonly #device: Tuntap2Device;
+  readonly #openName: string;
+  #watch: LinkWatch | null = null;
   readonly #mem: Uint8Array;
   readonly #queue: Uint8Array[] = [];
   #listener: WireListener | null = null;
@@ -54,9 +57,12 @@ export class Tuntap2Wire implements Wire {
     assertCurrentArena(arena);
     this.#mem = new Uint8Array(arena);
     this.#device = device;
-    this.name = device.name;
-    device.on('error', () => this.#die());
-    device.on('close', () => this.#die());
+    this.#openName = device.name;
+    device.on('error', (e) => {
+      const text = e instanceof Error ? e.message : String(e);
+      this.#die(`tuntap2 reported an error: ${text}`);
+    });
+    device.on('close', () => this.#die('tuntap2 closed it'));
     device.on('drain', () => this.#drained());
     try {
       this.#configure(options);
@@ -85,6 +91,32 @@ export class Tuntap2Wire implements Wire {
       // As with our own TAP, a host without IPv6 gets a warning, not an error.
       this.warnings.push((e as Error).message);
       this.ipv6 = false;
+    }
+  }
+
+  /** Linux's name for the interface. It changes when a followed interface is renamed. */
+  get name(): string {
+    return this.#watch?.name ?? this.#openName;
+  }
+
+  /**
+   * Follows the interface by its index from now on. tuntap2 reports neither a new name, nor the
+   * link state, nor a move to another namespace. Throws TapnicError (EMFILE; ENODEV: it is gone)
+   * and then closes the wire.
+   */
+  follow(): void {
+    try {
+      const [fd] = tunFds('self', this.#openName);
+      const exists = (): boolean | null =>
+        fd === undefined ? null : (tunName('self', fd) ?? '') !== '';
+      this.#watch = new LinkWatch(openRouteSockets(), this.#openName, exists);
+      this.#watch.start({
+        linkUp: (up) => this.#listener?.wireState(up, 0),
+        linkGone: (why) => this.#lost(ENXIO, why),
+      });
+    } catch (e) {
+      this.close();
+      throw e;
     }
   }
 
@@ -137,6 +169,7 @@ export class Tuntap2Wire implements Wire {
     this.#dead = true;
     this.#listener = null;
     this.#queue.length = 0;
+    this.#watch?.close();
     try {
       this.#device.release();
     } catch {
@@ -177,10 +210,16 @@ export class Tuntap2Wire implements Wire {
     });
   }
 
-  #die(): void {
+  /** tuntap2 does not work any more. The cause may be that the interface is gone. */
+  #die(why: string): void {
+    this.#watch?.reread();
+    this.#lost(EIO, why);
+  }
+
+  #lost(error: Errno, why: string): void {
     if (this.#dead) return;
     this.#dead = true;
-    this.#listener?.wireState(false, EIO);
-    this.onGone?.('tuntap2 reported an error');
+    this.#listener?.wireState(false, error);
+    this.onGone?.(why);
   }
 }

@@ -173,6 +173,7 @@ export class HostStack {
         // The other driver does this itself, in the namespace of the interface.
         refuseConflict(device.name, options.hostAddr, withoutPrefix(options.addr ?? '') || null);
         wire = new Tuntap2Wire(machine.arena, device, options);
+        wire.follow();
       }
       const nic = wire === null ? openNic(machine, options) : openNic(machine, options, wire);
       nics.push(nic);

@@ -11,6 +11,7 @@ import { needs } from '../support/needs.ts';
 import { Netns } from '../support/netns.ts';
 import { readPcap } from '../support/pcap.ts';
 import { Site } from '../support/served.ts';
+import { FakeTuntap2 } from '../support/tuntap2.ts';
 
 /** Far more messages than the receive buffer of a route socket holds. */
 const FLOOD = 2000;
@@ -66,23 +67,35 @@ describe('commands: the TAP changes at run time', function () {
   needs('root', 'tap', 'netns', 'curl', 'ip');
   this.timeout(60_000);
 
-  for (const engine of ['ts', 'native']) {
-    const serve = (ns: Netns, site: Site, ...more: string[]): Promise<Instance> =>
-      Instance.start(ns, ['serve', site.dir, '--engine', engine, ...more]);
+  const fake = new FakeTuntap2();
+  after(() => fake[Symbol.dispose]());
 
-    it(`${engine}: renamed: it goes on, and output has the new name`, async () => {
+  for (const [what, options, tap] of [
+    ['ts', ['--engine', 'ts'], 'nic0'],
+    ['native', ['--engine', 'native'], 'nic0'],
+    // tuntap2 lets the kernel choose the name.
+    ['tuntap2', ['--driver', 'tuntap2'], 'tap0'],
+  ] as const) {
+    const serve = (ns: Netns, site: Site, ...more: string[]): Promise<Instance> =>
+      Instance.start(
+        ns,
+        ['serve', site.dir, ...options, ...more],
+        what === 'tuntap2' ? fake.wrapper : [],
+      );
+
+    it(`${what}: renamed: it goes on, and output has the new name`, async () => {
       using site = new Site();
       site.file('a.bin', 5000);
       using ns = new Netns();
       const tapnic = await serve(ns, site);
-      rename(ns, 'nic0', 'nic9');
+      rename(ns, tap, 'nic9');
       await expectServes(tapnic);
       expect(await tapOf(tapnic)).to.equal('nic9');
       ns.exec('ip', ['link', 'del', 'nic9']);
       expectLost(await tapnic.exited(), 'nic9', 'it was deleted');
     });
 
-    it(`${engine}: deleted during a download: the capture is complete`, async () => {
+    it(`${what}: deleted during a download: the capture is complete`, async () => {
       using site = new Site();
       site.file('big.bin', 30_000_000);
       using ns = new Netns();
@@ -91,41 +104,41 @@ describe('commands: the TAP changes at run time', function () {
       const url = tapnic.urlOf('big.bin');
       const curl = tapnic.curl('--limit-rate', '1M', '--max-time', '5', '-o', '/dev/null', url);
       await new Promise((resolve) => setTimeout(resolve, 500));
-      ns.exec('ip', ['link', 'del', 'nic0']);
-      expectLost(await tapnic.exited(), 'nic0', 'it was deleted');
+      ns.exec('ip', ['link', 'del', tap]);
+      expectLost(await tapnic.exited(), tap, 'it was deleted');
       expect((await readPcap(capture)).packets.length).to.be.above(100);
       expect((await curl).status).to.be.above(0);
     });
 
-    it(`${engine}: moved to another namespace: it ends in order`, async () => {
+    it(`${what}: moved to another namespace: it ends in order`, async () => {
       using site = new Site();
       using ns = new Netns();
       using other = new Netns('other');
       const tapnic = await serve(ns, site);
-      ns.exec('ip', ['link', 'set', 'nic0', 'netns', other.name]);
-      expectLost(await tapnic.exited(), 'nic0', 'it was moved to another network namespace');
-      expect(other.exec('ip', ['-br', 'link'])).not.to.include('nic0');
+      ns.exec('ip', ['link', 'set', tap, 'netns', other.name]);
+      expectLost(await tapnic.exited(), tap, 'it was moved to another network namespace');
+      expect(other.exec('ip', ['-br', 'link'])).not.to.include(tap);
     });
 
-    it(`${engine}: deleted while stopped, after the route socket overflowed`, async () => {
+    it(`${what}: deleted while stopped, after the route socket overflowed`, async () => {
       using site = new Site();
       using ns = new Netns();
       const tapnic = await serve(ns, site);
       tapnic.kill('SIGSTOP');
       await flood(ns);
-      ns.exec('ip', ['link', 'del', 'nic0']);
+      ns.exec('ip', ['link', 'del', tap]);
       tapnic.kill('SIGCONT');
-      expectLost(await tapnic.exited(), 'nic0', 'it was deleted');
+      expectLost(await tapnic.exited(), tap, 'it was deleted');
     });
 
-    it(`${engine}: renamed while stopped, after the route socket overflowed`, async () => {
+    it(`${what}: renamed while stopped, after the route socket overflowed`, async () => {
       using site = new Site();
       site.file('a.bin', 5000);
       using ns = new Netns();
       const tapnic = await serve(ns, site);
       tapnic.kill('SIGSTOP');
       await flood(ns);
-      rename(ns, 'nic0', 'nic9');
+      rename(ns, tap, 'nic9');
       tapnic.kill('SIGCONT');
       await expectServes(tapnic);
       expect(await tapOf(tapnic)).to.equal('nic9');
@@ -133,20 +146,20 @@ describe('commands: the TAP changes at run time', function () {
       expect(end, end.stderr).to.deep.include({ code: 0, leaked: {} });
     });
 
-    it(`${engine}: set down while stopped, after the route socket overflowed`, async () => {
+    it(`${what}: set down while stopped, after the route socket overflowed`, async () => {
       using site = new Site();
       site.file('a.bin', 5000);
       using ns = new Netns();
       const tapnic = await serve(ns, site);
       tapnic.kill('SIGSTOP');
       await flood(ns);
-      ns.exec('ip', ['link', 'set', 'nic0', 'down']);
+      ns.exec('ip', ['link', 'set', tap, 'down']);
       tapnic.kill('SIGCONT');
       const linked = async (): Promise<boolean> =>
         (await tapnic.command('ifconfig')).stdout.includes('status: active');
       for (let i = 0; i < 100 && (await linked()); i++);
       expect(await linked()).to.equal(false);
-      ns.exec('ip', ['link', 'set', 'nic0', 'up']);
+      ns.exec('ip', ['link', 'set', tap, 'up']);
       await expectServes(tapnic);
       expect((await tapnic.stop()).leaked).to.deep.equal({});
     });

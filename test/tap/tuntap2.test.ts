@@ -1,10 +1,6 @@
 /** The adapter of `--driver tuntap2`, against a stand-in with the members of that package. */
 
 import { EventEmitter } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { pathToFileURL } from 'node:url';
 import { expect } from 'chai';
 import { allocArena } from '../../src/host/arena.ts';
 import type { Tuntap2Device } from '../../src/host/tuntap2.ts';
@@ -13,8 +9,9 @@ import { EAGAIN, EFAULT, EIO, TapnicError } from '../../src/sys/errno.ts';
 import { Instance } from '../support/instance.ts';
 import { needs } from '../support/needs.ts';
 import { Netns } from '../support/netns.ts';
-import { cliMain, distRoot } from '../support/root.ts';
+import { cliMain } from '../support/root.ts';
 import { Site } from '../support/served.ts';
+import { FakeTuntap2 } from '../support/tuntap2.ts';
 import { TUNTAP2_MEMBERS } from './fake_tuntap2.ts';
 
 const SIZE = 16 * 1024 * 1024;
@@ -230,37 +227,19 @@ describe('tap: Tuntap2Wire', () => {
 
 describe('tap: --driver tuntap2', () => {
   needs('root', 'tap', 'netns', 'curl');
-  const dir = mkdtempSync(join(tmpdir(), 'tapnic-tuntap2-'));
+  const fake = new FakeTuntap2();
   const site = new Site();
-  let nodeOptions: string | undefined;
 
-  before(() => {
-    const fake = JSON.stringify(pathToFileURL(join(distRoot, 'test/tap/fake_tuntap2.js')));
-    writeFileSync(
-      join(dir, 'hooks.mjs'),
-      `export const resolve = (specifier, context, next) =>
-         specifier === 'tuntap2' ? { url: ${fake}, shortCircuit: true } : next(specifier, context);`,
-    );
-    writeFileSync(
-      join(dir, 'register.mjs'),
-      `import { register } from 'node:module'; register('./hooks.mjs', import.meta.url);`,
-    );
-  });
-  beforeEach(() => (nodeOptions = process.env['NODE_OPTIONS']));
-  afterEach(() => {
-    if (nodeOptions === undefined) delete process.env['NODE_OPTIONS'];
-    else process.env['NODE_OPTIONS'] = nodeOptions;
-  });
   after(() => {
-    rmSync(dir, { recursive: true });
+    fake[Symbol.dispose]();
     site[Symbol.dispose]();
   });
 
   it('serves a file through a TAP that the package opened', async () => {
     using ns = new Netns('t2');
     const bytes = site.file('file.bin', 2_000_000);
-    process.env['NODE_OPTIONS'] = `--import=${pathToFileURL(join(dir, 'register.mjs')).href}`;
-    const tapnic = await Instance.start(ns, ['serve', site.dir, '--driver', 'tuntap2']);
+    const args = ['serve', site.dir, '--driver', 'tuntap2'];
+    const tapnic = await Instance.start(ns, args, fake.wrapper);
     expect(tapnic.ready).to.include({ tap: 'tap0', mode: 'wire', engine: 'ts', created: true });
     const out = site.path('out');
     expect(await tapnic.curl('-o', out, tapnic.urlOf('file.bin'))).to.include({ status: 0 });
