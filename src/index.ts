@@ -31,6 +31,7 @@ export type { Kevent } from './kern/kern_event.ts';
 export type { TcpInfo } from './netinet/tcp_sockopt.ts';
 export type { StackInfo } from './machine/host_stack.ts';
 export type {
+  AddedFault,
   FaultOptions,
   Leaked,
   NetstatReports,

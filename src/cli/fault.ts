@@ -15,7 +15,7 @@ interface AddOptions extends ClientOptions {
 const KINDS = 'drop, duplicate, reorder, delay, corrupt, truncate, rate';
 
 async function add(kind: string, options: AddOptions): Promise<void> {
-  const [{ compileFilterInsns }, { checkedProgram, FAULT_OPTIONS, faultSpec, faultValue }] =
+  const [{ compileFilterInsns }, { checkedProgram, FAULT_OPTIONS, faultDraft, faultValue }] =
     await Promise.all([import('../host/pcap_filter.ts'), import('../fault/fault_spec.ts')]);
   const values: Record<string, unknown> = {};
   for (const name of FAULT_OPTIONS) {
@@ -28,11 +28,12 @@ async function add(kind: string, options: AddOptions): Promise<void> {
   try {
     // Check here so that a wrong value is a usage error, even without an instance. The instance
     // checks again.
-    faultSpec(kind, values, 0, (match) => {
-      const insns = compileFilterInsns(match);
+    const { matchText } = faultDraft(kind, values, 0);
+    if (matchText !== null) {
+      const insns = await compileFilterInsns(matchText);
+      checkedProgram(insns);
       args['program'] = insns;
-      return checkedProgram(insns);
-    });
+    }
   } catch (e) {
     throw new UsageError(`fault add: ${(e as Error).message}`);
   }

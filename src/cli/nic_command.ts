@@ -58,7 +58,7 @@ export async function runNicCommand(raw: RawFlags, job: NicJob): Promise<void> {
     import('./nic_options.ts'),
     import('./instance.ts'),
   ]);
-  const settings = resolveNicOptions(raw, models, job.own);
+  const settings = await resolveNicOptions(raw, models, job.own).compiled();
   await job.check?.(settings.own);
   unblockOutput();
   const json = raw['json'] === true;

@@ -8,7 +8,13 @@
 import type { NicModelInfo } from '../machine/nic_model.ts';
 import { issueText, OptionError, type OptionIssue } from '../machine/option_error.ts';
 import { addressOf, capturePointOf, faultOf, numberOf, sizeOf } from '../machine/option_texts.ts';
-import { type CheckedOptions, checkOptions, type StackConfig } from '../machine/options.ts';
+import {
+  type CheckedOptions,
+  checkOptions,
+  compiledOptions,
+  type OptionsDraft,
+  type StackConfig,
+} from '../machine/options.ts';
 import { UsageError } from './command.ts';
 import { parseAddNic } from './add_nic.ts';
 import { readConfig } from './config_file.ts';
@@ -154,12 +160,29 @@ function lineOf(issue: OptionIssue, texts: Texts): string {
   return `${at}: ${issueText(own ? { ...issue, value: given } : issue, spell)}`;
 }
 
-function checked(texts: Texts, models: readonly NicModelInfo[]): CheckedOptions {
+/** An OptionError becomes a UsageError; other errors stay the same. */
+function usageError(e: unknown, texts: Texts): unknown {
+  return e instanceof OptionError ? new UsageError(lineOf(e.issue, texts)) : e;
+}
+
+function checked(texts: Texts, models: readonly NicModelInfo[]): OptionsDraft {
   try {
     return checkOptions(configOf(texts), models);
   } catch (e) {
-    throw e instanceof OptionError ? new UsageError(lineOf(e.issue, texts)) : e;
+    throw usageError(e, texts);
   }
+}
+
+/** The checked NIC options, except the filters of faults. */
+interface NicSettingsDraft extends Omit<NicSettings, 'nic'> {
+  readonly nic: OptionsDraft['nic'];
+}
+
+/** The NIC options of a command. */
+interface ResolvedOptions {
+  readonly draft: NicSettingsDraft;
+  /** Compiles the filters of faults. Rejects with UsageError. */
+  compiled(): Promise<NicSettings>;
 }
 
 /**
@@ -171,16 +194,23 @@ export function resolveNicOptions(
   raw: RawFlags,
   models: readonly NicModelInfo[],
   ownKeys: readonly string[] = [],
-): NicSettings {
+): ResolvedOptions {
   const texts = collect(raw, ownKeys);
   const { control = null } = texts.values;
   if (control === '') throw new UsageError(`${placeOf(texts, 'control')}: a path is needed`);
-  const settings = checked(texts, models);
-  return {
-    ...settings,
+  const draft = checked(texts, models);
+  const rest = {
     control: control === null ? null : String(control),
     own: texts.own,
-    warnings: settings.warnings.map((warning) => lineOf(warning, texts)),
+    warnings: draft.warnings.map((warning) => lineOf(warning, texts)),
     sysctlWhere: texts.where.get('sysctl') ?? [],
   };
+  const compiled = async (): Promise<NicSettings> => {
+    try {
+      return { ...(await compiledOptions(draft)), ...rest };
+    } catch (e) {
+      throw usageError(e, texts);
+    }
+  };
+  return { draft: { ...draft, ...rest }, compiled };
 }

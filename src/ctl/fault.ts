@@ -1,8 +1,9 @@
 /** `fault`: faults on the wires of a running instance. */
 
 import type { Fault, FaultSpec } from '../fault/fault.ts';
-import { checkedProgram, faultSpec } from '../fault/fault_spec.ts';
+import { checkedProgram, faultDraft, faultSpec } from '../fault/fault_spec.ts';
 import type { FaultStage } from '../fault/fault_stage.ts';
+import { type BpfProgram, bpfProgram } from '../sys/bpf_filter.ts';
 import { ControlFailure } from './protocol.ts';
 import type { AddFault, RemoveFault } from './request.ts';
 
@@ -52,8 +53,13 @@ function placeOf(places: readonly FaultPlace[], name: string | null): FaultPlace
   return place;
 }
 
-function noProgram(): never {
-  throw new Error('match: its program is missing');
+/** Runs a check of a fault, whose errors become ControlFailure (EINVAL). */
+function checking<T>(check: () => T): T {
+  try {
+    return check();
+  } catch (e) {
+    throw new ControlFailure('EINVAL', e instanceof Error ? e.message : String(e));
+  }
 }
 
 /** `fault add`. Throws ControlFailure (EINVAL, ENXIO), TapnicError (ENOMEM, EMFILE). */
@@ -62,15 +68,47 @@ export function addFault(
   { if: name, kind, values, program }: Omit<AddFault, 'op'>,
 ): FaultLine {
   const place = placeOf(places, name);
-  let spec: FaultSpec;
-  try {
-    const compiled = program === null ? noProgram : checkedProgram(program);
-    spec = faultSpec(kind, values, place.stage.nextId, compiled);
-  } catch (e) {
-    throw new ControlFailure('EINVAL', e instanceof Error ? e.message : String(e));
-  }
+  const spec = checking(() => {
+    const compiled = program === null ? null : checkedProgram(program);
+    return faultSpec(faultDraft(kind, values, place.stage.nextId), compiled);
+  });
   place.prepare();
   return lineOf(place, place.stage.add(spec));
+}
+
+/** Accepts no frame: `ret #0`. */
+const NO_FRAME = bpfProgram([[0x06, 0, 0, 0]]);
+
+/** A fault whose filter is being compiled. It applies to no frame before `activate`. */
+export class PendingFault {
+  readonly line: FaultLine;
+  readonly #stage: FaultStage;
+  readonly #fault: Fault;
+
+  /** Adds the fault. Throws as `addFault` does. */
+  constructor(
+    places: readonly FaultPlace[],
+    { if: name, kind, values }: Omit<AddFault, 'op' | 'program'>,
+  ) {
+    const place = placeOf(places, name);
+    const draft = checking(() => faultDraft(kind, values, place.stage.nextId));
+    place.prepare();
+    this.#stage = place.stage;
+    this.#fault = place.stage.add({ ...draft, match: NO_FRAME });
+    this.line = lineOf(place, this.#fault);
+  }
+
+  /** Sets the filter's program. Returns false if the fault was removed before. */
+  activate(program: BpfProgram): boolean {
+    if (!this.#stage.faults.includes(this.#fault)) return false;
+    this.#fault.filter = program;
+    return true;
+  }
+
+  /** Removes the fault. Returns false if it was removed before. */
+  remove(): boolean {
+    return this.#stage.remove(this.#fault.id);
+  }
 }
 
 /** `fault remove`. Throws ControlFailure (ENOENT, ENXIO). */

@@ -49,6 +49,8 @@ export class Fault {
   readonly id: number;
   readonly spec: FaultSpec;
   readonly prng: Prng;
+  /** The program of the filter; null: all frames. */
+  filter: BpfProgram | null;
   /** Frames that `match` accepted, and frames that were selected. */
   matched = 0;
   hits = 0;
@@ -60,6 +62,7 @@ export class Fault {
     this.id = id;
     this.spec = spec;
     this.prng = prng;
+    this.filter = spec.match;
   }
 
   /** Uniform in [0, 1). */
@@ -71,9 +74,9 @@ export class Fault {
    * Whether the fault applies to `frame`, whose Ethernet header is at `off`. Updates the counters.
    */
   picks(frame: Uint8Array, off: number): boolean {
-    const { spec } = this;
+    const { spec, filter } = this;
     const len = frame.length - off;
-    if (spec.match !== null && bpf_filter(spec.match, frame, off, len, len) === 0) return false;
+    if (filter !== null && bpf_filter(filter, frame, off, len, len) === 0) return false;
     this.matched++;
     // Draw a number for every frame, so that a burst does not change the choices after it.
     const chance = spec.kind !== 'rate' && spec.rate !== null ? this.fraction() < spec.rate : true;

@@ -42,8 +42,8 @@ export interface FaultOptions {
 /** The same before it is checked: the values may be anything. */
 export type FaultValues = Partial<Record<FaultOption, unknown>>;
 
-/** Compiles a filter expression; throws Error with one line. */
-export type CompileFilter = (expression: string) => BpfProgram;
+/** A checked fault without the program of its filter, which is compiled from `matchText`. */
+export type FaultDraft = Omit<FaultSpec, 'match'>;
 
 function fail(message: string): never {
   throw new Error(message);
@@ -98,16 +98,8 @@ export function checkedProgram(insns: readonly (readonly number[])[]): BpfProgra
   return prog;
 }
 
-/**
- * Checks a fault. Throws Error with one line that says what is wrong.
- * @param compile compiles `match`, or is its compiled program
- */
-export function faultSpec(
-  kind: unknown,
-  values: FaultValues,
-  defaultSeed: number,
-  compile: CompileFilter | BpfProgram,
-): FaultSpec {
+/** Checks all of a fault but its filter. Throws Error with one line that says what is wrong. */
+export function faultDraft(kind: unknown, values: FaultValues, defaultSeed: number): FaultDraft {
   const k: FaultKind = oneOf(kind, 'kind of fault', FAULT_KINDS);
   checkUsed(k, values);
   const { match = null } = values;
@@ -131,10 +123,18 @@ export function faultSpec(
     delayMs,
     jitterMs,
     bits,
-    match: match === null ? null : compile instanceof Uint32Array ? compile : compile(match),
     matchText: match,
     seed: numberIn(values, 'seed', 0, 0xffffffff) ?? defaultSeed,
   };
+}
+
+/**
+ * Completes a fault with the program of its filter, which is not used without a filter. Throws
+ * Error if the program is missing.
+ */
+export function faultSpec(draft: FaultDraft, program: BpfProgram | null): FaultSpec {
+  if (draft.matchText === null) return { ...draft, match: null };
+  return { ...draft, match: program ?? fail('match: its program is missing') };
 }
 
 /** Options whose value is a text. */

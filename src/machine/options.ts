@@ -7,16 +7,15 @@ import { extname, resolve } from 'node:path';
 import { z } from 'zod';
 import { capabilityKeywords, type CapabilityChange, parseCapability } from '../ctl/bits.ts';
 import { capturePoints } from '../sys/capture.ts';
-import type { BpfProgram } from '../sys/bpf_filter.ts';
 import type { FaultSpec } from '../fault/fault.ts';
 import {
-  checkedProgram,
   FAULT_OPTIONS,
+  type FaultDraft,
+  faultDraft,
   type FaultOptions,
-  faultSpec,
   type FaultValues,
 } from '../fault/fault_spec.ts';
-import { compileFilterInsns } from '../host/pcap_filter.ts';
+import { compiledFault } from './fault_filter.ts';
 import type { StackSettings } from './host_stack.ts';
 import type { NicOptions } from './nic.ts';
 import type { NicBuild, NicMode, NicModelInfo } from './nic_model.ts';
@@ -102,6 +101,16 @@ export interface CheckedOptions extends StackSettings {
   readonly warnings: readonly OptionIssue[];
 }
 
+/** Options of a NIC whose faults have uncompiled filters. */
+interface NicDraft extends Omit<NicOptions, 'faults'> {
+  readonly faults: readonly FaultDraft[];
+}
+
+/** The checked options, except the filters of faults, which `compiledOptions` compiles. */
+export interface OptionsDraft extends Omit<CheckedOptions, 'nic'> {
+  readonly nic: NicDraft;
+}
+
 /**
  * A schema from a check that throws OptionError. The zod issue's `params` carry the option issue.
  */
@@ -153,19 +162,15 @@ function captureFile(value: unknown): string {
   return file;
 }
 
-function compileFilter(expression: string): BpfProgram {
-  return checkedProgram(compileFilterInsns(expression));
-}
-
 /** Checks a fault, an object with its kind and options. `number` is its default seed. */
-function faultOf(value: unknown, number: number): FaultSpec {
+function faultOf(value: unknown, number: number): FaultDraft {
   if (typeof value !== 'object' || value === null || Array.isArray(value))
     throw new OptionError({ path: [], problem: 'a list of faults is needed' });
   const { kind, ...values } = value as FaultValues & { kind?: unknown };
   const key = Object.keys(values).find((name) => !FAULT_OPTIONS.some((one) => one === name));
   if (key !== undefined) wrong(key, 'no option of a fault', { remedy: FAULT_OPTIONS.join(', ') });
   try {
-    return faultSpec(kind, values, number, compileFilter);
+    return faultDraft(kind, values, number);
   } catch (e) {
     throw new OptionError({ path: [], problem: e instanceof Error ? e.message : String(e) });
   }
@@ -221,7 +226,6 @@ const shape = {
     }),
   ),
   sysctl: listOf(field(sysctlPair)),
-  // Checked last, because a filter is compiled by another program.
   fault: listOf(z.unknown()),
   memory: field(memorySize).default(256 * 1024 * 1024),
   physBase: field(physAddress).default(0),
@@ -358,14 +362,17 @@ function checkHostAddr({ addr, hostAddr }: Options): void {
 }
 
 /** Throws OptionError if two NICs have the same interface. */
-function checkTaps(nics: readonly NicOptions[]): void {
+function checkTaps(nics: readonly Pick<NicOptions, 'tap'>[]): void {
   const taps = nics.map(({ tap }) => tap);
   const twice = taps.find((tap, i) => taps.indexOf(tap) < i);
   if (twice !== undefined) wrong(twice, 'two NICs on one interface');
 }
 
 /** Throws OptionError if a capture names an unknown NIC, or two have one file. */
-function checkCaptures(captures: readonly CaptureConfig[], nics: readonly NicOptions[]): void {
+function checkCaptures(
+  captures: readonly CaptureConfig[],
+  nics: readonly Pick<NicOptions, 'tap'>[],
+): void {
   const files = captures.map(({ file }) => resolve(file));
   const twice = captures.find((_capture, i) => files.indexOf(files[i]!) < i);
   if (twice !== undefined) wrong(twice.file, 'two captures in one file');
@@ -381,7 +388,7 @@ function checkCaptures(captures: readonly CaptureConfig[], nics: readonly NicOpt
  */
 function portOf(
   port: Options['ports'][number],
-  first: NicOptions,
+  first: NicDraft,
   { engine, iommu, dmaCheck, capture }: Options,
   models: readonly NicModelInfo[],
 ): NicOptions {
@@ -440,7 +447,7 @@ function nicOf(
   config: StackConfig,
   model: NicModelInfo,
   warnings: OptionIssue[],
-): NicOptions {
+): NicDraft {
   return {
     tap: o.tap,
     hostAddr: o.hostAddr,
@@ -466,7 +473,7 @@ function nicOf(
  * Checks a stack's options. `config` may have values of any type. Throws OptionError for the first
  * error.
  */
-export function checkOptions(config: StackConfig, models: readonly NicModelInfo[]): CheckedOptions {
+export function checkOptions(config: StackConfig, models: readonly NicModelInfo[]): OptionsDraft {
   const o = withDhcp(parse(config), config);
   const model = checking(['nic'], () => modelOf(o.nic, models));
   if (o.driver === 'tuntap2') checkTuntap2(config, o);
@@ -490,4 +497,16 @@ export function checkOptions(config: StackConfig, models: readonly NicModelInfo[
     sysctl: o.sysctl,
     warnings,
   };
+}
+
+/** Compiles the filters of faults. Rejects with OptionError for the first error. */
+export async function compiledOptions(draft: OptionsDraft): Promise<CheckedOptions> {
+  const faults: FaultSpec[] = [];
+  for (const [i, fault] of draft.nic.faults.entries())
+    try {
+      faults.push(await compiledFault(fault));
+    } catch (e) {
+      throw new OptionError({ path: ['fault', i], problem: (e as Error).message });
+    }
+  return { ...draft, nic: { ...draft.nic, faults } };
 }

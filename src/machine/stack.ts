@@ -24,7 +24,7 @@ import {
 } from '../api/server.ts';
 import type { ConnectOptions } from '../api/dial.ts';
 import type { Socket } from '../api/socket.ts';
-import { addFault, type FaultLine, listFaults, removeFault } from '../ctl/fault.ts';
+import { addFault, type FaultLine, listFaults, PendingFault, removeFault } from '../ctl/fault.ts';
 import { gatherInterfaces, type InterfaceInfo } from '../ctl/ifconfig.ts';
 import { runIfconfig } from '../ctl/ifconfig_verbs.ts';
 import { gatherNetstat, type NetstatReports } from '../ctl/netstat.ts';
@@ -32,17 +32,17 @@ import { ControlFailure } from '../ctl/protocol.ts';
 import { readSysctl, writeSysctl } from '../ctl/sysctl.ts';
 import type { FaultKind } from '../fault/fault.ts';
 import { FAULT_OPTIONS, type FaultOptions as WireFaultOptions } from '../fault/fault_spec.ts';
-import { compileFilterInsns } from '../host/pcap_filter.ts';
 import { openTuntap2 } from '../host/tuntap2.ts';
 import type { SysctlValue } from '../kern/kern_sysctl.ts';
 import { TapnicError } from '../sys/errno.ts';
 import { captureConsole } from './capture_file.ts';
 import { dhcpConsole, type DhcpEvent } from './dhcp/dhcp_client.ts';
+import { compiledFilter } from './fault_filter.ts';
 import { HostStack, type StackInfo } from './host_stack.ts';
 import { nicModels } from './nic_models.ts';
 import { checking, issueText, OptionError, type OptionIssue } from './option_error.ts';
 import { addressOf, capturePointOf, faultOf, sizeOf } from './option_texts.ts';
-import { type CheckedOptions, checkOptions, type StackConfig } from './options.ts';
+import { type CheckedOptions, checkOptions, compiledOptions, type StackConfig } from './options.ts';
 
 export type { NetstatReports } from '../ctl/netstat.ts';
 
@@ -136,6 +136,16 @@ export interface FaultOptions extends WireFaultOptions {
   readonly if?: string | undefined;
 }
 
+/** A fault that was added: its entry of `faults()`. */
+export interface AddedFault extends FaultLine {
+  /**
+   * Resolves when the fault applies to frames: at once without `match`, else when its filter is
+   * compiled. Rejects with TapnicError: EINVAL for a filter that cannot be compiled, which removes
+   * the fault; ECANCELED if the fault was removed, or the stack closed, before. Not enumerable.
+   */
+  readonly ready: Promise<void>;
+}
+
 /** Number of leaked items by pool name; empty if nothing leaked. */
 export type Leaked = Record<string, number>;
 
@@ -150,6 +160,8 @@ export class Stack {
   /** Listener of 'close'. All sockets share one function, because each `once` takes 300 bytes. */
   readonly #untrack: (this: Socket) => void;
   readonly #user: ListenUser;
+  /** Aborted by `close`. */
+  readonly #stopping = new AbortController();
   #closing: Promise<Leaked> | null = null;
   readonly #warnings: readonly string[];
 
@@ -263,19 +275,48 @@ export class Stack {
   }
 
   /**
-   * Adds a fault to a NIC's wire, as `tapnic fault add` does. Throws TapnicError (EINVAL; ENXIO: no
-   * such interface; ENOMEM, EMFILE).
+   * Adds a fault to a NIC's wire, as `tapnic fault add` does. A filter is compiled after the call
+   * returns; see `AddedFault.ready`. Throws TapnicError (EINVAL; ENXIO: no such interface; ENOMEM,
+   * EMFILE).
    */
-  addFault(kind: FaultKind, options: FaultOptions = {}): FaultLine {
+  addFault(kind: FaultKind, options: FaultOptions = {}): AddedFault {
     const { if: name = null, ...values } = options;
     const known: readonly string[] = FAULT_OPTIONS;
     const stranger = Object.keys(values).find((option) => !known.includes(option));
     return this.#ctl('fault', ({ faultPlaces }) => {
       if (stranger !== undefined)
         throw new ControlFailure('EINVAL', `${stranger}: none of ${known.join(', ')}, if`);
-      const program = options.match === undefined ? null : compiled(options.match);
-      return addFault(faultPlaces, { if: name, kind, values, program });
+      const { match } = values;
+      if (typeof match === 'string') {
+        const pending = new PendingFault(faultPlaces, { if: name, kind, values });
+        return added(pending.line, this.#activated(pending, match));
+      }
+      const line = addFault(faultPlaces, { if: name, kind, values, program: null });
+      return added(line, Promise.resolve());
     });
+  }
+
+  /** Compiles the filter of `pending`. The result is that of `AddedFault.ready`. */
+  #activated(pending: PendingFault, match: string): Promise<void> {
+    const { signal } = this.#stopping;
+    const ready = new Promise<void>((resolve, reject) => {
+      const canceled = (): void => {
+        // The caller knows of it, and need not have a handler.
+        ready.catch(() => undefined);
+        reject(new TapnicError('ECANCELED', 'fault', `${pending.line.id}: it was removed`));
+      };
+      compiledFilter(match, signal).then(
+        (program) => {
+          if (!signal.aborted && pending.activate(program)) resolve();
+          else canceled();
+        },
+        (e: unknown) => {
+          if (!pending.remove() || signal.aborted) canceled();
+          else reject(new TapnicError('EINVAL', 'fault', (e as Error).message));
+        },
+      );
+    });
+    return ready;
   }
 
   /** Lists the faults and how often each was applied. */
@@ -299,6 +340,7 @@ export class Stack {
    * items; a leak is a bug in tapnic.
    */
   close(): Promise<Leaked> {
+    this.#stopping.abort();
     this.#closing ??= this.#host.stop({
       finish: () => {
         for (const server of this.#servers) server.close();
@@ -343,13 +385,9 @@ export class Stack {
   }
 }
 
-/** Compiles a filter. Throws ControlFailure (EINVAL). */
-function compiled(filter: string): number[][] {
-  try {
-    return compileFilterInsns(filter);
-  } catch (e) {
-    throw new ControlFailure('EINVAL', e instanceof Error ? e.message : String(e));
-  }
+/** Returns the entry of a fault with `ready`, which is not enumerable: the entry is JSON data. */
+function added(line: FaultLine, ready: Promise<void>): AddedFault {
+  return Object.defineProperty(line, 'ready', { value: ready }) as AddedFault;
 }
 
 const isMap = (value: unknown): value is Record<string, unknown> =>
@@ -400,9 +438,9 @@ function lineOf(issue: OptionIssue): string {
   return option === undefined ? text : `${option}: ${text}`;
 }
 
-function checked(options: StackOptions): CheckedOptions {
+async function checked(options: StackOptions): Promise<CheckedOptions> {
   try {
-    return checkOptions(configOf(options), nicModels);
+    return await compiledOptions(checkOptions(configOf(options), nicModels));
   } catch (e) {
     if (!(e instanceof OptionError)) throw e;
     throw new TapnicError('EINVAL', 'createStack', lineOf(e.issue));
@@ -421,7 +459,7 @@ const DHCP_WARNINGS = new Set<DhcpEvent['event']>(['expired', 'refused', 'declin
 
 /** `createStack` of src/index.ts. */
 export async function openStack(options: StackOptions): Promise<Stack> {
-  const settings = checked(options);
+  const settings = await checked(options);
   const warnings = settings.warnings.map(lineOf);
   captureConsole.ended = (line) => process.emitWarning(line);
   dhcpConsole.log = (event) => {

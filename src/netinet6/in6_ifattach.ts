@@ -16,7 +16,12 @@ import { in6addr_loopback, IN6_IS_ADDR_LINKLOCAL } from './in6.ts';
 import { in6RouteToSelf } from './in6_fib.ts';
 import { linklocalOf } from './in6_ifid.ts';
 import { in6PurgeGroups } from './in6_mcast.ts';
-import { in6CheckIfa, IN6_IFAUPDATE_DADDELAY, in6_purgeaddr, in6_update_ifa } from './in6_ifaddr.ts';
+import {
+  in6CheckIfa,
+  IN6_IFAUPDATE_DADDELAY,
+  in6_purgeaddr,
+  in6_update_ifa,
+} from './in6_ifaddr.ts';
 import {
   IN6_IFF_DUPLICATED,
   type In6Addrlifetime,

@@ -4,10 +4,11 @@ import { join } from 'node:path';
 import { expect } from 'chai';
 import { UsageError } from '../../src/cli/command.ts';
 import { parseConfig } from '../../src/cli/config_file.ts';
-import { type NicSettings, resolveNicOptions } from '../../src/cli/nic_options.ts';
+import { resolveNicOptions } from '../../src/cli/nic_options.ts';
 import type { RawFlags } from '../../src/cli/nic_flags.ts';
 import { type CapabilityChange, capabilityKeywords } from '../../src/ctl/bits.ts';
 import { type NicModelInfo, ownPciIdentity } from '../../src/machine/nic_model.ts';
+import { needsHere } from '../support/needs.ts';
 import { IFCAP_NOMAP, IFCAP_TSO4, IFCAP_TSO6, IFCAP_TXCSUM } from '../../src/net/if_var.ts';
 
 const MODELS: NicModelInfo[] = [
@@ -33,7 +34,9 @@ const MODELS: NicModelInfo[] = [
   },
 ];
 
-const resolve = (raw: RawFlags): NicSettings => resolveNicOptions(raw, MODELS, ['port']);
+const resolved = (raw: RawFlags): ReturnType<typeof resolveNicOptions> =>
+  resolveNicOptions(raw, MODELS, ['port']);
+const resolve = (raw: RawFlags): ReturnType<typeof resolved>['draft'] => resolved(raw).draft;
 
 /** Capability changes in ifconfig's words, one for each bit. */
 const words = (caps: readonly CapabilityChange[]): string[] =>
@@ -60,7 +63,6 @@ const NO_FAULT = {
   delayMs: null,
   jitterMs: null,
   bits: null,
-  match: null,
   matchText: null,
 };
 
@@ -312,8 +314,25 @@ describe('cli: NIC options', () => {
     expect(text('reorder,delay=1,jitter=1')).to.equal('');
     expect(text('rate')).to.match(/bits per second/);
     expect(text('drop,nth=1.5')).to.match(/nth: 1\.5: not a whole number/);
+    expect(text('drop,match=frob'), 'a filter is compiled later').to.equal('');
     expect(resolve({ fault: ['drop'] }).nic.engine).to.equal('native');
     expect(resolve({ fault: ['drop'] }).warnings).to.deep.equal([]);
+  });
+
+  it('compiles the filters of faults last, and names the option of a wrong one', async function () {
+    needsHere(this, 'tcpdump');
+    const filters = async (...fault: string[]): Promise<string> => {
+      try {
+        const { nic } = await resolved({ fault }).compiled();
+        return nic.faults!.map(({ match }) => (match === null ? 'none' : match.length)).join();
+      } catch (e) {
+        if (!(e instanceof UsageError)) throw e;
+        return e.message;
+      }
+    };
+    expect(await filters()).to.equal('');
+    expect(await filters('drop', 'drop,match=less 0')).to.match(/^none,\d+$/);
+    expect(await filters('drop', 'drop,match=frob')).to.match(/^--fault: match: frob: /);
   });
 
   it('accepts values at their limits', () => {

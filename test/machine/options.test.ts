@@ -4,12 +4,12 @@ import { expect } from 'chai';
 import type { NicModelInfo } from '../../src/machine/nic_model.ts';
 import { nicModels } from '../../src/machine/nic_models.ts';
 import { issueText, OptionError, type OptionIssue } from '../../src/machine/option_error.ts';
-import { type CheckedOptions, checkOptions, type StackConfig } from '../../src/machine/options.ts';
+import { checkOptions, type OptionsDraft, type StackConfig } from '../../src/machine/options.ts';
 import { IFCAP_NOMAP, IFCAP_TSO4, IFCAP_TSO6 } from '../../src/net/if_var.ts';
 
 const MODELS: readonly NicModelInfo[] = nicModels;
 
-const check = (config: unknown): CheckedOptions => checkOptions(config as StackConfig, MODELS);
+const check = (config: unknown): OptionsDraft => checkOptions(config as StackConfig, MODELS);
 
 /** The issue that `config` is refused with. */
 function refusal(config: unknown): OptionIssue {
@@ -76,7 +76,7 @@ describe('machine: options', () => {
     expect(s.ports[0]).to.include({ tap: 'nic1', nic: 'tl', mtu: 576, addr: null });
     expect(s.ports[0]!.captures).to.deep.equal([{ point: 'if', file: 'a.pcap' }]);
     expect(s.sysctl).to.deep.equal([['kern.ipc.somaxconn', '64']]);
-    expect(s.nic.faults!.map(({ kind, rate, seed }) => [kind, rate, seed])).to.deep.equal([
+    expect(s.nic.faults.map(({ kind, rate, seed }) => [kind, rate, seed])).to.deep.equal([
       ['drop', 0.5, 1],
       ['duplicate', null, 2],
     ]);

@@ -7,7 +7,7 @@
 
 import { expect } from 'chai';
 import type { FaultSpec } from '../../src/fault/fault.ts';
-import { checkedProgram, faultSpec, parseFault } from '../../src/fault/fault_spec.ts';
+import { checkedProgram, faultDraft, faultSpec, parseFault } from '../../src/fault/fault_spec.ts';
 import {
   type Direction,
   FaultStage,
@@ -229,8 +229,7 @@ function frameMbuf(bytes: Uint8Array): Mbuf | null {
 export function simFaults(texts: readonly string[], prng: SeededPrng): FaultSpec[] {
   return texts.map((text) => {
     const { kind, values } = parseFault(text);
-    const spec = faultSpec(kind, values, prng.next32(), () => NOT_ARP);
-    return { ...spec, match: NOT_ARP };
+    return { ...faultDraft(kind, values, prng.next32()), match: NOT_ARP };
   });
 }
 
@@ -260,7 +259,7 @@ export class SimNet {
     this.#seeds = new SeededPrng(o.seed);
     for (const spec of simFaults(texts, this.#seeds)) this.stage.add(spec);
     // ARP frames are delayed too, so that no reply arrives within the call that sends the request.
-    this.stage.add(faultSpec('delay', { delay: 0.001 }, 0, () => NOT_ARP));
+    this.stage.add(faultSpec(faultDraft('delay', { delay: 0.001 }, 0), null));
     this.a = new SimPort(this, TX, ADDR_A, '02:00:00:00:00:01', o);
     this.b = new SimPort(this, RX, ADDR_B, '02:00:00:00:00:02', o);
   }
