@@ -20,6 +20,7 @@ import {
   warn,
 } from './command.ts';
 import { bindError } from './control_path.ts';
+import { stopOnSignal } from './signals.ts';
 
 interface PacketdrillFlags {
   socket?: string;
@@ -122,9 +123,7 @@ async function packetdrill(words: string[], flags: PacketdrillFlags): Promise<vo
   if (addr6 === null) throw new UsageError(`--addr6: ${flags.addr6}: not an IPv6 address`);
   const mtu = numberOf('mtu', flags.mtu, 72, 65535);
   const seed = numberOf('seed', flags.seed, 0, 0xffffffff);
-  const stopping = new AbortController();
-  for (const signal of ['SIGINT', 'SIGTERM'] as const)
-    process.on(signal, () => (stopping.signal.aborted ? exitProcess(1) : stopping.abort()));
+  const stopping = stopOnSignal();
   const own = flags.socket === undefined ? mkdtempSync(join(tmpdir(), 'tapnic-pd-')) : null;
   const path = own === null ? resolve(flags.socket!) : join(own, 'sock');
   const server = new PacketdrillServer({ path, addr, addr6, mtu, memory: MEMORY, seed });

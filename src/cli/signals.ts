@@ -1,4 +1,7 @@
-/** Handles SIGINT and SIGTERM: the first one stops in order, the second one ends the process. */
+/**
+ * Handles SIGINT, SIGTERM and SIGHUP (the terminal was closed): the first one stops in order, the
+ * second one ends the process.
+ */
 
 import { exitProcess } from '../host/exit.ts';
 
@@ -10,7 +13,6 @@ export function stopOnSignal(): AbortController {
     if (++signals > 1) exitProcess(1);
     stopping.abort();
   };
-  process.on('SIGINT', onSignal);
-  process.on('SIGTERM', onSignal);
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, onSignal);
   return stopping;
 }

@@ -10,6 +10,7 @@ import { closeSync, fstatSync, mkdirSync, openSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { loadAddon } from '../../native-bindings/index.ts';
 import { TapnicError } from '../sys/errno.ts';
+import { atExit } from './at_exit.ts';
 import {
   createNetns,
   loopbackUp,
@@ -23,11 +24,13 @@ import {
 const NAMES = '/run/netns';
 /** Others hold the lock for the milliseconds of a creation. */
 const LOCK_MS = 3000;
+/** The end of the process does not wait longer. */
+const EXIT_LOCK_MS = 1000;
 const RETRY_MS = 5;
 const $sleep = new Int32Array(new SharedArrayBuffer(4));
 
 /** Returns a descriptor with the lock of all names, null without access to their folder. */
-function lockNames(): number | null {
+function lockNames(waitMs: number): number | null {
   let fd: number;
   try {
     mkdirSync(NAMES, { recursive: true, mode: 0o755 });
@@ -35,7 +38,7 @@ function lockNames(): number | null {
   } catch {
     return null; // the next call on a namespace reports the error
   }
-  const end = performance.now() + LOCK_MS;
+  const end = performance.now() + waitMs;
   while (loadAddon().fileLock(fd) !== 0) {
     if (performance.now() > end) {
       closeSync(fd);
@@ -50,9 +53,12 @@ function lockNames(): number | null {
   return fd;
 }
 
-/** Runs `body` while no other process of tapnic or ip(8) creates or removes a name. */
-function withNames<T>(body: () => T): T {
-  const fd = lockNames();
+/**
+ * Runs `body` while no other process of tapnic or ip(8) creates or removes a name. Throws
+ * TapnicError (EBUSY) after `waitMs`.
+ */
+function withNames<T>(body: () => T, waitMs = LOCK_MS): T {
+  const fd = lockNames(waitMs);
   try {
     return body();
   } finally {
@@ -83,6 +89,7 @@ export class NetnsScope {
   readonly created: boolean;
   /** The namespace with the lock of a user; null after `close`. */
   #fd: number | null;
+  readonly #stay: () => void;
 
   /** Throws TapnicError: EPERM without the privilege; EBUSY. */
   constructor(name: string) {
@@ -94,16 +101,21 @@ export class NetnsScope {
       if (fd !== null) loadAddon().fileShare(fd);
       return [created, fd];
     });
+    this.#stay = atExit(() => this.close(EXIT_LOCK_MS));
   }
 
-  /** Removes the namespace if this object created it and nothing else uses it. */
-  close(): void {
+  /**
+   * Removes the namespace if this object created it and nothing else uses it. Throws TapnicError
+   * (EBUSY) if other processes change namespaces for longer than `waitMs`.
+   */
+  close(waitMs = LOCK_MS): void {
     const fd = this.#fd;
     if (fd === null) return;
     this.#fd = null;
+    this.#stay();
     const { name } = this;
     try {
-      if (this.created) withNames(() => this.#unused(fd) && removeNetns(name));
+      if (this.created) withNames(() => this.#unused(fd) && removeNetns(name), waitMs);
     } finally {
       loadAddon().fdClose(fd);
     }

@@ -9,6 +9,7 @@ import { loadAddon } from '../../native-bindings/index.ts';
 import { ENXIO } from '../sys/errno.ts';
 import type { WireListener } from '../sys/wire.ts';
 import { findConflict, onNetwork, refuseConflict, unsetText } from './addr_conflict.ts';
+import { atExit } from './at_exit.ts';
 import { macText, parseCidr, parseMac } from './addr_text.ts';
 import type { Call } from './cause.ts';
 import { FdWire } from './fd_wire.ts';
@@ -135,6 +136,8 @@ export class TapWire extends FdWire {
   #napi: 'off' | 'thread' = 'off';
   readonly #nl: number;
   readonly #watch: LinkWatch;
+  /** An interface that still exists would keep its namespace, see NetnsScope. */
+  readonly #stay = atExit(() => this.close());
 
   /** For openTap. Takes over the handles: `close` closes them. */
   constructor(options: TapOptions, handles: Handles) {
@@ -146,6 +149,7 @@ export class TapWire extends FdWire {
     try {
       this.#watch = new LinkWatch(handles.route, options.name, exists);
     } catch (e) {
+      this.#stay();
       super.close();
       throw e;
     }
@@ -257,6 +261,7 @@ export class TapWire extends FdWire {
 
   override close(): void {
     if (this.closed) return;
+    this.#stay();
     this.#watch.close();
     super.close();
   }

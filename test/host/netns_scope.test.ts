@@ -64,6 +64,16 @@ describe('host: the namespace of --netns', function () {
     if (netnsExists(name)) removeNetns(name);
   });
 
+  it('is gone after a process that ends without closing it, but not after a killed one', async () => {
+    for (const killed of [false, true]) {
+      const peer = new Peer();
+      expect(await peer.does(name)).to.equal('created');
+      if (killed) peer.kill();
+      await peer.end();
+      expect(netnsExists(name)).to.equal(killed);
+    }
+  });
+
   it('has one creator of several that start at once, and is gone after it', async () => {
     const peers = Array.from({ length: PROCESSES }, () => new Peer());
     try {
