@@ -93,7 +93,9 @@ napi_value NetnsOpen(napi_env env, napi_callback_info info) {
   Path path;
   const Span<uint8_t> name = a.Bytes(0);
   if (!a.ok || (name.len != 0 && !path.Set(name))) return a.Return(-EINVAL);
-  const int fd = open(name.len == 0 ? "/proc/thread-self/ns/net" : path.s, O_RDONLY | O_CLOEXEC);
+  // O_NONBLOCK: a FIFO of that name would block the thread.
+  const int fd = open(name.len == 0 ? "/proc/thread-self/ns/net" : path.s,
+                      O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
   return a.Return(fd < 0 ? -errno : a.inst->Own(fd));
 }
 

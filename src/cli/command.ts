@@ -8,6 +8,7 @@ import { Command, CommanderError } from 'commander';
 import { TapnicError } from '../sys/errno.ts';
 import { Panic } from '../sys/kassert.ts';
 import { escapeField, escapeLayout, jsonText } from './escape.ts';
+import { openFilesText } from './open_files.ts';
 
 const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;
@@ -67,7 +68,7 @@ export function reportError(error: unknown): number {
     error instanceof Panic || error instanceof TypeError || error instanceof ReferenceError;
   if (ownMistake && !(error instanceof TapnicError))
     printError(`tapnic: ${error.stack ?? error.message}\n`);
-  else warn(error.message);
+  else warn((error instanceof TapnicError ? null : openFilesText(error)) ?? error.message);
   return error instanceof UsageError ? EXIT_USAGE : EXIT_FAILED;
 }
 

@@ -1,6 +1,6 @@
 /** The --config file: YAML whose keys are option names. Errors name the line and column. */
 
-import { readFileSync } from 'node:fs';
+import { closeSync, openSync, readSync } from 'node:fs';
 import { isMap, isScalar, isSeq, LineCounter, type Node, parseDocument } from 'yaml';
 import { fileError, UsageError } from './command.ts';
 
@@ -29,6 +29,32 @@ function suggestion(word: string, names: readonly string[]): string {
   return near === undefined ? '' : `: did you mean ${near}?`;
 }
 
+/** Far more than all options take. YAML of many megabytes takes minutes. */
+const BYTES_MAX = 1 << 20;
+
+/** Reads the file, which may be a FIFO. Throws Node's error, and UsageError if it is too long. */
+function readText(file: string): string {
+  const fd = openSync(file, 'r');
+  try {
+    const buf = Buffer.alloc(BYTES_MAX + 1);
+    let len = 0;
+    for (let n = 1; n !== 0 && len < buf.length; len += n)
+      n = readSync(fd, buf, len, buf.length - len, null);
+    if (len > BYTES_MAX) throw new UsageError(`--config ${file}: longer than 1 MiB`);
+    return buf.toString('utf8', 0, len);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** The parser's error in words for the author of the file. */
+function yamlError({ code, message }: { code: string; message: string }): string {
+  if (code === 'MULTIPLE_DOCS') return 'a second document: one is needed';
+  if (code === 'RESOURCE_EXHAUSTION' || message.startsWith('Maximum call stack'))
+    return 'nested too deeply';
+  return message.split(/ at line |\n/)[0]!;
+}
+
 /**
  * Parses YAML text to entries. Throws UsageError for bad YAML, an unknown key or a wrong type of
  * value.
@@ -41,8 +67,7 @@ export function parseConfig(text: string, file: string, keys: ConfigKeys): Confi
     return `${file}:${line}:${col}`;
   };
   const [error] = doc.errors;
-  if (error !== undefined)
-    throw new UsageError(`${at(error.pos[0])}: ${error.message.split(/ at line |\n/)[0]}`);
+  if (error !== undefined) throw new UsageError(`${at(error.pos[0])}: ${yamlError(error)}`);
   const root = doc.contents;
   if (root === null) return [];
   if (!isMap(root)) throw new UsageError(`${at(root.range?.[0])}: not a map of option names`);
@@ -82,10 +107,12 @@ export function parseConfig(text: string, file: string, keys: ConfigKeys): Confi
 
 /** Reads and parses the file. Throws UsageError, also if the file cannot be read. */
 export function readConfig(file: string, keys: ConfigKeys): ConfigEntry[] {
+  if (file === '') throw new UsageError("--config: '': the name of a file is needed");
   let text: string;
   try {
-    text = readFileSync(file, 'utf8');
+    text = readText(file);
   } catch (e) {
+    if (e instanceof UsageError) throw e;
     throw new UsageError(`--config ${file}: ${fileError(e)}`);
   }
   return parseConfig(text, file, keys);

@@ -96,7 +96,10 @@ export class ControlChannel {
       (bytes) => this.#onBody(bytes),
     );
     socket.setTimeout(ANSWER_TIMEOUT_MS, () => {
-      if (this.#pending?.stream === null) this.#fail(`${path}: no answer`);
+      if (this.#pending?.stream === null)
+        this.#fail(
+          `${path}: no answer in ${ANSWER_TIMEOUT_MS / 1000} s: is the process stopped (kill -CONT)?`,
+        );
     });
     socket.on('error', (e: NodeJS.ErrnoException) => this.#fail(`${path}: ${e.code ?? e.message}`));
     socket.on('close', () => this.#fail(`${path}: closed without an answer`));

@@ -61,6 +61,9 @@ export interface ControlHost {
   closed(conn: ControlConn): void;
 }
 
+/** Milliseconds that a refused client has to read the reason and close. */
+const REFUSE_MS = 1000;
+
 export class ControlConn {
   readonly #socket: Socket;
   readonly #host: ControlHost;
@@ -108,10 +111,12 @@ export class ControlConn {
   refuse(code: string, message: string): void {
     if (this.#ended) return;
     this.#ended = true;
-    this.#socket.pause();
-    this.#socket.end(`${JSON.stringify(errResponse(null, code, message))}\n`, () =>
-      this.#socket.destroy(),
-    );
+    // Read and discard what the client sends: a write to a closed socket would be an error for it,
+    // and it would not read the reason.
+    this.#socket.resume();
+    this.#socket.end(`${JSON.stringify(errResponse(null, code, message))}\n`);
+    const timer = setTimeout(() => this.#socket.destroy(), REFUSE_MS);
+    this.#socket.once('close', () => clearTimeout(timer));
   }
 
   #onClose(): void {

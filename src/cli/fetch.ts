@@ -6,7 +6,15 @@ import type { Command } from 'commander';
 import type { FetchResult, FetchUrl } from '../apps/fetch/fetch.ts';
 import { exitProcess } from '../host/exit.ts';
 import { poolCall } from '../host/pool_gate.ts';
-import { CliError, newCommand, printError, printJson, reportError, UsageError } from './command.ts';
+import {
+  CliError,
+  fileError,
+  newCommand,
+  printError,
+  printJson,
+  reportError,
+  UsageError,
+} from './command.ts';
 import { openChannel, type Target } from './control_client.ts';
 import { escapeField } from './escape.ts';
 import { FETCH_REDIRECTS } from './control_jobs.ts';
@@ -28,6 +36,8 @@ interface Settings {
 
 /** The reader of standard output has closed it, as head(1) does. The command then ends quietly. */
 let readerGone = false;
+/** The error of the output, in words. */
+let outputFailure: string | null = null;
 
 /** A stream to standard output that does not close it at the end. */
 function stdoutSink(): Writable {
@@ -35,6 +45,7 @@ function stdoutSink(): Writable {
     write(chunk: Buffer, _encoding, done) {
       const written = (e?: NodeJS.ErrnoException | null): void => {
         if (e?.code === 'EPIPE') readerGone = true;
+        else if (e) outputFailure = `standard output: ${fileError(e)}`;
         done(e);
       };
       process.stdout.write(chunk, written);
@@ -45,6 +56,7 @@ function stdoutSink(): Writable {
 /** The calls on the file are on libuv's threads. A FIFO without a reader blocks them. */
 function fileSink(file: string): Writable {
   const stream = createWriteStream(file);
+  stream.once('error', (e) => (outputFailure = `${file}: ${fileError(e)}`));
   poolCall(`fetch ${file}`, (done) => (stream.closed ? done() : void stream.once('close', done)));
   return stream;
 }
@@ -63,6 +75,7 @@ async function settingsOf(text: string, own: OwnTexts, raw: RawFlags): Promise<S
     wholeNumber(n, 1, 86400),
   );
   const file = typeof raw['output'] === 'string' ? raw['output'] : '-';
+  if (file === '') throw new UsageError("--output: '': the name of a file is needed");
   // Standard output cannot carry both JSON and the body.
   if (raw['json'] === true && file === '-') throw new UsageError('--json needs --output FILE');
   return { url, idleMs: 1000 * seconds, file };
@@ -83,6 +96,7 @@ function report(result: FetchResult, file: string, raw: RawFlags): number {
 function explained(text: string, e: unknown, signal: AbortSignal): CliError {
   const { message } = e as Error;
   if (signal.aborted) return new CliError(`${text}: stopped by a signal`);
+  if (outputFailure !== null) return new CliError(`${text}: ${outputFailure}`);
   return new CliError(message.startsWith(text) ? message : `${text}: ${message}`);
 }
 

@@ -50,10 +50,6 @@ const OUTPUT_MS_MIN = 200;
 
 /** Starts an instance, runs `job` on it, stops it, and ends the process. */
 export async function runNicCommand(raw: RawFlags, job: NicJob): Promise<void> {
-  // Handle signals from the beginning: a signal during the start stops the instance after the
-  // start.
-  const stopping = stopOnSignal();
-
   const [{ resolveNicOptions }, { Instance, models }] = await Promise.all([
     import('./nic_options.ts'),
     import('./instance.ts'),
@@ -61,6 +57,9 @@ export async function runNicCommand(raw: RawFlags, job: NicJob): Promise<void> {
   const settings = await resolveNicOptions(raw, models, job.own).compiled();
   await job.check?.(settings.own);
   unblockOutput();
+  // Until here a signal ends the process at once, also while a --config file is a FIFO without a
+  // writer. A signal during the start stops the instance after the start.
+  const stopping = stopOnSignal();
   const json = raw['json'] === true;
   const instance = await Instance.open(settings, json);
   let lost = false;

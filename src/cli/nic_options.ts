@@ -86,7 +86,7 @@ function collect(raw: RawFlags, ownKeys: readonly string[]): Texts {
 /** Splits `NAME=VALUE`; `what` is the expected form for the message. Throws Error. */
 function pair(text: string, what: string): [string, string] {
   const eq = text.indexOf('=');
-  if (eq < 1 || eq === text.length - 1) throw new Error(`${text}: ${what} is needed`);
+  if (eq < 1 || eq === text.length - 1) throw new Error(`${text || "''"}: ${what} is needed`);
   return [text.slice(0, eq), text.slice(eq + 1)];
 }
 

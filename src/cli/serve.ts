@@ -13,7 +13,7 @@ import { hostname } from 'node:os';
 import type { Command } from 'commander';
 import { DEFAULT_LIMITS, type Limits } from '../apps/http/limits.ts';
 import { percentEncoded } from '../apps/http/url_path.ts';
-import { CliError, newCommand, print, printError, printJson } from './command.ts';
+import { CliError, newCommand, print, printError, printJson, UsageError } from './command.ts';
 import { aborted, ownOption, runNicCommand } from './nic_command.ts';
 import { addNicFlags, type OwnTexts, type RawFlags } from './nic_flags.ts';
 import { decimalNumber, wholeNumber } from './numbers.ts';
@@ -21,6 +21,7 @@ import { decimalNumber, wholeNumber } from './numbers.ts';
 const DEFAULT_PORT = 80;
 
 function checkDirectory(dir: string): void {
+  if (dir === '') throw new UsageError("'': the name of a directory is needed");
   let isDirectory = false;
   try {
     isDirectory = statSync(dir).isDirectory();
@@ -30,6 +31,16 @@ function checkDirectory(dir: string): void {
     throw new CliError(`${dir}: ${code}: give a directory that exists and can be read`);
   }
   if (!isDirectory) throw new CliError(`${dir}: ENOTDIR: not a directory`);
+}
+
+/** The absolute path of `dir`. Throws CliError: a relative path needs the current directory. */
+function realPath(dir: string): string {
+  try {
+    return realpathSync(dir);
+  } catch (e) {
+    const code = (e as NodeJS.ErrnoException).code ?? String(e);
+    throw new CliError(`${dir}: ${code}: the current directory was removed: give an absolute path`);
+  }
 }
 
 /**
@@ -152,7 +163,7 @@ function serve(dir: string, raw: RawFlags): Promise<void> {
       port = ownOption(own, 'port', String(DEFAULT_PORT), (text) => wholeNumber(text, 1, 65535));
       limits = limitsOf(own);
       checkDirectory(dir);
-      real = realpathSync(dir);
+      real = realPath(dir);
       example = exampleIn(real);
       container = containerPrefix();
     },

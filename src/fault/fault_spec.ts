@@ -51,7 +51,8 @@ function fail(message: string): never {
 
 function oneOf<T extends string>(word: unknown, what: string, words: readonly T[]): T {
   return (
-    words.find((one) => one === word) ?? fail(`${String(word)}: no ${what}: ${words.join(', ')}`)
+    words.find((one) => one === word) ??
+    fail(`${String(word) || "''"}: no ${what}: ${words.join(', ')}`)
   );
 }
 
@@ -152,7 +153,7 @@ export function parseFault(text: string): { kind: string; values: FaultValues } 
   const values: FaultValues = {};
   for (const part of rest) {
     const eq = part.indexOf('=');
-    if (eq < 0) fail(`${part}: NAME=VALUE is needed`);
+    if (eq < 0) fail(`${part || "''"}: NAME=VALUE is needed`);
     const name = oneOf(part.slice(0, eq), 'option of a fault', FAULT_OPTIONS);
     if (values[name] !== undefined) fail(`${part}: ${name} is given twice`);
     values[name] = faultValue(name, part.slice(eq + 1).replaceAll('\0', ','));

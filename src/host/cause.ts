@@ -71,6 +71,8 @@ function attachCause(code: string, { name, kind = 'TAP', queues = 1, exists }: S
       return `interface ${name} is in use: stop its user or choose another name`;
     case 'EEXIST':
       return `another interface got the name ${name} at the same time: try again`;
+    case 'ENOTTY':
+      return '/dev/net/tun is not the TAP device: replace it (mknod /dev/net/tun c 10 200)';
     case 'E2BIG':
       return `interface ${name} has all the queues that the kernel allows: use fewer`;
     case 'EINVAL':

@@ -28,7 +28,7 @@ export interface OptionIssue {
 }
 
 function shown(value: unknown): string {
-  if (typeof value === 'string') return value;
+  if (typeof value === 'string') return value === '' ? "''" : value;
   return typeof value === 'number' ? String(value) : JSON.stringify(value);
 }
 

@@ -8,9 +8,19 @@ const PAGE = 4096;
 const MEMORY_MAX = 4096 * MIB;
 /** Physical addresses have 52 bits, as on amd64. */
 const PHYS_MAX = 2 ** 52 - MEMORY_MAX;
-/** Valid names, by the kernel's rules: a namespace's name is a file name. */
-const NETNS_NAME = /^(?!\.{1,2}$)[^/:%\s]{1,255}$/;
-const TAP_NAME = /^(?!\.{1,2}$)[^/:%\s]{1,15}$/;
+/**
+ * Valid names, as the addon checks them. The kernel is less strict with control characters, which
+ * terminals interpret. A namespace's name is a file name.
+ */
+const NAME = /^(?!\.{1,2}$)[^/:%\s\p{Cc}]+$/u;
+const TAP_NAME_BYTES = 15;
+const NETNS_NAME_BYTES = 255;
+
+const isName = (name: string, bytesMax: number): boolean =>
+  NAME.test(name) && Buffer.byteLength(name) <= bytesMax;
+
+const nameRule = (bytesMax: number): string =>
+  `1 to ${bytesMax} bytes without / : % white space and control characters`;
 const SYSCTL_NAME = /^[a-z0-9_]+(\.[a-z0-9_%-]+)+$/i;
 
 /** Throws OptionError with a message that does not show the value. */
@@ -116,21 +126,21 @@ export function macAddr(value: unknown): string {
 /** Linux's name of an interface. */
 export function tapName(value: unknown): string {
   const given = text(value);
-  if (TAP_NAME.test(given)) return given;
-  const remedy = '1 to 15 bytes without / : % and white space';
-  return wrong(given, "not an interface's name", { remedy });
+  if (isName(given, TAP_NAME_BYTES)) return given;
+  return wrong(given, "not an interface's name", { remedy: nameRule(TAP_NAME_BYTES) });
 }
 
 /** The interface name of an additional NIC. It has no default. */
 export function portName(value: unknown): string {
   if (typeof value !== 'string') unshown('tap: the name of an interface is needed');
-  return TAP_NAME.test(value) ? value : wrong(value, "not an interface's name");
+  return isName(value, TAP_NAME_BYTES) ? value : wrong(value, "not an interface's name");
 }
 
 /** The name of a network namespace. */
 export function netnsName(value: unknown): string {
   const given = text(value);
-  return NETNS_NAME.test(given) ? given : wrong(given, "not a namespace's name");
+  if (isName(given, NETNS_NAME_BYTES)) return given;
+  return wrong(given, "not a namespace's name", { remedy: nameRule(NETNS_NAME_BYTES) });
 }
 
 /** Bytes of memory. */

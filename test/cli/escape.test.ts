@@ -104,6 +104,8 @@ describe('cli: C6: escaping', () => {
       'command.ts: process.stderr.write(escapeLayout(text));',
       // The body of a response, as it is.
       'fetch.ts: process.stdout.write(chunk, written);',
+      // A fixed text and a number, before the modules that escape are loaded.
+      'main.ts: process.stderr.write(`tapnic: ${text}\\n`);',
       'log.ts: void process.stderr.write(json ? escapeJson(line) : humanLine(line));',
     ]);
   });

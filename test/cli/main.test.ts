@@ -16,7 +16,8 @@ interface Run {
 }
 
 describe('cli: tapnic', function () {
-  this.timeout(20_000);
+  // Each test starts node up to thirty times.
+  this.timeout(120_000);
   let dir: string;
   before(() => (dir = mkdtempSync(join(tmpdir(), 'tapnic-main-'))));
   after(() => rmSync(dir, { recursive: true }));

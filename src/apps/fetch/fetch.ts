@@ -57,7 +57,7 @@ export function checkUrl(text: string): FetchUrl {
   const plain = zone === '' ? text : text.replace(ZONE, `${head}]`);
   if (!URL.canParse(plain))
     throw new Error(
-      `${text}: not a URL, such as http://192.0.2.1/file or http://[2001:db8::1]/file`,
+      `${text || "''"}: not a URL, such as http://192.0.2.1/file or http://[2001:db8::1]/file`,
     );
   const url = new URL(plain);
   if (url.protocol !== 'http:') throw new Error(`${text}: only http: can be fetched`);
