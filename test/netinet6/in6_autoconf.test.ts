@@ -12,12 +12,14 @@ import {
   in6Ifextra,
   in6ifa_ifpforlinklocal,
   isIn6Ifaddr,
+  ND6_IFF_NO_DAD,
   ND6_IFF_NO_PREFER_IFACE,
   ND6_IFF_STABLEADDR,
 } from '../../src/netinet6/in6_var.ts';
 import { nd6_setflags } from '../../src/netinet6/nd6_flags.ts';
 import { EINVAL } from '../../src/sys/errno.ts';
 import { inPass } from '../../src/sys/pass.ts';
+import { ip6 } from '../support/six.ts';
 import {
   AUTO,
   AUTO2,
@@ -262,6 +264,25 @@ describe('in6_autoconf', () => {
       const ll = in6ifa_ifpforlinklocal(h.ifp, 0)!;
       expect(inPass(in6DadFailed, ll), 'EUI-64').to.equal(false);
     });
+  });
+
+  it('a stable address that another host has is replaced during its detection', () => {
+    rig();
+    h.vnet.sysctl.write('net.inet6.ip6.dad_count', '1');
+    const flags = in6Ifextra(h.ifp)!.nd_ifinfo.flags;
+    inPass(nd6_setflags, h.ifp, (flags & ~ND6_IFF_NO_DAD) | ND6_IFF_STABLEADDR);
+    advertise(1000);
+    const [first] = h.addresses;
+    expect(first).to.match(/ tentative autoconf$/);
+    const text = first!.split(' ')[0]!;
+    h.raw([136, 0, 0, 0, 0x20, 0, 0, 0, ...ip6(text), 2, 1, 2, 0, 0, 0, 0, 9]);
+    const [second] = h.addresses;
+    expect(h.addresses).to.have.lengthOf(1);
+    expect(second)
+      .to.not.contain(text)
+      .and.match(/ tentative autoconf$/);
+    h.settle();
+    expect(h.addresses).to.deep.equal([second!.replace(' tentative', '')]);
   });
 
   describe('temporary addresses: RFC 8981', () => {

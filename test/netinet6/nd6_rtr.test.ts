@@ -32,12 +32,13 @@ import {
   counted,
   R_ICMP6_IGNORED,
   R_ND6_BAD,
+  R_ND6_FRAGMENT,
   R_ND6_PREFIXES_FULL,
   R_ND6_ROUTERS_FULL,
 } from '../../src/sys/reason.ts';
 import { OUR_MAC } from '../netinet/rig.ts';
-import { mac } from '../support/frames.ts';
-import { ip6 } from '../support/six.ts';
+import { buildEther, mac } from '../support/frames.ts';
+import { buildIp6, ETHERTYPE_IPV6, ip6, summed } from '../support/six.ts';
 import {
   AUTO,
   AUTO2,
@@ -194,6 +195,37 @@ describe('nd6_rtr', () => {
       h.ra();
       expect([h.gateway, h.routers]).to.deep.equal([null, []]);
       expect(h.prefixes).to.deep.equal(['2001:db8:1::/64 LAO 1']);
+    });
+
+    it('of a router is used by a host that forwards only with rfc6204w3', () => {
+      rig();
+      h.vnet.sysctl.write('net.inet6.ip6.forwarding', '1');
+      h.ra();
+      expect([h.gateway, h.prefixes.length]).to.deep.equal([null, 1]);
+      h.vnet.sysctl.write('net.inet6.ip6.rfc6204w3', '1');
+      h.ra();
+      expect(h.gateway).to.equal(R1);
+    });
+
+    it('with a fragment header is ignored: RFC 6980', () => {
+      rig();
+      const message = summed({ src: R1, dst: 'ff02::1' }, 58, raBody({ options: on(PREFIX) }), 2);
+      const packet = buildIp6({ src: R1, dst: 'ff02::1', hlim: 255 }, 44, [
+        58,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        1,
+        ...message,
+      ]);
+      h.inject(
+        buildEther({ dst: '33:33:00:00:00:01', src: routerMac(R1) }, ETHERTYPE_IPV6, packet),
+      );
+      expect(h.prefixes).to.deep.equal([]);
+      expect(counted(R_ND6_FRAGMENT)).to.equal(1);
     });
 
     it('is dropped if it is malformed: RFC 4861, 6.1.2', () => {
@@ -450,6 +482,36 @@ describe('nd6_rtr', () => {
       expect(counted(R_ND6_PREFIXES_FULL)).to.equal(984);
       const { advrtrs } = nd6Prlist(h.vnet).at(-1)!;
       expect(advrtrs.map(({ state }) => state)).to.deep.equal(['reachable']);
+    });
+  });
+
+  describe('a solicitation received', () => {
+    const host = 'fe80::7';
+    const solicit = (options: number[], ttl = 255, src = host): void =>
+      h.raw([133, 0, 0, 0, 0, 0, 0, 0, ...options], { src, dst: 'ff02::1', ttl });
+    const entry = (): boolean =>
+      nd6Table(h.ifp)!.find(parseIn6Zone(h.vnet, `${host}%tn0`)!) !== null;
+
+    it('adds the neighbour if the host forwards, and the interface is not itself a host', () => {
+      rig();
+      h.vnet.sysctl.write('net.inet6.ip6.forwarding', '1');
+      solicit([1, 1, ...mac(routerMac(host))]);
+      expect([entry(), counted(R_ICMP6_IGNORED)]).to.deep.equal([false, 1]);
+      const flags = in6Ifextra(h.ifp)!.nd_ifinfo.flags;
+      inPass(nd6_setflags, h.ifp, flags & ~ND6_IFF_ACCEPT_RTADV);
+      solicit([1, 1, ...mac(routerMac(host))], 254);
+      solicit([1, 2, ...Array<number>(14).fill(1)]);
+      solicit([1, 0, 0, 0, 0, 0, 0, 0]);
+      solicit([], 255, '::');
+      expect([entry(), h.icmp6.icp6s_badrs, counted(R_ND6_BAD)]).to.deep.equal([false, 2, 3]);
+      solicit([1, 1, ...mac(routerMac(host))]);
+      expect(entry()).to.equal(true);
+    });
+
+    it('is ignored by a host', () => {
+      rig();
+      solicit([1, 1, ...mac(routerMac(host))]);
+      expect(entry()).to.equal(false);
     });
   });
 

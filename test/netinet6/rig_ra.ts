@@ -87,7 +87,8 @@ export function raBody(ra: Ra): number[] {
 }
 
 /** The Ethernet address of the router `fe80::n`. */
-export const routerMac = (src: string): string => `02:00:00:00:01:0${src.slice(-1)}`;
+export const routerMac = (src: string): string =>
+  `02:00:00:00:01:0${src === '::' ? '0' : src.slice(-1)}`;
 
 export class RaRig extends Rig {
   constructor(options: RigOptions & { radr?: boolean; start?: boolean } = {}) {
