@@ -201,6 +201,8 @@ export function in6PrefixRelease(ia: In6Ifaddr): void {
   const { nd_prefix } = V_nd6rtr(ifp.if_vnet);
   ia.ia6_ndpr = null;
   if (pr !== null && --pr.ndpr_addrcnt === 0 && !pr.learned) nd6_prefix_del(pr);
+  // A configured address has kept the prefix from expiring.
+  else if (pr !== null && pr.learned) nd6TimerAt(ifp.if_vnet, pr.expireNs);
   for (const one of nd_prefix.slice()) {
     if (one.ndpr_ifp !== ifp || (one.ndpr_stateflags & NDPRF_ONLINK) === 0 || hasRoute(one))
       continue;
