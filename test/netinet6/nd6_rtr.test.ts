@@ -447,6 +447,19 @@ describe('nd6_rtr', () => {
       expect(h.prefixes).to.deep.equal([]);
     });
 
+    it('expires an advertised prefix when the configured address that has kept it is removed', () => {
+      rig();
+      const own = parseIn6(`${PREFIX}99`)!;
+      h.ra();
+      inPass(in6_aifaddr, h.ifp, own, 64, IN6_IFF_NODAD);
+      h.ra({ options: on(PREFIX, { valid: 0, preferred: 0 }) });
+      h.seconds(10);
+      expect(h.prefixes).to.deep.equal(['2001:db8:1::/64 LAO 2']);
+      inPass(in6_difaddr, h.ifp, own);
+      h.seconds(1);
+      expect(h.prefixes).to.deep.equal(['2001:db8:1::/64 LA 1']);
+    });
+
     it('keeps the route when one of two addresses is removed', () => {
       rig();
       const [a, b] = [parseIn6(`${PREFIX}98`)!, parseIn6(`${PREFIX}99`)!];
