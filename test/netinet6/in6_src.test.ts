@@ -1,6 +1,7 @@
 /** Source address selection: the rules of RFC 6724, 5. */
 
 import { expect } from 'chai';
+import { V_loif } from '../../src/net/if_loop.ts';
 import { parseIn6 } from '../../src/netinet6/in6.ts';
 import { in6_selectsrc } from '../../src/netinet6/in6_src.ts';
 import { in6_aifaddr } from '../../src/netinet6/in6_ifattach.ts';
@@ -11,6 +12,8 @@ import {
   IN6_IFF_TEMPORARY,
   IN6_IFF_TENTATIVE,
   in6Ifaddrs,
+  in6Ifextra,
+  ND6_IFF_IFDISABLED,
 } from '../../src/netinet6/in6_var.ts';
 import { V_ip6 } from '../../src/netinet6/ip6_var.ts';
 import { ip6_sprintf, parseIn6Zone } from '../../src/netinet6/scope6.ts';
@@ -49,6 +52,44 @@ describe('in6_selectsrc', () => {
     expect(source('fe80::9%tn0')).to.equal(LL);
     expect(source('ff02::9%tn0')).to.equal(LL);
     expect(source('ff0e::9')).to.equal('2001:db8::1');
+  });
+
+  it('rule 2: the order of the addresses does not matter', () => {
+    add('2001:db8::1');
+    add('fe80::9');
+    expect(source('2001:db8:9::9')).to.equal('2001:db8::1');
+    expect(source('fe80::1:9%tn0')).to.match(/^fe80::/);
+  });
+
+  it('rule 5: an address of the outgoing interface, although another one has a longer prefix', () => {
+    add('2001:db8:1::1');
+    const lo = V_loif(h.vnet).ifp!;
+    const other = parseIn6('2001:db8:9::1')!;
+    expect(in6_aifaddr(lo, other, 64, IN6_IFF_NODAD)).to.equal(0);
+    expect(source('2001:db8:9::9')).to.equal('2001:db8:1::1');
+    // But a link-local destination needs an address of its own zone.
+    flag('2001:db8:1::1', IN6_IFF_TENTATIVE);
+    expect(source('2001:db8:9::9')).to.equal('2001:db8:9::1');
+    flag(LL, IN6_IFF_TENTATIVE);
+    expect(source('fe80::9%tn0')).to.equal(null);
+  });
+
+  it('never an address of an interface with IPv6 disabled', () => {
+    add('2001:db8::1');
+    const { nd_ifinfo } = in6Ifextra(h.ifp)!;
+    nd_ifinfo.flags |= ND6_IFF_IFDISABLED;
+    expect(source('2001:db8::9')).to.equal(null);
+    nd_ifinfo.flags &= ~ND6_IFF_IFDISABLED;
+  });
+
+  it('rule 6: the labels of Teredo and unique local addresses, against longer prefixes', () => {
+    add('2001:0:1::1');
+    add('2600::1');
+    // 2001::/32 has more bits in common.
+    expect(source('2001:4860::9')).to.equal('2600::1');
+    add('fd00::1');
+    expect(source('f000::9')).to.not.equal('fd00::1');
+    expect(source('fc00::9')).to.equal('fd00::1');
   });
 
   it('a link-local address is the last resort, and ::1 none', () => {

@@ -201,6 +201,73 @@ describe('ip6_output', () => {
     h.ifp.if_mtu = 1500;
   }).timeout(20_000);
 
+  it('inserts all extension headers in the order of RFC 8200, 4.1, also into fragments', () => {
+    const header = (n: number, type: number): Uint8Array =>
+      Uint8Array.from({ length: 8 * n }, (_, i) => [0, n - 1, type][i] ?? 0);
+    const opt = new Ip6Pktopts();
+    // PadN of each size.
+    opt.ip6po_hbh = header(1, 1).with(3, 4);
+    opt.ip6po_dest1 = header(2, 1).with(3, 12);
+    opt.ip6po_dest2 = header(3, 1).with(3, 20);
+    /** The types and lengths of the headers of a packet up to UDP or a fragment header. */
+    const headers = ({ nxt, body }: Packet6): number[] => {
+      const list = [nxt];
+      let off = 0;
+      while (list.at(-1) !== UDP && list.at(-1) !== 44) {
+        list.push((body[off + 1]! + 1) * 8, body[off]!);
+        off += (body[off + 1]! + 1) * 8;
+      }
+      return [...list, off, list.at(-1) === 44 ? body[off]! : 0];
+    };
+    const small = buildUdp6(FROM_US, 9, 10, [1, 2, 3]);
+    expect(output(small, 0, opt)).to.equal(0);
+    const [one] = h.sent.splice(0).map((f) => decode6(f, false));
+    expect(headers(one!)).to.deep.equal([0, 8, 60, 16, 60, 24, UDP, 48, 0]);
+    expect([...one!.body.subarray(48)]).to.deep.equal([...small.subarray(40)]);
+    // The second destination options are fragmented, the others are in every fragment.
+    expect(output(buildUdp6(FROM_US, 9, 10, new Uint8Array(3000)), 0, opt)).to.equal(0);
+    const sent = h.sent.splice(0).map((f) => decode6(f, false));
+    expect(sent).to.have.lengthOf(3);
+    for (const piece of sent) expect(headers(piece)).to.deep.equal([0, 8, 60, 16, 44, 24, 60]);
+    expect(joined(sent, 24, 1500)).to.have.lengthOf(24 + 8 + 3000);
+    expect(h.stat6.ip6s_ofragments).to.equal(3);
+  });
+
+  it('fails with ENOBUFS if the extension headers do not fit into a cluster', () => {
+    const opt = new Ip6Pktopts();
+    opt.ip6po_dest2 = new Uint8Array(2048).fill(0).with(1, 255);
+    expect(output(buildUdp6(FROM_US, 9, 10, [1]), 0, opt)).to.equal(ENOBUFS);
+    expect(h.take6()).to.deep.equal([]);
+    expect(mbufZones().mbuf.current).to.equal(0);
+  });
+
+  it('fragments of one packet share an identification, those of two packets do not', () => {
+    const ids = Array.from({ length: 50 }, () => {
+      expect(output(buildUdp6(FROM_US, 9, 10, new Uint8Array(2000)))).to.equal(0);
+      return h.take6().map(({ body }) => body.subarray(4, 8).join());
+    });
+    for (const [a, b] of ids) expect(a).to.equal(b);
+    expect(new Set(ids.map(([a]) => a)).size).to.equal(50);
+    // Nor are they consecutive.
+    expect(new Set(ids.map(([a]) => a!.split(',')[0])).size).to.be.above(20);
+  });
+
+  it('fragments behind many unfragmentable headers, and to a group as multicasts', () => {
+    const opt = new Ip6Pktopts();
+    opt.ip6po_hbh = Uint8Array.from({ length: 400 }, (_, i) => [0, 49, 1, 255][i] ?? 0);
+    opt.ip6po_hbh[257 + 2] = 1;
+    opt.ip6po_hbh[257 + 3] = 400 - 257 - 4;
+    expect(output(buildUdp6(FROM_US, 9, 10, new Uint8Array(2000)), 0, opt)).to.equal(0);
+    const sent = h.sent.splice(0).map((f) => decode6(f, false));
+    expect(joined(sent, 400, 1500)).to.have.lengthOf(2008);
+    const im6o = new Ip6Moptions();
+    im6o.im6o_multicast_ifp = h.ifp;
+    const group = buildUdp6({ src: US6, dst: 'ff0e::9' }, 9, 10, new Uint8Array(2000));
+    expect(output(group, 0, null, im6o)).to.equal(0);
+    for (const frame of h.sent.splice(0))
+      expect([...frame.subarray(0, 6)]).to.deep.equal([0x33, 0x33, 0, 0, 0, 9]);
+  });
+
   it('does not fragment with IPV6_DONTFRAG, and cuts to 1280 bytes with IPV6_MINMTU', () => {
     const packet = buildUdp6(FROM_US, 9, 10, new Uint8Array(1440));
     expect(output(packet, IPV6_DONTFRAG)).to.equal(0);
