@@ -326,14 +326,15 @@ describe('api: events as those of node:net', () => {
     }
   }
 
-  for (const scene of scenes)
-    it(scene.title, async () => {
+  /** Runs `scene` with node:net on `loopback` and with the stack at `addr`, and compares. */
+  const compares = (title: string, scene: Scene, loopback: string, addr: string): void => {
+    it(title, async () => {
       const node = await counting(() =>
         traceOf(
           scene,
-          (server) => void server.listen(0, '127.0.0.1'),
+          (server) => void server.listen(0, loopback),
           async (port, args) => {
-            const all = [...args, '127.0.0.1', String(port), ...scene.peer];
+            const all = [...args, loopback, String(port), ...scene.peer];
             return (await promisify(execFile)(process.execPath, all)).stdout;
           },
         ),
@@ -343,10 +344,24 @@ describe('api: events as those of node:net', () => {
           scene,
           (server) => void stack.listen(server, { port: 0 }),
           (port, args) =>
-            ns.execAsync(process.execPath, [...args, '192.0.2.2', String(port), ...scene.peer]),
+            ns.execAsync(process.execPath, [...args, addr, String(port), ...scene.peer]),
         ),
       );
       expect(ours, 'ours, and those of node:net').to.eql(node);
       expect(ours.uncaught).to.equal(scene.uncaught ?? 0);
     }).timeout(20_000);
+  };
+
+  for (const scene of scenes) compares(scene.title, scene, '127.0.0.1', '192.0.2.2');
+
+  // The families differ below TCP only.
+  const six = [
+    'FIN, and nobody reads',
+    'RST to a socket that flows',
+    'FIN leaves our side open: allowHalfOpen true',
+    'FIN while much is still to be written: all of it arrives',
+    'resetAndDestroy',
+  ];
+  for (const scene of scenes.filter(({ title }) => six.includes(title)))
+    compares(`over IPv6: ${scene.title}`, scene, '::1', '2001:db8::2');
 });
