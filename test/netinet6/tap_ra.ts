@@ -37,6 +37,8 @@ export class RaTap {
       tap: TAP,
       hostAddr: null,
       hostAddr6: null,
+      addr6: null,
+      gateway6: null,
       addr: null,
       addr6: null,
       gateway: null,

@@ -41,6 +41,8 @@ export class TapStack {
       tap,
       hostAddr: null,
       hostAddr6: null,
+      addr6: null,
+      gateway6: null,
       addr: null,
       addr6: null,
       gateway: null,
