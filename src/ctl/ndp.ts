@@ -22,8 +22,11 @@ import {
 } from '../netinet6/in6_var.ts';
 import { nd6Table } from '../netinet6/nd6.ts';
 import { nd6_setflags } from '../netinet6/nd6_flags.ts';
+import { defrouter_select } from '../netinet6/nd6_defrouter.ts';
 import {
   nd6Defaultiface,
+  nd6Dns,
+  type Nd6DnsData,
   nd6Drlist,
   nd6FlushPrefixes,
   nd6FlushRouters,
@@ -81,6 +84,13 @@ export interface NdpRouter {
   installed: boolean;
 }
 
+/** Where a DNS server or search domain comes from. */
+interface NdpOrigin {
+  router: string;
+  /** Seconds; null: no end. */
+  expires: number | null;
+}
+
 /** The output of `ndp -i IF --json`. Times are in milliseconds. */
 export interface NdpIfinfo {
   if: string;
@@ -91,6 +101,9 @@ export interface NdpIfinfo {
   reachable: number;
   retrans: number;
   flags: string[];
+  /** Ours: DNS servers and search domains of routers, which nothing uses. */
+  rdnss: ({ addr: string } & NdpOrigin)[];
+  dnssl: ({ domain: string } & NdpOrigin)[];
 }
 
 export type NdpAnswer =
@@ -181,6 +194,8 @@ const FLAGS: readonly (readonly [string, number])[] = [
 function ifinfo(ifp: Ifnet): NdpIfinfo {
   const nd = nd6Ifinfo(ifp) ?? fail('EINVAL', `${ifp.if_xname}: not initialized yet`);
   const { linkmtu, maxmtu, chlim, basereachable, reachable, retrans, flags } = nd;
+  const { if_vnet: vnet } = ifp;
+  const dns = nd6Dns(ifp);
   return {
     if: ifp.if_xname,
     linkmtu,
@@ -190,7 +205,18 @@ function ifinfo(ifp: Ifnet): NdpIfinfo {
     reachable,
     retrans,
     flags: FLAGS.filter(([, bit]) => (flags & bit) !== 0).map(([name]) => name),
+    rdnss: dns.flatMap(({ addr, ...one }) =>
+      addr === null ? [] : [{ addr: ip6_sprintf(vnet, addr), ...origin(vnet, one) }],
+    ),
+    dnssl: dns.flatMap(({ addr, domain, ...one }) =>
+      addr === null ? [{ domain, ...origin(vnet, one) }] : [],
+    ),
   };
+}
+
+/** The router that advertises a server or domain, and the seconds that are left. */
+function origin(vnet: Vnet, one: Pick<Nd6DnsData, 'from' | 'expire'>): NdpOrigin {
+  return { router: ip6_sprintf(vnet, one.from), expires: one.expire };
 }
 
 /** Values of `-i IF name=N`, and their largest value. */
@@ -351,7 +377,10 @@ export function runNdp(vnet: Vnet, words: readonly string[]): NdpAnswer {
     case 'R':
       nd6FlushRouters(vnet);
       return { op: 'done' };
-    // -H: routers and neighbours are always consistent here.
+    // -H: the default route leads to the best router again, if the user has removed it.
+    case 'H':
+      defrouter_select(vnet);
+      return { op: 'done' };
     default:
       return { op: 'done' };
   }

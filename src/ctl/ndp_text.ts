@@ -67,8 +67,22 @@ function ifinfoText(i: NdpIfinfo): string {
   return (
     `linkmtu=${i.linkmtu}, maxmtu=${i.maxmtu}, curhlim=${i.curhlim}, ` +
     `basereachable=${ms(i.basereachable)}, reachable=${Math.round(i.reachable / 1000)}s, ` +
-    `retrans=${ms(i.retrans)}${flags}\n`
+    `retrans=${ms(i.retrans)}${flags}\n${dnsText(i)}`
   );
+}
+
+/** Ours: FreeBSD passes what routers advertise about DNS to resolvconf(8). */
+function dnsText({ rdnss, dnssl }: NdpIfinfo): string {
+  const rows = [
+    ...rdnss.map(({ addr, ...one }) => ({ text: `rdnss ${addr}`, ...one })),
+    ...dnssl.map(({ domain, ...one }) => ({ text: `dnssl ${domain}`, ...one })),
+  ];
+  return rows
+    .map(({ text, router, expires }) => {
+      const expire = expires === null ? 'Never' : duration(expires);
+      return `${text} from ${router}, expire=${expire}\n`;
+    })
+    .join('');
 }
 
 /** Formats an answer as ndp(8) prints it. */

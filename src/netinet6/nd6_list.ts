@@ -14,7 +14,7 @@ import { NeighborCache } from '../net/neighbor_cache.ts';
 import { in6_purgeaddr } from './in6_ifaddr.ts';
 import { IN6_IFF_AUTOCONF, in6Ifaddrs, in6Ifextra } from './in6_var.ts';
 import { nd6_defrouter_purge } from './nd6_defrouter.ts';
-import { nd6DnsPurge } from './nd6_dns.ts';
+import { nd6Dnslist, nd6DnsPurge } from './nd6_dns.ts';
 import { nd6_prefix_del } from './nd6_prefix.ts';
 import {
   ND_RA_FLAG_MANAGED,
@@ -139,6 +139,25 @@ export function nd6Ifinfo(ifp: Ifnet): Nd6IfinfoData | null {
   const { chlim, basereachable, reachable, retrans, flags } = nd;
   const linkmtu = nd.linkmtu !== 0 ? Math.min(nd.linkmtu, ifp.if_mtu) : ifp.if_mtu;
   return { linkmtu, maxmtu: ifp.if_mtu, chlim, basereachable, reachable, retrans, flags };
+}
+
+/** A server or search domain of a router, for output; nothing uses it. RFC 8106. */
+export interface Nd6DnsData {
+  /** The address of a server; null: a domain. */
+  readonly addr: AddrWords | null;
+  readonly domain: string;
+  readonly from: AddrWords;
+  readonly expire: number | null;
+}
+
+/** The DNS servers and search domains that routers on `ifp` advertise. */
+export function nd6Dns(ifp: Ifnet): Nd6DnsData[] {
+  return nd6Dnslist(ifp).map(({ addr, domain, from, expire }) => ({
+    addr,
+    domain,
+    from,
+    expire: secondsLeft(expire),
+  }));
 }
 
 /** The default interface of `ndp -I`, or null. */
