@@ -115,4 +115,33 @@ describe('netns: forwarding', function () {
       expect((icmp!['icps_outhist'] as number[])[11]).to.be.at.least(1);
     });
   });
+
+  it('forwards IPv6 with the same commands, and reports its groups', async () => {
+    await routed(['--add-nic', 'nic1'], async ({ a, b, tapnic }) => {
+      const far = '2001:db8:2::1';
+      b.exec('ip', `-6 addr add ${far}/64 dev far nodad`.split(' '));
+      b.exec('ip', '-6 route add 2001:db8::/64 via 2001:db8:2::2'.split(' '));
+      a.exec('ip', '-6 route add 2001:db8:2::/64 via 2001:db8::2'.split(' '));
+      const port = tapnic.ready.ports[0]!.if;
+      const lines = [
+        `ifconfig ${port} inet6 2001:db8:2::2 prefixlen 64`,
+        'sysctl net.inet6.ip6.forwarding=1',
+      ];
+      for (const line of lines) {
+        const { status, stderr } = await tapnic.command(...line.split(' '));
+        expect(status, `${line}: ${stderr}`).to.equal(0);
+      }
+      let out = '';
+      // Duplicate address detection ends first.
+      for (let i = 0; i < 20 && !/ 2 received/.test(out); i++)
+        out = (await a.run('ping', ['-6', '-n', '-c', '2', '-i', '0.2', '-W', '1', far])).stdout;
+      expect(out).to.match(/ 2 received/);
+      expect(out).to.match(/ ttl=63/);
+      const { protocols } = await tapnic.json<NetstatS>('netstat', '-s');
+      expect(protocols['ip6']!['ip6s_forward']).to.be.at.least(4);
+      expect(protocols['mld']!['sndReports']).to.be.at.least(1);
+      const text = await tapnic.command('netstat', '-s', '-p', 'mld');
+      expect(text.stdout).to.match(/^mld:\n[\s\S]*\t[1-9]\d* listener reports? sent\n/);
+    });
+  });
 });
