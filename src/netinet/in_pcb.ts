@@ -59,6 +59,8 @@ export class InConninfo {
   inc_f3 = 0;
   inc_lport: Port = port(0);
   inc_fport: Port = port(0);
+  /** IPV6_USE_MIN_MTU of a TCP socket: INC_IPV6MINMTU of FreeBSD's inc_flags. */
+  inc_minmtu = false;
 
   copyFrom(from: InConninfo): void {
     this.inc_family = from.inc_family;
@@ -66,6 +68,7 @@ export class InConninfo {
     this.setFaddr(from.inc_f0, from.inc_f1, from.inc_f2, from.inc_f3);
     this.inc_lport = from.inc_lport;
     this.inc_fport = from.inc_fport;
+    this.inc_minmtu = from.inc_minmtu;
   }
 
   setLaddr(w0: number, w1 = 0, w2 = 0, w3 = 0): void {

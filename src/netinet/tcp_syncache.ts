@@ -407,6 +407,7 @@ function fillEntry(tcp: TcpVnet, sc: Syncache, inc: InConninfo, seg: TcpSegment,
   sc.sc_wnd = Math.min(Math.max(sbspace(so.so_rcv), 0), TCP_MAXWIN);
   sc.sc_peer_mss = (seg.to_flags & TOF_MSS) !== 0 ? seg.to_mss : 0;
   const linp = so.so_pcb as Inpcb;
+  sc.sc_inc.inc_minmtu = linp.inp_inc.inc_minmtu;
   const af = inpaf(tcp.vnet, inc.inc_family);
   sc.sc_ip_ttl = af.ttlOf(linp);
   sc.sc_ip_tos = af.tosOf(linp);

@@ -77,6 +77,7 @@ import {
   IPV6_DEFHLIM,
   IPV6_FLOWLABEL_MASK,
   IPV6_MAXPACKET,
+  IPV6_MMTU,
   IPV6_VERSION,
 } from './ip6.ts';
 import { ip6_output } from './ip6_output.ts';
@@ -258,7 +259,8 @@ export const inet6Af: InpAf = {
   pathMtu(vnet: Vnet, inc: InConninfo, routed = Infinity): number {
     const nh = fib6_lookup(vnet, foreign(inc));
     if (nh === null) return 0;
-    const mtu = linkMtu(nh.nh_ifp, nh.nh_mtu);
+    const link = linkMtu(nh.nh_ifp, nh.nh_mtu);
+    const mtu = inc.inc_minmtu ? Math.min(link, IPV6_MMTU) : link;
     return (nh.nh_flags & RTF_GATEWAY) !== 0 ? Math.min(mtu, routed) : mtu;
   },
   sockaddr(inc: InConninfo, isForeign: boolean, to: Sockaddr): Sockaddr {

@@ -22,9 +22,13 @@ import {
   INP_BINDANY,
   INP_HIGHPORT,
   INP_IPV4,
+  INP_IPV6,
   INP_LOWPORT,
   type Inpcb,
 } from '../netinet/in_pcb.ts';
+import { TCPS_SYN_SENT } from '../netinet/tcp_fsm.ts';
+import { intotcpcb, tcp_mss_update } from '../netinet/tcp_subr.ts';
+import { IP6PO_MINMTU_ALL } from './ip6_var.ts';
 import { tcp_hc_getmtu } from '../netinet/tcp_hostcache.ts';
 import { V_tcp } from '../netinet/tcp_var.ts';
 import {
@@ -45,8 +49,8 @@ import {
 } from './in6_pcb.ts';
 import { inp6_mcastopts, isMulticastOption6 } from './in6_mcast.ts';
 import { ICMP6_CKSUM_OFF } from './icmp6.ts';
-import { IPPROTO_ICMPV6, IPPROTO_IPV6 } from './ip6.ts';
-import { ip6_getpcbopt, ip6_setpktopt, isPktopt } from './ip6_pktopts.ts';
+import { IPPROTO_ICMPV6, IPPROTO_IPV6, IPV6_MMTU } from './ip6.ts';
+import { ip6_getpcbopt, ip6_setpktopt, IPV6_USE_MIN_MTU, isPktopt } from './ip6_pktopts.ts';
 import { MTUINFO_SIZE } from './ip6_control.ts';
 
 // Option names of sys/netinet6/in6.h and sys/netinet/icmp6.h.
@@ -141,7 +145,18 @@ function set(inp: Inpcb, sopt: Sockopt, uproto: number): Errno {
   if (!isPktopt(name)) return setInt(inp, sopt, uproto);
   if (size > MCLBYTES) return EINVAL;
   const val = sopt.sopt_val.subarray(0, size);
-  return ip6_setpktopt(inp.inp_vnet, in6OutputOptsToSet(inp), name, val, true, uproto);
+  const error = ip6_setpktopt(inp.inp_vnet, in6OutputOptsToSet(inp), name, val, true, uproto);
+  if (error === 0 && name === IPV6_USE_MIN_MTU && uproto === IPPROTO_TCP) tcpMinMtu(inp);
+  return error;
+}
+
+/** IPV6_USE_MIN_MTU of TCP: smaller segments, instead of fragments. @see sys/netinet/tcp_usrreq.c */
+function tcpMinMtu(inp: Inpcb): void {
+  const on = in6OutputOpts(inp)?.ip6po_minmtu === IP6PO_MINMTU_ALL;
+  inp.inp_inc.inc_minmtu = on;
+  const tp = intotcpcb(inp);
+  if (on && tp.t_state >= TCPS_SYN_SENT && (inp.inp_vflag & INP_IPV6) !== 0)
+    tcp_mss_update(tp, -1, IPV6_MMTU);
 }
 
 /** IPV6_PATHMTU: struct ip6_mtuinfo of a connected socket. */

@@ -55,6 +55,7 @@ import {
   IPV6_RTHDR,
   IPV6_RTHDRDSTOPTS,
   IPV6_TCLASS,
+  IPV6_USE_MIN_MTU,
 } from '../netinet6/ip6_pktopts.ts';
 import {
   TCP_CONGESTION,
@@ -152,6 +153,8 @@ const IP6_NAMES = new Map<number, number>([
   [66, IPV6_RECVTCLASS],
   [67, IPV6_TCLASS],
   [70, IPV6_AUTOFLOWLABEL],
+  // Only FreeBSD has it; scripts give its number.
+  [IPV6_USE_MIN_MTU, IPV6_USE_MIN_MTU],
 ]);
 
 interface Name {

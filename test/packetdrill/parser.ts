@@ -155,6 +155,8 @@ export const SYMBOLS: Readonly<Record<string, number>> = {
   IPV6_UNICAST_HOPS: 16,
   IPV6_V6ONLY: 26,
   IPV6_DONTFRAG: 62,
+  // Linux has no such option: FreeBSD's number.
+  IPV6_USE_MIN_MTU: 42,
   IPV6_TCLASS: 67,
   IP_TOS: 1,
   IP_TTL: 2,
