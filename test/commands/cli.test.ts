@@ -68,12 +68,12 @@ async function expectProtocols(tapnic: Instance): Promise<void> {
 
   const sockets = await tapnic.json<SocketLine[]>('netstat', '-an');
   expect(sockets.find(({ state }) => state === 'LISTEN')).to.include({
-    proto: 'tcp4',
+    proto: 'tcp46',
     local: '*.80',
     foreign: '*.*',
   });
   expect((await tapnic.command('netstat', '-an')).stdout).to.match(
-    /^tcp4 {7}0 {6}0 \*\.80 {19}\*\.\* {20}LISTEN$/m,
+    /^tcp46 {6}0 {6}0 \*\.80 {19}\*\.\* {20}LISTEN$/m,
   );
   expect((await tapnic.command('netstat', '-i')).stdout).to.match(
     /^tn0 {4}1500 <Link#\d> {6}[0-9a-f:]{17} +[1-9]/m,

@@ -34,8 +34,8 @@ async function flagsOf(tapnic: Instance, addr: string): Promise<string[] | null>
 const ping6 = (ns: Netns, addr: string, ...args: string[]): Promise<Result> =>
   ns.run('ping', ['-6', '-n', '-c', '1', '-W', '5', ...args, addr]);
 
-/** Runs tapnic to its end, which is not a `ready` line. */
-const refused = (ns: Netns, ...args: string[]): Promise<Result> =>
+/** Runs tapnic to its end. */
+const tapnicIn = (ns: Netns, ...args: string[]): Promise<Result> =>
   ns.run(process.execPath, [cliMain, ...args], { timeoutMs: 50_000 });
 
 describe('netns: IPv6', function () {
@@ -336,6 +336,8 @@ describe('netns: IPv6 by router advertisements', function () {
     });
     const ended = new Promise<number | null>((resolve) => child.once('exit', resolve));
     await sleep(3000);
+    // Requests are answered meanwhile.
+    expect(await tapnicIn(ns, 'ifconfig', '-l')).to.include({ status: 0, stdout: 'lo0 tn0\n' });
     const begin = performance.now();
     child.kill('SIGTERM');
     expect(await ended).to.equal(0);
@@ -346,7 +348,7 @@ describe('netns: IPv6 by router advertisements', function () {
     it('ends with 1 and the remedy after 30 seconds without a router', async () => {
       using site = new Site();
       using ns = new Netns();
-      const { status, stdout, stderr } = await refused(ns, 'serve', site.dir, '--addr6', 'auto');
+      const { status, stdout, stderr } = await tapnicIn(ns, 'serve', site.dir, '--addr6', 'auto');
       expect([status, stdout]).to.deep.equal([1, '']);
       expect(stderr).to.match(
         /^tapnic: .*tn0 has no IPv6 address after 30 s: no router on nic0 advertises a prefix: .*addr6.*\n$/,
