@@ -75,7 +75,7 @@ const ARMS: Arm[] = [
   { name: 'default', args: [] },
   { name: 'mb_use_ext_pgs=0', args: ['--sysctl', 'kern.ipc.mb_use_ext_pgs=0'] },
   { name: '-nomap', args: ['--cap=-nomap'] },
-  { name: '-txcsum', args: ['--cap=-txcsum'] },
+  { name: '-txcsum', args: ['--cap=-txcsum,-txcsum6'] },
 ];
 
 type Family = 4 | 6;

@@ -100,11 +100,17 @@ function tapProbe(): Outcome {
 
 function ipv6(): Outcome {
   const file = '/proc/sys/net/ipv6/conf/all/disable_ipv6';
-  const remedy = 'sysctl -w net.ipv6.conf.all.disable_ipv6=0; without it --host-addr6 is not set';
+  const remedy =
+    'sysctl -w net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0; ' +
+    'without it neither side has an IPv6 address (addr6 is null)';
   if (!existsSync(file)) return { detail: 'not in this kernel', remedy };
-  return readFileSync(file, 'utf8').trim() === '0'
+  // A new interface takes the value of `default`.
+  const off = ['all', 'default'].find(
+    (conf) => readFileSync(file.replace('/all/', `/${conf}/`), 'utf8').trim() !== '0',
+  );
+  return off === undefined
     ? { detail: 'enabled' }
-    : { detail: 'disabled by sysctl', remedy };
+    : { detail: `disabled by sysctl net.ipv6.conf.${off}.disable_ipv6`, remedy };
 }
 
 function controlDir(): Outcome {
