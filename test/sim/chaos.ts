@@ -168,6 +168,16 @@ class Pair {
   }
 
   /**
+   * The server answered data with a reset: it keeps no state before the last ACK of the handshake
+   * (syncookies_only), the wire let data overtake that ACK, and only the ACK is a cookie
+   * (tcps_sc_failcookie). The ACK that follows may still open the connection there.
+   */
+  get noCookie(): boolean {
+    const { near } = this;
+    return this.#cookies && [ECONNRESET, EPIPE].includes(near.errno) && near.received === 0;
+  }
+
+  /**
    * The side that gave up in the persist state, or null. As in FreeBSD, a connection whose program has
    * closed its sending side waits 60 s for an answer to a window probe (tcps_persistdrop): a peer
    * whose program stalled keeps its window closed, and the wire lost all its answers.
@@ -203,7 +213,7 @@ class Pair {
   verdict(): string {
     if (this.#ghosts.length > 0 && !this.#cookies) return 'accepted twice';
     const { gaveUp } = this;
-    const ends = this.rude || this.refused || gaveUp !== null;
+    const ends = this.rude || this.refused || this.noCookie || gaveUp !== null;
     const allowed = (one: Endpoint): boolean =>
       one === gaveUp || (ends && [ECONNRESET, EPIPE, ECONNREFUSED].includes(one.errno));
     for (const one of [this.near, this.far])
@@ -294,7 +304,7 @@ export function runWorld(seed: number, onNet?: (net: SimNet) => void): ChaosResu
   };
 }
 
-/** Compares the sides that gave up with the drops that each stack counted; '' if they agree. */
+/** Compares what explains the end of connections with the counters; '' if they agree. */
 function unexplained(net: SimNet, pairs: readonly Pair[]): string {
   for (const port of [net.a, net.b]) {
     const sides = pairs.filter(({ gaveUp: one }) => one !== null && one.so.so_vnet === port.vnet);
@@ -302,6 +312,10 @@ function unexplained(net: SimNet, pairs: readonly Pair[]): string {
     if (sides.length > counted)
       return `${sides.length} sides gave up, and tcps_persistdrop is ${counted}`;
   }
+  const cookies = pairs.filter((pair) => !pair.rude && !pair.refused && pair.noCookie).length;
+  const failed = tcpstat(net.b.vnet).tcps_sc_failcookie;
+  if (cookies > failed)
+    return `${cookies} resets without cookie, and tcps_sc_failcookie is ${failed}`;
   return '';
 }
 
