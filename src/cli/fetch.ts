@@ -34,18 +34,20 @@ interface Settings {
   readonly file: string;
 }
 
-/** The reader of standard output has closed it, as head(1) does. The command then ends quietly. */
-let readerGone = false;
-/** The error of the output, in words. */
-let outputFailure: string | null = null;
+/**
+ * Standard output has ended: its reader has closed it, as head(1) does, or a write failed. The common
+ * code of all commands reports a failure, so `fetch` ends quietly.
+ */
+let stdoutEnded = false;
+/** The error of the output file, in words. */
+let fileFailure: string | null = null;
 
 /** A stream to standard output that does not close it at the end. */
 function stdoutSink(): Writable {
   return new Writable({
     write(chunk: Buffer, _encoding, done) {
-      const written = (e?: NodeJS.ErrnoException | null): void => {
-        if (e?.code === 'EPIPE') readerGone = true;
-        else if (e) outputFailure = `standard output: ${fileError(e)}`;
+      const written = (e?: Error | null): void => {
+        if (e) stdoutEnded = true;
         done(e);
       };
       process.stdout.write(chunk, written);
@@ -56,7 +58,7 @@ function stdoutSink(): Writable {
 /** The calls on the file are on libuv's threads. A FIFO without a reader blocks them. */
 function fileSink(file: string): Writable {
   const stream = createWriteStream(file);
-  stream.once('error', (e) => (outputFailure = `${file}: ${fileError(e)}`));
+  stream.once('error', (e) => (fileFailure = `${file}: ${fileError(e)}`));
   poolCall(`fetch ${file}`, (done) => (stream.closed ? done() : void stream.once('close', done)));
   return stream;
 }
@@ -96,7 +98,7 @@ function report(result: FetchResult, file: string, raw: RawFlags): number {
 function explained(text: string, e: unknown, signal: AbortSignal): CliError {
   const { message } = e as Error;
   if (signal.aborted) return new CliError(`${text}: stopped by a signal`);
-  if (outputFailure !== null) return new CliError(`${text}: ${outputFailure}`);
+  if (fileFailure !== null) return new CliError(`${text}: ${fileFailure}`);
   return new CliError(message.startsWith(text) ? message : `${text}: ${message}`);
 }
 
@@ -119,7 +121,7 @@ async function fetchFrom(
     );
     return report(result as FetchResult, file, raw);
   } catch (e) {
-    if (readerGone) return 1;
+    if (stdoutEnded) return 1;
     const error = explained(text, e, signal);
     // A reader of standard output may have stalled. Node would wait for it.
     if (signal.aborted) exitProcess(reportError(error));
@@ -159,7 +161,7 @@ async function fetch(text: string, raw: RawFlags): Promise<void> {
         });
         return report(result, file, raw);
       } catch (e) {
-        if (readerGone) return 1;
+        if (stdoutEnded) return 1;
         throw explained(text, e, signal);
       }
     },

@@ -200,6 +200,66 @@ describe('commands: fetch', function () {
       expect(readFileSync(out, 'utf8')).to.equal('only this');
     });
 
+    for (const [what, file, why] of [
+      ['a full disk', '/dev/full', 'ENOSPC: no space left on device'],
+      ['a directory', '/', 'EISDIR: illegal operation on a directory'],
+      ['a missing directory', '/nonexistent/x', 'ENOENT: no such file or directory'],
+    ] as const)
+      it(`names the output file that it cannot write: ${what}`, async () => {
+        const args = [cliMain, 'fetch', `${base}/file`, '-o', file, ...control()];
+        const run = await ns.run(process.execPath, args);
+        expect([run.status, run.stderr]).to.deep.equal([
+          1,
+          `tapnic: ${base}/file: ${file}: ${why}\n`,
+        ]);
+      });
+
+    it('names a file that may not grow, and keeps what was written', async () => {
+      const out = site.path('limited');
+      const script = 'ulimit -f 8; exec "$@"';
+      const args = [cliMain, 'fetch', `${base}/file`, '-o', out, ...control()];
+      const run = await ns.run('bash', ['-c', script, 'bash', process.execPath, ...args]);
+      expect([run.status, run.stderr]).to.deep.equal([
+        1,
+        `tapnic: ${base}/file: ${out}: EFBIG: file too large\n`,
+      ]);
+      const { length } = readFileSync(out);
+      expect(length).to.equal(8 * 1024);
+    });
+
+    it('replaces the content of an existing file, and follows a link to it', async () => {
+      const out = site.file('old.bin', BYTES + 1000) && site.path('old.bin');
+      ns.exec('ln', ['-s', out, site.path('link')]);
+      const args = [cliMain, 'fetch', `${base}/file`, '-o', site.path('link'), ...control()];
+      const run = await ns.run(process.execPath, args);
+      expect(run.status, run.stderr).to.equal(0);
+      expect(await sha256File(out)).to.equal(sum);
+    });
+
+    it('a full disk under standard output is one line and status 1', async () => {
+      const script = 'exec "$@" > /dev/full';
+      for (const more of [control(), ['--control', site.path('d.sock'), '--new']]) {
+        const place = [
+          '--tap',
+          'nic5',
+          '--addr',
+          '198.51.100.2/24',
+          '--host-addr',
+          '198.51.100.1/24',
+        ];
+        const own = more.includes('--new') ? place : [];
+        const url = own.length > 0 ? 'http://198.51.100.1:8080/file' : `${base}/file`;
+        const args = [cliMain, 'fetch', url, ...more, ...own];
+        const run = await ns.run('sh', ['-c', script, 'sh', process.execPath, ...args]);
+        expect(run.status).to.equal(1);
+        const lines = run.stderr
+          .trimEnd()
+          .split('\n')
+          .filter((line) => !line.includes('warning'));
+        expect(lines).to.deep.equal(['tapnic: output: ENOSPC: no space left on device, write']);
+      }
+    });
+
     it('ends quietly with 1 when the reader of its output ends', async () => {
       const command = `${process.execPath} ${cliMain} fetch ${base}/file ${control().join(' ')} | head -c 10 | wc -c; echo \${PIPESTATUS[0]}`;
       const run = await ns.run('bash', ['-c', command]);
