@@ -1,8 +1,10 @@
 /** Code that the clients of a running instance share: options, search, requests. */
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import { statSync } from 'node:fs';
 import type { Command } from 'commander';
 import { CliError } from './command.ts';
+import { STARTING } from '../ctl/protocol.ts';
 import { ControlChannel } from './control_channel.ts';
 import { type FoundSocket, findSockets, hiddenDir, netnsInode, netnsName } from './control_path.ts';
 import { escapeData, escapeField } from './escape.ts';
@@ -103,16 +105,32 @@ export async function findInstance(options: ClientOptions): Promise<Target> {
   return (await findRunning(options, none))!;
 }
 
+/** How long a client waits for an instance that starts, ms: its addresses take a second or more. */
+const STARTING_MS = 10_000;
+
+/** The `ready` line of an instance. Waits while the instance starts. */
+async function infoOf(channel: ControlChannel): Promise<unknown> {
+  const end = performance.now() + STARTING_MS;
+  for (;;) {
+    try {
+      return await channel.request('info', {});
+    } catch (e) {
+      const starting = e instanceof Error && e.message === STARTING;
+      if (!starting || performance.now() > end) throw e;
+      await sleep(50);
+    }
+  }
+}
+
 /**
  * Connects to an instance. The kernel reuses inodes, so the instance must also report the namespace
  * that the socket's name contains. Rejects with CliError.
  */
 export async function openChannel({ path, inode }: Target): Promise<ControlChannel> {
   const channel = await ControlChannel.open(path);
-  if (inode === null) return channel;
   try {
-    const info = (await channel.request('info', {})) as { netnsInode?: unknown } | null;
-    if (info?.netnsInode !== inode)
+    const info = (await infoOf(channel)) as { netnsInode?: unknown } | null;
+    if (inode !== null && info?.netnsInode !== inode)
       throw new CliError(
         `${path}: the instance is in network namespace ${String(info?.netnsInode)}, not ${inode}: use --control`,
       );

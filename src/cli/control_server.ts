@@ -4,7 +4,12 @@ import { createHash } from 'node:crypto';
 import { linkSync, lstatSync, rmSync, unlinkSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { basename, dirname } from 'node:path';
-import { ControlFailure, type ControlRequest, type ControlResponse } from '../ctl/protocol.ts';
+import {
+  ControlFailure,
+  type ControlRequest,
+  type ControlResponse,
+  STARTING,
+} from '../ctl/protocol.ts';
 import { count, R_CTL_CLIENTS, R_CTL_STREAMS } from '../sys/reason.ts';
 import { CliError } from './command.ts';
 import {
@@ -101,7 +106,7 @@ export class ControlServer implements ControlHost {
   }
 
   answer(req: ControlRequest): ControlResponse {
-    if (this.#handler === null) throw new ControlFailure('EAGAIN', 'starting: try again');
+    if (this.#handler === null) throw new ControlFailure('EAGAIN', STARTING);
     return this.#handler(req);
   }
 

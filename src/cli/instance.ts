@@ -147,9 +147,8 @@ export class Instance {
     }
   }
 
-  /** See HostStack.configured. Requests on the control socket are answered meanwhile. */
+  /** See HostStack.configured. */
   async configured(stopping: AbortSignal): Promise<boolean> {
-    this.#answer();
     const done = await this.#stack.configured(stopping);
     const { problem6 } = this.#stack;
     if (done && problem6 !== null) this.log.warn(problem6);
@@ -166,13 +165,9 @@ export class Instance {
     return this.#stack.nic.gone;
   }
 
-  /** Takes ownership of `app`: `stop` ends it. */
+  /** Takes ownership of `app`: `stop` ends it. Starts answering requests on the control socket. */
   run(app: App): void {
     this.#app = app;
-  }
-
-  /** Starts answering requests on the control socket. */
-  #answer(): void {
     ifConsole.log = (line) => this.log.info(line);
     const faults = this.#stack.faultPlaces;
     const { vnet } = this.#stack;

@@ -17,6 +17,9 @@ export const REQUEST_MAX = 64 * 1024;
  */
 export const RESPONSE_MAX = 64 * 1024 * 1024;
 
+/** The message of EAGAIN while an instance has no address yet. */
+export const STARTING = 'starting: try again';
+
 /** A request as received; request.ts parses its arguments. */
 export interface ControlRequest {
   readonly id: number;

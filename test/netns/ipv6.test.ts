@@ -336,8 +336,6 @@ describe('netns: IPv6 by router advertisements', function () {
     });
     const ended = new Promise<number | null>((resolve) => child.once('exit', resolve));
     await sleep(3000);
-    // Requests are answered meanwhile.
-    expect(await tapnicIn(ns, 'ifconfig', '-l')).to.include({ status: 0, stdout: 'lo0 tn0\n' });
     const begin = performance.now();
     child.kill('SIGTERM');
     expect(await ended).to.equal(0);

@@ -147,9 +147,9 @@ describe('netns: UDP', function () {
       const { protocols } = await tapnic.json<NetstatS>('netstat', '-s');
       expect(protocols['udp']).to.include({ udps_ipackets: 5, udps_opackets: 3, udps_noport: 1 });
       const { stdout } = await tapnic.command('netstat', '-an');
-      expect(stdout).to.match(/^udp4 {7}0 {6}0 \*\.19 {19}\*\.\*$/m);
+      expect(stdout).to.match(/^udp46 {6}0 {6}0 \*\.19 {19}\*\.\*$/m);
       const udp = (await tapnic.json<SocketLine[]>('netstat', '-an')).filter(
-        ({ proto }) => proto === 'udp4',
+        ({ proto }) => proto === 'udp46',
       );
       expect(udp.map(({ local }) => local).toSorted()).to.deep.equal([
         '*.13',
