@@ -67,7 +67,7 @@ export function isMulticastOption(name: number): boolean {
 
 /** The multicast options of a socket; creates them. */
 function moptions(inp: Inpcb): InMoptions {
-  return inp_findmoptions(inp, 1, true);
+  return inp_findmoptions(inp, 1, V_ip(inp.inp_vnet).mcast.loop);
 }
 
 /** The interface that has the address `addr`, or null. */

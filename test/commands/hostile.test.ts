@@ -2,7 +2,7 @@
 
 import { type ChildProcess, execFileSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { expect } from 'chai';
@@ -175,17 +175,23 @@ describe('commands: input that cannot be used', function () {
   });
 
   it('a FIFO in the folder of the namespaces does not block', async () => {
-    const name = `${ns.name}-fifo`;
-    const path = `/run/netns/${name}`;
-    ns.exec('mkfifo', [path]);
-    try {
-      for (const args of [['serve', site.dir], ['ifconfig']])
-        expect(await refusal(...args, '--netns', name)).to.deep.equal([
-          1,
-          `${path}: a leftover file, not a network namespace: remove it by \`ip netns delete ${name}\``,
-        ]);
-    } finally {
-      rmSync(path);
+    const path = '/run/netns/fifo';
+    // In a mount namespace of its own: every `ip netns` of the machine would wait for the FIFO.
+    const script = 'mount -t tmpfs none /run/netns && mkfifo "$0" && exec "$@"';
+    for (const args of [['serve', site.dir], ['ifconfig']]) {
+      const command = [process.execPath, cliMain, ...args, '--netns', 'fifo'];
+      const { status, stderr } = await ns.run('unshare', [
+        '-m',
+        'sh',
+        '-c',
+        script,
+        path,
+        ...command,
+      ]);
+      expect([status, stderr]).to.deep.equal([
+        1,
+        `tapnic: ${path}: a leftover file, not a network namespace: remove it by \`ip netns delete fifo\`\n`,
+      ]);
     }
   });
 

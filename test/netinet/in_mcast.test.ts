@@ -338,6 +338,16 @@ describe('in_mcast and igmp', () => {
       expect(get(so, IP_MULTICAST_LOOP, 1)).to.deep.equal([0]);
     });
 
+    it('net.inet.ip.mcast.loop is the default of a socket with other multicast options', () => {
+      expect(rig.vnet.sysctl.write('net.inet.ip.mcast.loop', '0')).to.equal(0);
+      const so = socket();
+      expect(set(so, IP_MULTICAST_IF, ip4(US))).to.equal(0);
+      expect(join(so)).to.equal(0);
+      expect(get(so, IP_MULTICAST_LOOP, 1)).to.deep.equal([0]);
+      expect(send(so)).to.equal(0);
+      expect(received(so)).to.equal(0);
+    });
+
     it('IP_MULTICAST_TTL sets the TTL; with 0 nothing leaves the host', () => {
       const so = socket();
       expect(set(so, IP_MULTICAST_IF, ip4(US))).to.equal(0);
