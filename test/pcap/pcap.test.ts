@@ -92,7 +92,9 @@ describe('pcap files', () => {
     );
   });
 
-  describe('in Wireshark', () => {
+  describe('in Wireshark', function () {
+    // Each start of tshark takes seconds on a loaded machine.
+    this.timeout(120_000);
     needs('tshark', 'capinfos');
 
     it('are decoded by tshark, with microseconds and nanoseconds', async () => {

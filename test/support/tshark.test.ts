@@ -57,7 +57,9 @@ async function rejection(promise: Promise<unknown>): Promise<string> {
   return 'it did not reject';
 }
 
-describe('test support: captures', () => {
+describe('test support: captures', function () {
+  // Each start of tshark takes seconds on a loaded machine.
+  this.timeout(120_000);
   needs('tshark', 'tcpdump', 'capinfos');
 
   let dir = '';

@@ -69,7 +69,10 @@ function output(w: World, m: Mbuf): number {
   return error;
 }
 
-describe('unmapped mbufs: IP and TCP output', () => {
+describe('unmapped mbufs: IP and TCP output', function () {
+  // Each start of tshark takes seconds on a loaded machine.
+  this.timeout(120_000);
+
   it('conversion in ip_output', () => {
     const runs = [[], ['-nomap'], ['-txcsum'], ['-nomap', '-txcsum']].map((off) => {
       const run = { off, conversions: 0, carrying: 0, frames: [] as Uint8Array[] };

@@ -80,7 +80,10 @@ function output(w: World, m: Mbuf, opt: Ip6Pktopts | null = null, flags = 0): nu
   return error;
 }
 
-describe('unmapped mbufs: IPv6 output', () => {
+describe('unmapped mbufs: IPv6 output', function () {
+  // Each start of tshark takes seconds on a loaded machine.
+  this.timeout(120_000);
+
   it('conversion in ip_output, IPv6', () => {
     const runs = [[], ['-nomap'], ['-txcsum6'], ['-nomap', '-txcsum6']].map((off) => {
       const run = { off, conversions: 0, carrying: 0, frames: [] as Uint8Array[] };
