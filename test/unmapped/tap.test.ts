@@ -43,7 +43,9 @@ describe('unmapped mbufs: output of commands', function () {
         expect(before.number - after.number).to.equal(0x4000000);
         expect(after.names).to.deep.equal(before.names.slice(0, -1));
         expect(bits(text, 'capabilities'), 'capabilities are unchanged').to.deep.equal(before);
-        expect(text).to.match(/\n\tsupported media:\n\t\tmedia 10Gbase-T mediaopt full-duplex\n$/);
+        expect(text).to.match(
+          /\n\tsupported media:\n\t\tmedia 10Gbase-T mediaopt full-duplex\n\tnd6 options=21<PERFORMNUD,AUTO_LINKLOCAL>\n$/,
+        );
         expect(await ifconfig(tapnic, 'tn0', on)).to.equal('');
         const { options } = (await request(tapnic.control, 'ifconfig', {
           if: 'tn0',
