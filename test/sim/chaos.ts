@@ -5,6 +5,7 @@
  */
 
 import { below, fraction, SeededPrng } from '../../src/host/prng.ts';
+import { AF_INET, AF_INET6 } from '../../src/kern/protosw.ts';
 import { sbreserve } from '../../src/kern/uipc_sockbuf.ts';
 import { type Socket, SO_REUSEADDR, soclose } from '../../src/kern/uipc_socket.ts';
 import type { Inpcb } from '../../src/netinet/in_pcb.ts';
@@ -12,15 +13,21 @@ import { ccSetDefault } from '../../src/netinet/cc.ts';
 import { TCPS_FIN_WAIT_2 } from '../../src/netinet/tcp_fsm.ts';
 import { tcp_pcblist } from '../../src/netinet/tcp_pcblist.ts';
 import { TF_NODELAY, type Tcpcb, tcpstat, V_tcp } from '../../src/netinet/tcp_var.ts';
-import { ECONNRESET, ECONNREFUSED, EPIPE, ETIMEDOUT } from '../../src/sys/errno.ts';
+import { V_icmp6 } from '../../src/netinet6/icmp6_var.ts';
+import { IPV6_MMTU } from '../../src/netinet6/ip6.ts';
+import { V_ip6 } from '../../src/netinet6/ip6_var.ts';
+import { ECONNRESET, ECONNREFUSED, EHOSTUNREACH, EPIPE, ETIMEDOUT } from '../../src/sys/errno.ts';
 import { Acceptor, connectTo, Endpoint, listenOn, type Plan, tcpSocket } from './endpoint.ts';
-import { ADDR_B, type Offload, SimNet, type SimPort } from './sim_net.ts';
+import { ADDR6_B, ADDR_B, type Offload, SimNet, type SimPort } from './sim_net.ts';
 
 const SECOND = 1e9;
 /** Longer than everything takes, except the keepalive of a lost peer. */
 const LIMIT_NS = 3600 * SECOND;
 /** Time for keepalive and TIME_WAIT: two hours idle, eight probes, 2 MSL. */
 const REST_NS = 4 * 3600 * SECOND;
+
+/** The server's IPv4 address for a socket of AF_INET6. */
+const MAPPED_B = `::ffff:${ADDR_B}`;
 
 /** Connections per world. */
 export const PER_WORLD = 4;
@@ -88,6 +95,18 @@ function drawPlan(prng: SeededPrng, sendKey: number, recvKey: number, slow: bool
   return { ...plan, pace };
 }
 
+/**
+ * Draws the destination of each connection of a world with IPv6: always the IPv6 address, or in three
+ * of ten worlds any, with a listener for both families. The draws are separate from all others, so
+ * that a seed gives the same world over IPv4 as before.
+ */
+function drawAddrs(seed: number): string[] {
+  const prng = new SeededPrng(seed + 0x2_0000_0000);
+  const mixed = chance(prng, 0.3);
+  const one = (): string => (mixed ? pick(prng, [ADDR_B, ADDR6_B, MAPPED_B]) : ADDR6_B);
+  return Array.from({ length: PER_WORLD }, one);
+}
+
 /** One connection: its two programs and the expected outcome. */
 class Pair {
   readonly near: Endpoint;
@@ -102,10 +121,12 @@ class Pair {
   readonly #cookies: boolean;
   readonly #port: number;
   readonly #listener: Socket;
+  /** Whether its packets are IPv6. */
+  readonly #six: boolean;
   /** The programs that stalled. */
   readonly #stalled: Endpoint[] = [];
 
-  constructor(net: SimNet, prng: SeededPrng, n: number) {
+  constructor(net: SimNet, prng: SeededPrng, n: number, addr: string, six: boolean) {
     const { clock } = net;
     const order = below(prng, 3);
     const slow = below(prng, 8);
@@ -114,8 +135,9 @@ class Pair {
     const server = { ...drawPlan(prng, key + 1, key, slow === 1), closeLast: order === 2 };
     const nodelay = chance(prng, 0.3);
     this.#port = 1000 + n;
+    this.#six = addr === ADDR6_B;
     this.#cookies = V_tcp(net.b.vnet).params.syncookies_only;
-    this.#listener = listenOn(net.b.vnet, this.#port);
+    this.#listener = listenOn(net.b.vnet, this.#port, 8, six);
     drawBuffers(this.#listener, prng);
     const acceptor = new Acceptor(this.#listener);
     acceptor.onAccept = (so) => {
@@ -126,13 +148,13 @@ class Pair {
       this.far = new Endpoint(so, server, prng, clock);
       clock.post(this.far);
     };
-    const so = tcpSocket(net.a.vnet);
+    const so = tcpSocket(net.a.vnet, addr.includes(':') ? AF_INET6 : AF_INET);
     so.so_options |= SO_REUSEADDR;
     drawBuffers(so, prng);
     this.near = new Endpoint(so, client, prng, clock);
     if (nodelay) ((so.so_pcb as Inpcb).inp_ppcb as Tcpcb).t_flags |= TF_NODELAY;
     const startNs = clock.nowNs() + below(prng, 2000) * 1e6;
-    clock.schedule(startNs, { run: () => connectTo(so, ADDR_B, this.#port) });
+    clock.schedule(startNs, { run: () => connectTo(so, addr, this.#port) });
     const aborts = chance(prng, 0.12);
     if (aborts) {
       const ofNear = chance(prng, 0.5);
@@ -158,13 +180,28 @@ class Pair {
 
   /** Both programs have ended, or the client's has and no connection was accepted. */
   get done(): boolean {
-    return this.near.done && (this.far === null ? this.rude || this.refused : this.far.done);
+    return (
+      this.near.done &&
+      (this.far === null ? this.rude || this.refused || this.unreached : this.far.done)
+    );
   }
 
   /** The server dropped the connection: all its SYN-ACKs, or all answers to them, were lost. */
   get refused(): boolean {
     const { near, far } = this;
     return far === null && [ECONNRESET, EPIPE].includes(near.errno) && near.received === 0;
+  }
+
+  /**
+   * The client received nothing while it sent SYNs: EHOSTUNREACH after four failures to find the
+   * server's Ethernet address, because all solicitations of 3 s or their answers were lost (RFC 4861,
+   * 7.2.2); or ETIMEDOUT after 75 s, if the server failed in the same way and used up its SYN-ACKs.
+   * ARP takes no faults here, so that neither occurs with IPv4.
+   */
+  get unreached(): boolean {
+    const { near, far } = this;
+    const errors = [EHOSTUNREACH, ETIMEDOUT];
+    return this.#six && far === null && errors.includes(near.errno) && near.received === 0;
   }
 
   /**
@@ -213,9 +250,12 @@ class Pair {
   verdict(): string {
     if (this.#ghosts.length > 0 && !this.#cookies) return 'accepted twice';
     const { gaveUp } = this;
-    const ends = this.rude || this.refused || this.noCookie || gaveUp !== null;
+    const { refused, unreached } = this;
+    const ends = this.rude || refused || unreached || this.noCookie || gaveUp !== null;
     const allowed = (one: Endpoint): boolean =>
-      one === gaveUp || (ends && [ECONNRESET, EPIPE, ECONNREFUSED].includes(one.errno));
+      one === gaveUp ||
+      (one === this.near && unreached) ||
+      (ends && [ECONNRESET, EPIPE, ECONNREFUSED].includes(one.errno));
     for (const one of [this.near, this.far])
       if (one !== null && one.error !== '' && !allowed(one)) return one.error;
     if (ends) return '';
@@ -243,17 +283,22 @@ export interface ChaosResult {
   /** Bytes received, and connections reset. */
   readonly bytes: number;
   readonly resets: number;
+  /** Connections that ended without an answer to a SYN, because IPv6 did not find the neighbour. */
+  readonly unreached: number;
   readonly frames: number;
 }
 
 /** Draws the world of `seed`, runs it to the end and checks for leaks. */
-export function runWorld(seed: number, onNet?: (net: SimNet) => void): ChaosResult {
+export function runWorld(seed: number, six = false): ChaosResult {
+  const addrs = six ? drawAddrs(seed) : Array.from({ length: PER_WORLD }, () => ADDR_B);
   const prng = new SeededPrng(seed);
   const offload = pick<Offload>(prng, ['none', 'none', 'csum', 'tso']);
-  const mtu = (): number => (chance(prng, 0.6) ? 1500 : 296 + below(prng, 1205));
+  const drawMtu = (): number => (chance(prng, 0.6) ? 1500 : 296 + below(prng, 1205));
+  const mtu = (): number => Math.max(drawMtu(), six ? IPV6_MMTU : 0);
   const net = new SimNet({
     seed,
     offload,
+    six,
     faults: drawFaults(prng, offload === 'none'),
     delayNs: Math.round(20_000 * 5000 ** fraction(prng)),
     mtuA: mtu(),
@@ -262,9 +307,8 @@ export function runWorld(seed: number, onNet?: (net: SimNet) => void): ChaosResu
   });
   setUp(net.a, prng);
   setUp(net.b, prng);
-  onNet?.(net);
-  const pairs: Pair[] = [];
-  for (let n = 0; n < PER_WORLD; n++) pairs.push(new Pair(net, prng, n));
+  for (const { vnet } of [net.a, net.b]) V_ip6(vnet).params.v6only = false;
+  const pairs = addrs.map((addr, n) => new Pair(net, prng, n, addr, six));
   drawOutage(net, prng);
   const vnets = [net.a.vnet, net.b.vnet];
   const states = (): string => JSON.stringify(vnets.map((vnet) => [...tcp_pcblist(vnet)]));
@@ -300,6 +344,7 @@ export function runWorld(seed: number, onNet?: (net: SimNet) => void): ChaosResu
     wrong,
     bytes: ends.reduce((n, one) => n + one.received, 0),
     resets: ends.filter((one) => one.errno !== 0).length,
+    unreached: pairs.filter((pair) => pair.unreached).length,
     frames: net.a.frames + net.b.frames,
   };
 }
@@ -312,6 +357,13 @@ function unexplained(net: SimNet, pairs: readonly Pair[]): string {
     if (sides.length > counted)
       return `${sides.length} sides gave up, and tcps_persistdrop is ${counted}`;
   }
+  const failures = [net.a, net.b].reduce(
+    (n, { vnet }) => n + V_icmp6(vnet).stat.icp6s_odst_unreach_addr,
+    0,
+  );
+  const unreached = pairs.filter((pair) => pair.unreached).length;
+  if (unreached > 0 && failures === 0)
+    return `${unreached} clients reached no server, and no address resolution failed`;
   const cookies = pairs.filter((pair) => !pair.rude && !pair.refused && pair.noCookie).length;
   const failed = tcpstat(net.b.vnet).tcps_sc_failcookie;
   if (cookies > failed)

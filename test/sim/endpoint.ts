@@ -27,7 +27,7 @@ import {
 } from '../../src/kern/uipc_socket.ts';
 import type { Vnet } from '../../src/kern/vnet.ts';
 import { inSockaddr, parseInAddr } from '../../src/netinet/in.ts';
-import { in6addr_any, in6Sockaddr } from '../../src/netinet6/in6.ts';
+import { in6addr_any, in6Sockaddr, parseIn6 } from '../../src/netinet6/in6.ts';
 import type { Task } from '../../src/sys/clock.ts';
 import { type Errno, errnoName, EWOULDBLOCK, ENOBUFS } from '../../src/sys/errno.ts';
 import { port } from '../../src/sys/types.ts';
@@ -35,6 +35,11 @@ import { UIO_READ, UIO_WRITE, Uio } from '../../src/vm/uio.ts';
 
 export function sin(addr: string, n: number): Sockaddr {
   return inSockaddr(parseInAddr(addr)!, port(n));
+}
+
+/** A socket address of the family of `addr`. */
+export function sockaddrOf(addr: string, n: number): Sockaddr {
+  return addr.includes(':') ? in6Sockaddr(parseIn6(addr)!, port(n)) : sin(addr, n);
 }
 
 export function tcpSocket(vnet: Vnet, family = AF_INET): Socket {
@@ -234,5 +239,5 @@ export class Acceptor implements Task {
 }
 
 export function connectTo(so: Socket, addr: string, n: number): void {
-  expect(soconnect(so, sin(addr, n))).to.equal(0);
+  expect(soconnect(so, sockaddrOf(addr, n))).to.equal(0);
 }

@@ -4,6 +4,7 @@
  * algorithm and SACK.
  */
 
+import { AF_INET, AF_INET6 } from '../../src/kern/protosw.ts';
 import {
   SO_RCV,
   SO_SND,
@@ -18,11 +19,12 @@ import { tcpstat, V_tcp } from '../../src/netinet/tcp_var.ts';
 import type { Task } from '../../src/sys/clock.ts';
 import { UIO_READ, UIO_WRITE, Uio } from '../../src/vm/uio.ts';
 import { Acceptor, connectTo, listenOn, tcpSocket } from './endpoint.ts';
-import { ADDR_B, SimNet } from './sim_net.ts';
+import { ADDR6_B, ADDR_B, SimNet } from './sim_net.ts';
 
 /** Bits per second of the line. */
 export const LINE_BPS = 100e6;
 export const MSS = 1448;
+export const MSS6 = 1428;
 const SECOND = 1e9;
 
 export interface Cell {
@@ -31,6 +33,8 @@ export interface Cell {
   readonly rttMs: number;
   readonly cc: 'newreno' | 'cubic';
   readonly sack: boolean;
+  /** Over IPv6: a segment carries 20 bytes less. */
+  readonly six?: boolean;
 }
 
 export interface Measured {
@@ -102,7 +106,8 @@ export function measure(cell: Cell, seed: number, o: MeasureOptions = {}): Measu
   if (o.every !== undefined) faults.unshift(`drop,every=${o.every},point=tx`);
   else if (cell.loss > 0) faults.unshift(`drop,rate=${cell.loss},point=tx`);
   const delayNs = (cell.rttMs * 1e6) / 2;
-  const net = new SimNet({ seed, faults, delayNs, offload: 'csum' });
+  const { six = false } = cell;
+  const net = new SimNet({ seed, faults, delayNs, offload: 'csum', six });
   const { clock } = net;
   for (const port of [net.a, net.b]) {
     V_tcp(port.vnet).params.sack_enable = cell.sack;
@@ -110,16 +115,16 @@ export function measure(cell: Cell, seed: number, o: MeasureOptions = {}): Measu
     for (const [name, v] of Object.entries(o.sysctls ?? {}))
       port.vnet.sysctl.write(`net.inet.tcp.${name}`, String(v));
   }
-  const listener = listenOn(net.b.vnet, 80);
+  const listener = listenOn(net.b.vnet, 80, 8, six);
   const acceptor = new Acceptor(listener);
   let reader: Pump | null = null;
   acceptor.onAccept = (so) => {
     reader = new Pump(so, false);
     clock.post(reader);
   };
-  const so = tcpSocket(net.a.vnet);
+  const so = tcpSocket(net.a.vnet, six ? AF_INET6 : AF_INET);
   const writer = new Pump(so, true);
-  connectTo(so, ADDR_B, 80);
+  connectTo(so, six ? ADDR6_B : ADDR_B, 80);
   const got = (): number => reader?.bytes ?? 0;
   clock.advance((o.warmSec ?? 1 + 0.01 * cell.rttMs) * SECOND);
   // The first losses end slow start at a random point. After some more losses that point no longer
@@ -152,5 +157,6 @@ export const RTTS_MS = [1, 20, 100];
 export const ALGORITHMS = ['newreno', 'cubic'] as const;
 
 /** The name of a line in the snapshot, and of a value in it. */
-export const lineName = (loss: number, rttMs: number): string => `${loss * 100} %, ${rttMs} ms`;
+export const lineName = (loss: number, rttMs: number, six = false): string =>
+  `${loss * 100} %, ${rttMs} ms${six ? ', IPv6' : ''}`;
 export const kindName = (cc: string, sack: boolean): string => (sack ? `${cc} sack` : cc);

@@ -22,9 +22,12 @@ import { m_copydata } from '../../src/kern/m_copydata.ts';
 import {
   CSUM_DATA_VALID,
   CSUM_IP,
+  CSUM_IP6_TSO,
   CSUM_IP_TSO,
   CSUM_PSEUDO_HDR,
   CSUM_TCP,
+  CSUM_TCP_IPV6,
+  CSUM_TSO,
   type Mbuf,
   MJUMPAGESIZE,
   M_NOWAIT,
@@ -38,7 +41,9 @@ import { ether_ifattach, ether_ifdetach, ether_ioctl } from '../../src/net/if_et
 import {
   IFCAP_NOMAP,
   IFCAP_TSO4,
+  IFCAP_TSO6,
   IFCAP_TXCSUM,
+  IFCAP_TXCSUM_IPV6,
   IFF_DRV_RUNNING,
   type IfDriver,
   type IfIoctl,
@@ -49,7 +54,10 @@ import { parseInAddr } from '../../src/netinet/in.ts';
 import { in_aifaddr } from '../../src/netinet/in_ifaddr.ts';
 import { netAttach, netDetach } from '../../src/net/net_attach.ts';
 import { inet_domain_attach, inet_domain_detach } from '../../src/netinet/in_proto.ts';
+import { parseIn6 } from '../../src/netinet6/in6.ts';
+import { in6_aifaddr } from '../../src/netinet6/in6_ifattach.ts';
 import { inet6_domain_attach, inet6_domain_detach } from '../../src/netinet6/in6_proto.ts';
+import { V_ip6 } from '../../src/netinet6/ip6_var.ts';
 import { tcp_shutdownVnet } from '../../src/netinet/tcp_pcblist.ts';
 import type { Task } from '../../src/sys/clock.ts';
 import type { Errno } from '../../src/sys/errno.ts';
@@ -61,6 +69,8 @@ import { bootMachine, expectMachineClean } from '../support/machine.ts';
 
 export const ADDR_A = '192.0.2.1';
 export const ADDR_B = '192.0.2.2';
+export const ADDR6_A = '2001:db8::1';
+export const ADDR6_B = '2001:db8::2';
 
 /** Offloads of both interfaces. */
 export type Offload = 'none' | 'csum' | 'tso';
@@ -75,6 +85,8 @@ export interface SimOptions {
   /** One-way delay, ns. */
   readonly delayNs?: number;
   readonly offload?: Offload;
+  /** Gives each side an IPv6 address too, and the offloads for IPv6. Default false. */
+  readonly six?: boolean;
   /** MTU of each side. */
   readonly mtuA?: number;
   readonly mtuB?: number;
@@ -127,9 +139,23 @@ export class SimPort implements IfDriver {
       this.ifp.if_capenable = this.ifp.if_capabilities;
       this.ifp.if_hwassist = CSUM_IP | CSUM_TCP | (tso ? CSUM_IP_TSO : 0);
     }
+    const six = o.six ?? false;
+    if (six && this.ifp.if_capabilities !== 0) {
+      this.ifp.if_capabilities |= IFCAP_TXCSUM_IPV6 | (tso ? IFCAP_TSO6 : 0);
+      this.ifp.if_capenable = this.ifp.if_capabilities;
+      this.ifp.if_hwassist |= CSUM_TCP_IPV6 | (tso ? CSUM_IP6_TSO : 0);
+    }
     ether_ifattach(this.ifp, Uint8Array.from(mac(lladdr)));
     this.ifp.if_mtu = (dir === TX ? o.mtuA : o.mtuB) ?? this.ifp.if_mtu;
     expect(in_aifaddr(this.ifp, parseInAddr(addr)!, 24)).to.equal(0);
+    if (six) this.#addSix();
+  }
+
+  /** Adds the IPv6 address; without DAD, so that it is ready at once. */
+  #addSix(): void {
+    V_ip6(this.vnet).params.dad_count = 0;
+    const addr = this.dir === TX ? ADDR6_A : ADDR6_B;
+    expect(in6_aifaddr(this.ifp, parseIn6(addr)!, 64)).to.equal(0);
   }
 
   if_init(ifp: Ifnet): void {
@@ -153,8 +179,8 @@ export class SimPort implements IfDriver {
       m_copydata(m, off, n, kva(this.net.scratch));
       bytes.set(mem.subarray(this.net.scratch, this.net.scratch + n), off);
     }
-    if ((ph.csum_flags & CSUM_TCP) !== 0) frame[0] = 1;
-    frame[1] = (ph.csum_flags & CSUM_IP_TSO) !== 0 ? Math.ceil(ph.len / ph.tso_segsz) : 1;
+    if ((ph.csum_flags & (CSUM_TCP | CSUM_TCP_IPV6)) !== 0) frame[0] = 1;
+    frame[1] = (ph.csum_flags & CSUM_TSO) !== 0 ? Math.ceil(ph.len / ph.tso_segsz) : 1;
     if ((ph.csum_flags & CSUM_IP) !== 0) fillIpSum(bytes);
     m_freem(m);
     this.frames++;
@@ -188,8 +214,13 @@ function fillIpSum(bytes: Uint8Array): void {
   bytes[25] = ~sum & 0xff;
 }
 
-/** Sets CE (RFC 3168) in an ECN-capable IPv4 packet. */
+/** Sets CE (RFC 3168) in an ECN-capable packet. */
 function markCe(bytes: Uint8Array): void {
+  if (bytes[12] === 0x86 && bytes[13] === 0xdd) {
+    // The lower half of the traffic class; no checksum contains it.
+    if (((bytes[15]! >>> 4) & 3) % 3 !== 0) bytes[15]! |= 0x30;
+    return;
+  }
   if (bytes[12] !== 8 || bytes[13] !== 0 || (bytes[15]! & 3) % 3 === 0) return;
   // Update the header checksum as in RFC 1624, so that a corrupted header stays invalid.
   const old = bytes[15]!;
@@ -236,6 +267,8 @@ export function simFaults(texts: readonly string[], prng: SeededPrng): FaultSpec
 /** The two stacks and the wire. Boots the machine; `close` checks for leaks. */
 export class SimNet {
   readonly clock: ManualClock;
+  /** Whether both sides have an IPv6 address. */
+  readonly six: boolean;
   readonly stage: FaultStage;
   readonly a: SimPort;
   readonly b: SimPort;
@@ -246,6 +279,7 @@ export class SimNet {
   constructor(o: SimOptions) {
     const clock = bootMachine();
     this.clock = clock;
+    this.six = o.six ?? false;
     captureInit(clock);
     this.scratch = mem.length - 4096;
     this.stage = new FaultStage(new StageAlarm(clock), (seed) => new SeededPrng(seed), HDR);
