@@ -54,6 +54,14 @@ const FAMILIES = new Map([
   ['inet6', ['tcp', 'udp', 'ip6', 'icmp6', 'rip6', 'mld']],
 ]);
 
+/** How the rows of a protocol's sockets begin in `netstat -an`. */
+const SOCKETS = new Map([
+  ['tcp', 'tcp'],
+  ['udp', 'udp'],
+  ['icmp', 'icm4'],
+  ['icmp6', 'icm6'],
+]);
+
 /** The part of a report that is about a family, a protocol, or both. */
 function limitedTo(report: string, data: unknown, only: Only): unknown {
   const { family, protocol } = only;
@@ -70,13 +78,11 @@ function limitedTo(report: string, data: unknown, only: Only): unknown {
     // The reasons are of all layers. With a protocol FreeBSD prints only its counters.
     return { protocols: Object.fromEntries(kept), reasons: protocol === null ? reasons : [] };
   }
-  const known = ['tcp', 'udp'];
-  if (protocol !== null && !known.includes(protocol)) throw unknownProtocol(protocol, known);
+  const rows = protocol === null ? '' : SOCKETS.get(protocol);
+  if (rows === undefined) throw unknownProtocol(protocol, [...SOCKETS.keys()]);
   const digit = family === 'inet' ? '4' : '6';
   return (data as SocketLine[]).filter(
-    ({ proto }) =>
-      (protocol === null || proto.startsWith(protocol)) &&
-      (family === null || proto.includes(digit)),
+    ({ proto }) => proto.startsWith(rows) && (family === null || proto.includes(digit)),
   );
 }
 

@@ -5,6 +5,7 @@
 
 import type { Vnet } from '../kern/vnet.ts';
 import type { PcbRow } from '../netinet/in_pcblist.ts';
+import { rip_pcblist } from '../netinet/raw_pcblist.ts';
 import { TCPS_LISTEN, tcpstates } from '../netinet/tcp_fsm.ts';
 import { tcp_pcblist, type TcpPcbRow } from '../netinet/tcp_pcblist.ts';
 import { udp_pcblist } from '../netinet/udp_pcblist.ts';
@@ -32,10 +33,13 @@ function endpoint(addr: string, port: number): string {
   return `${any ? '*' : addr}.${port === 0 ? '*' : port}`;
 }
 
-/** All TCP sockets, newest first, then all UDP sockets; `all` includes listening sockets. */
+/**
+ * All TCP sockets, newest first, then all UDP sockets, then all raw sockets; `all` includes listening
+ * sockets.
+ */
 export function gatherNetstatAn(vnet: Vnet, all: boolean): SocketLine[] {
   const listening: string = tcpstates[TCPS_LISTEN];
-  const rows: SocketRow[] = [...tcp_pcblist(vnet), ...udp_pcblist(vnet)];
+  const rows: SocketRow[] = [...tcp_pcblist(vnet), ...udp_pcblist(vnet), ...rip_pcblist(vnet)];
   return (
     rows
       .map((row) => ({

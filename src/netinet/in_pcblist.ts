@@ -47,7 +47,7 @@ export function suffixOf({ inp_vflag, inp_af }: Inpcb): string {
 /** The row of the connection `inc` and its socket `so`, which may be null. */
 export function pcbRow(
   vnet: Vnet,
-  proto: 'tcp' | 'udp',
+  proto: 'tcp' | 'udp' | 'icm',
   inc: InConninfo,
   af: InpAf,
   state: string,

@@ -59,7 +59,8 @@ class RipVnet {
   }
 }
 
-const V_rip = VNET_DEFINE((vnet) => new RipVnet(vnet));
+/** The raw sockets of a stack. */
+export const V_rip = VNET_DEFINE((vnet) => new RipVnet(vnet));
 
 /** Whether the addresses of `inp` match the packet in `$inc`. */
 function wants(inp: Inpcb, af: InpAf): boolean {
