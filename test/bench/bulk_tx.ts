@@ -15,9 +15,17 @@ import { Netns } from '../support/netns.ts';
 import type { Baselines } from './cc.ts';
 import { busySeconds, cpuSecondsOf, machineFacts, ownCpuSeconds } from './load.ts';
 import { Pins } from './pins.ts';
-import { type Engine, type Mode, provePath, readCounts } from './proof.ts';
-import { median, type Row, rounded, spread } from './result.ts';
-import { type Effort, runRounds } from './rounds.ts';
+import {
+  counting,
+  type Engine,
+  FAMILIES,
+  type Family,
+  type Mode,
+  provePath,
+  type Span,
+} from './proof.ts';
+import { cpuToIp4, median, type Row, rounded, spread } from './result.ts';
+import { type Effort, type Rounds, runRounds } from './rounds.ts';
 
 const MTU = 1500;
 const MEMORY = '256M';
@@ -51,6 +59,15 @@ export function reportOf(stdout: string): Report {
   const line = stdout.trim().split('\n').at(-1) ?? '';
   const report: Report = JSON.parse(line);
   return report;
+}
+
+const BASELINE_ADDR: Record<Family, string> = { 4: '192.0.2.2', 6: '2001:db8::2' };
+
+/** The address of an instance. */
+export function addrOf({ ready }: Instance, family: Family): string {
+  const addr = family === 4 ? ready.addr : ready.addr6;
+  if (addr === null) throw new Error('the instance has no IPv6 address: Linux has IPv6 disabled');
+  return addr;
 }
 
 /** What all senders share: the receiver, the file, and the assignment of CPUs. */
@@ -101,8 +118,9 @@ export class BulkRig {
   }
 
   /** A run of the C sender. */
-  async runBaseline(ns: Netns, mode: Mode): Promise<Run> {
+  async runBaseline(ns: Netns, mode: Mode, family: Family): Promise<Run> {
     const args = ['-t', 'base0', '-m', mode, '-b', `${this.payload}`];
+    if (family === 6) args.push('-6');
     const arena = ['-a', `${this.size.fileBytes}`];
     const child = ns.spawn(
       this.baselines.program('bulk_tx'),
@@ -125,7 +143,7 @@ export class BulkRig {
       await ready;
       // The sender counts its own CPU time, from ready to the last acknowledgment.
       let first = true;
-      return await this.#transfer(ns, '192.0.2.2', async () => {
+      return await this.#transfer(ns, BASELINE_ADDR[family], async () => {
         if (first) {
           first = false;
           return 0;
@@ -135,33 +153,39 @@ export class BulkRig {
         return reportOf(stdout).cpuSeconds;
       });
     } catch (e) {
-      throw new Error(`C sender, ${mode}: ${String(e)}`, { cause: e });
+      throw new Error(`C sender, ${mode}, IPv${family}: ${String(e)}`, { cause: e });
     } finally {
       child.kill('SIGKILL');
     }
   }
 
   /**
-   * Starts a serving instance, loads the file into its arena, and checks that it arrives intact.
+   * Starts a serving instance, loads the file into its arena, and checks that it arrives intact over
+   * both families.
    */
   async startInstance(ns: Netns, engine: Engine, mode: Mode): Promise<Instance> {
     const options = ['--engine', engine, '--mode', mode, '--memory', MEMORY, '--mtu', String(MTU)];
     const instance = await Instance.start(ns, ['serve', this.#www, ...options]);
     this.#pins.move(instance.ready.pid, 'sender');
     const out = join(this.baselines.dir, 'received');
-    const { status, stderr } = await instance.curl('-f', '-o', out, instance.urlOf(FILE));
-    if (status !== 0) throw new Error(`curl: status ${status}: ${stderr.trim()}`);
-    const sha256 = createHash('sha256').update(readFileSync(out)).digest('hex');
-    rmSync(out);
-    if (sha256 !== this.#sha256) throw new Error('the file did not arrive intact');
+    for (const family of FAMILIES) {
+      const url = instance.urlOf(FILE, family);
+      const { status, stderr } = await instance.curl('-g', '-f', '-o', out, url);
+      if (status !== 0) throw new Error(`curl: status ${status}: ${stderr.trim()}`);
+      const sha256 = createHash('sha256').update(readFileSync(out)).digest('hex');
+      rmSync(out);
+      if (sha256 !== this.#sha256) throw new Error(`IPv${family}: the file did not arrive intact`);
+    }
     return instance;
   }
 
   /** A run of the emulated host. */
-  async runInstance(instance: Instance): Promise<Run> {
-    const { pid, addr, control } = instance.ready;
+  async runInstance(instance: Instance, family: Family): Promise<Run> {
+    const { pid, control } = instance.ready;
     try {
-      return await this.#transfer(instance.ns, addr, () => Promise.resolve(cpuSecondsOf(pid)));
+      return await this.#transfer(instance.ns, addrOf(instance, family), () =>
+        Promise.resolve(cpuSecondsOf(pid)),
+      );
     } catch (e) {
       // Read the state of the connections now; it cannot be read later.
       const state = await request(control, 'netstat', { report: 'an' }).catch(String);
@@ -182,57 +206,79 @@ export class BulkRig {
   }
 }
 
-/** Measures one row: `engine` in `mode`, alternating with the C sender. */
-export async function bulkTxRow(
+/** The runs of one family in one round. */
+interface Pair {
+  base: Run;
+  ours: Run;
+}
+
+/** Runs of both families, all in turn. */
+type Round = Record<Family, Pair>;
+
+/** Measures the rows of `engine` in `mode`, one of each family, alternating with the C sender. */
+export async function bulkTxRows(
   name: string,
   rig: BulkRig,
   engine: Engine,
   mode: Mode,
   effort: Effort,
-): Promise<Row> {
+): Promise<Row[]> {
   using baseNs = new Netns('c');
   using ns = new Netns(engine);
   const instance = await rig.startInstance(ns, engine, mode);
-  for (let i = 0; i < effort.warmUps; i++) await rig.runInstance(instance);
-  const before = await readCounts(instance);
-  const { counted, all, noisy } = await runRounds(
+  for (let i = 0; i < effort.warmUps; i++)
+    for (const family of FAMILIES) await rig.runInstance(instance, family);
+  const spans: Record<Family, Span[]> = { 4: [], 6: [] };
+  const rounds = await runRounds(
     effort,
-    async () => {
-      const base = await rig.runBaseline(baseNs, mode);
-      return { base, ours: await rig.runInstance(instance) };
+    async (n): Promise<Round> => {
+      const round: Partial<Round> = {};
+      // Every round begins with the other family.
+      for (let i = 0; i < FAMILIES.length; i++) {
+        const family = FAMILIES[(n + i) % FAMILIES.length]!;
+        const base = await rig.runBaseline(baseNs, mode, family);
+        const run = (): Promise<Run> => rig.runInstance(instance, family);
+        round[family] = { base, ours: await counting(instance, spans[family], run) };
+      }
+      return round as Round;
     },
-    ({ base, ours }) => Math.max(base.foreign, ours.foreign),
+    (round) => Math.max(...FAMILIES.flatMap((f) => [round[f].base.foreign, round[f].ours.foreign])),
   );
-  const after = await readCounts(instance);
-  const path = provePath(
-    instance,
-    {
-      engine,
-      mode,
-      arm: 'default',
-      mtu: MTU,
-      bytes: rig.payload * all.length,
-      requests: rig.size.requests * all.length,
-    },
-    before,
-    after,
-  );
+  const paths = FAMILIES.map((family) => {
+    const bytes = rig.payload * rounds.all.length;
+    const requests = rig.size.requests * rounds.all.length;
+    const claim = { family, engine, mode, arm: 'default' as const, mtu: MTU, bytes, requests };
+    return provePath(instance, claim, spans[family]);
+  });
   const { code, leaked, stderr } = await instance.stop();
   if (code !== 0) throw new Error(`tapnic: status ${code}: ${JSON.stringify(leaked)} ${stderr}`);
+  return FAMILIES.map((family, i) => rowOf(name, rig, mode, family, rounds, paths[i]!));
+}
 
-  const ours = counted.map((round) => round.ours);
-  const base = counted.map((round) => round.base);
-  const ratios = counted.map((round) => round.ours.gbits / round.base.gbits);
-  const foreign = counted.flatMap((round) => [round.base.foreign, round.ours.foreign]);
+function rowOf(
+  name: string,
+  rig: BulkRig,
+  mode: Mode,
+  family: Family,
+  { counted, all, noisy }: Rounds<Round>,
+  path: Row['path'],
+): Row {
+  const pairs = counted.map((round) => round[family]);
+  const ours = pairs.map((pair) => pair.ours);
+  const base = pairs.map((pair) => pair.base);
+  const foreign = pairs.flatMap((pair) => [pair.base.foreign, pair.ours.foreign]);
   const [min, max] = spread(ours.map(({ gbits }) => gbits));
+  const ratios = pairs.map((pair) => pair.ours.gbits / pair.base.gbits);
   const [ratioMin, ratioMax] = spread(ratios);
+  const sums = mode === 'vnet' ? '64 KB segments' : 'software checksum';
+  const toIp4 = counted.map((round) => round[6].ours.cpuPerGB / round[4].ours.cpuPerGB);
   return {
-    name,
+    name: family === 6 ? `${name}-ip6` : name,
     value: rounded(median(ours.map(({ gbits }) => gbits))),
     unit: 'Gbit/s',
     higherIsBetter: true,
     baseline: {
-      name: `C sender, ${mode === 'vnet' ? '64 KB segments' : 'software checksum'}`,
+      name: `C sender, ${family === 6 ? 'IPv6, ' : ''}${sums}`,
       value: rounded(median(base.map(({ gbits }) => gbits))),
       cpuPerGB: rounded(median(base.map(({ cpuPerGB }) => cpuPerGB))),
     },
@@ -242,7 +288,8 @@ export async function bulkTxRow(
     runs: counted.length,
     cpuPerGB: rounded(median(ours.map(({ cpuPerGB }) => cpuPerGB))),
     path,
-    cpuRatio: rounded(median(counted.map((round) => round.base.cpuPerGB / round.ours.cpuPerGB))),
+    cpuRatio: rounded(median(pairs.map((pair) => pair.base.cpuPerGB / pair.ours.cpuPerGB))),
+    ...(family === 6 ? cpuToIp4(toIp4) : {}),
     conditions: {
       ...rig.conditions(),
       foreignCores: Number(median(foreign).toFixed(2)),

@@ -11,6 +11,9 @@ import type { Fact } from './result.ts';
 
 export type Engine = 'ts' | 'native';
 export type Mode = 'wire' | 'vnet';
+export type Family = 4 | 6;
+
+export const FAMILIES: readonly Family[] = [4, 6];
 
 const ETHER_HEADER = 14;
 const PAGE_SIZE = 4096;
@@ -34,12 +37,15 @@ export interface Arm {
   readonly sums: boolean;
 }
 
+/** Checksum and segmentation offload for both families. */
+const OFFLOADS = ['TXCSUM', 'TSO4', 'TXCSUM_IPV6', 'TSO6'];
+
 export const ARMS: readonly Arm[] = [
   {
     name: 'default',
     label: 'default',
     args: [],
-    on: ['NOMAP', 'TXCSUM', 'TSO4'],
+    on: ['NOMAP', ...OFFLOADS],
     off: [],
     converts: false,
     maps: false,
@@ -49,7 +55,7 @@ export const ARMS: readonly Arm[] = [
     name: 'no-ext-pgs',
     label: 'mb_use_ext_pgs=0',
     args: ['--sysctl', 'kern.ipc.mb_use_ext_pgs=0'],
-    on: ['NOMAP', 'TXCSUM', 'TSO4'],
+    on: ['NOMAP', ...OFFLOADS],
     off: [],
     converts: false,
     maps: true,
@@ -59,7 +65,7 @@ export const ARMS: readonly Arm[] = [
     name: 'no-nomap',
     label: '-nomap',
     args: ['--cap=-nomap'],
-    on: ['TXCSUM', 'TSO4'],
+    on: [...OFFLOADS],
     off: ['NOMAP'],
     converts: true,
     maps: true,
@@ -68,9 +74,9 @@ export const ARMS: readonly Arm[] = [
   {
     name: 'no-txcsum',
     label: '-txcsum',
-    args: ['--cap=-txcsum'],
+    args: ['--cap=-txcsum,-txcsum6'],
     on: ['NOMAP'],
-    off: ['TXCSUM', 'TSO4'],
+    off: [...OFFLOADS],
     converts: true,
     maps: true,
     sums: true,
@@ -90,7 +96,12 @@ export interface Counts {
   sendfile: NetstatM['sendfile'];
   nic: InterfaceInfo;
   tap: { packets: number; bytes: number };
+  /** Bytes of IP packets that Linux received in each family. */
+  octets: Record<Family, number>;
 }
+
+/** Readings before and after each run of a figure. */
+export type Span = readonly [before: Counts, after: Counts];
 
 interface LinkStats {
   stats64: { rx: { packets: number; bytes: number } };
@@ -105,16 +116,45 @@ async function tapCounts(instance: Instance): Promise<Counts['tap']> {
   return link.stats64.rx;
 }
 
-/** Reads all counters through the control socket. */
+/** Linux's counters of received IP bytes in the namespace of the TAP. */
+async function octetCounts(instance: Instance): Promise<Counts['octets']> {
+  const files = ['/proc/net/netstat', '/proc/net/snmp6'];
+  const text = await instance.ns.execAsync('cat', files);
+  const [names = [], values = []] = text
+    .split('\n')
+    .filter((line) => line.startsWith('IpExt:'))
+    .map((line) => line.split(' '));
+  const ip6 = /^Ip6InOctets\s+(\d+)$/m.exec(text)?.[1];
+  const octets = { 4: Number(values[names.indexOf('InOctets')]), 6: Number(ip6 ?? 0) };
+  if (Number.isNaN(octets[4])) throw new Error('/proc/net/netstat has no InOctets');
+  return octets;
+}
+
+/** Reads all counters through the control socket, and Linux's. */
 export async function readCounts(instance: Instance): Promise<Counts> {
   const m = (await request(instance.control, 'netstat', { report: 'm' })) as NetstatM;
   const args = { if: instance.ready.if };
   const nic = (await request(instance.control, 'ifconfig', args)) as InterfaceInfo;
-  return { emulator: m.emulator, sendfile: m.sendfile, nic, tap: await tapCounts(instance) };
+  const tap = await tapCounts(instance);
+  const octets = await octetCounts(instance);
+  return { emulator: m.emulator, sendfile: m.sendfile, nic, tap, octets };
 }
 
-/** What a figure claims about the runs between two readings. */
+/** Runs `work` between two readings, which it appends to `spans`. */
+export async function counting<T>(
+  instance: Instance,
+  spans: Span[],
+  work: () => Promise<T>,
+): Promise<T> {
+  const before = await readCounts(instance);
+  const result = await work();
+  spans.push([before, await readCounts(instance)]);
+  return result;
+}
+
+/** What a figure claims about the runs between the readings. */
 export interface Claim {
+  family: Family;
   engine: Engine;
   mode: Mode;
   arm: ArmName;
@@ -125,26 +165,30 @@ export interface Claim {
   requests: number;
 }
 
+/** The growth of a counter during the runs. */
+function grown(spans: readonly Span[], count: (c: Counts) => number): number {
+  return spans.reduce((sum, [before, after]) => sum + count(after) - count(before), 0);
+}
+
 /** Payload bytes of file pages that the host CPU read, by reason, without the reasons that are 0. */
-function cpuReads(before: Counts, after: Counts): [string, number][] {
-  return Object.entries(after.emulator.payload_bytes_read)
-    .map(([why, n]): [string, number] => {
-      const was: Record<string, number> = before.emulator.payload_bytes_read;
-      return [why, n - (was[why] ?? 0)];
-    })
+function cpuReads(spans: readonly Span[]): [string, number][] {
+  const why = Object.keys(spans[0]?.[0].emulator.payload_bytes_read ?? {});
+  const read = (c: Counts): Record<string, number> => c.emulator.payload_bytes_read;
+  return why
+    .map((name): [string, number] => [name, grown(spans, (c) => read(c)[name] ?? 0)])
     .filter(([, n]) => n !== 0);
 }
 
-/** Proves `claim` by what was counted between `before` and `after`; throws if it does not hold. */
+/** Proves `claim` by what was counted in `spans`; throws if it does not hold. */
 export function provePath(
   instance: Instance,
   claim: Claim,
-  before: Counts,
-  after: Counts,
+  spans: readonly Span[],
 ): Record<string, Fact> {
   const { ready } = instance;
-  const reads = cpuReads(before, after);
-  const delta = (count: (c: Counts) => number): number => count(after) - count(before);
+  const { family } = claim;
+  const reads = cpuReads(spans);
+  const delta = (count: (c: Counts) => number): number => grown(spans, count);
   const tapFrames = delta((c) => c.tap.packets);
   const tapBytes = delta((c) => c.tap.bytes);
   const driverFrames = delta((c) => c.nic.counters['opackets'] ?? 0);
@@ -152,7 +196,8 @@ export function provePath(
     engine: ready.engine,
     mode: ready.mode,
     napi: ready.napi,
-    options: after.nic.options_names,
+    family: `IPv${family}`,
+    options: spans.at(-1)?.[1].nic.options_names ?? [],
     sendfileCalls: delta((c) => c.sendfile.sf_syscalls),
     conversions: delta((c) => c.emulator.conversions + c.emulator.conversion_failures),
     payload_bytes_read: reads.map(([why, n]) => `${why} ${n}`),
@@ -163,6 +208,7 @@ export function provePath(
     driverFrames,
     tapFrames,
     tapBytes,
+    familyBytes: delta((c) => c.octets[family]),
     bytesPerDriverFrame: Math.round(claim.bytes / driverFrames),
     bytesPerTapFrame: Math.round(tapBytes / tapFrames),
   };
@@ -192,6 +238,8 @@ export function provePath(
     must(n <= most, `the CPU read ${n} file bytes: ${why}`);
   }
   must(tapBytes >= claim.bytes, `the TAP took ${tapBytes} bytes of ${claim.bytes}`);
+  // The bytes arrived in packets of the family: the other one has headers and neighbours at most.
+  must(path.familyBytes >= claim.bytes, `Linux received ${path.familyBytes} bytes of IPv${family}`);
   // With TSO the driver sends long frames in both modes. In mode wire the NIC segments them, in
   // mode vnet Linux does.
   const frameMax = claim.mtu + ETHER_HEADER;
@@ -202,7 +250,7 @@ export function provePath(
   else must(path.bytesPerTapFrame > 2 * frameMax, 'no super-frames on the TAP');
   if (wrong.length > 0)
     throw new Error(
-      `${claim.mode}, ${claim.engine}, ${arm.label}: the path is not the claimed one: ${wrong.join('; ')}`,
+      `${claim.mode}, ${claim.engine}, IPv${family}, ${arm.label}: the path is not the claimed one: ${wrong.join('; ')}`,
     );
   return path;
 }

@@ -32,6 +32,12 @@ export interface Row {
    * a shared machine it means more than `ratio`, which includes the time spent waiting for a CPU.
    */
   cpuRatio: number;
+  /**
+   * Of a row of IPv6: median over the rounds of IPv6 : IPv4 in CPU seconds per byte, of the same build,
+   * mode and arm within the round; below 1 IPv6 needs less.
+   */
+  cpuToIp4?: number;
+  cpuToIp4Spread?: [number, number];
   conditions: Record<string, Fact>;
 }
 
@@ -41,6 +47,18 @@ export function median(values: readonly number[]): number {
   const mid = sorted.length >> 1;
   if (sorted.length % 2 === 1) return sorted[mid]!;
   return (sorted[mid - 1]! + sorted[mid]!) / 2;
+}
+
+/** Median and spread, as rows have them, of ratios that were computed within rounds. */
+export function cpuToIp4(ratios: readonly number[]): Pick<Row, 'cpuToIp4' | 'cpuToIp4Spread'> {
+  const [min, max] = spread(ratios);
+  return { cpuToIp4: rounded(median(ratios)), cpuToIp4Spread: [rounded(min), rounded(max)] };
+}
+
+/** IPv6 : IPv4 in CPU per byte as text; empty for a row of IPv4. */
+export function toIp4Text(row: Row): string {
+  const { cpuToIp4: ratio, cpuToIp4Spread: range } = row;
+  return ratio === undefined || range === undefined ? '' : `${ratio} ${rangeText(range)}`;
 }
 
 /** Smallest and largest value. */
@@ -68,10 +86,11 @@ export function formatRows(rows: readonly Row[]): string {
       'CPU s/GB',
       'baseline',
       'ratio',
+      'CPU IPv6 : IPv4',
       'runs',
       'foreign load',
     ],
-    colAligns: ['left', ...Array.from({ length: 8 }, () => 'right' as const)],
+    colAligns: ['left', ...Array.from({ length: 9 }, () => 'right' as const)],
     style: { head: [], border: [] },
   });
   for (const row of rows) {
@@ -84,6 +103,7 @@ export function formatRows(rows: readonly Row[]): string {
       row.cpuPerGB,
       baseline.cpuPerGB,
       row.cpuRatio,
+      toIp4Text(row),
       row.runs,
       `${String(conditions['foreignCores'])} core${conditions['noisy'] === true ? ', NOISY' : ''}`,
     ]);

@@ -11,7 +11,7 @@ export function bench(...args: string[]): {
 } {
   return spawnSync(process.execPath, [join(distRoot, 'test/bench/main.js'), ...args], {
     encoding: 'utf8',
-    timeout: 50_000,
+    timeout: 230_000,
     maxBuffer: 16 << 20,
   });
 }

@@ -17,13 +17,15 @@ function readBytes({ path }: Row, why: string): number {
 describe('bench: sendfile', () => {
   needs('root', 'netns', 'tap', 'curl', 'taskset', 'cc');
 
-  it('prints every figure of every arm, next to mb_use_ext_pgs=0, and the proof of its path', function () {
-    this.timeout(60_000);
+  it('prints every figure of every arm over both families, next to mb_use_ext_pgs=0, and the proof of its path', function () {
+    this.timeout(240_000);
     const { status, stdout, stderr } = bench('sendfile', '--quick', '--json');
     expect(status, stderr).to.equal(0);
     const rows: Row[] = JSON.parse(stdout);
 
-    const names = ARMS.flatMap(({ name }) => FIGURES.map((figure) => `sendfile-${figure}-${name}`));
+    const names = ['', '-ip6'].flatMap((ip6) =>
+      ARMS.flatMap(({ name }) => FIGURES.map((figure) => `sendfile-${figure}-${name}${ip6}`)),
+    );
     expect(rows.map(({ name }) => name)).to.deep.equal(names);
     for (const row of rows) {
       expect(row).to.include({ higherIsBetter: false, runs: 1 });
@@ -33,7 +35,12 @@ describe('bench: sendfile', () => {
         expect(n, row.name).to.be.above(0);
       expect(row.spread).to.deep.equal([row.value, row.value]);
       expect(row.conditions).to.include.keys('kernel', 'cpu', 'node', 'workloads', 'seed', 'mtu');
-      const arm = ARMS.find(({ name }) => row.name.endsWith(`-${name}`))!;
+      const six = row.name.endsWith('-ip6');
+      expect(row.path['family']).to.equal(six ? 'IPv6' : 'IPv4');
+      if (six) expect(row.cpuToIp4, row.name).to.be.above(0);
+      else expect(row).to.not.have.any.keys('cpuToIp4', 'cpuToIp4Spread');
+      const base = row.name.replace(/-ip6$/, '');
+      const arm = ARMS.find(({ name }) => base.endsWith(`-${name}`))!;
       if (arm.name === 'no-ext-pgs') expect(row.ratio).to.equal(1);
       const bytes = Number(row.path['bytes']);
       expect(Number(row.path['conversions']) > 0, row.name).to.equal(arm.converts);
@@ -42,5 +49,6 @@ describe('bench: sendfile', () => {
     }
     const table = formatArms(rows);
     for (const { label } of ARMS) expect(table).to.include(label);
+    expect(table).to.include('mode wire, IPv6').and.include('IPv6 : IPv4');
   });
 });

@@ -11,11 +11,11 @@ import { below, SeededPrng } from '../../src/host/prng.ts';
 import { Instance } from '../support/instance.ts';
 import type { Netns } from '../support/netns.ts';
 import { type Fill, watchSendBuffers } from '../support/send_buffers.ts';
-import { reportOf } from './bulk_tx.ts';
+import { addrOf, reportOf } from './bulk_tx.ts';
 import type { Baselines } from './cc.ts';
 import { busySeconds, cpuSecondsOf, machineFacts, ownCpuSeconds } from './load.ts';
 import { Pins } from './pins.ts';
-import type { Arm, Engine, Mode } from './proof.ts';
+import { type Arm, type Engine, FAMILIES, type Family, type Mode } from './proof.ts';
 import type { Row } from './result.ts';
 
 export const MTU = 1500;
@@ -89,26 +89,36 @@ export class WebRig {
   }
 
   /**
-   * Starts a serving instance, loads every file into its arena, and checks that all arrive intact.
+   * Starts a serving instance, loads every file into its arena, and checks that all arrive intact over
+   * both families.
    */
   async start(ns: Netns, arm: Arm, engine: Engine, mode: Mode): Promise<Instance> {
     const options = ['--engine', engine, '--mode', mode, '--memory', MEMORY, '--mtu', String(MTU)];
     const instance = await Instance.start(ns, ['serve', this.#www, ...options, ...arm.args]);
     this.#pins.move(instance.ready.pid, 'sender');
-    const urls = this.#sizes.map((size) => `'${instance.urlOf(String(size))}'`).join(' ');
-    const { stdout, stderr } = await ns.run('sh', [
-      '-c',
-      `curl -sSf --max-time 60 ${urls} | sha256sum`,
-    ]);
-    if (!stdout.startsWith(this.#sha256))
-      throw new Error(`${arm.label}: the files did not arrive intact: ${stderr}`);
+    for (const family of FAMILIES) {
+      const urls = this.#sizes.map((size) => `'${instance.urlOf(String(size), family)}'`).join(' ');
+      const { stdout, stderr } = await ns.run('sh', [
+        '-c',
+        `curl -gsSf --max-time 60 ${urls} | sha256sum`,
+      ]);
+      if (!stdout.startsWith(this.#sha256))
+        throw new Error(`${arm.label}, IPv${family}: the files did not arrive intact: ${stderr}`);
+    }
     return instance;
   }
 
   /** Runs `workload` against `instance`. */
-  async run(instance: Instance, workload: Workload): Promise<WebRun> {
-    const { pid, addr } = instance.ready;
-    const args = ['-d', addr, '-l', this.#list(workload), '-n', String(workload.connections)];
+  async run(instance: Instance, workload: Workload, family: Family): Promise<WebRun> {
+    const { pid } = instance.ready;
+    const args = [
+      '-d',
+      addrOf(instance, family),
+      '-l',
+      this.#list(workload),
+      '-n',
+      String(workload.connections),
+    ];
     const client = this.#baselines.program('web');
     // Clear the host cache, so that the connections of the last run do not affect this one.
     await request(instance.control, 'sysctl', { name: FORGET, value: '1' });
@@ -138,8 +148,8 @@ export class WebRig {
   }
 
   /** Like `run`, but samples the send buffers meanwhile. */
-  async fill(instance: Instance, workload: Workload): Promise<Fill> {
-    const run = this.run(instance, workload);
+  async fill(instance: Instance, workload: Workload, family: Family): Promise<Fill> {
+    const run = this.run(instance, workload, family);
     const fill = await watchSendBuffers(instance.control, run, SAMPLE_MS);
     if (fill.looks === 0) throw new Error(`${workload.name}: no look found a send buffer filled`);
     return fill;

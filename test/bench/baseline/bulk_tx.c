@@ -1,10 +1,10 @@
 /*
  * A minimal TCP sender over a TAP: a bulk transfer without socket buffer, congestion control and
- * driver. Answers ARP, accepts one connection, waits for its first byte, then sends a stream
- * gathered page by page from an arena with writev(2), as fast as the peer's window allows, and
- * closes.
+ * driver. Answers ARP or neighbour solicitations, accepts one connection, waits for its first byte,
+ * then sends a stream gathered page by page from an arena with writev(2), as fast as the peer's
+ * window allows, and closes.
  *
- *   bulk_tx -t TAP -m wire|vnet -b BYTES [-a ARENA_BYTES] [-c CPU]
+ *   bulk_tx -t TAP -m wire|vnet -b BYTES [-6] [-a ARENA_BYTES] [-c CPU]
  *
  * wire: segments of one MSS, with the checksum computed here. vnet: segments of 44 MSS after a
  * virtio-net header that leaves checksum and segmentation to Linux. At most 16 segments are sent
@@ -12,13 +12,15 @@
  * sends again from the first unacknowledged byte.
  *
  * Prints "ready" when the interface is up, and at the end one line of JSON. Linux's address is
- * 192.0.2.1/24, ours is 192.0.2.2, port 80.
+ * 192.0.2.1/24, ours is 192.0.2.2, port 80; with -6 they are 2001:db8::1/64 and 2001:db8::2.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/if_addr.h>
 #include <linux/if_tun.h>
+#include <linux/rtnetlink.h>
 #include <linux/virtio_net.h>
 #include <net/if.h>
 #include <poll.h>
@@ -38,14 +40,15 @@
 
 enum {
   PAGE = 4096,
-  MSS = 1460,
-  TSO_SEGMENT = 44 * MSS,
+  MTU = 1500,
+  TSO_SEGMENTS = 44, /* of one MSS each */
   BURST = 16,
   VNET = 10, /* sizeof(struct virtio_net_hdr), the default header size of a TAP */
   ETH = 14,
-  IP = 20,
+  IP4 = 20,
+  IP6 = 40,
   TCP = 20,
-  HEADERS = ETH + IP + TCP,
+  HEADERS_MAX = VNET + ETH + IP6 + TCP + 40,
   PORT = 80,
   RETRY_MS = 200,
   LIMIT_S = 60, /* of the whole run */
@@ -54,20 +57,26 @@ enum {
 enum { FIN = 1, SYN = 2, PSH = 8, ACK = 16 };
 
 static const uint8_t our_mac[6] = {0x02, 0x00, 0x5e, 0x00, 0x53, 0x02};
-static const uint8_t our_ip[4] = {192, 0, 2, 2};
+static const uint8_t our_ip4[4] = {192, 0, 2, 2};
+static const uint8_t our_ip6[16] = {0x20, 0x01, 0x0d, 0xb8, [15] = 2};
+static const uint8_t linux_ip6[16] = {0x20, 0x01, 0x0d, 0xb8, [15] = 1};
 static const uint32_t iss = 0x10000;
 
 static int fd;
 static int vnet; /* bytes of virtio-net header, 0 in wire mode */
-static uint32_t segment = MSS;
+static bool v6;
+/* Length of the IP header we send; address of either family with its length. */
+static size_t ip_len = IP4, addr_len = 4;
+static const uint8_t *our_ip = our_ip4;
+static uint32_t segment;
 static uint8_t *arena;
 static uint32_t *order; /* the pages in the order of the stream */
 static uint64_t pages;
 
-static uint8_t peer_mac[6], peer_ip[4];
+static uint8_t peer_mac[6], peer_ip[16];
 static uint16_t peer_port;
 static unsigned wscale;
-static uint32_t mss = MSS;
+static uint32_t mss;
 static uint32_t rcv_nxt;
 /* Stream offsets: first unacknowledged, next to send, highest sent. The FIN is the byte after
  * the last. */
@@ -126,26 +135,40 @@ static uint16_t fold(uint64_t s) {
 
 static void store_sum(uint8_t *at, uint16_t v) { memcpy(at, &v, 2); }
 
-/* Writes the headers, virtio-net header included, of the segment at `off`; returns their length. */
-static size_t headers(uint8_t *h, uint64_t off, unsigned flags, const uint8_t *opts, size_t optlen,
-                      const struct iovec *iov, int iovcnt, size_t len) {
+/* Writes the IP header of a TCP segment of `len` bytes, header included. */
+static void ip_header(uint8_t *ip, size_t len) {
   static uint16_t id;
-  uint8_t *eth = h + vnet, *ip = eth + ETH, *tcp = ip + IP;
-  const size_t thl = TCP + optlen;
-  const bool tso = vnet && len > mss, partial = vnet && len > 0;
-  memset(h, 0, (size_t)vnet + HEADERS);
-  memcpy(eth, peer_mac, 6);
-  memcpy(eth + 6, our_mac, 6);
-  put16(eth + 12, 0x0800);
+  if (v6) {
+    ip[0] = 0x60;
+    put16(ip + 4, (unsigned)len);
+    ip[6] = IPPROTO_TCP;
+    ip[7] = 64;
+    memcpy(ip + 8, our_ip6, 16);
+    memcpy(ip + 24, peer_ip, 16);
+    return;
+  }
   ip[0] = 0x45;
-  put16(ip + 2, (unsigned)(IP + thl + len));
+  put16(ip + 2, (unsigned)(IP4 + len));
   put16(ip + 4, id++);
   ip[6] = 0x40; /* don't fragment */
   ip[8] = 64;
   ip[9] = IPPROTO_TCP;
-  memcpy(ip + 12, our_ip, 4);
+  memcpy(ip + 12, our_ip4, 4);
   memcpy(ip + 16, peer_ip, 4);
-  store_sum(ip + 10, (uint16_t)~fold(sum(ip, IP, 0)));
+  store_sum(ip + 10, (uint16_t)~fold(sum(ip, IP4, 0)));
+}
+
+/* Writes the headers, virtio-net header included, of the segment at `off`; returns their length. */
+static size_t headers(uint8_t *h, uint64_t off, unsigned flags, const uint8_t *opts, size_t optlen,
+                      const struct iovec *iov, int iovcnt, size_t len) {
+  uint8_t *eth = h + vnet, *ip = eth + ETH, *tcp = ip + ip_len;
+  const size_t thl = TCP + optlen;
+  const bool tso = vnet && len > mss, partial = vnet && len > 0;
+  memset(h, 0, (size_t)vnet + ETH + ip_len + TCP);
+  memcpy(eth, peer_mac, 6);
+  memcpy(eth + 6, our_mac, 6);
+  put16(eth + 12, v6 ? 0x86dd : 0x0800);
+  ip_header(ip, thl + len);
   put16(tcp, PORT);
   put16(tcp + 2, peer_port);
   put32(tcp + 4, iss + 1 + (uint32_t)off - ((flags & SYN) != 0));
@@ -156,13 +179,15 @@ static size_t headers(uint8_t *h, uint64_t off, unsigned flags, const uint8_t *o
   if (optlen > 0) memcpy(tcp + TCP, opts, optlen);
   uint8_t tail[4] = {0, IPPROTO_TCP, 0, 0};
   put16(tail + 2, (unsigned)(thl + len));
-  uint64_t s = sum(tail, 4, sum(ip + 12, 8, 0));
+  const size_t addrs = 2 * addr_len; /* the last fields of either header */
+  uint64_t s = sum(tail, 4, sum(tcp - addrs, addrs, 0));
   if (partial) {
+    const uint8_t gso = v6 ? VIRTIO_NET_HDR_GSO_TCPV6 : VIRTIO_NET_HDR_GSO_TCPV4;
     struct virtio_net_hdr v = {.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM,
-                               .gso_type = tso ? VIRTIO_NET_HDR_GSO_TCPV4 : VIRTIO_NET_HDR_GSO_NONE,
-                               .hdr_len = HEADERS,
+                               .gso_type = tso ? gso : VIRTIO_NET_HDR_GSO_NONE,
+                               .hdr_len = (uint16_t)(ETH + ip_len + TCP),
                                .gso_size = tso ? (uint16_t)mss : 0,
-                               .csum_start = ETH + IP,
+                               .csum_start = (uint16_t)(ETH + ip_len),
                                .csum_offset = 16};
     memcpy(h, &v, VNET);
     store_sum(tcp + 16, fold(s));
@@ -171,13 +196,13 @@ static size_t headers(uint8_t *h, uint64_t off, unsigned flags, const uint8_t *o
     for (int i = 0; i < iovcnt; i++) s = sum(iov[i].iov_base, iov[i].iov_len, s);
     store_sum(tcp + 16, (uint16_t)~fold(s));
   }
-  return (size_t)vnet + ETH + IP + thl;
+  return (size_t)vnet + ETH + ip_len + thl;
 }
 
 /* Sends `len` bytes of the stream from `off`, with `flags`. */
 static void emit(uint64_t off, size_t len, unsigned flags, const uint8_t *opts, size_t optlen) {
-  uint8_t h[VNET + HEADERS + 40];
-  struct iovec iov[2 + TSO_SEGMENT / PAGE + 2];
+  uint8_t h[HEADERS_MAX];
+  struct iovec iov[2 + TSO_SEGMENTS * MTU / PAGE + 2];
   int n = 1;
   for (size_t done = 0; done < len;) {
     const uint64_t pos = off + done;
@@ -195,7 +220,7 @@ static void emit(uint64_t off, size_t len, unsigned flags, const uint8_t *opts, 
 }
 
 static void arp(const uint8_t *f) {
-  if (get16(f + 20) != 1 || memcmp(f + 38, our_ip, 4) != 0) return;
+  if (get16(f + 20) != 1 || memcmp(f + 38, our_ip4, 4) != 0) return;
   uint8_t r[VNET + 42];
   memset(r, 0, sizeof r);
   uint8_t *eth = r + vnet;
@@ -205,14 +230,42 @@ static void arp(const uint8_t *f) {
   memcpy(eth + 14, f + 14, 6);
   put16(eth + 20, 2);
   memcpy(eth + 22, our_mac, 6);
-  memcpy(eth + 28, our_ip, 4);
+  memcpy(eth + 28, our_ip4, 4);
   memcpy(eth + 32, f + 22, 10);
   if (write(fd, r, (size_t)vnet + 42) < 0) die("write");
 }
 
+/* Answers a neighbour solicitation for our address, unless it is of address detection. */
+static void solicited(const uint8_t *f, size_t len) {
+  static const uint8_t unspecified[16];
+  const uint8_t *ip = f + ETH, *icmp = ip + IP6;
+  if (len < ETH + IP6 + 24 || ip[6] != IPPROTO_ICMPV6 || icmp[0] != 135) return;
+  if (memcmp(icmp + 8, our_ip6, 16) != 0 || memcmp(ip + 8, unspecified, 16) == 0) return;
+  uint8_t r[VNET + ETH + IP6 + 32] = {0};
+  uint8_t *eth = r + vnet, *to = eth + ETH, *na = to + IP6;
+  memcpy(eth, f + 6, 6);
+  memcpy(eth + 6, our_mac, 6);
+  put16(eth + 12, 0x86dd);
+  to[0] = 0x60;
+  put16(to + 4, 32);
+  to[6] = IPPROTO_ICMPV6;
+  to[7] = 255;
+  memcpy(to + 8, our_ip6, 16);
+  memcpy(to + 24, ip + 8, 16);
+  na[0] = 136;
+  na[4] = 0x60; /* solicited, override */
+  memcpy(na + 8, our_ip6, 16);
+  na[24] = 2; /* target link-layer address, 8 bytes */
+  na[25] = 1;
+  memcpy(na + 26, our_mac, 6);
+  const uint8_t tail[4] = {0, 32, 0, IPPROTO_ICMPV6};
+  store_sum(na + 2, (uint16_t)~fold(sum(na, 32, sum(tail, 4, sum(to + 8, 32, 0)))));
+  if (write(fd, r, (size_t)vnet + ETH + IP6 + 32) < 0) die("write");
+}
+
 static void syn(const uint8_t *f, const uint8_t *tcp, size_t thl) {
   memcpy(peer_mac, f + 6, 6);
-  memcpy(peer_ip, f + ETH + 12, 4);
+  memcpy(peer_ip, f + ETH + ip_len - 2 * addr_len, addr_len);
   peer_port = (uint16_t)get16(tcp);
   rcv_nxt = get32(tcp + 4) + 1;
   for (size_t i = TCP; i + 1 < thl && tcp[i] != 0;) {
@@ -223,15 +276,17 @@ static void syn(const uint8_t *f, const uint8_t *tcp, size_t thl) {
     i += optlen;
   }
   /* MSS, no-operation, window scale 0: our windows are small, but the peer may scale its own. */
-  const uint8_t opts[] = {2, 4, MSS >> 8, MSS & 0xff, 1, 3, 3, 0};
+  const size_t own = MTU - ip_len - TCP;
+  const uint8_t opts[] = {2, 4, (uint8_t)(own >> 8), (uint8_t)own, 1, 3, 3, 0};
   emit(0, 0, SYN | ACK, opts, sizeof opts);
 }
 
 static void tcp_in(const uint8_t *f, size_t len) {
   const uint8_t *ip = f + ETH;
-  const size_t ihl = (ip[0] & 15u) * 4, iplen = get16(ip + 2);
-  if (ip[9] != IPPROTO_TCP || memcmp(ip + 16, our_ip, 4) != 0) return;
-  if (ihl < IP || ETH + iplen > len || iplen < ihl + TCP) return;
+  const size_t ihl = v6 ? IP6 : (ip[0] & 15u) * 4;
+  const size_t iplen = v6 ? IP6 + get16(ip + 4) : get16(ip + 2);
+  if (ip[v6 ? 6 : 9] != IPPROTO_TCP || memcmp(ip + ip_len - addr_len, our_ip, addr_len) != 0) return;
+  if (ihl < ip_len || ETH + iplen > len || iplen < ihl + TCP) return;
   const uint8_t *tcp = ip + ihl;
   const size_t thl = (tcp[12] >> 4) * 4u;
   if (get16(tcp + 2) != PORT || thl < TCP || ihl + thl > iplen) return;
@@ -272,11 +327,12 @@ static bool drain(void) {
       die("read");
     }
     any = true;
-    if (n < vnet + ETH + IP) continue;
+    if (n < vnet + ETH + (int)ip_len) continue;
     const uint8_t *eth = f + vnet;
     const size_t len = (size_t)(n - vnet);
     if (get16(eth + 12) == 0x0806 && len >= 42) arp(eth);
-    else if (get16(eth + 12) == 0x0800) tcp_in(eth, len);
+    else if (get16(eth + 12) == (v6 ? 0x86dd : 0x0800)) tcp_in(eth, len);
+    if (v6 && get16(eth + 12) == 0x86dd) solicited(eth, len);
   }
 }
 
@@ -311,6 +367,35 @@ static void wait_frames(void) {
   emit(una - 1, 0, ACK, NULL, 0);
 }
 
+/* Gives the interface linux_ip6/64 without duplicate address detection. */
+static void add_address6(const char *name) {
+  struct {
+    struct nlmsghdr n;
+    struct ifaddrmsg a;
+    struct rtattr t;
+    uint8_t address[16];
+  } ask = {.n = {.nlmsg_len = sizeof ask,
+                 .nlmsg_type = RTM_NEWADDR,
+                 .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE},
+           .a = {.ifa_family = AF_INET6,
+                 .ifa_prefixlen = 64,
+                 .ifa_flags = IFA_F_NODAD,
+                 .ifa_index = if_nametoindex(name)},
+           .t = {.rta_len = RTA_LENGTH(16), .rta_type = IFA_LOCAL}};
+  memcpy(ask.address, linux_ip6, 16);
+  struct {
+    struct nlmsghdr n;
+    struct nlmsgerr e;
+    uint8_t rest[256];
+  } answer;
+  const int s = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+  if (s < 0 || send(s, &ask, sizeof ask, 0) < 0) die("RTM_NEWADDR");
+  if (recv(s, &answer, sizeof answer, 0) < (ssize_t)sizeof answer.n + 4) die("RTM_NEWADDR");
+  errno = -answer.e.error;
+  if (errno != 0) die("RTM_NEWADDR");
+  close(s);
+}
+
 static void open_tap(const char *name) {
   fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
   if (fd < 0) die("/dev/net/tun");
@@ -331,6 +416,7 @@ static void open_tap(const char *name) {
   ifr.ifr_flags = IFF_UP | IFF_RUNNING;
   if (ioctl(s, SIOCSIFFLAGS, &ifr) < 0) die("SIOCSIFFLAGS");
   close(s);
+  if (v6) add_address6(name);
 }
 
 static void fill_arena(uint64_t bytes) {
@@ -371,18 +457,25 @@ int main(int argc, char **argv) {
   const char *tap = NULL;
   uint64_t arena_bytes = 16 << 20;
   int cpu = -1;
-  for (int o; (o = getopt(argc, argv, "t:m:b:a:c:")) != -1;) {
+  for (int o; (o = getopt(argc, argv, "t:m:b:a:c:6")) != -1;) {
     if (o == 't') tap = optarg;
     else if (o == 'm') vnet = strcmp(optarg, "vnet") == 0 ? VNET : 0;
     else if (o == 'b') total = strtoull(optarg, NULL, 10);
     else if (o == 'a') arena_bytes = strtoull(optarg, NULL, 10);
     else if (o == 'c') cpu = atoi(optarg);
+    else if (o == '6') v6 = true;
     else return 2;
   }
   if (tap == NULL || total == 0 || arena_bytes < PAGE) {
-    fputs("usage: bulk_tx -t TAP -m wire|vnet -b BYTES [-a ARENA_BYTES] [-c CPU]\n", stderr);
+    fputs("usage: bulk_tx -t TAP -m wire|vnet -b BYTES [-6] [-a ARENA_BYTES] [-c CPU]\n", stderr);
     return 2;
   }
+  if (v6) {
+    ip_len = IP6;
+    addr_len = 16;
+    our_ip = our_ip6;
+  }
+  mss = MTU - (uint32_t)ip_len - TCP;
   alarm(LIMIT_S);
   if (cpu >= 0) {
     cpu_set_t set;
@@ -400,8 +493,7 @@ int main(int argc, char **argv) {
     wait_frames();
     drain();
   }
-  if (vnet) segment = TSO_SEGMENT / MSS * mss;
-  else segment = mss;
+  segment = vnet ? TSO_SEGMENTS * mss : mss;
   const double t0 = now();
   while (una < total) {
     const bool sent = burst();

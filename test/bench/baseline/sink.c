@@ -12,6 +12,7 @@
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <netdb.h>
 #include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -29,6 +30,14 @@ static void die(const char *what) {
   exit(1);
 }
 
+/* The address and port of the server; NULL if `address` is not a literal of IPv4 or IPv6. */
+static struct addrinfo *resolve(const char *address, const char *port) {
+  const struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV,
+                                 .ai_socktype = SOCK_STREAM};
+  struct addrinfo *to;
+  return getaddrinfo(address, port, &hints, &to) == 0 ? to : NULL;
+}
+
 static double now(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
@@ -37,26 +46,27 @@ static double now(void) {
 
 static void request(int s, const char *host, const char *path, int last) {
   char text[1024];
-  const int n = snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nHost: %s\r\n%s\r\n", path, host,
-                         last ? "Connection: close\r\n" : "");
+  const int v6 = strchr(host, ':') != NULL;
+  const int n = snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nHost: %s%s%s\r\n%s\r\n", path,
+                         v6 ? "[" : "", host, v6 ? "]" : "", last ? "Connection: close\r\n" : "");
   if (n <= 0 || n >= (int)sizeof text || send(s, text, (size_t)n, MSG_NOSIGNAL) != n) die("send");
 }
 
 int main(int argc, char **argv) {
-  const char *address = NULL, *path = "/";
-  int port = 80, cpu = -1;
+  const char *address = NULL, *path = "/", *port = "80";
+  int cpu = -1;
   uint64_t requests = 1, body = 0;
   for (int o; (o = getopt(argc, argv, "d:p:f:r:s:c:")) != -1;) {
     if (o == 'd') address = optarg;
-    else if (o == 'p') port = atoi(optarg);
+    else if (o == 'p') port = optarg;
     else if (o == 'f') path = optarg;
     else if (o == 'r') requests = strtoull(optarg, NULL, 10);
     else if (o == 's') body = strtoull(optarg, NULL, 10);
     else if (o == 'c') cpu = atoi(optarg);
     else return 2;
   }
-  struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
-  if (address == NULL || requests == 0 || body == 0 || inet_pton(AF_INET, address, &to.sin_addr) != 1) {
+  struct addrinfo *to = address == NULL ? NULL : resolve(address, port);
+  if (to == NULL || requests == 0 || body == 0) {
     fputs("usage: sink -d ADDRESS -p PORT -f PATH -r REQUESTS -s BODY_BYTES [-c CPU]\n", stderr);
     return 2;
   }
@@ -70,9 +80,9 @@ int main(int argc, char **argv) {
   char *buffer = malloc(BUFFER);
   if (buffer == NULL) die("malloc");
   memset(buffer, 1, BUFFER);
-  const int s = socket(AF_INET, SOCK_STREAM, 0);
+  const int s = socket(to->ai_family, SOCK_STREAM, 0);
   if (s < 0) die("socket");
-  if (connect(s, (struct sockaddr *)&to, sizeof to) < 0) die("connect");
+  if (connect(s, to->ai_addr, to->ai_addrlen) < 0) die("connect");
 
   const double t0 = now();
   uint64_t asked = 0, bytes = 0;

@@ -12,6 +12,7 @@
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <netdb.h>
 #include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -52,6 +53,14 @@ static void fail(const char *what, const char *detail) {
   exit(1);
 }
 
+/* The address and port of the server; NULL if `address` is not a literal of IPv4 or IPv6. */
+static struct addrinfo *resolve(const char *address, const char *port) {
+  const struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV,
+                                 .ai_socktype = SOCK_STREAM};
+  struct addrinfo *to;
+  return getaddrinfo(address, port, &hints, &to) == 0 ? to : NULL;
+}
+
 static double now(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
@@ -71,8 +80,9 @@ static void read_list(const char *name) {
 
 static void ask(struct Conn *c, const char *host) {
   char text[512];
-  const int n = snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n",
-                         requests[c->next].path, host);
+  const int v6 = strchr(host, ':') != NULL;
+  const int n = snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nHost: %s%s%s\r\n\r\n",
+                         requests[c->next].path, v6 ? "[" : "", host, v6 ? "]" : "");
   c->head_len = 0;
   c->in_body = 0;
   if (n <= 0 || n >= (int)sizeof text || send(c->fd, text, (size_t)n, MSG_NOSIGNAL) != n)
@@ -102,20 +112,19 @@ static size_t take(struct Conn *c, const char *p, size_t n) {
 }
 
 int main(int argc, char **argv) {
-  const char *address = NULL, *list = NULL;
-  int port = 80, cpu = -1;
+  const char *address = NULL, *list = NULL, *port = "80";
+  int cpu = -1;
   size_t n = 1;
   for (int o; (o = getopt(argc, argv, "d:p:l:n:c:")) != -1;) {
     if (o == 'd') address = optarg;
-    else if (o == 'p') port = atoi(optarg);
+    else if (o == 'p') port = optarg;
     else if (o == 'l') list = optarg;
     else if (o == 'n') n = strtoull(optarg, NULL, 10);
     else if (o == 'c') cpu = atoi(optarg);
     else return 2;
   }
-  struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
-  if (address == NULL || list == NULL || n == 0 || n > CONNECTIONS ||
-      inet_pton(AF_INET, address, &to.sin_addr) != 1) {
+  struct addrinfo *to = address == NULL ? NULL : resolve(address, port);
+  if (to == NULL || list == NULL || n == 0 || n > CONNECTIONS) {
     fputs("usage: web -d ADDRESS -l LIST -n CONNECTIONS [-p PORT] [-c CPU]\n", stderr);
     return 2;
   }
@@ -137,9 +146,9 @@ int main(int argc, char **argv) {
   for (size_t i = 0; i < n; i++) {
     struct Conn *c = &conns[i];
     c->next = i;
-    c->fd = socket(AF_INET, SOCK_STREAM, 0);
+    c->fd = socket(to->ai_family, SOCK_STREAM, 0);
     if (c->fd < 0) die("socket");
-    if (connect(c->fd, (struct sockaddr *)&to, sizeof to) < 0) die("connect");
+    if (connect(c->fd, to->ai_addr, to->ai_addrlen) < 0) die("connect");
     struct epoll_event e = {.events = EPOLLIN, .data.ptr = c};
     if (epoll_ctl(ep, EPOLL_CTL_ADD, c->fd, &e) < 0) die("epoll_ctl");
   }
