@@ -13,7 +13,7 @@ interface NetstatOptions extends ClientOptions {
   m?: boolean;
   i?: boolean;
   r?: boolean;
-  /** A family, with -r, -s and sockets. */
+  /** A family, with -r, -s, -i and sockets. */
   f?: string;
   /** A protocol, with -s and sockets. */
   p?: string;
@@ -34,13 +34,23 @@ async function netstat(options: NetstatOptions): Promise<void> {
   const only = { family, protocol: options.p ?? null };
   if (r && only.protocol === null) return routes(options, family);
   const limited = family !== null || only.protocol !== null;
-  if (limited && (m || i || r))
-    throw new UsageError('netstat: a family only with -r, -s and -an, a protocol with -s and -an');
+  if ((limited && (m || r)) || (i && only.protocol !== null))
+    throw new UsageError(
+      'netstat: a family only with -r, -s, -i and -an, a protocol with -s and -an',
+    );
   const report = m ? 'm' : s > 0 ? 's' : i ? 'i' : 'an';
   const all = await ask<unknown>(options, 'netstat', { report, all: a });
   const data = limited ? limitedTo(report, all, only) : all;
   if (json) printJson(data);
-  else print(await formatted(report, data, { all: a, hideZeros: s > 1, wide: options.W === true }));
+  else
+    print(
+      await formatted(report, data, {
+        all: a,
+        hideZeros: s > 1,
+        family,
+        wide: options.W === true,
+      }),
+    );
 }
 
 interface Only {
@@ -51,7 +61,7 @@ interface Only {
 /** The protocols of `netstat -s` that belong to a family. TCP and UDP belong to both. */
 const FAMILIES = new Map([
   ['inet', ['tcp', 'udp', 'ip', 'icmp', 'igmp', 'arp']],
-  ['inet6', ['tcp', 'udp', 'ip6', 'icmp6', 'rip6', 'mld']],
+  ['inet6', ['tcp', 'udp', 'ip6', 'icmp6', 'mld']],
 ]);
 
 /** How the rows of a protocol's sockets begin in `netstat -an`. */
@@ -68,6 +78,12 @@ function limitedTo(report: string, data: unknown, only: Only): unknown {
   const ofFamily = family === null ? null : FAMILIES.get(family);
   if (ofFamily === undefined)
     throw new UsageError(`netstat: ${family}: unknown address family: inet, inet6`);
+  if (report === 'i')
+    return (data as InterfaceInfo[]).map((info) => ({
+      ...info,
+      inet: family === 'inet6' ? [] : info.inet,
+      inet6: family === 'inet' ? [] : info.inet6,
+    }));
   if (report === 's') {
     const { protocols, reasons } = data as NetstatS;
     const kept = Object.entries(protocols).filter(
@@ -121,7 +137,12 @@ async function routes(options: NetstatOptions, family: string | null): Promise<v
 async function formatted(
   report: 'm' | 's' | 'i' | 'an',
   data: unknown,
-  { all, hideZeros, wide }: { all: boolean; hideZeros: boolean; wide: boolean },
+  {
+    all,
+    hideZeros,
+    family,
+    wide,
+  }: { all: boolean; hideZeros: boolean; family: string | null; wide: boolean },
 ): Promise<string> {
   switch (report) {
     case 'm': {
@@ -134,7 +155,7 @@ async function formatted(
     }
     case 'i': {
       const { formatNetstatI } = await import('../ctl/netstat_i.ts');
-      return formatNetstatI(data as InterfaceInfo[]);
+      return formatNetstatI(data as InterfaceInfo[], family, wide);
     }
     case 'an': {
       const { formatNetstatAn } = await import('../ctl/netstat_an.ts');
@@ -151,11 +172,11 @@ export const netstatCommand: Command = addClientOptions(
     .option('-m', 'memory: mbufs, clusters, sendfile')
     .option('-i', 'interfaces')
     .option('-r', 'routing tables')
-    .option('-f <family>', 'with -r, -s or sockets: only this address family: inet, inet6')
+    .option('-f <family>', 'with -r, -s, -i or sockets: only this address family: inet, inet6')
     .option('-4', 'the same as -f inet')
     .option('-6', 'the same as -f inet6')
     .option('-p <protocol>', 'with -s or sockets: only this protocol, such as ip6')
-    .option('-W', 'whole addresses of sockets')
+    .option('-W', 'whole addresses of sockets and of -i')
     .option('-s', 'statistics by protocol; twice: without zeros', (_v, n: number) => n + 1, 0)
     .option('-a', 'listening sockets too')
     .option('-n', 'numbers instead of names (always on)'),

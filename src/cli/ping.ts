@@ -33,7 +33,8 @@ function settingsOf(host: string, own: OwnTexts, raw: RawFlags): PingRequest {
     host,
     count: whole('count', '0', 0, Number.MAX_SAFE_INTEGER),
     intervalMs: seconds('interval', '1', 0.001),
-    size: whole('size', '56', 0, family === 6 ? PING6_SIZE_MAX : PING_SIZE_MAX),
+    size:
+      family === 6 ? whole('size', '8', 0, PING6_SIZE_MAX) : whole('size', '56', 0, PING_SIZE_MAX),
     waitMs: own['wait'] === undefined ? null : whole('wait', '', 1, DAY_MS),
     timeoutMs: seconds('timeout', '0', 0),
     ttl: own['ttl'] === undefined ? null : whole('ttl', '', 1, 255),
@@ -155,7 +156,7 @@ export const pingCommand: Command = addNicFlags(
       .option('-6', 'IPv6 only')
       .option('-c, --count <n>', 'requests to send (default: until a signal)')
       .option('-i, --interval <seconds>', 'time between requests (default: 1)')
-      .option('-s, --size <bytes>', 'bytes of data (default: 56)')
+      .option('-s, --size <bytes>', 'bytes of data (default: 56, with IPv6 8)')
       .option('-W, --wait <ms>', 'time to wait for an answer (default: 10000)')
       .option('-t, --timeout <seconds>', 'end after this time, regardless of answers')
       .option(

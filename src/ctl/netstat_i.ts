@@ -3,27 +3,41 @@
  * per address; an address line shows dashes.
  */
 
+import { addrMasked } from '../sys/addr.ts';
+import { IFF_UP } from '../net/if_var.ts';
+import { in6Ntop, parseIn6 } from '../netinet6/in6.ts';
 import type { InterfaceInfo } from './ifconfig.ts';
 
-const HEAD: readonly string[] = [
-  'Mtu',
-  'Network',
-  'Address',
-  'Ipkts',
-  'Ierrs',
-  'Idrop',
-  'Opkts',
-  'Oerrs',
-  'Coll',
-];
+/** Widths of the first columns. */
+interface Widths {
+  readonly name: number;
+  readonly network: number;
+  readonly address: number;
+}
 
-function row(nameWidth: number, name: string, cells: readonly string[]): string {
-  const [mtu, network, address, ipkts, ierrs, idrop, opkts, oerrs, coll] = cells as string[];
+/** A line before it is padded: name, network, address, and the other cells. */
+interface Row {
+  readonly name: string;
+  readonly network: string;
+  readonly address: string;
+  /** MTU, then counts. */
+  readonly cells: readonly string[];
+}
+
+const HEAD: Row = {
+  name: 'Name',
+  network: 'Network',
+  address: 'Address',
+  cells: ['Mtu', 'Ipkts', 'Ierrs', 'Idrop', 'Opkts', 'Oerrs', 'Coll'],
+};
+
+function rowText(widths: Widths, { name, network, address, cells }: Row): string {
+  const [mtu, ipkts, ierrs, idrop, opkts, oerrs, coll] = cells as string[];
   return [
-    name.padEnd(nameWidth),
+    name.padEnd(widths.name),
     mtu!.padStart(5),
-    network!.slice(0, 13).padEnd(13),
-    address!.slice(0, 17).padEnd(17),
+    network.slice(0, widths.network).padEnd(widths.network),
+    address.slice(0, widths.address).padEnd(widths.address),
     ipkts!.padStart(8),
     ierrs!.padStart(5),
     idrop!.padStart(5),
@@ -40,22 +54,53 @@ function networkText(addr: string, prefixlen: number): string {
   return `${[24, 16, 8, 0].map((shift) => (net >>> shift) & 0xff).join('.')}/${prefixlen}`;
 }
 
-export function formatNetstatI(interfaces: readonly InterfaceInfo[]): string {
-  const width = Math.max(5, ...interfaces.map(({ name }) => name.length));
-  const lines = [row(width, 'Name', HEAD)];
-  for (const { name, index, mtu, ether, inet, counters: c } of interfaces) {
-    const counts = [c['ipackets'], c['ierrors'], c['iqdrops'], c['opackets'], c['oerrors']];
-    lines.push(
-      row(width, name, [
-        String(mtu),
-        `<Link#${index}>`,
-        ether ?? name,
-        ...[...counts, c['collisions']].map((n) => String(n ?? 0)),
-      ]),
-      ...inet.map(({ addr, prefixlen }) =>
-        row(width, name, ['-', networkText(addr, prefixlen), addr, '-', '-', '-', '-', '-', '-']),
-      ),
-    );
-  }
-  return lines.map((line) => `${line}\n`).join('');
+/** The network of an IPv6 address in the form `fe80::%tn0/64`. */
+function network6Text(addr: string, prefixlen: number): string {
+  const [text, zone] = addr.split('%') as [string, string?];
+  const net = in6Ntop(addrMasked(parseIn6(text)!, prefixlen));
+  return `${net}${zone === undefined ? '' : `%${zone}`}/${prefixlen}`;
+}
+
+/** The lines of an interface: its own, then one per address. */
+function rowsOf(info: InterfaceInfo, family: string | null): Row[] {
+  const { index, mtu, ether, inet, inet6, counters: c } = info;
+  const name = (info.flags & IFF_UP) === 0 ? `${info.name}*` : info.name;
+  const counts = [c['ipackets'], c['ierrors'], c['iqdrops'], c['opackets'], c['oerrors']];
+  const own = [String(mtu), ...[...counts, c['collisions']].map((n) => String(n ?? 0))];
+  const none = own.map(() => '-');
+  const line = (network: string, address: string): Row => ({ name, network, address, cells: none });
+  return [
+    ...(family === null
+      ? [{ name, network: `<Link#${index}>`, address: ether ?? info.name, cells: own }]
+      : []),
+    ...(family === 'inet6' ? [] : inet).map((a) => line(networkText(a.addr, a.prefixlen), a.addr)),
+    ...(family === 'inet' ? [] : inet6).map((a) => line(network6Text(a.addr, a.prefixlen), a.addr)),
+  ];
+}
+
+/**
+ * The text of `netstat -i`. An asterisk marks an interface that is down.
+ * @param family `inet` or `inet6`: only addresses of this family; null: everything
+ * @param wide as -W: whole networks and addresses
+ * @see netstat(1)
+ */
+export function formatNetstatI(
+  interfaces: readonly InterfaceInfo[],
+  family: string | null = null,
+  wide = false,
+): string {
+  const rows = interfaces.flatMap((info) => rowsOf(info, family));
+  const widest = (least: number, texts: string[]): number =>
+    Math.max(least, ...texts.map(({ length }) => length));
+  const networks = wide ? rows.map(({ network }) => network) : [];
+  const addresses = wide ? rows.map(({ address }) => address) : [];
+  const widths = {
+    name: widest(
+      5,
+      rows.map(({ name }) => name),
+    ),
+    network: widest(13, networks),
+    address: widest(17, addresses),
+  };
+  return [HEAD, ...rows].map((line) => `${rowText(widths, line)}\n`).join('');
 }

@@ -3,7 +3,7 @@
  * keeps it as text, `fe80::1%tn0`: `checkZone` compares it with the name of the interface later.
  */
 
-import type { NetAddr } from '../sys/addr.ts';
+import { addrMasked, type NetAddr } from '../sys/addr.ts';
 import {
   IN6_ADDR_BITS,
   in6Ntop,
@@ -64,11 +64,8 @@ export function cidr6(value: unknown): string {
 }
 
 /** Whether all bits after the prefix are 0. */
-function isNetwork({ w0, w1, w2, w3 }: NetAddr, plen: number): boolean {
-  return [w0, w1, w2, w3].every((w, i) => {
-    const bits = Math.min(32, Math.max(0, plen - 32 * i));
-    return bits === 32 || (w & (0xffffffff >>> bits)) === 0;
-  });
+function isNetwork(a: NetAddr, plen: number): boolean {
+  return addrMasked(a, plen).equals(a);
 }
 
 /** An IPv6 address, in its usual form. A link-local one may have a zone. */

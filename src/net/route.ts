@@ -6,7 +6,7 @@
  * one family (fibs), multipath, metrics other than the MTU.
  */
 
-import { type AddrWords, NetAddr } from '../sys/addr.ts';
+import { addrMasked, type AddrWords, NetAddr } from '../sys/addr.ts';
 import { EADDRINUSE, EEXIST, ENETUNREACH, ENOBUFS, type Errno, ESRCH } from '../sys/errno.ts';
 import { AF_MAX } from '../kern/protosw.ts';
 import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
@@ -133,7 +133,7 @@ class RibLevel {
 
   constructor(prefixlen: number) {
     this.prefixlen = prefixlen;
-    this.mask = maskOf(prefixlen);
+    this.mask = addrMasked(ALL_ONES, prefixlen);
   }
 
   /** The route to the network of exactly these words, already masked; null: there is no such route. */
@@ -221,27 +221,7 @@ export function rt_tables_get_rnh(vnet: Vnet, family: number): RibHead {
   return heads[family] ?? (heads[family] = new RibHead());
 }
 
-/** A word of a prefix mask, with `left` mask bits remaining from this word on. */
-function maskWord(left: number): number {
-  return left <= 0 ? 0 : left >= 32 ? -1 : -1 << (32 - left);
-}
-
-function maskOf(prefixlen: number): NetAddr {
-  const mask = new NetAddr();
-  mask.set(
-    maskWord(prefixlen),
-    maskWord(prefixlen - 32),
-    maskWord(prefixlen - 64),
-    maskWord(prefixlen - 96),
-  );
-  return mask;
-}
-
-function masked(a: AddrWords, m: AddrWords): NetAddr {
-  const net = new NetAddr();
-  net.set(a.w0 & m.w0, a.w1 & m.w1, a.w2 & m.w2, a.w3 & m.w3);
-  return net;
-}
+const ALL_ONES: AddrWords = { w0: -1, w1: -1, w2: -1, w3: -1 };
 
 /** Invalidates all cached look-ups, after a change of something that look-ups depend on. */
 export function ribTouch(vnet: Vnet): void {
@@ -335,7 +315,7 @@ export function rib_add_route(rh: RibHead, dst: AddrWords, prefixlen: number, nh
     const at = rh.levels.findIndex((one) => one.prefixlen < prefixlen);
     rh.levels.splice(at < 0 ? rh.levels.length : at, 0, level);
   }
-  level.insert(new Rtentry(masked(dst, level.mask), level.mask, prefixlen, nh));
+  level.insert(new Rtentry(addrMasked(dst, prefixlen), level.mask, prefixlen, nh));
   rh.size++;
   rh.rnh_gen++;
   return 0;

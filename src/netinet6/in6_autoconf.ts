@@ -6,7 +6,7 @@
  * (RFC 8981, 3.4), not after.
  */
 
-import type { AddrWords } from '../sys/addr.ts';
+import { addrMasked, type AddrWords } from '../sys/addr.ts';
 import { EEXIST, EINVAL, type Errno, errnoName } from '../sys/errno.ts';
 import { count, R_ND6_PREFIXES_FULL } from '../sys/reason.ts';
 import { nowNs } from '../kern/kern_timeout.ts';
@@ -36,7 +36,6 @@ import {
 } from './in6_var.ts';
 import { V_ip6 } from './ip6_var.ts';
 import {
-  in6Masked,
   nd6_prefix_lookup,
   nd6_prefix_onlink,
   nd6_prelist_add,
@@ -183,7 +182,7 @@ function in6_ifadd(pc: NdPrefixctl, updateflags: number): In6Ifaddr | null {
   const ll = in6ifa_ifpforlinklocal(ifp, 0);
   // A user who removes the link-local address prevents autoconfiguration.
   if (ll === null || ll.ia6_plen !== plen) return null;
-  const a = in6Masked(pc.ndpr_prefix, plen);
+  const a = addrMasked(pc.ndpr_prefix, plen);
   const flags = in6Ifextra(ifp)!.nd_ifinfo.flags;
   if ((flags & ND6_IFF_STABLEADDR) !== 0) {
     in6_get_ifid(ifp, a);
@@ -214,7 +213,7 @@ function in6_tmpifadd(ia0: In6Ifaddr, updateflags: number): Errno {
   );
   if (pltime <= TEMPADDR_REGEN_ADVANCE) return 0;
   if (ia0.ia6_plen + IFID_BITS !== IN6_ADDR_BITS) return EINVAL;
-  const a = in6Masked(ia0.ifa_addr, ia0.ia6_plen);
+  const a = addrMasked(ia0.ifa_addr, ia0.ia6_plen);
   let tries = 0;
   do {
     if (++tries > TMPIFID_TRIES) return EEXIST;
@@ -259,7 +258,7 @@ export function in6DadFailed(ia: In6Ifaddr): boolean {
   if (ext === null || (ext.nd_ifinfo.flags & ND6_IFF_STABLEADDR) === 0) return false;
   if (plen !== IFID_BITS || !in6StableIfid(ifp, addr)) return false;
   if (ext.dadFailures >= V_ip6(ifp.if_vnet).params.stableaddr_maxretries) return false;
-  const a = in6Masked(addr, IFID_BITS);
+  const a = addrMasked(addr, IFID_BITS);
   ext.dadFailures++;
   in6_get_ifid(ifp, a);
   const flags = ia.ia6_flags & ~(IN6_IFF_DUPLICATED | IN6_IFF_DEPRECATED);

@@ -7,7 +7,7 @@
  * expire it, because the address needs its route.
  */
 
-import { type AddrWords, NetAddr } from '../sys/addr.ts';
+import { addrMasked, type AddrWords } from '../sys/addr.ts';
 import { EEXIST, type Errno } from '../sys/errno.ts';
 import { nowNs } from '../kern/kern_timeout.ts';
 import { AF_INET6 } from '../kern/protosw.ts';
@@ -43,23 +43,6 @@ import {
   V_nd6rtr,
 } from './nd6_rtr_var.ts';
 
-/** A word of a mask, with `left` bits remaining from this word on. */
-function maskWord(left: number): number {
-  return left <= 0 ? 0 : left >= 32 ? -1 : -1 << (32 - left);
-}
-
-/** `a` with the bits after the prefix set to 0. */
-export function in6Masked(a: AddrWords, plen: number): NetAddr {
-  const net = new NetAddr();
-  net.set(
-    a.w0 & maskWord(plen),
-    a.w1 & maskWord(plen - 32),
-    a.w2 & maskWord(plen - 64),
-    a.w3 & maskWord(plen - 96),
-  );
-  return net;
-}
-
 function samePrefix(pr: NdPrefix, addr: AddrWords, plen: number): boolean {
   return pr.ndpr_plen === plen && in6_matchlen(pr.ndpr_prefix, addr) >= plen;
 }
@@ -81,7 +64,7 @@ export function nd6_prelist_add(
   lifetime: In6Addrlifetime,
   onlink: boolean,
 ): NdPrefix {
-  const pr = new NdPrefix(ifp, in6Masked(addr, plen), plen);
+  const pr = new NdPrefix(ifp, addrMasked(addr, plen), plen);
   pr.setLifetime(lifetime);
   pr.ndpr_raf_onlink = onlink;
   V_nd6rtr(ifp.if_vnet).nd_prefix.push(pr);

@@ -13,6 +13,11 @@ export interface AddrWords {
   readonly w3: number;
 }
 
+/** A word of a prefix mask, with `left` mask bits remaining from this word on. */
+function maskWord(left: number): number {
+  return left <= 0 ? 0 : left >= 32 ? -1 : -1 << (32 - left);
+}
+
 /** An address that its owner may change. Holders copy words and never share one. */
 export class NetAddr implements AddrWords {
   w0 = 0;
@@ -42,4 +47,16 @@ export class NetAddr implements AddrWords {
   isAny(): boolean {
     return (this.w0 | this.w1 | this.w2 | this.w3) === 0;
   }
+}
+
+/** `a` with the bits after its first `prefixlen` bits set to 0. Allocates: not for packets. */
+export function addrMasked(a: AddrWords, prefixlen: number): NetAddr {
+  const net = new NetAddr();
+  net.set(
+    a.w0 & maskWord(prefixlen),
+    a.w1 & maskWord(prefixlen - 32),
+    a.w2 & maskWord(prefixlen - 64),
+    a.w3 & maskWord(prefixlen - 96),
+  );
+  return net;
 }

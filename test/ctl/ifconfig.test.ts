@@ -190,6 +190,46 @@ describe('ctl: gatherInterface', () => {
 });
 
 describe('ctl: netstat -i', () => {
+  const HEAD =
+    'Name    Mtu Network       Address              Ipkts Ierrs Idrop    Opkts Oerrs  Coll';
+  const dashes = '       -     -     -        -     -     -';
+
+  it('prints IPv6 addresses as FreeBSD does, cut without -W', () => {
+    const line = { scopeid: 0, flags: [], pltime: null, vltime: null, prefixlen: 64 };
+    const info = tn0({
+      inet6: [
+        { ...line, addr: 'fe80::5eff:fe00:5301%tn0', scopeid: 1 },
+        { ...line, addr: '2001:db8:0:1::2', prefixlen: 48 },
+        { ...line, addr: '::1', prefixlen: 128 },
+      ],
+    });
+
+    expect(formatNetstatI([info]).split('\n').slice(3, 6)).to.deep.equal([
+      `tn0       - fe80::%tn0/64 fe80::5eff:fe00:5 ${dashes}`,
+      `tn0       - 2001:db8::/48 2001:db8:0:1::2   ${dashes}`,
+      `tn0       - ::1/128       ::1               ${dashes}`,
+    ]);
+    expect(formatNetstatI([info], 'inet6').split('\n').slice(0, 2)).to.deep.equal([
+      HEAD,
+      `tn0       - fe80::%tn0/64 fe80::5eff:fe00:5 ${dashes}`,
+    ]);
+    expect(formatNetstatI([info], 'inet').split('\n').slice(1)).to.deep.equal([
+      `tn0       - 192.0.2.0/24  192.0.2.2         ${dashes}`,
+      '',
+    ]);
+    expect(formatNetstatI([info], 'inet6', true).split('\n')[1]).to.equal(
+      `tn0       - fe80::%tn0/64 fe80::5eff:fe00:5301%tn0 ${dashes}`,
+    );
+  });
+
+  it('marks an interface that is down with an asterisk', () => {
+    const lines = formatNetstatI([tn0({ flags: 0x8802 })]).split('\n');
+    expect(lines.slice(1, 3).map((line) => line.slice(0, 12))).to.deep.equal([
+      'tn0*   1500 ',
+      'tn0*      - ',
+    ]);
+  });
+
   it('aligns columns with their headings', () => {
     expect(formatNetstatI([tn0()])).to.equal(
       [

@@ -89,7 +89,7 @@ describe('netns: IPv6', function () {
       }
       const one = await tapnic.command('ping', '-6', '-c', '1', LINUX);
       expect(one.stdout).to.match(
-        /^PING\(104=40\+8\+56 bytes\) 2001:db8::2 --> 2001:db8::1\n64 bytes from 2001:db8::1, icmp_seq=0 hlim=64 time=[\d.]+ ms\n\n--- 2001:db8::1 ping statistics ---\n/,
+        /^PING\(56=40\+8\+8 bytes\) 2001:db8::2 --> 2001:db8::1\n16 bytes from 2001:db8::1, icmp_seq=0 hlim=64 time=[\d.]+ ms\n\n--- 2001:db8::1 ping statistics ---\n/,
       );
       const wrong = await tapnic.command('ping', '-4', '-c', '1', LINUX);
       expect(wrong).to.include({ status: 2, stdout: '' });
