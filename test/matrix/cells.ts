@@ -12,30 +12,43 @@ export interface Cell {
   readonly txcsum: boolean;
   readonly tso: boolean;
   readonly extPgs: boolean;
+  /** The packets are IPv6; `txcsum` and `tso` then mean TXCSUM_IPV6 and TSO6. */
+  readonly six: boolean;
 }
 
-const MTUS = [576, 1500, 9000];
+/** 1280 is the least of IPv6: RFC 8200, 5. */
+const mtusOf = (six: boolean): number[] => [six ? 1280 : 576, 1500, 9000];
 const NOMAP = 'nomap';
-const TXCSUM = 'txcsum';
-const TSO = 'tso4';
+const txcsumOf = (six: boolean): string => (six ? 'txcsum6' : 'txcsum');
+const tsoOf = (six: boolean): string => (six ? 'tso6' : 'tso4');
 
 /** Values that a capability can have: only off if the model lacks it. */
 function choices({ capabilities }: NicModelInfo, name: string): boolean[] {
   return capabilities.includes(name) ? [true, false] : [false];
 }
 
-/** Every cell of `models`. TSO needs TXCSUM. */
-export function allCells(models: readonly NicModelInfo[]): Cell[] {
+/** Every cell of `models` with one address family. TSO needs TXCSUM. */
+export function allCells(models: readonly NicModelInfo[], six = false): Cell[] {
   const cells: Cell[] = [];
   for (const model of models)
     for (const build of model.builds)
       for (const mode of model.modes)
-        for (const mtu of MTUS.filter((n) => n <= model.mtuMax))
+        for (const mtu of mtusOf(six).filter((n) => n <= model.mtuMax))
           for (const nomap of choices(model, NOMAP))
-            for (const txcsum of choices(model, TXCSUM))
-              for (const tso of txcsum ? choices(model, TSO) : [false])
+            for (const txcsum of choices(model, txcsumOf(six)))
+              for (const tso of txcsum ? choices(model, tsoOf(six)) : [false])
                 for (const extPgs of [true, false])
-                  cells.push({ model: model.name, build, mode, mtu, nomap, txcsum, tso, extPgs });
+                  cells.push({
+                    model: model.name,
+                    build,
+                    mode,
+                    mtu,
+                    nomap,
+                    txcsum,
+                    tso,
+                    extPgs,
+                    six,
+                  });
   return cells;
 }
 
@@ -43,15 +56,15 @@ export function allCells(models: readonly NicModelInfo[]): Cell[] {
 export function capWords(cell: Cell, { capabilities }: NicModelInfo): string[] {
   const on: [string, boolean][] = [
     [NOMAP, cell.nomap],
-    [TXCSUM, cell.txcsum],
-    [TSO, cell.tso],
+    [txcsumOf(cell.six), cell.txcsum],
+    [tsoOf(cell.six), cell.tso],
   ];
   return on.filter(([name, is]) => !is && capabilities.includes(name)).map(([name]) => `-${name}`);
 }
 
 export function cellName(cell: Cell): string {
   const { model, build, mode, mtu } = cell;
-  const flags = (['nomap', 'txcsum', 'tso', 'extPgs'] as const).filter((name) => cell[name]);
+  const flags = (['nomap', 'txcsum', 'tso', 'extPgs', 'six'] as const).filter((name) => cell[name]);
   return [model, build, mode, mtu, ...flags].join(' ');
 }
 

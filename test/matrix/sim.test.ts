@@ -44,8 +44,9 @@ class Frames {
 
 describe('matrix: the simulated wire', function () {
   this.timeout(full ? 600_000 : 60_000);
-  const all = allCells(nicModels);
-  const cells = full ? all : coveringCells(all, SEED);
+  const families = [false, true].map((six) => allCells(nicModels, six));
+  const all = families.flat();
+  const cells = full ? all : families.flatMap((some) => coveringCells(some, SEED));
   let dir: string;
   const judged = new Map<number, Frames>();
 

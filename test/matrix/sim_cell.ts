@@ -10,11 +10,12 @@ import { fileBytes } from '../kern/disk.ts';
 import type { Call } from '../kern/sendfile_rig.ts';
 import { decodeFrame, type TcpInfo } from '../support/frames.ts';
 import { HOST_ADDR, type Reader } from '../support/reader.ts';
+import { isSix, toFour } from '../support/six.ts';
 import { type Conn, inWorld, type World, type WorldFile } from '../support/world.ts';
 import { capWords, type Cell } from './cells.ts';
 import { expectCounters } from './counters.ts';
-import { cutUp, GSO_NONE, GSO_TCPV4, NEEDS_CSUM, virtioHeader } from './virtio.ts';
-import { makeWorkload, type Request, requestBytes, type Workload } from './workload.ts';
+import { cutUp, GSO_NONE, GSO_TCPV4, GSO_TCPV6, NEEDS_CSUM, virtioHeader } from './virtio.ts';
+import { headersOf, makeWorkload, type Request, requestBytes, type Workload } from './workload.ts';
 
 const ETHER_HDR = 14;
 const MEMORY = 16 << 20;
@@ -38,7 +39,7 @@ class Stream {
     this.#load = load;
     this.#files = files;
     this.#left = [...requests];
-    const mss = w.ifp.if_mtu - 40;
+    const mss = w.ifp.if_mtu - headersOf(w.port.six);
     this.conn = w.connect({ mss, window: 1 << 18 });
     this.expected = Buffer.concat(
       requests.flatMap((request) => {
@@ -85,19 +86,20 @@ export type FrameSink = (frame: Uint8Array) => void;
 /** Runs `cell`; throws if bytes, counters or frames are not as the cell implies. */
 export function runSimCell(cell: Cell, seed: number, sink: FrameSink): void {
   const model = nicModel(cell.model)!;
-  const { mode, build, mtu } = cell;
+  const { mode, build, mtu, six } = cell;
   const options = {
     model,
     mode,
     build,
     mtu,
+    six,
     caps: capWords(cell, model),
     useExtPgs: cell.extPgs,
     memory: MEMORY,
     base: BASE,
   };
   inWorld(options, (w) => {
-    const load = makeWorkload(new SeededPrng(seed), mtu, CONNECTIONS);
+    const load = makeWorkload(new SeededPrng(seed), cell, CONNECTIONS);
     const files = load.sizes.map((n) => w.file(n));
     const streams = load.conns.map((requests) => new Stream(w, load, files, requests));
     const gaveUp = abortOne(w, load, files);
@@ -114,13 +116,14 @@ export function runSimCell(cell: Cell, seed: number, sink: FrameSink): void {
       expect(frame.length, 'frame').to.be.at.most(mtu + ETHER_HDR);
       sink(frame);
     }
-    for (const { conn, expected } of streams) expectStream(frames, conn.reader, expected);
+    const segments = frames.map(tcpOf);
+    for (const { conn, expected } of streams) expectStream(segments, conn.reader, expected);
   });
 }
 
 /** A client that aborts in the middle of a file. */
 function abortOne(w: World, { aborted }: Workload, files: readonly WorldFile[]): Reader {
-  const conn = w.connect({ mss: w.ifp.if_mtu - 40 });
+  const conn = w.connect({ mss: w.ifp.if_mtu - headersOf(w.port.six) });
   const call = w.sendfile(conn, files[aborted.file]!);
   expect(
     w.until(() => conn.reader.length >= aborted.after),
@@ -139,21 +142,29 @@ function expectBytes(got: Uint8Array, want: Uint8Array): void {
   expect(Buffer.compare(got, want), 'content').to.equal(0);
 }
 
+/** The TCP segment of a frame of the host, or null. */
+function tcpOf(frame: Uint8Array): TcpInfo | null {
+  const four = isSix(frame) ? toFour(frame, false) : frame;
+  if (four === null) return null;
+  const { ip } = decodeFrame(four, { l4: 'none' });
+  return ip?.src === HOST_ADDR ? (ip.tcp ?? null) : null;
+}
+
 /**
  * The host's frames after a receiver has segmented them and completed their checksums. Checks the
  * virtio-net headers.
  */
-function finishedFrames(w: World, { mode, txcsum, tso, mtu }: Cell): Uint8Array[] {
+function finishedFrames(w: World, { mode, txcsum, tso, mtu, six }: Cell): Uint8Array[] {
   const { frames, vnetHeaders } = w.port;
   if (mode === 'wire') return frames;
   let supers = 0;
   const out = frames.flatMap((frame, i) => {
     const header = virtioHeader(vnetHeaders[i]!);
-    if (decodeFrame(frame, { l4: 'none' }).ip?.tcp === undefined) return [frame];
+    if (tcpOf(frame) === null) return [frame];
     expect((header.flags & NEEDS_CSUM) !== 0, 'NEEDS_CSUM').to.equal(txcsum);
     if (header.gsoType !== GSO_NONE) {
-      expect(header.gsoType, 'gso_type').to.equal(GSO_TCPV4);
-      expect(header.gsoSize, 'gso_size').to.be.at.most(mtu - 40);
+      expect(header.gsoType, 'gso_type').to.equal(six ? GSO_TCPV6 : GSO_TCPV4);
+      expect(header.gsoSize, 'gso_size').to.be.at.most(mtu - headersOf(six));
       supers++;
     }
     return cutUp(frame, header);
@@ -162,14 +173,16 @@ function finishedFrames(w: World, { mode, txcsum, tso, mtu }: Cell): Uint8Array[
   return out;
 }
 
-/** Checks that the data which `frames` carry to `reader` is `expected`. */
-function expectStream(frames: readonly Uint8Array[], reader: Reader, expected: Uint8Array): void {
+/** Checks that the data which `segments` carry to `reader` is `expected`. */
+function expectStream(
+  segments: readonly (TcpInfo | null)[],
+  reader: Reader,
+  expected: Uint8Array,
+): void {
   const got = new Uint8Array(expected.length);
   const seen = new Uint8Array(expected.length);
   let base: number | null = null;
-  for (const frame of frames) {
-    const ip = decodeFrame(frame, { l4: 'none' }).ip;
-    const tcp: TcpInfo | undefined = ip?.src === HOST_ADDR ? ip.tcp : undefined;
+  for (const tcp of segments) {
     if (tcp?.dport !== reader.sport) continue;
     if (tcp.flags.includes('S')) base = (tcp.seq + 1) >>> 0;
     const at = (tcp.seq - (base ?? 0)) >>> 0;

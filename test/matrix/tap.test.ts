@@ -15,6 +15,7 @@ const SEED = Number(process.env['MATRIX_SEED'] ?? 4);
 const CELLS_FULL = 16;
 /** Cells at CI size: few, because mainly builds and modes behave differently on a TAP. */
 const CELLS_CI = 4;
+const CELLS6_CI = 2;
 
 /** The options that start `cell`. */
 function optionsOf(cell: Cell): string[] {
@@ -53,6 +54,7 @@ async function fetchAll(
   load: Workload,
   requests: readonly Request[],
   tag: string,
+  family: 4 | 6,
 ): Promise<Buffer[]> {
   const args: string[] = [];
   const outs = requests.map((request, i) => {
@@ -60,7 +62,7 @@ async function fetchAll(
     const last = request.offset + requestBytes(load, request) - 1;
     const range =
       request.offset === 0 && request.nbytes === 0 ? [] : ['-r', `${request.offset}-${last}`];
-    const url = tapnic.urlOf(`f${request.file}`);
+    const url = tapnic.urlOf(`f${request.file}`, family);
     args.push(...(i === 0 ? [] : ['--next', '-sSf']), ...range, '-o', out, url);
     return out;
   });
@@ -70,8 +72,9 @@ async function fetchAll(
 }
 
 /** A client that aborts in the middle of a file. */
-async function abortOne(tapnic: Instance, { aborted }: Workload): Promise<void> {
-  const script = `curl -sS -N --max-time 20 '${tapnic.urlOf(`f${aborted.file}`)}' | head -c ${aborted.after} | wc -c`;
+async function abortOne(tapnic: Instance, { aborted }: Workload, family: 4 | 6): Promise<void> {
+  const url = tapnic.urlOf(`f${aborted.file}`, family);
+  const script = `curl -sS -N --max-time 20 -g '${url}' | head -c ${aborted.after} | wc -c`;
   const { stdout } = await tapnic.ns.run('sh', ['-c', script]);
   expect(Number(stdout)).to.equal(aborted.after);
 }
@@ -79,7 +82,8 @@ async function abortOne(tapnic: Instance, { aborted }: Workload): Promise<void> 
 async function runCell(cell: Cell): Promise<void> {
   using site = new Site();
   const { mtu, mode } = cell;
-  const load = makeWorkload(new SeededPrng(SEED), mtu, 2);
+  const family = cell.six ? 6 : 4;
+  const load = makeWorkload(new SeededPrng(SEED), cell, 2);
   const files = load.sizes.map((size, i) => seededBytes(size, i + 1));
   load.sizes.forEach((size, i) => site.file(`f${i}`, size, i + 1));
   const capture = site.path('wire.pcap');
@@ -88,7 +92,7 @@ async function runCell(cell: Cell): Promise<void> {
   const captures = mode === 'wire' ? ['--capture', `wire=${capture}`] : [];
   await withServed(site, [...options, ...captures], async (tapnic) => {
     const bodies = load.conns.map(async (requests, c) => {
-      const got = await fetchAll(tapnic, site, load, requests, String(c));
+      const got = await fetchAll(tapnic, site, load, requests, String(c), family);
       let bytes = 0;
       requests.forEach((request, i) => {
         const n = requestBytes(load, request);
@@ -99,7 +103,7 @@ async function runCell(cell: Cell): Promise<void> {
       return bytes;
     });
     const sent = await Promise.all(bodies);
-    await abortOne(tapnic, load);
+    await abortOne(tapnic, load, family);
     const m = await tapnic.json<NetstatM>('netstat', '-m');
     expectCounters(
       m,
@@ -113,11 +117,14 @@ async function runCell(cell: Cell): Promise<void> {
 describe('matrix: the TAP', function () {
   needs('root', 'tap', 'netns', 'curl', 'tshark');
   this.timeout(60_000);
-  const covering = coveringCells(allCells(nicModels), SEED + 1);
-  const cells = byVariety(
-    [...covering, ...allCells(nicModels).filter((cell) => !covering.includes(cell))],
-    full ? Math.max(CELLS_FULL, covering.length) : CELLS_CI,
-  );
+  const cells = [false, true].flatMap((six) => {
+    const all = allCells(nicModels, six);
+    const covering = coveringCells(all, SEED + 1);
+    const rest = all.filter((cell) => !covering.includes(cell));
+    const atCi = six ? CELLS6_CI : CELLS_CI;
+    const n = full ? Math.max(CELLS_FULL, covering.length) : atCi;
+    return byVariety([...covering, ...rest], n);
+  });
 
   for (const cell of cells) it(cellName(cell), () => runCell(cell));
 });

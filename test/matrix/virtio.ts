@@ -8,6 +8,8 @@ const ETHER_HDR = 14;
 export const NEEDS_CSUM = 1;
 export const GSO_NONE = 0;
 export const GSO_TCPV4 = 1;
+export const GSO_TCPV6 = 4;
+const IPV6_HDR = 40;
 
 const FIN_PSH = 0x09;
 const CWR = 0x80;
@@ -73,10 +75,14 @@ export function cutUp(frame: Uint8Array, header: VirtioHeader): Uint8Array[] {
     one.set(whole.subarray(0, headers));
     one.set(whole.subarray(off, end), headers);
     const v = new DataView(one.buffer);
-    v.setUint16(ETHER_HDR + 2, one.length - ETHER_HDR);
-    v.setUint16(ETHER_HDR + 4, (id + i) & 0xffff);
-    v.setUint16(ETHER_HDR + 10, 0);
-    v.setUint16(ETHER_HDR + 10, ~sumOf(one, ETHER_HDR, l4) & 0xffff);
+    if (header.gsoType === GSO_TCPV6) {
+      v.setUint16(ETHER_HDR + 4, one.length - ETHER_HDR - IPV6_HDR);
+    } else {
+      v.setUint16(ETHER_HDR + 2, one.length - ETHER_HDR);
+      v.setUint16(ETHER_HDR + 4, (id + i) & 0xffff);
+      v.setUint16(ETHER_HDR + 10, 0);
+      v.setUint16(ETHER_HDR + 10, ~sumOf(one, ETHER_HDR, l4) & 0xffff);
+    }
     v.setUint32(l4 + 4, (seq + off - headers) >>> 0);
     if (end < whole.length) one[l4 + 13]! &= ~FIN_PSH;
     if (i > 0) one[l4 + 13]! &= ~CWR;

@@ -5,6 +5,7 @@
  */
 
 import { below, type SeededPrng } from '../../src/host/prng.ts';
+import type { Cell } from './cells.ts';
 
 const PAGE = 4096;
 const PAGES_MAX = 19 * PAGE;
@@ -15,6 +16,7 @@ const COMPRESS_MAX = 224;
 const COPY_MAX = 100;
 const CLUSTER = 2048;
 const TCPIP_HDR = 40;
+const TCPIP6_HDR = 60;
 const TIMESTAMPS = 12;
 
 export interface Request {
@@ -41,9 +43,16 @@ export function requestBytes({ sizes }: Workload, { file, offset, nbytes }: Requ
   return nbytes === 0 ? rest : Math.min(nbytes, rest);
 }
 
+/** Bytes of the IP and TCP headers without options. */
+export const headersOf = (six: boolean): number => (six ? TCPIP6_HDR : TCPIP_HDR);
+
 /** The workload for an MTU. It depends only on the numbers from `prng`. */
-export function makeWorkload(prng: SeededPrng, mtu: number, connections: number): Workload {
-  const mss = mtu - TCPIP_HDR - TIMESTAMPS;
+export function makeWorkload(
+  prng: SeededPrng,
+  { mtu, six }: Pick<Cell, 'mtu' | 'six'>,
+  connections: number,
+): Workload {
+  const mss = mtu - headersOf(six) - TIMESTAMPS;
   const edges = [COPY_MAX, COMPRESS_MAX, CLUSTER, mss, 2 * mss, PAGE, 2 * PAGE, PAGES_MAX];
   const sizes = [
     1,

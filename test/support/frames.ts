@@ -156,13 +156,11 @@ export interface EtherFields {
 
 export function buildEther(e: EtherFields, type: number, payload: ArrayLike<number>): Uint8Array {
   const tag = e.vlan === undefined ? [] : [0x81, 0x00, ...u16(e.vlan)];
-  return Uint8Array.from([
-    ...mac(e.dst),
-    ...mac(e.src),
-    ...tag,
-    ...u16(type),
-    ...Array.from(payload),
-  ]);
+  const header = [...mac(e.dst), ...mac(e.src), ...tag, ...u16(type)];
+  const out = new Uint8Array(header.length + payload.length);
+  out.set(header);
+  out.set(payload, header.length);
+  return out;
 }
 
 export function buildArp(e: EtherFields, a: ArpInfo): Uint8Array {
@@ -214,7 +212,7 @@ export function buildIp4(f: Ip4Fields, proto: number, payload: ArrayLike<number>
   header[11] = sum & 0xff;
   const out = new Uint8Array(header.length + payload.length);
   out.set(header);
-  out.set(Array.isArray(payload) ? payload : Uint8Array.from(payload), header.length);
+  out.set(payload, header.length);
   return out;
 }
 

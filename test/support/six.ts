@@ -52,11 +52,17 @@ export function pseudo6(
   return naiveSum([...Array.from(src), ...Array.from(dst), ...be32(len), 0, 0, 0, nxt]);
 }
 
+/** The sum of `bytes`, added to `sum`. */
+const addSum = (sum: number, bytes: ArrayLike<number>): number => {
+  const both = sum + naiveSum(bytes);
+  return both > 0xffff ? both - 0xffff : both;
+};
+
 /** `body` with its checksum, at offset `at`, filled in. */
 export function summed(f: Ip6Fields, nxt: number, body: ArrayLike<number>, at: number): number[] {
   const bytes = Array.from(body);
   bytes.splice(at, 2, 0, 0);
-  const sum = naiveSum([...be16(pseudo6(ip6(f.src), ip6(f.dst), nxt, bytes.length)), ...bytes]);
+  const sum = addSum(pseudo6(ip6(f.src), ip6(f.dst), nxt, bytes.length), bytes);
   bytes.splice(at, 2, ...be16(0xffff - sum));
   return bytes;
 }
@@ -96,7 +102,7 @@ export function decode6(frame: Uint8Array, whole = true): Packet6 {
   const [src, dst] = [Array.from(p.subarray(8, 24)), Array.from(p.subarray(24, 40))];
   const nxt = p[6]!;
   if (whole && [6, 17, 58].includes(nxt)) {
-    const sum = naiveSum([...be16(pseudo6(src, dst, nxt, body.length)), ...body]);
+    const sum = addSum(pseudo6(src, dst, nxt, body.length), body);
     if (sum !== 0xffff) throw new Error(`next header ${nxt}: bad checksum`);
   }
   return { src, dst, hlim: p[7]!, nxt, body };
@@ -140,7 +146,7 @@ export function toFour(frame: Uint8Array, whole: boolean): Uint8Array | null {
   const addrs = [HOST_ADDR, READER_ADDR].flatMap((text) => text.split('.').map(Number));
   const bytes = Uint8Array.from(body);
   bytes[16] = bytes[17] = 0;
-  const sum = naiveSum([...addrs, 0, 6, ...be16(bytes.length), ...bytes]);
+  const sum = addSum(naiveSum([...addrs, 0, 6, ...be16(bytes.length)]), bytes);
   bytes.set(be16(0xffff - sum), 16);
   return buildEther({ dst: READER_MAC, src: HOST_MAC }, 0x0800, buildIp4(f, 6, bytes));
 }
