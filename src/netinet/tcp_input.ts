@@ -12,6 +12,7 @@ import {
   type Reason,
   R_TCP_BADSYN,
   R_TCP_CLOSED,
+  R_TCP_DEPRECATED,
   R_TCP_MINTTL,
   R_TCP_MTU_REXMT,
   R_TCP_NOPCB,
@@ -229,6 +230,12 @@ function listenInput(ltp: Tcpcb, af: InpAf, seg: TcpSegment, lso: Socket): void 
     tcp.stat.tcps_badsyn++;
     debug(tcp, af, seg, 'SYN and ACK for a listener');
     reset(tcp, ltp, af, seg, R_TCP_BADSYN, BANDLIM_RST_OPENPORT);
+    return;
+  }
+  // net.inet6.ip6.use_deprecated=0: connections that exist continue.
+  if (tcp.deprecated !== null && tcp.deprecated($inc)) {
+    debug(tcp, af, seg, 'Connection attempt to deprecated IPv6 address rejected');
+    reset(tcp, ltp, af, seg, R_TCP_DEPRECATED, BANDLIM_RST_OPENPORT);
     return;
   }
   const self = $inc.inc_fport === $inc.inc_lport && $inc.selfTalk();

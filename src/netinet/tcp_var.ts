@@ -359,6 +359,8 @@ export class TcpVnet {
   functions: TcpFunctionBlock | null = null;
   /** Called when the peer of a connection acknowledges new data: it is reachable. Null: not needed. */
   nudHint: ((inc: InConninfo) => void) | null = null;
+  /** Whether the local address of `inc` may not get new connections. Null: all may. */
+  deprecated: ((inc: InConninfo) => boolean) | null = null;
 
   constructor(vnet: Vnet) {
     this.vnet = vnet;

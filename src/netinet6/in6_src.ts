@@ -5,8 +5,10 @@
  */
 
 import { type AddrWords, NetAddr } from '../sys/addr.ts';
+import { AF_INET6 } from '../kern/protosw.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { IFF_LOOPBACK, type Ifnet } from '../net/if_var.ts';
+import { type InConninfo, INP_BINDANY, type Inpcb } from '../netinet/in_pcb.ts';
 import {
   IN6_IS_ADDR_LOOPBACK,
   IN6_IS_ADDR_MULTICAST,
@@ -25,11 +27,12 @@ import {
   IN6_IFF_TEMPORARY,
   type In6Ifaddr,
   in6Ifextra,
+  in6ifa_ifwithaddr,
   ND6_IFF_NO_PREFER_IFACE,
   V_in6,
 } from './in6_var.ts';
 import { IP6PO_TEMPADDR_PREFER, IP6PO_TEMPADDR_SYSTEM, type Ip6Pktopts, V_ip6 } from './ip6_var.ts';
-import { in6_getlinkifnet, in6_getscope } from './scope6.ts';
+import { in6_getlinkifnet, in6_getscope, in6HasZone } from './scope6.ts';
 
 const UNUSABLE = IN6_IFF_NOTREADY | IN6_IFF_ANYCAST | IN6_IFF_DETACHED;
 
@@ -99,6 +102,28 @@ function candidate(ia: In6Ifaddr, dst: AddrWords, ifp: Ifnet): boolean {
 
 function deprecated(ia: In6Ifaddr): boolean {
   return (ia.ia6_flags & IN6_IFF_DEPRECATED) !== 0 || IFA6_IS_DEPRECATED(ia);
+}
+
+/**
+ * Whether TCP refuses new connections to the address of `inc`: it is deprecated, and
+ * net.inet6.ip6.use_deprecated is 0. @see sys/netinet/tcp_input.c
+ */
+export function in6RefusesDeprecated(vnet: Vnet, inc: InConninfo): boolean {
+  if (V_ip6(vnet).params.use_deprecated || inc.inc_family !== AF_INET6) return false;
+  const ia = in6ifa_ifwithaddr(vnet, inc.inc_l0, inc.inc_l1, inc.inc_l2, inc.inc_l3);
+  return ia !== null && deprecated(ia);
+}
+
+/**
+ * Whether a program may send from `src`, which it named by IPV6_PKTINFO: an address of the stack whose
+ * detection has ended. @see sys/netinet6/in6_src.c
+ */
+export function in6MaySendFrom(inp: Inpcb, src: AddrWords): boolean {
+  // The zone of the interface that is chosen later is missing.
+  if (in6HasZone(src.w0) && in6_getscope(src) === 0) return true;
+  const ia = in6ifa_ifwithaddr(inp.inp_vnet, src.w0, src.w1, src.w2, src.w3);
+  if (ia !== null && (ia.ia6_flags & (IN6_IFF_ANYCAST | IN6_IFF_NOTREADY)) === 0) return true;
+  return (inp.inp_flags & INP_BINDANY) !== 0;
 }
 
 /** Whether rule 5 applies: prefer the addresses of the outgoing interface. */

@@ -21,7 +21,7 @@ const ip6Bools = [
   ['prefer_tempaddr', 'Prefer temporary addresses as source'],
   ['use_tempaddr', 'Add temporary addresses to those of advertised prefixes'],
   ['use_stableaddr', 'Default of the stableaddr flag of new interfaces'],
-  ['use_deprecated', 'Allow deprecated addresses as source'],
+  ['use_deprecated', 'Allow deprecated addresses as source, and connections to them'],
   ['accept_rtadv', 'Default of the accept_rtadv flag of new interfaces'],
   ['rfc6204w3', 'Accept default routers of advertisements while forwarding'],
   ['no_radr', 'Default of the no_radr flag of new interfaces'],

@@ -45,7 +45,7 @@ import { in6Get, IN6_IS_ADDR_MULTICAST, IN6_IS_ADDR_UNSPECIFIED, in6Put } from '
 import { in6_cksum, in6Pseudo } from './in6_cksum.ts';
 import { fib6_lookup } from './in6_fib.ts';
 import { im6oOf, in6McastIf } from './in6_mcast.ts';
-import { in6_selectif, in6_selectsrc } from './in6_src.ts';
+import { in6MaySendFrom, in6_selectif, in6_selectsrc } from './in6_src.ts';
 import {
   IN6_IFF_ANYCAST,
   IN6_IFF_DETACHED,
@@ -144,6 +144,7 @@ function rawMessage(m: Mbuf, inp: Inpcb, opt: Ip6Pktopts | null): Errno {
     in6Put(p + IP6_DST_OFF, $b);
   }
   if (opt !== null && opt.ip6po_src !== null) {
+    if (!in6MaySendFrom(inp, opt.ip6po_src)) return EADDRNOTAVAIL;
     in6Put(p + IP6_SRC_OFF, opt.ip6po_src);
   } else if (IN6_IS_ADDR_UNSPECIFIED($a)) {
     const ia = in6_selectsrc(vnet, $b, ifp, opt);
@@ -245,6 +246,7 @@ export const inet6Af: InpAf = {
       inc.faddrFrom(dst);
     }
     if (opt !== null && opt.ip6po_src !== null) {
+      if (!in6MaySendFrom(inp, opt.ip6po_src)) return EADDRNOTAVAIL;
       inc.laddrFrom(opt.ip6po_src);
       return 0;
     }

@@ -38,6 +38,7 @@ import {
   IN6P_RTHDRDSTOPTS,
   IN6P_TCLASS,
 } from './in6_pcb.ts';
+import { in6MaySendFrom } from './in6_src.ts';
 import {
   Ip6,
   IP6_DST_OFF,
@@ -247,7 +248,10 @@ export function ip6SendControl(
   const error = ip6_setpktopts(inp, control);
   if (error !== 0) return -error;
   const { opt } = ip6Sending;
-  if (opt?.ip6po_src) inc.laddrFrom(opt.ip6po_src);
+  if (opt?.ip6po_src) {
+    if (!in6MaySendFrom(inp, opt.ip6po_src)) return -EADDRNOTAVAIL;
+    inc.laddrFrom(opt.ip6po_src);
+  }
   return Math.max(opt?.ip6po_tclass ?? 0, 0);
 }
 
