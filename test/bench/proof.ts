@@ -179,20 +179,18 @@ function cpuReads(spans: readonly Span[]): [string, number][] {
     .filter(([, n]) => n !== 0);
 }
 
-/** Proves `claim` by what was counted in `spans`; throws if it does not hold. */
-export function provePath(
-  instance: Instance,
-  claim: Claim,
+/** What was counted in `spans`. */
+function pathOf(
+  { ready }: Instance,
+  { family, bytes }: Claim,
   spans: readonly Span[],
-): Record<string, Fact> {
-  const { ready } = instance;
-  const { family } = claim;
-  const reads = cpuReads(spans);
+  reads: readonly [string, number][],
+) {
   const delta = (count: (c: Counts) => number): number => grown(spans, count);
   const tapFrames = delta((c) => c.tap.packets);
   const tapBytes = delta((c) => c.tap.bytes);
   const driverFrames = delta((c) => c.nic.counters['opackets'] ?? 0);
-  const path = {
+  return {
     engine: ready.engine,
     mode: ready.mode,
     napi: ready.napi,
@@ -204,14 +202,26 @@ export function provePath(
     sf_bufs: delta((c) => c.emulator.sf_bufs.total),
     dmaBounced: delta((c) => c.emulator.dma.bounced),
     dmaFaults: delta((c) => c.emulator.dma.faults),
-    bytes: claim.bytes,
+    bytes,
     driverFrames,
     tapFrames,
     tapBytes,
     familyBytes: delta((c) => c.octets[family]),
-    bytesPerDriverFrame: Math.round(claim.bytes / driverFrames),
+    bytesPerDriverFrame: Math.round(bytes / driverFrames),
     bytesPerTapFrame: Math.round(tapBytes / tapFrames),
   };
+}
+
+/** Proves `claim` by what was counted in `spans`; throws if it does not hold. */
+export function provePath(
+  instance: Instance,
+  claim: Claim,
+  spans: readonly Span[],
+): Record<string, Fact> {
+  const { family } = claim;
+  const reads = cpuReads(spans);
+  const path = pathOf(instance, claim, spans, reads);
+  const { driverFrames, tapBytes } = path;
   const wrong: string[] = [];
   const must = (holds: boolean, what: string): void => {
     if (!holds) wrong.push(what);
