@@ -116,13 +116,17 @@ function linkMtu(ifp: Ifnet, mtu: number): number {
  * label in the PCB. IPV6_AUTOFLOWLABEL and net.inet6.ip6.auto_flowlabel turn it off.
  */
 function flowLabel(vnet: Vnet, p: Kva): number {
-  let h = V_ip6(vnet).flowSeed;
-  // The addresses, then the ports.
+  const { flowSeed } = V_ip6(vnet);
+  let h = 0;
+  let k = 0x9e3779b1;
+  // The addresses, then the ports. The products do not depend on each other.
   for (let off = IP6_SRC_OFF; off < Ip6.SIZE + 4; off += 4) {
-    h = Math.imul(h ^ memView.getInt32(p + off), 0x9e3779b1);
-    h ^= h >>> 15;
+    h += Math.imul(memView.getInt32(p + off) ^ flowSeed, k);
+    h |= 0;
+    k = (k + 0x3c6ef362) | 0;
   }
-  return Math.imul(h, 0x85ebca6b) >>> 12;
+  h = Math.imul(h ^ (h >>> 15), 0x85ebca6b);
+  return Math.imul(h ^ (h >>> 13), 0xc2b2ae35) >>> 12;
 }
 
 /** Sets the flow label of the packet at `p`. */

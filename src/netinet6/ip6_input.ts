@@ -51,7 +51,7 @@ import {
 import { ip6_forward } from './ip6_forward.ts';
 import { ip6_hopopts_input } from './ip6_options.ts';
 import { ip6Input, type Ip6stat, type Ip6Vnet, V_ip6 } from './ip6_var.ts';
-import { in6ClearscopeAt, in6SetscopeAt } from './scope6.ts';
+import { in6ClearscopeAt, in6Ordinary, in6SetscopeAt } from './scope6.ts';
 
 const $ip6 = new Ip6();
 const $src = new NetAddr();
@@ -191,14 +191,16 @@ export function ip6_input(m0: Mbuf, vnet: Vnet): void {
   const p = mtod(m);
   in6Get(p + IP6_SRC_OFF, $src);
   in6Get(p + IP6_DST_OFF, $dst);
-  if (badScope(m, ifp, p)) {
-    stat.ip6s_badscope++;
-    return drop(m, R_IP6_BADSCOPE);
+  if (!in6Ordinary($src.w0) || !in6Ordinary($dst.w0)) {
+    if (badScope(m, ifp, p)) {
+      stat.ip6s_badscope++;
+      return drop(m, R_IP6_BADSCOPE);
+    }
+    in6SetscopeAt(p + IP6_SRC_OFF, ifp);
+    in6SetscopeAt(p + IP6_DST_OFF, ifp);
+    in6Get(p + IP6_SRC_OFF, $src);
+    in6Get(p + IP6_DST_OFF, $dst);
   }
-  in6SetscopeAt(p + IP6_SRC_OFF, ifp);
-  in6SetscopeAt(p + IP6_DST_OFF, ifp);
-  in6Get(p + IP6_SRC_OFF, $src);
-  in6Get(p + IP6_DST_OFF, $dst);
   // A remote host must not use one of our addresses as source. One that is not ready may be its own.
   const own = in6ifa_ifwithaddr(vnet, $src.w0, $src.w1, $src.w2, $src.w3);
   const remote = (m.m_flags & M_LOOP) === 0 && (ifp.if_flags & IFF_LOOPBACK) === 0;

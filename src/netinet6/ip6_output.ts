@@ -74,7 +74,7 @@ import {
   IPV6_UNSPECSRC,
   V_ip6,
 } from './ip6_var.ts';
-import { in6ClearscopeAt, in6HasZone, in6_setscope } from './scope6.ts';
+import { in6ClearscopeAt, in6HasZone, in6Ordinary, in6_setscope } from './scope6.ts';
 
 const $ip6 = new Ip6();
 const $src = new NetAddr();
@@ -314,13 +314,15 @@ function output(
     in6_setscope($dst, ifp);
     nexthop.setFrom($dst);
   }
-  if (badScope()) {
-    stat.ip6s_badscope++;
-    return drop(m, R_IP6_BADSCOPE, EHOSTUNREACH);
+  if (!in6Ordinary($src.w0) || !in6Ordinary($dst.w0)) {
+    if (badScope()) {
+      stat.ip6s_badscope++;
+      return drop(m, R_IP6_BADSCOPE, EHOSTUNREACH);
+    }
+    // Members on this host receive a copy without the zone, as from the wire.
+    in6ClearscopeAt(p + IP6_SRC_OFF);
+    in6ClearscopeAt(p + IP6_DST_OFF);
   }
-  // Members on this host receive a copy without the zone, as from the wire.
-  in6ClearscopeAt(p + IP6_SRC_OFF);
-  in6ClearscopeAt(p + IP6_DST_OFF);
   if (multicast && !checkCast(m, im6o, v)) return 0;
   let optFlags = opt === null ? 0 : opt.ip6po_flags;
   if (opt !== null && opt.ip6po_minmtu === IP6PO_MINMTU_ALL) optFlags |= IPV6_MINMTU;

@@ -21,8 +21,18 @@ import { V_nd6rtr } from './nd6_rtr_var.ts';
 
 const ZONE_MASK = 0xffff;
 
+/**
+ * Whether `w0` is the first word of an ordinary unicast address: neither of a zone nor of a group, and
+ * neither unspecified, loopback nor IPv4-mapped. Most packets have two such addresses, for which one
+ * test replaces all tests of scope. False does not mean the contrary.
+ */
+export function in6Ordinary(w0: number): boolean {
+  return w0 !== 0 && w0 >>> 25 !== 0x7f;
+}
+
 /** Whether an address with the first word `w0` contains a zone. */
 export function in6HasZone(w0: number): boolean {
+  if (w0 >>> 25 !== 0x7f) return false;
   if (w0 >>> 22 === 0x3fa) return true;
   if (w0 >>> 24 !== 0xff) return false;
   const scope = (w0 >>> 16) & 0xf;
