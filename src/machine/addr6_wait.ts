@@ -9,6 +9,7 @@ import { TapnicError } from '../sys/errno.ts';
 import { Callout, callout_reset, callout_stop, nowNs } from '../kern/kern_timeout.ts';
 import { type Ifnet, LINK_STATE_DOWN } from '../net/if_var.ts';
 import type { NicIpv6 } from './nic_ipv6.ts';
+import { type EndWait, untilStopped } from './until_stopped.ts';
 
 const SEC = 1e9;
 /** Limit of the wait for an advertisement and for the detection after it. */
@@ -24,7 +25,7 @@ export class Addr6Wait implements Task {
   readonly #ifp: Ifnet;
   readonly #callout = new Callout(this);
   #deadline = 0;
-  #end: ((result: boolean | TapnicError) => void) | null = null;
+  #end: EndWait | null = null;
 
   /** @param tap Linux's interface, for the message */
   constructor(ipv6: NicIpv6, tap: string, ifp: Ifnet) {
@@ -36,19 +37,17 @@ export class Addr6Wait implements Task {
   /** Resolves with true. False: `stopping` was aborted. Rejects with ETIMEDOUT if `auto` found none. */
   wait(stopping: AbortSignal | null): Promise<boolean> {
     this.#deadline = nowNs() + (this.#ipv6.auto ? AUTO_S : FIXED_S) * SEC;
-    return new Promise((resolve, reject) => {
-      const abort = (): void => this.#end?.(false);
-      this.#end = (result) => {
+    return untilStopped(
+      stopping,
+      (end) => {
+        this.#end = end;
+        this.run();
+      },
+      () => {
         this.#end = null;
         callout_stop(this.#callout);
-        stopping?.removeEventListener('abort', abort);
-        if (typeof result === 'boolean') resolve(result);
-        else reject(result);
-      };
-      stopping?.addEventListener('abort', abort);
-      if (stopping?.aborted === true) abort();
-      else this.run();
-    });
+      },
+    );
   }
 
   /** Timer: looks at the address. */

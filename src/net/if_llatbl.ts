@@ -1,7 +1,7 @@
 /**
  * Link-layer address tables, after sys/net/if_llatbl.c: the neighbours of an interface, their
  * Ethernet addresses and the packets held until an address is resolved. The state machine is in the
- * protocol (ARP, ND). Left out: proxy entries, prepared link headers of other media.
+ * protocol (ARP, ND). Left out: prepared link headers of other media.
  */
 
 import type { Task } from '../sys/clock.ts';

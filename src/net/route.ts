@@ -2,7 +2,7 @@
  * Routing tables, after sys/net/route.c and route/nhop.c: one table per address family and stack,
  * searched by longest prefix match. A table has one hash table per prefix length in use, so a
  * look-up takes as many steps as there are different lengths, whatever the number of routes. Each
- * family wraps these functions, IPv4 in in_fib.ts. Left out: the routing socket, multiple tables of
+ * family wraps these functions: in_fib.ts, in6_fib.ts. Left out: the routing socket, multiple tables of
  * one family (fibs), multipath, metrics other than the MTU.
  */
 

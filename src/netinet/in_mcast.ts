@@ -1,8 +1,8 @@
 /**
  * IPv4's multicast options of sockets, after sys/netinet/in_mcast.c (ip(4), RFC 3678): joining and
  * leaving groups, source filters, the outgoing interface, TTL and loopback. in_membership.ts and
- * in_multi.ts have what does not depend on the family. Left out: multicast routing (IP_MULTICAST_VIF), and IP_MSFILTER, whose
- * value contains a pointer.
+ * in_multi.ts have what does not depend on the family. Left out: multicast routing (IP_MULTICAST_VIF),
+ * and IP_MSFILTER, whose value contains a pointer.
  */
 
 import type { AddrWords } from '../sys/addr.ts';

@@ -1,7 +1,8 @@
 /**
  * The reassembly queue, after sys/netinet/tcp_reass.c: segments beyond a gap, in sequence order,
  * without overlap, adjacent ones joined. The number of entries per connection, the number of
- * entries per stack and the memory of the receive buffer limit it. Left out: D-SACK reports.
+ * entries per stack and the memory of the receive buffer limit it. D-SACK blocks are in
+ * tcp_sack.ts.
  */
 
 import { count, R_TCP_AFTERCLOSE, R_TCP_DUP, R_TCP_REASS_FULL } from '../sys/reason.ts';

@@ -1,8 +1,8 @@
 /**
  * The SYN cache, after sys/netinet/tcp_syncache.c: each half-open connection of a listener is a
  * small entry instead of a socket. SYN-ACKs are retransmitted with back-off. The number of entries
- * is limited; SYN cookies replace entries that were dropped for lack of room. Left out: Fast Open,
- * TOE.
+ * is limited; SYN cookies replace entries that were dropped for lack of room. Fast
+ * Open is in tcp_fastopen.ts. Left out: TOE.
  */
 
 import {

@@ -1,6 +1,6 @@
 /**
  * TCP's control block and per-stack state, after sys/netinet/tcp_var.h, with FreeBSD's names of
- * fields, flags and statistics. Times are 32-bit ticks of 1 ms (hz=1000). Left out: Fast Open, MD5,
+ * fields, flags and statistics. Times are 32-bit ticks of 1 ms (hz=1000). Left out: MD5,
  * logging, TOE, hpts.
  */
 

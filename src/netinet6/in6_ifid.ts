@@ -36,7 +36,7 @@ function reserved(hi: number, lo: number): boolean {
 }
 
 /** Sets the identifier of `a` from the Ethernet address of `ifp`; 1 for an interface without one. */
-function hwIfid(ifp: Ifnet, a: NetAddr): void {
+export function hwIfid(ifp: Ifnet, a: NetAddr): void {
   if (ifp.if_type !== IFT_ETHER) return setIfid(a, 0, 1);
   const [b0, b1, b2, b3, b4, b5] = ifp.if_lladdr as unknown as number[];
   const hi = ((b0! ^ EUI64_UBIT) << 24) | (b1! << 16) | (b2! << 8) | 0xff;

@@ -4,6 +4,7 @@
  * (RFC 4429), which FreeBSD does not have either.
  */
 
+import { NetAddr } from '../sys/addr.ts';
 import type { Task } from '../sys/clock.ts';
 import { Callout, callout_reset, callout_stop } from '../kern/kern_timeout.ts';
 import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
@@ -12,6 +13,7 @@ import { IFF_DRV_RUNNING, IFF_LOOPBACK, IFF_UP, type Ifnet, IFT_ETHER } from '..
 import { mem } from '../vm/arena.ts';
 import { in6addr_any, IN6_IS_ADDR_LINKLOCAL } from './in6.ts';
 import { in6RouteNotSelf, in6RouteToSelf } from './in6_fib.ts';
+import { hwIfid } from './in6_ifid.ts';
 import {
   IN6_IFF_ANYCAST,
   IN6_IFF_DUPLICATED,
@@ -237,9 +239,9 @@ function nd6_dad_timer(dp: Dadq): void {
 function isHwLinklocal(ia: In6Ifaddr): boolean {
   const { ifa_addr: a, ifa_ifp: ifp } = ia;
   if (!IN6_IS_ADDR_LINKLOCAL(a) || ifp.if_type !== IFT_ETHER) return false;
-  const [b0, b1, b2, b3, b4, b5] = ifp.if_lladdr as unknown as number[];
-  const hi = ((b0! ^ 0x02) << 24) | (b1! << 16) | (b2! << 8) | 0xff;
-  return a.w2 === hi && a.w3 === ((0xfe << 24) | (b3! << 16) | (b4! << 8) | b5!);
+  const own = new NetAddr();
+  hwIfid(ifp, own);
+  return a.w2 === own.w2 && a.w3 === own.w3;
 }
 
 /** Another host has the address. @see sys/netinet6/nd6_nbr.c */

@@ -3,6 +3,7 @@
 import type { Task } from '../../sys/clock.ts';
 import { TapnicError } from '../../sys/errno.ts';
 import { Callout, callout_reset, callout_stop } from '../../kern/kern_timeout.ts';
+import { type EndWait, untilStopped } from '../until_stopped.ts';
 import type { DhcpClient } from './dhcp_client.ts';
 
 const LIMIT_S = 30;
@@ -12,7 +13,7 @@ export class DhcpWait implements Task {
   readonly #tap: string;
   readonly #ifname: string;
   readonly #callout = new Callout(this);
-  #end: ((result: boolean | TapnicError) => void) | null = null;
+  #end: EndWait | null = null;
 
   /** @param tap Linux's interface, for the message */
   constructor(client: DhcpClient, tap: string, ifname: string) {
@@ -23,20 +24,18 @@ export class DhcpWait implements Task {
 
   /** Resolves with true: there is an address. False: `stopping` was aborted. Rejects with ETIMEDOUT. */
   wait(stopping: AbortSignal | null): Promise<boolean> {
-    return new Promise((resolve, reject) => {
-      const abort = (): void => this.#end?.(false);
-      this.#end = (result) => {
+    return untilStopped(
+      stopping,
+      (end) => {
+        this.#end = end;
+        callout_reset(this.#callout, LIMIT_S * 1e9);
+        this.#client.whenBound(() => end(true));
+      },
+      () => {
         this.#end = null;
         callout_stop(this.#callout);
-        stopping?.removeEventListener('abort', abort);
-        if (typeof result === 'boolean') resolve(result);
-        else reject(result);
-      };
-      stopping?.addEventListener('abort', abort);
-      callout_reset(this.#callout, LIMIT_S * 1e9);
-      if (stopping?.aborted === true) abort();
-      else this.#client.whenBound(() => this.#end?.(true));
-    });
+      },
+    );
   }
 
   /** Timer: the time is over. */
