@@ -65,7 +65,7 @@ class Dadq implements Task {
   }
 }
 
-/** Somebody who waits for the end of a detection. */
+/** A caller that waits for the end of a detection. */
 interface DadWait {
   readonly ia: In6Ifaddr;
   readonly done: (outcome: DadOutcome) => void;

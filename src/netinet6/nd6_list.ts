@@ -176,7 +176,7 @@ export function nd6_setdefaultiface(vnet: Vnet, ifp: Ifnet | null): Errno {
 }
 
 /**
- * Removes what routers have told about `ifp`, and its prefixes. The addresses remain.
+ * Removes what routers have advertised on `ifp`, and its prefixes. The addresses remain.
  * @see sys/netinet6/nd6.c
  */
 export function nd6_purge(ifp: Ifnet): void {

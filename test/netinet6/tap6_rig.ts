@@ -1,20 +1,16 @@
 /** A stack with IPv6 on a TAP, in real time: the peer is Linux with its own programs. */
 
 import { expect } from 'chai';
-import { timeoutEnd } from '../../src/kern/kern_timeout.ts';
 import { mbParams } from '../../src/kern/kern_mbuf.ts';
 import { bootHostMachine, type Machine } from '../../src/machine/machine.ts';
 import { type Nic, openNic } from '../../src/machine/nic.ts';
-import { netDetach } from '../../src/net/net_attach.ts';
-import { inet_domain_detach } from '../../src/netinet/in_proto.ts';
-import { tcp_shutdownVnet } from '../../src/netinet/tcp_pcblist.ts';
 import { in6Ntop, parseIn6 } from '../../src/netinet6/in6.ts';
 import { in6_aifaddr } from '../../src/netinet6/in6_ifattach.ts';
-import { inet6_domain_detach } from '../../src/netinet6/in6_proto.ts';
 import { in6ifa_ifpforlinklocal } from '../../src/netinet6/in6_var.ts';
 import { V_ip6 } from '../../src/netinet6/ip6_var.ts';
 import { inPass } from '../../src/sys/pass.ts';
 import { Netns } from '../support/netns.ts';
+import { endMachine, plainNic } from './plain_nic.ts';
 
 export const HOST6 = '2001:db8::1';
 export const OUR6 = '2001:db8::2';
@@ -29,23 +25,7 @@ export class Tap6 {
     this.ns = new Netns(tag);
     this.machine = bootHostMachine({ memory: 32 << 20, seed: 1 });
     mbParams.mb_use_ext_pgs = true;
-    this.nic = openNic(this.machine, {
-      tap: 'tap6',
-      hostAddr: null,
-      hostAddr6: null,
-      addr: null,
-      gateway: null,
-      addr6: null,
-      gateway6: null,
-      mtu: 1500,
-      nic: 'tn',
-      caps: [],
-      mode: 'wire',
-      napi: 'off',
-      engine: 'ts',
-      netns: this.ns.name,
-      captures: [],
-    });
+    this.nic = openNic(this.machine, plainNic('tap6', this.ns));
     this.ns.exec('ip', ['-6', 'addr', 'add', `${HOST6}/64`, 'dev', 'tap6', 'nodad']);
     V_ip6(this.machine.vnet).params.dad_count = dad_count;
   }
@@ -77,16 +57,7 @@ export class Tap6 {
 
   /** The caller has closed its sockets. */
   close(): void {
-    const { vnet } = this.machine;
-    inPass(() => tcp_shutdownVnet(vnet, 'rst'));
-    inPass(() => tcp_shutdownVnet(vnet, 'discard'));
-    this.nic.stop();
-    inPass(() => {
-      netDetach(vnet);
-      inet6_domain_detach(vnet);
-      inet_domain_detach(vnet);
-    });
-    timeoutEnd();
+    endMachine(this.machine, [this.nic]);
     this.ns[Symbol.dispose]();
   }
 }

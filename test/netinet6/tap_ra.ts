@@ -4,14 +4,10 @@ import type { ChildProcess } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
-import { timeoutEnd } from '../../src/kern/kern_timeout.ts';
 import { bootHostMachine, type Machine } from '../../src/machine/machine.ts';
 import { type Nic, openNic } from '../../src/machine/nic.ts';
 import type { Ifnet } from '../../src/net/if_var.ts';
-import { netDetach } from '../../src/net/net_attach.ts';
-import { inet_domain_detach } from '../../src/netinet/in_proto.ts';
 import { in6Ntop } from '../../src/netinet6/in6.ts';
-import { inet6_domain_detach } from '../../src/netinet6/in6_proto.ts';
 import { IN6_IFF_TENTATIVE, type In6Ifaddr, isIn6Ifaddr } from '../../src/netinet6/in6_var.ts';
 import { in6AutoconfStart } from '../../src/netinet6/nd6_flags.ts';
 import { nd6Drlist } from '../../src/netinet6/nd6_list.ts';
@@ -19,6 +15,7 @@ import { ip6_sprintf } from '../../src/netinet6/scope6.ts';
 import { inPass } from '../../src/sys/pass.ts';
 import { Netns } from '../support/netns.ts';
 import { Site } from '../support/served.ts';
+import { endMachine, plainNic } from './plain_nic.ts';
 
 const TAP = 'tap6';
 /** Longest wait for what happens within seconds. */
@@ -33,23 +30,7 @@ export class RaTap {
 
   constructor() {
     this.machine = bootHostMachine({ memory: 32 << 20, seed: 1 });
-    this.nic = openNic(this.machine, {
-      tap: TAP,
-      hostAddr: null,
-      hostAddr6: null,
-      addr6: null,
-      gateway6: null,
-      addr: null,
-      gateway: null,
-      mtu: 1500,
-      nic: 'tn',
-      caps: [],
-      mode: 'wire',
-      napi: 'off',
-      engine: 'ts',
-      netns: this.ns.name,
-      captures: [],
-    });
+    this.nic = openNic(this.machine, plainNic(TAP, this.ns));
     this.ns.exec('ip', ['link', 'set', TAP, 'up']);
     this.ns.exec('sysctl', ['-q', '-w', 'net.ipv6.conf.all.forwarding=1']);
   }
@@ -105,13 +86,7 @@ export class RaTap {
   }
 
   close(): void {
-    this.nic.stop();
-    inPass(() => {
-      netDetach(this.machine.vnet);
-      inet6_domain_detach(this.machine.vnet);
-      inet_domain_detach(this.machine.vnet);
-    });
-    timeoutEnd();
+    endMachine(this.machine, [this.nic]);
     this.ns[Symbol.dispose]();
     this.site[Symbol.dispose]();
   }
