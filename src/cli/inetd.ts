@@ -9,8 +9,8 @@ import { addNicFlags, type RawFlags } from './nic_flags.ts';
 const DEFAULT_SERVICES = 'echo,discard,chargen,daytime';
 
 /** `192.0.2.2 and 2001:db8::2` */
-function addresses({ addr, addr6 }: { addr: string; addr6: string | null }): string {
-  return addr6 === null ? addr : `${addr} and ${addr6}`;
+function addresses({ addr, addr6 }: { addr: string | null; addr6: string | null }): string {
+  return [addr, addr6].filter((a) => a !== null).join(' and ') || 'no address';
 }
 
 async function inetd(raw: RawFlags): Promise<void> {

@@ -37,7 +37,7 @@ export interface App {
 
 /** The URLs of the served directory. */
 interface ServeUrls {
-  readonly url: string;
+  readonly url: string | null;
   readonly url6: string | null;
 }
 
@@ -150,8 +150,7 @@ export class Instance {
   /** See HostStack.configured. */
   async configured(stopping: AbortSignal): Promise<boolean> {
     const done = await this.#stack.configured(stopping);
-    const { problem6 } = this.#stack;
-    if (done && problem6 !== null) this.log.warn(problem6);
+    if (done) for (const problem of this.#stack.addrProblems) this.log.warn(problem);
     return done;
   }
 
@@ -179,7 +178,7 @@ export class Instance {
   }
 
   /**
-   * Serves `dir`, a real path, over HTTP. Returns the URLs; `url6` is null if there is no IPv6 address.
+   * Serves `dir`, a real path, over HTTP. Returns the URLs; each is null without an address of its family.
    * Rejects with TapnicError EADDRINUSE.
    */
   async serve(dir: string, port: number, limits: Limits): Promise<ServeUrls> {
@@ -192,7 +191,7 @@ export class Instance {
     const at = port === 80 ? '' : `:${port}`;
     // On Linux's side the zone of a link-local address is the name of its own interface.
     const url6 = addr6 === null ? null : `http://[${addr6.replace(/%.*/, `%25${tap}`)}]${at}/`;
-    return { url: `http://${addr}${at}/`, url6 };
+    return { url: addr === null ? null : `http://${addr}${at}/`, url6 };
   }
 
   ready(): ReadyInfo {

@@ -170,13 +170,14 @@ function serve(dir: string, raw: RawFlags): Promise<void> {
     async run(instance, stopping) {
       const { url, url6 } = await instance.serve(real, port, limits);
       const ready = { ...instance.ready(), url, url6 };
+      const urls = [url, url6].filter((text) => text !== null);
       if (raw['json'] === true) printJson(ready);
       else {
         print(
-          `serving ${dir} at ${url}${url6 === null ? '' : ` and ${url6}`} (${ready.tap} <-> ${ready.if}, seed ${ready.seed}, ` +
+          `serving ${dir} at ${urls.join(' and ') || 'no address'} (${ready.tap} <-> ${ready.if}, seed ${ready.seed}, ` +
             `control ${ready.control})\n`,
         );
-        printError(fetchHint(example, url, ready.netns, container));
+        if (urls.length > 0) printError(fetchHint(example, urls[0]!, ready.netns, container));
       }
       await aborted(stopping);
       return 0;

@@ -27,6 +27,8 @@ import {
   LINK_STATE_DOWN,
   LINK_STATE_UP,
 } from '../net/if_var.ts';
+import type { PendingAddr } from '../netinet/arp_probe.ts';
+import { inPendings } from '../netinet/in_acd.ts';
 import { type InIfaddr, isInIfaddr } from '../netinet/in_var.ts';
 import { type VlanInfo, vlanInfo } from '../net/if_vlan.ts';
 import { bitNames, bitsText, CAP_NAMES, FLAG_NAMES } from './bits.ts';
@@ -46,6 +48,8 @@ export interface InetLine {
   netmask: string;
   prefixlen: number;
   broadcast: string;
+  /** `tentative` or `duplicated`; absent if the address is usable. */
+  flags?: string[];
 }
 
 /** The output of `ifconfig IF --json`. */
@@ -111,6 +115,17 @@ function inetLine({ ia_addr, ia_subnetmask, ia_broadaddr }: InIfaddr): InetLine 
   };
 }
 
+/** The addresses that are not usable yet, or not at all. */
+function pendingLine({ addr, netmask, broadcast, duplicated }: PendingAddr): InetLine {
+  return {
+    addr: inetText(addr),
+    netmask: `0x${(netmask >>> 0).toString(16).padStart(8, '0')}`,
+    prefixlen: Math.clz32(~netmask),
+    broadcast: inetText(broadcast),
+    flags: [duplicated ? 'duplicated' : 'tentative'],
+  };
+}
+
 /** The link state that ifconfig prints with the media. */
 function linkStatus(ifp: Ifnet): InterfaceInfo['status'] {
   if (ifp.if_media === '') return null;
@@ -133,7 +148,10 @@ export function gatherInterface(ifp: Ifnet): InterfaceInfo {
     capabilities_names: bitNames(ifp.if_capabilities, CAP_NAMES),
     mtu: ifp.if_mtu,
     ether: loopback ? null : etherText(ifp.if_lladdr.subarray(0, ETHER_ADDR_LEN)),
-    inet: ifp.if_addrhead.filter(isInIfaddr).map(inetLine),
+    inet: [
+      ...ifp.if_addrhead.filter(isInIfaddr).map(inetLine),
+      ...inPendings(ifp).map(pendingLine),
+    ],
     inet6: gatherInet6(ifp),
     nd6: gatherNd6(ifp),
     groups: [...ifp.if_groups],
@@ -183,9 +201,9 @@ function vlanLines({ vlan }: InterfaceInfo): string[] {
 }
 
 function inetLines({ inet, flags_names }: InterfaceInfo): string[] {
-  return inet.map(({ addr, netmask, broadcast }) => {
+  return inet.map(({ addr, netmask, broadcast, flags = [] }) => {
     const suffix = flags_names.includes('BROADCAST') ? ` broadcast ${broadcast}` : '';
-    return `\tinet ${addr} netmask ${netmask}${suffix}`;
+    return `\tinet ${[`${addr} netmask ${netmask}${suffix}`, ...flags].join(' ')}`;
   });
 }
 

@@ -24,7 +24,8 @@ import { ETHER_ADDR_LEN, IFF_UP, type Ifnet, SIOCSIFFLAGS, SIOCSIFMTU } from '..
 import { maskPrefix, parseInAddr } from '../netinet/in.ts';
 import { arpTable } from '../netinet/if_ether.ts';
 import { classPrefix } from '../netinet/in_family.ts';
-import { in_aifaddr, in_difaddr } from '../netinet/in_ifaddr.ts';
+import { inConfigure, inPendings } from '../netinet/in_acd.ts';
+import { in_difaddr } from '../netinet/in_ifaddr.ts';
 import { inPrimary } from '../netinet/in_var.ts';
 import { parseCapability } from './bits.ts';
 import { findInterface, gatherInterface, type InterfaceInfo } from './ifconfig.ts';
@@ -320,7 +321,7 @@ function setVlan(ifp: Ifnet, plan: Plan): void {
 }
 
 function setAddress(ifp: Ifnet, { addr, prefixlen, does }: AddrWords): void {
-  const first = inPrimary(ifp)?.ia_addr ?? null;
+  const first = inPrimary(ifp)?.ia_addr ?? inPendings(ifp)[0]?.addr ?? null;
   if (does === 'delete') {
     const which = addr ?? first;
     if (which === null)
@@ -329,7 +330,7 @@ function setAddress(ifp: Ifnet, { addr, prefixlen, does }: AddrWords): void {
     return;
   }
   if (does === 'set' && first !== null) check(in_difaddr(ifp, first), 'ioctl (SIOCDIFADDR)');
-  check(in_aifaddr(ifp, addr!, prefixlen ?? classPrefix(addr!)), 'ioctl (SIOCAIFADDR)');
+  check(inConfigure(ifp, addr!, prefixlen ?? classPrefix(addr!)), 'ioctl (SIOCAIFADDR)');
 }
 
 /**

@@ -26,7 +26,7 @@ import { bootHostMachine, type Machine } from './machine.ts';
 import type { CaptureFile } from './capture_file.ts';
 import type { DhcpInfo } from './dhcp/dhcp_client.ts';
 import { DhcpWait } from './dhcp/dhcp_wait.ts';
-import { Addr6Wait } from './addr6_wait.ts';
+import { AddrWait } from './addr_wait.ts';
 import { type Nic, type NicOptions, openNic } from './nic.ts';
 
 /** The checked settings of a stack. */
@@ -76,8 +76,8 @@ export interface StackInfo {
   readonly created: boolean;
   /** The emulated host's interface. */
   readonly if: string;
-  /** Empty while a DHCP client has no address. */
-  readonly addr: string;
+  /** Empty while a DHCP client has no address; null: a duplicate. */
+  readonly addr: string | null;
   /** Null: no IPv6, not assigned yet, or a duplicate. A link-local address has its zone. */
   readonly addr6: string | null;
   readonly mac: string;
@@ -103,6 +103,9 @@ interface PortInfo {
   readonly nic: string;
 }
 
+/** Limits of the wait for the probes of RFC 5227 (at most 7 s), and for IPv6's detection, seconds. */
+const PROBES_S = 10;
+const DAD_S = 5;
 /** Milliseconds for a local server to read DHCPRELEASE while the interface exists. */
 const RELEASE_MS = 50;
 
@@ -193,13 +196,16 @@ export class HostStack {
   }
 
   /**
-   * Resolves when the first NIC has its addresses, and duplicate address detection of IPv6 has ended.
+   * Resolves when the first NIC has its addresses, and the detection of duplicates has ended.
    * Resolves with false if `stopping` is aborted before. Rejects with TapnicError ETIMEDOUT if the
    * network gives no address within 30 seconds. The caller stops the stack in each case.
    */
   async configured(stopping: AbortSignal | null = null): Promise<boolean> {
-    const { dhcp, tapName, ifp, ipv6 } = this.nic;
-    const waits = [new Addr6Wait(ipv6, tapName, ifp).wait(stopping)];
+    const { dhcp, tapName, ifp, ipv4, ipv6 } = this.nic;
+    const waits = [
+      new AddrWait(ipv4, tapName, ifp, PROBES_S).wait(stopping),
+      new AddrWait(ipv6, tapName, ifp, DAD_S).wait(stopping),
+    ];
     if (dhcp !== null) waits.push(new DhcpWait(dhcp, tapName, ifp.if_xname).wait(stopping));
     const all = await Promise.all(waits);
     ipv6.addGateway();
@@ -212,7 +218,7 @@ export class HostStack {
       tap: nic.tapName,
       created: nic.created,
       if: nic.ifp.if_xname,
-      addr: withoutPrefix(nic.dhcp?.info.addr ?? nic.addr ?? ''),
+      addr: nic.dhcp === null ? nic.ipv4.addr : withoutPrefix(nic.dhcp.info.addr ?? ''),
       addr6: nic.ipv6.addr,
       mac: nic.mac,
       mode: nic.mode,
@@ -235,9 +241,10 @@ export class HostStack {
     return [this.nic, ...this.ports].flatMap(({ warnings }) => warnings);
   }
 
-  /** After `configured`: why the first NIC cannot use its IPv6 address; null: it can. */
-  get problem6(): string | null {
-    return this.nic.ipv6.problem;
+  /** After `configured`: why the first NIC cannot use an address, one line each. */
+  get addrProblems(): string[] {
+    const { ipv4, ipv6 } = this.nic;
+    return [ipv4.problem, ipv6.problem].filter((problem) => problem !== null);
   }
 
   /** The captures of all NICs. */

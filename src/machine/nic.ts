@@ -14,11 +14,10 @@ import { inPass } from '../sys/pass.ts';
 import type { Wire } from '../sys/wire.ts';
 import { ifhwioctl, ifSwitchCapabilities } from '../net/if.ts';
 import { IFF_UP, type Ifnet, SIOCSIFFLAGS, SIOCSIFMTU } from '../net/if_var.ts';
-import { inRouteAddGateway } from '../netinet/in_fib.ts';
-import { in_aifaddr } from '../netinet/in_ifaddr.ts';
-import { INADDR_ANY, parseInAddr } from '../netinet/in.ts';
+import { parseInAddr } from '../netinet/in.ts';
 import { CaptureFile } from './capture_file.ts';
 import { DhcpClient } from './dhcp/dhcp_client.ts';
+import { configureGateway, configureIpv4, NicIpv4 } from './nic_ipv4.ts';
 import { configureIpv6, NicIpv6, withoutIpv6 } from './nic_ipv6.ts';
 import type { Machine } from './machine.ts';
 import type { NicBuild, NicMode } from './nic_model.ts';
@@ -87,21 +86,10 @@ export function configureInterface(ifp: Ifnet, options: NicOptions): void {
 function configureInPass(ifp: Ifnet, options: NicOptions): void {
   must(ifhwioctl(ifp, SIOCSIFMTU, options.mtu), 'SIOCSIFMTU');
   for (const { bits, on } of options.caps) must(ifSwitchCapabilities(ifp, bits, on), 'SIOCSIFCAP');
-  if (options.addr !== null) {
-    const [addr, prefix] = options.addr.split('/');
-    const ip = parseInAddr(addr!);
-    if (ip === null) throw errnoError(EINVAL, 'addr', options.addr);
-    must(in_aifaddr(ifp, ip, Number(prefix)), `address ${options.addr}`);
-  }
+  configureIpv4(ifp, options);
   must(ifhwioctl(ifp, SIOCSIFFLAGS, ifp.if_flags | IFF_UP), 'SIOCSIFFLAGS');
   configureIpv6(ifp, options);
-  const via = options.gateway;
-  if (via !== null) {
-    const gateway = parseInAddr(via);
-    if (gateway === null) throw errnoError(EINVAL, 'gateway', via);
-    const error = inRouteAddGateway(ifp.if_vnet, INADDR_ANY, 0, gateway);
-    must(error, `gateway ${via}`, 'choose an address on the network of the emulated host');
-  }
+  configureGateway(ifp, options);
 }
 
 /** The DHCP client of a NIC, whose default route is by `via`. */
@@ -137,8 +125,8 @@ export class Nic {
   readonly mode: NicMode;
   readonly napi: 'off' | 'thread';
   readonly engine: NicBuild;
-  /** Null: the NIC has no address. */
-  readonly addr: string | null;
+  /** The configured IPv4 address of the emulated host, and its state. */
+  readonly ipv4: NicIpv4;
   /** The IPv6 address of the emulated host, and its state. */
   readonly ipv6: NicIpv6;
   /** Options that could not be applied, one line each. */
@@ -161,7 +149,6 @@ export class Nic {
     this.mac = options.mac ?? stableMac(options.tap);
     this.model = options.nic;
     this.mode = options.mode;
-    this.addr = options.addr;
     this.engine = options.engine;
     this.gone = new Promise((resolve) => (wire.onGone = resolve));
     const model = nicModel(options.nic);
@@ -183,6 +170,7 @@ export class Nic {
       }
       const used = wire.ipv6 === false ? withoutIpv6(options) : options;
       configureInterface(this.ifp, used);
+      this.ipv4 = new NicIpv4(this.ifp, used);
       this.ipv6 = new NicIpv6(this.ifp, used);
       this.dhcp = options.dhcp === undefined ? null : dhcpClient(this.ifp, options.dhcp.gateway);
     } catch (e) {

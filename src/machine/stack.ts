@@ -182,8 +182,7 @@ export class Stack {
 
   /** Options that could not be applied, one line each. */
   get warnings(): readonly string[] {
-    const { problem6 } = this.#host;
-    return problem6 === null ? this.#warnings : [...this.#warnings, problem6];
+    return [...this.#warnings, ...this.#host.addrProblems];
   }
 
   /** The fields of the command line's `ready` line, without those that a command adds. */

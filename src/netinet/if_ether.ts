@@ -1,6 +1,6 @@
 /**
  * ARP, after sys/netinet/if_ether.c and RFC 826: resolution with held packets, replies, refresh of
- * entries in use, announcements, duplicate addresses, proxy ARP of published entries. Left out:
+ * entries in use, announcements, duplicate addresses (probes: in_acd.ts), proxy ARP of published entries. Left out:
  * carp, bridge members, blackhole and reject entries.
  *
  * States of an entry: INCOMPLETE (a request at most once per second, only while packets are sent)
@@ -18,6 +18,7 @@ import {
   R_ARP_EVICTED,
   R_ARP_HOLD_FULL,
   R_ARP_TIMEOUT,
+  R_ARP_UNDEFENDED,
   type Reason,
 } from '../sys/reason.ts';
 import type { InAddr, Kva } from '../sys/types.ts';
@@ -47,7 +48,8 @@ import { RTF_GATEWAY } from '../net/route.ts';
 import { mem, memView } from '../vm/arena.ts';
 import { IN_MULTICAST, INADDR_ANY, inAddrOf, inet_ntoa, inNetAddr, in_nullhost } from './in.ts';
 import { fib4_lookup } from './in_fib.ts';
-import { ifaForPeer, inIfaddrFor, inIfaddrOn, inPrimary } from './in_var.ts';
+import type { ArpProbe, PendingAddr } from './arp_probe.ts';
+import { ifaForPeer, type InIfaddr, inIfaddrFor, inIfaddrOn, inPrimary } from './in_var.ts';
 import { IP_DST_OFF } from './ip.ts';
 
 const ARPHRD_ETHER = 1;
@@ -66,6 +68,9 @@ const ARP_LLINFO_VERIFY = 2;
 const SEC = 1e9;
 /** Seconds between requests. */
 const ARPT_REXMIT = 1;
+/** RFC 5227, 1.1. */
+const ANNOUNCE_INTERVAL_NS = 2 * SEC;
+const DEFEND_INTERVAL_NS = 10 * SEC;
 /** ARP statistics, with FreeBSD's names. @see sys/net/if_arp.h */
 class Arpstat {
   txrequests = 0;
@@ -91,6 +96,8 @@ class ArpParams {
   max_log_per_second = 1;
   /** How often an announcement is repeated, after 1, 2, 4, ... seconds. */
   garp_rexmit_count = 0;
+  /** Ours: probe configured addresses, and defend them as RFC 5227 says. */
+  acd = false;
 }
 
 class ArpVnet {
@@ -158,6 +165,15 @@ export class ArpTable extends NeighborCache implements LinkResolver {
   readonly ethertype = ETHERTYPE_IP;
   /** Announcements that are repeated, by address. */
   readonly garps = new Map<InAddr, Garp>();
+  /** The probes that run, each of one address. */
+  readonly probes = new Set<ArpProbe>();
+  /** The configured addresses that are not usable: in_acd.ts. */
+  readonly pending = new Map<InAddr, PendingAddr>();
+  /** Of configured addresses: conflicts that probes found, and the time of the last attempt, ns. */
+  conflicts = 0;
+  attemptNs = 0;
+  /** The Ethernet address of the host that caused the last conflict of a probe. */
+  readonly conflictWith = new Uint8Array(ETHER_ADDR_LEN);
   resolved: LinkAddr = group;
   readonly #v: ArpVnet;
 
@@ -303,10 +319,20 @@ function putLladdr(p: number, addr: Uint8Array): void {
  * `tip`, or else the first). If both are equal it is an announcement. @see sys/netinet/if_ether.c
  */
 function arprequest(ifp: Ifnet, sip: InAddr, tip: InAddr): void {
-  const { stat } = V_arp(ifp.if_vnet);
   const spa = in_nullhost(sip) ? inIfaddrFor(ifp, tip)?.ia_addr : sip;
-  const m = spa === undefined ? null : m_gethdr(M_NOWAIT, MT_DATA);
-  if (spa === undefined || m === null) {
+  if (spa === undefined) V_arp(ifp.if_vnet).stat.txerrors++;
+  else sendRequest(ifp, spa, tip);
+}
+
+/** Broadcasts a probe for `addr`: a request with the sender 0.0.0.0, RFC 5227, 2.1.1. */
+export function arpProbe(ifp: Ifnet, addr: InAddr): void {
+  sendRequest(ifp, INADDR_ANY, addr);
+}
+
+function sendRequest(ifp: Ifnet, spa: InAddr, tip: InAddr): void {
+  const { stat } = V_arp(ifp.if_vnet);
+  const m = m_gethdr(M_NOWAIT, MT_DATA);
+  if (m === null) {
     stat.txerrors++;
     return;
   }
@@ -321,26 +347,33 @@ function arprequest(ifp: Ifnet, sip: InAddr, tip: InAddr): void {
   if (etherSend(ifp, m, etherbroadcastaddr, ETHERTYPE_ARP) !== 0) stat.txerrors++;
 }
 
-/** Repeats the announcement of one address: net.link.ether.inet.garp_rexmit_count. */
+/**
+ * Repeats the announcement of one address: net.link.ether.inet.garp_rexmit_count times, or, after
+ * probes, once after ANNOUNCE_INTERVAL if that is more. RFC 5227, 2.3.
+ */
 class Garp implements Task {
   readonly #ifp: Ifnet;
   readonly #addr: InAddr;
   readonly #callout = new Callout(this);
+  readonly #probed: boolean;
   #count = 0;
 
-  constructor(ifp: Ifnet, addr: InAddr) {
+  constructor(ifp: Ifnet, addr: InAddr, probed: boolean) {
     this.#ifp = ifp;
     this.#addr = addr;
-    callout_reset(this.#callout, SEC);
+    this.#probed = probed;
+    callout_reset(this.#callout, probed ? ANNOUNCE_INTERVAL_NS : SEC);
   }
 
   run(): void {
     if (inIfaddrOn(this.#ifp, this.#addr) === null) return;
     const { garp_rexmit_count } = V_arp(this.#ifp.if_vnet).params;
-    if (this.#count >= garp_rexmit_count) return;
+    const times = this.#probed ? Math.max(1, garp_rexmit_count) : garp_rexmit_count;
+    if (this.#count >= times) return;
     arp_announce(this.#ifp, this.#addr);
     this.#count++;
-    if (this.#count < garp_rexmit_count) callout_reset(this.#callout, SEC * 2 ** this.#count);
+    const intervalNs = this.#probed ? ANNOUNCE_INTERVAL_NS : SEC * 2 ** this.#count;
+    if (this.#count < times) callout_reset(this.#callout, intervalNs);
   }
 
   stop(): void {
@@ -371,8 +404,15 @@ export function arp_ifinit(ifp: Ifnet, addr: InAddr): void {
   arp_announce(ifp, addr);
   if (V_arp(ifp.if_vnet).params.garp_rexmit_count > 0) {
     arp.garps.get(addr)?.stop();
-    arp.garps.set(addr, new Garp(ifp, addr));
+    arp.garps.set(addr, new Garp(ifp, addr, false));
   }
+}
+
+/** Announces the new address `addr` again, after probes: ANNOUNCE_NUM is 2. RFC 5227, 2.3. */
+export function arpAnnounceAgain(ifp: Ifnet, addr: InAddr): void {
+  const arp = arpTable(ifp);
+  arp?.garps.get(addr)?.stop();
+  arp?.garps.set(addr, new Garp(ifp, addr, true));
 }
 
 /** The address `addr` of `ifp` goes: ends its announcements. @see sys/netinet/if_ether.c */
@@ -425,18 +465,16 @@ function in_arpinput(ifp: Ifnet, m: Mbuf, p: Kva, vnet: Vnet): void {
   if (op === ARPOP_REQUEST) stat.rxrequests++;
   else if (op === ARPOP_REPLY) stat.rxreplies++;
   if (IN_MULTICAST(isaddr) || (mem[p + AR_SHA]! & 1) !== 0) return bad(m, vnet);
+  const own = lladdrIs(p + AR_SHA, ifp.if_lladdr);
+  const probed = !own && passToProbes(ifp, p, op === ARPOP_REQUEST, isaddr, itaddr);
   const ia = inIfaddrOn(ifp, itaddr) ?? inIfaddrOn(ifp, isaddr) ?? inPrimary(ifp);
-  if (ia === null) return bad(m, vnet);
+  if (ia === null) return probed ? m_freem(m) : bad(m, vnet);
   const myaddr = ia.ia_addr;
   // Our own packet was looped back: not a conflict.
-  if (lladdrIs(p + AR_SHA, ifp.if_lladdr)) return m_freem(m);
+  if (own) return m_freem(m);
   if (isaddr === myaddr && !in_nullhost(isaddr)) {
-    stat.dupips++;
-    count(R_ARP_DUPLICATE);
-    if (V_arp(vnet).mayLog())
-      ifConsole.log?.(
-        `arp: ${ether_ntoa(mem.subarray(p + AR_SHA, p + AR_SHA + ETHER_ADDR_LEN))} is using my IP address ${inet_ntoa(isaddr)} on ${ifp.if_xname}!`,
-      );
+    conflict(ifp, ia, p, vnet);
+    if (V_arp(vnet).params.acd) return m_freem(m);
     // Defend the address: reply as to a request for it.
     itaddr = myaddr;
   } else if (!in_nullhost(isaddr) && (ifp.if_flags & IFF_STATICARP) === 0) {
@@ -448,6 +486,38 @@ function in_arpinput(ifp: Ifnet, m: Mbuf, p: Kva, vnet: Vnet): void {
   const published = LLE_PUB | LLE_VALID;
   if (lle === null || (lle.la_flags & published) !== published) return m_freem(m);
   reply(ifp, m, p, itaddr, lle.ll_addr, isaddr, vnet);
+}
+
+/** Passes a packet of another host to the probes of `ifp`. Returns whether it is a conflict of one. */
+function passToProbes(ifp: Ifnet, p: Kva, req: boolean, spa: InAddr, tpa: InAddr): boolean {
+  const arp = arpTable(ifp);
+  if (arp === null || arp.probes.size === 0) return false;
+  let found = false;
+  for (const probe of arp.probes) if (probe.seen(req, spa, tpa)) found = true;
+  if (!found) return false;
+  for (let i = 0; i < ETHER_ADDR_LEN; i++) arp.conflictWith[i] = mem[p + AR_SHA + i]!;
+  V_arp(ifp.if_vnet).stat.dupips++;
+  count(R_ARP_DUPLICATE);
+  return true;
+}
+
+/**
+ * Another host uses our address `ia`. With acd the address is defended by one announcement in
+ * DEFEND_INTERVAL, and kept: RFC 5227, 2.4 (c).
+ */
+function conflict(ifp: Ifnet, ia: InIfaddr, p: Kva, vnet: Vnet): void {
+  const { stat, params } = V_arp(vnet);
+  stat.dupips++;
+  count(R_ARP_DUPLICATE);
+  if (V_arp(vnet).mayLog())
+    ifConsole.log?.(
+      `arp: ${ether_ntoa(mem.subarray(p + AR_SHA, p + AR_SHA + ETHER_ADDR_LEN))} is using my IP address ${inet_ntoa(ia.ia_addr)} on ${ifp.if_xname}!`,
+    );
+  if (!params.acd) return;
+  const now = nowNs();
+  if (now - ia.defendedNs < DEFEND_INTERVAL_NS) return count(R_ARP_UNDEFENDED);
+  ia.defendedNs = now;
+  arp_announce(ifp, ia.ia_addr);
 }
 
 /** Updates the sender's entry. Creates one only if the packet was for our address (`toUs`). */

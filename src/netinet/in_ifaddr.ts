@@ -74,7 +74,7 @@ export function in_aifaddr(ifp: Ifnet, addr: InAddr, prefixlen: number): Errno {
   const v = V_ip(vnet);
   if (!(prefixlen >= 0 && prefixlen <= 32) || !Number.isInteger(prefixlen)) return EINVAL;
   if (in_nullhost(addr) || IN_MULTICAST(addr) || IN_EXPERIMENTAL(addr)) return EADDRNOTAVAIL;
-  if (v.addrs.has(addr)) return EEXIST;
+  if (v.addrs.has(addr) || arpTable(ifp)?.pending.has(addr) === true) return EEXIST;
   const error = ifBringUp(ifp);
   if (error !== 0) return error;
   const loopback = (ifp.if_flags & IFF_LOOPBACK) !== 0;
@@ -96,9 +96,14 @@ export function in_aifaddr(ifp: Ifnet, addr: InAddr, prefixlen: number): Errno {
 
 /** Removes an address. EADDRNOTAVAIL: `ifp` does not have it. @see ifconfig(8) */
 export function in_difaddr(ifp: Ifnet, addr: InAddr): Errno {
+  const arp = arpTable(ifp);
+  const pending = arp?.pending.get(addr);
+  if (pending !== undefined) {
+    pending.stop();
+    return 0;
+  }
   const ia = inIfaddrOn(ifp, addr);
   if (ia === null) return EADDRNOTAVAIL;
-  const arp = arpTable(ifp);
   arp_ifscrub(ifp, addr);
   const lle = arp?.find(addr) ?? null;
   if (arp !== null && lle !== null) arp.table.remove(lle);
@@ -122,6 +127,7 @@ export const inetIfEvents: IfEvents = {
     KASSERT(error === 0, 'inetIfEvents: lo0 has no address');
   },
   ifDetaching(ifp: Ifnet): void {
+    for (const pending of arpTable(ifp)?.pending.values() ?? []) pending.stop();
     for (let ia = inPrimary(ifp); ia !== null; ia = inPrimary(ifp)) in_difaddr(ifp, ia.ia_addr);
     inPurgeGroups(ifp);
     igmp_domifdetach(ifp);
@@ -131,6 +137,7 @@ export const inetIfEvents: IfEvents = {
   ifChanged(ifp: Ifnet): void {
     const arp = arpTable(ifp);
     if (arp === null) return;
+    for (const pending of arp.pending.values()) pending.restart();
     if ((ifp.if_flags & IFF_UP) === 0) {
       arp.flush(true);
       return;

@@ -333,6 +333,12 @@ function arpSysctls(vnet: Vnet): void {
     0,
     16,
   );
+  t.boolField(
+    arp('acd'),
+    'Probe configured addresses before use and defend them as RFC 5227',
+    params,
+    'acd',
+  );
   t.intField(arp('maxhold'), 'Number of packets to hold per ARP entry', params, 'maxhold', 0, 1024);
   t.boolField(
     arp('log_arp_movements'),

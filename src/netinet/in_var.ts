@@ -16,6 +16,8 @@ export class InIfaddr extends Ifaddr {
   readonly ia_subnetmask: InAddr;
   /** 0 if the address has no broadcast address. */
   readonly ia_broadaddr: InAddr;
+  /** When the address was last defended against another host, ns: RFC 5227, 2.4. */
+  defendedNs = -Infinity;
 
   constructor(ifp: Ifnet, addr: InAddr, subnetmask: InAddr, broadaddr: InAddr) {
     super(ifp, AF_INET, inNetAddr(addr));

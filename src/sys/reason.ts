@@ -56,6 +56,8 @@ export const R_ARP_HOLD_FULL = reason('arp', 'hold_queue_full');
 export const R_ARP_TIMEOUT = reason('arp', 'unresolved');
 export const R_ARP_EVICTED = reason('arp', 'entry_evicted'); // the table was full
 export const R_ARP_DUPLICATE = reason('arp', 'address_conflict');
+/** A conflict within ten seconds of the last defence: only logged. */
+export const R_ARP_UNDEFENDED = reason('arp', 'conflict_not_defended');
 
 // IP and ICMP.
 export const R_IP_SHORT = reason('ip', 'too_short');

@@ -16,7 +16,7 @@ import type { InAddr } from '../../sys/types.ts';
 import { Callout, callout_reset, callout_stop, nowNs } from '../../kern/kern_timeout.ts';
 import type { Ifnet } from '../../net/if_var.ts';
 import { INADDR_ANY, inet_ntoa } from '../../netinet/in.ts';
-import { type AddrProbe, ArpProbe } from './addr_probe.ts';
+import { DhcpProbe } from './addr_probe.ts';
 import { type DhcpGateway, LeaseConfig } from './dhcp_config.ts';
 import { type Lease, leaseOf } from './dhcp_lease.ts';
 import {
@@ -48,7 +48,7 @@ import {
   type DhcpReply,
   parseReply,
 } from './dhcp_msg.ts';
-import { type ArpSeen, DhcpPort, type DhcpPortUser } from './dhcp_port.ts';
+import { DhcpPort, type DhcpPortUser } from './dhcp_port.ts';
 
 const SEC = 1e9;
 /** Seconds until the first retransmission; it doubles up to the maximum. RFC 2131, section 4.1. */
@@ -137,7 +137,7 @@ export class DhcpClient implements DhcpPortUser, Task {
   #serverLladdr: Uint8Array | null = null;
   /** A server that offered but then did not answer, or 0: another one is preferred. */
   #failed: InAddr = INADDR_ANY;
-  #probe: AddrProbe | null = null;
+  #probe: DhcpProbe | null = null;
   /** Called once when the client has an address. */
   #onBound: (() => void) | null = null;
   /** The last thing that went wrong, for the message when there is no address; '' : nothing. */
@@ -399,13 +399,9 @@ export class DhcpClient implements DhcpPortUser, Task {
     this.#lease = lease;
     this.#state = 'probing';
     this.#arm(Infinity);
-    this.#probe = new ArpProbe(this.#port, lease.addr, this.#ifp.if_lladdr, (conflict) =>
+    this.#probe = new DhcpProbe(this.#ifp, lease.addr, (conflict) =>
       conflict ? this.#decline() : this.#configure(),
     );
-  }
-
-  arp(seen: ArpSeen): void {
-    this.#probe?.seen(seen);
   }
 
   /** Enters BOUND and sets T1. */

@@ -9,7 +9,7 @@ import type { Task } from '../../sys/clock.ts';
 import { EADDRNOTAVAIL, ENOBUFS, type Errno } from '../../sys/errno.ts';
 import { inPass } from '../../sys/pass.ts';
 import { type InAddr, type Kva, kva, port } from '../../sys/types.ts';
-import { m_getcl, m_gethdr } from '../../kern/kern_mbuf.ts';
+import { m_getcl } from '../../kern/kern_mbuf.ts';
 import { machineClock } from '../../kern/kern_timeout.ts';
 import { m_mbuftouio } from '../../kern/m_copydata.ts';
 import {
@@ -34,19 +34,14 @@ import {
   soupcall_set,
 } from '../../kern/uipc_socket.ts';
 import { BPF_D_IN, type BpfListener, bpfOf } from '../../net/bpf.ts';
-import {
-  ETHER_HDR_LEN,
-  etherbroadcastaddr,
-  ETHERTYPE_ARP,
-  ETHERTYPE_IP,
-} from '../../net/ethernet.ts';
+import { ETHER_HDR_LEN, etherbroadcastaddr, ETHERTYPE_IP } from '../../net/ethernet.ts';
 import { etherSend } from '../../net/if_ethersubr.ts';
 import type { Ifnet } from '../../net/if_var.ts';
 import { INADDR_ANY, INADDR_BROADCAST, inSockaddr } from '../../netinet/in.ts';
 import { in_cksum_hdr, in_delayed_cksum, in_pseudo } from '../../netinet/in_cksum.ts';
 import { Ip } from '../../netinet/ip.ts';
 import { UH_SUM_OFF, Udphdr } from '../../netinet/udp.ts';
-import { mem, memView } from '../../vm/arena.ts';
+import { mem } from '../../vm/arena.ts';
 import { Uio, UIO_READ } from '../../vm/uio.ts';
 
 const SERVER_PORT = port(67);
@@ -54,27 +49,15 @@ const CLIENT_PORT = port(68);
 const IPDEFTTL = 64;
 /** Room for link-level headers before a packet. */
 const LINK_ROOM = 32;
-const ARP_LEN = 28;
-const ARPOP_REQUEST = 1;
 /** Frames that wait to be read; more are dropped. Far more than a server sends. */
 const WAITING_MAX = 32;
 /** The longest frame that is read. */
 const FRAME_MAX = 1518;
 
-/** An ARP packet, for the address probe. */
-export interface ArpSeen {
-  readonly spa: InAddr;
-  readonly tpa: InAddr;
-  /** 6 bytes. */
-  readonly sha: Uint8Array;
-  readonly request: boolean;
-}
-
 /** What the port passes on, each in its own turn. */
 export interface DhcpPortUser {
   /** A UDP datagram to port 68. `from` is the sender's Ethernet address; null: not known. */
   datagram(payload: Uint8Array, from: Uint8Array | null): void;
-  arp(seen: ArpSeen): void;
 }
 
 const $ip = new Ip();
@@ -105,13 +88,13 @@ export class DhcpPort implements BpfListener, Task {
     if (!on) this.#waiting = [];
   }
 
-  /** Copies a DHCP or ARP frame and looks at it in a later turn, outside of the receive path. */
+  /** Copies a DHCP frame and looks at it in a later turn, outside of the receive path. */
   bpfPacket(_ifp: Ifnet, m: Mbuf, pktlen: number): void {
     const n = Math.min(pktlen, FRAME_MAX);
-    if (n < ETHER_HDR_LEN + ARP_LEN || this.#waiting.length >= WAITING_MAX) return;
+    if (n < ETHER_HDR_LEN + Ip.SIZE + Udphdr.SIZE || this.#waiting.length >= WAITING_MAX) return;
     m_mbuftouio(new Uio().single(this.#buf, 0, n, UIO_READ), m, n);
     const type = (this.#buf[12]! << 8) | this.#buf[13]!;
-    if (type !== ETHERTYPE_ARP && !(type === ETHERTYPE_IP && isDhcp(this.#buf, n))) return;
+    if (type !== ETHERTYPE_IP || !isDhcp(this.#buf, n)) return;
     const summed = (m.m_pkthdr.csum_flags & CSUM_DATA_VALID) !== 0;
     this.#waiting.push({ frame: this.#buf.slice(0, n), summed });
     if (this.#waiting.length === 1) machineClock().post(this);
@@ -123,21 +106,8 @@ export class DhcpPort implements BpfListener, Task {
     this.#waiting = [];
     for (const { frame, summed } of waiting) {
       if (!this.#tapped) return;
-      if (frame[13] === (ETHERTYPE_ARP & 0xff)) inPass(() => this.#arp(frame));
-      else inPass(() => this.#ip(frame, summed));
+      inPass(() => this.#ip(frame, summed));
     }
-  }
-
-  #arp(frame: Uint8Array): void {
-    const view = new DataView(frame.buffer, ETHER_HDR_LEN);
-    if (view.getUint16(2) !== ETHERTYPE_IP || view.getUint8(4) !== 6 || view.getUint8(5) !== 4)
-      return;
-    this.#user.arp({
-      request: view.getUint16(6) === ARPOP_REQUEST,
-      sha: frame.slice(ETHER_HDR_LEN + 8, ETHER_HDR_LEN + 14),
-      spa: view.getInt32(14) as InAddr,
-      tpa: view.getInt32(24) as InAddr,
-    });
   }
 
   #ip(frame: Uint8Array, summed: boolean): void {
@@ -208,21 +178,6 @@ export class DhcpPort implements BpfListener, Task {
     $ip.at(p).ip_sum = in_cksum_hdr(m, Ip.SIZE);
     if ((lladdr[0]! & 1) !== 0) m.m_flags |= M_BCAST;
     return etherSend(this.#ifp, m, lladdr, ETHERTYPE_IP);
-  }
-
-  /** Broadcasts an ARP probe for `addr`: a request with sender address 0.0.0.0, RFC 5227. */
-  arpProbe(addr: InAddr): Errno {
-    const m = m_gethdr(M_NOWAIT, MT_DATA);
-    if (m === null) return ENOBUFS;
-    m.m_data += LINK_ROOM;
-    m.m_len = m.m_pkthdr.len = ARP_LEN;
-    m.m_flags |= M_BCAST;
-    const p = mtod(m);
-    mem.set([0, 1, ETHERTYPE_IP >>> 8, 0, 6, 4, 0, ARPOP_REQUEST], p);
-    mem.set(this.#ifp.if_lladdr, p + 8);
-    mem.fill(0, p + 14, p + 24);
-    memView.setInt32(p + 24, addr);
-    return etherSend(this.#ifp, m, etherbroadcastaddr, ETHERTYPE_ARP);
   }
 
   close(): void {
