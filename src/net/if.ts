@@ -58,6 +58,8 @@ export interface IfEvents {
   ifDetaching(ifp: Ifnet): void;
   /** The interface went up or down (IFF_UP), or its link-level address changed. */
   ifChanged(ifp: Ifnet): void;
+  /** The link state of the interface changed. */
+  linkChanged?(ifp: Ifnet): void;
 }
 
 /** Writes a line about an interface to the console; the host sets it. */
@@ -146,7 +148,7 @@ function ifLladdrChanged(ifp: Ifnet): void {
 }
 
 /**
- * Sets the link state; drivers call it. Notifies vlan(4) and lagg(4) if it changed.
+ * Sets the link state; drivers call it. Notifies vlan(4), lagg(4) and the families if it changed.
  * @see ifnet(9)
  */
 export function if_link_state_change(ifp: Ifnet, state: number): void {
@@ -156,6 +158,7 @@ export function if_link_state_change(ifp: Ifnet, state: number): void {
   ifConsole.log?.(`${ifp.if_xname}: link state changed to ${word}`);
   ifp.if_vlantrunk?.linkState();
   ifp.if_lagg?.linkState();
+  for (const e of V_ifnet(ifp.if_vnet).events) e.linkChanged?.(ifp);
 }
 
 function setFlags(ifp: Ifnet, flags: number): Errno {

@@ -10,7 +10,7 @@ import { KASSERT } from '../sys/kassert.ts';
 import { AF_INET6 } from '../kern/protosw.ts';
 import { ifConsole, type IfEvents } from '../net/if.ts';
 import { V_loif } from '../net/if_loop.ts';
-import { IFF_LOOPBACK, IFF_UP, type Ifnet, IFT_ETHER } from '../net/if_var.ts';
+import { IFF_LOOPBACK, IFF_UP, type Ifnet, IFT_ETHER, LINK_STATE_UP } from '../net/if_var.ts';
 import { forwardingLro } from '../netinet/ip_forward.ts';
 import { in6addr_loopback, IN6_IS_ADDR_LINKLOCAL } from './in6.ts';
 import { in6RouteToSelf } from './in6_fib.ts';
@@ -193,5 +193,11 @@ export const inet6IfEvents: IfEvents = {
     nd6DadAll(ifp);
     nd6RsStart(ifp);
     if (updateLladdr(ifp, table)) nd6Announce(ifp);
+  },
+  linkChanged(ifp: Ifnet): void {
+    // The host may be on another link now: ask its routers. As on FreeBSD, addresses and neighbours stay.
+    if (ifp.if_link_state !== LINK_STATE_UP) return;
+    nd6RsStop(ifp);
+    nd6RsStart(ifp);
   },
 };

@@ -70,7 +70,7 @@ function nd6_rs_output(ifp: Ifnet): void {
   ip6_output(m, null, null, 0, $imo, ifp.if_vnet);
 }
 
-/** The solicitations of one interface since it came up. */
+/** The solicitations of one interface since it, or its link, came up. */
 class Solicitor implements Task {
   readonly #ifp: Ifnet;
   readonly #callout = new Callout(this);
@@ -110,7 +110,7 @@ export function nd6RsStop(ifp: Ifnet): void {
   map.delete(ifp);
 }
 
-/** A router has answered: sends no more solicitations while the interface is up. */
+/** A router has answered: sends no more solicitations while the interface and its link are up. */
 export function nd6RsAnswered(ifp: Ifnet): void {
   V_nd6rs(ifp.if_vnet).get(ifp)?.stop();
 }

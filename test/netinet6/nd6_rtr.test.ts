@@ -24,8 +24,8 @@ import {
 } from '../../src/netinet6/nd6_list.ts';
 import { nd6RouterChanged, nd6RouterLost } from '../../src/netinet6/nd6_rtr_var.ts';
 import { parseIn6Zone, sa6_embedscope } from '../../src/netinet6/scope6.ts';
-import { ifhwioctl, if_down } from '../../src/net/if.ts';
-import { IFF_UP, SIOCSIFFLAGS } from '../../src/net/if_var.ts';
+import { ifhwioctl, if_down, if_link_state_change } from '../../src/net/if.ts';
+import { IFF_UP, LINK_STATE_DOWN, LINK_STATE_UP, SIOCSIFFLAGS } from '../../src/net/if_var.ts';
 import { inPass } from '../../src/sys/pass.ts';
 import { port } from '../../src/sys/types.ts';
 import {
@@ -109,6 +109,20 @@ describe('nd6_rtr', () => {
       inPass(ifhwioctl, h.ifp, SIOCSIFFLAGS, h.ifp.if_flags | IFF_UP);
       h.seconds(60);
       expect(h.solicitations()).to.have.lengthOf(3);
+    });
+
+    it('begin again when the link comes up again, and addresses and routes stay', () => {
+      rig();
+      h.ra();
+      h.settle();
+      const before = [h.addresses, h.gateway, h.prefixes];
+      inPass(if_link_state_change, h.ifp, LINK_STATE_DOWN);
+      h.seconds(30);
+      expect(h.solicitations()).to.deep.equal([]);
+      inPass(if_link_state_change, h.ifp, LINK_STATE_UP);
+      h.seconds(30);
+      expect(h.take6().map(({ body }) => body[0])).to.deep.equal([133, 133, 133]);
+      expect([h.addresses, h.gateway, h.prefixes]).to.deep.equal(before);
     });
 
     it('are not sent without accept_rtadv, nor on an interface that is disabled', () => {
