@@ -137,9 +137,9 @@ export interface GroupLink {
   mapGroup(group: AddrWords, ll_addr: Uint8Array): void;
   /**
    * The filter of `inm` changed, or it got its first member (`first`), or has none any more
-   * (`last`). After `last`, the protocol removes it from `groups`, at once or after its reports.
+   * (`last`). `delay`: ticks until the first report; 0: as soon as possible. After `last`, the protocol removes it from `groups`, at once or after its reports.
    */
-  changed(inm: InMulti, first: boolean, last: boolean): void;
+  changed(inm: InMulti, first: boolean, last: boolean, delay: number): void;
 }
 
 /** A group of an interface. @see sys/netinet/in_var.h */
@@ -216,7 +216,7 @@ function combine(members: readonly InMfilter[], to: InMsources): number {
  * Computes the filter of `inm` after a change of its members, and has the difference reported.
  * ENOSPC: it would have too many sources; nothing changed, and the caller restores the member.
  */
-export function inmUpdate(inm: InMulti, first = false): Errno {
+export function inmUpdate(inm: InMulti, first = false, delay = 0): Errno {
   const sources = new InMsources();
   const fmode = combine(inm.members, sources);
   if (sources.size > inm.inm_link.maxgrpsrc()) return ENOSPC;
@@ -231,7 +231,7 @@ export function inmUpdate(inm: InMulti, first = false): Errno {
   }
   inm.fmode = fmode;
   inm.sources = sources;
-  inm.inm_link.changed(inm, first, last);
+  inm.inm_link.changed(inm, first, last, delay);
   return 0;
 }
 
@@ -248,6 +248,7 @@ export function in_joingroup(
   group: AddrWords,
   fmode: number,
   source: AddrWords | null,
+  delay = 0,
 ): Errno {
   let inm = link.groups.find(group);
   const first = inm === null || inm.members.length === 0;
@@ -262,7 +263,7 @@ export function in_joingroup(
   const imf = new InMfilter(inm, fmode);
   if (source !== null) imf.imf_sources.add(source);
   inm.members.push(imf);
-  const error = inmUpdate(inm, first);
+  const error = inmUpdate(inm, first, delay);
   if (error !== 0) {
     inm.members.pop();
     if (first) release(inm);

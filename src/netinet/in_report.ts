@@ -184,14 +184,15 @@ export class ReportLink implements GroupLink {
     return this.version === this.#owner.wire.newest;
   }
 
-  changed(inm: InMulti, first: boolean, last: boolean): void {
+  changed(inm: InMulti, first: boolean, last: boolean, delay: number): void {
     if (last) this.#left(inm);
-    else if (first) this.#joined(inm);
+    else if (first) this.#joined(inm, delay);
     else if (inm.inm_state === SILENT_MEMBER || !this.#modern) settle(inm);
     else this.#scheduleChange(inm);
   }
 
-  #joined(inm: InMulti): void {
+  /** `delay`: ticks until the first report; 0: as soon as possible. */
+  #joined(inm: InMulti, delay: number): void {
     const { wire } = this.#owner;
     const silent =
       (this.ifp.if_flags & (IFF_LOOPBACK | IFF_MULTICAST)) !== IFF_MULTICAST || !wire.reported(inm);
@@ -202,7 +203,12 @@ export class ReportLink implements GroupLink {
       settle(inm);
     } else if (this.#modern) {
       inm.inm_state = REPORTING_MEMBER;
-      this.#scheduleChange(inm);
+      if (this.#scheduleChange(inm) && delay > 0) inm.inm_sctimer = delay;
+    } else if (delay > 0) {
+      inm.inm_state = REPORTING_MEMBER;
+      settle(inm);
+      inm.inm_timer = delay;
+      this.#owner.wake();
     } else {
       inm.inm_state = IDLE_MEMBER;
       settle(inm);

@@ -59,6 +59,8 @@ export const TEMPADDR_REGEN_ADVANCE = 5;
 const MAX_TEMP_DESYNC_FACTOR = 600;
 /** Attempts to find an identifier that is not in use on this host. */
 const TMPIFID_TRIES = 3;
+/** Identifiers that are tried after duplicates: TEMP_IDGEN_RETRIES of RFC 8981, 3.8. */
+const TEMP_IDGEN_RETRIES = 3;
 /**
  * Prefixes that routers may add to an interface. Unlike FreeBSD, which has no limit; NetBSD has this one
  * (net.inet6.ip6.maxifprefixes).
@@ -171,8 +173,8 @@ function add(pc: NdPrefixctl, updateflags: number): void {
   pfxlist_onlink_check(ifp.if_vnet);
 }
 
-function temporary(ia: In6Ifaddr, updateflags: number): void {
-  const error = in6_tmpifadd(ia, updateflags);
+function temporary(ia: In6Ifaddr, updateflags: number, idgen = 0): void {
+  const error = in6_tmpifadd(ia, updateflags, idgen);
   if (error !== 0) nd6Log(ia.ifa_ifp, `no temporary address: ${errnoName(error)}`);
 }
 
@@ -201,9 +203,9 @@ function in6_ifadd(pc: NdPrefixctl, updateflags: number): In6Ifaddr | null {
 
 /**
  * Adds a temporary address to the public address `ia0`, unless its preferred lifetime would be too short.
- * EEXIST: no free identifier was found. Else errnos of in6_update_ifa. @see sys/netinet6/nd6_rtr.c
+ * `idgen`: duplicates before it. EEXIST: no free identifier was found. Else errnos of in6_update_ifa. @see sys/netinet6/nd6_rtr.c
  */
-function in6_tmpifadd(ia0: In6Ifaddr, updateflags: number): Errno {
+function in6_tmpifadd(ia0: In6Ifaddr, updateflags: number, idgen: number): Errno {
   const ifp = ia0.ifa_ifp;
   const { temp_valid_lifetime, temp_preferred_lifetime } = V_ip6(ifp.if_vnet).params;
   const vltime = Math.min(left(ia0.ia6_vltime, ia0.ia6_updatetime), temp_valid_lifetime);
@@ -221,8 +223,10 @@ function in6_tmpifadd(ia0: In6Ifaddr, updateflags: number): Errno {
   } while (in6_localip(ifp.if_vnet, a));
   const flags = IN6_IFF_AUTOCONF | IN6_IFF_TEMPORARY;
   const error = in6_update_ifa(ifp, a, ia0.ia6_plen, flags, { vltime, pltime }, updateflags);
-  if (error === 0) pfxlist_onlink_check(ifp.if_vnet);
-  return error;
+  if (error !== 0) return error;
+  in6ifa_ifpwithaddr(ifp, a)!.ia6_idgen = idgen;
+  pfxlist_onlink_check(ifp.if_vnet);
+  return 0;
 }
 
 /** When the temporary address `ia` must be replaced, ns since boot; Infinity: never. */
@@ -247,12 +251,39 @@ export function regen_tmpaddr(ia6: In6Ifaddr): void {
   if (home !== null) temporary(home, 0);
 }
 
+/** The preferred public address of the prefix of `ia`; null: none. */
+function publicOf(ia6: In6Ifaddr): In6Ifaddr | null {
+  for (const ia of ia6.ifa_ifp.if_addrhead) {
+    if (!isIn6Ifaddr(ia) || ia.ia6_ndpr !== ia6.ia6_ndpr || IFA6_IS_DEPRECATED(ia)) continue;
+    if ((ia.ia6_flags & (IN6_IFF_AUTOCONF | IN6_IFF_TEMPORARY)) === IN6_IFF_AUTOCONF) return ia;
+  }
+  return null;
+}
+
 /**
- * Duplicate address detection found that another node has `ia`, which is marked. With stable identifiers,
- * replaces it by one with another identifier, up to net.inet6.ip6.stableaddr_maxretries times per
- * interface: RFC 7217, 6. Returns whether `ia` was replaced, and so removed.
+ * Another node has the temporary address `ia`: replaces it by one with another identifier, up to
+ * TEMP_IDGEN_RETRIES times in a row (RFC 8981, 3.4). Returns whether it was removed.
+ */
+function tmpDadFailed(ia: In6Ifaddr): boolean {
+  const home = publicOf(ia);
+  if (home === null) return false;
+  if (ia.ia6_idgen >= TEMP_IDGEN_RETRIES) {
+    nd6Log(ia.ifa_ifp, `no temporary address: ${TEMP_IDGEN_RETRIES + 1} identifiers are in use`);
+    return false;
+  }
+  in6_purgeaddr(ia);
+  temporary(home, 0, ia.ia6_idgen + 1);
+  return true;
+}
+
+/**
+ * Duplicate address detection found that another node has `ia`, which is marked. Replaces a temporary
+ * address by another one, see above. With stable identifiers, replaces it by one with another identifier,
+ * up to net.inet6.ip6.stableaddr_maxretries times per interface: RFC 7217, 6. Returns whether `ia` was
+ * replaced, and so removed.
  */
 export function in6DadFailed(ia: In6Ifaddr): boolean {
+  if ((ia.ia6_flags & IN6_IFF_TEMPORARY) !== 0) return tmpDadFailed(ia);
   const { ifa_ifp: ifp, ifa_addr: addr, ia6_plen: plen } = ia;
   const ext = in6Ifextra(ifp);
   if (ext === null || (ext.nd_ifinfo.flags & ND6_IFF_STABLEADDR) === 0) return false;

@@ -10,6 +10,7 @@ import { nowNs } from '../kern/kern_timeout.ts';
 import { ifBringUp } from '../net/if.ts';
 import { IFF_LOOPBACK, type Ifnet } from '../net/if_var.ts';
 import { rtFlush } from '../net/route.ts';
+import { PR_FASTHZ } from '../netinet/in_report.ts';
 import {
   in6addr_linklocal_allnodes,
   in6addr_nodelocal_allnodes,
@@ -46,11 +47,18 @@ export const IN6_IFAUPDATE_DADDELAY = 0x1;
 
 const FOREVER: In6Addrlifetime = { vltime: ND6_INFINITE_LIFETIME, pltime: ND6_INFINITE_LIFETIME };
 
-/** Joins (or leaves) the groups of an address: all-nodes and its solicited-node group. */
-function groups(ia: In6Ifaddr, change: (ifp: Ifnet, group: AddrWords) => unknown): void {
+/**
+ * Joins (or leaves) the groups of an address: all-nodes and its solicited-node group. The report of the
+ * latter is sent after `delay` ticks of MLD.
+ */
+function groups(
+  ia: In6Ifaddr,
+  change: (ifp: Ifnet, group: AddrWords, delay?: number) => unknown,
+  delay = 0,
+): void {
   const ifp = ia.ifa_ifp;
   in6SolicitedNode(ia.ifa_addr, $group);
-  if ((ifp.if_flags & IFF_LOOPBACK) === 0) change(ifp, $group);
+  if ((ifp.if_flags & IFF_LOOPBACK) === 0) change(ifp, $group, delay);
   change(ifp, in6addr_linklocal_allnodes);
   change(ifp, in6addr_nodelocal_allnodes);
 }
@@ -74,10 +82,11 @@ function create(
   V_in6(vnet).insert(ia);
   in6RouteToSelf(vnet, ia);
   if (plen < IN6_ADDR_BITS && (!loopback || plen === 64)) in6PrefixAttach(ia, lifetime);
-  groups(ia, in6_joingroup);
+  // RFC 4862, 5.4.2: the report of the group is delayed too, and sent before the first solicitation.
+  const ticks = (update & IN6_IFAUPDATE_DADDELAY) !== 0 ? 1 + (vnet.prng.next32() % PR_FASTHZ) : 0;
+  groups(ia, in6_joingroup, ticks);
   nd6_add_ifa_lle(ia);
-  const delay = (update & IN6_IFAUPDATE_DADDELAY) !== 0 ? nd6DadDelay(vnet) : 0;
-  if (detect) nd6_dad_start(ia, delay);
+  if (detect) nd6_dad_start(ia, ticks === 0 ? 0 : nd6DadDelay(vnet, ticks / PR_FASTHZ));
   return ia;
 }
 

@@ -73,10 +73,11 @@ function withZone(a: AddrWords, ifp: Ifnet): NetAddr {
 }
 
 /**
- * The kernel joins `group` on `ifp`, or adds a reference. ENXIO: IPv6 is not attached to the interface.
+ * The kernel joins `group` on `ifp`, or adds a reference. The first report is sent after `delay` ticks of
+ * PR_FASTHZ; 0: as soon as possible. ENXIO: IPv6 is not attached to the interface.
  * Else the errno of the receive filter. @see sys/netinet6/in6_mcast.c
  */
-export function in6_joingroup(ifp: Ifnet, group: AddrWords): Errno {
+export function in6_joingroup(ifp: Ifnet, group: AddrWords, delay = 0): Errno {
   const ext = in6Ifextra(ifp);
   if (ext === null) return ENXIO;
   const a = withZone(group, ifp);
@@ -85,7 +86,7 @@ export function in6_joingroup(ifp: Ifnet, group: AddrWords): Errno {
     found.refcount++;
     return 0;
   }
-  const error = in_joingroup(ext.mld_ifinfo, a, MCAST_EXCLUDE, null);
+  const error = in_joingroup(ext.mld_ifinfo, a, MCAST_EXCLUDE, null, delay);
   if (error === 0) ext.kernelGroups.push({ imf: $joined.imf!, refcount: 1 });
   return error;
 }

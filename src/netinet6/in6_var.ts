@@ -70,6 +70,8 @@ export class In6Ifaddr extends Ifaddr {
   ia6_updatetime: number;
   /** The prefix; null: its length is 128. nd6_prefix.ts sets it. */
   ia6_ndpr: NdPrefix | null = null;
+  /** Temporary: how many identifiers before this one were duplicates, without another in between. */
+  ia6_idgen = 0;
   /** The next address of the same hash. */
   ia6_hash: In6Ifaddr | null = null;
 

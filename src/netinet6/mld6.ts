@@ -1,7 +1,7 @@
 /**
  * Multicast listener discovery, versions 1 and 2 (RFC 2710, 3590, 3810), after sys/netinet6/mld6.c: the
  * packets and their checks. netinet/in_report.ts decides what is reported when. Left out: multicast
- * routing, the delay of a report to that of duplicate address detection.
+ * routing.
  */
 
 import { type AddrWords, NetAddr } from '../sys/addr.ts';

@@ -140,9 +140,9 @@ export function nd6_dad_stop(ia: In6Ifaddr): void {
   settle(ia, 'removed');
 }
 
-/** A random delay of the first solicitation: RFC 4862, 5.4.2. */
-export function nd6DadDelay(vnet: Vnet): number {
-  return Math.floor((vnet.prng.next32() / 2 ** 32) * MAX_DELAY_NS);
+/** A random delay of the first solicitation, at least `min` of the longest one: RFC 4862, 5.4.2. */
+export function nd6DadDelay(vnet: Vnet, min = 0): number {
+  return Math.floor((min + (vnet.prng.next32() / 2 ** 32) * (1 - min)) * MAX_DELAY_NS);
 }
 
 /**

@@ -7,6 +7,7 @@ import { in6DadFailed } from '../../src/netinet6/in6_autoconf.ts';
 import { in6Ntop, parseIn6 } from '../../src/netinet6/in6.ts';
 import { in6_selectsrc } from '../../src/netinet6/in6_src.ts';
 import {
+  IN6_IFF_DUPLICATED,
   IN6_IFF_NODAD,
   IN6_IFF_TEMPORARY,
   in6Ifextra,
@@ -305,6 +306,77 @@ describe('in6_autoconf', () => {
       expect(ia.ia6_pltime).to.be.within(1 * DAYS - 600, 1 * DAYS);
       advertise(FOREVER, FOREVER, PREFIX2);
       expect(ia.ia6_vltime).to.be.within(7 * DAYS - 700, 7 * DAYS);
+    });
+
+    it('have their group reported after a random time, but before they are solicited', () => {
+      rig();
+      h.vnet.sysctl.write('net.inet6.ip6.dad_count', '1');
+      in6Ifextra(h.ifp)!.nd_ifinfo.flags &= ~ND6_IFF_NO_DAD;
+      set('use_tempaddr', 1);
+      const reports: number[] = [];
+      for (let i = 0; i < 8; i++) {
+        h.settle();
+        advertise(FOREVER, FOREVER, `2001:db8:${i + 1}::`);
+        const id = ip6(
+          temporary().find((text) => h.find(text)!.ia6_ndpr!.ndpr_prefix.w1 === (i + 1) << 16)!,
+        ).slice(13);
+        let report = -1;
+        let solicitation = -1;
+        for (let ms = 0; ms <= 1200 && solicitation < 0; ms += 10) {
+          for (const { nxt, body } of h.take6()) {
+            const ends = body.join().includes(id.join());
+            if (nxt === 0 && body[8] === 143 && ends && report < 0) report = ms;
+            if (nxt === 58 && body[0] === 135 && ends) solicitation = ms;
+          }
+          h.advance(10);
+        }
+        expect(report).to.be.within(0, 1000);
+        expect(solicitation).to.be.within(report, 1010);
+        reports.push(report);
+      }
+      expect(new Set(reports).size).to.be.above(2);
+    });
+
+    it('that another host has are replaced, three times in a row', () => {
+      rig();
+      h.vnet.sysctl.write('net.inet6.ip6.dad_count', '1');
+      in6Ifextra(h.ifp)!.nd_ifinfo.flags &= ~ND6_IFF_NO_DAD;
+      set('use_tempaddr', 1);
+      advertise(FOREVER);
+      const collide = (): string => {
+        const [text] = temporary();
+        h.raw([136, 0, 0, 0, 0x20, 0, 0, 0, ...ip6(text!), 2, 1, 2, 0, 0, 0, 0, 9]);
+        const tentative = (): boolean =>
+          h.addresses.includes(`${text} tentative autoconf temporary`);
+        for (let ms = 0; ms < 3000 && tentative(); ms += 10) h.advance(10);
+        return text!;
+      };
+      const seen = new Set([collide(), collide(), collide()]);
+      const [fourth, ...more] = temporary();
+      expect([seen.size, seen.has(fourth!), more]).to.deep.equal([3, false, []]);
+      expect(h.addresses.at(-1)).to.equal(`${fourth} tentative autoconf temporary`);
+      expect(collide()).to.equal(fourth);
+      expect(temporary()).to.deep.equal([fourth]);
+      expect(h.find(fourth!)!.ia6_flags & IN6_IFF_DUPLICATED).to.equal(IN6_IFF_DUPLICATED);
+      expect(h.console.at(-1)).to.equal('tn0: no temporary address: 4 identifiers are in use');
+      h.settle();
+      expect(h.addresses).to.include(`${AUTO} autoconf`);
+    });
+
+    it('that another host has are counted anew after one that was ready', () => {
+      rig();
+      h.vnet.sysctl.write('net.inet6.ip6.dad_count', '1');
+      in6Ifextra(h.ifp)!.nd_ifinfo.flags &= ~ND6_IFF_NO_DAD;
+      set('use_tempaddr', 1);
+      advertise(FOREVER);
+      const [first] = temporary();
+      h.raw([136, 0, 0, 0, 0x20, 0, 0, 0, ...ip6(first!), 2, 1, 2, 0, 0, 0, 0, 9]);
+      h.settle();
+      const [second] = temporary();
+      expect(h.find(second!)!.ia6_idgen).to.equal(1);
+      h.seconds(DAYS);
+      const third = temporary().find((text) => text !== second);
+      expect(h.find(third!)!.ia6_idgen).to.equal(0);
     });
 
     it('are replaced before they are deprecated, and removed', () => {
