@@ -38,7 +38,7 @@ export const ndpCommand: Command = addClientOptions(
     .description('show and change neighbours, prefixes, routers and interfaces of IPv6')
     .argument(
       '[words...]',
-      'such as: -a, HOST, -p (prefixes), -r (routers), -i tn0 [-nud], -s HOST ETHER [temp], ' +
+      'such as: -a, HOST, -p (prefixes), -r (routers), -i tn0 [-nud], -s HOST ETHER [temp] [proxy], ' +
         '-d HOST, -c (delete all), -I [IF|delete], -P, -R',
     )
     .helpOption('--help', 'display help for command')

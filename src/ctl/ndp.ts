@@ -1,6 +1,6 @@
 /**
  * ndp(8): the neighbours, prefixes and routers of IPv6, and neighbour discovery on an interface.
- * ndp_text.ts formats the answers. Left out: `-A`, `-f`, `-t`, proxies.
+ * ndp_text.ts formats the answers. Left out: `-A`, `-f`, `-t`.
  */
 
 import { EEXIST, ENOENT, type Errno, errnoName } from '../sys/errno.ts';
@@ -8,7 +8,7 @@ import type { AddrWords } from '../sys/addr.ts';
 import { nowNs } from '../kern/kern_timeout.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { ifnetList, ifunit } from '../net/if.ts';
-import { LLE_IFADDR, LLE_STATIC, type Llentry, LLE_VALID } from '../net/if_llatbl.ts';
+import { LLE_IFADDR, LLE_PUB, LLE_STATIC, type Llentry, LLE_VALID } from '../net/if_llatbl.ts';
 import type { Ifnet } from '../net/if_var.ts';
 import {
   in6IfaForPeer,
@@ -52,6 +52,8 @@ export interface NdpLine {
   /** N, I(ncomplete), R(eachable), S(tale), D(elay), P(robe). */
   state: string;
   router: boolean;
+  /** This host answers solicitations for the address. */
+  proxy: boolean;
   /** Solicitations without a reply. */
   probes: number;
 }
@@ -142,6 +144,7 @@ function neighborLine(ifp: Ifnet, lle: Llentry): NdpLine {
     expires: fixed ? null : Math.max(0, Math.ceil((lle.la_expire - nowNs()) / SEC)),
     state: STATES[lle.ln_state] ?? 'N',
     router: lle.ln_router,
+    proxy: (lle.la_flags & LLE_PUB) !== 0,
     probes: valid ? 0 : lle.la_asked,
   };
 }
@@ -269,13 +272,12 @@ function interfaceOf(vnet: Vnet, addr: AddrWords): Ifnet | null {
 function set(vnet: Vnet, [host, ether, ...flags]: readonly string[]): void {
   if (host === undefined || ether === undefined)
     fail('EINVAL', '-s: an address and an Ethernet address are needed');
-  const other = flags.find((flag) => flag !== 'temp');
-  if (other !== undefined)
-    fail('EINVAL', `${other}: ${other === 'proxy' ? 'not supported' : 'only temp is known'}`);
+  const other = flags.find((flag) => flag !== 'temp' && flag !== 'proxy');
+  if (other !== undefined) fail('EINVAL', `${other}: only temp and proxy are known`);
   const addr = readAddr(vnet, host);
   const ifp =
     interfaceOf(vnet, addr) ?? fail('EINVAL', `cannot intuit interface index and type for ${host}`);
-  const error = ndpSet(ifp, addr, etherOf(ether), flags.length > 0);
+  const error = ndpSet(ifp, addr, etherOf(ether), flags.includes('temp'), flags.includes('proxy'));
   if (error === EEXIST) fail('EEXIST', `${host} is an address of ${ifp.if_xname}`);
   check(error, host);
 }
@@ -306,7 +308,7 @@ function setDefaultIf(vnet: Vnet, name: string): void {
 }
 
 const USAGE =
-  '-a, -c, -p, -r, -H, -P, -R, -d HOST, -i IF [FLAG...], -I [IF|delete], -s HOST ETHER [temp], or HOST';
+  '-a, -c, -p, -r, -H, -P, -R, -d HOST, -i IF [FLAG...], -I [IF|delete], -s HOST ETHER [temp] [proxy], or HOST';
 
 /** The operation letter of the options, and the words after them. */
 function readWords(words: readonly string[]): { op: string; args: string[] } {

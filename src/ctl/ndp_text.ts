@@ -25,11 +25,12 @@ function row(addr: string, ll: string, netif: string, expire: string, s: string)
   return `${addr.padEnd(W_ADDR)} ${ll.padEnd(llWidth)} ${netif.padStart(W_IF)} ${expire.padEnd(9)} ${s}`;
 }
 
-function neighborText({ addr, ether, if: netif, expires, state, router, probes }: NdpLine): string {
+function neighborText(line: NdpLine): string {
+  const { addr, ether, if: netif, expires, state, router, proxy, probes } = line;
   const expire = expires === null ? 'permanent' : expires > 0 ? duration(expires) : 'expired';
   const probed = probes === 0 ? '' : ` ${probes}`;
   const ll = ether ?? '(incomplete)';
-  return `${row(addr, ll, netif, expire, state)} ${router ? 'R' : ''}${probed}\n`;
+  return `${row(addr, ll, netif, expire, state)} ${router ? 'R' : ''}${proxy ? 'p' : ''}${probed}\n`;
 }
 
 function neighborsText(lines: readonly NdpLine[]): string {

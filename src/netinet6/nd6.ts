@@ -25,7 +25,7 @@ import { AF_INET6 } from '../kern/protosw.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { ETHERTYPE_IPV6 } from '../net/ethernet.ts';
 import { loopCopy } from '../net/if_loop.ts';
-import { type Llentry, LLE_IFADDR, LLE_STATIC, LLE_VALID } from '../net/if_llatbl.ts';
+import { type Llentry, LLE_IFADDR, LLE_PUB, LLE_STATIC, LLE_VALID } from '../net/if_llatbl.ts';
 import {
   ETHER_ADDR_LEN,
   type Ifnet,
@@ -47,9 +47,15 @@ import {
   ND_ROUTER_SOLICIT,
 } from './icmp6.ts';
 import { icmp6_error } from './icmp6_error.ts';
-import { IN6_ADDR_BITS, in6Get, IN6_IS_ADDR_LINKLOCAL, IN6_IS_ADDR_UNSPECIFIED } from './in6.ts';
+import {
+  IN6_ADDR_BITS,
+  in6Get,
+  IN6_IS_ADDR_LINKLOCAL,
+  IN6_IS_ADDR_UNSPECIFIED,
+  in6SolicitedNode,
+} from './in6.ts';
 import { fib6_lookup } from './in6_fib.ts';
-import { ETHER_MAP_IPV6_MULTICAST } from './in6_mcast.ts';
+import { ETHER_MAP_IPV6_MULTICAST, in6_joingroup, in6_leavegroup } from './in6_mcast.ts';
 import {
   in6Enabled,
   IN6_IFF_AUTOCONF,
@@ -79,6 +85,7 @@ const SEC = 1e9;
 
 const group: LinkAddr = { ll_addr: new Uint8Array(ETHER_ADDR_LEN) };
 const $src = new NetAddr();
+const $group = new NetAddr();
 
 /** Sets `$src` to the source of the held packet `m`, with its zone. */
 function sourceOf(m: Mbuf, ifp: Ifnet): void {
@@ -123,6 +130,21 @@ export class Nd6Table extends NeighborCache implements LinkResolver {
   /** The entry of `addr`, or null. */
   find(addr: AddrWords): Llentry | null {
     return this.table.find(addr);
+  }
+
+  /** Answers solicitations for `lle` from now on; until it is removed. */
+  publish(lle: Llentry): void {
+    lle.la_flags |= LLE_PUB;
+    in6SolicitedNode(lle.r_l3addr, $group);
+    in6_joingroup(lle.lle_ifp, $group);
+  }
+
+  override remove(lle: Llentry): number {
+    if ((lle.la_flags & LLE_PUB) !== 0) {
+      in6SolicitedNode(lle.r_l3addr, $group);
+      in6_leavegroup(lle.lle_ifp, $group);
+    }
+    return super.remove(lle);
   }
 
   /** Creates an entry; null if the table is full of static entries. */

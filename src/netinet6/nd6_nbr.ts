@@ -1,7 +1,7 @@
 /**
  * Neighbour solicitations and advertisements, after sys/netinet6/nd6_nbr.c: RFC 4861, 7.1 and 7.2.
  * Solicitations are sent by nd6_output.ts; duplicate address detection is in nd6_dad.ts. Left out:
- * answers for other hosts (proxies), carp, delayed answers for anycast addresses.
+ * carp, delayed answers for anycast addresses and proxies.
  */
 
 import { type AddrWords, NetAddr } from '../sys/addr.ts';
@@ -11,7 +11,7 @@ import { m_freem } from '../kern/kern_mbuf.ts';
 import { type Mbuf, mtod } from '../kern/mbuf.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { ifConsole } from '../net/if.ts';
-import { type Llentry, LLE_STATIC, LLE_VALID } from '../net/if_llatbl.ts';
+import { type Llentry, LLE_PUB, LLE_STATIC, LLE_VALID } from '../net/if_llatbl.ts';
 import type { Ifnet } from '../net/if_var.ts';
 import { LOG_ND6, logAllowed } from '../net/log_limit.ts';
 import { mem, memView } from '../vm/arena.ts';
@@ -147,7 +147,9 @@ export function nd6_ns_input(m: Mbuf, off: number, len: number): void {
 /** Answers the valid solicitation for `$target`. Returns the reason why it is invalid after all. */
 function solicited(ifp: Ifnet): string {
   const ia = in6ifa_ifpwithaddr(ifp, $target);
-  if (ia === null || (ia.ia6_flags & IN6_IFF_DUPLICATED) !== 0) {
+  const proxied = ia === null ? published(ifp) : null;
+  const own = ia !== null && (ia.ia6_flags & IN6_IFF_DUPLICATED) === 0;
+  if (!own && proxied === null) {
     count(R_ICMP6_IGNORED);
     return '';
   }
@@ -159,16 +161,17 @@ function solicited(ifp: Ifnet): string {
     return '';
   }
   const dad = IN6_IS_ADDR_UNSPECIFIED($src);
-  if ((ia.ia6_flags & IN6_IFF_TENTATIVE) !== 0) {
+  if (own && (ia.ia6_flags & IN6_IFF_TENTATIVE) !== 0) {
     if (dad) nd6_dad_ns_input(ia, ndOpts.at[ND_OPT_NONCE]!);
     else count(R_ICMP6_IGNORED);
     return '';
   }
   // RFC 4861, 7.2.4: the option may be missing in the answer to a solicitation that was not sent to
   // a group; FreeBSD omits it.
-  const tlladdr = IN6_IS_ADDR_MULTICAST($dst);
-  const anycast = (ia.ia6_flags & IN6_IFF_ANYCAST) !== 0;
-  const flags = routerFlag(ifp) | (anycast || !tlladdr ? 0 : ND_NA_FLAG_OVERRIDE);
+  const tlladdr = IN6_IS_ADDR_MULTICAST($dst) ? (proxied?.ll_addr ?? ifp.if_lladdr) : null;
+  // RFC 4861, 7.2.4 and 7.2.8: the answer of another host takes precedence.
+  const override = own && (ia.ia6_flags & IN6_IFF_ANYCAST) === 0 && tlladdr !== null;
+  const flags = routerFlag(ifp) | (override ? ND_NA_FLAG_OVERRIDE : 0);
   if (dad) {
     nd6_na_output(ifp, in6addr_linklocal_allnodes, $target, flags, tlladdr);
     return '';
@@ -176,6 +179,13 @@ function solicited(ifp: Ifnet): string {
   nd6_cache_lladdr(ifp, $src, found > 0 ? ndOpts.lladdr : null, ND_NEIGHBOR_SOLICIT);
   nd6_na_output(ifp, $src, $target, flags | ND_NA_FLAG_SOLICITED, tlladdr);
   return '';
+}
+
+/** The entry of `$target` if this host answers for it: `ndp -s … proxy`; else null. */
+function published(ifp: Ifnet): Llentry | null {
+  const lle = nd6Table(ifp)?.find($target) ?? null;
+  const flags = LLE_PUB | LLE_VALID;
+  return lle !== null && (lle.la_flags & flags) === flags ? lle : null;
 }
 
 /** ND_NA_FLAG_ROUTER if this host forwards packets. */
@@ -186,22 +196,22 @@ function routerFlag(ifp: Ifnet): number {
 }
 
 /**
- * Sends an advertisement of our address `taddr` to `daddr`. `flags`: ND_NA_FLAG_*. `tlladdr`: include
- * our link-level address. @see sys/netinet6/nd6_nbr.c
+ * Sends an advertisement of `taddr` to `daddr`. `flags`: ND_NA_FLAG_*. `tlladdr`: the link-level address
+ * to include; null: none. @see sys/netinet6/nd6_nbr.c
  */
 function nd6_na_output(
   ifp: Ifnet,
   daddr: AddrWords,
   taddr: AddrWords,
   flags: number,
-  tlladdr: boolean,
+  tlladdr: Uint8Array | null,
 ): void {
   const vnet = ifp.if_vnet;
   $dst.setFrom(daddr);
   in6_setscope($dst, ifp);
   const ia = in6_selectsrc(vnet, $dst, ifp);
   if (ia === null) return;
-  const len = ND_NEIGHBOR_LEN + (tlladdr ? ND_OPT_LLADDR_LEN : 0);
+  const len = ND_NEIGHBOR_LEN + (tlladdr === null ? 0 : ND_OPT_LLADDR_LEN);
   const m = ndPacket(len);
   if (m === null) return;
   const p = mtod(m);
@@ -212,7 +222,7 @@ function nd6_na_output(
   memView.setInt32(na + 4, flags);
   in6Put(na + ND_TARGET_OFF, taddr);
   in6ClearscopeAt(na + ND_TARGET_OFF);
-  if (tlladdr) ndPutLladdr(na + ND_NEIGHBOR_LEN, ND_OPT_TARGET_LINKADDR, ifp.if_lladdr);
+  if (tlladdr !== null) ndPutLladdr(na + ND_NEIGHBOR_LEN, ND_OPT_TARGET_LINKADDR, tlladdr);
   memView.setUint16(na + ICMP6_CKSUM_OFF, in6_cksum(m, IPPROTO_ICMPV6, Ip6.SIZE, len));
   icmp6Count(vnet, ND_NEIGHBOR_ADVERT);
   $imo.im6o_multicast_ifp = ifp;
@@ -229,7 +239,13 @@ export function nd6Announce(ifp: Ifnet): void {
   for (const ia of ifp.if_addrhead) {
     if (!isIn6Ifaddr(ia) || (ia.ia6_flags & IN6_IFF_NOTREADY) !== 0) continue;
     const override = (ia.ia6_flags & IN6_IFF_ANYCAST) !== 0 ? 0 : ND_NA_FLAG_OVERRIDE;
-    nd6_na_output(ifp, in6addr_linklocal_allnodes, ia.ifa_addr, routerFlag(ifp) | override, true);
+    nd6_na_output(
+      ifp,
+      in6addr_linklocal_allnodes,
+      ia.ifa_addr,
+      routerFlag(ifp) | override,
+      ifp.if_lladdr,
+    );
   }
 }
 

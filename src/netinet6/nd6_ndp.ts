@@ -9,9 +9,15 @@ import { ND6_LLINFO_REACHABLE, ND6_LLINFO_STALE } from './nd6_var.ts';
 
 /**
  * Sets the entry of `addr`, which contains its zone: permanent, or with `temp` one like a learned one.
- * EINVAL: `ifp` has no neighbour discovery, or the table is full. EEXIST: our own address. @see ndp(8)
+ * `proxy`: this host answers solicitations for `addr`. EINVAL: `ifp` has no neighbour discovery, or the table is full. EEXIST: our own address. @see ndp(8)
  */
-export function ndpSet(ifp: Ifnet, addr: AddrWords, lladdr: Uint8Array, temp: boolean): Errno {
+export function ndpSet(
+  ifp: Ifnet,
+  addr: AddrWords,
+  lladdr: Uint8Array,
+  temp: boolean,
+  proxy = false,
+): Errno {
   const nd = nd6Table(ifp);
   const old = nd?.find(addr) ?? null;
   if (nd === null) return EINVAL;
@@ -21,6 +27,7 @@ export function ndpSet(ifp: Ifnet, addr: AddrWords, lladdr: Uint8Array, temp: bo
   const lle = nd.create(addr);
   if (lle === null) return EINVAL;
   if (!temp) nd.keep(lle, LLE_STATIC);
+  if (proxy) nd.publish(lle);
   nd.learned(lle, lladdr, temp ? ND6_LLINFO_STALE : ND6_LLINFO_REACHABLE);
   return 0;
 }

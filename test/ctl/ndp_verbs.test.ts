@@ -66,8 +66,8 @@ describe('ctl: ndp changes', () => {
       /^EINVAL: cannot intuit interface/,
     );
     expect(error('-s 2001:db8::9 02:00')).to.match(/^EINVAL: invalid Ethernet address: 02:00/);
-    expect(error('-s 2001:db8::9 02:00:00:00:00:09 proxy')).to.match(
-      /^EINVAL: proxy: not supported/,
+    expect(error('-s 2001:db8::9 02:00:00:00:00:09 blackhole')).to.match(
+      /^EINVAL: blackhole: only temp and proxy are known/,
     );
     expect(error('-d 192.0.2.1')).to.equal('EINVAL: 192.0.2.1: not an IPv6 address');
     expect(error('-d 2001:db8::9')).to.equal('ENOENT: cannot locate 2001:db8::9');
