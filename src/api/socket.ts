@@ -178,7 +178,8 @@ export class Socket extends Duplex {
   }
 
   /**
-   * Connects to a port, 1 to 65535, of an IPv4 or IPv6 address, or with `lookup` of a name. 'connect' and 'ready' or 'error' follow.
+   * Connects to a port, 1 to 65535, of an IPv4 or IPv6 address, or with `lookup` of a name. 'connect' and
+   * 'ready' or 'error' follow.
    * Throws TapnicError: EINVAL (no port or no address), ENXIO (no such zone), EISCONN, ENOBUFS.
    */
   connect(options: ConnectOptions, listener?: () => void): this;

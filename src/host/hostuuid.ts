@@ -12,7 +12,10 @@ function machineId(): string {
   }
 }
 
-/** The UUID of the emulated host `name` on this machine. A hash of the identifier, as machine-id(5) recommends. */
+/**
+ * The UUID of the emulated host `name` on this machine: a hash of the identifier, as machine-id(5)
+ * recommends.
+ */
 export function stableHostuuid(name: string): string {
   const hash = createHash('sha256').update(`tapnic/${machineId()}/${name}`).digest('hex');
   const part = (from: number, to: number): string => hash.slice(from, to);

@@ -297,7 +297,9 @@ export class TapWire extends FdWire {
     if (!this.link().ipv6) {
       this.ipv6 = false;
       const unset = hostAddr6 === null ? '' : `: ${hostAddr6} not set`;
-      this.warnings.push(`IPv6 is disabled on ${this.name}${unset}`);
+      this.warnings.push(
+        `IPv6 is disabled on ${this.name}${unset}; sysctl net.ipv6.conf.all.disable_ipv6=0 enables it`,
+      );
     } else if (!this.#conflict6(options, hostAddr6) && hostAddr6 !== null) {
       this.addAddr(hostAddr6);
     }

@@ -345,8 +345,8 @@ function tooLong(af: InpAf, ulen: number): boolean {
 
 /**
  * Sends `m`, the data of one datagram, to `nam` (null: to the connected peer) with the control messages
- * `control`. Takes `m`, which may contain unmapped mbufs. EMSGSIZE: larger than an IP packet. EDESTADDRREQ: no destination.
- * EISCONN: `nam` on a connected socket. EAFNOSUPPORT: other family. EADDRNOTAVAIL: address or port
+ * `control`. Takes `m`, which may contain unmapped mbufs. EMSGSIZE: larger than an IP packet.
+ * EDESTADDRREQ: no destination. EISCONN: `nam` on a connected socket. EAFNOSUPPORT: other family. EADDRNOTAVAIL: address or port
  * 0, or no local port is free. EHOSTUNREACH: no route. ENOBUFS: no mbuf. Else the errno of
  * ip_output.
  * @see sys/netinet/udp_usrreq.c

@@ -1,8 +1,7 @@
 /**
  * Input of ICMPv6, after sys/netinet6/icmp6.c (RFC 4443): answers echo requests, passes received errors
  * to the transport protocols, neighbour discovery to nd6_nbr.ts, MLD to mld6.ts, and everything to raw
- * sockets. Left
- * out: node information queries, router renumbering.
+ * sockets. Left out: node information queries, router renumbering.
  */
 
 import {

@@ -115,7 +115,8 @@ function listed(pc: NdPrefixctl): NdPrefix | null {
 
 /**
  * Processes a prefix of a router advertisement: RFC 4861, 6.3.4, and RFC 4862, 5.5.3. `dr`: the router;
- * null: it is not a default router. `updateflags`: those of in6_update_ifa for a new address. @see sys/netinet6/nd6_rtr.c
+ * null: it is not a default router. `updateflags`: those of in6_update_ifa for a new address.
+ * @see sys/netinet6/nd6_rtr.c
  */
 export function prelist_update(pc: NdPrefixctl, dr: NdDefrouter | null, updateflags: number): void {
   const { ndpr_ifp: ifp } = pc;

@@ -126,9 +126,9 @@ export function in6SetLifetime(ia: In6Ifaddr, lifetime: In6Addrlifetime): void {
 /**
  * Adds address `addr` with prefix length `plen` (0 to 128) to `ifp` and brings the interface up; or, if
  * the interface has the address, sets its lifetimes and flags. `flags`: IN6_IFF_NODAD, ANYCAST,
- * AUTOCONF, TEMPORARY. `updateflags`: IN6_IFAUPDATE_DADDELAY. The zone of a link-local address is set here. EINVAL: bad prefix length,
- * lifetime or address. EEXIST: another interface has the address. Else the driver's errno from bringing
- * the interface up. @see sys/netinet6/in6.c
+ * AUTOCONF, TEMPORARY. `updateflags`: IN6_IFAUPDATE_DADDELAY. The zone of a link-local address is set
+ * here. EINVAL: bad prefix length, lifetime or address. EEXIST: another interface has the address. Else
+ * the driver's errno from bringing the interface up. @see sys/netinet6/in6.c
  */
 export function in6_update_ifa(
   ifp: Ifnet,

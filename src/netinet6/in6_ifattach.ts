@@ -1,7 +1,8 @@
 /**
  * IPv6 on an interface, after sys/netinet6/in6_ifattach.c: the state of a new interface, its
- * link-local address, and the addresses of lo0. Identifiers are in in6_ifid.ts. An Ethernet interface has IPv6 disabled (ND6_IFF_IFDISABLED) until it gets an address, as with
- * FreeBSD's rc.conf(5) without an ipv6 line.
+ * link-local address, and the addresses of lo0. Identifiers are in in6_ifid.ts. An Ethernet interface
+ * has IPv6 disabled (ND6_IFF_IFDISABLED) until it gets an address, as with FreeBSD's rc.conf(5) without
+ * an ipv6 line.
  */
 
 import { type AddrWords, NetAddr } from '../sys/addr.ts';

@@ -276,8 +276,8 @@ function ip6_notify_pmtu(inp: Inpcb, dst: Sockaddr, mtu: number): void {
 }
 
 /**
- * A router reported the path MTU `mtu` to inc's foreign address. Tells the sockets of `info` that asked
- * with IPV6_RECVPATHMTU, and are unconnected or connected to that address. @see ip6(4)
+ * A router reported the path MTU `mtu` to inc's foreign address. Reports it to the sockets of
+ * `info` with IPV6_RECVPATHMTU that are unconnected or connected to that address. @see ip6(4)
  */
 export function ip6NotifyPmtu(info: Inpcbinfo, inc: InConninfo, mtu: number): void {
   for (let inp = info.ipi_listhead; inp !== null; inp = inp.listNext) {

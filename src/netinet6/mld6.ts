@@ -344,7 +344,7 @@ function mld_v2_input_query(link: ReportLink, m: Mbuf, off: number, len: number,
   });
 }
 
-/** A query: RFC 3810, 6.2, requires a link-local source, and 8.1 tells the versions by length. */
+/** A query: RFC 3810, 6.2, requires a link-local source, and 8.1 distinguishes the versions by length. */
 function query(link: ReportLink, m: Mbuf, off: number, len: number, v: MldVnet): void {
   if (!IN6_IS_ADDR_LINKLOCAL($src)) return badQuery(v);
   if (len === MLD_MINLEN) return mld_v1_input_query(link, mtod(m) + off, v);

@@ -288,7 +288,10 @@ describe('host: TAP', () => {
     try {
       const wire = tap({ hostAddr: '192.0.2.1/24', hostAddr6: '2001:db8::1/64' });
       expect(wire.link().ipv6).to.equal(false);
-      expect(wire.warnings).to.deep.equal(['IPv6 is disabled on nic0: 2001:db8::1/64 not set']);
+      expect(wire.warnings).to.deep.equal([
+        'IPv6 is disabled on nic0: 2001:db8::1/64 not set; ' +
+          'sysctl net.ipv6.conf.all.disable_ipv6=0 enables it',
+      ]);
       expect(ipAddr('nic0').addr_info.map((a) => a.local)).to.deep.equal(['192.0.2.1']);
     } finally {
       set(0);
