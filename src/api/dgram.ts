@@ -269,11 +269,14 @@ export class DgramSocket extends EventEmitter {
   /**
    * IP_MULTICAST_IF: sends multicasts by the interface with the address `multicastInterface`; with
    * 0.0.0.0 by the routing table again. With `udp6`: by that of the zone, as in `::%tn0`. Throws
-   * TapnicError EINVAL, EADDRNOTAVAIL, ENXIO, EBADF.
+   * TapnicError EINVAL, EADDRNOTAVAIL, ENXIO, EBADF, ERR_INVALID_ARG_TYPE.
    */
   setMulticastInterface(multicastInterface: string): void {
-    const so = this.#open('setMulticastInterface');
-    this.#family.setMulticastInterface(so, 'setMulticastInterface', multicastInterface);
+    const call = 'setMulticastInterface';
+    const so = this.#open(call);
+    if (typeof multicastInterface !== 'string')
+      throw new TapnicError('ERR_INVALID_ARG_TYPE', call, 'the interface must be a string');
+    this.#family.setMulticastInterface(so, call, multicastInterface);
   }
 
   /**

@@ -105,7 +105,8 @@ export const dgram4: DgramFamily = {
 /** The index of the interface in a text such as `::%tn0` or `%2`; 0: none is named. */
 function zoneOf(so: Socket, call: string, text: string | undefined): number {
   if (text === undefined) return 0;
-  const [addr, zone] = text.split('%') as [string, string?];
+  // A program in JavaScript may pass anything.
+  const [addr, zone] = typeof text === 'string' ? (text.split('%') as [string, string?]) : [''];
   if (parseIn6(addr) === null) throw errnoError(EINVAL, call, `${text} is not an IPv6 address`);
   if (zone === undefined) return 0;
   const { so_vnet: vnet } = so;

@@ -1,6 +1,7 @@
 /** Memberships, source filters and multicast options of IPv6 sockets. */
 
 import { expect } from 'chai';
+import { createSocket } from '../../src/api/dgram.ts';
 import { AF_INET6, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM } from '../../src/kern/protosw.ts';
 import { Sockopt, SOPT_GET, SOPT_SET } from '../../src/kern/sockopt.ts';
 import { soRecvDgram, soSendDgram } from '../../src/kern/sys_generic.ts';
@@ -309,5 +310,26 @@ describe('in6_mcast', () => {
       expect(send(so)).to.equal(0);
       expect(received(so)).to.equal(0);
     });
+  });
+
+  it('node:dgram: an interface that is not a string has a code', () => {
+    for (const type of ['udp4', 'udp6'] as const) {
+      const one = createSocket(rig.vnet, type);
+      const code = (call: () => void): unknown => {
+        try {
+          call();
+        } catch (e) {
+          return (e as { code?: unknown }).code;
+        }
+        return 'none';
+      };
+      const number = 5 as unknown as string;
+      const group = type === 'udp4' ? '224.1.2.3' : GROUP;
+      expect(code(() => one.setMulticastInterface(number))).to.equal('ERR_INVALID_ARG_TYPE');
+      expect(code(() => one.addMembership(group, number))).to.equal('EINVAL');
+      expect(code(() => one.dropMembership(group, number))).to.equal('EINVAL');
+      one.close();
+    }
+    rig.advance(0);
   });
 });
