@@ -4,14 +4,11 @@
  * sysctls from the trees, words from the source of ifconfig, so new ones take part by themselves.
  */
 
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { Bsd } from '../../src/api/bsd.ts';
 import { DgramSocket } from '../../src/api/dgram.ts';
 import { RawSocket } from '../../src/api/raw.ts';
 import { connect, Server } from '../../src/api/server.ts';
-import { Socket } from '../../src/api/socket.ts';
-import { capabilityKeywords } from '../../src/ctl/bits.ts';
+import type { Socket } from '../../src/api/socket.ts';
 import { handleRequest } from '../../src/ctl/control.ts';
 import { below, SeededPrng } from '../../src/host/prng.ts';
 import { SimPager } from '../../src/host/sim_pager.ts';
@@ -19,7 +16,7 @@ import { EV_ADD, EV_CLEAR, EVFILT_READ, EVFILT_WRITE } from '../../src/kern/kern
 import { Kqueue, kqueue_close, kqueue_register } from '../../src/kern/kern_event.ts';
 import { File } from '../../src/kern/kern_descrip.ts';
 import { machineSysctl, type SysctlOid, type SysctlTree } from '../../src/kern/kern_sysctl.ts';
-import { AF_INET, SOCK_DGRAM, SOCK_STREAM } from '../../src/kern/protosw.ts';
+import { AF_INET, AF_INET6, SOCK_DGRAM, SOCK_STREAM } from '../../src/kern/protosw.ts';
 import { sbused } from '../../src/kern/uipc_sockbuf.ts';
 import type { Vnet } from '../../src/kern/vnet.ts';
 import { sotoinpcb } from '../../src/netinet/in_pcb.ts';
@@ -30,8 +27,9 @@ import { Panic } from '../../src/sys/kassert.ts';
 import { mem } from '../../src/vm/arena.ts';
 import { vmObjectInit, vmObjectsFlush } from '../../src/vm/vm_object.ts';
 import { buildIcmp } from '../support/frames.ts';
+import { Deck, decks, ENDINGS } from './decks.ts';
 import { streamByte } from './endpoint.ts';
-import { ADDR_A, ADDR_B, SimNet, type SimPort } from './sim_net.ts';
+import { ADDR6_A, ADDR6_B, ADDR_A, ADDR_B, SimNet, type SimPort } from './sim_net.ts';
 
 /** Bytes `from` to `from + n` of the stream `key`, whose first four bytes are the key. */
 function streamBytes(key: number, from: number, n: number): Buffer {
@@ -43,24 +41,8 @@ function streamBytes(key: number, from: number, n: number): Buffer {
   return bytes;
 }
 
-/** Names of the public methods and getters of a class. */
-function namesOf(type: { prototype: object }): string[] {
-  return Object.getOwnPropertyNames(type.prototype).filter(
-    (name) => name !== 'constructor' && !name.startsWith('_'),
-  );
-}
-
 const SENDBUF_MAX = 'net.inet.tcp.sendbuf_max';
 const SENDSPACE = 'net.inet.tcp.sendspace';
-
-/** Words of ifconfig that are not capabilities, as its source has them. */
-function ifconfigVerbs(): string[] {
-  const source = readFileSync(
-    join(import.meta.dirname, '../../../src/ctl/ifconfig_verbs.ts'),
-    'utf8',
-  );
-  return [...source.matchAll(/case '(-?[a-z]+)':/g)].map((m) => m[1]!);
-}
 
 /** Whether a write waits, and only the limit keeps the send buffer from growing. */
 function mayGrow({ bsdSocket: so, writableLength }: Socket): boolean {
@@ -100,54 +82,9 @@ export interface UpcallResult {
   readonly grown: number;
 }
 
-/** Names that are drawn one after the other in random order, each as often as any other. */
-export class Deck {
-  readonly names: readonly string[];
-  /** Names drawn at least once. */
-  readonly seen = new Set<string>();
-  #left: string[] = [];
-
-  constructor(names: readonly string[]) {
-    this.names = names;
-  }
-
-  /**
-   * Forgets the order of the last world, so that `seed` alone determines the draws. Four seeds in a row
-   * begin with different quarters of the names, so that together they draw all.
-   */
-  reset(seed: number): void {
-    this.#left = this.names.filter((_, i) => i % 4 === seed % 4);
-  }
-
-  draw(prng: SeededPrng): string {
-    if (this.#left.length === 0) this.#left = [...this.names];
-    const [name] = this.#left.splice(below(prng, this.#left.length), 1);
-    this.seen.add(name!);
-    return name!;
-  }
-}
-
 const writable = (tree: SysctlTree): SysctlOid[] =>
   tree.list().filter(({ set, setText }) => set !== null || setText !== undefined);
 
-// Connections end too soon to be interesting if these come as often as the others.
-const ENDINGS = ['end', 'destroy', 'resetAndDestroy', 'close', 'closeAll', 'destroySoon'];
-const STREAM_METHODS = ['write', 'end', 'destroy', 'pause', 'resume', 'cork', 'uncork', 'read'];
-// Once for each socket, by its server or by connect().
-const INTERNAL = ['adopt', 'connect'];
-
-export const decks = {
-  tcp: new Deck([
-    ...namesOf(Socket).filter((name) => ![...INTERNAL, ...STREAM_METHODS].includes(name)),
-    ...STREAM_METHODS,
-  ]),
-  server: new Deck(namesOf(Server)),
-  dgram: new Deck(namesOf(DgramSocket)),
-  raw: new Deck(namesOf(RawSocket)),
-  bsd: new Deck(namesOf(Bsd)),
-  ifconfig: new Deck([...new Set(ifconfigVerbs()), ...capabilityKeywords(-1)]),
-  control: new Deck(['info', 'ifconfig', 'netstat', 'sysctl', 'vmstat', 'fault', 'arp', 'none']),
-};
 /** Made with the first world, because the trees are filled at boot. */
 export let sysctls: Deck | null = null;
 
@@ -176,14 +113,21 @@ class UpcallWorld {
   grown = 0;
   /** Send buffers are full, and the operator lets them grow little by little. */
   readonly #tight: boolean;
+  readonly #six: boolean;
+  /** The addresses that programs use. */
+  readonly #addrs: readonly string[];
 
-  constructor(seed: number) {
+  constructor(seed: number, six: boolean) {
     this.prng = new SeededPrng(seed);
+    this.#six = six;
+    this.#addrs = six
+      ? [ADDR6_A, ADDR6_B, '::1', ADDR_B, `::ffff:${ADDR_B}`]
+      : [ADDR_A, ADDR_B, '127.0.0.1'];
     this.#tight = seed % 2 === 0;
     const faults = this.#chance(0.5) ? ['drop,rate=0.02'] : [];
     const delayNs = 20_000 + below(this.prng, 3_000_000);
     const offload = this.#pick(['none', 'csum', 'tso'] as const);
-    this.net = new SimNet({ seed, faults, delayNs, offload });
+    this.net = new SimNet({ seed, faults, delayNs, offload, six });
     const { clock } = this.net;
     this.disk = new SimPager({ arena: mem.buffer, clock, prng: this.prng });
     vmObjectInit(this.disk);
@@ -233,7 +177,7 @@ class UpcallWorld {
       spare.on(event, () => this.act(`server ${event}`));
     this.#spare.push(spare);
     this.#newDgram(vnet);
-    const raw = new RawSocket(vnet);
+    const raw = new RawSocket(vnet, { family: this.#six ? 6 : 4 });
     raw.on('message', () => this.act('raw message'));
     raw.on('error', () => this.act('raw error'));
     this.#raws.push(raw);
@@ -242,7 +186,7 @@ class UpcallWorld {
 
   /** Every datagram says how long it is and what is in it. */
   #newDgram(vnet: Vnet): void {
-    const socket = new DgramSocket(vnet);
+    const socket = new DgramSocket(vnet, { type: this.#six ? 'udp6' : 'udp4' });
     socket.on('message', (data: Buffer) => {
       const want = data.length < 4 ? data : streamBytes(data.readUInt32BE(0), 0, data.length);
       if (!data.equals(want)) this.wrong.push('a datagram has bytes that were not sent');
@@ -305,7 +249,7 @@ class UpcallWorld {
     this.#kqueues.push(kq);
   }
 
-  #connect(host = this.#pick([ADDR_A, ADDR_B, '127.0.0.1']), vnet = this.#vnet()): void {
+  #connect(host = this.#pick(this.#addrs), vnet = this.#vnet()): void {
     if (this.ends.length > 40) return;
     this.#connecting++;
     connect(vnet, 80, host)
@@ -387,6 +331,8 @@ class UpcallWorld {
     if (dice < 30) this.#tcp(this.#draw(decks.tcp));
     else if (dice < 43) this.#sysctl(sysctls!.draw(this.prng));
     else if (dice < 45) this.#tune();
+    else if (dice < 55 && this.#six && this.#chance(0.5))
+      this.#ifconfig6(this.#draw(decks.ifconfig6));
     else if (dice < 55) this.#ifconfig(this.#draw(decks.ifconfig));
     else if (dice < 72) this.#bsd(this.#draw(decks.bsd));
     else if (dice < 79) this.#dgram(this.#draw(decks.dgram));
@@ -510,6 +456,22 @@ class UpcallWorld {
     if (word === 'down') this.#ask(port.vnet, 'ifconfig', { if: tn, words: ['up'] });
   }
 
+  /** `ifconfig tn0 inet6` with a word. */
+  #ifconfig6(word: string): void {
+    const { vnet, ifp } = this.#pick(this.#ports);
+    const addr = `2001:db8::${1 + below(this.prng, 4)}`;
+    const other = '2001:db8:1::7';
+    const commands: Record<string, string[]> = {
+      prefixlen: [addr, 'prefixlen', '64'],
+      pltime: [other, 'pltime', '1'],
+      vltime: [other, 'vltime', '2', 'pltime', '1'],
+      eui64: ['2001:db8:2::', 'eui64'],
+      delete: [this.#chance(0.3) ? addr : other, 'delete'],
+    };
+    const words = ['inet6', ...(commands[word] ?? [other, word])];
+    this.#ask(vnet, 'ifconfig', { if: ifp.if_xname, words });
+  }
+
   #control(cmd: string): void {
     const report = this.#pick(['m', 'an', 'i', 's', 'z']);
     this.#ask(this.#vnet(), cmd, { report, all: true, name: 'net', op: 'list' });
@@ -530,7 +492,7 @@ class UpcallWorld {
     const at = below(this.prng, this.#dgrams.length);
     const socket = this.#dgrams[at]!;
     const n = this.#pick([0, 4, 100, 1472, 1473, 9000]);
-    const to = [5000, this.#pick([ADDR_A, ADDR_B, '127.0.0.1'])];
+    const to = [5000, this.#pick(this.#addrs)];
     const data = streamBytes(below(this.prng, 1 << 30), 0, n);
     if (name === 'send') this.#call(socket, name, this.#chance(0.9) ? [data, ...to] : [data]);
     else if (name === 'bind') this.#call(socket, name, [below(this.prng, 2) * 5000]);
@@ -543,16 +505,18 @@ class UpcallWorld {
 
   #raw(name: string): void {
     const at = below(this.prng, this.#raws.length);
-    const echo = Uint8Array.from(buildIcmp({ type: 8, payload: new Uint8Array(40) }));
-    this.#call(this.#raws[at]!, name, [echo, this.#pick([ADDR_A, ADDR_B, '127.0.0.1'])]);
-    if (name === 'close') this.#raws[at] = new RawSocket(this.#vnet());
+    const type = this.#six ? 128 : 8;
+    const echo = Uint8Array.from(buildIcmp({ type, payload: new Uint8Array(40) }));
+    this.#call(this.#raws[at]!, name, [echo, this.#pick(this.#addrs)]);
+    if (name === 'close')
+      this.#raws[at] = new RawSocket(this.#vnet(), { family: this.#six ? 6 : 4 });
   }
 
   #bsd(name: string): void {
     const table = this.#pick(this.#tables);
     const int = (n: number): number => below(this.prng, n);
     const fd = 3 + int(8);
-    const addr = { address: this.#pick([ADDR_A, ADDR_B, '127.0.0.1']), port: 9000 + int(3) };
+    const addr = { address: this.#pick(this.#addrs), port: 9000 + int(3) };
     const buf = new Uint8Array(int(3000));
     const option = [
       fd,
@@ -562,8 +526,8 @@ class UpcallWorld {
     const filter = this.#pick([EVFILT_READ, EVFILT_WRITE]);
     const kevent = [fd, [{ ident: 3 + int(8), filter, flags: EV_ADD }], 4, int(50)];
     const args: Record<string, unknown[]> = {
-      socket: [AF_INET, this.#pick([SOCK_STREAM, SOCK_DGRAM])],
-      bind: [fd, { ...addr, address: '0.0.0.0' }],
+      socket: [this.#six ? AF_INET6 : AF_INET, this.#pick([SOCK_STREAM, SOCK_DGRAM])],
+      bind: [fd, { ...addr, address: this.#six ? '::' : '0.0.0.0' }],
       listen: [fd, int(4)],
       connect: [fd, addr],
       connectAsync: [fd, addr],
@@ -601,7 +565,7 @@ class UpcallWorld {
 
   /** Lets buffers grow while windows are open, before other calls are made. */
   async #growFirst(): Promise<void> {
-    this.#connect(ADDR_B, this.net.a.vnet);
+    this.#connect(this.#six ? ADDR6_B : ADDR_B, this.net.a.vnet);
     for (let n = 0; this.grown < 4 && n < 300 && this.wrong.length === 0; n++) {
       this.#step(Infinity);
       this.#growLittle();
@@ -633,7 +597,9 @@ class UpcallWorld {
     for (const port of this.#ports) {
       ifCloneDestroyAll(port.vnet);
       const addr = port === this.net.a ? ADDR_A : ADDR_B;
-      for (const words of [['up'], ['mtu', '1500'], ['inet', `${addr}/24`]])
+      const addr6 = port === this.net.a ? ADDR6_A : ADDR6_B;
+      const inet6 = this.#six ? [['inet6', `${addr6}/64`]] : [];
+      for (const words of [['up'], ['mtu', '1500'], ['inet', `${addr}/24`], ...inet6])
         this.#ask(port.vnet, 'ifconfig', { if: port.ifp.if_xname, words });
     }
     for (const { socket } of this.ends) {
@@ -684,9 +650,13 @@ class UpcallWorld {
   }
 }
 
-/** Runs the world of `seed` with `calls` calls from upcalls. */
-export async function runUpcallWorld(seed: number, calls: number): Promise<UpcallResult> {
-  const world = new UpcallWorld(seed);
+/** Runs the world of `seed` with `calls` calls from upcalls, over IPv6 or IPv4. */
+export async function runUpcallWorld(
+  seed: number,
+  calls: number,
+  six = false,
+): Promise<UpcallResult> {
+  const world = new UpcallWorld(seed, six);
   await world.run(calls);
   if (world.wrong.length === 0) await world.end();
   const { wrong, kinds, bytes, grown } = world;
