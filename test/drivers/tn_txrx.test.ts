@@ -17,6 +17,7 @@ import {
   CSUM_DATA_VALID_IPV6,
   CSUM_IP,
   CSUM_IP6_TCP,
+  CSUM_IP6_TSO,
   CSUM_TSO,
   CSUM_IP_CHECKED,
   CSUM_IP_TCP,
@@ -365,45 +366,49 @@ describe('if_tn: transmit', () => {
     host.ifp.if_bpf = null;
   });
 
-  it('leaves no garbage, from mbuf to wire and back to the pool', () => {
-    const frame = makePacket({ payload: 1400, cksum: 'pseudo' });
-    host.wire.keep = false;
-    const { sc } = host;
-    // The interrupt stays pending, so that the event loop's queues are not measured.
-    const bytes = bytesPerCall(() => {
-      const m = m_getcl(M_NOWAIT, MT_DATA, M_PKTHDR)!;
-      mem.set(frame, m.m_data);
-      m.m_len = frame.length;
-      m.m_pkthdr.len = frame.length;
-      m.m_pkthdr.csum_flags = CSUM_IP | CSUM_IP_TCP;
-      tn_encap(sc, m);
-      dmaTxflush(sc);
-      dmaTxeof(sc);
-    });
-    host.clock.runPosted();
-    expect(bytes).to.be.below(8);
-    expect(host.wire.nsent).to.be.above(100_000);
-  }).timeout(60_000);
+  for (const v6 of [false, true])
+    it(`leaves no garbage, from mbuf to wire and back to the pool, IPv${v6 ? 6 : 4}`, () => {
+      const frame = makePacket({ v6, payload: 1400, cksum: 'pseudo' });
+      host.wire.keep = false;
+      const { sc } = host;
+      // The interrupt stays pending, so that the event loop's queues are not measured.
+      const bytes = bytesPerCall(() => {
+        const m = m_getcl(M_NOWAIT, MT_DATA, M_PKTHDR)!;
+        mem.set(frame, m.m_data);
+        m.m_len = frame.length;
+        m.m_pkthdr.len = frame.length;
+        m.m_pkthdr.csum_flags = v6 ? CSUM_IP6_TCP : CSUM_IP | CSUM_IP_TCP;
+        tn_encap(sc, m);
+        dmaTxflush(sc);
+        dmaTxeof(sc);
+      });
+      host.clock.runPosted();
+      expect(bytes).to.be.below(8);
+      expect(host.wire.nsent).to.be.above(100_000);
+    }).timeout(60_000);
 
-  it('tn_encap leaves no garbage over a chain of pages', () => {
-    const m = host.unmapped(makePacket({ payload: 20_000, cksum: 'tso' }), 54, 100);
-    m.m_pkthdr.csum_flags = CSUM_IP | CSUM_IP_TCP | CSUM_IP_TSO;
-    m.m_pkthdr.tso_segsz = 1448;
-    const { sc } = host;
-    const bytes = bytesPerCall(() => {
-      tn_encap(sc, m);
-      // Take the packet off the ring without freeing it, so that the next call can send it again.
-      const first = sc.txr.slot(sc.txr.cons);
-      bus_dmamap_sync(sc.txTag, sc.txMap[first]!, BUS_DMASYNC_POSTWRITE);
-      bus_dmamap_unload(sc.txTag, sc.txMap[first]!);
-      sc.txMbuf[first] = null;
-      sc.txr.consume(sc.txNdesc[first]!);
-    });
-    expect(bytes).to.be.below(8);
-    dmaTxdrain(sc);
-    m_freem(m);
-    expect(counted(R_DEV_TX_BAD)).to.equal(0);
-  }).timeout(60_000);
+  for (const v6 of [false, true])
+    it(`tn_encap leaves no garbage over a chain of pages, IPv${v6 ? 6 : 4}`, () => {
+      const m = host.unmapped(makePacket({ v6, payload: 20_000, cksum: 'tso' }), v6 ? 74 : 54, 100);
+      m.m_pkthdr.csum_flags = v6
+        ? CSUM_IP6_TCP | CSUM_IP6_TSO
+        : CSUM_IP | CSUM_IP_TCP | CSUM_IP_TSO;
+      m.m_pkthdr.tso_segsz = 1448;
+      const { sc } = host;
+      const bytes = bytesPerCall(() => {
+        tn_encap(sc, m);
+        // Take the packet off the ring without freeing it, so that the next call can send it again.
+        const first = sc.txr.slot(sc.txr.cons);
+        bus_dmamap_sync(sc.txTag, sc.txMap[first]!, BUS_DMASYNC_POSTWRITE);
+        bus_dmamap_unload(sc.txTag, sc.txMap[first]!);
+        sc.txMbuf[first] = null;
+        sc.txr.consume(sc.txNdesc[first]!);
+      });
+      expect(bytes).to.be.below(8);
+      dmaTxdrain(sc);
+      m_freem(m);
+      expect(counted(R_DEV_TX_BAD)).to.equal(0);
+    }).timeout(60_000);
 });
 
 describe('if_tn: receive', () => {
@@ -433,67 +438,71 @@ describe('if_tn: receive', () => {
     expect(if_get_counter(host.ifp, IFCOUNTER_IPACKETS)).to.equal(2);
   });
 
-  it('leaves no garbage, from wire to mbuf and back to the pool', () => {
-    // A wire that copies the same frame from the arena each time, and allocates nothing.
-    const frame = makePacket({ payload: 1400, cksum: 'full' });
-    const keep = m_getcl(M_NOWAIT, MT_DATA, M_PKTHDR)!;
-    mem.set(frame, keep.m_data);
-    let left = 0;
-    host.wire.readv = (iov) => {
-      if (left-- <= 0) return -EAGAIN;
-      mem.copyWithin(iov[0]!, keep.m_data, keep.m_data + frame.length);
-      return frame.length;
-    };
-    let n = 0;
-    host.ifp.if_input = (_ifp, m) => {
-      n++;
-      m_freem(m);
-    };
-    const bytes = bytesPerCall(() => {
-      left = 1;
-      host.wire.notify();
-      tn_rxeof(host.sc, 1);
-    });
-    host.clock.runPosted();
-    expect(bytes).to.be.below(8);
-    expect(n).to.be.above(100_000);
-    m_freem(keep);
-  }).timeout(60_000);
+  for (const v6 of [false, true])
+    it(`leaves no garbage, from wire to mbuf and back to the pool, IPv${v6 ? 6 : 4}`, () => {
+      // A wire that copies the same frame from the arena each time, and allocates nothing.
+      const frame = makePacket({ v6, payload: 1400, cksum: 'full' });
+      const keep = m_getcl(M_NOWAIT, MT_DATA, M_PKTHDR)!;
+      mem.set(frame, keep.m_data);
+      let left = 0;
+      host.wire.readv = (iov) => {
+        if (left-- <= 0) return -EAGAIN;
+        mem.copyWithin(iov[0]!, keep.m_data, keep.m_data + frame.length);
+        return frame.length;
+      };
+      let n = 0;
+      host.ifp.if_input = (_ifp, m) => {
+        n++;
+        m_freem(m);
+      };
+      const bytes = bytesPerCall(() => {
+        left = 1;
+        host.wire.notify();
+        tn_rxeof(host.sc, 1);
+      });
+      host.clock.runPosted();
+      expect(bytes).to.be.below(8);
+      expect(n).to.be.above(100_000);
+      m_freem(keep);
+    }).timeout(60_000);
 
-  it('leaves no garbage when the NIC coalesces segments', () => {
-    // Three consecutive segments per call.
-    const frames = [0, 1, 2].map((i) => segment({ payload: 1001, seq: 0xfffff000 + i * 1001 }));
-    const keep = frames.map((frame) => {
-      const m = m_getcl(M_NOWAIT, MT_DATA, M_PKTHDR)!;
-      mem.set(frame, m.m_data);
-      return m;
-    });
-    const { length } = frames[0]!;
-    let left = 0;
-    host.wire.readv = (iov) => {
-      if (left === 0) return -EAGAIN;
-      const from = keep[3 - left--]!.m_data;
-      mem.copyWithin(iov[0]!, from, from + length);
-      return length;
-    };
-    let n = 0;
-    let segs = 0;
-    host.ifp.if_input = (_ifp, m) => {
-      n++;
-      segs += m.m_pkthdr.lro_nsegs;
-      m_freem(m);
-    };
-    const bytes = bytesPerCall(() => {
-      left = 3;
-      host.wire.notify();
-      tn_rxeof(host.sc, 2);
-    });
-    host.clock.runPosted();
-    expect(bytes).to.be.below(8);
-    expect(n).to.be.above(100_000);
-    expect(segs).to.equal(3 * n);
-    keep.forEach((m) => m_freem(m));
-  }).timeout(60_000);
+  for (const v6 of [false, true])
+    it(`leaves no garbage when the NIC coalesces segments, IPv${v6 ? 6 : 4}`, () => {
+      // Three consecutive segments per call.
+      const frames = [0, 1, 2].map((i) =>
+        segment({ v6, payload: 1001, seq: 0xfffff000 + i * 1001 }),
+      );
+      const keep = frames.map((frame) => {
+        const m = m_getcl(M_NOWAIT, MT_DATA, M_PKTHDR)!;
+        mem.set(frame, m.m_data);
+        return m;
+      });
+      const { length } = frames[0]!;
+      let left = 0;
+      host.wire.readv = (iov) => {
+        if (left === 0) return -EAGAIN;
+        const from = keep[3 - left--]!.m_data;
+        mem.copyWithin(iov[0]!, from, from + length);
+        return length;
+      };
+      let n = 0;
+      let segs = 0;
+      host.ifp.if_input = (_ifp, m) => {
+        n++;
+        segs += m.m_pkthdr.lro_nsegs;
+        m_freem(m);
+      };
+      const bytes = bytesPerCall(() => {
+        left = 3;
+        host.wire.notify();
+        tn_rxeof(host.sc, 2);
+      });
+      host.clock.runPosted();
+      expect(bytes).to.be.below(8);
+      expect(n).to.be.above(100_000);
+      expect(segs).to.equal(3 * n);
+      keep.forEach((m) => m_freem(m));
+    }).timeout(60_000);
 
   it('passes coalesced segments up as one packet, with their number in lro_nsegs', () => {
     const frames = Array.from({ length: 12 }, (_, i) =>
