@@ -221,8 +221,9 @@ export function vm_page_alloc(own: PageOwner, pindex: number, held = 0): VmPage 
  */
 export function vmWireAllowed(held = 0): boolean {
   const left = wiredFileMax - nwiredFile;
-  const share = Math.max(left - (wiredFileMax >> 1), Math.floor(left / WIRE_SHARE), 1);
-  if (left > 0 && held < share) return true;
+  // Runs for every page: the usual case needs neither a division nor a maximum.
+  if (held < left - (wiredFileMax >> 1)) return true;
+  if (left > 0 && (held === 0 || held < Math.floor(left / WIRE_SHARE))) return true;
   count(left > 0 ? R_VM_WIRE_SHARE : R_VM_WIRE_LIMIT);
   return false;
 }
