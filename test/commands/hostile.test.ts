@@ -161,7 +161,7 @@ describe('commands: input that cannot be used', function () {
       [['serve', '.', '--capture', ''], "--capture: '': POINT=FILE is needed"],
       [['serve', '.', '--sysctl', ''], "--sysctl: '': NAME=VALUE is needed"],
       [['serve', '.', '--mtu', ''], "--mtu: '': a whole number from 72 to 9000 is needed"],
-      [['fetch', ''], "'': not a URL, such as http://192.0.2.1/file"],
+      [['fetch', ''], "'': not a URL, such as http://192.0.2.1/file or http://[2001:db8::1]/file"],
       [['fetch', 'http://192.0.2.1/', '-o', ''], "--output: '': the name of a file is needed"],
     ] as const)
       expect(await refusal(...args), args.join(' ')).to.deep.equal([2, text]);
