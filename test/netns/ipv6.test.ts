@@ -111,7 +111,7 @@ describe('netns: IPv6', function () {
       expect(got.status, got.stderr).to.equal(0);
       expect((await ping6(ns, 'fe80::22%nic0')).status).to.equal(0);
       const own = await tapnic.command('ping', '-c', '1', 'fe80::1%tn0');
-      expect(own.stdout).to.match(/fe80::22%tn0 --> fe80::1%tn0\n64 bytes from fe80::1%tn0, /);
+      expect(own.stdout).to.match(/fe80::22%tn0 --> fe80::1%tn0\n16 bytes from fe80::1%tn0, /);
       expect((await tapnic.command('netstat', '-rn', '-6')).stdout).to.match(
         /^default +fe80::1%tn0 +UGS +tn0/m,
       );
