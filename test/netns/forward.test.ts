@@ -98,12 +98,12 @@ describe('netns: forwarding', function () {
     await routed(['--add-nic', 'nic1'], async ({ a, b, tapnic }) => {
       b.exec('ip', ['link', 'set', 'far', 'mtu', '1400']);
       expect((await tapnic.command('ifconfig', 'tn1', 'mtu', '1400')).status).to.equal(0);
-      const ping = await a.run('ping', ['-c', '1', '-t', '1', '-W', '2', FAR]);
+      const ping = await a.run('ping', ['-c', '1', '-t', '1', '-W', '10', FAR]);
       expect(ping.stdout).to.match(/From 192\.0\.2\.2 .*Time to live exceeded/);
       // Without DF the router fragments.
-      const cut = await a.run('ping', ['-c', '1', '-M', 'dont', '-s', '1472', '-W', '2', FAR]);
+      const cut = await a.run('ping', ['-c', '1', '-M', 'dont', '-s', '1472', '-W', '10', FAR]);
       expect(cut.stdout).to.match(/ 1 received/);
-      const big = await a.run('ping', ['-c', '1', '-M', 'do', '-s', '1472', '-W', '2', FAR]);
+      const big = await a.run('ping', ['-c', '1', '-M', 'do', '-s', '1472', '-W', '10', FAR]);
       expect(big.stdout + big.stderr).to.match(/From 192\.0\.2\.2 .*mtu ?= ?1400/);
       const path = await a.run('tracepath', ['-n', '-m', '4', FAR]);
       if (path.status === 0) expect(path.stdout).to.match(/1: +192\.0\.2\.2[\s\S]*pmtu 1400/);

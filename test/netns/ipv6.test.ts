@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
+import { request } from '../../src/cli/control_client.ts';
 import type { InterfaceInfo } from '../../src/ctl/ifconfig.ts';
 import type { NdpLine, NdpRouter } from '../../src/ctl/ndp.ts';
 import type { SocketLine } from '../../src/ctl/netstat_an.ts';
@@ -25,9 +26,21 @@ function linkLocal(ns: Netns, dev = 'nic0'): string {
   return /inet6 (fe80::[0-9a-f:]+)\//.exec(text)![1]!;
 }
 
+/** Waits until `done` returns true, at most 30 s. */
+async function until(what: string, done: () => boolean | Promise<boolean>): Promise<void> {
+  for (const end = performance.now() + 30_000; performance.now() < end; await sleep(50))
+    if (await done()) return;
+  throw new Error(`${what}: not within 30 s`);
+}
+
+/** Sends `ifconfig IF WORD …` on the control socket, without the time that a command needs to start. */
+const ifconfig = (tapnic: Instance, ...words: string[]): Promise<unknown> =>
+  request(tapnic.control, 'ifconfig', { if: tapnic.ready.if, words });
+
 /** The flags of an address in `ifconfig IF --json`. */
 async function flagsOf(tapnic: Instance, addr: string): Promise<string[] | null> {
-  const { inet6 } = await tapnic.json<InterfaceInfo>('ifconfig', tapnic.ready.if);
+  const info = await request(tapnic.control, 'ifconfig', { if: tapnic.ready.if });
+  const { inet6 } = info as InterfaceInfo;
   return inet6.find((line) => line.addr === addr)?.flags ?? null;
 }
 
@@ -119,8 +132,8 @@ describe('netns: IPv6', function () {
 class S(socketserver.TCPServer): address_family = 10
 S(("::", 8080), http.server.SimpleHTTPRequestHandler).serve_forever()`;
       const server = ns.spawn('python3', ['-c', script], { cwd: site.dir, stdio: 'ignore' });
-      await sleep(1000);
       try {
+        await until('the server', () => ns.exec('ss', ['-Hltn6']).includes(':8080 '));
         const fetched = await tapnic.command(
           'fetch',
           '-o',
@@ -177,10 +190,11 @@ S(("::", 8080), http.server.SimpleHTTPRequestHandler).serve_forever()`;
     site.file('a.bin', 1000);
     await withServed(site, ['--sysctl', 'net.inet6.ip6.dad_count=1'], async (tapnic) => {
       tapnic.ns.exec('ip', ['-6', 'addr', 'add', '2001:db8::99/64', 'dev', 'nic0', 'nodad']);
-      await tapnic.command('ifconfig', 'tn0', 'inet6', '2001:db8::99/64');
+      await ifconfig(tapnic, 'inet6', '2001:db8::99/64');
       expect(await flagsOf(tapnic, '2001:db8::99')).to.deep.equal(['tentative']);
-      await sleep(2000);
-      expect(await flagsOf(tapnic, '2001:db8::99')).to.include('duplicated');
+      const duplicated = async (): Promise<boolean> =>
+        (await flagsOf(tapnic, '2001:db8::99'))!.includes('duplicated');
+      await until('duplicated', duplicated);
       expect((await tapnic.curl(tapnic.urlOf('a.bin', 6), '-o', site.path('o'))).status).to.equal(
         0,
       );
@@ -335,7 +349,8 @@ describe('netns: IPv6 by router advertisements', function () {
       stdio: 'ignore',
     });
     const ended = new Promise<number | null>((resolve) => child.once('exit', resolve));
-    await sleep(3000);
+    await until('the TAP', () => ns.exec('ip', ['-br', 'link']).includes('nic0'));
+    await sleep(1000);
     const begin = performance.now();
     child.kill('SIGTERM');
     expect(await ended).to.equal(0);

@@ -51,12 +51,12 @@ describe('netns: multicast', function () {
         socket.addMembership(GROUP);
         socket.setMulticastInterface('192.0.2.2');
         expect(socket.setMulticastTTL(3)).to.equal(3);
-        for (let i = 0; !ns.exec('ss', ['-Hlun']).includes(':5000 ') && i < 200; i++)
+        for (let i = 0; !ns.exec('ss', ['-Hlun']).includes(':5000 ') && i < 400; i++)
           await sleep(50);
         socket.send('from tapnic', 5000, GROUP);
         const { stdout, stderr } = await python;
         expect(stdout, stderr).to.equal('ready\nfrom tapnic 192.0.2.2\n');
-        for (let i = 0; got.length < 2 && i < 100; i++) await sleep(50);
+        for (let i = 0; got.length < 2 && i < 400; i++) await sleep(50);
         expect(got).to.deep.equal(['from tapnic 192.0.2.2', 'from linux 192.0.2.1']);
         // A membership that ends before the first report is never reported.
         await sleep(500);
@@ -96,13 +96,13 @@ describe('netns: multicast', function () {
       socket.bind(5000);
       socket.addMembership(GROUP);
       let mdb = '';
-      for (let i = 0; i < 200 && !mdb.includes(GROUP); i++) {
+      for (let i = 0; i < 400 && !mdb.includes(GROUP); i++) {
         await sleep(50);
         mdb = ns.exec('bridge', ['mdb', 'show', 'dev', 'br0']);
       }
       expect(mdb).to.include(`port nic0 grp ${GROUP}`);
       socket.dropMembership(GROUP);
-      for (let i = 0; i < 200 && mdb.includes(GROUP); i++) {
+      for (let i = 0; i < 400 && mdb.includes(GROUP); i++) {
         await sleep(50);
         mdb = ns.exec('bridge', ['mdb', 'show', 'dev', 'br0']);
       }

@@ -29,7 +29,7 @@ describe('netns: ping', function () {
       const { addr } = tapnic.ready;
       const peer = '192.0.2.1';
       const ping = (...args: string[]): Promise<{ stdout: string }> =>
-        tapnic.ns.run('ping', ['-n', '-c', '1', '-W', '2', ...args, addr]);
+        tapnic.ns.run('ping', ['-n', '-c', '1', '-W', '10', ...args, addr]);
       const rr = (await ping('-R')).stdout;
       const hops = rr.slice(rr.indexOf('RR:')).split(/\s+/).slice(1);
       // Linux records itself on the way out, we on arrival, Linux again at the end.
