@@ -4,6 +4,7 @@
  */
 
 import { Writable } from 'node:stream';
+import { sockaddr } from '../api/address.ts';
 import { ControlFailure } from '../ctl/protocol.ts';
 import { type PingRequest, readFetch, readPing } from '../ctl/stream_request.ts';
 import type { Vnet } from '../kern/vnet.ts';
@@ -23,13 +24,18 @@ function failed(e: unknown): never {
   throw e;
 }
 
-/** The raw socket of a run. @param Raw the class, which is loaded when it is needed */
+/**
+ * The raw socket of a run. Throws TapnicError ENXIO if the zone of `host` is no interface.
+ *
+ * @param Raw the class, which is loaded when it is needed
+ */
 export function pingSocket(
   Raw: typeof RawSocketType,
   vnet: Vnet,
   { host, ttl, dontFragment }: PingRequest,
 ): RawSocketType {
   const family = host.includes(':') ? 6 : 4;
+  sockaddr(vnet, host, 0);
   return new Raw(vnet, { family, ...(ttl === null ? {} : { ttl }), dontFragment });
 }
 

@@ -137,6 +137,13 @@ describe('netns: forwarding', function () {
         out = (await a.run('ping', ['-6', '-n', '-c', '2', '-i', '0.2', '-W', '1', far])).stdout;
       expect(out).to.match(/ 2 received/);
       expect(out).to.match(/ ttl=63/);
+      b.exec('ip', ['link', 'set', 'far', 'mtu', '1400']);
+      expect((await tapnic.command('ifconfig', port, 'mtu', '1400')).status).to.equal(0);
+      const path = await a.run('tracepath', ['-6', '-n', '-m', '4', far]);
+      if (path.status === 0)
+        expect(path.stdout).to.match(/1: +2001:db8::2 [\s\S]*pmtu 1400\n[\s\S]*pmtu 1400 hops 2/);
+      const big = ['-6', '-n', '-c', '1', '-M', 'dont', '-s', '5000', '-W', '5', far];
+      expect((await a.run('ping', big)).stdout).to.match(/ 1 received/);
       const { protocols } = await tapnic.json<NetstatS>('netstat', '-s');
       expect(protocols['ip6']!['ip6s_forward']).to.be.at.least(4);
       expect(protocols['mld']!['sndReports']).to.be.at.least(1);

@@ -125,6 +125,12 @@ describe('netns: IPv6', function () {
       expect((await ping6(ns, 'fe80::22%nic0')).status).to.equal(0);
       const own = await tapnic.command('ping', '-c', '1', 'fe80::1%tn0');
       expect(own.stdout).to.match(/fe80::22%tn0 --> fe80::1%tn0\n16 bytes from fe80::1%tn0, /);
+      for (const command of ['ping', 'fetch']) {
+        const host = command === 'ping' ? 'fe80::1%nope' : 'http://[fe80::1%nope]/';
+        const unknown = await tapnic.command(command, host);
+        expect(unknown, command).to.include({ status: 1, stdout: '' });
+        expect(unknown.stderr).to.match(/^tapnic: .*fe80::1%nope: no interface nope.*\n$/);
+      }
       expect((await tapnic.command('netstat', '-rn', '-6')).stdout).to.match(
         /^default +fe80::1%tn0 +UGS +tn0/m,
       );
