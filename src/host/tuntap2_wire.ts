@@ -121,7 +121,7 @@ export class Tuntap2Wire implements Wire {
   }
 
   writev(iov: Uint32Array, iovcnt: number): number {
-    if (this.#dead) return -EIO;
+    if (this.#dead || this.#isDown()) return -EIO;
     if (this.#full) return -EAGAIN;
     const length = iovLength(this.#mem, iov, iovcnt);
     if (length < 0) return length;
@@ -175,6 +175,14 @@ export class Tuntap2Wire implements Wire {
     } catch {
       // The interface was already removed.
     }
+  }
+
+  /**
+   * Asks Linux, because the event about the link may still wait. tuntap2 ends its stream when the
+   * write of a frame fails with EIO, and then Linux removes the interface.
+   */
+  #isDown(): boolean {
+    return this.#watch !== null && (this.#watch.read() !== 0 || !this.#watch.up);
   }
 
   #received(frame: Uint8Array): void {
