@@ -33,7 +33,7 @@ function scriptOf(block: string): string {
 
 describe('commands: the documentation', function () {
   needs('root', 'tap', 'netns', 'curl');
-  this.timeout(60_000);
+  this.timeout(240_000);
 
   let dir: string;
   beforeEach(() => {
@@ -56,7 +56,7 @@ describe('commands: the documentation', function () {
         const path = `${join(dir, 'bin')}:${process.env['PATH']}`;
         const script = `export PATH='${path}' TAPNIC_RUNDIR='${dir}'; cd '${dir}'\n${scriptOf(block)}`;
         const { status, stdout, stderr } = await ns.run('bash', ['-c', script], {
-          timeoutMs: 50_000,
+          timeoutMs: 200_000,
         });
         expect(status, `${script}\n${stdout}${stderr}`).to.equal(0);
         if (block.includes('netstat -m')) expect(stdout).to.match(/mbufs in use/);

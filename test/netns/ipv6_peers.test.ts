@@ -143,7 +143,7 @@ describe('netns: IPv6 over a router with a smaller MTU', function () {
 
 describe('netns: IPv6 and hostile peers', function () {
   needs('root', 'tap', 'netns', 'ping', PYTHON);
-  this.timeout(full ? 600_000 : 120_000);
+  this.timeout(full ? 1_500_000 : 120_000);
 
   it(`Scapy: builds ${PACKETS} packets, parses the answers; ${PACKETS} of fuzz() change nothing`, async function () {
     needsHere(this, SCAPY, 'tshark');
