@@ -252,7 +252,12 @@ class Pair {
     const { gaveUp } = this;
     const { refused, unreached } = this;
     const ends = this.rude || refused || unreached || this.noCookie || gaveUp !== null;
+    // A late copy of the cookie's ACK has opened a second connection after the server's program left.
+    // It has sent nothing, so it answers what acknowledges more, and takes no data: the client ends
+    // by the time-out of its retransmissions.
+    const second = this.rude && this.#ghosts.length > 0;
     const allowed = (one: Endpoint): boolean =>
+      (second && one === this.near && one.errno === ETIMEDOUT) ||
       one === gaveUp ||
       (one === this.near && unreached) ||
       (ends && [ECONNRESET, EPIPE, ECONNREFUSED].includes(one.errno));
