@@ -98,7 +98,7 @@ describe('tcpreal: many connections', function () {
 
   it(`${IDLE} idle connections use less than 4 KiB of JavaScript memory each`, async () => {
     await withRig(
-      {},
+      { sysctl: { 'kern.ipc.maxsockets': 4 * (WARM_UP + IDLE) } },
       async ({ host, peer }) => {
         await host.ask('listen', { port: 9, what: 'hold' });
         await peer.ask('dial', { port: 9, count: WARM_UP }, 120_000);
