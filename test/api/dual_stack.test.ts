@@ -13,7 +13,6 @@ import {
   type Socket,
   type TcpNetConnectOpts,
 } from 'node:net';
-import { networkInterfaces } from 'node:os';
 import { expect } from 'chai';
 import { type ConnectOptions, createStack, type DgramType, type Stack } from '../../src/index.ts';
 import { needs } from '../support/needs.ts';
@@ -273,18 +272,12 @@ const DGRAMS: DgramScene[] = [
 ];
 
 describe('api: addresses as those of node:net and node:dgram', function () {
-  needs('root', 'tap', 'netns');
+  needs('root', 'tap', 'netns', 'loopback6');
   this.timeout(30_000);
   let ns: Netns;
   let stack: Stack;
 
-  before(async function () {
-    if (
-      !Object.values(networkInterfaces())
-        .flat()
-        .some((a) => a?.address === '::1')
-    )
-      this.skip();
+  before(async () => {
     ns = new Netns('dual');
     stack = await createStack({ netns: ns.name, memory: '64M' });
   });

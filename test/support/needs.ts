@@ -5,12 +5,13 @@
 
 import { execFileSync, spawnSync } from 'node:child_process';
 import { accessSync, closeSync, constants, existsSync, openSync } from 'node:fs';
+import { networkInterfaces } from 'node:os';
 import { delimiter, join } from 'node:path';
 
 /**
  * A condition of the machine; a file, if it starts with /; any other word is a program on the PATH.
  */
-export type Need = 'root' | 'tap' | 'netns' | 'registry' | (string & {});
+export type Need = 'root' | 'tap' | 'netns' | 'registry' | 'loopback6' | (string & {});
 
 function onPath(program: string): boolean {
   return (process.env['PATH'] ?? '').split(delimiter).some((dir) => {
@@ -49,11 +50,19 @@ function registryMissing(): string | null {
   return status === 0 ? null : 'registry: the npm registry cannot be reached';
 }
 
+function loopback6Missing(): string | null {
+  const addrs = Object.values(networkInterfaces()).flatMap((list) => list ?? []);
+  return addrs.some(({ address }) => address === '::1')
+    ? null
+    : 'loopback6: no ::1 on this machine';
+}
+
 const probes: Record<string, () => string | null> = {
   root: () => (process.getuid?.() === 0 ? null : 'root: not running as root'),
   tap: tapMissing,
   netns: netnsMissing,
   registry: registryMissing,
+  loopback6: loopback6Missing,
 };
 
 const results = new Map<string, string | null>();
