@@ -9,7 +9,6 @@ import { SOCKADDR_IN6_SIZE } from '../kern/sockaddr.ts';
 import { intBytes, Sockopt, SOPT_SET, view } from '../kern/sockopt.ts';
 import type { Socket } from '../kern/uipc_socket.ts';
 import { soSetInt, sosetopt } from '../kern/uipc_sockopt.ts';
-import { ifunit } from '../net/if.ts';
 import { parseInAddr } from '../netinet/in.ts';
 import {
   IP_ADD_MEMBERSHIP,
@@ -33,7 +32,7 @@ import {
 import { IPPROTO_IPV6 } from '../netinet6/ip6.ts';
 import { IPV6_UNICAST_HOPS, IPV6_V6ONLY } from '../netinet6/ip6_ctloutput.ts';
 import { in6AddrPut, IPV6_DONTFRAG } from '../netinet6/ip6_pktopts.ts';
-import { in6_getlinkifnet } from '../netinet6/scope6.ts';
+import { ifOfZone } from '../netinet6/scope6.ts';
 
 /** struct ipv6_mreq: group and index of the interface. */
 const MREQ6_SIZE = 20;
@@ -109,8 +108,7 @@ function zoneOf(so: Socket, call: string, text: string | undefined): number {
   const [addr, zone] = typeof text === 'string' ? (text.split('%') as [string, string?]) : [''];
   if (parseIn6(addr) === null) throw errnoError(EINVAL, call, `${text} is not an IPv6 address`);
   if (zone === undefined) return 0;
-  const { so_vnet: vnet } = so;
-  const ifp = ifunit(vnet, zone) ?? (/^\d+$/.test(zone) ? in6_getlinkifnet(vnet, +zone) : null);
+  const ifp = ifOfZone(so.so_vnet, zone);
   if (ifp === null) throw errnoError(ENXIO, call, `no interface ${zone}`);
   return ifp.if_index;
 }

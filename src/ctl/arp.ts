@@ -3,12 +3,13 @@
 import { EEXIST } from '../sys/errno.ts';
 import type { InAddr } from '../sys/types.ts';
 import type { Vnet } from '../kern/vnet.ts';
+import { ether_ntoa } from '../net/ethernet.ts';
 import { ifnetList } from '../net/if.ts';
 import { ETHER_ADDR_LEN, type Ifnet } from '../net/if_var.ts';
 import { arpDelete, arpEntries, arpSet, arpTable } from '../netinet/if_ether.ts';
 import { parseInAddr } from '../netinet/in.ts';
 import { ifaForPeer } from '../netinet/in_var.ts';
-import { etherText, inetText } from './ifconfig.ts';
+import { inetText } from './ifconfig.ts';
 import { ControlFailure } from './protocol.ts';
 
 /** A line of `arp -a --json`. */
@@ -53,7 +54,7 @@ export function formatArp(lines: readonly ArpLine[]): string {
 export function gatherArp(vnet: Vnet): ArpLine[] {
   return arpEntries(vnet).map(({ ifp, addr, lladdr, expires, published }) => ({
     addr: inetText(addr),
-    ether: lladdr === null ? null : etherText(lladdr),
+    ether: lladdr === null ? null : ether_ntoa(lladdr),
     if: ifp.if_xname,
     expires,
     ...(published ? { published } : {}),

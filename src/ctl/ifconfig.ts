@@ -5,10 +5,10 @@
 
 import type { InAddr } from '../sys/types.ts';
 import type { Vnet } from '../kern/vnet.ts';
+import { ether_ntoa } from '../net/ethernet.ts';
 import { ifnetList, ifunit } from '../net/if.ts';
 import { type LaggInfo, laggInfo } from '../net/if_lagg.ts';
 import {
-  ETHER_ADDR_LEN,
   if_get_counter,
   IFCOUNTER_COLLISIONS,
   IFCOUNTER_IBYTES,
@@ -101,11 +101,6 @@ export function inetText(addr: InAddr): string {
   return [24, 16, 8, 0].map((shift) => (addr >>> shift) & 0xff).join('.');
 }
 
-/** An Ethernet address in colon form. */
-export function etherText(lladdr: Uint8Array): string {
-  return Array.from(lladdr, (b) => b.toString(16).padStart(2, '0')).join(':');
-}
-
 function inetLine({ ia_addr, ia_subnetmask, ia_broadaddr }: InIfaddr): InetLine {
   return {
     addr: inetText(ia_addr),
@@ -147,7 +142,7 @@ export function gatherInterface(ifp: Ifnet): InterfaceInfo {
     capabilities: ifp.if_capabilities,
     capabilities_names: bitNames(ifp.if_capabilities, CAP_NAMES),
     mtu: ifp.if_mtu,
-    ether: loopback ? null : etherText(ifp.if_lladdr.subarray(0, ETHER_ADDR_LEN)),
+    ether: loopback ? null : ether_ntoa(ifp.if_lladdr),
     inet: [
       ...ifp.if_addrhead.filter(isInIfaddr).map(inetLine),
       ...inPendings(ifp).map(pendingLine),

@@ -7,6 +7,7 @@ import { EEXIST, ENOENT, type Errno, errnoName } from '../sys/errno.ts';
 import type { AddrWords } from '../sys/addr.ts';
 import { nowNs } from '../kern/kern_timeout.ts';
 import type { Vnet } from '../kern/vnet.ts';
+import { ether_ntoa } from '../net/ethernet.ts';
 import { ifnetList, ifunit } from '../net/if.ts';
 import { LLE_IFADDR, LLE_PUB, LLE_STATIC, type Llentry, LLE_VALID } from '../net/if_llatbl.ts';
 import type { Ifnet } from '../net/if_var.ts';
@@ -37,7 +38,7 @@ import {
 import { ndpDelete, ndpSet } from '../netinet6/nd6_ndp.ts';
 import { in6_getlinkifnet, in6_getscope, ip6_sprintf, parseIn6Zone } from '../netinet6/scope6.ts';
 import { etherOf } from './arp.ts';
-import { etherText, findInterface } from './ifconfig.ts';
+import { findInterface } from './ifconfig.ts';
 import { ControlFailure } from './protocol.ts';
 import { strerror } from './strerror.ts';
 
@@ -139,7 +140,7 @@ function neighborLine(ifp: Ifnet, lle: Llentry): NdpLine {
   const fixed = (lle.la_flags & LLE_STATIC) !== 0 || lle.la_expire === 0;
   return {
     addr: ip6_sprintf(ifp.if_vnet, lle.r_l3addr),
-    ether: valid ? etherText(lle.ll_addr) : null,
+    ether: valid ? ether_ntoa(lle.ll_addr) : null,
     if: ifp.if_xname,
     expires: fixed ? null : Math.max(0, Math.ceil((lle.la_expire - nowNs()) / SEC)),
     state: STATES[lle.ln_state] ?? 'N',

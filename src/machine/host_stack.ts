@@ -28,6 +28,7 @@ import type { DhcpInfo } from './dhcp/dhcp_client.ts';
 import { DhcpWait } from './dhcp/dhcp_wait.ts';
 import { AddrWait } from './addr_wait.ts';
 import { type Nic, type NicOptions, openNic } from './nic.ts';
+import { withoutPrefix } from './option_values.ts';
 
 /** The checked settings of a stack. */
 export interface StackSettings {
@@ -108,8 +109,6 @@ const PROBES_S = 10;
 const DAD_S = 5;
 /** Milliseconds for a local server to read DHCPRELEASE while the interface exists. */
 const RELEASE_MS = 50;
-
-const withoutPrefix = (cidr: string): string => cidr.replace(/\/.*$/, '');
 
 let current: HostStack | null = null;
 /** Whether a stack is being opened. */

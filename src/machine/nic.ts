@@ -23,6 +23,7 @@ import type { Machine } from './machine.ts';
 import type { NicBuild, NicMode } from './nic_model.ts';
 import { nicModel } from './nic_models.ts';
 import { NicFaults } from './nic_faults.ts';
+import { withoutPrefix } from './option_values.ts';
 import { PluggedNic } from './plugged_nic.ts';
 
 /** Options of a NIC, checked by `checkOptions` (options.ts). */
@@ -220,8 +221,8 @@ function openTapWire(machine: Machine, options: NicOptions): HostWire {
     mtu: options.mtu,
     hostAddr: options.hostAddr,
     hostAddr6: options.hostAddr6,
-    guestAddr: options.addr?.replace(/\/.*$/, '') ?? null,
-    guestAddr6: options.addr6?.replace(/\/.*$/, '') ?? null,
+    guestAddr: options.addr === null ? null : withoutPrefix(options.addr),
+    guestAddr6: options.addr6 === null ? null : withoutPrefix(options.addr6),
     guestIpv6: options.addr6 !== null || options.slaac !== undefined,
     ...(options.netns === null ? {} : { netns: options.netns }),
   });

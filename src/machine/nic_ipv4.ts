@@ -9,6 +9,7 @@ import { INADDR_ANY, parseInAddr } from '../netinet/in.ts';
 import { inConfigure, inPendings } from '../netinet/in_acd.ts';
 import { inRouteAddGateway } from '../netinet/in_fib.ts';
 import type { NicOptions } from './nic.ts';
+import { withoutPrefix } from './option_values.ts';
 
 type Ipv4Options = Pick<NicOptions, 'addr' | 'gateway'>;
 
@@ -56,7 +57,7 @@ export class NicIpv4 {
 
   constructor(ifp: Ifnet, { addr }: Ipv4Options) {
     this.#ifp = ifp;
-    this.#text = addr === null ? '' : addr.replace(/\/.*$/, '');
+    this.#text = addr === null ? '' : withoutPrefix(addr);
     this.#addr = addr === null ? null : parseInAddr(this.#text);
   }
 

@@ -16,7 +16,7 @@ import {
   parseIn6,
 } from '../netinet6/in6.ts';
 import { wrong } from './option_error.ts';
-import { text } from './option_values.ts';
+import { text, withoutPrefix } from './option_values.ts';
 
 /** The smallest MTU of a link with IPv6: RFC 8200, 5. */
 export const MTU_MIN6 = 1280;
@@ -76,7 +76,7 @@ export function addr6(value: unknown): string {
 
 /** The address of `2001:db8::2/64`, without its zone. */
 export function hostPart6(cidr: string): string {
-  return split(cidr.replace(/\/.*$/, ''))[0];
+  return split(withoutPrefix(cidr))[0];
 }
 
 /** Whether an address is link-local. */

@@ -33,6 +33,11 @@ function scalar(value: unknown): string | number | null {
   return unshown('not a text, a number or null');
 }
 
+/** The address of `192.0.2.2/24`, without its prefix length. */
+export function withoutPrefix(cidr: string): string {
+  return cidr.replace(/\/.*$/, '');
+}
+
 /** Returns a text. Converts a number or null to a text, which the next check rejects. */
 export function text(value: unknown): string {
   return String(scalar(value));

@@ -83,6 +83,13 @@ export function ifunit(vnet: Vnet, name: string): Ifnet | null {
   return V_ifnet(vnet).list.find((ifp) => ifp.if_xname === name) ?? null;
 }
 
+/** Returns the interface with this index, or null. @see sys/net/if.c */
+export function ifnet_byindex(vnet: Vnet, index: number): Ifnet | null {
+  const { list } = V_ifnet(vnet);
+  for (let i = 0; i < list.length; i++) if (list[i]!.if_index === index) return list[i]!;
+  return null;
+}
+
 /**
  * Registers a family for interface events. Calls ifAttached immediately for each interface that
  * exists already.

@@ -13,7 +13,7 @@ import { SOCKADDR_IN_SIZE } from '../kern/sockaddr.ts';
 import { sooptcopyout, sooptPutInt, type Sockopt, SOPT_SET, view } from '../kern/sockopt.ts';
 import type { Socket } from '../kern/uipc_socket.ts';
 import type { Vnet } from '../kern/vnet.ts';
-import { ifnetList } from '../net/if.ts';
+import { ifnet_byindex, ifnetList } from '../net/if.ts';
 import { IFF_LOOPBACK, IFF_MULTICAST, type Ifnet } from '../net/if_var.ts';
 import { igmpLink } from './igmp.ts';
 import { IN_MULTICAST, INADDR_ANY, inAddrOf, in_nullhost, inNetAddr } from './in.ts';
@@ -21,7 +21,6 @@ import { fib4_lookup } from './in_fib.ts';
 import {
   blockSource,
   groupReq,
-  ifnet_byindex,
   inp_findmoptions,
   joinGroup,
   leaveGroup,

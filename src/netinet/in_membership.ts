@@ -7,7 +7,7 @@
 import type { AddrWords } from '../sys/addr.ts';
 import { EADDRINUSE, EADDRNOTAVAIL, EINVAL, ENOBUFS, ENOMEM, type Errno } from '../sys/errno.ts';
 import type { Vnet } from '../kern/vnet.ts';
-import { ifnetList } from '../net/if.ts';
+import { ifnet_byindex } from '../net/if.ts';
 import { IFF_MULTICAST, type Ifnet } from '../net/if_var.ts';
 import {
   type GroupLink,
@@ -50,11 +50,6 @@ export interface Membership {
   readonly ifp: Ifnet | null;
   /** Whether the value names an interface. */
   readonly named: boolean;
-}
-
-/** The interface with this index, or null. @see sys/net/if.c */
-export function ifnet_byindex(vnet: Vnet, index: number): Ifnet | null {
-  return ifnetList(vnet).find((ifp) => ifp.if_index === index) ?? null;
 }
 
 /**

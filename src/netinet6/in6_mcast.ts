@@ -12,11 +12,11 @@ import { SOCKADDR_IN6_SIZE } from '../kern/sockaddr.ts';
 import { sooptPutInt, type Sockopt, SOPT_SET, view } from '../kern/sockopt.ts';
 import type { Socket } from '../kern/uipc_socket.ts';
 import type { Vnet } from '../kern/vnet.ts';
+import { ifnet_byindex } from '../net/if.ts';
 import { IFF_MULTICAST, type Ifnet } from '../net/if_var.ts';
 import {
   blockSource,
   groupReq,
-  ifnet_byindex,
   inp_findmoptions,
   joinGroup,
   leaveGroup,

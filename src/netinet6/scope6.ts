@@ -12,7 +12,7 @@ import type { AddrWords, NetAddr } from '../sys/addr.ts';
 import { EADDRNOTAVAIL, ENXIO, type Errno } from '../sys/errno.ts';
 import type { Sockaddr } from '../kern/sockaddr.ts';
 import type { Vnet } from '../kern/vnet.ts';
-import { ifnetList, ifunit } from '../net/if.ts';
+import { ifnet_byindex, ifnetList, ifunit } from '../net/if.ts';
 import { IFF_LOOPBACK, type Ifnet } from '../net/if_var.ts';
 import { memView } from '../vm/arena.ts';
 import { in6Ntop, parseIn6 } from './in6.ts';
@@ -68,9 +68,7 @@ export function in6ClearscopeAt(p: number): boolean {
 
 /** The interface with the index `zone`, or null. @see sys/netinet6/in6.c */
 export function in6_getlinkifnet(vnet: Vnet, zone: number): Ifnet | null {
-  const list = ifnetList(vnet);
-  for (let i = 0; i < list.length; i++) if (list[i]!.if_index === zone) return list[i]!;
-  return null;
+  return ifnet_byindex(vnet, zone);
 }
 
 /** The default interface of `ndp -I`, else the only one that is not a loopback; 0: there is none. */
@@ -116,6 +114,11 @@ export function ip6_sprintf(vnet: Vnet, a: AddrWords): string {
   return `${in6Ntop({ w0: a.w0 & ~ZONE_MASK, w1, w2, w3 })}%${ifp === null ? zone : ifp.if_xname}`;
 }
 
+/** The interface of a zone in a text: its name or its index; null: not known. */
+export function ifOfZone(vnet: Vnet, zone: string): Ifnet | null {
+  return ifunit(vnet, zone) ?? (/^\d+$/.test(zone) ? ifnet_byindex(vnet, +zone) : null);
+}
+
 /**
  * Parses an address with an optional zone, an interface's name or index, and stores the zone in the
  * address. Null: bad text, an unknown interface, or a zone on an address that has none.
@@ -125,7 +128,7 @@ export function parseIn6Zone(vnet: Vnet, text: string): NetAddr | null {
   const a = parseIn6(addr);
   if (a === null || more !== undefined) return null;
   if (zone === undefined) return a;
-  const ifp = ifunit(vnet, zone) ?? (/^\d+$/.test(zone) ? in6_getlinkifnet(vnet, +zone) : null);
+  const ifp = ifOfZone(vnet, zone);
   if (ifp === null || !in6HasZone(a.w0)) return null;
   in6_setscope(a, ifp);
   return a;
