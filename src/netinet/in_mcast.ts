@@ -19,11 +19,9 @@ import { igmpLink } from './igmp.ts';
 import { IN_MULTICAST, INADDR_ANY, inAddrOf, in_nullhost, inNetAddr } from './in.ts';
 import { fib4_lookup } from './in_fib.ts';
 import {
-  blockSource,
+  changeMembership,
   groupReq,
   inp_findmoptions,
-  joinGroup,
-  leaveGroup,
   MCAST_BLOCK_SOURCE,
   MCAST_JOIN_GROUP,
   MCAST_JOIN_SOURCE_GROUP,
@@ -31,6 +29,7 @@ import {
   MCAST_LEAVE_SOURCE_GROUP,
   MCAST_UNBLOCK_SOURCE,
   type Membership,
+  type MembershipFamily,
 } from './in_membership.ts';
 import { imoPurge, type InMoptions, in_leavegroup } from './in_multi.ts';
 import type { Inpcb } from './in_pcb.ts';
@@ -124,35 +123,12 @@ function parse(vnet: Vnet, sopt: Sockopt): Membership | null {
   return m === null || !IN_MULTICAST(inAddrOf(m.group)) ? null : m;
 }
 
-/**
- * Joins a group, or one source of it. EINVAL: the value is not valid. Else see joinGroup.
- * @see sys/netinet/in_mcast.c
- */
-function inp_join_group(inp: Inpcb, sopt: Sockopt): Errno {
-  const m = parse(inp.inp_vnet, sopt);
-  if (m === null) return EINVAL;
-  const link = m.ifp === null ? null : igmpLink(m.ifp);
-  return joinGroup(inp, moptions, link, m, V_ip(inp.inp_vnet).mcast.maxsocksrc);
-}
-
-/**
- * Leaves a group, or one source of it. EINVAL: the value is not valid. Else see leaveGroup.
- * @see sys/netinet/in_mcast.c
- */
-function inp_leave_group(inp: Inpcb, sopt: Sockopt): Errno {
-  const m = parse(inp.inp_vnet, sopt);
-  return m === null ? EINVAL : leaveGroup(inp, moptions, m);
-}
-
-/**
- * Excludes a source from a membership, or ends that. EINVAL: the value is not valid. Else see
- * blockSource. @see sys/netinet/in_mcast.c
- */
-function inp_block_unblock_source(inp: Inpcb, sopt: Sockopt, block: boolean): Errno {
-  const m = parse(inp.inp_vnet, sopt);
-  if (m === null) return EINVAL;
-  return blockSource(inp, moptions, m, block, V_ip(inp.inp_vnet).mcast.maxsocksrc);
-}
+const inMembership: MembershipFamily = {
+  parse,
+  moptions,
+  link: igmpLink,
+  maxsocksrc: (vnet) => V_ip(vnet).mcast.maxsocksrc,
+};
 
 /** The outgoing interface: an address, or ip_mreqn. @see sys/netinet/in_mcast.c */
 function inp_set_multicast_if(inp: Inpcb, sopt: Sockopt): Errno {
@@ -208,17 +184,17 @@ function inp_setmoptions(inp: Inpcb, sopt: Sockopt): Errno {
     case IP_ADD_SOURCE_MEMBERSHIP:
     case MCAST_JOIN_GROUP:
     case MCAST_JOIN_SOURCE_GROUP:
-      return inp_join_group(inp, sopt);
+      return changeMembership(inMembership, inp, sopt, 'join');
     case IP_DROP_MEMBERSHIP:
     case IP_DROP_SOURCE_MEMBERSHIP:
     case MCAST_LEAVE_GROUP:
     case MCAST_LEAVE_SOURCE_GROUP:
-      return inp_leave_group(inp, sopt);
+      return changeMembership(inMembership, inp, sopt, 'leave');
     case IP_BLOCK_SOURCE:
     case MCAST_BLOCK_SOURCE:
-      return inp_block_unblock_source(inp, sopt, true);
+      return changeMembership(inMembership, inp, sopt, 'block');
     default:
-      return inp_block_unblock_source(inp, sopt, false);
+      return changeMembership(inMembership, inp, sopt, 'unblock');
   }
 }
 

@@ -6,6 +6,7 @@
 
 import type { AddrWords } from '../sys/addr.ts';
 import { EADDRINUSE, EADDRNOTAVAIL, EINVAL, ENOBUFS, ENOMEM, type Errno } from '../sys/errno.ts';
+import type { Sockopt } from '../kern/sockopt.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { ifnet_byindex } from '../net/if.ts';
 import { IFF_MULTICAST, type Ifnet } from '../net/if_var.ts';
@@ -84,8 +85,17 @@ export function inp_findmoptions(inp: Inpcb, ttl: number, loop: boolean): InMopt
   return inp.inp_moptions;
 }
 
-/** A family's inp_findmoptions with its defaults. */
-type FindMoptions = (inp: Inpcb) => InMoptions;
+/** What the membership options of the families differ in. */
+export interface MembershipFamily {
+  /** The value of a membership option; null: not valid, or not a group. */
+  parse(vnet: Vnet, sopt: Sockopt): Membership | null;
+  /** The multicast options of a socket; creates them with the family's defaults. */
+  moptions(inp: Inpcb): InMoptions;
+  /** The groups of an interface; null: it does not have the family. */
+  link(ifp: Ifnet): GroupLink | null;
+  /** The most sources of a socket's filter. */
+  maxsocksrc(vnet: Vnet): number;
+}
 
 /** Adds a source to a filter. ENOBUFS: it has `max` sources. Else the errno of inmUpdate. */
 function addSource(imf: InMfilter, source: AddrWords, max: number): Errno {
@@ -106,26 +116,22 @@ function removeSource(imf: InMfilter, source: AddrWords): Errno {
 }
 
 /**
- * Joins a group on `link`, or one source of it. A filter has at most `maxsocksrc` sources. EINVAL: the
+ * Joins a group, or one source of it. EINVAL: the
  * socket is a member with another kind of filter. EADDRNOTAVAIL: no such interface, or a member of this
  * source already. EADDRINUSE: a member already. ENOMEM: too many groups. ENOBUFS, ENOSPC: too many
  * sources of the socket, of the group.
  */
-export function joinGroup(
-  inp: Inpcb,
-  find: FindMoptions,
-  link: GroupLink | null,
-  { group, source, ifp }: Membership,
-  maxsocksrc: number,
-): Errno {
+function joinGroup(family: MembershipFamily, inp: Inpcb, m: Membership): Errno {
+  const { group, source, ifp } = m;
+  const link = ifp === null ? null : family.link(ifp);
   if (ifp === null || link === null || (ifp.if_flags & IFF_MULTICAST) === 0) return EADDRNOTAVAIL;
-  const imo = find(inp);
+  const imo = family.moptions(inp);
   const imf = imo_match_group(imo, ifp, group);
   if (imf !== null) {
     if (source === null) return imf.imf_fmode === MCAST_EXCLUDE ? EADDRINUSE : EINVAL;
     if (imf.imf_fmode !== MCAST_INCLUDE) return EINVAL;
     if (imf.imf_sources.has(source)) return EADDRNOTAVAIL;
-    return addSource(imf, source, maxsocksrc);
+    return addSource(imf, source, family.maxsocksrc(inp.inp_vnet));
   }
   if (imo.imo_head.length >= MAX_MEMBERSHIPS) return ENOMEM;
   const fmode = source === null ? MCAST_EXCLUDE : MCAST_INCLUDE;
@@ -135,10 +141,10 @@ export function joinGroup(
 }
 
 /** Leaves a group, or one source of it. EADDRNOTAVAIL: not a member, or no such interface. */
-export function leaveGroup(inp: Inpcb, find: FindMoptions, m: Membership): Errno {
+function leaveGroup(family: MembershipFamily, inp: Inpcb, m: Membership): Errno {
   const { group, source, ifp, named } = m;
   if (named && ifp === null) return EADDRNOTAVAIL;
-  const imo = find(inp);
+  const imo = family.moptions(inp);
   const imf = imo_match_group(imo, ifp, group);
   if (imf === null) return EADDRNOTAVAIL;
   if (source !== null) {
@@ -155,19 +161,32 @@ export function leaveGroup(inp: Inpcb, find: FindMoptions, m: Membership): Errno
  * Excludes a source from a membership (`block`), or ends that. EINVAL: the membership names the
  * sources that it includes. EADDRNOTAVAIL: not a member, or the source is in that state already.
  */
-export function blockSource(
-  inp: Inpcb,
-  find: FindMoptions,
-  m: Membership,
-  block: boolean,
-  maxsocksrc: number,
-): Errno {
+function blockSource(family: MembershipFamily, inp: Inpcb, m: Membership, block: boolean): Errno {
   const { group, ifp, named } = m;
   const source = m.source!;
   if (named && ifp === null) return EADDRNOTAVAIL;
-  const imf = imo_match_group(find(inp), ifp, group);
+  const imf = imo_match_group(family.moptions(inp), ifp, group);
   if (imf === null) return EADDRNOTAVAIL;
   if (imf.imf_fmode !== MCAST_EXCLUDE) return EINVAL;
   if (imf.imf_sources.has(source) === block) return EADDRNOTAVAIL;
-  return block ? addSource(imf, source, maxsocksrc) : removeSource(imf, source);
+  if (!block) return removeSource(imf, source);
+  return addSource(imf, source, family.maxsocksrc(inp.inp_vnet));
+}
+
+/**
+ * Sets a membership option: joins or leaves a group or one source of it, excludes a source from a
+ * membership or ends that. EINVAL: the value is not valid. Else the errno of the change.
+ * @see sys/netinet/in_mcast.c (inp_join_group …), sys/netinet6/in6_mcast.c (in6p_join_group …)
+ */
+export function changeMembership(
+  family: MembershipFamily,
+  inp: Inpcb,
+  sopt: Sockopt,
+  change: 'join' | 'leave' | 'block' | 'unblock',
+): Errno {
+  const m = family.parse(inp.inp_vnet, sopt);
+  if (m === null) return EINVAL;
+  if (change === 'join') return joinGroup(family, inp, m);
+  if (change === 'leave') return leaveGroup(family, inp, m);
+  return blockSource(family, inp, m, change === 'block');
 }

@@ -15,11 +15,9 @@ import type { Vnet } from '../kern/vnet.ts';
 import { ifnet_byindex } from '../net/if.ts';
 import { IFF_MULTICAST, type Ifnet } from '../net/if_var.ts';
 import {
-  blockSource,
+  changeMembership,
   groupReq,
   inp_findmoptions,
-  joinGroup,
-  leaveGroup,
   MCAST_BLOCK_SOURCE,
   MCAST_JOIN_GROUP,
   MCAST_JOIN_SOURCE_GROUP,
@@ -27,6 +25,7 @@ import {
   MCAST_LEAVE_SOURCE_GROUP,
   MCAST_UNBLOCK_SOURCE,
   type Membership,
+  type MembershipFamily,
 } from '../netinet/in_membership.ts';
 import {
   imoPurge,
@@ -188,35 +187,12 @@ function parse(vnet: Vnet, sopt: Sockopt): Membership | null {
   return { group: withZone(group, ifp), source: from, ifp, named: true };
 }
 
-/**
- * Joins a group, or one source of it. EINVAL: the value is not valid. Else see joinGroup.
- * @see sys/netinet6/in6_mcast.c
- */
-function in6p_join_group(inp: Inpcb, sopt: Sockopt): Errno {
-  const m = parse(inp.inp_vnet, sopt);
-  if (m === null) return EINVAL;
-  const link = m.ifp === null ? null : (in6Ifextra(m.ifp)?.mld_ifinfo ?? null);
-  return joinGroup(inp, moptions, link, m, V_ip6(inp.inp_vnet).mcast.maxsocksrc);
-}
-
-/**
- * Leaves a group, or one source of it. EINVAL: the value is not valid. Else see leaveGroup.
- * @see sys/netinet6/in6_mcast.c
- */
-function in6p_leave_group(inp: Inpcb, sopt: Sockopt): Errno {
-  const m = parse(inp.inp_vnet, sopt);
-  return m === null ? EINVAL : leaveGroup(inp, moptions, m);
-}
-
-/**
- * Excludes a source from a membership, or ends that. EINVAL: the value is not valid. Else see
- * blockSource. @see sys/netinet6/in6_mcast.c
- */
-function in6p_block_unblock_source(inp: Inpcb, sopt: Sockopt, block: boolean): Errno {
-  const m = parse(inp.inp_vnet, sopt);
-  if (m === null) return EINVAL;
-  return blockSource(inp, moptions, m, block, V_ip6(inp.inp_vnet).mcast.maxsocksrc);
-}
+const in6Membership: MembershipFamily = {
+  parse,
+  moptions,
+  link: (ifp) => in6Ifextra(ifp)?.mld_ifinfo ?? null,
+  maxsocksrc: (vnet) => V_ip6(vnet).mcast.maxsocksrc,
+};
 
 /** The outgoing interface, by index; 0: by the routing table. @see sys/netinet6/in6_mcast.c */
 function in6p_set_multicast_if(inp: Inpcb, index: number): Errno {
@@ -260,15 +236,15 @@ function ip6_setmoptions(inp: Inpcb, sopt: Sockopt): Errno {
     case IPV6_JOIN_GROUP:
     case MCAST_JOIN_GROUP:
     case MCAST_JOIN_SOURCE_GROUP:
-      return in6p_join_group(inp, sopt);
+      return changeMembership(in6Membership, inp, sopt, 'join');
     case IPV6_LEAVE_GROUP:
     case MCAST_LEAVE_GROUP:
     case MCAST_LEAVE_SOURCE_GROUP:
-      return in6p_leave_group(inp, sopt);
+      return changeMembership(in6Membership, inp, sopt, 'leave');
     case MCAST_BLOCK_SOURCE:
-      return in6p_block_unblock_source(inp, sopt, true);
+      return changeMembership(in6Membership, inp, sopt, 'block');
     default:
-      return in6p_block_unblock_source(inp, sopt, false);
+      return changeMembership(in6Membership, inp, sopt, 'unblock');
   }
 }
 
