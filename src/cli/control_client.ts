@@ -65,7 +65,7 @@ function noneText(
 
 /**
  * Returns the control socket that `options` select: --control, or the only live one of the namespace
- * and --tap. Returns the result of `onNone` if there is none. Throws CliError if several match.
+ * and --tap. Returns the result of `onNone` if no instance matches. Throws CliError if several match.
  */
 export async function findRunning(
   options: ClientOptions,

@@ -36,7 +36,7 @@ export class AddrWait implements Task {
 
   /**
    * @param tap Linux's interface, for the message
-   * @param fixedS limit for a fixed address, which stays tentative if the link is not usable; that is no error
+   * @param fixedS limit for a fixed address, which stays tentative without an error if the link is not usable
    */
   constructor(of: AwaitedAddr, tap: string, ifp: Ifnet, fixedS: number) {
     this.#of = of;

@@ -70,7 +70,7 @@ export class NicIpv4 {
     return this.#pending()?.duplicated === true ? null : this.#text;
   }
 
-  /** Whether the probes of the address have ended, or there are none. */
+  /** Whether the address is not probed any more. */
   get settled(): boolean {
     const pending = this.#pending();
     return pending === null || pending.duplicated;

@@ -97,13 +97,13 @@ export class NicIpv6 {
     return found.find((ia) => !isDuplicate(ia)) ?? found[0] ?? null;
   }
 
-  /** The text of the address; null: there is none, or it is a duplicate. */
+  /** The text of the address; null: no address, or a duplicate. */
   get addr(): string | null {
     const ia = this.#find();
     return ia === null || isDuplicate(ia) ? null : ip6_sprintf(this.#ifp.if_vnet, ia.ifa_addr);
   }
 
-  /** Whether nothing is left to wait for: the address is usable or a duplicate, or there is none. */
+  /** Whether nothing is left to wait for: the address is usable, missing or a duplicate. */
   get settled(): boolean {
     const ia = this.#find();
     if (ia === null) return !this.auto;

@@ -166,7 +166,7 @@ export function nd6Defaultiface(vnet: Vnet): Ifnet | null {
 }
 
 /**
- * Sets the default interface: that of link-local addresses without a zone. Null: there is none. ENXIO: the
+ * Sets the default interface: that of link-local addresses without a zone. Null: removes it. ENXIO: the
  * interface belongs to another stack or has no IPv6. @see ndp(8), sys/netinet6/nd6_rtr.c
  */
 export function nd6_setdefaultiface(vnet: Vnet, ifp: Ifnet | null): Errno {

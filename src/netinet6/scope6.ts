@@ -71,7 +71,7 @@ export function in6_getlinkifnet(vnet: Vnet, zone: number): Ifnet | null {
   return ifnet_byindex(vnet, zone);
 }
 
-/** The default interface of `ndp -I`, else the only one that is not a loopback; 0: there is none. */
+/** The default interface of `ndp -I`, else the only one that is not a loopback; 0: neither. */
 function defaultZone(vnet: Vnet): number {
   const { nd6_defifp } = V_nd6rtr(vnet);
   if (nd6_defifp !== null) return nd6_defifp.if_index;

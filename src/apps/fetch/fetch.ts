@@ -12,7 +12,7 @@ import type { Socket } from '../../api/socket.ts';
 /** How to connect from the emulated host; api/server.ts's `connect` with its stack. */
 export type Connect = (port: number, host: string) => Promise<Socket>;
 
-/** A URL that can be fetched. Node's URL takes no zone: it is separate, '' if there is none. */
+/** A URL that can be fetched. Node's URL takes no zone: it is separate, and '' without one. */
 export interface FetchUrl {
   readonly url: URL;
   readonly zone: string;
