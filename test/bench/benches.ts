@@ -1,7 +1,22 @@
 /** All benches. */
 
 import type { Bench } from './bench.ts';
+import { bulkRxBenches } from './rows/bulk_rx.ts';
+import { bulkTxBenches } from './rows/bulk_tx.ts';
+import { httpBenches } from './rows/http.ts';
+import { lossBenches } from './rows/loss.ts';
+import { rrBenches } from './rows/rr.ts';
+import { scaleBenches } from './rows/scale.ts';
 import { sendfile } from './sendfile.ts';
 import { smoke } from './smoke.ts';
 
-export const benches: readonly Bench[] = [smoke, sendfile];
+export const benches: readonly Bench[] = [
+  smoke,
+  ...bulkTxBenches,
+  ...bulkRxBenches,
+  ...rrBenches,
+  ...httpBenches,
+  sendfile,
+  ...scaleBenches,
+  ...lossBenches,
+];

@@ -101,7 +101,7 @@ export class BulkRig {
     const own0 = ownCpuSeconds();
     const busy0 = busySeconds();
     const start = process.hrtime.bigint();
-    const report = reportOf(await ns.execAsync(sink, [...args, ...this.#pins.args('receiver')]));
+    const report = reportOf(await ns.execAsync(sink, [...args, ...this.#pins.args('peer')]));
     const elapsed = Number(process.hrtime.bigint() - start) / 1e9;
     const busy = busySeconds() - busy0;
     const own = ownCpuSeconds() - own0;
@@ -124,7 +124,7 @@ export class BulkRig {
     const arena = ['-a', `${this.size.fileBytes}`];
     const child = ns.spawn(
       this.baselines.program('bulk_tx'),
-      [...args, ...arena, ...this.#pins.args('sender')],
+      [...args, ...arena, ...this.#pins.args('ours')],
       { stdio: ['ignore', 'pipe', 'pipe'] },
     );
     let stdout = '';
@@ -166,7 +166,7 @@ export class BulkRig {
   async startInstance(ns: Netns, engine: Engine, mode: Mode): Promise<Instance> {
     const options = ['--engine', engine, '--mode', mode, '--memory', MEMORY, '--mtu', String(MTU)];
     const instance = await Instance.start(ns, ['serve', this.#www, ...options]);
-    this.#pins.move(instance.ready.pid, 'sender');
+    this.#pins.move(instance.ready.pid, 'ours');
     const out = join(this.baselines.dir, 'received');
     for (const family of FAMILIES) {
       const url = instance.urlOf(FILE, family);

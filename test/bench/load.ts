@@ -64,3 +64,42 @@ export function machineFacts(): Record<string, Fact> {
     loadAverage: Number((loadavg()[0] ?? 0).toFixed(2)),
   };
 }
+
+/** CPU time of a piece of work. */
+export interface Metered<T> {
+  result: T;
+  /** Seconds that the work took. */
+  seconds: number;
+  /** CPU seconds of the process or processes, in the order of the argument. */
+  cpu: number[];
+  /**
+   * Cores that other processes used meanwhile, for `foreign` of a sample.
+   * @param ended CPU seconds of programs that ended during the work, as they reported them
+   */
+  foreign: (...ended: number[]) => number;
+}
+
+/**
+ * Measures CPU time during `work`. `of` are processes that live before and after it, or groups of
+ * processes whose time is added: a server with its workers, a kernel thread.
+ */
+export async function meter<T>(
+  of: readonly (number | readonly number[])[],
+  work: () => Promise<T>,
+): Promise<Metered<T>> {
+  const read = (): number[] =>
+    of.map((pids) => [pids].flat().reduce((sum: number, pid) => sum + cpuSecondsOf(pid), 0));
+  const before = read();
+  const own0 = ownCpuSeconds();
+  const busy0 = busySeconds();
+  const start = process.hrtime.bigint();
+  const result = await work();
+  const seconds = Number(process.hrtime.bigint() - start) / 1e9;
+  const busy = busySeconds() - busy0;
+  const own = ownCpuSeconds() - own0;
+  const cpu = read().map((n, i) => n - before[i]!);
+  const known = cpu.reduce((sum, n) => sum + n, own);
+  const foreign = (...ended: number[]): number =>
+    Math.max(0, (busy - known - ended.reduce((sum, n) => sum + n, 0)) / seconds);
+  return { result, seconds, cpu, foreign };
+}

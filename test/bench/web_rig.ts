@@ -95,7 +95,7 @@ export class WebRig {
   async start(ns: Netns, arm: Arm, engine: Engine, mode: Mode): Promise<Instance> {
     const options = ['--engine', engine, '--mode', mode, '--memory', MEMORY, '--mtu', String(MTU)];
     const instance = await Instance.start(ns, ['serve', this.#www, ...options, ...arm.args]);
-    this.#pins.move(instance.ready.pid, 'sender');
+    this.#pins.move(instance.ready.pid, 'ours');
     for (const family of FAMILIES) {
       const urls = this.#sizes.map((size) => `'${instance.urlOf(String(size), family)}'`).join(' ');
       const { stdout, stderr } = await ns.run('sh', [
@@ -126,7 +126,7 @@ export class WebRig {
     const own0 = ownCpuSeconds();
     const busy0 = busySeconds();
     const start = process.hrtime.bigint();
-    const running = instance.ns.execAsync(client, [...args, ...this.#pins.args('receiver')], {
+    const running = instance.ns.execAsync(client, [...args, ...this.#pins.args('peer')], {
       timeoutMs: CLIENT_TIMEOUT_MS,
     });
     const died = instance.exited().then(({ code, signal, stderr }): never => {

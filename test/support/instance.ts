@@ -86,8 +86,14 @@ export class Instance {
    * temporary directory unless ARGS say otherwise. Duplicate address detection is off unless ARGS name
    * dad_count: it takes a second. Rejects with its stderr if it exits before.
    * @param wrapper a program with its arguments that executes tapnic, such as env
+   * @param cli the command line to run, for one of another revision
    */
-  static async start(ns: Netns, args: string[], wrapper: string[] = []): Promise<Instance> {
+  static async start(
+    ns: Netns,
+    args: string[],
+    wrapper: string[] = [],
+    cli: string = cliMain,
+  ): Promise<Instance> {
     const dir = mkdtempSync(join(tmpdir(), 'tapnic-'));
     const control = args.some((arg) => arg.startsWith('--control'))
       ? []
@@ -96,7 +102,7 @@ export class Instance {
     const tapnic = [
       process.execPath,
       '--enable-source-maps',
-      cliMain,
+      cli,
       ...args,
       ...control,
       ...dad,

@@ -1,0 +1,5 @@
+/** Rows of bulk reception. */
+
+import type { Bench } from '../bench.ts';
+
+export const bulkRxBenches: readonly Bench[] = [];
