@@ -6,7 +6,6 @@
  */
 
 import { Duplex } from 'node:stream';
-import type { Task } from '../sys/clock.ts';
 import {
   EINVAL,
   EISCONN,
@@ -37,14 +36,14 @@ import {
   SS_ISCONNECTED,
   SS_ISDISCONNECTED,
 } from '../kern/uipc_socket.ts';
-import { sbavail, SBS_CANTRCVMORE } from '../kern/uipc_sockbuf.ts';
+import { sbavail, SBS_CANTRCVMORE, type Sockbuf, type SoUpcall } from '../kern/uipc_sockbuf.ts';
 import { SOL_SOCKET, soSetInt } from '../kern/uipc_sockopt.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { TCP_KEEPIDLE, TCP_NODELAY } from '../netinet/tcp_sockopt.ts';
 import { addressText, familyText, sockaddr } from './address.ts';
 import { type ConnectOptions, dial, dialled } from './dial.ts';
 import { Attempts, isIP, type LookupFunction, resolveHost } from './lookup.ts';
-import { later, Turns } from './turns.ts';
+import { later, TurnTaker } from './turns.ts';
 
 /** Largest chunk of one 'data' event, bytes. Node's is the same. */
 const READ_MAX = 65536;
@@ -87,6 +86,37 @@ export interface SocketServer {
   socketClosed(): void;
 }
 
+/** Addresses of a connection. */
+interface Names {
+  readonly local: Sockaddr;
+  readonly peer: Sockaddr | null;
+}
+
+// Access to private methods of Socket for Events.
+let ready: (socket: Socket, sb: Sockbuf) => void;
+let readNext: (socket: Socket) => void;
+
+/**
+ * The upcalls of a connection's buffers, and its turns of reading. One object, because closures
+ * would take 300 bytes per connection.
+ */
+class Events extends TurnTaker implements SoUpcall {
+  readonly #socket: Socket;
+
+  constructor(socket: Socket) {
+    super();
+    this.#socket = socket;
+  }
+
+  run(sb: Sockbuf): void {
+    ready(this.#socket, sb);
+  }
+
+  override step(): void {
+    readNext(this.#socket);
+  }
+}
+
 /** Throws TapnicError EINVAL if `file` is not a File or a number is not a safe integer. */
 function checkSendfile(file: File, options: SendfileOptions): void {
   if (!(file instanceof File))
@@ -101,11 +131,9 @@ export class Socket extends Duplex {
   readonly #vnet: Vnet;
   /** The BSD socket; null before `connect` and once closed. */
   #so: KernSocket | null = null;
-  #local: Sockaddr | null = null;
-  #peer: Sockaddr | null = null;
-  readonly #onReadable: Task = { run: () => this.#readable() };
-  readonly #onWritable: Task = { run: () => this.#writable() };
-  readonly #readTurns = new Turns(() => this.#readNext());
+  /** The addresses of a closed connection. Those of an open one are read from its PCB. */
+  #names: Names | null = null;
+  readonly #events = new Events(this);
   /** Whether the stream requests data. */
   #reading = false;
   /** Whether the end of the peer's data was read. */
@@ -164,15 +192,14 @@ export class Socket extends Duplex {
   adopt(so: KernSocket, server: SocketServer, paused: boolean): void {
     this.#server = server;
     this.#take(so);
-    this.#remember();
     if (paused) this.pause();
     else this.read(0);
   }
 
   #take(so: KernSocket): void {
     this.#so = so;
-    soupcall_set(so, SO_RCV, this.#onReadable);
-    soupcall_set(so, SO_SND, this.#onWritable);
+    soupcall_set(so, SO_RCV, this.#events);
+    soupcall_set(so, SO_SND, this.#events);
     if (this.#noDelay !== null) this.setNoDelay(this.#noDelay);
     if (this.#keepAlive !== null) this.setKeepAlive(...this.#keepAlive);
   }
@@ -265,11 +292,12 @@ export class Socket extends Duplex {
     else this.#attempts.fail(failure);
   }
 
-  #remember(): void {
+  /** The local or the peer's address; null without a connection. */
+  #name(peer: boolean): Sockaddr | null {
+    if (this.#names !== null) return peer ? this.#names.peer : this.#names.local;
     const so = this.#so;
-    if (so === null || so.so_pcb === null) return;
-    this.#local = so.so_proto.pr_sockaddr(so);
-    this.#peer = so.so_proto.pr_peeraddr(so);
+    if (so === null || this.connecting || so.so_pcb === null) return null;
+    return peer ? so.so_proto.pr_peeraddr(so) : so.so_proto.pr_sockaddr(so);
   }
 
   /** Whether no connection is there or under way. */
@@ -290,33 +318,38 @@ export class Socket extends Duplex {
 
   /** Its local address; an empty object without a connection. */
   address(): { address: string; family: string; port: number } | Record<string, never> {
-    if (this.#local === null) return {};
-    const { localAddress, localFamily, localPort } = this;
-    return { address: localAddress!, family: localFamily!, port: localPort! };
+    const local = this.#name(false);
+    if (local === null) return {};
+    const { port } = local;
+    return { address: addressText(this.#vnet, local), family: familyText(local), port };
   }
 
   get remoteAddress(): string | undefined {
-    return this.#peer === null ? undefined : addressText(this.#vnet, this.#peer);
+    const peer = this.#name(true);
+    return peer === null ? undefined : addressText(this.#vnet, peer);
   }
 
   get remotePort(): number | undefined {
-    return this.#peer?.port;
+    return this.#name(true)?.port;
   }
 
   get remoteFamily(): string | undefined {
-    return this.#peer === null ? undefined : familyText(this.#peer);
+    const peer = this.#name(true);
+    return peer === null ? undefined : familyText(peer);
   }
 
   get localAddress(): string | undefined {
-    return this.#local === null ? undefined : addressText(this.#vnet, this.#local);
+    const local = this.#name(false);
+    return local === null ? undefined : addressText(this.#vnet, local);
   }
 
   get localPort(): number | undefined {
-    return this.#local?.port;
+    return this.#name(false)?.port;
   }
 
   get localFamily(): string | undefined {
-    return this.#local === null ? undefined : familyText(this.#local);
+    const local = this.#name(false);
+    return local === null ? undefined : familyText(local);
   }
 
   /**
@@ -334,7 +367,6 @@ export class Socket extends Duplex {
     }
     this.connecting = false;
     this.#endAttempts();
-    this.#remember();
     this.#active();
     // In its own turn, because a listener may throw.
     later(() => this.#start());
@@ -355,12 +387,14 @@ export class Socket extends Duplex {
     if (!this.destroyed && !this.isPaused()) this.read(0);
   }
 
-  #readable(): void {
-    if (this.#so !== null && this.#connected()) this.#readTurns.run();
-  }
-
-  #writable(): void {
-    if (this.#so !== null && this.#connected()) this.#pump();
+  static {
+    ready = (socket, sb): void => {
+      const so = socket.#so;
+      if (so === null || !socket.#connected()) return;
+      if (sb === so.so_rcv) socket.#events.runNow();
+      else socket.#pump();
+    };
+    readNext = (socket): void => socket.#readNext();
   }
 
   override _read(): void {
@@ -373,7 +407,7 @@ export class Socket extends Duplex {
     const { so_rcv: sb } = so;
     if (this.#atEnd) return;
     if (sbavail(sb) === 0 && (sb.sb_state & SBS_CANTRCVMORE) === 0 && so.so_error === 0) return;
-    this.#readTurns.again();
+    this.#events.again();
   }
 
   /** Reads one chunk. The next one has its own turn, so a listener may throw. */
@@ -500,6 +534,8 @@ export class Socket extends Duplex {
   }
 
   override _destroy(error: Error | null, done: Done): void {
+    const local = this.#name(false);
+    if (local !== null) this.#names = { local, peer: this.#name(true) };
     this.connecting = false;
     this.#endAttempts();
     if (this.#timer !== null) callout_stop(this.#timer);

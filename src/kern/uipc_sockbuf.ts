@@ -49,6 +49,11 @@ export const sbParams = { sb_max: 2 * 1024 * 1024, sb_efficiency: 8 };
 /** The empty list of every buffer that nothing waits for. An array of its own takes 32 bytes. */
 export const noTasks: readonly Task[] = Object.freeze([]);
 
+/** What runs when a buffer has data or space: the argument is the buffer. A Task fits. */
+export interface SoUpcall {
+  run(sb: Sockbuf): void;
+}
+
 export class Sockbuf implements Task, Upcall {
   sb_mb: Mbuf | null = null;
   sb_mbtail: Mbuf | null = null;
@@ -76,7 +81,7 @@ export class Sockbuf implements Task, Upcall {
   sb_flags = 0;
   sb_state = 0;
   /** Runs after the pass when the buffer has data (receive) or space (send); see soupcall_set. */
-  sb_upcall: Task | null = null;
+  sb_upcall: SoUpcall | null = null;
   /** Calls that wait for the buffer, such as sendfile. A wake-up removes and runs them in order. */
   sb_waiters: readonly Task[] = noTasks;
   /** Knotes of kqueues. Each wake-up runs them all. */
@@ -97,7 +102,7 @@ export class Sockbuf implements Task, Upcall {
   /** Calls the program, after the pass. Closing the socket clears sb_upcall. */
   upcall(): void {
     this.upcallPending = false;
-    this.sb_upcall?.run();
+    this.sb_upcall?.run(this);
   }
 }
 

@@ -59,6 +59,7 @@ import {
   sbreserve,
   Sockbuf,
   sbspace,
+  type SoUpcall,
   sowakeup,
 } from './uipc_sockbuf.ts';
 import { m_uiotombuf } from './m_uiotombuf.ts';
@@ -227,7 +228,7 @@ export function soreserve(so: Socket, sndcc: number, rcvcc: number): Errno {
 }
 
 /** Sets the upcall of buffer `which` (SO_RCV or SO_SND). @see socket(9) */
-export function soupcall_set(so: Socket, which: number, func: Task | null): void {
+export function soupcall_set(so: Socket, which: number, func: SoUpcall | null): void {
   (which === SO_RCV ? so.so_rcv : so.so_snd).sb_upcall = func;
 }
 
