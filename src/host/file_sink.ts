@@ -3,7 +3,7 @@
  *
  *   const sink = new FileSink(path, events); // starts to open
  *   sink.write(header);                      // bytes before the first record: the file's header
- *   if (sink.begin(n)) sink.write(record);   // false: dropped and counted
+ *   if (sink.begin(n)) sink.write(record);   // false: dropped, and counted if it is a packet
  *   sink.close();                            // writes what was accepted; see `closed`
  *
  * The header is written when the file is open, records at most FLUSH_MS later. The file has whole
@@ -51,7 +51,10 @@ class Chunk {
   readonly buf = Buffer.allocUnsafeSlow(CHUNK_BYTES);
   /** Offset of the end of each record. */
   readonly ends = new Uint32Array(CHUNK_RECORDS);
+  /** 1 for a packet; 0 for a record that describes the capture. */
+  readonly packet = new Uint8Array(CHUNK_RECORDS);
   records = 0;
+  packets = 0;
   used = 0;
 }
 
@@ -117,26 +120,31 @@ export class FileSink {
     this.#late = true;
   }
 
-  /** Starts a record of `len` bytes, which `write` calls must follow. False: it is dropped. */
-  begin(len: number): boolean {
+  /**
+   * Starts a record of `len` bytes, which `write` calls must follow. False: it is dropped.
+   * @param packet false for a record that describes the capture: it is not counted
+   */
+  begin(len: number, packet = true): boolean {
     KASSERT(this.#left === 0, 'FileSink: record under way');
     if (this.#state === 'waiting') {
-      this.noReader++;
-      count(R_CAPTURE_NO_READER);
+      if (packet) this.noReader++;
+      if (packet) count(R_CAPTURE_NO_READER);
       return false;
     }
     if (this.#state === 'ended' || this.#closing) {
-      this.afterEnd++;
-      count(R_CAPTURE_ENDED);
+      if (packet) this.afterEnd++;
+      if (packet) count(R_CAPTURE_ENDED);
       return false;
     }
     const { used, records } = this.#filling;
     if ((len > CHUNK_BYTES - used || records === CHUNK_RECORDS) && !this.#nextChunk(len)) {
-      this.tooSlow++;
-      count(R_CAPTURE_SLOW);
+      if (packet) this.tooSlow++;
+      if (packet) count(R_CAPTURE_SLOW);
       return false;
     }
     const chunk = this.#filling;
+    chunk.packet[chunk.records] = packet ? 1 : 0;
+    if (packet) chunk.packets++;
     chunk.ends[chunk.records++] = chunk.used + len;
     this.#left = len;
     if (!this.#timed) this.#armFlush();
@@ -297,7 +305,7 @@ export class FileSink {
   #wrote(bytes: number): void {
     this.#size += bytes;
     for (const chunk of this.#flight) {
-      this.written += chunk.records;
+      this.written += chunk.packets;
       this.#recycle(chunk);
     }
     this.#flight = [];
@@ -314,6 +322,7 @@ export class FileSink {
   #recycle(chunk: Chunk): void {
     chunk.used = 0;
     chunk.records = 0;
+    chunk.packets = 0;
     this.#spare.push(chunk);
   }
 
@@ -331,11 +340,12 @@ export class FileSink {
     let left = n;
     for (const chunk of this.#flight) {
       let i = 0;
-      while (i < chunk.records && chunk.ends[i]! <= left) i++;
+      let packets = 0;
+      while (i < chunk.records && chunk.ends[i]! <= left) packets += chunk.packet[i++]!;
       if (i > 0) whole += chunk.ends[i - 1]!;
-      this.written += i;
-      chunk.records -= i; // for #discard
-      if (chunk.records > 0) break;
+      this.written += packets;
+      chunk.packets -= packets; // for #discard
+      if (i < chunk.records) break;
       left -= chunk.used;
     }
     return whole;
@@ -366,11 +376,12 @@ export class FileSink {
 
   /** Forgets all records that are not written; returns how many. */
   #discard(): number {
-    let lost = this.#filling.records;
-    for (const { records } of this.#full) lost += records;
-    for (const { records } of this.#flight) lost += records;
+    let lost = this.#filling.packets;
+    for (const { packets } of this.#full) lost += packets;
+    for (const { packets } of this.#flight) lost += packets;
     this.#filling.used = 0;
     this.#filling.records = 0;
+    this.#filling.packets = 0;
     this.#full.length = 0;
     this.#flight = [];
     return lost;

@@ -14,10 +14,13 @@ const FILE_HEADER_BYTES = 24;
 const PACKET_HEADER_BYTES = 16;
 
 /** The destination of the bytes; the range is valid only until `write` returns. */
-interface ByteSink {
+export interface ByteSink {
   write(bytes: Uint8Array, off: number, len: number): void;
-  /** Begins a record of `len` bytes in several writes. False: write nothing, it is dropped. */
-  begin?(len: number): boolean;
+  /**
+   * Begins a record of `len` bytes in several writes. False: write nothing, it is dropped.
+   * @param packet false for a block that describes the capture; default true
+   */
+  begin?(len: number, packet?: boolean): boolean;
 }
 
 export interface PcapOptions {
