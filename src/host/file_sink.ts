@@ -10,6 +10,8 @@
  * records only, whatever fails. `write` copies, so the caller keeps its bytes. The sink owns at most
  * FILE_CHUNKS or PIPE_CHUNKS chunks; a target owns those of one write until that write is done.
  *
+ * A path that ends with `.gz` is compressed.
+ *
  * A FIFO without a reader is tried every READER_MS; until a reader opens it, records are dropped. A
  * reader that leaves ends the sink, as it ends tcpdump. Left out: another reader after that one.
  */
@@ -17,6 +19,7 @@
 import { KASSERT } from '../sys/kassert.ts';
 import { TapnicError } from '../sys/errno.ts';
 import { count, R_CAPTURE_ENDED, R_CAPTURE_NO_READER, R_CAPTURE_SLOW } from '../sys/reason.ts';
+import { GzipTarget } from './gzip_target.ts';
 import { openTarget, whyNot } from './sink_open.ts';
 import { PipeTarget, type SinkTarget } from './sink_target.ts';
 
@@ -236,8 +239,8 @@ export class FileSink {
       target.close();
       return;
     }
-    this.#target = target;
     if (target instanceof PipeTarget) this.#chunksMax = PIPE_CHUNKS;
+    this.#target = this.path.endsWith('.gz') ? new GzipTarget(target) : target;
     this.#state = 'open';
     this.#flushNext = true;
     this.#put([this.#header], this.#header.length);
@@ -282,7 +285,7 @@ export class FileSink {
 
   #writeFull(): void {
     if (this.#writing || this.#state !== 'open' || this.#full.length === 0) return;
-    this.#flight = this.#full.splice(0, this.#target instanceof PipeTarget ? 1 : WRITE_CHUNKS);
+    this.#flight = this.#full.splice(0, this.#chunksMax === PIPE_CHUNKS ? 1 : WRITE_CHUNKS);
     let bytes = 0;
     for (const { used } of this.#flight) bytes += used;
     this.#put(
@@ -390,7 +393,19 @@ export class FileSink {
   #closeIfDone(): void {
     if (this.#state !== 'open' || this.#writing) return;
     if (this.#filling.used > 0 || this.#full.length > 0) this.flush();
-    else this.#shut();
+    else this.#finish();
+  }
+
+  /** Writes the end of the format, then closes. */
+  #finish(): void {
+    const target = this.#target!;
+    if (target.finish === undefined) return this.#shut();
+    this.#writing = true;
+    target.finish((e) => {
+      this.#writing = false;
+      if (e === null) this.#shut();
+      else this.#end(new TapnicError(e.code ?? 'EIO', `write ${this.path}`, whyNot(e)), true);
+    });
   }
 
   #shut(): void {

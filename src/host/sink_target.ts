@@ -13,7 +13,7 @@ const RETRY_MS = 50;
 const PIECE_BYTES = 1 << 16;
 
 /** Called with the error, or null, and with the number of bytes that were written. */
-type Written = (error: NodeJS.ErrnoException | null, n: number) => void;
+export type Written = (error: NodeJS.ErrnoException | null, n: number) => void;
 
 /** An open destination. One `write` at a time. */
 export interface SinkTarget {
@@ -25,6 +25,8 @@ export interface SinkTarget {
   cut(size: number): void;
   /** Calls `done` with true if the file has lost its last name. */
   unlinked(done: (yes: boolean) => void): void;
+  /** Writes what the format needs at the end; no write is in flight. Absent: nothing. */
+  finish?(done: Written): void;
   /** Closes the descriptor, after a call in flight has returned. */
   close(): void;
 }

@@ -193,7 +193,8 @@ function descsOf(v: Value): MetaDescs {
   const n = v.u16();
   const size = v.u16();
   const bytes: string[] = [];
-  for (let i = 0; i < n && size > 0; i++) bytes.push(hex(v.bytes(size)));
+  // A size of 0 would let 8 bytes announce 65,535 descriptors.
+  if (size > 0) for (let i = 0; i < n; i++) bytes.push(hex(v.bytes(size)));
   return { ring, slot, bytes };
 }
 

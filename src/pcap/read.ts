@@ -409,7 +409,7 @@ class PcapngReader {
   #statistics(offset: number, body: Buffer): FileStatistics {
     this.#fixed(offset, body, 12, 'a statistics block');
     const index = this.#n.u32(body, 0);
-    const { ns } = this.#clock(offset, index);
+    const clock = this.#clock(offset, index);
     const comments: string[] = [];
     const counts = new Map<number, bigint>();
     const times = new Map<number, bigint>();
@@ -417,7 +417,7 @@ class PcapngReader {
       if (code === OPT_COMMENT) comments.push(value.toString('utf8'));
       else if (value.length !== 8) continue;
       else if (code === ISB_STARTTIME || code === ISB_ENDTIME)
-        times.set(code, ns(this.#n.time(value, 0)));
+        times.set(code, clock.ns(this.#n.time(value, 0)));
       else counts.set(code, this.#n.u64(value, 0));
     }
     return {

@@ -1,4 +1,4 @@
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { linkSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -49,6 +49,21 @@ describe('file sink', () => {
       afterEnd: 0,
       error: null,
     });
+  });
+
+  it('compresses a path that ends with .gz, and gzip can read what was flushed', async () => {
+    const path = join(dir, 'a.gz');
+    const sink = open(path);
+    await sink.opened;
+    record(sink, Buffer.from('one,'));
+    sink.flush();
+    while (sink.written < 1) await sleep(1);
+    // The file has no end yet, as after SIGKILL of its writer: gzip complains, status 1, but reads it.
+    const { stdout } = spawnSync('gzip', ['-dc', path], { encoding: 'utf8' });
+    expect(stdout).to.equal('headerone,');
+    record(sink, Buffer.from('two'));
+    await closed(sink);
+    expect(execFileSync('gzip', ['-dc', path], { encoding: 'utf8' })).to.equal('headerone,two');
   });
 
   it('copies: the caller keeps its bytes', async () => {

@@ -147,7 +147,16 @@ describe('pcapng files', () => {
     ]);
     const { length } = frame;
     expect(rows).to.deep.equal([
-      ['1767225600.123456789', 'tn0@ring', '0', '17', '0x00000002', `${length}`, `${length}`, COMMENT],
+      [
+        '1767225600.123456789',
+        'tn0@ring',
+        '0',
+        '17',
+        '0x00000002',
+        `${length}`,
+        `${length}`,
+        COMMENT,
+      ],
       ['1767225601.000000005', 'tn0@wire', '3', '18', '0x00000001', '20', `${length}`, ''],
     ]);
   });
