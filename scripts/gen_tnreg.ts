@@ -15,6 +15,7 @@ import { fileURLToPath } from 'node:url';
 import * as abi from '../native-bindings/tn_abi.ts';
 import * as tnreg from '../src/dev/tn/tnreg.ts';
 import * as capture from '../src/sys/capture.ts';
+import * as captureMeta from '../src/sys/capture_meta.ts';
 import * as protocols from '../src/sys/protocols.ts';
 import * as wire from '../src/sys/wire.ts';
 
@@ -26,6 +27,7 @@ const SOURCES: readonly (readonly [path: string, module: Readonly<Record<string,
   ['src/dev/tn/tnreg.ts', tnreg],
   ['native-bindings/tn_abi.ts', abi],
   ['src/sys/capture.ts', capture],
+  ['src/sys/capture_meta.ts', captureMeta],
   ['src/sys/protocols.ts', protocols],
   ['src/sys/wire.ts', wire],
 ];

@@ -68,6 +68,7 @@ void Device::Capture(uint32_t flags, uint32_t pktId, const iovec* iov, uint32_t 
   StoreLe32(rec + CAPTURE_R_PKTID, pktId);
   StoreLe32(rec + CAPTURE_R_CAPLEN, caplen);
   StoreLe32(rec + CAPTURE_R_WIRELEN, wirelen);
+  StoreLe32(rec + CAPTURE_R_METALEN, 0);
   uint8_t* dst = rec + CAPTURE_RECORD_BYTES;
   uint32_t left = caplen;
   for (uint32_t i = 0; i < niov && left > 0; i++) {

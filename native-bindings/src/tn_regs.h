@@ -272,7 +272,62 @@ constexpr uint32_t CAPTURE_R_UNIT = 16;
 constexpr uint32_t CAPTURE_R_PKTID = 20;
 constexpr uint32_t CAPTURE_R_CAPLEN = 24;
 constexpr uint32_t CAPTURE_R_WIRELEN = 28;
-constexpr uint32_t CAPTURE_RECORD_BYTES = 32;
+constexpr uint32_t CAPTURE_R_METALEN = 32;
+constexpr uint32_t CAPTURE_RECORD_BYTES = 40;
+
+// src/sys/capture_meta.ts
+
+constexpr uint32_t META_ITEM_BYTES = 4;
+
+constexpr uint32_t META_PACKET = 1;
+constexpr uint32_t META_CHAIN = 2;
+constexpr uint32_t META_DESCS = 3;
+constexpr uint32_t META_LINK = 4;
+constexpr uint32_t META_WHY = 5;
+constexpr uint32_t META_SOCKET = 6;
+
+constexpr uint32_t META_PACKET_BYTES = 12;
+constexpr uint32_t META_CHAIN_BYTES = 4;
+constexpr uint32_t META_MBUF_BYTES = 20;
+constexpr uint32_t META_DESCS_BYTES = 8;
+constexpr uint32_t META_LINK_BYTES = 4;
+constexpr uint32_t META_WHY_BYTES = 8;
+constexpr uint32_t META_SOCKET_BYTES = 24;
+constexpr uint32_t META_CHAIN_MAX = 8192;
+
+// Checksum states of META_PACKET.
+constexpr uint32_t META_CSUM_UNKNOWN = 0;
+constexpr uint32_t META_CSUM_NIC = 1;
+constexpr uint32_t META_CSUM_VERIFIED = 2;
+constexpr uint32_t META_CSUM_BAD = 3;
+constexpr uint32_t META_CSUM_SOFTWARE = 4;
+
+constexpr uint32_t META_CHAIN_CUT = 1;
+
+// Kinds of storage of an mbuf.
+constexpr uint32_t META_MBUF_INTERNAL = 0;
+constexpr uint32_t META_MBUF_CLUSTER = 1;
+constexpr uint32_t META_MBUF_EXTPGS = 2;
+constexpr uint32_t META_MBUF_SFBUF = 3;
+constexpr uint32_t META_MBUF_OTHER = 4;
+
+// Flags of an mbuf, by bit.
+constexpr uint32_t META_M_PKTHDR = 1;
+constexpr uint32_t META_M_EXT = 2;
+constexpr uint32_t META_M_NOMAP = 4;
+constexpr uint32_t META_M_RDONLY = 8;
+constexpr uint32_t META_M_NOTREADY = 16;
+
+constexpr uint32_t META_LINK_TSO = 1;
+constexpr uint32_t META_LINK_FRAGMENT = 2;
+constexpr uint32_t META_LINK_RETRANSMISSION = 3;
+constexpr uint32_t META_LINK_LRO = 4;
+
+constexpr uint32_t META_WHY_CONVERSION = 1;
+constexpr uint32_t META_WHY_COPY = 2;
+constexpr uint32_t META_WHY_DROP = 3;
+constexpr uint32_t META_WHY_MAP = 4;
+constexpr uint32_t META_WHY_FAULT = 5;
 
 // src/sys/protocols.ts
 

@@ -63,7 +63,7 @@ export const NIC_FLAGS: readonly NicFlag[] = [
   flag(
     'capture',
     'point=file',
-    'write the frames at a capture point to a .pcap file; repeatable',
+    'write the frames at capture points to a .pcap or .pcapng file (.gz: compressed); repeatable',
     true,
   ),
   flag(

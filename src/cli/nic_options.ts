@@ -7,7 +7,7 @@
 
 import type { NicModelInfo } from '../machine/nic_model.ts';
 import { issueText, OptionError, type OptionIssue } from '../machine/option_error.ts';
-import { addressOf, capturePointOf, faultOf, numberOf, sizeOf } from '../machine/option_texts.ts';
+import { addressOf, capturePlacesOf, faultOf, numberOf, sizeOf } from '../machine/option_texts.ts';
 import {
   type CheckedOptions,
   checkOptions,
@@ -92,7 +92,7 @@ function pair(text: string, what: string): [string, string] {
 
 function captureOf(text: string): object {
   const [at, file] = pair(text, 'POINT=FILE');
-  return { ...capturePointOf(at), file };
+  return { places: capturePlacesOf(at), file };
 }
 
 const orNone = (text: string): string | null => (text === 'none' ? null : text);

@@ -170,6 +170,20 @@ export class FileSink {
     this.#left -= len;
   }
 
+  /**
+   * Appends a block of the format that every reader needs, also one that opens a FIFO later. Returns
+   * false if there is no room for it now.
+   */
+  header(bytes: Uint8Array): boolean {
+    if (this.#state === 'waiting' || (this.#state === 'opening' && this.#filling.records === 0)) {
+      this.#header = Buffer.concat([this.#header, bytes]);
+      return true;
+    }
+    if (!this.begin(bytes.length, false)) return false;
+    this.write(bytes);
+    return true;
+  }
+
   /** Starts to write what was accepted, or does so after the write in flight. */
   flush(): void {
     if (this.#state !== 'open') return;

@@ -1,36 +1,54 @@
-/** Recording of one capture point of an interface to a pcap file. */
+/** Recording of capture points to a file; the ending of its name says which format. */
 
 import { FileSink } from '../host/file_sink.ts';
-import type { CaptureSink } from '../sys/capture.ts';
-import { type Capture, CAPTURE_SNAPLEN_MAX, captureClose, captureOpen } from '../net/capture.ts';
 import type { Ifnet } from '../net/if_var.ts';
-import { PcapWriter } from '../pcap/pcap.ts';
-import { mem } from '../vm/arena.ts';
+import {
+  CaptureRecorder,
+  type PlaceNames,
+  type RecordSink,
+  type RecordSpec,
+} from './capture_recorder.ts';
 
 /** Receives one line for each capture that ends early. The code that opens a stack sets it. */
 export const captureConsole: { ended(line: string, failed: boolean): void } = {
   ended: () => undefined,
 };
 
-/** Writes every record of one point to a file until it is closed. */
-export class CaptureFile implements CaptureSink {
-  readonly #capture: Capture;
-  readonly #sink: FileSink;
-  readonly #pcap: PcapWriter;
-  #failed = false;
-  /** Records lost between the interface and this file, after `close`. */
-  #ringDrops = -1;
+/** A capture and its file. */
+export type FileSpec = Omit<RecordSpec, 'format'> & { readonly file: string };
 
-  /** Starts to open `file`, see `opened`. @param point CAPTURE_* */
-  constructor(point: number, ifp: Ifnet, file: string) {
-    this.#sink = new FileSink(file, {
+/** `pcapng` for a name that ends so, with or without `.gz`; else `pcap`. */
+function formatOf(file: string): RecordSpec['format'] {
+  return /\.pcapng(\.gz)?$/.test(file) ? 'pcapng' : 'pcap';
+}
+
+/** FileSink as a RecordSink. */
+class DroppingSink extends FileSink implements RecordSink {
+  get dropped(): number {
+    return this.noReader + this.tooSlow + this.afterEnd;
+  }
+}
+
+/** Writes every record of its places to a file until it is closed. */
+export class CaptureFile {
+  readonly #recorder: CaptureRecorder;
+  readonly #sink: DroppingSink;
+  #failed = false;
+
+  /** Starts to open the file, see `opened`. */
+  constructor(spec: FileSpec) {
+    this.#sink = new DroppingSink(spec.file, {
       sinkEnded: (message, failed) => {
         this.#failed = failed;
         captureConsole.ended(`capture: ${message}: this capture has ended`, failed);
       },
     });
-    this.#pcap = new PcapWriter(this.#sink, { snaplen: CAPTURE_SNAPLEN_MAX });
-    this.#capture = captureOpen(point, ifp, CAPTURE_SNAPLEN_MAX, this);
+    this.#recorder = new CaptureRecorder({ ...spec, format: formatOf(spec.file) }, this.#sink);
+  }
+
+  /** See CaptureRecorder.attach. */
+  attach(ifp: Ifnet, names: PlaceNames, hardware = ''): void {
+    this.#recorder.attach(ifp, names, hardware);
   }
 
   /** See FileSink.opened. */
@@ -43,20 +61,6 @@ export class CaptureFile implements CaptureSink {
     this.#sink.openLate();
   }
 
-  captureRecord(
-    _point: number,
-    _flags: number,
-    sec: number,
-    nsec: number,
-    _unit: number,
-    _pktId: number,
-    off: number,
-    caplen: number,
-    wirelen: number,
-  ): void {
-    this.#pcap.packet(sec, nsec, mem, off, caplen, wirelen);
-  }
-
   /** Whether a write failed. A reader that left is not a failure. */
   get failed(): boolean {
     return this.#failed;
@@ -65,7 +69,7 @@ export class CaptureFile implements CaptureSink {
   /** `FILE: N packets, M dropped (…)`; null if every packet was written. */
   get losses(): string | null {
     const { path, written, noReader, tooSlow, afterEnd } = this.#sink;
-    const ringFull = this.#ringDrops < 0 ? this.#capture.drops : this.#ringDrops;
+    const ringFull = this.#recorder.ringDrops;
     const dropped = noReader + tooSlow + afterEnd + ringFull;
     if (dropped === 0) return null;
     const why = [
@@ -85,8 +89,7 @@ export class CaptureFile implements CaptureSink {
 
   /** Ends the capture and starts to write what is left; see `closed`. */
   close(): void {
-    captureClose(this.#capture);
-    if (this.#ringDrops < 0) this.#ringDrops = this.#capture.drops;
+    this.#recorder.close();
     this.#sink.close();
   }
 

@@ -17,13 +17,16 @@ import { timeoutEnd } from '../kern/kern_timeout.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { inet_domain_detach } from '../netinet/in_proto.ts';
 import { inet6_domain_detach } from '../netinet6/in6_proto.ts';
+import { ifunit } from '../net/if.ts';
+import type { Ifnet } from '../net/if_var.ts';
 import { ifCloneDestroyAll } from '../net/if_clone.ts';
 import { netDetach } from '../net/net_attach.ts';
 import { tcp_shutdownVnet, tcpConnections } from '../netinet/tcp_pcblist.ts';
 import { inPass } from '../sys/pass.ts';
 import { errnoName, TapnicError } from '../sys/errno.ts';
 import { bootHostMachine, type Machine } from './machine.ts';
-import type { CaptureFile } from './capture_file.ts';
+import { CaptureFile, type FileSpec } from './capture_file.ts';
+import type { PlaceNames } from './capture_recorder.ts';
 import type { DhcpInfo } from './dhcp/dhcp_client.ts';
 import { DhcpWait } from './dhcp/dhcp_wait.ts';
 import { AddrWait } from './addr_wait.ts';
@@ -46,6 +49,8 @@ export interface StackSettings {
   readonly seed: number | null;
   /** Names and values, set in this order before the NIC is attached. */
   readonly sysctl: readonly (readonly [string, string])[];
+  /** Captures from the start. */
+  readonly captures: readonly FileSpec[];
 }
 
 /** A sysctl of the settings could not be set. */
@@ -114,16 +119,40 @@ let current: HostStack | null = null;
 /** Whether a stack is being opened. */
 let opening = false;
 
+/** Attaches captures to an interface that exists now. */
+function attachAll(
+  captures: readonly CaptureFile[],
+  ifp: Ifnet,
+  names: PlaceNames,
+  model = '',
+): void {
+  for (const capture of captures) capture.attach(ifp, names, model);
+}
+
+function openPort(machine: Machine, port: NicOptions, captures: readonly CaptureFile[]): Nic {
+  return openNic(machine, port, undefined, ({ ifp, model }) => {
+    attachAll(captures, ifp, [port.tap, ifp.if_xname], model);
+  });
+}
+
 export class HostStack {
   readonly machine: Machine;
   readonly nic: Nic;
   readonly ports: readonly Nic[];
+  /** The captures to files. `stop` closes them and waits for what they still write. */
+  readonly captures: readonly CaptureFile[];
   readonly #netns: NetnsScope | null;
 
-  private constructor(machine: Machine, nic: Nic, ports: readonly Nic[], netns: NetnsScope | null) {
+  private constructor(
+    machine: Machine,
+    [nic, ...ports]: readonly [Nic, ...Nic[]],
+    captures: readonly CaptureFile[],
+    netns: NetnsScope | null,
+  ) {
     this.machine = machine;
     this.nic = nic;
     this.ports = ports;
+    this.captures = captures;
     this.#netns = netns;
   }
 
@@ -155,6 +184,7 @@ export class HostStack {
     let netns: NetnsScope | null = null;
     let wire: Tuntap2Wire | null = null;
     const nics: Nic[] = [];
+    const captures: CaptureFile[] = [];
     opening = true;
     try {
       const machine = bootHostMachine({
@@ -177,13 +207,18 @@ export class HostStack {
         wire = new Tuntap2Wire(machine.arena, device, options);
         wire.follow();
       }
-      const nic = wire === null ? openNic(machine, options) : openNic(machine, options, wire);
+      captures.push(...settings.captures.map((spec) => new CaptureFile(spec)));
+      attachAll(captures, ifunit(machine.vnet, 'lo0')!, ['lo0']);
+      const nic = openNic(machine, options, wire ?? undefined, ({ ifp, model }) => {
+        attachAll(captures, ifp, [null, options.tap, ifp.if_xname], model);
+      });
       nics.push(nic);
-      for (const port of settings.ports) nics.push(openNic(machine, port));
-      await openedInTime(nics.flatMap(({ captures }) => captures));
+      for (const port of settings.ports) nics.push(openPort(machine, port, captures));
+      await openedInTime(captures);
       nic.dhcp?.start();
-      return (current = new HostStack(machine, nic, nics.slice(1), netns));
+      return (current = new HostStack(machine, [nic, ...nics.slice(1)], captures, netns));
     } catch (e) {
+      for (const capture of captures) capture.close();
       for (const nic of nics.toReversed()) nic.stop();
       timeoutEnd();
       netns?.close();
@@ -246,11 +281,6 @@ export class HostStack {
     return [ipv4.problem, ipv6.problem].filter((problem) => problem !== null);
   }
 
-  /** The captures of all NICs. */
-  get captures(): CaptureFile[] {
-    return [this.nic, ...this.ports].flatMap(({ captures }) => captures);
-  }
-
   /** The first problem that made a capture incomplete; null: all are complete. */
   captureProblem(): string | null {
     for (const capture of this.captures) {
@@ -283,6 +313,7 @@ export class HostStack {
         },
         detach: () => {
           ifCloneDestroyAll(this.vnet);
+          for (const capture of this.captures) capture.close();
           for (const port of this.ports.toReversed()) port.stop();
           this.nic.stop();
           // Free fragments in reassembly and packets that wait for address resolution.

@@ -8,14 +8,12 @@ import { openTap, TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_TSO_ECN } from '../h
 import type { CapabilityChange } from '../ctl/bits.ts';
 import type { FaultPlace } from '../ctl/fault.ts';
 import type { FaultSpec } from '../fault/fault.ts';
-import { capturePoints } from '../sys/capture.ts';
 import { EINVAL, errnoError, type Errno } from '../sys/errno.ts';
 import { inPass } from '../sys/pass.ts';
 import type { Wire } from '../sys/wire.ts';
 import { ifhwioctl, ifSwitchCapabilities } from '../net/if.ts';
 import { IFF_UP, type Ifnet, SIOCSIFFLAGS, SIOCSIFMTU } from '../net/if_var.ts';
 import { parseInAddr } from '../netinet/in.ts';
-import { CaptureFile } from './capture_file.ts';
 import { DhcpClient } from './dhcp/dhcp_client.ts';
 import { configureGateway, configureIpv4, NicIpv4 } from './nic_ipv4.ts';
 import { configureIpv6, NicIpv6, withoutIpv6 } from './nic_ipv6.ts';
@@ -59,7 +57,6 @@ export interface NicOptions {
   readonly netns: string | null;
   /** Faults that are active from the first frame on; only with the ts build. */
   readonly faults?: readonly FaultSpec[];
-  readonly captures: readonly { readonly point: string; readonly file: string }[];
 }
 
 const TAP_OFFLOADS = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
@@ -137,12 +134,15 @@ export class Nic {
   readonly #wire: HostWire;
   readonly #faults: NicFaults;
   readonly #plugged: PluggedNic;
-  /** Closed by `stop`, which does not wait for what they still write. */
-  readonly captures: CaptureFile[] = [];
   /** The DHCP client, not started; null: the address is fixed. */
   readonly dhcp: DhcpClient | null;
 
-  constructor(machine: Machine, wire: HostWire, options: NicOptions) {
+  constructor(
+    machine: Machine,
+    wire: HostWire,
+    options: NicOptions,
+    onPlugged: ((nic: Nic) => void) | undefined,
+  ) {
     this.#wire = wire;
     this.created = wire.created;
     this.napi = wire.napi;
@@ -164,11 +164,7 @@ export class Nic {
         this.#faults.prepare();
         this.#faults.stage.add(spec);
       }
-      for (const { point, file } of options.captures) {
-        const at = (capturePoints as readonly string[]).indexOf(point);
-        if (at < 0) throw errnoError(EINVAL, 'capture', `${point}: no such capture point`);
-        this.captures.push(new CaptureFile(at, this.ifp, file));
-      }
+      onPlugged?.(this);
       const used = wire.ipv6 === false ? withoutIpv6(options) : options;
       configureInterface(this.ifp, used);
       this.ipv4 = new NicIpv4(this.ifp, used);
@@ -197,12 +193,11 @@ export class Nic {
 
   #down(): void {
     this.dhcp?.stop();
-    for (const capture of this.captures) capture.close();
     this.#plugged.stop();
     this.#faults.close();
   }
 
-  /** Closes captures, detaches the driver, and removes the interface unless it existed before. */
+  /** Detaches the driver, and removes the interface unless it existed before. */
   stop(): void {
     this.#down();
     this.#wire.close();
@@ -231,14 +226,16 @@ function openTapWire(machine: Machine, options: NicOptions): HostWire {
 /**
  * Plugs a NIC into `wire` and takes ownership of it. By default opens a TAP interface of this host.
  * Throws TapnicError with a hint.
+ * @param onPlugged called when the interface exists, before its addresses
  */
 export function openNic(
   machine: Machine,
   options: NicOptions,
   wire: HostWire = openTapWire(machine, options),
+  onPlugged?: (nic: Nic) => void,
 ): Nic {
   try {
-    return new Nic(machine, wire, options);
+    return new Nic(machine, wire, options, onPlugged);
   } catch (e) {
     wire.close();
     throw e;

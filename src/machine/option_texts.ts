@@ -24,10 +24,12 @@ export function addressOf(text: string): number | string {
   return /^(0x[0-9a-f]+|\d+)$/i.test(text) ? Number(text) : text;
 }
 
-/** `wire`, or `wire@nic1` for the capture point of another NIC. */
-export function capturePointOf(text: string): { point: string; tap: string | null } {
-  const [point = '', tap = null] = text.split('@', 2);
-  return { point, tap };
+/** `wire`, or `if,wire@nic1` for several points, also of other interfaces. */
+export function capturePlacesOf(text: string): { point: string; at: string | null }[] {
+  return text.split(',').map((place) => {
+    const [point = '', at = null] = place.split('@', 2);
+    return { point, at };
+  });
 }
 
 /** `drop,rate=0.01,point=rx`. Throws OptionError without a path. */

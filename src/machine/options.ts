@@ -7,6 +7,7 @@ import { extname, resolve } from 'node:path';
 import { z } from 'zod';
 import { capabilityKeywords, type CapabilityChange, parseCapability } from '../ctl/bits.ts';
 import { capturePoints } from '../sys/capture.ts';
+import type { FileSpec } from './capture_file.ts';
 import type { FaultSpec } from '../fault/fault.ts';
 import {
   FAULT_OPTIONS,
@@ -45,11 +46,20 @@ const MTU_MIN = 72;
 const MTU_MAX = 9000;
 /** Capture points that this version records at. */
 const POINTS_NOW: readonly string[] = ['if', 'wire'];
+/** Interfaces of the emulated host that may appear later. */
+const CLONES = ['lo', 'vlan', 'lagg'];
+/** Endings of capture files. */
+const CAPTURE_FILE = /\.pcap(ng)?(\.gz)?$/;
 
-/** A capture point and its file. `tap` names the NIC; null: the first one. */
-export interface CaptureConfig {
+/** A capture point. `at` names an interface or its TAP; null: the first NIC. */
+export interface CapturePointConfig {
   readonly point: string;
-  readonly tap: string | null;
+  readonly at: string | null;
+}
+
+/** Capture points and the file that they share. */
+export interface CaptureConfig {
+  readonly places: readonly CapturePointConfig[];
   readonly file: string;
 }
 
@@ -157,8 +167,10 @@ function captureFile(value: unknown): string {
     wrong(file, 'standard output has the lines of the command', { remedy: 'use a FIFO' });
   // A FIFO or a device often has no extension; another extension may promise another format.
   const extension = extname(file);
-  if (file === '' || (extension !== '' && extension !== '.pcap'))
-    wrong(file, 'this version writes only .pcap files');
+  if (file === '' || (extension !== '' && !CAPTURE_FILE.test(file)))
+    wrong(file, 'not the name of a capture', {
+      remedy: 'end it with .pcap or .pcapng, and .gz to compress it',
+    });
   return file;
 }
 
@@ -220,8 +232,7 @@ const shape = {
   ports: listOf(portSchema),
   capture: listOf(
     z.strictObject({
-      point: field(capturePoint),
-      tap: field(orNone(anyText)),
+      places: z.array(z.strictObject({ point: field(capturePoint), at: field(orNone(anyText)) })),
       file: field(captureFile),
     }),
   ),
@@ -340,16 +351,6 @@ function modelOf(name: string, models: readonly NicModelInfo[]): NicModelInfo {
   return model ?? wrong(name, 'no such model', { remedy: names });
 }
 
-/** The captures that name one of `taps`. */
-function capturesOf(
-  captures: readonly CaptureConfig[],
-  ...taps: readonly (string | null)[]
-): NicOptions['captures'] {
-  return captures
-    .filter(({ tap }) => taps.includes(tap))
-    .map(({ point, file }) => ({ point, file }));
-}
-
 /** With DHCP, Linux's side has an address only if one was given: the network has others. */
 function withDhcp(o: Options, { hostAddr }: StackConfig): Options {
   return o.addr === null && hostAddr === undefined ? { ...o, hostAddr: null } : o;
@@ -368,18 +369,25 @@ function checkTaps(nics: readonly Pick<NicOptions, 'tap'>[]): void {
   if (twice !== undefined) wrong(twice, 'two NICs on one interface');
 }
 
+/** Whether `name` can be the name of an interface of the emulated host. */
+function isInterface(name: string, models: readonly NicModelInfo[]): boolean {
+  const kind = /^([a-z]+)[0-9]+$/.exec(name)?.[1];
+  return [...CLONES, ...models.map(({ ifname }) => ifname)].some((one) => one === kind);
+}
+
 /** Throws OptionError if a capture names an unknown NIC, or two have one file. */
 function checkCaptures(
   captures: readonly CaptureConfig[],
   nics: readonly Pick<NicOptions, 'tap'>[],
+  models: readonly NicModelInfo[],
 ): void {
   const files = captures.map(({ file }) => resolve(file));
   const twice = captures.find((_capture, i) => files.indexOf(files[i]!) < i);
   if (twice !== undefined) wrong(twice.file, 'two captures in one file');
   const taps = nics.map(({ tap }) => tap);
-  for (const { point, tap } of captures)
-    if (tap !== null && !taps.includes(tap))
-      wrong(`${point}@${tap}`, `no interface ${tap}`, { remedy: taps.join(', ') });
+  for (const { point, at } of captures.flatMap(({ places }) => places))
+    if (at !== null && !taps.includes(at) && !isInterface(at, models))
+      wrong(`${point}@${at}`, `no interface ${at}`, { remedy: taps.join(', ') });
 }
 
 /**
@@ -389,7 +397,7 @@ function checkCaptures(
 function portOf(
   port: Options['ports'][number],
   first: NicDraft,
-  { engine, iommu, dmaCheck, capture }: Options,
+  { engine, iommu, dmaCheck }: Options,
   models: readonly NicModelInfo[],
 ): NicOptions {
   const { tap, mac, mtu } = port;
@@ -415,7 +423,6 @@ function portOf(
     napi: first.napi,
     engine: model.builds.find((one) => one === build) ?? model.builds[0]!,
     netns: first.netns,
-    captures: capturesOf(capture, tap),
   };
 }
 
@@ -465,7 +472,6 @@ function nicOf(
     engine: checking(['engine'], () => engineOf(o, model, warnings)),
     netns: o.netns ?? null,
     faults: o.fault.map((fault, i) => checking(['fault', i], () => faultOf(fault, i + 1))),
-    captures: capturesOf(o.capture, null, o.tap),
   };
 }
 
@@ -484,7 +490,7 @@ export function checkOptions(config: StackConfig, models: readonly NicModelInfo[
     checking(['ports', i], () => portOf(port, nic, o, models)),
   );
   checking(['ports'], () => checkTaps([nic, ...ports]));
-  checking(['capture'], () => checkCaptures(o.capture, [nic, ...ports]));
+  checking(['capture'], () => checkCaptures(o.capture, [nic, ...ports], models));
   return {
     nic,
     ports,
@@ -495,8 +501,15 @@ export function checkOptions(config: StackConfig, models: readonly NicModelInfo[
     dmaCheck: o.dmaCheck,
     seed: o.seed ?? null,
     sysctl: o.sysctl,
+    captures: o.capture.map(fileSpecOf),
     warnings,
   };
+}
+
+/** A capture with the numbers of its points. */
+function fileSpecOf({ places, file }: Options['capture'][number]): FileSpec {
+  const number = (point: string): number => (capturePoints as readonly string[]).indexOf(point);
+  return { places: places.map(({ point, at }) => ({ point: number(point), at })), file };
 }
 
 /** Compiles the filters of faults. Rejects with OptionError for the first error. */

@@ -41,7 +41,7 @@ import { compiledFilter } from './fault_filter.ts';
 import { HostStack, type StackInfo } from './host_stack.ts';
 import { nicModels } from './nic_models.ts';
 import { checking, issueText, OptionError, type OptionIssue } from './option_error.ts';
-import { addressOf, capturePointOf, faultOf, sizeOf } from './option_texts.ts';
+import { addressOf, capturePlacesOf, faultOf, sizeOf } from './option_texts.ts';
 import { type CheckedOptions, checkOptions, compiledOptions, type StackConfig } from './options.ts';
 
 export type { NetstatReports } from '../ctl/netstat.ts';
@@ -403,7 +403,7 @@ const READ: Readonly<Record<string, (value: unknown) => unknown>> = {
   memory: (value) => (typeof value === 'string' ? sizeOf(value) : value),
   physBase: (value) => (typeof value === 'string' ? addressOf(value) : value),
   capture: (value) =>
-    entriesOf('capture', value).map(([point, file]) => ({ ...capturePointOf(point), file })),
+    entriesOf('capture', value).map(([point, file]) => ({ places: capturePlacesOf(point), file })),
   sysctl: (value) => entriesOf('sysctl', value),
   fault: (value) => {
     if (!Array.isArray(value)) return value;

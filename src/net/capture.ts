@@ -1,8 +1,8 @@
 /**
- * The captures of a machine. Each capture listens at one point of one interface. All captures get
- * their records from the one capture ring in the arena. When the ring is drained, a capture's sink
- * gets the records and writes them. At the `if` point, one BPF listener for each interface fills
- * the ring. Left out for now: the points `sockbuf`, `ip` and `ring`, filters.
+ * The captures of a machine. A capture listens at any number of points of interfaces. All captures
+ * get their records from the one capture ring in the arena: when the ring is drained, each capture
+ * whose filter accepts a record passes it to its sink, which writes it. At the `if` point, one BPF
+ * listener for each interface fills the ring. Left out for now: the points `sockbuf`, `ip` and `ring`.
  */
 
 import {
@@ -10,10 +10,12 @@ import {
   CAPTURE_IN,
   CAPTURE_OUT,
   CAPTURE_POINTS_MAX,
+  type CaptureRecord,
   CaptureRing,
   type CaptureSink,
   type CaptureTap,
 } from '../sys/capture.ts';
+import { bpf_filter, type BpfProgram, bpfReach } from '../sys/bpf_filter.ts';
 import type { Clock, Task } from '../sys/clock.ts';
 import { KASSERT } from '../sys/kassert.ts';
 import { kva } from '../sys/types.ts';
@@ -30,23 +32,58 @@ let ring: CaptureRing | null = null;
 let lastUnit = 0;
 const open: Capture[] = [];
 
-/** One capture: a sink for one point of one interface. */
-export class Capture {
+/** One point of one interface. */
+interface CapturePlace {
+  /** CAPTURE_* number. */
   readonly point: number;
+  readonly ifp: Ifnet;
+}
+
+/** What a capture records. */
+interface CaptureOptions {
+  /** Bytes kept of a packet; 0 or less: CAPTURE_SNAPLEN_MAX. */
+  readonly snaplen?: number;
+  /** Records only packets that it accepts; null: all. It must be valid. */
+  readonly filter?: BpfProgram | null;
+}
+
+/** Counters of one place of a capture. */
+export class CaptureCounts {
+  readonly point: number;
+  readonly ifp: Ifnet;
   /** The interface's number in records. */
   readonly unit: number;
+  /** Packets that passed the place, and those that the filter accepted. */
+  received = 0;
+  accepted = 0;
+
+  constructor(place: CapturePlace) {
+    this.point = place.point;
+    this.ifp = place.ifp;
+    this.unit = place.ifp.if_capunit;
+  }
+}
+
+/** One capture. */
+export class Capture {
+  readonly places: CaptureCounts[] = [];
   readonly snaplen: number;
+  /** Bytes of a packet that the ring must keep: for the file and for the filter. */
+  readonly reach: number;
+  readonly filter: BpfProgram | null;
   readonly sink: CaptureSink;
   /** Number of records passed to the sink. */
   packets = 0;
   readonly #lostBefore: number;
 
-  constructor(point: number, unit: number, snaplen: number, sink: CaptureSink, lost: number) {
-    this.point = point;
-    this.unit = unit;
-    this.snaplen = snaplen;
+  constructor(options: CaptureOptions, sink: CaptureSink) {
+    const { snaplen = 0, filter = null } = options;
+    this.snaplen = snaplen > 0 ? Math.min(snaplen, CAPTURE_SNAPLEN_MAX) : CAPTURE_SNAPLEN_MAX;
+    this.filter = filter;
+    const reach = filter === null ? 0 : Math.min(bpfReach(filter), CAPTURE_SNAPLEN_MAX);
+    this.reach = Math.max(this.snaplen, reach);
     this.sink = sink;
-    this.#lostBefore = lost;
+    this.#lostBefore = captureRing().lost;
   }
 
   /**
@@ -54,6 +91,15 @@ export class Capture {
    */
   get drops(): number {
     return ring === null ? 0 : (ring.lost - this.#lostBefore) >>> 0;
+  }
+
+  /** The index in `places` of a record's place; -1: not recorded. */
+  placeOf(point: number, unit: number): number {
+    for (let i = 0; i < this.places.length; i++) {
+      const place = this.places[i]!;
+      if (place.point === point && place.unit === unit) return i;
+    }
+    return -1;
   }
 }
 
@@ -79,14 +125,22 @@ class IfTap implements BpfListener {
 const ifTaps: IfTap[] = [];
 
 const dispatch: CaptureSink = {
-  captureRecord(point, flags, sec, nsec, unit, pktId, off, caplen, wirelen): void {
+  captureRecord(rec: CaptureRecord): void {
+    const { caplen } = rec;
     for (let i = 0; i < open.length; i++) {
       const c = open[i]!;
-      if (c.point !== point || c.unit !== unit) continue;
+      const at = c.placeOf(rec.point, rec.unit);
+      if (at < 0) continue;
+      const place = c.places[at]!;
+      place.received++;
+      const { filter } = c;
+      if (filter !== null && bpf_filter(filter, mem, rec.off, rec.wirelen, caplen) === 0) continue;
+      place.accepted++;
       c.packets++;
-      const n = Math.min(caplen, c.snaplen);
-      c.sink.captureRecord(point, flags, sec, nsec, unit, pktId, off, n, wirelen);
+      rec.caplen = Math.min(caplen, c.snaplen);
+      c.sink.captureRecord(rec);
     }
+    rec.caplen = caplen;
   },
 };
 
@@ -129,40 +183,49 @@ function drainCaptureRing(): number {
 }
 
 /**
- * Sets each point of the ring to the largest snap length of the open captures there; 0 turns it
- * off.
+ * Sets each point of the ring to the largest number of bytes that an open capture needs there; 0
+ * turns it off.
  */
 function updatePoints(): void {
   for (let point = 0; point < CAPTURE_POINTS_MAX; point++) {
-    let snaplen = 0;
-    for (const c of open) if (c.point === point && c.snaplen > snaplen) snaplen = c.snaplen;
-    captureRing().setPoint(point, snaplen);
+    let reach = 0;
+    for (const c of open)
+      if (c.reach > reach && c.places.some((place) => place.point === point)) reach = c.reach;
+    captureRing().setPoint(point, reach);
   }
 }
 
+function wantsIf(unit: number): boolean {
+  return open.some((c) => c.placeOf(CAPTURE_IF, unit) >= 0);
+}
+
 /**
- * Starts a capture of `point` of `ifp` to `sink`, with at most `snaplen` bytes of each packet (0 or
- * less: CAPTURE_SNAPLEN_MAX). Assigns a number to an interface without one. The device's tap must
- * use the same number.
+ * Starts a capture of `places` to `sink`. Assigns a number to an interface without one. The device's
+ * tap must use the same number.
  */
 export function captureOpen(
-  point: number,
-  ifp: Ifnet,
-  snaplen: number,
+  places: readonly CapturePlace[],
+  options: CaptureOptions,
   sink: CaptureSink,
 ): Capture {
   drainCaptureRing();
-  if (ifp.if_capunit === 0) ifp.if_capunit = captureUnit();
-  const keep = snaplen > 0 ? Math.min(snaplen, CAPTURE_SNAPLEN_MAX) : CAPTURE_SNAPLEN_MAX;
-  const c = new Capture(point, ifp.if_capunit, keep, sink, captureRing().lost);
+  const c = new Capture(options, sink);
   open.push(c);
+  for (const place of places) captureAddPlace(c, place);
+  return c;
+}
+
+/** Adds a place to an open capture, as its last one. */
+export function captureAddPlace(c: Capture, place: CapturePlace): void {
+  const { point, ifp } = place;
+  if (ifp.if_capunit === 0) ifp.if_capunit = captureUnit();
+  c.places.push(new CaptureCounts(place));
   if (point === CAPTURE_IF && !ifTaps.some((tap) => tap.ifp === ifp)) {
     const tap = new IfTap(ifp);
     ifTaps.push(tap);
     bpfOf(ifp)?.attach(tap);
   }
   updatePoints();
-  return c;
 }
 
 /** Ends a capture, after the records in the ring have been passed to the sinks. */
@@ -171,12 +234,11 @@ export function captureClose(c: Capture): void {
   const at = open.indexOf(c);
   if (at < 0) return;
   open.splice(at, 1);
-  if (c.point === CAPTURE_IF && !open.some((o) => o.point === CAPTURE_IF && o.unit === c.unit)) {
-    const tapAt = ifTaps.findIndex((tap) => tap.ifp.if_capunit === c.unit);
-    if (tapAt >= 0) {
-      const [tap] = ifTaps.splice(tapAt, 1);
-      bpfOf(tap!.ifp)?.detach(tap!);
-    }
+  for (let i = ifTaps.length - 1; i >= 0; i--) {
+    const tap = ifTaps[i]!;
+    if (wantsIf(tap.ifp.if_capunit)) continue;
+    ifTaps.splice(i, 1);
+    bpfOf(tap.ifp)?.detach(tap);
   }
   updatePoints();
 }

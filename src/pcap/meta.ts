@@ -35,7 +35,7 @@ import {
 } from '../sys/capture_meta.ts';
 
 /** One mbuf of a chain. */
-export interface MetaMbuf {
+interface MetaMbuf {
   readonly kind: string;
   /** Names of META_M_* flags. */
   readonly flags: readonly string[];
@@ -48,27 +48,27 @@ export interface MetaMbuf {
   readonly pages: readonly bigint[];
 }
 
-export interface MetaDescs {
+interface MetaDescs {
   readonly ring: number;
   readonly slot: number;
   /** Each descriptor in hexadecimal. */
   readonly bytes: readonly string[];
 }
 
-export interface MetaLink {
+interface MetaLink {
   readonly kind: string;
   readonly index: number;
   readonly ids: readonly number[];
 }
 
-export interface MetaWhy {
+interface MetaWhy {
   readonly what: string;
   /** `LAYER.NAME`, or the number if the file has no name. */
   readonly reason: string;
   readonly bytes: number;
 }
 
-export interface MetaSocket {
+interface MetaSocket {
   readonly id: number;
   /** Position in the stream since the connection began, and number of bytes. */
   readonly first: number;
@@ -76,7 +76,7 @@ export interface MetaSocket {
 }
 
 /** The metadata of one packet. */
-export interface PacketMeta {
+interface PacketMeta {
   /** 0: unknown. */
   readonly id: number;
   readonly point: string;

@@ -21,6 +21,11 @@ export interface ByteSink {
    * @param packet false for a block that describes the capture; default true
    */
   begin?(len: number, packet?: boolean): boolean;
+  /**
+   * Appends a block that a reader needs before the packets after it, even one that begins to read
+   * later. False: not taken now, give it again. Without this method `write` takes it.
+   */
+  header?(bytes: Uint8Array): boolean;
 }
 
 export interface PcapOptions {

@@ -61,7 +61,7 @@ const META_MAX = 12_288;
 const SCRATCH_BYTES = 128 + COMMENT_MAX + 2 * META_MAX;
 
 /** What a file says about its origin. */
-export interface PcapngSection {
+interface PcapngSection {
   readonly hardware?: string;
   readonly os?: string;
   readonly application?: string;
@@ -71,7 +71,7 @@ export interface PcapngSection {
 }
 
 /** One capture point of an interface. */
-export interface PcapngInterface {
+interface PcapngInterface {
   readonly name: string;
   readonly description?: string;
   /** Default LINKTYPE_ETHERNET. */
@@ -88,7 +88,7 @@ export interface PcapngInterface {
 }
 
 /** Statistics of an interface at the end of a capture. Times in ns since 1970. */
-export interface PcapngStatistics {
+interface PcapngStatistics {
   readonly start: bigint;
   readonly end: bigint;
   /** Packets that passed the point, that the filter accepted, and that are in the file. */
@@ -103,7 +103,7 @@ export interface PcapngStatistics {
 }
 
 /** Names of reasons for META_WHY items. */
-export type ReasonName = (reason: number) => string;
+type ReasonName = (reason: number) => string;
 
 /** Writes one file. The constructor writes the section header. */
 export class PcapngWriter {
@@ -121,7 +121,8 @@ export class PcapngWriter {
   readonly #metaView = new DataView(this.#meta.buffer);
   readonly #comment = new CommentWriter(this.#metaView);
   #metaLength = 0;
-  #records = false;
+  /** Blocks that the sink did not take yet. */
+  readonly #pending: Uint8Array[] = [];
 
   /** @param reasonName name of a reason number; its text goes into the file */
   constructor(sink: ByteSink, section: PcapngSection, reasonName: ReasonName) {
@@ -137,12 +138,7 @@ export class PcapngWriter {
       .text(SHB_HARDWARE, section.hardware ?? '')
       .text(SHB_OS, section.os ?? '')
       .text(SHB_USERAPPL, section.application ?? '');
-    this.#block(pcapngBlock(PCAPNG_SHB, fixed, options.bytes()));
-  }
-
-  /** Ends the header of the file: blocks from now on are records of the sink. */
-  headerDone(): void {
-    this.#records = true;
+    this.#header(pcapngBlock(PCAPNG_SHB, fixed, options.bytes()));
   }
 
   /** Adds an interface; returns its number in the file. */
@@ -160,7 +156,7 @@ export class PcapngWriter {
     if (i.filter !== undefined && i.filter !== '')
       options.add(IF_FILTER, Buffer.concat([Buffer.of(0), Buffer.from(i.filter, 'utf8')]));
     options.text(IF_OS, i.os ?? '').text(IF_HARDWARE, i.hardware ?? '');
-    this.#block(pcapngBlock(PCAPNG_IDB, fixed, options.bytes()));
+    this.#header(pcapngBlock(PCAPNG_IDB, fixed, options.bytes()));
     return this.#snaplens.push(i.snaplen) - 1;
   }
 
@@ -188,6 +184,7 @@ export class PcapngWriter {
     metaOff: number,
     metaLen: number,
   ): boolean {
+    if (this.#pending.length > 0 && !this.#putPending()) return false;
     const n = Math.min(caplen, this.#snaplens[iface]!);
     const pad = -n & 3;
     this.#tail.fill(0, 0, pad);
@@ -249,8 +246,25 @@ export class PcapngWriter {
     return this.#block(pcapngBlock(PCAPNG_DSB, fixed, text));
   }
 
+  #header(block: Uint8Array): void {
+    this.#pending.push(block);
+    this.#putPending();
+  }
+
+  /** Gives pending blocks to the sink, in order. Returns whether it took them all. */
+  #putPending(): boolean {
+    const sink = this.#sink;
+    for (let block = this.#pending[0]; block !== undefined; block = this.#pending[0]) {
+      if (sink.header === undefined) sink.write(block, 0, block.length);
+      else if (!sink.header(block)) return false;
+      this.#pending.shift();
+    }
+    return true;
+  }
+
   #block(block: Uint8Array): boolean {
-    if (this.#records && this.#sink.begin?.(block.length, false) === false) return false;
+    if (!this.#putPending()) return false;
+    if (this.#sink.begin?.(block.length, false) === false) return false;
     this.#sink.write(block, 0, block.length);
     return true;
   }

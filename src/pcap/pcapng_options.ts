@@ -54,7 +54,7 @@ export const CUSTOM_VERSION = 1;
 export const CUSTOM_HEADER_BYTES = 8;
 
 /** Largest value of an option. */
-export const OPTION_MAX = 0xffff;
+const OPTION_MAX = 0xffff;
 
 /** A growing list of options. */
 export class OptionList {

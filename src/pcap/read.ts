@@ -54,7 +54,7 @@ const PCAP_MAGICS = new Map([
 const PCAP_HEAD_BYTES = 24;
 const PCAP_RECORD_BYTES = 16;
 
-export interface FileInterface {
+interface FileInterface {
   readonly kind: 'interface';
   readonly index: number;
   readonly name: string;
@@ -68,7 +68,7 @@ export interface FileInterface {
 }
 
 /** A packet. Its bytes belong to the caller. */
-export interface FilePacket {
+interface FilePacket {
   readonly kind: 'packet';
   /** Offset of the record in the file. */
   readonly offset: number;
@@ -89,13 +89,13 @@ export interface FilePacket {
 }
 
 /** An event in a custom block of ours. */
-export interface FileEvent {
+interface FileEvent {
   readonly kind: 'event';
   readonly offset: number;
   readonly meta: Uint8Array;
 }
 
-export interface FileStatistics {
+interface FileStatistics {
   readonly kind: 'statistics';
   readonly iface: number;
   readonly comments: readonly string[];
@@ -110,7 +110,7 @@ export interface FileStatistics {
 }
 
 /** Secrets, for example of a TLS key log. */
-export interface FileSecrets {
+interface FileSecrets {
   readonly kind: 'secrets';
   readonly type: number;
   readonly bytes: Uint8Array;

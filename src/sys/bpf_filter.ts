@@ -183,3 +183,29 @@ export function bpf_filter(
   }
   return 0;
 }
+
+/**
+ * Number of leading bytes of a packet that a checked program can read; Infinity if it computes
+ * offsets from packet contents other than an IPv4 header length.
+ */
+export function bpfReach(prog: BpfProgram): number {
+  let reach = 0;
+  let computed = false;
+  let indirect = 0;
+  for (let pc = 0; pc < prog.length; pc += WORDS) {
+    const code = prog[pc]!;
+    const k = prog[pc + 3]!;
+    const kind = code & 7;
+    const mode = code & 0xe0;
+    if (kind !== LD && kind !== LDX) {
+      // TAX, after arithmetic on what was loaded.
+      if (kind === 7 && (code & 0x80) === 0) computed = true;
+    } else if (mode === 0xa0) reach = Math.max(reach, k + 1);
+    else if (mode === 0x20) reach = Math.max(reach, k + SIZES[(code & 0x18) >> 3]!);
+    else if (mode === 0x40) indirect = Math.max(indirect, k + SIZES[(code & 0x18) >> 3]!);
+    else if (kind === LDX && mode === 0x60) computed = true;
+  }
+  if (indirect === 0) return reach;
+  // X is the length of an IPv4 header, at most 60.
+  return computed ? Infinity : Math.max(reach, indirect + 60);
+}

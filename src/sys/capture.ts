@@ -27,7 +27,9 @@
  *   20  u32 pktId      0: none
  *   24  u32 caplen
  *   28  u32 wirelen
- *   32  caplen bytes
+ *   32  u32 metaLen    bytes of metadata
+ *   36  u32 0
+ *   40  caplen bytes, padded to a multiple of 8, then metaLen bytes: items of capture_meta.ts
  */
 
 import type { Clock, Task } from './clock.ts';
@@ -69,7 +71,8 @@ export const CAPTURE_R_UNIT = 16;
 export const CAPTURE_R_PKTID = 20;
 export const CAPTURE_R_CAPLEN = 24;
 export const CAPTURE_R_WIRELEN = 28;
-export const CAPTURE_RECORD_BYTES = 32;
+export const CAPTURE_R_METALEN = 32;
+export const CAPTURE_RECORD_BYTES = 40;
 
 /** A device's interface to captures. The device passes whole frames as (offset, length) pairs. */
 export interface CaptureTap {
@@ -91,23 +94,31 @@ export interface CaptureTap {
   ): void;
 }
 
+/** A record as the ring passes it to sinks. One object serves all records; copy what you keep. */
+export class CaptureRecord {
+  point = 0;
+  /** CAPTURE_OUT or CAPTURE_IN. */
+  flags = 0;
+  /** Wall clock: seconds since 1970, and nanoseconds within the second. */
+  sec = 0;
+  nsec = 0;
+  /** Interface number. */
+  unit = 0;
+  /** 0: none. */
+  pktId = 0;
+  /** `caplen` bytes, at arena offset `off`, of a packet of `wirelen` bytes. */
+  off = 0;
+  caplen = 0;
+  wirelen = 0;
+  /** `metaLen` bytes of metadata at arena offset `metaOff`: items of capture_meta.ts. */
+  metaOff = 0;
+  metaLen = 0;
+}
+
 /** Receives the records of the ring, each once, in order. */
 export interface CaptureSink {
-  /**
-   * Takes `caplen` bytes, at arena offset `off`, of a packet of `wirelen` bytes. They are valid
-   * until this returns.
-   */
-  captureRecord(
-    point: number,
-    flags: number,
-    sec: number,
-    nsec: number,
-    unit: number,
-    pktId: number,
-    off: number,
-    caplen: number,
-    wirelen: number,
-  ): void;
+  /** Takes a record. It and its bytes are valid until this returns. */
+  captureRecord(rec: CaptureRecord): void;
 }
 
 /** The machine's ring. */
@@ -124,9 +135,12 @@ export class CaptureRing {
   #posted = false;
   // The record between `reserve` and `commit`; -1: none.
   #at = -1;
-  #next = 0;
+  #reserved = 0;
+  readonly #rec = new CaptureRecord();
   /** Bytes to write at the offset `reserve` returned. */
   caplen = 0;
+  /** Where up to the reserved number of bytes of metadata may be written. */
+  metaOff = 0;
   /** Wall clock of the last record: seconds, and nanoseconds within the second. */
   #stampSec = 0;
   #stampNsec = 0;
@@ -184,15 +198,23 @@ export class CaptureRing {
 
   /**
    * Begins a record of a packet of `wirelen` bytes. Returns the arena offset at which the caller
-   * writes `caplen` bytes before `commit()`. Returns -1 if capture is off at `point`, or if the
-   * ring is full (counted).
+   * writes `caplen` bytes, and up to `metaMax` bytes of metadata at `metaOff`, before `commit`.
+   * Returns -1 if capture is off at `point`, or if the ring is full (counted).
    */
-  reserve(point: number, flags: number, unit: number, pktId: number, wirelen: number): number {
+  reserve(
+    point: number,
+    flags: number,
+    unit: number,
+    pktId: number,
+    wirelen: number,
+    metaMax = 0,
+  ): number {
     if (!this.wants(point)) return -1;
     const view = this.#view;
     const snaplen = view.getUint32(this.#base + CAPTURE_SNAPLEN + 4 * point, true);
     const caplen = Math.min(wirelen, snaplen);
-    const size = (CAPTURE_RECORD_BYTES + caplen + 7) & ~7;
+    const metaAt = (CAPTURE_RECORD_BYTES + caplen + 7) & ~7;
+    const size = (metaAt + metaMax + 7) & ~7;
     const at = this.#room(size);
     if (at < 0) {
       view.setUint32(this.#base + CAPTURE_LOST, this.lost + 1, true);
@@ -210,16 +232,25 @@ export class CaptureRing {
     view.setUint32(rec + CAPTURE_R_PKTID, pktId, true);
     view.setUint32(rec + CAPTURE_R_CAPLEN, caplen, true);
     view.setUint32(rec + CAPTURE_R_WIRELEN, wirelen, true);
+    view.setUint32(rec + CAPTURE_R_METALEN, 0, true);
     this.#at = at;
-    this.#next = at + size === this.#size ? 0 : at + size;
+    this.#reserved = size;
     this.caplen = caplen;
+    this.metaOff = rec + metaAt;
     return rec + CAPTURE_RECORD_BYTES;
   }
 
-  /** Ends the record that `reserve` began. */
-  commit(): void {
+  /** Ends the record that `reserve` began, with `metaLen` bytes of metadata. */
+  commit(metaLen = 0): void {
     KASSERT(this.#at >= 0, 'CaptureRing: commit without reserve');
-    this.#view.setUint32(this.#base + CAPTURE_PROD, this.#next, true);
+    const view = this.#view;
+    const rec = this.#data + this.#at;
+    const size = (this.metaOff - rec + metaLen + 7) & ~7;
+    KASSERT(size <= this.#reserved, 'CaptureRing: metadata longer than reserved');
+    view.setUint32(rec + CAPTURE_R_SIZE, size, true);
+    view.setUint32(rec + CAPTURE_R_METALEN, metaLen, true);
+    const next = this.#at + size;
+    view.setUint32(this.#base + CAPTURE_PROD, next === this.#size ? 0 : next, true);
     this.#at = -1;
     this.kick();
   }
@@ -248,17 +279,19 @@ export class CaptureRing {
         at = 0;
         continue;
       }
-      sink.captureRecord(
-        point,
-        view.getUint16(rec + CAPTURE_R_FLAGS, true),
-        view.getUint32(rec + CAPTURE_R_SEC, true),
-        view.getUint32(rec + CAPTURE_R_NSEC, true),
-        view.getUint32(rec + CAPTURE_R_UNIT, true),
-        view.getUint32(rec + CAPTURE_R_PKTID, true),
-        rec + CAPTURE_RECORD_BYTES,
-        view.getUint32(rec + CAPTURE_R_CAPLEN, true),
-        view.getUint32(rec + CAPTURE_R_WIRELEN, true),
-      );
+      const r = this.#rec;
+      r.point = point;
+      r.flags = view.getUint16(rec + CAPTURE_R_FLAGS, true);
+      r.sec = view.getUint32(rec + CAPTURE_R_SEC, true);
+      r.nsec = view.getUint32(rec + CAPTURE_R_NSEC, true);
+      r.unit = view.getUint32(rec + CAPTURE_R_UNIT, true);
+      r.pktId = view.getUint32(rec + CAPTURE_R_PKTID, true);
+      r.off = rec + CAPTURE_RECORD_BYTES;
+      r.caplen = view.getUint32(rec + CAPTURE_R_CAPLEN, true);
+      r.wirelen = view.getUint32(rec + CAPTURE_R_WIRELEN, true);
+      r.metaOff = rec + ((CAPTURE_RECORD_BYTES + r.caplen + 7) & ~7);
+      r.metaLen = view.getUint32(rec + CAPTURE_R_METALEN, true);
+      sink.captureRecord(r);
       n++;
       at += view.getUint32(rec + CAPTURE_R_SIZE, true);
       if (at === this.#size) at = 0;
@@ -286,6 +319,12 @@ export class CaptureRing {
     view.setUint32(this.#data + prod, this.#size - prod, true);
     view.setUint16(this.#data + prod + CAPTURE_R_POINT, CAPTURE_WRAP, true);
     return 0;
+  }
+
+  /** The wall clock of records now, nanoseconds since 1970. */
+  nowNs(): bigint {
+    this.#stamp();
+    return BigInt(this.#stampSec) * 1_000_000_000n + BigInt(this.#stampNsec);
   }
 
   #stamp(): void {

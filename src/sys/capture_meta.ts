@@ -96,3 +96,159 @@ export const metaLinkNames = ['none', 'tso', 'fragment', 'retransmission', 'lro'
 export const metaWhyNames = ['none', 'conversion', 'copy', 'drop', 'map', 'fault'] as const;
 /** Names of an mbuf's flags, by bit. */
 export const metaFlagNames = ['pkthdr', 'ext', 'nomap', 'rdonly', 'notready'] as const;
+
+/**
+ * Writes items into memory without allocation. `begin` sets the place; `length` is what was written.
+ * An item that does not fit is left out, and a chain is cut after a whole mbuf.
+ */
+export class MetaWriter {
+  readonly #view: DataView;
+  #begin = 0;
+  #at = 0;
+  #end = 0;
+  /** Where the chain under way begins; -1: no room for it. */
+  #chain = -1;
+  #mbufs = 0;
+  #cut = false;
+
+  constructor(view: DataView) {
+    this.#view = view;
+  }
+
+  /** Begins a list of items in `[off .. off + max)`. */
+  begin(off: number, max: number): void {
+    this.#begin = this.#at = off;
+    this.#end = off + max;
+  }
+
+  /** Bytes of the items so far. */
+  get length(): number {
+    return this.#at - this.#begin;
+  }
+
+  /** Begins an item with a value of `length` bytes; returns its offset, or -1 without room. */
+  #item(type: number, length: number): number {
+    const at = this.#at;
+    const next = at + META_ITEM_BYTES + ((length + 3) & ~3);
+    if (next > this.#end) return -1;
+    const view = this.#view;
+    view.setUint16(at, type, true);
+    view.setUint16(at + 2, length, true);
+    if ((length & 3) !== 0) view.setUint32(next - 4, 0, true);
+    this.#at = next;
+    return at + META_ITEM_BYTES;
+  }
+
+  /** META_PACKET. */
+  packet(id: number, point: number, direction: number, queue: number, csum: number): void {
+    const at = this.#item(META_PACKET, META_PACKET_BYTES);
+    if (at < 0) return;
+    const view = this.#view;
+    view.setUint32(at, id, true);
+    view.setUint8(at + 4, point);
+    view.setUint8(at + 5, direction);
+    view.setUint16(at + 6, queue, true);
+    view.setUint16(at + 8, csum, true);
+    view.setUint16(at + 10, 0, true);
+  }
+
+  /** META_LINK to one packet. */
+  link(kind: number, index: number, id: number): void {
+    const at = this.#item(META_LINK, META_LINK_BYTES + 4);
+    if (at < 0) return;
+    this.#view.setUint16(at, kind, true);
+    this.#view.setUint16(at + 2, index, true);
+    this.#view.setUint32(at + 4, id, true);
+  }
+
+  /** META_WHY. */
+  why(what: number, reason: number, bytes: number): void {
+    const at = this.#item(META_WHY, META_WHY_BYTES);
+    if (at < 0) return;
+    this.#view.setUint16(at, what, true);
+    this.#view.setUint16(at + 2, reason, true);
+    this.#view.setUint32(at + 4, bytes, true);
+  }
+
+  /** META_SOCKET. */
+  socket(id: number, first: number, bytes: number): void {
+    const at = this.#item(META_SOCKET, META_SOCKET_BYTES);
+    if (at < 0) return;
+    this.#view.setUint32(at, id, true);
+    this.#view.setUint32(at + 4, 0, true);
+    this.#view.setFloat64(at + 8, first, true);
+    this.#view.setFloat64(at + 16, bytes, true);
+  }
+
+  /** Begins META_DESCS of `n` descriptors; returns where their bytes go, or -1 without room. */
+  descs(ring: number, slot: number, n: number, size: number): number {
+    const at = this.#item(META_DESCS, META_DESCS_BYTES + n * size);
+    if (at < 0) return -1;
+    const view = this.#view;
+    view.setUint16(at, ring, true);
+    view.setUint16(at + 2, slot, true);
+    view.setUint16(at + 4, n, true);
+    view.setUint16(at + 6, size, true);
+    return at + META_DESCS_BYTES;
+  }
+
+  /** Begins META_CHAIN; `mbuf` and `page` calls follow, then `chainEnd`. */
+  chain(): void {
+    this.#chain = this.#item(META_CHAIN, META_CHAIN_BYTES);
+    this.#mbufs = 0;
+    this.#cut = false;
+  }
+
+  /**
+   * Adds an mbuf to the chain, with `npages` calls of `page` after it. Returns false if the chain was
+   * cut: then do not call `page`.
+   */
+  mbuf(
+    kind: number,
+    flags: number,
+    refs: number,
+    len: number,
+    off: number,
+    hdr: number,
+    trail: number,
+    npages: number,
+  ): boolean {
+    if (this.#chain < 0 || this.#cut) return false;
+    const at = this.#at;
+    const next = at + META_MBUF_BYTES + 8 * npages;
+    if (next > this.#end || next - this.#chain > META_CHAIN_MAX) {
+      this.#cut = true;
+      return false;
+    }
+    const view = this.#view;
+    view.setUint8(at, kind);
+    view.setUint8(at + 1, flags);
+    view.setUint16(at + 2, Math.min(refs, 0xffff), true);
+    view.setUint32(at + 4, len, true);
+    view.setUint32(at + 8, off, true);
+    view.setUint16(at + 12, hdr, true);
+    view.setUint16(at + 14, trail, true);
+    view.setUint16(at + 16, npages, true);
+    view.setUint16(at + 18, 0, true);
+    this.#at = at + META_MBUF_BYTES;
+    this.#mbufs++;
+    return true;
+  }
+
+  /** Adds a page of the mbuf: its physical address, below 2^53. */
+  page(address: number): void {
+    this.#view.setUint32(this.#at, address % 4294967296, true);
+    this.#view.setUint32(this.#at + 4, Math.floor(address / 4294967296), true);
+    this.#at += 8;
+  }
+
+  /** Ends the chain. */
+  chainEnd(): void {
+    if (this.#chain < 0) return;
+    const view = this.#view;
+    view.setUint16(this.#chain - 2, this.#at - this.#chain, true);
+    view.setUint16(this.#chain, this.#mbufs, true);
+    view.setUint16(this.#chain + 2, this.#cut ? META_CHAIN_CUT : 0, true);
+    this.#chain = -1;
+  }
+}

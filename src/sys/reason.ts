@@ -256,6 +256,12 @@ export function reasonCounts(): { layer: string; reason: string; count: number }
   return names.map((name, i) => ({ layer: layers[i]!, reason: name, count: counts[i]! }));
 }
 
+/** `LAYER.NAME` of a reason; the number for one that does not exist. */
+export function reasonText(why: Reason): string {
+  const name = names[why];
+  return name === undefined ? String(why) : `${layers[why]!}.${name}`;
+}
+
 /** Sets every counter to 0. For tests. */
 export function resetReasons(): void {
   counts.fill(0);

@@ -10,6 +10,7 @@ import { type CapabilityChange, capabilityKeywords } from '../../src/ctl/bits.ts
 import { type NicModelInfo, ownPciIdentity } from '../../src/machine/nic_model.ts';
 import { needsHere } from '../support/needs.ts';
 import { IFCAP_NOMAP, IFCAP_TSO4, IFCAP_TSO6, IFCAP_TXCSUM } from '../../src/net/if_var.ts';
+import { CAPTURE_IF, CAPTURE_WIRE } from '../../src/sys/capture.ts';
 
 const MODELS: NicModelInfo[] = [
   {
@@ -135,9 +136,9 @@ describe('cli: NIC options', () => {
         engine: 'native',
         netns: null,
         faults: [],
-        captures: [],
       },
       ports: [],
+      captures: [],
       driver: 'native',
       memory: 268435456,
       physBase: 0,
@@ -178,12 +179,12 @@ describe('cli: NIC options', () => {
         { ...NO_FAULT, kind: 'drop', rate: 0.5, point: 'rx', seed: 1 },
         { ...NO_FAULT, kind: 'delay', delayMs: 3, seed: 9 },
       ],
-      captures: [
-        { point: 'if', file: 'a.pcap' },
-        { point: 'wire', file: 'b=c.pcap' },
-      ],
     });
     expect(rest).to.deep.equal({
+      captures: [
+        { places: [{ point: CAPTURE_IF, at: null }], file: 'a.pcap' },
+        { places: [{ point: CAPTURE_WIRE, at: null }], file: 'b=c.pcap' },
+      ],
       ports: [],
       driver: 'native',
       memory: 1073741824,
@@ -284,8 +285,8 @@ describe('cli: NIC options', () => {
       ['capture', 'wire=', /POINT=FILE/],
       ['capture', 'nowhere=a.pcap', /not a capture point/],
       ['capture', 'ip=a.pcap', /only at if, wire/],
-      ['capture', 'wire=a.pcapng', /only \.pcap files/],
-      ['capture', 'wire=a.pcap.gz', /only \.pcap files/],
+      ['capture', 'wire=a.pcapng.zip', /not the name of a capture: end it with \.pcap/],
+      ['capture', 'wire=a.txt', /not the name of a capture/],
       ['capture', 'wire=-', /standard output has the lines of the command/],
       ['sysctl', 'kern.ipc.x', /NAME=VALUE/],
       ['sysctl', '=1', /NAME=VALUE/],
@@ -366,8 +367,8 @@ describe('cli: NIC options', () => {
 
   it('accepts FIFOs and devices without an extension for captures', () => {
     for (const file of ['x', '/dev/stdout', '/dev/fd/3', 'a.b/fifo'])
-      expect(resolve({ capture: [`wire=${file}`] }).nic.captures).to.deep.equal([
-        { point: 'wire', file },
+      expect(resolve({ capture: [`wire=${file}`] }).captures).to.deep.equal([
+        { places: [{ point: CAPTURE_WIRE, at: null }], file },
       ]);
   });
 
@@ -484,11 +485,12 @@ describe('cli: NIC options', () => {
     expect(s.ports[1]).to.include({ nic: 'plain', mode: 'wire', engine: 'ts', mtu: 1500 });
     expect(s.ports[2]).to.include({ mtu: 576, mac: '02:00:5e:00:53:09' });
     expect(words(s.ports[2]!.caps)).to.deep.equal(['-nomap', '-tso4', '-tso6', '-txcsum']);
-    expect(s.nic.captures).to.deep.equal([
-      { point: 'if', file: 'a.pcap' },
-      { point: 'wire', file: 'c.pcap' },
+    const texts = s.captures.map(({ places: [place], file }) => [place!.point, place!.at, file]);
+    expect(texts).to.deep.equal([
+      [CAPTURE_IF, null, 'a.pcap'],
+      [CAPTURE_IF, 'nic2', 'b.pcap'],
+      [CAPTURE_WIRE, 'nic0', 'c.pcap'],
     ]);
-    expect(s.ports[1]!.captures).to.deep.equal([{ point: 'if', file: 'b.pcap' }]);
     for (const [text, why] of [
       ['', /^--add-nic: : the name of an interface is needed first$/],
       ['nic0', /^--add-nic: nic0: two NICs on one interface$/],
@@ -543,7 +545,9 @@ describe('cli: --config', () => {
     const s = resolve({ config, mtu: '1400', sysctl: ['kern.ipc.somaxconn=32'], port: '82' });
     expect(s.nic).to.include({ tap: 'em9', mtu: 1400, mac: '02:00:5e:00:53:01', hostAddr: null });
     expect(words(s.nic.caps)).to.deep.equal(['-nomap', '-txcsum']);
-    expect(s.nic.captures).to.deep.equal([{ point: 'wire', file: 'a.pcap' }]);
+    expect(s.captures).to.deep.equal([
+      { places: [{ point: CAPTURE_WIRE, at: null }], file: 'a.pcap' },
+    ]);
     expect(s.ports.map(({ tap, mtu }) => [tap, mtu])).to.deep.equal([
       ['nic1', 1400],
       ['nic2', 576],

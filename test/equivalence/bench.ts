@@ -154,7 +154,7 @@ class Bench {
   #raised = 0;
   #kicked = 0;
   readonly #sink: CaptureSink = {
-    captureRecord: (...record) => this.log.push(record.join(' ')),
+    captureRecord: (record) => this.log.push(Object.values(record).join(' ')),
   };
 
   constructor(build: Build, { vnet, timer, room }: Setup) {

@@ -6,6 +6,7 @@ import { nicModels } from '../../src/machine/nic_models.ts';
 import { issueText, OptionError, type OptionIssue } from '../../src/machine/option_error.ts';
 import { checkOptions, type OptionsDraft, type StackConfig } from '../../src/machine/options.ts';
 import { IFCAP_NOMAP, IFCAP_TSO4, IFCAP_TSO6 } from '../../src/net/if_var.ts';
+import { CAPTURE_IF } from '../../src/sys/capture.ts';
 
 const MODELS: readonly NicModelInfo[] = nicModels;
 
@@ -62,7 +63,7 @@ describe('machine: options', () => {
       mac: '02-00-5E-00-53-01',
       cap: ['-nomap', '-tso'],
       ports: [{ tap: 'nic1', nic: 'tl', mtu: 576 }],
-      capture: [{ point: 'if', tap: 'nic1', file: 'a.pcap' }],
+      capture: [{ places: [{ point: 'if', at: 'nic1' }], file: 'a.pcap' }],
       sysctl: [['kern.ipc.somaxconn', 64]],
       fault: [{ kind: 'drop', rate: 0.5, point: 'rx' }, { kind: 'duplicate' }],
       physBase: 0xf8000000,
@@ -74,7 +75,9 @@ describe('machine: options', () => {
       { bits: IFCAP_TSO4 | IFCAP_TSO6, on: false },
     ]);
     expect(s.ports[0]).to.include({ tap: 'nic1', nic: 'tl', mtu: 576, addr: null });
-    expect(s.ports[0]!.captures).to.deep.equal([{ point: 'if', file: 'a.pcap' }]);
+    expect(s.captures).to.deep.equal([
+      { places: [{ point: CAPTURE_IF, at: 'nic1' }], file: 'a.pcap' },
+    ]);
     expect(s.sysctl).to.deep.equal([['kern.ipc.somaxconn', '64']]);
     expect(s.nic.faults.map(({ kind, rate, seed }) => [kind, rate, seed])).to.deep.equal([
       ['drop', 0.5, 1],

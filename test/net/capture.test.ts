@@ -13,6 +13,7 @@ import {
   CAPTURE_IN,
   CAPTURE_OUT,
   CAPTURE_WIRE,
+  type CaptureRecord,
   CaptureRing,
   type CaptureSink,
 } from '../../src/sys/capture.ts';
@@ -40,17 +41,17 @@ class Book implements CaptureSink {
   constructor(memory: () => Uint8Array) {
     this.#mem = memory;
   }
-  captureRecord(
-    point: number,
-    flags: number,
-    sec: number,
-    nsec: number,
-    unit: number,
-    pktId: number,
-    off: number,
-    caplen: number,
-    wirelen: number,
-  ): void {
+  captureRecord({
+    point,
+    flags,
+    sec,
+    nsec,
+    unit,
+    pktId,
+    off,
+    caplen,
+    wirelen,
+  }: CaptureRecord): void {
     const bytes = this.#mem().slice(off, off + caplen);
     this.recs.push({ point, flags, sec, nsec, unit, pktId, bytes, wirelen });
   }
@@ -164,7 +165,7 @@ describe('capture ring', () => {
   it('tells full from empty when a record ends exactly at the oldest record or at the end of the ring', () => {
     ring.setPoint(CAPTURE_WIRE, 65535);
     const put = (size: number): boolean => {
-      const at = ring.reserve(CAPTURE_WIRE, 0, 1, size, size - 32);
+      const at = ring.reserve(CAPTURE_WIRE, 0, 1, size, size - 40);
       if (at >= 0) ring.commit();
       return at >= 0;
     };
@@ -225,7 +226,7 @@ describe('captures of an interface', () => {
 
   it('record both directions at point `if` until they are closed', () => {
     const book = new Book(() => mem);
-    const c = captureOpen(CAPTURE_IF, rig.ifp, 0, book);
+    const c = captureOpen([{ point: CAPTURE_IF, ifp: rig.ifp }], {}, book);
     rig.inject(echo(3));
     rig.clock.runPosted();
     const sent = rig.sent.splice(0)[0]!;
@@ -250,9 +251,9 @@ describe('captures of an interface', () => {
   it('run side by side with different snap lengths, points and devices', () => {
     const [a, b, w] = [new Book(() => mem), new Book(() => mem), new Book(() => mem)];
     rig.ifp.if_capunit = captureUnit();
-    const long = captureOpen(CAPTURE_IF, rig.ifp, 0, a);
-    const short = captureOpen(CAPTURE_IF, rig.ifp, 20, b);
-    const wire = captureOpen(CAPTURE_WIRE, rig.ifp, 0, w);
+    const long = captureOpen([{ point: CAPTURE_IF, ifp: rig.ifp }], {}, a);
+    const short = captureOpen([{ point: CAPTURE_IF, ifp: rig.ifp }], { snaplen: 20 }, b);
+    const wire = captureOpen([{ point: CAPTURE_WIRE, ifp: rig.ifp }], {}, w);
     rig.inject(echo(100));
     captureTap(rig.ifp.if_capunit).capture(
       CAPTURE_WIRE,

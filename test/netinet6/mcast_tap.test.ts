@@ -59,6 +59,9 @@ send(G, ICMPv6MLQuery2(mladdr=G, mrd=500, QRV=2, QQIC=125), OWN)
 send(G, ICMPv6MLQuery2(mladdr=G, mrd=500, QRV=2, QQIC=125, sources=['2001:db8::1', '2001:db8::9']), OWN)
 send('ff02::1', ICMPv6MLQuery(mladdr='::', mrd=500), ALL)
 `;
+import { CaptureFile } from '../../src/machine/capture_file.ts';
+import type { Nic } from '../../src/machine/nic.ts';
+import { CAPTURE_WIRE } from '../../src/sys/capture.ts';
 
 describe('groups of IPv6 with Linux', function () {
   needs('root', 'tap', 'netns', 'python3', 'tshark');
@@ -67,12 +70,16 @@ describe('groups of IPv6 with Linux', function () {
   let stack: TapStack;
   let so: Socket;
   let pcap: string;
+  let capture: CaptureFile;
 
   beforeEach(() => {
     site = new Site();
     pcap = site.path('mc6.pcap');
-    const captures = [{ point: 'wire', file: pcap }];
-    stack = new TapStack([{ tap: 'mc6', host: HOST, us: US, more: { captures } }]);
+    const onPlugged = ({ ifp }: Nic): void => {
+      capture = new CaptureFile({ places: [{ point: CAPTURE_WIRE, at: null }], file: pcap });
+      capture.attach(ifp, [null]);
+    };
+    stack = new TapStack([{ tap: 'mc6', host: HOST, us: US, onPlugged }]);
     expect(inPass(() => socreate(stack.machine.vnet, AF_INET6, SOCK_DGRAM, 0))).to.equal(0);
     so = soResult.so!;
     expect(inPass(() => sobind(so, sin6('::', 5000)))).to.equal(0);
@@ -82,6 +89,7 @@ describe('groups of IPv6 with Linux', function () {
     if (closed) return;
     closed = true;
     inPass(soclose, so);
+    capture.close();
     stack.close();
   };
   beforeEach(() => {

@@ -27,7 +27,6 @@ export function plainNic(tap: string, ns: Netns): NicOptions {
     napi: 'off',
     engine: 'ts',
     netns: ns.name,
-    captures: [],
   };
 }
 

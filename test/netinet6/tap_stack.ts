@@ -18,6 +18,8 @@ export interface TapSpec {
   readonly host: string;
   readonly us: string;
   readonly more?: Partial<NicOptions>;
+  /** See openNic. */
+  readonly onPlugged?: ((nic: Nic) => void) | undefined;
 }
 
 export class TapStack {
@@ -30,10 +32,10 @@ export class TapStack {
     for (const spec of specs) this.#open(spec);
   }
 
-  #open({ tap, host, us, more }: TapSpec): void {
+  #open({ tap, host, us, more, onPlugged }: TapSpec): void {
     const ns = new Netns(tap);
     this.spaces.push(ns);
-    const nic = openNic(this.machine, { ...plainNic(tap, ns), ...more });
+    const nic = openNic(this.machine, { ...plainNic(tap, ns), ...more }, undefined, onPlugged);
     this.nics.push(nic);
     ns.exec('ip', ['-6', 'addr', 'add', `${host}/64`, 'dev', tap, 'nodad']);
     const add = (): number => in6_aifaddr(nic.ifp, parseIn6(us)!, 64, IN6_IFF_NODAD);

@@ -99,7 +99,6 @@ describe('pcapng files', () => {
       hardware: 'tn',
     });
     writer.addInterface({ name: 'tn0@wire', snaplen: 20 });
-    writer.headerDone();
     const n = frame.length;
     writer.packet(
       0,

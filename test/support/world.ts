@@ -175,7 +175,6 @@ export class World {
       napi: 'off',
       engine: options.build ?? 'ts',
       netns: null,
-      captures: [],
     });
     this.nics.push(nic);
     return nic;

@@ -33,7 +33,7 @@ import { if_clone_create, ifCloned } from '../../src/net/if_clone.ts';
 import { lagg_port_create } from '../../src/net/if_lagg.ts';
 import { IFCAP_NOMAP, type Ifnet, SIOCSIFCAP } from '../../src/net/if_var.ts';
 import { in_cksum, in_cksum_skip } from '../../src/netinet/in_cksum.ts';
-import { CAPTURE_IF, type CaptureSink } from '../../src/sys/capture.ts';
+import { CAPTURE_IF, type CaptureRecord, type CaptureSink } from '../../src/sys/capture.ts';
 import { EFBIG, EINVAL } from '../../src/sys/errno.ts';
 import { Panic } from '../../src/sys/kassert.ts';
 import { inPass } from '../../src/sys/pass.ts';
@@ -213,7 +213,11 @@ describe('unmapped mbufs: devices', () => {
       expectArrives(w, file);
       expect(cpuReads(w), 'CPU reads without a listener').to.equal(0);
       expect(w.m.emulator.sf_bufs.total, 'sf_bufs allocated').to.equal(0);
-      const capture = captureOpen(CAPTURE_IF, w.ifp, 0, { captureRecord(): void {} });
+      const capture = captureOpen(
+        [{ point: CAPTURE_IF, ifp: w.ifp }],
+        {},
+        { captureRecord(): void {} },
+      );
       expectArrives(w, file);
       captureClose(capture);
       const { bpf, ...rest } = w.m.emulator.payload_bytes_read;
@@ -227,9 +231,7 @@ describe('unmapped mbufs: devices', () => {
     class Book implements CaptureSink {
       readonly frames: Buffer[] = [];
       readonly lengths: number[] = [];
-      captureRecord(
-        ...[, , , , , , off, caplen, wirelen]: Parameters<CaptureSink['captureRecord']>
-      ): void {
+      captureRecord({ off, caplen, wirelen }: CaptureRecord): void {
         this.frames.push(Buffer.from(mem.slice(off, off + caplen)));
         this.lengths.push(wirelen);
       }
@@ -237,7 +239,7 @@ describe('unmapped mbufs: devices', () => {
     const record = (caps: string[], snaplen: number): Book => {
       const book = new Book();
       inWorld({ caps }, (w) => {
-        const capture = captureOpen(CAPTURE_IF, w.ifp, snaplen, book);
+        const capture = captureOpen([{ point: CAPTURE_IF, ifp: w.ifp }], { snaplen }, book);
         expectArrives(w, w.file(200_000));
         captureClose(capture);
         expect(capture.drops).to.equal(0);
@@ -255,7 +257,7 @@ describe('unmapped mbufs: devices', () => {
     // A capture ring that is never drained: frames without room are counted as drops, and the
     // transfer still works.
     inWorld({ mode: 'vnet' }, (w) => {
-      const capture = captureOpen(CAPTURE_IF, w.ifp, 0, new Book());
+      const capture = captureOpen([{ point: CAPTURE_IF, ifp: w.ifp }], {}, new Book());
       captureRing().setDrainTask({ run(): void {} });
       expectArrives(w, w.file(9_000_000));
       expect(capture.drops).to.be.above(0);
@@ -275,11 +277,15 @@ describe('unmapped mbufs: devices', () => {
         const options = (): string[] => interfaceOf(w, 'vlan7').options_names;
         expect(options(), 'inherited from the parent').to.include('NOMAP');
         const book: Uint8Array[] = [];
-        const capture = captureOpen(CAPTURE_IF, w.ifp, 64, {
-          captureRecord(...[, , , , , , off, caplen]): void {
-            book.push(mem.slice(off, off + caplen));
+        const capture = captureOpen(
+          [{ point: CAPTURE_IF, ifp: w.ifp }],
+          { snaplen: 64 },
+          {
+            captureRecord({ off, caplen }): void {
+              book.push(mem.slice(off, off + caplen));
+            },
           },
-        });
+        );
         const file = w.file(200_000);
         expectArrives(w, file);
         captureClose(capture);

@@ -1,0 +1,188 @@
+/**
+ * A capture as a pcap or pcapng file: it attaches to interfaces by name, and writes their packets to
+ * a sink. Interfaces may appear after the start; their places begin then.
+ */
+
+import { hostHardware, hostOs } from '../host/host_facts.ts';
+import {
+  type Capture,
+  CAPTURE_SNAPLEN_MAX,
+  captureAddPlace,
+  captureClose,
+  type CaptureCounts,
+  captureOpen,
+  captureRing,
+} from '../net/capture.ts';
+import type { Ifnet } from '../net/if_var.ts';
+import { type ByteSink, PcapWriter } from '../pcap/pcap.ts';
+import { PcapngWriter } from '../pcap/pcapng.ts';
+import type { BpfProgram } from '../sys/bpf_filter.ts';
+import { capturePoints, type CaptureRecord, type CaptureSink } from '../sys/capture.ts';
+import { reasonCounts, reasonText } from '../sys/reason.ts';
+import { mem, memView } from '../vm/arena.ts';
+
+/** A point of an interface, by name. */
+interface PlaceSpec {
+  /** CAPTURE_* number. */
+  readonly point: number;
+  /** The name of the interface or of its TAP; null: the first NIC. */
+  readonly at: string | null;
+}
+
+/** What to record, and how. */
+export interface RecordSpec {
+  readonly places: readonly PlaceSpec[];
+  readonly format: 'pcap' | 'pcapng';
+  /** Bytes kept of a packet; default CAPTURE_SNAPLEN_MAX. */
+  readonly snaplen?: number;
+  /** A filter expression and the program of it. */
+  readonly filter?: { readonly text: string; readonly program: BpfProgram };
+  /** The private enterprise number of custom options; default that for documentation. */
+  readonly pen?: number;
+  /** Times with nanoseconds in classic pcap; pcapng has them always. */
+  readonly nanoseconds?: boolean;
+  readonly comment?: string;
+}
+
+/** Where the records go. */
+export interface RecordSink extends ByteSink {
+  /** Packets that were given to it and dropped. */
+  readonly dropped: number;
+}
+
+/** The names of an interface, the first NIC's with `null` among them. */
+export type PlaceNames = readonly (string | null)[];
+
+/** What an interface block says about each point. */
+const DESCRIPTIONS = {
+  sockbuf: 'bytes in the socket buffer, behind the headers that they get',
+  ip: 'IP packets before conversion to mapped mbufs',
+  if: 'frames between stack and driver',
+  ring: 'frames as the device fetched them from its descriptor ring',
+  wire: 'frames on the wire',
+} as const;
+
+const NS = 1_000_000_000n;
+
+/** One capture in one file or stream. */
+export class CaptureRecorder implements CaptureSink {
+  readonly spec: RecordSpec;
+  readonly #sink: RecordSink;
+  readonly #pcapng: PcapngWriter | null = null;
+  readonly #pcap: PcapWriter | null = null;
+  readonly #capture: Capture;
+  /** Packets given to the sink and packets that it took, by place. */
+  readonly #delivered: number[] = [];
+  #lost = 0;
+  #start: bigint | null = null;
+  #end = 0n;
+  /** Records lost before this capture, after `close`. */
+  #ringDrops = -1;
+
+  constructor(spec: RecordSpec, sink: RecordSink) {
+    this.spec = spec;
+    this.#sink = sink;
+    const snaplen = spec.snaplen ?? CAPTURE_SNAPLEN_MAX;
+    if (spec.format === 'pcapng') {
+      const section = {
+        hardware: hostHardware(),
+        os: hostOs(),
+        application: 'tapnic',
+        comment: spec.comment ?? '',
+        ...(spec.pen === undefined ? {} : { pen: spec.pen }),
+      };
+      this.#pcapng = new PcapngWriter(sink, section, reasonText);
+    } else this.#pcap = new PcapWriter(sink, { snaplen, nanoseconds: spec.nanoseconds ?? false });
+    this.#capture = captureOpen([], { snaplen, filter: spec.filter?.program ?? null }, this);
+  }
+
+  /** Begins to record the places of an interface. `hardware` is the NIC model, if it is a NIC. */
+  attach(ifp: Ifnet, names: PlaceNames, hardware = ''): void {
+    for (const { point, at } of this.spec.places) {
+      if (!names.includes(at)) continue;
+      captureAddPlace(this.#capture, { point, ifp });
+      this.#delivered.push(0);
+      const name = capturePoints[point]!;
+      const { if_lladdr, if_baudrate } = ifp;
+      this.#pcapng?.addInterface({
+        name: `${ifp.if_xname}@${name}`,
+        description: DESCRIPTIONS[name],
+        snaplen: this.#capture.snaplen,
+        ...(if_lladdr.some((byte) => byte !== 0) ? { mac: if_lladdr } : {}),
+        ...(if_baudrate > 0 ? { speed: BigInt(if_baudrate) } : {}),
+        filter: this.spec.filter?.text ?? '',
+        os: 'tapnic',
+        hardware,
+      });
+    }
+  }
+
+  captureRecord(rec: CaptureRecord): void {
+    const place = this.#capture.placeOf(rec.point, rec.unit);
+    const { sec, nsec, off, caplen, wirelen } = rec;
+    if (this.#pcapng === null) {
+      this.#pcap!.packet(sec, nsec, mem, off, caplen, wirelen);
+      return;
+    }
+    const lost = this.#capture.drops + this.#sink.dropped;
+    const taken = this.#pcapng.packet(
+      place,
+      sec,
+      nsec,
+      rec.flags,
+      rec.pktId,
+      0,
+      lost - this.#lost,
+      mem,
+      off,
+      caplen,
+      wirelen,
+      memView,
+      rec.metaOff,
+      rec.metaLen,
+    );
+    if (!taken) return;
+    this.#lost = lost;
+    this.#delivered[place]!++;
+    if (this.#start === null) this.#start = BigInt(sec) * NS + BigInt(nsec);
+  }
+
+  get places(): readonly CaptureCounts[] {
+    return this.#capture.places;
+  }
+
+  /** Packets that the capture ring had no room for. */
+  get ringDrops(): number {
+    return this.#ringDrops < 0 ? this.#capture.drops : this.#ringDrops;
+  }
+
+  /** Ends the capture: writes the statistics of every place. */
+  close(): void {
+    if (this.#ringDrops >= 0) return;
+    captureClose(this.#capture);
+    this.#ringDrops = this.#capture.drops;
+    if (this.#pcapng === null) return;
+    this.#end = captureRing().nowNs();
+    const counters = countersText();
+    this.#capture.places.forEach((place, i) => {
+      this.#pcapng!.statistics(i, {
+        start: this.#start ?? this.#end,
+        end: this.#end,
+        received: BigInt(place.received),
+        accepted: BigInt(place.accepted),
+        delivered: BigInt(this.#delivered[i]!),
+        ringDrops: BigInt(this.#ringDrops),
+        slowDrops: BigInt(place.accepted - this.#delivered[i]!),
+        counters,
+      });
+    });
+  }
+}
+
+/** The reasons that were counted, as `reason.LAYER.NAME=N`, separated by `; `. */
+function countersText(): string {
+  return reasonCounts()
+    .filter(({ count }) => count > 0)
+    .map(({ layer, reason, count }) => `reason.${layer}.${reason}=${count}`)
+    .join('; ');
+}
