@@ -36,7 +36,7 @@ import { Socket, type SocketServer } from './socket.ts';
 import { later, Turns } from './turns.ts';
 
 /** The requested backlog, as Node's; kern.ipc.soacceptqueue limits it. */
-const BACKLOG = 511;
+export const BACKLOG = 511;
 
 /** The address and the queue of a listening server. */
 export interface ListenOptions {
@@ -228,7 +228,12 @@ function limitOf({ maxConnections: limit }: ServerInside): number {
 }
 
 /** Creates a listening socket in `soResult`. */
-function listeningSocket(vnet: Vnet, local: Sockaddr, backlog: number, ipv6Only: boolean): Errno {
+export function listeningSocket(
+  vnet: Vnet,
+  local: Sockaddr,
+  backlog: number,
+  ipv6Only: boolean,
+): Errno {
   const made = socreate(vnet, local.family, SOCK_STREAM, IPPROTO_TCP);
   if (made !== 0) return made;
   const so = soResult.so!;

@@ -31,7 +31,7 @@ export class IntrVector implements IntrLine, Task {
   raise(): void {
     if (this.#pending) return;
     this.#pending = true;
-    this.#clock.post(this);
+    this.#clock.interrupt(this);
   }
 
   /**

@@ -2,6 +2,7 @@
 
 import type { Command } from 'commander';
 import type { DgramSocketOptions } from '../api/dgram.ts';
+import type { DirectOptions } from '../api/direct.ts';
 import { newCommand, print, printJson } from './command.ts';
 import { aborted, ownOption, runNicCommand } from './nic_command.ts';
 import { addNicFlags, type RawFlags } from './nic_flags.ts';
@@ -14,11 +15,13 @@ function addresses({ addr, addr6 }: { addr: string | null; addr6: string | null 
 }
 
 async function inetd(raw: RawFlags): Promise<void> {
-  const [{ createServer }, { createSocket }, { Inetd, services }] = await Promise.all([
-    import('../api/server.ts'),
-    import('../api/dgram.ts'),
-    import('../apps/inetd/inetd.ts'),
-  ]);
+  const [{ createServer }, { createSocket }, { DirectService }, { Inetd, services }] =
+    await Promise.all([
+      import('../api/server.ts'),
+      import('../api/dgram.ts'),
+      import('../api/direct.ts'),
+      import('../apps/inetd/inetd.ts'),
+    ]);
   let wanted = services;
   await runNicCommand(raw, {
     own: ['services'],
@@ -38,6 +41,7 @@ async function inetd(raw: RawFlags): Promise<void> {
         // The services still answer a client that has ended its side.
         server: () => createServer(vnet, { allowHalfOpen: true }),
         dgram: (options: DgramSocketOptions) => createSocket(vnet, options),
+        direct: (options: DirectOptions) => new DirectService(vnet, options),
       };
       const running = new Inetd(sockets, { services: wanted, log });
       instance.run(running);

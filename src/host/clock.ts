@@ -1,6 +1,7 @@
 /** Real time: the monotonic clock, Node's timers (resolution 1 ms) and its event loop. */
 
 import type { Clock, Task } from '../sys/clock.ts';
+import { interruptSoon } from './host_event.ts';
 
 const MAX_DELAY_MS = 0x7fffffff; // the largest delay of setTimeout
 
@@ -57,6 +58,10 @@ export class RealClock implements Clock {
    */
   post(task: Task): void {
     setImmediate(runTask, task);
+  }
+
+  interrupt(task: Task): void {
+    interruptSoon(task);
   }
 
   #arm(): void {

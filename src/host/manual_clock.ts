@@ -73,6 +73,11 @@ export class ManualClock implements EventClock {
     this.#posted[this.#postedTail++] = task;
   }
 
+  /** As `post`: the order of a simulation depends on its seed alone. */
+  interrupt(task: Task): void {
+    this.post(task);
+  }
+
   schedule(deadlineNs: number, event: Task): void {
     const heap = this.#heap;
     const entry = { atNs: deadlineNs, seq: this.#seq++, task: event };

@@ -1,6 +1,7 @@
 /** Polls descriptors on Node's event loop: dispatches the addon's one callback to the handlers. */
 
 import { loadAddon, type NativeAddon } from '../../native-bindings/index.ts';
+import { hostEventBegin, hostEventEnd } from './host_event.ts';
 import { check } from './linux_errno.ts';
 
 export const POLL_READABLE = 1;
@@ -19,7 +20,12 @@ const handlers: (PollHandler | undefined)[] = [];
 let registered = false;
 
 function dispatch(id: number, status: number, events: number): void {
-  handlers[id]?.pollEvent(status, events);
+  hostEventBegin();
+  try {
+    handlers[id]?.pollEvent(status, events);
+  } finally {
+    hostEventEnd();
+  }
 }
 
 /** A level-triggered poll of one descriptor of the addon. */

@@ -238,7 +238,8 @@ export function ip6SendControl(
   inc: InConninfo,
 ): number {
   if (inc.inc_family === AF_INET) {
-    for (const { level, type, data } of control ?? []) {
+    if (control === null) return inp.inp_ip_tos;
+    for (const { level, type, data } of control) {
       if (level !== IPPROTO_IPV6 || type !== IPV6_PKTINFO) continue;
       const error = v4mappedPktinfo(inp, data, inc);
       if (error !== 0) return -error;

@@ -16,4 +16,10 @@ export interface Clock {
   clearAlarm(): void;
   /** Runs `task` after the running code returns and before time advances. First in, first out. */
   post(task: Task): void;
+  /**
+   * Runs the handler of an interrupt, like `post`, but without waiting for other posted tasks: a
+   * device that was polled by the host is served in the turn that polled it. `task` must not call
+   * programs.
+   */
+  interrupt(task: Task): void;
 }

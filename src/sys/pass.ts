@@ -248,6 +248,11 @@ export function passUpcall(up: Upcall): void {
   clock.post(turn);
 }
 
+/** Whether upcalls wait for their turn. */
+export function passUpcallsWait(): boolean {
+  return upcalls.head !== upcalls.tail;
+}
+
 /** A module-level work record. Only one call at a time may use it. */
 export interface WorkRecord {
   /** Whether a call uses the record. */

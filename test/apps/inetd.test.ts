@@ -1,6 +1,7 @@
 import { expect } from 'chai';
 import { chargenPattern, ctime, Inetd, services } from '../../src/apps/inetd/inetd.ts';
 import type { DgramInfo, DgramSocket } from '../../src/api/dgram.ts';
+import type { DirectOptions } from '../../src/api/direct.ts';
 import type { Server } from '../../src/api/server.ts';
 
 describe('inetd', () => {
@@ -51,8 +52,17 @@ describe('inetd', () => {
       };
       return fake as unknown as DgramSocket;
     };
+    const direct = ({ port }: DirectOptions) => {
+      open.push(port);
+      bound.push(port);
+      const close = (): void => {
+        open.splice(open.indexOf(port), 1);
+        bound.splice(bound.indexOf(port), 1);
+      };
+      return { close, destroy: close };
+    };
     const log = { info: () => undefined };
-    expect(() => new Inetd({ server, dgram }, { services, log })).to.throw('EADDRINUSE');
+    expect(() => new Inetd({ server, dgram, direct }, { services, log })).to.throw('EADDRINUSE');
     expect(open).to.deep.equal([]);
     expect(bound).to.deep.equal([]);
   });
@@ -80,9 +90,14 @@ describe('inetd', () => {
       };
       return fake as unknown as DgramSocket;
     };
+    const directs: DirectOptions[] = [];
+    const direct = (options: DirectOptions) => {
+      directs.push(options);
+      return { close: () => undefined, destroy: () => undefined };
+    };
     const logged: object[] = [];
     const log = { info: (fields: object) => void logged.push(fields) };
-    const inetd = new Inetd({ server, dgram }, { services, log });
+    const inetd = new Inetd({ server, dgram, direct }, { services, log });
     const arrives = (from: number): void => {
       const data = Buffer.from('who is there');
       for (const { listener } of sockets)
@@ -93,19 +108,23 @@ describe('inetd', () => {
     arrives(5000);
     arrives(5000);
     expect(sent.map(({ from, to }) => [from, to])).to.deep.equal(
-      [7, 13, 19, 7, 13, 19].map((from) => [from, 5000]),
+      [13, 19, 13, 19].map((from) => [from, 5000]),
     );
-    expect(sent[0]!.data).to.equal('who is there');
-    expect(sent[1]!.data).to.match(/^\w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d \d{4}\r\n$/);
-    const [one, two] = [sent[2]!.data, sent[5]!.data];
+    // Echo and discard answer inside the stack, with the same exceptions.
+    expect(directs.map(({ kind, port }) => [kind, port])).to.deep.equal([
+      ['echo', 7],
+      ['discard', 9],
+    ]);
+    const [{ ignores, failed }] = directs as [DirectOptions];
+    expect([7, 9, 13, 19, 20, 5000].filter((from) => ignores(from))).to.deep.equal([7, 9, 13, 19]);
+    expect(sent[0]!.data).to.match(/^\w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d \d{4}\r\n$/);
+    const [one, two] = [sent[1]!.data, sent[3]!.data];
     expect(one).to.have.lengthOf(74);
     expect(two.slice(0, 70)).to.equal(one.slice(1, 71));
     arrives(666);
-    expect(logged[0]).to.deep.equal({
-      service: 'echo',
-      peer: '192.0.2.1:666',
-      code: 'EHOSTUNREACH',
-    });
+    failed('datagram', '::ffff:192.0.2.1', 666, 'EHOSTUNREACH');
+    for (const [i, service] of ['daytime', 'chargen', 'echo'].entries())
+      expect(logged[i]).to.deep.equal({ service, peer: '192.0.2.1:666', code: 'EHOSTUNREACH' });
     // While an answer waits for room, further ones are dropped.
     waiting = 1;
     const before = sent.length;

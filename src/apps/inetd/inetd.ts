@@ -5,6 +5,7 @@
  */
 
 import type { DgramInfo, DgramSocket, DgramSocketOptions } from '../../api/dgram.ts';
+import type { DirectKind, DirectOptions, DirectService } from '../../api/direct.ts';
 import { listening, type Server } from '../../api/server.ts';
 import type { Socket } from '../../api/socket.ts';
 import { peerText } from '../peer_text.ts';
@@ -14,24 +15,22 @@ export interface Logger {
   info(fields: object, message: string): void;
 }
 
-export interface Service {
+/** A service over sockets of the kind that programs use. */
+interface SocketService {
   readonly name: string;
   readonly port: number;
   readonly serve: (socket: Socket) => void;
-  /** The answer to a datagram; null for none. */
-  readonly answer: (data: Buffer) => Buffer | null;
+  /** The answer to a datagram. */
+  readonly answer: () => Buffer;
 }
 
-/** Sends received data back. A client that reads slowly is also read slowly. */
-function echo(socket: Socket): void {
-  socket.pipe(socket);
+/** A service that runs inside the stack. */
+interface StackService {
+  readonly name: DirectKind;
+  readonly port: number;
 }
 
-/** Discards received data. */
-function discard(socket: Socket): void {
-  socket.once('end', () => socket.end());
-  socket.resume();
-}
+export type Service = SocketService | StackService;
 
 const FIRST_PRINTABLE = 0x20;
 /** Printable characters of ASCII, the space included. */
@@ -90,8 +89,8 @@ function chargenLine(): Buffer {
 
 /** All services, on the ports of their RFCs. */
 export const services: readonly Service[] = [
-  { name: 'echo', port: 7, serve: echo, answer: (data) => data },
-  { name: 'discard', port: 9, serve: discard, answer: () => null },
+  { name: 'echo', port: 7 },
+  { name: 'discard', port: 9 },
   {
     name: 'daytime',
     port: 13,
@@ -109,10 +108,14 @@ const DGRAM: DgramSocketOptions = {
   recvBufferSize: 4 * 65535,
 };
 
-/** Makes sockets of the emulated host: servers that do not listen yet, UDP sockets not bound. */
+/**
+ * Makes sockets of the emulated host: servers that do not listen yet, UDP sockets not bound, and the
+ * services inside the stack, which listen at once.
+ */
 export interface InetdSockets {
   server(): Server;
   dgram(options: DgramSocketOptions): DgramSocket;
+  direct(options: DirectOptions): Pick<DirectService, 'close' | 'destroy'>;
 }
 
 export interface InetdOptions {
@@ -120,20 +123,21 @@ export interface InetdOptions {
   readonly log: Logger;
 }
 
-/**
- * Answers a datagram for `service`, unless it comes from port 0 or from the port of such a service:
- * two services would answer each other without end.
- */
+/** Whether `port` is that of a service: two services would answer each other without end. */
+function isService(port: number): boolean {
+  for (const service of services) if (service.port === port) return true;
+  return false;
+}
+
+/** Answers a datagram for `service`, unless it comes from port 0 or from the port of a service. */
 function answerDatagram(
-  service: Service,
+  service: SocketService,
   dgram: DgramSocket,
-  data: Buffer,
   { address, port }: DgramInfo,
   log: Logger,
 ): void {
-  if (port === 0 || services.some((other) => other.port === port)) return;
-  const answer = service.answer(data);
-  if (answer === null) return;
+  if (port === 0 || isService(port)) return;
+  const answer = service.answer();
   let code: string | undefined = 'ENOBUFS';
   try {
     // Drop answers while others wait: a flood of requests must not fill the memory.
@@ -148,19 +152,36 @@ function answerDatagram(
   log.info({ service: service.name, peer, code }, 'datagram not answered');
 }
 
+function directOptions({ name, port }: StackService, log: Logger): DirectOptions {
+  return {
+    kind: name,
+    port,
+    ignores: isService,
+    failed(what, address, peerPort, code) {
+      const fields = { service: name, peer: peerText(address, peerPort), code };
+      log.info(fields, what === 'connection' ? 'connection error' : 'datagram not answered');
+    },
+  };
+}
+
 /** Running services. */
 export class Inetd {
   readonly #servers: Server[] = [];
   readonly #dgrams: DgramSocket[] = [];
+  readonly #directs: Pick<DirectService, 'close' | 'destroy'>[] = [];
   readonly #sockets = new Set<Socket>();
   /** Resolves when all services listen; rejects with TapnicError EADDRINUSE. */
   readonly ready: Promise<void>;
 
-  /** Throws TapnicError EADDRINUSE of a UDP port. */
+  /** Throws TapnicError EADDRINUSE of a UDP port, or of a port of echo and discard. */
   constructor(make: InetdSockets, { services: wanted, log }: InetdOptions) {
     const listens: Promise<void>[] = [];
     try {
       for (const service of wanted) {
+        if (!('serve' in service)) {
+          this.#directs.push(make.direct(directOptions(service, log)));
+          continue;
+        }
         const server = make.server();
         listens.push(listening(server));
         server.on('connection', (socket: Socket) => this.#connection(service, socket, log));
@@ -168,13 +189,13 @@ export class Inetd {
         this.#servers.push(server);
         const dgram = make.dgram(DGRAM);
         this.#dgrams.push(dgram);
-        dgram.on('message', (data: Buffer, from: DgramInfo) =>
-          answerDatagram(service, dgram, data, from, log),
+        dgram.on('message', (_data: Buffer, from: DgramInfo) =>
+          answerDatagram(service, dgram, from, log),
         );
         dgram.bind(service.port);
       }
     } catch (e) {
-      this.#closeDoors();
+      this.#closeAll();
       // The caller cannot wait for these.
       for (const promise of listens) promise.catch(() => undefined);
       throw e;
@@ -182,7 +203,7 @@ export class Inetd {
     this.ready = Promise.all(listens).then(
       () => undefined,
       (e: unknown) => {
-        this.#closeDoors();
+        this.#closeAll();
         throw e;
       },
     );
@@ -193,7 +214,12 @@ export class Inetd {
     for (const dgram of this.#dgrams) dgram.close();
   }
 
-  #connection(service: Service, socket: Socket, log: Logger): void {
+  #closeAll(): void {
+    this.#closeDoors();
+    for (const direct of this.#directs) direct.close();
+  }
+
+  #connection(service: SocketService, socket: Socket, log: Logger): void {
     this.#sockets.add(socket);
     socket.once('close', () => this.#sockets.delete(socket));
     socket.on('error', (error: NodeJS.ErrnoException) => {
@@ -205,7 +231,7 @@ export class Inetd {
 
   /** Stops accepting connections, and ends the open ones. */
   close(): void {
-    this.#closeDoors();
+    this.#closeAll();
     for (const socket of this.#sockets) {
       // Stop the writers first: they must not write after end().
       socket.unpipe();
@@ -218,6 +244,7 @@ export class Inetd {
   /** Resets every open connection. */
   destroy(): void {
     this.#closeDoors();
+    for (const direct of this.#directs) direct.destroy();
     for (const socket of this.#sockets) socket.resetAndDestroy();
   }
 }
