@@ -17,10 +17,21 @@ function compiler(): string {
   );
 }
 
-/** Compiles baselines into a temporary directory, which dispose removes. */
+/** Programs that this process has compiled, by name. */
+const compiled = new Map<string, string>();
+let programs: string | null = null;
+
+/** The directory of the programs, which is removed when this process ends. */
+function programDir(): string {
+  if (programs !== null) return programs;
+  const dir = mkdtempSync(join(tmpdir(), 'tapnic-baselines-'));
+  process.once('exit', () => rmSync(dir, { recursive: true, force: true }));
+  return (programs = dir);
+}
+
+/** The programs in C, and a temporary directory for a row, which dispose removes. */
 export class Baselines implements Disposable {
   readonly #dir = mkdtempSync(join(tmpdir(), 'tapnic-bench-'));
-  readonly #done = new Set<string>();
   readonly #cc: string;
 
   constructor() {
@@ -34,7 +45,7 @@ export class Baselines implements Disposable {
     }
   }
 
-  /** Scratch space, removed together with the programs. */
+  /** Scratch space. */
   get dir(): string {
     return this.#dir;
   }
@@ -45,17 +56,17 @@ export class Baselines implements Disposable {
     return `${text.split('\n')[0]} ${FLAGS[1]}`;
   }
 
-  /** Compiles `baseline/<name>.c` once; returns the path of the program. */
+  /** Compiles `baseline/<name>.c` once in this process; returns the path of the program. */
   program(name: string): string {
-    const out = join(this.#dir, name);
-    if (!this.#done.has(name)) {
-      const source = join(packageRoot(), 'test/bench/baseline', `${name}.c`);
-      const { status, stderr } = spawnSync(this.#cc, [...FLAGS, '-o', out, source], {
-        encoding: 'utf8',
-      });
-      if (status !== 0) throw new Error(`${name}.c does not compile: ${stderr.trim()}`);
-      this.#done.add(name);
-    }
+    const done = compiled.get(name);
+    if (done !== undefined) return done;
+    const out = join(programDir(), name);
+    const source = join(packageRoot(), 'test/bench/baseline', `${name}.c`);
+    const { status, stderr } = spawnSync(this.#cc, [...FLAGS, '-o', out, source], {
+      encoding: 'utf8',
+    });
+    if (status !== 0) throw new Error(`${name}.c does not compile: ${stderr.trim()}`);
+    compiled.set(name, out);
     return out;
   }
 

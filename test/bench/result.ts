@@ -45,7 +45,10 @@ export interface Other extends Side {
 /** The place of a row in a plot. */
 export interface PlotPoint {
   plot: 'connections' | 'file-size' | 'loss';
+  /** Number of connections, bytes of a file, percent of the frames. */
   x: number;
+  /** The line of ours that the point belongs to. Default: `ours`. */
+  series?: string;
 }
 
 /** One figure with everything needed to judge it. */
@@ -114,7 +117,8 @@ export function rounded(n: number): number {
   return Number(n.toPrecision(4));
 }
 
-function rangeText([min, max]: readonly [number, number]): string {
+/** A spread as text. */
+export function rangeText([min, max]: readonly [number, number]): string {
   return `[${min}-${max}]`;
 }
 
@@ -134,7 +138,8 @@ export function baselinesOf(row: Row): Other[] {
   return [{ ...baseline, ratio, ratioSpread, cpuRatio }, ...others];
 }
 
-function latencyText({ latency }: Costs): string {
+/** p50 and p99 as text; empty without a latency. */
+export function latencyText({ latency }: Costs): string {
   return latency === undefined ? '' : `${latency.p50} / ${latency.p99}`;
 }
 

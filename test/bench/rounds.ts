@@ -1,7 +1,7 @@
 /** Repeats rounds of alternating runs, and selects those that count. */
 
 /** If others use more of a core than this, a round counts only if too few are better. */
-const NOISE_CORES = 0.12;
+export const NOISE_CORES = 0.12;
 
 /** How long a figure may take. */
 export interface Effort {
