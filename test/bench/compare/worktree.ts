@@ -60,12 +60,22 @@ export class Worktree implements Disposable {
   }
 
   async #run([program, ...args]: readonly string[]): Promise<void> {
-    const child = spawn(program!, args, { cwd: this.dir, stdio: ['ignore', 'pipe', 'pipe'] });
-    process.once('exit', () => child.kill('SIGKILL'));
+    // A group of its own, so that the compilers end too.
+    const child = spawn(program!, args, {
+      cwd: this.dir,
+      detached: true,
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    const kill = (): void => {
+      if (child.pid !== undefined && child.exitCode === null) process.kill(-child.pid, 'SIGKILL');
+    };
+    // Before the directory is removed.
+    process.prependOnceListener('exit', kill);
     let output = '';
     for (const stream of [child.stdout, child.stderr])
       stream.on('data', (chunk: Buffer) => (output = (output + chunk.toString()).slice(-2000)));
     const [code] = (await once(child, 'close')) as [number | null];
+    process.off('exit', kill);
     if (code !== 0) throw new Error(`compare: the revision does not build: ${output.trim()}`);
   }
 
