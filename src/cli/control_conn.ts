@@ -61,6 +61,8 @@ export interface ControlHost {
   closed(conn: ControlConn): void;
 }
 
+/** Streamed requests whose client may stop reading for any time. */
+const PATIENT: ReadonlySet<string> = new Set(['capture']);
 /** Milliseconds that a refused client has to read the reason and close. */
 const REFUSE_MS = 1000;
 
@@ -70,7 +72,11 @@ export class ControlConn {
   readonly #lines = new LineSplitter(REQUEST_MAX);
   readonly #queue: string[] = [];
   readonly #idle: NodeJS.Timeout;
-  #stream: { readonly id: number; readonly abort: AbortController } | null = null;
+  #stream: {
+    readonly id: number;
+    readonly abort: AbortController;
+    readonly patient: boolean;
+  } | null = null;
   #ended = false;
 
   constructor(socket: Socket, host: ControlHost) {
@@ -84,7 +90,8 @@ export class ControlConn {
     socket.on('end', () => this.stopStream());
     // Node calls this if no byte was read or written for that long.
     socket.setTimeout(unreadMs, () => {
-      if (socket.writableLength === 0) return;
+      // A paused Wireshark may come back: its capture counts drops until then.
+      if (socket.writableLength === 0 || this.#stream?.patient === true) return;
       count(R_CTL_UNREAD);
       socket.destroy();
     });
@@ -190,7 +197,8 @@ export class ControlConn {
   #start(req: ControlRequest, handler: StreamHandler): void {
     if (this.#stream !== null)
       throw new ControlFailure('EBUSY', `${req.cmd}: this client already has a streamed request`);
-    const stream = { id: req.id, abort: new AbortController() };
+    const patient = PATIENT.has(req.cmd);
+    const stream = { id: req.id, abort: new AbortController(), patient };
     this.#stream = stream;
     void handler(req, this.#out(req.id), stream.abort.signal)
       .then(

@@ -1,13 +1,16 @@
 /**
- * The streamed requests of an instance: `ping` and `fetch` from its emulated host. Each runs until it
- * is done, the client stops it or closes the connection, or the instance stops.
+ * The streamed requests of an instance: `ping` and `fetch` from its emulated host, and `capture`. Each
+ * runs until it is done, the client stops it or closes the connection, or the instance stops.
  */
 
 import { Writable } from 'node:stream';
 import { sockaddr } from '../api/address.ts';
 import { ControlFailure } from '../ctl/protocol.ts';
 import { type PingRequest, readFetch, readPing } from '../ctl/stream_request.ts';
+import { readCapture } from '../ctl/capture_request.ts';
 import type { Vnet } from '../kern/vnet.ts';
+import type { LiveCaptures } from '../machine/live_captures.ts';
+import { StreamSink } from '../host/stream_sink.ts';
 import type { RawSocket as RawSocketType } from '../api/raw.ts';
 import { in6_selectif, in6_selectsrc } from '../netinet6/in6_src.ts';
 import { ip6_sprintf, parseIn6Zone } from '../netinet6/scope6.ts';
@@ -108,10 +111,34 @@ const fetch =
     }
   };
 
+const capture =
+  (live: LiveCaptures): StreamHandler =>
+  async (req, out, signal) => {
+    const sink = new StreamSink((bytes) => out.send(bytes));
+    const recorder = live.open(readCapture(req), sink);
+    const end = (): void => {
+      live.close(recorder);
+      sink.end();
+    };
+    out.event({ event: 'response' });
+    recorder.onFull = () => setImmediate(end);
+    if (signal.aborted) end();
+    signal.addEventListener('abort', end, { once: true });
+    try {
+      await sink.done;
+    } finally {
+      end();
+    }
+    const { packets, places, ringDrops } = recorder;
+    const received = places.reduce((n, place) => n + place.received, 0);
+    return { packets, received, dropped: sink.dropped, ringDrops };
+  };
+
 /** Returns the handlers of the streamed commands of an instance. */
-export function streamHandlers(vnet: Vnet): StreamHandlers {
+export function streamHandlers(vnet: Vnet, live: LiveCaptures): StreamHandlers {
   return new Map([
     ['ping', ping(vnet)],
     ['fetch', fetch(vnet)],
+    ['capture', capture(live)],
   ]);
 }

@@ -169,11 +169,12 @@ export class Instance {
     this.#app = app;
     ifConsole.log = (line) => this.log.info(line);
     const faults = this.#stack.faultPlaces;
-    const { vnet } = this.#stack;
+    const { vnet, live } = this.#stack;
     // The state is read per request: the interface may have been renamed.
     this.#control.setHandler(
-      (req) => handleRequest({ vnet, info: this.ready(), faults }, req),
-      streamHandlers(vnet),
+      (req) =>
+        handleRequest({ vnet, info: this.ready(), faults, captures: () => live.list() }, req),
+      streamHandlers(vnet, live),
     );
   }
 

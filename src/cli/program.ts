@@ -2,6 +2,7 @@
 
 import { newCommand, packageVersion, reportError, warn } from './command.ts';
 import { arpCommand } from './arp.ts';
+import { captureCommand } from './capture.ts';
 import { doctorCommand } from './doctor.ts';
 import { faultCommand } from './fault.ts';
 import { fetchCommand } from './fetch.ts';
@@ -40,6 +41,7 @@ const program = newCommand('tapnic')
   .addCommand(arpCommand)
   .addCommand(ndpCommand)
   .addCommand(routeCommand)
+  .addCommand(captureCommand)
   .addCommand(faultCommand)
   .addCommand(nicsCommand)
   .addCommand(packetdrillCommand)

@@ -31,10 +31,13 @@ interface ControlTarget {
   readonly info: object;
   /** The fault place of each NIC, in the order of the NICs. */
   readonly faults?: readonly FaultPlace[];
+  /** The places where a capture can record. */
+  readonly captures?: () => readonly object[];
 }
 
 /** Executes a request and returns the data of its answer. Throws ControlFailure. */
-function runRequest({ vnet, info, faults = [] }: ControlTarget, req: Request): unknown {
+function runRequest(target: ControlTarget, req: Request): unknown {
+  const { vnet, info, faults = [] } = target;
   switch (req.cmd) {
     case 'info':
       return info;
@@ -54,6 +57,8 @@ function runRequest({ vnet, info, faults = [] }: ControlTarget, req: Request): u
         : [writeSysctl(vnet, req.name, req.value)];
     case 'vmstat':
       return gatherZones();
+    case 'captures':
+      return target.captures?.() ?? [];
     case 'fault':
       switch (req.op) {
         case 'add':

@@ -3,7 +3,7 @@
  * `{"id":1,"cmd":"netstat","args":{"report":"m"}}`; its answer carries the same id and either
  * `"ok":true` with `data` or `"ok":false` with `err`. Answers come in the order of the requests.
  *
- * `ping` and `fetch` are streamed. Lines with the id of the request precede the answer: either
+ * `ping`, `fetch` and `capture` are streamed. Lines with the id of the request precede the answer: either
  * `{"id":1,"event":{...}}` or `{"id":1,"bytes":N}` with N bytes of a body after it. Answers to other
  * requests may be between them. `{"id":2,"cmd":"stop","args":{"id":1}}` stops request 1, whose answer
  * follows; the end of the client's side cancels it. A client can have one streamed request.

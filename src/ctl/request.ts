@@ -42,6 +42,8 @@ export type Request =
   /** `name` '' is the root; `value` null reads. */
   | { readonly cmd: 'sysctl'; readonly name: string; readonly value: string | null }
   | { readonly cmd: 'vmstat'; readonly report: 'z' }
+  /** The places where a capture can record. */
+  | { readonly cmd: 'captures' }
   | ({ readonly cmd: 'fault' } & (AddFault | RemoveFault | { readonly op: 'list' }));
 
 type Args = ControlRequest['args'];
@@ -51,7 +53,7 @@ function fail(message: string): never {
 }
 
 /** A string argument; null if it is missing. */
-function stringArg(args: Args, name: string): string | null {
+export function stringArg(args: Args, name: string): string | null {
   const value = args[name];
   if (value === undefined) return null;
   return typeof value === 'string' ? value : fail(`${name}: not a string`);
@@ -91,7 +93,8 @@ function vmstatOf(args: Args): Request {
   return report === 'z' ? { cmd: 'vmstat', report } : fail(`vmstat: no report ${report}`);
 }
 
-function programOf({ program }: Args): AddFault['program'] {
+/** A BPF program as a list of instructions; null if it is missing. */
+export function programOf({ program }: Args): AddFault['program'] {
   if (program === undefined) return null;
   const isWord = (n: unknown): boolean =>
     Number.isInteger(n) && (n as number) >= 0 && (n as number) <= 0xffffffff;
@@ -146,6 +149,7 @@ const readers = new Map<string, (args: Args) => Request>([
     }),
   ],
   ['vmstat', vmstatOf],
+  ['captures', () => ({ cmd: 'captures' })],
   ['fault', faultOf],
 ]);
 

@@ -42,6 +42,8 @@ export interface RecordSpec {
   /** Times with nanoseconds in classic pcap; pcapng has them always. */
   readonly nanoseconds?: boolean;
   readonly comment?: string;
+  /** Packets after which the capture takes no more; default no limit. */
+  readonly count?: number;
 }
 
 /** Where the records go. */
@@ -53,14 +55,14 @@ export interface RecordSink extends ByteSink {
 /** The names of an interface, the first NIC's with `null` among them. */
 export type PlaceNames = readonly (string | null)[];
 
-/** What an interface block says about each point. */
-const DESCRIPTIONS = {
+/** What the points show, for interface blocks and for `capture --list`. */
+export const POINT_TEXTS: Readonly<Record<(typeof capturePoints)[number], string>> = {
   sockbuf: 'bytes in the socket buffer, behind the headers that they get',
   ip: 'IP packets before conversion to mapped mbufs',
   if: 'frames between stack and driver',
   ring: 'frames as the device fetched them from its descriptor ring',
   wire: 'frames on the wire',
-} as const;
+};
 
 const NS = 1_000_000_000n;
 
@@ -73,6 +75,10 @@ export class CaptureRecorder implements CaptureSink {
   readonly #capture: Capture;
   /** Packets given to the sink and packets that it took, by place. */
   readonly #delivered: number[] = [];
+  #packets = 0;
+  readonly #count: number;
+  /** Called when the wanted number of packets was recorded. */
+  onFull: (() => void) | null = null;
   #lost = 0;
   #start: bigint | null = null;
   #end = 0n;
@@ -82,6 +88,7 @@ export class CaptureRecorder implements CaptureSink {
   constructor(spec: RecordSpec, sink: RecordSink) {
     this.spec = spec;
     this.#sink = sink;
+    this.#count = spec.count ?? Infinity;
     const snaplen = spec.snaplen ?? CAPTURE_SNAPLEN_MAX;
     if (spec.format === 'pcapng') {
       const section = {
@@ -98,30 +105,34 @@ export class CaptureRecorder implements CaptureSink {
 
   /** Begins to record the places of an interface. `hardware` is the NIC model, if it is a NIC. */
   attach(ifp: Ifnet, names: PlaceNames, hardware = ''): void {
-    for (const { point, at } of this.spec.places) {
-      if (!names.includes(at)) continue;
-      captureAddPlace(this.#capture, { point, ifp });
-      this.#delivered.push(0);
-      const name = capturePoints[point]!;
-      const { if_lladdr, if_baudrate } = ifp;
-      this.#pcapng?.addInterface({
-        name: `${ifp.if_xname}@${name}`,
-        description: DESCRIPTIONS[name],
-        snaplen: this.#capture.snaplen,
-        ...(if_lladdr.some((byte) => byte !== 0) ? { mac: if_lladdr } : {}),
-        ...(if_baudrate > 0 ? { speed: BigInt(if_baudrate) } : {}),
-        filter: this.spec.filter?.text ?? '',
-        os: 'tapnic',
-        hardware,
-      });
-    }
+    for (const place of this.spec.places)
+      if (names.includes(place.at)) this.attachPlace(place, ifp, hardware);
+  }
+
+  /** Begins to record one place. */
+  attachPlace({ point }: PlaceSpec, ifp: Ifnet, hardware = ''): void {
+    captureAddPlace(this.#capture, { point, ifp });
+    this.#delivered.push(0);
+    const name = capturePoints[point]!;
+    const { if_lladdr, if_baudrate } = ifp;
+    this.#pcapng?.addInterface({
+      name: `${ifp.if_xname}@${name}`,
+      description: POINT_TEXTS[name],
+      snaplen: this.#capture.snaplen,
+      ...(if_lladdr.some((byte) => byte !== 0) ? { mac: if_lladdr } : {}),
+      ...(if_baudrate > 0 ? { speed: BigInt(if_baudrate) } : {}),
+      filter: this.spec.filter?.text ?? '',
+      os: 'tapnic',
+      hardware,
+    });
   }
 
   captureRecord(rec: CaptureRecord): void {
+    if (this.#packets >= this.#count) return;
     const place = this.#capture.placeOf(rec.point, rec.unit);
     const { sec, nsec, off, caplen, wirelen } = rec;
     if (this.#pcapng === null) {
-      this.#pcap!.packet(sec, nsec, mem, off, caplen, wirelen);
+      if (this.#pcap!.packet(sec, nsec, mem, off, caplen, wirelen)) this.#took(place);
       return;
     }
     const lost = this.#capture.drops + this.#sink.dropped;
@@ -143,8 +154,18 @@ export class CaptureRecorder implements CaptureSink {
     );
     if (!taken) return;
     this.#lost = lost;
-    this.#delivered[place]!++;
+    this.#took(place);
     if (this.#start === null) this.#start = BigInt(sec) * NS + BigInt(nsec);
+  }
+
+  #took(place: number): void {
+    this.#delivered[place]!++;
+    if (++this.#packets === this.#count) this.onFull?.();
+  }
+
+  /** Packets that the sink took. */
+  get packets(): number {
+    return this.#packets;
   }
 
   get places(): readonly CaptureCounts[] {

@@ -17,7 +17,7 @@ import { timeoutEnd } from '../kern/kern_timeout.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { inet_domain_detach } from '../netinet/in_proto.ts';
 import { inet6_domain_detach } from '../netinet6/in6_proto.ts';
-import { ifunit } from '../net/if.ts';
+import { ifnetList, ifunit } from '../net/if.ts';
 import type { Ifnet } from '../net/if_var.ts';
 import { ifCloneDestroyAll } from '../net/if_clone.ts';
 import { netDetach } from '../net/net_attach.ts';
@@ -27,6 +27,7 @@ import { errnoName, TapnicError } from '../sys/errno.ts';
 import { bootHostMachine, type Machine } from './machine.ts';
 import { CaptureFile, type FileSpec } from './capture_file.ts';
 import type { PlaceNames } from './capture_recorder.ts';
+import { type CaptureInterface, LiveCaptures } from './live_captures.ts';
 import type { DhcpInfo } from './dhcp/dhcp_client.ts';
 import { DhcpWait } from './dhcp/dhcp_wait.ts';
 import { AddrWait } from './addr_wait.ts';
@@ -141,6 +142,8 @@ export class HostStack {
   readonly ports: readonly Nic[];
   /** The captures to files. `stop` closes them and waits for what they still write. */
   readonly captures: readonly CaptureFile[];
+  /** Captures that begin later. */
+  readonly live: LiveCaptures;
   readonly #netns: NetnsScope | null;
 
   private constructor(
@@ -153,6 +156,7 @@ export class HostStack {
     this.nic = nic;
     this.ports = ports;
     this.captures = captures;
+    this.live = new LiveCaptures(() => this.#interfaces());
     this.#netns = netns;
   }
 
@@ -281,6 +285,19 @@ export class HostStack {
     return [ipv4.problem, ipv6.problem].filter((problem) => problem !== null);
   }
 
+  /** All interfaces, those of NICs first. */
+  #interfaces(): CaptureInterface[] {
+    const ofNics = [this.nic, ...this.ports].map((nic, i) => ({
+      ifp: nic.ifp,
+      names: [...(i === 0 ? [null] : []), nic.ifp.if_xname, nic.tapName],
+      model: nic.model,
+    }));
+    const others = ifnetList(this.vnet)
+      .filter((ifp) => ofNics.every((one) => one.ifp !== ifp))
+      .map((ifp) => ({ ifp, names: [ifp.if_xname], model: '' }));
+    return [...ofNics, ...others];
+  }
+
   /** The first problem that made a capture incomplete; null: all are complete. */
   captureProblem(): string | null {
     for (const capture of this.captures) {
@@ -314,6 +331,7 @@ export class HostStack {
         detach: () => {
           ifCloneDestroyAll(this.vnet);
           for (const capture of this.captures) capture.close();
+          this.live.closeAll();
           for (const port of this.ports.toReversed()) port.stop();
           this.nic.stop();
           // Free fragments in reassembly and packets that wait for address resolution.

@@ -8,6 +8,7 @@ import { z } from 'zod';
 import { capabilityKeywords, type CapabilityChange, parseCapability } from '../ctl/bits.ts';
 import { capturePoints } from '../sys/capture.ts';
 import type { FileSpec } from './capture_file.ts';
+import { POINTS_NOW } from './live_captures.ts';
 import type { FaultSpec } from '../fault/fault.ts';
 import {
   FAULT_OPTIONS,
@@ -44,8 +45,6 @@ import {
 /** FreeBSD's smallest MTU (IF_MINMTU), and that of a jumbo frame. */
 const MTU_MIN = 72;
 const MTU_MAX = 9000;
-/** Capture points that this version records at. */
-const POINTS_NOW: readonly string[] = ['if', 'wire'];
 /** Interfaces of the emulated host that may appear later. */
 const CLONES = ['lo', 'vlan', 'lagg'];
 /** Endings of capture files. */

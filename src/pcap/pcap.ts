@@ -57,12 +57,14 @@ export class PcapWriter {
     view.setUint16(6, PCAP_VERSION_MINOR, true);
     view.setUint32(16, snaplen, true);
     view.setUint32(20, linktype, true);
-    sink.write(head, 0, FILE_HEADER_BYTES);
+    if (sink.header === undefined) sink.write(head, 0, FILE_HEADER_BYTES);
+    else sink.header(head);
   }
 
   /**
    * Appends a packet of `wirelen` bytes, of which `caplen` are in `bytes` at `off`; no more than
-   * the snap length is written. Times: seconds since 1970 and nanoseconds.
+   * the snap length is written. Times: seconds since 1970 and nanoseconds. Returns false if the sink
+   * dropped it.
    */
   packet(
     sec: number,
@@ -71,9 +73,9 @@ export class PcapWriter {
     off: number,
     caplen: number,
     wirelen: number,
-  ): void {
+  ): boolean {
     const n = Math.min(caplen, this.#snaplen);
-    if (this.#sink.begin?.(PACKET_HEADER_BYTES + n) === false) return;
+    if (this.#sink.begin?.(PACKET_HEADER_BYTES + n) === false) return false;
     const view = this.#view;
     view.setUint32(0, sec, true);
     view.setUint32(4, Math.floor(nsec / this.#perFraction), true);
@@ -81,5 +83,6 @@ export class PcapWriter {
     view.setUint32(12, wirelen, true);
     this.#sink.write(this.#header, 0, PACKET_HEADER_BYTES);
     this.#sink.write(bytes, off, n);
+    return true;
   }
 }

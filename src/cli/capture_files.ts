@@ -1,0 +1,251 @@
+/**
+ * The files of `tapnic capture`: it gets one capture as a stream and divides it at packets, by size and
+ * time as tcpdump does. Every file begins with the headers of the stream.
+ */
+
+import { createWriteStream, type WriteStream } from 'node:fs';
+import { Writable } from 'node:stream';
+import { constants, createGzip, type Gzip } from 'node:zlib';
+import { PCAPNG_DSB, PCAPNG_EPB, PCAPNG_IDB, PCAPNG_SHB } from '../pcap/pcapng_options.ts';
+
+/** When a file ends and another begins. */
+export interface Rotation {
+  /** `-C`: bytes of a file; null: no limit. */
+  readonly bytes: number | null;
+  /** `-G`: seconds of a file; null: no limit. */
+  readonly seconds: number | null;
+  /** `-W`: number of files; null: no limit. */
+  readonly files: number | null;
+}
+
+const FLUSH_MS = 1000;
+const PCAP_HEAD_BYTES = 24;
+const PCAP_RECORD_BYTES = 16;
+/** A record is shorter; the stream is not one of an instance otherwise. */
+const RECORD_MAX = 1 << 24;
+
+/** Blocks that every file needs. */
+const HEADERS = new Set([PCAPNG_SHB, PCAPNG_IDB, PCAPNG_DSB]);
+
+/** Expands the conversions of strftime(3) that tcpdump users write: %Y %m %d %H %M %S %s %j %%. */
+export function strftime(format: string, date: Date): string {
+  const two = (n: number): string => String(n).padStart(2, '0');
+  const yearStart = new Date(date.getFullYear(), 0, 1);
+  const values: Record<string, string> = {
+    Y: String(date.getFullYear()),
+    y: two(date.getFullYear() % 100),
+    m: two(date.getMonth() + 1),
+    d: two(date.getDate()),
+    H: two(date.getHours()),
+    M: two(date.getMinutes()),
+    S: two(date.getSeconds()),
+    s: String(Math.floor(date.getTime() / 1000)),
+    j: String(Math.floor((date.getTime() - yearStart.getTime()) / 86_400_000) + 1).padStart(3, '0'),
+    F: `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`,
+    T: `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`,
+    '%': '%',
+  };
+  return format.replace(/%(.)/g, (whole, letter: string) => values[letter] ?? whole);
+}
+
+/** The file's name with `number` as tcpdump appends it, before `.gz`. */
+function numbered(name: string, number: string): string {
+  return name.endsWith('.gz') ? `${name.slice(0, -3)}${number}.gz` : `${name}${number}`;
+}
+
+/** One open file. */
+class OutFile {
+  readonly #file: WriteStream;
+  readonly #gzip: Gzip | null;
+  readonly #timer: NodeJS.Timeout | null;
+  #failure: Error | null = null;
+
+  constructor(path: string, onError: (e: Error) => void) {
+    this.#file = createWriteStream(path);
+    const fail = (e: Error): void => {
+      this.#failure ??= e;
+      onError(e);
+    };
+    this.#file.on('error', fail);
+    this.#gzip = path.endsWith('.gz') ? createGzip() : null;
+    this.#gzip?.on('error', fail);
+    this.#gzip?.pipe(this.#file);
+    const flush = (): void => this.#gzip?.flush(constants.Z_SYNC_FLUSH);
+    this.#timer = this.#gzip === null ? null : setInterval(flush, FLUSH_MS).unref();
+  }
+
+  get #in(): Writable {
+    return this.#gzip ?? this.#file;
+  }
+
+  /** Whether the file takes more now; else wait for `drain`. */
+  write(bytes: Uint8Array): boolean {
+    return this.#in.write(bytes);
+  }
+
+  drained(done: () => void): void {
+    this.#in.once('drain', done);
+  }
+
+  /** Calls `done` when everything is in the file, or with its error. */
+  close(done: (e: Error | null) => void): void {
+    if (this.#timer !== null) clearInterval(this.#timer);
+    if (this.#failure !== null) return done(this.#failure);
+    this.#file.once('close', () => done(this.#failure));
+    this.#in.end();
+  }
+}
+
+/** Gets the stream of a capture; the files are complete when it has ended. */
+export class CaptureFiles extends Writable {
+  readonly #name: string;
+  readonly #rotation: Rotation;
+  /** Called when no more file may begin. */
+  readonly #onLast: () => void;
+  readonly #now: () => Date;
+  #file: OutFile | null = null;
+  #files = 0;
+  #bytes = 0;
+  #begun = 0;
+  /** Headers for further files. */
+  #headers: Buffer[] = [];
+  #rest: Buffer = Buffer.alloc(0);
+  #pcap: boolean | null = null;
+  #ended = false;
+  /** Whether the file takes more now. */
+  #room = true;
+
+  constructor(
+    name: string,
+    rotation: Rotation,
+    onLast: () => void,
+    now: () => Date = () => new Date(),
+  ) {
+    super();
+    this.#name = name;
+    this.#rotation = rotation;
+    this.#onLast = onLast;
+    this.#now = now;
+    this.#open();
+  }
+
+  override _write(chunk: Buffer, _encoding: BufferEncoding, done: (e?: Error) => void): void {
+    try {
+      const data = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, chunk]);
+      const used = this.#records(data);
+      this.#rest = Buffer.from(data.subarray(used));
+    } catch (e) {
+      done(e as Error);
+      return;
+    }
+    if (this.#room || this.#file === null) done();
+    else this.#file.drained(done);
+  }
+
+  override _final(done: (e?: Error | null) => void): void {
+    const file = this.#file;
+    this.#file = null;
+    if (file === null) done();
+    else file.close(done);
+  }
+
+  /** Writes the whole records of `data`; returns their length. */
+  #records(data: Buffer): number {
+    let at = 0;
+    this.#room = true;
+    // Records between `from` and `at` go into one write.
+    let from = 0;
+    const put = (): void => {
+      if (at > from && this.#file !== null) this.#room = this.#file.write(data.subarray(from, at));
+      this.#bytes += at - from;
+      from = at;
+    };
+    for (;;) {
+      const length = this.#length(data, at);
+      if (length === null || length > data.length - at) break;
+      const kind = this.#kind(data, at);
+      if (kind === 'header') this.#headers.push(Buffer.from(data.subarray(at, at + length)));
+      if (kind === 'packet' && this.#due(this.#bytes + at - from)) {
+        put();
+        this.#next();
+      }
+      at += length;
+    }
+    put();
+    return at;
+  }
+
+  /** Length of the record at `at`; null: not known yet. */
+  #length(data: Buffer, at: number): number | null {
+    const left = data.length - at;
+    let length: number;
+    if (this.#pcap === null) {
+      if (left < 4) return null;
+      this.#pcap = data.readUInt32LE(at) !== PCAPNG_SHB;
+    }
+    if (this.#pcap && this.#headers.length === 0) return PCAP_HEAD_BYTES;
+    if (this.#pcap) {
+      if (left < PCAP_RECORD_BYTES) return null;
+      length = PCAP_RECORD_BYTES + data.readUInt32LE(at + 8);
+    } else {
+      if (left < 8) return null;
+      length = data.readUInt32LE(at + 4);
+    }
+    if (length > RECORD_MAX || length < 12) throw new Error('the stream is not a capture');
+    return length;
+  }
+
+  #kind(data: Buffer, at: number): 'header' | 'packet' | 'other' {
+    if (this.#pcap === true) return this.#headers.length === 0 ? 'header' : 'packet';
+    const type = data.readUInt32LE(at);
+    if (HEADERS.has(type)) return 'header';
+    return type === PCAPNG_EPB ? 'packet' : 'other';
+  }
+
+  /** Whether a packet must go into another file, if this one has `bytes` bytes. */
+  #due(bytes: number): boolean {
+    const { bytes: max, seconds } = this.#rotation;
+    if (max !== null && bytes > max) return true;
+    return seconds !== null && this.#now().getTime() - this.#begun >= 1000 * seconds;
+  }
+
+  #next(): void {
+    const { bytes, files } = this.#rotation;
+    if (this.#ended) return;
+    // As tcpdump: -W with -C is a ring of files, with -G a limit.
+    if (files !== null && bytes === null && this.#files >= files) {
+      this.#ended = true;
+      this.#closeFile();
+      this.#onLast();
+      return;
+    }
+    this.#closeFile();
+    this.#open();
+    for (const header of this.#headers) this.#file!.write(header);
+    this.#bytes = this.#headers.reduce((n, header) => n + header.length, 0);
+  }
+
+  #closeFile(): void {
+    const file = this.#file;
+    this.#file = null;
+    file?.close((e) => {
+      if (e !== null) this.destroy(e);
+    });
+  }
+
+  #open(): void {
+    const date = this.#now();
+    this.#begun = date.getTime();
+    this.#file = new OutFile(this.#path(date), (e) => this.destroy(e));
+    this.#files++;
+  }
+
+  #path(date: Date): string {
+    const { bytes, seconds, files } = this.#rotation;
+    const name = seconds === null ? this.#name : strftime(this.#name, date);
+    if (bytes === null) return name;
+    if (files === null) return this.#files === 0 ? name : numbered(name, String(this.#files));
+    const digits = String(files - 1).length;
+    return numbered(name, String(this.#files % files).padStart(digits, '0'));
+  }
+}
