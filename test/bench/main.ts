@@ -12,23 +12,29 @@ import { formatRows, type Row } from './result.ts';
 import { runRow } from './run_rows.ts';
 import { demand, reasonOf, select } from './select.ts';
 
-/** Gets the name of what could not be measured, and why. */
-type Failed = (name: string, why: string) => void;
+/** Gets what was measured, when it is ready. */
+interface Sink {
+  /** Rows. */
+  readonly measured: (rows: Row[]) => Promise<void>;
+  /** The name of what could not be measured, and why. */
+  readonly failed: (name: string, why: string) => Promise<void>;
+}
 
-/** Runs `bench`; `measured` gets rows when they are ready. */
+/** Runs `bench`. */
 async function measure(
   bench: Bench,
   options: BenchOptions,
-  measured: (rows: Row[]) => void,
-  failed: Failed,
+  { measured, failed }: Sink,
 ): Promise<void> {
   const attempt = async (name: string, work: () => Promise<Row[]>): Promise<void> => {
+    let rows: Row[];
     try {
       demand(bench.needs);
-      measured(await work());
+      rows = await work();
     } catch (e) {
-      failed(name, reasonOf(e));
+      return await failed(name, reasonOf(e));
     }
+    await measured(rows);
   };
   if (!('rows' in bench)) return await attempt(bench.name, () => bench.run(options));
   for (const spec of bench.rows) {
@@ -51,17 +57,19 @@ async function run({ names, json, quick, report: dir }: Asked): Promise<number> 
     };
     const rows: Row[] = [];
     if (!partial) report?.forget(bench);
-    const measured = (some: Row[]): void => {
+    // A row takes a while: keep it at once.
+    const measured = async (some: Row[]): Promise<void> => {
       rows.push(...some);
       report?.add(bench, some);
+      await report?.write();
     };
-    await measure(bench, { quick, progress }, measured, (name, why) => {
+    const failed = async (name: string, why: string): Promise<void> => {
       process.stderr.write(`bench: FAILED: ${name}: ${why}\n`);
       report?.fail(bench, name, why);
+      await report?.write();
       status = 1;
-    });
-    // Every bench takes a while: keep what there is.
-    await report?.write();
+    };
+    await measure(bench, { quick, progress }, { measured, failed });
     all.push(...rows);
     const format = 'rows' in bench ? formatRows : (bench.format ?? formatRows);
     if (!json && rows.length > 0) process.stdout.write(format(rows));

@@ -26,10 +26,10 @@ const NEVER = 1_000_000_000;
 
 /** Percent of the sent frames that are lost, and the requests for the file in a run. */
 const LOSSES: readonly (readonly [percent: number, requests: number])[] = [
-  [0, 32],
-  [0.01, 32],
-  [0.1, 32],
-  [1, 8],
+  [0, 8],
+  [0.01, 8],
+  [0.1, 8],
+  [1, 4],
   [3, 2],
 ];
 
