@@ -78,8 +78,11 @@ async function run({ names, json, quick, report: dir }: Asked): Promise<number> 
   return status;
 }
 
-// On an interrupt run the exit handlers, which remove the namespaces and directories.
-process.once('SIGINT', () => process.exit(130));
+// On a signal run the exit handlers, which remove the namespaces and directories. npm and timeout(1)
+// send a signal twice, so the listeners stay.
+process.on('SIGINT', () => process.exit(130));
+process.on('SIGTERM', () => process.exit(143));
+process.on('SIGHUP', () => process.exit(129));
 const asked = parse();
 try {
   process.exitCode = await (asked.compare === null ? run(asked) : compare(asked, asked.compare));

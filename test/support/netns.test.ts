@@ -1,8 +1,10 @@
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { expect } from 'chai';
 import { needs } from './needs.ts';
 import { Netns } from './netns.ts';
+import { distRoot } from './root.ts';
 
 const names = (): string => execFileSync('ip', ['netns', 'list'], { encoding: 'utf8' });
 
@@ -42,6 +44,19 @@ describe('test support: namespaces', () => {
     }).to.throw('on purpose');
     expect(name).not.to.equal('');
     expect(names()).not.to.contain(name);
+  });
+
+  it('is removed after two signals, as timeout(1) and npm send them', () => {
+    const script = `import { Netns } from ${JSON.stringify(join(distRoot, 'test/support/netns.js'))};
+      process.on('exit', () => process.kill(process.pid, 'SIGTERM'));
+      console.log(new Netns('t').name);
+      process.kill(process.pid, 'SIGTERM');
+      setTimeout(() => {}, 60_000);`;
+    const args = ['--input-type=module', '-e', script];
+    const { status, stdout } = spawnSync(process.execPath, args, { encoding: 'utf8' });
+    expect(stdout).to.match(/-t\n$/);
+    expect(names()).not.to.contain(stdout.trim());
+    expect(status).to.equal(143);
   });
 
   it('kills a program that exceeds its time limit', async () => {

@@ -17,9 +17,10 @@ function disposeAll(): void {
 
 function guardProcess(): void {
   process.on('exit', disposeAll);
-  // The default action of these two would skip the exit handlers.
-  process.once('SIGTERM', () => process.exit(143));
-  process.once('SIGHUP', () => process.exit(129));
+  // The default action of these two would skip the exit handlers, and a second signal while they
+  // run would end them: keep the listeners.
+  process.on('SIGTERM', () => process.exit(143));
+  process.on('SIGHUP', () => process.exit(129));
 }
 
 /** The exit status and the output of a program. */

@@ -39,9 +39,6 @@ export class Worktree implements Disposable {
 
   constructor(commit: string) {
     process.once('exit', this.#remove);
-    // An interrupt before the first namespace exists must remove the worktree too.
-    process.once('SIGTERM', () => process.exit(143));
-    process.once('SIGHUP', () => process.exit(129));
     git(['worktree', 'add', '--detach', this.dir, commit]);
     symlinkSync(join(packageRoot(), 'node_modules'), join(this.dir, 'node_modules'));
   }

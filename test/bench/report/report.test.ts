@@ -134,7 +134,7 @@ describe('bench: report', () => {
 
   it('compares latencies, arms, and costs by size', () => {
     const us = (value: number): Row =>
-      row('udp-echo-1', 1, { unit: 'µs', value, baseline: { name: 'C echo', value: 50 } });
+      row('udp-echo-latency', 1, { unit: 'µs', value, baseline: { name: 'C echo', value: 50 } });
     expect([met(us(65)), met(us(66))]).to.deep.equal([true, false]);
     const arm = (name: string, value: number): Row => row(`sendfile-cpu-${name}`, 1, { value });
     const ours = arm('default', 2);
