@@ -18,9 +18,13 @@ interface Iovec {
   iov_len: number;
 }
 
+const NO_BYTES = new Uint8Array();
+
 /** The state of a copy. @see uio(9) */
 export class Uio {
   uio_iov: Iovec[] = [];
+  /** The range of `single`; kept, so that a read or write allocates none. */
+  readonly #one: Iovec[] = [{ iov_base: NO_BYTES, iov_off: 0, iov_len: 0 }];
   /** Index of the range in use and offset inside it. */
   iovIndex = 0;
   iovOff = 0;
@@ -30,7 +34,11 @@ export class Uio {
 
   /** Sets one range and returns this. */
   single(base: Uint8Array, off: number, len: number, rw: number): this {
-    return this.set([{ iov_base: base, iov_off: off, iov_len: len }], rw);
+    const one = this.#one[0]!;
+    one.iov_base = base;
+    one.iov_off = off;
+    one.iov_len = len;
+    return this.set(this.#one, rw);
   }
 
   set(iov: Iovec[], rw: number): this {
@@ -44,12 +52,18 @@ export class Uio {
   }
 }
 
+/** Up to this length a loop over bytes is not slower than `set` on a view, which takes 96 bytes. */
+const LOOP_MAX = 64;
+
 /** Copies between arena bytes and a program's buffer; views only for long ranges. */
 function copyRange(cp: Kva, buf: Uint8Array, off: number, n: number, read: boolean): void {
   if (buf.buffer === mem.buffer) {
     const at = buf.byteOffset + off; // the range may be a part of the arena, not the whole
     if (read) mem.copyWithin(at, cp, cp + n);
     else mem.copyWithin(cp, at, at + n);
+  } else if (n <= LOOP_MAX) {
+    if (read) for (let i = 0; i < n; i++) buf[off + i] = mem[cp + i]!;
+    else for (let i = 0; i < n; i++) mem[cp + i] = buf[off + i]!;
   } else if (read) {
     buf.set(mem.subarray(cp, cp + n), off);
   } else {
