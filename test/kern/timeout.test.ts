@@ -124,38 +124,51 @@ describe('kern_timeout', () => {
     expect(log).to.eql([]);
   });
 
-  it('random arming, stopping and advancing against a sorted list', () => {
-    const op = fc.tuple(fc.constantFrom('reset', 'stop', 'advance'), fc.nat(9), fc.nat(100));
-    fc.assert(
-      fc.property(fc.array(op, { maxLength: 60 }), (ops) => {
-        clock = new ManualClock();
-        timeoutInit(clock);
-        const ran: string[] = [];
-        const cs = Array.from(
-          { length: 10 },
-          (_, i) => new Callout({ run: () => void ran.push(`${i}@${nowNs()}`) }),
-        );
-        let model: { i: number; at: number; seq: number }[] = [];
-        const want: string[] = [];
-        ops.forEach(([what, i, n], seq) => {
-          if (what !== 'advance') model = model.filter((m) => m.i !== i);
-          if (what === 'reset') {
-            callout_reset(cs[i]!, n);
-            model.push({ i, at: clock.nowNs() + n, seq });
-          } else if (what === 'stop') {
-            callout_stop(cs[i]!);
-          } else {
-            const due = model.filter((m) => m.at <= clock.nowNs() + n);
-            due.sort((x, y) => x.at - y.at || x.seq - y.seq);
-            want.push(...due.map((m) => `${m.i}@${m.at}`));
-            model = model.filter((m) => !due.includes(m));
-            clock.advance(n);
-          }
-          expect(calloutsPending()).to.equal(model.length);
-        });
-        expect(ran).to.eql(want);
-      }),
-      { numRuns: 300 },
-    );
-  });
+  // Nanoseconds: within the heap, across all levels of the wheel, and around the borders of its slots.
+  const DAY = 86_400e9;
+  const spans: readonly (readonly [string, fc.Arbitrary<number>])[] = [
+    ['100 ns', fc.nat(100)],
+    ['a day', fc.double({ min: 0, max: 1, noNaN: true }).map((x) => Math.floor(DAY ** x))],
+    [
+      'borders of slots',
+      fc
+        .tuple(fc.nat(3), fc.nat(4), fc.integer({ min: -1, max: 1 }))
+        .map(([level, n, off]) => Math.max(n * 2 ** (24 + 8 * level) + off, 0)),
+    ],
+  ];
+  for (const [title, delay] of spans)
+    it(`random arming, stopping and advancing against a sorted list: ${title}`, () => {
+      const op = fc.tuple(fc.constantFrom('reset', 'stop', 'advance'), fc.nat(9), delay);
+      fc.assert(
+        fc.property(fc.array(op, { maxLength: 60 }), (ops) => {
+          clock = new ManualClock();
+          timeoutInit(clock);
+          const ran: string[] = [];
+          const cs = Array.from(
+            { length: 10 },
+            (_, i) => new Callout({ run: () => void ran.push(`${i}@${nowNs()}`) }),
+          );
+          let model: { i: number; at: number; seq: number }[] = [];
+          const want: string[] = [];
+          ops.forEach(([what, i, n], seq) => {
+            if (what !== 'advance') model = model.filter((m) => m.i !== i);
+            if (what === 'reset') {
+              callout_reset(cs[i]!, n);
+              model.push({ i, at: clock.nowNs() + n, seq });
+            } else if (what === 'stop') {
+              callout_stop(cs[i]!);
+            } else {
+              const due = model.filter((m) => m.at <= clock.nowNs() + n);
+              due.sort((x, y) => x.at - y.at || x.seq - y.seq);
+              want.push(...due.map((m) => `${m.i}@${m.at}`));
+              model = model.filter((m) => !due.includes(m));
+              clock.advance(n);
+            }
+            expect(calloutsPending()).to.equal(model.length);
+          });
+          expect(ran).to.eql(want);
+        }),
+        { numRuns: 300 },
+      );
+    });
 });
