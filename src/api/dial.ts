@@ -15,6 +15,7 @@ import type { Vnet } from '../kern/vnet.ts';
 import { IPPROTO_IPV6 } from '../netinet6/ip6.ts';
 import { IPV6_V6ONLY } from '../netinet6/ip6_ctloutput.ts';
 import { sockaddr } from './address.ts';
+import type { Attempts } from './lookup.ts';
 import type { LookupOptions } from './lookup.ts';
 
 /** The address of the peer, and our own. */
@@ -73,4 +74,17 @@ export function dial(vnet: Vnet, options: ConnectOptions): Dial {
 export function dialled({ so, local, peer }: Dial): Errno {
   const bound = local === null ? 0 : sobind(so, local);
   return bound || soconnect(so, peer);
+}
+
+/** State of a connection that we open. */
+export class Dialling {
+  /** The call for the error of a failed `connect`. */
+  call = 'connect';
+  /** The error of a `connect` that failed at once. */
+  refused: Errno = 0;
+  /** The addresses of a name, while they are tried. */
+  attempts: Attempts | null = null;
+  // Options that were set before `connect`.
+  noDelay: boolean | null = null;
+  keepAlive: [boolean, number] | null = null;
 }

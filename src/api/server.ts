@@ -103,6 +103,8 @@ export interface ListenUser {
   listens(server: AnyServer): void;
   closed(server: AnyServer): void;
   connection(socket: Socket): void;
+  /** A connection was destroyed. */
+  disconnected(socket: Socket): void;
 }
 
 /** The listening socket of a server. It takes the place of Node's own handle. */
@@ -182,7 +184,8 @@ class ListenHandle implements SocketServer {
     };
   }
 
-  socketClosed(): void {
+  socketClosed(socket: Socket): void {
+    this.#user?.disconnected(socket);
     this.#server._connections--;
     this.#server._emitCloseIfDrained();
   }

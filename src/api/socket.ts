@@ -41,7 +41,7 @@ import { SOL_SOCKET, soSetInt } from '../kern/uipc_sockopt.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { TCP_KEEPIDLE, TCP_NODELAY } from '../netinet/tcp_sockopt.ts';
 import { addressText, familyText, sockaddr } from './address.ts';
-import { type ConnectOptions, dial, dialled } from './dial.ts';
+import { type ConnectOptions, dial, dialled, Dialling } from './dial.ts';
 import { Attempts, isIP, type LookupFunction, resolveHost } from './lookup.ts';
 import { later, TurnTaker } from './turns.ts';
 
@@ -83,7 +83,7 @@ interface SendfileJob {
 
 /** The server of a socket, which counts its open connections. */
 export interface SocketServer {
-  socketClosed(): void;
+  socketClosed(socket: Socket): void;
 }
 
 /** Addresses of a connection. */
@@ -146,12 +146,8 @@ export class Socket extends Duplex {
   #writeDone: Done | null = null;
   /** The callback of `_final`. */
   #finalDone: Done | null = null;
-  /** The call for the error of a failed `connect`. */
-  #connectCall = 'connect';
-  /** The error of a `connect` that failed at once. */
-  #refused: Errno = 0;
-  /** The addresses of a name, while they are tried. */
-  #attempts: Attempts | null = null;
+  /** Of a connection that we open, or that got options before; see `#opening`. */
+  #dialling: Dialling | null = null;
   #timer: Callout | null = null;
   /** Pending sendfile calls. Each has an empty chunk that marks its place among the written data. */
   #jobs: Map<Uint8Array, SendfileJob> | null = null;
@@ -160,9 +156,6 @@ export class Socket extends Duplex {
   /** Bytes of complete writes and sendfile calls. */
   #sent = 0;
   #server: SocketServer | null = null;
-  // Options that were set before `connect`.
-  #noDelay: boolean | null = null;
-  #keepAlive: [boolean, number] | null = null;
   bytesRead = 0;
   /** Whether `connect` is in progress. */
   connecting = false;
@@ -200,8 +193,9 @@ export class Socket extends Duplex {
     this.#so = so;
     soupcall_set(so, SO_RCV, this.#events);
     soupcall_set(so, SO_SND, this.#events);
-    if (this.#noDelay !== null) this.setNoDelay(this.#noDelay);
-    if (this.#keepAlive !== null) this.setKeepAlive(...this.#keepAlive);
+    const { noDelay = null, keepAlive = null } = this.#dialling ?? {};
+    if (noDelay !== null) this.setNoDelay(noDelay);
+    if (keepAlive !== null) this.setKeepAlive(...keepAlive);
   }
 
   /**
@@ -235,14 +229,18 @@ export class Socket extends Duplex {
     return this;
   }
 
+  get #opening(): Dialling {
+    return (this.#dialling ??= new Dialling());
+  }
+
   /** Begins to connect to an address. Throws TapnicError. */
   #dial(options: ConnectOptions): void {
     const call = dial(this.#vnet, options);
-    this.#connectCall = call.call;
+    this.#opening.call = call.call;
     this.#take(call.so);
     this.connecting = true;
     const error = dialled(call);
-    this.#refused = error;
+    this.#opening.refused = error;
     if (error === 0) return;
     later(() => {
       if (this.#so === call.so) this.#connectFailed(error);
@@ -262,20 +260,22 @@ export class Socket extends Duplex {
           this.destroy(error);
           return;
         }
-        this.#attempts = new Attempts(list, options, {
+        const attempts = new Attempts(list, options, {
           dial: (wanted) => this.#dial(wanted),
           drop: () => this.#drop(),
           event: (name, ...args) => this.emit(name, ...args),
           failed: (failure) => this.destroy(failure),
         });
-        this.#attempts.next();
+        this.#opening.attempts = attempts;
+        attempts.next();
       }),
     );
   }
 
   #endAttempts(): void {
-    this.#attempts?.stop();
-    this.#attempts = null;
+    const dialling = this.#dialling;
+    dialling?.attempts?.stop();
+    if (dialling !== null) dialling.attempts = null;
   }
 
   /** Closes the socket of an attempt that failed. */
@@ -287,9 +287,10 @@ export class Socket extends Duplex {
 
   #connectFailed(error: Errno): void {
     if (this.destroyed) return;
-    const failure = errnoError(error, this.#connectCall);
-    if (this.#attempts === null) this.destroy(failure);
-    else this.#attempts.fail(failure);
+    const { call, attempts } = this.#opening;
+    const failure = errnoError(error, call);
+    if (attempts === null) this.destroy(failure);
+    else attempts.fail(failure);
   }
 
   /** The local or the peer's address; null without a connection. */
@@ -362,7 +363,7 @@ export class Socket extends Duplex {
     const connected = (so.so_state & SS_ISCONNECTED) !== 0;
     if (!connected) {
       if (so.so_error !== 0 || (so.so_state & SS_ISDISCONNECTED) !== 0)
-        this.#connectFailed(soTakeError(so) || this.#refused);
+        this.#connectFailed(soTakeError(so) || this.#opening.refused);
       return false;
     }
     this.connecting = false;
@@ -550,7 +551,7 @@ export class Socket extends Duplex {
     const late = error !== null && 'code' in error && error.code === 'ERR_STREAM_WRITE_AFTER_END';
     done(late && this.#endedByPeer() ? writeAfterFin() : error);
     later(() => this.emit('close', error !== null));
-    this.#server?.socketClosed();
+    this.#server?.socketClosed(this);
     this.#server = null;
   }
 
@@ -649,7 +650,7 @@ export class Socket extends Duplex {
 
   /** TCP_NODELAY: turns Nagle's algorithm off, so that small segments are sent without delay. */
   setNoDelay(noDelay = true): this {
-    if (this.#so === null) this.#noDelay = noDelay;
+    if (this.#so === null) this.#opening.noDelay = noDelay;
     else soSetInt(this.#so, IPPROTO_TCP, TCP_NODELAY, noDelay ? 1 : 0);
     return this;
   }
@@ -660,7 +661,7 @@ export class Socket extends Duplex {
    */
   setKeepAlive(enable = false, initialDelay = 0): this {
     if (this.#so === null) {
-      this.#keepAlive = [enable, initialDelay];
+      this.#opening.keepAlive = [enable, initialDelay];
       return this;
     }
     soSetInt(this.#so, SOL_SOCKET, SO_KEEPALIVE, enable ? 1 : 0);

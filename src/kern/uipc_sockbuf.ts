@@ -32,6 +32,7 @@ import {
   M_TRAILINGSPACE,
   M_WRITABLE,
 } from './mbuf.ts';
+import { noTasks, SockbufBase } from './socket_cold.ts';
 
 // sb_flags
 export const SB_NOCOALESCE = 0x200;
@@ -46,15 +47,16 @@ export const SBS_RCVATMARK = 0x40;
 export const sbParams = { sb_max: 2 * 1024 * 1024, sb_efficiency: 8 };
 
 /** @see sys/sys/sockbuf.h */
-/** The empty list of every buffer that nothing waits for. An array of its own takes 32 bytes. */
-export const noTasks: readonly Task[] = Object.freeze([]);
+// Sockbuf.queued
+const SBQ_WAKE = 1;
+const SBQ_UPCALL = 2;
 
 /** What runs when a buffer has data or space: the argument is the buffer. A Task fits. */
 export interface SoUpcall {
   run(sb: Sockbuf): void;
 }
 
-export class Sockbuf implements Task, Upcall {
+export class Sockbuf extends SockbufBase implements Task, Upcall {
   sb_mb: Mbuf | null = null;
   sb_mbtail: Mbuf | null = null;
   /** First mbuf of the last record. A stream is one record. */
@@ -69,39 +71,31 @@ export class Sockbuf implements Task, Upcall {
   sb_ccc = 0;
   /** Bytes of memory charged. */
   sb_mbcnt = 0;
-  /** Bytes in sb_ccc that are not data but addresses. */
-  sb_ctl = 0;
   sb_mcnt = 0;
   sb_ccnt = 0;
   sb_hiwat = 0;
   sb_mbmax = 0;
   sb_lowat = 1;
-  /** SO_RCVTIMEO or SO_SNDTIMEO: how long a call may block, in ns; 0: no timeout. */
-  sb_timeo = 0;
   sb_flags = 0;
   sb_state = 0;
   /** Runs after the pass when the buffer has data (receive) or space (send); see soupcall_set. */
   sb_upcall: SoUpcall | null = null;
-  /** Calls that wait for the buffer, such as sendfile. A wake-up removes and runs them in order. */
-  sb_waiters: readonly Task[] = noTasks;
-  /** Knotes of kqueues. Each wake-up runs them all. */
-  sb_notes: readonly Task[] = noTasks;
-  wakePending = false;
-  upcallPending = false;
+  /** SBQ_WAKE: `run` is queued for the end of the pass. SBQ_UPCALL: `upcall` is queued. */
+  queued = 0;
 
   /** Wakes the waiters and knotes, at the end of the pass that called sowakeup. */
   run(): void {
-    this.wakePending = false;
+    this.queued &= ~SBQ_WAKE;
     sbRunWaiters(this);
     for (let i = 0; i < this.sb_notes.length; i++) this.sb_notes[i]!.run();
-    if (this.sb_upcall === null || this.upcallPending) return;
-    this.upcallPending = true;
+    if (this.sb_upcall === null || (this.queued & SBQ_UPCALL) !== 0) return;
+    this.queued |= SBQ_UPCALL;
     passUpcall(this);
   }
 
   /** Calls the program, after the pass. Closing the socket clears sb_upcall. */
   upcall(): void {
-    this.upcallPending = false;
+    this.queued &= ~SBQ_UPCALL;
     this.sb_upcall?.run(this);
   }
 }
@@ -129,9 +123,9 @@ export function sbRunWaiters(sb: Sockbuf): void {
 
 /** Wakes the buffer's waiters, once, at the end of the pass. @see sockbuf(9) */
 export function sowakeup(sb: Sockbuf): void {
-  if (sb.wakePending) return;
+  if ((sb.queued & SBQ_WAKE) !== 0) return;
   if (sb.sb_upcall === null && sb.sb_waiters.length === 0 && sb.sb_notes.length === 0) return;
-  sb.wakePending = true;
+  sb.queued |= SBQ_WAKE;
   passDefer(sb);
 }
 

@@ -47,11 +47,11 @@ import {
   SOCK_STREAM,
 } from './protosw.ts';
 import type { Sockaddr } from './sockaddr.ts';
+import { noTasks, SocketBase } from './socket_cold.ts';
 import {
   SBS_CANTRCVMORE,
   SBS_CANTSENDMORE,
   SBS_RCVATMARK,
-  noTasks,
   sbavail,
   sbdrop,
   sbflush,
@@ -102,51 +102,30 @@ export const soParams = { somaxconn: 128, maxsockets: 0x7fffffff };
 /** Number of sockets on the machine. */
 export const soStats = { current: 0 };
 
-/** The queues of a socket that is not a listener. Frozen: no socket can be added. */
-const noSockets = Object.freeze([]) as unknown as Socket[];
-
 /** @see socket(9) */
-export class Socket implements Upcall {
+export class Socket extends SocketBase implements Upcall {
   readonly so_vnet: Vnet;
   readonly so_proto: Protosw;
   readonly so_type: number;
   so_state = 0;
   so_options = 0;
-  /** Linger time in seconds, with SO_LINGER; 0 closes with RST. */
-  so_linger = 0;
-  /** SO_USER_COOKIE, SO_TS_CLOCK and SO_MAX_PACING_RATE: stored, but without effect. */
-  so_user_cookie = 0;
-  so_ts_clock = 0;
-  so_max_pacing_rate = 0;
-  /** Pending error, and with SO_RERROR that of a full receive buffer. Cleared when reported. */
+  /** Pending error. Cleared when reported. */
   so_error: Errno = 0;
-  so_rerror: Errno = 0;
   /** The protocol's control block; null once detached. */
   so_pcb: object | null = null;
   readonly so_rcv = new Sockbuf();
   readonly so_snd = new Sockbuf();
-  /** Bytes to read before the urgent data; 0: no urgent data ahead. */
-  so_oobmark = 0;
   /** Reference count: the descriptor, and I/O in flight. */
   so_count = 1;
   /** The listener of a connection that is not accepted yet. */
   so_listen: Socket | null = null;
-  /** Listener: the backlog, the incomplete connections, and the complete ones. */
-  sol_qlimit = 0;
-  sol_incomp: Socket[] = noSockets;
-  sol_comp: Socket[] = noSockets;
-  /** Listener: number of connections refused because the queue was full. */
-  sol_overcount = 0;
-  /** Listener: runs when a connection can be accepted. */
-  sol_upcall: Task | null = null;
-  /** The upcall is queued for the end of the pass. It is queued at most once. */
-  upcallPending = false;
   /** Ours: an identifier for output. */
   readonly so_id: number;
   /** Sendfile calls that hold (the first) or wait for the lock on the send side (sblock). */
   sndLock: readonly Task[] = noTasks;
 
   constructor(vnet: Vnet, proto: Protosw) {
+    super();
     this.so_vnet = vnet;
     this.so_proto = proto;
     this.so_type = proto.pr_type;

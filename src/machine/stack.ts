@@ -175,7 +175,8 @@ export class Stack {
     this.#user = {
       listens: (server) => this.#servers.add(server),
       closed: (server) => this.#servers.delete(server),
-      connection: (socket) => this.#track(socket),
+      connection: (socket) => this.#sockets.add(socket),
+      disconnected: (socket) => this.#sockets.delete(socket),
     };
     this.#warnings = [...warnings, ...host.warnings];
   }
@@ -363,6 +364,7 @@ export class Stack {
     return this.#host.captureProblem();
   }
 
+  /** Closes a connection that we open with the stack. */
   #track(socket: Socket): void {
     this.#sockets.add(socket);
     socket.on('close', this.#untrack);

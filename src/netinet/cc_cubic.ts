@@ -10,7 +10,7 @@ import { deflate, restart, slowStart } from './cc_newreno.ts';
 import { TCP_MAXWIN } from './tcp.ts';
 import { seqAdd } from './tcp_seq.ts';
 import type { CcAlgo } from './cc_var.ts';
-import { tcp_maxseg, TCP_RTT_SHIFT, type Tcpcb } from './tcp_var.ts';
+import { HYSTART_NO_SAMPLE, tcp_maxseg, TCP_RTT_SHIFT, type Tcpcb } from './tcp_var.ts';
 
 /**
  * RFC 9438, 4.6 and 5: the reduction factor of the window, and the constant of the cubic function.
@@ -75,7 +75,9 @@ export const cubic_cc_algo: CcAlgo = {
   },
 
   rttsample(tp: Tcpcb, us: number): void {
-    tp.t_ccv.hystart?.sample(us);
+    // The handshake has one sample. A connection without data needs no more state.
+    if (tp.ccv === null && tp.hystartUs === HYSTART_NO_SAMPLE) tp.hystartUs = us;
+    else tp.t_ccv.hystart?.sample(us);
   },
 
   app_limited(tp: Tcpcb): void {
@@ -138,6 +140,7 @@ export const cubic_cc_algo: CcAlgo = {
 
   after_idle(tp: Tcpcb): void {
     restart(tp);
+    if (tp.hystartUs >= 0) tp.hystartUs = HYSTART_NO_SAMPLE;
     if (tp.ccv === null) return;
     tp.ccv.epochNs = -1;
     tp.ccv.hystart?.start();

@@ -16,8 +16,8 @@ import type { Sockopt } from '../kern/sockopt.ts';
 import { SO_REUSEPORT_LB, type Socket } from '../kern/uipc_socket.ts';
 import { type Vnet, VNET_DEFINE } from '../kern/vnet.ts';
 import type { Ifnet } from '../net/if_var.ts';
-import { Route } from '../net/route.ts';
-import { imoFree, type InMoptions } from './in_multi.ts';
+import { imoFree } from './in_multi.ts';
+import { InpcbBase } from './in_pcb_cold.ts';
 import type { IpOptions } from './ip_options.ts';
 
 // inp_vflag: the IP versions of the packets that the PCB gets.
@@ -312,9 +312,8 @@ export function peerIsLocal(vnet: Vnet, af: InpAf, inc: InConninfo): boolean {
 }
 
 /** A protocol control block. @see sys/netinet/in_pcb.h */
-export class Inpcb {
+export class Inpcb extends InpcbBase {
   readonly inp_pcbinfo: Inpcbinfo;
-  readonly inp_vnet: Vnet;
   readonly inp_inc = new InConninfo();
   /** The family of the addresses in inp_inc; for a v4-mapped peer of an AF_INET6 socket AF_INET. */
   inp_af: InpAf;
@@ -324,18 +323,6 @@ export class Inpcb {
   /** The protocol's control block, such as a Tcpcb. */
   inp_ppcb: object | null = null;
   inp_flags = 0;
-  inp_ip_ttl = 64;
-  inp_ip_tos = 0;
-  /** The minimum TTL of accepted packets: IP_MINTTL. */
-  inp_ip_minttl = 0;
-  /** IP_OPTIONS: the options of each packet; null: no options. */
-  inp_options: IpOptions | null = null;
-  /** Multicast options and memberships; null: the defaults, and none. */
-  inp_moptions: InMoptions | null = null;
-  /** The options of IPv6, of netinet6's class In6pcb; null: the defaults. */
-  inp_in6: object | null = null;
-  /** The route that ip_output caches between packets. */
-  readonly inp_route = new Route();
   // Links of the tables of Inpcbinfo. hashIn is the hash that contains the PCB: 0: no hash, 1:
   // wild, 2: conn.
   hashIn = 0;
@@ -347,16 +334,25 @@ export class Inpcb {
   listNext: Inpcb | null = null;
 
   constructor(pcbinfo: Inpcbinfo, so: Socket | null, af: InpAf) {
+    super();
     this.inp_pcbinfo = pcbinfo;
-    this.inp_vnet = pcbinfo.ipi_vnet;
     this.inp_socket = so;
     this.inp_af = af;
     this.inp_inc.inc_family = af.family;
     this.inp_vflag = af.vflag;
   }
+
+  get inp_vnet(): Vnet {
+    return this.inp_pcbinfo.ipi_vnet;
+  }
 }
 
 const HASH_MIN = 64;
+/**
+ * Buckets of the tables by local port. They do not grow, because thousands of connections of a server
+ * share one bucket. With all ports in use a bucket has 64 ports.
+ */
+const PORT_BUCKETS = 1024;
 
 /** All PCBs of one protocol of one stack. @see sys/netinet/in_pcb.h */
 export class Inpcbinfo {
@@ -369,8 +365,8 @@ export class Inpcbinfo {
   // port.
   conn: (Inpcb | null)[] = Array.from({ length: HASH_MIN }, () => null);
   connCount = 0;
-  wild: (Inpcb | null)[] = Array.from({ length: HASH_MIN }, () => null);
-  ports: (Inpcb | null)[] = Array.from({ length: HASH_MIN }, () => null);
+  wild: (Inpcb | null)[] = Array.from({ length: PORT_BUCKETS }, () => null);
+  ports: (Inpcb | null)[] = Array.from({ length: PORT_BUCKETS }, () => null);
   /** Random seed of the hashes, so that a peer cannot cause long chains. */
   readonly seed: number;
   lastport = 0;
@@ -519,7 +515,7 @@ export function in_pcbfree(inp: Inpcb): void {
   inp.inp_socket = null;
   inp.inp_ppcb = null;
   inp.inp_in6 = null;
-  inp.inp_route.ro_nh = null;
+  inp.dropRoute();
   info.ipi_count--;
 }
 
@@ -607,7 +603,7 @@ export function pcbSetFamily(inp: Inpcb, family: number): void {
   inp.inp_af = inpaf(inp.inp_vnet, family);
   inp.inp_vflag = (inp.inp_vflag & INP_IPV6PROTO) | inp.inp_af.vflag;
   inp.inp_inc.inc_family = family;
-  inp.inp_route.ro_nh = null;
+  inp.dropRoute();
 }
 
 /**

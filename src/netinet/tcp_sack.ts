@@ -11,8 +11,6 @@ import { memView } from '../vm/arena.ts';
 import { TCPOLEN_SACK } from './tcp.ts';
 import { SEQ_GEQ, SEQ_GT, SEQ_LEQ, SEQ_LT, SEQ_MAX, seqAdd, seqDiff } from './tcp_seq.ts';
 import {
-  MAX_SACK_BLKS,
-  noSackblks,
   Sackhole,
   tcp_maxseg,
   type Tcpcb,
@@ -20,6 +18,7 @@ import {
   type TcpSegment,
   TF_SACK_PERMIT,
 } from './tcp_var.ts';
+import { MAX_SACK_BLKS, noSackblks } from './tcpcb_cold.ts';
 
 // The receiver.
 

@@ -78,6 +78,7 @@ import {
   TF_REQ_TSTMP,
   TF_SACK_PERMIT,
   TF_TSO,
+  type TsoLimits,
   TF2_ACE_PERMIT,
   TT_2MSL,
   V_tcp,
@@ -363,9 +364,22 @@ function tcpTsoUpdate(tp: Tcpcb): void {
   }
   tp.t_flags |= TF_TSO;
   // sys/net/if.c: without limits from the driver, 32 segments of 2 KB and an Ethernet header.
-  tp.t_tsomax = ifp.if_hw_tsomax === 0 ? Math.min(65535, 32 * 2048 - 18) : ifp.if_hw_tsomax;
-  tp.t_tsomaxsegcount = ifp.if_hw_tsomaxsegcount === 0 ? 35 : ifp.if_hw_tsomaxsegcount;
-  tp.t_tsomaxsegsize = ifp.if_hw_tsomaxsegsize === 0 ? 2048 : ifp.if_hw_tsomaxsegsize;
+  tp.t_tso = tsoLimits(
+    ifp.if_hw_tsomax === 0 ? Math.min(65535, 32 * 2048 - 18) : ifp.if_hw_tsomax,
+    ifp.if_hw_tsomaxsegcount === 0 ? 35 : ifp.if_hw_tsomaxsegcount,
+    ifp.if_hw_tsomaxsegsize === 0 ? 2048 : ifp.if_hw_tsomaxsegsize,
+  );
+}
+
+let lastTso: TsoLimits = { max: 0, maxsegcount: 0, maxsegsize: 0 };
+
+/** The record of these limits: the last one if they are equal, so that connections share it. */
+function tsoLimits(max: number, maxsegcount: number, maxsegsize: number): TsoLimits {
+  const last = lastTso;
+  const same =
+    last.max === max && last.maxsegcount === maxsegcount && last.maxsegsize === maxsegsize;
+  if (!same) lastTso = { max, maxsegcount, maxsegsize };
+  return lastTso;
 }
 
 /**
@@ -476,7 +490,7 @@ export function tcp_notify(tp: Tcpcb, error: Errno): void {
   const unreach =
     error === EHOSTUNREACH || error === ENETUNREACH || error === EHOSTDOWN || error === ENETDOWN;
   if (tp.t_state === TCPS_ESTABLISHED && unreach) {
-    tp.t_inpcb.inp_route.ro_nh = null;
+    tp.t_inpcb.dropRoute();
     return;
   }
   if (!TCPS_HAVEESTABLISHED(tp.t_state) && tp.t_rxtshift > 3 && tp.t_softerror !== 0) {

@@ -119,7 +119,7 @@ function rexmt(tp: Tcpcb): void {
   if (tp.t_rxtshift > TCP_RTT_INVALIDATE) {
     // No answer for a long time: look up the route again. The next measurement replaces the RTT
     // estimate; until then the back-off continues from it.
-    tp.t_inpcb.inp_route.ro_nh = null;
+    tp.t_inpcb.dropRoute();
     tp.rttStale = true;
   }
   blackHole(tp);

@@ -5,14 +5,12 @@
  */
 
 import type { WorkRecord } from '../sys/pass.ts';
-import type { Task } from '../sys/clock.ts';
 import type { Errno } from '../sys/errno.ts';
 import { tcpSeq, type TcpSeq } from '../sys/types.ts';
-import { Callout, nowNs } from '../kern/kern_timeout.ts';
+import { type AnyCallout, nowNs } from '../kern/kern_timeout.ts';
 import type { Mbuf } from '../kern/mbuf.ts';
 import { type Vnet, VNET_DEFINE } from '../kern/vnet.ts';
 import { type CcAlgo, CcVar } from './cc_var.ts';
-import type { TfoConn } from './tcp_fastopen.ts';
 import { type InConninfo, type InpAf, type Inpcb, Inpcbinfo, type TcpMss } from './in_pcb.ts';
 import {
   TCP_MAXOLEN,
@@ -23,6 +21,7 @@ import {
   TCPOLEN_TSTAMP_APPA,
 } from './tcp.ts';
 import { TCP_NSTATES, TCPS_CLOSED, type TcpState } from './tcp_fsm.ts';
+import { TcpcbBase } from './tcpcb_cold.ts';
 
 // t_flags
 export const TF_ACKNOW = 0x00000001;
@@ -302,12 +301,6 @@ export interface TcpFunctionBlock {
   tfb_tcp_timer(tp: Tcpcb): void;
 }
 
-/** SACK blocks kept per connection, and the most in one option. @see sys/netinet/tcp_var.h */
-export const MAX_SACK_BLKS = 6;
-
-/** Shared, read-only `sackblks` of all connections that have not reported a SACK block yet. */
-export const noSackblks = new Int32Array(2 * MAX_SACK_BLKS);
-
 /** A range of bytes that the peer is missing. Pooled. @see sys/netinet/tcp_var.h */
 export class Sackhole {
   start: TcpSeq = tcpSeq(0);
@@ -384,11 +377,24 @@ export function tcpstat(vnet: Vnet): Tcpstat {
   return V_tcp(vnet).stat;
 }
 
+// Tcpcb.hystartUs: `ccv` gets no HyStart++; it gets one without a sample so far.
+const HYSTART_OFF = -2;
+export const HYSTART_NO_SAMPLE = -1;
+
+/** TSO limits of an interface: bytes of a packet, segments, and bytes of a segment. */
+export interface TsoLimits {
+  readonly max: number;
+  readonly maxsegcount: number;
+  readonly maxsegsize: number;
+}
+
+const noTso: TsoLimits = { max: 0, maxsegcount: 0, maxsegsize: 0 };
+
 /**
  * A connection. Sequence variables are RFC 9293's (3.3.1), byte counts are bytes, times ticks.
  * @see sys/netinet/tcp_var.h
  */
-export class Tcpcb implements Task {
+export class Tcpcb extends TcpcbBase {
   readonly t_inpcb: Inpcb;
   /** The stack's TCP state, and the implementation of this connection. */
   readonly t_tcp: TcpVnet;
@@ -427,11 +433,6 @@ export class Tcpcb implements Task {
 
   /** Largest segment to send: payload and TCP options. */
   t_maxseg = TCP_MSS;
-  /** t_maxseg before black hole detection lowered it. */
-  t_pmtud_saved_maxseg = 0;
-  t_dupacks = 0;
-  /** New segments that the first two duplicate ACKs have sent: RFC 3042. */
-  snd_limited = 0;
   t_rxtshift = 0;
   t_rxtcur = 0;
   t_srtt = 0;
@@ -441,50 +442,18 @@ export class Tcpcb implements Task {
   t_rtttime = 0;
   t_rtseq: TcpSeq = tcpSeq(0);
   t_rttupdated = 0;
-  /** More than TCP_RTT_INVALIDATE retransmissions have passed since the last measurement. */
-  rttStale = false;
   /** Bytes acknowledged in congestion avoidance since the window last grew: RFC 3465. */
   t_bytes_acked = 0;
-  t_softerror: Errno = 0;
 
   /** The congestion control algorithm and its state. */
   t_cc: CcAlgo;
   /** Made at first use, see `t_ccv`: an idle connection has none. */
   ccv: CcVar | null = null;
-  /** Whether `ccv` gets HyStart++ when it is made. */
-  useHystart = false;
-  // State before the last time-out, valid with TF_PREVVALID. t_badrxtwin: see ccSaveForUndo.
-  snd_cwnd_prev = 0;
-  snd_ssthresh_prev = 0;
-  snd_recover_prev: TcpSeq = tcpSeq(0);
-  t_badrxtwin = 0;
+  /** The first RTT sample for HyStart++ while there is no `ccv`, µs, or a HYSTART_* constant. */
+  hystartUs: number = HYSTART_OFF;
 
-  // The sender's SACK scoreboard: holes in order, and the byte after the highest that the peer has.
-  snd_holes: Sackhole | null = null;
-  snd_holesTail: Sackhole | null = null;
-  snd_numholes = 0;
+  /** The byte after the highest that the peer has. The SACK scoreboard is in TcpcbCold. */
   snd_fack: TcpSeq = tcpSeq(0);
-  /** Bytes beyond snd_una that the peer has, and bytes of holes that were retransmitted. */
-  sacked_bytes = 0;
-  sack_bytes_rexmit = 0;
-  /** Bytes that the last ACK newly reported as received. */
-  delivered_data = 0;
-  /** Whether that ACK showed a new hole, or the loss of a retransmission beyond snd_recover. */
-  sack_newloss = false;
-  sack_again = false;
-  /** RFC 6675's RescueRxt: a rescue retransmission requires that snd_una is beyond it. */
-  rescueRxt: TcpSeq = tcpSeq(0);
-  // PRR, RFC 6937: bytes in flight when recovery began, bytes delivered and bytes sent since.
-  recover_fs = 0;
-  prr_delivered = 0;
-  prr_out = 0;
-
-  /** SACK blocks to report, the latest first: pairs of first byte and byte after the last. */
-  sackblks = noSackblks;
-  rcv_numsacks = 0;
-  /** Whether the first pair of sackblks is a D-SACK (RFC 2883), which is reported once. */
-  dsack = false;
-
   // Timestamps, RFC 7323.
   ts_recent = 0;
   ts_recent_age = 0;
@@ -494,72 +463,59 @@ export class Tcpcb implements Task {
   t_starttime = 0;
   t_rcvtime = 0;
   t_acktime = 0;
-  // Set by socket options; times in ms; 0: use the value of the sysctl.
-  t_keepinit = 0;
-  t_keepidle = 0;
-  t_keepintvl = 0;
-  t_keepcnt = 0;
-  t_maxunacktime = 0;
   // Receive buffer autotuning: bytes received since rfbuf_ts.
   rfbuf_cnt = 0;
   rfbuf_ts = 0;
 
-  // The outgoing interface's TSO limits, valid with TF_TSO.
-  t_tsomax = 0;
-  t_tsomaxsegcount = 0;
-  t_tsomaxsegsize = 0;
-
-  // Challenge ACKs, RFC 5961: end of the current interval of the rate limit, and ACKs sent in it.
-  t_challenge_ack_end = 0;
-  t_challenge_ack_cnt = 0;
-
-  // Urgent data: TCPOOB_* flags, and the urgent byte.
-  t_oobflags = 0;
-  /** Accurate ECN: CE marks that the peer reported, and that we received; both start at 5. */
-  t_scep = 0;
-  t_rcep = 0;
-  t_iobc = 0;
-
-  // Reassembly queue, in order of sequence numbers.
-  t_segq: TsegQent | null = null;
-  /** Fast Open's part, of connections and listeners that use it. */
-  t_tfo: TfoConn | null = null;
-  t_segqlen = 0;
-  /** Bytes of memory that its mbufs take, counted as in a socket buffer. */
-  t_segqmbuflen = 0;
-
-  // For netstat: retransmitted segments, out-of-order segments, zero windows sent.
-  t_sndrexmitpack = 0;
-  t_rcvoopack = 0;
-  t_sndzerowin = 0;
+  /** The outgoing interface's TSO limits, valid with TF_TSO. Shared and read-only. */
+  t_tso: TsoLimits = noTso;
 
   /**
    * Deadlines in ns, indexed by TT_*; Infinity: off. One callout serves all of them. An array of
    * doubles takes 90 bytes, a Float64Array 240.
    */
   readonly t_timers = [Infinity, Infinity, Infinity, Infinity, Infinity];
-  readonly t_callout: Callout;
 
   constructor(inp: Inpcb, tcp: TcpVnet, fb: TcpFunctionBlock) {
+    super();
     this.t_inpcb = inp;
     this.t_tcp = tcp;
     this.t_fb = fb;
     this.t_cc = tcp.ccAlgo!;
-    this.t_callout = new Callout(this);
   }
 
   get t_ccv(): CcVar {
-    return (this.ccv ??= new CcVar(this.useHystart));
+    if (this.ccv !== null) return this.ccv;
+    const v = new CcVar(this.hystartUs !== HYSTART_OFF);
+    if (this.hystartUs >= 0) v.hystart?.sample(this.hystartUs);
+    this.ccv = v;
+    return v;
   }
 
   /** Discards the congestion control state; the next use makes a new one. */
   ccReset(useHystart: boolean): void {
     this.ccv = null;
-    this.useHystart = useHystart;
+    this.hystartUs = useHystart ? HYSTART_NO_SAMPLE : HYSTART_OFF;
   }
 
-  /** Runs when the callout expires. */
-  run(): void {
+  get t_tsomax(): number {
+    return this.t_tso.max;
+  }
+
+  get t_tsomaxsegcount(): number {
+    return this.t_tso.maxsegcount;
+  }
+
+  get t_tsomaxsegsize(): number {
+    return this.t_tso.maxsegsize;
+  }
+
+  /** The callout: the control block itself. */
+  get t_callout(): AnyCallout {
+    return this;
+  }
+
+  override c_run(): void {
     this.t_fb.tfb_tcp_timer(this);
   }
 }
