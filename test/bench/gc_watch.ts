@@ -35,7 +35,7 @@ export interface GcReading {
 }
 
 /** A reading, compared with the one before. */
-interface GcSpan extends GcReading {
+export interface GcSpan extends GcReading {
   /** Growth of `heap` and `external`. */
   readonly growth: number;
 }
