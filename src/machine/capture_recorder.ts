@@ -17,9 +17,17 @@ import type { Ifnet } from '../net/if_var.ts';
 import { type ByteSink, PcapWriter } from '../pcap/pcap.ts';
 import { PcapngWriter } from '../pcap/pcapng.ts';
 import type { BpfProgram } from '../sys/bpf_filter.ts';
-import { capturePoints, type CaptureRecord, type CaptureSink } from '../sys/capture.ts';
+import {
+  CAPTURE_IN,
+  CAPTURE_IP,
+  capturePoints,
+  type CaptureRecord,
+  type CaptureSink,
+} from '../sys/capture.ts';
+import { META_CSUM_UNKNOWN, MetaWriter } from '../sys/capture_meta.ts';
+import { captureNotes } from '../sys/capture_notes.ts';
 import { reasonCounts, reasonText } from '../sys/reason.ts';
-import { mem, memView } from '../vm/arena.ts';
+import { mem } from '../vm/arena.ts';
 
 /** A point of an interface, by name. */
 interface PlaceSpec {
@@ -65,6 +73,28 @@ export const POINT_TEXTS: Readonly<Record<(typeof capturePoints)[number], string
 };
 
 const NS = 1_000_000_000n;
+/** Room for the metadata of a packet: that of the ring, and notes. */
+const META_MAX = 12_000;
+
+/** The metadata of a record with the notes about its packet. */
+class RecordMeta {
+  readonly #bytes = new Uint8Array(META_MAX);
+  readonly view = new DataView(this.#bytes.buffer);
+  readonly #writer = new MetaWriter(this.view);
+
+  /** Puts the metadata of `rec` at the start of `view`; returns its length. */
+  of(rec: CaptureRecord): number {
+    const { pktId, point, metaOff } = rec;
+    const n = Math.min(rec.metaLen, META_MAX);
+    for (let i = 0; i < n; i++) this.#bytes[i] = mem[metaOff + i]!;
+    this.#writer.begin(n, META_MAX - n);
+    if (n === 0) this.#writer.packet(pktId, point, rec.flags, 0, META_CSUM_UNKNOWN);
+    // A conversion happens after the packet has passed the point `ip`.
+    const converted = rec.flags === CAPTURE_IN || point > CAPTURE_IP;
+    if (pktId !== 0) captureNotes.write(pktId, converted, this.#writer);
+    return n + this.#writer.length;
+  }
+}
 
 /** One capture in one file or stream. */
 export class CaptureRecorder implements CaptureSink {
@@ -75,6 +105,7 @@ export class CaptureRecorder implements CaptureSink {
   readonly #capture: Capture;
   /** Packets given to the sink and packets that it took, by place. */
   readonly #delivered: number[] = [];
+  readonly #meta = new RecordMeta();
   #packets = 0;
   readonly #count: number;
   /** Called when the wanted number of packets was recorded. */
@@ -100,7 +131,11 @@ export class CaptureRecorder implements CaptureSink {
       };
       this.#pcapng = new PcapngWriter(sink, section, reasonText);
     } else this.#pcap = new PcapWriter(sink, { snaplen, nanoseconds: spec.nanoseconds ?? false });
-    this.#capture = captureOpen([], { snaplen, filter: spec.filter?.program ?? null }, this);
+    this.#capture = captureOpen(
+      [],
+      { snaplen, filter: spec.filter?.program ?? null, meta: spec.format === 'pcapng' },
+      this,
+    );
   }
 
   /** Begins to record the places of an interface. `hardware` is the NIC model, if it is a NIC. */
@@ -148,9 +183,9 @@ export class CaptureRecorder implements CaptureSink {
       off,
       caplen,
       wirelen,
-      memView,
-      rec.metaOff,
-      rec.metaLen,
+      this.#meta.view,
+      0,
+      this.#meta.of(rec),
     );
     if (!taken) return;
     this.#lost = lost;

@@ -41,7 +41,7 @@ function pointsOf({ model }: CaptureInterface): string[] {
 }
 
 /** Points that this version records at. */
-export const POINTS_NOW: readonly string[] = ['if', 'wire'];
+export const POINTS_NOW: readonly string[] = ['sockbuf', 'ip', 'if', 'wire'];
 
 /** The running captures of a stack. */
 export class LiveCaptures {

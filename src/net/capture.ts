@@ -2,31 +2,38 @@
  * The captures of a machine. A capture listens at any number of points of interfaces. All captures
  * get their records from the one capture ring in the arena: when the ring is drained, each capture
  * whose filter accepts a record passes it to its sink, which writes it. At the `if` point, one BPF
- * listener for each interface fills the ring. Left out for now: the points `sockbuf`, `ip` and `ring`.
+ * listener for each interface fills the ring.
  */
 
 import {
   CAPTURE_IF,
   CAPTURE_IN,
   CAPTURE_OUT,
+  CAPTURE_IP,
   CAPTURE_POINTS_MAX,
+  CAPTURE_SOCKBUF,
   type CaptureRecord,
   CaptureRing,
   type CaptureSink,
   type CaptureTap,
 } from '../sys/capture.ts';
 import { bpf_filter, type BpfProgram, bpfReach } from '../sys/bpf_filter.ts';
+import { captureNotes } from '../sys/capture_notes.ts';
 import type { Clock, Task } from '../sys/clock.ts';
 import { KASSERT } from '../sys/kassert.ts';
 import { kva } from '../sys/types.ts';
 import { m_copydata } from '../kern/m_copydata.ts';
 import type { Mbuf } from '../kern/mbuf.ts';
 import { CAPTURE_RING_BYTES, captureRingOff, mem, memView } from '../vm/arena.ts';
+import { captureLayersReset, metaOfChain, metaRoom } from './capture_layers.ts';
 import { BPF_D_INOUT, bpfOf, type BpfListener } from './bpf.ts';
 import type { Ifnet } from './if_var.ts';
 
 /** Default and largest snap length in bytes; no packet is longer. */
 export const CAPTURE_SNAPLEN_MAX = 262144;
+
+/** Which points of the stack's layers are captured: one branch per packet checks it. */
+export const captureOn = { ip: false, sockbuf: false };
 
 let ring: CaptureRing | null = null;
 let lastUnit = 0;
@@ -45,6 +52,8 @@ interface CaptureOptions {
   readonly snaplen?: number;
   /** Records only packets that it accepts; null: all. It must be valid. */
   readonly filter?: BpfProgram | null;
+  /** Whether records get metadata; default false. */
+  readonly meta?: boolean;
 }
 
 /** Counters of one place of a capture. */
@@ -71,15 +80,17 @@ export class Capture {
   /** Bytes of a packet that the ring must keep: for the file and for the filter. */
   readonly reach: number;
   readonly filter: BpfProgram | null;
+  readonly meta: boolean;
   readonly sink: CaptureSink;
   /** Number of records passed to the sink. */
   packets = 0;
   readonly #lostBefore: number;
 
   constructor(options: CaptureOptions, sink: CaptureSink) {
-    const { snaplen = 0, filter = null } = options;
+    const { snaplen = 0, filter = null, meta = false } = options;
     this.snaplen = snaplen > 0 ? Math.min(snaplen, CAPTURE_SNAPLEN_MAX) : CAPTURE_SNAPLEN_MAX;
     this.filter = filter;
+    this.meta = meta;
     const reach = filter === null ? 0 : Math.min(bpfReach(filter), CAPTURE_SNAPLEN_MAX);
     this.reach = Math.max(this.snaplen, reach);
     this.sink = sink;
@@ -93,11 +104,11 @@ export class Capture {
     return ring === null ? 0 : (ring.lost - this.#lostBefore) >>> 0;
   }
 
-  /** The index in `places` of a record's place; -1: not recorded. */
+  /** The index in `places` of a record's place; -1: not recorded. @param unit 0: any */
   placeOf(point: number, unit: number): number {
     for (let i = 0; i < this.places.length; i++) {
       const place = this.places[i]!;
-      if (place.point === point && place.unit === unit) return i;
+      if (place.point === point && (place.unit === unit || unit === 0)) return i;
     }
     return -1;
   }
@@ -115,10 +126,11 @@ class IfTap implements BpfListener {
   bpfPacket(ifp: Ifnet, m: Mbuf, pktlen: number, outgoing: boolean): void {
     const flags = outgoing ? CAPTURE_OUT : CAPTURE_IN;
     const { pktId } = m.m_pkthdr;
-    const dst = ring!.reserve(CAPTURE_IF, flags, ifp.if_capunit, pktId, pktlen);
+    const to = ring!;
+    const dst = to.reserve(CAPTURE_IF, flags, ifp.if_capunit, pktId, pktlen, metaRoom(to));
     if (dst < 0) return;
-    m_copydata(m, 0, ring!.caplen, kva(dst));
-    ring!.commit();
+    m_copydata(m, 0, to.caplen, kva(dst));
+    to.commit(metaOfChain(to, CAPTURE_IF, flags, m, m));
   }
 }
 
@@ -155,6 +167,8 @@ export function captureInit(clock: Clock): void {
   ring = new CaptureRing(mem, memView, captureRingOff(), CAPTURE_RING_BYTES, clock);
   ring.setDrainTask(drainTask);
   open.length = 0;
+  captureLayersReset();
+  captureNotes.on = captureOn.ip = captureOn.sockbuf = false;
   ifTaps.length = 0;
   lastUnit = 0;
 }
@@ -193,6 +207,11 @@ function updatePoints(): void {
       if (c.reach > reach && c.places.some((place) => place.point === point)) reach = c.reach;
     captureRing().setPoint(point, reach);
   }
+  const meta = open.some((c) => c.meta);
+  captureRing().metaWanted = meta;
+  captureNotes.on = meta;
+  captureOn.ip = captureRing().wants(CAPTURE_IP);
+  captureOn.sockbuf = captureRing().wants(CAPTURE_SOCKBUF);
 }
 
 function wantsIf(unit: number): boolean {

@@ -4,9 +4,14 @@
  * sys/netinet6/ip6_output.c.
  */
 
+import { CAPTURE_OUT } from '../sys/capture.ts';
+import { META_WHY_CONVERSION } from '../sys/capture_meta.ts';
+import { captureNotes } from '../sys/capture_notes.ts';
 import { count, R_CONVERT_CSUM, R_CONVERT_NOMAP, type Reason } from '../sys/reason.ts';
 import { mb_unmapped_to_ext, mbEmulator } from '../kern/kern_mbuf.ts';
 import type { Mbuf } from '../kern/mbuf.ts';
+import { captureOn, captureRing } from '../net/capture.ts';
+import { captureIp } from '../net/capture_layers.ts';
 import { IFCAP_NOMAP, type Ifnet } from '../net/if_var.ts';
 
 /**
@@ -15,13 +20,16 @@ import { IFCAP_NOMAP, type Ifnet } from '../net/if_var.ts';
  */
 export function convertMbufs(m: Mbuf, why: Reason): Mbuf | null {
   const before = mbEmulator.conversions;
+  const { pktId, len } = m.m_pkthdr;
   const n = mb_unmapped_to_ext(m);
-  if (mbEmulator.conversions !== before) count(why);
+  if (mbEmulator.conversions === before) return n;
+  count(why);
+  if (captureNotes.on) captureNotes.why(pktId, META_WHY_CONVERSION, why, len);
   return n;
 }
 
 /**
- * Converts a packet as far as `ifp` requires. `swSum`: the transport checksum must be computed in
+ * Converts a packet as far as `ifp` requires, after the capture point `ip`. `swSum`: the transport checksum must be computed in
  * software, because the interface does not offload it. The data is then converted even with
  * IFCAP_NOMAP, and the caller computes the checksum with the routine of its family. Without
  * `swSum`, data stays unmapped if IFCAP_NOMAP is enabled. Takes `m` and returns it. If a conversion
@@ -31,6 +39,7 @@ export function convertMbufs(m: Mbuf, why: Reason): Mbuf | null {
  * CSUM_DELAY_DATA_IPV6, and ignores if_hwassist if there are extension headers.
  */
 export function mbufFallback(m: Mbuf, ifp: Ifnet, swSum: boolean): Mbuf | null {
+  if (captureOn.ip) captureIp(captureRing(), ifp, m, CAPTURE_OUT);
   if (swSum) return convertMbufs(m, R_CONVERT_CSUM);
   if ((ifp.if_capenable & IFCAP_NOMAP) === 0) return convertMbufs(m, R_CONVERT_NOMAP);
   return m;

@@ -38,6 +38,9 @@ import { icmp_error } from './ip_icmp.ts';
 import { ip_dooptions, IPOPTS_DROP, IPOPTS_OK, ipNoOptions, optionsError } from './ip_options.ts';
 import { ip_reass } from './ip_reass.ts';
 import { in_localip, type IpVnet, V_ip } from './ip_var.ts';
+import { captureOn, captureRing } from '../net/capture.ts';
+import { captureIp } from '../net/capture_layers.ts';
+import { CAPTURE_IN } from '../sys/capture.ts';
 
 const $ip = new Ip();
 
@@ -181,6 +184,7 @@ export function ip_input(m0: Mbuf, vnet: Vnet): void {
   let m = checkHeader(m0, v);
   if (m === null) return;
   const ifp = m.m_pkthdr.rcvif as Ifnet;
+  if (captureOn.ip) captureIp(captureRing(), ifp, m, CAPTURE_IN);
   if (badAddress(ifp, mtod(m), v, vnet)) {
     stat.ips_badaddr++;
     return drop(m, R_IP_BADADDR);

@@ -43,6 +43,7 @@ import {
   TOF_TS,
   TT_DELACK,
 } from './tcp_var.ts';
+import { tcpCaptureIn, tcpCaptureWanted } from './tcp_capture.ts';
 
 /**
  * Whether the ACK of `tlen` bytes may be delayed until a second segment or the timer: RFC 9293,
@@ -96,6 +97,7 @@ export function deliver(tp: Tcpcb, seg: TcpSegment): void {
     count(R_TCP_AFTERCLOSE);
     m_freem(m);
   } else {
+    if (tcpCaptureWanted() && seg.hdrlen > 0) tcpCaptureIn(tp, m, seg.seq, seg.hdrlen);
     if (seg.hdrlen > 0) m_adj(m, seg.hdrlen);
     if ((tp.t_oobflags & TCPOOB_EXPECT) !== 0) tcp_pulloutofband(tp, m, seg.seq, seg.tlen);
     sbappendstream(so.so_rcv, m, false);

@@ -98,6 +98,7 @@ import {
   TT_REXMT,
 } from './tcp_var.ts';
 import { windowField, windowUpdateDue } from './tcp_window.ts';
+import { tcpCaptureOut, tcpCaptureWanted } from './tcp_capture.ts';
 
 /** The next packet, filled by `plan` and used by `send`. Only one tcp_output runs at a time. */
 const p = {
@@ -585,6 +586,10 @@ function send(tp: Tcpcb): Errno {
   if (plain && (p.flags & TH_FIN) !== 0 && (tp.t_flags & TF_SENTFIN) !== 0 && start === tp.snd_max)
     tp.snd_nxt = seqAdd(start, -1);
   fillHeaders(tp, m, optlen, hdrlen);
+  if (tcpCaptureWanted()) {
+    const seq = segmentSeq(tp);
+    tcpCaptureOut(tp, m, seq, p.len, SEQ_LT(seq, tp.snd_max));
+  }
   advance(tp);
   const error = inp.inp_af.output(m, inp, inp.inp_vnet);
   if (error === 0) return 0;

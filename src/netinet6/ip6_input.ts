@@ -52,6 +52,9 @@ import { ip6_forward } from './ip6_forward.ts';
 import { ip6_hopopts_input } from './ip6_options.ts';
 import { ip6Input, type Ip6stat, type Ip6Vnet, V_ip6 } from './ip6_var.ts';
 import { in6ClearscopeAt, in6Ordinary, in6SetscopeAt } from './scope6.ts';
+import { captureOn, captureRing } from '../net/capture.ts';
+import { captureIp } from '../net/capture_layers.ts';
+import { CAPTURE_IN } from '../sys/capture.ts';
 
 const $ip6 = new Ip6();
 const $src = new NetAddr();
@@ -188,6 +191,7 @@ export function ip6_input(m0: Mbuf, vnet: Vnet): void {
   stat.ip6s_total++;
   const m = checkHeader(m0, stat);
   if (m === null) return;
+  if (captureOn.ip) captureIp(captureRing(), ifp, m, CAPTURE_IN);
   const p = mtod(m);
   in6Get(p + IP6_SRC_OFF, $src);
   in6Get(p + IP6_DST_OFF, $dst);

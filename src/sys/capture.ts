@@ -13,6 +13,7 @@
  *   16  u32 snaplen[8] bytes to keep of a packet, by point
  *   48  u32 bootSec    the wall clock at the machine's time 0, for other writers: s and
  *   52  u32 bootNsec   ns within it
+ *   56  u32 meta       nonzero: producers add metadata
  *   64  data area
  *
  * A record starts at a multiple of 8 and is contiguous. A record with point CAPTURE_WRAP ends the
@@ -59,6 +60,7 @@ export const CAPTURE_LOST = 8;
 export const CAPTURE_POINTS = 12;
 export const CAPTURE_SNAPLEN = 16;
 export const CAPTURE_BOOT = 48;
+export const CAPTURE_META = 56;
 export const CAPTURE_HEADER_BYTES = 64;
 
 // A record: byte offsets
@@ -181,6 +183,15 @@ export class CaptureRing {
 
   wants(point: number): boolean {
     return (this.#view.getUint32(this.#base + CAPTURE_POINTS, true) & (1 << point)) !== 0;
+  }
+
+  /** Whether records get metadata. */
+  get metaWanted(): boolean {
+    return this.#view.getUint32(this.#base + CAPTURE_META, true) !== 0;
+  }
+
+  set metaWanted(on: boolean) {
+    this.#view.setUint32(this.#base + CAPTURE_META, on ? 1 : 0, true);
   }
 
   /** Records dropped since the ring was created, by the stack and by the addon. */

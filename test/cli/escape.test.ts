@@ -103,6 +103,7 @@ describe('cli: C6: escaping', () => {
       'command.ts: process.stdout.write(`${jsonText(value)}\\n`);',
       'command.ts: process.stderr.write(escapeLayout(text));',
       // The body of a response, as it is.
+      'capture.ts: if (gone || process.stdout.write(chunk)) return done();',
       'fetch.ts: process.stdout.write(chunk, written);',
       // A fixed text and a number, before the modules that escape are loaded.
       'main.ts: process.stderr.write(`tapnic: ${text}\\n`);',
