@@ -19,6 +19,9 @@ import { commitOf, Worktree } from './worktree.ts';
 /** How much worse a row may be, beyond its interval. */
 const TOLERANCE = 0.03;
 
+/** Blocks of a row that may fail and be repeated, such as one with lost datagrams under load. */
+const FAILURES = 2;
+
 /** The two revisions of one row. */
 interface Compared {
   name: string;
@@ -114,13 +117,20 @@ async function runBlocks(
   progress: (text: string) => void,
 ): Promise<{ counted: Block[]; noisy: boolean }> {
   const all: Block[] = [];
+  let failures = 0;
   const calm = (): Block[] => all.filter((block) => foreignOf(block) <= NOISE_CORES);
   const count = (blocks: readonly Block[]): number =>
     blocks.reduce((sum, block) => sum + block.pairs.length, 0);
   while (count(calm()) < pairs && count(all) < (quick ? pairs : 2 * pairs)) {
     const size = Math.min(2, pairs - count(calm()));
     const first = all.length % 2 === 0 ? 'ours' : 'rev';
-    all.push(await runBlock(spec, cli, { quick, progress }, size, first));
+    try {
+      all.push(await runBlock(spec, cli, { quick, progress }, size, first));
+    } catch (e) {
+      if (++failures > FAILURES) throw e;
+      progress(`${spec.name}: a block failed and is repeated: ${reasonOf(e)}`);
+      continue;
+    }
     progress(`${spec.name}: ${count(all)} pairs, ${count(calm())} of ${pairs} undisturbed`);
   }
   const noisy = count(calm()) < pairs;
