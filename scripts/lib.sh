@@ -23,7 +23,8 @@ need_packages() {
   fi
   say "installing Debian packages: ${missing[*]}"
   local apt=(apt-get -qq -o DPkg::Lock::Timeout=180)
-  export DEBIAN_FRONTEND=noninteractive
+  # RUNLEVEL: start no service that a package brings.
+  export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
   if ! { "${apt[@]}" update && "${apt[@]}" install -y --no-install-recommends "${missing[@]}"; } \
     </dev/null >/dev/null; then
     say "apt-get failed for: ${missing[*]}"

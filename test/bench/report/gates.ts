@@ -11,7 +11,8 @@ export interface Condition {
 
 export interface Gate {
   readonly row: string;
-  readonly gate: Condition;
+  /** Null: only a goal. */
+  readonly gate: Condition | null;
   readonly goal: Condition;
 }
 
@@ -71,21 +72,19 @@ const defaultArmFirst: Condition = {
   },
 };
 
-/** CPU time per unit of work in the rows of `plot` differs at most by `factor`. */
-function flat(factor: number, text: string): Condition {
-  const holds: Condition['holds'] = (row, all) => {
-    const costs = all
-      .filter(({ plot, unit }) => plot?.plot === row.plot?.plot && unit === row.unit)
-      .map(({ cpuPerGB, cpuPerRequest }) => cpuPerGB ?? cpuPerRequest ?? NaN);
-    return costs.length < 2 ? null : Math.max(...costs) <= factor * Math.min(...costs);
-  };
-  return { text, holds };
+/** CPU time per unit of work is at most `factor` times that of the baseline, which is ours at a usual size. */
+function flat(factor: number): Condition {
+  const holds = ({ baseline, cpuRatio }: Row): boolean | null =>
+    baseline.name.startsWith('ours') ? 1 / cpuRatio <= factor : null;
+  return { text: `CPU at most ${factor} × of the usual`, holds };
 }
 
-const FLAT = {
-  gate: flat(2, 'CPU within 2 × over all points'),
-  goal: flat(1.25, 'flat (1.25 ×)'),
-};
+const FLAT = { gate: flat(2), goal: flat(1.25) };
+
+/** A figure of at most `bytes`. */
+function bytesAtMost(bytes: number): Condition {
+  return { text: `at most ${bytes} bytes`, holds: ({ value }) => value <= bytes };
+}
 
 /** In the order of the page. */
 export const GATES: readonly Gate[] = [
@@ -117,6 +116,7 @@ export const GATES: readonly Gate[] = [
   },
   { row: 'accept', gate: atLeast(0.5), goal: atLeast(0.8) },
   { row: 'sendfile-cpu-default', gate: defaultArmFirst, goal: defaultArmFirst },
+  { row: 'scale-idle', gate: null, goal: bytesAtMost(2048) },
 ];
 
 /** The gate of a row; the rows of plots have one in common. */

@@ -48,7 +48,9 @@ function table(head: readonly string[], rows: readonly (readonly (string | numbe
 }
 
 /** A condition with what became of it. */
-function verdict({ text, holds }: Condition, row: Row, all: readonly Row[]): string {
+function verdict(condition: Condition | null | undefined, row: Row, all: readonly Row[]): string {
+  if (condition === null || condition === undefined) return '';
+  const { text, holds } = condition;
   const met = holds(row, all);
   if (met === null) return `${text}: not measured`;
   return met ? `${text}: met` : `${text}: **missed**`;
@@ -73,8 +75,8 @@ function line(row: Row, all: readonly Row[]): (string | number)[] {
     `${row.value} ${rangeText(row.spread)} ${row.unit}${row.conditions['noisy'] === true ? ', noisy' : ''}`,
     sides.map(({ name, value }) => `${name}: ${value}`).join('\n'),
     sides.map(({ ratio, ratioSpread }) => `**${ratio}** ${rangeText(ratioSpread)}`).join('\n'),
-    gate === null ? '' : verdict(gate.gate, row, all),
-    gate === null ? '' : verdict(gate.goal, row, all),
+    verdict(gate?.gate, row, all),
+    verdict(gate?.goal, row, all),
     [cpuText(row), ...sides.map((side) => cpuOf(side) || '-')].join(' : '),
     peers.every((peer) => peer === '-') ? '' : peers.join(' : '),
     pathText(row),
@@ -84,8 +86,7 @@ function line(row: Row, all: readonly Row[]): (string | number)[] {
 /** The line of a row that has a gate and no figure. */
 function missingLine(name: string, why: string): string[] {
   const gate = gateOf({ name });
-  const condition = (of: Condition | undefined): string => (of === undefined ? '' : of.text);
-  const texts = [condition(gate?.gate), condition(gate?.goal)];
+  const texts = [gate?.gate?.text ?? '', gate?.goal.text ?? ''];
   return [`\`${name}\``, `not measured: ${why}`, '', '', ...texts, '', '', ''];
 }
 

@@ -1,6 +1,6 @@
 /** The plots of a report: which rows each has, and its axes. */
 
-import { baselinesOf, type Latency, type PlotPoint, type Row } from '../result.ts';
+import { baselinesOf, type Latency, type PlotPoint, type Row, type Side } from '../result.ts';
 import {
   bytesText,
   evenPoints,
@@ -62,7 +62,10 @@ function seriesOf(rows: readonly Row[], { baselines }: Kind): Map<string, Point[
   for (const row of rows) {
     const { x, series: name = 'ours' } = row.plot!;
     add(name, { x, y: row.value, bar: row.spread });
-    if (baselines) for (const side of baselinesOf(row)) add(side.name, { x, y: side.value });
+    if (!baselines) continue;
+    // A baseline of ours at another x is not a line of its own.
+    const sides = baselinesOf(row).filter((side) => !side.name.startsWith('ours'));
+    for (const side of sides) add(side.name, { x, y: side.value });
   }
   return series;
 }
@@ -128,10 +131,33 @@ function slug(text: string): string {
     .replace(/^-|-$/g, '');
 }
 
+/** A row by file size in Gbit/s, also if it was measured in requests per second. */
+function inGbits(row: Row): Row {
+  const {
+    plot,
+    unit,
+    value,
+    spread: [low, high],
+    baseline,
+    others = [],
+  } = row;
+  if (plot?.plot !== 'file-size' || unit !== 'requests/s') return row;
+  const by = (requests: number): number => (requests * plot.x * 8) / 1e9;
+  const side = <S extends Side>(of: S): S => ({ ...of, value: by(of.value) });
+  return {
+    ...row,
+    unit: 'Gbit/s',
+    value: by(value),
+    spread: [by(low), by(high)],
+    baseline: side(baseline),
+    others: others.map(side),
+  };
+}
+
 /** All plots that the rows have data for. A plot by something needs two different x. */
 export function plotsOf(rows: readonly Row[]): PlotFile[] {
   const groups = new Map<string, { kind: Kind; rows: Row[] }>();
-  for (const row of rows) {
+  for (const row of rows.map(inGbits)) {
     if (row.plot === undefined) continue;
     const key = `${row.plot.plot}-${slug(row.unit)}`;
     const group = groups.get(key) ?? { kind: KINDS[row.plot.plot], rows: [] };

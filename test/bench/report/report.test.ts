@@ -35,12 +35,12 @@ const bench = (name: string): Bench => ({
   run: () => Promise.resolve([]),
 });
 
-const plotted = (plot: PlotPoint['plot'], x: number, cpuPerGB = 0.2): Row =>
-  row(`${plot}-${x}`, 1, { plot: { plot, x }, cpuPerGB });
+const plotted = (plot: PlotPoint['plot'], x: number, more: Partial<Row> = {}): Row =>
+  row(`${plot}-${x}`, 1, { plot: { plot, x }, ...more });
 
 /** Whether the gate of `of` is met. */
 function met(of: Row, ...all: Row[]): boolean | null | undefined {
-  return gateOf(of)?.gate.holds(of, [of, ...all]);
+  return gateOf(of)?.gate?.holds(of, [of, ...all]);
 }
 
 describe('bench: report', () => {
@@ -141,9 +141,13 @@ describe('bench: report', () => {
     expect(met(ours, arm('no-nomap', 3))).to.equal(true);
     expect(met(ours, arm('no-nomap', 1))).to.equal(false);
     expect(met(ours)).to.equal(null);
-    const [one, many] = [plotted('connections', 1), plotted('connections', 64, 0.5)];
-    expect(met(one, many)).to.equal(false);
-    expect(met(one, plotted('connections', 64, 0.3))).to.equal(true);
+    const usual = { name: 'ours, 64', value: 1, cpuPerGB: 0.1 };
+    const many = (cpuRatio: number): Row =>
+      plotted('connections', 4096, { baseline: usual, cpuRatio });
+    expect([met(many(0.5)), met(many(0.49))]).to.deep.equal([true, false]);
+    const idle = row('scale-idle', 1, { unit: 'B/connection', value: 2048 });
+    expect(gateOf(idle)?.gate).to.equal(null);
+    expect(gateOf(idle)?.goal.holds(idle, [])).to.equal(true);
     expect(gateOf(plotted('loss', 1))).to.equal(null);
   });
 
@@ -156,6 +160,17 @@ describe('bench: report', () => {
     expect(svg)
       .to.include('prefers-color-scheme:dark')
       .and.not.match(/NaN|undefined/);
+  });
+
+  it('draws rows by file size in Gbit/s, without the baselines that are ours', () => {
+    const nginx = { name: 'nginx', value: 1, ratio: 1, ratioSpread: [1, 1], cpuRatio: 1 };
+    const more = { baseline: { name: 'ours, 1 MB', value: 1 }, others: [nginx] } as Partial<Row>;
+    const small = plotted('file-size', 1e6, { unit: 'requests/s', value: 1000, ...more });
+    const files = plotsOf([small, plotted('file-size', 1e9, more)]);
+    expect(files.map(({ file }) => file)).to.deep.equal(['performance-file-size-gbit-s.svg']);
+    // 1000 files of 1 MB are 8 Gbit; the other row has 10.
+    expect(files[0]!.svg).to.include('>10</text>').and.not.include('>1k</text>');
+    expect(files[0]!.svg).to.include('>nginx</text>').and.not.include('ours, 1 MB');
   });
 
   it('draws the latencies of ours and of the baseline', () => {
