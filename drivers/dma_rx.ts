@@ -1,13 +1,14 @@
 /**
  * Receive buffers of drivers with bus_dma: refill a ring, assemble frames of several buffers, copy
  * small ones, pass frames to the stack. The driver itself reads the descriptors. A slot always has
- * a buffer: if no new one can be allocated, the frame is dropped and its buffer is posted again.
+ * a buffer: if no new one can be allocated, the frame is copied or dropped and its buffer is posted
+ * again.
  */
 
 import { ENOBUFS, type Errno } from '../src/sys/errno.ts';
 import { count, R_DRV_RX_ERROR, R_DRV_RX_NOBUF } from '../src/sys/reason.ts';
 import { mem } from '../src/vm/arena.ts';
-import { m_freem, m_gethdr, m_getjcl } from '../src/kern/kern_mbuf.ts';
+import { m_freem, m_get, m_getcl, m_gethdr, m_getjcl, m_getm2 } from '../src/kern/kern_mbuf.ts';
 import {
   CSUM_DATA_VALID,
   CSUM_DATA_VALID_IPV6,
@@ -15,9 +16,13 @@ import {
   CSUM_IP_VALID,
   CSUM_PSEUDO_HDR,
   type Mbuf,
+  MCLBYTES,
   MHLEN,
+  MJUM16BYTES,
+  MLEN,
   M_NOWAIT,
   M_PKTHDR,
+  M_SIZE,
   MT_DATA,
 } from '../src/kern/mbuf.ts';
 import {
@@ -36,6 +41,7 @@ import {
   if_inc_counter,
   type Ifnet,
 } from '../src/net/if_var.ts';
+import { m_last } from '../src/kern/uipc_mbuf.ts';
 import type { DmaSoftc } from './dma_softc.ts';
 
 /** Hands a slot back to the device with its current buffer. */
@@ -69,6 +75,9 @@ function dmaNewbuf(sc: DmaSoftc, slot: number): Errno {
  */
 export function dmaRxfill(sc: DmaSoftc, bufSize: number): Errno {
   sc.rxBufSize = bufSize;
+  // A copy is cheaper than a new buffer, and a large buffer with few bytes wastes memory: a socket
+  // buffer may have 8 times as much memory as data.
+  sc.rxCopyMax = bufSize === MJUM16BYTES ? MCLBYTES : MHLEN;
   sc.rxNext = 0;
   sc.rxDiscard = false;
   for (let slot = 0; slot < sc.rxNdesc; slot++) {
@@ -97,23 +106,49 @@ export function dmaRxAfter(sc: DmaSoftc, slot: number): number {
   return slot + 1 === sc.rxNdesc ? 0 : slot + 1;
 }
 
-/** Copies a small frame and keeps its buffer in the slot: cheaper than a new cluster. */
-function copySmall(sc: DmaSoftc, slot: number, len: number): Mbuf | null {
-  const m = m_gethdr(M_NOWAIT, MT_DATA);
-  if (m === null) return null;
-  const from = sc.rxMbuf[slot]!.m_data;
-  mem.copyWithin(m.m_data, from, from + len);
-  m.m_len = len;
+/** An mbuf for the `len` bytes of a buffer, at most MCLBYTES; with packet header if `first`. */
+function smallMbuf(len: number, first: boolean): Mbuf | null {
+  if (len > (first ? MHLEN : MLEN)) return m_getcl(M_NOWAIT, MT_DATA, first ? M_PKTHDR : 0);
+  return first ? m_gethdr(M_NOWAIT, MT_DATA) : m_get(M_NOWAIT, MT_DATA);
+}
+
+/**
+ * Copies the `len` bytes in a slot into `top`, which has room for them and becomes their owner, and
+ * posts the slot again with its buffer.
+ */
+function copyOut(sc: DmaSoftc, slot: number, len: number, top: Mbuf): Mbuf {
+  let from: number = sc.rxMbuf[slot]!.m_data;
+  for (let m: Mbuf | null = top; m !== null; m = m.m_next) {
+    const n = Math.min(len, M_SIZE(m));
+    mem.copyWithin(m.m_data, from, from + n);
+    m.m_len = n;
+    from += n;
+    len -= n;
+  }
   repost(sc, slot);
+  return top;
+}
+
+/**
+ * Replaces the filled buffer of a slot and returns it. If no new buffer can be allocated, returns
+ * null, or a copy in smaller clusters if the buffer is a large one, of which there are few.
+ */
+function takeBuffer(sc: DmaSoftc, slot: number, len: number, first: boolean): Mbuf | null {
+  const m = sc.rxMbuf[slot]!;
+  if (dmaNewbuf(sc, slot) !== 0) {
+    if (sc.rxBufSize !== MJUM16BYTES) return null;
+    const copy = m_getm2(null, len, M_NOWAIT, MT_DATA, first ? M_PKTHDR : 0);
+    return copy === null ? null : copyOut(sc, slot, len, copy);
+  }
+  m.m_len = len;
   return m;
 }
 
-/** Replaces the filled buffer of a slot and returns it; null if no new buffer can be allocated. */
-function takeBuffer(sc: DmaSoftc, slot: number, len: number): Mbuf | null {
-  const m = sc.rxMbuf[slot]!;
-  if (dmaNewbuf(sc, slot) !== 0) return null;
-  m.m_len = len;
-  return m;
+/** Takes the `len` bytes in a slot, by copy if they are few, and posts the slot again. */
+function takeData(sc: DmaSoftc, slot: number, len: number, first: boolean): Mbuf | null {
+  if (len > sc.rxCopyMax) return takeBuffer(sc, slot, len, first);
+  const m = smallMbuf(len, first);
+  return m === null ? null : copyOut(sc, slot, len, m);
 }
 
 /**
@@ -145,7 +180,7 @@ export function dmaRxTake(sc: DmaSoftc, slot: number, len: number, eop: boolean)
     return null;
   }
   const first = sc.rxHead === null;
-  const m = first && eop && len <= MHLEN ? copySmall(sc, slot, len) : takeBuffer(sc, slot, len);
+  const m = takeData(sc, slot, len, first);
   if (m === null) {
     // Keep the old buffer: a slot without a buffer could never be used again.
     count(R_DRV_RX_NOBUF);
@@ -162,7 +197,7 @@ export function dmaRxTake(sc: DmaSoftc, slot: number, len: number, eop: boolean)
     sc.rxTail!.m_next = m;
     sc.rxHead!.m_pkthdr.len += len;
   }
-  sc.rxTail = m;
+  sc.rxTail = m_last(m);
   if (!eop) return null;
   const frame = sc.rxHead!;
   sc.rxHead = null;

@@ -114,6 +114,8 @@ export class DmaSoftc implements IfDriver, Task {
   readonly rxMbuf: (Mbuf | null)[] = [];
   /** Bytes of a receive buffer. */
   rxBufSize = 0;
+  /** So many bytes in a buffer are copied, and the buffer is posted again. */
+  rxCopyMax = 0;
   /** Next slot to read. */
   rxNext = 0;
   /** A partly received frame; `rxDiscard`: drop the rest of it. */

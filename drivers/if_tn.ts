@@ -13,7 +13,7 @@ import {
   CSUM_IP_TCP,
   CSUM_IP_TSO,
   CSUM_IP_UDP,
-  MJUMPAGESIZE,
+  MJUM16BYTES,
 } from '../src/kern/mbuf.ts';
 import type { BusDmaTag } from '../src/bus/bus_dma.ts';
 import { bus_space_read_4, bus_space_write_4 } from '../src/bus/bus_space.ts';
@@ -152,9 +152,9 @@ function layout(parent: BusDmaTag | null): DmaLayout {
     rx: {
       slots: TN_RX_NDESC,
       slotSize: TN_DESC_SIZE,
-      maxsize: MJUMPAGESIZE,
+      maxsize: MJUM16BYTES,
       nsegments: 1,
-      maxsegsz: MJUMPAGESIZE,
+      maxsegsz: MJUM16BYTES,
     },
   };
 }
@@ -250,6 +250,22 @@ function frameMaxOf(sc: TnSoftc): number {
 }
 
 /**
+ * Fills the receive ring with 16 KB buffers, so that a coalesced frame is a short chain; with those
+ * for the longest frame if there are too few. ENOBUFS: not enough of those either.
+ */
+function tn_rxfill(sc: TnSoftc): Errno {
+  if (dmaRxfill(sc, MJUM16BYTES) === 0) return 0;
+  return dmaRxfill(sc, rxBufSizeFor(frameMaxOf(sc)));
+}
+
+/** Handles a change of if_mtu. Every frame fits 16 KB buffers. */
+function tn_setmtu(sc: TnSoftc): Errno {
+  if (sc.rxBufSize !== MJUM16BYTES) return dmaSetFrameMax(sc, TN_MAXFRM, frameMaxOf(sc));
+  bus_space_write_4(sc.regs, TN_MAXFRM, frameMaxOf(sc));
+  return 0;
+}
+
+/**
  * Starts the NIC: rings, buffers, filter, interrupts. Does nothing if it runs. ENOBUFS: not enough
  * clusters; the NIC stays down.
  * @see ifnet(9)
@@ -258,7 +274,7 @@ function tn_init(sc: TnSoftc): Errno {
   const { ifp, regs } = sc;
   if ((ifp.if_drv_flags & IFF_DRV_RUNNING) !== 0) return 0;
   bus_space_write_4(regs, TN_CTRL, TN_CTRL_RST);
-  const error = dmaRxfill(sc, rxBufSizeFor(frameMaxOf(sc)));
+  const error = tn_rxfill(sc);
   if (error !== 0) return error;
   bus_space_write_4(regs, TN_MACL, lladdrLow(ifp.if_lladdr));
   bus_space_write_4(regs, TN_MACH, lladdrHigh(ifp.if_lladdr));
@@ -303,7 +319,7 @@ const tnOps: NicOps = {
   stop: tn_stop,
   setmodes: tn_set_modes,
   setmulti: tn_set_multi,
-  setmtu: (sc: TnSoftc) => dmaSetFrameMax(sc, TN_MAXFRM, frameMaxOf(sc)),
+  setmtu: tn_setmtu,
   capsync: tn_capsync,
   encap: tn_encap,
   doorbell: tn_doorbell,

@@ -12,7 +12,7 @@ import { DmaSoftc, type NicDma, type NicOps } from './dma_softc.ts';
  * holds about 25 TSO packets of 64 KB, each with 18 pages and a context descriptor.
  */
 export const TN_TX_NDESC = 512;
-export const TN_RX_NDESC = 256;
+export const TN_RX_NDESC = 64;
 /** Capacity, in packets, of the queue that fills while the ring is full. */
 export const TN_BR_SIZE = 1024;
 /** Maximum number of segments of a packet: the hardware's limit. */

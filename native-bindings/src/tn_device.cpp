@@ -295,7 +295,7 @@ bool Device::WriteRing(uint32_t off, uint32_t value) {
       ring.len = value;
       return true;
     case TN_RXBSZ:
-      if (value != TN_RXBSZ_MIN && value != TN_RXBSZ_MAX) return false;
+      if (value < TN_RXBSZ_MIN || value > TN_RXBSZ_MAX || (value & (value - 1)) != 0) return false;
       rx_.bufSize = value;
       return true;
     default:

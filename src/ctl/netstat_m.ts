@@ -45,6 +45,7 @@ export interface NetstatM {
   mbufs: ZoneUsage;
   clusters: ZoneUsage;
   jumbop: ZoneUsage;
+  jumbo16: ZoneUsage;
   ext_pgs: { current: number; total: number };
   bytes: Usage;
   sendfile: Record<SfstatName, number>;
@@ -82,10 +83,12 @@ export function gatherNetstatM(): NetstatM {
   const mbufs = zoneUsage(zones.mbuf);
   const clusters = zoneUsage(zones.clust);
   const jumbop = zoneUsage(zones.jumbop);
+  const jumbo16 = zoneUsage(zones.jumbo16);
   const bytesOf = (count: keyof Usage): number =>
     mbufs[count] * zones.mbuf.size +
     clusters[count] * zones.clust.size +
-    jumbop[count] * zones.jumbop.size;
+    jumbop[count] * zones.jumbop.size +
+    jumbo16[count] * zones.jumbo16.size;
   const pages = vmPageCounts();
   const reads = payloadReasons.map((name, reason) => [name, payloadBytesRead(reason)] as const);
   const { current, peak, total, max } = sfstatBufs;
@@ -97,6 +100,7 @@ export function gatherNetstatM(): NetstatM {
     mbufs,
     clusters,
     jumbop,
+    jumbo16,
     ext_pgs: { current: zones.extpgs.current, total: zones.extpgs.total },
     bytes: { current: bytesOf('current'), cache: bytesOf('cache'), total: bytesOf('total') },
     sendfile: Object.fromEntries(
@@ -146,11 +150,11 @@ const SENDFILE_LINES: readonly (readonly [SfstatName, string])[] = [
 ];
 
 /**
- * The report as FreeBSD prints it, then tapnic's counts. The packet secondary zone and the 9k and
- * 16k zones do not exist here and show 0. The sfbufs line appears because kern.ipc.nsfbufs exists.
+ * The report as FreeBSD prints it, then tapnic's counts. The packet secondary zone and the 9k zone
+ * do not exist here and show 0. The sfbufs line appears because kern.ipc.nsfbufs exists.
  */
 export function formatNetstatM(s: NetstatM): string {
-  const { mbufs, clusters, jumbop, bytes, emulator } = s;
+  const { mbufs, clusters, jumbop, jumbo16, bytes, emulator } = s;
   const { sf_bufs: sf, pages, dma } = emulator;
   const reads = Object.entries(emulator.payload_bytes_read);
   return [
@@ -159,14 +163,14 @@ export function formatNetstatM(s: NetstatM): string {
     `0/0 mbuf+clusters out of packet secondary zone in use (current/cache)`,
     `${usage(jumbop)}/${jumbop.max} 4k (page size) jumbo clusters in use (current/cache/total/max)`,
     `0/0/0/0 9k jumbo clusters in use (current/cache/total/max)`,
-    `0/0/0/0 16k jumbo clusters in use (current/cache/total/max)`,
+    `${usage(jumbo16)}/${jumbo16.max} 16k jumbo clusters in use (current/cache/total/max)`,
     `${kib(bytes.current)}/${kib(bytes.cache)}/${kib(bytes.total)} ` +
       `bytes allocated to network (current/cache/total)`,
     `${mbufs.denied}/${clusters.denied}/0 ` +
       `requests for mbufs denied (mbufs/clusters/mbuf+clusters)`,
     `0/0/0 requests for mbufs delayed (mbufs/clusters/mbuf+clusters)`,
     `0/0/0 requests for jumbo clusters delayed (4k/9k/16k)`,
-    `${jumbop.denied}/0/0 requests for jumbo clusters denied (4k/9k/16k)`,
+    `${jumbop.denied}/0/${jumbo16.denied} requests for jumbo clusters denied (4k/9k/16k)`,
     `${sf.current}/${sf.peak}/${sf.max} sfbufs in use (current/peak/max)`,
     ...SENDFILE_LINES.map(([name, text]) => `${s.sendfile[name]} ${text}`),
     `tapnic's own counts, not in FreeBSD's report:`,

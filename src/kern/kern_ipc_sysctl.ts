@@ -73,6 +73,12 @@ export function ipcSysctlInit(): void {
     'Maximum number of mbuf page size jumbo clusters allowed',
     zones.jumbop,
   );
+  zoneLimit(
+    tree,
+    'kern.ipc.nmbjumbo16',
+    'Maximum number of mbuf 16k jumbo clusters allowed',
+    zones.jumbo16,
+  );
   tree.int(
     'kern.ipc.nsfbufs',
     'Maximum number of sendfile(2) sf_bufs available',

@@ -1,7 +1,7 @@
 /**
  * The mbuf allocator, after sys/kern/kern_mbuf.c as of r349529: zones and their limits, plain and
  * external mbufs, clusters, unmapped mbufs and their conversion. Left out: packet secondary zone
- * (its netstat line reads 0), 9k and 16k clusters (no code here allocates them), debugnet.
+ * (its netstat line reads 0), 9k clusters (no code here allocates them), debugnet.
  */
 
 import { KASSERT } from '../sys/kassert.ts';
@@ -22,6 +22,7 @@ import { PHYS_TO_VM_PAGE } from '../vm/vm_page.ts';
 import {
   EXT_CLUSTER,
   EXT_FLAG_EMBREF,
+  EXT_JUMBO16,
   EXT_JUMBOP,
   EXT_PGS,
   EXT_SFBUF,
@@ -38,6 +39,7 @@ import {
   M_EXT,
   MHSIZE,
   MINCLSIZE,
+  MJUM16BYTES,
   MJUMPAGESIZE,
   MLEN,
   M_NOMAP,
@@ -68,6 +70,7 @@ const never = (): never => {
 let zone_mbuf = new UmaZone<Mbuf>('mbuf', MSIZE, 0, never);
 let zone_clust = new UmaZone<Kva>('mbuf_cluster', MCLBYTES, 0, never);
 let zone_jumbop = new UmaZone<Kva>('mbuf_jumbo_page', MJUMPAGESIZE, 0, never);
+let zone_jumbo16 = new UmaZone<Kva>('mbuf_jumbo_16k', MJUM16BYTES, 0, never);
 let zone_extpgs = new UmaZone<MbufExtPgs>('mbuf_extpgs', EXTPGS_SIZE, 0, never);
 
 /**
@@ -96,12 +99,15 @@ export function mbuf_init(): void {
   const maxmbufmem = ramBytes / 2;
   const nmbclusters = Math.floor(maxmbufmem / MCLBYTES / 4);
   const nmbjumbop = Math.floor(maxmbufmem / MJUMPAGESIZE / 4);
-  const nmbufs = Math.max(Math.floor(maxmbufmem / MSIZE / 5), nmbclusters + nmbjumbop);
+  const nmbjumbo16 = Math.floor(maxmbufmem / MJUM16BYTES / 6);
+  const nclusters = nmbclusters + nmbjumbop + nmbjumbo16;
+  const nmbufs = Math.max(Math.floor(maxmbufmem / MSIZE / 5), nclusters);
   const nextpgs = Math.min(EXTPGS_MAX, ramBytes / PAGE_SIZE);
   const pa = new Float64Array(nextpgs * MBUF_PEXT_MAX_PGS);
   zone_mbuf = new UmaZone('mbuf', MSIZE, nmbufs, (va) => new Mbuf(kva(va + MHSIZE)));
   zone_clust = new UmaZone('mbuf_cluster', MCLBYTES, nmbclusters, (va) => va);
   zone_jumbop = new UmaZone('mbuf_jumbo_page', MJUMPAGESIZE, nmbjumbop, (va) => va);
+  zone_jumbo16 = new UmaZone('mbuf_jumbo_16k', MJUM16BYTES, nmbjumbo16, (va) => va);
   zone_extpgs = new UmaZone(
     'mbuf_extpgs',
     EXTPGS_SIZE,
@@ -124,9 +130,16 @@ export function mbufZones(): {
   mbuf: UmaZone<Mbuf>;
   clust: UmaZone<Kva>;
   jumbop: UmaZone<Kva>;
+  jumbo16: UmaZone<Kva>;
   extpgs: UmaZone<MbufExtPgs>;
 } {
-  return { mbuf: zone_mbuf, clust: zone_clust, jumbop: zone_jumbop, extpgs: zone_extpgs };
+  return {
+    mbuf: zone_mbuf,
+    clust: zone_clust,
+    jumbop: zone_jumbop,
+    jumbo16: zone_jumbo16,
+    extpgs: zone_extpgs,
+  };
 }
 
 function allocMbuf(type: number, flags: number): Mbuf | null {
@@ -190,22 +203,31 @@ export function m_clget(m: Mbuf, _how: number): boolean {
 }
 
 /**
- * An mbuf (with packet header if `flags` has M_PKTHDR) with a cluster of `size` bytes, MCLBYTES or
- * MJUMPAGESIZE, or null. The caller owns it.
+ * An mbuf (with packet header if `flags` has M_PKTHDR) with a cluster of `size` bytes, MCLBYTES,
+ * MJUMPAGESIZE or MJUM16BYTES, or null. The caller owns it.
  * @see mbuf(9)
  */
 export function m_getjcl(how: number, type: number, flags: number, size: number): Mbuf | null {
   const m = (flags & M_PKTHDR) !== 0 ? m_gethdr(how, type) : m_get(how, type);
   if (m === null) return null;
-  const jumbo = size === MJUMPAGESIZE;
-  KASSERT(jumbo || size === MCLBYTES, 'm_getjcl: no zone of that size');
-  const cl = (jumbo ? zone_jumbop : zone_clust).alloc();
+  let zone = zone_clust;
+  let ext = EXT_CLUSTER;
+  if (size === MJUMPAGESIZE) {
+    zone = zone_jumbop;
+    ext = EXT_JUMBOP;
+  } else if (size === MJUM16BYTES) {
+    zone = zone_jumbo16;
+    ext = EXT_JUMBO16;
+  } else {
+    KASSERT(size === MCLBYTES, 'm_getjcl: no zone of that size');
+  }
+  const cl = zone.alloc();
   if (cl === null) {
     count(R_CLUSTER_DENIED);
     m_free(m);
     return null;
   }
-  extInit(m, cl, size, jumbo ? EXT_JUMBOP : EXT_CLUSTER, null);
+  extInit(m, cl, size, ext, null);
   return m;
 }
 
@@ -337,6 +359,9 @@ function releaseStorage(holder: Mbuf): void {
       break;
     case EXT_JUMBOP:
       zone_jumbop.free(ext.ext_buf);
+      break;
+    case EXT_JUMBO16:
+      zone_jumbo16.free(ext.ext_buf);
       break;
     case EXT_PGS:
       ext.ext_free!(holder);

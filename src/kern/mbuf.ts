@@ -22,6 +22,7 @@ export const MHLEN = MLEN - PKTHDR_SIZE; // 168
 export const MINCLSIZE = MHLEN + 1;
 export const MCLBYTES = 2048;
 export const MJUMPAGESIZE = 4096;
+export const MJUM16BYTES = 16384;
 export const M_COPYALL = 1000000000;
 
 /** Bytes reserved in front of a packet for the link header, for protocol headers, and for both. */

@@ -92,6 +92,7 @@ describe('ctl: netstat -m', () => {
     Object.assign(s.mbufs, { current: 1026, cache: 1479, total: 2505, denied: 7 });
     Object.assign(s.clusters, { current: 1024, cache: 740, total: 1764, max: 2048, denied: 8 });
     Object.assign(s.jumbop, { current: 3, cache: 1, total: 4, max: 512, denied: 9 });
+    Object.assign(s.jumbo16, { current: 64, cache: 2, total: 66, max: 170, denied: 10 });
     Object.assign(s.bytes, { current: 2359550, cache: 1909759, total: 4270079 });
     s.emulator.sf_bufs = { current: 5, peak: 6, total: 70, max: 4096 };
     SFSTAT_NAMES.forEach((name, i) => (s.sendfile[name] = 101 + i));
@@ -105,12 +106,12 @@ describe('ctl: netstat -m', () => {
 0/0 mbuf+clusters out of packet secondary zone in use (current/cache)
 3/1/4/512 4k (page size) jumbo clusters in use (current/cache/total/max)
 0/0/0/0 9k jumbo clusters in use (current/cache/total/max)
-0/0/0/0 16k jumbo clusters in use (current/cache/total/max)
+64/2/66/170 16k jumbo clusters in use (current/cache/total/max)
 2304K/1864K/4169K bytes allocated to network (current/cache/total)
 7/8/0 requests for mbufs denied (mbufs/clusters/mbuf+clusters)
 0/0/0 requests for mbufs delayed (mbufs/clusters/mbuf+clusters)
 0/0/0 requests for jumbo clusters delayed (4k/9k/16k)
-9/0/0 requests for jumbo clusters denied (4k/9k/16k)
+9/0/10 requests for jumbo clusters denied (4k/9k/16k)
 5/6/4096 sfbufs in use (current/peak/max)
 101 sendfile syscalls
 102 sendfile syscalls completed without I/O request

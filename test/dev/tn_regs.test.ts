@@ -92,7 +92,7 @@ describe('tn: registers', () => {
     const rig = new Rig();
     for (const [reg, bad, good] of [
       [TN_MAXFRM, [0, 59, 9217, 0xffffffff], [60, 9216]],
-      [TN_RXBSZ, [0, 1024, 2049, 65536], [2048, 4096]],
+      [TN_RXBSZ, [0, 1024, 2049, 6144, 32768, 65536], [2048, 4096, 8192, 16384]],
     ] as const) {
       const before = rig.r(reg);
       for (const v of bad) rig.w(reg, v);

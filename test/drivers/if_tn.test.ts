@@ -122,10 +122,11 @@ describe('if_tn', () => {
   });
 
   it('stays down when clusters run out, and frees those it has', () => {
-    mbufZones().clust.max = 100;
+    mbufZones().jumbo16.max = 20;
+    mbufZones().clust.max = 20;
     host.ifp.if_flags |= IFF_UP;
     expect(host.ioctl(SIOCSIFFLAGS, 0)).to.equal(ENOBUFS);
-    expect(mbufZones().clust.current).to.equal(0);
+    expect([mbufZones().jumbo16.current, mbufZones().clust.current]).to.deep.equal([0, 0]);
     mbufZones().clust.max = 10_000;
     host.up();
   });
@@ -233,7 +234,21 @@ describe('if_tn', () => {
     });
   });
 
-  it('SIOCSIFMTU accepts 68 to 9000, and sets the buffer size to match', () => {
+  it('posts 16 KB buffers, whatever the MTU', () => {
+    host.up();
+    for (const mtu of [68, 1500, 9000]) {
+      expect(host.ioctl(SIOCSIFMTU, mtu)).to.equal(0);
+      expect(host.dev.read32(TN_MAXFRM)).to.equal(mtu + 18);
+      expect(host.dev.read32(TN_RXBSZ)).to.equal(16384);
+      host.wire.inject(makePacket({ payload: mtu - 40, cksum: 'full' }));
+      host.clock.runPosted();
+      const m = host.received.at(-1)!;
+      expect([m.m_pkthdr.len, m.m_len]).to.deep.equal([mtu + 14, mtu + 14]);
+    }
+  });
+
+  it('SIOCSIFMTU accepts 68 to 9000, and sets the size of smaller buffers to match', () => {
+    mbufZones().jumbo16.max = 0;
     host.up();
     for (const bad of [0, 67, 9001, 1500.5, -1])
       expect(host.ioctl(SIOCSIFMTU, bad), `${bad}`).to.equal(EINVAL);

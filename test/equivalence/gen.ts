@@ -92,7 +92,7 @@ export const driver: fc.Arbitrary<Driver> = fc.record({
     fc.constantFrom(0, 0x40, 0x60, 0x08, 0x20, 0x48, 0x50, 0x78, 0xc0, 0x80, 0xe8),
     fc.constantFrom(0x100, 0x140, 0x140, 0x160, 0x180, 0x1c0, 0x1e8),
   ),
-  bufSize: fc.constantFrom(2048, 2048, 4096),
+  bufSize: fc.constantFrom(2048, 2048, 4096, 16384),
   frameMax: fc.constantFrom(1518, 1518, 60, 2047, 2048, 2049, 4096, 9216, 9217, 65553),
   mask: fc.constantFrom(0, 0x3f, 1, 2, 0x38),
   itr: fc.constantFrom(0, 0, 20, 1000),

@@ -8,6 +8,7 @@ import {
   m_get,
   m_getcl,
   m_gethdr,
+  m_getjcl,
   mb_alloc_ext_pgs,
   mb_ext_pgs_check,
   mb_free_notready,
@@ -17,12 +18,14 @@ import {
 import {
   EXT_DISPOSABLE,
   EXT_FLAG_EMBREF,
+  EXT_JUMBO16,
   EXT_PGS,
   type Mbuf,
   M_ALIGN,
   M_EXT,
   m_extrefcnt,
   MHLEN,
+  MJUM16BYTES,
   M_LEADINGSPACE,
   MLEN,
   M_NOMAP,
@@ -31,6 +34,7 @@ import {
   M_PKTHDR,
   m_pktdat,
   M_RDONLY,
+  M_SIZE,
   M_START,
   MT_DATA,
   mtod,
@@ -41,7 +45,13 @@ import { machineSysctl } from '../../src/kern/kern_sysctl.ts';
 import { m_copym, M_PREPEND, mb_dupcl } from '../../src/kern/uipc_mbuf.ts';
 import { EINVAL } from '../../src/sys/errno.ts';
 import { kva } from '../../src/sys/types.ts';
-import { vmPageCounts } from '../../src/vm/vm_page.ts';
+import {
+  NOPAGE,
+  type VmPage,
+  vmPageCounts,
+  vm_page_alloc_noobj,
+  vm_page_unwire,
+} from '../../src/vm/vm_page.ts';
 import { bootEach } from './boot.ts';
 import { chainBytes, freePages, must, pgsMbuf } from './chains.ts';
 
@@ -99,15 +109,42 @@ describe('kern_mbuf: allocation', () => {
   });
 
   it('computes the zone limits as FreeBSD does; sysctl can only raise them', () => {
-    const { mbuf, clust, jumbop } = mbufZones();
-    // Half of the 32 MiB is mbuf memory: a quarter of it for each cluster zone, a fifth for mbufs.
+    const { mbuf, clust, jumbop, jumbo16 } = mbufZones();
+    // Half of the 32 MiB is mbuf memory: a quarter of it for clusters of 2 KB and of a page, a sixth
+    // for those of 16 KB, a fifth for mbufs.
     expect(clust.max).to.equal(2048);
     expect(jumbop.max).to.equal(1024);
+    expect(jumbo16.max).to.equal(170);
     expect(mbuf.max).to.equal(Math.floor((16 * 1024 * 1024) / 256 / 5));
     const { tree } = machineSysctl;
     expect(tree.write('kern.ipc.nmbclusters', '2047')).to.equal(EINVAL);
     expect(tree.write('kern.ipc.nmbclusters', '2049')).to.equal(0);
     expect(clust.max).to.equal(2049);
+  });
+
+  it('allocates 16 KB clusters as runs of pages, until no run is free', () => {
+    const { jumbo16 } = mbufZones();
+    const held = [1, 2, 3].map(() => must(m_getjcl(M_NOWAIT, MT_DATA, M_PKTHDR, MJUM16BYTES)));
+    expect(held.map((m) => [M_SIZE(m), m.m_ext.ext_type])).to.deep.equal(
+      held.map(() => [16384, EXT_JUMBO16]),
+    );
+    expect(new Set(held.map((m) => m.m_data)).size).to.equal(3);
+    for (const m of held) m_freem(m);
+    // Keep one page of every four: no run is left.
+    const pages: VmPage[] = [];
+    for (let p = vm_page_alloc_noobj(); p !== NOPAGE; p = vm_page_alloc_noobj()) pages.push(p);
+    pages.sort((a, b) => a - b);
+    for (const p of pages) if (p % 4 !== 0) vm_page_unwire(p, false);
+    while (jumbo16.cached > 0) held.push(must(m_getjcl(M_NOWAIT, MT_DATA, 0, MJUM16BYTES)));
+    expect(m_getjcl(M_NOWAIT, MT_DATA, 0, MJUM16BYTES)).to.equal(null);
+    // Memory is searched again only after many failures.
+    for (const p of pages) if (p % 4 === 0) vm_page_unwire(p, false);
+    const { failures } = jumbo16;
+    let m: Mbuf | null = null;
+    while (m === null) m = m_getjcl(M_NOWAIT, MT_DATA, 0, MJUM16BYTES);
+    expect(jumbo16.failures - failures).to.equal(1023);
+    m_freem(m);
+    for (const h of held.slice(3)) m_freem(h);
   });
 
   it('allocates the item that was freed last', () => {

@@ -8,6 +8,7 @@ import { mbEmulator, mbufZones } from '../../src/kern/kern_mbuf.ts';
 import {
   EXT_CLUSTER,
   EXT_FLAG_EMBREF,
+  EXT_JUMBO16,
   EXT_JUMBOP,
   EXT_PGS,
   EXT_SFBUF,
@@ -52,11 +53,12 @@ export function auditMemory(chains: Iterable<Mbuf | null>): void {
     byType.set(type, (byType.get(type) ?? 0) + 1);
     expect(holder.m_ext.ext_count, `references of storage of type ${type}`).to.equal(n);
   }
-  const { mbuf, clust, jumbop, extpgs } = mbufZones();
+  const { mbuf, clust, jumbop, jumbo16, extpgs } = mbufZones();
   expect({
     mbufs: mbuf.current,
     clusters: clust.current,
     jumbop: jumbop.current,
+    jumbo16: jumbo16.current,
     extpgs: extpgs.current,
     sf_bufs: sfstatBufs.current,
     unmapped: mbEmulator.unmappedCurrent,
@@ -64,6 +66,7 @@ export function auditMemory(chains: Iterable<Mbuf | null>): void {
     mbufs: new Set([...live, ...refs.keys()]).size,
     clusters: byType.get(EXT_CLUSTER) ?? 0,
     jumbop: byType.get(EXT_JUMBOP) ?? 0,
+    jumbo16: byType.get(EXT_JUMBO16) ?? 0,
     extpgs: byType.get(EXT_PGS) ?? 0,
     sf_bufs: byType.get(EXT_SFBUF) ?? 0,
     unmapped,

@@ -19,6 +19,7 @@ import {
 import {
   type Mbuf,
   M_COPYALL,
+  MJUM16BYTES,
   MJUMPAGESIZE,
   M_NOMAP,
   M_NOWAIT,
@@ -106,6 +107,7 @@ const CASES: Record<string, Case> = {
   m_clget: { make: () => plain(0), call: (m) => m_clget(m, M_NOWAIT), onFail: 'kept', keeps: true },
   m_getcl: { call: () => m_getcl(M_NOWAIT, MT_DATA, M_PKTHDR), onFail: 'kept' },
   'm_getjcl, a page': { call: () => m_getjcl(M_NOWAIT, MT_DATA, 0, MJUMPAGESIZE), onFail: 'kept' },
+  'm_getjcl, 16 KB': { call: () => m_getjcl(M_NOWAIT, MT_DATA, 0, MJUM16BYTES), onFail: 'kept' },
   m_getm2: { call: () => m_getm2(null, 12_000, M_NOWAIT, MT_DATA, M_PKTHDR), onFail: 'kept' },
   'm_getm2 that extends a chain': {
     make: mixed,

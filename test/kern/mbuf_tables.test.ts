@@ -45,6 +45,7 @@ describe('mbuf: constants of sys/mbuf.h', () => {
       MINCLSIZE: 169,
       MCLBYTES: 2048,
       MJUMPAGESIZE: 4096,
+      MJUM16BYTES: 16384,
       max_linkhdr: 16,
       max_protohdr: 60,
       max_hdr: 76,

@@ -8,6 +8,7 @@ export const MEMORY_POOLS = [
   'mbuf',
   'mbuf_cluster',
   'mbuf_jumbo_page',
+  'mbuf_jumbo_16k',
   'mbuf_extpgs',
   'sf_buf',
   'vm_page',

@@ -232,7 +232,8 @@ export class TnDevice extends RingNic<TnCore, TnTx, TnRx> {
         ring.len = value;
         return true;
       case TN_RXBSZ:
-        if (value !== TN_RXBSZ_MIN && value !== TN_RXBSZ_MAX) return false;
+        if (value < TN_RXBSZ_MIN || value > TN_RXBSZ_MAX || (value & (value - 1)) !== 0)
+          return false;
         this.rx.bufSize = value;
         return true;
       default:

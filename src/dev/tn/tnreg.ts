@@ -60,7 +60,7 @@ export const TN_RDBAH = 0x184;
 export const TN_RDLEN = 0x188; // bytes
 export const TN_RDH = 0x18c; // RO
 export const TN_RDT = 0x190;
-export const TN_RXBSZ = 0x194; // bytes of a receive buffer: TN_RXBSZ_MIN or TN_RXBSZ_MAX
+export const TN_RXBSZ = 0x194; // bytes of a receive buffer
 
 // Statistics: 64-bit counters, low half at TN_STATS + 8 * n, high half 4 bytes later. Reading the
 // low half latches the high half. Only power-on clears them.
@@ -184,9 +184,9 @@ export const TN_MAXFRM_MIN = 60;
 export const TN_MAXFRM_MAX = 65535 + 18;
 /** TN_MAXFRM after a reset: an Ethernet frame with one VLAN tag. */
 export const TN_MAXFRM_RESET = 1518;
-/** Bytes of a receive buffer: one of these two values. */
+/** Bytes of a receive buffer: a power of two from TN_RXBSZ_MIN to TN_RXBSZ_MAX. */
 export const TN_RXBSZ_MIN = 2048;
-export const TN_RXBSZ_MAX = 4096;
+export const TN_RXBSZ_MAX = 16384;
 /**
  * Received IPv6: maximum number of extension headers that the device parses, and maximum number of
  * bytes of the IPv6 header together with them.
