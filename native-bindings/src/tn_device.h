@@ -150,6 +150,7 @@ struct Lro {
   uint32_t l3 = 0, l4 = 0;
   uint32_t next = 0;  // sequence number after the frame
   uint32_t sum = 0;   // sum of the frame's data
+  uint32_t pseudo = 0;  // sum of its addresses and its protocol number, not folded
   uint8_t* bufs[2 * kRxBufsMax] = {};
   uint8_t hdr[14 + 40 + 32] = {};
   // The current segment.
@@ -160,12 +161,15 @@ struct Lro {
   bool Eligible(const uint8_t* frame, uint32_t len, uint32_t verdict);
   void Hold(const iovec* from, uint32_t bufSize);
   bool Merge(const iovec* from, uint32_t count, uint32_t bufSize);
+  bool MergeNext(const uint8_t* frame, uint32_t len, uint32_t bufSize);
   uint32_t Finish();
 
  private:
   uint32_t SegPayload() const { return segLen - ETHER_HDR_LEN - segL3 - segL4; }
   uint32_t PayloadSum() const;
   bool Continues() const;
+  bool SameFlow() const;
+  void Advance(uint32_t payload, uint32_t payloadSum, uint32_t bufSize);
   void Append(const iovec* from, uint32_t bufSize, uint32_t at, uint32_t n);
 };
 
@@ -287,6 +291,7 @@ class Device {
   void RxFinishCsum(uint32_t len);
 
   // tn_lro.cpp
+  bool RxMergeNext(uint8_t* ring, uint32_t len);
   bool RxCoalesce(uint8_t* ring, uint32_t len, uint32_t status);
   void RxFlush(uint8_t* ring);
 

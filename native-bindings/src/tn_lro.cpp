@@ -19,6 +19,13 @@ uint32_t HeaderSum(const uint8_t* hdr, uint32_t l3, uint32_t l4, uint32_t l4Len)
   return addrs + IPPROTO_TCP + l4Len + CksumAdd(ip + l3, l4, 0);
 }
 
+// The sum of the `len` bytes of a header, a multiple of 4, as CksumAdd computes it.
+uint32_t SumWords(const uint8_t* p, uint32_t len) {
+  uint32_t sum = 0;
+  for (uint32_t i = 0; i < len; i += 2) sum += Be16(p + i);
+  return Fold16(sum);
+}
+
 // Whether the 32-bit number at `a` is equal to or after the one at `b`, modulo 2^32.
 bool NotBefore(const uint8_t* a, const uint8_t* b) {
   return static_cast<int32_t>(Be32(a) - Be32(b)) >= 0;
@@ -71,6 +78,8 @@ void Lro::Hold(const iovec* from, uint32_t bufSize) {
   for (uint32_t i = 0; i < nbufs; i++) bufs[i] = static_cast<uint8_t*>(from[i].iov_base);
   next = Be32(hdr + ETHER_HDR_LEN + l3 + 4) + SegPayload();
   sum = PayloadSum();
+  const uint8_t* ip = hdr + ETHER_HDR_LEN;
+  pseudo = (l3 == 20 ? CksumAdd(ip + 12, 8, 0) : CksumAdd(ip + 8, 32, 0)) + IPPROTO_TCP;
 }
 
 // Whether the segment is the next one of the current frame.
@@ -79,16 +88,17 @@ bool Lro::Continues() const {
   if (len - ETHER_HDR_LEN + SegPayload() > kIpLenMax) return false;
   const uint8_t* a = seg + ETHER_HDR_LEN + l3;
   const uint8_t* b = hdr + ETHER_HDR_LEN + l3;
-  if (Be32(a + 4) != next) return false;
-  // Compare the Ethernet header, the first word of the IP header without the length, then flags,
-  // offset, TTL and addresses.
+  if (Be32(a + 4) != next || !SameFlow()) return false;
+  return NotBefore(a + 8, b + 8) && (l4 == 20 || NotBefore(a + 24, b + 24));
+}
+
+// Compares the Ethernet header, the first word of the IP header without the length, then flags,
+// offset, TTL, addresses and ports.
+bool Lro::SameFlow() const {
   const auto same = [this](uint32_t off, uint32_t n) {
     return memcmp(seg + off, hdr + off, n) == 0;
   };
-  const bool sameIp =
-      l3 == 20 ? same(0, 16) && same(20, 3) && same(26, 8) : same(0, 18) && same(21, 33);
-  if (!sameIp || memcmp(a, b, 4) != 0) return false;
-  return NotBefore(a + 8, b + 8) && (l4 == 20 || NotBefore(a + 24, b + 24));
+  return l3 == 20 ? same(0, 16) && same(20, 3) && same(26, 12) : same(0, 18) && same(21, 37);
 }
 
 // Moves `n` bytes at offset `at` of the segment to the end of the current frame.
@@ -113,7 +123,12 @@ bool Lro::Merge(const iovec* from, uint32_t count, uint32_t bufSize) {
   const uint32_t payload = SegPayload();
   for (uint32_t i = 0; i < count; i++) bufs[nbufs + i] = static_cast<uint8_t*>(from[i].iov_base);
   Append(from, bufSize, segLen - payload, payload);
-  const uint32_t s = PayloadSum();
+  Advance(payload, PayloadSum(), bufSize);
+  return true;
+}
+
+// Updates the current frame after `payload` bytes of the segment were appended.
+void Lro::Advance(uint32_t payload, uint32_t s, uint32_t bufSize) {
   sum = Fold16(sum + ((len & 1) != 0 ? CksumSwapHalves(s) : s));  // headers are even
   len += payload;
   segs++;
@@ -125,6 +140,39 @@ bool Lro::Merge(const iovec* from, uint32_t count, uint32_t bufSize) {
   to[13] |= th[13];
   memcpy(to + 14, th + 14, 2);  // window
   if (l4 == 32) memcpy(to + 24, th + 24, 8);
+}
+
+// Does the same as verification, Eligible and Merge, at less cost, for the most frequent case: a valid
+// segment that continues the current frame, is in one buffer, and whose data fit the frame's last
+// buffer. Returns false, without a change, in every other case.
+bool Lro::MergeNext(const uint8_t* frame, uint32_t frameLen, uint32_t bufSize) {
+  const uint32_t headers = ETHER_HDR_LEN + l3 + l4;
+  if (frameLen <= headers || frameLen > bufSize || segs >= TN_RXS_SEGS_MASK) return false;
+  const uint32_t payload = frameLen - headers, at = len % bufSize;
+  if (at == 0 || payload > bufSize - at || len - ETHER_HDR_LEN + payload > kIpLenMax) return false;
+  memcpy(seg, frame, sizeof seg);  // a buffer is longer
+  const uint8_t* ip = seg + ETHER_HDR_LEN;
+  const uint8_t* th = ip + l3;
+  const uint32_t ipLen = frameLen - ETHER_HDR_LEN;
+  if (Be32(th + 4) != next || !SameFlow()) return false;
+  if (l3 == 20) {
+    if (Be16(ip + 2) != ipLen || ip[9] != IPPROTO_TCP || SumWords(ip, 20) != 0xffff) return false;
+  } else if (Be16(ip + 4) + 40 != ipLen || ip[6] != IPPROTO_TCP) {
+    return false;
+  }
+  if (th[12] != l4 / 4 << 4 || (th[13] & ~TH_PUSH) != TH_ACK) return false;
+  const uint8_t* held = hdr + ETHER_HDR_LEN + l3;
+  if (!NotBefore(th + 8, held + 8)) return false;
+  if (l4 == 32 && (Be32(th + 20) != kTsWord || !NotBefore(th + 24, held + 24))) return false;
+  const uint32_t headerSum = Fold16(pseudo + ipLen - l3 + SumWords(th, l4));
+  if (CksumAdd(frame + headers, payload, headerSum) != 0xffff) return false;
+  memmove(bufs[nbufs - 1] + at, frame + headers, payload);
+  segL3 = l3;
+  segL4 = l4;
+  segLen = frameLen;
+  segStatus = status;
+  pushed = (th[13] & TH_PUSH) != 0;
+  Advance(payload, ~headerSum & 0xffff, bufSize);
   return true;
 }
 
@@ -146,6 +194,16 @@ uint32_t Lro::Finish() {
   PutBe16(th + 16, ~Fold16(HeaderSum(hdr, l3, l4, ipLen - l3) + sum) & 0xffff);
   memcpy(bufs[0], hdr, ETHER_HDR_LEN + l3 + l4);
   return status | segs << TN_RXS_SEGS_SHIFT;
+}
+
+// Receives a frame that simply continues the one being coalesced. Returns false, without a change,
+// for every other frame.
+bool Device::RxMergeNext(uint8_t* ring, uint32_t len) {
+  Lro& lro = rx_.lro;
+  if (len > rx_.frameMax || CaptureWants()) return false;
+  if (!lro.MergeNext(rx_.Buf(0), len, rx_.bufSize)) return false;
+  if (lro.pushed) RxFlush(ring);
+  return true;
 }
 
 // Tries to coalesce a frame. Returns false if the caller must deliver it; a frame being coalesced

@@ -151,6 +151,7 @@ void Device::RxWriteBack(uint8_t* ring, uint32_t len, uint32_t status) {
 
 // Filters and verifies a frame of `len` bytes in the listed buffers and hands it to the driver.
 void Device::RxReceive(uint8_t* ring, uint32_t len) {
+  if (rx_.lro.nbufs > 0 && RxMergeNext(ring, len)) return;
   if (len < ETHER_HDR_LEN) {
     stats[TN_ST_RX_RUNT]++;
     Count(TN_REASON_RX_RUNT);
