@@ -50,7 +50,10 @@ export class GcWatch implements Disposable {
     return join(this.#dir, 'gc');
   }
 
-  /** A program with its arguments that starts the process with the probe, as `Instance.start` takes it. */
+  /**
+   * A program with its arguments that starts a program of Node.js with the probe, as `Instance.start` takes
+   * it. It turns off the collections that V8 makes in idle time, because `read` would cause them.
+   */
   get wrapper(): string[] {
     const probe = pathToFileURL(join(distRoot, 'test/bench/gc_probe.js')).href;
     const before = process.env['NODE_OPTIONS'] ?? '';
@@ -58,6 +61,10 @@ export class GcWatch implements Disposable {
       'env',
       `TAPNIC_GC_PROBE=${this.#file}`,
       `NODE_OPTIONS=${`${before} --import=${probe}`.trim()}`,
+      'sh',
+      '-c',
+      'node=$1; shift; exec "$node" --no-memory-reducer "$@"',
+      'sh',
     ];
   }
 
