@@ -12,6 +12,7 @@ export type { ListenOptions, Server, ServerOptions, Server as TcpServer } from '
 export type { ConnectOptions } from './api/dial.ts';
 export type { LookupFunction } from './api/lookup.ts';
 export type { SendfileOptions, Socket, SocketOptions, Socket as TcpSocket } from './api/socket.ts';
+export type { OnReadOptions } from './api/socket_reader.ts';
 export {
   type LegacyOptions,
   Tap,

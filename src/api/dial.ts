@@ -17,9 +17,10 @@ import { IPV6_V6ONLY } from '../netinet6/ip6_ctloutput.ts';
 import { sockaddr } from './address.ts';
 import type { Attempts } from './lookup.ts';
 import type { LookupOptions } from './lookup.ts';
+import type { SocketOptions } from './socket.ts';
 
-/** The address of the peer, and our own. */
-export interface ConnectOptions extends LookupOptions {
+/** The address of the peer, and our own; for a new socket its options too. */
+export interface ConnectOptions extends LookupOptions, SocketOptions {
   /** 1 to 65535. */
   readonly port: number;
   /**

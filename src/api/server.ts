@@ -430,7 +430,7 @@ export function connect(
   return new Promise((resolve, reject) => {
     const options = typeof where === 'object' ? where : { port: where, host };
     if (typeof where !== 'object') sockaddr(vnet, host!, where);
-    const socket = new Socket(vnet);
+    const socket = new Socket(vnet, options);
     socket.once('error', reject);
     socket.connect(options, () => {
       socket.off('error', reject);

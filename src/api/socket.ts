@@ -1,8 +1,8 @@
 /**
  * A TCP connection of the emulated host as a stream.Duplex with the behaviour of net.Socket, and
  * `sendfile`. It emits the same events in the same order, and each in its own turn of the event loop,
- * after the call that causes it. Left out: out-of-band data, `onread` buffers, abort
- * signals.
+ * after the call that causes it. socket_reader.ts has the receive side. Left out: out-of-band data,
+ * abort signals.
  */
 
 import { Duplex } from 'node:stream';
@@ -21,7 +21,7 @@ import { sendfile, type SfHdtr } from '../kern/kern_sendfile.ts';
 import { Callout, callout_reset, callout_stop } from '../kern/kern_timeout.ts';
 import { IPPROTO_TCP } from '../kern/protosw.ts';
 import type { Sockaddr } from '../kern/sockaddr.ts';
-import { ioResult, soRead, soWrite } from '../kern/sys_generic.ts';
+import { ioResult, soWrite } from '../kern/sys_generic.ts';
 import {
   SHUT_WR,
   SO_KEEPALIVE,
@@ -36,17 +36,16 @@ import {
   SS_ISCONNECTED,
   SS_ISDISCONNECTED,
 } from '../kern/uipc_socket.ts';
-import { sbavail, SBS_CANTRCVMORE, type Sockbuf, type SoUpcall } from '../kern/uipc_sockbuf.ts';
+import type { Sockbuf } from '../kern/uipc_sockbuf.ts';
 import { SOL_SOCKET, soSetInt } from '../kern/uipc_sockopt.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { TCP_KEEPIDLE, TCP_NODELAY } from '../netinet/tcp_sockopt.ts';
 import { addressText, familyText, sockaddr } from './address.ts';
 import { type ConnectOptions, dial, dialled, Dialling } from './dial.ts';
 import { Attempts, isIP, type LookupFunction, resolveHost } from './lookup.ts';
-import { later, TurnTaker } from './turns.ts';
+import { type OnReadOptions, SocketReader } from './socket_reader.ts';
+import { later } from './turns.ts';
 
-/** Largest chunk of one 'data' event, bytes. Node's is the same. */
-const READ_MAX = 65536;
 /** Largest delay of a timer, ms; Node's is the same. */
 const TIMEOUT_MAX_MS = 0x7fffffff;
 
@@ -57,9 +56,11 @@ type Done = (error?: Error | null) => void;
 /** Options of a new socket, as net.Socket's. */
 export interface SocketOptions {
   /** Keeps our side open after the peer has ended its side. Default false. */
-  readonly allowHalfOpen?: boolean;
+  readonly allowHalfOpen?: boolean | undefined;
   /** High-water mark of both directions, bytes. Default: that of Node's streams. */
   readonly highWaterMark?: number | undefined;
+  /** Buffers for received data. There are no 'data' events then. */
+  readonly onread?: OnReadOptions | undefined;
 }
 
 /** The part of a file to send. */
@@ -94,26 +95,19 @@ interface Names {
 
 // Access to private methods of Socket for Events.
 let ready: (socket: Socket, sb: Sockbuf) => void;
-let readNext: (socket: Socket) => void;
+let active: (socket: Socket) => void;
 
 /**
  * The upcalls of a connection's buffers, and its turns of reading. One object, because closures
  * would take 300 bytes per connection.
  */
-class Events extends TurnTaker implements SoUpcall {
-  readonly #socket: Socket;
-
-  constructor(socket: Socket) {
-    super();
-    this.#socket = socket;
-  }
-
+class Events extends SocketReader<Socket> {
   run(sb: Sockbuf): void {
-    ready(this.#socket, sb);
+    ready(this.stream, sb);
   }
 
-  override step(): void {
-    readNext(this.#socket);
+  protected override active(): void {
+    active(this.stream);
   }
 }
 
@@ -134,10 +128,6 @@ export class Socket extends Duplex {
   /** The addresses of a closed connection. Those of an open one are read from its PCB. */
   #names: Names | null = null;
   readonly #events = new Events(this);
-  /** Whether the stream requests data. */
-  #reading = false;
-  /** Whether the end of the peer's data was read. */
-  #atEnd = false;
   // The write in progress: its chunks, the position, and its callback. A chunk may stand for a
   // sendfile, see #jobs.
   #chunks: readonly Uint8Array[] = NO_CHUNKS;
@@ -176,6 +166,7 @@ export class Socket extends Duplex {
         : { readableHighWaterMark: highWaterMark, writableHighWaterMark: highWaterMark }),
     });
     this.#vnet = vnet;
+    this.#events.setOnRead(options.onread);
   }
 
   /**
@@ -395,45 +386,27 @@ export class Socket extends Duplex {
       if (sb === so.so_rcv) socket.#events.runNow();
       else socket.#pump();
     };
-    readNext = (socket): void => socket.#readNext();
+    active = (socket): void => socket.#active();
   }
 
   override _read(): void {
-    this.#reading = true;
-    if (this.#so !== null && !this.connecting) this.#readSoon(this.#so);
+    this.#events.start();
   }
 
-  /** Schedules a turn of reading if there is data, the end of data or an error. */
-  #readSoon(so: KernSocket): void {
-    const { so_rcv: sb } = so;
-    if (this.#atEnd) return;
-    if (sbavail(sb) === 0 && (sb.sb_state & SBS_CANTRCVMORE) === 0 && so.so_error === 0) return;
-    this.#events.again();
+  // Reading into the program's buffers is not part of the stream: these calls start and stop it.
+  override pause(): this {
+    if (this.#events.ownBuffers) this.#events.stop();
+    return super.pause();
   }
 
-  /** Reads one chunk. The next one has its own turn, so a listener may throw. */
-  #readNext(): void {
-    const so = this.#so;
-    if (so === null || !this.#reading || this.#atEnd) return;
-    const avail = sbavail(so.so_rcv);
-    const buf = Buffer.allocUnsafe(Math.min(Math.max(avail, 1), READ_MAX));
-    const error = soRead(so, buf, 0, buf.length);
-    if (error === EWOULDBLOCK) return;
-    if (error !== 0) {
-      this.destroy(errnoError(error, 'read'));
-      return;
-    }
-    this.#active();
-    if (ioResult.n === 0) {
-      this.#atEnd = true;
-      this.push(null);
-      this.read(0);
-      return;
-    }
-    const { n } = ioResult;
-    this.bytesRead += n;
-    this.#readSoon(so);
-    if (!this.push(buf.subarray(0, n))) this.#reading = false;
+  override resume(): this {
+    if (this.#events.ownBuffers && !this.pending) this.#events.start();
+    return super.resume();
+  }
+
+  override read(size?: number): unknown {
+    if (this.#events.ownBuffers && !this.pending) this.#events.start();
+    return super.read(size);
   }
 
   /** As in Node.js, a write fails with EPIPE after the peer's end has ended our side. */

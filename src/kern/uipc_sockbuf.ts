@@ -54,6 +54,11 @@ const SBQ_UPCALL = 2;
 /** What runs when a buffer has data or space: the argument is the buffer. A Task fits. */
 export interface SoUpcall {
   run(sb: Sockbuf): void;
+  /**
+   * Uses the buffer at the end of the pass, without a call of the program's code. Returns whether
+   * `run` must follow, after the pass.
+   */
+  take?(sb: Sockbuf): boolean;
 }
 
 export class Sockbuf extends SockbufBase implements Task, Upcall {
@@ -88,7 +93,8 @@ export class Sockbuf extends SockbufBase implements Task, Upcall {
     this.queued &= ~SBQ_WAKE;
     sbRunWaiters(this);
     for (let i = 0; i < this.sb_notes.length; i++) this.sb_notes[i]!.run();
-    if (this.sb_upcall === null || (this.queued & SBQ_UPCALL) !== 0) return;
+    if (this.sb_upcall === null) return;
+    if (this.sb_upcall.take?.(this) === false || (this.queued & SBQ_UPCALL) !== 0) return;
     this.queued |= SBQ_UPCALL;
     passUpcall(this);
   }

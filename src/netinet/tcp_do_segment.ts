@@ -56,6 +56,7 @@ import {
 } from './tcp_fsm.ts';
 import { deliver, fastPath, mayDelayAck, tcp_autorcvbuf, updateTsRecent } from './tcp_fastpath.ts';
 import { stepUrg } from './tcp_oob.ts';
+import { tcpPassAckNow } from './tcp_pass_ack.ts';
 import { present, REASS_FULL, tcp_reass } from './tcp_reass.ts';
 import { tcp_clean_sackreport, tcp_update_dsack_list, tcp_update_sack_list } from './tcp_sack.ts';
 import { SEQ_GEQ, SEQ_GT, SEQ_LEQ, SEQ_LT, seqAdd, seqDiff, TSTMP_LT } from './tcp_seq.ts';
@@ -615,6 +616,8 @@ export function tcp_do_segment(tp: Tcpcb, seg: TcpSegment): void {
     return;
   }
   seg.challenge = false;
+  // The steps below compare with the last ACK sent.
+  tcpPassAckNow(tp);
   const una = tp.snd_una;
   let verdict = steps(tp, seg);
   if (verdict !== CONT) {

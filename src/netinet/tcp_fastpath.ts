@@ -23,6 +23,7 @@ import { TH_ACK, TH_CWR, TH_ECE, TH_FIN, TH_RST, TH_SYN, TH_URG } from './tcp.ts
 import { measureRtt, rearmRexmt, wakeWriter } from './tcp_ack.ts';
 import { TCPS_ESTABLISHED } from './tcp_fsm.ts';
 import { tcp_pulloutofband } from './tcp_oob.ts';
+import { tcpPassAck } from './tcp_pass_ack.ts';
 import { tcp_clean_sackreport } from './tcp_sack.ts';
 import { SEQ_GT, SEQ_LEQ, SEQ_LT, seqAdd, seqDiff, TSTMP_LT } from './tcp_seq.ts';
 import { tcp_timer_activate, tcp_timer_active } from './tcp_timer.ts';
@@ -32,7 +33,6 @@ import {
   type Tcpcb,
   tcprexmtthresh,
   type TcpSegment,
-  TF_ACKNOW,
   TF_CONGRECOVERY,
   TF_DELACK,
   TF_FASTRECOVERY,
@@ -176,8 +176,7 @@ function fastData(tp: Tcpcb, seg: TcpSegment): boolean {
     tp.t_flags |= TF_DELACK;
     tcp_timer_activate(tp, TT_DELACK, tp.t_tcp.params.delacktime);
   } else {
-    tp.t_flags |= TF_ACKNOW;
-    tp.t_fb.tfb_tcp_output(tp);
+    tcpPassAck(tp);
   }
   return true;
 }

@@ -57,6 +57,8 @@ export const TF2_ECN_SND_CWR = 0x00000040;
 export const TF2_ECN_SND_ECE = 0x00000080;
 /** Accurate ECN. With it, TF2_ECN_PERMIT is set when the handshake is complete. */
 export const TF2_ACE_PERMIT = 0x00000100;
+/** Ours: an ACK is due at the end of the pass. */
+export const TF2_PASSACK = 0x01000000;
 
 // t_oobflags: the urgent byte is in t_iobc, has been read, or (ours) is announced but missing.
 export const TCPOOB_HAVEDATA = 0x01;

@@ -103,6 +103,60 @@ const scenes: Scene[] = [
     title: 'more unread data than the high-water mark, then RST: not noticed until it is read',
     peer: ['write:500000', 'wait:100', 'reset', 'wait:100'],
   },
+  {
+    title: 'data that nobody wants: resume without a listener',
+    peer: ['write:300000', 'wait:50', 'write:300000', 'wait:50', 'end'],
+    serve: (socket) => void socket.resume(),
+  },
+  {
+    title: 'RST while data is discarded',
+    peer: ['write:300000', 'wait:50', 'reset'],
+    serve: (socket) => void socket.resume(),
+  },
+  {
+    title: 'discarded, then read: a listener sees only what arrives later',
+    peer: ['write:300000', 'wait:300', 'write:70000', 'wait:50', 'end'],
+    serve: (socket, note) => {
+      let bytes = 0;
+      socket.resume();
+      setTimeout(() => socket.on('data', (data: Buffer) => (bytes += data.length)), 150);
+      socket.on('end', () => note(`listened to ${bytes}`));
+    },
+  },
+  {
+    title: 'discarded, paused, and read: nothing that arrives behind pause is lost',
+    peer: ['write:300000', 'wait:300', 'write:70000', 'wait:200', 'end'],
+    serve: (socket, note) => {
+      let bytes = 0;
+      socket.resume();
+      setTimeout(() => socket.pause(), 150);
+      setTimeout(() => {
+        note(`read ${socket.bytesRead >= 300_000}`);
+        socket.on('data', (data: Buffer) => (bytes += data.length));
+        socket.resume();
+      }, 450);
+      socket.on('end', () => note(`listened to ${bytes}`));
+    },
+  },
+  {
+    title: 'a listener that is removed: the rest is discarded',
+    peer: ['write:1000', 'wait:50', 'write:300000', 'wait:50', 'end'],
+    serve: (socket, note) => {
+      const listener = (): void => {
+        note(`decoded ${socket.readableDidRead}`);
+        socket.removeAllListeners('data');
+      };
+      socket.on('data', listener);
+    },
+  },
+  {
+    title: 'timeout while data is discarded: each read restarts it',
+    peer: ['write:1000', 'wait:150', 'write:1000', 'wait:150', 'write:1000', 'wait:500', 'end'],
+    serve: (socket) => {
+      socket.resume();
+      socket.setTimeout(250);
+    },
+  },
   { title: 'FIN ends our side: allowHalfOpen false', peer: ['write:10', 'end'], serve: flowing },
   {
     title: 'FIN leaves our side open: allowHalfOpen true',

@@ -21,11 +21,14 @@ import {
   Sockbuf,
   sowakeup,
 } from '../../src/kern/uipc_sockbuf.ts';
+import { soDiscard } from '../../src/kern/uipc_move.ts';
+import { SO_RCV, soclose, sorwakeup, soupcall_set } from '../../src/kern/uipc_socket.ts';
 import { inPass } from '../../src/sys/pass.ts';
 import { kva } from '../../src/sys/types.ts';
 import { VM_PAGE_TO_PHYS } from '../../src/vm/vm_page.ts';
 import { bytesPerCall } from '../support/alloc.ts';
 import { bootEach } from './boot.ts';
+import { connectedSocket } from './testproto.ts';
 import { must, newPage, scratchPages } from './chains.ts';
 import { vm_page_unwire } from '../../src/vm/vm_page.ts';
 
@@ -67,6 +70,27 @@ describe('heap allocation per packet', function () {
     };
     expect(bytesPerCall(cycle)).to.be.below(NONE);
     vm_page_unwire(page, false);
+  }).timeout(60_000);
+
+  it('received clusters that a program discards in the pass allocate no heap memory', () => {
+    const so = connectedSocket(65_536);
+    let bytes = 0;
+    soupcall_set(so, SO_RCV, {
+      run: noFree,
+      take: () => (bytes += soDiscard(so)) < 0,
+    });
+    const receive = (): void => {
+      for (let i = 0; i < 4; i++) {
+        const m = must(m_getcl(M_NOWAIT, MT_DATA, M_PKTHDR));
+        m.m_len = m.m_pkthdr.len = 1448;
+        sbappendstream(so.so_rcv, m, false);
+        sorwakeup(so);
+      }
+    };
+    expect(bytesPerCall(() => inPass(receive))).to.be.below(NONE);
+    expect(so.so_rcv.sb_mbcnt).to.equal(0);
+    expect(bytes % (4 * 1448)).to.equal(0);
+    soclose(so);
   }).timeout(60_000);
 
   it('conversion to mapped mbufs allocates no heap memory', () => {

@@ -58,6 +58,8 @@ import {
   SS_ISCONNECTED,
 } from '../../src/kern/uipc_socket.ts';
 import { SO_RCVLOWAT, SO_SNDLOWAT, SOL_SOCKET, soSetInt } from '../../src/kern/uipc_sockopt.ts';
+import { payloadBytesRead, READ_COPY } from '../../src/vm/payload.ts';
+import { soDiscard } from '../../src/kern/uipc_move.ts';
 import { bootEach } from './boot.ts';
 import { chainBytes, must, pgsMbuf } from './chains.ts';
 import { fileBytes } from './disk.ts';
@@ -316,6 +318,43 @@ describe('uipc_socket: sending and receiving', () => {
     expect(soRecv(so, into, 0, 1, 0)).to.equal(EPIPE);
     expect(soRecv(so, into, 0, 1, 0)).to.equal(EWOULDBLOCK);
     expect(soRecv(so, into, 0, 1, MSG_OOB)).to.equal(EOPNOTSUPP);
+    soclose(so);
+  });
+
+  it('soDiscard removes all data without reading it; 0 at the end of data', () => {
+    const { so } = withData(10_000);
+    const before = payloadBytesRead(READ_COPY);
+    expect(inPass(soDiscard, so)).to.equal(10_000);
+    expect([so.so_rcv.sb_mb, so.so_rcv.sb_mbcnt]).to.eql([null, 0]);
+    expect(inPass(soDiscard, so)).to.equal(0);
+    socantrcvmore(so);
+    expect(inPass(soDiscard, so)).to.equal(0);
+    expect(payloadBytesRead(READ_COPY)).to.equal(before);
+    soclose(so);
+  });
+
+  it('take uses the buffer in the pass; run follows only if it returns true', () => {
+    const calls: string[] = [];
+    const { so } = withData(9000);
+    let more = false;
+    soupcall_set(so, SO_RCV, {
+      run: () => calls.push('run'),
+      take: () => {
+        calls.push(`take ${soDiscard(so)}`);
+        return more;
+      },
+    });
+    inPass(sorwakeup, so);
+    runUpcalls();
+    expect(calls).to.eql(['take 9000']);
+    more = true;
+    inPass(() => {
+      sorwakeup(so);
+      sorwakeup(so);
+    });
+    expect(calls).to.eql(['take 9000', 'take 0']);
+    runUpcalls();
+    expect(calls).to.eql(['take 9000', 'take 0', 'run']);
     soclose(so);
   });
 

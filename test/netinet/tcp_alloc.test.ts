@@ -20,6 +20,7 @@ import { Tcphdr, TH_ACK, TH_ECE } from '../../src/netinet/tcp.ts';
 import { tcp_input } from '../../src/netinet/tcp_input.ts';
 import { seqAdd } from '../../src/netinet/tcp_seq.ts';
 import { type Tcpcb, TF2_ECN_PERMIT } from '../../src/netinet/tcp_var.ts';
+import { inPass } from '../../src/sys/pass.ts';
 import { kva, port, type TcpSeq } from '../../src/sys/types.ts';
 import { memView } from '../../src/vm/arena.ts';
 import { bytesPerCall } from '../support/alloc.ts';
@@ -90,13 +91,15 @@ describe('tcp: garbage per segment', function () {
     it(`allocates nothing for two received full segments and the ACK for them${named}`, () => {
       const tp = connection(ts === undefined ? {} : { ts });
       c.so.so_rcv.sb_flags = 0;
-      const step = (): void => {
+      const input = (): void => {
         for (let i = 0; i < 2; i++)
           tcp_input(segment(tp.rcv_nxt, tp.snd_una, full), 20, h.vnet, AF_INET);
         sbdrop(c.so.so_rcv, c.so.so_rcv.sb_ccc);
       };
+      const step = (): void => inPass(input);
       step();
       expect(h.stat.tcps_preddat).to.equal(2);
+      expect(h.stat.tcps_sndacks).to.equal(1);
       expect(bytesPerCall(step)).to.be.below(NOTHING);
       expect(h.stat.tcps_rcvoopack).to.equal(0);
     });
@@ -207,10 +210,13 @@ describe('tcp: garbage per segment', function () {
       th.at(kva(m.m_data + 20)).th_flags = flags;
       tcp_input(m, 20, h.vnet, AF_INET);
     };
+    const twice = (): void => {
+      one(1460, tp.snd_una);
+      one(1460, tp.snd_una);
+    };
     const step = (): void => {
       flags = TH_ACK;
-      one(1460, tp.snd_una);
-      one(1460, tp.snd_una);
+      inPass(twice);
       sbdrop(c.so.so_rcv, c.so.so_rcv.sb_ccc);
       tp.snd_cwnd = 20 * 1460;
       for (let i = 0; i < 4; i++) {
