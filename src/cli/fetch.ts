@@ -26,6 +26,8 @@ import { stopOnSignal } from './signals.ts';
 
 const DEFAULT_IDLE_S = 60;
 const OWN = ['timeout'] as const;
+/** Bytes that wait for the file: it gets them in few calls. */
+const FILE_AHEAD = 1 << 20;
 
 interface Settings {
   readonly url: FetchUrl;
@@ -57,7 +59,7 @@ function stdoutSink(): Writable {
 
 /** The calls on the file are on libuv's threads. A FIFO without a reader blocks them. */
 function fileSink(file: string): Writable {
-  const stream = createWriteStream(file);
+  const stream = createWriteStream(file, { highWaterMark: FILE_AHEAD });
   stream.once('error', (e) => (fileFailure = `${file}: ${fileError(e)}`));
   poolCall(`fetch ${file}`, (done) => (stream.closed ? done() : void stream.once('close', done)));
   return stream;
