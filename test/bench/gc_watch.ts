@@ -107,3 +107,15 @@ export function gcFacts(span: GcSpan): Record<string, number | string> {
     gcHeapGrowthBytes: span.growth,
   };
 }
+
+/** The facts of several runs: the longest pause, and sums. */
+export function collected(spans: readonly GcSpan[]): Record<string, number | string> {
+  const longest = spans.reduce((a, b) => (b.maxMs > a.maxMs ? b : a));
+  const sum = (of: (span: GcSpan) => number): number => spans.reduce((n, s) => n + of(s), 0);
+  return gcFacts({
+    ...longest,
+    pauses: sum((s) => s.pauses),
+    totalMs: sum((s) => s.totalMs),
+    growth: sum((s) => s.growth),
+  });
+}

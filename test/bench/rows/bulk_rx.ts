@@ -15,6 +15,7 @@ import { type Report, reportOf } from '../bulk_tx.ts';
 import { Claims } from '../claims.ts';
 import type { BenchContext } from '../context.ts';
 import { type Contender, contender, type Contest, type Sample } from '../contest.ts';
+import { collected, type GcSpan, GcWatch } from '../gc_watch.ts';
 import { meter } from '../load.ts';
 import { type Counts, type Mode, readCounts } from '../proof.ts';
 import { startNode, vethPair } from '../veth.ts';
@@ -39,6 +40,7 @@ interface Sent {
 }
 
 interface Readings extends Counts {
+  gc: GcSpan;
   sent: Sent;
 }
 
@@ -146,19 +148,26 @@ function reader(ctx: BenchContext, mode: Mode, bytes: number): Contender {
   });
 }
 
-async function readings(instance: Instance): Promise<Readings> {
+async function readings(instance: Instance, gcWatch: GcWatch): Promise<Readings> {
   const args = ['-s', '-j', 'link', 'show', 'dev', instance.ready.tap];
   const [link]: LinkStats[] = JSON.parse(await instance.ns.execAsync('ip', args));
-  return { ...(await readCounts(instance)), sent: link!.stats64.tx };
+  // Collects garbage, so it comes first: the counters are read next to the run.
+  const gc = await gcWatch.read(instance.ready.pid);
+  return { ...(await readCounts(instance)), sent: link!.stats64.tx, gc };
 }
 
 /** The discard service on the emulated host. */
-function ours(ctx: BenchContext, instance: Instance, bytes: number): Contender<Readings> {
+function ours(
+  ctx: BenchContext,
+  instance: Instance,
+  gc: GcWatch,
+  bytes: number,
+): Contender<Readings> {
   const { pid, addr, mode, engine, napi } = instance.ready;
   return contender({
     name: 'ours',
     run: () => discarded(ctx, instance.ns, addr, pid, bytes),
-    read: () => readings(instance),
+    read: () => readings(instance, gc),
     prove(spans, runs) {
       const grown = (count: (r: Readings) => number): number =>
         spans.reduce((n, [before, after]) => n + count(after) - count(before), 0);
@@ -186,7 +195,15 @@ function ours(ctx: BenchContext, instance: Instance, bytes: number): Contender<R
         claims.must(driverFrames <= tapFrames, `${driverFrames} frames received of ${tapFrames}`);
       }
       claims.check(mode);
-      return { engine, mode, napi, options, tapFrames, tapBytes, driverFrames, bytesPerTapFrame };
+      const frames = { tapFrames, tapBytes, driverFrames, bytesPerTapFrame };
+      return {
+        engine,
+        mode,
+        napi,
+        options,
+        ...frames,
+        ...collected(spans.map(([, { gc: g }]) => g)),
+      };
     },
   });
 }
@@ -198,13 +215,17 @@ function spec(mode: Mode): RowSpec {
       const bytes = ctx.quick ? QUICK_BYTES : BYTES[mode];
       const args = ['inetd', '--services', 'discard,echo', '--engine', 'native', '--mode', mode];
       const options = ['--memory', '256M', '--mtu', `${MTU}`];
-      const instance = await ctx.start(ctx.netns('rx'), [...args, ...options]);
+      const gc = new GcWatch();
+      ctx.defer(() => gc[Symbol.dispose]());
+      const instance = await ctx.start(ctx.netns('rx'), [...args, ...options], {
+        wrapper: gc.wrapper,
+      });
       const { ns, ready } = instance;
       await send(ctx, ns, ready.addr, ctx.quick ? QUICK_BYTES : CHECKED_BYTES, '-p', ECHO, '-e');
       const contest = {
         unit: 'Gbit/s',
         per: 'GB' as const,
-        ours: ours(ctx, instance, bytes),
+        ours: ours(ctx, instance, gc, bytes),
         baseline: reader(ctx, mode, bytes),
         conditions: { mtu: MTU, bytesPerRun: bytes, arena: '256M', connections: 1 },
       };

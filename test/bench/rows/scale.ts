@@ -12,10 +12,9 @@ import type { Bench, RowSpec } from '../bench.ts';
 import { Claims } from '../claims.ts';
 import type { BenchContext } from '../context.ts';
 import { type Contender, contender, type Contest, type Sample } from '../contest.ts';
-import { gcFacts, type GcSpan, GcWatch } from '../gc_watch.ts';
+import { collected, type GcSpan, GcWatch } from '../gc_watch.ts';
 import { meter } from '../load.ts';
 import { type Counts, readCounts } from '../proof.ts';
-import type { Fact } from '../result.ts';
 import type { Effort } from '../rounds.ts';
 import { startNginx, vethPair } from '../veth.ts';
 import { idleRows } from './scale_idle.ts';
@@ -153,18 +152,6 @@ const FIGURES = {
 interface Reading {
   readonly counts: Counts;
   readonly gc: GcSpan;
-}
-
-/** What the collector did in all runs. */
-function collected(spans: readonly GcSpan[]): Record<string, Fact> {
-  const longest = spans.reduce((a, b) => (b.maxMs > a.maxMs ? b : a));
-  const sum = (of: (span: GcSpan) => number): number => spans.reduce((n, s) => n + of(s), 0);
-  return gcFacts({
-    ...longest,
-    pauses: sum((s) => s.pauses),
-    totalMs: sum((s) => s.totalMs),
-    growth: sum((s) => s.growth),
-  });
 }
 
 function ours(
