@@ -152,6 +152,12 @@ bool IsLocal(const FileJobs* q, const Mount& m) {
   return false;
 }
 
+// Linux before 5.8 has no mount identifiers.
+Mount MountOf(const struct statx& sx) {
+  const uint64_t id = (sx.stx_mask & STATX_MNT_ID) != 0 ? sx.stx_mnt_id : 0;
+  return {id, sx.stx_dev_major, sx.stx_dev_minor};
+}
+
 // Opens what the descriptor `at` of O_PATH names, if it is wanted, and describes it. `path` has
 // `pathMax` bytes and receives the real path. Returns its length or -errno. With `q`, no step may
 // block: -EAGAIN unless the file system is known to be local. Status comes from the cache then, as a
@@ -171,9 +177,7 @@ ssize_t OpenFound(const char* root, int at, int flags, const FileJobs* q, Found*
   f->size = static_cast<double>(sx.stx_size);
   f->mtimeSec = static_cast<double>(sx.stx_mtime.tv_sec);
   f->mtimeNsec = static_cast<double>(sx.stx_mtime.tv_nsec);
-  // Linux before 5.8 has no mount identifiers.
-  const uint64_t id = (sx.stx_mask & STATX_MNT_ID) != 0 ? sx.stx_mnt_id : 0;
-  f->mount = {id, sx.stx_dev_major, sx.stx_dev_minor};
+  f->mount = MountOf(sx);
   if (q != nullptr && !IsLocal(q, f->mount)) return -EAGAIN;
   if (f->type != kFile && (f->type != kDirectory || (flags & kOpenDir) == 0)) return len;
   // Through /proc, which cannot lead to another file.
@@ -522,6 +526,37 @@ napi_value FileLookupCached(napi_env env, napi_callback_info info) {
   return a.Return(Report(inst, &f, out.p) == 0 ? static_cast<int64_t>(len) : int64_t{-EAGAIN});
 }
 
+// fileStatCached(path: Uint8Array, rootLen, out: Float64Array(7)) -> 0 or -EAGAIN.
+//
+// Describes the regular file that a name refers to, in the form of fileStat, if nothing on the way can
+// block, as for fileLookupCached, and no link is on the way. Otherwise, and for every error, -EAGAIN.
+napi_value FileStatCached(napi_env env, napi_callback_info info) {
+  Args<3> a(env, info);
+  const Span<uint8_t> path = a.Bytes(0);
+  const uint32_t rootLen = a.Uint32(1);
+  const Span<double> out = a.Doubles(2);
+  Instance* inst = a.inst;
+  if (!a.ok || out.len < 7) return a.Return(-EINVAL);
+  FileJobs* q = inst->fileJobs;
+  if (q == nullptr) return a.Return(-ENXIO);
+  const int bad = CheckPath(path, rootLen);
+  if (bad != 0) return a.Return(bad);
+  char parts[kMaxPath + 2];
+  const char* name = parts + SplitPath(path, rootLen, parts);
+  const int dir = OpenPath(AT_FDCWD, parts, O_DIRECTORY, RESOLVE_CACHED);
+  const int at =
+      dir < 0 ? dir : OpenPath(dir, name, 0, kBeneath | RESOLVE_NO_SYMLINKS | RESOLVE_CACHED);
+  if (dir >= 0) close(dir);
+  if (at < 0) return a.Return(-EAGAIN);
+  struct statx sx;
+  const bool found = syscall(SYS_statx, at, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC,
+                             STATX_BASIC_STATS | STATX_MNT_ID, &sx) == 0;
+  close(at);
+  if (!found || !S_ISREG(sx.stx_mode) || !IsLocal(q, MountOf(sx))) return a.Return(-EAGAIN);
+  PutStat(sx, out.p);
+  return a.Return(0);
+}
+
 // fileJob(id, kind, flags, fd, path: Uint8Array, rootLen) -> 0, 1 or -errno.
 //
 // Starts a job. Kind 0 looks up: path is the real path of a directory, rootLen bytes, and behind it a
@@ -657,6 +692,7 @@ void FileJobsEnd(Instance* inst) {
 
 const Entry kFileJobEntries[] = {{"fileJobsOpen", FileJobsOpen},
                                  {"fileLookupCached", FileLookupCached},
+                                 {"fileStatCached", FileStatCached},
                                  {"fileJob", StartFileJob},
                                  {"fileJobNext", FileJobNext},
                                  {nullptr, nullptr}};

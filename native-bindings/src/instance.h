@@ -96,6 +96,9 @@ extern const Entry kArenaEntries[], kIoEntries[], kTapEntries[], kNetlinkEntries
 // error, which is put into `error` as -errno. Changes the pieces. Returns the bytes read.
 uint64_t ReadPieces(int fd, off_t off, iovec* iov, uint32_t iovcnt, int* error);
 
+// pager.cpp: puts identity, size and times of a file into out[0 .. 7), as fileStat does.
+void PutStat(const struct statx& st, double* out);
+
 // file_jobs.cpp: a page-in from a file system that asks another process or machine. Returns 0 or
 // -errno; -EBUSY: 32 are in flight.
 int RemoteRead(Instance* inst, int32_t id, int fd, off_t off, const uint32_t* pairs, size_t words,

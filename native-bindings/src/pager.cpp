@@ -49,6 +49,18 @@ uint64_t ReadPieces(int fd, off_t off, iovec* v, uint32_t left, int* error) {
   return nbytes;
 }
 
+void PutStat(const struct statx& st, double* out) {
+  const uint64_t ino = st.stx_ino;
+  out[0] = static_cast<double>(static_cast<uint32_t>(makedev(st.stx_dev_major, st.stx_dev_minor))) +
+           static_cast<double>(ino >> 48) * 4294967296.0;
+  out[1] = static_cast<double>(ino & 0xffffffffffff);
+  out[2] = static_cast<double>(st.stx_size);
+  out[3] = static_cast<double>(st.stx_ctime.tv_sec);
+  out[4] = static_cast<double>(st.stx_ctime.tv_nsec);
+  out[5] = static_cast<double>(st.stx_mtime.tv_sec);
+  out[6] = static_cast<double>(st.stx_mtime.tv_nsec);
+}
+
 namespace {
 
 void Execute(napi_env, void* data) {
@@ -174,15 +186,7 @@ napi_value FileStat(napi_env env, napi_callback_info info) {
   struct statx st;
   if (syscall(SYS_statx, fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_BASIC_STATS, &st) != 0)
     return a.Return(-errno);
-  const uint64_t ino = st.stx_ino;
-  out.p[0] = static_cast<double>(static_cast<uint32_t>(makedev(st.stx_dev_major, st.stx_dev_minor))) +
-             static_cast<double>(ino >> 48) * 4294967296.0;
-  out.p[1] = static_cast<double>(ino & 0xffffffffffff);
-  out.p[2] = static_cast<double>(st.stx_size);
-  out.p[3] = static_cast<double>(st.stx_ctime.tv_sec);
-  out.p[4] = static_cast<double>(st.stx_ctime.tv_nsec);
-  out.p[5] = static_cast<double>(st.stx_mtime.tv_sec);
-  out.p[6] = static_cast<double>(st.stx_mtime.tv_nsec);
+  PutStat(st, out.p);
   const int mode = fcntl(fd, F_GETFL);
   const bool readable = mode >= 0 && (mode & O_ACCMODE) != O_WRONLY && (mode & O_PATH) == 0;
   // SEEK_DATA would ask the server of a FUSE or network file system and wait for its answer.

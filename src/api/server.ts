@@ -248,6 +248,31 @@ export function listeningSocket(
   return error;
 }
 
+/** A listening socket, or why there is none; `failure` has the address and the port, as Node's. */
+type Listening =
+  | { readonly so: KernSocket; readonly failure: null }
+  | { readonly so: null; readonly failure: TapnicError };
+
+/**
+ * Creates a listening socket. Throws TapnicError EINVAL: invalid port or address. `failure`: EADDRINUSE,
+ * EADDRNOTAVAIL, ENOBUFS.
+ */
+export function openListener(vnet: Vnet, options: ListenOptions): Listening {
+  const { port = 0, host, backlog = BACKLOG, ipv6Only = false } = options;
+  // As net.Server: all addresses of both families, or of IPv4 if the stack has no IPv6.
+  let where = host ?? '::';
+  let error = listeningSocket(vnet, sockaddr(vnet, where, port), backlog, ipv6Only);
+  if (error === EAFNOSUPPORT && host === undefined) {
+    where = '0.0.0.0';
+    error = listeningSocket(vnet, sockaddr(vnet, where, port), backlog, false);
+  }
+  const so = soResult.so!;
+  if (error === 0) return { so, failure: null };
+  const hint = error === EADDRINUSE ? ': the port is in use: choose another one' : '';
+  const failure = errnoError(error, 'listen', `${where}:${port}${hint}`);
+  return { so: null, failure: Object.assign(failure, { address: where, port }) };
+}
+
 /**
  * Makes `server` accept connections to the stack `vnet`. 'listening' is emitted later, or 'error' with
  * TapnicError EADDRINUSE, EADDRNOTAVAIL, ENOBUFS. Throws TapnicError EINVAL: invalid port, address or
@@ -260,7 +285,7 @@ export function listen(
   user: ListenUser | null = null,
 ): void {
   const inside = server as unknown as ServerInside;
-  const { port = 0, host, backlog = BACKLOG, ipv6Only = false } = options;
+  const { port = 0 } = options;
   if (typeof inside?._emitCloseIfDrained !== 'function')
     throw errnoError(
       EINVAL,
@@ -268,18 +293,8 @@ export function listen(
       'a server of node:net, node:http or tapnic is needed',
     );
   if (inside._handle) throw errnoError(EINVAL, `listen ${port}`, 'the server listens already');
-  // As net.Server: all addresses of both families, or of IPv4 if the stack has no IPv6.
-  let where = host ?? '::';
-  let error = listeningSocket(vnet, sockaddr(vnet, where, port), backlog, ipv6Only);
-  if (error === EAFNOSUPPORT && host === undefined) {
-    where = '0.0.0.0';
-    error = listeningSocket(vnet, sockaddr(vnet, where, port), backlog, false);
-  }
-  const so = soResult.so!;
-  if (error !== 0) {
-    const hint = error === EADDRINUSE ? ': the port is in use: choose another one' : '';
-    const failure = errnoError(error, 'listen', `${where}:${port}${hint}`);
-    Object.assign(failure, { address: where, port });
+  const { so, failure } = openListener(vnet, options);
+  if (so === null) {
     later(() => inside.emit('error', failure));
     return;
   }

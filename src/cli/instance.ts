@@ -6,7 +6,6 @@
 import type { Logger } from 'pino';
 import type { Limits } from '../apps/http/limits.ts';
 import { HttpApp } from '../apps/http/serve.ts';
-import { listen, listening } from '../api/server.ts';
 import { handleRequest } from '../ctl/control.ts';
 import { NativeFolder } from '../host/native_folder.ts';
 import { NetnsScope } from '../host/netns_scope.ts';
@@ -183,11 +182,8 @@ export class Instance {
    * Rejects with TapnicError EADDRINUSE.
    */
   async serve(dir: string, port: number, limits: Limits): Promise<ServeUrls> {
-    const app = new HttpApp({ folder: new NativeFolder(dir), log: this.log, limits });
-    const listens = listening(app.server);
-    listen(this.#stack.vnet, app.server, { port });
-    this.run(app);
-    await listens;
+    const options = { folder: new NativeFolder(dir), log: this.log, limits };
+    this.run(new HttpApp(this.#stack.vnet, { port }, options));
     const { addr, addr6, tap } = this.#stack.info;
     const at = port === 80 ? '' : `:${port}`;
     // On Linux's side the zone of a link-local address is the name of its own interface.

@@ -6,7 +6,7 @@
  */
 
 import { linuxErrnoName, loadAddon, type NativeAddon } from '../../native-bindings/index.ts';
-import type { Entries, Folder, LookedUp } from '../sys/folder.ts';
+import type { Entries, FileStamp, Folder, LookedUp } from '../sys/folder.ts';
 import { check } from './linux_errno.ts';
 import { remoteReadDone } from './pager.ts';
 import { FdPoll, POLL_READABLE } from './poll.ts';
@@ -30,6 +30,9 @@ const PAGE_IN = 4;
 const CROSS = 1;
 const OPEN_DIR = 2;
 const DATA_BYTES = 32768;
+/** Numbers of a FileStamp, and of the addon's fileStat, which begins with them. */
+const STAMP_LENGTH = 7;
+const STAT_LENGTH = 8;
 const KINDS = ['other', 'file', 'directory', 'other'] as const;
 
 /** Jobs that share a limit, because the same hung file system may block them. */
@@ -104,6 +107,14 @@ class Jobs {
     const out = this.#out;
     const bytes = this.#addon.fileLookupCached(flags, path, rootLen, out, this.#data);
     return bytes < 0 ? null : foundIn(null, out, this.#data.subarray(0, bytes));
+  }
+
+  statCached(path: Uint8Array, rootLen: number, out: Float64Array): boolean {
+    return this.#addon.fileStatCached(path, rootLen, out) === 0;
+  }
+
+  stat(fd: number, out: Float64Array): boolean {
+    return this.#addon.fileStat(fd, out) === 0;
   }
 
   #pump(lane: Lane): void {
@@ -190,6 +201,7 @@ export class NativeFolder implements Folder {
   readonly #own = new Lane(false, OWN_MAX);
   /** By the first component of the name. */
   readonly #mounted = new Map<string, Lane>();
+  readonly #now = new Float64Array(STAMP_LENGTH);
   /** The lane of each open descriptor. */
   readonly #open = new Map<number, Lane>();
 
@@ -242,6 +254,20 @@ export class NativeFolder implements Folder {
         resolve(found);
       });
     });
+  }
+
+  stamp(name: Buffer, fd: number): FileStamp | null {
+    const path = Buffer.concat([this.#root, name]);
+    const stat = new Float64Array(STAT_LENGTH);
+    const stamp = { path, stat };
+    return this.#jobs.stat(fd, stat) && this.unchanged(stamp) ? stamp : null;
+  }
+
+  unchanged({ path, stat }: FileStamp): boolean {
+    const now = this.#now;
+    if (!this.#jobs.statCached(path, this.#root.length, now)) return false;
+    for (let i = 0; i < STAMP_LENGTH; i++) if (now[i] !== stat[i]) return false;
+    return true;
   }
 
   readDir(fd: number): Promise<Entries> {

@@ -68,8 +68,13 @@ export interface SfHdtr {
   trailers: Uint8Array[];
 }
 
-/** Called once at the end of a call, as an upcall: after the pass, with no pass open. */
-interface SendfileListener {
+/** Called once at the end of a call. */
+export interface SendfileListener {
+  /**
+   * Whether it is called inside the pass, possibly before `sendfile` returns. It must not call into a
+   * program then. Otherwise it is called as an upcall: after the pass, with no pass open.
+   */
+  readonly inPass?: boolean;
   /** @param sbytes header, file and trailer bytes appended to the socket buffer */
   sendfileDone(error: Errno, sbytes: number): void;
 }
@@ -99,6 +104,8 @@ export class SendfileCall implements Task, Upcall {
   #phase: Phase = 'lock';
   #size: number;
   #someTrailers = false;
+  /** `st` has the file's status: it was read in this pass, and this call has not waited since. */
+  #statted = true;
 
   constructor(
     so: Socket,
@@ -135,6 +142,7 @@ export class SendfileCall implements Task, Upcall {
   /** Continues the call until it has to wait or is done. */
   run(): void {
     while (this.#advance());
+    this.#statted = false;
   }
 
   /** Runs one phase. Returns false if the call has to wait or is done. */
@@ -210,10 +218,11 @@ export class SendfileCall implements Task, Upcall {
     fdrop(this.#file);
     vm_object_deallocate(this.#object);
     sorele(this.#so);
-    passUpcall(this);
+    if (this.#listener.inPass === true) this.upcall();
+    else passUpcall(this);
   }
 
-  /** Calls the program, after the pass. */
+  /** Calls the listener, after the pass unless it asked for a call inside. */
   upcall(): void {
     this.#listener.sendfileDone(this.#error, this.#sbytes);
   }
@@ -250,10 +259,14 @@ export class SendfileCall implements Task, Upcall {
   }
 
   /**
-   * Calls fstat again, as the file may have changed. Returns false on an error or at the end of the
-   * data.
+   * Calls fstat again, as the file may have changed, but not twice in a row. Returns false on an error or
+   * at the end of the data.
    */
   #restat(): boolean {
+    if (this.#statted) {
+      this.#statted = false;
+      return this.#rem > 0;
+    }
     const error = machinePager().fstat(this.#file.f_fd, st);
     if (error !== 0) {
       this.#error = error;
@@ -451,7 +464,7 @@ export const sendfileResult: { call: SendfileCall | null } = { call: null };
 /**
  * Sends `nbytes` bytes of `file` (0: up to its end, even if it grows) from byte `offset`, with
  * headers before and trailers after them. Returns 0 and calls `listener` once, in a later turn of the
- * machine's clock. On any other return value `listener` is not called: EBADF (closed, or not open for reading), EINVAL (not a regular
+ * machine's clock or, if it asks for that, inside a pass. On any other return value `listener` is not called: EBADF (closed, or not open for reading), EINVAL (not a regular
  * file, not a stream, negative offset or length, more than 1024 headers or trailers), EFAULT (a
  * header or trailer is not a byte array), ENOTCONN (a listening socket), or the errno of fstat.
  * `nonblocking`: the call ends with EAGAIN instead of waiting for the socket. The listener receives

@@ -16,6 +16,12 @@ export interface LookedUp {
   readonly path: string;
 }
 
+/** What a name referred to: the file's identity, size and times, which change with its contents. */
+export interface FileStamp {
+  readonly path: Uint8Array;
+  readonly stat: Float64Array;
+}
+
 /** Some entries of a directory. */
 export interface Entries {
   /** As in `LookedUp`. */
@@ -35,6 +41,13 @@ export interface Folder {
    * nothing but regular files, and with `openDir` directories, is opened. @param name no NUL in it
    */
   lookup(name: Buffer, openDir: boolean): Promise<LookedUp>;
+  /**
+   * The stamp of the file `fd`, which `lookup` has just opened by `name`; null if `unchanged` could not
+   * decide without a thread: another file system, or a link on the way.
+   */
+  stamp(name: Buffer, fd: number): FileStamp | null;
+  /** Whether the name certainly still refers to that file, unchanged. Waits for no disk or network. */
+  unchanged(stamp: FileStamp): boolean;
   /** Reads the next entries of a directory that `lookup` opened. */
   readDir(fd: number): Promise<Entries>;
   /** Closes a descriptor that `lookup` opened. */

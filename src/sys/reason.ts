@@ -228,6 +228,7 @@ export const R_CTL_STREAMS = reason('control', 'too_many_streams');
 export const R_CTL_BEHIND = reason('control', 'line_to_slow_client');
 
 // The program `serve`.
+export const R_HTTP_FILE_EVICTED = reason('http', 'open_file_evicted'); // by another file
 export const R_HTTP_CONN_LIMIT = reason('http', 'connection_limit');
 export const R_HTTP_HEAD_TIMEOUT = reason('http', 'request_timeout'); // no whole request in time
 export const R_HTTP_IDLE_TIMEOUT = reason('http', 'idle_timeout'); // no next request in time

@@ -20,6 +20,14 @@ class FakeDirectory implements Folder {
     throw new Error('not expected');
   }
 
+  stamp(): null {
+    return null;
+  }
+
+  unchanged(): boolean {
+    return false;
+  }
+
   readDir(): Promise<Entries> {
     const parts: Buffer[] = [];
     for (; parts.length < 100 && this.#next < this.#count; this.#next++) {

@@ -1,6 +1,6 @@
 /** Finds what a path of the served directory names, and what of it can be sent. */
 
-import type { Folder, LookedUp } from '../../sys/folder.ts';
+import type { Folder } from '../../sys/folder.ts';
 
 const types = new Map([
   ['html', 'text/html; charset=utf-8'],
@@ -37,7 +37,10 @@ export interface FoundFile {
   readonly fd: number;
   readonly size: number;
   readonly mtimeMs: number;
+  /** Its real path. */
   readonly path: string;
+  /** The name by which it was looked up. */
+  readonly name: Buffer;
 }
 
 /** What was found at a path. */
@@ -77,24 +80,23 @@ function failed(code: string): Found {
 }
 
 /** A file or an error; null for a directory. */
-function fileOf(found: LookedUp): Found | null {
+async function lookupFile(folder: Folder, name: Buffer): Promise<Found | null> {
+  const found = await folder.lookup(name, false);
   if (found.code !== null) return failed(found.code);
   if (found.kind === 'directory') return null;
   // A FIFO, a socket or a device, which was not opened.
   if (found.kind === 'other') return failed('EACCES');
-  return { ...found, kind: 'file' };
+  return { ...found, kind: 'file', name };
 }
 
 /** Looks up `path`, decoded and relative; `slash`: it must be a directory. */
 export async function find(folder: Folder, path: Buffer, slash: boolean): Promise<Found> {
   const name = path.length === 0 ? Buffer.from('.') : path;
   const asked = slash ? Buffer.concat([name, Buffer.from('/')]) : name;
-  const found = fileOf(await folder.lookup(asked, false));
+  const found = await lookupFile(folder, asked);
   if (found !== null) return found;
   if (!slash) return { kind: 'redirect' };
-  const index = fileOf(
-    await folder.lookup(Buffer.concat([asked, Buffer.from('index.html')]), false),
-  );
+  const index = await lookupFile(folder, Buffer.concat([asked, Buffer.from('index.html')]));
   if (index !== null && !(index.kind === 'error' && index.status === 404)) return index;
   const dir = await folder.lookup(asked, true);
   if (dir.code !== null) return failed(dir.code);

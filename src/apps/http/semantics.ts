@@ -1,6 +1,6 @@
 /** Conditions and ranges of HTTP requests: RFC 9110, sections 8.8, 13 and 14. */
 
-import type { IncomingMessage } from 'node:http';
+import type { Head } from './head.ts';
 
 /** A strong validator of a file's contents: its size and modification time. */
 export function etagOf(size: number, mtimeMs: number): string {
@@ -25,18 +25,18 @@ function listHas(header: string, etag: string, weak: boolean): boolean {
 }
 
 /** Whether the client's copy is still good: 304. RFC 9110, 13.2.2. */
-export function notModified(req: IncomingMessage, etag: string, mtimeMs: number): boolean {
-  const none = req.headers['if-none-match'];
+export function notModified(req: Head, etag: string, mtimeMs: number): boolean {
+  const none = req.fields['if-none-match'];
   if (none !== undefined) return listHas(none, etag, true);
-  const since = httpDate(req.headers['if-modified-since']);
+  const since = httpDate(req.fields['if-modified-since']);
   return !Number.isNaN(since) && Math.floor(mtimeMs / 1000) * 1000 <= since;
 }
 
 /** Whether the request's If-Match or If-Unmodified-Since fails: 412. */
-export function preconditionFailed(req: IncomingMessage, etag: string, mtimeMs: number): boolean {
-  const match = req.headers['if-match'];
+export function preconditionFailed(req: Head, etag: string, mtimeMs: number): boolean {
+  const match = req.fields['if-match'];
   if (match !== undefined) return !listHas(match, etag, false);
-  const since = httpDate(req.headers['if-unmodified-since']);
+  const since = httpDate(req.fields['if-unmodified-since']);
   return !Number.isNaN(since) && Math.floor(mtimeMs / 1000) * 1000 > since;
 }
 
@@ -47,12 +47,12 @@ type Range = { kind: 'all' } | { kind: 'range'; first: number; last: number } | 
  * The range a GET requests. Several ranges, other units, malformed ones and a failed If-Range mean
  * the whole file; a range beyond the end is 'bad': 416. RFC 9110, 14.2.
  */
-export function rangeOf(req: IncomingMessage, size: number, etag: string, mtimeMs: number): Range {
-  const header = req.headers.range;
+export function rangeOf(req: Head, size: number, etag: string, mtimeMs: number): Range {
+  const header = req.fields.range;
   if (header === undefined) return { kind: 'all' };
-  const ifRange = req.headers['if-range'];
+  const ifRange = req.fields['if-range'];
   if (ifRange !== undefined && ifRange !== etag) {
-    const at = httpDate(String(ifRange));
+    const at = httpDate(ifRange);
     if (Number.isNaN(at) || at !== Math.floor(mtimeMs / 1000) * 1000) return { kind: 'all' };
   }
   const set = /^bytes=(.*)$/i.exec(header.trim());
