@@ -86,7 +86,7 @@ export interface NativeAddon {
     out: Float64Array,
     data: Uint8Array,
   ): number;
-  fileStatCached(path: Uint8Array, rootLen: number, out: Float64Array): number;
+  fileStatCached(path: Uint8Array, out: Float64Array): number;
   fileJob(
     id: number,
     kind: 0 | 1 | 2,

@@ -526,27 +526,26 @@ napi_value FileLookupCached(napi_env env, napi_callback_info info) {
   return a.Return(Report(inst, &f, out.p) == 0 ? static_cast<int64_t>(len) : int64_t{-EAGAIN});
 }
 
-// fileStatCached(path: Uint8Array, rootLen, out: Float64Array(7)) -> 0 or -EAGAIN.
+// fileStatCached(path: Uint8Array, out: Float64Array(7)) -> 0 or -EAGAIN.
 //
-// Describes the regular file that a name refers to, in the form of fileStat, if nothing on the way can
-// block, as for fileLookupCached, and no link is on the way. Otherwise, and for every error, -EAGAIN.
+// Describes the regular file at an absolute path, in the form of fileStat, if nothing on the way can
+// block: the kernel has every name in its cache, none is a link, and an earlier lookup found the file
+// system to be local. Otherwise, and for every error, -EAGAIN.
 napi_value FileStatCached(napi_env env, napi_callback_info info) {
-  Args<3> a(env, info);
+  Args<2> a(env, info);
   const Span<uint8_t> path = a.Bytes(0);
-  const uint32_t rootLen = a.Uint32(1);
-  const Span<double> out = a.Doubles(2);
+  const Span<double> out = a.Doubles(1);
   Instance* inst = a.inst;
   if (!a.ok || out.len < 7) return a.Return(-EINVAL);
   FileJobs* q = inst->fileJobs;
   if (q == nullptr) return a.Return(-ENXIO);
-  const int bad = CheckPath(path, rootLen);
+  const int bad = CheckPath(path, 1);
   if (bad != 0) return a.Return(bad);
-  char parts[kMaxPath + 2];
-  const char* name = parts + SplitPath(path, rootLen, parts);
-  const int dir = OpenPath(AT_FDCWD, parts, O_DIRECTORY, RESOLVE_CACHED);
+  char text[kMaxPath + 1];
+  memcpy(text, path.p, path.len);
+  text[path.len] = '\0';
   const int at =
-      dir < 0 ? dir : OpenPath(dir, name, 0, kBeneath | RESOLVE_NO_SYMLINKS | RESOLVE_CACHED);
-  if (dir >= 0) close(dir);
+      OpenPath(AT_FDCWD, text, 0, RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_CACHED);
   if (at < 0) return a.Return(-EAGAIN);
   struct statx sx;
   const bool found = syscall(SYS_statx, at, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC,

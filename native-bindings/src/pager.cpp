@@ -187,7 +187,8 @@ napi_value FileStat(napi_env env, napi_callback_info info) {
   if (syscall(SYS_statx, fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_BASIC_STATS, &st) != 0)
     return a.Return(-errno);
   PutStat(st, out.p);
-  const int mode = fcntl(fd, F_GETFL);
+  // The addon's own files come from lookups, which open them for reading.
+  const int mode = a.inst->Owns(fd) ? O_RDONLY : fcntl(fd, F_GETFL);
   const bool readable = mode >= 0 && (mode & O_ACCMODE) != O_WRONLY && (mode & O_PATH) == 0;
   // SEEK_DATA would ask the server of a FUSE or network file system and wait for its answer.
   const bool sparse = st.stx_blocks < (st.stx_size + 511) / 512 && !a.inst->IsRemote(fd);

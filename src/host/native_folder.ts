@@ -70,6 +70,7 @@ function foundIn(code: string | null, out: Float64Array, data: Buffer): LookedUp
 }
 
 const NOTHING = Buffer.alloc(0);
+const SLASH = Buffer.from('/');
 const noResult = new Float64Array(7);
 
 /** The jobs of the isolate: the addon has one queue. */
@@ -109,8 +110,8 @@ class Jobs {
     return bytes < 0 ? null : foundIn(null, out, this.#data.subarray(0, bytes));
   }
 
-  statCached(path: Uint8Array, rootLen: number, out: Float64Array): boolean {
-    return this.#addon.fileStatCached(path, rootLen, out) === 0;
+  statCached(path: Uint8Array, out: Float64Array): boolean {
+    return this.#addon.fileStatCached(path, out) === 0;
   }
 
   stat(fd: number, out: Float64Array): boolean {
@@ -257,7 +258,7 @@ export class NativeFolder implements Folder {
   }
 
   stamp(name: Buffer, fd: number): FileStamp | null {
-    const path = Buffer.concat([this.#root, name]);
+    const path = Buffer.concat([this.#root, SLASH, name]);
     const stat = new Float64Array(STAT_LENGTH);
     const stamp = { path, stat };
     return this.#jobs.stat(fd, stat) && this.unchanged(stamp) ? stamp : null;
@@ -265,7 +266,7 @@ export class NativeFolder implements Folder {
 
   unchanged({ path, stat }: FileStamp): boolean {
     const now = this.#now;
-    if (!this.#jobs.statCached(path, this.#root.length, now)) return false;
+    if (!this.#jobs.statCached(path, now)) return false;
     for (let i = 0; i < STAMP_LENGTH; i++) if (now[i] !== stat[i]) return false;
     return true;
   }
