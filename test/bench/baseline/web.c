@@ -3,11 +3,12 @@
  * HTTP/1.1 keep-alive, the next when the last response is complete. The sockets have the kernel's
  * default buffers; bodies are discarded.
  *
- *   web -d ADDRESS -l LIST -n CONNECTIONS [-p PORT] [-c CPU]
+ *   web -d ADDRESS -l LIST -n CONNECTIONS [-p PORT] [-c CPU] [-t]
  *
  * LIST has a line `PATH BYTES` for each request; connection i makes requests i, i+n, i+2n, ... A
  * response that is not 200 with exactly that Content-Length ends the program with status 1. Prints
- * one line of JSON; the time is from the first request to the last byte.
+ * one line of JSON; the time is from the first request to the last byte. With -t it has the times of
+ * the first requests in microseconds, each from its sending to the last byte of its response.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -24,7 +25,8 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BUFFER = 1 << 20, HEAD = 2048, CONNECTIONS = 4096, REQUESTS = 1 << 20, LIMIT_S = 60 };
+enum { BUFFER = 1 << 20, HEAD = 2048, CONNECTIONS = 4096, REQUESTS = 1 << 20, LIMIT_S = 60,
+       TIMES = 10000 };
 
 struct Request {
   char path[128];
@@ -37,11 +39,14 @@ struct Conn {
   size_t head_len;    /* bytes of its response's header so far */
   int in_body;
   uint64_t left;      /* bytes of the body still to come */
+  double asked;       /* when the request was sent */
   char head[HEAD + 1];
 };
 
 static struct Request *requests;
 static size_t nrequests;
+static double times[TIMES];
+static size_t ntimes;
 
 static void die(const char *what) {
   fprintf(stderr, "web: %s: %s\n", what, strerror(errno));
@@ -85,6 +90,7 @@ static void ask(struct Conn *c, const char *host) {
                          requests[c->next].path, v6 ? "[" : "", host, v6 ? "]" : "");
   c->head_len = 0;
   c->in_body = 0;
+  c->asked = now();
   if (n <= 0 || n >= (int)sizeof text || send(c->fd, text, (size_t)n, MSG_NOSIGNAL) != n)
     die("send");
 }
@@ -115,17 +121,19 @@ int main(int argc, char **argv) {
   const char *address = NULL, *list = NULL, *port = "80";
   int cpu = -1;
   size_t n = 1;
-  for (int o; (o = getopt(argc, argv, "d:p:l:n:c:")) != -1;) {
+  int timed = 0;
+  for (int o; (o = getopt(argc, argv, "d:p:l:n:c:t")) != -1;) {
     if (o == 'd') address = optarg;
     else if (o == 'p') port = optarg;
     else if (o == 'l') list = optarg;
     else if (o == 'n') n = strtoull(optarg, NULL, 10);
     else if (o == 'c') cpu = atoi(optarg);
+    else if (o == 't') timed = 1;
     else return 2;
   }
   struct addrinfo *to = address == NULL ? NULL : resolve(address, port);
   if (to == NULL || list == NULL || n == 0 || n > CONNECTIONS) {
-    fputs("usage: web -d ADDRESS -l LIST -n CONNECTIONS [-p PORT] [-c CPU]\n", stderr);
+    fputs("usage: web -d ADDRESS -l LIST -n CONNECTIONS [-p PORT] [-c CPU] [-t]\n", stderr);
     return 2;
   }
   alarm(LIMIT_S);
@@ -170,6 +178,7 @@ int main(int argc, char **argv) {
       if (take(c, buffer, (size_t)got) != (size_t)got) fail("bytes after the response", "");
       if (!c->in_body || c->left != 0) continue;
       bytes += requests[c->next].bytes;
+      if (timed && ntimes < TIMES) times[ntimes++] = (now() - c->asked) * 1e6;
       c->next += n;
       if (c->next < nrequests) {
         ask(c, address);
@@ -182,9 +191,15 @@ int main(int argc, char **argv) {
   const double seconds = now() - t0;
   struct rusage u;
   getrusage(RUSAGE_SELF, &u);
-  printf("{\"bytes\":%llu,\"responses\":%zu,\"seconds\":%.6f,\"cpuSeconds\":%.6f}\n",
+  printf("{\"bytes\":%llu,\"responses\":%zu,\"seconds\":%.6f,\"cpuSeconds\":%.6f",
          (unsigned long long)bytes, nrequests, seconds,
          (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
              (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6);
+  if (timed) {
+    printf(",\"latencies\":[");
+    for (size_t i = 0; i < ntimes; i++) printf("%s%.1f", i == 0 ? "" : ",", times[i]);
+    printf("]");
+  }
+  puts("}");
   return 0;
 }
