@@ -69,10 +69,16 @@ class ReadyQueue implements Upcall {
     const n = Math.min(conns.length, TURN_CONNS);
     this.#conns = this.#spare;
     for (let i = n; i < conns.length; i++) this.#conns.push(conns[i]!);
-    if (this.#conns.length > 0) this.#post();
-    for (let i = 0; i < n; i++) conns[i]!.serve();
-    conns.length = 0;
-    this.#spare = conns;
+    let next = 0;
+    try {
+      while (next < n) conns[next++]!.serve();
+    } finally {
+      // After an exception the others have a later turn.
+      while (next < n) this.#conns.push(conns[next++]!);
+      if (this.#conns.length > 0) this.#post();
+      conns.length = 0;
+      this.#spare = conns;
+    }
   }
 }
 

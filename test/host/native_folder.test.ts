@@ -3,6 +3,7 @@
 import { expect } from 'chai';
 import { execFileSync } from 'node:child_process';
 import {
+  chmodSync,
   mkdirSync,
   mkdtempSync,
   readSync,
@@ -10,6 +11,7 @@ import {
   renameSync,
   rmSync,
   symlinkSync,
+  truncateSync,
 } from 'node:fs';
 import { writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -83,6 +85,44 @@ describe('host: look-ups in a directory', () => {
     expect(found).to.include({ code: null, kind: 'file', size: 6 });
     rmSync(name);
     folder.close(found.fd); // its last name is gone: a thread closes it
+  });
+
+  it('see whether an open file is still the one of its name, unchanged', async () => {
+    const path = join(dir, 'stamped');
+    const write = (text: string): void => writeFileSync(path, text);
+    const name = Buffer.from('stamped');
+    /** What a stamp says before and after a change. */
+    const seen = async (change: () => void): Promise<[boolean, boolean]> => {
+      write('content');
+      const { fd } = await look('stamped');
+      const stamp = folder.stamp(name, fd);
+      const before = stamp !== null && folder.unchanged(stamp);
+      change();
+      const after = stamp !== null && folder.unchanged(stamp);
+      folder.close(fd);
+      return [before, after];
+    };
+    expect(await seen(() => undefined)).to.eql([true, true]);
+    expect(await seen(() => truncateSync(path, 3))).to.eql([true, false]);
+    expect(await seen(() => write('longer content'))).to.eql([true, false]);
+    expect(await seen(() => rmSync(path))).to.eql([true, false]);
+    expect(await seen(() => chmodSync(path, 0o600))).to.eql([true, false]);
+    const replace = (): void => {
+      writeFileSync(join(dir, 'other'), 'another');
+      renameSync(join(dir, 'other'), path);
+    };
+    expect(await seen(replace)).to.eql([true, false]);
+    const link = (): void => {
+      renameSync(path, join(dir, 'moved'));
+      symlinkSync('moved', path);
+    };
+    expect(await seen(link)).to.eql([true, false]);
+    rmSync(path);
+    rmSync(join(dir, 'moved'));
+    // A name with a link on the way is looked up each time.
+    const { fd } = await look('in');
+    expect(folder.stamp(Buffer.from('in'), fd)).to.equal(null);
+    folder.close(fd);
   });
 
   it('C5: open nothing else', async () => {

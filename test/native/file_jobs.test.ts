@@ -35,6 +35,15 @@ describe('addon: jobs on files', () => {
     expect(cached(0, Buffer.alloc(9000, 0x2f), 5)).to.equal('ENAMETOOLONG');
     expect(cached(0, Buffer.from('/none'), 1)).to.equal('EAGAIN');
     expect(cached(0, Buffer.from('/proc/self/root'), 5)).to.equal('EAGAIN');
+    const stat = (name: Buffer, length = 7): string =>
+      result(addon.fileStatCached(name, new Float64Array(length)));
+    expect(stat(path, 6)).to.equal('EINVAL');
+    expect(stat(Buffer.from('name'))).to.equal('EINVAL');
+    expect(stat(Buffer.from('/'))).to.equal('EINVAL');
+    expect(stat(Buffer.from('/root\0name'))).to.equal('EINVAL');
+    expect(stat(Buffer.alloc(9000, 0x2f))).to.equal('ENAMETOOLONG');
+    expect(stat(Buffer.from('/none'))).to.equal('EAGAIN');
+    expect(stat(Buffer.from('/proc'))).to.equal('EAGAIN');
     expect(result(addon.fileJobNext(new Float64Array(6), Buffer.alloc(32768)))).to.equal('EINVAL');
     expect(result(addon.fileJobNext(new Float64Array(7), Buffer.alloc(32767)))).to.equal('EINVAL');
   });
@@ -48,6 +57,7 @@ describe('addon: jobs on files', () => {
         expect(calls['fileJob']!(0, k, ...rest)).to.be.a('number');
         expect(calls['fileJobNext']!(...rest)).to.be.a('number');
         expect(calls['fileLookupCached']!(k, ...rest)).to.be.a('number');
+        expect(calls['fileStatCached']!(...rest)).to.be.a('number');
       }),
       { numRuns: 300 },
     );

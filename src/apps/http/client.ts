@@ -173,7 +173,12 @@ export class Client implements ConnUser {
   #wait(): void {
     this.#idle = true;
     this.#sinceMs = performance.now();
-    if (skipEmptyLines(this.#text, this.#at) < this.#text.length) this.#begin();
+    if (skipEmptyLines(this.#text, this.#at) < this.#text.length) {
+      this.#begin();
+      return;
+    }
+    this.#text = '';
+    this.#at = 0;
   }
 
   /** Reads what has arrived. Returns false if nothing has. */

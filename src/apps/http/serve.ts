@@ -171,6 +171,15 @@ export class HttpApp implements Server {
 
   request(client: Client, head: Head): void {
     const x: Exchange = { client, head, keepAliveS: this.#keepAliveS, started: false };
+    try {
+      this.#respond(x);
+    } catch (error) {
+      this.#abort(x, error);
+    }
+  }
+
+  #respond(x: Exchange): void {
+    const { client, head } = x;
     if (head.length > 0 || head.encoded) {
       if (head.encoded || head.length > BODY_MAX) {
         count(R_HTTP_BODY);
