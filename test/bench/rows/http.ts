@@ -95,7 +95,7 @@ async function setUp(ctx: BenchContext, row: HttpRow): Promise<Contest> {
   const args = ['serve', rig.www, '--engine', 'native', '--mode', mode, '--memory', '256M'];
   const instance = await ctx.start(ctx.netns('http'), args);
   const { addr, pid, engine } = instance.ready;
-  await rig.check(instance.ns, addr!);
+  await rig.check(instance.ns, addr);
   const veth = vethPair(ctx);
   const nginxPid = await startNginx(ctx, veth.server, rig.www);
   const nodePid = await startNode(
@@ -109,7 +109,7 @@ async function setUp(ctx: BenchContext, row: HttpRow): Promise<Contest> {
   await rig.check(veth.client, veth.addr, NODE_PORT);
   const ours = contender({
     name: 'ours',
-    run: () => rig.run(instance.ns, addr!, pid, unit),
+    run: () => rig.run(instance.ns, addr, pid, unit),
     read: () => readCounts(instance),
     prove: (readings) => ({ engine, mode, ...provePath(rig, row, readings) }),
   });
