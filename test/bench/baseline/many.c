@@ -25,7 +25,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BUFFER = 1 << 20, HEAD = 1024, CONNECTIONS = 16000, LIMIT_S = 60 };
+enum { BUFFER = 1 << 20, HEAD = 1024, CONNECTIONS = 16000, LIMIT_S = 120 };
 
 struct Conn {
   int fd;

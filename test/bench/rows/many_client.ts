@@ -6,7 +6,7 @@ import { within } from '../../support/instance.ts';
 import type { Netns } from '../../support/netns.ts';
 import type { BenchContext } from '../context.ts';
 
-const RUN_TIMEOUT_MS = 90_000;
+const RUN_TIMEOUT_MS = 150_000;
 
 /** What it prints for each run. */
 export interface ManyReport {
