@@ -119,6 +119,8 @@ export interface NativeAddon {
   pollOpen(fd: number): number;
   pollEvents(id: number, events: number, ref: 0 | 1): number;
   pollClose(id: number): number;
+  /** 1: the event loop has something to do; 0: not within `ns`, at most 1e6. */
+  pollSpin(ns: number): number;
 }
 
 /**

@@ -2,8 +2,10 @@
 // functions used are stable C symbols of the node executable, and uv_handle_size returns the
 // handle's size.
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "napi_args.h"
 
@@ -18,6 +20,8 @@ void uv_close(uv_handle_s*, void (*cb)(uv_handle_s*));
 void uv_ref(uv_handle_s*);
 void uv_unref(uv_handle_s*);
 size_t uv_handle_size(int type);
+int uv_backend_fd(const uv_loop_s*);
+int uv_backend_timeout(const uv_loop_s*);
 void* uv_handle_get_data(const uv_handle_s*);
 void uv_handle_set_data(uv_handle_s*, void*);
 }
@@ -194,6 +198,33 @@ napi_value PollClose(napi_env env, napi_callback_info info) {
   return a.Return(0);
 }
 
+int64_t NowNs() {
+  timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return t.tv_sec * int64_t{1000000000} + t.tv_nsec;
+}
+
+// pollSpin(ns) -> 1 if the event loop has something to do, 0 if not within `ns`, or -errno. Waits
+// without sleeping, at most 1 ms.
+napi_value PollSpin(napi_env env, napi_callback_info info) {
+  Args<1> a(env, info);
+  const uint32_t ns = a.Uint32(0);
+  if (!a.ok || ns > 1000000) return a.Return(-EINVAL);
+  void* loop = nullptr;
+  if (napi_get_uv_event_loop(env, reinterpret_cast<struct uv_loop_s**>(&loop)) != napi_ok)
+    return a.Return(-ENXIO);
+  const auto* l = static_cast<const uv_loop_s*>(loop);
+  // 0: an immediate or a closed handle waits, or a timer is due.
+  if (uv_backend_timeout(l) == 0) return a.Return(1);
+  // libuv's epoll descriptor is readable when one of its descriptors has an event.
+  pollfd p = {uv_backend_fd(l), POLLIN, 0};
+  const int64_t end = NowNs() + ns;
+  do {
+    if (poll(&p, 1, 0) > 0) return a.Return(1);
+  } while (NowNs() < end);
+  return a.Return(0);
+}
+
 }  // namespace
 
 bool Instance::Polled(int fd) const {
@@ -213,6 +244,7 @@ const Entry kPollEntries[] = {{"pollCallback", PollCallback},
                               {"pollOpen", PollOpen},
                               {"pollEvents", PollEvents},
                               {"pollClose", PollClose},
+                              {"pollSpin", PollSpin},
                               {nullptr, nullptr}};
 
 }  // namespace tapnic

@@ -1,7 +1,7 @@
 /** Polls descriptors on Node's event loop: dispatches the addon's one callback to the handlers. */
 
 import { loadAddon, type NativeAddon } from '../../native-bindings/index.ts';
-import { hostEventBegin, hostEventEnd } from './host_event.ts';
+import { hostPollBegin, hostPollEnd, hostSpin } from './host_event.ts';
 import { check } from './linux_errno.ts';
 
 export const POLL_READABLE = 1;
@@ -20,11 +20,11 @@ const handlers: (PollHandler | undefined)[] = [];
 let registered = false;
 
 function dispatch(id: number, status: number, events: number): void {
-  hostEventBegin();
+  hostPollBegin();
   try {
     handlers[id]?.pollEvent(status, events);
   } finally {
-    hostEventEnd();
+    hostPollEnd();
   }
 }
 
@@ -43,7 +43,11 @@ export class FdPoll {
   constructor(fd: number, handler: PollHandler, ref = true) {
     this.#addon = loadAddon();
     this.#ref = ref ? 1 : 0;
-    if (!registered) check(this.#addon.pollCallback(dispatch), 'uv_poll_init', 'poll');
+    if (!registered) {
+      const addon = this.#addon;
+      check(addon.pollCallback(dispatch), 'uv_poll_init', 'poll');
+      hostSpin((ns) => addon.pollSpin(ns) !== 0);
+    }
     registered = true;
     this.#id = check(this.#addon.pollOpen(fd), 'uv_poll_init', 'poll');
     handlers[this.#id] = handler;
