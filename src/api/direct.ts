@@ -1,26 +1,27 @@
 /**
  * Services inside the stack: echo and discard. They run in the pass that receives the data, so a request
  * takes no turn of the event loop, and they send the received mbufs back without a copy, so it makes no
- * garbage. FreeBSD has such services in programs; a socket upcall of its kernel works in this way.
+ * garbage. FreeBSD has such services in programs; its kernel's socket upcalls and UDP tunnels work in this way.
  */
 
 import {
   EAFNOSUPPORT,
+  ECONNABORTED,
   ENOBUFS,
   errnoError,
   errnoName,
   type Errno,
-  EWOULDBLOCK,
 } from '../sys/errno.ts';
 import type { Task } from '../sys/clock.ts';
 import { inPass } from '../sys/pass.ts';
 import { count, R_LOG_SUPPRESSED } from '../sys/reason.ts';
 import { nowNs } from '../kern/kern_timeout.ts';
 import { AF_INET, AF_INET6, IPPROTO_UDP, SOCK_DGRAM } from '../kern/protosw.ts';
-import { Sockaddr } from '../kern/sockaddr.ts';
+import type { Sockaddr } from '../kern/sockaddr.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
-import { sbdroprecord } from '../kern/uipc_dgram.ts';
-import { soDiscard, soEcho, soSendPacket, soTakeDgram } from '../kern/uipc_move.ts';
+import type { Mbuf } from '../kern/mbuf.ts';
+import { m_adj } from '../kern/uipc_mbuf.ts';
+import { packetToSend, soDiscard, soEcho, soSendPacket } from '../kern/uipc_move.ts';
 import { SBS_CANTRCVMORE, sbavail, taskAdd } from '../kern/uipc_sockbuf.ts';
 import {
   SO_LINGER,
@@ -35,6 +36,8 @@ import {
 } from '../kern/uipc_socket.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { soSetInt } from '../kern/uipc_sockopt.ts';
+import { Udphdr } from '../netinet/udp.ts';
+import { udp_set_kernel_tunneling, type UdpTunnel } from '../netinet/udp_usrreq.ts';
 import { IPPROTO_IPV6 } from '../netinet6/ip6.ts';
 import { IPV6_V6ONLY } from '../netinet6/ip6_ctloutput.ts';
 import { addressText, sockaddr } from './address.ts';
@@ -100,19 +103,18 @@ class DirectConnection implements Task {
 }
 
 /** An echo or discard service over TCP and UDP. */
-export class DirectService implements Task {
+export class DirectService implements Task, UdpTunnel {
   readonly kind: DirectKind;
   readonly #vnet: Vnet;
   readonly #options: DirectOptions;
+  readonly #ignores: (port: number) => boolean;
   /** The listener and the datagram socket; null when closed. */
   #head: Socket | null = null;
   #dgram: Socket | null = null;
   readonly #connections = new Set<DirectConnection>();
-  readonly #from = new Sockaddr();
   /** Start of the current second of reports, and their number. */
   #secondNs = -SECOND_NS;
   #reports = 0;
-  readonly #datagrams: Task = { run: () => this.#receive() };
 
   /** Listens at once. Throws TapnicError EADDRINUSE, ENOBUFS. */
   constructor(vnet: Vnet, options: DirectOptions) {
@@ -120,6 +122,7 @@ export class DirectService implements Task {
     this.kind = kind;
     this.#vnet = vnet;
     this.#options = options;
+    this.#ignores = options.ignores;
     const head = bound(port, (_family, any) =>
       listeningSocket(vnet, sockaddr(vnet, any, port), BACKLOG, false),
     );
@@ -142,7 +145,7 @@ export class DirectService implements Task {
       soreserve(so, DGRAM_MAX, DGRAM_RECEIVE) ||
       sobind(so, sockaddr(this.#vnet, any, this.#options.port));
     if (error !== 0) soclose(so);
-    else so.so_rcv.sb_notes = taskAdd(so.so_rcv.sb_notes, this.#datagrams);
+    else udp_set_kernel_tunneling(so, this);
     soResult.so = so;
     return error;
   }
@@ -153,8 +156,8 @@ export class DirectService implements Task {
     if (head === null) return;
     for (;;) {
       const error = soaccept(head);
-      if (error === EWOULDBLOCK) return;
-      if (error !== 0) continue;
+      if (error === ECONNABORTED) continue;
+      if (error !== 0) return;
       const connection = new DirectConnection(soResult.so!, this);
       this.#connections.add(connection);
       // Data, or the end of the connection, may have arrived before.
@@ -162,23 +165,17 @@ export class DirectService implements Task {
     }
   }
 
-  /** Answers or discards all datagrams in the buffer. */
-  #receive(): void {
+  /** A datagram arrived: answers or discards it. */
+  udpTunneled(m: Mbuf, hlen: number, from: Sockaddr): void {
     const so = this.#dgram;
-    if (so === null) return;
-    if (this.kind === 'discard') {
-      while (so.so_rcv.sb_mb !== null) sbdroprecord(so.so_rcv);
+    if (so === null || this.kind === 'discard' || from.port === 0 || this.#ignores(from.port)) {
+      m_freem(m);
       return;
     }
-    const from = this.#from;
-    for (let m = soTakeDgram(so, from); m !== null; m = soTakeDgram(so, from)) {
-      if (from.port === 0 || this.#options.ignores(from.port)) {
-        m_freem(m);
-        continue;
-      }
-      const error = soSendPacket(so, m, from);
-      if (error !== 0 && this.#reportAllowed()) this.#report('datagram', from, error);
-    }
+    m_adj(m, hlen + Udphdr.SIZE);
+    packetToSend(m);
+    const error = soSendPacket(so, m, from);
+    if (error !== 0 && this.#reportAllowed()) this.#report('datagram', from, error);
   }
 
   /** Counts a failure. Returns whether it is reported. */

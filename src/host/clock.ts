@@ -1,5 +1,6 @@
 /** Real time: the monotonic clock, Node's timers (resolution 1 ms) and its event loop. */
 
+import { performance } from 'node:perf_hooks';
 import type { Clock, Task } from '../sys/clock.ts';
 import { interruptSoon } from './host_event.ts';
 

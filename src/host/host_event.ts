@@ -7,6 +7,7 @@
  * Before the loop sleeps, an event may wait a short time for the next one (spin.ts).
  */
 
+import { performance } from 'node:perf_hooks';
 import type { Task } from '../sys/clock.ts';
 import { passUpcallsWait } from '../sys/pass.ts';
 import { Spin, SPIN_NS } from './spin.ts';

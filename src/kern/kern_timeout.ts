@@ -17,7 +17,7 @@
 
 import type { Clock, Task } from '../sys/clock.ts';
 import { KASSERT } from '../sys/kassert.ts';
-import { inPass, passClock } from '../sys/pass.ts';
+import { inPass, passClock, passTime } from '../sys/pass.ts';
 
 /** A timer of any kind. An object with one timer extends it, which saves an object. */
 export abstract class AnyCallout {
@@ -271,9 +271,9 @@ export function machineClock(): Clock {
   return clock;
 }
 
-/** Nanoseconds since boot, monotonic. */
+/** Nanoseconds since boot, monotonic: one time for the whole pass, as FreeBSD's tick. */
 export function nowNs(): number {
-  return clock!.nowNs();
+  return passTime(clock!);
 }
 
 /** (Re)arms `c` to run `delayNs` nanoseconds from now. @see callout(9) */

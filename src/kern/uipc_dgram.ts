@@ -60,7 +60,7 @@ export function sbappendaddr(
  * Removes the first record and uncharges it from the buffer. The caller owns it. Null: the buffer
  * is empty.
  */
-export function takeRecord(sb: Sockbuf): Mbuf | null {
+function takeRecord(sb: Sockbuf): Mbuf | null {
   const record = sb.sb_mb;
   if (record === null) return null;
   for (let m: Mbuf | null = record; m !== null; m = m.m_next) sbfree(sb, m);

@@ -6,42 +6,20 @@
 
 import { ENOBUFS, type Errno } from '../sys/errno.ts';
 import { KASSERT } from '../sys/kassert.ts';
-import { m_free, m_freem } from './kern_mbuf.ts';
-import {
-  type Mbuf,
-  M_BCAST,
-  M_MCAST,
-  M_NOWAIT,
-  M_PROTOFLAGS,
-  M_VLANTAG,
-  MT_CONTROL,
-  mtod,
-} from './mbuf.ts';
+import { m_freem } from './kern_mbuf.ts';
+import { type Mbuf, M_BCAST, M_MCAST, M_NOWAIT, M_PROTOFLAGS, M_VLANTAG } from './mbuf.ts';
 import { m_pkthdr_init } from './m_pkthdr.ts';
-import { type Sockaddr, sockaddrGet } from './sockaddr.ts';
-import { takeRecord } from './uipc_dgram.ts';
+import type { Sockaddr } from './sockaddr.ts';
 import { SBS_RCVATMARK, sbavail, sbcut, sbdrop, sbspace } from './uipc_sockbuf.ts';
 import { m_copym } from './uipc_mbuf.ts';
 import type { Socket } from './uipc_socket.ts';
 
-/**
- * Removes the oldest datagram and sets `from` to its sender. The caller owns the packet, whose header
- * has only a length. Null: no datagram. Frees control data.
- */
-export function soTakeDgram(so: Socket, from: Sockaddr): Mbuf | null {
-  for (;;) {
-    const name = takeRecord(so.so_rcv);
-    if (name === null) return null;
-    sockaddrGet(mtod(name), from);
-    let m = m_free(name);
-    while (m !== null && m.m_type === MT_CONTROL) m = m_free(m);
-    if (m === null) continue;
-    const { len } = m.m_pkthdr;
-    m_pkthdr_init(m);
-    m.m_pkthdr.len = len;
-    m.m_flags &= ~(M_BCAST | M_MCAST | M_VLANTAG | M_PROTOFLAGS);
-    return m;
-  }
+/** Makes the received packet `m` one to send: its header keeps only the length. */
+export function packetToSend(m: Mbuf): void {
+  const { len } = m.m_pkthdr;
+  m_pkthdr_init(m);
+  m.m_pkthdr.len = len;
+  m.m_flags &= ~(M_BCAST | M_MCAST | M_VLANTAG | M_PROTOFLAGS);
 }
 
 /** Adjusts the position of the urgent data after `len` bytes were removed. */

@@ -9,6 +9,7 @@
 import { NetAddr } from '../sys/addr.ts';
 import {
   EADDRNOTAVAIL,
+  EBUSY,
   EDESTADDRREQ,
   EISCONN,
   EMSGSIZE,
@@ -85,8 +86,9 @@ import { UH_SUM_OFF, Udphdr } from './udp.ts';
 import { type UdpVnet, V_udp } from './udp_var.ts';
 
 const $uh = new Udphdr();
-/** Addresses and ports of the datagram being processed. */
+/** Addresses and ports of the received datagram, and of the one to send: a tunnel answers inside input. */
 const $inc = new InConninfo();
+const $out = new InConninfo();
 /** The sender's address, for the receiving socket. */
 const $from = new Sockaddr();
 
@@ -163,12 +165,40 @@ function parse(udp: UdpVnet, af: InpAf, m0: Mbuf, hlen: number): Mbuf | null {
   return m;
 }
 
+/** Receives the datagrams of a socket in the place of its receive buffer. */
+export interface UdpTunnel {
+  /**
+   * @param m the packet, which the callee owns; it starts at the IP header
+   * @param hlen the length of the IP header; the UDP header follows
+   * @param from the sender, valid during the call
+   */
+  udpTunneled(m: Mbuf, hlen: number, from: Sockaddr): void;
+}
+
 /**
- * Appends the datagram to the receive buffer of `inp`, or drops it if the buffer is full. `hlen` is
+ * Passes the datagrams of `so` to \`tunnel\` from now on, in the pass that receives them. Unlike FreeBSD:
+ * no separate function for ICMP errors. EBUSY: the socket has one.
+ * @see sys/netinet/udp_usrreq.c
+ */
+export function udp_set_kernel_tunneling(so: Socket, tunnel: UdpTunnel): Errno {
+  const inp = sotoinpcb(so);
+  if (inp.inp_ppcb !== null) return EBUSY;
+  inp.inp_ppcb = tunnel;
+  return 0;
+}
+
+/**
+ * Passes the datagram to the tunnel of `inp`, or appends it to its receive buffer, or drops it if the
+ * buffer is full. `hlen` is
  * the length of the IP header. Takes `m`.
  */
 function udp_append(udp: UdpVnet, inp: Inpcb, m: Mbuf, hlen: number): void {
   const so = inp.inp_socket!;
+  const tunnel = inp.inp_ppcb as UdpTunnel | null;
+  if (tunnel !== null) {
+    tunnel.udpTunneled(m, hlen, in6_mapped_sockaddr(inp, $inc, true, $from));
+    return;
+  }
   const control = inp.inp_af.savecontrol(inp, m, hlen);
   m_adj(m, hlen + Udphdr.SIZE);
   if (sbappendaddr(so.so_rcv, in6_mapped_sockaddr(inp, $inc, true, $from), m, control)) {
@@ -303,14 +333,14 @@ function familyOf(inp: Inpcb, nam: Sockaddr | null): number {
 }
 
 /**
- * Sets `$inc` to the addresses of a datagram of the family `af` from `inp` to `nam`; null: to the
+ * Sets `$out` to the addresses of a datagram of the family `af` from `inp` to `nam`; null: to the
  * connected peer. Binds `inp` to a local port if it has none.
  */
 function destination(inp: Inpcb, af: InpAf, nam: Sockaddr | null): Errno {
   const { inp_inc: inc } = inp;
   if (nam === null) {
-    $inc.copyFrom(inc);
-    if (!$src.laddrAny()) $inc.copyLaddr($src);
+    $out.copyFrom(inc);
+    if (!$src.laddrAny()) $out.copyLaddr($src);
     return 0;
   }
   const zone = af.embedScope(inp.inp_vnet, nam);
@@ -331,7 +361,7 @@ function destination(inp: Inpcb, af: InpAf, nam: Sockaddr | null): Errno {
     if (error !== 0) return error;
     $to.inc_lport = inc.inc_lport;
   }
-  $inc.copyFrom($to);
+  $out.copyFrom($to);
   return 0;
 }
 const $to = new InConninfo();
@@ -373,15 +403,15 @@ function udp_output(inp: Inpcb, m: Mbuf, nam: Sockaddr | null, control: Control)
   const p = mtod(top);
   const ph = top.m_pkthdr;
   const dontfrag = (inp.inp_flags & INP_DONTFRAG) !== 0;
-  af.fill(p, $inc, ph.len, IPPROTO_UDP, af.ttlOf(inp), tos, dontfrag);
+  af.fill(p, $out, ph.len, IPPROTO_UDP, af.ttlOf(inp), tos, dontfrag);
   $uh.at(kva(p + af.hdrlen));
-  $uh.uh_sport = $inc.inc_lport;
-  $uh.uh_dport = $inc.inc_fport;
+  $uh.uh_sport = $out.inc_lport;
+  $uh.uh_dport = $out.inc_fport;
   $uh.uh_ulen = ulen;
   $uh.uh_sum = 0;
   ph.csum_flags = 0;
   if (udp.params.checksum || af.udpSumRequired) {
-    $uh.uh_sum = af.pseudo($inc, ulen + IPPROTO_UDP);
+    $uh.uh_sum = af.pseudo($out, ulen + IPPROTO_UDP);
     ph.csum_flags = af.csumUdp;
     ph.csum_data = UH_SUM_OFF;
   }

@@ -5,6 +5,7 @@ import {
   passDefer,
   passDoorbell,
   passReset,
+  passTime,
   passUpcall,
   recordEnter,
   recordLeave,
@@ -36,6 +37,19 @@ describe('passes', () => {
     clock = new ManualClock();
     passClock(clock);
     log = [];
+  });
+
+  it('have one time each; outside them time goes on', () => {
+    clock.advance(5);
+    inPass(() => {
+      expect(passTime(clock)).to.equal(5);
+      clock.advance(3);
+      inPass(() => expect(passTime(clock)).to.equal(5));
+    });
+    expect(passTime(clock)).to.equal(8);
+    clock.advance(1);
+    expect(passTime(clock)).to.equal(9);
+    inPass(() => expect(passTime(clock)).to.equal(9));
   });
 
   it('return what the function returns and hand it its arguments', () => {

@@ -193,6 +193,30 @@ describe('addon: descriptors on the event loop', () => {
     expect(text).to.equal('mine\nagain 0 0 1\n');
   });
 
+  it('pollSpin waits until a descriptor has an event or an immediate is queued, or for the time', () => {
+    const code = `
+      const addon = require(${JSON.stringify(addonFile)});
+      addon.arenaAlloc(1 << 24);
+      addon.pollCallback((id) => {
+        console.log('event');
+        // Level-triggered: the frame is still there.
+        console.log(addon.pollSpin(0));
+        addon.frameReadv(fds[0], new Uint32Array([64, 5]), 1);
+        console.log(addon.pollSpin(1000), addon.pollSpin(1e6));
+        setImmediate(() => addon.pollClose(id));
+        console.log(addon.pollSpin(0), addon.pollSpin(1e6 + 1));
+      });
+      const fds = new Int32Array(2);
+      addon.socketPair(fds, 0);
+      addon.frameWritev(fds[1], new Uint32Array([0, 5]), 1);
+      addon.pollEvents(addon.pollOpen(fds[0]), 1, 1);`;
+    const text = execFileSync(process.execPath, ['-e', code], {
+      encoding: 'utf8',
+      timeout: 20_000,
+    });
+    expect(text).to.equal('event\n1\n0 0\n1 -22\n');
+  });
+
   it('keep the process alive only with ref', () => {
     const code = (ref: number) => `
       const addon = require(${JSON.stringify(addonFile)});

@@ -6,6 +6,8 @@ import {
   CSUM_PSEUDO_HDR,
   CSUM_UDP,
   type Mbuf,
+  M_BCAST,
+  M_MCAST,
   M_NOMAP,
   M_NOWAIT,
   M_PKTHDR,
@@ -16,7 +18,7 @@ import type { Sockaddr } from '../../src/kern/sockaddr.ts';
 import { ioResult, soRecvDgram, soSendDgram } from '../../src/kern/sys_generic.ts';
 import { soReceivedFrom } from '../../src/kern/uipc_dgram.ts';
 import { m_uiotombuf_nomap } from '../../src/kern/m_uiotombuf.ts';
-import { m_length } from '../../src/kern/uipc_mbuf.ts';
+import { m_adj, m_length } from '../../src/kern/uipc_mbuf.ts';
 import {
   SO_BROADCAST,
   SO_RCV,
@@ -37,12 +39,14 @@ import { inAddrOf, inet_ntoa, inSockaddr } from '../../src/netinet/in.ts';
 import { udp_pcblist } from '../../src/netinet/udp_pcblist.ts';
 import { IP_DONTFRAG, IP_MINTTL, IP_TOS, IP_TTL } from '../../src/netinet/ip_ctloutput.ts';
 import { soSetInt } from '../../src/kern/uipc_sockopt.ts';
+import { udp_set_kernel_tunneling } from '../../src/netinet/udp_usrreq.ts';
 import { udpstat } from '../../src/netinet/udp_var.ts';
 import {
   EACCES,
   EADDRINUSE,
   EADDRNOTAVAIL,
   EAFNOSUPPORT,
+  EBUSY,
   ECONNREFUSED,
   EDESTADDRREQ,
   EHOSTUNREACH,
@@ -482,6 +486,24 @@ describe('udp_usrreq', () => {
         udps_noportmcast: 1,
       });
       expectTx(rig.sent);
+    });
+
+    it('passes datagrams to a tunnel, which may answer each copy of a multicast at once', () => {
+      boot();
+      const shared = [1, 2, 3].map(() => socket(sin('0.0.0.0', 53), SO_REUSEPORT));
+      for (const so of shared.slice(0, 2)) {
+        const udpTunneled = (m: Mbuf, hlen: number, sender: Sockaddr): void => {
+          m_adj(m, hlen + 8);
+          m.m_flags &= ~(M_BCAST | M_MCAST);
+          expect(so.so_proto.pr_send(so, 0, m, sender)).to.equal(0);
+        };
+        expect(udp_set_kernel_tunneling(so, { udpTunneled })).to.equal(0);
+        expect(udp_set_kernel_tunneling(so, { udpTunneled })).to.equal(EBUSY);
+      }
+      rig.injectIp(arrives({}, { dst: '224.0.0.1' }), 0, MAC_MULTICAST);
+      const reply = [from(US), to(PEER), payload(bytes(32))];
+      expectTx(rig.sent, reply, reply);
+      expect(shared.map((so) => receive(so))).to.deep.equal([EWOULDBLOCK, EWOULDBLOCK, bytes(32)]);
     });
   });
 

@@ -235,9 +235,9 @@ static void tcp_many(uint32_t outstanding) {
   for (uint32_t i = 0; i < outstanding; i++) ask(sockets[i], 0, i);
   for (;;) {
     struct epoll_event events[64];
-    const int n = epoll_wait(ep, events, 64, 1000);
+    const int n = epoll_wait(ep, events, 64, 5000);
     if (n < 0) die("epoll_wait");
-    if (n == 0) bad("no answer in a second");
+    if (n == 0) bad("no answer in five seconds");
     for (int k = 0; k < n; k++) {
       const uint32_t i = events[k].data.u32;
       take(sockets[i], bytes[i]);
@@ -261,9 +261,9 @@ static void accepts(uint32_t outstanding) {
   for (uint32_t i = 0; i < outstanding; i++) open_one(ep, i);
   for (;;) {
     struct epoll_event events[64];
-    const int n = epoll_wait(ep, events, 64, 3000);
+    const int n = epoll_wait(ep, events, 64, 5000);
     if (n < 0) die("epoll_wait");
-    if (n == 0) bad("no connection in three seconds");
+    if (n == 0) bad("no connection in five seconds");
     for (int k = 0; k < n; k++) {
       const int s = (int)(uint32_t)events[k].data.u64;
       const uint32_t i = (uint32_t)(events[k].data.u64 >> 32);
