@@ -21,7 +21,11 @@ inline uint32_t CksumSwapHalves(uint32_t sum) { return (sum & 0xff) << 8 | sum >
 // Adds `len` bytes at `p` as big-endian 16-bit words to `sum`, folded to 16 bits.
 uint32_t CksumAdd(const uint8_t* p, size_t len, uint32_t sum);
 
-// The same with the portable loop.
+// The same, and copies the bytes to `to`. Each byte is read once: the sum is that of the copy, even
+// if the bytes change meanwhile.
+uint32_t CksumCopy(uint8_t* to, const uint8_t* p, size_t len, uint32_t sum);
+
+// CksumAdd with the portable loop.
 uint32_t CksumAddScalar(const uint8_t* p, size_t len, uint32_t sum);
 
 }  // namespace tapnic

@@ -1,4 +1,4 @@
-// The Internet checksum's inner loop (RFC 1071): with AVX2 if the processor has it, otherwise in
+// The Internet checksum's inner loops (RFC 1071), without and with a copy: with AVX2 if the processor has it, otherwise in
 // 64-bit words.
 //
 // RFC 1071 section 2 (B): the sum does not depend on the byte order, so the loop adds words in
@@ -46,6 +46,20 @@ uint64_t SumScalar(const uint8_t* p, size_t len, uint64_t sum) {
   return AddCarry(sum, w);
 }
 
+// As SumScalar; `to` and `p` do not overlap.
+uint64_t CopyScalar(uint8_t* __restrict to, const uint8_t* __restrict p, size_t len, uint64_t sum) {
+  uint64_t w;
+  for (; len >= 8; p += 8, to += 8, len -= 8) {
+    memcpy(&w, p, 8);
+    memcpy(to, &w, 8);
+    sum = AddCarry(sum, w);
+  }
+  w = 0;
+  memcpy(&w, p, len);
+  memcpy(to, &w, len);
+  return AddCarry(sum, w);
+}
+
 #if defined(__x86_64__)
 // Widens 32-bit lanes to 64 bits. A step adds at most 2 * (2^32-1) to a lane, so lanes cannot
 // overflow in 2^31 steps.
@@ -66,24 +80,51 @@ __attribute__((target("avx2"))) uint64_t SumAvx2(const uint8_t* p, size_t len, u
   for (const uint64_t lane : lanes) sum = AddCarry(sum, lane);
   return SumScalar(p, len, sum);
 }
+
+__attribute__((target("avx2"))) uint64_t CopyAvx2(uint8_t* __restrict to,
+                                                  const uint8_t* __restrict p, size_t len,
+                                                  uint64_t sum) {
+  const __m256i zero = _mm256_setzero_si256();
+  __m256i acc[2] = {zero, zero};
+  for (; len >= 64; p += 64, to += 64, len -= 64) {
+    for (int i = 0; i < 2; i++) {
+      const __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32 * i));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + 32 * i), v);
+      acc[i] = _mm256_add_epi64(acc[i], _mm256_unpacklo_epi32(v, zero));
+      acc[i] = _mm256_add_epi64(acc[i], _mm256_unpackhi_epi32(v, zero));
+    }
+  }
+  alignas(32) uint64_t lanes[4];
+  _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), _mm256_add_epi64(acc[0], acc[1]));
+  for (const uint64_t lane : lanes) sum = AddCarry(sum, lane);
+  return CopyScalar(to, p, len, sum);
+}
 #endif
 
 using Kernel = uint64_t (*)(const uint8_t*, size_t, uint64_t);
+using CopyKernel = uint64_t (*)(uint8_t* __restrict, const uint8_t* __restrict, size_t, uint64_t);
 
-Kernel Choose() {
 #if defined(__x86_64__)
+bool HasAvx2() {
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx2")) return SumAvx2;
-#endif
-  return SumScalar;
+  return __builtin_cpu_supports("avx2");
 }
 
-const Kernel kBest = Choose();
+const Kernel kBest = HasAvx2() ? SumAvx2 : SumScalar;
+const CopyKernel kBestCopy = HasAvx2() ? CopyAvx2 : CopyScalar;
+#else
+const Kernel kBest = SumScalar;
+const CopyKernel kBestCopy = CopyScalar;
+#endif
 
 }  // namespace
 
 uint32_t CksumAdd(const uint8_t* p, size_t len, uint32_t sum) {
   return CksumSwap(Fold(kBest(p, len, CksumSwap(sum))));
+}
+
+uint32_t CksumCopy(uint8_t* to, const uint8_t* p, size_t len, uint32_t sum) {
+  return CksumSwap(Fold(kBestCopy(to, p, len, CksumSwap(sum))));
 }
 
 uint32_t CksumAddScalar(const uint8_t* p, size_t len, uint32_t sum) {

@@ -11,9 +11,14 @@ constexpr uint32_t kFeatures = TN_FEAT_IXSM | TN_FEAT_TXSM | TN_FEAT_TXSM6 | TN_
                                TN_FEAT_TSO6 | TN_FEAT_VLAN | TN_FEAT_RXCSUM | TN_FEAT_RXCSUM6;
 }  // namespace
 
-void PieceSum::Add(const uint8_t* p, size_t len) {
-  const uint32_t s = CksumAdd(p, len, 0);
-  sum_ += odd_ ? CksumSwapHalves(s) : s;
+void PieceSum::Add(const uint8_t* p, size_t len) { AddSum(CksumAdd(p, len, 0), len); }
+
+void PieceSum::AddCopy(uint8_t* to, const uint8_t* p, size_t len) {
+  AddSum(CksumCopy(to, p, len, 0), len);
+}
+
+void PieceSum::AddSum(uint32_t sum, size_t len) {
+  sum_ += odd_ ? CksumSwapHalves(sum) : sum;
   odd_ ^= (len & 1) != 0;
 }
 

@@ -64,9 +64,13 @@ class PieceSum {
  public:
   explicit PieceSum(uint32_t sum) : sum_(sum) {}
   void Add(const uint8_t* p, size_t len);
+  // Adds the bytes and copies them to `to`.
+  void AddCopy(uint8_t* to, const uint8_t* p, size_t len);
   uint32_t Folded() const { return Fold16(sum_); }
 
  private:
+  void AddSum(uint32_t sum, size_t len);
+
   uint32_t sum_;
   bool odd_ = false;
 };
@@ -121,17 +125,21 @@ struct Tx : Ring {
   uint32_t hdrLen = 0;  // bytes of headers in `hdr`; 0 if the frame is sent without changes
   // Position in the payload: piece, byte in it, bytes and segments sent.
   uint32_t pi = 0, po = 0, sent = 0, segs = 0;
-  // Values from which each segment's headers are computed.
-  uint32_t seq0 = 0, ipId0 = 0, thFlags = 0, pseudo = 0;
+  // Values from which each segment's headers are computed; in mode `wire` also the sums of the fields
+  // that are the same in all segments.
+  uint32_t seq0 = 0, ipId0 = 0, thFlags = 0, pseudo = 0, ipSum = 0, l4Sum = 0;
 
   // One frame. The first element is the virtio-net header, used only in mode `vnet`.
   iovec iov[TN_TX_SEGS + 3];
   int niov = 0;  // without the virtio-net header
   uint32_t frameLen = 0;
 
-  // On-board memory.
+  // On-board memory. `fifo` holds a frame whose checksum the device computes: its headers end, and its
+  // payload begins, at kPayload, which is aligned.
+  static constexpr uint32_t kPayload = (TN_HDR_MAX + 63) / 64 * 64;
   uint8_t vnetHdr[VNET_HDR_LEN] = {};
   uint8_t hdr[TN_HDR_MAX] = {};
+  alignas(64) uint8_t fifo[kPayload + TN_FRAME_MAX];
   uint8_t zero[TN_FRAME_MIN] = {};
 
   iovec* Frame() { return iov + 1; }
@@ -257,7 +265,9 @@ class Device {
   void TxCopyHeaders(uint32_t len);
   void TxGather(uint32_t len);
   void TxAdvance(uint32_t len);
-  uint32_t TxSumFrame(uint32_t from, uint32_t sum);
+  uint32_t TxFill(uint32_t len);
+  void TxPutHeaders();
+  void TxPrefetch(uint32_t len) const;
   void TxVnetNeedsCsum(uint32_t field);
   void TxIpCksum();
   void TxInsertCksums();

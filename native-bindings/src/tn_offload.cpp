@@ -1,5 +1,6 @@
 // Transmit offloads of `tn`: checks the driver's requests, copies headers to on-board memory and
-// changes them there, inserts VLAN tag and checksums, and cuts TSO packets into segments.
+// changes them there, inserts VLAN tag and checksums, and cuts TSO packets into segments. If it
+// computes a checksum, it copies the payload too.
 #include "cksum.h"
 #include "tn_device.h"
 
@@ -112,13 +113,42 @@ void Device::TxAdvance(uint32_t len) {
   }
 }
 
-// Adds the listed frame, starting at byte `from` of its headers, to `sum`. Returns the folded sum.
-uint32_t Device::TxSumFrame(uint32_t from, uint32_t sum) {
-  const iovec* frame = tx_.Frame();
-  PieceSum s(sum);
-  s.Add(Base(frame[0]) + from, frame[0].iov_len - from);
-  for (int i = 1; i < tx_.niov; i++) s.Add(Base(frame[i]), frame[i].iov_len);
-  return s.Folded();
+// Copies the next `len` payload bytes to on-board memory and lists the frame there, without advancing
+// the position; TxPutHeaders completes it. Returns the folded sum of the bytes. The copy costs little
+// next to the sum, and Linux takes one contiguous frame in less time than a list of pieces.
+uint32_t Device::TxFill(uint32_t len) {
+  uint8_t* to = tx_.fifo + Tx::kPayload;
+  PieceSum sum(0);
+  uint32_t po = tx_.po, left = len;
+  for (uint32_t pi = tx_.pi; left > 0; pi++, po = 0) {
+    const iovec& piece = tx_.pieces[pi];
+    const auto rest = static_cast<uint32_t>(piece.iov_len) - po;
+    const uint32_t c = rest < left ? rest : left;
+    sum.AddCopy(to, Base(piece) + po, c);
+    to += c;
+    left -= c;
+  }
+  tx_.frameLen = tx_.hdrLen + len;
+  tx_.Frame()[0] = {tx_.fifo + Tx::kPayload - tx_.hdrLen, tx_.frameLen};
+  tx_.niov = 1;
+  return sum.Folded();
+}
+
+void Device::TxPutHeaders() { memcpy(Base(tx_.Frame()[0]), tx_.hdr, tx_.hdrLen); }
+
+// Prefetches the payload of the next segment while Linux receives the current one. `len` bytes of the
+// position belong to the current one.
+void Device::TxPrefetch(uint32_t len) const {
+  uint32_t pi = tx_.pi, off = tx_.po + len, left = tx_.mss;
+  for (; pi < tx_.npieces && off >= tx_.pieces[pi].iov_len; pi++)
+    off -= static_cast<uint32_t>(tx_.pieces[pi].iov_len);
+  for (; pi < tx_.npieces && left > 0; pi++, off = 0) {
+    const uint8_t* p = Base(tx_.pieces[pi]) + off;
+    const auto rest = static_cast<uint32_t>(tx_.pieces[pi].iov_len) - off;
+    const uint32_t n = rest < left ? rest : left;
+    for (uint32_t i = 0; i < n; i += 64) __builtin_prefetch(p + i);
+    left -= n;
+  }
 }
 
 // Requests the TCP or UDP checksum from the peer. The checksum field holds the pseudo-header's sum.
@@ -145,9 +175,11 @@ void Device::TxInsertCksums() {
     return;
   }
   // The field holds the pseudo-header's sum, so this sum includes it.
-  uint32_t sum = ~TxSumFrame(tx_.l2 + tx_.l3, 0) & 0xffff;
+  const uint32_t data = TxFill(tx_.PayloadLen());
+  uint32_t sum = ~Fold16(CksumAdd(tx_.L4(), tx_.l4, 0) + data) & 0xffff;
   if (sum == 0 && !tcp) sum = 0xffff;  // RFC 768, RFC 8200: 0 means no checksum
   PutBe16(tx_.L4() + field, sum);
+  TxPutHeaders();
 }
 
 // Reads the values for the segments' headers from the packet's headers. Does not use the checksum
@@ -161,7 +193,18 @@ void Device::TxPrepareTso() {
   tx_.thFlags = tcp[13];
   tx_.ipId0 = v6 ? 0 : Be16(ip + 4);
   tx_.pseudo = Fold16((v6 ? CksumAdd(ip + 8, 32, 0) : CksumAdd(ip + 12, 8, 0)) + IPPROTO_TCP);
-  if (!c_.vnet) return;
+  if (!c_.vnet) {
+    PutBe32(tcp + 4, 0);
+    tcp[13] = 0;
+    PutBe16(tcp + TCP_CKSUM_OFF, 0);
+    tx_.l4Sum = tx_.pseudo + tx_.l4 + CksumAdd(tcp, tx_.l4, 0);
+    if (v6) return;
+    PutBe16(tx_.Ip() + 2, 0);
+    PutBe16(tx_.Ip() + 4, 0);
+    PutBe16(tx_.Ip() + 10, 0);
+    tx_.ipSum = CksumAdd(ip, tx_.l3, 0);
+    return;
+  }
   const uint32_t payload = tx_.PayloadLen();
   TxGather(payload);
   TxLengths(payload);
@@ -185,19 +228,29 @@ void Device::TxLengths(uint32_t payload) {
   }
 }
 
-// Makes the next segment of a TSO packet: updates the headers in place and lists the payload.
+// Makes the next segment of a TSO packet: updates the headers and copies the payload.
 void Device::TxSegment(uint32_t payload, bool last) {
+  uint8_t* ip = tx_.Ip();
   uint8_t* tcp = tx_.L4();
   uint32_t flags = tx_.thFlags;
   if (!last) flags &= ~(TH_FIN | TH_PUSH);
   if (tx_.segs > 0) flags &= ~TH_CWR;  // RFC 3168, 6.1.2: CWR is set only in the first segment
-  if ((tx_.cmd & TN_TXD_V6) == 0) PutBe16(tx_.Ip() + 4, tx_.ipId0 + tx_.segs);
-  TxLengths(payload);
-  PutBe32(tcp + 4, tx_.seq0 + tx_.sent);
+  const uint32_t len = tx_.l3 + tx_.l4 + payload;
+  if ((tx_.cmd & TN_TXD_V6) != 0) {
+    PutBe16(ip + 4, len - 40);
+  } else {
+    const uint32_t id = (tx_.ipId0 + tx_.segs) & 0xffff;
+    PutBe16(ip + 2, len);
+    PutBe16(ip + 4, id);
+    PutBe16(ip + 10, ~Fold16(tx_.ipSum + len + id));
+  }
+  const uint32_t seq = tx_.seq0 + tx_.sent;
+  PutBe32(tcp + 4, seq);
   tcp[13] = static_cast<uint8_t>(flags);
-  PutBe16(tcp + TCP_CKSUM_OFF, 0);
-  TxGather(payload);
-  PutBe16(tcp + TCP_CKSUM_OFF, ~TxSumFrame(tx_.l2 + tx_.l3, tx_.pseudo + tx_.l4 + payload));
+  const uint32_t sum = tx_.l4Sum + payload + (seq >> 16) + (seq & 0xffff) + flags;
+  PutBe16(tcp + TCP_CKSUM_OFF, ~Fold16(sum + TxFill(payload)));
+  TxPutHeaders();
+  if (!last) TxPrefetch(payload);
 }
 
 }  // namespace tapnic::tn

@@ -1,6 +1,6 @@
-// The transmit engine of `tn`: fetches descriptors, one gather write per frame, write-back. Only
-// headers are copied; payload is not. The position inside a packet is kept while the wire is full
-// and between turns of the loop.
+// The transmit engine of `tn`: fetches descriptors, one write per frame, write-back. Copies only
+// headers, and the payload of frames whose checksum it computes. The position inside a packet is
+// kept while the wire is full and between turns of the loop.
 #include <errno.h>
 
 #include "tn_device.h"
