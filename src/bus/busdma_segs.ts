@@ -6,7 +6,7 @@
 import { EFBIG, ENOMEM, type Errno } from '../sys/errno.ts';
 import { KASSERT } from '../sys/kassert.ts';
 import { count, R_DMA_EFBIG, R_DMA_ENOMEM } from '../sys/reason.ts';
-import { type Mbuf, mbuf_ext_pg_len } from '../kern/mbuf.ts';
+import type { Mbuf, MbufExtPgs } from '../kern/mbuf.ts';
 import { PAGE_SIZE, ramBase } from '../vm/arena.ts';
 import type { BusDmamap, BusDmaSegs, BusDmaTag } from './bus_dma.ts';
 import { type BouncePage, bounceTake } from './busdma_bounce.ts';
@@ -112,36 +112,83 @@ export function addVirtual(
   return 0;
 }
 
+/**
+ * Adds `len` bytes of the page list `pgs` from byte `at` of page `i` on. A map that needs no bounce
+ * pages and has no boundary gets the same segments as by addPhys; the current one is kept in local
+ * variables.
+ */
+function addPages(
+  map: BusDmamap,
+  segs: BusDmaSegs,
+  pgs: MbufExtPgs,
+  i: number,
+  at: number,
+  len: number,
+): Errno {
+  const { nsegments, maxsegsz, boundary } = map.tag;
+  const { pa } = pgs;
+  const plain = !map.mayBounce && boundary === 0 && maxsegsz >= PAGE_SIZE;
+  const { ds_addr, ds_len } = segs;
+  let n = segs.nsegs;
+  let cur = n > 0 ? ds_len[n - 1]! : 0;
+  let end = n > 0 ? ds_addr[n - 1]! + cur : -1;
+  for (let k = pgs.pa0 + i; len > 0; k++) {
+    const s = Math.min(PAGE_SIZE - at, len);
+    if (!plain) {
+      const error = addPhys(map, segs, pa[k]! - ramBase + at, s, true);
+      if (error !== 0) return error;
+    } else {
+      const addr = pa[k]! + at;
+      if (addr !== end || cur + s > maxsegsz) {
+        if (n === nsegments) {
+          count(R_DMA_EFBIG);
+          return EFBIG;
+        }
+        cur = 0;
+        ds_addr[n] = addr;
+        segs.addrLo[n] = addr;
+        segs.addrHi[n] = addr / 0x100000000;
+        segs.nsegs = ++n;
+      }
+      cur += s;
+      ds_len[n - 1] = cur;
+      end = addr + s;
+    }
+    len -= s;
+    at = 0;
+  }
+  return 0;
+}
+
+/** Bytes in the pages of `pgs`. */
+function pageBytes({ npgs, first_pg_off, last_pg_len }: MbufExtPgs): number {
+  return npgs > 1 ? (npgs - 1) * PAGE_SIZE - first_pg_off + last_pg_len : last_pg_len;
+}
+
 /** Adds the window of an unmapped mbuf: header bytes, pages by physical address, trailer bytes. */
 export function addUnmapped(map: BusDmamap, segs: BusDmaSegs, m: Mbuf): Errno {
   const pgs = m.m_ext.ext_pgs!;
   let off = m.m_data;
   let len = m.m_len;
-  let error = 0;
   if (off < pgs.hdr_len) {
     const n = Math.min(pgs.hdr_len - off, len);
-    error = addVirtual(map, segs, pgs.hdr + off, n, false);
+    const error = addVirtual(map, segs, pgs.hdr + off, n, false);
     if (error !== 0) return error;
     len -= n;
     off = 0;
   } else {
     off -= pgs.hdr_len;
   }
-  let pgoff = pgs.first_pg_off;
-  for (let i = 0; i < pgs.npgs && len > 0; i++) {
-    const whole = mbuf_ext_pg_len(pgs, i, pgoff);
-    if (off >= whole) {
-      off -= whole;
-    } else {
-      const n = Math.min(whole - off, len);
-      error = addPhys(map, segs, pgs.pa[pgs.pa0 + i]! - ramBase + pgoff + off, n, true);
-      if (error !== 0) return error;
-      len -= n;
-      off = 0;
-    }
-    pgoff = 0;
+  const n = Math.min(pageBytes(pgs) - off, len);
+  if (n > 0) {
+    const from = off + pgs.first_pg_off;
+    const error = addPages(map, segs, pgs, Math.floor(from / PAGE_SIZE), from % PAGE_SIZE, n);
+    if (error !== 0) return error;
+    len -= n;
+    off += n;
   }
   if (len === 0) return 0;
+  off -= pageBytes(pgs);
   KASSERT(off + len <= pgs.trail_len, 'bus_dmamap_load_mbuf_sg: beyond the unmapped storage');
   return addVirtual(map, segs, pgs.trail + off, len, false);
 }

@@ -53,14 +53,15 @@ function buildExtPgs(sfio: Sfio, npages: number, bytes: number, notReady: number
     if (m === null) return i;
     const pgs = m.m_ext.ext_pgs!;
     pgs.first_pg_off = i === 0 ? off & PAGE_MASK : 0;
-    for (; i < npages && pgs.npgs < MBUF_PEXT_MAX_PGS; i++) {
-      const n = sendfilePageBytes(i, npages, off, bytes);
-      pgs.pa[pgs.pa0 + pgs.npgs] = VM_PAGE_TO_PHYS(pages[i]!);
-      pgs.npgs++;
-      pgs.last_pg_len = n;
-      m.m_len += n;
-      m.m_ext.ext_size += PAGE_SIZE;
-    }
+    const n = Math.min(npages - i, MBUF_PEXT_MAX_PGS);
+    const { pa, pa0 } = pgs;
+    for (let k = 0; k < n; k++) pa[pa0 + k] = VM_PAGE_TO_PHYS(pages[i + k]!);
+    pgs.npgs = n;
+    pgs.last_pg_len = sendfilePageBytes(i + n - 1, npages, off, bytes);
+    const first = n === 1 ? 0 : sendfilePageBytes(i, npages, off, bytes) - PAGE_SIZE;
+    m.m_len = (n - 1) * PAGE_SIZE + first + pgs.last_pg_len;
+    m.m_ext.ext_size = n * PAGE_SIZE;
+    i += n;
     if (notReady !== 0) pgs.nrdy = pgs.npgs;
     mb_ext_pgs_check(pgs);
     dress(m, notReady, i === npages && keepLast(bytes) ? EXT_FLAG_CACHE_LAST : 0);

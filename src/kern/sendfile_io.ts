@@ -11,10 +11,16 @@ import { count, R_SF_IOERR } from '../sys/reason.ts';
 import type { PhysAddr } from '../sys/types.ts';
 import { sf_buf_free, sf_buf_page, type SfBuf } from '../vm/sf_buf.ts';
 import type { PageinListener } from '../vm/vm_object.ts';
-import { PHYS_TO_VM_PAGE, vm_page_unwire } from '../vm/vm_page.ts';
+import { PHYS_TO_VM_PAGE, vm_page_unwire, vmPagesUnwire } from '../vm/vm_page.ts';
 import { fdrop, fhold, type File } from './kern_descrip.ts';
 import { mb_free_notready } from './kern_mbuf.ts';
-import { EXT_FLAG_CACHE_LAST, EXT_FLAG_NOCACHE, EXT_FLAG_SYNC, type Mbuf } from './mbuf.ts';
+import {
+  EXT_FLAG_CACHE_LAST,
+  EXT_FLAG_NOCACHE,
+  EXT_FLAG_SYNC,
+  type Mbuf,
+  type MbufExtPgs,
+} from './mbuf.ts';
 import { sbflush } from './uipc_sockbuf.ts';
 import { type Socket, soref, sorele } from './uipc_socket.ts';
 
@@ -161,12 +167,18 @@ export function sendfile_free_mext_pg(m: Mbuf): void {
   const nocache = (ext.ext_flags & EXT_FLAG_NOCACHE) !== 0;
   const cacheLast = (ext.ext_flags & EXT_FLAG_CACHE_LAST) !== 0;
   const sync = (ext.ext_flags & EXT_FLAG_SYNC) !== 0 ? (ext.ext_arg2 as Sync) : null;
+  if (nocache) unwireNocache(pgs, cacheLast);
+  else vmPagesUnwire(pgs.pa, pgs.pa0, pgs.npgs);
+  sync?.drop();
+}
+
+/** Unwires the pages, which will not be needed again, except for the last one with `cacheLast`. */
+function unwireNocache(pgs: MbufExtPgs, cacheLast: boolean): void {
   for (let i = 0; i < pgs.npgs; i++) {
     const last = i === pgs.npgs - 1;
     const page = PHYS_TO_VM_PAGE(pgs.pa[pgs.pa0 + i]! as PhysAddr);
-    vm_page_unwire(page, nocache && !(last && cacheLast));
+    vm_page_unwire(page, !(last && cacheLast));
   }
-  sync?.drop();
 }
 
 /**

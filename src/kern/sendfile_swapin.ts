@@ -25,6 +25,7 @@ import {
   vm_page_busied,
   vm_page_busy_acquire,
   vm_page_unwire,
+  vmPagesInvalid,
   vm_page_xunbusy,
   vmWaitPages,
 } from '../vm/vm_page.ts';
@@ -168,12 +169,11 @@ export function sendfileSwapin(sfio: Sfio, npages: number): number {
   let ios = 0;
   let lastRead = false;
   for (let i = 0; i < npages;) {
-    lastRead = !vm_page_all_valid(round.pages[i]!);
-    if (!lastRead) {
-      sfstat.sf_pages_valid++;
-      i++;
-      continue;
-    }
+    const invalid = vmPagesInvalid(round.pages, i, npages);
+    lastRead = invalid < npages;
+    sfstat.sf_pages_valid += invalid - i;
+    i = invalid;
+    if (!lastRead) break;
     const there = stored(first + i, npages - i);
     if (there < 0) {
       zeroFill(i, -there);

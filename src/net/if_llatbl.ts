@@ -148,6 +148,12 @@ function hash(w0: number, w1: number, w2: number, w3: number): number {
   return w0 ^ Math.imul(w1, 0x9e3779b1) ^ Math.imul(w2, 0x85ebca6b) ^ Math.imul(w3, 0xc2b2ae35);
 }
 
+/** Whether `lle` is the entry of this address. */
+function isOf(lle: Llentry, w0: number, w1: number, w2: number, w3: number): boolean {
+  const a = lle.r_l3addr;
+  return a.w0 === w0 && a.w1 === w1 && a.w2 === w2 && a.w3 === w3;
+}
+
 /** The neighbours of one family on one interface. The key is the address: all four words. */
 export class Lltable {
   readonly llt_ifp: Ifnet;
@@ -156,6 +162,8 @@ export class Lltable {
   readonly resolved = new LleQueue();
   // The first entry of each hash; the others follow by lle_next.
   readonly #chains = new Map<number, Llentry>();
+  /** The entry found last, so that a run of packets to one neighbour needs no hash. */
+  #last: Llentry | null = null;
   #size = 0;
 
   constructor(ifp: Ifnet) {
@@ -173,11 +181,11 @@ export class Lltable {
 
   /** Like `find`, with the words of the address. */
   lookup(w0: number, w1: number, w2: number, w3: number): Llentry | null {
-    let lle = this.#chains.get(hash(w0, w1, w2, w3)) ?? null;
-    for (; lle !== null; lle = lle.lle_next) {
-      const a = lle.r_l3addr;
-      if (a.w0 === w0 && a.w1 === w1 && a.w2 === w2 && a.w3 === w3) break;
-    }
+    let lle = this.#last;
+    if (lle !== null && isOf(lle, w0, w1, w2, w3)) return lle;
+    lle = this.#chains.get(hash(w0, w1, w2, w3)) ?? null;
+    while (lle !== null && !isOf(lle, w0, w1, w2, w3)) lle = lle.lle_next;
+    if (lle !== null) this.#last = lle;
     return lle;
   }
 
@@ -201,6 +209,7 @@ export class Lltable {
       at = at.lle_next;
     }
     if (at === null) return;
+    if (this.#last === lle) this.#last = null;
     if (prev !== null) prev.lle_next = lle.lle_next;
     else if (lle.lle_next === null) this.#chains.delete(key);
     else this.#chains.set(key, lle.lle_next);

@@ -6,7 +6,7 @@
 import { NOPAGE, type VmPage } from './vm_page.ts';
 
 const CHUNK_SHIFT = 8;
-const CHUNK_PAGES = 1 << CHUNK_SHIFT;
+export const CHUNK_PAGES = 1 << CHUNK_SHIFT;
 /** Index of the number of frames, after the frames of a chunk. */
 const COUNT = CHUNK_PAGES;
 
@@ -31,6 +31,14 @@ export class PageIndex {
   /** The frame of page `pindex`, 0 to 2^40, or NOPAGE. */
   get(pindex: number): VmPage {
     return this.#chunk(Math.floor(pindex / CHUNK_PAGES))[pindex % CHUNK_PAGES]!;
+  }
+
+  /**
+   * The frames of the chunk that contains page `pindex`, at the indexes `pindex % CHUNK_PAGES` and up;
+   * NOPAGE where there is none. Valid until the next call.
+   */
+  chunkOf(pindex: number): Int32Array {
+    return this.#chunk(Math.floor(pindex / CHUNK_PAGES));
   }
 
   /** Adds a page whose index is not in use. */

@@ -12,7 +12,7 @@ import { inPass, passDefer } from '../sys/pass.ts';
 import type { FileStat, Pager, PagerRequest } from '../sys/pager.ts';
 import { count, R_PAGER_EIO } from '../sys/reason.ts';
 import { mem, PAGE_SIZE } from './arena.ts';
-import { PageIndex } from './page_index.ts';
+import { CHUNK_PAGES, PageIndex } from './page_index.ts';
 import {
   NOPAGE,
   type PageOwner,
@@ -24,6 +24,7 @@ import {
   vm_page_all_valid,
   vm_page_wire,
   vm_page_wired,
+  vmPagesWire,
   vm_page_xunbusy,
   vmWireAllowed,
   type VmPage,
@@ -70,6 +71,13 @@ export class VmObject implements PageOwner {
   /** The frame of page `pindex`, or NOPAGE. */
   lookup(pindex: number): VmPage {
     return this.#pages.get(pindex);
+  }
+
+  /** Like vmPagesWire, for the pages from `pindex` on, of which page `from` is next. */
+  wireRun(pindex: number, pages: VmPage[], from: number, n: number, held: number): number {
+    const at = (pindex + from) % CHUNK_PAGES;
+    const end = Math.min(n, from + CHUNK_PAGES - at);
+    return vmPagesWire(this.#pages.chunkOf(pindex + from), at - from, pages, from, end, held);
   }
 
   insert(pindex: number, page: VmPage): void {
@@ -204,6 +212,12 @@ export function vm_page_grab_pages(
 ): number {
   grabbed.n = 0;
   for (let i = 0; i < n; i++) {
+    const run = object.wireRun(pindex, pages, i, n, held);
+    if (run > i) {
+      grabbed.n = run;
+      i = run - 1;
+      continue;
+    }
     let p = object.lookup(pindex + i);
     if (p === NOPAGE) {
       p = vm_page_alloc(object, pindex + i, held + i);

@@ -242,6 +242,87 @@ export function vm_page_wire(p: VmPage): void {
   }
 }
 
+/**
+ * Wires pages as `vm_page_wire` does while they are resident, not busy, and may be wired: `chunk[at +
+ * i]` for `i` from `from` to `n - 1`, which it stores in `pages[i]`. `held`: see vmWireAllowed, for
+ * i = 0. Returns the first `i` that it did not wire. For runs of pages: it reads the arrays once.
+ */
+export function vmPagesWire(
+  chunk: Int32Array,
+  at: number,
+  pages: VmPage[],
+  from: number,
+  n: number,
+  held: number,
+): number {
+  const counts = wireCount;
+  const [states, next, prev] = [flags, lruNext, lruPrev];
+  // The check of vmWireAllowed that needs no share of the reserve.
+  const most = wiredFileMax - (wiredFileMax >> 1);
+  let wired = nwiredFile;
+  let i = from;
+  for (; i < n; i++) {
+    const p = chunk[at + i]!;
+    if (p === NOPAGE || (states[p]! & BUSY) !== 0) break;
+    if (counts[p] === 0) {
+      if (held + i >= most - wired) break;
+      const before = prev[p]!;
+      const after = next[p]!;
+      next[before] = after;
+      prev[after] = before;
+      wired++;
+    }
+    counts[p]!++;
+    pages[i] = p;
+  }
+  const taken = wired - nwiredFile;
+  nwiredFile = wired;
+  nwired += taken;
+  ncached -= taken;
+  return i;
+}
+
+/** The first of pages[from .. n) that is not valid; `n` if there is none. */
+export function vmPagesInvalid(pages: readonly VmPage[], from: number, n: number): number {
+  const states = flags;
+  let i = from;
+  while (i < n && (states[pages[i]!]! & VALID) !== 0) i++;
+  return i;
+}
+
+/**
+ * Drops a wiring of the pages at the `n` addresses pa[pa0 ..], as `vm_page_unwire` with `noreuse`
+ * false. For runs of pages.
+ */
+export function vmPagesUnwire(pa: Float64Array, pa0: number, n: number): void {
+  const counts = wireCount;
+  const [states, next, prev] = [flags, lruNext, lruPrev];
+  const base = ramBase;
+  let cached = 0;
+  for (let i = pa0; i < pa0 + n; i++) {
+    const p = Math.floor((pa[i]! - base) / PAGE_SIZE);
+    const wirings = counts[p]!;
+    if (wirings > 1) {
+      counts[p] = wirings - 1;
+    } else if ((states[p]! & (VALID | FILE)) !== (VALID | FILE) || owner[p] === null) {
+      vm_page_unwire(p, false);
+    } else {
+      KASSERT(wirings === 1, 'vm_page_unwire: not wired');
+      counts[p] = 0;
+      const tail = prev[0]!;
+      next[tail] = p;
+      prev[p] = tail;
+      next[p] = 0;
+      prev[0] = p;
+      cached++;
+    }
+  }
+  nwired -= cached;
+  nwiredFile -= cached;
+  ncached += cached;
+  if (cached > 0) wakeup();
+}
+
 function free(p: VmPage): void {
   flags[p] = 0;
   owner[p] = null;
