@@ -163,6 +163,8 @@ export interface Claim {
   bytes: number;
   /** Least number of sendfile(2) calls. */
   requests: number;
+  /** Whether a NAPI thread receives the frames. Default: no. */
+  napi?: boolean;
 }
 
 /** The growth of a counter during the runs. */
@@ -229,7 +231,8 @@ export function provePath(
   const arm = armOf(claim.arm);
   must(path.engine === claim.engine, `engine ${path.engine}, not ${claim.engine}`);
   must(path.mode === claim.mode, `mode ${path.mode}, not ${claim.mode}`);
-  must(path.napi === 'off', `napi ${path.napi}, not off`);
+  const napi = claim.napi === true ? 'thread' : 'off';
+  must(path.napi === napi, `napi ${path.napi}, not ${napi}`);
   for (const cap of arm.on) must(path.options.includes(cap), `${cap} is off`);
   for (const cap of arm.off) must(!path.options.includes(cap), `${cap} is on`);
   must(path.sendfileCalls >= claim.requests, `${path.sendfileCalls} sendfile calls`);

@@ -13,7 +13,7 @@
  * acknowledgments. No timestamps, no SACK; after 200 ms without a frame it sends again from the
  * first unacknowledged bytes.
  *
- * -N: threaded NAPI; the thread "napi/..." may be pinned by the caller after "ready". -u: the bytes
+ * -N: threaded NAPI; the caller may pin the thread "napi/..." after "ready", and ends the program. -u: the bytes
  * come from a buffer of a program, 1 MB, and are copied into a send buffer of 2 MB; one connection.
  *
  * Prints "ready" when the interface is up, and at the end one line of JSON. Linux's address is
@@ -626,5 +626,8 @@ int main(int argc, char **argv) {
          "\"cpuSeconds\":%.6f}\n",
          (unsigned long long)total * (unsigned)nconns, (unsigned long long)segments,
          (unsigned long long)retransmits, seconds, cpu1 - cpu0);
+  fflush(stdout);
+  /* The caller reads the CPU time of the thread, which ends with the interface, and kills us. */
+  if (napi) pause();
   return 0;
 }
