@@ -19,7 +19,7 @@ const ETHER_HEADER = 14;
 const PAGE_SIZE = 4096;
 
 /** The transmit paths of file bytes; see ARMS. */
-export type ArmName = 'default' | 'no-ext-pgs' | 'no-nomap' | 'no-txcsum';
+export type ArmName = 'default' | 'no-ext-pgs' | 'no-nomap' | 'no-txcsum' | 'write';
 
 export interface Arm {
   readonly name: ArmName;
@@ -35,6 +35,8 @@ export interface Arm {
   readonly maps: boolean;
   /** Whether the CPU sums every byte. */
   readonly sums: boolean;
+  /** The server reads the file and writes it, without sendfile; see write_probe.ts. */
+  readonly writes?: boolean;
 }
 
 /** Checksum and segmentation offload for both families. */
@@ -80,6 +82,17 @@ export const ARMS: readonly Arm[] = [
     converts: true,
     maps: true,
     sums: true,
+  },
+  {
+    name: 'write',
+    label: 'read and write',
+    args: [],
+    on: ['NOMAP', ...OFFLOADS],
+    off: [],
+    converts: false,
+    maps: false,
+    sums: false,
+    writes: true,
   },
 ];
 
@@ -235,7 +248,8 @@ export function provePath(
   must(path.napi === napi, `napi ${path.napi}, not ${napi}`);
   for (const cap of arm.on) must(path.options.includes(cap), `${cap} is off`);
   for (const cap of arm.off) must(!path.options.includes(cap), `${cap} is on`);
-  must(path.sendfileCalls >= claim.requests, `${path.sendfileCalls} sendfile calls`);
+  const calls = path.sendfileCalls;
+  must(arm.writes === true ? calls === 0 : calls >= claim.requests, `${calls} sendfile calls`);
   const unmapped = `${path.conversions} conversions of unmapped mbufs`;
   must(path.conversions > 0 === arm.converts, unmapped);
   const pages = `${path.sf_bufs} pages mapped`;

@@ -6,10 +6,12 @@
 import { createHash } from 'node:crypto';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { request } from '../../src/cli/control_client.ts';
 import { below, SeededPrng } from '../../src/host/prng.ts';
 import { Instance } from '../support/instance.ts';
 import type { Netns } from '../support/netns.ts';
+import { distRoot } from '../support/root.ts';
 import { type Fill, watchSendBuffers } from '../support/send_buffers.ts';
 import { addrOf, reportOf } from './bulk_tx.ts';
 import type { Baselines } from './cc.ts';
@@ -25,6 +27,12 @@ const FORGET = 'net.inet.tcp.hostcache.purgenow';
 const CLIENT_TIMEOUT_MS = 90_000;
 /** Milliseconds between two samples of the send buffers. */
 const SAMPLE_MS = 5;
+
+/** Starts the server with read and write instead of sendfile. */
+const WRITE_WRAPPER = [
+  'env',
+  `NODE_OPTIONS=--import=${pathToFileURL(join(distRoot, 'test/bench/write_probe.js')).href}`,
+];
 
 /** The requests of a run. */
 export interface Workload {
@@ -94,7 +102,8 @@ export class WebRig {
    */
   async start(ns: Netns, arm: Arm, engine: Engine, mode: Mode): Promise<Instance> {
     const options = ['--engine', engine, '--mode', mode, '--memory', MEMORY, '--mtu', String(MTU)];
-    const instance = await Instance.start(ns, ['serve', this.#www, ...options, ...arm.args]);
+    const args = ['serve', this.#www, ...options, ...arm.args];
+    const instance = await Instance.start(ns, args, arm.writes === true ? WRITE_WRAPPER : []);
     this.#pins.move(instance.ready.pid, 'ours');
     for (const family of FAMILIES) {
       const urls = this.#sizes.map((size) => `'${instance.urlOf(String(size), family)}'`).join(' ');
