@@ -99,6 +99,8 @@ export class DmaSoftc implements IfDriver, Task {
   readonly txNdesc: Uint16Array;
   /** The ring's producer at the last doorbell. */
   txRung = 0;
+  /** Bytes of the packets queued since then. */
+  txPending = 0;
   /** The packet that encap works on: its argument, or the copy that replaced it. */
   txHead: Mbuf | null = null;
   readonly br: BufRing;

@@ -38,6 +38,13 @@ import { RING_TO_DEVICE } from './dma_setup.ts';
 import type { DmaSoftc } from './dma_softc.ts';
 
 /**
+ * Bytes after which a pass rings the doorbell before its end, as iflib(9) does after a number of
+ * descriptors. The device has then copied about half of a second-level cache of 1 MB, and the mbufs
+ * of the finished packets are still in it when they are freed.
+ */
+const DOORBELL_BYTES = 256 * 1024;
+
+/**
  * Loads the chain into `sc.segs`, and copies it first if it has too many segments; `sc.txHead` is
  * the loaded chain. ENOBUFS: no memory for the copy. ENOMEM: bus_dma has no bounce pages now.
  */
@@ -81,6 +88,11 @@ function put(sc: DmaSoftc, m: Mbuf): boolean {
   }
   if (error === 0) {
     accountTx(sc, sc.txHead!);
+    sc.txPending += sc.txHead!.m_pkthdr.len;
+    if (sc.txPending >= DOORBELL_BYTES) {
+      dmaTxflush(sc);
+      sc.ops.txreap(sc);
+    }
     return true;
   }
   // If the ring is empty, no completion will retry this packet.
@@ -148,6 +160,7 @@ export function dmaTxflush(sc: DmaSoftc): void {
   const { txr, txRing } = sc;
   if (txr.prod === sc.txRung) return;
   sc.txRung = txr.prod;
+  sc.txPending = 0;
   bus_dmamap_sync(txRing.tag, txRing.map, RING_TO_DEVICE);
   sc.ops.doorbell(sc);
 }
@@ -185,4 +198,5 @@ export function dmaTxdrain(sc: DmaSoftc): void {
   while (txr.used > 0) dmaTxDone(sc, false);
   txr.reset();
   sc.txRung = 0;
+  sc.txPending = 0;
 }

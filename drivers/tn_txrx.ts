@@ -157,7 +157,7 @@ export function tn_encap(sc: TnSoftc, m: Mbuf): Errno {
   sc.txNdesc[first] = segs.nsegs + nctx;
   txr.produce(segs.nsegs + nctx);
   bus_dmamap_sync(sc.txTag, map, BUS_DMASYNC_PREWRITE);
-  // The doorbell is rung once, at the end of the output pass.
+  // dma_tx.ts rings the doorbell, at the latest at the end of the pass.
   return 0;
 }
 
