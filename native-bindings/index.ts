@@ -26,6 +26,14 @@ export interface NativeAddon {
   frameReadv(fd: number, iov: Uint32Array, iovcnt: number): number;
   socketPair(fds: Int32Array, bufBytes: number): number;
   fdClose(fd: number): number;
+  fdRelease(fd: number): number;
+
+  // exchange.cpp: workers, each with a queue of one TAP.
+  exchangeOpen(workers: number, port: number, seed: number): number;
+  exchangeJoin(id: number, worker: number, tap: number, vnetHdr: 0 | 12): number;
+  exchangeStats(out: Float64Array): number;
+  exchangeLeave(): number;
+  flowOwner(frame: Uint8Array, workers: number, port: number, seed: number): number;
 
   // stream_io.cpp
   fdWrite(fd: number, frame: Uint8Array): number;
@@ -33,7 +41,8 @@ export interface NativeAddon {
 
   // tap.cpp
   tunOpen(): number;
-  tapAttach(fd: number, name: Uint8Array, vnetHdr: 0 | 12, napi: 0 | 1): number;
+  /** `flags`: 1 NAPI, 2 several queues. */
+  tapAttach(fd: number, name: Uint8Array, vnetHdr: 0 | 12, flags: number): number;
   /** `flags`: 1 TUN, 2 several queues. With an empty name the kernel chooses one. */
   tunAttach(fd: number, name: Uint8Array, vnetHdr: 0 | 12, flags: number): number;
   tapAdopt(fd: number): number;

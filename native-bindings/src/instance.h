@@ -28,9 +28,14 @@ struct Arena {
   void Unref();
 };
 
+namespace tn {
+class WireSource;
+}
+struct Exchange;
 struct FileJobs;
 struct Poll;
 struct Read;
+class Steer;
 struct Tn;
 
 struct Instance {
@@ -54,6 +59,9 @@ struct Instance {
   uint32_t readsInFlight = 0;
 
   Tn* tns[kMaxTns] = {};
+
+  Exchange* opened = nullptr;  // the exchange that this instance opened
+  Steer* steer = nullptr;      // its place on an exchange
 
   FileJobs* fileJobs = nullptr;
   uint32_t remoteReads = 0;
@@ -90,7 +98,7 @@ struct Entry {
 using Entries = const Entry*;  // ended by a null name
 extern const Entry kArenaEntries[], kIoEntries[], kTapEntries[], kNetlinkEntries[], kNetnsEntries[],
     kPagerEntries[], kCksumEntries[], kPollEntries[], kStreamIoEntries[], kTnEntries[],
-    kIpcEntries[], kFileJobEntries[];
+    kIpcEntries[], kFileJobEntries[], kExchangeEntries[];
 
 // pager.cpp: reads from byte `off` until the pieces are full, to the end of the file, or until an
 // error, which is put into `error` as -errno. Changes the pieces. Returns the bytes read.
@@ -104,7 +112,12 @@ void PutStat(const struct statx& st, double* out);
 int RemoteRead(Instance* inst, int32_t id, int fd, off_t off, const uint32_t* pairs, size_t words,
                uint32_t iovcnt);
 
+// exchange.cpp: the frames of this worker that a read from descriptor `fd` returns; null if `fd` is no
+// queue of a worker.
+tn::WireSource* SteerOf(Instance* inst, int fd);
+
 // Called at the end of the instance.
+void ExchangeEnd(Instance* inst);
 void FileJobsEnd(Instance* inst);
 void PollsEnd(Instance* inst);
 void ReadsEnd(Instance* inst);
@@ -112,5 +125,7 @@ void TnsEnd(Instance* inst);
 
 // Disconnects all devices from descriptor `fd`, which is about to be closed.
 void TnsUnplug(Instance* inst, int fd);
+// Makes all devices read their wires directly, because `source` is about to be deleted.
+void TnsUnsteer(Instance* inst, const tn::WireSource* source);
 
 }  // namespace tapnic

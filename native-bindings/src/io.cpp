@@ -7,10 +7,14 @@
 #include <unistd.h>
 
 #include "napi_args.h"
+#include "tn_wire.h"
 
 namespace tapnic {
 
 namespace {
+
+// The result of a system call, or -errno.
+long Result(ssize_t n) { return n < 0 ? -errno : n; }
 
 template <typename Call>
 napi_value Vectored(napi_env env, napi_callback_info info, Call call) {
@@ -23,21 +27,29 @@ napi_value Vectored(napi_env env, napi_callback_info info, Call call) {
   iovec iov[kMaxSegs];
   const int error = a.inst->Gather(pairs.p, pairs.len, iovcnt, iov);
   if (error != 0) return a.Return(error);
-  const ssize_t n = TEMP_FAILURE_RETRY(call(fd, iov, static_cast<int>(iovcnt)));
-  return a.Return(n < 0 ? -errno : n);
+  long n;
+  do {
+    n = call(a.inst, fd, iov, static_cast<int>(iovcnt));
+  } while (n == -EINTR);
+  return a.Return(n);
 }
 
 // frameWritev(fd, iov: Uint32Array, iovcnt) -> bytes written, or -errno.
 //
 // Sends one frame gathered from the arena: iov holds iovcnt (offset, length) pairs, 1 to 1024.
 napi_value FrameWritev(napi_env env, napi_callback_info info) {
-  return Vectored(env, info, [](int fd, const iovec* v, int n) { return writev(fd, v, n); });
+  return Vectored(env, info, [](Instance*, int fd, const iovec* v, int n) {
+    return Result(writev(fd, v, n));
+  });
 }
 
 // frameReadv(fd, iov: Uint32Array, iovcnt) -> bytes read, or -errno. Receives one frame into the
 // (offset, length) pairs of iov.
 napi_value FrameReadv(napi_env env, napi_callback_info info) {
-  return Vectored(env, info, [](int fd, const iovec* v, int n) { return readv(fd, v, n); });
+  return Vectored(env, info, [](Instance* inst, int fd, const iovec* v, int n) {
+    tn::WireSource* source = SteerOf(inst, fd);
+    return source != nullptr ? source->Readv(v, n) : Result(readv(fd, v, n));
+  });
 }
 
 // socketPair(fds: Int32Array(2), bufBytes) -> 0 or -errno.
@@ -78,6 +90,19 @@ napi_value FdClose(napi_env env, napi_callback_info info) {
   return a.Return(close(fd) == 0 ? 0 : -errno);
 }
 
+// fdRelease(fd) -> 0 or -errno. The addon of this isolate stops using fd, which stays open: another
+// isolate of this process adopts it. -EBUSY: it is polled.
+napi_value FdRelease(napi_env env, napi_callback_info info) {
+  Args<1> a(env, info);
+  const int fd = a.Int32(0);
+  if (!a.ok) return a.Return(-EINVAL);
+  if (!a.inst->Owns(fd)) return a.Return(-EBADF);
+  if (a.inst->Polled(fd)) return a.Return(-EBUSY);
+  TnsUnplug(a.inst, fd);
+  a.inst->Disown(fd);
+  return a.Return(0);
+}
+
 }  // namespace
 
 int Instance::Own(int fd) {
@@ -93,6 +118,7 @@ const Entry kIoEntries[] = {{"frameWritev", FrameWritev},
                             {"frameReadv", FrameReadv},
                             {"socketPair", SocketPair},
                             {"fdClose", FdClose},
+                            {"fdRelease", FdRelease},
                             {nullptr, nullptr}};
 
 }  // namespace tapnic

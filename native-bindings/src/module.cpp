@@ -19,6 +19,7 @@ void InstanceEnd(napi_env, void* data, void*) {
   FileJobsEnd(inst);
   ReadsEnd(inst);
   TnsEnd(inst);
+  ExchangeEnd(inst);
   for (int fd = 0; fd < static_cast<int>(kMaxFds); fd++)
     if (inst->Owns(fd)) close(fd);
   if (inst->arena != nullptr) inst->arena->Unref();
@@ -53,7 +54,7 @@ static napi_value Init(napi_env env, napi_value exports) {
     return nullptr;
   for (Entries e : {kArenaEntries, kIoEntries, kTapEntries, kNetlinkEntries, kNetnsEntries,
                     kPagerEntries, kCksumEntries, kPollEntries, kStreamIoEntries, kTnEntries,
-                    kIpcEntries, kFileJobEntries})
+                    kIpcEntries, kFileJobEntries, kExchangeEntries})
     if (!Define(env, exports, inst, e)) return nullptr;
   return exports;
 }

@@ -39,23 +39,25 @@ int Attach(int fd, ifreq& ifr, int flags, int vnetHdr) {
   return (now.ifr_flags & IFF_PERSIST) != 0 ? 0 : 1;
 }
 
-// tapAttach(fd, name: Uint8Array, vnetHdr, napi) -> 1 if it created the interface, 0 if the
+// tapAttach(fd, name: Uint8Array, vnetHdr, flags) -> 1 if it created the interface, 0 if the
 // interface existed as a persistent TAP, or -errno.
 //
-// Single queue, no packet information. With vnetHdr 12 every frame has a little-endian virtio-net
+// No packet information. `flags`: 1 NAPI, 2 several queues, one for each descriptor attached with the
+// same name. With vnetHdr 12 every frame has a little-endian virtio-net
 // header of 12 bytes; with 0 it has none. -EBUSY: another process uses the interface. -EINVAL: bad
-// name, or the interface of that name is not a single-queue TAP. -EPERM: no permission.
+// name, or the interface of that name is not a TAP of that number of queues (one or several). -EPERM: no permission.
 napi_value TapAttach(napi_env env, napi_callback_info info) {
   Args<4> a(env, info);
   const int fd = a.Int32(0);
   const Span<uint8_t> name = a.Bytes(1);
   const int vnetHdr = a.Int32(2);
-  const bool napi = a.Int32(3) != 0;
-  if (!a.ok || (vnetHdr != 0 && vnetHdr != 12)) return a.Return(-EINVAL);
+  const uint32_t flags = a.Uint32(3);
+  if (!a.ok || (vnetHdr != 0 && vnetHdr != 12) || flags > 3) return a.Return(-EINVAL);
   if (!a.inst->Owns(fd)) return a.Return(-EBADF);
   ifreq ifr = {};
   if (!IfName(name, ifr.ifr_name)) return a.Return(-EINVAL);
-  return a.Return(Attach(fd, ifr, IFF_TAP | (napi ? IFF_NAPI : 0), vnetHdr));
+  return a.Return(Attach(fd, ifr, IFF_TAP | ((flags & 1) != 0 ? IFF_NAPI : 0) |
+                                     ((flags & 2) != 0 ? IFF_MULTI_QUEUE : 0), vnetHdr));
 }
 
 // tunAttach(fd, name: Uint8Array, vnetHdr, flags) -> as tapAttach.

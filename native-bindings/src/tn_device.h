@@ -20,6 +20,8 @@
 
 namespace tapnic::tn {
 
+class WireSource;
+
 // Reads and writes big- and little-endian fields at any address.
 inline uint32_t Be16(const uint8_t* p) { return static_cast<uint32_t>(p[0] << 8 | p[1]); }
 inline uint32_t Be32(const uint8_t* p) { return Be16(p) << 16 | Be16(p + 2); }
@@ -78,6 +80,7 @@ class PieceSum {
 // The environment of the device. `mem` outlives it and is page-aligned.
 struct Config {
   int fd;  // descriptor of the wire; -1 after it was closed
+  WireSource* source;  // what is received; null: the frames of `fd`
   bool vnet;
   bool hasTimer;
   uint8_t mac[6];
@@ -213,9 +216,16 @@ class Device {
   uint32_t Read(uint32_t off);
 
   // Disconnects the device from its wire, which was closed. Every later send fails.
-  void Unplug() { c_.fd = -1; }
+  void Unplug() {
+    c_.fd = -1;
+    c_.source = nullptr;
+  }
   // Connects the device to another wire.
-  void Rewire(int fd) { c_.fd = fd; }
+  void Rewire(int fd, WireSource* source) {
+    c_.fd = fd;
+    c_.source = source;
+  }
+  const WireSource* source() const { return c_.source; }
   int fd() const { return c_.fd; }
 
   double stats[TN_NSTATS] = {};
@@ -280,6 +290,7 @@ class Device {
   void RxDisable();
   bool RxSetTail(uint32_t slot);
   void RxDrain();
+  long RxRead();
   void RxWireBack();
   void RxWireGone();
   void RxStall();

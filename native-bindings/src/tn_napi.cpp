@@ -89,6 +89,7 @@ napi_value TnOpen(napi_env env, napi_callback_info info) {
   if (inst->arena == nullptr) return a.Return(-ENXIO);
   tn::Config config = {};
   config.fd = fd;
+  config.source = SteerOf(inst, fd);
   memcpy(config.mac, mac.p, sizeof config.mac);
   const int error = Configure(params.p, inst->arena, &config);
   if (error != 0) return a.Return(error);
@@ -122,7 +123,7 @@ napi_value TnRewire(napi_env env, napi_callback_info info) {
   if (!a.ok) return a.Return(-EINVAL);
   Tn* t = Get(a.inst, id);
   if (t == nullptr || !a.inst->Owns(fd)) return a.Return(-EBADF);
-  t->dev.Rewire(fd);
+  t->dev.Rewire(fd, SteerOf(a.inst, fd));
   return a.Return(0);
 }
 
@@ -214,6 +215,11 @@ void TnsEnd(Instance* inst) {
 void TnsUnplug(Instance* inst, int fd) {
   for (Tn* t : inst->tns)
     if (t != nullptr && t->dev.fd() == fd) t->dev.Unplug();
+}
+
+void TnsUnsteer(Instance* inst, const tn::WireSource* source) {
+  for (Tn* t : inst->tns)
+    if (t != nullptr && t->dev.source() == source) t->dev.Rewire(t->dev.fd(), nullptr);
 }
 
 const Entry kTnEntries[] = {{"tnOpen", TnOpen},     {"tnClose", TnClose},

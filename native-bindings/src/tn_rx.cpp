@@ -78,9 +78,7 @@ void Device::RxDrain() {
       break;
     }
     if (!RxGather(ring)) continue;
-    const int nbufs = static_cast<int>(rx_.nbufs);
-    const long n =
-        c_.vnet ? WireReadv(c_.fd, rx_.iov, nbufs + 1) : WireReadv(c_.fd, rx_.Bufs(), nbufs);
+    const long n = RxRead();
     if (n < 0) {
       if (n != -EAGAIN) RxWireGone();
       break;
@@ -94,6 +92,13 @@ void Device::RxDrain() {
     flags_ |= TN_DO_POST_RX;
   }
   if (rx_.causes != 0) Cause(rx_.causes);
+}
+
+// Reads one frame into the listed buffers. Returns its length, or -errno.
+long Device::RxRead() {
+  const iovec* iov = c_.vnet ? rx_.iov : rx_.Bufs();
+  const int iovcnt = static_cast<int>(rx_.nbufs) + (c_.vnet ? 1 : 0);
+  return c_.source != nullptr ? c_.source->Readv(iov, iovcnt) : WireReadv(c_.fd, iov, iovcnt);
 }
 
 void Device::RxWireBack() {

@@ -10,4 +10,14 @@ namespace tapnic::tn {
 long WireWritev(int fd, const iovec* iov, int iovcnt);
 long WireReadv(int fd, const iovec* iov, int iovcnt);
 
+// The frames that a device receives, if they are not simply those of its descriptor.
+class WireSource {
+ public:
+  // As WireReadv.
+  virtual long Readv(const iovec* iov, int iovcnt) = 0;
+
+ protected:
+  ~WireSource() = default;
+};
+
 }  // namespace tapnic::tn

@@ -55,7 +55,7 @@ export type StreamHandler = (
 export interface ControlHost {
   readonly limits: ControlLimits;
   /** Runs a request that is not streamed. Throws ControlFailure. */
-  answer(req: ControlRequest): ControlResponse;
+  answer(req: ControlRequest): ControlResponse | Promise<ControlResponse>;
   /** Returns the handler of a streamed command, null for others. Throws ControlFailure. */
   stream(cmd: string): StreamHandler | null;
   closed(conn: ControlConn): void;
@@ -72,6 +72,8 @@ export class ControlConn {
   readonly #lines = new LineSplitter(REQUEST_MAX);
   readonly #queue: string[] = [];
   readonly #idle: NodeJS.Timeout;
+  /** Whether an answer follows, before which no other request is answered. */
+  #waiting = false;
   #stream: {
     readonly id: number;
     readonly abort: AbortController;
@@ -157,22 +159,35 @@ export class ControlConn {
 
   /** Answers queued requests while the client reads the answers. */
   #pump(): void {
-    while (this.#queue.length > 0 && !this.#ended) {
+    while (this.#queue.length > 0 && !this.#ended && !this.#waiting) {
       const response = this.#answer(this.#queue.shift()!);
+      if (response instanceof Promise) {
+        this.#waiting = true;
+        void response.then((later) => this.#answered(later));
+        this.#socket.pause();
+        return;
+      }
       if (response === null || this.#write(response)) continue;
       // The client sends faster than it reads: pause it.
       this.#socket.pause();
       return;
     }
-    if (!this.#ended) this.#socket.resume();
+    if (!this.#ended && !this.#waiting) this.#socket.resume();
+  }
+
+  #answered(response: ControlResponse): void {
+    this.#waiting = false;
+    if (this.#ended) return;
+    this.#idle.refresh();
+    if (this.#write(response)) this.#pump();
   }
 
   #write(value: object): boolean {
     return this.#socket.write(`${JSON.stringify(value)}\n`);
   }
 
-  /** Returns the answer to a line, null if the answer follows later. */
-  #answer(line: string): ControlResponse | null {
+  /** Returns the answer to a line, null if a streamed request answers it. */
+  #answer(line: string): ControlResponse | Promise<ControlResponse> | null {
     let id: number | null = null;
     try {
       const req = parseRequest(line);

@@ -24,7 +24,8 @@ import { withSocketLock } from './socket_lock.ts';
 
 const LIMITS: ControlLimits = { clients: 64, streams: 16, idleMs: 60_000, unreadMs: 60_000 };
 
-type ControlHandler = (req: ControlRequest) => ControlResponse;
+/** Answers a request, at once or later. Rejects only for a bug. */
+type ControlHandler = (req: ControlRequest) => ControlResponse | Promise<ControlResponse>;
 /** Streamed commands by name. */
 export type StreamHandlers = ReadonlyMap<string, StreamHandler>;
 
@@ -105,7 +106,7 @@ export class ControlServer implements ControlHost {
     for (const conn of this.#conns) conn.destroy();
   }
 
-  answer(req: ControlRequest): ControlResponse {
+  answer(req: ControlRequest): ControlResponse | Promise<ControlResponse> {
     if (this.#handler === null) throw new ControlFailure('EAGAIN', STARTING);
     return this.#handler(req);
   }

@@ -4,10 +4,7 @@
  */
 
 import type { Logger } from 'pino';
-import type { Limits } from '../apps/http/limits.ts';
-import { HttpApp } from '../apps/http/serve.ts';
 import { handleRequest } from '../ctl/control.ts';
-import { NativeFolder } from '../host/native_folder.ts';
 import { NetnsScope } from '../host/netns_scope.ts';
 import { openTuntap2 } from '../host/tuntap2.ts';
 import { captureConsole } from '../machine/capture_file.ts';
@@ -21,8 +18,11 @@ import { UsageError } from './command.ts';
 import { streamHandlers } from './control_jobs.ts';
 import { checkedPath, defaultControlPath, netnsInode } from './control_path.ts';
 import { type ControlServer, openControlServer } from './control_server.ts';
-import { makeLogger } from './log.ts';
+import { makeLog } from './log.ts';
 import type { NicSettings } from './nic_options.ts';
+import { type ServeJob, startServe } from './serve_app.ts';
+import { checkWorkers, SharedTap, sharedStreams, type WorkersJob } from './serve_workers.ts';
+import { workerAnswer } from './worker_control.ts';
 
 export const models = nicModels;
 
@@ -40,6 +40,9 @@ interface ServeUrls {
   readonly url6: string | null;
 }
 
+/** Milliseconds that other workers have to stop. */
+const WORKERS_STOP_MS = 1850;
+
 /** The `ready` line without the fields that a command adds. */
 export interface ReadyInfo extends StackInfo {
   readonly event: 'ready';
@@ -47,6 +50,8 @@ export interface ReadyInfo extends StackInfo {
   /** Inode of the network namespace of the interface; null if it cannot be read. */
   readonly netnsInode: number | null;
   readonly pid: number;
+  /** Number of stacks that share the address. */
+  readonly workers: number;
 }
 
 /** The network namespace of the interface, opened before the control socket, which it names. */
@@ -94,22 +99,36 @@ export class Instance {
   readonly #stack: HostStack;
   readonly #control: ControlServer;
   readonly #place: Place;
+  readonly #shared: SharedTap | null;
   #app: App | null = null;
 
-  private constructor(log: Logger, stack: HostStack, control: ControlServer, place: Place) {
+  private constructor(
+    log: Logger,
+    stack: HostStack,
+    control: ControlServer,
+    place: Place,
+    shared: SharedTap | null,
+  ) {
     this.log = log;
     this.#stack = stack;
     this.#control = control;
     this.#place = place;
+    this.#shared = shared;
   }
 
   /**
    * Starts everything. On an error, stops the parts that were started. Throws CliError,
    * TapnicError.
+   * @param job what several workers serve, or null: one stack
    */
-  static async open(settings: NicSettings, json: boolean): Promise<Instance> {
+  static async open(
+    settings: NicSettings,
+    json: boolean,
+    job: WorkersJob | null = null,
+  ): Promise<Instance> {
     const { warnings, driver } = settings;
-    const log = makeLogger(json, 'info');
+    if (job !== null) checkWorkers(settings, job);
+    const { log, line } = makeLog(json, 'info');
     for (const warning of warnings) log.warn(warning);
     // With tuntap2 the kernel chooses the interface name, which is part of the control socket's
     // name.
@@ -129,7 +148,8 @@ export class Instance {
       dmaCheck.console = (line) => log.warn(line);
       captureConsole.ended = (line, failed) => (failed ? log.error(line) : log.warn(line));
       dhcpConsole.log = (event) => logLease(log, event);
-      const stack = await HostStack.open({ ...settings, nic }, device);
+      const shared = job === null ? null : new SharedTap({ ...settings, nic }, job, line);
+      const stack = await HostStack.open(shared?.settings ?? { ...settings, nic }, device, shared);
       for (const warning of stack.warnings) log.warn(warning);
       for (const port of stack.ports)
         void port.gone.then((why) =>
@@ -137,7 +157,7 @@ export class Instance {
             `${port.tapName}: the interface is gone: ${why}: ${port.ifp.if_xname} has no link`,
           ),
         );
-      return new Instance(log, stack, control, place);
+      return new Instance(log, stack, control, place, shared);
     } catch (e) {
       control.close();
       place.netns?.close();
@@ -163,27 +183,39 @@ export class Instance {
     return this.#stack.nic.gone;
   }
 
+  /** Resolves with one line when a worker ended unexpectedly: the instance must stop. */
+  get died(): Promise<string> | null {
+    return this.#shared?.died ?? null;
+  }
+
   /** Takes ownership of `app`: `stop` ends it. Starts answering requests on the control socket. */
   run(app: App): void {
     this.#app = app;
     ifConsole.log = (line) => this.log.info(line);
     const faults = this.#stack.faultPlaces;
     const { vnet, live } = this.#stack;
+    const shared = this.#shared;
     // The state is read per request: the interface may have been renamed.
+    const target = () => ({ vnet, info: this.ready(), faults, captures: () => live.list() });
+    const streams = streamHandlers(vnet, live);
     this.#control.setHandler(
-      (req) =>
-        handleRequest({ vnet, info: this.ready(), faults, captures: () => live.list() }, req),
-      streamHandlers(vnet, live),
+      shared === null
+        ? (req) => handleRequest(target(), req)
+        : (req) => shared.answer(req, (own) => workerAnswer(target(), own)),
+      shared === null ? streams : sharedStreams(streams),
     );
   }
 
   /**
-   * Serves `dir`, a real path, over HTTP. Returns the URLs; each is null without an address of its family.
-   * Rejects with TapnicError EADDRINUSE.
+   * Serves a directory over HTTP. Returns the URLs; each is null without an address of its family.
+   * Rejects with TapnicError EADDRINUSE, and with CliError if a worker cannot start.
    */
-  async serve(dir: string, port: number, limits: Limits): Promise<ServeUrls> {
-    const options = { folder: new NativeFolder(dir), log: this.log, limits };
-    this.run(new HttpApp(this.#stack.vnet, { port }, options));
+  async serve(job: ServeJob): Promise<ServeUrls> {
+    const app = startServe(this.#stack.vnet, this.#shared?.job ?? job, this.log);
+    this.#app = app;
+    await this.#shared?.start(this.#stack);
+    this.run(app);
+    const { port } = job;
     const { addr, addr6, tap } = this.#stack.info;
     const at = port === 80 ? '' : `:${port}`;
     // On Linux's side the zone of a link-local address is the name of its own interface.
@@ -199,6 +231,7 @@ export class Instance {
       control: this.#control.path,
       netnsInode: this.#place.inode,
       pid: process.pid,
+      workers: this.#shared?.workers ?? 1,
     };
   }
 
@@ -209,17 +242,21 @@ export class Instance {
 
   /** Stops everything. Resolves with the leaked items by pool name. */
   async stop(): Promise<Record<string, number>> {
+    const begun = performance.now();
+    const shared = this.#shared;
     try {
       const leaked = await this.#stack.stop({
         finish: () => {
           this.#control.stopStreams();
           this.#app?.close();
+          shared?.stop();
         },
         reset: () => this.#app?.destroy(),
+        others: () => shared?.unfinished ?? 0,
       });
       for (const { losses } of this.#stack.captures)
         if (losses !== null) this.log.warn(`capture: ${losses}`);
-      return leaked;
+      return shared === null ? leaked : await shared.leaked(leaked, begun + WORKERS_STOP_MS);
     } finally {
       this.#control.close();
       this.#place.netns?.close();

@@ -23,13 +23,29 @@ function humanLine(line: string): string {
 const isError = (line: string): boolean =>
   line.startsWith('{"level":5') || line.startsWith('{"level":6');
 
+const options = (level: string) =>
+  ({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }) as const;
+
+/** A logger of another thread, whose lines go to `write`, at most LINES_PER_SECOND. */
+export function lineLogger(write: (line: string) => void): Logger {
+  const reports = pino(options('info'), { write });
+  const limit = new LogLimit(write, (n) => reports.warn(`${n} log lines suppressed in a second`));
+  return pino(options('info'), { write: (line: string) => limit.write(line, isError(line)) });
+}
+
+/** The log of an instance: a logger, and a function for the lines of `lineLogger`. */
+interface InstanceLog {
+  readonly log: Logger;
+  readonly line: (line: string) => void;
+}
+
 /** Creates a logger that writes each line synchronously, at most LINES_PER_SECOND. */
-export function makeLogger(json: boolean, level: string): Logger {
+export function makeLog(json: boolean, level: string): InstanceLog {
   const print = (line: string): void =>
     void process.stderr.write(json ? escapeJson(line) : humanLine(line));
   // Reports are not limited: there is one per second.
-  const options = { level, base: null, timestamp: pino.stdTimeFunctions.isoTime };
-  const reports = pino(options, { write: print });
+  const reports = pino(options(level), { write: print });
   const limit = new LogLimit(print, (n) => reports.warn(`${n} log lines suppressed in a second`));
-  return pino(options, { write: (line: string) => limit.write(line, isError(line)) });
+  const line = (text: string): void => limit.write(text, isError(text));
+  return { log: pino(options(level), { write: line }), line };
 }

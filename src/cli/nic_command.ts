@@ -5,6 +5,7 @@ import { outputProblem, outputWritten, unblockOutput } from '../host/out_stream.
 import { printJson, reportError, UsageError, warn } from './command.ts';
 import type { Instance } from './instance.ts';
 import type { OwnTexts, RawFlags } from './nic_flags.ts';
+import type { WorkersJob } from './serve_workers.ts';
 import { stopOnSignal } from './signals.ts';
 
 /** The part that differs between the commands. */
@@ -15,6 +16,8 @@ interface NicJob {
    * Checks the command's own arguments before the NIC is brought up. Throws UsageError, CliError.
    */
   check?(own: OwnTexts): void | Promise<void>;
+  /** After `check`: what several workers serve; null: one stack. */
+  workers?(): WorkersJob | null;
   /**
    * Runs on the instance and prints the ready line. Resolves with the exit status when its work is
    * done or `stopping` is aborted.
@@ -61,11 +64,16 @@ export async function runNicCommand(raw: RawFlags, job: NicJob): Promise<void> {
   // writer. A signal during the start stops the instance after the start.
   const stopping = stopOnSignal();
   const json = raw['json'] === true;
-  const instance = await Instance.open(settings, json);
+  const instance = await Instance.open(settings, json, job.workers?.() ?? null);
   let lost = false;
   void instance.gone.then((why) => {
     lost = true;
     instance.log.error(`${instance.ready().tap}: the interface is gone: ${why}`);
+    stopping.abort();
+  });
+  void instance.died?.then((why) => {
+    lost = true;
+    instance.log.error(why);
     stopping.abort();
   });
   let status: number;

@@ -15,10 +15,13 @@ import { DEFAULT_LIMITS, type Limits } from '../apps/http/limits.ts';
 import { percentEncoded } from '../apps/http/url_path.ts';
 import { CliError, newCommand, print, printError, printJson, UsageError } from './command.ts';
 import { aborted, ownOption, runNicCommand } from './nic_command.ts';
+import type { ServeJob } from './serve_app.ts';
 import { addNicFlags, type OwnTexts, type RawFlags } from './nic_flags.ts';
 import { decimalNumber, wholeNumber } from './numbers.ts';
 
 const DEFAULT_PORT = 80;
+/** The largest number of workers: the addon's. Linux allows 256 queues. */
+const WORKERS_MAX = 64;
 
 function checkDirectory(dir: string): void {
   if (dir === '') throw new UsageError("'': the name of a directory is needed");
@@ -151,30 +154,34 @@ function limitsOf(own: OwnTexts): Limits {
 }
 
 function serve(dir: string, raw: RawFlags): Promise<void> {
-  let port = DEFAULT_PORT;
-  let limits = DEFAULT_LIMITS;
-  let real = dir;
+  let job: ServeJob = { dir, port: DEFAULT_PORT, limits: DEFAULT_LIMITS };
+  let workers = 1;
   let example = '';
   let container: string | null = null;
   return runNicCommand(raw, {
-    own: ['port', 'max-connections', 'header-timeout', 'idle-timeout', 'send-timeout'],
+    own: ['port', 'workers', 'max-connections', 'header-timeout', 'idle-timeout', 'send-timeout'],
     // Synchronous file system calls run here, before the host is up.
     check(own) {
-      port = ownOption(own, 'port', String(DEFAULT_PORT), (text) => wholeNumber(text, 1, 65535));
-      limits = limitsOf(own);
+      const port = ownOption(own, 'port', String(DEFAULT_PORT), (text) =>
+        wholeNumber(text, 1, 65535),
+      );
+      workers = ownOption(own, 'workers', '1', (text) => wholeNumber(text, 1, WORKERS_MAX));
+      const limits = limitsOf(own);
       checkDirectory(dir);
-      real = realPath(dir);
+      const real = realPath(dir);
+      job = { dir: real, port, limits };
       example = exampleIn(real);
       container = containerPrefix();
     },
+    workers: () => (workers === 1 ? null : { workers, serve: job }),
     async run(instance, stopping) {
-      const { url, url6 } = await instance.serve(real, port, limits);
+      const { url, url6 } = await instance.serve(job);
       const ready = { ...instance.ready(), url, url6 };
       const urls = [url, url6].filter((text) => text !== null);
       if (raw['json'] === true) printJson(ready);
       else {
         print(
-          `serving ${dir} at ${urls.join(' and ') || 'no address'} (${ready.tap} <-> ${ready.if}, seed ${ready.seed}, ` +
+          `serving ${dir} at ${urls.join(' and ') || 'no address'} (${ready.tap} <-> ${ready.if}${workers === 1 ? '' : `, ${workers} workers`}, seed ${ready.seed}, ` +
             `control ${ready.control})\n`,
         );
         if (urls.length > 0) printError(fetchHint(example, urls[0]!, ready.netns, container));
@@ -192,6 +199,10 @@ export const serveCommand: Command = addNicFlags(
     .description('serve a directory over HTTP from the emulated host')
     .argument('<dir>', 'directory to serve')
     .option('--port <n>', `TCP port (default: ${DEFAULT_PORT})`)
+    .option(
+      '--workers <n>',
+      `stacks that share the connections, each in a thread with its part of --memory, at least 16M (default: 1)`,
+    )
     .option(
       '--max-connections <n>',
       `connections at a time (default: ${DEFAULT_LIMITS.connections})`,

@@ -24,7 +24,7 @@ export interface Subject {
   readonly name?: string;
   /** TAP or TUN. */
   readonly kind?: string;
-  readonly queues?: number;
+  readonly queues?: number | undefined;
   /** Whether an interface of that name exists. */
   readonly exists?: boolean;
   /** The namespace that contains the interface; undefined: the current one. */

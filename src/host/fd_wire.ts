@@ -18,6 +18,8 @@ export class FdWire implements Wire, PollHandler {
   protected listener: WireListener | null = null;
   protected closed = false;
   #poll: FdPoll | null = null;
+  /** The inbox, which also has frames for this wire. */
+  #inbox: { readonly fd: number; readonly poll: FdPoll } | null = null;
   #readable = false;
   #armed = false;
   readonly #ref: boolean;
@@ -43,6 +45,21 @@ export class FdWire implements Wire, PollHandler {
     const n = this.addon.frameReadv(this.fd, iov, iovcnt);
     // A result of 0 means that the other end of a socket pair was closed.
     return n === 0 ? -EIO : resultFromLinux(n);
+  }
+
+  /**
+   * Joins the exchange `id` (exchange.ts) as `worker`: from now on the wire, a queue of a TAP, receives
+   * the frames of this worker from all queues. Must be called before a device is plugged in. Throws
+   * TapnicError (ENOENT, EBUSY).
+   */
+  joinExchange(id: number, worker: number): void {
+    const joined = this.addon.exchangeJoin(id, worker, this.fd, this.vnetHdr ? 12 : 0);
+    const fd = check(joined, 'exchangeJoin');
+    const pollEvent = (): void => {
+      if (this.#readable) this.listener?.wireReadable();
+    };
+    this.#inbox = { fd, poll: new FdPoll(fd, { pollEvent }, this.#ref) };
+    this.#watch();
   }
 
   armWritable(): void {
@@ -85,11 +102,17 @@ export class FdWire implements Wire, PollHandler {
     this.closed = true;
     this.listener = null;
     this.#poll?.close();
+    if (this.#inbox !== null) {
+      this.#inbox.poll.close();
+      this.addon.fdClose(this.#inbox.fd);
+      this.addon.exchangeLeave();
+    }
     this.addon.fdClose(this.fd);
   }
 
   #watch(): void {
     if (this.closed) return;
+    this.#inbox?.poll.watch(this.#readable ? POLL_READABLE : 0);
     const events = (this.#readable ? POLL_READABLE : 0) | (this.#armed ? POLL_WRITABLE : 0);
     if (this.#poll === null) {
       if (events === 0) return;

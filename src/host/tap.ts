@@ -1,7 +1,7 @@
 /**
- * A TAP interface as a wire, and its Linux side: addresses, MTU, link. It is opened single-queue,
- * without packet information. An existing persistent TAP is attached: its addresses and link are
- * not changed, and `close` does not remove it. Not implemented: several queues, TUN.
+ * A TAP interface as a wire, and its Linux side: addresses, MTU, link. It is opened with one queue, or
+ * with several, one for each stack (exchange.ts), without packet information. An existing persistent TAP is attached: its addresses and link are
+ * not changed, and `close` does not remove it. Not implemented: TUN.
  */
 
 import { readFileSync, writeFileSync } from 'node:fs';
@@ -37,6 +37,8 @@ export interface TapOptions {
   readonly netns?: string;
   /** Frames carry the 12-byte virtio-net header. Default false. */
   readonly vnetHdr?: boolean;
+  /** The number of queues. The wire is the first one; `openQueue` opens the others. Default 1. */
+  readonly queues?: number;
   /** `thread`: IFF_NAPI with a NAPI thread if sysfs permits it, else a warning. Default `off`. */
   readonly napi?: 'off' | 'thread';
   /** TUN_F_* bits; only with `vnetHdr`. Default 0. */
@@ -97,6 +99,16 @@ function checkAddresses({ name, hostAddr = null, guestAddr = null }: TapOptions)
   refuseConflict(name, exists ? null : hostAddr, guestAddr);
 }
 
+const NAPI = 1;
+const MULTI_QUEUE = 2;
+
+/** Attaches the descriptor `fd` to the interface. Returns the addon's result. */
+function attach(fd: number, options: TapOptions, napi: boolean): number {
+  const name = new TextEncoder().encode(options.name);
+  const flags = (napi ? NAPI : 0) | ((options.queues ?? 1) > 1 ? MULTI_QUEUE : 0);
+  return loadAddon().tapAttach(fd, name, options.vnetHdr === true ? 12 : 0, flags);
+}
+
 function openHandles(options: TapOptions, napi: boolean): Handles {
   const addon = loadAddon();
   const opened: number[] = [];
@@ -111,9 +123,9 @@ function openHandles(options: TapOptions, napi: boolean): Handles {
     const { nl, events } = route;
     opened.push(nl, events);
     const name = new TextEncoder().encode(options.name);
-    const made = addon.tapAttach(fd, name, options.vnetHdr === true ? 12 : 0, napi ? 1 : 0);
+    const made = attach(fd, options, napi);
     const exists = made < 0 && addon.linkGet(nl, name, new Float64Array(6)) === 0;
-    check(made, `TUNSETIFF ${options.name}`, 'tun attach', { name: options.name, exists });
+    check(made, `TUNSETIFF ${options.name}`, 'tun attach', { ...options, exists });
     return { fd, created: made === 1, route };
   } catch (e) {
     for (const each of opened) addon.fdClose(each);
@@ -133,6 +145,8 @@ export class TapWire extends FdWire {
    * Called once when the interface was deleted or moved to another namespace; `why` says which.
    */
   onGone: ((why: string) => void) | null = null;
+  /** Called when Linux sets the interface up or down. */
+  onLink: ((up: boolean) => void) | null = null;
   #napi: 'off' | 'thread' = 'off';
   readonly #nl: number;
   readonly #watch: LinkWatch;
@@ -241,6 +255,26 @@ export class TapWire extends FdWire {
     this.#check(this.addon.tapSet(this.fd, 1, bytes), 'TUNSETSNDBUF');
   }
 
+  /**
+   * Opens another queue of the interface, which `options` describes, and returns its descriptor, which
+   * another thread may adopt (QueueWire). Throws TapnicError (E2BIG, EPERM).
+   */
+  openQueue(options: TapOptions): number {
+    const napi = this.#napi === 'thread';
+    const open = (): number => {
+      const fd = check(this.addon.tunOpen(), '/dev/net/tun', 'tun open');
+      const made = attach(fd, { ...options, name: this.name }, napi);
+      if (made < 0) this.addon.fdClose(fd);
+      check(made, `TUNSETIFF ${this.name}`, 'tun attach', { ...options, exists: true });
+      return fd;
+    };
+    const fd = inNetns(options.netns, open);
+    const sndbuf = sndbufOf(options, napi);
+    if (sndbuf > 0) check(this.addon.tapSet(fd, 1, sndbuf), 'TUNSETSNDBUF');
+    check(this.addon.fdRelease(fd), 'fdRelease');
+    return fd;
+  }
+
   /** Sets whether Linux sees a carrier: the cable of the emulated NIC. */
   setCarrier(on: boolean): void {
     this.#check(this.addon.tapSet(this.fd, 2, on ? 1 : 0), 'TUNSETCARRIER');
@@ -251,7 +285,10 @@ export class TapWire extends FdWire {
     super.setListener(listener);
     if (listener === null || this.closed) return;
     this.#watch.start({
-      linkUp: (up) => this.listener?.wireState(up, 0),
+      linkUp: (up) => {
+        this.listener?.wireState(up, 0);
+        this.onLink?.(up);
+      },
       linkGone: (why) => {
         this.listener?.wireState(false, ENXIO);
         this.onGone?.(why);
@@ -354,6 +391,11 @@ export class TapWire extends FdWire {
   }
 }
 
+/** TUNSETSNDBUF; 0: no limit. */
+function sndbufOf({ sndbuf }: TapOptions, napi: boolean): number {
+  return sndbuf ?? (napi ? NAPI_SNDBUF : 0);
+}
+
 /**
  * Opens or attaches the TAP interface `options.name`. A new interface is configured and set up.
  * Throws TapnicError with a hint: EACCES, EPERM, ENOENT (no device node or no privilege),
@@ -377,7 +419,7 @@ export function openTap(options: TapOptions): TapWire {
         tap.warnings.push(`no NAPI thread: ${why}`);
       }
     }
-    const sndbuf = options.sndbuf ?? (tap.napi === 'thread' ? NAPI_SNDBUF : 0);
+    const sndbuf = sndbufOf(options, tap.napi === 'thread');
     if (sndbuf > 0) tap.setSndbuf(sndbuf);
     if (options.vnetHdr === true) tap.setOffload(options.offload ?? 0);
     if (tap.created) tap.configure(options);

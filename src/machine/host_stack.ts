@@ -20,6 +20,7 @@ import { inet6_domain_detach } from '../netinet6/in6_proto.ts';
 import { ifnetList, ifunit } from '../net/if.ts';
 import type { Ifnet } from '../net/if_var.ts';
 import { ifCloneDestroyAll } from '../net/if_clone.ts';
+import { type FlowRule, SharedAddress } from '../net/flow_owner.ts';
 import { netDetach } from '../net/net_attach.ts';
 import { tcp_shutdownVnet, tcpConnections } from '../netinet/tcp_pcblist.ts';
 import { inPass } from '../sys/pass.ts';
@@ -31,7 +32,7 @@ import { type CaptureInterface, LiveCaptures } from './live_captures.ts';
 import type { DhcpInfo } from './dhcp/dhcp_client.ts';
 import { DhcpWait } from './dhcp/dhcp_wait.ts';
 import { AddrWait } from './addr_wait.ts';
-import { type Nic, type NicOptions, openNic } from './nic.ts';
+import { type HostWire, type Nic, type NicOptions, openNic } from './nic.ts';
 import { withoutPrefix } from './option_values.ts';
 
 /** The checked settings of a stack. */
@@ -68,12 +69,23 @@ export class SysctlSettingError extends TapnicError {
   }
 }
 
+/** The place of a stack among those that share a TAP, one per thread. */
+export interface StackPlace {
+  readonly rule: FlowRule;
+  /** The number of this stack; 0 configures the interface and answers for the addresses. */
+  readonly worker: number;
+  /** Opens the queue of this stack and joins the exchange. Throws TapnicError. */
+  wire(machine: Machine, options: NicOptions): HostWire;
+}
+
 /** The programs on the stack, as `stop` uses them. */
 interface StackUsers {
   /** Stops accepting and sends FIN on every connection. */
   finish(): void;
   /** Releases the remaining connections. */
   reset(): void;
+  /** Number of other stacks on the same TAP that have not stopped yet. */
+  others?(): number;
 }
 
 /** A running stack, for output. */
@@ -115,6 +127,8 @@ const PROBES_S = 10;
 const DAD_S = 5;
 /** Milliseconds for a local server to read DHCPRELEASE while the interface exists. */
 const RELEASE_MS = 50;
+/** Milliseconds that other stacks on the same TAP have to stop after this one. */
+const OTHERS_MS = 200;
 
 let current: HostStack | null = null;
 /** Whether a stack is being opened. */
@@ -166,10 +180,12 @@ export class HostStack {
    * still pending.
    * @param device the opened interface of driver `tuntap2`, which this call takes over; null: open
    *   a TAP
+   * @param place its place among the stacks on the same TAP; null: it is the only one
    */
   static async open(
     settings: StackSettings,
     device: Tuntap2Device | null = null,
+    place: StackPlace | null = null,
   ): Promise<HostStack> {
     if (current !== null || opening)
       throw new TapnicError(
@@ -187,6 +203,7 @@ export class HostStack {
     const { nic: options, memory, physBase, iommu, dmaCheck, seed, sysctl } = settings;
     let netns: NetnsScope | null = null;
     let wire: Tuntap2Wire | null = null;
+    let queue: HostWire | null = null;
     const nics: Nic[] = [];
     const captures: CaptureFile[] = [];
     opening = true;
@@ -213,7 +230,12 @@ export class HostStack {
       }
       captures.push(...settings.captures.map((spec) => new CaptureFile(spec)));
       attachAll(captures, ifunit(machine.vnet, 'lo0')!, ['lo0']);
-      const nic = openNic(machine, options, wire ?? undefined, ({ ifp, model }) => {
+      if (place !== null) {
+        machine.vnet.share = new SharedAddress(place.rule, place.worker);
+        queue = place.wire(machine, options);
+      }
+      const plug = wire ?? queue ?? undefined;
+      const nic = openNic(machine, options, plug, ({ ifp, model }) => {
         attachAll(captures, ifp, [null, options.tap, ifp.if_xname], model);
       });
       nics.push(nic);
@@ -321,12 +343,13 @@ export class HostStack {
     try {
       return await stopInstance({
         finish: () => users.finish(),
-        connections: () => tcpConnections(this.vnet),
+        connections: () => tcpConnections(this.vnet) + (users.others?.() ?? 0),
         reset: () => {
           users.reset();
           tcp_shutdownVnet(this.vnet, 'rst');
           tcp_shutdownVnet(this.vnet, 'discard');
-          return this.nic.dhcp?.stop() === true ? RELEASE_MS : 0;
+          if (this.nic.dhcp?.stop() === true) return RELEASE_MS;
+          return (users.others?.() ?? 0) > 0 ? OTHERS_MS : 0;
         },
         detach: () => {
           ifCloneDestroyAll(this.vnet);

@@ -4,7 +4,14 @@
  */
 
 import { NativeTnDevice } from '../host/native_tn.ts';
-import { openTap, TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_TSO_ECN } from '../host/tap.ts';
+import {
+  openTap,
+  type TapOptions,
+  TUN_F_CSUM,
+  TUN_F_TSO4,
+  TUN_F_TSO6,
+  TUN_F_TSO_ECN,
+} from '../host/tap.ts';
 import type { CapabilityChange } from '../ctl/bits.ts';
 import type { FaultPlace } from '../ctl/fault.ts';
 import type { FaultSpec } from '../fault/fault.ts';
@@ -99,7 +106,7 @@ function dhcpClient(ifp: Ifnet, via: string | null): DhcpClient {
 }
 
 /** A wire to an interface of this host, and data of the interface for output. */
-interface HostWire extends Wire {
+export interface HostWire extends Wire {
   /** Linux's name of the interface. */
   readonly name: string;
   /** False if the interface existed before. */
@@ -204,11 +211,12 @@ export class Nic {
   }
 }
 
-/** Opens the TAP interface `options.tap`. Throws TapnicError with a hint. */
-function openTapWire(machine: Machine, options: NicOptions): HostWire {
+/** The options of the TAP of a NIC. @param queues one for each stack that shares the interface */
+export function tapOptions(machine: Machine, options: NicOptions, queues = 1): TapOptions {
   const vnetHdr = options.mode === 'vnet';
-  return openTap({
+  return {
     arena: machine.arena,
+    queues,
     name: options.tap,
     vnetHdr,
     napi: options.napi,
@@ -220,7 +228,12 @@ function openTapWire(machine: Machine, options: NicOptions): HostWire {
     guestAddr6: options.addr6 === null ? null : withoutPrefix(options.addr6),
     guestIpv6: options.addr6 !== null || options.slaac !== undefined,
     ...(options.netns === null ? {} : { netns: options.netns }),
-  });
+  };
+}
+
+/** Opens the TAP interface `options.tap`. Throws TapnicError with a hint. */
+function openTapWire(machine: Machine, options: NicOptions): HostWire {
+  return openTap(tapOptions(machine, options));
 }
 
 /**

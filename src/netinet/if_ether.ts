@@ -27,7 +27,7 @@ import { Callout, callout_reset, callout_stop, nowNs } from '../kern/kern_timeou
 import { M_ALIGN, M_BCAST, type Mbuf, M_MCAST, M_NOWAIT, MT_DATA, mtod } from '../kern/mbuf.ts';
 import { AF_INET } from '../kern/protosw.ts';
 import { m_pullup } from '../kern/uipc_mbuf.ts';
-import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
+import { answersForAddresses, VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
 import { etherbroadcastaddr, ETHERTYPE_ARP, ETHERTYPE_IP, ether_ntoa } from '../net/ethernet.ts';
 import { ifConsole, ifnetList } from '../net/if.ts';
 import { etherSend } from '../net/if_ethersubr.ts';
@@ -384,6 +384,7 @@ class Garp implements Task {
 /** Announces `addr` if the interface is running: RFC 5227. @see sys/netinet/if_ether.c */
 export function arp_announce(ifp: Ifnet, addr: InAddr): void {
   if ((ifp.if_flags & (IFF_UP | IFF_NOARP)) !== IFF_UP) return;
+  if (!answersForAddresses(ifp.if_vnet)) return;
   if ((ifp.if_drv_flags & IFF_DRV_RUNNING) !== 0) arprequest(ifp, addr, addr);
 }
 
@@ -473,6 +474,7 @@ function in_arpinput(ifp: Ifnet, m: Mbuf, p: Kva, vnet: Vnet): void {
   // Our own packet was looped back: not a conflict.
   if (own) return m_freem(m);
   if (isaddr === myaddr && !in_nullhost(isaddr)) {
+    if (!answersForAddresses(vnet)) return m_freem(m);
     conflict(ifp, ia, p, vnet);
     if (V_arp(vnet).params.acd) return m_freem(m);
     // Defend the address: reply as to a request for it.
@@ -480,7 +482,7 @@ function in_arpinput(ifp: Ifnet, m: Mbuf, p: Kva, vnet: Vnet): void {
   } else if (!in_nullhost(isaddr) && (ifp.if_flags & IFF_STATICARP) === 0) {
     learn(ifp, isaddr, p + AR_SHA, itaddr === myaddr);
   }
-  if (op !== ARPOP_REQUEST) return m_freem(m);
+  if (op !== ARPOP_REQUEST || !answersForAddresses(vnet)) return m_freem(m);
   if (itaddr === myaddr) return reply(ifp, m, p, myaddr, ifp.if_lladdr, isaddr, vnet);
   const lle = arpTable(ifp)?.find(itaddr) ?? null;
   const published = LLE_PUB | LLE_VALID;

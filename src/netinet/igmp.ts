@@ -18,7 +18,7 @@ import { m_freem, m_getcl, m_gethdr } from '../kern/kern_mbuf.ts';
 import { type Mbuf, MHLEN, M_NOWAIT, M_PKTHDR, max_linkhdr, MT_DATA, mtod } from '../kern/mbuf.ts';
 import { IPPROTO_IGMP } from '../kern/protosw.ts';
 import { m_pullup } from '../kern/uipc_mbuf.ts';
-import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
+import { answersForAddresses, VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
 import { IFF_LOOPBACK, type Ifnet } from '../net/if_var.ts';
 import { mem, memView } from '../vm/arena.ts';
 import {
@@ -157,6 +157,7 @@ export function igmpStop(vnet: Vnet): void {
 /** Sends the IGMP message `body` to `dst`, with its checksum. Reports that fail are not repeated. */
 function send(ifp: Ifnet, dst: InAddr, body: Uint8Array): void {
   const { if_vnet: vnet } = ifp;
+  if (!answersForAddresses(vnet)) return;
   const { params, stat } = V_igmp(vnet);
   const len = Ip.SIZE + body.length;
   const small = max_linkhdr + RAOPT_LEN + len <= MHLEN;

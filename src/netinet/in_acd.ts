@@ -8,7 +8,7 @@
 import { EADDRNOTAVAIL, EEXIST, EINVAL, type Errno, errnoName } from '../sys/errno.ts';
 import type { InAddr } from '../sys/types.ts';
 import { nowNs } from '../kern/kern_timeout.ts';
-import type { Vnet } from '../kern/vnet.ts';
+import { answersForAddresses, type Vnet } from '../kern/vnet.ts';
 import { ether_ntoa } from '../net/ethernet.ts';
 import { ifBringUp, ifConsole, ifnetList } from '../net/if.ts';
 import {
@@ -132,7 +132,8 @@ function isPending(vnet: Vnet, addr: InAddr): boolean {
 
 /** Whether an address of `ifp` is probed before it is used. */
 function probes(ifp: Ifnet): boolean {
-  return V_arp(ifp.if_vnet).params.acd && (ifp.if_flags & IFF_NOARP) === 0;
+  const { acd } = V_arp(ifp.if_vnet).params;
+  return acd && (ifp.if_flags & IFF_NOARP) === 0 && answersForAddresses(ifp.if_vnet);
 }
 
 /**

@@ -14,6 +14,7 @@ import {
   R_TCP_CLOSED,
   R_TCP_DEPRECATED,
   R_TCP_MINTTL,
+  R_TCP_OTHER_WORKER,
   R_TCP_MTU_REXMT,
   R_TCP_NOPCB,
   R_TCP_OFF,
@@ -27,7 +28,8 @@ import { CSUM_DATA_VALID, CSUM_PSEUDO_HDR, type Mbuf, mtod } from '../kern/mbuf.
 import { IPPROTO_TCP } from '../kern/protosw.ts';
 import type { Socket } from '../kern/uipc_socket.ts';
 import { m_pullup } from '../kern/uipc_mbuf.ts';
-import type { Vnet } from '../kern/vnet.ts';
+import type { AddressShare, Vnet } from '../kern/vnet.ts';
+import { IFF_LOOPBACK, type Ifnet } from '../net/if_var.ts';
 import { ifConsole } from '../net/if.ts';
 import { LOG_TCP, logAllowed } from '../net/log_limit.ts';
 import { memView } from '../vm/arena.ts';
@@ -299,6 +301,19 @@ export function tcp_input(m: Mbuf, hlen: number, vnet: Vnet, family: number): vo
   }
 }
 
+const connected = (inp: Inpcb | null): boolean =>
+  inp !== null && intotcpcb(inp).t_state !== TCPS_LISTEN;
+
+/**
+ * Whether a segment without a connection is for this stack. Every worker reassembles the fragments of
+ * a segment, and only one may answer it. What the stack sends to itself stays here.
+ */
+function ours(share: AddressShare, seg: TcpSegment): boolean {
+  const ifp = seg.m!.m_pkthdr.rcvif as Ifnet | null;
+  if (ifp !== null && (ifp.if_flags & IFF_LOOPBACK) !== 0) return true;
+  return share.ownsTcp($inc);
+}
+
 function input(m: Mbuf, hlen: number, vnet: Vnet, family: number): void {
   const tcp = V_tcp(vnet);
   const af = inpaf(vnet, family);
@@ -315,6 +330,11 @@ function input(m: Mbuf, hlen: number, vnet: Vnet, family: number): void {
     if (!tcp_twcheck(intotcpcb(inp), seg)) return;
     // tcp_twcheck closed the old connection for a new SYN: look up the listener.
     inp = in_pcblookup(tcp.tcbinfo, af, $inc, true);
+  }
+  const { share } = vnet;
+  if (share !== null && !connected(inp) && !ours(share, seg)) {
+    drop(seg, R_TCP_OTHER_WORKER);
+    return;
   }
   if (inp === null) {
     noConnection(tcp, af, seg);

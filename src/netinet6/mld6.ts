@@ -18,7 +18,7 @@ import {
   MT_DATA,
   mtod,
 } from '../kern/mbuf.ts';
-import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
+import { answersForAddresses, VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
 import { IFF_LOOPBACK, type Ifnet } from '../net/if_var.ts';
 import { inm_lookup, type InMulti } from '../netinet/in_multi.ts';
 import { type ReportLink, Reporter, type ReportWire } from '../netinet/in_report.ts';
@@ -172,6 +172,7 @@ export function mldStop(vnet: Vnet): void {
  */
 function send(ifp: Ifnet, dst: AddrWords, body: Uint8Array): void {
   const { if_vnet: vnet } = ifp;
+  if (!answersForAddresses(vnet)) return;
   const len = Ip6.SIZE + body.length;
   const small = max_linkhdr + len <= MHLEN;
   const m = small ? m_gethdr(M_NOWAIT, MT_DATA) : m_getcl(M_NOWAIT, MT_DATA, M_PKTHDR);

@@ -7,7 +7,7 @@
 import { NetAddr } from '../sys/addr.ts';
 import type { Task } from '../sys/clock.ts';
 import { Callout, callout_reset, callout_stop } from '../kern/kern_timeout.ts';
-import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
+import { answersForAddresses, VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
 import { ifConsole } from '../net/if.ts';
 import { IFF_DRV_RUNNING, IFF_LOOPBACK, IFF_UP, type Ifnet, IFT_ETHER } from '../net/if_var.ts';
 import { mem } from '../vm/arena.ts';
@@ -110,6 +110,13 @@ export function nd6DadWait(ia: In6Ifaddr, done: (outcome: DadOutcome) => void): 
   else V_dad(vnetOf(ia)).waits.push({ ia, done });
 }
 
+/** Whether addresses of `ifp` are looked for on the link before they are used. */
+function detects(ifp: Ifnet): boolean {
+  const { flags } = in6Ifextra(ifp)!.nd_ifinfo;
+  const { dad_count } = V_ip6(ifp.if_vnet).params;
+  return dad_count > 0 && (flags & ND6_IFF_NO_DAD) === 0 && answersForAddresses(ifp.if_vnet);
+}
+
 /**
  * Starts the detection of the tentative address `ia` after `delayNs`. The address is ready immediately if
  * net.inet6.ip6.dad_count is 0, the interface has ND6_IFF_NO_DAD, or it is an anycast address. It stays
@@ -119,9 +126,8 @@ export function nd6DadWait(ia: In6Ifaddr, done: (outcome: DadOutcome) => void): 
 export function nd6_dad_start(ia: In6Ifaddr, delayNs = 0): void {
   const ifp = ia.ifa_ifp;
   const { dad_count } = V_ip6(ifp.if_vnet).params;
-  const { flags } = in6Ifextra(ifp)!.nd_ifinfo;
   const anycast = (ia.ia6_flags & IN6_IFF_ANYCAST) !== 0;
-  if (anycast || dad_count === 0 || (flags & ND6_IFF_NO_DAD) !== 0) {
+  if (anycast || !detects(ifp)) {
     ia.ia6_flags &= ~IN6_IFF_TENTATIVE;
     settle(ia, 'ready');
     return;
@@ -162,12 +168,11 @@ export function nd6DadAll(ifp: Ifnet): void {
 export function nd6TentativeAll(ifp: Ifnet): void {
   const nd = in6Ifextra(ifp)?.nd_ifinfo;
   if (nd === undefined || (ifp.if_flags & IFF_LOOPBACK) !== 0) return;
-  const detects = V_ip6(ifp.if_vnet).params.dad_count > 0 && (nd.flags & ND6_IFF_NO_DAD) === 0;
   for (const ia of ifp.if_addrhead) {
     if (!isIn6Ifaddr(ia)) continue;
     const dp = find(ia);
     if (dp !== null) remove(dp);
-    if (!detects) continue;
+    if (!detects(ifp)) continue;
     const duplicated = (ia.ia6_flags & IN6_IFF_DUPLICATED) !== 0;
     if (duplicated && (ifp.if_flags & IFF_UP) !== 0) continue;
     ia.ia6_flags = (ia.ia6_flags & ~IN6_IFF_DUPLICATED) | IN6_IFF_TENTATIVE;

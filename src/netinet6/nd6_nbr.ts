@@ -9,7 +9,7 @@ import { count, R_ICMP6_IGNORED, R_ND6_BAD, R_ND6_FRAGMENT } from '../sys/reason
 import { type Kva, kva } from '../sys/types.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
 import { type Mbuf, mtod } from '../kern/mbuf.ts';
-import type { Vnet } from '../kern/vnet.ts';
+import { answersForAddresses, type Vnet } from '../kern/vnet.ts';
 import { ifConsole } from '../net/if.ts';
 import { type Llentry, LLE_PUB, LLE_STATIC, LLE_VALID } from '../net/if_llatbl.ts';
 import type { Ifnet } from '../net/if_var.ts';
@@ -207,6 +207,7 @@ function nd6_na_output(
   tlladdr: Uint8Array | null,
 ): void {
   const vnet = ifp.if_vnet;
+  if (!answersForAddresses(vnet)) return;
   $dst.setFrom(daddr);
   in6_setscope($dst, ifp);
   const ia = in6_selectsrc(vnet, $dst, ifp);

@@ -134,6 +134,8 @@ export const R_TCP_SHORT = reason('tcp', 'too_short');
 export const R_TCP_SUM = reason('tcp', 'bad_checksum');
 export const R_TCP_OFF = reason('tcp', 'bad_data_offset');
 export const R_TCP_NOPCB = reason('tcp', 'no_connection');
+/** A reassembled segment of a connection of another worker. */
+export const R_TCP_OTHER_WORKER = reason('tcp', 'other_worker');
 export const R_TCP_MINTTL = reason('tcp', 'ttl_below_minimum');
 export const R_TCP_CLOSED = reason('tcp', 'closed');
 export const R_TCP_BADSEQ = reason('tcp', 'out_of_window');
@@ -199,6 +201,8 @@ export const R_DEV_BAD_REG = reason('device', 'bad_register_access');
 export const R_DEV_WIRE_FULL = reason('device', 'wire_full'); // EAGAIN: delayed, not lost
 export const R_DEV_WIRE_ERROR = reason('device', 'wire_error');
 export const R_DEV_LINK_DOWN = reason('device', 'link_down');
+/** A frame for another worker whose inbox was full. */
+export const R_DEV_HANDOVER_FULL = reason('device', 'handover_full');
 
 // Faults on the wire that the user configured.
 export const R_FAULT_DROP = reason('fault', 'drop');

@@ -10,7 +10,7 @@ import {
   escapeLayout,
   jsonText,
 } from '../../src/cli/escape.ts';
-import { makeLogger } from '../../src/cli/log.ts';
+import { makeLog } from '../../src/cli/log.ts';
 import { packageRoot } from '../support/root.ts';
 
 /** Every character that must not reach a terminal: controls, marks of direction, separators. */
@@ -72,8 +72,8 @@ describe('cli: C6: escaping', () => {
     process.stderr.write = ((text: string) => (got += text)) as unknown as typeof write;
     const fields = { url: '/\x1b[31m\n\x9b\u202e', code: 'EIO' };
     try {
-      makeLogger(false, 'info').warn(fields, 'cannot open \x1b]0;x\x07');
-      makeLogger(true, 'info').warn(fields, 'cannot open');
+      makeLog(false, 'info').log.warn(fields, 'cannot open \x1b]0;x\x07');
+      makeLog(true, 'info').log.warn(fields, 'cannot open');
     } finally {
       process.stderr.write = write;
     }
