@@ -128,7 +128,7 @@ export class Instance {
   ): Promise<Instance> {
     const { warnings, driver } = settings;
     if (job !== null) checkWorkers(settings, job);
-    const { log, line } = makeLog(json, 'info');
+    const { log, line: logLine } = makeLog(json, 'info');
     for (const warning of warnings) log.warn(warning);
     // With tuntap2 the kernel chooses the interface name, which is part of the control socket's
     // name.
@@ -148,7 +148,7 @@ export class Instance {
       dmaCheck.console = (line) => log.warn(line);
       captureConsole.ended = (line, failed) => (failed ? log.error(line) : log.warn(line));
       dhcpConsole.log = (event) => logLease(log, event);
-      const shared = job === null ? null : new SharedTap({ ...settings, nic }, job, line);
+      const shared = job === null ? null : new SharedTap({ ...settings, nic }, job, logLine);
       const stack = await HostStack.open(shared?.settings ?? { ...settings, nic }, device, shared);
       for (const warning of stack.warnings) log.warn(warning);
       for (const port of stack.ports)

@@ -121,7 +121,8 @@ export class SharedTap implements StackPlace {
   }
 
   wire(machine: Machine, options: NicOptions): TapWire {
-    this.#exchange = openExchange(this.rule);
+    const { workers, port, seed } = this.rule;
+    this.#exchange = openExchange(workers, port, seed);
     const tap = openTap(tapOptions(machine, options, this.workers));
     try {
       tap.joinExchange(this.#exchange, 0);

@@ -36,12 +36,12 @@ class Member {
     this.number = start.worker;
     const thread = new Worker(MAIN, { workerData: start, stdin: false });
     this.#thread = thread;
-    let why = 'it ended';
+    let why: string | null = null;
     thread.on('error', (e) => (why = e instanceof Error ? errorText(e) : String(e)));
     this.died = new Promise((resolve) => {
-      thread.on('exit', () => {
+      thread.on('exit', (status) => {
         this.dead = this.leaked === null;
-        if (this.dead) resolve(why);
+        if (this.dead) resolve(why ?? `exit status ${status}`);
         for (const answer of this.#answers.values())
           answer(errResponse(null, 'ECANCELED', `worker ${this.number} ended`));
       });
@@ -71,7 +71,7 @@ class Member {
   }
 
   send(message: ToWorker): void {
-    this.#thread.postMessage(message);
+    this.#thread.postMessage(message, []);
   }
 
   request(req: ControlRequest): Promise<ControlResponse> {
@@ -100,7 +100,7 @@ export class WorkerGroup {
       for (const { number, died } of this.#members)
         void died.then((why) => {
           this.#left--;
-          resolve(`worker ${number} ended: ${why}`);
+          resolve(`worker ${number} ended: ${why}: the instance stops`);
         });
     });
     for (const { stopped } of this.#members) void stopped.then(() => this.#left--);

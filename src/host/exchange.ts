@@ -5,18 +5,20 @@
  */
 
 import { loadAddon } from '../../native-bindings/index.ts';
-import type { FlowRule } from '../net/flow_owner.ts';
 import { count, R_DEV_HANDOVER_FULL } from '../sys/reason.ts';
 import { FdWire } from './fd_wire.ts';
 import { check } from './linux_errno.ts';
 
-/** Opens an exchange for the process and returns its id. Throws TapnicError (EMFILE). */
-export function openExchange({ workers, port, seed }: FlowRule): number {
+/**
+ * Opens an exchange for the process and returns its id; the parameters are those of FlowRule. Throws
+ * TapnicError (EMFILE).
+ */
+export function openExchange(workers: number, port: number, seed: number): number {
   return check(loadAddon().exchangeOpen(workers, port, seed), 'exchangeOpen');
 }
 
 /** The frames that a stack exchanged with others. */
-export interface ExchangeStats {
+interface ExchangeStats {
   /** Frames of other stacks that this one handed over. */
   handedOver: number;
   /** Frames of other stacks that were lost, because their inbox was full. */
