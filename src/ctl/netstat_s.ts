@@ -234,6 +234,13 @@ const ARP: readonly Line[] = [
   ['\t# Duplicate IP~ seen', 'dupips'],
 ];
 
+/** Of an instance with several workers. Not FreeBSD's. */
+const WORKERS: readonly Line[] = [
+  ['\t# frame~ of other workers handed over', 'handedOver'],
+  ['\t# frame~ lost because the inbox of a worker was full', 'handoverFull'],
+  ['\t# frame~ received from other workers', 'received'],
+];
+
 const TABLES: Record<string, readonly Line[]> = {
   tcp: TCP,
   udp: UDP,
@@ -244,6 +251,7 @@ const TABLES: Record<string, readonly Line[]> = {
   arp: ARP,
   ip6: IP6,
   icmp6: ICMP6,
+  workers: WORKERS,
 };
 
 /** Message names of the histograms, by ICMP type. */

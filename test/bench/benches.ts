@@ -8,6 +8,7 @@ import { httpBenches } from './rows/http.ts';
 import { lossBenches } from './rows/loss.ts';
 import { rrBenches } from './rows/rr.ts';
 import { scaleBenches } from './rows/scale.ts';
+import { workersBenches } from './rows/workers.ts';
 import { sendfile } from './sendfile.ts';
 import { smoke } from './smoke.ts';
 
@@ -21,4 +22,5 @@ export const benches: readonly Bench[] = [
   ...scaleBenches,
   ...lossBenches,
   ...gcBenches,
+  ...workersBenches,
 ];
