@@ -73,7 +73,8 @@ const JOINED = new Set('arp fault ifconfig info ndp netstat route sysctl vmstat'
 /** Streamed requests that concern only worker 0, from whose stack they run. */
 const STREAMED = new Set(['ping', 'fetch']);
 
-const notShared = (cmd: string): string => `${cmd}: not with several workers: use --workers 1`;
+const notShared = (cmd: string): string =>
+  `${cmd}: not with several workers: ${cmd === 'capture' ? 'run tcpdump on the TAP, or ' : ''}use --workers 1`;
 
 /** The streamed requests that an instance of several workers accepts; it refuses the others. */
 export function sharedStreams(handlers: StreamHandlers): StreamHandlers {

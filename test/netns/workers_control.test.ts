@@ -129,6 +129,12 @@ print(lost)`;
       expect(await tapnic.json('fault', 'list')).to.deep.equal([]);
     });
 
+  it('refuses a live capture, and names the remedy', async () => {
+    const { status, stderr } = await tapnic.command('capture', 'wire', '-w', '-');
+    expect(status).to.equal(1);
+    expect(stderr).to.match(/^tapnic: capture: not with several workers: .*use --workers 1\n$/);
+  });
+
   it('answers several requests of one client in their order', async () => {
     const script = `
 import json, socket, sys
