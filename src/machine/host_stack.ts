@@ -78,6 +78,13 @@ export interface StackPlace {
   wire(machine: Machine, options: NicOptions): HostWire;
 }
 
+/** Opens the queue of a stack that shares its addresses; null if it is the only one. */
+function queueOf(machine: Machine, options: NicOptions, place: StackPlace | null): HostWire | null {
+  if (place === null) return null;
+  machine.vnet.share = new SharedAddress(place.rule, place.worker);
+  return place.wire(machine, options);
+}
+
 /** The programs on the stack, as `stop` uses them. */
 interface StackUsers {
   /** Stops accepting and sends FIN on every connection. */
@@ -203,7 +210,6 @@ export class HostStack {
     const { nic: options, memory, physBase, iommu, dmaCheck, seed, sysctl } = settings;
     let netns: NetnsScope | null = null;
     let wire: Tuntap2Wire | null = null;
-    let queue: HostWire | null = null;
     const nics: Nic[] = [];
     const captures: CaptureFile[] = [];
     opening = true;
@@ -230,11 +236,7 @@ export class HostStack {
       }
       captures.push(...settings.captures.map((spec) => new CaptureFile(spec)));
       attachAll(captures, ifunit(machine.vnet, 'lo0')!, ['lo0']);
-      if (place !== null) {
-        machine.vnet.share = new SharedAddress(place.rule, place.worker);
-        queue = place.wire(machine, options);
-      }
-      const plug = wire ?? queue ?? undefined;
+      const plug = wire ?? queueOf(machine, options, place) ?? undefined;
       const nic = openNic(machine, options, plug, ({ ifp, model }) => {
         attachAll(captures, ifp, [null, options.tap, ifp.if_xname], model);
       });
