@@ -294,12 +294,18 @@ describe('api: callbacks and listeners that throw', () => {
     const head = h.listen(7);
     const socket = new Socket(h.vnet);
     let ready = 0;
-    socket.on('ready', () => ready++);
+    const emitted = new Promise<void>((resolve) => {
+      socket.on('ready', () => {
+        ready++;
+        resolve();
+      });
+    });
     const thrown = await uncaught(async () => {
       socket.connect(7, '127.0.0.1', () => {
         throw new Error('connect');
       });
-      for (let i = 0; i < 400 && ready === 0; i++) await sleep(5);
+      await emitted;
+      await sleep(5);
     });
     expect(thrown).to.eql(['connect']);
     expect(ready).to.equal(1);
