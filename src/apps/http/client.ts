@@ -72,6 +72,8 @@ export class Client implements ConnUser {
   #progressMs = 0;
   /** A response was sent and no byte of the next request has arrived. */
   #idle = false;
+  /** Idle, and the peer has acknowledged everything: nothing can be late until the next request. */
+  #quiet = false;
 
   constructor(conn: Conn, server: Server) {
     this.#conn = conn;
@@ -214,6 +216,9 @@ export class Client implements ConnUser {
   /** A request begins. */
   #begin(): void {
     this.#idle = false;
+    this.#quiet = false;
+    // `late` did not look at a quiet connection.
+    this.#progressMs = 0;
     this.#sinceMs = performance.now();
   }
 
@@ -376,6 +381,7 @@ export class Client implements ConnUser {
    * which time-out has expired.
    */
   late(nowMs: number, { headMs, requestMs, idleMs, stallMs }: Limits): Late {
+    if (this.#quiet && !this.#ended && nowMs - this.#sinceMs <= idleMs) return 'no';
     const { acked, unacked } = this.#conn.progress;
     const sending = this.#sentFile !== null || this.#out !== null;
     if ((unacked === 0 && !sending) || acked !== this.#acked || this.#progressMs === 0) {
@@ -391,6 +397,7 @@ export class Client implements ConnUser {
     if (this.#idle) {
       // A peer that does not read the response is not idle.
       if (unacked > 0) this.#sinceMs = nowMs;
+      else if (!sending) this.#quiet = true;
       return unacked === 0 && ms > idleMs ? 'idle' : 'no';
     }
     if (this.#body > 0) return ms > requestMs ? 'request' : 'no';
