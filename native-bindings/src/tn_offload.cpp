@@ -176,7 +176,9 @@ void Device::TxInsertCksums() {
   }
   // The field holds the pseudo-header's sum, so this sum includes it.
   const uint32_t data = TxFill(tx_.PayloadLen());
-  uint32_t sum = ~Fold16(CksumAdd(tx_.L4(), tx_.l4, 0) + data) & 0xffff;
+  // All of a small frame is in `hdr`; of others only the headers, whose length is even.
+  const uint32_t head = tx_.hdrLen - tx_.l2 - tx_.l3;
+  uint32_t sum = ~Fold16(CksumAdd(tx_.L4(), head, 0) + data) & 0xffff;
   if (sum == 0 && !tcp) sum = 0xffff;  // RFC 768, RFC 8200: 0 means no checksum
   PutBe16(tx_.L4() + field, sum);
   TxPutHeaders();
