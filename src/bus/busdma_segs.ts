@@ -102,6 +102,10 @@ export function addVirtual(
   size: number,
   payload: boolean,
 ): Errno {
+  const { maxsegsz, boundary } = map.tag;
+  // A receive buffer: one segment. The map of all of RAM is linear, so only bounce pages split it.
+  if (segs.nsegs === 0 && size <= maxsegsz && boundary === 0 && !map.mayBounce)
+    return addPhys(map, segs, va, size, payload);
   while (size > 0) {
     const s = Math.min(size, PAGE_SIZE - (va % PAGE_SIZE));
     const error = addPhys(map, segs, va, s, payload);
