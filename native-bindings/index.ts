@@ -106,6 +106,10 @@ export interface NativeAddon {
   ): number;
   fileJobNext(out: Float64Array, data: Uint8Array): number;
 
+  // pcap_filter.cpp
+  filterCompile(text: Uint8Array, done: () => void): number;
+  filterResult(program: Uint32Array, why: Uint8Array): number;
+
   // cksum.cpp
   cksum(off: number, len: number, sum: number, scalar: 0 | 1): number;
 

@@ -33,6 +33,7 @@ class WireSource;
 }
 struct Exchange;
 struct FileJobs;
+struct FilterJob;
 struct Poll;
 struct Read;
 class Steer;
@@ -65,6 +66,7 @@ struct Instance {
 
   FileJobs* fileJobs = nullptr;
   uint32_t remoteReads = 0;
+  FilterJob* filterJob = nullptr;  // under way, or not fetched
   // Descriptors on file systems that ask another process or machine.
   uint64_t remote[kMaxFds / 64] = {};
 
@@ -98,7 +100,7 @@ struct Entry {
 using Entries = const Entry*;  // ended by a null name
 extern const Entry kArenaEntries[], kIoEntries[], kTapEntries[], kNetlinkEntries[], kNetnsEntries[],
     kPagerEntries[], kCksumEntries[], kPollEntries[], kStreamIoEntries[], kTnEntries[],
-    kIpcEntries[], kFileJobEntries[], kExchangeEntries[];
+    kIpcEntries[], kFileJobEntries[], kExchangeEntries[], kFilterEntries[];
 
 // pager.cpp: reads from byte `off` until the pieces are full, to the end of the file, or until an
 // error, which is put into `error` as -errno. Changes the pieces. Returns the bytes read.
@@ -119,6 +121,7 @@ tn::WireSource* SteerOf(Instance* inst, int fd);
 // Called at the end of the instance.
 void ExchangeEnd(Instance* inst);
 void FileJobsEnd(Instance* inst);
+void FilterEnd(Instance* inst);
 void PollsEnd(Instance* inst);
 void ReadsEnd(Instance* inst);
 void TnsEnd(Instance* inst);

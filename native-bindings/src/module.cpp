@@ -17,6 +17,7 @@ void CleanupHook(napi_async_cleanup_hook_handle, void* data) {
 void InstanceEnd(napi_env, void* data, void*) {
   auto* inst = static_cast<Instance*>(data);
   FileJobsEnd(inst);
+  FilterEnd(inst);
   ReadsEnd(inst);
   TnsEnd(inst);
   ExchangeEnd(inst);
@@ -54,7 +55,7 @@ static napi_value Init(napi_env env, napi_value exports) {
     return nullptr;
   for (Entries e : {kArenaEntries, kIoEntries, kTapEntries, kNetlinkEntries, kNetnsEntries,
                     kPagerEntries, kCksumEntries, kPollEntries, kStreamIoEntries, kTnEntries,
-                    kIpcEntries, kFileJobEntries, kExchangeEntries})
+                    kIpcEntries, kFileJobEntries, kExchangeEntries, kFilterEntries})
     if (!Define(env, exports, inst, e)) return nullptr;
   return exports;
 }
