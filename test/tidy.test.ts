@@ -56,6 +56,7 @@ const RULES: Rule[] = [
   },
   { folder: 'src/fault/', may: inSrc('sys') },
   { folder: 'src/pcap/', may: inSrc('sys') },
+  { folder: 'src/explain/', may: inSrc('sys', 'pcap') },
   { folder: 'src/host/', may: /^(src\/sys\/|native-bindings\/|src\/dev\/[^/]+\/[^/]*reg\.ts$)/ },
   { folder: 'src/api/', may: inSrc('sys', 'kern', 'net', 'netinet', 'netinet6') },
   {

@@ -4,6 +4,7 @@ import { newCommand, packageVersion, reportError, warn } from './command.ts';
 import { arpCommand } from './arp.ts';
 import { captureCommand } from './capture.ts';
 import { doctorCommand } from './doctor.ts';
+import { explainCommand } from './explain.ts';
 import { faultCommand } from './fault.ts';
 import { fetchCommand } from './fetch.ts';
 import { ifconfigCommand } from './ifconfig.ts';
@@ -42,6 +43,7 @@ const program = newCommand('tapnic')
   .addCommand(ndpCommand)
   .addCommand(routeCommand)
   .addCommand(captureCommand)
+  .addCommand(explainCommand)
   .addCommand(faultCommand)
   .addCommand(nicsCommand)
   .addCommand(packetdrillCommand)
