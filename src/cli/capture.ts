@@ -27,6 +27,7 @@ import { stopOnSignal } from './signals.ts';
 interface Options extends ClientOptions {
   write?: string;
   list?: boolean;
+  installWireshark?: boolean;
   snaplen?: string;
   count?: string;
   bytes?: string;
@@ -47,7 +48,7 @@ interface Result {
 
 /** Bytes of a megabyte of -C, as tcpdump counts them. */
 const MEGABYTE = 1_000_000;
-const SNAPLEN_MAX = 262_144;
+export const SNAPLEN_MAX = 262_144;
 
 /** Runs the check of an option; its error becomes a UsageError that names the option. */
 function checked<T>(option: string, check: () => T): T {
@@ -58,7 +59,8 @@ function checked<T>(option: string, check: () => T): T {
   }
 }
 
-function whole(option: string, text: string | undefined, max: number): number | undefined {
+/** The number of an option, from 1 to `max`. Throws UsageError. */
+export function whole(option: string, text: string | undefined, max: number): number | undefined {
   return text === undefined ? undefined : checked(option, () => wholeNumber(text, 1, max));
 }
 
@@ -117,8 +119,8 @@ function stdoutSink(onGone: () => void): Writable {
   });
 }
 
-/** The program of a filter; none for an empty one. */
-async function programOf(filter: string): Promise<object> {
+/** The arguments `filter` and `program` of a request; none for an empty filter. Rejects with UsageError. */
+export async function filterArgs(filter: string): Promise<object> {
   if (filter === '') return {};
   const { compileFilterInsns } = await import('../host/pcap_filter.ts');
   try {
@@ -142,6 +144,10 @@ async function capture(
   options: Options,
 ): Promise<void> {
   if (options.list === true) return listPlaces(options);
+  if (options.installWireshark === true) {
+    const { installWireshark } = await import('./install_wireshark.ts');
+    return installWireshark();
+  }
   const { capturePlacesOf } = await import('../machine/option_texts.ts');
   const { capturePoints } = await import('../sys/capture.ts');
   const names = capturePoints.join(', ');
@@ -168,7 +174,7 @@ async function capture(
     ...(count === undefined ? {} : { count }),
     ...(pen === undefined ? {} : { pen }),
     ...(options.comment === undefined ? {} : { comment: options.comment }),
-    ...(await programOf(words.join(' '))),
+    ...(await filterArgs(words.join(' '))),
   };
   const channel = await openChannel(await findInstance(options));
   const stopping = stopOnSignal();
@@ -209,6 +215,7 @@ export const captureCommand: Command = addClientOptions(
     .argument('[filter...]', 'a pcap-filter(7) expression')
     .option('-w, --write <file>', 'output: .pcapng, .pcap, also .gz; - for standard output')
     .option('--list', 'print the places where a capture can record')
+    .option('--install-wireshark', "install extcap, dissector and profile in the user's Wireshark")
     .option('-s, --snaplen <bytes>', `bytes kept of a packet (default: ${SNAPLEN_MAX})`)
     .option('-c, --count <packets>', 'end after that many packets')
     .option('-C, --bytes <megabytes>', 'begin another file after that many 1,000,000 bytes')

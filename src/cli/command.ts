@@ -72,8 +72,8 @@ export function reportError(error: unknown): number {
   return error instanceof UsageError ? EXIT_USAGE : EXIT_FAILED;
 }
 
-/** Returns the version in the package's manifest, which is in a directory above this file. */
-export function packageVersion(): string {
+/** Returns the folder of the package and its manifest, which is in a directory above this file. */
+export function ownPackage(): { dir: string; version: string } | null {
   for (
     let dir = dirname(fileURLToPath(import.meta.url));
     dirname(dir) !== dir;
@@ -82,7 +82,12 @@ export function packageVersion(): string {
     const manifest = join(dir, 'package.json');
     if (!existsSync(manifest)) continue;
     const { name, version } = JSON.parse(readFileSync(manifest, 'utf8')) as Record<string, string>;
-    if (name === 'tapnic') return version ?? '';
+    if (name === 'tapnic') return { dir, version: version ?? '' };
   }
-  return 'unknown';
+  return null;
+}
+
+/** Returns the version of the package. */
+export function packageVersion(): string {
+  return ownPackage()?.version ?? 'unknown';
 }

@@ -58,6 +58,10 @@ import { payloadReason, READ_BPF } from '../vm/payload.ts';
 import { ETHER_HDR_LEN, ETHERTYPE_IP, ETHERTYPE_IPV6 } from './ethernet.ts';
 import type { Ifnet } from './if_var.ts';
 
+/** Version 4, five words; the least length of an IPv4 header. */
+const IP_VHL = 0x45;
+const IP_HDR_MIN = 20;
+
 /** Room for the metadata of a record; what does not fit is left out. */
 const META_ROOM = 4096;
 
@@ -182,6 +186,14 @@ export function captureIp(ring: CaptureRing, ifp: Ifnet, m: Mbuf, flags: number)
   ring.commit(metaOfChain(ring, CAPTURE_IP, flags, m, m));
 }
 
+/** Completes a copy of `len` bytes of an IPv4 header at `dst` that IP has not filled in: no id, no checksum. */
+function fillUnsentIp(dst: number, len: number): void {
+  if (len < IP_HDR_MIN || mem[dst]! >> 4 === 6) return;
+  mem[dst] = IP_VHL;
+  memView.setUint16(dst + 4, 0);
+  memView.setUint16(dst + 10, 0);
+}
+
 /**
  * Records a segment at point `sockbuf`: the headers that it gets, and the bytes of the socket buffer.
  * @param unit the number of the interface; 0: not known yet
@@ -205,6 +217,7 @@ export function captureSockbufOut(
   const before = payloadReason(READ_BPF);
   if (ring.caplen > n) m_copydata(m, 0, ring.caplen - n, kva(dst + n));
   payloadReason(before);
+  fillUnsentIp(dst + n, ring.caplen - n);
   let length = metaOfChain(ring, CAPTURE_SOCKBUF, CAPTURE_OUT, m, m.m_next);
   if (length > 0) {
     meta!.socket(socket, first, bytes);

@@ -47,7 +47,7 @@ describe('commands: the documentation', function () {
   });
   afterEach(() => rmSync(dir, { recursive: true, force: true }));
 
-  for (const document of ['README.md', 'docs/usage.md', 'docs/vlan-lagg.md']) {
+  for (const document of ['README.md', 'docs/usage.md', 'docs/vlan-lagg.md', 'docs/capture.md']) {
     it(`${document}: the example commands work`, async () => {
       const blocks = examples(document);
       expect(blocks).not.to.have.length(0);

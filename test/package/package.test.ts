@@ -121,6 +121,11 @@ describe('package', function () {
       'dist/src/index.js',
       'dist/src/index.d.ts',
       'dist/src/cli/main.js',
+      'dist/src/cli/extcap.js',
+      'wireshark/tapnic.lua',
+      'wireshark/profile/preferences',
+      'wireshark/profile/colorfilters',
+      'wireshark/profile/dfilter_buttons',
       'dist/native-bindings/index.js',
       'dist/drivers/if_tn.js',
       'native-bindings/src/module.cpp',
@@ -130,7 +135,7 @@ describe('package', function () {
       PREBUILT,
     ]);
     const allowed =
-      /^(package\.json|LICENSE|README\.md|CHANGELOG\.md|docs\/.*|dist\/(src|drivers|native-bindings)\/.*|native-bindings\/(src|prebuilds|packetdrill)\/.*|scripts\/build-(addon|packetdrill)\.mjs)$/;
+      /^(package\.json|LICENSE|README\.md|CHANGELOG\.md|docs\/.*|wireshark\/.*|dist\/(src|drivers|native-bindings)\/.*|native-bindings\/(src|prebuilds|packetdrill)\/.*|scripts\/build-(addon|packetdrill)\.mjs)$/;
     expect(files.filter((file) => !allowed.test(file))).to.deep.equal([]);
     expect(files).to.not.include('dist/src/stale.js');
   });
