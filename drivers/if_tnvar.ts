@@ -32,6 +32,8 @@ export class TnSoftc extends DmaSoftc {
   ctxCmd = 0;
   ctxLens = 0;
   ctxMss = 0;
+  /** Low word of the bus address of each receive slot's buffer. */
+  readonly rxAddrLo: Int32Array = new Int32Array(TN_RX_NDESC);
 
   constructor(
     ifp: Ifnet,

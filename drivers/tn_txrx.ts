@@ -4,6 +4,7 @@
  * Register and descriptor rules: docs/tn-datasheet.md.
  */
 
+import { captureNotes } from '../src/sys/capture_notes.ts';
 import { EINVAL, ENOMEM, type Errno } from '../src/sys/errno.ts';
 import { IPPROTO_TCP, IPPROTO_UDP } from '../src/sys/protocols.ts';
 import { memView } from '../src/vm/arena.ts';
@@ -39,6 +40,7 @@ import {
   TN_RXS_DD,
   TN_RXS_EOP,
   TN_RXS_ERR,
+  TN_RXS_ID,
   TN_RXS_IPCS,
   TN_RXS_IPE,
   TN_RXS_L4CS,
@@ -138,10 +140,19 @@ function fillData(sc: TnSoftc, m: Mbuf, n: number): void {
 export function tn_encap(sc: TnSoftc, m: Mbuf): Errno {
   const { txr, segs } = sc;
   sc.txHead = m;
-  const nctx = (m.m_pkthdr.csum_flags & REQUESTS) !== 0 ? 1 : 0;
+  const { csum_flags, pktId } = m.m_pkthdr;
+  const offload = (csum_flags & REQUESTS) !== 0;
+  // A context descriptor without requests carries the packet's id to captures.
+  const nctx = offload || (captureNotes.on && pktId !== 0) ? 1 : 0;
   if (txr.free < nctx + 1) return ENOMEM;
-  let error = nctx === 0 ? 0 : tn_offload_setup(sc, m);
-  if (error !== 0) return error;
+  let error = 0;
+  if (offload) {
+    error = tn_offload_setup(sc, m);
+    if (error !== 0) return error;
+  } else {
+    sc.ctxCmd = TN_TXD_CTX;
+    sc.ctxLens = sc.ctxMss = 0;
+  }
   const first = txr.slot(txr.prod);
   const map = sc.txMap[first]!;
   error = dmaLoadTx(sc, map, m);
@@ -184,21 +195,24 @@ export function tn_txreap(sc: TnSoftc): number {
 
 /** Writes the loaded buffer's address into a slot. @see bus_dma(9) */
 export function tn_rxaim(sc: TnSoftc, slot: number): void {
+  sc.rxAddrLo[slot] = sc.segs.addrLo[0]!;
   const at = sc.rxDesc + slot * TN_DESC_SIZE;
-  memView.setInt32(at + TN_D_ADDRL, sc.segs.addrLo[0]!, true);
   memView.setInt32(at + TN_D_ADDRH, sc.segs.addrHi[0]!, true);
 }
 
 /** Hands a slot back to the device with its current buffer. @see bus_dma(9) */
 export function tn_rxpost(sc: TnSoftc, slot: number): void {
   const at = sc.rxDesc + slot * TN_DESC_SIZE;
+  // The device may have replaced it with a frame's id.
+  memView.setInt32(at + TN_D_ADDRL, sc.rxAddrLo[slot]!, true);
   memView.setUint32(at + TN_D_LEN, 0, true);
   memView.setUint32(at + TN_D_STAT, 0, true);
 }
 
 /** Passes a complete frame to the stack. `status` is that of its last descriptor. */
-function deliver(sc: TnSoftc, m: Mbuf, status: number, vtag: number): void {
+function deliver(sc: TnSoftc, m: Mbuf, status: number, vtag: number, id: number): void {
   const { ifp } = sc;
+  m.m_pkthdr.pktId = id;
   // A coalesced or unsegmented frame may exceed the MTU; lro_nsegs marks it as valid.
   m.m_pkthdr.lro_nsegs = (status >>> TN_RXS_SEGS_SHIFT) & TN_RXS_SEGS_MASK;
   const v4 = (status & TN_RXS_IPCS) !== 0;
@@ -215,13 +229,16 @@ function deliver(sc: TnSoftc, m: Mbuf, status: number, vtag: number): void {
 function tn_rxdesc(sc: TnSoftc, slot: number, status: number, lenTag: number): void {
   const eop = (status & TN_RXS_EOP) !== 0;
   const len = lenTag & 0xffff;
+  // Taking the frame posts the slot again, with its address in place of the id.
+  const at = sc.rxDesc + slot * TN_DESC_SIZE;
+  const id = (status & TN_RXS_ID) !== 0 ? memView.getUint32(at + TN_D_ADDRL, true) : 0;
   bus_dmamap_sync(sc.rxTag, sc.rxMap[slot]!, BUS_DMASYNC_POSTREAD);
   if ((status & TN_RXS_ERR) !== 0 || len > sc.rxBufSize || (len === 0 && !eop)) {
     dmaRxBad(sc, slot);
     return;
   }
   const m = dmaRxTake(sc, slot, len, eop);
-  if (m !== null) deliver(sc, m, status, lenTag >>> 16);
+  if (m !== null) deliver(sc, m, status, lenTag >>> 16, id);
 }
 
 /**

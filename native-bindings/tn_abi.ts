@@ -40,4 +40,5 @@ export const TN_P_CAPTURE_BYTES = 5; // its size; 0: no capture ring
 export const TN_P_CAPTURE_UNIT = 6; // interface number in its records
 export const TN_P_NOW = 7; // the machine's time, ns
 export const TN_P_OWN_TIME = 8; // 1: time comes only from tnTime; 0: it follows CLOCK_MONOTONIC
-export const TN_P_COUNT = 9;
+export const TN_P_REASONS = 9; // first of the machine's numbers of the device's reasons
+export const TN_P_COUNT = 22;

@@ -92,6 +92,22 @@ struct Config {
   uint32_t captureUnit;
   bool ownTime;           // capture time stamps are `nowNs`, otherwise the monotonic clock
   int64_t monotonicBias;  // CLOCK_MONOTONIC minus the machine's time
+  uint16_t reasons[TN_REASON_COUNT];  // the machine's numbers of the device's reasons
+};
+
+// What a capture record says about a frame besides its bytes: src/sys/capture_facts.ts.
+struct Facts {
+  uint32_t csum = META_CSUM_UNKNOWN;
+  uint32_t linkKind = 0, linkIndex = 0, linkCount = 0;
+  const uint32_t* linkIds = nullptr;
+  const uint8_t* descBase = nullptr;
+  uint32_t descSlots = 0, descFirst = 0, descCount = 0;
+  bool dropped = false;
+  uint32_t reason = 0, bytes = 0;  // TN_REASON_*
+
+  void Descs(const uint8_t* base, uint32_t slots, uint32_t first, uint32_t count);
+  void Dropped(uint32_t why, uint32_t len);
+  uint32_t MetaLen() const;
 };
 
 struct Ring {
@@ -168,6 +184,9 @@ struct Lro {
   uint8_t seg[sizeof hdr] = {};
   uint32_t segL3 = 0, segL4 = 0, segLen = 0, segStatus = 0;
   bool pushed = false;
+  // For captures: the id of the current segment, and those of the frame's segments.
+  uint32_t segId = 0;
+  uint32_t ids[TN_RXS_SEGS_MASK] = {};
 
   bool Eligible(const uint8_t* frame, uint32_t len, uint32_t verdict);
   void Hold(const iovec* from, uint32_t bufSize);
@@ -197,6 +216,8 @@ struct Rx : Ring {
   uint32_t vtag = 0;
   uint8_t vnetHdr[VNET_HDR_LEN] = {};
   Lro lro;
+  // The buffers of the frame being delivered, for captures: those of `lro`, or Bufs().
+  bool merged = false;
 
   iovec* Bufs() { return iov + 1; }
   uint8_t* Buf(uint32_t i) { return static_cast<uint8_t*>(iov[i + 1].iov_base); }
@@ -261,13 +282,15 @@ class Device {
   void TxConsume();
   int TxFetch(uint8_t* ring);
   int TxSkip(uint8_t* ring);
-  int TxDrop(uint8_t* ring);
-  void TxBad();
+  int TxDrop(uint8_t* ring, uint32_t n);
+  void TxBad(const uint8_t* ring, uint32_t n);
+  uint32_t TxCsum() const;
+  void TxCaptureRing(const uint8_t* ring, uint32_t n);
   void TxComplete(uint8_t* ring, uint32_t status);
   void TxContext(const uint8_t* desc, uint32_t stat);
   bool TxPiece(const uint8_t* desc, uint32_t stat);
   int TxEmit();
-  int TxWrite();
+  int TxWrite(int child);
 
   // tn_offload.cpp
   bool TxOffloadsValid() const;
@@ -295,9 +318,14 @@ class Device {
   void RxWireGone();
   void RxStall();
   bool RxGather(uint8_t* ring);
-  void RxWriteBack(uint8_t* ring, uint32_t len, uint32_t status);
+  void RxWriteBack(uint8_t* ring, uint32_t len, uint32_t status, uint32_t id);
   void RxReceive(uint8_t* ring, uint32_t len);
-  void RxDeliver(uint8_t* ring, uint32_t len, uint32_t status);
+  void RxDeliver(uint8_t* ring, uint32_t len, uint32_t status, uint32_t id);
+  uint32_t RxId();
+  uint32_t RxCsum(uint32_t status) const;
+  void RxReject(uint32_t id, uint32_t len);
+  void RxCaptureRing(const uint8_t* ring, uint32_t first, uint32_t n, uint32_t len, uint32_t status,
+                     uint32_t id);
   bool RxAccepts(const uint8_t* frame) const;
   uint32_t RxSegments(uint32_t len) const;
   void RxStrip(uint32_t len);
@@ -317,8 +345,17 @@ class Device {
   void RxFlush(uint8_t* ring);
 
   // tn_capture.cpp
-  bool CaptureWants() const;
-  void Capture(uint32_t flags, uint32_t pktId, const iovec* iov, uint32_t niov, uint32_t wirelen);
+  uint32_t CapturePoints() const;
+  bool CaptureWants(uint32_t point) const { return (CapturePoints() & 1u << point) != 0; }
+  bool CaptureEvents() const;
+  void Capture(uint32_t point, uint32_t flags, uint32_t pktId, const Facts& facts, const iovec* iov,
+               uint32_t niov, uint32_t wirelen);
+  void CaptureEvent(uint32_t point, uint32_t flags, uint32_t pktId, const Facts& facts);
+  void CaptureDrop(uint32_t point, uint32_t flags, uint32_t pktId, uint32_t why, uint32_t len);
+  uint8_t* BeginRecord(uint32_t point, uint32_t caplen, uint32_t metaLen);
+  void EndRecord(const uint8_t* rec, uint32_t size);
+  void PutMeta(uint8_t* to, const Facts& facts, uint32_t point, uint32_t flags,
+               uint32_t pktId) const;
   void Stamp(uint8_t* rec) const;
 
   Config c_;
@@ -335,6 +372,7 @@ class Device {
   bool lro_ = false;  // coalescing is enabled and possible
   bool asserted_ = false, timerArmed_ = false;
   bool everRaised_ = false;
+  uint32_t received_ = 0;  // counter of the ids of received frames
   int64_t lastIntrNs_ = 0;
 };
 

@@ -73,6 +73,7 @@ void Lro::Hold(const iovec* from, uint32_t bufSize) {
   l4 = segL4;
   len = segLen;
   segs = 1;
+  ids[0] = segId;
   status = segStatus;
   nbufs = (len + bufSize - 1) / bufSize;
   for (uint32_t i = 0; i < nbufs; i++) bufs[i] = static_cast<uint8_t*>(from[i].iov_base);
@@ -131,6 +132,7 @@ bool Lro::Merge(const iovec* from, uint32_t count, uint32_t bufSize) {
 void Lro::Advance(uint32_t payload, uint32_t s, uint32_t bufSize) {
   sum = Fold16(sum + ((len & 1) != 0 ? CksumSwapHalves(s) : s));  // headers are even
   len += payload;
+  ids[segs] = segId;
   segs++;
   nbufs = (len + bufSize - 1) / bufSize;
   next += payload;
@@ -200,7 +202,7 @@ uint32_t Lro::Finish() {
 // for every other frame.
 bool Device::RxMergeNext(uint8_t* ring, uint32_t len) {
   Lro& lro = rx_.lro;
-  if (len > rx_.frameMax || CaptureWants()) return false;
+  if (len > rx_.frameMax || CaptureWants(CAPTURE_WIRE)) return false;
   if (!lro.MergeNext(rx_.Buf(0), len, rx_.bufSize)) return false;
   if (lro.pushed) RxFlush(ring);
   return true;
@@ -230,11 +232,15 @@ bool Device::RxCoalesce(uint8_t* ring, uint32_t len, uint32_t status) {
 void Device::RxFlush(uint8_t* ring) {
   Lro& lro = rx_.lro;
   if (lro.nbufs == 0) return;
+  uint32_t id = lro.ids[0];
   if (lro.segs > 1) {
     stats[TN_ST_RX_LRO]++;
     stats[TN_ST_RX_LRO_SEGMENTS] += lro.segs;
+    if (id != 0) id = RxId();
   }
-  RxDeliver(ring, lro.len, lro.Finish());
+  rx_.merged = true;
+  RxDeliver(ring, lro.len, lro.Finish(), id);
+  rx_.merged = false;
 }
 
 }  // namespace tapnic::tn

@@ -21,6 +21,8 @@ struct Tn {
 
 namespace {
 
+static_assert(tn::TN_P_COUNT == tn::TN_P_REASONS + tn::TN_REASON_COUNT);
+
 constexpr double kMaxWhole = 9007199254740991.0;  // 2^53 - 1
 
 bool Whole(double d, double max) {
@@ -38,7 +40,7 @@ double ParamMax(uint32_t i) {
     case tn::TN_P_CAPTURE_UNIT:
       return UINT32_MAX;
     default:
-      return kMaxWhole;
+      return i >= tn::TN_P_REASONS ? UINT16_MAX : kMaxWhole;
   }
 }
 
@@ -65,6 +67,8 @@ int Configure(const double* params, const Arena* arena, tn::Config* config) {
   config->capture = capBytes == 0 ? nullptr : arena->base + capOff;
   config->captureBytes = capBytes;
   config->captureUnit = static_cast<uint32_t>(p[tn::TN_P_CAPTURE_UNIT]);
+  for (uint32_t i = 0; i < tn::TN_REASON_COUNT; i++)
+    config->reasons[i] = static_cast<uint16_t>(p[tn::TN_P_REASONS + i]);
   config->ownTime = p[tn::TN_P_OWN_TIME] == 1;
   timespec ts;
   clock_gettime(CLOCK_MONOTONIC, &ts);

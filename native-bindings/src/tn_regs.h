@@ -177,6 +177,7 @@ constexpr uint32_t TN_RXS_IPCS = 0x4;
 constexpr uint32_t TN_RXS_L4CS = 0x8;
 constexpr uint32_t TN_RXS_IPE = 0x10;
 constexpr uint32_t TN_RXS_L4E = 0x20;
+constexpr uint32_t TN_RXS_ID = 0x40;
 constexpr uint32_t TN_RXS_SEGS_SHIFT = 16;
 constexpr uint32_t TN_RXS_SEGS_MASK = 0xff;
 constexpr uint32_t TN_RXS_ERR = 0x40000000;
@@ -236,7 +237,8 @@ constexpr uint32_t TN_P_CAPTURE_BYTES = 5;
 constexpr uint32_t TN_P_CAPTURE_UNIT = 6;
 constexpr uint32_t TN_P_NOW = 7;
 constexpr uint32_t TN_P_OWN_TIME = 8;
-constexpr uint32_t TN_P_COUNT = 9;
+constexpr uint32_t TN_P_REASONS = 9;
+constexpr uint32_t TN_P_COUNT = 22;
 
 // src/sys/capture.ts
 
@@ -248,10 +250,17 @@ constexpr uint32_t CAPTURE_RING = 3;
 constexpr uint32_t CAPTURE_WIRE = 4;
 constexpr uint32_t CAPTURE_POINTS_MAX = 8;
 constexpr uint32_t CAPTURE_WRAP = 0xffff;
+constexpr uint32_t CAPTURE_EVENT = 0xfffe;
 
 // Record flags.
 constexpr uint32_t CAPTURE_OUT = 1;
 constexpr uint32_t CAPTURE_IN = 2;
+
+// The id of a received frame: these bits, the interface number, and a counter
+constexpr uint32_t CAPTURE_RX_ID = 0x80000000;
+constexpr uint32_t CAPTURE_RX_UNIT_SHIFT = 24;
+constexpr uint32_t CAPTURE_RX_UNIT_MASK = 0x7f;
+constexpr uint32_t CAPTURE_RX_COUNT_MASK = 0xffffff;
 
 // The region: byte offsets
 constexpr uint32_t CAPTURE_PROD = 0;

@@ -135,7 +135,14 @@ bool Device::RxGather(uint8_t* ring) {
       stats[TN_ST_RX_BAD]++;
       Count(TN_REASON_RX_BAD);
       RxFlush(ring);
-      for (uint32_t k = 0; k <= i; k++) RxWriteBack(ring, 0, TN_RXS_ERR);
+      const uint32_t first = rx_.head;
+      for (uint32_t k = 0; k <= i; k++) RxWriteBack(ring, 0, TN_RXS_ERR, 0);
+      if (CaptureEvents()) {
+        Facts facts;
+        facts.Descs(ring, rx_.ndesc, first, i + 1);
+        facts.Dropped(TN_REASON_RX_BAD, 0);
+        CaptureEvent(CAPTURE_RING, CAPTURE_IN, 0, facts);
+      }
       rx_.causes |= TN_INT_RXERR;
       return false;
     }
@@ -145,36 +152,76 @@ bool Device::RxGather(uint8_t* ring) {
   return true;
 }
 
-void Device::RxWriteBack(uint8_t* ring, uint32_t len, uint32_t status) {
+// `id` is the frame's id with its last descriptor, otherwise 0.
+void Device::RxWriteBack(uint8_t* ring, uint32_t len, uint32_t status, uint32_t id) {
   uint8_t* desc = ring + rx_.head * TN_DESC_SIZE;
   const uint32_t tag = (status & TN_RXS_VP) != 0 ? rx_.vtag : 0;
+  if (id != 0) {
+    StoreLe32(desc + TN_D_ADDRL, id);
+    status |= TN_RXS_ID;
+  }
   StoreLe32(desc + TN_D_LEN, tag << 16 | len);
   StoreLe32(desc + TN_D_STAT, TN_RXS_DD | status);
   rx_.head = rx_.Next(rx_.head);
   rx_.causes |= TN_INT_RXDW;
 }
 
+// The id of a frame that arrives: 0 without captures.
+uint32_t Device::RxId() {
+  if (CapturePoints() == 0) return 0;
+  received_ = (received_ + 1) & CAPTURE_RX_COUNT_MASK;
+  return CAPTURE_RX_ID | (c_.captureUnit & CAPTURE_RX_UNIT_MASK) << CAPTURE_RX_UNIT_SHIFT |
+         received_;
+}
+
+// The checksum state of a frame with the verdict `status`, for captures.
+uint32_t Device::RxCsum(uint32_t status) const {
+  if ((status & (TN_RXS_IPE | TN_RXS_L4E)) != 0) return META_CSUM_BAD;
+  if (c_.vnet && (rx_.vnetHdr[0] & VNET_F_NEEDS_CSUM) != 0) return META_CSUM_NIC;
+  return (status & TN_RXS_L4CS) != 0 ? META_CSUM_VERIFIED : META_CSUM_UNKNOWN;
+}
+
+// Counts and captures a frame that the address filter rejects.
+void Device::RxReject(uint32_t id, uint32_t len) {
+  stats[TN_ST_RX_FILTERED]++;
+  Count(TN_REASON_RX_FILTER);
+  if (!CaptureWants(CAPTURE_WIRE)) {
+    CaptureDrop(CAPTURE_WIRE, CAPTURE_IN, id, TN_REASON_RX_FILTER, len);
+    return;
+  }
+  Facts facts;
+  facts.Dropped(TN_REASON_RX_FILTER, len);
+  Capture(CAPTURE_WIRE, CAPTURE_IN, id, facts, rx_.Bufs(), rx_.nbufs, len);
+}
+
 // Filters and verifies a frame of `len` bytes in the listed buffers and hands it to the driver.
 void Device::RxReceive(uint8_t* ring, uint32_t len) {
+  const uint32_t id = RxId();
+  rx_.lro.segId = id;
   if (rx_.lro.nbufs > 0 && RxMergeNext(ring, len)) return;
   if (len < ETHER_HDR_LEN) {
     stats[TN_ST_RX_RUNT]++;
     Count(TN_REASON_RX_RUNT);
+    CaptureDrop(CAPTURE_WIRE, CAPTURE_IN, id, TN_REASON_RX_RUNT, len);
     return;
   }
   if (len > rx_.frameMax) {
     stats[TN_ST_RX_OVERSIZE]++;
     Count(TN_REASON_RX_OVERSIZE);
+    CaptureDrop(CAPTURE_WIRE, CAPTURE_IN, id, TN_REASON_RX_OVERSIZE, len);
     return;
   }
-  if (CaptureWants()) Capture(CAPTURE_IN, 0, rx_.Bufs(), rx_.nbufs, len);
   const uint8_t* frame = rx_.Buf(0);
   if (!RxAccepts(frame)) {
-    stats[TN_ST_RX_FILTERED]++;
-    Count(TN_REASON_RX_FILTER);
+    RxReject(id, len);
     return;
   }
   uint32_t status = RxVerdict(len);
+  if (CaptureWants(CAPTURE_WIRE)) {
+    Facts facts;
+    facts.csum = RxCsum(status);
+    Capture(CAPTURE_WIRE, CAPTURE_IN, id, facts, rx_.Bufs(), rx_.nbufs, len);
+  }
   if (c_.vnet && (status & TN_RXS_L4CS) == 0) RxFinishCsum(len);
   if (lro_ && RxCoalesce(ring, len, status)) return;
   if (c_.vnet) status |= RxSegments(len) << TN_RXS_SEGS_SHIFT;
@@ -183,14 +230,38 @@ void Device::RxReceive(uint8_t* ring, uint32_t len) {
     RxStrip(len);
     len -= 4;
   }
-  RxDeliver(ring, len, status);
+  RxDeliver(ring, len, status, id);
 }
 
-void Device::RxDeliver(uint8_t* ring, uint32_t len, uint32_t status) {
+void Device::RxDeliver(uint8_t* ring, uint32_t len, uint32_t status, uint32_t id) {
   stats[TN_ST_RX_FRAMES]++;
   stats[TN_ST_RX_BYTES] += len;
-  for (; len > rx_.bufSize; len -= rx_.bufSize) RxWriteBack(ring, rx_.bufSize, 0);
-  RxWriteBack(ring, len, status | TN_RXS_EOP);
+  const uint32_t first = rx_.head;
+  uint32_t left = len, n = 1;
+  for (; left > rx_.bufSize; left -= rx_.bufSize, n++) RxWriteBack(ring, rx_.bufSize, 0, 0);
+  RxWriteBack(ring, left, status | TN_RXS_EOP, id);
+  if (CaptureWants(CAPTURE_RING)) RxCaptureRing(ring, first, n, len, status, id);
+}
+
+// Captures a frame that was written back to `n` descriptors.
+void Device::RxCaptureRing(const uint8_t* ring, uint32_t first, uint32_t n, uint32_t len,
+                           uint32_t status, uint32_t id) {
+  Facts facts;
+  facts.csum = RxCsum(status);
+  facts.Descs(ring, rx_.ndesc, first, n);
+  const Lro& lro = rx_.lro;
+  if (!rx_.merged) {
+    Capture(CAPTURE_RING, CAPTURE_IN, id, facts, rx_.Bufs(), n, len);
+    return;
+  }
+  iovec bufs[kRxBufsMax];
+  for (uint32_t i = 0; i < n && i < kRxBufsMax; i++) bufs[i] = {lro.bufs[i], rx_.bufSize};
+  if (lro.segs > 1 && id != 0) {
+    facts.linkKind = META_LINK_LRO;
+    facts.linkIds = lro.ids;
+    facts.linkCount = lro.segs;
+  }
+  Capture(CAPTURE_RING, CAPTURE_IN, id, facts, bufs, n, len);
 }
 
 // Whether the frame passes the address filter: station address, broadcast, multicast hash, and the

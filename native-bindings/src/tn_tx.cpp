@@ -83,14 +83,33 @@ void Device::TxComplete(uint8_t* ring, uint32_t status) {
   if (status == 0) stats[TN_ST_TX_PACKETS]++;
 }
 
-void Device::TxBad() {
+// Counts a bad packet of `n` descriptors.
+void Device::TxBad(const uint8_t* ring, uint32_t n) {
   stats[TN_ST_TX_BAD]++;
   Count(TN_REASON_TX_BAD);
   tx_.causes |= TN_INT_TXERR;
+  if (!CaptureEvents()) return;
+  Facts facts;
+  facts.Descs(ring, tx_.ndesc, tx_.head, n);
+  facts.Dropped(TN_REASON_TX_BAD, tx_.total);
+  CaptureEvent(CAPTURE_RING, CAPTURE_OUT, tx_.tag, facts);
 }
 
-int Device::TxDrop(uint8_t* ring) {
-  TxBad();
+// The checksum state of the packet, for captures.
+uint32_t Device::TxCsum() const {
+  return (tx_.cmd & (TN_TXD_TXSM | TN_TXD_TSE)) != 0 ? META_CSUM_NIC : META_CSUM_SOFTWARE;
+}
+
+// Captures the packet in its `n` descriptors as it was fetched.
+void Device::TxCaptureRing(const uint8_t* ring, uint32_t n) {
+  Facts facts;
+  facts.csum = TxCsum();
+  facts.Descs(ring, tx_.ndesc, tx_.head, n);
+  Capture(CAPTURE_RING, CAPTURE_OUT, tx_.tag, facts, tx_.pieces, tx_.npieces, tx_.total);
+}
+
+int Device::TxDrop(uint8_t* ring, uint32_t n) {
+  TxBad(ring, n);
   TxComplete(ring, TN_TXS_ERR);
   return kDropped;
 }
@@ -121,12 +140,13 @@ int Device::TxFetch(uint8_t* ring) {
     if ((stat & TN_TXD_EOP) == 0) continue;
     tx_.eopSlot = slot;
     tx_.eopStat = stat;
-    return bad || !TxPrepare() ? TxDrop(ring) : kPacket;
+    if (!bad && CaptureWants(CAPTURE_RING)) TxCaptureRing(ring, n);
+    return bad || !TxPrepare() ? TxDrop(ring, n) : kPacket;
   }
   // The packet is not complete yet. Wait, unless it is bad or can never be complete.
   if (!bad && n < tx_.ndesc - 1) return kNothing;
   tx_.skipping = true;
-  TxBad();
+  TxBad(ring, n);
   tx_.head = tx_.tail;
   return kDropped;
 }
@@ -178,15 +198,16 @@ int Device::TxEmit() {
   if (!linkUp_) {
     stats[TN_ST_TX_NO_LINK]++;
     Count(TN_REASON_LINK_DOWN);
+    CaptureDrop(CAPTURE_WIRE, CAPTURE_OUT, tx_.tag, TN_REASON_LINK_DOWN, tx_.total);
     return kDone;
   }
   const bool cut = !c_.vnet && (tx_.cmd & TN_TXD_TSE) != 0;
-  if (!cut) return TxWrite() == kBlocked ? kBlocked : kDone;
+  if (!cut) return TxWrite(-1) == kBlocked ? kBlocked : kDone;
   const uint32_t left = tx_.PayloadLen() - tx_.sent;
   const uint32_t payload = left < tx_.mss ? left : tx_.mss;
   const bool last = payload == left;
   TxSegment(payload, last);
-  const int did = TxWrite();
+  const int did = TxWrite(static_cast<int>(tx_.segs));
   if (did == kBlocked) return kBlocked;
   if (did == kDropped) return kDone;  // drops the rest of the packet, too
   stats[TN_ST_TX_SEGMENTS]++;
@@ -197,7 +218,8 @@ int Device::TxEmit() {
 }
 
 // Writes the listed frame to the wire. Returns kDone, kBlocked, or kDropped if the wire refuses it.
-int Device::TxWrite() {
+// `child` is its number among the segments of a TSO packet; -1 if it is no segment.
+int Device::TxWrite(int child) {
   iovec* frame = tx_.Frame();
   if (!c_.vnet && tx_.frameLen < TN_FRAME_MIN) {
     frame[tx_.niov++] = {tx_.zero, TN_FRAME_MIN - tx_.frameLen};
@@ -208,8 +230,18 @@ int Device::TxWrite() {
   if (n >= 0) {
     stats[TN_ST_TX_FRAMES]++;
     stats[TN_ST_TX_BYTES] += tx_.frameLen;
-    if (CaptureWants())
-      Capture(CAPTURE_OUT, tx_.tag, frame, static_cast<uint32_t>(tx_.niov), tx_.frameLen);
+    if (CaptureWants(CAPTURE_WIRE)) {
+      Facts facts;
+      facts.csum = TxCsum();
+      if (child >= 0) {
+        facts.linkKind = META_LINK_TSO;
+        facts.linkIndex = static_cast<uint32_t>(child);
+        facts.linkIds = &tx_.tag;
+        facts.linkCount = 1;
+      }
+      Capture(CAPTURE_WIRE, CAPTURE_OUT, tx_.tag, facts, frame, static_cast<uint32_t>(tx_.niov),
+              tx_.frameLen);
+    }
     return kDone;
   }
   if (n == -EAGAIN) {
@@ -221,6 +253,7 @@ int Device::TxWrite() {
   }
   stats[TN_ST_TX_WIRE_ERROR]++;
   Count(TN_REASON_WIRE_ERROR);
+  CaptureDrop(CAPTURE_WIRE, CAPTURE_OUT, tx_.tag, TN_REASON_WIRE_ERROR, tx_.frameLen);
   return kDropped;
 }
 

@@ -34,6 +34,7 @@ import {
   TN_P_OWN_TIME,
   TN_P_RAM_BASE,
   TN_P_RAM_BYTES,
+  TN_P_REASONS,
   TN_P_VNET,
 } from '../../native-bindings/tn_abi.ts';
 import {
@@ -127,6 +128,7 @@ export class NativeTnDevice implements WireListener {
     params[TN_P_CAPTURE_UNIT] = capture?.unit ?? 0;
     params[TN_P_NOW] = clock.nowNs();
     params[TN_P_OWN_TIME] = this.#virtual ? 1 : 0;
+    params.set(tnReasons, TN_P_REASONS);
     this.#id = check(this.#addon.tnOpen(config.wire.fd, config.mac.slice(0, 6), params), 'tnOpen');
     config.wire.setListener(this);
   }

@@ -18,6 +18,7 @@ import { type ByteSink, PcapWriter } from '../pcap/pcap.ts';
 import { PcapngWriter } from '../pcap/pcapng.ts';
 import type { BpfProgram } from '../sys/bpf_filter.ts';
 import {
+  CAPTURE_EVENT,
   CAPTURE_IN,
   CAPTURE_IP,
   capturePoints,
@@ -87,6 +88,7 @@ class RecordMeta {
     const { pktId, point, metaOff } = rec;
     const n = Math.min(rec.metaLen, META_MAX);
     for (let i = 0; i < n; i++) this.#bytes[i] = mem[metaOff + i]!;
+    if (point === CAPTURE_EVENT) return n;
     this.#writer.begin(n, META_MAX - n);
     if (n === 0) this.#writer.packet(pktId, point, rec.flags, 0, META_CSUM_UNKNOWN);
     // A conversion happens after the packet has passed the point `ip`.
@@ -164,6 +166,10 @@ export class CaptureRecorder implements CaptureSink {
 
   captureRecord(rec: CaptureRecord): void {
     if (this.#packets >= this.#count) return;
+    if (rec.point === CAPTURE_EVENT) {
+      this.#pcapng?.event(this.#meta.view, 0, this.#meta.of(rec));
+      return;
+    }
     const place = this.#capture.placeOf(rec.point, rec.unit);
     const { sec, nsec, off, caplen, wirelen } = rec;
     if (this.#pcapng === null) {

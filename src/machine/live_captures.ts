@@ -35,13 +35,8 @@ export interface PlaceLine {
 /** The points at which an interface can be captured. */
 function pointsOf({ model }: CaptureInterface): string[] {
   const device = ['ring', 'wire'];
-  return capturePoints.filter(
-    (point) => POINTS_NOW.includes(point) && (model !== '' || !device.includes(point)),
-  );
+  return capturePoints.filter((point) => model !== '' || !device.includes(point));
 }
-
-/** Points that this version records at. */
-export const POINTS_NOW: readonly string[] = ['sockbuf', 'ip', 'if', 'wire'];
 
 /** The running captures of a stack. */
 export class LiveCaptures {

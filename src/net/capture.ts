@@ -6,6 +6,7 @@
  */
 
 import {
+  CAPTURE_EVENT,
   CAPTURE_IF,
   CAPTURE_IN,
   CAPTURE_OUT,
@@ -104,6 +105,11 @@ export class Capture {
     return ring === null ? 0 : (ring.lost - this.#lostBefore) >>> 0;
   }
 
+  /** Whether it records the interface with number `unit`. @param unit 0: any */
+  hasUnit(unit: number): boolean {
+    return unit === 0 || this.places.some((place) => place.unit === unit);
+  }
+
   /** The index in `places` of a record's place; -1: not recorded. @param unit 0: any */
   placeOf(point: number, unit: number): number {
     for (let i = 0; i < this.places.length; i++) {
@@ -136,8 +142,20 @@ class IfTap implements BpfListener {
 
 const ifTaps: IfTap[] = [];
 
+/** Passes an event to the captures with metadata of its interface. */
+function dispatchEvent(rec: CaptureRecord): void {
+  for (let i = 0; i < open.length; i++) {
+    const c = open[i]!;
+    if (c.meta && c.hasUnit(rec.unit)) c.sink.captureRecord(rec);
+  }
+}
+
 const dispatch: CaptureSink = {
   captureRecord(rec: CaptureRecord): void {
+    if (rec.point === CAPTURE_EVENT) {
+      dispatchEvent(rec);
+      return;
+    }
     const { caplen } = rec;
     for (let i = 0; i < open.length; i++) {
       const c = open[i]!;

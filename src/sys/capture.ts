@@ -17,7 +17,9 @@
  *   64  data area
  *
  * A record starts at a multiple of 8 and is contiguous. A record with point CAPTURE_WRAP ends the
- * data area early; the next record is at the start of the area.
+ * data area early; the next record is at the start of the area. One with point CAPTURE_EVENT has only
+ * metadata: what happened to a packet without a record of its own, for example a drop. Events are
+ * recorded while `meta` is set.
  *
  *    0  u32 size       bytes of this record, header and padding included; a multiple of 8
  *    4  u16 point
@@ -36,6 +38,8 @@
 import type { Clock, Task } from './clock.ts';
 import { KASSERT } from './kassert.ts';
 import { count, R_CAPTURE_FULL } from './reason.ts';
+import { MetaWriter } from './capture_meta.ts';
+import { FrameFacts, metaOfFacts, metaRoomOf } from './capture_facts.ts';
 
 // Capture points, in the order in which an outgoing packet passes them.
 export const CAPTURE_SOCKBUF = 0;
@@ -48,10 +52,18 @@ export const capturePoints = ['sockbuf', 'ip', 'if', 'ring', 'wire'] as const;
 export const CAPTURE_POINTS_MAX = 8;
 /** Point number of a record that ends the data area early. */
 export const CAPTURE_WRAP = 0xffff;
+/** Point number of a record without bytes: only metadata. */
+export const CAPTURE_EVENT = 0xfffe;
 
 // Record flags.
 export const CAPTURE_OUT = 1;
 export const CAPTURE_IN = 2;
+
+// The id of a received frame: these bits, the interface number, and a counter
+export const CAPTURE_RX_ID = 0x80000000;
+export const CAPTURE_RX_UNIT_SHIFT = 24;
+export const CAPTURE_RX_UNIT_MASK = 0x7f;
+export const CAPTURE_RX_COUNT_MASK = 0xffffff;
 
 // The region: byte offsets
 export const CAPTURE_PROD = 0;
@@ -78,12 +90,20 @@ export const CAPTURE_RECORD_BYTES = 40;
 
 /** A device's interface to captures. The device passes whole frames as (offset, length) pairs. */
 export interface CaptureTap {
+  /** Bit 1 << point for each point at which capture is on; 0: none. */
+  readonly points: number;
+  /** Whether records get metadata, and events are recorded. */
+  readonly meta: boolean;
+  /** What the device adds to the next record. The record clears it. */
+  readonly facts: FrameFacts;
   /** Whether capture is on at `point`. Check it before preparing a frame. */
   wants(point: number): boolean;
+  /** The id of a received frame, unique among the last 2^24 of its interface; never 0. */
+  rxId(): number;
   /**
    * Records one frame of `wirelen` bytes in the arena, given by the (offset, length) pairs
-   * iov[2*first .. 2*(first + iovcnt)). Reads at most the snap length. Drops and counts the frame
-   * if the ring is full.
+   * iov[2*first .. 2*(first + iovcnt)), with the facts. Reads at most the snap length. Drops and
+   * counts the frame if the ring is full.
    */
   capture(
     point: number,
@@ -94,6 +114,8 @@ export interface CaptureTap {
     iovcnt: number,
     wirelen: number,
   ): void;
+  /** Records an event at `point` about packet `pktId`, with the facts, if `meta` is set. */
+  event(point: number, flags: number, pktId: number): void;
 }
 
 /** A record as the ring passes it to sinks. One object serves all records; copy what you keep. */
@@ -119,7 +141,10 @@ export class CaptureRecord {
 
 /** Receives the records of the ring, each once, in order. */
 export interface CaptureSink {
-  /** Takes a record. It and its bytes are valid until this returns. */
+  /**
+   * Takes a record, or an event (point CAPTURE_EVENT) if it asked for metadata. It and its bytes are
+   * valid until this returns.
+   */
   captureRecord(rec: CaptureRecord): void;
 }
 
@@ -181,8 +206,13 @@ export class CaptureRing {
     view.setUint32(this.#base + CAPTURE_SNAPLEN + 4 * point, snaplen, true);
   }
 
+  /** Bit 1 << point for each point at which capture is on. */
+  get points(): number {
+    return this.#view.getUint32(this.#base + CAPTURE_POINTS, true);
+  }
+
   wants(point: number): boolean {
-    return (this.#view.getUint32(this.#base + CAPTURE_POINTS, true) & (1 << point)) !== 0;
+    return (this.points & (1 << point)) !== 0;
   }
 
   /** Whether records get metadata. */
@@ -220,10 +250,13 @@ export class CaptureRing {
     wirelen: number,
     metaMax = 0,
   ): number {
-    if (!this.wants(point)) return -1;
     const view = this.#view;
-    const snaplen = view.getUint32(this.#base + CAPTURE_SNAPLEN + 4 * point, true);
-    const caplen = Math.min(wirelen, snaplen);
+    let caplen = 0;
+    if (point !== CAPTURE_EVENT) {
+      if (!this.wants(point)) return -1;
+      const snaplen = view.getUint32(this.#base + CAPTURE_SNAPLEN + 4 * point, true);
+      caplen = Math.min(wirelen, snaplen);
+    }
     const metaAt = (CAPTURE_RECORD_BYTES + caplen + 7) & ~7;
     const size = (metaAt + metaMax + 7) & ~7;
     const at = this.#room(size);
@@ -313,7 +346,7 @@ export class CaptureRing {
 
   /** Returns a device's interface to the ring, for interface number `unit`. */
   tap(unit: number): CaptureTap {
-    return new RingTap(this, this.#mem, unit);
+    return new RingTap(this, this.#mem, this.#view, unit);
   }
 
   /**
@@ -353,15 +386,35 @@ class RingTap implements CaptureTap {
   readonly #ring: CaptureRing;
   readonly #mem: Uint8Array;
   readonly #unit: number;
+  readonly #meta: MetaWriter;
+  readonly facts: FrameFacts = new FrameFacts();
+  readonly #idBits: number;
+  #received = 0;
 
-  constructor(ring: CaptureRing, mem: Uint8Array, unit: number) {
+  constructor(ring: CaptureRing, mem: Uint8Array, view: DataView, unit: number) {
     this.#ring = ring;
     this.#mem = mem;
     this.#unit = unit;
+    this.#meta = new MetaWriter(view);
+    const bits = (unit & CAPTURE_RX_UNIT_MASK) << CAPTURE_RX_UNIT_SHIFT;
+    this.#idBits = (CAPTURE_RX_ID | bits) >>> 0;
+  }
+
+  get points(): number {
+    return this.#ring.points;
+  }
+
+  get meta(): boolean {
+    return this.#ring.metaWanted;
   }
 
   wants(point: number): boolean {
     return this.#ring.wants(point);
+  }
+
+  rxId(): number {
+    this.#received = (this.#received + 1) & CAPTURE_RX_COUNT_MASK;
+    return this.#idBits + this.#received;
   }
 
   capture(
@@ -373,17 +426,37 @@ class RingTap implements CaptureTap {
     iovcnt: number,
     wirelen: number,
   ): void {
-    let dst = this.#ring.reserve(point, flags, this.#unit, pktId, wirelen);
-    if (dst < 0) return;
-    let left = this.#ring.caplen;
-    for (let i = first; i < first + iovcnt && left > 0; i++) {
-      const off = iov[2 * i]!;
-      const n = Math.min(iov[2 * i + 1]!, left);
-      this.#mem.copyWithin(dst, off, off + n);
-      dst += n;
-      left -= n;
+    const room = this.meta ? metaRoomOf(this.facts) : 0;
+    let dst = this.#ring.reserve(point, flags, this.#unit, pktId, wirelen, room);
+    if (dst >= 0) {
+      let left = this.#ring.caplen;
+      for (let i = first; i < first + iovcnt && left > 0; i++) {
+        const off = iov[2 * i]!;
+        const n = Math.min(iov[2 * i + 1]!, left);
+        this.#mem.copyWithin(dst, off, off + n);
+        dst += n;
+        left -= n;
+      }
+      KASSERT(left === 0, 'CaptureTap: frame shorter than wirelen');
+      this.#commit(point, flags, pktId, room);
     }
-    KASSERT(left === 0, 'CaptureTap: frame shorter than wirelen');
-    this.#ring.commit();
+    this.facts.clear();
+  }
+
+  event(point: number, flags: number, pktId: number): void {
+    if (this.meta) {
+      const room = metaRoomOf(this.facts);
+      const dst = this.#ring.reserve(CAPTURE_EVENT, flags, this.#unit, pktId, 0, room);
+      if (dst >= 0) this.#commit(point, flags, pktId, room);
+    }
+    this.facts.clear();
+  }
+
+  #commit(point: number, flags: number, pktId: number, room: number): void {
+    if (room > 0) {
+      this.#meta.begin(this.#ring.metaOff, room);
+      metaOfFacts(this.#meta, this.#mem, this.facts, point, flags, pktId);
+    }
+    this.#ring.commit(room);
   }
 }

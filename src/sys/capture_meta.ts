@@ -161,6 +161,15 @@ export class MetaWriter {
     this.#view.setUint32(at + 4, id, true);
   }
 
+  /** META_LINK to the packets `ids[0 .. n)`. */
+  links(kind: number, index: number, ids: Uint32Array, n: number): void {
+    const at = this.#item(META_LINK, META_LINK_BYTES + 4 * n);
+    if (at < 0) return;
+    this.#view.setUint16(at, kind, true);
+    this.#view.setUint16(at + 2, index, true);
+    for (let i = 0; i < n; i++) this.#view.setUint32(at + META_LINK_BYTES + 4 * i, ids[i]!, true);
+  }
+
   /** META_WHY. */
   why(what: number, reason: number, bytes: number): void {
     const at = this.#item(META_WHY, META_WHY_BYTES);

@@ -106,8 +106,8 @@ describe('cli: tapnic', function () {
     expect(complaint(2, 'serve', dir, '--engine', 'rust')).to.match(/one of native, ts$/);
     expect(complaint(2, 'serve', dir, '--napi', 'poll')).to.match(/one of off, thread$/);
     expect(complaint(2, 'serve', dir, '--driver', 'pcap')).to.match(/one of native, tuntap2$/);
-    expect(complaint(2, 'serve', dir, '--capture', 'ring=x.pcap')).to.match(
-      /only at sockbuf, ip, if, wire$/,
+    expect(complaint(2, 'serve', dir, '--capture', 'tap=x.pcap')).to.match(
+      /one of sockbuf, ip, if, ring, wire$/,
     );
     expect(complaint(2, 'serve', dir, '--capture', 'if=x.txt')).to.match(
       /x\.txt: not the name of a capture/,

@@ -284,7 +284,7 @@ describe('cli: NIC options', () => {
       ['capture', 'wire', /POINT=FILE/],
       ['capture', 'wire=', /POINT=FILE/],
       ['capture', 'nowhere=a.pcap', /not a capture point/],
-      ['capture', 'ring=a.pcap', /only at sockbuf, ip, if, wire/],
+      ['capture', 'nic=a.pcap', /one of sockbuf, ip, if, ring, wire/],
       ['capture', 'wire=a.pcapng.zip', /not the name of a capture: end it with \.pcap/],
       ['capture', 'wire=a.txt', /not the name of a capture/],
       ['capture', 'wire=-', /standard output has the lines of the command/],

@@ -1,7 +1,7 @@
 /** Receive coalescing (LRO), checked by the general frame judge and against the injected bytes. */
 
 import { expect } from 'chai';
-import type { CaptureTap } from '../../src/sys/capture.ts';
+import { CAPTURE_WIRE } from '../../src/sys/capture.ts';
 import {
   TN_CTRL_LRO,
   TN_CTRL_RXCSUM,
@@ -24,6 +24,7 @@ import {
   TN_ST_RX_LRO_SEGMENTS,
   TN_ST_RX_NODESC,
 } from '../../src/dev/tn/tnreg.ts';
+import { FakeTap } from './fake_tap.ts';
 import { type Judged, judge } from './judge.ts';
 import { segment, type SegmentOptions } from './segments.ts';
 import { Rig, type RigOptions, RX_DATA } from './tn_rig.ts';
@@ -352,10 +353,10 @@ describe('tn: receive coalescing', () => {
 
   it('passes frames to captures as received, before the merge', () => {
     const lens: number[] = [];
-    const tap: CaptureTap = {
-      wants: () => true,
-      capture: (_point, _flags, _id, _iov, _first, _n, len) => void lens.push(len),
-    };
+    const tap = new FakeTap(
+      CAPTURE_WIRE,
+      (_point, _flags, _id, _iov, _first, _n, len) => void lens.push(len),
+    );
     const rig = newRig(LRO, { capture: tap });
     burst(
       rig,

@@ -3,7 +3,6 @@ import { counted, R_DEV_BAD_REG } from '../../src/sys/reason.ts';
 import { vm_page_startup } from '../../src/vm/vm_page.ts';
 import { mem, memView } from '../../src/vm/arena.ts';
 import { CAPTURE_IN, CAPTURE_OUT, CAPTURE_WIRE } from '../../src/sys/capture.ts';
-import type { CaptureTap } from '../../src/sys/capture.ts';
 import { TnDevice } from '../../src/dev/tn/tn.ts';
 import { TsCksum } from '../../src/host/cksum_ts.ts';
 import { ManualClock } from '../../src/host/manual_clock.ts';
@@ -46,6 +45,7 @@ import {
   TN_TDT,
   tnStatNames,
 } from '../../src/dev/tn/tnreg.ts';
+import { FakeTap } from './fake_tap.ts';
 import { FakeWire } from './fake_wire.ts';
 import { makePacket } from './judge.ts';
 import { MAC, Rig } from './tn_rig.ts';
@@ -205,16 +205,16 @@ describe('tn: registers', () => {
   it('passes each frame to captures as it is on the wire', () => {
     const log: [number, number, number][] = [];
     let bytes: number[] = [];
-    const capture: CaptureTap = {
-      wants: (point) => point === CAPTURE_WIRE,
-      capture: (_point, flags, pktId, iov, first, iovcnt, wirelen) => {
-        log.push([flags, pktId, wirelen]);
+    const capture = new FakeTap(
+      CAPTURE_WIRE,
+      (_point, flags, pktId, iov, first, iovcnt, wirelen) => {
+        log.push([flags, pktId >>> 31, wirelen]);
         bytes = [];
         for (let i = first; i < first + iovcnt; i++)
           bytes.push(...mem.subarray(iov[2 * i], iov[2 * i]! + iov[2 * i + 1]!));
         bytes.length = wirelen;
       },
-    };
+    );
     for (const mode of ['wire', 'vnet'] as const) {
       log.length = 0;
       const rig = new Rig({ mode, capture }).start();
@@ -227,7 +227,7 @@ describe('tn: registers', () => {
       expect(bytes).to.deep.equal([...frame]);
       expect(log).to.deep.equal([
         [CAPTURE_OUT, 0, 74],
-        [CAPTURE_IN, 0, 74],
+        [CAPTURE_IN, 1, 74],
       ]);
     }
   });

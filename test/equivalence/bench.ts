@@ -4,7 +4,7 @@
  */
 
 import { loadAddon } from '../../native-bindings/index.ts';
-import { CaptureRing, type CaptureSink } from '../../src/sys/capture.ts';
+import { CAPTURE_POINTS_MAX, CaptureRing, type CaptureSink } from '../../src/sys/capture.ts';
 import { EIO } from '../../src/sys/errno.ts';
 import { reasonCounts, resetReasons } from '../../src/sys/reason.ts';
 import type { Wire, WireListener } from '../../src/sys/wire.ts';
@@ -54,7 +54,8 @@ export type Step =
   | { do: 'turn' }
   | { do: 'link'; up: boolean }
   | { do: 'time'; ns: number }
-  | { do: 'listen'; snaplen: number }
+  /** Captures begin at `points` (bit 1 << point); with a snap length of 0 they end. */
+  | { do: 'listen'; snaplen: number; points: number; meta: boolean }
   /** The host drains the capture ring. */
   | { do: 'drain' }
   | { do: 'hangup' };
@@ -154,7 +155,12 @@ class Bench {
   #raised = 0;
   #kicked = 0;
   readonly #sink: CaptureSink = {
-    captureRecord: (record) => this.log.push(Object.values(record).join(' ')),
+    captureRecord: (record) => {
+      const { off, caplen, metaOff, metaLen } = record;
+      const bytes = Buffer.from(mem.buffer, off, caplen).toString('latin1');
+      const meta = Buffer.from(mem.buffer, metaOff, metaLen).toString('hex');
+      this.log.push(`${Object.values(record).join(' ')} ${meta} ${bytes}`);
+    },
   };
 
   constructor(build: Build, { vnet, timer, room }: Setup) {
@@ -234,7 +240,9 @@ class Bench {
         this.clock.advance(s.ns);
         break;
       case 'listen':
-        this.ring.setPoint(4, s.snaplen);
+        for (let point = 0; point < CAPTURE_POINTS_MAX; point++)
+          this.ring.setPoint(point, (s.points & (1 << point)) !== 0 ? s.snaplen : 0);
+        this.ring.metaWanted = s.meta && s.snaplen > 0;
         break;
       case 'drain':
         seen = String(this.ring.drain(this.#sink));

@@ -82,6 +82,9 @@ export interface Driver {
   mask: number;
   itr: number;
   snaplen: number;
+  /** Capture points, by bit, and whether records get metadata. */
+  points: number;
+  meta: boolean;
 }
 
 export const driver: fc.Arbitrary<Driver> = fc.record({
@@ -97,6 +100,8 @@ export const driver: fc.Arbitrary<Driver> = fc.record({
   mask: fc.constantFrom(0, 0x3f, 1, 2, 0x38),
   itr: fc.constantFrom(0, 0, 20, 1000),
   snaplen: fc.constantFrom(0, 32, 32, 64, 262144),
+  points: fc.constantFrom(0x10, 0x10, 0x18, 0x18, 0x08, 0x04),
+  meta: fc.boolean(),
 });
 
 /** Sets up both rings, starts the engines and posts the receive buffers. */
@@ -118,7 +123,7 @@ export function bringUp(d: Driver): Step[] {
     [TN_ITR, d.itr],
     [TN_CTRL, TN_CTRL_TXE | TN_CTRL_RXE | d.ctrl],
   ];
-  const steps: Step[] = [{ do: 'listen', snaplen: d.snaplen }];
+  const steps: Step[] = [{ do: 'listen', snaplen: d.snaplen, points: d.points, meta: d.meta }];
   for (const [reg, value] of regs) steps.push({ do: 'write', reg, value });
   for (let i = 0; i < d.nrx; i++) {
     const [lo, hi] = addrWords(RX_DATA + i * d.bufSize);

@@ -66,6 +66,8 @@ export function chainScripts(): { setup: Setup; steps: Step[] }[] {
           mask: 0,
           itr: 0,
           snaplen: 0,
+          points: 0,
+          meta: false,
         });
         for (const { bytes, l4, udp } of all.slice(at, at + FRAMES)) {
           const hdr = [1, 0, 0, 0, 0, 0, l4 & 0xff, l4 >> 8, udp ? 6 : 16, 0, 0, 0];

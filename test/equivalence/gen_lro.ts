@@ -116,10 +116,13 @@ export const trainScript: fc.Arbitrary<{ setup: Setup; steps: Step[] }> = fc
   })
   .map(({ setup, driver: d, ctrl, frameMax, nrx, spacing, bad, rounds }) => {
     const steps = bringUp({ ...d, ctrl, frameMax, nrx });
-    for (let i = 0; i < nrx; i++) {
-      const [lo, hi] = i === bad ? [0, 0] : addrWords(RX_DATA + i * spacing);
-      steps.push({ do: 'words', at: RX_RING + i * TN_DESC_SIZE, words: [lo, hi, 0, 0] });
-    }
+    const aim = (): void => {
+      for (let i = 0; i < nrx; i++) {
+        const [lo, hi] = i === bad ? [0, 0] : addrWords(RX_DATA + i * spacing);
+        steps.push({ do: 'words', at: RX_RING + i * TN_DESC_SIZE, words: [lo, hi, 0, 0] });
+      }
+    };
+    aim();
     const hdr = Array.from({ length: 12 }, () => 0);
     rounds.forEach(({ trains, strangers, between: others, repost, mix }, i) => {
       let frames = trains.flatMap((t) => framesOf(t));
@@ -134,7 +137,10 @@ export const trainScript: fc.Arbitrary<{ setup: Setup; steps: Step[] }> = fc
       });
       steps.push({ do: 'poll' }, { do: 'turn' }, ...others);
       if (i > 0) continueAs(steps, ctrl);
+      steps.push({ do: 'drain' });
       if (!repost) return;
+      // With captures the device has replaced addresses with ids.
+      aim();
       for (const value of [nrx >> 1, nrx - 1, (nrx >> 1) - 1])
         steps.push({ do: 'write', reg: TN_RDT, value }, { do: 'poll' });
     });

@@ -3,7 +3,15 @@
  * the link, statistics, and the counting and capture of each frame on the wire.
  */
 
-import { CAPTURE_IN, CAPTURE_OUT, CAPTURE_WIRE, type CaptureTap } from '../../sys/capture.ts';
+import {
+  CAPTURE_IN,
+  CAPTURE_OUT,
+  CAPTURE_RING,
+  CAPTURE_WIRE,
+  type CaptureTap,
+} from '../../sys/capture.ts';
+import type { FrameFacts } from '../../sys/capture_facts.ts';
+import { META_LINK_TSO } from '../../sys/capture_meta.ts';
 import type { Clock } from '../../sys/clock.ts';
 import { EAGAIN } from '../../sys/errno.ts';
 import { ETHER_HDR_LEN } from '../../sys/protocols.ts';
@@ -16,6 +24,7 @@ import {
   R_DEV_RX_RUNT,
   R_DEV_WIRE_ERROR,
   R_DEV_WIRE_FULL,
+  type Reason,
 } from '../../sys/reason.ts';
 import type { Wire } from '../../sys/wire.ts';
 import type { DmaPort, IntrLine } from '../../bus/device.ts';
@@ -35,7 +44,7 @@ export interface NicConfig {
   readonly sramOff: number;
   /** Station address at power-on, 6 bytes. */
   readonly mac: Uint8Array;
-  /** The `wire` capture point. */
+  /** The capture points `ring` and `wire`. */
   readonly capture?: CaptureTap | null;
 }
 
@@ -160,24 +169,89 @@ export class NicCore<N extends NicNumbers = NicNumbers> {
     count(R_DEV_BAD_REG);
   }
 
-  /** Counts a packet that is dropped because the link is down. */
-  noLink(): void {
+  /**
+   * Counts a packet of `len` bytes that is dropped because the link is down; `tag` is the driver's
+   * packet id.
+   */
+  noLink(len: number, tag: number): void {
     this.stats[this.numbers.txNoLink]! += 1;
     count(R_DEV_LINK_DOWN);
+    this.captureDrop(CAPTURE_WIRE, CAPTURE_OUT, tag, R_DEV_LINK_DOWN, len);
+  }
+
+  /** Records that a packet of `len` bytes, which has no record at `point`, was dropped. */
+  captureDrop(point: number, flags: number, id: number, reason: Reason, len: number): void {
+    const { capture } = this;
+    if (capture === null || !capture.meta) return;
+    capture.facts.dropped(reason, len);
+    capture.event(point, flags, id);
+  }
+
+  /** Records a frame at point `wire`. @param csum META_CSUM_* */
+  captureWire(
+    flags: number,
+    id: number,
+    iov: Uint32Array,
+    pieces: number,
+    len: number,
+    csum: number,
+  ): void {
+    const { capture } = this;
+    if (capture === null || !capture.wants(CAPTURE_WIRE)) return;
+    capture.facts.csum = csum;
+    capture.capture(CAPTURE_WIRE, flags, id, iov, 0, pieces, len);
+  }
+
+  /**
+   * Records a packet of `len` bytes at point `ring`. The caller has set the facts.
+   * @param flags CAPTURE_OUT: as fetched, CAPTURE_IN: as handed to the driver
+   */
+  captureRing(flags: number, id: number, iov: Uint32Array, pieces: number, len: number): void {
+    this.capture?.capture(CAPTURE_RING, flags, id, iov, 0, pieces, len);
+  }
+
+  /** The facts for a record at point `ring`; null: it is not captured. */
+  ringFacts(): FrameFacts | null {
+    const { capture } = this;
+    return capture !== null && capture.wants(CAPTURE_RING) ? capture.facts : null;
+  }
+
+  /** The facts for an event; null: nothing records events. */
+  eventFacts(): FrameFacts | null {
+    const { capture } = this;
+    return capture !== null && capture.meta ? capture.facts : null;
+  }
+
+  /** The id of a frame that arrives: 0 without captures. */
+  rxId(): number {
+    const { capture } = this;
+    return capture === null || capture.points === 0 ? 0 : capture.rxId();
   }
 
   /**
    * Counts and captures the result `n` of sending a frame of `len` bytes in the first `pieces`
    * pairs of `iov`; `tag` is the driver's packet id. Returns SENT, BLOCKED or LOST.
+   * @param csum META_CSUM_*
+   * @param child number of the frame among the segments of a TSO packet; -1: it is no segment
    */
-  written(n: number, iov: Uint32Array, pieces: number, len: number, tag: number): number {
+  written(
+    n: number,
+    iov: Uint32Array,
+    pieces: number,
+    len: number,
+    tag: number,
+    csum = 0,
+    child = -1,
+  ): number {
     const { stats, capture } = this;
     const numbers = this.numbers;
     if (n >= 0) {
       stats[numbers.txFrames]! += 1;
       stats[numbers.txBytes]! += len;
-      if (capture !== null && capture.wants(CAPTURE_WIRE))
-        capture.capture(CAPTURE_WIRE, CAPTURE_OUT, tag, iov, 0, pieces, len);
+      if (capture !== null && capture.wants(CAPTURE_WIRE)) {
+        if (child >= 0) capture.facts.link(META_LINK_TSO, child, tag);
+        this.captureWire(CAPTURE_OUT, tag, iov, pieces, len, csum);
+      }
       return SENT;
     }
     if (n === -EAGAIN) {
@@ -188,35 +262,51 @@ export class NicCore<N extends NicNumbers = NicNumbers> {
     }
     stats[numbers.txWireError]! += 1;
     count(R_DEV_WIRE_ERROR);
+    this.captureDrop(CAPTURE_WIRE, CAPTURE_OUT, tag, R_DEV_WIRE_ERROR, len);
     return LOST;
   }
 
   /**
-   * Checks a frame of `len` bytes that was read into the first `pieces` pairs of `iov`. Captures a
-   * valid frame and returns true. Counts a frame that is too short or longer than `max` and returns
-   * false.
+   * Returns whether the received frame `id` of `len` bytes has a valid length. Counts one that is too
+   * short or longer than `max`.
    */
-  arrived(iov: Uint32Array, pieces: number, len: number, max: number): boolean {
-    const { stats, capture } = this;
+  arrived(len: number, max: number, id: number): boolean {
+    const { stats } = this;
     if (len < ETHER_HDR_LEN) {
       stats[this.numbers.rxRunt]! += 1;
       count(R_DEV_RX_RUNT);
+      this.captureDrop(CAPTURE_WIRE, CAPTURE_IN, id, R_DEV_RX_RUNT, Math.max(len, 0));
       return false;
     }
     if (len > max) {
       stats[this.numbers.rxOversize]! += 1;
       count(R_DEV_RX_OVERSIZE);
+      this.captureDrop(CAPTURE_WIRE, CAPTURE_IN, id, R_DEV_RX_OVERSIZE, len);
       return false;
     }
-    if (capture !== null && capture.wants(CAPTURE_WIRE))
-      capture.capture(CAPTURE_WIRE, CAPTURE_IN, 0, iov, 0, pieces, len);
     return true;
   }
 
-  /** Counts a frame that the address filter rejects. */
-  filtered(): void {
+  /**
+   * Counts and captures the frame `id` of `len` bytes in the first `pieces` pairs of `iov`, which the
+   * address filter rejects.
+   */
+  filtered(id: number, iov: Uint32Array, pieces: number, len: number): void {
     this.stats[this.numbers.rxFiltered]! += 1;
     count(R_DEV_RX_FILTER);
+    this.captureRejected(id, iov, pieces, len, R_DEV_RX_FILTER);
+  }
+
+  /** Records a received frame that is dropped for `reason`. */
+  captureRejected(id: number, iov: Uint32Array, pieces: number, len: number, reason: Reason): void {
+    const { capture } = this;
+    if (capture === null) return;
+    if (!capture.wants(CAPTURE_WIRE)) {
+      this.captureDrop(CAPTURE_WIRE, CAPTURE_IN, id, reason, len);
+      return;
+    }
+    capture.facts.dropped(reason, len);
+    capture.capture(CAPTURE_WIRE, CAPTURE_IN, id, iov, 0, pieces, len);
   }
 }
 

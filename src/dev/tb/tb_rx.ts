@@ -5,6 +5,9 @@
  * or strip VLAN tags.
  */
 
+import { CAPTURE_IN, CAPTURE_RING } from '../../sys/capture.ts';
+import { META_CSUM_UNKNOWN } from '../../sys/capture_meta.ts';
+import { R_DEV_RX_BAD } from '../../sys/reason.ts';
 import { EAGAIN } from '../../sys/errno.ts';
 import { AddressFilter, hashLe } from '../blocks/address_filter.ts';
 import { RxEngine } from '../blocks/ring_nic.ts';
@@ -107,7 +110,10 @@ export class TbRx extends RxEngine<TbCore, TbRing> {
       }
       if (off < 0) {
         this.badBuffer();
+        const first = ring.pos;
         for (let k = 0; k <= n; k++) this.#giveBack(base, 0, TB_CTL_ERR);
+        this.core.eventFacts()?.descs(base, ring.count, TB_DESC_SIZE, first, n + 1);
+        this.core.captureDrop(CAPTURE_RING, CAPTURE_IN, 0, R_DEV_RX_BAD, 0);
         return false;
       }
       this.#iov[2 * n] = off;
@@ -131,18 +137,27 @@ export class TbRx extends RxEngine<TbCore, TbRing> {
   #receive(base: number, len: number): void {
     const { stats } = this.core;
     const iov = this.#iov;
-    if (!this.core.arrived(iov, this.#nbufs, len, this.frameMax)) return;
+    const id = this.core.rxId();
+    if (!this.core.arrived(len, this.frameMax, id)) return;
     if (!this.#accepts(iov[0]!)) {
-      this.core.filtered();
+      this.core.filtered(id, iov, this.#nbufs, len);
       return;
     }
+    if (id !== 0) this.core.captureWire(CAPTURE_IN, id, iov, this.#nbufs, len, META_CSUM_UNKNOWN);
     stats[TB_ST_RX_FRAMES]! += 1;
     stats[TB_ST_RX_BYTES]! += len;
-    for (let i = 0; len > 0; i++) {
-      const n = Math.min(len, iov[2 * i + 1]!);
-      len -= n;
-      this.#giveBack(base, n, len === 0 ? TB_CTL_EOP : 0);
+    const { pos, count } = this.ring;
+    let left = len;
+    let used = 0;
+    for (; left > 0; used++) {
+      const n = Math.min(left, iov[2 * used + 1]!);
+      left -= n;
+      this.#giveBack(base, n, left === 0 ? TB_CTL_EOP : 0);
     }
+    const facts = this.core.ringFacts();
+    if (facts === null) return;
+    facts.descs(base, count, TB_DESC_SIZE, pos, used);
+    this.core.captureRing(CAPTURE_IN, id, iov, used, len);
   }
 
   /**

@@ -5,6 +5,9 @@
  * is counted and dropped.
  */
 
+import { CAPTURE_OUT, CAPTURE_RING } from '../../sys/capture.ts';
+import { META_CSUM_SOFTWARE } from '../../sys/capture_meta.ts';
+import { R_DEV_TX_BAD } from '../../sys/reason.ts';
 import { ETHER_HDR_LEN } from '../../sys/protocols.ts';
 import { BLOCKED } from '../blocks/nic_core.ts';
 import { TxEngine } from '../blocks/ring_nic.ts';
@@ -99,8 +102,12 @@ export class TbTx extends TxEngine<TbCore, TbRing> {
       if ((ctl & TB_CTL_OWN) === 0) return false;
       if (!bad) bad = !this.#piece(at);
       if ((ctl & TB_CTL_EOP) === 0) continue;
-      if (bad || this.#total < ETHER_HDR_LEN || this.#total > TB_FRAME_MAX) this.#drop(base, n);
-      else this.#active = true;
+      if (bad || this.#total < ETHER_HDR_LEN || this.#total > TB_FRAME_MAX) {
+        this.#drop(base, n);
+      } else {
+        this.#active = true;
+        this.#captureRing(base, n);
+      }
       this.#ndesc = n;
       return true;
     }
@@ -111,7 +118,19 @@ export class TbTx extends TxEngine<TbCore, TbRing> {
 
   #drop(base: number, n: number): void {
     this.badPacket();
+    const { pos, count } = this.ring;
+    this.core.eventFacts()?.descs(base, count, TB_DESC_SIZE, pos, n);
+    this.core.captureDrop(CAPTURE_RING, CAPTURE_OUT, 0, R_DEV_TX_BAD, this.#total);
     this.#giveBack(base, n, TB_CTL_ERR);
+  }
+
+  /** Captures the packet in its `n` descriptors as it was fetched. */
+  #captureRing(base: number, n: number): void {
+    const facts = this.core.ringFacts();
+    if (facts === null) return;
+    facts.csum = META_CSUM_SOFTWARE;
+    facts.descs(base, this.ring.count, TB_DESC_SIZE, this.ring.pos, n);
+    this.core.captureRing(CAPTURE_OUT, 0, this.#iov, this.#npieces, this.#total);
   }
 
   /**
@@ -160,7 +179,7 @@ export class TbTx extends TxEngine<TbCore, TbRing> {
     const { wire, sramOff, linkUp } = this.core;
     const iov = this.#iov;
     if (!linkUp) {
-      this.core.noLink();
+      this.core.noLink(this.#total, 0);
       return true;
     }
     let pieces = this.#npieces;
@@ -170,8 +189,8 @@ export class TbTx extends TxEngine<TbCore, TbRing> {
       pieces++;
     }
     const n = wire.writev(iov, pieces);
-    this.blocked =
-      this.core.written(n, iov, pieces, Math.max(this.#total, TB_FRAME_MIN), 0) === BLOCKED;
+    const len = Math.max(this.#total, TB_FRAME_MIN);
+    this.blocked = this.core.written(n, iov, pieces, len, 0, META_CSUM_SOFTWARE) === BLOCKED;
     return !this.blocked;
   }
 }

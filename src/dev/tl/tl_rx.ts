@@ -4,6 +4,9 @@
  * frames wait on the wire, and are not lost, while the driver is slow.
  */
 
+import { CAPTURE_IN, CAPTURE_RING } from '../../sys/capture.ts';
+import { META_CSUM_BAD, META_CSUM_UNKNOWN, META_CSUM_VERIFIED } from '../../sys/capture_meta.ts';
+import { R_DEV_RX_BAD } from '../../sys/reason.ts';
 import { EAGAIN } from '../../sys/errno.ts';
 import { AddressFilter, hashBe } from '../blocks/address_filter.ts';
 import { RxEngine } from '../blocks/ring_nic.ts';
@@ -17,6 +20,7 @@ import {
   TL_FRAME_MAX,
   TL_INT_RX,
   TL_R_ADDR,
+  TL_R_ID,
   TL_R_LEN,
   TL_R_STATUS,
   TL_RX_BUDGET,
@@ -46,6 +50,12 @@ const numbers: VerdictNumbers = {
   extHeaders: 0,
   l3Max: 40,
 };
+
+/** The checksum state of a frame with `status`, for captures. */
+function csumOf(status: number): number {
+  if ((status & (TL_RXS_IPBAD | TL_RXS_L4BAD)) !== 0) return META_CSUM_BAD;
+  return (status & TL_RXS_L4) !== 0 ? META_CSUM_VERIFIED : META_CSUM_UNKNOWN;
+}
 
 /** The receive ring, address filter and checksum verifier. */
 export class TlRx extends RxEngine<TlCore, TlRing> {
@@ -80,13 +90,13 @@ export class TlRx extends RxEngine<TlCore, TlRing> {
         break;
       }
       const at = base + ring.get * TL_RXD_SIZE;
-      if (!this.#aim(at)) continue;
+      if (!this.#aim(base, at)) continue;
       const n = wire.readv(this.#iov, 1);
       if (n < 0) {
         if (n !== -EAGAIN) this.wireGone();
         break;
       }
-      this.#receive(at, n);
+      this.#receive(base, at, n);
     }
     this.endRound(budget === 0);
   }
@@ -95,7 +105,7 @@ export class TlRx extends RxEngine<TlCore, TlRing> {
    * Prepares a descriptor's buffer for the next frame. Returns false if it is bad; the descriptor
    * was then completed with an error.
    */
-  #aim(at: number): boolean {
+  #aim(base: number, at: number): boolean {
     const { dma, view } = this.core;
     const addr = view.getInt32(at + TL_R_ADDR, true);
     let off = -1;
@@ -108,12 +118,16 @@ export class TlRx extends RxEngine<TlCore, TlRing> {
       return true;
     }
     this.badBuffer();
-    this.#writeBack(at, 0, TL_RXS_ERR);
+    const { get, size } = this.ring;
+    this.#writeBack(at, 0, TL_RXS_ERR, 0);
+    this.core.eventFacts()?.descs(base, size, TL_RXD_SIZE, get, 1);
+    this.core.captureDrop(CAPTURE_RING, CAPTURE_IN, 0, R_DEV_RX_BAD, 0);
     return false;
   }
 
-  #writeBack(at: number, len: number, status: number): void {
+  #writeBack(at: number, len: number, status: number, id: number): void {
     const { view } = this.core;
+    view.setUint32(at + TL_R_ID, id, true);
     view.setUint32(at + TL_R_LEN, len, true);
     view.setInt32(at + TL_R_STATUS, TL_RXS_DONE | status, true);
     this.ring.advance();
@@ -121,22 +135,27 @@ export class TlRx extends RxEngine<TlCore, TlRing> {
   }
 
   /** Filters and verifies a frame of `len` bytes in the buffer and hands it to the driver. */
-  #receive(at: number, len: number): void {
+  #receive(base: number, at: number, len: number): void {
     const { stats, ctrl } = this.core;
+    const { get, size } = this.ring;
     const frame = this.#iov[0]!;
-    if (!this.core.arrived(this.#iov, 1, len, TL_FRAME_MAX)) return;
+    const id = this.core.rxId();
+    if (!this.core.arrived(len, TL_FRAME_MAX, id)) return;
     if (!this.#accepts(frame, ctrl)) {
-      this.core.filtered();
+      this.core.filtered(id, this.#iov, 1, len);
       return;
     }
     stats[TL_ST_RX_FRAMES]! += 1;
     stats[TL_ST_RX_BYTES]! += len;
     const wanted = (ctrl & TL_CTRL_RXSUM) !== 0;
-    this.#writeBack(
-      at,
-      len,
-      wanted ? this.#checker.verdict(len, TL_RXBUF_SIZE, false, true, true) : 0,
-    );
+    const status = wanted ? this.#checker.verdict(len, TL_RXBUF_SIZE, false, true, true) : 0;
+    if (id !== 0) this.core.captureWire(CAPTURE_IN, id, this.#iov, 1, len, csumOf(status));
+    this.#writeBack(at, len, status, id);
+    const facts = this.core.ringFacts();
+    if (facts === null) return;
+    facts.csum = csumOf(status);
+    facts.descs(base, size, TL_RXD_SIZE, get, 1);
+    this.core.captureRing(CAPTURE_IN, id, this.#iov, 1, len);
   }
 
   /**

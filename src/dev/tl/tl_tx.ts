@@ -5,6 +5,9 @@
  * counted and dropped.
  */
 
+import { CAPTURE_OUT, CAPTURE_RING } from '../../sys/capture.ts';
+import { META_CSUM_NIC, META_CSUM_SOFTWARE } from '../../sys/capture_meta.ts';
+import { R_DEV_TX_BAD } from '../../sys/reason.ts';
 import { ETHER_HDR_LEN } from '../../sys/protocols.ts';
 import { BLOCKED } from '../blocks/nic_core.ts';
 import { TxEngine } from '../blocks/ring_nic.ts';
@@ -35,6 +38,8 @@ export class TlTx extends TxEngine<TlCore, TlRing> {
   /** Bytes of the frame in the FIFO, 0 if it is empty, and the driver's packet id. */
   #len = 0;
   #tag = 0;
+  /** Its checksum state, for captures. */
+  #csum = 0;
   readonly #iov = new Uint32Array(2);
 
   constructor(core: TlCore) {
@@ -66,7 +71,7 @@ export class TlTx extends TxEngine<TlCore, TlRing> {
     let budget = TL_TX_BUDGET;
     for (; budget > 0 && ring.get !== ring.put; budget--) {
       const at = base + ring.get * TL_BLOCK_SIZE;
-      if (this.#len === 0 && !this.#fetch(at)) continue;
+      if (this.#len === 0 && !this.#fetch(base, at)) continue;
       if (!this.#emit()) break;
       this.#complete(at, 0);
     }
@@ -86,17 +91,29 @@ export class TlTx extends TxEngine<TlCore, TlRing> {
    * Copies the block's frame into the FIFO. Returns false if the block is bad; it was then
    * completed with an error.
    */
-  #fetch(at: number): boolean {
+  #fetch(base: number, at: number): boolean {
     const { view } = this.core;
+    const { get, size } = this.ring;
     const cmd = view.getInt32(at + TL_B_CMD, true);
     const len = this.#copyFrags(at, cmd & TL_CMD_NFRAGS);
+    this.#tag = view.getUint32(at + TL_B_TAG, true);
+    this.#csum = (cmd & TL_CMD_SUM) !== 0 ? META_CSUM_NIC : META_CSUM_SOFTWARE;
+    const facts = len < ETHER_HDR_LEN ? null : this.core.ringFacts();
+    if (facts !== null) {
+      facts.csum = this.#csum;
+      facts.descs(base, size, TL_BLOCK_SIZE, get, 1);
+      this.#iov[1] = len;
+      this.core.captureRing(CAPTURE_OUT, this.#tag, this.#iov, 1, len);
+    }
     if (len < ETHER_HDR_LEN || !this.#insertSum(cmd, view.getUint32(at + TL_B_SUM, true), len)) {
       this.badPacket();
+      this.core.eventFacts()?.descs(base, size, TL_BLOCK_SIZE, get, 1);
+      const bytes = Math.max(len, 0);
+      this.core.captureDrop(CAPTURE_RING, CAPTURE_OUT, this.#tag, R_DEV_TX_BAD, bytes);
       this.#complete(at, TL_CMD_ERR);
       return false;
     }
     this.#len = len;
-    this.#tag = view.getUint32(at + TL_B_TAG, true);
     return true;
   }
 
@@ -145,7 +162,7 @@ export class TlTx extends TxEngine<TlCore, TlRing> {
   #emit(): boolean {
     const { wire, mem, sramOff, linkUp } = this.core;
     if (!linkUp) {
-      this.core.noLink();
+      this.core.noLink(this.#len, this.#tag);
       return true;
     }
     if (this.#len < TL_FRAME_MIN) {
@@ -154,7 +171,8 @@ export class TlTx extends TxEngine<TlCore, TlRing> {
     }
     this.#iov[1] = this.#len;
     const n = wire.writev(this.#iov, 1);
-    this.blocked = this.core.written(n, this.#iov, 1, this.#len, this.#tag) === BLOCKED;
+    const did = this.core.written(n, this.#iov, 1, this.#len, this.#tag, this.#csum);
+    this.blocked = did === BLOCKED;
     return !this.blocked;
   }
 }

@@ -147,6 +147,7 @@ export const TL_RXD_SIZE = 16;
 export const TL_R_ADDR = 0;
 export const TL_R_LEN = 4; // written by the device
 export const TL_R_STATUS = 8; // written by the device
+export const TL_R_ID = 12; // the frame's id, for captures only; 0: none; written by the device
 export const TL_RXS_IP4 = 0x1; // IPv4, and its header checksum was verified
 export const TL_RXS_IPBAD = 0x2; // the IPv4 header checksum is wrong
 export const TL_RXS_L4 = 0x4; // the TCP or UDP checksum was verified

@@ -41,10 +41,14 @@ export class TnLro {
   len = 0;
   segs = 0;
   status = 0;
+  /** For captures: the id of the segment just read, and those of the current frame's segments. */
+  segId = 0;
+  readonly ids = new Uint32Array(TN_RXS_SEGS_MASK);
   readonly #core: TnCore;
   readonly #held: number;
   readonly #seg: number;
   readonly #bufs = new Uint32Array(BUFS_MAX);
+  readonly #pairs = new Uint32Array(2 * BUFS_MAX);
   // The current frame: header lengths, next sequence number, sum of its data.
   #l3 = 0;
   #l4 = 0;
@@ -105,6 +109,7 @@ export class TnLro {
     this.#l4 = this.#segL4;
     this.len = this.#segLen;
     this.segs = 1;
+    this.ids[0] = this.segId;
     this.status = this.#segStatus;
     this.nbufs = Math.ceil(this.len / bufSize);
     for (let i = 0; i < this.nbufs; i++) this.#bufs[i] = bufs[2 * i]!;
@@ -128,6 +133,7 @@ export class TnLro {
     const odd = ((this.len - ETHER_HDR_LEN) & 1) === 1; // headers are even
     this.#sum = fold16(this.#sum + (odd ? ((sum & 0xff) << 8) | (sum >>> 8) : sum));
     this.len += payload;
+    this.ids[this.segs] = this.segId;
     this.segs++;
     this.nbufs = Math.ceil(this.len / bufSize);
     this.#next = (this.#next + payload) | 0;
@@ -161,6 +167,16 @@ export class TnLro {
     const hdrLen = ETHER_HDR_LEN + this.#l3 + this.#l4;
     mem.copyWithin(this.#bufs[0]!, this.#held, this.#held + hdrLen);
     return this.status | (this.segs << TN_RXS_SEGS_SHIFT);
+  }
+
+  /** The buffers of the frame that ended last, as pairs of offset and length. */
+  pairs(bufSize: number): Uint32Array {
+    const n = Math.ceil(this.len / bufSize);
+    for (let i = 0; i < n; i++) {
+      this.#pairs[2 * i] = this.#bufs[i]!;
+      this.#pairs[2 * i + 1] = bufSize;
+    }
+    return this.#pairs;
   }
 
   #segPayload(): number {

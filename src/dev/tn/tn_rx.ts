@@ -6,6 +6,15 @@
  * header splitting.
  */
 
+import { CAPTURE_IN, CAPTURE_RING } from '../../sys/capture.ts';
+import {
+  META_CSUM_BAD,
+  META_CSUM_NIC,
+  META_CSUM_UNKNOWN,
+  META_CSUM_VERIFIED,
+  META_LINK_LRO,
+} from '../../sys/capture_meta.ts';
+import { R_DEV_RX_BAD } from '../../sys/reason.ts';
 import { EAGAIN } from '../../sys/errno.ts';
 import { ETHER_HDR_LEN, ETHERTYPE_VLAN } from '../../sys/protocols.ts';
 import {
@@ -35,6 +44,7 @@ import {
   TN_RXS_DD,
   TN_RXS_EOP,
   TN_RXS_ERR,
+  TN_RXS_ID,
   TN_RXS_IPCS,
   TN_RXS_IPE,
   TN_RXS_L4CS,
@@ -154,7 +164,9 @@ export class TnRx extends RxEngine<TnCore, TnRing> {
         this.core.dmaFault();
         this.badBuffer();
         this.#flush(base);
-        for (let k = 0; k <= i; k++) this.#writeBack(base, 0, TN_RXS_ERR);
+        const first = ring.head;
+        for (let k = 0; k <= i; k++) this.#writeBack(base, 0, TN_RXS_ERR, 0);
+        this.#captureBad(base, first, i + 1);
         return false;
       }
       this.#bufs[2 * i] = off;
@@ -164,10 +176,15 @@ export class TnRx extends RxEngine<TnCore, TnRing> {
     return true;
   }
 
-  #writeBack(base: number, len: number, status: number): void {
+  /** @param id the frame's id with its last descriptor; otherwise 0 */
+  #writeBack(base: number, len: number, status: number, id: number): void {
     const { ring } = this;
     const at = base + ring.head * TN_DESC_SIZE;
     const tag = (status & TN_RXS_VP) !== 0 ? this.#vtag : 0;
+    if (id !== 0) {
+      this.core.view.setUint32(at + TN_D_ADDRL, id, true);
+      status |= TN_RXS_ID;
+    }
     this.core.view.setInt32(at + TN_D_LEN, (tag << 16) | len, true);
     this.core.view.setInt32(at + TN_D_STAT, TN_RXS_DD | status, true);
     ring.head = ring.next(ring.head);
@@ -179,14 +196,18 @@ export class TnRx extends RxEngine<TnCore, TnRing> {
    */
   #receive(base: number, len: number): void {
     const { lro, rxCsum4, rxCsum6, vlStrip, view } = this.core;
-    if (!this.core.arrived(this.#bufs, this.#nbufs, len, this.frameMax)) return;
+    const id = this.core.rxId();
+    if (!this.core.arrived(len, this.frameMax, id)) return;
     const frame = this.#bufs[0]!;
     if (!this.#accepts(frame)) {
-      this.core.filtered();
+      this.core.filtered(id, this.#bufs, this.#nbufs, len);
       return;
     }
     const trusted = this.#trusted();
     let status = this.#checker.verdict(len, this.bufSize, trusted, rxCsum4, rxCsum6);
+    if (id !== 0)
+      this.core.captureWire(CAPTURE_IN, id, this.#bufs, this.#nbufs, len, this.#csum(status));
+    this.#lro.segId = id;
     if (this.core.vnet && (status & TN_RXS_L4CS) === 0) this.#finishCsum(len);
     if (lro && this.#coalesce(base, frame, len, status)) return;
     if (this.core.vnet) status |= this.#segments(len) << TN_RXS_SEGS_SHIFT;
@@ -195,15 +216,40 @@ export class TnRx extends RxEngine<TnCore, TnRing> {
       this.#strip(frame, len);
       len -= 4;
     }
-    this.#deliver(base, len, status);
+    this.#deliver(base, len, status, id, this.#bufs);
   }
 
-  #deliver(base: number, len: number, status: number): void {
+  /** The checksum state of a frame with the verdict `status`, for captures. */
+  #csum(status: number): number {
+    if ((status & (TN_RXS_IPE | TN_RXS_L4E)) !== 0) return META_CSUM_BAD;
+    const { view, sramOff, vnet } = this.core;
+    if (vnet && (view.getUint8(sramOff + SRAM_RX_VNET) & VNET_F_NEEDS_CSUM) !== 0)
+      return META_CSUM_NIC;
+    return (status & TN_RXS_L4CS) !== 0 ? META_CSUM_VERIFIED : META_CSUM_UNKNOWN;
+  }
+
+  /** @param bufs the frame's buffers: pairs of offset and length */
+  #deliver(base: number, len: number, status: number, id: number, bufs: Uint32Array): void {
     const { stats } = this.core;
+    const { head, ndesc } = this.ring;
     stats[TN_ST_RX_FRAMES]! += 1;
     stats[TN_ST_RX_BYTES]! += len;
-    for (; len > this.bufSize; len -= this.bufSize) this.#writeBack(base, this.bufSize, 0);
-    this.#writeBack(base, len, status | TN_RXS_EOP);
+    let left = len;
+    let n = 1;
+    for (; left > this.bufSize; left -= this.bufSize, n++)
+      this.#writeBack(base, this.bufSize, 0, 0);
+    this.#writeBack(base, left, status | TN_RXS_EOP, id);
+    const facts = this.core.ringFacts();
+    if (facts === null) return;
+    facts.csum = this.#csum(status);
+    facts.descs(base, ndesc, TN_DESC_SIZE, head, n);
+    this.core.captureRing(CAPTURE_IN, id, bufs, n, len);
+  }
+
+  /** Records `n` descriptors that were written back with an error. */
+  #captureBad(base: number, first: number, n: number): void {
+    this.core.eventFacts()?.descs(base, this.ring.ndesc, TN_DESC_SIZE, first, n);
+    this.core.captureDrop(CAPTURE_RING, CAPTURE_IN, 0, R_DEV_RX_BAD, 0);
   }
 
   /**
@@ -234,11 +280,19 @@ export class TnRx extends RxEngine<TnCore, TnRing> {
     const lro = this.#lro;
     if (lro.nbufs === 0) return;
     const { stats } = this.core;
+    const facts = this.core.ringFacts();
+    let id = lro.ids[0]!;
     if (lro.segs > 1) {
       stats[TN_ST_RX_LRO]! += 1;
       stats[TN_ST_RX_LRO_SEGMENTS]! += lro.segs;
+      if (id !== 0) {
+        id = this.core.rxId();
+        facts?.links(META_LINK_LRO, lro.ids, lro.segs);
+      }
     }
-    this.#deliver(base, lro.len, lro.finish());
+    const status = lro.finish();
+    const bufs = facts !== null ? lro.pairs(this.bufSize) : this.#bufs;
+    this.#deliver(base, lro.len, status, id, bufs);
   }
 
   /**

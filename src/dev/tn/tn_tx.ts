@@ -6,6 +6,9 @@
  * descriptor may contain any value: a bad packet is counted and dropped.
  */
 
+import { CAPTURE_OUT, CAPTURE_RING } from '../../sys/capture.ts';
+import type { FrameFacts } from '../../sys/capture_facts.ts';
+import { META_CSUM_NIC, META_CSUM_SOFTWARE } from '../../sys/capture_meta.ts';
 import { fold16 } from '../../sys/cksum.ts';
 import {
   ETHER_HDR_LEN,
@@ -16,6 +19,7 @@ import {
   TH_PUSH,
   UDP_CKSUM_OFF,
 } from '../../sys/protocols.ts';
+import { R_DEV_TX_BAD } from '../../sys/reason.ts';
 import {
   VNET_F_NEEDS_CSUM,
   VNET_GSO_ECN,
@@ -112,6 +116,8 @@ export class TnTx extends TxEngine<TnCore, TnRing> {
   readonly #frame = this.#iov.subarray(2);
   #niov = 0;
   #frameLen = 0;
+  /** The packet as fetched, for captures. */
+  readonly #fetched = new Uint32Array(2 * TN_TX_SEGS);
 
   constructor(core: TnCore) {
     super(core, new TnRing());
@@ -167,10 +173,36 @@ export class TnTx extends TxEngine<TnCore, TnRing> {
     if (status === 0) this.core.stats[TN_ST_TX_PACKETS]! += 1;
   }
 
-  #drop(base: number): number {
-    this.badPacket();
+  /** @param n number of the packet's descriptors */
+  #drop(base: number, n: number): number {
+    this.#bad(base, n);
     this.#complete(base, TN_TXS_ERR);
     return DROPPED;
+  }
+
+  #bad(base: number, n: number): void {
+    this.badPacket();
+    const { head, ndesc } = this.ring;
+    this.core.eventFacts()?.descs(base, ndesc, TN_DESC_SIZE, head, n);
+    this.core.captureDrop(CAPTURE_RING, CAPTURE_OUT, this.#tag, R_DEV_TX_BAD, this.#total);
+  }
+
+  /** The checksum state of the packet, for captures. */
+  get #csum(): number {
+    const left = (this.#cmd & (TN_TXD_TXSM | TN_TXD_TSE)) !== 0;
+    return left ? META_CSUM_NIC : META_CSUM_SOFTWARE;
+  }
+
+  /** Captures the packet in its `n` descriptors as it was fetched. */
+  #captureRing(facts: FrameFacts, base: number, n: number): void {
+    const pairs = this.#fetched;
+    for (let i = 0; i < this.#npieces; i++) {
+      pairs[2 * i] = this.#pieceOff[i]!;
+      pairs[2 * i + 1] = this.#pieceLen[i]!;
+    }
+    facts.csum = this.#csum;
+    facts.descs(base, this.ring.ndesc, TN_DESC_SIZE, this.ring.head, n);
+    this.core.captureRing(CAPTURE_OUT, this.#tag, pairs, this.#npieces, this.#total);
   }
 
   /**
@@ -201,12 +233,14 @@ export class TnTx extends TxEngine<TnCore, TnRing> {
       if ((stat & TN_TXD_EOP) === 0) continue;
       this.#eopSlot = slot;
       this.#eopStat = stat;
-      return bad || !this.#prepare() ? this.#drop(base) : PACKET;
+      const facts = bad ? null : this.core.ringFacts();
+      if (facts !== null) this.#captureRing(facts, base, n);
+      return bad || !this.#prepare() ? this.#drop(base, n) : PACKET;
     }
     // The packet is not complete yet. Wait, unless it is bad or can never be complete.
     if (!bad && n < ring.ndesc - 1) return NOTHING;
     this.#skipping = true;
-    this.badPacket();
+    this.#bad(base, n);
     ring.head = ring.tail;
     return DROPPED;
   }
@@ -510,7 +544,7 @@ export class TnTx extends TxEngine<TnCore, TnRing> {
   #emit(): number {
     const { stats, vnet, linkUp } = this.core;
     if (!linkUp) {
-      this.core.noLink();
+      this.core.noLink(this.#total, this.#tag);
       return DONE;
     }
     const cut = !vnet && (this.#cmd & TN_TXD_TSE) !== 0;
@@ -522,7 +556,7 @@ export class TnTx extends TxEngine<TnCore, TnRing> {
       last = payload === left;
       this.#segment(payload, last);
     }
-    const sent = this.#write();
+    const sent = this.#write(cut ? this.#segs : -1);
     if (sent === BLOCKED) return BLOCKED;
     if (sent === DROPPED) return DONE; // drops the rest of a TSO packet, too
     if (!cut) return DONE;
@@ -535,8 +569,9 @@ export class TnTx extends TxEngine<TnCore, TnRing> {
 
   /**
    * Writes the listed frame to the wire. Returns DONE, BLOCKED, or DROPPED if the wire refuses it.
+   * @param child its number among the segments of a TSO packet; -1: it is no segment
    */
-  #write(): number {
+  #write(child: number): number {
     const { wire, vnet, sramOff } = this.core;
     if (!vnet && this.#frameLen < TN_FRAME_MIN) {
       this.#frame[2 * this.#niov] = sramOff + SRAM_ZERO;
@@ -545,7 +580,9 @@ export class TnTx extends TxEngine<TnCore, TnRing> {
       this.#frameLen = TN_FRAME_MIN;
     }
     const n = vnet ? wire.writev(this.#iov, this.#niov + 1) : wire.writev(this.#frame, this.#niov);
-    const did = this.core.written(n, this.#frame, this.#niov, this.#frameLen, this.#tag);
+    const { core } = this;
+    const len = this.#frameLen;
+    const did = core.written(n, this.#frame, this.#niov, len, this.#tag, this.#csum, child);
     this.blocked = did === WIRE_BLOCKED;
     if (did === SENT) return DONE;
     return this.blocked ? BLOCKED : DROPPED;

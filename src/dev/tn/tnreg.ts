@@ -242,6 +242,8 @@ export const TN_RXS_IPCS = 0x4; // IPv4, and its header checksum was verified
 export const TN_RXS_L4CS = 0x8; // the TCP or UDP checksum was verified
 export const TN_RXS_IPE = 0x10; // the IPv4 header checksum is wrong
 export const TN_RXS_L4E = 0x20; // the TCP or UDP checksum is wrong
+/** The device has replaced TN_D_ADDRL with the frame's id, for captures. */
+export const TN_RXS_ID = 0x40;
 /** Number of coalesced segments, or of segments that the peer would have sent; 0 to 255. */
 export const TN_RXS_SEGS_SHIFT = 16;
 export const TN_RXS_SEGS_MASK = 0xff;

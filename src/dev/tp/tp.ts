@@ -5,6 +5,8 @@
  * write never calls the driver; it sets causes and raises the interrupt line.
  */
 
+import { CAPTURE_OUT } from '../../sys/capture.ts';
+import { META_CSUM_SOFTWARE } from '../../sys/capture_meta.ts';
 import { count, R_DEV_BAD_REG, R_DEV_TX_BAD } from '../../sys/reason.ts';
 import { BLOCKED, SENT } from '../blocks/nic_core.ts';
 import { NicShell } from '../blocks/nic_shell.ts';
@@ -364,6 +366,11 @@ export class TpDevice extends NicShell<TpCore, TpRx> {
     this.#iov[1] = this.#tbcr;
     this.#iov[2] = sramOff + ZERO_OFF;
     this.#iov[3] = Math.max(TP_FRAME_MIN - this.#tbcr, 0);
+    const facts = this.core.ringFacts();
+    if (facts !== null) {
+      facts.csum = META_CSUM_SOFTWARE;
+      this.core.captureRing(CAPTURE_OUT, 0, this.#iov, 1, this.#tbcr);
+    }
     this.#send();
     return true;
   }
@@ -373,13 +380,14 @@ export class TpDevice extends NicShell<TpCore, TpRx> {
     const { wire, linkUp } = this.core;
     this.#txBusy = false;
     if (!linkUp) {
-      this.core.noLink();
+      this.core.noLink(this.#tbcr, 0);
       this.#finish(TP_TSR_CRS);
       return;
     }
     const iovcnt = this.#iov[3]! > 0 ? 2 : 1;
     const n = wire.writev(this.#iov, iovcnt);
-    const did = this.core.written(n, this.#iov, iovcnt, n, 0);
+    const len = this.#tbcr + this.#iov[3]!;
+    const did = this.core.written(n, this.#iov, iovcnt, len, 0, META_CSUM_SOFTWARE);
     if (did === BLOCKED) this.#txBusy = true;
     else this.#finish(did === SENT ? TP_TSR_PTX : TP_TSR_ERR);
   }

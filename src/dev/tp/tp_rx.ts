@@ -6,6 +6,8 @@
  */
 
 import type { Task } from '../../sys/clock.ts';
+import { CAPTURE_IN } from '../../sys/capture.ts';
+import { META_CSUM_UNKNOWN } from '../../sys/capture_meta.ts';
 import { EAGAIN } from '../../sys/errno.ts';
 import { count, R_DEV_RX_OVERFLOW } from '../../sys/reason.ts';
 import { AddressFilter, hashBe } from '../blocks/address_filter.ts';
@@ -116,19 +118,25 @@ export class TpRx implements Task {
   /** Handles a frame of `len` bytes in the FIFO. */
   #receive(len: number): void {
     const { mem, sramOff, stats } = this.#core;
-    if (!this.#core.arrived(this.#iov, 1, len, TP_FRAME_MAX)) return;
+    const id = this.#core.rxId();
+    if (!this.#core.arrived(len, TP_FRAME_MAX, id)) return;
     const fifo = sramOff + FIFO_OFF;
     if (!this.#accepts(fifo)) {
-      this.#core.filtered();
+      this.#core.filtered(id, this.#iov, 1, len);
       return;
     }
     const pages = this.#pagesFor(len);
-    if (pages === 0) return;
+    if (pages === 0) {
+      this.#core.captureRejected(id, this.#iov, 1, len, R_DEV_RX_OVERFLOW);
+      return;
+    }
+    if (id !== 0) this.#core.captureWire(CAPTURE_IN, id, this.#iov, 1, len, META_CSUM_UNKNOWN);
     const group = (mem[fifo]! & 1) !== 0;
     this.#store(fifo, len, pages, group);
     stats[TP_ST_RX_FRAMES]! += 1;
     stats[TP_ST_RX_BYTES]! += len;
     this.#causes |= TP_INT_PRX;
+    if (this.#core.ringFacts() !== null) this.#core.captureRing(CAPTURE_IN, id, this.#iov, 1, len);
   }
 
   /**
