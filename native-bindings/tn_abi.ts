@@ -6,7 +6,7 @@
 
 // The version of the interface. Change it when a function of the addon or a number here changes:
 // loadAddon refuses an addon with another value, which was built from other sources.
-export const ADDON_ABI = 8;
+export const ADDON_ABI = 9;
 
 // Flags: what the caller must do after tnWrite or tnEvent
 export const TN_DO_POST_TX = 0x1; // send TN_EV_TX on the next turn

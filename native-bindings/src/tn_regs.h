@@ -203,7 +203,7 @@ constexpr uint32_t TN_REASON_COUNT = 13;
 
 // The version of the interface. Change it when a function of the addon or a number here changes:
 // loadAddon refuses an addon with another value, which was built from other sources.
-constexpr uint32_t ADDON_ABI = 8;
+constexpr uint32_t ADDON_ABI = 9;
 
 // Flags: what the caller must do after tnWrite or tnEvent
 constexpr uint32_t TN_DO_POST_TX = 0x1;
