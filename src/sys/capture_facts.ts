@@ -12,9 +12,9 @@ import {
 import type { Reason } from './reason.ts';
 
 /** Maximum number of descriptors in a record; further ones are left out. */
-export const META_DESCS_MAX = 65;
+const META_DESCS_MAX = 65;
 /** Maximum number of frames that one received packet is linked to. */
-export const META_LINKS_MAX = 255;
+const META_LINKS_MAX = 255;
 
 /** Facts about one frame. One object serves all frames of a device. */
 export class FrameFacts {
