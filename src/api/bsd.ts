@@ -4,7 +4,7 @@
  * waits as on a blocking descriptor, and rejects with a TapnicError. Unlike FreeBSD, where a
  * waiting thread keeps a file that another thread closes: a call that waits on a closed descriptor
  * fails with EBADF. Left out: poll and select (use a kqueue), descriptors shared by processes,
- * control messages of streams.
+ * control messages of streams, devices other than bpf(4).
  */
 
 import type { Task } from '../sys/clock.ts';
@@ -16,7 +16,9 @@ import {
   EINPROGRESS,
   EINVAL,
   EMFILE,
+  ENOENT,
   ENOTCONN,
+  ENOTTY,
   errnoError,
   type Errno,
   EWOULDBLOCK,
@@ -70,6 +72,10 @@ import {
   SS_ISCONNECTING,
 } from '../kern/uipc_socket.ts';
 import type { Vnet } from '../kern/vnet.ts';
+import { BpfDesc, bpfReadResult } from '../net/bpf_desc.ts';
+import { bpfioctl, bpfIoctls } from '../net/bpf_ioctl.ts';
+import { bpfwrite } from '../net/bpf_write.ts';
+import { inPass } from '../sys/pass.ts';
 import { constants } from './constants.ts';
 import { inAddrOf, inet_ntoa, inSockaddr, parseInAddr } from '../netinet/in.ts';
 import { in6Ntop } from '../netinet6/in6.ts';
@@ -118,6 +124,9 @@ interface ReceivedMessage extends Received {
 /** The value of setsockopt: an int, a struct, a string such as an algorithm's name, or bytes. */
 export type OptionValue = number | Linger | Timeval | string | Uint8Array;
 
+/** A file of a descriptor. */
+type File = Socket | Kqueue | BpfDesc;
+
 /** Maximum number of descriptors of a table, kern.maxfilesperproc. */
 const FD_MAX = 65_536;
 
@@ -135,6 +144,12 @@ function optionBytes(v: OptionValue): Uint8Array {
   view(bytes).setBigInt64(0, BigInt(v.tv_sec), true);
   view(bytes).setBigInt64(8, BigInt(v.tv_usec), true);
   return bytes;
+}
+
+const NO_BYTES = new Uint8Array();
+
+function closeBpf(d: BpfDesc): void {
+  d.close();
 }
 
 /** The result of a call: the errno negated; 0 instead of -0. */
@@ -200,7 +215,9 @@ export class Bsd {
   /** FreeBSD's numbers by name: AF_INET, SO_LINGER, EVFILT_READ, … */
   readonly constants = constants;
   readonly #vnet: Vnet;
-  readonly #files = new Map<number, Socket | Kqueue>();
+  readonly #files = new Map<number, File>();
+  /** The requests of ioctl by name: BIOCSETIF, … */
+  readonly ioctls = bpfIoctls;
   /** All descriptors below this one are in use. */
   #next = 3;
 
@@ -211,11 +228,12 @@ export class Bsd {
   /**
    * Installs `file` at the lowest free descriptor. -EMFILE: the table is full; `file` is closed.
    */
-  #install(file: Socket | Kqueue): number {
+  #install(file: File): number {
     let fd = this.#next;
     while (this.#files.has(fd)) fd++;
     if (fd >= FD_MAX) {
-      if (!(file instanceof Kqueue)) soclose(file);
+      if (file instanceof BpfDesc) file.close();
+      else if (!(file instanceof Kqueue)) soclose(file);
       return -EMFILE;
     }
     this.#files.set(fd, file);
@@ -232,7 +250,7 @@ export class Bsd {
   /** The socket of a descriptor; null if it is not open or not a socket. */
   socketOf(s: number): Socket | null {
     const file = this.#files.get(s);
-    return file === undefined || file instanceof Kqueue ? null : file;
+    return file instanceof Kqueue || file instanceof BpfDesc ? null : (file ?? null);
   }
 
   /** @see socket(2) */
@@ -454,13 +472,14 @@ export class Bsd {
     return so === null ? -EBADF : failed(soshutdown(so, how));
   }
 
-  /** Closes a socket or a kqueue. TCP still sends the data in the send buffer. @see close(2) */
+  /** Closes a socket, a kqueue or a device. TCP still sends the data in the send buffer. @see close(2) */
   close(fd: number): number {
     const file = this.#files.get(fd);
     if (file === undefined) return -EBADF;
     this.#remove(fd);
-    if (!(file instanceof Kqueue)) return failed(soclose(file));
-    kqueue_close(file);
+    if (file instanceof BpfDesc) inPass(closeBpf, file);
+    else if (file instanceof Kqueue) kqueue_close(file);
+    else return failed(soclose(file));
     return 0;
   }
 
@@ -551,6 +570,59 @@ export class Bsd {
     return (so.so_options & SO_ACCEPTCONN) !== 0 ? so.sol_comp.length : sbavail(sb) - sb.sb_ctl;
   }
 
+  /** Opens `/dev/bpf`; -ENOENT for any other path. @see open(2), bpf(4) */
+  open(path: string): number {
+    return /^\/dev\/bpf0?$/.test(path) ? this.#install(new BpfDesc(this.#vnet)) : -ENOENT;
+  }
+
+  #bpf(fd: number): BpfDesc | null {
+    const file = this.#files.get(fd);
+    return file instanceof BpfDesc ? file : null;
+  }
+
+  /**
+   * A request to a descriptor of bpf(4), by FreeBSD's name or number. `arg` is the struct as on amd64,
+   * which the request may write; a number is an int that is only read, a string a name of an interface.
+   * @see ioctl(2), bpf(4)
+   */
+  ioctl(fd: number, what: string | number, arg: Uint8Array | number | string = NO_BYTES): number {
+    const d = this.#bpf(fd);
+    if (d === null) return this.#files.has(fd) ? -ENOTTY : -EBADF;
+    if (typeof arg === 'number') return failed(inPass(bpfioctl, d, what, intBytes(arg)));
+    const bytes = typeof arg === 'string' ? new TextEncoder().encode(`${arg}\0`) : arg;
+    return bytes instanceof Uint8Array ? failed(inPass(bpfioctl, d, what, bytes)) : -EFAULT;
+  }
+
+  /**
+   * Reads the packets of a buffer of bpf(4) into `buf`, which must have its size (BIOCGBLEN); recv on a
+   * socket. -EWOULDBLOCK: no data.
+   * @see read(2)
+   */
+  read(fd: number, buf: Uint8Array): number {
+    const d = this.#bpf(fd);
+    if (d === null) return this.recv(fd, buf);
+    if (!(buf instanceof Uint8Array)) return -EFAULT;
+    const error = d.read(buf);
+    return error !== 0 ? -error : bpfReadResult.n;
+  }
+
+  /** Waits for data. 0: the time-out of bpf(4) passed, or a stream ended. */
+  async readAsync(fd: number, buf: Uint8Array): Promise<number> {
+    const d = this.#bpf(fd);
+    if (d === null) return this.recvAsync(fd, buf);
+    const error = await d.readWaiting(buf);
+    return checked(error !== 0 ? -error : bpfReadResult.n, 'read');
+  }
+
+  /** Sends one packet through bpf(4); send on a socket. @see write(2) */
+  write(fd: number, buf: Uint8Array): number {
+    const d = this.#bpf(fd);
+    if (d === null) return this.send(fd, buf);
+    if (!(buf instanceof Uint8Array)) return -EFAULT;
+    const error = inPass(bpfwrite, d, buf);
+    return error !== 0 ? -error : buf.length;
+  }
+
   /** @see kqueue(2) */
   kqueue(): number {
     return this.#install(new Kqueue());
@@ -567,8 +639,9 @@ export class Bsd {
     const errors: Kevent[] = [];
     for (const change of changes) {
       const kev = { ident: 0, filter: 0, flags: 0, fflags: 0, data: 0, udata: null, ...change };
-      const so = this.socketOf(kev.ident);
-      const error = so === null ? EBADF : kqueue_register(kq, kev, so);
+      const file = this.#files.get(kev.ident);
+      const error =
+        file === undefined || file instanceof Kqueue ? EBADF : kqueue_register(kq, kev, file);
       if (error === 0 && (kev.flags & EV_RECEIPT) === 0) continue;
       if (errors.length >= nevents) return error === 0 ? errors : -error;
       errors.push({ ...kev, flags: EV_ERROR, data: error });

@@ -1,5 +1,5 @@
 /**
- * kqueue(2) for sockets, after the socket filters of sys/kern/kern_event.c and uipc_socket.c:
+ * kqueue(2) for sockets and bpf(4), after the socket filters of sys/kern/kern_event.c and uipc_socket.c:
  * EVFILT_READ, EVFILT_WRITE and EVFILT_EMPTY, level-triggered without EV_CLEAR, EV_ONESHOT or
  * EV_DISPATCH. Left out: files, timers, signals, processes, user events, a kqueue in a kqueue.
  * Nothing sleeps here: kq_upcall runs when the caller should scan again.
@@ -19,7 +19,7 @@ import {
   taskAdd,
   taskRemove,
 } from './uipc_sockbuf.ts';
-import { SO_ACCEPTCONN, type Socket, SS_ISCONNECTED } from './uipc_socket.ts';
+import { SO_ACCEPTCONN, Socket, SS_ISCONNECTED } from './uipc_socket.ts';
 
 export const EVFILT_READ = -1;
 export const EVFILT_WRITE = -2;
@@ -52,12 +52,20 @@ export interface Kevent {
   readonly udata: unknown;
 }
 
-/** One registered filter of a kqueue on one socket. @see sys/sys/event.h */
+/** A file that is not a socket and can be read, such as a descriptor of bpf(4). */
+export interface KqFile {
+  /** Run when a read may have become possible. */
+  kq_notes: readonly Task[];
+  /** Bytes to read; -1: a read would block. */
+  kqReadable(): number;
+}
+
+/** One registered filter of a kqueue on one file. @see sys/sys/event.h */
 class Knote implements Task {
   readonly kn_kq: Kqueue;
   readonly kn_ident: number;
   readonly kn_filter: number;
-  readonly kn_so: Socket;
+  readonly kn_file: Socket | KqFile;
   kn_flags = 0;
   kn_sfflags = 0;
   kn_sdata = 0;
@@ -70,11 +78,11 @@ class Knote implements Task {
   fflags = 0;
   data = 0;
 
-  constructor(kq: Kqueue, ident: number, filter: number, so: Socket) {
+  constructor(kq: Kqueue, ident: number, filter: number, file: Socket | KqFile) {
     this.kn_kq = kq;
     this.kn_ident = ident;
     this.kn_filter = filter;
-    this.kn_so = so;
+    this.kn_file = file;
   }
 
   /** Called when the socket buffer is woken. */
@@ -104,8 +112,19 @@ function key(ident: number, filter: number): number {
   return ident * 16 - filter;
 }
 
-function buffer(kn: Knote): Sockbuf {
-  return kn.kn_filter === EVFILT_READ ? kn.kn_so.so_rcv : kn.kn_so.so_snd;
+function buffer(so: Socket, filter: number): Sockbuf {
+  return filter === EVFILT_READ ? so.so_rcv : so.so_snd;
+}
+
+/** Adds `kn` to the notes of its file. */
+function attach(kn: Knote): void {
+  const { kn_file: file } = kn;
+  if (file instanceof Socket) {
+    const sb = buffer(file, kn.kn_filter);
+    sb.sb_notes = taskAdd(sb.sb_notes, kn);
+  } else {
+    file.kq_notes = taskAdd(file.kq_notes, kn);
+  }
 }
 
 function activate(kn: Knote): void {
@@ -124,8 +143,7 @@ function wake(kq: Kqueue): void {
 }
 
 /** @see sys/kern/uipc_socket.c */
-function filt_soread(kn: Knote): boolean {
-  const so = kn.kn_so;
+function filt_soread(kn: Knote, so: Socket): boolean {
   if ((so.so_options & SO_ACCEPTCONN) !== 0) {
     kn.data = so.sol_comp.length;
     kn.eof = so.so_error !== 0;
@@ -145,8 +163,7 @@ function filt_soread(kn: Knote): boolean {
 }
 
 /** @see sys/kern/uipc_socket.c */
-function filt_sowrite(kn: Knote): boolean {
-  const so = kn.kn_so;
+function filt_sowrite(kn: Knote, so: Socket): boolean {
   if ((so.so_options & SO_ACCEPTCONN) !== 0) return false;
   kn.data = sbspace(so.so_snd);
   if ((so.so_snd.sb_state & SBS_CANTSENDMORE) !== 0) {
@@ -164,37 +181,44 @@ function filt_sowrite(kn: Knote): boolean {
 function f_event(kn: Knote): boolean {
   kn.eof = false;
   kn.fflags = 0;
-  if (kn.kn_filter === EVFILT_READ) return filt_soread(kn);
-  if (kn.kn_filter === EVFILT_WRITE) return filt_sowrite(kn);
-  kn.data = sbused(kn.kn_so.so_snd);
+  const { kn_file: file } = kn;
+  if (!(file instanceof Socket)) {
+    const bytes = file.kqReadable();
+    kn.data = Math.max(bytes, 0);
+    return bytes >= 0;
+  }
+  if (kn.kn_filter === EVFILT_READ) return filt_soread(kn, file);
+  if (kn.kn_filter === EVFILT_WRITE) return filt_sowrite(kn, file);
+  kn.data = sbused(file.so_snd);
   return kn.data === 0;
 }
 
 function drop(kn: Knote): void {
   kn.kn_kq.knotes.delete(key(kn.kn_ident, kn.kn_filter));
-  taskRemove(buffer(kn).sb_notes, kn);
+  const { kn_file: file } = kn;
+  taskRemove(file instanceof Socket ? buffer(file, kn.kn_filter).sb_notes : file.kq_notes, kn);
   kn.disabled = true;
 }
 
 /**
- * Applies one change; `so` is the socket of kev.ident. EINVAL: unknown filter; ENOENT: no such
- * knote, and no EV_ADD.
+ * Applies one change; `file` is the file of kev.ident. EINVAL: unknown filter, or not one of the
+ * file; ENOENT: no such knote, and no EV_ADD.
  * @see sys/kern/kern_event.c
  */
-export function kqueue_register(kq: Kqueue, kev: Kevent, so: Socket): Errno {
-  return inPass(registerInPass, kq, kev, so);
+export function kqueue_register(kq: Kqueue, kev: Kevent, file: Socket | KqFile): Errno {
+  return inPass(registerInPass, kq, kev, file);
 }
 
-function registerInPass(kq: Kqueue, kev: Kevent, so: Socket): Errno {
+function registerInPass(kq: Kqueue, kev: Kevent, file: Socket | KqFile): Errno {
   const { ident, filter, flags } = kev;
   if (filter !== EVFILT_READ && filter !== EVFILT_WRITE && filter !== EVFILT_EMPTY) return EINVAL;
+  if (filter !== EVFILT_READ && !(file instanceof Socket)) return EINVAL;
   let kn = kq.knotes.get(key(ident, filter));
   if (kn === undefined) {
     if ((flags & EV_ADD) === 0) return ENOENT;
-    kn = new Knote(kq, ident, filter, so);
+    kn = new Knote(kq, ident, filter, file);
     kq.knotes.set(key(ident, filter), kn);
-    const sb = buffer(kn);
-    sb.sb_notes = taskAdd(sb.sb_notes, kn);
+    attach(kn);
     kn.kn_flags = flags & (EV_ONESHOT | EV_CLEAR | EV_DISPATCH);
   }
   if ((flags & EV_DELETE) !== 0) {

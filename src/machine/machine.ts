@@ -31,6 +31,7 @@ import { soStats } from '../kern/uipc_socket.ts';
 import { type Vnet, vnet_alloc } from '../kern/vnet.ts';
 import { captureInit } from '../net/capture.ts';
 import { ifqInit } from '../net/ifq.ts';
+import { bpfStats } from '../net/bpf_desc.ts';
 import { netAttach } from '../net/net_attach.ts';
 import { in_cksumInit } from '../netinet/in_cksum.ts';
 import { inet_domain_attach } from '../netinet/in_proto.ts';
@@ -148,6 +149,7 @@ function inUse(): Record<string, number> {
   use['unaccounted_pages'] = pages.total - pages.free - pages.cached - pages.wired;
   use['dma_maps'] = dmaStats.mapsLive;
   use['sockets'] = soStats.current;
+  use['bpf_descriptors'] = bpfStats.current;
   use['files'] = fileStats.current;
   use['sendfile_calls'] = sendfileLive.calls;
   use['sendfile_ios'] = sendfileLive.ios;

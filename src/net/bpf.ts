@@ -1,7 +1,7 @@
 /**
  * BPF taps, after sys/net/bpf.c: they pass the packets that an interface sends and receives to
- * listeners. A listener gets whole packets and copies what it needs with m_copydata. Left out for
- * now: the bpf(4) device, its buffers and the filter machine.
+ * listeners. A listener gets whole packets and copies what it needs with m_copydata. The descriptors
+ * of bpf(4) are listeners (bpf_desc.ts).
  */
 
 import { m_free, m_gethdr } from '../kern/kern_mbuf.ts';
@@ -30,10 +30,12 @@ export interface BpfListener {
    * Reads of the payload are counted as READ_BPF. Must not change or keep `m`.
    */
   bpfPacket(ifp: Ifnet, m: Mbuf, pktlen: number, outgoing: boolean): void;
+  /** Called when the tap of the interface is removed. */
+  bpfDetached?(): void;
 }
 
 /** The listeners of an interface. */
-class BpfInterface implements BpfIf {
+export class BpfInterface implements BpfIf {
   readonly bif_ifp: Ifnet;
   readonly bif_dlt: number;
   readonly bif_hdrlen: number;
@@ -47,6 +49,11 @@ class BpfInterface implements BpfIf {
 
   get listeners(): number {
     return this.#listeners.length;
+  }
+
+  /** Detaches all listeners. */
+  close(): void {
+    for (const listener of this.#listeners.splice(0)) listener.bpfDetached?.();
   }
 
   attach(listener: BpfListener): void {
@@ -117,7 +124,9 @@ export function bpfattach(ifp: Ifnet, dlt: number, hdrlen: number): void {
 
 /** Removes the tap; its listeners get no more packets. @see bpf(9) */
 export function bpfdetach(ifp: Ifnet): void {
+  const tap = bpfOf(ifp);
   ifp.if_bpf = null;
+  tap?.close();
 }
 
 /** The BPF tap of an interface, or null if it has no tap. */

@@ -173,12 +173,24 @@ function setFlags(ifp: Ifnet, flags: number): Errno {
   const wasUp = (ifp.if_flags & IFF_UP) !== 0;
   if (!up) if_down(ifp);
   // The user sets IFF_PPROMISC; the driver acts on IFF_PROMISC.
-  const promisc = (flags & IFF_PPROMISC) !== 0 ? IFF_PROMISC : 0;
+  const promisc = (flags & IFF_PPROMISC) !== 0 || ifp.if_pcount > 0 ? IFF_PROMISC : 0;
   const kept = ifp.if_flags & IFF_CANTCHANGE & ~IFF_PROMISC;
   ifp.if_flags = (flags & ~IFF_CANTCHANGE) | kept | promisc;
   const error = ifp.if_driver?.if_ioctl(ifp, SIOCSIFFLAGS, ifp.if_flags) ?? 0;
   // Notify the families only after the driver can send.
   if (up && !wasUp) changed(ifp);
+  return error;
+}
+
+/**
+ * Turns promiscuous mode of `ifp` on or off for one listener: it stays on while one wants it. Returns
+ * the driver's errno.
+ * @see ifnet(9)
+ */
+export function ifpromisc(ifp: Ifnet, on: boolean): Errno {
+  ifp.if_pcount += on ? 1 : -1;
+  const error = setFlags(ifp, ifp.if_flags);
+  if (error !== 0 && on) ifp.if_pcount--;
   return error;
 }
 

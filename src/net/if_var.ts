@@ -214,6 +214,8 @@ export class Ifnet implements IfnetRef, Task {
   if_index = 0;
   if_flags = 0;
   if_drv_flags = 0;
+  /** Number of ifpromisc calls in effect, without IFF_PPROMISC. */
+  if_pcount = 0;
   if_capabilities = 0;
   if_capenable = 0;
   /** CSUM_* flags of the checksums the interface computes; ip_output checks them per packet. */

@@ -5,6 +5,7 @@
 
 import { EEXIST, type Errno } from '../sys/errno.ts';
 import type { Vnet } from '../kern/vnet.ts';
+import { bpfSysctls } from './bpf_sysctl.ts';
 import { ifCloneDestroyAll } from './if_clone.ts';
 import { laggAttach } from './if_lagg.ts';
 import { loAttach, V_loif } from './if_loop.ts';
@@ -18,6 +19,7 @@ import { netisrDrain, netisrSysctls } from './netisr.ts';
 export function netAttach(vnet: Vnet): Errno {
   if (V_loif(vnet).ifp !== null) return EEXIST;
   netisrSysctls(vnet);
+  bpfSysctls(vnet);
   loAttach(vnet);
   vlanAttach(vnet);
   laggAttach(vnet);

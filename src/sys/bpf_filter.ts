@@ -1,7 +1,7 @@
 /**
- * The BPF filter machine of bpf(4) on contiguous bytes, after sys/net/bpf_filter.c. It checks a
- * program once and runs it per packet without allocation. Not implemented: the variant that walks
- * an mbuf chain, and the compiler for expressions, which is part of libpcap.
+ * The BPF filter machine of bpf(4), after sys/net/bpf_filter.c. It checks a program once and runs it
+ * per packet without allocation, on contiguous bytes or on a packet that a `BpfPacket` reads, such as
+ * an mbuf chain (src/net/bpf_filter_mbuf.ts). The compiler for expressions is part of libpcap.
  */
 
 // Class, size, mode, operation, source: bpf(4).
@@ -66,14 +66,29 @@ export function bpf_validate(prog: BpfProgram): boolean {
 
 const M = new Uint32Array(BPF_MEMWORDS);
 
-/** Reads a big-endian word of `size` bytes; -1 if it is out of range. */
-function load(p: Uint8Array, base: number, buflen: number, off: number, size: number): number {
-  if (off > buflen || size > buflen - off) return -1;
-  const at = base + off;
-  if (size === 1) return p[at]!;
-  if (size === 2) return p[at]! * 256 + p[at + 1]!;
-  return ((p[at]! * 256 + p[at + 1]!) * 256 + p[at + 2]!) * 256 + p[at + 3]!;
+/** A packet that is not in one piece. */
+export interface BpfPacket {
+  /** Reads a big-endian word of `size` (1, 2 or 4) bytes at offset `off`; -1 if it is out of range. */
+  load(off: number, size: number): number;
 }
+
+/** A packet in one piece. */
+class Contiguous implements BpfPacket {
+  p: Uint8Array = new Uint8Array(0);
+  base = 0;
+  buflen = 0;
+
+  load(off: number, size: number): number {
+    if (off > this.buflen || size > this.buflen - off) return -1;
+    const { p } = this;
+    const at = this.base + off;
+    if (size === 1) return p[at]!;
+    if (size === 2) return p[at]! * 256 + p[at + 1]!;
+    return ((p[at]! * 256 + p[at + 1]!) * 256 + p[at + 2]!) * 256 + p[at + 3]!;
+  }
+}
+
+const $contiguous = new Contiguous();
 
 /** The result of an arithmetic instruction; -1 for a division by 0. */
 function alu(op: number, a: number, v: number): number {
@@ -132,6 +147,14 @@ export function bpf_filter(
   wirelen: number,
   buflen: number,
 ): number {
+  $contiguous.p = p;
+  $contiguous.base = base;
+  $contiguous.buflen = buflen;
+  return bpfRun(prog, $contiguous, wirelen);
+}
+
+/** Like `bpf_filter`, over any packet. */
+export function bpfRun(prog: BpfProgram, packet: BpfPacket, wirelen: number): number {
   if (prog.length === 0) return 0xffffffff;
   M.fill(0);
   let A = 0;
@@ -148,10 +171,11 @@ export function bpf_filter(
         else if (mode === 0x60) v = M[k]!;
         else if (mode === 0x80) v = wirelen >>> 0;
         else if (mode === 0xa0) {
-          v = load(p, base, buflen, k, 1);
+          v = packet.load(k, 1);
           if (v >= 0) v = (v & 0xf) << 2;
         } else {
-          v = load(p, base, buflen, mode === 0x40 ? X + k : k, SIZES[(code & 0x18) >> 3]!);
+          const off = mode === 0x40 ? X + k : k;
+          v = packet.load(off, SIZES[(code & 0x18) >> 3]!);
         }
         if (v < 0) return 0;
         if ((code & 7) === LD) A = v;

@@ -22,6 +22,7 @@ export const EISDIR = 21;
 export const EINVAL = 22;
 const ENFILE = 23;
 export const EMFILE = 24;
+export const ENOTTY = 25;
 export const EFBIG = 27;
 export const ENOSPC = 28;
 export const EPIPE = 32;
@@ -77,6 +78,7 @@ const names = new Map<number, string>([
   [EBUSY, 'EBUSY'],
   [EEXIST, 'EEXIST'],
   [ENODEV, 'ENODEV'],
+  [ENOTTY, 'ENOTTY'],
   [ENOTDIR, 'ENOTDIR'],
   [EISDIR, 'EISDIR'],
   [EINVAL, 'EINVAL'],

@@ -160,7 +160,7 @@ export class Rig implements IfDriver {
 
   /** Detaches everything and verifies that nothing was leaked. */
   close(): void {
-    ether_ifdetach(this.ifp);
+    if (this.ifp.if_bpf !== null) ether_ifdetach(this.ifp);
     netDetach(this.vnet);
     inet6_domain_detach(this.vnet);
     inet_domain_detach(this.vnet);

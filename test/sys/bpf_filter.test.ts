@@ -1,17 +1,7 @@
 import { expect } from 'chai';
 import * as fc from 'fast-check';
-import { bpf_filter, bpf_validate, bpfProgram, type BpfProgram } from '../../src/sys/bpf_filter.ts';
-import { bpfVectors } from './bpf_vectors.ts';
-
-function assemble(text: string): BpfProgram {
-  const insns = text.split(';').filter((s) => s.trim() !== '');
-  return bpfProgram(
-    insns.map((insn) => {
-      const [code, k, jt, jf] = insn.trim().split(' ');
-      return [parseInt(code!, 16), Number(jt ?? 0), Number(jf ?? 0), parseInt(k!, 16)];
-    }),
-  );
-}
+import { bpf_filter, bpf_validate, bpfProgram } from '../../src/sys/bpf_filter.ts';
+import { assemble, bpfVectors } from './bpf_vectors.ts';
 
 describe('bpf_filter', () => {
   bpfVectors.forEach(([program, packet, wirelen, buflen, result], i) => {

@@ -1,5 +1,18 @@
 /** Vectors of the BPF machine: program (`code k [jt jf]`), packet, lengths, result. */
 
+import { bpfProgram, type BpfProgram } from '../../src/sys/bpf_filter.ts';
+
+/** Makes a program from text: `code k [jt jf]`, separated by `;`. */
+export function assemble(text: string): BpfProgram {
+  const insns = text.split(';').filter((s) => s.trim() !== '');
+  return bpfProgram(
+    insns.map((insn) => {
+      const [code, k, jt, jf] = insn.trim().split(' ');
+      return [parseInt(code!, 16), Number(jt ?? 0), Number(jf ?? 0), parseInt(k!, 16)];
+    }),
+  );
+}
+
 /**
  * [program, packet in hexadecimal, wire length, captured bytes, result; -1: bpf_validate must fail]
  */
