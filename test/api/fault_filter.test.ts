@@ -1,4 +1,4 @@
-/** Filters of faults: tcpdump compiles them while the event loop turns. */
+/** Filters of faults: tcpdump compiles those with names while the event loop turns. */
 
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -36,6 +36,9 @@ function alive(pid: number): boolean {
     return false;
   }
 }
+
+/** tcpdump compiles filters with names. */
+const NAMED = 'host www.example.com';
 
 /** Far fewer than in the two seconds that tcpdump has, far more than around a blocking call. */
 const TURNS = 20;
@@ -77,7 +80,7 @@ describe('api: filters of faults', function () {
   it('the stack works meanwhile, and the fault waits for its filter', async () => {
     const s = await open();
     hangTcpdump();
-    const fault = s.addFault('drop', { point: 'rx', match: 'icmp' });
+    const fault = s.addFault('drop', { point: 'rx', match: NAMED });
     expect(JSON.parse(JSON.stringify(fault)), 'the entry is data').to.deep.equal(s.faults()[0]);
     const [turns, answers, error] = await Promise.all([
       turnsUntil(fault.ready),
@@ -88,7 +91,7 @@ describe('api: filters of faults', function () {
     expect(answers).to.equal(2);
     expect(error.code).to.equal('EINVAL');
     expect(error.message).to.equal(
-      'fault: EINVAL: match: icmp: tcpdump took too long: use addresses, not names',
+      'fault: EINVAL: match: host www.example.com: tcpdump took too long: use addresses, not names',
     );
     expect(s.faults(), 'the fault was removed').to.deep.equal([]);
   });
@@ -105,7 +108,7 @@ describe('api: filters of faults', function () {
     ] as const)
       expect((await rejection(s.addFault('drop', { match }).ready)).message).to.match(why);
     process.env['PATH'] = dir;
-    expect((await rejection(s.addFault('drop', { match: 'icmp' }).ready)).message).to.match(
+    expect((await rejection(s.addFault('drop', { match: NAMED }).ready)).message).to.match(
       /^fault: EINVAL: match: tcpdump is needed to compile it: spawn tcpdump ENOENT$/,
     );
     expect(s.faults().map(({ id }) => id)).to.deep.equal([plain.id]);
@@ -114,9 +117,9 @@ describe('api: filters of faults', function () {
   it('a removed fault and a closed stack cancel the compilation, and end tcpdump', async () => {
     const s = await open();
     hangTcpdump();
-    const removed = s.addFault('drop', { match: 'icmp' });
+    const removed = s.addFault('drop', { match: NAMED });
     // No handler: an unhandled rejection would end the run.
-    s.addFault('drop', { match: 'icmp' });
+    s.addFault('drop', { match: NAMED });
     while (!existsSync(pidFile())) await new Promise((resolve) => setTimeout(resolve, 10));
     const pid = Number(readFileSync(pidFile(), 'utf8'));
     s.removeFault(removed.id);
@@ -131,11 +134,11 @@ describe('api: filters of faults', function () {
 
   it('createStack compiles its filters likewise', async () => {
     hangTcpdump();
-    const opened = open({ fault: ['drop,match=icmp'] });
+    const opened = open({ fault: [`drop,match=${NAMED}`] });
     const [turns, error] = await Promise.all([turnsUntil(opened), rejection(opened)]);
     expect(turns).to.be.above(TURNS);
     expect(error.message).to.equal(
-      'createStack: EINVAL: fault: match: icmp: tcpdump took too long: use addresses, not names',
+      'createStack: EINVAL: fault: match: host www.example.com: tcpdump took too long: use addresses, not names',
     );
   });
 });
