@@ -4,6 +4,8 @@
  * doorbell and finds the packets that the device has finished (txreap).
  */
 
+import { CAPTURE_OUT, CAPTURE_RING } from '../src/sys/capture.ts';
+import { countDrop } from '../src/net/capture_drop.ts';
 import { EFBIG, ENETDOWN, ENOBUFS, ENOMEM, type Errno } from '../src/sys/errno.ts';
 import {
   count,
@@ -97,7 +99,7 @@ function put(sc: DmaSoftc, m: Mbuf): boolean {
   }
   // If the ring is empty, no completion will retry this packet.
   if (error === ENOMEM && sc.txr.used > 0) return false;
-  count(R_DRV_TX_ERROR);
+  countDrop(sc.txHead!, R_DRV_TX_ERROR, CAPTURE_RING, CAPTURE_OUT);
   if_inc_counter(sc.ifp, IFCOUNTER_OERRORS, 1);
   m_freem(sc.txHead);
   return true;
@@ -105,7 +107,7 @@ function put(sc: DmaSoftc, m: Mbuf): boolean {
 
 function enqueue(sc: DmaSoftc, m: Mbuf): Errno {
   if (sc.br.enqueue(m)) return 0;
-  count(R_DRV_IFQ_FULL);
+  countDrop(m, R_DRV_IFQ_FULL, CAPTURE_RING, CAPTURE_OUT);
   if_inc_counter(sc.ifp, IFCOUNTER_OQDROPS, 1);
   m_freem(m);
   return ENOBUFS;
@@ -134,7 +136,7 @@ function start(sc: DmaSoftc): void {
 export function dmaTransmit(sc: DmaSoftc, m: Mbuf): Errno {
   const { ifp } = sc;
   if ((ifp.if_drv_flags & IFF_DRV_RUNNING) === 0) {
-    count(R_DRV_DOWN);
+    countDrop(m, R_DRV_DOWN, CAPTURE_RING, CAPTURE_OUT);
     if_inc_counter(ifp, IFCOUNTER_OQDROPS, 1);
     m_freem(m);
     return ENETDOWN;

@@ -4,6 +4,8 @@
  * 802.1p priorities, link-layer packet filters.
  */
 
+import { CAPTURE_IF, CAPTURE_IN, CAPTURE_OUT } from '../sys/capture.ts';
+import { countDrop } from './capture_drop.ts';
 import {
   EAFNOSUPPORT,
   EINVAL,
@@ -137,7 +139,7 @@ export function ether_output(ifp: Ifnet, m: Mbuf, dst: OutputDst): Errno {
     (ifp.if_flags & (IFF_UP | IFF_MONITOR)) !== IFF_UP ||
     (ifp.if_drv_flags & IFF_DRV_RUNNING) === 0
   ) {
-    count(R_ETHER_DOWN);
+    countDrop(m, R_ETHER_DOWN, CAPTURE_IF, CAPTURE_OUT);
     return outputError(ifp, m, ENETDOWN);
   }
   const resolver = ifp.if_afdata[dst.family] ?? null;
@@ -183,7 +185,7 @@ export function etherSend(ifp: Ifnet, m: Mbuf, dhost: Uint8Array, type: number):
 
 function inputDrop(ifp: Ifnet, m: Mbuf, why: Reason): void {
   if_inc_counter(ifp, IFCOUNTER_IERRORS, 1);
-  count(why);
+  countDrop(m, why, CAPTURE_IF, CAPTURE_IN);
   m_freem(m);
 }
 
@@ -194,7 +196,7 @@ function inputDrop(ifp: Ifnet, m: Mbuf, why: Reason): void {
  */
 function ether_input(ifp: Ifnet, m: Mbuf): void {
   if ((ifp.if_flags & IFF_UP) === 0) {
-    count(R_ETHER_DOWN);
+    countDrop(m, R_ETHER_DOWN, CAPTURE_IF, CAPTURE_IN);
     m_freem(m);
     return;
   }
@@ -222,7 +224,7 @@ function ether_input(ifp: Ifnet, m: Mbuf): void {
   if ((ifp.if_flags & IFF_MONITOR) !== 0) return m_freem(m);
   // The link returned a frame that this interface sent: drop it.
   if ((ifp.if_flags & IFF_SIMPLEX) !== 0 && $eh.shostIs(ifp.if_lladdr)) {
-    count(R_ETHER_LOOP);
+    countDrop(m, R_ETHER_LOOP, CAPTURE_IF, CAPTURE_IN);
     m_freem(m);
     return;
   }
@@ -300,7 +302,7 @@ function tagged(ifp: Ifnet, m: Mbuf): void {
     ifp.if_vlantrunk.input(m, ether_vtag);
   } else {
     if_inc_counter(ifp, IFCOUNTER_NOPROTO, 1);
-    count(R_ETHER_VLAN);
+    countDrop(m, R_ETHER_VLAN, CAPTURE_IF, CAPTURE_IN);
     m_freem(m);
   }
 }
@@ -310,14 +312,14 @@ function ether_demux(ifp: Ifnet, m: Mbuf): void {
   const type = $eh.ether_type;
   // An interface in promiscuous mode, or without a filter, receives frames for other stations.
   if ((m.m_flags & (M_BCAST | M_MCAST)) === 0 && !$eh.dhostIs(ifp.if_lladdr)) {
-    count(R_ETHER_NOTUS);
+    countDrop(m, R_ETHER_NOTUS, CAPTURE_IF, CAPTURE_IN);
     m_freem(m);
     return;
   }
   const isr = netisrOfEthertype(ifp.if_vnet, type);
   if (isr === 0) {
     if_inc_counter(ifp, IFCOUNTER_NOPROTO, 1);
-    count(R_ETHER_TYPE);
+    countDrop(m, R_ETHER_TYPE, CAPTURE_IF, CAPTURE_IN);
     m_freem(m);
     return;
   }

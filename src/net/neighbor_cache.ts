@@ -3,6 +3,8 @@
  * packets, eviction, and sending what was held. The state machine is in the protocol.
  */
 
+import { CAPTURE_IF, CAPTURE_OUT } from '../sys/capture.ts';
+import { countDrop, noteDrop } from './capture_drop.ts';
 import type { AddrWords } from '../sys/addr.ts';
 import { count, type Reason } from '../sys/reason.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
@@ -126,16 +128,18 @@ export abstract class NeighborCache implements LleTimer {
     const { head } = this.table.incomplete;
     if (this.held >= HELD_MAX && head !== null && head !== lle) this.#evictEntry(head);
     if (lle.la_numheld > 0 && (lle.la_numheld >= max || this.held >= HELD_MAX)) {
-      m_freem(lle.unhold());
+      const first = lle.unhold()!;
+      countDrop(first, this.#reasons.holdFull, CAPTURE_IF, CAPTURE_OUT);
+      m_freem(first);
       this.held--;
       this.dropped(1);
-      count(this.#reasons.holdFull);
     }
     if (max > 0 && this.held < HELD_MAX) {
       lle.hold(m);
       this.held++;
       return true;
     }
+    noteDrop(m, this.#reasons.holdFull, CAPTURE_IF, CAPTURE_OUT);
     m_freem(m);
     return false;
   }

@@ -5,11 +5,13 @@
  * limited number of them. Left out: worker threads, policies, statistics per protocol.
  */
 
+import { CAPTURE_IN, CAPTURE_IP } from '../sys/capture.ts';
+import { countDrop } from './capture_drop.ts';
 import type { Task } from '../sys/clock.ts';
 import { ENOBUFS, type Errno } from '../sys/errno.ts';
 import { KASSERT } from '../sys/kassert.ts';
 import { passDefer, passNumber } from '../sys/pass.ts';
-import { count, R_NETISR_FULL } from '../sys/reason.ts';
+import { R_NETISR_FULL } from '../sys/reason.ts';
 import { m_freem, m_freemp } from '../kern/kern_mbuf.ts';
 import { Callout, callout_reset, callout_stop } from '../kern/kern_timeout.ts';
 import type { Mbuf } from '../kern/mbuf.ts';
@@ -151,7 +153,7 @@ export function netisr_queue(vnet: Vnet, proto: number, m: Mbuf): Errno {
   const v = V_netisr(vnet);
   if (v.lens[proto]! >= NETISR_DEFAULTQLIMIT) {
     v.drops[proto]!++;
-    count(R_NETISR_FULL);
+    countDrop(m, R_NETISR_FULL, CAPTURE_IP, CAPTURE_IN);
     m_freem(m);
     return ENOBUFS;
   }

@@ -8,6 +8,8 @@
  * removed.
  */
 
+import { CAPTURE_IF, CAPTURE_OUT } from '../sys/capture.ts';
+import { countDrop } from '../net/capture_drop.ts';
 import type { Task } from '../sys/clock.ts';
 import { EEXIST, EHOSTDOWN, EHOSTUNREACH, EINVAL, ENOBUFS, ENOENT } from '../sys/errno.ts';
 import { type Errno, EWOULDBLOCK } from '../sys/errno.ts';
@@ -228,9 +230,9 @@ export class ArpTable extends NeighborCache implements LinkResolver {
     const lle =
       found ?? ((ifp.if_flags & (IFF_NOARP | IFF_STATICARP)) === 0 ? this.create(addr) : null);
     if (lle === null) {
+      countDrop(m, R_ARP_TIMEOUT, CAPTURE_IF, CAPTURE_OUT);
       m_freem(m);
       stat.dropped++;
-      count(R_ARP_TIMEOUT);
       return this.full ? ENOBUFS : EINVAL;
     }
     const isGateway = memView.getInt32(mtod(m) + IP_DST_OFF) !== addr;

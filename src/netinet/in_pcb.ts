@@ -626,15 +626,3 @@ export function in_pcbdisconnect(inp: Inpcb): void {
   inp.inp_inc.inc_fport = port(0);
   if (inp.inp_inc.inc_lport !== 0) in_pcbinshash(inp);
 }
-
-// The last packet id. It stays a small integer; 0 means no id.
-let lastPktId = 0;
-
-/**
- * The id of the next packet that this machine originates, for captures: 1 to 2^30 - 1, then 1
- * again.
- */
-export function nextPktId(): number {
-  lastPktId = lastPktId === 0x3fffffff ? 1 : lastPktId + 1;
-  return lastPktId;
-}

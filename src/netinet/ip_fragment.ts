@@ -3,6 +3,7 @@
  * share the payload, mapped or unmapped.
  */
 
+import { fragmentId } from '../net/capture_fragment.ts';
 import { EMSGSIZE, ENOBUFS, type Errno } from '../sys/errno.ts';
 import { count, R_CONVERT_CSUM, R_IP_CANTFRAG, R_IP_NOBUFS } from '../sys/reason.ts';
 import { m_freem, m_freemp, m_gethdr } from '../kern/kern_mbuf.ts';
@@ -58,7 +59,13 @@ function firstWholeMbufs(m0: Mbuf, hlen: number, mtu: number): number {
  * Makes one fragment of the `len` bytes from offset `off` of the packet `m0`. Null if there is no
  * memory.
  */
-function makeFragment(m0: Mbuf, hlen: number, off: number, len: number): Mbuf | null {
+function makeFragment(
+  m0: Mbuf,
+  hlen: number,
+  off: number,
+  len: number,
+  index: number,
+): Mbuf | null {
   const m = m_gethdr(M_NOWAIT, MT_DATA);
   if (m === null) return null;
   const src = mtod(m0);
@@ -76,7 +83,7 @@ function makeFragment(m0: Mbuf, hlen: number, off: number, len: number): Mbuf | 
   ph.csum_flags = m0.m_pkthdr.csum_flags;
   ph.flowid = m0.m_pkthdr.flowid;
   ph.rsstype = m0.m_pkthdr.rsstype;
-  ph.pktId = m0.m_pkthdr.pktId;
+  ph.pktId = fragmentId(m0.m_pkthdr.pktId, index);
   $frag.at(mtod(m));
   $frag.ip_vhl = 0x40 | (m.m_len >>> 2);
   $frag.ip_len = ph.len;
@@ -126,7 +133,7 @@ export function ip_fragment(m0: Mbuf, mtu: number, hwassist: number, v: IpVnet):
   let nfrags = 1;
   for (let off = hlen + firstlen; off < ipLen; off += len) {
     const n = Math.min(len, ipLen - off);
-    const m = makeFragment(m0, hlen, off, n);
+    const m = makeFragment(m0, hlen, off, n, nfrags);
     if (m === null) {
       v.stat.ips_odropped++;
       m_freemp(m0);
@@ -142,6 +149,7 @@ export function ip_fragment(m0: Mbuf, mtu: number, hwassist: number, v: IpVnet):
     nfrags++;
   }
   v.stat.ips_ofragments += nfrags;
+  ph.pktId = fragmentId(ph.pktId, 0);
   m_adj(m0, hlen + firstlen - ipLen);
   ip.ip_len = hlen + firstlen;
   ip.ip_off = ipOff | IP_MF;

@@ -4,6 +4,8 @@
  * (ip_fragment.ts). Left out: IPsec, packet filter hooks, multicast routing, SCTP.
  */
 
+import { CAPTURE_IP, CAPTURE_OUT } from '../sys/capture.ts';
+import { countDrop } from '../net/capture_drop.ts';
 import {
   EACCES,
   EADDRNOTAVAIL,
@@ -92,7 +94,7 @@ function ip_fillid(ip: Ip, vnet: Vnet): void {
 
 /** Drops a packet: counts the reason, frees the mbuf and returns `error`. */
 function drop(m: Mbuf, why: Reason, error: Errno): Errno {
-  count(why);
+  countDrop(m, why, CAPTURE_IP, CAPTURE_OUT);
   m_freem(m);
   return error;
 }

@@ -4,6 +4,7 @@
  * IP and updates the send variables. Left out: IP options.
  */
 
+import { nextPktId } from '../sys/packet_id.ts';
 import {
   EACCES,
   EHOSTDOWN,
@@ -31,7 +32,6 @@ import {
   sbused,
 } from '../kern/uipc_sockbuf.ts';
 import { payloadReason, READ_SMALL } from '../vm/payload.ts';
-import { nextPktId } from './in_pcb.ts';
 import { cc_after_idle } from './cc.ts';
 import {
   TCP_MAXWIN,

@@ -4,6 +4,7 @@
  * signatures, UDP encapsulation.
  */
 
+import { nextPktId } from '../sys/packet_id.ts';
 import {
   EHOSTDOWN,
   EHOSTUNREACH,
@@ -41,7 +42,6 @@ import {
   type InpAf,
   type Inpcb,
   inpaf,
-  nextPktId,
   peerIsLocal,
 } from './in_pcb.ts';
 import { IPTOS_ECN_MASK } from './ip.ts';

@@ -5,6 +5,7 @@
  * Open is in tcp_fastopen.ts. Left out: TOE.
  */
 
+import { nextPktId } from '../sys/packet_id.ts';
 import {
   count,
   R_TCP_BADACK,
@@ -25,7 +26,7 @@ import { IPPROTO_TCP } from '../kern/protosw.ts';
 import { sbspace } from '../kern/uipc_sockbuf.ts';
 import { soisconnected, type Socket } from '../kern/uipc_socket.ts';
 import { VNET_DEFINE } from '../kern/vnet.ts';
-import { InConninfo, type InpAf, type Inpcb, inpaf, nextPktId } from './in_pcb.ts';
+import { InConninfo, type InpAf, type Inpcb, inpaf } from './in_pcb.ts';
 import { TCP_MAXWIN, Tcphdr, TH_ACK, TH_FIN, TH_SUM_OFF, TH_SYN } from './tcp.ts';
 import {
   ecnRequested,

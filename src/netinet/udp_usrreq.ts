@@ -6,6 +6,11 @@
  * table.
  */
 
+import { CAPTURE_IN, CAPTURE_SOCKBUF } from '../sys/capture.ts';
+import { countDrop } from '../net/capture_drop.ts';
+import { captureOn, captureRing } from '../net/capture.ts';
+import { captureSockbufIn, captureSockbufOut } from '../net/capture_layers.ts';
+import { nextPktId } from '../sys/packet_id.ts';
 import { NetAddr } from '../sys/addr.ts';
 import {
   EADDRNOTAVAIL,
@@ -74,7 +79,6 @@ import {
   type InpAf,
   type Inpcb,
   inpaf,
-  nextPktId,
   sotoinpcb,
   peerIsLocal,
 } from './in_pcb.ts';
@@ -94,7 +98,7 @@ const $from = new Sockaddr();
 
 /** Drops a datagram: counts the reason and frees the mbuf. */
 function drop(m: Mbuf, why: Reason): void {
-  count(why);
+  countDrop(m, why, CAPTURE_SOCKBUF, CAPTURE_IN);
   m_freem(m);
 }
 
@@ -200,6 +204,9 @@ function udp_append(udp: UdpVnet, inp: Inpcb, m: Mbuf, hlen: number): void {
     return;
   }
   const control = inp.inp_af.savecontrol(inp, m, hlen);
+  const ifp = m.m_pkthdr.rcvif as Ifnet | null;
+  if (captureOn.sockbuf && ifp !== null)
+    captureSockbufIn(captureRing(), ifp, m, hlen + Udphdr.SIZE, so.so_id, 0);
   m_adj(m, hlen + Udphdr.SIZE);
   if (sbappendaddr(so.so_rcv, in6_mapped_sockaddr(inp, $inc, true, $from), m, control)) {
     sorwakeup(so);
@@ -417,6 +424,8 @@ function udp_output(inp: Inpcb, m: Mbuf, nam: Sockaddr | null, control: Control)
   }
   ph.rcvif = null;
   ph.pktId = nextPktId();
+  if (captureOn.sockbuf)
+    captureSockbufOut(captureRing(), 0, top, inp.inp_socket!.so_id, 0, ulen - Udphdr.SIZE);
   udp.stat.udps_opackets++;
   return af.outputDgram(top, inp, (inp.inp_socket!.so_options & SO_BROADCAST) !== 0);
 }

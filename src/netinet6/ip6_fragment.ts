@@ -3,6 +3,7 @@
  * The fragments share the payload, mapped or unmapped.
  */
 
+import { fragmentId } from '../net/capture_fragment.ts';
 import { EMSGSIZE, ENOBUFS, type Errno } from '../sys/errno.ts';
 import { count, R_IP6_CANTFRAG, R_IP6_NOBUFS } from '../sys/reason.ts';
 import { m_freem, m_freemp, m_getcl, m_gethdr } from '../kern/kern_mbuf.ts';
@@ -42,6 +43,7 @@ function makeFragment(
   nxtOff: number,
   off: number,
   len: number,
+  index: number,
 ): Mbuf | null {
   const need = max_linkhdr + hlen + IP6_FRAG_SIZE;
   const m = need <= MHLEN ? m_gethdr(M_NOWAIT, MT_DATA) : m_getcl(M_NOWAIT, MT_DATA, M_PKTHDR);
@@ -62,7 +64,7 @@ function makeFragment(
   ph.rcvif = m0.m_pkthdr.rcvif;
   ph.flowid = m0.m_pkthdr.flowid;
   ph.rsstype = m0.m_pkthdr.rsstype;
-  ph.pktId = m0.m_pkthdr.pktId;
+  ph.pktId = fragmentId(m0.m_pkthdr.pktId, index);
   $ip6.at(p).ip6_plen = ph.len - Ip6.SIZE;
   mem[p + hlen] = mem[src + nxtOff]!;
   mem[p + hlen + 1] = 0;
@@ -98,7 +100,7 @@ export function ip6_fragment(
   let n = 0;
   for (let off = hlen; off < total; off += step, n++) {
     const len = Math.min(step, total - off);
-    const m = makeFragment(m0, hlen, nxtOff, off, len);
+    const m = makeFragment(m0, hlen, nxtOff, off, len, n);
     if (m === null) {
       v.stat.ip6s_odropped++;
       count(R_IP6_NOBUFS);

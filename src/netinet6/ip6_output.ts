@@ -5,6 +5,8 @@
  * other segments to visit, SCTP.
  */
 
+import { CAPTURE_IP, CAPTURE_OUT } from '../sys/capture.ts';
+import { countDrop } from '../net/capture_drop.ts';
 import { NetAddr } from '../sys/addr.ts';
 import {
   EHOSTUNREACH,
@@ -84,7 +86,7 @@ $peer.inc_family = AF_INET6;
 
 /** Drops a packet: counts the reason, frees the mbuf and returns `error`. */
 function drop(m: Mbuf, why: Reason, error: Errno): Errno {
-  count(why);
+  countDrop(m, why, CAPTURE_IP, CAPTURE_OUT);
   m_freem(m);
   return error;
 }

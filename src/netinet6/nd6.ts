@@ -8,6 +8,8 @@
  * As on FreeBSD a packet in STALE does not change the state; the timer does.
  */
 
+import { CAPTURE_IF, CAPTURE_OUT } from '../sys/capture.ts';
+import { countDrop } from '../net/capture_drop.ts';
 import { type AddrWords, NetAddr } from '../sys/addr.ts';
 import { ENOBUFS, type Errno, EWOULDBLOCK } from '../sys/errno.ts';
 import {
@@ -194,8 +196,9 @@ export class Nd6Table extends NeighborCache implements LinkResolver {
     const neighbor = found !== null || (in6Enabled(ifp) && nd6_is_addr_neighbor(ifp, dst));
     const lle = found ?? (neighbor ? this.create(dst) : null);
     if (lle === null) {
+      const why = neighbor ? R_ND6_TABLE_FULL : R_ND6_NOT_NEIGHBOR;
+      countDrop(m, why, CAPTURE_IF, CAPTURE_OUT);
       m_freem(m);
-      count(neighbor ? R_ND6_TABLE_FULL : R_ND6_NOT_NEIGHBOR);
       return ENOBUFS;
     }
     // The first packet's source is also that of the solicitation: RFC 4861, 7.2.2.

@@ -1,3 +1,9 @@
+import { captureNotes } from '../../src/sys/capture_notes.ts';
+import { META_LINK_FRAGMENT } from '../../src/sys/capture_meta.ts';
+import { m_freem, m_gethdr } from '../../src/kern/kern_mbuf.ts';
+import { M_NOWAIT, MT_DATA } from '../../src/kern/mbuf.ts';
+import { countDrop } from '../../src/net/capture_drop.ts';
+import { fragmentId } from '../../src/net/capture_fragment.ts';
 import { expect } from 'chai';
 import * as fc from 'fast-check';
 import { ManualClock } from '../../src/host/manual_clock.ts';
@@ -9,15 +15,17 @@ import {
   captureUnit,
 } from '../../src/net/capture.ts';
 import {
+  CAPTURE_EVENT,
   CAPTURE_IF,
   CAPTURE_IN,
+  CAPTURE_IP,
   CAPTURE_OUT,
   CAPTURE_WIRE,
   type CaptureRecord,
   CaptureRing,
   type CaptureSink,
 } from '../../src/sys/capture.ts';
-import { counted, R_CAPTURE_FULL, resetReasons } from '../../src/sys/reason.ts';
+import { counted, R_CAPTURE_FULL, R_NETISR_FULL, resetReasons } from '../../src/sys/reason.ts';
 import { mem } from '../../src/vm/arena.ts';
 import { payloadBytesRead, READ_BPF } from '../../src/vm/payload.ts';
 import { bytesPerCall } from '../support/alloc.ts';
@@ -285,5 +293,57 @@ describe('captures of an interface', () => {
     expect(w.recs.map((r) => r.pktId)).to.deep.equal([1]);
     expect(captureRing().wants(CAPTURE_IF)).to.equal(false);
     rig.sent.length = 0;
+  });
+
+  it('with metadata get drops of packets with an id as events, others do not', () => {
+    const metas: string[] = [];
+    const [with_, without] = [new Book(() => mem), new Book(() => mem)];
+    const sink: CaptureSink = {
+      captureRecord: (rec) => {
+        with_.captureRecord(rec);
+        metas.push(Buffer.from(mem.buffer, rec.metaOff, rec.metaLen).toString('hex'));
+      },
+    };
+    const place = { point: CAPTURE_IF, ifp: rig.ifp };
+    const m = m_gethdr(M_NOWAIT, MT_DATA)!;
+    m.m_pkthdr.pktId = 0x1234;
+    m.m_pkthdr.len = 99;
+    countDrop(m, R_NETISR_FULL, CAPTURE_IP, CAPTURE_IN);
+    const c = captureOpen([place], { meta: true }, sink);
+    const plain = captureOpen([place], {}, without);
+    countDrop(m, R_NETISR_FULL, CAPTURE_IP, CAPTURE_IN);
+    m.m_pkthdr.pktId = 0;
+    countDrop(m, R_NETISR_FULL, CAPTURE_IP, CAPTURE_IN);
+    m_freem(m);
+    captureClose(c);
+    captureClose(plain);
+    expect(without.recs).to.deep.equal([]);
+    expect(with_.recs.map((r) => [r.point, r.flags, r.pktId, r.wirelen])).to.deep.equal([
+      [CAPTURE_EVENT, CAPTURE_IN, 0x1234, 0],
+    ]);
+    const why = Buffer.alloc(2);
+    why.writeUInt16LE(R_NETISR_FULL);
+    expect(metas).to.deep.equal([
+      `01000c00341200000102000000000000050008000300${why.toString('hex')}63000000`,
+    ]);
+  });
+
+  it('with metadata link fragments, which then have ids of their own, to their datagram', () => {
+    expect(fragmentId(77, 3)).to.equal(77);
+    const c = captureOpen(
+      [{ point: CAPTURE_IF, ifp: rig.ifp }],
+      { meta: true },
+      new Book(() => mem),
+    );
+    const id = fragmentId(77, 3);
+    expect(id).not.to.equal(77);
+    expect(fragmentId(0, 3)).to.equal(0);
+    const links: number[][] = [];
+    captureNotes.write(id, true, {
+      link: (...link) => void links.push(link),
+      why: () => expect.fail('a reason'),
+    });
+    expect(links).to.deep.equal([[META_LINK_FRAGMENT, 3, 77]]);
+    captureClose(c);
   });
 });

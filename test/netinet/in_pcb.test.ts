@@ -7,7 +7,8 @@ import {
   soconnect,
 } from '../../src/kern/uipc_socket.ts';
 import { AF_INET6 } from '../../src/kern/protosw.ts';
-import { InConninfo, in_pcblookup, type Inpcb, nextPktId } from '../../src/netinet/in_pcb.ts';
+import { InConninfo, in_pcblookup, type Inpcb } from '../../src/netinet/in_pcb.ts';
+import { nextPktId } from '../../src/sys/packet_id.ts';
 import { V_portrange } from '../../src/netinet/in_portrange.ts';
 import { inetAf } from '../../src/netinet/inp_inet.ts';
 import { tcp_pcblist } from '../../src/netinet/tcp_pcblist.ts';
