@@ -16,6 +16,7 @@ import {
   R_FAULT_QUEUE_FULL,
   R_FAULT_REORDER,
   R_FAULT_TRUNCATE,
+  type Reason,
 } from '../sys/reason.ts';
 import { Fault, type FaultSpec, RATE_QUEUE } from './fault.ts';
 
@@ -48,6 +49,8 @@ export class FaultStage implements Task {
   readonly faults: Fault[] = [];
   /** Set by the receiver of the frames. */
   deliver: Deliver = () => undefined;
+  /** Called for each fault that affects a frame of `bytes` bytes. */
+  note: (dir: Direction, why: Reason, bytes: number) => void = () => undefined;
   readonly #timer: StageTimer;
   readonly #makePrng: (seed: number) => Prng;
   /** Bytes before the Ethernet header. */
@@ -114,28 +117,28 @@ export class FaultStage implements Task {
       if (spec.point === other || !fault.picks(frame, this.#skip)) continue;
       switch (spec.kind) {
         case 'drop':
-          count(R_FAULT_DROP);
+          this.#hit(R_FAULT_DROP, dir, frame);
           return;
         case 'duplicate':
-          count(R_FAULT_DUPLICATE);
+          this.#hit(R_FAULT_DUPLICATE, dir, frame);
           copies++;
           break;
         case 'corrupt':
-          this.#corrupt(fault, frame);
+          this.#corrupt(fault, dir, frame);
           break;
         case 'truncate':
-          frame = this.#truncate(fault, frame);
+          frame = this.#truncate(fault, dir, frame);
           break;
         case 'delay':
-          count(R_FAULT_DELAY);
+          this.#hit(R_FAULT_DELAY, dir, frame);
           due += fault.delayNs();
           break;
         case 'reorder':
-          count(R_FAULT_REORDER);
+          this.#hit(R_FAULT_REORDER, dir, frame);
           late += fault.delayNs();
           break;
         case 'rate':
-          due = this.#queue(fault, dir, frame.length - this.#skip, due);
+          due = this.#queue(fault, dir, frame, due);
           if (due < 0) return;
           break;
       }
@@ -169,8 +172,13 @@ export class FaultStage implements Task {
     this.#timer.stop();
   }
 
-  #corrupt(fault: Fault, frame: Uint8Array): void {
-    count(R_FAULT_CORRUPT);
+  #hit(why: Reason, dir: Direction, frame: Uint8Array): void {
+    count(why);
+    this.note(dir, why, frame.length - this.#skip);
+  }
+
+  #corrupt(fault: Fault, dir: Direction, frame: Uint8Array): void {
+    this.#hit(R_FAULT_CORRUPT, dir, frame);
     const bits = (frame.length - this.#skip) * 8;
     if (bits <= 0) return;
     for (let n = fault.spec.bits ?? 1; n > 0; n--) {
@@ -179,8 +187,8 @@ export class FaultStage implements Task {
     }
   }
 
-  #truncate(fault: Fault, frame: Uint8Array): Uint8Array {
-    count(R_FAULT_TRUNCATE);
+  #truncate(fault: Fault, dir: Direction, frame: Uint8Array): Uint8Array {
+    this.#hit(R_FAULT_TRUNCATE, dir, frame);
     const least = this.#skip + ETHER_HDR_LEN;
     const room = frame.length - least;
     if (room <= 0) return frame;
@@ -189,18 +197,18 @@ export class FaultStage implements Task {
     return frame.subarray(0, Math.min(least + Math.max(keep, 0), frame.length));
   }
 
-  /** When a frame of `bytes` has left a rate-limited line, or -1 if its queue is full. */
-  #queue(fault: Fault, dir: Direction, bytes: number, now: number): number {
+  /** When a frame has left a rate-limited line, or -1 if its queue is full. */
+  #queue(fault: Fault, dir: Direction, frame: Uint8Array, now: number): number {
     const line = fault.lines[dir]!;
     if (line.waiting(now) < (fault.spec.burst ?? RATE_QUEUE))
-      return line.send(now, bytes, fault.spec.rate!);
-    count(R_FAULT_QUEUE_FULL);
+      return line.send(now, frame.length - this.#skip, fault.spec.rate!);
+    this.#hit(R_FAULT_QUEUE_FULL, dir, frame);
     return -1;
   }
 
   #hold(dueNs: number, dir: Direction, frame: Uint8Array): void {
     if (this.#held.length >= HELD_MAX) {
-      count(R_FAULT_QUEUE_FULL);
+      this.#hit(R_FAULT_QUEUE_FULL, dir, frame);
       return;
     }
     const heap = this.#held;

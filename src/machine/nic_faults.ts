@@ -4,7 +4,9 @@
  * descriptor, so it moves to the stage when the first fault is added.
  */
 
-import { FaultStage } from '../fault/fault_stage.ts';
+import { noteFault } from '../net/capture_drop.ts';
+import { CAPTURE_IN, CAPTURE_OUT } from '../sys/capture.ts';
+import { FaultStage, TX } from '../fault/fault_stage.ts';
 import { type FaultScratch, FaultWire } from '../fault/fault_wire.ts';
 import type { NativeTnDevice } from '../host/native_tn.ts';
 import { SeededPrng } from '../host/prng.ts';
@@ -47,6 +49,8 @@ export class NicFaults {
     };
     const skip = wire.vnetHdr ? 12 : 0;
     this.stage = new FaultStage(timer, (seed) => new SeededPrng(seed), skip);
+    this.stage.note = (dir, why, bytes) =>
+      noteFault(dir === TX ? CAPTURE_OUT : CAPTURE_IN, why, bytes);
   }
 
   /** Returns the stage as a wire, which replaces the NIC's wire. */

@@ -1,12 +1,13 @@
-/** Drops inside the stack, as events of captures. */
+/** Drops inside the stack and faults on the wire, as events of captures. */
 
-import { CAPTURE_EVENT } from '../sys/capture.ts';
+import { CAPTURE_EVENT, CAPTURE_WIRE } from '../sys/capture.ts';
 import {
   META_CSUM_UNKNOWN,
   META_ITEM_BYTES,
   META_PACKET_BYTES,
   META_WHY_BYTES,
   META_WHY_DROP,
+  META_WHY_FAULT,
   MetaWriter,
 } from '../sys/capture_meta.ts';
 import { captureNotes } from '../sys/capture_notes.ts';
@@ -31,12 +32,28 @@ export function countDrop(m: Mbuf, why: Reason, point: number, direction: number
 /** As `countDrop`, for a reason that the caller counts. */
 export function noteDrop(m: Mbuf, why: Reason, point: number, direction: number): void {
   const { pktId, len } = m.m_pkthdr;
-  if (!captureNotes.on || pktId === 0) return;
+  if (pktId !== 0) event(pktId, point, direction, META_WHY_DROP, why, len);
+}
+
+/** Records that a fault on the wire dropped or changed a frame of `len` bytes. */
+export function noteFault(direction: number, why: Reason, len: number): void {
+  event(0, CAPTURE_WIRE, direction, META_WHY_FAULT, why, len);
+}
+
+function event(
+  id: number,
+  point: number,
+  direction: number,
+  what: number,
+  why: Reason,
+  len: number,
+): void {
+  if (!captureNotes.on) return;
   const ring = captureRing();
-  if (ring.reserve(CAPTURE_EVENT, direction, 0, pktId, 0, ROOM) < 0) return;
+  if (ring.reserve(CAPTURE_EVENT, direction, 0, id, 0, ROOM) < 0) return;
   const w = new MetaWriter(memView);
   w.begin(ring.metaOff, ROOM);
-  w.packet(pktId, point, direction, 0, META_CSUM_UNKNOWN);
-  w.why(META_WHY_DROP, why, len);
+  w.packet(id, point, direction, 0, META_CSUM_UNKNOWN);
+  w.why(what, why, len);
   ring.commit(w.length);
 }

@@ -4,7 +4,14 @@ import { SeededPrng } from '../../src/host/prng.ts';
 import { type Direction, FaultStage, RX, TX } from '../../src/fault/fault_stage.ts';
 import type { FaultSpec } from '../../src/fault/fault.ts';
 import { bpfProgram } from '../../src/sys/bpf_filter.ts';
-import { counted, R_FAULT_DROP, R_FAULT_QUEUE_FULL, resetReasons } from '../../src/sys/reason.ts';
+import {
+  counted,
+  R_FAULT_CORRUPT,
+  R_FAULT_DROP,
+  R_FAULT_QUEUE_FULL,
+  type Reason,
+  resetReasons,
+} from '../../src/sys/reason.ts';
 
 const MS = 1e6;
 const NONE: Omit<FaultSpec, 'kind'> = {
@@ -214,5 +221,18 @@ describe('fault stage', () => {
     r.send(1);
     r.stage.stop();
     expect(r.stage.held).to.equal(0);
+  });
+
+  it('reports each frame that a fault affects', () => {
+    const rig = new Rig(4);
+    const notes: [Direction, Reason, number][] = [];
+    rig.stage.note = (...note) => void notes.push(note);
+    rig.add({ kind: 'corrupt' });
+    rig.add({ kind: 'drop' });
+    rig.send(1, RX);
+    expect(notes).to.deep.equal([
+      [RX, R_FAULT_CORRUPT, 60],
+      [RX, R_FAULT_DROP, 60],
+    ]);
   });
 });
