@@ -30,12 +30,19 @@ export type { FaultKind, FaultPoint } from './fault/fault.ts';
 export type { SysctlValue } from './kern/kern_sysctl.ts';
 export type { Kevent } from './kern/kern_event.ts';
 export type { TcpInfo } from './netinet/tcp_sockopt.ts';
+export type { PacketMeta } from './pcap/meta.ts';
 export type { StackInfo } from './machine/host_stack.ts';
 export type {
   AddedFault,
+  CapturedPacket,
+  CaptureOptions,
+  CaptureResult,
   FaultOptions,
+  FileCapture,
+  FileCaptureOptions,
   Leaked,
   NetstatReports,
+  PacketCapture,
   PortOptions,
   StartFault,
   Stack,

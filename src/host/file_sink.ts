@@ -47,6 +47,8 @@ export interface SinkEvents {
    * @param failed false: the reader of a FIFO has left
    */
   sinkEnded(message: string, failed: boolean): void;
+  /** `closed` has become true. */
+  sinkClosed?(): void;
 }
 
 /** Whole records in the order of the file. */
@@ -428,7 +430,9 @@ export class FileSink {
     clearTimeout(this.#readerTimer ?? undefined);
     this.#unclaim();
     this.#target?.close();
+    const first = !this.#closed;
     this.#closed = true;
     this.#settle.resolve();
+    if (first) this.#events.sinkClosed?.();
   }
 }

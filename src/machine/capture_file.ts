@@ -18,7 +18,7 @@ export const captureConsole: { ended(line: string, failed: boolean): void } = {
 export type FileSpec = Omit<RecordSpec, 'format'> & { readonly file: string };
 
 /** `pcapng` for a name that ends so, with or without `.gz`; else `pcap`. */
-function formatOf(file: string): RecordSpec['format'] {
+export function fileFormatOf(file: string): RecordSpec['format'] {
   return /\.pcapng(\.gz)?$/.test(file) ? 'pcapng' : 'pcap';
 }
 
@@ -34,6 +34,8 @@ export class CaptureFile {
   readonly #recorder: CaptureRecorder;
   readonly #sink: DroppingSink;
   #failed = false;
+  /** Called when `closed` becomes true. */
+  onClosed: (() => void) | null = null;
 
   /** Starts to open the file, see `opened`. */
   constructor(spec: FileSpec) {
@@ -42,13 +44,29 @@ export class CaptureFile {
         this.#failed = failed;
         captureConsole.ended(`capture: ${message}: this capture has ended`, failed);
       },
+      sinkClosed: () => this.onClosed?.(),
     });
-    this.#recorder = new CaptureRecorder({ ...spec, format: formatOf(spec.file) }, this.#sink);
+    this.#recorder = new CaptureRecorder({ ...spec, format: fileFormatOf(spec.file) }, this.#sink);
   }
 
   /** See CaptureRecorder.attach. */
   attach(ifp: Ifnet, names: PlaceNames, hardware = ''): void {
     this.#recorder.attach(ifp, names, hardware);
+  }
+
+  /** The capture, for its counts. */
+  get recorder(): CaptureRecorder {
+    return this.#recorder;
+  }
+
+  /** Packets that the file has, and packets that it did not take. */
+  get counts(): { written: number; dropped: number } {
+    return { written: this.#sink.written, dropped: this.#sink.dropped };
+  }
+
+  /** Why the capture ended early; null if it did not. */
+  get error(): Error | null {
+    return this.#sink.error;
   }
 
   /** See FileSink.opened. */

@@ -162,7 +162,7 @@ export class HostStack {
   readonly nic: Nic;
   readonly ports: readonly Nic[];
   /** The captures to files. `stop` closes them and waits for what they still write. */
-  readonly captures: readonly CaptureFile[];
+  readonly captures: CaptureFile[];
   /** Captures that begin later. */
   readonly live: LiveCaptures;
   readonly #netns: NetnsScope | null;
@@ -170,7 +170,7 @@ export class HostStack {
   private constructor(
     machine: Machine,
     [nic, ...ports]: readonly [Nic, ...Nic[]],
-    captures: readonly CaptureFile[],
+    captures: CaptureFile[],
     netns: NetnsScope | null,
   ) {
     this.machine = machine;
@@ -320,6 +320,15 @@ export class HostStack {
       .filter((ifp) => ofNics.every((one) => one.ifp !== ifp))
       .map((ifp) => ({ ifp, names: [ifp.if_xname], model: '' }));
     return [...ofNics, ...others];
+  }
+
+  /** Starts a capture to a file. Throws TapnicError, see LiveCaptures.find. */
+  openCaptureFile(spec: FileSpec): CaptureFile {
+    const found = this.live.find(spec.places);
+    const capture = new CaptureFile(spec);
+    for (const { at, place } of found) capture.recorder.attachPlace(place, at.ifp, at.model);
+    this.captures.push(capture);
+    return capture;
   }
 
   /** The first problem that made a capture incomplete; null: all are complete. */

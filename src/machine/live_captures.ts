@@ -32,6 +32,12 @@ export interface PlaceLine {
   readonly captures: number;
 }
 
+/** A place of a capture, and its interface. */
+interface FoundPlace {
+  readonly at: CaptureInterface;
+  readonly place: RecordSpec['places'][number];
+}
+
 /** The points at which an interface can be captured. */
 function pointsOf({ model }: CaptureInterface): string[] {
   const device = ['ring', 'wire'];
@@ -69,12 +75,12 @@ export class LiveCaptures {
   }
 
   /**
-   * Starts a capture of interfaces that exist. Throws TapnicError: ENXIO (no such interface), EINVAL
-   * (the interface has no such point).
+   * The interfaces of places, which must exist. Throws TapnicError: ENXIO (no such interface), EINVAL (the
+   * interface has no such point).
    */
-  open(spec: RecordSpec, sink: RecordSink): CaptureRecorder {
+  find(places: RecordSpec['places']): FoundPlace[] {
     const interfaces = this.#interfaces();
-    const found = spec.places.map((place) => {
+    return places.map((place) => {
       const at = interfaces.find(({ names }) => names.includes(place.at));
       if (at === undefined)
         throw new TapnicError(
@@ -92,6 +98,11 @@ export class LiveCaptures {
         );
       return { at, place };
     });
+  }
+
+  /** Starts a capture of interfaces that exist. Throws TapnicError, see `find`. */
+  open(spec: RecordSpec, sink: RecordSink): CaptureRecorder {
+    const found = this.find(spec.places);
     const recorder = new CaptureRecorder(spec, sink);
     for (const { at, place } of found) recorder.attachPlace(place, at.ifp, at.model);
     this.#running.add(recorder);

@@ -43,7 +43,22 @@ import { nicModels } from './nic_models.ts';
 import { checking, issueText, OptionError, type OptionIssue } from './option_error.ts';
 import { addressOf, capturePlacesOf, faultOf, sizeOf } from './option_texts.ts';
 import { type CheckedOptions, checkOptions, compiledOptions, type StackConfig } from './options.ts';
+import {
+  type CaptureOptions,
+  type FileCapture,
+  type FileCaptureOptions,
+  openCapture,
+  type PacketCapture,
+} from './stack_capture.ts';
 
+export type {
+  CapturedPacket,
+  CaptureOptions,
+  CaptureResult,
+  FileCapture,
+  FileCaptureOptions,
+  PacketCapture,
+} from './stack_capture.ts';
 export type { NetstatReports } from '../ctl/netstat.ts';
 
 /** Options of a stack. The defaults are those of the command line. */
@@ -157,6 +172,7 @@ export class Stack {
   readonly #sockets = new Set<Socket>();
   readonly #dgrams = new Set<DgramSocket>();
   readonly #tables = new Set<Bsd>();
+  readonly #captures = new Set<FileCapture>();
   /** Listener of 'close'. All sockets share one function, because each `once` takes 300 bytes. */
   readonly #untrack: (this: Socket) => void;
   readonly #user: ListenUser;
@@ -341,7 +357,12 @@ export class Stack {
    */
   close(): Promise<Leaked> {
     this.#stopping.abort();
-    this.#closing ??= this.#host.stop({
+    this.#closing ??= this.#stop();
+    return this.#closing;
+  }
+
+  async #stop(): Promise<Leaked> {
+    const leaked = await this.#host.stop({
       finish: () => {
         for (const server of this.#servers) server.close();
         for (const dgram of this.#dgrams) dgram.close();
@@ -352,11 +373,32 @@ export class Stack {
         for (const socket of this.#sockets) socket.resetAndDestroy();
       },
     });
-    return this.#closing;
+    for (const capture of this.#captures) void capture.close().catch(() => undefined);
+    return leaked;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  /**
+   * Records capture points while the stack runs: `wire`, or several such as `ip,if@nic1`. With `file`, into
+   * that file; else the capture is an async iterable of packets, at most 8 MiB of which wait for the reader;
+   * more are dropped and counted. Throws TapnicError: EINVAL, ENXIO (no such interface), EBADF.
+   */
+  capture(points: string | readonly string[], options: FileCaptureOptions): FileCapture;
+  capture(points: string | readonly string[], options?: CaptureOptions): PacketCapture;
+  capture(
+    points: string | readonly string[],
+    options: CaptureOptions & { readonly file?: string } = {},
+  ): FileCapture {
+    return this.#ctl('capture', (host) => {
+      const capture = openCapture(host, points, options);
+      this.#captures.add(capture);
+      const forget = (): void => void this.#captures.delete(capture);
+      capture.closed.then(forget, forget);
+      return capture;
+    });
   }
 
   /** Why a capture is incomplete; null if all are complete so far. Final after `close`. */

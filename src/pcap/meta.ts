@@ -76,7 +76,7 @@ interface MetaSocket {
 }
 
 /** The metadata of one packet. */
-interface PacketMeta {
+export interface PacketMeta {
   /** 0: unknown. */
   readonly id: number;
   readonly point: string;
