@@ -28,6 +28,8 @@ interface Options extends ClientOptions {
   write?: string;
   list?: boolean;
   installWireshark?: boolean;
+  verify?: string;
+  with?: string;
   snaplen?: string;
   count?: string;
   bytes?: string;
@@ -148,6 +150,13 @@ async function capture(
     const { installWireshark } = await import('./install_wireshark.ts');
     return installWireshark();
   }
+  if (options.verify !== undefined) {
+    if (points !== undefined)
+      throw new UsageError('capture: --verify records nothing: omit points');
+    const { verifyCommand } = await import('./capture_verify.ts');
+    return verifyCommand(options.verify, options.with ?? null, options.json === true);
+  }
+  if (options.with !== undefined) throw new UsageError('capture: --with needs --verify FILE');
   const { capturePlacesOf } = await import('../machine/option_texts.ts');
   const { capturePoints } = await import('../sys/capture.ts');
   const names = capturePoints.join(', ');
@@ -214,6 +223,8 @@ export const captureCommand: Command = addClientOptions(
     .argument('[points]', 'POINT[@IF][,POINT…]; --list prints them')
     .argument('[filter...]', 'a pcap-filter(7) expression')
     .option('-w, --write <file>', 'output: .pcapng, .pcap, also .gz; - for standard output')
+    .option('--verify <file>', 'check a capture: packets against its statistics and counters')
+    .option('--with <file>', "with --verify: another program's capture of the TAP")
     .option('--list', 'print the places where a capture can record')
     .option('--install-wireshark', "install extcap, dissector and profile in the user's Wireshark")
     .option('-s, --snaplen <bytes>', `bytes kept of a packet (default: ${SNAPLEN_MAX})`)

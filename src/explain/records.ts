@@ -10,7 +10,7 @@ type FilePacket = Extract<FileItem, { kind: 'packet' }>;
 export type Metadata = ReturnType<typeof decodeMeta>;
 
 /** An interface of a file: for our files a point of an interface. */
-interface Place {
+export interface Place {
   readonly index: number;
   readonly name: string;
   /** The interface without its point. */

@@ -13,7 +13,16 @@ import {
   captureOpen,
   captureRing,
 } from '../net/capture.ts';
-import type { Ifnet } from '../net/if_var.ts';
+import {
+  if_get_counter,
+  IFCOUNTER_IERRORS,
+  IFCOUNTER_IPACKETS,
+  IFCOUNTER_IQDROPS,
+  IFCOUNTER_OERRORS,
+  IFCOUNTER_OPACKETS,
+  IFCOUNTER_OQDROPS,
+  type Ifnet,
+} from '../net/if_var.ts';
 import { type ByteSink, PcapWriter } from '../pcap/pcap.ts';
 import { PcapngWriter } from '../pcap/pcapng.ts';
 import type { BpfProgram } from '../sys/bpf_filter.ts';
@@ -107,6 +116,9 @@ export class CaptureRecorder implements CaptureSink {
   readonly #capture: Capture;
   /** Packets given to the sink and packets that it took, by place. */
   readonly #delivered: number[] = [];
+  /** Counters when the capture began: of reasons, and of the interface of each place. */
+  readonly #reasons = new Map(reasonCounts().map((r) => [`${r.layer}.${r.reason}`, r.count]));
+  readonly #counters: number[][] = [];
   readonly #meta = new RecordMeta();
   #packets = 0;
   readonly #count: number;
@@ -150,6 +162,7 @@ export class CaptureRecorder implements CaptureSink {
   attachPlace({ point }: PlaceSpec, ifp: Ifnet, hardware = ''): void {
     captureAddPlace(this.#capture, { point, ifp });
     this.#delivered.push(0);
+    this.#counters.push(IF_COUNTERS.map(([, counter]) => if_get_counter(ifp, counter)));
     const name = capturePoints[point]!;
     const { if_lladdr, if_baudrate } = ifp;
     this.#pcapng?.addInterface({
@@ -225,8 +238,9 @@ export class CaptureRecorder implements CaptureSink {
     this.#ringDrops = this.#capture.drops;
     if (this.#pcapng === null) return;
     this.#end = captureRing().nowNs();
-    const counters = countersText();
+    const reasons = countersText(this.#reasons);
     this.#capture.places.forEach((place, i) => {
+      const counters = `${ifCountersText(place.ifp, this.#counters[i]!)}${reasons}`;
       this.#pcapng!.statistics(i, {
         start: this.#start ?? this.#end,
         end: this.#end,
@@ -241,10 +255,31 @@ export class CaptureRecorder implements CaptureSink {
   }
 }
 
-/** The reasons that were counted, as `reason.LAYER.NAME=N`, separated by `; `. */
-function countersText(): string {
+/** Counters of an interface that the statistics of a place have. */
+const IF_COUNTERS = [
+  ['ipackets', IFCOUNTER_IPACKETS],
+  ['ierrors', IFCOUNTER_IERRORS],
+  ['iqdrops', IFCOUNTER_IQDROPS],
+  ['opackets', IFCOUNTER_OPACKETS],
+  ['oerrors', IFCOUNTER_OERRORS],
+  ['oqdrops', IFCOUNTER_OQDROPS],
+] as const;
+
+/** What an interface counted since `before`, as `if.NAME=N`, separated by `; `. */
+function ifCountersText(ifp: Ifnet, before: readonly number[]): string {
+  return IF_COUNTERS.map(
+    ([name, counter], i) => `if.${name}=${if_get_counter(ifp, counter) - before[i]!}`,
+  ).join('; ');
+}
+
+/** What was counted since `before`, each as `; reason.LAYER.NAME=N`. */
+function countersText(before: ReadonlyMap<string, number>): string {
   return reasonCounts()
-    .filter(({ count }) => count > 0)
-    .map(({ layer, reason, count }) => `reason.${layer}.${reason}=${count}`)
-    .join('; ');
+    .map(({ layer, reason, count }) => {
+      const name = `${layer}.${reason}`;
+      // A reset in between makes the difference negative.
+      const n = count - (before.get(name) ?? 0);
+      return n > 0 ? `; reason.${name}=${n}` : '';
+    })
+    .join('');
 }
