@@ -140,6 +140,13 @@ function summary({ packets, received, dropped, ringDrops }: Result): string {
   );
 }
 
+async function verify(points: string | undefined, options: Options): Promise<void> {
+  if (options.verify === undefined) throw new UsageError('capture: --with needs --verify FILE');
+  if (points !== undefined) throw new UsageError('capture: --verify records nothing: omit points');
+  const { verifyCommand } = await import('./capture_verify.ts');
+  return verifyCommand(options.verify, options.with ?? null, options.json === true);
+}
+
 async function capture(
   points: string | undefined,
   words: string[],
@@ -150,13 +157,7 @@ async function capture(
     const { installWireshark } = await import('./install_wireshark.ts');
     return installWireshark();
   }
-  if (options.verify !== undefined) {
-    if (points !== undefined)
-      throw new UsageError('capture: --verify records nothing: omit points');
-    const { verifyCommand } = await import('./capture_verify.ts');
-    return verifyCommand(options.verify, options.with ?? null, options.json === true);
-  }
-  if (options.with !== undefined) throw new UsageError('capture: --with needs --verify FILE');
+  if (options.verify !== undefined || options.with !== undefined) return verify(points, options);
   const { capturePlacesOf } = await import('../machine/option_texts.ts');
   const { capturePoints } = await import('../sys/capture.ts');
   const names = capturePoints.join(', ');
