@@ -3,6 +3,7 @@
 import type { Bench } from './bench.ts';
 import { bulkRxBenches } from './rows/bulk_rx.ts';
 import { bulkTxBenches } from './rows/bulk_tx.ts';
+import { captureBenches } from './rows/capture.ts';
 import { gcBenches } from './rows/gc.ts';
 import { httpBenches } from './rows/http.ts';
 import { lossBenches } from './rows/loss.ts';
@@ -23,4 +24,5 @@ export const benches: readonly Bench[] = [
   ...lossBenches,
   ...gcBenches,
   ...workersBenches,
+  ...captureBenches,
 ];

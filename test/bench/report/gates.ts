@@ -116,6 +116,7 @@ export const GATES: readonly Gate[] = [
   },
   { row: 'accept', gate: atLeast(0.5), goal: atLeast(0.8) },
   { row: 'sendfile-cpu-default', gate: defaultArmFirst, goal: defaultArmFirst },
+  { row: 'capture', gate: atLeast(0.85), goal: atLeast(0.95) },
   { row: 'scale-idle', gate: null, goal: bytesAtMost(2048) },
 ];
 
