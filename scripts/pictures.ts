@@ -37,7 +37,7 @@ async function lastOf(file: string): Promise<Life> {
   const ids: number[] = [];
   for await (const item of itemsOf(file))
     if (item.kind === 'packet' && item.iface === 0 && item.id !== 0) ids.push(item.id);
-  for (const id of ids.reverse()) {
+  for (const id of ids.toReversed()) {
     const life = await lifeOf(itemsOf(file), id);
     const pages = life?.stages[0]?.meta.chain.flatMap((m) => m.pages).length ?? 0;
     if (life !== null && pages >= PAGES.least && pages <= PAGES.most) return life;
