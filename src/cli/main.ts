@@ -4,7 +4,10 @@
  * of open files is noticed here first.
  */
 
+import { raiseInlining } from './inlining.ts';
 import { openFilesText } from './open_files.ts';
+
+raiseInlining();
 
 try {
   const { run } = await import('./program.ts');
