@@ -20,7 +20,7 @@ import { RTF_GATEWAY } from '../net/route.ts';
 import { memView } from '../vm/arena.ts';
 import { IN_EXPERIMENTAL, IN_MULTICAST, inAddrOf, inet_ntoa, in_nullhost } from './in.ts';
 import { in_pseudo } from './in_cksum.ts';
-import { fib4_lookup } from './in_fib.ts';
+import { fib4_lookup, inRouteLookup } from './in_fib.ts';
 import { type InConninfo, INP_BINDANY, INP_IPV4, type InpAf, type Inpcb } from './in_pcb.ts';
 import { in_broadcast, inPrimary } from './in_var.ts';
 import { Ip, IP_DF, IP_DST_OFF, IP_MAXPACKET, IP_SRC_OFF } from './ip.ts';
@@ -102,7 +102,8 @@ export const inetAf: InpAf = {
       inc.setLaddr(dst);
       return 0;
     }
-    const nh = fib4_lookup(vnet, dst);
+    // ip_output then finds the route in the PCB.
+    const nh = inRouteLookup(vnet, inp.inp_route, dst);
     if (nh === null) return EHOSTUNREACH;
     inc.laddrFrom(nh.nh_ifa.ifa_addr);
     return 0;
