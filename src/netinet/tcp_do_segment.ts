@@ -57,6 +57,7 @@ import {
 import { deliver, fastPath, mayDelayAck, tcp_autorcvbuf, updateTsRecent } from './tcp_fastpath.ts';
 import { stepUrg } from './tcp_oob.ts';
 import { tcpPassAckNow } from './tcp_pass_ack.ts';
+import { tcpPassOutput } from './tcp_pass_output.ts';
 import { present, REASS_FULL, tcp_reass } from './tcp_reass.ts';
 import { tcp_clean_sackreport, tcp_update_dsack_list, tcp_update_sack_list } from './tcp_sack.ts';
 import { SEQ_GEQ, SEQ_GT, SEQ_LEQ, SEQ_LT, seqAdd, seqDiff, TSTMP_LT } from './tcp_seq.ts';
@@ -76,6 +77,8 @@ import {
   type TcpSegment,
   tcpTicks,
   TF_ACKNOW,
+  TF_CONGRECOVERY,
+  TF_FASTRECOVERY,
   TF_DELACK,
   TF_FASTOPEN,
   TF_NEEDFIN,
@@ -583,6 +586,13 @@ function steps(tp: Tcpcb, seg: TcpSegment): Verdict {
   return verdict;
 }
 
+/** Sends what the ACK allows: at the end of the pass, unless the connection is in recovery or ends. */
+function moreToSend(tp: Tcpcb): void {
+  const plain = (tp.t_flags & (TF_FASTRECOVERY | TF_CONGRECOVERY)) === 0;
+  if (plain && tp.t_state === TCPS_ESTABLISHED) tcpPassOutput(tp);
+  else tp.t_fb.tfb_tcp_output(tp);
+}
+
 /**
  * Processes a segment of a connection in any state except CLOSED, LISTEN and TIME_WAIT. Takes
  * seg.m. The caller has checked its headers and parsed its options.
@@ -633,7 +643,8 @@ export function tcp_do_segment(tp: Tcpcb, seg: TcpSegment): void {
   seg.m = null;
   if (verdict === DEAD) return;
   if (seg.challenge && (tp.t_flags & TF_ACKNOW) === 0) limitedAck(tp);
-  if (windowMoved || (tp.t_flags & TF_ACKNOW) !== 0) tp.t_fb.tfb_tcp_output(tp);
+  if ((tp.t_flags & TF_ACKNOW) !== 0) tp.t_fb.tfb_tcp_output(tp);
+  else if (windowMoved) moreToSend(tp);
   if ((tp.t_flags & TF_DELACK) !== 0 && !tcp_timer_active(tp, TT_DELACK))
     tcp_timer_activate(tp, TT_DELACK, tp.t_tcp.params.delacktime);
 }

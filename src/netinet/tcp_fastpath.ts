@@ -24,6 +24,7 @@ import { measureRtt, rearmRexmt, wakeWriter } from './tcp_ack.ts';
 import { TCPS_ESTABLISHED } from './tcp_fsm.ts';
 import { tcp_pulloutofband } from './tcp_oob.ts';
 import { tcpPassAck } from './tcp_pass_ack.ts';
+import { tcpPassOutput } from './tcp_pass_output.ts';
 import { tcp_clean_sackreport } from './tcp_sack.ts';
 import { SEQ_GT, SEQ_LEQ, SEQ_LT, seqAdd, seqDiff, TSTMP_LT } from './tcp_seq.ts';
 import { tcp_timer_activate, tcp_timer_active } from './tcp_timer.ts';
@@ -150,7 +151,7 @@ function fastAck(tp: Tcpcb, seg: TcpSegment): boolean {
   tp.t_dupacks = 0;
   rearmRexmt(tp, seg.ack);
   wakeWriter(so);
-  if (sbavail(so.so_snd) > 0) tp.t_fb.tfb_tcp_output(tp);
+  if (sbavail(so.so_snd) > 0) tcpPassOutput(tp);
   return true;
 }
 

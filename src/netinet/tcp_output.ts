@@ -73,6 +73,7 @@ import { putSyn, synDataLen, tfoHeld } from './tcp_syn.ts';
 import { tcp_mss_update, tcpMayUseTso } from './tcp_subr.ts';
 import { tcp_setpersist, tcp_timer_activate, tcp_timer_active } from './tcp_timer.ts';
 import {
+  outputQuota,
   type Sackhole,
   tcp_maxseg,
   type Tcpcb,
@@ -123,8 +124,6 @@ const p = {
 const SACK_RECOVERY = TF_FASTRECOVERY | TF_SACK_PERMIT;
 const ECN_ON = TF2_ECN_PERMIT | TF2_ACE_PERMIT;
 const $th = new Tcphdr();
-/** Limit of packets per tcp_output call. It only stops an endless loop: the window is smaller. */
-const MAX_BURST = 1 << 20;
 
 /** Whether to send p.len > 0 bytes now: Nagle and silly windows, RFC 9293, 3.7.4 and 3.8.6.2.1. */
 function worthSending(tp: Tcpcb, idle: boolean, maxseg: number, avail: number): boolean {
@@ -671,7 +670,9 @@ function output(tp: Tcpcb): Errno {
     idle = false;
   }
   let again = true;
-  for (let n = 0; n < MAX_BURST && plan(tp, idle); n++) {
+  outputQuota.sent = 0;
+  while (outputQuota.sent < outputQuota.packets && plan(tp, idle)) {
+    outputQuota.sent++;
     const error = send(tp);
     if (error !== 0) {
       const result = sendError(tp, error);

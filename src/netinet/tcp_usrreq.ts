@@ -88,6 +88,7 @@ import {
   TF_FASTOPEN,
   TF_FORCEDATA,
   TF_MORETOCOME,
+  TF2_PASSOUT,
   TF_NEEDFIN,
   TP_KEEPINIT,
   TT_2MSL,
@@ -292,6 +293,7 @@ function send(so: Socket, flags: number, m: Mbuf, nam: Sockaddr | null): Errno {
     tp.t_flags &= ~TF_FORCEDATA;
     return forced;
   }
+  if ((tp.t_flags2 & TF2_PASSOUT) !== 0) return 0;
   if ((flags & PRUS_MORETOCOME) !== 0) tp.t_flags |= TF_MORETOCOME;
   const error = tp.t_fb.tfb_tcp_output(tp);
   tp.t_flags &= ~TF_MORETOCOME;

@@ -59,6 +59,13 @@ export const TF2_ECN_SND_ECE = 0x00000080;
 export const TF2_ACE_PERMIT = 0x00000100;
 /** Ours: an ACK is due at the end of the pass. */
 export const TF2_PASSACK = 0x01000000;
+/** Ours: tcp_output is due at the end of the pass, or in the turn of the connection after it. */
+export const TF2_PASSOUT = 0x02000000;
+
+/** Limit of packets per tcp_output call. It only stops an endless loop: the window is smaller. */
+export const PACKETS_MAX = 1 << 20;
+/** The limit of the next tcp_output call, and the packets that the last one sent. */
+export const outputQuota = { packets: PACKETS_MAX, sent: 0 };
 
 // t_oobflags: the urgent byte is in t_iobc, has been read, or (ours) is announced but missing.
 export const TCPOOB_HAVEDATA = 0x01;

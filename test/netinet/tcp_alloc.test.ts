@@ -147,7 +147,7 @@ describe('tcp: garbage per segment', function () {
       const pairs = new Int32Array(4);
       // One segment per call. Sixteen segments are sent; the first and the fourth are lost.
       let k = 0;
-      const step = (): void => {
+      const one = (): void => {
         const una = tp.snd_una;
         if (++k === 1) {
           tp.snd_cwnd = 64 * 1460;
@@ -168,6 +168,7 @@ describe('tcp: garbage per segment', function () {
           tcp_input(withSack(seg(una), pairs, k > 4 ? 2 : 1), 20, h.vnet, AF_INET);
         }
       };
+      const step = (): void => inPass(one);
       for (let i = 0; i < 17; i++) step();
       expect(c.so.so_snd.sb_ccc).to.equal(0);
       expect(h.stat.tcps_sack_rexmits).to.equal(2);
@@ -214,6 +215,8 @@ describe('tcp: garbage per segment', function () {
       one(1460, tp.snd_una);
       one(1460, tp.snd_una);
     };
+    const half = (): void => one(0, seqAdd(tp.snd_una, 2920));
+    const rest = (): void => one(0, tp.snd_max);
     const step = (): void => {
       flags = TH_ACK;
       inPass(twice);
@@ -226,8 +229,8 @@ describe('tcp: garbage per segment', function () {
       }
       tp.t_fb.tfb_tcp_output(tp);
       flags = TH_ACK | TH_ECE;
-      one(0, seqAdd(tp.snd_una, 2920));
-      one(0, tp.snd_max);
+      inPass(half);
+      inPass(rest);
     };
     step();
     expect(bytesPerCall(step)).to.be.below(NOTHING);
