@@ -49,7 +49,7 @@ async function capture(args: readonly string[], file: string): Promise<void> {
   using site = new Site();
   site.file('file.bin', FILE_BYTES);
   using ns = new Netns();
-  const places = `sockbuf,ip,if,wire=${file}`;
+  const places = `sockbuf,ip,if,ring,wire=${file}`;
   const instance = await Instance.start(ns, ['serve', site.dir, ...args, '--capture', places]);
   // The first download is slower, because V8 compiles.
   for (let i = 0; i < DOWNLOADS; i++) {

@@ -14,6 +14,18 @@ const MISMATCHES_MAX = 50;
 /** Points that an outgoing packet passes in the device and above it, by bit. */
 const OUT_POINTS = ['ip', 'if', 'ring', 'wire'];
 
+/** Counters of outgoing packets that passed `ip` and do not reach `if`. */
+const DROPS_BELOW_IP = [
+  'if.oqdrops',
+  'if.oerrors',
+  'reason.arp.hold_queue_full',
+  'reason.arp.unresolved',
+  'reason.nd6.hold_queue_full',
+  'reason.nd6.unresolved',
+  'reason.ip.no_buffers',
+  'reason.ip6.no_buffers',
+];
+
 /** A line of the table. */
 export interface Check {
   readonly name: string;
@@ -245,18 +257,33 @@ export class Verifier {
     }
     const lost = Math.min(this.#lost, missing.length);
     const nameless = Math.min(this.#namelessMore(ifname, from, to), missing.length - lost);
+    const dropped = Math.min(
+      from === 0 ? this.#droppedBelowIp(ifname) : 0,
+      missing.length - lost - nameless,
+    );
     const notes = [
       [nameless, 'without an id'],
+      [dropped, 'dropped, as the counters say'],
       [excused, 'dropped or cut into fragments'],
       [flying, 'after the last record'],
       [lost, 'lost by the capture'],
     ] as const;
     const note = notes.filter(([n]) => n > 0).map(([n, text]) => `${n} ${text}`);
     const name = `${ifname}: ids at ${OUT_POINTS[from]} that are at ${OUT_POINTS[to]}`;
-    const all = found + excused + flying + lost + nameless;
+    const all = found + excused + flying + lost + nameless + dropped;
     if (this.#check(name, expected, all, note.join(', '))) return;
     for (const number of missing)
       addMismatch(this.verdict, number, `it did not reach ${ifname}@${OUT_POINTS[to]}`);
+  }
+
+  /** Packets that the interface and the layers between `ip` and `if` counted as dropped. */
+  #droppedBelowIp(ifname: string): number {
+    for (const [i, s] of this.#statistics) {
+      if (this.places[i]!.ifname !== ifname) continue;
+      const counters = countersOf(s);
+      return DROPS_BELOW_IP.reduce((n, name) => n + (counters.get(name) ?? 0), 0);
+    }
+    return 0;
   }
 
   /** Records at `to` that have no id there and had one at `from`: frames without offload. */
