@@ -255,7 +255,9 @@ void Device::RxCaptureRing(const uint8_t* ring, uint32_t first, uint32_t n, uint
     return;
   }
   iovec bufs[kRxBufsMax];
-  for (uint32_t i = 0; i < n && i < kRxBufsMax; i++) bufs[i] = {lro.bufs[i], rx_.bufSize};
+  // The longest merged frame fits.
+  if (n > kRxBufsMax) n = kRxBufsMax;
+  for (uint32_t i = 0; i < n; i++) bufs[i] = {lro.bufs[i], rx_.bufSize};
   if (lro.segs > 1 && id != 0) {
     facts.linkKind = META_LINK_LRO;
     facts.linkIds = lro.ids;

@@ -380,8 +380,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   room = 100;
   frameCopies = 0;
   train = 0;
-  captureRing[12] = (modes & 4) != 0 ? 1 << 4 : 0;
-  captureRing[16 + 4 * 4 + 1] = 0x04;  // 1024 bytes of each frame
+  // Capture at `wire`, or at `ring` and `wire` with metadata; 1024 bytes of each frame.
+  captureRing[12] = (modes & 4) == 0 ? 0 : (modes & 0x40) != 0 ? 3 << 3 : 1 << 4;
+  captureRing[16 + 4 * 3 + 1] = captureRing[16 + 4 * 4 + 1] = 0x04;
+  captureRing[56] = (modes & 0x40) != 0 ? 1 : 0;
 
   Config config = {};
   config.fd = 0;
