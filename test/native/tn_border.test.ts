@@ -26,12 +26,14 @@ import {
 } from '../../src/dev/tn/tnreg.ts';
 import { EAGAIN } from '../../src/sys/errno.ts';
 import { bytesPerCall } from '../support/alloc.ts';
+import { TN_P_COUNT } from '../../native-bindings/tn_abi.ts';
 
 const MAC = Uint8Array.of(2, 0, 0, 0, 0, 1);
 const SIZE = 16 << 20;
 /** vnet, timer, RAM base and bytes, capture offset, bytes and unit, now, own time. */
 const params = (change: Record<number, number> = {}): Float64Array => {
-  const p = Float64Array.of(0, 1, 0, SIZE / 2, SIZE / 2, 65536, 1, 0, 1);
+  const p = new Float64Array(TN_P_COUNT);
+  p.set([0, 1, 0, SIZE / 2, SIZE / 2, 65536, 1, 0, 1]);
   for (const [i, value] of Object.entries(change)) p[Number(i)] = value;
   return p;
 };
@@ -71,6 +73,7 @@ describe('native: argument checks of the NIC tn', () => {
       [5, 8193],
       [7, -1],
       [8, Infinity],
+      [TN_P_COUNT - 1, 65536],
     ] as const)
       expect(open(fds[0]!, params({ [at]: bad })), `${at}: ${bad}`).to.equal('EINVAL');
     expect(open(fds[0]!, params({ 3: SIZE + 1 }))).to.equal('EFAULT');
