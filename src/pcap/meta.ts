@@ -257,6 +257,9 @@ export function decodeMeta(bytes: Uint8Array): PacketMeta {
   return { ...packet, ...chain, descs, links, why, sockets };
 }
 
+const ID: Uint8Array = new Uint8Array(Buffer.from('id='));
+/** Texts that a CommentWriter keeps; more only in files that another program wrote. */
+const STATES_MAX = 256;
 /** Room for a comment; a longer one ends with `…`. */
 export const COMMENT_MAX = 16_384;
 
@@ -269,6 +272,8 @@ export class CommentWriter {
   readonly bytes = new Uint8Array(COMMENT_MAX);
   length = 0;
   readonly #view: DataView;
+  /** Texts of `#state`, by their numbers. */
+  readonly #states = new Map<number, Uint8Array>();
 
   /** @param memory what `write` reads */
   constructor(memory: DataView) {
@@ -317,12 +322,18 @@ export class CommentWriter {
   }
 
   #number(n: number): void {
-    let unit = 1;
-    while (n >= unit * 10) unit *= 10;
-    for (let left = n; unit >= 1; unit /= 10) {
-      const digit = Math.floor(left / unit);
-      this.#byte(0x30 + digit);
-      left -= digit * unit;
+    let digits = 1;
+    for (let unit = 10; n >= unit; unit *= 10) digits++;
+    let at = this.length + digits;
+    this.length = at;
+    if (at > COMMENT_MAX) return;
+    let left = n;
+    // Integer division while the number fits.
+    for (; left > 0x7fffffff; left = Math.floor(left / 10)) this.bytes[--at] = 0x30 + (left % 10);
+    for (let i = left | 0; at > this.length - digits;) {
+      const tenth = (i / 10) | 0;
+      this.bytes[--at] = 0x30 + i - tenth * 10;
+      i = tenth;
     }
   }
 
@@ -347,18 +358,32 @@ export class CommentWriter {
   #packet(at: number): void {
     const view = this.#view;
     this.#field();
-    this.#ascii('id=');
+    this.#put(ID);
     this.#number(view.getUint32(at, true));
-    this.#ascii('; point=');
-    this.#ascii(capturePoints[view.getUint8(at + 4)] ?? 'unknown');
+    const csum = Math.min(view.getUint16(at + 8, true), metaCsumNames.length);
+    const key = (view.getUint8(at + 4) << 16) | (view.getUint8(at + 5) << 8) | csum;
+    this.#put(this.#states.get(key) ?? this.#state(at, key, csum));
+  }
+
+  /** The text of point, direction and checksum; there are few, so each is made once. */
+  #state(at: number, key: number, csum: number): Uint8Array {
+    const view = this.#view;
     const dir = view.getUint8(at + 5);
-    if (dir === CAPTURE_OUT) this.#ascii('; dir=out');
-    else if (dir === CAPTURE_IN) this.#ascii('; dir=in');
-    const csum = view.getUint16(at + 8, true);
-    if (csum !== 0) {
-      this.#ascii('; csum=');
-      this.#ascii(metaCsumNames[csum] ?? 'unknown');
+    let text = `; point=${capturePoints[view.getUint8(at + 4)] ?? 'unknown'}`;
+    if (dir === CAPTURE_OUT) text += '; dir=out';
+    else if (dir === CAPTURE_IN) text += '; dir=in';
+    if (csum !== 0) text += `; csum=${metaCsumNames[csum] ?? 'unknown'}`;
+    const bytes = new Uint8Array(Buffer.from(text));
+    if (this.#states.size < STATES_MAX) this.#states.set(key, bytes);
+    return bytes;
+  }
+
+  #put(bytes: Uint8Array): void {
+    const n = bytes.length;
+    if (this.length + n <= COMMENT_MAX) {
+      for (let i = 0; i < n; i++) this.bytes[this.length + i] = bytes[i]!;
     }
+    this.length += n;
   }
 
   #chain(start: number, end: number): void {
