@@ -12,7 +12,7 @@ import { exitProcess } from '../host/exit.ts';
 import type { PlaceLine } from '../machine/live_captures.ts';
 import { capturePlacesOf } from '../machine/option_texts.ts';
 import { filterArgs, SNAPLEN_MAX, whole } from './capture.ts';
-import { CliError, ownPackage, packageVersion, reportError, UsageError } from './command.ts';
+import { CliError, ownPackage, packageVersion, print, reportError, UsageError } from './command.ts';
 import { findInstance, openChannel, type Target } from './control_client.ts';
 import { findSockets, type FoundSocket, netnsInode, netnsName } from './control_path.ts';
 
@@ -264,7 +264,7 @@ async function answer(args: Args): Promise<string | null> {
 process.stdout.on('error', () => undefined);
 try {
   const text = await answer(argsOf(process.argv.slice(2)));
-  if (text !== null && text !== '') process.stdout.write(`${text}\n`);
+  if (text !== null && text !== '') print(`${text}\n`);
   if (text === null) exitProcess(0);
 } catch (e) {
   process.exitCode = reportError(e);
