@@ -100,293 +100,377 @@ export abstract class TcpcbBase extends AnyCallout {
     return this.#cold.t_dupacks;
   }
   set t_dupacks(v: number) {
-    if (v !== this.#cold.t_dupacks) this.#own().t_dupacks = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.t_dupacks = v;
+    else if (v !== cold.t_dupacks) this.#own().t_dupacks = v;
   }
 
   get snd_limited(): number {
     return this.#cold.snd_limited;
   }
   set snd_limited(v: number) {
-    if (v !== this.#cold.snd_limited) this.#own().snd_limited = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.snd_limited = v;
+    else if (v !== cold.snd_limited) this.#own().snd_limited = v;
   }
 
   get rttStale(): boolean {
     return this.#cold.rttStale;
   }
   set rttStale(v: boolean) {
-    if (v !== this.#cold.rttStale) this.#own().rttStale = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.rttStale = v;
+    else if (v !== cold.rttStale) this.#own().rttStale = v;
   }
 
   get t_softerror(): Errno {
     return this.#cold.t_softerror;
   }
   set t_softerror(v: Errno) {
-    if (v !== this.#cold.t_softerror) this.#own().t_softerror = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.t_softerror = v;
+    else if (v !== cold.t_softerror) this.#own().t_softerror = v;
   }
 
   get t_pmtud_saved_maxseg(): number {
     return this.#cold.t_pmtud_saved_maxseg;
   }
   set t_pmtud_saved_maxseg(v: number) {
-    if (v !== this.#cold.t_pmtud_saved_maxseg) this.#own().t_pmtud_saved_maxseg = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.t_pmtud_saved_maxseg = v;
+    else if (v !== cold.t_pmtud_saved_maxseg) this.#own().t_pmtud_saved_maxseg = v;
   }
 
   get snd_cwnd_prev(): number {
     return this.#cold.snd_cwnd_prev;
   }
   set snd_cwnd_prev(v: number) {
-    if (v !== this.#cold.snd_cwnd_prev) this.#own().snd_cwnd_prev = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.snd_cwnd_prev = v;
+    else if (v !== cold.snd_cwnd_prev) this.#own().snd_cwnd_prev = v;
   }
 
   get snd_ssthresh_prev(): number {
     return this.#cold.snd_ssthresh_prev;
   }
   set snd_ssthresh_prev(v: number) {
-    if (v !== this.#cold.snd_ssthresh_prev) this.#own().snd_ssthresh_prev = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.snd_ssthresh_prev = v;
+    else if (v !== cold.snd_ssthresh_prev) this.#own().snd_ssthresh_prev = v;
   }
 
   get snd_recover_prev(): TcpSeq {
     return this.#cold.snd_recover_prev;
   }
   set snd_recover_prev(v: TcpSeq) {
-    if (v !== this.#cold.snd_recover_prev) this.#own().snd_recover_prev = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.snd_recover_prev = v;
+    else if (v !== cold.snd_recover_prev) this.#own().snd_recover_prev = v;
   }
 
   get t_badrxtwin(): number {
     return this.#cold.t_badrxtwin;
   }
   set t_badrxtwin(v: number) {
-    if (v !== this.#cold.t_badrxtwin) this.#own().t_badrxtwin = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.t_badrxtwin = v;
+    else if (v !== cold.t_badrxtwin) this.#own().t_badrxtwin = v;
   }
 
   get snd_holes(): Sackhole | null {
     return this.#cold.snd_holes;
   }
   set snd_holes(v: Sackhole | null) {
-    if (v !== this.#cold.snd_holes) this.#own().snd_holes = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.snd_holes = v;
+    else if (v !== cold.snd_holes) this.#own().snd_holes = v;
   }
 
   get snd_holesTail(): Sackhole | null {
     return this.#cold.snd_holesTail;
   }
   set snd_holesTail(v: Sackhole | null) {
-    if (v !== this.#cold.snd_holesTail) this.#own().snd_holesTail = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.snd_holesTail = v;
+    else if (v !== cold.snd_holesTail) this.#own().snd_holesTail = v;
   }
 
   get snd_numholes(): number {
     return this.#cold.snd_numholes;
   }
   set snd_numholes(v: number) {
-    if (v !== this.#cold.snd_numholes) this.#own().snd_numholes = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.snd_numholes = v;
+    else if (v !== cold.snd_numholes) this.#own().snd_numholes = v;
   }
 
   get sacked_bytes(): number {
     return this.#cold.sacked_bytes;
   }
   set sacked_bytes(v: number) {
-    if (v !== this.#cold.sacked_bytes) this.#own().sacked_bytes = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.sacked_bytes = v;
+    else if (v !== cold.sacked_bytes) this.#own().sacked_bytes = v;
   }
 
   get sack_bytes_rexmit(): number {
     return this.#cold.sack_bytes_rexmit;
   }
   set sack_bytes_rexmit(v: number) {
-    if (v !== this.#cold.sack_bytes_rexmit) this.#own().sack_bytes_rexmit = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.sack_bytes_rexmit = v;
+    else if (v !== cold.sack_bytes_rexmit) this.#own().sack_bytes_rexmit = v;
   }
 
   get delivered_data(): number {
     return this.#cold.delivered_data;
   }
   set delivered_data(v: number) {
-    if (v !== this.#cold.delivered_data) this.#own().delivered_data = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.delivered_data = v;
+    else if (v !== cold.delivered_data) this.#own().delivered_data = v;
   }
 
   get sack_newloss(): boolean {
     return this.#cold.sack_newloss;
   }
   set sack_newloss(v: boolean) {
-    if (v !== this.#cold.sack_newloss) this.#own().sack_newloss = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.sack_newloss = v;
+    else if (v !== cold.sack_newloss) this.#own().sack_newloss = v;
   }
 
   get sack_again(): boolean {
     return this.#cold.sack_again;
   }
   set sack_again(v: boolean) {
-    if (v !== this.#cold.sack_again) this.#own().sack_again = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.sack_again = v;
+    else if (v !== cold.sack_again) this.#own().sack_again = v;
   }
 
   get rescueRxt(): TcpSeq {
     return this.#cold.rescueRxt;
   }
   set rescueRxt(v: TcpSeq) {
-    if (v !== this.#cold.rescueRxt) this.#own().rescueRxt = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.rescueRxt = v;
+    else if (v !== cold.rescueRxt) this.#own().rescueRxt = v;
   }
 
   get recover_fs(): number {
     return this.#cold.recover_fs;
   }
   set recover_fs(v: number) {
-    if (v !== this.#cold.recover_fs) this.#own().recover_fs = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.recover_fs = v;
+    else if (v !== cold.recover_fs) this.#own().recover_fs = v;
   }
 
   get prr_delivered(): number {
     return this.#cold.prr_delivered;
   }
   set prr_delivered(v: number) {
-    if (v !== this.#cold.prr_delivered) this.#own().prr_delivered = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.prr_delivered = v;
+    else if (v !== cold.prr_delivered) this.#own().prr_delivered = v;
   }
 
   get prr_out(): number {
     return this.#cold.prr_out;
   }
   set prr_out(v: number) {
-    if (v !== this.#cold.prr_out) this.#own().prr_out = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.prr_out = v;
+    else if (v !== cold.prr_out) this.#own().prr_out = v;
   }
 
   get sackblks(): Int32Array {
     return this.#cold.sackblks;
   }
   set sackblks(v: Int32Array) {
-    if (v !== this.#cold.sackblks) this.#own().sackblks = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.sackblks = v;
+    else if (v !== cold.sackblks) this.#own().sackblks = v;
   }
 
   get rcv_numsacks(): number {
     return this.#cold.rcv_numsacks;
   }
   set rcv_numsacks(v: number) {
-    if (v !== this.#cold.rcv_numsacks) this.#own().rcv_numsacks = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.rcv_numsacks = v;
+    else if (v !== cold.rcv_numsacks) this.#own().rcv_numsacks = v;
   }
 
   get dsack(): boolean {
     return this.#cold.dsack;
   }
   set dsack(v: boolean) {
-    if (v !== this.#cold.dsack) this.#own().dsack = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.dsack = v;
+    else if (v !== cold.dsack) this.#own().dsack = v;
   }
 
   get t_segq(): TsegQent | null {
     return this.#cold.t_segq;
   }
   set t_segq(v: TsegQent | null) {
-    if (v !== this.#cold.t_segq) this.#own().t_segq = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.t_segq = v;
+    else if (v !== cold.t_segq) this.#own().t_segq = v;
   }
 
   get t_segqlen(): number {
     return this.#cold.t_segqlen;
   }
   set t_segqlen(v: number) {
-    if (v !== this.#cold.t_segqlen) this.#own().t_segqlen = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.t_segqlen = v;
+    else if (v !== cold.t_segqlen) this.#own().t_segqlen = v;
   }
 
   get t_segqmbuflen(): number {
     return this.#cold.t_segqmbuflen;
   }
   set t_segqmbuflen(v: number) {
-    if (v !== this.#cold.t_segqmbuflen) this.#own().t_segqmbuflen = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.t_segqmbuflen = v;
+    else if (v !== cold.t_segqmbuflen) this.#own().t_segqmbuflen = v;
   }
 
   get t_keepinit(): number {
     return this.#cold.t_keepinit;
   }
   set t_keepinit(v: number) {
-    if (v !== this.#cold.t_keepinit) this.#own().t_keepinit = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.t_keepinit = v;
+    else if (v !== cold.t_keepinit) this.#own().t_keepinit = v;
   }
 
   get t_keepidle(): number {
     return this.#cold.t_keepidle;
   }
   set t_keepidle(v: number) {
-    if (v !== this.#cold.t_keepidle) this.#own().t_keepidle = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.t_keepidle = v;
+    else if (v !== cold.t_keepidle) this.#own().t_keepidle = v;
   }
 
   get t_keepintvl(): number {
     return this.#cold.t_keepintvl;
   }
   set t_keepintvl(v: number) {
-    if (v !== this.#cold.t_keepintvl) this.#own().t_keepintvl = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.t_keepintvl = v;
+    else if (v !== cold.t_keepintvl) this.#own().t_keepintvl = v;
   }
 
   get t_keepcnt(): number {
     return this.#cold.t_keepcnt;
   }
   set t_keepcnt(v: number) {
-    if (v !== this.#cold.t_keepcnt) this.#own().t_keepcnt = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.t_keepcnt = v;
+    else if (v !== cold.t_keepcnt) this.#own().t_keepcnt = v;
   }
 
   get t_maxunacktime(): number {
     return this.#cold.t_maxunacktime;
   }
   set t_maxunacktime(v: number) {
-    if (v !== this.#cold.t_maxunacktime) this.#own().t_maxunacktime = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.t_maxunacktime = v;
+    else if (v !== cold.t_maxunacktime) this.#own().t_maxunacktime = v;
   }
 
   get t_challenge_ack_end(): number {
     return this.#cold.t_challenge_ack_end;
   }
   set t_challenge_ack_end(v: number) {
-    if (v !== this.#cold.t_challenge_ack_end) this.#own().t_challenge_ack_end = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.t_challenge_ack_end = v;
+    else if (v !== cold.t_challenge_ack_end) this.#own().t_challenge_ack_end = v;
   }
 
   get t_challenge_ack_cnt(): number {
     return this.#cold.t_challenge_ack_cnt;
   }
   set t_challenge_ack_cnt(v: number) {
-    if (v !== this.#cold.t_challenge_ack_cnt) this.#own().t_challenge_ack_cnt = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.t_challenge_ack_cnt = v;
+    else if (v !== cold.t_challenge_ack_cnt) this.#own().t_challenge_ack_cnt = v;
   }
 
   get t_oobflags(): number {
     return this.#cold.t_oobflags;
   }
   set t_oobflags(v: number) {
-    if (v !== this.#cold.t_oobflags) this.#own().t_oobflags = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.t_oobflags = v;
+    else if (v !== cold.t_oobflags) this.#own().t_oobflags = v;
   }
 
   get t_iobc(): number {
     return this.#cold.t_iobc;
   }
   set t_iobc(v: number) {
-    if (v !== this.#cold.t_iobc) this.#own().t_iobc = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.t_iobc = v;
+    else if (v !== cold.t_iobc) this.#own().t_iobc = v;
   }
 
   get t_scep(): number {
     return this.#cold.t_scep;
   }
   set t_scep(v: number) {
-    if (v !== this.#cold.t_scep) this.#own().t_scep = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.t_scep = v;
+    else if (v !== cold.t_scep) this.#own().t_scep = v;
   }
 
   get t_rcep(): number {
     return this.#cold.t_rcep;
   }
   set t_rcep(v: number) {
-    if (v !== this.#cold.t_rcep) this.#own().t_rcep = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.t_rcep = v;
+    else if (v !== cold.t_rcep) this.#own().t_rcep = v;
   }
 
   get t_tfo(): TfoConn | null {
     return this.#cold.t_tfo;
   }
   set t_tfo(v: TfoConn | null) {
-    if (v !== this.#cold.t_tfo) this.#own().t_tfo = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.t_tfo = v;
+    else if (v !== cold.t_tfo) this.#own().t_tfo = v;
   }
 
   get t_sndrexmitpack(): number {
     return this.#cold.t_sndrexmitpack;
   }
   set t_sndrexmitpack(v: number) {
-    if (v !== this.#cold.t_sndrexmitpack) this.#own().t_sndrexmitpack = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.t_sndrexmitpack = v;
+    else if (v !== cold.t_sndrexmitpack) this.#own().t_sndrexmitpack = v;
   }
 
   get t_rcvoopack(): number {
     return this.#cold.t_rcvoopack;
   }
   set t_rcvoopack(v: number) {
-    if (v !== this.#cold.t_rcvoopack) this.#own().t_rcvoopack = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.t_rcvoopack = v;
+    else if (v !== cold.t_rcvoopack) this.#own().t_rcvoopack = v;
   }
 
   get t_sndzerowin(): number {
     return this.#cold.t_sndzerowin;
   }
   set t_sndzerowin(v: number) {
-    if (v !== this.#cold.t_sndzerowin) this.#own().t_sndzerowin = v;
+    const cold = this.#cold;
+    if (cold !== noCold) cold.t_sndzerowin = v;
+    else if (v !== cold.t_sndzerowin) this.#own().t_sndzerowin = v;
   }
 }
