@@ -57,7 +57,7 @@ const EFFORT: Effort = { warmUps: 2, rounds: 5, seconds: 90 };
 
 /** Enough for the counters to prove the paths, not for a figure. */
 const QUICK_MIX: Workload = { ...MIX, connections: 4, timesEach: 1 };
-const QUICK_BULK: Workload = { ...BULK, connections: 1, sizes: [16 * MIB], timesEach: 1 };
+const QUICK_BULK: Workload = { ...BULK, connections: 1, sizes: [64 * MIB], timesEach: 1 };
 const QUICK_EFFORT: Effort = { warmUps: 0, rounds: 1, seconds: 0 };
 
 /** The results of one arm in one round. */

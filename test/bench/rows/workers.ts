@@ -88,13 +88,15 @@ async function server(ctx: BenchContext, load: Load, workers: number): Promise<C
     prove(readings, runs) {
       const sumOf = (key: keyof Counts): number =>
         readings.reduce((n, [a, b]) => n + b[key] - a[key], 0);
+      const { engine, mode } = instance.ready;
       const [accepted, handedOver, lost] = [sumOf('accepted'), sumOf('handedOver'), sumOf('lost')];
       new Claims()
         .must(accepted === CONNECTIONS * runs.length, `${accepted} connections were accepted`)
         .must(workers === 1 ? handedOver === 0 : handedOver > 0, `${handedOver} frames handed over`)
         .must(lost === 0, `${lost} frames lost between workers`)
+        .must(engine === 'native', `the build ${engine}`)
         .check(`${workers} workers`);
-      return { workers, accepted, handedOver, lost };
+      return { engine, mode, workers, accepted, handedOver, lost };
     },
   });
 }
