@@ -77,16 +77,23 @@ napi_value SocketPair(napi_env env, napi_callback_info info) {
   return a.Return(-EMFILE);
 }
 
+// Ends the addon's use of `fd`, which stays open. Returns 0 or -errno.
+static int Forget(Instance* inst, int fd) {
+  if (!inst->Owns(fd)) return -EBADF;
+  if (inst->Polled(fd)) return -EBUSY;
+  TnsUnplug(inst, fd);
+  inst->Disown(fd);
+  return 0;
+}
+
 // fdClose(fd) -> 0 or -errno. -EBADF: the addon did not open it. -EBUSY: it is still polled; libuv
 // would continue to watch the number.
 napi_value FdClose(napi_env env, napi_callback_info info) {
   Args<1> a(env, info);
   const int fd = a.Int32(0);
   if (!a.ok) return a.Return(-EINVAL);
-  if (!a.inst->Owns(fd)) return a.Return(-EBADF);
-  if (a.inst->Polled(fd)) return a.Return(-EBUSY);
-  TnsUnplug(a.inst, fd);
-  a.inst->Disown(fd);
+  const int error = Forget(a.inst, fd);
+  if (error != 0) return a.Return(error);
   return a.Return(close(fd) == 0 ? 0 : -errno);
 }
 
@@ -96,11 +103,7 @@ napi_value FdRelease(napi_env env, napi_callback_info info) {
   Args<1> a(env, info);
   const int fd = a.Int32(0);
   if (!a.ok) return a.Return(-EINVAL);
-  if (!a.inst->Owns(fd)) return a.Return(-EBADF);
-  if (a.inst->Polled(fd)) return a.Return(-EBUSY);
-  TnsUnplug(a.inst, fd);
-  a.inst->Disown(fd);
-  return a.Return(0);
+  return a.Return(Forget(a.inst, fd));
 }
 
 }  // namespace

@@ -46,7 +46,7 @@ bool Find(void* lib, const char* name, Fn* fn) {
   return *fn != nullptr;
 }
 
-// The library, loaded by the first caller; null if there is none. Call with `pcapLock` held.
+// The library, loaded by the first caller; null if the machine lacks it. Call with `pcapLock` held.
 const Libpcap* Load() {
   static bool tried = false, found = false;
   static Libpcap p;

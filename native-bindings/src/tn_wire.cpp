@@ -10,7 +10,7 @@ namespace tapnic::tn {
 namespace {
 
 // A frame takes one system call. glibc's functions are cancellation points, which costs two more calls in
-// a process with threads; syscall(2) is none.
+// a process with threads; syscall(2) is not.
 ssize_t Call(long number, int fd, const void* buf, size_t len) {
   return TEMP_FAILURE_RETRY(syscall(number, fd, buf, len));
 }

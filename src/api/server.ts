@@ -248,7 +248,7 @@ export function listeningSocket(
   return error;
 }
 
-/** A listening socket, or why there is none; `failure` has the address and the port, as Node's. */
+/** A listening socket, or why the call failed; `failure` has the address and the port, as Node's. */
 type Listening =
   | { readonly so: KernSocket; readonly failure: null }
   | { readonly so: null; readonly failure: TapnicError };

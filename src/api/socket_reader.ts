@@ -42,7 +42,7 @@ class OwnBuffers {
     else this.#next(options.buffer);
   }
 
-  /** Takes the next buffer of the program. As in Node.js, keeps the last one if there is none. */
+  /** Takes the next buffer of the program. As in Node.js, keeps the last one if the program returns nothing. */
   #next(buffer: () => Uint8Array): void {
     const next: unknown = buffer();
     if (next instanceof Uint8Array) this.buffer = next;

@@ -226,7 +226,7 @@ async function capture(args: Args): Promise<void> {
   const stopping = new AbortController();
   const channel = await openChannel(await targetOf(args, offer));
   let gone = false;
-  // Wireshark sends SIGTERM and closes the FIFO; a write may wait for its reader for ever.
+  // Wireshark sends SIGTERM and closes the FIFO; a write may then wait without end.
   const stop = (): void => {
     stopping.abort();
     setTimeout(() => exitProcess(0), STOP_MS).unref();

@@ -1,28 +1,10 @@
 /** Reads and checks the arguments of the streamed request `capture`; see protocol.ts. */
 
-import type { BpfProgram } from '../sys/bpf_filter.ts';
+import type { RecordSpec } from '../pcap/record_spec.ts';
 import { bpfProgram, bpf_validate, BPF_MAXINSNS } from '../sys/bpf_filter.ts';
 import { capturePoints } from '../sys/capture.ts';
 import { ControlFailure, type ControlRequest } from './protocol.ts';
 import { programOf, stringArg } from './request.ts';
-
-/** A place of a capture: the number of its point, and an interface; null: the first NIC. */
-interface CaptureRequestPlace {
-  readonly point: number;
-  readonly at: string | null;
-}
-
-/** What a client asks to record. */
-interface CaptureRequest {
-  readonly places: readonly CaptureRequestPlace[];
-  readonly format: 'pcap' | 'pcapng';
-  readonly snaplen?: number;
-  readonly filter?: { readonly text: string; readonly program: BpfProgram };
-  readonly pen?: number;
-  readonly nanoseconds?: boolean;
-  readonly comment?: string;
-  readonly count?: number;
-}
 
 /** Interfaces of one capture. */
 const PLACES_MAX = 64;
@@ -43,7 +25,7 @@ function countArg(args: Args, name: string, max: number): number | undefined {
   return value;
 }
 
-function placesArg(args: Args): CaptureRequestPlace[] {
+function placesArg(args: Args): RecordSpec['places'] {
   const places = args['places'];
   if (!Array.isArray(places) || places.length === 0 || places.length > PLACES_MAX)
     return fail(`places: not a list of 1 to ${PLACES_MAX} places`);
@@ -56,7 +38,7 @@ function placesArg(args: Args): CaptureRequestPlace[] {
   });
 }
 
-function filterArg(args: Args): CaptureRequest['filter'] {
+function filterArg(args: Args): RecordSpec['filter'] {
   const insns = programOf(args);
   if (insns === null || insns.length === 0) return undefined;
   const program = bpfProgram(insns);
@@ -65,7 +47,7 @@ function filterArg(args: Args): CaptureRequest['filter'] {
 }
 
 /** Throws ControlFailure (EINVAL). */
-export function readCapture({ args }: ControlRequest): CaptureRequest {
+export function readCapture({ args }: ControlRequest): RecordSpec {
   const places = placesArg(args);
   const format = stringArg(args, 'format') ?? 'pcapng';
   if (format !== 'pcap' && format !== 'pcapng') return fail(`${format}: not a format`);

@@ -2,12 +2,8 @@
 
 import { FileSink } from '../host/file_sink.ts';
 import type { Ifnet } from '../net/if_var.ts';
-import {
-  CaptureRecorder,
-  type PlaceNames,
-  type RecordSink,
-  type RecordSpec,
-} from './capture_recorder.ts';
+import { CaptureRecorder, type PlaceNames, type RecordSink } from './capture_recorder.ts';
+import type { RecordSpec } from '../pcap/record_spec.ts';
 
 /** Receives one line for each capture that ends early. The code that opens a stack sets it. */
 export const captureConsole: { ended(line: string, failed: boolean): void } = {

@@ -25,7 +25,7 @@ import {
 } from '../net/if_var.ts';
 import { type ByteSink, PcapWriter } from '../pcap/pcap.ts';
 import { PcapngWriter } from '../pcap/pcapng.ts';
-import type { BpfProgram } from '../sys/bpf_filter.ts';
+import type { RecordSpec } from '../pcap/record_spec.ts';
 import {
   CAPTURE_EVENT,
   CAPTURE_IN,
@@ -38,31 +38,6 @@ import { META_CSUM_UNKNOWN, MetaWriter } from '../sys/capture_meta.ts';
 import { captureNotes } from '../sys/capture_notes.ts';
 import { reasonCounts, reasonText } from '../sys/reason.ts';
 import { mem } from '../vm/arena.ts';
-
-/** A point of an interface, by name. */
-interface PlaceSpec {
-  /** CAPTURE_* number. */
-  readonly point: number;
-  /** The name of the interface or of its TAP; null: the first NIC. */
-  readonly at: string | null;
-}
-
-/** What to record, and how. */
-export interface RecordSpec {
-  readonly places: readonly PlaceSpec[];
-  readonly format: 'pcap' | 'pcapng';
-  /** Bytes kept of a packet; default CAPTURE_SNAPLEN_MAX. */
-  readonly snaplen?: number;
-  /** A filter expression and the program of it. */
-  readonly filter?: { readonly text: string; readonly program: BpfProgram };
-  /** The private enterprise number of custom options; default that for documentation. */
-  readonly pen?: number;
-  /** Times with nanoseconds in classic pcap; pcapng has them always. */
-  readonly nanoseconds?: boolean;
-  readonly comment?: string;
-  /** Packets after which the capture takes no more; default no limit. */
-  readonly count?: number;
-}
 
 /** Where the records go. */
 export interface RecordSink extends ByteSink {
@@ -159,7 +134,7 @@ export class CaptureRecorder implements CaptureSink {
   }
 
   /** Begins to record one place. */
-  attachPlace({ point }: PlaceSpec, ifp: Ifnet, hardware = ''): void {
+  attachPlace({ point }: RecordSpec['places'][number], ifp: Ifnet, hardware = ''): void {
     captureAddPlace(this.#capture, { point, ifp });
     this.#delivered.push(0);
     this.#counters.push(IF_COUNTERS.map(([, counter]) => if_get_counter(ifp, counter)));

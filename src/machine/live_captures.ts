@@ -8,8 +8,8 @@ import {
   POINT_TEXTS,
   type PlaceNames,
   type RecordSink,
-  type RecordSpec,
 } from './capture_recorder.ts';
+import type { RecordSpec } from '../pcap/record_spec.ts';
 
 /** An interface with the names that a capture may give it, and its NIC model. */
 export interface CaptureInterface {

@@ -9,7 +9,8 @@ import { type FileItem, readCapture } from '../pcap/read.ts';
 import { bpfProgram } from '../sys/bpf_filter.ts';
 import { TapnicError } from '../sys/errno.ts';
 import { fileFormatOf } from './capture_file.ts';
-import type { CaptureRecorder, RecordSpec } from './capture_recorder.ts';
+import type { CaptureRecorder } from './capture_recorder.ts';
+import type { RecordSpec } from '../pcap/record_spec.ts';
 import type { HostStack } from './host_stack.ts';
 import { capturePlacesOf } from './option_texts.ts';
 

@@ -260,7 +260,7 @@ export function decodeMeta(bytes: Uint8Array): PacketMeta {
 const ID: Uint8Array = new Uint8Array(Buffer.from('id='));
 /** Texts that a CommentWriter keeps; more only in files that another program wrote. */
 const STATES_MAX = 256;
-/** Room for a comment; a longer one ends with `…`. */
+/** Room for a comment; a longer one ends with `...`. */
 export const COMMENT_MAX = 16_384;
 
 /**

@@ -4,6 +4,7 @@ import { execFileSync } from 'node:child_process';
 import { Worker } from 'node:worker_threads';
 import { expect } from 'chai';
 import { loadAddon } from '../../native-bindings/index.ts';
+import { skipSuite } from '../support/needs.ts';
 
 const ENOENT = -2;
 const E2BIG = -7;
@@ -26,10 +27,7 @@ describe('addon: filterCompile', () => {
   }
 
   before(async function () {
-    if ((await result('ip')) !== ENOENT) return;
-    if (process.env['TAPNIC_REQUIRE'] === '1') throw new Error('no libpcap');
-    process.stderr.write('addon: filterCompile: skipped: no libpcap\n');
-    this.skip();
+    if ((await result('ip')) === ENOENT) skipSuite(this, 'no libpcap');
   });
 
   it('compiles one expression at a time', async () => {

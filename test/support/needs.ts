@@ -111,20 +111,28 @@ export function skipHere(test: Mocha.Context, why: string): void {
 }
 
 /**
+ * For a requirement that only a `before` hook can check: skips its suite, or fails it with
+ * TAPNIC_REQUIRE=1. The hook cleans up what it made.
+ */
+export function skipSuite(hook: Mocha.Context, why: string): void {
+  if (process.env['TAPNIC_REQUIRE'] === '1') throw new Error(`missing, and required: ${why}`);
+  const suite = hook.test?.parent;
+  skippedSuites.set(suite?.fullTitle() ?? '', why);
+  // Remove the `after` hooks: mocha would run them, but the `before` hooks that they clean up
+  // after are skipped.
+  const hooks: unknown = suite === undefined ? null : Reflect.get(suite, '_afterAll');
+  if (Array.isArray(hooks)) hooks.length = 0;
+  hook.skip();
+}
+
+/**
  * Call it in a `describe`. If the machine lacks any of `wanted`, the tests are skipped, or fail
  * with TAPNIC_REQUIRE=1.
  */
 export function needs(...wanted: Need[]): void {
   before(function () {
     const why = lacking(wanted);
-    if (why === null) return;
-    const suite = this.test?.parent;
-    skippedSuites.set(suite?.fullTitle() ?? '', why);
-    // Remove the `after` hooks: mocha would run them, but the `before` hooks that they clean up
-    // after are skipped.
-    const hooks: unknown = suite === undefined ? null : Reflect.get(suite, '_afterAll');
-    if (Array.isArray(hooks)) hooks.length = 0;
-    this.skip();
+    if (why !== null) skipSuite(this, why);
   });
 }
 
