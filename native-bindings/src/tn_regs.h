@@ -137,7 +137,7 @@ constexpr uint32_t TN_RX_L3_MAX = 256;
 constexpr uint32_t TN_TX_BUDGET = 256;
 constexpr uint32_t TN_RX_BUDGET = 128;
 constexpr uint32_t TN_FRAME_MIN = 60;
-constexpr uint32_t TN_SRAM_SIZE = 4096;
+constexpr uint32_t TN_SRAM_SIZE = 16384;
 
 // Descriptors: byte offsets of their words
 constexpr uint32_t TN_D_ADDRL = 0;

@@ -51,7 +51,7 @@ import {
 } from '../dev/judge.ts';
 import { BASE, MAC, type Setup, type Step } from './bench.ts';
 
-const TX_RING = 0x4000;
+export const TX_RING = 0x4000;
 export const RX_RING = 0x18000;
 const HEADERS = 0x30000;
 /** Payload to send is the arena's fill pattern in this range; receive buffers follow it. */

@@ -15,6 +15,7 @@ import {
 import { full } from '../support/needs.ts';
 import { benchInit, type Outcome, play, ramImage, type Setup, type Step } from './bench.ts';
 import { hostileScript, kindScript, lostScript } from './gen.ts';
+import { blockedScripts } from './gen_blocked.ts';
 import { chainScripts } from './gen_ip6.ts';
 import { trainScript } from './gen_lro.ts';
 
@@ -129,6 +130,12 @@ describe('equivalence: ts and native', function () {
     for (const script of scripts) compareBuilds(script);
     expect(runs).to.equal(scripts.length);
     expect(reached[TN_ST_RX_FRAMES]!, 'frames per script').to.be.above(50 * runs);
+  });
+
+  it('packets that change in memory while they wait for a full wire', () => {
+    const scripts = blockedScripts();
+    for (const script of scripts) compareBuilds(script);
+    expectReached(['tx_wire_full']);
   });
 
   it(`${RUNS} scripts with hostile rings and register writes`, () => {

@@ -91,6 +91,8 @@ export const SRAM_RX_VNET = 1024;
 /** Headers of a frame being coalesced, and of the current segment. */
 export const SRAM_RX_LRO = 1280;
 export const SRAM_RX_SEG = 1408;
+/** The payload of a frame with a checksum: TN_FRAME_MAX bytes. */
+export const SRAM_TX_FIFO = 4096;
 
 /** A ring: its registers. The driver moves the tail, the device the head. */
 export class TnRing implements DescRing {

@@ -30,7 +30,14 @@ import {
 } from '../../sys/wire.ts';
 import { BLOCKED as WIRE_BLOCKED, SENT } from '../blocks/nic_core.ts';
 import { TxEngine } from '../blocks/ring_nic.ts';
-import { SRAM_TX_HDR, SRAM_TX_VNET, SRAM_ZERO, type TnCore, TnRing } from './tn_core.ts';
+import {
+  SRAM_TX_FIFO,
+  SRAM_TX_HDR,
+  SRAM_TX_VNET,
+  SRAM_ZERO,
+  type TnCore,
+  TnRing,
+} from './tn_core.ts';
 import {
   TN_C_HDRLEN,
   TN_C_L2_MASK,
@@ -334,7 +341,10 @@ export class TnTx extends TxEngine<TnCore, TnRing> {
     this.#active = true;
     if (offloads) {
       const l4Wanted = (this.#cmd & (TN_TXD_TXSM | TN_TXD_TSE)) !== 0;
-      this.#copyHeaders(this.#l2 + this.#l3 + (l4Wanted ? this.#l4 : 0));
+      // A small frame is fetched completely, before the wire can block.
+      const small = !tso && this.#total + 4 <= TN_HDR_MAX;
+      const hdrLen = this.#l2 + this.#l3 + (l4Wanted ? this.#l4 : 0);
+      this.#copyHeaders(small ? this.#total : hdrLen);
     } else if (this.#vle) {
       this.#copyHeaders(ETHER_HDR_LEN);
     }
@@ -398,6 +408,24 @@ export class TnTx extends TxEngine<TnCore, TnRing> {
     }
     this.#frameLen = this.#hdrLen + len;
     this.#niov = n;
+  }
+
+  /** Copies the listed frame's payload to on-board memory, so that it stays as it was summed. */
+  #fill(): void {
+    const { mem, sramOff } = this.core;
+    const frame = this.#frame;
+    const fifo = sramOff + SRAM_TX_FIFO;
+    let to = fifo;
+    for (let i = 1; i < this.#niov; i++) {
+      const from = frame[2 * i]!;
+      const len = frame[2 * i + 1]!;
+      mem.copyWithin(to, from, from + len);
+      to += len;
+    }
+    if (to === fifo) return;
+    frame[2] = fifo;
+    frame[3] = to - fifo;
+    this.#niov = 2;
   }
 
   /** Advances the position by `len` payload bytes. */
@@ -468,6 +496,7 @@ export class TnTx extends TxEngine<TnCore, TnRing> {
       this.#vnetNeedsCsum(field);
       return;
     }
+    this.#fill();
     const l4 = this.#l2 + this.#l3;
     // The field holds the pseudo-header's sum, so this sum includes it.
     let sum = ~this.#sumFrame(l4, 0) & 0xffff;

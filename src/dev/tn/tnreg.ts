@@ -202,7 +202,7 @@ export const TN_RX_BUDGET = 128;
 /** Shortest frame on a wire without FCS; shorter ones are padded in mode `wire`. */
 export const TN_FRAME_MIN = 60;
 /** Bytes of on-board memory the device needs. */
-export const TN_SRAM_SIZE = 4096;
+export const TN_SRAM_SIZE = 16384;
 
 // Descriptors: byte offsets of their words
 export const TN_D_ADDRL = 0;
