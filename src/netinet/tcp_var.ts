@@ -90,6 +90,20 @@ export function tcpTicks(): number {
   return Math.floor(nowNs() / 1e6) | 0;
 }
 
+/** Counts of bytes in Tcpstat. */
+const BYTE_COUNTS = [
+  'tcps_sndbyte',
+  'tcps_sndrexmitbyte',
+  'tcps_rcvbyte',
+  'tcps_rcvdupbyte',
+  'tcps_rcvpartdupbyte',
+  'tcps_rcvoobyte',
+  'tcps_rcvbyteafterwin',
+  'tcps_rcvackbyte',
+  'tcps_sack_rexmit_bytes',
+  'tcps_dsack_bytes',
+] as const;
+
 /** TCP statistics, with FreeBSD's names. @see sys/netinet/tcp_var.h */
 export class Tcpstat {
   tcps_connattempt = 0;
@@ -195,6 +209,18 @@ export class Tcpstat {
   tcps_tfo_active = 0; // ours: SYNs whose data was acknowledged by the SYN-ACK
   tcps_tfo_passive = 0; // ours: connections created by a SYN with a valid cookie
   tcps_tfo_disabled = 0; // ours: failures that disabled Fast Open on a path
+
+  /**
+   * Makes the counts of bytes doubles. V8 keeps a field as an integer of 32 bits until a value does not
+   * fit, and then discards all compiled code that uses the object: TCP would become several times as
+   * slow for a while after 2 GB.
+   */
+  constructor() {
+    for (const name of BYTE_COUNTS) {
+      this[name] = 0.5;
+      this[name] = 0;
+    }
+  }
 }
 
 /** Settings under net.inet.tcp, with FreeBSD 14's defaults; times in ms. @see tcp(4) */
