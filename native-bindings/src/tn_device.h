@@ -199,6 +199,7 @@ struct Lro {
   uint32_t PayloadSum() const;
   bool Continues() const;
   bool SameFlow() const;
+  bool SameKind(uint32_t payload, const uint8_t* th) const;
   void Advance(uint32_t payload, uint32_t payloadSum, uint32_t bufSize);
   void Append(const iovec* from, uint32_t bufSize, uint32_t at, uint32_t n);
 };

@@ -1,6 +1,7 @@
 // Receive coalescing of `tn`, datasheet section 6.5: consecutive segments of one TCP connection
-// become one frame. The headers of the current frame are kept in on-board memory. Its data stay in
-// the buffers that received them. The data of each further segment are moved to their end.
+// become one frame, and so do consecutive acknowledgments without data. The headers of the current
+// frame are kept in on-board memory. Its data stay in the buffers that received them. The data of each
+// further segment are moved to their end.
 #include "cksum.h"
 #include "tn_device.h"
 
@@ -35,7 +36,7 @@ bool NotBefore(const uint8_t* a, const uint8_t* b) {
 // Whether the headers of the frame of `len` bytes allow coalescing. The buffer may be longer than
 // `len`.
 bool Lro::Eligible(const uint8_t* frame, uint32_t len, uint32_t verdict) {
-  if ((verdict & ~TN_RXS_IPCS) != TN_RXS_L4CS || len <= kHdrMin) return false;
+  if ((verdict & ~TN_RXS_IPCS) != TN_RXS_L4CS || len < kHdrMin) return false;
   memcpy(seg, frame, len < sizeof seg ? len : sizeof seg);
   const uint32_t type = Be16(seg + 12);
   const uint8_t* ip = seg + ETHER_HDR_LEN;
@@ -49,7 +50,7 @@ bool Lro::Eligible(const uint8_t* frame, uint32_t len, uint32_t verdict) {
   const uint8_t* th = ip + hlen;
   const uint32_t thLen = (th[12] >> 4) * 4u;
   if ((th[12] & 0xf) != 0 || (thLen != 20 && thLen != 32)) return false;
-  if (ipLen <= hlen + thLen) return false;
+  if (ipLen < hlen + thLen) return false;
   if (thLen == 32 && Be32(th + 20) != kTsWord) return false;
   if ((th[13] & ~TH_PUSH) != TH_ACK) return false;
   segL3 = hlen;
@@ -89,8 +90,15 @@ bool Lro::Continues() const {
   if (len - ETHER_HDR_LEN + SegPayload() > kIpLenMax) return false;
   const uint8_t* a = seg + ETHER_HDR_LEN + l3;
   const uint8_t* b = hdr + ETHER_HDR_LEN + l3;
-  if (Be32(a + 4) != next || !SameFlow()) return false;
+  if (Be32(a + 4) != next || !SameFlow() || !SameKind(SegPayload(), a)) return false;
   return NotBefore(a + 8, b + 8) && (l4 == 20 || NotBefore(a + 24, b + 24));
+}
+
+// Data continue data. An acknowledgment continues one if it acknowledges more: equal ones are duplicates,
+// which the receiver counts, or window updates.
+bool Lro::SameKind(uint32_t payload, const uint8_t* th) const {
+  if (len > ETHER_HDR_LEN + l3 + l4) return payload > 0;
+  return payload == 0 && Be32(th + 8) != Be32(hdr + ETHER_HDR_LEN + l3 + 8);
 }
 
 // Compares the Ethernet header, the first word of the IP header without the length, then flags,
@@ -149,14 +157,14 @@ void Lro::Advance(uint32_t payload, uint32_t s, uint32_t bufSize) {
 // buffer. Returns false, without a change, in every other case.
 bool Lro::MergeNext(const uint8_t* frame, uint32_t frameLen, uint32_t bufSize) {
   const uint32_t headers = ETHER_HDR_LEN + l3 + l4;
-  if (frameLen <= headers || frameLen > bufSize || segs >= TN_RXS_SEGS_MASK) return false;
+  if (frameLen < headers || frameLen > bufSize || segs >= TN_RXS_SEGS_MASK) return false;
   const uint32_t payload = frameLen - headers, at = len % bufSize;
   if (at == 0 || payload > bufSize - at || len - ETHER_HDR_LEN + payload > kIpLenMax) return false;
   memcpy(seg, frame, sizeof seg);  // a buffer is longer
   const uint8_t* ip = seg + ETHER_HDR_LEN;
   const uint8_t* th = ip + l3;
   const uint32_t ipLen = frameLen - ETHER_HDR_LEN;
-  if (Be32(th + 4) != next || !SameFlow()) return false;
+  if (Be32(th + 4) != next || !SameFlow() || !SameKind(payload, th)) return false;
   if (l3 == 20) {
     if (Be16(ip + 2) != ipLen || ip[9] != IPPROTO_TCP || SumWords(ip, 20) != 0xffff) return false;
   } else if (Be16(ip + 4) + 40 != ipLen || ip[6] != IPPROTO_TCP) {

@@ -105,17 +105,17 @@ export function cc_conn_init(tp: Tcpcb): void {
 }
 
 /**
- * Called when `acked` bytes of new data are acknowledged outside of recovery.
+ * Called when `acked` bytes of new data are acknowledged outside of recovery, by `nsegs` coalesced ACKs.
  * @see sys/netinet/tcp_input.c
  */
-export function cc_ack_received(tp: Tcpcb, acked: number): void {
+export function cc_ack_received(tp: Tcpcb, acked: number, nsegs: number): void {
   // Like FreeBSD (after RFC 7661), do not grow a congestion window that did not limit sending.
   if (tp.snd_cwnd > tp.snd_wnd) {
     tp.t_bytes_acked = 0;
     tp.t_cc.app_limited(tp);
     return;
   }
-  tp.t_cc.ack_received(tp, acked);
+  tp.t_cc.ack_received(tp, acked, nsegs);
 }
 
 /**

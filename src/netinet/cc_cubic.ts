@@ -55,14 +55,15 @@ function reduce(tp: Tcpcb): void {
  * Grows the window if the connection is in slow start; returns whether it is. HyStart++ may end
  * slow start early.
  */
-function inSlowStart(tp: Tcpcb, acked: number): boolean {
+function inSlowStart(tp: Tcpcb, acked: number, nsegs: number): boolean {
   const { hystart } = tp.t_ccv;
-  if (hystart === null) return slowStart(tp, acked);
+  if (hystart === null) return slowStart(tp, acked, nsegs);
   if (hystart.acked(tp, seqAdd(tp.snd_una, acked))) {
     tp.snd_ssthresh = tp.snd_cwnd;
     return false;
   }
-  return slowStart(tp, acked, hystart.conservative ? tp.t_tcp.params.hystart_css_growth_div : 1);
+  const div = hystart.conservative ? tp.t_tcp.params.hystart_css_growth_div : 1;
+  return slowStart(tp, acked, nsegs, div);
 }
 
 /** @see cc_cubic(4) */
@@ -85,9 +86,9 @@ export const cubic_cc_algo: CcAlgo = {
     if (tp.ccv !== null) tp.ccv.epochNs = -1;
   },
 
-  ack_received(tp: Tcpcb, acked: number): void {
+  ack_received(tp: Tcpcb, acked: number, nsegs: number): void {
     const v = tp.t_ccv;
-    if (inSlowStart(tp, acked)) return;
+    if (inSlowStart(tp, acked, nsegs)) return;
     v.hystart = null;
     const maxseg = tcp_maxseg(tp);
     if (v.epochNs < 0) epochStart(tp, maxseg);

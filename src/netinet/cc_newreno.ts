@@ -12,10 +12,10 @@ import { tcp_maxseg, type Tcpcb } from './tcp_var.ts';
 
 /**
  * Slow start (RFC 5681, 3.1) with byte counting (RFC 3465): grows the window by the counted bytes
- * divided by `div` (RFC 9406). Returns false, with the window unchanged, if the connection is not
+ * divided by `div` (RFC 9406). The limit holds for each of `nsegs` coalesced ACKs. Returns false, with the window unchanged, if the connection is not
  * in slow start.
  */
-export function slowStart(tp: Tcpcb, acked: number, div = 1): boolean {
+export function slowStart(tp: Tcpcb, acked: number, nsegs: number, div = 1): boolean {
   if (tp.snd_cwnd > tp.snd_ssthresh) return false;
   const maxseg = tcp_maxseg(tp);
   const p = tp.t_tcp.params;
@@ -23,7 +23,7 @@ export function slowStart(tp: Tcpcb, acked: number, div = 1): boolean {
   tp.t_bytes_acked = 0;
   // While data is sent again after a time-out, one ACK may cover much data: the limit L is then 1.
   if (p.rfc3465) {
-    const limit = tp.snd_nxt === tp.snd_max ? p.abc_l_var : 1;
+    const limit = tp.snd_nxt === tp.snd_max ? nsegs * p.abc_l_var : 1;
     incr = Math.min(acked, limit * maxseg);
   }
   tp.snd_cwnd = Math.min(tp.snd_cwnd + Math.floor(incr / div), cwndMax(tp));
@@ -65,8 +65,8 @@ export const newreno_cc_algo: CcAlgo = {
   app_limited(): void {},
   rttsample(): void {},
 
-  ack_received(tp: Tcpcb, acked: number): void {
-    if (slowStart(tp, acked)) return;
+  ack_received(tp: Tcpcb, acked: number, nsegs: number): void {
+    if (slowStart(tp, acked, nsegs)) return;
     const maxseg = tcp_maxseg(tp);
     let incr = maxseg;
     if (tp.t_tcp.params.rfc3465) {

@@ -14,8 +14,11 @@ export interface CcAlgo {
   conn_init(tp: Tcpcb): void;
   /** A new RTT sample of `us` microseconds. @see mod_cc(9) */
   rttsample(tp: Tcpcb, us: number): void;
-  /** `acked` bytes were acknowledged outside of recovery, while snd_cwnd limited sending. */
-  ack_received(tp: Tcpcb, acked: number): void;
+  /**
+   * `acked` bytes were acknowledged outside of recovery, while snd_cwnd limited sending, by `nsegs` ACKs
+   * that the NIC coalesced into one.
+   */
+  ack_received(tp: Tcpcb, acked: number, nsegs: number): void;
   /** Bytes were acknowledged while the peer's window limited sending. Ours. */
   app_limited(tp: Tcpcb): void;
   /** A congestion signal: `type` is CC_ECN, CC_RTO, CC_RTO_ERR or CC_NDUPACK. */

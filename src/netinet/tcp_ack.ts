@@ -263,7 +263,8 @@ function processAck(tp: Tcpcb, seg: TcpSegment): Verdict {
   // connection that makes progress.
   tp.t_rxtshift = 0;
   rearmRexmt(tp, seg.ack);
-  if ((tp.t_flags & (TF_FASTRECOVERY | TF_CONGRECOVERY)) === 0) cc_ack_received(tp, acked);
+  if ((tp.t_flags & (TF_FASTRECOVERY | TF_CONGRECOVERY)) === 0)
+    cc_ack_received(tp, acked, seg.nsegs);
   const finAcked = dropAcked(tp, acked);
   if ((tp.t_flags & TF_FASTRECOVERY) === 0 && SEQ_GT(seg.ack, tp.snd_recover))
     tp.snd_recover = seqAdd(seg.ack, -1);

@@ -148,8 +148,7 @@ function tcp_ecn_input_parallel_syn(tp: Tcpcb, seg: TcpSegment): void {
  */
 function aceInput(tp: Tcpcb, seg: TcpSegment): boolean {
   // A frame that the NIC coalesced is as many marked segments.
-  if (seg.ecn === IPTOS_ECN_CE)
-    tp.t_rcep = (tp.t_rcep + Math.max(seg.m!.m_pkthdr.lro_nsegs, 1)) >>> 0;
+  if (seg.ecn === IPTOS_ECN_CE) tp.t_rcep = (tp.t_rcep + seg.nsegs) >>> 0;
   if ((seg.flags & TH_ACK) === 0 || SEQ_GT(seg.ack, tp.snd_max) || !SEQ_GEQ(seg.ack, tp.snd_una))
     return false;
   const ace = tcp_ecn_get_ace(seg.flags);

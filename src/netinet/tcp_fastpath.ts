@@ -143,7 +143,7 @@ function fastAck(tp: Tcpcb, seg: TcpSegment): boolean {
   measureRtt(tp, seg);
   sbdrop(so.so_snd, acked);
   if (SEQ_GT(seg.ack, tp.snd_recover)) tp.snd_recover = seqAdd(seg.ack, -1);
-  cc_ack_received(tp, acked);
+  cc_ack_received(tp, acked, seg.nsegs);
   tp.snd_una = seg.ack;
   tp.t_acktime = tp.t_rcvtime;
   tp.t_tcp.nudHint?.(tp.t_inpcb.inp_inc);

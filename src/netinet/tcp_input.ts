@@ -185,6 +185,7 @@ function parse(tcp: TcpVnet, af: InpAf, m0: Mbuf, hlen: number, seg: TcpSegment)
   seg.wnd = th.th_win;
   seg.urp = th.th_urp;
   seg.tlen = tlen - off;
+  seg.nsegs = Math.max(m.m_pkthdr.lro_nsegs, 1);
   seg.hdrlen = hlen + off;
   if (off > Tcphdr.SIZE) {
     const at = kva(mtod(m) + hlen + Tcphdr.SIZE);

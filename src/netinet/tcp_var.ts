@@ -626,6 +626,8 @@ export class TcpSegment implements WorkRecord {
   wnd = 0;
   /** Bytes of payload. */
   tlen = 0;
+  /** Segments that the NIC coalesced into it; 1 for an ordinary one. */
+  nsegs = 1;
   /** Bytes of the IP and TCP headers before the payload in `m`; 0 after they were removed. */
   hdrlen = 0;
   /** Urgent pointer. */

@@ -273,6 +273,61 @@ describe('tn: receive coalescing', () => {
     });
   });
 
+  describe('of acknowledgments without data', () => {
+    const ack = (n: number, o: Partial<SegmentOptions> = {}): SegmentOptions => ({
+      payload: 0,
+      seq: 1000,
+      ack: n,
+      ts: [50 + n, 40],
+      ...o,
+    });
+
+    for (const v6 of [false, true])
+      for (const ts of [undefined, true])
+        it(`makes one of 20, IPv${v6 ? 6 : 4}${ts ? ', time stamps' : ''}`, () => {
+          const sent = Array.from({ length: 20 }, (_, i) =>
+            segment({
+              payload: 0,
+              v6,
+              seq: 1000,
+              ack: (0xfffffff0 + 8 * i) >>> 0,
+              win: 1000 + i,
+              ...(ts ? { ts: [0x7ffffff8 + i, i] as [number, number] } : {}),
+            }),
+          );
+          const rig = newRig();
+          burst(rig, sent);
+          const got = collect(rig);
+          expect(got.map(({ segs }) => segs)).to.deep.equal([20]);
+          // All have the same IP header.
+          expect(got[0]!.bytes).to.deep.equal(sent[19]);
+          expect(rig.dev.stats[TN_ST_RX_LRO_SEGMENTS]).to.equal(20);
+        });
+
+    const apart: Record<string, [SegmentOptions, SegmentOptions]> = {
+      'a duplicate': [ack(500), ack(500)],
+      'a window update': [ack(500), ack(500, { win: 9 })],
+      'an older one': [ack(500), ack(499, { ts: [550, 40] })],
+      'another sequence number': [ack(500), ack(501, { seq: 1001 })],
+      'data behind it': [ack(500), ack(501, { payload: 100 })],
+      'one behind data': [ack(500, { payload: 100 }), ack(501, { seq: 1100 })],
+      'PSH in the first': [ack(500, { flags: 0x18 }), ack(501)],
+      'other options, as of SACK': [ack(500), ack(501, { nops: 24 })],
+      padding: [ack(500), ack(501, { pad: 2 })],
+    };
+    for (const [name, options] of Object.entries(apart))
+      it(`leaves two apart: ${name}`, () => {
+        const rig = newRig();
+        const sent = options.map((o) =>
+          segment(o.nops === undefined ? o : { payload: 0, seq: o.seq, ack: o.ack!, nops: o.nops }),
+        );
+        burst(rig, sent);
+        const got = collect(rig);
+        expect(got.map(({ bytes }) => bytes)).to.deep.equal(sent);
+        expect(got.map(({ segs }) => segs)).to.deep.equal([0, 0]);
+      });
+  });
+
   it('keeps the arrival order of two interleaved connections', () => {
     const rig = newRig();
     const a = train(4, { payload: 500 }).map((o) => segment(o));

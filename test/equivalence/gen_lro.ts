@@ -58,7 +58,7 @@ interface Train {
 const train: fc.Arbitrary<Train> = fc.record({
   v6: fc.boolean(),
   payload: fc.oneof(
-    { weight: 3, arbitrary: fc.constantFrom(1, 7, 8, 536, 1000, 1432) },
+    { weight: 3, arbitrary: fc.constantFrom(0, 0, 1, 7, 8, 536, 1000, 1432) },
     fc.constantFrom(2000, 4000, 8948),
   ),
   seq: fc.constantFrom(1, 0xfffffc00, 0x7ffffc00),

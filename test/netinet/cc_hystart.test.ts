@@ -40,7 +40,7 @@ describe('cc: HyStart++', () => {
     for (let i = 0; 2 * i < segs; i++) {
       if (i < n) tp.t_cc.rttsample(tp, rtts(i));
       const acked = Math.min(2, segs - 2 * i) * size;
-      tp.t_cc.ack_received(tp, acked);
+      tp.t_cc.ack_received(tp, acked, 1);
       tp.snd_una = tcpSeq(tp.snd_una + acked);
     }
   };

@@ -130,9 +130,13 @@ export class Rig implements IfDriver {
     }
   }
 
+  /** The number of segments that the NIC has coalesced into each of the next frames. */
+  coalesced = 0;
+
   /** Delivers one frame to the stack, in mbufs of `piece` bytes if given. */
   inject(frame: Uint8Array, piece = 0): void {
     const m = piece > 0 ? pieces(frame, piece) : clusters(frame);
+    m.m_pkthdr.lro_nsegs = this.coalesced;
     inPass(this.ifp.if_input!, this.ifp, m);
   }
 

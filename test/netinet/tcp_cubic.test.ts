@@ -31,7 +31,7 @@ describe('tcp: congestion control algorithms', () => {
   /** One round trip in which the whole window is acknowledged, two segments per ACK. */
   const round = (rttMs: number): void => {
     for (let left = tp.snd_cwnd; left > 0; left -= 2 * size)
-      tp.t_cc.ack_received(tp, Math.min(left, 2 * size));
+      tp.t_cc.ack_received(tp, Math.min(left, 2 * size), 1);
     h.advance(rttMs);
   };
 

@@ -240,6 +240,17 @@ describe('tcp: retransmission', () => {
     expect(tp.snd_cwnd).to.equal(13 * size);
   });
 
+  for (const name of ['newreno', 'cubic'])
+    it(`opens the window by two segments for each ACK that the NIC coalesced, ${name}`, () => {
+      expect(tcp_set_cc_mod(h.tp(c.so), name)).to.equal(0);
+      const tp = h.tp(c.so);
+      const before = tp.snd_cwnd;
+      h.write(c.so, new Uint8Array(20 * size));
+      h.coalesced = 3;
+      ackTo(10);
+      expect(tp.snd_cwnd - before).to.equal(6 * size);
+    });
+
   it('does not grow a congestion window that was not the limit', () => {
     const tp = h.tp(c.so);
     const before = tp.snd_cwnd;

@@ -1,8 +1,9 @@
 /**
  * Receive coalescing of `tn`, datasheet section 6.5: consecutive segments of one TCP connection
- * become one frame. The headers of the current frame are kept in on-board memory. Its data stay in
- * the buffers that received them. The data of each further segment are moved to their end. Left
- * out: more than one flow at a time, VLAN tags, IP options and extension headers.
+ * become one frame, and so do consecutive acknowledgments without data. The headers of the current
+ * frame are kept in on-board memory. Its data stay in the buffers that received them. The data of each
+ * further segment are moved to their end. Left out: more than one flow at a time, VLAN tags, IP options
+ * and extension headers.
  */
 
 import { fold16 } from '../../sys/cksum.ts';
@@ -69,7 +70,7 @@ export class TnLro {
   /** Whether the frame of `len` bytes at `frame`, with the verdict `status`, may be coalesced. */
   eligible(frame: number, len: number, status: number): boolean {
     const { mem, view } = this.#core;
-    if ((status & ~TN_RXS_IPCS) !== TN_RXS_L4CS || len <= HDR_MIN) return false;
+    if ((status & ~TN_RXS_IPCS) !== TN_RXS_L4CS || len < HDR_MIN) return false;
     mem.copyWithin(this.#seg, frame, frame + Math.min(len, HDR_MAX));
     const type = view.getUint16(this.#seg + 12);
     const ip = this.#seg + ETHER_HDR_LEN;
@@ -84,7 +85,7 @@ export class TnLro {
     const th = ip + l3;
     const l4 = (view.getUint8(th + 12) >>> 4) * 4;
     if ((view.getUint8(th + 12) & 0xf) !== 0 || (l4 !== 20 && l4 !== 32)) return false;
-    if (ipLen <= l3 + l4) return false;
+    if (ipLen < l3 + l4) return false;
     if (l4 === 32 && view.getUint32(th + 20) !== TS_WORD) return false;
     if ((view.getUint8(th + 13) & ~TH_PUSH) !== TH_ACK) return false;
     this.#segL3 = l3;
@@ -221,8 +222,21 @@ export class TnLro {
       this.#l3 === 20
         ? this.#same(0, 16) && this.#same(20, 3) && this.#same(26, 8)
         : this.#same(0, 18) && this.#same(21, 33);
-    if (!sameIp || !this.#same(th, 4)) return false;
+    if (!sameIp || !this.#same(th, 4) || !this.#sameKind(th)) return false;
     return this.#notBefore(th + 8) && (this.#l4 === 20 || this.#notBefore(th + 24));
+  }
+
+  /**
+   * Data continue data. An acknowledgment continues one if it acknowledges more: equal ones are
+   * duplicates, which the receiver counts, or window updates.
+   */
+  #sameKind(th: number): boolean {
+    const { view } = this.#core;
+    const payload = this.#segPayload();
+    if (this.len > th + this.#l4) return payload > 0;
+    return (
+      payload === 0 && view.getInt32(this.#seg + th + 8) !== view.getInt32(this.#held + th + 8)
+    );
   }
 
   /**
