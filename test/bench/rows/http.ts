@@ -15,6 +15,8 @@ import { HttpRig, type Load, NODE_SERVER } from './http_rig.ts';
 const MTU = 1500;
 const ETHER_HEADER = 14;
 const NODE_PORT = 8080;
+/** V8 still compiles what a request runs after three runs, on the CPU of ours. */
+const WARM_UPS = 8;
 const KB = 1024;
 
 interface HttpRow {
@@ -133,6 +135,7 @@ async function setUp(ctx: BenchContext, row: HttpRow): Promise<Contest> {
     ours,
     baseline: baseline!,
     others,
+    effort: { warmUps: WARM_UPS },
     conditions: { mtu: MTU, ...rig.load },
   };
 }
