@@ -65,6 +65,7 @@ function dmaNewbuf(sc: DmaSoftc, slot: number): Errno {
   sc.rxMap[slot] = sc.rxSpareMap;
   sc.rxSpareMap = old;
   sc.rxMbuf[slot] = m;
+  sc.rxData[slot] = m.m_data;
   sc.ops.rxaim(sc, slot);
   repost(sc, slot);
   return 0;
@@ -117,7 +118,7 @@ function smallMbuf(len: number, first: boolean): Mbuf | null {
  * posts the slot again with its buffer.
  */
 function copyOut(sc: DmaSoftc, slot: number, len: number, top: Mbuf): Mbuf {
-  let from: number = sc.rxMbuf[slot]!.m_data;
+  let from = sc.rxData[slot]!;
   for (let m: Mbuf | null = top; m !== null; m = m.m_next) {
     const n = Math.min(len, M_SIZE(m));
     mem.copyWithin(m.m_data, from, from + n);

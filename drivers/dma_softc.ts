@@ -63,7 +63,7 @@ export interface NicDma {
   readonly rxTag: BusDmaTag;
   readonly txRing: DmaRing;
   readonly rxRing: DmaRing;
-  /** One map per transmit slot. */
+  /** As many maps as transmit slots. */
   readonly txMap: BusDmamap[];
   /** One map per receive slot, and a spare map. */
   readonly rxMap: BusDmamap[];
@@ -94,7 +94,12 @@ export class DmaSoftc implements IfDriver, Task {
 
   // Transmit: maps, mbufs and slot counts are kept at a packet's first slot.
   readonly txr: Ring;
-  readonly txMap: BusDmamap[];
+  readonly txMap: (BusDmamap | null)[] = [];
+  /**
+   * The maps of no packet. The last one is used next. It was used last, so the CPU's cache has it;
+   * a map of each slot would come from further away.
+   */
+  readonly txFree: BusDmamap[];
   readonly txMbuf: (Mbuf | null)[] = [];
   readonly txNdesc: Uint16Array;
   /** The ring's producer at the last doorbell. */
@@ -114,6 +119,8 @@ export class DmaSoftc implements IfDriver, Task {
    */
   rxSpareMap: BusDmamap;
   readonly rxMbuf: (Mbuf | null)[] = [];
+  /** The buffers' addresses, so that a copy of a frame does not read the mbuf. */
+  readonly rxData: Float64Array;
   /** Bytes of a receive buffer. */
   rxBufSize = 0;
   /** So many bytes in a buffer are copied, and the buffer is posted again. */
@@ -144,13 +151,17 @@ export class DmaSoftc implements IfDriver, Task {
     this.rxRing = dma.rxRing;
     this.segs = new BusDmaSegs(sizes.nsegs);
     this.txr = new Ring(dma.txMap.length);
-    this.txMap = dma.txMap;
+    this.txFree = dma.txMap.toReversed();
     this.txNdesc = new Uint16Array(dma.txMap.length);
     this.br = new BufRing(sizes.brSize);
     this.rxMap = dma.rxMap;
     this.rxSpareMap = dma.rxMap.pop()!;
     this.rxNdesc = dma.rxMap.length;
-    for (let i = 0; i < this.txMap.length; i++) this.txMbuf.push(null);
+    this.rxData = new Float64Array(this.rxNdesc);
+    for (let i = 0; i < dma.txMap.length; i++) {
+      this.txMap.push(null);
+      this.txMbuf.push(null);
+    }
     for (let i = 0; i < this.rxNdesc; i++) this.rxMbuf.push(null);
   }
 

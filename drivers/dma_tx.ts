@@ -46,6 +46,21 @@ import type { DmaSoftc } from './dma_softc.ts';
  */
 const DOORBELL_BYTES = 256 * 1024;
 
+/** The map for the next packet. The ring has room, so one is free. */
+export function dmaTxMap(sc: DmaSoftc): BusDmamap {
+  return sc.txFree[sc.txFree.length - 1]!;
+}
+
+/**
+ * Records that the packet `sc.txHead`, loaded into the map of dmaTxMap, has the `n` slots from `first`
+ * on.
+ */
+export function dmaTxPut(sc: DmaSoftc, first: number, n: number): void {
+  sc.txMap[first] = sc.txFree.pop()!;
+  sc.txMbuf[first] = sc.txHead;
+  sc.txNdesc[first] = n;
+}
+
 /**
  * Loads the chain into `sc.segs`, and copies it first if it has too many segments; `sc.txHead` is
  * the loaded chain. ENOBUFS: no memory for the copy. ENOMEM: bus_dma has no bounce pages now.
@@ -173,6 +188,8 @@ function txfree(sc: DmaSoftc, first: number): void {
   const m = sc.txMbuf[first]!;
   bus_dmamap_sync(sc.txTag, map, BUS_DMASYNC_POSTWRITE);
   bus_dmamap_unload(sc.txTag, map);
+  sc.txMap[first] = null;
+  sc.txFree.push(map);
   sc.txMbuf[first] = null;
   m_freem(m);
 }

@@ -31,7 +31,7 @@ import {
 } from '../src/dev/tb/tbreg.ts';
 import { dmaRxAfter, dmaRxBad, dmaRxTake, rxInput } from './dma_rx.ts';
 import { RING_TO_DEVICE, RING_TO_US } from './dma_setup.ts';
-import { dmaLoadTx, dmaTxDone } from './dma_tx.ts';
+import { dmaLoadTx, dmaTxDone, dmaTxMap, dmaTxPut } from './dma_tx.ts';
 import type { TbSoftc } from './if_tbvar.ts';
 
 /**
@@ -62,7 +62,7 @@ export function tb_encap(sc: TbSoftc, m: Mbuf): Errno {
   sc.txHead = m;
   if (txr.free === 0) return ENOMEM;
   const first = txr.slot(txr.prod);
-  const map = sc.txMap[first]!;
+  const map = dmaTxMap(sc);
   const error = dmaLoadTx(sc, map, m);
   if (error !== 0) return error;
   if (segs.nsegs > txr.free) {
@@ -71,8 +71,7 @@ export function tb_encap(sc: TbSoftc, m: Mbuf): Errno {
   }
   bus_dmamap_sync(sc.txTag, map, BUS_DMASYNC_PREWRITE);
   fillTx(sc);
-  sc.txMbuf[first] = sc.txHead;
-  sc.txNdesc[first] = segs.nsegs;
+  dmaTxPut(sc, first, segs.nsegs);
   txr.produce(segs.nsegs);
   // The doorbell is rung once, at the end of the output pass.
   return 0;

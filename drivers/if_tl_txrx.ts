@@ -52,7 +52,7 @@ import {
 } from '../src/dev/tl/tlreg.ts';
 import { dmaRxAfter, dmaRxBad, dmaRxTake, rxInput, rxVerdict } from './dma_rx.ts';
 import { RING_TO_DEVICE, RING_TO_US } from './dma_setup.ts';
-import { dmaLoadTx, dmaTxDone } from './dma_tx.ts';
+import { dmaLoadTx, dmaTxDone, dmaTxMap, dmaTxPut } from './dma_tx.ts';
 import { TL_RX_NDESC, type TlSoftc } from './if_tlvar.ts';
 import { TxHeaders, txHeaders } from './tx_headers.ts';
 
@@ -92,7 +92,7 @@ export function tl_encap(sc: TlSoftc, m: Mbuf): Errno {
   sc.txHead = m;
   if (txr.free === 0) return ENOMEM;
   const slot = txr.slot(txr.prod);
-  const map = sc.txMap[slot]!;
+  const map = dmaTxMap(sc);
   let error = tl_offload_setup(sc, m);
   // A copy of the longest frame has three fragments.
   if (error === 0) error = dmaLoadTx(sc, map, m);
@@ -107,8 +107,7 @@ export function tl_encap(sc: TlSoftc, m: Mbuf): Errno {
     memView.setInt32(at + TL_B_FRAG + 8 * i, segs.addrLo[i]!, true);
     memView.setUint32(at + TL_B_FRAG + 8 * i + 4, segs.ds_len[i]!, true);
   }
-  sc.txMbuf[slot] = head;
-  sc.txNdesc[slot] = 1;
+  dmaTxPut(sc, slot, 1);
   txr.produce(1);
   // The doorbell is rung once, at the end of the output pass.
   return 0;

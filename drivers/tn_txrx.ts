@@ -63,7 +63,7 @@ import {
 } from '../src/dev/tn/tnreg.ts';
 import { dmaRxAfter, dmaRxBad, dmaRxTake, rxInput, rxVerdict } from './dma_rx.ts';
 import { RING_TO_DEVICE, RING_TO_US } from './dma_setup.ts';
-import { dmaLoadTx, dmaTxDone } from './dma_tx.ts';
+import { dmaLoadTx, dmaTxDone, dmaTxMap, dmaTxPut } from './dma_tx.ts';
 import { TN_RX_NDESC, type TnSoftc } from './if_tnvar.ts';
 import { headerBytes, TxHeaders, txHeaders } from './tx_headers.ts';
 
@@ -154,7 +154,7 @@ export function tn_encap(sc: TnSoftc, m: Mbuf): Errno {
     sc.ctxLens = sc.ctxMss = 0;
   }
   const first = txr.slot(txr.prod);
-  const map = sc.txMap[first]!;
+  const map = dmaTxMap(sc);
   error = dmaLoadTx(sc, map, m);
   if (error !== 0) return error;
   if (segs.nsegs + nctx > txr.free) {
@@ -164,8 +164,7 @@ export function tn_encap(sc: TnSoftc, m: Mbuf): Errno {
   const head = sc.txHead;
   if (nctx === 1) fillContext(sc, head);
   fillData(sc, head, nctx);
-  sc.txMbuf[first] = head;
-  sc.txNdesc[first] = segs.nsegs + nctx;
+  dmaTxPut(sc, first, segs.nsegs + nctx);
   txr.produce(segs.nsegs + nctx);
   bus_dmamap_sync(sc.txTag, map, BUS_DMASYNC_PREWRITE);
   // dma_tx.ts rings the doorbell, at the latest at the end of the pass.

@@ -161,19 +161,20 @@ export interface BusDmaTagRef {
 
 /** One mapping of memory for a device. @see bus_dma(9) */
 export class BusDmamap {
+  // The fields that each load and sync uses come first, in one or two lines of the CPU's cache.
   readonly tag: BusDmaTag;
+  loaded = false;
+  /** The BUS_DMASYNC operations of the last bus_dmamap_sync since the load. */
+  synced = 0;
+  /** Bounce pages of the loaded memory, in load order. */
+  bpages: BouncePage | null = null;
+  /** False for memory of bus_dmamem_alloc, which was chosen so that the device reaches it. */
+  readonly mayBounce: boolean;
+  bpagesLast: BouncePage | null = null;
   /** Number among the tag's maps. */
   readonly id: number;
   /** Memory of bus_dmamem_alloc, which driver and device use at the same time. */
   readonly isMemory: boolean;
-  /** False for memory of bus_dmamem_alloc, which was chosen so that the device reaches it. */
-  readonly mayBounce: boolean;
-  /** Bounce pages of the loaded memory, in load order. */
-  bpages: BouncePage | null = null;
-  bpagesLast: BouncePage | null = null;
-  loaded = false;
-  /** The BUS_DMASYNC operations of the last bus_dmamap_sync since the load. */
-  synced = 0;
   // Set while loads are watched. `windows`: the loaded ranges. `handed`: the PRE operations since
   // the load. `owned`: those without a later POST. `touched`: those that the device has used since.
   windows: Window | null = null;

@@ -17,7 +17,7 @@ import { failPoint } from '../../src/sys/fail_point.ts';
 import { IFF_DRV_OACTIVE } from '../../src/net/if_var.ts';
 import { dmaCheck } from '../../src/bus/busdma_check.ts';
 import { iommu } from '../../src/bus/iommu.ts';
-import { TN_RX_NDESC } from '../../drivers/if_tnvar.ts';
+import { TN_RX_NDESC, TN_TX_NDESC } from '../../drivers/if_tnvar.ts';
 import { dmaTxeof, dmaTxflush } from '../../drivers/dma_tx.ts';
 import { tn_encap } from '../../drivers/tn_txrx.ts';
 import { judge, makePacket, payloadBytes } from '../dev/judge.ts';
@@ -145,6 +145,22 @@ describe('if_tn on a restricted bus', () => {
     dmaCheck.reports.length = 0;
     host.send(host.mapped(makePacket({ payload: 100, cksum: 'full' })));
     expect(host.wire.sent).to.have.lengthOf(1);
+  });
+
+  it('loads a packet into the map that was released last', () => {
+    host = new TnHost().up();
+    const { sc } = host;
+    const ids = new Set<number>();
+    for (let i = 0; i < 2 * TN_TX_NDESC; i++) {
+      const first = sc.txr.slot(sc.txr.prod);
+      expect(tn_encap(sc, host.mapped(makePacket({ payload: 100, cksum: 'full' })))).to.equal(0);
+      ids.add(sc.txMap[first]!.id);
+      dmaTxflush(sc);
+      dmaTxeof(sc);
+      expect(sc.txMap[first]).to.equal(null);
+    }
+    expect([...ids]).to.deep.equal([0]);
+    expect(new Set(sc.txFree).size).to.equal(TN_TX_NDESC);
   });
 
   it('an unload before completion is reported by the bus_dma checker', () => {

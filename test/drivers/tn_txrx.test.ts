@@ -398,6 +398,7 @@ describe('if_tn: transmit', () => {
         const first = sc.txr.slot(sc.txr.cons);
         bus_dmamap_sync(sc.txTag, sc.txMap[first]!, BUS_DMASYNC_POSTWRITE);
         bus_dmamap_unload(sc.txTag, sc.txMap[first]!);
+        sc.txFree.push(sc.txMap[first]!);
         sc.txMbuf[first] = null;
         sc.txr.consume(sc.txNdesc[first]!);
       });
