@@ -5,6 +5,8 @@
  * again.
  */
 
+import { CAPTURE_IN, CAPTURE_RING } from '../src/sys/capture.ts';
+import { noteLost } from '../src/net/capture_drop.ts';
 import { ENOBUFS, type Errno } from '../src/sys/errno.ts';
 import { count, R_DRV_RX_ERROR, R_DRV_RX_NOBUF } from '../src/sys/reason.ts';
 import { mem } from '../src/vm/arena.ts';
@@ -165,6 +167,7 @@ function discard(sc: DmaSoftc, eop: boolean): void {
 /** Counts and reposts a slot that has no valid frame. */
 export function dmaRxBad(sc: DmaSoftc, slot: number): void {
   count(R_DRV_RX_ERROR);
+  noteLost(sc.rxId, 0, R_DRV_RX_ERROR, CAPTURE_RING, CAPTURE_IN, sc.ifp);
   if_inc_counter(sc.ifp, IFCOUNTER_IERRORS, 1);
   discard(sc, true);
   repost(sc, slot);
@@ -176,6 +179,7 @@ export function dmaRxBad(sc: DmaSoftc, slot: number): void {
  */
 export function dmaRxTake(sc: DmaSoftc, slot: number, len: number, eop: boolean): Mbuf | null {
   if (sc.rxDiscard) {
+    if (eop) noteLost(sc.rxId, len, R_DRV_RX_NOBUF, CAPTURE_RING, CAPTURE_IN, sc.ifp);
     discard(sc, eop);
     repost(sc, slot);
     return null;
@@ -185,6 +189,7 @@ export function dmaRxTake(sc: DmaSoftc, slot: number, len: number, eop: boolean)
   if (m === null) {
     // Keep the old buffer: a slot without a buffer could never be used again.
     count(R_DRV_RX_NOBUF);
+    if (eop) noteLost(sc.rxId, len, R_DRV_RX_NOBUF, CAPTURE_RING, CAPTURE_IN, sc.ifp);
     if_inc_counter(sc.ifp, IFCOUNTER_IQDROPS, 1);
     discard(sc, eop);
     repost(sc, slot);

@@ -131,6 +131,8 @@ export class DmaSoftc implements IfDriver, Task {
   rxHead: Mbuf | null = null;
   rxTail: Mbuf | null = null;
   rxDiscard = false;
+  /** The id of the frame being received, for captures; 0: unknown. */
+  rxId = 0;
 
   constructor(
     ifp: Ifnet,

@@ -114,7 +114,7 @@ function put(sc: DmaSoftc, m: Mbuf): boolean {
   }
   // If the ring is empty, no completion will retry this packet.
   if (error === ENOMEM && sc.txr.used > 0) return false;
-  countDrop(sc.txHead!, R_DRV_TX_ERROR, CAPTURE_RING, CAPTURE_OUT);
+  countDrop(sc.txHead!, R_DRV_TX_ERROR, CAPTURE_RING, CAPTURE_OUT, sc.ifp);
   if_inc_counter(sc.ifp, IFCOUNTER_OERRORS, 1);
   m_freem(sc.txHead);
   return true;
@@ -122,7 +122,7 @@ function put(sc: DmaSoftc, m: Mbuf): boolean {
 
 function enqueue(sc: DmaSoftc, m: Mbuf): Errno {
   if (sc.br.enqueue(m)) return 0;
-  countDrop(m, R_DRV_IFQ_FULL, CAPTURE_RING, CAPTURE_OUT);
+  countDrop(m, R_DRV_IFQ_FULL, CAPTURE_RING, CAPTURE_OUT, sc.ifp);
   if_inc_counter(sc.ifp, IFCOUNTER_OQDROPS, 1);
   m_freem(m);
   return ENOBUFS;
@@ -151,7 +151,7 @@ function start(sc: DmaSoftc): void {
 export function dmaTransmit(sc: DmaSoftc, m: Mbuf): Errno {
   const { ifp } = sc;
   if ((ifp.if_drv_flags & IFF_DRV_RUNNING) === 0) {
-    countDrop(m, R_DRV_DOWN, CAPTURE_RING, CAPTURE_OUT);
+    countDrop(m, R_DRV_DOWN, CAPTURE_RING, CAPTURE_OUT, ifp);
     if_inc_counter(ifp, IFCOUNTER_OQDROPS, 1);
     m_freem(m);
     return ENETDOWN;
@@ -198,7 +198,7 @@ function txfree(sc: DmaSoftc, first: number): void {
 export function dmaTxDone(sc: DmaSoftc, failed: boolean): void {
   const { txr } = sc;
   if (failed) {
-    count(R_DRV_TX_ERROR);
+    countDrop(sc.txMbuf[txr.slot(txr.cons)]!, R_DRV_TX_ERROR, CAPTURE_RING, CAPTURE_OUT, sc.ifp);
     if_inc_counter(sc.ifp, IFCOUNTER_OERRORS, 1);
   }
   const first = txr.slot(txr.cons);

@@ -5,6 +5,8 @@
  * computed the packets' checksums. Descriptor rules: docs/tb-datasheet.md.
  */
 
+import { captureNotes } from '../src/sys/capture_notes.ts';
+import { captureTags } from '../src/sys/capture_tags.ts';
 import { ENOMEM, type Errno } from '../src/sys/errno.ts';
 import { memView } from '../src/vm/arena.ts';
 import type { Mbuf } from '../src/kern/mbuf.ts';
@@ -70,6 +72,7 @@ export function tb_encap(sc: TbSoftc, m: Mbuf): Errno {
     return ENOMEM;
   }
   bus_dmamap_sync(sc.txTag, map, BUS_DMASYNC_PREWRITE);
+  if (captureNotes.on) captureTags.putSent(sc.ifp.if_capunit, first, sc.txHead.m_pkthdr.pktId);
   fillTx(sc);
   dmaTxPut(sc, first, segs.nsegs);
   txr.produce(segs.nsegs);
@@ -121,8 +124,13 @@ function tb_rxdesc(sc: TbSoftc, slot: number, ctl: number, len: number): void {
     dmaRxBad(sc, slot);
     return;
   }
+  // The first buffer of a frame has its id.
+  if (sc.rxHead === null && !sc.rxDiscard)
+    sc.rxId = captureNotes.on ? captureTags.takeReceived(sc.ifp.if_capunit, slot) : 0;
   const m = dmaRxTake(sc, slot, len, (ctl & TB_CTL_EOP) !== 0);
-  if (m !== null) rxInput(sc.ifp, m);
+  if (m === null) return;
+  m.m_pkthdr.pktId = sc.rxId;
+  rxInput(sc.ifp, m);
 }
 
 /**

@@ -149,7 +149,7 @@ function tl_rxdesc(sc: TlSoftc, slot: number): void {
   const at = sc.rxDesc + slot * TL_RXD_SIZE;
   const status = memView.getInt32(at + TL_R_STATUS, true);
   const len = memView.getInt32(at + TL_R_LEN, true);
-  const id = memView.getUint32(at + TL_R_ID, true);
+  sc.rxId = memView.getUint32(at + TL_R_ID, true);
   // With bounce pages this copies the frame into the cluster.
   bus_dmamap_sync(sc.rxTag, sc.rxMap[slot]!, BUS_DMASYNC_POSTREAD);
   if ((status & TL_RXS_ERR) !== 0 || len < ETHER_HDR_LEN || len > TL_RXBUF_SIZE) {
@@ -160,7 +160,7 @@ function tl_rxdesc(sc: TlSoftc, slot: number): void {
   if (m === null) return;
   const v4 = (status & TL_RXS_IP4) !== 0;
   const l4Good = (status & (TL_RXS_L4 | TL_RXS_L4BAD)) === TL_RXS_L4;
-  m.m_pkthdr.pktId = id;
+  m.m_pkthdr.pktId = sc.rxId;
   rxVerdict(sc.ifp, m, v4, (status & TL_RXS_IPBAD) === 0, l4Good);
   rxInput(sc.ifp, m);
 }

@@ -6,6 +6,10 @@
  * watchdog (a wire may stall for a long time), media selection.
  */
 
+import { CAPTURE_IN, CAPTURE_OUT, CAPTURE_RING } from '../src/sys/capture.ts';
+import { captureNotes } from '../src/sys/capture_notes.ts';
+import { captureTags } from '../src/sys/capture_tags.ts';
+import { countDrop, noteLost } from '../src/net/capture_drop.ts';
 import { ENOBUFS, ENXIO, type Errno } from '../src/sys/errno.ts';
 import {
   count,
@@ -296,13 +300,15 @@ function tp_pio_write_mbufs(sc: TpSoftc, top: Mbuf, addr: number): boolean {
 function tp_xmit(sc: TpSoftc): void {
   const { regs } = sc;
   sc.txBusy = true;
-  bus_space_write_4(regs, TP_TPSR, sc.txNext * TP_TXBUF_PAGES);
+  const page = sc.txNext * TP_TXBUF_PAGES;
+  if (captureNotes.on) captureTags.putSent(sc.ifp.if_capunit, page, sc.txId[sc.txNext]!);
+  bus_space_write_4(regs, TP_TPSR, page);
   bus_space_write_4(regs, TP_TBCR, sc.txLen[sc.txNext]!);
   bus_space_write_4(regs, TP_CR, TP_CR_TXP);
 }
 
 function txError(sc: TpSoftc, m: Mbuf): void {
-  count(R_DRV_TX_ERROR);
+  countDrop(m, R_DRV_TX_ERROR, CAPTURE_RING, CAPTURE_OUT, sc.ifp);
   if_inc_counter(sc.ifp, IFCOUNTER_OERRORS, 1);
   m_freem(m);
 }
@@ -335,6 +341,7 @@ function tp_start(sc: TpSoftc): void {
     }
     const bpf = ifp.if_bpf;
     if (bpf !== null && bpf.listeners > 0) bpf.mtap(m, true);
+    sc.txId[sc.txFill] = m.m_pkthdr.pktId;
     m_freem(m);
     sc.txLen[sc.txFill] = len;
     sc.txFill = (sc.txFill + 1) % TP_TXBUFS;
@@ -349,7 +356,11 @@ function tp_txeof(sc: TpSoftc): void {
   if (!sc.txBusy) return;
   const sent = (bus_space_read_4(sc.regs, TP_TSR) & TP_TSR_PTX) !== 0;
   if_inc_counter(ifp, sent ? IFCOUNTER_OPACKETS : IFCOUNTER_OERRORS, 1);
-  if (!sent) count(R_DRV_TX_ERROR);
+  if (!sent) {
+    const at = sc.txNext;
+    count(R_DRV_TX_ERROR);
+    noteLost(sc.txId[at]!, sc.txLen[at]!, R_DRV_TX_ERROR, CAPTURE_RING, CAPTURE_OUT, ifp);
+  }
   sc.txBusy = false;
   sc.txInuse--;
   sc.txNext = (sc.txNext + 1) % TP_TXBUFS;
@@ -404,9 +415,10 @@ function pageAfter(sc: TpSoftc, page: number, len: number): number {
   return next < sc.memEnd ? next : next - (sc.memEnd - TP_RING_START);
 }
 
-/** Counts an error and resets the NIC, because its ring is invalid. */
-function ringError(sc: TpSoftc): void {
+/** Counts an error of frame `id` and resets the NIC, because its ring is invalid. */
+function ringError(sc: TpSoftc, id: number): void {
   count(R_DRV_RX_ERROR);
+  noteLost(id, 0, R_DRV_RX_ERROR, CAPTURE_RING, CAPTURE_IN, sc.ifp);
   if_inc_counter(sc.ifp, IFCOUNTER_IERRORS, 1);
   tp_reset(sc);
 }
@@ -418,19 +430,20 @@ function ringError(sc: TpSoftc): void {
 function tp_get_packet(sc: TpSoftc): boolean {
   const { ifp, regs } = sc;
   const page = sc.nextPage;
+  const id = captureNotes.on ? captureTags.takeReceived(ifp.if_capunit, page) : 0;
   beginPio(sc, page * TP_PAGE_SIZE, TP_RXHDR_SIZE, TP_CR_RRD);
   const hdr = bus_space_read_4(regs, TP_DATA);
   const len = hdr >>> TP_RXHDR_LEN_SHIFT;
   const next = (hdr >>> TP_RXHDR_NEXT_SHIFT) & 0xff;
   const sane = (hdr & TP_RXS_OK) !== 0 && len >= TP_FRAME_RUNT && len <= TP_FRAME_MAX;
   if (!endPio(sc) || !sane || next !== pageAfter(sc, page, len)) {
-    ringError(sc);
+    ringError(sc, id);
     return false;
   }
   const m = tp_getbuf(len);
   if (m !== null && !tp_ring_copy(sc, page, m, len)) {
     m_freem(m);
-    ringError(sc);
+    ringError(sc, id);
     return false;
   }
   // Free the pages before input: the stack may stop and start the NIC.
@@ -438,10 +451,12 @@ function tp_get_packet(sc: TpSoftc): boolean {
   bus_space_write_4(regs, TP_BNRY, next);
   if (m === null) {
     count(R_DRV_RX_NOBUF);
+    noteLost(id, len, R_DRV_RX_NOBUF, CAPTURE_RING, CAPTURE_IN, ifp);
     if_inc_counter(ifp, IFCOUNTER_IQDROPS, 1);
     return true;
   }
   m.m_pkthdr.rcvif = ifp;
+  m.m_pkthdr.pktId = id;
   if_inc_counter(ifp, IFCOUNTER_IPACKETS, 1);
   ifp.if_input!(ifp, m);
   return true;

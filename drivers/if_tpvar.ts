@@ -38,6 +38,8 @@ export class TpSoftc extends IfStartDriver implements Task {
   nextPage = 0;
   // Transmit buffers: `txInuse` hold frames, `txNext` is the one to send, `txFill` the one to fill.
   readonly txLen = new Uint16Array(TP_TXBUFS);
+  /** Packet ids, for captures. */
+  readonly txId = new Uint32Array(TP_TXBUFS);
   txInuse = 0;
   txNext = 0;
   txFill = 0;

@@ -231,6 +231,7 @@ function tn_rxdesc(sc: TnSoftc, slot: number, status: number, lenTag: number): v
   // Taking the frame posts the slot again, with its address in place of the id.
   const at = sc.rxDesc + slot * TN_DESC_SIZE;
   const id = (status & TN_RXS_ID) !== 0 ? memView.getUint32(at + TN_D_ADDRL, true) : 0;
+  sc.rxId = id;
   bus_dmamap_sync(sc.rxTag, sc.rxMap[slot]!, BUS_DMASYNC_POSTREAD);
   if ((status & TN_RXS_ERR) !== 0 || len > sc.rxBufSize || (len === 0 && !eop)) {
     dmaRxBad(sc, slot);

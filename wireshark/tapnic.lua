@@ -67,7 +67,7 @@ local POINTS = { [0] = 'sockbuf', 'ip', 'if', 'ring', 'wire' }
 local DIRS = { 'out', 'in' }
 local CSUMS = { [0] = 'unknown', 'nic', 'verified', 'bad', 'software' }
 local LINKS = { [0] = 'none', 'tso', 'fragment', 'retransmission', 'lro' }
-local WHYS = { [0] = 'none', 'conversion', 'copy', 'drop', 'map', 'fault' }
+local WHYS = { [0] = 'none', 'conversion', 'copy', 'drop', 'map', 'fault', 'wait' }
 local MBUFS = { [0] = 'int', 'clust', 'nomap', 'sfbuf', 'ext' }
 local MBUF_FLAGS = { 'pkthdr', 'ext', 'nomap', 'rdonly', 'notready' }
 

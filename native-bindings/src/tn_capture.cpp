@@ -68,6 +68,16 @@ uint32_t Device::CapturePoints() const {
   return c_.capture == nullptr ? 0 : LoadLe32(c_.capture + CAPTURE_POINTS);
 }
 
+// Notes that frame `id` was sent (CAPTURE_OUT) or received (CAPTURE_IN), behind the ring.
+void Device::NoteFrame(uint32_t flags, uint32_t id) {
+  if (c_.capture == nullptr) return;
+  uint8_t* ids = c_.capture + c_.captureBytes + c_.captureUnit % CAPTURE_IDS_UNITS * CAPTURE_IDS_BYTES;
+  if (flags == CAPTURE_IN) ids += CAPTURE_IDS_IN;
+  const uint32_t n = LoadLe32(ids);
+  StoreLe32(ids + 4 + 4 * (n % CAPTURE_IDS_SLOTS), id);
+  StoreLe32(ids, n + 1);
+}
+
 bool Device::CaptureEvents() const {
   return c_.capture != nullptr && LoadLe32(c_.capture + CAPTURE_META) != 0;
 }

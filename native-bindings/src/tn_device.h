@@ -349,6 +349,7 @@ class Device {
   uint32_t CapturePoints() const;
   bool CaptureWants(uint32_t point) const { return (CapturePoints() & 1u << point) != 0; }
   bool CaptureEvents() const;
+  void NoteFrame(uint32_t flags, uint32_t id);
   void Capture(uint32_t point, uint32_t flags, uint32_t pktId, const Facts& facts, const iovec* iov,
                uint32_t niov, uint32_t wirelen);
   void CaptureEvent(uint32_t point, uint32_t flags, uint32_t pktId, const Facts& facts);

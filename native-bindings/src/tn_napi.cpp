@@ -57,7 +57,8 @@ int Configure(const double* params, const Arena* arena, tn::Config* config) {
   if (ramBytes > arena->size) return -EFAULT;
   if (capBytes > 0) {
     if (capBytes < 4096 || capBytes % 8 != 0 || capOff % 8 != 0) return -EINVAL;
-    if (capOff > arena->size || capBytes > arena->size - capOff) return -EFAULT;
+    const uint64_t all = uint64_t{capBytes} + tn::CAPTURE_IDS_ALL;
+    if (capOff > arena->size || all > arena->size - capOff) return -EFAULT;
   }
   config->vnet = p[tn::TN_P_VNET] == 1;
   config->hasTimer = p[tn::TN_P_HAS_TIMER] == 1;

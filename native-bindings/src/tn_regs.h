@@ -285,6 +285,12 @@ constexpr uint32_t CAPTURE_R_WIRELEN = 28;
 constexpr uint32_t CAPTURE_R_METALEN = 32;
 constexpr uint32_t CAPTURE_RECORD_BYTES = 40;
 
+constexpr uint32_t CAPTURE_IDS_UNITS = 32;
+constexpr uint32_t CAPTURE_IDS_SLOTS = 512;
+constexpr uint32_t CAPTURE_IDS_BYTES = 4104;
+constexpr uint32_t CAPTURE_IDS_IN = 2052;
+constexpr uint32_t CAPTURE_IDS_ALL = 131328;
+
 // src/sys/capture_meta.ts
 
 constexpr uint32_t META_ITEM_BYTES = 4;
@@ -338,6 +344,7 @@ constexpr uint32_t META_WHY_COPY = 2;
 constexpr uint32_t META_WHY_DROP = 3;
 constexpr uint32_t META_WHY_MAP = 4;
 constexpr uint32_t META_WHY_FAULT = 5;
+constexpr uint32_t META_WHY_WAIT = 6;
 
 // src/sys/protocols.ts
 

@@ -197,6 +197,7 @@ void Device::RxReject(uint32_t id, uint32_t len) {
 // Filters and verifies a frame of `len` bytes in the listed buffers and hands it to the driver.
 void Device::RxReceive(uint8_t* ring, uint32_t len) {
   const uint32_t id = RxId();
+  NoteFrame(CAPTURE_IN, id);
   rx_.lro.segId = id;
   if (rx_.lro.nbufs > 0 && RxMergeNext(ring, len)) return;
   if (len < ETHER_HDR_LEN) {

@@ -230,6 +230,7 @@ int Device::TxWrite(int child) {
   if (n >= 0) {
     stats[TN_ST_TX_FRAMES]++;
     stats[TN_ST_TX_BYTES] += tx_.frameLen;
+    NoteFrame(CAPTURE_OUT, tx_.tag);
     if (CaptureWants(CAPTURE_WIRE)) {
       Facts facts;
       facts.csum = TxCsum();

@@ -35,22 +35,33 @@ export interface StageTimer {
   stop(): void;
 }
 
-/** Receives the frames that leave the stage, and owns them. */
-type Deliver = (dir: Direction, frame: Uint8Array) => void;
+/** A fault that affected a frame of `bytes` bytes. */
+export interface FaultHit {
+  readonly why: Reason;
+  readonly bytes: number;
+}
+
+/** Receives the frames that leave the stage, and owns them; `hits` affected it. */
+type Deliver = (dir: Direction, frame: Uint8Array, hits: readonly FaultHit[]) => void;
 
 interface Held {
   readonly dueNs: number;
   readonly order: number;
   readonly dir: Direction;
   readonly frame: Uint8Array;
+  readonly hits: readonly FaultHit[];
 }
+
+const NO_HITS: readonly FaultHit[] = [];
 
 export class FaultStage implements Task {
   readonly faults: Fault[] = [];
   /** Set by the receiver of the frames. */
   deliver: Deliver = () => undefined;
-  /** Called for each fault that affects a frame of `bytes` bytes. */
-  note: (dir: Direction, why: Reason, bytes: number) => void = () => undefined;
+  /** Called when faults have affected a frame; `lost`: it is not delivered, not even later. */
+  note: (dir: Direction, hits: readonly FaultHit[], lost: boolean) => void = () => undefined;
+  /** The faults that affected the frame under way. */
+  #hits: FaultHit[] = [];
   readonly #timer: StageTimer;
   readonly #makePrng: (seed: number) => Prng;
   /** Bytes before the Ethernet header. */
@@ -107,6 +118,13 @@ export class FaultStage implements Task {
 
   /** Takes over a frame and applies the faults to it. */
   send(dir: Direction, frame: Uint8Array): void {
+    this.#hits = [];
+    const lost = !this.#apply(dir, frame);
+    if (this.#hits.length > 0) this.note(dir, this.#hits, lost);
+  }
+
+  /** Applies the faults, and delivers or holds the frame. Returns whether it was not lost. */
+  #apply(dir: Direction, frame: Uint8Array): boolean {
     const other = dir === TX ? 'rx' : 'tx';
     const now = this.#timer.nowNs();
     let due = now;
@@ -117,29 +135,29 @@ export class FaultStage implements Task {
       if (spec.point === other || !fault.picks(frame, this.#skip)) continue;
       switch (spec.kind) {
         case 'drop':
-          this.#hit(R_FAULT_DROP, dir, frame);
-          return;
+          this.#hit(R_FAULT_DROP, frame);
+          return false;
         case 'duplicate':
-          this.#hit(R_FAULT_DUPLICATE, dir, frame);
+          this.#hit(R_FAULT_DUPLICATE, frame);
           copies++;
           break;
         case 'corrupt':
-          this.#corrupt(fault, dir, frame);
+          this.#corrupt(fault, frame);
           break;
         case 'truncate':
-          frame = this.#truncate(fault, dir, frame);
+          frame = this.#truncate(fault, frame);
           break;
         case 'delay':
-          this.#hit(R_FAULT_DELAY, dir, frame);
+          this.#hit(R_FAULT_DELAY, frame);
           due += fault.delayNs();
           break;
         case 'reorder':
-          this.#hit(R_FAULT_REORDER, dir, frame);
+          this.#hit(R_FAULT_REORDER, frame);
           late += fault.delayNs();
           break;
         case 'rate':
           due = this.#queue(fault, dir, frame, due);
-          if (due < 0) return;
+          if (due < 0) return false;
           break;
       }
     }
@@ -149,19 +167,25 @@ export class FaultStage implements Task {
       due = Math.max(due, this.#lastNs[dir]!);
       this.#lastNs[dir] = due;
     }
+    const hits = this.#hits.length > 0 ? this.#hits : NO_HITS;
+    let kept = false;
     for (let n = 0; n < copies; n++) {
       const one = n === 0 ? frame : frame.slice();
-      if (due <= now) this.deliver(dir, one);
-      else this.#hold(due, dir, one);
+      if (due > now) kept = this.#hold(due, dir, one, hits) || kept;
+      else {
+        this.deliver(dir, one, hits);
+        kept = true;
+      }
     }
+    return kept;
   }
 
   /** Timer event: delivers the frames that are due. */
   run(): void {
     const now = this.#timer.nowNs();
     while (this.#held.length > 0 && this.#held[0]!.dueNs <= now) {
-      const { dir, frame } = this.#pop();
-      this.deliver(dir, frame);
+      const { dir, frame, hits } = this.#pop();
+      this.deliver(dir, frame, hits);
     }
     if (this.#held.length > 0) this.#timer.schedule(this.#held[0]!.dueNs, this);
   }
@@ -172,13 +196,13 @@ export class FaultStage implements Task {
     this.#timer.stop();
   }
 
-  #hit(why: Reason, dir: Direction, frame: Uint8Array): void {
+  #hit(why: Reason, frame: Uint8Array): void {
     count(why);
-    this.note(dir, why, frame.length - this.#skip);
+    this.#hits.push({ why, bytes: frame.length - this.#skip });
   }
 
-  #corrupt(fault: Fault, dir: Direction, frame: Uint8Array): void {
-    this.#hit(R_FAULT_CORRUPT, dir, frame);
+  #corrupt(fault: Fault, frame: Uint8Array): void {
+    this.#hit(R_FAULT_CORRUPT, frame);
     const bits = (frame.length - this.#skip) * 8;
     if (bits <= 0) return;
     for (let n = fault.spec.bits ?? 1; n > 0; n--) {
@@ -187,8 +211,8 @@ export class FaultStage implements Task {
     }
   }
 
-  #truncate(fault: Fault, dir: Direction, frame: Uint8Array): Uint8Array {
-    this.#hit(R_FAULT_TRUNCATE, dir, frame);
+  #truncate(fault: Fault, frame: Uint8Array): Uint8Array {
+    this.#hit(R_FAULT_TRUNCATE, frame);
     const least = this.#skip + ETHER_HDR_LEN;
     const room = frame.length - least;
     if (room <= 0) return frame;
@@ -202,22 +226,24 @@ export class FaultStage implements Task {
     const line = fault.lines[dir]!;
     if (line.waiting(now) < (fault.spec.burst ?? RATE_QUEUE))
       return line.send(now, frame.length - this.#skip, fault.spec.rate!);
-    this.#hit(R_FAULT_QUEUE_FULL, dir, frame);
+    this.#hit(R_FAULT_QUEUE_FULL, frame);
     return -1;
   }
 
-  #hold(dueNs: number, dir: Direction, frame: Uint8Array): void {
+  /** Keeps a frame until `dueNs`. Returns false, and drops it, if too many are held. */
+  #hold(dueNs: number, dir: Direction, frame: Uint8Array, hits: readonly FaultHit[]): boolean {
     if (this.#held.length >= HELD_MAX) {
-      this.#hit(R_FAULT_QUEUE_FULL, dir, frame);
-      return;
+      this.#hit(R_FAULT_QUEUE_FULL, frame);
+      return false;
     }
     const heap = this.#held;
-    let i = heap.push({ dueNs, order: this.#order++, dir, frame }) - 1;
+    let i = heap.push({ dueNs, order: this.#order++, dir, frame, hits }) - 1;
     for (let up = (i - 1) >> 1; i > 0 && before(heap[i]!, heap[up]!); up = (i - 1) >> 1) {
       [heap[i], heap[up]] = [heap[up]!, heap[i]!];
       i = up;
     }
     if (i === 0) this.#timer.schedule(dueNs, this);
+    return true;
   }
 
   #pop(): Held {

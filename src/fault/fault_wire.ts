@@ -9,7 +9,7 @@ import { EAGAIN, EINVAL } from '../sys/errno.ts';
 import { count, R_FAULT_QUEUE_FULL, R_FAULT_WIRE_ERROR } from '../sys/reason.ts';
 import type { Wire, WireListener } from '../sys/wire.ts';
 import { iovGather, iovLength, iovScatter } from '../sys/wire_iov.ts';
-import { type Direction, type FaultStage, RX, TX } from './fault_stage.ts';
+import { type Direction, type FaultHit, type FaultStage, RX, TX } from './fault_stage.ts';
 
 /** Frames that wait for a full wire before the NIC gets EAGAIN. */
 const OUT_MAX = 256;
@@ -24,6 +24,17 @@ export interface FaultScratch {
   readonly bytes: number;
 }
 
+/**
+ * Told about the frames of the NIC, for captures. Frame numbers begin with 0 and count the frames that
+ * the NIC sent, or received, through this wire.
+ */
+export interface FrameNotes {
+  /** Frame number `n` that the NIC sent, or received, was affected. */
+  affected(dir: Direction, n: number, hits: readonly FaultHit[]): void;
+  /** A frame that the NIC will not receive was affected. */
+  lost(hits: readonly FaultHit[]): void;
+}
+
 interface FaultWireOptions {
   readonly wire: Wire;
   readonly stage: FaultStage;
@@ -33,6 +44,7 @@ interface FaultWireOptions {
   readonly scratch: () => FaultScratch;
   /** Runs a task later, not inside the call. */
   readonly post: (task: Task) => void;
+  readonly notes?: FrameNotes;
 }
 
 export class FaultWire implements Wire, WireListener {
@@ -45,7 +57,10 @@ export class FaultWire implements Wire, WireListener {
   readonly #post: (task: Task) => void;
   readonly #iov = new Uint32Array(2);
   readonly #out: Uint8Array[] = [];
-  readonly #in: Uint8Array[] = [];
+  readonly #in: { readonly frame: Uint8Array; readonly hits: readonly FaultHit[] }[] = [];
+  readonly #notes: FrameNotes | null;
+  /** Frames that the NIC sent and received. */
+  readonly #frames = [0, 0];
   #listener: WireListener | null = null;
   #readable = false;
   #armed = false;
@@ -59,12 +74,22 @@ export class FaultWire implements Wire, WireListener {
     this.#makeScratch = options.scratch;
     this.#post = options.post;
     this.vnetHdr = options.wire.vnetHdr;
-    this.#stage.deliver = (dir, frame) => this.#deliver(dir, frame);
+    this.#notes = options.notes ?? null;
+    this.#stage.deliver = (dir, frame, hits) => this.#deliver(dir, frame, hits);
+    this.#stage.note = (dir, hits, lost) => {
+      // A received frame that is not lost has no number yet: see readv.
+      if (dir === TX) this.#notes?.affected(TX, this.#frames[TX]!, hits);
+      else if (lost) this.#notes?.lost(hits);
+    };
     this.#wire.setListener(this);
   }
 
   writev(iov: Uint32Array, iovcnt: number): number {
-    if (this.#out.length === 0 && this.#stage.idle(TX)) return this.#wire.writev(iov, iovcnt);
+    if (this.#out.length === 0 && this.#stage.idle(TX)) {
+      const sent = this.#wire.writev(iov, iovcnt);
+      if (sent >= 0) this.#frames[TX]!++;
+      return sent;
+    }
     const length = iovLength(this.#mem, iov, iovcnt);
     if (length < 0) return length;
     if (length === 0 || length > this.#room().bytes) return -EINVAL;
@@ -72,6 +97,7 @@ export class FaultWire implements Wire, WireListener {
     const frame = new Uint8Array(length);
     iovGather(this.#mem, iov, frame);
     this.#stage.send(TX, frame);
+    this.#frames[TX]!++;
     return length;
   }
 
@@ -79,7 +105,11 @@ export class FaultWire implements Wire, WireListener {
     const room = iovLength(this.#mem, iov, iovcnt);
     if (room < 0) return room;
     for (let n = 0; n < IN_MAX && this.#in.length === 0; n++) {
-      if (this.#stage.idle(RX)) return this.#wire.readv(iov, iovcnt);
+      if (this.#stage.idle(RX)) {
+        const read = this.#wire.readv(iov, iovcnt);
+        if (read >= 0) this.#frames[RX]!++;
+        return read;
+      }
       const { off, bytes } = this.#room();
       this.#iov[0] = off;
       this.#iov[1] = bytes;
@@ -89,9 +119,11 @@ export class FaultWire implements Wire, WireListener {
       this.#stage.send(RX, this.#mem.slice(off, off + got));
       this.#reading = false;
     }
-    const frame = this.#in.shift();
-    if (frame === undefined) return -EAGAIN;
-    return iovScatter(this.#mem, iov, room, frame);
+    const next = this.#in.shift();
+    if (next === undefined) return -EAGAIN;
+    if (next.hits.length > 0) this.#notes?.affected(RX, this.#frames[RX]!, next.hits);
+    this.#frames[RX]!++;
+    return iovScatter(this.#mem, iov, room, next.frame);
   }
 
   armWritable(): void {
@@ -141,7 +173,7 @@ export class FaultWire implements Wire, WireListener {
     this.#listener?.wireState(up, error);
   }
 
-  #deliver(dir: Direction, frame: Uint8Array): void {
+  #deliver(dir: Direction, frame: Uint8Array, hits: readonly FaultHit[]): void {
     if (dir === TX) {
       if (this.#out.length === 0 && this.#emit(frame)) return;
       if (this.#out.length >= 2 * OUT_MAX) {
@@ -156,7 +188,7 @@ export class FaultWire implements Wire, WireListener {
       count(R_FAULT_QUEUE_FULL);
       return;
     }
-    this.#in.push(frame);
+    this.#in.push({ frame, hits });
     if (!this.#reading && this.#readable) this.#postReadable();
   }
 

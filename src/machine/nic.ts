@@ -165,7 +165,8 @@ export class Nic {
     const plug = this.engine === 'ts' ? this.#faults.wire() : wire;
     this.#plugged = new PluggedNic(machine, model, plug, this.mac, this.engine);
     const { device } = this.#plugged;
-    if (device instanceof NativeTnDevice) this.#faults.follow(device);
+    const native = device instanceof NativeTnDevice ? device : null;
+    this.#faults.follow(this.#plugged.ifp.if_capunit, native);
     try {
       for (const spec of options.faults ?? []) {
         this.#faults.prepare();

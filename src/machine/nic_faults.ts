@@ -4,9 +4,7 @@
  * descriptor, so it moves to the stage when the first fault is added.
  */
 
-import { noteFault } from '../net/capture_drop.ts';
-import { CAPTURE_IN, CAPTURE_OUT } from '../sys/capture.ts';
-import { FaultStage, TX } from '../fault/fault_stage.ts';
+import { FaultStage } from '../fault/fault_stage.ts';
 import { type FaultScratch, FaultWire } from '../fault/fault_wire.ts';
 import type { NativeTnDevice } from '../host/native_tn.ts';
 import { SeededPrng } from '../host/prng.ts';
@@ -18,6 +16,7 @@ import { inPass } from '../sys/pass.ts';
 import type { Wire } from '../sys/wire.ts';
 import { mem, PAGE_SIZE } from '../vm/arena.ts';
 import { NOPAGE, vm_page_alloc_contig, vm_page_unwire } from '../vm/vm_page.ts';
+import { FaultNotes } from './fault_notes.ts';
 import type { Machine } from './machine.ts';
 
 /** Pages for the longest frame of mode vnet: an IP packet with Ethernet and virtio-net headers. */
@@ -35,6 +34,8 @@ export class NicFaults {
   #detour: WireDetour | null = null;
   #scratch: FaultScratch | null = null;
   readonly #pages: number[] = [];
+  readonly #notes = new FaultNotes();
+  #unit = 0;
 
   constructor(machine: Machine, wire: Wire) {
     this.#machine = machine;
@@ -49,8 +50,6 @@ export class NicFaults {
     };
     const skip = wire.vnetHdr ? 12 : 0;
     this.stage = new FaultStage(timer, (seed) => new SeededPrng(seed), skip);
-    this.stage.note = (dir, why, bytes) =>
-      noteFault(dir === TX ? CAPTURE_OUT : CAPTURE_IN, why, bytes);
   }
 
   /** Returns the stage as a wire, which replaces the NIC's wire. */
@@ -61,13 +60,19 @@ export class NicFaults {
       mem,
       scratch: () => (this.#scratch ??= this.#alloc(1)),
       post: (task) => this.#machine.clock.post(task),
+      notes: this.#notes,
     });
     return this.#front;
   }
 
-  /** Sets the native device, which stays on its own wire until the first fault is added. */
-  follow(device: NativeTnDevice): void {
+  /**
+   * Names the NIC, whose interface has the number `unit` in captures. A native `device` stays on its own
+   * wire until the first fault is added.
+   */
+  follow(unit: number, device: NativeTnDevice | null): void {
+    this.#unit = unit;
     this.#device = device;
+    this.#notes.begin(unit);
   }
 
   /** Allocates memory for frames. Throws TapnicError (ENOMEM). */
@@ -89,12 +94,14 @@ export class NicFaults {
     const room = this.#alloc(2);
     const detour = new WireDetour(this.#machine.arena, this.#wire.vnetHdr);
     this.#device.rewire(detour.end);
+    this.#notes.begin(this.#unit);
     detour.lead(this.wire(), this.#device, room);
     this.#detour = detour;
   }
 
   /** Releases everything, when the NIC is unplugged. */
   close(): void {
+    this.#notes.close();
     this.#front?.close();
     this.#detour?.close();
     inPass(() => {

@@ -33,6 +33,9 @@ import type { Ifnet } from './if_var.ts';
 /** Default and largest snap length in bytes; no packet is longer. */
 export const CAPTURE_SNAPLEN_MAX = 262144;
 
+/** Packet ids that a capture with a filter remembers, to record their events. */
+const ACCEPTED = 65_536;
+
 /** Which points of the stack's layers are captured: one branch per packet checks it. */
 export const captureOn = { ip: false, sockbuf: false };
 
@@ -86,6 +89,8 @@ export class Capture {
   /** Number of records passed to the sink. */
   packets = 0;
   readonly #lostBefore: number;
+  /** The ids of the last packets that the filter accepted; null: no filter. */
+  readonly #accepted: Uint32Array | null;
 
   constructor(options: CaptureOptions, sink: CaptureSink) {
     const { snaplen = 0, filter = null, meta = false } = options;
@@ -94,6 +99,7 @@ export class Capture {
     this.meta = meta;
     const reach = filter === null ? 0 : Math.min(bpfReach(filter), CAPTURE_SNAPLEN_MAX);
     this.reach = Math.max(this.snaplen, reach);
+    this.#accepted = filter !== null && meta ? new Uint32Array(ACCEPTED) : null;
     this.sink = sink;
     this.#lostBefore = captureRing().lost;
   }
@@ -103,6 +109,19 @@ export class Capture {
    */
   get drops(): number {
     return ring === null ? 0 : (ring.lost - this.#lostBefore) >>> 0;
+  }
+
+  /** Remembers a packet that the filter accepted. */
+  accept(pktId: number): void {
+    if (this.#accepted !== null) this.#accepted[pktId % ACCEPTED] = pktId;
+  }
+
+  /**
+   * Whether it records events of a packet: with a filter, only those of a packet that the filter
+   * accepted at one of the places before.
+   */
+  wantsEvent(pktId: number): boolean {
+    return this.#accepted === null || (pktId !== 0 && this.#accepted[pktId % ACCEPTED] === pktId);
   }
 
   /** Whether it records the interface with number `unit`. @param unit 0: any */
@@ -146,7 +165,7 @@ const ifTaps: IfTap[] = [];
 function dispatchEvent(rec: CaptureRecord): void {
   for (let i = 0; i < open.length; i++) {
     const c = open[i]!;
-    if (c.meta && c.hasUnit(rec.unit)) c.sink.captureRecord(rec);
+    if (c.meta && c.hasUnit(rec.unit) && c.wantsEvent(rec.pktId)) c.sink.captureRecord(rec);
   }
 }
 
@@ -167,6 +186,7 @@ const dispatch: CaptureSink = {
       if (filter !== null && bpf_filter(filter, mem, rec.off, rec.wirelen, caplen) === 0) continue;
       place.accepted++;
       c.packets++;
+      c.accept(rec.pktId);
       rec.caplen = Math.min(caplen, c.snaplen);
       c.sink.captureRecord(rec);
     }

@@ -1,6 +1,10 @@
-/** Drops inside the stack and faults on the wire, as events of captures. */
+/**
+ * Drops inside the stack and faults on the wire, as events of captures. A function that drops a packet
+ * calls `countDrop`; one that has no packet at hand, because it processes the message in it, calls
+ * `countInputDrop`, after the caller has named the packet by `inputSubject`.
+ */
 
-import { CAPTURE_EVENT, CAPTURE_WIRE } from '../sys/capture.ts';
+import { CAPTURE_EVENT, CAPTURE_IN, CAPTURE_IP } from '../sys/capture.ts';
 import {
   META_CSUM_UNKNOWN,
   META_ITEM_BYTES,
@@ -13,8 +17,10 @@ import {
 import { captureNotes } from '../sys/capture_notes.ts';
 import { count, type Reason } from '../sys/reason.ts';
 import type { Mbuf } from '../kern/mbuf.ts';
+import { m_pullup } from '../kern/uipc_mbuf.ts';
 import { memView } from '../vm/arena.ts';
 import { captureRing } from './capture.ts';
+import type { Ifnet } from './if_var.ts';
 
 const ROOM = 2 * META_ITEM_BYTES + META_PACKET_BYTES + META_WHY_BYTES;
 
@@ -23,25 +29,92 @@ const ROOM = 2 * META_ITEM_BYTES + META_PACKET_BYTES + META_WHY_BYTES;
  * wants metadata. Call it before `m` is freed.
  * @param point the capture point before which, or behind which, the packet was
  * @param direction CAPTURE_OUT or CAPTURE_IN
+ * @param ifp the interface that sends it; a received packet names its own
  */
-export function countDrop(m: Mbuf, why: Reason, point: number, direction: number): void {
+export function countDrop(
+  m: Mbuf,
+  why: Reason,
+  point: number,
+  direction: number,
+  ifp: Ifnet | null = null,
+): void {
   count(why);
-  if (captureNotes.on) noteDrop(m, why, point, direction);
+  if (captureNotes.on) noteDrop(m, why, point, direction, ifp);
 }
 
 /** As `countDrop`, for a reason that the caller counts. */
-export function noteDrop(m: Mbuf, why: Reason, point: number, direction: number): void {
+export function noteDrop(
+  m: Mbuf,
+  why: Reason,
+  point: number,
+  direction: number,
+  ifp: Ifnet | null = null,
+): void {
   const { pktId, len } = m.m_pkthdr;
-  if (pktId !== 0) event(pktId, point, direction, META_WHY_DROP, why, len);
+  const by = direction === CAPTURE_IN ? (m.m_pkthdr.rcvif as Ifnet | null) : ifp;
+  noteLost(pktId, len, why, point, direction, by);
 }
 
-/** Records that a fault on the wire dropped or changed a frame of `len` bytes. */
-export function noteFault(direction: number, why: Reason, len: number): void {
-  event(0, CAPTURE_WIRE, direction, META_WHY_FAULT, why, len);
+/** As `noteDrop`, for packet `id` of `len` bytes, whose mbufs may be free already. */
+export function noteLost(
+  id: number,
+  len: number,
+  why: Reason,
+  point: number,
+  direction: number,
+  ifp: Ifnet | null,
+): void {
+  if (id !== 0) event(id, ifp?.if_capunit ?? 0, point, direction, META_WHY_DROP, why, len);
 }
+
+/** m_pullup for a received packet: counts and records `why` if it fails, and has then freed `m`. */
+export function pullupInput(m: Mbuf, len: number, why: Reason, point = CAPTURE_IP): Mbuf | null {
+  const { pktId, len: bytes, rcvif } = m.m_pkthdr;
+  const top = m_pullup(m, len);
+  if (top !== null) return top;
+  count(why);
+  noteLost(pktId, bytes, why, point, CAPTURE_IN, rcvif as Ifnet | null);
+  return null;
+}
+
+/** The received packet whose message is being processed. */
+const subject = { id: 0, len: 0, ifp: null as Ifnet | null };
+
+/** Names the received packet of the following calls of `countInputDrop`. */
+export function inputSubject({ m_pkthdr }: Mbuf): void {
+  if (!captureNotes.on) return;
+  subject.id = m_pkthdr.pktId;
+  subject.len = m_pkthdr.len;
+  subject.ifp = m_pkthdr.rcvif as Ifnet | null;
+}
+
+/** Counts `why`, for which the message of the packet that `inputSubject` named is not processed. */
+export function countInputDrop(why: Reason): void {
+  count(why);
+  if (captureNotes.on) noteLost(subject.id, subject.len, why, CAPTURE_IP, CAPTURE_IN, subject.ifp);
+}
+
+/**
+ * Records that a fault on the wire dropped or changed frame `id`, of `len` bytes, of the interface with
+ * the number `unit`.
+ */
+export function noteFault(
+  id: number,
+  unit: number,
+  point: number,
+  direction: number,
+  why: Reason,
+  len: number,
+): void {
+  event(id, unit, point, direction, META_WHY_FAULT, why, len);
+}
+
+let writer: MetaWriter | null = null;
+let writerView: DataView | null = null;
 
 function event(
   id: number,
+  unit: number,
   point: number,
   direction: number,
   what: number,
@@ -50,10 +123,13 @@ function event(
 ): void {
   if (!captureNotes.on) return;
   const ring = captureRing();
-  if (ring.reserve(CAPTURE_EVENT, direction, 0, id, 0, ROOM) < 0) return;
-  const w = new MetaWriter(memView);
-  w.begin(ring.metaOff, ROOM);
-  w.packet(id, point, direction, 0, META_CSUM_UNKNOWN);
-  w.why(what, why, len);
-  ring.commit(w.length);
+  if (ring.reserve(CAPTURE_EVENT, direction, unit, id, 0, ROOM) < 0) return;
+  if (writer === null || writerView !== memView) {
+    writer = new MetaWriter(memView);
+    writerView = memView;
+  }
+  writer.begin(ring.metaOff, ROOM);
+  writer.packet(id, point, direction, 0, META_CSUM_UNKNOWN);
+  writer.why(what, why, len);
+  ring.commit(writer.length);
 }

@@ -27,9 +27,12 @@ import {
   META_MBUF_INTERNAL,
   META_MBUF_OTHER,
   META_MBUF_SFBUF,
+  META_WHY_WAIT,
   MetaWriter,
 } from '../sys/capture_meta.ts';
+import type { Reason } from '../sys/reason.ts';
 import { kva } from '../sys/types.ts';
+import { AF_INET6 } from '../kern/protosw.ts';
 import { m_copydata } from '../kern/m_copydata.ts';
 import {
   CSUM_DATA_VALID,
@@ -61,6 +64,9 @@ import type { Ifnet } from './if_var.ts';
 /** Version 4, five words; the least length of an IPv4 header. */
 const IP_VHL = 0x45;
 const IP_HDR_MIN = 20;
+/** The IPv6 header and the offsets of its addresses. */
+const IP6_HDR = 40;
+const IP6_ADDRS = [8, 24] as const;
 
 /** Room for the metadata of a record; what does not fit is left out. */
 const META_ROOM = 4096;
@@ -141,10 +147,14 @@ export function metaOfChain(
   const w = metaWriter(ring);
   const { pktId, csum_flags } = head.m_pkthdr;
   w.packet(pktId, point, flags, 0, csumOf(csum_flags, flags));
+  addChain(w, m);
+  return w.length;
+}
+
+function addChain(w: MetaWriter, m: Mbuf | null): void {
   w.chain();
   for (let at = m; at !== null; at = at.m_next) addMbuf(w, at);
   w.chainEnd();
-  return w.length;
 }
 
 function csumOf(bits: number, flags: number): number {
@@ -161,13 +171,17 @@ export function metaRoom(ring: CaptureRing): number {
   return ring.metaWanted ? META_ROOM : 0;
 }
 
-/** Writes an Ethernet header without addresses for the IP packet `m`; returns its length. */
-function pseudoEther(dst: number, m: Mbuf, caplen: number): number {
+/** Writes an Ethernet header without addresses for an IP packet; returns its length. */
+function pseudoEther(dst: number, caplen: number, v6: boolean): number {
   const n = Math.min(ETHER_HDR_LEN, caplen);
   for (let i = 0; i < n; i++) mem[dst + i] = 0;
-  const etherType = mem[mtod(m)]! >> 4 === 6 ? ETHERTYPE_IPV6 : ETHERTYPE_IP;
-  if (n === ETHER_HDR_LEN) memView.setUint16(dst + 12, etherType);
+  if (n === ETHER_HDR_LEN) memView.setUint16(dst + 12, v6 ? ETHERTYPE_IPV6 : ETHERTYPE_IP);
   return n;
+}
+
+/** Whether the received packet `m` is one of IPv6. */
+function isIp6(m: Mbuf): boolean {
+  return mem[mtod(m)]! >> 4 === 6;
 }
 
 /**
@@ -179,31 +193,58 @@ export function captureIp(ring: CaptureRing, ifp: Ifnet, m: Mbuf, flags: number)
   const { pktId } = m.m_pkthdr;
   const dst = ring.reserve(CAPTURE_IP, flags, ifp.if_capunit, pktId, wirelen, metaRoom(ring));
   if (dst < 0) return;
-  const n = pseudoEther(dst, m, ring.caplen);
+  const n = pseudoEther(dst, ring.caplen, isIp6(m));
   const before = payloadReason(READ_BPF);
   if (ring.caplen > n) m_copydata(m, 0, ring.caplen - n, kva(dst + n));
   payloadReason(before);
   ring.commit(metaOfChain(ring, CAPTURE_IP, flags, m, m));
 }
 
-/** Completes a copy of `len` bytes of an IPv4 header at `dst` that IP has not filled in: no id, no checksum. */
-function fillUnsentIp(dst: number, len: number): void {
-  if (len < IP_HDR_MIN || mem[dst]! >> 4 === 6) return;
+/**
+ * Completes `len` bytes of an IP header at `dst` that IP has not filled in: version, id 0 and checksum
+ * of IPv4; zones are no part of IPv6 addresses on the wire.
+ */
+function fillUnsentIp(dst: number, len: number, v6: boolean): void {
+  if (v6) {
+    clearZones(dst, len);
+    return;
+  }
+  if (len < IP_HDR_MIN) return;
   mem[dst] = IP_VHL;
   memView.setUint16(dst + 4, 0);
+  sumIp(dst);
+}
+
+/** Computes the checksum of the IPv4 header without options at `dst`. */
+function sumIp(dst: number): void {
   memView.setUint16(dst + 10, 0);
+  let sum = 0;
+  for (let i = 0; i < IP_HDR_MIN; i += 2) sum += memView.getUint16(dst + i);
+  sum = (sum & 0xffff) + (sum >>> 16);
+  memView.setUint16(dst + 10, ~((sum & 0xffff) + (sum >>> 16)));
+}
+
+/** Removes the zones that the stack stores in link-local addresses of the IPv6 header at `dst`. */
+function clearZones(dst: number, len: number): void {
+  if (len < IP6_HDR) return;
+  for (const at of IP6_ADDRS) {
+    const high = memView.getUint16(dst + at);
+    const group = high >>> 8 === 0xff && ((high & 15) === 1 || (high & 15) === 2);
+    if (group || (high & 0xffc0) === 0xfe80) memView.setUint16(dst + at + 2, 0);
+  }
 }
 
 /**
- * Records a segment at point `sockbuf`: the headers that it gets, and the bytes of the socket buffer.
+ * Records a packet at point `sockbuf`: the headers that it gets, and the bytes of the socket buffer.
  * @param unit the number of the interface; 0: not known yet
- * @param m the segment: its first mbuf has the headers, the others share the socket buffer's storage
+ * @param m the packet: its first mbuf has the headers, the others share the socket buffer's storage
  * @param first position of its first byte in the stream; @param bytes their number
  */
 export function captureSockbufOut(
   ring: CaptureRing,
   unit: number,
   m: Mbuf,
+  family: number,
   socket: number,
   first: number,
   bytes: number,
@@ -213,11 +254,12 @@ export function captureSockbufOut(
   const room = metaRoom(ring);
   const dst = ring.reserve(CAPTURE_SOCKBUF, CAPTURE_OUT, unit, pktId, wirelen, room);
   if (dst < 0) return;
-  const n = pseudoEther(dst, m, ring.caplen);
+  const v6 = family === AF_INET6;
+  const n = pseudoEther(dst, ring.caplen, v6);
   const before = payloadReason(READ_BPF);
   if (ring.caplen > n) m_copydata(m, 0, ring.caplen - n, kva(dst + n));
   payloadReason(before);
-  fillUnsentIp(dst + n, ring.caplen - n);
+  fillUnsentIp(dst + n, ring.caplen - n, v6);
   let length = metaOfChain(ring, CAPTURE_SOCKBUF, CAPTURE_OUT, m, m.m_next);
   if (length > 0) {
     meta!.socket(socket, first, bytes);
@@ -245,12 +287,60 @@ export function captureSockbufIn(
   const room = metaRoom(ring);
   const dst = ring.reserve(CAPTURE_SOCKBUF, CAPTURE_IN, unit, pktId, wirelen, room);
   if (dst < 0) return;
-  const n = pseudoEther(dst, m, ring.caplen);
+  const v6 = isIp6(m);
+  const n = pseudoEther(dst, ring.caplen, v6);
   if (ring.caplen > n) m_copydata(m, 0, ring.caplen - n, kva(dst + n));
+  if (v6) clearZones(dst + n, ring.caplen - n);
   let length = metaOfChain(ring, CAPTURE_SOCKBUF, CAPTURE_IN, m, m);
   if (length > 0) {
     meta!.socket(socket, first, bytes);
     length = meta!.length;
   }
   ring.commit(length);
+}
+
+/** Data that waited for missing bytes before it. */
+export interface WaitedData {
+  /** The packet that brought it: id, csum_flags, interface, and its IP and TCP headers. */
+  readonly pktId: number;
+  readonly csumFlags: number;
+  readonly ifp: Ifnet;
+  readonly header: Uint8Array;
+}
+
+/**
+ * Records `bytes` bytes at offset `off` of the chain `m` at point `sockbuf`, as the socket buffer gets
+ * them now, behind the headers with which they came.
+ * @param why the reason for which they waited; 0: they did not
+ */
+export function captureSockbufWaited(
+  ring: CaptureRing,
+  data: WaitedData,
+  m: Mbuf,
+  off: number,
+  bytes: number,
+  socket: number,
+  first: number,
+  why: Reason,
+): void {
+  const { pktId, csumFlags, ifp, header } = data;
+  const wirelen = ETHER_HDR_LEN + header.length + bytes;
+  const room = metaRoom(ring);
+  const dst = ring.reserve(CAPTURE_SOCKBUF, CAPTURE_IN, ifp.if_capunit, pktId, wirelen, room);
+  if (dst < 0) return;
+  const { caplen } = ring;
+  const n = pseudoEther(dst, caplen, header[0]! >> 4 === 6);
+  const hdr = Math.min(header.length, caplen - n);
+  for (let i = 0; i < hdr; i++) mem[dst + n + i] = header[i]!;
+  if (caplen > n + hdr) m_copydata(m, off, caplen - n - hdr, kva(dst + n + hdr));
+  if (!ring.metaWanted) {
+    ring.commit(0);
+    return;
+  }
+  const w = metaWriter(ring);
+  w.packet(pktId, CAPTURE_SOCKBUF, CAPTURE_IN, 0, csumOf(csumFlags, CAPTURE_IN));
+  addChain(w, m);
+  w.socket(socket, first, bytes);
+  if (why !== 0) w.why(META_WHY_WAIT, why, bytes);
+  ring.commit(w.length);
 }

@@ -5,7 +5,7 @@
  */
 
 import { CAPTURE_IF, CAPTURE_IN, CAPTURE_OUT } from '../sys/capture.ts';
-import { countDrop } from './capture_drop.ts';
+import { countDrop, noteLost, pullupInput } from './capture_drop.ts';
 import {
   EAFNOSUPPORT,
   EINVAL,
@@ -29,7 +29,7 @@ import {
 } from '../sys/reason.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
 import { M_BCAST, type Mbuf, M_MCAST, M_NOWAIT, mtod, M_VLANTAG } from '../kern/mbuf.ts';
-import { m_adj, M_PREPEND, m_pullup } from '../kern/uipc_mbuf.ts';
+import { m_adj, M_PREPEND } from '../kern/uipc_mbuf.ts';
 import { kva } from '../sys/types.ts';
 import { mem, memView } from '../vm/arena.ts';
 import { bpfattach, bpfdetach, DLT_EN10MB } from './bpf.ts';
@@ -139,7 +139,7 @@ export function ether_output(ifp: Ifnet, m: Mbuf, dst: OutputDst): Errno {
     (ifp.if_flags & (IFF_UP | IFF_MONITOR)) !== IFF_UP ||
     (ifp.if_drv_flags & IFF_DRV_RUNNING) === 0
   ) {
-    countDrop(m, R_ETHER_DOWN, CAPTURE_IF, CAPTURE_OUT);
+    countDrop(m, R_ETHER_DOWN, CAPTURE_IF, CAPTURE_OUT, ifp);
     return outputError(ifp, m, ENETDOWN);
   }
   const resolver = ifp.if_afdata[dst.family] ?? null;
@@ -159,10 +159,12 @@ export function ether_output(ifp: Ifnet, m: Mbuf, dst: OutputDst): Errno {
 
 /** Prepends an Ethernet header to `m`. Takes `m`. Null: no mbuf; the drop is counted. */
 function encapsulate(ifp: Ifnet, m: Mbuf, dhost: Uint8Array, type: number): Mbuf | null {
+  const { pktId, len } = m.m_pkthdr;
   const top = M_PREPEND(m, ETHER_HDR_LEN, M_NOWAIT);
   if (top === null) {
     if_inc_counter(ifp, IFCOUNTER_OQDROPS, 1);
     count(R_IF_NOBUFS);
+    noteLost(pktId, len, R_IF_NOBUFS, CAPTURE_IF, CAPTURE_OUT, ifp);
     return null;
   }
   $eh.at(mtod(top));
@@ -202,10 +204,9 @@ function ether_input(ifp: Ifnet, m: Mbuf): void {
   }
   const len = m.m_pkthdr.len;
   if (len < ETHER_HDR_LEN) return inputDrop(ifp, m, R_ETHER_SHORT);
-  const top = m.m_len < ETHER_HDR_LEN ? m_pullup(m, ETHER_HDR_LEN) : m;
+  const top = m.m_len < ETHER_HDR_LEN ? pullupInput(m, ETHER_HDR_LEN, R_IF_NOBUFS, CAPTURE_IF) : m;
   if (top === null) {
     if_inc_counter(ifp, IFCOUNTER_IERRORS, 1);
-    count(R_IF_NOBUFS);
     return;
   }
   m = top;
@@ -266,7 +267,7 @@ export function ether_vlanencap(m: Mbuf, tag: number): Mbuf | null {
  * ether_vtag. Takes `m`. Null: no mbuf.
  */
 function etherVlanDecap(m: Mbuf): Mbuf | null {
-  const top = m_pullup(m, ETHER_HDR_LEN + ETHER_VLAN_ENCAP_LEN);
+  const top = pullupInput(m, ETHER_HDR_LEN + ETHER_VLAN_ENCAP_LEN, R_IF_NOBUFS, CAPTURE_IF);
   if (top === null) return null;
   const p = mtod(top);
   top.m_pkthdr.ether_vtag = memView.getUint16(p + ETHER_HDR_LEN);
@@ -287,7 +288,6 @@ function tagged(ifp: Ifnet, m: Mbuf): void {
     const top = etherVlanDecap(m);
     if (top === null) {
       if_inc_counter(ifp, IFCOUNTER_IERRORS, 1);
-      count(R_IF_NOBUFS);
       return;
     }
     m = top;

@@ -5,6 +5,8 @@
  * hash, InfiniBand, kTLS and rate limits.
  */
 
+import { CAPTURE_IF, CAPTURE_IN, CAPTURE_OUT } from '../sys/capture.ts';
+import { countDrop } from './capture_drop.ts';
 import {
   EBUSY,
   EEXIST,
@@ -15,7 +17,7 @@ import {
   EPROTONOSUPPORT,
   type Errno,
 } from '../sys/errno.ts';
-import { count, R_LAGG_DOWN, R_LAGG_INACTIVE, R_LAGG_NOPORT } from '../sys/reason.ts';
+import { R_LAGG_DOWN, R_LAGG_INACTIVE, R_LAGG_NOPORT } from '../sys/reason.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
 import { type Mbuf, M_MCAST, mtod, M_VLANTAG } from '../kern/mbuf.ts';
 import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
@@ -112,12 +114,12 @@ class LaggPortSoftc implements IfLaggPort {
     const sc = this.lp_softc;
     const ifp = sc.sc_ifp;
     if ((ifp.if_drv_flags & IFF_DRV_RUNNING) === 0) {
-      count(R_LAGG_DOWN);
+      countDrop(m, R_LAGG_DOWN, CAPTURE_IF, CAPTURE_IN);
       m_freem(m);
       return false;
     }
     if (sc.sc_proto === 'failover' && !lagg_fail_input(sc, this)) {
-      count(R_LAGG_INACTIVE);
+      countDrop(m, R_LAGG_INACTIVE, CAPTURE_IF, CAPTURE_IN);
       m_freem(m);
       return false;
     }
@@ -170,7 +172,7 @@ class LaggSoftc implements IfDriver {
     if (ifp.if_bpf !== null && ifp.if_bpf.listeners > 0) ifp.if_bpf.mtap(m, true);
     const lp = choosePort(this, m);
     if (lp === null) {
-      count(R_LAGG_NOPORT);
+      countDrop(m, R_LAGG_NOPORT, CAPTURE_IF, CAPTURE_OUT, ifp);
       if_inc_counter(ifp, IFCOUNTER_OERRORS, 1);
       m_freem(m);
       return ENETDOWN;

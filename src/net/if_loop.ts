@@ -4,6 +4,8 @@
  * ip_output converts unmapped packets before.
  */
 
+import { CAPTURE_IF, CAPTURE_OUT } from '../sys/capture.ts';
+import { noteLost } from './capture_drop.ts';
 import { EAFNOSUPPORT, ENETDOWN, EOPNOTSUPP, type Errno } from '../sys/errno.ts';
 import { count, R_IF_NOBUFS } from '../sys/reason.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
@@ -122,12 +124,13 @@ function looutput(ifp: Ifnet, m: Mbuf, dst: OutputDst): Errno {
     m_freem(m);
     return EAFNOSUPPORT;
   }
-  const { len } = m.m_pkthdr;
+  const { len, pktId } = m.m_pkthdr;
   if_inc_counter(ifp, IFCOUNTER_OPACKETS, 1);
   if_inc_counter(ifp, IFCOUNTER_OBYTES, len);
   const top = tap(V_loif(ifp.if_vnet).ifp!, m, dst.family);
   if (top === null) {
     count(R_IF_NOBUFS);
+    noteLost(pktId, len, R_IF_NOBUFS, CAPTURE_IF, CAPTURE_OUT, ifp);
     return 0;
   }
   trustSums(top);

@@ -5,6 +5,8 @@
  * filters, setting the parent to promiscuous mode, kTLS and rate limits.
  */
 
+import { CAPTURE_IF, CAPTURE_IN, CAPTURE_OUT } from '../sys/capture.ts';
+import { countDrop, noteLost } from './capture_drop.ts';
 import {
   EBUSY,
   EEXIST,
@@ -109,7 +111,8 @@ class Trunk implements IfVlanTrunk {
     const ifv = this.vlans.get(EVL_VLANOFTAG(vtag));
     if (ifv === undefined || (ifv.ifv_ifp.if_flags & IFF_UP) === 0) {
       if_inc_counter(this.parent, IFCOUNTER_NOPROTO, 1);
-      count(ifv === undefined ? R_ETHER_VLAN : R_VLAN_DOWN);
+      const why = ifv === undefined ? R_ETHER_VLAN : R_VLAN_DOWN;
+      countDrop(m, why, CAPTURE_IF, CAPTURE_IN);
       m_freem(m);
       return;
     }
@@ -164,8 +167,8 @@ class Ifvlan implements IfDriver {
       (p.if_flags & IFF_UP) === 0 ||
       (p.if_drv_flags & IFF_DRV_RUNNING) === 0
     ) {
+      countDrop(m, R_VLAN_PARENT, CAPTURE_IF, CAPTURE_OUT, ifp);
       m_freem(m);
-      count(R_VLAN_PARENT);
       if_inc_counter(ifp, IFCOUNTER_OERRORS, 1);
       return ENETDOWN;
     }
@@ -175,9 +178,11 @@ class Ifvlan implements IfDriver {
       m.m_pkthdr.ether_vtag = tag;
       m.m_flags |= M_VLANTAG;
     } else {
+      const { pktId } = m.m_pkthdr;
       top = ether_vlanencap(m, tag);
       if (top === null) {
         count(R_IF_NOBUFS);
+        noteLost(pktId, len, R_IF_NOBUFS, CAPTURE_IF, CAPTURE_OUT, ifp);
         if_inc_counter(ifp, IFCOUNTER_OERRORS, 1);
         return ENOBUFS;
       }

@@ -5,6 +5,8 @@
  * there is room.
  */
 
+import { CAPTURE_OUT, CAPTURE_RING } from '../sys/capture.ts';
+import { noteLost } from './capture_drop.ts';
 import type { Errno } from '../sys/errno.ts';
 import { count, R_DRV_IFQ_FULL } from '../sys/reason.ts';
 import { type Mbuf, M_MCAST } from '../kern/mbuf.ts';
@@ -55,12 +57,13 @@ export abstract class IfStartDriver implements IfDriver {
  */
 function if_transmit_default(ifp: Ifnet, driver: IfStartDriver, m: Mbuf): Errno {
   // Read the packet header first: after IFQ_ENQUEUE the queue owns `m`.
-  const { len } = m.m_pkthdr;
+  const { len, pktId } = m.m_pkthdr;
   const multicast = (m.m_flags & M_MCAST) !== 0;
   const error = IFQ_ENQUEUE(ifp.if_snd, m);
   if (error !== 0) {
     if_inc_counter(ifp, IFCOUNTER_OQDROPS, 1);
     count(R_DRV_IFQ_FULL);
+    noteLost(pktId, len, R_DRV_IFQ_FULL, CAPTURE_RING, CAPTURE_OUT, ifp);
     return error;
   }
   if_inc_counter(ifp, IFCOUNTER_OBYTES, len);

@@ -4,6 +4,7 @@
  */
 
 import { CAPTURE_IF, CAPTURE_OUT } from '../sys/capture.ts';
+import { captureNotes } from '../sys/capture_notes.ts';
 import { countDrop, noteDrop } from './capture_drop.ts';
 import type { AddrWords } from '../sys/addr.ts';
 import { count, type Reason } from '../sys/reason.ts';
@@ -101,17 +102,28 @@ export abstract class NeighborCache implements LleTimer {
   }
 
   #evictEntry(lle: Llentry): void {
-    const dropped = this.remove(lle);
-    if (dropped > 0) count(this.#reasons.timeout, dropped);
+    this.remove(lle, this.#reasons.timeout);
     count(this.#reasons.evicted);
   }
 
-  /** Removes an entry and drops its held packets. Returns their number. */
-  remove(lle: Llentry): number {
+  /**
+   * Removes an entry and drops its held packets. Returns their number.
+   * @param why counts them; null: not counted
+   */
+  remove(lle: Llentry, why: Reason | null = null): number {
+    if (why !== null) this.countHeld(lle, why);
     const dropped = this.table.remove(lle);
     this.held -= dropped;
     this.dropped(dropped);
     return dropped;
+  }
+
+  /** Counts and records the packets that `lle` holds as dropped for `why`. */
+  protected countHeld(lle: Llentry, why: Reason): void {
+    if (lle.la_numheld > 0) count(why, lle.la_numheld);
+    if (!captureNotes.on) return;
+    for (let m = lle.la_hold; m !== null; m = m.m_nextpkt)
+      noteDrop(m, why, CAPTURE_IF, CAPTURE_OUT, lle.lle_ifp);
   }
 
   /** Removes all entries; with `dynamicOnly` only those that are not static. */
@@ -129,7 +141,7 @@ export abstract class NeighborCache implements LleTimer {
     if (this.held >= HELD_MAX && head !== null && head !== lle) this.#evictEntry(head);
     if (lle.la_numheld > 0 && (lle.la_numheld >= max || this.held >= HELD_MAX)) {
       const first = lle.unhold()!;
-      countDrop(first, this.#reasons.holdFull, CAPTURE_IF, CAPTURE_OUT);
+      countDrop(first, this.#reasons.holdFull, CAPTURE_IF, CAPTURE_OUT, lle.lle_ifp);
       m_freem(first);
       this.held--;
       this.dropped(1);
@@ -139,7 +151,7 @@ export abstract class NeighborCache implements LleTimer {
       this.held++;
       return true;
     }
-    noteDrop(m, this.#reasons.holdFull, CAPTURE_IF, CAPTURE_OUT);
+    if (captureNotes.on) noteDrop(m, this.#reasons.holdFull, CAPTURE_IF, CAPTURE_OUT, lle.lle_ifp);
     m_freem(m);
     return false;
   }

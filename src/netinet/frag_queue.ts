@@ -4,6 +4,9 @@
  * offset is in m_pkthdr.csum_data. Overlaps, and what an ICMP error needs, differ by family.
  */
 
+import { CAPTURE_IN, CAPTURE_IP } from '../sys/capture.ts';
+import { captureNotes } from '../sys/capture_notes.ts';
+import { noteDrop } from '../net/capture_drop.ts';
 import type { Task } from '../sys/clock.ts';
 import { count, type Reason } from '../sys/reason.ts';
 import { m_freemp, mbufZones } from '../kern/kern_mbuf.ts';
@@ -128,6 +131,9 @@ export abstract class FragTable<Q extends FragQueue<Q>> implements Task {
   /** Frees a queue and the fragments from `m` on. Counts all of its fragments under the reason. */
   protected freeQueue(q: Q, m: Mbuf | null): void {
     if (q.nfrags > 0) count(this.#reason, q.nfrags);
+    if (captureNotes.on)
+      for (let n = m; n !== null; n = n.m_nextpkt)
+        noteDrop(n, this.#reason, CAPTURE_IP, CAPTURE_IN);
     this.remove(q);
     m_freemp(m);
   }

@@ -8,8 +8,9 @@
  * removed.
  */
 
-import { CAPTURE_IF, CAPTURE_OUT } from '../sys/capture.ts';
-import { countDrop } from '../net/capture_drop.ts';
+import { nextPktId } from '../sys/packet_id.ts';
+import { CAPTURE_IF, CAPTURE_IN, CAPTURE_OUT } from '../sys/capture.ts';
+import { countDrop, pullupInput } from '../net/capture_drop.ts';
 import type { Task } from '../sys/clock.ts';
 import { EEXIST, EHOSTDOWN, EHOSTUNREACH, EINVAL, ENOBUFS, ENOENT } from '../sys/errno.ts';
 import { type Errno, EWOULDBLOCK } from '../sys/errno.ts';
@@ -28,7 +29,7 @@ import { m_freem, m_gethdr } from '../kern/kern_mbuf.ts';
 import { Callout, callout_reset, callout_stop, nowNs } from '../kern/kern_timeout.ts';
 import { M_ALIGN, M_BCAST, type Mbuf, M_MCAST, M_NOWAIT, MT_DATA, mtod } from '../kern/mbuf.ts';
 import { AF_INET } from '../kern/protosw.ts';
-import { m_pullup } from '../kern/uipc_mbuf.ts';
+
 import { answersForAddresses, VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
 import { etherbroadcastaddr, ETHERTYPE_ARP, ETHERTYPE_IP, ether_ntoa } from '../net/ethernet.ts';
 import { ifConsole, ifnetList } from '../net/if.ts';
@@ -230,7 +231,7 @@ export class ArpTable extends NeighborCache implements LinkResolver {
     const lle =
       found ?? ((ifp.if_flags & (IFF_NOARP | IFF_STATICARP)) === 0 ? this.create(addr) : null);
     if (lle === null) {
-      countDrop(m, R_ARP_TIMEOUT, CAPTURE_IF, CAPTURE_OUT);
+      countDrop(m, R_ARP_TIMEOUT, CAPTURE_IF, CAPTURE_OUT, ifp);
       m_freem(m);
       stat.dropped++;
       return this.full ? ENOBUFS : EINVAL;
@@ -289,9 +290,8 @@ export class ArpTable extends NeighborCache implements LinkResolver {
       callout_reset(lle.lle_timer, ARPT_REXMIT * SEC);
       return;
     }
-    const dropped = this.remove(lle);
+    this.remove(lle, R_ARP_TIMEOUT);
     stat.timeouts++;
-    if (dropped > 0) count(R_ARP_TIMEOUT, dropped);
   }
 }
 
@@ -340,6 +340,7 @@ function sendRequest(ifp: Ifnet, spa: InAddr, tip: InAddr): void {
   }
   M_ALIGN(m, ARP_LEN);
   m.m_len = m.m_pkthdr.len = ARP_LEN;
+  m.m_pkthdr.pktId = nextPktId();
   m.m_flags |= M_BCAST;
   const p = mtod(m);
   putHeader(p, ARPOP_REQUEST, spa, tip);
@@ -427,7 +428,7 @@ export function arp_ifscrub(ifp: Ifnet, addr: InAddr): void {
 
 function bad(m: Mbuf, vnet: Vnet, why: Reason = R_ARP_BAD): void {
   V_arp(vnet).stat.dropped++;
-  count(why);
+  countDrop(m, why, CAPTURE_IF, CAPTURE_IN);
   m_freem(m);
 }
 
@@ -439,8 +440,8 @@ export function arpintr(m0: Mbuf, vnet: Vnet): void {
   const { stat } = V_arp(vnet);
   stat.received++;
   if (m0.m_pkthdr.len < ARP_LEN) return bad(m0, vnet);
-  const m = m0.m_len < ARP_LEN ? m_pullup(m0, ARP_LEN) : m0;
-  if (m === null) return count(R_ARP_BAD);
+  const m = m0.m_len < ARP_LEN ? pullupInput(m0, ARP_LEN, R_ARP_BAD, CAPTURE_IF) : m0;
+  if (m === null) return;
   const p = mtod(m);
   if (
     memView.getUint16(p) !== ARPHRD_ETHER ||
@@ -572,6 +573,7 @@ function reply(
   m.m_len = m.m_pkthdr.len = ARP_LEN;
   m.m_pkthdr.rcvif = null;
   m.m_pkthdr.csum_flags = 0;
+  m.m_pkthdr.pktId = nextPktId();
   stat.txreplies++;
   if (etherSend(ifp, m, sender, ETHERTYPE_ARP) !== 0) stat.txerrors++;
 }

@@ -4,6 +4,8 @@
  * the loopback of reports to a router on the same host.
  */
 
+import { CAPTURE_IN, CAPTURE_IP } from '../sys/capture.ts';
+import { countDrop, countInputDrop, inputSubject, pullupInput } from '../net/capture_drop.ts';
 import type { AddrWords } from '../sys/addr.ts';
 import {
   count,
@@ -17,7 +19,7 @@ import { type InAddr, kva } from '../sys/types.ts';
 import { m_freem, m_getcl, m_gethdr } from '../kern/kern_mbuf.ts';
 import { type Mbuf, MHLEN, M_NOWAIT, M_PKTHDR, max_linkhdr, MT_DATA, mtod } from '../kern/mbuf.ts';
 import { IPPROTO_IGMP } from '../kern/protosw.ts';
-import { m_pullup } from '../kern/uipc_mbuf.ts';
+
 import { answersForAddresses, VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
 import { IFF_LOOPBACK, type Ifnet } from '../net/if_var.ts';
 import { mem, memView } from '../vm/arena.ts';
@@ -233,7 +235,7 @@ function igmpWire(vnet: Vnet, { params }: IgmpVnet): ReportWire {
 }
 
 function drop(m: Mbuf, why: Reason): void {
-  count(why);
+  countDrop(m, why, CAPTURE_IP, CAPTURE_IN);
   m_freem(m);
 }
 
@@ -250,15 +252,15 @@ function oldQuery(link: ReportLink, dst: InAddr, group: InAddr, code: number, v:
   const { stat, params } = v;
   stat.igps_rcv_v1v2_queries++;
   const version = code === 0 ? IGMP_VERSION_1 : IGMP_VERSION_2;
-  if (!(code === 0 ? params.v1enable : params.v2enable)) return count(R_IGMP_IGNORED);
+  if (!(code === 0 ? params.v1enable : params.v2enable)) return countInputDrop(R_IGMP_IGNORED);
   const general = group === 0;
   if (dst !== INADDR_ALLHOSTS_GROUP && (general || code === 0)) {
     if (code === 0) stat.igps_rcv_badqueries++;
-    return count(R_IGMP_IGNORED);
+    return countInputDrop(R_IGMP_IGNORED);
   }
   if (code === 0 && !general) {
     stat.igps_rcv_badqueries++;
-    return count(R_IGMP_IGNORED);
+    return countInputDrop(R_IGMP_IGNORED);
   }
   if (general) stat.igps_rcv_gen_queries++;
   else stat.igps_rcv_group_queries++;
@@ -281,7 +283,7 @@ function newQuery(link: ReportLink, m: Mbuf, hlen: number, len: number, v: IgmpV
   const nsrc = memView.getUint16(p + 10);
   if (IGMP_V3_QUERY_MINLEN + 4 * nsrc > len) {
     stat.igps_rcv_tooshort++;
-    return count(R_IGMP_SHORT);
+    return countInputDrop(R_IGMP_SHORT);
   }
   const maxresp = codeValue(mem[p + 1]!);
   const qrv = mem[p + 8]! & 7;
@@ -290,7 +292,7 @@ function newQuery(link: ReportLink, m: Mbuf, hlen: number, len: number, v: IgmpV
     stat.igps_rcv_gen_queries++;
     if (nsrc > 0 || $ip.at(mtod(m)).ip_dst !== INADDR_ALLHOSTS_GROUP) {
       stat.igps_rcv_badqueries++;
-      return count(R_IGMP_IGNORED);
+      return countInputDrop(R_IGMP_IGNORED);
     }
   } else if (nsrc === 0) {
     stat.igps_rcv_group_queries++;
@@ -309,7 +311,7 @@ function newQuery(link: ReportLink, m: Mbuf, hlen: number, len: number, v: IgmpV
   if (inm === null) return;
   if (nsrc > 0 && !link.mayAsk(inm)) {
     stat.igps_drop_gsr_queries++;
-    return count(R_IGMP_IGNORED);
+    return countInputDrop(R_IGMP_IGNORED);
   }
   if (link.answersBefore(ticks)) return;
   if (nsrc === 0) return link.groupQuery(inm, ticks);
@@ -331,12 +333,12 @@ function report(link: ReportLink, src: InAddr, dst: InAddr, group: InAddr, v: Ig
   if (own !== null && src === own.ia_addr) return;
   if (!IN_MULTICAST(group) || group !== dst) {
     stat.igps_rcv_badreports++;
-    return count(R_IGMP_IGNORED);
+    return countInputDrop(R_IGMP_IGNORED);
   }
   const inm = groupOf(link, group);
   if (inm === null) return;
   // Without recvifkludge a source of 0.0.0.0 cannot be attributed to this network.
-  if (src === 0 && !params.recvifkludge) return count(R_IGMP_IGNORED);
+  if (src === 0 && !params.recvifkludge) return countInputDrop(R_IGMP_IGNORED);
   stat.igps_rcv_ourreports++;
   link.otherReport(inm, params.legacysupp);
 }
@@ -351,8 +353,9 @@ function igmp_input(m0: Mbuf, hlen: number, vnet: Vnet): void {
   stat.igps_rcv_total++;
   const len = $ip.at(mtod(m0)).ip_len - hlen;
   const want = hlen + (len >= IGMP_V3_QUERY_MINLEN ? IGMP_V3_QUERY_MINLEN : IGMP_MINLEN);
-  const m = len < IGMP_MINLEN || m0.m_len >= want ? m0 : m_pullup(m0, want);
-  if (m === null) return count(R_IP_NOBUFS);
+  const m = len < IGMP_MINLEN || m0.m_len >= want ? m0 : pullupInput(m0, want, R_IP_NOBUFS);
+  if (m === null) return;
+  inputSubject(m);
   if (len < IGMP_MINLEN) {
     stat.igps_rcv_tooshort++;
     return drop(m, R_IGMP_SHORT);
@@ -379,7 +382,7 @@ function igmp_input(m0: Mbuf, hlen: number, vnet: Vnet): void {
         newQuery(link, m, hlen, len, v);
       } else {
         stat.igps_rcv_tooshort++;
-        count(R_IGMP_SHORT);
+        countInputDrop(R_IGMP_SHORT);
       }
       break;
     case IGMP_v1_HOST_MEMBERSHIP_REPORT:
@@ -394,7 +397,7 @@ function igmp_input(m0: Mbuf, hlen: number, vnet: Vnet): void {
       if (!ip_checkrouteralert(mtod(m), hlen)) stat.igps_rcv_nora++;
       break;
     default:
-      count(R_IGMP_IGNORED);
+      countInputDrop(R_IGMP_IGNORED);
   }
   m_freem(m);
 }

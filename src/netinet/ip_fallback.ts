@@ -4,13 +4,20 @@
  * sys/netinet6/ip6_output.c.
  */
 
-import { CAPTURE_OUT } from '../sys/capture.ts';
+import { CAPTURE_IP, CAPTURE_OUT } from '../sys/capture.ts';
 import { META_WHY_CONVERSION } from '../sys/capture_meta.ts';
 import { captureNotes } from '../sys/capture_notes.ts';
-import { count, R_CONVERT_CSUM, R_CONVERT_NOMAP, type Reason } from '../sys/reason.ts';
+import {
+  count,
+  R_CONVERT_CSUM,
+  R_CONVERT_FAILED,
+  R_CONVERT_NOMAP,
+  type Reason,
+} from '../sys/reason.ts';
 import { mb_unmapped_to_ext, mbEmulator } from '../kern/kern_mbuf.ts';
 import type { Mbuf } from '../kern/mbuf.ts';
 import { captureOn, captureRing } from '../net/capture.ts';
+import { noteLost } from '../net/capture_drop.ts';
 import { captureIp } from '../net/capture_layers.ts';
 import { IFCAP_NOMAP, type Ifnet } from '../net/if_var.ts';
 
@@ -22,6 +29,7 @@ export function convertMbufs(m: Mbuf, why: Reason): Mbuf | null {
   const before = mbEmulator.conversions;
   const { pktId, len } = m.m_pkthdr;
   const n = mb_unmapped_to_ext(m);
+  if (n === null) noteLost(pktId, len, R_CONVERT_FAILED, CAPTURE_IP, CAPTURE_OUT, null);
   if (mbEmulator.conversions === before) return n;
   count(why);
   if (captureNotes.on) captureNotes.why(pktId, META_WHY_CONVERSION, why, len);

@@ -8,9 +8,11 @@
  * stealth mode.
  */
 
+import { CAPTURE_IN, CAPTURE_IP } from '../sys/capture.ts';
+import { countDrop } from '../net/capture_drop.ts';
 import { EACCES, EMSGSIZE, ENOBUFS, type Errno } from '../sys/errno.ts';
 import { TCP_CKSUM_OFF, UDP_CKSUM_OFF } from '../sys/protocols.ts';
-import { count, R_IP_NOTUS } from '../sys/reason.ts';
+import { R_IP_NOTUS } from '../sys/reason.ts';
 import type { InAddr } from '../sys/types.ts';
 import { m_freem, m_getcl, m_gethdr } from '../kern/kern_mbuf.ts';
 import { m_copydata } from '../kern/m_copydata.ts';
@@ -77,7 +79,7 @@ function validSource(src: InAddr): boolean {
 
 function cantForward(m: Mbuf, vnet: Vnet): void {
   V_ip(vnet).stat.ips_cantforward++;
-  count(R_IP_NOTUS);
+  countDrop(m, R_IP_NOTUS, CAPTURE_IP, CAPTURE_IN);
   m_freem(m);
 }
 

@@ -3,9 +3,11 @@
  * share the payload, mapped or unmapped.
  */
 
+import { CAPTURE_IP, CAPTURE_OUT } from '../sys/capture.ts';
+import { countDrop } from '../net/capture_drop.ts';
 import { fragmentId } from '../net/capture_fragment.ts';
 import { EMSGSIZE, ENOBUFS, type Errno } from '../sys/errno.ts';
-import { count, R_CONVERT_CSUM, R_IP_CANTFRAG, R_IP_NOBUFS } from '../sys/reason.ts';
+import { R_CONVERT_CSUM, R_IP_CANTFRAG, R_IP_NOBUFS } from '../sys/reason.ts';
 import { m_freem, m_freemp, m_gethdr } from '../kern/kern_mbuf.ts';
 import {
   CSUM_DELAY_DATA,
@@ -105,7 +107,7 @@ export function ip_fragment(m0: Mbuf, mtu: number, hwassist: number, v: IpVnet):
   let len = (mtu - hlen) & ~7;
   if ((ip.ip_off & IP_DF) !== 0 || len < 8) {
     v.stat.ips_cantfrag++;
-    count(R_IP_CANTFRAG);
+    countDrop(m0, R_IP_CANTFRAG, CAPTURE_IP, CAPTURE_OUT);
     m_freem(m0);
     return EMSGSIZE;
   }
@@ -136,8 +138,8 @@ export function ip_fragment(m0: Mbuf, mtu: number, hwassist: number, v: IpVnet):
     const m = makeFragment(m0, hlen, off, n, nfrags);
     if (m === null) {
       v.stat.ips_odropped++;
+      countDrop(m0, R_IP_NOBUFS, CAPTURE_IP, CAPTURE_OUT);
       m_freemp(m0);
-      count(R_IP_NOBUFS);
       return ENOBUFS;
     }
     // If the packet is itself a fragment with MF set, keep MF on its last fragment.

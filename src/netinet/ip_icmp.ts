@@ -5,6 +5,14 @@
  * quench go to raw sockets only.
  */
 
+import { CAPTURE_IN, CAPTURE_IP } from '../sys/capture.ts';
+import {
+  countDrop,
+  countInputDrop,
+  inputSubject,
+  noteDrop,
+  pullupInput,
+} from '../net/capture_drop.ts';
 import type { Errno } from '../sys/errno.ts';
 import {
   count,
@@ -33,7 +41,7 @@ import {
   M_TRAILINGSPACE,
 } from '../kern/mbuf.ts';
 import { IPPROTO_ICMP, IPPROTO_TCP } from '../kern/protosw.ts';
-import { m_pullup } from '../kern/uipc_mbuf.ts';
+
 import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
 import { ifConsole, ifunit } from '../net/if.ts';
 import { IFF_BROADCAST, type Ifnet } from '../net/if_var.ts';
@@ -190,7 +198,7 @@ export function badport_bandlim(which: number, vnet: Vnet): number {
 }
 
 function drop(m: Mbuf, why: Reason): void {
-  count(why);
+  countDrop(m, why, CAPTURE_IP, CAPTURE_IN);
   m_freem(m);
 }
 
@@ -242,7 +250,7 @@ export function icmp_error(n: Mbuf, type: number, code: number, word: number, vn
   v.stat.icps_error++;
   $oip.at(mtod(n));
   if (!mayReport(n, vnet)) return drop(n, R_ICMP_IGNORED);
-  if (type === ICMP_UNREACH && badport_bandlim(BANDLIM_ICMP_UNREACH, vnet) < 0) return m_freem(n);
+  if (type === ICMP_UNREACH && badport_bandlim(BANDLIM_ICMP_UNREACH, vnet) < 0) return limited(n);
   const quoted = quoteLength(n, v.params.quotelen);
   if (quoted < ($oip.ip_hl << 2) + ICMP_MINLEN) {
     v.stat.icps_oldshort++;
@@ -303,6 +311,12 @@ function turnAround(m: Mbuf, p: Kva, vnet: Vnet): boolean {
   memView.setInt32(p + IP_SRC_OFF, src);
   memView.setInt32(p + IP_DST_OFF, peer);
   return true;
+}
+
+/** Drops a packet whose answer badport_bandlim forbids, which has counted the reason. */
+function limited(m: Mbuf): void {
+  noteDrop(m, R_ICMP_RATE, CAPTURE_IP, CAPTURE_IN);
+  m_freem(m);
 }
 
 /** Options of the reply under way. */
@@ -413,7 +427,7 @@ function deliverError(icp: Kva, icmplen: number, have: number, vnet: Vnet): bool
   }
   if (!quotesEnough(icp, icmplen, have)) {
     stat.icps_badlen++;
-    count(R_ICMP_SHORT);
+    countInputDrop(R_ICMP_SHORT);
     return false;
   }
   if (IN_MULTICAST($oip.ip_dst)) {
@@ -421,7 +435,7 @@ function deliverError(icp: Kva, icmplen: number, have: number, vnet: Vnet): bool
     return true;
   }
   if ($oip.ip_dst === 0 || $oip.ip_src === 0) {
-    count(R_ICMP_IGNORED);
+    countInputDrop(R_ICMP_IGNORED);
     return false;
   }
   const l4 = ICMP_MINLEN + ($oip.ip_hl << 2);
@@ -444,7 +458,7 @@ function redirect(p: Kva, icp: Kva, icmplen: number, have: number, vnet: Vnet): 
     ifConsole.log?.(`icmp redirect from ${from}: ${dst} => ${to}`);
   }
   // RFC 1812, 5.2.7.2: a router ignores redirects.
-  if (params.drop_redirect || V_ip(vnet).params.forwarding) return count(R_ICMP_IGNORED);
+  if (params.drop_redirect || V_ip(vnet).params.forwarding) return countInputDrop(R_ICMP_IGNORED);
   if (mem[icp + 1]! > ICMP_REDIRECT_TOSHOST) {
     stat.icps_badcode++;
   } else if (!enough) {
@@ -452,7 +466,7 @@ function redirect(p: Kva, icp: Kva, icmplen: number, have: number, vnet: Vnet): 
   } else if (icmpRedirect(vnet, src, $oip.ip_dst, gateway, params.redirtimeout)) {
     return;
   }
-  count(R_ICMP_IGNORED);
+  countInputDrop(R_ICMP_IGNORED);
 }
 
 /**
@@ -489,7 +503,7 @@ function answer(m: Mbuf, icp: Kva, type: number, icmplen: number, vnet: Vnet): v
     stat.icps_badlen++;
     return drop(m, R_ICMP_SHORT);
   }
-  if (badport_bandlim(echo ? BANDLIM_ICMP_ECHO : BANDLIM_ICMP_TSTAMP, vnet) < 0) return m_freem(m);
+  if (badport_bandlim(echo ? BANDLIM_ICMP_ECHO : BANDLIM_ICMP_TSTAMP, vnet) < 0) return limited(m);
   mem[icp] = echo ? ICMP_ECHOREPLY : ICMP_TSTAMPREPLY;
   if (!echo) {
     const now = iptime();
@@ -512,8 +526,9 @@ function icmp_input(m0: Mbuf, hlen: number, vnet: Vnet): void {
   }
   // Make the headers contiguous: IP, ICMP and those that an error quotes.
   const want = hlen + Math.min(icmplen, ICMP_ADVLENMIN);
-  let m = m0.m_len < want ? m_pullup(m0, want) : m0;
-  if (m === null) return count(R_IP_NOBUFS);
+  let m = m0.m_len < want ? pullupInput(m0, want, R_IP_NOBUFS) : m0;
+  if (m === null) return;
+  inputSubject(m);
   if (in_cksum_skip(m, hlen + icmplen, hlen) !== 0) {
     v.stat.icps_checksum++;
     return drop(m, R_ICMP_SUM);
@@ -527,12 +542,13 @@ function icmp_input(m0: Mbuf, hlen: number, vnet: Vnet): void {
     case ICMP_TSTAMP:
       if (!v.params.tstamprepl) break;
       // The reply writes to all 20 bytes of the message: make them contiguous.
-      m = icmplen >= ICMP_TSLEN && m.m_len < hlen + ICMP_TSLEN ? m_pullup(m, hlen + ICMP_TSLEN) : m;
-      if (m === null) return count(R_IP_NOBUFS);
+      if (icmplen >= ICMP_TSLEN && m.m_len < hlen + ICMP_TSLEN)
+        m = pullupInput(m, hlen + ICMP_TSLEN, R_IP_NOBUFS);
+      if (m === null) return;
       return answer(m, kva(mtod(m) + hlen), type, icmplen, vnet);
     case ICMP_MASKREQ:
       if (answerMask(m, icp, icmplen, vnet)) return;
-      if (v.raw === null) count(R_ICMP_IGNORED);
+      if (v.raw === null) countInputDrop(R_ICMP_IGNORED);
       break;
     case ICMP_UNREACH:
     case ICMP_TIMXCEED:
@@ -542,8 +558,8 @@ function icmp_input(m0: Mbuf, hlen: number, vnet: Vnet): void {
       if (icmplen >= ICMP_ADVLENMIN) {
         const ohlen = (mem[icp + ICMP_MINLEN]! & 0xf) << 2;
         const all = hlen + Math.min(icmplen, ICMP_MINLEN + Math.max(ohlen, Ip.SIZE) + 8);
-        if (m.m_len < all) m = m_pullup(m, all);
-        if (m === null) return count(R_IP_NOBUFS);
+        if (m.m_len < all) m = pullupInput(m, all, R_IP_NOBUFS);
+        if (m === null) return;
         icp = kva(mtod(m) + hlen);
       }
       const have = Math.min(icmplen, m.m_len - hlen);
@@ -552,7 +568,7 @@ function icmp_input(m0: Mbuf, hlen: number, vnet: Vnet): void {
       break;
     }
     default:
-      if (v.raw === null && type !== ICMP_ECHOREPLY) count(R_ICMP_IGNORED);
+      if (v.raw === null && type !== ICMP_ECHOREPLY) countInputDrop(R_ICMP_IGNORED);
   }
   if (v.raw !== null) v.raw.input(m, hlen, vnet);
   else m_freem(m);

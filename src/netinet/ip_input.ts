@@ -6,7 +6,6 @@
 
 import { NetAddr } from '../sys/addr.ts';
 import {
-  count,
   R_IP_BADADDR,
   R_IP_HLEN,
   R_IP_LEN,
@@ -22,7 +21,7 @@ import {
 import type { InAddr, Kva } from '../sys/types.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
 import { CSUM_IP_CHECKED, CSUM_IP_VALID, type Mbuf, mtod } from '../kern/mbuf.ts';
-import { m_adj, m_pullup } from '../kern/uipc_mbuf.ts';
+import { m_adj } from '../kern/uipc_mbuf.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { IFF_BROADCAST, IFF_LOOPBACK, type Ifnet } from '../net/if_var.ts';
 import { mem, memView } from '../vm/arena.ts';
@@ -40,12 +39,13 @@ import { ip_reass } from './ip_reass.ts';
 import { in_localip, type IpVnet, V_ip } from './ip_var.ts';
 import { captureOn, captureRing } from '../net/capture.ts';
 import { captureIp } from '../net/capture_layers.ts';
-import { CAPTURE_IN } from '../sys/capture.ts';
+import { countDrop, pullupInput } from '../net/capture_drop.ts';
+import { CAPTURE_IN, CAPTURE_IP } from '../sys/capture.ts';
 
 const $ip = new Ip();
 
 function drop(m: Mbuf, why: Reason): void {
-  count(why);
+  countDrop(m, why, CAPTURE_IP, CAPTURE_IN);
   m_freem(m);
 }
 
@@ -59,10 +59,9 @@ function checkHeader(m0: Mbuf, { stat }: IpVnet): Mbuf | null {
     drop(m0, R_IP_SHORT);
     return null;
   }
-  let m = m0.m_len < Ip.SIZE ? m_pullup(m0, Ip.SIZE) : m0;
+  let m = m0.m_len < Ip.SIZE ? pullupInput(m0, Ip.SIZE, R_IP_NOBUFS) : m0;
   if (m === null) {
     stat.ips_toosmall++;
-    count(R_IP_NOBUFS);
     return null;
   }
   $ip.at(mtod(m));
@@ -78,10 +77,9 @@ function checkHeader(m0: Mbuf, { stat }: IpVnet): Mbuf | null {
     return null;
   }
   if (hlen > m.m_len) {
-    m = m_pullup(m, hlen);
+    m = pullupInput(m, hlen, R_IP_NOBUFS);
     if (m === null) {
       stat.ips_badhlen++;
-      count(R_IP_NOBUFS);
       return null;
     }
     $ip.at(mtod(m));
@@ -168,7 +166,7 @@ function options(m: Mbuf, v: IpVnet, vnet: Vnet): Mbuf | null {
     return null;
   }
   v.stat.ips_badoptions++;
-  count(R_IP_OPTIONS);
+  countDrop(m, R_IP_OPTIONS, CAPTURE_IP, CAPTURE_IN);
   icmp_error(m, optionsError.type, optionsError.code, optionsError.word, vnet);
   return null;
 }
@@ -212,7 +210,7 @@ export function ip_input(m0: Mbuf, vnet: Vnet): void {
   const pr = v.protox[$ip.ip_p]!;
   if (pr === null) {
     stat.ips_noproto++;
-    count(R_IP_NOPROTO);
+    countDrop(m, R_IP_NOPROTO, CAPTURE_IP, CAPTURE_IN);
     return icmp_error(m, ICMP_UNREACH, ICMP_UNREACH_PROTOCOL, 0, vnet);
   }
   stat.ips_delivered++;

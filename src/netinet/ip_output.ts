@@ -5,7 +5,8 @@
  */
 
 import { CAPTURE_IP, CAPTURE_OUT } from '../sys/capture.ts';
-import { countDrop } from '../net/capture_drop.ts';
+import { countDrop, noteLost } from '../net/capture_drop.ts';
+import { sentPktId } from '../sys/packet_id.ts';
 import {
   EACCES,
   EADDRNOTAVAIL,
@@ -262,11 +263,16 @@ function output(
   KASSERT(m.m_len >= Ip.SIZE, 'ip_output: header not contiguous');
   const v = V_ip(vnet);
   const made = (flags & (IP_FORWARDING | IP_RAWOUTPUT)) === 0;
-  if (made) $ip.at(mtod(m)).ip_vhl = 0x45;
+  if (made) {
+    $ip.at(mtod(m)).ip_vhl = 0x45;
+    m.m_pkthdr.pktId = sentPktId(m.m_pkthdr.pktId);
+  }
   if (opt !== null) {
+    const { pktId, len } = m.m_pkthdr;
     const withOpt = ip_insertoptions(m, opt);
     if (withOpt === null) {
       count(R_IP_NOBUFS);
+      noteLost(pktId, len, R_IP_NOBUFS, CAPTURE_IP, CAPTURE_OUT, null);
       v.stat.ips_odropped++;
       return ENOBUFS;
     }

@@ -5,7 +5,9 @@
  * behind it are trimmed.
  */
 
-import { count, R_IP_FRAGMENT } from '../sys/reason.ts';
+import { CAPTURE_IN, CAPTURE_IP } from '../sys/capture.ts';
+import { countDrop } from '../net/capture_drop.ts';
+import { R_IP_FRAGMENT } from '../sys/reason.ts';
 import { inAddr, type InAddr } from '../sys/types.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
 import { type Mbuf, mtod } from '../kern/mbuf.ts';
@@ -88,7 +90,7 @@ export const V_ipreass = VNET_DEFINE((vnet) => new IpReass(vnet));
 
 function discard(m: Mbuf, stat: Ipstat): null {
   stat.ips_fragdropped++;
-  count(R_IP_FRAGMENT);
+  countDrop(m, R_IP_FRAGMENT, CAPTURE_IP, CAPTURE_IN);
   m_freem(m);
   return null;
 }

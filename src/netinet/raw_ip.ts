@@ -6,9 +6,14 @@
  * firewall and dummynet controls.
  */
 
+import { CAPTURE_IN, CAPTURE_SOCKBUF } from '../sys/capture.ts';
+import { nextPktId } from '../sys/packet_id.ts';
+import { captureOn, captureRing } from '../net/capture.ts';
+import { countDrop } from '../net/capture_drop.ts';
+import { captureSockbufIn, captureSockbufOut } from '../net/capture_layers.ts';
 import { EAFNOSUPPORT, EISCONN, EMSGSIZE, ENOBUFS, ENOTCONN, type Errno } from '../sys/errno.ts';
 import { type AddrWords, NetAddr } from '../sys/addr.ts';
-import { count, R_IP_NOBUFS, R_RIP_FULL, R_RIP_MINTTL } from '../sys/reason.ts';
+import { R_IP_NOBUFS, R_RIP_FULL, R_RIP_MINTTL } from '../sys/reason.ts';
 import type { Control } from '../kern/cmsg.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
 import { type Mbuf, M_COPYALL, M_NOWAIT, M_RTALERT_MLD, mtod } from '../kern/mbuf.ts';
@@ -44,6 +49,8 @@ const RIPRCVQ = 9216;
 
 /** Addresses of the packet being processed; the ports stay 0. */
 const $inc = new InConninfo();
+/** Those of a packet to send, as captures show them. */
+const $shown = new InConninfo();
 const $from = new Sockaddr();
 const $group = new NetAddr();
 const $source = new NetAddr();
@@ -81,6 +88,8 @@ function append(inp: Inpcb, m: Mbuf, hlen: number): void {
   const so = inp.inp_socket!;
   const { inp_af: af } = inp;
   const control = af.savecontrol(inp, m, hlen);
+  const ifp = m.m_pkthdr.rcvif as Ifnet | null;
+  if (captureOn.sockbuf && ifp !== null) captureSockbufIn(captureRing(), ifp, m, hlen, so.so_id, 0);
   if (!af.rawHeader) m_adj(m, hlen);
   if (sbappendaddr(so.so_rcv, af.sockaddr($inc, true, $from), m, control)) {
     sorwakeup(so);
@@ -88,7 +97,7 @@ function append(inp: Inpcb, m: Mbuf, hlen: number): void {
   }
   soroverflow(so);
   m_freem(control);
-  count(R_RIP_FULL);
+  countDrop(m, R_RIP_FULL, CAPTURE_SOCKBUF, CAPTURE_IN);
   m_freem(m);
 }
 
@@ -105,7 +114,7 @@ export function rip_input(m: Mbuf, hlen: number, vnet: Vnet, family: number): vo
   for (let inp = V_rip(vnet).ripcbinfo.ipi_listhead; inp !== null; inp = inp.listNext) {
     if (!wants(inp, af) || !af.rawAccepts(inp, m, hlen)) continue;
     if (inp.inp_ip_minttl > af.ttl(m)) {
-      count(R_RIP_MINTTL);
+      countDrop(m, R_RIP_MINTTL, CAPTURE_SOCKBUF, CAPTURE_IN);
       continue;
     }
     // Filters do not apply to MLD: a program may listen to groups of which it is no member.
@@ -116,7 +125,7 @@ export function rip_input(m: Mbuf, hlen: number, vnet: Vnet, family: number): vo
     }
     if (last !== null) {
       const n = m_copym(m, 0, M_COPYALL, M_NOWAIT);
-      if (n === null) count(R_IP_NOBUFS);
+      if (n === null) countDrop(m, R_IP_NOBUFS, CAPTURE_SOCKBUF, CAPTURE_IN);
       else append(last, n, hlen);
     }
     last = inp;
@@ -150,6 +159,14 @@ function rip_output(m: Mbuf, so: Socket, dst: AddrWords | null, control: Control
   const dontfrag = (inp.inp_flags & INP_DONTFRAG) !== 0;
   const { pr_protocol } = so.so_proto;
   const { len } = top.m_pkthdr;
+  top.m_pkthdr.pktId = nextPktId();
+  if (captureOn.sockbuf) {
+    // With the source that the output function will choose.
+    $shown.copyFrom($inc);
+    if ($shown.laddrAny()) af.selectLaddr(inp, $shown, true);
+    af.fill(mtod(top), $shown, len, pr_protocol, af.ttlOf(inp), tos, dontfrag);
+    captureSockbufOut(captureRing(), 0, top, af.family, so.so_id, 0, len - af.hdrlen);
+  }
   af.fill(mtod(top), $inc, len, pr_protocol, af.ttlOf(inp), tos, dontfrag);
   return af.outputDgram(top, inp, (so.so_options & SO_BROADCAST) !== 0);
 }

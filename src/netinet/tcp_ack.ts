@@ -4,7 +4,8 @@
  * detection is in tcp_recovery.ts. In FreeBSD this is part of tcp_do_segment.
  */
 
-import { count, R_TCP_BADACK, R_TCP_NOACK } from '../sys/reason.ts';
+import { countSegment } from './tcp_capture.ts';
+import { R_TCP_BADACK, R_TCP_NOACK } from '../sys/reason.ts';
 import type { TcpSeq } from '../sys/types.ts';
 import { sbavail, SBS_CANTRCVMORE, sbdrop, sbspace } from '../kern/uipc_sockbuf.ts';
 import { soisconnected, soisdisconnected, sowwakeup, type Socket } from '../kern/uipc_socket.ts';
@@ -287,7 +288,7 @@ export function stepAck(tp: Tcpcb, seg: TcpSegment): Verdict {
       cc_conn_init(tp);
       return CONT;
     }
-    count(R_TCP_NOACK);
+    countSegment(seg, R_TCP_NOACK);
     return DROP;
   }
   if (tp.t_state === TCPS_SYN_RECEIVED) {
@@ -298,7 +299,7 @@ export function stepAck(tp: Tcpcb, seg: TcpSegment): Verdict {
   const old = !tp.t_tcp.params.insecure_ack && SEQ_LT(seg.ack, seqAdd(tp.snd_una, -tp.max_sndwnd));
   if (old || SEQ_GT(seg.ack, tp.snd_max)) {
     if (SEQ_GT(seg.ack, tp.snd_max)) tp.t_tcp.stat.tcps_rcvacktoomuch++;
-    count(R_TCP_BADACK);
+    countSegment(seg, R_TCP_BADACK);
     return DROPAFTERACK;
   }
   const sack = (tp.t_flags & TF_SACK_PERMIT) !== 0 && SEQ_GEQ(seg.ack, tp.snd_una);

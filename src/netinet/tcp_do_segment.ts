@@ -4,11 +4,16 @@
  * comes first and handles the two common cases of bulk transfer. Urgent data is in tcp_oob.ts.
  */
 
+import {
+  countSegment,
+  tcpCaptureQueued,
+  tcpCaptureQueuedEnd,
+  tcpCaptureWanted,
+} from './tcp_capture.ts';
 import { ECONNREFUSED, ECONNRESET } from '../sys/errno.ts';
 import type { TcpSeq } from '../sys/types.ts';
 import { KASSERT } from '../sys/kassert.ts';
 import {
-  count,
   R_TCP_AFTERCLOSE,
   R_TCP_AFTERFIN,
   R_TCP_BADACK,
@@ -120,19 +125,19 @@ function synSent(tp: Tcpcb, seg: TcpSegment): Verdict {
   const so = tp.t_inpcb.inp_socket!;
   const ack = (seg.flags & TH_ACK) !== 0;
   if (ack && (SEQ_LEQ(seg.ack, tp.iss) || SEQ_GT(seg.ack, tp.snd_max))) {
-    count(R_TCP_BADACK);
+    countSegment(seg, R_TCP_BADACK);
     return DROPWITHRESET;
   }
   if ((seg.flags & TH_RST) !== 0) {
     if (!ack) {
-      count(R_TCP_BADRST);
+      countSegment(seg, R_TCP_BADRST);
       return DROP;
     }
     tcp_drop(tp, ECONNREFUSED);
     return DEAD;
   }
   if ((seg.flags & TH_SYN) === 0) {
-    count(R_TCP_BADSYN);
+    countSegment(seg, R_TCP_BADSYN);
     return DROP;
   }
   tp.irs = seg.seq;
@@ -227,12 +232,12 @@ function stepReset(tp: Tcpcb, seg: TcpSegment): Verdict {
   const inside = seg.seq === tp.last_ack_sent || inBlindWindow(tp, seg.seq);
   if (!inside) {
     tp.t_tcp.stat.tcps_badrst++;
-    count(R_TCP_BADRST);
+    countSegment(seg, R_TCP_BADRST);
     return DROP;
   }
   if (seg.seq !== tp.last_ack_sent && !tp.t_tcp.params.insecure_rst) {
     tp.t_tcp.stat.tcps_badrst++;
-    count(R_TCP_BADRST);
+    countSegment(seg, R_TCP_BADRST);
     tcp_send_challenge_ack(tp);
     return DROP;
   }
@@ -269,18 +274,18 @@ function stepSynReceived(tp: Tcpcb, seg: TcpSegment): Verdict {
   if (tp.t_state !== TCPS_SYN_RECEIVED || (seg.flags & TH_RST) !== 0) return CONT;
   const ack = (seg.flags & TH_ACK) !== 0;
   if (ack && (SEQ_LEQ(seg.ack, tp.snd_una) || SEQ_GT(seg.ack, tp.snd_max))) {
-    count(R_TCP_BADACK);
+    countSegment(seg, R_TCP_BADACK);
     return DROPWITHRESET;
   }
   if ((tp.t_flags & TF_FASTOPEN) === 0) return CONT;
   if ((seg.flags & TH_SYN) === 0) {
     if (ack || (seg.flags & TH_FIN) !== 0) return CONT;
-    count(R_TCP_NOACK);
+    countSegment(seg, R_TCP_NOACK);
     return DROP;
   }
   if (!ack && !tcp_timer_active(tp, TT_DELACK) && !tcp_timer_active(tp, TT_REXMT)) return CONT;
   // Without ACK it is the peer's retransmission: our SYN-ACK answers it.
-  count(R_TCP_BADSYN);
+  countSegment(seg, R_TCP_BADSYN);
   return ack ? DROPWITHRESET : DROP;
 }
 
@@ -290,7 +295,7 @@ function stepSynReceived(tp: Tcpcb, seg: TcpSegment): Verdict {
 function stepSyn(tp: Tcpcb, seg: TcpSegment): Verdict {
   if ((seg.flags & TH_SYN) === 0 || tp.t_state === TCPS_SYN_RECEIVED) return CONT;
   tp.t_tcp.stat.tcps_badsyn++;
-  count(R_TCP_BADSYN);
+  countSegment(seg, R_TCP_BADSYN);
   if (tp.t_tcp.params.insecure_syn && inBlindWindow(tp, seg.seq)) {
     tcp_drop(tp, ECONNRESET);
     return DEAD;
@@ -307,7 +312,7 @@ function stepSyn(tp: Tcpcb, seg: TcpSegment): Verdict {
 function trimSyn(tp: Tcpcb, seg: TcpSegment): Verdict {
   if (tp.t_state !== TCPS_SYN_RECEIVED) return CONT;
   if (SEQ_LT(seg.seq, tp.irs)) {
-    count(R_TCP_BADSEQ);
+    countSegment(seg, R_TCP_BADSEQ);
     return DROPWITHRESET;
   }
   if ((seg.flags & TH_SYN) === 0) return CONT;
@@ -332,7 +337,7 @@ function stepPaws(tp: Tcpcb, seg: TcpSegment): Verdict {
   stat.tcps_rcvduppack++;
   stat.tcps_rcvdupbyte += seg.tlen;
   stat.tcps_pawsdrop++;
-  count(R_TCP_PAWS);
+  countSegment(seg, R_TCP_PAWS);
   return seg.tlen > 0 ? DROPAFTERACK : DROP;
 }
 
@@ -356,7 +361,7 @@ function trimFront(tp: Tcpcb, seg: TcpSegment): void {
     return;
   }
   tp.t_flags |= TF_ACKNOW;
-  count(R_TCP_DUP);
+  countSegment(seg, R_TCP_DUP);
   if (todrop > seg.tlen || (todrop === seg.tlen && (seg.flags & TH_FIN) === 0)) {
     // The segment has no new data, and its FIN was received before.
     seg.flags &= ~TH_FIN;
@@ -386,7 +391,7 @@ function stepSequence(tp: Tcpcb, seg: TcpSegment): Verdict {
   if (beyondWindow(tp, seg)) {
     stat.tcps_rcvpackafterwin++;
     stat.tcps_rcvbyteafterwin += seg.tlen;
-    count(R_TCP_BADSEQ);
+    countSegment(seg, R_TCP_BADSEQ);
     return DROPAFTERACK;
   }
   trimFront(tp, seg);
@@ -394,7 +399,7 @@ function stepSequence(tp: Tcpcb, seg: TcpSegment): Verdict {
   const so = tp.t_inpcb.inp_socket!;
   if ((so.so_state & SS_NOFDREF) !== 0 && tp.t_state > TCPS_CLOSE_WAIT && seg.tlen > 0) {
     stat.tcps_rcvafterclose++;
-    count(R_TCP_AFTERCLOSE);
+    countSegment(seg, R_TCP_AFTERCLOSE);
     tcp_close(tp);
     return DROPWITHRESET;
   }
@@ -407,7 +412,7 @@ function stepSequence(tp: Tcpcb, seg: TcpSegment): Verdict {
       tp.t_flags |= TF_ACKNOW;
     }
     stat.tcps_rcvbyteafterwin += beyond;
-    count(R_TCP_BADSEQ);
+    countSegment(seg, R_TCP_BADSEQ);
     m_adj(seg.m!, -beyond);
     seg.tlen -= beyond;
     seg.flags &= ~(TH_PUSH | TH_FIN);
@@ -461,7 +466,7 @@ function stepText(tp: Tcpcb, seg: TcpSegment): void {
     return;
   }
   if (TCPS_HAVERCVDFIN(tp.t_state)) {
-    if (seg.tlen > 0) count(R_TCP_AFTERFIN);
+    if (seg.tlen > 0) countSegment(seg, R_TCP_AFTERFIN);
     seg.flags &= ~TH_FIN;
     return;
   }
@@ -485,9 +490,11 @@ function stepText(tp: Tcpcb, seg: TcpSegment): void {
   // The segment leaves or fills a gap: acknowledge it immediately (RFC 5681, 3.2).
   const m = seg.m!;
   seg.m = null;
-  m_adj(m, seg.hdrlen);
   const { seq, tlen } = seg;
+  if (tcpCaptureWanted()) tcpCaptureQueued(tp, m, seq, tlen, seg.hdrlen);
+  m_adj(m, seg.hdrlen);
   const fin = tcp_reass(tp, seq, tlen, seg.flags, m);
+  if (tcpCaptureWanted()) tcpCaptureQueuedEnd(tp, fin === REASS_FULL);
   // RFC 2018, 4: do not report data that was discarded because the queue is full.
   if ((tp.t_flags & TF_SACK_PERMIT) !== 0 && fin !== REASS_FULL)
     tcp_update_dsack_list(tp, seq, seqAdd(seq, tlen));
@@ -600,7 +607,7 @@ function moreToSend(tp: Tcpcb): void {
  */
 export function tcp_do_segment(tp: Tcpcb, seg: TcpSegment): void {
   if ((seg.flags & (TH_SYN | TH_FIN)) === (TH_SYN | TH_FIN) && tp.t_tcp.params.drop_synfin) {
-    count(R_TCP_BADSYN);
+    countSegment(seg, R_TCP_BADSYN);
     m_freem(seg.m);
     seg.m = null;
     return;
@@ -615,7 +622,7 @@ export function tcp_do_segment(tp: Tcpcb, seg: TcpSegment): void {
   // RFC 7323, 3.2: after negotiation every segment except a RST carries a timestamp. Some peers omit
   // it.
   if (missingTs && (seg.flags & TH_RST) === 0 && !tp.t_tcp.params.tolerate_missing_ts) {
-    count(R_TCP_PAWS);
+    countSegment(seg, R_TCP_PAWS);
     m_freem(seg.m);
     seg.m = null;
     return;

@@ -5,7 +5,9 @@
  * growth. Nothing here allocates. In FreeBSD this is part of tcp_do_segment.
  */
 
-import { count, R_TCP_AFTERCLOSE } from '../sys/reason.ts';
+import { CAPTURE_IN, CAPTURE_SOCKBUF } from '../sys/capture.ts';
+import { countDrop } from '../net/capture_drop.ts';
+import { R_TCP_AFTERCLOSE } from '../sys/reason.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
 import {
   SB_AUTOSIZE,
@@ -95,7 +97,7 @@ export function deliver(tp: Tcpcb, seg: TcpSegment): void {
   const m = seg.m!;
   seg.m = null;
   if ((so.so_rcv.sb_state & SBS_CANTRCVMORE) !== 0) {
-    count(R_TCP_AFTERCLOSE);
+    countDrop(m, R_TCP_AFTERCLOSE, CAPTURE_SOCKBUF, CAPTURE_IN);
     m_freem(m);
   } else {
     if (tcpCaptureWanted() && seg.hdrlen > 0) tcpCaptureIn(tp, m, seg.seq, seg.hdrlen);

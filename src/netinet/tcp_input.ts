@@ -5,6 +5,8 @@
  * proxy.
  */
 
+import { countSegment } from './tcp_capture.ts';
+import { pullupInput } from '../net/capture_drop.ts';
 import { recordEnter, recordLeave } from '../sys/pass.ts';
 import { ECONNREFUSED, type Errno } from '../sys/errno.ts';
 import {
@@ -27,7 +29,7 @@ import { m_freem } from '../kern/kern_mbuf.ts';
 import { CSUM_DATA_VALID, CSUM_PSEUDO_HDR, type Mbuf, mtod } from '../kern/mbuf.ts';
 import { IPPROTO_TCP } from '../kern/protosw.ts';
 import type { Socket } from '../kern/uipc_socket.ts';
-import { m_pullup } from '../kern/uipc_mbuf.ts';
+
 import type { AddressShare, Vnet } from '../kern/vnet.ts';
 import { IFF_LOOPBACK, type Ifnet } from '../net/if_var.ts';
 import { ifConsole } from '../net/if.ts';
@@ -97,7 +99,7 @@ function sumOk(af: InpAf, m: Mbuf, hlen: number, tlen: number): boolean {
 
 /** Drops a segment: counts the reason and frees the mbuf. */
 function drop(seg: TcpSegment, why: Reason): void {
-  count(why);
+  countSegment(seg, why);
   m_freem(seg.m);
   seg.m = null;
 }
@@ -146,11 +148,10 @@ function parse(tcp: TcpVnet, af: InpAf, m0: Mbuf, hlen: number, seg: TcpSegment)
     return false;
   }
   if (m.m_len < hlen + Tcphdr.SIZE) {
-    m = m_pullup(m, hlen + Tcphdr.SIZE);
+    m = pullupInput(m, hlen + Tcphdr.SIZE, R_TCP_SHORT);
     seg.m = m;
     if (m === null) {
       stat.tcps_rcvshort++;
-      count(R_TCP_SHORT);
       return false;
     }
   }
@@ -168,11 +169,10 @@ function parse(tcp: TcpVnet, af: InpAf, m0: Mbuf, hlen: number, seg: TcpSegment)
     return false;
   }
   if (m.m_len < hlen + off) {
-    m = m_pullup(m, hlen + off);
+    m = pullupInput(m, hlen + off, R_TCP_SHORT);
     seg.m = m;
     if (m === null) {
       stat.tcps_rcvshort++;
-      count(R_TCP_SHORT);
       return false;
     }
   }

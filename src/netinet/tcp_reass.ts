@@ -5,7 +5,16 @@
  * tcp_sack.ts.
  */
 
-import { count, R_TCP_AFTERCLOSE, R_TCP_DUP, R_TCP_REASS_FULL } from '../sys/reason.ts';
+import { tcpCapturePresent, tcpCaptureWanted } from './tcp_capture.ts';
+import { CAPTURE_IN, CAPTURE_SOCKBUF } from '../sys/capture.ts';
+import { countDrop } from '../net/capture_drop.ts';
+import {
+  count,
+  R_TCP_AFTERCLOSE,
+  R_TCP_DUP,
+  R_TCP_REASS_FULL,
+  R_TCP_REASS_WAIT,
+} from '../sys/reason.ts';
 import { kva, type TcpSeq } from '../sys/types.ts';
 import { m_free, m_freem } from '../kern/kern_mbuf.ts';
 import { m_copydata } from '../kern/m_copydata.ts';
@@ -130,7 +139,7 @@ function enqueue(tp: Tcpcb, start: TcpSeq, len: number, flags: number, m: Mbuf):
       if (over === len) prev.tqe_flags |= flags;
       stat.tcps_rcvduppack++;
       stat.tcps_rcvdupbyte += len;
-      count(R_TCP_DUP);
+      countDrop(m, R_TCP_DUP, CAPTURE_SOCKBUF, CAPTURE_IN);
       m_freem(m);
       return;
     }
@@ -190,10 +199,11 @@ export function tcp_reass(tp: Tcpcb, start: TcpSeq, len: number, flags: number, 
   // Always accept the segment at rcv_nxt. Otherwise a full queue could never empty.
   if (start !== tp.rcv_nxt && full(tp, m)) {
     tp.t_tcp.stat.tcps_rcvreassfull++;
-    count(R_TCP_REASS_FULL);
+    countDrop(m, R_TCP_REASS_FULL, CAPTURE_SOCKBUF, CAPTURE_IN);
     m_freem(m);
     return REASS_FULL;
   }
+  if (start !== tp.rcv_nxt) count(R_TCP_REASS_WAIT);
   enqueue(tp, start, len, flags & TH_FIN, m);
   return present(tp);
 }
@@ -216,9 +226,10 @@ export function present(tp: Tcpcb): number {
     fin = q.tqe_flags & TH_FIN;
     qentFree(tp, q);
     if ((so.so_rcv.sb_state & SBS_CANTRCVMORE) !== 0) {
-      count(R_TCP_AFTERCLOSE);
+      countDrop(m, R_TCP_AFTERCLOSE, CAPTURE_SOCKBUF, CAPTURE_IN);
       m_freem(m);
     } else {
+      if (tcpCaptureWanted()) tcpCapturePresent(tp, m, seqAdd(tp.rcv_nxt, -len), len);
       if ((tp.t_oobflags & TCPOOB_EXPECT) !== 0)
         tcp_pulloutofband(tp, m, seqAdd(tp.rcv_nxt, -len), len);
       sbappendstream(so.so_rcv, m, false);

@@ -5,6 +5,7 @@
  * Open is in tcp_fastopen.ts. Left out: TOE.
  */
 
+import { countSegment } from './tcp_capture.ts';
 import { nextPktId } from '../sys/packet_id.ts';
 import {
   count,
@@ -479,7 +480,7 @@ export function syncache_chkrst(tcp: TcpVnet, inc: InConninfo, seg: TcpSegment):
     syncache_drop(v, sc);
     return;
   }
-  count(R_TCP_BADRST);
+  countSegment(seg, R_TCP_BADRST);
   tcp.stat.tcps_badrst++;
   if (inside) syncache_send_challenge_ack(v, sc);
 }
@@ -543,12 +544,12 @@ export function syncache_expand(
   const ts = (seg.to_flags & TOF_TS) !== 0;
   const stale = ts ? TSTMP_LT(seg.to_tsval, sc.sc_tsreflect) : !tcp.params.tolerate_missing_ts;
   if ((sc.sc_flags & SCF_TIMESTAMP) !== 0 && stale) {
-    count(R_TCP_PAWS);
+    countSegment(seg, R_TCP_PAWS);
     return SYNCACHE_IGNORE;
   }
   const edge = seqAdd(sc.sc_irs, Math.max(sc.sc_wnd, 1));
   if (seg.ack !== seqAdd(sc.sc_iss, 1) || SEQ_LEQ(seg.seq, sc.sc_irs) || SEQ_GT(seg.seq, edge)) {
-    count(R_TCP_BADACK);
+    countSegment(seg, R_TCP_BADACK);
     stat.tcps_sc_badack++;
     syncache_drop(v, sc);
     return SYNCACHE_NONE;
@@ -581,7 +582,7 @@ function expandCookie(v: SyncacheVnet, inc: InConninfo, seg: TcpSegment, lso: So
   const { tcp } = v;
   const { stat, params } = tcp;
   if (!cookiesOut(v)) {
-    count(R_TCP_BADACK);
+    countSegment(seg, R_TCP_BADACK);
     return SYNCACHE_NONE;
   }
   const sc = v.scratch;
@@ -589,7 +590,7 @@ function expandCookie(v: SyncacheVnet, inc: InConninfo, seg: TcpSegment, lso: So
   sc.sc_iss = seqAdd(seg.ack, -1);
   if (!syncookie_lookup(tcp, inc, sc.sc_irs, sc.sc_iss)) {
     stat.tcps_sc_failcookie++;
-    count(R_TCP_BADACK);
+    countSegment(seg, R_TCP_BADACK);
     return SYNCACHE_NONE;
   }
   sc.sc_inc.copyFrom(inc);

@@ -3,8 +3,8 @@
  * TIME_WAIT is in tcp_subr.ts and tcp_timeout.ts.
  */
 
+import { countSegment } from './tcp_capture.ts';
 import {
-  count,
   R_TCP_BADRST,
   R_TCP_BADSYN,
   R_TCP_NOACK,
@@ -36,11 +36,11 @@ export function tcp_twcheck(tp: Tcpcb, seg: TcpSegment): boolean {
   const { params } = tp.t_tcp;
   if ((flags & TH_RST) !== 0) {
     // RFC 1337: a RST does not end TIME_WAIT.
-    count(R_TCP_BADRST);
+    countSegment(seg, R_TCP_BADRST);
     return drop(seg);
   }
   if ((flags & (TH_SYN | TH_FIN)) === (TH_SYN | TH_FIN) && params.drop_synfin) {
-    count(R_TCP_BADSYN);
+    countSegment(seg, R_TCP_BADSYN);
     return drop(seg);
   }
   // RFC 9293, 3.6.1: a SYN beyond rcv_nxt starts a new connection. A later timestamp alone does not
@@ -50,13 +50,13 @@ export function tcp_twcheck(tp: Tcpcb, seg: TcpSegment): boolean {
     return true;
   }
   if ((flags & TH_ACK) === 0) {
-    count((flags & TH_SYN) !== 0 ? R_TCP_BADSYN : R_TCP_NOACK);
+    countSegment(seg, (flags & TH_SYN) !== 0 ? R_TCP_BADSYN : R_TCP_NOACK);
     return drop(seg);
   }
   // RFC 7323, 3.2.
   const missingTs = (tp.t_flags & TF_RCVD_TSTMP) !== 0 && (seg.to_flags & TOF_TS) === 0;
   if (missingTs && !params.tolerate_missing_ts) {
-    count(R_TCP_PAWS);
+    countSegment(seg, R_TCP_PAWS);
     return drop(seg);
   }
   // A retransmitted FIN means that our last ACK was lost: restart the 2 MSL timer.
@@ -66,7 +66,7 @@ export function tcp_twcheck(tp: Tcpcb, seg: TcpSegment): boolean {
   const duplicateAck =
     flags === TH_ACK && seg.tlen === 0 && seg.seq === tp.rcv_nxt && seg.ack === tp.snd_max;
   if (!duplicateAck) {
-    count(R_TCP_TIMEWAIT);
+    countSegment(seg, R_TCP_TIMEWAIT);
     tcp_send_challenge_ack(tp);
   }
   return drop(seg);

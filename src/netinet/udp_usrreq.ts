@@ -7,7 +7,7 @@
  */
 
 import { CAPTURE_IN, CAPTURE_SOCKBUF } from '../sys/capture.ts';
-import { countDrop } from '../net/capture_drop.ts';
+import { countDrop, pullupInput } from '../net/capture_drop.ts';
 import { captureOn, captureRing } from '../net/capture.ts';
 import { captureSockbufIn, captureSockbufOut } from '../net/capture_layers.ts';
 import { nextPktId } from '../sys/packet_id.ts';
@@ -63,7 +63,7 @@ import {
   sowwakeup,
   SS_ISCONNECTED,
 } from '../kern/uipc_socket.ts';
-import { m_adj, m_copym, M_PREPEND, m_pullup } from '../kern/uipc_mbuf.ts';
+import { m_adj, m_copym, M_PREPEND } from '../kern/uipc_mbuf.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { ifConsole } from '../net/if.ts';
 import type { Ifnet } from '../net/if_var.ts';
@@ -133,10 +133,9 @@ function parse(udp: UdpVnet, af: InpAf, m0: Mbuf, hlen: number): Mbuf | null {
     drop(m, R_UDP_SHORT);
     return null;
   }
-  if (m.m_len < hlen + Udphdr.SIZE) m = m_pullup(m, hlen + Udphdr.SIZE);
+  if (m.m_len < hlen + Udphdr.SIZE) m = pullupInput(m, hlen + Udphdr.SIZE, R_IP_NOBUFS);
   if (m === null) {
     stat.udps_hdrops++;
-    count(R_IP_NOBUFS);
     return null;
   }
   $uh.at(kva(mtod(m) + hlen));
@@ -240,7 +239,7 @@ function passes(udp: UdpVnet, inp: Inpcb, m: Mbuf): boolean {
   if (result === MCAST_PASS) return true;
   if (result === MCAST_NOTGMEMBER) inp.inp_af.notGroupMember(inp.inp_vnet);
   else udp.stat.udps_filtermcast++;
-  count(R_UDP_FILTER);
+  countDrop(m, R_UDP_FILTER, CAPTURE_SOCKBUF, CAPTURE_IN);
   return false;
 }
 
@@ -252,7 +251,7 @@ function udp_multi_input(udp: UdpVnet, af: InpAf, m: Mbuf, hlen: number, multica
     if (!wants(inp, af) || (multicast && !passes(udp, inp, m))) continue;
     if (last !== null) {
       const n = m_copym(m, 0, M_COPYALL, M_NOWAIT);
-      if (n === null) count(R_IP_NOBUFS);
+      if (n === null) countDrop(m, R_IP_NOBUFS, CAPTURE_SOCKBUF, CAPTURE_IN);
       else udp_append(udp, last, n, hlen);
     }
     last = inp;
@@ -284,7 +283,7 @@ function unreachable(udp: UdpVnet, af: InpAf, m: Mbuf, vnet: Vnet): void {
   }
   if (params.blackhole && (params.blackhole_local || !peerIsLocal(vnet, af, $inc)))
     return drop(m, R_UDP_NOPCB);
-  count(R_UDP_NOPCB);
+  countDrop(m, R_UDP_NOPCB, CAPTURE_SOCKBUF, CAPTURE_IN);
   af.portUnreachable(m, vnet);
 }
 
@@ -425,7 +424,15 @@ function udp_output(inp: Inpcb, m: Mbuf, nam: Sockaddr | null, control: Control)
   ph.rcvif = null;
   ph.pktId = nextPktId();
   if (captureOn.sockbuf)
-    captureSockbufOut(captureRing(), 0, top, inp.inp_socket!.so_id, 0, ulen - Udphdr.SIZE);
+    captureSockbufOut(
+      captureRing(),
+      0,
+      top,
+      af.family,
+      inp.inp_socket!.so_id,
+      0,
+      ulen - Udphdr.SIZE,
+    );
   udp.stat.udps_opackets++;
   return af.outputDgram(top, inp, (inp.inp_socket!.so_options & SO_BROADCAST) !== 0);
 }

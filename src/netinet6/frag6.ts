@@ -5,12 +5,14 @@
  * packet.
  */
 
+import { CAPTURE_IN, CAPTURE_IP } from '../sys/capture.ts';
+import { countDrop, noteDrop, pullupInput } from '../net/capture_drop.ts';
 import { NetAddr } from '../sys/addr.ts';
-import { count, R_IP6_FRAGMENT, R_IP6_NOBUFS } from '../sys/reason.ts';
+import { R_IP6_FRAGMENT, R_IP6_NOBUFS } from '../sys/reason.ts';
 import { kva } from '../sys/types.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
 import { type Mbuf, mtod } from '../kern/mbuf.ts';
-import { m_adj, m_pullup } from '../kern/uipc_mbuf.ts';
+import { m_adj } from '../kern/uipc_mbuf.ts';
 import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
 import { FRAG_NHASH, FragQueue, FragTable } from '../netinet/frag_queue.ts';
 import { IPTOS_ECN_MASK } from '../netinet/ip.ts';
@@ -113,6 +115,7 @@ class Frag6 extends FragTable<Ip6q> {
     if (hlen === 0 || first === null) return this.freeQueue(q, first);
     const rest = first.m_nextpkt;
     first.m_nextpkt = null;
+    noteDrop(first, R_IP6_FRAGMENT, CAPTURE_IP, CAPTURE_IN);
     this.freeQueue(q, rest);
     first.m_data -= hlen;
     first.m_len += hlen;
@@ -128,7 +131,7 @@ export const V_frag6 = VNET_DEFINE((vnet) => new Frag6(vnet));
 
 function discard(m: Mbuf, stat: Ip6stat): number {
   stat.ip6s_fragdropped++;
-  count(R_IP6_FRAGMENT);
+  countDrop(m, R_IP6_FRAGMENT, CAPTURE_IP, CAPTURE_IN);
   m_freem(m);
   return IPPROTO_DONE;
 }
@@ -136,7 +139,7 @@ function discard(m: Mbuf, stat: Ip6stat): number {
 /** Reports a malformed fragment with a pointer to the bad field. Takes `m`. */
 function problem(m: Mbuf, pointer: number, f: Frag6): number {
   f.stat.ip6s_fragdropped++;
-  count(R_IP6_FRAGMENT);
+  countDrop(m, R_IP6_FRAGMENT, CAPTURE_IP, CAPTURE_IN);
   icmp6_error(m, ICMP6_PARAM_PROB, ICMP6_PARAMPROB_HEADER, pointer, f.vnet);
   return IPPROTO_DONE;
 }
@@ -254,11 +257,8 @@ function frag6_input(m0: Mbuf, off: number, vnet: Vnet): number {
     stat.ip6s_tooshort++;
     return discard(m0, stat);
   }
-  const m = m0.m_len < hlen ? m_pullup(m0, hlen) : m0;
-  if (m === null) {
-    count(R_IP6_NOBUFS);
-    return IPPROTO_DONE;
-  }
+  const m = m0.m_len < hlen ? pullupInput(m0, hlen, R_IP6_NOBUFS) : m0;
+  if (m === null) return IPPROTO_DONE;
   const p = mtod(m);
   const fh = kva(p + off);
   const offlg = memView.getUint16(fh + 2) & (IP6F_OFF_MASK | IP6F_MORE_FRAG);

@@ -3,8 +3,10 @@
  * 2.2 and 2.4).
  */
 
+import { CAPTURE_IN, CAPTURE_IP } from '../sys/capture.ts';
+import { countDrop } from '../net/capture_drop.ts';
 import { NetAddr } from '../sys/addr.ts';
-import { count, R_ICMP6_IGNORED, R_ICMP6_RATE, R_IP6_NOBUFS, type Reason } from '../sys/reason.ts';
+import { R_ICMP6_IGNORED, R_ICMP6_RATE, R_IP6_NOBUFS, type Reason } from '../sys/reason.ts';
 import { type Kva, kva } from '../sys/types.ts';
 import { m_copydata } from '../kern/m_copydata.ts';
 import { m_freem, m_getcl } from '../kern/kern_mbuf.ts';
@@ -64,7 +66,7 @@ const $src = new NetAddr();
 const $dst = new NetAddr();
 
 function drop(m: Mbuf, why: Reason): void {
-  count(why);
+  countDrop(m, why, CAPTURE_IP, CAPTURE_IN);
   m_freem(m);
 }
 

@@ -4,8 +4,9 @@
  * sockets. Left out: node information queries, router renumbering.
  */
 
+import { CAPTURE_IN, CAPTURE_IP } from '../sys/capture.ts';
+import { countDrop, countInputDrop, inputSubject, pullupInput } from '../net/capture_drop.ts';
 import {
-  count,
   R_ICMP6_IGNORED,
   R_ICMP6_SHORT,
   R_ICMP6_SUM,
@@ -17,7 +18,7 @@ import { type Kva, kva } from '../sys/types.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
 import { M_COPYALL, type Mbuf, max_linkhdr, MCLBYTES, M_NOWAIT, mtod } from '../kern/mbuf.ts';
 import { AF_INET6 } from '../kern/protosw.ts';
-import { m_copym, m_defrag, m_dup, m_pullup } from '../kern/uipc_mbuf.ts';
+import { m_copym, m_defrag, m_dup } from '../kern/uipc_mbuf.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import type { Ifnet } from '../net/if_var.ts';
 import { InConninfo } from '../netinet/in_pcb.ts';
@@ -85,7 +86,7 @@ const $src = new NetAddr();
 const $dst = new NetAddr();
 
 function drop(m: Mbuf, why: Reason): void {
-  count(why);
+  countDrop(m, why, CAPTURE_IP, CAPTURE_IN);
   m_freem(m);
 }
 
@@ -148,7 +149,7 @@ function icmp6_notify_error(ifp: Ifnet, icp: Kva, len: number, vnet: Vnet): void
   }
   if (len < ICMP6_MINLEN + QUOTE_MIN) {
     stat.icp6s_tooshort++;
-    return count(R_ICMP6_SHORT);
+    return countInputDrop(R_ICMP6_SHORT);
   }
   const oip6 = kva(icp + ICMP6_MINLEN);
   in6SetscopeAt(oip6 + IP6_SRC_OFF, ifp);
@@ -156,11 +157,11 @@ function icmp6_notify_error(ifp: Ifnet, icp: Kva, len: number, vnet: Vnet): void
   in6Get(oip6 + IP6_SRC_OFF, $src);
   in6Get(oip6 + IP6_DST_OFF, $dst);
   const have = len - ICMP6_MINLEN;
-  if (!in6_localip(vnet, $src) || !ip6_lasthdr(oip6, have)) return count(R_ICMP6_IGNORED);
+  if (!in6_localip(vnet, $src) || !ip6_lasthdr(oip6, have)) return countInputDrop(R_ICMP6_IGNORED);
   const { off, nxt } = lasthdr;
   if (have < off + 8) {
     stat.icp6s_tooshort++;
-    return count(R_ICMP6_SHORT);
+    return countInputDrop(R_ICMP6_SHORT);
   }
   const mtu = cmd === PRC_MSGSIZE ? icmp6_mtudisc_update(memView.getUint32(icp + 4), vnet) : 0;
   if (IN6_IS_ADDR_MULTICAST($dst)) return;
@@ -224,12 +225,12 @@ function neighbour(m0: Mbuf, off: number, type: number, len: number, vnet: Vnet)
   const badcode = mem[mtod(m0) + off + 1] !== 0;
   if (badcode || len < ndLength(type)) {
     stat[badcode ? 'icp6s_badcode' : 'icp6s_badlen']++;
-    count(R_ND6_BAD);
+    countDrop(m0, R_ND6_BAD, CAPTURE_IP, CAPTURE_IN);
     return raw === null ? m_freem(m0) : raw(m0, off, vnet);
   }
   const copy = raw === null ? null : m_copym(m0, 0, M_COPYALL, M_NOWAIT);
   const m = ndContiguous(m0, off + len);
-  if (m === null) count(R_IP6_NOBUFS);
+  if (m === null) countInputDrop(R_IP6_NOBUFS);
   else nd6_input(m, off, type, len);
   if (copy !== null) raw!(copy, off, vnet);
 }
@@ -262,8 +263,9 @@ function message(m0: Mbuf, off: number, vnet: Vnet): void {
   }
   // Make contiguous what is read below: a quoted header.
   const want = off + Math.min(len, WANTED);
-  const m = m0.m_len < want ? m_pullup(m0, want) : m0;
-  if (m === null) return count(R_IP6_NOBUFS);
+  const m = m0.m_len < want ? pullupInput(m0, want, R_IP6_NOBUFS) : m0;
+  if (m === null) return;
+  inputSubject(m);
   if (in6_cksum(m, IPPROTO_ICMPV6, off, len) !== 0) {
     v.stat.icp6s_checksum++;
     return drop(m, R_ICMP6_SUM);
@@ -296,7 +298,7 @@ function message(m0: Mbuf, off: number, vnet: Vnet): void {
       icmp6_notify_error(m.m_pkthdr.rcvif as Ifnet, icp, have, vnet);
       break;
     default:
-      if (v.raw === null && type !== ICMP6_ECHO_REPLY) count(R_ICMP6_IGNORED);
+      if (v.raw === null && type !== ICMP6_ECHO_REPLY) countInputDrop(R_ICMP6_IGNORED);
   }
   if (v.raw !== null) v.raw(m, off, vnet);
   else m_freem(m);

@@ -3,9 +3,10 @@
  * A valid one installs a host route, which ends after redirtimeout.
  */
 
+import { CAPTURE_IN, CAPTURE_IP } from '../sys/capture.ts';
+import { countDrop } from '../net/capture_drop.ts';
 import { NetAddr } from '../sys/addr.ts';
 import {
-  count,
   R_ICMP6_IGNORED,
   R_ICMP6_RATE,
   R_IP6_NOBUFS,
@@ -68,7 +69,7 @@ const $dst = new NetAddr();
 const $target = new NetAddr();
 
 function drop(m: Mbuf, why: Reason): void {
-  count(why);
+  countDrop(m, why, CAPTURE_IP, CAPTURE_IN);
   m_freem(m);
 }
 

@@ -5,9 +5,11 @@
  * multicast routing, the log of packets that cannot be forwarded.
  */
 
+import { CAPTURE_IN, CAPTURE_IP } from '../sys/capture.ts';
+import { countDrop } from '../net/capture_drop.ts';
 import { NetAddr } from '../sys/addr.ts';
 import { EMSGSIZE, ENOBUFS } from '../sys/errno.ts';
-import { count, R_IP6_BADSCOPE, R_IP6_NOROUTE, R_IP6_NOTUS, type Reason } from '../sys/reason.ts';
+import { R_IP6_BADSCOPE, R_IP6_NOROUTE, R_IP6_NOTUS, type Reason } from '../sys/reason.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
 import {
   CSUM_IP6_TSO,
@@ -58,7 +60,7 @@ const FLAGS: TransportFlags = { tcp: CSUM_TCP_IPV6, udp: CSUM_UDP_IPV6, tso: CSU
 
 function cantForward(m: Mbuf, why: Reason, vnet: Vnet): void {
   V_ip6(vnet).stat.ip6s_cantforward++;
-  count(why);
+  countDrop(m, why, CAPTURE_IP, CAPTURE_IN);
   m_freem(m);
 }
 
@@ -90,7 +92,7 @@ function inScope(m: Mbuf, rcvif: Ifnet, nh: Nhop, vnet: Vnet): boolean {
     return false;
   }
   stat.ip6s_cantforward++;
-  count(R_IP6_BADSCOPE);
+  countDrop(m, R_IP6_BADSCOPE, CAPTURE_IP, CAPTURE_IN);
   icmp6_error(m, ICMP6_DST_UNREACH, ICMP6_DST_UNREACH_BEYONDSCOPE, 0, vnet);
   return false;
 }
@@ -130,7 +132,7 @@ export function ip6_forward(m: Mbuf, vnet: Vnet): void {
   const nh = in6RouteLookup(vnet, v.forwardRoute, $dst);
   if (nh === null) {
     v.stat.ip6s_noroute++;
-    count(R_IP6_NOROUTE);
+    countDrop(m, R_IP6_NOROUTE, CAPTURE_IP, CAPTURE_IN);
     return icmp6_error(m, ICMP6_DST_UNREACH, ICMP6_DST_UNREACH_NOROUTE, 0, vnet);
   }
   if (!inScope(m, rcvif, nh, vnet)) return;

@@ -3,9 +3,11 @@
  * The fragments share the payload, mapped or unmapped.
  */
 
+import { CAPTURE_IP, CAPTURE_OUT } from '../sys/capture.ts';
+import { countDrop } from '../net/capture_drop.ts';
 import { fragmentId } from '../net/capture_fragment.ts';
 import { EMSGSIZE, ENOBUFS, type Errno } from '../sys/errno.ts';
-import { count, R_IP6_CANTFRAG, R_IP6_NOBUFS } from '../sys/reason.ts';
+import { R_IP6_CANTFRAG, R_IP6_NOBUFS } from '../sys/reason.ts';
 import { m_freem, m_freemp, m_getcl, m_gethdr } from '../kern/kern_mbuf.ts';
 import {
   type Mbuf,
@@ -91,7 +93,7 @@ export function ip6_fragment(
   const step = (mtu - hlen - IP6_FRAG_SIZE) & ~7;
   if (step < 8) {
     v.stat.ip6s_cantfrag++;
-    count(R_IP6_CANTFRAG);
+    countDrop(m0, R_IP6_CANTFRAG, CAPTURE_IP, CAPTURE_OUT);
     m_freem(m0);
     return EMSGSIZE;
   }
@@ -103,7 +105,7 @@ export function ip6_fragment(
     const m = makeFragment(m0, hlen, nxtOff, off, len, n);
     if (m === null) {
       v.stat.ip6s_odropped++;
-      count(R_IP6_NOBUFS);
+      countDrop(m0, R_IP6_NOBUFS, CAPTURE_IP, CAPTURE_OUT);
       m_freemp(ip6Fragments.m0);
       ip6Fragments.m0 = null;
       m_freem(m0);

@@ -6,7 +6,6 @@
 
 import { NetAddr } from '../sys/addr.ts';
 import {
-  count,
   R_IP6_BADADDR,
   R_IP6_BADSCOPE,
   R_IP6_DISABLED,
@@ -22,7 +21,7 @@ import {
 } from '../sys/reason.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
 import { type Mbuf, M_LOOP, mtod } from '../kern/mbuf.ts';
-import { m_adj, m_pullup } from '../kern/uipc_mbuf.ts';
+import { m_adj } from '../kern/uipc_mbuf.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import { IFF_LOOPBACK, type Ifnet } from '../net/if_var.ts';
 import { ICMP6_PARAM_PROB, ICMP6_PARAMPROB_NEXTHEADER } from './icmp6.ts';
@@ -54,14 +53,15 @@ import { ip6Input, type Ip6stat, type Ip6Vnet, V_ip6 } from './ip6_var.ts';
 import { in6ClearscopeAt, in6Ordinary, in6SetscopeAt } from './scope6.ts';
 import { captureOn, captureRing } from '../net/capture.ts';
 import { captureIp } from '../net/capture_layers.ts';
-import { CAPTURE_IN } from '../sys/capture.ts';
+import { countDrop, pullupInput } from '../net/capture_drop.ts';
+import { CAPTURE_IN, CAPTURE_IP } from '../sys/capture.ts';
 
 const $ip6 = new Ip6();
 const $src = new NetAddr();
 const $dst = new NetAddr();
 
 function drop(m: Mbuf, why: Reason): void {
-  count(why);
+  countDrop(m, why, CAPTURE_IP, CAPTURE_IN);
   m_freem(m);
 }
 
@@ -72,10 +72,9 @@ function checkHeader(m0: Mbuf, stat: Ip6stat): Mbuf | null {
     drop(m0, R_IP6_SHORT);
     return null;
   }
-  const m = m0.m_len < Ip6.SIZE ? m_pullup(m0, Ip6.SIZE) : m0;
+  const m = m0.m_len < Ip6.SIZE ? pullupInput(m0, Ip6.SIZE, R_IP6_NOBUFS) : m0;
   if (m === null) {
     stat.ip6s_toosmall++;
-    count(R_IP6_NOBUFS);
     return null;
   }
   if (($ip6.at(mtod(m)).ip6_vfc & IPV6_VERSION_MASK) !== IPV6_VERSION) {
@@ -170,7 +169,7 @@ function dispatch(nxt: number, v: Ip6Vnet, vnet: Vnet): void {
     const pr = nxt === IPPROTO_HOPOPTS ? null : inet6sw[nxt]!;
     if (pr === null) {
       // RFC 8200, 4: also for hop-by-hop options that do not follow the IPv6 header.
-      count(R_IP6_NOPROTO);
+      countDrop(m, R_IP6_NOPROTO, CAPTURE_IP, CAPTURE_IN);
       return icmp6_error(m, ICMP6_PARAM_PROB, ICMP6_PARAMPROB_NEXTHEADER, ip6Input.nxtOff, vnet);
     }
     ip6Input.next = off;

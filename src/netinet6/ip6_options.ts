@@ -4,11 +4,13 @@
  * which is treated as an unknown option; routing headers with segments left, which are rejected.
  */
 
-import { count, R_IP6_NOBUFS, R_IP6_OPTIONS, R_IP6_ROUTING } from '../sys/reason.ts';
+import { CAPTURE_IN, CAPTURE_IP } from '../sys/capture.ts';
+import { countDrop, pullupInput } from '../net/capture_drop.ts';
+import { R_IP6_NOBUFS, R_IP6_OPTIONS, R_IP6_ROUTING } from '../sys/reason.ts';
 import { type Kva, kva } from '../sys/types.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
 import { M_BCAST, type Mbuf, M_MCAST, M_RTALERT_MLD, mtod } from '../kern/mbuf.ts';
-import { m_pullup } from '../kern/uipc_mbuf.ts';
+
 import type { Vnet } from '../kern/vnet.ts';
 import { mem } from '../vm/arena.ts';
 import { ICMP6_PARAM_PROB, ICMP6_PARAMPROB_HEADER, ICMP6_PARAMPROB_OPTION } from './icmp6.ts';
@@ -36,15 +38,12 @@ function headerLength(m0: Mbuf, off: number, vnet: Vnet): number {
   for (let pass = 0; pass < 2; pass++) {
     if (m.m_pkthdr.len < off + len) {
       ip6stat(vnet).ip6s_tooshort++;
-      count(R_IP6_OPTIONS);
+      countDrop(m, R_IP6_OPTIONS, CAPTURE_IP, CAPTURE_IN);
       m_freem(m);
       m = null;
     } else if (m.m_len < off + len) {
-      m = m_pullup(m, off + len);
-      if (m === null) {
-        ip6stat(vnet).ip6s_tooshort++;
-        count(R_IP6_NOBUFS);
-      }
+      m = pullupInput(m, off + len, R_IP6_NOBUFS);
+      if (m === null) ip6stat(vnet).ip6s_tooshort++;
     }
     ip6Input.m = m;
     if (m === null) return 0;
@@ -57,7 +56,7 @@ function headerLength(m0: Mbuf, off: number, vnet: Vnet): number {
 function problem(m: Mbuf, code: number, pointer: number, vnet: Vnet): void {
   ip6Input.m = null;
   ip6stat(vnet).ip6s_badoptions++;
-  count(R_IP6_OPTIONS);
+  countDrop(m, R_IP6_OPTIONS, CAPTURE_IP, CAPTURE_IN);
   icmp6_error(m, ICMP6_PARAM_PROB, code, pointer, vnet);
 }
 
@@ -72,7 +71,7 @@ function ip6_unknown_opt(m: Mbuf, p: Kva, off: number, vnet: Vnet): boolean {
   if (action === IP6OPT_TYPE_DISCARD || (action !== IP6OPT_TYPE_FORCEICMP && toAll)) {
     ip6Input.m = null;
     ip6stat(vnet).ip6s_badoptions++;
-    count(R_IP6_OPTIONS);
+    countDrop(m, R_IP6_OPTIONS, CAPTURE_IP, CAPTURE_IN);
     m_freem(m);
     return false;
   }
@@ -147,7 +146,7 @@ function route6_input(m0: Mbuf, off: number, vnet: Vnet): number {
   }
   ip6Input.m = null;
   ip6stat(vnet).ip6s_badoptions++;
-  count(R_IP6_ROUTING);
+  countDrop(m, R_IP6_ROUTING, CAPTURE_IP, CAPTURE_IN);
   icmp6_error(m, ICMP6_PARAM_PROB, ICMP6_PARAMPROB_HEADER, off + 2, vnet);
   return IPPROTO_DONE;
 }

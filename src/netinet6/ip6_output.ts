@@ -6,7 +6,8 @@
  */
 
 import { CAPTURE_IP, CAPTURE_OUT } from '../sys/capture.ts';
-import { countDrop } from '../net/capture_drop.ts';
+import { countDrop, noteLost } from '../net/capture_drop.ts';
+import { sentPktId } from '../sys/packet_id.ts';
 import { NetAddr } from '../sys/addr.ts';
 import {
   EHOSTUNREACH,
@@ -276,6 +277,8 @@ function output(
   const v = V_ip6(vnet);
   const { stat } = v;
   const proto = $ip6.at(mtod(m0)).ip6_nxt;
+  const pktId = sentPktId(m0.m_pkthdr.pktId);
+  m0.m_pkthdr.pktId = pktId;
   let m: Mbuf | null = m0;
   // As on FreeBSD, a packet with a routing header is not sent: RFC 5095 deprecates the only type.
   if (opt !== null && opt.ip6po_rthdr !== null) return drop(m, R_IP6_ROUTING, EINVAL);
@@ -284,6 +287,7 @@ function output(
   if (m === null) {
     stat.ip6s_odropped++;
     count(R_IP6_NOBUFS);
+    noteLost(pktId, 0, R_IP6_NOBUFS, CAPTURE_IP, CAPTURE_OUT, null);
     return ENOBUFS;
   }
   const p = mtod(m);

@@ -4,6 +4,7 @@
  * routing.
  */
 
+import { countInputDrop } from '../net/capture_drop.ts';
 import { type AddrWords, NetAddr } from '../sys/addr.ts';
 import { count, R_IP6_NOBUFS, R_MLD_IGNORED, R_MLD_SHORT } from '../sys/reason.ts';
 import { kva } from '../sys/types.ts';
@@ -267,7 +268,7 @@ function delayOf(code: number): number {
 /** Refuses a query. */
 function badQuery(v: MldVnet): void {
   v.stat.rcvBadQueries++;
-  count(R_MLD_IGNORED);
+  countInputDrop(R_MLD_IGNORED);
 }
 
 /** The group in `$addr` that the link receives, or null. */
@@ -286,7 +287,7 @@ function toAllNodes(): boolean {
 function mld_v1_input_query(link: ReportLink, mld: number, v: MldVnet): void {
   const { stat, params } = v;
   stat.rcvV1Queries++;
-  if (!params.v1enable) return count(R_MLD_IGNORED);
+  if (!params.v1enable) return countInputDrop(R_MLD_IGNORED);
   in6Get(mld + MLD_ADDR_OFF, $addr);
   const general = IN6_IS_ADDR_UNSPECIFIED($addr);
   if (general ? !toAllNodes() : !IN6_IS_ADDR_MULTICAST($addr)) return badQuery(v);
@@ -306,7 +307,7 @@ function mld_v1_input_query(link: ReportLink, mld: number, v: MldVnet): void {
 function mld_v2_input_query(link: ReportLink, m: Mbuf, off: number, len: number, v: MldVnet): void {
   const { stat, params } = v;
   stat.rcvV2Queries++;
-  if (!params.v2enable) return count(R_MLD_IGNORED);
+  if (!params.v2enable) return countInputDrop(R_MLD_IGNORED);
   const mld = mtod(m) + off;
   const nsrc = memView.getUint16(mld + MLD_V2_NUMSRC_OFF);
   in6Get(mld + MLD_ADDR_OFF, $addr);
@@ -331,7 +332,7 @@ function mld_v2_input_query(link: ReportLink, m: Mbuf, off: number, len: number,
   if (inm === null) return;
   if (nsrc > 0 && !link.mayAsk(inm)) {
     stat.dropGsrQueries++;
-    return count(R_MLD_IGNORED);
+    return countInputDrop(R_MLD_IGNORED);
   }
   if (link.answersBefore(ticks)) return;
   if (nsrc === 0) return link.groupQuery(inm, ticks);
@@ -351,7 +352,7 @@ function query(link: ReportLink, m: Mbuf, off: number, len: number, v: MldVnet):
   if (len === MLD_MINLEN) return mld_v1_input_query(link, mtod(m) + off, v);
   if (len >= MLD_V2_QUERY_MINLEN) return mld_v2_input_query(link, m, off, len, v);
   v.stat.rcvTooShort++;
-  count(R_MLD_SHORT);
+  countInputDrop(R_MLD_SHORT);
 }
 
 /** Another host's report of version 1 at `mld`. @see sys/netinet6/mld6.c */
@@ -359,14 +360,14 @@ function mld_v1_input_report(link: ReportLink, mld: number, v: MldVnet): void {
   const { stat, params } = v;
   const { ifp } = link;
   stat.rcvReports++;
-  if (!params.v1enable) return count(R_MLD_IGNORED);
+  if (!params.v1enable) return countInputDrop(R_MLD_IGNORED);
   const any = IN6_IS_ADDR_UNSPECIFIED($src);
   in6Get(mld + MLD_ADDR_OFF, $addr);
   in6_setscope($addr, ifp);
   const valid = IN6_IS_ADDR_MULTICAST($addr) && $addr.equals($dst);
   if (!valid || (!any && !IN6_IS_ADDR_LINKLOCAL($src))) {
     stat.rcvBadReports++;
-    return count(R_MLD_IGNORED);
+    return countInputDrop(R_MLD_IGNORED);
   }
   // Our own report came back.
   const ia = in6ifa_ifpforlinklocal(ifp, IN6_IFF_NOTREADY | IN6_IFF_ANYCAST);
@@ -391,14 +392,14 @@ export function mld_input(m: Mbuf, off: number, len: number, vnet: Vnet): boolea
   if (badHlim || (m.m_flags & M_RTALERT_MLD) === 0) {
     if (badHlim) stat.rcvBadHlim++;
     else stat.rcvNoRa++;
-    count(R_MLD_IGNORED);
+    countInputDrop(R_MLD_IGNORED);
     return false;
   }
   const mld = kva(p + off);
   const type = mem[mld]!;
   if (type !== MLDV2_LISTENER_REPORT && len < MLD_MINLEN) {
     stat.rcvTooShort++;
-    count(R_MLD_SHORT);
+    countInputDrop(R_MLD_SHORT);
     return false;
   }
   const ifp = m.m_pkthdr.rcvif as Ifnet;

@@ -197,7 +197,7 @@ export class Nd6Table extends NeighborCache implements LinkResolver {
     const lle = found ?? (neighbor ? this.create(dst) : null);
     if (lle === null) {
       const why = neighbor ? R_ND6_TABLE_FULL : R_ND6_NOT_NEIGHBOR;
-      countDrop(m, why, CAPTURE_IF, CAPTURE_OUT);
+      countDrop(m, why, CAPTURE_IF, CAPTURE_OUT, ifp);
       m_freem(m);
       return ENOBUFS;
     }
@@ -315,7 +315,7 @@ export class Nd6Table extends NeighborCache implements LinkResolver {
   /** No reply to the solicitations: removes the entry and reports the first held packet. */
   #unresolved(lle: Llentry): void {
     const ifp = lle.lle_ifp;
-    if (lle.la_numheld > 0) count(R_ND6_TIMEOUT, lle.la_numheld);
+    this.countHeld(lle, R_ND6_TIMEOUT);
     // FreeBSD reports only the first packet that waited.
     const m = lle.unhold();
     if (m !== null) this.held--;

@@ -4,8 +4,10 @@
  * carp, delayed answers for anycast addresses and proxies.
  */
 
+import { CAPTURE_IN, CAPTURE_IP } from '../sys/capture.ts';
+import { countDrop, countInputDrop } from '../net/capture_drop.ts';
 import { type AddrWords, NetAddr } from '../sys/addr.ts';
-import { count, R_ICMP6_IGNORED, R_ND6_BAD, R_ND6_FRAGMENT } from '../sys/reason.ts';
+import { R_ICMP6_IGNORED, R_ND6_BAD, R_ND6_FRAGMENT } from '../sys/reason.ts';
 import { type Kva, kva } from '../sys/types.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
 import { type Mbuf, mtod } from '../kern/mbuf.ts';
@@ -95,7 +97,7 @@ function parse(ifp: Ifnet, p: Kva, icmp6: Kva): boolean {
 }
 
 function drop(m: Mbuf, why = R_ND6_BAD): void {
-  count(why);
+  countDrop(m, why, CAPTURE_IP, CAPTURE_IN);
   m_freem(m);
 }
 
@@ -150,20 +152,20 @@ function solicited(ifp: Ifnet): string {
   const proxied = ia === null ? published(ifp) : null;
   const own = ia !== null && (ia.ia6_flags & IN6_IFF_DUPLICATED) === 0;
   if (!own && proxied === null) {
-    count(R_ICMP6_IGNORED);
+    countInputDrop(R_ICMP6_IGNORED);
     return '';
   }
   const found = ndLladdr(ND_OPT_SOURCE_LINKADDR);
   if (found < 0) return 'nd6_ns_input: lladdrlen mismatch';
   if ($src.equals($target)) {
     log(ifp, 'nd6_ns_input: duplicate IP6 address');
-    count(R_ICMP6_IGNORED);
+    countInputDrop(R_ICMP6_IGNORED);
     return '';
   }
   const dad = IN6_IS_ADDR_UNSPECIFIED($src);
   if (own && (ia.ia6_flags & IN6_IFF_TENTATIVE) !== 0) {
     if (dad) nd6_dad_ns_input(ia, ndOpts.at[ND_OPT_NONCE]!);
-    else count(R_ICMP6_IGNORED);
+    else countInputDrop(R_ICMP6_IGNORED);
     return '';
   }
   // RFC 4861, 7.2.4: the option may be missing in the answer to a solicitation that was not sent to
@@ -283,7 +285,7 @@ function advertised(ifp: Ifnet, vnet: Vnet, flags: number): string {
       nd6_dad_na_input(ia);
       return '';
     }
-    count(R_ICMP6_IGNORED);
+    countInputDrop(R_ICMP6_IGNORED);
     if (logAllowed(vnet, LOG_ND6))
       ifConsole.log?.(`nd6_na_input: duplicate IP6 address ${ip6_sprintf(vnet, $target)}`);
     return '';
@@ -293,7 +295,7 @@ function advertised(ifp: Ifnet, vnet: Vnet, flags: number): string {
   const nd = nd6Table(ifp);
   const lle = nd?.find($target) ?? null;
   if (nd === null || lle === null || (lle.la_flags & LLE_STATIC) !== 0) {
-    count(R_ICMP6_IGNORED);
+    countInputDrop(R_ICMP6_IGNORED);
     return '';
   }
   const lladdr = found > 0 ? ndOpts.lladdr : null;
@@ -304,7 +306,7 @@ function advertised(ifp: Ifnet, vnet: Vnet, flags: number): string {
 
 /** RFC 4861, 7.2.5: an advertisement for an entry without a link-level address. */
 function resolved(nd: Nd6Table, lle: Llentry, lladdr: Uint8Array | null, flags: number): void {
-  if (lladdr === null) return count(R_ICMP6_IGNORED);
+  if (lladdr === null) return countInputDrop(R_ICMP6_IGNORED);
   const answer = (flags & ND_NA_FLAG_SOLICITED) !== 0;
   lle.ln_router = (flags & ND_NA_FLAG_ROUTER) !== 0;
   nd.learned(lle, lladdr, answer ? ND6_LLINFO_REACHABLE : ND6_LLINFO_STALE);

@@ -4,6 +4,7 @@
  * caused by ip6_output itself.
  */
 
+import { nextPktId } from '../sys/packet_id.ts';
 import { type AddrWords, NetAddr } from '../sys/addr.ts';
 import { count, R_IP6_NOBUFS } from '../sys/reason.ts';
 import { kva } from '../sys/types.ts';
@@ -63,6 +64,7 @@ export function ndPacket(len: number): Mbuf | null {
   }
   M_ALIGN(m, Ip6.SIZE + len);
   m.m_len = m.m_pkthdr.len = Ip6.SIZE + len;
+  m.m_pkthdr.pktId = nextPktId();
   const p = mtod(m);
   mem.fill(0, p, p + m.m_len);
   $ip6.at(p);

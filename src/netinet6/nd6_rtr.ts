@@ -4,8 +4,10 @@
  * advertisements (FreeBSD: rtadvd), the IPv6-only flag.
  */
 
+import { CAPTURE_IN, CAPTURE_IP } from '../sys/capture.ts';
+import { countDrop } from '../net/capture_drop.ts';
 import { NetAddr } from '../sys/addr.ts';
-import { count, R_ICMP6_IGNORED, R_ND6_BAD, R_ND6_FRAGMENT, type Reason } from '../sys/reason.ts';
+import { R_ICMP6_IGNORED, R_ND6_BAD, R_ND6_FRAGMENT, type Reason } from '../sys/reason.ts';
 import { type Kva, kva } from '../sys/types.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
 import { nowNs } from '../kern/kern_timeout.ts';
@@ -94,7 +96,7 @@ function bad(m: Mbuf, ifp: Ifnet): void {
 }
 
 function drop(m: Mbuf, why: Reason): void {
-  count(why);
+  countDrop(m, why, CAPTURE_IP, CAPTURE_IN);
   m_freem(m);
 }
 

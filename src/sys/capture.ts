@@ -39,6 +39,7 @@ import type { Clock, Task } from './clock.ts';
 import { KASSERT } from './kassert.ts';
 import { count, R_CAPTURE_FULL } from './reason.ts';
 import { MetaWriter } from './capture_meta.ts';
+import { captureTags } from './capture_tags.ts';
 import { FrameFacts, metaOfFacts, metaRoomOf } from './capture_facts.ts';
 
 // Capture points, in the order in which an outgoing packet passes them.
@@ -88,6 +89,19 @@ export const CAPTURE_R_WIRELEN = 28;
 export const CAPTURE_R_METALEN = 32;
 export const CAPTURE_RECORD_BYTES = 40;
 
+/**
+ * Behind the ring: the ids of the last frames that each NIC sent and received, so that faults on the wire
+ * find the packet of a frame. For interface number `unit` modulo CAPTURE_IDS_UNITS, CAPTURE_IDS_BYTES bytes:
+ * for what it sent, then for what it received, a u32 number of frames, modulo 2^32, and the ids of the last
+ * CAPTURE_IDS_SLOTS frames, at their number modulo that.
+ */
+export const CAPTURE_IDS_UNITS = 32;
+export const CAPTURE_IDS_SLOTS = 512;
+export const CAPTURE_IDS_BYTES = 4104;
+/** Where those of received frames begin. */
+export const CAPTURE_IDS_IN = 2052;
+export const CAPTURE_IDS_ALL = 131328;
+
 /** A device's interface to captures. The device passes whole frames as (offset, length) pairs. */
 export interface CaptureTap {
   /** Bit 1 << point for each point at which capture is on; 0: none. */
@@ -98,6 +112,12 @@ export interface CaptureTap {
   readonly facts: FrameFacts;
   /** Whether capture is on at `point`. Check it before preparing a frame. */
   wants(point: number): boolean;
+  /** Takes the id that the driver gave the packet in `slot`; 0: none. See capture_tags.ts. */
+  takeTag(slot: number): number;
+  /** Gives the driver the id of the frame in `slot`. */
+  putTag(slot: number, id: number): void;
+  /** Notes that the device sent or received frame `id`: CAPTURE_OUT or CAPTURE_IN. */
+  noteFrame(flags: number, id: number): void;
   /** The id of a received frame, unique among the last 2^24 of its interface; never 0. */
   rxId(): number;
   /**
@@ -172,7 +192,7 @@ export class CaptureRing {
   #stampSec = 0;
   #stampNsec = 0;
 
-  /** The ring is `mem[off .. off + bytes)`. Empties it. @param view over all of `mem` */
+  /** The ring is `mem[off .. off + bytes)`; CAPTURE_IDS_ALL bytes follow. Empties it. @param view over all of `mem` */
   constructor(mem: Uint8Array, view: DataView, off: number, bytes: number, clock: Clock) {
     KASSERT(off % 8 === 0 && bytes % 8 === 0 && bytes > 4096, 'CaptureRing: place');
     this.#mem = mem;
@@ -184,6 +204,7 @@ export class CaptureRing {
     this.#bootSec = Math.floor(clock.bootSec);
     this.#bootNsec = Math.round((clock.bootSec - this.#bootSec) * 1e9);
     mem.fill(0, off, off + CAPTURE_HEADER_BYTES);
+    mem.fill(0, off + bytes, off + bytes + CAPTURE_IDS_ALL);
     view.setUint32(off + CAPTURE_BOOT, this.#bootSec, true);
     view.setUint32(off + CAPTURE_BOOT + 4, this.#bootNsec, true);
   }
@@ -344,6 +365,25 @@ export class CaptureRing {
     return n;
   }
 
+  /** Where the ids of the frames of interface number `unit` are. @param flags CAPTURE_OUT or CAPTURE_IN */
+  idsOff(unit: number, flags: number): number {
+    const at = this.#data + this.#size + (unit % CAPTURE_IDS_UNITS) * CAPTURE_IDS_BYTES;
+    return flags === CAPTURE_IN ? at + CAPTURE_IDS_IN : at;
+  }
+
+  /** Number of frames that interface number `unit` has sent or received, modulo 2^32. */
+  frames(unit: number, flags: number): number {
+    return this.#view.getUint32(this.idsOff(unit, flags), true);
+  }
+
+  /** The id of frame number `n` of those; 0: none, not yet, or too long ago. */
+  frameId(unit: number, flags: number, n: number): number {
+    const at = this.idsOff(unit, flags);
+    const ago = (this.#view.getUint32(at, true) - n) >>> 0;
+    if (ago === 0 || ago > CAPTURE_IDS_SLOTS) return 0;
+    return this.#view.getUint32(at + 4 + 4 * (n % CAPTURE_IDS_SLOTS), true);
+  }
+
   /** Returns a device's interface to the ring, for interface number `unit`. */
   tap(unit: number): CaptureTap {
     return new RingTap(this, this.#mem, this.#view, unit);
@@ -385,6 +425,7 @@ export class CaptureRing {
 class RingTap implements CaptureTap {
   readonly #ring: CaptureRing;
   readonly #mem: Uint8Array;
+  readonly #view: DataView;
   readonly #unit: number;
   readonly #meta: MetaWriter;
   readonly facts: FrameFacts = new FrameFacts();
@@ -394,6 +435,7 @@ class RingTap implements CaptureTap {
   constructor(ring: CaptureRing, mem: Uint8Array, view: DataView, unit: number) {
     this.#ring = ring;
     this.#mem = mem;
+    this.#view = view;
     this.#unit = unit;
     this.#meta = new MetaWriter(view);
     const bits = (unit & CAPTURE_RX_UNIT_MASK) << CAPTURE_RX_UNIT_SHIFT;
@@ -410,6 +452,22 @@ class RingTap implements CaptureTap {
 
   wants(point: number): boolean {
     return this.#ring.wants(point);
+  }
+
+  takeTag(slot: number): number {
+    return captureTags.takeSent(this.#unit, slot);
+  }
+
+  putTag(slot: number, id: number): void {
+    captureTags.putReceived(this.#unit, slot, id);
+  }
+
+  noteFrame(flags: number, id: number): void {
+    const view = this.#view;
+    const at = this.#ring.idsOff(this.#unit, flags);
+    const n = view.getUint32(at, true);
+    view.setUint32(at + 4 + 4 * (n % CAPTURE_IDS_SLOTS), id, true);
+    view.setUint32(at, n + 1, true);
   }
 
   rxId(): number {

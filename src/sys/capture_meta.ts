@@ -88,12 +88,14 @@ export const META_WHY_DROP = 3;
 export const META_WHY_MAP = 4;
 /** A fault delayed or changed the packet. */
 export const META_WHY_FAULT = 5;
+/** The packet, or its data, waited. */
+export const META_WHY_WAIT = 6;
 
 /** Names for texts, by number. */
 export const metaCsumNames = ['unknown', 'nic', 'verified', 'bad', 'software'] as const;
 export const metaMbufNames = ['int', 'clust', 'nomap', 'sfbuf', 'ext'] as const;
 export const metaLinkNames = ['none', 'tso', 'fragment', 'retransmission', 'lro'] as const;
-export const metaWhyNames = ['none', 'conversion', 'copy', 'drop', 'map', 'fault'] as const;
+export const metaWhyNames = ['none', 'conversion', 'copy', 'drop', 'map', 'fault', 'wait'] as const;
 /** Names of an mbuf's flags, by bit. */
 export const metaFlagNames = ['pkthdr', 'ext', 'nomap', 'rdonly', 'notready'] as const;
 

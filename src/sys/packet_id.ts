@@ -11,3 +11,8 @@ export function nextPktId(): number {
   lastPktId = lastPktId === 0x3fffffff ? 1 : lastPktId + 1;
   return lastPktId;
 }
+
+/** The id of a packet that this machine originates, whose mbuf has `id`: that of another frame, or 0. */
+export function sentPktId(id: number): number {
+  return id === 0 || id > 0x3fffffff ? nextPktId() : id;
+}

@@ -152,6 +152,7 @@ export const R_TCP_DEPRECATED = reason('tcp', 'deprecated_address');
 export const R_TCP_BADSYN = reason('tcp', 'bad_syn');
 export const R_TCP_PAWS = reason('tcp', 'paws');
 export const R_TCP_DUP = reason('tcp', 'duplicate_data');
+export const R_TCP_REASS_WAIT = reason('tcp', 'reassembly_wait'); // until missing data came
 export const R_TCP_REASS_FULL = reason('tcp', 'reassembly_full');
 export const R_TCP_AFTERCLOSE = reason('tcp', 'data_after_close');
 export const R_TCP_AFTERFIN = reason('tcp', 'data_after_fin');

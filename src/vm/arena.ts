@@ -8,6 +8,7 @@
  *   | never used | page frames ...                | NIC on-board  | capture ring     |
  */
 
+import { CAPTURE_IDS_ALL } from '../sys/capture.ts';
 import { KASSERT } from '../sys/kassert.ts';
 import { kva, physAddr, type Kva, type PhysAddr } from '../sys/types.ts';
 
@@ -16,10 +17,10 @@ export const PAGE_MASK = 4095;
 
 /** Bytes of NIC on-board memory after the RAM. */
 export const DEVICE_SRAM_BYTES = 1 << 20;
-/** Bytes of the capture ring after the NIC's memory. */
-export const CAPTURE_RING_BYTES = 8 << 20;
+/** Bytes of the capture ring after the NIC's memory; CAPTURE_IDS_ALL bytes follow it. */
+export const CAPTURE_RING_BYTES = (8 << 20) - CAPTURE_IDS_ALL;
 /** Bytes of an arena beyond its RAM. */
-const ARENA_EXTRA_BYTES = DEVICE_SRAM_BYTES + CAPTURE_RING_BYTES;
+const ARENA_EXTRA_BYTES = DEVICE_SRAM_BYTES + CAPTURE_RING_BYTES + CAPTURE_IDS_ALL;
 
 export const VM_SIZE_MIN = 16 * 1024 * 1024;
 export const VM_SIZE_MAX = 4096 * 1024 * 1024;

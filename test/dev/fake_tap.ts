@@ -22,6 +22,14 @@ export class FakeTap implements CaptureTap {
     return this.points === 1 << point;
   }
 
+  takeTag(): number {
+    return 0;
+  }
+
+  putTag(): void {}
+
+  noteFrame(): void {}
+
   rxId(): number {
     return ++this.#ids;
   }

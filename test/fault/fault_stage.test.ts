@@ -225,14 +225,18 @@ describe('fault stage', () => {
 
   it('reports each frame that a fault affects', () => {
     const rig = new Rig(4);
-    const notes: [Direction, Reason, number][] = [];
-    rig.stage.note = (...note) => void notes.push(note);
+    const notes: [Direction, Reason, number, boolean][] = [];
+    rig.stage.note = (dir, hits, lost) => {
+      for (const { why, bytes } of hits) notes.push([dir, why, bytes, lost]);
+    };
     rig.add({ kind: 'corrupt' });
+    rig.send(1, TX);
     rig.add({ kind: 'drop' });
     rig.send(1, RX);
     expect(notes).to.deep.equal([
-      [RX, R_FAULT_CORRUPT, 60],
-      [RX, R_FAULT_DROP, 60],
+      [TX, R_FAULT_CORRUPT, 60, false],
+      [RX, R_FAULT_CORRUPT, 60, true],
+      [RX, R_FAULT_DROP, 60, true],
     ]);
   });
 });

@@ -16,6 +16,7 @@ import {
 } from '../../src/net/capture.ts';
 import {
   CAPTURE_EVENT,
+  CAPTURE_IDS_ALL,
   CAPTURE_IF,
   CAPTURE_IN,
   CAPTURE_IP,
@@ -26,6 +27,7 @@ import {
   type CaptureSink,
 } from '../../src/sys/capture.ts';
 import { counted, R_CAPTURE_FULL, R_NETISR_FULL, resetReasons } from '../../src/sys/reason.ts';
+import { bpfProgram } from '../../src/sys/bpf_filter.ts';
 import { mem } from '../../src/vm/arena.ts';
 import { payloadBytesRead, READ_BPF } from '../../src/vm/payload.ts';
 import { bytesPerCall } from '../support/alloc.ts';
@@ -76,14 +78,14 @@ describe('capture ring', () => {
   beforeEach(() => {
     resetReasons();
     clock = new ManualClock({ bootSec: 1000.75 });
-    memory = new Uint8Array(OFF + RING + OFF).fill(0xa5);
+    memory = new Uint8Array(OFF + RING + CAPTURE_IDS_ALL + OFF).fill(0xa5);
     ring = new CaptureRing(memory, new DataView(memory.buffer), OFF, RING, clock);
     book = new Book(() => memory);
   });
   afterEach(() => {
     // Verify that no byte outside the region changed.
     for (let i = 0; i < OFF; i++) if (memory[i] !== 0xa5) throw new Error(`byte ${i}`);
-    for (let i = OFF + RING; i < memory.length; i++)
+    for (let i = OFF + RING + CAPTURE_IDS_ALL; i < memory.length; i++)
       if (memory[i] !== 0xa5) throw new Error(`byte ${i}`);
   });
 
@@ -325,6 +327,38 @@ describe('captures of an interface', () => {
     why.writeUInt16LE(R_NETISR_FULL);
     expect(metas).to.deep.equal([
       `01000c00341200000102000000000000050008000300${why.toString('hex')}63000000`,
+    ]);
+  });
+
+  it('with a filter record events only of packets that the filter accepted', () => {
+    const book = new Book(() => mem);
+    const place = { point: CAPTURE_IF, ifp: rig.ifp };
+    // Accepts frames of 42 bytes: ld #len; jeq.
+    const filter = bpfProgram([
+      [0x80, 0, 0, 0],
+      [0x15, 0, 1, 42],
+      [0x06, 0, 0, 65535],
+      [0x06, 0, 0, 0],
+    ]);
+    const c = captureOpen([place], { meta: true, filter }, book);
+    const m = m_gethdr(M_NOWAIT, MT_DATA)!;
+    for (const [id, len] of [
+      [0x11, 42],
+      [0x22, 43],
+    ] as const) {
+      const at = captureRing().reserve(CAPTURE_IF, CAPTURE_OUT, rig.ifp.if_capunit, id, len);
+      expect(at).to.be.greaterThan(0);
+      captureRing().commit();
+      m.m_pkthdr.pktId = id;
+      countDrop(m, R_NETISR_FULL, CAPTURE_IP, CAPTURE_IN);
+    }
+    m.m_pkthdr.pktId = 0x33;
+    countDrop(m, R_NETISR_FULL, CAPTURE_IP, CAPTURE_IN);
+    m_freem(m);
+    captureClose(c);
+    expect(book.recs.map((r) => [r.point, r.pktId])).to.deep.equal([
+      [CAPTURE_IF, 0x11],
+      [CAPTURE_EVENT, 0x11],
     ]);
   });
 

@@ -222,6 +222,18 @@ export class NicCore<N extends NicNumbers = NicNumbers> {
     return capture !== null && capture.meta ? capture.facts : null;
   }
 
+  /** The id that the driver gave the packet in `slot`, if captures want ids: once. Else 0. */
+  takeTag(slot: number): number {
+    const { capture } = this;
+    return capture !== null && capture.meta ? capture.takeTag(slot) : 0;
+  }
+
+  /** Gives the driver the id of the frame in `slot`, if captures want ids. */
+  putTag(slot: number, id: number): void {
+    const { capture } = this;
+    if (capture !== null && id !== 0 && capture.meta) capture.putTag(slot, id);
+  }
+
   /** The id of a frame that arrives: 0 without captures. */
   rxId(): number {
     const { capture } = this;
@@ -248,6 +260,7 @@ export class NicCore<N extends NicNumbers = NicNumbers> {
     if (n >= 0) {
       stats[numbers.txFrames]! += 1;
       stats[numbers.txBytes]! += len;
+      if (capture !== null) capture.noteFrame(CAPTURE_OUT, tag);
       if (capture !== null && capture.wants(CAPTURE_WIRE)) {
         if (child >= 0) capture.facts.link(META_LINK_TSO, child, tag);
         this.captureWire(CAPTURE_OUT, tag, iov, pieces, len, csum);
@@ -272,6 +285,7 @@ export class NicCore<N extends NicNumbers = NicNumbers> {
    */
   arrived(len: number, max: number, id: number): boolean {
     const { stats } = this;
+    this.capture?.noteFrame(CAPTURE_IN, id);
     if (len < ETHER_HDR_LEN) {
       stats[this.numbers.rxRunt]! += 1;
       count(R_DEV_RX_RUNT);

@@ -147,6 +147,7 @@ export class TbRx extends RxEngine<TbCore, TbRing> {
     stats[TB_ST_RX_FRAMES]! += 1;
     stats[TB_ST_RX_BYTES]! += len;
     const { pos, count } = this.ring;
+    this.core.putTag(pos, id);
     let left = len;
     let used = 0;
     for (; left > 0; used++) {

@@ -39,6 +39,8 @@ export class TbTx extends TxEngine<TbCore, TbRing> {
   #ndesc = 0;
   #npieces = 0;
   #total = 0;
+  /** Its id, for captures. */
+  #tag = 0;
   /** Pairs of arena offset and length, with room for padding. */
   readonly #iov = new Uint32Array(2 * (TB_TX_SEGS + 1));
 
@@ -102,6 +104,7 @@ export class TbTx extends TxEngine<TbCore, TbRing> {
       if ((ctl & TB_CTL_OWN) === 0) return false;
       if (!bad) bad = !this.#piece(at);
       if ((ctl & TB_CTL_EOP) === 0) continue;
+      this.#tag = this.core.takeTag(ring.pos);
       if (bad || this.#total < ETHER_HDR_LEN || this.#total > TB_FRAME_MAX) {
         this.#drop(base, n);
       } else {
@@ -111,6 +114,7 @@ export class TbTx extends TxEngine<TbCore, TbRing> {
       this.#ndesc = n;
       return true;
     }
+    this.#tag = this.core.takeTag(ring.pos);
     this.#drop(base, max);
     this.#skipping = true;
     return true;
@@ -120,7 +124,7 @@ export class TbTx extends TxEngine<TbCore, TbRing> {
     this.badPacket();
     const { pos, count } = this.ring;
     this.core.eventFacts()?.descs(base, count, TB_DESC_SIZE, pos, n);
-    this.core.captureDrop(CAPTURE_RING, CAPTURE_OUT, 0, R_DEV_TX_BAD, this.#total);
+    this.core.captureDrop(CAPTURE_RING, CAPTURE_OUT, this.#tag, R_DEV_TX_BAD, this.#total);
     this.#giveBack(base, n, TB_CTL_ERR);
   }
 
@@ -130,7 +134,7 @@ export class TbTx extends TxEngine<TbCore, TbRing> {
     if (facts === null) return;
     facts.csum = META_CSUM_SOFTWARE;
     facts.descs(base, this.ring.count, TB_DESC_SIZE, this.ring.pos, n);
-    this.core.captureRing(CAPTURE_OUT, 0, this.#iov, this.#npieces, this.#total);
+    this.core.captureRing(CAPTURE_OUT, this.#tag, this.#iov, this.#npieces, this.#total);
   }
 
   /**
@@ -179,7 +183,7 @@ export class TbTx extends TxEngine<TbCore, TbRing> {
     const { wire, sramOff, linkUp } = this.core;
     const iov = this.#iov;
     if (!linkUp) {
-      this.core.noLink(this.#total, 0);
+      this.core.noLink(this.#total, this.#tag);
       return true;
     }
     let pieces = this.#npieces;
@@ -190,7 +194,8 @@ export class TbTx extends TxEngine<TbCore, TbRing> {
     }
     const n = wire.writev(iov, pieces);
     const len = Math.max(this.#total, TB_FRAME_MIN);
-    this.blocked = this.core.written(n, iov, pieces, len, 0, META_CSUM_SOFTWARE) === BLOCKED;
+    const did = this.core.written(n, iov, pieces, len, this.#tag, META_CSUM_SOFTWARE);
+    this.blocked = did === BLOCKED;
     return !this.blocked;
   }
 }

@@ -5,7 +5,7 @@
  * write never calls the driver; it sets causes and raises the interrupt line.
  */
 
-import { CAPTURE_OUT } from '../../sys/capture.ts';
+import { CAPTURE_OUT, CAPTURE_RING } from '../../sys/capture.ts';
 import { META_CSUM_SOFTWARE } from '../../sys/capture_meta.ts';
 import { count, R_DEV_BAD_REG, R_DEV_TX_BAD } from '../../sys/reason.ts';
 import { BLOCKED, SENT } from '../blocks/nic_core.ts';
@@ -92,6 +92,8 @@ export class TpDevice extends NicShell<TpCore, TpRx> {
   #tbcr = 0;
   #tsr = 0;
   #txBusy = false;
+  /** The id of the frame being sent, for captures. */
+  #tag = 0;
   readonly #iov = new Uint32Array(4);
   // The data port: its registers, and the current transfer.
   #rsar = 0;
@@ -354,10 +356,12 @@ export class TpDevice extends NicShell<TpCore, TpRx> {
   /** Starts the transmission of a frame. Returns false while another is being sent. */
   #transmit(): boolean {
     if (this.#txBusy) return false;
+    this.#tag = this.core.takeTag(this.#tpsr);
     const end = this.#tpsr * TP_PAGE_SIZE + this.#tbcr;
     if (this.#tbcr < TP_FRAME_RUNT || this.#tbcr > TP_FRAME_MAX || end > TP_MEM_SIZE) {
       this.core.stats[TP_ST_TX_BAD]! += 1;
       count(R_DEV_TX_BAD);
+      this.core.captureDrop(CAPTURE_RING, CAPTURE_OUT, this.#tag, R_DEV_TX_BAD, this.#tbcr);
       this.#finish(TP_TSR_BAD);
       return true;
     }
@@ -369,7 +373,7 @@ export class TpDevice extends NicShell<TpCore, TpRx> {
     const facts = this.core.ringFacts();
     if (facts !== null) {
       facts.csum = META_CSUM_SOFTWARE;
-      this.core.captureRing(CAPTURE_OUT, 0, this.#iov, 1, this.#tbcr);
+      this.core.captureRing(CAPTURE_OUT, this.#tag, this.#iov, 1, this.#tbcr);
     }
     this.#send();
     return true;
@@ -380,14 +384,14 @@ export class TpDevice extends NicShell<TpCore, TpRx> {
     const { wire, linkUp } = this.core;
     this.#txBusy = false;
     if (!linkUp) {
-      this.core.noLink(this.#tbcr, 0);
+      this.core.noLink(this.#tbcr, this.#tag);
       this.#finish(TP_TSR_CRS);
       return;
     }
     const iovcnt = this.#iov[3]! > 0 ? 2 : 1;
     const n = wire.writev(this.#iov, iovcnt);
     const len = this.#tbcr + this.#iov[3]!;
-    const did = this.core.written(n, this.#iov, iovcnt, len, 0, META_CSUM_SOFTWARE);
+    const did = this.core.written(n, this.#iov, iovcnt, len, this.#tag, META_CSUM_SOFTWARE);
     if (did === BLOCKED) this.#txBusy = true;
     else this.#finish(did === SENT ? TP_TSR_PTX : TP_TSR_ERR);
   }

@@ -132,6 +132,7 @@ export class TpRx implements Task {
     }
     if (id !== 0) this.#core.captureWire(CAPTURE_IN, id, this.#iov, 1, len, META_CSUM_UNKNOWN);
     const group = (mem[fifo]! & 1) !== 0;
+    this.#core.putTag(this.curr, id);
     this.#store(fifo, len, pages, group);
     stats[TP_ST_RX_FRAMES]! += 1;
     stats[TP_ST_RX_BYTES]! += len;
