@@ -2,6 +2,7 @@
 
 import type { Command } from 'commander';
 import type { InterfaceInfo } from '../ctl/ifconfig.ts';
+import type { BpfLine } from '../ctl/netstat_b.ts';
 import type { NetstatM } from '../ctl/netstat_m.ts';
 import type { NetstatS } from '../ctl/netstat_s.ts';
 import type { SocketLine } from '../ctl/netstat_an.ts';
@@ -21,6 +22,9 @@ interface NetstatOptions extends ClientOptions {
   4?: boolean;
   6?: boolean;
   a?: boolean;
+  B?: boolean;
+  /** An interface, with -B. */
+  I?: string;
   n?: boolean;
   /** How often -s was given. */
   s: number;
@@ -28,13 +32,16 @@ interface NetstatOptions extends ClientOptions {
 
 async function netstat(options: NetstatOptions): Promise<void> {
   const { json = false, m = false, i = false, r = false, a = false, s } = options;
-  if ([m, i, r, s > 0].filter(Boolean).length > 1)
-    throw new UsageError('netstat: one of -m, -i, -s, -r at a time');
+  const { B: peers = false, I: netif } = options;
+  if ([m, i, r, peers, s > 0].filter(Boolean).length > 1)
+    throw new UsageError('netstat: one of -m, -i, -s, -r, -B at a time');
+  if (netif !== undefined && !peers) throw new UsageError('netstat: -I only with -B');
   const family = familyOf(options);
   const only = { family, protocol: options.p ?? null };
   if (r && only.protocol === null) return routes(options, family);
   const limited = family !== null || only.protocol !== null;
-  if ((limited && (m || r)) || (i && only.protocol !== null))
+  if (peers && !limited) return bpfPeers(options, netif ?? null);
+  if ((limited && (m || r || peers)) || (i && only.protocol !== null))
     throw new UsageError(
       'netstat: a family only with -r, -s, -i and -an, a protocol with -s and -an',
     );
@@ -51,6 +58,17 @@ async function netstat(options: NetstatOptions): Promise<void> {
         wide: options.W === true,
       }),
     );
+}
+
+/** `netstat -B`: those of `only`, or of all interfaces. */
+async function bpfPeers(options: NetstatOptions, only: string | null): Promise<void> {
+  const lines = await ask<BpfLine[]>(options, 'netstat', { report: 'B' });
+  if (options.json === true) {
+    printJson(lines.filter((line) => only === null || line.if === only));
+    return;
+  }
+  const { formatNetstatB } = await import('../ctl/netstat_b.ts');
+  print(formatNetstatB(lines, only));
 }
 
 interface Only {
@@ -167,11 +185,13 @@ async function formatted(
 export const netstatCommand: Command = addClientOptions(
   newCommand('netstat')
     .description(
-      'show the network: sockets, or with -m memory, -s statistics, -i interfaces, -r routes',
+      'show the network: sockets, or with -m memory, -s statistics, -i interfaces, -r routes, -B captures',
     )
     .option('-m', 'memory: mbufs, clusters, sendfile')
     .option('-i', 'interfaces')
     .option('-r', 'routing tables')
+    .option('-B', 'peers of bpf(4), and captures')
+    .option('-I <interface>', 'with -B: only this interface')
     .option('-f <family>', 'with -r, -s, -i or sockets: only this address family: inet, inet6')
     .option('-4', 'the same as -f inet')
     .option('-6', 'the same as -f inet6')

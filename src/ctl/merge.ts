@@ -119,6 +119,8 @@ function netstat(report: unknown, data: readonly unknown[]): unknown {
       return added(data);
     case 'an':
       return sockets(data as SocketLine[][]);
+    case 'B':
+      return data.flat();
     default:
       return data[0];
   }

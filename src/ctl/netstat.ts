@@ -12,6 +12,7 @@ import { ip6stat } from '../netinet6/ip6_var.ts';
 import { mldstat } from '../netinet6/mld6.ts';
 import { gatherInterfaces, type InterfaceInfo } from './ifconfig.ts';
 import { gatherNetstatAn, type SocketLine } from './netstat_an.ts';
+import { type BpfLine, gatherNetstatB } from './netstat_b.ts';
 import { gatherNetstatM, type NetstatM } from './netstat_m.ts';
 import { gatherNetstatS, type NetstatS } from './netstat_s.ts';
 import { gatherRoutes, type RouteLine } from './route.ts';
@@ -23,6 +24,7 @@ export interface NetstatReports {
   i: InterfaceInfo[];
   s: NetstatS;
   r: RouteLine[];
+  B: BpfLine[];
 }
 
 function statistics(vnet: Vnet): NetstatS {
@@ -48,6 +50,7 @@ const gather: {
   i: gatherInterfaces,
   s: statistics,
   r: gatherRoutes,
+  B: gatherNetstatB,
 };
 
 /** Gathers a report. @param for report `an`: include listening sockets */

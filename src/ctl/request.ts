@@ -7,7 +7,7 @@ import { FAULT_OPTIONS, type FaultValues } from '../fault/fault_spec.ts';
 import type { ArpChange } from './arp.ts';
 import { ControlFailure, type ControlRequest } from './protocol.ts';
 
-const NETSTAT_REPORTS = ['m', 'an', 'i', 's', 'r'] as const;
+const NETSTAT_REPORTS = ['m', 'an', 'i', 's', 'r', 'B'] as const;
 type NetstatReport = (typeof NETSTAT_REPORTS)[number];
 
 /** `addFault` checks `values`, which may have any type. `program` is the compiled `match`. */

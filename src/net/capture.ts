@@ -252,6 +252,11 @@ function updatePoints(): void {
   captureOn.sockbuf = captureRing().wants(CAPTURE_SOCKBUF);
 }
 
+/** The captures of the machine. */
+export function openCaptures(): readonly Capture[] {
+  return open;
+}
+
 function wantsIf(unit: number): boolean {
   return open.some((c) => c.placeOf(CAPTURE_IF, unit) >= 0);
 }

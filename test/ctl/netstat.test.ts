@@ -3,6 +3,7 @@ import { Mbuf } from '../../src/kern/mbuf.ts';
 import { dmaStats, dmaStatsReset } from '../../src/bus/bus_dma.ts';
 import { formatArp } from '../../src/ctl/arp.ts';
 import { formatNetstatAn, type SocketColumns } from '../../src/ctl/netstat_an.ts';
+import { formatNetstatB, gatherNetstatB } from '../../src/ctl/netstat_b.ts';
 import { formatNetstatM, gatherNetstatM, SFSTAT_NAMES } from '../../src/ctl/netstat_m.ts';
 import { formatNetstatS, gatherNetstatS, statFields } from '../../src/ctl/netstat_s.ts';
 import { formatZones } from '../../src/ctl/vmstat.ts';
@@ -20,6 +21,11 @@ import { count, R_IP_NOTUS, resetReasons } from '../../src/sys/reason.ts';
 import { payloadReset } from '../../src/vm/payload.ts';
 import { sfBufInit } from '../../src/vm/sf_buf.ts';
 import { vm_page_startup } from '../../src/vm/vm_page.ts';
+import { BPF_D_OUT, bpfOf } from '../../src/net/bpf.ts';
+import { BpfDesc } from '../../src/net/bpf_desc.ts';
+import { captureClose, captureOpen } from '../../src/net/capture.ts';
+import { CAPTURE_IF, CAPTURE_WIRE } from '../../src/sys/capture.ts';
+import { Rig, US } from '../netinet/rig.ts';
 import { expectMachineClean } from '../support/machine.ts';
 
 const MIB = 1024 * 1024;
@@ -310,5 +316,32 @@ describe('ctl: arp -a', () => {
         '? (192.0.2.2) at 02:00:5e:00:53:01 on tn0 permanent [ethernet]\n' +
         '? (192.0.2.9) at (incomplete) on tn0 expired [ethernet]\n',
     );
+  });
+});
+
+describe('ctl: netstat -B', () => {
+  it('lists descriptors of bpf(4) and the points of captures, with the columns of FreeBSD', () => {
+    const rig = new Rig();
+    const d = new BpfDesc(rig.vnet);
+    const idle = new BpfDesc(rig.vnet);
+    d.attach(bpfOf(rig.ifp)!);
+    d.bd_immediate = d.bd_locked = true;
+    d.bd_direction = BPF_D_OUT;
+    const places = [CAPTURE_IF, CAPTURE_WIRE].map((point) => ({ point, ifp: rig.ifp }));
+    const capture = captureOpen(places, {}, { captureRecord: () => undefined });
+    rig.arpAsk(US);
+    rig.clock.runPosted();
+    const lines = gatherNetstatB(rig.vnet).map((line) => ({ ...line, pid: 77 }));
+    const head = '  Pid  Netif   Flags      Recv      Drop     Match Sblen Hblen Command\n';
+    const desc = '   77    tn0 -ifo--l         1         0         1    68     0 tapnic\n';
+    const at = (point: string, n: number): string =>
+      `   77 ${`tn0@${point}`.padStart(6)} -ifs---         ${n}         0         ${n}     0     0 tapnic\n`;
+    expect(formatNetstatB(lines, null)).to.equal(`${head}${desc}${at('if', 2)}${at('wire', 0)}`);
+    expect(formatNetstatB(lines, 'tn1')).to.equal(head);
+    captureClose(capture);
+    d.close();
+    idle.close();
+    rig.sent.length = 0;
+    rig.close();
   });
 });
