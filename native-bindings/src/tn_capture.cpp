@@ -68,9 +68,12 @@ uint32_t Device::CapturePoints() const {
   return c_.capture == nullptr ? 0 : LoadLe32(c_.capture + CAPTURE_POINTS);
 }
 
-// Notes that frame `id` was sent (CAPTURE_OUT) or received (CAPTURE_IN), behind the ring.
+// Notes that frame `id` was sent (CAPTURE_OUT) or received (CAPTURE_IN), behind the ring, if faults are
+// in use.
 void Device::NoteFrame(uint32_t flags, uint32_t id) {
   if (c_.capture == nullptr) return;
+  const uint32_t bit = 1u << c_.captureUnit % CAPTURE_IDS_UNITS;
+  if ((LoadLe32(c_.capture + CAPTURE_IDS) & bit) == 0) return;
   uint8_t* ids = c_.capture + c_.captureBytes + c_.captureUnit % CAPTURE_IDS_UNITS * CAPTURE_IDS_BYTES;
   if (flags == CAPTURE_IN) ids += CAPTURE_IDS_IN;
   const uint32_t n = LoadLe32(ids);

@@ -84,6 +84,11 @@ export class FaultWire implements Wire, WireListener {
     this.#wire.setListener(this);
   }
 
+  /** Numbers of frames that the NIC has sent and received. */
+  get frames(): [number, number] {
+    return [this.#frames[TX]!, this.#frames[RX]!];
+  }
+
   writev(iov: Uint32Array, iovcnt: number): number {
     if (this.#out.length === 0 && this.#stage.idle(TX)) {
       const sent = this.#wire.writev(iov, iovcnt);

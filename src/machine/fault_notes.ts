@@ -34,17 +34,23 @@ interface Waiting {
 export class FaultNotes implements FrameNotes {
   /** The interface's number in captures; 0: not known yet. */
   #unit = 0;
-  /** Numbers of frames that the NIC had sent and received before it used the wire, by flags. */
+  /** The numbers of the first frames by the wire, sent and received, by flags. */
   readonly #before = new Map<number, number>();
   #waiting: Waiting[] = [];
   #lost = 0;
   readonly #timer = new Callout({ run: () => this.#flush() });
 
-  /** The NIC with the number `unit` in captures uses the wire from now on. */
-  begin(unit: number): void {
+  /**
+   * The NIC notes its frames from now on.
+   * @param unit its number in captures
+   * @param frames how many it has sent and received by the wire before
+   */
+  begin(unit: number, [sent, received]: readonly [number, number]): void {
+    const ring = captureRing();
     this.#unit = unit;
-    for (const flags of [CAPTURE_OUT, CAPTURE_IN])
-      this.#before.set(flags, captureRing().frames(this.#unit, flags));
+    ring.noteIds(unit);
+    this.#before.set(CAPTURE_OUT, ring.frames(unit, CAPTURE_OUT) - sent);
+    this.#before.set(CAPTURE_IN, ring.frames(unit, CAPTURE_IN) - received);
   }
 
   affected(dir: Direction, n: number, hits: readonly FaultHit[]): void {

@@ -36,6 +36,7 @@ export class NicFaults {
   readonly #pages: number[] = [];
   readonly #notes = new FaultNotes();
   #unit = 0;
+  #noting = false;
 
   constructor(machine: Machine, wire: Wire) {
     this.#machine = machine;
@@ -72,7 +73,6 @@ export class NicFaults {
   follow(unit: number, device: NativeTnDevice | null): void {
     this.#unit = unit;
     this.#device = device;
-    this.#notes.begin(unit);
   }
 
   /** Allocates memory for frames. Throws TapnicError (ENOMEM). */
@@ -90,13 +90,19 @@ export class NicFaults {
    */
   prepare(): void {
     this.#scratch ??= this.#alloc(1);
+    if (this.#device === null && !this.#noting) this.#begin();
     if (this.#device === null || this.#detour !== null) return;
     const room = this.#alloc(2);
     const detour = new WireDetour(this.#machine.arena, this.#wire.vnetHdr);
     this.#device.rewire(detour.end);
-    this.#notes.begin(this.#unit);
     detour.lead(this.wire(), this.#device, room);
     this.#detour = detour;
+    this.#begin();
+  }
+
+  #begin(): void {
+    this.#noting = true;
+    this.#notes.begin(this.#unit, this.wire().frames);
   }
 
   /** Releases everything, when the NIC is unplugged. */

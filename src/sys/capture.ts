@@ -14,6 +14,7 @@
  *   48  u32 bootSec    the wall clock at the machine's time 0, for other writers: s and
  *   52  u32 bootNsec   ns within it
  *   56  u32 meta       nonzero: producers add metadata
+ *   60  u32 ids        bit 1 << (unit modulo 32): the NIC notes the ids of its frames, see CAPTURE_IDS_UNITS
  *   64  data area
  *
  * A record starts at a multiple of 8 and is contiguous. A record with point CAPTURE_WRAP ends the
@@ -74,6 +75,7 @@ export const CAPTURE_POINTS = 12;
 export const CAPTURE_SNAPLEN = 16;
 export const CAPTURE_BOOT = 48;
 export const CAPTURE_META = 56;
+export const CAPTURE_IDS = 60;
 export const CAPTURE_HEADER_BYTES = 64;
 
 // A record: byte offsets
@@ -371,7 +373,20 @@ export class CaptureRing {
     return flags === CAPTURE_IN ? at + CAPTURE_IDS_IN : at;
   }
 
-  /** Number of frames that interface number `unit` has sent or received, modulo 2^32. */
+  /** Whether interface number `unit` notes the ids of its frames. */
+  notesIds(unit: number): boolean {
+    const bits = this.#view.getUint32(this.#base + CAPTURE_IDS, true);
+    return (bits & (1 << (unit % CAPTURE_IDS_UNITS))) !== 0;
+  }
+
+  /** Interface number `unit` notes the ids of its frames from now on. */
+  noteIds(unit: number): void {
+    const bits = this.#view.getUint32(this.#base + CAPTURE_IDS, true);
+    const bit = 1 << (unit % CAPTURE_IDS_UNITS);
+    this.#view.setUint32(this.#base + CAPTURE_IDS, (bits | bit) >>> 0, true);
+  }
+
+  /** Number of frames that it has sent or received since, modulo 2^32. */
   frames(unit: number, flags: number): number {
     return this.#view.getUint32(this.idsOff(unit, flags), true);
   }
@@ -463,6 +478,7 @@ class RingTap implements CaptureTap {
   }
 
   noteFrame(flags: number, id: number): void {
+    if (!this.#ring.notesIds(this.#unit)) return;
     const view = this.#view;
     const at = this.#ring.idsOff(this.#unit, flags);
     const n = view.getUint32(at, true);
