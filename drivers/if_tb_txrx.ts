@@ -119,14 +119,14 @@ export function tb_rxpost(sc: TbSoftc, slot: number): void {
 
 /** Handles one descriptor that the device has returned. */
 function tb_rxdesc(sc: TbSoftc, slot: number, ctl: number, len: number): void {
+  // The first buffer of a frame has its id.
+  if (sc.rxHead === null && !sc.rxDiscard)
+    sc.rxId = captureNotes.on ? captureTags.takeReceived(sc.ifp.if_capunit, slot) : 0;
   bus_dmamap_sync(sc.rxTag, sc.rxMap[slot]!, BUS_DMASYNC_POSTREAD);
   if ((ctl & TB_CTL_ERR) !== 0 || len > sc.rxBufSize || len === 0) {
     dmaRxBad(sc, slot);
     return;
   }
-  // The first buffer of a frame has its id.
-  if (sc.rxHead === null && !sc.rxDiscard)
-    sc.rxId = captureNotes.on ? captureTags.takeReceived(sc.ifp.if_capunit, slot) : 0;
   const m = dmaRxTake(sc, slot, len, (ctl & TB_CTL_EOP) !== 0);
   if (m === null) return;
   m.m_pkthdr.pktId = sc.rxId;

@@ -72,9 +72,9 @@ uint32_t Device::CapturePoints() const {
 // in use.
 void Device::NoteFrame(uint32_t flags, uint32_t id) {
   if (c_.capture == nullptr) return;
-  const uint32_t bit = 1u << c_.captureUnit % CAPTURE_IDS_UNITS;
-  if ((LoadLe32(c_.capture + CAPTURE_IDS) & bit) == 0) return;
-  uint8_t* ids = c_.capture + c_.captureBytes + c_.captureUnit % CAPTURE_IDS_UNITS * CAPTURE_IDS_BYTES;
+  const uint32_t unit = c_.captureUnit % CAPTURE_IDS_UNITS;
+  if ((LoadLe32(c_.capture + CAPTURE_IDS) & 1u << unit) == 0) return;
+  uint8_t* ids = c_.capture + c_.captureBytes + unit * CAPTURE_IDS_BYTES;
   if (flags == CAPTURE_IN) ids += CAPTURE_IDS_IN;
   const uint32_t n = LoadLe32(ids);
   StoreLe32(ids + 4 + 4 * (n % CAPTURE_IDS_SLOTS), id);

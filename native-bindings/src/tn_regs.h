@@ -270,6 +270,7 @@ constexpr uint32_t CAPTURE_POINTS = 12;
 constexpr uint32_t CAPTURE_SNAPLEN = 16;
 constexpr uint32_t CAPTURE_BOOT = 48;
 constexpr uint32_t CAPTURE_META = 56;
+constexpr uint32_t CAPTURE_IDS = 60;
 constexpr uint32_t CAPTURE_HEADER_BYTES = 64;
 
 // A record: byte offsets

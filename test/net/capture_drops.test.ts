@@ -4,11 +4,16 @@
  */
 
 import { expect } from 'chai';
-import { AF_INET, SOCK_RAW } from '../../src/kern/protosw.ts';
-import { soclose, socreate, soResult } from '../../src/kern/uipc_socket.ts';
+import { AF_INET, SOCK_DGRAM, SOCK_RAW } from '../../src/kern/protosw.ts';
+import { sobind, soclose, socreate, type Socket, soResult } from '../../src/kern/uipc_socket.ts';
 import { captureClose, captureOpen } from '../../src/net/capture.ts';
+import { ifunit } from '../../src/net/if.ts';
+import { if_clone_create, if_clone_destroy } from '../../src/net/if_clone.ts';
 import { IFF_UP } from '../../src/net/if_var.ts';
 import { ip_output } from '../../src/netinet/ip_output.ts';
+import { parseIn6 } from '../../src/netinet6/in6.ts';
+import { in6_aifaddr } from '../../src/netinet6/in6_ifattach.ts';
+import { V_ip6 } from '../../src/netinet6/ip6_var.ts';
 import { in6Ifextra, ND6_IFF_IFDISABLED } from '../../src/netinet6/in6_var.ts';
 import { ip6_output } from '../../src/netinet6/ip6_output.ts';
 import { CAPTURE_EVENT, CAPTURE_IF, CAPTURE_RX_ID } from '../../src/sys/capture.ts';
@@ -17,13 +22,14 @@ import { reasonCounts, reasonText, resetReasons } from '../../src/sys/reason.ts'
 import { mem } from '../../src/vm/arena.ts';
 import { metaOf } from '../../src/explain/records.ts';
 import { OUR_MAC, outPacket, PEER, PEER_MAC, type Rig, US } from '../netinet/rig.ts';
-import { type Conn, TestHost } from '../netinet/tcp_host.ts';
-import { Rig6, TO_US, US6 } from '../netinet6/rig6.ts';
+import { type Conn, sin, TestHost } from '../netinet/tcp_host.ts';
+import { PEER_LL, Rig6, TO_US, US6 } from '../netinet6/rig6.ts';
 import {
   buildArp,
   buildEther,
   buildIcmp,
   buildIp4,
+  buildTcp,
   buildUdp,
   type Ip4Fields,
 } from '../support/frames.ts';
@@ -78,6 +84,17 @@ const times =
     for (let i = 0; i < n; i++) act(r);
   };
 
+/** With a socket that is bound to port 9, if it has ports. */
+const withSocket =
+  (type: number, proto: number, act: (r: Rig6, so: Socket) => void): Scenario =>
+  (r) => {
+    expect(socreate(r.vnet, AF_INET, type, proto)).to.equal(0);
+    const so = soResult.so!;
+    if (proto === 0) expect(sobind(so, sin('0.0.0.0', 9))).to.equal(0);
+    act(r, so);
+    soclose(so);
+  };
+
 const SCENARIOS: Record<string, Scenario> = {
   'ether.short_frame': (r) => r.inject(bytes(10)),
   'ether.oversize_frame': (r) => r.inject(ether(0x800, bytes(1600))),
@@ -90,6 +107,12 @@ const SCENARIOS: Record<string, Scenario> = {
     r.ifp.if_flags |= IFF_UP;
   },
   'ether.no_vlan_interface': (r) => r.inject(ether(0x800, bytes(50), { vlan: 5 })),
+  'vlan.interface_down': (r) => {
+    expect(if_clone_create(r.vnet, 'vlan5', { vlr_parent: 'tn0', vlr_tag: 5 })).to.equal(0);
+    ifunit(r.vnet, 'vlan5')!.if_flags &= ~IFF_UP;
+    r.inject(ether(0x800, bytes(50), { vlan: 5 }));
+    if_clone_destroy(ifunit(r.vnet, 'vlan5')!);
+  },
   'arp.bad_packet': (r) => {
     const frame = buildArp(
       { dst: OUR_MAC, src: PEER_MAC },
@@ -119,11 +142,13 @@ const SCENARIOS: Record<string, Scenario> = {
   'icmp.bad_checksum': v4({}, 1, buildIcmp({ type: 8, sum: 1 })),
   'icmp.ignored': v4({}, 1, buildIcmp({ type: 40 })),
   'icmp.rate_limited': times(300, udp({})),
-  'icmp.raw_socket_full': (r) => {
-    expect(socreate(r.vnet, AF_INET, SOCK_RAW, 1)).to.equal(0);
-    times(60, v4({}, 1, buildIcmp({ type: 0, payload: bytes(500) })))(r);
-    soclose(soResult.so!);
-  },
+  'icmp.raw_socket_full': withSocket(SOCK_RAW, 1, (r) =>
+    times(60, v4({}, 1, buildIcmp({ type: 0, payload: bytes(500) })))(r),
+  ),
+  'icmp.raw_ttl_below_minimum': withSocket(SOCK_RAW, 1, (r, so) => {
+    (so.so_pcb as { inp_ip_minttl: number }).inp_ip_minttl = 255;
+    v4({}, 1, buildIcmp({ type: 0 }))(r);
+  }),
   'ip6.interface_disabled': (r) => {
     const nd = in6Ifextra(r.ifp)!.nd_ifinfo;
     nd.flags |= ND6_IFF_IFDISABLED;
@@ -136,6 +161,11 @@ const SCENARIOS: Record<string, Scenario> = {
   'ip6.bad_address': v6({ src: US6 }),
   'ip6.bad_scope': v6({ src: 'ff02::1' }),
   'ip6.not_for_us': v6({ dst: '2001:db8::77' }),
+  'ip6.address_not_ready': (r) => {
+    V_ip6(r.vnet).params.dad_count = 1;
+    expect(in6_aifaddr(r.ifp, parseIn6('2001:db8::9')!, 64, 0)).to.equal(0);
+    v6({ dst: '2001:db8::9' })(r);
+  },
   'ip6.too_many_headers': v6(
     {},
     60,
@@ -150,6 +180,7 @@ const SCENARIOS: Record<string, Scenario> = {
   'icmp6.too_short': v6({}, 58, bytes(3)),
   'icmp6.bad_checksum': v6({}, 58, [128, 0, 0, 0, 0, 0, 0, 0]),
   'icmp6.ignored': icmp6(200),
+  'icmp6.rate_limited': times(300, v6({}, 200)),
   'nd6.bad_packet': icmp6(135, [0, 0, 0, 0, ...ip6(US6)]),
   'nd6.hold_queue_full': times(40, out6('2001:db8::77')),
   'nd6.unresolved': (r) => {
@@ -161,6 +192,11 @@ const SCENARIOS: Record<string, Scenario> = {
     const body = buildIcmp6(f, [135, 0, 0, 0, 0, 0, 0, 0, ...ip6(US6)]).subarray(40);
     r.inject6(buildIp6(f, 44, [58, 0, 0, 0, 0, 0, 0, 1, ...body]));
   },
+  'mld.too_short': (r) => {
+    const f = { src: PEER_LL, dst: 'ff02::1', hlim: 1 };
+    const body = buildIcmp6(f, [130, 0, 0, 0, 0, 0, 0, 0]).subarray(40);
+    r.inject6(buildIp6(f, 0, [58, 0, 5, 2, 0, 0, 1, 0, ...body]), '33:33:00:00:00:01');
+  },
   'mld.ignored': icmp6(130, [...bytes(20)]),
   'igmp.too_short': igmp(1, bytes(4)),
   'igmp.bad_checksum': igmp(1, Uint8Array.of(0x11, 0, 1, 1, 0, 0, 0, 0)),
@@ -170,6 +206,14 @@ const SCENARIOS: Record<string, Scenario> = {
   'udp.bad_checksum': udp({ sum: 1 }),
   'udp.port_zero': udp({ dport: 0 }),
   'udp.no_socket': udp({}),
+  'udp.socket_full': withSocket(SOCK_DGRAM, 0, (r) =>
+    times(60, (one) => one.injectIp(buildUdp(TO, { sport: 1, dport: 9, payload: bytes(1000) })))(r),
+  ),
+  'udp.ttl_below_minimum': withSocket(SOCK_DGRAM, 0, (r, so) => {
+    (so.so_pcb as { inp_ip_minttl: number }).inp_ip_minttl = 255;
+    udp({})(r);
+  }),
+  'tcp.bad_data_offset': (r) => r.injectIp(buildTcp(TO, { sport: 1, dport: 2, off: 3 })),
   'tcp.too_short': v4({}, 6, bytes(8)),
   'tcp.bad_checksum': v4({}, 6, bytes(20)),
 };
@@ -212,7 +256,6 @@ const CONNECTIONS: Record<string, (h: TestHost, c: Conn) => void> = {
 
 /** Reasons of the same layers that drop no packet, or that these tests cause in another file. */
 const OTHERS: Record<string, string> = {
-  'vlan.interface_down': 'as ether.no_vlan_interface',
   'vlan.no_running_parent': 'needs vlan(4)',
   'lagg.interface_down': 'needs lagg(4)',
   'lagg.not_the_active_port': 'needs lagg(4)',
@@ -223,21 +266,14 @@ const OTHERS: Record<string, string> = {
   'arp.address_conflict': 'an event, not a drop',
   'arp.conflict_not_defended': 'an event, not a drop',
   'ip.no_buffers': 'needs exhausted memory',
-  'icmp.raw_ttl_below_minimum': 'as icmp.raw_socket_full',
-  'ip6.address_not_ready': 'needs duplicate address detection',
   'ip6.no_buffers': 'needs exhausted memory',
   'ip6.cant_fragment': 'as ip.cant_fragment',
-  'icmp6.rate_limited': 'as icmp6.ignored',
   'nd6.not_a_neighbor': 'as nd6.hold_queue_full',
   'nd6.table_full': 'as nd6.hold_queue_full',
   'nd6.entry_evicted': 'an entry, not a packet',
   'nd6.router_list_full': 'an entry, not a packet',
   'nd6.prefix_list_full': 'an entry, not a packet',
-  'mld.too_short': 'as mld.ignored',
-  'udp.socket_full': 'test/netinet/udp_usrreq.test.ts counts it; the same function records it',
-  'udp.ttl_below_minimum': 'as udp.no_socket',
   'udp.multicast_filter': 'as udp.no_socket',
-  'tcp.bad_data_offset': 'as tcp.bad_checksum',
   'tcp.other_worker': 'needs workers',
   'tcp.closed': 'as tcp.no_connection',
   'tcp.bad_sack_block': 'an option, not a packet',
