@@ -6,7 +6,7 @@
 import { Writable } from 'node:stream';
 import { sockaddr } from '../api/address.ts';
 import { ControlFailure } from '../ctl/protocol.ts';
-import { type PingRequest, readFetch, readPing } from '../ctl/stream_request.ts';
+import { FETCH_REDIRECTS, type PingRequest, readFetch, readPing } from '../ctl/stream_request.ts';
 import { readCapture } from '../ctl/capture_request.ts';
 import type { Vnet } from '../kern/vnet.ts';
 import type { LiveCaptures } from '../machine/live_captures.ts';
@@ -16,9 +16,6 @@ import { in6_selectif, in6_selectsrc } from '../netinet6/in6_src.ts';
 import { ip6_sprintf, parseIn6Zone } from '../netinet6/scope6.ts';
 import type { StreamHandler, StreamOut } from './control_conn.ts';
 import type { StreamHandlers } from './control_server.ts';
-
-/** Redirects that `fetch` follows. */
-export const FETCH_REDIRECTS = 5;
 
 /** Throws `e`; an abort as ECANCELED. */
 function failed(e: unknown): never {

@@ -4,6 +4,7 @@ import { createWriteStream } from 'node:fs';
 import { Writable } from 'node:stream';
 import type { Command } from 'commander';
 import type { FetchResult, FetchUrl } from '../apps/fetch/fetch.ts';
+import { FETCH_REDIRECTS } from '../ctl/stream_request.ts';
 import { exitProcess } from '../host/exit.ts';
 import { poolCall } from '../host/pool_gate.ts';
 import {
@@ -17,7 +18,6 @@ import {
 } from './command.ts';
 import { openChannel, type Target } from './control_client.ts';
 import { escapeField } from './escape.ts';
-import { FETCH_REDIRECTS } from './control_jobs.ts';
 import { ownOption, runNicCommand } from './nic_command.ts';
 import { addNicFlags, type OwnTexts, type RawFlags } from './nic_flags.ts';
 import { wholeNumber } from './numbers.ts';

@@ -4,6 +4,9 @@ import { parseInAddr } from '../netinet/in.ts';
 import { parseIn6 } from '../netinet6/in6.ts';
 import { ControlFailure, type ControlRequest } from './protocol.ts';
 
+/** Redirects that `fetch` follows. */
+export const FETCH_REDIRECTS = 5;
+
 /** The largest data that fits into an IP packet with IP and ICMP headers. */
 export const PING_SIZE_MAX = 65535 - 20 - 8;
 /** The same with IPv6, whose length field does not count the IPv6 header. */
