@@ -1,14 +1,15 @@
 #!/bin/bash
-# Fuzzes the native build of the NIC tn: scripts/fuzz.sh [SECONDS], default 30, 0 for the corpus
-# only. First it replays every script of test/fuzz/corpus under ASan and UBSan (g++). Then libFuzzer
+# Fuzzes the native build of the NIC tn: scripts/fuzz.sh [SECONDS | --build], default 30, 0 for the
+# corpus only; --build only compiles. First it replays every script of test/fuzz/corpus under ASan and UBSan (g++). Then libFuzzer
 # (clang++ with its runtime; Debian: clang libclang-rt-14-dev) searches from the corpus. Findings
 # are stored in build/fuzz. The last line is `N passed, N failed, N skipped`.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
-seconds=${1:-30}
-[[ $seconds =~ ^[0-9]+$ ]] || { echo 'usage: scripts/fuzz.sh [SECONDS]' >&2; exit 2; }
+seconds=${1:-30} run=1
+[[ $seconds != --build ]] || { seconds=1 run=0; }
+[[ $seconds =~ ^[0-9]+$ ]] || { echo 'usage: scripts/fuzz.sh [SECONDS | --build]' >&2; exit 2; }
 out=build/fuzz
 src=native-bindings/src
 sources=(test/fuzz/tn_fuzz.cpp "$src"/tn_{device,tx,offload,rx,verdict,lro,capture}.cpp
@@ -42,16 +43,24 @@ libfuzzer() {
     <<<'extern "C" int LLVMFuzzerTestOneInput(const char*, unsigned long) { return 0; }'
 }
 
+# compile NAME COMPILER FLAG...: compiles $out/NAME, unless it is newer than all that it is made of.
+compile() {
+  local to=$out/$1
+  shift
+  newer_than "$to" test/fuzz "$src" scripts/fuzz.sh || return 0
+  "$1" "${flags[@]}" "${@:2}" "${sources[@]}" -o "$to.new" && mv "$to.new" "$to"
+}
+
 replay() {
-  "${CXX:-g++}" "${flags[@]}" -fsanitize=address,undefined -DTAPNIC_FUZZ_MAIN "${sources[@]}" \
-    -o "$out/replay" && "$out/replay" test/fuzz/corpus/*
+  compile replay "${CXX:-g++}" -fsanitize=address,undefined -DTAPNIC_FUZZ_MAIN || return
+  ((run == 0)) || "$out/replay" test/fuzz/corpus/*
 }
 
 # libFuzzer adds new inputs to the first folder and reads seeds from all folders.
 search() {
-  clang++ "${flags[@]}" -fsanitize=fuzzer,address,undefined "${sources[@]}" -o "$out/tn_fuzz" \
-    && timeout $((seconds + 60)) "$out/tn_fuzz" -max_total_time="$seconds" -max_len=2048 \
-      -verbosity=0 -print_final_stats=1 -artifact_prefix="$out/" "$out/corpus" test/fuzz/corpus
+  compile tn_fuzz clang++ -fsanitize=fuzzer,address,undefined || return
+  ((run == 0)) || timeout $((seconds + 60)) "$out/tn_fuzz" -max_total_time="$seconds" -max_len=2048 \
+    -verbosity=0 -print_final_stats=1 -artifact_prefix="$out/" "$out/corpus" test/fuzz/corpus
 }
 
 if command -v "${CXX:-g++}" >/dev/null; then attempt replay replay; else skip replay 'no g++'; fi

@@ -22,7 +22,9 @@ need_packages() {
     return 0
   fi
   say "installing Debian packages: ${missing[*]}"
-  local apt=(apt-get -qq -o DPkg::Lock::Timeout=180)
+  # Wait for an apt-get that runs at the same time, up to its end: of its locks, apt-get waits only
+  # for that of dpkg.
+  local apt=(flock -w 600 /var/lib/apt/lists apt-get -qq -o DPkg::Lock::Timeout=180)
   # RUNLEVEL: start no service that a package brings.
   export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
   if ! { "${apt[@]}" update && "${apt[@]}" install -y --no-install-recommends "${missing[@]}"; } \

@@ -102,7 +102,7 @@ describe('commands: the TAP changes at run time', function () {
       const capture = site.path('c.pcap');
       const tapnic = await serve(ns, site, '--capture', `wire=${capture}`);
       const url = tapnic.urlOf('big.bin');
-      const curl = tapnic.curl('--limit-rate', '1M', '--max-time', '5', '-o', '/dev/null', url);
+      const curl = tapnic.curl('--limit-rate', '1M', '--max-time', '2', '-o', '/dev/null', url);
       await new Promise((resolve) => setTimeout(resolve, 500));
       ns.exec('ip', ['link', 'del', tap]);
       expectLost(await tapnic.exited(), tap, 'it was deleted');

@@ -2,6 +2,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
+import { request } from '../../src/cli/control_client.ts';
 import type { InterfaceInfo } from '../../src/ctl/ifconfig.ts';
 import { Instance } from '../support/instance.ts';
 import { needs } from '../support/needs.ts';
@@ -13,9 +14,10 @@ const US = '192.0.2.2';
 const ACD = ['--sysctl', 'net.link.ether.inet.acd=1'];
 const CLEAN = { code: 0, leaked: {} };
 
-/** The flags of an address in `ifconfig IF --json`; null: the interface does not have it. */
+/** The flags of an address, without the time that a command needs to start; null: there is no such address. */
 async function flagsOf(tapnic: Instance, addr: string): Promise<string[] | null> {
-  const { inet } = await tapnic.json<InterfaceInfo>('ifconfig', tapnic.ready.if);
+  const info = await request(tapnic.control, 'ifconfig', { if: tapnic.ready.if });
+  const { inet } = info as InterfaceInfo;
   const line = inet.find((l) => l.addr === addr);
   return line === undefined ? null : (line.flags ?? []);
 }
