@@ -18,6 +18,8 @@
 
 namespace {
 
+using tapnic::tn::CAPTURE_IDS;
+using tapnic::tn::CAPTURE_IDS_ALL;
 using tapnic::tn::Config;
 using tapnic::tn::Device;
 
@@ -367,12 +369,13 @@ long WireReadv(int, const iovec* iov, int iovcnt) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (ram == nullptr) {
     ram = static_cast<uint8_t*>(aligned_alloc(4096, kRamBytes));
-    captureRing = static_cast<uint8_t*>(aligned_alloc(4096, kCaptureBytes));
+    captureRing = static_cast<uint8_t*>(malloc(kCaptureBytes + CAPTURE_IDS_ALL));
     for (uint32_t i = 0; i < kRamBytes; i++)
       pristine[i] = static_cast<uint8_t>(i * 167 + (i >> 12));
   }
   memcpy(ram, pristine, kRamBytes);
-  memset(captureRing, 0, kCaptureBytes);
+  memset(captureRing, 0, kCaptureBytes + CAPTURE_IDS_ALL);
+  memset(captureRing + CAPTURE_IDS, 0xff, 4);
   Script s{data, size};
   const uint32_t modes = s.U8();
   vnet = (modes & 1) != 0;
