@@ -3,17 +3,18 @@
 import { extname } from 'node:path';
 import { Writable } from 'node:stream';
 import type { Command } from 'commander';
+import { exitProcess } from '../host/exit.ts';
 import type { PlaceLine } from '../machine/live_captures.ts';
 import {
   CliError,
-  fileError,
   newCommand,
   print,
   printError,
   printJson,
+  reportError,
   UsageError,
 } from './command.ts';
-import type { CaptureFiles, Rotation } from './capture_files.ts';
+import type { Rotation } from './capture_files.ts';
 import {
   addClientOptions,
   ask,
@@ -147,6 +148,56 @@ async function verify(points: string | undefined, options: Options): Promise<voi
   return verifyCommand(options.verify, options.with ?? null, options.json === true);
 }
 
+/** Sends the request and writes its answer to `file` until the capture ends. */
+async function record(
+  request: { readonly format: string },
+  points: string,
+  file: string,
+  rotation: Rotation,
+  options: Options,
+): Promise<void> {
+  const channel = await openChannel(await findInstance(options));
+  const stopping = stopOnSignal();
+  const stop = (): void => stopping.abort();
+  /** Why the reader got no more. */
+  let gone: string | null = null;
+  const onGone = (): void => {
+    gone = 'the reader has left';
+    stop();
+  };
+  const { CaptureFiles: Files } = await import('./capture_files.ts');
+  let failure: Error | null = null;
+  try {
+    const result = (await channel.stream('capture', request, {
+      event: () => undefined,
+      output: () => {
+        const ready = (): void =>
+          printError(`capture: ${points}, ${request.format}: until Ctrl-C\n`);
+        const last = (left: boolean): void => (left ? onGone() : stop());
+        if (file === '-') ready();
+        const files = file === '-' ? null : new Files(file, rotation, { ready, last });
+        const unread = (): void => {
+          if (files?.discardUnread() === true) gone = `no program has read ${file}`;
+        };
+        stopping.signal.addEventListener('abort', unread, { once: true });
+        const output = files ?? stdoutSink(onGone);
+        return output.once('error', (e: Error) => (failure = e));
+      },
+      signal: stopping.signal,
+    })) as Result;
+    if (options.json === true) printJson({ event: 'captured', ...result, file });
+    else printError(gone === null ? summary(result) : `capture: ${gone as string}\n`);
+  } catch (e) {
+    if (failure === null) throw e;
+    const error = new CliError(`capture: ${(failure as Error).message}`);
+    // Node would wait until the reader takes what it was given.
+    if (file === '-') exitProcess(reportError(error));
+    throw error;
+  } finally {
+    channel.close();
+  }
+}
+
 async function capture(
   points: string | undefined,
   words: string[],
@@ -186,36 +237,7 @@ async function capture(
     ...(options.comment === undefined ? {} : { comment: options.comment }),
     ...(await filterArgs(words.join(' '))),
   };
-  const channel = await openChannel(await findInstance(options));
-  const stopping = stopOnSignal();
-  const stop = (): void => stopping.abort();
-  let gone = false;
-  const onGone = (): void => {
-    gone = true;
-    stop();
-  };
-  const { CaptureFiles: Files } = await import('./capture_files.ts');
-  let output: CaptureFiles | Writable | null = null;
-  let failure: Error | null = null;
-  try {
-    const result = (await channel.stream('capture', request, {
-      event: () => undefined,
-      output: () => {
-        output = file === '-' ? stdoutSink(onGone) : new Files(file, rotation, stop);
-        output.once('error', (e: Error) => (failure = e));
-        printError(`capture: ${points}, ${request.format}: until Ctrl-C\n`);
-        return output;
-      },
-      signal: stopping.signal,
-    })) as Result;
-    if (options.json === true) printJson({ event: 'captured', ...result, file });
-    else printError(gone ? 'capture: the reader has left\n' : summary(result));
-  } catch (e) {
-    if (failure !== null) throw new CliError(`capture: ${file}: ${fileError(failure)}`);
-    throw e;
-  } finally {
-    channel.close();
-  }
+  return record(request, points, file, rotation, options);
 }
 
 export const captureCommand: Command = addClientOptions(

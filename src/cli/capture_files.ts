@@ -3,10 +3,9 @@
  * time as tcpdump does. Every file begins with the headers of the stream.
  */
 
-import { createWriteStream, type WriteStream } from 'node:fs';
 import { Writable } from 'node:stream';
-import { constants, createGzip, type Gzip } from 'node:zlib';
 import { PCAPNG_DSB, PCAPNG_EPB, PCAPNG_IDB, PCAPNG_SHB } from '../pcap/pcapng_options.ts';
+import { OutFile } from './capture_out_file.ts';
 
 /** When a file ends and another begins. */
 export interface Rotation {
@@ -18,9 +17,10 @@ export interface Rotation {
   readonly files: number | null;
 }
 
-const FLUSH_MS = 1000;
 const PCAP_HEAD_BYTES = 24;
 const PCAP_RECORD_BYTES = 16;
+/** First bytes of the pcap files that an instance writes. */
+const PCAP_MAGICS = new Set([0xa1b2c3d4, 0xa1b23c4d]);
 /** A record is shorter; the stream is not one of an instance otherwise. */
 const RECORD_MAX = 1 << 24;
 
@@ -53,57 +53,23 @@ function numbered(name: string, number: string): string {
   return name.endsWith('.gz') ? `${name.slice(0, -3)}${number}.gz` : `${name}${number}`;
 }
 
-/** One open file. */
-class OutFile {
-  readonly #file: WriteStream;
-  readonly #gzip: Gzip | null;
-  readonly #timer: NodeJS.Timeout | null;
-  #failure: Error | null = null;
-
-  constructor(path: string, onError: (e: Error) => void) {
-    this.#file = createWriteStream(path);
-    const fail = (e: Error): void => {
-      this.#failure ??= e;
-      onError(e);
-    };
-    this.#file.on('error', fail);
-    this.#gzip = path.endsWith('.gz') ? createGzip() : null;
-    this.#gzip?.on('error', fail);
-    this.#gzip?.pipe(this.#file);
-    const flush = (): void => this.#gzip?.flush(constants.Z_SYNC_FLUSH);
-    this.#timer = this.#gzip === null ? null : setInterval(flush, FLUSH_MS).unref();
-  }
-
-  get #in(): Writable {
-    return this.#gzip ?? this.#file;
-  }
-
-  /** Whether the file takes more now; else wait for `drain`. */
-  write(bytes: Uint8Array): boolean {
-    return this.#in.write(bytes);
-  }
-
-  drained(done: () => void): void {
-    this.#in.once('drain', done);
-  }
-
-  /** Calls `done` when everything is in the file, or with its error. */
-  close(done: (e: Error | null) => void): void {
-    if (this.#timer !== null) clearInterval(this.#timer);
-    if (this.#failure !== null) return done(this.#failure);
-    this.#file.once('close', () => done(this.#failure));
-    this.#in.end();
-  }
+/** Handler of what happens to the files. */
+interface FilesEvents {
+  /** The first file is open, or a FIFO waits for its reader. */
+  ready(): void;
+  /** No more file may begin, or the reader of a FIFO has left. */
+  last(readerLeft: boolean): void;
 }
 
 /** Gets the stream of a capture; the files are complete when it has ended. */
 export class CaptureFiles extends Writable {
   readonly #name: string;
   readonly #rotation: Rotation;
-  /** Called when no more file may begin. */
-  readonly #onLast: () => void;
+  readonly #events: FilesEvents;
   readonly #now: () => Date;
   #file: OutFile | null = null;
+  /** Files that are not closed yet, also earlier ones. */
+  readonly #open = new Set<OutFile>();
   #files = 0;
   #bytes = 0;
   #begun = 0;
@@ -112,21 +78,31 @@ export class CaptureFiles extends Writable {
   #rest: Buffer = Buffer.alloc(0);
   #pcap: boolean | null = null;
   #ended = false;
+  #whenClosed: ((e?: Error | null) => void) | null = null;
   /** Whether the file takes more now. */
   #room = true;
 
   constructor(
     name: string,
     rotation: Rotation,
-    onLast: () => void,
+    events: FilesEvents,
     now: () => Date = () => new Date(),
   ) {
     super();
     this.#name = name;
     this.#rotation = rotation;
-    this.#onLast = onLast;
+    this.#events = events;
     this.#now = now;
-    this.#open();
+    this.#begin();
+  }
+
+  /** Discards what waits for the reader of a FIFO; false: it has one, or is a file. */
+  discardUnread(): boolean {
+    const file = this.#file;
+    if (file?.unread !== true) return false;
+    this.#leave(file);
+    file.abandon();
+    return true;
   }
 
   override _write(chunk: Buffer, _encoding: BufferEncoding, done: (e?: Error) => void): void {
@@ -143,10 +119,14 @@ export class CaptureFiles extends Writable {
   }
 
   override _final(done: (e?: Error | null) => void): void {
-    const file = this.#file;
-    this.#file = null;
-    if (file === null) done();
-    else file.close(done);
+    this.#closeFile();
+    this.#whenClosed = done;
+    this.#checkClosed();
+  }
+
+  override _destroy(e: Error | null, done: (e?: Error | null) => void): void {
+    for (const file of this.#open) file.abandon();
+    done(e);
   }
 
   /** Writes the whole records of `data`; returns their length. */
@@ -216,11 +196,11 @@ export class CaptureFiles extends Writable {
     if (files !== null && bytes === null && this.#files >= files) {
       this.#ended = true;
       this.#closeFile();
-      this.#onLast();
+      this.#events.last(false);
       return;
     }
     this.#closeFile();
-    this.#open();
+    this.#begin();
     for (const header of this.#headers) this.#file!.write(header);
     this.#bytes = this.#headers.reduce((n, header) => n + header.length, 0);
   }
@@ -228,24 +208,57 @@ export class CaptureFiles extends Writable {
   #closeFile(): void {
     const file = this.#file;
     this.#file = null;
-    file?.close((e) => {
-      if (e !== null) this.destroy(e);
+    file?.close(() => {
+      this.#open.delete(file);
+      this.#checkClosed();
     });
   }
 
-  #open(): void {
+  #checkClosed(): void {
+    if (this.#open.size === 0) this.#whenClosed?.();
+  }
+
+  #begin(): void {
     const date = this.#now();
     this.#begun = date.getTime();
-    this.#file = new OutFile(this.#path(date), (e) => this.destroy(e));
-    this.#files++;
+    const first = this.#files++ === 0;
+    const file = new OutFile(this.#path(date), first, (bytes) => this.#recordLength(bytes), {
+      ready: () => {
+        if (first) this.#events.ready();
+      },
+      failed: (e) => {
+        if (e.code === 'EPIPE') {
+          this.#leave(file);
+          this.#events.last(true);
+        } else this.destroy(e);
+      },
+    });
+    this.#file = file;
+    this.#open.add(file);
+  }
+
+  /** What follows is discarded. */
+  #leave(file: OutFile): void {
+    this.#ended = true;
+    this.#open.delete(file);
+    this.#file = null;
+  }
+
+  /** Length of the record at the start of `bytes`. */
+  #recordLength(bytes: Uint8Array): number {
+    const data = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+    if (this.#pcap === true && data.length >= 4 && PCAP_MAGICS.has(data.readUInt32LE(0)))
+      return PCAP_HEAD_BYTES;
+    return this.#length(data, 0) ?? Infinity;
   }
 
   #path(date: Date): string {
     const { bytes, seconds, files } = this.#rotation;
     const name = seconds === null ? this.#name : strftime(this.#name, date);
     if (bytes === null) return name;
-    if (files === null) return this.#files === 0 ? name : numbered(name, String(this.#files));
+    const number = this.#files - 1;
+    if (files === null) return number === 0 ? name : numbered(name, String(number));
     const digits = String(files - 1).length;
-    return numbered(name, String(this.#files % files).padStart(digits, '0'));
+    return numbered(name, String(number % files).padStart(digits, '0'));
   }
 }

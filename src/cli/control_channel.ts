@@ -9,8 +9,9 @@ import { checkPeer } from './peer.ts';
 const ANSWER_TIMEOUT_MS = 10_000;
 /** Time-out of the answer of a stopped request. */
 const STOP_TIMEOUT_MS = 2000;
-/** How long the output may take after a failed request, ms. */
+/** How long the output may take after a failed request, or without progress after a stop, ms. */
 const LAST_WRITE_MS = 2000;
+const STALLED = 'the reader takes no bytes: what waited for it is lost';
 const LF = 0x0a;
 
 /** Ends `output`. Resolves when all is written; rejects with the output's error. */
@@ -85,6 +86,9 @@ export class ControlChannel {
   readonly #socket: Socket;
   #pending: Pending | null = null;
   #output: Writable | null = null;
+  /** Bytes of the body that came, and that the output took. */
+  #received = 0;
+  #written = 0;
   #lastId = 0;
   #error: CliError | null = null;
 
@@ -102,7 +106,9 @@ export class ControlChannel {
         );
     });
     socket.on('error', (e: NodeJS.ErrnoException) => this.#fail(`${path}: ${e.code ?? e.message}`));
-    socket.on('close', () => this.#fail(`${path}: closed without an answer`));
+    socket.on('close', () =>
+      this.#fail(`${path}: closed without an answer: the instance has ended`),
+    );
     socket.on('data', (chunk) => {
       try {
         incoming.push(chunk);
@@ -156,10 +162,18 @@ export class ControlChannel {
   async stream(cmd: string, args: object, use: StreamUse): Promise<unknown> {
     const done = this.request(cmd, args, use);
     let timer: NodeJS.Timeout | undefined;
+    let seen = 0;
+    const check = (): void => {
+      const waiting = this.#output !== null && this.#written < this.#received;
+      if (this.#written > seen) seen = this.#written;
+      else if (waiting || this.#pending === null) this.#output?.destroy(new CliError(STALLED));
+      else this.#fail(`${this.path}: no answer`);
+    };
     const stop = (): void => {
+      seen = this.#written;
+      timer = setInterval(check, STOP_TIMEOUT_MS);
       if (this.#pending === null) return;
       this.#send({ id: ++this.#lastId, cmd: 'stop', args: { id: this.#pending.id } });
-      timer = setTimeout(() => this.#fail(`${this.path}: no answer`), STOP_TIMEOUT_MS);
     };
     if (use.signal.aborted) stop();
     use.signal.addEventListener('abort', stop, { once: true });
@@ -172,7 +186,7 @@ export class ControlChannel {
       if (this.#output !== null && !use.signal.aborted) await this.#lastWrite(this.#output);
       throw e;
     } finally {
-      clearTimeout(timer);
+      clearInterval(timer);
       use.signal.removeEventListener('abort', stop);
       this.#output?.destroy();
     }
@@ -219,7 +233,9 @@ export class ControlChannel {
   }
 
   #onBody(bytes: Buffer): void {
-    if (this.#output === null || this.#output.write(bytes)) return;
+    this.#received += bytes.length;
+    const written = (): void => void (this.#written += bytes.length);
+    if (this.#output === null || this.#output.write(bytes, written)) return;
     this.#socket.pause();
     this.#output.once('drain', () => this.#socket.resume());
   }

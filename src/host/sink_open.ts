@@ -52,6 +52,12 @@ interface OpenResult {
   failed(error: TapnicError): void;
 }
 
+/**
+ * Reserves a file, by its `id`, for the caller; false: it is in use, and stays as it is.
+ * @param fd absent for a FIFO without a reader
+ */
+type Claim = (id: string, fd?: number) => boolean;
+
 /** Equal for two names of one file; null for a character device, which any number may write. */
 function idOf(st: BigIntStats): string | null {
   return st.isFile() || st.isFIFO() || st.isBlockDevice() ? `${st.dev}:${st.ino}` : null;
@@ -65,14 +71,8 @@ export function whyNot(e: NodeJS.ErrnoException): string {
 /**
  * Opens `path` for writing and empties a regular file.
  * @param create whether a missing file is made
- * @param claim reserves a file, by its `id`, for the caller; false: it is in use, and stays as it is
  */
-export function openTarget(
-  path: string,
-  create: boolean,
-  claim: (id: string) => boolean,
-  result: OpenResult,
-): void {
+export function openTarget(path: string, create: boolean, claim: Claim, result: OpenResult): void {
   const disk = dirname(resolve(path));
   const fail = (e: NodeJS.ErrnoException): void =>
     result.failed(
@@ -103,13 +103,7 @@ function inUse(path: string): TapnicError {
 }
 
 /** Makes a target of the open file `fd`, or closes it. */
-function inspect(
-  path: string,
-  disk: string,
-  fd: number,
-  claim: (id: string) => boolean,
-  result: OpenResult,
-): void {
+function inspect(path: string, disk: string, fd: number, claim: Claim, result: OpenResult): void {
   const fail = (error: TapnicError): void => {
     poolCall(disk, (done) => close(fd, done));
     result.failed(error);
@@ -119,7 +113,7 @@ function inspect(
       done();
       if (e !== null) return fail(new TapnicError(e.code ?? 'EIO', `stat ${path}`));
       const id = idOf(st);
-      if (id !== null && !claim(id)) return fail(inUse(path));
+      if (id !== null && !claim(id, fd)) return fail(inUse(path));
       if (st.isFIFO()) return result.opened(new PipeTarget(fd));
       const target = new FileTarget(fd, `disk ${st.dev}`, st.isFile() && st.nlink > 0n);
       if (!st.isFile() || st.size === 0n) return result.opened(target);

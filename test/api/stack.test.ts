@@ -391,12 +391,19 @@ describe('api: createStack', () => {
     const dir = mkdtempSync(join(tmpdir(), 'tapnic-api-'));
     try {
       const file = join(dir, 'wire.pcap');
-      const s = await open({ capture: { wire: file } });
+      const several = join(dir, 'several.pcapng');
+      const capture = { wire: file, 'ip,if@nic0,wire@tn1': several };
+      const s = await open({ ports: [{ tap: 'nic1' }], capture });
       expect(await pinged(ns, '192.0.2.2', 2)).to.equal(2);
       await close();
       expect(s.captureProblem()).to.equal(null);
-      const { stdout } = await ns.run('tcpdump', ['-n', '-r', file, 'icmp']);
-      expect(stdout.match(/ICMP echo reply/g)).to.have.lengthOf(2);
+      for (const [name, points] of [
+        [file, 1],
+        [several, 2],
+      ] as const) {
+        const { stdout } = await ns.run('tcpdump', ['-n', '-r', name, 'icmp']);
+        expect(stdout.match(/ICMP echo reply/g)).to.have.lengthOf(2 * points);
+      }
     } finally {
       rmSync(dir, { recursive: true });
     }

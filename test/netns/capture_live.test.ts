@@ -1,7 +1,7 @@
 /** `tapnic capture` as its users run it: pipes, signals, disks, slow readers, several at once, rotation. */
 
 import { type ChildProcess, execFileSync } from 'node:child_process';
-import { mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
@@ -131,6 +131,27 @@ describe('netns: live captures', function () {
     expect(Math.abs(files[0]! - files[1]!)).to.be.below(10);
   });
 
+  it('-w - feeds tshark; a reader that leaves ends it with one line', async () => {
+    await start();
+    const load = { over: false };
+    const traffic = (async () => {
+      while (!load.over) await fetch();
+    })();
+    const [piped, head] = await Promise.all([
+      shell('$T ip,wire tcp -c 40 -w - | tshark -n -r - -T fields -e frame.interface_name'),
+      shell('$T wire -w - | head -c 100 | wc -c; echo ${PIPESTATUS[0]}'),
+    ]);
+    load.over = true;
+    await traffic;
+    expect(piped.status, piped.stderr).to.equal(0);
+    expect(piped.stdout.trim().split('\n')).to.have.lengthOf(40);
+    for (const name of ['tn0@ip', 'tn0@wire']) expect(piped.stdout).to.include(name);
+    expect(head.stdout).to.match(/^100\n0\n$/);
+    expect(head.stderr).to.equal(
+      'capture: wire, pcapng: until Ctrl-C\ncapture: the reader has left\n',
+    );
+  });
+
   it('a FIFO works as a pipe does', async () => {
     await start();
     execFileSync('mkfifo', [join(dir, 'fifo')]);
@@ -149,6 +170,57 @@ describe('netns: live captures', function () {
     const { status, stdout, stderr } = await reader;
     expect(status, stderr).to.equal(0);
     expect(stdout.trim().split('\n')).to.have.lengthOf(30);
+  });
+
+  it('a FIFO without a reader, and a reader that takes nothing, do not keep it', async () => {
+    await start();
+    execFileSync('mkfifo', [join(dir, 'none'), join(dir, 'stalled')]);
+    const unread = await capture('wire', '-w', 'none');
+    const reader = ns.spawn('sh', ['-c', 'exec 3<stalled; exec sleep 60'], { cwd: dir });
+    const stalled = await capture('wire', '-w', 'stalled');
+    await fetch();
+    unread.child.kill('SIGINT');
+    stalled.child.kill('SIGINT');
+    expect(await unread.ended).to.deep.equal({
+      code: 0,
+      stderr: 'capture: wire, pcapng: until Ctrl-C\ncapture: no program has read none\n',
+    });
+    const { code, stderr } = await stalled.ended;
+    expect(code).to.equal(1);
+    expect(stderr).to.match(/\ntapnic: capture: the reader takes no bytes: what waited .* lost\n$/);
+    reader.kill('SIGKILL');
+    // The first reader gets the header; when it leaves, one line.
+    const late = await capture('wire', '-w', 'none');
+    await fetch();
+    const dump = await ns.run('tcpdump', ['-nr', join(dir, 'none'), '-c', '3']);
+    expect(dump.stdout.trimEnd().split('\n'), dump.stderr).to.have.lengthOf(3);
+    await fetch();
+    const last = await late.ended;
+    expect(last.code).to.equal(0);
+    expect(last.stderr).to.match(/Ctrl-C\ncapture: the reader has left\n$/);
+  });
+
+  it('a file of another capture is refused and stays; a full disk leaves whole records', async () => {
+    await start();
+    const client = await capture('wire', '-w', 'a.pcapng');
+    const second = await shell('$T if -w a.pcapng');
+    expect(second).to.deep.include({
+      status: 1,
+      stderr: 'tapnic: capture: a.pcapng: EBUSY: another capture writes to this file\n',
+    });
+    const disk = shell(
+      "exec unshare -m sh -c 'mkdir d && mount -t tmpfs -o size=400k t d && " +
+        "{ $T wire -C 0.15 -w d/x.pcapng; echo $?; for f in d/*; do capinfos -Mc $f; done; }'",
+    );
+    const load = { over: false };
+    void disk.then(() => (load.over = true));
+    while (!load.over) await fetch();
+    const { stdout, stderr } = await disk;
+    expect(stderr).to.match(/\ntapnic: capture: d\/x\.pcapng2: ENOSPC: no space left on device\n$/);
+    expect(stdout).to.match(/^1\n/);
+    expect(stdout.match(/Number of packets: +[1-9]/g)).to.have.lengthOf(3);
+    const { captured } = await stop(client);
+    expect(packetsIn(join(dir, 'a.pcapng'))).to.equal(captured);
   });
 
   it('a full disk, a directory and unknown places are one line each', async () => {
@@ -252,5 +324,40 @@ describe('netns: live captures', function () {
     const times = readdirSync(dir).filter((name) => /^z-\d{10}\.pcapng\.gz$/.test(name));
     expect(times).to.have.lengthOf(2);
     for (const name of times) expect(packetsIn(join(dir, name))).to.be.above(0);
+  });
+
+  it('a stopped client loses packets, counted, and slows no transfer', async () => {
+    site.file('big.bin', 40_000_000);
+    await start();
+    const client = await capture('if,wire', '-w', 'a.pcapng');
+    client.child.kill('SIGSTOP');
+    await fetch('big.bin', 40_000_000);
+    client.child.kill('SIGCONT');
+    await sleep(500);
+    const { captured, received, slow, ring } = await stop(client);
+    expect(slow + ring).to.be.above(1000);
+    expect(received).to.equal(captured + slow);
+    expect(packetsIn(join(dir, 'a.pcapng'))).to.equal(captured);
+  });
+
+  it('serve --capture records several points and interfaces, from options and YAML', async () => {
+    const config = join(dir, 'tapnic.yaml');
+    const [a, b, c, d] = ['a.pcapng', 'b.pcapng.gz', 'c.pcap', 'd.pcapng'].map((name) =>
+      join(dir, name),
+    ) as [string, string, string, string];
+    writeFileSync(config, `capture:\n  - sockbuf,ip,if=${a}\n  - wire@nic1,if@tn0=${d}\n`);
+    const captures = ['--capture', `if,wire@nic0=${b}`, '--capture', `wire=${c}`];
+    await start('--config', config, '--add-nic', 'nic1', ...captures);
+    await fetch();
+    const { code, stderr } = await instance.stop();
+    expect(code, stderr).to.equal(0);
+    expect(packetsIn(b)).to.be.above(packetsIn(c));
+    expect(packetsIn(c)).to.be.above(600);
+    const names = (file: string): string[] => {
+      const args = ['-n', '-r', file, '-T', 'fields', '-e', 'frame.interface_name'];
+      const out = execFileSync('tshark', args, { encoding: 'utf8', stdio: 'pipe' });
+      return [...new Set(out.trim().split('\n'))].sort();
+    };
+    expect(names(b)).to.deep.equal(['tn0@if', 'tn0@wire']);
   });
 });
