@@ -53,8 +53,9 @@ const n = d.place.length;
 const time = new Float64Array(n);
 for (let i = 0, t = 0; i < n; i++) time[i] = t += d.time[i];
 const order = Uint32Array.from(time.keys()).sort((a, b) => time[a] - time[b] || a - b);
-let end = 1;
-for (const t of time) if (t > end) end = t;
+// Times of other programs' files can go back.
+let begin = 0, end = 1;
+for (const t of time) { if (t > end) end = t; if (t < begin) begin = t; }
 const dirs = ['unknown', 'in', 'out'];
 const lanes = [];
 const laneOf = new Map();
@@ -72,7 +73,7 @@ const comment = (i) => d.comment[i] < 0 ? '' : d.comments[d.comment[i]];
 const hot = d.comments.map((c) => /(^|; )why=/.test(c));
 const isHot = (i) => d.comment[i] >= 0 && hot[d.comment[i]];
 const us = (t) => (t / 1000).toFixed(3);
-let selected = -1, shown = null, from = 0, to = end;
+let selected = -1, shown = null, from = begin, to = end;
 
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 function canvas(el, height) {
@@ -256,9 +257,10 @@ const tl = $('time');
 const timeAt = (e) => from + ((e.offsetX - LEFT) / (tl.clientWidth - LEFT - 10)) * (to - from);
 tl.addEventListener('wheel', (e) => {
   e.preventDefault();
-  const t = Math.min(to, Math.max(from, timeAt(e))), f = e.deltaY > 0 ? 1.25 : 0.8;
-  from = Math.max(0, t - (t - from) * f);
-  to = Math.min(end, Math.max(from + 100, t + (to - t) * f));
+  const t = Math.min(to, Math.max(from, timeAt(e))), part = (t - from) / (to - from);
+  const span = Math.min(end - begin, Math.max(100, (to - from) * (e.deltaY > 0 ? 1.25 : 0.8)));
+  from = Math.min(end - span, Math.max(begin, t - part * span));
+  to = from + span;
   drawTime();
 }, { passive: false });
 let drag = null;
@@ -268,7 +270,7 @@ tl.addEventListener('pointermove', (e) => {
   if (drag === null || e.buttons === 0) return;
   const dt = ((drag.x - e.offsetX) / (tl.clientWidth - LEFT - 10)) * (drag.to - drag.from);
   if (Math.abs(drag.x - e.offsetX) > 3) drag.moved = true;
-  const move = Math.min(end - drag.to, Math.max(-drag.from, dt));
+  const move = Math.min(end - drag.to, Math.max(begin - drag.from, dt));
   from = drag.from + move; to = drag.to + move;
   drawTime();
 });
@@ -285,7 +287,7 @@ tl.addEventListener('click', (e) => {
   }
   if (best >= 0) select(best, true);
 });
-tl.addEventListener('dblclick', () => { from = 0; to = end; drawTime(); });
+tl.addEventListener('dblclick', () => { from = begin; to = end; drawTime(); });
 window.addEventListener('resize', drawAll);
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', drawAll);
 filter(); drawAll();
