@@ -3,6 +3,8 @@
 import type { Server, ServerOptions } from './api/server.ts';
 import type { ConnectOptions } from './api/dial.ts';
 import type { Socket } from './api/socket.ts';
+import type { Link } from './machine/link.ts';
+import type { LinkOptions } from './machine/link_options.ts';
 import type { Stack, StackOptions } from './machine/stack.ts';
 
 export type { Bsd, Linger, OptionValue, SockaddrIn, Timeval } from './api/bsd.ts';
@@ -31,7 +33,9 @@ export type { SysctlValue } from './kern/kern_sysctl.ts';
 export type { Kevent } from './kern/kern_event.ts';
 export type { TcpInfo } from './netinet/tcp_sockopt.ts';
 export type { PacketMeta } from './pcap/meta.ts';
-export type { StackInfo } from './machine/host_stack.ts';
+export type { Link, LinkFrame, UntilOptions } from './machine/link.ts';
+export type { LinkOptions, LinkStackOptions, WireOptions } from './machine/link_options.ts';
+export type { StackInfo } from './machine/nic_stack.ts';
 export type {
   AddedFault,
   CapturedPacket,
@@ -67,6 +71,18 @@ export async function createStack(options: StackOptions = {}): Promise<Stack> {
   // Load the stack only here, so that programs that use only `Tap` start faster.
   const { openStack } = await import('./machine/stack.ts');
   return openStack(options);
+}
+
+/**
+ * Creates two or more stacks in this thread that are joined by a simulated Ethernet, in virtual time and
+ * without privileges. The caller must close the link. Rejects with TapnicError: EINVAL (an option is wrong),
+ * EBUSY (a stack or a link is open in this thread), ENOMEM.
+ */
+export async function createLink<Name extends string>(
+  options: LinkOptions<Name>,
+): Promise<Link<Name>> {
+  const { openLink } = await import('./machine/link.ts');
+  return openLink(options);
 }
 
 /**

@@ -92,6 +92,11 @@ export class ManualClock implements EventClock {
     heap[i] = entry;
   }
 
+  /** Number of events that are scheduled, without the alarm. */
+  get scheduled(): number {
+    return this.#heap.length;
+  }
+
   /** Whether no task is posted, no event is scheduled and no alarm is set. */
   get idle(): boolean {
     return this.nextNs === Infinity;

@@ -16,7 +16,7 @@ import { fraction, type SeededPrng } from './prng.ts';
 const MAX_FRAME = 256 * 1024;
 
 /** Impairments of one direction. Probabilities are from 0 to 1. They may be changed at any time. */
-interface Impairments {
+export interface Impairments {
   loss: number;
   duplicate: number;
   /** A reordered frame is delayed by `reorderNs` more; later frames may overtake it. */
@@ -111,6 +111,8 @@ class SimLane {
    * does not change the random choices for other frames.
    */
   filter: ((frame: Uint8Array, index: number) => boolean) | null = null;
+  /** Called with each sent frame, before it is corrupted, and whether it is lost. */
+  onSent: ((frame: Uint8Array, lost: boolean) => void) | null = null;
 
   readonly #link: SimLink;
   readonly #to: SimEnd;
@@ -155,10 +157,13 @@ class SimLane {
     stats.bytes += frame.length - this.#skip;
     if (this.isFull) {
       stats.queueDrops++;
+      this.onSent?.(frame, true);
       return;
     }
     const departNs = this.#depart(frame.length - this.#skip);
-    if (lose || (this.filter !== null && !this.filter(frame, index))) {
+    const lost = lose || (this.filter !== null && !this.filter(frame, index));
+    this.onSent?.(frame, lost);
+    if (lost) {
       stats.lost++;
       return;
     }

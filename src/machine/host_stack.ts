@@ -4,36 +4,26 @@
  * its stop.
  */
 
-import type { FaultPlace } from '../ctl/fault.ts';
 import { sysctlErrorText } from '../ctl/sysctl.ts';
 import { refuseConflict } from '../host/addr_conflict.ts';
 import { NetnsScope } from '../host/netns_scope.ts';
 import { stableHostuuid } from '../host/hostuuid.ts';
-import { readsPending } from '../host/pager.ts';
 import { openedInTime } from '../host/sink_open.ts';
 import { stopInstance } from '../host/stop.ts';
 import { Tuntap2Wire, type Tuntap2Device } from '../host/tuntap2_wire.ts';
 import { timeoutEnd } from '../kern/kern_timeout.ts';
-import type { Vnet } from '../kern/vnet.ts';
-import { inet_domain_detach } from '../netinet/in_proto.ts';
-import { inet6_domain_detach } from '../netinet6/in6_proto.ts';
-import { ifnetList, ifunit } from '../net/if.ts';
-import type { Ifnet } from '../net/if_var.ts';
-import { ifCloneDestroyAll } from '../net/if_clone.ts';
+import { ifunit } from '../net/if.ts';
 import { type FlowRule, SharedAddress } from '../net/flow_owner.ts';
-import { netDetach } from '../net/net_attach.ts';
-import { tcp_shutdownVnet, tcpConnections } from '../netinet/tcp_pcblist.ts';
-import { inPass } from '../sys/pass.ts';
+import { tcpConnections } from '../netinet/tcp_pcblist.ts';
 import { errnoName, TapnicError } from '../sys/errno.ts';
 import { bootHostMachine, type Machine } from './machine.ts';
 import { CaptureFile, type FileSpec } from './capture_file.ts';
-import type { PlaceNames } from './capture_recorder.ts';
-import { type CaptureInterface, LiveCaptures } from './live_captures.ts';
-import type { DhcpInfo } from './dhcp/dhcp_client.ts';
 import { DhcpWait } from './dhcp/dhcp_wait.ts';
 import { AddrWait } from './addr_wait.ts';
 import { type HostWire, type Nic, type NicOptions, openNic } from './nic.ts';
+import { attachAll, NicStack, type StackUsers } from './nic_stack.ts';
 import { withoutPrefix } from './option_values.ts';
+import { claimThread } from './thread_claim.ts';
 
 /** The checked settings of a stack. */
 export interface StackSettings {
@@ -85,50 +75,6 @@ function queueOf(machine: Machine, options: NicOptions, place: StackPlace | null
   return place.wire(machine, options);
 }
 
-/** The programs on the stack, as `stop` uses them. */
-interface StackUsers {
-  /** Stops accepting and sends FIN on every connection. */
-  finish(): void;
-  /** Releases the remaining connections. */
-  reset(): void;
-  /** Number of other stacks on the same TAP that have not stopped yet. */
-  others?(): number;
-}
-
-/** A running stack, for output. */
-export interface StackInfo {
-  readonly tap: string;
-  /** False if the interface existed before. */
-  readonly created: boolean;
-  /** The emulated host's interface. */
-  readonly if: string;
-  /** Empty while a DHCP client has no address; null: a duplicate. */
-  readonly addr: string | null;
-  /** Null: no IPv6, not assigned yet, or a duplicate. A link-local address has its zone. */
-  readonly addr6: string | null;
-  readonly mac: string;
-  readonly mode: 'wire' | 'vnet';
-  readonly napi: 'off' | 'thread';
-  readonly engine: 'ts' | 'native';
-  /** The lease of the first NIC; null: its address is fixed. */
-  readonly dhcp: DhcpInfo | null;
-  readonly seed: number;
-  readonly netns: string | null;
-  /** The additional NICs. */
-  readonly ports: readonly PortInfo[];
-}
-
-/** An additional NIC. */
-interface PortInfo {
-  /** Linux's name of the interface. */
-  readonly tap: string;
-  /** The emulated host's interface. */
-  readonly if: string;
-  readonly mac: string;
-  /** The model. */
-  readonly nic: string;
-}
-
 /** Limits of the wait for the probes of RFC 5227 (at most 7 s), and for IPv6's detection, seconds. */
 const PROBES_S = 10;
 const DAD_S = 5;
@@ -137,48 +83,26 @@ const RELEASE_MS = 50;
 /** Milliseconds that other stacks on the same TAP have to stop after this one. */
 const OTHERS_MS = 200;
 
-let current: HostStack | null = null;
-/** Whether a stack is being opened. */
-let opening = false;
-
-/** Attaches captures to an interface that exists now. */
-function attachAll(
-  captures: readonly CaptureFile[],
-  ifp: Ifnet,
-  names: PlaceNames,
-  model = '',
-): void {
-  for (const capture of captures) capture.attach(ifp, names, model);
-}
-
 function openPort(machine: Machine, port: NicOptions, captures: readonly CaptureFile[]): Nic {
   return openNic(machine, port, undefined, ({ ifp, model }) => {
     attachAll(captures, ifp, [port.tap, ifp.if_xname], model);
   });
 }
 
-export class HostStack {
-  readonly machine: Machine;
-  readonly nic: Nic;
-  readonly ports: readonly Nic[];
-  /** The captures to files. `stop` closes them and waits for what they still write. */
-  readonly captures: CaptureFile[];
-  /** Captures that begin later. */
-  readonly live: LiveCaptures;
+export class HostStack extends NicStack {
   readonly #netns: NetnsScope | null;
+  readonly #release: () => void;
 
   private constructor(
     machine: Machine,
-    [nic, ...ports]: readonly [Nic, ...Nic[]],
+    nics: readonly [Nic, ...Nic[]],
     captures: CaptureFile[],
     netns: NetnsScope | null,
+    release: () => void,
   ) {
-    this.machine = machine;
-    this.nic = nic;
-    this.ports = ports;
-    this.captures = captures;
-    this.live = new LiveCaptures(() => this.#interfaces());
+    super(machine, machine.vnet, nics, captures);
     this.#netns = netns;
+    this.#release = release;
   }
 
   /**
@@ -194,25 +118,12 @@ export class HostStack {
     device: Tuntap2Device | null = null,
     place: StackPlace | null = null,
   ): Promise<HostStack> {
-    if (current !== null || opening)
-      throw new TapnicError(
-        'EBUSY',
-        'createStack',
-        'a stack is open in this thread: close it first, or use a worker for another one',
-      );
-    // Pending reads write to the memory of the previous machine.
-    if (readsPending() > 0)
-      throw new TapnicError(
-        'EBUSY',
-        'createStack',
-        'disk reads of the last stack are still pending: try again later',
-      );
+    const release = claimThread('createStack');
     const { nic: options, memory, physBase, iommu, dmaCheck, seed, sysctl } = settings;
     let netns: NetnsScope | null = null;
     let wire: Tuntap2Wire | null = null;
     const nics: Nic[] = [];
     const captures: CaptureFile[] = [];
-    opening = true;
     try {
       const machine = bootHostMachine({
         memory,
@@ -244,16 +155,15 @@ export class HostStack {
       for (const port of settings.ports) nics.push(openPort(machine, port, captures));
       await openedInTime(captures);
       nic.dhcp?.start();
-      return (current = new HostStack(machine, [nic, ...nics.slice(1)], captures, netns));
+      return new HostStack(machine, [nic, ...nics.slice(1)], captures, netns, release);
     } catch (e) {
+      release();
       for (const capture of captures) capture.close();
       for (const nic of nics.toReversed()) nic.stop();
       timeoutEnd();
       netns?.close();
       if (wire === null) device?.release();
       throw e;
-    } finally {
-      opening = false;
     }
   }
 
@@ -274,106 +184,23 @@ export class HostStack {
     return all.every(Boolean);
   }
 
-  get info(): StackInfo {
-    const { nic } = this;
-    return {
-      tap: nic.tapName,
-      created: nic.created,
-      if: nic.ifp.if_xname,
-      addr: nic.dhcp === null ? nic.ipv4.addr : withoutPrefix(nic.dhcp.info.addr ?? ''),
-      addr6: nic.ipv6.addr,
-      mac: nic.mac,
-      mode: nic.mode,
-      napi: nic.napi,
-      engine: nic.engine,
-      dhcp: nic.dhcp?.info ?? null,
-      seed: this.machine.seed,
-      netns: this.#netns?.name ?? null,
-      ports: this.ports.map((port) => ({
-        tap: port.tapName,
-        if: port.ifp.if_xname,
-        mac: port.mac,
-        nic: port.model,
-      })),
-    };
+  protected override get netnsName(): string | null {
+    return this.#netns?.name ?? null;
   }
 
-  /** Options of all NICs that could not be applied, one line each. */
-  get warnings(): string[] {
-    return [this.nic, ...this.ports].flatMap(({ warnings }) => warnings);
-  }
-
-  /** After `configured`: why the first NIC cannot use an address, one line each. */
-  get addrProblems(): string[] {
-    const { ipv4, ipv6 } = this.nic;
-    return [ipv4.problem, ipv6.problem].filter((problem) => problem !== null);
-  }
-
-  /** All interfaces, those of NICs first. */
-  #interfaces(): CaptureInterface[] {
-    const ofNics = [this.nic, ...this.ports].map((nic, i) => ({
-      ifp: nic.ifp,
-      names: [...(i === 0 ? [null] : []), nic.ifp.if_xname, nic.tapName],
-      model: nic.model,
-    }));
-    const others = ifnetList(this.vnet)
-      .filter((ifp) => ofNics.every((one) => one.ifp !== ifp))
-      .map((ifp) => ({ ifp, names: [ifp.if_xname], model: '' }));
-    return [...ofNics, ...others];
-  }
-
-  /** Starts a capture to a file. Throws TapnicError, see LiveCaptures.find. */
-  openCaptureFile(spec: FileSpec): CaptureFile {
-    const found = this.live.find(spec.places);
-    const capture = new CaptureFile(spec);
-    for (const { at, place } of found) capture.recorder.attachPlace(place, at.ifp, at.model);
-    this.captures.push(capture);
-    return capture;
-  }
-
-  /** The first problem that made a capture incomplete; null: all are complete. */
-  captureProblem(): string | null {
-    for (const capture of this.captures) {
-      const problem = capture.problem();
-      if (problem !== null) return problem;
-    }
-    return null;
-  }
-
-  /** The places where faults can be inserted, the first NIC first. */
-  get faultPlaces(): FaultPlace[] {
-    return [this.nic, ...this.ports].map((nic) => nic.faultPlace);
-  }
-
-  get vnet(): Vnet {
-    return this.machine.vnet;
-  }
-
-  /** Stops everything within two seconds. Resolves with the leaks: pool names and counts. */
-  async stop(users: StackUsers): Promise<Record<string, number>> {
+  /** Stops everything within two seconds. */
+  override async stop(users: StackUsers): Promise<Record<string, number>> {
     try {
       return await stopInstance({
         finish: () => users.finish(),
         connections: () => tcpConnections(this.vnet) + (users.others?.() ?? 0),
         reset: () => {
-          users.reset();
-          tcp_shutdownVnet(this.vnet, 'rst');
-          tcp_shutdownVnet(this.vnet, 'discard');
+          this.resetAll(users);
           if (this.nic.dhcp?.stop() === true) return RELEASE_MS;
           return (users.others?.() ?? 0) > 0 ? OTHERS_MS : 0;
         },
         detach: () => {
-          ifCloneDestroyAll(this.vnet);
-          for (const capture of this.captures) capture.close();
-          this.live.closeAll();
-          for (const port of this.ports.toReversed()) port.stop();
-          this.nic.stop();
-          // Free fragments in reassembly and packets that wait for address resolution.
-          inPass(() => {
-            netDetach(this.vnet);
-            inet6_domain_detach(this.vnet);
-            inet_domain_detach(this.vnet);
-          });
+          this.detach();
           this.#netns?.close();
         },
         flushed: () => this.captures.every(({ closed }) => closed),
@@ -382,7 +209,7 @@ export class HostStack {
       });
     } finally {
       timeoutEnd();
-      if (current === this) current = null;
+      this.#release();
     }
   }
 }

@@ -67,13 +67,14 @@ interface MachineParts {
   readonly arena: ArrayBuffer;
 }
 
-/** A booted machine with one network stack. */
+/** A booted machine with a network stack, and more if they are added. */
 export class Machine {
   readonly seed: number;
   readonly clock: Clock;
   readonly prng: Prng;
   readonly cksum: CksumKernel;
   readonly arena: ArrayBuffer;
+  /** The first stack. */
   readonly vnet: Vnet;
   readonly #atBoot: Record<string, number>;
 
@@ -102,18 +103,24 @@ export class Machine {
     this.cksum = parts.cksum;
     this.arena = parts.arena;
     captureInit(parts.clock);
-    this.vnet = vnet_alloc(parts.prng);
-    inPass(netAttach, this.vnet);
-    inPass(inet_domain_attach, this.vnet);
-    inPass(inet6_domain_attach, this.vnet);
+    this.vnet = this.addVnet(parts.prng);
     this.#atBoot = inUse();
   }
 
-  /** Writes a sysctl of the machine or of its stack. ENOENT, EPERM, EINVAL. */
-  sysctlWrite(name: string, text: string): Errno {
+  /** Adds a stack without NICs. It shares memory, clock and `kern.*` with the others. */
+  addVnet(prng: Prng): Vnet {
+    const vnet = vnet_alloc(prng);
+    inPass(netAttach, vnet);
+    inPass(inet_domain_attach, vnet);
+    inPass(inet6_domain_attach, vnet);
+    return vnet;
+  }
+
+  /** Writes a sysctl of the machine or of a stack. ENOENT, EPERM, EINVAL. */
+  sysctlWrite(name: string, text: string, vnet = this.vnet): Errno {
     const error = machineSysctl.tree.write(name, text);
-    return this.vnet.sysctl.find(name) !== undefined || error === ENOENT
-      ? this.vnet.sysctl.write(name, text)
+    return vnet.sysctl.find(name) !== undefined || error === ENOENT
+      ? vnet.sysctl.write(name, text)
       : error;
   }
 
@@ -168,14 +175,14 @@ interface MachineOptions {
   readonly hostuuid?: string;
 }
 
-/** Boots a machine on this host: real clock, real disk, memory shared with the addon. */
-export function bootHostMachine(options: MachineOptions): Machine {
+/** Boots a machine on this host: by default real clock, real disk, memory shared with the addon. */
+export function bootHostMachine(options: MachineOptions, clock: Clock = new RealClock()): Machine {
   const seed = options.seed ?? new OsPrng().next32();
   const arena = allocArena(arenaBytes(options.memory));
   return new Machine({
     ...options,
     seed,
-    clock: new RealClock(),
+    clock,
     prng: new SeededPrng(seed),
     pager: new NativePager(arena),
     cksum: new NativeCksum(arena),

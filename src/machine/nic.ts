@@ -18,6 +18,7 @@ import type { FaultSpec } from '../fault/fault.ts';
 import { EINVAL, errnoError, type Errno } from '../sys/errno.ts';
 import { inPass } from '../sys/pass.ts';
 import type { Wire } from '../sys/wire.ts';
+import type { Vnet } from '../kern/vnet.ts';
 import { ifhwioctl, ifSwitchCapabilities } from '../net/if.ts';
 import { IFF_UP, type Ifnet, SIOCSIFFLAGS, SIOCSIFMTU } from '../net/if_var.ts';
 import { parseInAddr } from '../netinet/in.ts';
@@ -149,6 +150,7 @@ export class Nic {
     wire: HostWire,
     options: NicOptions,
     onPlugged: ((nic: Nic) => void) | undefined,
+    vnet: Vnet,
   ) {
     this.#wire = wire;
     this.created = wire.created;
@@ -163,7 +165,7 @@ export class Nic {
     if (model === null) throw errnoError(EINVAL, 'nic', `${options.nic}: no such model`);
     this.#faults = new NicFaults(machine, wire);
     const plug = this.engine === 'ts' ? this.#faults.wire() : wire;
-    this.#plugged = new PluggedNic(machine, model, plug, this.mac, this.engine);
+    this.#plugged = new PluggedNic(machine, model, plug, this.mac, this.engine, vnet);
     const { device } = this.#plugged;
     const native = device instanceof NativeTnDevice ? device : null;
     this.#faults.follow(this.#plugged.ifp.if_capunit, native);
@@ -205,6 +207,11 @@ export class Nic {
     this.#faults.close();
   }
 
+  /** Number of frames that faults hold back. */
+  get heldFrames(): number {
+    return this.#faults.stage.held;
+  }
+
   /** Detaches the driver, and removes the interface unless it existed before. */
   stop(): void {
     this.#down();
@@ -241,15 +248,17 @@ function openTapWire(machine: Machine, options: NicOptions): HostWire {
  * Plugs a NIC into `wire` and takes ownership of it. By default opens a TAP interface of this host.
  * Throws TapnicError with a hint.
  * @param onPlugged called when the interface exists, before its addresses
+ * @param vnet the stack that gets the interface
  */
 export function openNic(
   machine: Machine,
   options: NicOptions,
   wire: HostWire = openTapWire(machine, options),
   onPlugged?: (nic: Nic) => void,
+  vnet: Vnet = machine.vnet,
 ): Nic {
   try {
-    return new Nic(machine, wire, options, onPlugged);
+    return new Nic(machine, wire, options, onPlugged, vnet);
   } catch (e) {
     wire.close();
     throw e;

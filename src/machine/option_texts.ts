@@ -8,6 +8,8 @@ import { OptionError } from './option_error.ts';
 
 const SCALE: Readonly<Record<string, number>> = { '': 1, K: 1024, M: 1024 ** 2, G: 1024 ** 3 };
 
+const RATE: Readonly<Record<string, number>> = { '': 1, K: 1e3, M: 1e6, G: 1e9 };
+
 /** A decimal number without sign, point or exponent. */
 export function numberOf(text: string): number | string {
   return /^\d+$/.test(text) ? Number(text) : text;
@@ -17,6 +19,12 @@ export function numberOf(text: string): number | string {
 export function sizeOf(text: string): number | string {
   const match = /^(\d+)([KMG]?)(?:i?B)?$/i.exec(text);
   return match === null ? text : Number(match[1]) * SCALE[match[2]!.toUpperCase()]!;
+}
+
+/** Bits per second: `10M` is ten million. */
+export function rateOf(text: string): number | string {
+  const match = /^(\d+(?:\.\d+)?)([kMG]?)$/i.exec(text);
+  return match === null ? text : Number(match[1]) * RATE[match[2]!.toUpperCase()]!;
 }
 
 /** An address, decimal or hexadecimal after `0x`. */

@@ -58,6 +58,15 @@ export function wholeNumber(min: number, max: number): (value: unknown) => numbe
   };
 }
 
+/** A number from `min` to `max`, not necessarily whole. */
+export function numberFrom(min: number, max: number): (value: unknown) => number {
+  return (value) => {
+    const given = scalar(value);
+    if (typeof given === 'number' && given >= min && given <= max) return given;
+    return wrong(given, `a number from ${min} to ${max} is needed`, wants(given));
+  };
+}
+
 /** One of `words`. */
 export function oneOf<const T extends string>(...words: readonly T[]): (value: unknown) => T {
   return (value) => {

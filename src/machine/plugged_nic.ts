@@ -10,6 +10,7 @@ import { EBUSY, EINVAL, errnoError, type Errno } from '../sys/errno.ts';
 import { inPass } from '../sys/pass.ts';
 import type { Wire } from '../sys/wire.ts';
 import { Callout, callout_reset, callout_stop, nowNs } from '../kern/kern_timeout.ts';
+import type { Vnet } from '../kern/vnet.ts';
 import { captureUnit } from '../net/capture.ts';
 import { if_alloc, if_down } from '../net/if.ts';
 import type { Ifnet } from '../net/if_var.ts';
@@ -50,10 +51,11 @@ function slotsOf(machine: Machine): (PluggedNic | null)[] {
   return slots;
 }
 
-/** Returns the lowest unit number that no interface named `ifname` has. */
-function freeUnit(slots: readonly (PluggedNic | null)[], ifname: string): number {
+/** Returns the lowest unit number that no interface of `vnet` named `ifname` has. */
+function freeUnit(slots: readonly (PluggedNic | null)[], vnet: Vnet, ifname: string): number {
+  const taken = slots.filter((nic) => nic?.ifp.if_vnet === vnet && nic.model.ifname === ifname);
   let unit = 0;
-  while (slots.some((nic) => nic?.model.ifname === ifname && nic.unit === unit)) unit++;
+  while (taken.some((nic) => nic!.unit === unit)) unit++;
   return unit;
 }
 
@@ -77,13 +79,21 @@ export class PluggedNic {
   readonly #timer = new DeviceTimer();
 
   /**
-   * Builds the device, attaches its driver and adds the interface to the machine's stack. The mode
+   * Builds the device, attaches its driver and adds the interface to a stack of the machine. The mode
    * is that of the wire. Throws TapnicError (EBUSY: no slot is free; EINVAL: the model does not
    * have the mode or build; ENOMEM).
    * @param mac such as 02:00:5e:00:53:01
    * @param build of the device; `native` needs a wire with a descriptor
+   * @param vnet default: the first stack of the machine
    */
-  constructor(machine: Machine, model: NicModel, wire: Wire, mac: string, build: NicBuild = 'ts') {
+  constructor(
+    machine: Machine,
+    model: NicModel,
+    wire: Wire,
+    mac: string,
+    build: NicBuild = 'ts',
+    vnet: Vnet = machine.vnet,
+  ) {
     const mode = wire.vnetHdr ? 'vnet' : 'wire';
     if (!model.modes.includes(mode))
       throw errnoError(EINVAL, 'mode', `${model.name} has only ${model.modes.join(', ')}`);
@@ -93,7 +103,7 @@ export class PluggedNic {
     const slot = slots.indexOf(null);
     if (slot < 0) throw errnoError(EBUSY, 'nic', `a machine takes ${NIC_SLOTS} NICs`);
     this.model = model;
-    this.unit = freeUnit(slots, model.ifname);
+    this.unit = freeUnit(slots, vnet, model.ifname);
     this.#slots = slots;
     this.#slot = slot;
     const intr = new IntrVector(machine.clock);
@@ -110,7 +120,7 @@ export class PluggedNic {
       sramOff: deviceSramOff() + slot * NIC_SRAM_BYTES,
       capunit,
     });
-    this.ifp = if_alloc(machine.vnet, `${model.ifname}${this.unit}`);
+    this.ifp = if_alloc(vnet, `${model.ifname}${this.unit}`);
     this.ifp.if_capunit = capunit;
     const error = inPass(() => model.attach(this.ifp, this.device, intr));
     if (error !== 0) this.device.close();

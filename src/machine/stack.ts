@@ -1,6 +1,6 @@
 /**
  * The public API's stack: a machine with its NIC and TAP in this process, its sockets, and its
- * management functions. `openStack` converts the library's options to a StackConfig; options.ts
+ * management functions. library_options.ts converts the library's options to a StackConfig; options.ts
  * checks it.
  */
 
@@ -38,11 +38,10 @@ import { TapnicError } from '../sys/errno.ts';
 import { captureConsole } from './capture_file.ts';
 import { dhcpConsole, type DhcpEvent } from './dhcp/dhcp_client.ts';
 import { compiledFilter } from './fault_filter.ts';
-import { HostStack, type StackInfo } from './host_stack.ts';
-import { nicModels } from './nic_models.ts';
-import { checking, issueText, OptionError, type OptionIssue } from './option_error.ts';
-import { addressOf, capturePlacesOf, faultOf, sizeOf } from './option_texts.ts';
-import { type CheckedOptions, checkOptions, compiledOptions, type StackConfig } from './options.ts';
+import { HostStack } from './host_stack.ts';
+import type { NicStack, StackInfo } from './nic_stack.ts';
+import { checkedStack, lineOf } from './library_options.ts';
+import type { CheckedOptions } from './options.ts';
 import {
   type CaptureOptions,
   type FileCapture,
@@ -166,7 +165,7 @@ export type Leaked = Record<string, number>;
 
 /** A network stack in this process. Made by `createStack`. */
 export class Stack {
-  readonly #host: HostStack;
+  readonly #host: NicStack;
   /** The servers that listen. */
   readonly #servers = new Set<AnyServer>();
   readonly #sockets = new Set<Socket>();
@@ -182,7 +181,7 @@ export class Stack {
   readonly #warnings: readonly string[];
 
   /** Called by `createStack`. */
-  constructor(host: HostStack, warnings: readonly string[]) {
+  constructor(host: NicStack, warnings: readonly string[]) {
     this.#host = host;
     const sockets = this.#sockets;
     this.#untrack = function untrack(this: Socket): void {
@@ -417,7 +416,7 @@ export class Stack {
   }
 
   /** Runs the command `call`. Throws TapnicError: EBADF after `close`, or the command's error. */
-  #ctl<T>(call: string, run: (host: HostStack) => T): T {
+  #ctl<T>(call: string, run: (host: NicStack) => T): T {
     this.#open(call);
     try {
       return run(this.#host);
@@ -433,63 +432,6 @@ function added(line: FaultLine, ready: Promise<void>): AddedFault {
   return Object.defineProperty(line, 'ready', { value: ready }) as AddedFault;
 }
 
-const isMap = (value: unknown): value is Record<string, unknown> =>
-  typeof value === 'object' && value !== null && !Array.isArray(value);
-
-/** Returns the entries of an option that is an object. Throws OptionError for other values. */
-function entriesOf(option: string, value: unknown): [string, unknown][] {
-  if (isMap(value)) return Object.entries(value);
-  throw new OptionError({ path: [option], problem: 'an object is needed, values by name' });
-}
-
-/** Converters of the options whose form in the library differs from that in a StackConfig. */
-const READ: Readonly<Record<string, (value: unknown) => unknown>> = {
-  memory: (value) => (typeof value === 'string' ? sizeOf(value) : value),
-  physBase: (value) => (typeof value === 'string' ? addressOf(value) : value),
-  capture: (value) =>
-    entriesOf('capture', value).map(([point, file]) => ({ places: capturePlacesOf(point), file })),
-  sysctl: (value) => entriesOf('sysctl', value),
-  fault: (value) => {
-    if (!Array.isArray(value)) return value;
-    return value.map((fault: unknown, i) =>
-      typeof fault === 'string' ? checking(['fault', i], () => faultOf(fault)) : fault,
-    );
-  },
-};
-
-/**
- * Converts the library's options to a StackConfig. Values may still have wrong types: checkOptions
- * rejects them.
- */
-function configOf(options: StackOptions): StackConfig {
-  // checkOptions rejects a value that is not an object.
-  if (!isMap(options)) return options as unknown as StackConfig;
-  return Object.fromEntries(
-    Object.entries(options).map(([name, value]) => {
-      const read = value === undefined ? undefined : READ[name];
-      return [name, read === undefined ? value : read(value)];
-    }),
-  );
-}
-
-/** Formats an issue as one line, with the library's spelling of options. */
-function lineOf(issue: OptionIssue): string {
-  const [option] = issue.path;
-  const quoted =
-    issue.wants === 'number' ? { ...issue, value: JSON.stringify(issue.value) } : issue;
-  const text = issueText(quoted, (name) => name);
-  return option === undefined ? text : `${option}: ${text}`;
-}
-
-async function checked(options: StackOptions): Promise<CheckedOptions> {
-  try {
-    return await compiledOptions(checkOptions(configOf(options), nicModels));
-  } catch (e) {
-    if (!(e instanceof OptionError)) throw e;
-    throw new TapnicError('EINVAL', 'createStack', lineOf(e.issue));
-  }
-}
-
 async function openHost(settings: CheckedOptions): Promise<HostStack> {
   if (settings.driver !== 'tuntap2') return HostStack.open(settings);
   const device = await openTuntap2();
@@ -502,7 +444,7 @@ const DHCP_WARNINGS = new Set<DhcpEvent['event']>(['expired', 'refused', 'declin
 
 /** `createStack` of src/index.ts. */
 export async function openStack(options: StackOptions): Promise<Stack> {
-  const settings = await checked(options);
+  const settings = await checkedStack(options);
   const warnings = settings.warnings.map(lineOf);
   captureConsole.ended = (line) => process.emitWarning(line);
   dhcpConsole.log = (event) => {

@@ -11,7 +11,7 @@ import { TapnicError } from '../sys/errno.ts';
 import { fileFormatOf } from './capture_file.ts';
 import type { CaptureRecorder } from './capture_recorder.ts';
 import type { RecordSpec } from '../pcap/record_spec.ts';
-import type { HostStack } from './host_stack.ts';
+import type { NicStack } from './nic_stack.ts';
 import { capturePlacesOf } from './option_texts.ts';
 
 /** What to record, and until when. */
@@ -130,7 +130,7 @@ class Chunks implements AsyncIterable<Uint8Array> {
   }
 }
 
-function fileOutput(host: HostStack, spec: RecordSpec, file: string): Output {
+function fileOutput(host: NicStack, spec: RecordSpec, file: string): Output {
   const capture = host.openCaptureFile({ ...spec, file });
   return {
     recorder: capture.recorder,
@@ -146,7 +146,7 @@ function fileOutput(host: HostStack, spec: RecordSpec, file: string): Output {
   };
 }
 
-function streamOutput(host: HostStack, spec: RecordSpec, chunks: Chunks): Output {
+function streamOutput(host: NicStack, spec: RecordSpec, chunks: Chunks): Output {
   const sink = new StreamSink((bytes) => chunks.send(bytes));
   const recorder = host.live.open(spec, sink);
   const finish = (): void => chunks.end();
@@ -196,7 +196,7 @@ class RunningCapture implements PacketCapture {
   #ending = false;
   #settle!: { resolve(result: CaptureResult): void; reject(e: unknown): void };
 
-  constructor(host: HostStack, spec: RecordSpec, file: string | null, filter: string | null) {
+  constructor(host: NicStack, spec: RecordSpec, file: string | null, filter: string | null) {
     this.#file = file;
     this.closed = new Promise((resolve, reject) => (this.#settle = { resolve, reject }));
     this.closed.catch(() => undefined);
@@ -209,7 +209,7 @@ class RunningCapture implements PacketCapture {
     });
   }
 
-  async #compiled(host: HostStack, spec: RecordSpec, text: string): Promise<void> {
+  async #compiled(host: NicStack, spec: RecordSpec, text: string): Promise<void> {
     let program;
     try {
       program = bpfProgram(await compileFilterInsns(text));
@@ -219,7 +219,7 @@ class RunningCapture implements PacketCapture {
     await this.#begin(host, { ...spec, filter: { text, program } });
   }
 
-  #begin(host: HostStack, spec: RecordSpec): Promise<void> {
+  #begin(host: NicStack, spec: RecordSpec): Promise<void> {
     if (this.#ending) {
       this.#chunks.end();
       this.#settle.resolve({ packets: 0, received: 0, dropped: 0, ringDrops: 0 });
@@ -279,7 +279,7 @@ const OPTIONS = ['file', 'filter', 'snaplen', 'count', 'signal', 'comment', 'pen
 
 /** `Stack.capture`. Throws TapnicError and ControlFailure. */
 export function openCapture(
-  host: HostStack,
+  host: NicStack,
   points: string | readonly string[],
   options: CaptureOptions & { readonly file?: string },
 ): PacketCapture {

@@ -63,6 +63,11 @@ export abstract class NeighborCache implements LleTimer {
     return true;
   }
 
+  /** Whether packets wait for the resolution of an address. */
+  get holds(): boolean {
+    return this.held > 0;
+  }
+
   /** Whether the table has its maximum number of entries. */
   protected get full(): boolean {
     return this.table.size >= ENTRIES_MAX;

@@ -23,9 +23,10 @@ import {
 import { tcpHcPurge } from './tcp_hostcache.ts';
 import { intotcpcb, tcp_close, tcp_drop } from './tcp_subr.ts';
 import { tcp_fastopen_destroy } from './tcp_fastopen.ts';
-import { syncacheFlush, syncacheList } from './tcp_syncache.ts';
+import { syncacheCount, syncacheFlush, syncacheList } from './tcp_syncache.ts';
+import { tcp_timer_active } from './tcp_timer.ts';
 import { tcp_usrclosed } from './tcp_usrreq.ts';
-import { type Tcpcb, type TcpVnet, V_tcp } from './tcp_var.ts';
+import { type Tcpcb, type TcpVnet, TT_DELACK, TT_PERSIST, TT_REXMT, V_tcp } from './tcp_var.ts';
 
 /** TCP's additional fields of a row of `netstat -an`. */
 export interface TcpPcbRow extends PcbRow {
@@ -119,6 +120,24 @@ export function tcpConnections(vnet: Vnet): number {
   let n = 0;
   for (let s = TCPS_SYN_SENT; s < TCPS_TIME_WAIT; s++) n += states[s]!;
   return n;
+}
+
+/**
+ * What timers of a stack's connections are waiting for. `fast`: an acknowledgement to receive or to send,
+ * which ends by itself; `slow`: a window that the peer's program opens; `none`: neither.
+ */
+export function tcpUnderWay(vnet: Vnet): 'fast' | 'slow' | 'none' {
+  const tcp = V_tcp(vnet);
+  if (syncacheCount(tcp) > 0) return 'fast';
+  if (tcpConnections(vnet) === 0) return 'none';
+  let slow = false;
+  for (let inp = tcp.tcbinfo.ipi_listhead; inp !== null; inp = inp.listNext) {
+    if ((inp.inp_flags & INP_DROPPED) !== 0) continue;
+    const tp = intotcpcb(inp);
+    if (tcp_timer_active(tp, TT_REXMT) || tcp_timer_active(tp, TT_DELACK)) return 'fast';
+    slow ||= tcp_timer_active(tp, TT_PERSIST);
+  }
+  return slow ? 'slow' : 'none';
 }
 
 /**
