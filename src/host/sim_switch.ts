@@ -10,7 +10,7 @@ import { type Impairments, type SimEnd, SimLink, type SimLinkOptions } from './s
 const GROUP = 1;
 
 /** A frame that a station sent. */
-export type SentFrame = (station: number, bytes: Uint8Array, lost: boolean) => void;
+type SentFrame = (station: number, bytes: Uint8Array, lost: boolean) => void;
 
 export class SimSwitch {
   readonly #options: SimLinkOptions;

@@ -33,12 +33,17 @@ interface Stoppable {
   leaked(): Record<string, number>;
 }
 
-async function until(done: () => boolean, deadline: number): Promise<boolean> {
+async function until(done: () => boolean, deadline: number, pollMs = POLL_MS): Promise<boolean> {
   while (!done()) {
     if (performance.now() >= deadline) return false;
-    await sleep(POLL_MS);
+    await sleep(pollMs);
   }
   return true;
+}
+
+/** Waits until `done`, for at most `ms` milliseconds; returns whether it was. */
+export function doneWithin(ms: number, done: () => boolean): Promise<boolean> {
+  return until(done, performance.now() + ms, 1);
 }
 
 /** Stops the instance. Resolves with the leaks: pool names to counts. */

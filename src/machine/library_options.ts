@@ -36,7 +36,7 @@ const READ: Readonly<Record<string, (value: unknown) => unknown>> = {
  */
 export function configOf(options: object): StackConfig {
   // checkOptions rejects a value that is not an object.
-  if (!isMap(options)) return options as StackConfig;
+  if (!isMap(options)) return options;
   return Object.fromEntries(
     Object.entries(options).map(([name, value]) => {
       const read = value === undefined ? undefined : READ[name];

@@ -8,6 +8,7 @@ import { LinkClock } from '../host/link_clock.ts';
 import { SeededPrng } from '../host/prng.ts';
 import { openedInTime } from '../host/sink_open.ts';
 import { SimSwitch } from '../host/sim_switch.ts';
+import { doneWithin } from '../host/stop.ts';
 import { calloutsPending, timeoutEnd } from '../kern/kern_timeout.ts';
 import { machineSysctl } from '../kern/kern_sysctl.ts';
 import type { Vnet } from '../kern/vnet.ts';
@@ -56,8 +57,6 @@ const UNTIL_MS = 600_000;
 /** Real time that captures have to be written, and disk reads to end, when the link closes, ms. */
 const FLUSH_MS = 1000;
 
-const nextTurn = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 1));
-
 /** Several stacks on a simulated Ethernet. Made by `createLink`. */
 export class Link<Name extends string = string> implements AsyncDisposable {
   /** The stacks by name. */
@@ -100,7 +99,7 @@ export class Link<Name extends string = string> implements AsyncDisposable {
    */
   async advance(ms: number): Promise<void> {
     this.#open('advance');
-    if (!(ms >= 0 && ms <= ADVANCE_MAX_MS))
+    if (typeof ms !== 'number' || !(ms >= 0 && ms <= ADVANCE_MAX_MS))
       throw new TapnicError('EINVAL', 'advance', `${ms}: milliseconds from 0 to ${ADVANCE_MAX_MS}`);
     if (this.#clock.mode === 'real')
       throw new TapnicError('EINVAL', 'advance', 'the time of this link is real: wait instead');
@@ -116,7 +115,7 @@ export class Link<Name extends string = string> implements AsyncDisposable {
   async until<T>(promise: PromiseLike<T>, options: UntilOptions = {}): Promise<T> {
     this.#open('until');
     const { limitMs = UNTIL_MS } = options;
-    if (!(limitMs > 0 && limitMs <= ADVANCE_MAX_MS))
+    if (typeof limitMs !== 'number' || !(limitMs > 0 && limitMs <= ADVANCE_MAX_MS))
       throw new TapnicError('EINVAL', 'until', `limitMs: ${limitMs}: up to ${ADVANCE_MAX_MS}`);
     const clock = this.#clock;
     let settled = false;
@@ -186,8 +185,7 @@ export class Link<Name extends string = string> implements AsyncDisposable {
   async #stop(): Promise<Leaked> {
     try {
       await Promise.all(Object.values<Stack>(this.stacks).map((stack) => stack.close()));
-      const endMs = performance.now() + FLUSH_MS;
-      while (!this.#flushed() && performance.now() < endMs) await nextTurn();
+      await doneWithin(FLUSH_MS, () => this.#flushed());
       for (const { captures } of this.#hosts) for (const capture of captures) capture.abandon();
       return this.#leaked();
     } finally {

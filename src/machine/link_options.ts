@@ -101,7 +101,7 @@ const WIRE: Readonly<Record<keyof WireOptions, [keyof Impairments, (value: unkno
 };
 
 /** The values of a wire that no option names. */
-export const WIRE_DEFAULTS: Partial<Impairments> = { delayNs: 1_000_000 };
+const WIRE_DEFAULTS: Partial<Impairments> = { delayNs: 1_000_000 };
 
 const STACK_OPTIONS = [
   'addr',
