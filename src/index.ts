@@ -1,11 +1,13 @@
 /** The public API: a stack whose NIC is on a TAP interface, and plain TAP and TUN interfaces. */
 
+import './host/real_timers.ts';
 import type { Server, ServerOptions } from './api/server.ts';
 import type { ConnectOptions } from './api/dial.ts';
 import type { Socket } from './api/socket.ts';
 import type { Link } from './machine/link.ts';
 import type { LinkOptions } from './machine/link_options.ts';
 import type { Stack, StackOptions } from './machine/stack.ts';
+import type { WorkerProgram, WorkerStack } from './machine/worker_stack.ts';
 
 export type { Bsd, Linger, OptionValue, SockaddrIn, Timeval } from './api/bsd.ts';
 export type { DgramInfo, DgramSocket, DgramSocketOptions, DgramType } from './api/dgram.ts';
@@ -52,6 +54,7 @@ export type {
   Stack,
   StackOptions,
 } from './machine/stack.ts';
+export type { StackProgram, WorkerProgram, WorkerStack } from './machine/worker_stack.ts';
 export {
   SF_FLAGS,
   SF_NOCACHE,
@@ -83,6 +86,19 @@ export async function createLink<Name extends string>(
 ): Promise<Link<Name>> {
   const { openLink } = await import('./machine/link.ts');
   return openLink(options);
+}
+
+/**
+ * Opens a stack with `options` of createStack in a worker thread, and runs `program` there with it.
+ * Resolves when the function of the program has returned and its promise is resolved. The caller must
+ * close it. Rejects as createStack does, and with the error of the program.
+ */
+export async function stackInWorker(
+  options: StackOptions = {},
+  program: WorkerProgram = {},
+): Promise<WorkerStack> {
+  const { openWorkerStack } = await import('./machine/worker_stack.ts');
+  return openWorkerStack(options, program);
 }
 
 /**

@@ -8,9 +8,9 @@
  * `until`; and `LinkActivity`, what the network has under way. A real clock, `real`, lets it go as real time does.
  */
 
-import { performance } from 'node:perf_hooks';
 import type { Task } from '../sys/clock.ts';
 import { ManualClock } from './manual_clock.ts';
+import { after, cancel, realMs, soon } from './real_timers.ts';
 
 /** Turns of the event loop in which programs react before time advances: for their setImmediate. */
 const REACT_TURNS = 3;
@@ -72,7 +72,7 @@ export class LinkClock extends ManualClock {
 
   /** Changes the mode, which is `manual` before. */
   start(mode: LinkTime): void {
-    this.#real = { ms: performance.now(), ns: this.nowNs() };
+    this.#real = { ms: realMs(), ns: this.nowNs() };
     this.#mode = mode;
     this.#wake();
   }
@@ -86,14 +86,14 @@ export class LinkClock extends ManualClock {
   /** Nothing runs any more. Waiters end as if done. */
   close(): void {
     this.#closed = true;
-    if (this.#timer !== null) clearTimeout(this.#timer);
+    if (this.#timer !== null) cancel(this.#timer);
     this.#timer = null;
     for (const waiter of this.#waiters) this.#end(waiter, false);
   }
 
   override nowNs(): number {
     if (this.#mode !== 'real') return super.nowNs();
-    return this.#real.ns + Math.floor((performance.now() - this.#real.ms) * 1e6);
+    return this.#real.ns + Math.floor((realMs() - this.#real.ms) * 1e6);
   }
 
   override setAlarm(deadlineNs: number, alarm: Task): void {
@@ -108,7 +108,7 @@ export class LinkClock extends ManualClock {
 
   override post(task: Task): void {
     this.#posted++;
-    setImmediate(this.#runOne, task);
+    soon(this.#runOne, task);
   }
 
   /** Runs before time advances, without a turn of its own. */
@@ -170,7 +170,7 @@ export class LinkClock extends ManualClock {
   #arm(): void {
     if (this.#armed || this.#closed) return;
     this.#armed = true;
-    setImmediate(this.#turn);
+    soon(this.#turn);
   }
 
   readonly #turn = (): void => {
@@ -240,7 +240,7 @@ export class LinkClock extends ManualClock {
 
   /** The time that paced time has reached. */
   #pacedNs(): number {
-    const ms = performance.now();
+    const ms = realMs();
     this.#paced ??= { ms, ns: this.nowNs() };
     return this.#paced.ns + Math.floor((ms - this.#paced.ms) * 1e6 * PACE);
   }
@@ -278,8 +278,8 @@ export class LinkClock extends ManualClock {
 
   /** Takes a turn in `ms` milliseconds. */
   #later(ms: number): void {
-    if (this.#timer !== null) clearTimeout(this.#timer);
-    this.#timer = setTimeout(
+    if (this.#timer !== null) cancel(this.#timer);
+    this.#timer = after(
       () => {
         this.#timer = null;
         this.#arm();

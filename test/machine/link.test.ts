@@ -444,6 +444,21 @@ describe('a simulated link', () => {
     });
   });
 
+  it('needs no timers that a test runner has replaced', async () => {
+    const { setImmediate: soon, setTimeout: after } = globalThis;
+    const never = (() => undefined) as never;
+    globalThis.setImmediate = globalThis.setTimeout = never;
+    try {
+      await withTwo({ lossRate: 0.2 }, async (link, a, b) => {
+        createServer(b, (socket) => socket.end('hello')).listen(80);
+        expect(await link.until(connect(a, 80, B).then(text))).to.equal('hello');
+      });
+    } finally {
+      globalThis.setImmediate = soon;
+      globalThis.setTimeout = after;
+    }
+  });
+
   it('does not keep the process alive', async () => {
     const program = `
       import { createLink, createServer } from ${JSON.stringify(join(distRoot, 'src/index.js'))};
