@@ -1,6 +1,6 @@
 /** The public API: a stack whose NIC is on a TAP interface, and plain TAP and TUN interfaces. */
 
-import './host/real_timers.ts';
+import { realTimers } from './host/real_timers.ts';
 import type { Server, ServerOptions } from './api/server.ts';
 import type { ConnectOptions } from './api/dial.ts';
 import type { Socket } from './api/socket.ts';
@@ -85,7 +85,7 @@ export async function createLink<Name extends string>(
   options: LinkOptions<Name>,
 ): Promise<Link<Name>> {
   const { openLink } = await import('./machine/link.ts');
-  return openLink(options);
+  return openLink(options, realTimers);
 }
 
 /**

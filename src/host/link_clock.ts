@@ -10,7 +10,7 @@
 
 import type { Task } from '../sys/clock.ts';
 import { ManualClock } from './manual_clock.ts';
-import { after, cancel, realMs, soon } from './real_timers.ts';
+import { type RealTimers, realTimers } from './real_timers.ts';
 
 /** Turns of the event loop in which programs react before time advances: for their setImmediate. */
 const REACT_TURNS = 3;
@@ -20,6 +20,8 @@ const EVENTS_MAX = 256;
 const PACE = 1000;
 /** Time between two looks whether a disk has been read, ms; most reads wake the clock themselves. */
 const READ_MS = 2;
+/** How long time stands for a disk that does not answer, ms. */
+const READ_MAX_MS = 2000;
 /** The longest delay of setTimeout, ms. */
 const TIMER_MAX_MS = 0x7fffffff;
 
@@ -51,9 +53,10 @@ interface Waiter {
 }
 
 export class LinkClock extends ManualClock {
+  readonly #real: RealTimers;
   #mode: LinkTime = 'manual';
   /** With `real`: when it began, real ms and virtual ns. */
-  #real = { ms: 0, ns: 0 };
+  #began = { ms: 0, ns: 0 };
   #network: LinkActivity | null = null;
   /** Upcalls and other posted tasks that wait for their turn. */
   #posted = 0;
@@ -63,8 +66,15 @@ export class LinkClock extends ManualClock {
   #timer: NodeJS.Timeout | null = null;
   #closed = false;
   readonly #waiters = new Set<Waiter>();
+  /** Since when a disk is read, real ms; null: none is. */
+  #readMs: number | null = null;
   /** Where paced time began: real ms, virtual ns; null: time is not paced now. */
   #paced: { ms: number; ns: number } | null = null;
+
+  constructor(real = realTimers) {
+    super();
+    this.#real = real;
+  }
 
   get mode(): LinkTime {
     return this.#mode;
@@ -72,7 +82,7 @@ export class LinkClock extends ManualClock {
 
   /** Changes the mode, which is `manual` before. */
   start(mode: LinkTime): void {
-    this.#real = { ms: realMs(), ns: this.nowNs() };
+    this.#began = { ms: this.#real.now(), ns: this.nowNs() };
     this.#mode = mode;
     this.#wake();
   }
@@ -86,14 +96,14 @@ export class LinkClock extends ManualClock {
   /** Nothing runs any more. Waiters end as if done. */
   close(): void {
     this.#closed = true;
-    if (this.#timer !== null) cancel(this.#timer);
+    if (this.#timer !== null) this.#real.clearTimeout(this.#timer);
     this.#timer = null;
     for (const waiter of this.#waiters) this.#end(waiter, false);
   }
 
   override nowNs(): number {
     if (this.#mode !== 'real') return super.nowNs();
-    return this.#real.ns + Math.floor((realMs() - this.#real.ms) * 1e6);
+    return this.#began.ns + Math.floor((this.#real.now() - this.#began.ms) * 1e6);
   }
 
   override setAlarm(deadlineNs: number, alarm: Task): void {
@@ -108,7 +118,7 @@ export class LinkClock extends ManualClock {
 
   override post(task: Task): void {
     this.#posted++;
-    soon(this.#runOne, task);
+    this.#real.setImmediate(this.#runOne, task);
   }
 
   /** Runs before time advances, without a turn of its own. */
@@ -148,6 +158,7 @@ export class LinkClock extends ManualClock {
 
   #end(waiter: Waiter, reached: boolean): void {
     this.#waiters.delete(waiter);
+    this.#react = REACT_TURNS;
     waiter.end(reached);
   }
 
@@ -170,7 +181,7 @@ export class LinkClock extends ManualClock {
   #arm(): void {
     if (this.#armed || this.#closed) return;
     this.#armed = true;
-    soon(this.#turn);
+    this.#real.setImmediate(this.#turn);
   }
 
   readonly #turn = (): void => {
@@ -190,7 +201,7 @@ export class LinkClock extends ManualClock {
     if (this.#posted > 0) return false;
     super.runPosted();
     if (this.#posted > 0) return false;
-    if (this.#network?.reading() === true) {
+    if (this.#reads()) {
       this.#react = REACT_TURNS;
       this.#later(READ_MS);
       return false;
@@ -200,6 +211,8 @@ export class LinkClock extends ManualClock {
       return true;
     }
     for (let n = 0; n < EVENTS_MAX; n++) {
+      // Those who waited react first.
+      if (this.#endDone()) return true;
       const limitNs = this.#limit();
       if (!super.step(limitNs)) return this.#rest(limitNs);
       if (this.#posted > 0) return false;
@@ -207,7 +220,28 @@ export class LinkClock extends ManualClock {
     return true;
   }
 
-  /** How far time may go now, ns; ends the waiters that are done. */
+  /** Whether a disk is read, and not for so long that it may never answer. */
+  #reads(): boolean {
+    if (this.#network?.reading() !== true) {
+      this.#readMs = null;
+      return false;
+    }
+    this.#readMs ??= this.#real.now();
+    return this.#real.now() - this.#readMs < READ_MAX_MS;
+  }
+
+  /** Ends the waiters that are done; returns whether there were any. */
+  #endDone(): boolean {
+    let ended = false;
+    for (const waiter of this.#waiters) {
+      if (!waiter.done()) continue;
+      this.#end(waiter, false);
+      ended = true;
+    }
+    return ended;
+  }
+
+  /** How far time may go now, ns. */
   #limit(): number {
     const now = this.nowNs();
     let goNs = now;
@@ -215,10 +249,6 @@ export class LinkClock extends ManualClock {
     let paced = false;
     let active = this.#mode === 'auto';
     for (const waiter of this.#waiters) {
-      if (waiter.done()) {
-        this.#end(waiter, false);
-        continue;
-      }
       stopNs = Math.min(stopNs, waiter.untilNs);
       if (waiter.how === 'go') goNs = Math.max(goNs, waiter.untilNs);
       else active = true;
@@ -240,7 +270,7 @@ export class LinkClock extends ManualClock {
 
   /** The time that paced time has reached. */
   #pacedNs(): number {
-    const ms = realMs();
+    const ms = this.#real.now();
     this.#paced ??= { ms, ns: this.nowNs() };
     return this.#paced.ns + Math.floor((ms - this.#paced.ms) * 1e6 * PACE);
   }
@@ -252,16 +282,13 @@ export class LinkClock extends ManualClock {
     let ended = false;
     for (const waiter of this.#waiters) {
       const reached = now >= waiter.untilNs;
-      if (!reached && (waiter.how !== 'active' || this.#activity() === 'fast')) continue;
+      const quiet = this.nextNs === Infinity || this.#activity() !== 'fast';
+      if (!reached && !(waiter.how === 'active' && quiet)) continue;
       this.#end(waiter, reached);
       ended = true;
     }
-    if (ended) {
-      this.#react = REACT_TURNS;
-      return true;
-    }
-    this.#sleep();
-    return false;
+    if (!ended) this.#sleep();
+    return ended;
   }
 
   /** Waits in real time for the next event that time will reach by itself. */
@@ -278,8 +305,8 @@ export class LinkClock extends ManualClock {
 
   /** Takes a turn in `ms` milliseconds. */
   #later(ms: number): void {
-    if (this.#timer !== null) cancel(this.#timer);
-    this.#timer = after(
+    if (this.#timer !== null) this.#real.clearTimeout(this.#timer);
+    this.#timer = this.#real.setTimeout(
       () => {
         this.#timer = null;
         this.#arm();

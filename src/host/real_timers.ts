@@ -5,9 +5,17 @@
 
 import { performance } from 'node:perf_hooks';
 
-/** setImmediate, setTimeout and clearTimeout. */
-export const soon = setImmediate;
-export const after = setTimeout;
-export const cancel = clearTimeout;
-/** Milliseconds of the monotonic clock. */
-export const realMs: () => number = performance.now.bind(performance);
+/** Timers of Node.js, and the milliseconds of its monotonic clock. */
+export interface RealTimers {
+  readonly setImmediate: typeof setImmediate;
+  readonly setTimeout: typeof setTimeout;
+  readonly clearTimeout: typeof clearTimeout;
+  readonly now: () => number;
+}
+
+export const realTimers: RealTimers = {
+  setImmediate,
+  setTimeout,
+  clearTimeout,
+  now: performance.now.bind(performance),
+};

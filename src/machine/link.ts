@@ -7,6 +7,7 @@ import { sysctlErrorText } from '../ctl/sysctl.ts';
 import { LinkClock } from '../host/link_clock.ts';
 import { SeededPrng } from '../host/prng.ts';
 import { openedInTime } from '../host/sink_open.ts';
+import type { RealTimers } from '../host/real_timers.ts';
 import { SimSwitch } from '../host/sim_switch.ts';
 import { doneWithin } from '../host/stop.ts';
 import { calloutsPending, timeoutEnd } from '../kern/kern_timeout.ts';
@@ -287,12 +288,13 @@ function startStacks(
 /** `createLink` of src/index.ts. */
 export async function openLink<Name extends string>(
   options: LinkOptions<Name>,
+  timers: RealTimers,
 ): Promise<Link<Name>> {
   const checked = await checkLink(options);
   const { memory, seed, time } = checked;
   captureConsole.ended = (line) => process.emitWarning(line);
   const release = claimThread('createLink');
-  const clock = new LinkClock();
+  const clock = new LinkClock(timers);
   const hosts: LinkStack[] = [];
   try {
     const machine = bootHostMachine({ memory, seed }, clock);

@@ -99,6 +99,18 @@ describe('host: the clock of a link', () => {
     expect(rig.log).to.deep.equal(['1 true 1', '2 true 2', 'event 3', '3 true 3']);
   });
 
+  it('gives those who waited their turn before time advances', async () => {
+    const rig = new Rig();
+    rig.clock.start('auto');
+    rig.event('event', 1);
+    rig.event('next', 2);
+    await rig.clock.run('active', Infinity, () => rig.log.length > 0);
+    await turn();
+    expect(rig.clock.nowNs()).to.equal(1 * MS);
+    await rig.clock.run('active', Infinity, () => false);
+    expect(rig.log).to.deep.equal(['event 1', 'next 2']);
+  });
+
   it('stands while the disk is read', async () => {
     const rig = new Rig();
     rig.event('event', 1);
