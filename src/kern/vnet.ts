@@ -49,6 +49,8 @@ export class Vnet {
   readonly protosw: Protosw[] = [];
   /** State of each subsystem, indexed by the slot that VNET_DEFINE assigned. */
   readonly vnet_data: object[] = [];
+  /** The interface number of capture records whose interface is not known yet; 0: any. Ours. */
+  capunit = 0;
   /** Null: no other stack has the addresses of this one. */
   share: AddressShare | null = null;
 

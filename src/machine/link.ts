@@ -13,6 +13,7 @@ import { doneWithin } from '../host/stop.ts';
 import { calloutsPending, timeoutEnd } from '../kern/kern_timeout.ts';
 import { machineSysctl } from '../kern/kern_sysctl.ts';
 import type { Vnet } from '../kern/vnet.ts';
+import { captureUnit } from '../net/capture.ts';
 import { ifunit } from '../net/if.ts';
 import { errnoName, TapnicError } from '../sys/errno.ts';
 import { captureConsole, CaptureFile } from './capture_file.ts';
@@ -268,7 +269,10 @@ function startStacks(
     setSysctls(machine, vnet, `stacks.${name}.sysctl`, settings.sysctl);
     const captures = settings.captures.map((spec) => new CaptureFile(spec));
     try {
-      attachAll(captures, ifunit(vnet, 'lo0')!, ['lo0']);
+      const lo0 = ifunit(vnet, 'lo0')!;
+      // The stacks share the capture ring, so records need the number of an interface.
+      lo0.if_capunit = captureUnit();
+      attachAll(captures, lo0, ['lo0']);
       const plug = new LinkWire(name, wire.connect());
       const nic = openNic(
         machine,
@@ -277,6 +281,7 @@ function startStacks(
         ({ ifp, model }) => attachAll(captures, ifp, [null, name, ifp.if_xname], model),
         vnet,
       );
+      vnet.capunit = nic.ifp.if_capunit;
       hosts.push(new LinkStack(machine, vnet, nic, captures, network));
     } catch (e) {
       for (const capture of captures) capture.close();

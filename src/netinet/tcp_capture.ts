@@ -78,10 +78,10 @@ export function tcpCaptureOut(tp: Tcpcb, m: Mbuf, seq: TcpSeq, len: number, agai
     else segments.add(seq, len, id);
   }
   if (!captureOn.sockbuf) return;
-  const { inp_route, inp_socket } = tp.t_inpcb;
+  const { inp_route, inp_socket, inp_vnet } = tp.t_inpcb;
   if (inp_socket === null) return;
   // The first data of an accepted connection has no cached route yet.
-  const unit = inp_route.ro_nh?.nh_ifp.if_capunit ?? 0;
+  const unit = inp_route.ro_nh?.nh_ifp.if_capunit ?? inp_vnet.capunit;
   const { family } = tp.t_inpcb.inp_af;
   const first = position(seq, tp.iss);
   captureSockbufOut(captureRing(), unit, m, family, inp_socket.so_id, first, len);

@@ -320,6 +320,20 @@ describe('a simulated link', () => {
     rmSync(dir, { recursive: true });
   });
 
+  it('captures at each point what the stack itself does', async () => {
+    await withTwo({}, async (_link, a, b) => {
+      createServer(b, (socket) => socket.end('hello')).listen(80);
+      const points = ['sockbuf', 'ip', 'ip@lo0', 'if', 'wire'];
+      const captures = points.map((point) => a.capture(point));
+      expect(await text(await connect(b, 80, '127.0.0.1'))).to.equal('hello');
+      const results = await Promise.all(captures.map((capture) => capture.close()));
+      expect(results.map(({ packets }) => packets)).to.deep.equal([0, 0, 0, 0, 0]);
+      const own = a.capture('sockbuf');
+      expect(await text(await connect(a, 80, B))).to.equal('hello');
+      expect((await own.close()).packets).to.equal(1);
+    });
+  });
+
   it('loses frames while it is down', async () => {
     await withTwo({}, async (link, a, b) => {
       const seen = counter(b, 80);
