@@ -9,6 +9,7 @@
 #include <netinet/ip.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -205,6 +206,7 @@ static void ipv6(void) {
 
 struct blocked {
   int fd;
+  atomic_int started;
   ssize_t n;
   long long done;
 };
@@ -212,6 +214,7 @@ struct blocked {
 static void *reader(void *arg) {
   struct blocked *b = arg;
   char buf[100];
+  atomic_store(&b->started, 1);
   b->n = ifc.read(ifc.userdata, b->fd, buf, sizeof buf);
   b->done = now();
   return NULL;
@@ -224,6 +227,7 @@ static void blocking(int fd) {
   struct blocked b = {.fd = fd};
   pthread_t thread;
   CHECK(pthread_create(&thread, NULL, reader, &b) == 0);
+  while (!atomic_load(&b.started)) usleep(1000);
   usleep(100000);  // until the reader sleeps
   const long long start = now();
   CHECK(ifc.usleep(u, 200000) == 0);
@@ -292,6 +296,7 @@ static void wrong(int fd) {
   struct blocked b = {.fd = fd};
   pthread_t thread;
   CHECK(pthread_create(&thread, NULL, reader, &b) == 0);
+  while (!atomic_load(&b.started)) usleep(1000);
   usleep(100000);  // until the reader sleeps
   const int before = sockets();
   ifc.free(u);

@@ -145,7 +145,7 @@ describe('bpf_filter on mbuf chains', () => {
     const run = (): void => void bpfFilterMbuf(prog, m, 4136);
     expect(bytesPerCall(run)).to.be.below(1);
     const bytes = new Uint8Array(4136);
-    expect(bytesPerCall(() => void bpf_filter(prog, bytes, 0, 4136, 4136), 20_000)).to.be.below(1);
+    expect(bytesPerCall(() => void bpf_filter(prog, bytes, 0, 4136, 4136))).to.be.below(1);
     m_freem(m);
   });
 });
