@@ -114,7 +114,7 @@ export class Link<Name extends string = string> implements AsyncDisposable {
    * thousand times as fast as real time, so that programs can wait for something else. Rejects with
    * TapnicError: ETIMEDOUT after `limitMs`; EBADF, ECANCELED as `advance`.
    */
-  async until<T>(promise: PromiseLike<T>, options: UntilOptions = {}): Promise<T> {
+  async until<T>(promise: T | PromiseLike<T>, options: UntilOptions = {}): Promise<T> {
     this.#open('until');
     const { limitMs = UNTIL_MS } = options;
     if (typeof limitMs !== 'number' || !(limitMs > 0 && limitMs <= ADVANCE_MAX_MS))
@@ -125,7 +125,7 @@ export class Link<Name extends string = string> implements AsyncDisposable {
       settled = true;
       clock.poke();
     };
-    promise.then(settle, settle);
+    Promise.resolve(promise).then(settle, settle);
     const reached = await clock.run('paced', clock.nowNs() + limitMs * 1e6, () => settled);
     if (settled) return promise;
     if (reached)
@@ -165,7 +165,10 @@ export class Link<Name extends string = string> implements AsyncDisposable {
     this.#wire.setUp(up);
   }
 
-  /** Calls `listener` with each frame, in the call that sends it. Returns a function that ends this. */
+  /**
+   * Calls `listener` with each frame, in the call that sends it. Returns a function that ends this. What a
+   * listener throws is thrown in a later turn, as an uncaught exception.
+   */
   onFrame(listener: (frame: LinkFrame) => void): () => void {
     this.#listeners.add(listener);
     return () => void this.#listeners.delete(listener);
@@ -210,7 +213,17 @@ export class Link<Name extends string = string> implements AsyncDisposable {
   #sent(station: number, sent: Uint8Array, lost: boolean): void {
     if (this.#listeners.size === 0) return;
     const frame = { from: this.#names[station]!, timeMs: this.now, bytes: sent.slice(), lost };
-    for (const listener of this.#listeners) listener(frame);
+    for (const listener of this.#listeners)
+      try {
+        listener(frame);
+      } catch (e) {
+        // Not through the NIC, which is sending the frame.
+        this.#clock.post({
+          run: () => {
+            throw e;
+          },
+        });
+      }
   }
 
   #open(call: string): void {

@@ -241,6 +241,7 @@ describe('a simulated link', () => {
       expect(await codeOf(link.until(never, { limitMs: 5000 }))).to.equal('ETIMEDOUT');
       expect(link.now - start).to.equal(5000);
       expect(await codeOf(link.until(Promise.reject(new Error('own'))))).to.equal('Error: own');
+      expect(await link.until('a value')).to.equal('a value');
     });
   });
 
@@ -456,6 +457,31 @@ describe('a simulated link', () => {
       expect(await codeOf(link.advance(-1))).to.equal('EINVAL');
       expect(await codeOf(link.advance('1' as unknown as number))).to.equal('EINVAL');
     });
+  });
+
+  it('sends on when a listener of frames throws, and reports what it threw', async () => {
+    const others = process.listeners('uncaughtException');
+    const thrown: string[] = [];
+    process.removeAllListeners('uncaughtException');
+    process.on('uncaughtException', (e) => thrown.push(e.message));
+    try {
+      await withTwo({}, async (link, a, b) => {
+        createServer(b, (socket) => socket.end('hello')).listen(80);
+        const off = link.onFrame(() => {
+          throw new Error('listener');
+        });
+        expect(await text(await connect(a, 80, B))).to.equal('hello');
+        off();
+        const before = thrown.length;
+        expect(await text(await connect(a, 80, B))).to.equal('hello');
+        expect(thrown.length).to.equal(before);
+      });
+    } finally {
+      process.removeAllListeners('uncaughtException');
+      for (const other of others) process.on('uncaughtException', other);
+    }
+    expect(thrown.length).to.be.above(5);
+    expect(new Set(thrown)).to.deep.equal(new Set(['listener']));
   });
 
   it('needs no timers that a test runner has replaced', async () => {
