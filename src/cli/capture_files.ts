@@ -98,11 +98,12 @@ export class CaptureFiles extends Writable {
 
   /** Discards what waits for the reader of a FIFO; false: it has one, or is a file. */
   discardUnread(): boolean {
-    const file = this.#file;
-    if (file?.unread !== true) return false;
-    this.#leave(file);
-    file.abandon();
-    return true;
+    const unread = [...this.#open].filter((file) => file.unread);
+    for (const file of unread) {
+      this.#leave(file);
+      file.abandon();
+    }
+    return unread.length > 0;
   }
 
   override _write(chunk: Buffer, _encoding: BufferEncoding, done: (e?: Error) => void): void {

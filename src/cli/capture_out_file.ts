@@ -93,8 +93,7 @@ export class OutFile {
     if (this.#ended) return;
     if (!this.#unread) this.#events.ready();
     this.#unread = true;
-    if (this.#closed !== null) this.#end();
-    else this.#timer = setTimeout(() => this.#open(false), READER_MS);
+    this.#timer = setTimeout(() => this.#open(false), READER_MS);
   }
 
   /** Whether it is a FIFO that no program has opened for reading. */
@@ -162,8 +161,7 @@ export class OutFile {
     if (this.#ended) return done();
     this.#closed = done;
     this.#alive = setInterval(() => undefined, 1000);
-    if (this.#unread) this.#end();
-    else this.#pump();
+    this.#pump();
   }
 
   #finish(target: SinkTarget): void {

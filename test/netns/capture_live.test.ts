@@ -189,7 +189,13 @@ describe('netns: live captures', function () {
     expect(code).to.equal(1);
     expect(stderr).to.match(/\ntapnic: capture: the reader takes no bytes: what waited .* lost\n$/);
     reader.kill('SIGKILL');
-    // The first reader gets the header; when it leaves, one line.
+    // The end waits for the reader.
+    const counted = await capture('wire', '-w', 'none', '-c', '5');
+    await fetch();
+    const five = await ns.run('tcpdump', ['-nr', join(dir, 'none')]);
+    expect(five.stdout.trimEnd().split('\n'), five.stderr).to.have.lengthOf(5);
+    expect((await counted.ended).code).to.equal(0);
+    // When the reader leaves, one line.
     const late = await capture('wire', '-w', 'none');
     await fetch();
     const dump = await ns.run('tcpdump', ['-nr', join(dir, 'none'), '-c', '3']);
@@ -210,15 +216,17 @@ describe('netns: live captures', function () {
     });
     const disk = shell(
       "exec unshare -m sh -c 'mkdir d && mount -t tmpfs -o size=400k t d && " +
-        "{ $T wire -C 0.15 -w d/x.pcapng; echo $?; for f in d/*; do capinfos -Mc $f; done; }'",
+        "{ $T wire -C 0.15 -w d/x.pcapng; echo $?; for f in d/*; do test ! -s $f || capinfos -Mc $f; done; }'",
     );
     const load = { over: false };
     void disk.then(() => (load.over = true));
     while (!load.over) await fetch();
     const { stdout, stderr } = await disk;
-    expect(stderr).to.match(/\ntapnic: capture: d\/x\.pcapng2: ENOSPC: no space left on device\n$/);
+    expect(stderr).to.match(
+      /\ntapnic: capture: d\/x\.pcapng\d: ENOSPC: no space left on device\n$/,
+    );
     expect(stdout).to.match(/^1\n/);
-    expect(stdout.match(/Number of packets: +[1-9]/g)).to.have.lengthOf(3);
+    expect(stdout.match(/Number of packets: +[1-9]/g)?.length).to.be.within(2, 4);
     const { captured } = await stop(client);
     expect(packetsIn(join(dir, 'a.pcapng'))).to.equal(captured);
   });
