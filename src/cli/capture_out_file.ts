@@ -8,7 +8,7 @@ import { getSystemErrorMap } from 'node:util';
 import { linuxErrnoName, loadAddon } from '../../native-bindings/index.ts';
 import { GzipTarget } from '../host/gzip_target.ts';
 import { openTarget } from '../host/sink_open.ts';
-import type { SinkTarget } from '../host/sink_target.ts';
+import { PipeTarget, type SinkTarget } from '../host/sink_target.ts';
 
 /** Bytes that wait for the file before `write` returns false. */
 const ROOM_BYTES = 1 << 20;
@@ -51,6 +51,8 @@ export class OutFile {
   #closed: (() => void) | null = null;
   #ended = false;
   #unread = false;
+  /** A write to it may wait without end. */
+  #pipe = false;
   /** A FIFO that is being written does not keep the process alive. */
   #alive: NodeJS.Timeout | null = null;
 
@@ -83,6 +85,7 @@ export class OutFile {
 
   #opened(target: SinkTarget): void {
     if (this.#ended) return target.close();
+    this.#pipe = target instanceof PipeTarget;
     this.#target = this.path.endsWith('.gz') ? new GzipTarget(target) : target;
     if (!this.#unread) this.#events.ready();
     this.#unread = false;
@@ -170,9 +173,12 @@ export class OutFile {
     target.finish((e) => (e === null ? this.#end() : this.#fail(e.code ?? 'EIO')));
   }
 
-  /** Closes the file without waiting. */
+  /** Closes the file without what waits. A write in flight ends first, because it may fail, too. */
   abandon(): void {
-    if (!this.#ended) this.#end();
+    if (this.#ended) return;
+    this.#queue.length = 0;
+    this.#closed ??= () => undefined;
+    if (!this.#writing || this.#pipe) this.#end();
   }
 
   #fail(code: string): void {
