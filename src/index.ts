@@ -1,9 +1,11 @@
 /** The public API: a stack whose NIC is on a TAP interface, and plain TAP and TUN interfaces. */
 
 import { realTimers } from './host/real_timers.ts';
-import type { Server, ServerOptions } from './api/server.ts';
-import type { ConnectOptions } from './api/dial.ts';
-import type { Socket } from './api/socket.ts';
+import type { StackSocketOptions } from './api/net.ts';
+import { lateServer, lateSocket } from './api/late_class.ts';
+import type { ConnectionListener, Server as ServerClass, ServerOptions } from './api/server.ts';
+import type { ConnectOptions } from './api/net_args.ts';
+import type { Socket as SocketClass } from './api/socket.ts';
 import type { Link } from './machine/link.ts';
 import type { LinkOptions } from './machine/link_options.ts';
 import type { Stack, StackOptions } from './machine/stack.ts';
@@ -12,11 +14,23 @@ import type { WorkerProgram, WorkerStack } from './machine/worker_stack.ts';
 export type { Bsd, Linger, OptionValue, SockaddrIn, Timeval } from './api/bsd.ts';
 export type { DgramInfo, DgramSocket, DgramSocketOptions, DgramType } from './api/dgram.ts';
 export { openFile, type File } from './api/file.ts';
-export type { ListenOptions, Server, ServerOptions, Server as TcpServer } from './api/server.ts';
-export type { ConnectOptions } from './api/dial.ts';
-export type { LookupFunction } from './api/lookup.ts';
-export type { SendfileOptions, Socket, SocketOptions, Socket as TcpSocket } from './api/socket.ts';
+export type { StackNet, StackSocketOptions } from './api/net.ts';
+export type { LookupFunction, SocketStack } from './api/net_host.ts';
+export type {
+  ConnectionListener,
+  ListenAddress,
+  ListenOptions,
+  ServerOptions,
+} from './api/server.ts';
+export type { ConnectOptions } from './api/net_args.ts';
+export type { SocketOptions } from './api/socket.ts';
 export type { OnReadOptions } from './api/socket_reader.ts';
+export type {
+  SendfileBytes,
+  SendfileError,
+  SendfileOptions,
+  SendfileSource,
+} from './api/socket_sendfile.ts';
 export {
   type LegacyOptions,
   Tap,
@@ -64,6 +78,14 @@ export {
 } from './kern/sendfile_flags.ts';
 export { TapnicError } from './sys/errno.ts';
 
+/** A TCP connection of a stack, as net.Socket is one of Linux: `new Socket({ stack })`. */
+export type Socket = SocketClass;
+export const Socket = lateSocket.type;
+
+/** A TCP server of a stack, as net.Server is one of Linux: `new Server({ stack })`. */
+export type Server = ServerClass;
+export const Server = lateServer.type;
+
 /**
  * Boots a machine, plugs its NIC into a TAP interface and configures both sides. Only one stack per
  * thread can be open. The caller must close it. Rejects with TapnicError: EINVAL (an option is
@@ -104,18 +126,18 @@ export async function stackInWorker(
 /**
  * Creates a server on the stack's emulated host; call its `listen`. `onConnection` is added as a
  * listener of 'connection' and owns each socket it receives. Throws TapnicError (EBADF: the stack
- * is closed).
+ * is closed), ERR_INVALID_ARG_TYPE.
  */
-export function createServer(stack: Stack, onConnection?: (socket: Socket) => void): Server;
+export function createServer(stack: Stack, onConnection?: ConnectionListener): Server;
 export function createServer(
   stack: Stack,
   options: ServerOptions,
-  onConnection?: (socket: Socket) => void,
+  onConnection?: ConnectionListener,
 ): Server;
 export function createServer(
   stack: Stack,
-  options: ServerOptions | ((socket: Socket) => void) = {},
-  onConnection?: (socket: Socket) => void,
+  options: ServerOptions | ConnectionListener = {},
+  onConnection?: ConnectionListener,
 ): Server {
   return typeof options === 'function'
     ? stack.createServer(options)
@@ -123,16 +145,16 @@ export function createServer(
 }
 
 /**
- * Connects from the stack's emulated host to a port, 1 to 65535, of an IPv4 or IPv6 address. The
- * caller owns the socket. Rejects with TapnicError (ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH, EINVAL: an
- * invalid port or address, EBADF: the stack is closed).
+ * Connects from the stack's emulated host to a port of an address or a host name, by default of the
+ * stack itself. Resolves with the socket when the connection is established; the caller owns it.
+ * Rejects with TapnicError (ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH, …; EBADF: the stack is closed), and
+ * for wrong arguments with the errors of node:net, such as ERR_SOCKET_BAD_PORT.
  */
-export function connect(stack: Stack, options: ConnectOptions): Promise<Socket>;
-export function connect(stack: Stack, port: number, host: string): Promise<Socket>;
 export function connect(
   stack: Stack,
-  where: number | ConnectOptions,
-  host?: string,
-): Promise<Socket> {
-  return typeof where === 'object' ? stack.connect(where) : stack.connect(where, host!);
+  options: ConnectOptions & StackSocketOptions,
+): Promise<Socket>;
+export function connect(stack: Stack, port: number | string, host?: string): Promise<Socket>;
+export function connect(stack: Stack, ...args: unknown[]): Promise<Socket> {
+  return stack.connect(...(args as [number, string]));
 }

@@ -24,7 +24,8 @@ import type { Vnet } from '../kern/vnet.ts';
 import { addressText } from './address.ts';
 import type { File } from './file.ts';
 import { sendProgress, type SendProgress } from './send_progress.ts';
-import { type ListenOptions, openListener } from './server.ts';
+import { portNumber } from './node_errors.ts';
+import { BACKLOG, type ListenOptions, openListener } from './server.ts';
 
 /** Connections that one turn of the event loop serves. */
 const TURN_CONNS = 32;
@@ -220,10 +221,12 @@ export class ConnListener implements Task {
 
   /**
    * @param accepted is called with each connection, and calls `open`. It must not throw.
-   * Throws TapnicError: EINVAL, EADDRINUSE, EADDRNOTAVAIL, ENOBUFS.
+   * Throws ERR_SOCKET_BAD_PORT; TapnicError: EINVAL (address), EADDRINUSE, EADDRNOTAVAIL, ENOBUFS.
    */
   constructor(vnet: Vnet, options: ListenOptions, accepted: (conn: Conn) => void) {
-    const { so, failure } = openListener(vnet, options);
+    const { port, host, backlog = BACKLOG, ipv6Only = false } = options;
+    const place = { port: portNumber(port ?? 0), host: host ?? null, backlog, ipv6Only };
+    const { so, failure } = openListener(vnet, place);
     if (so === null) throw failure;
     this.#vnet = vnet;
     this.#accepted = accepted;

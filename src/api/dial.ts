@@ -1,6 +1,6 @@
-/** The sockets of `connect`: their addresses and options. */
+/** The BSD sockets of `connect`: their addresses and options. */
 
-import { errnoError, type Errno } from '../sys/errno.ts';
+import { EINVAL, type Errno, errnoOf } from '../sys/errno.ts';
 import { AF_INET6, IPPROTO_TCP, SOCK_STREAM } from '../kern/protosw.ts';
 import type { Sockaddr } from '../kern/sockaddr.ts';
 import {
@@ -15,77 +15,70 @@ import type { Vnet } from '../kern/vnet.ts';
 import { IPPROTO_IPV6 } from '../netinet6/ip6.ts';
 import { IPV6_V6ONLY } from '../netinet6/ip6_ctloutput.ts';
 import { sockaddr } from './address.ts';
-import type { Attempts } from './lookup.ts';
-import type { LookupOptions } from './lookup.ts';
-import type { SocketOptions } from './socket.ts';
-
-/** The address of the peer, and our own; for a new socket its options too. */
-export interface ConnectOptions extends LookupOptions, SocketOptions {
-  /** 1 to 65535. */
-  readonly port: number;
-  /**
-   * An IPv4 or IPv6 address, such as `fe80::1%tn0`, or with `lookup` a name. Default 127.0.0.1, or ::1 with
-   * `family` 6. As in Node.js, `family` has no effect on an address.
-   */
-  readonly host?: string | undefined;
-  /** The local address and port. Default: chosen. */
-  readonly localAddress?: string | undefined;
-  readonly localPort?: number | undefined;
-}
-
-/** A socket that is about to connect. */
-interface Dial {
-  readonly so: KernSocket;
-  /** For errors: `connect host:port`. */
-  readonly call: string;
-  readonly peer: Sockaddr;
-  readonly local: Sockaddr | null;
-}
-
-/**
- * Creates a BSD socket of `family`. One of AF_INET6 also connects to v4-mapped addresses, as on Linux.
- * Throws TapnicError ENOBUFS, EAFNOSUPPORT.
- */
-function tcpSocket(vnet: Vnet, family: number): KernSocket {
-  const error = socreate(vnet, family, SOCK_STREAM, IPPROTO_TCP);
-  if (error !== 0) throw errnoError(error, 'socket');
-  const so = soResult.so!;
-  if (family === AF_INET6) soSetInt(so, IPPROTO_IPV6, IPV6_V6ONLY, 0);
-  return so;
-}
-
-/** The local address of `connect`; null: chosen. Throws TapnicError EINVAL, ENXIO. */
-function localOf(vnet: Vnet, options: ConnectOptions, peer: Sockaddr): Sockaddr | null {
-  const { localAddress, localPort } = options;
-  if (localAddress === undefined && localPort === undefined) return null;
-  const any = peer.family === AF_INET6 ? '::' : '0.0.0.0';
-  return sockaddr(vnet, localAddress ?? any, localPort ?? 0);
-}
-
-/** Creates the socket. Throws TapnicError: EINVAL, ENXIO (addresses), ENOBUFS, EAFNOSUPPORT. */
-export function dial(vnet: Vnet, options: ConnectOptions): Dial {
-  const { host, port, family } = options;
-  const text = typeof host === 'string' ? host : family === 6 ? '::1' : '127.0.0.1';
-  const peer = sockaddr(vnet, text, port);
-  const local = localOf(vnet, options, peer);
-  return { so: tcpSocket(vnet, peer.family), call: `connect ${text}:${port}`, peer, local };
-}
-
-/** Binds and connects the socket. */
-export function dialled({ so, local, peer }: Dial): Errno {
-  const bound = local === null ? 0 : sobind(so, local);
-  return bound || soconnect(so, peer);
-}
+import type { Attempts, DialFailure } from './lookup.ts';
+import type { ConnectRequest } from './net_args.ts';
+import type { LookupAddress } from './net_host.ts';
+import { SocketError } from './node_errors.ts';
 
 /** State of a connection that we open. */
 export class Dialling {
-  /** The call for the error of a failed `connect`. */
-  call = 'connect';
-  /** The error of a `connect` that failed at once. */
-  refused: Errno = 0;
-  /** The addresses of a name, while they are tried. */
+  /** The attempts under way. */
   attempts: Attempts | null = null;
+  /** The option `signal`. */
+  signal: AbortSignal | null = null;
   // Options that were set before `connect`.
   noDelay: boolean | null = null;
   keepAlive: [boolean, number] | null = null;
+}
+
+/** A socket address. An errno if `address` is no address of the stack, such as an unknown zone. */
+function addressOf(vnet: Vnet, address: string, port: number): Sockaddr | Errno {
+  try {
+    return sockaddr(vnet, address, port);
+  } catch (e) {
+    return errnoOf((e as NodeJS.ErrnoException).code);
+  }
+}
+
+/** The local address of a socket of the family of `peer`; null: any. */
+function localOf(vnet: Vnet, request: ConnectRequest, peer: Sockaddr): Sockaddr | Errno | null {
+  const { localAddress, localPort } = request;
+  if (localAddress === undefined && localPort === undefined) return null;
+  const any = peer.family === AF_INET6 ? '::' : '0.0.0.0';
+  const local = addressOf(vnet, localAddress ?? any, localPort ?? 0);
+  return typeof local === 'object' && local.family !== peer.family ? EINVAL : local;
+}
+
+/**
+ * Creates a BSD socket, passes it to `take`, binds it and begins to connect. A socket of AF_INET6 also
+ * connects to v4-mapped addresses, as on Linux. Returns what failed, or null.
+ */
+export function dial(
+  vnet: Vnet,
+  to: LookupAddress,
+  request: ConnectRequest,
+  take: (so: KernSocket) => void,
+): DialFailure | null {
+  const { address } = to;
+  const { port, localAddress, localPort } = request;
+  const failed = (error: Errno): DialFailure => ({
+    error: new SocketError(error, 'connect', { address, port }),
+    connecting: true,
+  });
+  const peer = addressOf(vnet, address, port);
+  if (typeof peer === 'number') return failed(peer);
+  const made = socreate(vnet, peer.family, SOCK_STREAM, IPPROTO_TCP);
+  if (made !== 0) return failed(made);
+  const so = soResult.so!;
+  if (peer.family === AF_INET6) soSetInt(so, IPPROTO_IPV6, IPV6_V6ONLY, 0);
+  take(so);
+  const local = localOf(vnet, request, peer);
+  const bound = typeof local === 'number' ? local : local === null ? 0 : sobind(so, local);
+  if (bound !== 0) {
+    const any = peer.family === AF_INET6 ? '::' : '0.0.0.0';
+    const where = { address: localAddress ?? any, port: localPort };
+    return { error: new SocketError(bound, 'bind', where), connecting: false };
+  }
+  const error = soconnect(so, peer);
+  return error === 0 ? null : failed(error);
 }

@@ -1,56 +1,59 @@
 /**
- * Resolution of host names for `connect`, by a function that the program passes, such as dns.lookup of
- * Node.js; and the order in which several addresses are tried (RFC 8305), as in net.Socket.
+ * How `connect` finds the peer: it resolves a host name, by default as the Linux side does, and tries
+ * several addresses one after the other (RFC 8305), as net.Socket does.
  */
 
-import { ETIMEDOUT, errnoError, TapnicError } from '../sys/errno.ts';
+import { ETIMEDOUT, type Errno } from '../sys/errno.ts';
 import { passUpcall, type Upcall } from '../sys/pass.ts';
 import { Callout, callout_reset, callout_stop } from '../kern/kern_timeout.ts';
-import { parseInAddr } from '../netinet/in.ts';
-import { parseIn6 } from '../netinet6/in6.ts';
-import type { ConnectOptions } from './dial.ts';
+import { type ConnectRequest, isIP } from './net_args.ts';
+import type { LookupAddress, LookupFunction, NetHost } from './net_host.ts';
+import { nodeError, SocketError, unknownHost } from './node_errors.ts';
+import { later } from './turns.ts';
 
-/** One result of a lookup. */
-interface LookupAddress {
-  readonly address: string;
-  readonly family: number;
+/** The addresses of the stack's lo0. */
+const LOCALHOST: readonly LookupAddress[] = [
+  { address: '127.0.0.1', family: 4 },
+  { address: '::1', family: 6 },
+];
+
+/**
+ * dns.lookup for a stack: `localhost` is the stack's own lo0, an address is itself, and the function that
+ * the stack has resolves any other name.
+ */
+export function stackLookup(host: NetHost): LookupFunction {
+  return (hostname, options, callback) => {
+    const { family = 0, all = false } = options;
+    const ip = isIP(hostname);
+    const local = /^localhost\.?$/i.test(hostname);
+    if (ip === 0 && !local) {
+      if (host.lookup === null) later(() => callback(unknownHost(hostname), ''));
+      else host.lookup(hostname, options, callback);
+      return;
+    }
+    const list = ip === 0 ? LOCALHOST : [{ address: hostname, family: ip }];
+    const found = family === 0 || ip !== 0 ? list : list.filter((one) => one.family === family);
+    later(() => {
+      if (all) callback(null, found);
+      else callback(null, found[0]!.address, found[0]!.family);
+    });
+  };
 }
 
-/** A function with the arguments of dns.lookup. */
-export type LookupFunction = (
-  hostname: string,
-  options: { family?: number | undefined; hints?: number | undefined; all?: boolean },
-  callback: (
-    error: Error | null,
-    address: string | readonly LookupAddress[],
-    family?: number,
-  ) => void,
-) => void;
-
-/** How `connect` resolves a name. */
-export interface LookupOptions {
-  /** 4 or 6: the only family to ask for. */
-  readonly family?: number | undefined;
-  readonly hints?: number | undefined;
-  /** Resolves `host` if it is no address. Without it, a name is EINVAL. */
-  readonly lookup?: LookupFunction | undefined;
-  /** Whether all addresses are tried, alternating between the families. Default true. */
-  readonly autoSelectFamily?: boolean | undefined;
-  /** How long one of them is tried, ms; at least 10. Default 250. */
-  readonly autoSelectFamilyAttemptTimeout?: number | undefined;
-}
-
-/** The family of a numeric address without a port: 4, 6, or 0 for other text. */
-export function isIP(text: string): 0 | 4 | 6 {
-  if (parseInAddr(text) !== null) return 4;
-  return parseIn6(text.split('%')[0]!) === null ? 0 : 6;
-}
-
-function invalid({ address, family }: LookupAddress, host: string): TapnicError | null {
+/** The error of an unusable result of a lookup; null if it is usable. */
+function wrongResult(
+  { address, family }: LookupAddress,
+  { host, port }: ConnectRequest,
+): Error | null {
   if (typeof address !== 'string' || isIP(address) === 0)
-    return new TapnicError('ERR_INVALID_IP_ADDRESS', 'connect', `${host}: not an address`);
+    return nodeError('ERR_INVALID_IP_ADDRESS', `Invalid IP address: ${address}`, TypeError);
   if (family === 4 || family === 6) return null;
-  return new TapnicError('ERR_INVALID_ADDRESS_FAMILY', 'connect', `${host}: family ${family}`);
+  const error = nodeError(
+    'ERR_INVALID_ADDRESS_FAMILY',
+    `Invalid address family: ${family} ${host}:${port}`,
+    RangeError,
+  );
+  return Object.assign(error, { host, port });
 }
 
 /** The addresses in the order of the attempts: alternating, the family of the first one first. */
@@ -63,131 +66,172 @@ function interleaved(list: readonly LookupAddress[]): LookupAddress[] {
   return order;
 }
 
-/**
- * Resolves `host` and calls `done` with the addresses to try, at least one, or with an error. `seen` is
- * called with each result, for the event 'lookup'. `bound`: the socket has a local address, which allows
- * one family only.
- */
-export function resolveHost(
-  host: string,
-  options: LookupOptions & { readonly lookup: LookupFunction },
-  bound: boolean,
-  seen: (error: Error | null, address?: string, family?: number) => void,
-  done: (error: Error | null, list: LookupAddress[]) => void,
-): void {
-  const { family, hints, lookup, autoSelectFamily = true } = options;
-  const all = autoSelectFamily && family !== 4 && family !== 6 && !bound;
-  const query = { family: family === 4 || family === 6 ? family : 0, hints: hints ?? 0 };
-  lookup(host, all ? { ...query, all } : query, (error, result, resultFamily) => {
-    if (error) {
-      seen(error);
-      done(error, []);
-      return;
-    }
-    const list =
-      typeof result === 'string'
-        ? [{ address: result, family: resultFamily ?? isIP(result) }]
-        : result;
-    for (const { address, family: f } of list) seen(null, address, f);
-    const valid = list.filter(
-      (address, i) =>
-        invalid(address, host) === null &&
-        list.findIndex((other) => other.address === address.address) === i,
-    );
-    if (valid.length > 0) done(null, interleaved(valid));
-    else done(invalid(list[0] ?? { address: '', family: 0 }, host), []);
-  });
-}
-
 /** How `Attempts` acts on its socket. */
 interface AttemptHooks {
-  /** Begins to connect. Throws TapnicError. */
-  dial(options: ConnectOptions): void;
+  /** Binds a new BSD socket and begins to connect. Returns what failed at once, or null. */
+  dial(to: LookupAddress): DialFailure | null;
   /** Ends the attempt under way. */
   drop(): void;
   event(name: string, ...args: unknown[]): void;
+  /** Several addresses will be tried. */
+  several(attempted: string[]): void;
   /** All attempts failed. */
   failed(error: Error): void;
 }
 
-const ATTEMPT_MS = 250;
-const ATTEMPT_MIN_MS = 10;
+/** Why an attempt failed at once. */
+export interface DialFailure {
+  readonly error: SocketError;
+  /** Whether `connect` failed, and not `bind`. */
+  readonly connecting: boolean;
+}
 
-/**
- * Tries addresses one after the other, as net.Socket does: each but the last one for a limited time. If
- * all fail, the error is an AggregateError with those of the attempts; with one address that of it.
- */
+/** Finds the addresses of the peer and tries them one after the other, each but the last for a limited time. */
 export class Attempts {
-  readonly #left: LookupAddress[];
-  readonly #options: ConnectOptions;
+  readonly #request: ConnectRequest;
   readonly #hooks: AttemptHooks;
-  readonly #errors: Error[] = [];
-  readonly #several: boolean;
   readonly #timer: Callout;
+  readonly #attempted: string[] = [];
+  #left: LookupAddress[] = [];
+  readonly #errors: SocketError[] = [];
+  #several = false;
   #now: LookupAddress | null = null;
+  #stopped = false;
 
-  constructor(list: readonly LookupAddress[], options: ConnectOptions, hooks: AttemptHooks) {
-    this.#left = [...list];
-    this.#several = list.length > 1;
-    this.#options = options;
+  constructor(request: ConnectRequest, hooks: AttemptHooks) {
+    this.#request = request;
     this.#hooks = hooks;
     const late: Upcall = { upcall: () => this.#late() };
     this.#timer = new Callout({ run: () => passUpcall(late) });
   }
 
+  /** Begins: an address is tried in a later turn, a name is passed to `lookup`. */
+  start(lookup: LookupFunction): void {
+    const { host, family, hints, autoSelectFamily } = this.#request;
+    const ip = isIP(host);
+    if (ip !== 0) {
+      later(() => this.#try([{ address: host, family: ip }]));
+      return;
+    }
+    const query = { family, hints };
+    lookup(host, autoSelectFamily ? { ...query, all: true } : query, (error, result, of) => {
+      if (error) this.#notFound(error, result, of);
+      else if (typeof result === 'string' || !Array.isArray(result))
+        this.#found([{ address: result as string, family: of ?? 0 }]);
+      else this.#found(result as LookupAddress[]);
+    });
+  }
+
+  #notFound(error: Error, result: unknown, of: number | undefined): void {
+    const { host, autoSelectFamily } = this.#request;
+    if (this.#stopped && autoSelectFamily) return;
+    const address = autoSelectFamily ? undefined : result;
+    this.#hooks.event('lookup', error, address, autoSelectFamily ? undefined : of, host);
+    this.#failLater(error);
+  }
+
+  #failLater(error: Error): void {
+    later(() => {
+      if (!this.#stopped) this.#hooks.failed(error);
+    });
+  }
+
+  #found(list: readonly LookupAddress[]): void {
+    const { host, autoSelectFamily } = this.#request;
+    if (this.#stopped && autoSelectFamily) return;
+    for (const { address, family } of list) {
+      this.#hooks.event('lookup', null, address, family, host);
+      if (this.#stopped) return;
+    }
+    const valid = list.filter((one) => wrongResult(one, this.#request) === null);
+    const usable = valid.filter(
+      (one, i) => valid.findIndex(({ address }) => address === one.address) === i,
+    );
+    if (usable.length > 0) this.#try(interleaved(usable));
+    else this.#failLater(wrongResult(list[0] ?? { address: '', family: 0 }, this.#request)!);
+  }
+
+  #try(list: LookupAddress[]): void {
+    if (this.#stopped) return;
+    this.#left = list;
+    this.#several = list.length > 1;
+    if (this.#several) this.#hooks.several(this.#attempted);
+    this.#next();
+  }
+
   /** Tries the next address. */
-  next(): void {
+  #next(): void {
     const to = this.#left.shift();
     if (to === undefined) {
+      this.#stopped = true;
       this.#hooks.failed(this.#failure());
       return;
     }
     this.#now = to;
+    this.#attempted.push(`${to.address}:${this.#request.port}`);
     this.#emit('connectionAttempt');
-    try {
-      this.#hooks.dial({ ...this.#options, host: to.address });
-    } catch (e) {
-      this.fail(e as Error);
+    if (this.#stopped) return;
+    const failure = this.#hooks.dial(to);
+    if (failure !== null) {
+      this.#failed(failure.error, failure.connecting && this.#several);
       return;
     }
-    const { autoSelectFamilyAttemptTimeout: ms = ATTEMPT_MS } = this.#options;
-    if (this.#left.length > 0) callout_reset(this.#timer, Math.max(ms, ATTEMPT_MIN_MS) * 1e6);
+    if (this.#left.length > 0) callout_reset(this.#timer, this.#request.attemptMs * 1e6);
   }
 
   /** The attempt under way failed. */
-  fail(error: Error): void {
-    this.#emit('connectionAttemptFailed', error);
-    this.#errors.push(error);
-    this.stop();
-    this.#hooks.drop();
-    this.next();
+  fail(error: SocketError): void {
+    this.#failed(error, true);
   }
 
-  /** Ends the time limit of the attempt under way. */
-  stop(): void {
+  #failed(error: SocketError, reported: boolean): void {
+    this.#errors.push(error);
     callout_stop(this.#timer);
-    this.#now = null;
+    this.#hooks.drop();
+    if (reported) this.#emit('connectionAttemptFailed', error);
+    if (!this.#stopped) this.#next();
+  }
+
+  /** No more attempts: the socket is connected or destroyed. */
+  stop(): void {
+    this.#stopped = true;
+    callout_stop(this.#timer);
+  }
+
+  /** The error of the attempt under way. */
+  errorOf(errno: Errno): SocketError {
+    const { port } = this.#request;
+    const { localAddress, localPort } = this.#request;
+    const error = new SocketError(errno, 'connect', { address: this.#now!.address, port });
+    return localAddress !== undefined && localPort !== undefined
+      ? Object.assign(error, { localAddress, localPort })
+      : error;
   }
 
   #late(): void {
-    const to = this.#now;
-    if (to === null || this.#left.length === 0) return;
+    if (this.#stopped || this.#now === null || this.#left.length === 0) return;
     this.#emit('connectionAttemptTimeout');
-    const { port } = this.#options;
-    this.#errors.push(errnoError(ETIMEDOUT, `connect ${to.address}:${port}`));
+    this.#errors.push(this.errorOf(ETIMEDOUT));
     this.#hooks.drop();
-    this.next();
+    if (!this.#stopped) this.#next();
   }
 
   #emit(name: string, ...more: unknown[]): void {
     const { address, family } = this.#now!;
-    if (this.#several) this.#hooks.event(name, address, this.#options.port, family, ...more);
+    this.#hooks.event(name, address, this.#request.port, family, ...more);
   }
 
   #failure(): Error {
-    const [first] = this.#errors as [Error & { code?: string }];
+    const [first] = this.#errors as [SocketError];
     if (!this.#several) return first;
-    const error = new AggregateError(this.#errors, 'connect: all addresses failed');
-    return Object.assign(error, { code: first.code, syscall: 'connect' });
+    const text = this.#errors.map(({ message }) => message).join('; ');
+    const { code, errno, syscall, address, port } = first;
+    return Object.assign(new AggregateError(this.#errors, text), {
+      code,
+      errno,
+      syscall,
+      address,
+      port,
+    });
   }
 }

@@ -1,18 +1,11 @@
 /**
  * TCP servers of the emulated host, and outgoing connections. `listen` works with every net.Server of
- * Node.js (net, http, https, http2); `Server` has the interface of net.Server. Left out: name
- * resolution, cluster, abort signals.
+ * Node.js (net, http, https, http2); `Server` has the interface of net.Server. Left out: cluster.
  */
 
-import { EventEmitter } from 'node:events';
-import {
-  EADDRINUSE,
-  EAFNOSUPPORT,
-  EINVAL,
-  errnoError,
-  type Errno,
-  TapnicError,
-} from '../sys/errno.ts';
+import { addAbortListener, EventEmitter } from 'node:events';
+import { promisify } from 'node:util';
+import { EADDRINUSE, EAFNOSUPPORT, type Errno } from '../sys/errno.ts';
 import { AF_INET6, IPPROTO_TCP, SOCK_STREAM } from '../kern/protosw.ts';
 import type { Sockaddr } from '../kern/sockaddr.ts';
 import {
@@ -31,8 +24,12 @@ import { IPPROTO_IPV6 } from '../netinet6/ip6.ts';
 import { IPV6_V6ONLY } from '../netinet6/ip6_ctloutput.ts';
 import { soSetInt } from '../kern/uipc_sockopt.ts';
 import { addressText, familyText, sockaddr } from './address.ts';
-import type { ConnectOptions } from './dial.ts';
-import { Socket, type SocketServer } from './socket.ts';
+import { lateServer } from './late_class.ts';
+import { stackLookup } from './lookup.ts';
+import { type ConnectOptions, listenRequest, normalArgs } from './net_args.ts';
+import { type AnyServer, hostOf, type NetHost, type SocketStack } from './net_host.ts';
+import { invalidArgType, nodeError, SocketError } from './node_errors.ts';
+import { Socket, type SocketOptions, type SocketServer } from './socket.ts';
 import { later, Turns } from './turns.ts';
 
 /** The requested backlog, as Node's; kern.ipc.soacceptqueue limits it. */
@@ -40,29 +37,38 @@ export const BACKLOG = 511;
 
 /** The address and the queue of a listening server. */
 export interface ListenOptions {
-  /** 0 to 65535; 0, the default: any free port. */
-  readonly port?: number | undefined;
-  /** An IPv4 or IPv6 address. Default: all addresses of both families, `::`. */
+  /** 0 to 65535, as a number or as text; 0, the default: any free port. */
+  readonly port?: number | string | null | undefined;
+  /** An IPv4 or IPv6 address, or a name. Default: all addresses of both families, `::`. */
   readonly host?: string | undefined;
   /** With the address `::`, whether the server accepts only IPv6. Default false. */
   readonly ipv6Only?: boolean | undefined;
   /** Length of the accept queue. Default 511; kern.ipc.soacceptqueue limits it. */
   readonly backlog?: number | undefined;
+  /** Closes the server when it is aborted. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** Options of a server, as net.Server's. */
 export interface ServerOptions {
   /** Keeps our side open after the peer has ended its side. Default false. */
-  readonly allowHalfOpen?: boolean;
+  readonly allowHalfOpen?: boolean | undefined;
   /** Whether sockets are paused when they are accepted. Default false. */
-  readonly pauseOnConnect?: boolean;
+  readonly pauseOnConnect?: boolean | undefined;
   /** TCP_NODELAY. Default false. */
-  readonly noDelay?: boolean;
+  readonly noDelay?: boolean | undefined;
   /** SO_KEEPALIVE, and when the first probe is sent, in ms. Default false. */
-  readonly keepAlive?: boolean;
-  readonly keepAliveInitialDelay?: number;
+  readonly keepAlive?: boolean | undefined;
+  readonly keepAliveInitialDelay?: number | undefined;
   /** High-water mark of the sockets, bytes. Default: that of Node's streams. */
-  readonly highWaterMark?: number;
+  readonly highWaterMark?: number | undefined;
+  /** A net.BlockList: connections from its addresses are closed at once. */
+  readonly blockList?: AddressList | undefined;
+}
+
+/** The part of net.BlockList that servers use. */
+interface AddressList {
+  check(address: string, family: 'ipv4' | 'ipv6'): boolean;
 }
 
 /** A server's address. */
@@ -70,12 +76,6 @@ export interface ListenAddress {
   readonly address: string;
   readonly family: string;
   readonly port: number;
-}
-
-/** The public part of a server that `listen` needs. net.Server and its subclasses have it. */
-export interface AnyServer extends EventEmitter {
-  readonly listening: boolean;
-  close(done?: (error?: Error) => void): unknown;
 }
 
 /**
@@ -86,8 +86,10 @@ export interface AnyServer extends EventEmitter {
 interface ServerInside extends EventEmitter {
   _handle: ListenHandle | null;
   _connections: number;
+  /** Counts the calls of `listen` and `close`: a host name of an earlier one is not used. */
+  _listeningId?: number;
   _emitCloseIfDrained(): void;
-  maxConnections?: number | null;
+  maxConnections?: number | null | undefined;
   allowHalfOpen?: boolean;
   pauseOnConnect?: boolean;
   noDelay?: boolean;
@@ -95,34 +97,23 @@ interface ServerInside extends EventEmitter {
   /** In seconds. */
   keepAliveInitialDelay?: number;
   highWaterMark?: number;
-  blockList?: { check(address: string, family: string): boolean } | undefined;
-}
-
-/** The stack of a server, which closes servers and connections when it is closed. */
-export interface ListenUser {
-  listens(server: AnyServer): void;
-  closed(server: AnyServer): void;
-  connection(socket: Socket): void;
-  /** A connection was destroyed. */
-  disconnected(socket: Socket): void;
+  blockList?: AddressList | undefined;
 }
 
 /** The listening socket of a server. It takes the place of Node's own handle. */
 class ListenHandle implements SocketServer {
-  readonly #vnet: Vnet;
+  readonly #host: NetHost;
   readonly #server: ServerInside;
-  readonly #user: ListenUser | null;
   #so: KernSocket | null;
   /** Accepted connections that the server has not emitted. */
   readonly #accepted: KernSocket[] = [];
   readonly #accepting = new Turns(() => this.#accept());
 
   /** Takes ownership of `so`, which listens. */
-  constructor(vnet: Vnet, so: KernSocket, server: ServerInside, user: ListenUser | null) {
-    this.#vnet = vnet;
+  constructor(host: NetHost, so: KernSocket, server: ServerInside) {
+    this.#host = host;
     this.#so = so;
     this.#server = server;
-    this.#user = user;
     so.sol_upcall = this.#accepting;
   }
 
@@ -157,35 +148,34 @@ class ListenHandle implements SocketServer {
       return;
     }
     if (peer !== null && server.blockList !== undefined) {
-      const family = familyText(peer).toLowerCase();
-      if (server.blockList.check(addressText(this.#vnet, peer), family)) {
+      const family = familyText(peer) === 'IPv6' ? 'ipv6' : 'ipv4';
+      if (server.blockList.check(addressText(this.#host.vnet, peer), family)) {
         soclose(so);
         return;
       }
     }
     const { allowHalfOpen = false, highWaterMark } = server;
-    const socket = new Socket(this.#vnet, { allowHalfOpen, highWaterMark });
+    const socket = new Socket({ stack: this.#host, allowHalfOpen, highWaterMark });
     socket.adopt(so, this, server.pauseOnConnect === true);
     if (server.noDelay === true) socket.setNoDelay(true);
     if (server.keepAlive === true)
       socket.setKeepAlive(true, (server.keepAliveInitialDelay ?? 0) * 1000);
     server._connections++;
     socket.server = server;
-    this.#user?.connection(socket);
+    this.#host.user?.connection(socket);
     server.emit('connection', socket);
   }
 
   #dropped(side: string, name: Sockaddr | null): Record<string, unknown> {
     if (name === null) return {};
     return {
-      [`${side}Address`]: addressText(this.#vnet, name),
+      [`${side}Address`]: addressText(this.#host.vnet, name),
       [`${side}Port`]: name.port,
       [`${side}Family`]: familyText(name),
     };
   }
 
-  socketClosed(socket: Socket): void {
-    this.#user?.disconnected(socket);
+  socketClosed(): void {
     this.#server._connections--;
     this.#server._emitCloseIfDrained();
   }
@@ -199,7 +189,11 @@ class ListenHandle implements SocketServer {
   address(): ListenAddress {
     const so = this.#so!;
     const name = so.so_proto.pr_sockaddr(so)!;
-    return { address: addressText(this.#vnet, name), family: familyText(name), port: name.port };
+    return {
+      address: addressText(this.#host.vnet, name),
+      family: familyText(name),
+      port: name.port,
+    };
   }
 
   /** Stops accepting. */
@@ -209,7 +203,7 @@ class ListenHandle implements SocketServer {
     if (so === null) return;
     soclose(so);
     for (const unseen of this.#accepted.splice(0)) reset(unseen);
-    this.#user?.closed(this.#server as unknown as AnyServer);
+    this.#host.user?.closed(this.#server as unknown as AnyServer);
   }
 
   /** Called by net.Server. No effect: the stack keeps the process alive until it is closed. */
@@ -248,61 +242,98 @@ export function listeningSocket(
   return error;
 }
 
-/** A listening socket, or why the call failed; `failure` has the address and the port, as Node's. */
+/** A listening socket, or why the call failed. */
 type Listening =
   | { readonly so: KernSocket; readonly failure: null }
-  | { readonly so: null; readonly failure: TapnicError };
+  | { readonly so: null; readonly failure: SocketError };
+
+/** Where a socket listens. */
+interface ListenPlace {
+  readonly port: number;
+  /** An address; null: all addresses of both families, or of IPv4 if the stack has no IPv6. */
+  readonly host: string | null;
+  readonly backlog: number;
+  readonly ipv6Only: boolean;
+}
 
 /**
  * Creates a listening socket. Throws TapnicError EINVAL: invalid port or address. `failure`: EADDRINUSE,
  * EADDRNOTAVAIL, ENOBUFS.
  */
-export function openListener(vnet: Vnet, options: ListenOptions): Listening {
-  const { port = 0, host, backlog = BACKLOG, ipv6Only = false } = options;
-  // As net.Server: all addresses of both families, or of IPv4 if the stack has no IPv6.
+export function openListener(vnet: Vnet, place: ListenPlace): Listening {
+  const { port, host, backlog, ipv6Only } = place;
   let where = host ?? '::';
   let error = listeningSocket(vnet, sockaddr(vnet, where, port), backlog, ipv6Only);
-  if (error === EAFNOSUPPORT && host === undefined) {
+  if (error === EAFNOSUPPORT && host === null) {
     where = '0.0.0.0';
     error = listeningSocket(vnet, sockaddr(vnet, where, port), backlog, false);
   }
-  const so = soResult.so!;
-  if (error === 0) return { so, failure: null };
-  const hint = error === EADDRINUSE ? ': the port is in use: choose another one' : '';
-  const failure = errnoError(error, 'listen', `${where}:${port}${hint}`);
-  return { so: null, failure: Object.assign(failure, { address: where, port }) };
+  if (error === 0) return { so: soResult.so!, failure: null };
+  const hint = error === EADDRINUSE ? 'choose another port' : '';
+  const at = { address: where, port };
+  return { so: null, failure: new SocketError(error, 'listen', at, true, hint) };
+}
+
+/** Makes `server` listen, and emits 'listening' or 'error' later. */
+function attach(host: NetHost, server: ServerInside, place: ListenPlace): void {
+  let failure: Error;
+  try {
+    const listener = openListener(host.vnet, place);
+    if (listener.so !== null) {
+      const handle = new ListenHandle(host, listener.so, server);
+      server._handle = handle;
+      host.user?.listens(server as unknown as AnyServer);
+      later(() => {
+        if (server._handle === handle) server.emit('listening');
+      });
+      return;
+    }
+    ({ failure } = listener);
+  } catch (e) {
+    failure = e as Error;
+  }
+  later(() => server.emit('error', failure));
+}
+
+/** Closes the server when the signal is aborted. */
+function closesOn(signal: AbortSignal, server: AnyServer): void {
+  if (signal.aborted) {
+    later(() => server.close());
+    return;
+  }
+  const watch = addAbortListener(signal, () => server.close());
+  server.once('close', () => watch[Symbol.dispose]());
 }
 
 /**
- * Makes `server` accept connections to the stack `vnet`. 'listening' is emitted later, or 'error' with
- * TapnicError EADDRINUSE, EADDRNOTAVAIL, ENOBUFS. Throws TapnicError EINVAL: invalid port, address or
- * server, or the server listens already.
+ * Makes `server` accept connections to the stack, with the arguments of net.Server's `listen`.
+ * 'listening' is emitted later, or 'error' with TapnicError EADDRINUSE, EADDRNOTAVAIL, ENOBUFS. Throws
+ * errors of wrong arguments as net.Server does; ERR_SERVER_ALREADY_LISTEN; TapnicError EBADF: the stack is
+ * closed.
  */
-export function listen(
-  vnet: Vnet,
-  server: AnyServer,
-  options: ListenOptions = {},
-  user: ListenUser | null = null,
-): void {
+export function listen(host: NetHost, server: AnyServer, args: readonly unknown[]): void {
   const inside = server as unknown as ServerInside;
-  const { port = 0 } = options;
   if (typeof inside?._emitCloseIfDrained !== 'function')
-    throw errnoError(
-      EINVAL,
-      `listen ${port}`,
-      'a server of node:net, node:http or tapnic is needed',
+    throw invalidArgType('server', 'a server of node:net, node:http or tapnic', server);
+  host.check('listen');
+  const request = listenRequest(args, BACKLOG);
+  if (inside._handle)
+    throw nodeError(
+      'ERR_SERVER_ALREADY_LISTEN',
+      'Listen method has been called more than once without closing.',
     );
-  if (inside._handle) throw errnoError(EINVAL, `listen ${port}`, 'the server listens already');
-  const { so, failure } = openListener(vnet, options);
-  if (so === null) {
-    later(() => inside.emit('error', failure));
+  if (request.listener !== null) server.once('listening', request.listener);
+  if (request.signal !== null) closesOn(request.signal, server);
+  const id = (inside._listeningId ?? 0) + 1;
+  inside._listeningId = id;
+  if (request.host === null) {
+    attach(host, inside, request);
     return;
   }
-  const handle = new ListenHandle(vnet, so, inside, user);
-  inside._handle = handle;
-  user?.listens(server);
-  later(() => {
-    if (inside._handle === handle) inside.emit('listening');
+  stackLookup(host)(request.host, {}, (error, address) => {
+    if (inside._listeningId !== id) return;
+    if (error !== null) inside.emit('error', error);
+    else attach(host, inside, { ...request, host: address as string });
   });
 }
 
@@ -322,15 +353,22 @@ export function listening(server: EventEmitter): Promise<void> {
   });
 }
 
+/** A number of an option. Throws ERR_INVALID_ARG_TYPE. */
+function numberOf(name: string, value: unknown): number | undefined {
+  if (value === undefined || typeof value === 'number') return value;
+  throw invalidArgType(`options.${name}`, 'of type number', value);
+}
+
 /**
  * A TCP server of the emulated host. It emits 'listening', 'connection', 'error', 'drop' and 'close' as
  * net.Server does; its connections are Sockets.
  */
 export class Server extends EventEmitter {
-  readonly #vnet: Vnet;
-  readonly #user: ListenUser | null;
+  readonly #host: NetHost;
   /** Limit of open connections. The server closes further ones and emits 'drop'. */
-  maxConnections: number | null = null;
+  maxConnections: number | null | undefined = undefined;
+  /** As in net.Server; only clusters use it. */
+  dropMaxConnection: boolean | undefined = undefined;
   readonly allowHalfOpen: boolean;
   readonly pauseOnConnect: boolean;
   readonly noDelay: boolean;
@@ -338,21 +376,30 @@ export class Server extends EventEmitter {
   /** Seconds, as in net.Server. */
   readonly keepAliveInitialDelay: number;
   readonly highWaterMark: number | undefined;
+  readonly blockList: AddressList | undefined;
   // As in net.Server, for `listen`.
   _handle: ListenHandle | null = null;
   _connections = 0;
+  _listeningId = 1;
 
-  /** @param user the stack that closes the server */
-  constructor(vnet: Vnet, options: ServerOptions = {}, user: ListenUser | null = null) {
+  /** `onConnection` is added as a listener of 'connection'. Throws ERR_INVALID_ARG_TYPE. */
+  constructor(options: ServerOptions & { readonly stack: SocketStack }, onConnection?: unknown) {
     super();
-    this.#vnet = vnet;
-    this.#user = user;
+    this.#host = hostOf(options?.stack);
+    const delay = numberOf('keepAliveInitialDelay', options.keepAliveInitialDelay) ?? 0;
+    const mark = numberOf('highWaterMark', options.highWaterMark);
+    const { blockList } = options;
+    if (blockList !== undefined && typeof blockList?.check !== 'function')
+      throw invalidArgType('options.blockList', 'an instance of net.BlockList', blockList);
     this.allowHalfOpen = options.allowHalfOpen ?? false;
     this.pauseOnConnect = options.pauseOnConnect ?? false;
     this.noDelay = options.noDelay ?? false;
     this.keepAlive = options.keepAlive ?? false;
-    this.keepAliveInitialDelay = Math.floor((options.keepAliveInitialDelay ?? 0) / 1000);
-    this.highWaterMark = options.highWaterMark;
+    this.keepAliveInitialDelay = Math.max(0, Math.floor(delay / 1000));
+    this.highWaterMark = mark !== undefined && mark >= 0 ? mark : undefined;
+    this.blockList = blockList;
+    if (typeof onConnection === 'function')
+      this.on('connection', onConnection as (socket: Socket) => void);
   }
 
   /** Whether it accepts connections. */
@@ -365,38 +412,41 @@ export class Server extends EventEmitter {
     return this._handle === null ? null : this._handle.address();
   }
 
-  /** Starts to accept connections; see `listen`. `listener` is added as a listener of 'listening'. */
+  /**
+   * Starts to accept connections; see the function `listen`. `listener` is added as a listener of
+   * 'listening'.
+   */
   listen(options: ListenOptions, listener?: () => void): this;
-  listen(port?: number, host?: string, backlog?: number, listener?: () => void): this;
-  listen(port: number, host: string, listener: () => void): this;
-  listen(port: number, listener: () => void): this;
+  listen(port?: number | string, host?: string, backlog?: number, listener?: () => void): this;
+  listen(port: number | string, host: string, listener: () => void): this;
+  listen(port: number | string, backlog: number, listener?: () => void): this;
+  listen(port: number | string, listener: () => void): this;
+  listen(listener: () => void): this;
   listen(...args: unknown[]): this {
-    const listener = args.at(-1);
-    const values = args.filter((arg) => typeof arg !== 'function');
-    const [where, host, backlog] = values;
-    // Without arguments the port is any free one; an undefined port is an error.
-    const port = values.length === 0 ? 0 : (where ?? NaN);
-    const options = typeof where === 'object' ? (where as ListenOptions) : { port, host, backlog };
-    if (typeof listener === 'function') this.once('listening', listener as () => void);
-    listen(this.#vnet, this, options as ListenOptions, this.#user);
+    listen(this.#host, this, args);
     return this;
   }
 
   /**
    * Stops accepting; open connections stay open. 'close' is emitted when they have ended. `done` is
-   * added as a listener of it, and receives TapnicError ERR_SERVER_NOT_RUNNING if the server does not
-   * listen.
+   * added as a listener of it, and receives ERR_SERVER_NOT_RUNNING if the server does not listen.
    */
   close(done?: (error?: Error) => void): this {
+    this._listeningId++;
     const handle = this._handle;
     this._handle = null;
-    if (done !== undefined) {
-      const error = new TapnicError('ERR_SERVER_NOT_RUNNING', 'close', 'it does not listen');
-      this.once('close', handle === null ? (): void => done(error) : done);
+    if (typeof done === 'function') {
+      const stopped = nodeError('ERR_SERVER_NOT_RUNNING', 'Server is not running.');
+      this.once('close', handle === null ? (): void => done(stopped) : done);
     }
     handle?.close();
     this._emitCloseIfDrained();
     return this;
+  }
+
+  /** Closes the server; resolves when the last connection has ended. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this._handle !== null) await promisify(this.close.bind(this))();
   }
 
   _emitCloseIfDrained(): void {
@@ -410,6 +460,16 @@ export class Server extends EventEmitter {
     return this;
   }
 
+  /** With `captureRejections`: a listener of 'connection' that rejects destroys its socket. */
+  override [EventEmitter.captureRejectionSymbol](
+    error: Error,
+    event: string,
+    socket: unknown,
+  ): void {
+    if (event === 'connection') (socket as Socket).destroy(error);
+    else this.emit('error', error);
+  }
+
   /** No effect, like `unref`: the stack keeps the process alive until it is closed. */
   ref(): this {
     return this;
@@ -420,35 +480,45 @@ export class Server extends EventEmitter {
   }
 }
 
-/** Creates a server of the stack `vnet`; `onConnection` is a listener of 'connection'. */
+lateServer.loaded(Server);
+
+/** A listener of 'connection'. */
+export type ConnectionListener = (socket: Socket) => void;
+
+/** Creates a server of the stack; `onConnection` is a listener of 'connection'. Throws as `Server`. */
 export function createServer(
-  vnet: Vnet,
-  options: ServerOptions | ((socket: Socket) => void) = {},
-  onConnection?: (socket: Socket) => void,
-  user: ListenUser | null = null,
+  stack: SocketStack,
+  options?: ServerOptions | ConnectionListener | null,
+  onConnection?: ConnectionListener,
 ): Server {
-  const listener = typeof options === 'function' ? options : onConnection;
-  const server = new Server(vnet, typeof options === 'function' ? {} : options, user);
-  if (listener !== undefined) server.on('connection', listener);
-  return server;
+  if (typeof options === 'function') return new Server({ stack }, options);
+  if (options !== undefined && typeof options !== 'object')
+    throw invalidArgType('options', 'of type object', options);
+  return new Server({ ...options, stack }, onConnection);
+}
+
+/** Creates a socket with the options of `connect`, and connects it; the arguments of `connect`. */
+export function dialSocket(stack: SocketStack, args: readonly unknown[]): Socket {
+  const { options } = normalArgs(args);
+  const socket = new Socket({ ...(options as Partial<SocketOptions>), stack });
+  const { timeout } = options as { timeout?: number };
+  if (timeout) socket.setTimeout(timeout);
+  return socket.connect(...(args as [ConnectOptions]));
 }
 
 /**
- * Connects from the emulated host to an IPv4 or IPv6 address. Rejects with TapnicError: ECONNREFUSED,
- * EINVAL, …
+ * Connects from the emulated host, with the arguments of `Socket.connect`. Rejects with TapnicError
+ * (ECONNREFUSED, …), or the error of a wrong argument.
  */
-export function connect(
-  vnet: Vnet,
-  where: number | ConnectOptions,
-  host?: string,
-): Promise<Socket> {
+export function connect(stack: SocketStack, ...args: readonly unknown[]): Promise<Socket> {
   return new Promise((resolve, reject) => {
-    const options = typeof where === 'object' ? where : { port: where, host };
-    if (typeof where !== 'object') sockaddr(vnet, host!, where);
-    const socket = new Socket(vnet, options);
-    socket.once('error', reject);
-    socket.connect(options, () => {
-      socket.off('error', reject);
+    const socket = dialSocket(stack, args);
+    const failed = (error: Error): void => reject(error);
+    // A signal destroys the socket without an error that anybody sees.
+    const closed = (): void => reject(nodeError('ERR_SOCKET_CLOSED', 'Socket is closed'));
+    socket.once('error', failed).once('close', closed);
+    socket.once('connect', () => {
+      socket.off('error', failed).off('close', closed);
       resolve(socket);
     });
   });

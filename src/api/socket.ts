@@ -1,23 +1,13 @@
 /**
  * A TCP connection of the emulated host as a stream.Duplex with the behaviour of net.Socket, and
  * `sendfile`. It emits the same events in the same order, and each in its own turn of the event loop,
- * after the call that causes it. socket_reader.ts has the receive side. Left out: out-of-band data,
- * abort signals.
+ * after the call that causes it. socket_reader.ts has the receive side, lookup.ts and dial.ts `connect`.
+ * Left out: out-of-band data.
  */
 
-import { Duplex } from 'node:stream';
-import {
-  EINVAL,
-  EISCONN,
-  EPIPE,
-  EWOULDBLOCK,
-  errnoError,
-  type Errno,
-  TapnicError,
-} from '../sys/errno.ts';
+import { addAbortSignal, Duplex } from 'node:stream';
+import { EALREADY, ECONNABORTED, EISCONN, EPIPE, EWOULDBLOCK, type Errno } from '../sys/errno.ts';
 import { passUpcall, type Upcall } from '../sys/pass.ts';
-import { File } from '../kern/kern_descrip.ts';
-import { sendfile, type SfHdtr } from '../kern/kern_sendfile.ts';
 import { Callout, callout_reset, callout_stop } from '../kern/kern_timeout.ts';
 import { IPPROTO_TCP } from '../kern/protosw.ts';
 import type { Sockaddr } from '../kern/sockaddr.ts';
@@ -38,12 +28,27 @@ import {
 } from '../kern/uipc_socket.ts';
 import type { Sockbuf } from '../kern/uipc_sockbuf.ts';
 import { SOL_SOCKET, soSetInt } from '../kern/uipc_sockopt.ts';
-import type { Vnet } from '../kern/vnet.ts';
 import { TCP_KEEPIDLE, TCP_NODELAY } from '../netinet/tcp_sockopt.ts';
-import { addressText, familyText, sockaddr } from './address.ts';
-import { type ConnectOptions, dial, dialled, Dialling } from './dial.ts';
-import { Attempts, isIP, type LookupFunction, resolveHost } from './lookup.ts';
+import { addressText, familyText } from './address.ts';
+import { dial, Dialling } from './dial.ts';
+import { lateSocket } from './late_class.ts';
+import { Attempts, stackLookup } from './lookup.ts';
+import {
+  type ConnectOptions,
+  connectRequest,
+  type ConnectRequest,
+  normalArgs,
+} from './net_args.ts';
+import { hostOf, type NetHost, type SocketStack } from './net_host.ts';
+import {
+  invalidArgType,
+  invalidArgValue,
+  nodeError,
+  outOfRange,
+  SocketError,
+} from './node_errors.ts';
 import { type OnReadOptions, SocketReader } from './socket_reader.ts';
+import { SendfileJob, type SendfileOptions, type SendfileSource } from './socket_sendfile.ts';
 import { later } from './turns.ts';
 
 /** Largest delay of a timer, ms; Node's is the same. */
@@ -55,36 +60,25 @@ type Done = (error?: Error | null) => void;
 
 /** Options of a new socket, as net.Socket's. */
 export interface SocketOptions {
+  /** The stack of the socket. */
+  readonly stack: SocketStack;
   /** Keeps our side open after the peer has ended its side. Default false. */
   readonly allowHalfOpen?: boolean | undefined;
   /** High-water mark of both directions, bytes. Default: that of Node's streams. */
   readonly highWaterMark?: number | undefined;
   /** Buffers for received data. There are no 'data' events then. */
   readonly onread?: OnReadOptions | undefined;
-}
-
-/** The part of a file to send. */
-export interface SendfileOptions {
-  /** Offset of the first byte; default 0. */
-  offset?: number;
-  /** Number of bytes; default 0: up to the end of the file at the time of sending. */
-  nbytes?: number;
-  /** Headers and trailers: bytes to send before and after the file. */
-  hdtr?: SfHdtr;
-  /** SF_* flags; default 0. */
-  flags?: number;
-}
-
-/** A call of `sendfile`. */
-interface SendfileJob {
-  readonly file: File;
-  readonly options: SendfileOptions;
-  settled(error: Errno, bytes: number): void;
+  /** TCP_NODELAY; SO_KEEPALIVE, and when the first probe is sent, in ms. */
+  readonly noDelay?: boolean | undefined;
+  readonly keepAlive?: boolean | undefined;
+  readonly keepAliveInitialDelay?: number | undefined;
+  /** Destroys the socket when it is aborted. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** The server of a socket, which counts its open connections. */
 export interface SocketServer {
-  socketClosed(socket: Socket): void;
+  socketClosed(): void;
 }
 
 /** Addresses of a connection. */
@@ -111,18 +105,37 @@ class Events extends SocketReader<Socket> {
   }
 }
 
-/** Throws TapnicError EINVAL if `file` is not a File or a number is not a safe integer. */
-function checkSendfile(file: File, options: SendfileOptions): void {
-  if (!(file instanceof File))
-    throw errnoError(EINVAL, 'sendfile', 'the file must be a result of openFile');
-  for (const name of ['offset', 'nbytes', 'flags'] as const)
-    if (!Number.isSafeInteger(options[name] ?? 0))
-      throw errnoError(EINVAL, 'sendfile', `${name} must be an integer`);
+/** Options that a stream has and a socket has not, and options of Linux's descriptors. */
+const UNSUPPORTED = [
+  ['objectMode', ''],
+  ['readableObjectMode', ''],
+  ['writableObjectMode', ''],
+  ['fd', ': a stack has no descriptors of Linux'],
+  ['handle', ': a stack has no handles of Linux'],
+] as const;
+
+/** Throws ERR_INVALID_ARG_VALUE or ERR_INVALID_ARG_TYPE. */
+function checkOptions(options: SocketOptions): void {
+  for (const [name, reason] of UNSUPPORTED) {
+    const value = (options as unknown as Record<string, unknown>)[name];
+    if (value !== undefined && value !== false && value !== null)
+      throw invalidArgValue(`options.${name}`, value, `is not supported${reason}`);
+  }
+  const { keepAliveInitialDelay: delay } = options;
+  if (delay !== undefined && typeof delay !== 'number')
+    throw invalidArgType('options.keepAliveInitialDelay', 'of type number', delay);
 }
 
-/** A connection. `connect` and servers create it. */
+/** A timeout's milliseconds. Throws ERR_INVALID_ARG_TYPE, ERR_OUT_OF_RANGE. */
+function timeoutMs(ms: unknown): number {
+  if (typeof ms !== 'number') throw invalidArgType('msecs', 'of type number', ms);
+  if (!(ms >= 0) || ms === Infinity) throw outOfRange('msecs', 'a non-negative finite number', ms);
+  return Math.min(ms, TIMEOUT_MAX_MS);
+}
+
+/** A connection. Servers create it; or a program does, and calls `connect`. */
 export class Socket extends Duplex {
-  readonly #vnet: Vnet;
+  readonly #host: NetHost;
   /** The BSD socket; null before `connect` and once closed. */
   #so: KernSocket | null = null;
   /** The addresses of a closed connection. Those of an open one are read from its PCB. */
@@ -141,8 +154,8 @@ export class Socket extends Duplex {
   #timer: Callout | null = null;
   /** Pending sendfile calls. Each has an empty chunk that marks its place among the written data. */
   #jobs: Map<Uint8Array, SendfileJob> | null = null;
-  /** Whether the write in progress waits for the end of a sendfile. */
-  #sending = false;
+  /** The sendfile call for which the write in progress waits. */
+  #sending: SendfileJob | null = null;
   /** Bytes of complete writes and sendfile calls. */
   #sent = 0;
   #server: SocketServer | null = null;
@@ -153,20 +166,30 @@ export class Socket extends Duplex {
   timeout: number | undefined = undefined;
   /** The server that accepted it; null otherwise. */
   server: unknown = null;
+  /** The addresses of a name that were tried, with the port. Set if there are several. */
+  declare autoSelectFamilyAttemptedAddresses?: string[];
 
-  constructor(vnet: Vnet, options: SocketOptions = {}) {
-    const { highWaterMark } = options;
+  /** Throws ERR_INVALID_ARG_TYPE, ERR_INVALID_ARG_VALUE. */
+  constructor(options: SocketOptions) {
+    const host = hostOf(options?.stack);
+    checkOptions(options);
+    const { stack: _, onread, signal, ...rest } = options;
     super({
+      ...rest,
       allowHalfOpen: options.allowHalfOpen ?? false,
       autoDestroy: true,
       // _destroy emits 'close', which has an argument.
       emitClose: false,
-      ...(highWaterMark === undefined
-        ? {}
-        : { readableHighWaterMark: highWaterMark, writableHighWaterMark: highWaterMark }),
     });
-    this.#vnet = vnet;
-    this.#events.setOnRead(options.onread);
+    this.#host = host;
+    this.#events.setOnRead(onread);
+    if (options.noDelay === true) this.#opening.noDelay = true;
+    if (options.keepAlive === true)
+      this.#opening.keepAlive = [true, Math.max(options.keepAliveInitialDelay ?? 0, 0)];
+    if (signal !== undefined) {
+      addAbortSignal(signal, this);
+      this.#opening.signal = signal;
+    }
   }
 
   /**
@@ -190,77 +213,58 @@ export class Socket extends Duplex {
   }
 
   /**
-   * Connects to a port, 1 to 65535, of an IPv4 or IPv6 address, or with `lookup` of a name. 'connect' and
-   * 'ready' or 'error' follow.
-   * Throws TapnicError: EINVAL (no port or no address), ENXIO (no such zone), EISCONN, ENOBUFS.
+   * Connects to a port of an address or a host name. 'lookup', 'connectionAttempt' and others, and then
+   * 'connect' and 'ready' or 'error' follow. A closed socket may connect again. Throws errors of wrong
+   * arguments as net.Socket does, such as ERR_SOCKET_BAD_PORT; TapnicError EBADF: the stack is closed.
    */
   connect(options: ConnectOptions, listener?: () => void): this;
-  connect(port: number, host: string, listener?: () => void): this;
-  connect(port: number, listener?: () => void): this;
-  connect(
-    where: ConnectOptions | number,
-    hostOrListener?: string | (() => void),
-    listener?: () => void,
-  ): this {
-    const options = typeof where === 'object' ? where : { port: where, host: hostOrListener };
-    const onConnect = typeof hostOrListener === 'function' ? hostOrListener : listener;
-    if (this.#so !== null || this.connecting || this.destroyed)
-      throw errnoError(EISCONN, 'connect');
-    const host = typeof options.host === 'string' ? options.host : undefined;
-    const wanted: ConnectOptions = { ...options, host };
-    const { lookup } = wanted;
-    if (host !== undefined && lookup !== undefined && isIP(host) === 0) {
-      sockaddr(this.#vnet, '::', options.port);
-      this.connecting = true;
-      this.#resolve(host, { ...wanted, lookup });
-    } else {
-      this.#dial(wanted);
+  connect(port: number | string, host: string, listener?: () => void): this;
+  connect(port: number | string, listener?: () => void): this;
+  connect(...args: unknown[]): this {
+    const { options, listener } = normalArgs(args);
+    const request = connectRequest(options);
+    this.#host.check('connect');
+    if (listener !== null) this.once('connect', listener);
+    // Unlike Node.js, which connects nevertheless.
+    if (this.#dialling?.signal?.aborted === true) return this;
+    if (this.destroyed) this.#reopen();
+    if (this.#so !== null || this.connecting) {
+      this.#connectAgain(request);
+      return this;
     }
-    if (onConnect !== undefined) this.once('connect', onConnect);
+    this.connecting = true;
+    this.#active();
+    this.#host.user?.connection(this);
+    const attempts = new Attempts(request, {
+      dial: (to) => dial(this.#host.vnet, to, request, (so) => this.#take(so)),
+      drop: () => this.#drop(),
+      event: (name, ...more) => this.emit(name, ...more),
+      several: (attempted) => (this.autoSelectFamilyAttemptedAddresses = attempted),
+      failed: (failure) => this.destroy(failure),
+    });
+    this.#opening.attempts = attempts;
+    attempts.start(request.lookup ?? stackLookup(this.#host));
     return this;
+  }
+
+  /** Makes a destroyed socket new. */
+  #reopen(): void {
+    (this as unknown as { _undestroy(): void })._undestroy();
+    this.#names = null;
+    this.bytesRead = 0;
+    this.#sent = 0;
+    this.#events.reopen();
+  }
+
+  /** The errors of connect(2) for a socket that connects or is connected already. */
+  #connectAgain({ host, port }: ConnectRequest): void {
+    const errno = this.connecting ? EALREADY : EISCONN;
+    const error = new SocketError(errno, 'connect', { address: host, port });
+    later(() => this.destroy(error));
   }
 
   get #opening(): Dialling {
     return (this.#dialling ??= new Dialling());
-  }
-
-  /** Begins to connect to an address. Throws TapnicError. */
-  #dial(options: ConnectOptions): void {
-    const call = dial(this.#vnet, options);
-    this.#opening.call = call.call;
-    this.#take(call.so);
-    this.connecting = true;
-    const error = dialled(call);
-    this.#opening.refused = error;
-    if (error === 0) return;
-    later(() => {
-      if (this.#so === call.so) this.#connectFailed(error);
-    });
-  }
-
-  /** Resolves the name `host`, and then tries its addresses. */
-  #resolve(host: string, options: ConnectOptions & { lookup: LookupFunction }): void {
-    const seen = (error: Error | null, address?: string, family?: number): void => {
-      if (!this.destroyed) this.emit('lookup', error, address, family, host);
-    };
-    const bound = options.localAddress !== undefined;
-    resolveHost(host, options, bound, seen, (error, list) =>
-      later(() => {
-        if (this.destroyed) return;
-        if (error !== null) {
-          this.destroy(error);
-          return;
-        }
-        const attempts = new Attempts(list, options, {
-          dial: (wanted) => this.#dial(wanted),
-          drop: () => this.#drop(),
-          event: (name, ...args) => this.emit(name, ...args),
-          failed: (failure) => this.destroy(failure),
-        });
-        this.#opening.attempts = attempts;
-        attempts.next();
-      }),
-    );
   }
 
   #endAttempts(): void {
@@ -276,14 +280,6 @@ export class Socket extends Duplex {
     if (so !== null) soclose(so);
   }
 
-  #connectFailed(error: Errno): void {
-    if (this.destroyed) return;
-    const { call, attempts } = this.#opening;
-    const failure = errnoError(error, call);
-    if (attempts === null) this.destroy(failure);
-    else attempts.fail(failure);
-  }
-
   /** The local or the peer's address; null without a connection. */
   #name(peer: boolean): Sockaddr | null {
     if (this.#names !== null) return peer ? this.#names.peer : this.#names.local;
@@ -297,6 +293,11 @@ export class Socket extends Duplex {
     return this.#so === null || this.connecting;
   }
 
+  /** Bytes that wait to be sent; undefined without a connection. */
+  get bufferSize(): number | undefined {
+    return this.#so === null && !this.connecting ? undefined : this.writableLength;
+  }
+
   get readyState(): 'opening' | 'open' | 'readOnly' | 'writeOnly' | 'closed' {
     if (this.connecting) return 'opening';
     if (this.readable) return this.writable ? 'open' : 'readOnly';
@@ -305,7 +306,8 @@ export class Socket extends Duplex {
 
   /** Bytes given to `write` and `sendfile`, those included that wait. */
   get bytesWritten(): number {
-    return this.#so === null ? this.#sent : this.#sent + this.writableLength;
+    const gone = this.#so === null && !this.connecting;
+    return gone ? this.#sent : this.#sent + this.writableLength;
   }
 
   /** Its local address; an empty object without a connection. */
@@ -313,12 +315,12 @@ export class Socket extends Duplex {
     const local = this.#name(false);
     if (local === null) return {};
     const { port } = local;
-    return { address: addressText(this.#vnet, local), family: familyText(local), port };
+    return { address: addressText(this.#host.vnet, local), family: familyText(local), port };
   }
 
   get remoteAddress(): string | undefined {
     const peer = this.#name(true);
-    return peer === null ? undefined : addressText(this.#vnet, peer);
+    return peer === null ? undefined : addressText(this.#host.vnet, peer);
   }
 
   get remotePort(): number | undefined {
@@ -332,7 +334,7 @@ export class Socket extends Duplex {
 
   get localAddress(): string | undefined {
     const local = this.#name(false);
-    return local === null ? undefined : addressText(this.#vnet, local);
+    return local === null ? undefined : addressText(this.#host.vnet, local);
   }
 
   get localPort(): number | undefined {
@@ -353,8 +355,9 @@ export class Socket extends Duplex {
     const so = this.#so!;
     const connected = (so.so_state & SS_ISCONNECTED) !== 0;
     if (!connected) {
+      const { attempts } = this.#opening;
       if (so.so_error !== 0 || (so.so_state & SS_ISDISCONNECTED) !== 0)
-        this.#connectFailed(soTakeError(so) || this.#opening.refused);
+        attempts?.fail(attempts.errorOf(soTakeError(so) || ECONNABORTED));
       return false;
     }
     this.connecting = false;
@@ -384,7 +387,8 @@ export class Socket extends Duplex {
       const so = socket.#so;
       if (so === null || !socket.#connected()) return;
       if (sb === so.so_rcv) socket.#events.runNow();
-      else socket.#pump();
+      else if (socket.#sending === null) socket.#pump();
+      else socket.#sending.progress();
     };
     active = (socket): void => socket.#active();
   }
@@ -438,15 +442,18 @@ export class Socket extends Duplex {
     this.#chunk = 0;
     this.#chunkOff = 0;
     this.#writeDone = done;
-    this.#pump();
+    if (this.#so === null && !this.connecting)
+      this.#wrote(nodeError('ERR_SOCKET_CLOSED', 'Socket is closed'));
+    else this.#pump();
   }
 
   /** Continues the write in progress. */
   #pump(): void {
     const so = this.#so;
-    if (this.#writeDone === null || so === null || this.connecting || this.#sending) return;
+    if (this.#writeDone === null || so === null || this.connecting || this.#sending !== null)
+      return;
     const { length } = this.#chunks;
-    while (this.#chunk < length && !this.#sending) {
+    while (this.#chunk < length && this.#sending === null) {
       const chunk = this.#chunks[this.#chunk]!;
       const more = this.#chunk < length - 1 && !this.#jobs?.has(this.#chunks[this.#chunk + 1]!);
       const job = chunk.length === 0 ? this.#jobs?.get(chunk) : undefined;
@@ -459,12 +466,12 @@ export class Socket extends Duplex {
       if (error === EWOULDBLOCK) return;
       if (error !== 0) {
         // The pending error is more specific than EPIPE.
-        this.#wrote(errnoError(soTakeError(so) || error, 'write'));
+        this.#wrote(new SocketError(soTakeError(so) || error, 'write'));
         return;
       }
       this.#nextChunk(chunk.length);
     }
-    if (!this.#sending) this.#wrote(null);
+    if (this.#sending === null) this.#wrote(null);
   }
 
   #sendChunk(so: KernSocket, chunk: Uint8Array, more: boolean): Errno {
@@ -500,16 +507,18 @@ export class Socket extends Duplex {
   /** Sends FIN after all data, if the program has ended our side. 'finish' is emitted later. */
   #shutdown(): void {
     const done = this.#finalDone;
-    if (done === null || this.connecting) return;
+    if (done === null || this.pending) return;
     this.#finalDone = null;
     // Ignore an error: the peer may have reset the connection already.
-    if (this.#so !== null) soshutdown(this.#so, SHUT_WR);
+    soshutdown(this.#so!, SHUT_WR);
     later(() => done());
   }
 
   override _destroy(error: Error | null, done: Done): void {
     const local = this.#name(false);
     if (local !== null) this.#names = { local, peer: this.#name(true) };
+    const { connecting } = this;
+    const opened = connecting || this.#so !== null;
     this.connecting = false;
     this.#endAttempts();
     if (this.#timer !== null) callout_stop(this.#timer);
@@ -520,12 +529,17 @@ export class Socket extends Duplex {
       soclose(so);
     }
     // In its own turn, because the program's callback may throw.
-    if (this.#writeDone !== null) later(() => this.#wrote(error ?? errnoError(EPIPE, 'write')));
+    if (this.#writeDone !== null) {
+      const unsent = connecting ? closedBefore() : null;
+      later(() => this.#wrote(unsent));
+    }
     const late = error !== null && 'code' in error && error.code === 'ERR_STREAM_WRITE_AFTER_END';
     done(late && this.#endedByPeer() ? writeAfterFin() : error);
-    later(() => this.emit('close', error !== null));
-    this.#server?.socketClosed(this);
+    this.#host.user?.disconnected(this);
+    this.#server?.socketClosed();
     this.#server = null;
+    // As in Node.js, without an argument if there was no connection.
+    later(() => (opened ? this.emit('close', error !== null) : this.emit('close')));
   }
 
   /** Ends our side, and destroys the socket after all written data was sent. */
@@ -535,67 +549,68 @@ export class Socket extends Duplex {
     else this.once('finish', () => this.destroy());
   }
 
-  /** Drops the connection with RST. */
+  /**
+   * Drops the connection with RST, as soon as there is one. Without one, destroys the socket with
+   * ERR_SOCKET_CLOSED.
+   */
   resetAndDestroy(): this {
-    if (this.#so !== null) {
+    if (this.connecting) this.once('connect', () => this.resetAndDestroy());
+    else if (this.#so === null) this.destroy(nodeError('ERR_SOCKET_CLOSED', 'Socket is closed'));
+    else {
       this.#so.so_options |= SO_LINGER;
       this.#so.so_linger = 0;
+      this.destroy();
     }
-    return this.destroy();
+    return this;
   }
 
   /**
-   * Sends part of an open file without copying it, after the data written before. Resolves with the
-   * number of bytes appended to the socket buffer, headers and trailers included; it is smaller
-   * than requested if the file ends early. Rejects with the error of sendfile(2), whose `bytes` is
-   * the number of bytes appended before it. Later writes and `end` wait for it. The caller keeps its
-   * reference on `file`, and must not change headers and trailers until the promise settles.
+   * Sends part of a file without copying it, after the data written before. `source`: a result of
+   * `openFile`, a FileHandle, or a path. Resolves with the number of bytes appended to the socket buffer,
+   * headers and trailers included; it is smaller than requested if the file ends early. Rejects with
+   * the error of sendfile(2), of opening the file, or with an AbortError; each has `bytes`, the
+   * number of bytes appended before it. Later writes and `end` wait for the call. The caller keeps its
+   * reference on a File, keeps a FileHandle open, and must not change headers and trailers, until the
+   * promise settles. @see SendfileError
    */
-  async sendfile(file: File, options: SendfileOptions = {}): Promise<number> {
-    checkSendfile(file, options);
-    return new Promise<number>((resolve, reject) => {
-      const settled = (error: Errno, bytes: number): void => {
-        if (error === 0) resolve(bytes);
-        else reject(Object.assign(errnoError(error, 'sendfile'), { bytes }));
-      };
-      const chunk = Buffer.alloc(0);
-      this.#jobs ??= new Map();
-      this.#jobs.set(chunk, { file, options, settled });
-      // Node's error for a write after end() or destroy() is EPIPE in sendfile(2).
-      this.write(chunk, (error?: Error | null) => {
-        if (error && this.#jobs!.delete(chunk)) settled(EPIPE, 0);
-      });
+  async sendfile(source: SendfileSource, options: SendfileOptions = {}): Promise<number> {
+    const job = new SendfileJob(source, options ?? {}, this.#host);
+    const { chunk, plain } = job;
+    this.#jobs ??= new Map();
+    if (plain === null) this.#jobs.set(chunk, job);
+    // Node's error for a write after end() or destroy() is EPIPE in sendfile(2).
+    this.write(plain ?? chunk, (error?: Error | null) => {
+      if (plain !== null) job.end(error ? EPIPE : 0, error ? 0 : plain.length);
+      else if (this.#jobs!.delete(chunk)) job.end(EPIPE, 0);
     });
+    return job.promise;
   }
 
   /** Sends the file of the write's present chunk, and goes on with the write behind it. */
   #sendfile(so: KernSocket, job: SendfileJob): void {
-    this.#sending = true;
-    const sendfileDone = (error: Errno, sbytes: number): void => {
-      job.settled(error, sbytes);
-      this.#sending = false;
+    this.#sending = job;
+    const ended = (bytes: number): void => {
+      this.#sending = null;
       this.#active();
-      this.#nextChunk(sbytes);
+      this.#nextChunk(bytes);
       this.#pump();
     };
-    const { offset = 0, nbytes = 0, hdtr = null, flags = 0 } = job.options;
-    const error = sendfile(job.file, so, offset, nbytes, hdtr, flags, false, { sendfileDone });
-    if (error === 0) return;
-    this.#sending = false;
-    job.settled(error, 0);
+    if (!job.start(so, () => this.#so === so, ended)) return;
+    this.#sending = null;
     this.#nextChunk(0);
   }
 
   /**
    * Emits 'timeout' after `ms` milliseconds without traffic; 0 turns it off, and removes `callback`.
-   * Throws TapnicError EINVAL if `ms` is negative or not a finite number.
+   * Throws ERR_INVALID_ARG_TYPE, ERR_OUT_OF_RANGE.
    */
   setTimeout(ms: number, callback?: () => void): this {
     if (this.destroyed) return this;
-    if (typeof ms !== 'number' || !(ms >= 0) || ms === Infinity)
-      throw errnoError(EINVAL, 'timeout', `${ms} is not a number of milliseconds`);
     this.timeout = ms;
-    if (ms === 0) {
+    const delay = timeoutMs(ms);
+    if (callback !== undefined && typeof callback !== 'function')
+      throw invalidArgType('callback', 'of type function', callback);
+    if (delay === 0) {
       if (this.#timer !== null) callout_stop(this.#timer);
       if (callback !== undefined) this.removeListener('timeout', callback);
       return this;
@@ -617,7 +632,7 @@ export class Socket extends Duplex {
   #idle(): void {
     if (this.destroyed || this.timeout === 0) return;
     // A sendfile that waits for the peer is not idle; TCP's timers end it if the peer is gone.
-    if (this.#sending) this.#active();
+    if (this.#sending !== null) this.#active();
     else this.emit('timeout');
   }
 
@@ -658,6 +673,15 @@ export class Socket extends Duplex {
   }
 }
 
-function writeAfterFin(): TapnicError {
-  return new TapnicError('EPIPE', 'write', 'the peer has ended the connection');
+function writeAfterFin(): Error {
+  return nodeError('EPIPE', 'This socket has been ended by the other party');
 }
+
+function closedBefore(): Error {
+  return nodeError(
+    'ERR_SOCKET_CLOSED_BEFORE_CONNECTION',
+    'Socket closed before the connection was established',
+  );
+}
+
+lateSocket.loaded(Socket);

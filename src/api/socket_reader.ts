@@ -5,11 +5,12 @@
  */
 
 import type { Duplex } from 'node:stream';
-import { ENOBUFS, errnoError, EWOULDBLOCK } from '../sys/errno.ts';
+import { ENOBUFS, EWOULDBLOCK } from '../sys/errno.ts';
 import { ioResult, soRead } from '../kern/sys_generic.ts';
 import { soDiscard } from '../kern/uipc_move.ts';
 import type { Socket as KernSocket } from '../kern/uipc_socket.ts';
 import { sbavail, SBS_CANTRCVMORE, type Sockbuf, type SoUpcall } from '../kern/uipc_sockbuf.ts';
+import { SocketError } from './node_errors.ts';
 import { TurnTaker } from './turns.ts';
 
 /** Largest chunk of one 'data' event, bytes. Node's is the same. */
@@ -82,6 +83,12 @@ export abstract class SocketReader<S extends ReaderStream> extends TurnTaker imp
     const { buffer, callback } = onread;
     const buffers = buffer instanceof Uint8Array || typeof buffer === 'function';
     if (buffers && typeof callback === 'function') this.#own = new OwnBuffers(onread);
+  }
+
+  /** The stream is used for a new connection. */
+  reopen(): void {
+    this.#reading = false;
+    this.#atEnd = false;
   }
 
   /** Whether data goes into buffers of the program. */
@@ -177,7 +184,7 @@ export abstract class SocketReader<S extends ReaderStream> extends TurnTaker imp
     const error = noRoom ? ENOBUFS : soRead(so, buf, 0, buf.length);
     if (error === EWOULDBLOCK) return 0;
     if (error !== 0) {
-      stream.destroy(errnoError(error, 'read'));
+      stream.destroy(new SocketError(error, 'read'));
       return 0;
     }
     const { n } = ioResult;

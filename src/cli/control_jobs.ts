@@ -87,12 +87,13 @@ const fetch =
   (vnet: Vnet): StreamHandler =>
   async (req, out, signal) => {
     const { url, idleMs } = readFetch(req);
-    const [{ connect }, { checkUrl, fetchUrl }] = await Promise.all([
+    const [{ connect }, { NetHost }, { checkUrl, fetchUrl }] = await Promise.all([
       import('../api/server.ts'),
+      import('../api/net_host.ts'),
       import('../apps/fetch/fetch.ts'),
     ]);
     try {
-      return await fetchUrl((port, host) => connect(vnet, port, host), {
+      return await fetchUrl((port, host) => connect(new NetHost(vnet), port, host), {
         url: checkUrl(url),
         idleMs,
         redirects: FETCH_REDIRECTS,

@@ -139,8 +139,9 @@ async function fetch(text: string, raw: RawFlags): Promise<void> {
     process.exitCode = await fetchFrom(target.instance, text, target.settings, raw);
     return;
   }
-  const [{ connect }, { fetchUrl }] = await Promise.all([
+  const [{ connect }, { NetHost }, { fetchUrl }] = await Promise.all([
     import('../api/server.ts'),
+    import('../api/net_host.ts'),
     import('../apps/fetch/fetch.ts'),
   ]);
   let settings: Settings | null = null;
@@ -154,13 +155,16 @@ async function fetch(text: string, raw: RawFlags): Promise<void> {
       instance.run({ close: () => undefined, destroy: () => undefined });
       if (raw['json'] === true) printJson(instance.ready());
       try {
-        const result = await fetchUrl((port, host) => connect(instance.vnet, port, host), {
-          url,
-          idleMs,
-          redirects: FETCH_REDIRECTS,
-          output: () => sinkOf(file),
-          signal,
-        });
+        const result = await fetchUrl(
+          (port, host) => connect(new NetHost(instance.vnet), port, host),
+          {
+            url,
+            idleMs,
+            redirects: FETCH_REDIRECTS,
+            output: () => sinkOf(file),
+            signal,
+          },
+        );
         return report(result, file, raw);
       } catch (e) {
         if (stdoutEnded) return 1;

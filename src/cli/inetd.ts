@@ -15,9 +15,10 @@ function addresses({ addr, addr6 }: { addr: string | null; addr6: string | null 
 }
 
 async function inetd(raw: RawFlags): Promise<void> {
-  const [{ createServer }, { createSocket }, { DirectService }, { Inetd, services }] =
+  const [{ createServer }, { NetHost }, { createSocket }, { DirectService }, { Inetd, services }] =
     await Promise.all([
       import('../api/server.ts'),
+      import('../api/net_host.ts'),
       import('../api/dgram.ts'),
       import('../api/direct.ts'),
       import('../apps/inetd/inetd.ts'),
@@ -39,7 +40,7 @@ async function inetd(raw: RawFlags): Promise<void> {
       const { log, vnet } = instance;
       const sockets = {
         // The services still answer a client that has ended its side.
-        server: () => createServer(vnet, { allowHalfOpen: true }),
+        server: () => createServer(new NetHost(vnet), { allowHalfOpen: true }),
         dgram: (options: DgramSocketOptions) => createSocket(vnet, options),
         direct: (options: DirectOptions) => new DirectService(vnet, options),
       };

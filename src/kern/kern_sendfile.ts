@@ -139,6 +139,11 @@ export class SendfileCall implements Task, Upcall {
     so.sndLock = taskAdd(so.sndLock, this);
   }
 
+  /** Header, file and trailer bytes in the socket buffer so far. */
+  get appended(): number {
+    return this.#sbytes;
+  }
+
   /** Continues the call until it has to wait or is done. */
   run(): void {
     while (this.#advance());

@@ -12,17 +12,18 @@ import {
   type DgramType,
   type MessageListener,
 } from '../api/dgram.ts';
+import { type StackNet, stackNet, type StackSocketOptions } from '../api/net.ts';
+import type { ConnectOptions } from '../api/net_args.ts';
+import { type AnyServer, NetHost, netHost, type SocketStack } from '../api/net_host.ts';
 import {
-  type AnyServer,
   connect as connectOn,
+  type ConnectionListener,
   createServer as createServerOn,
   listen as listenOn,
   type ListenOptions,
-  type ListenUser,
   type Server,
   type ServerOptions,
 } from '../api/server.ts';
-import type { ConnectOptions } from '../api/dial.ts';
 import type { Socket } from '../api/socket.ts';
 import { addFault, type FaultLine, listFaults, PendingFault, removeFault } from '../ctl/fault.ts';
 import { gatherInterfaces, type InterfaceInfo } from '../ctl/ifconfig.ts';
@@ -32,6 +33,7 @@ import { ControlFailure } from '../ctl/protocol.ts';
 import { readSysctl, writeSysctl } from '../ctl/sysctl.ts';
 import type { FaultKind } from '../fault/fault.ts';
 import { FAULT_OPTIONS, type FaultOptions as WireFaultOptions } from '../fault/fault_spec.ts';
+import { lookup, nodeNet, type NodeNet, openPath } from '../host/node_net.ts';
 import { openTuntap2 } from '../host/tuntap2.ts';
 import type { SysctlValue } from '../kern/kern_sysctl.ts';
 import { TapnicError } from '../sys/errno.ts';
@@ -164,7 +166,7 @@ export interface AddedFault extends FaultLine {
 export type Leaked = Record<string, number>;
 
 /** A network stack in this process. Made by `createStack`. */
-export class Stack {
+export class Stack implements SocketStack {
   readonly #host: NicStack;
   /** The servers that listen. */
   readonly #servers = new Set<AnyServer>();
@@ -172,9 +174,8 @@ export class Stack {
   readonly #dgrams = new Set<DgramSocket>();
   readonly #tables = new Set<Bsd>();
   readonly #captures = new Set<FileCapture>();
-  /** Listener of 'close'. All sockets share one function, because each `once` takes 300 bytes. */
-  readonly #untrack: (this: Socket) => void;
-  readonly #user: ListenUser;
+  readonly #netHost: NetHost;
+  #net: (StackNet & NodeNet) | null = null;
   /** Aborted by `close`. */
   readonly #stopping = new AbortController();
   #closing: Promise<Leaked> | null = null;
@@ -183,16 +184,19 @@ export class Stack {
   /** Called by `createStack`. */
   constructor(host: NicStack, warnings: readonly string[]) {
     this.#host = host;
-    const sockets = this.#sockets;
-    this.#untrack = function untrack(this: Socket): void {
-      sockets.delete(this);
+    const user = {
+      listens: (server: AnyServer) => this.#servers.add(server),
+      closed: (server: AnyServer) => this.#servers.delete(server),
+      connection: (socket: Socket) => this.#sockets.add(socket),
+      disconnected: (socket: Socket) => this.#sockets.delete(socket),
     };
-    this.#user = {
-      listens: (server) => this.#servers.add(server),
-      closed: (server) => this.#servers.delete(server),
-      connection: (socket) => this.#sockets.add(socket),
-      disconnected: (socket) => this.#sockets.delete(socket),
-    };
+    const check = (call: string): void => this.#open(call);
+    this.#netHost = new NetHost(host.vnet, {
+      user,
+      check,
+      lookup,
+      openPath,
+    });
     this.#warnings = [...warnings, ...host.warnings];
   }
 
@@ -206,41 +210,68 @@ export class Stack {
     return this.#host.info;
   }
 
+  /** For the option `stack` of `Socket` and `Server`. */
+  get [netHost](): NetHost {
+    return this.#netHost;
+  }
+
+  /**
+   * The names of node:net, with this stack in the place of Linux's: for programs and libraries that take
+   * such a module.
+   */
+  get net(): StackNet & NodeNet {
+    return (this.#net ??= { ...nodeNet, ...stackNet(this) });
+  }
+
   /**
    * Creates a server on the emulated host. `onConnection` is added as a listener of 'connection'.
+   * Throws TapnicError EBADF, ERR_INVALID_ARG_TYPE.
    */
-  createServer(onConnection?: (socket: Socket) => void): Server;
-  createServer(options: ServerOptions, onConnection?: (socket: Socket) => void): Server;
+  createServer(onConnection?: ConnectionListener): Server;
+  createServer(options: ServerOptions, onConnection?: ConnectionListener): Server;
   createServer(
-    options?: ServerOptions | ((socket: Socket) => void),
-    onConnection?: (socket: Socket) => void,
+    options?: ServerOptions | ConnectionListener,
+    onConnection?: ConnectionListener,
   ): Server {
     this.#open('createServer');
-    return createServerOn(this.#host.vnet, options, onConnection, this.#user);
+    return createServerOn(this, options, onConnection);
   }
 
   /**
    * Makes a server of node:net, node:http, node:https, node:http2 or `createServer` accept
-   * connections to the emulated host, as its own `listen` does on Linux. Its sockets are those of
-   * the stack. 'listening' is emitted later, or 'error' with TapnicError EADDRINUSE, EADDRNOTAVAIL,
-   * ENOBUFS. `listener` is added as a listener of 'listening'. Throws TapnicError EINVAL: invalid
-   * port, address or server, or the server listens already.
+   * connections to the emulated host, as its own `listen` does on Linux and with the same arguments.
+   * Its sockets are those of the stack. 'listening' is emitted later, or 'error' with TapnicError
+   * EADDRINUSE, EADDRNOTAVAIL, ENOBUFS. `listener` is added as a listener of 'listening'. Throws
+   * TapnicError EBADF, ERR_SERVER_ALREADY_LISTEN, and errors of wrong arguments as net.Server does.
    */
-  listen<S extends AnyServer>(server: S, options: ListenOptions = {}, listener?: () => void): S {
-    this.#open('listen');
-    if (listener !== undefined) server.once('listening', listener);
-    listenOn(this.#host.vnet, server, options, this.#user);
+  listen<S extends AnyServer>(server: S, options?: ListenOptions, listener?: () => void): S;
+  listen<S extends AnyServer>(
+    server: S,
+    port: number | string,
+    host?: string,
+    backlog?: number,
+    listener?: () => void,
+  ): S;
+  listen<S extends AnyServer>(
+    server: S,
+    port: number | string,
+    host: string,
+    listener: () => void,
+  ): S;
+  listen<S extends AnyServer>(server: S, port: number | string, listener: () => void): S;
+  listen<S extends AnyServer>(server: S, ...args: unknown[]): S {
+    listenOn(this.#netHost, server, args);
     return server;
   }
 
-  /** Connects from the emulated host to an IPv4 or IPv6 address. Rejects with TapnicError. */
-  connect(options: ConnectOptions): Promise<Socket>;
-  connect(port: number, host: string): Promise<Socket>;
-  async connect(where: number | ConnectOptions, host?: string): Promise<Socket> {
-    this.#open('connect');
-    const socket = await connectOn(this.#host.vnet, where, host);
-    this.#track(socket);
-    return socket;
+  /**
+   * Connects from the emulated host. The arguments are those of `Socket.connect`. Resolves when the
+   * connection is established. Rejects with TapnicError, or the error of a wrong argument.
+   */
+  connect(options: ConnectOptions & StackSocketOptions): Promise<Socket>;
+  connect(port: number | string, host?: string): Promise<Socket>;
+  connect(...args: unknown[]): Promise<Socket> {
+    return connectOn(this, ...args);
   }
 
   /**
@@ -365,7 +396,10 @@ export class Stack {
       finish: () => {
         for (const server of this.#servers) server.close();
         for (const dgram of this.#dgrams) dgram.close();
-        for (const socket of this.#sockets) socket.end();
+        for (const socket of this.#sockets) {
+          if (socket.connecting) socket.destroy();
+          else socket.end();
+        }
         for (const table of this.#tables) table.closeAll();
       },
       reset: () => {
@@ -403,12 +437,6 @@ export class Stack {
   /** Why a capture is incomplete; null if all are complete so far. Final after `close`. */
   captureProblem(): string | null {
     return this.#host.captureProblem();
-  }
-
-  /** Closes a connection that we open with the stack. */
-  #track(socket: Socket): void {
-    this.#sockets.add(socket);
-    socket.on('close', this.#untrack);
   }
 
   #open(call: string): void {

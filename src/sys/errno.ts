@@ -140,9 +140,17 @@ export class TapnicError extends Error {
   readonly code: string;
   readonly syscall: string;
 
-  /** @param hint what the user can do, e.g. `run as root` */
-  constructor(code: string, syscall: string, hint = '') {
-    super(`${syscall}: ${code}${hint === '' ? '' : `: ${hint}`}`);
+  /**
+   * @param hint what the user can do, e.g. `run as root`
+   * @param message the whole message, where another form is customary
+   */
+  constructor(
+    code: string,
+    syscall: string,
+    hint = '',
+    message = `${syscall}: ${code}${hint === '' ? '' : `: ${hint}`}`,
+  ) {
+    super(message);
     this.code = code;
     this.syscall = syscall;
   }

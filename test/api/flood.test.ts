@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { expect } from 'chai';
 import { createSocket, type DgramSocket } from '../../src/api/dgram.ts';
 import { RawSocket } from '../../src/api/raw.ts';
+import { NetHost } from '../../src/api/net_host.ts';
 import { Server } from '../../src/api/server.ts';
 import type { Socket } from '../../src/api/socket.ts';
 import { mbufZones } from '../../src/kern/kern_mbuf.ts';
@@ -252,7 +253,7 @@ describe('api: floods', () => {
 
   describe('connections', () => {
     it('a burst with a listener that is slow: the queues are bounded, and no event is lost', async () => {
-      const server = new Server(h.vnet);
+      const server = new Server({ stack: new NetHost(h.vnet) });
       const sockets: Socket[] = [];
       server.on('connection', (socket: Socket) => {
         socket.on('error', () => undefined);

@@ -193,9 +193,13 @@ describe('api: stack.listen', () => {
     }
     const both = createNet();
     await on(both);
-    expect(() => stack.listen(both, { port: 82 })).to.throw('EINVAL: the server listens already');
-    expect(() => stack.listen({} as NetServer, { port: 82 })).to.throw('EINVAL: a server');
-    expect(() => stack.listen(createNet(), { port: 70_000 })).to.throw('EINVAL');
+    expect(() => stack.listen(both, { port: 82 })).to.throw('more than once without closing');
+    expect(() => stack.listen({} as NetServer, { port: 82 })).to.throw(
+      'must be a server of node:net',
+    );
+    expect(() => stack.listen(createNet(), { port: 70_000 })).to.throw(
+      'options.port should be >= 0 and < 65536',
+    );
   });
 
   it("drops connections beyond maxConnections, with 'drop'", async () => {

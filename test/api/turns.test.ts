@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import { createSocket } from '../../src/api/dgram.ts';
 import { RawSocket } from '../../src/api/raw.ts';
+import { NetHost } from '../../src/api/net_host.ts';
 import { connect as connectOn, Server } from '../../src/api/server.ts';
 import { Socket } from '../../src/api/socket.ts';
 import { createServer, createStack, type Stack } from '../../src/index.ts';
@@ -220,7 +221,7 @@ describe('api: events of a connection that we open', () => {
   it('connect, ready, then what was written before; bytesWritten counts what waits', async () => {
     const head = h.listen(7);
     const log: string[] = [];
-    const socket = new Socket(h.vnet);
+    const socket = new Socket({ stack: new NetHost(h.vnet) });
     trace(socket, log);
     expect([socket.pending, socket.connecting]).to.eql([true, false]);
     socket.connect(7, '127.0.0.1', () => log.push('callback'));
@@ -241,14 +242,19 @@ describe('api: events of a connection that we open', () => {
 
   it('a refused connection: error, then close(true); no call emits', async () => {
     const log: string[] = [];
-    const socket = new Socket(h.vnet);
+    const socket = new Socket({ stack: new NetHost(h.vnet) });
     trace(socket, log);
     socket.connect({ port: 9, host: '127.0.0.1' });
     expect(log).to.eql([]);
     await new Promise((resolve) => socket.on('close', resolve));
     expect(log).to.eql(['error ECONNREFUSED', 'close true']);
-    const refused = await connectOn(h.vnet, 9, '127.0.0.1').catch((e: unknown) => e);
-    expect(refused).to.include({ code: 'ECONNREFUSED', syscall: 'connect 127.0.0.1:9' });
+    const refused = await connectOn(new NetHost(h.vnet), 9, '127.0.0.1').catch((e: unknown) => e);
+    expect(refused).to.include({
+      code: 'ECONNREFUSED',
+      syscall: 'connect',
+      address: '127.0.0.1',
+      port: 9,
+    });
     await sleep(5);
   });
 });
@@ -262,11 +268,11 @@ describe('api: callbacks and listeners that throw', () => {
   afterEach(() => h.close());
 
   it("the callback of a write that 'destroy' ends: behind the call, and 'close' follows", async () => {
-    const server = new Server(h.vnet);
+    const server = new Server({ stack: new NetHost(h.vnet) });
     let accepted: Socket | null = null;
     server.on('connection', (socket: Socket) => (accepted = socket.pause()));
     server.listen(7);
-    const client = await connectOn(h.vnet, 7, '127.0.0.1');
+    const client = await connectOn(new NetHost(h.vnet), 7, '127.0.0.1');
     await sleep(5);
     const log: string[] = [];
     client.pause();
@@ -292,7 +298,7 @@ describe('api: callbacks and listeners that throw', () => {
 
   it("a listener of 'connect' that throws: 'ready' follows", async () => {
     const head = h.listen(7);
-    const socket = new Socket(h.vnet);
+    const socket = new Socket({ stack: new NetHost(h.vnet) });
     let ready = 0;
     const emitted = new Promise<void>((resolve) => {
       socket.on('ready', () => {
@@ -399,7 +405,7 @@ describe('api: events that are queued together', () => {
   });
 
   it('20 connections: a few turns of the loop, and an exception loses none', async () => {
-    const server = new Server(h.vnet);
+    const server = new Server({ stack: new NetHost(h.vnet) });
     const at = new Set<number>();
     let accepted = 0;
     server.on('connection', (socket: Socket) => {
@@ -411,7 +417,7 @@ describe('api: events that are queued together', () => {
     server.listen(7);
     const thrown = await uncaught(async () => {
       const clients = await Promise.all(
-        Array.from({ length: 20 }, async () => connectOn(h.vnet, 7, '127.0.0.1')),
+        Array.from({ length: 20 }, async () => connectOn(new NetHost(h.vnet), 7, '127.0.0.1')),
       );
       await Promise.all(clients.map(async (client) => client.resume() && once(client, 'close')));
     });

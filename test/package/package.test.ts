@@ -154,12 +154,12 @@ describe('package', function () {
   it('exports the documented names, with types that tsc accepts', () => {
     writeFileSync(
       join(app, 'program.ts'),
-      `import { connect, createServer, createStack, openFile, Tap, TapnicError, Tun, tuntap } from 'tapnic';
-       import type { Bsd, FaultLine, FaultOptions, InterfaceInfo, Leaked, LegacyOptions, PortOptions, Stack, StackOptions, SysctlValue, TcpServer, TcpSocket, TunOptions } from 'tapnic';
+      `import { connect, createServer, createStack, openFile, Server, Socket, Tap, TapnicError, Tun, tuntap } from 'tapnic';
+       import type { Bsd, FaultLine, FaultOptions, InterfaceInfo, Leaked, LegacyOptions, PortOptions, Stack, StackOptions, SysctlValue, TunOptions } from 'tapnic';
        const options: StackOptions = { memory: '32M', cap: ['-txcsum'], hostAddr6: null };
        export async function go(): Promise<Leaked> {
          const stack: Stack = await createStack(options);
-         const server: TcpServer = createServer(stack, (socket: TcpSocket) => socket.end());
+         const server: Server = createServer(stack, (socket: Socket) => socket.end());
          server.listen(80);
          const wired: number = stack.netstat('m').emulator.pages.wired;
          const socket = await connect(stack, wired, '192.0.2.1');
@@ -214,7 +214,7 @@ describe('package', function () {
     );
     expect(names.trim().split(',').sort().join(' ')).to.equal(
       'SF_FLAGS SF_NOCACHE SF_NODISKIO SF_SYNC SF_USER_READAHEAD ' +
-        'Tap TapnicError Tun connect createServer createStack openFile tuntap',
+        'Server Socket Tap TapnicError Tun connect createServer createStack openFile tuntap',
     );
   });
 

@@ -1,6 +1,7 @@
 /** Programs that call the stack from inside its own upcalls and in the middle of its work. */
 
 import { expect } from 'chai';
+import { NetHost } from '../../src/api/net_host.ts';
 import { connect, createServer } from '../../src/api/server.ts';
 import type { Socket } from '../../src/api/socket.ts';
 import { sbused } from '../../src/kern/uipc_sockbuf.ts';
@@ -17,13 +18,13 @@ describe('a full send buffer that may grow again', () => {
       const net = new SimNet({ seed: 1, delayNs });
       const { sysctl } = net.a.vnet;
       const got: Buffer[] = [];
-      const server = createServer(net.b.vnet, (socket) => {
+      const server = createServer(new NetHost(net.b.vnet), (socket) => {
         socket.on('data', (data: Buffer) => got.push(data));
         socket.on('end', () => socket.end());
       });
       server.listen(80);
       let client: Socket | null = null;
-      connect(net.a.vnet, 80, ADDR_B).then(
+      connect(new NetHost(net.a.vnet), 80, ADDR_B).then(
         (socket) => (client = socket),
         () => {},
       );

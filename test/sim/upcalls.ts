@@ -7,6 +7,7 @@
 import { Bsd } from '../../src/api/bsd.ts';
 import { DgramSocket } from '../../src/api/dgram.ts';
 import { RawSocket } from '../../src/api/raw.ts';
+import { NetHost } from '../../src/api/net_host.ts';
 import { connect, Server } from '../../src/api/server.ts';
 import type { Socket } from '../../src/api/socket.ts';
 import { handleRequest } from '../../src/ctl/control.ts';
@@ -165,14 +166,14 @@ class UpcallWorld {
   }
 
   #setUp({ vnet }: SimPort): void {
-    const server = new Server(vnet);
+    const server = new Server({ stack: new NetHost(vnet) });
     server.on('connection', (socket: Socket) => {
       this.#adopt(socket);
       this.act('connection');
     });
     server.listen(80);
     this.#servers.push(server);
-    const spare = new Server(vnet);
+    const spare = new Server({ stack: new NetHost(vnet) });
     for (const event of ['listening', 'error', 'close'])
       spare.on(event, () => this.act(`server ${event}`));
     this.#spare.push(spare);
@@ -252,7 +253,7 @@ class UpcallWorld {
   #connect(host = this.#pick(this.#addrs), vnet = this.#vnet()): void {
     if (this.ends.length > 40) return;
     this.#connecting++;
-    connect(vnet, 80, host)
+    connect(new NetHost(vnet), 80, host)
       .then(
         (socket) => {
           this.#adopt(socket);

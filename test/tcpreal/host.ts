@@ -10,7 +10,7 @@ import {
   type Stack,
   type StackOptions,
 } from '../../src/index.ts';
-import type { TcpSocket } from '../../src/index.ts';
+import type { Socket } from '../../src/index.ts';
 import { type Answer, type Args, serveLines } from './lines.ts';
 import { receiveStream, sendStream } from './streams.ts';
 
@@ -18,15 +18,15 @@ const options = JSON.parse(process.argv[2] ?? '{}') as StackOptions;
 const stack: Stack = await createStack(options);
 
 /** Open connections that stay idle. */
-const held = new Set<TcpSocket>();
+const held = new Set<Socket>();
 
 // Use shared functions: a closure per connection would take more memory than what is measured.
 const ignore = (): void => undefined;
-function letGo(this: TcpSocket): void {
+function letGo(this: Socket): void {
   held.delete(this);
 }
 
-function hold(socket: TcpSocket): void {
+function hold(socket: Socket): void {
   held.add(socket);
   socket.on('error', ignore).on('close', letGo);
 }
@@ -35,7 +35,7 @@ function hold(socket: TcpSocket): void {
 const results = new Map<number, Promise<Answer>>();
 
 /** Listens for one connection to `port` and runs `body` on it; `result` waits for the outcome. */
-function serveOne(port: number, body: (socket: TcpSocket) => Promise<Answer>): Answer {
+function serveOne(port: number, body: (socket: Socket) => Promise<Answer>): Answer {
   const result = new Promise<Answer>((resolve, reject) => {
     const server = createServer(stack, (socket) => {
       server.close();
@@ -47,13 +47,13 @@ function serveOne(port: number, body: (socket: TcpSocket) => Promise<Answer>): A
   return {};
 }
 
-const receive = async (socket: TcpSocket): Promise<Answer> => {
+const receive = async (socket: Socket): Promise<Answer> => {
   const received = await receiveStream(socket);
   socket.end();
   return received;
 };
 
-const send = async (socket: TcpSocket, bytes: number): Promise<Answer> => {
+const send = async (socket: Socket, bytes: number): Promise<Answer> => {
   await sendStream(socket, bytes);
   // The peer closes after it has received everything.
   socket.resume();
