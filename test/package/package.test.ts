@@ -214,7 +214,8 @@ describe('package', function () {
     );
     expect(names.trim().split(',').sort().join(' ')).to.equal(
       'SF_FLAGS SF_NOCACHE SF_NODISKIO SF_SYNC SF_USER_READAHEAD ' +
-        'Server Socket Tap TapnicError Tun connect createServer createStack openFile tuntap',
+        'Server Socket Tap TapnicError Tun connect createLink createServer createStack openFile ' +
+        'stackInWorker tuntap',
     );
   });
 
