@@ -182,6 +182,14 @@ export class CaptureRing {
   readonly #bootNsec: number;
   #drain: Task | null = null;
   #posted = false;
+  #draining = false;
+  /** What is posted. */
+  readonly #turn: Task = {
+    run: () => {
+      this.#posted = false;
+      this.#drain?.run();
+    },
+  };
   // The record between `reserve` and `commit`; -1: none.
   #at = -1;
   #reserved = 0;
@@ -253,11 +261,15 @@ export class CaptureRing {
   }
 
   get empty(): boolean {
+    return this.#used === 0;
+  }
+
+  /** Bytes that wait, with those left over where the ring wraps. */
+  get #used(): number {
     const view = this.#view;
-    return (
-      view.getUint32(this.#base + CAPTURE_PROD, true) ===
-      view.getUint32(this.#base + CAPTURE_CONS, true)
-    );
+    const prod = view.getUint32(this.#base + CAPTURE_PROD, true);
+    const cons = view.getUint32(this.#base + CAPTURE_CONS, true);
+    return prod >= cons ? prod - cons : this.#size - cons + prod;
   }
 
   /**
@@ -324,18 +336,33 @@ export class CaptureRing {
 
   /**
    * Posts the drain task if records are waiting and it is not posted yet. For writers that do not
-   * call `commit`.
+   * call `commit`. Runs the task at once if the ring is half full: after a pause of the process, a single turn
+   * of the loop may send several megabytes.
    */
   kick(): void {
-    if (this.#posted || this.#drain === null || this.empty) return;
-    this.#posted = true;
-    this.#clock.post(this.#drain);
+    const drain = this.#drain;
+    if (drain === null || this.#draining) return;
+    const used = this.#used;
+    if (used === 0) return;
+    if (!this.#posted) {
+      this.#posted = true;
+      this.#clock.post(this.#turn);
+    }
+    if (used > this.#size >>> 1) drain.run();
   }
 
   /** Passes every record that is in the ring now to `sink`. Returns the number of records. */
   drain(sink: CaptureSink): number {
+    this.#draining = true;
+    try {
+      return this.#drainTo(sink);
+    } finally {
+      this.#draining = false;
+    }
+  }
+
+  #drainTo(sink: CaptureSink): number {
     const view = this.#view;
-    this.#posted = false;
     const until = view.getUint32(this.#base + CAPTURE_PROD, true);
     let at = view.getUint32(this.#base + CAPTURE_CONS, true);
     let n = 0;

@@ -135,6 +135,23 @@ describe('capture ring', () => {
     expect(book.recs.map((r) => r.pktId)).to.deep.equal([...Array(n).keys()]);
   });
 
+  it('runs its task at once when it is half full, and in a turn of the loop otherwise', () => {
+    ring.setPoint(CAPTURE_WIRE, 65535);
+    const runs: number[] = [];
+    ring.setDrainTask({ run: () => void runs.push(ring.drain(book)) });
+    const iov = Uint32Array.of(0, 1500);
+    for (let i = 0; i < 100; i++) ring.tap(1).capture(CAPTURE_WIRE, 0, i, iov, 0, 1, 1500);
+    expect(runs.length).to.be.within(4, 5);
+    clock.runPosted();
+    expect(ring.empty).to.equal(true);
+    expect(ring.lost).to.equal(0);
+    expect(book.recs.map((r) => r.pktId)).to.deep.equal([...Array(100).keys()]);
+    ring.tap(1).capture(CAPTURE_WIRE, 0, 100, iov, 0, 1, 1500);
+    expect(ring.empty).to.equal(false);
+    clock.runPosted();
+    expect(ring.empty).to.equal(true);
+  });
+
   it('loses and mixes up no records, for random sizes and drains', () => {
     ring.setPoint(CAPTURE_WIRE, 65535);
     let id = 0;
