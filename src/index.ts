@@ -23,7 +23,7 @@ export type {
   ServerOptions,
 } from './api/server.ts';
 export type { ConnectOptions } from './api/net_args.ts';
-export type { SocketOptions } from './api/socket.ts';
+export type { SocketOptions } from './api/socket_options.ts';
 export type { OnReadOptions } from './api/socket_reader.ts';
 export type {
   SendfileBytes,

@@ -90,7 +90,8 @@ export interface DialFailure {
 export class Attempts {
   readonly #request: ConnectRequest;
   readonly #hooks: AttemptHooks;
-  readonly #timer: Callout;
+  /** Ends an attempt; null until several addresses are tried. */
+  #timer: Callout | null = null;
   readonly #attempted: string[] = [];
   #left: LookupAddress[] = [];
   readonly #errors: SocketError[] = [];
@@ -101,12 +102,10 @@ export class Attempts {
   constructor(request: ConnectRequest, hooks: AttemptHooks) {
     this.#request = request;
     this.#hooks = hooks;
-    const late: Upcall = { upcall: () => this.#late() };
-    this.#timer = new Callout({ run: () => passUpcall(late) });
   }
 
-  /** Begins: an address is tried in a later turn, a name is passed to `lookup`. */
-  start(lookup: LookupFunction): void {
+  /** Begins: an address is tried in a later turn, a name is resolved. */
+  start(stack: NetHost): void {
     const { host, family, hints, autoSelectFamily } = this.#request;
     const ip = isIP(host);
     if (ip !== 0) {
@@ -114,6 +113,7 @@ export class Attempts {
       return;
     }
     const query = { family, hints };
+    const lookup = this.#request.lookup ?? stackLookup(stack);
     lookup(host, autoSelectFamily ? { ...query, all: true } : query, (error, result, of) => {
       if (error) this.#notFound(error, result, of);
       else if (typeof result === 'string' || !Array.isArray(result))
@@ -155,7 +155,11 @@ export class Attempts {
     if (this.#stopped) return;
     this.#left = list;
     this.#several = list.length > 1;
-    if (this.#several) this.#hooks.several(this.#attempted);
+    if (this.#several) {
+      this.#hooks.several(this.#attempted);
+      const late: Upcall = { upcall: () => this.#late() };
+      this.#timer = new Callout({ run: () => passUpcall(late) });
+    }
     this.#next();
   }
 
@@ -176,7 +180,7 @@ export class Attempts {
       this.#failed(failure.error, failure.connecting && this.#several);
       return;
     }
-    if (this.#left.length > 0) callout_reset(this.#timer, this.#request.attemptMs * 1e6);
+    if (this.#left.length > 0) callout_reset(this.#timer!, this.#request.attemptMs * 1e6);
   }
 
   /** The attempt under way failed. */
@@ -186,7 +190,7 @@ export class Attempts {
 
   #failed(error: SocketError, reported: boolean): void {
     this.#errors.push(error);
-    callout_stop(this.#timer);
+    this.#endTimer();
     this.#hooks.drop();
     if (reported) this.#emit('connectionAttemptFailed', error);
     if (!this.#stopped) this.#next();
@@ -195,7 +199,11 @@ export class Attempts {
   /** No more attempts: the socket is connected or destroyed. */
   stop(): void {
     this.#stopped = true;
-    callout_stop(this.#timer);
+    this.#endTimer();
+  }
+
+  #endTimer(): void {
+    if (this.#timer !== null) callout_stop(this.#timer);
   }
 
   /** The error of the attempt under way. */

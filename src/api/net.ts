@@ -9,7 +9,8 @@ import {
   Server,
   type ServerOptions,
 } from './server.ts';
-import { Socket, type SocketOptions } from './socket.ts';
+import { Socket } from './socket.ts';
+import type { SocketOptions } from './socket_options.ts';
 
 /** Options of a socket of `net`. */
 export type StackSocketOptions = Omit<SocketOptions, 'stack'>;

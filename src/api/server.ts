@@ -29,7 +29,8 @@ import { stackLookup } from './lookup.ts';
 import { type ConnectOptions, listenRequest, normalArgs } from './net_args.ts';
 import { type AnyServer, hostOf, type NetHost, type SocketStack } from './net_host.ts';
 import { invalidArgType, nodeError, SocketError } from './node_errors.ts';
-import { Socket, type SocketOptions, type SocketServer } from './socket.ts';
+import { Socket, type SocketServer } from './socket.ts';
+import type { SocketOptions } from './socket_options.ts';
 import { later, Turns } from './turns.ts';
 
 /** The requested backlog, as Node's; kern.ipc.soacceptqueue limits it. */

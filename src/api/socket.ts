@@ -32,22 +32,17 @@ import { TCP_KEEPIDLE, TCP_NODELAY } from '../netinet/tcp_sockopt.ts';
 import { addressText, familyText } from './address.ts';
 import { dial, Dialling } from './dial.ts';
 import { lateSocket } from './late_class.ts';
-import { Attempts, stackLookup } from './lookup.ts';
+import { Attempts } from './lookup.ts';
 import {
   type ConnectOptions,
   connectRequest,
   type ConnectRequest,
   normalArgs,
 } from './net_args.ts';
-import { hostOf, type NetHost, type SocketStack } from './net_host.ts';
-import {
-  invalidArgType,
-  invalidArgValue,
-  nodeError,
-  outOfRange,
-  SocketError,
-} from './node_errors.ts';
-import { type OnReadOptions, SocketReader } from './socket_reader.ts';
+import { hostOf, type NetHost } from './net_host.ts';
+import { invalidArgType, nodeError, outOfRange, SocketError } from './node_errors.ts';
+import { type SocketOptions, streamOptions } from './socket_options.ts';
+import { SocketReader } from './socket_reader.ts';
 import { SendfileJob, type SendfileOptions, type SendfileSource } from './socket_sendfile.ts';
 import { later } from './turns.ts';
 
@@ -57,24 +52,6 @@ const TIMEOUT_MAX_MS = 0x7fffffff;
 const NO_CHUNKS: readonly Uint8Array[] = [];
 
 type Done = (error?: Error | null) => void;
-
-/** Options of a new socket, as net.Socket's. */
-export interface SocketOptions {
-  /** The stack of the socket. */
-  readonly stack: SocketStack;
-  /** Keeps our side open after the peer has ended its side. Default false. */
-  readonly allowHalfOpen?: boolean | undefined;
-  /** High-water mark of both directions, bytes. Default: that of Node's streams. */
-  readonly highWaterMark?: number | undefined;
-  /** Buffers for received data. There are no 'data' events then. */
-  readonly onread?: OnReadOptions | undefined;
-  /** TCP_NODELAY; SO_KEEPALIVE, and when the first probe is sent, in ms. */
-  readonly noDelay?: boolean | undefined;
-  readonly keepAlive?: boolean | undefined;
-  readonly keepAliveInitialDelay?: number | undefined;
-  /** Destroys the socket when it is aborted. */
-  readonly signal?: AbortSignal | undefined;
-}
 
 /** The server of a socket, which counts its open connections. */
 export interface SocketServer {
@@ -103,27 +80,6 @@ class Events extends SocketReader<Socket> {
   protected override active(): void {
     active(this.stream);
   }
-}
-
-/** Options that a stream has and a socket has not, and options of Linux's descriptors. */
-const UNSUPPORTED = [
-  ['objectMode', ''],
-  ['readableObjectMode', ''],
-  ['writableObjectMode', ''],
-  ['fd', ': a stack has no descriptors of Linux'],
-  ['handle', ': a stack has no handles of Linux'],
-] as const;
-
-/** Throws ERR_INVALID_ARG_VALUE or ERR_INVALID_ARG_TYPE. */
-function checkOptions(options: SocketOptions): void {
-  for (const [name, reason] of UNSUPPORTED) {
-    const value = (options as unknown as Record<string, unknown>)[name];
-    if (value !== undefined && value !== false && value !== null)
-      throw invalidArgValue(`options.${name}`, value, `is not supported${reason}`);
-  }
-  const { keepAliveInitialDelay: delay } = options;
-  if (delay !== undefined && typeof delay !== 'number')
-    throw invalidArgType('options.keepAliveInitialDelay', 'of type number', delay);
 }
 
 /** A timeout's milliseconds. Throws ERR_INVALID_ARG_TYPE, ERR_OUT_OF_RANGE. */
@@ -172,16 +128,9 @@ export class Socket extends Duplex {
   /** Throws ERR_INVALID_ARG_TYPE, ERR_INVALID_ARG_VALUE. */
   constructor(options: SocketOptions) {
     const host = hostOf(options?.stack);
-    checkOptions(options);
-    const { stack: _, onread, signal, ...rest } = options;
-    super({
-      ...rest,
-      allowHalfOpen: options.allowHalfOpen ?? false,
-      autoDestroy: true,
-      // _destroy emits 'close', which has an argument.
-      emitClose: false,
-    });
+    super(streamOptions(options));
     this.#host = host;
+    const { onread, signal } = options;
     this.#events.setOnRead(onread);
     if (options.noDelay === true) this.#opening.noDelay = true;
     if (options.keepAlive === true)
@@ -243,7 +192,7 @@ export class Socket extends Duplex {
       failed: (failure) => this.destroy(failure),
     });
     this.#opening.attempts = attempts;
-    attempts.start(request.lookup ?? stackLookup(this.#host));
+    attempts.start(this.#host);
     return this;
   }
 
