@@ -2,7 +2,7 @@
 
 import { ADDRCONFIG } from 'node:dns';
 import { inspect } from 'node:util';
-import type { LookupFunction } from './net_host.ts';
+import type { LookupFunction, NetHost } from './net_host.ts';
 import {
   invalidArgType,
   invalidArgValue,
@@ -87,7 +87,6 @@ export interface ConnectRequest {
 /** An address or a name. A value of another type has no such text. */
 const textOf = (value: unknown): string => (typeof value === 'string' ? value : inspect(value));
 
-const ATTEMPT_MS = 250;
 const ATTEMPT_MIN_MS = 10;
 const INT32_MAX = 0x7fffffff;
 
@@ -101,9 +100,9 @@ function familyOf(family: unknown): number | undefined {
   return family === 'IPv6' ? 6 : (family as number | undefined);
 }
 
-function attemptMsOf(ms: unknown): number {
+function attemptMsOf(ms: unknown, defaultMs: number): number {
   const name = 'options.autoSelectFamilyAttemptTimeout';
-  if (ms === undefined || ms === null) return ATTEMPT_MS;
+  if (ms === undefined || ms === null) return defaultMs;
   if (typeof ms !== 'number') throw invalidArgType(name, 'of type number', ms);
   if (!Number.isInteger(ms)) throw outOfRange(name, 'an integer', ms);
   if (ms < 1 || ms > INT32_MAX) throw outOfRange(name, `>= 1 && <= ${INT32_MAX}`, ms);
@@ -114,7 +113,10 @@ function attemptMsOf(ms: unknown): number {
  * Checks the options of `connect`. Throws ERR_MISSING_ARGS, ERR_SOCKET_BAD_PORT, ERR_INVALID_ARG_TYPE,
  * ERR_INVALID_ARG_VALUE (a path), ERR_INVALID_IP_ADDRESS, ERR_OUT_OF_RANGE.
  */
-export function connectRequest(options: Record<string, unknown>): ConnectRequest {
+export function connectRequest(
+  options: Record<string, unknown>,
+  { autoSelect }: NetHost,
+): ConnectRequest {
   const { port, path, localAddress, localPort, lookup, autoSelectFamily } = options;
   if (path) {
     if (typeof path !== 'string') throw invalidArgType('options.path', 'of type string', path);
@@ -140,7 +142,7 @@ export function connectRequest(options: Record<string, unknown>): ConnectRequest
     typeof autoSelectFamily !== 'boolean'
   )
     throw invalidArgType('options.autoSelectFamily', 'of type boolean', autoSelectFamily);
-  const attemptMs = attemptMsOf(options['autoSelectFamilyAttemptTimeout']);
+  const attemptMs = attemptMsOf(options['autoSelectFamilyAttemptTimeout'], autoSelect.attemptMs());
   if (lookup !== undefined && lookup !== null && typeof lookup !== 'function')
     throw invalidArgType('options.lookup', 'of type function', lookup);
   const family = familyOf(options['family']);
@@ -153,7 +155,7 @@ export function connectRequest(options: Record<string, unknown>): ConnectRequest
     family,
     hints: Number(options['hints'] ?? 0) || (one ? 0 : ADDRCONFIG),
     lookup: (lookup as LookupFunction | undefined) ?? null,
-    autoSelectFamily: autoSelectFamily !== false && !one && !localAddress,
+    autoSelectFamily: (autoSelectFamily ?? autoSelect.enabled()) && !one && !localAddress,
     attemptMs,
   };
 }

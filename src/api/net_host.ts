@@ -46,11 +46,19 @@ interface OpenedFile {
 
 type OpenPath = (path: string | URL) => Promise<OpenedFile>;
 
+/** Node's defaults of trying several addresses, which a program can change. */
+interface AutoSelect {
+  enabled(): boolean;
+  attemptMs(): number;
+}
+
 /** What a stack passes to its sockets. */
 export interface NetHostOptions {
   readonly user?: NetUser;
   /** Resolves names other than `localhost`. Without it, no other name can be resolved. */
   readonly lookup?: LookupFunction;
+  /** The defaults of `autoSelectFamily` and `autoSelectFamilyAttemptTimeout`: true and 250. */
+  readonly autoSelect?: AutoSelect;
   /** Opens a file of this host for `sendfile`. */
   readonly openPath?: OpenPath;
   /** Throws if the stack is closed. */
@@ -65,11 +73,14 @@ export interface SocketStack {
   readonly [netHost]: NetHost;
 }
 
+const ALL_ADDRESSES: AutoSelect = { enabled: () => true, attemptMs: () => 250 };
+
 export class NetHost implements SocketStack {
   readonly vnet: Vnet;
   readonly user: NetUser | null;
   readonly lookup: LookupFunction | null;
   readonly openPath: OpenPath | null;
+  readonly autoSelect: AutoSelect;
   readonly #check: ((call: string) => void) | null;
 
   constructor(vnet: Vnet, options: NetHostOptions = {}) {
@@ -77,6 +88,7 @@ export class NetHost implements SocketStack {
     this.user = options.user ?? null;
     this.lookup = options.lookup ?? null;
     this.openPath = options.openPath ?? null;
+    this.autoSelect = options.autoSelect ?? ALL_ADDRESSES;
     this.#check = options.check ?? null;
   }
 

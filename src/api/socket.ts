@@ -67,6 +67,8 @@ interface Names {
 // Access to private methods of Socket for Events.
 let ready: (socket: Socket, sb: Sockbuf) => void;
 let active: (socket: Socket) => void;
+/** Null for the prototype, whose properties some libraries read. */
+let nameOf: (socket: Socket, peer: boolean) => Sockaddr | null;
 
 /**
  * The upcalls of a connection's buffers, and its turns of reading. One object, because closures
@@ -164,14 +166,14 @@ export class Socket extends Duplex {
   /**
    * Connects to a port of an address or a host name. 'lookup', 'connectionAttempt' and others, and then
    * 'connect' and 'ready' or 'error' follow. A closed socket may connect again. Throws errors of wrong
-   * arguments as net.Socket does, such as ERR_SOCKET_BAD_PORT; TapnicError EBADF: the stack is closed.
+   * arguments as net.Socket does, such as ERR_SOCKET_BAD_PORT, and for a path; TapnicError EBADF: the stack is closed.
    */
   connect(options: ConnectOptions, listener?: () => void): this;
   connect(port: number | string, host: string, listener?: () => void): this;
   connect(port: number | string, listener?: () => void): this;
   connect(...args: unknown[]): this {
     const { options, listener } = normalArgs(args);
-    const request = connectRequest(options);
+    const request = connectRequest(options, this.#host);
     this.#host.check('connect');
     if (listener !== null) this.once('connect', listener);
     // Unlike Node.js, which connects nevertheless.
@@ -239,11 +241,13 @@ export class Socket extends Duplex {
 
   /** Whether no connection is there or under way. */
   get pending(): boolean {
+    if (!(#so in this)) return true;
     return this.#so === null || this.connecting;
   }
 
   /** Bytes that wait to be sent; undefined without a connection. */
   get bufferSize(): number | undefined {
+    if (!(#so in this)) return undefined;
     return this.#so === null && !this.connecting ? undefined : this.writableLength;
   }
 
@@ -255,43 +259,44 @@ export class Socket extends Duplex {
 
   /** Bytes given to `write` and `sendfile`, those included that wait. */
   get bytesWritten(): number {
+    if (!(#so in this)) return 0;
     const gone = this.#so === null && !this.connecting;
     return gone ? this.#sent : this.#sent + this.writableLength;
   }
 
   /** Its local address; an empty object without a connection. */
   address(): { address: string; family: string; port: number } | Record<string, never> {
-    const local = this.#name(false);
+    const local = nameOf(this, false);
     if (local === null) return {};
     const { port } = local;
     return { address: addressText(this.#host.vnet, local), family: familyText(local), port };
   }
 
   get remoteAddress(): string | undefined {
-    const peer = this.#name(true);
+    const peer = nameOf(this, true);
     return peer === null ? undefined : addressText(this.#host.vnet, peer);
   }
 
   get remotePort(): number | undefined {
-    return this.#name(true)?.port;
+    return nameOf(this, true)?.port;
   }
 
   get remoteFamily(): string | undefined {
-    const peer = this.#name(true);
+    const peer = nameOf(this, true);
     return peer === null ? undefined : familyText(peer);
   }
 
   get localAddress(): string | undefined {
-    const local = this.#name(false);
+    const local = nameOf(this, false);
     return local === null ? undefined : addressText(this.#host.vnet, local);
   }
 
   get localPort(): number | undefined {
-    return this.#name(false)?.port;
+    return nameOf(this, false)?.port;
   }
 
   get localFamily(): string | undefined {
-    const local = this.#name(false);
+    const local = nameOf(this, false);
     return local === null ? undefined : familyText(local);
   }
 
@@ -340,6 +345,7 @@ export class Socket extends Duplex {
       else socket.#sending.progress();
     };
     active = (socket): void => socket.#active();
+    nameOf = (socket, peer): Sockaddr | null => (#so in socket ? socket.#name(peer) : null);
   }
 
   override _read(): void {
@@ -464,8 +470,8 @@ export class Socket extends Duplex {
   }
 
   override _destroy(error: Error | null, done: Done): void {
-    const local = this.#name(false);
-    if (local !== null) this.#names = { local, peer: this.#name(true) };
+    const local = nameOf(this, false);
+    if (local !== null) this.#names = { local, peer: nameOf(this, true) };
     const { connecting } = this;
     const opened = connecting || this.#so !== null;
     this.connecting = false;

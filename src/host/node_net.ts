@@ -8,6 +8,8 @@ import {
   isIP,
   isIPv4,
   isIPv6,
+  setDefaultAutoSelectFamily,
+  setDefaultAutoSelectFamilyAttemptTimeout,
   SocketAddress,
 } from 'node:net';
 import { promisify } from 'node:util';
@@ -23,6 +25,8 @@ export const nodeNet = {
   isIPv6,
   getDefaultAutoSelectFamily,
   getDefaultAutoSelectFamilyAttemptTimeout,
+  setDefaultAutoSelectFamily,
+  setDefaultAutoSelectFamilyAttemptTimeout,
 };
 
 export type NodeNet = typeof nodeNet;

@@ -196,6 +196,10 @@ export class Stack implements SocketStack {
       check,
       lookup,
       openPath,
+      autoSelect: {
+        enabled: nodeNet.getDefaultAutoSelectFamily,
+        attemptMs: nodeNet.getDefaultAutoSelectFamilyAttemptTimeout,
+      },
     });
     this.#warnings = [...warnings, ...host.warnings];
   }

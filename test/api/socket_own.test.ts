@@ -3,7 +3,7 @@
 import { once } from 'node:events';
 import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs';
 import { open } from 'node:fs/promises';
-import { createServer as createNet, BlockList } from 'node:net';
+import { BlockList, createServer as createNet } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -66,6 +66,26 @@ describe('api: sockets of a stack', () => {
       () => expect.fail('no error'),
       (e: unknown) => e as SendfileError,
     );
+
+  it('has properties that can be read from its prototype', () => {
+    const proto = Socket.prototype;
+    const names = ['bytesWritten', 'bufferSize', 'pending', 'remoteAddress', 'localPort'] as const;
+    expect(names.map((name) => proto[name])).to.eql([0, undefined, true, undefined, undefined]);
+  });
+
+  it("follows Node's default of trying several addresses", async () => {
+    const asked: unknown[] = [];
+    const lookup = (_name: string, options: object, done: (e: Error) => void): void => {
+      asked.push(options);
+      done(new Error('enough'));
+    };
+    for (const enabled of [true, false]) {
+      const autoSelect = { enabled: () => enabled, attemptMs: () => 20 };
+      const one = new NetHost(machine.vnet, { autoSelect });
+      await rejection(connect(one, { port: 1, host: 'x', lookup: lookup as never }));
+    }
+    expect(asked.map((options) => (options as { all?: boolean }).all)).to.eql([true, undefined]);
+  });
 
   it('needs a stack', () => {
     for (const stack of [undefined, null, {}, 'x'])
