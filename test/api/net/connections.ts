@@ -301,7 +301,7 @@ export const connectBehaviours: Behaviour[] = [
       await closed(socket);
       socket.connect(portOf(server), HOST);
       b.log('socket', socket.destroyed, socket.connecting);
-      await closed(socket);
+      await once(socket, 'close');
       b.log('socket', socket.bytesRead);
     },
   },
@@ -314,7 +314,7 @@ export const connectBehaviours: Behaviour[] = [
       socket.connect(unused, HOST);
       await closed(socket);
       socket.connect(portOf(server), HOST);
-      await closed(socket);
+      await once(socket, 'close');
     },
   },
   {
