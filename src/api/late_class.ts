@@ -41,7 +41,7 @@ export function lateClass<C extends Class>(missing: (options: unknown) => Error)
   };
 }
 
-/** Without a stack, none can be in the options. */
+/** The error of `new` before the first stack exists: the option `stack` must be wrong. */
 function noStack(options: unknown): Error {
   const { stack } = (options ?? {}) as { stack?: unknown };
   return invalidArgType('options.stack', 'an instance of Stack', stack);

@@ -515,7 +515,7 @@ export function connect(stack: SocketStack, ...args: readonly unknown[]): Promis
   return new Promise((resolve, reject) => {
     const socket = dialSocket(stack, args);
     const failed = (error: Error): void => reject(error);
-    // A signal destroys the socket without an error that anybody sees.
+    // The stack closes connections that are not established without an error.
     const closed = (): void => reject(nodeError('ERR_SOCKET_CLOSED', 'Socket is closed'));
     socket.once('error', failed).once('close', closed);
     socket.once('connect', () => {

@@ -313,11 +313,12 @@ describe('api: sockets of a stack', () => {
     let result: Promise<SendfileError> | null = null;
     const server = net.createServer((socket) => {
       socket.on('error', () => {});
-      result = rejection(socket.sendfile(path));
+      result = rejection(socket.sendfile(path, { onProgress: () => server.emit('progress') }));
     });
+    const progress = once(server, 'progress');
     const near = await connect(host, await serve(server), HOST);
     near.pause();
-    await sleep(20);
+    await progress;
     near.resetAndDestroy();
     const e = await result!;
     expect(e.code).to.match(/EPIPE|ECONNRESET/);

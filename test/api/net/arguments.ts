@@ -39,7 +39,7 @@ export const argumentBehaviours: Behaviour[] = [
   connecting('a hexadecimal port', { port: '0x50', host: HOST }),
   connecting('a local address that is a name', { port: 1, host: HOST, localAddress: 'here' }),
   connecting('a local port that is text', { port: 1, host: HOST, localPort: '5000' }),
-  connecting('a lookup that is no function', { port: 1, host: 'here', lookup: 'dns' }),
+  connecting('a lookup of another type', { port: 1, host: 'here', lookup: 'dns' }),
   connecting('autoSelectFamily of another type', { port: 1, host: HOST, autoSelectFamily: 1 }),
   connecting('an attempt time-out of text', {
     port: 1,

@@ -162,7 +162,7 @@ export class Bench {
     return { server: listener, near, far };
   }
 
-  /** A port of 127.0.0.1 on which nobody listens. */
+  /** A free port of 127.0.0.1. */
   async unusedPort(): Promise<number> {
     const server = this.net.createServer().listen(0, '127.0.0.1');
     await once(server, 'listening');

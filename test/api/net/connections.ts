@@ -33,7 +33,7 @@ function resolves(title: string, lookup: LookupFunction, options: object = {}): 
   };
 }
 
-/** Logs the events of a connection with `options` to a port on which nobody listens. */
+/** Logs the events of a connection with `options` to a port without a listener. */
 function refused(title: string, options: object): Behaviour {
   return {
     title: `refused: ${title}`,
@@ -418,9 +418,9 @@ export const connectBehaviours: Behaviour[] = [
   resolves('no attempts of several', finds([HOST, 4]), { autoSelectFamily: false }),
   resolves('several addresses, the first one answers', finds([HOST, 4], ['::1', 6])),
   resolves('the same address twice', finds([HOST, 4], [HOST, 4])),
-  resolves('an address that is none', finds(['nowhere', 4])),
-  resolves('an address that is none, of one family', finds(['nowhere', 4]), { family: 4 }),
-  resolves('a family that is none', finds([HOST, 5]), { family: 4 }),
+  resolves('a wrong address', finds(['nowhere', 4])),
+  resolves('a wrong address, of one family', finds(['nowhere', 4]), { family: 4 }),
+  resolves('a wrong family', finds([HOST, 5]), { family: 4 }),
   resolves('one usable address of three', finds(['nowhere', 4], [HOST, 7], [HOST, 4])),
   resolves('an error', (_name, _options, done) =>
     done(Object.assign(new Error('no'), { code: 'ENOTFOUND' }), ''),

@@ -63,7 +63,7 @@ const ending: Behaviour[] = [
     ends.near.end('x');
     ends.near.end(() => b.log('near', 'again'));
   }),
-  between('end, and nobody reads', ({ near }) => void near.end()),
+  between('end, and the peer does not read', ({ near }) => void near.end()),
   between(
     'allowHalfOpen: the other side stays open',
     async (ends, b) => {
@@ -76,7 +76,7 @@ const ending: Behaviour[] = [
     half,
   ),
   between(
-    'allowHalfOpen: nobody ends the other side',
+    'allowHalfOpen: the program does not end the other side',
     async (ends, b) => {
       flowing(ends);
       ends.near.end();
