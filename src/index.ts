@@ -12,7 +12,6 @@ import type { Stack, StackOptions } from './machine/stack.ts';
 import type { WorkerProgram, WorkerStack } from './machine/worker_stack.ts';
 
 export type { Bsd, Linger, OptionValue, SockaddrIn, Timeval } from './api/bsd.ts';
-export type { DgramInfo, DgramSocket, DgramSocketOptions, DgramType } from './api/dgram.ts';
 export { openFile, type File } from './api/file.ts';
 export type { StackNet, StackSocketOptions } from './api/net.ts';
 export type { LookupFunction, SocketStack } from './api/net_host.ts';
@@ -49,6 +48,7 @@ export type { SysctlValue } from './kern/kern_sysctl.ts';
 export type { Kevent } from './kern/kern_event.ts';
 export type { TcpInfo } from './netinet/tcp_sockopt.ts';
 export type { PacketMeta } from './pcap/meta.ts';
+export type { DgramInfo, DgramSocket, DgramSocketOptions, DgramType } from './machine/dgram.ts';
 export type { Link, LinkFrame, UntilOptions } from './machine/link.ts';
 export type { LinkOptions, LinkStackOptions, WireOptions } from './machine/link_options.ts';
 export type { StackInfo } from './machine/nic_stack.ts';

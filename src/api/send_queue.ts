@@ -5,8 +5,9 @@
  */
 
 import type { Task } from '../sys/clock.ts';
-import { ECANCELED, ENOBUFS, type Errno, errnoError } from '../sys/errno.ts';
+import { ECANCELED, ENOBUFS, type Errno } from '../sys/errno.ts';
 import { Callout, callout_reset, callout_stop } from '../kern/kern_timeout.ts';
+import type { Sockaddr } from '../kern/sockaddr.ts';
 import { later } from './turns.ts';
 
 /** Datagrams that one turn of the event loop sends. */
@@ -14,30 +15,14 @@ const TURN_DATAGRAMS = 32;
 /** How long the queue waits if there is still no room: one tick of FreeBSD's default kern.hz. */
 const WAIT_NS = 1e6;
 
-/** Called with null and the number of bytes when the datagram was sent, or with the error. */
-export type SendCallback = (error: Error | null, bytes?: number) => void;
+/** Called when a queued datagram was sent (0) or discarded, with its number of bytes. */
+export type SendDone = (error: Errno, bytes: number) => void;
 
-/** A datagram to `port` at `address`; `port` undefined: to the connected peer. */
+/** A datagram to `nam`; null: to the connected peer. */
 export interface Datagram {
   readonly data: Uint8Array;
-  readonly port: number | undefined;
-  readonly address: string;
-  readonly done: SendCallback | null;
-}
-
-/** The error of a datagram that could not be sent. */
-export function sendError(error: Errno, { port, address }: Datagram): Error {
-  return errnoError(error, port === undefined ? 'send' : `send ${address}:${port}`);
-}
-
-/** Calls the callback of a datagram, if it has one, in a later turn. */
-export function sent(datagram: Datagram, error: Errno): void {
-  const { done, data } = datagram;
-  if (done === null) return;
-  later(() => {
-    if (error === 0) done(null, data.length);
-    else done(sendError(error, datagram));
-  });
+  readonly nam: Sockaddr | null;
+  readonly done: SendDone | null;
 }
 
 export class SendQueue implements Task {
@@ -70,9 +55,10 @@ export class SendQueue implements Task {
   }
 
   #remove(datagram: Datagram, error: Errno): void {
+    const { done, data } = datagram;
     this.#queued.delete(datagram);
-    this.#bytes -= datagram.data.length;
-    sent(datagram, error);
+    this.#bytes -= data.length;
+    if (done !== null) later(() => done(error, data.length));
   }
 
   /** Sends what there is room for. The next datagrams have a turn of their own. */

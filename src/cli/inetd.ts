@@ -1,8 +1,8 @@
 /** `inetd`: runs the small services on the emulated host until a signal. */
 
 import type { Command } from 'commander';
-import type { DgramSocketOptions } from '../api/dgram.ts';
 import type { DirectOptions } from '../api/direct.ts';
+import type { DgramSocketOptions } from '../machine/dgram.ts';
 import { newCommand, print, printJson } from './command.ts';
 import { aborted, ownOption, runNicCommand } from './nic_command.ts';
 import { addNicFlags, type RawFlags } from './nic_flags.ts';
@@ -15,11 +15,11 @@ function addresses({ addr, addr6 }: { addr: string | null; addr6: string | null 
 }
 
 async function inetd(raw: RawFlags): Promise<void> {
-  const [{ createServer }, { NetHost }, { createSocket }, { DirectService }, { Inetd, services }] =
+  const [{ createServer }, { NetHost }, { DgramSocket }, { DirectService }, { Inetd, services }] =
     await Promise.all([
       import('../api/server.ts'),
       import('../api/net_host.ts'),
-      import('../api/dgram.ts'),
+      import('../machine/dgram.ts'),
       import('../api/direct.ts'),
       import('../apps/inetd/inetd.ts'),
     ]);
@@ -41,7 +41,7 @@ async function inetd(raw: RawFlags): Promise<void> {
       const sockets = {
         // The services still answer a client that has ended its side.
         server: () => createServer(new NetHost(vnet), { allowHalfOpen: true }),
-        dgram: (options: DgramSocketOptions) => createSocket(vnet, options),
+        dgram: (options: DgramSocketOptions) => new DgramSocket(vnet, options),
         direct: (options: DirectOptions) => new DirectService(vnet, options),
       };
       const running = new Inetd(sockets, { services: wanted, log });

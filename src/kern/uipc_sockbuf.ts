@@ -154,13 +154,18 @@ export function sbspace(sb: Sockbuf): number {
   return Math.min(sb.sb_hiwat - sb.sb_ccc, sb.sb_mbmax - sb.sb_mbcnt);
 }
 
+/** The largest size that `sbreserve` accepts, in bytes: it follows from kern.ipc.maxsockbuf. */
+export function sbreserveMax(): number {
+  return Math.floor((sbParams.sb_max * MCLBYTES) / (MSIZE + MCLBYTES));
+}
+
 /**
  * Sets the limits for `cc` bytes of data. Returns false and changes nothing if `cc` exceeds the
  * limit that follows from kern.ipc.maxsockbuf.
  * @see sockbuf(9)
  */
 export function sbreserve(sb: Sockbuf, cc: number): boolean {
-  if (cc > Math.floor((sbParams.sb_max * MCLBYTES) / (MSIZE + MCLBYTES))) return false;
+  if (cc > sbreserveMax()) return false;
   sb.sb_hiwat = cc;
   sb.sb_mbmax = Math.min(cc * sbParams.sb_efficiency, sbParams.sb_max);
   if (sb.sb_lowat > sb.sb_hiwat) sb.sb_lowat = sb.sb_hiwat;

@@ -5,13 +5,7 @@
  */
 
 import { Bsd } from '../api/bsd.ts';
-import {
-  createSocket,
-  type DgramSocket,
-  type DgramSocketOptions,
-  type DgramType,
-  type MessageListener,
-} from '../api/dgram.ts';
+import type { DgramHandle } from '../api/dgram_handle.ts';
 import { type StackNet, stackNet, type StackSocketOptions } from '../api/net.ts';
 import type { ConnectOptions } from '../api/net_args.ts';
 import { type AnyServer, NetHost, netHost, type SocketStack } from '../api/net_host.ts';
@@ -38,6 +32,14 @@ import { openTuntap2 } from '../host/tuntap2.ts';
 import type { SysctlValue } from '../kern/kern_sysctl.ts';
 import { TapnicError } from '../sys/errno.ts';
 import { captureConsole } from './capture_file.ts';
+import {
+  closeDgram,
+  DgramSocket,
+  type DgramSocketOptions,
+  type DgramType,
+  type DgramUser,
+  type MessageListener,
+} from './dgram.ts';
 import { dhcpConsole, type DhcpEvent } from './dhcp/dhcp_client.ts';
 import { compiledFilter } from './fault_filter.ts';
 import { HostStack } from './host_stack.ts';
@@ -171,11 +173,15 @@ export class Stack implements SocketStack {
   /** The servers that listen. */
   readonly #servers = new Set<AnyServer>();
   readonly #sockets = new Set<Socket>();
-  readonly #dgrams = new Set<DgramSocket>();
+  readonly #dgrams = new Map<DgramSocket, DgramHandle>();
   readonly #tables = new Set<Bsd>();
   readonly #captures = new Set<FileCapture>();
   readonly #netHost: NetHost;
   #net: (StackNet & NodeNet) | null = null;
+  readonly #dgramUser: DgramUser = {
+    opened: (socket, handle) => this.#dgrams.set(socket, handle),
+    closed: (socket) => this.#dgrams.delete(socket),
+  };
   /** Aborted by `close`. */
   readonly #stopping = new AbortController();
   #closing: Promise<Leaked> | null = null;
@@ -279,15 +285,13 @@ export class Stack implements SocketStack {
   }
 
   /**
-   * Creates a UDP socket on the emulated host, of IPv4 unless `type` is `udp6`. `onMessage` is added as a
-   * listener of 'message'. Throws TapnicError (ENOBUFS, EINVAL, ERR_SOCKET_BAD_TYPE).
+   * Creates a UDP socket on the emulated host, as dgram.createSocket does on Linux. `onMessage` is added
+   * as a listener of 'message'. Throws as that: ERR_SOCKET_BAD_TYPE, ERR_INVALID_ARG_TYPE; EBADF: the
+   * stack is closed.
    */
-  createSocket(options?: DgramSocketOptions | DgramType, onMessage?: MessageListener): DgramSocket {
+  createSocket(options: DgramSocketOptions | DgramType, onMessage?: MessageListener): DgramSocket {
     this.#open('createSocket');
-    const socket = createSocket(this.#host.vnet, options, onMessage);
-    this.#dgrams.add(socket);
-    socket.once('close', () => this.#dgrams.delete(socket));
-    return socket;
+    return new DgramSocket(this.#host.vnet, options, onMessage, this.#dgramUser);
   }
 
   /** Returns a new descriptor table for BSD sockets on this stack. */
@@ -399,7 +403,7 @@ export class Stack implements SocketStack {
     const leaked = await this.#host.stop({
       finish: () => {
         for (const server of this.#servers) server.close();
-        for (const dgram of this.#dgrams) dgram.close();
+        for (const [socket, handle] of this.#dgrams) closeDgram(socket, handle);
         for (const socket of this.#sockets) {
           if (socket.connecting) socket.destroy();
           else socket.end();

@@ -330,8 +330,10 @@ describe('api: createStack', () => {
         await codeOf(() => createServer(s).listen(port, '192.0.2.2')),
       ];
       expect(codes, `${port}`).to.eql(['ERR_SOCKET_BAD_PORT', 'ERR_SOCKET_BAD_PORT']);
-      const dgram = (): unknown => s.createSocket().connect(port, '192.0.2.1');
-      expect(await codeOf(dgram)).to.match(/EINVAL|ERR_SOCKET_BAD_PORT/);
+      const dgram = s.createSocket('udp4');
+      const connects = (): unknown => dgram.connect(port, '192.0.2.1');
+      expect(await codeOf(connects)).to.equal('ERR_SOCKET_BAD_PORT');
+      dgram.close();
     }
     expect(await codeOf(() => connect(s, wrong, '192.0.2.1'))).to.equal('ERR_MISSING_ARGS');
     expect(await codeOf(() => connect(s, 80))).to.equal('ECONNREFUSED');
@@ -342,12 +344,6 @@ describe('api: createStack', () => {
     await once(server, 'listening');
     expect(server.address()).to.deep.equal({ address: '192.0.2.2', family: 'IPv4', port: 80 });
     expect(await codeOf(() => server.listen(81))).to.equal('ERR_SERVER_ALREADY_LISTEN');
-
-    const dgram = s.createSocket();
-    for (const message of [7, null, {}, [1], undefined])
-      expect(thrown(() => dgram.send(message as never, 9, '192.0.2.1')).code).to.equal('EINVAL');
-    dgram.send(new Uint8Array(1), 9, '192.0.2.1');
-    expect(thrown(() => dgram.send('x')).code).to.equal('EDESTADDRREQ');
 
     for (const fd of [-1, 1.5, 'x', wrong])
       expect(thrown(() => openFile(fd as number, closeSync)).code).to.equal('EBADF');

@@ -1,8 +1,9 @@
 /** The end of a stack, or of the process, while events are posted or being emitted. */
 
 import { existsSync } from 'node:fs';
-import { pathToFileURL } from 'node:url';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { pathToFileURL } from 'node:url';
 import { expect } from 'chai';
 import { createStack, type Leaked, type Socket, type Stack } from '../../src/index.ts';
 import { within } from '../support/instance.ts';
@@ -61,14 +62,43 @@ describe('api: the end inside an event', function () {
 
   it("a stack that is closed in 'message' leaks nothing", async () => {
     const leaked = await closeIn((stack, end) => {
-      const server = stack.createSocket();
+      const server = stack.createSocket('udp4');
       server.on('message', end);
       server.bind(9);
-      const client = stack.createSocket();
+      const client = stack.createSocket('udp4');
       client.on('error', () => undefined);
       for (let i = 0; i < 50; i++) client.send('x', 9, '192.0.2.2');
     });
     expect(leaked).to.deep.equal({});
+  });
+
+  it('a stack that is closed while UDP sockets bind and look up a name leaks nothing', async () => {
+    const log: string[] = [];
+    let found: (() => void) | null = null;
+    const leaked = await closeIn((stack, end) => {
+      const lookup = (
+        host: string,
+        _options: unknown,
+        done: (error: Error | null, address: string, family: number) => void,
+      ): void => {
+        if (host === 'slow.example') found = (): void => done(null, '127.0.0.1', 4);
+        else process.nextTick(done, null, host, 4);
+      };
+      const slow = stack.createSocket({ type: 'udp4', lookup, recvBufferSize: 9999 });
+      slow.on('error', (e) => log.push(e.message));
+      slow.on('close', () => log.push('close'));
+      slow.bind(0, 'slow.example');
+      slow.send('x', 9, '192.0.2.1', (e) => log.push(`sent ${(e as NodeJS.ErrnoException).code}`));
+      stack.createSocket('udp4').bind();
+      const idle = stack.createSocket({ type: 'udp4', signal: AbortSignal.abort() });
+      idle.on('close', () => end());
+      stack.createSocket('udp4');
+    });
+    expect(leaked).to.deep.equal({});
+    expect(log).to.deep.equal([]);
+    found!();
+    await sleep(20);
+    expect(log).to.deep.equal(['close']);
   });
 
   it('a stack whose listener throws can be closed in uncaughtException', async () => {

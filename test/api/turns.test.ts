@@ -6,12 +6,12 @@
 import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
-import { createSocket } from '../../src/api/dgram.ts';
 import { RawSocket } from '../../src/api/raw.ts';
 import { NetHost } from '../../src/api/net_host.ts';
 import { connect as connectOn, Server } from '../../src/api/server.ts';
 import { Socket } from '../../src/api/socket.ts';
 import { createServer, createStack, type Stack } from '../../src/index.ts';
+import { DgramSocket } from '../../src/machine/dgram.ts';
 import { TestHost } from '../netinet/tcp_host.ts';
 import { needs } from '../support/needs.ts';
 import { Netns } from '../support/netns.ts';
@@ -83,8 +83,8 @@ describe('api: turns of the event loop', () => {
     const log: string[] = [];
     let inside = false;
     const note = (event: string): void => void log.push(inside ? `${event} inside` : event);
-    const a = stack.createSocket();
-    const b = stack.createSocket();
+    const a = stack.createSocket('udp4');
+    const b = stack.createSocket('udp4');
     for (const event of ['listening', 'connect', 'close']) a.on(event, () => note(event));
     a.on('message', (data: Buffer) => note(`message ${data.toString()}`));
     b.on('error', () => note('error'));
@@ -93,8 +93,10 @@ describe('api: turns of the event loop', () => {
     b.send('one', 5000, '127.0.0.1');
     b.send('two', 5000, '127.0.0.1');
     b.send('', 5000, '127.0.0.1');
-    b.connect(5001, '127.0.0.1');
-    b.send('refused');
+    inside = false;
+    await sleep(20);
+    inside = true;
+    b.connect(5001, '127.0.0.1', () => b.send('refused'));
     a.connect(9, '127.0.0.1');
     inside = false;
     await sleep(20);
@@ -143,13 +145,13 @@ describe('api: turns of the event loop', () => {
       for (const event of ['timeout', 'close']) socket.on(event, throwing(event));
     });
     server.on('listening', throwing('listening'));
-    const dgram = stack.createSocket();
+    const dgram = stack.createSocket('udp4');
     dgram.on('message', throwing('message')).on('listening', throwing('bound'));
     const thrown = await uncaught(async () => {
       server.listen(7);
       const client = await stack.connect(7, '127.0.0.1');
       dgram.bind(5000);
-      for (let i = 0; i < 3; i++) stack.createSocket().send('x', 5000, '127.0.0.1');
+      for (let i = 0; i < 3; i++) stack.createSocket('udp4').send('x', 5000, '127.0.0.1');
       await sleep(100);
       client.end();
       client.resume();
@@ -172,7 +174,7 @@ describe('api: turns of the event loop', () => {
       client.write(data);
     });
     client.write('ball');
-    const [a, b] = [stack.createSocket(), stack.createSocket()];
+    const [a, b] = [stack.createSocket('udp4'), stack.createSocket('udp4')];
     for (const [socket, port, peer] of [
       [a, 5000, 5001],
       [b, 5001, 5000],
@@ -184,12 +186,13 @@ describe('api: turns of the event loop', () => {
       socket.bind(port);
     }
     // To itself, too.
-    const self = stack.createSocket();
+    const self = stack.createSocket('udp4');
     self.on('message', (data: Buffer) => {
       rounds++;
       self.send(data, 5002, '127.0.0.1');
     });
-    self.bind(5002).send('ball', 5002, '127.0.0.1');
+    self.bind(5002);
+    self.send('ball', 5002, '127.0.0.1');
     a.send('ball', 5001, '127.0.0.1');
     let late = 0;
     for (let i = 0; i < 20; i++) {
@@ -346,7 +349,7 @@ describe('api: events that are queued together', () => {
   });
 
   it('100 datagrams: in order, 32 in a turn of the loop, a later one for each exception', async () => {
-    const [a, b] = [createSocket(h.vnet), createSocket(h.vnet)];
+    const [a, b] = [new DgramSocket(h.vnet, 'udp4'), new DgramSocket(h.vnet, 'udp4')];
     a.bind(5000, '127.0.0.1');
     const got: string[] = [];
     const at: number[] = [];
@@ -372,7 +375,7 @@ describe('api: events that are queued together', () => {
   });
 
   it('close() in a listener: no further message of the same turn of the loop', async () => {
-    const [a, b] = [createSocket(h.vnet), createSocket(h.vnet)];
+    const [a, b] = [new DgramSocket(h.vnet, 'udp4'), new DgramSocket(h.vnet, 'udp4')];
     a.bind(5000, '127.0.0.1');
     const log: string[] = [];
     a.on('message', (data: Buffer) => {
@@ -388,14 +391,16 @@ describe('api: events that are queued together', () => {
   });
 
   it('a queued error follows the datagrams before it', async () => {
-    const [a, b] = [createSocket(h.vnet), createSocket(h.vnet)];
-    a.bind(5000, '127.0.0.1').connect(5001, '127.0.0.1');
+    const [a, b] = [new DgramSocket(h.vnet, 'udp4'), new DgramSocket(h.vnet, 'udp4')];
+    a.bind(5000, '127.0.0.1');
+    a.connect(5001, '127.0.0.1');
     b.bind(5001, '127.0.0.1');
     const log: string[] = [];
     a.on('message', (data: Buffer) => log.push(data.toString()));
     a.on('error', (e: NodeJS.ErrnoException) => log.push(String(e.code)));
     await settle();
-    for (let i = 0; i < 3; i++) b.send(String(i), 5000, '127.0.0.1');
+    for (let i = 0; i < 3; i++)
+      await new Promise((resolve) => b.send(String(i), 5000, '127.0.0.1', resolve));
     b.close();
     a.send('refused');
     await settle();

@@ -1,6 +1,6 @@
+import type { RemoteInfo, Socket as DgramSocket } from 'node:dgram';
 import { expect } from 'chai';
 import { chargenPattern, ctime, Inetd, services } from '../../src/apps/inetd/inetd.ts';
-import type { DgramInfo, DgramSocket } from '../../src/api/dgram.ts';
 import type { DirectOptions } from '../../src/api/direct.ts';
 import type { Server } from '../../src/api/server.ts';
 
@@ -47,6 +47,7 @@ describe('inetd', () => {
     const dgram = (): DgramSocket => {
       const fake = {
         on: () => fake,
+        once: () => fake,
         bind: (port: number) => bound.push(port),
         close: () => bound.pop(),
       };
@@ -68,7 +69,7 @@ describe('inetd', () => {
   });
 
   it('answers datagrams, except from port 0 and from ports of such services', () => {
-    const sockets: { port: number; listener: (data: Buffer, from: DgramInfo) => void }[] = [];
+    const sockets: { port: number; listener: (data: Buffer, from: RemoteInfo) => void }[] = [];
     const sent: { from: number; to: number; data: string }[] = [];
     let waiting = 0;
     const server = (): Server => {
@@ -80,11 +81,12 @@ describe('inetd', () => {
       sockets.push(me);
       const fake = {
         on: (_event: string, listener: () => void) => void (me.listener = listener),
+        once: () => fake,
         bind: (port: number) => void (me.port = port),
         getSendQueueCount: () => waiting,
-        send(data: Buffer, to: number): void {
-          if (to === 666) throw Object.assign(new Error('no'), { code: 'EHOSTUNREACH' });
-          sent.push({ from: me.port, to, data: data.toString() });
+        send(data: Buffer, to: number, _host: string, done: (e: Error | null) => void): void {
+          if (to === 666) done(Object.assign(new Error('no'), { code: 'EHOSTUNREACH' }));
+          else sent.push({ from: me.port, to, data: data.toString() });
         },
         close: () => undefined,
       };

@@ -133,6 +133,7 @@ describe('a simulated link', () => {
       ] as const) {
         const server = b.createSocket(type).bind(53);
         const client = a.createSocket(type).bind(4000);
+        await once(client, 'listening');
         if (type === 'udp4') client.setBroadcast(true);
         server.on('message', (data, { port, address }) => server.send(data, port, address));
         client.send('hi', 53, to);
@@ -307,7 +308,7 @@ describe('a simulated link', () => {
       link.set({ rate: 1e4, queue: 3 });
       const lost: boolean[] = [];
       link.onFrame((frame) => lost.push(frame.lost));
-      const udp = a.createSocket();
+      const udp = a.createSocket('udp4');
       for (let i = 0; i < 6; i++) udp.send(Buffer.alloc(100), 9, B);
       await link.settle();
       expect(lost.slice(0, 6)).to.deep.equal([false, false, false, true, true, true]);
@@ -409,7 +410,7 @@ describe('a simulated link', () => {
           }
           void connect(a, 81, '192.0.2.99').catch(() => undefined);
           b.createSocket('udp6').bind(53);
-          a.createSocket().send(Buffer.alloc(9000), 53, B);
+          a.createSocket('udp4').send(Buffer.alloc(9000), 53, B);
         },
       );
   });

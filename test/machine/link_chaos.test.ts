@@ -53,7 +53,7 @@ class Chaos {
     for (const one of stacks) {
       const options = { allowHalfOpen: this.#below(2) === 0 };
       createServer(one, options, (socket) => this.#serve(socket)).listen(80);
-      one.createSocket().on('error', ignore).bind(53);
+      one.createSocket('udp4').on('error', ignore).bind(53);
     }
     for (let n = 1 + this.#below(15); n > 0; n--) await this.#act(stacks);
     return this.#link.close();
@@ -109,7 +109,7 @@ class Chaos {
 
   /** Sends a datagram and opens a connection to stack number `n`. */
   #send(stack: Stack, n: number): void {
-    const udp = stack.createSocket().on('error', ignore);
+    const udp = stack.createSocket('udp4').on('error', ignore);
     udp.send(Buffer.alloc(this.#below(5000)), 53, `192.0.2.${n}`);
     const host = this.#of([`192.0.2.${n}`, `2001:db8::${n}`]);
     connect(stack, this.#of([80, 80, 81]), host).then((socket) => {

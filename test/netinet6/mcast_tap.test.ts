@@ -3,9 +3,9 @@
  * Scapy, and tshark as the judge of each report.
  */
 
+import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
-import { createSocket } from '../../src/api/dgram.ts';
 import { AF_INET6, SOCK_DGRAM } from '../../src/kern/protosw.ts';
 import { Sockopt, SOPT_SET } from '../../src/kern/sockopt.ts';
 import { sobind, soclose, socreate, type Socket, soResult } from '../../src/kern/uipc_socket.ts';
@@ -14,6 +14,7 @@ import { MCAST_JOIN_SOURCE_GROUP } from '../../src/netinet/in_membership.ts';
 import { IPV6_JOIN_GROUP, IPV6_LEAVE_GROUP } from '../../src/netinet6/in6_mcast.ts';
 import { IPPROTO_IPV6 } from '../../src/netinet6/ip6.ts';
 import { mldstat } from '../../src/netinet6/mld6.ts';
+import { DgramSocket } from '../../src/machine/dgram.ts';
 import { inPass } from '../../src/sys/pass.ts';
 import { needs } from '../support/needs.ts';
 import { Site } from '../support/served.ts';
@@ -135,13 +136,14 @@ describe('groups of IPv6 with Linux', function () {
     const [ns] = stack.spaces;
     const python = ns!.run('python3', ['-c', MEMBER]);
     const { vnet } = stack.machine;
-    const socket = createSocket(vnet, { type: 'udp6', reuseAddr: true });
+    const socket = new DgramSocket(vnet, { type: 'udp6', reuseAddr: true });
     const got: string[] = [];
     socket.on('message', (data: Buffer, { address }: { address: string }) =>
       got.push(`${data.toString()} ${address}`),
     );
     inPass(soclose, so);
     socket.bind(5000);
+    await once(socket, 'listening');
     expect(() => socket.addMembership(GROUP), 'no route').to.throw(/EADDRNOTAVAIL/);
     expect(() => socket.addMembership(HOST, '::%tn0')).to.throw(/EINVAL/);
     expect(() => socket.setMulticastInterface('::%none')).to.throw(/ENXIO/);
@@ -159,10 +161,10 @@ describe('groups of IPv6 with Linux', function () {
     // Only the other source, and no own copies: silence.
     socket.dropMembership(GROUP, '::%tn0');
     socket.addSourceSpecificMembership('2001:db8::77', GROUP, '::%tn0');
-    socket.send('filtered', 5000, GROUP);
+    await new Promise((resolve) => socket.send('filtered', 5000, GROUP, resolve));
     socket.dropSourceSpecificMembership('2001:db8::77', GROUP, '::%tn0');
     socket.addSourceSpecificMembership(US, GROUP, '::%tn0');
-    socket.send('passes', 5000, GROUP);
+    await new Promise((resolve) => socket.send('passes', 5000, GROUP, resolve));
     await until(() => got.length === 3);
     socket.setMulticastLoopback(false);
     socket.send('not looped', 5000, GROUP);

@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Bsd } from '../../src/api/bsd.ts';
-import { DgramSocket } from '../../src/api/dgram.ts';
+import { DgramHandle } from '../../src/api/dgram_handle.ts';
 import { RawSocket } from '../../src/api/raw.ts';
 import { Server } from '../../src/api/server.ts';
 import { Socket } from '../../src/api/socket.ts';
@@ -55,6 +55,8 @@ export const ENDINGS = ['end', 'destroy', 'resetAndDestroy', 'close', 'closeAll'
 const STREAM_METHODS = ['write', 'end', 'destroy', 'pause', 'resume', 'cork', 'uncork', 'read'];
 // Once for each socket, by its server or by connect().
 const INTERNAL = ['adopt', 'connect'];
+// With a program as argument.
+const USERS = ['start', 'stop'];
 
 export const decks = {
   tcp: new Deck([
@@ -62,7 +64,7 @@ export const decks = {
     ...STREAM_METHODS,
   ]),
   server: new Deck(namesOf(Server)),
-  dgram: new Deck(namesOf(DgramSocket)),
+  dgram: new Deck(namesOf(DgramHandle).filter((name) => !USERS.includes(name))),
   raw: new Deck(namesOf(RawSocket)),
   bsd: new Deck(namesOf(Bsd)),
   ifconfig: new Deck([...new Set(ifconfigVerbs('ifconfig_verbs.ts')), ...capabilityKeywords(-1)]),

@@ -5,7 +5,7 @@
  */
 
 import { Bsd } from '../../src/api/bsd.ts';
-import { DgramSocket } from '../../src/api/dgram.ts';
+import { DgramHandle } from '../../src/api/dgram_handle.ts';
 import { RawSocket } from '../../src/api/raw.ts';
 import { NetHost } from '../../src/api/net_host.ts';
 import { connect, Server } from '../../src/api/server.ts';
@@ -99,7 +99,7 @@ class UpcallWorld {
   readonly #byKey = new Map<number, End>();
   readonly #servers: Server[] = [];
   readonly #spare: Server[] = [];
-  readonly #dgrams: DgramSocket[] = [];
+  readonly #dgrams: DgramHandle[] = [];
   readonly #raws: RawSocket[] = [];
   readonly #tables: Bsd[] = [];
   readonly #kqueues: Kqueue[] = [];
@@ -187,20 +187,17 @@ class UpcallWorld {
 
   /** Every datagram says how long it is and what is in it. */
   #newDgram(vnet: Vnet): void {
-    const socket = new DgramSocket(vnet, { type: this.#six ? 'udp6' : 'udp4' });
-    socket.on('message', (data: Buffer) => {
-      const want = data.length < 4 ? data : streamBytes(data.readUInt32BE(0), 0, data.length);
-      if (!data.equals(want)) this.wrong.push('a datagram has bytes that were not sent');
-      this.act('message');
+    const socket = new DgramHandle(vnet, { type: this.#six ? 'udp6' : 'udp4' });
+    socket.start({
+      message: (data) => {
+        const want = data.length < 4 ? data : streamBytes(data.readUInt32BE(0), 0, data.length);
+        if (!data.equals(want)) this.wrong.push('a datagram has bytes that were not sent');
+        this.act('message');
+      },
+      failed: () => this.act('dgram error'),
     });
-    socket.on('error', () => this.act('dgram error'));
-    for (const event of ['listening', 'connect', 'close'])
-      socket.on(event, () => this.act(`dgram ${event}`));
-    try {
-      socket.bind(5000);
-    } catch {
-      // The port is taken by the last one.
-    }
+    // The port may be taken by the last one.
+    socket.bind(5000);
     this.#dgrams.push(socket);
   }
 
@@ -493,9 +490,17 @@ class UpcallWorld {
     const at = below(this.prng, this.#dgrams.length);
     const socket = this.#dgrams[at]!;
     const n = this.#pick([0, 4, 100, 1472, 1473, 9000]);
-    const to = [5000, this.#pick(this.#addrs)];
+    const addr = this.#pick(this.#addrs);
+    const to = [5000, addr];
     const data = streamBytes(below(this.prng, 1 << 30), 0, n);
-    if (name === 'send') this.#call(socket, name, this.#chance(0.9) ? [data, ...to] : [data]);
+    const group = this.#six ? 'ff0e::77' : '239.1.2.3';
+    if (name === 'send')
+      this.#call(socket, name, [data, ...(this.#chance(0.9) ? to : []), () => this.act('sent')]);
+    else if (name === 'setMembership')
+      this.#call(socket, name, [group, undefined, this.#chance(0.5)]);
+    else if (name === 'setSourceMembership')
+      this.#call(socket, name, [addr, group, undefined, this.#chance(0.5)]);
+    else if (name === 'setMulticastInterface') this.#call(socket, name, [addr]);
     else if (name === 'bind') this.#call(socket, name, [below(this.prng, 2) * 5000]);
     else this.#call(socket, name, to);
     if (name !== 'close') return;

@@ -4,7 +4,7 @@
  * configuration files, limits per client. Unlike FreeBSD's, echo answers datagrams of any length.
  */
 
-import type { DgramInfo, DgramSocket, DgramSocketOptions } from '../../api/dgram.ts';
+import type { RemoteInfo, Socket as DgramSocket, SocketOptions } from 'node:dgram';
 import type { DirectKind, DirectOptions, DirectService } from '../../api/direct.ts';
 import { listening, type Server } from '../../api/server.ts';
 import type { Socket } from '../../api/socket.ts';
@@ -101,7 +101,7 @@ export const services: readonly Service[] = [
 ];
 
 /** Socket buffers for one datagram to send and four to receive, of any size. */
-const DGRAM: DgramSocketOptions = {
+const DGRAM: SocketOptions = {
   // Takes both families.
   type: 'udp6',
   sendBufferSize: 65535,
@@ -114,7 +114,7 @@ const DGRAM: DgramSocketOptions = {
  */
 export interface InetdSockets {
   server(): Server;
-  dgram(options: DgramSocketOptions): DgramSocket;
+  dgram(options: SocketOptions): DgramSocket;
   direct(options: DirectOptions): Pick<DirectService, 'close' | 'destroy'>;
 }
 
@@ -133,23 +133,20 @@ function isService(port: number): boolean {
 function answerDatagram(
   service: SocketService,
   dgram: DgramSocket,
-  { address, port }: DgramInfo,
+  { address, port }: RemoteInfo,
   log: Logger,
 ): void {
   if (port === 0 || isService(port)) return;
-  const answer = service.answer();
-  let code: string | undefined = 'ENOBUFS';
-  try {
-    // Drop answers while others wait: a flood of requests must not fill the memory.
-    if (dgram.getSendQueueCount() === 0) {
-      dgram.send(answer, port, address);
-      return;
-    }
-  } catch (e) {
-    ({ code } = e as NodeJS.ErrnoException);
-  }
-  const peer = peerText(address, port);
-  log.info({ service: service.name, peer, code }, 'datagram not answered');
+  const failed = (code: string | undefined): void => {
+    const peer = peerText(address, port);
+    log.info({ service: service.name, peer, code }, 'datagram not answered');
+  };
+  // Drop answers while others wait: a flood of requests must not fill the memory.
+  if (dgram.getSendQueueCount() > 0) failed('ENOBUFS');
+  else
+    dgram.send(service.answer(), port, address, (error: NodeJS.ErrnoException | null) => {
+      if (error !== null) failed(error.code);
+    });
 }
 
 function directOptions({ name, port }: StackService, log: Logger): DirectOptions {
@@ -173,7 +170,7 @@ export class Inetd {
   /** Resolves when all services listen; rejects with TapnicError EADDRINUSE. */
   readonly ready: Promise<void>;
 
-  /** Throws TapnicError EADDRINUSE of a UDP port, or of a port of echo and discard. */
+  /** Throws TapnicError EADDRINUSE of a port of echo and discard. */
   constructor(make: InetdSockets, { services: wanted, log }: InetdOptions) {
     const listens: Promise<void>[] = [];
     try {
@@ -189,7 +186,8 @@ export class Inetd {
         this.#servers.push(server);
         const dgram = make.dgram(DGRAM);
         this.#dgrams.push(dgram);
-        dgram.on('message', (_data: Buffer, from: DgramInfo) =>
+        listens.push(listening(dgram));
+        dgram.on('message', (_data: Buffer, from: RemoteInfo) =>
           answerDatagram(service, dgram, from, log),
         );
         dgram.bind(service.port);
@@ -211,7 +209,7 @@ export class Inetd {
 
   #closeDoors(): void {
     for (const server of this.#servers) server.close();
-    for (const dgram of this.#dgrams) dgram.close();
+    for (const dgram of this.#dgrams.splice(0)) dgram.close();
   }
 
   #closeAll(): void {
