@@ -47,6 +47,7 @@ export type { FaultKind, FaultPoint } from './fault/fault.ts';
 export type { SysctlValue } from './kern/kern_sysctl.ts';
 export type { Kevent } from './kern/kern_event.ts';
 export type { TcpInfo } from './netinet/tcp_sockopt.ts';
+export type { DispatcherOptions, LoadedDispatcher, Undici } from './host/node_agents.ts';
 export type { PacketMeta } from './pcap/meta.ts';
 export type { DgramInfo, DgramSocket, DgramSocketOptions, DgramType } from './machine/dgram.ts';
 export type { Link, LinkFrame, UntilOptions } from './machine/link.ts';

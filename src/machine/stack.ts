@@ -28,6 +28,18 @@ import { readSysctl, writeSysctl } from '../ctl/sysctl.ts';
 import type { FaultKind } from '../fault/fault.ts';
 import { FAULT_OPTIONS, type FaultOptions as WireFaultOptions } from '../fault/fault_spec.ts';
 import { lookup, nodeNet, type NodeNet, openPath } from '../host/node_net.ts';
+import {
+  type AgentOptions,
+  type DispatcherOptions,
+  httpAgent,
+  type HttpAgent,
+  httpsAgent,
+  type HttpsAgent,
+  type HttpsAgentOptions,
+  type LoadedDispatcher,
+  type Undici,
+  undiciAgent,
+} from '../host/node_agents.ts';
 import { openTuntap2 } from '../host/tuntap2.ts';
 import type { SysctlValue } from '../kern/kern_sysctl.ts';
 import { TapnicError } from '../sys/errno.ts';
@@ -293,6 +305,34 @@ export class Stack implements SocketStack {
     this.#open('createSocket');
     return new DgramSocket(this.#host.vnet, options, onMessage, this.#dgramUser);
   }
+
+  /**
+   * A new agent for http.request and https.request, and libraries that take an http.Agent: its
+   * connections go through the stack. Requests with `https:` need `protocol: 'https:'`.
+   */
+  agent(options: HttpsAgentOptions & { readonly protocol: 'https:' }): HttpsAgent;
+  agent(options?: AgentOptions & { readonly protocol?: 'http:' }): HttpAgent;
+  agent({ protocol, ...options }: AgentOptions & { readonly protocol?: string } = {}): HttpAgent {
+    this.#open('agent');
+    if (protocol === 'https:') return httpsAgent(this.#dial, options);
+    if (protocol === undefined || protocol === 'http:') return httpAgent(this.#dial, options);
+    throw new TapnicError('EINVAL', 'agent', `protocol ${protocol}: 'http:' or 'https:' is needed`);
+  }
+
+  /**
+   * A new Agent of undici, a Dispatcher whose connections go through the stack. `options` are those of
+   * that class, with `connect` for tls.connect. Without `undici`, the module that is installed beside
+   * tapnic is loaded. Throws TapnicError ENOENT: there is none.
+   */
+  dispatcher<A>(options: DispatcherOptions | undefined, undici: Undici<A>): A;
+  dispatcher(options?: DispatcherOptions): LoadedDispatcher;
+  dispatcher(options: DispatcherOptions = {}, undici?: Undici<unknown>): unknown {
+    this.#open('dispatcher');
+    return undiciAgent(this.#dial, options, undici);
+  }
+
+  readonly #dial = (options: { host: string; port: number }): Promise<Socket> =>
+    this.connect(options);
 
   /** Returns a new descriptor table for BSD sockets on this stack. */
   bsd(): Bsd {

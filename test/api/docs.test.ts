@@ -35,6 +35,7 @@ describe('api: docs/api.md', () => {
     for (const name of ['package.json', 'build', 'node_modules'])
       symlinkSync(join(packageRoot(), name), join(tapnic, name));
     symlinkSync(distRoot, join(tapnic, 'dist'));
+    symlinkSync(join(packageRoot(), 'node_modules/undici'), join(dir, 'node_modules/undici'));
   });
   after(() => rmSync(dir, { recursive: true, force: true }));
 
